@@ -1,0 +1,156 @@
+//! Building a batch: records are encoded one by one into a buffer that is kept from batch to batch.
+
+use bytes::Bytes;
+
+use super::{BatchError, Compression, HEADER_LEN, header, varint};
+
+/// Collects records and makes a batch of them.
+#[derive(Debug)]
+pub struct BatchBuilder {
+    compression: Compression,
+    records: Vec<u8>,
+    count: i32,
+    base_timestamp: i64,
+    max_timestamp: i64,
+    producer: (i64, i16, i32),
+}
+
+impl BatchBuilder {
+    /// An empty batch.
+    pub fn new(compression: Compression) -> Self {
+        Self {
+            compression,
+            records: Vec::new(),
+            count: 0,
+            base_timestamp: 0,
+            max_timestamp: i64::MIN,
+            producer: (-1, -1, -1),
+        }
+    }
+
+    /// Adds a record; returns its offset within the batch.
+    pub fn append<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &mut self,
+        timestamp: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[(K, Option<V>)],
+    ) -> Result<i32, BatchError> {
+        if self.count == 0 {
+            self.base_timestamp = timestamp;
+        }
+        let delta = self.count;
+        let timestamp_delta = timestamp.wrapping_sub(self.base_timestamp);
+        let size = 1
+            + varint::len(timestamp_delta)
+            + varint::len(delta.into())
+            + sized(key)
+            + sized(value)
+            + varint::len(headers.len() as i64)
+            + headers.iter().map(|(k, v)| sized(Some(k.as_ref())) + sized(v.as_ref().map(AsRef::as_ref))).sum::<usize>();
+        if self.records.len() + size > i32::MAX as usize - HEADER_LEN - 16 || delta == i32::MAX {
+            return Err(BatchError::TooLarge { size: self.records.len() + size, limit: i32::MAX as usize });
+        }
+        self.records.reserve(size + 5);
+        varint::put(&mut self.records, size as i64);
+        self.records.push(0);
+        varint::put(&mut self.records, timestamp_delta);
+        varint::put(&mut self.records, delta.into());
+        self.put(key);
+        self.put(value);
+        varint::put(&mut self.records, headers.len() as i64);
+        for (key, value) in headers {
+            self.put(Some(key.as_ref()));
+            self.put(value.as_ref().map(AsRef::as_ref));
+        }
+        self.count += 1;
+        self.max_timestamp = self.max_timestamp.max(timestamp);
+        Ok(delta)
+    }
+
+    #[inline]
+    fn put(&mut self, bytes: Option<&[u8]>) {
+        match bytes {
+            None => varint::put(&mut self.records, -1),
+            Some(bytes) => {
+                varint::put(&mut self.records, bytes.len() as i64);
+                self.records.extend_from_slice(bytes);
+            }
+        }
+    }
+
+    /// How many records it has.
+    pub fn len(&self) -> i32 {
+        self.count
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Its size so far, head included, not compressed.
+    pub fn size_bytes(&self) -> usize {
+        HEADER_LEN + self.records.len()
+    }
+
+    /// Makes the batch idempotent.
+    pub fn set_producer(&mut self, id: i64, epoch: i16, base_sequence: i32) {
+        self.producer = (id, epoch, base_sequence);
+    }
+
+    /// The finished batch, base offset 0 and leader epoch -1; the builder is empty again and keeps its buffer.
+    pub fn finish(&mut self) -> Result<Bytes, BatchError> {
+        if self.count == 0 {
+            return Err(BatchError::Invalid("a batch needs at least one record".to_owned()));
+        }
+        let mut out = Vec::with_capacity(HEADER_LEN + self.records.len() / if self.compresses() { 2 } else { 1 });
+        out.extend_from_slice(&[0; HEADER_LEN]);
+        self.compression.compress(&self.records, &mut out)?;
+        let length = i32::try_from(out.len() - 12).map_err(|_| BatchError::TooLarge {
+            size: out.len(),
+            limit: i32::MAX as usize,
+        })?;
+        let (producer_id, producer_epoch, base_sequence) = self.producer;
+        let mut head = &mut out[..HEADER_LEN];
+        let mut field = |bytes: &[u8]| {
+            let (place, rest) = std::mem::take(&mut head).split_at_mut(bytes.len());
+            place.copy_from_slice(bytes);
+            head = rest;
+        };
+        field(&0_i64.to_be_bytes());
+        field(&length.to_be_bytes());
+        field(&(-1_i32).to_be_bytes());
+        field(&[2]);
+        field(&0_u32.to_be_bytes());
+        field(&self.compression.id().to_be_bytes());
+        field(&(self.count - 1).to_be_bytes());
+        field(&self.base_timestamp.to_be_bytes());
+        field(&self.max_timestamp.to_be_bytes());
+        field(&producer_id.to_be_bytes());
+        field(&producer_epoch.to_be_bytes());
+        field(&base_sequence.to_be_bytes());
+        field(&self.count.to_be_bytes());
+        let crc = header::crc_of(&out);
+        out[17..21].copy_from_slice(&crc.to_be_bytes());
+        self.clear();
+        Ok(out.into())
+    }
+
+    /// Forgets the records and the producer; keeps the buffer.
+    pub fn clear(&mut self) {
+        self.records.clear();
+        self.count = 0;
+        self.max_timestamp = i64::MIN;
+        self.producer = (-1, -1, -1);
+    }
+
+    fn compresses(&self) -> bool {
+        self.compression != Compression::None
+    }
+}
+
+#[inline]
+fn sized(bytes: Option<&[u8]>) -> usize {
+    bytes.map_or(1, |bytes| varint::len(bytes.len() as i64) + bytes.len())
+}

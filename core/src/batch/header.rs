@@ -1,0 +1,255 @@
+//! The fixed head of a RecordBatch v2: parsing without decompressing, checking, stamping.
+
+use bytes::Bytes;
+
+use super::{BatchError, Compression};
+
+/// Bytes before the records.
+pub const HEADER_LEN: usize = 61;
+/// Bytes before those that `batch_length` counts.
+const LENGTH_END: usize = 12;
+/// Where the bytes that the CRC covers begin.
+const CRC_START: usize = 21;
+
+/// The head of a batch. Sizes are bytes, times milliseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchHeader {
+    /// Offset of the first record; stamped by the agent.
+    pub base_offset: i64,
+    /// Bytes after this field.
+    pub batch_length: i32,
+    /// Stamped by the agent.
+    pub leader_epoch: i32,
+    /// CRC32C of everything after it.
+    pub crc: u32,
+    /// Compression, timestamp type, transactional and control bits.
+    pub attributes: i16,
+    /// Offsets the batch takes, less one.
+    pub last_offset_delta: i32,
+    /// Timestamp of the first record.
+    pub base_timestamp: i64,
+    /// Greatest timestamp.
+    pub max_timestamp: i64,
+    /// -1: not idempotent.
+    pub producer_id: i64,
+    /// -1: not idempotent.
+    pub producer_epoch: i16,
+    /// Sequence of the first record; -1: not idempotent.
+    pub base_sequence: i32,
+    /// How many records there are.
+    pub record_count: i32,
+}
+
+/// What the timestamps of a batch mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimestampType {
+    /// The producer's.
+    CreateTime,
+    /// The agent's, one for the whole batch.
+    LogAppendTime,
+}
+
+fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut out = [0; N];
+    out.copy_from_slice(&bytes[at..at + N]);
+    out
+}
+
+impl BatchHeader {
+    /// Reads the head of the batch at the start of `bytes`, which may hold more. Checks magic and that the whole batch is
+    /// there; neither the CRC nor the records.
+    pub fn parse(bytes: &[u8]) -> Result<Self, BatchError> {
+        if bytes.len() < HEADER_LEN {
+            return Err(BatchError::Truncated { needed: HEADER_LEN, have: bytes.len() });
+        }
+        let magic = bytes[16] as i8;
+        if magic != 2 {
+            return Err(BatchError::UnsupportedMagic(magic));
+        }
+        let header = Self {
+            base_offset: i64::from_be_bytes(array(bytes, 0)),
+            batch_length: i32::from_be_bytes(array(bytes, 8)),
+            leader_epoch: i32::from_be_bytes(array(bytes, 12)),
+            crc: u32::from_be_bytes(array(bytes, 17)),
+            attributes: i16::from_be_bytes(array(bytes, 21)),
+            last_offset_delta: i32::from_be_bytes(array(bytes, 23)),
+            base_timestamp: i64::from_be_bytes(array(bytes, 27)),
+            max_timestamp: i64::from_be_bytes(array(bytes, 35)),
+            producer_id: i64::from_be_bytes(array(bytes, 43)),
+            producer_epoch: i16::from_be_bytes(array(bytes, 51)),
+            base_sequence: i32::from_be_bytes(array(bytes, 53)),
+            record_count: i32::from_be_bytes(array(bytes, 57)),
+        };
+        if header.batch_length < (HEADER_LEN - LENGTH_END) as i32 {
+            return Err(BatchError::Invalid(format!("batch length {} is too short for a header", header.batch_length)));
+        }
+        if header.size() > bytes.len() {
+            return Err(BatchError::Truncated { needed: header.size(), have: bytes.len() });
+        }
+        if header.last_offset_delta < 0 {
+            return Err(BatchError::Invalid(format!("last offset delta {} is negative", header.last_offset_delta)));
+        }
+        Ok(header)
+    }
+
+    /// The whole batch, head included.
+    pub fn size(&self) -> usize {
+        LENGTH_END + usize::try_from(self.batch_length).unwrap_or(0)
+    }
+
+    /// Offset after the last record.
+    pub fn next_offset(&self) -> i64 {
+        self.base_offset.saturating_add(i64::from(self.last_offset_delta)).saturating_add(1)
+    }
+
+    /// The codec of the records.
+    pub fn compression(&self) -> Result<Compression, BatchError> {
+        Compression::from_id(self.attributes & 7)
+    }
+
+    /// What the timestamps mean.
+    pub fn timestamp_type(&self) -> TimestampType {
+        if self.attributes & 8 == 0 { TimestampType::CreateTime } else { TimestampType::LogAppendTime }
+    }
+
+    /// Whether the batch is part of a transaction.
+    pub fn is_transactional(&self) -> bool {
+        self.attributes & 16 != 0
+    }
+
+    /// Whether it holds control records, which no consumer sees.
+    pub fn is_control(&self) -> bool {
+        self.attributes & 32 != 0
+    }
+}
+
+/// What a batch may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest batch, head included.
+    pub max_batch_bytes: usize,
+}
+
+/// CRC32C of the part of a whole batch that it covers.
+pub(super) fn crc_of(batch: &[u8]) -> u32 {
+    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &batch[CRC_START..]) as u32
+}
+
+/// Checks the CRC of one whole batch.
+pub fn verify_crc(batch: &[u8]) -> Result<(), BatchError> {
+    let stored = BatchHeader::parse(batch)?.crc;
+    let computed = crc_of(batch);
+    if stored == computed { Ok(()) } else { Err(BatchError::WrongCrc { stored, computed }) }
+}
+
+/// Checks one whole batch as a producer sends it: size, magic, CRC, counts, sequence fields, codec. Never decompresses.
+pub fn validate(batch: &[u8], limits: &Limits) -> Result<BatchHeader, BatchError> {
+    let header = BatchHeader::parse(batch)?;
+    if header.size() != batch.len() {
+        return Err(BatchError::Invalid(format!("{} bytes follow the batch", batch.len() - header.size())));
+    }
+    if header.size() > limits.max_batch_bytes {
+        return Err(BatchError::TooLarge { size: header.size(), limit: limits.max_batch_bytes });
+    }
+    header.compression()?;
+    let computed = crc_of(batch);
+    if header.crc != computed {
+        return Err(BatchError::WrongCrc { stored: header.crc, computed });
+    }
+    if header.record_count < 1 || i64::from(header.record_count) != i64::from(header.last_offset_delta) + 1 {
+        let (count, delta) = (header.record_count, header.last_offset_delta);
+        return Err(BatchError::Invalid(format!("record count {count} does not fit the last offset delta {delta}")));
+    }
+    let idempotent = header.producer_id >= 0;
+    let fields_fit = if idempotent {
+        header.producer_epoch >= 0 && header.base_sequence >= 0
+    } else {
+        header.producer_id == -1 && header.producer_epoch == -1 && header.base_sequence == -1
+    };
+    if !fields_fit {
+        return Err(BatchError::Invalid("producer id, producer epoch and base sequence contradict each other".to_owned()));
+    }
+    Ok(header)
+}
+
+/// Writes base offset and leader epoch, which the CRC does not cover, into one whole batch.
+pub fn stamp(batch: &mut [u8], base_offset: i64, leader_epoch: i32) {
+    if let Some(head) = batch.get_mut(..16) {
+        head[..8].copy_from_slice(&base_offset.to_be_bytes());
+        head[12..].copy_from_slice(&leader_epoch.to_be_bytes());
+    }
+}
+
+/// Stamps batches back to back, offsets counted on from `base_offset`; returns the offset after the last record.
+pub fn stamp_all(batches: &mut [u8], base_offset: i64, leader_epoch: i32) -> Result<i64, BatchError> {
+    let (mut offset, mut position) = (base_offset, 0);
+    while position < batches.len() {
+        let header = BatchHeader::parse(&batches[position..])?;
+        stamp(&mut batches[position..], offset, leader_epoch);
+        offset += i64::from(header.last_offset_delta) + 1;
+        position += header.size();
+    }
+    Ok(offset)
+}
+
+/// Batches that stand back to back in a buffer. Ends after the first error.
+#[derive(Debug, Clone)]
+pub struct Batches<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Batches<'a> {
+    /// The batches of `bytes`.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    /// The batches of `bytes` as slices of their own, without a copy.
+    pub fn of(bytes: &Bytes) -> OwnedBatches {
+        OwnedBatches { rest: bytes.clone() }
+    }
+}
+
+impl<'a> Iterator for Batches<'a> {
+    type Item = Result<(BatchHeader, &'a [u8]), BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        Some(match BatchHeader::parse(self.rest) {
+            Ok(header) => {
+                let (batch, rest) = self.rest.split_at(header.size());
+                self.rest = rest;
+                Ok((header, batch))
+            }
+            Err(error) => {
+                self.rest = &[];
+                Err(error)
+            }
+        })
+    }
+}
+
+/// See [`Batches::of`].
+#[derive(Debug, Clone)]
+pub struct OwnedBatches {
+    rest: Bytes,
+}
+
+impl Iterator for OwnedBatches {
+    type Item = Result<(BatchHeader, Bytes), BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        Some(match BatchHeader::parse(&self.rest) {
+            Ok(header) => Ok((header, self.rest.split_to(header.size()))),
+            Err(error) => {
+                self.rest.clear();
+                Err(error)
+            }
+        })
+    }
+}

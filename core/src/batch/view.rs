@@ -1,0 +1,238 @@
+//! Records borrowed from a decoded batch: the consumer's fast path, without a reference count per field. A batch is
+//! checked once by [`Records::check`]; views of a checked batch never fail.
+
+use super::{BatchError, BatchHeader, Records, TimestampType, varint};
+
+/// A record that borrows from its batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordView<'a> {
+    /// Its offset in the partition.
+    pub offset: i64,
+    /// Milliseconds since the Unix epoch.
+    pub timestamp: i64,
+    /// `None` is null, which is not the same as empty.
+    pub key: Option<&'a [u8]>,
+    /// `None` is null: a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// In the order written.
+    pub headers: HeadersView<'a>,
+}
+
+/// The headers of a record, read when asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HeadersView<'a> {
+    bytes: &'a [u8],
+    count: usize,
+}
+
+impl<'a> HeadersView<'a> {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Keys and values, in the order written; keys may stand more than once.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + use<'a> {
+        let (bytes, mut position) = (self.bytes, 0);
+        // They were checked with the record, so nothing is left out here.
+        (0..self.count).map_while(move |_| {
+            let key = field(bytes, &mut position).ok()??;
+            Some((key, field(bytes, &mut position).ok()?))
+        })
+    }
+}
+
+/// Iterates over the records of a batch, borrowed. Ends after the first error.
+#[derive(Debug, Clone)]
+pub struct Views<'a> {
+    header: &'a BatchHeader,
+    bytes: &'a [u8],
+    position: usize,
+    left: i32,
+}
+
+impl Records {
+    /// The records from the batch's first on, borrowed, wherever this iterator stands.
+    pub fn views(&self) -> Views<'_> {
+        let (header, bytes) = self.parts();
+        Views { header, bytes, position: 0, left: header.record_count }
+    }
+
+    /// Reads every record once: structure, counts, and offsets that rise within the batch's range.
+    pub fn check(&self) -> Result<(), BatchError> {
+        let mut before = -1;
+        for record in self.views() {
+            let offset = record?.offset.wrapping_sub(self.header().base_offset);
+            if offset <= before {
+                return Err(invalid("the offsets of a batch's records do not rise"));
+            }
+            before = offset;
+        }
+        Ok(())
+    }
+
+    /// Bytes of its records, decompressed.
+    pub fn decompressed_len(&self) -> usize {
+        self.parts().1.len()
+    }
+}
+
+impl<'a> Views<'a> {
+    /// Jumps over the records before `offset`, reading no more of them than their lengths and deltas.
+    pub fn skip_to(&mut self, offset: i64) {
+        while self.left > 0 {
+            let mut at = self.position;
+            let Some(end) = end_of_record(self.bytes, &mut at) else { return };
+            let mut peek = at + 1;
+            let deltas = varint::get(self.bytes, &mut peek).and_then(|_| varint::get(self.bytes, &mut peek));
+            let Ok(delta) = deltas else { return };
+            if self.header.base_offset.wrapping_add(delta) >= offset {
+                return;
+            }
+            self.position = end;
+            self.left -= 1;
+        }
+    }
+
+    fn read(&mut self) -> Result<RecordView<'a>, BatchError> {
+        let mut at = self.position;
+        let end = end_of_record(self.bytes, &mut at).ok_or_else(|| invalid("a record is cut short"))?;
+        self.position = end;
+        let record = &self.bytes[at..end];
+        let mut at = 1; // attributes, unused
+        let timestamp_delta = varint::get(record, &mut at)?;
+        let offset_delta = varint::get(record, &mut at)?;
+        if !(0..=i64::from(self.header.last_offset_delta)).contains(&offset_delta) {
+            return Err(invalid("a record's offset lies outside its batch"));
+        }
+        let key = field(record, &mut at)?;
+        let value = field(record, &mut at)?;
+        let count = usize::try_from(varint::get(record, &mut at)?)
+            .map_err(|_| invalid("a record has a negative number of headers"))?;
+        let start = at;
+        for _ in 0..count {
+            field(record, &mut at)?.ok_or_else(|| invalid("a header's key is null"))?;
+            field(record, &mut at)?;
+        }
+        if at != record.len() {
+            return Err(invalid("a record is longer than its fields"));
+        }
+        let timestamp = match self.header.timestamp_type() {
+            TimestampType::CreateTime => self.header.base_timestamp.wrapping_add(timestamp_delta),
+            TimestampType::LogAppendTime => self.header.max_timestamp,
+        };
+        let offset = self.header.base_offset.wrapping_add(offset_delta);
+        let headers = HeadersView { bytes: &record[start..], count };
+        Ok(RecordView { offset, timestamp, key, value, headers })
+    }
+}
+
+impl<'a> Iterator for Views<'a> {
+    type Item = Result<RecordView<'a>, BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left <= 0 {
+            let rest = self.bytes.len() - self.position;
+            self.position = self.bytes.len();
+            return (rest > 0).then(|| Err(invalid("bytes follow the last record")));
+        }
+        self.left -= 1;
+        let record = self.read();
+        if record.is_err() {
+            self.left = 0;
+            self.position = self.bytes.len();
+        }
+        Some(record)
+    }
+}
+
+/// Reads a record's length; `position` moves to its first byte, the end is returned.
+fn end_of_record(bytes: &[u8], position: &mut usize) -> Option<usize> {
+    let length = usize::try_from(varint::get(bytes, position).ok()?).ok()?;
+    position.checked_add(length).filter(|end| *end <= bytes.len())
+}
+
+fn field<'a>(bytes: &'a [u8], position: &mut usize) -> Result<Option<&'a [u8]>, BatchError> {
+    let length = varint::get(bytes, position)?;
+    if length == -1 {
+        return Ok(None);
+    }
+    let length = usize::try_from(length).map_err(|_| invalid("a length is negative"))?;
+    let rest = bytes.get(*position..).unwrap_or_default();
+    let field = rest.get(..length).ok_or(BatchError::Truncated { needed: length, have: rest.len() })?;
+    *position += length;
+    Ok(Some(field))
+}
+
+fn invalid(message: &str) -> BatchError {
+    BatchError::Invalid(message.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::{BatchBuilder, Compression, HEADER_LEN};
+    use super::*;
+
+    fn batch(values: &[&[u8]]) -> bytes::Bytes {
+        let mut builder = BatchBuilder::new(Compression::Lz4);
+        for (value, timestamp) in values.iter().zip(7..) {
+            let headers = [(&b"h"[..], Some(*value)), (&b"null"[..], None)];
+            builder.append(timestamp, Some(b"k"), Some(value), &headers).unwrap();
+        }
+        builder.finish().unwrap()
+    }
+
+    #[test]
+    fn views_are_what_owned_records_are() {
+        let records = Records::decode(batch(&[b"a", b"", b"ccc"]), 1 << 20).unwrap();
+        records.check().unwrap();
+        for (view, owned) in records.views().zip(records.clone()) {
+            let (view, owned) = (view.unwrap(), owned.unwrap());
+            assert_eq!((view.offset, view.timestamp), (owned.offset, owned.timestamp));
+            assert_eq!((view.key, view.value), (owned.key.as_deref(), owned.value.as_deref()));
+            let headers: Vec<_> = owned.headers.iter().collect();
+            assert_eq!(view.headers.len(), headers.len());
+            for ((key, value), (owned_key, owned_value)) in view.headers.iter().zip(&headers) {
+                assert_eq!((key, value), (&owned_key[..], owned_value.as_deref()));
+            }
+        }
+    }
+
+    #[test]
+    fn skipping_stops_at_the_offset() {
+        let records = Records::decode(batch(&[b"a", b"b", b"c"]), 1 << 20).unwrap();
+        for from in 0..5 {
+            let mut views = records.views();
+            views.skip_to(from);
+            let offsets: Vec<_> = views.map(|view| view.unwrap().offset).collect();
+            assert_eq!(offsets, (from..3).collect::<Vec<_>>());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_records_are_an_error_or_records_but_never_a_panic(at in 0_usize..200, byte: u8, count: i32) {
+            let mut builder = BatchBuilder::new(Compression::None);
+            for value in 0..5_u8 {
+                builder.append::<&[u8], &[u8]>(0, Some(&[value; 9]), None, &[(b"x", None)]).unwrap();
+            }
+            let mut bytes = builder.finish().unwrap().to_vec();
+            let at = HEADER_LEN + at % (bytes.len() - HEADER_LEN);
+            bytes[at] ^= byte;
+            bytes[57..61].copy_from_slice(&count.to_be_bytes());
+            if let Ok(records) = Records::decode(bytes.into(), 1 << 20) {
+                let _ = records.check();
+                let mut views = records.views();
+                views.skip_to(i64::from(byte));
+                views.filter_map(Result::ok).for_each(|view| { let _ = view.headers.iter().count(); });
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! What members of a consumer group tell each other through the coordinator, in Kafka's own bytes: subscriptions and
+//! assignments. Opaque to agents; clients encode and decode.
+
+use std::collections::BTreeMap;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::{
+    error::{Error, ErrorCode},
+    ids::TopicPartition,
+};
+
+/// The protocol type of consumer groups.
+pub const PROTOCOL_TYPE: &str = "consumer";
+
+/// What a member wants (ConsumerProtocolSubscription, versions 0 to 3 read, 1 written, 2 when a generation is known).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Subscription {
+    /// Topics, in the member's order.
+    pub topics: Vec<String>,
+    /// The assignor's own bytes.
+    pub user_data: Option<Bytes>,
+    /// What the member holds at the moment.
+    pub owned: Vec<TopicPartition>,
+    /// The generation in which it held that.
+    pub generation: Option<i32>,
+}
+
+/// What a member gets (ConsumerProtocolAssignment, version 1).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Assignment {
+    /// Its partitions.
+    pub partitions: Vec<TopicPartition>,
+    /// The assignor's own bytes.
+    pub user_data: Option<Bytes>,
+}
+
+impl Subscription {
+    /// As bytes.
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        out.put_i16(if self.generation.is_some() { 2 } else { 1 });
+        out.put_i32(count(self.topics.len()));
+        self.topics.iter().for_each(|topic| put_string(&mut out, topic));
+        put_data(&mut out, self.user_data.as_ref());
+        put_partitions(&mut out, &self.owned);
+        if let Some(generation) = self.generation {
+            out.put_i32(generation);
+        }
+        out.freeze()
+    }
+
+    /// From bytes; INVALID_REQUEST when they are not a subscription.
+    pub fn decode(mut bytes: Bytes) -> Result<Self, Error> {
+        let version = short(&mut bytes)?;
+        if version < 0 {
+            return Err(wrong());
+        }
+        let mut topics = Vec::new();
+        for _ in 0..int(&mut bytes)? {
+            topics.push(string(&mut bytes)?);
+        }
+        let user_data = data(&mut bytes)?;
+        let owned = if version >= 1 { partitions(&mut bytes)? } else { Vec::new() };
+        let generation = if version >= 2 { Some(int(&mut bytes)?).filter(|generation| *generation >= 0) } else { None };
+        Ok(Self { topics, user_data, owned, generation })
+    }
+}
+
+impl Assignment {
+    /// As bytes.
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        out.put_i16(1);
+        put_partitions(&mut out, &self.partitions);
+        put_data(&mut out, self.user_data.as_ref());
+        out.freeze()
+    }
+
+    /// From bytes; none at all is an empty assignment. INVALID_REQUEST when they are not an assignment.
+    pub fn decode(mut bytes: Bytes) -> Result<Self, Error> {
+        if bytes.is_empty() {
+            return Ok(Self::default());
+        }
+        if short(&mut bytes)? < 0 {
+            return Err(wrong());
+        }
+        let partitions = partitions(&mut bytes)?;
+        Ok(Self { partitions, user_data: data(&mut bytes)? })
+    }
+}
+
+fn wrong() -> Error {
+    Error::new(ErrorCode::InvalidRequest, "the bytes are not of Kafka's consumer protocol")
+}
+
+fn count(len: usize) -> i32 {
+    i32::try_from(len).unwrap_or(i32::MAX)
+}
+
+fn put_string(out: &mut BytesMut, text: &str) {
+    // Topic names are far shorter than this.
+    let text = &text.as_bytes()[..text.len().min(i16::MAX as usize)];
+    out.put_i16(text.len() as i16);
+    out.put_slice(text);
+}
+
+fn put_data(out: &mut BytesMut, data: Option<&Bytes>) {
+    match data {
+        None => out.put_i32(-1),
+        Some(data) => {
+            out.put_i32(count(data.len()));
+            out.put_slice(data);
+        }
+    }
+}
+
+fn put_partitions(out: &mut BytesMut, partitions: &[TopicPartition]) {
+    let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
+    for partition in partitions {
+        topics.entry(&partition.topic).or_default().push(partition.partition);
+    }
+    out.put_i32(count(topics.len()));
+    for (topic, numbers) in topics {
+        put_string(out, topic);
+        out.put_i32(count(numbers.len()));
+        numbers.iter().for_each(|number| out.put_i32(*number));
+    }
+}
+
+fn short(bytes: &mut Bytes) -> Result<i16, Error> {
+    bytes.try_get_i16().map_err(|_| wrong())
+}
+
+fn int(bytes: &mut Bytes) -> Result<i32, Error> {
+    bytes.try_get_i32().map_err(|_| wrong())
+}
+
+fn take(bytes: &mut Bytes, length: usize) -> Result<Bytes, Error> {
+    if length > bytes.len() { Err(wrong()) } else { Ok(bytes.split_to(length)) }
+}
+
+fn string(bytes: &mut Bytes) -> Result<String, Error> {
+    let length = usize::try_from(short(bytes)?).map_err(|_| wrong())?;
+    String::from_utf8(take(bytes, length)?.to_vec()).map_err(|_| wrong())
+}
+
+fn data(bytes: &mut Bytes) -> Result<Option<Bytes>, Error> {
+    match int(bytes)? {
+        -1 => Ok(None),
+        length => take(bytes, usize::try_from(length).map_err(|_| wrong())?).map(Some),
+    }
+}
+
+fn partitions(bytes: &mut Bytes) -> Result<Vec<TopicPartition>, Error> {
+    let mut out = Vec::new();
+    for _ in 0..int(bytes)? {
+        let topic = string(bytes)?;
+        for _ in 0..int(bytes)? {
+            out.push(TopicPartition::new(topic.clone(), int(bytes)?));
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn owned() -> impl Strategy<Value = Vec<TopicPartition>> {
+        prop::collection::btree_set(("[a-z]{1,5}", 0_i32..9), 0..20)
+            .prop_map(|set| set.into_iter().map(|(topic, partition)| TopicPartition::new(topic, partition)).collect())
+    }
+
+    fn some_data() -> impl Strategy<Value = Option<Bytes>> {
+        prop::option::of(prop::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from))
+    }
+
+    proptest! {
+        #[test]
+        fn subscriptions_read_back(
+            topics in prop::collection::vec("[a-z]{0,9}", 0..5),
+            owned in owned(), user_data in some_data(), generation in prop::option::of(0..i32::MAX),
+        ) {
+            let subscription = Subscription { topics, user_data, owned, generation };
+            prop_assert_eq!(Subscription::decode(subscription.encode()).unwrap(), subscription);
+        }
+
+        #[test]
+        fn assignments_read_back(partitions in owned(), user_data in some_data()) {
+            let assignment = Assignment { partitions, user_data };
+            prop_assert_eq!(Assignment::decode(assignment.encode()).unwrap(), assignment);
+        }
+
+        #[test]
+        fn damaged_bytes_are_an_error_or_a_value(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let bytes = Bytes::from(bytes);
+            let _ = Subscription::decode(bytes.clone());
+            if let Ok(assignment) = Assignment::decode(bytes.clone()) {
+                prop_assert!(assignment.partitions.len() <= bytes.len());
+            }
+        }
+    }
+
+    #[test]
+    fn kafkas_own_bytes_are_read() {
+        // Version 0, one topic "t", no user data: what kafka-python's range assignor sends.
+        let bytes = Bytes::from_static(&[0, 0, 0, 0, 0, 1, 0, 1, b't', 0xff, 0xff, 0xff, 0xff]);
+        let subscription = Subscription::decode(bytes).unwrap();
+        assert_eq!((subscription.topics, subscription.user_data), (vec!["t".to_owned()], None));
+    }
+}

@@ -1,0 +1,91 @@
+//! Identities that travel between the crates. Newtypes, so that an offset is never taken for a partition.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A partition of a topic, by name: what clients speak of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TopicPartition {
+    /// The topic's name.
+    pub topic: String,
+    /// Counted from 0.
+    pub partition: i32,
+}
+
+impl TopicPartition {
+    /// The partition `partition` of `topic`.
+    pub fn new(topic: impl Into<String>, partition: i32) -> Self {
+        Self { topic: topic.into(), partition }
+    }
+}
+
+impl fmt::Display for TopicPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.topic, self.partition)
+    }
+}
+
+/// A partition in the metadata store: unique for ever, also across topics deleted and created again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PartitionUid(pub i64);
+
+impl fmt::Display for PartitionUid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "p{}", self.0)
+    }
+}
+
+/// One life of one agent process, from registration to seal: unique for ever, rising.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Incarnation(pub i64);
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Ten digits keep the keys of the object store in order.
+        write!(f, "{:010}", self.0)
+    }
+}
+
+/// The longest legal topic name.
+pub const MAX_TOPIC_NAME: usize = 249;
+
+/// Why a topic name is not legal; `None` when it is. Kafka's rules: letters, digits, `.`, `_`, `-`, at most
+/// [`MAX_TOPIC_NAME`] characters, not `.` or `..`; names that begin with `__` are the cluster's own, and so is the
+/// object-store prefix `_wal`.
+pub fn topic_name_problem(name: &str) -> Option<String> {
+    if name.is_empty() {
+        return Some("a topic name cannot be empty".to_owned());
+    }
+    if name.len() > MAX_TOPIC_NAME {
+        return Some(format!("a topic name has at most {MAX_TOPIC_NAME} characters, this one has {}", name.len()));
+    }
+    if name == "." || name == ".." {
+        return Some("a topic cannot be named \".\" or \"..\"".to_owned());
+    }
+    if let Some(bad) = name.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))) {
+        return Some(format!("{bad:?} is not allowed in a topic name; use letters, digits, '.', '_' and '-'"));
+    }
+    if name.starts_with("__") {
+        return Some("topic names that begin with \"__\" are reserved".to_owned());
+    }
+    if name == "_wal" {
+        return Some("the name \"_wal\" is reserved".to_owned());
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kafkas_rules_for_topic_names_hold() {
+        for good in ["orders", "a", "a.b-c_d9", "_private", &"x".repeat(249)] {
+            assert_eq!(topic_name_problem(good), None, "{good}");
+        }
+        for bad in ["", ".", "..", "a b", "a/b", "ä", "__groups", "_wal", &"x".repeat(250)] {
+            assert!(topic_name_problem(bad).is_some(), "{bad}");
+        }
+    }
+}

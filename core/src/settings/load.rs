@@ -1,0 +1,254 @@
+//! From the command line and the environment to [`AgentSettings`].
+
+use std::fmt::Write as _;
+
+use super::{AgentSettings, DEFINITIONS, Definition};
+
+/// What the command line asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Invocation {
+    /// `--help`.
+    Help,
+    /// `--version`.
+    Version,
+    /// A command (`run` when none was given) with these settings and what stood after it.
+    Command {
+        /// Its name.
+        name: String,
+        /// The settings.
+        settings: Box<AgentSettings>,
+        /// Its own arguments.
+        arguments: Vec<String>,
+    },
+}
+
+/// Why the settings are refused; the message says what to do, and never holds a value that may be secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SettingsError(String);
+
+/// Variables that begin like ours and belong to the client, to tests and to scripts.
+const FOREIGN: [&str; 4] = ["STREAMHOUSE_BOOTSTRAP", "STREAMHOUSE_CACHE", "STREAMHOUSE_PYTHON", "STREAMHOUSE_MINIO"];
+const FOREIGN_PREFIXES: [&str; 2] = ["STREAMHOUSE_CLIENT_", "STREAMHOUSE_TEST_"];
+/// Set by Kubernetes for a Service named `streamhouse…`.
+const SERVICE_MARKS: [&str; 4] = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT", "_TCP"];
+
+/// Reads flags (without the program's name) and variables. `commands` are the names allowed beside `run`.
+pub fn load(
+    arguments: impl IntoIterator<Item = String>,
+    environment: impl IntoIterator<Item = (String, String)>,
+    commands: &[&str],
+) -> Result<Invocation, SettingsError> {
+    let mut given: Vec<(&'static Definition, String, String)> = Vec::new();
+    for (variable, value) in environment {
+        if let Some(definition) = of_variable(&variable)? {
+            given.push((definition, value, variable));
+        }
+    }
+    let mut command: Option<String> = None;
+    let mut rest = Vec::new();
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--help" | "-h" => return Ok(Invocation::Help),
+            "--version" | "-V" => return Ok(Invocation::Version),
+            flag if flag.starts_with("--") => match of_flag(flag, &mut arguments, command.is_some()) {
+                Ok(Some(setting)) => given.push(setting),
+                Ok(None) => rest.push(argument),
+                Err(error) => return Err(error),
+            },
+            name if command.is_none() && (name == "run" || commands.contains(&name)) => command = Some(argument),
+            name if command.is_none() => return Err(unknown_command(name, commands)),
+            _ => rest.push(argument),
+        }
+    }
+    let name = command.unwrap_or_else(|| "run".to_owned());
+    if name == "run"
+        && let Some(extra) = rest.first()
+    {
+        return Err(SettingsError(format!("unexpected argument {extra:?}; try --help")));
+    }
+    let settings = apply(given, name == "run")?;
+    Ok(Invocation::Command { name, settings: Box::new(settings), arguments: rest })
+}
+
+fn apply(given: Vec<(&'static Definition, String, String)>, complete: bool) -> Result<AgentSettings, SettingsError> {
+    // Flags stand after variables, and a later one wins.
+    let dev = given.iter().rev().find(|(definition, ..)| definition.name == "dev").is_some_and(|(_, v, _)| v == "true");
+    let mut settings = AgentSettings::defaults(dev);
+    for (definition, value, from) in given {
+        let set = (definition.set)(&mut settings, value.trim());
+        set.map_err(|problem| SettingsError(format!("{from}: {problem}; it takes {}", definition.bounds)))?;
+    }
+    let completed = settings.clone().complete();
+    if complete { completed.map_err(SettingsError) } else { Ok(completed.unwrap_or(settings)) }
+}
+
+fn of_variable(variable: &str) -> Result<Option<&'static Definition>, SettingsError> {
+    if !variable.starts_with("STREAMHOUSE_") {
+        return Ok(None);
+    }
+    if let Some(definition) = DEFINITIONS.iter().find(|definition| definition.variable() == variable) {
+        return Ok(Some(definition));
+    }
+    let foreign = FOREIGN.contains(&variable)
+        || FOREIGN_PREFIXES.iter().any(|prefix| variable.starts_with(prefix))
+        || SERVICE_MARKS.iter().any(|mark| variable.contains(mark));
+    if foreign {
+        return Ok(None);
+    }
+    let nearest = nearest(variable, |definition| definition.variable());
+    Err(SettingsError(format!("there is no setting {variable}; did you mean {nearest}?")))
+}
+
+/// The setting of a flag and its value, taken from the next argument where it needs one; `None` for a flag of the command.
+fn of_flag(
+    flag: &str,
+    arguments: &mut impl Iterator<Item = String>,
+    in_command: bool,
+) -> Result<Option<(&'static Definition, String, String)>, SettingsError> {
+    let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value.to_owned())));
+    let Some(definition) = DEFINITIONS.iter().find(|definition| definition.name == &name[2..]) else {
+        if in_command {
+            return Ok(None);
+        }
+        let nearest = nearest(name, |definition| format!("--{}", definition.name));
+        return Err(SettingsError(format!("there is no flag {name}; did you mean {nearest}?")));
+    };
+    let value = match value {
+        Some(value) => value,
+        None if definition.is_switch() => "true".to_owned(),
+        None => arguments.next().ok_or_else(|| SettingsError(format!("{name} needs a value: {}", definition.bounds)))?,
+    };
+    Ok(Some((definition, value, name.to_owned())))
+}
+
+fn unknown_command(name: &str, commands: &[&str]) -> SettingsError {
+    let known: Vec<&str> = ["run"].iter().chain(commands).copied().collect();
+    SettingsError(format!("there is no command {name:?}; there are {}", known.join(", ")))
+}
+
+fn nearest(name: &str, of: impl Fn(&Definition) -> String) -> String {
+    let names = DEFINITIONS.iter().map(of);
+    let best = names.max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
+    best.unwrap_or_default()
+}
+
+/// The help text's part about settings.
+pub fn help() -> String {
+    let mut out = String::new();
+    for definition in DEFINITIONS {
+        let Definition { name, help, bounds, .. } = definition;
+        let default = match (definition.default, definition.dev_default) {
+            ("", _) => String::new(),
+            (default, None) => format!(" [default: {default}]"),
+            (default, Some(dev)) => format!(" [default: {default}; with --dev: {dev}]"),
+        };
+        let value = if definition.is_switch() { String::new() } else { format!(" <{bounds}>") };
+        let _ = writeln!(out, "  --{name}{value}\n          {help}{default}");
+    }
+    out
+}
+
+/// The reference for `docs/reference/settings.md`.
+pub fn reference_markdown() -> String {
+    let mut out = "# Agent settings\n\nMade from the code; do not edit. A flag beats its variable. An unknown flag or `STREAMHOUSE_` \
+        variable, and settings that contradict each other, are refused before any port is bound.\n\n\
+        | flag | variable | default | with `--dev` | allowed | what it does |\n|---|---|---|---|---|---|\n"
+        .to_owned();
+    for definition in DEFINITIONS {
+        let Definition { name, default, dev_default, bounds, help, .. } = definition;
+        let code = |text: &str| if text.is_empty() { String::new() } else { format!("`{text}`") };
+        let (default, dev, variable) = (code(default), code(dev_default.unwrap_or_default()), definition.variable());
+        let _ = writeln!(out, "| `--{name}` | `{variable}` | {default} | {dev} | {bounds} | {help} |");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Result<AgentSettings, String> {
+        let arguments = arguments.iter().map(ToString::to_string);
+        let environment = environment.iter().map(|(k, v)| (k.to_string(), v.to_string()));
+        match load(arguments, environment, &["migrate"]) {
+            Ok(Invocation::Command { settings, .. }) => Ok(*settings),
+            Ok(other) => Err(format!("{other:?}")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn there_are_at_most_thirty_settings_and_every_default_is_legal() {
+        assert!(DEFINITIONS.len() <= 30);
+        for dev in [false, true] {
+            let mut settings = AgentSettings::defaults(dev);
+            for definition in DEFINITIONS {
+                assert_eq!((definition.set)(&mut settings, definition.default_for(dev)), Ok(()), "{}", definition.name);
+            }
+        }
+    }
+
+    #[test]
+    fn dev_needs_nothing_else() {
+        let settings = run(&["--dev"], &[]).unwrap();
+        assert_eq!(settings.flush_interval, Duration::from_millis(5));
+        assert_eq!(settings.metadata_url.expose(), "sqlite:.streamhouse/metadata.db");
+        assert_eq!(settings.object_store, "file:.streamhouse/objects");
+    }
+
+    #[test]
+    fn a_flag_beats_its_variable() {
+        let settings = run(&["--dev", "--flush-interval=20ms"], &[("STREAMHOUSE_FLUSH_INTERVAL", "30ms")]).unwrap();
+        assert_eq!(settings.flush_interval, Duration::from_millis(20));
+        let settings = run(&["--dev"], &[("STREAMHOUSE_FLUSH_INTERVAL", "30ms")]).unwrap();
+        assert_eq!(settings.flush_interval, Duration::from_millis(30));
+    }
+
+    #[test]
+    fn what_is_unknown_is_refused_with_the_nearest_name() {
+        assert!(run(&["--dev", "--flush-intervall", "1s"], &[]).unwrap_err().contains("--flush-interval?"));
+        assert!(run(&["--dev"], &[("STREAMHOUSE_METADATAURL", "x")]).unwrap_err().contains("STREAMHOUSE_METADATA_URL?"));
+        assert!(run(&["strat"], &[]).unwrap_err().contains("migrate"));
+        assert!(run(&["--dev", "extra"], &[]).unwrap_err().contains("extra"));
+    }
+
+    #[test]
+    fn foreign_variables_are_left_alone() {
+        let foreign = [("STREAMHOUSE_BOOTSTRAP", "x"), ("STREAMHOUSE_AGENT_SERVICE_HOST", "10.0.0.1"), ("PATH", "/bin")];
+        assert!(run(&["--dev"], &foreign).is_ok());
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let cases: [(&[&str], &str); 6] = [
+            (&[], "metadata-url"),
+            (&["--metadata-url", "mysql://x", "--object-store", "file:x"], "postgres://"),
+            (&["--dev", "--s3-endpoint", "http://x"], "s3-endpoint"),
+            (&["--dev", "--produce-memory", "1MiB"], "produce-memory"),
+            (&["--dev", "--flush-interval", "1m"], "lease-ttl"),
+            (&["--dev", "--flush-bytes", "1"], "flush-bytes"),
+        ];
+        for (arguments, named) in cases {
+            let error = run(arguments, &[]).unwrap_err();
+            assert!(error.contains(named), "{arguments:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn no_error_and_no_debug_output_shows_the_password() {
+        let url = "postgres://u:hunter2@h/d";
+        let settings = run(&["--dev", "--metadata-url", url], &[]).unwrap();
+        assert!(!format!("{settings:?}").contains("hunter2"));
+        let error = run(&["--metadata-url", "mysql://u:hunter2@h"], &[]).unwrap_err();
+        assert!(!error.contains("hunter2"));
+    }
+
+    #[test]
+    fn the_reference_is_what_the_code_says() {
+        crate::docs::assert_current("docs/reference/settings.md", &reference_markdown());
+    }
+}

@@ -1,0 +1,148 @@
+//! The agent's settings as data: one table of names, defaults, bounds and help ([`DEFINITIONS`]), the typed value
+//! ([`AgentSettings`]), and how flags and environment become it ([`load`]).
+//!
+//! A setting `flush-interval` is the flag `--flush-interval` and the variable `STREAMHOUSE_FLUSH_INTERVAL`; flags win.
+//! What is unknown or contradictory is refused before anything starts.
+
+mod load;
+mod table;
+mod units;
+
+use std::{path::PathBuf, time::Duration};
+
+pub use load::{Invocation, SettingsError, help, load, reference_markdown};
+pub use table::{DEFINITIONS, Definition};
+pub use units::{ByteSize, Secret, parse_duration};
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines: one JSON object a line.
+    Json,
+}
+
+/// Everything an agent can be told. See [`DEFINITIONS`] for what each does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)] // the table documents each, once
+pub struct AgentSettings {
+    pub dev: bool,
+    pub data_dir: PathBuf,
+    pub agent_id: String,
+    pub zone: String,
+    pub http_listen: String,
+    pub grpc_listen: String,
+    pub advertised_grpc_address: String,
+    pub advertised_http_address: String,
+    pub metadata_url: Secret,
+    pub metadata_max_connections: u32,
+    pub metadata_timeout: Duration,
+    pub object_store: String,
+    pub s3_endpoint: String,
+    pub s3_region: String,
+    pub s3_path_style: bool,
+    pub s3_ca_file: Option<PathBuf>,
+    pub flush_interval: Duration,
+    pub flush_bytes: ByteSize,
+    pub upload_concurrency: usize,
+    pub produce_memory: ByteSize,
+    pub cache_memory: ByteSize,
+    pub max_request_bytes: ByteSize,
+    pub max_fetch_bytes: ByteSize,
+    pub max_connections: usize,
+    pub lease_ttl: Duration,
+    pub object_grace: Duration,
+    pub maintenance_interval: Duration,
+    pub drain_timeout: Duration,
+    pub log_format: LogFormat,
+    pub log_level: String,
+}
+
+impl AgentSettings {
+    /// The defaults of a production agent, or of the embedded one. Required settings are empty.
+    pub fn defaults(dev: bool) -> Self {
+        let mut settings = Self {
+            dev,
+            data_dir: PathBuf::new(),
+            agent_id: String::new(),
+            zone: String::new(),
+            http_listen: String::new(),
+            grpc_listen: String::new(),
+            advertised_grpc_address: String::new(),
+            advertised_http_address: String::new(),
+            metadata_url: Secret::default(),
+            metadata_max_connections: 0,
+            metadata_timeout: Duration::ZERO,
+            object_store: String::new(),
+            s3_endpoint: String::new(),
+            s3_region: String::new(),
+            s3_path_style: false,
+            s3_ca_file: None,
+            flush_interval: Duration::ZERO,
+            flush_bytes: ByteSize(0),
+            upload_concurrency: 0,
+            produce_memory: ByteSize(0),
+            cache_memory: ByteSize(0),
+            max_request_bytes: ByteSize(0),
+            max_fetch_bytes: ByteSize(0),
+            max_connections: 0,
+            lease_ttl: Duration::ZERO,
+            object_grace: Duration::ZERO,
+            maintenance_interval: Duration::ZERO,
+            drain_timeout: Duration::ZERO,
+            log_format: LogFormat::Text,
+            log_level: String::new(),
+        };
+        for definition in DEFINITIONS {
+            // The defaults are legal: a test says so.
+            let _ = (definition.set)(&mut settings, definition.default_for(dev));
+        }
+        settings.dev = dev;
+        settings
+    }
+
+    /// Fills in what follows from other settings, and refuses what contradicts itself.
+    pub(crate) fn complete(mut self) -> Result<Self, String> {
+        if self.dev {
+            let data = self.data_dir.display();
+            if self.metadata_url.is_empty() {
+                self.metadata_url = Secret::new(format!("sqlite:{data}/metadata.db"));
+            }
+            if self.object_store.is_empty() {
+                self.object_store = format!("file:{data}/objects");
+            }
+        }
+        self.check_stores()?;
+        let larger = |what: &str, a: ByteSize, than: &str, b: ByteSize| {
+            if a > b { Err(format!("{what} ({a}) cannot be larger than {than} ({b})")) } else { Ok(()) }
+        };
+        larger("flush-bytes", self.flush_bytes, "produce-memory", self.produce_memory)?;
+        larger("max-request-bytes", self.max_request_bytes, "produce-memory", self.produce_memory)?;
+        if self.flush_interval * 4 > self.lease_ttl {
+            return Err("flush-interval cannot be longer than a quarter of lease-ttl: a flush must fit into a lease".to_owned());
+        }
+        Ok(self)
+    }
+
+    fn check_stores(&self) -> Result<(), String> {
+        if self.metadata_url.is_empty() {
+            return Err("metadata-url is needed: postgres://user:password@host/database (or --dev to try it out)".to_owned());
+        }
+        let url = self.metadata_url.expose();
+        if !["postgres://", "postgresql://", "sqlite:"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Err("metadata-url begins with postgres:// or sqlite:".to_owned());
+        }
+        if self.object_store.is_empty() {
+            return Err("object-store is needed: s3://bucket or s3://bucket/prefix (or --dev to try it out)".to_owned());
+        }
+        let s3 = self.object_store.starts_with("s3://");
+        if !s3 && !self.object_store.starts_with("file:") {
+            return Err("object-store begins with s3:// or file:".to_owned());
+        }
+        if !s3 && (!self.s3_endpoint.is_empty() || self.s3_ca_file.is_some()) {
+            return Err("s3-endpoint and s3-ca-file are for an object-store that begins with s3://".to_owned());
+        }
+        Ok(())
+    }
+}
