@@ -61,9 +61,22 @@ impl Subscription {
             topics.push(string(&mut bytes)?);
         }
         let user_data = data(&mut bytes)?;
-        let owned = if version >= 1 { partitions(&mut bytes)? } else { Vec::new() };
-        let generation = if version >= 2 { Some(int(&mut bytes)?).filter(|generation| *generation >= 0) } else { None };
-        Ok(Self { topics, user_data, owned, generation })
+        let owned = if version >= 1 {
+            partitions(&mut bytes)?
+        } else {
+            Vec::new()
+        };
+        let generation = if version >= 2 {
+            Some(int(&mut bytes)?).filter(|generation| *generation >= 0)
+        } else {
+            None
+        };
+        Ok(Self {
+            topics,
+            user_data,
+            owned,
+            generation,
+        })
     }
 }
 
@@ -86,12 +99,18 @@ impl Assignment {
             return Err(wrong());
         }
         let partitions = partitions(&mut bytes)?;
-        Ok(Self { partitions, user_data: data(&mut bytes)? })
+        Ok(Self {
+            partitions,
+            user_data: data(&mut bytes)?,
+        })
     }
 }
 
 fn wrong() -> Error {
-    Error::new(ErrorCode::InvalidRequest, "the bytes are not of Kafka's consumer protocol")
+    Error::new(
+        ErrorCode::InvalidRequest,
+        "the bytes are not of Kafka's consumer protocol",
+    )
 }
 
 fn count(len: usize) -> i32 {
@@ -118,7 +137,10 @@ fn put_data(out: &mut BytesMut, data: Option<&Bytes>) {
 fn put_partitions(out: &mut BytesMut, partitions: &[TopicPartition]) {
     let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
     for partition in partitions {
-        topics.entry(&partition.topic).or_default().push(partition.partition);
+        topics
+            .entry(&partition.topic)
+            .or_default()
+            .push(partition.partition);
     }
     out.put_i32(count(topics.len()));
     for (topic, numbers) in topics {
@@ -137,7 +159,11 @@ fn int(bytes: &mut Bytes) -> Result<i32, Error> {
 }
 
 fn take(bytes: &mut Bytes, length: usize) -> Result<Bytes, Error> {
-    if length > bytes.len() { Err(wrong()) } else { Ok(bytes.split_to(length)) }
+    if length > bytes.len() {
+        Err(wrong())
+    } else {
+        Ok(bytes.split_to(length))
+    }
 }
 
 fn string(bytes: &mut Bytes) -> Result<String, Error> {
@@ -170,8 +196,11 @@ mod tests {
     use super::*;
 
     fn owned() -> impl Strategy<Value = Vec<TopicPartition>> {
-        prop::collection::btree_set(("[a-z]{1,5}", 0_i32..9), 0..20)
-            .prop_map(|set| set.into_iter().map(|(topic, partition)| TopicPartition::new(topic, partition)).collect())
+        prop::collection::btree_set(("[a-z]{1,5}", 0_i32..9), 0..20).prop_map(|set| {
+            set.into_iter()
+                .map(|(topic, partition)| TopicPartition::new(topic, partition))
+                .collect()
+        })
     }
 
     fn some_data() -> impl Strategy<Value = Option<Bytes>> {
@@ -209,6 +238,9 @@ mod tests {
         // Version 0, one topic "t", no user data: what kafka-python's range assignor sends.
         let bytes = Bytes::from_static(&[0, 0, 0, 0, 0, 1, 0, 1, b't', 0xff, 0xff, 0xff, 0xff]);
         let subscription = Subscription::decode(bytes).unwrap();
-        assert_eq!((subscription.topics, subscription.user_data), (vec!["t".to_owned()], None));
+        assert_eq!(
+            (subscription.topics, subscription.user_data),
+            (vec!["t".to_owned()], None)
+        );
     }
 }

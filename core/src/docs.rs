@@ -10,5 +10,9 @@ pub(crate) fn assert_current(path: &str, expected: &str) {
         fs::write(&path, expected).expect("the document can be written");
     }
     let found = fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == expected, "{} is not current; run hack/update-docs.sh", path.display());
+    assert!(
+        found == expected,
+        "{} is not current; run hack/update-docs.sh",
+        path.display()
+    );
 }

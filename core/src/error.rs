@@ -29,6 +29,9 @@ macro_rules! error_codes {
                 match self { $(Self::$variant => error_codes!(@effects $effects),)* }
             }
 
+            /// What it means, in one sentence.
+            pub const fn doc(self) -> &'static str { match self { $(Self::$variant => $doc,)* } }
+
             /// The code of a number; [`ErrorCode::Unknown`] for one we do not know.
             pub const fn from_number(number: i32) -> Self { match number { $($number => Self::$variant,)* _ => Self::Unknown } }
 
@@ -98,6 +101,25 @@ impl fmt::Display for ErrorCode {
     }
 }
 
+/// The reference for `docs/reference/errors.md`.
+pub fn reference_markdown() -> String {
+    let mut out = "# Error codes\n\nMade from the code; do not edit. Numbers are Kafka's where Kafka has the same error; ours \
+        start at 1000. A retryable call may succeed later, perhaps after refreshing metadata. A code marked as changing \
+        nothing comes from a call that surely had no effect; otherwise it may have had one.\n\n\
+        | code | number | retryable | changed nothing | meaning |\n|---|---|---|---|---|\n"
+        .to_owned();
+    for code in ErrorCode::ALL {
+        let yes = |yes: bool| if yes { "yes" } else { "no" };
+        let (retryable, clean) = (yes(code.is_retryable()), yes(code.has_no_side_effects()));
+        out.push_str(&format!(
+            "| `{code}` | {} | {retryable} | {clean} | {} |\n",
+            code.number(),
+            code.doc()
+        ));
+    }
+    out
+}
+
 /// A code, a message for people that says what to do, and a hint when to try again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
@@ -110,7 +132,11 @@ pub struct Error {
 impl Error {
     /// A new error; the message is lower-case, says what to do and holds no secret.
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), retry_after_ms: 0 }
+        Self {
+            code,
+            message: message.into(),
+            retry_after_ms: 0,
+        }
     }
 
     /// The same with a hint how long to wait before trying again.
@@ -161,6 +187,11 @@ mod tests {
     fn codes_stand_in_alphabetical_order() {
         let names: Vec<String> = ErrorCode::ALL.iter().map(|code| format!("{code:?}")).collect();
         assert!(names.is_sorted(), "sort error_codes! by variant: {names:?}");
+    }
+
+    #[test]
+    fn the_reference_is_what_the_code_says() {
+        crate::docs::assert_current("docs/reference/errors.md", &reference_markdown());
     }
 
     #[test]

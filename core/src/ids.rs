@@ -16,7 +16,10 @@ pub struct TopicPartition {
 impl TopicPartition {
     /// The partition `partition` of `topic`.
     pub fn new(topic: impl Into<String>, partition: i32) -> Self {
-        Self { topic: topic.into(), partition }
+        Self {
+            topic: topic.into(),
+            partition,
+        }
     }
 }
 
@@ -58,13 +61,21 @@ pub fn topic_name_problem(name: &str) -> Option<String> {
         return Some("a topic name cannot be empty".to_owned());
     }
     if name.len() > MAX_TOPIC_NAME {
-        return Some(format!("a topic name has at most {MAX_TOPIC_NAME} characters, this one has {}", name.len()));
+        return Some(format!(
+            "a topic name has at most {MAX_TOPIC_NAME} characters, this one has {}",
+            name.len()
+        ));
     }
     if name == "." || name == ".." {
         return Some("a topic cannot be named \".\" or \"..\"".to_owned());
     }
-    if let Some(bad) = name.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))) {
-        return Some(format!("{bad:?} is not allowed in a topic name; use letters, digits, '.', '_' and '-'"));
+    if let Some(bad) = name
+        .chars()
+        .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')))
+    {
+        return Some(format!(
+            "{bad:?} is not allowed in a topic name; use letters, digits, '.', '_' and '-'"
+        ));
     }
     if name.starts_with("__") {
         return Some("topic names that begin with \"__\" are reserved".to_owned());
@@ -84,7 +95,17 @@ mod tests {
         for good in ["orders", "a", "a.b-c_d9", "_private", &"x".repeat(249)] {
             assert_eq!(topic_name_problem(good), None, "{good}");
         }
-        for bad in ["", ".", "..", "a b", "a/b", "ä", "__groups", "_wal", &"x".repeat(250)] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a b",
+            "a/b",
+            "ä",
+            "__groups",
+            "_wal",
+            &"x".repeat(250),
+        ] {
             assert!(topic_name_problem(bad).is_some(), "{bad}");
         }
     }

@@ -23,7 +23,11 @@ pub fn murmur2(data: &[u8]) -> i32 {
 
 /// The partition of a key among `partitions`, as Kafka's default partitioner has it; 0 when there is none.
 pub fn partition_for_key(key: &[u8], partitions: i32) -> i32 {
-    if partitions <= 0 { 0 } else { (murmur2(key) & i32::MAX) % partitions }
+    if partitions <= 0 {
+        0
+    } else {
+        (murmur2(key) & i32::MAX) % partitions
+    }
 }
 
 /// The coordinator slot of a group among `slots`.

@@ -1,4 +1,4 @@
-//! The gRPC protocol: generated types and services of `proto/streamhouse/v1`, and how an [`Error`](crate::Error) travels
+//! The gRPC protocol: generated types and services of `proto/streamhouse/v1`, and how an [`Error`] travels
 //! in them. Agents serve it, clients call it.
 
 use tonic::{Code, Status, metadata::MetadataValue};
@@ -11,7 +11,8 @@ pub mod v1 {
     tonic::include_proto!("streamhouse.v1");
 
     /// The encoded file descriptors, for gRPC reflection.
-    pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/streamhouse_descriptor.bin"));
+    pub const FILE_DESCRIPTOR_SET: &[u8] =
+        include_bytes!(concat!(env!("OUT_DIR"), "/streamhouse_descriptor.bin"));
 }
 
 /// The header that carries the [`ErrorCode`] name of a failed call.
@@ -21,7 +22,11 @@ pub const RETRY_AFTER_HEADER: &str = "streamhouse-retry-after-ms";
 
 impl From<Error> for v1::Error {
     fn from(error: Error) -> Self {
-        Self { code: error.code().number(), message: error.message().to_owned(), retry_after_ms: error.retry_after_ms() }
+        Self {
+            code: error.code().number(),
+            message: error.message().to_owned(),
+            retry_after_ms: error.retry_after_ms(),
+        }
     }
 }
 
@@ -38,7 +43,9 @@ impl From<Error> for Status {
             status.metadata_mut().insert(ERROR_CODE_HEADER, value);
         }
         if error.retry_after_ms() > 0 {
-            status.metadata_mut().insert(RETRY_AFTER_HEADER, MetadataValue::from(error.retry_after_ms()));
+            status
+                .metadata_mut()
+                .insert(RETRY_AFTER_HEADER, MetadataValue::from(error.retry_after_ms()));
         }
         status
     }
@@ -48,7 +55,9 @@ impl From<Status> for Error {
     fn from(status: Status) -> Self {
         let header = |name| status.metadata().get(name).and_then(|v| v.to_str().ok());
         let named = header(ERROR_CODE_HEADER).and_then(ErrorCode::from_name);
-        let retry_after = header(RETRY_AFTER_HEADER).and_then(|v| v.parse().ok()).unwrap_or(0);
+        let retry_after = header(RETRY_AFTER_HEADER)
+            .and_then(|v| v.parse().ok())
+            .unwrap_or(0);
         let code = named.unwrap_or_else(|| transport_code(status.code()));
         Self::new(code, status.message().to_owned()).with_retry_after_ms(retry_after)
     }
@@ -59,25 +68,48 @@ fn grpc_code(code: ErrorCode) -> Code {
     use ErrorCode as E;
     match code {
         E::None => Code::Ok,
-        E::CorruptMessage | E::InvalidConfig | E::InvalidPartitions | E::InvalidRecord | E::InvalidRequest
-        | E::InvalidTopic | E::MessageTooLarge | E::UnsupportedCompressionType | E::UnsupportedForMessageFormat
-        | E::InvalidGroupId | E::InvalidSessionTimeout | E::InvalidTimestamp | E::OffsetMetadataTooLarge => {
-            Code::InvalidArgument
-        }
+        E::CorruptMessage
+        | E::InvalidConfig
+        | E::InvalidPartitions
+        | E::InvalidRecord
+        | E::InvalidRequest
+        | E::InvalidTopic
+        | E::MessageTooLarge
+        | E::UnsupportedCompressionType
+        | E::UnsupportedForMessageFormat
+        | E::InvalidGroupId
+        | E::InvalidSessionTimeout
+        | E::InvalidTimestamp
+        | E::OffsetMetadataTooLarge => Code::InvalidArgument,
         E::OffsetOutOfRange => Code::OutOfRange,
         E::GroupIdNotFound | E::UnknownMemberId | E::UnknownTopicOrPartition => Code::NotFound,
         E::TopicAlreadyExists => Code::AlreadyExists,
         E::RequestTimedOut => Code::DeadlineExceeded,
         E::ResourceExhausted => Code::ResourceExhausted,
         E::PolicyViolation => Code::PermissionDenied,
-        E::CoordinatorNotAvailable | E::CoordinatorLoadInProgress | E::LeaderNotAvailable | E::MetadataUnavailable
-        | E::NetworkException | E::ShuttingDown | E::StorageUnavailable => Code::Unavailable,
-        E::DuplicateSequenceNumber | E::FencedInstanceId | E::FencedLeaderEpoch | E::IllegalGeneration
-        | E::InconsistentGroupProtocol | E::InvalidProducerEpoch | E::MemberIdRequired | E::NonEmptyGroup
-        | E::NotCoordinator | E::NotLeader | E::OutOfOrderSequenceNumber | E::RebalanceInProgress
-        | E::TopicDeletionInProgress | E::UnknownLeaderEpoch | E::UnknownProducerId | E::GroupMaxSizeReached => {
-            Code::FailedPrecondition
-        }
+        E::CoordinatorNotAvailable
+        | E::CoordinatorLoadInProgress
+        | E::LeaderNotAvailable
+        | E::MetadataUnavailable
+        | E::NetworkException
+        | E::ShuttingDown
+        | E::StorageUnavailable => Code::Unavailable,
+        E::DuplicateSequenceNumber
+        | E::FencedInstanceId
+        | E::FencedLeaderEpoch
+        | E::IllegalGeneration
+        | E::InconsistentGroupProtocol
+        | E::InvalidProducerEpoch
+        | E::MemberIdRequired
+        | E::NonEmptyGroup
+        | E::NotCoordinator
+        | E::NotLeader
+        | E::OutOfOrderSequenceNumber
+        | E::RebalanceInProgress
+        | E::TopicDeletionInProgress
+        | E::UnknownLeaderEpoch
+        | E::UnknownProducerId
+        | E::GroupMaxSizeReached => Code::FailedPrecondition,
         E::StorageCorrupt => Code::DataLoss,
         E::Unknown => Code::Internal,
     }

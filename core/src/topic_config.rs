@@ -57,7 +57,11 @@ pub const DEFINITIONS: &[Definition] = &[
         bounds: "producer, none, gzip, snappy, lz4, zstd",
         help: "What producers are asked to compress with; batches are stored as they come.",
         set: |config, value| {
-            config.compression = if value == "producer" { None } else { Some(value.parse()?) };
+            config.compression = if value == "producer" {
+                None
+            } else {
+                Some(value.parse()?)
+            };
             Ok(())
         },
     },
@@ -83,7 +87,9 @@ pub const DEFINITIONS: &[Definition] = &[
         default: "-1",
         bounds: "-1 (no limit) or 0 and more",
         help: "Stored bytes a partition keeps at least; beyond them the oldest records go.",
-        set: |config, value| number(value, -1, i64::MAX).map(|n| config.retention_bytes = (n >= 0).then_some(n)),
+        set: |config, value| {
+            number(value, -1, i64::MAX).map(|n| config.retention_bytes = (n >= 0).then_some(n))
+        },
     },
     Definition {
         key: "retention.ms",
@@ -109,8 +115,14 @@ pub const DEFINITIONS: &[Definition] = &[
 ];
 
 fn number(value: &str, min: i64, max: i64) -> Result<i64, String> {
-    let number: i64 = value.parse().map_err(|_| format!("{value:?} is not a whole number"))?;
-    if (min..=max).contains(&number) { Ok(number) } else { Err(format!("{number} is not between {min} and {max}")) }
+    let number: i64 = value
+        .parse()
+        .map_err(|_| format!("{value:?} is not a whole number"))?;
+    if (min..=max).contains(&number) {
+        Ok(number)
+    } else {
+        Err(format!("{number} is not between {min} and {max}"))
+    }
 }
 
 impl Default for TopicConfig {
@@ -146,19 +158,30 @@ impl TopicConfig {
 
 /// The setting of this name; INVALID_CONFIG with the nearest name when there is none.
 pub fn definition(key: &str) -> Result<&'static Definition, Error> {
-    DEFINITIONS.iter().find(|definition| definition.key == key).ok_or_else(|| {
-        let nearest = DEFINITIONS.iter().max_by(|a, b| {
-            strsim::jaro_winkler(a.key, key).total_cmp(&strsim::jaro_winkler(b.key, key))
-        });
-        let hint = nearest.map(|nearest| format!("; did you mean {:?}?", nearest.key)).unwrap_or_default();
-        Error::new(ErrorCode::InvalidConfig, format!("there is no topic setting {key:?}{hint}"))
-    })
+    DEFINITIONS
+        .iter()
+        .find(|definition| definition.key == key)
+        .ok_or_else(|| {
+            let nearest = DEFINITIONS
+                .iter()
+                .max_by(|a, b| strsim::jaro_winkler(a.key, key).total_cmp(&strsim::jaro_winkler(b.key, key)));
+            let hint = nearest
+                .map(|nearest| format!("; did you mean {:?}?", nearest.key))
+                .unwrap_or_default();
+            Error::new(
+                ErrorCode::InvalidConfig,
+                format!("there is no topic setting {key:?}{hint}"),
+            )
+        })
 }
 
 /// Every setting with its value in force.
 pub fn effective(overrides: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let value = |d: &Definition| overrides.get(d.key).map_or(d.default, String::as_str).to_owned();
-    DEFINITIONS.iter().map(|definition| (definition.key.to_owned(), value(definition))).collect()
+    DEFINITIONS
+        .iter()
+        .map(|definition| (definition.key.to_owned(), value(definition)))
+        .collect()
 }
 
 /// The reference for `docs/reference/topic-config.md`.
@@ -166,7 +189,14 @@ pub fn reference_markdown() -> String {
     let mut out = "# Topic settings\n\nMade from the code; do not edit.\n\n\
         | setting | default | allowed | what it does |\n|---|---|---|---|\n"
         .to_owned();
-    for Definition { key, default, bounds, help, .. } in DEFINITIONS {
+    for Definition {
+        key,
+        default,
+        bounds,
+        help,
+        ..
+    } in DEFINITIONS
+    {
         let _ = writeln!(out, "| `{key}` | `{default}` | {bounds} | {help} |");
     }
     out
@@ -187,7 +217,10 @@ mod tests {
             assert_eq!(set.unwrap(), TopicConfig::default(), "{}", definition.key);
         }
         let config = TopicConfig::default();
-        assert_eq!((config.retention_ms, config.retention_bytes), (Some(604_800_000), None));
+        assert_eq!(
+            (config.retention_ms, config.retention_bytes),
+            (Some(604_800_000), None)
+        );
         assert_eq!((config.segment_bytes, config.segment_ms), (64 << 20, 600_000));
     }
 
@@ -200,9 +233,12 @@ mod tests {
 
     #[test]
     fn a_value_out_of_bounds_is_refused_by_name() {
-        for (key, value) in
-            [("segment.bytes", "1"), ("retention.ms", "-2"), ("retention.ms", "x"), ("cleanup.policy", "compact")]
-        {
+        for (key, value) in [
+            ("segment.bytes", "1"),
+            ("retention.ms", "-2"),
+            ("retention.ms", "x"),
+            ("cleanup.policy", "compact"),
+        ] {
             let error = TopicConfig::from_overrides(&overrides(key, value)).unwrap_err();
             assert!(error.message().starts_with(key), "{error}");
         }

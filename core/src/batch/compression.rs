@@ -1,16 +1,15 @@
 //! The codecs of a batch's records. Decompression never makes more than it is allowed to, whatever the input claims.
 
 use std::{
-    borrow::Cow,
+    cell::RefCell,
     fmt,
-    io::{self, Read, Write},
+    io::{Read, Write},
     str::FromStr,
 };
 
 use bytes::Bytes;
-use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
 
-use super::BatchError;
+use super::{BatchError, lz4};
 
 /// A codec, with Kafka's names and numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -29,21 +28,50 @@ pub enum Compression {
 }
 
 /// The head of the Java client's snappy framing.
-const XERIAL: [u8; 16] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1];
+const XERIAL: [u8; 16] = [
+    0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1,
+];
 /// Bytes of a block in that framing.
 const XERIAL_BLOCK: usize = 32 * 1024;
+/// A byte of snappy stands for at most so many: three bytes copy 64.
+const SNAPPY_MAX_RATIO: usize = 22;
+/// The window that every zstd decoder has to offer; larger ones only where that much output is allowed.
+const ZSTD_WINDOW: usize = 8 << 20;
+/// What a thread keeps for the next batch at most.
+const KEEP: usize = 1 << 20;
+
+/// What compressing and decompressing need besides input and output. One a thread, so that neither a batch nor a
+/// partition's builder pays for it.
+struct Scratch {
+    lz4: lz4::Compressor,
+    out: Vec<u8>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch { lz4: lz4::Compressor::new(), out: Vec::new() });
+}
+
+/// Gives `work` the thread's scratch space; its output buffer holds anything.
+fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let done = work(scratch);
+        if scratch.out.capacity() > KEEP {
+            scratch.out = Vec::new();
+        }
+        done
+    })
+}
 
 impl Compression {
+    /// Every codec, by number.
+    pub const ALL: [Self; 5] = [Self::None, Self::Gzip, Self::Snappy, Self::Lz4, Self::Zstd];
+
     /// The codec of a number in the attributes.
     pub fn from_id(id: i16) -> Result<Self, BatchError> {
-        Ok(match id {
-            0 => Self::None,
-            1 => Self::Gzip,
-            2 => Self::Snappy,
-            3 => Self::Lz4,
-            4 => Self::Zstd,
-            id => return Err(BatchError::UnsupportedCompression(format!("there is no compression type {id}"))),
-        })
+        Self::ALL
+            .into_iter()
+            .find(|codec| codec.id() == id)
+            .ok_or_else(|| BatchError::UnsupportedCompression(format!("there is no compression type {id}")))
     }
 
     /// Its number in the attributes.
@@ -62,51 +90,49 @@ impl Compression {
         }
     }
 
-    /// Appends `records` compressed.
-    pub(super) fn compress(self, records: &[u8], out: &mut Vec<u8>) -> Result<(), BatchError> {
-        let failed = |error: &dyn fmt::Display| BatchError::Invalid(format!("cannot compress: {error}"));
-        match self {
-            Self::None => out.extend_from_slice(records),
-            Self::Gzip => {
-                let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::default());
-                encoder.write_all(records).and_then(|()| encoder.try_finish()).map_err(|error| failed(&error))?;
-            }
-            Self::Snappy => {
-                out.extend_from_slice(&XERIAL);
-                let mut encoder = snap::raw::Encoder::new();
-                for block in records.chunks(XERIAL_BLOCK) {
-                    let block = encoder.compress_vec(block).map_err(|error| failed(&error))?;
-                    out.extend_from_slice(&(block.len() as u32).to_be_bytes());
-                    out.extend_from_slice(&block);
+    /// Compresses `records` behind `head`; `finish` gets both.
+    pub(super) fn compress<T>(
+        self,
+        head: &[u8],
+        records: &[u8],
+        finish: impl FnOnce(&mut [u8]) -> Result<T, BatchError>,
+    ) -> Result<T, BatchError> {
+        with_scratch(|Scratch { lz4, out }| {
+            out.clear();
+            out.extend_from_slice(head);
+            match self {
+                Self::None => out.extend_from_slice(records),
+                Self::Gzip => gzip(records, out)?,
+                Self::Snappy => snappy(records, out)?,
+                Self::Lz4 => lz4.compress(records, out)?,
+                Self::Zstd => {
+                    let message = "zstd is read, not written; use lz4".to_owned();
+                    return Err(BatchError::UnsupportedCompression(message));
                 }
             }
-            Self::Lz4 => {
-                let info = FrameInfo::new().block_mode(BlockMode::Independent).block_size(BlockSize::Max64KB);
-                let mut encoder = FrameEncoder::with_frame_info(info, out);
-                encoder.write_all(records).map_err(|error| failed(&error))?;
-                encoder.finish().map_err(|error| failed(&error))?;
-            }
-            Self::Zstd => {
-                let message = "zstd is read, not written; use lz4".to_owned();
-                return Err(BatchError::UnsupportedCompression(message));
-            }
-        }
-        Ok(())
+            finish(out)
+        })
     }
 
     /// `records` decompressed: at most `limit` bytes.
     pub(super) fn decompress(self, records: &Bytes, limit: usize) -> Result<Bytes, BatchError> {
-        match self {
-            Self::None if records.len() > limit => Err(BatchError::Bomb(limit)),
-            Self::None => Ok(records.clone()),
-            Self::Gzip => read_all(flate2::read::MultiGzDecoder::new(&records[..]), records.len(), limit),
-            Self::Snappy => unsnap(records, limit),
-            Self::Lz4 => read_all(FrameDecoder::new(&records[..]), records.len(), limit),
-            Self::Zstd => {
-                let decoder = ruzstd::decoding::StreamingDecoder::new(&records[..]);
-                read_all(decoder.map_err(|error| damaged(&error))?, records.len(), limit)
-            }
+        if self == Self::None {
+            return if records.len() > limit {
+                Err(BatchError::Bomb(limit))
+            } else {
+                Ok(records.clone())
+            };
         }
+        with_scratch(|Scratch { out, .. }| {
+            let written = match self {
+                Self::None => 0,
+                Self::Gzip => read_all(flate2::read::MultiGzDecoder::new(&records[..]), limit, out)?,
+                Self::Snappy => unsnap(records, limit, out)?,
+                Self::Lz4 => lz4::decompress(records, limit, out)?,
+                Self::Zstd => unzstd(records, limit, out)?,
+            };
+            Ok(Bytes::copy_from_slice(&out[..written]))
+        })
     }
 }
 
@@ -114,42 +140,107 @@ fn damaged(error: &dyn fmt::Display) -> BatchError {
     BatchError::Invalid(format!("the records cannot be decompressed: {error}"))
 }
 
+fn failed(error: &dyn fmt::Display) -> BatchError {
+    BatchError::Invalid(format!("cannot compress: {error}"))
+}
+
+fn gzip(records: &[u8], out: &mut Vec<u8>) -> Result<(), BatchError> {
+    let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::default());
+    encoder
+        .write_all(records)
+        .and_then(|()| encoder.try_finish())
+        .map_err(|error| failed(&error))
+}
+
+fn snappy(records: &[u8], out: &mut Vec<u8>) -> Result<(), BatchError> {
+    out.extend_from_slice(&XERIAL);
+    let mut encoder = snap::raw::Encoder::new();
+    for block in records.chunks(XERIAL_BLOCK) {
+        let at = out.len() + 4;
+        out.resize(at + snap::raw::max_compress_len(block.len()), 0);
+        let size = encoder
+            .compress(block, &mut out[at..])
+            .map_err(|error| failed(&error))?;
+        out[at - 4..at].copy_from_slice(&(size as u32).to_be_bytes());
+        out.truncate(at + size);
+    }
+    Ok(())
+}
+
 /// Reads to the end, growing with what is really there.
-fn read_all(reader: impl Read, compressed: usize, limit: usize) -> Result<Bytes, BatchError> {
-    let mut out = Vec::with_capacity(compressed.saturating_mul(3).min(limit));
-    let mut bounded = reader.take(limit as u64 + 1);
-    match bounded.read_to_end(&mut out) {
-        Ok(_) if out.len() > limit => Err(BatchError::Bomb(limit)),
-        Ok(_) => Ok(out.into()),
-        Err(error) if error.kind() == io::ErrorKind::OutOfMemory => Err(BatchError::Bomb(limit)),
-        Err(error) => Err(damaged(&error)),
+fn read_all(reader: impl Read, limit: usize, out: &mut Vec<u8>) -> Result<usize, BatchError> {
+    out.clear();
+    reader
+        .take(limit as u64 + 1)
+        .read_to_end(out)
+        .map_err(|error| damaged(&error))?;
+    if out.len() > limit {
+        Err(BatchError::Bomb(limit))
+    } else {
+        Ok(out.len())
     }
 }
 
-/// Snappy, with the Java client's framing or as one bare block.
-fn unsnap(records: &Bytes, limit: usize) -> Result<Bytes, BatchError> {
-    let framed = records.len() >= XERIAL.len() && records[..8] == XERIAL[..8];
-    let mut rest: &[u8] = if framed { &records[XERIAL.len()..] } else { records };
-    let mut out = Vec::new();
-    let mut decoder = snap::raw::Decoder::new();
+fn unzstd(records: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<usize, BatchError> {
+    out.clear();
+    let mut rest = records;
     while !rest.is_empty() {
-        let block = if framed {
-            let (length, after) = rest.split_first_chunk::<4>().ok_or_else(|| damaged(&"a block's length is cut short"))?;
-            let length = u32::from_be_bytes(*length) as usize;
-            let block = after.get(..length).ok_or_else(|| damaged(&"a block is cut short"))?;
-            rest = &after[length..];
-            Cow::Borrowed(block)
-        } else {
-            Cow::Borrowed(std::mem::take(&mut rest))
-        };
-        let size = snap::raw::decompress_len(&block).map_err(|error| damaged(&error))?;
-        // Snappy cannot expand more than this: a larger claim is a lie, and not worth an allocation.
-        if size > block.len().saturating_mul(64).saturating_add(64) || out.len().saturating_add(size) > limit {
+        let window = limit.max(ZSTD_WINDOW) as u64;
+        let decoder = ruzstd::decoding::StreamingDecoder::new_with_max_window_size(&mut rest, window);
+        let decoder = decoder.map_err(|error| damaged(&error))?;
+        let room = limit - out.len();
+        let read = decoder
+            .take(room as u64 + 1)
+            .read_to_end(out)
+            .map_err(|error| damaged(&error))?;
+        if read > room {
             return Err(BatchError::Bomb(limit));
         }
-        out.extend_from_slice(&decoder.decompress_vec(&block).map_err(|error| damaged(&error))?);
     }
-    Ok(out.into())
+    Ok(out.len())
+}
+
+/// Snappy, with the Java client's framing or as one bare block.
+fn unsnap(records: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<usize, BatchError> {
+    out.clear();
+    let mut decoder = snap::raw::Decoder::new();
+    let mut append = |block: &[u8]| {
+        let size = snap::raw::decompress_len(block).map_err(|error| damaged(&error))?;
+        let at = out.len();
+        if size > limit - at {
+            return Err(BatchError::Bomb(limit));
+        }
+        // A larger claim is a lie, and not worth an allocation.
+        if size > block.len().saturating_mul(SNAPPY_MAX_RATIO) {
+            return Err(damaged(&"a snappy block claims more than it can hold"));
+        }
+        out.resize(at + size, 0);
+        decoder
+            .decompress(block, &mut out[at..])
+            .map(drop)
+            .map_err(|error| damaged(&error))
+    };
+    match records.strip_prefix(&XERIAL[..8]) {
+        None => append(records)?,
+        Some(framed) => {
+            // Two versions, which some writers turn around: all there is, is version 1.
+            let mut rest = framed
+                .get(8..)
+                .ok_or_else(|| damaged(&"the snappy head is cut short"))?;
+            while !rest.is_empty() {
+                let (length, after) = rest
+                    .split_first_chunk()
+                    .ok_or_else(|| damaged(&"a block's length is cut short"))?;
+                let length = u32::from_be_bytes(*length) as usize;
+                let (block, after) = after
+                    .split_at_checked(length)
+                    .ok_or_else(|| damaged(&"a block is cut short"))?;
+                append(block)?;
+                rest = after;
+            }
+        }
+    }
+    Ok(out.len())
 }
 
 impl fmt::Display for Compression {
@@ -162,7 +253,7 @@ impl FromStr for Compression {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        [Self::None, Self::Gzip, Self::Snappy, Self::Lz4, Self::Zstd]
+        Self::ALL
             .into_iter()
             .find(|codec| codec.name() == name)
             .ok_or_else(|| format!("there is no compression {name:?}; use none, gzip, snappy, lz4 or zstd"))

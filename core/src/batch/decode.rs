@@ -3,7 +3,10 @@
 
 use bytes::Bytes;
 
-use super::{BatchError, BatchHeader, HEADER_LEN, TimestampType, varint};
+use super::{
+    BatchError, BatchHeader, HEADER_LEN,
+    view::{self, HeadersView, RecordView},
+};
 
 /// A record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,12 +43,15 @@ impl Headers {
 
     /// Keys and values, in the order written; keys may stand more than once.
     pub fn iter(&self) -> impl Iterator<Item = (Bytes, Option<Bytes>)> + '_ {
-        let mut position = 0;
-        // They were checked when the record was read, so nothing is left out here.
-        (0..self.count).map_while(move |_| {
-            let key = slice(&self.bytes, &mut position).ok()??;
-            let value = slice(&self.bytes, &mut position).ok()?;
-            Some((key, value))
+        let view = HeadersView {
+            bytes: &self.bytes,
+            count: self.count,
+        };
+        view.iter().map(|(key, value)| {
+            (
+                self.bytes.slice_ref(key),
+                value.map(|value| self.bytes.slice_ref(value)),
+            )
         })
     }
 }
@@ -67,9 +73,17 @@ impl Records {
         let compressed = batch.slice(HEADER_LEN..header.size());
         let bytes = header.compression()?.decompress(&compressed, max_uncompressed)?;
         if header.record_count < 0 {
-            return Err(BatchError::Invalid(format!("record count {} is negative", header.record_count)));
+            return Err(BatchError::Invalid(format!(
+                "record count {} is negative",
+                header.record_count
+            )));
         }
-        Ok(Self { header, bytes, position: 0, left: header.record_count })
+        Ok(Self {
+            header,
+            bytes,
+            position: 0,
+            left: header.record_count,
+        })
     }
 
     /// The head of the batch.
@@ -83,34 +97,24 @@ impl Records {
     }
 
     fn read(&mut self) -> Result<Record, BatchError> {
-        let size = length(&self.bytes, &mut self.position)?.ok_or_else(|| invalid("a record has a negative length"))?;
-        let end = self.position + size;
-        let record = self.bytes.slice(self.position..end);
-        self.position = end;
-        let mut at = 1; // attributes, unused
-        let timestamp_delta = varint::get(&record, &mut at)?;
-        let offset_delta = varint::get(&record, &mut at)?;
-        if !(0..=i64::from(self.header.last_offset_delta)).contains(&offset_delta) {
-            return Err(invalid("a record's offset lies outside its batch"));
-        }
-        let key = slice(&record, &mut at)?;
-        let value = slice(&record, &mut at)?;
-        let count = varint::get(&record, &mut at)?;
-        let count = usize::try_from(count).map_err(|_| invalid("a record has a negative number of headers"))?;
-        let start = at;
-        for _ in 0..count {
-            slice(&record, &mut at)?.ok_or_else(|| invalid("a header's key is null"))?;
-            slice(&record, &mut at)?;
-        }
-        if at != record.len() {
-            return Err(invalid("a record is longer than its fields"));
-        }
-        let timestamp = match self.header.timestamp_type() {
-            TimestampType::CreateTime => self.header.base_timestamp.wrapping_add(timestamp_delta),
-            TimestampType::LogAppendTime => self.header.max_timestamp,
-        };
-        let headers = Headers { bytes: record.slice(start..at), count };
-        Ok(Record { offset: self.header.base_offset.wrapping_add(offset_delta), timestamp, key, value, headers })
+        let RecordView {
+            offset,
+            timestamp,
+            key,
+            value,
+            headers,
+        } = view::read(&self.header, &self.bytes, &mut self.position)?;
+        let owned = |field: &[u8]| self.bytes.slice_ref(field);
+        Ok(Record {
+            offset,
+            timestamp,
+            key: key.map(owned),
+            value: value.map(owned),
+            headers: Headers {
+                bytes: owned(headers.bytes),
+                count: headers.count,
+            },
+        })
     }
 }
 
@@ -141,26 +145,4 @@ impl Iterator for Records {
 
 fn invalid(message: &str) -> BatchError {
     BatchError::Invalid(message.to_owned())
-}
-
-/// Reads a length and checks that so many bytes follow; `None` for -1.
-fn length(bytes: &[u8], position: &mut usize) -> Result<Option<usize>, BatchError> {
-    let length = varint::get(bytes, position)?;
-    if length == -1 {
-        return Ok(None);
-    }
-    let length = usize::try_from(length).map_err(|_| invalid("a length is negative"))?;
-    let have = bytes.len() - *position;
-    if length > have {
-        return Err(BatchError::Truncated { needed: length, have });
-    }
-    Ok(Some(length))
-}
-
-fn slice(bytes: &Bytes, position: &mut usize) -> Result<Option<Bytes>, BatchError> {
-    Ok(length(bytes, position)?.map(|length| {
-        let slice = bytes.slice(*position..*position + length);
-        *position += length;
-        slice
-    }))
 }

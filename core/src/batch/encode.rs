@@ -47,9 +47,15 @@ impl BatchBuilder {
             + sized(key)
             + sized(value)
             + varint::len(headers.len() as i64)
-            + headers.iter().map(|(k, v)| sized(Some(k.as_ref())) + sized(v.as_ref().map(AsRef::as_ref))).sum::<usize>();
+            + headers
+                .iter()
+                .map(|(k, v)| sized(Some(k.as_ref())) + sized(v.as_ref().map(AsRef::as_ref)))
+                .sum::<usize>();
         if self.records.len() + size > i32::MAX as usize - HEADER_LEN - 16 || delta == i32::MAX {
-            return Err(BatchError::TooLarge { size: self.records.len() + size, limit: i32::MAX as usize });
+            return Err(BatchError::TooLarge {
+                size: self.records.len() + size,
+                limit: i32::MAX as usize,
+            });
         }
         self.records.reserve(size + 5);
         varint::put(&mut self.records, size as i64);
@@ -102,39 +108,42 @@ impl BatchBuilder {
     /// The finished batch, base offset 0 and leader epoch -1; the builder is empty again and keeps its buffer.
     pub fn finish(&mut self) -> Result<Bytes, BatchError> {
         if self.count == 0 {
-            return Err(BatchError::Invalid("a batch needs at least one record".to_owned()));
+            return Err(BatchError::Invalid(
+                "a batch needs at least one record".to_owned(),
+            ));
         }
-        let mut out = Vec::with_capacity(HEADER_LEN + self.records.len() / if self.compresses() { 2 } else { 1 });
-        out.extend_from_slice(&[0; HEADER_LEN]);
-        self.compression.compress(&self.records, &mut out)?;
-        let length = i32::try_from(out.len() - 12).map_err(|_| BatchError::TooLarge {
-            size: out.len(),
-            limit: i32::MAX as usize,
+        let head = self.head();
+        let batch = self.compression.compress(&head, &self.records, |batch| {
+            let size = batch.len();
+            let length = i32::try_from(size - 12).map_err(|_| BatchError::TooLarge {
+                size,
+                limit: i32::MAX as usize,
+            })?;
+            batch[8..12].copy_from_slice(&length.to_be_bytes());
+            let crc = header::crc_of(batch);
+            batch[17..21].copy_from_slice(&crc.to_be_bytes());
+            // A copy just as large as the batch: it may wait long, and buffers grow in steps.
+            Ok(Bytes::copy_from_slice(batch))
         })?;
-        let (producer_id, producer_epoch, base_sequence) = self.producer;
-        let mut head = &mut out[..HEADER_LEN];
-        let mut field = |bytes: &[u8]| {
-            let (place, rest) = std::mem::take(&mut head).split_at_mut(bytes.len());
-            place.copy_from_slice(bytes);
-            head = rest;
-        };
-        field(&0_i64.to_be_bytes());
-        field(&length.to_be_bytes());
-        field(&(-1_i32).to_be_bytes());
-        field(&[2]);
-        field(&0_u32.to_be_bytes());
-        field(&self.compression.id().to_be_bytes());
-        field(&(self.count - 1).to_be_bytes());
-        field(&self.base_timestamp.to_be_bytes());
-        field(&self.max_timestamp.to_be_bytes());
-        field(&producer_id.to_be_bytes());
-        field(&producer_epoch.to_be_bytes());
-        field(&base_sequence.to_be_bytes());
-        field(&self.count.to_be_bytes());
-        let crc = header::crc_of(&out);
-        out[17..21].copy_from_slice(&crc.to_be_bytes());
         self.clear();
-        Ok(out.into())
+        Ok(batch)
+    }
+
+    /// The head, its length and CRC still 0.
+    fn head(&self) -> [u8; HEADER_LEN] {
+        let (producer_id, producer_epoch, base_sequence) = self.producer;
+        let mut head = [0; HEADER_LEN];
+        head[12..16].copy_from_slice(&(-1_i32).to_be_bytes());
+        head[16] = 2;
+        head[21..23].copy_from_slice(&self.compression.id().to_be_bytes());
+        head[23..27].copy_from_slice(&(self.count - 1).to_be_bytes());
+        head[27..35].copy_from_slice(&self.base_timestamp.to_be_bytes());
+        head[35..43].copy_from_slice(&self.max_timestamp.to_be_bytes());
+        head[43..51].copy_from_slice(&producer_id.to_be_bytes());
+        head[51..53].copy_from_slice(&producer_epoch.to_be_bytes());
+        head[53..57].copy_from_slice(&base_sequence.to_be_bytes());
+        head[57..].copy_from_slice(&self.count.to_be_bytes());
+        head
     }
 
     /// Forgets the records and the producer; keeps the buffer.
@@ -143,10 +152,6 @@ impl BatchBuilder {
         self.count = 0;
         self.max_timestamp = i64::MIN;
         self.producer = (-1, -1, -1);
-    }
-
-    fn compresses(&self) -> bool {
-        self.compression != Compression::None
     }
 }
 

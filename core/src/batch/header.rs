@@ -60,7 +60,10 @@ impl BatchHeader {
     /// there; neither the CRC nor the records.
     pub fn parse(bytes: &[u8]) -> Result<Self, BatchError> {
         if bytes.len() < HEADER_LEN {
-            return Err(BatchError::Truncated { needed: HEADER_LEN, have: bytes.len() });
+            return Err(BatchError::Truncated {
+                needed: HEADER_LEN,
+                have: bytes.len(),
+            });
         }
         let magic = bytes[16] as i8;
         if magic != 2 {
@@ -81,13 +84,22 @@ impl BatchHeader {
             record_count: i32::from_be_bytes(array(bytes, 57)),
         };
         if header.batch_length < (HEADER_LEN - LENGTH_END) as i32 {
-            return Err(BatchError::Invalid(format!("batch length {} is too short for a header", header.batch_length)));
+            return Err(BatchError::Invalid(format!(
+                "batch length {} is too short for a header",
+                header.batch_length
+            )));
         }
         if header.size() > bytes.len() {
-            return Err(BatchError::Truncated { needed: header.size(), have: bytes.len() });
+            return Err(BatchError::Truncated {
+                needed: header.size(),
+                have: bytes.len(),
+            });
         }
         if header.last_offset_delta < 0 {
-            return Err(BatchError::Invalid(format!("last offset delta {} is negative", header.last_offset_delta)));
+            return Err(BatchError::Invalid(format!(
+                "last offset delta {} is negative",
+                header.last_offset_delta
+            )));
         }
         Ok(header)
     }
@@ -99,7 +111,9 @@ impl BatchHeader {
 
     /// Offset after the last record.
     pub fn next_offset(&self) -> i64 {
-        self.base_offset.saturating_add(i64::from(self.last_offset_delta)).saturating_add(1)
+        self.base_offset
+            .saturating_add(i64::from(self.last_offset_delta))
+            .saturating_add(1)
     }
 
     /// The codec of the records.
@@ -109,7 +123,11 @@ impl BatchHeader {
 
     /// What the timestamps mean.
     pub fn timestamp_type(&self) -> TimestampType {
-        if self.attributes & 8 == 0 { TimestampType::CreateTime } else { TimestampType::LogAppendTime }
+        if self.attributes & 8 == 0 {
+            TimestampType::CreateTime
+        } else {
+            TimestampType::LogAppendTime
+        }
     }
 
     /// Whether the batch is part of a transaction.
@@ -139,26 +157,41 @@ pub(super) fn crc_of(batch: &[u8]) -> u32 {
 pub fn verify_crc(batch: &[u8]) -> Result<(), BatchError> {
     let stored = BatchHeader::parse(batch)?.crc;
     let computed = crc_of(batch);
-    if stored == computed { Ok(()) } else { Err(BatchError::WrongCrc { stored, computed }) }
+    if stored == computed {
+        Ok(())
+    } else {
+        Err(BatchError::WrongCrc { stored, computed })
+    }
 }
 
 /// Checks one whole batch as a producer sends it: size, magic, CRC, counts, sequence fields, codec. Never decompresses.
 pub fn validate(batch: &[u8], limits: &Limits) -> Result<BatchHeader, BatchError> {
     let header = BatchHeader::parse(batch)?;
     if header.size() != batch.len() {
-        return Err(BatchError::Invalid(format!("{} bytes follow the batch", batch.len() - header.size())));
+        return Err(BatchError::Invalid(format!(
+            "{} bytes follow the batch",
+            batch.len() - header.size()
+        )));
     }
     if header.size() > limits.max_batch_bytes {
-        return Err(BatchError::TooLarge { size: header.size(), limit: limits.max_batch_bytes });
+        return Err(BatchError::TooLarge {
+            size: header.size(),
+            limit: limits.max_batch_bytes,
+        });
     }
     header.compression()?;
     let computed = crc_of(batch);
     if header.crc != computed {
-        return Err(BatchError::WrongCrc { stored: header.crc, computed });
+        return Err(BatchError::WrongCrc {
+            stored: header.crc,
+            computed,
+        });
     }
     if header.record_count < 1 || i64::from(header.record_count) != i64::from(header.last_offset_delta) + 1 {
         let (count, delta) = (header.record_count, header.last_offset_delta);
-        return Err(BatchError::Invalid(format!("record count {count} does not fit the last offset delta {delta}")));
+        return Err(BatchError::Invalid(format!(
+            "record count {count} does not fit the last offset delta {delta}"
+        )));
     }
     let idempotent = header.producer_id >= 0;
     let fields_fit = if idempotent {
@@ -167,7 +200,9 @@ pub fn validate(batch: &[u8], limits: &Limits) -> Result<BatchHeader, BatchError
         header.producer_id == -1 && header.producer_epoch == -1 && header.base_sequence == -1
     };
     if !fields_fit {
-        return Err(BatchError::Invalid("producer id, producer epoch and base sequence contradict each other".to_owned()));
+        return Err(BatchError::Invalid(
+            "producer id, producer epoch and base sequence contradict each other".to_owned(),
+        ));
     }
     Ok(header)
 }

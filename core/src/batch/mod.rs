@@ -12,7 +12,10 @@ mod compression;
 mod decode;
 mod encode;
 mod header;
+mod lz4;
 mod renumber;
+#[cfg(test)]
+mod tests;
 mod varint;
 mod view;
 
@@ -20,7 +23,8 @@ pub use compression::Compression;
 pub use decode::{Headers, Record, Records};
 pub use encode::BatchBuilder;
 pub use header::{
-    BatchHeader, Batches, HEADER_LEN, Limits, OwnedBatches, TimestampType, stamp, stamp_all, validate, verify_crc,
+    BatchHeader, Batches, HEADER_LEN, Limits, OwnedBatches, TimestampType, stamp, stamp_all, validate,
+    verify_crc,
 };
 pub use renumber::renumber;
 pub use view::{HeadersView, RecordView, Views};
@@ -51,7 +55,9 @@ pub enum BatchError {
         computed: u32,
     },
     /// It is larger than allowed.
-    #[error("the batch has {size} bytes, {limit} are allowed; send smaller batches or raise max.message.bytes")]
+    #[error(
+        "the batch has {size} bytes, {limit} are allowed; send smaller batches or raise max.message.bytes"
+    )]
     TooLarge {
         /// Its size.
         size: usize,

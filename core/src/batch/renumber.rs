@@ -3,7 +3,12 @@
 use super::{BatchError, BatchHeader, header};
 
 /// Rewrites the producer's part of one whole batch, and its CRC.
-pub fn renumber(batch: &mut [u8], producer_id: i64, producer_epoch: i16, base_sequence: i32) -> Result<(), BatchError> {
+pub fn renumber(
+    batch: &mut [u8],
+    producer_id: i64,
+    producer_epoch: i16,
+    base_sequence: i32,
+) -> Result<(), BatchError> {
     let size = BatchHeader::parse(batch)?.size();
     let batch = &mut batch[..size];
     batch[43..51].copy_from_slice(&producer_id.to_be_bytes());
@@ -28,6 +33,9 @@ mod tests {
         renumber(&mut batch, 40, 0, 50).unwrap();
         verify_crc(&batch).unwrap();
         let header = BatchHeader::parse(&batch).unwrap();
-        assert_eq!((header.producer_id, header.producer_epoch, header.base_sequence), (40, 0, 50));
+        assert_eq!(
+            (header.producer_id, header.producer_epoch, header.base_sequence),
+            (40, 0, 50)
+        );
     }
 }

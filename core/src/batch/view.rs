@@ -21,8 +21,8 @@ pub struct RecordView<'a> {
 /// The headers of a record, read when asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HeadersView<'a> {
-    bytes: &'a [u8],
-    count: usize,
+    pub(super) bytes: &'a [u8],
+    pub(super) count: usize,
 }
 
 impl<'a> HeadersView<'a> {
@@ -60,7 +60,12 @@ impl Records {
     /// The records from the batch's first on, borrowed, wherever this iterator stands.
     pub fn views(&self) -> Views<'_> {
         let (header, bytes) = self.parts();
-        Views { header, bytes, position: 0, left: header.record_count }
+        Views {
+            header,
+            bytes,
+            position: 0,
+            left: header.record_count,
+        }
     }
 
     /// Reads every record once: structure, counts, and offsets that rise within the batch's range.
@@ -87,7 +92,9 @@ impl<'a> Views<'a> {
     pub fn skip_to(&mut self, offset: i64) {
         while self.left > 0 {
             let mut at = self.position;
-            let Some(end) = end_of_record(self.bytes, &mut at) else { return };
+            let Some(end) = end_of_record(self.bytes, &mut at) else {
+                return;
+            };
             let mut peek = at + 1;
             let deltas = varint::get(self.bytes, &mut peek).and_then(|_| varint::get(self.bytes, &mut peek));
             let Ok(delta) = deltas else { return };
@@ -97,38 +104,6 @@ impl<'a> Views<'a> {
             self.position = end;
             self.left -= 1;
         }
-    }
-
-    fn read(&mut self) -> Result<RecordView<'a>, BatchError> {
-        let mut at = self.position;
-        let end = end_of_record(self.bytes, &mut at).ok_or_else(|| invalid("a record is cut short"))?;
-        self.position = end;
-        let record = &self.bytes[at..end];
-        let mut at = 1; // attributes, unused
-        let timestamp_delta = varint::get(record, &mut at)?;
-        let offset_delta = varint::get(record, &mut at)?;
-        if !(0..=i64::from(self.header.last_offset_delta)).contains(&offset_delta) {
-            return Err(invalid("a record's offset lies outside its batch"));
-        }
-        let key = field(record, &mut at)?;
-        let value = field(record, &mut at)?;
-        let count = usize::try_from(varint::get(record, &mut at)?)
-            .map_err(|_| invalid("a record has a negative number of headers"))?;
-        let start = at;
-        for _ in 0..count {
-            field(record, &mut at)?.ok_or_else(|| invalid("a header's key is null"))?;
-            field(record, &mut at)?;
-        }
-        if at != record.len() {
-            return Err(invalid("a record is longer than its fields"));
-        }
-        let timestamp = match self.header.timestamp_type() {
-            TimestampType::CreateTime => self.header.base_timestamp.wrapping_add(timestamp_delta),
-            TimestampType::LogAppendTime => self.header.max_timestamp,
-        };
-        let offset = self.header.base_offset.wrapping_add(offset_delta);
-        let headers = HeadersView { bytes: &record[start..], count };
-        Ok(RecordView { offset, timestamp, key, value, headers })
     }
 }
 
@@ -142,13 +117,59 @@ impl<'a> Iterator for Views<'a> {
             return (rest > 0).then(|| Err(invalid("bytes follow the last record")));
         }
         self.left -= 1;
-        let record = self.read();
+        let record = read(self.header, self.bytes, &mut self.position);
         if record.is_err() {
             self.left = 0;
             self.position = self.bytes.len();
         }
         Some(record)
     }
+}
+
+/// Reads the record at `position` of the decompressed records, and moves `position` behind it.
+pub(super) fn read<'a>(
+    header: &BatchHeader,
+    bytes: &'a [u8],
+    position: &mut usize,
+) -> Result<RecordView<'a>, BatchError> {
+    let mut at = *position;
+    let end = end_of_record(bytes, &mut at).ok_or_else(|| invalid("a record is cut short"))?;
+    *position = end;
+    let record = &bytes[at..end];
+    let mut at = 1; // attributes, unused
+    let timestamp_delta = varint::get(record, &mut at)?;
+    let offset_delta = varint::get(record, &mut at)?;
+    if !(0..=i64::from(header.last_offset_delta)).contains(&offset_delta) {
+        return Err(invalid("a record's offset lies outside its batch"));
+    }
+    let key = field(record, &mut at)?;
+    let value = field(record, &mut at)?;
+    let count = usize::try_from(varint::get(record, &mut at)?)
+        .map_err(|_| invalid("a record has a negative number of headers"))?;
+    let start = at;
+    for _ in 0..count {
+        field(record, &mut at)?.ok_or_else(|| invalid("a header's key is null"))?;
+        field(record, &mut at)?;
+    }
+    if at != record.len() {
+        return Err(invalid("a record is longer than its fields"));
+    }
+    let timestamp = match header.timestamp_type() {
+        TimestampType::CreateTime => header.base_timestamp.wrapping_add(timestamp_delta),
+        TimestampType::LogAppendTime => header.max_timestamp,
+    };
+    let offset = header.base_offset.wrapping_add(offset_delta);
+    let headers = HeadersView {
+        bytes: &record[start..],
+        count,
+    };
+    Ok(RecordView {
+        offset,
+        timestamp,
+        key,
+        value,
+        headers,
+    })
 }
 
 /// Reads a record's length; `position` moves to its first byte, the end is returned.
@@ -164,7 +185,10 @@ fn field<'a>(bytes: &'a [u8], position: &mut usize) -> Result<Option<&'a [u8]>, 
     }
     let length = usize::try_from(length).map_err(|_| invalid("a length is negative"))?;
     let rest = bytes.get(*position..).unwrap_or_default();
-    let field = rest.get(..length).ok_or(BatchError::Truncated { needed: length, have: rest.len() })?;
+    let field = rest.get(..length).ok_or(BatchError::Truncated {
+        needed: length,
+        have: rest.len(),
+    })?;
     *position += length;
     Ok(Some(field))
 }
@@ -184,7 +208,9 @@ mod tests {
         let mut builder = BatchBuilder::new(Compression::Lz4);
         for (value, timestamp) in values.iter().zip(7..) {
             let headers = [(&b"h"[..], Some(*value)), (&b"null"[..], None)];
-            builder.append(timestamp, Some(b"k"), Some(value), &headers).unwrap();
+            builder
+                .append(timestamp, Some(b"k"), Some(value), &headers)
+                .unwrap();
         }
         builder.finish().unwrap()
     }
@@ -196,7 +222,10 @@ mod tests {
         for (view, owned) in records.views().zip(records.clone()) {
             let (view, owned) = (view.unwrap(), owned.unwrap());
             assert_eq!((view.offset, view.timestamp), (owned.offset, owned.timestamp));
-            assert_eq!((view.key, view.value), (owned.key.as_deref(), owned.value.as_deref()));
+            assert_eq!(
+                (view.key, view.value),
+                (owned.key.as_deref(), owned.value.as_deref())
+            );
             let headers: Vec<_> = owned.headers.iter().collect();
             assert_eq!(view.headers.len(), headers.len());
             for ((key, value), (owned_key, owned_value)) in view.headers.iter().zip(&headers) {

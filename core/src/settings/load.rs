@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{AgentSettings, DEFINITIONS, Definition};
+use super::{AgentSettings, DEFINITIONS, Definition, nearest};
 
 /// What the command line asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +28,12 @@ pub enum Invocation {
 pub struct SettingsError(String);
 
 /// Variables that begin like ours and belong to the client, to tests and to scripts.
-const FOREIGN: [&str; 4] = ["STREAMHOUSE_BOOTSTRAP", "STREAMHOUSE_CACHE", "STREAMHOUSE_PYTHON", "STREAMHOUSE_MINIO"];
+const FOREIGN: [&str; 4] = [
+    "STREAMHOUSE_BOOTSTRAP",
+    "STREAMHOUSE_CACHE",
+    "STREAMHOUSE_PYTHON",
+    "STREAMHOUSE_MINIO",
+];
 const FOREIGN_PREFIXES: [&str; 2] = ["STREAMHOUSE_CLIENT_", "STREAMHOUSE_TEST_"];
 /// Set by Kubernetes for a Service named `streamhouse…`.
 const SERVICE_MARKS: [&str; 4] = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT", "_TCP"];
@@ -57,7 +62,9 @@ pub fn load(
                 Ok(None) => rest.push(argument),
                 Err(error) => return Err(error),
             },
-            name if command.is_none() && (name == "run" || commands.contains(&name)) => command = Some(argument),
+            name if command.is_none() && (name == "run" || commands.contains(&name)) => {
+                command = Some(argument)
+            }
             name if command.is_none() => return Err(unknown_command(name, commands)),
             _ => rest.push(argument),
         }
@@ -66,29 +73,49 @@ pub fn load(
     if name == "run"
         && let Some(extra) = rest.first()
     {
-        return Err(SettingsError(format!("unexpected argument {extra:?}; try --help")));
+        return Err(SettingsError(format!(
+            "unexpected argument {extra:?}; try --help"
+        )));
     }
     let settings = apply(given, name == "run")?;
-    Ok(Invocation::Command { name, settings: Box::new(settings), arguments: rest })
+    Ok(Invocation::Command {
+        name,
+        settings: Box::new(settings),
+        arguments: rest,
+    })
 }
 
-fn apply(given: Vec<(&'static Definition, String, String)>, complete: bool) -> Result<AgentSettings, SettingsError> {
+fn apply(
+    given: Vec<(&'static Definition, String, String)>,
+    complete: bool,
+) -> Result<AgentSettings, SettingsError> {
     // Flags stand after variables, and a later one wins.
-    let dev = given.iter().rev().find(|(definition, ..)| definition.name == "dev").is_some_and(|(_, v, _)| v == "true");
+    let dev = given
+        .iter()
+        .rev()
+        .find(|(definition, ..)| definition.name == "dev")
+        .is_some_and(|(_, v, _)| v.trim() == "true");
     let mut settings = AgentSettings::defaults(dev);
     for (definition, value, from) in given {
         let set = (definition.set)(&mut settings, value.trim());
         set.map_err(|problem| SettingsError(format!("{from}: {problem}; it takes {}", definition.bounds)))?;
     }
     let completed = settings.clone().complete();
-    if complete { completed.map_err(SettingsError) } else { Ok(completed.unwrap_or(settings)) }
+    if complete {
+        completed.map_err(SettingsError)
+    } else {
+        Ok(completed.unwrap_or(settings))
+    }
 }
 
 fn of_variable(variable: &str) -> Result<Option<&'static Definition>, SettingsError> {
     if !variable.starts_with("STREAMHOUSE_") {
         return Ok(None);
     }
-    if let Some(definition) = DEFINITIONS.iter().find(|definition| definition.variable() == variable) {
+    if let Some(definition) = DEFINITIONS
+        .iter()
+        .find(|definition| definition.variable() == variable)
+    {
         return Ok(Some(definition));
     }
     let foreign = FOREIGN.contains(&variable)
@@ -98,7 +125,9 @@ fn of_variable(variable: &str) -> Result<Option<&'static Definition>, SettingsEr
         return Ok(None);
     }
     let nearest = nearest(variable, |definition| definition.variable());
-    Err(SettingsError(format!("there is no setting {variable}; did you mean {nearest}?")))
+    Err(SettingsError(format!(
+        "there is no setting {variable}; did you mean {nearest}?"
+    )))
 }
 
 /// The setting of a flag and its value, taken from the next argument where it needs one; `None` for a flag of the command.
@@ -107,44 +136,56 @@ fn of_flag(
     arguments: &mut impl Iterator<Item = String>,
     in_command: bool,
 ) -> Result<Option<(&'static Definition, String, String)>, SettingsError> {
-    let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value.to_owned())));
-    let Some(definition) = DEFINITIONS.iter().find(|definition| definition.name == &name[2..]) else {
+    let (name, value) = flag
+        .split_once('=')
+        .map_or((flag, None), |(name, value)| (name, Some(value.to_owned())));
+    let Some(definition) = DEFINITIONS
+        .iter()
+        .find(|definition| definition.name == &name[2..])
+    else {
         if in_command {
             return Ok(None);
         }
         let nearest = nearest(name, |definition| format!("--{}", definition.name));
-        return Err(SettingsError(format!("there is no flag {name}; did you mean {nearest}?")));
+        return Err(SettingsError(format!(
+            "there is no flag {name}; did you mean {nearest}?"
+        )));
     };
     let value = match value {
         Some(value) => value,
         None if definition.is_switch() => "true".to_owned(),
-        None => arguments.next().ok_or_else(|| SettingsError(format!("{name} needs a value: {}", definition.bounds)))?,
+        None => arguments
+            .next()
+            .ok_or_else(|| SettingsError(format!("{name} needs a value: {}", definition.bounds)))?,
     };
     Ok(Some((definition, value, name.to_owned())))
 }
 
 fn unknown_command(name: &str, commands: &[&str]) -> SettingsError {
     let known: Vec<&str> = ["run"].iter().chain(commands).copied().collect();
-    SettingsError(format!("there is no command {name:?}; there are {}", known.join(", ")))
-}
-
-fn nearest(name: &str, of: impl Fn(&Definition) -> String) -> String {
-    let names = DEFINITIONS.iter().map(of);
-    let best = names.max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
-    best.unwrap_or_default()
+    SettingsError(format!(
+        "there is no command {name:?}; there are {}",
+        known.join(", ")
+    ))
 }
 
 /// The help text's part about settings.
 pub fn help() -> String {
     let mut out = String::new();
     for definition in DEFINITIONS {
-        let Definition { name, help, bounds, .. } = definition;
+        let Definition {
+            name, help, bounds, ..
+        } = definition;
         let default = match (definition.default, definition.dev_default) {
             ("", _) => String::new(),
             (default, None) => format!(" [default: {default}]"),
             (default, Some(dev)) => format!(" [default: {default}; with --dev: {dev}]"),
         };
-        let value = if definition.is_switch() { String::new() } else { format!(" <{bounds}>") };
+        let value = if definition.is_switch() {
+            String::new()
+        } else {
+            format!(" <{bounds}>")
+        };
         let _ = writeln!(out, "  --{name}{value}\n          {help}{default}");
     }
     out
@@ -157,10 +198,30 @@ pub fn reference_markdown() -> String {
         | flag | variable | default | with `--dev` | allowed | what it does |\n|---|---|---|---|---|---|\n"
         .to_owned();
     for definition in DEFINITIONS {
-        let Definition { name, default, dev_default, bounds, help, .. } = definition;
-        let code = |text: &str| if text.is_empty() { String::new() } else { format!("`{text}`") };
-        let (default, dev, variable) = (code(default), code(dev_default.unwrap_or_default()), definition.variable());
-        let _ = writeln!(out, "| `--{name}` | `{variable}` | {default} | {dev} | {bounds} | {help} |");
+        let Definition {
+            name,
+            default,
+            dev_default,
+            bounds,
+            help,
+            ..
+        } = definition;
+        let code = |text: &str| {
+            if text.is_empty() {
+                String::new()
+            } else {
+                format!("`{text}`")
+            }
+        };
+        let (default, dev, variable) = (
+            code(default),
+            code(dev_default.unwrap_or_default()),
+            definition.variable(),
+        );
+        let _ = writeln!(
+            out,
+            "| `--{name}` | `{variable}` | {default} | {dev} | {bounds} | {help} |"
+        );
     }
     out
 }
@@ -187,7 +248,12 @@ mod tests {
         for dev in [false, true] {
             let mut settings = AgentSettings::defaults(dev);
             for definition in DEFINITIONS {
-                assert_eq!((definition.set)(&mut settings, definition.default_for(dev)), Ok(()), "{}", definition.name);
+                assert_eq!(
+                    (definition.set)(&mut settings, definition.default_for(dev)),
+                    Ok(()),
+                    "{}",
+                    definition.name
+                );
             }
         }
     }
@@ -202,7 +268,11 @@ mod tests {
 
     #[test]
     fn a_flag_beats_its_variable() {
-        let settings = run(&["--dev", "--flush-interval=20ms"], &[("STREAMHOUSE_FLUSH_INTERVAL", "30ms")]).unwrap();
+        let settings = run(
+            &["--dev", "--flush-interval=20ms"],
+            &[("STREAMHOUSE_FLUSH_INTERVAL", "30ms")],
+        )
+        .unwrap();
         assert_eq!(settings.flush_interval, Duration::from_millis(20));
         let settings = run(&["--dev"], &[("STREAMHOUSE_FLUSH_INTERVAL", "30ms")]).unwrap();
         assert_eq!(settings.flush_interval, Duration::from_millis(30));
@@ -210,15 +280,27 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_refused_with_the_nearest_name() {
-        assert!(run(&["--dev", "--flush-intervall", "1s"], &[]).unwrap_err().contains("--flush-interval?"));
-        assert!(run(&["--dev"], &[("STREAMHOUSE_METADATAURL", "x")]).unwrap_err().contains("STREAMHOUSE_METADATA_URL?"));
+        assert!(
+            run(&["--dev", "--flush-intervall", "1s"], &[])
+                .unwrap_err()
+                .contains("--flush-interval?")
+        );
+        assert!(
+            run(&["--dev"], &[("STREAMHOUSE_METADATAURL", "x")])
+                .unwrap_err()
+                .contains("STREAMHOUSE_METADATA_URL?")
+        );
         assert!(run(&["strat"], &[]).unwrap_err().contains("migrate"));
         assert!(run(&["--dev", "extra"], &[]).unwrap_err().contains("extra"));
     }
 
     #[test]
     fn foreign_variables_are_left_alone() {
-        let foreign = [("STREAMHOUSE_BOOTSTRAP", "x"), ("STREAMHOUSE_AGENT_SERVICE_HOST", "10.0.0.1"), ("PATH", "/bin")];
+        let foreign = [
+            ("STREAMHOUSE_BOOTSTRAP", "x"),
+            ("STREAMHOUSE_AGENT_SERVICE_HOST", "10.0.0.1"),
+            ("PATH", "/bin"),
+        ];
         assert!(run(&["--dev"], &foreign).is_ok());
     }
 
@@ -226,7 +308,10 @@ mod tests {
     fn contradictions_are_refused() {
         let cases: [(&[&str], &str); 6] = [
             (&[], "metadata-url"),
-            (&["--metadata-url", "mysql://x", "--object-store", "file:x"], "postgres://"),
+            (
+                &["--metadata-url", "mysql://x", "--object-store", "file:x"],
+                "postgres://",
+            ),
             (&["--dev", "--s3-endpoint", "http://x"], "s3-endpoint"),
             (&["--dev", "--produce-memory", "1MiB"], "produce-memory"),
             (&["--dev", "--flush-interval", "1m"], "lease-ttl"),

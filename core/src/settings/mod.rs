@@ -5,14 +5,23 @@
 //! What is unknown or contradictory is refused before anything starts.
 
 mod load;
+mod overrides;
 mod table;
 mod units;
 
 use std::{path::PathBuf, time::Duration};
 
 pub use load::{Invocation, SettingsError, help, load, reference_markdown};
+pub use overrides::Overrides;
 pub use table::{DEFINITIONS, Definition};
 pub use units::{ByteSize, Secret, parse_duration};
+
+/// What `of` makes of the setting nearest to `name`.
+fn nearest(name: &str, of: impl Fn(&Definition) -> String) -> String {
+    let names = DEFINITIONS.iter().map(of);
+    let best = names.max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
+    best.unwrap_or_default()
+}
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,33 +124,61 @@ impl AgentSettings {
         }
         self.check_stores()?;
         let larger = |what: &str, a: ByteSize, than: &str, b: ByteSize| {
-            if a > b { Err(format!("{what} ({a}) cannot be larger than {than} ({b})")) } else { Ok(()) }
+            if a > b {
+                Err(format!("{what} ({a}) cannot be larger than {than} ({b})"))
+            } else {
+                Ok(())
+            }
         };
-        larger("flush-bytes", self.flush_bytes, "produce-memory", self.produce_memory)?;
-        larger("max-request-bytes", self.max_request_bytes, "produce-memory", self.produce_memory)?;
+        larger(
+            "flush-bytes",
+            self.flush_bytes,
+            "produce-memory",
+            self.produce_memory,
+        )?;
+        larger(
+            "max-request-bytes",
+            self.max_request_bytes,
+            "produce-memory",
+            self.produce_memory,
+        )?;
         if self.flush_interval * 4 > self.lease_ttl {
-            return Err("flush-interval cannot be longer than a quarter of lease-ttl: a flush must fit into a lease".to_owned());
+            return Err(
+                "flush-interval cannot be longer than a quarter of lease-ttl: a flush must fit into a lease"
+                    .to_owned(),
+            );
         }
         Ok(self)
     }
 
     fn check_stores(&self) -> Result<(), String> {
         if self.metadata_url.is_empty() {
-            return Err("metadata-url is needed: postgres://user:password@host/database (or --dev to try it out)".to_owned());
+            return Err(
+                "metadata-url is needed: postgres://user:password@host/database (or --dev to try it out)"
+                    .to_owned(),
+            );
         }
         let url = self.metadata_url.expose();
-        if !["postgres://", "postgresql://", "sqlite:"].iter().any(|scheme| url.starts_with(scheme)) {
+        if !["postgres://", "postgresql://", "sqlite:"]
+            .iter()
+            .any(|scheme| url.starts_with(scheme))
+        {
             return Err("metadata-url begins with postgres:// or sqlite:".to_owned());
         }
         if self.object_store.is_empty() {
-            return Err("object-store is needed: s3://bucket or s3://bucket/prefix (or --dev to try it out)".to_owned());
+            return Err(
+                "object-store is needed: s3://bucket or s3://bucket/prefix (or --dev to try it out)"
+                    .to_owned(),
+            );
         }
         let s3 = self.object_store.starts_with("s3://");
         if !s3 && !self.object_store.starts_with("file:") {
             return Err("object-store begins with s3:// or file:".to_owned());
         }
         if !s3 && (!self.s3_endpoint.is_empty() || self.s3_ca_file.is_some()) {
-            return Err("s3-endpoint and s3-ca-file are for an object-store that begins with s3://".to_owned());
+            return Err(
+                "s3-endpoint and s3-ca-file are for an object-store that begins with s3://".to_owned(),
+            );
         }
         Ok(())
     }

@@ -31,6 +31,15 @@ impl Definition {
         format!("STREAMHOUSE_{}", self.name.replace('-', "_").to_ascii_uppercase())
     }
 
+    /// The name in documents: `flushInterval`.
+    pub fn camel_name(&self) -> String {
+        let mut parts = self.name.split('-');
+        let first = parts.next().unwrap_or_default().to_owned();
+        parts.fold(first, |name, part| {
+            name + &part[..1].to_ascii_uppercase() + &part[1..]
+        })
+    }
+
     /// Whether the flag needs no value.
     pub fn is_switch(&self) -> bool {
         self.bounds == SWITCH
@@ -40,14 +49,24 @@ impl Definition {
 const SWITCH: &str = "true or false";
 
 fn number<T: FromStr + PartialOrd + std::fmt::Display>(text: &str, min: T, max: T) -> Result<T, String> {
-    let number: T = text.parse().map_err(|_| format!("{text:?} is not a number of that kind"))?;
-    if number >= min && number <= max { Ok(number) } else { Err(format!("{number} is not between {min} and {max}")) }
+    let number: T = text
+        .parse()
+        .map_err(|_| format!("{text:?} is not a number of that kind"))?;
+    if number >= min && number <= max {
+        Ok(number)
+    } else {
+        Err(format!("{number} is not between {min} and {max}"))
+    }
 }
 
 fn size(text: &str, min: u64, max: u64) -> Result<ByteSize, String> {
     let size: ByteSize = text.parse()?;
     let (min, max) = (ByteSize(min), ByteSize(max));
-    if size >= min && size <= max { Ok(size) } else { Err(format!("{size} is not between {min} and {max}")) }
+    if size >= min && size <= max {
+        Ok(size)
+    } else {
+        Err(format!("{size} is not between {min} and {max}"))
+    }
 }
 
 fn millis(text: &str, min: u64, max: u64) -> Result<std::time::Duration, String> {
@@ -61,16 +80,25 @@ fn millis(text: &str, min: u64, max: u64) -> Result<std::time::Duration, String>
 }
 
 fn switch(text: &str) -> Result<bool, String> {
-    text.parse().map_err(|_| format!("{text:?} is neither true nor false"))
+    text.parse()
+        .map_err(|_| format!("{text:?} is neither true nor false"))
 }
 
 fn address(text: &str) -> Result<String, String> {
-    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
-    port.map(|_| text.to_owned()).ok_or_else(|| format!("{text:?} is not host:port"))
+    let port = text
+        .rsplit_once(':')
+        .filter(|(host, _)| !host.is_empty())
+        .and_then(|(_, port)| port.parse::<u16>().ok());
+    port.map(|_| text.to_owned())
+        .ok_or_else(|| format!("{text:?} is not host:port"))
 }
 
 fn optional_address(text: &str) -> Result<String, String> {
-    if text.is_empty() { Ok(String::new()) } else { address(text) }
+    if text.is_empty() {
+        Ok(String::new())
+    } else {
+        address(text)
+    }
 }
 
 const fn define(
@@ -80,129 +108,273 @@ const fn define(
     help: &'static str,
     set: fn(&mut AgentSettings, &str) -> Result<(), String>,
 ) -> Definition {
-    Definition { name, default, dev_default: None, bounds, help, set }
+    Definition {
+        name,
+        default,
+        dev_default: None,
+        bounds,
+        help,
+        set,
+    }
 }
 
 const fn define_dev(dev_default: &'static str, definition: Definition) -> Definition {
-    Definition { dev_default: Some(dev_default), ..definition }
+    Definition {
+        dev_default: Some(dev_default),
+        ..definition
+    }
 }
 
 /// Every setting, in the order of the help text.
 pub const DEFINITIONS: &[Definition] = &[
-    define("dev", "false", SWITCH, "The embedded default: SQLite and a local directory, no server to start.", |s, v| {
-        switch(v).map(|v| s.dev = v)
-    }),
-    define("data-dir", ".streamhouse", "a path", "Where --dev keeps its data.", |s, v| {
-        s.data_dir = PathBuf::from(v);
-        Ok(())
-    }),
-    define("agent-id", "", "up to 200 characters", "Names this agent across restarts; the host's name when empty.", |s, v| {
-        if v.len() > 200 {
-            return Err("it is longer than 200 characters".to_owned());
-        }
-        s.agent_id = v.to_owned();
-        Ok(())
-    }),
+    define(
+        "dev",
+        "false",
+        SWITCH,
+        "The embedded default: SQLite and a local directory, no server to start.",
+        |s, v| switch(v).map(|v| s.dev = v),
+    ),
+    define(
+        "data-dir",
+        ".streamhouse",
+        "a path",
+        "Where --dev keeps its data.",
+        |s, v| {
+            s.data_dir = PathBuf::from(v);
+            Ok(())
+        },
+    ),
+    define(
+        "agent-id",
+        "",
+        "up to 200 characters",
+        "Names this agent across restarts; the host's name when empty.",
+        |s, v| {
+            if v.len() > 200 {
+                return Err("it is longer than 200 characters".to_owned());
+            }
+            s.agent_id = v.to_owned();
+            Ok(())
+        },
+    ),
     define("zone", "", "text", "The availability zone it runs in.", |s, v| {
         s.zone = v.to_owned();
         Ok(())
     }),
     define_dev(
         "127.0.0.1:8080",
-        define("http-listen", "0.0.0.0:8080", "host:port", "Where /health, /ready and /metrics are served.", |s, v| {
-            address(v).map(|v| s.http_listen = v)
-        }),
+        define(
+            "http-listen",
+            "0.0.0.0:8080",
+            "host:port",
+            "Where /health, /ready and /metrics are served.",
+            |s, v| address(v).map(|v| s.http_listen = v),
+        ),
     ),
     define_dev(
         "127.0.0.1:50051",
-        define("grpc-listen", "0.0.0.0:50051", "host:port", "Where clients are served.", |s, v| {
-            address(v).map(|v| s.grpc_listen = v)
-        }),
+        define(
+            "grpc-listen",
+            "0.0.0.0:50051",
+            "host:port",
+            "Where clients are served.",
+            |s, v| address(v).map(|v| s.grpc_listen = v),
+        ),
     ),
-    define("advertised-grpc-address", "", "host:port", "What clients are told to connect to; follows from grpc-listen and the host's name when empty.", |s, v| {
-        optional_address(v).map(|v| s.advertised_grpc_address = v)
-    }),
-    define("advertised-http-address", "", "host:port", "The same for HTTP.", |s, v| {
-        optional_address(v).map(|v| s.advertised_http_address = v)
-    }),
-    define("metadata-url", "", "postgres://… or sqlite:…", "The metadata store. May hold a password: prefer the variable to the flag.", |s, v| {
-        s.metadata_url = Secret::new(v);
-        Ok(())
-    }),
-    define("metadata-max-connections", "8", "2 to 200", "Connections to PostgreSQL.", |s, v| {
-        number(v, 2, 200).map(|v| s.metadata_max_connections = v)
-    }),
-    define("metadata-timeout", "5s", "100ms to 5m", "How long one metadata transaction may take.", |s, v| {
-        millis(v, 100, 300_000).map(|v| s.metadata_timeout = v)
-    }),
-    define("object-store", "", "s3://bucket[/prefix] or file:directory", "Where records are stored.", |s, v| {
-        s.object_store = v.to_owned();
-        Ok(())
-    }),
-    define("s3-endpoint", "", "a URL", "The endpoint of an S3-compatible store; AWS when empty.", |s, v| {
-        s.s3_endpoint = v.to_owned();
-        Ok(())
-    }),
-    define("s3-region", "us-east-1", "text", "The bucket's region.", |s, v| {
-        s.s3_region = v.to_owned();
-        Ok(())
-    }),
-    define("s3-path-style", "false", SWITCH, "Puts the bucket into the path instead of the host name, as MinIO wants it.", |s, v| {
-        switch(v).map(|v| s.s3_path_style = v)
-    }),
-    define("s3-ca-file", "", "a path", "Certificates (PEM) to trust for the endpoint.", |s, v| {
-        s.s3_ca_file = (!v.is_empty()).then(|| PathBuf::from(v));
-        Ok(())
-    }),
+    define(
+        "advertised-grpc-address",
+        "",
+        "host:port",
+        "What clients are told to connect to; follows from grpc-listen and the host's name when empty.",
+        |s, v| optional_address(v).map(|v| s.advertised_grpc_address = v),
+    ),
+    define(
+        "advertised-http-address",
+        "",
+        "host:port",
+        "The same for HTTP.",
+        |s, v| optional_address(v).map(|v| s.advertised_http_address = v),
+    ),
+    define(
+        "metadata-url",
+        "",
+        "postgres://… or sqlite:…",
+        "The metadata store. May hold a password: prefer the variable to the flag.",
+        |s, v| {
+            s.metadata_url = Secret::new(v);
+            Ok(())
+        },
+    ),
+    define(
+        "metadata-max-connections",
+        "8",
+        "2 to 200",
+        "Connections to PostgreSQL.",
+        |s, v| number(v, 2, 200).map(|v| s.metadata_max_connections = v),
+    ),
+    define(
+        "metadata-timeout",
+        "5s",
+        "100ms to 5m",
+        "How long one metadata transaction may take.",
+        |s, v| millis(v, 100, 300_000).map(|v| s.metadata_timeout = v),
+    ),
+    define(
+        "object-store",
+        "",
+        "s3://bucket[/prefix] or file:directory",
+        "Where records are stored.",
+        |s, v| {
+            s.object_store = v.to_owned();
+            Ok(())
+        },
+    ),
+    define(
+        "s3-endpoint",
+        "",
+        "a URL",
+        "The endpoint of an S3-compatible store; AWS when empty.",
+        |s, v| {
+            s.s3_endpoint = v.to_owned();
+            Ok(())
+        },
+    ),
+    define(
+        "s3-region",
+        "us-east-1",
+        "text",
+        "The bucket's region.",
+        |s, v| {
+            s.s3_region = v.to_owned();
+            Ok(())
+        },
+    ),
+    define(
+        "s3-path-style",
+        "false",
+        SWITCH,
+        "Puts the bucket into the path instead of the host name, as MinIO wants it.",
+        |s, v| switch(v).map(|v| s.s3_path_style = v),
+    ),
+    define(
+        "s3-ca-file",
+        "",
+        "a path",
+        "Certificates (PEM) to trust for the endpoint.",
+        |s, v| {
+            s.s3_ca_file = (!v.is_empty()).then(|| PathBuf::from(v));
+            Ok(())
+        },
+    ),
     define_dev(
         "5ms",
-        define("flush-interval", "250ms", "1ms to 1m", "The shortest time between two flushes: trades latency for PUT requests.", |s, v| {
-            millis(v, 1, 60_000).map(|v| s.flush_interval = v)
-        }),
+        define(
+            "flush-interval",
+            "250ms",
+            "1ms to 1m",
+            "The shortest time between two flushes: trades latency for PUT requests.",
+            |s, v| millis(v, 1, 60_000).map(|v| s.flush_interval = v),
+        ),
     ),
-    define("flush-bytes", "8MiB", "64KiB to 64MiB", "A flush starts at once when this much waits.", |s, v| {
-        size(v, 64 << 10, 64 << 20).map(|v| s.flush_bytes = v)
-    }),
-    define("upload-concurrency", "4", "1 to 64", "Uploads at once.", |s, v| {
-        number(v, 1, 64).map(|v| s.upload_concurrency = v)
-    }),
-    define("produce-memory", "128MiB", "1MiB to 64GiB", "Bytes taken from producers and not yet acknowledged; beyond it they are asked to slow down.", |s, v| {
-        size(v, 1 << 20, 64 << 30).map(|v| s.produce_memory = v)
-    }),
-    define("cache-memory", "128MiB", "1MiB to 64GiB", "Bytes kept to serve readers: the newest batches, and blocks read from the object store.", |s, v| {
-        size(v, 1 << 20, 64 << 30).map(|v| s.cache_memory = v)
-    }),
-    define("max-request-bytes", "16MiB", "64KiB to 64MiB", "The largest request taken.", |s, v| {
-        size(v, 64 << 10, 64 << 20).map(|v| s.max_request_bytes = v)
-    }),
-    define("max-fetch-bytes", "32MiB", "64KiB to 64MiB", "The largest answer to a fetch.", |s, v| {
-        size(v, 64 << 10, 64 << 20).map(|v| s.max_fetch_bytes = v)
-    }),
-    define("max-connections", "2000", "1 to 100000", "Client connections at once.", |s, v| {
-        number(v, 1, 100_000).map(|v| s.max_connections = v)
-    }),
-    define("lease-ttl", "10s", "1s to 5m", "How long a dead agent's partitions stand still at most.", |s, v| {
-        millis(v, 1_000, 300_000).map(|v| s.lease_ttl = v)
-    }),
-    define("object-grace", "10m", "1s to 24h", "How long an object is kept after nothing references it; longer than the longest read.", |s, v| {
-        millis(v, 1_000, 86_400_000).map(|v| s.object_grace = v)
-    }),
-    define("maintenance-interval", "10s", "100ms to 1h", "How often segments, retention, deleting and sweeping are looked at.", |s, v| {
-        millis(v, 100, 3_600_000).map(|v| s.maintenance_interval = v)
-    }),
-    define("drain-timeout", "30s", "1s to 10m", "How long a stopping agent may take to hand its partitions over.", |s, v| {
-        millis(v, 1_000, 600_000).map(|v| s.drain_timeout = v)
-    }),
-    define("log-format", "text", "text or json", "How log lines look.", |s, v| {
-        s.log_format = match v {
-            "text" => LogFormat::Text,
-            "json" => LogFormat::Json,
-            other => return Err(format!("{other:?} is neither text nor json")),
-        };
-        Ok(())
-    }),
-    define("log-level", "info", "a tracing filter", "What is logged: error, warn, info, debug, trace, or a filter such as info,streamhouse_agent=debug.", |s, v| {
-        s.log_level = v.to_owned();
-        Ok(())
-    }),
+    define(
+        "flush-bytes",
+        "8MiB",
+        "64KiB to 64MiB",
+        "A flush starts at once when this much waits.",
+        |s, v| size(v, 64 << 10, 64 << 20).map(|v| s.flush_bytes = v),
+    ),
+    define(
+        "upload-concurrency",
+        "4",
+        "1 to 64",
+        "Uploads at once.",
+        |s, v| number(v, 1, 64).map(|v| s.upload_concurrency = v),
+    ),
+    define(
+        "produce-memory",
+        "128MiB",
+        "1MiB to 64GiB",
+        "Bytes taken from producers and not yet acknowledged; beyond it they are asked to slow down.",
+        |s, v| size(v, 1 << 20, 64 << 30).map(|v| s.produce_memory = v),
+    ),
+    define(
+        "cache-memory",
+        "128MiB",
+        "1MiB to 64GiB",
+        "Bytes kept to serve readers: the newest batches, and blocks read from the object store.",
+        |s, v| size(v, 1 << 20, 64 << 30).map(|v| s.cache_memory = v),
+    ),
+    define(
+        "max-request-bytes",
+        "16MiB",
+        "64KiB to 64MiB",
+        "The largest request taken.",
+        |s, v| size(v, 64 << 10, 64 << 20).map(|v| s.max_request_bytes = v),
+    ),
+    define(
+        "max-fetch-bytes",
+        "32MiB",
+        "64KiB to 64MiB",
+        "The largest answer to a fetch.",
+        |s, v| size(v, 64 << 10, 64 << 20).map(|v| s.max_fetch_bytes = v),
+    ),
+    define(
+        "max-connections",
+        "2000",
+        "1 to 100000",
+        "Client connections at once.",
+        |s, v| number(v, 1, 100_000).map(|v| s.max_connections = v),
+    ),
+    define(
+        "lease-ttl",
+        "10s",
+        "1s to 5m",
+        "How long a dead agent's partitions stand still at most.",
+        |s, v| millis(v, 1_000, 300_000).map(|v| s.lease_ttl = v),
+    ),
+    define(
+        "object-grace",
+        "10m",
+        "1s to 24h",
+        "How long an object is kept after nothing references it; longer than the longest read.",
+        |s, v| millis(v, 1_000, 86_400_000).map(|v| s.object_grace = v),
+    ),
+    define(
+        "maintenance-interval",
+        "10s",
+        "100ms to 1h",
+        "How often segments, retention, deleting and sweeping are looked at.",
+        |s, v| millis(v, 100, 3_600_000).map(|v| s.maintenance_interval = v),
+    ),
+    define(
+        "drain-timeout",
+        "30s",
+        "1s to 10m",
+        "How long a stopping agent may take to hand its partitions over.",
+        |s, v| millis(v, 1_000, 600_000).map(|v| s.drain_timeout = v),
+    ),
+    define(
+        "log-format",
+        "text",
+        "text or json",
+        "How log lines look.",
+        |s, v| {
+            s.log_format = match v {
+                "text" => LogFormat::Text,
+                "json" => LogFormat::Json,
+                other => return Err(format!("{other:?} is neither text nor json")),
+            };
+            Ok(())
+        },
+    ),
+    define(
+        "log-level",
+        "info",
+        "a tracing filter",
+        "What is logged: error, warn, info, debug, trace, or a filter such as info,streamhouse_agent=debug.",
+        |s, v| {
+            s.log_level = v.to_owned();
+            Ok(())
+        },
+    ),
 ];

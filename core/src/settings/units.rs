@@ -16,17 +16,32 @@ impl ByteSize {
     }
 }
 
-const UNITS: [(&str, u64); 7] =
-    [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("K", 1 << 10), ("M", 1 << 20), ("G", 1 << 30), ("B", 1)];
+const UNITS: [(&str, u64); 7] = [
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("K", 1 << 10),
+    ("M", 1 << 20),
+    ("G", 1 << 30),
+    ("B", 1),
+];
 
 impl FromStr for ByteSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let found = UNITS.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)));
+        let found = UNITS
+            .iter()
+            .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)));
         let (number, factor) = found.unwrap_or((text, 1));
-        let number: u64 = number.trim().parse().map_err(|_| format!("{text:?} is not a size; write 8MiB or 65536"))?;
-        number.checked_mul(factor).map(Self).ok_or_else(|| format!("{text:?} is too large"))
+        let number: u64 = number
+            .trim()
+            .parse()
+            .map_err(|_| format!("{text:?} is not a size; write 8MiB or 65536"))?;
+        number
+            .checked_mul(factor)
+            .map(Self)
+            .ok_or_else(|| format!("{text:?} is too large"))
     }
 }
 
@@ -46,7 +61,10 @@ impl From<ByteSize> for String {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = UNITS[..3].iter().rev().find(|(_, factor)| self.0 >= *factor && self.0.is_multiple_of(*factor));
+        let unit = UNITS[..3]
+            .iter()
+            .rev()
+            .find(|(_, factor)| self.0 >= *factor && self.0.is_multiple_of(*factor));
         match unit {
             Some((unit, factor)) => write!(f, "{}{unit}", self.0 / factor),
             None => write!(f, "{}", self.0),
@@ -66,7 +84,10 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "h" => 3_600_000,
         _ => return Err(wrong()),
     };
-    number.checked_mul(factor).map(Duration::from_millis).ok_or_else(wrong)
+    number
+        .checked_mul(factor)
+        .map(Duration::from_millis)
+        .ok_or_else(wrong)
 }
 
 /// Text that may hold a password: shown nowhere, not in logs and not in errors.
@@ -102,7 +123,13 @@ mod tests {
 
     #[test]
     fn sizes_read_back_as_they_are_written() {
-        for (text, bytes) in [("8MiB", 8 << 20), ("64KiB", 65536), ("1000", 1000), ("2G", 2 << 30), ("7B", 7)] {
+        for (text, bytes) in [
+            ("8MiB", 8 << 20),
+            ("64KiB", 65536),
+            ("1000", 1000),
+            ("2G", 2 << 30),
+            ("7B", 7),
+        ] {
             let size: ByteSize = text.parse().unwrap();
             assert_eq!(size.0, bytes);
             assert_eq!(size.to_string().parse::<ByteSize>().unwrap(), size);

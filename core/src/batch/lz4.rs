@@ -1,0 +1,217 @@
+//! LZ4 frames, written as Kafka's clients write them (independent blocks of 64 KiB, no checksums: the batch's CRC covers
+//! them) and read whatever their flags. Blocks are `lz4_flex`'s; the frame is taken apart here, because its frame types
+//! allocate for each frame what the frame claims, and this is the hot path of every producer and consumer.
+
+use std::hash::Hasher as _;
+
+use lz4_flex::block::{
+    CompressTable, DecompressError, compress_into_with_table, decompress_into, decompress_into_with_dict,
+    get_maximum_output_size,
+};
+use twox_hash::XxHash32;
+
+use super::BatchError;
+
+const MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
+/// Version 1, independent blocks; 64 KiB; and the checksum of these two bytes.
+const DESCRIPTOR: [u8; 3] = [0x60, 0x40, 0x82];
+/// Bytes of a block before compression: just so many that the small hash table does.
+const BLOCK: usize = 64 * 1024 - 2;
+/// Set in a block's size when the block is stored as it is.
+const STORED: u32 = 1 << 31;
+/// How far back a linked block refers.
+const WINDOW: usize = 64 * 1024;
+/// A byte of input stands for at most so many of output.
+const MAX_RATIO: usize = 255;
+
+/// What compressing needs besides its output; made once and used again.
+pub(super) struct Compressor {
+    table: CompressTable,
+    block: Vec<u8>,
+}
+
+impl Compressor {
+    pub(super) fn new() -> Self {
+        Self {
+            table: CompressTable::small(),
+            block: vec![0; get_maximum_output_size(BLOCK)],
+        }
+    }
+
+    /// Appends `input` as one frame.
+    pub(super) fn compress(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(), BatchError> {
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&DESCRIPTOR);
+        for block in input.chunks(BLOCK) {
+            let size = compress_into_with_table(block, &mut self.block, &mut self.table)
+                .map_err(|error| BatchError::Invalid(format!("cannot compress: {error}")))?;
+            let (size, bytes) = if size < block.len() {
+                (size as u32, &self.block[..size])
+            } else {
+                (block.len() as u32 | STORED, block)
+            };
+            out.extend_from_slice(&size.to_le_bytes());
+            out.extend_from_slice(bytes);
+        }
+        out.extend_from_slice(&[0; 4]);
+        Ok(())
+    }
+}
+
+/// The flags of a frame.
+struct Frame {
+    linked: bool,
+    block_checksums: bool,
+    content_size: Option<u64>,
+    content_checksum: bool,
+    max_block: usize,
+}
+
+/// Decompresses frames into `out`, of which it overwrites and grows what it needs; returns how many bytes it wrote, at
+/// most `limit`. `out` never grows beyond what the input can stand for.
+pub(super) fn decompress(mut input: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<usize, BatchError> {
+    let mut written = 0;
+    while !input.is_empty() {
+        let frame = Frame::read(&mut input)?;
+        written = frame.blocks(&mut input, limit, out, written)?;
+    }
+    Ok(written)
+}
+
+impl Frame {
+    fn read(input: &mut &[u8]) -> Result<Self, BatchError> {
+        if take(input, 4)? != MAGIC {
+            return Err(damaged("this is no LZ4 frame"));
+        }
+        let start = *input;
+        let descriptor = take(input, 2)?;
+        let (flags, size) = (descriptor[0], descriptor[1]);
+        if flags >> 6 != 1 || flags & 0b10 != 0 || size & 0x8f != 0 || size < 0x40 {
+            return Err(damaged("the LZ4 frame's flags are not of version 1"));
+        }
+        if flags & 1 != 0 {
+            return Err(damaged("the LZ4 frame wants a dictionary"));
+        }
+        let content_size = match flags & 8 {
+            0 => None,
+            _ => Some(u64::from_le_bytes(array(take(input, 8)?))),
+        };
+        let described = &start[..start.len() - input.len()];
+        if take(input, 1)?[0] != (xxhash(described) >> 8) as u8 {
+            return Err(damaged("the LZ4 frame's header checksum is wrong"));
+        }
+        Ok(Self {
+            linked: flags & 0x20 == 0,
+            block_checksums: flags & 0x10 != 0,
+            content_size,
+            content_checksum: flags & 4 != 0,
+            max_block: 1 << (8 + 2 * (size >> 4)),
+        })
+    }
+
+    fn blocks(
+        &self,
+        input: &mut &[u8],
+        limit: usize,
+        out: &mut Vec<u8>,
+        start: usize,
+    ) -> Result<usize, BatchError> {
+        let mut end = start;
+        loop {
+            let size = u32::from_le_bytes(array(take(input, 4)?));
+            if size == 0 {
+                break;
+            }
+            let block = take(input, (size & !STORED) as usize)?;
+            if block.len() > self.max_block {
+                return Err(damaged("an LZ4 block is larger than the frame allows"));
+            }
+            if self.block_checksums && xxhash(block) != u32::from_le_bytes(array(take(input, 4)?)) {
+                return Err(damaged("an LZ4 block's checksum is wrong"));
+            }
+            let window = if self.linked {
+                end.saturating_sub(WINDOW).max(start)
+            } else {
+                end
+            };
+            end = self.block(block, size & STORED != 0, limit, out, window..end)?;
+        }
+        let content = &out[start..end];
+        if self.content_checksum && xxhash(content) != u32::from_le_bytes(array(take(input, 4)?)) {
+            return Err(damaged("the LZ4 frame's content checksum is wrong"));
+        }
+        if self.content_size.is_some_and(|size| size != content.len() as u64) {
+            return Err(damaged("the LZ4 frame's content has another size than it says"));
+        }
+        Ok(end)
+    }
+
+    /// One block, written behind `window`; returns where it ends.
+    fn block(
+        &self,
+        block: &[u8],
+        stored: bool,
+        limit: usize,
+        out: &mut Vec<u8>,
+        window: std::ops::Range<usize>,
+    ) -> Result<usize, BatchError> {
+        let most = if stored {
+            block.len()
+        } else {
+            self.max_block.min(block.len().saturating_mul(MAX_RATIO))
+        };
+        let room = most.min(limit - window.end);
+        if out.len() < window.end + room {
+            out.resize(window.end + room, 0);
+        }
+        let (before, after) = out.split_at_mut(window.end);
+        let target = &mut after[..room];
+        if stored {
+            target
+                .get_mut(..block.len())
+                .ok_or(BatchError::Bomb(limit))?
+                .copy_from_slice(block);
+            return Ok(window.end + block.len());
+        }
+        let before = &before[window.start..];
+        let written = if before.is_empty() {
+            decompress_into(block, target)
+        } else {
+            decompress_into_with_dict(block, target, before)
+        };
+        match written {
+            Ok(written) => Ok(window.end + written),
+            Err(DecompressError::OutputTooSmall { .. }) if room < most => Err(BatchError::Bomb(limit)),
+            Err(error) => Err(BatchError::Invalid(format!(
+                "the records cannot be decompressed: {error}"
+            ))),
+        }
+    }
+}
+
+fn take<'a>(input: &mut &'a [u8], length: usize) -> Result<&'a [u8], BatchError> {
+    let (taken, rest) = input
+        .split_at_checked(length)
+        .ok_or_else(|| damaged("the LZ4 frame is cut short"))?;
+    *input = rest;
+    Ok(taken)
+}
+
+fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut out = [0; N];
+    out.copy_from_slice(bytes);
+    out
+}
+
+fn xxhash(bytes: &[u8]) -> u32 {
+    let mut hasher = XxHash32::with_seed(0);
+    hasher.write(bytes);
+    hasher.finish_32()
+}
+
+fn damaged(message: &str) -> BatchError {
+    BatchError::Invalid(message.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! Settings as they stand in a document, such as a Kubernetes resource: names in camelCase, values as text, numbers or
+//! true and false. Checked against the table when they are read, and handed to an agent as variables.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::{AgentSettings, DEFINITIONS, Definition, nearest};
+
+/// Some of the agent's settings, each known and legal by itself; the rest have their defaults. Whether they fit together
+/// is only known with all of them: see [`Overrides::over`].
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Overrides(BTreeMap<&'static str, String>);
+
+impl Overrides {
+    /// Sets one by its flag's name or its camelCase name; the error names it and says what is allowed.
+    pub fn set(&mut self, name: &str, value: impl Into<String>) -> Result<(), String> {
+        let found = DEFINITIONS
+            .iter()
+            .find(|definition| definition.name == name || definition.camel_name() == name);
+        let Some(definition) = found else {
+            let nearest = nearest(name, |definition| definition.camel_name());
+            return Err(format!("there is no setting {name:?}; did you mean {nearest:?}?"));
+        };
+        let value = value.into();
+        (definition.set)(&mut AgentSettings::defaults(false), &value)
+            .map_err(|problem| format!("{name}: {problem}; it takes {}", definition.bounds))?;
+        self.0.insert(definition.name, value);
+        Ok(())
+    }
+
+    /// The value of a setting by its flag's name, if it is set.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// As variables for an agent's environment.
+    pub fn variables(&self) -> impl Iterator<Item = (String, &str)> {
+        self.set_definitions()
+            .map(|(definition, value)| (definition.variable(), value))
+    }
+
+    /// These over the defaults, complete and without contradictions, as an agent with nothing else set has them.
+    pub fn over(&self, dev: bool) -> Result<AgentSettings, String> {
+        let mut settings = AgentSettings::defaults(dev);
+        for (definition, value) in self.set_definitions() {
+            (definition.set)(&mut settings, value)?;
+        }
+        settings.complete()
+    }
+
+    fn set_definitions(&self) -> impl Iterator<Item = (&'static Definition, &str)> {
+        DEFINITIONS
+            .iter()
+            .filter_map(|definition| Some((definition, self.get(definition.name)?)))
+    }
+}
+
+impl fmt::Debug for Overrides {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // One of them may hold a password, and the typed settings know which.
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Serialize for Overrides {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(
+            self.set_definitions()
+                .map(|(definition, value)| (definition.camel_name(), value)),
+        )
+    }
+}
+
+impl<'de> Deserialize<'de> for Overrides {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// What a person may write for a value.
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Value {
+            Switch(bool),
+            Number(u64),
+            Text(String),
+        }
+        let mut overrides = Self::default();
+        for (name, value) in BTreeMap::<String, Value>::deserialize(deserializer)? {
+            let value = match value {
+                Value::Switch(value) => value.to_string(),
+                Value::Number(value) => value.to_string(),
+                Value::Text(value) => value,
+            };
+            overrides.set(&name, value).map_err(de::Error::custom)?;
+        }
+        Ok(overrides)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const DOCUMENT: &str = r#"{"flushInterval": "20ms", "metadataMaxConnections": 16, "s3PathStyle": true,
+        "metadataUrl": "postgres://u:hunter2@h/d", "objectStore": "s3://data"}"#;
+
+    #[test]
+    fn a_document_becomes_settings_and_variables() {
+        let overrides: Overrides = serde_json::from_str(DOCUMENT).unwrap();
+        let settings = overrides.over(false).unwrap();
+        assert_eq!(settings.flush_interval, Duration::from_millis(20));
+        assert_eq!(
+            (settings.metadata_max_connections, settings.s3_path_style),
+            (16, true)
+        );
+        let variables: Vec<_> = overrides.variables().collect();
+        assert!(variables.contains(&("STREAMHOUSE_S3_PATH_STYLE".to_owned(), "true")));
+        assert_eq!(variables.len(), 5);
+        let again = serde_json::to_string(&overrides).unwrap();
+        assert_eq!(serde_json::from_str::<Overrides>(&again).unwrap(), overrides);
+    }
+
+    #[test]
+    fn what_is_unknown_or_out_of_bounds_is_refused_by_name() {
+        let refused = |document| {
+            serde_json::from_str::<Overrides>(document)
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(refused(r#"{"flushIntervall": "1s"}"#).contains("\"flushInterval\"?"));
+        assert!(refused(r#"{"flushBytes": 1}"#).contains("flushBytes: 1 is not between 64KiB"));
+        assert!(refused(r#"{"dev": "perhaps"}"#).contains("true or false"));
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let document = r#"{"metadataUrl": "sqlite:x", "objectStore": "file:x", "s3Endpoint": "http://x"}"#;
+        let overrides: Overrides = serde_json::from_str(document).unwrap();
+        assert!(overrides.over(false).unwrap_err().contains("s3-endpoint"));
+    }
+
+    #[test]
+    fn debug_output_shows_no_password() {
+        let overrides: Overrides = serde_json::from_str(DOCUMENT).unwrap();
+        assert!(!format!("{overrides:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,277 @@
+//! Batches against kafka-python, in both directions: what it writes is read, and what is written here it reads, with every
+//! codec, nulls, headers, timestamps and producer fields.
+
+#![allow(clippy::expect_used, clippy::panic)] // all of this file is a test
+
+use std::{
+    env,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use streamhouse_core::batch::{
+    BatchBuilder, BatchHeader, Batches, Compression, Limits, Record, Records, stamp_all, validate,
+};
+
+/// A record as both sides print it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Printed {
+    offset: i64,
+    timestamp: i64,
+    key: Option<String>,
+    value: Option<String>,
+    headers: Vec<(String, Option<String>)>,
+}
+
+/// A batch that kafka-python built.
+#[derive(Debug, Deserialize)]
+struct Theirs {
+    name: String,
+    codec: String,
+    producer: (i64, i16, i32),
+    transactional: bool,
+    bytes: String,
+    records: Vec<Printed>,
+}
+
+/// A batch as kafka-python reads it.
+#[derive(Debug, Deserialize)]
+struct Read {
+    head: ReadHead,
+    records: Vec<Printed>,
+}
+
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+struct ReadHead {
+    crc_is_right: bool,
+    base_offset: i64,
+    leader_epoch: i32,
+    magic: i8,
+    attributes: i16,
+    last_offset_delta: i32,
+    max_timestamp: i64,
+    producer: (i64, i16, i32),
+}
+
+/// The interpreter with kafka-python: `$STREAMHOUSE_PYTHON`, or that of the newest environment in the cache folder.
+fn python() -> PathBuf {
+    if let Some(python) = env::var_os("STREAMHOUSE_PYTHON") {
+        return python.into();
+    }
+    let cache = env::var_os("STREAMHOUSE_CACHE").map(PathBuf::from).or_else(|| {
+        let home = env::var_os("HOME")?;
+        Some(Path::new(&home).join(".cache/streamhouse"))
+    });
+    let cache = cache.expect("set HOME, or STREAMHOUSE_CACHE to the folder hack/test.sh installs into");
+    let folders = cache
+        .read_dir()
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    let is_ours = |path: &PathBuf| {
+        path.file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("venv-kafka-"))
+    };
+    let pythons = folders
+        .filter(is_ours)
+        .map(|path| path.join("bin/python"))
+        .filter(|path| path.exists());
+    let newest = pythons.max_by_key(|path| path.metadata().and_then(|file| file.modified()).ok());
+    newest.unwrap_or_else(|| {
+        panic!(
+            "there is no Python with kafka-python in {}; run hack/test.sh, which installs it",
+            cache.display()
+        )
+    })
+}
+
+fn run(command: &str, input: &str) -> Vec<String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka_python.py");
+    let python = python();
+    let mut child = Command::new(&python)
+        .arg(script)
+        .arg(command)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| {
+            panic!(
+                "cannot run {}: {error}; run hack/test.sh, which installs it",
+                python.display()
+            )
+        });
+    child
+        .stdin
+        .take()
+        .expect("stdin is piped")
+        .write_all(input.as_bytes())
+        .expect("the script reads its input");
+    let output = child.wait_with_output().expect("the script ends");
+    assert!(
+        output.status.success(),
+        "the script failed: {}; run hack/test.sh, which installs what it needs",
+        output.status
+    );
+    String::from_utf8(output.stdout)
+        .expect("the script prints text")
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text
+        .chars()
+        .map(|c| c.to_digit(16).expect("a hexadecimal digit") as u8)
+        .collect();
+    digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+}
+
+fn printed(record: Record) -> Printed {
+    let text = |bytes: Option<Bytes>| bytes.map(|bytes| hex(&bytes));
+    let key = |bytes: Bytes| String::from_utf8(bytes.to_vec()).expect("header keys are text");
+    Printed {
+        offset: record.offset,
+        timestamp: record.timestamp,
+        headers: record
+            .headers
+            .iter()
+            .map(|(name, value)| (key(name), text(value)))
+            .collect(),
+        key: text(record.key),
+        value: text(record.value),
+    }
+}
+
+fn read(batch: Bytes) -> Vec<Printed> {
+    let records = Records::decode(batch, 64 << 20).expect("the batch is whole");
+    records
+        .map(|record| printed(record.expect("the record is whole")))
+        .collect()
+}
+
+/// Builds the same records here.
+fn built(codec: Compression, producer: (i64, i16, i32), records: &[Printed]) -> Bytes {
+    let mut builder = BatchBuilder::new(codec);
+    for record in records {
+        let bytes = |text: &Option<String>| text.as_deref().map(unhex);
+        let headers: Vec<_> = record
+            .headers
+            .iter()
+            .map(|(name, value)| (name, bytes(value)))
+            .collect();
+        let (key, value) = (bytes(&record.key), bytes(&record.value));
+        builder
+            .append(record.timestamp, key.as_deref(), value.as_deref(), &headers)
+            .expect("the record fits");
+    }
+    builder.set_producer(producer.0, producer.1, producer.2);
+    builder.finish().expect("the batch is not empty")
+}
+
+fn theirs() -> Vec<Theirs> {
+    run("encode", "")
+        .iter()
+        .map(|line| serde_json::from_str(line).expect("the script prints batches"))
+        .collect()
+}
+
+#[test]
+fn what_kafka_python_writes_is_read() {
+    let batches = theirs();
+    assert_eq!(batches.len(), 13, "every codec twice, and three special ones");
+    for theirs in batches {
+        let batch = Bytes::from(unhex(&theirs.bytes));
+        let header = validate(
+            &batch,
+            &Limits {
+                max_batch_bytes: 16 << 20,
+            },
+        )
+        .expect(&theirs.name);
+        let codec = header.compression().expect(&theirs.name);
+        assert_eq!(codec.name(), theirs.codec, "{}", theirs.name);
+        assert_eq!(
+            (header.producer_id, header.producer_epoch, header.base_sequence),
+            theirs.producer
+        );
+        assert_eq!(header.is_transactional(), theirs.transactional, "{}", theirs.name);
+        let latest = theirs.records.iter().map(|record| record.timestamp).max();
+        assert_eq!(Some(header.max_timestamp), latest, "{}", theirs.name);
+        let records = read(batch.clone());
+        assert!(records == theirs.records, "{}: the records differ", theirs.name);
+        if codec == Compression::None && !theirs.transactional {
+            let same = built(codec, theirs.producer, &records);
+            // Base offset and leader epoch, which stand first, are the broker's to write.
+            assert!(same[16..] == batch[16..], "{}: the bytes differ", theirs.name);
+        }
+    }
+}
+
+#[test]
+fn what_is_written_here_kafka_python_reads() {
+    let records = theirs().remove(0).records;
+    let codecs = [
+        Compression::None,
+        Compression::Gzip,
+        Compression::Snappy,
+        Compression::Lz4,
+    ];
+    let producers = [(-1, -1, -1), (1 << 40, 32_000, i32::MAX)];
+    let cases: Vec<_> = codecs
+        .into_iter()
+        .flat_map(|codec| producers.map(|producer| (codec, producer)))
+        .collect();
+    let (base_offset, leader_epoch) = (1 << 41, 77);
+    let runs: Vec<Bytes> = cases
+        .iter()
+        .map(|&(codec, producer)| two_batches(codec, producer, &records))
+        .collect();
+    let input: String = runs.iter().map(|run| format!("\"{}\"\n", hex(run))).collect();
+    let answers = run("decode", &input);
+    assert_eq!(answers.len(), cases.len());
+    for ((answer, run), (codec, producer)) in answers.iter().zip(&runs).zip(cases) {
+        let found: Vec<Read> = serde_json::from_str(answer).expect("the script prints what it read");
+        assert_eq!(found.len(), 2, "{codec}");
+        let mut next_offset = base_offset;
+        for (read, ours) in found.iter().zip(Batches::new(run)) {
+            let (ours, _): (BatchHeader, _) = ours.expect("the batch is whole");
+            let expected = ReadHead {
+                crc_is_right: true,
+                base_offset: next_offset,
+                leader_epoch,
+                magic: 2,
+                attributes: codec.id(),
+                last_offset_delta: records.len() as i32 - 1,
+                max_timestamp: ours.max_timestamp,
+                producer,
+            };
+            assert_eq!(read.head, expected, "{codec}");
+            let shifted = |record: &Printed| Printed {
+                offset: record.offset + next_offset,
+                ..record.clone()
+            };
+            let expected: Vec<Printed> = records.iter().map(shifted).collect();
+            assert!(read.records == expected, "{codec}: the records differ");
+            next_offset = ours.next_offset();
+        }
+    }
+
+    /// A run of two batches, stamped as the agent does.
+    fn two_batches(codec: Compression, producer: (i64, i16, i32), records: &[Printed]) -> Bytes {
+        let mut run = BytesMut::new();
+        for _ in 0..2 {
+            run.extend_from_slice(&built(codec, producer, records));
+        }
+        stamp_all(&mut run, 1 << 41, 77).expect("the batches are whole");
+        run.freeze()
+    }
+}
