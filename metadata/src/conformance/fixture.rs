@@ -1,0 +1,301 @@
+//! What the scenarios begin with: agents, topics, and a partition's log with its holder.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    AgentRegistration, BatchMeta, BatchOutcome, CommitOutcome, GROUP_SLOT_TOPIC, Garbage, GarbagePolicy,
+    Incarnation, Lease, LeaseMove, LogPosition, LogView, MetadataStore, MoveOutcome, NewSegment, NewTopic,
+    ObjectCommit, PartitionCommit, PartitionOutcome, PartitionUid, ProducerBatch, Registered, Snapshot,
+    TopicRecord,
+};
+
+/// A store under test.
+pub type Store = Arc<dyn MetadataStore>;
+
+/// Keeps objects for ever.
+pub const KEEP: GarbagePolicy = GarbagePolicy {
+    object_grace: Duration::from_secs(86_400),
+    producer_expiry: Duration::from_secs(86_400),
+    offsets_retention: Duration::from_secs(86_400),
+};
+/// Gives objects up at once, and forgets nothing else.
+pub const NO_GRACE: GarbagePolicy = GarbagePolicy {
+    object_grace: Duration::ZERO,
+    ..KEEP
+};
+
+pub fn registration(agent_id: &str, lease_ttl: Duration) -> AgentRegistration {
+    AgentRegistration {
+        agent_id: agent_id.to_owned(),
+        grpc_address: format!("{agent_id}:50051"),
+        http_address: format!("{agent_id}:8080"),
+        kafka_address: format!("{agent_id}:9092"),
+        zone: "a".to_owned(),
+        version: "0.1.0".to_owned(),
+        lease_ttl,
+    }
+}
+
+/// A life whose lease lasts longer than any test.
+pub async fn agent(store: &Store, agent_id: &str) -> Registered {
+    store
+        .register_agent(&registration(agent_id, Duration::from_secs(3600)))
+        .await
+        .unwrap()
+}
+
+pub fn new_topic(name: &str, partitions: i32) -> NewTopic {
+    NewTopic {
+        name: name.to_owned(),
+        partitions,
+        config: std::collections::BTreeMap::new(),
+    }
+}
+
+pub async fn topic(store: &Store, name: &str, partitions: i32) -> TopicRecord {
+    store.create_topic(&new_topic(name, partitions)).await.unwrap()
+}
+
+pub async fn snapshot(store: &Store) -> Snapshot {
+    store.snapshot(None).await.unwrap().unwrap()
+}
+
+/// The leases of a topic's partitions, all of which must be held.
+pub fn leases(topic: &TopicRecord) -> Vec<Lease> {
+    let lease = |partition: &crate::PartitionRecord| Lease {
+        partition: partition.uid,
+        incarnation: partition.holder.unwrap(),
+        epoch: partition.epoch,
+    };
+    topic.partitions.iter().map(lease).collect()
+}
+
+/// Moves a lease to another life; `None` when the move was lost.
+pub async fn take(store: &Store, lease: Lease, to: Incarnation) -> Option<Lease> {
+    let wish = LeaseMove {
+        partition: lease.partition,
+        from: Some(lease.incarnation),
+        epoch: lease.epoch,
+        to: Some(to),
+    };
+    match store.move_leases(&[wish]).await.unwrap()[0] {
+        MoveOutcome::Moved { epoch, .. } => Some(Lease {
+            incarnation: to,
+            epoch,
+            ..lease
+        }),
+        MoveOutcome::Lost => None,
+    }
+}
+
+/// The lease of coordinator slot `slot`, taken by `holder` from nobody.
+pub async fn slot(store: &Store, slot: usize, holder: Incarnation) -> Lease {
+    let topics = snapshot(store).await.topics;
+    let slots = topics
+        .iter()
+        .find(|topic| topic.name == GROUP_SLOT_TOPIC)
+        .unwrap();
+    let record = slots.partitions[slot];
+    let wish = LeaseMove {
+        partition: record.uid,
+        from: record.holder,
+        epoch: record.epoch,
+        to: Some(holder),
+    };
+    match store.move_leases(&[wish]).await.unwrap()[0] {
+        MoveOutcome::Moved { epoch, .. } => Lease {
+            partition: record.uid,
+            incarnation: holder,
+            epoch,
+        },
+        MoveOutcome::Lost => panic!("the slot was not free"),
+    }
+}
+
+/// A batch of `records` records, 10 bytes each.
+pub fn batch(records: i32) -> BatchMeta {
+    BatchMeta {
+        size_bytes: records.unsigned_abs() * 10,
+        records,
+        max_timestamp: 1000,
+        producer: None,
+    }
+}
+
+/// The same of an idempotent producer in epoch 0.
+pub fn sequenced(producer: i64, first_sequence: i32, records: i32) -> BatchMeta {
+    BatchMeta {
+        producer: Some(ProducerBatch {
+            id: producer,
+            epoch: 0,
+            first_sequence,
+        }),
+        ..batch(records)
+    }
+}
+
+/// An object with these batches, one after the other.
+pub fn object(incarnation: Incarnation, sequence: u64, parts: &[(Lease, &[BatchMeta])]) -> ObjectCommit {
+    let mut position = 0;
+    let mut partitions = Vec::new();
+    for (lease, batches) in parts {
+        partitions.push(PartitionCommit {
+            partition: lease.partition,
+            epoch: lease.epoch,
+            position,
+            batches: batches.to_vec(),
+        });
+        position += batches
+            .iter()
+            .map(|batch| u64::from(batch.size_bytes))
+            .sum::<u64>();
+    }
+    ObjectCommit {
+        incarnation,
+        sequence,
+        size_bytes: position,
+        partitions,
+    }
+}
+
+/// The outcomes of the batches of one partition; panics when it was fenced.
+pub fn batches(outcome: &CommitOutcome, partition: usize) -> Vec<BatchOutcome> {
+    match &outcome.partitions[partition] {
+        PartitionOutcome::Committed { batches, .. } => batches.clone(),
+        PartitionOutcome::Fenced => panic!("partition {partition} of the commit was fenced"),
+    }
+}
+
+/// A partition's log, its holder, and the holder's next object.
+pub struct Log {
+    pub store: Store,
+    pub lease: Lease,
+    pub sequence: u64,
+}
+
+impl Log {
+    /// The only partition of a new topic, held by a new agent.
+    pub async fn new(store: &Store) -> Self {
+        agent(store, "agent-0").await;
+        Self::of(store, leases(&topic(store, "orders", 1).await)[0])
+    }
+
+    pub fn of(store: &Store, lease: Lease) -> Self {
+        Self {
+            store: store.clone(),
+            lease,
+            sequence: 0,
+        }
+    }
+
+    /// Commits one object with these batches.
+    pub async fn commit(&mut self, batches: &[BatchMeta]) -> crate::Result<CommitOutcome> {
+        let commit = object(self.lease.incarnation, self.sequence, &[(self.lease, batches)]);
+        self.sequence += 1;
+        self.store.commit_object(&commit).await
+    }
+
+    /// Appends one batch as an object of its own; returns its base offset.
+    pub async fn append(&mut self, records: i32) -> i64 {
+        self.append_at(records, 1000).await
+    }
+
+    /// The same with a timestamp.
+    pub async fn append_at(&mut self, records: i32, max_timestamp: i64) -> i64 {
+        let outcome = self
+            .commit(&[BatchMeta {
+                max_timestamp,
+                ..batch(records)
+            }])
+            .await
+            .unwrap();
+        match batches(&outcome, 0)[0] {
+            BatchOutcome::Appended { base_offset } => base_offset,
+            other => panic!("the batch was not appended: {other:?}"),
+        }
+    }
+
+    pub async fn read(&self, from: i64) -> LogView {
+        self.store
+            .read_log(self.lease.partition, LogPosition::Offset(from), 1000)
+            .await
+            .unwrap()
+    }
+
+    /// Rolls everything up to `end_offset` into a segment; returns its key.
+    pub async fn roll(&self, end_offset: i64) -> String {
+        let base_offset = self.read(0).await.bounds.rolled;
+        let intent = self.store.begin_segment(self.lease, base_offset).await.unwrap();
+        let segment = NewSegment {
+            key: intent.key.clone(),
+            base_offset,
+            end_offset,
+            max_timestamp: 1000,
+            size_bytes: 77,
+        };
+        self.store.finish_segment(self.lease, &segment).await.unwrap();
+        intent.key
+    }
+}
+
+/// Every object that garbage names under `policy`, steps taken until there is no more.
+pub async fn garbage(store: &Store, policy: GarbagePolicy) -> Vec<String> {
+    let mut keys = garbage_step(store, policy).await.keys;
+    keys.sort();
+    keys
+}
+
+/// The same with what waits.
+pub async fn garbage_step(store: &Store, policy: GarbagePolicy) -> Garbage {
+    for _ in 0..1000 {
+        let found = store.garbage(&policy, 100_000).await.unwrap();
+        if !found.more {
+            return found;
+        }
+    }
+    panic!("garbage never comes to an end");
+}
+
+/// Checks what must hold of any log: bounds in order, spans that cover it without gap or overlap.
+pub async fn check_log(store: &Store, uid: PartitionUid) {
+    let view = store.read_log(uid, LogPosition::Offset(0), 10_000).await.unwrap();
+    let bounds = view.bounds;
+    assert!(
+        0 <= bounds.log_start && bounds.log_start <= bounds.high_watermark,
+        "{bounds:?}"
+    );
+    assert!(
+        0 <= bounds.rolled && bounds.rolled <= bounds.high_watermark,
+        "{bounds:?}"
+    );
+    let mut next = view
+        .spans
+        .first()
+        .map_or(bounds.high_watermark, |span| span.base_offset);
+    assert!(
+        next <= bounds.log_start,
+        "the log start lies in no span: {bounds:?}, {:?}",
+        view.spans
+    );
+    for span in &view.spans {
+        assert_eq!(span.base_offset, next, "a gap or an overlap: {:?}", view.spans);
+        assert!(span.end_offset > span.base_offset);
+        let in_segment = matches!(span.place, crate::Place::Segment { .. });
+        assert_eq!(
+            in_segment,
+            span.end_offset <= bounds.rolled,
+            "{bounds:?}: {span:?}"
+        );
+        next = span.end_offset;
+    }
+    assert_eq!(next, bounds.high_watermark);
+    let stored: u64 = view
+        .spans
+        .iter()
+        .map(|span| match span.place {
+            crate::Place::Wal { length, .. } => length,
+            crate::Place::Segment { size_bytes, .. } => size_bytes,
+        })
+        .sum();
+    assert_eq!(u64::try_from(bounds.size_bytes).unwrap(), stored);
+}

@@ -1,0 +1,253 @@
+//! Deleting safely: nothing referenced, nothing leaked.
+
+use std::time::Duration;
+
+use streamhouse_core::ErrorCode;
+
+use super::fixture::{
+    KEEP, Log, NO_GRACE, Store, agent, batch, batches, garbage, garbage_step, leases, new_topic, object,
+    sequenced, slot, snapshot, topic,
+};
+use crate::{
+    BatchOutcome, Error, GarbagePolicy, GroupQuery, GroupWrite, Incarnation, OffsetCommit, OffsetToCommit,
+    keys::wal_key,
+};
+
+pub async fn objects_wait_for_their_grace(store: &Store) {
+    let mut log = Log::new(store).await;
+    log.append(10).await;
+    log.append(10).await;
+    log.roll(10).await;
+    let waiting = store.garbage(&KEEP, 10).await.unwrap();
+    assert_eq!((waiting.keys.len(), waiting.waiting, waiting.more), (0, 1, false));
+    let key = wal_key(log.lease.incarnation, 0);
+    for _ in 0..2 {
+        let due = store.garbage(&NO_GRACE, 10).await.unwrap();
+        assert_eq!(
+            (due.keys.as_slice(), due.waiting),
+            ([key.clone()].as_slice(), 0),
+            "named until confirmed"
+        );
+    }
+    for _ in 0..2 {
+        store
+            .confirm_deleted(&[key.clone(), "never/heard/of".to_owned()])
+            .await
+            .unwrap();
+    }
+    assert_eq!(garbage(store, NO_GRACE).await, Vec::<String>::new());
+    store.advance_log_start(log.lease, 20).await.unwrap();
+    let first = store.garbage(&NO_GRACE, 1).await.unwrap();
+    assert_eq!((first.keys.len(), first.more), (1, true));
+    assert_eq!(
+        garbage(store, NO_GRACE).await.len(),
+        2,
+        "the segment and the second object"
+    );
+}
+
+/// INV-G1.
+pub async fn an_object_that_a_row_references_is_never_garbage(store: &Store) {
+    let mut log = Log::new(store).await;
+    log.append(10).await;
+    let key = wal_key(log.lease.incarnation, 0);
+    store.seal(log.lease.incarnation).await.unwrap();
+    assert_eq!(garbage(store, NO_GRACE).await, Vec::<String>::new());
+    // A confirmation of something referenced is a mistake of the caller; the row must stay.
+    store.confirm_deleted(&[key]).await.unwrap();
+    assert_eq!(
+        store.orphans(log.lease.incarnation, &[0]).await.unwrap(),
+        Vec::<u64>::new()
+    );
+    assert_eq!(log.read(0).await.spans.len(), 1);
+}
+
+/// INV-G2.
+pub async fn a_deleted_topic_leaves_nothing_and_keeps_its_name_until_then(store: &Store) {
+    let mut log = Log::new(store).await;
+    for _ in 0..3 {
+        log.append(10).await;
+    }
+    let life = log.lease.incarnation;
+    let segment = log.roll(10).await;
+    let intent = store.begin_segment(log.lease, 10).await.unwrap().key;
+    let other = leases(&topic(store, "payments", 1).await)[0];
+    let shared = object(life, 50, &[(log.lease, &[batch(1)]), (other, &[batch(1)])]);
+    store.commit_object(&shared).await.unwrap();
+    store.delete_topic("orders").await.unwrap();
+    let expected = [
+        wal_key(life, 0),
+        wal_key(life, 1),
+        wal_key(life, 2),
+        segment,
+        intent,
+    ];
+    assert_eq!(garbage(store, NO_GRACE).await, expected);
+    let reserved =
+        |result: crate::Result<_>| assert!(matches!(result, Err(Error::TopicDeletionInProgress(_))));
+    reserved(store.create_topic(&new_topic("orders", 1)).await);
+    store.confirm_deleted(&expected[..4]).await.unwrap();
+    assert_eq!(garbage(store, NO_GRACE).await, expected[4..]);
+    reserved(store.create_topic(&new_topic("orders", 1)).await);
+    store.confirm_deleted(&expected[4..]).await.unwrap();
+    assert_eq!(garbage(store, NO_GRACE).await, Vec::<String>::new());
+    let again = topic(store, "orders", 1).await;
+    assert_ne!(again.partitions[0].uid, log.lease.partition);
+    let view = Log::of(store, leases(&again)[0]).read(0).await;
+    assert_eq!((view.bounds.high_watermark, view.spans.len()), (0, 0));
+    // The object shared with the other topic lives until that one lets go.
+    store.delete_topic("payments").await.unwrap();
+    assert_eq!(garbage(store, NO_GRACE).await, [wal_key(life, 50)]);
+}
+
+pub async fn a_large_topic_is_purged_in_steps(store: &Store) {
+    let life = agent(store, "agent-0").await.incarnation;
+    let leases = leases(&topic(store, "orders", 200).await);
+    let batches = [batch(1)];
+    let parts: Vec<_> = leases.iter().map(|lease| (*lease, &batches[..])).collect();
+    for sequence in 0..6 {
+        store
+            .commit_object(&object(life, sequence, &parts))
+            .await
+            .unwrap();
+    }
+    store.delete_topic("orders").await.unwrap();
+    let first = store.garbage(&NO_GRACE, 1000).await.unwrap();
+    assert!(first.more, "1200 ranges are more than a step takes");
+    assert!(first.keys.len() < 6);
+    assert_eq!(
+        garbage(store, NO_GRACE).await,
+        (0..6).map(|sequence| wal_key(life, sequence)).collect::<Vec<_>>()
+    );
+    topic(store, "orders", 1).await;
+}
+
+/// INV-G2: between PUT and commit an agent may die.
+pub async fn orphans_are_sought_below_sealed_lives_only(store: &Store) {
+    let mut log = Log::new(store).await;
+    let life = log.lease.incarnation;
+    log.append(1).await;
+    log.append(1).await;
+    log.roll(1).await;
+    assert!(matches!(store.orphans(life, &[0, 1, 2]).await, Err(Error::NotSealed(live)) if live == life));
+    assert!(matches!(store.mark_swept(life).await, Err(Error::NotSealed(_))));
+    let stranger = Incarnation(life.0 + 1000);
+    assert!(
+        matches!(store.orphans(stranger, &[0]).await, Err(Error::NotSealed(_))),
+        "it may be another cluster's"
+    );
+    store.seal(life).await.unwrap();
+    assert_eq!(
+        store.orphans(life, &[7, 1, 0, 2, u64::MAX]).await.unwrap(),
+        [7, 2, u64::MAX]
+    );
+    assert_eq!(store.orphans(life, &[]).await.unwrap(), Vec::<u64>::new());
+    assert_eq!(snapshot(store).await.unswept[0].0, life);
+    for _ in 0..2 {
+        store.mark_swept(life).await.unwrap();
+    }
+    assert!(snapshot(store).await.unswept.is_empty());
+}
+
+/// INV-P2: a repeated commit finds its outcome or is refused, never stored twice.
+pub async fn a_deleted_object_is_never_committed_again(store: &Store) {
+    let log = Log::new(store).await;
+    let commit = object(log.lease.incarnation, 0, &[(log.lease, &[batch(10)])]);
+    store.commit_object(&commit).await.unwrap();
+    log.roll(10).await;
+    let keys = garbage(store, NO_GRACE).await;
+    store.commit_object(&commit).await.unwrap();
+    store.confirm_deleted(&keys).await.unwrap();
+    assert!(matches!(
+        store.commit_object(&commit).await,
+        Err(Error::Inconsistent(_))
+    ));
+    assert_eq!(log.read(0).await.bounds.high_watermark, 10);
+    let next = object(log.lease.incarnation, 1, &[(log.lease, &[batch(10)])]);
+    assert_eq!(
+        batches(&store.commit_object(&next).await.unwrap(), 0),
+        [BatchOutcome::Appended { base_offset: 10 }]
+    );
+}
+
+pub async fn idle_producers_are_forgotten(store: &Store) {
+    let mut log = Log::new(store).await;
+    log.commit(&[sequenced(1, 0, 1)]).await.unwrap();
+    garbage(store, KEEP).await;
+    let known = log.commit(&[sequenced(1, 0, 1)]).await.unwrap();
+    assert_eq!(batches(&known, 0), [BatchOutcome::Duplicate { base_offset: 0 }]);
+    garbage(
+        store,
+        GarbagePolicy {
+            producer_expiry: Duration::ZERO,
+            ..KEEP
+        },
+    )
+    .await;
+    let unknown = log
+        .commit(&[sequenced(1, 1, 1), sequenced(1, 0, 1)])
+        .await
+        .unwrap();
+    let expected = [
+        BatchOutcome::refused(ErrorCode::UnknownProducerId),
+        BatchOutcome::Appended { base_offset: 1 },
+    ];
+    assert_eq!(batches(&unknown, 0), expected);
+}
+
+/// INV-C1: the offsets of a group that has members stay, however old.
+pub async fn offsets_expire_in_groups_without_members_only(store: &Store) {
+    let log = Log::new(store).await;
+    let lease = slot(store, 0, log.lease.incarnation).await;
+    let group = |group_id: &str, state: Vec<u8>| GroupWrite {
+        group_id: group_id.to_owned(),
+        slot: 0,
+        generation: 1,
+        state: Some(state),
+    };
+    store.put_group(lease, &group("busy", vec![1])).await.unwrap();
+    store.put_group(lease, &group("idle", vec![])).await.unwrap();
+    for (group_id, generation) in [("busy", Some(1)), ("idle", Some(1)), ("alone", None)] {
+        let offset = OffsetToCommit {
+            partition: log.lease.partition,
+            offset: 5,
+            leader_epoch: 1,
+            metadata: String::new(),
+        };
+        let commit = OffsetCommit {
+            group_id: group_id.to_owned(),
+            slot: 0,
+            generation,
+            offsets: vec![offset],
+        };
+        store.commit_offsets(lease, &commit).await.unwrap();
+    }
+    let left = async || {
+        let mut left = Vec::new();
+        for group_id in ["busy", "idle", "alone"] {
+            left.push(store.fetch_offsets(group_id).await.unwrap().len());
+        }
+        left
+    };
+    garbage(store, KEEP).await;
+    assert_eq!(left().await, [1, 1, 1]);
+    garbage(
+        store,
+        GarbagePolicy {
+            offsets_retention: Duration::ZERO,
+            ..KEEP
+        },
+    )
+    .await;
+    assert_eq!(left().await, [1, 0, 0]);
+    let groups = store.groups(&GroupQuery::All).await.unwrap();
+    assert_eq!(
+        groups
+            .iter()
+            .map(|group| group.group_id.as_str())
+            .collect::<Vec<_>>(),
+        ["busy"]
+    );
+    let step = garbage_step(store, KEEP).await;
+    assert!(!step.more);
+}

@@ -1,0 +1,160 @@
+//! Reading the log.
+
+use super::fixture::{Log, Store, check_log, topic};
+use crate::{Error, LogPosition, LogView, PartitionUid, Place};
+
+async fn read(log: &Log, from: LogPosition, limit: usize) -> LogView {
+    log.store
+        .read_log(log.lease.partition, from, limit)
+        .await
+        .unwrap()
+}
+
+fn ends(view: &LogView) -> Vec<i64> {
+    view.spans.iter().map(|span| span.end_offset).collect()
+}
+
+/// Two segments (0..10, 10..20) and three ranges (20..25, 25..30, 30..35), with rising times.
+async fn mixed(store: &Store) -> Log {
+    let mut log = Log::new(store).await;
+    for n in 0..7 {
+        log.append_at(5, n * 100).await;
+        if n == 1 || n == 3 {
+            let end = (n + 1) * 5;
+            let intent = store.begin_segment(log.lease, end - 10).await.unwrap();
+            let segment = crate::NewSegment {
+                key: intent.key,
+                base_offset: end - 10,
+                end_offset: end,
+                max_timestamp: n * 100,
+                size_bytes: 60,
+            };
+            store.finish_segment(log.lease, &segment).await.unwrap();
+        }
+    }
+    check_log(store, log.lease.partition).await;
+    log
+}
+
+pub async fn a_read_begins_with_the_span_that_holds_the_offset(store: &Store) {
+    let log = mixed(store).await;
+    for (from, expected) in [
+        (0, vec![10, 20, 25, 30, 35]),
+        (9, vec![10, 20, 25, 30, 35]),
+        (10, vec![20, 25, 30, 35]),
+        (20, vec![25, 30, 35]),
+        (24, vec![25, 30, 35]),
+        (34, vec![35]),
+    ] {
+        let view = read(&log, LogPosition::Offset(from), 100).await;
+        assert_eq!(ends(&view), expected, "from {from}");
+        assert_eq!((view.bounds.rolled, view.bounds.high_watermark), (20, 35));
+    }
+    assert_eq!(ends(&read(&log, LogPosition::Offset(12), 2).await), [20, 25]);
+    assert_eq!(
+        ends(&read(&log, LogPosition::Offset(12), 0).await),
+        Vec::<i64>::new()
+    );
+    let view = read(&log, LogPosition::Offset(12), 1).await;
+    let key = "orders/0/segment_0000000010.dat".to_owned();
+    assert_eq!(view.spans[0].place, Place::Segment { key, size_bytes: 60 });
+}
+
+pub async fn a_read_by_time_begins_with_the_first_span_that_reaches_it(store: &Store) {
+    let log = mixed(store).await;
+    for (time, first) in [
+        (-5, 0),
+        (0, 0),
+        (100, 0),
+        (101, 10),
+        (300, 10),
+        (301, 20),
+        (400, 20),
+        (401, 25),
+        (600, 30),
+    ] {
+        let view = read(&log, LogPosition::Timestamp(time), 100).await;
+        assert_eq!(view.spans[0].base_offset, first, "at {time}");
+        assert_eq!(view.spans.last().unwrap().end_offset, 35);
+    }
+    assert!(
+        read(&log, LogPosition::Timestamp(601), 100)
+            .await
+            .spans
+            .is_empty()
+    );
+    // What is deleted is not found, though its time fits.
+    store.advance_log_start(log.lease, 27).await.unwrap();
+    assert_eq!(
+        read(&log, LogPosition::Timestamp(0), 100).await.spans[0].base_offset,
+        25
+    );
+}
+
+pub async fn a_read_outside_the_log_is_empty_or_begins_at_its_start(store: &Store) {
+    let log = mixed(store).await;
+    for from in [35, 36, i64::MAX] {
+        let view = read(&log, LogPosition::Offset(from), 100).await;
+        assert!(view.spans.is_empty() && view.bounds.high_watermark == 35);
+    }
+    store.advance_log_start(log.lease, 15).await.unwrap();
+    for from in [i64::MIN, -1, 0, 14] {
+        let view = read(&log, LogPosition::Offset(from), 100).await;
+        assert_eq!(
+            (view.bounds.log_start, ends(&view)),
+            (15, vec![20, 25, 30, 35]),
+            "from {from}"
+        );
+    }
+    let empty = Log {
+        lease: crate::Lease {
+            partition: topic(store, "empty", 1).await.partitions[0].uid,
+            ..log.lease
+        },
+        ..log
+    };
+    assert_eq!(read(&empty, LogPosition::Offset(0), 100).await.spans, []);
+    assert_eq!(read(&empty, LogPosition::Timestamp(0), 100).await.spans, []);
+    let unknown = PartitionUid(1_000_000);
+    let read = store.read_log(unknown, LogPosition::Offset(0), 1).await;
+    assert!(matches!(read, Err(Error::UnknownPartition(uid)) if uid == unknown));
+}
+
+pub async fn bounds_leave_out_what_is_gone(store: &Store) {
+    let mut log = Log::new(store).await;
+    log.append(4).await;
+    let gone = topic(store, "payments", 1).await.partitions[0].uid;
+    let other = topic(store, "shipments", 1).await.partitions[0].uid;
+    store.delete_topic("payments").await.unwrap();
+    let bounds = store
+        .bounds(&[other, gone, PartitionUid(1_000_000), log.lease.partition])
+        .await
+        .unwrap();
+    assert_eq!(
+        bounds.iter().map(|(uid, _)| *uid).collect::<Vec<_>>(),
+        [other, log.lease.partition]
+    );
+    assert_eq!(bounds[0].1, crate::LogBounds::default());
+    assert_eq!((bounds[1].1.high_watermark, bounds[1].1.size_bytes), (4, 40));
+    assert_eq!(store.bounds(&[]).await.unwrap(), []);
+}
+
+pub async fn producer_ids_are_never_given_twice(store: &Store) {
+    let mut ids = Vec::new();
+    for _ in 0..20 {
+        ids.push(store.allocate_producer_id().await.unwrap());
+    }
+    assert!(
+        ids.iter().all(|&id| id >= 0) && ids.is_sorted_by(|a, b| a < b),
+        "{ids:?}"
+    );
+}
+
+pub async fn the_time_is_told(store: &Store) {
+    let log = Log::new(store).await;
+    let first = log.read(0).await.now_ms;
+    assert!(first > 1_600_000_000_000, "{first}");
+    let record = super::fixture::snapshot(store).await.topics;
+    assert!(record.iter().all(|topic| topic.created_at_ms <= first));
+    assert!(log.read(0).await.now_ms >= first);
+}

@@ -1,0 +1,96 @@
+//! What every metadata store must do, as scenarios that are plain functions of a fresh store. Each backend's tests run all
+//! of them through [`conformance_suite!`](crate::conformance_suite); a wrapper around a store can be held to them too.
+//! Named after the invariants of the data path where one is at stake.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests, though not only cfg(test)
+
+pub mod commit;
+pub mod fixture;
+pub mod garbage;
+pub mod groups;
+pub mod leases;
+pub mod log;
+pub mod races;
+pub mod segments;
+pub mod topics;
+
+/// Calls the macro `$run` with every scenario: `module::name, module::name, ...`.
+#[macro_export]
+macro_rules! conformance_suite {
+    ($run:ident) => {
+        $run! {
+            leases::a_store_begins_with_a_cluster_id_and_the_coordinator_slots,
+            leases::a_node_id_is_stable_and_an_incarnation_is_new,
+            leases::a_second_life_seals_the_first,
+            leases::renewing_seals_those_whose_lease_expired,
+            leases::an_expired_lease_that_nobody_took_can_be_renewed,
+            leases::a_sealed_life_can_do_nothing_more,
+            leases::sealing_twice_or_a_stranger_is_harmless,
+            leases::the_version_rises_with_every_change_and_only_then,
+            leases::a_draining_agent_keeps_its_leases_and_gets_no_new_ones,
+            leases::a_lease_moves_only_from_the_holder_and_epoch_named,
+            leases::a_sealed_holder_counts_as_nobody,
+            leases::a_move_tells_the_bounds_of_the_log,
+            leases::a_zombie_cannot_write_after_another_took_the_lease,
+            leases::a_released_partition_takes_no_writes,
+            topics::partitions_are_spread_over_the_live_agents,
+            topics::without_agents_nobody_leads,
+            topics::a_name_is_unique,
+            topics::a_topic_grows_and_never_shrinks,
+            topics::settings_are_set_and_reset,
+            topics::the_internal_topic_is_not_for_users,
+            topics::a_deleted_topic_takes_no_commits_and_no_reads,
+            topics::a_topic_needs_a_partition,
+            commit::offsets_follow_each_other_over_objects_and_holders,
+            commit::a_fenced_partition_leaves_the_others_alone,
+            commit::the_same_object_commits_once,
+            commit::an_outcome_can_be_asked_for_after_the_seal,
+            commit::a_producers_retry_is_stored_once_also_after_a_failover,
+            commit::a_refused_batch_takes_no_offset_and_splits_the_range,
+            commit::a_producers_gap_and_old_epoch_are_refused,
+            commit::an_object_without_an_accepted_batch_is_garbage,
+            commit::many_partitions_commit_in_one_object,
+            log::a_read_begins_with_the_span_that_holds_the_offset,
+            log::a_read_by_time_begins_with_the_first_span_that_reaches_it,
+            log::a_read_outside_the_log_is_empty_or_begins_at_its_start,
+            log::bounds_leave_out_what_is_gone,
+            log::producer_ids_are_never_given_twice,
+            log::the_time_is_told,
+            segments::a_segment_replaces_its_ranges,
+            segments::a_segment_continues_the_last_and_ends_with_a_range,
+            segments::an_intent_left_behind_is_inherited,
+            segments::a_segment_needs_its_own_intent,
+            segments::finishing_again_is_harmless,
+            segments::an_object_is_garbage_with_its_last_range,
+            segments::the_log_start_moves_forward_and_stays_in_the_log,
+            segments::what_lies_before_the_log_start_is_queued_for_deletion,
+            segments::an_intent_behind_the_log_start_is_dropped_and_its_object_deleted,
+            segments::a_range_that_holds_the_log_start_can_still_be_rolled,
+            garbage::objects_wait_for_their_grace,
+            garbage::an_object_that_a_row_references_is_never_garbage,
+            garbage::a_deleted_topic_leaves_nothing_and_keeps_its_name_until_then,
+            garbage::a_large_topic_is_purged_in_steps,
+            garbage::orphans_are_sought_below_sealed_lives_only,
+            garbage::a_deleted_object_is_never_committed_again,
+            garbage::idle_producers_are_forgotten,
+            garbage::offsets_expire_in_groups_without_members_only,
+            groups::groups_are_found_by_slot_and_by_id,
+            groups::a_group_is_written_by_the_holder_of_its_slot_only,
+            groups::a_generation_never_goes_back,
+            groups::a_member_of_an_old_generation_cannot_commit,
+            groups::a_consumer_without_membership_commits,
+            groups::offsets_keep_their_metadata_and_the_last_counts,
+            groups::offsets_of_unknown_partitions_are_refused_one_by_one,
+            groups::a_deleted_group_leaves_no_offsets,
+            groups::offsets_of_a_deleted_topic_never_speak_for_a_new_one,
+            races::racing_moves_have_one_winner,
+            races::racing_creations_have_one_winner,
+            races::racing_commits_of_one_object_commit_once,
+            races::agents_commit_to_their_partitions_at_the_same_time,
+            races::a_seal_waits_for_commits_and_lets_none_in_after,
+            races::segments_of_shared_objects_roll_at_the_same_time,
+            races::many_agents_tidy_at_the_same_time,
+            races::agents_register_at_the_same_time,
+        }
+    };
+}

@@ -1,0 +1,109 @@
+//! Looking at the tables as they are, for people who try the system out or look into a problem: names, row counts and the
+//! first rows. Only reads. What an agent does never depends on it.
+
+use std::str::FromStr;
+
+use serde::Serialize;
+use serde_json::Value;
+use sqlx::{
+    ConnectOptions as _, Connection, PgConnection, SqliteConnection, postgres::PgConnectOptions,
+    sqlite::SqliteConnectOptions,
+};
+
+use crate::{Error, Result};
+
+/// A table, as it is at the moment.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Table {
+    /// Its name.
+    pub table: String,
+    /// How many rows it has.
+    pub rows: i64,
+    /// The first of them, by column; bytes as hexadecimal digits.
+    pub sample: Vec<Value>,
+}
+
+/// The tables of the store at `url` by name, with at most `sample` rows each.
+pub async fn tables(url: &str, sample: usize) -> Result<Vec<Table>> {
+    let tables = match url.split_once(':').map(|(scheme, _)| scheme) {
+        Some("sqlite") => of_sqlite(url, sample).await,
+        Some("postgres" | "postgresql") => of_postgres(url, sample).await,
+        _ => {
+            return Err(Error::Unavailable(
+                "the metadata address must begin with postgres:// or sqlite:".to_owned(),
+            ));
+        }
+    };
+    tables.map_err(|error| Error::Unavailable(error.to_string()))
+}
+
+async fn of_postgres(url: &str, sample: usize) -> Result<Vec<Table>, sqlx::Error> {
+    let mut conn: PgConnection = PgConnectOptions::from_str(url)?.connect().await?;
+    let names = "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() ORDER BY 1";
+    let names: Vec<String> = sqlx::query_scalar(names).fetch_all(&mut conn).await?;
+    let mut tables = Vec::with_capacity(names.len());
+    for table in names {
+        let quoted = quote(&table);
+        let rows = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {quoted}")));
+        let rows: i64 = rows.fetch_one(&mut conn).await?;
+        let first = format!("SELECT row_to_json(t)::text FROM (SELECT * FROM {quoted} LIMIT {sample}) t");
+        let first: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(first))
+            .fetch_all(&mut conn)
+            .await?;
+        tables.push(Table {
+            table,
+            rows,
+            sample: parsed(first),
+        });
+    }
+    conn.close().await?;
+    Ok(tables)
+}
+
+async fn of_sqlite(url: &str, sample: usize) -> Result<Vec<Table>, sqlx::Error> {
+    let mut conn: SqliteConnection = SqliteConnectOptions::from_str(url)?
+        .read_only(true)
+        .connect()
+        .await?;
+    let names = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY 1";
+    let names: Vec<String> = sqlx::query_scalar(names).fetch_all(&mut conn).await?;
+    let mut tables = Vec::with_capacity(names.len());
+    for table in names {
+        let quoted = quote(&table);
+        let columns: Vec<String> = sqlx::query_scalar("SELECT name FROM pragma_table_info($1)")
+            .bind(&table)
+            .fetch_all(&mut conn)
+            .await?;
+        let field = |column: &String| {
+            let (name, column) = (column.replace('\'', "''"), quote(column));
+            format!("'{name}', CASE typeof({column}) WHEN 'blob' THEN hex({column}) ELSE {column} END")
+        };
+        let fields: Vec<String> = columns.iter().map(field).collect();
+        let rows = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {quoted}")));
+        let rows: i64 = rows.fetch_one(&mut conn).await?;
+        let first = format!(
+            "SELECT json_object({}) FROM {quoted} LIMIT {sample}",
+            fields.join(", ")
+        );
+        let first: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(first))
+            .fetch_all(&mut conn)
+            .await?;
+        tables.push(Table {
+            table,
+            rows,
+            sample: parsed(first),
+        });
+    }
+    conn.close().await?;
+    Ok(tables)
+}
+
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn parsed(rows: Vec<String>) -> Vec<Value> {
+    rows.into_iter()
+        .map(|row| serde_json::from_str(&row).unwrap_or(Value::String(row)))
+        .collect()
+}

@@ -1,0 +1,68 @@
+//! The keys of objects in the object store, made and read in one place. WAL keys come from an incarnation and a number,
+//! never from an offset, so no two agents can choose the same one; segment keys are for people and tools to find.
+
+use streamhouse_core::Incarnation;
+
+/// What every WAL key begins with.
+pub const WAL_PREFIX: &str = "_wal/";
+
+/// `_wal/<incarnation>/<sequence>`, the sequence with 20 digits so that keys sort by age.
+pub fn wal_key(incarnation: Incarnation, sequence: u64) -> String {
+    format!("{WAL_PREFIX}{incarnation}/{sequence:020}")
+}
+
+/// What the keys of one incarnation begin with, the slash included.
+pub fn wal_prefix(incarnation: Incarnation) -> String {
+    format!("{WAL_PREFIX}{incarnation}/")
+}
+
+/// The incarnation and sequence of a WAL key; `None` for anything that [`wal_key`] does not write.
+pub fn parse_wal_key(key: &str) -> Option<(Incarnation, u64)> {
+    let (incarnation, sequence) = key.strip_prefix(WAL_PREFIX)?.split_once('/')?;
+    let parsed = (Incarnation(incarnation.parse().ok()?), sequence.parse().ok()?);
+    (wal_key(parsed.0, parsed.1) == key).then_some(parsed)
+}
+
+/// `{topic}/{partition}/segment_{base_offset}.dat`, the offset with ten digits or more.
+pub fn segment_key(topic: &str, partition: i32, base_offset: i64) -> String {
+    format!("{topic}/{partition}/segment_{base_offset:010}.dat")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wal_keys_lead_back_to_their_parts() {
+        for (incarnation, sequence) in [(1, 0), (42, 7), (i64::MAX, u64::MAX)] {
+            let key = wal_key(Incarnation(incarnation), sequence);
+            assert!(key.starts_with(&wal_prefix(Incarnation(incarnation))));
+            assert_eq!(parse_wal_key(&key), Some((Incarnation(incarnation), sequence)));
+        }
+        assert_eq!(wal_key(Incarnation(3), 9), "_wal/0000000003/00000000000000000009");
+    }
+
+    #[test]
+    fn nothing_else_is_taken_for_a_wal_key() {
+        for other in [
+            "",
+            "_wal/",
+            "_wal/3/9",
+            "_wal/0000000003/9",
+            "orders/0/segment_0000001000.dat",
+            "_wal/x/y",
+            "_wal/0000000003/00000000000000000009/",
+        ] {
+            assert_eq!(parse_wal_key(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn segment_keys_are_the_contracts() {
+        assert_eq!(segment_key("orders", 0, 1000), "orders/0/segment_0000001000.dat");
+        assert_eq!(
+            segment_key("orders", 12, 12_345_678_901),
+            "orders/12/segment_12345678901.dat"
+        );
+    }
+}

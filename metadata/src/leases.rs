@@ -1,0 +1,144 @@
+//! Who holds what, decided without I/O: whether a lease may move, and how the partitions of a new topic are spread. Used by
+//! both stores after they locked the rows.
+
+use std::{cmp::Reverse, collections::BinaryHeap, collections::HashSet};
+
+use crate::{Incarnation, LeaseMove, LogBounds, MoveOutcome};
+
+/// A partition's row, locked, as a move sees it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HeldRow {
+    /// `None` also when the holder is sealed.
+    pub(crate) holder: Option<Incarnation>,
+    pub(crate) epoch: i32,
+    pub(crate) bounds: LogBounds,
+}
+
+/// Decides one move and applies it to `row`. Asking again for a move that happened gives the same answer, so that a call
+/// with an unknown outcome may be repeated: nothing but that move leads from one epoch to the next. `takers` are the
+/// lives that may be given leases: neither sealed nor draining.
+pub(crate) fn decide_move(row: &mut HeldRow, wish: &LeaseMove, takers: &HashSet<Incarnation>) -> MoveOutcome {
+    if wish.to.is_some_and(|to| !takers.contains(&to)) {
+        return MoveOutcome::Lost;
+    }
+    let raised = wish.epoch.checked_add(1);
+    let done_before = match wish.to {
+        Some(to) => {
+            row.holder == Some(to)
+                && (Some(row.epoch) == raised || (row.epoch == wish.epoch && wish.from == wish.to))
+        }
+        None => row.holder.is_none() && row.epoch == wish.epoch,
+    };
+    if done_before {
+        return MoveOutcome::Moved {
+            epoch: row.epoch,
+            bounds: row.bounds,
+        };
+    }
+    let (true, Some(raised)) = (row.holder == wish.from && row.epoch == wish.epoch, raised) else {
+        return MoveOutcome::Lost;
+    };
+    row.holder = wish.to;
+    if wish.to.is_some() {
+        row.epoch = raised;
+    }
+    MoveOutcome::Moved {
+        epoch: row.epoch,
+        bounds: row.bounds,
+    }
+}
+
+/// A holder for each of `count` new partitions: always the one with the fewest, the older life first among equals. All
+/// `None` when nobody is live.
+pub(crate) fn spread(count: usize, loads: Vec<(Incarnation, i64)>) -> Vec<Option<Incarnation>> {
+    let mut heap: BinaryHeap<_> = loads
+        .into_iter()
+        .map(|(agent, load)| Reverse((load, agent)))
+        .collect();
+    (0..count)
+        .map(|_| {
+            let Reverse((load, agent)) = heap.pop()?;
+            heap.push(Reverse((load + 1, agent)));
+            Some(agent)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Incarnation = Incarnation(1);
+    const B: Incarnation = Incarnation(2);
+
+    fn row(holder: Option<Incarnation>, epoch: i32) -> HeldRow {
+        HeldRow {
+            holder,
+            epoch,
+            bounds: LogBounds::default(),
+        }
+    }
+
+    fn wish(from: Option<Incarnation>, epoch: i32, to: Option<Incarnation>) -> LeaseMove {
+        LeaseMove {
+            partition: crate::PartitionUid(1),
+            from,
+            epoch,
+            to,
+        }
+    }
+
+    fn epoch_after(mut held: HeldRow, wish: LeaseMove) -> Option<i32> {
+        match decide_move(&mut held, &wish, &HashSet::from([A, B])) {
+            MoveOutcome::Moved { epoch, .. } => Some(epoch),
+            MoveOutcome::Lost => None,
+        }
+    }
+
+    #[test]
+    fn a_move_needs_the_holder_and_the_epoch_that_it_names() {
+        assert_eq!(epoch_after(row(Some(A), 3), wish(Some(A), 3, Some(B))), Some(4));
+        assert_eq!(epoch_after(row(Some(A), 3), wish(Some(A), 2, Some(B))), None);
+        assert_eq!(epoch_after(row(Some(A), 3), wish(None, 3, Some(B))), None);
+        assert_eq!(epoch_after(row(None, 0), wish(None, 0, Some(A))), Some(1));
+    }
+
+    #[test]
+    fn a_release_keeps_the_epoch_and_the_next_holder_raises_it() {
+        assert_eq!(epoch_after(row(Some(A), 3), wish(Some(A), 3, None)), Some(3));
+        assert_eq!(epoch_after(row(None, 3), wish(None, 3, Some(A))), Some(4));
+    }
+
+    #[test]
+    fn a_move_asked_for_again_gives_the_same_answer() {
+        assert_eq!(epoch_after(row(Some(B), 4), wish(Some(A), 3, Some(B))), Some(4));
+        assert_eq!(epoch_after(row(Some(A), 4), wish(Some(A), 3, Some(B))), None);
+        assert_eq!(epoch_after(row(None, 3), wish(Some(A), 3, None)), Some(3));
+    }
+
+    #[test]
+    fn a_move_to_the_holder_itself_keeps_the_epoch() {
+        assert_eq!(epoch_after(row(Some(A), 3), wish(Some(A), 3, Some(A))), Some(3));
+    }
+
+    #[test]
+    fn nothing_moves_to_a_life_that_is_over_or_beyond_the_last_epoch() {
+        assert_eq!(
+            epoch_after(row(Some(A), 3), wish(Some(A), 3, Some(Incarnation(9)))),
+            None
+        );
+        assert_eq!(
+            epoch_after(row(Some(A), i32::MAX), wish(Some(A), i32::MAX, Some(B))),
+            None
+        );
+    }
+
+    #[test]
+    fn partitions_go_to_the_least_loaded() {
+        assert_eq!(
+            spread(4, vec![(A, 2), (B, 0)]),
+            vec![Some(B), Some(B), Some(A), Some(B)]
+        );
+        assert_eq!(spread(2, vec![]), vec![None, None]);
+    }
+}

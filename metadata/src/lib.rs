@@ -1,0 +1,148 @@
+//! The metadata store: who leads what, which bytes lie where, what was committed. One trait, [`MetadataStore`], with two
+//! implementations held to one conformance suite: PostgreSQL for production, SQLite for the embedded default. Only this
+//! crate speaks SQL; agents and the operator call it.
+//!
+//! The log of a partition, in offsets:
+//!
+//! ```text
+//! 0          log_start                    rolled                 high_watermark
+//! |--deleted--|--------- segments ---------|------ WAL ranges ------|  (nothing beyond exists)
+//! ```
+//!
+//! `log_start <= high_watermark` and `rolled <= high_watermark`; every offset in `log_start..high_watermark` lies in exactly one
+//! span. Spans are deleted whole, so the first one may begin before `log_start`; when that is a WAL range, `rolled`, its base
+//! offset, lies before `log_start` too.
+
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+mod connect;
+mod decide;
+pub mod error;
+mod failure;
+mod garbage;
+pub mod inspect;
+pub mod keys;
+mod leases;
+mod outcome;
+mod postgres;
+mod producers;
+mod rows;
+mod schema;
+mod sqlite;
+pub mod types;
+
+#[cfg(test)]
+mod tests;
+
+use async_trait::async_trait;
+
+pub use connect::{ConnectOptions, connect, migrate};
+pub use error::{Error, Result};
+pub use schema::Migrated;
+pub use types::*;
+
+/// The store. Every method is one transaction: it happens wholly or not at all, also when the caller is cancelled. An
+/// [`Error::Unavailable`] leaves the outcome open unless the method says that it may be repeated; all methods here may.
+///
+/// Time is the database's: leases and grace periods never depend on an agent's clock.
+#[async_trait]
+pub trait MetadataStore: Send + Sync + std::fmt::Debug {
+    /// Answers when the store is reachable and its schema is the one this build needs.
+    async fn ping(&self) -> Result<()>;
+
+    // ---- agents and leases
+
+    /// Begins a new life of an agent. An older life with the same `agent_id` is sealed in the same transaction.
+    async fn register_agent(&self, registration: &AgentRegistration) -> Result<Registered>;
+
+    /// Renews the one lease that stands for everything `incarnation` holds, and seals agents whose lease has expired.
+    /// [`Error::Sealed`] when this incarnation's life is over: it must stop at once.
+    async fn renew(&self, incarnation: Incarnation) -> Result<Renewed>;
+
+    /// Marks a life as draining, for the rest of it: it keeps its leases until it moves them, but is given no new ones, neither
+    /// by [`create_topic`](Self::create_topic) nor by [`move_leases`](Self::move_leases) (the move is `Lost`).
+    /// [`Error::Sealed`] when the life is over already.
+    async fn drain(&self, incarnation: Incarnation) -> Result<()>;
+
+    /// Ends a life: releases every partition still held, and fences whatever the incarnation tries later.
+    async fn seal(&self, incarnation: Incarnation) -> Result<()>;
+
+    /// Everything about agents, topics and leaders when it differs from version `known`, else `None`.
+    async fn snapshot(&self, known: Option<u64>) -> Result<Option<Snapshot>>;
+
+    /// Moves partitions between holders. A move happens only when the partition is still held as `from` says; the epoch
+    /// rises with every move to another holder. Taking from a sealed holder is like taking from nobody.
+    async fn move_leases(&self, moves: &[LeaseMove]) -> Result<Vec<MoveOutcome>>;
+
+    // ---- topics
+
+    /// Creates a topic and spreads its partitions over the live agents. `TopicAlreadyExists`, `TopicDeletionInProgress`.
+    async fn create_topic(&self, topic: &NewTopic) -> Result<TopicRecord>;
+
+    /// Grows the partitions or changes the settings. `UnknownTopic`, `InvalidPartitions` when it would shrink.
+    async fn alter_topic(&self, name: &str, change: &TopicChange) -> Result<TopicRecord>;
+
+    /// Marks a topic deleted: no more commits or reads; its name stays reserved until its objects are gone.
+    async fn delete_topic(&self, name: &str) -> Result<()>;
+
+    // ---- the log
+
+    /// A producer id never given before; its epoch is 0.
+    async fn allocate_producer_id(&self) -> Result<i64>;
+
+    /// Commits one WAL object: for each partition checks the lease, checks producer sequences, assigns offsets from the
+    /// high watermark, records the ranges, advances the high watermark. All in one transaction, with a result per batch;
+    /// a refused partition or batch leaves the others alone. Idempotent by `(incarnation, sequence)`: asked again, it
+    /// gives the first outcome. [`Error::Sealed`] when the incarnation's life is over.
+    async fn commit_object(&self, commit: &ObjectCommit) -> Result<CommitOutcome>;
+
+    /// Where the records from a position on lie, in offset order, at most `limit` spans, with the partition's bounds.
+    /// Empty at or after the high watermark. [`Error::UnknownPartition`] when it is gone.
+    async fn read_log(&self, partition: PartitionUid, from: LogPosition, limit: usize) -> Result<LogView>;
+
+    /// The bounds and sizes of partitions; those that are gone are left out.
+    async fn bounds(&self, partitions: &[PartitionUid]) -> Result<Vec<(PartitionUid, LogBounds)>>;
+
+    /// Records the intent to write the segment that begins at the partition's `rolled` offset, before its object is put.
+    /// Returns the intent left by an earlier holder if there is one: its object may exist. Fenced by the lease.
+    async fn begin_segment(&self, lease: Lease, base_offset: i64) -> Result<SegmentIntent>;
+
+    /// Replaces the WAL ranges that the segment covers by the segment, and drops the intent. Fenced by the lease and by
+    /// the intent. WAL objects left without ranges are queued for deletion.
+    async fn finish_segment(&self, lease: Lease, segment: &NewSegment) -> Result<()>;
+
+    /// Moves the log start forward (never back, never beyond the high watermark) and queues what lies wholly before it
+    /// for deletion. Returns the log start in force. Fenced by the lease.
+    async fn advance_log_start(&self, lease: Lease, log_start: i64) -> Result<i64>;
+
+    // ---- garbage
+
+    /// Takes a step at tidying (purging deleted topics, forgetting idle producers and expired group offsets) and returns
+    /// up to `limit` objects that nothing has referenced for at least `grace`.
+    async fn garbage(&self, policy: &GarbagePolicy, limit: usize) -> Result<Garbage>;
+
+    /// Says that these objects are gone from the object store.
+    async fn confirm_deleted(&self, keys: &[String]) -> Result<()>;
+
+    /// Which of these WAL sequences of a sealed incarnation no row knows: they are orphans. `Error::NotSealed` while the
+    /// incarnation lives.
+    async fn orphans(&self, incarnation: Incarnation, sequences: &[u64]) -> Result<Vec<u64>>;
+
+    /// Says that no orphan of a sealed incarnation is left.
+    async fn mark_swept(&self, incarnation: Incarnation) -> Result<()>;
+
+    // ---- groups
+
+    /// The groups of one coordinator slot (all slots when `None`), or one group.
+    async fn groups(&self, which: &GroupQuery) -> Result<Vec<GroupRecord>>;
+
+    /// Writes a group through, or with `state: None` deletes it and its offsets. Fenced by the slot's lease.
+    async fn put_group(&self, lease: Lease, group: &GroupWrite) -> Result<()>;
+
+    /// Commits offsets. Fenced by the slot's lease and, unless `generation` is `None`, by the generation stored. A group
+    /// without a row gets one (a consumer that assigns its partitions itself). A result per offset, in order.
+    async fn commit_offsets(&self, lease: Lease, commit: &OffsetCommit) -> Result<Vec<OffsetOutcome>>;
+
+    /// What a group has committed; all of it.
+    async fn fetch_offsets(&self, group_id: &str) -> Result<Vec<CommittedOffset>>;
+}

@@ -1,0 +1,237 @@
+//! Lives of agents and the fence that every write of an agent passes.
+//!
+//! Locks, always in this order, so that nobody waits in a circle: the row of `cluster` (whoever changes agents, leaders or
+//! topics), rows of `agents`, rows of `partitions` by id, rows of `wal_objects` by key. A write of an agent locks its row
+//! FOR KEY SHARE: renewals pass it, a seal (FOR UPDATE) waits for it, so after a seal nothing of that life can commit.
+
+use sqlx::{PgConnection, query, query_as, query_scalar};
+use uuid::Uuid;
+
+use crate::{
+    AgentRegistration, Error, Incarnation, Lease, LogBounds, Registered, Renewed,
+    failure::Outcome,
+    rows::{LeasedRow, check_lease, millis, unsigned},
+};
+
+/// Takes the lock that makes changes of agents, leaders and topics come one by one.
+pub(super) async fn lock_cluster(conn: &mut PgConnection) -> Outcome<()> {
+    query("SELECT version FROM cluster FOR UPDATE")
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Says that agents, leaders or topics changed. The caller holds the lock of [`lock_cluster`].
+pub(super) async fn bump(conn: &mut PgConnection) -> Outcome<u64> {
+    let version: i64 = query_scalar("UPDATE cluster SET version = version + 1 RETURNING version")
+        .fetch_one(conn)
+        .await?;
+    Ok(unsigned("the version", version)?)
+}
+
+/// Seals lives whose rows the caller has locked FOR UPDATE.
+async fn seal_locked(conn: &mut PgConnection, incarnations: &[i64]) -> Outcome<()> {
+    query("UPDATE agents SET sealed_at = clock_timestamp() WHERE incarnation = ANY($1)")
+        .bind(incarnations)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn register(conn: &mut PgConnection, new: &AgentRegistration) -> Outcome<Registered> {
+    lock_cluster(conn).await?;
+    let old: Vec<i64> =
+        query_scalar("SELECT incarnation FROM agents WHERE agent_id = $1 AND sealed_at IS NULL FOR UPDATE")
+            .bind(&new.agent_id)
+            .fetch_all(&mut *conn)
+            .await?;
+    if !old.is_empty() {
+        seal_locked(conn, &old).await?;
+    }
+    query(
+        "INSERT INTO nodes (agent_id, node_id) SELECT $1, coalesce(max(node_id), 0) + 1 FROM nodes
+         ON CONFLICT (agent_id) DO NOTHING",
+    )
+    .bind(&new.agent_id)
+    .execute(&mut *conn)
+    .await?;
+    let (incarnation, node_id): (i64, i32) = query_as(
+        "INSERT INTO agents (agent_id, node_id, grpc_address, http_address, kafka_address, zone, version, lease_ttl_ms,
+                             lease_expires_at)
+         SELECT $1, node_id, $2, $3, $4, $5, $6, $7, clock_timestamp() + $7::bigint * interval '1 ms'
+         FROM nodes WHERE agent_id = $1
+         RETURNING incarnation, node_id",
+    )
+    .bind(&new.agent_id)
+    .bind(&new.grpc_address)
+    .bind(&new.http_address)
+    .bind(&new.kafka_address)
+    .bind(&new.zone)
+    .bind(&new.version)
+    .bind(millis(new.lease_ttl))
+    .fetch_one(&mut *conn)
+    .await?;
+    bump(conn).await?;
+    Ok(Registered {
+        incarnation: Incarnation(incarnation),
+        node_id,
+    })
+}
+
+/// Renews a lease, which no index knows of, and looks for others that expired.
+pub(super) const RENEW: &str = "
+    UPDATE agents SET lease_expires_at = now() + lease_ttl_ms * interval '1 ms'
+    WHERE incarnation = $1 AND sealed_at IS NULL
+    RETURNING (SELECT version FROM cluster),
+              EXISTS (SELECT 1 FROM agents other
+                      WHERE other.sealed_at IS NULL AND other.lease_expires_at < now() AND other.incarnation <> $1)";
+
+/// Renews a lease; says whether leases of others have expired.
+pub(super) async fn renew(conn: &mut PgConnection, incarnation: Incarnation) -> Outcome<(Renewed, bool)> {
+    let renewed: Option<(i64, bool)> = query_as(RENEW).bind(incarnation.0).fetch_optional(conn).await?;
+    let (version, expired) = renewed.ok_or(Error::Sealed(incarnation))?;
+    Ok((
+        Renewed {
+            version: unsigned("the version", version)?,
+            sealed_others: 0,
+        },
+        expired,
+    ))
+}
+
+/// Seals the lives whose lease has expired; `None` when there is nothing to seal now. Waits for nobody: a life that is in
+/// the middle of a commit, or a change by another agent, is left for the next renewal, so that one agent that stands still
+/// within a transaction cannot make the others miss their renewals.
+pub(super) async fn seal_expired(conn: &mut PgConnection) -> Outcome<Option<Renewed>> {
+    let locked: Option<i64> = query_scalar("SELECT version FROM cluster FOR UPDATE SKIP LOCKED")
+        .fetch_optional(&mut *conn)
+        .await?;
+    if locked.is_none() {
+        return Ok(None);
+    }
+    let expired: Vec<i64> = query_scalar(
+        "SELECT incarnation FROM agents WHERE sealed_at IS NULL AND lease_expires_at < now()
+         ORDER BY incarnation FOR UPDATE SKIP LOCKED",
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    if expired.is_empty() {
+        return Ok(None);
+    }
+    seal_locked(conn, &expired).await?;
+    let version = bump(conn).await?;
+    Ok(Some(Renewed {
+        version,
+        sealed_others: u32::try_from(expired.len()).unwrap_or(u32::MAX),
+    }))
+}
+
+pub(super) async fn drain(conn: &mut PgConnection, incarnation: Incarnation) -> Outcome<()> {
+    lock_cluster(conn).await?;
+    let draining: Option<bool> =
+        query_scalar("SELECT draining FROM agents WHERE incarnation = $1 AND sealed_at IS NULL")
+            .bind(incarnation.0)
+            .fetch_optional(&mut *conn)
+            .await?;
+    match draining {
+        None => return Err(Error::Sealed(incarnation).into()),
+        Some(true) => return Ok(()),
+        Some(false) => {}
+    }
+    query("UPDATE agents SET draining = true WHERE incarnation = $1")
+        .bind(incarnation.0)
+        .execute(&mut *conn)
+        .await?;
+    bump(conn).await?;
+    Ok(())
+}
+
+pub(super) async fn seal(conn: &mut PgConnection, incarnation: Incarnation) -> Outcome<()> {
+    lock_cluster(conn).await?;
+    let live: Vec<i64> = query_scalar(
+        "SELECT incarnation FROM agents WHERE incarnation = $1 AND sealed_at IS NULL FOR UPDATE",
+    )
+    .bind(incarnation.0)
+    .fetch_all(&mut *conn)
+    .await?;
+    if !live.is_empty() {
+        seal_locked(conn, &live).await?;
+        bump(conn).await?;
+    }
+    Ok(())
+}
+
+/// Whether the incarnation is sealed; `None` when it was never given.
+pub(super) async fn sealed(conn: &mut PgConnection, incarnation: Incarnation) -> Outcome<Option<bool>> {
+    let sealed = query_scalar("SELECT sealed_at IS NOT NULL FROM agents WHERE incarnation = $1")
+        .bind(incarnation.0)
+        .fetch_optional(conn)
+        .await?;
+    Ok(sealed)
+}
+
+#[derive(sqlx::FromRow)]
+struct LeaseColumns {
+    holder: Option<i64>,
+    epoch: i32,
+    deleted: bool,
+    log_start: i64,
+    rolled: i64,
+    high_watermark: i64,
+    size_bytes: i64,
+    partition: i32,
+    topic_id: Uuid,
+    name: String,
+}
+
+/// A partition's row with its topic, for a write of its holder.
+macro_rules! leased_sql {
+    ($lock:literal) => {
+        concat!(
+            "SELECT p.holder, p.epoch, p.deleted, p.log_start, p.rolled, p.high_watermark, p.size_bytes, p.partition,
+                    t.topic_id, t.name
+             FROM partitions p JOIN topics t ON t.topic_id = p.topic_id WHERE p.id = $1 ",
+            $lock
+        )
+    };
+}
+pub(super) const LEASED_EXCLUSIVE: &str = leased_sql!("FOR NO KEY UPDATE OF p");
+pub(super) const LEASED_SHARED: &str = leased_sql!("FOR SHARE OF p");
+
+/// How the partition's row is locked until the transaction ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Lock {
+    /// The log is about to change.
+    Exclusive,
+    /// Only the lease must stay.
+    Shared,
+}
+
+/// The partition's row, locked, when the lease is in force; it stays in force until the transaction ends.
+pub(super) async fn leased(conn: &mut PgConnection, lease: Lease, lock: Lock) -> Outcome<LeasedRow> {
+    let sealed: Option<bool> =
+        query_scalar("SELECT sealed_at IS NOT NULL FROM agents WHERE incarnation = $1 FOR KEY SHARE")
+            .bind(lease.incarnation.0)
+            .fetch_optional(&mut *conn)
+            .await?;
+    let sql = match lock {
+        Lock::Exclusive => LEASED_EXCLUSIVE,
+        Lock::Shared => LEASED_SHARED,
+    };
+    let row: Option<LeaseColumns> = query_as(sql).bind(lease.partition.0).fetch_optional(conn).await?;
+    let row = row.map(|row| LeasedRow {
+        holder: row.holder.map(Incarnation),
+        epoch: row.epoch,
+        deleted: row.deleted,
+        bounds: LogBounds {
+            log_start: row.log_start,
+            rolled: row.rolled,
+            high_watermark: row.high_watermark,
+            size_bytes: row.size_bytes,
+        },
+        partition: row.partition,
+        topic_id: row.topic_id,
+        topic: row.name,
+    });
+    Ok(check_lease(lease, sealed, row)?)
+}

@@ -1,0 +1,177 @@
+//! The commit of a WAL object: the hottest transaction. Four statements, whatever the number of partitions: the agent's
+//! row, the partitions' rows, the producers' states, and one that writes everything.
+
+use std::collections::HashMap;
+
+use sqlx::{PgConnection, query, query_as};
+
+use crate::{
+    CommitOutcome, Error, Incarnation, ObjectCommit, PartitionUid,
+    decide::{Decision, PartitionRow, Producers, decide, producers_of},
+    failure::Outcome,
+    outcome,
+    producers::ProducerState,
+    rows::signed,
+};
+
+/// The agent's row, kept from being sealed until the end, and what the object's first commit answered.
+pub(super) const LOCK_AGENT: &str = "
+    SELECT a.sealed_at IS NOT NULL, a.forgotten_sequence,
+           (SELECT w.outcome FROM wal_objects w WHERE w.incarnation = $1 AND w.sequence = $2)
+    FROM agents a WHERE a.incarnation = $1 FOR KEY SHARE OF a";
+
+/// The partitions' rows, locked in order.
+pub(super) const LOCK_PARTITIONS: &str = "
+    SELECT id, holder, epoch, log_start, high_watermark, deleted FROM partitions
+    WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
+
+/// The states of (partition, producer) pairs.
+pub(super) const READ_PRODUCERS: &str = "
+    SELECT s.partition_id, s.producer_id, s.epoch, s.batches
+    FROM UNNEST($1::bigint[], $2::bigint[]) AS u (partition_id, producer_id)
+    JOIN producer_state s ON s.partition_id = u.partition_id AND s.producer_id = u.producer_id";
+
+/// Everything that a commit writes. Two commits of the same object at once: the second breaks the key of `wal_objects`,
+/// and run again it finds the first one's outcome.
+pub(super) const WRITE: &str = "
+    WITH new_ranges AS (
+        INSERT INTO ranges (partition_id, end_offset, base_offset, incarnation, sequence, position, length, epoch,
+                            max_timestamp)
+        SELECT u.partition_id, u.end_offset, u.base_offset, $1, $2, u.start, u.length, u.epoch, u.max_timestamp
+        FROM UNNEST($3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::integer[], $9::bigint[])
+             AS u (partition_id, end_offset, base_offset, start, length, epoch, max_timestamp)
+    ), advanced AS (
+        UPDATE partitions p SET high_watermark = u.high_watermark, size_bytes = p.size_bytes + u.added
+        FROM UNNEST($10::bigint[], $11::bigint[], $12::bigint[]) AS u (id, high_watermark, added) WHERE p.id = u.id
+    ), remembered AS (
+        INSERT INTO producer_state (partition_id, producer_id, epoch, batches, last_used)
+        SELECT u.partition_id, u.producer_id, u.epoch, u.batches, date_trunc('minute', now())
+        FROM UNNEST($13::bigint[], $14::bigint[], $15::smallint[], $16::bytea[])
+             AS u (partition_id, producer_id, epoch, batches)
+        ON CONFLICT (partition_id, producer_id)
+        DO UPDATE SET epoch = excluded.epoch, batches = excluded.batches, last_used = excluded.last_used
+    )
+    INSERT INTO wal_objects (incarnation, sequence, size_bytes, live_ranges, outcome, unreferenced_at)
+    VALUES ($1, $2, $17, $18, $19, CASE WHEN $18 = 0 THEN clock_timestamp() END)";
+
+pub(super) async fn commit_object(conn: &mut PgConnection, commit: &ObjectCommit) -> Outcome<CommitOutcome> {
+    let sequence = signed("the sequence", commit.sequence)?;
+    let known: Option<(bool, i64, Option<Vec<u8>>)> = query_as(LOCK_AGENT)
+        .bind(commit.incarnation.0)
+        .bind(sequence)
+        .fetch_optional(&mut *conn)
+        .await?;
+    match known {
+        Some((_, _, Some(bytes))) => return Ok(outcome::decode(&bytes)?),
+        Some((false, forgotten, None)) if sequence <= forgotten => {
+            return Err(outcome::forgotten(commit).into());
+        }
+        Some((false, _, None)) => {}
+        _ => return Err(Error::Sealed(commit.incarnation).into()),
+    }
+    let rows = lock_partitions(conn, commit).await?;
+    let producers = read_producers(conn, commit).await?;
+    let decision = decide(commit, rows, producers);
+    write(conn, commit, sequence, &decision).await?;
+    Ok(decision.outcome())
+}
+
+#[derive(sqlx::FromRow)]
+struct PartitionColumns {
+    id: i64,
+    holder: Option<i64>,
+    epoch: i32,
+    log_start: i64,
+    high_watermark: i64,
+    deleted: bool,
+}
+
+async fn lock_partitions(
+    conn: &mut PgConnection,
+    commit: &ObjectCommit,
+) -> Outcome<HashMap<PartitionUid, PartitionRow>> {
+    let uids: Vec<i64> = commit.partitions.iter().map(|part| part.partition.0).collect();
+    let rows: Vec<PartitionColumns> = query_as(LOCK_PARTITIONS).bind(uids).fetch_all(conn).await?;
+    let rows = rows.into_iter().map(|row| {
+        let PartitionColumns {
+            id,
+            holder,
+            epoch,
+            log_start,
+            high_watermark,
+            deleted,
+        } = row;
+        (
+            PartitionUid(id),
+            PartitionRow {
+                holder: holder.map(Incarnation),
+                epoch,
+                log_start,
+                high_watermark,
+                deleted,
+            },
+        )
+    });
+    Ok(rows.collect())
+}
+
+async fn read_producers(conn: &mut PgConnection, commit: &ObjectCommit) -> Outcome<Producers> {
+    let pairs = producers_of(commit);
+    if pairs.is_empty() {
+        return Ok(Producers::new());
+    }
+    let (partitions, ids): (Vec<i64>, Vec<i64>) =
+        pairs.into_iter().map(|(partition, id)| (partition.0, id)).unzip();
+    let rows: Vec<(i64, i64, i16, Vec<u8>)> = query_as(READ_PRODUCERS)
+        .bind(partitions)
+        .bind(ids)
+        .fetch_all(conn)
+        .await?;
+    let mut producers = Producers::with_capacity(rows.len());
+    for (partition, id, epoch, batches) in rows {
+        producers.insert(
+            (PartitionUid(partition), id),
+            ProducerState::decode(epoch, &batches)?,
+        );
+    }
+    Ok(producers)
+}
+
+async fn write(
+    conn: &mut PgConnection,
+    commit: &ObjectCommit,
+    sequence: i64,
+    decision: &Decision,
+) -> Outcome<()> {
+    let ranges = &decision.ranges;
+    let advances = &decision.advances;
+    let producers = &decision.producers;
+    query(WRITE)
+        .bind(commit.incarnation.0)
+        .bind(sequence)
+        .bind(column(ranges, |range| range.partition.0))
+        .bind(column(ranges, |range| range.end_offset))
+        .bind(column(ranges, |range| range.base_offset))
+        .bind(column(ranges, |range| range.position))
+        .bind(column(ranges, |range| range.length))
+        .bind(column(ranges, |range| range.epoch))
+        .bind(column(ranges, |range| range.max_timestamp))
+        .bind(column(advances, |advance| advance.partition.0))
+        .bind(column(advances, |advance| advance.high_watermark))
+        .bind(column(advances, |advance| advance.added_bytes))
+        .bind(column(producers, |(partition, _, _)| partition.0))
+        .bind(column(producers, |(_, id, _)| *id))
+        .bind(column(producers, |(_, _, state)| state.epoch))
+        .bind(column(producers, |(_, _, state)| state.encode()))
+        .bind(signed("the object's size", commit.size_bytes)?)
+        .bind(i32::try_from(ranges.len()).unwrap_or(i32::MAX))
+        .bind(outcome::encode(&decision.outcome())?)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// One column of the rows, as the array that a statement takes.
+fn column<R, V>(rows: &[R], value: impl Fn(&R) -> V) -> Vec<V> {
+    rows.iter().map(value).collect()
+}

@@ -1,0 +1,320 @@
+//! Tidying in small steps, and which objects may be deleted. Several agents may do it at once: each step takes rows that no
+//! other has locked. The size of a step, [`CHUNK`], stands as a number in the statements, so that plans are made for it.
+
+use std::collections::{BTreeMap, HashSet};
+
+use sqlx::{PgConnection, query, query_as, query_scalar};
+use uuid::Uuid;
+
+use super::{
+    agents::{bump, lock_cluster, sealed},
+    segments::{queue, release_objects},
+};
+use crate::{
+    Error, Garbage, GarbagePolicy, Incarnation,
+    failure::Outcome,
+    garbage::{CHUNK, COUNTED},
+    keys::{parse_wal_key, wal_key},
+    rows::{FreedRange, freed, millis, signed, unsigned},
+};
+
+/// Deletes a chunk of a deleted topic's ranges.
+pub(super) const PURGE_RANGES: &str = "
+    WITH chunk AS MATERIALIZED (
+        SELECT r.partition_id, r.end_offset FROM partitions p JOIN ranges r ON r.partition_id = p.id
+        WHERE p.topic_id = $1 LIMIT 1000)
+    DELETE FROM ranges r USING chunk WHERE r.partition_id = chunk.partition_id AND r.end_offset = chunk.end_offset
+    RETURNING r.end_offset, r.incarnation, r.sequence, r.length";
+
+/// The same for segments.
+pub(super) const PURGE_SEGMENTS: &str = "
+    WITH chunk AS MATERIALIZED (
+        SELECT s.partition_id, s.end_offset FROM partitions p JOIN segments s ON s.partition_id = p.id
+        WHERE p.topic_id = $1 LIMIT 1000)
+    DELETE FROM segments s USING chunk WHERE s.partition_id = chunk.partition_id AND s.end_offset = chunk.end_offset
+    RETURNING s.key";
+
+const PURGE_INTENTS: &str = "
+    WITH chunk AS MATERIALIZED (
+        SELECT i.partition_id, i.base_offset FROM partitions p JOIN segment_intents i ON i.partition_id = p.id
+        WHERE p.topic_id = $1 LIMIT 1000)
+    DELETE FROM segment_intents i USING chunk
+    WHERE i.partition_id = chunk.partition_id AND i.base_offset = chunk.base_offset
+    RETURNING i.key";
+
+const PURGE_PRODUCERS: &str = "
+    WITH chunk AS MATERIALIZED (
+        SELECT s.partition_id, s.producer_id FROM partitions p JOIN producer_state s ON s.partition_id = p.id
+        WHERE p.topic_id = $1 LIMIT 1000)
+    DELETE FROM producer_state s USING chunk
+    WHERE s.partition_id = chunk.partition_id AND s.producer_id = chunk.producer_id";
+
+const PURGE_OFFSETS: &str = "
+    WITH chunk AS MATERIALIZED (
+        SELECT o.partition_id, o.group_id FROM partitions p JOIN consumer_offsets o ON o.partition_id = p.id
+        WHERE p.topic_id = $1 LIMIT 1000)
+    DELETE FROM consumer_offsets o USING chunk
+    WHERE o.partition_id = chunk.partition_id AND o.group_id = chunk.group_id";
+
+/// Forgets a chunk of producers that stored nothing for some time.
+pub(super) const EXPIRE_PRODUCERS: &str = "
+    WITH idle AS MATERIALIZED (
+        SELECT partition_id, producer_id FROM producer_state WHERE last_used <= now() - $1::bigint * interval '1 ms'
+        ORDER BY last_used LIMIT 1000 FOR UPDATE SKIP LOCKED)
+    DELETE FROM producer_state s USING idle
+    WHERE s.partition_id = idle.partition_id AND s.producer_id = idle.producer_id";
+
+/// Objects that nothing references for long enough, oldest first.
+pub(super) const UNREFERENCED: &str = "
+    SELECT key, incarnation, sequence FROM (
+        (SELECT unreferenced_at AS since, NULL AS key, incarnation, sequence FROM wal_objects
+         WHERE unreferenced_at IS NOT NULL AND unreferenced_at <= now() - $1::bigint * interval '1 ms'
+         ORDER BY unreferenced_at LIMIT $2)
+        UNION ALL
+        (SELECT queued_at, key, 0, 0 FROM deletions
+         WHERE queued_at <= now() - $1::bigint * interval '1 ms' ORDER BY queued_at LIMIT $2)
+    ) objects ORDER BY since LIMIT $2";
+
+/// Which WAL objects of an incarnation have a row.
+pub(super) const KNOWN_OBJECTS: &str =
+    "SELECT sequence FROM wal_objects WHERE incarnation = $1 AND sequence = ANY($2::bigint[])";
+
+/// One step of taking the rows of a deleted topic away; says whether there is more.
+pub(super) async fn purge(conn: &mut PgConnection) -> Outcome<bool> {
+    let topic: Option<Uuid> = query_scalar(
+        "SELECT topic_id FROM topics WHERE deleted_at IS NOT NULL AND NOT purged
+         ORDER BY deleted_at LIMIT 1 FOR UPDATE SKIP LOCKED",
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    if let Some(topic_id) = topic
+        && purge_chunk(conn, topic_id).await?
+    {
+        query("DELETE FROM partitions WHERE topic_id = $1")
+            .bind(topic_id)
+            .execute(&mut *conn)
+            .await?;
+        query("UPDATE topics SET purged = true WHERE topic_id = $1")
+            .bind(topic_id)
+            .execute(&mut *conn)
+            .await?;
+    }
+    query(
+        "WITH done AS MATERIALIZED (
+             SELECT topic_id FROM topics t WHERE deleted_at IS NOT NULL AND purged
+             AND NOT EXISTS (SELECT 1 FROM deletions d WHERE d.topic_id = t.topic_id) FOR UPDATE SKIP LOCKED)
+         DELETE FROM topics t USING done WHERE t.topic_id = done.topic_id",
+    )
+    .execute(conn)
+    .await?;
+    Ok(topic.is_some())
+}
+
+/// A chunk of each table for one topic; true when nothing is left.
+async fn purge_chunk(conn: &mut PgConnection, topic_id: Uuid) -> Outcome<bool> {
+    let ranges: Vec<FreedRange> = query_as(PURGE_RANGES)
+        .bind(topic_id)
+        .fetch_all(&mut *conn)
+        .await?;
+    release_objects(conn, &freed(&ranges)).await?;
+    let mut rows = ranges.len();
+    for sql in [PURGE_SEGMENTS, PURGE_INTENTS] {
+        let keys: Vec<String> = query_scalar(sql).bind(topic_id).fetch_all(&mut *conn).await?;
+        queue(conn, topic_id, &keys).await?;
+        rows += keys.len();
+    }
+    for sql in [PURGE_PRODUCERS, PURGE_OFFSETS] {
+        let deleted = query(sql).bind(topic_id).execute(&mut *conn).await?;
+        rows += usize::try_from(deleted.rows_affected()).unwrap_or(usize::MAX);
+    }
+    Ok(rows == 0)
+}
+
+/// Forgets producers that stored nothing for the policy's time.
+pub(super) async fn expire_producers(conn: &mut PgConnection, policy: &GarbagePolicy) -> Outcome<bool> {
+    let deleted = query(EXPIRE_PRODUCERS)
+        .bind(millis(policy.producer_expiry))
+        .execute(conn)
+        .await?;
+    Ok(i64::try_from(deleted.rows_affected()).unwrap_or(i64::MAX) >= CHUNK)
+}
+
+/// Forgets the offsets, and then the rows, of groups without members that committed nothing for the policy's time.
+pub(super) async fn expire_offsets(conn: &mut PgConnection, policy: &GarbagePolicy) -> Outcome<bool> {
+    let retention = millis(policy.offsets_retention);
+    let groups: Vec<String> = query_scalar(
+        "SELECT group_id FROM consumer_groups
+         WHERE idle_since IS NOT NULL AND idle_since <= now() - $1::bigint * interval '1 ms'
+         ORDER BY idle_since LIMIT 1000 FOR UPDATE SKIP LOCKED",
+    )
+    .bind(retention)
+    .fetch_all(&mut *conn)
+    .await?;
+    if groups.is_empty() {
+        return Ok(false);
+    }
+    query(
+        "DELETE FROM consumer_offsets
+         WHERE group_id = ANY($1) AND committed_at <= now() - $2::bigint * interval '1 ms'",
+    )
+    .bind(&groups)
+    .bind(retention)
+    .execute(&mut *conn)
+    .await?;
+    // Looked at again when the next offset is due, so that they do not stand before others.
+    query(
+        "UPDATE consumer_groups g SET idle_since = o.next
+         FROM (SELECT group_id, min(committed_at) AS next FROM consumer_offsets WHERE group_id = ANY($1) GROUP BY group_id) o
+         WHERE g.group_id = o.group_id",
+    )
+    .bind(&groups)
+    .execute(&mut *conn)
+    .await?;
+    query(
+        "DELETE FROM consumer_groups g WHERE group_id = ANY($1)
+         AND NOT EXISTS (SELECT 1 FROM consumer_offsets o WHERE o.group_id = g.group_id)",
+    )
+    .bind(&groups)
+    .execute(conn)
+    .await?;
+    Ok(i64::try_from(groups.len()).unwrap_or(i64::MAX) >= CHUNK)
+}
+
+/// The objects to delete now, and how many wait.
+pub(super) async fn unreferenced(
+    conn: &mut PgConnection,
+    policy: &GarbagePolicy,
+    limit: usize,
+) -> Outcome<Garbage> {
+    let grace = millis(policy.object_grace);
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let found: Vec<(Option<String>, i64, i64)> = query_as(UNREFERENCED)
+        .bind(grace)
+        .bind(limit)
+        .fetch_all(&mut *conn)
+        .await?;
+    let mut keys = Vec::with_capacity(found.len());
+    for (key, incarnation, sequence) in found {
+        keys.push(match key {
+            Some(key) => key,
+            None => wal_key(Incarnation(incarnation), unsigned("a sequence", sequence)?),
+        });
+    }
+    let waiting: i64 = query_scalar(
+        "SELECT (SELECT count(*) FROM (SELECT 1 FROM wal_objects WHERE unreferenced_at IS NOT NULL
+                 AND unreferenced_at > now() - $1::bigint * interval '1 ms' LIMIT $2) w)
+              + (SELECT count(*) FROM (SELECT 1 FROM deletions
+                 WHERE queued_at > now() - $1::bigint * interval '1 ms' LIMIT $2) d)",
+    )
+    .bind(grace)
+    .bind(COUNTED)
+    .fetch_one(conn)
+    .await?;
+    let more = limit > 0 && i64::try_from(keys.len()).unwrap_or(i64::MAX) >= limit;
+    Ok(Garbage {
+        keys,
+        waiting: unsigned("a count", waiting)?,
+        more,
+    })
+}
+
+pub(super) async fn confirm(conn: &mut PgConnection, keys: &[String]) -> Outcome<()> {
+    let mut wal: Vec<(i64, i64)> = Vec::new();
+    let mut named: Vec<&str> = Vec::new();
+    for key in keys {
+        match parse_wal_key(key) {
+            Some((incarnation, sequence)) => wal.push((incarnation.0, signed("the sequence", sequence)?)),
+            None => named.push(key),
+        }
+    }
+    if !named.is_empty() {
+        // In order, so that two confirmations of the same keys do not wait in a circle.
+        query(
+            "WITH gone AS MATERIALIZED (SELECT key FROM deletions WHERE key = ANY($1) ORDER BY key FOR UPDATE)
+             DELETE FROM deletions d USING gone WHERE d.key = gone.key",
+        )
+        .bind(&named)
+        .execute(&mut *conn)
+        .await?;
+    }
+    if wal.is_empty() {
+        return Ok(());
+    }
+    let (incarnations, sequences): (Vec<i64>, Vec<i64>) = wal.into_iter().unzip();
+    let gone: Vec<(i64, i64)> = query_as(
+        "WITH gone AS MATERIALIZED (
+             SELECT w.incarnation, w.sequence FROM UNNEST($1::bigint[], $2::bigint[]) AS u (incarnation, sequence)
+             JOIN wal_objects w ON w.incarnation = u.incarnation AND w.sequence = u.sequence
+             WHERE w.live_ranges = 0 ORDER BY w.incarnation, w.sequence FOR UPDATE OF w)
+         DELETE FROM wal_objects w USING gone WHERE w.incarnation = gone.incarnation AND w.sequence = gone.sequence
+         RETURNING w.incarnation, w.sequence",
+    )
+    .bind(incarnations)
+    .bind(sequences)
+    .fetch_all(&mut *conn)
+    .await?;
+    remember_forgotten(conn, &gone).await
+}
+
+/// Keeps, for each life, the greatest sequence that is gone.
+async fn remember_forgotten(conn: &mut PgConnection, gone: &[(i64, i64)]) -> Outcome<()> {
+    let mut greatest: BTreeMap<i64, i64> = BTreeMap::new();
+    for &(incarnation, sequence) in gone {
+        let entry = greatest.entry(incarnation).or_insert(sequence);
+        *entry = sequence.max(*entry);
+    }
+    for (incarnation, sequence) in greatest {
+        query(
+            "UPDATE agents SET forgotten_sequence = greatest(forgotten_sequence, $2) WHERE incarnation = $1",
+        )
+        .bind(incarnation)
+        .bind(sequence)
+        .execute(&mut *conn)
+        .await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn orphans(
+    conn: &mut PgConnection,
+    incarnation: Incarnation,
+    sequences: &[u64],
+) -> Outcome<Vec<u64>> {
+    if sealed(conn, incarnation).await? != Some(true) {
+        return Err(Error::NotSealed(incarnation).into());
+    }
+    let asked: Vec<i64> = sequences
+        .iter()
+        .filter_map(|&sequence| i64::try_from(sequence).ok())
+        .collect();
+    let known: Vec<i64> = query_scalar(KNOWN_OBJECTS)
+        .bind(incarnation.0)
+        .bind(asked)
+        .fetch_all(conn)
+        .await?;
+    let known: HashSet<u64> = known
+        .into_iter()
+        .filter_map(|sequence| u64::try_from(sequence).ok())
+        .collect();
+    Ok(sequences
+        .iter()
+        .copied()
+        .filter(|sequence| !known.contains(sequence))
+        .collect())
+}
+
+pub(super) async fn mark_swept(conn: &mut PgConnection, incarnation: Incarnation) -> Outcome<()> {
+    lock_cluster(conn).await?;
+    if sealed(conn, incarnation).await? != Some(true) {
+        return Err(Error::NotSealed(incarnation).into());
+    }
+    let swept =
+        query("UPDATE agents SET swept_at = clock_timestamp() WHERE incarnation = $1 AND swept_at IS NULL")
+            .bind(incarnation.0)
+            .execute(&mut *conn)
+            .await?;
+    if swept.rows_affected() > 0 {
+        bump(conn).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,212 @@
+//! Consumer groups and their offsets. Writes hold the slot's row FOR SHARE: the lease stays, groups of one slot do not wait
+//! for each other.
+
+use std::collections::{BTreeMap, HashSet};
+
+use sqlx::{PgConnection, query, query_as, query_scalar};
+
+use super::agents::{Lock, leased};
+use crate::{
+    CommittedOffset, Error, GroupQuery, GroupRecord, GroupWrite, Lease, OffsetCommit, OffsetOutcome,
+    OffsetToCommit, PartitionUid, failure::Outcome, rows::check_slot,
+};
+
+/// Writes offsets; partitions that are gone are left out.
+pub(super) const WRITE_OFFSETS: &str = "
+    INSERT INTO consumer_offsets (group_id, partition_id, committed_offset, leader_epoch, metadata, committed_at)
+    SELECT $1, p.id, u.committed_offset, u.leader_epoch, u.metadata, clock_timestamp()
+    FROM UNNEST($2::bigint[], $3::bigint[], $4::integer[], $5::text[])
+         AS u (id, committed_offset, leader_epoch, metadata)
+    JOIN partitions p ON p.id = u.id AND NOT p.deleted
+    ON CONFLICT (group_id, partition_id) DO UPDATE SET committed_offset = excluded.committed_offset,
+        leader_epoch = excluded.leader_epoch, metadata = excluded.metadata, committed_at = excluded.committed_at
+    RETURNING partition_id";
+
+/// What a group has committed.
+pub(super) const FETCH_OFFSETS: &str = "
+    SELECT t.name, p.partition, p.id, o.committed_offset, o.leader_epoch, o.metadata,
+           (extract(epoch FROM o.committed_at) * 1000)::bigint AS committed_at
+    FROM consumer_offsets o
+    JOIN partitions p ON p.id = o.partition_id AND NOT p.deleted
+    JOIN topics t ON t.topic_id = p.topic_id
+    WHERE o.group_id = $1 ORDER BY t.name COLLATE \"C\", p.partition";
+
+/// The groups of a coordinator slot.
+pub(super) const GROUPS_OF_SLOT: &str = "
+    SELECT group_id, slot, generation, state FROM consumer_groups WHERE slot = $1 ORDER BY group_id COLLATE \"C\"";
+
+pub(super) async fn groups(conn: &mut PgConnection, which: &GroupQuery) -> Outcome<Vec<GroupRecord>> {
+    type Columns = (String, i32, i32, Vec<u8>);
+    let rows: Vec<Columns> = match which {
+        GroupQuery::Slot(slot) => query_as(GROUPS_OF_SLOT).bind(slot).fetch_all(conn).await?,
+        GroupQuery::All => query_as(
+            "SELECT group_id, slot, generation, state FROM consumer_groups ORDER BY group_id COLLATE \"C\"",
+        )
+        .fetch_all(conn)
+        .await?,
+        GroupQuery::Id(group_id) => {
+            query_as("SELECT group_id, slot, generation, state FROM consumer_groups WHERE group_id = $1")
+                .bind(group_id)
+                .fetch_all(conn)
+                .await?
+        }
+    };
+    let records = rows
+        .into_iter()
+        .map(|(group_id, slot, generation, state)| GroupRecord {
+            group_id,
+            slot,
+            generation,
+            state,
+        });
+    Ok(records.collect())
+}
+
+/// The generation stored, its row locked.
+async fn lock_generation(conn: &mut PgConnection, group_id: &str) -> Outcome<Option<i32>> {
+    let stored = query_scalar("SELECT generation FROM consumer_groups WHERE group_id = $1 FOR NO KEY UPDATE")
+        .bind(group_id)
+        .fetch_optional(conn)
+        .await?;
+    Ok(stored)
+}
+
+pub(super) async fn put(conn: &mut PgConnection, lease: Lease, group: &GroupWrite) -> Outcome<()> {
+    check_slot(lease, &leased(conn, lease, Lock::Shared).await?, group.slot)?;
+    if let Some(stored) = lock_generation(conn, &group.group_id).await?
+        && group.generation < stored
+    {
+        return Err(Error::IllegalGeneration {
+            given: group.generation,
+            stored,
+        }
+        .into());
+    }
+    let Some(state) = &group.state else {
+        query("DELETE FROM consumer_offsets WHERE group_id = $1")
+            .bind(&group.group_id)
+            .execute(&mut *conn)
+            .await?;
+        query("DELETE FROM consumer_groups WHERE group_id = $1")
+            .bind(&group.group_id)
+            .execute(conn)
+            .await?;
+        return Ok(());
+    };
+    let written = query(
+        "INSERT INTO consumer_groups (group_id, slot, generation, state, updated_at, idle_since)
+         VALUES ($1, $2, $3, $4, clock_timestamp(), CASE WHEN length($4) = 0 THEN clock_timestamp() END)
+         ON CONFLICT (group_id) DO UPDATE SET slot = excluded.slot, generation = excluded.generation,
+             state = excluded.state, updated_at = excluded.updated_at, idle_since = excluded.idle_since
+         WHERE consumer_groups.generation <= excluded.generation",
+    )
+    .bind(&group.group_id)
+    .bind(group.slot)
+    .bind(group.generation)
+    .bind(state)
+    .execute(&mut *conn)
+    .await?;
+    if written.rows_affected() == 0 {
+        // Somebody put the group's first row since it was looked for, in a later generation.
+        let stored = lock_generation(conn, &group.group_id)
+            .await?
+            .unwrap_or(group.generation);
+        return Err(Error::IllegalGeneration {
+            given: group.generation,
+            stored,
+        }
+        .into());
+    }
+    Ok(())
+}
+
+pub(super) async fn commit_offsets(
+    conn: &mut PgConnection,
+    lease: Lease,
+    commit: &OffsetCommit,
+) -> Outcome<Vec<OffsetOutcome>> {
+    check_slot(lease, &leased(conn, lease, Lock::Shared).await?, commit.slot)?;
+    let mut stored = lock_generation(conn, &commit.group_id).await?;
+    if stored.is_none() && commit.generation.is_none() {
+        let generation: i32 = query_scalar(
+            "INSERT INTO consumer_groups (group_id, slot, generation, state, idle_since)
+             VALUES ($1, $2, 0, '', clock_timestamp())
+             ON CONFLICT (group_id) DO UPDATE SET slot = consumer_groups.slot RETURNING generation",
+        )
+        .bind(&commit.group_id)
+        .bind(commit.slot)
+        .fetch_one(&mut *conn)
+        .await?;
+        stored = Some(generation);
+    }
+    if let Some(given) = commit.generation
+        && stored != Some(given)
+    {
+        return Err(Error::IllegalGeneration {
+            given,
+            stored: stored.unwrap_or(-1),
+        }
+        .into());
+    }
+    let written = write_offsets(conn, commit).await?;
+    let outcomes = commit.offsets.iter().map(|offset| {
+        let there = written.contains(&offset.partition.0);
+        if there {
+            OffsetOutcome::Committed
+        } else {
+            OffsetOutcome::UnknownPartition
+        }
+    });
+    Ok(outcomes.collect())
+}
+
+/// Writes the offsets and returns whose partition is there. Of several for one partition the last counts.
+async fn write_offsets(conn: &mut PgConnection, commit: &OffsetCommit) -> Outcome<HashSet<i64>> {
+    let last: BTreeMap<i64, &OffsetToCommit> = commit
+        .offsets
+        .iter()
+        .map(|offset| (offset.partition.0, offset))
+        .collect();
+    let written: Vec<i64> = query_scalar(WRITE_OFFSETS)
+        .bind(&commit.group_id)
+        .bind(last.keys().copied().collect::<Vec<_>>())
+        .bind(last.values().map(|offset| offset.offset).collect::<Vec<_>>())
+        .bind(
+            last.values()
+                .map(|offset| offset.leader_epoch)
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            last.values()
+                .map(|offset| offset.metadata.as_str())
+                .collect::<Vec<_>>(),
+        )
+        .fetch_all(conn)
+        .await?;
+    Ok(written.into_iter().collect())
+}
+
+#[derive(sqlx::FromRow)]
+struct OffsetColumns {
+    name: String,
+    partition: i32,
+    id: i64,
+    committed_offset: i64,
+    leader_epoch: i32,
+    metadata: String,
+    committed_at: i64,
+}
+
+pub(super) async fn fetch_offsets(conn: &mut PgConnection, group_id: &str) -> Outcome<Vec<CommittedOffset>> {
+    let rows: Vec<OffsetColumns> = query_as(FETCH_OFFSETS).bind(group_id).fetch_all(conn).await?;
+    let offsets = rows.into_iter().map(|row| CommittedOffset {
+        topic: row.name,
+        partition: row.partition,
+        uid: PartitionUid(row.id),
+        offset: row.committed_offset,
+        leader_epoch: row.leader_epoch,
+        metadata: row.metadata,
+        committed_at_ms: row.committed_at,
+    });
+    Ok(offsets.collect())
+}

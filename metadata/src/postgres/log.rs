@@ -1,0 +1,177 @@
+//! Reading the log: bounds, and where the records from an offset or a time on lie. One statement each, so that bounds and
+//! spans are of one moment; an offset is located by a range scan of an index.
+
+use sqlx::{PgConnection, query_as, query_scalar};
+
+use crate::{
+    Error, Incarnation, LogBounds, LogPosition, LogSpan, LogView, PartitionUid, Place,
+    failure::Outcome,
+    rows::{MAX_SPANS, unsigned},
+};
+
+/// The statement that reads from the offset that the expression `$from` gives.
+macro_rules! read_sql {
+    ($from:literal) => {
+        concat!(
+            "SELECT p.log_start, p.rolled, p.high_watermark, p.size_bytes,
+                    (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms,
+                    s.base_offset, s.end_offset, s.max_timestamp, s.epoch, s.key, s.incarnation, s.sequence, s.start, s.size
+             FROM partitions p
+             CROSS JOIN LATERAL (SELECT ",
+            $from,
+            " AS first OFFSET 0) f -- OFFSET 0: computed once
+             LEFT JOIN LATERAL (
+                 (SELECT base_offset, end_offset, max_timestamp, 0 AS epoch, key,
+                         0::bigint AS incarnation, 0::bigint AS sequence, 0::bigint AS start, size_bytes AS size
+                  FROM segments WHERE partition_id = p.id AND end_offset > f.first ORDER BY end_offset LIMIT $3)
+                 UNION ALL
+                 (SELECT base_offset, end_offset, max_timestamp, epoch, NULL, incarnation, sequence, position, length
+                  FROM ranges WHERE partition_id = p.id AND end_offset > f.first ORDER BY end_offset LIMIT $3)
+                 ORDER BY end_offset LIMIT $3
+             ) s ON true
+             WHERE p.id = $1 AND NOT p.deleted ORDER BY s.end_offset"
+        )
+    };
+}
+
+/// From an offset on.
+pub(super) const READ_OFFSET: &str = read_sql!("greatest(p.log_start, $2::bigint)");
+
+/// From the first span on that reaches a time. `end_offset - 1` lies in that span, so the index alone answers.
+pub(super) const READ_TIMESTAMP: &str = read_sql!(
+    "greatest(p.log_start, coalesce(
+        (SELECT end_offset - 1 FROM segments WHERE partition_id = p.id AND end_offset > p.log_start
+         AND max_timestamp >= $2::bigint ORDER BY end_offset LIMIT 1),
+        (SELECT end_offset - 1 FROM ranges WHERE partition_id = p.id AND end_offset > p.log_start
+         AND max_timestamp >= $2::bigint ORDER BY end_offset LIMIT 1),
+        p.high_watermark))"
+);
+
+/// The bounds of partitions, in the order asked.
+pub(super) const BOUNDS: &str = "
+    SELECT p.id, p.log_start, p.rolled, p.high_watermark, p.size_bytes
+    FROM UNNEST($1::bigint[]) WITH ORDINALITY AS u (id, n) JOIN partitions p ON p.id = u.id AND NOT p.deleted
+    ORDER BY u.n";
+
+pub(super) async fn allocate_producer_id(conn: &mut PgConnection) -> Outcome<i64> {
+    Ok(query_scalar("SELECT nextval('producer_ids')")
+        .fetch_one(conn)
+        .await?)
+}
+
+pub(super) async fn bounds(
+    conn: &mut PgConnection,
+    partitions: &[PartitionUid],
+) -> Outcome<Vec<(PartitionUid, LogBounds)>> {
+    let uids: Vec<i64> = partitions.iter().map(|uid| uid.0).collect();
+    let rows: Vec<(i64, i64, i64, i64, i64)> = query_as(BOUNDS).bind(uids).fetch_all(conn).await?;
+    let found = rows
+        .into_iter()
+        .map(|(uid, log_start, rolled, high_watermark, size_bytes)| {
+            (
+                PartitionUid(uid),
+                LogBounds {
+                    log_start,
+                    rolled,
+                    high_watermark,
+                    size_bytes,
+                },
+            )
+        });
+    Ok(found.collect())
+}
+
+#[derive(sqlx::FromRow)]
+struct BoundsColumns {
+    log_start: i64,
+    rolled: i64,
+    high_watermark: i64,
+    size_bytes: i64,
+    now_ms: i64,
+    #[sqlx(flatten)]
+    span: SpanColumns,
+}
+
+/// All `NULL` when the partition has no span from there on.
+#[derive(sqlx::FromRow)]
+struct SpanColumns {
+    base_offset: Option<i64>,
+    end_offset: Option<i64>,
+    max_timestamp: Option<i64>,
+    epoch: Option<i32>,
+    key: Option<String>,
+    incarnation: Option<i64>,
+    sequence: Option<i64>,
+    start: Option<i64>,
+    size: Option<i64>,
+}
+
+impl SpanColumns {
+    fn into_span(self) -> Outcome<Option<LogSpan>> {
+        let (Some(base_offset), Some(end_offset), Some(max_timestamp), Some(epoch), Some(size)) = (
+            self.base_offset,
+            self.end_offset,
+            self.max_timestamp,
+            self.epoch,
+            self.size,
+        ) else {
+            return Ok(None);
+        };
+        let size = unsigned("a size", size)?;
+        let place = match self.key {
+            Some(key) => Place::Segment {
+                key,
+                size_bytes: size,
+            },
+            None => Place::Wal {
+                incarnation: Incarnation(self.incarnation.unwrap_or_default()),
+                sequence: unsigned("a sequence", self.sequence.unwrap_or_default())?,
+                position: unsigned("a position", self.start.unwrap_or_default())?,
+                length: size,
+            },
+        };
+        Ok(Some(LogSpan {
+            base_offset,
+            end_offset,
+            max_timestamp,
+            epoch,
+            place,
+        }))
+    }
+}
+
+pub(super) async fn read(
+    conn: &mut PgConnection,
+    uid: PartitionUid,
+    from: LogPosition,
+    limit: usize,
+) -> Outcome<LogView> {
+    let (sql, from) = match from {
+        LogPosition::Offset(offset) => (READ_OFFSET, offset),
+        LogPosition::Timestamp(timestamp) => (READ_TIMESTAMP, timestamp),
+    };
+    let limit = i64::try_from(limit.min(MAX_SPANS)).unwrap_or(i64::MAX);
+    let rows: Vec<BoundsColumns> = query_as(sql)
+        .bind(uid.0)
+        .bind(from)
+        .bind(limit)
+        .fetch_all(conn)
+        .await?;
+    let first = rows.first().ok_or(Error::UnknownPartition(uid))?;
+    let bounds = LogBounds {
+        log_start: first.log_start,
+        rolled: first.rolled,
+        high_watermark: first.high_watermark,
+        size_bytes: first.size_bytes,
+    };
+    let now_ms = first.now_ms;
+    let mut spans = Vec::with_capacity(rows.len());
+    for row in rows {
+        spans.extend(row.span.into_span()?);
+    }
+    Ok(LogView {
+        bounds,
+        spans,
+        now_ms,
+    })
+}

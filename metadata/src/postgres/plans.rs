@@ -1,0 +1,257 @@
+//! The plans of the hot queries on a representative volume: every one an index scan, nothing that grows is read whole. With
+//! `UPDATE_DOCS=1` the plans' shape is written to `docs/metadata-queries.md`.
+
+mod queries;
+
+use std::{fmt::Write, time::Duration};
+
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
+use streamhouse_testkit::Postgres;
+
+use self::queries::Hot;
+use crate::{
+    ConnectOptions,
+    conformance::fixture::{agent, leases, object, sequenced, topic},
+    connect, migrate,
+    tests::support::{database, options},
+};
+
+/// Tables that grow with partitions, records, producers or groups.
+const GROWING: [&str; 9] = [
+    "partitions",
+    "wal_objects",
+    "ranges",
+    "segments",
+    "segment_intents",
+    "deletions",
+    "producer_state",
+    "consumer_groups",
+    "consumer_offsets",
+];
+
+/// A representative volume.
+const FILL: &str = include_str!("plans/fill.sql");
+
+/// The plan of a query, for these arguments or (`generic`) for any.
+async fn plan(conn: &mut PgConnection, hot: &Hot, generic: bool) -> Value {
+    let mode = if generic {
+        "force_generic_plan"
+    } else {
+        "force_custom_plan"
+    };
+    let prepare = format!(
+        "SET plan_cache_mode = {mode}; DEALLOCATE ALL; PREPARE hot AS {}",
+        hot.sql
+    );
+    conn.execute(sqlx::raw_sql(AssertSqlSafe(prepare))).await.unwrap();
+    // A subquery is no argument; its value is.
+    let mut arguments = hot.arguments.clone();
+    if let Some(end) = arguments.find(")").filter(|_| arguments.starts_with("(SELECT")) {
+        let value = format!("SELECT {}::text", &arguments[..=end]);
+        let value: String = sqlx::query_scalar(AssertSqlSafe(value))
+            .persistent(false)
+            .fetch_one(&mut *conn)
+            .await
+            .unwrap();
+        arguments = format!("'{value}'{}", &arguments[end + 1..]);
+    }
+    let explain = format!("EXPLAIN (FORMAT JSON, COSTS OFF) EXECUTE hot ({arguments})");
+    let row = conn
+        .fetch_one(sqlx::raw_sql(AssertSqlSafe(explain)))
+        .await
+        .unwrap();
+    let json: String = row.try_get_unchecked(0).unwrap();
+    serde_json::from_str::<Value>(&json).unwrap()[0]["Plan"].clone()
+}
+
+fn text<'a>(node: &'a Value, field: &str) -> &'a str {
+    node[field].as_str().unwrap_or_default()
+}
+
+/// Calls `visit` with every node and its depth.
+fn walk(node: &Value, depth: usize, visit: &mut impl FnMut(&Value, usize)) {
+    visit(node, depth);
+    for child in node["Plans"].as_array().into_iter().flatten() {
+        walk(child, depth + 1, visit);
+    }
+}
+
+/// What is wrong with a plan, if anything is.
+fn complaints(hot: &Hot, plan: &Value) -> Vec<String> {
+    let (mut used, mut wrong) = (Vec::new(), Vec::new());
+    walk(plan, 0, &mut |node, _| {
+        used.push(text(node, "Index Name").to_owned());
+        let relation = text(node, "Relation Name");
+        if text(node, "Node Type") == "Seq Scan" && GROWING.contains(&relation) {
+            wrong.push(format!("{}: reads all of {relation}", hot.name));
+        }
+        let ordered = matches!(
+            text(node, "Node Type"),
+            "Index Scan" | "Index Only Scan" | "Bitmap Index Scan"
+        );
+        if ordered && node["Index Cond"].is_null() && GROWING.contains(&relation) {
+            wrong.push(format!("{}: reads all of {}", hot.name, text(node, "Index Name")));
+        }
+    });
+    wrong.extend(
+        hot.indexes
+            .iter()
+            .filter(|index| !used.iter().any(|used| used == *index))
+            .map(|index| format!("{}: does not use {index}", hot.name)),
+    );
+    wrong
+}
+
+/// The plan's shape, one node a line.
+fn shape(plan: &Value) -> String {
+    let mut lines = String::new();
+    walk(plan, 0, &mut |node, depth| {
+        let operation = text(node, "Operation");
+        let kind = if operation.is_empty() {
+            text(node, "Node Type")
+        } else {
+            operation
+        };
+        write!(lines, "{}{kind}", "  ".repeat(depth)).unwrap();
+        for (label, field) in [
+            ("using", "Index Name"),
+            ("on", "Relation Name"),
+            ("as", "CTE Name"),
+            ("calls", "Function Name"),
+        ] {
+            if !text(node, field).is_empty() {
+                write!(lines, " {label} {}", text(node, field)).unwrap();
+            }
+        }
+        if !text(node, "Index Cond").is_empty() {
+            // Lists of a hundred ids say nothing.
+            let condition = text(node, "Index Cond");
+            let short = condition
+                .find('{')
+                .and_then(|from| Some((from, condition.find('}')?)));
+            let condition = match short {
+                Some((from, to)) => format!("{}…{}", &condition[..=from], &condition[to..]),
+                None => condition.to_owned(),
+            };
+            write!(lines, " {condition}").unwrap();
+        }
+        lines.push('\n');
+    });
+    lines
+}
+
+#[tokio::test]
+async fn every_hot_query_is_answered_by_an_index() {
+    // As the store's connections are set, but patient.
+    let patient = ConnectOptions {
+        statement_timeout: Duration::from_secs(300),
+        ..options()
+    };
+    let settings = super::settings(&database().await, &patient).unwrap();
+    let mut conn = PgConnection::connect_with(&settings).await.unwrap();
+    conn.execute(sqlx::raw_sql(FILL)).await.unwrap();
+    conn.execute("VACUUM ANALYZE").await.unwrap();
+    let mut page = String::from(INTRODUCTION);
+    let mut wrong = Vec::new();
+    for hot in queries::all() {
+        let custom = plan(&mut conn, &hot, false).await;
+        let generic = plan(&mut conn, &hot, true).await;
+        for (mode, plan) in [("custom", &custom), ("generic", &generic)] {
+            let found = complaints(&hot, plan);
+            if !found.is_empty() {
+                wrong.push(format!("{mode}: {}\n{}", found.join("; "), shape(plan)));
+            }
+        }
+        write!(
+            page,
+            "\n## {}\n\n```sql\n{}\n```\n\n```text\n{}```\n",
+            hot.name,
+            unindent(hot.sql),
+            shape(&custom)
+        )
+        .unwrap();
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metadata-queries.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path, page).unwrap();
+        return;
+    }
+    let written = std::fs::read_to_string(path).unwrap();
+    for hot in queries::all() {
+        let there = written.contains(&unindent(hot.sql));
+        assert!(
+            there,
+            "docs/metadata-queries.md does not show {:?} as it is: run this test with UPDATE_DOCS=1",
+            hot.name
+        );
+    }
+}
+
+const INTRODUCTION: &str = "# The hot queries of the metadata store\n
+What PostgreSQL does for each statement that runs often, on 10,000 partitions, 200,000 WAL ranges, 44,000 WAL objects,
+300,000 segments, 100,000 producer states and 100,000 group offsets. Written by the test `every_hot_query_is_answered_by_an_index`
+(`UPDATE_DOCS=1 cargo test -p streamhouse-metadata --lib plans`), which also fails when one of them reads a growing table or
+index whole, with the plan for its arguments or with the generic one.\n";
+
+/// The text without the indentation that all its lines share.
+fn unindent(sql: &str) -> String {
+    let lines: Vec<&str> = sql.lines().filter(|line| !line.trim().is_empty()).collect();
+    let shared = lines
+        .iter()
+        .skip(usize::from(!sql.starts_with('\n')))
+        .map(|line| line.len() - line.trim_start().len())
+        .min();
+    let cut = |line: &&str| {
+        line.chars()
+            .skip(shared.unwrap_or(0).min(line.len() - line.trim_start().len()))
+            .collect::<String>()
+    };
+    lines.iter().map(cut).collect::<Vec<_>>().join("\n")
+}
+
+/// The updates of the hot path stay in their pages and touch no index.
+#[tokio::test]
+async fn hot_rows_are_updated_in_place() {
+    // A server of its own: a long transaction in any database of a server delays what is cleaned up in the others.
+    let server = Postgres::start().unwrap();
+    let url = server.create_database("metadata").unwrap();
+    migrate(&url).await.unwrap();
+    let store = connect(&url, &options()).await.unwrap();
+    let life = agent(&store, "agent-0").await.incarnation;
+    let leases = leases(&topic(&store, "orders", 16).await);
+    for sequence in 0..200_u64 {
+        let batch = [sequenced(1, i32::try_from(sequence).unwrap(), 1)];
+        let parts: Vec<_> = leases.iter().map(|lease| (*lease, &batch[..])).collect();
+        store
+            .commit_object(&object(life, sequence, &parts))
+            .await
+            .unwrap();
+        store.renew(life).await.unwrap();
+    }
+    let mut conn = PgConnection::connect(&url).await.unwrap();
+    for (table, updates) in [
+        ("partitions", 200 * 16),
+        ("producer_state", 199 * 16),
+        ("agents", 200),
+    ] {
+        let counts = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = $1";
+        // The server counts with a delay.
+        let (all, in_place): (i64, i64) = loop {
+            let counted: (i64, i64) = sqlx::query_as(counts)
+                .bind(table)
+                .fetch_one(&mut conn)
+                .await
+                .unwrap();
+            if counted.0 >= updates {
+                break counted;
+            }
+            store.ping().await.unwrap();
+        };
+        assert!(
+            in_place * 100 >= all * 95,
+            "{table}: {in_place} of {all} updates in place"
+        );
+    }
+}

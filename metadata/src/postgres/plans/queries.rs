@@ -1,0 +1,197 @@
+//! The hot queries as the store sends them, with arguments and the indexes that they must use.
+
+use super::super::{agents, commit, garbage, groups, log, segments};
+
+/// A query, its arguments as SQL, and the indexes that it must use.
+pub(super) struct Hot {
+    pub(super) name: &'static str,
+    pub(super) sql: &'static str,
+    pub(super) arguments: String,
+    pub(super) indexes: &'static [&'static str],
+}
+
+fn hot(name: &'static str, sql: &'static str, arguments: &[&str], indexes: &'static [&'static str]) -> Hot {
+    Hot {
+        name,
+        sql,
+        arguments: arguments.join(", "),
+        indexes,
+    }
+}
+
+/// The array `from..from + 100`.
+fn numbers(from: i64) -> String {
+    let list: Vec<String> = (from..from + 100).map(|n| n.to_string()).collect();
+    format!("'{{{}}}'", list.join(","))
+}
+
+/// The array that holds a value a hundred times.
+fn same(value: &str) -> String {
+    format!("'{{{}}}'", vec![value; 100].join(","))
+}
+
+/// Every hot query.
+pub(super) fn all() -> Vec<Hot> {
+    [commits(), reads(), leases(), rolls(), garbage(), groups()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn commits() -> Vec<Hot> {
+    let (uids, ones, ends, producers) = (numbers(500), same("1"), same("400000"), same("\\\\x00"));
+    let write = [
+        "1", "99999", &uids, &ends, &ones, &ones, &ones, &ones, &ones, &uids, &ends, &ones, &uids, &ones,
+        &ones, &producers, "1", "100", "''",
+    ];
+    vec![
+        hot(
+            "commit: the agent's row, and an earlier outcome",
+            commit::LOCK_AGENT,
+            &["7", "1234"],
+            &["agents_pkey", "wal_objects_pkey"],
+        ),
+        hot(
+            "commit: lock the partitions",
+            commit::LOCK_PARTITIONS,
+            &[&uids],
+            &["partitions_pkey"],
+        ),
+        hot(
+            "commit: the producers' states",
+            commit::READ_PRODUCERS,
+            &[&uids, &ones],
+            &["producer_state_pkey"],
+        ),
+        hot(
+            "commit: write everything",
+            commit::WRITE,
+            &write,
+            &["partitions_pkey"],
+        ),
+    ]
+}
+
+fn reads() -> Vec<Hot> {
+    let log: &[&str] = &["partitions_pkey", "segments_pkey", "ranges_pkey"];
+    vec![
+        hot(
+            "read from an offset",
+            log::READ_OFFSET,
+            &["4711", "123456", "100"],
+            log,
+        ),
+        hot(
+            "read from a time",
+            log::READ_TIMESTAMP,
+            &["4711", "29500", "100"],
+            log,
+        ),
+        hot("bounds", log::BOUNDS, &[&numbers(500)], &["partitions_pkey"]),
+    ]
+}
+
+fn leases() -> Vec<Hot> {
+    vec![
+        hot("renew", agents::RENEW, &["7"], &["agents_pkey"]),
+        hot(
+            "lease check of a write",
+            agents::LEASED_EXCLUSIVE,
+            &["4711"],
+            &["partitions_pkey"],
+        ),
+        hot(
+            "lease check of a group's write",
+            agents::LEASED_SHARED,
+            &["4711"],
+            &["partitions_pkey"],
+        ),
+    ]
+}
+
+fn rolls() -> Vec<Hot> {
+    let (ones, sequences) = (same("1"), numbers(300));
+    let objects: &[&str] = &["wal_objects_pkey"];
+    vec![
+        hot(
+            "roll: delete the ranges",
+            segments::DELETE_RANGES,
+            &["4711", "301000"],
+            &["ranges_pkey"],
+        ),
+        hot(
+            "roll: lock the objects",
+            segments::LOCK_OBJECTS,
+            &[&ones, &sequences],
+            objects,
+        ),
+        hot(
+            "roll: let go of the objects",
+            segments::RELEASE_OBJECTS,
+            &[&ones, &sequences, &ones],
+            objects,
+        ),
+    ]
+}
+
+fn garbage() -> Vec<Hot> {
+    // A topic's id is put in its place before the query is planned.
+    let topic = "(SELECT topic_id FROM topics WHERE name = 'topic-7')";
+    vec![
+        hot(
+            "garbage: objects to delete",
+            garbage::UNREFERENCED,
+            &["60000", "1000"],
+            &["wal_objects_garbage", "deletions_queued"],
+        ),
+        hot(
+            "garbage: forget producers",
+            garbage::EXPIRE_PRODUCERS,
+            &["32400000"],
+            &["producer_state_idle", "producer_state_pkey"],
+        ),
+        hot(
+            "garbage: purge ranges of a topic",
+            garbage::PURGE_RANGES,
+            &[topic],
+            &["partitions_topic_id_partition_key", "ranges_pkey"],
+        ),
+        hot(
+            "garbage: purge segments of a topic",
+            garbage::PURGE_SEGMENTS,
+            &[topic],
+            &["partitions_topic_id_partition_key", "segments_pkey"],
+        ),
+        hot(
+            "orphans: which objects are known",
+            garbage::KNOWN_OBJECTS,
+            &["3", &numbers(300)],
+            &["wal_objects_pkey"],
+        ),
+    ]
+}
+
+fn groups() -> Vec<Hot> {
+    let ones = same("1");
+    let write = ["'group-7'", &numbers(500), &ones, &ones, &ones];
+    vec![
+        hot(
+            "groups of a slot",
+            groups::GROUPS_OF_SLOT,
+            &["3"],
+            &["consumer_groups_slot"],
+        ),
+        hot(
+            "commit offsets",
+            groups::WRITE_OFFSETS,
+            &write,
+            &["partitions_pkey"],
+        ),
+        hot(
+            "fetch offsets",
+            groups::FETCH_OFFSETS,
+            &["'group-7'"],
+            &["consumer_offsets_pkey", "partitions_pkey"],
+        ),
+    ]
+}

@@ -1,0 +1,218 @@
+//! Rolling WAL ranges into segments, and moving the start of the log.
+
+use sqlx::{PgConnection, query, query_as};
+use uuid::Uuid;
+
+use super::agents::{Lock, leased};
+use crate::{
+    Error, Incarnation, Lease, NewSegment, SegmentIntent,
+    failure::Outcome,
+    keys::segment_key,
+    rows::{Freed, FreedRange, IntentRow, check_finish, freed, signed},
+};
+
+/// Deletes the ranges of a partition up to an offset.
+pub(super) const DELETE_RANGES: &str = "
+    DELETE FROM ranges WHERE partition_id = $1 AND end_offset <= $2
+    RETURNING end_offset, incarnation, sequence, length";
+
+/// Locks objects in order, so that two rolls that share objects wait for each other and not in a circle.
+pub(super) const LOCK_OBJECTS: &str = "
+    SELECT w.sequence FROM UNNEST($1::bigint[], $2::bigint[]) AS u (incarnation, sequence)
+    JOIN wal_objects w ON w.incarnation = u.incarnation AND w.sequence = u.sequence
+    ORDER BY w.incarnation, w.sequence FOR NO KEY UPDATE OF w";
+
+/// Counts down the ranges of objects; those without any are garbage from now on.
+pub(super) const RELEASE_OBJECTS: &str = "
+    UPDATE wal_objects w
+    SET live_ranges = w.live_ranges - u.count,
+        unreferenced_at = CASE WHEN w.live_ranges = u.count THEN clock_timestamp() END
+    FROM UNNEST($1::bigint[], $2::bigint[], $3::integer[]) AS u (incarnation, sequence, count)
+    WHERE w.incarnation = u.incarnation AND w.sequence = u.sequence";
+
+pub(super) async fn begin(conn: &mut PgConnection, lease: Lease, base_offset: i64) -> Outcome<SegmentIntent> {
+    let row = leased(conn, lease, Lock::Exclusive).await?;
+    if base_offset != row.bounds.rolled {
+        let message = format!(
+            "it begins at {base_offset}, but {} is the first offset without a segment",
+            row.bounds.rolled
+        );
+        return Err(Error::SegmentConflict(message).into());
+    }
+    let inherited = intent(conn, lease, base_offset).await?.is_some();
+    let key = segment_key(&row.topic, row.partition, base_offset);
+    query(
+        "INSERT INTO segment_intents (partition_id, base_offset, key, incarnation) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (partition_id, base_offset) DO UPDATE SET incarnation = excluded.incarnation",
+    )
+    .bind(lease.partition.0)
+    .bind(base_offset)
+    .bind(&key)
+    .bind(lease.incarnation.0)
+    .execute(conn)
+    .await?;
+    Ok(SegmentIntent { key, inherited })
+}
+
+async fn intent(conn: &mut PgConnection, lease: Lease, base_offset: i64) -> Outcome<Option<IntentRow>> {
+    let row: Option<(String, i64)> =
+        query_as("SELECT key, incarnation FROM segment_intents WHERE partition_id = $1 AND base_offset = $2")
+            .bind(lease.partition.0)
+            .bind(base_offset)
+            .fetch_optional(conn)
+            .await?;
+    Ok(row.map(|(key, incarnation)| IntentRow {
+        key,
+        incarnation: Incarnation(incarnation),
+    }))
+}
+
+pub(super) async fn finish(conn: &mut PgConnection, lease: Lease, segment: &NewSegment) -> Outcome<()> {
+    let row = leased(conn, lease, Lock::Exclusive).await?;
+    let stored: Option<(i64, String)> =
+        query_as("SELECT base_offset, key FROM segments WHERE partition_id = $1 AND end_offset = $2")
+            .bind(lease.partition.0)
+            .bind(segment.end_offset)
+            .fetch_optional(&mut *conn)
+            .await?;
+    if stored.is_some_and(|(base_offset, key)| base_offset == segment.base_offset && key == segment.key) {
+        // Asked again: it happened.
+        return Ok(());
+    }
+    check_finish(
+        lease,
+        &row,
+        intent(conn, lease, segment.base_offset).await?,
+        segment,
+    )?;
+    let freed = delete_ranges(conn, lease.partition.0, segment.end_offset).await?;
+    if freed.end_offset != Some(segment.end_offset) {
+        let message = format!("{} is not the end of a range", segment.end_offset);
+        return Err(Error::SegmentConflict(message).into());
+    }
+    let size_bytes = signed("the segment's size", segment.size_bytes)?;
+    query(
+        "WITH stored AS (
+             INSERT INTO segments (partition_id, end_offset, base_offset, max_timestamp, size_bytes, key)
+             VALUES ($1, $2, $3, $4, $5, $6)
+         ), dropped AS (
+             DELETE FROM segment_intents WHERE partition_id = $1 AND base_offset = $3
+         )
+         UPDATE partitions SET rolled = $2, size_bytes = size_bytes + $7 WHERE id = $1",
+    )
+    .bind(lease.partition.0)
+    .bind(segment.end_offset)
+    .bind(segment.base_offset)
+    .bind(segment.max_timestamp)
+    .bind(size_bytes)
+    .bind(&segment.key)
+    .bind(size_bytes - freed.bytes)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Deletes the ranges of a partition that end at or before `end_offset`, and lets go of their objects.
+async fn delete_ranges(conn: &mut PgConnection, partition: i64, end_offset: i64) -> Outcome<Freed> {
+    let ranges: Vec<FreedRange> = query_as(DELETE_RANGES)
+        .bind(partition)
+        .bind(end_offset)
+        .fetch_all(&mut *conn)
+        .await?;
+    let freed = freed(&ranges);
+    release_objects(conn, &freed).await?;
+    Ok(freed)
+}
+
+/// Lets go of the objects of deleted ranges.
+pub(super) async fn release_objects(conn: &mut PgConnection, freed: &Freed) -> Outcome<()> {
+    if freed.objects.is_empty() {
+        return Ok(());
+    }
+    let incarnations: Vec<i64> = freed.objects.iter().map(|object| object.0).collect();
+    let sequences: Vec<i64> = freed.objects.iter().map(|object| object.1).collect();
+    let counts: Vec<i32> = freed.objects.iter().map(|object| object.2).collect();
+    query(LOCK_OBJECTS)
+        .bind(&incarnations)
+        .bind(&sequences)
+        .execute(&mut *conn)
+        .await?;
+    query(RELEASE_OBJECTS)
+        .bind(&incarnations)
+        .bind(&sequences)
+        .bind(counts)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn advance(conn: &mut PgConnection, lease: Lease, log_start: i64) -> Outcome<i64> {
+    let row = leased(conn, lease, Lock::Exclusive).await?;
+    let log_start = log_start.min(row.bounds.high_watermark);
+    if log_start <= row.bounds.log_start {
+        return Ok(row.bounds.log_start);
+    }
+    let partition = lease.partition.0;
+    let segments: Vec<(String, i64)> = query_as(
+        "DELETE FROM segments WHERE partition_id = $1 AND end_offset <= $2 RETURNING key, size_bytes",
+    )
+    .bind(partition)
+    .bind(log_start)
+    .fetch_all(&mut *conn)
+    .await?;
+    let (keys, sizes): (Vec<String>, Vec<i64>) = segments.into_iter().unzip();
+    queue(conn, row.topic_id, &keys).await?;
+    let freed = delete_ranges(conn, partition, log_start).await?;
+    let rolled = freed.end_offset.unwrap_or(0).max(row.bounds.rolled);
+    drop_stale_intents(conn, lease, row.topic_id, rolled).await?;
+    let removed = freed.bytes + sizes.iter().sum::<i64>();
+    query("UPDATE partitions SET log_start = $2, rolled = $3, size_bytes = size_bytes - $4 WHERE id = $1")
+        .bind(partition)
+        .bind(log_start)
+        .bind(rolled)
+        .bind(removed)
+        .execute(conn)
+        .await?;
+    Ok(log_start)
+}
+
+/// Drops the intents that can never be finished, because the log goes on after them; their objects may exist.
+async fn drop_stale_intents(
+    conn: &mut PgConnection,
+    lease: Lease,
+    topic_id: Uuid,
+    rolled: i64,
+) -> Outcome<()> {
+    let stale: Vec<(String, bool)> = query_as(
+        "DELETE FROM segment_intents i WHERE partition_id = $1 AND base_offset < $2
+         RETURNING key, i.base_offset IS NOT DISTINCT FROM
+             (SELECT s.base_offset FROM segments s WHERE s.partition_id = $1 AND s.end_offset > i.base_offset
+              ORDER BY s.end_offset LIMIT 1)",
+    )
+    .bind(lease.partition.0)
+    .bind(rolled)
+    .fetch_all(&mut *conn)
+    .await?;
+    let keys: Vec<String> = stale
+        .into_iter()
+        .filter(|(_, live)| !live)
+        .map(|(key, _)| key)
+        .collect();
+    queue(conn, topic_id, &keys).await
+}
+
+/// Queues objects under a topic's name for deletion.
+pub(super) async fn queue(conn: &mut PgConnection, topic_id: Uuid, keys: &[String]) -> Outcome<()> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    query(
+        "INSERT INTO deletions (key, topic_id, queued_at) SELECT u.key, $2, clock_timestamp() FROM UNNEST($1::text[]) AS u (key)
+         ON CONFLICT (key) DO NOTHING",
+    )
+    .bind(keys)
+    .bind(topic_id)
+    .execute(conn)
+    .await?;
+    Ok(())
+}

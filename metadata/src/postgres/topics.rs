@@ -1,0 +1,188 @@
+//! Topics and their partitions. Whoever changes them holds the lock of the cluster's row.
+
+use sqlx::{PgConnection, query, query_as, query_scalar};
+use uuid::Uuid;
+
+use super::agents::{bump, lock_cluster};
+use crate::{
+    Error, Incarnation, NewTopic, TopicChange, TopicRecord,
+    failure::Outcome,
+    leases::spread,
+    rows::{
+        added_partitions, assemble, changed_config, config_json, new_partitions, parse_config,
+        partition_record,
+    },
+};
+
+type TopicColumns = (Uuid, String, bool, String, i64);
+
+fn record((topic_id, name, internal, config, created_at_ms): TopicColumns) -> Outcome<TopicRecord> {
+    Ok(TopicRecord {
+        topic_id,
+        name,
+        internal,
+        config: parse_config(&config)?,
+        created_at_ms,
+        partitions: Vec::new(),
+    })
+}
+
+/// Every topic that is not deleted, by name.
+pub(super) async fn all(conn: &mut PgConnection) -> Outcome<Vec<TopicRecord>> {
+    let topics: Vec<TopicColumns> = query_as(
+        "SELECT topic_id, name, internal, config::text, (extract(epoch FROM created_at) * 1000)::bigint
+         FROM topics WHERE deleted_at IS NULL ORDER BY name COLLATE \"C\"",
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let topics = topics.into_iter().map(record).collect::<Outcome<Vec<_>>>()?;
+    let partitions: Vec<(Uuid, i64, Option<i64>, i32)> = query_as(
+        "SELECT p.topic_id, p.id, a.incarnation, p.epoch
+         FROM partitions p LEFT JOIN agents a ON a.incarnation = p.holder AND a.sealed_at IS NULL
+         WHERE NOT p.deleted ORDER BY p.topic_id, p.partition",
+    )
+    .fetch_all(conn)
+    .await?;
+    let partitions = partitions
+        .into_iter()
+        .map(|(topic, uid, holder, epoch)| (topic, partition_record(uid, holder, epoch)));
+    Ok(assemble(topics, partitions.collect()))
+}
+
+async fn one(conn: &mut PgConnection, topic_id: Uuid) -> Outcome<TopicRecord> {
+    let topic: TopicColumns = query_as(
+        "SELECT topic_id, name, internal, config::text, (extract(epoch FROM created_at) * 1000)::bigint
+         FROM topics WHERE topic_id = $1",
+    )
+    .bind(topic_id)
+    .fetch_one(&mut *conn)
+    .await?;
+    let partitions: Vec<(i64, Option<i64>, i32)> = query_as(
+        "SELECT p.id, a.incarnation, p.epoch
+         FROM partitions p LEFT JOIN agents a ON a.incarnation = p.holder AND a.sealed_at IS NULL
+         WHERE p.topic_id = $1 ORDER BY p.partition",
+    )
+    .bind(topic_id)
+    .fetch_all(conn)
+    .await?;
+    let partitions = partitions
+        .into_iter()
+        .map(|(uid, holder, epoch)| partition_record(uid, holder, epoch))
+        .collect();
+    Ok(TopicRecord {
+        partitions,
+        ..record(topic)?
+    })
+}
+
+/// Adds `count` partitions after the `present` ones, spread over the live agents.
+async fn add_partitions(
+    conn: &mut PgConnection,
+    topic_id: Uuid,
+    present: usize,
+    count: usize,
+) -> Outcome<()> {
+    let loads: Vec<(i64, i64)> = query_as(
+        "SELECT a.incarnation, count(p.id)
+         FROM agents a LEFT JOIN partitions p ON p.holder = a.incarnation AND NOT p.deleted
+         WHERE a.sealed_at IS NULL AND NOT a.draining AND a.lease_expires_at >= now() GROUP BY a.incarnation",
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let loads = loads
+        .into_iter()
+        .map(|(agent, load)| (Incarnation(agent), load))
+        .collect();
+    let mut holders: Vec<Option<i64>> = spread(count, loads)
+        .into_iter()
+        .map(|holder| holder.map(|holder| holder.0))
+        .collect();
+    holders.resize(count, None);
+    query(
+        "INSERT INTO partitions (topic_id, partition, holder, epoch)
+         SELECT $1, $2::integer + u.n::integer - 1, u.holder, CASE WHEN u.holder IS NULL THEN 0 ELSE 1 END
+         FROM UNNEST($3::bigint[]) WITH ORDINALITY AS u (holder, n) ORDER BY u.n",
+    )
+    .bind(topic_id)
+    .bind(i32::try_from(present).unwrap_or(i32::MAX))
+    .bind(holders)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn create(conn: &mut PgConnection, new: &NewTopic) -> Outcome<TopicRecord> {
+    let count = new_partitions(new.partitions)?;
+    lock_cluster(conn).await?;
+    let taken: Option<bool> = query_scalar("SELECT deleted_at IS NOT NULL FROM topics WHERE name = $1")
+        .bind(&new.name)
+        .fetch_optional(&mut *conn)
+        .await?;
+    match taken {
+        Some(true) => return Err(Error::TopicDeletionInProgress(new.name.clone()).into()),
+        Some(false) => return Err(Error::TopicAlreadyExists(new.name.clone()).into()),
+        None => {}
+    }
+    let topic_id: Uuid =
+        query_scalar("INSERT INTO topics (name, config) VALUES ($1, $2::jsonb) RETURNING topic_id")
+            .bind(&new.name)
+            .bind(config_json(&new.config)?)
+            .fetch_one(&mut *conn)
+            .await?;
+    add_partitions(conn, topic_id, 0, count).await?;
+    bump(conn).await?;
+    one(conn, topic_id).await
+}
+
+pub(super) async fn alter(conn: &mut PgConnection, name: &str, change: &TopicChange) -> Outcome<TopicRecord> {
+    lock_cluster(conn).await?;
+    let found: Option<(Uuid, String, i64)> = query_as(
+        "SELECT topic_id, config::text, (SELECT count(*) FROM partitions p WHERE p.topic_id = t.topic_id)
+         FROM topics t WHERE name = $1 AND deleted_at IS NULL AND NOT internal",
+    )
+    .bind(name)
+    .fetch_optional(&mut *conn)
+    .await?;
+    let (topic_id, config, present) = found.ok_or_else(|| Error::UnknownTopic(name.to_owned()))?;
+    let present = usize::try_from(present).unwrap_or_default();
+    let added = added_partitions(present, change)?;
+    if added > 0 {
+        add_partitions(conn, topic_id, present, added).await?;
+    }
+    query("UPDATE topics SET config = $2::jsonb WHERE topic_id = $1")
+        .bind(topic_id)
+        .bind(config_json(&changed_config(parse_config(&config)?, change))?)
+        .execute(&mut *conn)
+        .await?;
+    bump(conn).await?;
+    one(conn, topic_id).await
+}
+
+pub(super) async fn delete(conn: &mut PgConnection, name: &str) -> Outcome<()> {
+    lock_cluster(conn).await?;
+    let found: Option<(Uuid, bool)> =
+        query_as("SELECT topic_id, deleted_at IS NOT NULL FROM topics WHERE name = $1 AND NOT internal")
+            .bind(name)
+            .fetch_optional(&mut *conn)
+            .await?;
+    let (topic_id, deleted) = found.ok_or_else(|| Error::UnknownTopic(name.to_owned()))?;
+    if deleted {
+        // Asked again: it is on its way.
+        return Ok(());
+    }
+    query("UPDATE topics SET deleted_at = clock_timestamp() WHERE topic_id = $1")
+        .bind(topic_id)
+        .execute(&mut *conn)
+        .await?;
+    // In the order of all others, so that no commit and no deletion wait for each other.
+    query("SELECT id FROM partitions WHERE topic_id = $1 ORDER BY id FOR NO KEY UPDATE")
+        .bind(topic_id)
+        .execute(&mut *conn)
+        .await?;
+    query("UPDATE partitions SET deleted = true, holder = NULL WHERE topic_id = $1")
+        .bind(topic_id)
+        .execute(&mut *conn)
+        .await?;
+    bump(conn).await?;
+    Ok(())
+}

@@ -1,0 +1,286 @@
+//! What is remembered of an idempotent producer in one partition, and how its next batch is judged: Kafka's rules. Used by
+//! [`decide`](crate::decide); stored by both stores as an epoch and a short row of bytes.
+
+use std::collections::VecDeque;
+
+use streamhouse_core::ErrorCode;
+
+use crate::{BatchOutcome, Error, ProducerBatch, Result};
+
+/// How many batches are remembered: Kafka's bound of requests in flight.
+pub(crate) const WINDOW: usize = 5;
+/// Sequences count from 0 to `i32::MAX` and then from 0 again.
+const MODULUS: i64 = i32::MAX as i64 + 1;
+
+/// A batch that was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StoredBatch {
+    /// Sequence of its first record.
+    pub(crate) first: i32,
+    /// Sequence of its last record.
+    pub(crate) last: i32,
+    /// Offset of its first record.
+    pub(crate) base_offset: i64,
+}
+
+/// One producer's last batches in one partition, oldest first; never empty once stored.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct ProducerState {
+    /// The epoch of all of them.
+    pub(crate) epoch: i16,
+    /// At most [`WINDOW`].
+    pub(crate) batches: VecDeque<StoredBatch>,
+}
+
+impl ProducerState {
+    /// The bytes that the stores keep: 16 for each batch.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.batches.len() * 16);
+        for batch in &self.batches {
+            bytes.extend_from_slice(&batch.first.to_be_bytes());
+            bytes.extend_from_slice(&batch.last.to_be_bytes());
+            bytes.extend_from_slice(&batch.base_offset.to_be_bytes());
+        }
+        bytes
+    }
+
+    /// Reads [`ProducerState::encode`]'s bytes.
+    pub(crate) fn decode(epoch: i16, bytes: &[u8]) -> Result<Self> {
+        let (rows, rest) = bytes.as_chunks::<16>();
+        if !rest.is_empty() || rows.is_empty() {
+            return Err(Error::Inconsistent(format!(
+                "a producer state of {} bytes",
+                bytes.len()
+            )));
+        }
+        let batches = rows.iter().map(|row| {
+            let number = u128::from_be_bytes(*row);
+            // The fields in the order of `encode`; the casts cut each out of the 128 bits.
+            StoredBatch {
+                first: (number >> 96) as i32,
+                last: (number >> 64) as i32,
+                base_offset: number as i64,
+            }
+        });
+        Ok(Self {
+            epoch,
+            batches: batches.collect(),
+        })
+    }
+
+    fn remember(&mut self, batch: StoredBatch) {
+        if self.batches.len() >= WINDOW {
+            self.batches.pop_front();
+        }
+        self.batches.push_back(batch);
+    }
+}
+
+/// Judges a batch of `records` records that would be stored at `base_offset`, and remembers it in `state` when it is
+/// appended. `state` is `None` for a producer that the partition does not know.
+pub(crate) fn judge(
+    state: &mut Option<ProducerState>,
+    batch: ProducerBatch,
+    records: i32,
+    base_offset: i64,
+) -> BatchOutcome {
+    if batch.first_sequence < 0 || batch.epoch < 0 || batch.id < 0 {
+        return BatchOutcome::refused(ErrorCode::InvalidRecord);
+    }
+    let new = StoredBatch {
+        first: batch.first_sequence,
+        last: advance(batch.first_sequence, records - 1),
+        base_offset,
+    };
+    let Some(known) = state else {
+        if batch.first_sequence != 0 {
+            return BatchOutcome::refused(ErrorCode::UnknownProducerId);
+        }
+        *state = Some(ProducerState {
+            epoch: batch.epoch,
+            batches: VecDeque::from([new]),
+        });
+        return BatchOutcome::Appended { base_offset };
+    };
+    if batch.epoch < known.epoch {
+        return BatchOutcome::refused(ErrorCode::InvalidProducerEpoch);
+    }
+    if batch.epoch > known.epoch {
+        if batch.first_sequence != 0 {
+            return BatchOutcome::refused(ErrorCode::OutOfOrderSequenceNumber);
+        }
+        *known = ProducerState {
+            epoch: batch.epoch,
+            batches: VecDeque::from([new]),
+        };
+        return BatchOutcome::Appended { base_offset };
+    }
+    if let Some(stored) = known
+        .batches
+        .iter()
+        .find(|stored| (stored.first, stored.last) == (new.first, new.last))
+    {
+        return BatchOutcome::Duplicate {
+            base_offset: stored.base_offset,
+        };
+    }
+    let (Some(oldest), Some(newest)) = (known.batches.front(), known.batches.back()) else {
+        return BatchOutcome::refused(ErrorCode::UnknownProducerId);
+    };
+    if new.first == advance(newest.last, 1) {
+        known.remember(new);
+        return BatchOutcome::Appended { base_offset };
+    }
+    if distance(oldest.first, new.first) < 0 {
+        return BatchOutcome::refused(ErrorCode::DuplicateSequenceNumber);
+    }
+    BatchOutcome::refused(ErrorCode::OutOfOrderSequenceNumber)
+}
+
+/// The sequence `by` after `sequence`.
+fn advance(sequence: i32, by: i32) -> i32 {
+    // In 0..=i32::MAX by the modulus, so the cast keeps it.
+    (i64::from(sequence) + i64::from(by)).rem_euclid(MODULUS) as i32
+}
+
+/// How far `to` lies after `from` on the circle of sequences; negative when before.
+fn distance(from: i32, to: i32) -> i64 {
+    let ahead = (i64::from(to) - i64::from(from)).rem_euclid(MODULUS);
+    if ahead >= MODULUS / 2 {
+        ahead - MODULUS
+    } else {
+        ahead
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(epoch: i16, first_sequence: i32) -> ProducerBatch {
+        ProducerBatch {
+            id: 7,
+            epoch,
+            first_sequence,
+        }
+    }
+
+    /// A producer that stored `count` batches of two records each, at offsets 0, 2, 4...
+    fn after(count: i32) -> Option<ProducerState> {
+        let mut state = None;
+        for n in 0..count {
+            let base_offset = i64::from(n * 2);
+            assert_eq!(
+                judge(&mut state, batch(1, n * 2), 2, base_offset),
+                BatchOutcome::Appended { base_offset }
+            );
+        }
+        state
+    }
+
+    fn refused(state: &Option<ProducerState>, batch: ProducerBatch, code: ErrorCode) {
+        let mut after = state.clone();
+        assert_eq!(judge(&mut after, batch, 2, 100), BatchOutcome::refused(code));
+        assert_eq!(&after, state, "a refused batch leaves no trace");
+    }
+
+    #[test]
+    fn each_of_the_last_five_batches_is_known_again_by_its_first_offset() {
+        let mut state = after(7);
+        for n in 2..7 {
+            assert_eq!(
+                judge(&mut state, batch(1, n * 2), 2, 100),
+                BatchOutcome::Duplicate {
+                    base_offset: i64::from(n * 2)
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn a_retry_older_than_the_window_is_refused_as_a_duplicate() {
+        refused(&after(7), batch(1, 2), ErrorCode::DuplicateSequenceNumber);
+    }
+
+    #[test]
+    fn a_gap_and_a_batch_cut_otherwise_are_out_of_order() {
+        refused(&after(3), batch(1, 8), ErrorCode::OutOfOrderSequenceNumber);
+        refused(&after(3), batch(1, 3), ErrorCode::OutOfOrderSequenceNumber);
+    }
+
+    #[test]
+    fn an_old_epoch_is_fenced_and_a_new_one_begins_at_zero() {
+        refused(&after(2), batch(0, 4), ErrorCode::InvalidProducerEpoch);
+        refused(&after(2), batch(2, 4), ErrorCode::OutOfOrderSequenceNumber);
+        let mut state = after(2);
+        assert_eq!(
+            judge(&mut state, batch(2, 0), 2, 50),
+            BatchOutcome::Appended { base_offset: 50 }
+        );
+        assert_eq!(
+            judge(&mut state, batch(2, 0), 2, 99),
+            BatchOutcome::Duplicate { base_offset: 50 }
+        );
+        refused(&state, batch(1, 4), ErrorCode::InvalidProducerEpoch);
+    }
+
+    #[test]
+    fn an_unknown_producer_begins_at_zero() {
+        refused(&None, batch(0, 1), ErrorCode::UnknownProducerId);
+        assert_eq!(
+            judge(&mut None, batch(0, 0), 1, 9),
+            BatchOutcome::Appended { base_offset: 9 }
+        );
+    }
+
+    #[test]
+    fn negative_numbers_are_invalid() {
+        refused(&None, batch(0, -1), ErrorCode::InvalidRecord);
+        refused(&None, batch(-1, 0), ErrorCode::InvalidRecord);
+        refused(
+            &None,
+            ProducerBatch {
+                id: -1,
+                epoch: 0,
+                first_sequence: 0,
+            },
+            ErrorCode::InvalidRecord,
+        );
+    }
+
+    #[test]
+    fn sequences_wrap_from_the_greatest_to_zero() {
+        let last = StoredBatch {
+            first: i32::MAX - 4,
+            last: i32::MAX - 1,
+            base_offset: 0,
+        };
+        let mut state = Some(ProducerState {
+            epoch: 0,
+            batches: VecDeque::from([last]),
+        });
+        // Sequences MAX, 0, 1.
+        assert_eq!(
+            judge(&mut state, batch(0, i32::MAX), 3, 4),
+            BatchOutcome::Appended { base_offset: 4 }
+        );
+        assert_eq!(
+            judge(&mut state, batch(0, 2), 1, 7),
+            BatchOutcome::Appended { base_offset: 7 }
+        );
+        assert_eq!(
+            judge(&mut state, batch(0, i32::MAX), 3, 9),
+            BatchOutcome::Duplicate { base_offset: 4 }
+        );
+        refused(&state, batch(0, i32::MAX - 9), ErrorCode::DuplicateSequenceNumber);
+        refused(&state, batch(0, 9), ErrorCode::OutOfOrderSequenceNumber);
+    }
+
+    #[test]
+    fn the_stored_bytes_lead_back_to_the_state() {
+        let state = after(7).unwrap();
+        assert_eq!(ProducerState::decode(1, &state.encode()).unwrap(), state);
+        assert!(ProducerState::decode(1, &[]).is_err());
+        assert!(ProducerState::decode(1, &[0; 17]).is_err());
+    }
+}

@@ -1,0 +1,313 @@
+//! Lives of agents, their leases, and the snapshot of everything that changes seldom.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use sqlx::{SqliteConnection, query, query_as, query_scalar};
+use uuid::Uuid;
+
+use super::{now, version};
+use crate::{
+    AgentRecord, AgentRegistration, Error, Incarnation, Lease, LeaseMove, LogBounds, MoveOutcome,
+    PartitionUid, Registered, Renewed, Snapshot,
+    failure::Outcome,
+    leases::{HeldRow, decide_move},
+    rows::{LeasedRow, check_lease, millis, unsigned},
+};
+
+/// Says that agents, leaders or topics changed.
+pub(super) async fn bump(conn: &mut SqliteConnection) -> Outcome<()> {
+    query("UPDATE cluster SET version = version + 1")
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn register(conn: &mut SqliteConnection, new: &AgentRegistration) -> Outcome<Registered> {
+    let now = now(conn).await?;
+    query("UPDATE agents SET sealed_at = ?1 WHERE agent_id = ?2 AND sealed_at IS NULL")
+        .bind(now)
+        .bind(&new.agent_id)
+        .execute(&mut *conn)
+        .await?;
+    query(
+        "INSERT INTO nodes (agent_id, node_id) SELECT ?1, coalesce(max(node_id), 0) + 1 FROM nodes WHERE true
+         ON CONFLICT (agent_id) DO NOTHING",
+    )
+    .bind(&new.agent_id)
+    .execute(&mut *conn)
+    .await?;
+    let (incarnation, node_id): (i64, i32) = query_as(
+        "INSERT INTO agents (agent_id, node_id, grpc_address, http_address, kafka_address, zone, version, lease_ttl_ms,
+                             registered_at, lease_expires_at)
+         SELECT ?1, node_id, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8 + ?7 FROM nodes WHERE agent_id = ?1
+         RETURNING incarnation, node_id",
+    )
+    .bind(&new.agent_id)
+    .bind(&new.grpc_address)
+    .bind(&new.http_address)
+    .bind(&new.kafka_address)
+    .bind(&new.zone)
+    .bind(&new.version)
+    .bind(millis(new.lease_ttl))
+    .bind(now)
+    .fetch_one(&mut *conn)
+    .await?;
+    bump(conn).await?;
+    Ok(Registered {
+        incarnation: Incarnation(incarnation),
+        node_id,
+    })
+}
+
+pub(super) async fn renew(conn: &mut SqliteConnection, incarnation: Incarnation) -> Outcome<Renewed> {
+    let now = now(conn).await?;
+    let renewed = query(
+        "UPDATE agents SET lease_expires_at = ?1 + lease_ttl_ms WHERE incarnation = ?2 AND sealed_at IS NULL",
+    )
+    .bind(now)
+    .bind(incarnation.0)
+    .execute(&mut *conn)
+    .await?;
+    if renewed.rows_affected() == 0 {
+        return Err(Error::Sealed(incarnation).into());
+    }
+    let expired = query("UPDATE agents SET sealed_at = ?1 WHERE sealed_at IS NULL AND lease_expires_at < ?1")
+        .bind(now)
+        .execute(&mut *conn)
+        .await?;
+    if expired.rows_affected() > 0 {
+        bump(conn).await?;
+    }
+    let sealed_others = u32::try_from(expired.rows_affected()).unwrap_or(u32::MAX);
+    Ok(Renewed {
+        version: version(conn).await?,
+        sealed_others,
+    })
+}
+
+pub(super) async fn drain(conn: &mut SqliteConnection, incarnation: Incarnation) -> Outcome<()> {
+    let draining: Option<bool> =
+        query_scalar("SELECT draining FROM agents WHERE incarnation = ?1 AND sealed_at IS NULL")
+            .bind(incarnation.0)
+            .fetch_optional(&mut *conn)
+            .await?;
+    match draining {
+        None => Err(Error::Sealed(incarnation).into()),
+        Some(true) => Ok(()),
+        Some(false) => {
+            query("UPDATE agents SET draining = 1 WHERE incarnation = ?1")
+                .bind(incarnation.0)
+                .execute(&mut *conn)
+                .await?;
+            bump(conn).await
+        }
+    }
+}
+
+pub(super) async fn seal(conn: &mut SqliteConnection, incarnation: Incarnation) -> Outcome<()> {
+    let now = now(conn).await?;
+    let sealed = query("UPDATE agents SET sealed_at = ?1 WHERE incarnation = ?2 AND sealed_at IS NULL")
+        .bind(now)
+        .bind(incarnation.0)
+        .execute(&mut *conn)
+        .await?;
+    if sealed.rows_affected() > 0 {
+        bump(conn).await?;
+    }
+    Ok(())
+}
+
+/// Whether the incarnation is sealed; `None` when it was never given.
+pub(super) async fn sealed(conn: &mut SqliteConnection, incarnation: Incarnation) -> Outcome<Option<bool>> {
+    let sealed = query_scalar("SELECT sealed_at IS NOT NULL FROM agents WHERE incarnation = ?1")
+        .bind(incarnation.0)
+        .fetch_optional(conn)
+        .await?;
+    Ok(sealed)
+}
+
+#[derive(sqlx::FromRow)]
+struct LeaseColumns {
+    holder: Option<i64>,
+    epoch: i32,
+    deleted: bool,
+    log_start: i64,
+    rolled: i64,
+    high_watermark: i64,
+    size_bytes: i64,
+    partition: i32,
+    topic_id: Uuid,
+    name: String,
+}
+
+/// The partition's row, when the lease is in force.
+pub(super) async fn leased(conn: &mut SqliteConnection, lease: Lease) -> Outcome<LeasedRow> {
+    let sealed = sealed(conn, lease.incarnation).await?;
+    let row: Option<LeaseColumns> = query_as(
+        "SELECT p.holder, p.epoch, p.deleted, p.log_start, p.rolled, p.high_watermark, p.size_bytes, p.partition,
+                t.topic_id, t.name
+         FROM partitions p JOIN topics t ON t.topic_id = p.topic_id WHERE p.id = ?1",
+    )
+    .bind(lease.partition.0)
+    .fetch_optional(conn)
+    .await?;
+    let row = row.map(|row| LeasedRow {
+        holder: row.holder.map(Incarnation),
+        epoch: row.epoch,
+        deleted: row.deleted,
+        bounds: LogBounds {
+            log_start: row.log_start,
+            rolled: row.rolled,
+            high_watermark: row.high_watermark,
+            size_bytes: row.size_bytes,
+        },
+        partition: row.partition,
+        topic_id: row.topic_id,
+        topic: row.name,
+    });
+    Ok(check_lease(lease, sealed, row)?)
+}
+
+#[derive(sqlx::FromRow)]
+struct AgentColumns {
+    incarnation: i64,
+    node_id: i32,
+    agent_id: String,
+    grpc_address: String,
+    http_address: String,
+    kafka_address: String,
+    zone: String,
+    version: String,
+    draining: bool,
+}
+
+pub(super) async fn snapshot(conn: &mut SqliteConnection, known: Option<u64>) -> Outcome<Option<Snapshot>> {
+    let version = version(conn).await?;
+    if known == Some(version) {
+        return Ok(None);
+    }
+    let now = now(conn).await?;
+    let cluster_id = query_scalar("SELECT cluster_id FROM cluster")
+        .fetch_one(&mut *conn)
+        .await?;
+    let agents: Vec<AgentColumns> = query_as(
+        "SELECT incarnation, node_id, agent_id, grpc_address, http_address, kafka_address, zone, version, draining
+         FROM agents WHERE sealed_at IS NULL ORDER BY node_id",
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let agents = agents.into_iter().map(|row| AgentRecord {
+        incarnation: Incarnation(row.incarnation),
+        node_id: row.node_id,
+        agent_id: row.agent_id,
+        grpc_address: row.grpc_address,
+        http_address: row.http_address,
+        kafka_address: row.kafka_address,
+        zone: row.zone,
+        version: row.version,
+        draining: row.draining,
+    });
+    let unswept: Vec<(i64, i64)> = query_as(
+        "SELECT incarnation, max(0, ?1 - sealed_at) FROM agents
+         WHERE sealed_at IS NOT NULL AND swept_at IS NULL ORDER BY incarnation",
+    )
+    .bind(now)
+    .fetch_all(&mut *conn)
+    .await?;
+    let mut swept_later = Vec::with_capacity(unswept.len());
+    for (incarnation, for_ms) in unswept {
+        swept_later.push((
+            Incarnation(incarnation),
+            Duration::from_millis(unsigned("a time", for_ms)?),
+        ));
+    }
+    let topics = super::topics::all(conn).await?;
+    Ok(Some(Snapshot {
+        version,
+        cluster_id,
+        agents: agents.collect(),
+        unswept: swept_later,
+        topics,
+    }))
+}
+
+#[derive(sqlx::FromRow)]
+struct MoveColumns {
+    holder: Option<i64>,
+    epoch: i32,
+    log_start: i64,
+    rolled: i64,
+    high_watermark: i64,
+    size_bytes: i64,
+}
+
+pub(super) async fn move_leases(
+    conn: &mut SqliteConnection,
+    moves: &[LeaseMove],
+) -> Outcome<Vec<MoveOutcome>> {
+    let agents: Vec<(i64, bool)> =
+        query_as("SELECT incarnation, draining FROM agents WHERE sealed_at IS NULL")
+            .fetch_all(&mut *conn)
+            .await?;
+    let live: HashSet<Incarnation> = agents.iter().map(|agent| Incarnation(agent.0)).collect();
+    let takers: HashSet<Incarnation> = agents
+        .iter()
+        .filter(|(_, draining)| !draining)
+        .map(|agent| Incarnation(agent.0))
+        .collect();
+    let mut rows: HashMap<PartitionUid, HeldRow> = HashMap::new();
+    let mut outcomes = Vec::with_capacity(moves.len());
+    let mut changed = false;
+    for wish in moves {
+        if !rows.contains_key(&wish.partition)
+            && let Some(row) = held(conn, wish.partition, &live).await?
+        {
+            rows.insert(wish.partition, row);
+        }
+        let Some(row) = rows.get_mut(&wish.partition) else {
+            outcomes.push(MoveOutcome::Lost);
+            continue;
+        };
+        let before = (row.holder, row.epoch);
+        outcomes.push(decide_move(row, wish, &takers));
+        if (row.holder, row.epoch) != before {
+            changed = true;
+            query("UPDATE partitions SET holder = ?2, epoch = ?3 WHERE id = ?1")
+                .bind(wish.partition.0)
+                .bind(row.holder.map(|holder| holder.0))
+                .bind(row.epoch)
+                .execute(&mut *conn)
+                .await?;
+        }
+    }
+    if changed {
+        bump(conn).await?;
+    }
+    Ok(outcomes)
+}
+
+async fn held(
+    conn: &mut SqliteConnection,
+    uid: PartitionUid,
+    live: &HashSet<Incarnation>,
+) -> Outcome<Option<HeldRow>> {
+    let row: Option<MoveColumns> = query_as(
+        "SELECT holder, epoch, log_start, rolled, high_watermark, size_bytes FROM partitions WHERE id = ?1 AND NOT deleted",
+    )
+    .bind(uid.0)
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| HeldRow {
+        holder: row.holder.map(Incarnation).filter(|holder| live.contains(holder)),
+        epoch: row.epoch,
+        bounds: LogBounds {
+            log_start: row.log_start,
+            rolled: row.rolled,
+            high_watermark: row.high_watermark,
+            size_bytes: row.size_bytes,
+        },
+    }))
+}

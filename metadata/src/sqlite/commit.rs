@@ -1,0 +1,154 @@
+//! The commit of a WAL object: read the rows, let [`decide`](crate::decide) decide, write what it says.
+
+use std::collections::HashMap;
+
+use sqlx::{SqliteConnection, query, query_as};
+
+use super::now;
+use crate::{
+    CommitOutcome, Error, Incarnation, ObjectCommit, PartitionUid,
+    decide::{Decision, PartitionRow, Producers, decide, producers_of},
+    failure::Outcome,
+    outcome,
+    producers::ProducerState,
+    rows::signed,
+};
+
+pub(super) async fn commit_object(
+    conn: &mut SqliteConnection,
+    commit: &ObjectCommit,
+) -> Outcome<CommitOutcome> {
+    let sequence = signed("the sequence", commit.sequence)?;
+    let known: Option<(bool, i64, Option<Vec<u8>>)> = query_as(
+        "SELECT a.sealed_at IS NOT NULL, a.forgotten_sequence, w.outcome
+         FROM agents a LEFT JOIN wal_objects w ON w.incarnation = a.incarnation AND w.sequence = ?2
+         WHERE a.incarnation = ?1",
+    )
+    .bind(commit.incarnation.0)
+    .bind(sequence)
+    .fetch_optional(&mut *conn)
+    .await?;
+    match known {
+        Some((_, _, Some(bytes))) => return Ok(outcome::decode(&bytes)?),
+        Some((false, forgotten, None)) if sequence <= forgotten => {
+            return Err(outcome::forgotten(commit).into());
+        }
+        Some((false, _, None)) => {}
+        _ => return Err(Error::Sealed(commit.incarnation).into()),
+    }
+    let rows = read_partitions(conn, commit).await?;
+    let producers = read_producers(conn, commit).await?;
+    let decision = decide(commit, rows, producers);
+    write(conn, commit, sequence, &decision).await?;
+    Ok(decision.outcome())
+}
+
+async fn read_partitions(
+    conn: &mut SqliteConnection,
+    commit: &ObjectCommit,
+) -> Outcome<HashMap<PartitionUid, PartitionRow>> {
+    let mut rows = HashMap::with_capacity(commit.partitions.len());
+    for part in &commit.partitions {
+        let row: Option<(Option<i64>, i32, i64, i64, bool)> = query_as(
+            "SELECT holder, epoch, log_start, high_watermark, deleted FROM partitions WHERE id = ?1",
+        )
+        .bind(part.partition.0)
+        .fetch_optional(&mut *conn)
+        .await?;
+        if let Some((holder, epoch, log_start, high_watermark, deleted)) = row {
+            let holder = holder.map(Incarnation);
+            rows.insert(
+                part.partition,
+                PartitionRow {
+                    holder,
+                    epoch,
+                    log_start,
+                    high_watermark,
+                    deleted,
+                },
+            );
+        }
+    }
+    Ok(rows)
+}
+
+async fn read_producers(conn: &mut SqliteConnection, commit: &ObjectCommit) -> Outcome<Producers> {
+    let mut producers = Producers::new();
+    for (partition, id) in producers_of(commit) {
+        let row: Option<(i16, Vec<u8>)> = query_as(
+            "SELECT epoch, batches FROM producer_state WHERE partition_id = ?1 AND producer_id = ?2",
+        )
+        .bind(partition.0)
+        .bind(id)
+        .fetch_optional(&mut *conn)
+        .await?;
+        if let Some((epoch, batches)) = row {
+            producers.insert((partition, id), ProducerState::decode(epoch, &batches)?);
+        }
+    }
+    Ok(producers)
+}
+
+async fn write(
+    conn: &mut SqliteConnection,
+    commit: &ObjectCommit,
+    sequence: i64,
+    decision: &Decision,
+) -> Outcome<()> {
+    let now = now(conn).await?;
+    for range in &decision.ranges {
+        query(
+            "INSERT INTO ranges (partition_id, end_offset, base_offset, incarnation, sequence, position, length, epoch,
+                                 max_timestamp)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )
+        .bind(range.partition.0)
+        .bind(range.end_offset)
+        .bind(range.base_offset)
+        .bind(commit.incarnation.0)
+        .bind(sequence)
+        .bind(range.position)
+        .bind(range.length)
+        .bind(range.epoch)
+        .bind(range.max_timestamp)
+        .execute(&mut *conn)
+        .await?;
+    }
+    for advance in &decision.advances {
+        query("UPDATE partitions SET high_watermark = ?2, size_bytes = size_bytes + ?3 WHERE id = ?1")
+            .bind(advance.partition.0)
+            .bind(advance.high_watermark)
+            .bind(advance.added_bytes)
+            .execute(&mut *conn)
+            .await?;
+    }
+    for (partition, id, state) in &decision.producers {
+        query(
+            "INSERT INTO producer_state (partition_id, producer_id, epoch, batches, last_used)
+             VALUES (?1, ?2, ?3, ?4, ?5 - ?5 % 60000)
+             ON CONFLICT (partition_id, producer_id)
+             DO UPDATE SET epoch = excluded.epoch, batches = excluded.batches, last_used = excluded.last_used",
+        )
+        .bind(partition.0)
+        .bind(*id)
+        .bind(state.epoch)
+        .bind(state.encode())
+        .bind(now)
+        .execute(&mut *conn)
+        .await?;
+    }
+    let live_ranges = i64::try_from(decision.ranges.len()).unwrap_or(i64::MAX);
+    query(
+        "INSERT INTO wal_objects (incarnation, sequence, size_bytes, live_ranges, outcome, committed_at, unreferenced_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, iif(?4 = 0, ?6, NULL))",
+    )
+    .bind(commit.incarnation.0)
+    .bind(sequence)
+    .bind(signed("the object's size", commit.size_bytes)?)
+    .bind(live_ranges)
+    .bind(outcome::encode(&decision.outcome())?)
+    .bind(now)
+    .execute(conn)
+    .await?;
+    Ok(())
+}

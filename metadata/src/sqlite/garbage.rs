@@ -1,0 +1,278 @@
+//! Tidying in small steps, and which objects may be deleted.
+
+use std::collections::{BTreeMap, HashSet};
+
+use sqlx::{AssertSqlSafe, SqliteConnection, query, query_as, query_scalar};
+use uuid::Uuid;
+
+use super::{
+    now,
+    segments::{queue, release_objects},
+};
+use crate::{
+    Error, Garbage, GarbagePolicy, Incarnation,
+    failure::Outcome,
+    garbage::{CHUNK, COUNTED},
+    keys::{parse_wal_key, wal_key},
+    rows::{FreedRange, freed, millis, signed, unsigned},
+};
+
+pub(super) async fn garbage(
+    conn: &mut SqliteConnection,
+    policy: &GarbagePolicy,
+    limit: usize,
+) -> Outcome<Garbage> {
+    let now = now(conn).await?;
+    let mut more = purge(conn).await?;
+    more |= expire_producers(conn, now - millis(policy.producer_expiry)).await?;
+    more |= expire_offsets(conn, now - millis(policy.offsets_retention)).await?;
+    let due = now - millis(policy.object_grace);
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let found: Vec<(i64, Option<String>, i64, i64)> = query_as(
+        "SELECT since, key, incarnation, sequence FROM (
+             SELECT unreferenced_at AS since, NULL AS key, incarnation, sequence FROM wal_objects
+             WHERE unreferenced_at IS NOT NULL AND unreferenced_at <= ?1
+             UNION ALL
+             SELECT queued_at, key, 0, 0 FROM deletions WHERE queued_at <= ?1)
+         ORDER BY since, key, incarnation, sequence LIMIT ?2",
+    )
+    .bind(due)
+    .bind(limit)
+    .fetch_all(&mut *conn)
+    .await?;
+    let mut keys = Vec::with_capacity(found.len());
+    for (_, key, incarnation, sequence) in found {
+        keys.push(match key {
+            Some(key) => key,
+            None => wal_key(Incarnation(incarnation), unsigned("a sequence", sequence)?),
+        });
+    }
+    let waiting: i64 = query_scalar(
+        "SELECT (SELECT count(*) FROM (SELECT 1 FROM wal_objects WHERE unreferenced_at > ?1 LIMIT ?2))
+              + (SELECT count(*) FROM (SELECT 1 FROM deletions WHERE queued_at > ?1 LIMIT ?2))",
+    )
+    .bind(due)
+    .bind(COUNTED)
+    .fetch_one(conn)
+    .await?;
+    more |= i64::try_from(keys.len()).unwrap_or(i64::MAX) >= limit && limit > 0;
+    Ok(Garbage {
+        keys,
+        waiting: unsigned("a count", waiting)?,
+        more,
+    })
+}
+
+/// Takes the rows of deleted topics away, a chunk of each table; says whether there is more.
+async fn purge(conn: &mut SqliteConnection) -> Outcome<bool> {
+    let topic: Option<Uuid> = query_scalar(
+        "SELECT topic_id FROM topics WHERE deleted_at IS NOT NULL AND NOT purged ORDER BY deleted_at LIMIT 1",
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    if let Some(topic_id) = topic
+        && purge_chunk(conn, topic_id).await?
+    {
+        query("DELETE FROM partitions WHERE topic_id = ?1")
+            .bind(topic_id)
+            .execute(&mut *conn)
+            .await?;
+        query("UPDATE topics SET purged = 1 WHERE topic_id = ?1")
+            .bind(topic_id)
+            .execute(&mut *conn)
+            .await?;
+    }
+    query(
+        "DELETE FROM topics
+         WHERE purged AND NOT EXISTS (SELECT 1 FROM deletions d WHERE d.topic_id = topics.topic_id)",
+    )
+    .execute(conn)
+    .await?;
+    Ok(topic.is_some())
+}
+
+/// One step for one topic; true when nothing is left.
+async fn purge_chunk(conn: &mut SqliteConnection, topic_id: Uuid) -> Outcome<bool> {
+    let ranges: Vec<FreedRange> = query_as(
+        "DELETE FROM ranges WHERE (partition_id, end_offset) IN (
+             SELECT r.partition_id, r.end_offset FROM partitions p JOIN ranges r ON r.partition_id = p.id
+             WHERE p.topic_id = ?1 LIMIT ?2)
+         RETURNING end_offset, incarnation, sequence, length",
+    )
+    .bind(topic_id)
+    .bind(CHUNK)
+    .fetch_all(&mut *conn)
+    .await?;
+    release_objects(conn, &freed(&ranges)).await?;
+    let mut rows = ranges.len();
+    for table in ["segments", "segment_intents"] {
+        let offset = if table == "segments" {
+            "end_offset"
+        } else {
+            "base_offset"
+        };
+        let sql = format!(
+            "DELETE FROM {table} WHERE (partition_id, {offset}) IN (
+                 SELECT r.partition_id, r.{offset} FROM partitions p JOIN {table} r ON r.partition_id = p.id
+                 WHERE p.topic_id = ?1 LIMIT ?2)
+             RETURNING key"
+        );
+        let keys: Vec<String> = query_scalar(AssertSqlSafe(sql))
+            .bind(topic_id)
+            .bind(CHUNK)
+            .fetch_all(&mut *conn)
+            .await?;
+        queue(conn, topic_id, &keys).await?;
+        rows += keys.len();
+    }
+    for (table, column) in [
+        ("producer_state", "producer_id"),
+        ("consumer_offsets", "group_id"),
+    ] {
+        let sql = format!(
+            "DELETE FROM {table} WHERE (partition_id, {column}) IN (
+                 SELECT r.partition_id, r.{column} FROM partitions p JOIN {table} r ON r.partition_id = p.id
+                 WHERE p.topic_id = ?1 LIMIT ?2)"
+        );
+        let deleted = query(AssertSqlSafe(sql))
+            .bind(topic_id)
+            .bind(CHUNK)
+            .execute(&mut *conn)
+            .await?;
+        rows += usize::try_from(deleted.rows_affected()).unwrap_or(usize::MAX);
+    }
+    Ok(rows == 0)
+}
+
+/// Forgets producers that stored nothing since `due`.
+async fn expire_producers(conn: &mut SqliteConnection, due: i64) -> Outcome<bool> {
+    let deleted = query(
+        "DELETE FROM producer_state WHERE (partition_id, producer_id) IN (
+             SELECT partition_id, producer_id FROM producer_state WHERE last_used <= ?1 ORDER BY last_used LIMIT ?2)",
+    )
+    .bind(due)
+    .bind(CHUNK)
+    .execute(conn)
+    .await?;
+    Ok(i64::try_from(deleted.rows_affected()).unwrap_or(i64::MAX) >= CHUNK)
+}
+
+/// Forgets the offsets, and then the rows, of groups without members that committed nothing since `due`.
+async fn expire_offsets(conn: &mut SqliteConnection, due: i64) -> Outcome<bool> {
+    let groups: Vec<String> = query_scalar(
+        "SELECT group_id FROM consumer_groups WHERE idle_since IS NOT NULL AND idle_since <= ?1
+         ORDER BY idle_since LIMIT ?2",
+    )
+    .bind(due)
+    .bind(CHUNK)
+    .fetch_all(&mut *conn)
+    .await?;
+    for group in &groups {
+        query("DELETE FROM consumer_offsets WHERE group_id = ?1 AND committed_at <= ?2")
+            .bind(group)
+            .bind(due)
+            .execute(&mut *conn)
+            .await?;
+        let next: Option<i64> =
+            query_scalar("SELECT min(committed_at) FROM consumer_offsets WHERE group_id = ?1")
+                .bind(group)
+                .fetch_one(&mut *conn)
+                .await?;
+        match next {
+            // Looked at again when its next offset is due, so that it does not stand before others.
+            Some(next) => {
+                query("UPDATE consumer_groups SET idle_since = ?2 WHERE group_id = ?1")
+                    .bind(group)
+                    .bind(next)
+                    .execute(&mut *conn)
+                    .await?;
+            }
+            None => {
+                query("DELETE FROM consumer_groups WHERE group_id = ?1")
+                    .bind(group)
+                    .execute(&mut *conn)
+                    .await?;
+            }
+        }
+    }
+    Ok(i64::try_from(groups.len()).unwrap_or(i64::MAX) >= CHUNK)
+}
+
+pub(super) async fn confirm(conn: &mut SqliteConnection, keys: &[String]) -> Outcome<()> {
+    let mut forgotten: BTreeMap<Incarnation, i64> = BTreeMap::new();
+    for key in keys {
+        let Some((incarnation, sequence)) = parse_wal_key(key) else {
+            query("DELETE FROM deletions WHERE key = ?1")
+                .bind(key)
+                .execute(&mut *conn)
+                .await?;
+            continue;
+        };
+        let sequence = signed("the sequence", sequence)?;
+        let deleted =
+            query("DELETE FROM wal_objects WHERE incarnation = ?1 AND sequence = ?2 AND live_ranges = 0")
+                .bind(incarnation.0)
+                .bind(sequence)
+                .execute(&mut *conn)
+                .await?;
+        if deleted.rows_affected() > 0 {
+            let greatest = forgotten.entry(incarnation).or_insert(sequence);
+            *greatest = sequence.max(*greatest);
+        }
+    }
+    for (incarnation, sequence) in forgotten {
+        query("UPDATE agents SET forgotten_sequence = max(forgotten_sequence, ?2) WHERE incarnation = ?1")
+            .bind(incarnation.0)
+            .bind(sequence)
+            .execute(&mut *conn)
+            .await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn orphans(
+    conn: &mut SqliteConnection,
+    incarnation: Incarnation,
+    sequences: &[u64],
+) -> Outcome<Vec<u64>> {
+    if super::agents::sealed(conn, incarnation).await? != Some(true) {
+        return Err(Error::NotSealed(incarnation).into());
+    }
+    let mut known = HashSet::new();
+    for &sequence in sequences {
+        let Ok(number) = i64::try_from(sequence) else {
+            continue;
+        };
+        let row: Option<i64> =
+            query_scalar("SELECT 1 FROM wal_objects WHERE incarnation = ?1 AND sequence = ?2")
+                .bind(incarnation.0)
+                .bind(number)
+                .fetch_optional(&mut *conn)
+                .await?;
+        if row.is_some() {
+            known.insert(sequence);
+        }
+    }
+    Ok(sequences
+        .iter()
+        .copied()
+        .filter(|sequence| !known.contains(sequence))
+        .collect())
+}
+
+pub(super) async fn mark_swept(conn: &mut SqliteConnection, incarnation: Incarnation) -> Outcome<()> {
+    match super::agents::sealed(conn, incarnation).await? {
+        Some(true) => {}
+        _ => return Err(Error::NotSealed(incarnation).into()),
+    }
+    let now = now(conn).await?;
+    let swept = query("UPDATE agents SET swept_at = ?2 WHERE incarnation = ?1 AND swept_at IS NULL")
+        .bind(incarnation.0)
+        .bind(now)
+        .execute(&mut *conn)
+        .await?;
+    if swept.rows_affected() > 0 {
+        super::agents::bump(conn).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! Consumer groups and their offsets.
+
+use sqlx::{SqliteConnection, query, query_as, query_scalar};
+
+use super::{agents::leased, now};
+use crate::{
+    CommittedOffset, Error, GroupQuery, GroupRecord, GroupWrite, Lease, OffsetCommit, OffsetOutcome,
+    PartitionUid, failure::Outcome, rows::check_slot,
+};
+
+pub(super) async fn groups(conn: &mut SqliteConnection, which: &GroupQuery) -> Outcome<Vec<GroupRecord>> {
+    type Columns = (String, i32, i32, Vec<u8>);
+    let rows: Vec<Columns> = match which {
+        GroupQuery::Slot(slot) => query_as(
+            "SELECT group_id, slot, generation, state FROM consumer_groups WHERE slot = ?1 ORDER BY group_id",
+        )
+        .bind(slot)
+        .fetch_all(conn)
+        .await?,
+        GroupQuery::All => {
+            query_as("SELECT group_id, slot, generation, state FROM consumer_groups ORDER BY group_id")
+                .fetch_all(conn)
+                .await?
+        }
+        GroupQuery::Id(group_id) => {
+            query_as("SELECT group_id, slot, generation, state FROM consumer_groups WHERE group_id = ?1")
+                .bind(group_id)
+                .fetch_all(conn)
+                .await?
+        }
+    };
+    let records = rows
+        .into_iter()
+        .map(|(group_id, slot, generation, state)| GroupRecord {
+            group_id,
+            slot,
+            generation,
+            state,
+        });
+    Ok(records.collect())
+}
+
+async fn generation(conn: &mut SqliteConnection, group_id: &str) -> Outcome<Option<i32>> {
+    let stored = query_scalar("SELECT generation FROM consumer_groups WHERE group_id = ?1")
+        .bind(group_id)
+        .fetch_optional(conn)
+        .await?;
+    Ok(stored)
+}
+
+pub(super) async fn put(conn: &mut SqliteConnection, lease: Lease, group: &GroupWrite) -> Outcome<()> {
+    check_slot(lease, &leased(conn, lease).await?, group.slot)?;
+    if let Some(stored) = generation(conn, &group.group_id).await?
+        && group.generation < stored
+    {
+        return Err(Error::IllegalGeneration {
+            given: group.generation,
+            stored,
+        }
+        .into());
+    }
+    let Some(state) = &group.state else {
+        query("DELETE FROM consumer_offsets WHERE group_id = ?1")
+            .bind(&group.group_id)
+            .execute(&mut *conn)
+            .await?;
+        query("DELETE FROM consumer_groups WHERE group_id = ?1")
+            .bind(&group.group_id)
+            .execute(&mut *conn)
+            .await?;
+        return Ok(());
+    };
+    let now = now(conn).await?;
+    query(
+        "INSERT INTO consumer_groups (group_id, slot, generation, state, updated_at, idle_since)
+         VALUES (?1, ?2, ?3, ?4, ?5, iif(length(?4) = 0, ?5, NULL))
+         ON CONFLICT (group_id) DO UPDATE SET slot = excluded.slot, generation = excluded.generation,
+             state = excluded.state, updated_at = excluded.updated_at, idle_since = excluded.idle_since",
+    )
+    .bind(&group.group_id)
+    .bind(group.slot)
+    .bind(group.generation)
+    .bind(state)
+    .bind(now)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn commit_offsets(
+    conn: &mut SqliteConnection,
+    lease: Lease,
+    commit: &OffsetCommit,
+) -> Outcome<Vec<OffsetOutcome>> {
+    check_slot(lease, &leased(conn, lease).await?, commit.slot)?;
+    let now = now(conn).await?;
+    let stored = generation(conn, &commit.group_id).await?;
+    if let Some(given) = commit.generation
+        && stored != Some(given)
+    {
+        return Err(Error::IllegalGeneration {
+            given,
+            stored: stored.unwrap_or(-1),
+        }
+        .into());
+    }
+    if stored.is_none() {
+        query(
+            "INSERT INTO consumer_groups (group_id, slot, generation, state, updated_at, idle_since)
+             VALUES (?1, ?2, 0, x'', ?3, ?3)",
+        )
+        .bind(&commit.group_id)
+        .bind(commit.slot)
+        .bind(now)
+        .execute(&mut *conn)
+        .await?;
+    }
+    let mut outcomes = Vec::with_capacity(commit.offsets.len());
+    for offset in &commit.offsets {
+        let written = query(
+            "INSERT INTO consumer_offsets (group_id, partition_id, committed_offset, leader_epoch, metadata, committed_at)
+             SELECT ?1, id, ?3, ?4, ?5, ?6 FROM partitions WHERE id = ?2 AND NOT deleted
+             ON CONFLICT (group_id, partition_id) DO UPDATE SET committed_offset = excluded.committed_offset,
+                 leader_epoch = excluded.leader_epoch, metadata = excluded.metadata, committed_at = excluded.committed_at",
+        )
+        .bind(&commit.group_id)
+        .bind(offset.partition.0)
+        .bind(offset.offset)
+        .bind(offset.leader_epoch)
+        .bind(&offset.metadata)
+        .bind(now)
+        .execute(&mut *conn)
+        .await?;
+        let there = written.rows_affected() > 0;
+        outcomes.push(if there {
+            OffsetOutcome::Committed
+        } else {
+            OffsetOutcome::UnknownPartition
+        });
+    }
+    Ok(outcomes)
+}
+
+#[derive(sqlx::FromRow)]
+struct OffsetColumns {
+    name: String,
+    partition: i32,
+    id: i64,
+    committed_offset: i64,
+    leader_epoch: i32,
+    metadata: String,
+    committed_at: i64,
+}
+
+pub(super) async fn fetch_offsets(
+    conn: &mut SqliteConnection,
+    group_id: &str,
+) -> Outcome<Vec<CommittedOffset>> {
+    let rows: Vec<OffsetColumns> = query_as(
+        "SELECT t.name, p.partition, p.id, o.committed_offset, o.leader_epoch, o.metadata, o.committed_at
+         FROM consumer_offsets o
+         JOIN partitions p ON p.id = o.partition_id AND NOT p.deleted
+         JOIN topics t ON t.topic_id = p.topic_id
+         WHERE o.group_id = ?1 ORDER BY t.name, p.partition",
+    )
+    .bind(group_id)
+    .fetch_all(conn)
+    .await?;
+    let offsets = rows.into_iter().map(|row| CommittedOffset {
+        topic: row.name,
+        partition: row.partition,
+        uid: PartitionUid(row.id),
+        offset: row.committed_offset,
+        leader_epoch: row.leader_epoch,
+        metadata: row.metadata,
+        committed_at_ms: row.committed_at,
+    });
+    Ok(offsets.collect())
+}

@@ -1,0 +1,214 @@
+//! Rolling WAL ranges into segments, and moving the start of the log.
+
+use sqlx::{SqliteConnection, query, query_as, query_scalar};
+use uuid::Uuid;
+
+use super::{agents::leased, now};
+use crate::{
+    Error, Incarnation, Lease, NewSegment, SegmentIntent,
+    failure::Outcome,
+    keys::segment_key,
+    rows::{Freed, FreedRange, IntentRow, check_finish, freed, signed},
+};
+
+pub(super) async fn begin(
+    conn: &mut SqliteConnection,
+    lease: Lease,
+    base_offset: i64,
+) -> Outcome<SegmentIntent> {
+    let row = leased(conn, lease).await?;
+    if base_offset != row.bounds.rolled {
+        let message = format!(
+            "it begins at {base_offset}, but {} is the first offset without a segment",
+            row.bounds.rolled
+        );
+        return Err(Error::SegmentConflict(message).into());
+    }
+    let inherited = intent(conn, lease, base_offset).await?.is_some();
+    let key = segment_key(&row.topic, row.partition, base_offset);
+    let now = now(conn).await?;
+    query(
+        "INSERT INTO segment_intents (partition_id, base_offset, key, incarnation, created_at) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (partition_id, base_offset) DO UPDATE SET incarnation = excluded.incarnation",
+    )
+    .bind(lease.partition.0)
+    .bind(base_offset)
+    .bind(&key)
+    .bind(lease.incarnation.0)
+    .bind(now)
+    .execute(conn)
+    .await?;
+    Ok(SegmentIntent { key, inherited })
+}
+
+async fn intent(conn: &mut SqliteConnection, lease: Lease, base_offset: i64) -> Outcome<Option<IntentRow>> {
+    let row: Option<(String, i64)> =
+        query_as("SELECT key, incarnation FROM segment_intents WHERE partition_id = ?1 AND base_offset = ?2")
+            .bind(lease.partition.0)
+            .bind(base_offset)
+            .fetch_optional(conn)
+            .await?;
+    Ok(row.map(|(key, incarnation)| IntentRow {
+        key,
+        incarnation: Incarnation(incarnation),
+    }))
+}
+
+pub(super) async fn finish(conn: &mut SqliteConnection, lease: Lease, segment: &NewSegment) -> Outcome<()> {
+    let row = leased(conn, lease).await?;
+    let stored: Option<(i64, String)> =
+        query_as("SELECT base_offset, key FROM segments WHERE partition_id = ?1 AND end_offset = ?2")
+            .bind(lease.partition.0)
+            .bind(segment.end_offset)
+            .fetch_optional(&mut *conn)
+            .await?;
+    if stored.is_some_and(|(base_offset, key)| base_offset == segment.base_offset && key == segment.key) {
+        // Asked again: it happened.
+        return Ok(());
+    }
+    check_finish(
+        lease,
+        &row,
+        intent(conn, lease, segment.base_offset).await?,
+        segment,
+    )?;
+    let freed = delete_ranges(conn, lease.partition.0, segment.end_offset).await?;
+    if freed.end_offset != Some(segment.end_offset) {
+        let message = format!("{} is not the end of a range", segment.end_offset);
+        return Err(Error::SegmentConflict(message).into());
+    }
+    let size_bytes = signed("the segment's size", segment.size_bytes)?;
+    let now = now(conn).await?;
+    query(
+        "INSERT INTO segments (partition_id, end_offset, base_offset, max_timestamp, size_bytes, key, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )
+    .bind(lease.partition.0)
+    .bind(segment.end_offset)
+    .bind(segment.base_offset)
+    .bind(segment.max_timestamp)
+    .bind(size_bytes)
+    .bind(&segment.key)
+    .bind(now)
+    .execute(&mut *conn)
+    .await?;
+    query("UPDATE partitions SET rolled = ?2, size_bytes = size_bytes + ?3 WHERE id = ?1")
+        .bind(lease.partition.0)
+        .bind(segment.end_offset)
+        .bind(size_bytes - freed.bytes)
+        .execute(&mut *conn)
+        .await?;
+    query("DELETE FROM segment_intents WHERE partition_id = ?1 AND base_offset = ?2")
+        .bind(lease.partition.0)
+        .bind(segment.base_offset)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Deletes the ranges of a partition that end at or before `end_offset`, and lets go of their objects.
+async fn delete_ranges(conn: &mut SqliteConnection, partition: i64, end_offset: i64) -> Outcome<Freed> {
+    let ranges: Vec<FreedRange> = query_as(
+        "DELETE FROM ranges WHERE partition_id = ?1 AND end_offset <= ?2
+         RETURNING end_offset, incarnation, sequence, length",
+    )
+    .bind(partition)
+    .bind(end_offset)
+    .fetch_all(&mut *conn)
+    .await?;
+    let freed = freed(&ranges);
+    release_objects(conn, &freed).await?;
+    Ok(freed)
+}
+
+/// Counts down the ranges of objects; those without any are garbage from now on.
+pub(super) async fn release_objects(conn: &mut SqliteConnection, freed: &Freed) -> Outcome<()> {
+    let now = now(conn).await?;
+    for &(incarnation, sequence, count) in &freed.objects {
+        query(
+            "UPDATE wal_objects SET live_ranges = live_ranges - ?3,
+                                    unreferenced_at = iif(live_ranges = ?3, ?4, unreferenced_at)
+             WHERE incarnation = ?1 AND sequence = ?2",
+        )
+        .bind(incarnation)
+        .bind(sequence)
+        .bind(count)
+        .bind(now)
+        .execute(&mut *conn)
+        .await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn advance(conn: &mut SqliteConnection, lease: Lease, log_start: i64) -> Outcome<i64> {
+    let row = leased(conn, lease).await?;
+    let log_start = log_start.min(row.bounds.high_watermark);
+    if log_start <= row.bounds.log_start {
+        return Ok(row.bounds.log_start);
+    }
+    let partition = lease.partition.0;
+    let segments: Vec<(String, i64)> = query_as(
+        "DELETE FROM segments WHERE partition_id = ?1 AND end_offset <= ?2 RETURNING key, size_bytes",
+    )
+    .bind(partition)
+    .bind(log_start)
+    .fetch_all(&mut *conn)
+    .await?;
+    let (keys, sizes): (Vec<String>, Vec<i64>) = segments.into_iter().unzip();
+    queue(conn, row.topic_id, &keys).await?;
+    let freed = delete_ranges(conn, partition, log_start).await?;
+    let rolled = freed.end_offset.unwrap_or(0).max(row.bounds.rolled);
+    drop_stale_intents(conn, lease, row.topic_id, rolled).await?;
+    let removed = freed.bytes + sizes.iter().sum::<i64>();
+    query("UPDATE partitions SET log_start = ?2, rolled = ?3, size_bytes = size_bytes - ?4 WHERE id = ?1")
+        .bind(partition)
+        .bind(log_start)
+        .bind(rolled)
+        .bind(removed)
+        .execute(conn)
+        .await?;
+    Ok(log_start)
+}
+
+/// Drops the intents that can never be finished, because the log goes on after them; their objects may exist.
+async fn drop_stale_intents(
+    conn: &mut SqliteConnection,
+    lease: Lease,
+    topic_id: Uuid,
+    rolled: i64,
+) -> Outcome<()> {
+    let stale: Vec<(i64, String)> = query_as(
+        "DELETE FROM segment_intents WHERE partition_id = ?1 AND base_offset < ?2 RETURNING base_offset, key",
+    )
+    .bind(lease.partition.0)
+    .bind(rolled)
+    .fetch_all(&mut *conn)
+    .await?;
+    for (base_offset, key) in stale {
+        let live: Option<i64> = query_scalar(
+            "SELECT base_offset FROM segments WHERE partition_id = ?1 AND end_offset > ?2 ORDER BY end_offset LIMIT 1",
+        )
+        .bind(lease.partition.0)
+        .bind(base_offset)
+        .fetch_optional(&mut *conn)
+        .await?;
+        if live != Some(base_offset) {
+            queue(conn, topic_id, &[key]).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Queues objects under a topic's name for deletion.
+pub(super) async fn queue(conn: &mut SqliteConnection, topic_id: Uuid, keys: &[String]) -> Outcome<()> {
+    let now = now(conn).await?;
+    for key in keys {
+        query("INSERT INTO deletions (key, topic_id, queued_at) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO NOTHING")
+            .bind(key)
+            .bind(topic_id)
+            .bind(now)
+            .execute(&mut *conn)
+            .await?;
+    }
+    Ok(())
+}

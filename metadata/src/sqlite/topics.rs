@@ -1,0 +1,202 @@
+//! Topics and their partitions.
+
+use sqlx::{SqliteConnection, query, query_as, query_scalar};
+use uuid::Uuid;
+
+use super::{agents::bump, now};
+use crate::{
+    Error, Incarnation, NewTopic, TopicChange, TopicRecord,
+    failure::Outcome,
+    leases::spread,
+    rows::{
+        added_partitions, assemble, changed_config, config_json, new_partitions, parse_config,
+        partition_record,
+    },
+};
+
+type TopicColumns = (Uuid, String, bool, String, i64);
+
+fn record((topic_id, name, internal, config, created_at_ms): TopicColumns) -> Outcome<TopicRecord> {
+    Ok(TopicRecord {
+        topic_id,
+        name,
+        internal,
+        config: parse_config(&config)?,
+        created_at_ms,
+        partitions: Vec::new(),
+    })
+}
+
+/// Every topic that is not deleted, by name.
+pub(super) async fn all(conn: &mut SqliteConnection) -> Outcome<Vec<TopicRecord>> {
+    let topics: Vec<TopicColumns> = query_as(
+        "SELECT topic_id, name, internal, config, created_at FROM topics WHERE deleted_at IS NULL ORDER BY name",
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let topics = topics.into_iter().map(record).collect::<Outcome<Vec<_>>>()?;
+    let partitions: Vec<(Uuid, i64, Option<i64>, i32)> = query_as(
+        "SELECT p.topic_id, p.id, a.incarnation, p.epoch
+         FROM partitions p LEFT JOIN agents a ON a.incarnation = p.holder AND a.sealed_at IS NULL
+         WHERE NOT p.deleted ORDER BY p.topic_id, p.partition",
+    )
+    .fetch_all(conn)
+    .await?;
+    let partitions = partitions
+        .into_iter()
+        .map(|(topic, uid, holder, epoch)| (topic, partition_record(uid, holder, epoch)));
+    Ok(assemble(topics, partitions.collect()))
+}
+
+async fn one(conn: &mut SqliteConnection, topic_id: Uuid) -> Outcome<TopicRecord> {
+    let topic: TopicColumns =
+        query_as("SELECT topic_id, name, internal, config, created_at FROM topics WHERE topic_id = ?1")
+            .bind(topic_id)
+            .fetch_one(&mut *conn)
+            .await?;
+    let partitions: Vec<(i64, Option<i64>, i32)> = query_as(
+        "SELECT p.id, a.incarnation, p.epoch
+         FROM partitions p LEFT JOIN agents a ON a.incarnation = p.holder AND a.sealed_at IS NULL
+         WHERE p.topic_id = ?1 ORDER BY p.partition",
+    )
+    .bind(topic_id)
+    .fetch_all(conn)
+    .await?;
+    let partitions = partitions
+        .into_iter()
+        .map(|(uid, holder, epoch)| partition_record(uid, holder, epoch))
+        .collect();
+    Ok(TopicRecord {
+        partitions,
+        ..record(topic)?
+    })
+}
+
+/// Adds `count` partitions after the `present` ones, spread over the live agents.
+async fn add_partitions(
+    conn: &mut SqliteConnection,
+    topic_id: Uuid,
+    present: usize,
+    count: usize,
+) -> Outcome<()> {
+    let now = now(conn).await?;
+    let loads: Vec<(i64, i64)> = query_as(
+        "SELECT a.incarnation, count(p.id)
+         FROM agents a LEFT JOIN partitions p ON p.holder = a.incarnation AND NOT p.deleted
+         WHERE a.sealed_at IS NULL AND NOT a.draining AND a.lease_expires_at >= ?1 GROUP BY a.incarnation",
+    )
+    .bind(now)
+    .fetch_all(&mut *conn)
+    .await?;
+    let loads = loads
+        .into_iter()
+        .map(|(agent, load)| (Incarnation(agent), load))
+        .collect();
+    for (n, holder) in spread(count, loads)
+        .into_iter()
+        .chain(std::iter::repeat(None))
+        .take(count)
+        .enumerate()
+    {
+        query("INSERT INTO partitions (topic_id, partition, holder, epoch) VALUES (?1, ?2, ?3, ?4)")
+            .bind(topic_id)
+            .bind(i64::try_from(present + n).unwrap_or(i64::MAX))
+            .bind(holder.map(|holder| holder.0))
+            .bind(i32::from(holder.is_some()))
+            .execute(&mut *conn)
+            .await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn create(conn: &mut SqliteConnection, new: &NewTopic) -> Outcome<TopicRecord> {
+    let count = new_partitions(new.partitions)?;
+    let taken: Option<bool> = query_scalar("SELECT deleted_at IS NOT NULL FROM topics WHERE name = ?1")
+        .bind(&new.name)
+        .fetch_optional(&mut *conn)
+        .await?;
+    match taken {
+        Some(true) => return Err(Error::TopicDeletionInProgress(new.name.clone()).into()),
+        Some(false) => return Err(Error::TopicAlreadyExists(new.name.clone()).into()),
+        None => {}
+    }
+    let random: Vec<u8> = query_scalar("SELECT randomblob(16)")
+        .fetch_one(&mut *conn)
+        .await?;
+    let random = random
+        .try_into()
+        .map_err(|_| Error::Inconsistent("randomblob(16) gave another size".to_owned()))?;
+    let topic_id = uuid::Builder::from_random_bytes(random).into_uuid();
+    let now = now(conn).await?;
+    query("INSERT INTO topics (topic_id, name, config, created_at) VALUES (?1, ?2, ?3, ?4)")
+        .bind(topic_id)
+        .bind(&new.name)
+        .bind(config_json(&new.config)?)
+        .bind(now)
+        .execute(&mut *conn)
+        .await?;
+    add_partitions(conn, topic_id, 0, count).await?;
+    bump(conn).await?;
+    one(conn, topic_id).await
+}
+
+/// The id and settings of a topic that is there and not internal.
+async fn find(conn: &mut SqliteConnection, name: &str) -> Outcome<(Uuid, String)> {
+    let found: Option<(Uuid, String)> = query_as(
+        "SELECT topic_id, config FROM topics WHERE name = ?1 AND deleted_at IS NULL AND NOT internal",
+    )
+    .bind(name)
+    .fetch_optional(conn)
+    .await?;
+    Ok(found.ok_or_else(|| Error::UnknownTopic(name.to_owned()))?)
+}
+
+pub(super) async fn alter(
+    conn: &mut SqliteConnection,
+    name: &str,
+    change: &TopicChange,
+) -> Outcome<TopicRecord> {
+    let (topic_id, config) = find(conn, name).await?;
+    let present: i64 = query_scalar("SELECT count(*) FROM partitions WHERE topic_id = ?1")
+        .bind(topic_id)
+        .fetch_one(&mut *conn)
+        .await?;
+    let present = usize::try_from(present).unwrap_or_default();
+    let added = added_partitions(present, change)?;
+    if added > 0 {
+        add_partitions(conn, topic_id, present, added).await?;
+    }
+    query("UPDATE topics SET config = ?2 WHERE topic_id = ?1")
+        .bind(topic_id)
+        .bind(config_json(&changed_config(parse_config(&config)?, change))?)
+        .execute(&mut *conn)
+        .await?;
+    bump(conn).await?;
+    one(conn, topic_id).await
+}
+
+pub(super) async fn delete(conn: &mut SqliteConnection, name: &str) -> Outcome<()> {
+    let deleted: Option<bool> =
+        query_scalar("SELECT deleted_at IS NOT NULL FROM topics WHERE name = ?1 AND NOT internal")
+            .bind(name)
+            .fetch_optional(&mut *conn)
+            .await?;
+    match deleted {
+        None => return Err(Error::UnknownTopic(name.to_owned()).into()),
+        // Asked again: it is on its way.
+        Some(true) => return Ok(()),
+        Some(false) => {}
+    }
+    let (topic_id, _) = find(conn, name).await?;
+    let now = now(conn).await?;
+    query("UPDATE topics SET deleted_at = ?2 WHERE topic_id = ?1")
+        .bind(topic_id)
+        .bind(now)
+        .execute(&mut *conn)
+        .await?;
+    query("UPDATE partitions SET deleted = 1, holder = NULL WHERE topic_id = ?1")
+        .bind(topic_id)
+        .execute(&mut *conn)
+        .await?;
+    bump(conn).await
+}

@@ -1,0 +1,338 @@
+//! The model: what a metadata store must answer, by rules written a second time and as plainly as possible.
+
+mod commit;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::{Op, Send};
+use crate::{
+    CommitOutcome, Error, Incarnation, Lease, LeaseMove, LogPosition, MoveOutcome, NewSegment, ObjectCommit,
+    PartitionUid, Place,
+    conformance::fixture::{NO_GRACE, Store, agent, check_log, garbage, snapshot, topic},
+    keys::{parse_wal_key, segment_key, wal_key},
+};
+
+/// A run of offsets: in which object (`Ok`) or segment (`Err`).
+#[derive(Debug, Clone, PartialEq)]
+struct Span {
+    base: i64,
+    end: i64,
+    place: Result<(Incarnation, u64), String>,
+}
+
+/// An epoch and everything stored in it: first and last sequence, base offset.
+type Stored = (i16, Vec<(i32, i32, i64)>);
+/// Whether an error is the one to expect.
+type Refusal = fn(&Error) -> bool;
+
+#[derive(Debug)]
+struct Part {
+    uid: PartitionUid,
+    holder: Option<Incarnation>,
+    epoch: i32,
+    log_start: i64,
+    end: i64,
+    spans: Vec<Span>,
+    /// By producer id.
+    producers: HashMap<i64, Stored>,
+    /// Base offset -> who began the segment.
+    intents: BTreeMap<i64, Incarnation>,
+}
+
+impl Part {
+    fn rolled(&self) -> i64 {
+        self.spans
+            .iter()
+            .find(|span| span.place.is_ok())
+            .map_or(self.end, |span| span.base)
+    }
+}
+
+pub(super) struct Model {
+    store: Store,
+    /// The newest life of each agent id.
+    lives: Vec<Option<Incarnation>>,
+    sealed: BTreeSet<Incarnation>,
+    parts: Vec<Part>,
+    commits: Vec<(ObjectCommit, CommitOutcome)>,
+    /// Objects whose rows exist.
+    objects: BTreeSet<(Incarnation, u64)>,
+    forgotten: HashMap<Incarnation, u64>,
+    deletions: BTreeSet<String>,
+}
+
+impl Model {
+    pub(super) async fn new(store: &Store, agents: usize, partitions: usize) -> Self {
+        let record = topic(store, "orders", i32::try_from(partitions).unwrap()).await;
+        let part = |uid| Part {
+            uid,
+            holder: None,
+            epoch: 0,
+            log_start: 0,
+            end: 0,
+            spans: Vec::new(),
+            producers: HashMap::new(),
+            intents: BTreeMap::new(),
+        };
+        Self {
+            store: store.clone(),
+            lives: vec![None; agents],
+            sealed: BTreeSet::new(),
+            parts: record
+                .partitions
+                .iter()
+                .map(|partition| part(partition.uid))
+                .collect(),
+            commits: Vec::new(),
+            objects: BTreeSet::new(),
+            forgotten: HashMap::new(),
+            deletions: BTreeSet::new(),
+        }
+    }
+
+    /// Makes the call of both and compares.
+    pub(super) async fn step(&mut self, op: &Op) {
+        match op {
+            Op::Register(n) => self.register(*n).await,
+            Op::Seal(n) => self.seal(*n).await,
+            Op::Move { partition, to, stale } => self.shift(*partition, *to, *stale).await,
+            Op::Commit { agent, parts } => self.commit(*agent, parts).await,
+            Op::CommitAgain(n) => self.commit_again(*n).await,
+            Op::Begin { agent, partition } => drop(self.begin(*agent, *partition).await),
+            Op::Finish {
+                agent,
+                partition,
+                ranges,
+            } => self.finish(*agent, *partition, *ranges).await,
+            Op::Advance { agent, partition, by } => self.advance(*agent, *partition, *by).await,
+            Op::Garbage { confirm } => self.garbage(*confirm).await,
+        }
+    }
+
+    async fn register(&mut self, n: usize) {
+        let new = agent(&self.store, &format!("agent-{n}")).await.incarnation;
+        if let Some(old) = self.lives[n].replace(new) {
+            self.end_life(old);
+        }
+    }
+
+    async fn seal(&mut self, n: usize) {
+        let Some(life) = self.lives[n] else { return };
+        self.store.seal(life).await.unwrap();
+        self.end_life(life);
+    }
+
+    fn end_life(&mut self, life: Incarnation) {
+        self.sealed.insert(life);
+        for part in &mut self.parts {
+            part.holder = part.holder.filter(|holder| *holder != life);
+        }
+    }
+
+    async fn shift(&mut self, partition: usize, to: Option<usize>, stale: bool) {
+        let part = &mut self.parts[partition];
+        let to = match to.map(|n| self.lives[n]) {
+            Some(None) => return,
+            Some(Some(life)) => Some(life),
+            None => None,
+        };
+        let epoch = part.epoch + i32::from(stale);
+        let wish = LeaseMove {
+            partition: part.uid,
+            from: part.holder,
+            epoch,
+            to,
+        };
+        let outcome = self.store.move_leases(&[wish]).await.unwrap()[0];
+        if stale || to.is_some_and(|life| self.sealed.contains(&life)) {
+            assert_eq!(outcome, MoveOutcome::Lost);
+            return;
+        }
+        if to.is_some() && to != part.holder {
+            part.epoch += 1;
+        }
+        part.holder = to;
+        let MoveOutcome::Moved { epoch, bounds } = outcome else {
+            panic!("{wish:?} was lost")
+        };
+        assert_eq!(
+            (epoch, bounds.high_watermark, bounds.rolled),
+            (part.epoch, part.end, part.rolled())
+        );
+    }
+
+    /// The lease as agent `n` believes it, and the refusal to expect if it is not in force.
+    fn lease(&self, n: usize, partition: usize) -> Option<(Lease, Option<Refusal>)> {
+        let life = self.lives[n]?;
+        let part = &self.parts[partition];
+        let refusal: Option<Refusal> = if self.sealed.contains(&life) {
+            Some(|error| matches!(error, Error::Sealed(_)))
+        } else if part.holder != Some(life) {
+            Some(|error| matches!(error, Error::Fenced(_)))
+        } else {
+            None
+        };
+        Some((
+            Lease {
+                partition: part.uid,
+                incarnation: life,
+                epoch: part.epoch,
+            },
+            refusal,
+        ))
+    }
+
+    async fn begin(&mut self, n: usize, partition: usize) -> Option<(Lease, String)> {
+        let (lease, refusal) = self.lease(n, partition)?;
+        let base = self.parts[partition].rolled();
+        let answer = self.store.begin_segment(lease, base).await;
+        if let Some(refused) = refusal {
+            assert!(answer.as_ref().is_err_and(refused), "{answer:?}");
+            return None;
+        }
+        let intent = answer.unwrap();
+        assert_eq!(
+            intent.inherited,
+            self.parts[partition]
+                .intents
+                .insert(base, lease.incarnation)
+                .is_some()
+        );
+        assert_eq!(
+            intent.key,
+            segment_key("orders", i32::try_from(partition).unwrap(), base)
+        );
+        Some((lease, intent.key))
+    }
+
+    async fn finish(&mut self, n: usize, partition: usize, ranges: usize) {
+        let Some((lease, key)) = self.begin(n, partition).await else {
+            return;
+        };
+        let part = &mut self.parts[partition];
+        let base = part.rolled();
+        let end = part
+            .spans
+            .iter()
+            .filter(|span| span.place.is_ok())
+            .nth(ranges)
+            .map(|span| span.end);
+        let segment = NewSegment {
+            key: key.clone(),
+            base_offset: base,
+            end_offset: end.unwrap_or(part.end + 1),
+            max_timestamp: 5,
+            size_bytes: 7,
+        };
+        let answer = self.store.finish_segment(lease, &segment).await;
+        let Some(end) = end else {
+            assert!(matches!(answer, Err(Error::SegmentConflict(_))), "{answer:?}");
+            return;
+        };
+        answer.unwrap();
+        part.spans.retain(|span| span.place.is_err() || span.end > end);
+        part.spans.push(Span {
+            base,
+            end,
+            place: Err(key),
+        });
+        part.spans.sort_by_key(|span| span.base);
+        part.intents.remove(&base);
+    }
+
+    async fn advance(&mut self, n: usize, partition: usize, by: i64) {
+        let Some((lease, refusal)) = self.lease(n, partition) else {
+            return;
+        };
+        let asked = self.parts[partition].log_start + by;
+        let answer = self.store.advance_log_start(lease, asked).await;
+        if let Some(refused) = refusal {
+            assert!(answer.as_ref().is_err_and(refused), "{answer:?}");
+            return;
+        }
+        let part = &mut self.parts[partition];
+        part.log_start = part.log_start.max(asked.min(part.end));
+        assert_eq!(answer.unwrap(), part.log_start);
+        let (gone, kept): (Vec<Span>, Vec<Span>) =
+            part.spans.drain(..).partition(|span| span.end <= part.log_start);
+        part.spans = kept;
+        self.deletions
+            .extend(gone.into_iter().filter_map(|span| span.place.err()));
+        let rolled = part.rolled();
+        let number = i32::try_from(partition).unwrap();
+        let live = part.intents.split_off(&rolled);
+        self.deletions.extend(
+            part.intents
+                .keys()
+                .map(|base| segment_key("orders", number, *base)),
+        );
+        part.intents = live;
+    }
+
+    async fn garbage(&mut self, confirm: bool) {
+        let live: BTreeSet<(Incarnation, u64)> = self
+            .parts
+            .iter()
+            .flat_map(|part| part.spans.iter().filter_map(|span| span.place.clone().ok()))
+            .collect();
+        let mut expected: Vec<String> = self.deletions.iter().cloned().collect();
+        expected.extend(
+            self.objects
+                .difference(&live)
+                .map(|(life, sequence)| wal_key(*life, *sequence)),
+        );
+        expected.sort();
+        assert_eq!(garbage(&self.store, NO_GRACE).await, expected);
+        if !confirm {
+            return;
+        }
+        self.store.confirm_deleted(&expected).await.unwrap();
+        self.deletions.clear();
+        for (life, sequence) in expected.iter().filter_map(|key| parse_wal_key(key)) {
+            self.objects.remove(&(life, sequence));
+            let greatest = self.forgotten.entry(life).or_default();
+            *greatest = sequence.max(*greatest);
+        }
+    }
+
+    /// Compares everything that can be read.
+    pub(super) async fn compare_all(&self) {
+        let topics = snapshot(&self.store).await.topics;
+        let orders = topics.iter().find(|topic| topic.name == "orders").unwrap();
+        for (part, record) in self.parts.iter().zip(&orders.partitions) {
+            assert_eq!(
+                (record.uid, record.holder, record.epoch),
+                (part.uid, part.holder, part.epoch)
+            );
+            check_log(&self.store, part.uid).await;
+            let view = self
+                .store
+                .read_log(part.uid, LogPosition::Offset(0), 1000)
+                .await
+                .unwrap();
+            let bounds = (
+                view.bounds.log_start,
+                view.bounds.rolled,
+                view.bounds.high_watermark,
+            );
+            assert_eq!(bounds, (part.log_start, part.rolled(), part.end));
+            let spans: Vec<Span> = view
+                .spans
+                .into_iter()
+                .map(|span| Span {
+                    base: span.base_offset,
+                    end: span.end_offset,
+                    place: match span.place {
+                        Place::Wal {
+                            incarnation,
+                            sequence,
+                            ..
+                        } => Ok((incarnation, sequence)),
+                        Place::Segment { key, .. } => Err(key),
+                    },
+                })
+                .collect();
+            assert_eq!(spans, part.spans);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The model's commits: Kafka's rules for producers once more, and what an object's batches come to.
+
+use streamhouse_core::ErrorCode;
+
+use super::{Model, Part, Send, Span};
+use crate::{
+    BatchMeta, BatchOutcome, CommitOutcome, Error, Incarnation, ObjectCommit, PartitionCommit,
+    PartitionOutcome, ProducerBatch,
+};
+
+impl Model {
+    /// The batch that `send` stands for, and what becomes of it.
+    fn judge(part: &mut Part, send: &Send) -> (BatchMeta, BatchOutcome) {
+        let size_bytes = send.records.unsigned_abs() * 10;
+        let mut meta = BatchMeta {
+            size_bytes,
+            records: send.records,
+            max_timestamp: 5,
+            producer: None,
+        };
+        let appended = BatchOutcome::Appended {
+            base_offset: part.end,
+        };
+        let Some(id) = send.producer else {
+            return (meta, appended);
+        };
+        let (epoch, stored) = part.producers.get(&id).cloned().unwrap_or_default();
+        let next = stored.last().map_or(0, |(_, last, _)| last + 1);
+        let epoch = epoch + i16::from(send.raise_epoch);
+        let first = match usize::try_from(send.back) {
+            Ok(0) => next,
+            // The batch stored so many before, if there is one: a retry.
+            Ok(back) if back <= stored.len() => stored[stored.len() - back].0,
+            _ => next + 1,
+        };
+        let first = if send.raise_epoch && send.back == 0 {
+            0
+        } else {
+            first
+        };
+        if let Some((from, to, _)) = stored.iter().find(|batch| batch.0 == first && !send.raise_epoch) {
+            meta.records = to - from + 1;
+            meta.size_bytes = meta.records.unsigned_abs() * 10;
+        }
+        let last = first + meta.records - 1;
+        meta.producer = Some(ProducerBatch {
+            id,
+            epoch,
+            first_sequence: first,
+        });
+        let window = &stored[stored.len().saturating_sub(5)..];
+        let outcome = if stored.is_empty() {
+            if first == 0 {
+                appended
+            } else {
+                BatchOutcome::refused(ErrorCode::UnknownProducerId)
+            }
+        } else if send.raise_epoch {
+            if first == 0 {
+                appended
+            } else {
+                BatchOutcome::refused(ErrorCode::OutOfOrderSequenceNumber)
+            }
+        } else if let Some((_, _, base_offset)) =
+            window.iter().find(|batch| (batch.0, batch.1) == (first, last))
+        {
+            BatchOutcome::Duplicate {
+                base_offset: *base_offset,
+            }
+        } else if first == next {
+            appended
+        } else if first < window[0].0 {
+            BatchOutcome::refused(ErrorCode::DuplicateSequenceNumber)
+        } else {
+            BatchOutcome::refused(ErrorCode::OutOfOrderSequenceNumber)
+        };
+        if outcome == appended {
+            let kept = part.producers.entry(id).or_default();
+            if send.raise_epoch || kept.1.is_empty() {
+                *kept = (epoch, Vec::new());
+            }
+            kept.1.push((first, last, part.end));
+        }
+        (meta, outcome)
+    }
+
+    /// What a commit of `life` appends to a partition, and what it answers.
+    fn append(
+        part: &mut Part,
+        life: Incarnation,
+        sequence: u64,
+        sends: &[Send],
+    ) -> (Vec<BatchMeta>, PartitionOutcome) {
+        if part.holder != Some(life) {
+            let any = BatchMeta {
+                size_bytes: 10,
+                records: 1,
+                max_timestamp: 5,
+                producer: None,
+            };
+            return (vec![any; sends.len()], PartitionOutcome::Fenced);
+        }
+        let (mut metas, mut batches, mut open) = (Vec::new(), Vec::new(), false);
+        for send in sends {
+            let (meta, result) = Self::judge(part, send);
+            if let BatchOutcome::Appended { base_offset } = result {
+                part.end = base_offset + i64::from(meta.records);
+                let span = Span {
+                    base: base_offset,
+                    end: part.end,
+                    place: Ok((life, sequence)),
+                };
+                match part.spans.last_mut().filter(|_| open) {
+                    Some(last) => last.end = part.end,
+                    None => part.spans.push(span),
+                }
+            }
+            open = matches!(result, BatchOutcome::Appended { .. });
+            metas.push(meta);
+            batches.push(result);
+        }
+        let (high_watermark, log_start) = (part.end, part.log_start);
+        (
+            metas,
+            PartitionOutcome::Committed {
+                batches,
+                high_watermark,
+                log_start,
+            },
+        )
+    }
+
+    pub(super) async fn commit(&mut self, n: usize, parts: &[(usize, Vec<Send>)]) {
+        let Some(life) = self.lives[n] else { return };
+        let sequence = u64::try_from(self.commits.len()).unwrap();
+        let mut commit = ObjectCommit {
+            incarnation: life,
+            sequence,
+            size_bytes: 0,
+            partitions: Vec::new(),
+        };
+        let mut outcome = CommitOutcome {
+            partitions: Vec::new(),
+        };
+        for (index, sends) in parts {
+            let part = &mut self.parts[*index];
+            let (batches, result) = Self::append(part, life, sequence, sends);
+            let length: u64 = batches.iter().map(|batch| u64::from(batch.size_bytes)).sum();
+            let (partition, epoch, position) = (part.uid, part.epoch, commit.size_bytes);
+            commit.partitions.push(PartitionCommit {
+                partition,
+                epoch,
+                position,
+                batches,
+            });
+            commit.size_bytes += length;
+            outcome.partitions.push(result);
+        }
+        let answer = self.store.commit_object(&commit).await;
+        if self.sealed.contains(&life) {
+            assert!(matches!(answer, Err(Error::Sealed(_))), "{answer:?}");
+            return;
+        }
+        assert_eq!(answer.unwrap(), outcome, "{commit:?}");
+        self.objects.insert((life, sequence));
+        self.commits.push((commit, outcome));
+    }
+
+    pub(super) async fn commit_again(&mut self, n: usize) {
+        let Some((commit, outcome)) = self.commits.iter().rev().nth(n) else {
+            return;
+        };
+        let answer = self.store.commit_object(commit).await;
+        if self.objects.contains(&(commit.incarnation, commit.sequence)) {
+            assert_eq!(&answer.unwrap(), outcome);
+        } else if self.sealed.contains(&commit.incarnation) {
+            assert!(matches!(answer, Err(Error::Sealed(_))), "{answer:?}");
+        } else {
+            assert!(self.forgotten[&commit.incarnation] >= commit.sequence);
+            assert!(matches!(answer, Err(Error::Inconsistent(_))), "{answer:?}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Fresh stores for tests: a database each in one shared PostgreSQL, and SQLite in a folder or in memory.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+use streamhouse_testkit::Postgres;
+use tokio::sync::OnceCell;
+
+use crate::{ConnectOptions, MetadataStore, connect, migrate};
+
+/// A store and what must outlive it.
+pub(crate) struct Fresh {
+    pub(crate) store: Arc<dyn MetadataStore>,
+    _folder: Option<tempfile::TempDir>,
+}
+
+/// Few connections: many stores share the server.
+pub(crate) fn options() -> ConnectOptions {
+    ConnectOptions {
+        max_connections: 6,
+        ..ConnectOptions::default()
+    }
+}
+
+/// The URL of a new database in the shared server, migrated.
+pub(crate) async fn database() -> String {
+    static TEMPLATE: OnceCell<()> = OnceCell::const_new();
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let server = Postgres::shared().unwrap();
+    TEMPLATE
+        .get_or_init(async || {
+            let url = server.create_database("migrated").unwrap();
+            migrate(&url).await.unwrap();
+        })
+        .await;
+    let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    // A copy has the same cluster id as its siblings, which no test minds.
+    server
+        .admin_sql(
+            "postgres",
+            &format!("CREATE DATABASE {name} TEMPLATE migrated OWNER streamhouse"),
+        )
+        .unwrap();
+    server.url(&name)
+}
+
+pub(crate) async fn postgres() -> Fresh {
+    Fresh {
+        store: connect(&database().await, &options()).await.unwrap(),
+        _folder: None,
+    }
+}
+
+pub(crate) async fn sqlite_file() -> Fresh {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("metadata.db").display());
+    Fresh {
+        store: connect(&url, &options()).await.unwrap(),
+        _folder: Some(folder),
+    }
+}
+
+pub(crate) async fn sqlite_memory() -> Fresh {
+    Fresh {
+        store: connect("sqlite::memory:", &options()).await.unwrap(),
+        _folder: None,
+    }
+}
