@@ -1,0 +1,26 @@
+//! Real servers for tests: PostgreSQL and MinIO on free ports, gone when the test is.
+//!
+//! Owns: how tests find, start, stop and break the servers they need, and how they run the built binaries. Called by tests only.
+//! Guarantees: everything listens on 127.0.0.1; every process started here ends, and every folder made here is removed, when its
+//! value is dropped *or* the test process ends in any way, SIGKILL included. The API blocks; it works in sync and async tests alike.
+
+mod agent;
+mod cli;
+mod guard;
+mod http;
+mod minio;
+mod ports;
+mod postgres;
+mod process;
+mod programs;
+mod wait;
+
+pub use agent::{Agent, AgentBuilder};
+pub use cli::{Cli, Output};
+pub use http::{Response, http_get};
+pub use minio::MinIo;
+pub use ports::Port;
+pub use postgres::Postgres;
+pub use process::{Process, Spawn};
+pub use programs::built_binary;
+pub use wait::until;

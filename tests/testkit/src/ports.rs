@@ -1,0 +1,71 @@
+//! Free ports on 127.0.0.1, held for as long as their server may come back to them.
+//!
+//! Guarantees: no two live values in any test process of this user hold one port (a file lock says so), and the port lies below the
+//! range from which the kernel takes the ports of outgoing connections. Otherwise a client that reconnects to a stopped server could
+//! take the server's own port, or even connect to itself.
+
+use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt;
+
+use anyhow::Context;
+
+const FIRST: u16 = 15_000;
+const COUNT: u16 = 17_000;
+
+/// A port that nobody listens on and that no other [`Port`] holds.
+#[derive(Debug)]
+pub struct Port {
+    number: u16,
+    _lock: File,
+}
+
+impl Port {
+    /// Reserves a free port until the value is dropped.
+    pub fn reserve() -> anyhow::Result<Port> {
+        let start = RandomState::new().build_hasher().finish();
+        for step in 0..u64::from(COUNT) {
+            let number = FIRST + u16::try_from(start.wrapping_add(step) % u64::from(COUNT))?;
+            if let Some(port) = Port::try_reserve(number)? {
+                return Ok(port);
+            }
+        }
+        anyhow::bail!("no free port from {FIRST} on: end some of the servers that run here")
+    }
+
+    fn try_reserve(number: u16) -> anyhow::Result<Option<Port>> {
+        let user = fs::metadata("/proc/self").map_or(0, |own| own.uid());
+        let folder = std::env::temp_dir().join(format!("streamhouse-ports-{user}"));
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let path = folder.join(number.to_string());
+        let lock = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        let free = lock.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", number)).is_ok();
+        Ok(free.then_some(Port { number, _lock: lock }))
+    }
+
+    /// The port's number.
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// `127.0.0.1` with this port.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Port;
+
+    #[test]
+    fn a_held_port_is_not_given_out_again() {
+        let held: Vec<Port> = (0..50).map(|_| Port::reserve().unwrap()).collect();
+        let distinct: std::collections::BTreeSet<u16> = held.iter().map(Port::number).collect();
+        assert_eq!(distinct.len(), held.len());
+        for port in &held {
+            assert!(Port::try_reserve(port.number()).unwrap().is_none());
+        }
+    }
+}

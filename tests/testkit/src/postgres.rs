@@ -1,0 +1,257 @@
+//! A real PostgreSQL on a free port, as durable as in production.
+//!
+//! Called by tests of the metadata store and of the whole system. Each test takes a database of its own from [`Postgres::shared`], or
+//! a server of its own from [`Postgres::start`] when it stops the server.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use anyhow::Context;
+use tempfile::TempDir;
+
+use crate::{Port, Process, Spawn, guard, programs, wait};
+
+const ROLE: &str = "streamhouse";
+const PASSWORD: &str = "streamhouse";
+const ADMIN: &str = "admin";
+const ADMIN_PASSWORD: &str = "admin-of-a-test";
+
+/// fsync stays on: what a test sees survive a crash must survive for the reason it would in production.
+const SETTINGS: &[&str] = &[
+    "listen_addresses=127.0.0.1",
+    "unix_socket_directories=",
+    "max_connections=200",
+    "shared_buffers=64MB",
+    "fsync=on",
+    "synchronous_commit=on",
+    "log_min_messages=warning",
+];
+
+/// A PostgreSQL server.
+#[derive(Debug)]
+pub struct Postgres {
+    programs: PathBuf,
+    folder: TempDir,
+    port: Port,
+    user: Option<User>,
+    process: Mutex<Option<Process>>,
+}
+
+/// The user that runs the server when the test runs as root, whom PostgreSQL refuses.
+#[derive(Debug, Clone)]
+struct User {
+    uid: u32,
+    gid: u32,
+}
+
+impl Postgres {
+    /// The server shared by all tests of this process; started on the first call. Do not stop it.
+    pub fn shared() -> anyhow::Result<&'static Postgres> {
+        static SHARED: OnceLock<Result<Postgres, String>> = OnceLock::new();
+        let shared = SHARED.get_or_init(|| Postgres::start().map_err(|error| format!("{error:#}")));
+        shared.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
+    }
+
+    /// Makes a new server and starts it; it is empty but for the role `streamhouse`.
+    pub fn start() -> anyhow::Result<Postgres> {
+        let programs = programs::postgres()?;
+        let folder = guard::folder("streamhouse-postgres-")?;
+        let user = unprivileged_user()?;
+        if let Some(user) = &user {
+            std::os::unix::fs::chown(folder.path(), Some(user.uid), Some(user.gid))?;
+        }
+        let server = Postgres {
+            programs,
+            folder,
+            port: Port::reserve()?,
+            user,
+            process: Mutex::new(None),
+        };
+        server.initdb()?;
+        server.start_again()?;
+        server.admin_sql(
+            "postgres",
+            &format!("CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD}'"),
+        )?;
+        Ok(server)
+    }
+
+    /// The server's port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port.number()
+    }
+
+    /// The URL of a database for the role `streamhouse`.
+    pub fn url(&self, database: &str) -> String {
+        format!(
+            "postgres://{ROLE}:{PASSWORD}@127.0.0.1:{}/{database}",
+            self.port()
+        )
+    }
+
+    /// Makes a database owned by the role `streamhouse` and gives its URL.
+    pub fn create_database(&self, name: &str) -> anyhow::Result<String> {
+        let quoted = name.replace('"', "\"\"");
+        self.admin_sql("postgres", &format!("CREATE DATABASE \"{quoted}\" OWNER {ROLE}"))?;
+        Ok(self.url(name))
+    }
+
+    /// Runs SQL as the server's superuser; rows come back one a line, columns separated by `|`.
+    pub fn admin_sql(&self, database: &str, sql: &str) -> anyhow::Result<String> {
+        let mut psql = Command::new(self.programs.join("psql"));
+        psql.args([
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-h",
+            "127.0.0.1",
+            "-U",
+            ADMIN,
+            "-d",
+            database,
+            "-c",
+            sql,
+        ]);
+        psql.arg("-p").arg(self.port().to_string());
+        for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("PG")) {
+            psql.env_remove(key);
+        }
+        psql.env("PGPASSWORD", ADMIN_PASSWORD)
+            .env("PGCONNECT_TIMEOUT", "10");
+        let output = psql
+            .output()
+            .context("psql is missing: run hack/test.sh, which installs it")?;
+        let text = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
+        anyhow::ensure!(
+            output.status.success(),
+            "psql: {}",
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        );
+        Ok(text)
+    }
+
+    /// Stops at once, as a crash would: connections break, and the next start recovers from the log.
+    pub fn stop(&self) -> anyhow::Result<()> {
+        let Some(mut process) = self.lock().take() else {
+            return Ok(());
+        };
+        process.signal("QUIT")?;
+        process.wait(wait::PATIENCE).map(drop)
+    }
+
+    /// Starts after [`Postgres::stop`], on the same port with the same data.
+    pub fn start_again(&self) -> anyhow::Result<()> {
+        let mut slot = self.lock();
+        anyhow::ensure!(slot.is_none(), "PostgreSQL runs already");
+        let mut process = self.spawn()?;
+        let data = self.data().display().to_string();
+        let started = wait::until("the start of PostgreSQL", wait::PATIENCE, || {
+            anyhow::ensure!(process.is_running(), "PostgreSQL ended while starting");
+            Ok(self
+                .admin_sql("postgres", "SHOW data_directory")
+                .ok()
+                .filter(|served| *served == data))
+        });
+        started.with_context(|| process.log_tail())?;
+        *slot = Some(process);
+        Ok(())
+    }
+
+    /// Stops and starts again.
+    pub fn restart(&self) -> anyhow::Result<()> {
+        self.stop()?;
+        self.start_again()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Process>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn initdb(&self) -> anyhow::Result<()> {
+        let password = self.folder.path().join("password");
+        std::fs::write(&password, ADMIN_PASSWORD)?;
+        let mut initdb = self
+            .program("initdb")
+            .args([
+                "--no-sync",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--auth=scram-sha-256",
+                "--username",
+                ADMIN,
+            ])
+            .arg("--pwfile")
+            .arg(&password)
+            .arg("--pgdata")
+            .arg(self.data())
+            .start()?;
+        let status = initdb.wait(wait::PATIENCE)?;
+        anyhow::ensure!(status.success(), "initdb failed: {}", initdb.log_tail());
+        Ok(())
+    }
+
+    fn spawn(&self) -> anyhow::Result<Process> {
+        let settings = SETTINGS.iter().flat_map(|setting| ["-c", setting]);
+        // QUIT rather than KILL: the server then frees its shared memory before it goes.
+        let postgres = self.program("postgres").args(settings).last_signal("QUIT");
+        postgres
+            .arg("-D")
+            .arg(self.data())
+            .arg("-p")
+            .arg(self.port().to_string())
+            .start()
+    }
+
+    fn program(&self, name: &str) -> Spawn {
+        let path: &Path = &self.programs.join(name);
+        let spawn = match &self.user {
+            None => Spawn::new(path),
+            Some(User { uid, gid }) => Spawn::new("setpriv")
+                .name(name)
+                .args([
+                    format!("--reuid={uid}"),
+                    format!("--regid={gid}"),
+                    "--clear-groups".to_owned(),
+                ])
+                .arg(path),
+        };
+        spawn.clean_env().env("LC_ALL", "C")
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // The process ends by force in its own drop if this fails.
+        let _ = self.stop();
+    }
+}
+
+/// Nobody when the test does not run as root; the package's user `postgres` otherwise, or `nobody`.
+fn unprivileged_user() -> anyhow::Result<Option<User>> {
+    let id = |args: &[&str]| -> anyhow::Result<Option<u32>> {
+        let output = Command::new("id")
+            .args(args)
+            .output()
+            .context("the program id is missing")?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().parse().ok())
+    };
+    if id(&["-u"])? != Some(0) {
+        return Ok(None);
+    }
+    for name in ["postgres", "nobody"] {
+        if let (Some(uid), Some(gid)) = (id(&["-u", name])?, id(&["-g", name])?) {
+            return Ok(Some(User { uid, gid }));
+        }
+    }
+    anyhow::bail!(
+        "PostgreSQL does not run as root, and there is no user postgres or nobody: run the tests as another user"
+    )
+}

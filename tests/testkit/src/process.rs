@@ -1,0 +1,271 @@
+//! A child process that never outlives the test, with its output in files.
+//!
+//! Called by the servers of this crate, and by tests for programs of their own. Guarantees: the process (its whole process group) has
+//! ended when the value is dropped and when the test process has ended in any way. When a test panics, the end of the log is printed.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::Context;
+use tempfile::TempDir;
+
+use crate::{guard, wait};
+
+/// Waits for a line before it becomes the program: until the guard knows the process, the program has not begun. A test that dies in
+/// between closes the pipe, and the program never starts. `exec` keeps the process number, so signals reach the program itself.
+const GATE: &str = r#"read -r go || exit 125; input=$1; shift; exec "$@" <"$input""#;
+
+/// What to start, and how.
+#[derive(Debug)]
+pub struct Spawn {
+    name: String,
+    program: OsString,
+    args: Vec<OsString>,
+    envs: Vec<(OsString, Option<OsString>)>,
+    input: Option<Vec<u8>>,
+    last_signal: &'static str,
+}
+
+impl Spawn {
+    /// A program by name or path.
+    pub fn new(program: impl AsRef<OsStr>) -> Spawn {
+        let program = program.as_ref().to_owned();
+        let name = Path::new(&program)
+            .file_name()
+            .unwrap_or(&program)
+            .to_string_lossy()
+            .into_owned();
+        Spawn {
+            name,
+            program,
+            args: Vec::new(),
+            envs: Vec::new(),
+            input: None,
+            last_signal: "KILL",
+        }
+    }
+
+    /// The name used in messages and logs instead of the program's.
+    pub fn name(mut self, name: impl Into<String>) -> Spawn {
+        self.name = name.into();
+        self
+    }
+
+    /// One more argument.
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Spawn {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// More arguments.
+    pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Spawn {
+        self.args
+            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// An environment variable.
+    pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Spawn {
+        self.envs
+            .push((key.as_ref().to_owned(), Some(value.as_ref().to_owned())));
+        self
+    }
+
+    /// Takes the variables that steer StreamHouse, AWS and PostgreSQL clients out of the environment: the developer's own settings
+    /// must not change what a test sees.
+    pub fn clean_env(mut self) -> Spawn {
+        let steering = |key: &OsString| {
+            let key = key.to_string_lossy();
+            ["STREAMHOUSE_", "AWS_", "PG", "MINIO_", "RUST_LOG"]
+                .iter()
+                .any(|prefix| key.starts_with(prefix))
+        };
+        let keys: Vec<OsString> = std::env::vars_os().map(|(key, _)| key).filter(steering).collect();
+        let removals = keys.into_iter().map(|key| (key, None));
+        self.envs.splice(0..0, removals);
+        self
+    }
+
+    /// What the program reads from its standard input; nothing by default.
+    pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Spawn {
+        self.input = Some(bytes.into());
+        self
+    }
+
+    /// The signal with which the guard ends it when the test process is gone; KILL by default.
+    pub(crate) fn last_signal(mut self, signal: &'static str) -> Spawn {
+        self.last_signal = signal;
+        self
+    }
+
+    /// Starts the program.
+    pub fn start(self) -> anyhow::Result<Process> {
+        let folder = guard::folder("streamhouse-run-")?;
+        let input = match &self.input {
+            None => PathBuf::from("/dev/null"),
+            Some(bytes) => {
+                let path = folder.path().join("stdin");
+                std::fs::write(&path, bytes)?;
+                path
+            }
+        };
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", GATE, "sh"])
+            .arg(&input)
+            .arg(&self.program)
+            .args(&self.args)
+            .process_group(0);
+        for (key, value) in &self.envs {
+            match value {
+                Some(value) => command.env(key, value),
+                None => command.env_remove(key),
+            };
+        }
+        command.stdin(Stdio::piped());
+        command.stdout(File::create(folder.path().join("stdout"))?);
+        command.stderr(File::create(folder.path().join("stderr"))?);
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.name))?;
+        let mut process = Process {
+            name: self.name,
+            child,
+            last_signal: self.last_signal,
+            status: None,
+            folder,
+        };
+        guard::watch(process.id(), process.last_signal)?;
+        let mut gate = process.child.stdin.take().context("the gate has no pipe")?;
+        std::io::Write::write_all(&mut gate, b"go\n")
+            .with_context(|| format!("cannot start {}", process.name))?;
+        Ok(process)
+    }
+}
+
+/// A running (or ended) child process.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    last_signal: &'static str,
+    status: Option<ExitStatus>,
+    folder: TempDir,
+}
+
+impl Process {
+    /// The process number, which is also the number of its process group.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The exit status if it has ended.
+    pub fn try_wait(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        if self.status.is_none() {
+            self.status = self
+                .child
+                .try_wait()
+                .with_context(|| format!("cannot wait for {}", self.name))?;
+            if self.status.is_some() {
+                guard::forget(self.id(), self.last_signal);
+            }
+        }
+        Ok(self.status)
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.try_wait(), Ok(None))
+    }
+
+    /// Waits until it ends; an error with the end of its log if that takes longer than `limit`.
+    pub fn wait(&mut self, limit: Duration) -> anyhow::Result<ExitStatus> {
+        let what = format!("the end of {}", self.name);
+        wait::until(&what, limit, || self.try_wait()).with_context(|| self.log_tail())
+    }
+
+    /// Sends `signal` (a name such as `TERM`) to the process group, if it still runs.
+    pub fn signal(&mut self, signal: &str) -> anyhow::Result<()> {
+        if !self.is_running() {
+            return Ok(());
+        }
+        let group = format!("-{}", self.id());
+        let status = Command::new("sh")
+            .args(["-c", r#"kill -s "$1" -- "$2""#, "sh", signal, &group])
+            .status()?;
+        anyhow::ensure!(
+            status.success() || !self.is_running(),
+            "cannot send {signal} to {}",
+            self.name
+        );
+        Ok(())
+    }
+
+    /// SIGKILL, and waits for the end.
+    pub fn kill9(&mut self) -> anyhow::Result<()> {
+        self.signal("KILL")?;
+        self.wait(wait::PATIENCE).map(drop)
+    }
+
+    /// SIGTERM. Does not wait: follow with [`Process::wait`].
+    pub fn terminate(&mut self) -> anyhow::Result<()> {
+        self.signal("TERM")
+    }
+
+    /// SIGSTOP: the process holds its sockets and does nothing.
+    pub fn pause(&mut self) -> anyhow::Result<()> {
+        self.signal("STOP")
+    }
+
+    /// SIGCONT after [`Process::pause`].
+    pub fn resume(&mut self) -> anyhow::Result<()> {
+        self.signal("CONT")
+    }
+
+    /// Everything it has written to its standard output.
+    pub fn stdout(&self) -> String {
+        self.read("stdout")
+    }
+
+    /// Everything it has written to its standard error.
+    pub fn stderr(&self) -> String {
+        self.read("stderr")
+    }
+
+    /// The end of both outputs, for messages.
+    pub fn log_tail(&self) -> String {
+        let tail = |text: String| {
+            let lines: Vec<&str> = text.lines().collect();
+            lines[lines.len().saturating_sub(40)..].join("\n")
+        };
+        format!(
+            "{} wrote:\n--- stdout\n{}\n--- stderr\n{}\n---",
+            self.name,
+            tail(self.stdout()),
+            tail(self.stderr())
+        )
+    }
+
+    pub(crate) fn stdout_bytes(&self) -> Vec<u8> {
+        std::fs::read(self.folder.path().join("stdout")).unwrap_or_default()
+    }
+
+    fn read(&self, file: &str) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.folder.path().join(file)).unwrap_or_default())
+            .into_owned()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.log_tail());
+        }
+        // Nothing is left to do about a failure here: the guard ends the group with the test process.
+        let _ = self.kill9();
+    }
+}

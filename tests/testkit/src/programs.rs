@@ -1,0 +1,79 @@
+//! Where the programs are that tests start. Never installs anything: that is the work of `hack/test.sh`, which the errors name.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+/// The versions that `hack/test.sh` installs.
+const VERSIONS: &str = include_str!("../../../hack/versions.sh");
+
+/// The MinIO binary: `$STREAMHOUSE_MINIO`, or the one of the pinned version in the cache folder.
+pub(crate) fn minio() -> anyhow::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("STREAMHOUSE_MINIO") {
+        return existing(PathBuf::from(path)).context("$STREAMHOUSE_MINIO names a file that does not exist");
+    }
+    let version = VERSIONS
+        .lines()
+        .find_map(|line| line.strip_prefix("MINIO_VERSION="))
+        .context("no MINIO_VERSION")?;
+    let path = cache()?.join(format!("minio-{version}")).join("minio");
+    existing(path).context("MinIO is missing: run hack/test.sh, which installs it")
+}
+
+/// The folder with PostgreSQL's `initdb` and `postgres`: `$STREAMHOUSE_TEST_PG_BIN`, or the newest one that is installed.
+pub(crate) fn postgres() -> anyhow::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("STREAMHOUSE_TEST_PG_BIN") {
+        return existing(PathBuf::from(path))
+            .context("$STREAMHOUSE_TEST_PG_BIN names a folder that does not exist");
+    }
+    let debian = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    let newest = debian
+        .filter(|path| path.join("bin/initdb").is_file())
+        .filter_map(|path| Some((path.file_name()?.to_str()?.parse::<u32>().ok()?, path.join("bin"))))
+        .max();
+    if let Some((_, folder)) = newest {
+        return Ok(folder);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .find(|folder| folder.join("initdb").is_file())
+        .context("PostgreSQL's initdb is missing: run hack/test.sh, which installs it")
+}
+
+/// A binary of this workspace: in `$STREAMHOUSE_TEST_BIN_DIR`, or in the target folder of the running test.
+pub fn built_binary(name: &str) -> anyhow::Result<PathBuf> {
+    let missing = || {
+        format!(
+            "the binary {name} is not built: run hack/test.sh, or cargo build --release --workspace --bins"
+        )
+    };
+    if let Some(folder) = std::env::var_os("STREAMHOUSE_TEST_BIN_DIR") {
+        return existing(Path::new(&folder).join(name)).with_context(missing);
+    }
+    // The test lies in target/<profile>/deps, an example in target/<profile>/examples, a binary in target/<profile>.
+    let test = std::env::current_exe().context("the test does not know its own path")?;
+    test.ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+        .with_context(missing)
+}
+
+fn cache() -> anyhow::Result<PathBuf> {
+    if let Some(folder) = std::env::var_os("STREAMHOUSE_CACHE") {
+        return Ok(PathBuf::from(folder));
+    }
+    let home = std::env::home_dir()
+        .context("set HOME, or STREAMHOUSE_CACHE to the folder hack/test.sh installs into")?;
+    Ok(home.join(".cache/streamhouse"))
+}
+
+fn existing(path: PathBuf) -> anyhow::Result<PathBuf> {
+    anyhow::ensure!(path.exists(), "no {}", path.display());
+    Ok(path)
+}
