@@ -1,0 +1,337 @@
+//! Puts the parts of one agent together, starts them in order and stops them in order. Called by `main`, and by tests that
+//! run agents in their own process.
+//!
+//! 1. open the object store (nothing is asked of it yet), bind both ports;
+//! 2. serve: from here on `/health` is fine and everything else says what is missing;
+//! 3. reach the metadata store and prove the object store, however long that takes;
+//! 4. keep leases, watch the directory, run the background jobs, until told to stop.
+
+use std::{fmt, net::SocketAddr, sync::Arc};
+
+use anyhow::Context;
+use futures::FutureExt;
+use streamhouse_core::{
+    settings::AgentSettings,
+    time::{system_clock, system_entropy},
+};
+use streamhouse_metadata::{AgentRegistration, ConnectOptions};
+use tokio::{
+    sync::Semaphore,
+    task::JoinHandle,
+    time::{Duration, Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    directory::Directory,
+    failpoint::FailPoints,
+    fetch::tail::TailBudget,
+    groups::{Coordinator, GroupsService},
+    health::{Condition, Health},
+    late::Late,
+    leases::{Keeper, watch},
+    maintenance,
+    metrics::Metrics,
+    node::Node,
+    process,
+    produce::WriterSettings,
+    server::Ports,
+    store::{self, ObjectStore, StoreSettings, blocks},
+};
+
+/// Reads of the object store at once on behalf of readers that are behind.
+const COLD_READS: usize = 16;
+/// How long to wait before trying an unreachable store again: doubling between these.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+/// How long one proof of the object store may take.
+const PROOF: Duration = Duration::from_secs(20);
+/// How long calls under way may go on after everything is handed over.
+const LAST_CALLS: Duration = Duration::from_secs(1);
+
+/// A running agent.
+pub struct Agent {
+    node: Arc<Node>,
+    keeper: Arc<Keeper>,
+    addresses: (SocketAddr, SocketAddr),
+    stop: CancellationToken,
+    serving: JoinHandle<anyhow::Result<()>>,
+    working: JoinHandle<()>,
+}
+
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agent")
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Agent {
+    /// Starts an agent: when this returns its ports are bound and served. It becomes ready by itself.
+    pub async fn start(settings: AgentSettings) -> anyhow::Result<Self> {
+        Self::start_on(settings, Arc::new(Late::default())).await
+    }
+
+    pub(crate) async fn start_on(settings: AgentSettings, late: Arc<Late>) -> anyhow::Result<Self> {
+        let metrics = Arc::new(Metrics::new()?);
+        if settings.dev {
+            let made = std::fs::create_dir_all(&settings.data_dir);
+            made.with_context(|| format!("cannot make the data directory {}", settings.data_dir.display()))?;
+        }
+        let store = store::open(&store_settings(&settings))
+            .await
+            .context("the object store cannot be opened")?;
+        let store: Arc<dyn ObjectStore> = Arc::new(store::metered::Metered::new(store, metrics.registry())?);
+        let node = Arc::new(node(settings, late.clone(), store, metrics));
+        let ports = Ports::bind(&node.settings.grpc_listen, &node.settings.http_listen).await?;
+        let addresses = ports.addresses()?;
+        let coordinator = Coordinator::new(node.clone());
+        let registration = registration(&node.settings, addresses);
+        let groups = GroupsService::new(coordinator.clone());
+        let keeper = Arc::new(Keeper::new(
+            node.clone(),
+            coordinator,
+            registration,
+            writer_settings(&node.settings),
+        ));
+        let stop = CancellationToken::new();
+        let stopped = stop.clone().cancelled_owned().map(drop).shared();
+        let serving = tokio::spawn(ports.serve(node.clone(), groups, stopped));
+        let working = tokio::spawn(work(node.clone(), late, keeper.clone(), stop.clone()));
+        Ok(Self {
+            node,
+            keeper,
+            addresses,
+            stop,
+            serving,
+            working,
+        })
+    }
+
+    /// The shared parts.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Where gRPC and HTTP are really served.
+    pub fn addresses(&self) -> (SocketAddr, SocketAddr) {
+        self.addresses
+    }
+
+    /// Resolves when a part of the agent has ended by itself, which only a failure can cause. The agent is of no use
+    /// afterwards.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        tokio::select! {
+            served = &mut self.serving => match served {
+                Ok(Err(error)) => error.context("serving failed"),
+                Ok(Ok(())) => anyhow::anyhow!("serving ended by itself"),
+                Err(error) => anyhow::Error::from(error).context("serving failed"),
+            },
+            worked = &mut self.working => match worked {
+                Ok(()) => anyhow::anyhow!("the lease keeper ended by itself"),
+                Err(error) => anyhow::Error::from(error).context("the lease keeper failed"),
+            },
+        }
+    }
+
+    /// Hands everything over within the drain timeout, then stops.
+    pub async fn drain(mut self) {
+        let deadline = Instant::now() + self.node.settings.drain_timeout;
+        let open = self.node.metrics.connections.clone();
+        self.keeper.drain(deadline, || open.get() > 0).await;
+        // The keeper still lets go of what it holds, also when the time is up.
+        let _ = timeout(LAST_CALLS, &mut self.working).await;
+        self.stop.cancel();
+        let _ = timeout(LAST_CALLS, &mut self.serving).await;
+        tracing::info!("stopped");
+    }
+
+    /// Stops at once and hands nothing over, as a crash would.
+    pub async fn crash(mut self) {
+        self.working.abort();
+        self.serving.abort();
+        let _ = (&mut self.working).await;
+        let _ = (&mut self.serving).await;
+        if let Some(life) = self.node.life.swap(None) {
+            life.over.cancel();
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.working.abort();
+    }
+}
+
+fn node(
+    settings: AgentSettings,
+    late: Arc<Late>,
+    store: Arc<dyn ObjectStore>,
+    metrics: Arc<Metrics>,
+) -> Node {
+    // At least one answer of the largest size must fit.
+    let fetch_memory = settings.cache_memory.max(settings.max_fetch_bytes).as_usize();
+    // Half for the newest batches, half for blocks of older ones.
+    let cache = settings.cache_memory.0 / 2;
+    let block_metrics = blocks::BlockMetrics {
+        hits: metrics.cache_hits.clone(),
+        misses: metrics.cache_misses.clone(),
+        held_bytes: metrics.cache_bytes.clone(),
+    };
+    Node {
+        metadata: late,
+        directory: Arc::new(Directory::default()),
+        clock: system_clock(),
+        entropy: system_entropy(),
+        blocks: blocks::BlockCache::new(store.clone(), cache, blocks::DEFAULT_BLOCK, block_metrics),
+        store,
+        cold_reads: Semaphore::new(COLD_READS),
+        fetch_memory: Arc::new(Semaphore::new(fetch_memory)),
+        tails: Arc::new(TailBudget::new(usize::try_from(cache).unwrap_or(usize::MAX))),
+        metrics,
+        health: Arc::new(Health::default()),
+        failpoints: Arc::new(FailPoints::default()),
+        life: arc_swap::ArcSwapOption::empty(),
+        settings,
+    }
+}
+
+/// How the object store is opened.
+pub fn store_settings(settings: &AgentSettings) -> StoreSettings {
+    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    StoreSettings {
+        url: settings.object_store.clone(),
+        endpoint: text(&settings.s3_endpoint),
+        region: text(&settings.s3_region),
+        path_style: settings.s3_path_style.then_some(true),
+        ca_file: settings.s3_ca_file.clone(),
+        credentials: None,
+    }
+}
+
+/// How the metadata store is opened.
+pub fn connect_options(settings: &AgentSettings) -> ConnectOptions {
+    ConnectOptions {
+        max_connections: settings.metadata_max_connections,
+        acquire_timeout: settings.metadata_timeout,
+        statement_timeout: settings.metadata_timeout,
+        application_name: "streamhouse-agent".to_owned(),
+    }
+}
+
+fn writer_settings(settings: &AgentSettings) -> WriterSettings {
+    WriterSettings {
+        flush_interval: settings.flush_interval,
+        flush_bytes: settings.flush_bytes.as_usize(),
+        upload_concurrency: settings.upload_concurrency,
+        memory: settings.produce_memory.as_usize(),
+    }
+}
+
+fn registration(settings: &AgentSettings, (grpc, http): (SocketAddr, SocketAddr)) -> AgentRegistration {
+    let host = process::host_name();
+    let given = |given: &str, bound| {
+        if given.is_empty() {
+            advertised(bound, settings.dev, host.as_deref())
+        } else {
+            given.to_owned()
+        }
+    };
+    AgentRegistration {
+        agent_id: if settings.agent_id.is_empty() {
+            host.clone().unwrap_or_else(|| "agent".to_owned())
+        } else {
+            settings.agent_id.clone()
+        },
+        grpc_address: given(&settings.advertised_grpc_address, grpc),
+        http_address: given(&settings.advertised_http_address, http),
+        kafka_address: String::new(),
+        zone: settings.zone.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        lease_ttl: settings.lease_ttl,
+    }
+}
+
+/// What clients are told to connect to: the address bound, or where that means every interface, the host by name.
+fn advertised(bound: SocketAddr, dev: bool, host: Option<&str>) -> String {
+    match host {
+        _ if !bound.ip().is_unspecified() => bound.to_string(),
+        Some(host) if !dev => format!("{host}:{}", bound.port()),
+        _ => format!("127.0.0.1:{}", bound.port()),
+    }
+}
+
+/// Everything that goes on beside serving, until the keeper has finished or `stop`.
+async fn work(node: Arc<Node>, late: Arc<Late>, keeper: Arc<Keeper>, stop: CancellationToken) {
+    let every = node.settings.maintenance_interval;
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = lead(node.clone(), late.clone(), keeper) => {}
+        () = look(node.clone(), late) => {}
+        () = maintenance::run(node.clone(), every, stop.clone()) => {}
+    }
+}
+
+/// Keeps leases once both stores are there: a lease is worth nothing to an agent that cannot store anything.
+async fn lead(node: Arc<Node>, late: Arc<Late>, keeper: Arc<Keeper>) {
+    tokio::select! {
+        () = keeper.finishing() => return,
+        _ = async { tokio::join!(prove_object_store(&node), late.arrived()) } => {}
+    }
+    keeper.run().await;
+}
+
+/// Keeps the directory fresh once the metadata store is reached.
+async fn look(node: Arc<Node>, late: Arc<Late>) {
+    connect(&node, &late).await;
+    watch::run(&node).await;
+}
+
+/// Reaches the metadata store, however long that takes.
+async fn connect(node: &Node, late: &Late) {
+    let options = connect_options(&node.settings);
+    let mut pause = RETRY.0;
+    loop {
+        match streamhouse_metadata::connect(node.settings.metadata_url.expose(), &options).await {
+            Ok(store) => {
+                late.connected(store);
+                node.directory.want();
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot reach the metadata store yet; trying again");
+                node.health.unmet(Condition::Metadata, error.to_string());
+            }
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(RETRY.1);
+    }
+}
+
+/// Proves that the object store does what we need, however long that takes.
+async fn prove_object_store(node: &Node) {
+    let mut pause = RETRY.0;
+    loop {
+        let problem = match timeout(PROOF, store::check(node.store.as_ref(), node.entropy.as_ref())).await {
+            Ok(Ok(())) => {
+                node.health.met(Condition::ObjectStore);
+                return;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {PROOF:?}"),
+        };
+        tracing::warn!(
+            store = node.store.describe(),
+            problem,
+            "the object store cannot be used yet; trying again"
+        );
+        node.health.unmet(Condition::ObjectStore, problem);
+        sleep(pause).await;
+        pause = (pause * 2).min(RETRY.1);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,281 @@
+//! Whole agents in one process, on one SQLite file and one directory: joining, leaving, crashing, losing the metadata
+//! store; in [`calls`], what they answer.
+
+mod calls;
+
+use std::{path::Path, sync::atomic::Ordering};
+
+use streamhouse_core::{
+    ErrorCode, Incarnation,
+    batch::{BatchBuilder, Compression},
+    protocol::v1,
+    settings::{Invocation, load},
+};
+use tempfile::TempDir;
+
+use super::*;
+use crate::{produce::handler, topics};
+
+/// Long enough for a busy machine; nothing waits for it to pass.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn settings(dir: &Path, id: &str, more: &[&str]) -> AgentSettings {
+    let data = format!("--data-dir={}", dir.display());
+    let fixed = [
+        "--dev",
+        &data,
+        "--grpc-listen=127.0.0.1:0",
+        "--http-listen=127.0.0.1:0",
+        "--lease-ttl=2s",
+        "--agent-id",
+        id,
+    ];
+    let arguments = fixed.iter().chain(more).map(ToString::to_string);
+    match load(arguments, [], &[]) {
+        Ok(Invocation::Command { settings, .. }) => *settings,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn agent(dir: &Path, id: &str) -> Agent {
+    let agent = Agent::start(settings(dir, id, &[])).await.unwrap();
+    let mut ready = agent.node.health.subscribe();
+    let waited = timeout(PATIENCE, ready.wait_for(|ready| *ready)).await;
+    assert!(matches!(waited, Ok(Ok(_))), "{:?}", agent.node.health.reasons());
+    drop(waited);
+    agent
+}
+
+fn held(agent: &Agent) -> usize {
+    agent.node.life().map_or(0, |life| life.held.len())
+}
+
+fn life(agent: &Agent) -> Option<Incarnation> {
+    agent.node.life().map(|life| life.incarnation)
+}
+
+async fn create(agent: &Agent, name: &str, partitions: i32) -> v1::TopicDescription {
+    let request = v1::CreateTopicRequest {
+        name: name.to_owned(),
+        partitions,
+        ..v1::CreateTopicRequest::default()
+    };
+    topics::create(&agent.node, request).await.unwrap()
+}
+
+async fn produce(
+    agent: &Agent,
+    topic: &str,
+    partition: i32,
+    value: &str,
+) -> Result<i64, streamhouse_core::Error> {
+    let mut batch = BatchBuilder::new(Compression::None);
+    batch
+        .append::<&str, &str>(0, None, Some(value.as_bytes()), &[])
+        .unwrap();
+    let records = batch.finish().unwrap();
+    let part = v1::PartitionProduce {
+        topic: topic.to_owned(),
+        partition,
+        records,
+    };
+    let pending = handler::accept(
+        &agent.node,
+        v1::ProduceRequest {
+            request_id: 1,
+            partitions: vec![part],
+        },
+    )
+    .await;
+    let result = pending.finish(&agent.node).await.partitions.remove(0);
+    result
+        .error
+        .map_or(Ok(result.base_offset), |error| Err(error.into()))
+}
+
+/// Asks the agents in turn until one of them stores the record.
+async fn produce_somewhere(agents: &[&Agent], topic: &str, value: &str) -> i64 {
+    let deadline = Instant::now() + PATIENCE;
+    for agent in agents.iter().cycle() {
+        match produce(agent, topic, 0, value).await {
+            Ok(offset) => return offset,
+            Err(error) => {
+                assert!(
+                    error.code().has_no_side_effects() && error.is_retryable(),
+                    "{error}"
+                );
+                assert!(Instant::now() < deadline, "{error}");
+                sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+    unreachable!("there are agents")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_agent_leads_everything_when_the_topic_is_created() {
+    let dir = TempDir::new().unwrap();
+    let one = agent(dir.path(), "one").await;
+    let topic = create(&one, "orders", 7).await;
+    assert_eq!(held(&one), 7);
+    assert!(
+        topic
+            .partitions
+            .iter()
+            .all(|p| p.leader.as_ref().unwrap().agent_id == "one")
+    );
+    assert_eq!(produce(&one, "orders", 3, "hello").await, Ok(0));
+    one.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newcomer_gets_its_share_and_gives_it_back_when_it_drains() {
+    let dir = TempDir::new().unwrap();
+    let one = agent(dir.path(), "one").await;
+    create(&one, "orders", 8).await;
+    let two = agent(dir.path(), "two").await;
+    until("both lead the same", || (held(&one), held(&two)) == (4, 4)).await;
+    let gone = life(&two).unwrap();
+    two.drain().await;
+    until("the first leads all", || held(&one) == 8).await;
+    until("the drained life is sealed", || {
+        one.node.directory.view().agent(gone).is_none()
+    })
+    .await;
+    let text = one.node.metrics.render().unwrap();
+    assert!(
+        text.contains("streamhouse_agent_lease_changes_total{reason=\"balanced\"} 4"),
+        "{text}"
+    );
+    one.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn producing_goes_on_through_a_drain_and_nothing_acked_is_lost() {
+    let dir = TempDir::new().unwrap();
+    let one = agent(dir.path(), "one").await;
+    create(&one, "orders", 1).await;
+    let two = agent(dir.path(), "two").await;
+    let first = produce_somewhere(&[&one, &two], "orders", "0").await;
+    // Drains whoever leads, while records keep coming.
+    let (leader, other) = if held(&one) == 1 { (one, two) } else { (two, one) };
+    let node = leader.node.clone();
+    let draining = tokio::spawn(leader.drain());
+    let mut acked = vec![first];
+    while !draining.is_finished() || acked.len() < 50 {
+        acked.push(produce_somewhere(&[&other], "orders", "x").await);
+    }
+    draining.await.unwrap();
+    let expected: Vec<i64> = (0..acked.len() as i64).collect();
+    assert_eq!(acked, expected, "gap-free, in order, none twice");
+    let description = topics::describe(&other.node, "orders").await.unwrap();
+    assert_eq!(description.partitions[0].high_watermark, acked.len() as i64);
+    assert!(node.life().is_none());
+    other.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_heals_when_the_lease_expires() {
+    let dir = TempDir::new().unwrap();
+    let one = agent(dir.path(), "one").await;
+    create(&one, "orders", 6).await;
+    let two = agent(dir.path(), "two").await;
+    until("both lead the same", || (held(&one), held(&two)) == (3, 3)).await;
+    two.crash().await;
+    until("the survivor leads all", || held(&one) == 6).await;
+    for partition in 0..6 {
+        assert_eq!(produce(&one, "orders", partition, "x").await, Ok(0));
+    }
+    one.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_cut_off_stops_itself_and_begins_a_new_life_when_it_can() {
+    let dir = TempDir::new().unwrap();
+    let late = Arc::new(Late::default());
+    let one = Agent::start_on(settings(dir.path(), "one", &[]), late.clone())
+        .await
+        .unwrap();
+    until("it is ready", || one.node.health.is_ready()).await;
+    create(&one, "orders", 2).await;
+    let (before, over) = (life(&one).unwrap(), one.node.life().unwrap().over.clone());
+    late.cut.store(true, Ordering::Release);
+    until("the life is over", || one.node.life().is_none()).await;
+    assert!(over.is_cancelled());
+    assert!(!one.node.health.is_ready());
+    let refused = produce(&one, "orders", 0, "x").await.unwrap_err();
+    assert!(refused.is_retryable(), "{refused}");
+    late.cut.store(false, Ordering::Release);
+    until("it leads again", || held(&one) == 2 && one.node.health.is_ready()).await;
+    assert!(life(&one).unwrap() > before);
+    assert_eq!(produce_somewhere(&[&one], "orders", "x").await, 0);
+    one.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_without_the_metadata_store_ends_at_its_time_limit() {
+    let dir = TempDir::new().unwrap();
+    let late = Arc::new(Late::default());
+    let settings = settings(dir.path(), "one", &["--drain-timeout=1s", "--lease-ttl=5m"]);
+    let one = Agent::start_on(settings, late.clone()).await.unwrap();
+    until("it is ready", || one.node.health.is_ready()).await;
+    create(&one, "orders", 1).await;
+    late.cut.store(true, Ordering::Release);
+    let node = one.node.clone();
+    one.drain().await;
+    assert!(node.life().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_life_sealed_by_another_of_the_same_name_ends_and_a_new_one_begins() {
+    let dir = TempDir::new().unwrap();
+    let one = agent(dir.path(), "one").await;
+    create(&one, "orders", 2).await;
+    let before = life(&one).unwrap();
+    let impostor = registration(&one.node.settings, one.addresses());
+    one.node.metadata.register_agent(&impostor).await.unwrap();
+    until("a new life leads", || {
+        life(&one).is_some_and(|now| now > before) && held(&one) == 2
+    })
+    .await;
+    one.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_topic_is_let_go_and_new_partitions_are_taken_up() {
+    let dir = TempDir::new().unwrap();
+    let one = agent(dir.path(), "one").await;
+    create(&one, "orders", 2).await;
+    create(&one, "payments", 3).await;
+    let grown = v1::AlterTopicRequest {
+        name: "orders".to_owned(),
+        partitions: 4,
+        ..v1::AlterTopicRequest::default()
+    };
+    assert_eq!(topics::alter(&one.node, grown).await.unwrap().partitions.len(), 4);
+    assert_eq!(held(&one), 7);
+    topics::delete(&one.node, "payments").await.unwrap();
+    until("its partitions are let go", || held(&one) == 4).await;
+    let error = topics::describe(&one.node, "payments").await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::UnknownTopicOrPartition);
+    one.drain().await;
+}
+
+#[test]
+fn clients_are_told_an_address_that_they_can_reach() {
+    let everywhere = "0.0.0.0:50051".parse().unwrap();
+    assert_eq!(advertised(everywhere, false, Some("agent-0")), "agent-0:50051");
+    assert_eq!(advertised(everywhere, true, Some("agent-0")), "127.0.0.1:50051");
+    assert_eq!(
+        advertised("10.0.0.7:1".parse().unwrap(), false, Some("agent-0")),
+        "10.0.0.7:1"
+    );
+}

@@ -1,0 +1,178 @@
+//! What the cluster looks like: topics, agents and leaders, from the newest snapshot of the metadata store. The lease
+//! keeper replaces it; everybody else reads it without waiting.
+//!
+//! It may be a moment old. Nothing relies on it for safety: every write is fenced in the metadata transaction.
+
+use std::{collections::HashMap, sync::Arc};
+
+use arc_swap::ArcSwap;
+use streamhouse_core::{Incarnation, PartitionUid, protocol::v1, topic_config::TopicConfig};
+use streamhouse_metadata::{AgentRecord, PartitionRecord, Snapshot, TopicRecord};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Duration, Instant, timeout};
+
+/// One topic of the snapshot, with its settings parsed.
+#[derive(Debug)]
+pub struct Topic {
+    /// As the metadata store has it.
+    pub record: TopicRecord,
+    /// The settings in force.
+    pub config: TopicConfig,
+}
+
+/// One snapshot, indexed.
+#[derive(Debug, Default)]
+pub struct View {
+    /// Its version; 0 before the first.
+    pub version: u64,
+    /// The cluster's id.
+    pub cluster_id: String,
+    topics: HashMap<String, Arc<Topic>>,
+    partitions: HashMap<PartitionUid, (Arc<Topic>, i32)>,
+    agents: HashMap<Incarnation, AgentRecord>,
+    /// The snapshot itself.
+    pub snapshot: Snapshot,
+    taken: Option<Instant>,
+}
+
+impl View {
+    fn new(snapshot: Snapshot) -> Self {
+        let mut view = Self {
+            version: snapshot.version,
+            cluster_id: snapshot.cluster_id.clone(),
+            taken: Some(Instant::now()),
+            agents: snapshot
+                .agents
+                .iter()
+                .map(|a| (a.incarnation, a.clone()))
+                .collect(),
+            ..Self::default()
+        };
+        for record in &snapshot.topics {
+            // Settings that this build does not understand fall back to the defaults: the topic must stay usable.
+            let config = TopicConfig::from_overrides(&record.config).unwrap_or_default();
+            let topic = Arc::new(Topic {
+                record: record.clone(),
+                config,
+            });
+            for (index, partition) in (0_i32..).zip(&record.partitions) {
+                view.partitions.insert(partition.uid, (topic.clone(), index));
+            }
+            view.topics.insert(record.name.clone(), topic);
+        }
+        view.snapshot = snapshot;
+        view
+    }
+
+    /// How old it is.
+    pub fn age(&self) -> Duration {
+        self.taken.map_or(Duration::ZERO, |taken| taken.elapsed())
+    }
+
+    /// The topic of this name.
+    pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.topics.get(name)
+    }
+
+    /// Every topic, the internal one included, in no order.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
+        self.topics.values()
+    }
+
+    /// The partition by name.
+    pub fn partition(&self, topic: &str, partition: i32) -> Option<&PartitionRecord> {
+        let index = usize::try_from(partition).ok()?;
+        self.topics.get(topic)?.record.partitions.get(index)
+    }
+
+    /// Topic and number of a partition.
+    pub fn name(&self, uid: PartitionUid) -> Option<(&Arc<Topic>, i32)> {
+        self.partitions.get(&uid).map(|(topic, index)| (topic, *index))
+    }
+
+    /// The live agents, in no order.
+    pub fn agents(&self) -> impl Iterator<Item = &AgentRecord> {
+        self.agents.values()
+    }
+
+    /// The agent of this life, while it lives.
+    pub fn agent(&self, incarnation: Incarnation) -> Option<&AgentRecord> {
+        self.agents.get(&incarnation)
+    }
+
+    /// Who leads, as clients are told; an empty `agent_id` when nobody does.
+    pub fn leader(&self, record: &PartitionRecord) -> v1::Leader {
+        let holder = record
+            .holder
+            .and_then(|incarnation| self.agents.get(&incarnation));
+        v1::Leader {
+            agent_id: holder.map(|a| a.agent_id.clone()).unwrap_or_default(),
+            epoch: record.epoch,
+            address: holder.map(|a| a.grpc_address.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+/// The newest [`View`], and the wish for a newer one.
+#[derive(Debug)]
+pub struct Directory {
+    view: ArcSwap<View>,
+    version: watch::Sender<u64>,
+    wanted: Notify,
+}
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self {
+            view: ArcSwap::default(),
+            version: watch::Sender::new(0),
+            wanted: Notify::new(),
+        }
+    }
+}
+
+/// How long a request waits for a newer view before it answers from the one there is.
+const REFRESH_WAIT: Duration = Duration::from_millis(500);
+
+impl Directory {
+    /// The newest view.
+    pub fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// Replaces the view; called by the lease keeper only.
+    pub fn replace(&self, snapshot: Snapshot) {
+        let version = snapshot.version;
+        self.view.store(Arc::new(View::new(snapshot)));
+        self.version.send_replace(version);
+    }
+
+    /// Tells those who wait in [`refresh`](Self::refresh) that the view was found to be the newest.
+    pub fn confirm(&self) {
+        self.version.send_modify(|_| ());
+    }
+
+    /// Asks for a newer view and waits until the lease keeper has looked, for a moment at most.
+    pub async fn refresh(&self) -> Arc<View> {
+        let mut version = self.version.subscribe();
+        version.mark_unchanged();
+        self.wanted.notify_one();
+        let _ = timeout(REFRESH_WAIT, version.changed()).await;
+        self.view()
+    }
+
+    /// Asks for a newer view without waiting for it.
+    pub fn want(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Resolves when somebody asks for a newer view; awaited by the lease keeper.
+    pub async fn refresh_wanted(&self) {
+        self.wanted.notified().await;
+    }
+
+    /// Sees every new version.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+}

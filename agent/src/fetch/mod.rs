@@ -1,0 +1,298 @@
+//! The way of a fetch: the tail in memory for what was just committed, the block cache and the object store for what is
+//! older. Any agent serves any partition; the leader is merely the one that knows at once when something new is there.
+//!
+//! Only committed records are ever read (INV-F1): what is given out lies below a high watermark that the metadata store
+//! has. What all answers hold together is bounded, from the reading until the last byte has left for its reader; a long poll
+//! holds nothing while it waits for the first bytes.
+
+pub mod cold;
+pub mod tail;
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures::future::select_all;
+use streamhouse_core::{Error, ErrorCode, PartitionUid, protocol::v1};
+use tokio::{
+    sync::{OwnedSemaphorePermit, watch},
+    time::{Duration, Instant, sleep_until, timeout},
+};
+
+use crate::{node::Node, partition::Partition};
+
+/// The most partitions one fetch may name.
+const MAX_PARTITIONS: usize = 10_000;
+/// The longest a fetch may wait.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+/// How long a fetch may wait for memory before it is sent back.
+const ADMISSION_WAIT: Duration = Duration::from_secs(1);
+/// What a reader is asked to wait when memory is full.
+const RETRY_AFTER_MS: u32 = 100;
+/// How often a partition that another agent leads is looked at.
+const FOREIGN_POLL: Duration = Duration::from_millis(200);
+
+/// One partition's part of the answer, as far as it is known.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    records: Bytes,
+    high_watermark: i64,
+    log_start: i64,
+    error: Option<Error>,
+}
+
+/// What to wait for when a partition has nothing new.
+enum Wait {
+    Leads(watch::Receiver<i64>),
+    Foreign,
+}
+
+/// The memory of an answer, given back when it is dropped: with the last byte that leaves.
+pub type Memory = Arc<OwnedSemaphorePermit>;
+
+/// Answers one fetch.
+pub async fn fetch(
+    node: &Node,
+    request: v1::FetchRequest,
+) -> Result<(v1::FetchResponse, Option<Memory>), Error> {
+    if request.partitions.is_empty() || request.partitions.len() > MAX_PARTITIONS {
+        let message = format!("a fetch names between 1 and {MAX_PARTITIONS} partitions");
+        return Err(Error::new(ErrorCode::InvalidRequest, message));
+    }
+    let max_bytes = (request.max_bytes as usize).clamp(1, node.settings.max_fetch_bytes.as_usize());
+    let min_bytes = (request.min_bytes as usize).min(max_bytes);
+    let deadline = Instant::now() + Duration::from_millis(request.max_wait_ms.into()).min(MAX_WAIT);
+    let mut parts: Vec<Option<Part>> = vec![None; request.partitions.len()];
+    let mut bytes = 0;
+    let mut memory = None;
+    loop {
+        let mut waits = Vec::new();
+        let mut failed = false;
+        if memory.is_none() {
+            memory = Some(admit(node, max_bytes).await?);
+        }
+        for (part, wanted) in parts.iter_mut().zip(&request.partitions) {
+            if part.as_ref().is_some_and(|part| !part.records.is_empty())
+                || (bytes >= max_bytes && part.is_some())
+            {
+                continue;
+            }
+            let room = max_bytes
+                .saturating_sub(bytes)
+                .min((wanted.max_bytes as usize).max(1));
+            let (read, wait) = read(node, wanted, room, bytes > 0).await;
+            bytes += read.records.len();
+            failed |= read.error.is_some();
+            *part = Some(read);
+            waits.extend(wait);
+        }
+        if bytes >= min_bytes || failed || Instant::now() >= deadline || waits.is_empty() {
+            break;
+        }
+        if bytes == 0 {
+            memory = None;
+        }
+        wait_for_news(waits, deadline).await;
+    }
+    // What was asked for and not read goes back at once.
+    let kept = memory.and_then(|mut memory| {
+        let used = bytes.min(memory.num_permits());
+        memory.split(used).map(Arc::new)
+    });
+    Ok((answer(node, &request, parts), kept))
+}
+
+/// Waits a moment for memory; sends the request back when there is none.
+async fn admit(node: &Node, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+    let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+    match timeout(
+        ADMISSION_WAIT,
+        node.fetch_memory.clone().acquire_many_owned(permits),
+    )
+    .await
+    {
+        Ok(Ok(permit)) => Ok(permit),
+        _ => Err(Error::new(
+            ErrorCode::ResourceExhausted,
+            "the agent's memory for readers is full; slow down",
+        )
+        .with_retry_after_ms(RETRY_AFTER_MS)),
+    }
+}
+
+/// Resolves when one of these may have something new, or at the deadline.
+async fn wait_for_news(waits: Vec<Wait>, deadline: Instant) {
+    let mut until = deadline;
+    let mut receivers = Vec::with_capacity(waits.len());
+    for wait in waits {
+        match wait {
+            Wait::Leads(receiver) => receivers.push(receiver),
+            Wait::Foreign => until = until.min(Instant::now() + FOREIGN_POLL),
+        }
+    }
+    if receivers.is_empty() {
+        return sleep_until(until).await;
+    }
+    // A closed channel means that the lease moved: worth another look, too.
+    let news = select_all(receivers.iter_mut().map(|receiver| Box::pin(receiver.changed())));
+    tokio::select! {
+        _ = news => {}
+        () = sleep_until(until) => {}
+    }
+}
+
+/// Reads one partition; with `only_if_room`, a first batch larger than `room` is left for the next fetch.
+async fn read(
+    node: &Node,
+    wanted: &v1::PartitionFetch,
+    room: usize,
+    only_if_room: bool,
+) -> (Part, Option<Wait>) {
+    let mut view = node.directory.view();
+    if view.partition(&wanted.topic, wanted.partition).is_none() {
+        view = node.directory.refresh().await;
+    }
+    let Some(record) = view
+        .partition(&wanted.topic, wanted.partition)
+        .filter(|_| !wanted.topic.starts_with("__"))
+    else {
+        let message = format!("there is no partition {}-{}", wanted.topic, wanted.partition);
+        return (
+            Part::failed(Error::new(ErrorCode::UnknownTopicOrPartition, message)),
+            None,
+        );
+    };
+    let held = node.life().and_then(|life| life.held.get(record.uid));
+    let read = match held {
+        Some(partition) => read_held(node, &partition, wanted.offset, room).await,
+        None => read_foreign(node, record.uid, wanted.offset, room).await,
+    };
+    match read {
+        Ok((part, wait)) if only_if_room && part.records.len() > room => (
+            Part {
+                records: Bytes::new(),
+                ..part
+            },
+            wait,
+        ),
+        Ok(read) => read,
+        Err(error) => (Part::failed(error), None),
+    }
+}
+
+/// A partition this agent leads: it knows the high watermark, and the newest batches are in memory.
+async fn read_held(
+    node: &Node,
+    partition: &Arc<Partition>,
+    offset: i64,
+    room: usize,
+) -> Result<(Part, Option<Wait>), Error> {
+    let mut watch = partition.watch();
+    let high_watermark = *watch.borrow_and_update();
+    let log_start = partition.log_start();
+    let part = |records| Part {
+        records,
+        high_watermark,
+        log_start,
+        error: None,
+    };
+    if offset < log_start || offset > high_watermark {
+        return Ok((
+            Part {
+                error: Some(out_of_range(offset, log_start, high_watermark)),
+                ..part(Bytes::new())
+            },
+            None,
+        ));
+    }
+    if offset == high_watermark {
+        return Ok((part(Bytes::new()), Some(Wait::Leads(watch))));
+    }
+    let runs = partition.tail.lock().runs(offset, room);
+    let Some(runs) = runs else {
+        let records = cold::read(node, partition.uid(), offset, room).await?.records;
+        return Ok((part(records), Some(Wait::Leads(watch))));
+    };
+    let mut out = BytesMut::with_capacity(
+        runs.iter()
+            .map(|run| run.bytes.len())
+            .sum::<usize>()
+            .min(room * 2),
+    );
+    for run in &runs {
+        let copied = tail::copy_stamped(run, offset, room, &mut out);
+        let (_, whole) = copied.map_err(|error| Error::new(ErrorCode::StorageCorrupt, error.to_string()))?;
+        if !whole {
+            break;
+        }
+    }
+    node.metrics.tail_reads.inc_by(out.len() as u64);
+    Ok((part(out.freeze()), Some(Wait::Leads(watch))))
+}
+
+/// A partition that another agent leads, or nobody: the metadata store knows how far it goes.
+async fn read_foreign(
+    node: &Node,
+    uid: PartitionUid,
+    offset: i64,
+    room: usize,
+) -> Result<(Part, Option<Wait>), Error> {
+    let read = cold::read(node, uid, offset, room).await?;
+    let (log_start, high_watermark) = (read.bounds.log_start, read.bounds.high_watermark);
+    let mut part = Part {
+        records: read.records,
+        high_watermark,
+        log_start,
+        error: None,
+    };
+    if offset < log_start || offset > high_watermark {
+        part.error = Some(out_of_range(offset, log_start, high_watermark));
+        part.records = Bytes::new();
+    }
+    Ok((part, Some(Wait::Foreign)))
+}
+
+fn out_of_range(offset: i64, log_start: i64, high_watermark: i64) -> Error {
+    let message = format!(
+        "offset {offset} is not between the log start {log_start} and the high watermark {high_watermark}"
+    );
+    Error::new(ErrorCode::OffsetOutOfRange, message)
+}
+
+impl Part {
+    fn failed(error: Error) -> Self {
+        Self {
+            records: Bytes::new(),
+            high_watermark: -1,
+            log_start: -1,
+            error: Some(error),
+        }
+    }
+}
+
+fn answer(node: &Node, request: &v1::FetchRequest, parts: Vec<Option<Part>>) -> v1::FetchResponse {
+    let view = node.directory.view();
+    let me = node.life().map(|life| life.incarnation);
+    let results = request.partitions.iter().zip(parts).filter_map(|(wanted, part)| {
+        let part = part?;
+        let record = view.partition(&wanted.topic, wanted.partition);
+        let leader = record
+            .filter(|r| r.holder.is_some() && r.holder != me)
+            .map(|record| view.leader(record));
+        if let Some(error) = &part.error {
+            node.metrics.grpc_error("Fetch", error.code());
+        }
+        Some(v1::PartitionFetchResult {
+            topic: wanted.topic.clone(),
+            partition: wanted.partition,
+            error: part.error.map(Into::into),
+            high_watermark: part.high_watermark,
+            log_start_offset: part.log_start,
+            records: part.records,
+            leader,
+        })
+    });
+    v1::FetchResponse {
+        partitions: results.collect(),
+        throttle_ms: 0,
+    }
+}

@@ -1,0 +1,210 @@
+//! What members ask for: join, sync, heartbeat, leave.
+
+use std::sync::Arc;
+
+use streamhouse_core::{Error, ErrorCode, protocol::v1};
+use tokio::sync::oneshot;
+
+use super::{
+    Coordinator,
+    change::{Absent, Waiter},
+    not_coordinator,
+    slot::{Cell, Slot},
+};
+use crate::groups::{
+    limits,
+    state::{Group, Joined, Reply, Ticket},
+};
+
+/// What a join is answered with.
+#[derive(Debug, Clone, PartialEq)]
+pub enum JoinAnswer {
+    /// It takes part.
+    Joined(v1::JoinGroupResponse),
+    /// It has to join again with this member id (MEMBER_ID_REQUIRED).
+    IdRequired(String),
+}
+
+impl Coordinator {
+    /// Joins a group and waits until its members are together. With `require_known_member_id` a new dynamic member is only
+    /// given its id and has to come back with it, as Kafka's protocol has it from version 4 of the request on.
+    pub async fn join(
+        &self,
+        request: v1::JoinGroupRequest,
+        client_host: &str,
+        require_known_member_id: bool,
+    ) -> Result<JoinAnswer, Error> {
+        let group_id = request.group_id.clone();
+        let join = self.parts().limits.join(request, client_host)?;
+        let slot = self.slot(&group_id)?;
+        self.check_memory()?;
+        let prefix = join.instance.as_ref().unwrap_or(&join.client_id);
+        let fresh = self
+            .shared
+            .member_id(if prefix.is_empty() { "member" } else { prefix });
+        let cell = slot.cell(&group_id);
+        let (waiting, waiter) = Waiting::begin(&slot, &cell, self.shared.ticket());
+        let ticket = waiter.0;
+        let change =
+            move |group: &mut Group, now| Ok(group.join(now, join, fresh, require_known_member_id, ticket));
+        slot.change(&cell, Absent::Read, Some(waiter), change).await?;
+        match waiting.answer().await? {
+            Reply::Joined(joined) => Ok(JoinAnswer::Joined(response(joined))),
+            Reply::IdRequired(id) => Ok(JoinAnswer::IdRequired(id.to_string())),
+            Reply::Synced(_) => Err(Error::new(
+                ErrorCode::Unknown,
+                "a join got the answer of a sync; this is a bug",
+            )),
+        }
+    }
+
+    /// Brings the leader's assignments, and waits for the caller's.
+    pub async fn sync(&self, request: v1::SyncGroupRequest) -> Result<v1::SyncGroupResponse, Error> {
+        let (slot, cell) = self.member_cell(&request.group_id)?;
+        limits::instance(&request.group_instance_id)?;
+        let (waiting, waiter) = Waiting::begin(&slot, &cell, self.shared.ticket());
+        let ticket = waiter.0;
+        let change = move |group: &mut Group, now| {
+            let given = request
+                .assignments
+                .into_iter()
+                .map(|given| (given.member_id, given.assignment))
+                .collect();
+            let instance = Some(request.group_instance_id.as_str()).filter(|instance| !instance.is_empty());
+            Ok(group.sync(
+                now,
+                request.generation,
+                &request.member_id,
+                instance,
+                given,
+                ticket,
+            ))
+        };
+        slot.change(&cell, Absent::Empty, Some(waiter), change).await?;
+        match waiting.answer().await? {
+            Reply::Synced(synced) => Ok(v1::SyncGroupResponse {
+                assignment: synced.assignment,
+                protocol_name: synced.protocol.to_string(),
+            }),
+            _ => Err(Error::new(
+                ErrorCode::Unknown,
+                "a sync got the answer of a join; this is a bug",
+            )),
+        }
+    }
+
+    /// A member says that it lives.
+    pub async fn heartbeat(&self, request: &v1::HeartbeatRequest) -> Result<(), Error> {
+        let (slot, cell) = self.member_cell(&request.group_id)?;
+        let instance = limits::instance(&request.group_instance_id)?;
+        let mut state = cell.state.lock().await;
+        slot.check()?;
+        let group = state.group.as_mut().ok_or_else(unknown_member)?;
+        group.heartbeat(
+            self.shared.now(),
+            request.generation,
+            &request.member_id,
+            instance,
+        )
+    }
+
+    /// A member goes.
+    pub async fn leave(&self, request: v1::LeaveGroupRequest) -> Result<(), Error> {
+        let (slot, cell) = self.member_cell(&request.group_id)?;
+        limits::instance(&request.group_instance_id)?;
+        let change = move |group: &mut Group, now| {
+            let instance = Some(request.group_instance_id.as_str()).filter(|instance| !instance.is_empty());
+            group.leave(now, &request.member_id, instance)
+        };
+        slot.change(&cell, Absent::Empty, None, change).await
+    }
+
+    /// The place of a group that somebody claims to be a member of.
+    fn member_cell(&self, group_id: &str) -> Result<(Arc<Slot>, Arc<Cell>), Error> {
+        limits::group_id(group_id)?;
+        let slot = self.slot(group_id)?;
+        let cell = slot.find(group_id).ok_or_else(unknown_member)?;
+        Ok((slot, cell))
+    }
+
+    fn check_memory(&self) -> Result<(), Error> {
+        let limit = self.parts().limits.max_total_bytes;
+        if self.bytes() < limit {
+            return Ok(());
+        }
+        let message = format!("the groups of this agent take all of their {limit} bytes; try again later");
+        Err(Error::new(ErrorCode::ResourceExhausted, message).with_retry_after_ms(1_000))
+    }
+}
+
+pub(super) fn unknown_member() -> Error {
+    Error::new(
+        ErrorCode::UnknownMemberId,
+        "the group does not know this member; join again without a member id",
+    )
+}
+
+fn response(joined: Joined) -> v1::JoinGroupResponse {
+    let members = joined.members.into_iter().map(|member| v1::JoinedMember {
+        member_id: member.member_id.to_string(),
+        group_instance_id: member.instance.as_deref().unwrap_or_default().to_owned(),
+        metadata: member.metadata,
+    });
+    v1::JoinGroupResponse {
+        generation: joined.generation,
+        protocol_type: joined.protocol_type.to_string(),
+        protocol_name: joined.protocol.to_string(),
+        leader: joined.leader.to_string(),
+        member_id: joined.member_id.to_string(),
+        members: members.collect(),
+    }
+}
+
+/// A call that waits for its answer. Dropped before, it tells the ticker that nobody waits any more.
+struct Waiting {
+    slot: Arc<Slot>,
+    cell: Arc<Cell>,
+    answer: oneshot::Receiver<Result<Reply, Error>>,
+    answered: bool,
+}
+
+impl Waiting {
+    fn begin(slot: &Arc<Slot>, cell: &Arc<Cell>, ticket: Ticket) -> (Self, Waiter) {
+        let (sender, answer) = oneshot::channel();
+        (
+            Self {
+                slot: slot.clone(),
+                cell: cell.clone(),
+                answer,
+                answered: false,
+            },
+            (ticket, sender),
+        )
+    }
+
+    async fn answer(mut self) -> Result<Reply, Error> {
+        let answer = tokio::select! {
+            biased;
+            answer = &mut self.answer => answer.unwrap_or_else(|_| Err(not_coordinator())),
+            () = self.slot.over.cancelled() => self.last_answer().await,
+        };
+        self.answered = true;
+        answer
+    }
+
+    /// The slot is over. A change that is just being stored may still answer: a new member that took part in it must learn its
+    /// id, or it would be a ghost to the next coordinator.
+    async fn last_answer(&mut self) -> Result<Reply, Error> {
+        drop(self.cell.state.lock().await);
+        self.answer.try_recv().unwrap_or_else(|_| Err(not_coordinator()))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.answer.close();
+            self.slot.set_due(&self.cell, 0);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! A metadata store that fails: nothing is promised that is not stored, and nothing that is stored is forgotten.
+
+use streamhouse_metadata::GroupQuery;
+
+use super::{super::*, world::*};
+use ErrorCode as E;
+
+#[tokio::test]
+async fn nothing_happens_while_the_store_is_away() {
+    let (world, agent) = World::with_agent().await;
+    world.store.set_away(true);
+    assert_eq!(code(agent.join(join_request("")).await), E::MetadataUnavailable);
+    world.store.set_away(false);
+    let member = agent.join(join_request("")).await.unwrap();
+    assert_eq!(
+        (member.generation, member.members.len()),
+        (1, 1),
+        "the failed join left nothing behind"
+    );
+    world.store.set_away(true);
+    assert_eq!(code(agent.sync(&member).await), E::MetadataUnavailable);
+    assert_eq!(
+        agent.commit(Some(&member), 1).await,
+        E::RebalanceInProgress,
+        "it has no assignment yet"
+    );
+    assert_eq!(
+        agent.heartbeat(&member).await,
+        E::None,
+        "members need not be afraid"
+    );
+    assert_eq!(code(agent.leave(&member).await), E::MetadataUnavailable);
+    world.store.set_away(false);
+    agent.sync(&member).await.unwrap();
+    world.store.set_away(true);
+    assert_eq!(agent.commit(Some(&member), 1).await, E::MetadataUnavailable);
+    world.store.set_away(false);
+    assert_eq!(agent.commit(Some(&member), 1).await, E::None);
+    agent.leave(&member).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_follower_waits_on_when_the_assignment_cannot_be_stored() {
+    let (world, agent) = World::with_agent().await;
+    let first = agent.join(join_request("")).await.unwrap();
+    let second = agent.joining(join_request(""));
+    until(async || agent.heartbeat(&first).await == E::RebalanceInProgress).await;
+    let first = agent.join(join_request(&first.member_id)).await.unwrap();
+    let second = second.await.unwrap().unwrap();
+    let waiting = agent.syncing(&second);
+    world.store.set_away(true);
+    assert_eq!(code(agent.sync(&first).await), E::MetadataUnavailable);
+    assert!(!waiting.is_finished());
+    world.store.set_away(false);
+    agent.sync(&first).await.unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap().assignment, second.member_id);
+}
+
+#[tokio::test]
+async fn timers_that_cannot_be_stored_are_tried_again() {
+    let (world, agent) = World::with_agent().await;
+    let request = streamhouse_core::protocol::v1::JoinGroupRequest {
+        session_timeout_ms: 100,
+        ..join_request("")
+    };
+    let member = agent.join(request).await.unwrap();
+    world.store.set_away(true);
+    until(async || agent.coordinator.now_is_past(&member.member_id).await).await;
+    world.store.set_away(false);
+    until(async || agent.state().await == ("Empty".to_owned(), 0)).await;
+}
+
+impl Coordinator {
+    /// Whether the session of a member of "g" is over, though it is still there.
+    async fn now_is_past(&self, member_id: &str) -> bool {
+        let cell = self.slot("g").unwrap().find("g").unwrap();
+        let state = cell.state.lock().await;
+        let group = state.group.as_ref().unwrap();
+        assert!(
+            group
+                .view()
+                .members
+                .iter()
+                .any(|member| *member.member_id == *member_id)
+        );
+        group
+            .deadline()
+            .is_some_and(|deadline| deadline + 50 < self.shared.now())
+    }
+}
+
+#[tokio::test]
+async fn a_rebalance_whose_outcome_was_lost_is_done_again() {
+    let (world, agent) = World::with_agent().await;
+    let first = agent.single().await;
+    let second = agent.joining(join_request(""));
+    until(async || agent.heartbeat(&first).await == E::RebalanceInProgress).await;
+    world.store.set_mute(true);
+    // The new generation is stored, but nobody here knows.
+    assert_eq!(
+        code(agent.join(join_request(&first.member_id)).await),
+        E::MetadataUnavailable
+    );
+    world.store.set_mute(false);
+    assert_eq!(
+        agent.commit(Some(&first), 5).await,
+        E::RebalanceInProgress,
+        "the store is in another generation"
+    );
+    let first = agent.join(join_request(&first.member_id)).await.unwrap();
+    let second = second.await.unwrap().unwrap();
+    assert_eq!(first.generation, second.generation);
+    let waiting = agent.syncing(&second);
+    agent.sync(&first).await.unwrap();
+    waiting.await.unwrap().unwrap();
+    assert_eq!(agent.commit(Some(&first), 5).await, E::None);
+    let stored = world.store.groups(&GroupQuery::Id("g".to_owned())).await.unwrap();
+    assert_eq!(stored[0].generation, first.generation);
+}
+
+#[tokio::test]
+async fn a_leave_whose_outcome_was_lost_is_noticed_at_the_next_commit() {
+    let (world, agent) = World::with_agent().await;
+    let member = agent.single().await;
+    world.store.set_mute(true);
+    assert_eq!(code(agent.leave(&member).await), E::MetadataUnavailable);
+    world.store.set_mute(false);
+    assert_eq!(agent.commit(Some(&member), 5).await, E::RebalanceInProgress);
+    assert_eq!(agent.heartbeat(&member).await, E::IllegalGeneration);
+    let member = agent.join(join_request(&member.member_id)).await.unwrap();
+    agent.sync(&member).await.unwrap();
+    assert_eq!(agent.commit(Some(&member), 5).await, E::None);
+}
+
+#[tokio::test]
+async fn a_call_cancelled_while_it_is_stored_still_happens_wholly() {
+    let (world, agent) = World::with_agent().await;
+    let first = agent.join(join_request("")).await.unwrap();
+    world.store.hold("g");
+    let sync = agent.syncing(&first);
+    world.store.one_waits().await;
+    sync.abort();
+    assert!(sync.await.unwrap_err().is_cancelled());
+    world.store.let_go();
+    until(async || agent.state().await.0 == "Stable").await;
+    let again = agent.sync(&first).await.unwrap();
+    assert_eq!(again.assignment, first.member_id);
+}
+
+#[tokio::test]
+async fn a_commit_that_is_cancelled_is_not_overtaken() {
+    let (world, agent) = World::with_agent().await;
+    let member = agent.single().await;
+    world.store.hold("g");
+    let coordinator = agent.coordinator.clone();
+    let request = commit_request("g", Some(&member), 1);
+    let slow = tokio::spawn(async move { coordinator.commit_offsets(request).await });
+    world.store.one_waits().await;
+    slow.abort();
+    let coordinator = agent.coordinator.clone();
+    let request = commit_request("g", Some(&member), 2);
+    let next = tokio::spawn(async move { coordinator.commit_offsets(request).await });
+    world.store.let_go();
+    next.await.unwrap().unwrap();
+    assert_eq!(agent.committed().await, 2);
+}
+
+#[tokio::test]
+async fn a_group_whose_commit_stands_still_holds_up_no_other() {
+    let (world, agent) = World::with_agent().await;
+    // Another group of the same slot.
+    let slot = group_slot("g", GROUP_SLOTS);
+    let other = (0..)
+        .map(|n| format!("g{n}"))
+        .find(|id| group_slot(id, GROUP_SLOTS) == slot)
+        .unwrap();
+    world.store.hold("g");
+    let coordinator = agent.coordinator.clone();
+    let slow = tokio::spawn(async move { coordinator.commit_offsets(commit_request("g", None, 1)).await });
+    world.store.one_waits().await;
+    agent
+        .coordinator
+        .commit_offsets(commit_request(&other, None, 9))
+        .await
+        .unwrap();
+    assert!(!slow.is_finished());
+    world.store.let_go();
+    slow.await.unwrap().unwrap();
+}

@@ -1,0 +1,335 @@
+//! A cluster for the tests: a real SQLite store, agents with leases in it, and members that call their coordinators.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use streamhouse_core::{PartitionUid, murmur2::group_slot, time::system_entropy};
+use streamhouse_metadata::{
+    AgentRegistration, ConnectOptions, GROUP_SLOT_TOPIC, Incarnation, LeaseMove, MetadataStore, MoveOutcome,
+    NewTopic, PartitionRecord,
+};
+
+use super::{super::*, faulty::Faulty};
+use crate::groups::{Cluster, GroupLimits};
+use streamhouse_core::protocol::v1;
+
+/// The store and the names in it.
+pub(super) struct World {
+    pub(super) store: Arc<Faulty>,
+    pub(super) names: Arc<Names>,
+}
+
+/// What the agents know of topics: nothing until they look.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    store: Mutex<Option<Arc<dyn MetadataStore>>>,
+    uids: Mutex<HashMap<(String, i32), PartitionUid>>,
+}
+
+#[async_trait]
+impl Cluster for Names {
+    fn uid(&self, topic: &str, partition: i32) -> Option<PartitionUid> {
+        self.uids.lock().get(&(topic.to_owned(), partition)).copied()
+    }
+
+    fn coordinator(&self, _: &str) -> Option<v1::Leader> {
+        None
+    }
+
+    async fn refresh(&self) {
+        let store = self.store.lock().clone().unwrap();
+        let snapshot = store.snapshot(None).await.unwrap().unwrap();
+        let mut uids = self.uids.lock();
+        for topic in snapshot.topics {
+            for (index, partition) in (0..).zip(topic.partitions) {
+                uids.insert((topic.name.clone(), index), partition.uid);
+            }
+        }
+    }
+}
+
+/// One agent.
+pub(super) struct Agent {
+    pub(super) coordinator: Arc<Coordinator>,
+    pub(super) incarnation: Incarnation,
+}
+
+pub(super) fn limits() -> GroupLimits {
+    GroupLimits {
+        initial_rebalance_delay: Duration::ZERO,
+        ..GroupLimits::dev()
+    }
+}
+
+impl World {
+    /// With the topic "orders" of four partitions.
+    pub(super) async fn new() -> Self {
+        let store = streamhouse_metadata::connect("sqlite::memory:", &ConnectOptions::default())
+            .await
+            .unwrap();
+        let topic = NewTopic {
+            name: "orders".to_owned(),
+            partitions: 4,
+            config: Default::default(),
+        };
+        store.create_topic(&topic).await.unwrap();
+        let store = Faulty::new(store);
+        let names = Arc::new(Names::default());
+        *names.store.lock() = Some(store.clone());
+        Self { store, names }
+    }
+
+    pub(super) async fn agent(&self, name: &str) -> Agent {
+        self.agent_with(name, limits()).await
+    }
+
+    pub(super) async fn agent_with(&self, name: &str, limits: GroupLimits) -> Agent {
+        let registration = AgentRegistration {
+            agent_id: name.to_owned(),
+            grpc_address: format!("{name}:1"),
+            http_address: String::new(),
+            kafka_address: String::new(),
+            zone: String::new(),
+            version: "0".to_owned(),
+            lease_ttl: Duration::from_secs(3600),
+        };
+        let incarnation = self
+            .store
+            .register_agent(&registration)
+            .await
+            .unwrap()
+            .incarnation;
+        let coordinator = Coordinator::from_parts(Parts {
+            store: self.store.clone(),
+            entropy: system_entropy(),
+            cluster: self.names.clone(),
+            metrics: Arc::new(crate::metrics::Metrics::new().unwrap()),
+            limits,
+        });
+        Agent {
+            coordinator,
+            incarnation,
+        }
+    }
+
+    async fn slot_record(&self, slot: i32) -> PartitionRecord {
+        let snapshot = self.store.snapshot(None).await.unwrap().unwrap();
+        let topic = snapshot
+            .topics
+            .iter()
+            .find(|topic| topic.name == GROUP_SLOT_TOPIC)
+            .unwrap();
+        topic.partitions[usize::try_from(slot).unwrap()]
+    }
+
+    /// Moves the lease of the group's slot to the agent, which does not know yet.
+    pub(super) async fn lease(&self, agent: &Agent, group: &str) -> (i32, Lease) {
+        let slot = group_slot(group, GROUP_SLOTS);
+        let record = self.slot_record(slot).await;
+        let wish = LeaseMove {
+            partition: record.uid,
+            from: record.holder,
+            epoch: record.epoch,
+            to: Some(agent.incarnation),
+        };
+        let outcome = self.store.move_leases(&[wish]).await.unwrap()[0];
+        let MoveOutcome::Moved { epoch, .. } = outcome else {
+            panic!("the lease did not move")
+        };
+        (
+            slot,
+            Lease {
+                partition: record.uid,
+                incarnation: agent.incarnation,
+                epoch,
+            },
+        )
+    }
+
+    /// Makes the agent the group's coordinator. The one before is not told.
+    pub(super) async fn coordinate(&self, agent: &Agent, group: &str) {
+        let (slot, lease) = self.lease(agent, group).await;
+        agent.coordinator.acquire(slot, lease).await.unwrap();
+    }
+
+    /// The usual beginning: one agent that coordinates the group "g".
+    pub(super) async fn with_agent() -> (Self, Agent) {
+        let world = Self::new().await;
+        let agent = world.agent("a").await;
+        world.coordinate(&agent, "g").await;
+        (world, agent)
+    }
+}
+
+pub(super) fn join_request(member_id: &str) -> v1::JoinGroupRequest {
+    v1::JoinGroupRequest {
+        group_id: "g".to_owned(),
+        member_id: member_id.to_owned(),
+        client_id: "client".to_owned(),
+        protocol_type: "consumer".to_owned(),
+        protocols: vec![v1::GroupProtocol {
+            name: "range".to_owned(),
+            metadata: "what I want".into(),
+        }],
+        session_timeout_ms: 30_000,
+        rebalance_timeout_ms: 60_000,
+        ..Default::default()
+    }
+}
+
+impl Agent {
+    pub(super) async fn join(&self, request: v1::JoinGroupRequest) -> Result<v1::JoinGroupResponse, Error> {
+        match self.coordinator.join(request, "127.0.0.1", false).await? {
+            JoinAnswer::Joined(response) => Ok(response),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A join that goes on by itself; resolves to its handle when the coordinator holds it.
+    pub(super) fn joining(&self, request: v1::JoinGroupRequest) -> Call<v1::JoinGroupResponse> {
+        let coordinator = self.coordinator.clone();
+        tokio::spawn(async move {
+            match coordinator.join(request, "127.0.0.1", false).await? {
+                JoinAnswer::Joined(response) => Ok(response),
+                other => panic!("{other:?}"),
+            }
+        })
+    }
+
+    pub(super) async fn sync(&self, member: &v1::JoinGroupResponse) -> Result<v1::SyncGroupResponse, Error> {
+        self.coordinator.sync(sync_request(member)).await
+    }
+
+    pub(super) fn syncing(&self, member: &v1::JoinGroupResponse) -> Call<v1::SyncGroupResponse> {
+        let (coordinator, request) = (self.coordinator.clone(), sync_request(member));
+        tokio::spawn(async move { coordinator.sync(request).await })
+    }
+
+    pub(super) async fn heartbeat(&self, member: &v1::JoinGroupResponse) -> ErrorCode {
+        let request = v1::HeartbeatRequest {
+            group_id: "g".to_owned(),
+            generation: member.generation,
+            member_id: member.member_id.clone(),
+            ..Default::default()
+        };
+        code(self.coordinator.heartbeat(&request).await)
+    }
+
+    pub(super) async fn leave(&self, member: &v1::JoinGroupResponse) -> Result<(), Error> {
+        let request = v1::LeaveGroupRequest {
+            group_id: "g".to_owned(),
+            member_id: member.member_id.clone(),
+            ..Default::default()
+        };
+        self.coordinator.leave(request).await
+    }
+
+    pub(super) async fn commit(&self, member: Option<&v1::JoinGroupResponse>, offset: i64) -> ErrorCode {
+        let answer = self
+            .coordinator
+            .commit_offsets(commit_request("g", member, offset))
+            .await;
+        let item = |answer: v1::CommitOffsetsResponse| answer.offsets[0].error.clone();
+        match answer.map(item) {
+            Ok(None) => ErrorCode::None,
+            Ok(Some(error)) => ErrorCode::from_number(error.code),
+            Err(error) => error.code(),
+        }
+    }
+
+    /// What "g" has committed for orders-0.
+    pub(super) async fn committed(&self) -> i64 {
+        let request = v1::FetchOffsetsRequest {
+            group_id: "g".to_owned(),
+            partitions: vec![v1::TopicPartition {
+                topic: "orders".to_owned(),
+                partition: 0,
+            }],
+        };
+        self.coordinator.fetch_offsets(&request).await.unwrap().offsets[0].offset
+    }
+
+    pub(super) async fn state(&self) -> (String, usize) {
+        let description = self.coordinator.describe("g").await.unwrap();
+        (description.state, description.members.len())
+    }
+
+    /// One member, alone and stable.
+    pub(super) async fn single(&self) -> v1::JoinGroupResponse {
+        let member = self.join(join_request("")).await.unwrap();
+        self.sync(&member).await.unwrap();
+        member
+    }
+
+    /// Two members, the first leading, both stable.
+    pub(super) async fn pair(&self) -> (v1::JoinGroupResponse, v1::JoinGroupResponse) {
+        let first = self.join(join_request("")).await.unwrap();
+        let second = self.joining(join_request(""));
+        until(async || self.heartbeat(&first).await == ErrorCode::RebalanceInProgress).await;
+        let first = self.join(join_request(&first.member_id)).await.unwrap();
+        let second = second.await.unwrap().unwrap();
+        let synced = self.syncing(&second);
+        self.sync(&first).await.unwrap();
+        synced.await.unwrap().unwrap();
+        (first, second)
+    }
+}
+
+/// A call under way.
+pub(super) type Call<T> = tokio::task::JoinHandle<Result<T, Error>>;
+
+/// Gives every member its own id as its assignment.
+fn sync_request(member: &v1::JoinGroupResponse) -> v1::SyncGroupRequest {
+    let assignments = member.members.iter().map(|member| v1::MemberAssignment {
+        member_id: member.member_id.clone(),
+        assignment: member.member_id.clone().into(),
+    });
+    v1::SyncGroupRequest {
+        group_id: "g".to_owned(),
+        generation: member.generation,
+        member_id: member.member_id.clone(),
+        assignments: assignments.collect(),
+        ..Default::default()
+    }
+}
+
+pub(super) fn commit_request(
+    group: &str,
+    member: Option<&v1::JoinGroupResponse>,
+    offset: i64,
+) -> v1::CommitOffsetsRequest {
+    v1::CommitOffsetsRequest {
+        group_id: group.to_owned(),
+        generation: member.map_or(-1, |member| member.generation),
+        member_id: member.map(|member| member.member_id.clone()).unwrap_or_default(),
+        offsets: vec![commit_of("orders", 0, offset)],
+        ..Default::default()
+    }
+}
+
+pub(super) fn commit_of(topic: &str, partition: i32, offset: i64) -> v1::CommitOffset {
+    v1::CommitOffset {
+        topic: topic.to_owned(),
+        partition,
+        offset,
+        leader_epoch: 3,
+        metadata: format!("at {offset}"),
+    }
+}
+
+pub(super) fn code<T>(outcome: Result<T, Error>) -> ErrorCode {
+    outcome.map_or_else(|error| error.code(), |_| ErrorCode::None)
+}
+
+/// Waits for a condition that must come true.
+pub(super) async fn until(mut condition: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), wait)
+        .await
+        .expect("the condition must come true");
+}

@@ -1,0 +1,321 @@
+//! Bounds of what clients may ask of groups, and the checks of requests against them. Called by the coordinator before
+//! anything is touched, so that nothing a client sends can grow without limit.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use streamhouse_core::{Error, ErrorCode, protocol::v1};
+
+use super::state::{Join, Protocol, Rules};
+
+/// The longest group id, instance id, client id and protocol name.
+const MAX_NAME: usize = 255;
+/// Protocols one member may offer.
+const MAX_PROTOCOLS: usize = 32;
+/// The longest time a member may ask for to join again.
+const MAX_REBALANCE: Duration = Duration::from_secs(24 * 3600);
+
+/// Bounds of groups on one agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupLimits {
+    /// Members of one group.
+    pub max_members: usize,
+    /// Bytes of one member's metadata.
+    pub max_member_bytes: usize,
+    /// Bytes of all members' metadata in one group, and of their assignments.
+    pub max_group_bytes: usize,
+    /// Bytes that all groups of this agent may take; beyond it joins are put off.
+    pub max_total_bytes: usize,
+    /// Offsets in one commit.
+    pub max_offsets: usize,
+    /// Bytes of the metadata of one committed offset.
+    pub max_offset_metadata: usize,
+    /// The shortest session time-out.
+    pub min_session_timeout: Duration,
+    /// The longest session time-out.
+    pub max_session_timeout: Duration,
+    /// How long an empty group waits for more members after the first one.
+    pub initial_rebalance_delay: Duration,
+}
+
+impl Default for GroupLimits {
+    fn default() -> Self {
+        Self {
+            max_members: 2_000,
+            max_member_bytes: 256 << 10,
+            max_group_bytes: 8 << 20,
+            max_total_bytes: 128 << 20,
+            max_offsets: 20_000,
+            max_offset_metadata: 4_096,
+            min_session_timeout: Duration::from_secs(6),
+            max_session_timeout: Duration::from_secs(30 * 60),
+            initial_rebalance_delay: Duration::from_millis(500),
+        }
+    }
+}
+
+impl GroupLimits {
+    /// For the embedded default: a group starts at once, and a test need not wait long for a silent member.
+    pub fn dev() -> Self {
+        Self {
+            min_session_timeout: Duration::from_millis(100),
+            initial_rebalance_delay: Duration::from_millis(50),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn rules(&self) -> Rules {
+        Rules {
+            max_members: self.max_members,
+            max_bytes: self.max_group_bytes,
+            initial_delay_ms: millis(self.initial_rebalance_delay),
+        }
+    }
+
+    /// The join that a request asks for.
+    pub(super) fn join(&self, request: v1::JoinGroupRequest, client_host: &str) -> Result<Join, Error> {
+        group_id(&request.group_id)?;
+        let protocols = self.protocols(request.protocols)?;
+        if request.protocol_type.is_empty() || protocols.is_empty() {
+            return Err(Error::new(
+                ErrorCode::InconsistentGroupProtocol,
+                "a member needs a protocol type and at least one assignor",
+            ));
+        }
+        let session = Duration::from_millis(request.session_timeout_ms.into());
+        if session < self.min_session_timeout || session > self.max_session_timeout {
+            let (min, max) = (self.min_session_timeout, self.max_session_timeout);
+            let message = format!("the session time-out of {session:?} is not between {min:?} and {max:?}");
+            return Err(Error::new(ErrorCode::InvalidSessionTimeout, message));
+        }
+        let rebalance = match request.rebalance_timeout_ms {
+            0 => session,
+            given => Duration::from_millis(given.into()).min(MAX_REBALANCE),
+        };
+        Ok(Join {
+            member_id: request.member_id,
+            instance: instance(&request.group_instance_id)?.map(Arc::from),
+            client_id: short(&request.client_id).into(),
+            client_host: short(client_host).into(),
+            protocol_type: name("the protocol type", &request.protocol_type)?.into(),
+            protocols,
+            session_ms: millis(session),
+            rebalance_ms: millis(rebalance),
+        })
+    }
+
+    fn protocols(&self, offered: Vec<v1::GroupProtocol>) -> Result<Arc<[Protocol]>, Error> {
+        if offered.len() > MAX_PROTOCOLS {
+            return Err(invalid(format!(
+                "a member may offer {MAX_PROTOCOLS} assignors, not {}",
+                offered.len()
+            )));
+        }
+        let bytes: usize = offered.iter().map(|protocol| protocol.metadata.len()).sum();
+        if bytes > self.max_member_bytes {
+            let message = format!(
+                "the member's metadata has {bytes} bytes, the limit is {}",
+                self.max_member_bytes
+            );
+            return Err(Error::new(ErrorCode::MessageTooLarge, message));
+        }
+        let mut seen = HashSet::new();
+        let mut protocols = Vec::with_capacity(offered.len());
+        for protocol in offered {
+            let name: Arc<str> = name("an assignor's name", &protocol.name)?.into();
+            if !seen.insert(name.clone()) {
+                return Err(invalid(format!("the assignor {name:?} is offered twice")));
+            }
+            protocols.push(Protocol {
+                name,
+                metadata: protocol.metadata,
+            });
+        }
+        Ok(protocols.into())
+    }
+
+    /// Whether one offset may be committed, apart from its partition.
+    pub(super) fn offset(&self, offset: &v1::CommitOffset) -> Result<(), Error> {
+        if offset.offset < 0 {
+            return Err(invalid(format!(
+                "offset {} cannot be committed; offsets start at 0",
+                offset.offset
+            )));
+        }
+        if offset.metadata.len() > self.max_offset_metadata {
+            let (given, limit) = (offset.metadata.len(), self.max_offset_metadata);
+            let message = format!("the offset's metadata has {given} bytes, the limit is {limit}");
+            return Err(Error::new(ErrorCode::OffsetMetadataTooLarge, message));
+        }
+        if offset.metadata.contains('\0') {
+            return Err(invalid(
+                "the offset's metadata holds a NUL character, which cannot be stored",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether so many offsets may be committed, or asked for, at once.
+    pub(super) fn offsets(&self, count: usize) -> Result<(), Error> {
+        if count > self.max_offsets {
+            return Err(invalid(format!(
+                "{count} offsets in one request; send at most {} at once",
+                self.max_offsets
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Whether it can name a group.
+pub(super) fn group_id(id: &str) -> Result<(), Error> {
+    let problem = match id {
+        "" => "a group id cannot be empty",
+        id if id.len() > MAX_NAME => "a group id has at most 255 bytes",
+        id if id.contains('\0') => "a group id cannot hold a NUL character",
+        _ => return Ok(()),
+    };
+    Err(Error::new(ErrorCode::InvalidGroupId, problem))
+}
+
+/// The static name in a request; an empty one is none.
+pub(super) fn instance(id: &str) -> Result<Option<&str>, Error> {
+    if id.is_empty() {
+        Ok(None)
+    } else {
+        name("the group instance id", id).map(Some)
+    }
+}
+
+fn name<'a>(what: &str, name: &'a str) -> Result<&'a str, Error> {
+    if name.is_empty() || name.len() > MAX_NAME {
+        return Err(invalid(format!(
+            "{what} has {} bytes; use 1 to {MAX_NAME}",
+            name.len()
+        )));
+    }
+    Ok(name)
+}
+
+/// As much of a name as is kept where its end does not matter.
+fn short(name: &str) -> &str {
+    &name[..name.floor_char_boundary(MAX_NAME)]
+}
+
+fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorCode::InvalidRequest, message)
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn request() -> v1::JoinGroupRequest {
+        v1::JoinGroupRequest {
+            group_id: "g".to_owned(),
+            client_id: "c".to_owned(),
+            protocol_type: "consumer".to_owned(),
+            protocols: vec![v1::GroupProtocol {
+                name: "range".to_owned(),
+                metadata: Bytes::from_static(b"m"),
+            }],
+            session_timeout_ms: 10_000,
+            ..Default::default()
+        }
+    }
+
+    fn refusal(change: impl FnOnce(&mut v1::JoinGroupRequest)) -> ErrorCode {
+        let mut request = request();
+        change(&mut request);
+        GroupLimits::default().join(request, "host").unwrap_err().code()
+    }
+
+    #[test]
+    fn a_join_without_a_rebalance_timeout_takes_the_session_timeout() {
+        let join = GroupLimits::default().join(request(), "host").unwrap();
+        assert_eq!((join.session_ms, join.rebalance_ms), (10_000, 10_000));
+        let patient = v1::JoinGroupRequest {
+            rebalance_timeout_ms: u32::MAX,
+            ..request()
+        };
+        assert_eq!(
+            GroupLimits::default().join(patient, "host").unwrap().rebalance_ms,
+            86_400_000
+        );
+    }
+
+    #[test]
+    fn joins_out_of_bounds_are_refused_with_the_right_code() {
+        use ErrorCode as E;
+        assert_eq!(refusal(|r| r.group_id.clear()), E::InvalidGroupId);
+        assert_eq!(refusal(|r| r.group_id = "x".repeat(256)), E::InvalidGroupId);
+        assert_eq!(refusal(|r| r.group_id = "a\0b".to_owned()), E::InvalidGroupId);
+        assert_eq!(refusal(|r| r.protocols.clear()), E::InconsistentGroupProtocol);
+        assert_eq!(refusal(|r| r.protocol_type.clear()), E::InconsistentGroupProtocol);
+        assert_eq!(
+            refusal(|r| r.session_timeout_ms = 5_999),
+            E::InvalidSessionTimeout
+        );
+        assert_eq!(
+            refusal(|r| r.session_timeout_ms = 1_800_001),
+            E::InvalidSessionTimeout
+        );
+        assert_eq!(
+            refusal(|r| r.protocols[0].metadata = vec![0; (256 << 10) + 1].into()),
+            E::MessageTooLarge
+        );
+        assert_eq!(
+            refusal(|r| r.protocols = vec![r.protocols[0].clone(); 2]),
+            E::InvalidRequest
+        );
+        assert_eq!(
+            refusal(|r| r.protocols = vec![r.protocols[0].clone(); 33]),
+            E::InvalidRequest
+        );
+        assert_eq!(refusal(|r| r.protocols[0].name.clear()), E::InvalidRequest);
+        assert_eq!(
+            refusal(|r| r.group_instance_id = "x".repeat(256)),
+            E::InvalidRequest
+        );
+    }
+
+    #[test]
+    fn long_client_ids_are_cut_between_characters() {
+        let long = v1::JoinGroupRequest {
+            client_id: "ä".repeat(200),
+            ..request()
+        };
+        let join = GroupLimits::default().join(long, "host").unwrap();
+        assert_eq!(&*join.client_id, "ä".repeat(127));
+    }
+
+    #[test]
+    fn offsets_out_of_bounds_are_refused_one_by_one() {
+        let limits = GroupLimits::default();
+        let offset = |offset, metadata: &str| v1::CommitOffset {
+            offset,
+            metadata: metadata.to_owned(),
+            ..Default::default()
+        };
+        assert!(limits.offset(&offset(0, &"m".repeat(4096))).is_ok());
+        assert_eq!(
+            limits.offset(&offset(-1, "")).unwrap_err().code(),
+            ErrorCode::InvalidRequest
+        );
+        assert_eq!(
+            limits.offset(&offset(0, "\0")).unwrap_err().code(),
+            ErrorCode::InvalidRequest
+        );
+        let long = offset(0, &"m".repeat(4097));
+        assert_eq!(
+            limits.offset(&long).unwrap_err().code(),
+            ErrorCode::OffsetMetadataTooLarge
+        );
+        assert!(limits.offsets(20_000).is_ok() && limits.offsets(20_001).is_err());
+    }
+}

@@ -1,0 +1,49 @@
+//! What the state machine refuses with. Each message says what the client does next.
+
+use streamhouse_core::{Error, ErrorCode};
+
+pub(super) fn unknown_member() -> Error {
+    Error::new(
+        ErrorCode::UnknownMemberId,
+        "the group does not know this member; join again without a member id",
+    )
+}
+
+pub(super) fn fenced_instance() -> Error {
+    Error::new(
+        ErrorCode::FencedInstanceId,
+        "another member joined with the same group instance id; give each running member its own",
+    )
+}
+
+pub(super) fn illegal_generation(given: i32, current: i32) -> Error {
+    Error::new(
+        ErrorCode::IllegalGeneration,
+        format!("generation {given} is not the group's generation {current}; join again"),
+    )
+}
+
+pub(super) fn rebalancing() -> Error {
+    Error::new(ErrorCode::RebalanceInProgress, "the group rebalances; join again")
+}
+
+pub(super) fn dead() -> Error {
+    Error::new(
+        ErrorCode::CoordinatorNotAvailable,
+        "the group was deleted a moment ago; try again",
+    )
+}
+
+pub(super) fn inconsistent() -> Error {
+    Error::new(
+        ErrorCode::InconsistentGroupProtocol,
+        "the group's members have another protocol type, or no assignor in common with this member; use one that they have",
+    )
+}
+
+pub(super) fn full(what: &str, limit: usize) -> Error {
+    Error::new(
+        ErrorCode::GroupMaxSizeReached,
+        format!("the group has reached its limit of {limit} {what}"),
+    )
+}

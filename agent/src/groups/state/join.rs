@@ -1,0 +1,338 @@
+//! Joining: new members, members that come back, and static members that replace their former selves.
+
+use std::{collections::HashSet, sync::Arc};
+
+use streamhouse_core::Error;
+
+use super::{
+    Effects, Group, Joined, Member, MemberId, Phase, Protocol, Reply, Ticket,
+    errors::{dead, fenced_instance, full, inconsistent, rebalancing, unknown_member},
+};
+
+/// A call to join, its bounds checked already.
+#[derive(Debug, Clone)]
+pub struct Join {
+    /// Empty on the first join.
+    pub member_id: String,
+    /// Static name.
+    pub instance: Option<Arc<str>>,
+    /// What the client calls itself.
+    pub client_id: Arc<str>,
+    /// From where it calls.
+    pub client_host: Arc<str>,
+    /// Not empty.
+    pub protocol_type: Arc<str>,
+    /// At least one, the preferred first.
+    pub protocols: Arc<[Protocol]>,
+    /// How long it may be silent.
+    pub session_ms: i64,
+    /// How long it may take to join again.
+    pub rebalance_ms: i64,
+}
+
+impl Join {
+    fn bytes(&self) -> usize {
+        protocol_bytes(&self.protocols)
+    }
+}
+
+pub(super) fn protocol_bytes(protocols: &[Protocol]) -> usize {
+    protocols
+        .iter()
+        .map(|protocol| protocol.name.len() + protocol.metadata.len())
+        .sum()
+}
+
+impl Group {
+    /// A member joins. `fresh` names it should it be new; with `require_known` a new dynamic member is only given that name
+    /// and has to join again with it, so that a lost answer leaves no ghost behind.
+    pub fn join(
+        &mut self,
+        now: i64,
+        join: Join,
+        fresh: MemberId,
+        require_known: bool,
+        ticket: Ticket,
+    ) -> Effects {
+        let mut effects = Effects::default();
+        let known = !join.member_id.is_empty();
+        let outcome = match self.check_join(&join) {
+            Err(error) => Err(error),
+            Ok(()) if known => self.join_known(now, join, ticket, &mut effects),
+            Ok(()) => self.join_unnamed(now, join, fresh, require_known, ticket, &mut effects),
+        };
+        if let Err(error) = outcome {
+            effects.refuse(ticket, error);
+        }
+        effects
+    }
+
+    /// Whether the others could work with this member.
+    fn check_join(&self, join: &Join) -> Result<(), Error> {
+        if self.phase == Phase::Dead {
+            return Err(dead());
+        }
+        let itself = join
+            .instance
+            .as_ref()
+            .and_then(|instance| self.statics.get(instance));
+        let is_other = |id: &MemberId| **id != *join.member_id && Some(id) != itself;
+        let others: Vec<&Member> = self
+            .members
+            .iter()
+            .filter(|(id, _)| is_other(id))
+            .map(|(_, m)| m)
+            .collect();
+        if others.is_empty() {
+            return Ok(());
+        }
+        let offered: HashSet<&str> = join.protocols.iter().map(|protocol| &*protocol.name).collect();
+        let names = others[0].protocols.iter().map(|protocol| &*protocol.name);
+        let common = names.filter(|name| offered.contains(name)).any(|name| {
+            others
+                .iter()
+                .all(|other| other.protocols.iter().any(|protocol| &*protocol.name == name))
+        });
+        if common && join.protocol_type == self.protocol_type {
+            Ok(())
+        } else {
+            Err(inconsistent())
+        }
+    }
+
+    /// Whether there is room; `but` is the member that this join replaces.
+    fn check_room(&self, join: &Join, but: Option<&MemberId>) -> Result<(), Error> {
+        let replaced = |id: &MemberId| but == Some(id);
+        let ids = self
+            .members
+            .keys()
+            .chain(self.pending.keys())
+            .filter(|id| !replaced(id));
+        if ids.count() >= self.rules.max_members {
+            return Err(full("members", self.rules.max_members));
+        }
+        let others = self.members.iter().filter(|(id, _)| !replaced(id));
+        let bytes: usize = others.map(|(_, member)| protocol_bytes(&member.protocols)).sum();
+        if bytes.saturating_add(join.bytes()) > self.rules.max_bytes {
+            return Err(full("bytes of members' metadata", self.rules.max_bytes));
+        }
+        Ok(())
+    }
+
+    fn join_unnamed(
+        &mut self,
+        now: i64,
+        join: Join,
+        fresh: MemberId,
+        require_known: bool,
+        ticket: Ticket,
+        effects: &mut Effects,
+    ) -> Result<(), Error> {
+        if let Some(old) = join
+            .instance
+            .as_ref()
+            .and_then(|instance| self.statics.get(instance))
+            .cloned()
+        {
+            self.check_room(&join, Some(&old))?;
+            self.replace_static(now, &old, join, fresh, ticket, effects);
+            return Ok(());
+        }
+        self.check_room(&join, None)?;
+        if require_known && join.instance.is_none() {
+            self.pending
+                .insert(fresh.clone(), now.saturating_add(join.session_ms));
+            effects.answer(ticket, Reply::IdRequired(fresh));
+            return Ok(());
+        }
+        self.add(now, fresh, join, true, ticket, effects);
+        Ok(())
+    }
+
+    fn join_known(
+        &mut self,
+        now: i64,
+        join: Join,
+        ticket: Ticket,
+        effects: &mut Effects,
+    ) -> Result<(), Error> {
+        let id: MemberId = join.member_id.as_str().into();
+        match join.instance.as_ref().map(|instance| self.statics.get(instance)) {
+            Some(None) => return Err(unknown_member()),
+            Some(Some(holder)) if *holder != id => return Err(fenced_instance()),
+            _ => {}
+        }
+        if !self.members.contains_key(&id) && !self.pending.contains_key(&id) {
+            return Err(unknown_member());
+        }
+        self.check_room(&join, Some(&id))?;
+        let Some(member) = self.members.get(&id) else {
+            self.pending.remove(&id);
+            self.add(now, id, join, false, ticket, effects);
+            return Ok(());
+        };
+        let same = member.protocols == join.protocols;
+        let leads = self.leader.as_ref() == Some(&id);
+        match self.phase {
+            // Its answer was lost, or it looks twice: nothing changes.
+            Phase::Completing if same => self.answer_current(now, &id, ticket, effects),
+            Phase::Stable if same && !leads => self.answer_current(now, &id, ticket, effects),
+            Phase::Preparing { .. } => {
+                self.update(&id, join, ticket, effects);
+                self.try_complete(now, effects);
+            }
+            _ => {
+                self.update(&id, join, ticket, effects);
+                self.prepare(now, effects);
+            }
+        }
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        now: i64,
+        id: MemberId,
+        join: Join,
+        unnamed: bool,
+        ticket: Ticket,
+        effects: &mut Effects,
+    ) {
+        if let Some(instance) = &join.instance {
+            self.statics.insert(instance.clone(), id.clone());
+        }
+        if self.members.is_empty() {
+            self.protocol_type = join.protocol_type.clone();
+        }
+        let rebalance_ms = join.rebalance_ms;
+        let member = Member {
+            expires: now.saturating_add(join.session_ms),
+            instance: join.instance,
+            client_id: join.client_id,
+            client_host: join.client_host,
+            session_ms: join.session_ms,
+            rebalance_ms,
+            protocols: join.protocols,
+            assignment: bytes::Bytes::new(),
+            joined: true,
+            joining: Some(ticket),
+            syncing: None,
+            synced: false,
+            unnamed,
+            order: self.next_order,
+        };
+        self.next_order += 1;
+        self.members.insert(id, member);
+        let more = now.saturating_add(self.rules.initial_delay_ms);
+        match &mut self.phase {
+            Phase::Empty => {
+                let until = now.saturating_add(rebalance_ms);
+                self.phase = Phase::Preparing {
+                    not_before: more.min(until),
+                    until,
+                };
+            }
+            // Members come one after the other when an application starts: one rebalance for all of them.
+            Phase::Preparing { not_before, until } if now < *not_before => *not_before = more.min(*until),
+            Phase::Preparing { .. } | Phase::Dead => {}
+            Phase::Completing | Phase::Stable => return self.prepare(now, effects),
+        }
+        self.try_complete(now, effects);
+    }
+
+    /// A member takes part in the rebalance with what it says now.
+    fn update(&mut self, id: &MemberId, join: Join, ticket: Ticket, effects: &mut Effects) {
+        let alone = self.members.len() == 1;
+        let Some(member) = self.members.get_mut(id) else {
+            return;
+        };
+        if alone {
+            self.protocol_type = join.protocol_type;
+        }
+        member.client_id = join.client_id;
+        member.client_host = join.client_host;
+        member.session_ms = join.session_ms;
+        member.rebalance_ms = join.rebalance_ms;
+        member.protocols = join.protocols;
+        member.joined = true;
+        for stale in [member.joining.replace(ticket), member.syncing.take()]
+            .into_iter()
+            .flatten()
+        {
+            effects.refuse(stale, rebalancing());
+        }
+    }
+
+    /// A static member starts anew under a new id; its former self is fenced. A stable group stays as it is.
+    fn replace_static(
+        &mut self,
+        now: i64,
+        old: &MemberId,
+        join: Join,
+        fresh: MemberId,
+        ticket: Ticket,
+        effects: &mut Effects,
+    ) {
+        let Some(mut member) = self.members.remove(old) else {
+            return;
+        };
+        for stale in [member.joining.take(), member.syncing.take()]
+            .into_iter()
+            .flatten()
+        {
+            effects.refuse(stale, fenced_instance());
+        }
+        member.unnamed = true;
+        member.expires = now.saturating_add(join.session_ms);
+        self.members.insert(fresh.clone(), member);
+        if let Some(instance) = &join.instance {
+            self.statics.insert(instance.clone(), fresh.clone());
+        }
+        let led = self.leader.as_ref() == Some(old);
+        if led {
+            self.leader = Some(fresh.clone());
+        }
+        self.update(&fresh, join, ticket, effects);
+        match self.phase {
+            Phase::Preparing { .. } => self.try_complete(now, effects),
+            Phase::Stable if self.select_protocol() == self.protocol => {
+                if let Some(member) = self.members.get_mut(&fresh) {
+                    member.joined = false;
+                    member.joining = None;
+                    member.unnamed = false;
+                }
+                effects.persist = true;
+                let mut joined = self.joined(&fresh);
+                if led {
+                    // It must not assign anew: told of another leader, it takes the assignment that it had.
+                    joined.leader = old.clone();
+                    joined.members.clear();
+                }
+                effects.answer(ticket, Reply::Joined(joined));
+            }
+            _ => self.prepare(now, effects),
+        }
+    }
+
+    fn answer_current(&mut self, now: i64, id: &MemberId, ticket: Ticket, effects: &mut Effects) {
+        self.touch(now, id);
+        effects.answer(ticket, Reply::Joined(self.joined(id)));
+    }
+
+    /// What a member learns when it has joined the generation in force.
+    pub(super) fn joined(&self, id: &MemberId) -> Joined {
+        let leader = self.leader.clone().unwrap_or_else(|| id.clone());
+        Joined {
+            generation: self.generation,
+            protocol_type: self.protocol_type.clone(),
+            protocol: self.protocol.clone(),
+            members: if leader == *id {
+                self.for_leader()
+            } else {
+                Vec::new()
+            },
+            leader,
+            member_id: id.clone(),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What members do while they work: heartbeats, commits, leaving.
+
+use streamhouse_core::Error;
+
+use super::{
+    Effects, Group, MemberId, Phase, Ticket,
+    errors::{fenced_instance, illegal_generation, rebalancing, unknown_member},
+};
+
+impl Group {
+    /// Whether the group knows the member, and nobody took its static name.
+    pub(super) fn check_member(&self, member_id: &str, instance: Option<&str>) -> Result<(), Error> {
+        if self.phase == Phase::Dead {
+            return Err(unknown_member());
+        }
+        match instance.map(|instance| self.statics.get(instance)) {
+            Some(None) => return Err(unknown_member()),
+            Some(Some(holder)) if **holder != *member_id => return Err(fenced_instance()),
+            _ => {}
+        }
+        if self.members.contains_key(member_id) {
+            Ok(())
+        } else {
+            Err(unknown_member())
+        }
+    }
+
+    /// The member was heard of.
+    pub(super) fn touch(&mut self, now: i64, id: &str) {
+        if let Some(member) = self.members.get_mut(id) {
+            member.expires = now.saturating_add(member.session_ms);
+        }
+    }
+
+    /// A member says that it lives; REBALANCE_IN_PROGRESS asks it to join again.
+    pub fn heartbeat(
+        &mut self,
+        now: i64,
+        generation: i32,
+        member_id: &str,
+        instance: Option<&str>,
+    ) -> Result<(), Error> {
+        self.check_member(member_id, instance)?;
+        if generation != self.generation {
+            return Err(illegal_generation(generation, self.generation));
+        }
+        self.touch(now, member_id);
+        if matches!(self.phase, Phase::Preparing { .. }) {
+            Err(rebalancing())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether these offsets may be committed, and under which generation the store must check them again: `None` for a
+    /// consumer without membership, which is let in while the group has no members.
+    pub fn check_commit(
+        &mut self,
+        now: i64,
+        generation: i32,
+        member_id: &str,
+        instance: Option<&str>,
+    ) -> Result<Option<i32>, Error> {
+        if generation < 0 && member_id.is_empty() && instance.is_none() && self.members.is_empty() {
+            return if self.phase == Phase::Dead {
+                Err(unknown_member())
+            } else {
+                Ok(None)
+            };
+        }
+        self.check_member(member_id, instance)?;
+        if generation != self.generation {
+            return Err(illegal_generation(generation, self.generation));
+        }
+        self.touch(now, member_id);
+        // It has joined a generation whose partitions it does not know yet: what it read belongs to the one before.
+        if self.phase == Phase::Completing {
+            Err(rebalancing())
+        } else {
+            Ok(Some(generation))
+        }
+    }
+
+    /// A member goes by itself. With an empty `member_id` whoever has the static name goes.
+    pub fn leave(&mut self, now: i64, member_id: &str, instance: Option<&str>) -> Result<Effects, Error> {
+        let mut effects = Effects::default();
+        if self.pending.remove(member_id).is_some() {
+            self.try_complete(now, &mut effects);
+            return Ok(effects);
+        }
+        let id: MemberId = match instance.filter(|_| member_id.is_empty()) {
+            Some(instance) => self.statics.get(instance).cloned().ok_or_else(unknown_member)?,
+            None => {
+                self.check_member(member_id, instance)?;
+                member_id.into()
+            }
+        };
+        self.remove(&id, &mut effects);
+        self.after_removal(now, &mut effects);
+        Ok(effects)
+    }
+
+    /// Forgets a member; who waits for it is told.
+    pub(super) fn remove(&mut self, id: &MemberId, effects: &mut Effects) {
+        let Some(member) = self.members.remove(id) else {
+            return;
+        };
+        if let Some(instance) = &member.instance {
+            self.statics.remove(instance);
+        }
+        if self.leader.as_ref() == Some(id) {
+            self.leader = None;
+        }
+        for ticket in [member.joining, member.syncing].into_iter().flatten() {
+            effects.refuse(ticket, unknown_member());
+        }
+    }
+
+    /// The others share what the member had. That it went is stored, or the next coordinator would wait for it to join again.
+    pub(super) fn after_removal(&mut self, now: i64, effects: &mut Effects) {
+        effects.persist = true;
+        match self.phase {
+            Phase::Preparing { .. } => self.try_complete(now, effects),
+            Phase::Completing | Phase::Stable => self.prepare(now, effects),
+            Phase::Empty | Phase::Dead => {}
+        }
+    }
+
+    /// Nobody waits for this ticket any more: the call was cancelled or its connection broke.
+    pub fn withdraw(&mut self, now: i64, ticket: Ticket) -> Effects {
+        let mut effects = Effects::default();
+        let holds = |member: &super::Member| member.joining == Some(ticket) || member.syncing == Some(ticket);
+        let Some(id) = self
+            .members
+            .iter()
+            .find(|(_, member)| holds(member))
+            .map(|(id, _)| id.clone())
+        else {
+            return effects;
+        };
+        let Some(member) = self.members.get_mut(&id) else {
+            return effects;
+        };
+        let joining = member.joining == Some(ticket);
+        member.joining = member.joining.filter(|held| *held != ticket);
+        member.syncing = member.syncing.filter(|held| *held != ticket);
+        member.expires = now.saturating_add(member.session_ms);
+        // A client that never learned its id cannot come back as this member; a static one comes back by its name.
+        if joining && member.unnamed && member.instance.is_none() {
+            self.remove(&id, &mut effects);
+            self.after_removal(now, &mut effects);
+        }
+        effects
+    }
+}

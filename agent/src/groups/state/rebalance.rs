@@ -1,0 +1,165 @@
+//! The rebalance itself: beginning it, ending it, choosing protocol and leader.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{Effects, Group, JoinedMember, Member, MemberId, Phase, Reply, errors::rebalancing};
+
+impl Group {
+    /// Everybody has to join again; who waits for an answer to a join has done so already.
+    pub(super) fn prepare(&mut self, now: i64, effects: &mut Effects) {
+        for member in self.members.values_mut() {
+            member.joined = member.joining.is_some();
+            if let Some(ticket) = member.syncing.take() {
+                effects.refuse(ticket, rebalancing());
+                // It could not send heartbeats while it waited.
+                member.expires = now.saturating_add(member.session_ms);
+            }
+        }
+        self.sync_until = None;
+        self.phase = Phase::Preparing {
+            not_before: now,
+            until: now.saturating_add(self.rebalance_ms()),
+        };
+        self.try_complete(now, effects);
+    }
+
+    /// How long the slowest member may take to join.
+    pub(super) fn rebalance_ms(&self) -> i64 {
+        self.members
+            .values()
+            .map(|member| member.rebalance_ms)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Ends the joining when nobody is missing, or when the time for it is over.
+    pub(super) fn try_complete(&mut self, now: i64, effects: &mut Effects) {
+        let Phase::Preparing { not_before, until } = self.phase else {
+            return;
+        };
+        if self.members.is_empty() {
+            // Ids given away may still come back: they will find an empty group.
+            return self.complete(now, effects);
+        }
+        let all = self.members.values().all(|member| member.joined) && self.pending.is_empty();
+        if now >= not_before && all {
+            return self.complete(now, effects);
+        }
+        if now >= until {
+            self.leave_behind();
+            if self.members.values().any(|member| member.joined) || self.members.is_empty() {
+                self.complete(now, effects);
+            } else {
+                // Static members alone, away for a moment: their sessions decide.
+                let until = now.saturating_add(self.rebalance_ms().max(1));
+                self.phase = Phase::Preparing {
+                    not_before: now,
+                    until,
+                };
+            }
+        }
+    }
+
+    /// Dynamic members that have not joined are out; static ones have until their session ends.
+    fn leave_behind(&mut self) {
+        self.members
+            .retain(|_, member| member.joined || member.instance.is_some());
+    }
+
+    fn complete(&mut self, now: i64, effects: &mut Effects) {
+        self.generation = self.generation.saturating_add(1);
+        effects.persist = true;
+        self.sync_until = None;
+        if self.members.is_empty() {
+            self.phase = Phase::Empty;
+            self.protocol = "".into();
+            self.leader = None;
+            return;
+        }
+        self.protocol = self.select_protocol();
+        self.leader = self.elect();
+        self.phase = Phase::Completing;
+        self.sync_until = Some(now.saturating_add(self.rebalance_ms()));
+        let mut answers = Vec::new();
+        for (id, member) in &mut self.members {
+            member.assignment = Bytes::new();
+            // A static member that is away is not expected before its session ends.
+            member.synced = !member.joined;
+            member.joined = false;
+            if let Some(ticket) = member.joining.take() {
+                member.expires = now.saturating_add(member.session_ms);
+                member.unnamed = false;
+                answers.push((id.clone(), ticket));
+            }
+        }
+        for (id, ticket) in answers {
+            effects.answer(ticket, Reply::Joined(self.joined(&id)));
+        }
+    }
+
+    /// The leader stays while it takes part; else the eldest of those who do.
+    fn elect(&self) -> Option<MemberId> {
+        let takes_part = |id: &MemberId| self.members.get(id).is_some_and(|member| member.joined);
+        if let Some(leader) = self.leader.as_ref().filter(|leader| takes_part(leader)) {
+            return Some(leader.clone());
+        }
+        let here = self.members.iter().filter(|(_, member)| member.joined);
+        here.min_by_key(|(_, member)| member.order)
+            .map(|(id, _)| id.clone())
+    }
+
+    /// The protocol that everybody has and most prefer; among equals the one that the eldest prefers.
+    pub(super) fn select_protocol(&self) -> Arc<str> {
+        let members: Vec<&Member> = self.members.values().collect();
+        let Some(eldest) = members.iter().min_by_key(|member| member.order) else {
+            return "".into();
+        };
+        let has =
+            |member: &Member, name: &str| member.protocols.iter().any(|protocol| &*protocol.name == name);
+        let names = eldest.protocols.iter().map(|protocol| &protocol.name);
+        let candidates: Vec<&Arc<str>> = names
+            .filter(|name| members.iter().all(|m| has(m, name)))
+            .collect();
+        let mut votes: HashMap<&str, usize> = HashMap::new();
+        for member in &members {
+            let favourite = member
+                .protocols
+                .iter()
+                .find(|protocol| candidates.contains(&&protocol.name));
+            if let Some(favourite) = favourite {
+                *votes.entry(&favourite.name).or_default() += 1;
+            }
+        }
+        // The last of equals wins a maximum, so the eldest's favourite comes last.
+        let chosen = candidates
+            .iter()
+            .rev()
+            .max_by_key(|name| votes.get::<str>(name).copied().unwrap_or(0));
+        chosen.map_or_else(|| "".into(), |name| (*name).clone())
+    }
+
+    /// What the leader assigns from.
+    pub(super) fn for_leader(&self) -> Vec<JoinedMember> {
+        let described = self.members.iter().map(|(id, member)| JoinedMember {
+            member_id: id.clone(),
+            instance: member.instance.clone(),
+            metadata: member.metadata(&self.protocol),
+        });
+        described.collect()
+    }
+
+    /// The store turned out to be in a later generation, after a write whose outcome was unknown: everybody joins again.
+    pub fn catch_up(&mut self, now: i64, stored: i32) -> Effects {
+        let mut effects = Effects::default();
+        if stored <= self.generation {
+            return effects;
+        }
+        self.generation = stored;
+        if matches!(self.phase, Phase::Completing | Phase::Stable) {
+            self.prepare(now, &mut effects);
+        }
+        effects
+    }
+}

@@ -1,0 +1,206 @@
+//! A group as bytes: what survives the agent that coordinates it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+use streamhouse_core::{Error, ErrorCode};
+
+use super::{Group, Member, Phase, Protocol, Rules};
+
+/// The layout of [`StoredGroup`]; a later one is refused.
+const FORMAT: u32 = 1;
+
+/// The members have to join again.
+const PREPARING: u32 = 1;
+/// The leader has to assign.
+const COMPLETING: u32 = 2;
+/// The leader has assigned.
+const STABLE: u32 = 3;
+
+/// What is stored of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Fences old members.
+    pub generation: i32,
+    /// Empty when the group has no members.
+    pub state: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StoredGroup {
+    #[prost(uint32, tag = "1")]
+    format: u32,
+    #[prost(string, tag = "2")]
+    protocol_type: String,
+    #[prost(string, tag = "3")]
+    protocol: String,
+    #[prost(string, tag = "4")]
+    leader: String,
+    /// [`PREPARING`], [`COMPLETING`] or [`STABLE`].
+    #[prost(uint32, tag = "5")]
+    phase: u32,
+    /// The eldest first.
+    #[prost(message, repeated, tag = "6")]
+    members: Vec<StoredMember>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StoredMember {
+    #[prost(string, tag = "1")]
+    id: String,
+    /// Empty for dynamic members.
+    #[prost(string, tag = "2")]
+    instance: String,
+    #[prost(string, tag = "3")]
+    client_id: String,
+    #[prost(string, tag = "4")]
+    client_host: String,
+    #[prost(int64, tag = "5")]
+    session_ms: i64,
+    #[prost(int64, tag = "6")]
+    rebalance_ms: i64,
+    #[prost(message, repeated, tag = "7")]
+    protocols: Vec<StoredProtocol>,
+    #[prost(bytes = "bytes", tag = "8")]
+    assignment: Bytes,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StoredProtocol {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    metadata: Bytes,
+}
+
+impl Group {
+    /// What must be stored so that another coordinator can go on. Members whose clients do not know their id yet are left out:
+    /// nobody could speak for them there.
+    pub fn record(&self) -> Record {
+        let named = |member: &Member| !member.unnamed || member.instance.is_some();
+        let members = self.members.iter().filter(|(_, member)| named(member));
+        let mut members: Vec<_> = members.collect();
+        if members.is_empty() {
+            return Record {
+                generation: self.generation,
+                state: Vec::new(),
+            };
+        }
+        members.sort_by_key(|(_, member)| member.order);
+        let stored = StoredGroup {
+            format: FORMAT,
+            protocol_type: self.protocol_type.to_string(),
+            protocol: self.protocol.to_string(),
+            leader: self.leader.as_deref().unwrap_or_default().to_owned(),
+            phase: match self.phase {
+                Phase::Stable => STABLE,
+                Phase::Completing => COMPLETING,
+                Phase::Preparing { .. } | Phase::Empty | Phase::Dead => PREPARING,
+            },
+            members: members
+                .into_iter()
+                .map(|(id, member)| store(id, member))
+                .collect(),
+        };
+        Record {
+            generation: self.generation,
+            state: stored.encode_to_vec(),
+        }
+    }
+
+    /// The group as it was stored. Its members are given a fresh session: they go on as if nothing had happened. UNKNOWN when
+    /// the bytes cannot be read.
+    pub fn load(rules: Rules, generation: i32, state: &[u8], now: i64) -> Result<Self, Error> {
+        let mut group = Self::new(rules, generation);
+        if state.is_empty() {
+            return Ok(group);
+        }
+        let unreadable = |why: String| {
+            Error::new(
+                ErrorCode::Unknown,
+                format!("the stored group cannot be read: {why}"),
+            )
+        };
+        let stored = StoredGroup::decode(state).map_err(|error| unreadable(error.to_string()))?;
+        if stored.format != FORMAT {
+            return Err(unreadable(format!(
+                "its format is {}, this build knows {FORMAT}",
+                stored.format
+            )));
+        }
+        group.protocol_type = stored.protocol_type.into();
+        group.protocol = stored.protocol.into();
+        for stored_member in stored.members {
+            group.restore(now, stored_member, stored.phase == STABLE);
+        }
+        group.leader = group
+            .members
+            .get_key_value(stored.leader.as_str())
+            .map(|(id, _)| id.clone());
+        if group.members.is_empty() {
+            return Ok(group);
+        }
+        let until = now.saturating_add(group.rebalance_ms().max(1));
+        group.phase = match stored.phase {
+            STABLE => Phase::Stable,
+            COMPLETING => Phase::Completing,
+            PREPARING => Phase::Preparing {
+                not_before: now,
+                until,
+            },
+            other => return Err(unreadable(format!("it knows no phase {other}"))),
+        };
+        group.sync_until = (group.phase == Phase::Completing).then_some(until);
+        Ok(group)
+    }
+
+    fn restore(&mut self, now: i64, stored: StoredMember, assigned: bool) {
+        let id = Arc::from(stored.id);
+        let instance: Option<Arc<str>> = (!stored.instance.is_empty()).then(|| stored.instance.into());
+        if let Some(instance) = &instance {
+            self.statics.insert(instance.clone(), Arc::clone(&id));
+        }
+        let protocols = stored.protocols.into_iter().map(|p| Protocol {
+            name: p.name.into(),
+            metadata: p.metadata,
+        });
+        let member = Member {
+            instance,
+            client_id: stored.client_id.into(),
+            client_host: stored.client_host.into(),
+            session_ms: stored.session_ms,
+            rebalance_ms: stored.rebalance_ms,
+            protocols: protocols.collect(),
+            assignment: stored.assignment,
+            expires: now.saturating_add(stored.session_ms),
+            joined: false,
+            joining: None,
+            syncing: None,
+            synced: assigned,
+            unnamed: false,
+            order: self.next_order,
+        };
+        self.next_order += 1;
+        self.members.insert(id, member);
+    }
+}
+
+fn store(id: &str, member: &Member) -> StoredMember {
+    let protocols = member.protocols.iter();
+    StoredMember {
+        id: id.to_owned(),
+        instance: member.instance.as_deref().unwrap_or_default().to_owned(),
+        client_id: member.client_id.to_string(),
+        client_host: member.client_host.to_string(),
+        session_ms: member.session_ms,
+        rebalance_ms: member.rebalance_ms,
+        protocols: protocols
+            .map(|p| StoredProtocol {
+                name: p.name.to_string(),
+                metadata: p.metadata.clone(),
+            })
+            .collect(),
+        assignment: member.assignment.clone(),
+    }
+}

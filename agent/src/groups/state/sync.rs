@@ -1,0 +1,96 @@
+//! Syncing: the leader brings the assignments, everybody gets theirs.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use streamhouse_core::{Error, ErrorCode};
+
+use super::{
+    Effects, Group, Phase, Reply, Synced, Ticket,
+    errors::{illegal_generation, rebalancing, unknown_member},
+};
+
+impl Group {
+    /// A member asks for its assignment; the leader brings everybody's.
+    pub fn sync(
+        &mut self,
+        now: i64,
+        generation: i32,
+        member_id: &str,
+        instance: Option<&str>,
+        assignments: Vec<(String, Bytes)>,
+        ticket: Ticket,
+    ) -> Effects {
+        let mut effects = Effects::default();
+        if let Err(error) = self.check_sync(generation, member_id, instance, &assignments) {
+            effects.refuse(ticket, error);
+            return effects;
+        }
+        self.touch(now, member_id);
+        let leads = self.leader.as_deref() == Some(member_id);
+        if let Some(member) = self.members.get_mut(member_id) {
+            member.synced = true;
+            if let Some(stale) = member.syncing.replace(ticket) {
+                effects.refuse(stale, rebalancing());
+            }
+        }
+        match self.phase {
+            Phase::Completing if leads => self.assign(now, assignments, &mut effects),
+            Phase::Stable => self.answer_syncs(now, &mut effects),
+            _ => {}
+        }
+        effects
+    }
+
+    fn check_sync(
+        &self,
+        generation: i32,
+        member_id: &str,
+        instance: Option<&str>,
+        assignments: &[(String, Bytes)],
+    ) -> Result<(), Error> {
+        self.check_member(member_id, instance)?;
+        if generation != self.generation {
+            return Err(illegal_generation(generation, self.generation));
+        }
+        let bytes: usize = assignments.iter().map(|(_, assignment)| assignment.len()).sum();
+        match self.phase {
+            Phase::Preparing { .. } => Err(rebalancing()),
+            Phase::Empty | Phase::Dead => Err(unknown_member()),
+            Phase::Completing if bytes > self.rules.max_bytes => Err(Error::new(
+                ErrorCode::MessageTooLarge,
+                format!(
+                    "the assignments take {bytes} bytes together, the limit is {}",
+                    self.rules.max_bytes
+                ),
+            )),
+            Phase::Completing | Phase::Stable => Ok(()),
+        }
+    }
+
+    fn assign(&mut self, now: i64, assignments: Vec<(String, Bytes)>, effects: &mut Effects) {
+        let mut assignments: HashMap<String, Bytes> = assignments.into_iter().collect();
+        for (id, member) in &mut self.members {
+            member.assignment = assignments.remove(&**id).unwrap_or_default();
+        }
+        self.phase = Phase::Stable;
+        effects.persist = true;
+        self.answer_syncs(now, effects);
+    }
+
+    fn answer_syncs(&mut self, now: i64, effects: &mut Effects) {
+        for member in self.members.values_mut() {
+            if let Some(ticket) = member.syncing.take() {
+                member.expires = now.saturating_add(member.session_ms);
+                let synced = Synced {
+                    assignment: member.assignment.clone(),
+                    protocol: self.protocol.clone(),
+                };
+                effects.answer(ticket, Reply::Synced(synced));
+            }
+        }
+        if self.members.values().all(|member| member.synced) {
+            self.sync_until = None;
+        }
+    }
+}

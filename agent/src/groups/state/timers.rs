@@ -1,0 +1,56 @@
+//! Time: who was silent for too long, and what has waited for long enough.
+
+use super::{Effects, Group, MemberId, Phase};
+
+impl Group {
+    /// Does what is due at `now`.
+    pub fn expire(&mut self, now: i64) -> Effects {
+        let mut effects = Effects::default();
+        self.pending.retain(|_, until| now < *until);
+        let late_to_sync = self.sync_until.is_some_and(|until| now >= until);
+        if late_to_sync {
+            self.sync_until = None;
+        }
+        let gone: Vec<MemberId> = self
+            .members
+            .iter()
+            .filter(|(_, member)| {
+                (now >= member.expires && !member.is_waiting()) || (late_to_sync && !member.synced)
+            })
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in &gone {
+            self.remove(id, &mut effects);
+        }
+        if !gone.is_empty() {
+            self.after_removal(now, &mut effects);
+        } else if late_to_sync && self.phase == Phase::Completing {
+            // Everybody asked, and nobody leads: only a group that was stored without its leader gets here.
+            self.prepare(now, &mut effects);
+        } else {
+            self.try_complete(now, &mut effects);
+        }
+        effects
+    }
+
+    /// When [`expire`](Self::expire) has something to do, should nothing happen before.
+    pub fn deadline(&self) -> Option<i64> {
+        let sessions = self
+            .members
+            .values()
+            .filter(|member| !member.is_waiting())
+            .map(|member| member.expires);
+        let phase = match self.phase {
+            Phase::Preparing { not_before, until } => {
+                let all = self.members.values().all(|member| member.joined) && self.pending.is_empty();
+                Some(if all { not_before.min(until) } else { until })
+            }
+            _ => None,
+        };
+        sessions
+            .chain(self.pending.values().copied())
+            .chain(phase)
+            .chain(self.sync_until)
+            .min()
+    }
+}

@@ -1,0 +1,152 @@
+//! Whether this agent is ready, and if not, why. The lease keeper, the start-up checks and the drain say what they see;
+//! `GET /ready`, gRPC health and the admin calls read it.
+
+use std::{collections::BTreeMap, fmt};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+/// What readiness needs, in the order in which it comes about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Condition {
+    /// The object store was proved to work.
+    ObjectStore,
+    /// The metadata store answers.
+    Metadata,
+    /// The agent is registered and its lease is renewed.
+    Joined,
+    /// It leads its share of the partitions.
+    Leases,
+    /// It does not stop.
+    Serving,
+}
+
+impl Condition {
+    const ALL: [Self; 5] = [
+        Self::ObjectStore,
+        Self::Metadata,
+        Self::Joined,
+        Self::Leases,
+        Self::Serving,
+    ];
+
+    /// The name in answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ObjectStore => "object_store",
+            Self::Metadata => "metadata",
+            Self::Joined => "joined",
+            Self::Leases => "leases",
+            Self::Serving => "serving",
+        }
+    }
+
+    const fn at_start(self) -> Option<&'static str> {
+        match self {
+            Self::ObjectStore => Some("not checked yet"),
+            Self::Metadata => Some("not reached yet"),
+            Self::Joined => Some("not registered yet"),
+            Self::Leases => Some("no leases yet"),
+            Self::Serving => None,
+        }
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The conditions that do not hold, each with the reason.
+#[derive(Debug)]
+pub struct Health {
+    unmet: Mutex<BTreeMap<Condition, String>>,
+    ready: watch::Sender<bool>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        let unmet = Condition::ALL
+            .into_iter()
+            .filter_map(|c| c.at_start().map(|why| (c, why.to_owned())))
+            .collect();
+        Self {
+            unmet: Mutex::new(unmet),
+            ready: watch::Sender::new(false),
+        }
+    }
+}
+
+impl Health {
+    /// The condition holds. `true` when it did not before.
+    pub fn met(&self, condition: Condition) -> bool {
+        let mut unmet = self.unmet.lock();
+        let changed = unmet.remove(&condition).is_some();
+        self.publish(&unmet);
+        changed
+    }
+
+    /// The condition does not hold. `true` when it did before: the moment to log.
+    pub fn unmet(&self, condition: Condition, why: impl Into<String>) -> bool {
+        let mut unmet = self.unmet.lock();
+        let changed = unmet.insert(condition, why.into()).is_none();
+        self.publish(&unmet);
+        changed
+    }
+
+    fn publish(&self, unmet: &BTreeMap<Condition, String>) {
+        let now = unmet.is_empty();
+        self.ready
+            .send_if_modified(|ready| std::mem::replace(ready, now) != now);
+    }
+
+    /// Whether every condition holds.
+    pub fn is_ready(&self) -> bool {
+        *self.ready.borrow()
+    }
+
+    /// Whether the agent stops and hands its leases over.
+    pub fn draining(&self) -> bool {
+        self.unmet.lock().contains_key(&Condition::Serving)
+    }
+
+    /// The conditions that do not hold, with the reasons.
+    pub fn reasons(&self) -> Vec<(Condition, String)> {
+        self.unmet
+            .lock()
+            .iter()
+            .map(|(condition, why)| (*condition, why.clone()))
+            .collect()
+    }
+
+    /// Follows readiness.
+    pub fn subscribe(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_means_that_nothing_is_missing() {
+        let health = Health::default();
+        assert!(!health.is_ready());
+        for condition in Condition::ALL {
+            health.met(condition);
+        }
+        assert!(health.is_ready() && health.reasons().is_empty());
+        assert!(health.unmet(Condition::Metadata, "no answer"));
+        assert!(!health.unmet(Condition::Metadata, "still no answer"));
+        assert_eq!(
+            health.reasons(),
+            [(Condition::Metadata, "still no answer".to_owned())]
+        );
+        assert!(!health.is_ready() && !health.draining());
+        assert!(health.met(Condition::Metadata) && health.is_ready());
+        health.unmet(Condition::Serving, "draining");
+        assert!(health.draining() && !health.is_ready());
+    }
+}

@@ -1,0 +1,125 @@
+//! The commands that look at the stores themselves, past any running agent: `tables` and `objects`.
+
+use std::fmt::Write as _;
+
+use serde_json::json;
+use streamhouse_core::settings::AgentSettings;
+use streamhouse_metadata::inspect;
+
+use crate::{assembly, store};
+
+/// Rows shown of each table.
+const SAMPLE: usize = 3;
+/// Objects listed at once.
+const PAGE: usize = 1000;
+
+/// What stands after the command.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Options {
+    json: bool,
+    prefix: String,
+}
+
+impl Options {
+    /// Reads `-o json` and, for `objects`, `--prefix P`; anything else is refused.
+    pub fn parse(command: &str, arguments: &[String]) -> Result<Self, String> {
+        let mut options = Self::default();
+        let mut arguments = arguments.iter();
+        while let Some(argument) = arguments.next() {
+            match (argument.as_str(), arguments.next().map(String::as_str)) {
+                ("-o" | "--output", Some("json")) => options.json = true,
+                ("-o" | "--output", Some("table")) => options.json = false,
+                ("--prefix", Some(prefix)) if command == "objects" => options.prefix = prefix.to_owned(),
+                _ => {
+                    return Err(format!(
+                        "{command}: unexpected argument {argument:?}; it takes -o table|json{}",
+                        extra(command)
+                    ));
+                }
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn extra(command: &str) -> &'static str {
+    if command == "objects" {
+        " and --prefix TEXT"
+    } else {
+        ""
+    }
+}
+
+/// The metadata store's tables: how many rows, and the first of them.
+pub async fn tables(settings: &AgentSettings, options: &Options) -> anyhow::Result<String> {
+    anyhow::ensure!(
+        !settings.metadata_url.is_empty(),
+        "metadata-url is needed: say what to look at"
+    );
+    let tables = inspect::tables(settings.metadata_url.expose(), SAMPLE).await?;
+    if options.json {
+        return Ok(serde_json::to_string(&tables)?);
+    }
+    let mut out = String::new();
+    for table in tables {
+        writeln!(out, "{:<20} {:>10} rows", table.table, table.rows)?;
+        for row in table.sample {
+            writeln!(out, "    {row}")?;
+        }
+    }
+    Ok(out.trim_end().to_owned())
+}
+
+/// The object store's objects, in the order of their keys.
+pub async fn objects(settings: &AgentSettings, options: &Options) -> anyhow::Result<String> {
+    anyhow::ensure!(
+        !settings.object_store.is_empty(),
+        "object-store is needed: say what to look at"
+    );
+    let store = store::open(&assembly::store_settings(settings)).await?;
+    let mut found = Vec::new();
+    loop {
+        let after = found.last().map(|object: &store::ObjectMeta| object.key.clone());
+        let page = store.list(&options.prefix, after.as_deref(), PAGE).await?;
+        let last = page.len() < PAGE;
+        found.extend(page);
+        if last {
+            break;
+        }
+    }
+    if options.json {
+        let objects: Vec<_> = found
+            .iter()
+            .map(|o| json!({ "key": o.key, "size": o.size, "modified_ms": o.modified_ms }))
+            .collect();
+        return Ok(serde_json::to_string(&objects)?);
+    }
+    let lines: Vec<String> = found
+        .iter()
+        .map(|object| format!("{:>12} {}", object.size, object.key))
+        .collect();
+    Ok(lines.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        let parse = |command, arguments: &[&str]| {
+            Options::parse(
+                command,
+                &arguments.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            )
+        };
+        let json = Options {
+            json: true,
+            prefix: "orders/".to_owned(),
+        };
+        assert_eq!(parse("objects", &["--prefix", "orders/", "-o", "json"]), Ok(json));
+        assert!(parse("tables", &["--prefix", "orders/"]).is_err());
+        assert!(parse("tables", &["-o"]).is_err());
+        assert!(parse("objects", &["-o", "yaml"]).is_err());
+    }
+}

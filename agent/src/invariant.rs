@@ -1,0 +1,56 @@
+//! The named invariants: what must always hold, whoever crashes next. The code that could find one broken says so through
+//! [`Metrics::violated`](crate::metrics::Metrics::violated), which counts and logs it; tests and the simulator check the
+//! same names.
+
+use std::fmt;
+
+/// Declares the invariants once: variant, name, meaning.
+macro_rules! invariants {
+    ($($variant:ident, $name:literal, $meaning:literal;)*) => {
+        /// A promise about data, by the name that alerts and tests use.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Invariant { $(#[doc = $meaning] $variant,)* }
+
+        impl Invariant {
+            /// Every invariant.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name in metrics and logs: `INV-P1`.
+            pub const fn name(self) -> &'static str { match self { $(Self::$variant => $name,)* } }
+
+            /// What must hold.
+            pub const fn meaning(self) -> &'static str { match self { $(Self::$variant => $meaning,)* } }
+        }
+    };
+}
+
+invariants! {
+    P1, "INV-P1", "an acknowledged record is stored and its metadata is committed before the ack leaves";
+    P2, "INV-P2", "offsets of a partition are gap-free, strictly increasing, and never given out twice";
+    P3, "INV-P3", "an idempotent producer's retry is stored once, and its ack carries the first offset";
+    P4, "INV-P4", "records of one producer to one partition keep their order";
+    F1, "INV-F1", "a reader sees committed records only, and the same bytes for an offset for ever";
+    L1, "INV-L1", "at most one agent commits to a partition per epoch";
+    G1, "INV-G1", "no object that a metadata row references, or an open read may use, is deleted";
+    G2, "INV-G2", "every object that nothing references is deleted in the end";
+    C1, "INV-C1", "a committed group offset never goes back by itself, and old members cannot commit";
+}
+
+impl fmt::Display for Invariant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let names: HashSet<&str> = Invariant::ALL.iter().map(|invariant| invariant.name()).collect();
+        assert_eq!(names.len(), Invariant::ALL.len());
+    }
+}

@@ -1,0 +1,106 @@
+//! A metadata store that is connected later: until then every call answers `Unavailable`, which everybody knows how to
+//! wait out. Lets the agent bind its ports and answer `/health` while the database is away.
+
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use streamhouse_metadata::{
+    AgentRegistration, CommitOutcome, CommittedOffset, Error, Garbage, GarbagePolicy, GroupQuery,
+    GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView, MetadataStore,
+    MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome, PartitionUid, Registered,
+    Renewed, Result, SegmentIntent, Snapshot, TopicChange, TopicRecord,
+};
+use tokio_util::sync::CancellationToken;
+
+/// The store, once there is one.
+#[derive(Debug, Default)]
+pub struct Late {
+    store: OnceLock<Arc<dyn MetadataStore>>,
+    there: CancellationToken,
+    /// While set, nothing answers.
+    #[cfg(test)]
+    pub(crate) cut: std::sync::atomic::AtomicBool,
+}
+
+impl Late {
+    /// From now on calls go to this store. Only the first one counts.
+    pub fn connected(&self, store: Arc<dyn MetadataStore>) {
+        let _ = self.store.set(store);
+        self.there.cancel();
+    }
+
+    /// Resolves when there is a store.
+    pub async fn arrived(&self) {
+        self.there.cancelled().await;
+    }
+
+    fn store(&self) -> Result<&Arc<dyn MetadataStore>> {
+        #[cfg(test)]
+        if self.cut.load(std::sync::atomic::Ordering::Acquire) {
+            return Err(Error::Unavailable("a test cut the connection".to_owned()));
+        }
+        self.store
+            .get()
+            .ok_or_else(|| Error::Unavailable("this agent has not connected to it yet".to_owned()))
+    }
+}
+
+/// Hands each method on.
+macro_rules! hand_on {
+    ($($name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)*) => {
+        #[async_trait]
+        impl MetadataStore for Late {
+            $(async fn $name(&self, $($argument: $kind),*) -> Result<$answer> {
+                self.store()?.$name($($argument),*).await
+            })*
+        }
+    };
+}
+
+hand_on! {
+    ping() -> ();
+    register_agent(registration: &AgentRegistration) -> Registered;
+    renew(incarnation: Incarnation) -> Renewed;
+    drain(incarnation: Incarnation) -> ();
+    seal(incarnation: Incarnation) -> ();
+    snapshot(known: Option<u64>) -> Option<Snapshot>;
+    move_leases(moves: &[LeaseMove]) -> Vec<MoveOutcome>;
+    create_topic(topic: &NewTopic) -> TopicRecord;
+    alter_topic(name: &str, change: &TopicChange) -> TopicRecord;
+    delete_topic(name: &str) -> ();
+    allocate_producer_id() -> i64;
+    commit_object(commit: &ObjectCommit) -> CommitOutcome;
+    read_log(partition: PartitionUid, from: LogPosition, limit: usize) -> LogView;
+    bounds(partitions: &[PartitionUid]) -> Vec<(PartitionUid, LogBounds)>;
+    begin_segment(lease: Lease, base_offset: i64) -> SegmentIntent;
+    finish_segment(lease: Lease, segment: &NewSegment) -> ();
+    advance_log_start(lease: Lease, log_start: i64) -> i64;
+    garbage(policy: &GarbagePolicy, limit: usize) -> Garbage;
+    confirm_deleted(keys: &[String]) -> ();
+    orphans(incarnation: Incarnation, sequences: &[u64]) -> Vec<u64>;
+    mark_swept(incarnation: Incarnation) -> ();
+    groups(which: &GroupQuery) -> Vec<GroupRecord>;
+    put_group(lease: Lease, group: &GroupWrite) -> ();
+    commit_offsets(lease: Lease, commit: &OffsetCommit) -> Vec<OffsetOutcome>;
+    fetch_offsets(group_id: &str) -> Vec<CommittedOffset>;
+}
+
+#[cfg(test)]
+mod tests {
+    use streamhouse_metadata::ConnectOptions;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn calls_wait_for_the_connection() {
+        let late = Late::default();
+        assert!(matches!(late.ping().await, Err(Error::Unavailable(_))));
+        late.connected(
+            streamhouse_metadata::connect("sqlite::memory:", &ConnectOptions::default())
+                .await
+                .unwrap(),
+        );
+        late.arrived().await;
+        late.ping().await.unwrap();
+    }
+}

@@ -1,0 +1,216 @@
+//! Who should lead what, as a pure function of the snapshot. Every agent computes the same whole plan and carries out its
+//! own part: it takes what nobody holds and is planned for it, and gives away what it holds and is planned for another.
+//!
+//! The plan evens out to within one partition an agent with as few moves as possible, leaves no unowned partition without
+//! a taker, and plans nothing when there is nothing to even out. Agents that drain are planned to hold nothing. It relies
+//! on nothing but the snapshot: moves are conditional, so agents that plan from snapshots of different age only lose
+//! moves, and agree once they see the same.
+
+use std::collections::BTreeMap;
+
+use streamhouse_metadata::{Incarnation, LeaseMove, PartitionRecord, PartitionUid, Snapshot};
+
+/// An agent that may hold leases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// Whether it wants to hold nothing.
+    pub draining: bool,
+}
+
+/// A lease to place: a partition, or a coordinator slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// Which.
+    pub uid: PartitionUid,
+    /// Its topic, as a number: an agent gives away from the topic of which it holds most.
+    pub topic: usize,
+    /// Who holds it; `None` when nobody or nobody alive does.
+    pub holder: Option<Incarnation>,
+    /// The epoch seen.
+    pub epoch: i32,
+}
+
+impl Claim {
+    fn move_to(&self, to: Option<Incarnation>) -> LeaseMove {
+        LeaseMove {
+            partition: self.uid,
+            from: self.holder,
+            epoch: self.epoch,
+            to,
+        }
+    }
+}
+
+/// The two kinds of leases, each evened out for itself.
+#[derive(Debug, Default)]
+pub struct Claims {
+    /// Partitions of topics.
+    pub data: Vec<Claim>,
+    /// Coordinator slots.
+    pub slots: Vec<Claim>,
+}
+
+impl Claims {
+    /// Every lease of the snapshot.
+    pub fn of(snapshot: &Snapshot) -> Self {
+        let mut claims = Self::default();
+        for (topic, record) in snapshot.topics.iter().enumerate() {
+            let kind = if record.internal {
+                &mut claims.slots
+            } else {
+                &mut claims.data
+            };
+            kind.extend(record.partitions.iter().map(|partition| claim(topic, partition)));
+        }
+        claims
+    }
+}
+
+fn claim(topic: usize, partition: &PartitionRecord) -> Claim {
+    Claim {
+        uid: partition.uid,
+        topic,
+        holder: partition.holder,
+        epoch: partition.epoch,
+    }
+}
+
+/// The agents of the snapshot.
+pub fn candidates(snapshot: &Snapshot) -> Vec<Candidate> {
+    let agents = snapshot.agents.iter();
+    agents
+        .map(|agent| Candidate {
+            incarnation: agent.incarnation,
+            draining: agent.draining,
+        })
+        .collect()
+}
+
+/// What `me` has to do, of the plan for one kind of leases: takes (nobody holds it, `to` is me) and gives (I hold it).
+/// A draining agent without anybody to give to releases its leases.
+pub fn plan(agents: &[Candidate], claims: &[Claim], me: Incarnation) -> Vec<LeaseMove> {
+    let mine =
+        |planned: &LeaseMove| planned.from == Some(me) || (planned.from.is_none() && planned.to == Some(me));
+    plan_all(agents, claims).into_iter().filter(mine).collect()
+}
+
+/// The least that an agent holds once all is even.
+pub fn fair_share(agents: &[Candidate], claims: &[Claim]) -> usize {
+    let takers = agents.iter().filter(|agent| !agent.draining).count();
+    claims.len().checked_div(takers).unwrap_or(0)
+}
+
+/// The whole plan: the moves of all agents.
+pub fn plan_all(agents: &[Candidate], claims: &[Claim]) -> Vec<LeaseMove> {
+    let mut holdings: BTreeMap<Incarnation, Vec<Claim>> =
+        agents.iter().map(|a| (a.incarnation, Vec::new())).collect();
+    let mut unowned = Vec::new();
+    for claim in claims {
+        match claim.holder.and_then(|holder| holdings.get_mut(&holder)) {
+            Some(held) => held.push(*claim),
+            None => unowned.push(Claim {
+                holder: None,
+                ..*claim
+            }),
+        }
+    }
+    unowned.sort_by_key(|claim| claim.uid);
+    let quotas = quotas(agents, &holdings, claims.len());
+    if quotas.is_empty() {
+        // Nobody takes: who drains lets go, the rest stays unowned.
+        return holdings
+            .into_values()
+            .flatten()
+            .map(|claim| claim.move_to(None))
+            .collect();
+    }
+    let mut rooms: Vec<(Incarnation, usize)> = Vec::new();
+    let mut pool = unowned;
+    for (agent, held) in holdings {
+        let quota = quotas.get(&agent).copied().unwrap_or(0);
+        if held.len() > quota {
+            pool.extend(excess(held, quota));
+        } else if held.len() < quota {
+            rooms.push((agent, quota - held.len()));
+        }
+    }
+    assign(pool, rooms)
+}
+
+/// How many leases each taker should hold. Those that hold most may keep one more: fewer moves.
+fn quotas(
+    agents: &[Candidate],
+    holdings: &BTreeMap<Incarnation, Vec<Claim>>,
+    total: usize,
+) -> BTreeMap<Incarnation, usize> {
+    let held = |agent: &Incarnation| holdings.get(agent).map_or(0, Vec::len);
+    let mut takers: Vec<Incarnation> = agents
+        .iter()
+        .filter(|a| !a.draining)
+        .map(|a| a.incarnation)
+        .collect();
+    takers.sort_by_key(|agent| (std::cmp::Reverse(held(agent)), *agent));
+    takers.dedup();
+    let count = takers.len();
+    let quota = |rank: usize| total / count + usize::from(rank < total % count);
+    takers
+        .into_iter()
+        .enumerate()
+        .map(|(rank, agent)| (agent, quota(rank)))
+        .collect()
+}
+
+/// What goes so that `quota` stay: from the topic of which most is held, so that each topic stays spread.
+fn excess(held: Vec<Claim>, quota: usize) -> Vec<Claim> {
+    let surplus = held.len().saturating_sub(quota);
+    let mut topics: BTreeMap<usize, Vec<Claim>> = BTreeMap::new();
+    for claim in held {
+        topics.entry(claim.topic).or_default().push(claim);
+    }
+    for claims in topics.values_mut() {
+        claims.sort_by_key(|claim| claim.uid);
+    }
+    // By how many are held, the most last; the topic makes it the same for everybody.
+    let mut by_count: std::collections::BTreeSet<(usize, usize)> = topics
+        .iter()
+        .map(|(topic, claims)| (claims.len(), *topic))
+        .collect();
+    let mut gone = Vec::with_capacity(surplus);
+    while gone.len() < surplus {
+        let Some((_, topic)) = by_count.pop_last() else {
+            break;
+        };
+        let Some(claims) = topics.get_mut(&topic) else {
+            break;
+        };
+        gone.extend(claims.pop());
+        by_count.insert((claims.len(), topic));
+    }
+    gone
+}
+
+/// Gives each lease of the pool to a room, in turns, so that the leases of one topic do not all go to one agent.
+fn assign(pool: Vec<Claim>, mut rooms: Vec<(Incarnation, usize)>) -> Vec<LeaseMove> {
+    let mut moves = Vec::with_capacity(pool.len());
+    let mut turn = 0;
+    for claim in pool {
+        if rooms.is_empty() {
+            break;
+        }
+        turn %= rooms.len();
+        let (agent, left) = &mut rooms[turn];
+        moves.push(claim.move_to(Some(*agent)));
+        *left -= 1;
+        if *left == 0 {
+            rooms.remove(turn);
+        } else {
+            turn += 1;
+        }
+    }
+    moves
+}
+
+#[cfg(test)]
+mod tests;

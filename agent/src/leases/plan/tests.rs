@@ -1,0 +1,285 @@
+//! Properties of the plan, checked on a model of the metadata store's conditional moves.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Agents and leases as the metadata store would hold them.
+#[derive(Debug, Clone)]
+struct Cluster {
+    agents: Vec<Candidate>,
+    claims: Vec<Claim>,
+}
+
+impl Cluster {
+    /// `holders[i]` names the holder of lease `i`: an agent's number, or nobody when there is no such agent.
+    fn new(agents: usize, holders: &[usize]) -> Self {
+        let agents: Vec<Candidate> = (0..agents)
+            .map(|n| Candidate {
+                incarnation: life(n),
+                draining: false,
+            })
+            .collect();
+        let claims = holders.iter().enumerate().map(|(index, &holder)| Claim {
+            uid: PartitionUid(index as i64),
+            topic: index % 3,
+            holder: (holder < agents.len()).then(|| life(holder)),
+            epoch: 0,
+        });
+        Self {
+            claims: claims.collect(),
+            agents,
+        }
+    }
+
+    fn apply(&mut self, moves: &[LeaseMove]) -> usize {
+        let live: BTreeSet<Incarnation> = self
+            .agents
+            .iter()
+            .filter(|a| !a.draining)
+            .map(|a| a.incarnation)
+            .collect();
+        let mut done = 0;
+        for wish in moves {
+            let claim = self
+                .claims
+                .iter_mut()
+                .find(|claim| claim.uid == wish.partition)
+                .unwrap();
+            let fits = claim.holder == wish.from && claim.epoch == wish.epoch;
+            if fits && wish.to.is_none_or(|to| live.contains(&to)) {
+                claim.holder = wish.to;
+                claim.epoch += i32::from(wish.to.is_some());
+                done += 1;
+            }
+        }
+        done
+    }
+
+    fn leave(&mut self, agent: Incarnation) {
+        self.agents.retain(|candidate| candidate.incarnation != agent);
+        for claim in self.claims.iter_mut().filter(|claim| claim.holder == Some(agent)) {
+            claim.holder = None;
+        }
+    }
+
+    fn counts(&self) -> BTreeMap<Incarnation, usize> {
+        let takers = self.agents.iter().filter(|a| !a.draining);
+        let count = |agent| {
+            self.claims
+                .iter()
+                .filter(|claim| claim.holder == Some(agent))
+                .count()
+        };
+        takers.map(|a| (a.incarnation, count(a.incarnation))).collect()
+    }
+
+    fn assert_even(&self) {
+        let counts = self.counts();
+        if counts.is_empty() {
+            return;
+        }
+        assert_eq!(
+            counts.values().sum::<usize>(),
+            self.claims.len(),
+            "every lease has a holder"
+        );
+        let (least, most) = (counts.values().min().unwrap(), counts.values().max().unwrap());
+        assert!(most - least <= 1, "{counts:?}");
+        assert_eq!(*least, fair_share(&self.agents, &self.claims));
+        assert_eq!(plan_all(&self.agents, &self.claims), [], "what is even stays");
+    }
+
+    /// Every agent in turn sees the newest snapshot and does its part.
+    fn settle(&mut self) -> usize {
+        let mut done = 0;
+        for _ in 0..3 {
+            for agent in self.agents.clone() {
+                let moves = plan(&self.agents, &self.claims, agent.incarnation);
+                done += self.apply(&moves);
+            }
+        }
+        done
+    }
+
+    /// The fewest moves that can even out what there is.
+    fn fewest_moves(&self) -> usize {
+        let mut counts: Vec<usize> = self.counts().into_values().collect();
+        counts.sort_unstable_by(|a, b| b.cmp(a));
+        let Some(agents) = (!counts.is_empty()).then_some(counts.len()) else {
+            return 0;
+        };
+        let total = self.claims.len();
+        let quota = |rank: usize| total / agents + usize::from(rank < total % agents);
+        counts
+            .iter()
+            .enumerate()
+            .map(|(rank, count)| quota(rank).saturating_sub(*count))
+            .sum()
+    }
+}
+
+fn life(number: usize) -> Incarnation {
+    Incarnation(number as i64 + 1)
+}
+
+fn clusters() -> impl Strategy<Value = Cluster> {
+    (1_usize..9).prop_flat_map(|agents| {
+        proptest::collection::vec(0..agents + 2, 0..80)
+            .prop_map(move |holders| Cluster::new(agents, &holders))
+    })
+}
+
+proptest! {
+    #[test]
+    fn one_round_of_all_agents_evens_out_with_the_fewest_moves(mut cluster in clusters()) {
+        let fewest = cluster.fewest_moves();
+        let moves = plan_all(&cluster.agents, &cluster.claims);
+        prop_assert_eq!(moves.len(), fewest);
+        prop_assert_eq!(cluster.apply(&moves), fewest);
+        cluster.assert_even();
+    }
+
+    #[test]
+    fn the_parts_of_the_agents_are_the_plan(cluster in clusters()) {
+        let mut parts: Vec<LeaseMove> = Vec::new();
+        for agent in &cluster.agents {
+            parts.extend(plan(&cluster.agents, &cluster.claims, agent.incarnation));
+        }
+        let mut whole = plan_all(&cluster.agents, &cluster.claims);
+        parts.sort_by_key(|part| part.partition);
+        whole.sort_by_key(|part| part.partition);
+        prop_assert_eq!(parts, whole);
+    }
+
+    #[test]
+    fn the_order_of_the_snapshot_does_not_matter(cluster in clusters(), seed in any::<u64>()) {
+        let mut shuffled = cluster.clone();
+        shuffled.agents.sort_by_key(|agent| agent.incarnation.0.wrapping_mul(seed as i64 | 1));
+        shuffled.claims.sort_by_key(|claim| claim.uid.0.wrapping_mul(seed as i64 | 1));
+        let sorted = |mut moves: Vec<LeaseMove>| { moves.sort_by_key(|planned| planned.partition); moves };
+        prop_assert_eq!(
+            sorted(plan_all(&cluster.agents, &cluster.claims)),
+            sorted(plan_all(&shuffled.agents, &shuffled.claims))
+        );
+    }
+
+    #[test]
+    fn agents_with_snapshots_of_different_age_agree_in_the_end(
+        mut cluster in clusters(),
+        steps in proptest::collection::vec((0_usize..9, any::<bool>()), 0..60),
+    ) {
+        // Each agent plans from the snapshot it saw last, which others have moved on from since.
+        let mut seen: Vec<Cluster> = vec![cluster.clone(); cluster.agents.len()];
+        for (agent, looks) in steps {
+            let agent = agent % cluster.agents.len();
+            if looks {
+                seen[agent] = cluster.clone();
+            } else {
+                let moves = plan(&seen[agent].agents, &seen[agent].claims, life(agent));
+                cluster.apply(&moves);
+            }
+        }
+        cluster.settle();
+        cluster.assert_even();
+    }
+
+    #[test]
+    fn a_join_moves_only_the_newcomers_share(agents in 1_usize..9, leases in 0_usize..200) {
+        let mut cluster = Cluster::new(agents, &vec![usize::MAX; leases]);
+        cluster.settle();
+        cluster.assert_even();
+        let newcomer = life(agents);
+        cluster.agents.push(Candidate { incarnation: newcomer, draining: false });
+        let moves = plan_all(&cluster.agents, &cluster.claims);
+        prop_assert!(moves.iter().all(|planned| planned.to == Some(newcomer)));
+        prop_assert_eq!(moves.len(), leases / (agents + 1));
+        cluster.settle();
+        cluster.assert_even();
+    }
+
+    #[test]
+    fn a_crash_moves_only_what_the_dead_agent_held(agents in 2_usize..9, leases in 0_usize..200, dead in 0_usize..9) {
+        let mut cluster = Cluster::new(agents, &vec![usize::MAX; leases]);
+        cluster.settle();
+        let dead = life(dead % agents);
+        let held = cluster.counts()[&dead];
+        cluster.leave(dead);
+        let moves = plan_all(&cluster.agents, &cluster.claims);
+        prop_assert!(moves.iter().all(|planned| planned.from.is_none()));
+        prop_assert_eq!(moves.len(), held);
+        cluster.settle();
+        cluster.assert_even();
+    }
+
+    #[test]
+    fn who_drains_gives_everything_to_the_others(agents in 2_usize..9, leases in 0_usize..200, who in 0_usize..9) {
+        let mut cluster = Cluster::new(agents, &vec![usize::MAX; leases]);
+        cluster.settle();
+        let who = life(who % agents);
+        let held = cluster.claims.iter().filter(|claim| claim.holder == Some(who)).count();
+        for agent in cluster.agents.iter_mut().filter(|agent| agent.incarnation == who) {
+            agent.draining = true;
+        }
+        prop_assert_eq!(plan(&cluster.agents, &cluster.claims, who).len(), held);
+        prop_assert_eq!(cluster.settle(), held, "nothing comes back while it drains");
+        cluster.assert_even();
+    }
+}
+
+#[test]
+fn the_last_agent_releases_what_it_holds_when_it_drains() {
+    let mut cluster = Cluster::new(1, &[0, 0, 9]);
+    cluster.agents[0].draining = true;
+    let moves = plan(&cluster.agents, &cluster.claims, life(0));
+    assert_eq!(moves.len(), 2);
+    assert!(
+        moves
+            .iter()
+            .all(|planned| planned.from == Some(life(0)) && planned.to.is_none())
+    );
+}
+
+#[test]
+fn a_newcomer_gets_a_part_of_every_topic() {
+    let mut cluster = Cluster::new(1, &[0; 24]);
+    cluster.agents.push(Candidate {
+        incarnation: life(1),
+        draining: false,
+    });
+    cluster.settle();
+    for topic in 0..3 {
+        let moved = cluster
+            .claims
+            .iter()
+            .filter(|claim| claim.topic == topic && claim.holder == Some(life(1)));
+        assert_eq!(moved.count(), 4);
+    }
+}
+
+#[test]
+fn slots_and_partitions_are_told_apart() {
+    let record = |internal, uids: &[i64]| streamhouse_metadata::TopicRecord {
+        topic_id: uuid::Uuid::nil(),
+        name: String::new(),
+        internal,
+        config: BTreeMap::new(),
+        created_at_ms: 0,
+        partitions: uids
+            .iter()
+            .map(|&uid| PartitionRecord {
+                uid: PartitionUid(uid),
+                holder: None,
+                epoch: 0,
+            })
+            .collect(),
+    };
+    let snapshot = Snapshot {
+        topics: vec![record(true, &[1, 2]), record(false, &[3])],
+        ..Snapshot::default()
+    };
+    let claims = Claims::of(&snapshot);
+    assert_eq!((claims.slots.len(), claims.data.len()), (2, 1));
+}

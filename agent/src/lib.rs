@@ -1,0 +1,27 @@
+//! The StreamHouse agent: leases partitions, stores batches in the object store, serves producers, consumers and groups.
+//!
+//! ```text
+//! server -> { produce, fetch, groups, topics } -> { tail, segment, store } -> { clock, metrics }
+//!              ^ leases decide what is ours       maintenance works beside produce
+//! ```
+
+pub mod assembly;
+pub mod directory;
+pub mod failpoint;
+pub mod fetch;
+pub mod groups;
+pub mod health;
+pub mod inspect;
+pub mod invariant;
+pub mod late;
+pub mod leases;
+pub mod maintenance;
+pub mod metrics;
+pub mod node;
+pub mod partition;
+pub mod process;
+pub mod produce;
+pub mod segment;
+pub mod server;
+pub mod store;
+pub mod topics;

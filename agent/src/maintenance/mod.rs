@@ -1,0 +1,74 @@
+//! The background jobs of an agent, beside the way of a record and never in it: rolling WAL ranges into segments,
+//! retention, deleting what nothing references, and sweeping orphans. Each runs every maintenance interval, one after the
+//! other, and reports its last success.
+//!
+//! Every step is fenced or idempotent in the metadata store: a job that is killed in the middle, or that two agents run at
+//! once, loses nothing and leaks nothing.
+
+pub mod delete;
+pub mod retention;
+pub mod roll;
+pub mod sweep;
+
+use std::sync::Arc;
+
+use tokio::time::{Duration, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    metrics::Job,
+    node::{Life, Node},
+};
+
+/// Why a job could not finish; it is tried again in the next round.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// The metadata store refused or does not answer.
+    #[error(transparent)]
+    Metadata(#[from] streamhouse_metadata::Error),
+    /// The object store refused or does not answer.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    /// Stored bytes are not what they should be.
+    #[error("stored bytes are damaged: {0}")]
+    Corrupt(String),
+    /// Reading back what was stored failed.
+    #[error(transparent)]
+    Read(#[from] streamhouse_core::Error),
+}
+
+/// Runs the jobs until `stop`.
+pub async fn run(node: Arc<Node>, every: Duration, stop: CancellationToken) {
+    let mut roller = roll::Roller::default();
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let Some(life) = node.life() else { continue };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = life.over.cancelled() => {}
+            () = round(&node, &life, &mut roller) => {}
+        }
+    }
+}
+
+async fn round(node: &Node, life: &Life, roller: &mut roll::Roller) {
+    report(node, Job::Roll, roller.run(node, life).await);
+    report(node, Job::Retention, retention::run(node, life).await);
+    report(node, Job::Delete, delete::run(node).await);
+    report(node, Job::Sweep, sweep::run(node, life).await);
+}
+
+fn report(node: &Node, job: Job, outcome: Result<(), JobError>) {
+    match outcome {
+        Ok(()) => node.metrics.job_succeeded(job, node.clock.now_ms()),
+        Err(error) => {
+            node.metrics.job_failed(job);
+            tracing::warn!(job = job.name(), %error, "a background job has to try again");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Moves log starts forward by age and by size. Only the numbers move here; the objects go later, through the deleter.
+//! Whole spans only: what is kept may be a little more than was asked for, never less.
+
+use streamhouse_metadata::{LogPosition, LogSpan, LogView, Place};
+
+use super::JobError;
+use crate::{
+    node::{Life, Node},
+    partition::Partition,
+};
+
+/// Spans looked at in one step.
+const STEP: usize = 500;
+
+/// One round over everything this life leads.
+pub async fn run(node: &Node, life: &Life) -> Result<(), JobError> {
+    let view = node.directory.view();
+    for partition in life.held.all() {
+        let Some((topic, _)) = view.name(partition.uid()) else {
+            continue;
+        };
+        let limits = Limits {
+            age_ms: topic.config.retention_ms,
+            bytes: topic.config.retention_bytes,
+        };
+        let too_large = limits.bytes.is_some_and(|limit| partition.size_bytes() > limit);
+        if partition.log_start() < partition.high_watermark() && (limits.age_ms.is_some() || too_large) {
+            shorten(node, &partition, limits).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What a topic keeps; `None` is without limit.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    age_ms: Option<i64>,
+    bytes: Option<i64>,
+}
+
+async fn shorten(node: &Node, partition: &Partition, limits: Limits) -> Result<(), JobError> {
+    loop {
+        let from = LogPosition::Offset(partition.log_start());
+        let view = node.metadata.read_log(partition.uid(), from, STEP).await?;
+        partition.set_size(view.bounds.size_bytes);
+        let Some(log_start) = new_start(&view, limits) else {
+            return Ok(());
+        };
+        let log_start = node
+            .metadata
+            .advance_log_start(partition.lease, log_start)
+            .await?;
+        partition.advance_log_start(log_start);
+        tracing::info!(
+            topic = &*partition.topic,
+            partition = partition.index,
+            log_start,
+            "retention moved the log start"
+        );
+        if view.spans.last().is_none_or(|last| last.end_offset > log_start) {
+            return Ok(());
+        }
+    }
+}
+
+/// The end of the last span that need not be kept, if there is one.
+fn new_start(view: &LogView, limits: Limits) -> Option<i64> {
+    let oldest = limits.age_ms.map(|age| view.now_ms.saturating_sub(age));
+    let mut excess = limits
+        .bytes
+        .map_or(0, |limit| view.bounds.size_bytes.saturating_sub(limit));
+    let mut log_start = None;
+    for span in &view.spans {
+        let size = size(span);
+        let expired = oldest.is_some_and(|oldest| span.max_timestamp < oldest);
+        if !expired && excess < size {
+            break;
+        }
+        excess = excess.saturating_sub(size);
+        log_start = Some(span.end_offset);
+    }
+    log_start
+}
+
+fn size(span: &LogSpan) -> i64 {
+    let bytes = match &span.place {
+        Place::Wal { length, .. } => *length,
+        Place::Segment { size_bytes, .. } => *size_bytes,
+    };
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use streamhouse_metadata::{Incarnation, LogBounds};
+
+    use super::*;
+
+    fn view(sizes: &[u64], age_step: i64) -> LogView {
+        let spans: Vec<LogSpan> = (0_i64..)
+            .zip(sizes)
+            .map(|(n, &length)| LogSpan {
+                base_offset: n * 10,
+                end_offset: n * 10 + 10,
+                max_timestamp: n * age_step,
+                epoch: 1,
+                place: Place::Wal {
+                    incarnation: Incarnation(1),
+                    sequence: n as u64,
+                    position: 0,
+                    length,
+                },
+            })
+            .collect();
+        let bounds = LogBounds {
+            log_start: 0,
+            rolled: 0,
+            high_watermark: 10 * sizes.len() as i64,
+            size_bytes: sizes.iter().sum::<u64>() as i64,
+        };
+        LogView {
+            bounds,
+            spans,
+            now_ms: sizes.len() as i64 * age_step,
+        }
+    }
+
+    #[test]
+    fn nothing_moves_without_limits() {
+        assert_eq!(
+            new_start(
+                &view(&[5, 5], 1000),
+                Limits {
+                    age_ms: None,
+                    bytes: None
+                }
+            ),
+            None
+        );
+    }
+
+    #[test]
+    fn age_takes_whole_spans_and_keeps_what_is_young_enough() {
+        let log = view(&[5, 5, 5, 5], 1000); // spans aged 4, 3, 2, 1 s
+        assert_eq!(
+            new_start(
+                &log,
+                Limits {
+                    age_ms: Some(2500),
+                    bytes: None
+                }
+            ),
+            Some(20)
+        );
+        assert_eq!(
+            new_start(
+                &log,
+                Limits {
+                    age_ms: Some(0),
+                    bytes: None
+                }
+            ),
+            Some(40)
+        );
+        assert_eq!(
+            new_start(
+                &log,
+                Limits {
+                    age_ms: Some(4000),
+                    bytes: None
+                }
+            ),
+            None
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn size_never_keeps_less_than_asked(sizes in prop::collection::vec(1_u64..1000, 0..50), limit in 0_i64..20_000) {
+            let log = view(&sizes, 1);
+            let start = new_start(&log, Limits { age_ms: None, bytes: Some(limit) }).unwrap_or(0);
+            let kept: i64 = log.spans.iter().filter(|span| span.base_offset >= start).map(size).sum();
+            prop_assert!(kept >= limit.min(log.bounds.size_bytes));
+            let first = log.spans.iter().find(|span| span.base_offset >= start).map_or(0, size);
+            prop_assert!(kept - first < limit || limit == 0 || first == 0, "one more span could have gone");
+        }
+    }
+}

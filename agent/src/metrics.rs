@@ -1,0 +1,401 @@
+//! What the agent measures, under the names that dashboards and alerts rely on. One [`Metrics`] an agent: the parts update
+//! its fields, [`server::http`](crate::server::http) renders it.
+//!
+//! Labels come from fixed lists only, never from what a client sent, so that the number of series stays bounded.
+
+use std::{collections::BTreeMap, fmt};
+
+use parking_lot::Mutex;
+use prometheus::{
+    Counter, Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
+    IntCounterVec, IntGauge, Opts, Registry, Result, TextEncoder,
+    core::{Collector, GenericGauge},
+    exponential_buckets,
+};
+use streamhouse_core::ErrorCode;
+use tokio::time::Instant;
+
+use crate::{invariant::Invariant, process};
+
+/// Every name begins with this.
+const PREFIX: &str = "streamhouse_agent_";
+/// Duration buckets: 0.001 s, doubling, up to 65 s.
+const DURATION_BUCKETS: (f64, f64, usize) = (0.001, 2.0, 17);
+
+/// Why a WAL object was flushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlushReason {
+    /// It reached the flush size.
+    Full,
+    /// The flush interval had passed.
+    Interval,
+}
+
+impl FlushReason {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Interval => "interval",
+        }
+    }
+}
+
+/// Why a lease came or went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseChange {
+    /// Taken from nobody.
+    Taken,
+    /// Given to us by another agent, by a new topic, or found to be ours.
+    Received,
+    /// Given to another agent, to even out.
+    Balanced,
+    /// Given to another agent because this one stops.
+    Drained,
+    /// Lost without our doing: another took it, or the topic is gone.
+    Lost,
+    /// Let go because this life of the agent is over.
+    LifeOver,
+}
+
+impl LeaseChange {
+    const ALL: [Self; 6] = [
+        Self::Taken,
+        Self::Received,
+        Self::Balanced,
+        Self::Drained,
+        Self::Lost,
+        Self::LifeOver,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::Received => "received",
+            Self::Balanced => "balanced",
+            Self::Drained => "drained",
+            Self::Lost => "lost",
+            Self::LifeOver => "life_over",
+        }
+    }
+}
+
+/// The background jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Job {
+    /// Deletes what nothing references.
+    Delete,
+    /// Fetches the newest view of the cluster.
+    Directory,
+    /// Renews the lease.
+    Renew,
+    /// Moves log starts forward.
+    Retention,
+    /// Rolls WAL ranges into segments.
+    Roll,
+    /// Sweeps orphans of lives that are over.
+    Sweep,
+}
+
+impl Job {
+    /// The label in metrics and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Delete => "delete",
+            Self::Directory => "directory",
+            Self::Renew => "renew",
+            Self::Retention => "retention",
+            Self::Roll => "roll",
+            Self::Sweep => "sweep",
+        }
+    }
+}
+
+/// The agent's metrics.
+pub struct Metrics {
+    registry: Registry,
+    /// Partitions led now, coordinator slots left out.
+    pub active_partitions: IntGauge,
+    /// Coordinator slots led now.
+    pub coordinator_slots: IntGauge,
+    /// From taking an append to its answer.
+    pub write_latency: Histogram,
+    /// One commit transaction, retries included.
+    pub commit_duration: Histogram,
+    /// From the start of a flush to its stored object.
+    pub flush_duration: Histogram,
+    /// Batches acknowledged with an offset.
+    pub produced_batches: IntCounter,
+    /// Records acknowledged with an offset.
+    pub produced_records: IntCounter,
+    /// Bytes acknowledged with an offset.
+    pub produced_bytes: IntCounter,
+    /// Bytes given to readers from memory.
+    pub tail_reads: IntCounter,
+    /// Segments written.
+    pub segments_rolled: IntCounter,
+    /// Objects that wait for their grace before they are deleted.
+    pub garbage_waiting: IntGauge,
+    /// Objects of lives that are over, found without a reference and deleted.
+    pub orphans_deleted: IntCounter,
+    /// Bytes admitted and not yet answered.
+    pub queue_bytes: IntGauge,
+    /// Bytes of committed batches kept for readers at the end of the log.
+    pub tail_bytes: IntGauge,
+    /// Bytes in the block cache.
+    pub cache_bytes: IntGauge,
+    /// Reads that the block cache answered.
+    pub cache_hits: IntCounter,
+    /// Reads that went to the object store.
+    pub cache_misses: IntCounter,
+    /// Client connections open now.
+    pub connections: IntGauge,
+    /// 1 while ready.
+    pub ready: IntGauge,
+    grpc_requests: IntCounterVec,
+    grpc_errors: IntCounterVec,
+    grpc_duration: HistogramVec,
+    flushes: IntCounterVec,
+    flush_bytes: IntCounter,
+    flush_size: Histogram,
+    lease_changes: IntCounterVec,
+    job_age: GaugeVec,
+    job_failures: IntCounterVec,
+    job_success: GaugeVec,
+    jobs: Mutex<BTreeMap<Job, Instant>>,
+    violations: IntCounterVec,
+    cpu_seconds: Counter,
+    resident_bytes: Gauge,
+    build_info: GaugeVec,
+}
+
+impl Metrics {
+    /// Registers everything; fails only on a name used twice.
+    #[allow(clippy::too_many_lines)] // one entry a metric
+    pub fn new() -> Result<Self> {
+        let new = Register(Registry::new());
+        let metrics = Self {
+            active_partitions: new.gauge("active_partitions", "Partitions this agent leads.")?,
+            coordinator_slots: new.gauge("coordinator_slots", "Group coordinator slots this agent leads.")?,
+            write_latency: new.duration("write_latency_seconds", "From taking an append to its answer.")?,
+            commit_duration: new.duration(
+                "commit_duration_seconds",
+                "One metadata commit, retries included.",
+            )?,
+            flush_duration: new.duration(
+                "flush_duration_seconds",
+                "Upload of one WAL object, retries included.",
+            )?,
+            produced_batches: new
+                .counter("produced_batches_total", "Batches acknowledged with an offset.")?,
+            produced_records: new
+                .counter("produced_records_total", "Records acknowledged with an offset.")?,
+            produced_bytes: new.counter("produced_bytes_total", "Bytes acknowledged with an offset.")?,
+            tail_reads: new.counter("tail_read_bytes_total", "Bytes given to readers from memory.")?,
+            segments_rolled: new.counter("segments_rolled_total", "Segments written.")?,
+            garbage_waiting: new.gauge("garbage_waiting_objects", "Objects that wait for their grace.")?,
+            orphans_deleted: new
+                .counter("orphans_deleted_total", "Unreferenced objects found and deleted.")?,
+            queue_bytes: new.gauge("queue_bytes", "Bytes admitted and not yet answered.")?,
+            tail_bytes: new.gauge("tail_bytes", "Bytes kept for readers at the end of the log.")?,
+            cache_bytes: new.gauge("cache_bytes", "Bytes in the block cache.")?,
+            cache_hits: new.counter("cache_hits_total", "Reads answered by the block cache.")?,
+            cache_misses: new.counter("cache_misses_total", "Reads that went to the object store.")?,
+            connections: new.gauge("connections", "Client connections open.")?,
+            ready: new.gauge("ready", "1 while the agent is ready.")?,
+            grpc_requests: new.counters("grpc_requests_total", "gRPC requests.", &["method"])?,
+            grpc_errors: new.counters(
+                "grpc_errors_total",
+                "gRPC errors, by error code.",
+                &["method", "code"],
+            )?,
+            grpc_duration: new.durations("grpc_request_duration_seconds", "gRPC requests.", "method")?,
+            flushes: new.counters("flush_total", "WAL objects flushed.", &["reason"])?,
+            flush_bytes: new.counter("flush_bytes_total", "Bytes of flushed WAL objects.")?,
+            flush_size: new.histogram(
+                "flush_size_bytes",
+                "Size of a WAL object.",
+                exponential_buckets(1024.0, 4.0, 9)?,
+            )?,
+            lease_changes: new.counters("lease_changes_total", "Leases that came or went.", &["reason"])?,
+            job_age: new.float_gauges(
+                "job_last_success_age_seconds",
+                "Since a background job last succeeded.",
+                "job",
+            )?,
+            job_failures: new.counters("job_failures_total", "Failed runs of a background job.", &["job"])?,
+            job_success: new.float_gauges(
+                "job_last_success_timestamp_seconds",
+                "When a job last succeeded.",
+                "job",
+            )?,
+            jobs: Mutex::default(),
+            violations: new.counters(
+                "invariant_violations_total",
+                "Broken invariants: a bug.",
+                &["invariant"],
+            )?,
+            cpu_seconds: new.plain(Counter::new(
+                "process_cpu_seconds_total",
+                "CPU seconds used, user and system.",
+            )?)?,
+            resident_bytes: new.plain(Gauge::new("process_resident_memory_bytes", "Resident memory.")?)?,
+            build_info: new.float_gauges("build_info", "Always 1; the version is the label.", "version")?,
+            registry: new.0,
+        };
+        metrics
+            .build_info
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1.0);
+        // Series that alerts look at exist from the start, at zero.
+        for change in LeaseChange::ALL {
+            metrics.lease_changes.with_label_values(&[change.name()]);
+        }
+        for invariant in Invariant::ALL {
+            metrics.violations.with_label_values(&[invariant.name()]);
+        }
+        Ok(metrics)
+    }
+
+    /// Where other parts register what they alone measure (the object store's decorator).
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Counts a request of this method; the time is taken when the answer drops the timer.
+    pub fn request(&self, method: &'static str) -> RequestTimer {
+        self.grpc_requests.with_label_values(&[method]).inc();
+        RequestTimer {
+            duration: self.grpc_duration.with_label_values(&[method]),
+            since: Instant::now(),
+        }
+    }
+
+    /// Counts an error told to a client: of a whole call, or of one item of it.
+    pub fn grpc_error(&self, method: &'static str, code: ErrorCode) {
+        self.grpc_errors.with_label_values(&[method, code.name()]).inc();
+    }
+
+    /// Counts a WAL object on its way.
+    pub fn flushed(&self, reason: FlushReason, bytes: usize) {
+        self.flushes.with_label_values(&[reason.name()]).inc();
+        self.flush_bytes.inc_by(bytes as u64);
+        self.flush_size.observe(bytes as f64);
+    }
+
+    /// Counts a lease that came or went.
+    pub fn lease_changed(&self, change: LeaseChange, leases: usize) {
+        self.lease_changes
+            .with_label_values(&[change.name()])
+            .inc_by(leases as u64);
+    }
+
+    /// Says that a background job did a whole round, at this time of day.
+    pub fn job_succeeded(&self, job: Job, now_ms: i64) {
+        self.job_success
+            .with_label_values(&[job.name()])
+            .set(now_ms as f64 / 1000.0);
+        self.jobs.lock().insert(job, Instant::now());
+    }
+
+    /// Says that a round of a background job failed.
+    pub fn job_failed(&self, job: Job) {
+        self.job_failures.with_label_values(&[job.name()]).inc();
+    }
+
+    /// Counts and logs a broken invariant. There is no way on from here that is right; the caller refuses.
+    pub fn violated(&self, invariant: Invariant) {
+        self.violations.with_label_values(&[invariant.name()]).inc();
+        tracing::error!(%invariant, meaning = invariant.meaning(), "an invariant is broken");
+    }
+
+    /// Everything in Prometheus' text format.
+    pub fn render(&self) -> Result<String> {
+        for (job, last) in self.jobs.lock().iter() {
+            self.job_age
+                .with_label_values(&[job.name()])
+                .set(last.elapsed().as_secs_f64());
+        }
+        if let Some(usage) = process::usage() {
+            self.cpu_seconds
+                .inc_by((usage.cpu_seconds - self.cpu_seconds.get()).max(0.0));
+            self.resident_bytes.set(usage.resident_bytes);
+        }
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// Observes how long a request took when dropped.
+#[derive(Debug)]
+pub struct RequestTimer {
+    duration: Histogram,
+    since: Instant,
+}
+
+impl Drop for RequestTimer {
+    fn drop(&mut self) {
+        self.duration.observe(self.since.elapsed().as_secs_f64());
+    }
+}
+
+/// Makes and registers metrics.
+struct Register(Registry);
+
+impl Register {
+    fn plain<C: Collector + Clone + 'static>(&self, collector: C) -> Result<C> {
+        self.0.register(Box::new(collector.clone()))?;
+        Ok(collector)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge> {
+        self.plain(GenericGauge::new(format!("{PREFIX}{name}"), help)?)
+    }
+
+    fn float_gauges(&self, name: &str, help: &str, label: &str) -> Result<GaugeVec> {
+        self.plain(GaugeVec::new(
+            Opts::new(format!("{PREFIX}{name}"), help),
+            &[label],
+        )?)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter> {
+        self.plain(IntCounter::new(format!("{PREFIX}{name}"), help)?)
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec> {
+        self.plain(IntCounterVec::new(
+            Opts::new(format!("{PREFIX}{name}"), help),
+            labels,
+        )?)
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: Vec<f64>) -> Result<Histogram> {
+        self.plain(Histogram::with_opts(
+            HistogramOpts::new(format!("{PREFIX}{name}"), help).buckets(buckets),
+        )?)
+    }
+
+    fn duration(&self, name: &str, help: &str) -> Result<Histogram> {
+        self.histogram(name, help, duration_buckets()?)
+    }
+
+    fn durations(&self, name: &str, help: &str, label: &str) -> Result<HistogramVec> {
+        let opts = HistogramOpts::new(format!("{PREFIX}{name}"), help).buckets(duration_buckets()?);
+        self.plain(HistogramVec::new(opts, &[label])?)
+    }
+}
+
+fn duration_buckets() -> Result<Vec<f64>> {
+    let (start, factor, count) = DURATION_BUCKETS;
+    exponential_buckets(start, factor, count)
+}
+
+#[cfg(test)]
+mod tests;

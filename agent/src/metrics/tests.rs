@@ -1,0 +1,91 @@
+//! What is updated is what is scraped.
+
+use super::*;
+
+fn value(text: &str, series: &str) -> Option<f64> {
+    let line = text.lines().find(|line| {
+        line.strip_prefix(series)
+            .is_some_and(|rest| rest.starts_with(' '))
+    })?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+#[tokio::test]
+async fn what_is_updated_is_rendered_under_the_promised_names() {
+    let metrics = Metrics::new().unwrap();
+    metrics.active_partitions.set(3);
+    drop(metrics.request("Fetch"));
+    metrics.grpc_error("Produce", ErrorCode::NotLeader);
+    metrics.write_latency.observe(0.003);
+    metrics.flushed(FlushReason::Full, 8 << 20);
+    metrics.lease_changed(LeaseChange::Taken, 2);
+    metrics.job_succeeded(Job::Delete, 1500);
+    metrics.job_failed(Job::Delete);
+    let text = metrics.render().unwrap();
+    for (series, expected) in [
+        ("streamhouse_agent_active_partitions", 3.0),
+        ("streamhouse_agent_grpc_requests_total{method=\"Fetch\"}", 1.0),
+        (
+            "streamhouse_agent_grpc_request_duration_seconds_count{method=\"Fetch\"}",
+            1.0,
+        ),
+        (
+            "streamhouse_agent_grpc_errors_total{code=\"NOT_LEADER\",method=\"Produce\"}",
+            1.0,
+        ),
+        (
+            "streamhouse_agent_write_latency_seconds_bucket{le=\"0.002\"}",
+            0.0,
+        ),
+        (
+            "streamhouse_agent_write_latency_seconds_bucket{le=\"0.004\"}",
+            1.0,
+        ),
+        ("streamhouse_agent_flush_total{reason=\"full\"}", 1.0),
+        ("streamhouse_agent_flush_bytes_total", f64::from(8 << 20)),
+        ("streamhouse_agent_lease_changes_total{reason=\"taken\"}", 2.0),
+        ("streamhouse_agent_lease_changes_total{reason=\"lost\"}", 0.0),
+        ("streamhouse_agent_job_failures_total{job=\"delete\"}", 1.0),
+        (
+            "streamhouse_agent_job_last_success_timestamp_seconds{job=\"delete\"}",
+            1.5,
+        ),
+        (
+            "streamhouse_agent_invariant_violations_total{invariant=\"INV-P1\"}",
+            0.0,
+        ),
+    ] {
+        assert_eq!(value(&text, series), Some(expected), "{series} in\n{text}");
+    }
+    assert!(
+        value(
+            &text,
+            "streamhouse_agent_job_last_success_age_seconds{job=\"delete\"}"
+        )
+        .is_some()
+    );
+    assert!(value(&text, "process_resident_memory_bytes").is_some_and(|bytes| bytes > 0.0));
+    assert!(!text.contains("_total_total"));
+}
+
+#[test]
+fn duration_buckets_start_at_a_millisecond_and_double() {
+    assert_eq!(
+        duration_buckets().unwrap()[..5],
+        [0.001, 0.002, 0.004, 0.008, 0.016]
+    );
+}
+
+#[test]
+fn a_broken_invariant_is_counted() {
+    let metrics = Metrics::new().unwrap();
+    metrics.violated(Invariant::P2);
+    let text = metrics.render().unwrap();
+    assert_eq!(
+        value(
+            &text,
+            "streamhouse_agent_invariant_violations_total{invariant=\"INV-P2\"}"
+        ),
+        Some(1.0)
+    );
+}

@@ -1,0 +1,96 @@
+//! What the parts of one agent share: the stores, the directory, the seams, and the current [`Life`].
+//!
+//! A life is one registration with the metadata store. It ends when the lease is lost; the lease keeper then begins a new
+//! one. What belongs to a life (held partitions, the writer) is never used by the next: it is fenced.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use streamhouse_core::{
+    Incarnation,
+    settings::AgentSettings,
+    time::{Clock, Entropy},
+};
+use streamhouse_metadata::MetadataStore;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    directory::Directory,
+    failpoint::FailPoints,
+    fetch::tail::TailBudget,
+    health::Health,
+    metrics::Metrics,
+    partition::Held,
+    produce::Writer,
+    store::{ObjectStore, blocks::BlockCache},
+};
+
+/// One registration of this agent, until its lease is lost or handed back.
+#[derive(Debug)]
+pub struct Life {
+    /// Fences every write.
+    pub incarnation: Incarnation,
+    /// Kafka's broker id.
+    pub node_id: i32,
+    /// What this life leads.
+    pub held: Arc<Held>,
+    /// Takes batches to the object store.
+    pub writer: Writer,
+    /// Cancelled when the life is over: nothing may be promised any more.
+    pub over: CancellationToken,
+}
+
+/// The shared parts.
+#[derive(Debug)]
+pub struct Node {
+    /// As given.
+    pub settings: AgentSettings,
+    /// Topics, leases, offsets.
+    pub metadata: Arc<dyn MetadataStore>,
+    /// Batches.
+    pub store: Arc<dyn ObjectStore>,
+    /// The cluster as last seen.
+    pub directory: Arc<Directory>,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// Older batches, as read from the object store.
+    pub blocks: BlockCache,
+    /// A permit for each cold read that may run at once.
+    pub cold_reads: Semaphore,
+    /// A permit for each byte of answers to fetches, from the reading until the last byte has left.
+    pub fetch_memory: Arc<Semaphore>,
+    /// The newest batches, in memory.
+    pub tails: Arc<TailBudget>,
+    /// What is measured.
+    pub metrics: Arc<Metrics>,
+    /// Whether it is ready, and why not.
+    pub health: Arc<Health>,
+    /// Where tests interfere.
+    pub failpoints: Arc<FailPoints>,
+    /// `None` between lives and while draining is over.
+    pub life: ArcSwapOption<Life>,
+}
+
+impl Node {
+    /// The current life, if there is one.
+    pub fn life(&self) -> Option<Arc<Life>> {
+        self.life.load_full()
+    }
+
+    /// Brings the gauges up to date, for a scrape.
+    pub fn measure(&self) {
+        let gauge = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let life = self.life();
+        self.metrics
+            .active_partitions
+            .set(life.as_ref().map_or(0, |life| gauge(life.held.len())));
+        self.metrics
+            .queue_bytes
+            .set(life.as_ref().map_or(0, |life| gauge(life.writer.queued_bytes())));
+        self.metrics.tail_bytes.set(gauge(self.tails.bytes()));
+        self.metrics.ready.set(i64::from(self.health.is_ready()));
+    }
+}

@@ -1,0 +1,70 @@
+//! What the operating system says of this process: CPU seconds and resident memory, from `/proc/self`. Read by the
+//! metrics when they are scraped.
+
+use std::fs;
+
+/// Linux counts CPU time in hundredths of a second, on every architecture that we run on.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// What the process used so far.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Usage {
+    /// User and system time.
+    pub cpu_seconds: f64,
+    /// Resident memory.
+    pub resident_bytes: f64,
+}
+
+/// The current usage; `None` where there is no `/proc`.
+pub fn usage() -> Option<Usage> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    parse(&stat, &status)
+}
+
+fn parse(stat: &str, status: &str) -> Option<Usage> {
+    // The command's name stands in parentheses and may hold anything; fields are counted behind it.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace().skip(11); // utime is field 14, state field 3
+    let user: f64 = fields.next()?.parse().ok()?;
+    let system: f64 = fields.next()?.parse().ok()?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: f64 = resident.split_whitespace().next()?.parse().ok()?;
+    Some(Usage {
+        cpu_seconds: (user + system) / TICKS_PER_SECOND,
+        resident_bytes: kib * 1024.0,
+    })
+}
+
+/// The host's name, for the default of the advertised address; `None` where it cannot be told.
+pub fn host_name() -> Option<String> {
+    let from_environment = std::env::var("HOSTNAME").ok();
+    let name = from_environment.or_else(|| fs::read_to_string("/proc/sys/kernel/hostname").ok())?;
+    let name = name.trim();
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_counted_behind_the_commands_name() {
+        let stat = "42 (a) b c) S 1 2 3 4 5 6 7 8 9 10 250 150 0 0 20 0 4 0 100 1000 2000";
+        let status = "Name:\tx\nVmRSS:\t    2048 kB\n";
+        assert_eq!(
+            parse(stat, status),
+            Some(Usage {
+                cpu_seconds: 4.0,
+                resident_bytes: 2_097_152.0
+            })
+        );
+        assert_eq!(parse("", ""), None);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn this_process_uses_memory() {
+        assert!(usage().unwrap().resident_bytes > 0.0);
+    }
+}

@@ -1,0 +1,231 @@
+//! The committer: takes uploaded objects in order, commits each in one metadata transaction, makes the records readable,
+//! and answers. The only place where a produce ticket is answered with an offset.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use streamhouse_core::{Error, ErrorCode};
+use streamhouse_metadata::{
+    BatchOutcome, CommitOutcome, Error as MetadataError, ObjectCommit, PartitionCommit, PartitionOutcome,
+};
+use tokio::{
+    sync::mpsc,
+    time::{Duration, Instant, sleep},
+};
+
+use super::{
+    Shared,
+    buffer::{Append, Appended, OpenObject, handed_over},
+    flush::Flushed,
+    life_over,
+};
+use crate::{failpoint::FailPoint, fetch::tail::TailRun, partition::Partition};
+
+/// How long to wait before asking an unreachable metadata store again: doubling between these.
+const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// Runs until the flusher has ended and everything it flushed is answered.
+pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<Flushed>) {
+    while let Some(flushed) = queue.recv().await {
+        let Flushed {
+            sequence,
+            object,
+            body,
+            commits,
+            uploaded,
+        } = flushed;
+        if !uploaded.await.unwrap_or(false) {
+            shared.close(&life_over());
+            shared.answered(object.fail(&life_over()));
+            continue;
+        }
+        shared.deps.failpoints.reach(FailPoint::BeforeCommit).await;
+        let commit = ObjectCommit {
+            incarnation: shared.deps.incarnation,
+            sequence,
+            size_bytes: body.len() as u64,
+            partitions: commits,
+        };
+        let outcome = commit_object(&shared, &commit).await;
+        shared.deps.failpoints.reach(FailPoint::AfterCommit).await;
+        match outcome {
+            Ok(outcome) => apply(&shared, &commit, &body, object, outcome),
+            Err(error) => {
+                tracing::warn!(sequence, %error, "a commit was refused; this life of the agent is over");
+                let told = if matches!(error, MetadataError::Sealed(_)) {
+                    life_over()
+                } else {
+                    error.into()
+                };
+                shared.close(&life_over());
+                shared.answered(object.fail(&told));
+            }
+        }
+    }
+}
+
+/// Commits, asking again for as long as the store does not answer: the outcome must be known before anybody is told.
+/// Giving up would leave it open, so only the store itself can end this: with an outcome, or by saying that the life is
+/// over.
+async fn commit_object(shared: &Shared, commit: &ObjectCommit) -> Result<CommitOutcome, MetadataError> {
+    let started = Instant::now();
+    let mut pause = RETRY.0;
+    loop {
+        match shared.deps.metadata.commit_object(commit).await {
+            Err(MetadataError::Unavailable(reason)) => {
+                tracing::warn!(
+                    sequence = commit.sequence,
+                    reason,
+                    "the commit has to wait for the metadata store"
+                );
+                sleep(pause.mul_f64(0.5 + shared.deps.entropy.fraction())).await;
+                pause = (pause * 2).min(RETRY.1);
+            }
+            outcome => {
+                shared
+                    .deps
+                    .metrics
+                    .commit_duration
+                    .observe(started.elapsed().as_secs_f64());
+                return outcome;
+            }
+        }
+    }
+}
+
+/// Makes what was committed readable, then answers.
+fn apply(shared: &Shared, commit: &ObjectCommit, body: &Bytes, object: OpenObject, outcome: CommitOutcome) {
+    let mut kept = Vec::with_capacity(commit.partitions.len());
+    let outcomes = commit.partitions.iter().zip(outcome.partitions);
+    for ((part, outcome), appends) in outcomes.zip(object.partitions.into_values()) {
+        let count = appends.len() as u64;
+        match outcome {
+            PartitionOutcome::Committed {
+                batches,
+                high_watermark,
+                log_start,
+            } => {
+                if let Some(partition) = appends.first().map(|append| append.partition.clone()) {
+                    publish(&partition, commit.sequence, part, body, &batches);
+                    measure(shared, part, &batches);
+                    partition.advance_log_start(log_start);
+                    partition.advance_high_watermark(high_watermark);
+                    kept.push(partition);
+                }
+                answer(shared, appends, &batches, log_start);
+            }
+            PartitionOutcome::Fenced => {
+                shared.deps.held.remove(part.partition, part.epoch);
+                for append in appends {
+                    let _ = append.ticket.send(Err(handed_over()));
+                }
+            }
+        }
+        shared.answered(count);
+    }
+    shared.deps.tails.add(commit.sequence, body.len(), kept);
+}
+
+/// Counts what got offsets.
+fn measure(shared: &Shared, part: &PartitionCommit, outcomes: &[BatchOutcome]) {
+    let metrics = &shared.deps.metrics;
+    for (batch, outcome) in part.batches.iter().zip(outcomes) {
+        if matches!(outcome, BatchOutcome::Appended { .. }) {
+            metrics.produced_batches.inc();
+            metrics
+                .produced_records
+                .inc_by(u64::from(batch.records.unsigned_abs()));
+            metrics.produced_bytes.inc_by(batch.size_bytes.into());
+        }
+    }
+}
+
+/// Puts the batches that got offsets into the partition's tail, as runs of neighbours.
+fn publish(
+    partition: &Partition,
+    sequence: u64,
+    part: &PartitionCommit,
+    body: &Bytes,
+    outcomes: &[BatchOutcome],
+) {
+    let epoch = part.epoch;
+    let mut run: Option<(i64, i64, u64, u64)> = None; // offsets and positions: [base, end) and [start, stop)
+    let mut position = part.position;
+    let mut tail = partition.tail.lock();
+    let mut flush = |run: Option<(i64, i64, u64, u64)>| {
+        if let Some((base_offset, end_offset, start, stop)) = run {
+            let bytes = body.slice(start as usize..stop as usize);
+            partition.appended(bytes.len());
+            tail.push(TailRun {
+                base_offset,
+                end_offset,
+                epoch,
+                bytes,
+                sequence,
+            });
+        }
+    };
+    for (batch, outcome) in part.batches.iter().zip(outcomes) {
+        let stop = position + u64::from(batch.size_bytes);
+        if let BatchOutcome::Appended { base_offset } = *outcome {
+            let end_offset = base_offset + i64::from(batch.records);
+            run = match run {
+                Some((base, end, start, _)) if end == base_offset => Some((base, end_offset, start, stop)),
+                earlier => {
+                    flush(earlier);
+                    Some((base_offset, end_offset, position, stop))
+                }
+            };
+        } else {
+            flush(run.take());
+        }
+        position = stop;
+    }
+    flush(run);
+}
+
+/// Answers every append of a committed partition: with the first offset, or with the first batch's refusal.
+fn answer(shared: &Shared, appends: Vec<Append>, outcomes: &[BatchOutcome], log_start: i64) {
+    let mut outcomes = outcomes.iter();
+    for append in appends {
+        let mine: Vec<BatchOutcome> = outcomes.by_ref().take(append.batches.len()).copied().collect();
+        let refused = mine.iter().find_map(|outcome| match outcome {
+            BatchOutcome::Refused { code } => Some(refusal(ErrorCode::from_number(*code))),
+            _ => None,
+        });
+        let ack = match (refused, mine.first()) {
+            (Some(error), _) => Err(error),
+            (
+                None,
+                Some(BatchOutcome::Appended { base_offset } | BatchOutcome::Duplicate { base_offset }),
+            ) => Ok(Appended {
+                base_offset: *base_offset,
+                log_start,
+            }),
+            (None, _) => Err(Error::new(
+                ErrorCode::Unknown,
+                "the commit left a batch without an outcome",
+            )),
+        };
+        shared
+            .deps
+            .metrics
+            .write_latency
+            .observe(append.since.elapsed().as_secs_f64());
+        let _ = append.ticket.send(ack);
+    }
+}
+
+/// What a producer is told of a refused batch.
+fn refusal(code: ErrorCode) -> Error {
+    let message = match code {
+        ErrorCode::OutOfOrderSequenceNumber => "a batch before this one is missing; send it first",
+        ErrorCode::DuplicateSequenceNumber => "the batch was stored before, too long ago to name its offset",
+        ErrorCode::InvalidProducerEpoch => {
+            "a newer producer with this id is at work; start over with a new producer id"
+        }
+        ErrorCode::UnknownProducerId => "the producer's state has expired; start over with a new producer id",
+        _ => "the batch was refused",
+    };
+    Error::new(code, message)
+}

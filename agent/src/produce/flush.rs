@@ -1,0 +1,152 @@
+//! The flusher: decides when an object leaves the buffer, and uploads it. Uploads run in parallel, bounded; the committer
+//! receives them in the order in which they left the buffer.
+//!
+//! A flush starts when data waits and no upload is under way, or when an object is full; never sooner than the flush
+//! interval after the one before, unless an object is full.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use streamhouse_metadata::{PartitionCommit, keys};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time::{Instant, sleep_until},
+};
+
+use super::{Shared, buffer::OpenObject, life_over};
+use crate::{
+    failpoint::FailPoint,
+    metrics::FlushReason,
+    store::{self, Retry, StoreErrorKind},
+};
+
+/// An object on its way: uploaded when `uploaded` resolves to `true`, never when it resolves to anything else.
+#[derive(Debug)]
+pub(super) struct Flushed {
+    pub(super) sequence: u64,
+    pub(super) object: OpenObject,
+    pub(super) body: Bytes,
+    pub(super) commits: Vec<PartitionCommit>,
+    pub(super) uploaded: oneshot::Receiver<bool>,
+}
+
+/// Runs until the life is over.
+pub(super) async fn run(shared: Arc<Shared>, flushed: mpsc::UnboundedSender<Flushed>) {
+    let mut flusher = Flusher {
+        uploads: Arc::new(Semaphore::new(shared.settings.upload_concurrency)),
+        idle: Arc::new(Semaphore::new(1)),
+        next_sequence: 0,
+        last: None,
+        shared,
+        flushed,
+    };
+    loop {
+        tokio::select! {
+            biased;
+            () = flusher.shared.deps.over.cancelled() => break,
+            (reason, slot) = flusher.wait() => flusher.flush(reason, slot),
+        }
+    }
+    flusher.shared.close(&life_over());
+}
+
+struct Flusher {
+    shared: Arc<Shared>,
+    flushed: mpsc::UnboundedSender<Flushed>,
+    uploads: Arc<Semaphore>,
+    /// Has its permit while no upload is under way.
+    idle: Arc<Semaphore>,
+    next_sequence: u64,
+    last: Option<Instant>,
+}
+
+/// What an upload occupies until it ends.
+struct Slot {
+    _upload: OwnedSemaphorePermit,
+    _idle: Option<OwnedSemaphorePermit>,
+}
+
+impl Flusher {
+    /// Resolves when a flush is due and an upload may begin.
+    async fn wait(&self) -> (FlushReason, Slot) {
+        loop {
+            let changed = self.shared.buffer.changed.notified();
+            match self.shared.buffer.waiting() {
+                (_, true) => {
+                    if let Ok(upload) = self.uploads.clone().acquire_owned().await {
+                        let idle = self.idle.clone().try_acquire_owned().ok();
+                        return (
+                            FlushReason::Full,
+                            Slot {
+                                _upload: upload,
+                                _idle: idle,
+                            },
+                        );
+                    }
+                }
+                (true, false) => tokio::select! {
+                    biased;
+                    () = changed => {}
+                    idle = self.due() => {
+                        let upload = self.uploads.clone().acquire_owned().await.ok();
+                        if let Some((upload, idle)) = upload.zip(idle) {
+                            return (FlushReason::Interval, Slot { _upload: upload, _idle: Some(idle) });
+                        }
+                    }
+                },
+                (false, false) => changed.await,
+            }
+        }
+    }
+
+    /// Resolves when the interval has passed and no upload is under way.
+    async fn due(&self) -> Option<OwnedSemaphorePermit> {
+        if let Some(last) = self.last {
+            sleep_until(last + self.shared.settings.flush_interval).await;
+        }
+        self.idle.clone().acquire_owned().await.ok()
+    }
+
+    /// Takes the next object, starts its upload and tells the committer.
+    fn flush(&mut self, reason: FlushReason, slot: Slot) {
+        let Some(object) = self.shared.buffer.take() else {
+            return;
+        };
+        self.last = Some(Instant::now());
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        let (body, commits) = object.assemble();
+        self.shared.deps.metrics.flushed(reason, body.len());
+        let (done, uploaded) = oneshot::channel();
+        tokio::spawn(upload(self.shared.clone(), sequence, body.clone(), slot, done));
+        // The committer lives as long as this sender.
+        let _ = self.flushed.send(Flushed {
+            sequence,
+            object,
+            body,
+            commits,
+            uploaded,
+        });
+    }
+}
+
+/// Stores one object, however long it takes; gives up only when the life is over.
+async fn upload(shared: Arc<Shared>, sequence: u64, body: Bytes, slot: Slot, done: oneshot::Sender<bool>) {
+    let deps = &shared.deps;
+    let key = keys::wal_key(deps.incarnation, sequence);
+    deps.failpoints.reach(FailPoint::BeforeUpload).await;
+    let started = Instant::now();
+    let retry = Retry::new(deps.entropy.clone()).cancelled_by(deps.over.clone());
+    let stored = store::put_settled(deps.store.as_ref(), &key, body, &retry).await;
+    deps.metrics
+        .flush_duration
+        .observe(started.elapsed().as_secs_f64());
+    drop(slot);
+    if let Err(error) = &stored
+        && error.kind() != StoreErrorKind::Cancelled
+    {
+        // Trying again is over: the key is somebody else's, which only a bug or a foreign writer can cause.
+        tracing::error!(key, %error, "a WAL object cannot be stored; this life of the agent ends");
+    }
+    let _ = done.send(stored.is_ok());
+}

@@ -1,0 +1,253 @@
+//! What the produce call does with one request: finds each partition, validates its batches, admits them to bounded
+//! memory and hands them to the writer. The answers come back through the tickets.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use streamhouse_core::{
+    Error, ErrorCode,
+    batch::{BatchHeader, Batches, Limits, validate},
+    protocol::v1,
+};
+use streamhouse_metadata::{BatchMeta, ProducerBatch};
+use tokio::{
+    sync::{OwnedSemaphorePermit, oneshot},
+    time::{Duration, Instant, sleep, timeout},
+};
+
+use super::{Ack, Append};
+use crate::{
+    directory::{Topic, View},
+    node::{Life, Node},
+    partition::Partition,
+};
+
+/// How long a request may wait for memory before it is sent back.
+const ADMISSION_WAIT: Duration = Duration::from_millis(250);
+/// How often, and how far apart, a partition is looked for whose lease is ours and whose log is still being read.
+const ARRIVAL_LOOKS: usize = 25;
+const ARRIVAL_PAUSE: Duration = Duration::from_millis(10);
+/// What a producer is asked to wait when memory is full.
+const RETRY_AFTER_MS: u32 = 100;
+
+/// A request whose batches are under way: one entry a partition, in the order asked.
+#[derive(Debug)]
+pub struct Pending {
+    request_id: u64,
+    partitions: Vec<(String, i32, Outcome)>,
+}
+
+#[derive(Debug)]
+enum Outcome {
+    Waits(oneshot::Receiver<Ack>),
+    Refused(Error),
+}
+
+/// Takes one request in. When this returns, its batches have their place in the order; [`Pending::finish`] answers.
+pub async fn accept(node: &Node, request: v1::ProduceRequest) -> Pending {
+    let mut partitions = Vec::with_capacity(request.partitions.len());
+    for part in request.partitions {
+        let outcome = match accept_partition(node, &part.topic, part.partition, part.records).await {
+            Ok(ticket) => Outcome::Waits(ticket),
+            Err(error) => Outcome::Refused(error),
+        };
+        partitions.push((part.topic, part.partition, outcome));
+    }
+    Pending {
+        request_id: request.request_id,
+        partitions,
+    }
+}
+
+async fn accept_partition(
+    node: &Node,
+    topic: &str,
+    index: i32,
+    records: Bytes,
+) -> Result<oneshot::Receiver<Ack>, Error> {
+    let (life, topic, partition) = find(node, topic, index).await?;
+    let batches = check(&records, &topic, partition.index)?;
+    let permit = admit(&life, records.len()).await?;
+    let (ticket, receiver) = oneshot::channel();
+    life.writer.append(Append {
+        partition,
+        bytes: records,
+        batches,
+        ticket,
+        permit,
+        since: Instant::now(),
+    });
+    Ok(receiver)
+}
+
+/// The partition as this agent holds it; looks again when it seems to be somebody else's.
+async fn find(
+    node: &Node,
+    topic: &str,
+    index: i32,
+) -> Result<(Arc<Life>, Arc<Topic>, Arc<Partition>), Error> {
+    if let Some(found) = held(node, &node.directory.view(), topic, index) {
+        return Ok(found);
+    }
+    let mut view = node.directory.refresh().await;
+    for _ in 0..ARRIVAL_LOOKS {
+        if let Some(found) = held(node, &view, topic, index) {
+            return Ok(found);
+        }
+        let holder = view.partition(topic, index).and_then(|record| record.holder);
+        if holder.is_none() || holder != node.life().map(|life| life.incarnation) {
+            break;
+        }
+        // The lease is just arriving, or just leaving: a moment later the answer is clear.
+        sleep(ARRIVAL_PAUSE).await;
+        view = node.directory.view();
+    }
+    let record = view.partition(topic, index).ok_or_else(|| {
+        Error::new(
+            ErrorCode::UnknownTopicOrPartition,
+            format!("there is no partition {topic}-{index}"),
+        )
+    })?;
+    if topic.starts_with("__") {
+        return Err(Error::new(
+            ErrorCode::InvalidTopic,
+            "topics that begin with \"__\" are the cluster's own",
+        ));
+    }
+    if record.holder.is_none() {
+        return Err(
+            Error::new(ErrorCode::LeaderNotAvailable, "nobody leads the partition yet")
+                .with_retry_after_ms(50),
+        );
+    }
+    Err(super::buffer::handed_over())
+}
+
+fn held(
+    node: &Node,
+    view: &View,
+    topic: &str,
+    index: i32,
+) -> Option<(Arc<Life>, Arc<Topic>, Arc<Partition>)> {
+    let life = node.life().filter(|life| !life.over.is_cancelled())?;
+    let uid = view.partition(topic, index)?.uid;
+    let partition = life.held.get(uid).filter(|partition| partition.accepting())?;
+    Some((life, view.topic(topic)?.clone(), partition))
+}
+
+/// Checks every batch whole; nothing of a request for a partition is taken when one of its batches is bad.
+fn check(records: &Bytes, topic: &Topic, index: i32) -> Result<Vec<BatchMeta>, Error> {
+    let limits = Limits {
+        max_batch_bytes: topic.config.max_message_bytes,
+    };
+    let mut batches = Vec::new();
+    for batch in Batches::new(records) {
+        let checked = batch.and_then(|(_, bytes)| validate(bytes, &limits));
+        let header = checked.map_err(|error| {
+            let name = &topic.record.name;
+            Error::new(
+                error.code(),
+                format!("batch {} for {name}-{index}: {error}", batches.len()),
+            )
+        })?;
+        batches.push(meta(&header)?);
+    }
+    if batches.is_empty() {
+        return Err(Error::new(
+            ErrorCode::InvalidRequest,
+            "a partition's part of a request holds no batch",
+        ));
+    }
+    Ok(batches)
+}
+
+fn meta(header: &BatchHeader) -> Result<BatchMeta, Error> {
+    if header.is_control() || header.is_transactional() {
+        return Err(Error::new(
+            ErrorCode::InvalidRecord,
+            "control and transactional batches cannot be produced",
+        ));
+    }
+    let producer = (header.producer_id >= 0).then_some(ProducerBatch {
+        id: header.producer_id,
+        epoch: header.producer_epoch,
+        first_sequence: header.base_sequence,
+    });
+    Ok(BatchMeta {
+        size_bytes: u32::try_from(header.size()).unwrap_or(u32::MAX),
+        records: header.record_count,
+        max_timestamp: header.max_timestamp,
+        producer,
+    })
+}
+
+/// Waits a moment for memory; sends the request back when there is none.
+async fn admit(life: &Life, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+    let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+    let memory = life.writer.memory().clone();
+    match timeout(ADMISSION_WAIT, memory.acquire_many_owned(permits)).await {
+        Ok(Ok(permit)) => Ok(permit),
+        _ => Err(Error::new(
+            ErrorCode::ResourceExhausted,
+            "the agent's produce memory is full; slow down",
+        )
+        .with_retry_after_ms(RETRY_AFTER_MS)),
+    }
+}
+
+impl Pending {
+    /// The answer, when every part of the request has one.
+    pub async fn finish(self, node: &Node) -> v1::ProduceResponse {
+        let mut partitions = Vec::with_capacity(self.partitions.len());
+        let mut throttle_ms = 0;
+        for (topic, partition, outcome) in self.partitions {
+            let ack = match outcome {
+                Outcome::Refused(error) => Err(error),
+                Outcome::Waits(ticket) => ticket.await.unwrap_or_else(|_| Err(super::life_over())),
+            };
+            if let Err(error) = &ack
+                && error.code() == ErrorCode::ResourceExhausted
+            {
+                throttle_ms = throttle_ms.max(error.retry_after_ms());
+            }
+            partitions.push(result(node, topic, partition, ack));
+        }
+        v1::ProduceResponse {
+            request_id: self.request_id,
+            partitions,
+            throttle_ms,
+        }
+    }
+}
+
+fn result(node: &Node, topic: String, partition: i32, ack: Ack) -> v1::PartitionProduceResult {
+    match ack {
+        Ok(appended) => v1::PartitionProduceResult {
+            topic,
+            partition,
+            error: None,
+            base_offset: appended.base_offset,
+            log_start_offset: appended.log_start,
+            leader: None,
+        },
+        Err(error) => {
+            let view = node.directory.view();
+            let me = node.life().map(|life| life.incarnation);
+            let named = view
+                .partition(&topic, partition)
+                .filter(|record| record.holder.is_some() && record.holder != me);
+            let leader = named
+                .filter(|_| error.code() == ErrorCode::NotLeader)
+                .map(|record| view.leader(record));
+            node.metrics.grpc_error("Produce", error.code());
+            v1::PartitionProduceResult {
+                topic,
+                partition,
+                error: Some(error.into()),
+                base_offset: -1,
+                log_start_offset: -1,
+                leader,
+            }
+        }
+    }
+}

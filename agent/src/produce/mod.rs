@@ -1,0 +1,141 @@
+//! The way of a record into the object store: [`handler`] validates and admits, [`buffer`] collects, [`flush`] uploads,
+//! [`commit`] commits and answers. One [`Writer`] a life.
+//!
+//! An append is answered by its ticket, once: with an offset only after the object that holds it is stored and its commit
+//! is in the metadata (INV-P1), in the order in which batches were appended (INV-P4).
+
+pub mod buffer;
+mod commit;
+mod flush;
+pub mod handler;
+
+use std::sync::Arc;
+
+use streamhouse_core::{Error, ErrorCode, Incarnation, time::Entropy};
+use streamhouse_metadata::MetadataStore;
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    time::Duration,
+};
+use tokio_util::sync::CancellationToken;
+
+pub use buffer::{Ack, Append, Appended};
+
+use crate::{
+    failpoint::FailPoints, fetch::tail::TailBudget, metrics::Metrics, partition::Held, store::ObjectStore,
+};
+
+/// How the writer collects and uploads.
+#[derive(Debug, Clone, Copy)]
+pub struct WriterSettings {
+    /// The shortest time between two flushes.
+    pub flush_interval: Duration,
+    /// An object is full at this size.
+    pub flush_bytes: usize,
+    /// Uploads at once.
+    pub upload_concurrency: usize,
+    /// Bytes admitted and not yet answered.
+    pub memory: usize,
+}
+
+/// What a writer works with.
+#[derive(Debug, Clone)]
+pub struct WriterDeps {
+    /// Whose objects it writes.
+    pub incarnation: Incarnation,
+    /// Where they are committed.
+    pub metadata: Arc<dyn MetadataStore>,
+    /// Where they are stored.
+    pub store: Arc<dyn ObjectStore>,
+    /// For jitter.
+    pub entropy: Arc<dyn Entropy>,
+    /// Partitions found fenced are let go.
+    pub held: Arc<Held>,
+    /// Where committed batches stay readable.
+    pub tails: Arc<TailBudget>,
+    /// What is measured.
+    pub metrics: Arc<Metrics>,
+    /// Where tests interfere.
+    pub failpoints: Arc<FailPoints>,
+    /// Cancelled by the lease keeper when the life is over, and by the writer when it finds the life sealed.
+    pub over: CancellationToken,
+}
+
+/// Takes validated batches to the object store and the metadata.
+#[derive(Debug)]
+pub struct Writer {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    deps: WriterDeps,
+    settings: WriterSettings,
+    buffer: buffer::Buffer,
+    memory: Arc<Semaphore>,
+    /// Appends accepted and answered so far.
+    answered: watch::Sender<u64>,
+}
+
+impl Writer {
+    /// Starts the flusher and the committer; they end when `deps.over` is cancelled and everything is answered.
+    pub fn start(deps: WriterDeps, settings: WriterSettings) -> Self {
+        let shared = Arc::new(Shared {
+            buffer: buffer::Buffer::new(settings.flush_bytes),
+            memory: Arc::new(Semaphore::new(settings.memory)),
+            answered: watch::Sender::new(0),
+            deps,
+            settings,
+        });
+        let (flushed, queue) = mpsc::unbounded_channel();
+        tokio::spawn(flush::run(shared.clone(), flushed));
+        tokio::spawn(commit::run(shared.clone(), queue));
+        Self { shared }
+    }
+
+    /// Takes an append in; its ticket answers.
+    pub fn append(&self, append: Append) {
+        self.shared.buffer.append(append);
+    }
+
+    /// The memory for appends: a permit a byte.
+    pub fn memory(&self) -> &Arc<Semaphore> {
+        &self.shared.memory
+    }
+
+    /// Bytes admitted and not yet answered.
+    pub fn queued_bytes(&self) -> usize {
+        self.shared
+            .settings
+            .memory
+            .saturating_sub(self.shared.memory.available_permits())
+    }
+
+    /// Resolves when everything appended before is answered.
+    pub async fn drain(&self) {
+        let target = self.shared.buffer.accepted();
+        let mut answered = self.shared.answered.subscribe();
+        let _ = answered.wait_for(|answered| *answered >= target).await;
+    }
+}
+
+impl Shared {
+    /// Ends the life: whatever is appended from now on is refused.
+    fn close(&self, error: &Error) {
+        self.deps.over.cancel();
+        let refused = self.buffer.close(error);
+        self.answered(refused);
+    }
+
+    fn answered(&self, appends: u64) {
+        self.answered.send_modify(|answered| *answered += appends);
+    }
+}
+
+/// What producers are told when the agent lost its lease before the commit: nothing of theirs was committed.
+fn life_over() -> Error {
+    Error::new(
+        ErrorCode::NotLeader,
+        "this agent lost its lease before the commit; refresh the metadata and try again",
+    )
+}

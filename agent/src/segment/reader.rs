@@ -1,0 +1,146 @@
+//! Reads segments through the block cache: the index by one suffix read, then the blocks that are asked for. Called by
+//! fetch. Every block's CRC is checked before it is given out.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::{
+    format::SegmentError,
+    index::{Block, Index, SUFFIX},
+};
+use crate::store::{StoreError, blocks::BlockCache};
+
+/// How much is read ahead of a reader that catches up.
+const READ_AHEAD: u64 = 4 << 20;
+/// Readers that ask for less are not catching up.
+const CATCHING_UP: usize = 256 * 1024;
+
+/// Why a segment could not be read.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ReadError {
+    /// The store failed; [`StoreError::is_retryable`] says whether to ask again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The segment is damaged.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+}
+
+/// The index of the segment `key`, which has `size` bytes.
+pub async fn index(blocks: &BlockCache, key: &str, size: u64) -> Result<Index, ReadError> {
+    match parse_index(blocks, key, size, SUFFIX).await {
+        Err(ReadError::Segment(SegmentError::SuffixTooShort { needed })) => {
+            parse_index(blocks, key, size, needed).await
+        }
+        index => index,
+    }
+}
+
+async fn parse_index(blocks: &BlockCache, key: &str, size: u64, suffix: u64) -> Result<Index, ReadError> {
+    let range = size.saturating_sub(suffix)..size;
+    checked(blocks, key, size, &range, |bytes| Index::parse(bytes, size)).await
+}
+
+/// Reads `range` and looks at it with `check`. Bytes that were damaged on their way into the cache are read once more;
+/// damage in the store remains.
+async fn checked<T>(
+    blocks: &BlockCache,
+    key: &str,
+    size: u64,
+    range: &Range<u64>,
+    check: impl Fn(&Bytes) -> Result<T, SegmentError>,
+) -> Result<T, ReadError> {
+    match check(&blocks.read(key, Some(size), range.clone()).await?) {
+        Err(error @ SegmentError::SuffixTooShort { .. }) => Err(error.into()),
+        Err(error) => {
+            tracing::warn!(key, ?range, %error, "damaged bytes, reading them once more");
+            blocks.forget(key, range.clone());
+            Ok(check(&blocks.read(key, Some(size), range.clone()).await?)?)
+        }
+        sound => Ok(sound?),
+    }
+}
+
+/// Whole batches of the segment, the first of which may end before `offset`; about `room` bytes from the batch with
+/// `offset` on, at least one whole batch. Empty when `offset` lies outside the segment.
+pub async fn read(
+    blocks: &BlockCache,
+    key: &str,
+    size: u64,
+    offset: i64,
+    room: usize,
+) -> Result<Bytes, ReadError> {
+    let index = index(blocks, key, size).await?;
+    let Some(first) = index.locate(offset) else {
+        return Ok(Bytes::new());
+    };
+    let wanted = blocks_from(&index, first, room);
+    let (Some(start), Some(end)) = (wanted.first().map(Block::range), wanted.last().map(Block::range)) else {
+        return Ok(Bytes::new());
+    };
+    let range = start.start..end.end;
+    let bytes = checked(blocks, key, size, &range, |bytes| {
+        wanted
+            .iter()
+            .try_for_each(|block| block.check(within(bytes, &range, &block.range())?))?;
+        Ok(bytes.clone())
+    })
+    .await?;
+    if room >= CATCHING_UP {
+        let data_end = index.footer().index_position;
+        blocks.prefetch(
+            key,
+            Some(size),
+            range.end..range.end.saturating_add(READ_AHEAD).min(data_end),
+        );
+    }
+    Ok(bytes)
+}
+
+/// An offset from which to look for the first record at or after `timestamp`: no such record lies before it. The end of
+/// the segment when there is none.
+pub async fn seek_timestamp(
+    blocks: &BlockCache,
+    key: &str,
+    size: u64,
+    timestamp: i64,
+) -> Result<i64, ReadError> {
+    let index = index(blocks, key, size).await?;
+    let block = index
+        .locate_timestamp(timestamp)
+        .and_then(|number| index.block(number));
+    Ok(block.map_or(index.footer().end_offset, |block| block.base_offset))
+}
+
+/// The blocks from `first` on that hold `room` bytes after the first, which may hold little of what is wanted.
+fn blocks_from(index: &Index, first: usize, room: usize) -> Vec<Block> {
+    let mut wanted = Vec::new();
+    let mut more = room as u64;
+    while let Some(block) = index.block(first + wanted.len()) {
+        let length = u64::from(block.length);
+        // Not for the sake of a block that is larger than what was asked for.
+        if !wanted.is_empty() && (more == 0 || (length > more && length > super::BLOCK as u64 * 2)) {
+            break;
+        }
+        more = if wanted.is_empty() {
+            more
+        } else {
+            more.saturating_sub(length)
+        };
+        wanted.push(block);
+    }
+    wanted
+}
+
+fn within<'a>(bytes: &'a Bytes, whole: &Range<u64>, part: &Range<u64>) -> Result<&'a [u8], SegmentError> {
+    let cut = |position: u64| {
+        position
+            .checked_sub(whole.start)
+            .and_then(|position| usize::try_from(position).ok())
+    };
+    let range = cut(part.start).zip(cut(part.end));
+    range
+        .and_then(|(start, end)| bytes.get(start..end))
+        .ok_or(SegmentError::Truncated("a block is missing"))
+}

@@ -1,0 +1,381 @@
+//! Segments round trip, find every offset and timestamp, and notice every damaged byte.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prometheus::{IntCounter, IntGauge};
+use proptest::prelude::*;
+use streamhouse_core::{
+    PartitionUid,
+    batch::{BatchBuilder, BatchHeader, Batches, Compression, stamp},
+    time::system_entropy,
+};
+use uuid::Uuid;
+
+use super::{format::parse_header, index::SUFFIX, *};
+use crate::store::{
+    GetRange, ObjectStore, Operation, StoreErrorKind,
+    blocks::{BlockCache, BlockMetrics},
+    fault::{FaultStore, Toxic, ToxicKind},
+    local::LocalStore,
+};
+
+fn identity(base_offset: i64) -> Identity {
+    Identity {
+        cluster_id: "cluster-ä".to_owned(),
+        topic_id: Uuid::from_u128(7),
+        partition: 3,
+        partition_uid: PartitionUid(42),
+        epoch: 5,
+        base_offset,
+    }
+}
+
+/// A stamped batch: `timestamps` are those of its records.
+fn batch(base_offset: i64, timestamps: &[i64], value: usize) -> Vec<u8> {
+    let mut builder = BatchBuilder::new(Compression::None);
+    let value = vec![7; value];
+    for &timestamp in timestamps {
+        builder
+            .append::<&[u8], &[u8]>(timestamp, None, Some(&value), &[])
+            .unwrap();
+    }
+    let mut bytes = builder.finish().unwrap().to_vec();
+    stamp(&mut bytes, base_offset, 5);
+    bytes
+}
+
+/// What a segment is made of, batch by batch: record timestamps and size of the values.
+type Shape = Vec<(Vec<i64>, usize)>;
+
+fn build(base_offset: i64, shape: &Shape) -> (Bytes, SegmentSummary, Vec<(BatchHeader, Vec<u8>)>) {
+    let mut writer = SegmentWriter::new(&identity(base_offset));
+    let mut batches = Vec::new();
+    for (timestamps, value) in shape {
+        let bytes = batch(writer.next_offset(), timestamps, *value);
+        let header = BatchHeader::parse(&bytes).unwrap();
+        writer.append(&header, &bytes).unwrap();
+        batches.push((header, bytes));
+    }
+    let (bytes, summary) = writer.finish().unwrap();
+    (bytes, summary, batches)
+}
+
+fn many_blocks() -> Shape {
+    (0..300)
+        .map(|n| {
+            (
+                vec![1000 + n * 10, 1000 + n * 10 + 5],
+                500 + (n as usize % 7) * 400,
+            )
+        })
+        .collect()
+}
+
+fn shapes() -> impl Strategy<Value = Shape> {
+    let timestamps = prop::collection::vec(-1000_i64..100_000, 1..5);
+    let batch = (timestamps, prop_oneof![0_usize..200, 10_000_usize..90_000]);
+    prop::collection::vec(batch, 1..20)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn what_was_written_is_found_by_offset_and_timestamp(shape in shapes(), base in 0_i64..1 << 40) {
+        let (bytes, summary, batches) = build(base, &shape);
+        prop_assert_eq!(summary.size_bytes, bytes.len() as u64);
+        prop_assert_eq!(summary.base_offset, base);
+        prop_assert_eq!(verify(&bytes, &identity(base)).unwrap(), summary);
+        let index = Index::parse(&bytes, bytes.len() as u64).unwrap();
+        for (header, raw) in &batches {
+            for offset in [header.base_offset, header.next_offset() - 1] {
+                let block = index.block(index.locate(offset).unwrap()).unwrap();
+                let range = block.range();
+                let stored = &bytes[range.start as usize..range.end as usize];
+                prop_assert!(block.check(stored).is_ok());
+                let found = Batches::new(stored).map(Result::unwrap).find(|(found, _)| found.next_offset() > offset);
+                prop_assert_eq!(found, Some((*header, raw.as_slice())));
+            }
+        }
+        prop_assert_eq!(index.locate(base - 1), None);
+        prop_assert_eq!(index.locate(summary.end_offset), None);
+        for timestamp in shape.iter().flat_map(|(timestamps, _)| timestamps.iter().flat_map(|&t| [t, t + 1])) {
+            let first = batches.iter().find(|(header, _)| header.max_timestamp >= timestamp);
+            let block = index.locate_timestamp(timestamp);
+            let holder = first.map(|(header, _)| index.locate(header.base_offset).unwrap());
+            prop_assert_eq!(block, holder);
+        }
+    }
+
+    #[test]
+    fn any_flipped_bit_is_found(shape in shapes(), at in any::<prop::sample::Index>(), bit in 0_u8..8) {
+        let (bytes, ..) = build(100, &shape);
+        let mut damaged = bytes.to_vec();
+        damaged[at.index(bytes.len())] ^= 1_u8 << bit;
+        prop_assert!(verify(&damaged.into(), &identity(100)).is_err());
+    }
+
+    #[test]
+    fn any_truncation_is_found(shape in shapes(), at in any::<prop::sample::Index>()) {
+        let (bytes, ..) = build(100, &shape);
+        let cut = bytes.slice(..at.index(bytes.len()));
+        prop_assert!(verify(&cut, &identity(100)).is_err());
+        prop_assert!(Index::parse(&bytes.slice(at.index(bytes.len()) + 1..), cut.len() as u64).is_err());
+    }
+
+    #[test]
+    fn nonsense_is_an_error_and_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), size in any::<u64>()) {
+        let bytes = Bytes::from(bytes);
+        prop_assert!(verify(&bytes, &identity(0)).is_err());
+        prop_assert!(Index::parse(&bytes, size).is_err());
+        prop_assert!(parse_header(&bytes).is_err());
+    }
+}
+
+#[test]
+fn every_flipped_byte_of_a_small_segment_is_found() {
+    let (bytes, ..) = build(9, &vec![(vec![1, 2], 10), (vec![3], 0)]);
+    for position in 0..bytes.len() {
+        let mut damaged = bytes.to_vec();
+        damaged[position] ^= 0x10;
+        assert!(verify(&damaged.into(), &identity(9)).is_err(), "byte {position}");
+    }
+}
+
+#[test]
+fn damage_is_named() {
+    let (bytes, ..) = build(0, &many_blocks());
+    let index = Index::parse(&bytes, bytes.len() as u64).unwrap();
+    let second = index.block(1).unwrap();
+    for (position, name) in [
+        (20, "header".to_owned()),
+        (
+            second.position as usize + 70,
+            format!("block at byte {}", second.position),
+        ),
+        (index.footer().index_position as usize, "index".to_owned()),
+        (bytes.len() - 30, "footer".to_owned()),
+    ] {
+        let mut damaged = bytes.to_vec();
+        damaged[position] ^= 1;
+        let error = verify(&damaged.into(), &identity(0)).unwrap_err();
+        assert!(
+            matches!(&error, SegmentError::Crc { part, .. } if *part == name),
+            "{name}: {error}"
+        );
+    }
+}
+
+#[test]
+fn another_segments_object_is_refused() {
+    let (bytes, summary, _) = build(50, &vec![(vec![1], 10)]);
+    let right = identity(50);
+    for (wrong, what) in [
+        (
+            Identity {
+                cluster_id: "other".to_owned(),
+                ..right.clone()
+            },
+            "cluster",
+        ),
+        (
+            Identity {
+                topic_id: Uuid::from_u128(8),
+                ..right.clone()
+            },
+            "topic",
+        ),
+        (
+            Identity {
+                partition: 4,
+                ..right.clone()
+            },
+            "partition",
+        ),
+        (
+            Identity {
+                partition_uid: PartitionUid(43),
+                ..right.clone()
+            },
+            "partition",
+        ),
+        (
+            Identity {
+                epoch: 4,
+                ..right.clone()
+            },
+            "epoch",
+        ),
+        (
+            Identity {
+                base_offset: 51,
+                ..right.clone()
+            },
+            "base offset",
+        ),
+    ] {
+        let error = verify(&bytes, &wrong).unwrap_err();
+        assert!(
+            matches!(&error, SegmentError::Identity(part) if part.starts_with(what)),
+            "{what}: {error}"
+        );
+    }
+    let later = Identity { epoch: 6, ..right };
+    assert_eq!(
+        verify(&bytes, &later),
+        Ok(summary),
+        "an older epoch wrote the same records"
+    );
+}
+
+#[test]
+fn a_gap_is_not_written() {
+    let mut writer = SegmentWriter::new(&identity(10));
+    let bytes = batch(11, &[1], 1);
+    let error = writer
+        .append(&BatchHeader::parse(&bytes).unwrap(), &bytes)
+        .unwrap_err();
+    assert_eq!(
+        error,
+        SegmentError::Gap {
+            expected: 10,
+            found: 11
+        }
+    );
+    assert_eq!(writer.finish().unwrap_err(), SegmentError::Empty);
+}
+
+#[test]
+fn a_suffix_that_is_too_short_says_what_it_takes() {
+    let (bytes, ..) = build(0, &many_blocks());
+    let size = bytes.len() as u64;
+    let Err(SegmentError::SuffixTooShort { needed }) = Index::parse(&bytes.slice(bytes.len() - 150..), size)
+    else {
+        panic!("150 bytes hold no index of several blocks");
+    };
+    assert!(Index::parse(&bytes.slice(bytes.len() - needed as usize..), size).is_ok());
+    assert!(needed < SUFFIX);
+}
+
+struct Stored {
+    _directory: tempfile::TempDir,
+    faults: Arc<FaultStore>,
+    blocks: BlockCache,
+    bytes: Bytes,
+    batches: Vec<(BatchHeader, Vec<u8>)>,
+}
+
+const KEY: &str = "orders/0/segment_0000000000.dat";
+
+async fn stored(damage: Option<usize>) -> Stored {
+    let directory = tempfile::tempdir().unwrap();
+    let local = LocalStore::open(directory.path()).await.unwrap();
+    let faults = Arc::new(FaultStore::new(Arc::new(local), system_entropy()));
+    let (bytes, _, batches) = build(0, &many_blocks());
+    let mut stored = bytes.to_vec();
+    if let Some(position) = damage {
+        stored[position] ^= 1;
+    }
+    faults.put_new(KEY, stored.into()).await.unwrap();
+    let metrics = BlockMetrics {
+        hits: IntCounter::new("hits", "hits").unwrap(),
+        misses: IntCounter::new("misses", "misses").unwrap(),
+        held_bytes: IntGauge::new("held", "held").unwrap(),
+    };
+    let blocks = BlockCache::new(faults.clone(), 64 << 20, 100_000, metrics);
+    Stored {
+        _directory: directory,
+        faults,
+        blocks,
+        bytes,
+        batches,
+    }
+}
+
+#[tokio::test]
+async fn a_reader_goes_through_the_whole_segment() {
+    let stored = stored(None).await;
+    let size = stored.bytes.len() as u64;
+    for room in [1, 3000, 200_000, 10 << 20] {
+        let (mut offset, mut seen) = (0, Vec::new());
+        loop {
+            let read = reader::read(&stored.blocks, KEY, size, offset, room)
+                .await
+                .unwrap();
+            if read.is_empty() {
+                break;
+            }
+            let before = offset;
+            for batch in Batches::new(&read) {
+                let (header, bytes) = batch.unwrap();
+                if header.next_offset() > offset {
+                    seen.push((header, bytes.to_vec()));
+                    offset = header.next_offset();
+                }
+            }
+            assert!(offset > before, "a read always goes on");
+        }
+        assert_eq!(seen, stored.batches, "room {room}");
+    }
+    assert_eq!(
+        reader::seek_timestamp(&stored.blocks, KEY, size, i64::MAX)
+            .await
+            .unwrap(),
+        600
+    );
+    let near = reader::seek_timestamp(&stored.blocks, KEY, size, 3005)
+        .await
+        .unwrap();
+    let (target, _) = stored
+        .batches
+        .iter()
+        .find(|(header, _)| header.max_timestamp >= 3005)
+        .unwrap();
+    assert!(
+        near <= target.base_offset && near > 0,
+        "{near} is before {}",
+        target.base_offset
+    );
+}
+
+#[tokio::test]
+async fn damage_in_the_store_is_never_served() {
+    let stored = stored(Some(40_000)).await;
+    let size = stored.bytes.len() as u64;
+    for _ in 0..2 {
+        let error = reader::read(&stored.blocks, KEY, size, 0, 1).await.unwrap_err();
+        assert!(
+            matches!(error, reader::ReadError::Segment(SegmentError::Crc { .. })),
+            "{error}"
+        );
+    }
+    let whole = reader::read(&stored.blocks, KEY, size, 599, 1).await.unwrap();
+    assert!(!whole.is_empty(), "the other blocks are still served");
+}
+
+#[tokio::test]
+async fn damage_on_the_way_is_read_again() {
+    let stored = stored(None).await;
+    let size = stored.bytes.len() as u64;
+    let flip = stored
+        .faults
+        .add(Toxic::new(ToxicKind::FlipBit).on(&[Operation::Get]).times(1));
+    let read = reader::read(&stored.blocks, KEY, size, 0, 1).await.unwrap();
+    assert!(read.starts_with(&stored.batches[0].1));
+    assert_eq!(stored.faults.hits(flip), 1);
+}
+
+#[tokio::test]
+async fn a_segment_that_is_gone_is_an_error_of_the_store() {
+    let stored = stored(None).await;
+    stored.faults.delete(&[KEY.to_owned()]).await.unwrap();
+    let error = reader::read(&stored.blocks, KEY, stored.bytes.len() as u64, 0, 1)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, reader::ReadError::Store(error) if error.kind() == StoreErrorKind::NotFound),
+        "{error}"
+    );
+    assert!(stored.faults.get(KEY, GetRange::Full).await.is_err());
+}

@@ -1,0 +1,139 @@
+//! Builds a segment in memory, batch by batch.
+
+use bytes::Bytes;
+use streamhouse_core::batch::BatchHeader;
+
+use super::{
+    BLOCK,
+    format::{FOOTER, Footer, Identity, SegmentError, SegmentSummary, crc32c, write_header},
+    index::{Block, ENTRY},
+};
+
+/// By how much the buffer grows: doubling would hold twice the segment for a moment.
+const GROWTH: usize = 8 << 20;
+
+/// A segment that is being built; takes about as much memory as the segment.
+#[derive(Debug)]
+pub struct SegmentWriter {
+    identity: Identity,
+    out: Vec<u8>,
+    data_position: usize,
+    blocks: Vec<Block>,
+    block_start: usize,
+    block_offset: i64,
+    next_offset: i64,
+    max_timestamp: i64,
+    batches: u32,
+    records: u64,
+}
+
+impl SegmentWriter {
+    /// A segment of these batches.
+    pub fn new(identity: &Identity) -> Self {
+        Self {
+            identity: identity.clone(),
+            out: Vec::new(),
+            data_position: 0,
+            blocks: Vec::new(),
+            block_start: 0,
+            block_offset: identity.base_offset,
+            next_offset: identity.base_offset,
+            max_timestamp: i64::MIN,
+            batches: 0,
+            records: 0,
+        }
+    }
+
+    /// Adds a stamped batch, which must begin where the one before ended.
+    pub fn append(&mut self, header: &BatchHeader, batch: &[u8]) -> Result<(), SegmentError> {
+        if header.base_offset != self.next_offset || header.next_offset() <= header.base_offset {
+            return Err(SegmentError::Gap {
+                expected: self.next_offset,
+                found: header.base_offset,
+            });
+        }
+        if self.out.is_empty() {
+            write_header(&self.identity, &mut self.out)?;
+            self.data_position = self.out.len();
+            self.block_start = self.out.len();
+        }
+        if self.out.len() - self.block_start >= BLOCK {
+            self.close_block()?;
+        }
+        if self.out.capacity() - self.out.len() < batch.len() {
+            self.out.reserve_exact(batch.len().max(GROWTH));
+        }
+        self.out.extend_from_slice(batch);
+        self.batches = self.batches.checked_add(1).ok_or_else(too_large)?;
+        self.records += u64::try_from(header.next_offset() - header.base_offset).unwrap_or_default();
+        self.next_offset = header.next_offset();
+        self.max_timestamp = self.max_timestamp.max(header.max_timestamp);
+        Ok(())
+    }
+
+    fn close_block(&mut self) -> Result<(), SegmentError> {
+        let bytes = &self.out[self.block_start..];
+        self.blocks.push(Block {
+            base_offset: self.block_offset,
+            position: self.block_start as u64,
+            max_timestamp: self.max_timestamp,
+            length: u32::try_from(bytes.len()).map_err(|_| too_large())?,
+            crc: crc32c(bytes),
+        });
+        self.block_start = self.out.len();
+        self.block_offset = self.next_offset;
+        Ok(())
+    }
+
+    /// The offset that the next batch begins with.
+    pub fn next_offset(&self) -> i64 {
+        self.next_offset
+    }
+
+    /// The bytes so far.
+    pub fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Whether nothing was appended yet.
+    pub fn is_empty(&self) -> bool {
+        self.batches == 0
+    }
+
+    /// The whole object.
+    pub fn finish(mut self) -> Result<(Bytes, SegmentSummary), SegmentError> {
+        if self.is_empty() {
+            return Err(SegmentError::Empty);
+        }
+        self.close_block()?;
+        let index_position = self.out.len();
+        self.out.reserve_exact(self.blocks.len() * ENTRY + FOOTER);
+        for block in &self.blocks {
+            block.write(&mut self.out);
+        }
+        let footer = Footer {
+            data_position: self.data_position as u64,
+            index_position: index_position as u64,
+            blocks: u32::try_from(self.blocks.len()).map_err(|_| too_large())?,
+            batches: self.batches,
+            records: self.records,
+            base_offset: self.identity.base_offset,
+            end_offset: self.next_offset,
+            max_timestamp: self.max_timestamp,
+            header_crc: crc32c(&self.out[..self.data_position]),
+            index_crc: crc32c(&self.out[index_position..]),
+        };
+        footer.write(&mut self.out);
+        let summary = SegmentSummary {
+            base_offset: footer.base_offset,
+            end_offset: footer.end_offset,
+            max_timestamp: footer.max_timestamp,
+            size_bytes: self.out.len() as u64,
+        };
+        Ok((self.out.into(), summary))
+    }
+}
+
+fn too_large() -> SegmentError {
+    SegmentError::Inconsistent("the segment grew too large".to_owned())
+}

@@ -1,0 +1,122 @@
+//! The admin service: topics and the cluster. Only translation; the work is done in [`topics`].
+
+use std::sync::Arc;
+
+use streamhouse_core::protocol::v1::{self, admin_service_server::AdminService};
+use tonic::{Request, Response, Status};
+
+use super::data::agents;
+use crate::{node::Node, topics};
+
+/// What every admin call answers with.
+type Answer<T> = Result<Response<T>, Status>;
+
+/// Serves operators and tools.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    node: Arc<Node>,
+}
+
+impl Admin {
+    /// Serves from this agent.
+    pub fn new(node: Arc<Node>) -> Self {
+        Self { node }
+    }
+}
+
+#[tonic::async_trait]
+impl AdminService for Admin {
+    async fn create_topic(&self, request: Request<v1::CreateTopicRequest>) -> Answer<v1::TopicDescription> {
+        Ok(Response::new(
+            topics::create(&self.node, request.into_inner()).await?,
+        ))
+    }
+
+    async fn list_topics(&self, request: Request<v1::ListTopicsRequest>) -> Answer<v1::ListTopicsResponse> {
+        Ok(Response::new(
+            topics::list(&self.node, request.into_inner().include_internal).await?,
+        ))
+    }
+
+    async fn describe_topic(
+        &self,
+        request: Request<v1::DescribeTopicRequest>,
+    ) -> Answer<v1::TopicDescription> {
+        Ok(Response::new(
+            topics::describe(&self.node, &request.into_inner().name).await?,
+        ))
+    }
+
+    async fn alter_topic(&self, request: Request<v1::AlterTopicRequest>) -> Answer<v1::TopicDescription> {
+        Ok(Response::new(
+            topics::alter(&self.node, request.into_inner()).await?,
+        ))
+    }
+
+    async fn delete_topic(
+        &self,
+        request: Request<v1::DeleteTopicRequest>,
+    ) -> Answer<v1::DeleteTopicResponse> {
+        topics::delete(&self.node, &request.into_inner().name).await?;
+        Ok(Response::new(v1::DeleteTopicResponse {}))
+    }
+
+    async fn delete_records(
+        &self,
+        request: Request<v1::DeleteRecordsRequest>,
+    ) -> Answer<v1::DeleteRecordsResponse> {
+        let log_start_offset = topics::delete_records(&self.node, request.into_inner()).await?;
+        Ok(Response::new(v1::DeleteRecordsResponse { log_start_offset }))
+    }
+
+    async fn describe_cluster(
+        &self,
+        _: Request<v1::DescribeClusterRequest>,
+    ) -> Answer<v1::DescribeClusterResponse> {
+        let view = topics::reached(&self.node).await?;
+        let counted = view.topics().filter(|topic| !topic.record.internal);
+        let (topics, partitions) = counted.fold((0, 0), |(topics, partitions), topic| {
+            (
+                topics + 1,
+                partitions + u32::try_from(topic.record.partitions.len()).unwrap_or(u32::MAX),
+            )
+        });
+        Ok(Response::new(v1::DescribeClusterResponse {
+            cluster_id: view.cluster_id.clone(),
+            agents: agents(&view),
+            topics,
+            partitions,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            metadata_store: place_of(self.node.settings.metadata_url.expose()),
+            object_store: self.node.store.describe(),
+        }))
+    }
+}
+
+/// Kind and place of a store, without what may be secret: user, password and options.
+fn place_of(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    match url.split_once("://") {
+        Some((kind, rest)) => {
+            let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+            format!("{kind}://{place}")
+        }
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_of_a_store_holds_no_secret() {
+        let url = "postgres://streamhouse:hush@db:5432/streamhouse_metadata?sslmode=require&password=hush";
+        assert_eq!(place_of(url), "postgres://db:5432/streamhouse_metadata");
+        assert_eq!(place_of("postgres://u:a@b@db/x"), "postgres://db/x");
+        assert_eq!(
+            place_of("sqlite:/var/lib/metadata.db"),
+            "sqlite:/var/lib/metadata.db"
+        );
+    }
+}

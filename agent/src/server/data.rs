@@ -1,0 +1,277 @@
+//! The data service: produce streams, fetches, metadata, producer ids, offsets. Only translation; the work is done in
+//! `produce`, `fetch` and the directory.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures::{FutureExt, Stream, StreamExt, stream::FuturesOrdered};
+use streamhouse_core::{
+    Error, ErrorCode,
+    protocol::v1::{self, data_service_server::DataService, partition_offset_query::Position},
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{directory::View, fetch, node::Node, produce::handler};
+
+/// Requests of one produce stream that may wait for their answer.
+const STREAM_IN_FLIGHT: usize = 64;
+
+/// Serves producers and consumers.
+#[derive(Debug, Clone)]
+pub struct Data {
+    node: Arc<Node>,
+}
+
+impl Data {
+    /// Serves from this agent.
+    pub fn new(node: Arc<Node>) -> Self {
+        Self { node }
+    }
+}
+
+#[tonic::async_trait]
+impl DataService for Data {
+    type ProduceStream = Pin<Box<dyn Stream<Item = Result<v1::ProduceResponse, Status>> + Send>>;
+
+    async fn produce(
+        &self,
+        request: Request<Streaming<v1::ProduceRequest>>,
+    ) -> Result<Response<Self::ProduceStream>, Status> {
+        let (answers, receiver) = mpsc::channel(STREAM_IN_FLIGHT);
+        tokio::spawn(serve_stream(self.node.clone(), request.into_inner(), answers));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
+        let _timer = self.node.metrics.request("Fetch");
+        let (answer, memory) = fetch::fetch(&self.node, request.into_inner()).await?;
+        let mut response = Response::new(answer);
+        if let Some(memory) = memory {
+            response.extensions_mut().insert(memory);
+        }
+        Ok(response)
+    }
+
+    async fn metadata(
+        &self,
+        request: Request<v1::MetadataRequest>,
+    ) -> Result<Response<v1::MetadataResponse>, Status> {
+        let _timer = self.node.metrics.request("Metadata");
+        let wanted = request.into_inner().topics;
+        let mut view = self.node.directory.view();
+        if view.version == 0 || wanted.iter().any(|name| view.topic(name).is_none()) {
+            view = self.node.directory.refresh().await;
+        }
+        if view.version == 0 {
+            let error = Error::new(
+                ErrorCode::MetadataUnavailable,
+                "this agent has not reached the metadata store yet",
+            );
+            return Err(error.with_retry_after_ms(500).into());
+        }
+        Ok(Response::new(describe(&view, &wanted)))
+    }
+
+    async fn init_producer_id(
+        &self,
+        _: Request<v1::InitProducerIdRequest>,
+    ) -> Result<Response<v1::InitProducerIdResponse>, Status> {
+        let _timer = self.node.metrics.request("InitProducerId");
+        let producer_id = self
+            .node
+            .metadata
+            .allocate_producer_id()
+            .await
+            .map_err(Error::from)?;
+        Ok(Response::new(v1::InitProducerIdResponse {
+            producer_id,
+            producer_epoch: 0,
+        }))
+    }
+
+    async fn list_offsets(
+        &self,
+        request: Request<v1::ListOffsetsRequest>,
+    ) -> Result<Response<v1::ListOffsetsResponse>, Status> {
+        let _timer = self.node.metrics.request("ListOffsets");
+        let mut partitions = Vec::new();
+        for query in request.into_inner().partitions {
+            partitions.push(self.offset(query).await);
+        }
+        Ok(Response::new(v1::ListOffsetsResponse { partitions }))
+    }
+}
+
+impl Data {
+    async fn offset(&self, query: v1::PartitionOffsetQuery) -> v1::PartitionOffset {
+        let mut answer = v1::PartitionOffset {
+            topic: query.topic,
+            partition: query.partition,
+            error: None,
+            offset: -1,
+            timestamp_ms: -1,
+        };
+        match self
+            .find_offset(&answer.topic, query.partition, query.position)
+            .await
+        {
+            Ok((offset, timestamp_ms)) => (answer.offset, answer.timestamp_ms) = (offset, timestamp_ms),
+            Err(error) => answer.error = Some(error.into()),
+        }
+        answer
+    }
+
+    async fn find_offset(
+        &self,
+        topic: &str,
+        index: i32,
+        position: Option<Position>,
+    ) -> Result<(i64, i64), Error> {
+        let mut view = self.node.directory.view();
+        if view.partition(topic, index).is_none() {
+            view = self.node.directory.refresh().await;
+        }
+        let uid = view
+            .partition(topic, index)
+            .map(|record| record.uid)
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorCode::UnknownTopicOrPartition,
+                    format!("there is no partition {topic}-{index}"),
+                )
+            })?;
+        if let Some(Position::TimestampMs(timestamp)) = position {
+            return fetch::cold::find_timestamp(&self.node, uid, timestamp).await;
+        }
+        // The metadata store is asked, not our memory: an offset given out must never be ahead of another agent's answer.
+        let bounds = self.node.metadata.bounds(&[uid]).await.map_err(Error::from)?;
+        let (_, bounds) = bounds.first().ok_or_else(|| {
+            Error::new(
+                ErrorCode::UnknownTopicOrPartition,
+                format!("partition {topic}-{index} is gone"),
+            )
+        })?;
+        match position {
+            Some(Position::Earliest(_)) => Ok((bounds.log_start, -1)),
+            Some(Position::Latest(_)) => Ok((bounds.high_watermark, -1)),
+            _ => Err(Error::new(
+                ErrorCode::InvalidRequest,
+                "ask for earliest, latest or a timestamp",
+            )),
+        }
+    }
+}
+
+/// Serves one produce stream: requests are taken in the order sent, several wait at once, answers leave in that order.
+async fn serve_stream(
+    node: Arc<Node>,
+    mut requests: Streaming<v1::ProduceRequest>,
+    answers: mpsc::Sender<Result<v1::ProduceResponse, Status>>,
+) {
+    let mut waiting = FuturesOrdered::new();
+    let mut open = true;
+    let mut broken = None;
+    while open || !waiting.is_empty() {
+        tokio::select! {
+            biased;
+            Some(answer) = waiting.next(), if !waiting.is_empty() => {
+                if answers.send(Ok(answer)).await.is_err() {
+                    return; // nobody listens any more; what was taken in is still written
+                }
+            }
+            request = requests.next(), if open && waiting.len() < STREAM_IN_FLIGHT => match request {
+                Some(Ok(request)) => {
+                    let timer = node.metrics.request("Produce");
+                    let pending = handler::accept(&node, request).await;
+                    let node = node.clone();
+                    waiting.push_back(async move {
+                        let answer = pending.finish(&node).await;
+                        drop(timer);
+                        answer
+                    }.boxed());
+                }
+                Some(Err(status)) => {
+                    tracing::debug!(%status, "a produce stream broke");
+                    broken = Some(status);
+                    open = false;
+                }
+                None => open = false,
+            },
+        }
+    }
+    // After the answers of the requests before it, the client learns why its stream ended.
+    if let Some(status) = broken {
+        let _ = answers.send(Err(Error::from(status).into())).await;
+    }
+}
+
+fn describe(view: &View, wanted: &[String]) -> v1::MetadataResponse {
+    let mut topics: Vec<v1::TopicMetadata> = if wanted.is_empty() {
+        view.topics()
+            .filter(|topic| !topic.record.internal)
+            .map(|topic| topic_metadata(view, &topic.record.name))
+            .collect()
+    } else {
+        wanted.iter().map(|name| topic_metadata(view, name)).collect()
+    };
+    topics.sort_by(|a, b| a.name.cmp(&b.name));
+    v1::MetadataResponse {
+        cluster_id: view.cluster_id.clone(),
+        agents: agents(view),
+        topics,
+    }
+}
+
+fn topic_metadata(view: &View, name: &str) -> v1::TopicMetadata {
+    let Some(topic) = view.topic(name) else {
+        let error = Error::new(
+            ErrorCode::UnknownTopicOrPartition,
+            format!("there is no topic {name:?}"),
+        );
+        return v1::TopicMetadata {
+            name: name.to_owned(),
+            error: Some(error.into()),
+            ..v1::TopicMetadata::default()
+        };
+    };
+    let partitions = (0_i32..).zip(&topic.record.partitions);
+    let partitions = partitions.map(|(partition, record)| v1::PartitionMetadata {
+        partition,
+        leader: Some(view.leader(record)),
+    });
+    v1::TopicMetadata {
+        name: name.to_owned(),
+        topic_id: topic.record.topic_id.to_string(),
+        error: None,
+        partitions: partitions.collect(),
+    }
+}
+
+/// The live agents, by name, with how many data partitions each leads.
+pub fn agents(view: &View) -> Vec<v1::AgentDescription> {
+    let mut agents: Vec<v1::AgentDescription> = view
+        .agents()
+        .map(|agent| {
+            let records = view
+                .topics()
+                .filter(|topic| !topic.record.internal)
+                .flat_map(|topic| &topic.record.partitions);
+            let leases = records
+                .filter(|record| record.holder == Some(agent.incarnation))
+                .count();
+            v1::AgentDescription {
+                agent_id: agent.agent_id.clone(),
+                node_id: agent.node_id,
+                grpc_address: agent.grpc_address.clone(),
+                http_address: agent.http_address.clone(),
+                kafka_address: agent.kafka_address.clone(),
+                zone: agent.zone.clone(),
+                version: agent.version.clone(),
+                leases: u32::try_from(leases).unwrap_or(u32::MAX),
+            }
+        })
+        .collect();
+    agents.sort_by(|a, b| a.agent_id.cmp(&b.agent_id));
+    agents
+}

@@ -1,0 +1,186 @@
+//! Stands around every gRPC handler: a panic becomes an error to the one who asked and harms nobody else, calls are counted
+//! and timed by method, and errors by method and code. Only the data service counts its requests itself: one call of it
+//! carries many.
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use axum::{body::Body, extract::Request, middleware::Next, response::Response};
+use futures::FutureExt;
+use http_body_util::BodyExt;
+use streamhouse_core::{Error, ErrorCode};
+use tonic::Status;
+
+use crate::{fetch::Memory, metrics::Metrics};
+
+/// The methods served: labels come from this list, never from what a client sent.
+const METHODS: &[&str] = &[
+    "AlterTopic",
+    "CommitOffsets",
+    "CreateTopic",
+    "DeleteGroup",
+    "DeleteRecords",
+    "DeleteTopic",
+    "DescribeCluster",
+    "DescribeGroup",
+    "DescribeTopic",
+    "Fetch",
+    "FetchOffsets",
+    "FindCoordinator",
+    "Heartbeat",
+    "InitProducerId",
+    "JoinGroup",
+    "LeaveGroup",
+    "ListGroups",
+    "ListOffsets",
+    "ListTopics",
+    "Metadata",
+    "Produce",
+    "ResetOffsets",
+    "SyncGroup",
+];
+/// Counts its requests itself.
+const DATA_SERVICE: &str = "/streamhouse.v1.DataService/";
+/// For every other method.
+const OTHER: &str = "other";
+
+fn method(path: &str) -> &'static str {
+    let name = path
+        .strip_prefix("/streamhouse.v1.")
+        .and_then(|rest| rest.split_once('/'))
+        .map_or("", |(_, name)| name);
+    METHODS
+        .iter()
+        .find(|method| **method == name)
+        .copied()
+        .unwrap_or(OTHER)
+}
+
+/// Runs one call.
+pub(super) async fn guard(metrics: Arc<Metrics>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let method = method(path);
+    let _timer = (!path.starts_with(DATA_SERVICE)).then(|| metrics.request(method));
+    let response = AssertUnwindSafe(next.run(request))
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| {
+            tracing::error!(method, "a handler panicked; this is a bug");
+            let error = Error::new(
+                ErrorCode::Unknown,
+                "an unexpected failure; the agent's log has the cause",
+            );
+            Status::from(error).into_http()
+        });
+    let failure =
+        Status::from_header_map(response.headers()).filter(|status| status.code() != tonic::Code::Ok);
+    if let Some(status) = failure {
+        metrics.grpc_error(method, Error::from(status).code());
+    }
+    keep_memory(response)
+}
+
+/// Ties the memory of an answer to its body: it is given back when the last byte has left, or the reader has gone.
+fn keep_memory(mut response: Response) -> Response {
+    match response.extensions_mut().remove::<Memory>() {
+        None => response,
+        Some(memory) => response.map(|body| {
+            Body::new(body.map_frame(move |frame| {
+                let _held = &memory;
+                frame
+            }))
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, middleware::from_fn, routing::get};
+    use prost::Message;
+    use streamhouse_core::protocol::v1;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_memory_of_an_answer_is_held_until_its_body_is_gone() {
+        let memory = Arc::new(tokio::sync::Semaphore::new(10));
+        let permit: Memory = Arc::new(memory.clone().try_acquire_many_owned(10).unwrap());
+        let mut response = Response::new(Body::from("records"));
+        response.extensions_mut().insert(permit);
+        let response = keep_memory(response);
+        assert_eq!(memory.available_permits(), 0, "the reader has not read yet");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!((&body[..], memory.available_permits()), (&b"records"[..], 10));
+        let unread = Arc::new(memory.clone().try_acquire_many_owned(10).unwrap());
+        let mut response = Response::new(Body::from("records"));
+        response.extensions_mut().insert(unread);
+        drop(keep_memory(response));
+        assert_eq!(
+            memory.available_permits(),
+            10,
+            "a reader that goes away gives it back"
+        );
+    }
+
+    #[test]
+    fn only_our_methods_become_labels() {
+        assert_eq!(method("/streamhouse.v1.DataService/Fetch"), "Fetch");
+        assert_eq!(method("/streamhouse.v1.GroupService/JoinGroup"), "JoinGroup");
+        for foreign in [
+            "/streamhouse.v1.DataService/Nonsense",
+            "/grpc.health.v1.Health/Check",
+            "/",
+            "",
+        ] {
+            assert_eq!(method(foreign), OTHER);
+        }
+    }
+
+    #[test]
+    fn every_method_of_the_protocol_is_known() {
+        let files = prost_types::FileDescriptorSet::decode(v1::FILE_DESCRIPTOR_SET).unwrap();
+        let services = files.file.iter().flat_map(|file| &file.service);
+        let mut served: Vec<&str> = services
+            .flat_map(|service| &service.method)
+            .map(|method| method.name())
+            .collect();
+        served.sort_unstable();
+        assert_eq!(served, METHODS);
+    }
+
+    #[tokio::test]
+    async fn a_panic_becomes_an_error_and_the_next_call_is_served() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let counted = metrics.clone();
+        let routes = Router::new()
+            .route(
+                "/streamhouse.v1.AdminService/ListTopics",
+                get(async || -> &'static str { panic!("a bug") }),
+            )
+            .route("/fine", get(async || "fine"))
+            .layer(from_fn(move |request, next| {
+                guard(counted.clone(), request, next)
+            }));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = tokio::spawn(axum::serve(listener, routes).into_future());
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let calls = "GET /streamhouse.v1.AdminService/ListTopics HTTP/1.1\r\nhost: x\r\n\r\n\
+            GET /fine HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        stream.write_all(calls.as_bytes()).await.unwrap();
+        let mut answers = String::new();
+        stream.read_to_string(&mut answers).await.unwrap();
+        assert!(
+            answers.contains("grpc-status: 13") && answers.contains("streamhouse-error-code: UNKNOWN"),
+            "{answers}"
+        );
+        assert!(answers.ends_with("fine"), "{answers}");
+        let text = metrics.render().unwrap();
+        let counted = "streamhouse_agent_grpc_errors_total{code=\"UNKNOWN\",method=\"ListTopics\"} 1";
+        assert!(text.contains(counted), "{text}");
+        serving.abort();
+    }
+}

@@ -1,0 +1,140 @@
+//! The agent's ports: gRPC for clients, HTTP for probes and Prometheus. Bound first, so that a port that is taken ends the
+//! start; served until told to stop.
+
+pub mod admin;
+pub mod connections;
+pub mod data;
+mod guard;
+pub mod http;
+
+use std::{future::Future, io, net::SocketAddr, sync::Arc};
+
+use axum::middleware::from_fn;
+use streamhouse_core::protocol::v1::{
+    FILE_DESCRIPTOR_SET, admin_service_server::AdminServiceServer, data_service_server::DataServiceServer,
+    group_service_server::GroupServiceServer,
+};
+use tokio::{net::TcpListener, sync::watch, time::Duration};
+use tonic::{service::Routes, transport::Server};
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use self::{admin::Admin, data::Data};
+use crate::{groups::GroupsService, node::Node};
+
+/// What a client may send before it is told that there is room: one stream, and a whole connection.
+const STREAM_WINDOW: u32 = 8 << 20;
+const CONNECTION_WINDOW: u32 = 32 << 20;
+/// Calls of one connection at once; more wait.
+const CALLS_PER_CONNECTION: usize = 1024;
+/// A connection whose peer says nothing is asked after this time, and closed when it does not answer within the other.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
+/// Headers of one call, in bytes.
+const MAX_HEADERS: u32 = 16 << 10;
+
+/// Both ports, bound.
+#[derive(Debug)]
+pub struct Ports {
+    grpc: TcpListener,
+    http: TcpListener,
+}
+
+impl Ports {
+    /// Binds both.
+    pub async fn bind(grpc: &str, http: &str) -> io::Result<Self> {
+        Ok(Self {
+            grpc: listen("gRPC", grpc).await?,
+            http: listen("HTTP", http).await?,
+        })
+    }
+
+    /// The addresses really bound, gRPC first.
+    pub fn addresses(&self) -> io::Result<(SocketAddr, SocketAddr)> {
+        Ok((self.grpc.local_addr()?, self.http.local_addr()?))
+    }
+
+    /// Serves both until `stop` resolves and the calls under way have ended.
+    pub async fn serve(
+        self,
+        node: Arc<Node>,
+        groups: GroupsService,
+        stop: impl Future<Output = ()> + Clone + Send + 'static,
+    ) -> anyhow::Result<()> {
+        let (reporter, health) = tonic_health::server::health_reporter();
+        let follow = report_health(reporter, node.health.subscribe());
+        let http = http::serve(self.http, node.clone(), stop.clone());
+        let routes = routes(&node, groups)?.add_service(health);
+        let metrics = node.metrics.clone();
+        let guarded = routes.into_axum_router().layer(from_fn(move |request, next| {
+            guard::guard(metrics.clone(), request, next)
+        }));
+        let grpc = Server::builder()
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_concurrent_streams(u32::try_from(CALLS_PER_CONNECTION)?)
+            .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
+            .http2_keepalive_interval(Some(KEEPALIVE.0))
+            .http2_keepalive_timeout(Some(KEEPALIVE.1))
+            .http2_max_header_list_size(MAX_HEADERS)
+            .add_routes(Routes::from(guarded))
+            .serve_with_incoming_shutdown(
+                connections::accept(
+                    self.grpc,
+                    node.settings.max_connections,
+                    node.metrics.connections.clone(),
+                ),
+                stop,
+            );
+        tokio::select! {
+            () = follow => Ok(()),
+            served = async { tokio::try_join!(async { grpc.await.map_err(anyhow::Error::from) }, async { Ok(http.await?) }) } => {
+                served.map(|_| ())
+            }
+        }
+    }
+}
+
+async fn listen(what: &str, address: &str) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("cannot listen on {address} for {what}: {error}; choose another address"),
+        )
+    })
+}
+
+/// Every service but health.
+fn routes(node: &Arc<Node>, groups: GroupsService) -> anyhow::Result<Routes> {
+    let largest = node.settings.max_request_bytes.as_usize();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    Ok(
+        Routes::new(DataServiceServer::new(Data::new(node.clone())).max_decoding_message_size(largest))
+            .add_service(AdminServiceServer::new(Admin::new(node.clone())).max_decoding_message_size(largest))
+            .add_service(GroupServiceServer::new(groups).max_decoding_message_size(largest))
+            .add_service(reflection),
+    )
+}
+
+/// Makes gRPC health follow readiness; never returns.
+async fn report_health(reporter: HealthReporter, mut ready: watch::Receiver<bool>) {
+    loop {
+        let status = if *ready.borrow_and_update() {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
+        for service in [
+            "",
+            "streamhouse.v1.DataService",
+            "streamhouse.v1.AdminService",
+            "streamhouse.v1.GroupService",
+        ] {
+            reporter.set_service_status(service, status).await;
+        }
+        if ready.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

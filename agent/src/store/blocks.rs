@@ -1,0 +1,169 @@
+//! The block cache: what fetch reads of older data. Bounded in bytes; each block is read once however many wait for it;
+//! neighbouring misses become one ranged GET.
+//!
+//! Objects never change, so nothing is ever invalidated: blocks fall out when the space is needed. Failures are given to
+//! those who wait and are not remembered. Blocks are not checked here: their readers check the CRCs of what they use.
+
+mod flight;
+
+use std::{ops::Range, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use moka::sync::Cache;
+use prometheus::{IntCounter, IntGauge};
+
+use self::flight::Flights;
+use super::{ObjectStore, StoreError, StoreErrorKind};
+
+/// The usual size of a block.
+pub const DEFAULT_BLOCK: u64 = 1 << 20;
+/// What an entry costs besides its bytes.
+const ENTRY_OVERHEAD: usize = 128;
+
+/// A block of an object.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct BlockId {
+    key: Arc<str>,
+    index: u64,
+}
+
+/// Where the cache counts; made by whoever exports it. What is read from the store counts the store's own decorator.
+#[derive(Debug, Clone)]
+pub struct BlockMetrics {
+    /// Blocks found in memory.
+    pub hits: IntCounter,
+    /// Blocks that had to be read or waited for.
+    pub misses: IntCounter,
+    /// Bytes held, as of the last read.
+    pub held_bytes: IntGauge,
+}
+
+/// Blocks of objects, in memory; clones share them.
+#[derive(Debug, Clone)]
+pub struct BlockCache {
+    cache: Cache<BlockId, Bytes>,
+    flights: Arc<Flights>,
+    block: u64,
+    metrics: BlockMetrics,
+}
+
+impl BlockCache {
+    /// A cache of at most `capacity` bytes of `store`'s objects, in blocks of `block` bytes (at least 4 KiB). Besides, at
+    /// most 32 blocks are being read at once.
+    pub fn new(store: Arc<dyn ObjectStore>, capacity: u64, block: u64, metrics: BlockMetrics) -> Self {
+        let cache = Cache::builder()
+            .max_capacity(capacity)
+            .weigher(|id: &BlockId, bytes: &Bytes| {
+                u32::try_from(bytes.len() + id.key.len() + ENTRY_OVERHEAD).unwrap_or(u32::MAX)
+            })
+            .build();
+        let block = block.max(4096);
+        let flights = Arc::new(Flights::new(store, cache.clone(), block));
+        Self {
+            cache,
+            flights,
+            block,
+            metrics,
+        }
+    }
+
+    /// The bytes `range` of the object `key`, which has `size` bytes if the caller knows. Within one block nothing is
+    /// copied. An object that ends before the range does is [`StoreErrorKind::Corrupt`]. Dropping the future leaves the
+    /// reads it started to those who wait with it, and to the cache.
+    pub async fn read(&self, key: &str, size: Option<u64>, range: Range<u64>) -> Result<Bytes, StoreError> {
+        if range.start > range.end || size.is_some_and(|size| range.end > size) {
+            return Err(StoreError::new(
+                StoreErrorKind::InvalidRange,
+                format!("{range:?} lies outside of object {key}, which has {size:?} bytes"),
+            ));
+        }
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let key: Arc<str> = key.into();
+        let indexes = range.start / self.block..(range.end - 1) / self.block + 1;
+        let mut blocks: Vec<Option<Bytes>> = indexes.clone().map(|index| self.cached(&key, index)).collect();
+        let missing: Vec<u64> = indexes
+            .clone()
+            .zip(&blocks)
+            .filter(|(_, block)| block.is_none())
+            .map(|(index, _)| index)
+            .collect();
+        self.metrics.hits.inc_by((blocks.len() - missing.len()) as u64);
+        self.metrics.misses.inc_by(missing.len() as u64);
+        for landing in self.flights.land(&key, size, &missing) {
+            let (index, bytes) = landing.wait().await?;
+            blocks[(index - indexes.start) as usize] = Some(bytes);
+        }
+        self.metrics
+            .held_bytes
+            .set(i64::try_from(self.cache.weighted_size()).unwrap_or(i64::MAX));
+        self.cut(&indexes, &range, blocks).ok_or_else(|| {
+            StoreError::new(
+                StoreErrorKind::Corrupt,
+                format!("object {key} ends before byte {}", range.end),
+            )
+        })
+    }
+
+    /// Begins to read what will be asked for soon, unless enough is being read already. Needs a runtime.
+    pub fn prefetch(&self, key: &str, size: Option<u64>, range: Range<u64>) {
+        let size_or_more = size.unwrap_or(u64::MAX);
+        let range = range.start.min(size_or_more)..range.end.min(size_or_more);
+        if range.is_empty() || self.flights.busy() {
+            return;
+        }
+        let key: Arc<str> = key.into();
+        let indexes = range.start / self.block..(range.end - 1) / self.block + 1;
+        let missing: Vec<u64> = indexes
+            .take(flight::MOST_IN_FLIGHT)
+            .filter(|&index| {
+                !self.cache.contains_key(&BlockId {
+                    key: key.clone(),
+                    index,
+                })
+            })
+            .collect();
+        drop(self.flights.land(&key, size, &missing));
+    }
+
+    /// Drops the blocks that hold `range`, because their bytes turned out to be damaged: the next read asks the store
+    /// again.
+    pub fn forget(&self, key: &str, range: Range<u64>) {
+        let key: Arc<str> = key.into();
+        for index in range.start / self.block..range.end.div_ceil(self.block) {
+            self.cache.invalidate(&BlockId {
+                key: key.clone(),
+                index,
+            });
+        }
+    }
+
+    fn cached(&self, key: &Arc<str>, index: u64) -> Option<Bytes> {
+        self.cache.get(&BlockId {
+            key: key.clone(),
+            index,
+        })
+    }
+
+    /// Cuts `range` out of the blocks; `None` when one is missing or too short.
+    fn cut(&self, indexes: &Range<u64>, range: &Range<u64>, blocks: Vec<Option<Bytes>>) -> Option<Bytes> {
+        let whole = usize::try_from(range.end - range.start).ok()?;
+        let mut joined = BytesMut::new();
+        let single = blocks.len() == 1;
+        for (index, bytes) in indexes.clone().zip(blocks) {
+            let (bytes, first) = (bytes?, index * self.block);
+            let start = usize::try_from(range.start.saturating_sub(first)).ok()?;
+            let end = usize::try_from((range.end - first).min(self.block)).ok()?;
+            if end > bytes.len() {
+                return None;
+            }
+            if single {
+                return Some(bytes.slice(start..end));
+            }
+            joined.reserve(if joined.is_empty() { whole } else { 0 });
+            joined.extend_from_slice(&bytes[start..end]);
+        }
+        Some(joined.freeze())
+    }
+}

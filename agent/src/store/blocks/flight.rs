@@ -1,0 +1,217 @@
+//! The reads under way: each block at most once, neighbours together, a bounded number of blocks at a time.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use bytes::Bytes;
+use moka::sync::Cache;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, watch};
+
+use super::{
+    super::{GetRange, ObjectStore, StoreError, StoreErrorKind},
+    BlockId,
+};
+
+/// How many blocks are read at once at most; the others wait.
+pub(super) const MOST_IN_FLIGHT: usize = 32;
+/// How many neighbours one GET reads at most.
+const LONGEST_RUN: usize = 8;
+
+/// What became of the read of a block.
+type Outcome = Option<Result<Bytes, StoreError>>;
+
+/// Where a block will arrive.
+pub(super) struct Landing {
+    index: u64,
+    arrival: watch::Receiver<Outcome>,
+}
+
+impl Landing {
+    /// The block, once it is there.
+    pub(super) async fn wait(mut self) -> Result<(u64, Bytes), StoreError> {
+        match self
+            .arrival
+            .wait_for(Option::is_some)
+            .await
+            .map(|outcome| outcome.clone())
+        {
+            Ok(Some(outcome)) => outcome.map(|bytes| (self.index, bytes)),
+            // The reading task is gone: the runtime goes down.
+            _ => Err(StoreError::new(
+                StoreErrorKind::Unavailable,
+                "the read was given up, ask again",
+            )),
+        }
+    }
+}
+
+/// The reads under way.
+pub(super) struct Flights {
+    store: Arc<dyn ObjectStore>,
+    cache: Cache<BlockId, Bytes>,
+    block: u64,
+    under_way: Mutex<HashMap<BlockId, watch::Receiver<Outcome>>>,
+    room: Semaphore,
+}
+
+impl fmt::Debug for Flights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Flights({:?}, {} under way)",
+            self.store,
+            self.under_way.lock().len()
+        )
+    }
+}
+
+/// Neighbouring blocks that one GET reads.
+struct Run {
+    key: Arc<str>,
+    first: u64,
+    arrivals: Vec<watch::Sender<Outcome>>,
+}
+
+impl Flights {
+    pub(super) fn new(store: Arc<dyn ObjectStore>, cache: Cache<BlockId, Bytes>, block: u64) -> Self {
+        let (under_way, room) = (Mutex::default(), Semaphore::new(MOST_IN_FLIGHT));
+        Self {
+            store,
+            cache,
+            block,
+            under_way,
+            room,
+        }
+    }
+
+    /// Whether a read ahead should rather not begin.
+    pub(super) fn busy(&self) -> bool {
+        self.room.available_permits() < MOST_IN_FLIGHT / 2
+    }
+
+    /// Joins the reads of the blocks `indexes` (rising) of the object, and begins those that nobody reads yet.
+    pub(super) fn land(self: &Arc<Self>, key: &Arc<str>, size: Option<u64>, indexes: &[u64]) -> Vec<Landing> {
+        let mut landings = Vec::with_capacity(indexes.len());
+        let mut runs: Vec<Run> = Vec::new();
+        let mut under_way = self.under_way.lock();
+        for &index in indexes {
+            let id = BlockId {
+                key: key.clone(),
+                index,
+            };
+            // It may have arrived since the caller looked: a block enters the cache before it leaves this map.
+            let arrival = match (under_way.get(&id), self.cache.get(&id)) {
+                (Some(arrival), _) => arrival.clone(),
+                (None, Some(bytes)) => watch::channel(Some(Ok(bytes))).1,
+                (None, None) => {
+                    let (sender, arrival) = watch::channel(None);
+                    under_way.insert(id, arrival.clone());
+                    match runs.last_mut() {
+                        Some(run) if run.next() == index && run.arrivals.len() < LONGEST_RUN => {
+                            run.arrivals.push(sender);
+                        }
+                        _ => runs.push(Run {
+                            key: key.clone(),
+                            first: index,
+                            arrivals: vec![sender],
+                        }),
+                    }
+                    arrival
+                }
+            };
+            landings.push(Landing { index, arrival });
+        }
+        drop(under_way);
+        for run in runs {
+            let flights = self.clone();
+            // Not tied to the one who asked: others may wait for the same blocks.
+            drop(tokio::spawn(async move { flights.fly(run, size).await }));
+        }
+        landings
+    }
+
+    async fn fly(&self, run: Run, size: Option<u64>) {
+        let landed = Landed {
+            flights: self,
+            run: &run,
+        };
+        let outcome = self.fetch(&run, size).await;
+        for (index, arrival) in (run.first..).zip(&run.arrivals) {
+            let outcome = outcome
+                .as_ref()
+                .map_err(Clone::clone)
+                .map(|bytes| self.block_of(&run, bytes, index));
+            if let Ok(bytes) = &outcome
+                && !bytes.is_empty()
+            {
+                self.cache.insert(
+                    BlockId {
+                        key: run.key.clone(),
+                        index,
+                    },
+                    bytes.clone(),
+                );
+            }
+            arrival.send_replace(Some(outcome));
+        }
+        drop(landed);
+    }
+
+    async fn fetch(&self, run: &Run, size: Option<u64>) -> Result<Bytes, StoreError> {
+        let blocks = u32::try_from(run.arrivals.len()).unwrap_or(u32::MAX);
+        let _room = self.room.acquire_many(blocks).await;
+        let end = run.next().saturating_mul(self.block);
+        let range = run.first * self.block..end.min(size.unwrap_or(end));
+        let (expected, end) = (range.end - range.start, range.end);
+        let short = || {
+            StoreError::new(
+                StoreErrorKind::Corrupt,
+                format!("object {} ends before byte {end}", run.key),
+            )
+        };
+        let bytes = match self.store.get(&run.key, GetRange::Bounded(range)).await {
+            Err(error) if error.kind() == StoreErrorKind::InvalidRange => return Err(short()),
+            bytes => bytes?,
+        };
+        if size.is_none() || bytes.len() as u64 == expected {
+            return Ok(bytes);
+        }
+        Err(short())
+    }
+
+    fn block_of(&self, run: &Run, bytes: &Bytes, index: u64) -> Bytes {
+        if run.arrivals.len() == 1 {
+            return bytes.clone();
+        }
+        let block = usize::try_from(self.block).unwrap_or(usize::MAX);
+        let start = usize::try_from(index - run.first).unwrap_or_default() * block;
+        let end = start.saturating_add(block).min(bytes.len());
+        // A copy: a slice would keep the whole run in memory, uncounted.
+        Bytes::copy_from_slice(bytes.get(start..end).unwrap_or_default())
+    }
+}
+
+impl Run {
+    /// The index after the last block.
+    fn next(&self) -> u64 {
+        self.first + self.arrivals.len() as u64
+    }
+}
+
+/// Takes the run out of the map however its task ends.
+struct Landed<'a> {
+    flights: &'a Flights,
+    run: &'a Run,
+}
+
+impl Drop for Landed<'_> {
+    fn drop(&mut self) {
+        let mut under_way = self.flights.under_way.lock();
+        for index in self.run.first..self.run.next() {
+            under_way.remove(&BlockId {
+                key: self.run.key.clone(),
+                index,
+            });
+        }
+    }
+}

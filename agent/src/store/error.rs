@@ -1,0 +1,185 @@
+//! What can go wrong between the agent and its object store. Built by the back ends; read by everybody who decides
+//! whether to try again.
+
+use std::{borrow::Cow, fmt, time::Duration};
+
+use streamhouse_core::ErrorCode;
+
+use super::GetRange;
+
+/// The kinds of failure, alphabetical.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StoreErrorKind {
+    /// The key is taken; nothing was written.
+    AlreadyExists,
+    /// The caller's cancellation or deadline ended the attempts; the operation may have happened.
+    Cancelled,
+    /// The bytes read are not the bytes written.
+    Corrupt,
+    /// The key is not legal; nothing was sent.
+    InvalidKey,
+    /// The range lies outside the object.
+    InvalidRange,
+    /// The bucket or directory is not there.
+    MissingBucket,
+    /// There is no such object.
+    NotFound,
+    /// Anything else.
+    Other,
+    /// The store asks to slow down.
+    Throttled,
+    /// No answer in time; the operation may have happened.
+    Timeout,
+    /// The credentials are missing, wrong, expired or not sufficient.
+    Unauthorized,
+    /// The store cannot be reached or fails; the operation may have happened.
+    Unavailable,
+}
+
+impl StoreErrorKind {
+    /// The label in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AlreadyExists => "already_exists",
+            Self::Cancelled => "cancelled",
+            Self::Corrupt => "corrupt",
+            Self::InvalidKey => "invalid_key",
+            Self::InvalidRange => "invalid_range",
+            Self::MissingBucket => "missing_bucket",
+            Self::NotFound => "not_found",
+            Self::Other => "other",
+            Self::Throttled => "throttled",
+            Self::Timeout => "timeout",
+            Self::Unauthorized => "unauthorized",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    /// Whether the same call may succeed later by itself.
+    pub const fn is_retryable(self) -> bool {
+        match self {
+            Self::Throttled | Self::Timeout | Self::Unavailable => true,
+            Self::AlreadyExists
+            | Self::Cancelled
+            | Self::Corrupt
+            | Self::InvalidKey
+            | Self::InvalidRange
+            | Self::MissingBucket
+            | Self::NotFound
+            | Self::Other
+            | Self::Unauthorized => false,
+        }
+    }
+
+    /// Whether the same call may succeed once an operator repaired the bucket or the credentials. Data that is already
+    /// accepted waits for that instead of being dropped.
+    pub const fn is_repairable(self) -> bool {
+        matches!(self, Self::MissingBucket | Self::Unauthorized)
+    }
+}
+
+impl fmt::Display for StoreErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A kind, and a message for people that says what to do. It can be cloned, for all who wait for the same read.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("object store: {message}")]
+pub struct StoreError {
+    kind: StoreErrorKind,
+    message: Cow<'static, str>,
+    retry_after: Option<Duration>,
+}
+
+impl StoreError {
+    /// A new error; the message is lower-case and holds no secret.
+    pub fn new(kind: StoreErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            retry_after: None,
+        }
+    }
+
+    /// The same with the store's wish how long to wait.
+    #[must_use]
+    pub fn with_retry_after(mut self, retry_after: Option<Duration>) -> Self {
+        self.retry_after = retry_after;
+        self
+    }
+
+    pub(crate) fn not_found(key: &str) -> Self {
+        Self::new(StoreErrorKind::NotFound, format!("there is no object {key}"))
+    }
+
+    pub(crate) fn already_exists(key: &str) -> Self {
+        Self::new(
+            StoreErrorKind::AlreadyExists,
+            format!("there is an object {key} already"),
+        )
+    }
+
+    pub(crate) fn invalid_range(key: &str, range: &GetRange) -> Self {
+        Self::new(
+            StoreErrorKind::InvalidRange,
+            format!("{range:?} lies outside of object {key}"),
+        )
+    }
+
+    pub(crate) fn timeout(what: &str, key: &str, after: Duration) -> Self {
+        Self::new(
+            StoreErrorKind::Timeout,
+            format!("no answer to {what} {key} within {after:?}"),
+        )
+    }
+
+    /// What kind of failure it is.
+    pub fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+
+    /// For people.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// How long the store asks to wait, if it said so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// See [`StoreErrorKind::is_retryable`].
+    pub fn is_retryable(&self) -> bool {
+        self.kind.is_retryable()
+    }
+
+    /// What clients are told. An object that the metadata references and the store does not have, or not in that
+    /// length, is damage.
+    pub fn code(&self) -> ErrorCode {
+        match self.kind {
+            StoreErrorKind::Corrupt | StoreErrorKind::InvalidRange | StoreErrorKind::NotFound => {
+                ErrorCode::StorageCorrupt
+            }
+            StoreErrorKind::MissingBucket
+            | StoreErrorKind::Throttled
+            | StoreErrorKind::Timeout
+            | StoreErrorKind::Unauthorized
+            | StoreErrorKind::Unavailable
+            | StoreErrorKind::Cancelled => ErrorCode::StorageUnavailable,
+            StoreErrorKind::AlreadyExists | StoreErrorKind::InvalidKey | StoreErrorKind::Other => {
+                ErrorCode::Unknown
+            }
+        }
+    }
+}
+
+impl From<StoreError> for streamhouse_core::Error {
+    fn from(error: StoreError) -> Self {
+        let retry_after = error
+            .retry_after
+            .map_or(0, |wait| u32::try_from(wait.as_millis()).unwrap_or(u32::MAX));
+        Self::new(error.code(), error.to_string()).with_retry_after_ms(retry_after)
+    }
+}

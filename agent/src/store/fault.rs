@@ -1,0 +1,279 @@
+//! Faults as data: a decorator that makes any store misbehave as its [`Toxic`]s say. Used by tests and simulations;
+//! seeded through [`Entropy`], so that a run can be repeated. Without toxics it changes nothing.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use streamhouse_core::time::Entropy;
+use tokio::{
+    sync::watch,
+    time::{Duration, sleep},
+};
+
+use super::{GetRange, ObjectMeta, ObjectStore, Operation, StoreError, StoreErrorKind};
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToxicKind {
+    /// The operation is not done, and fails like this.
+    Error(StoreErrorKind),
+    /// The operation is done later.
+    Delay(Duration),
+    /// The operation is done, but its answer is lost: [`StoreErrorKind::Timeout`].
+    LoseReply,
+    /// The operation is not done before the toxic is removed.
+    Hang,
+    /// One bit of what is read is wrong.
+    FlipBit,
+}
+
+/// One fault: what goes wrong, for which operations, how often.
+#[derive(Debug, Clone)]
+pub struct Toxic {
+    /// What.
+    pub kind: ToxicKind,
+    /// Which operations; all when empty.
+    pub operations: Vec<Operation>,
+    /// Only keys (for listings: prefixes) that begin like this. A deletion is hit when one of its keys is.
+    pub prefix: String,
+    /// How often at most; without end when `None`.
+    pub times: Option<u64>,
+    /// The chance that a matching operation is hit.
+    pub probability: f64,
+}
+
+impl Toxic {
+    /// Hits every operation on every key, until it is removed.
+    pub fn new(kind: ToxicKind) -> Self {
+        Self {
+            kind,
+            operations: Vec::new(),
+            prefix: String::new(),
+            times: None,
+            probability: 1.0,
+        }
+    }
+
+    /// Only these operations.
+    #[must_use]
+    pub fn on(mut self, operations: &[Operation]) -> Self {
+        self.operations = operations.to_vec();
+        self
+    }
+
+    /// Only keys that begin like this.
+    #[must_use]
+    pub fn below(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// Only so often.
+    #[must_use]
+    pub fn times(mut self, times: u64) -> Self {
+        self.times = Some(times);
+        self
+    }
+
+    /// Only with this chance.
+    #[must_use]
+    pub fn with_probability(mut self, probability: f64) -> Self {
+        self.probability = probability;
+        self
+    }
+
+    fn matches<'a>(&self, operation: Operation, mut keys: impl Iterator<Item = &'a str>) -> bool {
+        self.times != Some(0)
+            && (self.operations.is_empty() || self.operations.contains(&operation))
+            && keys.any(|key| key.starts_with(&self.prefix))
+    }
+}
+
+/// Names an added toxic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ToxicId(u64);
+
+#[derive(Debug)]
+struct Active {
+    id: ToxicId,
+    toxic: Toxic,
+    hits: u64,
+}
+
+/// A store that misbehaves on demand.
+#[derive(Debug)]
+pub struct FaultStore {
+    inner: Arc<dyn ObjectStore>,
+    entropy: Arc<dyn Entropy>,
+    active: Mutex<Vec<Active>>,
+    next_id: Mutex<u64>,
+    changed: watch::Sender<()>,
+}
+
+/// What is left to do once the operation was done.
+#[derive(Debug, Default, Clone, Copy)]
+struct After {
+    lose_reply: bool,
+    flip_bit: bool,
+}
+
+impl FaultStore {
+    /// `inner`, without faults yet.
+    pub fn new(inner: Arc<dyn ObjectStore>, entropy: Arc<dyn Entropy>) -> Self {
+        Self {
+            inner,
+            entropy,
+            active: Mutex::default(),
+            next_id: Mutex::new(0),
+            changed: watch::Sender::new(()),
+        }
+    }
+
+    /// Adds a fault, in force from the next operation.
+    pub fn add(&self, toxic: Toxic) -> ToxicId {
+        let mut next = self.next_id.lock();
+        let id = ToxicId(*next);
+        *next += 1;
+        self.active.lock().push(Active { id, toxic, hits: 0 });
+        id
+    }
+
+    /// Removes a fault; operations that hang on it go on.
+    pub fn remove(&self, id: ToxicId) {
+        self.active.lock().retain(|active| active.id != id);
+        self.changed.send_replace(());
+    }
+
+    /// Removes all faults.
+    pub fn clear(&self) {
+        self.active.lock().clear();
+        self.changed.send_replace(());
+    }
+
+    /// How often the fault hit; 0 once it is removed.
+    pub fn hits(&self, id: ToxicId) -> u64 {
+        self.active
+            .lock()
+            .iter()
+            .find(|active| active.id == id)
+            .map_or(0, |active| active.hits)
+    }
+
+    /// The faults that hit this operation, in the order in which they were added.
+    fn hit<'a>(
+        &self,
+        operation: Operation,
+        keys: impl Iterator<Item = &'a str> + Clone,
+    ) -> Vec<(ToxicId, ToxicKind)> {
+        let mut hit = Vec::new();
+        for active in self.active.lock().iter_mut() {
+            if !active.toxic.matches(operation, keys.clone()) {
+                continue;
+            }
+            // No draw for the certain ones: adding one leaves the rest of a seeded run as it was.
+            if active.toxic.probability < 1.0 && self.entropy.fraction() >= active.toxic.probability {
+                continue;
+            }
+            active.hits += 1;
+            active.toxic.times = active.toxic.times.map(|times| times.saturating_sub(1));
+            hit.push((active.id, active.toxic.kind));
+        }
+        hit
+    }
+
+    async fn before<'a>(
+        &self,
+        operation: Operation,
+        keys: impl Iterator<Item = &'a str> + Clone,
+    ) -> Result<After, StoreError> {
+        let mut after = After::default();
+        for (id, kind) in self.hit(operation, keys) {
+            match kind {
+                ToxicKind::Error(kind) => return Err(injected(operation, kind)),
+                ToxicKind::Delay(delay) => sleep(delay).await,
+                ToxicKind::Hang => self.removed(id).await,
+                ToxicKind::LoseReply => after.lose_reply = true,
+                ToxicKind::FlipBit => after.flip_bit = true,
+            }
+        }
+        Ok(after)
+    }
+
+    async fn removed(&self, id: ToxicId) {
+        let mut changed = self.changed.subscribe();
+        while self.active.lock().iter().any(|active| active.id == id) {
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn flip_bit(&self, bytes: Bytes) -> Bytes {
+        let mut bytes = BytesMut::from(bytes.as_ref());
+        if !bytes.is_empty() {
+            let random = self.entropy.next_u64();
+            let at = (random / 8) % bytes.len() as u64;
+            bytes[at as usize] ^= 1 << (random % 8);
+        }
+        bytes.freeze()
+    }
+}
+
+fn injected(operation: Operation, kind: StoreErrorKind) -> StoreError {
+    StoreError::new(kind, format!("injected failure of {}", operation.name()))
+}
+
+fn finish<T>(operation: Operation, after: After, done: Result<T, StoreError>) -> Result<T, StoreError> {
+    if after.lose_reply {
+        Err(injected(operation, StoreErrorKind::Timeout))
+    } else {
+        done
+    }
+}
+
+#[async_trait]
+impl ObjectStore for FaultStore {
+    async fn put_new(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
+        let after = self.before(Operation::Put, [key].into_iter()).await?;
+        finish(Operation::Put, after, self.inner.put_new(key, body).await)
+    }
+
+    async fn get(&self, key: &str, range: GetRange) -> Result<Bytes, StoreError> {
+        let after = self.before(Operation::Get, [key].into_iter()).await?;
+        let read = self.inner.get(key, range).await;
+        let read = if after.flip_bit {
+            read.map(|bytes| self.flip_bit(bytes))
+        } else {
+            read
+        };
+        finish(Operation::Get, after, read)
+    }
+
+    async fn head(&self, key: &str) -> Result<ObjectMeta, StoreError> {
+        let after = self.before(Operation::Head, [key].into_iter()).await?;
+        finish(Operation::Head, after, self.inner.head(key).await)
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
+        let after = self
+            .before(Operation::Delete, keys.iter().map(String::as_str))
+            .await?;
+        finish(Operation::Delete, after, self.inner.delete(keys).await)
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<ObjectMeta>, StoreError> {
+        let then = self.before(Operation::List, [prefix].into_iter()).await?;
+        finish(Operation::List, then, self.inner.list(prefix, after, limit).await)
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}

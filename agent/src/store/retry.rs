@@ -1,0 +1,190 @@
+//! Trying again: capped exponential back-off with jitter, and the create-only put that settles its own ambiguity.
+//! Called by everybody who writes objects; the back ends themselves never retry.
+
+use std::{future::Future, sync::Arc};
+
+use bytes::Bytes;
+use streamhouse_core::time::{Entropy, system_entropy};
+use tokio::time::{Duration, Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::{GetRange, ObjectStore, StoreError, StoreErrorKind};
+
+/// How to try again, and when to give up. Without a deadline and a cancellation it tries for ever.
+#[derive(Debug, Clone)]
+pub struct Retry {
+    /// The first pause; doubles with every failure.
+    pub first_pause: Duration,
+    /// The longest pause.
+    pub longest_pause: Duration,
+    /// The longest single attempt, whatever the store itself does; grows with the size of the body.
+    pub attempt: Duration,
+    /// No attempt starts, and none goes on, after this.
+    pub deadline: Option<Instant>,
+    /// Ends the attempts.
+    pub cancel: CancellationToken,
+    /// For the jitter.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self::new(system_entropy())
+    }
+}
+
+/// The slowest upload that is not yet taken for a broken one.
+const SLOWEST_BYTES_PER_SECOND: u64 = 512 * 1024;
+
+/// `base` plus what `bytes` need on a slow line.
+pub(crate) fn time_for(base: Duration, bytes: u64) -> Duration {
+    base + Duration::from_millis(bytes.saturating_mul(1000) / SLOWEST_BYTES_PER_SECOND)
+}
+
+impl Retry {
+    /// Pauses of 50 ms to 3 s, attempts of 30 s, no deadline.
+    pub fn new(entropy: Arc<dyn Entropy>) -> Self {
+        Self {
+            first_pause: Duration::from_millis(50),
+            longest_pause: Duration::from_secs(3),
+            attempt: Duration::from_secs(30),
+            deadline: None,
+            cancel: CancellationToken::new(),
+            entropy,
+        }
+    }
+
+    /// Gives up at `deadline`.
+    #[must_use]
+    pub fn until(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Gives up when `cancel` is cancelled.
+    #[must_use]
+    pub fn cancelled_by(mut self, cancel: CancellationToken) -> Self {
+        self.cancel = cancel;
+        self
+    }
+
+    /// Runs `operation` until it succeeds, fails for good, or the time is over. `what` and `key` are for the log.
+    pub async fn run<T, F, Fut>(&self, what: &str, key: &str, mut operation: F) -> Result<T, StoreError>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T, StoreError>>,
+    {
+        let mut attempts = 0;
+        loop {
+            match self.attempt(what, key, self.attempt, operation()).await {
+                Err(error) if error.is_retryable() => self.pause(what, key, &mut attempts, error).await?,
+                done => return done,
+            }
+        }
+    }
+
+    /// One attempt, bounded by `limit`, the deadline and the cancellation.
+    async fn attempt<T>(
+        &self,
+        what: &str,
+        key: &str,
+        limit: Duration,
+        operation: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let left = self
+            .deadline
+            .map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let limit = left.map_or(limit, |left| left.min(limit));
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(cancelled(what, key)),
+            done = timeout(limit, operation) => {
+                done.unwrap_or_else(|_| Err(StoreError::timeout(what, key, limit)))
+            }
+        }
+    }
+
+    /// Waits before the next attempt; gives `error` back when there is no time for one.
+    async fn pause(
+        &self,
+        what: &str,
+        key: &str,
+        attempts: &mut u32,
+        error: StoreError,
+    ) -> Result<(), StoreError> {
+        let doubled = self
+            .first_pause
+            .saturating_mul(1_u32 << (*attempts).min(20))
+            .min(self.longest_pause);
+        // Half fixed, half random: those who failed together do not come back together.
+        let jittered = doubled.mul_f64(0.5 + self.entropy.fraction() / 2.0);
+        let pause = error
+            .retry_after()
+            .map_or(jittered, |wait| wait.min(self.longest_pause).max(jittered));
+        *attempts += 1;
+        if self
+            .deadline
+            .is_some_and(|deadline| Instant::now() + pause >= deadline)
+        {
+            return Err(error);
+        }
+        warn!(key, attempts = *attempts, ?pause, error = %error, "{what} failed, trying again");
+        tokio::select! {
+            () = self.cancel.cancelled() => Err(cancelled(what, key)),
+            () = tokio::time::sleep(pause) => Ok(()),
+        }
+    }
+}
+
+fn cancelled(what: &str, key: &str) -> StoreError {
+    StoreError::new(StoreErrorKind::Cancelled, format!("{what} {key} was cancelled"))
+}
+
+/// Creates the object and settles the outcome: `Ok` means that exactly these bytes are stored under the key and durable.
+///
+/// Retryable failures are tried again as `retry` says, and so are a missing bucket and refused credentials: the bytes
+/// wait for the repair. When an attempt may have happened without an answer and the next one finds the key taken, the
+/// object is read and compared: if it is ours, that is success. After an error the object may still come to exist.
+pub async fn put_settled(
+    store: &dyn ObjectStore,
+    key: &str,
+    body: Bytes,
+    retry: &Retry,
+) -> Result<(), StoreError> {
+    let limit = time_for(retry.attempt, body.len() as u64);
+    let (mut attempts, mut ambiguous) = (0, false);
+    loop {
+        let outcome = match retry
+            .attempt("put", key, limit, store.put_new(key, body.clone()))
+            .await
+        {
+            Err(error) if ambiguous && error.kind() == StoreErrorKind::AlreadyExists => {
+                retry
+                    .attempt("compare", key, limit, compare(store, key, &body))
+                    .await
+            }
+            outcome => outcome,
+        };
+        match outcome {
+            Err(error) if error.is_retryable() || error.kind().is_repairable() => {
+                ambiguous |= error.is_retryable();
+                retry.pause("put", key, &mut attempts, error).await?;
+            }
+            settled => return settled,
+        }
+    }
+}
+
+/// Whether the object under `key` holds `body`.
+async fn compare(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<(), StoreError> {
+    let same =
+        store.head(key).await?.size == body.len() as u64 && store.get(key, GetRange::Full).await? == *body;
+    if same {
+        return Ok(());
+    }
+    Err(StoreError::new(
+        StoreErrorKind::AlreadyExists,
+        format!("object {key} exists and holds other bytes; two writers use the same key"),
+    ))
+}

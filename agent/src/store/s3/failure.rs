@@ -1,0 +1,222 @@
+//! Translates what S3 and the SDK say into [`StoreError`]s that tell people what to do.
+
+use std::{error::Error, time::Duration};
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+
+use super::super::{StoreError, StoreErrorKind};
+
+/// One request, for its error messages.
+pub(super) struct Attempt<'a> {
+    pub(super) what: &'static str,
+    pub(super) key: &'a str,
+    pub(super) bucket: &'a str,
+}
+
+impl Attempt<'_> {
+    /// What became of a request that failed.
+    pub(super) fn failure<E>(&self, error: &SdkError<E>) -> StoreError
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let response = error.raw_response();
+        let status = response.map(|response| response.status().as_u16());
+        match error {
+            SdkError::ServiceError(service) => {
+                let retry_after = response.and_then(|response| response.headers().get("retry-after"));
+                let retry_after = retry_after
+                    .and_then(|seconds| seconds.parse().ok())
+                    .map(Duration::from_secs);
+                self.refused(service.err().code(), service.err().message(), status, retry_after)
+            }
+            SdkError::ResponseError(_) => match status {
+                // What stands before the store (a proxy) answers in other formats than XML.
+                Some(status @ 300..) => self.refused(None, None, Some(status), None),
+                _ => self.unavailable(&format!(
+                    "the answer makes no sense: {}",
+                    DisplayErrorContext(error)
+                )),
+            },
+            SdkError::TimeoutError(_) => self.error(StoreErrorKind::Timeout, "no answer in time"),
+            SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => self.not_sent(error),
+            _ => self.other(&DisplayErrorContext(error).to_string()),
+        }
+    }
+
+    /// No connection, or no credentials to sign with.
+    fn not_sent(&self, error: &(dyn Error + 'static)) -> StoreError {
+        let causes = || std::iter::successors(Some(error), |error| (*error).source());
+        let credentials = causes().find_map(|cause| cause.downcast_ref::<CredentialsError>());
+        let text = DisplayErrorContext(error).to_string();
+        match credentials {
+            Some(CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_)) => {
+                self.unavailable(&format!("the credentials service does not answer: {text}"))
+            }
+            Some(_) => self.error(
+                StoreErrorKind::Unauthorized,
+                "no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or give the agent a role",
+            ),
+            None if causes().any(<dyn Error>::is::<rustls::Error>) || text.contains("TLS handshake failed") => self
+                .unavailable(&format!("the store's certificate is not accepted: {text}; set the CA file of its issuer")),
+            None => self.unavailable(&format!("the store cannot be reached: {text}; check the endpoint")),
+        }
+    }
+
+    /// What the store answered, by its code or else its status.
+    pub(super) fn refused(
+        &self,
+        code: Option<&str>,
+        message: Option<&str>,
+        status: Option<u16>,
+        retry_after: Option<Duration>,
+    ) -> StoreError {
+        use StoreErrorKind as Kind;
+        let kind = match (code.unwrap_or_default(), status.unwrap_or_default()) {
+            ("NoSuchBucket", _) => return self.missing_bucket(),
+            ("NoSuchKey", _) => Kind::NotFound,
+            (
+                "SlowDown"
+                | "SlowDownRead"
+                | "SlowDownWrite"
+                | "Throttling"
+                | "ThrottlingException"
+                | "RequestThrottled"
+                | "RequestLimitExceeded"
+                | "TooManyRequests"
+                | "BandwidthLimitExceeded",
+                _,
+            ) => Kind::Throttled,
+            ("PreconditionFailed", _) => Kind::AlreadyExists,
+            ("InvalidRange", _) => Kind::InvalidRange,
+            // Cut off or damaged on the way, or racing with another request for the key.
+            (
+                "RequestTimeout"
+                | "IncompleteBody"
+                | "BadDigest"
+                | "ConditionalRequestConflict"
+                | "OperationAborted"
+                | "InternalError",
+                _,
+            ) => Kind::Unavailable,
+            ("RequestTimeTooSkewed", _) => {
+                return self.error(
+                    Kind::Unauthorized,
+                    "the clocks differ too much; set this computer's clock",
+                );
+            }
+            ("AuthorizationHeaderMalformed" | "PermanentRedirect", _) => {
+                return self.other(&format!(
+                    "{}; set the region of the bucket",
+                    message.unwrap_or("wrong region")
+                ));
+            }
+            ("ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" | "InvalidAccessKeyId", _)
+            | ("AccessDenied" | "SignatureDoesNotMatch" | "AllAccessDisabled" | "AccountProblem", _)
+            | (_, 401 | 403) => Kind::Unauthorized,
+            (_, 404) if self.what == "put" || self.what == "list" => return self.missing_bucket(),
+            (_, 404) => Kind::NotFound,
+            (_, 412) => Kind::AlreadyExists,
+            (_, 416) => Kind::InvalidRange,
+            (_, 429) => Kind::Throttled,
+            (_, 408 | 409 | 500..) => Kind::Unavailable,
+            _ => Kind::Other,
+        };
+        let status = status.map(|status| format!("status {status}"));
+        let said = code.or(status.as_deref()).unwrap_or("no reason given");
+        let said = message.map_or_else(|| said.to_owned(), |message| format!("{said}: {message}"));
+        let advice = match kind {
+            Kind::Unauthorized => "; check the credentials and that they may read, write, list and delete",
+            _ => "",
+        };
+        self.error(kind, &format!("{said}{advice}"))
+            .with_retry_after(retry_after)
+    }
+
+    pub(super) fn missing_bucket(&self) -> StoreError {
+        let message = format!(
+            "there is no bucket {}; create it, or correct the store's url",
+            self.bucket
+        );
+        StoreError::new(StoreErrorKind::MissingBucket, message)
+    }
+
+    pub(super) fn broken_body(&self, error: &(dyn Error + 'static)) -> StoreError {
+        self.unavailable(&format!("the answer broke off: {}", DisplayErrorContext(error)))
+    }
+
+    pub(super) fn unavailable(&self, why: &str) -> StoreError {
+        self.error(StoreErrorKind::Unavailable, why)
+    }
+
+    pub(super) fn other(&self, why: &str) -> StoreError {
+        self.error(StoreErrorKind::Other, why)
+    }
+
+    fn error(&self, kind: StoreErrorKind, why: &str) -> StoreError {
+        StoreError::new(
+            kind,
+            format!(
+                "cannot {} {} in bucket {}: {why}",
+                self.what, self.key, self.bucket
+            ),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ATTEMPT: Attempt<'static> = Attempt {
+        what: "get",
+        key: "a/b",
+        bucket: "data",
+    };
+
+    #[test]
+    fn answers_are_told_apart() {
+        use StoreErrorKind as Kind;
+        for (code, status, kind) in [
+            (Some("NoSuchBucket"), 404, Kind::MissingBucket),
+            (Some("NoSuchKey"), 404, Kind::NotFound),
+            (None, 404, Kind::NotFound),
+            (Some("PreconditionFailed"), 412, Kind::AlreadyExists),
+            (Some("ConditionalRequestConflict"), 409, Kind::Unavailable),
+            (Some("SlowDown"), 503, Kind::Throttled),
+            (Some("ServiceUnavailable"), 503, Kind::Unavailable),
+            (None, 429, Kind::Throttled),
+            (None, 502, Kind::Unavailable),
+            (Some("AccessDenied"), 403, Kind::Unauthorized),
+            (Some("SignatureDoesNotMatch"), 403, Kind::Unauthorized),
+            (Some("RequestTimeTooSkewed"), 403, Kind::Unauthorized),
+            (Some("InvalidRange"), 416, Kind::InvalidRange),
+            (Some("InvalidArgument"), 400, Kind::Other),
+            (Some("RequestTimeout"), 400, Kind::Unavailable),
+        ] {
+            assert_eq!(
+                ATTEMPT.refused(code, None, Some(status), None).kind(),
+                kind,
+                "{code:?} {status}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_put_that_finds_nothing_lacks_its_bucket() {
+        let put = Attempt {
+            what: "put",
+            ..ATTEMPT
+        };
+        assert_eq!(
+            put.refused(None, None, Some(404), None).kind(),
+            StoreErrorKind::MissingBucket
+        );
+    }
+
+    #[test]
+    fn a_wish_to_wait_is_kept() {
+        let error = ATTEMPT.refused(Some("SlowDown"), None, Some(503), Some(Duration::from_secs(2)));
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(2)));
+    }
+}

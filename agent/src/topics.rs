@@ -1,0 +1,335 @@
+//! Topics as an operator sees them: created, described, altered, deleted, cut. Called by the admin service; checks
+//! everything before the metadata store is asked, and answers when this agent's own view shows the change.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use streamhouse_core::{
+    Error, ErrorCode, PartitionUid,
+    ids::topic_name_problem,
+    protocol::v1,
+    topic_config::{self, TopicConfig},
+};
+use streamhouse_metadata::{LogBounds, NewTopic, TopicChange, TopicRecord};
+use tokio::time::{Duration, Instant};
+
+use crate::{
+    directory::{Topic, View},
+    node::Node,
+};
+
+/// The most partitions of one topic.
+pub const MAX_PARTITIONS_OF_A_TOPIC: i32 = 10_000;
+/// The most partitions of all topics together.
+pub const MAX_PARTITIONS: usize = 50_000;
+/// How long a change may take to show in this agent's view before the answer leaves anyway.
+const SHOWS_WITHIN: Duration = Duration::from_secs(5);
+
+/// Creates a topic, or with `validate_only` just says whether it could be.
+pub async fn create(node: &Node, request: v1::CreateTopicRequest) -> Result<v1::TopicDescription, Error> {
+    let v1::CreateTopicRequest {
+        name,
+        partitions,
+        config,
+        validate_only,
+    } = request;
+    if let Some(problem) = topic_name_problem(&name) {
+        return Err(Error::new(ErrorCode::InvalidTopic, problem));
+    }
+    let view = reached(node).await?;
+    let config: BTreeMap<String, String> = config.into_iter().collect();
+    TopicConfig::from_overrides(&config)?;
+    check_partitions(&view, partitions, partitions)?;
+    if validate_only {
+        if node.directory.refresh().await.topic(&name).is_some() {
+            return Err(streamhouse_metadata::Error::TopicAlreadyExists(name).into());
+        }
+        return Ok(planned(name, partitions, &config));
+    }
+    let record = node
+        .metadata
+        .create_topic(&NewTopic {
+            name,
+            partitions,
+            config,
+        })
+        .await?;
+    tracing::info!(topic = record.name, partitions, "topic created");
+    let view = shows(node, |view| {
+        let topic = view
+            .topic(&record.name)
+            .filter(|topic| topic.record.topic_id == record.topic_id);
+        topic.is_some_and(|topic| is_led(node, view, topic))
+    });
+    view.await;
+    describe_record(node, &record).await
+}
+
+/// Whether every partition has a leader, as far as there is anybody to lead, and we lead what is ours.
+fn is_led(node: &Node, view: &View, topic: &Topic) -> bool {
+    let anybody = view.agents().any(|agent| !agent.draining);
+    let life = node.life();
+    topic
+        .record
+        .partitions
+        .iter()
+        .all(|record| match (record.holder, &life) {
+            (None, _) => !anybody,
+            (Some(holder), Some(life)) if holder == life.incarnation => life.held.get(record.uid).is_some(),
+            (Some(_), _) => true,
+        })
+}
+
+/// The topics by name.
+pub async fn list(node: &Node, include_internal: bool) -> Result<v1::ListTopicsResponse, Error> {
+    let view = reached(node).await?;
+    let shown = view
+        .topics()
+        .filter(|topic| include_internal || !topic.record.internal);
+    let mut topics: Vec<v1::TopicListing> = shown.map(|topic| listing(&topic.record)).collect();
+    topics.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(v1::ListTopicsResponse { topics })
+}
+
+fn listing(record: &TopicRecord) -> v1::TopicListing {
+    v1::TopicListing {
+        name: record.name.clone(),
+        topic_id: record.topic_id.to_string(),
+        partitions: count(record),
+        internal: record.internal,
+    }
+}
+
+/// A topic with its settings, leaders and sizes.
+pub async fn describe(node: &Node, name: &str) -> Result<v1::TopicDescription, Error> {
+    let topic = find(node, name).await?;
+    describe_record(node, &topic.record).await
+}
+
+/// Grows a topic or changes its settings, or with `validate_only` just says whether that could be.
+pub async fn alter(node: &Node, request: v1::AlterTopicRequest) -> Result<v1::TopicDescription, Error> {
+    let v1::AlterTopicRequest {
+        name,
+        partitions,
+        set_config,
+        reset_config,
+        validate_only,
+    } = request;
+    let topic = find(node, &name).await?;
+    refuse_internal(&topic.record)?;
+    let (overrides, changes) = merged_config(&topic.record, set_config, reset_config)?;
+    TopicConfig::from_overrides(&overrides)?;
+    let old = count(&topic.record);
+    if partitions != 0 {
+        if partitions < old {
+            let message = format!("topic {name:?} has {old} partitions; the count can only grow");
+            return Err(Error::new(ErrorCode::InvalidPartitions, message));
+        }
+        check_partitions(&node.directory.view(), partitions, partitions - old)?;
+    }
+    if validate_only {
+        let partitions = if partitions == 0 { old } else { partitions };
+        return Ok(planned(name, partitions, &overrides));
+    }
+    let change = TopicChange {
+        partitions: (partitions > old).then_some(partitions),
+        config: changes,
+    };
+    let record = node.metadata.alter_topic(&name, &change).await?;
+    tracing::info!(topic = name, partitions = count(&record), "topic altered");
+    shows(node, |view| {
+        view.topic(&name).is_none_or(|topic| {
+            let newer = topic.record.topic_id != record.topic_id;
+            newer
+                || (topic.record.config == record.config
+                    && is_led(node, view, topic)
+                    && count(&topic.record) >= partitions)
+        })
+    })
+    .await;
+    describe_record(node, &record).await
+}
+
+/// Deletes a topic. Its name stays reserved until its objects are gone.
+pub async fn delete(node: &Node, name: &str) -> Result<(), Error> {
+    let topic = find(node, name).await?;
+    refuse_internal(&topic.record)?;
+    node.metadata.delete_topic(name).await?;
+    tracing::info!(topic = name, "topic deleted");
+    let id = topic.record.topic_id;
+    shows(node, |view| {
+        view.topic(name).is_none_or(|topic| topic.record.topic_id != id)
+    })
+    .await;
+    Ok(())
+}
+
+/// Moves a partition's log start forward to `before`, or to the high watermark with -1. Only its leader can.
+pub async fn delete_records(node: &Node, request: v1::DeleteRecordsRequest) -> Result<i64, Error> {
+    let v1::DeleteRecordsRequest {
+        topic,
+        partition: index,
+        before_offset,
+    } = request;
+    let found = find(node, &topic).await?;
+    refuse_internal(&found.record)?;
+    let uid = node
+        .directory
+        .view()
+        .partition(&topic, index)
+        .map(|record| record.uid)
+        .ok_or_else(|| {
+            Error::new(
+                ErrorCode::UnknownTopicOrPartition,
+                format!("there is no partition {topic}-{index}"),
+            )
+        })?;
+    let partition = node.life().and_then(|life| life.held.get(uid)).ok_or_else(|| {
+        Error::new(
+            ErrorCode::NotLeader,
+            format!("this agent does not lead {topic}-{index}; ask its leader"),
+        )
+    })?;
+    let end = partition.high_watermark();
+    let before = if before_offset == -1 { end } else { before_offset };
+    if !(0..=end).contains(&before) {
+        let message =
+            format!("offset {before} is not in {topic}-{index}, which ends at {end}; use -1 for all records");
+        return Err(Error::new(ErrorCode::OffsetOutOfRange, message));
+    }
+    let log_start = node.metadata.advance_log_start(partition.lease, before).await?;
+    partition.advance_log_start(log_start);
+    tracing::info!(topic, partition = index, log_start, "records deleted");
+    Ok(log_start)
+}
+
+/// The view, once there is one.
+pub async fn reached(node: &Node) -> Result<Arc<View>, Error> {
+    let mut view = node.directory.view();
+    if view.version == 0 {
+        view = node.directory.refresh().await;
+    }
+    if view.version == 0 {
+        let error = Error::new(
+            ErrorCode::MetadataUnavailable,
+            "this agent has not reached the metadata store yet",
+        );
+        return Err(error.with_retry_after_ms(500));
+    }
+    Ok(view)
+}
+
+async fn find(node: &Node, name: &str) -> Result<Arc<Topic>, Error> {
+    let mut view = reached(node).await?;
+    if view.topic(name).is_none() {
+        view = node.directory.refresh().await;
+    }
+    view.topic(name)
+        .cloned()
+        .ok_or_else(|| streamhouse_metadata::Error::UnknownTopic(name.to_owned()).into())
+}
+
+fn refuse_internal(record: &TopicRecord) -> Result<(), Error> {
+    if record.internal {
+        let message = format!(
+            "topic {:?} is the cluster's own and cannot be changed",
+            record.name
+        );
+        return Err(Error::new(ErrorCode::PolicyViolation, message));
+    }
+    Ok(())
+}
+
+fn check_partitions(view: &View, wanted: i32, added: i32) -> Result<(), Error> {
+    if !(1..=MAX_PARTITIONS_OF_A_TOPIC).contains(&wanted) {
+        let message =
+            format!("a topic has between 1 and {MAX_PARTITIONS_OF_A_TOPIC} partitions, not {wanted}");
+        return Err(Error::new(ErrorCode::InvalidPartitions, message));
+    }
+    let there: usize = view.topics().map(|topic| topic.record.partitions.len()).sum();
+    if there.saturating_add(added.unsigned_abs() as usize) > MAX_PARTITIONS {
+        let message =
+            format!("the cluster has {there} partitions and takes at most {MAX_PARTITIONS}; use fewer");
+        return Err(Error::new(ErrorCode::PolicyViolation, message));
+    }
+    Ok(())
+}
+
+/// A topic's settings after a change, and the change.
+#[allow(clippy::type_complexity)]
+fn merged_config(
+    record: &TopicRecord,
+    set: impl IntoIterator<Item = (String, String)>,
+    reset: Vec<String>,
+) -> Result<(BTreeMap<String, String>, BTreeMap<String, Option<String>>), Error> {
+    let mut overrides = record.config.clone();
+    let mut changes = BTreeMap::new();
+    for (key, value) in set {
+        overrides.insert(key.clone(), value.clone());
+        changes.insert(key, Some(value));
+    }
+    for key in reset {
+        topic_config::definition(&key)?;
+        if changes.contains_key(&key) {
+            return Err(Error::new(
+                ErrorCode::InvalidRequest,
+                format!("{key:?} cannot be set and reset at once"),
+            ));
+        }
+        overrides.remove(&key);
+        changes.insert(key, None);
+    }
+    Ok((overrides, changes))
+}
+
+/// Waits until this agent's view shows a change that the metadata store has already made.
+async fn shows(node: &Node, shown: impl Fn(&View) -> bool) {
+    let until = Instant::now() + SHOWS_WITHIN;
+    while !shown(&node.directory.view()) && Instant::now() < until {
+        node.directory.refresh().await;
+    }
+}
+
+fn count(record: &TopicRecord) -> i32 {
+    i32::try_from(record.partitions.len()).unwrap_or(i32::MAX)
+}
+
+/// What a topic would be.
+fn planned(name: String, partitions: i32, overrides: &BTreeMap<String, String>) -> v1::TopicDescription {
+    let partitions = (0..partitions).map(|partition| v1::PartitionDescription {
+        partition,
+        ..v1::PartitionDescription::default()
+    });
+    v1::TopicDescription {
+        name,
+        topic_id: String::new(),
+        config: topic_config::effective(overrides).into_iter().collect(),
+        overridden: overrides.keys().cloned().collect(),
+        partitions: partitions.collect(),
+        created_at_ms: 0,
+    }
+}
+
+async fn describe_record(node: &Node, record: &TopicRecord) -> Result<v1::TopicDescription, Error> {
+    let view = node.directory.view();
+    // The view knows newer leaders than the answer to the change itself.
+    let newer = view
+        .topic(&record.name)
+        .filter(|topic| topic.record.topic_id == record.topic_id);
+    let record = newer.map_or(record, |topic| &topic.record);
+    let uids: Vec<PartitionUid> = record.partitions.iter().map(|partition| partition.uid).collect();
+    let bounds: BTreeMap<PartitionUid, LogBounds> = node.metadata.bounds(&uids).await?.into_iter().collect();
+    let mut description = planned(record.name.clone(), 0, &record.config);
+    for (partition, found) in (0_i32..).zip(&record.partitions) {
+        let bounds = bounds.get(&found.uid).copied().unwrap_or_default();
+        description.partitions.push(v1::PartitionDescription {
+            partition,
+            leader: Some(view.leader(found)),
+            log_start_offset: bounds.log_start,
+            high_watermark: bounds.high_watermark,
+            size_bytes: bounds.size_bytes,
+        });
+    }
+    description.topic_id = record.topic_id.to_string();
+    description.created_at_ms = record.created_at_ms;
+    Ok(description)
+}
