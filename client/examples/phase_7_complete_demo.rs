@@ -1,0 +1,477 @@
+//! The whole pipeline, really running: producer -> batches -> LZ4 -> agent -> object storage -> consumer, with metrics at
+//! every step. Three topics of four partitions; 100 messages in 5 batches; a consumer group; then what the stores hold, read
+//! from the stores themselves, and what every component measured.
+//!
+//! `cargo run --release --features metrics -p streamhouse-client --example phase_7_complete_demo`, on the cluster of
+//! `STREAMHOUSE_BOOTSTRAP` or else on an embedded agent. Nothing is simulated; exits with 1 when anything is missing.
+
+mod support;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use streamhouse_client::{
+    Admin, AutoOffsetReset, Client, Consumer, ErrorCode, Producer, Record, TopicPartition,
+    admin::{NewTopic, TopicChange},
+    metrics::{MetricsServer, Registry, serve},
+};
+use support::{Cluster, http, step, table, until};
+use tokio::time::Instant;
+
+const TOPICS: [&str; 3] = ["orders", "payments", "shipments"];
+const PARTITIONS: i32 = 4;
+const BATCHES: usize = 5;
+const BATCH: usize = 20;
+const GROUP: &str = "phase-7-demo";
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than a cluster's own maintenance interval and segment.ms together.
+const SEGMENT_PATIENCE: Duration = Duration::from_secs(120);
+/// How soon waiting records are rolled into a segment, in milliseconds: soon enough to watch.
+const SEGMENT_MS: &str = "1000";
+
+fn main() -> ExitCode {
+    support::run(&["--maintenance-interval", "500ms"], demo)
+}
+
+async fn demo(cluster: Cluster) -> Result<Cluster> {
+    let client = cluster.client()?;
+    let admin = client.admin();
+    describe_cluster(&admin).await?;
+    create_topics(&admin).await?;
+
+    // Each component has a registry of its own, served over HTTP as in production.
+    let (sending, receiving) = (Registry::new(), Registry::new());
+    let served = [
+        ("producer", serve("127.0.0.1:0", sending.clone()).await?),
+        ("consumer", serve("127.0.0.1:0", receiving.clone()).await?),
+    ];
+    let run = format!("{:016x}", client.settings().entropy.next_u64());
+    let producer = client.producer().metrics_registry(sending).build().await?;
+    produce(&producer, &run).await?;
+    let consumer = consume(&client, receiving, &run).await?;
+    high_watermarks(&admin).await?;
+    group(&admin).await?;
+    segments(&cluster, &admin).await?;
+    tables(&cluster).await?;
+    metrics(&cluster, &admin, &served).await?;
+    finish(producer, consumer).await?;
+    for (_, server) in served {
+        server.close().await;
+    }
+    Ok(cluster)
+}
+
+async fn describe_cluster(admin: &Admin) -> Result<()> {
+    step("The cluster");
+    let cluster = admin.describe_cluster().await?;
+    println!("   {}: {} agents", cluster.cluster_id, cluster.agents.len());
+    println!(
+        "   metadata {}, objects {}",
+        cluster.metadata_store, cluster.object_store
+    );
+    Ok(())
+}
+
+async fn create_topics(admin: &Admin) -> Result<()> {
+    step(format!(
+        "Topics: {}, {PARTITIONS} partitions each",
+        TOPICS.join(", ")
+    ));
+    for name in TOPICS {
+        let topic = NewTopic::new(name, PARTITIONS).with_config("segment.ms", SEGMENT_MS);
+        match admin.create_topic(topic).await {
+            Ok(_) => println!("   created {name}"),
+            Err(error) if error.code() == ErrorCode::TopicAlreadyExists => {
+                let set = BTreeMap::from([("segment.ms".to_owned(), SEGMENT_MS.to_owned())]);
+                admin
+                    .alter_topic(
+                        name,
+                        TopicChange {
+                            set,
+                            ..TopicChange::default()
+                        },
+                    )
+                    .await?;
+                println!("   {name} is there already; segment.ms is {SEGMENT_MS} now");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let topic = admin.wait_for_topic(name, PATIENCE).await?;
+        ensure!(
+            topic.partitions.len() >= PARTITIONS as usize,
+            "{name} has {} partitions",
+            topic.partitions.len()
+        );
+    }
+    Ok(())
+}
+
+/// 100 messages in 5 batches: what happens to orders, one event after the other.
+async fn produce(producer: &Producer, run: &str) -> Result<()> {
+    step(format!(
+        "Producing {} messages in {BATCHES} batches",
+        BATCHES * BATCH
+    ));
+    let mut rows = Vec::new();
+    for batch in 0..BATCHES {
+        let started = Instant::now();
+        let mut deliveries = Vec::with_capacity(BATCH);
+        for number in batch * BATCH..(batch + 1) * BATCH {
+            deliveries.push(producer.send(message(number, run)).await?);
+        }
+        producer.flush().await?;
+        let mut stored: BTreeMap<TopicPartition, (usize, i64)> = BTreeMap::new();
+        for delivery in deliveries {
+            let place = delivery.await.context("a message was not stored")?;
+            let entry = stored
+                .entry(TopicPartition::new(&*place.topic, place.partition))
+                .or_default();
+            *entry = (entry.0 + 1, place.offset);
+        }
+        let places: Vec<_> = stored
+            .iter()
+            .map(|(place, (count, last))| format!("{place}@{last} ({count})"))
+            .collect();
+        let took = format!("{:.1} ms", started.elapsed().as_secs_f64() * 1000.0);
+        rows.push(vec![
+            (batch + 1).to_string(),
+            BATCH.to_string(),
+            took,
+            places.join(" "),
+        ]);
+    }
+    table(
+        &[
+            "BATCH",
+            "MESSAGES",
+            "ACKED IN",
+            "LAST OFFSET OF EACH PARTITION (MESSAGES)",
+        ],
+        &rows,
+    );
+    let stats = producer.metrics();
+    ensure!(
+        stats.records_sent == (BATCHES * BATCH) as u64,
+        "{} messages were acknowledged",
+        stats.records_sent
+    );
+    println!(
+        "   {} messages acknowledged, {} bytes in {} batches (LZ4)",
+        stats.records_sent, stats.bytes_sent, stats.batches_sent
+    );
+    Ok(())
+}
+
+fn message(number: usize, run: &str) -> Record {
+    let (topic, order) = (TOPICS[number % TOPICS.len()], number / TOPICS.len());
+    let value = match topic {
+        "orders" => format!(
+            "{{\"order\":{order},\"item\":\"tea\",\"pounds\":{}}}",
+            order % 7 + 1
+        ),
+        "payments" => format!("{{\"order\":{order},\"pence\":{}}}", (order % 7 + 1) * 325),
+        _ => format!("{{\"order\":{order},\"carrier\":\"post\"}}"),
+    };
+    Record::new(topic, value)
+        .with_key(format!("customer-{}", order % 16))
+        .with_header("run", run.to_owned())
+        .with_header("number", number.to_string())
+}
+
+/// Reads all of this run's messages as a group, and shows the lag on the way.
+async fn consume(client: &Client, registry: Registry, run: &str) -> Result<Consumer> {
+    step(format!("Consuming as the group {GROUP}"));
+    let builder = client
+        .consumer()
+        .group(GROUP)
+        .topics(TOPICS)
+        .auto_offset_reset(AutoOffsetReset::Earliest);
+    let mut consumer = builder
+        .max_poll_records(25)
+        .metrics_registry(registry)
+        .build()
+        .await?;
+    let mut read = BTreeSet::new();
+    let mut polls = 0;
+    let deadline = Instant::now() + PATIENCE;
+    while read.len() < BATCHES * BATCH {
+        ensure!(
+            Instant::now() < deadline,
+            "only {} messages came in {PATIENCE:?}",
+            read.len()
+        );
+        let records = consumer.poll(Duration::from_secs(1)).await?;
+        if records.is_empty() {
+            continue;
+        }
+        polls += 1;
+        for record in &records {
+            let header = |name| {
+                record
+                    .headers()
+                    .find_map(|(key, value)| (key == name).then_some(value?))
+            };
+            if header("run") != Some(run.as_bytes()) {
+                continue;
+            }
+            let number: usize = std::str::from_utf8(header("number").unwrap_or_default())?.parse()?;
+            ensure!(read.insert(number), "message {number} came twice");
+            ensure!(
+                record.value == message(number, run).value.as_deref(),
+                "message {number} is not what was sent"
+            );
+        }
+        println!(
+            "   poll {polls}: {} messages, {} of this run so far",
+            records.len(),
+            read.len()
+        );
+        show_lag(&consumer, &format!("after poll {polls}"));
+    }
+    consumer.commit().await?;
+    println!(
+        "   all {} messages, each once, as they were sent; committed",
+        read.len()
+    );
+    Ok(consumer)
+}
+
+fn show_lag(consumer: &Consumer, when: &str) {
+    let lags = consumer.lags();
+    let records: i64 = lags.values().map(|lag| lag.records).sum();
+    let seconds = lags.values().map(|lag| lag.seconds).fold(0.0, f64::max);
+    println!(
+        "      lag {when}: {records} records, {seconds:.3} s, in {} partitions",
+        lags.len()
+    );
+}
+
+async fn high_watermarks(admin: &Admin) -> Result<()> {
+    step("High watermarks");
+    let mut rows = Vec::new();
+    let mut total = 0;
+    for name in TOPICS {
+        let topic = admin.describe_topic(name).await?;
+        let marks: Vec<_> = topic
+            .partitions
+            .iter()
+            .map(|p| format!("{}:{}", p.partition, p.high_watermark))
+            .collect();
+        let sum: i64 = topic.partitions.iter().map(|p| p.high_watermark).sum();
+        total += sum;
+        let leaders: BTreeSet<_> = topic.partitions.iter().map(|p| p.leader.as_str()).collect();
+        let leaders: Vec<_> = leaders.into_iter().collect();
+        rows.push(vec![
+            name.to_owned(),
+            sum.to_string(),
+            marks.join("  "),
+            leaders.join(" "),
+        ]);
+    }
+    table(&["TOPIC", "RECORDS", "PARTITION:HIGH WATERMARK", "LED BY"], &rows);
+    ensure!(
+        total >= (BATCHES * BATCH) as i64,
+        "only {total} records below the high watermarks"
+    );
+    Ok(())
+}
+
+async fn group(admin: &Admin) -> Result<()> {
+    step("The group's offsets");
+    let info = admin.describe_group(GROUP).await?;
+    println!(
+        "   {}: {}, {} member, assignor {}",
+        GROUP,
+        info.state,
+        info.members.len(),
+        info.protocol_name
+    );
+    let offsets = admin.group_offsets(GROUP).await?;
+    let rows: Vec<Vec<String>> = offsets
+        .iter()
+        .map(|offset| {
+            let committed = offset
+                .committed
+                .as_ref()
+                .map_or("-".to_owned(), |at| at.offset.to_string());
+            vec![
+                offset.partition.to_string(),
+                committed,
+                offset.high_watermark.to_string(),
+                offset.lag.to_string(),
+            ]
+        })
+        .collect();
+    table(&["PARTITION", "COMMITTED", "HIGH WATERMARK", "LAG"], &rows);
+    let lag: i64 = offsets.iter().map(|offset| offset.lag).sum();
+    ensure!(lag == 0, "the group is {lag} records behind");
+    Ok(())
+}
+
+/// Waits until every partition's records stand in a segment, and lists the segments of the object store.
+async fn segments(cluster: &Cluster, admin: &Admin) -> Result<()> {
+    step("Segments in the object store");
+    let mut wanted = BTreeSet::new();
+    for name in TOPICS {
+        let topic = admin.describe_topic(name).await?;
+        let filled = topic
+            .partitions
+            .iter()
+            .filter(|p| p.high_watermark > p.log_start_offset);
+        wanted.extend(filled.map(|p| format!("{name}/{}/segment_", p.partition)));
+    }
+    let objects = until(
+        "the background job that rolls segments",
+        SEGMENT_PATIENCE,
+        || async {
+            let mut found = Vec::new();
+            for name in TOPICS {
+                let listed = cluster
+                    .ask_stores(&["objects", "--prefix", &format!("{name}/")])
+                    .await?;
+                found.extend(
+                    listed
+                        .as_array()
+                        .context("objects is not a list")?
+                        .iter()
+                        .cloned(),
+                );
+            }
+            let is_there = |prefix: &String| {
+                found
+                    .iter()
+                    .any(|object| key(object).starts_with(prefix.as_str()))
+            };
+            Ok(wanted.iter().all(is_there).then_some(found))
+        },
+    )
+    .await?;
+    let rows: Vec<Vec<String>> = objects
+        .iter()
+        .map(|o| vec![key(o).to_owned(), o["size"].to_string()])
+        .collect();
+    table(&["KEY", "BYTES"], &rows);
+    let malformed = objects
+        .iter()
+        .find(|o| !key(o).ends_with(".dat") || o["size"].as_u64().is_none_or(|size| size == 0));
+    ensure!(malformed.is_none(), "{malformed:?} is not a segment");
+    Ok(())
+}
+
+fn key(object: &Value) -> &str {
+    object["key"].as_str().unwrap_or_default()
+}
+
+/// The metadata store's tables, with how many rows each has and the first of them.
+async fn tables(cluster: &Cluster) -> Result<()> {
+    step("Tables of the metadata store");
+    let tables = cluster.ask_stores(&["tables"]).await?;
+    let tables = tables.as_array().context("tables is not a list")?;
+    let rows: Vec<Vec<String>> = tables
+        .iter()
+        .map(|table| {
+            let first = table["sample"]
+                .as_array()
+                .and_then(|rows| rows.first())
+                .map(ToString::to_string);
+            let mut first = first.unwrap_or_default();
+            if first.chars().count() > 120 {
+                first = first.chars().take(119).chain(['…']).collect();
+            }
+            vec![
+                table["table"].as_str().unwrap_or_default().to_owned(),
+                table["rows"].to_string(),
+                first,
+            ]
+        })
+        .collect();
+    self::table(&["TABLE", "ROWS", "FIRST ROW"], &rows);
+    for (name, at_least) in [
+        ("topics", 3),
+        ("partitions", 12),
+        ("agents", 1),
+        ("consumer_groups", 1),
+        ("consumer_offsets", 1),
+    ] {
+        let found = tables
+            .iter()
+            .find(|table| table["table"] == name)
+            .and_then(|table| table["rows"].as_u64());
+        ensure!(
+            found.is_some_and(|rows| rows >= at_least),
+            "the table {name} has {found:?} rows, not {at_least}"
+        );
+    }
+    Ok(())
+}
+
+/// What each component measured, read the way Prometheus reads it.
+async fn metrics(cluster: &Cluster, admin: &Admin, served: &[(&str, MetricsServer)]) -> Result<()> {
+    for (name, server) in served {
+        let address = server.address().to_string();
+        step(format!("Metrics of the {name}: http://{address}/metrics"));
+        let text = http::get(&address, "/metrics").await?;
+        show_samples(&text, &format!("streamhouse_{name}_"))?;
+    }
+    for address in cluster.http_addresses(admin).await? {
+        step(format!("Metrics of the agent: http://{address}/metrics"));
+        show_samples(&http::get(&address, "/metrics").await?, "streamhouse_agent_")?;
+    }
+    Ok(())
+}
+
+/// One line a metric: the sum over its series, or how often and how long on average. Counters at zero are left out, and so
+/// are points in time and ages, which nobody would add up.
+fn show_samples(text: &str, prefix: &str) -> Result<()> {
+    let mut metrics: BTreeMap<&str, (usize, f64)> = BTreeMap::new();
+    for line in text.lines().filter(|line| line.starts_with(prefix)) {
+        let (series, value) = line.rsplit_once(' ').context("a sample has a value")?;
+        let name = series.split('{').next().unwrap_or(series);
+        let entry = metrics.entry(name).or_default();
+        *entry = (entry.0 + 1, entry.1 + value.parse::<f64>()?);
+    }
+    ensure!(
+        !metrics.is_empty(),
+        "there is no metric that begins with {prefix}"
+    );
+    let mut rows = Vec::new();
+    for (name, (series, sum)) in &metrics {
+        let not_a_sum = ["_bucket", "_sum", "_age_seconds", "_timestamp_seconds"]
+            .iter()
+            .any(|end| name.ends_with(end));
+        // Lag is what people look for, at zero too.
+        if not_a_sum || (*sum == 0.0 && !name.contains("_lag_")) {
+            continue;
+        }
+        let average = name.strip_suffix("_count").and_then(|family| {
+            let (_, total) = metrics.get(format!("{family}_sum").as_str())?;
+            let each = total / sum;
+            let each = if family.ends_with("_seconds") {
+                format!("{:.3} ms", each * 1000.0)
+            } else {
+                format!("{each:.1}")
+            };
+            Some((family, format!("{sum} times, {each} on average")))
+        });
+        let (name, value) = average.unwrap_or((name, sum.to_string()));
+        rows.push(vec![name.to_owned(), series.to_string(), value]);
+    }
+    table(&["METRIC", "SERIES", "SUM"], &rows);
+    Ok(())
+}
+
+async fn finish(producer: Producer, mut consumer: Consumer) -> Result<()> {
+    step("The end");
+    show_lag(&consumer, "now");
+    let lag: i64 = consumer.lags().values().map(|lag| lag.records).sum();
+    ensure!(lag == 0, "the consumer is {lag} records behind");
+    producer.close(PATIENCE).await?;
+    consumer.close().await?;
+    println!("   producer and consumer closed; nothing was simulated");
+    Ok(())
+}

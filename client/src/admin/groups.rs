@@ -1,0 +1,204 @@
+//! Consumer groups: list, describe, delete, their committed offsets with lag, and resets of those.
+
+use std::collections::{BTreeMap, HashMap};
+
+use streamhouse_core::{Error as CoreError, ErrorCode, TopicPartition, protocol::v1};
+
+use super::{
+    Admin, CommittedOffset, GroupInfo, GroupListing, GroupOffset, OffsetAt, OffsetReset, PartitionOffset,
+    list_offsets_each,
+};
+use crate::{
+    Client,
+    connection::{self, item_error},
+    error::Result,
+    retry::Deadline,
+};
+
+impl Admin {
+    /// All groups, by name.
+    pub async fn list_groups(&self) -> Result<Vec<GroupListing>> {
+        let (answer, _) = self
+            .client
+            .call_any(
+                "listing groups",
+                self.client.api_deadline(),
+                |channel| async move {
+                    connection::group(channel)
+                        .list_groups(v1::ListGroupsRequest {})
+                        .await
+                },
+            )
+            .await?;
+        let mut groups: Vec<_> = answer.groups.into_iter().map(GroupListing::from).collect();
+        groups.sort_by(|a, b| a.group_id.cmp(&b.group_id));
+        Ok(groups)
+    }
+
+    /// A group with its members and what they read.
+    pub async fn describe_group(&self, group: &str) -> Result<GroupInfo> {
+        let deadline = self.client.api_deadline();
+        let answer =
+            self.client
+                .call_coordinator(group, "describing the group", deadline, |channel| async move {
+                    connection::group(channel)
+                        .describe_group(v1::DescribeGroupRequest {
+                            group_id: group.to_owned(),
+                        })
+                        .await
+                });
+        Ok(answer.await?.into())
+    }
+
+    /// Deletes a group without members, and its offsets.
+    pub async fn delete_group(&self, group: &str) -> Result<()> {
+        let deadline = self.client.api_deadline();
+        let answer =
+            self.client
+                .call_coordinator(group, "deleting the group", deadline, |channel| async move {
+                    connection::group(channel)
+                        .delete_group(v1::DeleteGroupRequest {
+                            group_id: group.to_owned(),
+                        })
+                        .await
+                });
+        answer.await.map(|_| ())
+    }
+
+    /// What a group has committed: for these partitions, or for all when none is named.
+    pub async fn fetch_offsets(
+        &self,
+        group: &str,
+        partitions: &[TopicPartition],
+    ) -> Result<BTreeMap<TopicPartition, CommittedOffset>> {
+        fetch_offsets(&self.client, group, partitions, self.client.api_deadline()).await
+    }
+
+    /// A group's progress in every partition that it has committed for or reads now, with its lag in records.
+    pub async fn group_offsets(&self, group: &str) -> Result<Vec<GroupOffset>> {
+        let info = self.describe_group(group).await?;
+        let committed = self.fetch_offsets(group, &[]).await?;
+        let mut readers = HashMap::new();
+        for member in &info.members {
+            for partition in &member.assignment {
+                readers.insert(partition.clone(), member);
+            }
+        }
+        let mut partitions: Vec<_> = committed.keys().chain(readers.keys()).cloned().collect();
+        partitions.sort();
+        partitions.dedup();
+        let starts = self.offsets_of(&partitions, OffsetAt::Earliest).await?;
+        let ends = self.offsets_of(&partitions, OffsetAt::Latest).await?;
+        let progress = partitions.into_iter().map(|partition| {
+            // A deleted topic leaves its commits behind for a while: nothing of it is left to read.
+            let (start, end) = (starts.get(&partition).copied(), ends.get(&partition).copied());
+            let (start, end) = (start.unwrap_or(0), end.unwrap_or(0));
+            let committed = committed.get(&partition).cloned();
+            let next = committed.as_ref().map_or(start, |at| at.offset.max(start));
+            let reader = readers.get(&partition);
+            GroupOffset {
+                committed,
+                log_start_offset: start,
+                high_watermark: end,
+                lag: (end - next).max(0),
+                member_id: reader.map(|member| member.member_id.clone()).unwrap_or_default(),
+                client_id: reader.map(|member| member.client_id.clone()).unwrap_or_default(),
+                partition,
+            }
+        });
+        Ok(progress.collect())
+    }
+
+    /// Offsets of the partitions that there are.
+    async fn offsets_of(
+        &self,
+        partitions: &[TopicPartition],
+        at: OffsetAt,
+    ) -> Result<BTreeMap<TopicPartition, i64>> {
+        let queries = partitions
+            .iter()
+            .map(|partition| (partition.clone(), at))
+            .collect();
+        let found = list_offsets_each(&self.client, queries, self.client.api_deadline()).await?;
+        let offset = |(partition, found): (_, Result<PartitionOffset, CoreError>)| match found {
+            Ok(at) => Some(Ok((partition, at.offset))),
+            Err(error) if error.code() == ErrorCode::UnknownTopicOrPartition => None,
+            Err(error) => Some(Err(error.into())),
+        };
+        found.into_iter().filter_map(offset).collect()
+    }
+
+    /// Sets the offsets of a group that has no members. With `dry_run` only checks that it could.
+    pub async fn reset_offsets(&self, group: &str, offsets: &[OffsetReset], dry_run: bool) -> Result<()> {
+        let request = v1::ResetOffsetsRequest {
+            group_id: group.to_owned(),
+            offsets: offsets
+                .iter()
+                .map(|reset| v1::CommitOffset {
+                    topic: reset.partition.topic.clone(),
+                    partition: reset.partition.partition,
+                    offset: reset.offset,
+                    leader_epoch: -1,
+                    metadata: String::new(),
+                })
+                .collect(),
+            validate_only: dry_run,
+        };
+        let deadline = self.client.api_deadline();
+        let answer = self
+            .client
+            .call_coordinator(group, "resetting offsets", deadline, |channel| {
+                let request = request.clone();
+                async move { connection::group(channel).reset_offsets(request).await }
+            });
+        match answer
+            .await?
+            .offsets
+            .into_iter()
+            .find_map(|offset| item_error(offset.error))
+        {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a group has committed; partitions without a commit are left out. Also the consumer's way to its positions.
+pub(crate) async fn fetch_offsets(
+    client: &Client,
+    group: &str,
+    partitions: &[TopicPartition],
+    deadline: Deadline,
+) -> Result<BTreeMap<TopicPartition, CommittedOffset>> {
+    let request = v1::FetchOffsetsRequest {
+        group_id: group.to_owned(),
+        partitions: partitions
+            .iter()
+            .map(|p| v1::TopicPartition {
+                topic: p.topic.clone(),
+                partition: p.partition,
+            })
+            .collect(),
+    };
+    let answer = client
+        .call_coordinator(group, "fetching committed offsets", deadline, |channel| {
+            let request = request.clone();
+            async move { connection::group(channel).fetch_offsets(request).await }
+        })
+        .await?;
+    let mut committed = BTreeMap::new();
+    for offset in answer.offsets {
+        if let Some(error) = item_error(offset.error) {
+            return Err(error.into());
+        }
+        if offset.offset >= 0 {
+            let at = CommittedOffset {
+                offset: offset.offset,
+                metadata: offset.metadata,
+                committed_at_ms: offset.committed_at_ms,
+            };
+            committed.insert(TopicPartition::new(offset.topic, offset.partition), at);
+        }
+    }
+    Ok(committed)
+}

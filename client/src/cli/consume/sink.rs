@@ -1,0 +1,106 @@
+//! [`Sink`]: formats records into a buffer and writes it out.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, IsTerminal, Write},
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use streamhouse_client::{ConsumerRecord, TopicPartition};
+
+use super::format::{RecordFormat, View};
+
+/// Bytes formatted before they are written.
+const BUFFER: usize = 64 << 10;
+
+/// Where records are printed.
+pub(super) struct Sink<W> {
+    out: W,
+    format: RecordFormat,
+    null: Vec<u8>,
+    buffer: Vec<u8>,
+    bar: ProgressBar,
+}
+
+impl<W: Write> Sink<W> {
+    pub(super) fn new(out: W, format: RecordFormat, null: Vec<u8>) -> Self {
+        Self {
+            out,
+            format,
+            null,
+            buffer: Vec::with_capacity(BUFFER),
+            bar: spinner(),
+        }
+    }
+
+    /// Writes and flushes all of these.
+    pub(super) fn write_all<'a>(
+        &mut self,
+        records: impl Iterator<Item = ConsumerRecord<'a>>,
+    ) -> io::Result<()> {
+        self.buffer.clear();
+        let mut count = 0;
+        for record in records {
+            let headers: Vec<_> = if self.format.shows_headers() {
+                record.headers().collect()
+            } else {
+                Vec::new()
+            };
+            let view = View {
+                topic: record.topic,
+                partition: record.partition,
+                offset: record.offset,
+                timestamp: record.timestamp,
+                key: record.key,
+                value: record.value,
+                headers: &headers,
+            };
+            self.format.write(&view, &self.null, &mut self.buffer);
+            count += 1;
+            if self.buffer.len() >= BUFFER {
+                self.out.write_all(&self.buffer)?;
+                self.buffer.clear();
+            }
+        }
+        self.out.write_all(&self.buffer)?;
+        self.out.flush()?;
+        self.bar.inc(count);
+        Ok(())
+    }
+}
+
+impl<W> Drop for Sink<W> {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A count for whoever watches stderr while stdout goes elsewhere.
+fn spinner() -> ProgressBar {
+    if io::stdout().is_terminal() || !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner();
+    bar.enable_steady_tick(Duration::from_millis(200));
+    match ProgressStyle::with_template("{spinner} {human_pos} records  {per_sec}") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// The first offset of each partition among these records.
+pub(super) fn first_offsets<'a>(
+    records: impl Iterator<Item = ConsumerRecord<'a>>,
+) -> BTreeMap<TopicPartition, i64> {
+    let mut first: BTreeMap<(&str, i32), i64> = BTreeMap::new();
+    for record in records {
+        first
+            .entry((record.topic, record.partition))
+            .or_insert(record.offset);
+    }
+    first
+        .into_iter()
+        .map(|((topic, partition), offset)| (TopicPartition::new(topic, partition), offset))
+        .collect()
+}

@@ -1,0 +1,312 @@
+//! The command line's definition and dispatch: one file a command.
+//!
+//! In reading order: [`failure`], [`output`] and [`values`] are shared; then [`topic`], [`produce`], [`consume`],
+//! [`group`], [`cluster`], [`completions`], [`mod@bench`].
+
+mod bench;
+mod cluster;
+mod completions;
+mod consume;
+#[cfg(test)]
+mod docs;
+pub(crate) mod failure;
+mod group;
+mod output;
+mod produce;
+mod topic;
+mod values;
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{ArgAction, Args, Parser, Subcommand, error::ErrorKind};
+use serde_json::json;
+use streamhouse_client::{Admin, Client, Settings};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    failure::{Failure, Outcome},
+    output::Format,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  streamhouse topic create orders --partitions 4
+  echo 'customer-1:two pounds of tea' | streamhouse produce orders --key-separator :
+  streamhouse consume orders --from-beginning --exit-at-end -f '%p@%o %k: %v\\n'
+  streamhouse consume orders --group billing --from-beginning
+  streamhouse group describe billing
+  streamhouse bench produce --topic bench --partitions 4 --records 1000000";
+
+/// Produce, consume and manage StreamHouse topics.
+#[derive(Debug, Parser)]
+#[command(name = "streamhouse", version, after_help = EXAMPLES, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+struct Global {
+    /// Agents to ask first; the rest is found from there. https:// for TLS
+    #[arg(
+        long,
+        global = true,
+        env = "STREAMHOUSE_BOOTSTRAP",
+        default_value = "127.0.0.1:50051",
+        value_name = "HOST:PORT,…"
+    )]
+    bootstrap: String,
+    /// How results and errors are printed
+    #[arg(short, long, global = true, value_enum, default_value = "table")]
+    output: Format,
+    /// How the cluster lists this client
+    #[arg(long, global = true, default_value = "streamhouse-cli", value_name = "NAME")]
+    client_id: String,
+    /// For one call to the cluster, with its retries
+    #[arg(long, global = true, default_value = "30s", value_name = "DURATION", value_parser = values::positive_duration)]
+    timeout: Duration,
+    /// PEM file of the authority that signed the agents' certificates; the system's roots without it
+    #[arg(long, global = true, env = "STREAMHOUSE_CLIENT_TLS_CA", value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+    /// Log what happens to stderr; -vv for more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Manage topics
+    #[command(subcommand)]
+    Topic(topic::TopicCommand),
+    /// Send records, one a line, from a file or standard input
+    Produce(produce::Produce),
+    /// Print records
+    Consume(consume::Consume),
+    /// Manage consumer groups
+    #[command(subcommand)]
+    Group(group::GroupCommand),
+    /// Show the cluster: agents, leases, versions, stores
+    Cluster,
+    /// Measure throughput, latency and cost
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+    /// Print a completion script
+    Completions {
+        /// For this shell
+        shell: clap_complete::Shell,
+    },
+}
+
+impl Cli {
+    /// How errors are printed.
+    pub(crate) fn format(&self) -> Format {
+        self.global.output
+    }
+
+    /// Runs the command.
+    pub(crate) async fn run(self) -> Outcome {
+        if let Command::Completions { shell } = self.command {
+            return completions::run(shell);
+        }
+        log_to_stderr(self.global.verbose);
+        let context = Context::new(&self.global)?;
+        match self.command {
+            Command::Topic(command) => topic::run(&context, command).await,
+            Command::Produce(args) => produce::run(&context, args).await,
+            Command::Consume(args) => consume::run(&context, args).await,
+            Command::Group(command) => group::run(&context, command).await,
+            Command::Cluster => cluster::run(&context).await,
+            Command::Bench(command) => bench::run(&context, command).await,
+            Command::Completions { .. } => Ok(()),
+        }
+    }
+}
+
+/// What the commands work with.
+#[derive(Debug)]
+struct Context {
+    client: Client,
+    format: Format,
+}
+
+impl Context {
+    fn new(global: &Global) -> Outcome<Self> {
+        let mut settings = Settings::new(&global.bootstrap);
+        settings.client_id.clone_from(&global.client_id);
+        settings.api_timeout = global.timeout;
+        settings.request_timeout = settings.request_timeout.min(global.timeout);
+        settings.connect_timeout = settings.connect_timeout.min(global.timeout);
+        if let Some(path) = &global.tls_ca {
+            let pem = std::fs::read(path).map_err(|error| {
+                Failure::usage(format!("cannot read --tls-ca {}: {error}", path.display()))
+            })?;
+            settings.tls_ca_pem = Some(pem);
+        }
+        Ok(Self {
+            client: Client::new(settings)?,
+            format: global.output,
+        })
+    }
+
+    fn admin(&self) -> Admin {
+        self.client.admin()
+    }
+}
+
+fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => "error",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    let filter = format!("streamhouse={level},streamhouse_client={level}");
+    // Nothing else sets one up in this process.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+        .with_writer(std::io::stderr)
+        .try_init();
+}
+
+/// Cancelled by the first SIGINT or SIGTERM, so that a command can end in order; the second ends the process at once.
+fn stop_signal() -> CancellationToken {
+    let stop = CancellationToken::new();
+    let token = stop.clone();
+    tokio::spawn(async move {
+        if next_signal().await.is_ok() {
+            token.cancel();
+            if next_signal().await.is_ok() {
+                std::process::exit(130);
+            }
+        }
+    });
+    stop
+}
+
+#[cfg(unix)]
+async fn next_signal() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+async fn next_signal() -> std::io::Result<()> {
+    tokio::signal::ctrl_c().await
+}
+
+/// Prints help, the version, or what is wrong with the arguments; returns the exit code.
+pub(crate) fn print_usage(error: &clap::Error) -> u8 {
+    let wants_json = || {
+        let args: Vec<String> = std::env::args().collect();
+        args.windows(2).any(
+            |pair| matches!(pair, [name, value] if (name == "-o" || name == "--output") && value == "json"),
+        ) || args.iter().any(|arg| arg == "--output=json" || arg == "-ojson")
+    };
+    if !error.use_stderr() {
+        // A closed pipe is no reason to fail.
+        let _ = error.print();
+        return 0;
+    }
+    if wants_json() {
+        let text = error.to_string();
+        let message = match error.kind() {
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "a command is missing; see --help",
+            _ => text
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .trim_start_matches("error: "),
+        };
+        eprintln!("{}", json!({ "error": { "code": "USAGE", "message": message } }));
+    } else {
+        let _ = error.print();
+    }
+    failure::USAGE
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(args: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("streamhouse").chain(args.split_whitespace()))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        for args in [
+            "-o json topic list",
+            "topic list -o json",
+            "topic -o json list --timeout 5s",
+        ] {
+            assert_eq!(parse(args).unwrap().format(), Format::Json, "{args}");
+        }
+    }
+
+    #[test]
+    fn commands_are_taken_as_documented() {
+        for args in [
+            "topic create a --partitions 4 --config retention.ms=1 --config segment.ms=2 --if-not-exists",
+            "topic alter a --partitions 8",
+            "topic alter a --reset segment.ms",
+            "topic delete-records a --partition 0 --before-offset -1",
+            "topic offsets a --at-timestamp 2026-01-01T00:00:00Z",
+            "produce a --file f --key-separator \\t --header a=b --header c=d --compression none --acks all",
+            "consume a b --group g --from-beginning --exit-at-end",
+            "consume a --partition 0 --partition 2 --offset 7 --max-messages 3",
+            "consume a --at-timestamp 5 -f %v\\n",
+            "group reset-offsets g --topic a --topic b:0,1 --shift-by -10 --execute",
+            "cluster",
+            "completions bash",
+            "bench produce --records 10 --rate 1000 --agent-http h:1 --agent-http h:2",
+            "bench consume --topic t --consumers 3",
+            "bench e2e --duration 5 --warmup 1s",
+        ] {
+            if let Err(error) = parse(args) {
+                panic!("{args}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for args in [
+            "",
+            "topic create a --partitions 0",
+            "topic alter a",
+            "topic delete-records a --partition 0 --before-offset -2",
+            "produce a --acks 1",
+            "produce a --compression zstd",
+            "consume",
+            "consume a --offset 3",
+            "consume a --from-beginning --at-timestamp 5",
+            "consume a --group g --at-timestamp 5",
+            "consume a --group g --partition 1",
+            "consume a -f text",
+            "group reset-offsets g --topic a",
+            "group reset-offsets g --topic a --to-latest --to-earliest",
+            "group reset-offsets g --topic a --to-latest --dry-run --execute",
+            "bench produce --records 10 --duration 5s",
+            "bench produce --rate 0",
+            "topic list --timeout 0",
+        ] {
+            assert!(parse(args).is_err(), "{args}");
+        }
+    }
+}

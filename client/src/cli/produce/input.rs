@@ -1,0 +1,165 @@
+//! Input of `streamhouse produce`: [`Lines`] cuts chunks of bytes into lines without copying them, [`Rules`] cut a line
+//! into key and value. Both are binary safe: only the line feed and the separator mean anything.
+
+use std::mem;
+
+use bytes::Bytes;
+
+/// The longest line taken: nothing longer fits into a request.
+pub(crate) const MAX_LINE: usize = 63 << 20;
+
+/// A line grew past [`MAX_LINE`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("line {0} is longer than 63 MiB; a record cannot be that large")]
+pub(crate) struct LineTooLong(pub(crate) u64);
+
+/// Cuts a stream of chunks into lines. Holds one chunk and at most one unfinished line.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    /// The beginning of a line whose end was not in its chunk.
+    carry: Vec<u8>,
+    chunk: Bytes,
+    lines: u64,
+}
+
+impl Lines {
+    /// The next bytes of the input. All lines of the chunk before must have been taken.
+    pub(crate) fn feed(&mut self, chunk: Bytes) {
+        debug_assert!(self.chunk.is_empty(), "take all lines before feeding more");
+        self.chunk = chunk;
+    }
+
+    /// The next whole line, without its line feed; `None` when more input is needed.
+    pub(crate) fn next_line(&mut self) -> Result<Option<Bytes>, LineTooLong> {
+        let Some(end) = memchr::memchr(b'\n', &self.chunk) else {
+            let rest = mem::take(&mut self.chunk);
+            if self.carry.len() + rest.len() > MAX_LINE {
+                return Err(LineTooLong(self.lines + 1));
+            }
+            self.carry.extend_from_slice(&rest);
+            return Ok(None);
+        };
+        let mut line = self.chunk.split_to(end + 1);
+        line.truncate(end);
+        self.lines += 1;
+        if self.carry.is_empty() {
+            return Ok(Some(line));
+        }
+        let mut whole = mem::take(&mut self.carry);
+        whole.extend_from_slice(&line);
+        Ok(Some(whole.into()))
+    }
+
+    /// The last line, when the input does not end with a line feed.
+    pub(crate) fn finish(&mut self) -> Option<Bytes> {
+        let last = mem::take(&mut self.carry);
+        (!last.is_empty()).then(|| last.into())
+    }
+}
+
+/// How a line becomes a record.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rules {
+    /// Between key and value; lines without it have no key.
+    pub(crate) key_separator: Option<Vec<u8>>,
+    /// A key or value that reads so is null.
+    pub(crate) null_value: Option<Vec<u8>>,
+}
+
+impl Rules {
+    /// Key and value of a line, each possibly null.
+    pub(crate) fn split(&self, line: &Bytes) -> (Option<Bytes>, Option<Bytes>) {
+        let cut = self.key_separator.as_ref().and_then(|separator| {
+            memchr::memmem::find(line, separator)
+                .map(|at| (line.slice(..at), line.slice(at + separator.len()..)))
+        });
+        match cut {
+            Some((key, value)) => (self.null_or(key), self.null_or(value)),
+            None => (None, self.null_or(line.clone())),
+        }
+    }
+
+    fn null_or(&self, bytes: Bytes) -> Option<Bytes> {
+        if self.null_value.as_deref() == Some(&bytes[..]) {
+            None
+        } else {
+            Some(bytes)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cut(chunks: &[&[u8]]) -> Vec<Vec<u8>> {
+        let mut lines = Lines::default();
+        let mut out = Vec::new();
+        for chunk in chunks {
+            lines.feed(Bytes::copy_from_slice(chunk));
+            while let Some(line) = lines.next_line().unwrap() {
+                out.push(line.to_vec());
+            }
+        }
+        out.extend(lines.finish().map(|line| line.to_vec()));
+        out
+    }
+
+    #[test]
+    fn only_the_line_feed_is_stripped() {
+        assert_eq!(
+            cut(&[b"a\r\n\n\xff\0\n last"]),
+            [&b"a\r"[..], b"", b"\xff\0", b" last"]
+        );
+        assert!(cut(&[b""]).is_empty());
+        assert_eq!(cut(&[b"x\n"]), [b"x"]);
+    }
+
+    #[test]
+    fn a_line_without_end_is_refused_before_it_fills_the_memory() {
+        let mut lines = Lines::default();
+        let chunk = Bytes::from(vec![b'x'; 1 << 20]);
+        let refused = (0..64).find_map(|_| {
+            lines.feed(chunk.clone());
+            lines.next_line().err()
+        });
+        assert_eq!(refused, Some(LineTooLong(1)));
+    }
+
+    proptest! {
+        #[test]
+        fn lines_do_not_depend_on_where_chunks_end(input in proptest::collection::vec(0_u8..20, 0..400), size in 1_usize..50) {
+            // Small values make line feeds (10) frequent.
+            let chunks: Vec<&[u8]> = input.chunks(size).collect();
+            let lines = cut(&chunks);
+            prop_assert_eq!(&lines, &cut(&[&input]));
+            let mut joined = lines.join(&b'\n');
+            if input.last() == Some(&b'\n') {
+                joined.push(b'\n');
+            }
+            prop_assert_eq!(joined, input);
+        }
+    }
+
+    fn split(rules: &Rules, line: &'static [u8]) -> (Option<Bytes>, Option<Bytes>) {
+        rules.split(&Bytes::from_static(line))
+    }
+
+    #[test]
+    fn keys_end_at_the_first_separator() {
+        let rules = Rules {
+            key_separator: Some(b"::".to_vec()),
+            null_value: Some(b"NULL".to_vec()),
+        };
+        let some = |bytes: &'static [u8]| Some(Bytes::from_static(bytes));
+        assert_eq!(split(&rules, b"k::v::w"), (some(b"k"), some(b"v::w")));
+        assert_eq!(split(&rules, b"::v"), (some(b""), some(b"v")));
+        assert_eq!(split(&rules, b"k::"), (some(b"k"), some(b"")));
+        assert_eq!(split(&rules, b"plain"), (None, some(b"plain")));
+        assert_eq!(split(&rules, b"k::NULL"), (some(b"k"), None));
+        assert_eq!(split(&rules, b"NULL::v"), (None, some(b"v")));
+        assert_eq!(split(&Rules::default(), b"k::NULL"), (None, some(b"k::NULL")));
+    }
+}

@@ -1,0 +1,417 @@
+//! [`Client`]: connections and cached metadata, shared by producers, consumers and admins; and calls with retries, to
+//! any agent or to a group's coordinator.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use streamhouse_core::{Error as CoreError, ErrorCode, protocol::v1};
+use tokio::{runtime::Handle, task::AbortHandle, time::timeout};
+use tonic::{Response, Status, transport::Channel};
+
+use crate::{
+    admin::Admin,
+    config::{Settings, parse_bootstrap},
+    connection::{self, Pool, status_error},
+    consumer::ConsumerBuilder,
+    error::{Error, Result},
+    metadata_cache::{MetadataCache, TopicKnown},
+    producer::ProducerBuilder,
+    retry::{Backoff, Deadline},
+};
+
+/// Between two metadata refreshes, however often they are asked for.
+const REFRESH_PAUSE: Duration = Duration::from_millis(50);
+
+/// A connection to a cluster. Cheap to clone; producers, consumers and admins made from one share its connections.
+#[derive(Debug, Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    settings: Settings,
+    bootstrap: Vec<Arc<str>>,
+    pool: Pool,
+    cache: Arc<MetadataCache>,
+    coordinators: Mutex<HashMap<String, Arc<str>>>,
+    rotation: AtomicUsize,
+    refresher: Mutex<Option<AbortHandle>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(refresher) = self.refresher.get_mut().take() {
+            refresher.abort();
+        }
+    }
+}
+
+impl Client {
+    /// A client with these settings. Must be called within a tokio runtime. Opens no connection yet.
+    pub fn new(settings: Settings) -> Result<Self> {
+        settings.validate()?;
+        let runtime = Handle::try_current()
+            .map_err(|_| Error::State("the client needs a tokio runtime; call it from async code".into()))?;
+        let bootstrap = parse_bootstrap(&settings.bootstrap)?;
+        let https = bootstrap.first().is_some_and(|uri| uri.starts_with("https://"));
+        let inner = Arc::new(Inner {
+            pool: Pool::new(&settings),
+            cache: Arc::new(MetadataCache::new(https)),
+            coordinators: Mutex::default(),
+            rotation: AtomicUsize::new(settings.entropy.next_u64() as usize % 1024),
+            refresher: Mutex::default(),
+            bootstrap,
+            settings,
+        });
+        let refresher = runtime.spawn(refresh_loop(
+            Arc::downgrade(&inner),
+            inner.cache.clone(),
+            Backoff::new(&inner.settings),
+            inner.settings.metadata_max_age,
+        ));
+        *inner.refresher.lock() = Some(refresher.abort_handle());
+        Ok(Self { inner })
+    }
+
+    /// A client with default settings.
+    pub fn connect(bootstrap: impl Into<String>) -> Result<Self> {
+        Self::new(Settings::new(bootstrap))
+    }
+
+    /// Topics, groups and the cluster.
+    pub fn admin(&self) -> Admin {
+        Admin::new(self)
+    }
+
+    /// A producer on this client's connections.
+    pub fn producer(&self) -> ProducerBuilder {
+        ProducerBuilder::default().client(self)
+    }
+
+    /// A consumer on this client's connections.
+    pub fn consumer(&self) -> ConsumerBuilder {
+        ConsumerBuilder::default().client(self)
+    }
+
+    /// What it was made with.
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    pub(crate) fn cache(&self) -> &MetadataCache {
+        &self.inner.cache
+    }
+
+    pub(crate) fn channel(&self, uri: &Arc<str>) -> Result<Channel> {
+        self.inner.pool.channel(uri)
+    }
+
+    pub(crate) fn backoff(&self) -> Backoff {
+        Backoff::new(&self.inner.settings)
+    }
+
+    pub(crate) fn api_deadline(&self) -> Deadline {
+        Deadline::after(self.inner.settings.api_timeout)
+    }
+
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.inner.settings.clock.now_ms()
+    }
+
+    /// Known agents, then bootstrap, beginning somewhere else each time.
+    pub(crate) fn candidates(&self) -> Vec<Arc<str>> {
+        let mut all = self.inner.cache.agents();
+        let rotation = self.inner.rotation.fetch_add(1, Ordering::Relaxed);
+        if !all.is_empty() {
+            let by = rotation % all.len();
+            all.rotate_left(by);
+        }
+        for (at, _) in self.inner.bootstrap.iter().enumerate() {
+            let uri = &self.inner.bootstrap[(at + rotation) % self.inner.bootstrap.len()];
+            if !all.contains(uri) {
+                all.push(uri.clone());
+            }
+        }
+        all
+    }
+
+    /// One try at one agent.
+    pub(crate) async fn call_at<T, Fut>(
+        &self,
+        uri: &Arc<str>,
+        allowed: Duration,
+        call: impl FnOnce(Channel) -> Fut,
+    ) -> Result<T, CoreError>
+    where
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        let channel = self
+            .channel(uri)
+            .map_err(|error| CoreError::new(ErrorCode::NetworkException, error.to_string()))?;
+        match timeout(allowed, call(channel)).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(status_error(status)),
+            Err(_) => Err(CoreError::new(
+                ErrorCode::RequestTimedOut,
+                format!("{uri} did not answer in {allowed:?}"),
+            )),
+        }
+    }
+
+    /// Tries agents in turn until one answers, a failure is final, or the deadline passes. Says also whether an earlier
+    /// try may have taken effect unseen.
+    pub(crate) async fn call_any<T, F, Fut>(
+        &self,
+        what: &'static str,
+        deadline: Deadline,
+        call: F,
+    ) -> Result<(T, bool)>
+    where
+        F: Fn(Channel) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        match self.try_any(what, deadline, call).await {
+            Ok(answer) => Ok(answer),
+            Err((error, _)) => Err(error),
+        }
+    }
+
+    /// [`Client::call_any`] whose failure also says whether an earlier try may have taken effect.
+    pub(crate) async fn try_any<T, F, Fut>(
+        &self,
+        what: &'static str,
+        deadline: Deadline,
+        call: F,
+    ) -> Result<(T, bool), (Error, bool)>
+    where
+        F: Fn(Channel) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut backoff = self.backoff();
+        let mut unsure = false;
+        let mut last: Option<CoreError> = None;
+        loop {
+            for uri in self.candidates() {
+                let left = deadline.left();
+                if left.is_zero() {
+                    return Err((Error::timeout(what, deadline.allowed(), last), unsure));
+                }
+                match self
+                    .call_at(&uri, left.min(self.settings().request_timeout), &call)
+                    .await
+                {
+                    Ok(answer) => return Ok((answer, unsure)),
+                    Err(error) if !error.is_retryable() => return Err((error.into(), unsure)),
+                    Err(error) => {
+                        unsure |= !error.code().has_no_side_effects();
+                        last = Some(error);
+                    }
+                }
+            }
+            let asked = last.as_ref().map_or(0, CoreError::retry_after_ms);
+            let pause = backoff.next(Duration::from_millis(asked.into()));
+            tokio::time::sleep(pause.min(deadline.left())).await;
+        }
+    }
+
+    /// Calls a group's coordinator, finding it anew when it moved, until a final answer or the deadline.
+    pub(crate) async fn call_coordinator<T, F, Fut>(
+        &self,
+        group: &str,
+        what: &'static str,
+        deadline: Deadline,
+        call: F,
+    ) -> Result<T>
+    where
+        F: Fn(Channel) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.call_coordinator_for(group, what, deadline, self.settings().request_timeout, call)
+            .await
+    }
+
+    /// [`Client::call_coordinator`] with a time of its own for each answer: a join is answered when all have joined.
+    pub(crate) async fn call_coordinator_for<T, F, Fut>(
+        &self,
+        group: &str,
+        what: &'static str,
+        deadline: Deadline,
+        answer_within: Duration,
+        call: F,
+    ) -> Result<T>
+    where
+        F: Fn(Channel) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut backoff = self.backoff();
+        let mut last = None;
+        while !deadline.is_over() {
+            let error = match self.coordinator(group, deadline).await {
+                Err(Error::Cluster(error)) => error,
+                Err(error) => return Err(error),
+                Ok(uri) => {
+                    match self
+                        .call_at(&uri, deadline.left().min(answer_within), &call)
+                        .await
+                    {
+                        Ok(answer) => return Ok(answer),
+                        Err(error) => error,
+                    }
+                }
+            };
+            if !error.is_retryable() || is_for_the_member(error.code()) {
+                return Err(error.into());
+            }
+            self.forget_coordinator(group);
+            let pause = backoff.next(Duration::from_millis(error.retry_after_ms().into()));
+            last = Some(error);
+            tokio::time::sleep(pause.min(deadline.left())).await;
+        }
+        Err(Error::timeout(what, deadline.allowed(), last))
+    }
+
+    /// The agent that coordinates a group.
+    pub(crate) async fn coordinator(&self, group: &str, deadline: Deadline) -> Result<Arc<str>> {
+        if let Some(uri) = self.inner.coordinators.lock().get(group) {
+            return Ok(uri.clone());
+        }
+        let (answer, _) = self
+            .call_any(
+                "finding the group's coordinator",
+                deadline,
+                |channel| async move {
+                    let request = v1::FindCoordinatorRequest {
+                        group_id: group.to_owned(),
+                    };
+                    connection::group(channel).find_coordinator(request).await
+                },
+            )
+            .await?;
+        let address = answer
+            .coordinator
+            .map(|leader| leader.address)
+            .unwrap_or_default();
+        let uri = self.inner.cache.uri(&address).ok_or_else(|| {
+            CoreError::new(
+                ErrorCode::CoordinatorNotAvailable,
+                "no agent coordinates the group at the moment",
+            )
+        })?;
+        self.inner
+            .coordinators
+            .lock()
+            .insert(group.to_owned(), uri.clone());
+        Ok(uri)
+    }
+
+    /// The next call finds it anew.
+    pub(crate) fn forget_coordinator(&self, group: &str) {
+        self.inner.coordinators.lock().remove(group);
+    }
+
+    /// Waits until a topic's partitions are known. A topic that does not exist is waited for only for `missing_for`.
+    pub(crate) async fn partitions_of(
+        &self,
+        topic: &str,
+        deadline: Deadline,
+        missing_for: Duration,
+    ) -> Result<i32> {
+        let mut watch = self.cache().watch();
+        self.cache().want(topic);
+        let missing = Deadline::after(missing_for.min(deadline.left()));
+        loop {
+            watch.borrow_and_update();
+            let last = match self.cache().topic(topic) {
+                TopicKnown::Partitions(count) if count > 0 => return Ok(count),
+                TopicKnown::Failed(error) if !error.is_retryable() => return Err(error.into()),
+                TopicKnown::Failed(error)
+                    if error.code() == ErrorCode::UnknownTopicOrPartition && missing.is_over() =>
+                {
+                    return Err(error.into());
+                }
+                TopicKnown::Failed(error) => Some(error),
+                _ => None,
+            };
+            self.cache().request_refresh();
+            if timeout(deadline.left(), watch.changed()).await.is_err() {
+                return Err(Error::timeout(
+                    format!("finding the topic {topic:?}"),
+                    deadline.allowed(),
+                    last,
+                ));
+            }
+        }
+    }
+
+    async fn refresh(&self, topics: Vec<String>) -> Result<(), CoreError> {
+        let mut last = CoreError::new(ErrorCode::NetworkException, "no agent is known");
+        // A silent agent must not hide the others for as long as a whole request may take.
+        let allowed = self
+            .settings()
+            .connect_timeout
+            .min(self.settings().request_timeout);
+        for uri in self.candidates() {
+            let request = v1::MetadataRequest {
+                topics: topics.clone(),
+            };
+            let answer = self.call_at(&uri, allowed, |channel| async move {
+                connection::data(channel).metadata(request).await
+            });
+            match answer.await {
+                Ok(answer) => {
+                    self.cache().merge(answer);
+                    return Ok(());
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+/// Codes that the member's own state machine answers, not a retry.
+fn is_for_the_member(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::RebalanceInProgress | ErrorCode::MemberIdRequired)
+}
+
+/// Refreshes on request and when the cache is old. Ends with its client, which it does not keep alive while it waits.
+async fn refresh_loop(
+    inner: Weak<Inner>,
+    cache: Arc<MetadataCache>,
+    mut backoff: Backoff,
+    max_age: Duration,
+) {
+    loop {
+        let _ = timeout(max_age, cache.refresh_requested()).await;
+        let topics = cache.wanted();
+        if topics.is_empty() {
+            continue;
+        }
+        let Some(client) = inner.upgrade().map(|inner| Client { inner }) else {
+            return;
+        };
+        let answer = client.refresh(topics).await;
+        drop(client);
+        let pause = match answer {
+            Ok(()) => {
+                backoff.reset();
+                REFRESH_PAUSE
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot refresh metadata; trying again");
+                cache.request_refresh();
+                backoff.next(Duration::from_millis(error.retry_after_ms().into()))
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}

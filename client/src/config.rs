@@ -1,0 +1,191 @@
+//! What every client needs to know: where the agents are, who we are, how long to wait. The builders of producer,
+//! consumer and admin fill it in; [`Settings::validate`] refuses what makes no sense before any connection is opened.
+
+use std::{sync::Arc, time::Duration};
+
+use streamhouse_core::time::{Clock, Entropy, system_clock, system_entropy};
+
+use crate::error::{Error, Result};
+
+/// The port of an agent's gRPC listener, for bootstrap addresses that name none.
+pub const DEFAULT_PORT: u16 = 50051;
+/// The largest gRPC message that is sent or taken.
+pub const MAX_MESSAGE_SIZE: usize = 64 << 20;
+
+/// What producer, consumer and admin share.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `host:port,host:port`; `https://host:port` for TLS. Any agents of the cluster: the rest is found from there.
+    pub bootstrap: String,
+    /// Shown by the cluster where it lists clients. Default `streamhouse-client`.
+    pub client_id: String,
+    /// For opening a connection. Default 5 s.
+    pub connect_timeout: Duration,
+    /// For one answer of an agent. Default 30 s.
+    pub request_timeout: Duration,
+    /// For a whole call with its retries. Default 60 s.
+    pub api_timeout: Duration,
+    /// Pause before the first retry; it doubles, with jitter, up to `retry_backoff_max`. Default 100 ms.
+    pub retry_backoff: Duration,
+    /// The longest pause between retries. Default 1 s.
+    pub retry_backoff_max: Duration,
+    /// How old cached leaders may get without any error. Default 5 min.
+    pub metadata_max_age: Duration,
+    /// PEM of the certificate authority that signed the agents' certificates; the system's roots without it.
+    pub tls_ca_pem: Option<Vec<u8>>,
+    /// The time of day, for timestamps of records.
+    pub clock: Arc<dyn Clock>,
+    /// For jitter and the first sticky partition.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            bootstrap: String::new(),
+            client_id: "streamhouse-client".to_owned(),
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(30),
+            api_timeout: Duration::from_secs(60),
+            retry_backoff: Duration::from_millis(100),
+            retry_backoff_max: Duration::from_secs(1),
+            metadata_max_age: Duration::from_secs(300),
+            tls_ca_pem: None,
+            clock: system_clock(),
+            entropy: system_entropy(),
+        }
+    }
+}
+
+impl Settings {
+    /// The settings with the agents to ask first.
+    pub fn new(bootstrap: impl Into<String>) -> Self {
+        Self {
+            bootstrap: bootstrap.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Refuses settings that make no sense.
+    pub fn validate(&self) -> Result<()> {
+        parse_bootstrap(&self.bootstrap)?;
+        positive("connect_timeout", self.connect_timeout)?;
+        positive("request_timeout", self.request_timeout)?;
+        positive("api_timeout", self.api_timeout)?;
+        positive("retry_backoff", self.retry_backoff)?;
+        if self.retry_backoff_max < self.retry_backoff {
+            return Err(Error::config(
+                "retry_backoff_max is shorter than retry_backoff; raise it",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a zero duration.
+pub(crate) fn positive(name: &str, value: Duration) -> Result<()> {
+    if value.is_zero() {
+        return Err(Error::config(format!("{name} must be longer than zero")));
+    }
+    Ok(())
+}
+
+/// The agents of a bootstrap list, as URIs.
+pub(crate) fn parse_bootstrap(list: &str) -> Result<Vec<Arc<str>>> {
+    let agents: Vec<_> = list
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .map(agent_uri)
+        .collect::<Result<_>>()?;
+    if agents.is_empty() {
+        return Err(Error::config(
+            "bootstrap is empty; give it an agent's address, like localhost:50051",
+        ));
+    }
+    Ok(agents)
+}
+
+/// `host:port`, with or without a scheme, as a URI with both scheme and port.
+pub(crate) fn agent_uri(address: &str) -> Result<Arc<str>> {
+    let bad = |why: &str| {
+        Error::config(format!(
+            "{address:?} is not an agent's address ({why}); write host:port or https://host:port"
+        ))
+    };
+    let with_scheme = if address.contains("://") {
+        address.to_owned()
+    } else {
+        format!("http://{address}")
+    };
+    let uri: tonic::codegen::http::Uri = with_scheme.parse().map_err(|_| bad("it does not parse"))?;
+    let scheme = uri.scheme_str().unwrap_or_default();
+    if scheme != "http" && scheme != "https" {
+        return Err(bad("only http and https are spoken"));
+    }
+    if uri.path().len() > 1 || uri.query().is_some() {
+        return Err(bad("it has a path"));
+    }
+    let host = uri
+        .host()
+        .filter(|host| !host.is_empty())
+        .ok_or_else(|| bad("it has no host"))?;
+    // The parser takes a port out of bounds for none at all.
+    let after_host = uri
+        .authority()
+        .and_then(|authority| authority.as_str().strip_prefix(host));
+    let port = match after_host
+        .ok_or_else(|| bad("it names a user"))?
+        .strip_prefix(':')
+    {
+        None => DEFAULT_PORT,
+        Some(port) => port
+            .parse()
+            .ok()
+            .filter(|port| *port > 0)
+            .ok_or_else(|| bad("the port is not a number from 1 to 65535"))?,
+    };
+    Ok(format!("{scheme}://{host}:{port}").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bootstrap_list_becomes_uris() {
+        let agents = parse_bootstrap("a:1, https://b:2 ,c,[::1]:9").unwrap();
+        let agents: Vec<&str> = agents.iter().map(|agent| &**agent).collect();
+        assert_eq!(
+            agents,
+            ["http://a:1", "https://b:2", "http://c:50051", "http://[::1]:9"]
+        );
+    }
+
+    #[test]
+    fn addresses_that_make_no_sense_are_refused() {
+        for bad in [
+            "",
+            " , ",
+            "ftp://a:1",
+            "http://a:1/x",
+            "a:0",
+            "a:99999",
+            "a b:1",
+            ":80",
+            "a:x",
+            "me@a:1",
+        ] {
+            let error = parse_bootstrap(bad).unwrap_err();
+            assert!(matches!(error, Error::Config(_)), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn contradictory_times_are_refused() {
+        let mut settings = Settings::new("a:1");
+        settings.validate().unwrap();
+        settings.retry_backoff_max = Duration::from_millis(1);
+        assert!(settings.validate().is_err());
+    }
+}

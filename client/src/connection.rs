@@ -1,0 +1,168 @@
+//! [`Pool`]: one lazily opened HTTP/2 channel per agent address, shared by everything in a client. Channels reconnect by
+//! themselves; a dead peer is noticed by keep-alive pings.
+
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+
+use parking_lot::RwLock;
+use streamhouse_core::{
+    Error as CoreError, ErrorCode,
+    protocol::{
+        ERROR_CODE_HEADER,
+        v1::{
+            admin_service_client::AdminServiceClient, data_service_client::DataServiceClient,
+            group_service_client::GroupServiceClient,
+        },
+    },
+};
+use tonic::{
+    Status,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+};
+
+use crate::{
+    config::{MAX_MESSAGE_SIZE, Settings},
+    error::{Error, Result},
+};
+
+/// Large enough to keep a fast link busy with fetched batches.
+const STREAM_WINDOW: u32 = 8 << 20;
+const CONNECTION_WINDOW: u32 = 64 << 20;
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The channels of a client, by URI.
+pub(crate) struct Pool {
+    channels: RwLock<HashMap<Arc<str>, Channel>>,
+    client_id: String,
+    connect_timeout: Duration,
+    tls_ca_pem: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("agents", &self.channels.read().keys())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Pool {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            channels: RwLock::default(),
+            client_id: settings.client_id.clone(),
+            connect_timeout: settings.connect_timeout,
+            tls_ca_pem: settings.tls_ca_pem.clone(),
+        }
+    }
+
+    /// The channel to an agent; nothing is connected before its first use.
+    pub(crate) fn channel(&self, uri: &Arc<str>) -> Result<Channel> {
+        if let Some(channel) = self.channels.read().get(uri) {
+            return Ok(channel.clone());
+        }
+        let channel = self.endpoint(uri)?.connect_lazy();
+        Ok(self
+            .channels
+            .write()
+            .entry(uri.clone())
+            .or_insert(channel)
+            .clone())
+    }
+
+    fn endpoint(&self, uri: &Arc<str>) -> Result<Endpoint> {
+        let refuse =
+            |error: tonic::transport::Error| Error::Config(format!("cannot connect to {uri}: {error}"));
+        let agent = format!(
+            "{} streamhouse-client/{}",
+            printable(&self.client_id),
+            env!("CARGO_PKG_VERSION")
+        );
+        let endpoint = Endpoint::from_shared(uri.to_string())
+            .and_then(|endpoint| endpoint.user_agent(agent))
+            .map_err(refuse)?
+            .connect_timeout(self.connect_timeout)
+            .tcp_nodelay(true)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .keep_alive_while_idle(true);
+        if !uri.starts_with("https://") {
+            return Ok(endpoint);
+        }
+        let tls = ClientTlsConfig::new();
+        let tls = match &self.tls_ca_pem {
+            Some(pem) => tls.ca_certificate(Certificate::from_pem(pem)),
+            None => tls.with_native_roots(),
+        };
+        endpoint.tls_config(tls).map_err(refuse)
+    }
+}
+
+/// The part of a client id that may stand in a header.
+fn printable(client_id: &str) -> String {
+    client_id
+        .chars()
+        .filter(|c| c.is_ascii_graphic())
+        .take(100)
+        .collect()
+}
+
+/// The data service at a channel.
+pub(crate) fn data(channel: Channel) -> DataServiceClient<Channel> {
+    DataServiceClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_SIZE)
+        .max_encoding_message_size(MAX_MESSAGE_SIZE)
+}
+
+/// The admin service at a channel.
+pub(crate) fn admin(channel: Channel) -> AdminServiceClient<Channel> {
+    AdminServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_SIZE)
+}
+
+/// The group service at a channel.
+pub(crate) fn group(channel: Channel) -> GroupServiceClient<Channel> {
+    GroupServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_SIZE)
+}
+
+/// What a failed call means. Agents always name a code; a status without one was made by the transport, whose vaguest
+/// codes (a peer that died in mid-answer) are broken connections.
+pub(crate) fn status_error(status: Status) -> CoreError {
+    let named = status.metadata().contains_key(ERROR_CODE_HEADER);
+    let error = CoreError::from(status);
+    if named || error.code() != ErrorCode::Unknown {
+        return error;
+    }
+    CoreError::new(ErrorCode::NetworkException, error.message().to_owned())
+}
+
+/// The error of a partition, member or topic within an answer, if it is one.
+pub(crate) fn item_error(error: Option<streamhouse_core::protocol::v1::Error>) -> Option<CoreError> {
+    error
+        .filter(|error| error.code != ErrorCode::None.number())
+        .map(CoreError::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nameless_internal_status_is_a_broken_connection() {
+        assert_eq!(
+            status_error(Status::internal("h2 broke")).code(),
+            ErrorCode::NetworkException
+        );
+        let named = Status::from(CoreError::new(ErrorCode::Unknown, "see the log"));
+        assert_eq!(status_error(named).code(), ErrorCode::Unknown);
+    }
+
+    #[tokio::test]
+    async fn an_agent_has_one_channel() {
+        let pool = Pool::new(&Settings::new("a:1"));
+        pool.channel(&"http://a:1".into()).unwrap();
+        pool.channel(&"http://a:1".into()).unwrap();
+        assert_eq!(pool.channels.read().len(), 1);
+    }
+}

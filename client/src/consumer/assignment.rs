@@ -1,0 +1,478 @@
+//! [`Assignment`]: the partitions a consumer reads, where it stands in each, and what was fetched ahead. Pure state behind
+//! the consumer's lock: the fetcher fills it, `poll` empties it, seeks and rebalances change it.
+//!
+//! Each partition has a serial that changes with every assignment and seek; an answer that was asked for under an older
+//! serial is dropped, so that no record of the past is ever returned.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use streamhouse_core::{TopicPartition, batch::BatchHeader};
+use tokio::time::Instant;
+
+use super::{ConsumerStats, Lag, decode::Decoded, records::Piece};
+use crate::{
+    admin::OffsetAt,
+    error::{Error, Result},
+    metrics::{ConsumerMetrics, ConsumerPartitionMetrics},
+};
+
+/// Where to read on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Position {
+    /// Where the group committed, if it did.
+    Committed,
+    /// At an offset that must be asked for.
+    Lookup(OffsetAt),
+    /// Here.
+    At(i64),
+}
+
+/// A partition that is read.
+#[derive(Debug)]
+struct Held {
+    topic: Arc<str>,
+    serial: u64,
+    position: Position,
+    /// The next offset to fetch, once the position is known.
+    fetch_from: i64,
+    /// Being fetched or looked up.
+    busy: bool,
+    paused: bool,
+    not_before: Option<Instant>,
+    error: Option<Error>,
+    buffered: usize,
+    high_watermark: Option<i64>,
+    /// Timestamp of a record at or shortly before the position.
+    timestamp: Option<i64>,
+    committed: Option<i64>,
+    metrics: Arc<ConsumerPartitionMetrics>,
+}
+
+/// A fetched batch.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    pub(super) key: TopicPartition,
+    serial: u64,
+    header: BatchHeader,
+    bytes: Bytes,
+    decoded: Option<Arc<Decoded>>,
+}
+
+/// Something to be asked for: a fetch or a lookup of one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) key: TopicPartition,
+    pub(super) serial: u64,
+    pub(super) position: Position,
+}
+
+/// All that a consumer reads.
+#[derive(Debug, Default)]
+pub(super) struct Assignment {
+    held: BTreeMap<TopicPartition, Held>,
+    ready: VecDeque<Fetched>,
+    buffered: usize,
+    next_serial: u64,
+    stats: ConsumerStats,
+}
+
+impl Assignment {
+    pub(super) fn partitions(&self) -> Vec<TopicPartition> {
+        self.held.keys().cloned().collect()
+    }
+
+    pub(super) fn buffered(&self) -> usize {
+        self.buffered
+    }
+
+    pub(super) fn stats(&self) -> ConsumerStats {
+        self.stats
+    }
+
+    /// Adds partitions; those held already stay as they are.
+    pub(super) fn add(&mut self, partitions: &[TopicPartition], metrics: &ConsumerMetrics) {
+        for key in partitions {
+            let serial = self.serial();
+            self.held.entry(key.clone()).or_insert_with(|| Held {
+                topic: key.topic.as_str().into(),
+                serial,
+                position: Position::Committed,
+                fetch_from: 0,
+                busy: false,
+                paused: false,
+                not_before: None,
+                error: None,
+                buffered: 0,
+                high_watermark: None,
+                timestamp: None,
+                committed: None,
+                metrics: metrics.partition(&key.topic, key.partition),
+            });
+        }
+    }
+
+    /// Gives partitions up, and what was fetched of them.
+    pub(super) fn remove(&mut self, partitions: &[TopicPartition]) {
+        for key in partitions {
+            self.held.remove(key);
+        }
+        self.drop_stale();
+    }
+
+    fn serial(&mut self) -> u64 {
+        self.next_serial += 1;
+        self.next_serial
+    }
+
+    fn drop_stale(&mut self) {
+        let held = &self.held;
+        let buffered = &mut self.buffered;
+        self.ready.retain(|fetched| {
+            let current = held
+                .get(&fetched.key)
+                .is_some_and(|held| held.serial == fetched.serial);
+            if !current {
+                *buffered -= fetched.bytes.len();
+            }
+            current
+        });
+    }
+
+    fn get(&self, key: &TopicPartition) -> Result<&Held> {
+        self.held.get(key).ok_or_else(|| Error::NotAssigned {
+            partition: key.clone(),
+        })
+    }
+
+    fn current(&mut self, key: &TopicPartition, serial: u64) -> Option<&mut Held> {
+        self.held.get_mut(key).filter(|held| held.serial == serial)
+    }
+
+    /// Reads on elsewhere.
+    pub(super) fn seek(&mut self, key: &TopicPartition, to: Position) -> Result<()> {
+        let serial = self.serial();
+        let held = self.held.get_mut(key).ok_or_else(|| Error::NotAssigned {
+            partition: key.clone(),
+        })?;
+        held.serial = serial;
+        held.busy = false;
+        held.not_before = None;
+        held.error = None;
+        held.buffered = 0;
+        held.timestamp = None;
+        held.go_to(to);
+        self.drop_stale();
+        Ok(())
+    }
+
+    /// The next offset that is returned; `None` while it is not known.
+    pub(super) fn position(&self, key: &TopicPartition) -> Result<Option<i64>> {
+        let held = self.get(key)?;
+        match (held.position, &held.error) {
+            (Position::At(offset), _) => Ok(Some(offset)),
+            (_, Some(error)) => Err(error.clone()),
+            _ => Ok(None),
+        }
+    }
+
+    pub(super) fn pause(&mut self, key: &TopicPartition, paused: bool) -> Result<()> {
+        self.get(key)?;
+        if let Some(held) = self.held.get_mut(key) {
+            held.paused = paused;
+        }
+        Ok(())
+    }
+
+    pub(super) fn paused(&self) -> Vec<TopicPartition> {
+        self.held
+            .iter()
+            .filter(|(_, held)| held.paused)
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+
+    pub(super) fn lags(&self, now_ms: i64) -> BTreeMap<TopicPartition, Lag> {
+        self.held
+            .iter()
+            .filter_map(|(key, held)| Some((key.clone(), held.lag(now_ms)?)))
+            .collect()
+    }
+
+    /// Positions that are not committed yet.
+    pub(super) fn uncommitted(&self) -> BTreeMap<TopicPartition, i64> {
+        let uncommitted = |(key, held): (&TopicPartition, &Held)| match held.position {
+            Position::At(offset) if held.committed != Some(offset) => Some((key.clone(), offset)),
+            _ => None,
+        };
+        self.held.iter().filter_map(uncommitted).collect()
+    }
+
+    pub(super) fn committed(&mut self, key: &TopicPartition, offset: i64) {
+        if let Some(held) = self.held.get_mut(key) {
+            held.committed = Some(offset);
+            held.metrics.committed(offset);
+        }
+    }
+
+    /// Partitions whose position must be looked up; they are busy until [`Assignment::found`] or [`Assignment::failed`].
+    pub(super) fn lookups(&mut self, now: Instant) -> Vec<Wanted> {
+        self.wanted(now, |held| !matches!(held.position, Position::At(_)))
+    }
+
+    /// Partitions to fetch, unless one has `most` bytes waiting already; busy until answered.
+    pub(super) fn fetches(&mut self, now: Instant, most: usize) -> Vec<Wanted> {
+        let mut wanted = self.wanted(now, |held| {
+            matches!(held.position, Position::At(_)) && !held.paused && held.buffered < most
+        });
+        for fetch in &mut wanted {
+            if let Some(held) = self.held.get(&fetch.key) {
+                fetch.position = Position::At(held.fetch_from);
+            }
+        }
+        wanted
+    }
+
+    fn wanted(&mut self, now: Instant, is_wanted: impl Fn(&Held) -> bool) -> Vec<Wanted> {
+        let mut wanted = Vec::new();
+        for (key, held) in &mut self.held {
+            let free = !held.busy && held.error.is_none() && held.not_before.is_none_or(|at| at <= now);
+            if free && is_wanted(held) {
+                held.busy = true;
+                wanted.push(Wanted {
+                    key: key.clone(),
+                    serial: held.serial,
+                    position: held.position,
+                });
+            }
+        }
+        wanted
+    }
+
+    /// When the next partition may be asked for again.
+    pub(super) fn next_retry(&self, now: Instant) -> Option<Instant> {
+        self.held
+            .values()
+            .filter(|held| !held.busy)
+            .filter_map(|held| held.not_before)
+            .filter(|at| *at > now)
+            .min()
+    }
+
+    /// A lookup found where to read on, or that it must look elsewhere.
+    pub(super) fn found(&mut self, wanted: &Wanted, position: Position, committed: Option<i64>) {
+        if let Some(held) = self.current(&wanted.key, wanted.serial) {
+            held.busy = false;
+            held.committed = committed.or(held.committed);
+            held.go_to(position);
+        }
+    }
+
+    /// A fetch or lookup came to nothing; it is asked for again, after `not_before` if given.
+    pub(super) fn again(&mut self, wanted: &Wanted, not_before: Option<Instant>) {
+        if let Some(held) = self.current(&wanted.key, wanted.serial) {
+            held.busy = false;
+            held.not_before = not_before;
+        }
+    }
+
+    /// The partition cannot be read on before a seek: `poll` says so.
+    pub(super) fn failed(&mut self, wanted: &Wanted, error: Error) {
+        if let Some(held) = self.current(&wanted.key, wanted.serial) {
+            held.busy = false;
+            held.error = Some(error);
+        }
+    }
+
+    /// A fetch brought batches and the partition's end.
+    pub(super) fn fetched(
+        &mut self,
+        wanted: &Wanted,
+        batches: Vec<(BatchHeader, Bytes)>,
+        high_watermark: i64,
+        now_ms: i64,
+    ) {
+        let Some(held) = self
+            .held
+            .get_mut(&wanted.key)
+            .filter(|held| held.serial == wanted.serial)
+        else {
+            return;
+        };
+        held.busy = false;
+        held.not_before = None;
+        held.high_watermark = Some(high_watermark);
+        for (header, bytes) in batches {
+            if header.next_offset() <= held.fetch_from {
+                continue;
+            }
+            held.fetch_from = header.next_offset();
+            held.buffered += bytes.len();
+            self.buffered += bytes.len();
+            if held.timestamp.is_none() {
+                held.timestamp = Some(header.base_timestamp);
+            }
+            self.ready.push_back(Fetched {
+                key: wanted.key.clone(),
+                serial: wanted.serial,
+                header,
+                bytes,
+                decoded: None,
+            });
+        }
+        held.show_lag(now_ms);
+    }
+
+    /// The next batch for `poll`, undecoded perhaps; batches of paused partitions stay.
+    pub(super) fn next_ready(&mut self) -> Option<Fetched> {
+        let held = &self.held;
+        let at = self
+            .ready
+            .iter()
+            .position(|fetched| held.get(&fetched.key).is_some_and(|held| !held.paused))?;
+        self.ready.remove(at)
+    }
+
+    /// Moves the position over up to `most` records of a decoded batch, and returns them. What is left of the batch goes
+    /// back to be the next. `None` when the batch is stale or has nothing to return.
+    pub(super) fn consume(
+        &mut self,
+        fetched: Fetched,
+        decoded: Arc<Decoded>,
+        most: usize,
+        now_ms: i64,
+    ) -> Option<Piece> {
+        let size = fetched.bytes.len();
+        let Some(held) = self
+            .held
+            .get_mut(&fetched.key)
+            .filter(|held| held.serial == fetched.serial)
+        else {
+            self.buffered -= size;
+            return None;
+        };
+        let from = match held.position {
+            Position::At(offset) => offset.max(fetched.header.base_offset),
+            _ => fetched.header.base_offset,
+        };
+        let end = decoded.end();
+        let to = end.min(from.saturating_add(i64::try_from(most).unwrap_or(i64::MAX)));
+        held.position = Position::At(to.max(from));
+        let (header, topic) = (fetched.header, held.topic.clone());
+        held.timestamp = Some(if to < end {
+            header.base_timestamp
+        } else {
+            header.max_timestamp
+        });
+        let (partition, records) = (fetched.key.partition, usize::try_from(to - from).unwrap_or(0));
+        let bytes = decoded.bytes() * records / decoded.len().max(1);
+        held.metrics.consumed(records, bytes);
+        held.metrics.position(to);
+        held.show_lag(now_ms);
+        if to < end {
+            self.ready.push_front(Fetched {
+                decoded: Some(decoded.clone()),
+                ..fetched
+            });
+        } else {
+            held.buffered -= size;
+            self.buffered -= size;
+        }
+        self.stats.records_consumed += records as u64;
+        self.stats.bytes_consumed += bytes as u64;
+        (records > 0).then_some(Piece {
+            topic,
+            partition,
+            batch: decoded,
+            from,
+            to,
+        })
+    }
+
+    /// Passes over a batch that holds nothing for consumers.
+    pub(super) fn skip(&mut self, fetched: &Fetched) {
+        self.buffered -= fetched.bytes.len();
+        if let Some(held) = self.current(&fetched.key, fetched.serial) {
+            held.buffered -= fetched.bytes.len();
+            held.position = Position::At(fetched.header.next_offset());
+        }
+    }
+
+    /// A fetched batch is damaged: everything fetched of its partition is dropped, and `poll` says so until a seek.
+    pub(super) fn corrupt(&mut self, fetched: &Fetched, reason: String) {
+        self.buffered -= fetched.bytes.len();
+        let next_serial = self.serial();
+        let Some(held) = self.current(&fetched.key, fetched.serial) else {
+            return;
+        };
+        let offset = match held.position {
+            Position::At(offset) => offset,
+            _ => fetched.header.base_offset,
+        };
+        held.serial = next_serial;
+        held.busy = false;
+        held.buffered = 0;
+        held.error = Some(Error::Corrupt {
+            partition: fetched.key.clone(),
+            offset,
+            reason,
+        });
+        self.drop_stale();
+    }
+
+    /// The first partition's error, if one stands still.
+    pub(super) fn first_error(&self) -> Option<Error> {
+        self.held.values().find_map(|held| held.error.clone())
+    }
+
+    /// Whether the batch is current and holds records for consumers.
+    pub(super) fn is_control(fetched: &Fetched) -> bool {
+        fetched.header.is_control()
+    }
+}
+
+impl Fetched {
+    /// The batch decoded, now if it was not before. Slow: not for under a lock.
+    pub(super) fn decode(&self) -> Result<Arc<Decoded>, streamhouse_core::batch::BatchError> {
+        match &self.decoded {
+            Some(decoded) => Ok(decoded.clone()),
+            None => Decoded::new(self.bytes.clone()).map(Arc::new),
+        }
+    }
+}
+
+impl Held {
+    fn go_to(&mut self, to: Position) {
+        self.position = to;
+        if let Position::At(offset) = to {
+            self.fetch_from = offset;
+            self.metrics.position(offset);
+        }
+    }
+
+    fn lag(&self, now_ms: i64) -> Option<Lag> {
+        let (Position::At(offset), Some(end)) = (self.position, self.high_watermark) else {
+            return None;
+        };
+        let records = (end - offset).max(0);
+        let age = self
+            .timestamp
+            .map_or(0, |timestamp| now_ms.saturating_sub(timestamp).max(0));
+        Some(Lag {
+            records,
+            seconds: if records == 0 { 0.0 } else { age as f64 / 1000.0 },
+        })
+    }
+
+    fn show_lag(&self, now_ms: i64) {
+        if let Some(lag) = self.lag(now_ms) {
+            self.metrics.lag(lag.records, lag.seconds);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

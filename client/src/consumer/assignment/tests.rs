@@ -1,0 +1,165 @@
+//! What a consumer reads, and how far, under every order of events.
+
+use streamhouse_core::batch::{BatchBuilder, Compression, stamp};
+
+use super::*;
+use crate::metrics::Registry;
+
+fn held(partitions: i32) -> (Assignment, Vec<TopicPartition>) {
+    let keys: Vec<_> = (0..partitions)
+        .map(|partition| TopicPartition::new("t", partition))
+        .collect();
+    let mut assignment = Assignment::default();
+    assignment.add(&keys, &ConsumerMetrics::new(&Registry::new(), "g"));
+    for wanted in assignment.lookups(Instant::now()) {
+        assignment.found(&wanted, Position::At(0), None);
+    }
+    (assignment, keys)
+}
+
+fn batch(base: i64, records: i64) -> (BatchHeader, Bytes) {
+    let mut builder = BatchBuilder::new(Compression::Lz4);
+    for at in 0..records {
+        builder
+            .append::<&[u8], &[u8]>(1000 + base + at, None, Some(b"value"), &[])
+            .unwrap();
+    }
+    let mut bytes = builder.finish().unwrap().to_vec();
+    stamp(&mut bytes, base, 0);
+    let bytes = Bytes::from(bytes);
+    (BatchHeader::parse(&bytes).unwrap(), bytes)
+}
+
+/// Fetches these batches into partition 0.
+fn fetch(assignment: &mut Assignment, batches: Vec<(BatchHeader, Bytes)>, end: i64) {
+    let wanted = assignment.fetches(Instant::now(), usize::MAX).remove(0);
+    assignment.fetched(&wanted, batches, end, 2000);
+}
+
+/// Offsets of the records that one poll of at most so many gives.
+fn poll(assignment: &mut Assignment, most: usize) -> Vec<i64> {
+    let mut records = crate::Records::default();
+    while records.len() < most {
+        let Some(fetched) = assignment.next_ready() else {
+            break;
+        };
+        let decoded = fetched.decode().unwrap();
+        let left = most - records.len();
+        if let Some(piece) = assignment.consume(fetched, decoded, left, 3000) {
+            records.push(piece);
+        }
+    }
+    let offsets: Vec<i64> = records.iter().map(|record| record.offset).collect();
+    assert_eq!(offsets.len(), records.len());
+    offsets
+}
+
+#[test]
+fn a_batch_is_returned_in_parts_and_positions_follow() {
+    let (mut assignment, keys) = held(1);
+    fetch(&mut assignment, vec![batch(0, 5), batch(5, 5)], 12);
+    assert_eq!(assignment.position(&keys[0]).unwrap(), Some(0));
+    assert_eq!(poll(&mut assignment, 3), [0, 1, 2]);
+    assert_eq!(poll(&mut assignment, 4), [3, 4, 5, 6]);
+    assert_eq!(assignment.position(&keys[0]).unwrap(), Some(7));
+    assert_eq!(assignment.uncommitted()[&keys[0]], 7);
+    assert_eq!(poll(&mut assignment, 99), [7, 8, 9]);
+    assert_eq!(assignment.buffered(), 0);
+    assert_eq!(
+        assignment.lags(3000)[&keys[0]],
+        Lag {
+            records: 2,
+            seconds: 1.991
+        }
+    );
+    assert_eq!(assignment.stats().records_consumed, 10);
+}
+
+#[test]
+fn fetching_goes_on_where_the_last_batch_ended_and_in_the_middle_of_one() {
+    let (mut assignment, keys) = held(1);
+    assignment.seek(&keys[0], Position::At(3)).unwrap();
+    fetch(&mut assignment, vec![batch(0, 5)], 5);
+    let next = assignment.fetches(Instant::now(), usize::MAX);
+    assert_eq!(next[0].position, Position::At(5));
+    assert!(
+        assignment.fetches(Instant::now(), usize::MAX).is_empty(),
+        "it is being fetched already"
+    );
+    assert_eq!(poll(&mut assignment, 99), [3, 4]);
+}
+
+#[test]
+fn a_seek_forgets_what_was_fetched_and_what_is_on_its_way() {
+    let (mut assignment, keys) = held(1);
+    fetch(&mut assignment, vec![batch(0, 5)], 20);
+    let under_way = assignment.fetches(Instant::now(), usize::MAX).remove(0);
+    assignment.seek(&keys[0], Position::At(10)).unwrap();
+    assert_eq!(assignment.buffered(), 0);
+    assignment.fetched(&under_way, vec![batch(5, 5)], 20, 0);
+    assert_eq!(poll(&mut assignment, 99), [0_i64; 0]);
+    fetch(&mut assignment, vec![batch(10, 2)], 20);
+    assert_eq!(poll(&mut assignment, 99), [10, 11]);
+}
+
+#[test]
+fn a_partition_given_up_returns_nothing_even_when_it_comes_back() {
+    let (mut assignment, keys) = held(1);
+    fetch(&mut assignment, vec![batch(0, 5)], 5);
+    let fetched = assignment.next_ready().unwrap();
+    assignment.remove(&keys);
+    assignment.add(&keys, &ConsumerMetrics::new(&Registry::new(), "g"));
+    let decoded = fetched.decode().unwrap();
+    assert!(assignment.consume(fetched, decoded, 99, 0).is_none());
+    assert_eq!(assignment.buffered(), 0);
+    assert_eq!(assignment.position(&keys[0]).unwrap(), None);
+}
+
+#[test]
+fn paused_partitions_keep_their_records_for_later() {
+    let (mut assignment, keys) = held(1);
+    fetch(&mut assignment, vec![batch(0, 2)], 2);
+    assignment.pause(&keys[0], true).unwrap();
+    assert_eq!(poll(&mut assignment, 99), [0_i64; 0]);
+    assert!(assignment.fetches(Instant::now(), usize::MAX).is_empty());
+    assignment.pause(&keys[0], false).unwrap();
+    assert_eq!(poll(&mut assignment, 99), [0, 1]);
+}
+
+#[test]
+fn damage_is_told_until_a_seek() {
+    let (mut assignment, keys) = held(1);
+    fetch(&mut assignment, vec![batch(0, 2), batch(2, 2)], 4);
+    let fetched = assignment.next_ready().unwrap();
+    assignment.corrupt(&fetched, "bad".into());
+    assert!(matches!(
+        assignment.first_error(),
+        Some(Error::Corrupt { offset: 0, .. })
+    ));
+    assert_eq!((poll(&mut assignment, 99).len(), assignment.buffered()), (0, 0));
+    assignment.seek(&keys[0], Position::At(2)).unwrap();
+    assert_eq!(assignment.first_error(), None);
+}
+
+#[test]
+fn what_is_committed_is_not_committed_again() {
+    let (mut assignment, keys) = held(1);
+    fetch(&mut assignment, vec![batch(0, 2)], 2);
+    poll(&mut assignment, 99);
+    assignment.committed(&keys[0], 2);
+    assert!(assignment.uncommitted().is_empty());
+}
+
+#[test]
+fn an_unknown_partition_is_refused() {
+    let (mut assignment, _) = held(1);
+    let other = TopicPartition::new("u", 0);
+    assert!(matches!(
+        assignment.seek(&other, Position::At(0)),
+        Err(Error::NotAssigned { .. })
+    ));
+    assert!(matches!(
+        assignment.position(&other),
+        Err(Error::NotAssigned { .. })
+    ));
+}

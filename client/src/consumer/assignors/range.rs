@@ -1,0 +1,26 @@
+//! Kafka's range assignor: topic by topic, consecutive partitions; the first members get the remainder.
+
+use std::collections::BTreeMap;
+
+use super::{Assignment, Member, nothing_each, ordered, partitions_of, wanted_topics};
+
+pub(super) fn assign(members: &[Member], topics: &BTreeMap<String, i32>) -> Assignment {
+    let mut assignment = nothing_each(members);
+    for topic in wanted_topics(members) {
+        let takers: Vec<_> = ordered(members)
+            .into_iter()
+            .filter(|member| member.topics.iter().any(|t| t == topic))
+            .collect();
+        let partitions: Vec<_> = partitions_of(topic, topics).collect();
+        let (share, rest) = (partitions.len() / takers.len(), partitions.len() % takers.len());
+        let mut partitions = partitions.into_iter();
+        for (at, member) in takers.iter().enumerate() {
+            let take = share + usize::from(at < rest);
+            assignment
+                .entry(member.id.clone())
+                .or_default()
+                .extend(partitions.by_ref().take(take));
+        }
+    }
+    assignment
+}

@@ -1,0 +1,26 @@
+//! Kafka's round-robin assignor: all partitions of all topics, in order, to the members in turn; a member that does not
+//! want the topic is passed over.
+
+use std::collections::BTreeMap;
+
+use super::{Assignment, Member, nothing_each, ordered, partitions_of, wanted_topics};
+
+pub(super) fn assign(members: &[Member], topics: &BTreeMap<String, i32>) -> Assignment {
+    let mut assignment = nothing_each(members);
+    let order = ordered(members);
+    let mut turn = 0;
+    for topic in wanted_topics(members) {
+        for partition in partitions_of(topic, topics) {
+            // Somebody wants the topic, so this ends within one round.
+            while !order[turn % order.len()].topics.iter().any(|t| t == topic) {
+                turn += 1;
+            }
+            assignment
+                .entry(order[turn % order.len()].id.clone())
+                .or_default()
+                .push(partition);
+            turn += 1;
+        }
+    }
+    assignment
+}

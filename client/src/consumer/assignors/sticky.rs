@@ -1,0 +1,116 @@
+//! The sticky assignor: members keep what they hold, what is free goes to whoever has least, and only as many partitions
+//! move as balance needs. Balanced means: no partition could move to a member that wants its topic and has at least two
+//! fewer.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use streamhouse_core::TopicPartition;
+
+use super::{Assignment, Member, ordered, partitions_of, wanted_topics};
+
+pub(super) fn assign(members: &[Member], topics: &BTreeMap<String, i32>) -> Assignment {
+    let order = ordered(members);
+    let takers: BTreeMap<&str, Vec<usize>> = wanted_topics(members)
+        .into_iter()
+        .map(|topic| {
+            let wants = |at: &usize| order[*at].topics.iter().any(|t| t == topic);
+            (topic, (0..order.len()).filter(wants).collect())
+        })
+        .collect();
+    let mut shares = kept(&order, topics, &takers);
+    give_free(&mut shares, topics, &takers);
+    while let Some((from, partition, to)) = best_move(&shares, &takers) {
+        shares[from].remove(&partition);
+        shares[to].insert(partition);
+    }
+    order
+        .iter()
+        .zip(shares)
+        .map(|(member, share)| (member.id.clone(), share.into_iter().collect()))
+        .collect()
+}
+
+/// What each member keeps at first: what it holds, still wants, and nobody held in a later generation.
+fn kept(
+    order: &[&Member],
+    topics: &BTreeMap<String, i32>,
+    takers: &BTreeMap<&str, Vec<usize>>,
+) -> Vec<BTreeSet<TopicPartition>> {
+    let mut claims: BTreeMap<&TopicPartition, (i32, Vec<usize>)> = BTreeMap::new();
+    for (at, member) in order.iter().enumerate() {
+        let generation = member.generation.unwrap_or(-1);
+        for partition in &member.owned {
+            let exists =
+                (0..topics.get(&partition.topic).copied().unwrap_or(0)).contains(&partition.partition);
+            if !exists
+                || !takers
+                    .get(&*partition.topic)
+                    .is_some_and(|takers| takers.contains(&at))
+            {
+                continue;
+            }
+            let claim = claims.entry(partition).or_insert((generation, Vec::new()));
+            if generation > claim.0 {
+                *claim = (generation, Vec::new());
+            }
+            if generation == claim.0 && !claim.1.contains(&at) {
+                claim.1.push(at);
+            }
+        }
+    }
+    let mut shares = vec![BTreeSet::new(); order.len()];
+    for (partition, (_, claimants)) in claims {
+        // Two claims of one generation cannot both be true: neither counts.
+        if let [only] = claimants[..] {
+            shares[only].insert(partition.clone());
+        }
+    }
+    shares
+}
+
+/// Gives what nobody keeps to whoever has least; the topics with the fewest takers first.
+fn give_free(
+    shares: &mut [BTreeSet<TopicPartition>],
+    topics: &BTreeMap<String, i32>,
+    takers: &BTreeMap<&str, Vec<usize>>,
+) {
+    let taken: BTreeSet<TopicPartition> = shares.iter().flatten().cloned().collect();
+    let mut by_takers: Vec<_> = takers.iter().collect();
+    by_takers.sort_by_key(|(topic, takers)| (takers.len(), **topic));
+    for (topic, takers) in by_takers {
+        for partition in partitions_of(topic, topics).filter(|partition| !taken.contains(partition)) {
+            if let Some(least) = takers.iter().min_by_key(|at| (shares[**at].len(), **at)) {
+                shares[*least].insert(partition);
+            }
+        }
+    }
+}
+
+/// A move from a member with much to one with at least two fewer; from the fullest member that has one.
+fn best_move(
+    shares: &[BTreeSet<TopicPartition>],
+    takers: &BTreeMap<&str, Vec<usize>>,
+) -> Option<(usize, TopicPartition, usize)> {
+    let least: BTreeMap<&str, usize> = takers
+        .iter()
+        .filter_map(|(topic, takers)| {
+            Some((
+                *topic,
+                *takers.iter().min_by_key(|at| (shares[**at].len(), **at))?,
+            ))
+        })
+        .collect();
+    let mut fullest: Vec<usize> = (0..shares.len()).collect();
+    fullest.sort_by_key(|at| (std::cmp::Reverse(shares[*at].len()), *at));
+    for from in fullest {
+        // The last partitions first, so that those given last move first.
+        let found = shares[from].iter().rev().filter_map(|partition| {
+            let to = *least.get(&*partition.topic)?;
+            (shares[to].len() + 2 <= shares[from].len()).then_some((partition, to))
+        });
+        if let Some((partition, to)) = found.min_by_key(|(_, to)| shares[*to].len()) {
+            return Some((from, partition.clone(), to));
+        }
+    }
+    None
+}

@@ -1,0 +1,94 @@
+//! Finding where to read on: the group's committed offsets first, then by `auto_offset_reset` or as a seek asked.
+
+use std::collections::BTreeMap;
+
+use streamhouse_core::TopicPartition;
+
+use super::{
+    Shared,
+    assignment::{Position, Wanted},
+    fetcher::reset_position,
+};
+use crate::{
+    admin::{CommittedOffset, OffsetAt, fetch_offsets, list_offsets_each},
+    error::{Error, Result},
+};
+
+/// What a lookup found: a position and, where it is the group's, the offset committed.
+pub(super) struct Lookup {
+    pub(super) wanted: Wanted,
+    pub(super) found: Result<(Position, Option<i64>)>,
+}
+
+/// Looks up positions, each on its own: one that fails leaves the others alone.
+pub(super) async fn look_up(shared: &Shared, wanted: Vec<Wanted>) -> Vec<Lookup> {
+    let (by_commit, by_offset): (Vec<_>, Vec<_>) = wanted
+        .into_iter()
+        .partition(|wanted| wanted.position == Position::Committed);
+    let mut lookups = committed(shared, by_commit).await;
+    lookups.extend(offsets(shared, by_offset).await);
+    lookups
+}
+
+async fn committed(shared: &Shared, wanted: Vec<Wanted>) -> Vec<Lookup> {
+    let keys: Vec<TopicPartition> = wanted.iter().map(|wanted| wanted.key.clone()).collect();
+    let committed = match &shared.config.group {
+        Some(group) if !keys.is_empty() => {
+            fetch_offsets(&shared.client, group, &keys, shared.api_deadline()).await
+        }
+        _ => Ok(BTreeMap::new()),
+    };
+    let found = |wanted: Wanted| {
+        let found = match &committed {
+            Err(error) => Err(error.clone()),
+            Ok(committed) => after_commit(shared, &wanted.key, committed.get(&wanted.key)),
+        };
+        Lookup { wanted, found }
+    };
+    wanted.into_iter().map(found).collect()
+}
+
+fn after_commit(
+    shared: &Shared,
+    key: &TopicPartition,
+    committed: Option<&CommittedOffset>,
+) -> Result<(Position, Option<i64>)> {
+    if let Some(committed) = committed {
+        return Ok((Position::At(committed.offset), Some(committed.offset)));
+    }
+    match reset_position(shared.config.auto_offset_reset) {
+        Some(position) => Ok((position, None)),
+        None => Err(Error::NoOffset {
+            partition: key.clone(),
+        }),
+    }
+}
+
+async fn offsets(shared: &Shared, wanted: Vec<Wanted>) -> Vec<Lookup> {
+    let query = |wanted: &Wanted| match wanted.position {
+        Position::Lookup(at) => (wanted.key.clone(), at),
+        // Not asked for here; any answer is as good.
+        Position::At(_) | Position::Committed => (wanted.key.clone(), OffsetAt::Latest),
+    };
+    if wanted.is_empty() {
+        return Vec::new();
+    }
+    let answer = list_offsets_each(
+        &shared.client,
+        wanted.iter().map(query).collect(),
+        shared.api_deadline(),
+    )
+    .await;
+    let found = |wanted: Wanted| {
+        let found = match &answer {
+            Err(error) => Err(error.clone()),
+            Ok(offsets) => match offsets.get(&wanted.key) {
+                Some(Ok(at)) => Ok((Position::At(at.offset), None)),
+                Some(Err(error)) => Err(error.clone().into()),
+                None => Err(Error::State("the partition is missing in the answer".into())),
+            },
+        };
+        Lookup { wanted, found }
+    };
+    wanted.into_iter().map(found).collect()
+}

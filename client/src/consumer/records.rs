@@ -1,0 +1,172 @@
+//! [`Records`]: what a poll returns. The bytes stay where they were fetched and decompressed; iterating borrows them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use streamhouse_core::TopicPartition;
+
+use super::decode::{Decoded, DecodedIter};
+
+/// A record, borrowed from its [`Records`].
+#[derive(Debug, Clone, Copy)]
+pub struct ConsumerRecord<'a> {
+    /// The topic's name.
+    pub topic: &'a str,
+    /// Counted from 0.
+    pub partition: i32,
+    /// Its place in the partition.
+    pub offset: i64,
+    /// Milliseconds since the Unix epoch.
+    pub timestamp: i64,
+    /// Null and empty are different things.
+    pub key: Option<&'a [u8]>,
+    /// Null in a tombstone.
+    pub value: Option<&'a [u8]>,
+    pub(super) headers: super::decode::HeadersRef<'a>,
+}
+
+impl<'a> ConsumerRecord<'a> {
+    /// Names and values of its headers, in order.
+    pub fn headers(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
+        super::decode::headers(self.headers)
+    }
+
+    /// A copy that owns its bytes.
+    pub fn to_owned(&self) -> OwnedRecord {
+        OwnedRecord {
+            topic: self.topic.to_owned(),
+            partition: self.partition,
+            offset: self.offset,
+            timestamp: self.timestamp,
+            key: self.key.map(Bytes::copy_from_slice),
+            value: self.value.map(Bytes::copy_from_slice),
+            headers: self
+                .headers()
+                .map(|(key, value)| (key.to_owned(), value.map(Bytes::copy_from_slice)))
+                .collect(),
+        }
+    }
+}
+
+/// A record that owns its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnedRecord {
+    /// The topic's name.
+    pub topic: String,
+    /// Counted from 0.
+    pub partition: i32,
+    /// Its place in the partition.
+    pub offset: i64,
+    /// Milliseconds since the Unix epoch.
+    pub timestamp: i64,
+    /// Null and empty are different things.
+    pub key: Option<Bytes>,
+    /// Null in a tombstone.
+    pub value: Option<Bytes>,
+    /// Names and values, in order.
+    pub headers: Vec<(String, Option<Bytes>)>,
+}
+
+/// Part of one batch: the records in `from..to`.
+#[derive(Debug, Clone)]
+pub(super) struct Piece {
+    pub(super) topic: Arc<str>,
+    pub(super) partition: i32,
+    pub(super) batch: Arc<Decoded>,
+    pub(super) from: i64,
+    pub(super) to: i64,
+}
+
+impl Piece {
+    fn len(&self) -> usize {
+        usize::try_from(self.to - self.from).unwrap_or(0)
+    }
+}
+
+/// The records of one poll, partition by partition, in offset order within each.
+#[derive(Debug, Clone, Default)]
+pub struct Records {
+    pieces: Vec<Piece>,
+    count: usize,
+}
+
+impl Records {
+    pub(super) fn push(&mut self, piece: Piece) {
+        self.count += piece.len();
+        self.pieces.push(piece);
+    }
+
+    /// How many records.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> RecordsIter<'_> {
+        RecordsIter {
+            pieces: self.pieces.iter(),
+            current: None,
+            left: self.count,
+        }
+    }
+
+    /// The partitions they come from.
+    pub fn partitions(&self) -> Vec<TopicPartition> {
+        let mut all: Vec<_> = self
+            .pieces
+            .iter()
+            .map(|piece| TopicPartition::new(&*piece.topic, piece.partition))
+            .collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+}
+
+impl<'a> IntoIterator for &'a Records {
+    type Item = ConsumerRecord<'a>;
+    type IntoIter = RecordsIter<'a>;
+
+    fn into_iter(self) -> RecordsIter<'a> {
+        self.iter()
+    }
+}
+
+/// Iterates over [`Records`].
+#[derive(Debug)]
+pub struct RecordsIter<'a> {
+    pieces: std::slice::Iter<'a, Piece>,
+    current: Option<(&'a Piece, DecodedIter<'a>)>,
+    left: usize,
+}
+
+impl<'a> Iterator for RecordsIter<'a> {
+    type Item = ConsumerRecord<'a>;
+
+    fn next(&mut self) -> Option<ConsumerRecord<'a>> {
+        loop {
+            if let Some((piece, records)) = &mut self.current {
+                if let Some(record) = records.next().filter(|record| record.offset < piece.to) {
+                    self.left = self.left.saturating_sub(1);
+                    return Some(ConsumerRecord {
+                        topic: &piece.topic,
+                        partition: piece.partition,
+                        ..record
+                    });
+                }
+                self.current = None;
+            }
+            let piece = self.pieces.next()?;
+            self.current = Some((piece, piece.batch.iter_from(piece.from)));
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}

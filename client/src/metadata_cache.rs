@@ -1,0 +1,291 @@
+//! [`MetadataCache`]: who leads which partition, as far as this client knows. Metadata answers and leader hints are
+//! merged by leader epoch, so that a stale answer never replaces a newer hint. Readers watch `version`, which rises with
+//! every change.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use parking_lot::{Mutex, RwLock};
+use streamhouse_core::{Error as CoreError, protocol::v1};
+use tokio::sync::{Notify, watch};
+
+use crate::{config::agent_uri, connection::item_error};
+
+/// Who leads a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LeaderInfo {
+    pub(crate) epoch: i32,
+    pub(crate) uri: Arc<str>,
+}
+
+#[derive(Debug, Default)]
+struct TopicState {
+    topic_id: String,
+    error: Option<CoreError>,
+    leaders: Vec<Option<LeaderInfo>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    cluster_id: String,
+    topics: HashMap<Arc<str>, TopicState>,
+    agents: Vec<Arc<str>>,
+}
+
+/// What is known of a topic.
+#[derive(Debug, Clone)]
+pub(crate) enum TopicKnown {
+    /// Never asked, or no answer yet.
+    NotYet,
+    /// It has this many partitions.
+    Partitions(i32),
+    /// The cluster's answer was an error.
+    Failed(CoreError),
+}
+
+/// The cache.
+#[derive(Debug)]
+pub(crate) struct MetadataCache {
+    state: RwLock<State>,
+    /// Topics that somebody uses: the ones a refresh asks for.
+    wanted: Mutex<BTreeSet<Arc<str>>>,
+    version: watch::Sender<u64>,
+    refresh: Notify,
+    https: bool,
+}
+
+impl MetadataCache {
+    pub(crate) fn new(https: bool) -> Self {
+        Self {
+            state: RwLock::default(),
+            wanted: Mutex::default(),
+            version: watch::Sender::new(0),
+            refresh: Notify::new(),
+            https,
+        }
+    }
+
+    /// Makes refreshes ask for a topic.
+    pub(crate) fn want(&self, topic: &str) {
+        let mut wanted = self.wanted.lock();
+        if !wanted.contains(topic) {
+            wanted.insert(topic.into());
+        }
+    }
+
+    pub(crate) fn wanted(&self) -> Vec<String> {
+        self.wanted.lock().iter().map(|topic| topic.to_string()).collect()
+    }
+
+    /// Asks the refresher for fresh metadata, soon.
+    pub(crate) fn request_refresh(&self) {
+        self.refresh.notify_one();
+    }
+
+    pub(crate) async fn refresh_requested(&self) {
+        self.refresh.notified().await;
+    }
+
+    /// Changes with every merge.
+    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    pub(crate) fn leader(&self, topic: &str, partition: i32) -> Option<LeaderInfo> {
+        let state = self.state.read();
+        let leaders = &state.topics.get(topic)?.leaders;
+        leaders.get(usize::try_from(partition).ok()?)?.clone()
+    }
+
+    pub(crate) fn topic(&self, topic: &str) -> TopicKnown {
+        let state = self.state.read();
+        match state.topics.get(topic) {
+            None => TopicKnown::NotYet,
+            Some(known) => match &known.error {
+                Some(error) => TopicKnown::Failed(error.clone()),
+                None => TopicKnown::Partitions(i32::try_from(known.leaders.len()).unwrap_or(i32::MAX)),
+            },
+        }
+    }
+
+    /// Every agent heard of.
+    pub(crate) fn agents(&self) -> Vec<Arc<str>> {
+        self.state.read().agents.clone()
+    }
+
+    /// The URI of an address as agents name themselves.
+    pub(crate) fn uri(&self, address: &str) -> Option<Arc<str>> {
+        if address.is_empty() {
+            return None;
+        }
+        let scheme = if self.https { "https" } else { "http" };
+        agent_uri(&format!("{scheme}://{address}")).ok()
+    }
+
+    fn leader_info(&self, leader: Option<&v1::Leader>) -> Option<LeaderInfo> {
+        let leader = leader?;
+        Some(LeaderInfo {
+            epoch: leader.epoch,
+            uri: self.uri(&leader.address)?,
+        })
+    }
+
+    /// Takes over an answer of the cluster.
+    pub(crate) fn merge(&self, answer: v1::MetadataResponse) {
+        {
+            let mut state = self.state.write();
+            state.cluster_id = answer.cluster_id;
+            let agents: Vec<_> = answer
+                .agents
+                .iter()
+                .filter_map(|agent| self.uri(&agent.grpc_address))
+                .collect();
+            if !agents.is_empty() {
+                state.agents = agents;
+            }
+            for topic in answer.topics {
+                self.merge_topic(&mut state, topic);
+            }
+        }
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    fn merge_topic(&self, state: &mut State, topic: v1::TopicMetadata) {
+        let known = state.topics.entry(topic.name.into()).or_default();
+        if let Some(error) = item_error(topic.error) {
+            // Leaders stay: a topic that cannot be read at the moment is not a topic without partitions.
+            known.error = Some(error);
+            return;
+        }
+        known.error = None;
+        if known.topic_id != topic.topic_id {
+            // Deleted and made anew: epochs start over.
+            known.topic_id = topic.topic_id;
+            known.leaders.clear();
+        }
+        let count = topic
+            .partitions
+            .iter()
+            .map(|p| p.partition)
+            .max()
+            .map_or(0, |most| most.saturating_add(1));
+        known
+            .leaders
+            .resize(usize::try_from(count).unwrap_or(0).min(1_000_000), None);
+        for partition in topic.partitions {
+            let fresh = self.leader_info(partition.leader.as_ref());
+            let Some(slot) = usize::try_from(partition.partition)
+                .ok()
+                .and_then(|at| known.leaders.get_mut(at))
+            else {
+                continue;
+            };
+            let epoch = partition.leader.as_ref().map_or(i32::MAX, |leader| leader.epoch);
+            if slot.as_ref().is_none_or(|old| old.epoch <= epoch) {
+                *slot = fresh;
+            }
+        }
+    }
+
+    /// Takes over a hint of an agent that is not the leader. Says whether it was news.
+    pub(crate) fn hint(&self, topic: &str, partition: i32, leader: Option<&v1::Leader>) -> bool {
+        let Some(fresh) = self.leader_info(leader) else {
+            return false;
+        };
+        {
+            let mut state = self.state.write();
+            let Some(slot) = state
+                .topics
+                .get_mut(topic)
+                .and_then(|known| known.leaders.get_mut(usize::try_from(partition).ok()?))
+            else {
+                return false;
+            };
+            if slot.as_ref().is_some_and(|old| old.epoch >= fresh.epoch) {
+                return false;
+            }
+            *slot = Some(fresh);
+        }
+        self.version.send_modify(|version| *version += 1);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leader(epoch: i32, port: u16) -> v1::Leader {
+        v1::Leader {
+            agent_id: "a".into(),
+            epoch,
+            address: format!("h:{port}"),
+        }
+    }
+
+    fn answer(id: &str, leaders: &[v1::Leader]) -> v1::MetadataResponse {
+        let partitions = leaders
+            .iter()
+            .zip(0..)
+            .map(|(leader, partition)| v1::PartitionMetadata {
+                partition,
+                leader: Some(leader.clone()),
+            })
+            .collect();
+        let topic = v1::TopicMetadata {
+            name: "t".into(),
+            topic_id: id.into(),
+            error: None,
+            partitions,
+        };
+        v1::MetadataResponse {
+            topics: vec![topic],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_stale_answer_does_not_replace_a_newer_hint() {
+        let cache = MetadataCache::new(false);
+        cache.merge(answer("1", &[leader(3, 1)]));
+        assert!(cache.hint("t", 0, Some(&leader(4, 2))));
+        assert!(!cache.hint("t", 0, Some(&leader(3, 9))));
+        cache.merge(answer("1", &[leader(3, 1)]));
+        assert_eq!(&*cache.leader("t", 0).unwrap().uri, "http://h:2");
+        cache.merge(answer("1", &[leader(5, 3)]));
+        assert_eq!(&*cache.leader("t", 0).unwrap().uri, "http://h:3");
+    }
+
+    #[test]
+    fn a_topic_made_anew_starts_over() {
+        let cache = MetadataCache::new(true);
+        cache.merge(answer("1", &[leader(9, 1), leader(9, 1)]));
+        cache.merge(answer("2", &[leader(1, 2)]));
+        assert_eq!(&*cache.leader("t", 0).unwrap().uri, "https://h:2");
+        assert!(matches!(cache.topic("t"), TopicKnown::Partitions(1)));
+        assert_eq!(cache.leader("t", 1), None);
+        assert_eq!(cache.leader("t", -1), None);
+    }
+
+    #[test]
+    fn a_lost_leader_is_forgotten_and_an_error_is_kept() {
+        let cache = MetadataCache::new(false);
+        cache.merge(answer("1", &[leader(1, 1)]));
+        cache.merge(answer(
+            "1",
+            &[v1::Leader {
+                agent_id: String::new(),
+                epoch: 1,
+                address: String::new(),
+            }],
+        ));
+        assert_eq!(cache.leader("t", 0), None);
+        let mut failed = answer("", &[]);
+        failed.topics[0].error =
+            Some(CoreError::new(streamhouse_core::ErrorCode::UnknownTopicOrPartition, "no t").into());
+        cache.merge(failed);
+        assert!(matches!(cache.topic("t"), TopicKnown::Failed(_)));
+    }
+}

@@ -1,0 +1,140 @@
+//! The producer's metrics.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+
+use super::registry::{Register, Registry};
+
+pub(super) struct ProducerVecs {
+    records: IntCounterVec,
+    bytes: IntCounterVec,
+    errors: IntCounterVec,
+    send: HistogramVec,
+    flush: HistogramVec,
+    batch_records: HistogramVec,
+    batch_bytes: HistogramVec,
+    pending: IntGaugeVec,
+}
+
+impl ProducerVecs {
+    pub(super) fn new(r: &Register<'_>) -> Self {
+        let topic = &["topic"][..];
+        Self {
+            records: r.counter(
+                "streamhouse_producer_records_sent_total",
+                "Records acknowledged.",
+                topic,
+            ),
+            bytes: r.counter(
+                "streamhouse_producer_bytes_sent_total",
+                "Bytes acknowledged, as sent (compressed).",
+                topic,
+            ),
+            errors: r.counter(
+                "streamhouse_producer_send_errors_total",
+                "Records that failed for good.",
+                topic,
+            ),
+            send: r.durations(
+                "streamhouse_producer_send_duration_seconds",
+                "From the first send of a batch to its acknowledgement: the longest of its records.",
+                topic,
+            ),
+            flush: r.durations(
+                "streamhouse_producer_batch_flush_duration_seconds",
+                "From the request with a batch to the agent's answer.",
+                topic,
+            ),
+            batch_records: r.histogram(
+                "streamhouse_producer_batch_size_records",
+                "Records of a batch.",
+                topic,
+                1.0,
+                18,
+            ),
+            batch_bytes: r.histogram(
+                "streamhouse_producer_batch_size_bytes",
+                "Bytes of a batch, before compression.",
+                topic,
+                256.0,
+                16,
+            ),
+            pending: r.gauge(
+                "streamhouse_producer_pending_records",
+                "Records that wait or are on their way.",
+                topic,
+            ),
+        }
+    }
+}
+
+/// A producer's metrics.
+#[derive(Debug, Clone)]
+pub(crate) struct ProducerMetrics(Registry);
+
+impl ProducerMetrics {
+    pub(crate) fn new(registry: &Registry) -> Self {
+        Self(registry.clone())
+    }
+
+    /// A topic's, with the labels looked up once.
+    pub(crate) fn topic(&self, topic: &str) -> ProducerTopicMetrics {
+        let topic = self.0.topic_label(topic);
+        let (label, vecs) = (&[topic.as_str()][..], &self.0.inner.producer);
+        ProducerTopicMetrics {
+            records: vecs.records.with_label_values(label),
+            bytes: vecs.bytes.with_label_values(label),
+            errors: vecs.errors.with_label_values(label),
+            send: vecs.send.with_label_values(label),
+            flush: vecs.flush.with_label_values(label),
+            batch_records: vecs.batch_records.with_label_values(label),
+            batch_bytes: vecs.batch_bytes.with_label_values(label),
+            pending: vecs.pending.with_label_values(label),
+            shown: Mutex::new(0),
+        }
+    }
+}
+
+/// A producer's metrics of one topic.
+#[derive(Debug)]
+pub(crate) struct ProducerTopicMetrics {
+    records: IntCounter,
+    bytes: IntCounter,
+    errors: IntCounter,
+    send: Histogram,
+    flush: Histogram,
+    batch_records: Histogram,
+    batch_bytes: Histogram,
+    pending: IntGauge,
+    /// This producer's part of the gauge, which others may share.
+    shown: Mutex<i64>,
+}
+
+impl ProducerTopicMetrics {
+    pub(crate) fn batch(&self, records: u32, bytes: usize) {
+        self.batch_records.observe(records.into());
+        self.batch_bytes.observe(bytes as f64);
+    }
+
+    pub(crate) fn sent(&self, records: u32, bytes: usize, took: Duration) {
+        self.records.inc_by(records.into());
+        self.bytes.inc_by(bytes as u64);
+        self.send.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn flushed(&self, took: Duration) {
+        self.flush.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn failed(&self, records: u32) {
+        self.errors.inc_by(records.into());
+    }
+
+    pub(crate) fn set_pending(&self, pending: i64) {
+        let mut shown = self.shown.lock();
+        self.pending.add(pending - *shown);
+        *shown = pending;
+    }
+}

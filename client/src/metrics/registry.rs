@@ -1,0 +1,135 @@
+//! The metrics, registered at a Prometheus registry.
+
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{Arc, LazyLock},
+};
+
+use parking_lot::Mutex;
+use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts};
+
+use super::{consumer::ConsumerVecs, producer::ProducerVecs};
+
+/// Topics with a label of their own, per registry; the rest share [`OTHER`].
+pub(super) const MOST_TOPICS: usize = 200;
+pub(super) const OTHER: &str = "_other";
+
+/// Where metrics are registered: once for any number of producers and consumers. `Registry::default()` is the one of the
+/// process, which is also Prometheus's default registry.
+#[derive(Clone)]
+pub struct Registry {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    registry: prometheus::Registry,
+    pub(super) producer: ProducerVecs,
+    pub(super) consumer: ConsumerVecs,
+    topics: Mutex<HashSet<String>>,
+    /// How many partitions have gauges of their own.
+    pub(super) partitions: Mutex<usize>,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Registry")
+    }
+}
+
+static OF_THE_PROCESS: LazyLock<Registry> =
+    LazyLock::new(|| Registry::at(prometheus::default_registry().clone()));
+
+impl Default for Registry {
+    fn default() -> Self {
+        OF_THE_PROCESS.clone()
+    }
+}
+
+impl Registry {
+    /// A registry of its own, with nothing else in it.
+    pub fn new() -> Self {
+        Self::at(prometheus::Registry::new())
+    }
+
+    /// Registers at a Prometheus registry. Make one `Registry` per Prometheus registry and clone it: the metrics of a
+    /// second one would not be shown.
+    pub fn at(registry: prometheus::Registry) -> Self {
+        let register = Register(&registry);
+        let producer = ProducerVecs::new(&register);
+        let consumer = ConsumerVecs::new(&register);
+        let inner = Inner {
+            producer,
+            consumer,
+            topics: Mutex::default(),
+            partitions: Mutex::default(),
+            registry,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// The Prometheus registry, to gather from or to add to.
+    pub fn prometheus(&self) -> &prometheus::Registry {
+        &self.inner.registry
+    }
+
+    /// A topic's label, bounded in number.
+    pub(super) fn topic_label(&self, topic: &str) -> String {
+        let mut topics = self.inner.topics.lock();
+        if topics.contains(topic) || topics.len() < MOST_TOPICS {
+            topics.insert(topic.to_owned());
+            return topic.to_owned();
+        }
+        OTHER.to_owned()
+    }
+}
+
+/// Makes metrics and registers them.
+pub(super) struct Register<'a>(&'a prometheus::Registry);
+
+impl Register<'_> {
+    fn keep<C: prometheus::core::Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
+        // Names and labels are constants that the tests register, so this cannot fail in use.
+        #[allow(clippy::expect_used)]
+        let metric = made.expect("metric names and labels are valid");
+        if let Err(error) = self.0.register(Box::new(metric.clone())) {
+            tracing::warn!(%error, "a metric is registered already and will not be shown twice");
+        }
+        metric
+    }
+
+    pub(super) fn counter(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.keep(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    pub(super) fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.keep(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    pub(super) fn real_gauge(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.keep(GaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    pub(super) fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        first: f64,
+        count: usize,
+    ) -> HistogramVec {
+        let buckets = (0..count)
+            .map(|power| first * f64::from(1_u32 << power.min(31)))
+            .collect();
+        self.keep(HistogramVec::new(
+            HistogramOpts::new(name, help).buckets(buckets),
+            labels,
+        ))
+    }
+
+    pub(super) fn durations(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+        self.histogram(name, help, labels, 0.001, 14)
+    }
+}

@@ -1,0 +1,112 @@
+//! Serves `/metrics` (and `/health`) of a producer or consumer process to Prometheus.
+
+use std::net::SocketAddr;
+
+use axum::{Router, extract::State, http::header::CONTENT_TYPE, response::IntoResponse, routing::get};
+use prometheus::{Encoder, TextEncoder};
+use tokio::{
+    net::{TcpListener, ToSocketAddrs},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::Registry;
+use crate::error::{Error, Result};
+
+/// A running metrics server; it ends when dropped.
+#[derive(Debug)]
+pub struct MetricsServer {
+    address: SocketAddr,
+    stop: CancellationToken,
+    task: Option<JoinHandle<()>>,
+}
+
+/// Serves a registry at an address; port 0 takes a free one.
+pub async fn serve(address: impl ToSocketAddrs, registry: Registry) -> Result<MetricsServer> {
+    let refuse = |error: std::io::Error| {
+        Error::Config(format!(
+            "cannot serve metrics: {error}; choose another address or a free port"
+        ))
+    };
+    let listener = TcpListener::bind(address).await.map_err(refuse)?;
+    let address = listener.local_addr().map_err(refuse)?;
+    let stop = CancellationToken::new();
+    let app = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/health", get(async || "ok\n"))
+        .with_state(registry);
+    let stopped = stop.clone().cancelled_owned();
+    let task = tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(stopped).await {
+            tracing::warn!(%error, "the metrics server ended");
+        }
+    });
+    Ok(MetricsServer {
+        address,
+        stop,
+        task: Some(task),
+    })
+}
+
+impl MetricsServer {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers what it has begun to, and ends.
+    pub async fn close(mut self) {
+        self.stop.cancel();
+        if let Some(task) = self.task.take() {
+            let _ = task.await;
+        }
+    }
+}
+
+impl Drop for MetricsServer {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn metrics(State(registry): State<Registry>) -> impl IntoResponse {
+    let mut out = Vec::new();
+    if let Err(error) = TextEncoder::new().encode(&registry.prometheus().gather(), &mut out) {
+        tracing::warn!(%error, "some metrics cannot be shown");
+    }
+    ([(CONTENT_TYPE, TextEncoder::new().format_type().to_owned())], out)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn get_text(address: SocketAddr, path: &str) -> String {
+        let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn metrics_and_health_are_served() {
+        let registry = Registry::new();
+        super::super::ProducerMetrics::new(&registry).topic("t").failed(3);
+        let server = serve("127.0.0.1:0", registry).await.unwrap();
+        let metrics = get_text(server.address(), "/metrics").await;
+        assert!(
+            metrics.contains("streamhouse_producer_send_errors_total{topic=\"t\"} 3"),
+            "{metrics}"
+        );
+        assert!(
+            get_text(server.address(), "/health")
+                .await
+                .starts_with("HTTP/1.1 200")
+        );
+        server.close().await;
+    }
+}

@@ -1,0 +1,89 @@
+//! The contract's names, and the bounds on labels.
+
+use std::time::Duration;
+
+use prometheus::Encoder;
+
+use super::{
+    consumer::ConsumerMetrics,
+    producer::ProducerMetrics,
+    registry::{MOST_TOPICS, Registry},
+};
+
+fn text(registry: &Registry) -> String {
+    let mut out = Vec::new();
+    prometheus::TextEncoder::new()
+        .encode(&registry.prometheus().gather(), &mut out)
+        .unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn the_contracts_names_are_shown_and_buckets_double() {
+    let registry = Registry::new();
+    let producer = ProducerMetrics::new(&registry).topic("orders");
+    producer.batch(10, 1000);
+    producer.sent(10, 500, Duration::from_millis(3));
+    producer.flushed(Duration::from_millis(2));
+    producer.failed(1);
+    producer.set_pending(4);
+    let consumer = ConsumerMetrics::new(&registry, "billing");
+    consumer.polled(Duration::from_millis(1));
+    let partition = consumer.partition("orders", 3);
+    partition.consumed(5, 50);
+    partition.position(7);
+    partition.committed(6);
+    partition.lag(2, 0.5);
+    let text = text(&registry);
+    for line in [
+        "streamhouse_producer_records_sent_total{topic=\"orders\"} 10",
+        "streamhouse_producer_bytes_sent_total{topic=\"orders\"} 500",
+        "streamhouse_producer_send_errors_total{topic=\"orders\"} 1",
+        "streamhouse_producer_pending_records{topic=\"orders\"} 4",
+        "streamhouse_producer_send_duration_seconds_bucket{topic=\"orders\",le=\"0.002\"} 0",
+        "streamhouse_producer_send_duration_seconds_bucket{topic=\"orders\",le=\"0.004\"} 1",
+        "streamhouse_producer_send_duration_seconds_bucket{topic=\"orders\",le=\"8.192\"} 1",
+        "streamhouse_producer_batch_flush_duration_seconds_count{topic=\"orders\"} 1",
+        "streamhouse_producer_batch_size_records_sum{topic=\"orders\"} 10",
+        "streamhouse_producer_batch_size_bytes_sum{topic=\"orders\"} 1000",
+        "streamhouse_consumer_records_consumed_total{group=\"billing\",topic=\"orders\"} 5",
+        "streamhouse_consumer_bytes_consumed_total{group=\"billing\",topic=\"orders\"} 50",
+        "streamhouse_consumer_poll_duration_seconds_count{group=\"billing\"} 1",
+        "streamhouse_consumer_lag_records{group=\"billing\",partition=\"3\",topic=\"orders\"} 2",
+        "streamhouse_consumer_lag_seconds{group=\"billing\",partition=\"3\",topic=\"orders\"} 0.5",
+        "streamhouse_consumer_last_committed_offset{group=\"billing\",partition=\"3\",topic=\"orders\"} 6",
+        "streamhouse_consumer_current_offset{group=\"billing\",partition=\"3\",topic=\"orders\"} 7",
+    ] {
+        assert!(text.contains(line), "{line} is missing in\n{text}");
+    }
+    assert!(!text.contains("_total_total"));
+}
+
+#[test]
+fn gauges_of_a_lost_partition_vanish_and_topic_labels_are_bounded() {
+    let registry = Registry::new();
+    let consumer = ConsumerMetrics::new(&registry, "g");
+    let partition = consumer.partition("t", 0);
+    partition.lag(9, 1.0);
+    assert!(text(&registry).contains("streamhouse_consumer_lag_records{"));
+    drop(partition);
+    assert!(!text(&registry).contains("streamhouse_consumer_lag_records{"));
+    let producer = ProducerMetrics::new(&registry);
+    for topic in 0..MOST_TOPICS + 50 {
+        producer.topic(&format!("topic-{topic}")).failed(1);
+    }
+    assert!(text(&registry).contains("streamhouse_producer_send_errors_total{topic=\"_other\"} 51"));
+}
+
+#[test]
+fn two_producers_share_the_gauge_of_a_topic() {
+    let registry = Registry::new();
+    let (one, two) = (
+        ProducerMetrics::new(&registry).topic("t"),
+        ProducerMetrics::new(&registry).topic("t"),
+    );
+    one.set_pending(5);
+    two.set_pending(3);
+    one.set_pending(1);
+    assert!(text(&registry).contains("streamhouse_producer_pending_records{topic=\"t\"} 4"));
+}

@@ -1,0 +1,175 @@
+//! What the dispatcher does with the answers of agents, and with streams that end without one.
+
+use std::time::Duration;
+
+use streamhouse_core::{Error as CoreError, ErrorCode, protocol::v1};
+use tokio::time::Instant;
+
+use super::{
+    dispatcher::Dispatcher,
+    lane::{Flight, Verdict},
+    link::Sent,
+};
+use crate::connection::item_error;
+
+impl Dispatcher {
+    /// An agent answered a request.
+    pub(super) fn answered(&mut self, link: usize, stream: u64, response: v1::ProduceResponse) {
+        let now = Instant::now();
+        let Some(from) = self.links.get_mut(link).filter(|link| link.stream == stream) else {
+            return;
+        };
+        let Some(sent) = from.in_flight.remove(&response.request_id) else {
+            return;
+        };
+        from.backoff.reset();
+        if response.throttle_ms > 0 {
+            from.pause(now, Duration::from_millis(response.throttle_ms.into()));
+        }
+        let took = now.saturating_duration_since(sent.at);
+        let mut results: Vec<Option<v1::PartitionProduceResult>> =
+            response.partitions.into_iter().map(Some).collect();
+        for (at, (lane, flight)) in sent.batches.into_iter().enumerate() {
+            let result = self.take_result(&mut results, at, lane);
+            self.lanes[lane].topic.metrics.flushed(took);
+            self.result(link, lane, flight, result);
+            self.schedule(lane);
+        }
+    }
+
+    /// The result for a lane: in its place, or wherever the agent put it.
+    fn take_result(
+        &self,
+        results: &mut [Option<v1::PartitionProduceResult>],
+        at: usize,
+        lane: usize,
+    ) -> Option<v1::PartitionProduceResult> {
+        let partition = &self.lanes[lane].partition;
+        let matches = |result: &Option<v1::PartitionProduceResult>| {
+            result
+                .as_ref()
+                .is_some_and(|r| r.partition == partition.index && *r.topic == *partition.topic)
+        };
+        let place = if results.get(at).is_some_and(matches) {
+            Some(at)
+        } else {
+            results.iter().position(matches)
+        };
+        place.and_then(|place| results[place].take())
+    }
+
+    fn result(
+        &mut self,
+        link: usize,
+        lane: usize,
+        flight: Flight,
+        result: Option<v1::PartitionProduceResult>,
+    ) {
+        let Some(result) = result else {
+            let error = CoreError::new(
+                ErrorCode::NetworkException,
+                "the agent left the partition out of its answer",
+            );
+            return self.failed(lane, flight, error);
+        };
+        if let Some(error) = item_error(result.error) {
+            let partition = self.lanes[lane].partition.clone();
+            let cache = self.shared.client.cache();
+            let news = cache.hint(&partition.topic, partition.index, result.leader.as_ref());
+            if !news && wants_refresh(error.code()) {
+                cache.request_refresh();
+            }
+            let leader = cache.leader(&partition.topic, partition.index);
+            let elsewhere = leader.is_some_and(|leader| leader.uri != self.links[link].uri);
+            let before = self.lanes[lane].not_before;
+            self.failed(lane, flight, error);
+            if elsewhere {
+                // Another agent leads: there is nothing to wait for.
+                self.lanes[lane].not_before = before;
+            }
+            return;
+        }
+        if let Verdict::Settled(settled) = self.lanes[lane].lane.stored(flight, result.base_offset) {
+            self.settle(lane, settled);
+        }
+    }
+
+    /// A batch was not acknowledged.
+    fn failed(&mut self, lane: usize, flight: Flight, error: CoreError) {
+        let sequence = matches!(
+            error.code(),
+            ErrorCode::OutOfOrderSequenceNumber | ErrorCode::UnknownProducerId
+        );
+        let asked = Duration::from_millis(error.retry_after_ms().into());
+        match self.lanes[lane].lane.failed(flight, error) {
+            Verdict::Settled(settled) => self.settle(lane, settled),
+            Verdict::Stale => {}
+            Verdict::Retry => {
+                let entry = &mut self.lanes[lane];
+                // Batches refused only because one before them failed do not make the lane wait longer than that one.
+                if sequence && entry.lane.in_flight() > 0 {
+                    return;
+                }
+                let pause = self.shared.client.backoff().after(entry.lane.tries(), asked);
+                let until = Instant::now() + pause;
+                entry.not_before = Some(entry.not_before.map_or(until, |at| at.max(until)));
+            }
+        }
+    }
+
+    /// A stream is over.
+    pub(super) fn broken(&mut self, link: usize, stream: u64, error: &CoreError) {
+        if self.links.get(link).is_some_and(|link| link.stream == stream) {
+            tracing::debug!(agent = %self.links[link].uri, %error, "a produce stream ended");
+            self.reopen(link, error);
+        }
+    }
+
+    /// An agent took too long to answer.
+    pub(super) fn timed_out(&mut self, link: usize, waited: Duration) {
+        tracing::warn!(agent = %self.links[link].uri, ?waited, "an agent does not answer; opening a new stream");
+        let error = CoreError::new(ErrorCode::RequestTimedOut, format!("no answer in {waited:?}"));
+        self.reopen(link, &error);
+    }
+
+    /// Ends the link's stream; what was on its way is sent again. Whether it was stored is not known, whatever the error.
+    fn reopen(&mut self, link: usize, error: &CoreError) {
+        let pause = self.links[link]
+            .backoff
+            .next(Duration::from_millis(error.retry_after_ms().into()));
+        self.links[link].pause(Instant::now(), pause);
+        let lost = CoreError::new(
+            ErrorCode::NetworkException,
+            format!("the produce stream ended: {error}"),
+        );
+        let sent = self.links[link].close();
+        self.shared.client.cache().request_refresh();
+        let lanes: Vec<_> = sent
+            .into_iter()
+            .flat_map(|Sent { batches, .. }| batches)
+            .collect();
+        for (lane, flight) in &lanes {
+            match self.lanes[*lane].lane.failed(*flight, lost.clone()) {
+                Verdict::Settled(settled) => self.settle(*lane, settled),
+                Verdict::Retry | Verdict::Stale => {}
+            }
+        }
+        for (lane, _) in lanes {
+            self.schedule(lane);
+        }
+    }
+}
+
+/// Failures that say that what is known of the leader is wrong.
+fn wants_refresh(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::NotLeader
+            | ErrorCode::LeaderNotAvailable
+            | ErrorCode::FencedLeaderEpoch
+            | ErrorCode::UnknownLeaderEpoch
+            | ErrorCode::UnknownTopicOrPartition
+            | ErrorCode::ShuttingDown
+            | ErrorCode::NetworkException
+    )
+}

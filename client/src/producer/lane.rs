@@ -1,0 +1,360 @@
+//! [`Lane`]: the sealed batches of one partition, their sequence numbers, and what happens when one fails. Pure: it does
+//! no I/O and reads no clock; the dispatcher drives it.
+//!
+//! The rules that keep an idempotent producer honest:
+//! - A sealed batch keeps its identity (producer id, epoch), sequence and bytes through all its tries.
+//! - Once a batch is to be sent again, nothing more is sent before every batch on its way is answered; then those that
+//!   failed go again, in their order.
+//! - A batch that fails for good leaves a gap that the cluster will not accept the next batch behind. The lane then takes
+//!   a new identity and starts from sequence 0, and batches that surely were not stored are renumbered. A batch whose
+//!   outcome is unknown is never renumbered: it is asked about under its old number, and fails if that is refused.
+//!
+//! Without idempotence one batch is on its way at a time, so that retries cannot change the order.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use streamhouse_core::{Error as CoreError, ErrorCode};
+use tokio::time::Instant;
+
+use super::{
+    delivery::Ticket,
+    encode::{Identity, restamp},
+};
+use crate::error::Error;
+
+/// What the cluster remembers of an idempotent producer: so many batches of a partition may be on their way.
+const MOST_IN_FLIGHT: usize = 5;
+
+/// A batch ready to be sent, as often as it takes.
+#[derive(Debug, Clone)]
+pub(super) struct Sealed {
+    pub(super) bytes: Bytes,
+    pub(super) records: u32,
+    pub(super) ticket: Arc<Ticket>,
+    pub(super) opened: Instant,
+    /// What its records hold of the buffer.
+    pub(super) reserved: usize,
+    pub(super) tries: u32,
+    first_sequence: i32,
+    /// Some try may have been stored without an answer.
+    unsure: bool,
+    last_error: Option<CoreError>,
+}
+
+/// What became of a batch for good.
+#[derive(Debug)]
+pub(super) struct Settled {
+    pub(super) batch: Sealed,
+    pub(super) outcome: Result<i64, Error>,
+}
+
+/// One try of a batch: answers to earlier tries are not its answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Flight {
+    pub(super) no: u64,
+    tries: u32,
+}
+
+/// What the dispatcher should do after an answer.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// The batch is settled.
+    Settled(Settled),
+    /// It will be sent again.
+    Retry,
+    /// The lane does not wait for this batch (any more).
+    Stale,
+}
+
+/// What a lane can send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// A sealed batch of this many bytes.
+    Again(usize),
+    /// A new batch, to be sealed.
+    New,
+    /// Nothing before an answer.
+    Blocked,
+    /// Nothing before a producer id other than this one.
+    NeedsIdentity(Option<Identity>),
+}
+
+/// The sender's side of a partition.
+#[derive(Debug)]
+pub(super) struct Lane {
+    idempotent: bool,
+    identity: Option<Identity>,
+    next_sequence: i32,
+    next_no: u64,
+    in_flight: BTreeMap<u64, Sealed>,
+    again: BTreeMap<u64, Sealed>,
+    /// Something is to be sent again and something else is still on its way.
+    recovering: bool,
+    /// There is a gap in the sequence: the identity is used up.
+    spent: bool,
+}
+
+impl Lane {
+    pub(super) fn new(idempotent: bool) -> Self {
+        Self {
+            idempotent,
+            identity: (!idempotent).then_some(Identity::NONE),
+            next_sequence: 0,
+            next_no: 0,
+            in_flight: BTreeMap::new(),
+            again: BTreeMap::new(),
+            recovering: false,
+            spent: false,
+        }
+    }
+
+    /// Whether no sealed batch is left in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.in_flight.is_empty() && self.again.is_empty()
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// How often the first batch that is to be sent again was sent.
+    pub(super) fn tries(&self) -> u32 {
+        self.again.values().next().map_or(0, |batch| batch.tries)
+    }
+
+    /// What could be sent now.
+    pub(super) fn next(&self) -> Next {
+        let most = if self.idempotent { MOST_IN_FLIGHT } else { 1 };
+        if self.in_flight.len() >= most || (self.recovering && !self.in_flight.is_empty()) {
+            return Next::Blocked;
+        }
+        if self.spent {
+            // Only batches to be asked about go out under the old identity, and all answers are awaited before it changes.
+            return match self.again.values().find(|batch| batch.unsure) {
+                Some(batch) => Next::Again(batch.bytes.len()),
+                None if self.in_flight.is_empty() => Next::NeedsIdentity(self.identity),
+                None => Next::Blocked,
+            };
+        }
+        if let Some(batch) = self.again.values().next() {
+            return Next::Again(batch.bytes.len());
+        }
+        if self.identity.is_none() {
+            Next::NeedsIdentity(None)
+        } else {
+            Next::New
+        }
+    }
+
+    /// Takes a producer id, if it waits for one: renumbers what is left from sequence 0. Says whether it did.
+    pub(super) fn adopt(&mut self, identity: Identity) -> bool {
+        if !matches!(self.next(), Next::NeedsIdentity(old) if old != Some(identity)) {
+            return false;
+        }
+        self.identity = Some(identity);
+        self.next_sequence = 0;
+        self.spent = false;
+        for batch in self.again.values_mut() {
+            batch.first_sequence = self.next_sequence;
+            batch.bytes = restamp(&batch.bytes, identity, batch.first_sequence);
+            self.next_sequence = after(self.next_sequence, batch.records);
+        }
+        true
+    }
+
+    /// The identity and first sequence of the next new batch.
+    pub(super) fn stamp(&self) -> (Identity, i32) {
+        let identity = self.identity.unwrap_or(Identity::NONE);
+        (identity, if self.idempotent { self.next_sequence } else { -1 })
+    }
+
+    /// Takes in a new batch, sealed with [`Lane::stamp`], as sent.
+    pub(super) fn send_new(&mut self, new: NewBatch) -> Flight {
+        let NewBatch {
+            bytes,
+            records,
+            ticket,
+            opened,
+            reserved,
+        } = new;
+        let (_, first_sequence) = self.stamp();
+        self.recovering = false;
+        self.next_sequence = after(self.next_sequence, records);
+        let batch = Sealed {
+            bytes,
+            records,
+            ticket,
+            opened,
+            reserved,
+            tries: 1,
+            first_sequence,
+            unsure: false,
+            last_error: None,
+        };
+        let no = self.next_no;
+        self.next_no += 1;
+        self.in_flight.insert(no, batch);
+        Flight { no, tries: 1 }
+    }
+
+    /// Marks the next batch that is to be sent again as sent.
+    pub(super) fn send_again(&mut self) -> Option<(Flight, Bytes)> {
+        self.recovering = false;
+        let spent = self.spent;
+        let no = self
+            .again
+            .iter()
+            .find(|(_, batch)| !spent || batch.unsure)
+            .map(|(no, _)| *no)?;
+        let mut batch = self.again.remove(&no)?;
+        batch.tries = batch.tries.saturating_add(1);
+        let (tries, bytes) = (batch.tries, batch.bytes.clone());
+        self.in_flight.insert(no, batch);
+        Some((Flight { no, tries }, bytes))
+    }
+
+    fn take(&mut self, flight: Flight) -> Option<Sealed> {
+        if self.in_flight.get(&flight.no)?.tries != flight.tries {
+            return None;
+        }
+        self.in_flight.remove(&flight.no)
+    }
+
+    /// The agent stored the batch.
+    pub(super) fn stored(&mut self, flight: Flight, base_offset: i64) -> Verdict {
+        match self.take(flight) {
+            Some(batch) => Verdict::Settled(Settled {
+                batch,
+                outcome: Ok(base_offset),
+            }),
+            None => Verdict::Stale,
+        }
+    }
+
+    /// The batch was not acknowledged.
+    pub(super) fn failed(&mut self, flight: Flight, error: CoreError) -> Verdict {
+        let Some(mut batch) = self.take(flight) else {
+            return Verdict::Stale;
+        };
+        let no = flight.no;
+        let code = error.code();
+        if code == ErrorCode::DuplicateSequenceNumber && self.idempotent {
+            // Stored by an earlier try, so long ago that nobody knows the offset.
+            return Verdict::Settled(Settled {
+                batch,
+                outcome: Ok(-1),
+            });
+        }
+        let sequence_refused = self.idempotent
+            && matches!(
+                code,
+                ErrorCode::OutOfOrderSequenceNumber
+                    | ErrorCode::UnknownProducerId
+                    | ErrorCode::InvalidProducerEpoch
+            );
+        if sequence_refused {
+            return self.refused(no, batch, error);
+        }
+        if !error.is_retryable() {
+            return Verdict::Settled(self.give_up(batch, error.into()));
+        }
+        batch.unsure |= !code.has_no_side_effects();
+        batch.last_error = Some(error);
+        self.put_back(no, batch);
+        Verdict::Retry
+    }
+
+    /// The cluster does not accept the batch's sequence.
+    fn refused(&mut self, no: u64, mut batch: Sealed, error: CoreError) -> Verdict {
+        // Under a spent identity only batches to be asked about go again: only those may still close the gap.
+        let may_come = |(other, earlier): (&u64, &Sealed)| *other < no && (!self.spent || earlier.unsure);
+        let waits_for_earlier =
+            self.in_flight.keys().any(|other| *other < no) || self.again.iter().any(may_come);
+        if !waits_for_earlier && batch.unsure {
+            return Verdict::Settled(self.give_up(batch, error.into()));
+        }
+        if !waits_for_earlier {
+            self.spent = true;
+        }
+        batch.last_error = Some(error);
+        self.put_back(no, batch);
+        Verdict::Retry
+    }
+
+    fn put_back(&mut self, no: u64, batch: Sealed) {
+        self.again.insert(no, batch);
+        self.recovering = true;
+    }
+
+    /// The batch (already taken out) fails for good.
+    fn give_up(&mut self, batch: Sealed, error: Error) -> Settled {
+        let last = after(batch.first_sequence, batch.records) == self.next_sequence;
+        if last && !batch.unsure && !self.spent {
+            // Nothing was numbered after it: the sequence has no gap if the next batch takes its place.
+            self.next_sequence = batch.first_sequence;
+        } else {
+            self.spent = self.idempotent;
+        }
+        Settled {
+            batch,
+            outcome: Err(error),
+        }
+    }
+
+    /// Whatever is on its way is to be sent again, because its answers will not come or nobody waits for them.
+    pub(super) fn abandon(&mut self, error: &CoreError) {
+        for (no, mut batch) in std::mem::take(&mut self.in_flight) {
+            batch.unsure = true;
+            batch.last_error = Some(error.clone());
+            self.put_back(no, batch);
+        }
+    }
+
+    /// Gives up the batches that were opened before `cutoff`: their time is over.
+    pub(super) fn expire(&mut self, cutoff: Instant, waited: std::time::Duration) -> Vec<Settled> {
+        let old = |batches: &BTreeMap<u64, Sealed>| -> Vec<u64> {
+            batches
+                .iter()
+                .filter(|(_, batch)| batch.opened <= cutoff)
+                .map(|(no, _)| *no)
+                .collect()
+        };
+        let mut gone = Vec::new();
+        // The newest first, so that numbers can be taken back one after the other.
+        let mut nos: Vec<_> = old(&self.in_flight).into_iter().chain(old(&self.again)).collect();
+        nos.sort_unstable_by(|a, b| b.cmp(a));
+        for no in nos {
+            let sent = self.in_flight.remove(&no).map(|batch| Sealed {
+                unsure: true,
+                ..batch
+            });
+            let Some(batch) = sent.or_else(|| self.again.remove(&no)) else {
+                continue;
+            };
+            let error = Error::timeout("delivering the record", waited, batch.last_error.clone());
+            gone.push(self.give_up(batch, error));
+        }
+        gone.reverse();
+        self.recovering &= !self.again.is_empty();
+        gone
+    }
+}
+
+/// A batch that was just sealed.
+#[derive(Debug)]
+pub(super) struct NewBatch {
+    pub(super) bytes: Bytes,
+    pub(super) records: u32,
+    pub(super) ticket: Arc<Ticket>,
+    pub(super) opened: Instant,
+    pub(super) reserved: usize,
+}
+
+/// The sequence after a batch; it wraps to 0 as Kafka's does.
+fn after(sequence: i32, records: u32) -> i32 {
+    ((i64::from(sequence) + i64::from(records)) & i64::from(i32::MAX)) as i32
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! [`Link`]: the produce stream to one agent. A task opens the stream and passes answers on to the dispatcher; when the
+//! stream ends, for whatever reason, it says so once, and the dispatcher opens the next one.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use streamhouse_core::{Error as CoreError, ErrorCode, protocol::v1};
+use tokio::{sync::mpsc, task::AbortHandle, time::Instant};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::{encode::Identity, lane::Flight};
+use crate::{
+    Client,
+    connection::{self, status_error},
+    retry::Backoff,
+};
+
+/// What tasks tell the dispatcher.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// An agent answered a request.
+    Answer {
+        /// Which link.
+        link: usize,
+        /// Which of its streams.
+        stream: u64,
+        /// The answer.
+        response: v1::ProduceResponse,
+    },
+    /// A stream is over.
+    Broken {
+        /// Which link.
+        link: usize,
+        /// Which of its streams.
+        stream: u64,
+        /// Why.
+        error: CoreError,
+    },
+    /// The cluster gave a producer id.
+    Identity(Identity),
+}
+
+/// A request on its way.
+#[derive(Debug)]
+pub(super) struct Sent {
+    /// The lanes it serves, and with which batch.
+    pub(super) batches: Vec<(usize, Flight)>,
+    pub(super) at: Instant,
+}
+
+/// One agent, as the dispatcher sees it.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) uri: Arc<str>,
+    /// Lanes with something to send here.
+    pub(super) ready: std::collections::VecDeque<usize>,
+    pub(super) in_flight: BTreeMap<u64, Sent>,
+    /// Nothing is sent before: the agent asked for a pause, or its stream just broke.
+    pub(super) not_before: Option<Instant>,
+    pub(super) stream: u64,
+    pub(super) backoff: Backoff,
+    requests: Option<mpsc::Sender<v1::ProduceRequest>>,
+    task: Option<AbortHandle>,
+    next_request: u64,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Link {
+    pub(super) fn new(uri: Arc<str>, backoff: Backoff) -> Self {
+        Self {
+            uri,
+            ready: std::collections::VecDeque::new(),
+            in_flight: BTreeMap::new(),
+            not_before: None,
+            stream: 0,
+            backoff,
+            requests: None,
+            task: None,
+            next_request: 0,
+        }
+    }
+
+    /// Whether a request may be sent now.
+    pub(super) fn has_room(&self, now: Instant, max_in_flight: usize) -> bool {
+        self.in_flight.len() < max_in_flight && self.not_before.is_none_or(|at| at <= now)
+    }
+
+    /// Opens a stream, unless one is open. `index` is this link's, `room` its largest number of requests on their way.
+    pub(super) fn open(&mut self, client: &Client, index: usize, room: usize, events: &mpsc::Sender<Event>) {
+        if self.requests.is_some() {
+            return;
+        }
+        self.stream += 1;
+        let (requests, outgoing) = mpsc::channel(room);
+        self.requests = Some(requests);
+        let channel = client.channel(&self.uri);
+        let (stream, events) = (self.stream, events.clone());
+        let task = tokio::spawn(async move {
+            let error = match channel {
+                Ok(channel) => follow(channel, outgoing, index, stream, &events).await,
+                Err(error) => CoreError::new(ErrorCode::NetworkException, error.to_string()),
+            };
+            let _ = events
+                .send(Event::Broken {
+                    link: index,
+                    stream,
+                    error,
+                })
+                .await;
+        });
+        self.task = Some(task.abort_handle());
+    }
+
+    /// Sends a request; false when the stream is over already.
+    pub(super) fn send(
+        &mut self,
+        partitions: Vec<v1::PartitionProduce>,
+        batches: Vec<(usize, Flight)>,
+    ) -> bool {
+        let request_id = self.next_request;
+        self.next_request += 1;
+        self.in_flight.insert(
+            request_id,
+            Sent {
+                batches,
+                at: Instant::now(),
+            },
+        );
+        let request = v1::ProduceRequest {
+            request_id,
+            partitions,
+        };
+        self.requests
+            .as_ref()
+            .is_some_and(|requests| requests.try_send(request).is_ok())
+    }
+
+    /// Ends the stream; answers that still come are ignored. Returns what was on its way.
+    pub(super) fn close(&mut self) -> Vec<Sent> {
+        self.requests = None;
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+        std::mem::take(&mut self.in_flight).into_values().collect()
+    }
+
+    /// When the oldest request on its way was sent.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.in_flight.values().next().map(|sent| sent.at)
+    }
+
+    /// Sends nothing for a while.
+    pub(super) fn pause(&mut self, now: Instant, pause: Duration) {
+        let until = now + pause;
+        self.not_before = Some(self.not_before.map_or(until, |at| at.max(until)));
+    }
+}
+
+/// Runs one stream to its end, which is the error returned.
+async fn follow(
+    channel: tonic::transport::Channel,
+    outgoing: mpsc::Receiver<v1::ProduceRequest>,
+    link: usize,
+    stream: u64,
+    events: &mpsc::Sender<Event>,
+) -> CoreError {
+    let mut answers = match connection::data(channel)
+        .produce(ReceiverStream::new(outgoing))
+        .await
+    {
+        Ok(answers) => answers.into_inner(),
+        Err(status) => return status_error(status),
+    };
+    loop {
+        match answers.message().await {
+            Ok(Some(response)) => {
+                if events
+                    .send(Event::Answer {
+                        link,
+                        stream,
+                        response,
+                    })
+                    .await
+                    .is_err()
+                {
+                    return CoreError::new(ErrorCode::ShuttingDown, "the producer has ended");
+                }
+            }
+            Ok(None) => {
+                return CoreError::new(ErrorCode::NetworkException, "the agent ended the produce stream");
+            }
+            Err(status) => return status_error(status),
+        }
+    }
+}

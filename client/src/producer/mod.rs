@@ -1,0 +1,210 @@
+//! [`Producer`]: sends records. `send` encodes a record straight into its partition's open batch and returns; one
+//! dispatcher task closes batches, gives them sequence numbers, sends them to the leaders and settles their deliveries.
+//!
+//! Guarantees: a delivery succeeds only after the cluster acknowledged the record; every delivery is settled within
+//! `delivery_timeout` and every callback called exactly once; with `idempotent` (the default) an acknowledged record is
+//! stored once; records of one producer to one partition keep their order; `send` waits at most `max_block`.
+//!
+//! In reading order: `record` -> `topic` (partitions of a topic) -> `partition` (open and closed batches) -> `lane`
+//! (sequence numbers and retries of a partition) -> `dispatcher` (when and where to send) -> `link` (the stream to one
+//! agent) -> `answers` -> `settle` -> `delivery`.
+
+mod answers;
+mod builder;
+mod delivery;
+mod dispatcher;
+mod encode;
+mod lane;
+mod link;
+mod partition;
+mod partitioner;
+mod record;
+mod settle;
+mod shared;
+mod topic;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+pub use builder::ProducerBuilder;
+pub use delivery::{Callback, Delivery};
+pub use partitioner::{DefaultPartitioner, Partitioner, RoundRobinPartitioner, key_partition};
+pub use record::{Header, Record, RecordMetadata, RecordRef};
+pub use streamhouse_core::batch::Compression;
+pub use topic::TopicHandle;
+
+use self::{builder::ProducerConfig, shared::Shared};
+use crate::{
+    Client,
+    error::{Error, Result},
+    metrics::Registry,
+    retry::Deadline,
+};
+
+/// Sends records. Cheap to clone: clones share batches, buffer and connections. When the last clone is dropped without
+/// [`Producer::close`], what is not yet acknowledged fails with [`Error::Closed`].
+#[derive(Debug, Clone)]
+pub struct Producer {
+    shared: Arc<Shared>,
+    running: Arc<Running>,
+}
+
+/// Ends the dispatcher with the last producer.
+#[derive(Debug)]
+struct Running {
+    stop: CancellationToken,
+    dispatcher: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// What a producer has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ProducerStats {
+    /// Records acknowledged.
+    pub records_sent: u64,
+    /// Their bytes, encoded and compressed.
+    pub bytes_sent: u64,
+    /// Batches acknowledged.
+    pub batches_sent: u64,
+    /// Records that failed for good.
+    pub records_failed: u64,
+    /// Batches that were sent again.
+    pub batches_retried: u64,
+    /// Records that wait or are on their way.
+    pub pending_records: u64,
+    /// Bytes of `buffer_memory` in use.
+    pub buffered_bytes: u64,
+}
+
+impl Producer {
+    /// A producer with defaults, to be changed.
+    pub fn builder() -> ProducerBuilder {
+        ProducerBuilder::default()
+    }
+
+    fn start(client: Client, config: ProducerConfig, registry: Option<Registry>) -> Result<Self> {
+        let runtime = tokio::runtime::Handle::try_current().map_err(|_| {
+            Error::State("the producer needs a tokio runtime; build it from async code".into())
+        })?;
+        let stop = CancellationToken::new();
+        let shared = Arc::new(Shared::new(client, config, &registry.unwrap_or_default()));
+        let dispatcher = runtime.spawn(dispatcher::run(shared.clone(), stop.clone()));
+        let running = Running {
+            stop,
+            dispatcher: tokio::sync::Mutex::new(Some(dispatcher)),
+        };
+        Ok(Self {
+            shared,
+            running: Arc::new(running),
+        })
+    }
+
+    /// A handle that spares looking up the topic for every record. Waits for the topic's metadata, at most `max_block`.
+    pub async fn topic(&self, name: &str) -> Result<TopicHandle> {
+        self.shared
+            .topic(name, Deadline::after(self.shared.config.max_block))
+            .await
+    }
+
+    /// Takes a record into its partition's batch. Waits while the buffer is full or the topic's metadata are unknown,
+    /// at most `max_block`. On success the returned [`Delivery`] tells what becomes of the record.
+    pub async fn send(&self, record: Record) -> Result<Delivery> {
+        let deadline = Deadline::after(self.shared.config.max_block);
+        let topic = self.shared.topic(&record.topic, deadline).await?;
+        let headers = borrowed_headers(&record);
+        self.shared
+            .send(&topic, borrowed(&record, &headers), deadline)
+            .await
+    }
+
+    /// [`Producer::send`] for borrowed bytes and a known topic: the fastest way.
+    pub async fn send_ref(&self, topic: &TopicHandle, record: RecordRef<'_>) -> Result<Delivery> {
+        match self.shared.try_send(topic, record) {
+            Err(Error::BufferFull) => {
+                let deadline = Deadline::after(self.shared.config.max_block);
+                self.shared.send(topic, record, deadline).await
+            }
+            settled => settled,
+        }
+    }
+
+    /// [`Producer::send`] that never waits: [`Error::BufferFull`] when the buffer is, [`Error::State`] while the topic's
+    /// metadata are unknown (call [`Producer::topic`] first).
+    pub fn try_send(&self, record: &Record) -> Result<Delivery> {
+        let topic = self.shared.known_topic(&record.topic).ok_or_else(|| {
+            Error::State("the topic's metadata are not known yet; call topic() once before try_send".into())
+        })?;
+        self.shared
+            .try_send(&topic, borrowed(record, &borrowed_headers(record)))
+    }
+
+    /// [`Producer::send_ref`] that never waits.
+    pub fn try_send_ref(&self, topic: &TopicHandle, record: RecordRef<'_>) -> Result<Delivery> {
+        self.shared.try_send(topic, record)
+    }
+
+    /// [`Producer::send`] whose outcome goes to a callback. With `Ok` the callback is called exactly once, on the
+    /// producer's task, where it must not block; with `Err` it is not called.
+    pub async fn send_with_callback(
+        &self,
+        record: Record,
+        callback: impl FnOnce(Result<RecordMetadata>) + Send + 'static,
+    ) -> Result<()> {
+        self.send(record).await?.on_completion(callback);
+        Ok(())
+    }
+
+    /// Sends all open batches at once and waits until everything sent before this call is settled, one way or the other
+    /// (`delivery_timeout` at the latest), and its callbacks were called. The deliveries tell how it went.
+    pub async fn flush(&self) -> Result<()> {
+        self.shared.flush().await;
+        if self.shared.is_stopped() {
+            Err(Error::Closed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Takes no more records, waits for those it has, and ends. What is not settled within `timeout` fails with
+    /// [`Error::Closed`], and the call with [`Error::Timeout`].
+    pub async fn close(&self, timeout_after: Duration) -> Result<()> {
+        self.shared.refuse_new();
+        let settled = timeout(timeout_after, self.shared.flush()).await;
+        self.running.stop.cancel();
+        if let Some(dispatcher) = self.running.dispatcher.lock().await.take() {
+            // It ends by itself once cancelled; a panic in it was reported by the runtime.
+            let _ = dispatcher.await;
+        }
+        settled.map_err(|_| Error::timeout("sending the last records", timeout_after, None))
+    }
+
+    /// What it has done so far.
+    pub fn metrics(&self) -> ProducerStats {
+        self.shared.stats()
+    }
+}
+
+fn borrowed_headers(record: &Record) -> Vec<(&str, Option<&[u8]>)> {
+    record
+        .headers
+        .iter()
+        .map(|header| (header.key.as_str(), header.value.as_deref()))
+        .collect()
+}
+
+fn borrowed<'a>(record: &'a Record, headers: &'a [(&'a str, Option<&'a [u8]>)]) -> RecordRef<'a> {
+    RecordRef {
+        key: record.key.as_deref(),
+        value: record.value.as_deref(),
+        headers,
+        timestamp: record.timestamp,
+        partition: record.partition,
+    }
+}

@@ -1,0 +1,100 @@
+//! How batches end: acknowledged, failed, or out of time; and what that frees.
+
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{dispatcher::Dispatcher, lane::Settled, partition::OpenBatch, topic::Topic};
+use crate::error::Error;
+
+/// An answer that takes longer makes the dispatcher ask who leads.
+const SLOW_ANSWER: Duration = Duration::from_secs(2);
+
+impl Dispatcher {
+    /// Looks at time-outs.
+    pub(super) fn tick(&mut self, now: Instant) {
+        for link in 0..self.links.len() {
+            let Some(oldest) = self.links[link].oldest() else {
+                continue;
+            };
+            let waited = now.saturating_duration_since(oldest);
+            if waited >= self.shared.client.settings().request_timeout {
+                self.timed_out(link, waited);
+            } else if waited >= SLOW_ANSWER {
+                self.shared.client.cache().request_refresh();
+            }
+        }
+        let timeout = self.shared.config.delivery_timeout;
+        let Some(cutoff) = now.checked_sub(timeout) else {
+            return;
+        };
+        for lane in self.shared.overdue(cutoff) {
+            let Some(entry) = self.lanes.get_mut(lane) else {
+                continue;
+            };
+            let (unsent, sent) = (
+                entry.partition.take_older(cutoff),
+                entry.lane.expire(cutoff, timeout),
+            );
+            for settled in sent {
+                self.settle(lane, settled);
+            }
+            for open in unsent {
+                self.expire_unsent(lane, open);
+            }
+            self.schedule(lane);
+        }
+        for topic in self.shared.topics() {
+            topic.metrics.set_pending(topic.pending.load(Relaxed));
+        }
+    }
+
+    fn expire_unsent(&mut self, lane: usize, open: OpenBatch) {
+        let topic = self.lanes[lane].topic.clone();
+        let OpenBatch {
+            encoder,
+            ticket,
+            reserved,
+            ..
+        } = open;
+        let records = encoder.records();
+        let error = Error::timeout("delivering the record", self.shared.config.delivery_timeout, None);
+        self.shared.recycle(encoder);
+        self.count_failure(&topic, records, &error);
+        self.shared.release(&topic, &ticket, records, reserved);
+        ticket.failed(error);
+    }
+
+    /// Completes a batch.
+    pub(super) fn settle(&mut self, lane: usize, settled: Settled) {
+        let Settled { batch, outcome } = settled;
+        let topic = self.lanes[lane].topic.clone();
+        match &outcome {
+            Ok(_) => {
+                let counters = &self.shared.counters;
+                counters.records_sent.fetch_add(u64::from(batch.records), Relaxed);
+                counters.bytes_sent.fetch_add(batch.bytes.len() as u64, Relaxed);
+                counters.batches_sent.fetch_add(1, Relaxed);
+                topic
+                    .metrics
+                    .sent(batch.records, batch.bytes.len(), batch.opened.elapsed());
+            }
+            Err(error) => self.count_failure(&topic, batch.records, error),
+        }
+        self.shared
+            .release(&topic, &batch.ticket, batch.records, batch.reserved);
+        match outcome {
+            Ok(base_offset) => batch.ticket.stored(base_offset),
+            Err(error) => batch.ticket.failed(error),
+        }
+    }
+
+    pub(super) fn count_failure(&self, topic: &Topic, records: u32, error: &Error) {
+        tracing::debug!(topic = %topic.name, records, %error, "records failed");
+        self.shared
+            .counters
+            .records_failed
+            .fetch_add(u64::from(records), Relaxed);
+        topic.metrics.failed(records);
+    }
+}

@@ -1,0 +1,434 @@
+//! [`Shared`]: what appenders and the dispatcher have in common: topics, the buffer's budget, unsettled batches, and the
+//! inbox through which appenders tell the dispatcher that a batch was opened or filled.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::{
+    sync::{Notify, Semaphore, TryAcquireError},
+    time::{Instant, timeout},
+};
+
+use super::{
+    ProducerStats,
+    builder::ProducerConfig,
+    delivery::{Delivery, Ticket},
+    encode::Encoder,
+    partition::{Appended, Opening, Partition},
+    record::RecordRef,
+    topic::{Choice, Topic, TopicHandle},
+};
+use crate::{
+    Client,
+    error::{Error, Result},
+    metrics::{ProducerMetrics, Registry},
+    retry::Deadline,
+};
+
+/// The most that a record takes beyond key, value and headers, and a header beyond its name and value.
+const RECORD_OVERHEAD: usize = 36;
+const HEADER_OVERHEAD: usize = 10;
+/// The head of a batch, topic name and framing of a request.
+const REQUEST_OVERHEAD: usize = 1024;
+/// Encoders kept with their buffers for the next batches.
+const SPARE_ENCODERS: usize = 8;
+/// How long `send` believes that a topic that does not exist may yet appear.
+const MISSING_TOPIC: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// What appenders tell the dispatcher.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Note {
+    /// A batch was opened in this lane.
+    Opened(usize, Instant),
+    /// A batch is full in this lane.
+    Filled(usize),
+}
+
+/// A batch that is not settled.
+struct Unsettled {
+    opened: Instant,
+    lane: usize,
+    ticket: Arc<Ticket>,
+}
+
+/// Totals since the start.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) records_sent: AtomicU64,
+    pub(super) bytes_sent: AtomicU64,
+    pub(super) batches_sent: AtomicU64,
+    pub(super) records_failed: AtomicU64,
+    pub(super) batches_retried: AtomicU64,
+}
+
+/// A producer's shared state.
+pub(super) struct Shared {
+    pub(super) client: Client,
+    pub(super) config: ProducerConfig,
+    pub(super) metrics: ProducerMetrics,
+    pub(super) counters: Counters,
+    /// Told when the dispatcher has something to look at.
+    pub(super) wake: Notify,
+    topics: RwLock<HashMap<Arc<str>, TopicHandle>>,
+    /// Every partition, by lane.
+    lanes: Mutex<Vec<(Arc<Topic>, Arc<Partition>)>>,
+    /// Free bytes of the buffer.
+    buffer: Semaphore,
+    unsettled: Mutex<BTreeMap<u64, Unsettled>>,
+    next_ticket: AtomicU64,
+    inbox: Mutex<Vec<Note>>,
+    /// How many callers want open batches to be sent at once.
+    hurried: AtomicUsize,
+    refusing: AtomicBool,
+    stopped: AtomicBool,
+    spare: Mutex<Vec<Encoder>>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("config", &self.config)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+/// While it lives, open batches do not wait for more records.
+struct Hurry<'a>(&'a Shared);
+
+impl Drop for Hurry<'_> {
+    fn drop(&mut self) {
+        self.0.hurried.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Shared {
+    pub(super) fn new(client: Client, config: ProducerConfig, registry: &Registry) -> Self {
+        Self {
+            buffer: Semaphore::new(config.buffer_memory),
+            metrics: ProducerMetrics::new(registry),
+            client,
+            config,
+            counters: Counters::default(),
+            wake: Notify::new(),
+            topics: RwLock::default(),
+            lanes: Mutex::default(),
+            unsettled: Mutex::default(),
+            next_ticket: AtomicU64::new(0),
+            inbox: Mutex::default(),
+            hurried: AtomicUsize::new(0),
+            refusing: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            spare: Mutex::default(),
+        }
+    }
+
+    /// A topic that was used before.
+    pub(super) fn known_topic(&self, name: &str) -> Option<TopicHandle> {
+        self.topics.read().get(name).cloned()
+    }
+
+    /// A topic, with its metadata waited for.
+    pub(super) async fn topic(&self, name: &str, deadline: Deadline) -> Result<TopicHandle> {
+        if let Some(topic) = self.known_topic(name) {
+            return Ok(topic);
+        }
+        let count = self.client.partitions_of(name, deadline, MISSING_TOPIC).await?;
+        let mut topics = self.topics.write();
+        if let Some(topic) = topics.get(name) {
+            return Ok(topic.clone());
+        }
+        let name: Arc<str> = name.into();
+        let first = self.client.settings().entropy.next_u64() as u32 % count.unsigned_abs().max(1);
+        let topic = Arc::new(Topic::new(name.clone(), first, self.metrics.topic(&name)));
+        self.grow(&topic, count);
+        let handle = TopicHandle { topic };
+        topics.insert(name, handle.clone());
+        Ok(handle)
+    }
+
+    /// Gives a topic lanes for the partitions it does not know yet.
+    pub(super) fn grow(&self, topic: &Arc<Topic>, count: i32) {
+        let mut partitions = topic.partitions.write();
+        let have = i32::try_from(partitions.len()).unwrap_or(i32::MAX);
+        if have >= count {
+            return;
+        }
+        let mut lanes = self.lanes.lock();
+        let mut all = partitions.to_vec();
+        for index in have..count {
+            let partition = Arc::new(Partition::new(topic.name.clone(), index, lanes.len()));
+            lanes.push((topic.clone(), partition.clone()));
+            all.push(partition);
+        }
+        *partitions = all.into();
+    }
+
+    /// The lanes from `from` on.
+    pub(super) fn lanes_from(&self, from: usize) -> Vec<(Arc<Topic>, Arc<Partition>)> {
+        self.lanes
+            .lock()
+            .get(from..)
+            .map(<[_]>::to_vec)
+            .unwrap_or_default()
+    }
+
+    pub(super) fn topics(&self) -> Vec<Arc<Topic>> {
+        self.topics
+            .read()
+            .values()
+            .map(|handle| handle.topic.clone())
+            .collect()
+    }
+
+    /// Bytes that a record takes at most, if it may be sent at all.
+    fn size_of(&self, record: &RecordRef<'_>) -> Result<usize> {
+        let bytes = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
+        let headers: usize = record
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + bytes(*value) + HEADER_OVERHEAD)
+            .sum();
+        let size = RECORD_OVERHEAD + bytes(record.key) + bytes(record.value) + headers;
+        let limit = (self.config.max_request_size - REQUEST_OVERHEAD).min(self.config.buffer_memory);
+        if size > limit {
+            Err(Error::RecordTooLarge { size, limit })
+        } else {
+            Ok(size)
+        }
+    }
+
+    /// Appends a record without waiting.
+    pub(super) fn try_send(&self, topic: &TopicHandle, record: RecordRef<'_>) -> Result<Delivery> {
+        let size = self.size_of(&record)?;
+        match self.buffer.try_acquire_many(size as u32) {
+            Ok(room) => {
+                room.forget();
+                self.append(topic, record, size)
+            }
+            Err(TryAcquireError::NoPermits) => Err(Error::BufferFull),
+            Err(TryAcquireError::Closed) => Err(Error::Closed),
+        }
+    }
+
+    /// Appends a record, waiting for room until the deadline.
+    pub(super) async fn send(
+        &self,
+        topic: &TopicHandle,
+        record: RecordRef<'_>,
+        deadline: Deadline,
+    ) -> Result<Delivery> {
+        let size = self.size_of(&record)?;
+        let room = match self.buffer.try_acquire_many(size as u32) {
+            Ok(room) => room,
+            Err(_) => {
+                // Batches that wait for more records would wait for those that wait for room.
+                let _hurry = self.hurry();
+                match timeout(deadline.left(), self.buffer.acquire_many(size as u32)).await {
+                    Ok(room) => room.map_err(|_| Error::Closed)?,
+                    Err(_) => return Err(Error::BufferFull),
+                }
+            }
+        };
+        room.forget();
+        self.append(topic, record, size)
+    }
+
+    /// Appends a record that has `size` bytes of the buffer.
+    fn append(&self, topic: &TopicHandle, record: RecordRef<'_>, size: usize) -> Result<Delivery> {
+        let appended = self.append_to(&topic.topic, &record, size);
+        if appended.is_err() {
+            self.buffer.add_permits(size);
+        }
+        appended
+    }
+
+    fn append_to(&self, topic: &Arc<Topic>, record: &RecordRef<'_>, size: usize) -> Result<Delivery> {
+        if self.refusing.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        let timestamp = record.timestamp.unwrap_or_else(|| self.client.now_ms());
+        let mut choice = topic.choose(&*self.config.partitioner, record.key, record.partition)?;
+        let mut only_if_open = choice.sticky.is_some();
+        loop {
+            let Choice { partition, sticky } = &choice;
+            let new = |now| self.open_batch(partition, now);
+            let opening = Opening {
+                batch_size: self.config.batch_size,
+                only_if_open,
+                new: &new,
+            };
+            match partition.append(record, timestamp, size, &opening) {
+                Appended::Done {
+                    delivery,
+                    opened,
+                    filled,
+                } => {
+                    topic.pending.fetch_add(1, Ordering::Relaxed);
+                    if opened || filled {
+                        self.tell(partition.lane, filled);
+                    }
+                    return Ok(delivery);
+                }
+                Appended::Refused(error) => return Err(error),
+                Appended::WouldOpen { filled } => {
+                    // A new batch is the moment to move on to another partition.
+                    if filled {
+                        self.note(Note::Filled(partition.lane));
+                    }
+                    topic.move_on(sticky.unwrap_or(0));
+                    choice = topic.choose(&*self.config.partitioner, record.key, record.partition)?;
+                    only_if_open = false;
+                }
+            }
+        }
+    }
+
+    fn open_batch(&self, partition: &Partition, now: Instant) -> (Encoder, Arc<Ticket>) {
+        let id = self.next_ticket.fetch_add(1, Ordering::Relaxed);
+        let ticket = Ticket::new(id, partition.topic.clone(), partition.index);
+        let unsettled = Unsettled {
+            opened: now,
+            lane: partition.lane,
+            ticket: ticket.clone(),
+        };
+        self.unsettled.lock().insert(id, unsettled);
+        let encoder = self
+            .spare
+            .lock()
+            .pop()
+            .unwrap_or_else(|| Encoder::new(self.config.compression));
+        (encoder, ticket)
+    }
+
+    fn tell(&self, lane: usize, filled: bool) {
+        if filled {
+            self.note(Note::Filled(lane));
+        }
+        self.note(Note::Opened(lane, Instant::now()));
+    }
+
+    fn note(&self, note: Note) {
+        let first = {
+            let mut inbox = self.inbox.lock();
+            inbox.push(note);
+            inbox.len() == 1
+        };
+        if first {
+            self.wake.notify_one();
+        }
+    }
+
+    /// What appenders told since the last call.
+    pub(super) fn take_notes(&self) -> Vec<Note> {
+        std::mem::take(&mut *self.inbox.lock())
+    }
+
+    /// Takes an encoder back for the next batch.
+    pub(super) fn recycle(&self, mut encoder: Encoder) {
+        let mut spare = self.spare.lock();
+        if spare.len() < SPARE_ENCODERS {
+            encoder.clear();
+            spare.push(encoder);
+        }
+    }
+
+    fn hurry(&self) -> Hurry<'_> {
+        self.hurried.fetch_add(1, Ordering::AcqRel);
+        self.wake.notify_one();
+        Hurry(self)
+    }
+
+    /// Whether open batches are to be sent at once.
+    pub(super) fn is_hurried(&self) -> bool {
+        self.hurried.load(Ordering::Acquire) > 0
+    }
+
+    /// Waits until every batch that is unsettled now is settled.
+    pub(super) async fn flush(&self) {
+        let _hurry = self.hurry();
+        let tickets: Vec<_> = self
+            .unsettled
+            .lock()
+            .values()
+            .map(|batch| batch.ticket.clone())
+            .collect();
+        for ticket in tickets {
+            ticket.done().await;
+        }
+    }
+
+    /// A batch is settled: `reserved` bytes and `records` are free again. The caller completes the ticket.
+    pub(super) fn release(&self, topic: &Topic, ticket: &Ticket, records: u32, reserved: usize) {
+        self.unsettled.lock().remove(&ticket.id());
+        topic.pending.fetch_sub(i64::from(records), Ordering::Relaxed);
+        self.buffer.add_permits(reserved);
+    }
+
+    /// Lanes with a batch opened before `cutoff`.
+    pub(super) fn overdue(&self, cutoff: Instant) -> Vec<usize> {
+        let mut unsettled = self.unsettled.lock();
+        unsettled.retain(|_, batch| !batch.ticket.is_done());
+        let mut lanes: Vec<_> = unsettled
+            .values()
+            .take_while(|batch| batch.opened <= cutoff)
+            .map(|batch| batch.lane)
+            .collect();
+        lanes.sort_unstable();
+        lanes.dedup();
+        lanes
+    }
+
+    /// `send` fails from now on.
+    pub(super) fn refuse_new(&self) {
+        self.refusing.store(true, Ordering::Release);
+        self.buffer.close();
+    }
+
+    /// Fails everything that is left. Called by the dispatcher when it ends.
+    pub(super) fn stop(&self) {
+        self.refuse_new();
+        self.stopped.store(true, Ordering::Release);
+        for (_, partition) in self.lanes_from(0) {
+            partition.stop();
+        }
+        for topic in self.topics() {
+            topic.pending.store(0, Ordering::Relaxed);
+            topic.metrics.set_pending(0);
+        }
+        let left = std::mem::take(&mut *self.unsettled.lock());
+        for batch in left.into_values() {
+            batch.ticket.failed(Error::Closed);
+        }
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    pub(super) fn stats(&self) -> ProducerStats {
+        let pending: i64 = self
+            .topics()
+            .iter()
+            .map(|topic| topic.pending.load(Ordering::Relaxed))
+            .sum();
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let free = self.buffer.available_permits();
+        ProducerStats {
+            records_sent: get(&self.counters.records_sent),
+            bytes_sent: get(&self.counters.bytes_sent),
+            batches_sent: get(&self.counters.batches_sent),
+            records_failed: get(&self.counters.records_failed),
+            batches_retried: get(&self.counters.batches_retried),
+            pending_records: u64::try_from(pending).unwrap_or(0),
+            buffered_bytes: self.config.buffer_memory.saturating_sub(free) as u64,
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The data service of the fake agents.
+
+use std::{pin::Pin, time::Duration};
+
+use futures::Stream;
+use streamhouse_core::{
+    Error, ErrorCode,
+    protocol::v1::{self, data_service_server::DataService},
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Agent, Arrival, Fault, State};
+
+type Answers = Pin<Box<dyn Stream<Item = Result<v1::ProduceResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl DataService for Agent {
+    type ProduceStream = Answers;
+
+    async fn produce(
+        &self,
+        request: Request<Streaming<v1::ProduceRequest>>,
+    ) -> Result<Response<Answers>, Status> {
+        self.alive()?;
+        let (answers, out) = mpsc::channel(100);
+        let agent = self.clone();
+        tokio::spawn(async move { agent.serve_stream(request.into_inner(), answers).await });
+        Ok(Response::new(Box::pin(ReceiverStream::new(out))))
+    }
+
+    async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
+        let request = request.into_inner();
+        self.cluster.state.lock().fetches.push(self.index);
+        let deadline = Instant::now() + Duration::from_millis(request.max_wait_ms.into());
+        loop {
+            self.alive()?;
+            let changed = self.cluster.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let answer = self.read(&request);
+            let bytes: usize = answer
+                .partitions
+                .iter()
+                .map(|partition| partition.records.len())
+                .sum();
+            let failed = answer
+                .partitions
+                .iter()
+                .any(|partition| partition.error.is_some());
+            if failed || bytes >= request.min_bytes as usize || timeout_at(deadline, changed).await.is_err() {
+                return Ok(Response::new(answer));
+            }
+        }
+    }
+
+    async fn metadata(
+        &self,
+        request: Request<v1::MetadataRequest>,
+    ) -> Result<Response<v1::MetadataResponse>, Status> {
+        self.alive()?;
+        let mut state = self.cluster.state.lock();
+        state.metadata_asked += 1;
+        let agents = state
+            .addresses
+            .iter()
+            .enumerate()
+            .map(|(index, address)| v1::AgentDescription {
+                agent_id: format!("agent-{index}"),
+                grpc_address: address.clone(),
+                ..Default::default()
+            });
+        let agents = agents.collect();
+        let topics = request
+            .into_inner()
+            .topics
+            .into_iter()
+            .map(|name| self.topic(&state, name))
+            .collect();
+        Ok(Response::new(v1::MetadataResponse {
+            cluster_id: "fake".into(),
+            agents,
+            topics,
+        }))
+    }
+
+    async fn init_producer_id(
+        &self,
+        _: Request<v1::InitProducerIdRequest>,
+    ) -> Result<Response<v1::InitProducerIdResponse>, Status> {
+        self.alive()?;
+        let mut state = self.cluster.state.lock();
+        state.next_producer += 1;
+        Ok(Response::new(v1::InitProducerIdResponse {
+            producer_id: state.next_producer,
+            producer_epoch: 0,
+        }))
+    }
+
+    async fn list_offsets(
+        &self,
+        request: Request<v1::ListOffsetsRequest>,
+    ) -> Result<Response<v1::ListOffsetsResponse>, Status> {
+        self.alive()?;
+        let state = self.cluster.state.lock();
+        let partitions = request.into_inner().partitions.into_iter().map(|query| {
+            use v1::partition_offset_query::Position;
+            let log = &state.topics[&query.topic][usize::try_from(query.partition).unwrap()].log;
+            let (offset, timestamp_ms) = match query.position.unwrap() {
+                Position::Earliest(_) => (log.start, -1),
+                Position::Latest(_) => (log.end, -1),
+                Position::TimestampMs(from) => log
+                    .records()
+                    .into_iter()
+                    .find(|(_, timestamp, _)| *timestamp >= from)
+                    .map_or((log.end, -1), |(offset, timestamp, _)| (offset, timestamp)),
+            };
+            v1::PartitionOffset {
+                topic: query.topic,
+                partition: query.partition,
+                error: None,
+                offset,
+                timestamp_ms,
+            }
+        });
+        Ok(Response::new(v1::ListOffsetsResponse {
+            partitions: partitions.collect(),
+        }))
+    }
+}
+
+impl Agent {
+    async fn serve_stream(
+        self,
+        mut requests: Streaming<v1::ProduceRequest>,
+        answers: mpsc::Sender<Result<v1::ProduceResponse, Status>>,
+    ) {
+        while let Ok(Some(request)) = requests.message().await {
+            let fault = {
+                let mut state = self.cluster.state.lock();
+                state.arrivals.push(Arrival {
+                    at: Instant::now(),
+                    agent: self.index,
+                });
+                state.faults.pop_front().unwrap_or(Fault::None)
+            };
+            if self.alive().is_err() || fault == Fault::LoseRequest {
+                let _ = answers.send(Err(Status::unavailable("broken"))).await;
+                return;
+            }
+            let answer = self.store(request, fault);
+            self.cluster.changed.notify_waiters();
+            match fault {
+                Fault::LoseAnswer => {
+                    let _ = answers.send(Err(Status::unavailable("broken"))).await;
+                    return;
+                }
+                Fault::Silence => {}
+                _ => {
+                    if answers.send(Ok(answer)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn store(&self, request: v1::ProduceRequest, fault: Fault) -> v1::ProduceResponse {
+        let mut state = self.cluster.state.lock();
+        let agents = state.addresses.len();
+        let mut partitions = Vec::new();
+        for produce in request.partitions {
+            let at = usize::try_from(produce.partition).unwrap();
+            let mut result = v1::PartitionProduceResult {
+                topic: produce.topic.clone(),
+                partition: produce.partition,
+                base_offset: -1,
+                ..Default::default()
+            };
+            if fault == Fault::MoveLeader {
+                let partition = &mut state.topics.get_mut(&produce.topic).unwrap()[at];
+                partition.leader = (partition.leader + 1) % agents;
+                partition.epoch += 1;
+            }
+            let leads = state.topics[&produce.topic][at].leader == self.index;
+            let stored = if let Fault::Refuse(code) = fault {
+                Err(Error::new(code, "scripted"))
+            } else if leads {
+                state.topics.get_mut(&produce.topic).unwrap()[at]
+                    .log
+                    .append(&produce.records)
+            } else {
+                if state.hints {
+                    result.leader = Some(self.cluster.leader(&state, &state.topics[&produce.topic][at]));
+                }
+                Err(Error::new(ErrorCode::NotLeader, "another agent leads"))
+            };
+            match stored {
+                Ok(offset) => result.base_offset = offset,
+                Err(error) => result.error = Some(error.into()),
+            }
+            partitions.push(result);
+        }
+        let throttle_ms = if let Fault::Throttle(ms) = fault { ms } else { 0 };
+        v1::ProduceResponse {
+            request_id: request.request_id,
+            partitions,
+            throttle_ms,
+        }
+    }
+
+    fn read(&self, request: &v1::FetchRequest) -> v1::FetchResponse {
+        let state = self.cluster.state.lock();
+        let mut left = request.max_bytes as usize;
+        let partitions = request.partitions.iter().map(|fetch| {
+            let log = &state.topics[&fetch.topic][usize::try_from(fetch.partition).unwrap()].log;
+            let mut result = v1::PartitionFetchResult {
+                topic: fetch.topic.clone(),
+                partition: fetch.partition,
+                high_watermark: log.end,
+                log_start_offset: log.start,
+                ..Default::default()
+            };
+            if fetch.offset < log.start || fetch.offset > log.end {
+                result.error = Some(Error::new(ErrorCode::OffsetOutOfRange, "out of range").into());
+            } else if left > 0 {
+                let records = log.read(fetch.offset, left.min(fetch.max_bytes as usize));
+                left = left.saturating_sub(records.len());
+                result.records = records.into();
+            }
+            result
+        });
+        v1::FetchResponse {
+            partitions: partitions.collect(),
+            throttle_ms: 0,
+        }
+    }
+
+    fn topic(&self, state: &State, name: String) -> v1::TopicMetadata {
+        let Some(partitions) = state.topics.get(&name) else {
+            let error = Error::new(ErrorCode::UnknownTopicOrPartition, "no such topic").into();
+            return v1::TopicMetadata {
+                name,
+                error: Some(error),
+                ..Default::default()
+            };
+        };
+        let partitions = partitions
+            .iter()
+            .zip(0..)
+            .map(|(partition, index)| v1::PartitionMetadata {
+                partition: index,
+                leader: Some(self.cluster.leader(state, partition)),
+            });
+        v1::TopicMetadata {
+            topic_id: format!("id-{name}"),
+            error: None,
+            partitions: partitions.collect(),
+            name,
+        }
+    }
+}

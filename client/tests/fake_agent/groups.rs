@@ -1,0 +1,394 @@
+//! The group service of the fake agents: one coordinator (agent 0), Kafka's states, a rebalance that completes when every
+//! member it knows has joined again or was dropped for not doing so.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use streamhouse_core::{
+    Error, ErrorCode,
+    protocol::v1::{self, group_service_server::GroupService},
+};
+use tokio::time::{Instant, timeout};
+use tonic::{Request, Response, Status};
+
+use super::Agent;
+
+/// A member that does not join again within this is dropped.
+const REJOIN_WITHIN: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Default)]
+pub struct Group {
+    pub generation: i32,
+    /// A join phase is under way since then.
+    joining: Option<Instant>,
+    members: BTreeMap<String, Member>,
+    leader: String,
+    assignments: Option<HashMap<String, Bytes>>,
+    next_member: usize,
+    pub committed: HashMap<(String, i32), i64>,
+    pub commits: usize,
+}
+
+#[derive(Debug, Default)]
+struct Member {
+    request: v1::JoinGroupRequest,
+    /// Has joined the phase under way.
+    joined: bool,
+}
+
+fn refuse(code: ErrorCode) -> Status {
+    Error::new(code, "the fake coordinator says so").into()
+}
+
+impl Group {
+    /// Ends the join phase when everybody is there; members that take too long are out.
+    fn try_complete(&mut self) {
+        let Some(since) = self.joining else { return };
+        if since.elapsed() > REJOIN_WITHIN {
+            self.members.retain(|_, member| member.joined);
+        }
+        if !self.members.is_empty() && self.members.values().all(|member| member.joined) {
+            self.joining = None;
+            self.generation += 1;
+            self.assignments = None;
+            if !self.members.contains_key(&self.leader) {
+                self.leader = self.members.keys().next().cloned().unwrap_or_default();
+            }
+        }
+    }
+
+    fn start_joining(&mut self) {
+        if self.joining.is_none() {
+            self.joining = Some(Instant::now());
+            self.members.values_mut().for_each(|member| member.joined = false);
+        }
+    }
+
+    fn check(&self, member: &str, generation: i32) -> Result<(), Status> {
+        if !self.members.contains_key(member) {
+            return Err(refuse(ErrorCode::UnknownMemberId));
+        }
+        if generation != self.generation {
+            return Err(refuse(ErrorCode::IllegalGeneration));
+        }
+        Ok(())
+    }
+
+    fn join_answer(&self, member_id: &str) -> v1::JoinGroupResponse {
+        let names = |member: &Member| {
+            member
+                .request
+                .protocols
+                .iter()
+                .map(|p| p.name.clone())
+                .collect::<Vec<_>>()
+        };
+        let common = |name: &String| self.members.values().all(|member| names(member).contains(name));
+        let protocol_name = names(&self.members[member_id])
+            .into_iter()
+            .find(common)
+            .unwrap_or_default();
+        let joined = |(id, member): (&String, &Member)| v1::JoinedMember {
+            member_id: id.clone(),
+            group_instance_id: member.request.group_instance_id.clone(),
+            metadata: member
+                .request
+                .protocols
+                .iter()
+                .find(|p| p.name == protocol_name)
+                .unwrap()
+                .metadata
+                .clone(),
+        };
+        v1::JoinGroupResponse {
+            generation: self.generation,
+            protocol_type: "consumer".into(),
+            members: if member_id == self.leader {
+                self.members.iter().map(joined).collect()
+            } else {
+                Vec::new()
+            },
+            protocol_name,
+            leader: self.leader.clone(),
+            member_id: member_id.to_owned(),
+        }
+    }
+}
+
+impl Agent {
+    fn coordinates(&self) -> Result<(), Status> {
+        self.alive()?;
+        if self.index == 0 {
+            Ok(())
+        } else {
+            Err(refuse(ErrorCode::NotCoordinator))
+        }
+    }
+
+    /// Waits until `done` gives something, looking again whenever the group changes.
+    async fn wait_for<T>(
+        &self,
+        group: &str,
+        done: impl Fn(&mut Group) -> Option<Result<T, Status>>,
+    ) -> Result<T, Status> {
+        loop {
+            let changed = self.cluster.changed.notified();
+            let found = done(
+                self.cluster
+                    .state
+                    .lock()
+                    .groups
+                    .entry(group.to_owned())
+                    .or_default(),
+            );
+            if let Some(found) = found {
+                self.cluster.changed.notify_waiters();
+                return found;
+            }
+            let _ = timeout(Duration::from_millis(100), changed).await;
+        }
+    }
+
+    fn with<T>(&self, group: &str, act: impl FnOnce(&mut Group) -> Result<T, Status>) -> Result<T, Status> {
+        self.coordinates()?;
+        let answer = act(self
+            .cluster
+            .state
+            .lock()
+            .groups
+            .entry(group.to_owned())
+            .or_default());
+        self.cluster.changed.notify_waiters();
+        answer
+    }
+}
+
+#[tonic::async_trait]
+impl GroupService for Agent {
+    async fn find_coordinator(
+        &self,
+        _: Request<v1::FindCoordinatorRequest>,
+    ) -> Result<Response<v1::FindCoordinatorResponse>, Status> {
+        self.alive()?;
+        let address = self.cluster.address(0);
+        let coordinator = v1::Leader {
+            agent_id: "agent-0".into(),
+            epoch: 1,
+            address,
+        };
+        Ok(Response::new(v1::FindCoordinatorResponse {
+            coordinator: Some(coordinator),
+        }))
+    }
+
+    async fn join_group(
+        &self,
+        request: Request<v1::JoinGroupRequest>,
+    ) -> Result<Response<v1::JoinGroupResponse>, Status> {
+        let request = request.into_inner();
+        let group = request.group_id.clone();
+        let member_id = self.with(&group, |group| {
+            let mut id = request.member_id.clone();
+            if id.is_empty() {
+                group.next_member += 1;
+                id = format!("member-{:03}", group.next_member);
+            } else if !group.members.contains_key(&id) {
+                return Err(refuse(ErrorCode::UnknownMemberId));
+            }
+            group.start_joining();
+            group.members.insert(
+                id.clone(),
+                Member {
+                    request,
+                    joined: true,
+                },
+            );
+            Ok(id)
+        })?;
+        let answer = self.wait_for(&group, |group| {
+            group.try_complete();
+            if !group.members.contains_key(&member_id) {
+                return Some(Err(refuse(ErrorCode::UnknownMemberId)));
+            }
+            group.joining.is_none().then(|| Ok(group.join_answer(&member_id)))
+        });
+        answer.await.map(Response::new)
+    }
+
+    async fn sync_group(
+        &self,
+        request: Request<v1::SyncGroupRequest>,
+    ) -> Result<Response<v1::SyncGroupResponse>, Status> {
+        let request = request.into_inner();
+        self.with(&request.group_id, |group| {
+            group.check(&request.member_id, request.generation)?;
+            if request.member_id == group.leader && group.joining.is_none() {
+                let given = request
+                    .assignments
+                    .iter()
+                    .map(|a| (a.member_id.clone(), a.assignment.clone()));
+                group.assignments = Some(given.collect());
+            }
+            Ok(())
+        })?;
+        let assignment = self.wait_for(&request.group_id, |group| {
+            if let Err(status) = group.check(&request.member_id, request.generation) {
+                return Some(Err(status));
+            }
+            if group.joining.is_some() {
+                return Some(Err(refuse(ErrorCode::RebalanceInProgress)));
+            }
+            let given = group.assignments.as_ref()?;
+            Some(Ok(given.get(&request.member_id).cloned().unwrap_or_default()))
+        });
+        let assignment = assignment.await?;
+        Ok(Response::new(v1::SyncGroupResponse {
+            assignment,
+            protocol_name: String::new(),
+        }))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<v1::HeartbeatRequest>,
+    ) -> Result<Response<v1::HeartbeatResponse>, Status> {
+        let request = request.into_inner();
+        self.with(&request.group_id, |group| {
+            group.check(&request.member_id, request.generation)?;
+            if group.joining.is_some() {
+                return Err(refuse(ErrorCode::RebalanceInProgress));
+            }
+            Ok(Response::new(v1::HeartbeatResponse {}))
+        })
+    }
+
+    async fn leave_group(
+        &self,
+        request: Request<v1::LeaveGroupRequest>,
+    ) -> Result<Response<v1::LeaveGroupResponse>, Status> {
+        let request = request.into_inner();
+        self.with(&request.group_id, |group| {
+            group
+                .members
+                .remove(&request.member_id)
+                .ok_or_else(|| refuse(ErrorCode::UnknownMemberId))?;
+            group.start_joining();
+            if group.members.is_empty() {
+                group.joining = None;
+            }
+            Ok(Response::new(v1::LeaveGroupResponse {}))
+        })
+    }
+
+    async fn commit_offsets(
+        &self,
+        request: Request<v1::CommitOffsetsRequest>,
+    ) -> Result<Response<v1::CommitOffsetsResponse>, Status> {
+        let request = request.into_inner();
+        self.with(&request.group_id, |group| {
+            if request.generation >= 0 {
+                group.check(&request.member_id, request.generation)?;
+            }
+            group.commits += 1;
+            let offsets = request.offsets.into_iter().map(|offset| {
+                group
+                    .committed
+                    .insert((offset.topic.clone(), offset.partition), offset.offset);
+                v1::CommitOffsetResult {
+                    topic: offset.topic,
+                    partition: offset.partition,
+                    error: None,
+                }
+            });
+            Ok(Response::new(v1::CommitOffsetsResponse {
+                offsets: offsets.collect(),
+            }))
+        })
+    }
+
+    async fn fetch_offsets(
+        &self,
+        request: Request<v1::FetchOffsetsRequest>,
+    ) -> Result<Response<v1::FetchOffsetsResponse>, Status> {
+        let request = request.into_inner();
+        self.with(&request.group_id, |group| {
+            let offsets = request.partitions.into_iter().map(|p| v1::CommittedOffset {
+                offset: group
+                    .committed
+                    .get(&(p.topic.clone(), p.partition))
+                    .copied()
+                    .unwrap_or(-1),
+                topic: p.topic,
+                partition: p.partition,
+                ..Default::default()
+            });
+            Ok(Response::new(v1::FetchOffsetsResponse {
+                offsets: offsets.collect(),
+            }))
+        })
+    }
+
+    async fn list_groups(
+        &self,
+        _: Request<v1::ListGroupsRequest>,
+    ) -> Result<Response<v1::ListGroupsResponse>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
+
+    async fn describe_group(
+        &self,
+        _: Request<v1::DescribeGroupRequest>,
+    ) -> Result<Response<v1::GroupDescription>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
+
+    async fn delete_group(
+        &self,
+        _: Request<v1::DeleteGroupRequest>,
+    ) -> Result<Response<v1::DeleteGroupResponse>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
+
+    async fn reset_offsets(
+        &self,
+        _: Request<v1::ResetOffsetsRequest>,
+    ) -> Result<Response<v1::ResetOffsetsResponse>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
+}
+
+impl super::Cluster {
+    /// What a group committed for a partition; -1: nothing.
+    pub fn committed(&self, group: &str, topic: &str, partition: i32) -> i64 {
+        let state = self.state.lock();
+        let committed = state
+            .groups
+            .get(group)
+            .and_then(|group| group.committed.get(&(topic.to_owned(), partition)));
+        committed.copied().unwrap_or(-1)
+    }
+
+    /// Throws a member out, as a coordinator does after the session time-out.
+    pub fn expel(&self, group: &str, member: &str) {
+        let mut state = self.state.lock();
+        let group = state.groups.get_mut(group).unwrap();
+        group.members.remove(member).unwrap();
+        group.start_joining();
+        if group.members.is_empty() {
+            group.joining = None;
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    pub fn members(&self, group: &str) -> usize {
+        self.state
+            .lock()
+            .groups
+            .get(group)
+            .map_or(0, |group| group.members.len())
+    }
+}

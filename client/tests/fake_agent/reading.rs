@@ -1,0 +1,63 @@
+//! What the consumer's tests have in common: filling a topic, reading it.
+
+use std::time::Duration;
+
+use streamhouse_client::{
+    AutoOffsetReset, Consumer, ConsumerBuilder, Producer, Record, TopicPartition, metrics::Registry,
+};
+use tokio::time::timeout;
+
+use super::Cluster;
+
+/// Nothing in these tests takes this long unless it hangs.
+pub const LONG: Duration = Duration::from_secs(60);
+pub const POLL: Duration = Duration::from_millis(200);
+
+pub fn builder(cluster: &Cluster) -> ConsumerBuilder {
+    Consumer::builder()
+        .bootstrap(cluster.bootstrap())
+        .metrics_registry(Registry::new())
+        .auto_offset_reset(AutoOffsetReset::Earliest)
+        .heartbeat(Duration::from_millis(50))
+        .fetch_max_wait(Duration::from_millis(100))
+}
+
+pub async fn produce(cluster: &Cluster, topic: &str, partitions: i32, numbers: std::ops::Range<usize>) {
+    let producer = Producer::builder()
+        .bootstrap(cluster.bootstrap())
+        .metrics_registry(Registry::new())
+        .batch_size(2048)
+        .build()
+        .await
+        .unwrap();
+    for number in numbers {
+        let record = Record::new(topic, format!("{number:06}"))
+            .with_partition(i32::try_from(number).unwrap() % partitions)
+            .with_timestamp(1_000_000 + i64::try_from(number).unwrap())
+            .with_header("number", number.to_string());
+        drop(producer.send(record).await.unwrap());
+    }
+    producer.close(LONG).await.unwrap();
+}
+
+/// Polls until so many records came.
+pub async fn read(consumer: &mut Consumer, count: usize) -> Vec<String> {
+    let mut values = Vec::new();
+    let reading = async {
+        while values.len() < count {
+            for record in &consumer.poll(POLL).await.unwrap() {
+                values.push(String::from_utf8(record.value.unwrap().to_vec()).unwrap());
+            }
+        }
+    };
+    timeout(LONG, reading).await.expect("the records do not come");
+    values
+}
+
+pub fn expected(numbers: impl Iterator<Item = usize>) -> Vec<String> {
+    numbers.map(|number| format!("{number:06}")).collect()
+}
+
+pub fn of(topic: &str, partition: i32) -> TopicPartition {
+    TopicPartition::new(topic, partition)
+}
