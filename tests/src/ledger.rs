@@ -1,0 +1,230 @@
+//! A workload that remembers: numbered records go to every partition, what was acknowledged is written down, and in the
+//! end the log is read from its start and held to it.
+//!
+//! What [`Ledger::check`] proves: an acknowledged record stands at the offset that was acknowledged, once, with its bytes;
+//! no record stands twice; each producer's records of a partition stand in the order sent; offsets have no gap.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+use streamhouse_client::{AutoOffsetReset, Consumer, Producer, Record, TopicPartition};
+use tokio::task::JoinHandle;
+
+static PRODUCERS: AtomicU64 = AtomicU64::new(0);
+
+/// What was acknowledged: partition and offset by value.
+pub type Acked = HashMap<String, (i32, i64)>;
+
+/// A topic, and what is known to be in it.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    bootstrap: String,
+    topic: String,
+    partitions: i32,
+    acked: Arc<Mutex<Acked>>,
+}
+
+/// A running workload.
+#[derive(Debug)]
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    acked: Arc<AtomicU64>,
+    task: JoinHandle<anyhow::Result<u64>>,
+}
+
+/// What the log holds, by partition, in offset order.
+pub type Log = BTreeMap<i32, Vec<(i64, String)>>;
+
+impl Ledger {
+    /// For a topic that exists.
+    pub fn new(bootstrap: impl Into<String>, topic: impl Into<String>, partitions: i32) -> Self {
+        Self {
+            bootstrap: bootstrap.into(),
+            topic: topic.into(),
+            partitions,
+            acked: Arc::default(),
+        }
+    }
+
+    /// Starts producing, about `per_second` records, until [`Load::finish`].
+    pub async fn produce(&self, per_second: u64) -> anyhow::Result<Load> {
+        let producer = Producer::builder()
+            .bootstrap(&self.bootstrap)
+            .linger(Duration::from_millis(2))
+            .delivery_timeout(Duration::from_secs(90))
+            .build()
+            .await?;
+        let name = PRODUCERS.fetch_add(1, Ordering::Relaxed);
+        let (stop, sent, acked) = (
+            Arc::<AtomicBool>::default(),
+            Arc::<AtomicU64>::default(),
+            Arc::<AtomicU64>::default(),
+        );
+        let (ledger, stopped, counted, settled) = (self.clone(), stop.clone(), sent.clone(), acked.clone());
+        let task = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(Duration::from_millis(10));
+            let mut number = 0_u64;
+            while !stopped.load(Ordering::Acquire) {
+                ticks.tick().await;
+                for _ in 0..per_second.div_ceil(100) {
+                    let partition = (number % u64::from(ledger.partitions.unsigned_abs())) as i32;
+                    let value = format!("{name}/{partition}/{number:012}");
+                    let record = Record::new(&ledger.topic, value.clone()).with_partition(partition);
+                    let delivery = producer.send(record).await?;
+                    let (acks, settled) = (ledger.acked.clone(), settled.clone());
+                    delivery.on_completion(move |outcome| {
+                        if let (Ok(place), Ok(mut acks)) = (outcome, acks.lock()) {
+                            acks.insert(value, (place.partition, place.offset));
+                            settled.fetch_add(1, Ordering::AcqRel);
+                        }
+                    });
+                    number += 1;
+                    counted.fetch_add(1, Ordering::AcqRel);
+                }
+            }
+            producer.close(Duration::from_secs(90)).await?;
+            Ok(number)
+        });
+        Ok(Load {
+            stop,
+            sent,
+            acked,
+            task,
+        })
+    }
+
+    /// How many records are known to be acknowledged.
+    pub fn acked(&self) -> usize {
+        self.acked.lock().map(|acked| acked.len()).unwrap_or(0)
+    }
+
+    /// Reads everything from the log start to the high watermarks.
+    pub async fn read(&self) -> anyhow::Result<Log> {
+        let partitions: Vec<TopicPartition> = (0..self.partitions)
+            .map(|partition| TopicPartition::new(&self.topic, partition))
+            .collect();
+        let mut consumer = Consumer::builder()
+            .bootstrap(&self.bootstrap)
+            .assign(partitions.clone())
+            .auto_offset_reset(AutoOffsetReset::Earliest)
+            .build()
+            .await?;
+        let ends = consumer.end_offsets(&partitions).await?;
+        let starts = consumer.beginning_offsets(&partitions).await?;
+        let mut left: i64 = partitions.iter().map(|p| ends[p] - starts[p]).sum();
+        let mut log = Log::new();
+        let reading = async {
+            while left > 0 {
+                for record in &consumer.poll(Duration::from_secs(1)).await? {
+                    let value = String::from_utf8(record.value.context("a value is null")?.to_vec())?;
+                    log.entry(record.partition)
+                        .or_default()
+                        .push((record.offset, value));
+                    left -= 1;
+                }
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(Duration::from_secs(120), reading)
+            .await
+            .context("the log could not be read in time")??;
+        consumer.close().await?;
+        Ok(log)
+    }
+
+    /// Reads the log and holds it to what was acknowledged.
+    pub async fn check(&self) -> anyhow::Result<Log> {
+        let log = self.read().await?;
+        let acked = self
+            .acked
+            .lock()
+            .map_err(|_| anyhow::anyhow!("the ledger is broken"))?
+            .clone();
+        ensure!(
+            !acked.is_empty(),
+            "nothing was acknowledged, so nothing was proved"
+        );
+        let mut seen = HashSet::new();
+        for (partition, records) in &log {
+            let mut last: HashMap<&str, &str> = HashMap::new();
+            for (place, (offset, value)) in records.iter().enumerate() {
+                let first = records[0].0;
+                ensure!(
+                    *offset == first + place as i64,
+                    "partition {partition}: offset {offset} follows a gap"
+                );
+                ensure!(
+                    seen.insert(value.as_str()),
+                    "{value} stands twice, again at {partition}@{offset}"
+                );
+                let (producer, number) = value.split_once('/').context("a foreign value")?;
+                if let Some(before) = last.insert(producer, number) {
+                    ensure!(
+                        before < number,
+                        "{value} at {partition}@{offset} stands after {before}: the order is lost"
+                    );
+                }
+                if let Some(acked) = acked.get(value) {
+                    ensure!(
+                        *acked == (*partition, *offset),
+                        "{value} was acked at {acked:?}, stands at {partition}@{offset}"
+                    );
+                }
+            }
+        }
+        let lost: Vec<&String> = acked
+            .keys()
+            .filter(|value| !seen.contains(value.as_str()))
+            .collect();
+        ensure!(
+            lost.is_empty(),
+            "{} acknowledged records are lost, such as {:?}",
+            lost.len(),
+            lost.first()
+        );
+        Ok(log)
+    }
+}
+
+impl Load {
+    /// Records acknowledged so far.
+    pub fn acked(&self) -> u64 {
+        self.acked.load(Ordering::Acquire)
+    }
+
+    /// Waits until `more` records beyond those at the call are acknowledged.
+    pub async fn progress(&self, more: u64) -> anyhow::Result<()> {
+        let target = self.acked() + more;
+        for _ in 0..6000 {
+            if self.acked() >= target {
+                return Ok(());
+            }
+            if self.task.is_finished() {
+                bail!("the workload ended early");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        bail!(
+            "no progress: {} of {target} records acknowledged within a minute",
+            self.acked()
+        )
+    }
+
+    /// Stops, waits until every record is settled, and says how many were sent. All must have been acknowledged.
+    pub async fn finish(self) -> anyhow::Result<u64> {
+        self.stop.store(true, Ordering::Release);
+        let sent = self.task.await??;
+        let acked = self.acked.load(Ordering::Acquire);
+        ensure!(sent == self.sent.load(Ordering::Acquire));
+        ensure!(acked == sent, "{sent} records were sent, {acked} acknowledged");
+        Ok(sent)
+    }
+}

@@ -1,0 +1,148 @@
+//! Agents come, go and die while records flow; the stores go away and come back. In every case: no acknowledged record is
+//! lost, none stands twice, each producer's order is kept.
+
+use std::time::Duration;
+
+use streamhouse_tests::{Cluster, Ledger};
+
+type Outcome = anyhow::Result<()>;
+
+const PARTITIONS: i32 = 8;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_killed_while_producing_loses_nothing() -> Outcome {
+    let mut cluster = Cluster::start(2, &[])?;
+    cluster.topic("killed", PARTITIONS).await?;
+    let ledger = Ledger::new(cluster.bootstrap(), "killed", PARTITIONS);
+    let load = ledger.produce(4000).await?;
+    load.progress(4000).await?;
+    cluster.agents[0].kill9()?;
+    load.progress(10_000).await?;
+    cluster.agents[0].start_again()?;
+    load.progress(4000).await?;
+    cluster.agents[1].kill9()?;
+    load.progress(10_000).await?;
+    load.finish().await?;
+    ledger.check().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_loses_nothing() -> Outcome {
+    let mut cluster = Cluster::start(2, &[])?;
+    cluster.topic("rolled", PARTITIONS).await?;
+    let ledger = Ledger::new(cluster.bootstrap(), "rolled", PARTITIONS);
+    let load = ledger.produce(4000).await?;
+    for agent in 0..2 {
+        load.progress(4000).await?;
+        cluster.agents[agent].drain()?;
+        load.progress(4000).await?;
+        cluster.agents[agent].start_again()?;
+        cluster.agents[agent].wait_ready()?;
+    }
+    load.progress(4000).await?;
+    load.finish().await?;
+    ledger.check().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_agent_takes_its_share_while_producing() -> Outcome {
+    let mut cluster = Cluster::start(1, &[])?;
+    cluster.topic("shared", PARTITIONS).await?;
+    let ledger = Ledger::new(cluster.bootstrap(), "shared", PARTITIONS);
+    let load = ledger.produce(4000).await?;
+    load.progress(4000).await?;
+    cluster.add_agent()?;
+    let admin = cluster.admin()?;
+    tokio::time::timeout(Duration::from_secs(60), async {
+        loop {
+            let agents = admin.describe_cluster().await?.agents;
+            if agents.len() == 2 && agents.iter().all(|agent| agent.leases == 4) {
+                break anyhow::Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await??;
+    load.progress(4000).await?;
+    load.finish().await?;
+    ledger.check().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_agent_that_wakes_up_cannot_commit() -> Outcome {
+    let mut cluster = Cluster::start(2, &[])?;
+    cluster.topic("paused", PARTITIONS).await?;
+    let ledger = Ledger::new(cluster.bootstrap(), "paused", PARTITIONS);
+    let load = ledger.produce(4000).await?;
+    load.progress(4000).await?;
+    cluster.agents[0].process().pause()?;
+    load.progress(10_000).await?;
+    cluster.agents[0].process().resume()?;
+    load.progress(10_000).await?;
+    load.finish().await?;
+    ledger.check().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_restarted_while_producing_loses_nothing() -> Outcome {
+    let cluster = Cluster::start_alone(2, &[])?;
+    cluster.topic("metadata", PARTITIONS).await?;
+    let ledger = Ledger::new(cluster.bootstrap(), "metadata", PARTITIONS);
+    let load = ledger.produce(2000).await?;
+    load.progress(2000).await?;
+    cluster.postgres().restart()?;
+    load.progress(4000).await?;
+    // Longer than the leases last: nobody may be thrown out for it.
+    cluster.postgres().stop()?;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    cluster.postgres().start_again()?;
+    load.progress(4000).await?;
+    load.finish().await?;
+    ledger.check().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn minio_restarted_while_producing_loses_nothing() -> Outcome {
+    let cluster = Cluster::start_alone(2, &[])?;
+    cluster.topic("objects", PARTITIONS).await?;
+    let ledger = Ledger::new(cluster.bootstrap(), "objects", PARTITIONS);
+    let load = ledger.produce(2000).await?;
+    load.progress(2000).await?;
+    cluster.minio().restart()?;
+    load.progress(4000).await?;
+    cluster.minio().stop()?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    cluster.minio().start_again()?;
+    load.progress(4000).await?;
+    load.finish().await?;
+    ledger.check().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_that_a_killed_agent_left_behind_are_swept() -> Outcome {
+    let settings = [
+        ("STREAMHOUSE_MAINTENANCE_INTERVAL", "200ms"),
+        ("STREAMHOUSE_OBJECT_GRACE", "1s"),
+    ];
+    let mut cluster = Cluster::start(2, &settings)?;
+    cluster.topic("swept", PARTITIONS).await?;
+    let ledger = Ledger::new(cluster.bootstrap(), "swept", PARTITIONS);
+    let load = ledger.produce(4000).await?;
+    load.progress(4000).await?;
+    cluster.agents[0].kill9()?;
+    load.progress(4000).await?;
+    load.finish().await?;
+    ledger.check().await?;
+    cluster.admin()?.delete_topic("swept").await?;
+    // With the topic gone nothing is referenced: whatever stays in the bucket would be a leak.
+    streamhouse_testkit::until("an empty bucket", Duration::from_secs(90), || {
+        Ok(cluster.minio().objects(&cluster.bucket)?.is_empty().then_some(()))
+    })?;
+    Ok(())
+}
