@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Stops the dev stack: exactly the processes that hack/dev-setup.sh has started, in the folder .streamhouse/dev or DEV_DIR. Data
+# stays; with --purge it goes too. Safe to run when nothing runs.
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. hack/lib-dev.sh
+
+purge=false
+case "$#:${1:-}" in
+  0:) ;;
+  1:--purge) purge=true ;;
+  *) fail "usage: hack/dev-down.sh [--purge]" ;;
+esac
+
+say "stopping the dev stack in $DEV_DIR"
+[ -d "$DEV_DIR" ] || { note "there is none"; exit 0; }
+for ((i = ${#DEV_SERVICES[@]} - 1; i >= 0; i--)); do stop_service "${DEV_SERVICES[i]}"; done
+if $purge; then
+  # Only what the stack has put there: the folder may have been somebody's before.
+  PGFOLDER=$(postgres_folder)
+  rm -rf "$PGFOLDER" "$DEV_DIR/postgres" "$DEV_DIR/minio" "$DEV_DIR/prometheus" "$DEV_DIR/alertmanager"
+  for name in "${DEV_SERVICES[@]}"; do rm -f "$DEV_DIR/$name.log"; done
+  rm -f "$DEV_DIR/ports" "$DEV_DIR/env"
+  rmdir "$DEV_DIR" 2>/dev/null || note "other files stay in $DEV_DIR"
+  note "its data is gone"
+fi

@@ -1,0 +1,322 @@
+# shellcheck shell=bash
+# Shared by the scripts in hack/: where things are kept, how missing programs are installed, how stages are timed.
+# Source it; it changes into the repository's root. Everything it installs itself goes into one cache folder outside the checkout,
+# keyed by version, and is built once: a second run finds it there.
+
+set -euo pipefail
+# shellcheck disable=SC2034 # for scripts that take paths
+CALLED_FROM=$PWD
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. hack/versions.sh
+
+CACHE=${STREAMHOUSE_CACHE:-$HOME/.cache/streamhouse}
+mkdir -p "$CACHE"
+case ":$PATH:" in *":$HOME/.cargo/bin:"*) ;; *) PATH="$HOME/.cargo/bin:$PATH" ;; esac
+
+say() { printf '\n==> %s\n' "$*"; }
+note() { printf '    %s\n' "$*"; }
+fail() { printf '\nerror: %s\n' "$*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Runs the rest of the line while no other run of these scripts does the same to the cache.
+exclusively() {
+  if have flock; then
+    (
+      flock 9
+      "$@" 9>&-
+    ) 9>"$CACHE/lock"
+  else
+    "$@"
+  fi
+}
+
+# Runs a noisy command; shows its output only if it fails.
+quietly() {
+  local log
+  log=$(mktemp)
+  if "$@" >"$log" 2>&1 </dev/null; then
+    rm -f "$log"
+  else
+    local status=$?
+    tail -n 60 "$log" >&2
+    rm -f "$log"
+    return "$status"
+  fi
+}
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then
+    "$@"
+  elif have sudo; then
+    sudo "$@"
+  else
+    fail "this needs root, and there is no sudo: run as root: $*"
+  fi
+}
+
+# apt_install PACKAGE...: installs Debian or Ubuntu packages, and says so first.
+apt_install() {
+  have apt-get || fail "missing: $*. This script installs packages on Debian and Ubuntu only: install their like by hand"
+  say "installing with apt-get: $*"
+  [ "$(id -u)" = 0 ] || note "with sudo, which may ask for your password"
+  quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get update || note "apt-get update failed; trying with the lists at hand"
+  quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" ||
+    fail "apt-get could not install: $*"
+}
+
+has_postgres() { have initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
+has_venv() { python3 -c 'import ensurepip, venv' >/dev/null 2>&1; }
+has_certificates() { [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ]; }
+
+# What a build needs.
+need_build_tools() {
+  local missing=()
+  { have cc && have ld && have make; } || missing+=(build-essential)
+  have curl || missing+=(curl)
+  has_certificates || missing+=(ca-certificates)
+  [ ${#missing[@]} = 0 ] || apt_install "${missing[@]}"
+}
+
+# What the tests need besides.
+need_test_tools() {
+  local missing=()
+  has_postgres || missing+=(postgresql)
+  has_venv || missing+=(python3 python3-venv)
+  { have setpriv && have flock; } || missing+=(util-linux)
+  [ ${#missing[@]} = 0 ] || install_servers "${missing[@]}"
+}
+
+# What the dev stack needs.
+need_dev_tools() {
+  local missing=() program
+  has_postgres || missing+=(postgresql)
+  for program in prometheus prometheus-alertmanager prometheus-node-exporter; do have "$program" || missing+=("$program"); done
+  { have setpriv && have setsid; } || missing+=(util-linux)
+  [ ${#missing[@]} = 0 ] || install_servers "${missing[@]}"
+}
+
+# install_servers PACKAGE...: the scripts start servers themselves, so the packages shall not start some of their own: neither now
+# nor at the next boot.
+install_servers() {
+  local policy=/usr/sbin/policy-rc.d made=false package status=0
+  if ! has_postgres && [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+    as_root mkdir -p /etc/postgresql-common
+    printf '%s\n' "create_main_cluster = false" | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
+  fi
+  if [ ! -e "$policy" ]; then
+    made=true
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod 755 "$policy"
+  fi
+  (apt_install "$@") || status=$?
+  ! $made || as_root rm -f "$policy"
+  [ "$status" = 0 ] || exit "$status"
+  for package in "$@"; do
+    case $package in prometheus*) ! have systemctl || quietly as_root systemctl disable "$package" || true ;; esac
+  done
+}
+
+# version_at_least HAVE WANT
+version_at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
+
+rust_version() { cargo --version 2>/dev/null | cut -d' ' -f2; }
+
+need_rust() {
+  have cargo && version_at_least "$(rust_version)" "$RUST_VERSION" && return
+  if ! have rustup; then
+    say "installing Rust with rustup, into ~/.rustup and ~/.cargo"
+    local script
+    script=$(mktemp)
+    curl --proto '=https' --tlsv1.2 -fsSL https://sh.rustup.rs -o "$script" ||
+      fail "cannot download rustup: install Rust $RUST_VERSION or later by hand (https://rustup.rs)"
+    sh "$script" -y --no-modify-path --profile minimal --component rustfmt,clippy --default-toolchain stable
+    rm -f "$script"
+    hash -r
+  else
+    say "updating Rust: ${RUST_VERSION} or later is needed"
+    rustup toolchain install stable --profile minimal --component rustfmt,clippy
+    export RUSTUP_TOOLCHAIN=stable
+  fi
+  version_at_least "$(rust_version)" "$RUST_VERSION" ||
+    fail "Rust $RUST_VERSION or later is needed, and cargo is $(rust_version): update it"
+}
+
+# Prints a go command that can build MinIO. Go 1.21 and later fetch the very toolchain a module asks for.
+go_command() {
+  local version arch sum folder="$CACHE/go-$GO_VERSION"
+  if have go; then
+    version=$(go env GOVERSION 2>/dev/null || true)
+    version_at_least "${version#go}" 1.21 && { echo go; return; }
+  fi
+  if [ ! -x "$folder/go/bin/go" ]; then
+    case $(uname -m) in
+      x86_64) arch=amd64 sum=$GO_SHA256_AMD64 ;;
+      aarch64) arch=arm64 sum=$GO_SHA256_ARM64 ;;
+      *) fail "MinIO is built with Go: install Go 1.21 or later by hand on this machine ($(uname -m))" ;;
+    esac
+    rm -rf "$folder.new" && mkdir -p "$folder.new"
+    curl -fsSL "https://go.dev/dl/go$GO_VERSION.linux-$arch.tar.gz" -o "$folder.new/go.tar.gz" >&2 ||
+      fail "MinIO is built with Go, and Go could not be downloaded: install Go 1.21 or later by hand"
+    printf '%s  %s\n' "$sum" "$folder.new/go.tar.gz" | sha256sum --check --quiet >&2 ||
+      fail "the download of Go is damaged: its SHA-256 is not $sum"
+    tar -xzf "$folder.new/go.tar.gz" -C "$folder.new" && rm "$folder.new/go.tar.gz"
+    rm -rf "$folder" && mv "$folder.new" "$folder"
+  fi
+  echo "$folder/go/bin/go"
+}
+
+build_minio() {
+  local folder="$CACHE/minio-$MINIO_VERSION" go
+  [ -x "$folder/minio" ] && return
+  say "building MinIO $MINIO_VERSION from source, once (about 3 minutes)"
+  go=$(go_command)
+  rm -rf "$folder.new" && mkdir -p "$folder.new"
+  quietly env GOBIN="$folder.new" CGO_ENABLED=0 GOFLAGS=-trimpath "$go" install "github.com/minio/minio@$MINIO_VERSION" ||
+    fail "MinIO could not be built"
+  rm -rf "$folder" && mv "$folder.new" "$folder"
+}
+
+need_minio() {
+  if [ -n "${STREAMHOUSE_MINIO:-}" ]; then
+    return
+  fi
+  exclusively build_minio
+  export STREAMHOUSE_MINIO="$CACHE/minio-$MINIO_VERSION/minio"
+}
+
+# build_python_venv FOLDER REQUIREMENTS
+build_python_venv() {
+  [ -e "$1/ready" ] && return
+  say "installing the Python packages of $2, once"
+  rm -rf "$1"
+  python3 -m venv "$1"
+  quietly "$1/bin/pip" install --disable-pip-version-check -r "$2" || fail "pip could not install $2"
+  touch "$1/ready"
+}
+
+# The other implementation of the record batch that ours is checked against.
+need_python() {
+  local requirements=core/tests/requirements.txt folder
+  if [ -n "${STREAMHOUSE_PYTHON:-}" ]; then
+    return
+  fi
+  folder="$CACHE/venv-kafka-$({ python3 --version; cat "$requirements"; } | sha256sum | cut -c1-12)"
+  exclusively build_python_venv "$folder" "$requirements"
+  export STREAMHOUSE_PYTHON="$folder/bin/python"
+}
+
+build_cargo_deny() {
+  local folder="$CACHE/cargo-deny-$CARGO_DENY_VERSION"
+  [ -x "$folder/bin/cargo-deny" ] && return
+  say "building cargo-deny $CARGO_DENY_VERSION, once (a few minutes)"
+  local target
+  target=$(mktemp -d)
+  quietly env CARGO_TARGET_DIR="$target" cargo install cargo-deny --locked --version "$CARGO_DENY_VERSION" --root "$folder" ||
+    { rm -rf "$target"; fail "cargo-deny could not be built"; }
+  rm -rf "$target"
+}
+
+need_cargo_deny() {
+  exclusively build_cargo_deny
+  export PATH="$CACHE/cargo-deny-$CARGO_DENY_VERSION/bin:$PATH"
+}
+
+fetch_words() {
+  local folder="$CACHE/web2" package
+  [ -s "$folder/web2" ] && return
+  if [ -s /usr/share/dict/web2 ]; then
+    mkdir -p "$folder" && cp /usr/share/dict/web2 "$folder/web2"
+    return
+  fi
+  have apt-get || fail "no dictionary here, and no apt-get to download one: name a text file of your own"
+  say "downloading Webster's Second International of 1934 (Debian's package miscfiles, 1.3 MB; it is not installed)"
+  package=$(mktemp -d)
+  chmod 755 "$package"
+  (cd "$package" && quietly apt-get download miscfiles) ||
+    { quietly as_root apt-get update && (cd "$package" && quietly apt-get download miscfiles); } ||
+    fail "apt-get could not download miscfiles: name a text file of your own"
+  dpkg-deb -x "$package"/miscfiles_*.deb "$package/files"
+  rm -rf "$folder.new" && mkdir -p "$folder.new"
+  cp "$package/files/usr/share/dict/web2" "$folder.new/web2"
+  rm -rf "$package" "$folder" && mv "$folder.new" "$folder"
+}
+
+# A dictionary of 234,937 lines whose copyright has lapsed.
+need_words() {
+  exclusively fetch_words
+  # shellcheck disable=SC2034 # for the script that asked
+  WORDS="$CACHE/web2/web2"
+}
+
+# Builds what the scripts run. The same choice of packages as in hack/test.sh, so that nothing is built twice.
+build_programs() { cargo build --release --workspace --bins --examples; }
+
+# A developer's settings for another cluster must not reach the one that a script starts.
+forget_settings() {
+  local variable
+  for variable in "${!STREAMHOUSE_@}"; do
+    [ "$variable" = STREAMHOUSE_CACHE ] || unset "$variable"
+  done
+}
+
+# until_true WHAT LOG COMMAND...: asks again until the command succeeds; a minute at most, then the end of the log and an error.
+until_true() {
+  local what=$1 log=$2 tries=0
+  shift 2
+  until "$@"; do
+    tries=$((tries + 1))
+    if [ "$tries" -gt 600 ]; then
+      tail -n 40 "$log" >&2
+      fail "$what did not happen within a minute"
+    fi
+    sleep 0.1
+  done
+}
+
+# start_agent FOLDER COMMAND...: an agent on the embedded default, its data and log in the folder, on free ports. Sets AGENT to its
+# process number, GRPC and HTTP to its addresses, and waits until it is ready.
+# shellcheck disable=SC2034 # for the script that asked
+start_agent() {
+  local folder=$1
+  shift
+  : >"$folder/agent.out"
+  "$@" --dev --data-dir "$folder/data" --grpc-listen 127.0.0.1:0 --http-listen 127.0.0.1:0 \
+    >"$folder/agent.out" 2>"$folder/agent.log" </dev/null &
+  AGENT=$!
+  until_true "the agent's start" "$folder/agent.log" agent_says "$folder" '^listening '
+  GRPC=$(sed -n 's/^listening .*grpc=\([^ ]*\).*/\1/p' "$folder/agent.out")
+  HTTP=$(sed -n 's/^listening .*http=\([^ ]*\).*/\1/p' "$folder/agent.out")
+  until_true "the agent's readiness" "$folder/agent.log" curl -fs -o /dev/null "http://$HTTP/ready"
+}
+
+# agent_says FOLDER PATTERN; no use in waiting for one that has ended.
+agent_says() {
+  grep -q "$2" "$1/agent.out" && return
+  kill -0 "$AGENT" 2>/dev/null || { tail -n 40 "$1/agent.log" >&2; fail "the agent ended"; }
+  return 1
+}
+
+# stop_agent FOLDER: asks the agent to drain; it must end with success.
+stop_agent() {
+  kill -TERM "$AGENT"
+  wait "$AGENT" || { tail -n 40 "$1/agent.log" >&2; fail "the agent did not drain"; }
+}
+
+# Stages: `stage NAME COMMAND...` runs and times one; `stages_end` prints the table and tells whether all passed.
+STAGES=()
+FAILED=0
+stage() {
+  local name=$1 begin=$SECONDS result=ok
+  shift
+  say "$name"
+  "$@" || { result=FAILED FAILED=$((FAILED + 1)); }
+  STAGES+=("$(printf '%-14s %-7s %2d min %02d s' "$name" "$result" $(((SECONDS - begin) / 60)) $(((SECONDS - begin) % 60)))")
+  note "$name: $result after $((SECONDS - begin)) s"
+}
+
+stages_end() {
+  say "summary"
+  printf '    %s\n' "${STAGES[@]}"
+  printf '    %-14s %-7s %2d min %02d s\n' all "$([ $FAILED = 0 ] && echo ok || echo FAILED)" $((SECONDS / 60)) $((SECONDS % 60))
+  return $((FAILED > 0))
+}
