@@ -1,0 +1,142 @@
+//! Conditions of a status: set them, find them, compare them. Called by whoever computes a status. The time of a transition changes
+//! only when the status of the condition does, so that a status computed twice from the same facts is the same.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use crate::crd::{ConditionType, Reason};
+
+/// Messages are cut here; the API server takes 32 KiB.
+const LONGEST: usize = 1024;
+
+/// What a condition can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    /// It holds.
+    True,
+    /// It does not hold.
+    False,
+    /// Nobody knows.
+    Unknown,
+}
+
+impl State {
+    /// As it stands in a resource.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+impl From<bool> for State {
+    fn from(holds: bool) -> Self {
+        if holds { Self::True } else { Self::False }
+    }
+}
+
+/// The conditions of one resource, on the way to its status.
+#[derive(Debug, Clone)]
+pub struct Conditions {
+    conditions: Vec<Condition>,
+    generation: Option<i64>,
+    now: Timestamp,
+}
+
+impl Conditions {
+    /// Goes on from the conditions that are stored. `generation` is that of the spec that was looked at.
+    pub fn from(stored: &[Condition], generation: Option<i64>, now: Timestamp) -> Self {
+        Self {
+            conditions: stored.to_vec(),
+            generation,
+            now,
+        }
+    }
+
+    /// Sets one.
+    pub fn set(&mut self, kind: ConditionType, state: State, reason: Reason, message: impl Into<String>) {
+        let mut message: String = message.into();
+        if let Some((cut, _)) = message.char_indices().nth(LONGEST) {
+            message.truncate(cut);
+            message.push('…');
+        }
+        let old = self.conditions.iter_mut().find(|condition| condition.type_ == kind.as_str());
+        let since = old
+            .as_ref()
+            .filter(|old| old.status == state.as_str())
+            .map_or(Time(self.now), |old| old.last_transition_time.clone());
+        let new = Condition {
+            type_: kind.as_str().to_owned(),
+            status: state.as_str().to_owned(),
+            reason: reason.as_str().to_owned(),
+            message,
+            observed_generation: self.generation,
+            last_transition_time: since,
+        };
+        match old {
+            Some(old) => *old = new,
+            None => self.conditions.push(new),
+        }
+    }
+
+    /// Takes one out.
+    pub fn remove(&mut self, kind: ConditionType) {
+        self.conditions.retain(|condition| condition.type_ != kind.as_str());
+    }
+
+    /// The list for the status, in the order of [`ConditionType::ALL`].
+    pub fn into_list(mut self) -> Vec<Condition> {
+        let place = |condition: &Condition| {
+            ConditionType::ALL
+                .iter()
+                .position(|kind| kind.as_str() == condition.type_)
+                .unwrap_or(ConditionType::ALL.len())
+        };
+        self.conditions.sort_by_key(place);
+        self.conditions
+    }
+}
+
+/// The condition of this type, if it is there.
+pub fn find(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
+    conditions.iter().find(|condition| condition.type_ == kind.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_changes_with_the_status_only() {
+        let (first, later) = (Timestamp::from_second(1).unwrap(), Timestamp::from_second(2).unwrap());
+        let mut conditions = Conditions::from(&[], Some(1), first);
+        conditions.set(ConditionType::Ready, State::False, Reason::Progressing, "starting");
+        let stored = conditions.into_list();
+        let mut conditions = Conditions::from(&stored, Some(2), later);
+        conditions.set(ConditionType::Ready, State::False, Reason::AgentsNotReady, "1 of 3");
+        let stored = conditions.into_list();
+        assert_eq!(stored[0].last_transition_time, Time(first));
+        assert_eq!((stored[0].observed_generation, stored[0].message.as_str()), (Some(2), "1 of 3"));
+        let mut conditions = Conditions::from(&stored, Some(2), later);
+        conditions.set(ConditionType::Ready, State::True, Reason::AgentsReady, "");
+        assert_eq!(find(&conditions.into_list(), ConditionType::Ready).unwrap().last_transition_time, Time(later));
+    }
+
+    #[test]
+    fn long_messages_are_cut_between_characters() {
+        let mut conditions = Conditions::from(&[], None, Timestamp::UNIX_EPOCH);
+        conditions.set(ConditionType::Ready, State::False, Reason::InternalError, "ä".repeat(5000));
+        assert_eq!(conditions.into_list()[0].message.chars().count(), LONGEST + 1);
+    }
+
+    #[test]
+    fn the_list_is_in_a_fixed_order() {
+        let mut conditions = Conditions::from(&[], None, Timestamp::UNIX_EPOCH);
+        conditions.set(ConditionType::Paused, State::False, Reason::NotPaused, "");
+        conditions.set(ConditionType::Ready, State::True, Reason::Reconciled, "");
+        let types: Vec<String> = conditions.into_list().into_iter().map(|c| c.type_).collect();
+        assert_eq!(types, ["Ready", "Paused"]);
+    }
+}

@@ -1,0 +1,50 @@
+//! What every reconciliation has at hand: the API server, the metadata stores, the operator's settings, metrics, the clock. Made once by
+//! `main` (or a test) and shared.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use kube::Client;
+use streamhouse_core::time::{Clock, Entropy};
+
+use crate::{apis::Apis, metrics::Metrics, stores::Stores};
+
+/// What the operator uses where a cluster says nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defaults {
+    /// The agents' image, without a tag.
+    pub image: String,
+    /// The agents' version: the operator's own.
+    pub version: String,
+}
+
+/// Shared by all reconciliations.
+#[derive(Clone)]
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// Open metadata stores.
+    pub stores: Arc<Stores>,
+    /// Which optional APIs are there.
+    pub apis: Arc<Apis>,
+    /// The operator's own metrics.
+    pub metrics: Arc<Metrics>,
+    /// Where a cluster says nothing.
+    pub defaults: Arc<Defaults>,
+    /// How often everything is compared with what it should be, unasked.
+    pub drift_interval: Duration,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Jitter.
+    pub entropy: Arc<dyn Entropy>,
+    /// The name under which events are reported: the pod's.
+    pub instance: Option<String>,
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("defaults", &self.defaults)
+            .field("drift_interval", &self.drift_interval)
+            .finish_non_exhaustive()
+    }
+}

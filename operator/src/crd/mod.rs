@@ -1,0 +1,34 @@
+//! The custom resources `StreamHouseCluster` and `Topic`, as users write them. Owns their shape, bounds, defaults and rules; `crds/` is
+//! generated from here. Everything the API server accepts can be read into these types: what needs more than a schema to be judged stays
+//! text here and is judged by `validate`, because one resource that cannot be read would blind the watch for all of them.
+
+mod cluster;
+mod condition;
+mod schema;
+mod topic;
+
+pub use cluster::*;
+pub use condition::{ConditionType, Reason, reasons_markdown};
+pub use topic::*;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
+/// The API group.
+pub const GROUP: &str = "streamhouse.io";
+/// The API version.
+pub const VERSION: &str = "v1alpha1";
+/// The operator's name as a field manager, as `managed-by` and in events. Never changes: server-side apply knows our fields by it.
+pub const MANAGER: &str = "streamhouse-operator";
+/// On a cluster with `deletionPolicy: Delete`: set to the cluster's name it confirms that its records may be deleted.
+pub const CONFIRM_DELETION: &str = "streamhouse.io/confirm-deletion";
+/// The finalizer of both kinds.
+pub const FINALIZER: &str = "streamhouse.io/finalizer";
+
+/// Both definitions, in the order in which they are installed.
+pub fn definitions() -> Vec<CustomResourceDefinition> {
+    vec![StreamHouseCluster::crd(), Topic::crd()]
+        .into_iter()
+        .map(schema::tidy)
+        .collect()
+}

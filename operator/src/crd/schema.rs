@@ -1,0 +1,128 @@
+//! Pieces of schema that the derive macros cannot express: quantities, free-form objects, the agent's settings from their own table.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSONSchemaProps};
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::{Map, Value, json};
+use streamhouse_core::settings::DEFINITIONS;
+
+/// Settings that follow from other fields of the resource, and so are not set by hand.
+pub(crate) const OWNED_SETTINGS: &[&str] = &[
+    "dev",
+    "data-dir",
+    "agent-id",
+    "zone",
+    "http-listen",
+    "grpc-listen",
+    "advertised-grpc-address",
+    "advertised-http-address",
+    "tls-dir",
+    "metadata-url",
+    "object-store",
+    "s3-endpoint",
+    "s3-region",
+    "s3-path-style",
+    "s3-ca-file",
+];
+
+/// An object whose fields are another API's.
+pub(super) fn free_form(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
+}
+
+/// A list of objects whose fields are another API's.
+pub(super) fn free_form_list(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": 64,
+        "items": { "type": "object", "x-kubernetes-preserve-unknown-fields": true }
+    })
+}
+
+/// Amounts of resources by name, as a container has them.
+pub(super) fn quantities(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object", "maxProperties": 32,
+        "additionalProperties": {
+            "anyOf": [{ "type": "integer" }, { "type": "string" }],
+            "pattern": "^(\\+|-)?(([0-9]+(\\.[0-9]*)?)|(\\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\\+|-)?(([0-9]+(\\.[0-9]*)?)|(\\.[0-9]+))))?$",
+            "x-kubernetes-int-or-string": true
+        }
+    })
+}
+
+/// Labels or annotations.
+pub(super) fn text_map(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object", "maxProperties": 64,
+        "additionalProperties": { "type": "string", "maxLength": 4096 }
+    })
+}
+
+/// Further settings of a topic: a value, or null to leave the setting alone.
+pub(super) fn topic_config(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object", "maxProperties": 64,
+        "additionalProperties": {
+            "anyOf": [{ "type": "integer" }, { "type": "string" }],
+            "x-kubernetes-int-or-string": true, "nullable": true
+        }
+    })
+}
+
+/// Thresholds of alerts by the alert's name.
+pub(super) fn thresholds(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object", "maxProperties": 64,
+        "additionalProperties": { "type": "string", "maxLength": 32, "pattern": "^[0-9]+(\\.[0-9]+)?$" }
+    })
+}
+
+/// The agent's own settings, from their table, without those that follow from other fields.
+pub(super) fn agent_settings(_: &mut SchemaGenerator) -> Schema {
+    let mut properties = Map::new();
+    for definition in DEFINITIONS.iter().filter(|d| !OWNED_SETTINGS.contains(&d.name)) {
+        let default = match definition.default {
+            "" => String::new(),
+            default => format!(" Default: {default}."),
+        };
+        let description = format!("{} Takes {}.{default}", definition.help, definition.bounds);
+        properties.insert(
+            definition.camel_name(),
+            json!({
+                "description": description,
+                "anyOf": [{ "type": "integer" }, { "type": "string" }],
+                "maxLength": 1024,
+                "x-kubernetes-int-or-string": true
+            }),
+        );
+    }
+    json_schema!({ "type": "object", "properties": Value::Object(properties) })
+}
+
+/// Takes out what a structural schema may not have, and what only repeats itself.
+pub(super) fn tidy(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut crd.spec.versions {
+        if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+            tidy_properties(schema);
+        }
+    }
+    crd
+}
+
+/// Formats such as `uint16` mean nothing to the API server, which warns of them.
+fn tidy_properties(schema: &mut JSONSchemaProps) {
+    if schema.format.as_deref().is_some_and(|format| format.starts_with("uint")) {
+        schema.format = None;
+    }
+    for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
+        tidy_properties(property);
+    }
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+        JSONSchemaPropsOrArray::Schema as One, JSONSchemaPropsOrBool::Schema as Each,
+    };
+    if let Some(One(items)) = schema.items.as_mut() {
+        tidy_properties(items);
+    }
+    if let Some(Each(values)) = schema.additional_properties.as_mut() {
+        tidy_properties(values);
+    }
+}

@@ -1,0 +1,67 @@
+//! Events on resources: what people read in `kubectl describe`. Best effort: an event that cannot be written is logged and changes
+//! nothing, least of all a deletion. Called by the reconciliations when something happened, not when something is.
+
+use kube::{
+    Client, Resource,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+
+use crate::crd::{MANAGER, Reason};
+
+/// Writes events.
+#[derive(Clone)]
+pub struct Events {
+    recorder: Recorder,
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events").finish_non_exhaustive()
+    }
+}
+
+impl Events {
+    /// Events reported by this instance (the pod's name).
+    pub fn new(client: Client, instance: Option<String>) -> Self {
+        let reporter = Reporter {
+            controller: MANAGER.to_owned(),
+            instance,
+        };
+        Self {
+            recorder: Recorder::new(client, reporter),
+        }
+    }
+
+    /// Something happened as it should.
+    pub async fn normal<K>(&self, of: &K, reason: Reason, message: impl Into<String>)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        self.publish(of, EventType::Normal, reason, message.into()).await;
+    }
+
+    /// Something happened that somebody should know of.
+    pub async fn warning<K>(&self, of: &K, reason: Reason, message: impl Into<String>)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        self.publish(of, EventType::Warning, reason, message.into()).await;
+    }
+
+    async fn publish<K>(&self, of: &K, type_: EventType, reason: Reason, note: String)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let event = Event {
+            type_,
+            reason: reason.as_str().to_owned(),
+            // The API takes 1 KiB.
+            note: Some(note.chars().take(1000).collect()),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = self.recorder.publish(&event, &of.object_ref(&())).await {
+            tracing::warn!(%error, %reason, "an event could not be written");
+        }
+    }
+}

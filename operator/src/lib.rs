@@ -1,0 +1,13 @@
+//! The operator for Kubernetes. It turns two custom resources into what runs: a `StreamHouseCluster` into agents with their Services,
+//! policies and monitoring, and a `Topic` into rows of the metadata store.
+//!
+//! In reading order: [`crd`] what users write; [`context`] what every reconciliation has at hand; `cluster` and `topic` the two
+//! reconciliations, each a straight pipe: dereference, validate, build or plan, apply, status.
+
+pub mod apis;
+pub mod conditions;
+pub mod context;
+pub mod crd;
+pub mod events;
+pub mod metrics;
+pub mod stores;
