@@ -62,7 +62,10 @@ impl Conditions {
             message.truncate(cut);
             message.push('…');
         }
-        let old = self.conditions.iter_mut().find(|condition| condition.type_ == kind.as_str());
+        let old = self
+            .conditions
+            .iter_mut()
+            .find(|condition| condition.type_ == kind.as_str());
         let since = old
             .as_ref()
             .filter(|old| old.status == state.as_str())
@@ -83,7 +86,8 @@ impl Conditions {
 
     /// Takes one out.
     pub fn remove(&mut self, kind: ConditionType) {
-        self.conditions.retain(|condition| condition.type_ != kind.as_str());
+        self.conditions
+            .retain(|condition| condition.type_ != kind.as_str());
     }
 
     /// The list for the status, in the order of [`ConditionType::ALL`].
@@ -101,7 +105,9 @@ impl Conditions {
 
 /// The condition of this type, if it is there.
 pub fn find(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
-    conditions.iter().find(|condition| condition.type_ == kind.as_str())
+    conditions
+        .iter()
+        .find(|condition| condition.type_ == kind.as_str())
 }
 
 #[cfg(test)]
@@ -110,24 +116,50 @@ mod tests {
 
     #[test]
     fn the_time_changes_with_the_status_only() {
-        let (first, later) = (Timestamp::from_second(1).unwrap(), Timestamp::from_second(2).unwrap());
+        let (first, later) = (
+            Timestamp::from_second(1).unwrap(),
+            Timestamp::from_second(2).unwrap(),
+        );
         let mut conditions = Conditions::from(&[], Some(1), first);
-        conditions.set(ConditionType::Ready, State::False, Reason::Progressing, "starting");
+        conditions.set(
+            ConditionType::Ready,
+            State::False,
+            Reason::Progressing,
+            "starting",
+        );
         let stored = conditions.into_list();
         let mut conditions = Conditions::from(&stored, Some(2), later);
-        conditions.set(ConditionType::Ready, State::False, Reason::AgentsNotReady, "1 of 3");
+        conditions.set(
+            ConditionType::Ready,
+            State::False,
+            Reason::AgentsNotReady,
+            "1 of 3",
+        );
         let stored = conditions.into_list();
         assert_eq!(stored[0].last_transition_time, Time(first));
-        assert_eq!((stored[0].observed_generation, stored[0].message.as_str()), (Some(2), "1 of 3"));
+        assert_eq!(
+            (stored[0].observed_generation, stored[0].message.as_str()),
+            (Some(2), "1 of 3")
+        );
         let mut conditions = Conditions::from(&stored, Some(2), later);
         conditions.set(ConditionType::Ready, State::True, Reason::AgentsReady, "");
-        assert_eq!(find(&conditions.into_list(), ConditionType::Ready).unwrap().last_transition_time, Time(later));
+        assert_eq!(
+            find(&conditions.into_list(), ConditionType::Ready)
+                .unwrap()
+                .last_transition_time,
+            Time(later)
+        );
     }
 
     #[test]
     fn long_messages_are_cut_between_characters() {
         let mut conditions = Conditions::from(&[], None, Timestamp::UNIX_EPOCH);
-        conditions.set(ConditionType::Ready, State::False, Reason::InternalError, "ä".repeat(5000));
+        conditions.set(
+            ConditionType::Ready,
+            State::False,
+            Reason::InternalError,
+            "ä".repeat(5000),
+        );
         assert_eq!(conditions.into_list()[0].message.chars().count(), LONGEST + 1);
     }
 

@@ -3,7 +3,11 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use kube::Client;
+use kube::{
+    Api, Client, Resource,
+    api::{ApiResource, DynamicObject},
+    core::NamespaceResourceScope,
+};
 use streamhouse_core::time::{Clock, Entropy};
 
 use crate::{apis::Apis, metrics::Metrics, stores::Stores};
@@ -17,6 +21,40 @@ pub struct Defaults {
     pub version: String,
 }
 
+/// Which namespaces the operator looks after.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Scope {
+    /// These only; all when `None`.
+    pub namespaces: Option<Vec<String>>,
+}
+
+impl Scope {
+    /// The handles that together see every object of a kind: one over all namespaces, or one a namespace.
+    pub fn apis<K>(&self, client: &Client) -> Vec<Api<K>>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        match &self.namespaces {
+            None => vec![Api::all(client.clone())],
+            Some(names) => names
+                .iter()
+                .map(|name| Api::namespaced(client.clone(), name))
+                .collect(),
+        }
+    }
+
+    /// The same for a kind that is known at run time only.
+    pub fn dynamic_apis(&self, client: &Client, kind: &ApiResource) -> Vec<Api<DynamicObject>> {
+        match &self.namespaces {
+            None => vec![Api::all_with(client.clone(), kind)],
+            Some(names) => names
+                .iter()
+                .map(|name| Api::namespaced_with(client.clone(), name, kind))
+                .collect(),
+        }
+    }
+}
+
 /// Shared by all reconciliations.
 #[derive(Clone)]
 pub struct Context {
@@ -26,6 +64,8 @@ pub struct Context {
     pub stores: Arc<Stores>,
     /// Which optional APIs are there.
     pub apis: Arc<Apis>,
+    /// Which namespaces.
+    pub scope: Scope,
     /// The operator's own metrics.
     pub metrics: Arc<Metrics>,
     /// Where a cluster says nothing.

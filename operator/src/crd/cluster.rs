@@ -168,7 +168,10 @@ pub fn amounts(given: &BTreeMap<String, IntOrString>) -> BTreeMap<String, Quanti
         IntOrString::Int(number) => number.to_string(),
         IntOrString::String(text) => text.clone(),
     };
-    given.iter().map(|(name, amount)| (name.clone(), Quantity(text(amount)))).collect()
+    given
+        .iter()
+        .map(|(name, amount)| (name.clone(), Quantity(text(amount))))
+        .collect()
 }
 
 /// How many agents, and by what.
@@ -186,7 +189,11 @@ pub struct Autoscaling {
     #[schemars(range(min = 1, max = 1000))]
     pub max_replicas: i32,
     /// Average CPU use, in percent of what is requested (so `resources.requests.cpu` is needed).
-    #[serde(default, rename = "targetCPUUtilizationPercentage", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        rename = "targetCPUUtilizationPercentage",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(range(min = 1, max = 1000))]
     pub target_cpu_utilization_percentage: Option<i32>,
     /// Further metrics, as in a HorizontalPodAutoscaler (autoscaling/v2).

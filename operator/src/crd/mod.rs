@@ -2,9 +2,12 @@
 //! generated from here. Everything the API server accepts can be read into these types: what needs more than a schema to be judged stays
 //! text here and is judged by `validate`, because one resource that cannot be read would blind the watch for all of them.
 
+// The derive makes a second, hidden struct of each one with rules, and marks it `pub`.
+#[allow(unreachable_pub)]
 mod cluster;
 mod condition;
 mod schema;
+#[allow(unreachable_pub)]
 mod topic;
 
 pub use cluster::*;

@@ -1,6 +1,8 @@
 //! Pieces of schema that the derive macros cannot express: quantities, free-form objects, the agent's settings from their own table.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSONSchemaProps};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps,
+};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 use streamhouse_core::settings::DEFINITIONS;
@@ -101,7 +103,11 @@ pub(super) fn agent_settings(_: &mut SchemaGenerator) -> Schema {
 /// Takes out what a structural schema may not have, and what only repeats itself.
 pub(super) fn tidy(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
-        if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+        if let Some(schema) = version
+            .schema
+            .as_mut()
+            .and_then(|schema| schema.open_api_v3_schema.as_mut())
+        {
             tidy_properties(schema);
         }
     }
@@ -110,10 +116,18 @@ pub(super) fn tidy(mut crd: CustomResourceDefinition) -> CustomResourceDefinitio
 
 /// Formats such as `uint16` mean nothing to the API server, which warns of them.
 fn tidy_properties(schema: &mut JSONSchemaProps) {
-    if schema.format.as_deref().is_some_and(|format| format.starts_with("uint")) {
+    if schema
+        .format
+        .as_deref()
+        .is_some_and(|format| format.starts_with("uint"))
+    {
         schema.format = None;
     }
-    for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
+    for property in schema
+        .properties
+        .iter_mut()
+        .flat_map(|properties| properties.values_mut())
+    {
         tidy_properties(property);
     }
     use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
