@@ -29,6 +29,19 @@ pub struct Scope {
 }
 
 impl Scope {
+    /// The scopes of one watch each: everything at once, or each namespace by itself.
+    pub fn each(&self) -> Vec<Self> {
+        match &self.namespaces {
+            None => vec![self.clone()],
+            Some(names) => names
+                .iter()
+                .map(|name| Self {
+                    namespaces: Some(vec![name.clone()]),
+                })
+                .collect(),
+        }
+    }
+
     /// The handles that together see every object of a kind: one over all namespaces, or one a namespace.
     pub fn apis<K>(&self, client: &Client) -> Vec<Api<K>>
     where
