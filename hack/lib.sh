@@ -112,7 +112,7 @@ install_servers() {
   ! $made || as_root rm -f "$policy"
   [ "$status" = 0 ] || exit "$status"
   for package in "$@"; do
-    case $package in prometheus*) ! have systemctl || quietly as_root systemctl disable "$package" || true ;; esac
+    case $package in prometheus* | containerd | etcd-server) ! have systemctl || quietly as_root systemctl disable "${package%-server}" || true ;; esac
   done
 }
 
@@ -141,7 +141,7 @@ need_rust() {
     fail "Rust $RUST_VERSION or later is needed, and cargo is $(rust_version): update it"
 }
 
-# Prints a go command that can build MinIO. Go 1.21 and later fetch the very toolchain a module asks for.
+# Prints a go command that can build MinIO and Kubernetes. Go 1.21 and later fetch the very toolchain a module asks for.
 go_command() {
   local version arch sum folder="$CACHE/go-$GO_VERSION"
   if have go; then
@@ -152,11 +152,11 @@ go_command() {
     case $(uname -m) in
       x86_64) arch=amd64 sum=$GO_SHA256_AMD64 ;;
       aarch64) arch=arm64 sum=$GO_SHA256_ARM64 ;;
-      *) fail "MinIO is built with Go: install Go 1.21 or later by hand on this machine ($(uname -m))" ;;
+      *) fail "MinIO and Kubernetes are built with Go: install Go 1.21 or later by hand on this machine ($(uname -m))" ;;
     esac
     rm -rf "$folder.new" && mkdir -p "$folder.new"
     curl -fsSL "https://go.dev/dl/go$GO_VERSION.linux-$arch.tar.gz" -o "$folder.new/go.tar.gz" >&2 ||
-      fail "MinIO is built with Go, and Go could not be downloaded: install Go 1.21 or later by hand"
+      fail "MinIO and Kubernetes are built with Go, and Go could not be downloaded: install Go 1.21 or later by hand"
     printf '%s  %s\n' "$sum" "$folder.new/go.tar.gz" | sha256sum --check --quiet >&2 ||
       fail "the download of Go is damaged: its SHA-256 is not $sum"
     tar -xzf "$folder.new/go.tar.gz" -C "$folder.new" && rm "$folder.new/go.tar.gz"
@@ -301,6 +301,9 @@ stop_agent() {
   kill -TERM "$AGENT"
   wait "$AGENT" || { tail -n 40 "$1/agent.log" >&2; fail "the agent did not drain"; }
 }
+
+# shellcheck source=hack/lib-kube.sh
+. hack/lib-kube.sh
 
 # Stages: `stage NAME COMMAND...` runs and times one; `stages_end` prints the table and tells whether all passed.
 STAGES=()

@@ -8,8 +8,8 @@ usage() {
   cat <<'TEXT'
 usage: hack/test.sh [--quick] [--only STAGE]... [-- TEST-ARGUMENTS...]
 
-Installs what is missing (on Debian and Ubuntu with apt-get; MinIO and Python packages into ~/.cache/streamhouse or
-$STREAMHOUSE_CACHE), then runs these stages in this order:
+Installs what is missing (on Debian and Ubuntu with apt-get; MinIO, Kubernetes and Python packages into ~/.cache/streamhouse
+or $STREAMHOUSE_CACHE), then runs these stages in this order:
 
   format        cargo fmt --check
   structure     hack/check-structure.sh: sizes, headers, directions of imports
@@ -17,7 +17,8 @@ $STREAMHOUSE_CACHE), then runs these stages in this order:
   lint          clippy; a warning is an error
   dependencies  cargo-deny: licences, banned crates, sources
   docs          rustdoc; a warning is an error
-  tests         unit, property, conformance and whole-system tests, with a real PostgreSQL and a real MinIO
+  tests         unit, property, conformance and whole-system tests, with a real PostgreSQL, a real MinIO and a real
+                Kubernetes API
   demo          the README's demo, from nothing
   commands      the commands that users know by heart: cargo run of each example and of the agent, the dev stack and its demos
   real-input    hack/real-input.sh: a whole dictionary, produced, consumed by a group, compared byte for byte
@@ -152,6 +153,7 @@ need_rust
 if chosen tests; then
   need_test_tools
   need_python
+  need_kubernetes_api
 fi
 if chosen commands; then need_dev_tools; fi
 if chosen tests || chosen commands; then need_minio; fi
