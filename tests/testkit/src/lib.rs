@@ -1,4 +1,4 @@
-//! Real servers for tests: PostgreSQL and MinIO on free ports, gone when the test is.
+//! Real servers for tests: PostgreSQL, MinIO and the Kubernetes API on free ports, gone when the test is.
 //!
 //! Owns: how tests find, start, stop and break the servers they need, and how they run the built binaries. Called by tests only.
 //! Guarantees: everything listens on 127.0.0.1; every process started here ends, and every folder made here is removed, when its
@@ -8,6 +8,7 @@ mod agent;
 mod cli;
 mod guard;
 mod http;
+mod kube_api;
 mod minio;
 mod ports;
 mod postgres;
@@ -18,6 +19,7 @@ mod wait;
 pub use agent::{Agent, AgentBuilder};
 pub use cli::{Cli, Output};
 pub use http::{Response, http_get};
+pub use kube_api::KubeApi;
 pub use minio::MinIo;
 pub use ports::Port;
 pub use postgres::Postgres;

@@ -75,12 +75,12 @@ impl Spawn {
         self
     }
 
-    /// Takes the variables that steer StreamHouse, AWS and PostgreSQL clients out of the environment: the developer's own settings
+    /// Takes the variables that steer StreamHouse, AWS, PostgreSQL and Kubernetes clients out of the environment: the developer's own settings
     /// must not change what a test sees.
     pub fn clean_env(mut self) -> Spawn {
         let steering = |key: &OsString| {
             let key = key.to_string_lossy();
-            ["STREAMHOUSE_", "AWS_", "PG", "MINIO_", "RUST_LOG"]
+            ["STREAMHOUSE_", "AWS_", "PG", "MINIO_", "KUBE", "ETCD", "RUST_LOG"]
                 .iter()
                 .any(|prefix| key.starts_with(prefix))
         };

@@ -12,12 +12,27 @@ pub(crate) fn minio() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("STREAMHOUSE_MINIO") {
         return existing(PathBuf::from(path)).context("$STREAMHOUSE_MINIO names a file that does not exist");
     }
-    let version = VERSIONS
-        .lines()
-        .find_map(|line| line.strip_prefix("MINIO_VERSION="))
-        .context("no MINIO_VERSION")?;
-    let path = cache()?.join(format!("minio-{version}")).join("minio");
+    let folder = format!("minio-{}", version_of("MINIO_VERSION")?);
+    let path = cache()?.join(folder).join("minio");
     existing(path).context("MinIO is missing: run hack/test.sh, which installs it")
+}
+
+/// A program of Kubernetes: in the folder `$STREAMHOUSE_KUBERNETES`, or of the pinned version in the cache folder.
+pub(crate) fn kubernetes(name: &str) -> anyhow::Result<PathBuf> {
+    let folder = match std::env::var_os("STREAMHOUSE_KUBERNETES") {
+        Some(folder) => PathBuf::from(folder),
+        None => cache()?.join(format!("kubernetes-{}", version_of("KUBERNETES_VERSION")?)),
+    };
+    existing(folder.join(name))
+        .with_context(|| format!("{name} is missing: run hack/test.sh, which installs it"))
+}
+
+fn version_of(key: &str) -> anyhow::Result<&'static str> {
+    let value = |line: &'static str| line.strip_prefix(key)?.strip_prefix('=');
+    VERSIONS
+        .lines()
+        .find_map(value)
+        .with_context(|| format!("no {key} in hack/versions.sh"))
 }
 
 /// The folder with PostgreSQL's `initdb` and `postgres`: `$STREAMHOUSE_TEST_PG_BIN`, or the newest one that is installed.

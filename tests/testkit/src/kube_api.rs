@@ -1,0 +1,297 @@
+//! A real Kubernetes API: etcd and kube-apiserver on free ports, with RBAC, and the controller manager where a test needs it.
+//!
+//! Called by tests of the operator and of the chart. Each test takes a namespace of its own from [`KubeApi::shared`], or a server of
+//! its own from [`KubeApi::start`] when it stops the server or changes what all namespaces share. There is no node: pods are accepted
+//! and never run.
+
+mod kubeconfig;
+mod pki;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use anyhow::Context;
+use tempfile::TempDir;
+
+use crate::{Port, Process, Spawn, guard, http_get, programs, wait};
+use kubeconfig::Identity;
+use pki::Pki;
+
+const SERVICE_RANGE: &str = "10.96.0.0/16";
+
+/// An API server with its store.
+#[derive(Debug)]
+pub struct KubeApi {
+    folder: TempDir,
+    pki: Pki,
+    port: Port,
+    etcd: Port,
+    etcd_peers: Port,
+    kubeconfig: PathBuf,
+    running: Mutex<Option<Running>>,
+}
+
+/// In the order in which they end.
+#[derive(Debug)]
+struct Running {
+    controllers: Option<Process>,
+    server: Process,
+    store: Process,
+}
+
+impl KubeApi {
+    /// The server shared by all tests of this process; started on the first call. Do not stop it.
+    pub fn shared() -> anyhow::Result<&'static KubeApi> {
+        static SHARED: OnceLock<Result<KubeApi, String>> = OnceLock::new();
+        let shared = SHARED.get_or_init(|| KubeApi::start().map_err(|error| format!("{error:#}")));
+        shared.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
+    }
+
+    /// Makes a new server and starts it; it has only what Kubernetes makes by itself.
+    pub fn start() -> anyhow::Result<KubeApi> {
+        let folder = guard::folder("streamhouse-kube-")?;
+        let pki = Pki::create(folder.path())?;
+        let port = Port::reserve()?;
+        let kubeconfig = folder.path().join("admin.kubeconfig");
+        let kubeconfig = kubeconfig::write(kubeconfig, port.number(), &pki, &Identity::Admin)?;
+        let server = KubeApi {
+            folder,
+            pki,
+            port,
+            etcd: Port::reserve()?,
+            etcd_peers: Port::reserve()?,
+            kubeconfig,
+            running: Mutex::new(None),
+        };
+        server.start_again()?;
+        Ok(server)
+    }
+
+    /// Starts the controllers beside the server, as in every cluster: garbage collection, the end of namespaces, deployments, service
+    /// accounts. They stop with the server.
+    pub fn controller_manager(&self) -> anyhow::Result<()> {
+        let mut slot = self.lock();
+        let running = slot.as_mut().context("the API server does not run")?;
+        anyhow::ensure!(
+            running.controllers.is_none(),
+            "the controller manager runs already"
+        );
+        let kubeconfig = self.kubeconfig.as_path();
+        let controllers = program("kube-controller-manager")?
+            .arg(flag("kubeconfig", kubeconfig))
+            .arg(flag("service-account-private-key-file", &self.pki.accounts_key))
+            .arg(flag("root-ca-file", &self.pki.authority))
+            .args(["--leader-elect=false", "--secure-port=0"])
+            .start()?;
+        running.controllers = Some(controllers);
+        drop(slot);
+        // The first thing that shows that they work: nobody else makes it.
+        wait::until("the start of the controllers", wait::PATIENCE, || {
+            Ok(self
+                .kubectl(&["get", "serviceaccount", "default", "-n", "default"])
+                .ok())
+        })?;
+        Ok(())
+    }
+
+    /// The server's port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port.number()
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// A kubeconfig for a user with these groups, who may do what RBAC grants them and nothing else.
+    pub fn kubeconfig_for(&self, user: &str, groups: &[&str]) -> anyhow::Result<PathBuf> {
+        self.write_kubeconfig(user, &Identity::User { name: user, groups })
+    }
+
+    /// A kubeconfig with an hour's token of a service account, which must exist: what a pod of that account has.
+    pub fn kubeconfig_for_service_account(&self, namespace: &str, name: &str) -> anyhow::Result<PathBuf> {
+        let token = self.kubectl(&["create", "token", name, "-n", namespace])?;
+        self.write_kubeconfig(&format!("{namespace}.{name}"), &Identity::Token(token.trim()))
+    }
+
+    /// Runs kubectl as the administrator and gives what it prints; an error with what it says when it fails.
+    pub fn kubectl(&self, args: &[&str]) -> anyhow::Result<String> {
+        self.kubectl_as(&self.kubeconfig, args, "")
+    }
+
+    /// `kubectl apply` of these manifests, as the administrator.
+    pub fn apply(&self, manifests: &str) -> anyhow::Result<String> {
+        let args = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+        self.kubectl_as(&self.kubeconfig, &args, manifests)
+    }
+
+    /// Runs kubectl as whom the kubeconfig says, with `input` for its standard input.
+    pub fn kubectl_as(&self, kubeconfig: &Path, args: &[&str], input: &str) -> anyhow::Result<String> {
+        let mut kubectl = program("kubectl")?
+            .arg(flag("kubeconfig", kubeconfig))
+            // What it remembers of another server that had this port must not count.
+            .arg(flag("cache-dir", &self.folder.path().join("kubectl")))
+            .args(args)
+            .input(input)
+            .start()?;
+        let status = kubectl.wait(wait::PATIENCE)?;
+        anyhow::ensure!(
+            status.success(),
+            "kubectl {}: {}",
+            args.join(" "),
+            kubectl.stderr().trim_end()
+        );
+        Ok(kubectl.stdout())
+    }
+
+    /// Makes a namespace with a name that starts with `prefix` and that no other test has.
+    pub fn create_namespace(&self, prefix: &str) -> anyhow::Result<String> {
+        let manifest =
+            format!(r#"{{"apiVersion":"v1","kind":"Namespace","metadata":{{"generateName":"{prefix}-"}}}}"#);
+        let args = ["create", "-o", "jsonpath={.metadata.name}", "-f", "-"];
+        self.kubectl_as(&self.kubeconfig, &args, &manifest)
+    }
+
+    /// Stops at once, as a crash would: the server, its store, and the controllers if they run.
+    pub fn stop(&self) -> anyhow::Result<()> {
+        let Some(running) = self.lock().take() else {
+            return Ok(());
+        };
+        if let Some(mut controllers) = running.controllers {
+            controllers.kill9()?;
+        }
+        for mut process in [running.server, running.store] {
+            process.kill9()?;
+        }
+        Ok(())
+    }
+
+    /// Starts after [`KubeApi::stop`], on the same port with the same objects, without the controllers.
+    pub fn start_again(&self) -> anyhow::Result<()> {
+        let mut slot = self.lock();
+        anyhow::ensure!(slot.is_none(), "the API server runs already");
+        let mut store = self.spawn_etcd()?;
+        let started = wait::until("the start of etcd", wait::PATIENCE, || {
+            anyhow::ensure!(store.is_running(), "etcd ended while starting");
+            let answer = http_get(self.etcd.address(), "/health");
+            Ok(answer.is_ok_and(|answer| answer.status == 200).then_some(()))
+        });
+        started.with_context(|| store.log_tail())?;
+        let mut server = self.spawn_server()?;
+        let started = wait::until("the start of kube-apiserver", wait::PATIENCE, || {
+            anyhow::ensure!(server.is_running(), "kube-apiserver ended while starting");
+            Ok(self.answers().then_some(()))
+        });
+        started.with_context(|| server.log_tail())?;
+        *slot = Some(Running {
+            controllers: None,
+            server,
+            store,
+        });
+        Ok(())
+    }
+
+    /// Stops and starts again.
+    pub fn restart(&self) -> anyhow::Result<()> {
+        self.stop()?;
+        self.start_again()
+    }
+
+    /// The server holds its connections and answers nobody, until [`KubeApi::resume`].
+    pub fn pause(&self) -> anyhow::Result<()> {
+        let mut slot = self.lock();
+        slot.as_mut()
+            .context("the API server does not run")?
+            .server
+            .pause()
+    }
+
+    /// Answers again after [`KubeApi::pause`].
+    pub fn resume(&self) -> anyhow::Result<()> {
+        let mut slot = self.lock();
+        slot.as_mut()
+            .context("the API server does not run")?
+            .server
+            .resume()
+    }
+
+    /// The server's own metrics, such as `apiserver_request_total{verb="PATCH",...}`, in the Prometheus text format.
+    pub fn metrics(&self) -> anyhow::Result<String> {
+        self.kubectl(&["get", "--raw", "/metrics"])
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_kubeconfig(&self, name: &str, identity: &Identity<'_>) -> anyhow::Result<PathBuf> {
+        let name = name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
+        let path = self.folder.path().join(format!("{name}.kubeconfig"));
+        kubeconfig::write(path, self.port(), &self.pki, identity)
+    }
+
+    /// Ready, and the namespace that all tests expect is there.
+    fn answers(&self) -> bool {
+        // A connection costs nothing; kubectl is a process.
+        std::net::TcpStream::connect(self.port.address()).is_ok()
+            && self.kubectl(&["get", "--raw", "/readyz"]).is_ok()
+            && self.kubectl(&["get", "namespace", "default"]).is_ok()
+    }
+
+    fn spawn_etcd(&self) -> anyhow::Result<Process> {
+        let clients = format!("http://{}", self.etcd.address());
+        let peers = format!("http://{}", self.etcd_peers.address());
+        Spawn::new("etcd")
+            .clean_env()
+            .arg(flag("data-dir", &self.folder.path().join("etcd")))
+            .args([
+                "--listen-client-urls",
+                &clients,
+                "--advertise-client-urls",
+                &clients,
+            ])
+            .args([
+                "--listen-peer-urls",
+                &peers,
+                "--initial-advertise-peer-urls",
+                &peers,
+            ])
+            .args(["--initial-cluster", &format!("default={peers}")])
+            .args(["--logger", "zap", "--log-level", "warn"])
+            .start()
+            .context("etcd is missing: run hack/test.sh, which installs it")
+    }
+
+    fn spawn_server(&self) -> anyhow::Result<Process> {
+        let Pki { server, .. } = &self.pki;
+        program("kube-apiserver")?
+            .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
+            // The address of a loopback device cannot be an endpoint, and nothing here looks for one.
+            .arg("--endpoint-reconciler-type=none")
+            .arg(format!("--secure-port={}", self.port()))
+            .arg(format!("--etcd-servers=http://{}", self.etcd.address()))
+            .arg(format!("--service-cluster-ip-range={SERVICE_RANGE}"))
+            .args([
+                "--authorization-mode=RBAC",
+                "--allow-privileged=true",
+                "--profiling=false",
+            ])
+            .arg(flag("tls-cert-file", &server.certificate))
+            .arg(flag("tls-private-key-file", &server.key))
+            .arg(flag("client-ca-file", &self.pki.authority))
+            .arg("--service-account-issuer=https://kubernetes.default.svc")
+            .arg(flag("service-account-key-file", &self.pki.accounts_public))
+            .arg(flag("service-account-signing-key-file", &self.pki.accounts_key))
+            .start()
+    }
+}
+
+/// A program of Kubernetes, without the developer's settings.
+fn program(name: &str) -> anyhow::Result<Spawn> {
+    Ok(Spawn::new(programs::kubernetes(name)?).clean_env())
+}
+
+fn flag(name: &str, path: &Path) -> String {
+    format!("--{name}={}", path.display())
+}

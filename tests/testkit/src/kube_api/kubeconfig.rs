@@ -1,0 +1,57 @@
+//! Writes the files by which clients find a test's API server and say who they are.
+//!
+//! Called by `kube_api` alone. JSON is YAML, so every client reads them.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::pki::Pki;
+
+/// Who a client is.
+#[derive(Debug)]
+pub(super) enum Identity<'a> {
+    /// The administrator, by certificate.
+    Admin,
+    /// A user and groups, in whose name the administrator's certificate speaks: authorization sees only them.
+    User { name: &'a str, groups: &'a [&'a str] },
+    /// Whoever the token is of.
+    Token(&'a str),
+}
+
+/// Writes a kubeconfig for the server at `port` of 127.0.0.1.
+pub(super) fn write(path: PathBuf, port: u16, pki: &Pki, identity: &Identity<'_>) -> anyhow::Result<PathBuf> {
+    let config = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "test", "cluster": {
+            "server": format!("https://127.0.0.1:{port}"),
+            "certificate-authority": text(&pki.authority),
+        }}],
+        "users": [{"name": "user", "user": user(pki, identity)}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "user", "namespace": "default"}}],
+        "current-context": "test",
+    });
+    std::fs::write(&path, serde_json::to_vec_pretty(&config)?)?;
+    Ok(path)
+}
+
+fn user(pki: &Pki, identity: &Identity<'_>) -> Value {
+    let mut admin = json!({
+        "client-certificate": text(&pki.admin.certificate),
+        "client-key": text(&pki.admin.key),
+    });
+    match identity {
+        Identity::Admin => admin,
+        Identity::User { name, groups } => {
+            admin["as"] = json!(name);
+            admin["as-groups"] = json!(groups);
+            admin
+        }
+        Identity::Token(token) => json!({"token": token}),
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}

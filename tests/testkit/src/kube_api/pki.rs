@@ -1,0 +1,91 @@
+//! The keys and certificates of a test's API server, made anew for each one and kept in its folder.
+//!
+//! Called by `kube_api` alone. One authority signs the server's certificate and the administrator's; the key of service accounts is
+//! not part of it.
+
+use std::path::{Path, PathBuf};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
+
+/// Files, each named for what the API server calls it.
+#[derive(Debug)]
+pub(super) struct Pki {
+    pub(super) authority: PathBuf,
+    pub(super) server: Pair,
+    pub(super) admin: Pair,
+    pub(super) accounts_key: PathBuf,
+    pub(super) accounts_public: PathBuf,
+}
+
+/// A certificate and its private key, as PEM files.
+#[derive(Debug)]
+pub(super) struct Pair {
+    pub(super) certificate: PathBuf,
+    pub(super) key: PathBuf,
+}
+
+impl Pki {
+    /// Makes all of it in `folder`, which must exist.
+    pub(super) fn create(folder: &Path) -> anyhow::Result<Pki> {
+        let mut params = named("ca of a test", None)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+        let authority = write(folder, "ca.crt", &issuer.pem())?;
+
+        let mut server = named("kube-apiserver", None)?;
+        server.subject_alt_names = CertificateParams::new(vec![
+            "127.0.0.1".to_owned(),
+            "localhost".to_owned(),
+            "kubernetes.default.svc".to_owned(),
+        ])?
+        .subject_alt_names;
+        server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let mut admin = named("admin", Some("system:masters"))?;
+        admin.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+
+        let accounts = KeyPair::generate()?;
+        Ok(Pki {
+            authority,
+            server: Pair::create(folder, "server", server, &issuer)?,
+            admin: Pair::create(folder, "admin", admin, &issuer)?,
+            accounts_key: write(folder, "accounts.key", &accounts.serialize_pem())?,
+            accounts_public: write(folder, "accounts.pub", &accounts.public_key_pem())?,
+        })
+    }
+}
+
+impl Pair {
+    fn create(
+        folder: &Path,
+        name: &str,
+        params: CertificateParams,
+        issuer: &CertifiedIssuer<'_, KeyPair>,
+    ) -> anyhow::Result<Pair> {
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, issuer)?;
+        Ok(Pair {
+            certificate: write(folder, &format!("{name}.crt"), &certificate.pem())?,
+            key: write(folder, &format!("{name}.key"), &key.serialize_pem())?,
+        })
+    }
+}
+
+/// Kubernetes takes a user's name from the common name and the group from the organization.
+fn named(name: &str, group: Option<&str>) -> anyhow::Result<CertificateParams> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.distinguished_name.push(DnType::CommonName, name);
+    if let Some(group) = group {
+        params.distinguished_name.push(DnType::OrganizationName, group);
+    }
+    Ok(params)
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+    let path = folder.join(name);
+    std::fs::write(&path, text)?;
+    Ok(path)
+}
