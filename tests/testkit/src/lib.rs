@@ -5,6 +5,7 @@
 //! value is dropped *or* the test process ends in any way, SIGKILL included. The API blocks; it works in sync and async tests alike.
 
 mod agent;
+mod authority;
 mod cli;
 mod guard;
 mod http;
@@ -17,6 +18,7 @@ mod programs;
 mod wait;
 
 pub use agent::{Agent, AgentBuilder};
+pub use authority::{Authority, Issued};
 pub use cli::{Cli, Output};
 pub use http::{Response, http_get};
 pub use kube_api::KubeApi;

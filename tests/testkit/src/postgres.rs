@@ -3,6 +3,7 @@
 //! Called by tests of the metadata store and of the whole system. Each test takes a database of its own from [`Postgres::shared`], or
 //! a server of its own from [`Postgres::start`] when it stops the server.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -10,7 +11,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use anyhow::Context;
 use tempfile::TempDir;
 
-use crate::{Port, Process, Spawn, guard, programs, wait};
+use crate::{Authority, Port, Process, Spawn, guard, programs, wait};
 
 const ROLE: &str = "streamhouse";
 const PASSWORD: &str = "streamhouse";
@@ -35,6 +36,7 @@ pub struct Postgres {
     folder: TempDir,
     port: Port,
     user: Option<User>,
+    tls: bool,
     process: Mutex<Option<Process>>,
 }
 
@@ -55,6 +57,16 @@ impl Postgres {
 
     /// Makes a new server and starts it; it is empty but for the role `streamhouse`.
     pub fn start() -> anyhow::Result<Postgres> {
+        Postgres::start_with(None)
+    }
+
+    /// The same for TLS only: a client that does not encrypt is refused. The server shows a certificate of `authority` with these
+    /// names; its URL names the host 127.0.0.1.
+    pub fn start_with_tls(authority: &Authority, names: &[&str]) -> anyhow::Result<Postgres> {
+        Postgres::start_with(Some((authority, names)))
+    }
+
+    fn start_with(tls: Option<(&Authority, &[&str])>) -> anyhow::Result<Postgres> {
         let programs = programs::postgres()?;
         let folder = guard::folder("streamhouse-postgres-")?;
         let user = unprivileged_user()?;
@@ -66,9 +78,13 @@ impl Postgres {
             folder,
             port: Port::reserve()?,
             user,
+            tls: tls.is_some(),
             process: Mutex::new(None),
         };
         server.initdb()?;
+        if let Some((authority, names)) = tls {
+            server.set_up_tls(authority, names)?;
+        }
         server.start_again()?;
         server.admin_sql(
             "postgres",
@@ -198,8 +214,27 @@ impl Postgres {
         Ok(())
     }
 
+    /// The certificate, its key, which only the server may read, and a rule that lets nobody in without TLS.
+    fn set_up_tls(&self, authority: &Authority, names: &[&str]) -> anyhow::Result<()> {
+        let issued = authority.issue(names)?;
+        for (name, text) in [
+            ("server.crt", issued.certificate.as_str()),
+            ("server.key", issued.key.as_str()),
+            ("pg_hba.conf", "hostssl all all 127.0.0.1/32 scram-sha-256\n"),
+        ] {
+            let path = self.data().join(name);
+            std::fs::write(&path, text)?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+            if let Some(user) = &self.user {
+                std::os::unix::fs::chown(&path, Some(user.uid), Some(user.gid))?;
+            }
+        }
+        Ok(())
+    }
+
     fn spawn(&self) -> anyhow::Result<Process> {
-        let settings = SETTINGS.iter().flat_map(|setting| ["-c", setting]);
+        let tls = if self.tls { "ssl=on" } else { "ssl=off" };
+        let settings = SETTINGS.iter().chain([&tls]).flat_map(|setting| ["-c", setting]);
         // QUIT rather than KILL: the server then frees its shared memory before it goes.
         let postgres = self.program("postgres").args(settings).last_signal("QUIT");
         postgres
