@@ -218,6 +218,7 @@ pub fn connect_options(settings: &AgentSettings) -> ConnectOptions {
         acquire_timeout: settings.metadata_timeout,
         statement_timeout: settings.metadata_timeout,
         application_name: "streamhouse-agent".to_owned(),
+        tls: None,
     }
 }
 

@@ -8,7 +8,7 @@ use streamhouse_metadata::{
     AgentRegistration, CommitOutcome, CommittedOffset, Error, Garbage, GarbagePolicy, GroupQuery,
     GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView, MetadataStore,
     MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome, PartitionUid, Registered,
-    Renewed, Result, SegmentIntent, Snapshot, TopicChange, TopicRecord,
+    Renewed, Result, SegmentIntent, Snapshot, TopicChange, TopicOwner, TopicRecord, TopicsOverview,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -68,6 +68,9 @@ hand_on! {
     create_topic(topic: &NewTopic) -> TopicRecord;
     alter_topic(name: &str, change: &TopicChange) -> TopicRecord;
     delete_topic(name: &str) -> ();
+    claim_topic(name: &str, owner: &TopicOwner) -> TopicOwner;
+    release_topic(name: &str, uid: &str) -> bool;
+    topics_overview() -> TopicsOverview;
     allocate_producer_id() -> i64;
     commit_object(commit: &ObjectCommit) -> CommitOutcome;
     read_log(partition: PartitionUid, from: LogPosition, limit: usize) -> LogView;

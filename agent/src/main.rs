@@ -129,7 +129,8 @@ async fn migrate(settings: &AgentSettings) -> anyhow::Result<()> {
         !settings.metadata_url.is_empty(),
         "metadata-url is needed: say what to migrate"
     );
-    let migrated = streamhouse_metadata::migrate(settings.metadata_url.expose()).await?;
+    let options = assembly::connect_options(settings);
+    let migrated = streamhouse_metadata::migrate(settings.metadata_url.expose(), &options).await?;
     print(&format!(
         "metadata schema: version {} (was {})",
         migrated.to, migrated.from

@@ -1,8 +1,9 @@
-//! Opening a store: the address chooses which one. Called by whoever needs metadata, once.
+//! Opening a store, and what is done to a store as a whole: migrating it, looking at its schema, dropping it. The address chooses
+//! which store. Called by whoever needs metadata, once.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use crate::{Error, MetadataStore, Migrated, Result, sqlite};
+use crate::{Error, MetadataStore, Migrated, Result, SchemaState, postgres, sqlite};
 
 /// How a store is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub struct ConnectOptions {
     pub statement_timeout: Duration,
     /// The name that the database shows for our connections.
     pub application_name: String,
+    /// Goes before what the address says of TLS (`sslmode`, `sslrootcert`). SQLite has no use for it.
+    pub tls: Option<TlsOptions>,
 }
 
 impl Default for ConnectOptions {
@@ -25,8 +28,38 @@ impl Default for ConnectOptions {
             acquire_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(5),
             application_name: "streamhouse".to_owned(),
+            tls: None,
         }
     }
+}
+
+/// TLS to PostgreSQL, for a process that has the certificates in memory.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// What is checked.
+    pub mode: TlsMode,
+    /// Certificates in PEM that are trusted besides the computer's own.
+    pub ca_pem: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for TlsOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsOptions")
+            .field("mode", &self.mode)
+            .field("ca_pem", &self.ca_pem.as_ref().map(Vec::len))
+            .finish()
+    }
+}
+
+/// How much of the server's certificate is checked; named after libpq's `sslmode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Encrypted, to whomever. With a CA given, the same as [`VerifyCa`](Self::VerifyCa), as for libpq.
+    Require,
+    /// A CA that we trust signed it.
+    VerifyCa,
+    /// The same, and it names the host of the address.
+    VerifyFull,
 }
 
 /// Which store an address means.
@@ -52,15 +85,35 @@ fn backend(url: &str) -> Result<Backend> {
 /// and time-outs set once.
 pub async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<dyn MetadataStore>> {
     match backend(url)? {
-        Backend::Postgres => crate::postgres::connect(url, options).await,
+        Backend::Postgres => postgres::connect(url, options).await,
         Backend::Sqlite => sqlite::connect(url, options).await,
     }
 }
 
-/// Brings the schema of the store at `url` to the version of this build. May be repeated and run by several at once.
-pub async fn migrate(url: &str) -> Result<Migrated> {
+/// Brings the schema of the store at `url` to the version of this build. May be repeated and run by several at once. A migration
+/// takes the time that it needs: of the time-outs only that for the connection counts.
+pub async fn migrate(url: &str, options: &ConnectOptions) -> Result<Migrated> {
     match backend(url)? {
-        Backend::Postgres => crate::postgres::migrate(url).await,
+        Backend::Postgres => postgres::migrate(url, options).await,
         Backend::Sqlite => sqlite::migrate(url).await,
+    }
+}
+
+/// Which version the schema of the store at `url` has, and which one this build needs. Only reads; a store that is empty, or a
+/// SQLite file that does not exist, has version 0. [`Error::Schema`] when it is too new for this build, or not ours.
+pub async fn schema(url: &str, options: &ConnectOptions) -> Result<SchemaState> {
+    match backend(url)? {
+        Backend::Postgres => postgres::schema(url, options).await,
+        Backend::Sqlite => sqlite::schema(url).await,
+    }
+}
+
+/// Drops every table of ours in the store at `url`, with everything that the cluster knows of its records; what others keep in the
+/// same database stays. All or nothing, and it may be repeated: says whether there was anything to drop. [`Error::AgentLives`] while
+/// an agent holds its lease, [`Error::Schema`] when the tables are not those of this build or an older one.
+pub async fn drop_schema(url: &str, options: &ConnectOptions) -> Result<bool> {
+    match backend(url)? {
+        Backend::Postgres => postgres::drop_schema(url, options).await,
+        Backend::Sqlite => sqlite::drop_schema(url, options).await,
     }
 }

@@ -47,6 +47,9 @@ pub enum Error {
         /// What the store says.
         stored: i32,
     },
+    /// The store is in use.
+    #[error("agent {0:?} holds its lease: stop the agents, or wait until their leases expire")]
+    AgentLives(String),
     /// The intent or the offsets do not fit what is stored.
     #[error("the segment does not fit the log: {0}")]
     SegmentConflict(String),
@@ -60,9 +63,11 @@ impl Error {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Unavailable(_) => ErrorCode::MetadataUnavailable,
-            Self::Schema(_) | Self::Inconsistent(_) | Self::SegmentConflict(_) | Self::NotSealed(_) => {
-                ErrorCode::Unknown
-            }
+            Self::Schema(_)
+            | Self::Inconsistent(_)
+            | Self::SegmentConflict(_)
+            | Self::NotSealed(_)
+            | Self::AgentLives(_) => ErrorCode::Unknown,
             Self::Sealed(_) | Self::Fenced(_) => ErrorCode::NotLeader,
             Self::UnknownTopic(_) | Self::UnknownPartition(_) => ErrorCode::UnknownTopicOrPartition,
             Self::TopicAlreadyExists(_) => ErrorCode::TopicAlreadyExists,

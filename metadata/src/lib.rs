@@ -36,9 +36,9 @@ mod tests;
 
 use async_trait::async_trait;
 
-pub use connect::{ConnectOptions, connect, migrate};
+pub use connect::{ConnectOptions, TlsMode, TlsOptions, connect, drop_schema, migrate, schema};
 pub use error::{Error, Result};
-pub use schema::Migrated;
+pub use schema::{Migrated, SchemaState};
 pub use types::*;
 
 /// The store. Every method is one transaction: it happens wholly or not at all, also when the caller is cancelled. An
@@ -84,6 +84,18 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
 
     /// Marks a topic deleted: no more commits or reads; its name stays reserved until its objects are gone.
     async fn delete_topic(&self, name: &str) -> Result<()>;
+
+    /// Makes `owner` the one that manages the topic of this name if nobody does, and returns the owner in force: it is ours when
+    /// its `uid` is. Of many who claim at the same time exactly one wins. The topic need not exist; a claim neither makes it nor
+    /// keeps anybody from changing it.
+    async fn claim_topic(&self, name: &str, owner: &TopicOwner) -> Result<TopicOwner>;
+
+    /// Gives up a claim if it is that of `uid`; says whether it was. The topic stays.
+    async fn release_topic(&self, name: &str, uid: &str) -> Result<bool>;
+
+    /// Every topic of users with its numbers, and every owner, at one moment and in one round trip. Reads the partitions of all
+    /// topics: meant for a look every few seconds, not for the hot path.
+    async fn topics_overview(&self) -> Result<TopicsOverview>;
 
     // ---- the log
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     Error, GROUP_SLOT_TOPIC, Incarnation, Lease, LogBounds, NewSegment, PartitionRecord, PartitionUid,
-    Result, TopicChange, TopicRecord,
+    Result, TopicChange, TopicOverview, TopicOwner, TopicRecord, TopicsOverview,
 };
 
 /// How many spans one read returns at most, whatever is asked.
@@ -189,6 +189,55 @@ pub(crate) fn changed_config(
         };
     }
     config
+}
+
+/// An owner from its columns.
+pub(crate) fn owner((uid, namespace, resource): (String, String, String)) -> TopicOwner {
+    TopicOwner {
+        uid,
+        namespace,
+        resource,
+    }
+}
+
+/// A name with its topic, its owner, or both.
+#[derive(Debug, sqlx::FromRow)]
+pub(crate) struct OverviewRow {
+    name: String,
+    topic_id: Option<Uuid>,
+    config: Option<String>,
+    deleting: bool,
+    partitions: i32,
+    high_watermark: i64,
+    log_start: i64,
+    size_bytes: i64,
+    uid: Option<String>,
+    namespace: Option<String>,
+    resource: Option<String>,
+}
+
+/// Sorts the rows into topics and owners.
+pub(crate) fn overview(rows: Vec<OverviewRow>) -> Result<TopicsOverview> {
+    let mut overview = TopicsOverview::default();
+    for row in rows {
+        if let (Some(uid), Some(namespace), Some(resource)) = (row.uid, row.namespace, row.resource) {
+            let owner = owner((uid, namespace, resource));
+            overview.owners.insert(row.name.clone(), owner);
+        }
+        if let (Some(topic_id), Some(config)) = (row.topic_id, row.config) {
+            let topic = TopicOverview {
+                topic_id,
+                config: parse_config(&config)?,
+                partitions: row.partitions,
+                high_watermark: row.high_watermark,
+                log_start: row.log_start,
+                size_bytes: row.size_bytes,
+                deleting: row.deleting,
+            };
+            overview.topics.insert(row.name, topic);
+        }
+    }
+    Ok(overview)
 }
 
 /// How many partitions a change adds to `present`.

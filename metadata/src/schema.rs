@@ -13,6 +13,34 @@ pub struct Migrated {
     pub to: i64,
 }
 
+/// What a store has against what this build needs; equal when nothing is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SchemaState {
+    /// The version found; 0 for an empty store.
+    pub found: i64,
+    /// The version that this build needs.
+    pub needed: i64,
+}
+
+/// Every table of ours, whoever references another before it, and last the migrator's own.
+pub(crate) const TABLES: [&str; 15] = [
+    "topic_owners",
+    "consumer_offsets",
+    "consumer_groups",
+    "producer_state",
+    "deletions",
+    "segment_intents",
+    "segments",
+    "ranges",
+    "wal_objects",
+    "partitions",
+    "topics",
+    "agents",
+    "nodes",
+    "cluster",
+    "_sqlx_migrations",
+];
+
 /// A migration that was run: its version and checksum.
 pub(crate) type Stored = (i64, Vec<u8>);
 

@@ -6,7 +6,7 @@ use crate::{
     AgentRegistration, BatchMeta, BatchOutcome, CommitOutcome, GROUP_SLOT_TOPIC, Garbage, GarbagePolicy,
     Incarnation, Lease, LeaseMove, LogPosition, LogView, MetadataStore, MoveOutcome, NewSegment, NewTopic,
     ObjectCommit, PartitionCommit, PartitionOutcome, PartitionUid, ProducerBatch, Registered, Snapshot,
-    TopicRecord,
+    TopicOwner, TopicRecord,
 };
 
 /// A store under test.
@@ -42,6 +42,15 @@ pub async fn agent(store: &Store, agent_id: &str) -> Registered {
         .register_agent(&registration(agent_id, Duration::from_secs(3600)))
         .await
         .unwrap()
+}
+
+/// A resource of this name in the namespace `default`.
+pub fn owner(resource: &str) -> TopicOwner {
+    TopicOwner {
+        uid: format!("uid-of-{resource}"),
+        namespace: "default".to_owned(),
+        resource: resource.to_owned(),
+    }
 }
 
 pub fn new_topic(name: &str, partitions: i32) -> NewTopic {

@@ -10,6 +10,7 @@ pub mod garbage;
 pub mod groups;
 pub mod leases;
 pub mod log;
+pub mod owners;
 pub mod races;
 pub mod segments;
 pub mod topics;
@@ -41,6 +42,12 @@ macro_rules! conformance_suite {
             topics::the_internal_topic_is_not_for_users,
             topics::a_deleted_topic_takes_no_commits_and_no_reads,
             topics::a_topic_needs_a_partition,
+            owners::a_name_is_claimed_by_one_until_it_lets_go,
+            owners::an_owner_is_known_by_its_uid,
+            owners::a_claim_stands_without_its_topic,
+            owners::an_overview_adds_up_each_topic,
+            owners::an_overview_tells_a_topic_that_is_being_deleted,
+            owners::an_overview_of_many_topics_is_whole,
             commit::offsets_follow_each_other_over_objects_and_holders,
             commit::a_fenced_partition_leaves_the_others_alone,
             commit::the_same_object_commits_once,
@@ -85,6 +92,8 @@ macro_rules! conformance_suite {
             groups::offsets_of_a_deleted_topic_never_speak_for_a_new_one,
             races::racing_moves_have_one_winner,
             races::racing_creations_have_one_winner,
+            races::racing_claims_have_one_winner,
+            races::a_claim_is_held_by_one_at_a_time,
             races::racing_commits_of_one_object_commit_once,
             races::agents_commit_to_their_partitions_at_the_same_time,
             races::a_seal_waits_for_commits_and_lets_none_in_after,

@@ -1,12 +1,15 @@
 //! Several agents at the same time.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use tokio::{sync::Barrier, task::JoinSet};
 
 use super::fixture::{
-    Log, NO_GRACE, Store, agent, batch, batches, check_log, garbage, leases, new_topic, object, registration,
-    sequenced, snapshot, take, topic,
+    Log, NO_GRACE, Store, agent, batch, batches, check_log, garbage, leases, new_topic, object, owner,
+    registration, sequenced, snapshot, take, topic,
 };
 use crate::{BatchOutcome, Error, Lease, LeaseMove, MoveOutcome, PartitionOutcome, Result, keys::wal_key};
 
@@ -66,6 +69,57 @@ pub async fn racing_creations_have_one_winner(store: &Store) {
         "{lost:?}"
     );
     assert!(snapshot(store).await.topics.contains(won[0].as_ref().unwrap()));
+}
+
+pub async fn racing_claims_have_one_winner(store: &Store) {
+    for round in 0..5 {
+        let name = format!("orders-{round}");
+        let answers = together(8, |n, barrier| {
+            let (store, name) = (store.clone(), name.clone());
+            async move {
+                let claimant = owner(&format!("resource-{n}"));
+                barrier.wait().await;
+                let answer = store.claim_topic(&name, &claimant).await.unwrap();
+                (answer == claimant, answer)
+            }
+        })
+        .await;
+        let in_force = store.topics_overview().await.unwrap().owners[&name].clone();
+        assert!(
+            answers.iter().all(|(_, answer)| *answer == in_force),
+            "{answers:?}"
+        );
+        assert_eq!(answers.iter().filter(|(won, _)| *won).count(), 1, "{answers:?}");
+    }
+}
+
+/// Claims and releases of many: whoever is told that it is his is alone until he lets go.
+pub async fn a_claim_is_held_by_one_at_a_time(store: &Store) {
+    let holders = Arc::new(AtomicUsize::new(0));
+    let held = together(4, |n, barrier| {
+        let (store, holders) = (store.clone(), holders.clone());
+        async move {
+            let claimant = owner(&format!("resource-{n}"));
+            barrier.wait().await;
+            let mut held = 0;
+            while held < 10 {
+                if store.claim_topic("orders", &claimant).await.unwrap() != claimant {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0, "two hold the claim");
+                tokio::task::yield_now().await;
+                assert_eq!(store.claim_topic("orders", &claimant).await.unwrap(), claimant);
+                holders.fetch_sub(1, Ordering::SeqCst);
+                assert!(store.release_topic("orders", &claimant.uid).await.unwrap());
+                held += 1;
+            }
+            held
+        }
+    })
+    .await;
+    assert_eq!(held, [10; 4]);
+    assert!(store.topics_overview().await.unwrap().owners.is_empty());
 }
 
 pub async fn racing_commits_of_one_object_commit_once(store: &Store) {

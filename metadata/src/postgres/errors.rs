@@ -18,6 +18,7 @@ pub(super) fn meaning(error: sqlx::Error) -> Meaning {
             | sqlx::Error::ColumnNotFound(_)
             | sqlx::Error::ColumnIndexOutOfBounds { .. }
             | sqlx::Error::TypeNotFound { .. } => Error::Inconsistent(text),
+            sqlx::Error::Io(io) => Error::Unavailable(untrusted(&io).unwrap_or(text)),
             _ => Error::Unavailable(text),
         });
     };
@@ -41,6 +42,14 @@ pub(super) fn meaning(error: sqlx::Error) -> Meaning {
         }
         _ => Meaning::Final(Error::Inconsistent(text)),
     }
+}
+
+/// What to do when the connection broke because the server's certificate was refused.
+fn untrusted(error: &std::io::Error) -> Option<String> {
+    let inner = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    matches!(inner, rustls::Error::InvalidCertificate(_)).then(|| {
+        format!("the server's certificate was refused ({inner}): check its CA, its names and its dates")
+    })
 }
 
 /// The crate's error for an error of PostgreSQL.

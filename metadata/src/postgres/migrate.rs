@@ -1,27 +1,34 @@
-//! Migrating PostgreSQL, and checking at connect that it was migrated. Only `streamhouse-agent migrate` migrates, so that a
+//! Migrating PostgreSQL, checking at connect that it was migrated, and dropping what was. No store migrates itself, so that a
 //! rolling upgrade does it once and when its operator wants.
 
-use sqlx::{Connection, PgConnection, migrate::Migrator};
+use sqlx::{
+    AssertSqlSafe, Connection, PgConnection,
+    migrate::{Migrate, Migrator},
+    query, query_scalar,
+};
 
-use super::{errors::refusal, settings};
+use super::{
+    errors::{meaning, refusal},
+    settings,
+};
 use crate::{
-    ConnectOptions, Result,
-    schema::{Migrated, Stored, migrate_error, too_old, versions},
+    ConnectOptions, Error, Result,
+    failure::{Outcome, transact},
+    schema::{Migrated, SchemaState, Stored, TABLES, migrate_error, too_old, versions},
 };
 
 /// The numbered steps, embedded in the build.
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// Migrates the database that `url` names. The migrator holds an advisory lock meanwhile, and each step is a transaction.
-pub(crate) async fn migrate(url: &str) -> Result<Migrated> {
-    let options = ConnectOptions::default();
+pub(crate) async fn migrate(url: &str, options: &ConnectOptions) -> Result<Migrated> {
     // A migration of a large table takes its time; what it waits for is the lock of another one.
-    let settings = settings(url, &options)?.options([
+    let settings = settings(url, options)?.options([
         ("statement_timeout", "0"),
         ("lock_timeout", "0"),
         ("idle_in_transaction_session_timeout", "0"),
     ]);
-    let mut conn = super::connect_once(&settings, &options).await?;
+    let mut conn = super::connect_once(&settings, options).await?;
     let (from, to) = versions(&MIGRATOR, &stored(&mut conn).await?)?;
     if from < to {
         // Not `run`: its future cannot be sent between threads ("`Acquire` is not general enough").
@@ -32,6 +39,51 @@ pub(crate) async fn migrate(url: &str) -> Result<Migrated> {
     }
     conn.close().await.map_err(refusal)?;
     Ok(Migrated { from, to })
+}
+
+/// Looks at the schema of the database that `url` names.
+pub(crate) async fn schema(url: &str, options: &ConnectOptions) -> Result<SchemaState> {
+    let mut conn = super::connect_once(&settings(url, options)?, options).await?;
+    let (found, needed) = versions(&MIGRATOR, &stored(&mut conn).await?)?;
+    conn.close().await.map_err(refusal)?;
+    Ok(SchemaState { found, needed })
+}
+
+/// Drops our tables in the database that `url` names.
+pub(crate) async fn drop_schema(url: &str, options: &ConnectOptions) -> Result<bool> {
+    // To drop large tables takes its time; to wait for whoever uses them is bounded.
+    let settings = settings(url, options)?.options([("statement_timeout", "0")]);
+    let mut conn = super::connect_once(&settings, options).await?;
+    // Nobody migrates meanwhile; the lock goes with the connection.
+    conn.lock().await.map_err(|error| migrate_error(error, refusal))?;
+    let (found, _) = versions(&MIGRATOR, &stored(&mut conn).await?)?;
+    if found > 0 {
+        transact!(conn.begin(), meaning, tx => drop_all(&mut tx))?;
+    }
+    conn.close().await.map_err(refusal)?;
+    Ok(found > 0)
+}
+
+/// Drops everything, unless an agent is live. None can register in between: it waits for the lock, and then finds no table.
+async fn drop_all(conn: &mut PgConnection) -> Outcome<()> {
+    // In the order of all others: the cluster, then the agents.
+    query("LOCK TABLE cluster, agents IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *conn)
+        .await?;
+    let live: Option<String> = query_scalar(
+        "SELECT agent_id FROM agents WHERE sealed_at IS NULL AND lease_expires_at >= clock_timestamp() LIMIT 1",
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    if let Some(agent_id) = live {
+        return Err(Error::AgentLives(agent_id).into());
+    }
+    let tables = format!("DROP TABLE IF EXISTS {}", TABLES.join(", "));
+    query(AssertSqlSafe(tables)).execute(&mut *conn).await?;
+    query("DROP SEQUENCE IF EXISTS producer_ids")
+        .execute(conn)
+        .await?;
+    Ok(())
 }
 
 /// Refuses a database whose schema is not this build's.

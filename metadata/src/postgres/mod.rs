@@ -9,9 +9,11 @@ mod groups;
 mod leases;
 mod log;
 mod migrate;
+mod owners;
 #[cfg(test)]
 mod plans;
 mod segments;
+mod tls;
 mod topics;
 
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
@@ -23,12 +25,13 @@ use sqlx::{
 };
 
 use self::errors::{meaning, refusal};
-pub(crate) use self::migrate::migrate;
+pub(crate) use self::migrate::{drop_schema, migrate, schema};
 use crate::{
     AgentRegistration, CommitOutcome, CommittedOffset, ConnectOptions, Error, Garbage, GarbagePolicy,
     GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView,
     MetadataStore, MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome,
-    PartitionUid, Registered, Renewed, Result, SegmentIntent, Snapshot, TopicChange, TopicRecord,
+    PartitionUid, Registered, Renewed, Result, SegmentIntent, Snapshot, TopicChange, TopicOwner, TopicRecord,
+    TopicsOverview,
     failure::{Outcome, attempts, transact},
 };
 
@@ -53,6 +56,10 @@ impl fmt::Debug for PostgresStore {
 pub(crate) fn settings(url: &str, options: &ConnectOptions) -> Result<PgConnectOptions> {
     let settings = PgConnectOptions::from_str(url)
         .map_err(|error| Error::Unavailable(format!("the PostgreSQL address cannot be read: {error}")))?;
+    let settings = match &options.tls {
+        Some(tls) => tls::apply(settings, tls)?,
+        None => settings,
+    };
     let timeout = options.statement_timeout.as_millis().to_string();
     Ok(settings.application_name(&options.application_name).options([
         ("statement_timeout", timeout.as_str()),
@@ -123,7 +130,7 @@ impl PostgresStore {
     }
 }
 
-/// Runs `$body`, which is one statement on connection `$conn`, outside any transaction.
+/// Runs `$body` on connection `$conn`, outside any transaction: one statement, or several that are each enough for themselves.
 macro_rules! statement {
     ($store:expr, $conn:ident => $body:expr) => {
         attempts!(meaning, async {
@@ -181,6 +188,18 @@ impl MetadataStore for PostgresStore {
 
     async fn delete_topic(&self, name: &str) -> Result<()> {
         transact!(self.begin(), meaning, tx => topics::delete(&mut tx, name))
+    }
+
+    async fn claim_topic(&self, name: &str, owner: &TopicOwner) -> Result<TopicOwner> {
+        statement!(self, conn => owners::claim(&mut conn, name, owner))
+    }
+
+    async fn release_topic(&self, name: &str, uid: &str) -> Result<bool> {
+        statement!(self, conn => owners::release(&mut conn, name, uid))
+    }
+
+    async fn topics_overview(&self) -> Result<TopicsOverview> {
+        statement!(self, conn => owners::topics_overview(&mut conn))
     }
 
     async fn allocate_producer_id(&self) -> Result<i64> {

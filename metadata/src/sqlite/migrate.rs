@@ -1,12 +1,15 @@
-//! Migrating a SQLite file; every connect does it.
+//! Migrating a SQLite file, which every connect does; looking at its schema, and dropping it.
 
-use sqlx::{SqliteConnection, SqlitePool, migrate::Migrator};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection, SqliteConnection, SqlitePool, migrate::Migrator, query,
+    query_scalar, sqlite::SqliteConnectOptions,
+};
 
-use super::{connect_options, refusal};
+use super::{connect_options, meaning, now, parse, refusal};
 use crate::{
-    Result,
-    failure::pause,
-    schema::{Migrated, Stored, migrate_error, versions},
+    ConnectOptions, Error, Result,
+    failure::{Outcome, pause, transact},
+    schema::{Migrated, SchemaState, Stored, TABLES, migrate_error, versions},
 };
 
 /// The numbered steps, embedded in the build.
@@ -20,6 +23,68 @@ pub(crate) async fn migrate(url: &str) -> Result<Migrated> {
     let migrated = run(&pool).await;
     pool.close().await;
     migrated
+}
+
+/// Looks at the schema of the file that `url` names, without making it.
+pub(crate) async fn schema(url: &str) -> Result<SchemaState> {
+    let settings = parse(url)?.read_only(true);
+    let stored = if is_there(&settings)? {
+        let mut conn = settings.connect().await.map_err(refusal)?;
+        let stored = stored(&mut conn).await?;
+        conn.close().await.map_err(refusal)?;
+        stored
+    } else {
+        Vec::new()
+    };
+    let (found, needed) = versions(&MIGRATOR, &stored)?;
+    Ok(SchemaState { found, needed })
+}
+
+/// Drops our tables in the file that `url` names. The file stays.
+pub(crate) async fn drop_schema(url: &str, options: &ConnectOptions) -> Result<bool> {
+    let settings = connect_options(url)?
+        .create_if_missing(false)
+        .busy_timeout(options.statement_timeout);
+    if !is_there(&settings)? {
+        return Ok(false);
+    }
+    let mut conn = settings.connect().await.map_err(refusal)?;
+    let (found, _) = versions(&MIGRATOR, &stored(&mut conn).await?)?;
+    if found > 0 {
+        transact!(conn.begin_with("BEGIN IMMEDIATE"), meaning, tx => drop_all(&mut tx))?;
+    }
+    conn.close().await.map_err(refusal)?;
+    Ok(found > 0)
+}
+
+/// Drops everything, unless an agent is live. Holds the write lock, so none can register in between.
+async fn drop_all(conn: &mut SqliteConnection) -> Outcome<()> {
+    let now = now(conn).await?;
+    let live: Option<String> = query_scalar(
+        "SELECT agent_id FROM agents WHERE sealed_at IS NULL AND lease_expires_at >= ?1 LIMIT 1",
+    )
+    .bind(now)
+    .fetch_optional(&mut *conn)
+    .await?;
+    if let Some(agent_id) = live {
+        return Err(Error::AgentLives(agent_id).into());
+    }
+    for table in TABLES {
+        let sql = format!("DROP TABLE IF EXISTS {table}");
+        query(AssertSqlSafe(sql)).execute(&mut *conn).await?;
+    }
+    Ok(())
+}
+
+/// Whether the file exists; that of a store in memory never does.
+fn is_there(settings: &SqliteConnectOptions) -> Result<bool> {
+    let path = settings.get_filename();
+    path.try_exists().map_err(|error| {
+        Error::Unavailable(format!(
+            "the SQLite file {} cannot be looked at: {error}",
+            path.display()
+        ))
+    })
 }
 
 /// How often a migration is begun again when a rival process migrates the same file.

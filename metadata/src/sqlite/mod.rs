@@ -7,6 +7,7 @@ mod garbage;
 mod groups;
 mod log;
 mod migrate;
+mod owners;
 mod segments;
 mod topics;
 
@@ -18,12 +19,13 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-pub(crate) use self::migrate::migrate;
+pub(crate) use self::migrate::{drop_schema, migrate, schema};
 use crate::{
     AgentRegistration, CommitOutcome, CommittedOffset, ConnectOptions, Error, Garbage, GarbagePolicy,
     GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView,
     MetadataStore, MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome,
-    PartitionUid, Registered, Renewed, Result, SegmentIntent, Snapshot, TopicChange, TopicRecord,
+    PartitionUid, Registered, Renewed, Result, SegmentIntent, Snapshot, TopicChange, TopicOwner, TopicRecord,
+    TopicsOverview,
     failure::{Meaning, Outcome, transact},
     rows::unsigned,
 };
@@ -70,14 +72,18 @@ pub(crate) async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<d
     Ok(Arc::new(SqliteStore { writer, reader }))
 }
 
-/// What every connection is set to.
-fn connect_options(url: &str) -> Result<SqliteConnectOptions> {
-    let options = SqliteConnectOptions::from_str(url).map_err(|error| {
+/// The address.
+fn parse(url: &str) -> Result<SqliteConnectOptions> {
+    SqliteConnectOptions::from_str(url).map_err(|error| {
         Error::Unavailable(format!(
             "the SQLite address cannot be read: {error}; write sqlite:PATH"
         ))
-    })?;
-    Ok(options
+    })
+}
+
+/// What every connection is set to.
+fn connect_options(url: &str) -> Result<SqliteConnectOptions> {
+    Ok(parse(url)?
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
@@ -188,6 +194,18 @@ impl MetadataStore for SqliteStore {
 
     async fn delete_topic(&self, name: &str) -> Result<()> {
         transact!(self.write(), meaning, tx => topics::delete(&mut tx, name))
+    }
+
+    async fn claim_topic(&self, name: &str, owner: &TopicOwner) -> Result<TopicOwner> {
+        transact!(self.write(), meaning, tx => owners::claim(&mut tx, name, owner))
+    }
+
+    async fn release_topic(&self, name: &str, uid: &str) -> Result<bool> {
+        transact!(self.write(), meaning, tx => owners::release(&mut tx, name, uid))
+    }
+
+    async fn topics_overview(&self) -> Result<TopicsOverview> {
+        transact!(self.read(), meaning, tx => owners::topics_overview(&mut tx))
     }
 
     async fn allocate_producer_id(&self) -> Result<i64> {

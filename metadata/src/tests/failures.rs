@@ -42,7 +42,7 @@ async fn patiently<T, F: Future<Output = crate::Result<T>>>(call: impl Fn() -> F
 async fn calls_fail_while_the_server_is_down_and_work_again_after() {
     let server = Postgres::start().unwrap();
     let url = server.create_database("metadata").unwrap();
-    migrate(&url).await.unwrap();
+    migrate(&url, &options()).await.unwrap();
     let store: Store = connect(&url, &hasty()).await.unwrap();
     let mut log = Log::new(&store).await;
     log.append(5).await;
@@ -226,10 +226,16 @@ async fn a_schema_that_is_missing_too_new_or_changed_is_refused() {
     let url = server.create_database("schemas").unwrap();
     schema_error(
         connect(&url, &options()).await,
-        "is empty, this build needs version 1: run `streamhouse-agent migrate`",
+        "is empty, this build needs version 2: run `streamhouse-agent migrate`",
     );
-    assert_eq!(migrate(&url).await.unwrap(), Migrated { from: 0, to: 1 });
-    assert_eq!(migrate(&url).await.unwrap(), Migrated { from: 1, to: 1 });
+    assert_eq!(
+        migrate(&url, &options()).await.unwrap(),
+        Migrated { from: 0, to: 2 }
+    );
+    assert_eq!(
+        migrate(&url, &options()).await.unwrap(),
+        Migrated { from: 2, to: 2 }
+    );
     let store = connect(&url, &options()).await.unwrap();
     store.ping().await.unwrap();
     let mut raw = PgConnection::connect(&url).await.unwrap();
@@ -239,9 +245,9 @@ async fn a_schema_that_is_missing_too_new_or_changed_is_refused() {
         .unwrap();
     schema_error(
         connect(&url, &options()).await,
-        "has version 999, this build knows versions up to 1: run a newer build",
+        "has version 999, this build knows versions up to 2: run a newer build",
     );
-    schema_error(migrate(&url).await, "has version 999");
+    schema_error(migrate(&url, &options()).await, "has version 999");
     query("DELETE FROM _sqlx_migrations WHERE version = 999")
         .execute(&mut raw)
         .await
@@ -255,7 +261,7 @@ async fn a_schema_that_is_missing_too_new_or_changed_is_refused() {
         "migration 1 of the metadata schema is not the one that was run",
     );
     schema_error(
-        migrate(&url).await,
+        migrate(&url, &options()).await,
         "migration 1 of the metadata schema is not the one that was run",
     );
 }
@@ -264,8 +270,14 @@ async fn a_schema_that_is_missing_too_new_or_changed_is_refused() {
 async fn a_sqlite_schema_that_is_too_new_or_changed_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", folder.path().join("metadata.db").display());
-    assert_eq!(migrate(&url).await.unwrap(), Migrated { from: 0, to: 1 });
-    assert_eq!(migrate(&url).await.unwrap(), Migrated { from: 1, to: 1 });
+    assert_eq!(
+        migrate(&url, &options()).await.unwrap(),
+        Migrated { from: 0, to: 2 }
+    );
+    assert_eq!(
+        migrate(&url, &options()).await.unwrap(),
+        Migrated { from: 2, to: 2 }
+    );
     let mut raw = sqlx::SqliteConnection::connect(&url).await.unwrap();
     query("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (999, 'later', true, x'', 0)")
         .execute(&mut raw)
@@ -293,11 +305,11 @@ async fn several_migrate_at_once() {
         let tasks: Vec<_> = (0..4)
             .map(|_| {
                 let url = url.clone();
-                tokio::spawn(async move { migrate(&url).await })
+                tokio::spawn(async move { migrate(&url, &options()).await })
             })
             .collect();
         for task in tasks {
-            assert_eq!(task.await.unwrap().unwrap().to, 1);
+            assert_eq!(task.await.unwrap().unwrap().to, 2);
         }
         let store = connect(&url, &options()).await.unwrap();
         assert_eq!(store.snapshot(None).await.unwrap().unwrap().topics.len(), 1);
@@ -384,7 +396,7 @@ async fn a_wrong_address_is_told_without_its_password() {
     ] {
         for result in [
             connect(&url, &hasty()).await.map(|_| ()),
-            migrate(&url).await.map(|_| ()),
+            migrate(&url, &hasty()).await.map(|_| ()),
         ] {
             let Err(Error::Unavailable(message)) = result else {
                 panic!("{result:?}")

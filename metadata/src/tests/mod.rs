@@ -1,6 +1,8 @@
-//! The tests that need a whole store: the conformance suite on each backend, a model, and failures.
+//! The tests that need a whole store: the conformance suite on each backend, a model, failures, the schema, TLS.
 
 mod backends;
 mod failures;
 mod model;
+mod schemas;
 pub(crate) mod support;
+mod tls;

@@ -13,6 +13,11 @@ const AGENTS: usize = 3;
 /// How many partitions the topic has.
 const PARTITIONS: usize = 2;
 
+/// The names that are claimed; there is a topic of the first only.
+const NAMES: [&str; 2] = ["orders", "payments"];
+/// How many claim them.
+const OWNERS: usize = 3;
+
 /// One call, before it is known what the ids will be. Agents and partitions are indexes.
 #[derive(Debug, Clone)]
 enum Op {
@@ -45,6 +50,15 @@ enum Op {
     Garbage {
         confirm: bool,
     },
+    Claim {
+        name: usize,
+        owner: usize,
+    },
+    Release {
+        name: usize,
+        owner: usize,
+    },
+    Overview,
 }
 
 /// One batch: which producer, in which epoch, and where its sequence lies relative to the next one expected.
@@ -95,6 +109,9 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(agent, partition, ranges)| Op::Finish { agent, partition, ranges }),
         2 => (agent, partition, -2..9_i64).prop_map(|(agent, partition, by)| Op::Advance { agent, partition, by }),
         2 => any::<bool>().prop_map(|confirm| Op::Garbage { confirm }),
+        2 => (0..NAMES.len(), 0..OWNERS).prop_map(|(name, owner)| Op::Claim { name, owner }),
+        1 => (0..NAMES.len(), 0..OWNERS).prop_map(|(name, owner)| Op::Release { name, owner }),
+        1 => Just(Op::Overview),
     ]
 }
 

@@ -32,7 +32,7 @@ pub(crate) async fn database() -> String {
     TEMPLATE
         .get_or_init(async || {
             let url = server.create_database("migrated").unwrap();
-            migrate(&url).await.unwrap();
+            migrate(&url, &options()).await.unwrap();
         })
         .await;
     let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));

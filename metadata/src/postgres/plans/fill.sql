@@ -6,6 +6,8 @@ SELECT 'agent-' || n, n, '', '', '', '', '', 10000, now() + interval '1 h',
        CASE WHEN n > 20 THEN now() END, CASE WHEN n > 20 THEN now() END
 FROM generate_series(1, 400) AS n;
 INSERT INTO topics (name) SELECT 'topic-' || n FROM generate_series(1, 100) AS n;
+INSERT INTO topic_owners (name, uid, namespace, resource)
+SELECT 'topic-' || n, gen_random_uuid(), 'default', 'topic-' || n FROM generate_series(51, 150) AS n;
 INSERT INTO partitions (topic_id, partition, holder, epoch, rolled, high_watermark, size_bytes)
 SELECT topic_id, n, 1 + n % 20, 1, 300000, 302000, 1000000
 FROM topics, generate_series(0, 99) AS n WHERE NOT internal;

@@ -1,6 +1,6 @@
 //! The hot queries as the store sends them, with arguments and the indexes that they must use.
 
-use super::super::{agents, commit, garbage, groups, log, segments};
+use super::super::{agents, commit, garbage, groups, log, owners, segments};
 
 /// A query, its arguments as SQL, and the indexes that it must use.
 pub(super) struct Hot {
@@ -8,6 +8,8 @@ pub(super) struct Hot {
     pub(super) sql: &'static str,
     pub(super) arguments: String,
     pub(super) indexes: &'static [&'static str],
+    /// The growing tables that it is meant to read whole, once each.
+    pub(super) whole: &'static [&'static str],
 }
 
 fn hot(name: &'static str, sql: &'static str, arguments: &[&str], indexes: &'static [&'static str]) -> Hot {
@@ -16,6 +18,7 @@ fn hot(name: &'static str, sql: &'static str, arguments: &[&str], indexes: &'sta
         sql,
         arguments: arguments.join(", "),
         indexes,
+        whole: &[],
     }
 }
 
@@ -32,10 +35,18 @@ fn same(value: &str) -> String {
 
 /// Every hot query.
 pub(super) fn all() -> Vec<Hot> {
-    [commits(), reads(), leases(), rolls(), garbage(), groups()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        commits(),
+        reads(),
+        leases(),
+        rolls(),
+        garbage(),
+        groups(),
+        overview(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn commits() -> Vec<Hot> {
@@ -194,4 +205,12 @@ fn groups() -> Vec<Hot> {
             &["consumer_offsets_pkey", "partitions_pkey"],
         ),
     ]
+}
+
+/// Not of the hot path: what the operator asks every few seconds.
+fn overview() -> Vec<Hot> {
+    vec![Hot {
+        whole: &["partitions"],
+        ..hot("operator: every topic and owner", owners::OVERVIEW, &[], &[])
+    }]
 }

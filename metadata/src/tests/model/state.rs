@@ -4,11 +4,11 @@ mod commit;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::{Op, Send};
+use super::{NAMES, Op, Send};
 use crate::{
     CommitOutcome, Error, Incarnation, Lease, LeaseMove, LogPosition, MoveOutcome, NewSegment, ObjectCommit,
-    PartitionUid, Place,
-    conformance::fixture::{NO_GRACE, Store, agent, check_log, garbage, snapshot, topic},
+    PartitionUid, Place, TopicOwner,
+    conformance::fixture::{NO_GRACE, Store, agent, check_log, garbage, owner, snapshot, topic},
     keys::{parse_wal_key, segment_key, wal_key},
 };
 
@@ -59,6 +59,7 @@ pub(super) struct Model {
     objects: BTreeSet<(Incarnation, u64)>,
     forgotten: HashMap<Incarnation, u64>,
     deletions: BTreeSet<String>,
+    owners: BTreeMap<String, TopicOwner>,
 }
 
 impl Model {
@@ -87,6 +88,7 @@ impl Model {
             objects: BTreeSet::new(),
             forgotten: HashMap::new(),
             deletions: BTreeSet::new(),
+            owners: BTreeMap::new(),
         }
     }
 
@@ -106,6 +108,9 @@ impl Model {
             } => self.finish(*agent, *partition, *ranges).await,
             Op::Advance { agent, partition, by } => self.advance(*agent, *partition, *by).await,
             Op::Garbage { confirm } => self.garbage(*confirm).await,
+            Op::Claim { name, owner } => self.claim(NAMES[*name], *owner).await,
+            Op::Release { name, owner } => self.release(NAMES[*name], *owner).await,
+            Op::Overview => self.overview().await,
         }
     }
 
@@ -295,8 +300,37 @@ impl Model {
         }
     }
 
+    async fn claim(&mut self, name: &str, n: usize) {
+        let claimant = owner(&format!("resource-{n}"));
+        let answer = self.store.claim_topic(name, &claimant).await.unwrap();
+        assert_eq!(answer, *self.owners.entry(name.to_owned()).or_insert(claimant));
+    }
+
+    async fn release(&mut self, name: &str, n: usize) {
+        let uid = owner(&format!("resource-{n}")).uid;
+        let ours = self.owners.get(name).is_some_and(|owner| owner.uid == uid);
+        assert_eq!(self.store.release_topic(name, &uid).await.unwrap(), ours);
+        if ours {
+            self.owners.remove(name);
+        }
+    }
+
+    async fn overview(&self) {
+        let overview = self.store.topics_overview().await.unwrap();
+        assert_eq!(overview.owners, self.owners);
+        assert_eq!(overview.topics.keys().collect::<Vec<_>>(), ["orders"]);
+        let orders = &overview.topics["orders"];
+        assert_eq!(usize::try_from(orders.partitions).unwrap(), self.parts.len());
+        let sum = |offset: fn(&Part) -> i64| self.parts.iter().map(offset).sum::<i64>();
+        assert_eq!(
+            (orders.high_watermark, orders.log_start, orders.deleting),
+            (sum(|part| part.end), sum(|part| part.log_start), false)
+        );
+    }
+
     /// Compares everything that can be read.
     pub(super) async fn compare_all(&self) {
+        self.overview().await;
         let topics = snapshot(&self.store).await.topics;
         let orders = topics.iter().find(|topic| topic.name == "orders").unwrap();
         for (part, record) in self.parts.iter().zip(&orders.partitions) {

@@ -137,6 +137,9 @@ hand_on! {
     create_topic(topic: &NewTopic) -> TopicRecord;
     alter_topic(name: &str, change: &TopicChange) -> TopicRecord;
     delete_topic(name: &str) -> ();
+    claim_topic(name: &str, owner: &TopicOwner) -> TopicOwner;
+    release_topic(name: &str, uid: &str) -> bool;
+    topics_overview() -> TopicsOverview;
     allocate_producer_id() -> i64;
     commit_object(commit: &ObjectCommit) -> CommitOutcome;
     read_log(partition: PartitionUid, from: LogPosition, limit: usize) -> LogView;
