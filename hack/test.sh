@@ -19,6 +19,7 @@ or $STREAMHOUSE_CACHE), then runs these stages in this order:
   docs          rustdoc; a warning is an error
   tests         unit, property, conformance and whole-system tests, with a real PostgreSQL, a real MinIO and a real
                 Kubernetes API
+  cluster       a real Kubernetes node, as root: pods, Services, names, and that nothing of it is left
   demo          the README's demo, from nothing
   commands      the commands that users know by heart: cargo run of each example and of the agent, the dev stack and its demos
   real-input    hack/real-input.sh: a whole dictionary, produced, consumed by a group, compared byte for byte
@@ -32,7 +33,7 @@ their data in temporary folders, and end with the tests; several runs may go on 
 TEXT
 }
 
-ALL=(format structure build lint dependencies docs tests demo commands real-input)
+ALL=(format structure build lint dependencies docs tests cluster demo commands real-input)
 QUICK=(format structure build tests)
 CHOSEN=()
 TEST_ARGS=(--workspace)
@@ -70,6 +71,8 @@ tests() {
   rm -f "$log"
   return "$status"
 }
+
+cluster() { hack/test-cluster.sh; }
 
 demo() { hack/demo.sh; }
 
@@ -155,6 +158,7 @@ if chosen tests; then
   need_python
   need_kubernetes_api
 fi
+if chosen cluster; then need_kubernetes_node; fi
 if chosen commands; then need_dev_tools; fi
 if chosen tests || chosen commands; then need_minio; fi
 if chosen dependencies; then need_cargo_deny; fi
