@@ -22,6 +22,9 @@ const PREFIX: &str = "streamhouse_agent_";
 /// Duration buckets: 0.001 s, doubling, up to 65 s.
 const DURATION_BUCKETS: (f64, f64, usize) = (0.001, 2.0, 17);
 
+/// The label that names a background job. Not `job`: Prometheus has that for itself, and would rename ours.
+const TASK: &str = "task";
+
 /// Why a WAL object was flushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FlushReason {
@@ -97,6 +100,16 @@ pub enum Job {
 }
 
 impl Job {
+    /// Every job.
+    pub const ALL: [Self; 6] = [
+        Self::Delete,
+        Self::Directory,
+        Self::Renew,
+        Self::Retention,
+        Self::Roll,
+        Self::Sweep,
+    ];
+
     /// The label in metrics and logs.
     pub const fn name(self) -> &'static str {
         match self {
@@ -220,13 +233,13 @@ impl Metrics {
             job_age: new.float_gauges(
                 "job_last_success_age_seconds",
                 "Since a background job last succeeded.",
-                "job",
+                TASK,
             )?,
-            job_failures: new.counters("job_failures_total", "Failed runs of a background job.", &["job"])?,
+            job_failures: new.counters("job_failures_total", "Failed runs of a background job.", &[TASK])?,
             job_success: new.float_gauges(
                 "job_last_success_timestamp_seconds",
                 "When a job last succeeded.",
-                "job",
+                TASK,
             )?,
             jobs: Mutex::default(),
             violations: new.counters(
@@ -249,6 +262,9 @@ impl Metrics {
         // Series that alerts look at exist from the start, at zero.
         for change in LeaseChange::ALL {
             metrics.lease_changes.with_label_values(&[change.name()]);
+        }
+        for job in Job::ALL {
+            metrics.job_failures.with_label_values(&[job.name()]);
         }
         for invariant in Invariant::ALL {
             metrics.violations.with_label_values(&[invariant.name()]);

@@ -45,9 +45,10 @@ async fn what_is_updated_is_rendered_under_the_promised_names() {
         ("streamhouse_agent_flush_bytes_total", f64::from(8 << 20)),
         ("streamhouse_agent_lease_changes_total{reason=\"taken\"}", 2.0),
         ("streamhouse_agent_lease_changes_total{reason=\"lost\"}", 0.0),
-        ("streamhouse_agent_job_failures_total{job=\"delete\"}", 1.0),
+        ("streamhouse_agent_job_failures_total{task=\"delete\"}", 1.0),
+        ("streamhouse_agent_job_failures_total{task=\"renew\"}", 0.0),
         (
-            "streamhouse_agent_job_last_success_timestamp_seconds{job=\"delete\"}",
+            "streamhouse_agent_job_last_success_timestamp_seconds{task=\"delete\"}",
             1.5,
         ),
         (
@@ -60,7 +61,7 @@ async fn what_is_updated_is_rendered_under_the_promised_names() {
     assert!(
         value(
             &text,
-            "streamhouse_agent_job_last_success_age_seconds{job=\"delete\"}"
+            "streamhouse_agent_job_last_success_age_seconds{task=\"delete\"}"
         )
         .is_some()
     );
