@@ -96,6 +96,7 @@ start_observability() {
   mkdir -p "$folder/targets" "$DEV_DIR/alertmanager"
   for name in producers consumers; do [ -e "$folder/targets/$name.yml" ] || echo '[]' >"$folder/targets/$name.yml"; done
   cp config/prometheus/alertmanager.yml "$DEV_DIR/alertmanager/"
+  cp config/prometheus/streamhouse.rules.yml "$folder/"
   with_ports <config/prometheus/prometheus.yml >"$folder/prometheus.yml"
   quietly promtool check config "$folder/prometheus.yml" || fail "Prometheus cannot read $folder/prometheus.yml"
   start node-exporter DEV_NODE_EXPORTER_PORT "node exporter" node_exporter_health \
