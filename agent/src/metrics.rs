@@ -13,7 +13,7 @@ use prometheus::{
     exponential_buckets,
 };
 use streamhouse_core::ErrorCode;
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 use crate::{invariant::Invariant, process};
 
@@ -39,6 +39,27 @@ impl FlushReason {
         match self {
             Self::Full => "full",
             Self::Interval => "interval",
+        }
+    }
+}
+
+/// What the oldest WAL object under way waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteStage {
+    /// Its upload.
+    Upload,
+    /// Its commit.
+    Commit,
+}
+
+impl WriteStage {
+    /// Every stage.
+    pub const ALL: [Self; 2] = [Self::Upload, Self::Commit];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Upload => "upload",
+            Self::Commit => "commit",
         }
     }
 }
@@ -171,6 +192,7 @@ pub struct Metrics {
     flush_bytes: IntCounter,
     flush_size: Histogram,
     lease_changes: IntCounterVec,
+    write_age: GaugeVec,
     job_age: GaugeVec,
     job_failures: IntCounterVec,
     job_success: GaugeVec,
@@ -230,6 +252,11 @@ impl Metrics {
                 exponential_buckets(1024.0, 4.0, 9)?,
             )?,
             lease_changes: new.counters("lease_changes_total", "Leases that came or went.", &["reason"])?,
+            write_age: new.float_gauges(
+                "write_stage_age_seconds",
+                "How long the oldest WAL object under way has been uploaded or committed; 0 without one.",
+                "stage",
+            )?,
             job_age: new.float_gauges(
                 "job_last_success_age_seconds",
                 "Since a background job last succeeded.",
@@ -303,6 +330,16 @@ impl Metrics {
         self.lease_changes
             .with_label_values(&[change.name()])
             .inc_by(leases as u64);
+    }
+
+    /// Says how long the oldest WAL object under way has been in its stage.
+    pub fn set_write_age(&self, oldest: Option<(WriteStage, Duration)>) {
+        for stage in WriteStage::ALL {
+            let age = oldest
+                .filter(|(at, _)| *at == stage)
+                .map_or(0.0, |(_, age)| age.as_secs_f64());
+            self.write_age.with_label_values(&[stage.name()]).set(age);
+        }
     }
 
     /// Says that a background job did a whole round, at this time of day.

@@ -90,6 +90,8 @@ impl Node {
         self.metrics
             .queue_bytes
             .set(life.as_ref().map_or(0, |life| gauge(life.writer.queued_bytes())));
+        self.metrics
+            .set_write_age(life.as_ref().and_then(|life| life.writer.oldest()));
         self.metrics.tail_bytes.set(gauge(self.tails.bytes()));
         self.metrics.ready.set(i64::from(self.health.is_ready()));
     }

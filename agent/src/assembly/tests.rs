@@ -14,7 +14,7 @@ use streamhouse_core::{
 use tempfile::TempDir;
 
 use super::*;
-use crate::{produce::handler, topics};
+use crate::{failpoint::FailPoint, produce::handler, topics};
 
 /// Long enough for a busy machine; nothing waits for it to pass.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -134,6 +134,44 @@ async fn one_agent_leads_everything_when_the_topic_is_created() {
     );
     assert_eq!(produce(&one, "orders", 3, "hello").await, Ok(0));
     one.drain().await;
+}
+
+/// How long the oldest write has been uploaded and committed, as a scrape shows it.
+fn write_ages(agent: &Agent) -> [f64; 2] {
+    agent.node.measure();
+    let text = agent.node.metrics.render().unwrap();
+    ["upload", "commit"].map(|stage| {
+        let series = format!("streamhouse_agent_write_stage_age_seconds{{stage=\"{stage}\"}} ");
+        let value = text.lines().find_map(|line| line.strip_prefix(&series));
+        value.unwrap().parse().unwrap()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_hangs_shows_where_and_for_how_long() {
+    let dir = TempDir::new().unwrap();
+    let one = Arc::new(agent(dir.path(), "one").await);
+    create(&one, "orders", 1).await;
+    assert_eq!(write_ages(&one), [0.0, 0.0]);
+    let upload = one.node.failpoints.hold(FailPoint::BeforeUpload);
+    let commit = one.node.failpoints.hold(FailPoint::BeforeCommit);
+    let writer = one.clone();
+    let write = tokio::spawn(async move { produce(&writer, "orders", 0, "x").await });
+    until(
+        "the upload ages",
+        || matches!(write_ages(&one), [age, 0.0] if age > 0.0),
+    )
+    .await;
+    drop(upload);
+    until(
+        "the commit ages",
+        || matches!(write_ages(&one), [0.0, age] if age > 0.0),
+    )
+    .await;
+    drop(commit);
+    assert_eq!(write.await.unwrap(), Ok(0));
+    until("nothing is under way", || write_ages(&one) == [0.0, 0.0]).await;
+    Arc::into_inner(one).unwrap().drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

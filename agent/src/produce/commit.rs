@@ -19,7 +19,7 @@ use super::{
     flush::Flushed,
     life_over,
 };
-use crate::{failpoint::FailPoint, fetch::tail::TailRun, partition::Partition};
+use crate::{failpoint::FailPoint, fetch::tail::TailRun, metrics::WriteStage, partition::Partition};
 
 /// How long to wait before asking an unreachable metadata store again: doubling between these.
 const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -32,13 +32,17 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<
             object,
             body,
             commits,
+            begun,
             uploaded,
         } = flushed;
+        shared.oldest_is(Some((WriteStage::Upload, begun)));
         if !uploaded.await.unwrap_or(false) {
             shared.close(&life_over());
             shared.answered(object.fail(&life_over()));
+            shared.oldest_is(None);
             continue;
         }
+        shared.oldest_is(Some((WriteStage::Commit, Instant::now())));
         shared.deps.failpoints.reach(FailPoint::BeforeCommit).await;
         let commit = ObjectCommit {
             incarnation: shared.deps.incarnation,
@@ -47,6 +51,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<
             partitions: commits,
         };
         let outcome = commit_object(&shared, &commit).await;
+        shared.oldest_is(None);
         shared.deps.failpoints.reach(FailPoint::AfterCommit).await;
         match outcome {
             Ok(outcome) => apply(&shared, &commit, &body, object, outcome),

@@ -27,6 +27,8 @@ pub(super) struct Flushed {
     pub(super) object: OpenObject,
     pub(super) body: Bytes,
     pub(super) commits: Vec<PartitionCommit>,
+    /// When the upload began.
+    pub(super) begun: Instant,
     pub(super) uploaded: oneshot::Receiver<bool>,
 }
 
@@ -112,7 +114,8 @@ impl Flusher {
         let Some(object) = self.shared.buffer.take() else {
             return;
         };
-        self.last = Some(Instant::now());
+        let begun = Instant::now();
+        self.last = Some(begun);
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         let (body, commits) = object.assemble();
@@ -125,6 +128,7 @@ impl Flusher {
             object,
             body,
             commits,
+            begun,
             uploaded,
         });
     }

@@ -11,18 +11,23 @@ pub mod handler;
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use streamhouse_core::{Error, ErrorCode, Incarnation, time::Entropy};
 use streamhouse_metadata::MetadataStore;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
 
 pub use buffer::{Ack, Append, Appended};
 
 use crate::{
-    failpoint::FailPoints, fetch::tail::TailBudget, metrics::Metrics, partition::Held, store::ObjectStore,
+    failpoint::FailPoints,
+    fetch::tail::TailBudget,
+    metrics::{Metrics, WriteStage},
+    partition::Held,
+    store::ObjectStore,
 };
 
 /// How the writer collects and uploads.
@@ -75,6 +80,8 @@ struct Shared {
     memory: Arc<Semaphore>,
     /// Appends accepted and answered so far.
     answered: watch::Sender<u64>,
+    /// What the oldest object under way waits for, and since when.
+    oldest: Mutex<Option<(WriteStage, Instant)>>,
 }
 
 impl Writer {
@@ -84,6 +91,7 @@ impl Writer {
             buffer: buffer::Buffer::new(settings.flush_bytes),
             memory: Arc::new(Semaphore::new(settings.memory)),
             answered: watch::Sender::new(0),
+            oldest: Mutex::default(),
             deps,
             settings,
         });
@@ -111,6 +119,12 @@ impl Writer {
             .saturating_sub(self.shared.memory.available_permits())
     }
 
+    /// What the oldest object under way waits for, and for how long already.
+    pub fn oldest(&self) -> Option<(WriteStage, Duration)> {
+        let oldest = *self.shared.oldest.lock();
+        oldest.map(|(stage, since)| (stage, since.elapsed()))
+    }
+
     /// Resolves when everything appended before is answered.
     pub async fn drain(&self) {
         let target = self.shared.buffer.accepted();
@@ -125,6 +139,10 @@ impl Shared {
         self.deps.over.cancel();
         let refused = self.buffer.close(error);
         self.answered(refused);
+    }
+
+    fn oldest_is(&self, stage: Option<(WriteStage, Instant)>) {
+        *self.oldest.lock() = stage;
     }
 
     fn answered(&self, appends: u64) {
