@@ -5,7 +5,7 @@
 #
 # Data, logs and process numbers are in .streamhouse/dev, or DEV_DIR. Other ports: DEV_POSTGRES_PORT, DEV_MINIO_PORT,
 # DEV_MINIO_CONSOLE_PORT, DEV_PROMETHEUS_PORT, DEV_ALERTMANAGER_PORT, DEV_NODE_EXPORTER_PORT; where the agent is expected:
-# DEV_AGENT_HTTP_PORT, DEV_AGENT_GRPC_PORT. The ports of the last start are remembered until hack/dev-down.sh --purge.
+# DEV_AGENT_HTTP_PORT, DEV_AGENT_GRPC_PORT; where the demo listens to alerts: DEV_WEBHOOK_PORT. The ports of the last start are remembered until hack/dev-down.sh --purge.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . hack/lib-dev.sh
 
@@ -36,7 +36,7 @@ refuse_moved_ports() {
     service_pid "$service" >/dev/null || continue
     for entry in "${DEV_PORTS[@]}"; do
       name=${entry%:*} was=$(sed -n "s/^${entry%:*}=//p" "$DEV_DIR/ports")
-      [ "$was" = "${!name}" ] || fail "the stack in $DEV_DIR runs with $name=$was, not ${!name}: hack/dev-down.sh first"
+      [ "${was:-${!name}}" = "${!name}" ] || fail "the stack in $DEV_DIR runs with $name=$was, not ${!name}: hack/dev-down.sh first"
     done
     return 0
   done
@@ -93,19 +93,20 @@ prometheus_health() { curl_here "http://127.0.0.1:$DEV_PROMETHEUS_PORT/-/ready";
 
 start_observability() {
   local folder=$DEV_DIR/prometheus name pid
-  mkdir -p "$folder/targets" "$DEV_DIR/alertmanager"
+  mkdir -p "$folder/targets" "$folder/demo" "$DEV_DIR/alertmanager"
   for name in producers consumers; do [ -e "$folder/targets/$name.yml" ] || echo '[]' >"$folder/targets/$name.yml"; done
-  cp config/prometheus/alertmanager.yml "$DEV_DIR/alertmanager/"
+  with_ports <config/prometheus/alertmanager.yml >"$DEV_DIR/alertmanager/alertmanager.yml"
   cp config/prometheus/streamhouse.rules.yml "$folder/"
   with_ports <config/prometheus/prometheus.yml >"$folder/prometheus.yml"
   quietly promtool check config "$folder/prometheus.yml" || fail "Prometheus cannot read $folder/prometheus.yml"
   start node-exporter DEV_NODE_EXPORTER_PORT "node exporter" node_exporter_health \
     prometheus-node-exporter --web.listen-address="127.0.0.1:$DEV_NODE_EXPORTER_PORT"
+  # Those that run already read their settings again.
+  if pid=$(service_pid alertmanager); then kill -HUP "$pid"; fi
   # An empty cluster address: one Alertmanager, no gossip on all interfaces.
   start alertmanager DEV_ALERTMANAGER_PORT Alertmanager alertmanager_health \
     prometheus-alertmanager --web.listen-address="127.0.0.1:$DEV_ALERTMANAGER_PORT" --cluster.listen-address= \
     --config.file="$DEV_DIR/alertmanager/alertmanager.yml" --storage.path="$DEV_DIR/alertmanager/data"
-  # One that runs already reads its settings again.
   if pid=$(service_pid prometheus); then kill -HUP "$pid"; fi
   start prometheus DEV_PROMETHEUS_PORT Prometheus prometheus_health \
     prometheus --web.listen-address="127.0.0.1:$DEV_PROMETHEUS_PORT" --config.file="$folder/prometheus.yml" \

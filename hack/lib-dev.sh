@@ -10,7 +10,7 @@ case $DEV_DIR in /*) ;; *) DEV_DIR=$CALLED_FROM/$DEV_DIR ;; esac
 # Ports: the variable, else the one of the last start, else the well-known one.
 DEV_PORTS=(
   DEV_POSTGRES_PORT:5432 DEV_MINIO_PORT:9000 DEV_MINIO_CONSOLE_PORT:9001 DEV_PROMETHEUS_PORT:9090 DEV_ALERTMANAGER_PORT:9093
-  DEV_NODE_EXPORTER_PORT:9100 DEV_AGENT_HTTP_PORT:8080 DEV_AGENT_GRPC_PORT:50051
+  DEV_NODE_EXPORTER_PORT:9100 DEV_AGENT_HTTP_PORT:8080 DEV_AGENT_GRPC_PORT:50051 DEV_WEBHOOK_PORT:9099
 )
 # The stack's processes, in the order of their start.
 # shellcheck disable=SC2034 # for the script that asked

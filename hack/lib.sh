@@ -205,6 +205,17 @@ need_python() {
   export STREAMHOUSE_PYTHON="$folder/bin/python"
 }
 
+# What checks the dashboard and the alert rules. Sets PYTHON.
+need_dashboard_types() {
+  local requirements=tests/observability/requirements.txt folder
+  has_venv || apt_install python3 python3-venv
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "the dashboard's check needs Python 3.11 or later: install it"
+  folder="$CACHE/venv-grafana-$({ python3 --version; cat "$requirements"; } | sha256sum | cut -c1-12)"
+  exclusively build_python_venv "$folder" "$requirements"
+  # shellcheck disable=SC2034 # for the script that asked
+  PYTHON="$folder/bin/python"
+}
+
 build_cargo_deny() {
   local folder="$CACHE/cargo-deny-$CARGO_DENY_VERSION"
   [ -x "$folder/bin/cargo-deny" ] && return

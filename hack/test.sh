@@ -17,11 +17,13 @@ or $STREAMHOUSE_CACHE), then runs these stages in this order:
   lint          clippy; a warning is an error
   dependencies  cargo-deny: licences, banned crates, sources
   docs          rustdoc; a warning is an error
+  observability hack/check-observability.sh: alert rules and their tests, runbooks, routing examples, the dashboard
   tests         unit, property, conformance and whole-system tests, with a real PostgreSQL, a real MinIO and a real
                 Kubernetes API
   cluster       a real Kubernetes node, as root: pods, Services, names, and that nothing of it is left
   demo          the README's demo, from nothing
-  commands      the commands that users know by heart: cargo run of each example and of the agent, the dev stack and its demos
+  commands      the commands that users know by heart: cargo run of each example and of the agent, the dev stack and its demos;
+                the dashboard's queries and the alert rules on a real run
   real-input    hack/real-input.sh: a whole dictionary, produced, consumed by a group, compared byte for byte
 
   --quick       format, structure, build and tests only
@@ -33,7 +35,7 @@ their data in temporary folders, and end with the tests; several runs may go on 
 TEXT
 }
 
-ALL=(format structure build lint dependencies docs tests cluster demo commands real-input)
+ALL=(format structure build lint dependencies docs observability tests cluster demo commands real-input)
 QUICK=(format structure build tests)
 CHOSEN=()
 TEST_ARGS=(--workspace)
@@ -60,6 +62,8 @@ lint() { cargo clippy --release --workspace --all-targets -- -D warnings; }
 dependencies() { cargo deny --all-features check --hide-inclusion-graph -A unused-wrapper bans licenses sources; }
 docs() { RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --release --workspace --no-deps; }
 
+observability() { hack/check-observability.sh; }
+
 # The binaries first, also when this is the only stage: the whole-system tests run them.
 tests() {
   local log status=0
@@ -82,6 +86,7 @@ commands() (
   cargo run --release --features metrics -p streamhouse-client --example phase_7_complete_demo &&
     cargo run --release -p streamhouse-client --example e2e_producer_consumer &&
     cargo run --release -p streamhouse-client --example e2e_offset_tracking &&
+    hack/check-live.sh &&
     cargo build --release --features metrics --bin streamhouse-agent &&
     (agent_command) &&
     STREAMHOUSE_MINIO=$minio dev_stack

@@ -6,4 +6,5 @@ need_build_tools
 need_rust
 UPDATE_DOCS=1 cargo test --release -p streamhouse-core --lib
 UPDATE_DOCS=1 cargo test --release -p streamhouse-client --bin streamhouse
+UPDATE_DOCS=1 hack/check-live.sh
 note "see git diff docs/reference"

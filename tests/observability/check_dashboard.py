@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """Checks the dashboard without a Grafana: by the types that Grafana publishes (grafana-foundation-sdk, made from its schema), and by
 what the operator and the other scripts rely on. Called by hack/check-observability.sh; prints each breach, ends with 1 if there is any.
-
-usage: check_dashboard.py DASHBOARD RUNBOOKS-FOLDER METRIC-NAMES-FILE
 """
 
 import enum
@@ -20,6 +18,11 @@ from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models import dashboard as schema
 from grafana_foundation_sdk.models import prometheus
 
+DASHBOARD = pathlib.Path("grafana/dashboards/streamhouse-overview.json")
+RUNBOOKS = pathlib.Path("docs/runbooks")
+METRICS = pathlib.Path("docs/reference/metrics.md")
+
+OF_ANY_PROCESS = {"process_cpu_seconds_total", "process_resident_memory_bytes"}
 VARIABLES = ["datasource", "cluster", "namespace", "topic", "group", "put_price", "get_price"]
 FIRST_PANELS = ["Producer throughput", "Consumer throughput", "Consumer lag", "Producer latency P50/P95/P99", "Agent active partitions",
                 "Error rates", "Batch sizes"]
@@ -128,7 +131,7 @@ def check_query(where, query, known):
     for name in re.findall(r"\$\{?(\w+)", query):
         if name not in BUILT_IN and name not in VARIABLES:
             breach(where, f"there is no variable ${name}")
-    for name in re.findall(r"\b(?:streamhouse|process|node)_\w+(?=\{|\[|\s|\))", query):
+    for name in re.findall(r"\b(?:streamhouse_(?!cluster\b)|process_|node_)\w+(?=\{|\[|\s|\))", query):
         if name not in known and SUFFIXES.sub("", name) not in known:
             breach(where, f"there is no metric {name}")
     for selector in re.findall(r"\b(?:streamhouse_agent_\w+|up|process_\w+)\{([^}]*)\}", query):
@@ -139,7 +142,7 @@ def check_query(where, query, known):
             breach(where, f"the selector {{{selector}}} does not follow the variable cluster")
 
 
-def check_panel(panel, runbooks, known):
+def check_panel(panel, known):
     where = f"panel {panel['id']} ({panel['title']})"
     check_source(where, panel["datasource"])
     if panelcfg_config(panel["type"]) is None:
@@ -156,7 +159,7 @@ def check_panel(panel, runbooks, known):
         if not target["legendFormat"]:
             breach(where, "a query has no legend")
     for link in panel["links"]:
-        page = runbooks / link["url"].rsplit("/", 1)[1]
+        page = RUNBOOKS / link["url"].rsplit("/", 1)[1]
         if not page.exists():
             breach(where, f"there is no {page}")
 
@@ -175,7 +178,7 @@ def check_grid(panels):
                     return
 
 
-def check_conventions(dashboard, runbooks, known):
+def check_conventions(dashboard, known):
     for name in ("id", "__inputs", "__requires"):
         if name in dashboard:
             breach("dashboard", f"it has {name}, which an import would ask about")
@@ -196,18 +199,17 @@ def check_conventions(dashboard, runbooks, known):
         breach("dashboard", "two panels have one number")
     for panel in panels:
         if panel["type"] != "row":
-            check_panel(panel, runbooks, known)
+            check_panel(panel, known)
     check_grid(panels)
 
 
 def main():
-    file, runbooks, names = (pathlib.Path(argument) for argument in sys.argv[1:])
-    text = file.read_text(encoding="utf-8")
-    known = set(names.read_text(encoding="utf-8").split())
+    text = DASHBOARD.read_text(encoding="utf-8")
+    known = set(re.findall(r"^\| `(\w+)`", METRICS.read_text(encoding="utf-8"), re.MULTILINE)) | OF_ANY_PROCESS
     check_schema(text)
-    check_conventions(json.loads(text), runbooks, known)
+    check_conventions(json.loads(text), known)
     for line in breaches:
-        print(f"{file}: {line}", file=sys.stderr)
+        print(f"{DASHBOARD}: {line}", file=sys.stderr)
     sys.exit(1 if breaches else 0)
 
 

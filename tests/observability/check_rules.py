@@ -3,7 +3,8 @@
 tests and its runbook. Called by hack/check-observability.sh; prints each breach, ends with 1 if there is any.
 
 usage: check_rules.py QUERIES-FILE
-QUERIES-FILE is written: every query of the dashboard and the runbooks as a recording rule, for promtool to parse.
+QUERIES-FILE is written: every query of the dashboard, of the runbooks, and of the alerts as the operator writes them for a cluster, as a
+recording rule, for promtool to parse.
 """
 
 import json
@@ -17,6 +18,7 @@ RULES = pathlib.Path("config/prometheus/streamhouse.rules.yml")
 TESTS = pathlib.Path("config/prometheus/tests")
 RUNBOOKS = pathlib.Path("docs/runbooks")
 DASHBOARD = pathlib.Path("grafana/dashboards/streamhouse-overview.json")
+GUIDE = pathlib.Path("docs/observability.md")
 METRICS = pathlib.Path("docs/reference/metrics.md")
 PAGES = "https://github.com/streamhouse/streamhouse/blob/main/docs/runbooks"
 CLUSTER = 'streamhouse_cluster=~".*"'
@@ -138,26 +140,44 @@ def check_rules(known):
     return names
 
 
+def anchors(page):
+    """What a link to a heading of the page is called."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def check_links(page):
+    for link, anchor in re.findall(r"\]\(([^)#:]+)#?([^):]*)\)", page.read_text(encoding="utf-8")):
+        target = page.parent / link
+        if not target.exists() or anchor and anchor not in anchors(target):
+            breach(page, f"its link to {link}{'#' if anchor else ''}{anchor} leads nowhere")
+
+
 def check_runbooks(names):
     index = (RUNBOOKS / "README.md").read_text(encoding="utf-8")
+    check_links(GUIDE)
     for page in RUNBOOKS.glob("*.md"):
         if page.stem not in names and page.name != "README.md":
             breach(page, "there is no such alert")
-        for link in re.findall(r"\]\(([^)#:]+)[^):]*\)", page.read_text(encoding="utf-8")):
-            if not (page.parent / link).exists():
-                breach(page, f"its link to {link} leads nowhere")
+        check_links(page)
     if re.findall(r"^\| \[(\w+)\]", index, re.MULTILINE) != names:
         breach(RUNBOOKS / "README.md", "its tables do not list the alerts in the order of the rules")
 
 
 def queries(known):
-    """Every query that people look at: (where it stands, the query)."""
+    """Every query that stands somewhere else or is made of ours: (where it stands, the query)."""
     for panel in json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]:
         for target in panel.get("targets", []):
             text = target["expr"]
             for variable, value in (("$__rate_interval", "5m"), ("$__range", "1h"), ("$put_price", "1"), ("$get_price", "1")):
                 text = text.replace(variable, value)
             yield f"panel {panel['id']}", text
+    for group in yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]:
+        kind = group["name"].removeprefix("streamhouse-")
+        for rule in group["rules"]:
+            # As the operator writes it for a cluster.
+            cluster = 'streamhouse_cluster=~"prod|"' if kind in ("consumer", "producer") else 'streamhouse_cluster="prod",namespace="streaming"'
+            yield rule["alert"], rule["expr"].replace(CLUSTER, cluster)
     for page in sorted(RUNBOOKS.glob("*.md")):
         for block in re.findall(r"```promql\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
             for line in block.splitlines():

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Every query of the dashboard, and every alert rule, on a real run: an agent, a producer and a consumer that Prometheus scrapes, on
+# free ports. Compares the answers with what the run counted itself. UPDATE_DOCS=1 writes docs/reference/metrics.md anew.
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+[ $# = 0 ] || fail "hack/check-live.sh takes no arguments"
+
+need_build_tools
+need_rust
+need_dev_tools
+
+build_programs
+forget_settings
+say "dashboard and alert rules on a real run"
+python3 tests/observability/check_live.py "${CARGO_TARGET_DIR:-target}/release"

@@ -1,0 +1,361 @@
+#!/usr/bin/env python3
+"""Runs every query of the dashboard against a real Prometheus that scrapes a real agent, producer and consumer, and compares the answers
+with what the run counted itself; then loads the alert rules and looks that none of them speaks about a healthy cluster; and holds
+docs/reference/metrics.md against what was scraped (UPDATE_DOCS=1 writes it). Called by hack/check-live.sh with the folder of the
+programs; needs prometheus; listens on free ports of 127.0.0.1; a minute."""
+
+import json
+import math
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+DASHBOARD = pathlib.Path("grafana/dashboards/streamhouse-overview.json")
+RULES = pathlib.Path("config/prometheus/streamhouse.rules.yml")
+REFERENCE = pathlib.Path("docs/reference/metrics.md")
+TOPIC, GROUP = "orders", "billing"
+RATE = 2000
+PATIENCE = 60
+PRICES = {"put_price": "0.005", "get_price": "0.0004"}
+
+# Panels that this run cannot fill, and why. That they are empty is checked, too.
+EMPTY = {
+    "Certificates expire in": "no TLS here",
+    "Has a leader": "no operator here", "Definitions missing": "no operator here", "Since the last success": "no operator here",
+    "Drift put right": "no operator here", "Reconciles": "no operator here", "Duration of a reconcile P99": "no operator here",
+    "Resources": "no operator here",
+}
+# Panels whose values are zero when all goes well.
+ZERO = {"Invariants broken", "Failed runs of background jobs", "Orphans deleted"}
+
+# Metrics that this run does not show: (name, type, labels, meaning).
+ELSEWHERE = {
+    "Agent, with TLS": [
+        ("streamhouse_agent_certificate_not_after_seconds", "gauge", "`listener`",
+         "When the certificate that a listener serves now expires, in seconds since 1970."),
+    ],
+    "Operator": [
+        ("streamhouse_operator_crd_missing", "gauge", "", "Custom resource definitions that the operator needs and that are not installed."),
+        ("streamhouse_operator_drift_corrected_total", "counter", "`kind`", "Changes by others that the operator undid."),
+        ("streamhouse_operator_last_success_timestamp_seconds", "gauge", "`kind`", "When a resource of the kind was last reconciled with success."),
+        ("streamhouse_operator_leader", "gauge", "", "1 while this replica leads."),
+        ("streamhouse_operator_reconcile_duration_seconds", "histogram", "`kind`", "How long a reconcile took."),
+        ("streamhouse_operator_reconciles_total", "counter", "`kind`, `outcome`", "Reconciles: ok, error (tried again) or terminal (waits for a change)."),
+        ("streamhouse_operator_resources", "gauge", "`kind`, `ready`", "Resources by readiness: true, false or unknown."),
+    ],
+}
+
+
+def fail(what):
+    sys.exit(f"error: {what}")
+
+
+def note(what):
+    print(f"    {what}", flush=True)
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def wait_for(what, condition):
+    """Asks again until the condition gives something; a minute at most."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.1)
+    fail(f"{what} did not happen within {PATIENCE} s")
+
+
+class Programs:
+    """The processes of the run; they end with it, even if it is killed."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.running = []
+
+    def start(self, name, *command, stdin=subprocess.DEVNULL):
+        log = open(self.folder / f"{name}.log", "wb")
+        out = open(self.folder / f"{name}.out", "wb")
+        command = ["setpriv", "--pdeathsig", "KILL", *map(str, command)]
+        process = subprocess.Popen(command, stdin=stdin, stdout=out, stderr=log, cwd=self.folder)
+        self.running.append((name, process))
+        return process
+
+    def said(self, name, pattern):
+        """What a program wrote to its standard output, as soon as it matches."""
+
+        def look():
+            for running, process in self.running:
+                if running == name and process.poll() not in (None, 0):
+                    fail(f"{name} ended with {process.returncode}: {(self.folder / f'{name}.log').read_text()[-2000:]}")
+            return re.search(pattern, (self.folder / f"{name}.out").read_text(), re.MULTILINE)
+
+        return wait_for(f"{name}: {pattern}", look)
+
+    def stop(self):
+        for _, process in reversed(self.running):
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+class Prometheus:
+    def __init__(self, port):
+        self.base = f"http://127.0.0.1:{port}"
+
+    def ask(self, path, **parameters):
+        url = f"{self.base}{path}?{urllib.parse.urlencode(parameters, doseq=True)}"
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                return json.load(answer)["data"]
+        except urllib.error.HTTPError as error:
+            # Not ready yet.
+            if error.code == 503:
+                return None
+            fail(f"{parameters}: {error.read().decode()}")
+        except urllib.error.URLError:
+            return None
+
+    def value(self, query):
+        """The one number that a query gives; 0 without any series."""
+        answer = self.ask("/api/v1/query", query=query)
+        return float(answer["result"][0]["value"][1]) if answer and answer["result"] else 0.0
+
+    def series(self, query, begin, end):
+        """Every series of a query over the run: its finite values."""
+        answer = self.ask("/api/v1/query_range", query=query, start=begin, end=end, step=1)
+        rows = [[float(value) for _, value in series["values"]] for series in answer["result"]]
+        return [finite for row in rows if (finite := [value for value in row if math.isfinite(value)])]
+
+
+def settings(agent, producer, consumer):
+    jobs = {"streamhouse-agents": agent, "streamhouse-producers": producer, "streamhouse-consumers": consumer}
+    return {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(RULES.resolve())],
+        "scrape_configs": [{"job_name": job, "static_configs": [{"targets": [target]}]} for job, target in jobs.items()],
+    }
+
+
+def filled(query):
+    """A query of the dashboard as Grafana would send it with everything chosen."""
+    for name, value in {"__rate_interval": "5s", "__range": "10m", **PRICES}.items():
+        query = query.replace(f"${name}", value)
+    return re.sub(r"\$(cluster|namespace|topic|group)\b", ".*", query)
+
+
+def run(folder, programs, bin_folder):
+    """Starts everything, lets it write, fall behind, fail and catch up; returns Prometheus, the time, and what was counted."""
+    programs.start(
+        "agent", bin_folder / "streamhouse-agent", "--dev", "--data-dir", folder / "data", "--grpc-listen", "127.0.0.1:0",
+        "--http-listen", "127.0.0.1:0", "--maintenance-interval", "500ms", "--object-grace", "1m", "--cache-memory", "1MiB")
+    listening = programs.said("agent", r"^listening .*")[0]
+    grpc, http = (re.search(rf"{name}=(\S+)", listening)[1] for name in ("grpc", "http"))
+    load = programs.start("load", bin_folder / "examples" / "observed_load", grpc, TOPIC, GROUP, RATE, stdin=subprocess.PIPE)
+    producer, consumer = programs.said("load", r"^serving producer=(\S+) consumer=(\S+)$").groups()
+    (folder / "prometheus.yml").write_text(json.dumps(settings(http, producer, consumer)))
+    port, begin = free_port(), time.time()
+    programs.start("prometheus", "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb",
+                   f"--web.listen-address=127.0.0.1:{port}")
+    prometheus = Prometheus(port)
+    wait_for("the targets' scrape", lambda: prometheus.value("sum(up)") == 3)
+    note("everything runs and is scraped")
+
+    def tell(order):
+        load.stdin.write(f"{order}\n".encode())
+        load.stdin.flush()
+
+    sent = f'sum(streamhouse_producer_records_sent_total{{topic="{TOPIC}"}})'
+    lag = "sum(streamhouse_consumer_lag_records)"
+    tell("send")
+    wait_for("10,000 records", lambda: prometheus.value(sent) > 10_000)
+    tell("hold")
+    wait_for("a lag", lambda: prometheus.value(lag) > 10_000)
+    note(f"a lag of {prometheus.value(lag):.0f} records while nothing is read")
+    tell("fail")
+    wait_for("refused records", lambda: prometheus.value("sum(streamhouse_producer_send_errors_total)") > 200)
+    note(f"{prometheus.value('sum(streamhouse_producer_send_errors_total)'):.0f} records were refused")
+    tell("heal")
+    tell("read")
+    wait_for("catching up", lambda: prometheus.value(lag) < 1_000)
+    wait_for("segments", lambda: prometheus.value("streamhouse_agent_segments_rolled_total") > 0)
+    tell("finish")
+    counts = json.loads(programs.said("load", r"^\{.*\}$")[0])
+    wait_for("the last scrape", lambda: prometheus.value(sent) == counts["acknowledged"] and prometheus.value(lag) == 0
+             and prometheus.value("sum(streamhouse_consumer_last_committed_offset)") == counts["read"])
+    read_again(bin_folder, grpc, counts)
+    wait_for("reads from the object store", lambda: prometheus.value("streamhouse_agent_cache_misses_total") > 0)
+    # A rate's window reaches beyond the end: only then the sum of the rates is what was counted.
+    wait_for("standing still", lambda: prometheus.value("sum(rate(streamhouse_consumer_records_consumed_total[5s]))") == 0)
+    return prometheus, begin, counts
+
+
+def read_again(bin_folder, grpc, counts):
+    """Reads the topic from its beginning: what has left the agent's memory by then comes from the object store."""
+    command = [bin_folder / "streamhouse", "--bootstrap", grpc, "consume", TOPIC, "--from-beginning", "--exit-at-end", "--format", r"%o\n"]
+    offsets = subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE).stdout.splitlines()
+    if len(offsets) != counts["acknowledged"]:
+        fail(f"the command line reads {len(offsets)} records of {counts['acknowledged']}")
+
+
+def compare(prometheus, counts):
+    """Counters against what the load counted itself: they must be equal."""
+    acknowledged, refused, read = counts["acknowledged"], counts["refused"], counts["read"]
+    if acknowledged != read:
+        fail(f"{acknowledged} records were acknowledged and {read} read")
+    for query, expected in {
+        "sum(streamhouse_producer_records_sent_total)": acknowledged,
+        "sum(streamhouse_producer_send_errors_total)": refused,
+        "sum(streamhouse_producer_batch_size_records_sum)": acknowledged + refused,
+        "sum(streamhouse_producer_pending_records)": 0,
+        "sum(streamhouse_agent_produced_records_total)": acknowledged,
+        f'sum(streamhouse_consumer_records_consumed_total{{group="{GROUP}",topic="{TOPIC}"}})': read,
+        "sum(streamhouse_consumer_current_offset)": read,
+        "sum(streamhouse_consumer_last_committed_offset)": read,
+        "sum(streamhouse_consumer_lag_records)": 0,
+        "sum(streamhouse_agent_flush_total) - sum(streamhouse_agent_flush_duration_seconds_count)": 0,
+        "sum(streamhouse_agent_queue_bytes)": 0,
+        "sum(streamhouse_agent_invariant_violations_total)": 0,
+        "sum(streamhouse_agent_active_partitions)": 5,
+    }.items():
+        if (found := prometheus.value(query)) != expected:
+            fail(f"{query} is {found:g}, and the run counted {expected}")
+    note(f"{acknowledged} records acknowledged and read, {refused} refused: producer, agent and consumer count the same")
+
+
+def plausible(title, legend, rows, counts, prometheus):
+    """Whether the answers to one query of a panel can be true. Each row is a series over the run."""
+    highest, total = max(map(max, rows)), sum(map(sum, rows))
+    near = lambda value, expected, share: abs(value - expected) <= share * expected
+    if title in ("Producer throughput", "Consumer throughput", "Records acknowledged"):
+        # The sum of a rate a second over the seconds of the run is what was counted.
+        return legend.endswith("bytes") and highest > 0 or near(total, counts["acknowledged"], 0.1)
+    if title == "Error rates":
+        # The agent counts the refused requests' items, each a batch of several records.
+        return near(total, counts["refused"], 0.3) if legend.startswith("producer") else 0 < total <= counts["refused"]
+    if title == "Consumer lag":
+        return 10_000 < highest < counts["acknowledged"] if legend.endswith("records") else 1 < highest < PATIENCE
+    if title in ("Agents up", "Agents ready"):
+        return rows[0][-1] == 1
+    if title == "Agent active partitions":
+        return rows[0][-1] == 5
+    if title == "Cost of what is written":
+        requests = "sum(streamhouse_agent_object_store_requests_total{{operation=~'{}'}})"
+        price = (prometheus.value(requests.format("put|list")) * 0.005 + prometheus.value(requests.format("get|head")) * 0.0004) / 1000
+        whole = price / prometheus.value("sum(streamhouse_agent_produced_bytes_total)") * 2**30
+        return whole / 5 < sorted(rows[0])[len(rows[0]) // 2] < whole * 5
+    if title == "Reads from memory" and legend == "cache hits":
+        return 0 <= highest <= 1
+    if title == "Batch sizes":
+        return 1 <= highest < (2000 if legend.endswith("records") else 1 << 20)
+    if title in ZERO:
+        return highest == 0
+    if "latency" in title.lower() or "time" in title.lower() or "duration" in title.lower():
+        return 0 < highest < PATIENCE
+    return highest >= 0 and math.isfinite(highest)
+
+
+def check_panels(prometheus, begin, counts):
+    end = time.time()
+    queries, positive = 0, 0
+    for panel in json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]:
+        title = panel["title"]
+        for target in panel.get("targets", []):
+            queries += 1
+            rows = prometheus.series(filled(target["expr"]), begin, end)
+            if title in EMPTY:
+                if rows:
+                    fail(f"panel {title!r} is listed as empty ({EMPTY[title]}), and is not")
+                continue
+            if not rows:
+                fail(f"panel {title!r}, {target['legendFormat']}: no data for {filled(target['expr'])}")
+            if not plausible(title, target["legendFormat"], rows, counts, prometheus):
+                fail(f"panel {title!r}, {target['legendFormat']}: values that cannot be: {rows} for {filled(target['expr'])}")
+            positive += max(map(max, rows)) > 0
+    note(f"{queries} queries of the dashboard: {positive} with values, the rest zero or empty as expected ({len(EMPTY)} panels without data)")
+
+
+def check_variables(prometheus, begin):
+    """What the drop-down lists offer."""
+    for variable in json.loads(DASHBOARD.read_text(encoding="utf-8"))["templating"]["list"]:
+        found = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"]) if variable["type"] == "query" else None
+        if found:
+            series = prometheus.ask("/api/v1/series", start=begin, **{"match[]": filled(found[1])})
+            values = {one.get(found[2]) for one in series}
+            # This run's series have no cluster and no namespace.
+            expected = {"topic": {TOPIC, f"{TOPIC}-small"}, "group": {GROUP}}.get(variable["name"], {None})
+            if values != expected:
+                fail(f"the variable {variable['name']} offers {values}, not {expected}")
+
+
+def check_alerts(prometheus):
+    rules = [rule for group in prometheus.ask("/api/v1/rules")["groups"] for rule in group["rules"]]
+    for rule in rules:
+        if rule["health"] != "ok":
+            fail(f"the rule {rule['name']} cannot be evaluated: {rule.get('lastError')}")
+        if rule["state"] == "firing":
+            fail(f"the alert {rule['name']} fires: {rule['alerts']}")
+    note(f"{len(rules)} alert rules evaluated, none fires")
+
+
+def check_reference(prometheus, begin):
+    """docs/reference/metrics.md, from what was scraped."""
+    meaning = {}
+    for entry in prometheus.ask("/api/v1/targets/metadata"):
+        meaning[entry["metric"]] = (entry["type"], entry["help"])
+    labels = {}
+    for series in prometheus.ask("/api/v1/series", start=begin, **{"match[]": '{__name__=~"streamhouse_.+"}'}):
+        name = series["__name__"]
+        name = name if name in meaning else re.sub(r"_(bucket|sum|count)$", "", name)
+        labels.setdefault(name, set()).update(set(series) - {"__name__", "job", "instance", "le"})
+    parts = {part: [(name, meaning[name][0], ", ".join(f"`{label}`" for label in sorted(labels[name])), meaning[name][1])
+                    for name in sorted(labels) if name.startswith(f"streamhouse_{part.lower()}_")]
+             for part in ("Agent", "Producer", "Consumer")}
+    parts = {"Agent": parts["Agent"], "Agent, with TLS": ELSEWHERE["Agent, with TLS"], "Producer": parts["Producer"],
+             "Consumer": parts["Consumer"], "Operator": ELSEWHERE["Operator"]}
+    lines = ["# Metrics", "", "Made from a run (`UPDATE_DOCS=1 hack/check-live.sh`); do not edit. Durations are in seconds, sizes in bytes. Besides these,",
+             "agents show `process_cpu_seconds_total` and `process_resident_memory_bytes`. [The guide](../observability.md) says how they are",
+             "scraped."]
+    for part, rows in parts.items():
+        lines += ["", f"## {part}", "", "| metric | type | labels | meaning |", "|---|---|---|---|"]
+        lines += [f"| `{name}` | {kind} | {names} | {text} |" for name, kind, names, text in rows]
+    text = "\n".join(lines) + "\n"
+    if os.environ.get("UPDATE_DOCS") == "1":
+        REFERENCE.write_text(text, encoding="utf-8")
+        note(f"{REFERENCE} written")
+    elif not REFERENCE.exists() or REFERENCE.read_text(encoding="utf-8") != text:
+        fail(f"{REFERENCE} is not what the programs show: UPDATE_DOCS=1 hack/check-live.sh writes it anew")
+    else:
+        note(f"{REFERENCE} is what the programs show")
+
+
+def main():
+    bin_folder = pathlib.Path(sys.argv[1]).resolve()
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        programs = Programs(folder)
+        try:
+            prometheus, begin, counts = run(folder, programs, bin_folder)
+            compare(prometheus, counts)
+            check_panels(prometheus, begin, counts)
+            check_variables(prometheus, begin)
+            check_alerts(prometheus)
+            check_reference(prometheus, begin)
+        finally:
+            programs.stop()
+
+
+main()
