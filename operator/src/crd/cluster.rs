@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::{
-    api::resource::Quantity, apis::meta::v1::Condition, util::intstr::IntOrString,
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{DeletionPolicy, schema};
+use super::{DeletionPolicy, Scalar, schema};
 
 /// Event streaming whose only disk is the object store: stateless agents on one PostgreSQL database and one bucket.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -88,11 +86,14 @@ pub struct ClusterSpec {
 pub struct Image {
     /// Registry and name, without a tag; the operator's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
+    #[schemars(
+        length(min = 1, max = 512),
+        regex(pattern = r"^[a-zA-Z0-9][a-zA-Z0-9._:/-]*[a-zA-Z0-9]$")
+    )]
     pub repository: Option<String>,
     /// The tag, where it is not the version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128))]
+    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[a-zA-Z0-9_][a-zA-Z0-9._-]*$"))]
     pub tag: Option<String>,
     /// `sha256:…`: pins the image; the tag is then for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -139,7 +140,7 @@ pub struct Agents {
     /// The agent's settings, by the names of its reference; each has the agent's default when absent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::agent_settings")]
-    pub settings: BTreeMap<String, IntOrString>,
+    pub settings: BTreeMap<String, Scalar>,
     /// The service account that the agents run as.
     #[serde(default)]
     pub service_account: ServiceAccountSpec,
@@ -155,23 +156,11 @@ pub struct Resources {
     /// What is set aside for it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::quantities")]
-    pub requests: BTreeMap<String, IntOrString>,
+    pub requests: BTreeMap<String, Scalar>,
     /// What it may use at most.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::quantities")]
-    pub limits: BTreeMap<String, IntOrString>,
-}
-
-/// Amounts as the API server wants them.
-pub fn amounts(given: &BTreeMap<String, IntOrString>) -> BTreeMap<String, Quantity> {
-    let text = |amount: &IntOrString| match amount {
-        IntOrString::Int(number) => number.to_string(),
-        IntOrString::String(text) => text.clone(),
-    };
-    given
-        .iter()
-        .map(|(name, amount)| (name.clone(), Quantity(text(amount))))
-        .collect()
+    pub limits: BTreeMap<String, Scalar>,
 }
 
 /// How many agents, and by what.
@@ -473,6 +462,11 @@ pub struct ServiceMonitorSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::free_form_list")]
     pub metric_relabelings: Vec<Value>,
+    /// How the agents' certificate is checked, as in a ServiceMonitor. When absent it follows from the certificate of `listeners.http`;
+    /// needed where that has one and the ServiceMonitor is in another namespace, from which no Secret of this one can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::free_form")]
+    pub tls_config: Option<Value>,
 }
 
 /// The alerts.
@@ -539,7 +533,7 @@ pub struct NetworkPolicySpec {
 }
 
 /// How many agents an eviction may take at once.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DisruptionBudget {
     /// Whether a PodDisruptionBudget is made.
@@ -547,7 +541,8 @@ pub struct DisruptionBudget {
     pub enabled: bool,
     /// How many agents may be evicted at once, as a number or a percentage; 1 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_unavailable: Option<IntOrString>,
+    #[schemars(schema_with = "schema::number_or_percentage")]
+    pub max_unavailable: Option<Scalar>,
 }
 
 impl Default for DisruptionBudget {

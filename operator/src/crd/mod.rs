@@ -6,12 +6,14 @@
 #[allow(unreachable_pub)]
 mod cluster;
 mod condition;
+mod scalar;
 mod schema;
 #[allow(unreachable_pub)]
 mod topic;
 
 pub use cluster::*;
 pub use condition::{ConditionType, Reason, reasons_markdown};
+pub use scalar::Scalar;
 pub use topic::*;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

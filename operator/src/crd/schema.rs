@@ -51,6 +51,15 @@ pub(super) fn quantities(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// A number of pods, or a percentage of them.
+pub(super) fn number_or_percentage(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "anyOf": [{ "type": "integer" }, { "type": "string" }],
+        "minimum": 0, "maximum": 1000, "maxLength": 4, "pattern": "^([0-9]{1,3}|100%|[0-9]{1,2}%)$",
+        "x-kubernetes-int-or-string": true
+    })
+}
+
 /// Labels or annotations.
 pub(super) fn text_map(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

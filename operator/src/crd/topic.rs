@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::{apis::meta::v1::Condition, util::intstr::IntOrString};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::schema;
+use super::{Scalar, schema};
 
 /// A topic of a `StreamHouseCluster` in the same namespace.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -74,7 +74,7 @@ pub struct TopicSpec {
     /// (use server-side apply: client-side apply takes null for "absent").
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::topic_config")]
-    pub config: BTreeMap<String, Option<IntOrString>>,
+    pub config: BTreeMap<String, Option<Scalar>>,
     /// Whether a topic that exists already may be taken over.
     #[serde(default)]
     pub adopt: Adopt,

@@ -1,0 +1,62 @@
+//! A value that a person may write as a number or as text. Used where the schema says `x-kubernetes-int-or-string`: that takes integers
+//! of any size, which `IntOrString` of the API's own types does not, and one resource that cannot be read would blind the watch.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A number or text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Scalar {
+    /// An integer.
+    Integer(i64),
+    /// A number that no integer of 64 bits holds.
+    Number(f64),
+    /// Text.
+    Text(String),
+}
+
+impl fmt::Display for Scalar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Integer(number) => number.fmt(f),
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+impl From<i64> for Scalar {
+    fn from(number: i64) -> Self {
+        Self::Integer(number)
+    }
+}
+
+impl From<&str> for Scalar {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_any_size_can_be_read_and_keep_their_digits() {
+        for (written, shown) in [
+            ("8388608", "8388608"),
+            ("604800000000", "604800000000"),
+            ("-1", "-1"),
+            ("1e30", "1000000000000000000000000000000"),
+            ("\"8MiB\"", "8MiB"),
+            ("\"-1\"", "-1"),
+        ] {
+            assert_eq!(
+                serde_json::from_str::<Scalar>(written).unwrap().to_string(),
+                shown
+            );
+        }
+    }
+}
