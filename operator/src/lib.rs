@@ -5,9 +5,12 @@
 //! reconciliations, each a straight pipe: dereference, validate, build or plan, apply, status.
 
 pub mod apis;
+pub mod cluster;
 pub mod conditions;
 pub mod context;
 pub mod crd;
+#[cfg(test)]
+mod docs;
 pub mod events;
 pub mod metrics;
 pub mod stores;

@@ -117,6 +117,17 @@ pub enum PullPolicy {
     Never,
 }
 
+impl PullPolicy {
+    /// As a container has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Never => "Never",
+        }
+    }
+}
+
 /// The agents.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize, KubeSchema)]
 #[x_kube(
@@ -203,6 +214,17 @@ pub enum ZoneSpread {
     ScheduleAnyway,
     DoNotSchedule,
     Off,
+}
+
+impl ZoneSpread {
+    /// What happens to a pod that cannot be spread, as a topology spread constraint has it; `None` without any.
+    pub fn when_unsatisfiable(self) -> Option<&'static str> {
+        match self {
+            Self::ScheduleAnyway => Some("ScheduleAnyway"),
+            Self::DoNotSchedule => Some("DoNotSchedule"),
+            Self::Off => None,
+        }
+    }
 }
 
 /// The service account that the agents run as.
@@ -414,6 +436,16 @@ pub enum IssuerKind {
     #[default]
     Issuer,
     ClusterIssuer,
+}
+
+impl IssuerKind {
+    /// As cert-manager names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Issuer => "Issuer",
+            Self::ClusterIssuer => "ClusterIssuer",
+        }
+    }
 }
 
 /// What Prometheus and Grafana are given. Each is made where its API is installed.

@@ -6,6 +6,7 @@
 #[allow(unreachable_pub)]
 mod cluster;
 mod condition;
+mod reference;
 mod scalar;
 mod schema;
 #[allow(unreachable_pub)]
@@ -13,7 +14,9 @@ mod topic;
 
 pub use cluster::*;
 pub use condition::{ConditionType, Reason, reasons_markdown};
+pub use reference::api_markdown;
 pub use scalar::Scalar;
+pub(crate) use schema::owner_of_setting;
 pub use topic::*;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -36,4 +39,17 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
         .into_iter()
         .map(schema::tidy)
         .collect()
+}
+
+/// Both definitions as files: name and text. The folder `crds/` holds them, and so does the chart.
+pub fn documents() -> Result<Vec<(String, String)>, serde_yaml_ng::Error> {
+    let document = |definition: CustomResourceDefinition| {
+        let file = format!("{}_{}.yaml", definition.spec.group, definition.spec.names.plural);
+        let text = serde_yaml_ng::to_string(&definition)?;
+        Ok((
+            file,
+            format!("# Made from the code by hack/update-docs.sh; do not edit.\n{text}"),
+        ))
+    };
+    definitions().into_iter().map(document).collect()
 }

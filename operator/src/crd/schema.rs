@@ -7,24 +7,38 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 use streamhouse_core::settings::DEFINITIONS;
 
-/// Settings that follow from other fields of the resource, and so are not set by hand.
-pub(crate) const OWNED_SETTINGS: &[&str] = &[
-    "dev",
-    "data-dir",
-    "agent-id",
-    "zone",
-    "http-listen",
-    "grpc-listen",
-    "advertised-grpc-address",
-    "advertised-http-address",
-    "tls-dir",
-    "metadata-url",
-    "object-store",
-    "s3-endpoint",
-    "s3-region",
-    "s3-path-style",
-    "s3-ca-file",
+/// Settings that follow from other fields of the resource, and so are not set by hand; each with what it follows from.
+pub(crate) const OWNED_SETTINGS: &[(&str, &str)] = &[
+    ("dev", "the cluster's own PostgreSQL and bucket"),
+    ("data-dir", "the cluster's own PostgreSQL and bucket"),
+    ("agent-id", "the pod's name"),
+    ("zone", "the node's zone"),
+    ("http-listen", "listeners.http.port"),
+    ("grpc-listen", "listeners.grpc.port"),
+    (
+        "advertised-grpc-address",
+        "the pod's address and listeners.grpc.port",
+    ),
+    (
+        "advertised-http-address",
+        "the pod's address and listeners.http.port",
+    ),
+    ("tls-dir", "listeners.grpc.tls and listeners.http.tls"),
+    ("metadata-url", "postgresql.connectionSecret"),
+    ("object-store", "objectStorage.bucket and objectStorage.prefix"),
+    ("s3-endpoint", "objectStorage.endpoint"),
+    ("s3-region", "objectStorage.region"),
+    ("s3-path-style", "objectStorage.pathStyle"),
+    ("s3-ca-file", "objectStorage.caSecret"),
 ];
+
+/// What a setting, by its flag's name, follows from, if it is not set by hand.
+pub(crate) fn owner_of_setting(name: &str) -> Option<&'static str> {
+    OWNED_SETTINGS
+        .iter()
+        .find(|(owned, _)| *owned == name)
+        .map(|(_, owner)| *owner)
+}
 
 /// An object whose fields are another API's.
 pub(super) fn free_form(_: &mut SchemaGenerator) -> Schema {
@@ -90,7 +104,7 @@ pub(super) fn thresholds(_: &mut SchemaGenerator) -> Schema {
 /// The agent's own settings, from their table, without those that follow from other fields.
 pub(super) fn agent_settings(_: &mut SchemaGenerator) -> Schema {
     let mut properties = Map::new();
-    for definition in DEFINITIONS.iter().filter(|d| !OWNED_SETTINGS.contains(&d.name)) {
+    for definition in DEFINITIONS.iter().filter(|d| owner_of_setting(d.name).is_none()) {
         let default = match definition.default {
             "" => String::new(),
             default => format!(" Default: {default}."),

@@ -1,0 +1,243 @@
+//! The alerts, from the same file that every other Prometheus loads (`config/prometheus/streamhouse.rules.yml`): which a cluster has,
+//! and what they look like for one cluster. The file's conventions are in its first lines and held by `hack/check-observability.sh`.
+//! Called by `validate` for the names and by `build` for the rules.
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+const FILE: &str = include_str!("../../../config/prometheus/streamhouse.rules.yml");
+/// Groups that are about machines and about the operator: not a cluster's.
+const OTHERS: [&str; 2] = ["streamhouse-system", "streamhouse-operator"];
+/// Groups whose series come from programs of users, which may not know the cluster's name.
+const CLIENTS: [&str; 2] = ["streamhouse-consumer", "streamhouse-producer"];
+/// The matcher that stands in every selector of a cluster's series.
+const ANY_CLUSTER: &str = r#"streamhouse_cluster=~".*""#;
+/// Alerts that would tell of every cluster that is stopped on purpose.
+const WHILE_RUNNING: [&str; 1] = ["AgentsAbsent"];
+
+#[derive(Debug, Default, Deserialize)]
+struct File {
+    groups: Vec<Group>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Group {
+    name: String,
+    rules: Vec<Map<String, Value>>,
+}
+
+/// The groups of a cluster.
+static GROUPS: LazyLock<Vec<Group>> = LazyLock::new(|| {
+    // The file is part of this program, and a test reads it.
+    let file: File = serde_yaml_ng::from_str(FILE).unwrap_or_default();
+    let ours = |group: &Group| !OTHERS.contains(&group.name.as_str());
+    file.groups.into_iter().filter(ours).collect()
+});
+
+/// The cluster that rules are made for, and what its user wants otherwise.
+#[derive(Debug, Clone, Copy)]
+pub struct For<'a> {
+    /// The cluster's name.
+    pub cluster: &'a str,
+    /// The cluster's namespace.
+    pub namespace: &'a str,
+    /// Whether it has any agent.
+    pub runs: bool,
+    /// Other thresholds by alert.
+    pub thresholds: &'a BTreeMap<String, String>,
+    /// Alerts to leave out.
+    pub disabled: &'a [String],
+}
+
+/// The names of a cluster's alerts, in the order of the file.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    GROUPS.iter().flat_map(|group| &group.rules).filter_map(name)
+}
+
+/// The threshold of an alert, if it is an alert of clusters and has one.
+pub fn threshold(alert: &str) -> Option<&'static str> {
+    let rule = GROUPS
+        .iter()
+        .flat_map(|group| &group.rules)
+        .find(|rule| name(rule) == Some(alert))?;
+    rule.get("annotations")?.get("threshold")?.as_str()
+}
+
+/// The groups of one cluster, as a PrometheusRule has them.
+pub fn groups(cluster: For<'_>) -> Vec<Value> {
+    let mut groups = Vec::new();
+    for group in GROUPS.iter() {
+        let matcher = if CLIENTS.contains(&group.name.as_str()) {
+            format!(r#"streamhouse_cluster=~"{}|""#, cluster.cluster)
+        } else {
+            format!(
+                r#"streamhouse_cluster="{}",namespace="{}""#,
+                cluster.cluster, cluster.namespace
+            )
+        };
+        let wanted = |rule: &&Map<String, Value>| {
+            let name = name(rule).unwrap_or_default();
+            !cluster.disabled.iter().any(|disabled| disabled == name)
+                && (cluster.runs || !WHILE_RUNNING.contains(&name))
+        };
+        let rules: Vec<Value> = group
+            .rules
+            .iter()
+            .filter(wanted)
+            .map(|rule| adapted(rule, &matcher, cluster.thresholds))
+            .collect();
+        if !rules.is_empty() {
+            groups.push(json!({ "name": group.name, "rules": rules }));
+        }
+    }
+    groups
+}
+
+fn name(rule: &Map<String, Value>) -> Option<&str> {
+    rule.get("alert")?.as_str()
+}
+
+/// The rule for one cluster, with the user's threshold.
+fn adapted(rule: &Map<String, Value>, matcher: &str, thresholds: &BTreeMap<String, String>) -> Value {
+    let mut rule = rule.clone();
+    let mut expression = rule
+        .get("expr")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
+    expression = expression.replace(ANY_CLUSTER, matcher);
+    if let Some(wanted) = name(&rule).and_then(|name| thresholds.get(name)).cloned()
+        && let Some(annotation) = rule
+            .get_mut("annotations")
+            .and_then(|annotations| annotations.get_mut("threshold"))
+    {
+        let usual = annotation.as_str().unwrap_or_default();
+        for comparison in ["> ", "< "] {
+            expression = compared(&expression, comparison, usual, &wanted);
+        }
+        *annotation = Value::String(wanted);
+    }
+    rule.insert("expr".to_owned(), Value::String(expression));
+    Value::Object(rule)
+}
+
+/// The expression with the comparison with `usual` made one with `wanted`; `> 10` is not the beginning of `> 100`.
+fn compared(expression: &str, comparison: &str, usual: &str, wanted: &str) -> String {
+    let searched = format!("{comparison}{usual}");
+    let whole = |at: &(usize, &str)| {
+        let rest = expression.get(at.0 + searched.len()..).unwrap_or_default();
+        !rest.starts_with(|next: char| next.is_ascii_digit() || next == '.')
+    };
+    match expression.match_indices(&searched).find(whole) {
+        Some((at, _)) => {
+            let (before, after) = expression.split_at(at);
+            let after = after.get(searched.len()..).unwrap_or_default();
+            format!("{before}{comparison}{wanted}{after}")
+        }
+        None => expression.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(of: For<'_>) -> BTreeMap<String, Value> {
+        let groups = groups(of);
+        let rules = groups.iter().flat_map(|group| group["rules"].as_array().unwrap());
+        rules
+            .map(|rule| (rule["alert"].as_str().unwrap().to_owned(), rule.clone()))
+            .collect()
+    }
+
+    fn cluster<'a>(thresholds: &'a BTreeMap<String, String>, disabled: &'a [String]) -> For<'a> {
+        For {
+            cluster: "events",
+            namespace: "team-a",
+            runs: true,
+            thresholds,
+            disabled,
+        }
+    }
+
+    #[test]
+    fn a_cluster_has_the_alerts_of_its_own_parts_only() {
+        let rules = rules(cluster(&BTreeMap::new(), &[]));
+        assert_eq!(rules.len(), names().count());
+        for name in [
+            "HighConsumerLag",
+            "ProducerThroughputDrop",
+            "AgentDown",
+            "InvariantViolated",
+        ] {
+            assert!(rules.contains_key(name), "{name}");
+        }
+        assert!(!rules.contains_key("DiskSpaceLow") && !rules.contains_key("OperatorNoLeader"));
+    }
+
+    #[test]
+    fn every_selector_is_narrowed_to_the_cluster() {
+        let rules = rules(cluster(&BTreeMap::new(), &[]));
+        for (name, rule) in &rules {
+            let expression = rule["expr"].as_str().unwrap();
+            assert!(
+                !expression.contains(ANY_CLUSTER) && expression.contains("events"),
+                "{name}: {expression}"
+            );
+        }
+        assert!(
+            rules["HighConsumerLag"]["expr"]
+                .as_str()
+                .unwrap()
+                .contains(r#"{streamhouse_cluster=~"events|"}"#)
+        );
+        let down = rules["AgentDown"]["expr"].as_str().unwrap();
+        assert!(
+            down.contains(r#"streamhouse_cluster="events",namespace="team-a""#),
+            "{down}"
+        );
+    }
+
+    #[test]
+    fn every_threshold_can_be_another() {
+        let with_threshold: Vec<&str> = names().filter(|name| threshold(name).is_some()).collect();
+        assert!(with_threshold.len() > 15);
+        let wanted = with_threshold
+            .iter()
+            .map(|name| (name.to_string(), "123456.5".to_owned()))
+            .collect();
+        let changed = rules(cluster(&wanted, &[]));
+        let usual = rules(cluster(&BTreeMap::new(), &[]));
+        for name in with_threshold {
+            let expression = changed[name]["expr"].as_str().unwrap();
+            assert_eq!(expression.matches("123456.5").count(), 1, "{name}: {expression}");
+            let back = expression.replace("123456.5", threshold(name).unwrap());
+            assert_eq!(back, usual[name]["expr"].as_str().unwrap());
+            assert_eq!(changed[name]["annotations"]["threshold"], "123456.5");
+        }
+    }
+
+    #[test]
+    fn a_number_is_not_taken_for_the_beginning_of_another() {
+        assert_eq!(
+            compared("a > 100 and b > 10", "> ", "10", "7"),
+            "a > 100 and b > 7"
+        );
+        assert_eq!(compared("a > 1.5", "> ", "1", "7"), "a > 1.5");
+    }
+
+    #[test]
+    fn disabled_alerts_are_left_out_and_a_stopped_cluster_is_not_told_of() {
+        let disabled = ["AgentDown".to_owned()];
+        let thresholds = BTreeMap::new();
+        let stopped = For {
+            runs: false,
+            ..cluster(&thresholds, &disabled)
+        };
+        let rules = rules(stopped);
+        assert!(!rules.contains_key("AgentDown") && !rules.contains_key("AgentsAbsent"));
+        assert_eq!(rules.len(), names().count() - 2);
+    }
+}

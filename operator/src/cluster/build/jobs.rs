@@ -1,0 +1,46 @@
+//! The Jobs: the check of the bucket before agents start, and the deletion of everything that a cluster has stored. The agent's program
+//! does both, since nobody else opens the object store.
+
+use serde_json::{Value, json};
+
+use super::{
+    Child,
+    object::{Draft, short_hash},
+    pod,
+};
+use crate::cluster::{children::ManagedKind, desired::Desired, inputs::Inputs};
+
+/// Whether the bucket takes, gives and deletes objects, with the agents' own settings, rights and files. Its name has a hash of all that
+/// it depends on: another bucket or another key is another check. A Job that has failed stays until somebody deletes it.
+pub(super) fn preflight(desired: &Desired, inputs: &Inputs) -> Child {
+    const COMPONENT: &str = "preflight";
+    let spec = json!({
+        "template": pod::job(desired, COMPONENT, &["check", "object-store"]),
+        "backoffLimit": 3,
+        "activeDeadlineSeconds": 120,
+    });
+    let depends_on = json!([spec, desired.variables, inputs.secret_hash]).to_string();
+    let hash: String = short_hash(&depends_on).chars().take(10).collect();
+    job(
+        desired,
+        COMPONENT,
+        format!("{}-preflight-{hash}", desired.name),
+        spec,
+    )
+}
+
+/// Deletes all objects and the metadata. Can be stopped and started again at any point.
+pub(super) fn purge(desired: &Desired) -> Child {
+    const COMPONENT: &str = "purge";
+    let spec = json!({
+        "template": pod::job(desired, COMPONENT, &["purge", "--yes"]),
+        "backoffLimit": 20,
+    });
+    job(desired, COMPONENT, format!("{}-purge", desired.name), spec)
+}
+
+fn job(desired: &Desired, component: &str, name: String, spec: Value) -> Child {
+    Draft::new(desired, ManagedKind::Job, name)
+        .component(component)
+        .body(json!({ "spec": spec }))
+}

@@ -1,0 +1,69 @@
+//! From a cluster as it shall be to the objects that it stands for. Pure, and cannot fail: what could be wrong was refused by `validate`.
+//! The same cluster and the same inputs give the same objects, to the byte. Called by the reconciliation and by `diff`.
+
+mod agents;
+mod certificates;
+mod config;
+mod jobs;
+pub mod labels;
+pub(super) mod merge;
+mod monitoring;
+mod network;
+mod object;
+pub(super) mod paths;
+mod pod;
+mod scaling;
+
+use kube::core::DynamicObject;
+
+use super::{children::ManagedKind, desired::Desired, inputs::Inputs};
+
+/// One object of a cluster, complete: names, labels, owner, the hash of itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Child {
+    /// Its kind.
+    pub kind: ManagedKind,
+    /// The object, as it is applied.
+    pub object: DynamicObject,
+}
+
+impl Child {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.object.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// Its namespace.
+    pub fn namespace(&self) -> &str {
+        self.object.metadata.namespace.as_deref().unwrap_or_default()
+    }
+}
+
+/// All objects of a cluster, in the order in which they are applied. Those of an API that is not installed are left out.
+pub fn build(desired: &Desired, inputs: &Inputs) -> Vec<Child> {
+    let children = [
+        config::service_account(desired),
+        Some(config::config_map(desired)),
+        monitoring::dashboard(desired),
+        Some(network::service(desired)),
+        certificates::certificate(desired, "grpc", &desired.grpc),
+        certificates::certificate(desired, "http", &desired.http),
+        network::policy(desired),
+        scaling::disruption_budget(desired),
+        inputs.preflight.then(|| jobs::preflight(desired, inputs)),
+        Some(agents::deployment(desired, inputs)),
+        scaling::autoscaler(desired),
+        monitoring::service_monitor(desired, inputs),
+        monitoring::prometheus_rule(desired),
+    ];
+    let installed = |child: &Child| child.kind.optional_api().is_none_or(|api| inputs.has(api));
+    children.into_iter().flatten().filter(installed).collect()
+}
+
+/// The Job that deletes all records and the metadata: for a cluster that is being deleted with them, and for nothing else.
+pub fn purge(desired: &Desired) -> Child {
+    jobs::purge(desired)
+}
+
+#[cfg(test)]
+mod tests;

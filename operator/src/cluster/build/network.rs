@@ -1,0 +1,47 @@
+//! How agents are reached, and by whom: the Service and the NetworkPolicy.
+
+use serde_json::{Value, json};
+
+use super::{Child, labels, object::Draft};
+use crate::cluster::{children::ManagedKind, desired::Desired};
+
+/// The Service: what clients connect to first, and what Prometheus finds the agents by. Further on clients speak to each agent itself.
+pub(super) fn service(desired: &Desired) -> Child {
+    let port = |name: &str, number: u16, protocol: &str| json!({ "name": name, "port": number, "targetPort": name, "protocol": "TCP", "appProtocol": protocol });
+    let grpc = if desired.grpc.is_tls() {
+        "https"
+    } else {
+        "kubernetes.io/h2c"
+    };
+    let http = if desired.http.is_tls() { "https" } else { "http" };
+    Draft::new(desired, ManagedKind::Service, desired.service()).body(json!({ "spec": {
+        "type": "ClusterIP",
+        "selector": labels::selector(&desired.name),
+        "ports": [port("grpc", desired.grpc.number, grpc), port("http", desired.http.number, http)],
+    } }))
+}
+
+/// Who may connect: agents to each other, clients, and who scrapes metrics.
+pub(super) fn policy(desired: &Desired) -> Option<Child> {
+    let peers = desired.network_policy.as_ref()?;
+    let agents = json!({ "podSelector": { "matchLabels": labels::selector(&desired.name) } });
+    let given = |peers: &[Value], otherwise: Value| {
+        if peers.is_empty() {
+            vec![otherwise]
+        } else {
+            peers.to_vec()
+        }
+    };
+    let tcp = |number: u16| json!([{ "port": number, "protocol": "TCP" }]);
+    let ingress = json!([
+        { "from": [agents] },
+        { "from": given(&peers.clients, json!({ "podSelector": {} })), "ports": tcp(desired.grpc.number) },
+        { "from": given(&peers.monitoring, json!({ "namespaceSelector": {} })), "ports": tcp(desired.http.number) },
+    ]);
+    let draft = Draft::new(desired, ManagedKind::NetworkPolicy, desired.agent());
+    Some(draft.body(json!({ "spec": {
+        "podSelector": { "matchLabels": labels::selector(&desired.name) },
+        "policyTypes": ["Ingress"],
+        "ingress": ingress,
+    } })))
+}

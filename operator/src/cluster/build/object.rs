@@ -1,0 +1,130 @@
+//! What every child has: its name, labels, owner and the hash of itself. Called by each builder last.
+
+use std::collections::BTreeMap;
+
+use kube::core::{DynamicObject, ObjectMeta};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::{Child, labels};
+use crate::cluster::{
+    children::{ANNOTATION_OWNER_UID, ANNOTATION_RENDERED_HASH, ManagedKind},
+    desired::Desired,
+};
+
+/// The start of an object; its body is what stands beside `metadata`.
+#[derive(Debug)]
+pub(super) struct Draft<'a> {
+    desired: &'a Desired,
+    kind: ManagedKind,
+    name: String,
+    namespace: &'a str,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+}
+
+impl<'a> Draft<'a> {
+    /// An object of this name in the cluster's namespace.
+    pub(super) fn new(desired: &'a Desired, kind: ManagedKind, name: impl Into<String>) -> Self {
+        Self {
+            desired,
+            kind,
+            name: name.into(),
+            namespace: &desired.namespace,
+            labels: labels::common(desired, labels::AGENT),
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    /// Is another part of the cluster than an agent.
+    pub(super) fn component(mut self, component: &str) -> Self {
+        self.labels.extend(labels::common(self.desired, component));
+        self
+    }
+
+    /// In this namespace. In another than the cluster's its name tells the clusters of all namespaces apart.
+    pub(super) fn within(mut self, namespace: &'a str) -> Self {
+        if namespace != self.desired.namespace {
+            self.name = fit(&format!("{}-{}", self.desired.namespace, self.name));
+        }
+        self.namespace = namespace;
+        self
+    }
+
+    /// Further labels; the operator's own stay as they are.
+    pub(super) fn labels(mut self, further: &BTreeMap<String, String>) -> Self {
+        let ours = std::mem::replace(&mut self.labels, further.clone());
+        self.labels.extend(ours);
+        self
+    }
+
+    /// Further annotations.
+    pub(super) fn annotations(mut self, further: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.annotations.extend(further);
+        self
+    }
+
+    /// The object.
+    pub(super) fn body(mut self, body: Value) -> Child {
+        let owned = self.namespace == self.desired.namespace;
+        if !owned {
+            self.annotations
+                .insert(ANNOTATION_OWNER_UID.to_owned(), self.desired.uid.clone());
+        }
+        let mut object = DynamicObject::new(&self.name, &self.kind.api_resource());
+        object.metadata = ObjectMeta {
+            namespace: Some(self.namespace.to_owned()),
+            labels: Some(self.labels),
+            annotations: Some(self.annotations),
+            owner_references: self
+                .desired
+                .owner
+                .clone()
+                .filter(|_| owned)
+                .map(|owner| vec![owner]),
+            ..object.metadata
+        };
+        object.data = body;
+        let hash = short_hash(&json!([object.metadata, object.data]).to_string());
+        let annotations = object.metadata.annotations.get_or_insert_default();
+        annotations.insert(ANNOTATION_RENDERED_HASH.to_owned(), hash);
+        Child {
+            kind: self.kind,
+            object,
+        }
+    }
+}
+
+/// The first 16 hexadecimal digits of a text's SHA-256: enough to tell one cluster's renderings apart.
+pub(super) fn short_hash(text: &str) -> String {
+    Sha256::digest(text)
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// A name of at most 63 characters: a long one ends in a hash of all of it.
+fn fit(name: &str) -> String {
+    if name.len() <= 63 {
+        return name.to_owned();
+    }
+    let kept: String = name.chars().take(46).collect();
+    format!("{}-{}", kept.trim_end_matches('-'), short_hash(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_names_are_cut_and_stay_apart() {
+        let (one, other) = (
+            fit(&format!("{}-a", "n".repeat(70))),
+            fit(&format!("{}-b", "n".repeat(70))),
+        );
+        assert_eq!((one.len(), other.len()), (63, 63));
+        assert_ne!(one, other);
+        assert_eq!(fit("short"), "short");
+    }
+}

@@ -1,0 +1,325 @@
+//! The objects of clusters, as snapshots and as laws over generated clusters.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    autoscaling::v2::HorizontalPodAutoscaler,
+    batch::v1::Job,
+    core::v1::{ConfigMap, Service, ServiceAccount},
+    networking::v1::NetworkPolicy,
+    policy::v1::PodDisruptionBudget,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::cluster::{
+    children::{ANNOTATION_CONFIG_HASH, ANNOTATION_OWNER_UID, ANNOTATION_RENDERED_HASH},
+    fixtures::{EVERYTHING, desired, inputs},
+};
+
+mod laws;
+
+fn built(spec: &str) -> Vec<Child> {
+    build(&desired(spec), &inputs())
+}
+
+fn of_kind(children: &[Child], kind: ManagedKind) -> Value {
+    let child = children.iter().find(|child| child.kind == kind).unwrap();
+    serde_json::to_value(&child.object).unwrap()
+}
+
+/// As a file for `kubectl`, with the dashboard's JSON left out: that is a file of its own.
+fn document(children: &[Child]) -> String {
+    let mut documents = Vec::new();
+    for child in children {
+        let mut object = serde_json::to_value(&child.object).unwrap();
+        for (name, text) in object["data"].as_object_mut().into_iter().flatten() {
+            if name.ends_with(".json") {
+                *text = json!(format!(
+                    "({} panels)",
+                    text.as_str().unwrap().matches("\"gridPos\"").count()
+                ));
+            }
+        }
+        documents.push(serde_yaml_ng::to_string(&object).unwrap());
+    }
+    documents.join("---\n")
+}
+
+#[test]
+fn minimal() {
+    insta::assert_snapshot!(document(&built("{}")));
+}
+
+#[test]
+fn everything() {
+    insta::assert_snapshot!(document(&built(EVERYTHING)));
+}
+
+/// Only what differs from the minimal cluster.
+fn difference(spec: &str) -> String {
+    let minimal = built("{}");
+    let changed: Vec<Child> = built(spec)
+        .into_iter()
+        .filter(|child| !minimal.contains(child))
+        .collect();
+    document(&changed)
+}
+
+#[test]
+fn certificates_from_a_secret() {
+    insta::assert_snapshot!(difference(
+        "listeners: {grpc: {tls: {secretName: events-certificate}}}"
+    ));
+}
+
+#[test]
+fn certificates_from_cert_manager() {
+    insta::assert_snapshot!(difference(
+        "listeners:
+  grpc: {tls: {issuerRef: {name: letsencrypt, kind: ClusterIssuer}}}
+  http: {tls: {issuerRef: {name: local}}}
+monitoring: {serviceMonitor: {enabled: true}}"
+    ));
+}
+
+#[test]
+fn autoscaling() {
+    insta::assert_snapshot!(difference(
+        "agents: {autoscaling: {minReplicas: 2, maxReplicas: 8, targetCPUUtilizationPercentage: 70,
+  metrics: [{type: Pods, pods: {metric: {name: streamhouse_bytes}, target: {type: AverageValue, averageValue: 10M}}}]}}"
+    ));
+}
+
+#[test]
+fn stopped() {
+    insta::assert_snapshot!(difference("{stopped: true, monitoring: {prometheusRule: {enabled: true, disabledAlerts: [HighConsumerLag]}}}")
+        .lines().take_while(|line| !line.starts_with("kind: PrometheusRule")).collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn monitoring_in_another_namespace() {
+    let children = built(
+        "monitoring:
+  serviceMonitor: {enabled: true, namespace: monitoring, labels: {release: prometheus}}
+  prometheusRule: {enabled: true, namespace: monitoring}
+  dashboards: {enabled: true, namespace: monitoring}",
+    );
+    let elsewhere: Vec<Child> = children
+        .into_iter()
+        .filter(|child| child.namespace() == "monitoring")
+        .collect();
+    assert_eq!(elsewhere.len(), 3);
+    for child in &elsewhere {
+        assert_eq!(child.object.metadata.owner_references, None);
+        let annotations = child.object.metadata.annotations.as_ref().unwrap();
+        assert_eq!(
+            annotations[ANNOTATION_OWNER_UID],
+            "6f2c1c9e-8f5e-4a57-9d1c-1f0b6c1f7a11"
+        );
+        assert!(child.name().starts_with("team-a-events-"), "{}", child.name());
+    }
+    let without_rules: Vec<Child> = elsewhere
+        .into_iter()
+        .filter(|child| child.kind != ManagedKind::PrometheusRule)
+        .collect();
+    insta::assert_snapshot!(document(&without_rules));
+}
+
+#[test]
+fn a_pod_template_of_the_users() {
+    insta::assert_snapshot!(difference(
+        "agents: {podTemplate: {
+  metadata: {labels: {team: a}},
+  spec: {nodeSelector: {disk: none}, tolerations: [{key: streaming, operator: Exists}], terminationGracePeriodSeconds: 120,
+    topologySpreadConstraints: [{topologyKey: topology.kubernetes.io/zone, maxSkew: 2}],
+    volumes: [{name: scratch, emptyDir: {}}],
+    containers: [
+      {name: agent, env: [{name: STREAMHOUSE_ZONE, value: here}, {name: HTTPS_PROXY, value: 'http://proxy:3128'}],
+       volumeMounts: [{name: scratch, mountPath: /scratch}], readinessProbe: {periodSeconds: 9}},
+      {name: shipper, image: 'example.com/shipper:1'}]}}}"
+    ));
+}
+
+#[test]
+fn what_is_not_installed_is_left_out() {
+    let spec = "{monitoring: {serviceMonitor: {enabled: true}, prometheusRule: {enabled: true}, dashboards: {enabled: true}},
+        listeners: {grpc: {tls: {issuerRef: {name: local}}}}}";
+    let bare = Inputs {
+        secret_hash: "5ec2e7".to_owned(),
+        ..Inputs::default()
+    };
+    let kinds: BTreeSet<ManagedKind> = build(&desired(spec), &bare)
+        .iter()
+        .map(|child| child.kind)
+        .collect();
+    for kind in ManagedKind::ALL {
+        let expected = match kind {
+            ManagedKind::ServiceAccount | ManagedKind::ConfigMap | ManagedKind::Service => true,
+            ManagedKind::Deployment | ManagedKind::PodDisruptionBudget => true,
+            _ => false,
+        };
+        assert_eq!(kinds.contains(kind), expected, "{kind}");
+    }
+}
+
+#[test]
+fn another_secret_or_setting_rolls_the_pods_and_nothing_else_does() {
+    let hash = |spec: &str, secret_hash: &str| {
+        let inputs = Inputs {
+            secret_hash: secret_hash.to_owned(),
+            ..inputs()
+        };
+        let deployment = of_kind(&build(&desired(spec), &inputs), ManagedKind::Deployment);
+        deployment["spec"]["template"]["metadata"]["annotations"][ANNOTATION_CONFIG_HASH]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let usual = hash("{}", "1");
+    assert_ne!(hash("{}", "2"), usual);
+    assert_ne!(hash("agents: {settings: {flushInterval: 100ms}}", "1"), usual);
+    assert_eq!(
+        hash(
+            "{agents: {replicas: 9}, paused: true, monitoring: {dashboards: {enabled: true}}}",
+            "1"
+        ),
+        usual
+    );
+}
+
+#[test]
+fn another_bucket_is_another_check() {
+    let name = |spec: &str| {
+        let children = built(spec);
+        children
+            .iter()
+            .find(|child| child.kind == ManagedKind::Job)
+            .unwrap()
+            .name()
+            .to_owned()
+    };
+    assert_ne!(name("objectStorage: {bucket: another-bucket}"), name("{}"));
+    assert_ne!(
+        name("objectStorage: {bucket: streamhouse-data, credentialsSecret: {name: key}}"),
+        name("{}")
+    );
+    assert_eq!(name("agents: {replicas: 9}"), name("{}"));
+}
+
+#[test]
+fn a_job_ends_whatever_the_user_adds_to_the_pods() {
+    let job = of_kind(&built("agents: {podTemplate: {spec: {
+        nodeSelector: {disk: none}, restartPolicy: Always,
+        containers: [{name: agent, livenessProbe: {httpGet: {path: /, port: 1}}, args: [run], env: [{name: A, value: b}]},
+            {name: shipper, image: x}]}}}"), ManagedKind::Job);
+    let pod = &job["spec"]["template"]["spec"];
+    assert_eq!(pod["restartPolicy"], "Never");
+    assert_eq!(pod["nodeSelector"], json!({ "disk": "none" }));
+    assert_eq!(pod["containers"].as_array().unwrap().len(), 1);
+    let container = &pod["containers"][0];
+    assert_eq!(container["args"], json!(["check", "object-store"]));
+    assert!(
+        container["env"]
+            .as_array()
+            .unwrap()
+            .contains(&json!({ "name": "A", "value": "b" }))
+    );
+    assert!(container.get("livenessProbe").is_none());
+}
+
+#[test]
+fn no_job_is_found_by_the_selector_of_agents() {
+    let desired = desired("{}");
+    for job in [jobs::preflight(&desired, &inputs()), purge(&desired)] {
+        let labels = &serde_json::to_value(&job.object).unwrap()["spec"]["template"]["metadata"]["labels"];
+        assert!(
+            labels::selector("events")
+                .iter()
+                .any(|(name, value)| labels[name] != *value)
+        );
+    }
+}
+
+/// Whether the API's own types know every field.
+fn known<T: Serialize + DeserializeOwned>(child: &Child) {
+    let given = serde_json::to_value(&child.object).unwrap();
+    let read: T =
+        serde_json::from_value(given.clone()).unwrap_or_else(|error| panic!("{}: {error}", child.kind));
+    let back = serde_json::to_value(read).unwrap();
+    assert_covers(&given, &back, child.kind.as_str());
+}
+
+fn assert_covers(given: &Value, known: &Value, path: &str) {
+    match (given, known) {
+        (Value::Object(given), Value::Object(known)) => {
+            for (name, value) in given {
+                let path = format!("{path}.{name}");
+                match known.get(name) {
+                    Some(known) => assert_covers(value, known, &path),
+                    None => assert!(*value == json!({}) || *value == json!([]), "{path} is no field"),
+                }
+            }
+        }
+        (Value::Array(given), Value::Array(known)) => {
+            assert_eq!(given.len(), known.len(), "{path}");
+            given
+                .iter()
+                .zip(known)
+                .for_each(|(given, known)| assert_covers(given, known, path));
+        }
+        _ => assert_eq!(given, known, "{path}"),
+    }
+}
+
+/// Holds an object to the type of its kind; optional APIs have none here, their objects are held to the API server's.
+fn assert_known(child: &Child) {
+    match child.kind {
+        ManagedKind::ServiceAccount => known::<ServiceAccount>(child),
+        ManagedKind::ConfigMap => known::<ConfigMap>(child),
+        ManagedKind::Service => known::<Service>(child),
+        ManagedKind::Deployment => known::<Deployment>(child),
+        ManagedKind::PodDisruptionBudget => known::<PodDisruptionBudget>(child),
+        ManagedKind::NetworkPolicy => known::<NetworkPolicy>(child),
+        ManagedKind::HorizontalPodAutoscaler => known::<HorizontalPodAutoscaler>(child),
+        ManagedKind::Job => known::<Job>(child),
+        ManagedKind::Certificate | ManagedKind::ServiceMonitor | ManagedKind::PrometheusRule => {
+            assert!(child.object.data["spec"].is_object());
+        }
+    }
+}
+
+#[test]
+fn the_purge_runs_the_agents_program_with_its_rights() {
+    let purge = purge(&desired(EVERYTHING));
+    assert_known(&purge);
+    let spec = &purge.object.data["spec"]["template"]["spec"];
+    assert_eq!(spec["containers"][0]["args"], json!(["purge", "--yes"]));
+    assert_eq!(spec["serviceAccountName"], "events-agent");
+    assert_eq!(purge.name(), "events-purge");
+}
+
+#[test]
+fn the_dashboard_opens_on_its_own_cluster_and_has_a_uid_of_its_own() {
+    let dashboard = |spec: &Desired| -> Value {
+        let child = monitoring::dashboard(spec).unwrap();
+        let data = child.object.data["data"].as_object().unwrap().clone();
+        serde_json::from_str(data.values().next().unwrap().as_str().unwrap()).unwrap()
+    };
+    let one = desired("monitoring: {dashboards: {enabled: true}}");
+    let other = Desired {
+        name: "other".to_owned(),
+        ..one.clone()
+    };
+    let (one, other) = (dashboard(&one), dashboard(&other));
+    assert_ne!(one["uid"], other["uid"]);
+    assert!(one["panels"].as_array().unwrap().len() >= 7);
+    let variables = one["templating"]["list"].as_array().unwrap();
+    let cluster = variables
+        .iter()
+        .find(|variable| variable["name"] == "cluster")
+        .unwrap();
+    assert_eq!(cluster["current"]["value"], json!(["events"]));
+}

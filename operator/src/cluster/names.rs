@@ -1,0 +1,103 @@
+//! What names, labels and annotations may look like in Kubernetes. Called by the checks and by the builders.
+
+use std::collections::BTreeMap;
+
+use super::problem::Problem;
+
+/// A label of DNS: up to 63 lower-case letters, digits and hyphens, with neither end a hyphen.
+pub(super) fn is_dns_label(text: &str) -> bool {
+    let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=63).contains(&text.len())
+        && text.chars().all(inside)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// A name of Kubernetes' labels and annotations: `part` or `domain/part`.
+fn is_key(text: &str) -> bool {
+    let (domain, part) = text
+        .split_once('/')
+        .map_or((None, text), |(domain, part)| (Some(domain), part));
+    let known = |domain: &str| domain.len() <= 253 && domain.split('.').all(is_dns_label);
+    domain.is_none_or(known) && !part.is_empty() && is_label_value(part)
+}
+
+/// A value of a label; may be empty.
+pub(super) fn is_label_value(text: &str) -> bool {
+    let inside = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let end = |c: char| c.is_ascii_alphanumeric();
+    text.len() <= 63
+        && text.chars().all(inside)
+        && text.chars().next().is_none_or(end)
+        && text.chars().next_back().is_none_or(end)
+}
+
+/// Labels that Kubernetes takes.
+pub(super) fn labels(field: &str, labels: &BTreeMap<String, String>) -> Result<(), Problem> {
+    for (name, value) in labels {
+        if !is_key(name) {
+            return Err(Problem::spec(format!(
+                "{field}: {name:?} is not the name of a label"
+            )));
+        }
+        if !is_label_value(value) {
+            return Err(Problem::spec(format!(
+                "{field}: {value:?} is no value of a label: up to 63 letters, digits, '-', '_' and '.'"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Annotations that Kubernetes takes.
+pub(super) fn annotations(field: &str, annotations: &BTreeMap<String, String>) -> Result<(), Problem> {
+    match annotations.keys().find(|name| !is_key(name)) {
+        Some(name) => Err(Problem::spec(format!(
+            "{field}: {name:?} is not the name of an annotation"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// `flushInterval` as `flush-interval`.
+pub(super) fn kebab(name: &str) -> String {
+    let mut kebab = String::with_capacity(name.len() + 4);
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() {
+            kebab.push('-');
+        }
+        kebab.push(letter.to_ascii_lowercase());
+    }
+    kebab
+}
+
+#[cfg(test)]
+mod tests {
+    use streamhouse_core::settings::DEFINITIONS;
+
+    use super::*;
+
+    #[test]
+    fn names_are_judged_as_kubernetes_does() {
+        assert!(
+            is_dns_label("events-1") && !is_dns_label("Events") && !is_dns_label("-a") && !is_dns_label("")
+        );
+        assert!(!is_dns_label(&"a".repeat(64)));
+        for key in ["release", "app.kubernetes.io/name", "a_b.C-1"] {
+            assert!(is_key(key), "{key}");
+        }
+        for key in ["", "/a", "a/", "a/b/c", "Under_score.io/a", "-a"] {
+            assert!(!is_key(key), "{key}");
+        }
+        assert!(
+            is_label_value("") && is_label_value("v1.2_3") && !is_label_value("a b") && !is_label_value("a-")
+        );
+    }
+
+    #[test]
+    fn every_setting_is_known_by_both_its_names() {
+        for definition in DEFINITIONS {
+            assert_eq!(kebab(&definition.camel_name()), definition.name);
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! From the resource as users write it to the cluster as it shall be: fills in defaults and refuses what no schema can see. Pure. Called
+//! by the reconciliation and by `diff`. Repeats the rules of the schema, since a resource may be older than they are.
+//!
+//! The first thing that is wrong is told, with its field and with what to do.
+
+mod agents;
+mod monitoring;
+mod quantity;
+mod shapes;
+mod template;
+
+use std::collections::BTreeMap;
+
+use kube::{Resource, ResourceExt};
+use streamhouse_core::settings::{AgentSettings, Overrides};
+
+use super::{
+    build::paths,
+    desired::{
+        Bucket, Certificate, Credentials, Database, DatabaseTls, Desired, ImageReference, KeyOfSecret, Port,
+    },
+    names,
+    problem::Problem,
+};
+use crate::{
+    context::Defaults,
+    crd::{self, ClusterSpec, Listener, SecretKey, StreamHouseCluster, owner_of_setting},
+};
+
+const GRPC_PORT: u16 = 50051;
+const HTTP_PORT: u16 = 8080;
+
+/// The cluster as it shall be, or the first thing that is wrong with it.
+pub fn validate(cluster: &StreamHouseCluster, defaults: &Defaults) -> Result<Desired, Problem> {
+    let spec = &cluster.spec;
+    let name = cluster.name_any();
+    if name.len() > 40
+        || !names::is_dns_label(&name)
+        || !name.starts_with(|first: char| first.is_ascii_lowercase())
+    {
+        return Err(Problem::spec(
+            "metadata.name has at most 40 characters, lower-case letters, digits and '-', and begins with a letter: make a new cluster",
+        ));
+    }
+    let namespace = cluster.namespace().unwrap_or_default();
+    if namespace.is_empty() {
+        return Err(Problem::spec(
+            "metadata.namespace is missing: a cluster lives in a namespace",
+        ));
+    }
+    let (grpc, http) = listeners(&name, spec)?;
+    let storage = bucket(spec)?;
+    let (variables, settings) = settings(spec, &grpc, &http)?;
+    let resources = agents::resources(spec, &settings)?;
+    let (service_monitor, alerts, dashboard) = monitoring::monitoring(spec, &namespace, &http)?;
+    if let Some(pod_template) = &spec.agents.pod_template {
+        template::check(pod_template)?;
+    }
+    Ok(Desired {
+        uid: cluster.uid().unwrap_or_default(),
+        owner: cluster.controller_owner_ref(&()),
+        version: version(spec, defaults),
+        image: image(spec, defaults)?,
+        scale: agents::scale(spec)?,
+        resources,
+        zone_spread: spec.agents.zone_spread,
+        variables,
+        drain_timeout: settings.drain_timeout,
+        service_account: agents::service_account(&name, spec)?,
+        pod_template: spec.agents.pod_template.clone(),
+        grpc,
+        http,
+        postgresql: database(spec),
+        storage,
+        service_monitor,
+        alerts,
+        dashboard,
+        network_policy: agents::network_policy(spec)?,
+        max_unavailable: agents::max_unavailable(spec)?,
+        deletion_policy: spec.deletion_policy,
+        name,
+        namespace,
+    })
+}
+
+fn version(spec: &ClusterSpec, defaults: &Defaults) -> String {
+    spec.version.clone().unwrap_or_else(|| defaults.version.clone())
+}
+
+fn image(spec: &ClusterSpec, defaults: &Defaults) -> Result<ImageReference, Problem> {
+    let image = &spec.image;
+    let repository = image.repository.clone().unwrap_or_else(|| defaults.image.clone());
+    let last = repository.rsplit('/').next().unwrap_or_default();
+    if repository.contains(|c: char| c.is_whitespace() || c == '@') || last.contains(':') || last.is_empty() {
+        return Err(Problem::spec(format!(
+            "spec.image.repository {repository:?} is a registry and a name only: give the tag as image.tag and the digest as image.digest"
+        )));
+    }
+    let tag = image.tag.clone().unwrap_or_else(|| version(spec, defaults));
+    let digest = image
+        .digest
+        .as_ref()
+        .map(|digest| format!("@{digest}"))
+        .unwrap_or_default();
+    Ok(ImageReference {
+        reference: format!("{repository}:{tag}{digest}"),
+        pull_policy: image.pull_policy.map(crd::PullPolicy::as_str),
+        pull_secrets: image.pull_secrets.clone(),
+    })
+}
+
+fn listeners(cluster: &str, spec: &ClusterSpec) -> Result<(Port, Port), Problem> {
+    let listeners = &spec.listeners;
+    if listeners.kafka.as_ref().is_some_and(|kafka| kafka.enabled) {
+        return Err(Problem::spec(
+            "this version's agents do not serve the Kafka protocol yet: leave spec.listeners.kafka.enabled out",
+        ));
+    }
+    let grpc = port(cluster, "grpc", &listeners.grpc, GRPC_PORT)?;
+    let http = port(cluster, "http", &listeners.http, HTTP_PORT)?;
+    if grpc.number == http.number {
+        return Err(Problem::spec(format!(
+            "spec.listeners.grpc and spec.listeners.http both have port {}: they need different ones",
+            grpc.number
+        )));
+    }
+    Ok((grpc, http))
+}
+
+fn port(cluster: &str, name: &str, listener: &Listener, usual: u16) -> Result<Port, Problem> {
+    let number = match listener.port {
+        None => usual,
+        Some(number) => u16::try_from(number)
+            .ok()
+            .filter(|number| *number >= 1024)
+            .ok_or_else(|| {
+                Problem::spec(format!(
+                    "spec.listeners.{name}.port {number} is not between 1024 and 65535"
+                ))
+            })?,
+    };
+    let certificate = match &listener.tls {
+        None => None,
+        Some(tls) => Some(match (&tls.secret_name, &tls.issuer_ref) {
+            (Some(secret), None) => Certificate {
+                secret: secret.clone(),
+                issuer: None,
+            },
+            (None, Some(issuer)) => Certificate {
+                secret: format!("{cluster}-{name}-tls"),
+                issuer: Some(issuer.clone()),
+            },
+            _ => {
+                return Err(Problem::spec(format!(
+                    "spec.listeners.{name}.tls needs exactly one of secretName and issuerRef"
+                )));
+            }
+        }),
+    };
+    Ok(Port { number, certificate })
+}
+
+fn key(secret: &SecretKey, usual: &str) -> KeyOfSecret {
+    KeyOfSecret {
+        name: secret.name.clone(),
+        key: secret.key.clone().unwrap_or_else(|| usual.to_owned()),
+    }
+}
+
+fn database(spec: &ClusterSpec) -> Database {
+    let postgresql = &spec.postgresql;
+    Database {
+        connection: key(&postgresql.connection_secret, "uri"),
+        tls: postgresql.tls.as_ref().map(|tls| DatabaseTls {
+            mode: tls.mode,
+            authority: tls.ca_secret.as_ref().map(|secret| key(secret, "ca.crt")),
+        }),
+    }
+}
+
+fn bucket(spec: &ClusterSpec) -> Result<Bucket, Problem> {
+    let storage = &spec.object_storage;
+    if let Some(endpoint) = &storage.endpoint
+        && !["http://", "https://"]
+            .iter()
+            .any(|scheme| endpoint.starts_with(scheme))
+    {
+        return Err(Problem::spec(
+            "spec.objectStorage.endpoint begins with http:// or https://",
+        ));
+    }
+    let credentials = storage.credentials_secret.as_ref().map(|secret| {
+        let key = |key: &String| KeyOfSecret {
+            name: secret.name.clone(),
+            key: key.clone(),
+        };
+        Credentials {
+            access_key_id: key(&secret.access_key_id_key),
+            secret_access_key: key(&secret.secret_access_key_key),
+        }
+    });
+    Ok(Bucket {
+        authority: storage.ca_secret.as_ref().map(|secret| key(secret, "ca.crt")),
+        credentials,
+    })
+}
+
+/// The agents' variables, and all their settings together as an agent will have them.
+fn settings(
+    spec: &ClusterSpec,
+    grpc: &Port,
+    http: &Port,
+) -> Result<(BTreeMap<String, String>, AgentSettings), Problem> {
+    let refuse = |problem: String| Problem::spec(format!("spec.agents.settings: {problem}"));
+    let mut overrides = Overrides::default();
+    // For machines; a user may want it otherwise.
+    overrides.set("log-format", "json").map_err(refuse)?;
+    for (name, value) in &spec.agents.settings {
+        if let Some(owner) = owner_of_setting(&names::kebab(name)) {
+            return Err(refuse(format!("{name} follows from {owner}: leave it out")));
+        }
+        overrides.set(name, value.to_string()).map_err(refuse)?;
+    }
+    let storage = &spec.object_storage;
+    let prefix = storage
+        .prefix
+        .as_ref()
+        .map(|prefix| format!("/{}", prefix.trim_end_matches('/')));
+    let store = format!("s3://{}{}", storage.bucket, prefix.unwrap_or_default());
+    let ours = [
+        ("grpc-listen", Some(format!("0.0.0.0:{}", grpc.number))),
+        ("http-listen", Some(format!("0.0.0.0:{}", http.number))),
+        ("object-store", Some(store)),
+        ("s3-endpoint", storage.endpoint.clone()),
+        ("s3-region", storage.region.clone()),
+        ("s3-path-style", storage.path_style.then(|| "true".to_owned())),
+        (
+            "s3-ca-file",
+            storage
+                .ca_secret
+                .as_ref()
+                .map(|_| paths::STORE_AUTHORITY.to_owned()),
+        ),
+    ];
+    for (name, value) in ours {
+        if let Some(value) = value {
+            overrides.set(name, value).map_err(refuse)?;
+        }
+    }
+    let mut variables: BTreeMap<String, String> = overrides
+        .variables()
+        .map(|(name, value)| (name, value.to_owned()))
+        .collect();
+    if grpc.is_tls() || http.is_tls() {
+        variables.insert("STREAMHOUSE_TLS_DIR".to_owned(), paths::TLS.to_owned());
+    }
+    // Only the agents know the connection string; any will do to see whether the others fit together.
+    overrides
+        .set("metadata-url", "postgres://postgresql/streamhouse")
+        .map_err(refuse)?;
+    let settings = overrides.over(false).map_err(refuse)?;
+    Ok((variables, settings))
+}
+
+#[cfg(test)]
+mod tests;

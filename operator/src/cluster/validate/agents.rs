@@ -1,0 +1,195 @@
+//! Checks of `spec.agents` and of what surrounds the pods: how many there are, what they may use, who may connect, what evictions may
+//! take.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::{
+    autoscaling::v2::{HorizontalPodAutoscalerBehavior, MetricSpec},
+    networking::v1::NetworkPolicyPeer,
+};
+use serde_json::{Map, Value, json};
+use streamhouse_core::settings::AgentSettings;
+
+use super::{quantity, shapes};
+use crate::{
+    cluster::{
+        desired::{Autoscaler, Peers, Scale, ServiceAccount},
+        names,
+        problem::Problem,
+    },
+    crd::{ClusterSpec, Scalar},
+};
+
+const USUAL_REPLICAS: i32 = 3;
+const USUAL_CPU: &str = "250m";
+const MIB: u64 = 1 << 20;
+/// What an agent needs beside the two budgets that its settings give it: code, connections, the work of compressing.
+const BESIDE_BUDGETS: u64 = 256 * MIB;
+
+/// How many agents.
+pub(super) fn scale(spec: &ClusterSpec) -> Result<Scale, Problem> {
+    let agents = &spec.agents;
+    let scale = match (&agents.autoscaling, agents.replicas) {
+        (Some(_), Some(_)) => {
+            return Err(Problem::spec(
+                "spec.agents: set replicas or autoscaling, not both",
+            ));
+        }
+        (None, replicas) => Scale::Fixed(replicas.unwrap_or(USUAL_REPLICAS).max(0)),
+        (Some(_), None) => Scale::Automatic(autoscaler(spec)?),
+    };
+    Ok(if spec.stopped { Scale::Stopped } else { scale })
+}
+
+fn autoscaler(spec: &ClusterSpec) -> Result<Autoscaler, Problem> {
+    const FIELD: &str = "spec.agents.autoscaling";
+    let Some(wanted) = &spec.agents.autoscaling else {
+        return Err(Problem::spec(format!("{FIELD} is missing")));
+    };
+    if wanted.min_replicas > wanted.max_replicas || wanted.min_replicas < 1 {
+        return Err(Problem::spec(format!(
+            "{FIELD}: minReplicas ({}) is at least 1 and not greater than maxReplicas ({})",
+            wanted.min_replicas, wanted.max_replicas
+        )));
+    }
+    let cpu = wanted.target_cpu_utilization_percentage;
+    if cpu.is_none() && wanted.metrics.is_empty() {
+        return Err(Problem::spec(format!(
+            "{FIELD}: say by what to scale: targetCPUUtilizationPercentage or metrics"
+        )));
+    }
+    let asks_for_cpu = spec.agents.resources.as_ref().is_none_or(|resources| {
+        resources.requests.contains_key("cpu") || resources.limits.contains_key("cpu")
+    });
+    if cpu.is_some() && !asks_for_cpu {
+        return Err(Problem::spec(format!(
+            "{FIELD}.targetCPUUtilizationPercentage is a share of what is requested: set spec.agents.resources.requests.cpu"
+        )));
+    }
+    shapes::check_each::<MetricSpec>(&format!("{FIELD}.metrics"), &wanted.metrics)?;
+    if let Some(behavior) = &wanted.behavior {
+        shapes::check::<HorizontalPodAutoscalerBehavior>(&format!("{FIELD}.behavior"), behavior)?;
+    }
+    Ok(Autoscaler {
+        min: wanted.min_replicas,
+        max: wanted.max_replicas,
+        cpu,
+        metrics: wanted.metrics.clone(),
+        behavior: wanted.behavior.clone(),
+    })
+}
+
+/// What an agent asks for and may use. Without a word from the user that follows from the memory that its settings give it.
+pub(super) fn resources(spec: &ClusterSpec, settings: &AgentSettings) -> Result<Value, Problem> {
+    let budgets = settings.produce_memory.0.saturating_add(settings.cache_memory.0);
+    let Some(wanted) = &spec.agents.resources else {
+        let memory = budgets.saturating_add(BESIDE_BUDGETS).div_ceil(MIB);
+        return Ok(json!({
+            "requests": { "cpu": USUAL_CPU, "memory": format!("{memory}Mi") },
+            "limits": { "memory": format!("{}Mi", memory.saturating_mul(2)) },
+        }));
+    };
+    let (requests, limits) = (
+        amounts("requests", &wanted.requests)?,
+        amounts("limits", &wanted.limits)?,
+    );
+    for (name, limit) in &limits {
+        if let Some(request) = requests.get(name)
+            && request.amount > limit.amount
+        {
+            return Err(Problem::spec(format!(
+                "spec.agents.resources: requests.{name} ({}) is more than limits.{name} ({})",
+                request.text, limit.text
+            )));
+        }
+    }
+    #[allow(clippy::cast_precision_loss)] // nobody has so much memory
+    if let Some(limit) = limits.get("memory").filter(|limit| limit.amount < budgets as f64) {
+        return Err(Problem::spec(format!(
+            "spec.agents.resources.limits.memory ({}) is less than the settings produceMemory and cacheMemory together ({}Mi): \
+            agents would be killed; raise it, or lower those",
+            limit.text,
+            budgets / MIB
+        )));
+    }
+    let mut resources = Map::new();
+    for (name, amounts) in [("requests", requests), ("limits", limits)] {
+        if !amounts.is_empty() {
+            let amounts = amounts
+                .into_iter()
+                .map(|(name, amount)| (name, Value::String(amount.text)));
+            resources.insert(name.to_owned(), Value::Object(amounts.collect()));
+        }
+    }
+    Ok(Value::Object(resources))
+}
+
+struct Amount {
+    text: String,
+    amount: f64,
+}
+
+fn amounts(part: &str, given: &BTreeMap<String, Scalar>) -> Result<BTreeMap<String, Amount>, Problem> {
+    let read = |(name, given): (&String, &Scalar)| {
+        let text = given.to_string();
+        match quantity::parse(&text).filter(|amount| *amount >= 0.0) {
+            Some(amount) => Ok((name.clone(), Amount { text, amount })),
+            None => Err(Problem::spec(format!(
+                "spec.agents.resources.{part}.{name}: {text:?} is no amount; write 500m, 2 or 512Mi"
+            ))),
+        }
+    };
+    given.iter().map(read).collect()
+}
+
+/// The account that the agents run as.
+pub(super) fn service_account(cluster: &str, spec: &ClusterSpec) -> Result<ServiceAccount, Problem> {
+    let wanted = &spec.agents.service_account;
+    names::annotations("spec.agents.serviceAccount.annotations", &wanted.annotations)?;
+    match &wanted.name {
+        Some(_) if !wanted.annotations.is_empty() => Err(Problem::spec(
+            "spec.agents.serviceAccount: annotations are for the account that the operator makes; annotate the one that name \
+            says yourself, or leave name out",
+        )),
+        Some(name) => Ok(ServiceAccount {
+            name: name.clone(),
+            make: None,
+        }),
+        None => Ok(ServiceAccount {
+            name: format!("{cluster}-agent"),
+            make: Some(wanted.annotations.clone()),
+        }),
+    }
+}
+
+/// Who may connect.
+pub(super) fn network_policy(spec: &ClusterSpec) -> Result<Option<Peers>, Problem> {
+    let wanted = &spec.network_policy;
+    shapes::check_each::<NetworkPolicyPeer>("spec.networkPolicy.clients", &wanted.clients)?;
+    shapes::check_each::<NetworkPolicyPeer>("spec.networkPolicy.monitoring", &wanted.monitoring)?;
+    Ok(wanted.enabled.then(|| Peers {
+        clients: wanted.clients.clone(),
+        monitoring: wanted.monitoring.clone(),
+    }))
+}
+
+/// What evictions may take at once, as a PodDisruptionBudget has it.
+pub(super) fn max_unavailable(spec: &ClusterSpec) -> Result<Option<Value>, Problem> {
+    let wanted = &spec.disruption_budget;
+    let refuse = |given: &Scalar| {
+        Problem::spec(format!(
+            "spec.disruptionBudget.maxUnavailable: {given} is neither a number nor a percentage such as 25%"
+        ))
+    };
+    let value = match &wanted.max_unavailable {
+        None => json!(1),
+        Some(given @ Scalar::Text(text)) => match text.strip_suffix('%') {
+            Some(percent) if percent.parse::<u8>().is_ok_and(|percent| percent <= 100) => json!(text),
+            Some(_) => return Err(refuse(given)),
+            None => json!(text.parse::<u16>().map_err(|_| refuse(given))?),
+        },
+        Some(Scalar::Integer(number)) if (0..=1000).contains(number) => json!(number),
+        Some(given) => return Err(refuse(given)),
+    };
+    Ok(wanted.enabled.then_some(value))
+}

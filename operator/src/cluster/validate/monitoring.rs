@@ -1,0 +1,193 @@
+//! Checks of `spec.monitoring`.
+
+use crate::{
+    cluster::{
+        alerts,
+        desired::{Alerts, Dashboard, Port, Scrape},
+        names,
+        problem::Problem,
+    },
+    crd::{ClusterSpec, Monitoring},
+};
+
+use super::shapes;
+
+const USUAL_FOLDER: &str = "StreamHouse";
+
+/// What Prometheus and Grafana are given.
+pub(super) fn monitoring(
+    spec: &ClusterSpec,
+    namespace: &str,
+    http: &Port,
+) -> Result<(Option<Scrape>, Option<Alerts>, Option<Dashboard>), Problem> {
+    let wanted = &spec.monitoring;
+    let scrape = scrape(wanted, namespace, http)?;
+    let alerts = alerts(wanted, namespace)?;
+    let dashboard = dashboard(wanted, namespace)?;
+    Ok((
+        wanted.service_monitor.enabled.then_some(scrape),
+        wanted.prometheus_rule.enabled.then_some(alerts),
+        wanted.dashboards.enabled.then_some(dashboard),
+    ))
+}
+
+fn place(field: &str, wanted: Option<&String>, own: &str) -> Result<String, Problem> {
+    match wanted {
+        Some(namespace) if !names::is_dns_label(namespace) => Err(Problem::spec(format!(
+            "spec.monitoring.{field}.namespace: {namespace:?} is no name of a namespace"
+        ))),
+        Some(namespace) => Ok(namespace.clone()),
+        None => Ok(own.to_owned()),
+    }
+}
+
+fn scrape(wanted: &Monitoring, own: &str, http: &Port) -> Result<Scrape, Problem> {
+    const FIELD: &str = "spec.monitoring.serviceMonitor";
+    let wanted = &wanted.service_monitor;
+    names::labels(&format!("{FIELD}.labels"), &wanted.labels)?;
+    let namespace = place("serviceMonitor", wanted.namespace.as_ref(), own)?;
+    shapes::check_each::<shapes::Relabeling>(&format!("{FIELD}.relabelings"), &wanted.relabelings)?;
+    shapes::check_each::<shapes::Relabeling>(
+        &format!("{FIELD}.metricRelabelings"),
+        &wanted.metric_relabelings,
+    )?;
+    if wanted
+        .tls_config
+        .as_ref()
+        .is_some_and(|config| !config.is_object())
+    {
+        return Err(Problem::spec(format!("{FIELD}.tlsConfig is no object")));
+    }
+    if wanted.enabled && http.is_tls() && namespace != own && wanted.tls_config.is_none() {
+        return Err(Problem::spec(format!(
+            "{FIELD} is in the namespace {namespace}, from which the certificate's authority cannot be read here: set \
+            {FIELD}.tlsConfig ({{}} for a public authority), or leave its namespace out"
+        )));
+    }
+    let read = |what: &str, text: Option<&String>| match text {
+        None => Ok(None),
+        Some(text) => match millis(text) {
+            Some(millis) if millis > 0 => Ok(Some(millis)),
+            _ => Err(Problem::spec(format!(
+                "{FIELD}.{what}: {text:?} is no duration; write 30s or 1m30s"
+            ))),
+        },
+    };
+    let (interval, timeout) = (
+        read("interval", wanted.interval.as_ref())?,
+        read("scrapeTimeout", wanted.scrape_timeout.as_ref())?,
+    );
+    if interval
+        .zip(timeout)
+        .is_some_and(|(interval, timeout)| timeout > interval)
+    {
+        return Err(Problem::spec(format!(
+            "{FIELD}: scrapeTimeout is longer than interval, which Prometheus refuses"
+        )));
+    }
+    Ok(Scrape {
+        labels: wanted.labels.clone(),
+        namespace,
+        interval: wanted.interval.clone(),
+        timeout: wanted.scrape_timeout.clone(),
+        relabelings: wanted.relabelings.clone(),
+        metric_relabelings: wanted.metric_relabelings.clone(),
+        tls_config: wanted.tls_config.clone(),
+    })
+}
+
+fn alerts(wanted: &Monitoring, own: &str) -> Result<Alerts, Problem> {
+    const FIELD: &str = "spec.monitoring.prometheusRule";
+    let wanted = &wanted.prometheus_rule;
+    names::labels(&format!("{FIELD}.labels"), &wanted.labels)?;
+    let named = wanted.thresholds.keys().map(|name| ("thresholds", name));
+    let named = named.chain(wanted.disabled_alerts.iter().map(|name| ("disabledAlerts", name)));
+    for (part, name) in named {
+        if !alerts::names().any(|known| known == name) {
+            return Err(Problem::spec(format!(
+                "{FIELD}.{part}: a cluster has no alert {name:?}; did you mean {:?}?",
+                nearest(name)
+            )));
+        }
+    }
+    for (name, value) in &wanted.thresholds {
+        if alerts::threshold(name).is_none() {
+            return Err(Problem::spec(format!(
+                "{FIELD}.thresholds: {name} has no threshold; it can only be left out, with disabledAlerts"
+            )));
+        }
+        let digits = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_digit());
+        if value.split('.').count() > 2 || !value.split('.').all(digits) {
+            return Err(Problem::spec(format!(
+                "{FIELD}.thresholds.{name}: {value:?} is no number such as 10 or 0.5"
+            )));
+        }
+    }
+    Ok(Alerts {
+        labels: wanted.labels.clone(),
+        namespace: place("prometheusRule", wanted.namespace.as_ref(), own)?,
+        thresholds: wanted.thresholds.clone(),
+        disabled: wanted.disabled_alerts.clone(),
+    })
+}
+
+/// The alert whose name is most like this one.
+fn nearest(name: &str) -> &'static str {
+    let likeness = |known: &&str| strsim::jaro_winkler(known, name);
+    alerts::names()
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+        .unwrap_or_default()
+}
+
+fn dashboard(wanted: &Monitoring, own: &str) -> Result<Dashboard, Problem> {
+    let wanted = &wanted.dashboards;
+    names::labels("spec.monitoring.dashboards.labels", &wanted.labels)?;
+    Ok(Dashboard {
+        labels: wanted.labels.clone(),
+        namespace: place("dashboards", wanted.namespace.as_ref(), own)?,
+        folder: wanted.folder.clone().unwrap_or_else(|| USUAL_FOLDER.to_owned()),
+    })
+}
+
+/// Prometheus' durations: `30s`, `1m30s`.
+fn millis(text: &str) -> Option<u64> {
+    const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+    let (mut rest, mut total) = (text, 0_u64);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let (number, after) = rest.split_at_checked(digits)?;
+        let letters = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let (unit, next) = after.split_at_checked(letters)?;
+        let factor = UNITS
+            .iter()
+            .find_map(|(name, factor)| (*name == unit).then_some(*factor))?;
+        total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(factor)?)?;
+        rest = next;
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_prometheus_reads_them() {
+        for (text, expected) in [
+            ("30s", 30_000),
+            ("1m30s", 90_000),
+            ("500ms", 500),
+            ("1h", 3_600_000),
+        ] {
+            assert_eq!(millis(text), Some(expected), "{text}");
+        }
+        for text in ["", "30", "s", "30x", "1m 30s"] {
+            assert_eq!(millis(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_alert_is_named() {
+        assert_eq!(nearest("HighConsumerlag"), "HighConsumerLag");
+    }
+}

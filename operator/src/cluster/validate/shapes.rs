@@ -1,0 +1,115 @@
+//! Fields whose shape is another API's and so is free in our schema: held to that API's types here, so that a typing error is told of
+//! where it was made and not when the object is applied. Called by the other checks.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::cluster::problem::Problem;
+
+/// A relabeling of a ServiceMonitor; its CRD is not among the types of the API's library.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Relabeling {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    source_labels: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    separator: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    target_label: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    regex: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    modulus: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replacement: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    action: Option<String>,
+}
+
+/// Holds a value to a type: every field known and of its kind.
+pub(super) fn check<T: Serialize + DeserializeOwned>(field: &str, given: &Value) -> Result<(), Problem> {
+    if !given.is_object() {
+        return Err(Problem::spec(format!("{field} is no object")));
+    }
+    let refuse = |error: &dyn std::fmt::Display| Problem::spec(format!("{field}: {error}"));
+    let read: T = T::deserialize(given).map_err(|error| refuse(&error))?;
+    let known = serde_json::to_value(read).map_err(|error| refuse(&error))?;
+    match unknown(given, &known) {
+        Some(path) => Err(Problem::spec(format!("{field} has no field {path}"))),
+        None => Ok(()),
+    }
+}
+
+/// The same for each of a list.
+pub(super) fn check_each<T: Serialize + DeserializeOwned>(
+    field: &str,
+    given: &[Value],
+) -> Result<(), Problem> {
+    given
+        .iter()
+        .enumerate()
+        .try_for_each(|(index, value)| check::<T>(&format!("{field}[{index}]"), value))
+}
+
+/// The path of the first field that is in `given` and not in `known`. Empty ones do not count: types leave them out.
+fn unknown(given: &Value, known: &Value) -> Option<String> {
+    match (given, known) {
+        (Value::Object(given), Value::Object(known)) => {
+            given.iter().find_map(|(name, value)| match known.get(name) {
+                Some(known) => unknown(value, known).map(|path| format!("{name}.{path}")),
+                None if is_empty(value) => None,
+                None => Some(name.clone()),
+            })
+        }
+        (Value::Array(given), Value::Array(known)) => given
+            .iter()
+            .zip(known)
+            .find_map(|(given, known)| unknown(given, known)),
+        _ => None,
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(values) => values.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_the_api_knows_passes() {
+        let peer = json!({ "podSelector": { "matchLabels": { "app": "billing" } }, "namespaceSelector": {} });
+        assert_eq!(check::<NetworkPolicyPeer>("f", &peer), Ok(()));
+        let relabeling = json!({ "sourceLabels": ["pod"], "targetLabel": "pod_name", "action": "replace" });
+        assert_eq!(check::<Relabeling>("f", &relabeling), Ok(()));
+    }
+
+    #[test]
+    fn a_typing_error_is_named() {
+        let message = |given| {
+            check::<NetworkPolicyPeer>("spec.f[0]", &given)
+                .unwrap_err()
+                .message
+        };
+        assert_eq!(
+            message(json!({ "podSelctor": { "matchLabels": {} } })),
+            "spec.f[0] has no field podSelctor"
+        );
+        assert_eq!(
+            message(json!({ "podSelector": { "matchLabel": { "a": "b" } } })),
+            "spec.f[0] has no field podSelector.matchLabel"
+        );
+        assert!(message(json!({ "podSelector": { "matchLabels": { "a": 1 } } })).contains("invalid type"));
+        let error = check::<Relabeling>("f", &json!({ "target": "a" })).unwrap_err();
+        assert!(error.message.contains("unknown field `target`"), "{error}");
+    }
+}

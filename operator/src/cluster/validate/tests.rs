@@ -1,0 +1,314 @@
+//! What is refused and how it is said, and what the defaults are.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::*;
+use crate::{
+    cluster::{
+        desired::{NeededSecret, Scale},
+        fixtures::{EVERYTHING, cluster, defaults, desired, problem},
+    },
+    crd::{ConditionType, Reason},
+};
+
+#[test]
+fn a_minimal_cluster_gets_every_default() {
+    let desired = desired("{}");
+    assert_eq!(desired.scale, Scale::Fixed(3));
+    assert_eq!(
+        desired.image.reference,
+        "ghcr.io/streamhouse/streamhouse-agent:0.1.0"
+    );
+    assert_eq!((desired.grpc.number, desired.http.number), (50051, 8080));
+    assert_eq!(desired.bootstrap(), "events-agents.team-a.svc:50051");
+    assert_eq!(desired.drain_timeout, Duration::from_secs(30));
+    assert_eq!(desired.max_unavailable, Some(json!(1)));
+    assert_eq!(
+        desired.resources,
+        json!({ "requests": { "cpu": "250m", "memory": "512Mi" }, "limits": { "memory": "1024Mi" } })
+    );
+    assert_eq!(
+        desired.variables["STREAMHOUSE_OBJECT_STORE"],
+        "s3://streamhouse-data"
+    );
+    assert_eq!(desired.variables["STREAMHOUSE_LOG_FORMAT"], "json");
+    assert!(!desired.variables.contains_key("STREAMHOUSE_METADATA_URL"));
+    assert!(desired.optional_apis().is_empty());
+}
+
+#[test]
+fn what_is_set_is_taken() {
+    let desired = desired(EVERYTHING);
+    assert_eq!(
+        desired.image.reference,
+        format!(
+            "registry.example.com:5000/mirror/streamhouse-agent:1.4.2-slim@sha256:{}",
+            "0123456789abcdef".repeat(4)
+        )
+    );
+    assert_eq!(desired.variables["STREAMHOUSE_PRODUCE_MEMORY"], "268435456");
+    assert_eq!(
+        desired.variables["STREAMHOUSE_OBJECT_STORE"],
+        "s3://streamhouse-data/team-a"
+    );
+    assert_eq!(
+        desired.variables["STREAMHOUSE_S3_CA_FILE"],
+        "/etc/streamhouse/object-storage/ca.crt"
+    );
+    assert_eq!(desired.resources["requests"]["memory"], "1073741824");
+    assert_eq!(desired.max_unavailable, Some(json!("25%")));
+}
+
+#[test]
+fn the_secrets_that_are_needed_are_listed_once_each() {
+    let secret = |name: &str, keys: &[&str], restarts| NeededSecret {
+        name: name.to_owned(),
+        keys: keys.iter().map(ToString::to_string).collect(),
+        restarts,
+    };
+    assert_eq!(
+        desired(EVERYTHING).secrets(),
+        [
+            secret("events-bucket", &["accessKeyId", "secretAccessKey"], true),
+            secret("events-certificate", &["tls.crt", "tls.key"], false),
+            secret("events-postgresql", &["url"], true),
+            secret("minio-ca", &["authority.pem"], true),
+            secret("postgresql-ca", &["ca.crt"], true),
+        ]
+    );
+    assert_eq!(
+        desired("{}").secrets(),
+        [secret("events-postgresql", &["uri"], true)]
+    );
+}
+
+#[test]
+fn memory_follows_from_the_settings() {
+    let desired = desired("agents: {settings: {produceMemory: 1GiB, cacheMemory: 2GiB}}");
+    assert_eq!(desired.resources["requests"]["memory"], "3328Mi");
+    assert_eq!(desired.resources["limits"]["memory"], "6656Mi");
+}
+
+#[test]
+fn stopped_beats_every_number() {
+    let autoscaling = "{minReplicas: 2, maxReplicas: 9, targetCPUUtilizationPercentage: 70}";
+    for agents in ["{replicas: 5}", &format!("{{autoscaling: {autoscaling}}}")] {
+        assert_eq!(
+            desired(&format!("{{stopped: true, agents: {agents}}}")).scale,
+            Scale::Stopped
+        );
+    }
+}
+
+/// Each a spec, and what its message must hold.
+const REFUSED: &[(&str, &[&str])] = &[
+    (
+        "agents: {settings: {flushIntervall: 1s}}",
+        &[
+            "spec.agents.settings",
+            "flushIntervall",
+            "did you mean \"flushInterval\"",
+        ],
+    ),
+    (
+        "agents: {settings: {flushBytes: 1}}",
+        &["spec.agents.settings: flushBytes", "64KiB"],
+    ),
+    ("agents: {settings: {produceMemory: 1e30}}", &["produceMemory"]),
+    (
+        "agents: {settings: {grpcListen: '0.0.0.0:1'}}",
+        &["grpcListen follows from listeners.grpc.port"],
+    ),
+    (
+        "agents: {settings: {metadataUrl: 'postgres://u:hunter2@h/d'}}",
+        &["metadataUrl follows from postgresql.connectionSecret"],
+    ),
+    (
+        "agents: {settings: {tlsDir: /tls}}",
+        &["tlsDir follows from listeners.grpc.tls"],
+    ),
+    (
+        "agents: {settings: {flushInterval: 10s}}",
+        &["flush-interval", "lease-ttl"],
+    ),
+    (
+        "agents: {replicas: 1, autoscaling: {minReplicas: 1, maxReplicas: 2, targetCPUUtilizationPercentage: 1}}",
+        &["not both"],
+    ),
+    (
+        "agents: {autoscaling: {minReplicas: 3, maxReplicas: 2, targetCPUUtilizationPercentage: 1}}",
+        &["minReplicas (3)", "maxReplicas (2)"],
+    ),
+    (
+        "agents: {autoscaling: {minReplicas: 1, maxReplicas: 2}}",
+        &["say by what to scale"],
+    ),
+    (
+        "agents: {resources: {}, autoscaling: {minReplicas: 1, maxReplicas: 2, targetCPUUtilizationPercentage: 9}}",
+        &["resources.requests.cpu"],
+    ),
+    (
+        "agents: {autoscaling: {minReplicas: 1, maxReplicas: 2, metrics: [{typ: Pods}]}}",
+        &["metrics[0] has no field typ"],
+    ),
+    (
+        "agents: {autoscaling: {minReplicas: 1, maxReplicas: 2, targetCPUUtilizationPercentage: 9, behavior: {scaleDown: {policy: []}, scaleUp: {policies: 1}}}}",
+        &["autoscaling.behavior"],
+    ),
+    (
+        "agents: {resources: {requests: {memory: lots}}}",
+        &["requests.memory", "512Mi"],
+    ),
+    (
+        "agents: {resources: {requests: {cpu: 2}, limits: {cpu: 500m}}}",
+        &["requests.cpu (2) is more than limits.cpu (500m)"],
+    ),
+    (
+        "agents: {resources: {limits: {memory: 200Mi}}}",
+        &[
+            "limits.memory (200Mi)",
+            "produceMemory and cacheMemory together (256Mi)",
+        ],
+    ),
+    (
+        "agents: {serviceAccount: {name: mine, annotations: {a: b}}}",
+        &["serviceAccount", "leave name out"],
+    ),
+    (
+        "agents: {podTemplate: {spce: {}}}",
+        &["podTemplate has no field spce"],
+    ),
+    (
+        "agents: {podTemplate: {metadata: {name: x}}}",
+        &["podTemplate.metadata has no field name"],
+    ),
+    (
+        "agents: {podTemplate: {metadata: {labels: {app.kubernetes.io/name: mine}}}}",
+        &["app.kubernetes.io/name is the operator's"],
+    ),
+    (
+        "agents: {podTemplate: {metadata: {labels: {a: 1}}}}",
+        &["podTemplate.metadata.labels", "expected a string"],
+    ),
+    (
+        "agents: {podTemplate: {metadata: {annotations: {streamhouse.io/config-hash: x}}}}",
+        &["streamhouse.io/config-hash is the operator's"],
+    ),
+    (
+        "agents: {podTemplate: {spec: {nodeSelector: [a]}}}",
+        &["podTemplate.spec"],
+    ),
+    (
+        "agents: {podTemplate: {spec: {containers: [{image: x}]}}}",
+        &["podTemplate.spec.containers: each needs name"],
+    ),
+    (
+        "agents: {podTemplate: {spec: {containers: [{name: agent, volumeMounts: [{name: x}]}]}}}",
+        &["volumeMounts: each needs mountPath"],
+    ),
+    (
+        "image: {repository: 'example.com/agent:1.0'}",
+        &["spec.image.repository", "image.tag"],
+    ),
+    ("listeners: {kafka: {enabled: true}}", &["Kafka"]),
+    ("listeners: {grpc: {port: 8080}}", &["both have port 8080"]),
+    ("listeners: {http: {port: 80}}", &["http.port 80"]),
+    (
+        "listeners: {grpc: {tls: {}}}",
+        &["listeners.grpc.tls needs exactly one"],
+    ),
+    (
+        "listeners: {grpc: {tls: {secretName: a, issuerRef: {name: b}}}}",
+        &["exactly one of secretName and issuerRef"],
+    ),
+    (
+        "objectStorage: {bucket: abc, endpoint: 'minio:9000'}",
+        &["spec.objectStorage.endpoint", "https://"],
+    ),
+    (
+        "disruptionBudget: {maxUnavailable: 101%}",
+        &["maxUnavailable", "101%"],
+    ),
+    (
+        "disruptionBudget: {maxUnavailable: some}",
+        &["maxUnavailable", "some"],
+    ),
+    (
+        "networkPolicy: {clients: [{podSelctor: {matchLabels: {a: b}}}]}",
+        &["networkPolicy.clients[0] has no field podSelctor"],
+    ),
+    (
+        "monitoring: {serviceMonitor: {labels: {release: 'a b'}}}",
+        &["serviceMonitor.labels", "\"a b\""],
+    ),
+    (
+        "monitoring: {serviceMonitor: {relabelings: [{target: a}]}}",
+        &["relabelings[0]", "unknown field `target`"],
+    ),
+    (
+        "monitoring: {serviceMonitor: {interval: 10s, scrapeTimeout: 30s}}",
+        &["scrapeTimeout is longer than interval"],
+    ),
+    (
+        "monitoring: {serviceMonitor: {interval: soon}}",
+        &["interval", "30s"],
+    ),
+    (
+        "monitoring: {serviceMonitor: {namespace: Monitoring}}",
+        &["no name of a namespace"],
+    ),
+    (
+        "{monitoring: {serviceMonitor: {enabled: true, namespace: monitoring}}, listeners: {http: {tls: {secretName: a}}}}",
+        &["serviceMonitor.tlsConfig"],
+    ),
+    (
+        "monitoring: {prometheusRule: {thresholds: {HighConsumerlag: '5'}}}",
+        &["no alert \"HighConsumerlag\"", "\"HighConsumerLag\""],
+    ),
+    (
+        "monitoring: {prometheusRule: {thresholds: {AgentDown: '5'}}}",
+        &["AgentDown has no threshold"],
+    ),
+    (
+        "monitoring: {prometheusRule: {thresholds: {HighConsumerLag: '1.2.3'}}}",
+        &["HighConsumerLag", "no number"],
+    ),
+    (
+        "monitoring: {prometheusRule: {disabledAlerts: [DiskSpaceLow]}}",
+        &["no alert \"DiskSpaceLow\""],
+    ),
+];
+
+#[test]
+fn what_no_schema_can_see_is_refused_and_says_what_to_do() {
+    for (spec, parts) in REFUSED {
+        let problem = problem(spec);
+        assert_eq!(
+            (problem.condition, problem.reason),
+            (ConditionType::Ready, Reason::InvalidSpec)
+        );
+        for part in *parts {
+            assert!(problem.message.contains(part), "{spec}: {}", problem.message);
+        }
+        assert!(!problem.message.contains("hunter2"), "{}", problem.message);
+    }
+}
+
+#[test]
+fn names_that_do_not_fit_are_refused() {
+    for name in ["1events", "Events", &"e".repeat(41)] {
+        let mut cluster = cluster("{}");
+        cluster.metadata.name = Some(name.to_owned());
+        let problem = validate(&cluster, &defaults()).unwrap_err();
+        assert!(problem.message.contains("metadata.name"), "{name}");
+    }
+}
+
+#[test]
+fn a_cluster_without_a_uid_owns_nothing() {
+    let mut cluster = cluster("{}");
+    cluster.metadata.uid = None;
+    assert_eq!(validate(&cluster, &defaults()).unwrap().owner, None);
+}
