@@ -87,6 +87,11 @@ impl Stores {
         }
     }
 
+    /// The clusters that something is known of.
+    pub fn clusters(&self) -> Vec<ClusterKey> {
+        self.known.read().keys().cloned().collect()
+    }
+
     /// Clusters whose store has come, gone or changed, from now on.
     pub fn wakes(&self) -> broadcast::Receiver<ClusterKey> {
         self.wakes.subscribe()

@@ -73,6 +73,14 @@ impl ManagedKind {
     /// What the operator does with each of them, and so must be allowed to.
     pub const VERBS: &'static [&'static str] = &["get", "list", "watch", "create", "patch", "delete"];
 
+    /// Whether the spec may want it in another namespace than the cluster's, where owner references do not reach.
+    pub fn may_live_elsewhere(self) -> bool {
+        matches!(
+            self,
+            Self::ConfigMap | Self::ServiceMonitor | Self::PrometheusRule
+        )
+    }
+
     /// As the API server's client wants it.
     pub fn api_resource(self) -> ApiResource {
         let kind = GroupVersionKind::gvk(self.group(), self.version(), self.as_str());

@@ -1,15 +1,306 @@
-//! Everything of `StreamHouseCluster`: from the resource to the objects that it stands for.
+//! The reconciliation of a `StreamHouseCluster`: a straight pipe whose steps are the files of this folder.
 //!
-//! A straight pipe, one file a step: [`validate`] makes the resource a [`desired::Desired`], [`build`] makes that the objects
-//! ([`children`] lists their kinds), with what only the API server knows ([`inputs`]).
+//! 1. [`validate`]: judge the spec and make the [`desired`] cluster of it, purely;
+//! 2. `dereference`: read the Secrets that it names;
+//! 3. `metadata`: reach PostgreSQL and bring its schema to the version that the agents need;
+//! 4. [`build`]: make the children, purely;
+//! 5. `apply`: apply them, remove those that are no longer wanted;
+//! 6. `status`: say how it stands; always, also when a step failed.
+//!
+//! Health never blocks a fix: a spec that is valid is applied whatever state the agents are in. The one exception is a schema that is
+//! too new: agents that could not work with it do not replace those that can.
 
 pub mod alerts;
+mod apply;
 pub mod build;
 pub mod children;
+mod deletion;
+mod dereference;
 pub mod desired;
 #[cfg(test)]
 pub(crate) mod fixtures;
 pub mod inputs;
+mod metadata;
 mod names;
+mod pods;
+mod preflight;
 pub mod problem;
+mod run;
+mod status;
 pub mod validate;
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{ResourceExt, api::DynamicObject, runtime::controller::Action};
+
+pub use self::run::run;
+use self::{
+    build::labels,
+    children::ManagedKind,
+    deletion::Deletion,
+    dereference::Dereferenced,
+    desired::Desired,
+    metadata::Opened,
+    problem::Problem,
+    status::{Findings, Rollout},
+};
+use crate::{
+    apis::OptionalApi,
+    context::Context,
+    crd::{ConditionType, Reason, StreamHouseCluster},
+    events::Events,
+    stores::ClusterKey,
+};
+
+/// How soon to look again while something is on its way that no watch tells of.
+const SOON: Duration = Duration::from_secs(5);
+
+/// One process' reconciler of clusters.
+#[derive(Debug)]
+pub(crate) struct Reconciler {
+    context: Context,
+    events: Events,
+    opened: Opened,
+}
+
+impl Reconciler {
+    pub(crate) fn new(context: Context) -> Self {
+        let events = Events::new(context.client.clone(), context.instance.clone());
+        Self {
+            context,
+            events,
+            opened: Opened::default(),
+        }
+    }
+
+    /// The cluster is gone.
+    pub(crate) fn forget(&self, key: &ClusterKey) {
+        self.opened.forget(key);
+        self.context.stores.forget(key);
+    }
+
+    /// Brings everything in line with the resource once, and says when to look again.
+    pub(crate) async fn reconcile(&self, cluster: Arc<StreamHouseCluster>) -> kube::Result<Action> {
+        let key = ClusterKey::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
+        let mut findings = Findings {
+            paused: cluster.spec.paused,
+            stopped: cluster.spec.stopped,
+            ..Findings::default()
+        };
+        let worked = self.work(&cluster, &key, &mut findings).await;
+        if let Err(error) = &worked {
+            findings.problems.push(Problem {
+                condition: ConditionType::Progressing,
+                reason: Reason::InternalError,
+                message: format!("the API server refused or did not answer: {error}; trying again"),
+            });
+        }
+        let gone = matches!(&worked, Ok(Step::Gone));
+        if !gone {
+            let now = Timestamp::from_millisecond(self.context.clock.now_ms()).unwrap_or_default();
+            status::write(&self.context, &cluster, status::compute(&cluster, &findings, now)).await?;
+        }
+        match worked? {
+            Step::Gone => {
+                self.forget(&key);
+                Ok(Action::await_change())
+            }
+            Step::Again(after) => Ok(Action::requeue(after)),
+        }
+    }
+
+    async fn work(
+        &self,
+        cluster: &StreamHouseCluster,
+        key: &ClusterKey,
+        findings: &mut Findings,
+    ) -> kube::Result<Step> {
+        let context = &self.context;
+        findings.selector = labels::selector_text(&key.name);
+        let valid = validate::validate(cluster, &context.defaults);
+        if cluster.metadata.deletion_timestamp.is_some() {
+            return match deletion::step(context, &self.events, cluster, key, valid.as_ref().ok()).await? {
+                Deletion::Done => Ok(Step::Gone),
+                Deletion::Pending(what, after) => {
+                    findings.problems.push(deletion::pending(&what));
+                    Ok(Step::Again(after))
+                }
+            };
+        }
+        let desired = match valid {
+            Ok(desired) if !findings.paused => desired,
+            valid => {
+                findings.problems.extend(valid.err());
+                self.observe(key, findings).await?;
+                return Ok(Step::Again(context.drift_interval));
+            }
+        };
+        if deletion::needs_finalizer(cluster, lives_elsewhere(cluster, key)) {
+            deletion::set_finalizer(context, cluster, true).await?;
+        }
+        let read = dereference::dereference(context, &desired).await?;
+        findings.problems.extend(read.problems.iter().cloned());
+        self.reach(cluster, key, read.connection.as_ref(), findings).await;
+        self.children(cluster, key, &desired, &read, findings).await
+    }
+
+    /// The metadata store, before anything rolls.
+    async fn reach(
+        &self,
+        cluster: &StreamHouseCluster,
+        key: &ClusterKey,
+        connection: Result<&dereference::Connection, &Problem>,
+        findings: &mut Findings,
+    ) {
+        match self.opened.reach(&self.context, key, connection).await {
+            Ok(reached) => {
+                if let Some(from) = reached.migrated_from {
+                    let message = format!("metadata schema {from} -> {}", reached.schema_version);
+                    self.events.normal(cluster, Reason::SchemaMigrated, message).await;
+                }
+                findings.metadata = Some(reached);
+            }
+            Err(problem) => findings.problems.push(problem),
+        }
+    }
+
+    async fn children(
+        &self,
+        cluster: &StreamHouseCluster,
+        key: &ClusterKey,
+        desired: &Desired,
+        read: &Dereferenced,
+        findings: &mut Findings,
+    ) -> kube::Result<Step> {
+        let context = &self.context;
+        let mut children = build::build(desired, &read.inputs);
+        findings.monitoring = Some(
+            desired.service_monitor.is_some() || desired.alerts.is_some() || desired.dashboard.is_some(),
+        );
+        findings.version = Some(desired.version.clone());
+        findings.bootstrap = Some(desired.bootstrap());
+        findings.problems.extend(absent_apis(context, desired));
+        let too_new = findings
+            .problems
+            .iter()
+            .any(|problem| problem.reason == Reason::SchemaTooNew);
+        let mut kept = Vec::new();
+        if too_new || read.hold {
+            // Agents that run go on: none is replaced by one that could not work.
+            kept.extend([ManagedKind::Deployment, ManagedKind::Job]);
+            children.retain(|child| !kept.contains(&child.kind));
+        }
+        let same_spec = cluster
+            .status
+            .as_ref()
+            .and_then(|status| status.observed_generation)
+            == cluster.metadata.generation;
+        let applied = apply::apply(context, key, &children, same_spec).await?;
+        for drift in &applied.drift {
+            let message = format!("{drift} was changed or deleted by hand and was put back");
+            self.events
+                .warning(cluster, Reason::DriftCorrected, message)
+                .await;
+        }
+        findings.problems.extend(applied.problems);
+        let uid = cluster.uid().unwrap_or_default();
+        apply::remove_orphans(context, key, &uid, &children, &kept).await?;
+        if !deletion::needs_finalizer(cluster, lives_elsewhere(cluster, key)) {
+            deletion::set_finalizer(context, cluster, false).await?;
+        }
+        findings.bucket = Some(preflight::bucket(context, key, applied.preflight.as_ref()).await?);
+        match &applied.deployment {
+            Some(deployment) => self.look_at(key, deployment, findings).await?,
+            None => self.observe(key, findings).await?,
+        }
+        let settled = findings
+            .deployment
+            .as_ref()
+            .map(Rollout::of)
+            .is_some_and(Rollout::settled);
+        let checked = matches!(findings.bucket, Some(preflight::Bucket::Verified));
+        let calm = settled && checked && findings.problems.is_empty();
+        Ok(Step::Again(if calm {
+            context.drift_interval
+        } else {
+            SOON.min(context.drift_interval)
+        }))
+    }
+
+    /// Looks at the agents without changing anything.
+    async fn observe(&self, key: &ClusterKey, findings: &mut Findings) -> kube::Result<()> {
+        let deployments = apply::api(&self.context, ManagedKind::Deployment, &key.namespace);
+        let name = format!("{}-agent", key.name);
+        match deployments.get_opt(&name).await? {
+            Some(deployment) => self.look_at(key, &deployment, findings).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn look_at(
+        &self,
+        key: &ClusterKey,
+        object: &DynamicObject,
+        findings: &mut Findings,
+    ) -> kube::Result<()> {
+        let Ok(deployment) = object.clone().try_parse::<Deployment>() else {
+            return Ok(());
+        };
+        let rollout = Rollout::of(&deployment);
+        if !rollout.settled() && rollout.wanted > 0 {
+            findings.trouble = pods::trouble(&self.context, &key.namespace, &findings.selector).await?;
+        }
+        findings.deployment = Some(deployment);
+        Ok(())
+    }
+}
+
+/// When to look again.
+enum Step {
+    /// Never: the resource is gone.
+    Gone,
+    /// After this, unless something changes before.
+    Again(Duration),
+}
+
+/// Whether the spec wants objects in another namespace, where owner references do not reach.
+fn lives_elsewhere(cluster: &StreamHouseCluster, key: &ClusterKey) -> bool {
+    let monitoring = &cluster.spec.monitoring;
+    [
+        &monitoring.service_monitor.namespace,
+        &monitoring.prometheus_rule.namespace,
+        &monitoring.dashboards.namespace,
+    ]
+    .into_iter()
+    .flatten()
+    .any(|namespace| *namespace != key.namespace)
+}
+
+/// APIs that the spec needs and that are not installed.
+fn absent_apis(context: &Context, desired: &Desired) -> Vec<Problem> {
+    let absent = desired
+        .optional_apis()
+        .into_iter()
+        .filter(|api| !context.apis.has(*api));
+    absent
+        .map(|api| match api {
+            OptionalApi::Monitoring => Problem {
+                condition: ConditionType::MonitoringAvailable,
+                reason: Reason::MonitoringApiMissing,
+                message:
+                    "monitoring.coreos.com/v1 is not served: install the Prometheus operator, or switch \
+                    spec.monitoring.serviceMonitor and prometheusRule off"
+                        .to_owned(),
+            },
+            OptionalApi::CertManager => Problem {
+                condition: ConditionType::Degraded,
+                reason: Reason::CertManagerMissing,
+                message: "cert-manager.io/v1 is not served: install cert-manager, or name a Secret in \
+                    spec.listeners"
+                    .to_owned(),
+            },
+        })
+        .collect()
+}

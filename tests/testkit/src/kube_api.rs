@@ -126,6 +126,25 @@ impl KubeApi {
         self.kubectl_as(&self.kubeconfig, &args, manifests)
     }
 
+    /// Installs the resources of the Prometheus operator (ServiceMonitor and the like), as its own release defines them.
+    pub fn install_monitoring_definitions(&self) -> anyhow::Result<()> {
+        let folder = programs::monitoring_definitions()?;
+        for name in ["servicemonitors", "prometheusrules"] {
+            let path = folder.join(format!("monitoring.coreos.com_{name}.yaml"));
+            let definition =
+                std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            self.apply(&definition)?;
+            let established = format!("crd/{name}.monitoring.coreos.com");
+            self.kubectl(&[
+                "wait",
+                "--for=condition=Established",
+                "--timeout=60s",
+                &established,
+            ])?;
+        }
+        Ok(())
+    }
+
     /// Runs kubectl as whom the kubeconfig says, with `input` for its standard input.
     pub fn kubectl_as(&self, kubeconfig: &Path, args: &[&str], input: &str) -> anyhow::Result<String> {
         let mut kubectl = program("kubectl")?

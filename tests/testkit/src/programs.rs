@@ -27,6 +27,20 @@ pub(crate) fn kubernetes(name: &str) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("{name} is missing: run hack/test.sh, which installs it"))
 }
 
+/// The folder with the definitions of the Prometheus operator's resources: in `$STREAMHOUSE_PROMETHEUS_OPERATOR`, or of the pinned
+/// version in the cache folder.
+pub(crate) fn monitoring_definitions() -> anyhow::Result<PathBuf> {
+    let folder = match std::env::var_os("STREAMHOUSE_PROMETHEUS_OPERATOR") {
+        Some(folder) => PathBuf::from(folder),
+        None => cache()?.join(format!(
+            "prometheus-operator-{}",
+            version_of("PROMETHEUS_OPERATOR_VERSION")?
+        )),
+    };
+    existing(folder.join("crds"))
+        .context("the definitions of the Prometheus operator are missing: run hack/test.sh, which makes them")
+}
+
 fn version_of(key: &str) -> anyhow::Result<&'static str> {
     let value = |line: &'static str| line.strip_prefix(key)?.strip_prefix('=');
     VERSIONS

@@ -1,0 +1,278 @@
+//! Applies the children of a cluster with server-side apply, and removes those that are no longer wanted. Called by the reconciliation.
+//! Guarantees: an object that is not managed for this cluster is never touched; fields that others own stay theirs; what the spec no
+//! longer says is taken out of the child, and a child that it no longer wants is deleted.
+
+use std::collections::BTreeSet;
+
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions, PropagationPolicy},
+};
+
+use super::{
+    build::{Child, labels},
+    children::{
+        ANNOTATION_OWNER_UID, ANNOTATION_RENDERED_HASH, LABEL_CLUSTER, LABEL_CLUSTER_NAMESPACE, ManagedKind,
+    },
+    problem::Problem,
+};
+use crate::{
+    context::Context,
+    crd::{ConditionType, MANAGER, Reason},
+    stores::ClusterKey,
+};
+
+/// What applying has done and could not do.
+#[derive(Debug, Default)]
+pub(super) struct Applied {
+    /// Children that could not be applied, and why.
+    pub(super) problems: Vec<Problem>,
+    /// Children that somebody had changed or deleted by hand, as `Kind name`.
+    pub(super) drift: Vec<String>,
+    /// The Deployment as the API server has it now.
+    pub(super) deployment: Option<DynamicObject>,
+    /// The job that checks the bucket, as the API server has it now.
+    pub(super) preflight: Option<DynamicObject>,
+}
+
+/// The API of a kind in a namespace.
+pub(super) fn api(context: &Context, kind: ManagedKind, namespace: &str) -> Api<DynamicObject> {
+    Api::namespaced_with(context.client.clone(), namespace, &kind.api_resource())
+}
+
+/// Whether the object is managed for this cluster, or was for an earlier one of the same place.
+fn ours(object: &DynamicObject, key: &ClusterKey) -> bool {
+    let labels = object.labels();
+    let is = |label: &str, value: &str| labels.get(label).is_some_and(|found| found == value);
+    is("app.kubernetes.io/managed-by", MANAGER)
+        && is(LABEL_CLUSTER, &key.name)
+        && is(LABEL_CLUSTER_NAMESPACE, &key.namespace)
+}
+
+/// Applies all children. One that cannot be applied is told and does not stop the others.
+pub(super) async fn apply(
+    context: &Context,
+    key: &ClusterKey,
+    children: &[Child],
+    known_generation: bool,
+) -> kube::Result<Applied> {
+    let mut applied = Applied::default();
+    for child in children {
+        match apply_one(context, key, child).await {
+            Ok(One::Done { object, before }) => {
+                if known_generation && drifted(child, before.as_ref(), &object) {
+                    applied
+                        .drift
+                        .push(format!("{} {}", child.kind, object.name_any()));
+                    context
+                        .metrics
+                        .drift_corrected
+                        .with_label_values(&[child.kind.as_str()])
+                        .inc();
+                }
+                match child.kind {
+                    ManagedKind::Deployment => applied.deployment = Some(object),
+                    ManagedKind::Job => applied.preflight = Some(object),
+                    _ => {}
+                }
+            }
+            Ok(One::NotOurs) => applied.problems.push(not_ours(child)),
+            Ok(One::Leaving) => applied.problems.push(Problem {
+                condition: ConditionType::Progressing,
+                reason: Reason::Progressing,
+                message: format!(
+                    "waiting for the deletion of the old {} {}",
+                    child.kind,
+                    child.name()
+                ),
+            }),
+            Err(kube::Error::Api(status)) if status.code != 429 && status.code < 500 => {
+                applied.problems.push(refused(child, &status.message));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(applied)
+}
+
+fn not_ours(child: &Child) -> Problem {
+    let name = child.name();
+    Problem {
+        condition: condition_of(child.kind),
+        reason: Reason::NotOurs,
+        message: format!(
+            "there is a {} {name} that is not managed for this cluster: rename or delete it",
+            child.kind
+        ),
+    }
+}
+
+fn refused(child: &Child, why: &str) -> Problem {
+    Problem {
+        condition: condition_of(child.kind),
+        reason: Reason::ApplyFailed,
+        message: format!("{} {}: {why}", child.kind, child.name()),
+    }
+}
+
+/// Which condition speaks of a kind.
+fn condition_of(kind: ManagedKind) -> ConditionType {
+    match kind {
+        ManagedKind::ServiceMonitor | ManagedKind::PrometheusRule => ConditionType::MonitoringAvailable,
+        _ => ConditionType::Ready,
+    }
+}
+
+/// What became of one child.
+enum One {
+    Done {
+        object: DynamicObject,
+        before: Option<DynamicObject>,
+    },
+    NotOurs,
+    Leaving,
+}
+
+async fn apply_one(context: &Context, key: &ClusterKey, child: &Child) -> kube::Result<One> {
+    let name = child.name();
+    let api = api(context, child.kind, child.namespace());
+    let before = api.get_opt(name).await?;
+    if let Some(before) = &before {
+        if !ours(before, key) {
+            return Ok(One::NotOurs);
+        }
+        if before.metadata.deletion_timestamp.is_some() {
+            return Ok(One::Leaving);
+        }
+    }
+    let object = api
+        .patch(
+            name,
+            &PatchParams::apply(MANAGER).force(),
+            &Patch::Apply(&child.object),
+        )
+        .await?;
+    let changed = before
+        .as_ref()
+        .is_none_or(|before| before.resource_version() != object.resource_version());
+    if changed {
+        context
+            .metrics
+            .api_writes
+            .with_label_values(&[child.kind.as_str()])
+            .inc();
+    }
+    Ok(One::Done { object, before })
+}
+
+/// Whether the child had been changed or deleted by somebody else, the spec being the same as before.
+fn drifted(child: &Child, before: Option<&DynamicObject>, after: &DynamicObject) -> bool {
+    let Some(before) = before else {
+        return true;
+    };
+    let hash = |object: &DynamicObject| object.annotations().get(ANNOTATION_RENDERED_HASH).cloned();
+    hash(before) == hash(&child.object) && before.resource_version() != after.resource_version()
+}
+
+/// Deletes children that are ours and not among the wanted ones.
+pub(super) async fn remove_orphans(
+    context: &Context,
+    key: &ClusterKey,
+    uid: &str,
+    wanted: &[Child],
+    kept: &[ManagedKind],
+) -> kube::Result<()> {
+    let wanted: BTreeSet<(ManagedKind, String, String)> = wanted
+        .iter()
+        .map(|child| (child.kind, child.namespace().to_owned(), child.name().to_owned()))
+        .collect();
+    for kind in ManagedKind::ALL
+        .iter()
+        .copied()
+        .filter(|kind| !kept.contains(kind))
+    {
+        for object in ours_of(context, kind, key, uid).await? {
+            let place = (kind, object.namespace().unwrap_or_default(), object.name_any());
+            if !wanted.contains(&place) {
+                delete(context, kind, &object).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Deletes children that owner references do not reach: those in other namespaces.
+pub(super) async fn remove_elsewhere(context: &Context, key: &ClusterKey, uid: &str) -> kube::Result<()> {
+    for kind in ManagedKind::ALL
+        .iter()
+        .copied()
+        .filter(|kind| kind.may_live_elsewhere())
+    {
+        for object in ours_of(context, kind, key, uid).await? {
+            if object.namespace().as_deref() != Some(key.namespace.as_str()) {
+                delete(context, kind, &object).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The objects of a kind that are really this cluster's: a user's own with copied labels is not.
+async fn ours_of(
+    context: &Context,
+    kind: ManagedKind,
+    key: &ClusterKey,
+    uid: &str,
+) -> kube::Result<Vec<DynamicObject>> {
+    if kind
+        .optional_api()
+        .is_some_and(|optional| !context.apis.has(optional))
+    {
+        return Ok(Vec::new());
+    }
+    let handles = if kind.may_live_elsewhere() {
+        context.scope.dynamic_apis(&context.client, &kind.api_resource())
+    } else {
+        vec![api(context, kind, &key.namespace)]
+    };
+    let selector = labels::children_selector(&key.namespace, &key.name);
+    let mut found = Vec::new();
+    for handle in handles {
+        let objects = handle.list(&ListParams::default().labels(&selector)).await?.items;
+        found.extend(objects.into_iter().filter(|object| {
+            if object.namespace().as_deref() == Some(key.namespace.as_str()) {
+                object.owner_references().iter().any(|owner| owner.uid == uid)
+            } else {
+                object
+                    .annotations()
+                    .get(ANNOTATION_OWNER_UID)
+                    .is_some_and(|owner| owner == uid)
+            }
+        }));
+    }
+    Ok(found)
+}
+
+/// Deletes exactly this object, not a successor of the same name.
+pub(super) async fn delete(context: &Context, kind: ManagedKind, object: &DynamicObject) -> kube::Result<()> {
+    if object.metadata.deletion_timestamp.is_some() {
+        return Ok(());
+    }
+    let namespace = object.namespace().unwrap_or_default();
+    let parameters = DeleteParams {
+        propagation_policy: Some(PropagationPolicy::Background),
+        preconditions: Some(Preconditions {
+            uid: object.uid(),
+            resource_version: None,
+        }),
+        ..DeleteParams::default()
+    };
+    match api(context, kind, &namespace)
+        .delete(&object.name_any(), &parameters)
+        .await
+    {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,267 @@
+//! Reads what a cluster refers to: the Secrets. They are read one by one, by name, and never listed or watched, so that the operator
+//! needs no right to do so; that one has changed is noticed within the drift interval. Called first in a reconciliation. What is missing
+//! is told as a [`Problem`] that names the Secret and the key, never a value.
+
+use std::{collections::BTreeMap, fmt};
+
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::Api;
+use sha2::{Digest, Sha256};
+use streamhouse_metadata::{ConnectOptions, TlsMode, TlsOptions};
+
+use super::{
+    desired::{Desired, KeyOfSecret, NeededSecret},
+    inputs::Inputs,
+    problem::Problem,
+};
+use crate::{
+    apis::OptionalApi,
+    context::Context,
+    crd::{self, ConditionType, Reason},
+};
+
+/// Connections of the operator to one database: its calls are few and short.
+const CONNECTIONS: u32 = 4;
+/// The key of an authority's certificate.
+const AUTHORITY: &str = "ca.crt";
+
+/// How to reach the metadata store. Its `Debug` shows no secret.
+#[derive(Clone)]
+pub(super) struct Connection {
+    /// With the password.
+    pub(super) url: String,
+    /// With certificates.
+    pub(super) options: ConnectOptions,
+    /// Changes when any of it does.
+    pub(super) fingerprint: String,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
+
+/// What was read.
+#[derive(Debug)]
+pub(super) struct Dereferenced {
+    /// How to reach the metadata store, or what is missing.
+    pub(super) connection: Result<Connection, Problem>,
+    /// Everything that is missing.
+    pub(super) problems: Vec<Problem>,
+    /// Whether a Secret is missing that agents read when they start: they must not be started anew.
+    pub(super) hold: bool,
+    /// What the children depend on.
+    pub(super) inputs: Inputs,
+}
+
+/// Reads the Secrets that the cluster needs.
+pub(super) async fn dereference(context: &Context, desired: &Desired) -> kube::Result<Dereferenced> {
+    let mut secrets = Secrets::default();
+    let api: Api<Secret> = Api::namespaced(context.client.clone(), &desired.namespace);
+    let needed = desired.secrets();
+    for secret in &needed {
+        if let Some(found) = api.get_opt(&secret.name).await? {
+            secrets
+                .0
+                .insert(secret.name.clone(), found.data.unwrap_or_default());
+        }
+    }
+    let mut problems = Vec::new();
+    let mut hold = false;
+    for secret in &needed {
+        if let Some(what) = secrets.lacks(secret) {
+            hold |= secret.restarts;
+            problems.push(missing(desired, secret, what));
+        }
+    }
+    let http = desired.http.certificate.as_ref();
+    let http_authority = http.is_some_and(|http| secrets.value(&http.secret, AUTHORITY).is_some());
+    Ok(Dereferenced {
+        connection: connection(desired, &secrets),
+        problems,
+        hold,
+        inputs: Inputs {
+            secret_hash: secrets.hash(&needed),
+            monitoring_api: context.apis.has(OptionalApi::Monitoring),
+            cert_manager_api: context.apis.has(OptionalApi::CertManager),
+            http_authority,
+            preflight: !hold,
+        },
+    })
+}
+
+/// Which condition a Secret matters to.
+fn missing(desired: &Desired, secret: &NeededSecret, what: String) -> Problem {
+    let database = &desired.postgresql;
+    let authority = database.tls.as_ref().and_then(|tls| tls.authority.as_ref());
+    let of_database =
+        database.connection.name == secret.name || authority.is_some_and(|key| key.name == secret.name);
+    let condition = match secret.restarts {
+        // Agents that run go on with the certificates they have.
+        false => ConditionType::Degraded,
+        true if of_database => ConditionType::MetadataReachable,
+        true => ConditionType::StorageReachable,
+    };
+    Problem {
+        condition,
+        reason: Reason::SecretMissing,
+        message: what,
+    }
+}
+
+fn connection(desired: &Desired, secrets: &Secrets) -> Result<Connection, Problem> {
+    let database = &desired.postgresql;
+    let key = &database.connection;
+    let url = secrets.text(key)?.trim();
+    let refuse = |what: &str| {
+        Err(Problem {
+            condition: ConditionType::MetadataReachable,
+            reason: Reason::ConnectionInvalid,
+            message: format!("Secret {}, key {}: {what}", key.name, key.key),
+        })
+    };
+    if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
+        return refuse("not a connection string; it looks like postgres://user:password@host:port/database");
+    }
+    let mut fingerprint = Sha256::new();
+    fingerprint.update(url);
+    let mut options = ConnectOptions {
+        max_connections: CONNECTIONS,
+        application_name: crd::MANAGER.to_owned(),
+        ..ConnectOptions::default()
+    };
+    if let Some(tls) = &database.tls {
+        if ["sslmode=", "sslrootcert=", "ssl-mode=", "ssl-root-cert="]
+            .iter()
+            .any(|part| url.contains(part))
+        {
+            return refuse("TLS is set here and in spec.postgresql.tls: set it in one place");
+        }
+        let ca_pem = match &tls.authority {
+            Some(authority) => Some(secrets.text(authority)?.as_bytes().to_vec()),
+            None => None,
+        };
+        fingerprint.update(tls.mode.as_str());
+        fingerprint.update(ca_pem.as_deref().unwrap_or_default());
+        let mode = match tls.mode {
+            crd::TlsMode::Require => TlsMode::Require,
+            crd::TlsMode::VerifyCa => TlsMode::VerifyCa,
+            crd::TlsMode::VerifyFull => TlsMode::VerifyFull,
+        };
+        options.tls = Some(TlsOptions { mode, ca_pem });
+    }
+    Ok(Connection {
+        url: url.to_owned(),
+        options,
+        fingerprint: hex(&fingerprint.finalize()),
+    })
+}
+
+/// The Secrets that were found, by name.
+#[derive(Default)]
+struct Secrets(BTreeMap<String, BTreeMap<String, ByteString>>);
+
+impl Secrets {
+    fn value(&self, name: &str, key: &str) -> Option<&[u8]> {
+        self.0.get(name)?.get(key).map(|value| value.0.as_slice())
+    }
+
+    fn text(&self, key: &KeyOfSecret) -> Result<&str, Problem> {
+        let problem = |what: String| Problem {
+            condition: ConditionType::MetadataReachable,
+            reason: Reason::SecretMissing,
+            message: what,
+        };
+        let value = self.value(&key.name, &key.key);
+        let value = value.ok_or_else(|| {
+            problem(format!(
+                "Secret {} or its key {} is missing: make it",
+                key.name, key.key
+            ))
+        })?;
+        std::str::from_utf8(value)
+            .map_err(|_| problem(format!("Secret {}, key {}: not text", key.name, key.key)))
+    }
+
+    /// What a Secret lacks, for people.
+    fn lacks(&self, needed: &NeededSecret) -> Option<String> {
+        let Some(found) = self.0.get(&needed.name) else {
+            return Some(format!("there is no Secret {}: make it", needed.name));
+        };
+        let absent: Vec<&str> = needed
+            .keys
+            .iter()
+            .map(String::as_str)
+            .filter(|key| !found.contains_key(*key))
+            .collect();
+        (!absent.is_empty())
+            .then(|| format!("Secret {} has no key {}: add it", needed.name, absent.join(", ")))
+    }
+
+    /// Over the keys that agents read when they start.
+    fn hash(&self, needed: &[NeededSecret]) -> String {
+        let mut hash = Sha256::new();
+        for secret in needed.iter().filter(|secret| secret.restarts) {
+            for key in &secret.keys {
+                let value = self.value(&secret.name, key).unwrap_or_default();
+                for part in [secret.name.as_bytes(), key.as_bytes(), value] {
+                    hash.update((part.len() as u64).to_be_bytes());
+                    hash.update(part);
+                }
+            }
+        }
+        let mut text = hex(&hash.finalize());
+        // Enough to tell versions apart; the rest would only help somebody who guesses at the contents.
+        text.truncate(16);
+        text
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use fmt::Write as _;
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secrets(value: &str) -> Secrets {
+        let data = BTreeMap::from([("uri".to_owned(), ByteString(value.as_bytes().to_vec()))]);
+        Secrets(BTreeMap::from([("metadata".to_owned(), data)]))
+    }
+
+    fn needed(keys: &[&str], restarts: bool) -> NeededSecret {
+        NeededSecret {
+            name: "metadata".to_owned(),
+            keys: keys.iter().map(ToString::to_string).collect(),
+            restarts,
+        }
+    }
+
+    #[test]
+    fn the_hash_follows_what_agents_read_at_their_start_and_nothing_else() {
+        let one = secrets("a").hash(&[needed(&["uri"], true)]);
+        assert_eq!(one, secrets("a").hash(&[needed(&["uri"], true)]));
+        assert_ne!(one, secrets("b").hash(&[needed(&["uri"], true)]));
+        assert_eq!(
+            secrets("a").hash(&[needed(&["uri"], false)]),
+            secrets("b").hash(&[needed(&["uri"], false)])
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        assert_eq!(secrets("a").lacks(&needed(&["uri"], true)), None);
+        let lacks = secrets("a").lacks(&needed(&["uri", "dsn"], true)).unwrap();
+        assert_eq!(lacks, "Secret metadata has no key dsn: add it");
+        let lacks = Secrets::default().lacks(&needed(&["uri"], true)).unwrap();
+        assert_eq!(lacks, "there is no Secret metadata: make it");
+    }
+}

@@ -1,0 +1,127 @@
+//! Opens a cluster's metadata store and keeps its schema at the version that the agents need. Called by the reconciliation before it
+//! applies anything, so that agents never roll to a version whose schema is not there. The open store is published for the topics.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
+use streamhouse_metadata::{Error, MetadataStore, SchemaState};
+
+use super::{dereference::Connection, problem::Problem};
+use crate::{
+    context::Context,
+    crd::{ConditionType, Reason},
+    stores::{Access, ClusterKey},
+};
+
+/// The stores that this process has opened, by cluster, with what they were opened with.
+#[derive(Debug, Default)]
+pub(super) struct Opened(Mutex<HashMap<ClusterKey, Known>>);
+
+#[derive(Debug, Clone)]
+struct Known {
+    fingerprint: String,
+    store: Arc<dyn MetadataStore>,
+    cluster_id: String,
+}
+
+/// A store that can be used.
+#[derive(Debug)]
+pub(super) struct Reached {
+    /// The version of its schema.
+    pub(super) schema_version: i64,
+    /// Which version it had before this call, when this call migrated it.
+    pub(super) migrated_from: Option<i64>,
+    /// The id made with the metadata.
+    pub(super) cluster_id: String,
+}
+
+impl Opened {
+    /// Reaches the store, migrates it when it is behind, and publishes what became of it.
+    pub(super) async fn reach(
+        &self,
+        context: &Context,
+        key: &ClusterKey,
+        connection: Result<&Connection, &Problem>,
+    ) -> Result<Reached, Problem> {
+        let outcome = match connection {
+            Ok(connection) => self.open(key, connection).await.map_err(|error| problem(&error)),
+            Err(problem) => Err(problem.clone()),
+        };
+        match outcome {
+            Ok((store, reached)) => {
+                context.stores.publish(key, Access::Open(store));
+                Ok(reached)
+            }
+            Err(problem) => {
+                context
+                    .stores
+                    .publish(key, Access::Closed(problem.message.clone()));
+                Err(problem)
+            }
+        }
+    }
+
+    async fn open(
+        &self,
+        key: &ClusterKey,
+        connection: &Connection,
+    ) -> Result<(Arc<dyn MetadataStore>, Reached), Error> {
+        let Connection {
+            url,
+            options,
+            fingerprint,
+        } = connection;
+        let SchemaState { found, needed } = streamhouse_metadata::schema(url, options).await?;
+        let mut migrated_from = None;
+        if found < needed {
+            streamhouse_metadata::migrate(url, options).await?;
+            migrated_from = Some(found);
+        }
+        let known = self
+            .0
+            .lock()
+            .get(key)
+            .filter(|known| known.fingerprint == *fingerprint)
+            .cloned();
+        let Known {
+            store, cluster_id, ..
+        } = match known {
+            Some(known) => known,
+            None => {
+                let store = streamhouse_metadata::connect(url, options).await?;
+                let snapshot = store.snapshot(None).await?.unwrap_or_default();
+                let known = Known {
+                    fingerprint: fingerprint.clone(),
+                    store,
+                    cluster_id: snapshot.cluster_id,
+                };
+                self.0.lock().insert(key.clone(), known.clone());
+                known
+            }
+        };
+        store.ping().await?;
+        let reached = Reached {
+            schema_version: needed,
+            migrated_from,
+            cluster_id,
+        };
+        Ok((store, reached))
+    }
+
+    /// The cluster is gone.
+    pub(super) fn forget(&self, key: &ClusterKey) {
+        self.0.lock().remove(key);
+    }
+}
+
+fn problem(error: &Error) -> Problem {
+    let reason = match error {
+        Error::Schema(_) => Reason::SchemaTooNew,
+        _ => Reason::MetadataUnreachable,
+    };
+    Problem {
+        condition: ConditionType::MetadataReachable,
+        reason,
+        message: error.to_string(),
+    }
+}

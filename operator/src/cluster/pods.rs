@@ -1,0 +1,129 @@
+//! Why agents are not ready, in the pods' own words. Called by the status when fewer agents are available than wanted. Only reads.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kube::{Api, ResourceExt, api::ListParams};
+
+use crate::context::Context;
+
+/// Reasons for waiting that are no trouble.
+const PATIENT: [&str; 2] = ["ContainerCreating", "PodInitializing"];
+
+/// The first trouble among the pods with these labels, as `pod: reason: message`.
+pub(super) async fn trouble(
+    context: &Context,
+    namespace: &str,
+    selector: &str,
+) -> kube::Result<Option<String>> {
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
+    let mut pods = pods.list(&ListParams::default().labels(selector)).await?.items;
+    // The newest first: it has the newest template.
+    pods.sort_by_key(|pod| std::cmp::Reverse(pod.creation_timestamp()));
+    Ok(pods
+        .iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+        .find_map(|pod| Some(format!("pod {}: {}", pod.name_any(), of_pod(pod)?))))
+}
+
+/// What a finished container left as its last word.
+pub(super) fn last_word(pod: &Pod) -> Option<String> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    statuses.iter().find_map(|status| {
+        let ended = [&status.state, &status.last_state]
+            .into_iter()
+            .find_map(|state| state.as_ref()?.terminated.clone())?;
+        ended
+            .message
+            .map(|message| message.trim().to_owned())
+            .filter(|message| !message.is_empty())
+    })
+}
+
+/// What troubles a pod.
+pub(super) fn of_pod(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let unschedulable = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    if let Some(condition) = unschedulable {
+        let reason = condition.reason.as_deref().unwrap_or("Unschedulable");
+        return Some(words(reason, condition.message.as_deref()));
+    }
+    if status.phase.as_deref() == Some("Failed") {
+        return Some(words(
+            status.reason.as_deref().unwrap_or("Failed"),
+            status.message.as_deref(),
+        ));
+    }
+    let containers = status
+        .init_container_statuses
+        .iter()
+        .flatten()
+        .chain(status.container_statuses.iter().flatten());
+    containers.into_iter().find_map(of_container)
+}
+
+fn of_container(status: &ContainerStatus) -> Option<String> {
+    let waiting = status.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref()?;
+    if PATIENT.contains(&reason) {
+        return None;
+    }
+    // A container that crashed says more in its last words than in its being restarted.
+    let ended = status
+        .last_state
+        .as_ref()
+        .and_then(|last| last.terminated.as_ref());
+    let message = ended
+        .and_then(|ended| ended.message.as_deref())
+        .or(waiting.message.as_deref());
+    Some(words(reason, message))
+}
+
+fn words(reason: &str, message: Option<&str>) -> String {
+    match message.map(str::trim).filter(|message| !message.is_empty()) {
+        Some(message) => format!("{reason}: {message}"),
+        None => reason.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(status: serde_json::Value) -> Pod {
+        serde_json::from_value(json!({ "metadata": { "name": "p" }, "status": status })).unwrap()
+    }
+
+    #[test]
+    fn an_unschedulable_pod_says_why() {
+        let status = json!({ "phase": "Pending", "conditions": [
+            { "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes: insufficient cpu" }] });
+        assert_eq!(
+            of_pod(&pod(status)).unwrap(),
+            "Unschedulable: 0/1 nodes: insufficient cpu"
+        );
+    }
+
+    #[test]
+    fn a_crashing_pod_says_its_last_words() {
+        let status = json!({ "containerStatuses": [{ "name": "agent", "image": "i", "imageID": "", "ready": false, "restartCount": 3,
+            "state": { "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 40s" } },
+            "lastState": { "terminated": { "exitCode": 2, "message": "there is no setting x\n" } } }] });
+        assert_eq!(
+            of_pod(&pod(status.clone())).unwrap(),
+            "CrashLoopBackOff: there is no setting x"
+        );
+        assert_eq!(last_word(&pod(status)).unwrap(), "there is no setting x");
+    }
+
+    #[test]
+    fn a_pod_that_is_only_starting_has_no_trouble() {
+        let status = json!({ "containerStatuses": [{ "name": "agent", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+            "state": { "waiting": { "reason": "ContainerCreating" } } }] });
+        assert_eq!(of_pod(&pod(status)), None);
+    }
+}

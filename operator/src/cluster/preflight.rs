@@ -1,0 +1,84 @@
+//! What the job that checks the bucket has found. Only agents open the object store, so the check is an agent's: a job runs
+//! `streamhouse-agent check object-store` with the very settings, identity and network of the agents, and its outcome is read here.
+//! The job's name follows from its contents, so that other settings are checked by another job.
+
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use kube::{
+    Api, ResourceExt,
+    api::{DynamicObject, ListParams},
+};
+
+use super::{apply, children::ManagedKind, pods};
+use crate::{context::Context, stores::ClusterKey};
+
+/// How long a failed check stands before it is made again, in milliseconds.
+const AGAIN_MS: i64 = 60_000;
+
+/// What the check has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Bucket {
+    /// A canary was put, read and deleted.
+    Verified,
+    /// The check is running, or waits for something.
+    Checking(String),
+    /// It failed.
+    Failed(String),
+}
+
+/// Reads the job's outcome. A job that failed a while ago is deleted: the next reconciliation makes it anew.
+pub(super) async fn bucket(
+    context: &Context,
+    key: &ClusterKey,
+    object: Option<&DynamicObject>,
+) -> kube::Result<Bucket> {
+    let Some(object) = object else {
+        return Ok(Bucket::Checking("the check has not begun".to_owned()));
+    };
+    let Ok(job) = object.clone().try_parse::<Job>() else {
+        return Ok(Bucket::Checking("the check has no status yet".to_owned()));
+    };
+    let status = job.status.clone().unwrap_or_default();
+    let conditions = status.conditions.unwrap_or_default();
+    let is = |kind: &str| {
+        conditions
+            .iter()
+            .find(|condition| condition.type_ == kind && condition.status == "True")
+    };
+    if is("Complete").is_some() {
+        return Ok(Bucket::Verified);
+    }
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
+    let of_job = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={}", job.name_any()));
+    let pods = pods.list(&of_job).await?.items;
+    let word = pods.iter().find_map(pods::last_word);
+    if let Some(failed) = is("Failed") {
+        let since = failed
+            .last_transition_time
+            .as_ref()
+            .map_or(0, |time| time.0.as_millisecond());
+        if context.clock.now_ms() - since > AGAIN_MS {
+            apply::delete(context, ManagedKind::Job, object).await?;
+        }
+        let why = word
+            .or(failed.message.clone())
+            .unwrap_or_else(|| "the check failed".to_owned());
+        return Ok(Bucket::Failed(last_line(&why)));
+    }
+    let trouble = pods.iter().find_map(pods::of_pod);
+    match word.or(trouble) {
+        // It tries a few times; what it found first is worth telling already.
+        Some(word) if status.failed.unwrap_or(0) > 0 => Ok(Bucket::Failed(last_line(&word))),
+        Some(word) => Ok(Bucket::Checking(last_line(&word))),
+        None => Ok(Bucket::Checking("the check is running".to_owned())),
+    }
+}
+
+/// The agent's last line says what is wrong and what to do.
+fn last_line(text: &str) -> String {
+    text.lines()
+        .rev()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or(text)
+        .trim()
+        .to_owned()
+}

@@ -1,0 +1,238 @@
+//! Watches clusters and their children, and reconciles what changes. Called by the process while it leads. Ends when told to, after the
+//! reconciliations under way have finished.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{StreamExt, future};
+use kube::{
+    Api, ResourceExt,
+    api::DynamicObject,
+    runtime::{
+        Controller, WatchStreamExt,
+        controller::{self, Action},
+        reflector::{ObjectRef, Store},
+        watcher,
+    },
+};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Reconciler,
+    children::{LABEL_CLUSTER, LABEL_CLUSTER_NAMESPACE, ManagedKind},
+};
+use crate::{
+    context::{Context, Scope},
+    crd::{MANAGER, StreamHouseCluster},
+    metrics::Outcome,
+    stores::ClusterKey,
+};
+
+/// Changes that come close together are looked at together.
+const DEBOUNCE: Duration = Duration::from_millis(200);
+/// How soon a failed reconciliation is tried again: doubling between these.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+/// The label's value in metrics.
+const KIND: &str = "StreamHouseCluster";
+
+struct Work {
+    reconciler: Reconciler,
+    failures: Mutex<HashMap<ClusterKey, u32>>,
+    context: Context,
+}
+
+/// Runs until `stop`, with at most `concurrency` reconciliations at once for each watch.
+pub async fn run(context: Context, concurrency: u16, stop: CancellationToken) -> anyhow::Result<()> {
+    let work = Arc::new(Work {
+        reconciler: Reconciler::new(context.clone()),
+        failures: Mutex::default(),
+        context: context.clone(),
+    });
+    loop {
+        let mut changes = context.apis.changes();
+        changes.mark_unchanged();
+        // Ends this round: for good, or because there are other APIs to watch.
+        let round = stop.child_token();
+        // A store for each watch: one that begins anew replaces all that is in its store.
+        let each = context.scope.each();
+        let watching = future::try_join_all(
+            each.iter()
+                .map(|scope| watch(work.clone(), scope, concurrency, round.clone())),
+        );
+        tokio::pin!(watching);
+        tokio::select! {
+            ended = &mut watching => {
+                anyhow::ensure!(stop.is_cancelled(), "the watch of clusters ended by itself: {ended:?}");
+                return Ok(());
+            }
+            _ = changes.changed() => {
+                tracing::info!("an optional API came or went: watching anew");
+                round.cancel();
+                watching.await?;
+            }
+        }
+        if stop.is_cancelled() {
+            return Ok(());
+        }
+    }
+}
+
+async fn watch(
+    work: Arc<Work>,
+    scope: &Scope,
+    concurrency: u16,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    // Exactly one, in the scope of one watch.
+    let Some(clusters) = scope.apis::<StreamHouseCluster>(&work.context.client).pop() else {
+        return Ok(());
+    };
+    let context = &work.context;
+    let ends = notice_ends(work.clone(), scope, clusters.clone());
+    let mut controller = Controller::new(clusters, watcher::Config::default())
+        .with_config(
+            controller::Config::default()
+                .debounce(DEBOUNCE)
+                .concurrency(concurrency),
+        )
+        .graceful_shutdown_on(stop.cancelled_owned());
+    let store = controller.store();
+    let labels = format!("app.kubernetes.io/managed-by={MANAGER},{LABEL_CLUSTER}");
+    for kind in ManagedKind::ALL {
+        if kind.optional_api().is_some_and(|api| !context.apis.has(api)) {
+            continue;
+        }
+        let resource = kind.api_resource();
+        for api in scope.dynamic_apis(&context.client, &resource) {
+            let selected = watcher::Config::default().labels(&labels);
+            controller = controller.watches_with(api, resource.clone(), selected, owner);
+        }
+    }
+    let working = controller
+        .run(reconcile, on_error, work.clone())
+        .for_each(|outcome| {
+            if let Err(error) = outcome {
+                tracing::debug!(%error, "a reconciliation of a cluster failed");
+            }
+            count(&work.context, &store);
+            future::ready(())
+        });
+    tokio::select! {
+        () = working => Ok(()),
+        () = ends => anyhow::bail!("the watch for the ends of clusters ended by itself"),
+    }
+}
+
+/// A controller tells of what is there and of what is being deleted, not of what is gone: that is watched for here.
+async fn notice_ends(work: Arc<Work>, scope: &Scope, clusters: Api<StreamHouseCluster>) {
+    let key_of = |cluster: &StreamHouseCluster| {
+        ClusterKey::new(cluster.namespace().unwrap_or_default(), cluster.name_any())
+    };
+    let in_scope = |key: &ClusterKey| {
+        scope
+            .namespaces
+            .as_ref()
+            .is_none_or(|names| names.contains(&key.namespace))
+    };
+    let forget = |key: &ClusterKey| {
+        work.reconciler.forget(key);
+        work.failures.lock().remove(key);
+    };
+    let mut listed = HashSet::new();
+    let mut events = watcher(clusters, watcher::Config::default())
+        .default_backoff()
+        .boxed();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(watcher::Event::Init) => listed.clear(),
+            Ok(watcher::Event::InitApply(cluster)) => {
+                listed.insert(key_of(&cluster));
+            }
+            Ok(watcher::Event::InitDone) => {
+                let known = work.context.stores.clusters();
+                known
+                    .iter()
+                    .filter(|key| in_scope(key) && !listed.contains(key))
+                    .for_each(forget);
+            }
+            Ok(watcher::Event::Delete(cluster)) => forget(&key_of(&cluster)),
+            Ok(watcher::Event::Apply(_)) => {}
+            Err(error) => tracing::debug!(%error, "the watch for the ends of clusters failed; trying again"),
+        }
+    }
+}
+
+/// The cluster that a child says it is for.
+fn owner(child: DynamicObject) -> Option<ObjectRef<StreamHouseCluster>> {
+    let labels = child.labels();
+    let (name, namespace) = (labels.get(LABEL_CLUSTER)?, labels.get(LABEL_CLUSTER_NAMESPACE)?);
+    Some(ObjectRef::new(name).within(namespace))
+}
+
+async fn reconcile(cluster: Arc<StreamHouseCluster>, work: Arc<Work>) -> Result<Action, kube::Error> {
+    let begin = Instant::now();
+    let key = ClusterKey::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
+    let outcome = work.reconciler.reconcile(cluster).await;
+    let seconds = begin.elapsed().as_secs_f64();
+    let label = match &outcome {
+        Ok(_) => Outcome::Ok,
+        Err(_) => Outcome::Error,
+    };
+    work.context
+        .metrics
+        .reconciled(KIND, label, seconds, work.context.clock.now_ms());
+    match outcome {
+        Ok(action) => {
+            work.failures.lock().remove(&key);
+            Ok(action)
+        }
+        Err(error) => {
+            tracing::warn!(cluster = %key, %error, "the cluster could not be reconciled; trying again");
+            Err(error)
+        }
+    }
+}
+
+/// The longer it fails, the later it is tried again, and not all at once.
+fn on_error(cluster: Arc<StreamHouseCluster>, _: &kube::Error, work: Arc<Work>) -> Action {
+    let key = ClusterKey::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
+    let failures = {
+        let mut failures = work.failures.lock();
+        let count = failures.entry(key).or_insert(0);
+        *count = count.saturating_add(1);
+        *count
+    };
+    let ceiling = RETRY.0.saturating_mul(1 << failures.min(12)).min(RETRY.1);
+    Action::requeue(RETRY.0 + ceiling.mul_f64(work.context.entropy.fraction()))
+}
+
+/// How many clusters are ready, for the metrics.
+fn count(context: &Context, store: &Store<StreamHouseCluster>) {
+    let mut counts = HashMap::from([("true", 0), ("false", 0), ("unknown", 0)]);
+    for cluster in store.state() {
+        let conditions = cluster
+            .status
+            .as_ref()
+            .map(|status| status.conditions.as_slice())
+            .unwrap_or_default();
+        let ready = crate::conditions::find(conditions, crate::crd::ConditionType::Ready);
+        let label = match ready.map(|ready| ready.status.as_str()) {
+            Some("True") => "true",
+            Some("False") => "false",
+            _ => "unknown",
+        };
+        *counts.entry(label).or_insert(0) += 1;
+    }
+    for (label, number) in counts {
+        context
+            .metrics
+            .resources
+            .with_label_values(&[KIND, label])
+            .set(number);
+    }
+}

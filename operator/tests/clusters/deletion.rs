@@ -1,0 +1,158 @@
+//! How a cluster ends: it never blocks, and data goes only when that was said twice.
+
+use k8s_openapi::api::{apps::v1::Deployment, batch::v1::Job, core::v1::Namespace};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+use streamhouse_operator::crd::{StreamHouseCluster, Topic};
+
+use crate::world::World;
+
+async fn delete(world: &World) {
+    world
+        .of::<StreamHouseCluster>()
+        .delete("main", &DeleteParams::default())
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_cluster_with_topics_never_blocks_and_its_metadata_is_kept() {
+    let world = World::new().await;
+    world.create(json!({})).await;
+    world
+        .condition("MetadataReachable", "True", "MetadataMigrated")
+        .await;
+    let topic = json!({ "apiVersion": "streamhouse.io/v1alpha1", "kind": "Topic", "metadata": { "name": "orders" },
+        "spec": { "clusterRef": { "name": "main" } } });
+    let topic: Topic = serde_json::from_value(topic).unwrap();
+    world.of().create(&PostParams::default(), &topic).await.unwrap();
+    world.deployment().await;
+    delete(&world).await;
+    world.gone::<StreamHouseCluster>("main").await;
+    world.gone::<Deployment>("main-agent").await;
+    assert_eq!(world.sql("SELECT count(*) FROM cluster").await, "1");
+    assert!(
+        world
+            .context
+            .stores
+            .get(&streamhouse_operator::stores::ClusterKey::new(
+                &world.namespace,
+                "main"
+            ))
+            .is_none()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unconfirmed_deletion_keeps_the_data_and_says_so() {
+    let world = World::new().await;
+    world.create(json!({ "deletionPolicy": "Delete" })).await;
+    world
+        .condition("MetadataReachable", "True", "MetadataMigrated")
+        .await;
+    delete(&world).await;
+    world.gone::<StreamHouseCluster>("main").await;
+    let kept = world
+        .until("an event", || async {
+            world.events("DataRetained").await.into_iter().next()
+        })
+        .await;
+    assert!(kept.contains("streamhouse.io/confirm-deletion"), "{kept}");
+    assert_eq!(world.sql("SELECT count(*) FROM cluster").await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_confirmed_deletion_stops_the_agents_and_waits_for_the_purge() {
+    let world = World::new().await;
+    world.create(json!({ "deletionPolicy": "Delete" })).await;
+    world
+        .condition("MetadataReachable", "True", "MetadataMigrated")
+        .await;
+    world.deployment().await;
+    let confirm = json!({ "metadata": { "annotations": { "streamhouse.io/confirm-deletion": "main" } } });
+    world
+        .of::<StreamHouseCluster>()
+        .patch("main", &PatchParams::default(), &Patch::Merge(&confirm))
+        .await
+        .unwrap();
+    delete(&world).await;
+    world.gone::<Deployment>("main-agent").await;
+    let job = world
+        .until("the purge", || async {
+            let jobs = world
+                .of::<Job>()
+                .list(&kube::api::ListParams::default())
+                .await
+                .unwrap()
+                .items;
+            jobs.into_iter()
+                .find(|job| job.name_any().starts_with("main-purge"))
+        })
+        .await;
+    let pod = job.spec.unwrap().template.spec.unwrap();
+    assert!(
+        pod.containers[0]
+            .args
+            .as_ref()
+            .unwrap()
+            .iter()
+            .any(|argument| argument == "purge")
+    );
+    assert!(
+        world
+            .of::<StreamHouseCluster>()
+            .get_opt("main")
+            .await
+            .unwrap()
+            .is_some()
+    );
+    world.job_ends("main-purge", true, "").await;
+    world.gone::<StreamHouseCluster>("main").await;
+    world
+        .until("an event", || async {
+            world.events("DataDeleted").await.into_iter().next()
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_ends_in_time_also_when_the_operator_was_down() {
+    let mut world = World::new().await;
+    world.create(json!({ "deletionPolicy": "Delete" })).await;
+    world
+        .condition("MetadataReachable", "True", "MetadataMigrated")
+        .await;
+    let confirm = json!({ "metadata": { "annotations": { "streamhouse.io/confirm-deletion": "main" } } });
+    world
+        .of::<StreamHouseCluster>()
+        .patch("main", &PatchParams::default(), &Patch::Merge(&confirm))
+        .await
+        .unwrap();
+    world.stop().await;
+    let namespaces: Api<Namespace> = Api::all(world.client.clone());
+    namespaces
+        .delete(&world.namespace, &DeleteParams::default())
+        .await
+        .unwrap();
+    world
+        .until("the namespace's waiting for the cluster's finalizer", || async {
+            let cluster = world.of::<StreamHouseCluster>().get_opt("main").await.unwrap()?;
+            cluster.metadata.deletion_timestamp.map(drop)
+        })
+        .await;
+    world.restart().await;
+    world
+        .until("the namespace's end", || async {
+            namespaces
+                .get_opt(&world.namespace)
+                .await
+                .unwrap()
+                .is_none()
+                .then_some(())
+        })
+        .await;
+    assert_eq!(world.sql("SELECT count(*) FROM cluster").await, "1");
+}

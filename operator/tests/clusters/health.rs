@@ -1,0 +1,180 @@
+//! What is wrong is said, in words that help, and never stands in the way of a fix.
+
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use kube::{
+    ResourceExt,
+    api::{ListParams, Patch, PatchParams},
+};
+use serde_json::json;
+
+use crate::world::World;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_image_is_told_in_the_pods_own_words_and_a_fix_applies_at_once() {
+    let world = World::new().await;
+    world
+        .create(json!({ "image": { "tag": "does-not-exist" } }))
+        .await;
+    let pod = world
+        .until("a pod", || async {
+            let labels = ListParams::default().labels("app.kubernetes.io/component=agent");
+            world
+                .of::<Pod>()
+                .list(&labels)
+                .await
+                .unwrap()
+                .items
+                .into_iter()
+                .next()
+        })
+        .await;
+    let waiting = json!({ "waiting": { "reason": "ImagePullBackOff", "message": "Back-off pulling image \"streamhouse/agent:does-not-exist\"" } });
+    let container = json!({ "name": "agent", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": waiting });
+    let status = json!({ "status": { "phase": "Pending", "containerStatuses": [container] } });
+    world
+        .of::<Pod>()
+        .patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&status))
+        .await
+        .unwrap();
+    let message = world.condition("Degraded", "True", "AgentsUnavailable").await;
+    assert!(
+        message.contains("ImagePullBackOff") && message.contains("does-not-exist"),
+        "{message}"
+    );
+    world.change(json!({ "image": { "tag": "1.2.3" } })).await;
+    let fixed = |deployment: &Deployment| {
+        let pod = deployment.spec.as_ref().unwrap().template.spec.as_ref().unwrap();
+        pod.containers[0].image.as_deref() == Some("streamhouse/agent:1.2.3")
+    };
+    world.object_where::<Deployment>("main-agent", fixed).await;
+    world.agents_become_ready().await;
+    world.condition("Degraded", "False", "AllHealthy").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setting_that_cannot_be_is_named_and_agents_that_run_are_left_as_they_are() {
+    let world = World::new().await;
+    world.create(json!({})).await;
+    let before = world.deployment().await;
+    world
+        .change(json!({ "agents": { "settings": { "leaseTtl": "1ms" } } }))
+        .await;
+    let message = world.condition("Ready", "False", "InvalidSpec").await;
+    assert!(message.contains("leaseTtl"), "{message}");
+    assert_eq!(
+        world.deployment().await.metadata.generation,
+        before.metadata.generation
+    );
+    world.change(json!({ "agents": { "settings": null } })).await;
+    world.condition("Ready", "False", "AgentsNotReady").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_secret_is_named_and_noticed_when_it_comes() {
+    let world = World::new().await;
+    world
+        .create(json!({ "postgresql": { "connectionSecret": { "name": "later", "key": "dsn" } } }))
+        .await;
+    let message = world
+        .condition("MetadataReachable", "False", "SecretMissing")
+        .await;
+    assert!(message.contains("later"), "{message}");
+    world.secret("later", &[("uri", &world.database)]).await;
+    let message = world
+        .until("a message that names the key", || async {
+            let message = world
+                .condition("MetadataReachable", "False", "SecretMissing")
+                .await;
+            message.contains("dsn").then_some(message)
+        })
+        .await;
+    assert!(!message.contains("postgres://"), "{message}");
+    world.secret("later", &[("dsn", &world.database)]).await;
+    world
+        .condition("MetadataReachable", "True", "MetadataMigrated")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreachable_database_is_told_without_its_password() {
+    let world = World::new().await;
+    world
+        .secret(
+            "metadata",
+            &[("uri", "postgres://streamhouse:hunter2@127.0.0.1:1/nothing")],
+        )
+        .await;
+    world.create(json!({})).await;
+    let message = world
+        .condition("MetadataReachable", "False", "MetadataUnreachable")
+        .await;
+    assert!(!message.contains("hunter2"), "{message}");
+    let cluster = serde_json::to_string(&world.cluster().await).unwrap();
+    assert!(!cluster.contains("hunter2"));
+    // The agents are there all the same: they wait for the database as we do.
+    world.deployment().await;
+    world.secret("metadata", &[("uri", &world.database)]).await;
+    world
+        .condition("MetadataReachable", "True", "MetadataMigrated")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_is_too_new_is_refused_and_running_agents_are_not_replaced() {
+    let world = World::new().await;
+    world.create(json!({})).await;
+    world
+        .condition("MetadataReachable", "True", "MetadataMigrated")
+        .await;
+    let before = world.deployment().await;
+    world
+        .sql("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, 'from the future', true, '\\x00', 0)")
+        .await;
+    let message = world
+        .condition("MetadataReachable", "False", "SchemaTooNew")
+        .await;
+    assert!(message.contains("9999"), "{message}");
+    world.change(json!({ "version": "1.2.4" })).await;
+    world.condition("Ready", "False", "SchemaTooNew").await;
+    world.passes(1).await;
+    assert_eq!(
+        world.deployment().await.metadata.generation,
+        before.metadata.generation
+    );
+    world
+        .sql("DELETE FROM _sqlx_migrations WHERE version = 9999")
+        .await;
+    let rolled = |deployment: &Deployment| {
+        let pod = deployment.spec.as_ref().unwrap().template.spec.as_ref().unwrap();
+        pod.containers[0].image.as_deref() == Some("streamhouse/agent:1.2.4")
+    };
+    world.object_where::<Deployment>("main-agent", rolled).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_cannot_be_used_is_told_in_the_agents_words_and_checked_again_with_other_settings() {
+    let world = World::new().await;
+    world.create(json!({})).await;
+    world
+        .job_ends(
+            "main-preflight",
+            false,
+            "error: s3://records: access denied: check the credentials",
+        )
+        .await;
+    let message = world
+        .condition("StorageReachable", "False", "StorageUnreachable")
+        .await;
+    assert!(message.contains("access denied"), "{message}");
+    world.condition("Degraded", "True", "StorageUnreachable").await;
+    world
+        .change(json!({ "objectStorage": { "region": "eu-central-1" } }))
+        .await;
+    world
+        .condition("StorageReachable", "Unknown", "StorageChecking")
+        .await;
+    world.job_ends("main-preflight", true, "").await;
+    world
+        .condition("StorageReachable", "True", "StorageVerified")
+        .await;
+}

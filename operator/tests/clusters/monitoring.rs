@@ -1,0 +1,86 @@
+//! Optional APIs: absent is a condition, not an error; present, their objects are made, also in other namespaces.
+
+use kube::{
+    Api,
+    api::{ApiResource, DynamicObject, GroupVersionKind},
+};
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+fn everything(labels: Value) -> Value {
+    let part = json!({ "enabled": true, "labels": labels });
+    json!({ "monitoring": { "serviceMonitor": part, "prometheusRule": part, "dashboards": part } })
+}
+
+fn monitors(world: &World, kind: &str, namespace: &str) -> Api<DynamicObject> {
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("monitoring.coreos.com", "v1", kind));
+    Api::namespaced_with(world.client.clone(), namespace, &kind)
+}
+
+/// One test, since an API that is installed is there for all: absent, then installed, then elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn monitoring_objects_wait_for_their_api_and_then_come_by_themselves() {
+    let world = World::new().await;
+    world.create(everything(json!({ "release": "prometheus" }))).await;
+    let message = world
+        .condition("MonitoringAvailable", "False", "MonitoringApiMissing")
+        .await;
+    assert!(message.contains("install the Prometheus operator"), "{message}");
+    // It does not hold up anything else.
+    world.deployment().await;
+    world.agents_become_ready().await;
+    world.condition("Ready", "True", "AgentsReady").await;
+
+    let api = world.api;
+    tokio::task::spawn_blocking(move || api.install_monitoring_definitions().unwrap())
+        .await
+        .unwrap();
+    world.context.apis.look(&world.client).await.unwrap();
+    world
+        .condition("MonitoringAvailable", "True", "MonitoringApplied")
+        .await;
+    let monitor = monitors(&world, "ServiceMonitor", &world.namespace)
+        .get("main-agent")
+        .await
+        .unwrap();
+    assert_eq!(monitor.metadata.labels.unwrap()["release"], "prometheus");
+    let rule = monitors(&world, "PrometheusRule", &world.namespace)
+        .get("main-agent")
+        .await
+        .unwrap();
+    let text = rule.data.to_string();
+    assert!(
+        text.contains("HighConsumerLag") && text.contains("AgentDown"),
+        "{text}"
+    );
+
+    world
+        .change(
+            json!({ "monitoring": { "prometheusRule": { "thresholds": { "HighConsumerLag": "25000" } } } }),
+        )
+        .await;
+    world
+        .until("the threshold in the rule", || async {
+            let rule = monitors(&world, "PrometheusRule", &world.namespace)
+                .get("main-agent")
+                .await
+                .unwrap();
+            rule.data.to_string().contains("> 25000").then_some(())
+        })
+        .await;
+    world
+        .change(json!({ "monitoring": { "serviceMonitor": { "enabled": false } } }))
+        .await;
+    world
+        .until("the monitor's end", || async {
+            let monitors = monitors(&world, "ServiceMonitor", &world.namespace);
+            monitors
+                .get_opt("main-agent")
+                .await
+                .unwrap()
+                .is_none()
+                .then_some(())
+        })
+        .await;
+}
