@@ -1,0 +1,74 @@
+{{/* The operator's rights, as little as its work needs. A test of the operator holds them against the kinds that it makes. */}}
+
+{{/* In each namespace that it looks after. */}}
+{{- define "streamhouse-operator.rules" -}}
+# Its own resources. The finalizers stand for the owner references that block a deletion.
+- apiGroups: [streamhouse.io]
+  resources: [streamhouseclusters, topics]
+  verbs: [get, list, watch, patch, update]
+- apiGroups: [streamhouse.io]
+  resources: [streamhouseclusters/status, topics/status]
+  verbs: [get, patch, update]
+- apiGroups: [streamhouse.io]
+  resources: [streamhouseclusters/finalizers, topics/finalizers]
+  verbs: [update]
+# What it makes for a cluster.
+- apiGroups: [""]
+  resources: [configmaps, serviceaccounts, services]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [monitoring.coreos.com]
+  resources: [prometheusrules, servicemonitors]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [cert-manager.io]
+  resources: [certificates]
+  verbs: [get, list, watch, create, patch, delete]
+# Connection strings and keys, by the names in a cluster's spec. It cannot list them.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get]
+# Why an agent does not start.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+# Whether a namespace is going away.
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [get]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}
+
+{{/* In the whole Kubernetes cluster, however few namespaces it looks after: whether its two definitions are installed. */}}
+{{- define "streamhouse-operator.definitionRules" -}}
+- apiGroups: [apiextensions.k8s.io]
+  resources: [customresourcedefinitions]
+  resourceNames: [streamhouseclusters.streamhouse.io, topics.streamhouse.io]
+  verbs: [get]
+{{- end }}
+
+{{/* In its own namespace: the Lease that says who leads. A creation cannot be limited by name. */}}
+{{- define "streamhouse-operator.leaseRules" -}}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [{{ include "streamhouse-operator.fullname" . }}]
+  verbs: [get, update]
+{{- end }}
