@@ -259,6 +259,9 @@ need_words() {
   WORDS="$CACHE/web2/web2"
 }
 
+# The version that Cargo.toml gives to all crates, and the images and the chart bear.
+workspace_version() { awk -F'"' '/^\[/ { inside = ($0 == "[workspace.package]") } inside && /^version/ { print $2; exit }' Cargo.toml; }
+
 # Builds what the scripts run. The same choice of packages as in hack/test.sh, so that nothing is built twice.
 build_programs() { cargo build --release --workspace --bins --examples; }
 
