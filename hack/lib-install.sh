@@ -1,0 +1,80 @@
+# shellcheck shell=bash
+# How StreamHouse gets onto a Kubernetes cluster: servers to try it out on, the operator by its chart, the sample cluster and topics.
+# Sourced after hack/lib.sh by the scripts that start clusters. Uses the kubectl and helm in PATH and the cluster in KUBECONFIG; every
+# step may be run again. A script may set POSTGRESQL_IMAGE and MINIO_IMAGE for a cluster that cannot pull those in config/dev.
+
+OPERATOR_NAMESPACE=streamhouse-system
+SAMPLE_NAMESPACE=streamhouse
+INSTALL_TIMEOUT=${INSTALL_TIMEOUT:-300s}
+
+# run COMMAND...: says it, and does it unless DRY_RUN is true.
+run() {
+  if [ "${DRY_RUN:-false}" = true ]; then
+    printf '+'
+    printf ' %q' "$@"
+    printf '\n'
+  else
+    "$@"
+  fi
+}
+
+# apply_text WHAT: applies the manifests on standard input.
+apply_text() {
+  if [ "${DRY_RUN:-false}" = true ]; then
+    cat >/dev/null
+    printf '+ kubectl apply --server-side -f - # %s\n' "$1"
+  else
+    kubectl apply --server-side --force-conflicts -f -
+  fi
+}
+
+# PostgreSQL and MinIO.
+install_dev_servers() {
+  local name
+  hack/images/dev-manifests.sh | apply_text config/dev
+  for name in postgresql minio; do
+    run kubectl --namespace "$SAMPLE_NAMESPACE" rollout status "statefulset/$name" --timeout="$INSTALL_TIMEOUT"
+  done
+}
+
+# install_operator TAG OPTION...: by the chart, with images of this tag; the options are helm's.
+install_operator() {
+  local tag=$1
+  shift
+  run helm upgrade --install streamhouse-operator charts/streamhouse-operator --namespace "$OPERATOR_NAMESPACE" --create-namespace \
+    --set "image.tag=$tag,tests.namespace=$SAMPLE_NAMESPACE,tests.cluster=streamhouse" --wait --timeout "$INSTALL_TIMEOUT" "$@"
+}
+
+# The sample cluster, its Secrets and its topics, until they are ready.
+install_samples() {
+  local file
+  for file in secrets streamhousecluster; do
+    run kubectl --namespace "$SAMPLE_NAMESPACE" apply --server-side --force-conflicts -f "config/samples/$file.yaml"
+  done
+  run kubectl --namespace "$SAMPLE_NAMESPACE" wait streamhousecluster/streamhouse --for=condition=Ready --timeout="$INSTALL_TIMEOUT"
+  run kubectl --namespace "$SAMPLE_NAMESPACE" apply --server-side --force-conflicts -f config/samples/topics.yaml
+  run kubectl --namespace "$SAMPLE_NAMESPACE" wait topic --all --for=condition=Ready --timeout="$INSTALL_TIMEOUT"
+  run kubectl --namespace "$SAMPLE_NAMESPACE" get streamhouseclusters,topics
+}
+
+# explain_failure: what people look at first when something is not as it should be.
+explain_failure() {
+  local namespace
+  say "what the cluster says"
+  for namespace in "$OPERATOR_NAMESPACE" "$SAMPLE_NAMESPACE"; do
+    kubectl --namespace "$namespace" get pods -o wide
+    kubectl --namespace "$namespace" get events --sort-by=.lastTimestamp | tail -n 30
+    kubectl --namespace "$namespace" logs --selector app.kubernetes.io/part-of=streamhouse --all-containers --prefix --tail=30
+  done
+  kubectl get streamhouseclusters,topics --all-namespaces -o yaml
+  kubectl --namespace "$OPERATOR_NAMESPACE" logs deployment/streamhouse-operator --tail=60
+} 2>&1
+
+# client_command TAG ARGUMENT...: prints a line that runs the command line in the cluster. Agents tell clients their pods' addresses, so
+# a client outside does not reach them.
+client_command() {
+  local tag=$1
+  shift
+  printf 'kubectl run client --rm -i --restart=Never --image=ghcr.io/streamhouse/streamhouse-cli:%s --env=STREAMHOUSE_BOOTSTRAP=%s -- %s\n' \
+    "$tag" "http://streamhouse-agents.$SAMPLE_NAMESPACE.svc:50051" "$*"
+}
