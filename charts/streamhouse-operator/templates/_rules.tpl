@@ -54,14 +54,6 @@
   verbs: [create, patch]
 {{- end }}
 
-{{/* In the whole Kubernetes cluster, however few namespaces it looks after: whether its two definitions are installed. */}}
-{{- define "streamhouse-operator.definitionRules" -}}
-- apiGroups: [apiextensions.k8s.io]
-  resources: [customresourcedefinitions]
-  resourceNames: [streamhouseclusters.streamhouse.io, topics.streamhouse.io]
-  verbs: [get]
-{{- end }}
-
 {{/* In its own namespace: the Lease that says who leads. A creation cannot be limited by name. */}}
 {{- define "streamhouse-operator.leaseRules" -}}
 - apiGroups: [coordination.k8s.io]
