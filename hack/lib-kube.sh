@@ -102,7 +102,10 @@ need_kubernetes_node() {
 }
 
 # helm, kubeconform, controller-gen and coredns.
-need_kubernetes_tools() { exclusively build_kubernetes_tools; }
+need_kubernetes_tools() {
+  exclusively build_kubernetes_tools
+  export STREAMHOUSE_HELM="$KUBERNETES_TOOLS_FOLDER/helm"
+}
 
 # The Prometheus Operator, and in the folder crds beside it the definitions of its resources.
 need_prometheus_operator() {

@@ -18,6 +18,8 @@ or $STREAMHOUSE_CACHE), then runs these stages in this order:
   dependencies  cargo-deny: licences, banned crates, sources
   docs          rustdoc; a warning is an error
   observability hack/check-observability.sh: alert rules and their tests, runbooks, routing examples, the dashboard
+  chart         the operator's chart: helm lint, every way to install it against the schemas of Kubernetes, values that must be
+                refused, copies, samples; and the images, built without Docker and started
   tests         unit, property, conformance and whole-system tests, with a real PostgreSQL, a real MinIO and a real
                 Kubernetes API
   cluster       a real Kubernetes node, as root: pods, Services, names, and that nothing of it is left
@@ -35,7 +37,7 @@ their data in temporary folders, and end with the tests; several runs may go on 
 TEXT
 }
 
-ALL=(format structure build lint dependencies docs observability tests cluster demo commands real-input)
+ALL=(format structure build lint dependencies docs observability chart tests cluster demo commands real-input)
 QUICK=(format structure build tests)
 CHOSEN=()
 TEST_ARGS=(--workspace)
@@ -77,6 +79,9 @@ tests() {
 }
 
 cluster() { hack/test-cluster.sh; }
+
+# The images hold programs of target/release.
+chart() { hack/check-chart.sh && cargo build --release --workspace --bins && hack/check-images.sh; }
 
 demo() { hack/demo.sh; }
 
@@ -162,6 +167,7 @@ if chosen tests; then
   need_test_tools
   need_python
   need_kubernetes_api
+  need_kubernetes_tools
 fi
 if chosen cluster; then need_kubernetes_node; fi
 if chosen commands; then need_dev_tools; fi
