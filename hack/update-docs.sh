@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes the documents in docs/reference that are made from the code. The tests fail while they are not current.
+# Writes what is made from the code: the documents in docs/reference and the definitions in crds. The tests fail while they are not current.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 need_build_tools
@@ -7,4 +7,5 @@ need_rust
 UPDATE_DOCS=1 cargo test --release -p streamhouse-core --lib
 UPDATE_DOCS=1 cargo test --release -p streamhouse-client --bin streamhouse
 UPDATE_DOCS=1 hack/check-live.sh
-note "see git diff docs/reference"
+UPDATE_DOCS=1 cargo test --release -p streamhouse-operator --lib
+note "see git diff docs/reference crds"

@@ -10,10 +10,11 @@ use kube::{
 };
 
 use super::{
-    build::{Child, labels},
+    build::Child,
     children::{
         ANNOTATION_OWNER_UID, ANNOTATION_RENDERED_HASH, LABEL_CLUSTER, LABEL_CLUSTER_NAMESPACE, ManagedKind,
     },
+    labels,
     problem::Problem,
 };
 use crate::{

@@ -13,10 +13,10 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    apply,
-    build::{self, labels},
+    apply, build,
     children::ManagedKind,
     desired::Desired,
+    labels,
     preflight::{self, Bucket},
 };
 use crate::{

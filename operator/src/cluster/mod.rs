@@ -20,8 +20,11 @@ pub mod desired;
 #[cfg(test)]
 pub(crate) mod fixtures;
 pub mod inputs;
+pub mod labels;
+mod merge;
 mod metadata;
 mod names;
+mod paths;
 mod pods;
 mod preflight;
 pub mod problem;
@@ -37,7 +40,6 @@ use kube::{ResourceExt, api::DynamicObject, runtime::controller::Action};
 
 pub use self::run::run;
 use self::{
-    build::labels,
     children::ManagedKind,
     deletion::Deletion,
     dereference::Dereferenced,

@@ -15,11 +15,10 @@ use kube::{Resource, ResourceExt};
 use streamhouse_core::settings::{AgentSettings, Overrides};
 
 use super::{
-    build::paths,
     desired::{
         Bucket, Certificate, Credentials, Database, DatabaseTls, Desired, ImageReference, KeyOfSecret, Port,
     },
-    names,
+    names, paths,
     problem::Problem,
 };
 use crate::{

@@ -2,11 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::{Child, labels, object::Draft, pod};
+use super::{Child, object::Draft, pod};
 use crate::cluster::{
     children::ManagedKind,
     desired::{Desired, Scale},
     inputs::Inputs,
+    labels,
 };
 
 /// The Deployment. Rolls agent by agent, the new one first: an agent that stops hands its partitions to others that are there.

@@ -5,12 +5,9 @@ mod agents;
 mod certificates;
 mod config;
 mod jobs;
-pub mod labels;
-pub(super) mod merge;
 mod monitoring;
 mod network;
 mod object;
-pub(super) mod paths;
 mod pod;
 mod scaling;
 

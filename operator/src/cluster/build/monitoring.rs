@@ -5,8 +5,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Child, labels,
-    merge::merge,
+    Child,
     object::{Draft, short_hash},
 };
 use crate::cluster::{
@@ -14,6 +13,8 @@ use crate::cluster::{
     children::ManagedKind,
     desired::{Desired, Scrape},
     inputs::Inputs,
+    labels,
+    merge::merge,
 };
 
 const MONITORING: &str = "monitoring";

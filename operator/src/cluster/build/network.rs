@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Child, labels, object::Draft};
-use crate::cluster::{children::ManagedKind, desired::Desired};
+use super::{Child, object::Draft};
+use crate::cluster::{children::ManagedKind, desired::Desired, labels};
 
 /// The Service: what clients connect to first, and what Prometheus finds the agents by. Further on clients speak to each agent itself.
 pub(super) fn service(desired: &Desired) -> Child {

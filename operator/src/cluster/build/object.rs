@@ -6,10 +6,11 @@ use kube::core::{DynamicObject, ObjectMeta};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{Child, labels};
+use super::Child;
 use crate::cluster::{
     children::{ANNOTATION_OWNER_UID, ANNOTATION_RENDERED_HASH, ManagedKind},
     desired::Desired,
+    labels,
 };
 
 /// The start of an object; its body is what stands beside `metadata`.

@@ -2,11 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::{config, labels, merge::merge, paths};
+use super::config;
 use crate::cluster::{
     children::ANNOTATION_CONFIG_HASH,
     desired::{Desired, KeyOfSecret},
     inputs::Inputs,
+    labels,
+    merge::merge,
+    paths,
 };
 
 /// The container's name, by which a user's pod template speaks of it.

@@ -3,10 +3,11 @@
 
 use serde_json::{Value, json};
 
-use super::{Child, labels, object::Draft};
+use super::{Child, object::Draft};
 use crate::cluster::{
     children::ManagedKind,
     desired::{Desired, Scale},
+    labels,
 };
 
 /// What evictions may take at once. A pod that is not ready may always go: it serves nobody, and would hold up a drained node for ever.

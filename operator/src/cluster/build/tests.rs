@@ -17,6 +17,7 @@ use super::*;
 use crate::cluster::{
     children::{ANNOTATION_CONFIG_HASH, ANNOTATION_OWNER_UID, ANNOTATION_RENDERED_HASH},
     fixtures::{EVERYTHING, desired, inputs},
+    labels,
 };
 
 mod laws;

@@ -7,11 +7,7 @@ use k8s_openapi::api::core::v1::PodSpec;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::cluster::{
-    build::{labels, merge},
-    names,
-    problem::Problem,
-};
+use crate::cluster::{labels, merge, names, problem::Problem};
 
 const FIELD: &str = "spec.agents.podTemplate";
 

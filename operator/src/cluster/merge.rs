@@ -1,5 +1,6 @@
 //! Merges a user's piece of a pod template over the operator's, as Kubernetes merges patches: objects field by field, the lists that have
-//! a key by it, other lists as a whole; null takes a field away. Called by the pod builder, and by `validate` for the keys.
+//! a key by it, other lists as a whole; null takes a field away. Called by
+//! the pod builder, and by `validate` for the keys.
 
 use serde_json::{Map, Value};
 
@@ -83,7 +84,7 @@ fn without_nulls(value: &Value) -> Value {
 }
 
 /// The first list with an element that lacks the key by which it is merged, and that key.
-pub(in crate::cluster) fn without_key(value: &Value) -> Option<(&'static str, &'static str)> {
+pub(super) fn without_key(value: &Value) -> Option<(&'static str, &'static str)> {
     match value {
         Value::Object(fields) => fields.iter().find_map(|(name, value)| {
             let keyed = KEYED.iter().find(|keyed| keyed.list == name);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::{
+use super::{
     children::{LABEL_CLUSTER, LABEL_CLUSTER_NAMESPACE},
     desired::Desired,
     names,
@@ -10,7 +10,7 @@ use super::super::{
 use crate::crd::MANAGER;
 
 /// The part of a cluster that an agent is.
-pub(in crate::cluster) const AGENT: &str = "agent";
+pub(super) const AGENT: &str = "agent";
 
 const NAME: &str = "app.kubernetes.io/name";
 const INSTANCE: &str = "app.kubernetes.io/instance";
@@ -59,6 +59,6 @@ pub(super) fn common(desired: &Desired, component: &str) -> BTreeMap<String, Str
 }
 
 /// Whether a label or annotation is the operator's own, which no user's may replace.
-pub(in crate::cluster) fn is_reserved(name: &str) -> bool {
+pub(super) fn is_reserved(name: &str) -> bool {
     name.starts_with("streamhouse.io/") || [NAME, INSTANCE, COMPONENT, VERSION, MANAGED_BY].contains(&name)
 }
