@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 use streamhouse_operator::{
+    apis::OptionalApi,
     cluster::{build::build, children::ManagedKind, inputs::Inputs, validate::validate},
     context::Defaults,
     crd::{self, StreamHouseCluster},
@@ -105,11 +106,11 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "agents: {settings: {flushIntervall: 1s}}",
-        "unknown field \"spec.agents.settings.flushIntervall\"",
+        ".spec.agents.settings.flushIntervall: field not declared in schema",
     ),
     (
         "agents: {settings: {grpcListen: '0.0.0.0:1'}}",
-        "unknown field \"spec.agents.settings.grpcListen\"",
+        ".spec.agents.settings.grpcListen: field not declared in schema",
     ),
     (
         "agents: {zoneSpread: Sometimes}",
@@ -158,6 +159,7 @@ const REFUSED: &[(&str, &str)] = &[
         "monitoring: {prometheusRule: {thresholds: {HighConsumerLag: many}}}",
         "spec.monitoring.prometheusRule.thresholds",
     ),
+    ("agents: {replicas: null}", "spec.agents.replicas"),
     ("deletionPolicy: Burn", "Unsupported value: \"Burn\""),
 ];
 
@@ -304,8 +306,10 @@ fn every_object_of_a_cluster_is_one_that_the_api_server_takes() -> Result {
     let autoscaling =
         "{agents: {autoscaling: {minReplicas: 1, maxReplicas: 3, targetCPUUtilizationPercentage: 60}},
         listeners: {grpc: {tls: {issuerRef: {name: local}}}}, networkPolicy: {enabled: true}}";
+    server.install_monitoring_definitions()?;
     let inputs = Inputs {
         secret_hash: "5ec2e7".to_owned(),
+        monitoring_api: true,
         preflight: true,
         ..Inputs::default()
     };

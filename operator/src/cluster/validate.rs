@@ -11,6 +11,7 @@ mod template;
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use streamhouse_core::settings::{AgentSettings, Overrides};
 
@@ -57,7 +58,7 @@ pub fn validate(cluster: &StreamHouseCluster, defaults: &Defaults) -> Result<Des
     }
     Ok(Desired {
         uid: cluster.uid().unwrap_or_default(),
-        owner: cluster.controller_owner_ref(&()),
+        owner: owner(cluster),
         version: version(spec, defaults),
         image: image(spec, defaults)?,
         scale: agents::scale(spec)?,
@@ -79,6 +80,15 @@ pub fn validate(cluster: &StreamHouseCluster, defaults: &Defaults) -> Result<Des
         deletion_policy: spec.deletion_policy,
         name,
         namespace,
+    })
+}
+
+/// The owner of the children: it goes after them when it is deleted in the foreground.
+fn owner(cluster: &StreamHouseCluster) -> Option<OwnerReference> {
+    let owner = cluster.controller_owner_ref(&())?;
+    Some(OwnerReference {
+        block_owner_deletion: Some(true),
+        ..owner
     })
 }
 

@@ -137,8 +137,12 @@ pub(super) fn tidy(mut crd: CustomResourceDefinition) -> CustomResourceDefinitio
     crd
 }
 
-/// Formats such as `uint16` mean nothing to the API server, which warns of them.
+/// Formats such as `uint16` mean nothing to the API server, which warns of them. A null is not another way to leave a field out: rules
+/// would have to know of it. A number or text needs no more words than that.
 fn tidy_properties(schema: &mut JSONSchemaProps) {
+    if schema.x_kubernetes_int_or_string == Some(true) {
+        schema.any_of = None;
+    }
     if schema
         .format
         .as_deref()
@@ -151,6 +155,7 @@ fn tidy_properties(schema: &mut JSONSchemaProps) {
         .iter_mut()
         .flat_map(|properties| properties.values_mut())
     {
+        property.nullable = None;
         tidy_properties(property);
     }
     use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{

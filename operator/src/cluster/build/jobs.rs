@@ -19,7 +19,9 @@ pub(super) fn preflight(desired: &Desired, inputs: &Inputs) -> Child {
         "backoffLimit": 3,
         "activeDeadlineSeconds": 120,
     });
-    let depends_on = json!([spec, desired.variables, inputs.secret_hash]).to_string();
+    let of_store = |(name, _): &(&String, &String)| name.contains("_S3_") || name.ends_with("_OBJECT_STORE");
+    let store: Vec<_> = desired.variables.iter().filter(of_store).collect();
+    let depends_on = json!([spec, store, inputs.secret_hash]).to_string();
     let hash: String = short_hash(&depends_on).chars().take(10).collect();
     job(
         desired,

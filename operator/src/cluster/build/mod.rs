@@ -4,6 +4,7 @@
 mod agents;
 mod certificates;
 mod config;
+mod given;
 mod jobs;
 mod monitoring;
 mod network;

@@ -2,26 +2,24 @@
 
 use serde_json::{Value, json};
 
-use super::config;
+use super::{
+    config,
+    given::{self, Mount},
+};
 use crate::cluster::{
-    children::ANNOTATION_CONFIG_HASH,
-    desired::{Desired, KeyOfSecret},
-    inputs::Inputs,
-    labels,
-    merge::merge,
-    paths,
+    children::ANNOTATION_CONFIG_HASH, desired::Desired, inputs::Inputs, labels, merge::merge,
 };
 
 /// The container's name, by which a user's pod template speaks of it.
 pub(super) const CONTAINER: &str = "agent";
 /// Nobody: the images' user.
 const USER: i64 = 65532;
-/// Readable by the group, which is the pod's own.
-const FILE_MODE: i64 = 0o440;
 
 /// The pod template of the agents.
 pub(super) fn agents(desired: &Desired, inputs: &Inputs) -> Value {
-    let mut container = container(desired, &["run"]);
+    let mounts = [given::certificates(desired), given::authorities(desired)].concat();
+    let environment = [given::identity(desired), given::access(desired)].concat();
+    let mut container = container(desired, &["run"], &environment, &mounts);
     let probe = |path: &str, period: i64, failures: i64| {
         let scheme = if desired.http.is_tls() { "HTTPS" } else { "HTTP" };
         json!({
@@ -43,7 +41,7 @@ pub(super) fn agents(desired: &Desired, inputs: &Inputs) -> Value {
             "readinessProbe": probe("/ready", 5, 2),
         }),
     );
-    let mut spec = spec(desired, container);
+    let mut spec = spec(desired, container, &mounts);
     merge(
         &mut spec,
         &json!({
@@ -65,7 +63,9 @@ pub(super) fn agents(desired: &Desired, inputs: &Inputs) -> Value {
 
 /// The pod template of a Job that runs the agent's program with these arguments.
 pub(super) fn job(desired: &Desired, component: &str, arguments: &[&str]) -> Value {
-    let mut container = container(desired, arguments);
+    // A listener's certificate may not be there yet, and a Job listens to nobody.
+    let mounts = given::authorities(desired);
+    let mut container = container(desired, arguments, &given::access(desired), &mounts);
     merge(
         &mut container,
         &json!({
@@ -74,7 +74,7 @@ pub(super) fn job(desired: &Desired, component: &str, arguments: &[&str]) -> Val
             "terminationMessagePolicy": "FallbackToLogsOnError",
         }),
     );
-    let mut template = json!({ "metadata": { "labels": {} }, "spec": spec(desired, container) });
+    let mut template = json!({ "metadata": { "labels": {} }, "spec": spec(desired, container, &mounts) });
     if let Some(over) = desired.pod_template.as_ref().map(for_job) {
         merge(&mut template, &over);
     }
@@ -121,14 +121,14 @@ fn for_job(over: &Value) -> Value {
     over
 }
 
-fn container(desired: &Desired, arguments: &[&str]) -> Value {
+fn container(desired: &Desired, arguments: &[&str], environment: &[Value], mounts: &[Mount]) -> Value {
     let mut container = json!({
         "name": CONTAINER,
         "image": desired.image.reference,
         "args": arguments,
-        "env": environment(desired),
+        "env": environment,
         "envFrom": [{ "configMapRef": { "name": desired.agent() } }],
-        "volumeMounts": mounts(desired).iter().map(|mount| mount.in_container()).collect::<Vec<_>>(),
+        "volumeMounts": mounts.iter().map(Mount::in_container).collect::<Vec<_>>(),
         "securityContext": {
             "allowPrivilegeEscalation": false,
             "readOnlyRootFilesystem": true,
@@ -139,17 +139,17 @@ fn container(desired: &Desired, arguments: &[&str]) -> Value {
     if let Some(policy) = desired.image.pull_policy {
         container["imagePullPolicy"] = json!(policy);
     }
-    container
+    without_empty_lists(container)
 }
 
-fn spec(desired: &Desired, container: Value) -> Value {
+fn spec(desired: &Desired, container: Value, mounts: &[Mount]) -> Value {
     let pull_secrets: Vec<Value> = desired
         .image
         .pull_secrets
         .iter()
         .map(|name| json!({ "name": name }))
         .collect();
-    json!({
+    without_empty_lists(json!({
         "serviceAccountName": desired.service_account.name,
         "automountServiceAccountToken": false,
         // Variables of every Service would come on top of the agent's own.
@@ -160,109 +160,16 @@ fn spec(desired: &Desired, container: Value) -> Value {
             "seccompProfile": { "type": "RuntimeDefault" },
         },
         "containers": [container],
-        "volumes": mounts(desired).iter().map(|mount| mount.volume()).collect::<Vec<_>>(),
-    })
+        "volumes": mounts.iter().map(Mount::volume).collect::<Vec<_>>(),
+    }))
 }
 
-/// What differs from pod to pod, and what is secret.
-fn environment(desired: &Desired) -> Vec<Value> {
-    let text = |name: &str, value: String| json!({ "name": name, "value": value });
-    let field = |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": path } } });
-    let secret = |name: &str, from: &KeyOfSecret| json!({ "name": name, "valueFrom": { "secretKeyRef": { "name": from.name, "key": from.key } } });
-    let mut environment = vec![
-        field("POD_IP", "status.podIP"),
-        field("STREAMHOUSE_AGENT_ID", "metadata.name"),
-        // Kubernetes copies the node's label to its pods; it is empty where it does not yet.
-        field(
-            "STREAMHOUSE_ZONE",
-            "metadata.labels['topology.kubernetes.io/zone']",
-        ),
-        text(
-            "STREAMHOUSE_ADVERTISED_GRPC_ADDRESS",
-            format!("$(POD_IP):{}", desired.grpc.number),
-        ),
-        text(
-            "STREAMHOUSE_ADVERTISED_HTTP_ADDRESS",
-            format!("$(POD_IP):{}", desired.http.number),
-        ),
-        secret("STREAMHOUSE_METADATA_URL", &desired.postgresql.connection),
-    ];
-    if let Some(tls) = &desired.postgresql.tls {
-        environment.push(text("PGSSLMODE", tls.mode.as_str().to_owned()));
-        if tls.authority.is_some() {
-            environment.push(text("PGSSLROOTCERT", paths::DATABASE_AUTHORITY.to_owned()));
-        }
+/// The API server keeps no empty list, so none is asked for.
+fn without_empty_lists(mut object: Value) -> Value {
+    if let Some(fields) = object.as_object_mut() {
+        fields.retain(|_, value| !value.as_array().is_some_and(Vec::is_empty));
     }
-    if let Some(credentials) = &desired.storage.credentials {
-        environment.push(secret("AWS_ACCESS_KEY_ID", &credentials.access_key_id));
-        environment.push(secret("AWS_SECRET_ACCESS_KEY", &credentials.secret_access_key));
-    }
-    environment
-}
-
-/// Files of a Secret in the container.
-struct Mount {
-    name: &'static str,
-    folder: String,
-    secret: String,
-    /// Key and file name.
-    files: Vec<(String, &'static str)>,
-}
-
-impl Mount {
-    fn in_container(&self) -> Value {
-        json!({ "name": self.name, "mountPath": self.folder, "readOnly": true })
-    }
-
-    fn volume(&self) -> Value {
-        let items: Vec<Value> = self
-            .files
-            .iter()
-            .map(|(key, path)| json!({ "key": key, "path": path }))
-            .collect();
-        json!({ "name": self.name, "secret": { "secretName": self.secret, "defaultMode": FILE_MODE, "items": items } })
-    }
-}
-
-fn mounts(desired: &Desired) -> Vec<Mount> {
-    let certificate = |listener: &str, name, secret: &str| Mount {
-        name,
-        folder: format!("{}/{listener}", paths::TLS),
-        secret: secret.to_owned(),
-        files: ["tls.crt", "tls.key"].map(|file| (file.to_owned(), file)).into(),
-    };
-    let authority = |name, folder: &str, secret: &KeyOfSecret| Mount {
-        name,
-        folder: folder.to_owned(),
-        secret: secret.name.clone(),
-        files: vec![(secret.key.clone(), "ca.crt")],
-    };
-    let database = desired
-        .postgresql
-        .tls
-        .as_ref()
-        .and_then(|tls| tls.authority.as_ref());
-    [
-        desired
-            .grpc
-            .certificate
-            .as_ref()
-            .map(|from| certificate("grpc", "grpc-tls", &from.secret)),
-        desired
-            .http
-            .certificate
-            .as_ref()
-            .map(|from| certificate("http", "http-tls", &from.secret)),
-        database.map(|secret| authority("postgresql-ca", paths::DATABASE, secret)),
-        desired
-            .storage
-            .authority
-            .as_ref()
-            .map(|secret| authority("object-storage-ca", paths::STORE, secret)),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    object
 }
 
 /// Agents of one generation over nodes and zones; those of the one before do not count, or a roll-out would be lopsided.

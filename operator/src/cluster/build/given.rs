@@ -1,0 +1,124 @@
+//! What a container is given by others: variables that differ from pod to pod, and variables and files from Secrets. Called by the pod
+//! builder. Names of Secrets and keys only; their content goes from Kubernetes into the container.
+
+use serde_json::{Value, json};
+
+use crate::cluster::{
+    desired::{Desired, KeyOfSecret, Port},
+    paths,
+};
+
+/// Readable by the group, which is the pod's own.
+const FILE_MODE: i64 = 0o440;
+
+/// Who an agent is, and where others reach it.
+pub(super) fn identity(desired: &Desired) -> Vec<Value> {
+    let field = |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": path } } });
+    let address = |port: u16| format!("$(POD_IP):{port}");
+    vec![
+        field("POD_IP", "status.podIP"),
+        field("STREAMHOUSE_AGENT_ID", "metadata.name"),
+        // Kubernetes copies the node's label to its pods; it is empty where it does not yet.
+        field(
+            "STREAMHOUSE_ZONE",
+            "metadata.labels['topology.kubernetes.io/zone']",
+        ),
+        text(
+            "STREAMHOUSE_ADVERTISED_GRPC_ADDRESS",
+            address(desired.grpc.number),
+        ),
+        text(
+            "STREAMHOUSE_ADVERTISED_HTTP_ADDRESS",
+            address(desired.http.number),
+        ),
+    ]
+}
+
+/// How the database and the object store are reached.
+pub(super) fn access(desired: &Desired) -> Vec<Value> {
+    let mut variables = vec![secret("STREAMHOUSE_METADATA_URL", &desired.postgresql.connection)];
+    if let Some(tls) = &desired.postgresql.tls {
+        variables.push(text("PGSSLMODE", tls.mode.as_str()));
+        if tls.authority.is_some() {
+            variables.push(text("PGSSLROOTCERT", paths::DATABASE_AUTHORITY));
+        }
+    }
+    if let Some(credentials) = &desired.storage.credentials {
+        variables.push(secret("AWS_ACCESS_KEY_ID", &credentials.access_key_id));
+        variables.push(secret("AWS_SECRET_ACCESS_KEY", &credentials.secret_access_key));
+    }
+    variables
+}
+
+fn text(name: &str, value: impl Into<String>) -> Value {
+    json!({ "name": name, "value": value.into() })
+}
+
+fn secret(name: &str, from: &KeyOfSecret) -> Value {
+    json!({ "name": name, "valueFrom": { "secretKeyRef": { "name": from.name, "key": from.key } } })
+}
+
+/// Files of a Secret in the container.
+#[derive(Debug, Clone)]
+pub(super) struct Mount {
+    name: &'static str,
+    folder: String,
+    secret: String,
+    /// Key and file name.
+    files: Vec<(String, &'static str)>,
+}
+
+impl Mount {
+    /// The container's part.
+    pub(super) fn in_container(&self) -> Value {
+        json!({ "name": self.name, "mountPath": self.folder, "readOnly": true })
+    }
+
+    /// The pod's part.
+    pub(super) fn volume(&self) -> Value {
+        let item = |(key, path): &(String, &str)| json!({ "key": key, "path": path });
+        let items: Vec<Value> = self.files.iter().map(item).collect();
+        json!({ "name": self.name, "secret": { "secretName": self.secret, "defaultMode": FILE_MODE, "items": items } })
+    }
+}
+
+/// The listeners' certificates.
+pub(super) fn certificates(desired: &Desired) -> Vec<Mount> {
+    let listeners = [
+        ("grpc", "grpc-tls", &desired.grpc),
+        ("http", "http-tls", &desired.http),
+    ];
+    let mount = |(listener, name, port): (&str, &'static str, &Port)| {
+        Some(Mount {
+            name,
+            folder: format!("{}/{listener}", paths::TLS),
+            secret: port.certificate.as_ref()?.secret.clone(),
+            files: ["tls.crt", "tls.key"].map(|file| (file.to_owned(), file)).into(),
+        })
+    };
+    listeners.into_iter().filter_map(mount).collect()
+}
+
+/// Whom to trust at the database and at the object store.
+pub(super) fn authorities(desired: &Desired) -> Vec<Mount> {
+    let database = desired
+        .postgresql
+        .tls
+        .as_ref()
+        .and_then(|tls| tls.authority.as_ref());
+    let store = desired.storage.authority.as_ref();
+    let places = [
+        ("postgresql-ca", paths::DATABASE, database),
+        ("object-storage-ca", paths::STORE, store),
+    ];
+    let mount = |(name, folder, secret): (&'static str, &str, Option<&KeyOfSecret>)| {
+        let secret = secret?;
+        Some(Mount {
+            name,
+            folder: folder.to_owned(),
+            secret: secret.name.clone(),
+            files: vec![(secret.key.clone(), "ca.crt")],
+        })
+    };
+    places.into_iter().filter_map(mount).collect()
+}
