@@ -5,12 +5,21 @@
 //! reconciliations, each a straight pipe: dereference, validate, build or plan, apply, status.
 
 pub mod apis;
+pub mod backoff;
+pub mod cli;
 pub mod cluster;
 pub mod conditions;
+pub mod connect;
 pub mod context;
 pub mod crd;
 #[cfg(test)]
 mod docs;
 pub mod events;
+pub mod health;
+pub mod lease;
 pub mod metrics;
+pub mod run;
+pub mod server;
+pub mod settings;
 pub mod stores;
+pub mod surroundings;

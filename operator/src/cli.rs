@@ -1,0 +1,126 @@
+//! The command line of `streamhouse-operator`. Parsed by `main`, before anything else happens; what is refused here ends with exit
+//! code 2.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::settings::Settings;
+
+const EXAMPLES: &str = "\
+Examples:
+  streamhouse-operator run --watch-namespaces orders,billing --drift-interval 30s
+  streamhouse-operator crds | kubectl apply --server-side -f -
+  streamhouse-operator diff -f cluster.yaml -f topics.yaml";
+
+const RUN: &str = "\
+Examples:
+  streamhouse-operator run
+  streamhouse-operator run --leader-elect false --http-listen 127.0.0.1:8080 --log-level info,kube=debug
+
+In a pod it uses the pod's service account, elsewhere KUBECONFIG or ~/.kube/config. SIGTERM ends it: work that goes on
+is finished, the Lease is released. Exit codes: 0 ended in order, 1 failed, 2 settings that are refused.";
+
+const DIFF: &str = "\
+Examples:
+  streamhouse-operator diff -f cluster.yaml
+  kubectl get topic orders -o yaml | sed s/7d/30d/ | streamhouse-operator diff -f -
+
+Changes nothing. For a StreamHouseCluster it asks the API server what each object would become; for a Topic it compares
+with the topic itself. Exit codes: 0 nothing would change, 1 something would, 2 it could not be found out.";
+
+/// Runs StreamHouse on Kubernetes: clusters of agents, and topics.
+#[derive(Debug, Parser)]
+#[command(name = "streamhouse-operator", version, after_help = EXAMPLES, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What can be asked for.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Look after StreamHouseClusters and Topics until told to stop
+    #[command(after_help = RUN)]
+    Run(Box<Settings>),
+    /// Print the custom resource definitions as YAML
+    Crds,
+    /// Say what the operator would change for these manifests
+    #[command(after_help = DIFF)]
+    Diff(Diff),
+}
+
+/// What to compare.
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// File of manifests, or - for standard input; may be given several times
+    #[arg(short, long = "filename", value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Namespace of manifests that name none; that of the kubeconfig when absent
+    #[arg(short, long, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Metadata store to compare Topics with, instead of the one in the cluster's Secret
+    #[arg(
+        long,
+        env = "STREAMHOUSE_OPERATOR_METADATA_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    pub metadata_url: Option<String>,
+    /// The agents' image for clusters that name none, without a tag
+    #[arg(
+        long,
+        env = "STREAMHOUSE_OPERATOR_DEFAULT_IMAGE",
+        default_value = "ghcr.io/streamhouse/streamhouse-agent",
+        value_name = "IMAGE"
+    )]
+    pub default_image: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound_and_every_option_says_what_it_does() {
+        Cli::command().debug_assert();
+        let mut root = Cli::command();
+        root.build();
+        for command in root.get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(
+                    argument.get_help().is_some(),
+                    "{} {}",
+                    command.get_name(),
+                    argument.get_id()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_flag_of_run_is_a_variable_of_the_same_name() {
+        let mut root = Cli::command();
+        root.build();
+        let run = root.find_subcommand("run").unwrap();
+        for argument in run
+            .get_arguments()
+            .filter(|argument| argument.get_long().is_some())
+        {
+            let long = argument.get_long().unwrap();
+            if ["help", "version"].contains(&long) {
+                continue;
+            }
+            let variable = format!(
+                "{}{}",
+                crate::settings::PREFIX,
+                long.replace('-', "_").to_uppercase()
+            );
+            assert_eq!(argument.get_env().unwrap().to_str(), Some(variable.as_str()));
+        }
+    }
+}

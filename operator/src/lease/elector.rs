@@ -1,0 +1,325 @@
+//! Takes and keeps the Lease, and runs the work while it is held. Called by `run`, once. Guarantees: the work is told to stop at the
+//! renew deadline at the latest, and is dropped a grace later, before another replica can take over; after an orderly stop the Lease is
+//! released once the work is gone.
+
+use std::{fmt, future::Future, pin::pin, sync::Arc, time::Duration};
+
+use streamhouse_core::time::{Clock, Entropy};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    fence::Fence,
+    state::{Machine, Record, Step, Stored, Timing},
+    store::{LeaseStore, StoreError},
+    timer::Timer,
+};
+
+/// What the work gets.
+#[derive(Debug, Clone)]
+pub struct Term {
+    /// Stop: the term ends.
+    pub stop: CancellationToken,
+    /// Whether the term goes on, by the clock.
+    pub fence: Fence,
+}
+
+/// Why the election is over.
+#[derive(Debug)]
+pub enum Ended<T> {
+    /// It was told to stop.
+    Stopped,
+    /// The work ended by itself, with this.
+    Work(T),
+}
+
+/// Why a term is over. The work is gone in each case.
+enum TermEnd<T> {
+    /// The Lease is another one's, or could not be renewed in time.
+    Lost(&'static str),
+    /// It was told to stop.
+    Stopped,
+    /// The work ended by itself.
+    Work(T),
+}
+
+/// What the elector has from outside.
+#[derive(Debug, Clone)]
+pub struct Seams {
+    /// For all that is measured.
+    pub timer: Arc<dyn Timer>,
+    /// For what people read in the Lease.
+    pub clock: Arc<dyn Clock>,
+    /// Jitter.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// One replica in the election.
+pub struct Elector {
+    store: Arc<dyn LeaseStore>,
+    machine: Machine,
+    fence: Fence,
+    seams: Seams,
+    drain: Duration,
+    on_change: Box<dyn Fn(bool) + Send + Sync>,
+}
+
+impl fmt::Debug for Elector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Elector")
+            .field("machine", &self.machine)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Elector {
+    /// A replica by this identity, which no other process must ever use. `drain` is how long the work may take to end in order when
+    /// the election is told to stop; the Lease is kept meanwhile.
+    pub fn new(
+        store: Arc<dyn LeaseStore>,
+        identity: String,
+        timing: Timing,
+        drain: Duration,
+        seams: Seams,
+    ) -> Self {
+        Self {
+            store,
+            machine: Machine::new(identity, timing),
+            fence: Fence::new(seams.timer.clone()),
+            seams,
+            drain,
+            on_change: Box::new(|_| ()),
+        }
+    }
+
+    /// Tells when this replica begins and ceases to lead.
+    #[must_use]
+    pub fn on_change(mut self, tell: impl Fn(bool) + Send + Sync + 'static) -> Self {
+        self.on_change = Box::new(tell);
+        self
+    }
+
+    /// The fence of this replica's terms.
+    pub fn fence(&self) -> Fence {
+        self.fence.clone()
+    }
+
+    /// Stands by, leads when it can, and stands by again after a term was lost; until `stop`, or until the work ends by itself. The
+    /// work is polled by the same task that renews the Lease: give a handle of a spawned task that ends when it is dropped.
+    pub async fn run<W, F>(mut self, stop: CancellationToken, mut work: W) -> Ended<F::Output>
+    where
+        W: FnMut(Term) -> F,
+        F: Future,
+    {
+        loop {
+            let stopped = tokio::select! {
+                biased;
+                () = stop.cancelled() => true,
+                () = self.acquire() => false,
+            };
+            if stopped {
+                // The claim may have been on its way.
+                if self.machine.is_pending() {
+                    self.release().await;
+                }
+                return Ended::Stopped;
+            }
+            tracing::info!(identity = self.machine.identity(), "leading");
+            (self.on_change)(true);
+            let end = self.lead(&stop, &mut work).await;
+            self.fence.set(None);
+            (self.on_change)(false);
+            match end {
+                TermEnd::Lost(why) => tracing::warn!(why, "not leading any more; standing by"),
+                TermEnd::Stopped => {
+                    self.release().await;
+                    return Ended::Stopped;
+                }
+                TermEnd::Work(result) => {
+                    self.release().await;
+                    let asked = stop.is_cancelled();
+                    return if asked {
+                        Ended::Stopped
+                    } else {
+                        Ended::Work(result)
+                    };
+                }
+            }
+        }
+    }
+
+    /// Tries until this replica leads.
+    async fn acquire(&mut self) {
+        let mut before: Option<String> = None;
+        loop {
+            self.round().await;
+            if self.machine.leads(self.now()) {
+                return;
+            }
+            let holder = self.machine.holder().map(ToOwned::to_owned);
+            if holder != before {
+                tracing::info!(holder = holder.as_deref().unwrap_or("nobody"), "standing by");
+                before = holder;
+            }
+            self.seams.timer.sleep_until(self.next_round()).await;
+        }
+    }
+
+    /// Runs the work and renews the Lease beside it. The work is gone when this returns.
+    async fn lead<W, F>(&mut self, stop: &CancellationToken, work: &mut W) -> TermEnd<F::Output>
+    where
+        W: FnMut(Term) -> F,
+        F: Future,
+    {
+        let term = Term {
+            stop: CancellationToken::new(),
+            fence: self.fence.clone(),
+        };
+        let stop_work = term.stop.clone();
+        let timer = self.seams.timer.clone();
+        let mut work = pin!(work(term));
+        let mut drained_by: Option<Instant> = None;
+        let (why, grace) = loop {
+            let Some(until) = self.machine.until() else {
+                break (
+                    "another replica holds the lease, or it was deleted",
+                    Duration::ZERO,
+                );
+            };
+            let next = self.next_round();
+            tokio::select! {
+                biased;
+                result = &mut work => return TermEnd::Work(result),
+                () = timer.sleep_until(until) => {
+                    break ("the lease could not be renewed in time", self.machine.timing().grace());
+                }
+                () = stop.cancelled(), if drained_by.is_none() => {
+                    drained_by = Some(timer.now() + self.drain);
+                    stop_work.cancel();
+                }
+                () = timer.sleep_until(drained_by.unwrap_or(until)), if drained_by.is_some() => {
+                    tracing::warn!("the work did not end in time; dropping it");
+                    return TermEnd::Stopped;
+                }
+                () = async { timer.sleep_until(next).await; self.round().await } => {}
+            }
+        };
+        // Nothing more goes out from here on, and what goes on without writing ends before another replica can lead.
+        self.fence.set(None);
+        let dropped_at = self.machine.until().unwrap_or_else(|| timer.now()) + grace;
+        stop_work.cancel();
+        tokio::select! {
+            biased;
+            _ = &mut work => {}
+            () = timer.sleep_until(dropped_at) => {}
+        }
+        TermEnd::Lost(why)
+    }
+
+    /// Goes step by step until there is nothing more to do for now. May be dropped at any point.
+    async fn round(&mut self) {
+        self.machine.begin_round(self.now());
+        // A look, a write that is refused, a look, a write: more refusals are left to the next round.
+        let mut writes = 0;
+        while writes < 2 {
+            let go_on = match self.machine.next(self.now(), self.now_us()) {
+                Step::Wait => false,
+                Step::Look => self.look().await,
+                Step::Create(record) => {
+                    writes += 1;
+                    self.write(&record, None).await
+                }
+                Step::Update(record, version) => {
+                    writes += 1;
+                    self.write(&record, Some(&version)).await
+                }
+            };
+            if !go_on {
+                break;
+            }
+        }
+    }
+
+    /// Reads the Lease; `false` if there is no answer.
+    async fn look(&mut self) -> bool {
+        match self.call(self.store.get()).await {
+            Ok(stored) => {
+                self.machine.looked(stored, self.now());
+                self.fence.set(self.machine.until());
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the lease; trying again");
+                false
+            }
+        }
+    }
+
+    /// Writes the Lease. `true` if somebody else did: a look will say who.
+    async fn write(&mut self, record: &Record, version: Option<&str>) -> bool {
+        let sent = self.now();
+        self.machine.writes();
+        match self.send(record, version).await {
+            Ok(stored) => {
+                self.machine.wrote(stored, sent, self.now());
+                self.fence.set(self.machine.until());
+                false
+            }
+            Err(StoreError::Conflict) => true,
+            Err(error) => {
+                tracing::warn!(%error, "cannot write the lease; trying again");
+                false
+            }
+        }
+    }
+
+    async fn send(&self, record: &Record, version: Option<&str>) -> Result<Stored, StoreError> {
+        match version {
+            Some(version) => self.call(self.store.update(record, version)).await,
+            None => self.call(self.store.create(record)).await,
+        }
+    }
+
+    /// Lets another replica take over at once. Best effort: without it the others wait for the duration.
+    async fn release(&mut self) {
+        self.fence.set(None);
+        self.machine.end_term();
+        if self.machine.release(0).is_none() && !self.look().await {
+            return;
+        }
+        let Some((record, version)) = self.machine.release(self.now_us()) else {
+            return;
+        };
+        match self.send(&record, Some(&version)).await {
+            Ok(_) => tracing::info!("the lease is released"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot release the lease; another replica takes over when it expires");
+            }
+        }
+    }
+
+    /// A call with a time limit. What was sent may still arrive later.
+    async fn call<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let limit = self.machine.timing().call();
+        let over = self.seams.timer.sleep_until(self.now() + limit);
+        tokio::select! {
+            biased;
+            answer = call => answer,
+            () = over => Err(StoreError::Failed(format!("no answer within {limit:?}"))),
+        }
+    }
+
+    /// A fifth more or less, so that replicas do not go in step.
+    fn next_round(&self) -> Instant {
+        let retry = self.machine.timing().retry;
+        self.now() + retry.mul_f64(0.8 + 0.4 * self.seams.entropy.fraction())
+    }
+
+    fn now(&self) -> Instant {
+        self.seams.timer.now()
+    }
+
+    fn now_us(&self) -> i64 {
+        self.seams.clock.now_ms().saturating_mul(1000)
+    }
+}

@@ -1,0 +1,186 @@
+//! The Lease in Kubernetes. Every write replaces the object at the version that was read, so that the API server refuses the later of
+//! two writers; a patch without a version would let both believe that they won. What others put on the object, such as labels, stays.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+};
+use kube::{Api, Client, api::PostParams};
+use parking_lot::Mutex;
+
+use super::{
+    state::{Record, Stored},
+    store::{LeaseStore, StoreError},
+};
+use crate::crd::MANAGER;
+
+/// One Lease object.
+pub struct KubernetesLease {
+    api: Api<Lease>,
+    namespace: String,
+    name: String,
+    /// As it was read or written last: what a replacement starts from.
+    last: Mutex<Option<Lease>>,
+}
+
+impl std::fmt::Debug for KubernetesLease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "KubernetesLease({}/{})", self.namespace, self.name)
+    }
+}
+
+impl KubernetesLease {
+    /// The Lease of this name.
+    pub fn new(client: Client, namespace: &str, name: &str) -> Self {
+        Self {
+            api: Api::namespaced(client, namespace),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            last: Mutex::new(None),
+        }
+    }
+
+    /// Remembers the object and gives what stands in it.
+    fn remember(&self, lease: Lease) -> Stored {
+        let stored = stored(&lease);
+        *self.last.lock() = Some(lease);
+        stored
+    }
+
+    /// What was called failed.
+    fn failed(&self, what: &str, error: &kube::Error) -> StoreError {
+        match error {
+            kube::Error::Api(status) if status.code == 409 => StoreError::Conflict,
+            kube::Error::Api(status) if status.code == 403 => StoreError::Failed(format!(
+                "may not {what} the lease {}/{}: grant get, create and update of leases there ({})",
+                self.namespace, self.name, status.message
+            )),
+            kube::Error::Api(status) if status.code == 404 => StoreError::Failed(format!(
+                "cannot {what} the lease {}/{}: is there a namespace of that name? ({})",
+                self.namespace, self.name, status.message
+            )),
+            error => StoreError::Failed(format!(
+                "cannot {what} the lease {}/{}: {error}",
+                self.namespace, self.name
+            )),
+        }
+    }
+}
+
+#[async_trait]
+impl LeaseStore for KubernetesLease {
+    async fn get(&self) -> Result<Option<Stored>, StoreError> {
+        // Without a version in the request the API server reads from its store, not from its cache.
+        let found = self.api.get_opt(&self.name).await;
+        let found = found.map_err(|error| self.failed("get", &error))?;
+        Ok(found.map(|lease| self.remember(lease)))
+    }
+
+    async fn create(&self, record: &Record) -> Result<Stored, StoreError> {
+        let lease = Lease {
+            metadata: ObjectMeta {
+                name: Some(self.name.clone()),
+                namespace: Some(self.namespace.clone()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(spec(record, None)),
+        };
+        let created = self.api.create(&options(), &lease).await;
+        let created = created.map_err(|error| self.failed("create", &error))?;
+        Ok(self.remember(created))
+    }
+
+    async fn update(&self, record: &Record, version: &str) -> Result<Stored, StoreError> {
+        let last = self.last.lock().clone();
+        let same = last.filter(|lease| lease.metadata.resource_version.as_deref() == Some(version));
+        let Some(mut lease) = same else {
+            // Something newer was read in the meantime.
+            return Err(StoreError::Conflict);
+        };
+        // Kubernetes' own record of who set which field; nobody reads it here.
+        lease.metadata.managed_fields = None;
+        lease.spec = Some(spec(record, lease.spec.as_ref()));
+        let replaced = self.api.replace(&self.name, &options(), &lease).await;
+        match replaced {
+            Ok(lease) => Ok(self.remember(lease)),
+            // Deleted since: a look will say so.
+            Err(kube::Error::Api(status)) if status.code == 404 => Err(StoreError::Conflict),
+            Err(error) => Err(self.failed("update", &error)),
+        }
+    }
+}
+
+fn options() -> PostParams {
+    PostParams {
+        field_manager: Some(MANAGER.to_owned()),
+        ..PostParams::default()
+    }
+}
+
+fn stored(lease: &Lease) -> Stored {
+    let spec = lease.spec.clone().unwrap_or_default();
+    let seconds = spec
+        .lease_duration_seconds
+        .and_then(|seconds| u64::try_from(seconds).ok());
+    let micros = |time: Option<MicroTime>| time.map_or(0, |time| time.0.as_microsecond());
+    let record = Record {
+        holder: spec.holder_identity,
+        duration: seconds.map(Duration::from_secs),
+        acquired_us: micros(spec.acquire_time),
+        renewed_us: micros(spec.renew_time),
+        transitions: spec.lease_transitions.unwrap_or_default(),
+    };
+    Stored {
+        record,
+        version: lease.metadata.resource_version.clone().unwrap_or_default(),
+    }
+}
+
+/// The record over what else stands in the spec.
+fn spec(record: &Record, before: Option<&LeaseSpec>) -> LeaseSpec {
+    let time = |micros: i64| Timestamp::from_microsecond(micros).ok().map(MicroTime);
+    // Whole seconds, and at least one: the API server takes no others.
+    let seconds = record.duration.map(|duration| duration.as_secs().max(1));
+    LeaseSpec {
+        holder_identity: Some(record.holder.clone().unwrap_or_default()),
+        lease_duration_seconds: seconds.map(|seconds| i32::try_from(seconds).unwrap_or(i32::MAX)),
+        acquire_time: time(record.acquired_us),
+        renew_time: time(record.renewed_us),
+        lease_transitions: Some(record.transitions),
+        ..before.cloned().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_comes_back_as_it_was_written() {
+        let record = Record {
+            holder: Some("a".to_owned()),
+            duration: Some(Duration::from_secs(15)),
+            acquired_us: 1_700_000_000_123_456,
+            renewed_us: 1_700_000_001_000_001,
+            transitions: 7,
+        };
+        let before = LeaseSpec {
+            strategy: Some("OldestEmulationVersion".to_owned()),
+            ..LeaseSpec::default()
+        };
+        let lease = Lease {
+            spec: Some(spec(&record, Some(&before))),
+            ..Lease::default()
+        };
+        assert_eq!(stored(&lease).record, record);
+        assert_eq!(
+            lease.spec.unwrap().strategy,
+            before.strategy,
+            "what is not ours stays"
+        );
+    }
+}

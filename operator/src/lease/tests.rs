@@ -1,0 +1,238 @@
+//! The election as a whole, in a simulated world: never two leaders, somebody soon, and the cases that people meet.
+
+mod world;
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use self::world::{Habits, Replica, World, run};
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Until when there is trouble; everything of that time has arrived by [`QUIET`].
+const TROUBLE: Duration = seconds(120);
+const QUIET: Duration = seconds(150);
+/// How long after that somebody must lead: the duration by the slowest clock, a look that just missed it, and a call.
+const SOON: Duration = seconds(25);
+const END: Duration = seconds(240);
+
+/// Clocks differ in speed by up to a sixth.
+fn rate() -> impl Strategy<Value = f64> {
+    0.93..1.08
+}
+
+fn within(longest: Duration) -> impl Strategy<Value = Duration> {
+    (0..longest.as_millis() as u64).prop_map(Duration::from_millis)
+}
+
+/// A replica that lives, stops or crashes before the quiet.
+fn habits(pauses: usize) -> impl Strategy<Value = Habits> {
+    let pause = (within(seconds(90)), within(seconds(30)));
+    (
+        rate(),
+        within(seconds(20)),
+        proptest::option::of(within(TROUBLE)),
+        proptest::option::of(within(TROUBLE)),
+        proptest::collection::vec(pause, 0..=pauses),
+        within(seconds(30)),
+    )
+        .prop_map(|(rate, start, stop, crash, pauses, lingers)| Habits {
+            rate,
+            start,
+            stop,
+            crash,
+            pauses,
+            lingers,
+        })
+}
+
+/// Two or three replicas, of which the first lives.
+fn replicas(pauses: usize) -> impl Strategy<Value = Vec<Habits>> {
+    proptest::collection::vec(habits(pauses), 2..=3).prop_map(|mut all| {
+        all[0].stop = None;
+        all[0].crash = None;
+        all
+    })
+}
+
+fn enter(world: &World, habits: &[Habits]) -> Vec<Replica> {
+    let name = |place: usize| format!("replica-{place}");
+    let enter = |(place, habits): (usize, &Habits)| Replica::new(world, &name(place), habits.clone());
+    habits.iter().enumerate().map(enter).collect()
+}
+
+fn leaders(replicas: &[Replica]) -> Vec<&str> {
+    replicas
+        .iter()
+        .filter(|replica| replica.leads())
+        .map(|replica| replica.name.as_str())
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn never_two_lead_and_somebody_leads_soon(
+        seed in any::<u64>(), trouble in 0..700_u64, habits in replicas(2)
+    ) {
+        let world = World::new(seed);
+        world.trouble(trouble);
+        let mut replicas = enter(&world, &habits);
+        let (mut two, mut led_at, mut gap) = (None, None, None);
+        run(&world, &mut replicas, END, |replicas| {
+            let (now, leaders) = (world.now(), leaders(replicas));
+            if now >= TROUBLE {
+                world.trouble(0);
+            }
+            if leaders.len() > 1 {
+                two.get_or_insert_with(|| format!("{leaders:?} at {now:?}"));
+            }
+            if now >= QUIET {
+                match leaders.is_empty() {
+                    false => { led_at.get_or_insert(now); }
+                    true if led_at.is_some() => { gap.get_or_insert(now); }
+                    true => {}
+                }
+            }
+        });
+        prop_assert_eq!(two, None);
+        prop_assert!(led_at.is_some_and(|at| at <= QUIET + SOON), "nobody led in time: {:?}", led_at);
+        prop_assert_eq!(gap, None, "and whoever leads without trouble goes on");
+    }
+
+    #[test]
+    fn the_work_of_one_is_gone_before_that_of_another_begins(
+        seed in any::<u64>(), trouble in 0..700_u64, habits in replicas(0)
+    ) {
+        let world = World::new(seed);
+        world.trouble(trouble);
+        let mut replicas = enter(&world, &habits);
+        let mut two = None;
+        run(&world, &mut replicas, END, |replicas| {
+            if world.now() >= TROUBLE {
+                world.trouble(0);
+            }
+            if replicas.iter().filter(|replica| replica.works()).count() > 1 {
+                two.get_or_insert(world.now());
+            }
+        });
+        prop_assert_eq!(two, None);
+    }
+}
+
+/// Runs two replicas and gives when each of them led first.
+fn two(first: Habits, second: Habits) -> (World, Vec<Option<Duration>>) {
+    let world = World::new(7);
+    let mut replicas = enter(&world, &[first, second]);
+    let mut led = vec![None; 2];
+    run(&world, &mut replicas, seconds(120), |replicas| {
+        for (replica, led) in replicas.iter().zip(&mut led) {
+            if replica.leads() {
+                led.get_or_insert(world.now());
+            }
+        }
+        assert!(leaders(replicas).len() < 2);
+    });
+    (world, led)
+}
+
+fn later() -> Habits {
+    Habits {
+        start: seconds(5),
+        ..Habits::default()
+    }
+}
+
+#[test]
+fn the_first_leads_at_once_and_keeps_it() {
+    let (world, led) = two(Habits::default(), later());
+    assert!(led[0].unwrap() < seconds(1));
+    assert_eq!(led[1], None);
+    let lease = world.lease().unwrap();
+    assert_eq!(
+        (lease.holder.as_deref(), lease.transitions),
+        (Some("replica-0"), 0)
+    );
+}
+
+#[test]
+fn after_an_orderly_stop_the_other_leads_at_its_next_look() {
+    let stops = Habits {
+        stop: Some(seconds(60)),
+        lingers: seconds(3),
+        ..Habits::default()
+    };
+    let (world, led) = two(stops, later());
+    let led = led[1].unwrap();
+    assert!(led >= seconds(63), "the work comes to its end first: {led:?}");
+    assert!(led < seconds(66), "then one look is enough: {led:?}");
+    assert_eq!(world.lease().unwrap().transitions, 1);
+}
+
+#[test]
+fn work_that_does_not_end_is_dropped_and_the_lease_released() {
+    let stops = Habits {
+        stop: Some(seconds(60)),
+        lingers: seconds(1000),
+        ..Habits::default()
+    };
+    let (_, led) = two(stops, later());
+    let led = led[1].unwrap();
+    assert!(
+        led >= seconds(80) && led < seconds(83),
+        "after the 20 seconds of a drain: {led:?}"
+    );
+}
+
+#[test]
+fn after_a_crash_the_other_leads_when_the_lease_expires() {
+    let crashes = Habits {
+        crash: Some(seconds(60)),
+        ..Habits::default()
+    };
+    let (_, led) = two(crashes, later());
+    let led = led[1].unwrap();
+    assert!(led >= seconds(72) && led < seconds(79), "{led:?}");
+}
+
+#[test]
+fn a_process_that_slept_too_long_finds_another_leader_and_stands_by() {
+    let sleeps = Habits {
+        pauses: vec![(seconds(40), seconds(40))],
+        ..Habits::default()
+    };
+    let (world, led) = two(sleeps, later());
+    assert!(led[1].is_some());
+    assert_eq!(world.lease().unwrap().holder.as_deref(), Some("replica-1"));
+}
+
+#[test]
+fn a_replica_that_stops_while_it_stands_by_leaves_the_lease_alone() {
+    let stops = Habits {
+        stop: Some(seconds(60)),
+        ..later()
+    };
+    let (world, led) = two(Habits::default(), stops);
+    assert_eq!(led[1], None);
+    assert_eq!(world.lease().unwrap().transitions, 0);
+}
+
+#[test]
+fn a_lease_that_somebody_deletes_makes_no_second_leader() {
+    let world = World::new(7);
+    let mut replicas = enter(&world, &[Habits::default(), later()]);
+    let mut deleted = false;
+    run(&world, &mut replicas, seconds(120), |replicas| {
+        if !deleted && world.now() >= seconds(30) {
+            world.delete_lease();
+            deleted = true;
+        }
+        assert!(leaders(replicas).len() < 2);
+    });
+    assert_eq!(leaders(&replicas).len(), 1, "and somebody leads again");
+    assert!(replicas.iter().all(Replica::lives));
+}

@@ -1,0 +1,443 @@
+//! A world for the election: virtual time, clocks that run at different speeds, processes that pause, and a Lease behind a network that
+//! loses, delays and repeats. Everything follows from one seed. Used by the tests beside it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use streamhouse_core::time::{Clock, Entropy};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::super::{
+    elector::{Elector, Ended, Seams, Term},
+    fence::Fence,
+    state::{Record, Stored, Timing},
+    store::{LeaseStore, StoreError},
+    timer::Timer,
+};
+
+type Answer = Result<Option<Stored>, StoreError>;
+type Slot = Arc<Mutex<Option<Answer>>>;
+
+/// True time begins at zero.
+#[derive(Debug, Default)]
+struct State {
+    now: Duration,
+    /// Moments at which something may go on.
+    timers: BTreeSet<Duration>,
+    lease: Option<Stored>,
+    version: u64,
+    /// Requests on their way, by arrival.
+    requests: BTreeMap<(Duration, u64), (Request, Option<Slot>)>,
+    sequence: u64,
+    random: u64,
+    /// How many of a thousand calls meet trouble.
+    trouble: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Request {
+    Get,
+    Create(Record),
+    Update(Record, String),
+}
+
+/// Shared by all that are in it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct World(Arc<Mutex<State>>);
+
+impl World {
+    pub(super) fn new(seed: u64) -> Self {
+        let world = Self::default();
+        world.0.lock().random = seed;
+        world
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.0.lock().now
+    }
+
+    /// From now on so many of a thousand calls meet trouble.
+    pub(super) fn trouble(&self, of_a_thousand: u64) {
+        self.0.lock().trouble = of_a_thousand;
+    }
+
+    /// Who holds the Lease.
+    pub(super) fn lease(&self) -> Option<Record> {
+        self.0.lock().lease.as_ref().map(|stored| stored.record.clone())
+    }
+
+    /// Somebody deletes the Lease.
+    pub(super) fn delete_lease(&self) {
+        self.0.lock().lease = None;
+    }
+
+    fn random(&self) -> u64 {
+        let mut state = self.0.lock();
+        // SplitMix64.
+        state.random = state.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = state.random;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ (bits >> 31)
+    }
+
+    /// Between nothing and this long.
+    fn some(&self, longest: Duration) -> Duration {
+        longest.mul_f64((self.random() >> 11) as f64 / (1_u64 << 53) as f64)
+    }
+
+    async fn sleep_until(&self, at: Duration) {
+        poll_fn(|_| {
+            let mut state = self.0.lock();
+            if state.now >= at {
+                return Poll::Ready(());
+            }
+            state.timers.insert(at);
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Goes to the next moment at which something may go on, but not beyond `end`; `false` at the end.
+    pub(super) fn advance(&self, end: Duration) -> bool {
+        let mut state = self.0.lock();
+        let arrival = state.requests.keys().next().map(|(at, _)| *at);
+        let timer = state.timers.first().copied();
+        let next = [arrival, timer]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(end)
+            .min(end);
+        state.now = next.max(state.now);
+        let now = state.now;
+        state.timers.retain(|at| *at > now);
+        while let Some(entry) = state.requests.first_entry().filter(|entry| entry.key().0 <= now) {
+            let (request, slot) = entry.remove();
+            let answer = state.arrives(request);
+            if let Some(slot) = slot {
+                *slot.lock() = Some(answer);
+            }
+        }
+        now < end
+    }
+
+    fn send(&self, request: Request, after: Duration, slot: Option<Slot>) {
+        let mut state = self.0.lock();
+        state.sequence += 1;
+        let key = (state.now + after, state.sequence);
+        state.requests.insert(key, (request, slot));
+    }
+
+    async fn call(&self, request: Request) -> Answer {
+        let slot = Slot::default();
+        let latency = self.some(Duration::from_millis(50));
+        let draw = self.random() % 1000;
+        let trouble = draw < self.0.lock().trouble;
+        let seconds = Duration::from_secs;
+        match draw % 6 {
+            // The request is lost.
+            0 if trouble => {}
+            // The connection breaks before it arrives; it arrives later, much later perhaps.
+            1 if trouble => self.send(request, self.some(seconds(20)), None),
+            // It arrives, the answer is lost and the connection breaks at once.
+            2 if trouble => {
+                self.send(request, latency, None);
+                self.sleep_until(self.now() + 2 * latency).await;
+                return Err(StoreError::Failed("connection reset".to_owned()));
+            }
+            // It arrives twice; the second answer comes back.
+            3 if trouble => {
+                self.send(request.clone(), latency, None);
+                self.send(request, 2 * latency, Some(slot.clone()));
+            }
+            // It is slow there.
+            4 if trouble => self.send(request, self.some(seconds(8)), Some(slot.clone())),
+            // It arrives twice, the second time much later.
+            5 if trouble => {
+                self.send(request.clone(), latency, Some(slot.clone()));
+                self.send(request, latency + self.some(seconds(20)), None);
+            }
+            _ => self.send(request, latency, Some(slot.clone())),
+        }
+        let answer = poll_fn(|_| slot.lock().take().map_or(Poll::Pending, Poll::Ready)).await;
+        let back = if trouble && draw % 2 == 0 {
+            self.some(seconds(8))
+        } else {
+            latency
+        };
+        self.sleep_until(self.now() + back).await;
+        answer
+    }
+}
+
+impl State {
+    /// What the API server does: one write at a time, refused unless the version is the stored one.
+    fn arrives(&mut self, request: Request) -> Answer {
+        let (record, fits) = match request {
+            Request::Get => return Ok(self.lease.clone()),
+            Request::Create(record) => (record, self.lease.is_none()),
+            Request::Update(record, version) => (
+                record,
+                self.lease
+                    .as_ref()
+                    .is_some_and(|stored| stored.version == version),
+            ),
+        };
+        if !fits {
+            return Err(StoreError::Conflict);
+        }
+        // Like the API server's store: a write that changes nothing leaves the version.
+        if self.lease.as_ref().is_none_or(|stored| stored.record != record) {
+            self.version += 1;
+            let version = self.version.to_string();
+            self.lease = Some(Stored { record, version });
+        }
+        Ok(self.lease.clone())
+    }
+}
+
+#[async_trait]
+impl LeaseStore for World {
+    async fn get(&self) -> Result<Option<Stored>, StoreError> {
+        self.call(Request::Get).await
+    }
+
+    async fn create(&self, record: &Record) -> Result<Stored, StoreError> {
+        self.call(Request::Create(record.clone()))
+            .await?
+            .ok_or(StoreError::Conflict)
+    }
+
+    async fn update(&self, record: &Record, version: &str) -> Result<Stored, StoreError> {
+        let request = Request::Update(record.clone(), version.to_owned());
+        self.call(request).await?.ok_or(StoreError::Conflict)
+    }
+}
+
+/// A clock that shows true time at its own speed.
+pub(super) struct Watch {
+    world: World,
+    base: Instant,
+    rate: f64,
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Watch(x{})", self.rate)
+    }
+}
+
+#[async_trait]
+impl Timer for Watch {
+    fn now(&self) -> Instant {
+        self.base + self.world.now().mul_f64(self.rate)
+    }
+
+    async fn sleep_until(&self, at: Instant) {
+        let shown = at.saturating_duration_since(self.base);
+        // Never early by the last digit.
+        let at = shown.div_f64(self.rate) + Duration::from_nanos(10);
+        self.world.sleep_until(at).await;
+    }
+}
+
+/// A wall clock that stands still: nothing may depend on it.
+#[derive(Debug)]
+struct Stopped;
+
+impl Clock for Stopped {
+    fn now_ms(&self) -> i64 {
+        1_700_000_000_000
+    }
+}
+
+#[derive(Debug)]
+struct Dice(World);
+
+impl Entropy for Dice {
+    fn next_u64(&self) -> u64 {
+        self.0.random()
+    }
+}
+
+/// How a replica behaves.
+#[derive(Debug, Clone)]
+pub(super) struct Habits {
+    /// How fast its clock runs.
+    pub(super) rate: f64,
+    /// When it starts.
+    pub(super) start: Duration,
+    /// When it is told to stop.
+    pub(super) stop: Option<Duration>,
+    /// When it dies.
+    pub(super) crash: Option<Duration>,
+    /// When it does not run, and for how long.
+    pub(super) pauses: Vec<(Duration, Duration)>,
+    /// How long its work goes on after it was told to stop.
+    pub(super) lingers: Duration,
+}
+
+impl Default for Habits {
+    fn default() -> Self {
+        Self {
+            rate: 1.0,
+            start: Duration::ZERO,
+            stop: None,
+            crash: None,
+            pauses: Vec::new(),
+            lingers: Duration::ZERO,
+        }
+    }
+}
+
+/// One replica: a process with an elector.
+pub(super) struct Replica {
+    pub(super) name: String,
+    pub(super) fence: Fence,
+    habits: Habits,
+    world: World,
+    process: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    stop: CancellationToken,
+    working: Weak<AtomicBool>,
+}
+
+/// The work exists as long as this does.
+struct Working(Arc<AtomicBool>);
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Replica {
+    pub(super) fn new(world: &World, name: &str, habits: Habits) -> Self {
+        let timer = Arc::new(Watch {
+            world: world.clone(),
+            base: Instant::now(),
+            rate: habits.rate,
+        });
+        let seams = Seams {
+            timer: timer.clone(),
+            clock: Arc::new(Stopped),
+            entropy: Arc::new(Dice(world.clone())),
+        };
+        let store = Arc::new(world.clone());
+        let elector = Elector::new(
+            store,
+            name.to_owned(),
+            Timing::default(),
+            Duration::from_secs(20),
+            seams,
+        );
+        let (fence, stop) = (elector.fence(), CancellationToken::new());
+        let working = Arc::new(AtomicBool::new(false));
+        let watched = Arc::downgrade(&working);
+        let (lingers, start, told, waits) = (habits.lingers, habits.start, stop.clone(), world.clone());
+        let process = async move {
+            waits.sleep_until(start).await;
+            let work = |term: Term| {
+                let working = Working(working.clone());
+                let timer = timer.clone();
+                async move {
+                    working.0.store(true, Ordering::SeqCst);
+                    term.stop.cancelled().await;
+                    timer.sleep_until(timer.now() + lingers).await;
+                }
+            };
+            let ended = elector.run(told, work).await;
+            assert!(matches!(ended, Ended::Stopped), "nothing else ends it here");
+        };
+        Self {
+            name: name.to_owned(),
+            fence,
+            habits,
+            world: world.clone(),
+            process: Some(Box::pin(process)),
+            stop,
+            working: watched,
+        }
+    }
+
+    /// Whether it may write.
+    pub(super) fn leads(&self) -> bool {
+        self.process.is_some() && self.fence.holds()
+    }
+
+    /// Whether it has work that was not dropped.
+    pub(super) fn works(&self) -> bool {
+        self.working
+            .upgrade()
+            .is_some_and(|working| working.load(Ordering::SeqCst))
+    }
+
+    /// Whether its process is there.
+    pub(super) fn lives(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Does what it can do now.
+    pub(super) fn poll(&mut self) {
+        let now = self.world.now();
+        let due = |at: Option<Duration>| at.is_some_and(|at| now >= at);
+        let coming = [self.habits.stop, self.habits.crash];
+        self.world
+            .0
+            .lock()
+            .timers
+            .extend(coming.into_iter().flatten().filter(|at| *at > now));
+        if due(self.habits.crash) {
+            self.process = None;
+        }
+        if due(self.habits.stop) {
+            self.stop.cancel();
+        }
+        let pause = self
+            .habits
+            .pauses
+            .iter()
+            .find(|(at, length)| now >= *at && now < *at + *length);
+        if let Some((at, length)) = pause {
+            self.world.0.lock().timers.insert(*at + *length);
+            return;
+        }
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        if process
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_ready()
+        {
+            self.process = None;
+        }
+    }
+}
+
+/// Lets everything happen until `end` of true time; looks after each step.
+pub(super) fn run(world: &World, replicas: &mut [Replica], end: Duration, mut look: impl FnMut(&[Replica])) {
+    loop {
+        // What one does may let another go on at the same moment.
+        for _ in 0..3 {
+            replicas.iter_mut().for_each(Replica::poll);
+        }
+        look(replicas);
+        if !world.advance(end) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The HTTP side: `GET /health` (200 while all loops run), `GET /ready` (200 when nothing is missing; else 503 with what and why),
+//! `GET /metrics` (Prometheus text). Called by `run`, for as long as the process lives. At most [`CONNECTIONS`] connections, each for at
+//! most [`LONGEST`]; one that sends no request is closed after [`IDLE`].
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use serde_json::json;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+
+use crate::{health::Health, metrics::Metrics};
+
+/// Prometheus' text format.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// Over this, new connections wait until one closes.
+const CONNECTIONS: usize = 64;
+/// How long a connection may wait for a request.
+const IDLE: Duration = Duration::from_secs(30);
+/// How long a connection may live, whatever it does.
+const LONGEST: Duration = Duration::from_secs(300);
+/// How long to wait after the operating system refused a connection.
+const AFTER_FAILURE: Duration = Duration::from_millis(50);
+
+/// What the pages tell of.
+#[derive(Debug, Clone)]
+struct Pages {
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+}
+
+/// Listens; an error says on what.
+pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|error| {
+        let message = format!("cannot listen on {address}: {error}; choose another --http-listen");
+        io::Error::new(error.kind(), message)
+    })
+}
+
+/// Serves for ever.
+pub async fn serve(listener: TcpListener, health: Arc<Health>, metrics: Arc<Metrics>) {
+    let pages = router(health, metrics);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let pages = pages.clone();
+                tokio::spawn(async move {
+                    answer(stream, pages).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection; trying again");
+                sleep(AFTER_FAILURE).await;
+            }
+        }
+    }
+}
+
+/// The three pages.
+pub fn router(health: Arc<Health>, metrics: Arc<Metrics>) -> Router {
+    Router::new()
+        .route("/health", get(alive))
+        .route("/ready", get(ready))
+        .route("/metrics", get(measured))
+        .with_state(Pages { health, metrics })
+}
+
+/// Answers one connection's requests.
+async fn answer(stream: TcpStream, pages: Router) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(pages));
+    // A client that went away or was too slow is no concern of ours.
+    if let Ok(Err(error)) = timeout(LONGEST, connection).await {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+async fn alive(State(pages): State<Pages>) -> Response {
+    let dead = pages.health.dead();
+    if dead.is_empty() {
+        return (StatusCode::OK, Json(json!({ "healthy": true }))).into_response();
+    }
+    let body = json!({ "healthy": false, "ended": dead });
+    (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+}
+
+async fn ready(State(pages): State<Pages>) -> Response {
+    let leader = pages.metrics.leader.get() == 1;
+    let reasons = pages.health.reasons();
+    let mut reasons: Vec<_> = reasons
+        .iter()
+        .map(|(part, why)| json!({ "missing": part.as_str(), "reason": why }))
+        .collect();
+    // Who stands by watches nothing, and is ready to begin.
+    if let (true, unseen @ [_, ..]) = (leader, pages.metrics.unsynced().as_slice()) {
+        let why = format!("not every {} has been seen yet", unseen.join(" and "));
+        reasons.push(json!({ "missing": "caches", "reason": why }));
+    }
+    if reasons.is_empty() {
+        return (StatusCode::OK, Json(json!({ "ready": true, "leader": leader }))).into_response();
+    }
+    let body = json!({ "ready": false, "leader": leader, "reasons": reasons });
+    (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+}
+
+async fn measured(State(pages): State<Pages>) -> Response {
+    ([(header::CONTENT_TYPE, METRICS_TYPE)], pages.metrics.render()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::health::Part;
+
+    struct Served {
+        address: SocketAddr,
+        health: Arc<Health>,
+        metrics: Arc<Metrics>,
+    }
+
+    async fn start() -> Served {
+        let listener = bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (health, metrics) = (Arc::new(Health::default()), Arc::new(Metrics::new().unwrap()));
+        tokio::spawn(serve(listener, health.clone(), metrics.clone()));
+        Served {
+            address,
+            health,
+            metrics,
+        }
+    }
+
+    async fn get(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn ready_says_what_is_missing_and_why() {
+        let served = start().await;
+        served.health.fine(Part::ApiServer);
+        served
+            .health
+            .missing(Part::Definitions, "topics.streamhouse.io is not installed");
+        let answer = get(served.address, "/ready").await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(answer.contains("custom-resource-definitions") && answer.contains("topics.streamhouse.io"));
+        served.health.fine(Part::Definitions);
+        let answer = get(served.address, "/ready").await;
+        assert!(
+            answer.starts_with("HTTP/1.1 200"),
+            "a replica that stands by is ready: {answer}"
+        );
+        assert!(answer.contains(r#""leader":false"#));
+        served.metrics.leader.set(1);
+        let answer = get(served.address, "/ready").await;
+        assert!(
+            answer.starts_with("HTTP/1.1 503"),
+            "a leader must have seen everything: {answer}"
+        );
+        assert!(answer.contains("StreamHouseCluster and Topic"), "{answer}");
+        for kind in crate::metrics::KINDS {
+            served.metrics.synced.with_label_values(&[kind]).set(1);
+        }
+        let answer = get(served.address, "/ready").await;
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.contains(r#""leader":true"#),
+            "{answer}"
+        );
+    }
+
+    #[tokio::test]
+    async fn health_is_about_loops_and_not_about_readiness() {
+        let served = start().await;
+        assert!(get(served.address, "/health").await.starts_with("HTTP/1.1 200"));
+        served.health.died("the look at the API server");
+        let answer = get(served.address, "/health").await;
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("the look at the API server"));
+    }
+
+    #[tokio::test]
+    async fn metrics_are_prometheus_text() {
+        let served = start().await;
+        let answer = get(served.address, "/metrics").await;
+        assert!(
+            answer.contains(METRICS_TYPE) && answer.contains("\nstreamhouse_operator_leader 0\n"),
+            "{answer}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_silent_crowd_leaves_room_for_nobody_but_holds_nothing_for_ever() {
+        let served = start().await;
+        let mut crowd = Vec::new();
+        for _ in 0..CONNECTIONS {
+            crowd.push(TcpStream::connect(served.address).await.unwrap());
+        }
+        let waiting = tokio::spawn({
+            let address = served.address;
+            async move { get(address, "/health").await }
+        });
+        // One place is enough for the one who waits.
+        drop(crowd.pop());
+        assert!(waiting.await.unwrap().starts_with("HTTP/1.1 200"));
+    }
+
+    #[tokio::test]
+    async fn an_address_in_use_is_refused_with_what_to_do() {
+        let served = start().await;
+        let error = bind(served.address).await.unwrap_err();
+        assert!(error.to_string().contains("--http-listen"), "{error}");
+    }
+}

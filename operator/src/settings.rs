@@ -1,0 +1,322 @@
+//! The settings of `streamhouse-operator run`: each a flag and a variable. Parsed and checked by `cli` before anything is started; the
+//! rest of the crate gets values. An unknown flag or variable is refused.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::{ArgAction, Args, CommandFactory, ValueEnum};
+use streamhouse_core::settings::parse_duration;
+
+use crate::context::Scope;
+
+/// Every variable begins with this.
+pub const PREFIX: &str = "STREAMHOUSE_OPERATOR_";
+
+/// How the operator runs.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Settings {
+    /// Namespaces to look after, with commas between them; all of them when empty
+    #[arg(long, env = "STREAMHOUSE_OPERATOR_WATCH_NAMESPACES", default_value = "", value_name = "NAME,…",
+        hide_default_value = true, value_parser = scope)]
+    pub watch_namespaces: Scope,
+    /// Elect a leader among the replicas by a Lease. Without it there must be one replica only, and never two at once
+    #[arg(long, env = "STREAMHOUSE_OPERATOR_LEADER_ELECT", default_value_t = true, action = ArgAction::Set,
+        value_name = "true|false")]
+    pub leader_elect: bool,
+    /// The Lease's namespace; the operator's own when absent
+    #[arg(long, env = "STREAMHOUSE_OPERATOR_LEASE_NAMESPACE", value_name = "NAME", value_parser = optional_label)]
+    pub lease_namespace: Option<Optional>,
+    /// The Lease's name; each installation that looks after other namespaces has its own
+    #[arg(long, env = "STREAMHOUSE_OPERATOR_LEASE_NAME", default_value = "streamhouse-operator", value_name = "NAME",
+        value_parser = label)]
+    pub lease_name: String,
+    /// The name under which this replica holds the Lease and reports events: the pod's
+    #[arg(long, env = "STREAMHOUSE_OPERATOR_POD_NAME", default_value = "streamhouse-operator", value_name = "NAME",
+        value_parser = label)]
+    pub pod_name: String,
+    /// Where /health, /ready and /metrics are served
+    #[arg(
+        long,
+        env = "STREAMHOUSE_OPERATOR_HTTP_LISTEN",
+        default_value = "0.0.0.0:8080",
+        value_name = "ADDRESS:PORT"
+    )]
+    pub http_listen: SocketAddr,
+    /// The agents' image for clusters that name none, without a tag
+    #[arg(long, env = "STREAMHOUSE_OPERATOR_DEFAULT_IMAGE", default_value = "ghcr.io/streamhouse/streamhouse-agent",
+        value_name = "IMAGE", value_parser = image)]
+    pub default_image: String,
+    /// How often everything is compared with what it should be, unasked: 5s to 24h
+    #[arg(long, env = "STREAMHOUSE_OPERATOR_DRIFT_INTERVAL", default_value = "60s", value_name = "DURATION",
+        value_parser = drift_interval)]
+    pub drift_interval: Duration,
+    /// How many reconciliations of a kind may run at once: 1 to 64
+    #[arg(long, env = "STREAMHOUSE_OPERATOR_RECONCILE_CONCURRENCY", default_value_t = 8, value_name = "COUNT",
+        value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub reconcile_concurrency: u16,
+    /// How lines are logged to stderr
+    #[arg(
+        long,
+        env = "STREAMHOUSE_OPERATOR_LOG_FORMAT",
+        default_value = "text",
+        value_name = "FORMAT"
+    )]
+    pub log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or a filter such as info,kube=debug
+    #[arg(long, env = "STREAMHOUSE_OPERATOR_LOG_LEVEL", default_value = "info", value_name = "FILTER",
+        value_parser = log_level)]
+    pub log_level: String,
+}
+
+impl Settings {
+    /// The Lease's namespace, where one is set.
+    pub fn lease_namespace(&self) -> Option<&str> {
+        self.lease_namespace.as_ref().and_then(|name| name.0.as_deref())
+    }
+}
+
+/// How lines are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs: an object a line.
+    Json,
+}
+
+/// A name that may be empty: a chart sets a variable to nothing where it has no value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Optional(Option<String>);
+
+/// The name of a variable that is meant for the operator and that it does not know.
+pub fn unknown_variable<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let known: Vec<String> = known_variables();
+    names
+        .into_iter()
+        .filter(|name| name.starts_with(PREFIX) && !is_service_link(name))
+        .find(|name| !known.iter().any(|known| known == name))
+        .map(|name| format!("{name} is no setting; the settings are {}", known.join(", ")))
+}
+
+/// Kubernetes sets variables for each Service in a namespace; a Service `streamhouse-operator` gives some with our prefix.
+fn is_service_link(name: &str) -> bool {
+    let rest = &name[PREFIX.len()..];
+    ["SERVICE_HOST", "SERVICE_PORT", "PORT"]
+        .iter()
+        .any(|link| rest == *link || rest.starts_with(&format!("{link}_")))
+        || rest.contains("_SERVICE_")
+        || rest.contains("_PORT_")
+        || rest.ends_with("_PORT")
+}
+
+fn known_variables() -> Vec<String> {
+    let mut root = crate::cli::Cli::command();
+    root.build();
+    let mut names: Vec<String> = root
+        .get_subcommands()
+        .flat_map(|command| command.get_arguments())
+        .filter_map(|argument| argument.get_env())
+        .map(|name| name.to_string_lossy().into_owned())
+        .filter(|name| name.starts_with(PREFIX))
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// A DNS label, as a namespace's name is.
+fn label(text: &str) -> Result<String, String> {
+    let fits = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
+    let edges = !text.starts_with('-') && !text.ends_with('-');
+    if text.is_empty() || text.len() > 63 || !edges || !text.chars().all(fits) {
+        return Err("a name is at most 63 lower-case letters, digits and '-'".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn optional_label(text: &str) -> Result<Optional, String> {
+    if text.is_empty() {
+        return Ok(Optional(None));
+    }
+    label(text).map(|name| Optional(Some(name)))
+}
+
+fn scope(text: &str) -> Result<Scope, String> {
+    if text.trim().is_empty() {
+        return Ok(Scope::default());
+    }
+    let mut names = text
+        .split(',')
+        .map(|name| label(name.trim()))
+        .collect::<Result<Vec<_>, _>>()?;
+    names.sort();
+    names.dedup();
+    Ok(Scope {
+        namespaces: Some(names),
+    })
+}
+
+fn image(text: &str) -> Result<String, String> {
+    let name = text.rsplit('/').next().unwrap_or_default();
+    if name.is_empty() || text.contains(char::is_whitespace) {
+        return Err("write an image such as registry.example.com/streamhouse-agent".to_owned());
+    }
+    if name.contains(':') || text.contains('@') {
+        return Err("write the image without a tag or digest: the tag is each cluster's version".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn drift_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text)?;
+    let bounds = Duration::from_secs(5)..=Duration::from_secs(24 * 3600);
+    if bounds.contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("it is between 5s and 24h".to_owned())
+    }
+}
+
+fn log_level(text: &str) -> Result<String, String> {
+    tracing_subscriber::EnvFilter::try_new(text)
+        .map(|_| text.to_owned())
+        .map_err(|error| format!("{error}; write error, warn, info, debug, trace or a filter"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use clap::{Arg, Parser};
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    fn parse(arguments: &[&str]) -> Result<Settings, String> {
+        let line = std::iter::once("test").chain(arguments.iter().copied());
+        Line::try_parse_from(line)
+            .map(|line| line.settings)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_defaults_look_after_everything() {
+        let settings = parse(&[]).unwrap();
+        assert_eq!(settings.watch_namespaces, Scope::default());
+        assert!(settings.leader_elect);
+        assert_eq!(settings.lease_namespace(), None);
+        assert_eq!(settings.drift_interval, Duration::from_secs(60));
+    }
+
+    #[test]
+    fn namespaces_are_a_list_without_repetition() {
+        let settings = parse(&["--watch-namespaces", "b, a,b"]).unwrap();
+        let names = settings.watch_namespaces.namespaces.unwrap();
+        assert_eq!(names, ["a", "b"]);
+        assert!(parse(&["--watch-namespaces", "a,,b"]).is_err());
+        assert!(
+            parse(&["--watch-namespaces", "Team_A"])
+                .unwrap_err()
+                .contains("lower-case")
+        );
+    }
+
+    #[test]
+    fn a_name_that_is_set_to_nothing_is_not_set() {
+        assert_eq!(parse(&["--lease-namespace", ""]).unwrap().lease_namespace(), None);
+        assert_eq!(
+            parse(&["--lease-namespace", "x"]).unwrap().lease_namespace(),
+            Some("x")
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_what_would() {
+        for (arguments, says) in [
+            (["--default-image", "agent:1.0"], "without a tag"),
+            (["--default-image", "agent@sha256:0"], "without a tag"),
+            (["--default-image", "registry/"], "such as"),
+            (["--drift-interval", "1s"], "between 5s and 24h"),
+            (["--drift-interval", "60"], "not a duration"),
+            (["--reconcile-concurrency", "0"], "1..=64"),
+            (["--log-level", "=,="], "write error"),
+            (["--http-listen", "8080"], "invalid"),
+            (["--leader-elect", "maybe"], "true, false"),
+            (["--drift-intervall", "60s"], "similar argument"),
+        ] {
+            let error = parse(&arguments).unwrap_err();
+            assert!(error.contains(says), "{arguments:?}: {error}");
+        }
+        assert!(parse(&["--default-image", "localhost:5000/agent"]).is_ok());
+    }
+
+    #[test]
+    fn an_unknown_variable_is_refused_and_those_of_kubernetes_are_not() {
+        let unknown = unknown_variable(["PATH", "STREAMHOUSE_OPERATOR_DRIFT"]).unwrap();
+        assert!(
+            unknown.contains("STREAMHOUSE_OPERATOR_DRIFT_INTERVAL"),
+            "{unknown}"
+        );
+        let fine = [
+            "STREAMHOUSE_OPERATOR_DRIFT_INTERVAL",
+            "STREAMHOUSE_OPERATOR_SERVICE_HOST",
+            "STREAMHOUSE_OPERATOR_SERVICE_PORT_HTTP",
+            "STREAMHOUSE_OPERATOR_PORT_8080_TCP_ADDR",
+            "STREAMHOUSE_OPERATOR_METRICS_SERVICE_HOST",
+            "STREAMHOUSE_OPERATOR_METRICS_PORT",
+        ];
+        assert_eq!(unknown_variable(fine), None);
+    }
+
+    #[test]
+    fn the_reference_is_current() {
+        let mut root = crate::cli::Cli::command();
+        root.build();
+        let mut out = "# Settings of the operator\n\nMade from the code; do not edit. What `streamhouse-operator run` takes, \
+            each as a flag or as a variable; the flag wins.\nThe chart sets the variables from its values.\n\n\
+            | flag | variable | default | what it does |\n|---|---|---|---|\n"
+            .to_owned();
+        let run = root.find_subcommand("run").unwrap();
+        for argument in run
+            .get_arguments()
+            .filter(|argument| argument.get_env().is_some())
+        {
+            let variable = argument.get_env().unwrap().to_string_lossy();
+            let flag = argument.get_long().unwrap();
+            let help = argument.get_help().unwrap();
+            let (default, choices) = (default_of(argument), choices_of(argument));
+            writeln!(out, "| `--{flag}` | `{variable}` | {default} | {help}{choices} |").unwrap();
+        }
+        crate::docs::assert_current("docs/reference/operator-settings.md", &out);
+    }
+
+    fn default_of(argument: &Arg) -> String {
+        let values = argument.get_default_values().iter();
+        let value = values
+            .map(|value| value.to_string_lossy())
+            .collect::<Vec<_>>()
+            .join(" ");
+        if value.is_empty() {
+            value
+        } else {
+            format!("`{value}`")
+        }
+    }
+
+    fn choices_of(argument: &Arg) -> String {
+        let named = argument.get_possible_values();
+        let names: Vec<String> = named
+            .iter()
+            .map(|value| format!("`{}`", value.get_name()))
+            .collect();
+        if names.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", names.join(", "))
+        }
+    }
+}
