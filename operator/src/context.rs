@@ -29,6 +29,13 @@ pub struct Scope {
 }
 
 impl Scope {
+    /// Whether the operator looks after this namespace.
+    pub fn contains(&self, namespace: &str) -> bool {
+        self.namespaces
+            .as_ref()
+            .is_none_or(|names| names.iter().any(|name| name == namespace))
+    }
+
     /// The scopes of one watch each: everything at once, or each namespace by itself.
     pub fn each(&self) -> Vec<Self> {
         match &self.namespaces {

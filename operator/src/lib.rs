@@ -23,3 +23,4 @@ pub mod server;
 pub mod settings;
 pub mod stores;
 pub mod surroundings;
+pub mod topic;

@@ -1,0 +1,155 @@
+//! Which Topics wait before they are tried again, and for how long. A Topic that fails waits longer each time, with jitter, and hinders
+//! no other; a change of it ends the wait at once. Owned by the memory of one cluster's passes.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use streamhouse_core::time::Entropy;
+use tokio::time::Instant;
+
+use crate::crd::Topic;
+
+/// The wait after the first failure.
+const FIRST: Duration = Duration::from_secs(1);
+/// No wait is longer.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// How long to wait after so many failures in a row: doubled each time, and between half and all of that.
+pub(super) fn delay(failures: u32, entropy: &dyn Entropy) -> Duration {
+    let doubled = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    doubled.min(LONGEST).mul_f64(0.5 + entropy.fraction() / 2.0)
+}
+
+/// What must not have changed for a Topic to go on waiting; nor need anybody look at a Topic whose fingerprint is the same, since the
+/// rest of it is the operator's own writing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fingerprint {
+    uid: Option<String>,
+    generation: Option<i64>,
+    ends: bool,
+    finalizers: Option<Vec<String>>,
+}
+
+impl Fingerprint {
+    /// That of this Topic.
+    pub(super) fn of(topic: &Topic) -> Self {
+        let metadata = &topic.metadata;
+        Self {
+            uid: metadata.uid.clone(),
+            generation: metadata.generation,
+            ends: metadata.deletion_timestamp.is_some(),
+            finalizers: metadata.finalizers.clone(),
+        }
+    }
+}
+
+/// The Topics of one cluster that wait, by uid.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    topics: HashMap<String, Wait>,
+}
+
+#[derive(Debug)]
+struct Wait {
+    failures: u32,
+    due: Instant,
+    of: Fingerprint,
+}
+
+impl Waiting {
+    /// Until when this Topic waits, if it does.
+    pub(super) fn until(&self, uid: &str, topic: &Topic, now: Instant) -> Option<Instant> {
+        let wait = self.topics.get(uid)?;
+        (wait.due > now && wait.of == Fingerprint::of(topic)).then_some(wait.due)
+    }
+
+    /// It failed; gives the time of the next try.
+    pub(super) fn failed(
+        &mut self,
+        uid: &str,
+        topic: &Topic,
+        now: Instant,
+        entropy: &dyn Entropy,
+    ) -> Instant {
+        let failures = self
+            .topics
+            .get(uid)
+            .map_or(0, |wait| wait.failures)
+            .saturating_add(1);
+        let due = now + delay(failures, entropy);
+        let of = Fingerprint::of(topic);
+        self.topics.insert(uid.to_owned(), Wait { failures, due, of });
+        due
+    }
+
+    /// It did not fail.
+    pub(super) fn succeeded(&mut self, uid: &str) {
+        self.topics.remove(uid);
+    }
+
+    /// Forgets those that are gone.
+    pub(super) fn keep(&mut self, there: &HashSet<&str>) {
+        self.topics.retain(|uid, _| there.contains(uid.as_str()));
+    }
+
+    /// Nobody waits any longer: what they waited for has changed.
+    pub(super) fn clear(&mut self) {
+        self.topics.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crd::Topic;
+
+    #[derive(Debug)]
+    struct Fixed(u64);
+
+    impl Entropy for Fixed {
+        fn next_u64(&self) -> u64 {
+            self.0
+        }
+    }
+
+    fn topic(generation: i64) -> Topic {
+        serde_json::from_value(serde_json::json!({
+            "apiVersion": "streamhouse.io/v1alpha1", "kind": "Topic",
+            "metadata": { "name": "orders", "uid": "1", "generation": generation },
+            "spec": { "clusterRef": { "name": "main" } }
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn waits_grow_to_a_limit_and_are_never_shorter_than_half() {
+        let (low, high) = (Fixed(0), Fixed(u64::MAX));
+        assert_eq!(delay(1, &low), FIRST / 2);
+        assert_eq!(delay(3, &low), FIRST * 2);
+        assert!(delay(u32::MAX, &high) <= LONGEST);
+        assert_eq!(delay(u32::MAX, &low), LONGEST / 2);
+    }
+
+    #[test]
+    fn a_change_of_the_topic_ends_its_wait() {
+        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        let due = waiting.failed("1", &topic(1), now, &Fixed(0));
+        assert_eq!(waiting.until("1", &topic(1), now), Some(due));
+        assert_eq!(waiting.until("1", &topic(1), due), None);
+        assert_eq!(waiting.until("1", &topic(2), now), None);
+        assert_eq!(waiting.until("2", &topic(1), now), None);
+        assert!(waiting.failed("1", &topic(1), now, &Fixed(0)) > due);
+        waiting.succeeded("1");
+        assert_eq!(waiting.until("1", &topic(1), now), None);
+    }
+
+    #[test]
+    fn those_that_are_gone_are_forgotten() {
+        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        waiting.failed("1", &topic(1), now, &Fixed(0));
+        waiting.keep(&HashSet::from(["2"]));
+        assert!(waiting.topics.is_empty());
+    }
+}

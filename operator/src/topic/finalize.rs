@@ -1,0 +1,161 @@
+//! The end of a Topic: what a deletion does, decided purely, and the finalizer that lets it be done. A Topic has the finalizer only
+//! while its deletion policy is Delete and it manages the topic. Nothing here may keep a namespace from ending: where the topic cannot
+//! or need not be deleted, the finalizer goes and the topic stays.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+
+use super::{
+    failure::{Failure, within},
+    plan::Observed,
+};
+use crate::{
+    context::Context,
+    crd::{DeletionPolicy, FINALIZER, MANAGER, Topic},
+};
+
+/// Changes of the finalizers are tried so often against others who change the same resource.
+const TRIES: usize = 3;
+
+/// What surrounds a Topic that is being deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Surroundings {
+    /// The cluster goes on.
+    Stay,
+    /// The cluster is gone or going.
+    ClusterEnds,
+    /// The namespace is going, the cluster with it.
+    NamespaceEnds,
+}
+
+/// What the end of a Topic takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Removal {
+    /// The metadata store is needed and cannot be used: the finalizer stays.
+    Wait,
+    /// This much.
+    Proceed {
+        /// Delete the topic.
+        delete: bool,
+        /// Give up the claim.
+        release: bool,
+        /// Why the topic is kept though the policy says Delete.
+        kept: Option<&'static str>,
+    },
+}
+
+/// Whether our finalizer is on it.
+pub(super) fn is_held(topic: &Topic) -> bool {
+    let finalizers = topic.metadata.finalizers.as_deref().unwrap_or_default();
+    finalizers.iter().any(|finalizer| finalizer == FINALIZER)
+}
+
+/// Decides the end of a Topic with a deletion timestamp. `observed` is `None` while the metadata store cannot be used.
+pub(super) fn removal(topic: &Topic, around: Surroundings, observed: Option<Observed<'_>>) -> Removal {
+    let uid = topic.metadata.uid.as_deref().unwrap_or_default();
+    let ours = observed.is_some_and(|observed| observed.is_owned_by(uid));
+    let keep = |kept| Removal::Proceed {
+        delete: false,
+        release: ours,
+        kept,
+    };
+    if !is_held(topic) || topic.spec.deletion_policy == DeletionPolicy::Retain {
+        return keep(None);
+    }
+    match around {
+        Surroundings::ClusterEnds => return keep(Some("its cluster is gone")),
+        Surroundings::NamespaceEnds => return keep(Some("its namespace is being deleted")),
+        Surroundings::Stay => {}
+    }
+    match observed {
+        None => Removal::Wait,
+        Some(_) if !ours => keep(Some("another resource manages it")),
+        Some(observed) => Removal::Proceed {
+            delete: observed.topic.is_some_and(|topic| !topic.deleting),
+            release: true,
+            kept: None,
+        },
+    }
+}
+
+/// Whether this namespace is going. Without the right to read namespaces the cluster's own end has to tell.
+pub(super) async fn namespace_ends(context: &Context, namespace: &str) -> Result<bool, Failure> {
+    let namespaces: Api<Namespace> = Api::all(context.client.clone());
+    let found = within(async {
+        match namespaces.get_opt(namespace).await {
+            Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(Some(Namespace::default())),
+            other => other,
+        }
+    });
+    Ok(found
+        .await?
+        .is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
+}
+
+/// Puts our finalizer on or takes it off, and leaves those of others. Gives the resource as it is then, or nothing if it was so
+/// already. [`Failure::Gone`] when the resource is no more.
+pub(super) async fn hold(
+    context: &Context,
+    topic: &Arc<Topic>,
+    held: bool,
+) -> Result<Option<Arc<Topic>>, Failure> {
+    let (Some(namespace), Some(name)) = (&topic.metadata.namespace, &topic.metadata.name) else {
+        return Err(Failure::Gone);
+    };
+    let topics: Api<Topic> = Api::namespaced(context.client.clone(), namespace);
+    let mut current = topic.clone();
+    for _ in 0..TRIES {
+        if is_held(&current) == held {
+            return Ok(Some(current).filter(|current| !Arc::ptr_eq(current, topic)));
+        }
+        let patch = Patch::Merge(patch(&current, held));
+        let how = PatchParams {
+            field_manager: Some(MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let patched = topics.patch(name, &how, &patch);
+        let conflict =
+            |error: &kube::Error| matches!(error, kube::Error::Api(status) if status.is_conflict());
+        let patched = within(async {
+            match patched.await {
+                Err(error) if conflict(&error) => Ok(None),
+                other => other.map(Some),
+            }
+        });
+        if let Some(patched) = patched.await? {
+            context.metrics.api_writes.with_label_values(&["Topic"]).inc();
+            return Ok(Some(Arc::new(patched)));
+        }
+        current = Arc::new(within(topics.get(name)).await?);
+        if current.metadata.uid != topic.metadata.uid {
+            return Err(Failure::Gone);
+        }
+    }
+    Err(Failure::Raced(
+        "its finalizers are changed by others too".to_owned(),
+    ))
+}
+
+/// The resource version guards the list: a merge patch replaces it whole.
+fn patch(topic: &Topic, held: bool) -> serde_json::Value {
+    let others = topic
+        .metadata
+        .finalizers
+        .iter()
+        .flatten()
+        .filter(|name| *name != FINALIZER);
+    let finalizers: Vec<&str> = others
+        .map(String::as_str)
+        .chain(held.then_some(FINALIZER))
+        .collect();
+    json!({ "metadata": { "resourceVersion": topic.metadata.resource_version, "finalizers": finalizers } })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,254 @@
+//! What has to change so that a topic is as its resource says: a pure function of what is observed and what is wanted. Called by a
+//! pass, which carries it out, and by `diff`, which prints it. Law: planning again after carrying out gives nothing.
+
+use std::{collections::BTreeMap, fmt};
+
+use streamhouse_core::topic_config;
+use streamhouse_metadata::{TopicOverview, TopicOwner, TopicsOverview};
+
+use super::validate::{Problem, Setting, Wanted, validate};
+use crate::crd::{Adopt, Reason, Topic};
+
+/// What the metadata store knows of a name.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Observed<'a> {
+    /// The topic.
+    pub topic: Option<&'a TopicOverview>,
+    /// The resource that manages it.
+    pub owner: Option<&'a TopicOwner>,
+}
+
+impl<'a> Observed<'a> {
+    /// What the overview says of this name.
+    pub fn of(overview: &'a TopicsOverview, name: &str) -> Self {
+        Self {
+            topic: overview.topics.get(name),
+            owner: overview.owners.get(name),
+        }
+    }
+
+    /// Whether the resource with this uid manages it.
+    pub fn is_owned_by(&self, uid: &str) -> bool {
+        self.owner.is_some_and(|owner| owner.uid == uid)
+    }
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Make this resource the one that manages the name.
+    Claim,
+    /// Create the topic.
+    Create {
+        /// How many.
+        partitions: i32,
+        /// The settings that are not the default.
+        config: BTreeMap<String, String>,
+    },
+    /// Add partitions.
+    Grow {
+        /// What there is.
+        from: i32,
+        /// What there will be.
+        to: i32,
+    },
+    /// Give a setting a value.
+    Set {
+        /// Which.
+        key: String,
+        /// What was set before, if anything.
+        from: Option<String>,
+        /// The value.
+        to: String,
+    },
+    /// Give a setting its default again.
+    Reset {
+        /// Which.
+        key: String,
+        /// What was set before.
+        from: String,
+    },
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Claim => f.write_str("take charge of the name"),
+            Self::Create { partitions, config } => {
+                let s = if *partitions == 1 { "" } else { "s" };
+                write!(f, "create the topic with {partitions} partition{s}")?;
+                let mut before = " and ";
+                for (key, value) in config {
+                    write!(f, "{before}{key}={value}")?;
+                    before = ", ";
+                }
+                Ok(())
+            }
+            Self::Grow { from, to } => write!(f, "grow partitions from {from} to {to}"),
+            Self::Set { key, from, to } => match from {
+                Some(from) => write!(f, "set {key} to {to} (was {from})"),
+                None => write!(f, "set {key} to {to} (was the default{})", default_of(key)),
+            },
+            Self::Reset { key, from } => {
+                write!(f, "reset {key} to the default{} (was {from})", default_of(key))
+            }
+        }
+    }
+}
+
+fn default_of(key: &str) -> String {
+    topic_config::definition(key).map_or(String::new(), |definition| format!(", {}", definition.default))
+}
+
+/// What has to change, and why the topic is not ready even then.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// In this order.
+    pub changes: Vec<Change>,
+    /// Empty when all will be well.
+    pub problems: Vec<Problem>,
+}
+
+impl Plan {
+    fn blocked(problem: Problem) -> Self {
+        Self {
+            changes: Vec::new(),
+            problems: vec![problem],
+        }
+    }
+
+    /// Whether the topic is as it should be already.
+    pub fn is_at_rest(&self) -> bool {
+        self.changes.is_empty() && self.problems.is_empty()
+    }
+
+    /// The changes in one line.
+    pub fn summary(&self) -> String {
+        summary(&self.changes)
+    }
+}
+
+/// Changes in one line.
+pub fn summary(changes: &[Change]) -> String {
+    changes
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_at_rest() {
+            return f.write_str("no change");
+        }
+        let changes = self.changes.iter().map(ToString::to_string);
+        let problems = self
+            .problems
+            .iter()
+            .map(|p| format!("{}: {}", p.reason, p.message));
+        f.write_str(&changes.chain(problems).collect::<Vec<_>>().join("\n"))
+    }
+}
+
+/// The plan for a Topic as it stands in a file or in the API server; a Topic that was never applied has no uid.
+pub fn plan_of(topic: &Topic, overview: &TopicsOverview) -> Plan {
+    let uid = topic.metadata.uid.as_deref().unwrap_or_default();
+    match validate(topic) {
+        Ok(wanted) => plan(&wanted, Observed::of(overview, &wanted.name), uid),
+        Err(problem) => Plan::blocked(problem),
+    }
+}
+
+/// What the resource with this uid has to change.
+pub fn plan(wanted: &Wanted, observed: Observed<'_>, uid: &str) -> Plan {
+    let ours = observed.is_owned_by(uid);
+    if let Some(owner) = observed.owner.filter(|_| !ours) {
+        return Plan::blocked(conflict(owner));
+    }
+    let mut plan = Plan {
+        changes: if ours { Vec::new() } else { vec![Change::Claim] },
+        problems: wanted.problems.clone(),
+    };
+    match observed.topic {
+        Some(topic) if topic.deleting => return Plan::blocked(still_deleting()),
+        Some(_) if !ours && wanted.adopt == Adopt::Never => return Plan::blocked(already_exists()),
+        Some(topic) => alter(wanted, topic, &mut plan),
+        None => plan.changes.push(Change::Create {
+            partitions: wanted.partitions.unwrap_or(1),
+            config: values(wanted)
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
+        }),
+    }
+    plan
+}
+
+/// Another resource manages the name.
+pub(super) fn conflict(owner: &TopicOwner) -> Problem {
+    Problem::new(
+        Reason::ResourceConflict,
+        format!("managed by {owner}: delete one of the two Topics"),
+    )
+}
+
+/// The topic is there and may not be taken over.
+pub(super) fn already_exists() -> Problem {
+    Problem::new(
+        Reason::AlreadyExists,
+        "the topic exists already and spec.adopt is Never: set it to IfExists to manage the topic, or choose another name",
+    )
+}
+
+/// The topic that had the name before is not gone yet.
+pub(super) fn still_deleting() -> Problem {
+    Problem::new(
+        Reason::TopicDeletionInProgress,
+        "the old topic of that name is still being deleted; it is created as soon as the last object is gone",
+    )
+}
+
+fn alter(wanted: &Wanted, topic: &TopicOverview, plan: &mut Plan) {
+    match wanted.partitions {
+        Some(to) if to > topic.partitions => plan.changes.push(Change::Grow {
+            from: topic.partitions,
+            to,
+        }),
+        Some(to) if to < topic.partitions => plan.problems.push(Problem::new(
+            Reason::InvalidPartitions,
+            format!(
+                "the topic has {0} partitions, spec.partitions is {to}: partitions cannot be taken away; set it to {0}",
+                topic.partitions
+            ),
+        )),
+        _ => {}
+    }
+    for (key, value) in values(wanted) {
+        let from = topic.config.get(key);
+        if from != Some(value) {
+            plan.changes.push(Change::Set {
+                key: key.clone(),
+                from: from.cloned(),
+                to: value.clone(),
+            });
+        }
+    }
+    for (key, from) in &topic.config {
+        if !wanted.settings.contains_key(key) {
+            plan.changes.push(Change::Reset {
+                key: key.clone(),
+                from: from.clone(),
+            });
+        }
+    }
+}
+
+fn values(wanted: &Wanted) -> impl Iterator<Item = (&String, &String)> {
+    wanted.settings.iter().filter_map(|(key, setting)| match setting {
+        Setting::Value(value) => Some((key, value)),
+        Setting::Leave => None,
+    })
+}
+
+#[cfg(test)]
+mod tests;

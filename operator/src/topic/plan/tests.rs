@@ -1,0 +1,245 @@
+//! The plan for each situation, and the law: planning again after applying gives nothing.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::*;
+use crate::topic::support::topic;
+
+fn owner(uid: &str) -> TopicOwner {
+    TopicOwner {
+        uid: uid.to_owned(),
+        namespace: "shop".to_owned(),
+        resource: format!("of-{uid}"),
+    }
+}
+
+fn existing(partitions: i32, config: &[(&str, &str)]) -> TopicOverview {
+    TopicOverview {
+        topic_id: Uuid::from_u128(1),
+        config: config
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
+        partitions,
+        high_watermark: 5,
+        log_start: 0,
+        size_bytes: 100,
+        deleting: false,
+    }
+}
+
+fn world(topic: Option<TopicOverview>, owner: Option<TopicOwner>) -> TopicsOverview {
+    let named = |name: &str| name.to_owned();
+    TopicsOverview {
+        topics: topic.into_iter().map(|topic| (named("orders"), topic)).collect(),
+        owners: owner.into_iter().map(|owner| (named("orders"), owner)).collect(),
+    }
+}
+
+fn reason(plan: &Plan) -> Reason {
+    assert_eq!(plan.problems.len(), 1, "{plan}");
+    plan.problems[0].reason
+}
+
+#[test]
+fn a_topic_that_is_not_there_is_claimed_and_created_with_defaults() {
+    let plan = plan_of(&topic(json!({})), &world(None, None));
+    let create = Change::Create {
+        partitions: 1,
+        config: BTreeMap::new(),
+    };
+    assert_eq!(plan.changes, [Change::Claim, create]);
+    assert!(plan.problems.is_empty());
+}
+
+#[test]
+fn what_is_there_is_adopted_with_its_partitions_and_converged() {
+    let spec = topic(json!({ "config": { "segment.ms": 1000, "retention.bytes": null } }));
+    let there = existing(3, &[("retention.bytes", "7"), ("max.message.bytes", "2048")]);
+    let plan = plan_of(&spec, &world(Some(there), None));
+    assert_eq!(
+        plan.to_string(),
+        "take charge of the name\n\
+         set segment.ms to 1000 (was the default, 600000)\n\
+         reset max.message.bytes to the default, 1048588 (was 2048)"
+    );
+}
+
+#[test]
+fn what_is_there_is_not_adopted_against_the_will() {
+    let spec = topic(json!({ "adopt": "Never", "partitions": 5 }));
+    let plan = plan_of(&spec, &world(Some(existing(3, &[])), None));
+    assert_eq!((plan.changes.len(), reason(&plan)), (0, Reason::AlreadyExists));
+    let ours = plan_of(&spec, &world(Some(existing(3, &[])), Some(owner("uid-1"))));
+    assert_eq!(ours.changes, [Change::Grow { from: 3, to: 5 }]);
+}
+
+#[test]
+fn what_another_manages_is_left_alone_and_the_other_named() {
+    for there in [None, Some(existing(3, &[]))] {
+        let plan = plan_of(
+            &topic(json!({ "partitions": 5 })),
+            &world(there, Some(owner("uid-2"))),
+        );
+        assert_eq!((plan.changes.len(), reason(&plan)), (0, Reason::ResourceConflict));
+        assert!(plan.problems[0].message.starts_with("managed by shop/of-uid-2"));
+    }
+}
+
+#[test]
+fn partitions_are_never_taken_away_and_the_settings_converge_all_the_same() {
+    let spec = topic(json!({ "partitions": 2, "config": { "segment.ms": 1000 } }));
+    let plan = plan_of(&spec, &world(Some(existing(3, &[])), Some(owner("uid-1"))));
+    assert_eq!(
+        (plan.changes.len(), reason(&plan)),
+        (1, Reason::InvalidPartitions)
+    );
+    assert!(plan.problems[0].message.ends_with("set it to 3"));
+}
+
+#[test]
+fn an_old_topic_of_the_name_is_waited_for() {
+    let mut going = existing(0, &[]);
+    going.deleting = true;
+    for owner in [None, Some(owner("uid-1"))] {
+        let plan = plan_of(&topic(json!({})), &world(Some(going.clone()), owner));
+        assert_eq!(
+            (plan.changes.len(), reason(&plan)),
+            (0, Reason::TopicDeletionInProgress)
+        );
+    }
+}
+
+#[test]
+fn a_spec_that_makes_no_sense_changes_nothing() {
+    let plan = plan_of(&topic(json!({ "topicName": ".." })), &world(None, None));
+    assert_eq!((plan.changes.len(), reason(&plan)), (0, Reason::InvalidSpec));
+    assert!(plan.to_string().starts_with("InvalidSpec: spec.topicName"));
+}
+
+/// What the metadata store does with each change.
+fn carry_out(changes: &[Change], uid: &str, world: &mut TopicsOverview) {
+    let name = || "orders".to_owned();
+    for change in changes {
+        match change {
+            Change::Claim => assert!(world.owners.insert(name(), owner(uid)).is_none()),
+            Change::Create { partitions, config } => {
+                let mut new = existing(*partitions, &[]);
+                new.config = config.clone();
+                assert!(world.topics.insert(name(), new).is_none());
+            }
+            Change::Grow { from, to } => {
+                let topic = world.topics.get_mut("orders").unwrap();
+                assert_eq!(topic.partitions, *from);
+                assert!(to > from);
+                topic.partitions = *to;
+            }
+            Change::Set { key, from, to } => {
+                let topic = world.topics.get_mut("orders").unwrap();
+                assert_eq!(topic.config.insert(key.clone(), to.clone()), *from);
+            }
+            Change::Reset { key, from } => {
+                let topic = world.topics.get_mut("orders").unwrap();
+                assert_eq!(topic.config.remove(key).as_ref(), Some(from));
+            }
+        }
+    }
+}
+
+fn settings() -> impl Strategy<Value = Value> {
+    let key = prop::sample::select(vec![
+        "retention.ms",
+        "retention.bytes",
+        "segment.ms",
+        "segment.bytes",
+        "max.message.bytes",
+        "compression.type",
+        "no.such.key",
+    ]);
+    let value = prop_oneof![
+        Just(json!(null)),
+        (-2_i64..2_000_000).prop_map(|number| json!(number)),
+        prop::sample::select(vec!["1000", "100000", "zstd", "x", "-1"]).prop_map(|text| json!(text)),
+    ];
+    prop::collection::btree_map(key, value, 0..5).prop_map(|settings| json!(settings))
+}
+
+prop_compose! {
+    fn any_spec()(
+        partitions in prop::option::of(0_i32..9),
+        config in settings(),
+        time in prop::option::of(prop::sample::select(vec!["7d", "-1", "5x"])),
+        never in any::<bool>(),
+    ) -> Topic {
+        let mut spec = json!({ "config": config, "adopt": if never { "Never" } else { "IfExists" } });
+        if let Some(partitions) = partitions {
+            spec["partitions"] = json!(partitions);
+        }
+        if let Some(time) = time {
+            spec["retention"] = json!({ "time": time });
+        }
+        topic(spec)
+    }
+}
+
+prop_compose! {
+    fn any_world()(
+        there in prop::option::of((1_i32..9, prop::collection::btree_map(
+            prop::sample::select(vec!["retention.ms", "segment.ms", "segment.bytes", "of.a.newer.version"]),
+            prop::sample::select(vec!["1000", "100000"]),
+            0..4,
+        ), prop::bool::weighted(0.1))),
+        owner_is in prop::option::of(prop::sample::select(vec!["uid-1", "uid-2"])),
+    ) -> TopicsOverview {
+        let there = there.map(|(partitions, config, deleting)| {
+            let mut topic = existing(partitions, &config.into_iter().collect::<Vec<_>>());
+            topic.deleting = deleting;
+            topic
+        });
+        world(there, owner_is.map(owner))
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn planning_again_after_applying_gives_nothing(spec in any_spec(), before in any_world()) {
+        let first = plan_of(&spec, &before);
+        let mut after = before.clone();
+        carry_out(&first.changes, "uid-1", &mut after);
+        let second = plan_of(&spec, &after);
+        prop_assert_eq!(second.changes, Vec::new());
+        if !first.changes.is_empty() {
+            prop_assert_eq!(second.problems, first.problems);
+        }
+    }
+
+    #[test]
+    fn every_legal_setting_is_in_force_afterwards_and_what_is_to_be_left_is_left(
+        spec in any_spec(), before in any_world(),
+    ) {
+        let plan = plan_of(&spec, &before);
+        let mut after = before.clone();
+        carry_out(&plan.changes, "uid-1", &mut after);
+        if let (Ok(wanted), Some(topic)) = (validate(&spec), after.topics.get("orders"))
+            && after.owners.get("orders").is_some_and(|owner| owner.uid == "uid-1")
+            && !topic.deleting
+        {
+            let old = before.topics.get("orders").map(|topic| topic.config.clone()).unwrap_or_default();
+            for (key, setting) in &wanted.settings {
+                match setting {
+                    Setting::Value(value) => prop_assert_eq!(topic.config.get(key), Some(value)),
+                    Setting::Leave => prop_assert_eq!(topic.config.get(key), old.get(key)),
+                }
+            }
+            prop_assert!(topic.config.keys().all(|key| wanted.settings.contains_key(key)));
+        } else {
+            prop_assert_eq!(after, before);
+        }
+    }
+}

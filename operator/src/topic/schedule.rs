@@ -1,0 +1,234 @@
+//! When which cluster's Topics are passed over: soon after something woke it, when a Topic is to be tried again, and at the drift
+//! interval. Wakes that come together make one pass; a cluster has never two at once. Pure but for the time it is given. Owned by the
+//! controller.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use streamhouse_core::time::Entropy;
+use tokio::time::Instant;
+
+use super::pass::{Memory, Report, Tally};
+use crate::stores::ClusterKey;
+
+/// What comes within this time of a wake is in the same pass.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+/// After a pass that broke down.
+const RECOVERY: Duration = Duration::from_secs(30);
+
+/// The clusters and when they are due.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    clusters: HashMap<ClusterKey, Entry>,
+    interval: Duration,
+    entropy: Arc<dyn Entropy>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Lent to the pass while one runs.
+    memory: Option<Memory>,
+    woken: Option<Instant>,
+    retry_at: Option<Instant>,
+    drift_at: Instant,
+    tally: Tally,
+}
+
+impl Entry {
+    fn due(&self) -> Instant {
+        let asked = [self.woken, self.retry_at].into_iter().flatten();
+        asked.fold(self.drift_at, Instant::min)
+    }
+}
+
+/// A pass to start.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) cluster: ClusterKey,
+    pub(super) memory: Memory,
+    /// The drift interval has passed.
+    pub(super) refresh: bool,
+}
+
+impl Schedule {
+    pub(super) fn new(interval: Duration, entropy: Arc<dyn Entropy>) -> Self {
+        Self {
+            clusters: HashMap::new(),
+            interval,
+            entropy,
+        }
+    }
+
+    /// Something of this cluster changed.
+    pub(super) fn wake(&mut self, cluster: ClusterKey, now: Instant) {
+        let drift_at = self.drift_at(now);
+        let entry = self.clusters.entry(cluster).or_insert_with(|| Entry {
+            memory: Some(Memory::default()),
+            woken: None,
+            retry_at: None,
+            drift_at,
+            tally: Tally::default(),
+        });
+        entry.woken.get_or_insert(now + DEBOUNCE);
+    }
+
+    /// Nobody can tell what changed.
+    pub(super) fn wake_all(&mut self, now: Instant) {
+        for entry in self.clusters.values_mut() {
+            entry.woken.get_or_insert(now + DEBOUNCE);
+        }
+    }
+
+    /// When the next pass can start.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let resting = self.clusters.values().filter(|entry| entry.memory.is_some());
+        resting.map(Entry::due).min()
+    }
+
+    /// The passes that are due.
+    pub(super) fn start(&mut self, now: Instant) -> Vec<Start> {
+        let drift_at = self.drift_at(now);
+        let mut starts = Vec::new();
+        for (cluster, entry) in &mut self.clusters {
+            if entry.due() > now {
+                continue;
+            }
+            let Some(memory) = entry.memory.take() else {
+                continue;
+            };
+            let refresh = entry.drift_at <= now;
+            if refresh {
+                entry.drift_at = drift_at;
+            }
+            (entry.woken, entry.retry_at) = (None, None);
+            starts.push(Start {
+                cluster: cluster.clone(),
+                memory,
+                refresh,
+            });
+        }
+        starts
+    }
+
+    /// A pass came to its end. `needed`: there is a cluster, or a Topic of it, to come back for.
+    pub(super) fn finished(&mut self, cluster: &ClusterKey, memory: Memory, report: &Report, needed: bool) {
+        let Some(entry) = self.clusters.get_mut(cluster) else {
+            return;
+        };
+        if !needed && entry.woken.is_none() {
+            self.clusters.remove(cluster);
+            return;
+        }
+        entry.memory = Some(memory);
+        entry.retry_at = report.retry_at;
+        entry.tally = report.tally;
+    }
+
+    /// A pass broke down, and its memory with it.
+    pub(super) fn broke(&mut self, cluster: &ClusterKey, now: Instant) {
+        if let Some(entry) = self.clusters.get_mut(cluster) {
+            entry.memory = Some(Memory::default());
+            entry.retry_at = Some(now + RECOVERY);
+        }
+    }
+
+    /// All Topics of all clusters.
+    pub(super) fn tally(&self) -> Tally {
+        let mut sum = Tally::default();
+        for Entry { tally, .. } in self.clusters.values() {
+            sum.ready += tally.ready;
+            sum.not_ready += tally.not_ready;
+            sum.unknown += tally.unknown;
+        }
+        sum
+    }
+
+    /// The interval and up to a tenth more or less, so that clusters do not keep step.
+    fn drift_at(&self, now: Instant) -> Instant {
+        now + self.interval.mul_f64(0.9 + self.entropy.fraction() / 5.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(100);
+
+    #[derive(Debug)]
+    struct Half;
+
+    impl Entropy for Half {
+        fn next_u64(&self) -> u64 {
+            1 << 63
+        }
+    }
+
+    fn key() -> ClusterKey {
+        ClusterKey::new("ns", "main")
+    }
+
+    fn woken() -> (Schedule, Instant) {
+        let (mut schedule, now) = (Schedule::new(INTERVAL, Arc::new(Half)), Instant::now());
+        schedule.wake(key(), now);
+        (schedule, now)
+    }
+
+    #[test]
+    fn wakes_that_come_together_make_one_pass() {
+        let (mut schedule, now) = woken();
+        schedule.wake(key(), now + DEBOUNCE / 2);
+        assert!(schedule.start(now).is_empty());
+        assert_eq!(schedule.next(), Some(now + DEBOUNCE));
+        assert_eq!(schedule.start(now + DEBOUNCE).len(), 1);
+    }
+
+    #[test]
+    fn a_cluster_has_never_two_passes_at_once_and_a_wake_meanwhile_is_not_lost() {
+        let (mut schedule, now) = woken();
+        let start = schedule.start(now + DEBOUNCE).pop().unwrap();
+        schedule.wake(key(), now + DEBOUNCE);
+        assert_eq!(schedule.next(), None);
+        assert!(schedule.start(now + INTERVAL * 2).is_empty());
+        schedule.finished(&key(), start.memory, &Report::default(), false);
+        assert_eq!(schedule.next(), Some(now + DEBOUNCE * 2));
+    }
+
+    #[test]
+    fn without_a_wake_a_pass_comes_at_the_drift_interval_and_refreshes() {
+        let (mut schedule, now) = woken();
+        let start = schedule.start(now + DEBOUNCE).pop().unwrap();
+        assert!(!start.refresh);
+        schedule.finished(&key(), start.memory, &Report::default(), true);
+        assert_eq!(schedule.next(), Some(now + INTERVAL));
+        assert!(schedule.start(now + INTERVAL).pop().unwrap().refresh);
+    }
+
+    #[test]
+    fn a_topic_to_try_again_brings_the_pass_forward() {
+        let (mut schedule, now) = woken();
+        let start = schedule.start(now + DEBOUNCE).pop().unwrap();
+        let report = Report {
+            retry_at: Some(now + INTERVAL / 2),
+            ..Report::default()
+        };
+        schedule.finished(&key(), start.memory, &report, true);
+        assert_eq!(schedule.next(), Some(now + INTERVAL / 2));
+    }
+
+    #[test]
+    fn a_cluster_that_nobody_needs_is_forgotten() {
+        let (mut schedule, now) = woken();
+        let start = schedule.start(now + DEBOUNCE).pop().unwrap();
+        schedule.finished(&key(), start.memory, &Report::default(), false);
+        assert_eq!(schedule.next(), None);
+        assert!(schedule.clusters.is_empty());
+    }
+
+    #[test]
+    fn a_pass_that_broke_down_is_made_again_later() {
+        let (mut schedule, now) = woken();
+        drop(schedule.start(now + DEBOUNCE));
+        schedule.broke(&key(), now);
+        assert_eq!(schedule.next(), Some(now + RECOVERY));
+    }
+}

@@ -1,0 +1,145 @@
+//! The status of a Topic: computed from what is known, and written only when it differs from what is stored. Called by a pass for every
+//! Topic, also when something failed.
+
+use jiff::Timestamp;
+use kube::{
+    Api, Resource,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+
+use super::failure::{Failure, within};
+use crate::{
+    conditions::{Conditions, State, find},
+    context::Context,
+    crd::{ConditionType, MANAGER, Reason, Topic, TopicStatus},
+};
+
+/// What is known of the topic behind a resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Known {
+    /// Nothing new.
+    AsBefore,
+    /// This resource has none.
+    None,
+    /// This one.
+    Topic(Numbers),
+}
+
+/// A topic in numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Numbers {
+    pub(super) topic_id: String,
+    pub(super) partitions: i32,
+    pub(super) records: i64,
+    pub(super) size_bytes: i64,
+}
+
+/// What a status is made of.
+#[derive(Debug, Clone)]
+pub(super) struct Facts {
+    pub(super) known: Known,
+    pub(super) ready: (State, Reason, String),
+    /// What is not done because the Topic is paused.
+    pub(super) paused: Option<String>,
+}
+
+/// The status. Records and sizes change all the time: they are taken when `refresh` says so, or when there are none yet.
+pub(super) fn compute(topic: &Topic, facts: &Facts, refresh: bool, now: Timestamp) -> TopicStatus {
+    let stored = topic.status.clone().unwrap_or_default();
+    let generation = topic.metadata.generation;
+    let mut conditions = Conditions::from(&stored.conditions, generation, now);
+    let (state, reason, message) = &facts.ready;
+    conditions.set(ConditionType::Ready, *state, *reason, message.as_str());
+    if topic.spec.paused {
+        let message = facts.paused.as_deref().unwrap_or("spec.paused is set");
+        conditions.set(ConditionType::Paused, State::True, Reason::Paused, message);
+    } else {
+        conditions.set(ConditionType::Paused, State::False, Reason::NotPaused, "");
+    }
+    let blank = TopicStatus {
+        observed_generation: generation,
+        topic_name: stored
+            .topic_name
+            .clone()
+            .or_else(|| Some(topic.topic_name().to_owned())),
+        conditions: conditions.into_list(),
+        ..TopicStatus::default()
+    };
+    match &facts.known {
+        Known::None => blank,
+        Known::AsBefore => TopicStatus {
+            topic_id: stored.topic_id,
+            partitions: stored.partitions,
+            records: stored.records,
+            size_bytes: stored.size_bytes,
+            ..blank
+        },
+        Known::Topic(numbers) => {
+            let id = Some(numbers.topic_id.clone());
+            let keep = !refresh && stored.topic_id == id && stored.records.is_some();
+            TopicStatus {
+                topic_id: id,
+                partitions: Some(numbers.partitions),
+                records: if keep {
+                    stored.records
+                } else {
+                    Some(numbers.records)
+                },
+                size_bytes: if keep {
+                    stored.size_bytes
+                } else {
+                    Some(numbers.size_bytes)
+                },
+                ..blank
+            }
+        }
+    }
+}
+
+/// Writes it if it differs; gives the resource as the API server has it then.
+pub(super) async fn write(
+    context: &Context,
+    topic: &Topic,
+    status: &TopicStatus,
+) -> Result<Option<Topic>, Failure> {
+    if topic.status.as_ref() == Some(status) {
+        return Ok(None);
+    }
+    let metadata = &topic.metadata;
+    let (Some(namespace), Some(name)) = (&metadata.namespace, &metadata.name) else {
+        return Err(Failure::Gone);
+    };
+    // The uid keeps it from a resource of the same name made since.
+    let patch = json!({
+        "apiVersion": Topic::api_version(&()),
+        "kind": Topic::kind(&()),
+        "metadata": { "name": name, "namespace": namespace, "uid": metadata.uid },
+        "status": status,
+    });
+    let topics: Api<Topic> = Api::namespaced(context.client.clone(), namespace);
+    let how = PatchParams::apply(MANAGER).force();
+    let patch = Patch::Apply(&patch);
+    let written = within(topics.patch_status(name, &how, &patch)).await?;
+    context.metrics.api_writes.with_label_values(&["Topic"]).inc();
+    Ok(Some(written))
+}
+
+/// What the stored Ready condition says: its status, its reason, and whether it speaks of this generation of the spec.
+pub(super) fn ready(topic: &Topic) -> Option<(&str, &str, bool)> {
+    let status = topic.status.as_ref()?;
+    let ready = find(&status.conditions, ConditionType::Ready)?;
+    let current = status.observed_generation == topic.metadata.generation;
+    Some((&ready.status, &ready.reason, current))
+}
+
+/// Whether this generation of the spec was carried out, as far as it can be: what differs now was changed by somebody else.
+pub(super) fn is_settled(topic: &Topic) -> bool {
+    let partly = [Reason::InvalidConfig.as_str(), Reason::InvalidPartitions.as_str()];
+    ready(topic).is_some_and(|(status, reason, current)| {
+        current && (status == State::True.as_str() || partly.contains(&reason))
+    })
+}
+
+#[cfg(test)]
+mod tests;

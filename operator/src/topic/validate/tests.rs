@@ -1,0 +1,153 @@
+//! What is legal, what is named, what is left alone.
+
+use serde_json::json;
+
+use super::*;
+use crate::topic::support::topic;
+
+fn value(text: &str) -> Setting {
+    Setting::Value(text.to_owned())
+}
+
+fn problem_of(wanted: &Wanted) -> &str {
+    assert_eq!(wanted.problems.len(), 1, "{:?}", wanted.problems);
+    assert_eq!(wanted.problems[0].reason, Reason::InvalidConfig);
+    &wanted.problems[0].message
+}
+
+#[test]
+fn nothing_set_asks_for_nothing() {
+    let wanted = validate(&topic(json!({}))).unwrap();
+    assert_eq!((wanted.name.as_str(), wanted.partitions), ("orders", None));
+    assert!(wanted.settings.is_empty() && wanted.problems.is_empty());
+}
+
+#[test]
+fn fields_and_config_become_settings() {
+    let wanted = validate(&topic(json!({
+        "retention": { "time": "7d", "bytes": "10Gi" }, "segmentBytes": "64Mi", "compression": "lz4",
+        "cleanupPolicy": "delete", "config": { "segment.ms": 604_800_000_000_i64, "max.message.bytes": "2048" }
+    })))
+    .unwrap();
+    let expected = [
+        ("retention.ms", "604800000"),
+        ("retention.bytes", "10737418240"),
+        ("segment.bytes", "67108864"),
+        ("compression.type", "lz4"),
+        ("cleanup.policy", "delete"),
+        ("segment.ms", "604800000000"),
+        ("max.message.bytes", "2048"),
+    ];
+    assert!(wanted.problems.is_empty(), "{:?}", wanted.problems);
+    assert_eq!(
+        wanted.settings,
+        expected
+            .iter()
+            .map(|(key, text)| ((*key).to_owned(), value(text)))
+            .collect()
+    );
+}
+
+#[test]
+fn null_leaves_a_setting_alone() {
+    let wanted = validate(&topic(json!({ "config": { "segment.ms": null } }))).unwrap();
+    assert_eq!(wanted.settings["segment.ms"], Setting::Leave);
+    assert!(wanted.problems.is_empty());
+}
+
+#[test]
+fn an_unknown_setting_is_named_and_the_others_stand() {
+    for bad in [json!("1"), json!(null)] {
+        let config = json!({ "config": { "retention.mss": bad, "segment.ms": 1000 } });
+        let wanted = validate(&topic(config)).unwrap();
+        assert!(problem_of(&wanted).contains("\"retention.mss\""));
+        assert!(
+            problem_of(&wanted).contains("\"retention.ms\""),
+            "the nearest name"
+        );
+        assert_eq!(wanted.settings["segment.ms"], value("1000"));
+        assert_eq!(wanted.settings["retention.mss"], Setting::Leave);
+    }
+}
+
+#[test]
+fn a_value_out_of_bounds_is_named_and_left_alone() {
+    let wanted = validate(&topic(json!({ "segmentBytes": "1Ki" }))).unwrap();
+    assert!(problem_of(&wanted).starts_with("spec.segmentBytes: segment.bytes: 1024"));
+    assert_eq!(wanted.settings["segment.bytes"], Setting::Leave);
+    let wanted = validate(&topic(json!({ "config": { "segment.ms": 1 } }))).unwrap();
+    assert!(problem_of(&wanted).starts_with("spec.config: segment.ms: 1"));
+}
+
+#[test]
+fn a_setting_given_twice_is_named_and_left_alone() {
+    let twice = json!({ "retention": { "time": "1d" }, "config": { "retention.ms": 1 } });
+    let wanted = validate(&topic(twice)).unwrap();
+    assert!(problem_of(&wanted).contains("retention.ms has a field of its own"));
+    assert_eq!(wanted.settings["retention.ms"], Setting::Leave);
+}
+
+#[test]
+fn illegal_names_and_partitions_stop_everything() {
+    for (spec, field) in [
+        (json!({ "topicName": ".." }), "spec.topicName"),
+        (json!({ "topicName": "__internal" }), "spec.topicName"),
+        (json!({ "topicName": "a".repeat(250) }), "spec.topicName"),
+        (json!({ "topicName": "a b" }), "spec.topicName"),
+        (json!({ "partitions": 0 }), "spec.partitions"),
+        (json!({ "partitions": 10_001 }), "spec.partitions"),
+    ] {
+        let problem = validate(&topic(spec.clone())).unwrap_err();
+        assert_eq!(problem.reason, Reason::InvalidSpec);
+        assert!(problem.message.starts_with(field), "{spec}: {problem:?}");
+    }
+}
+
+#[test]
+fn a_name_that_changed_is_refused() {
+    let mut changed = topic(json!({ "topicName": "new" }));
+    changed.status = Some(serde_json::from_value(json!({ "topicName": "old" })).unwrap());
+    let problem = validate(&changed).unwrap_err();
+    assert!(
+        problem.message.contains("from \"old\" to \"new\""),
+        "{}",
+        problem.message
+    );
+}
+
+#[test]
+fn durations_and_amounts_have_their_units() {
+    for (text, expected) in [
+        ("5ms", 5),
+        ("5s", 5_000),
+        ("5m", 300_000),
+        ("12h", 43_200_000),
+        ("7d", 604_800_000),
+        ("-1", -1),
+        ("0d", 0),
+    ] {
+        assert_eq!(milliseconds(text), Ok(expected.to_string()), "{text}");
+    }
+    for (text, expected) in [
+        ("5", 5),
+        ("5Ki", 5_120),
+        ("1Mi", 1 << 20),
+        ("1Gi", 1 << 30),
+        ("2Ti", 2 << 40),
+        ("-1", -1),
+    ] {
+        assert_eq!(whole_bytes(text), Ok(expected.to_string()), "{text}");
+    }
+    for text in ["", "d", "7", "7w", "-2d", "1.5h", "1h30m"] {
+        assert!(
+            milliseconds(text).unwrap_err().contains("not a duration"),
+            "{text}"
+        );
+    }
+    for text in ["", "Gi", "1G", "1 Gi", "-5"] {
+        assert!(whole_bytes(text).unwrap_err().contains("not an amount"), "{text}");
+    }
+    for text in ["9223372036854775807d", "99999999999999999999ms"] {
+        assert!(milliseconds(text).unwrap_err().contains("too large"), "{text}");
+    }
+}
