@@ -44,6 +44,19 @@ struct Work {
     reconciler: Reconciler,
     failures: Mutex<HashMap<ClusterKey, u32>>,
     context: Context,
+    /// The watches that have seen everything once.
+    seen: Mutex<HashSet<Option<Vec<String>>>>,
+}
+
+impl Work {
+    /// The watch of this scope has seen everything.
+    fn saw(&self, scope: &Scope) {
+        let mut seen = self.seen.lock();
+        seen.insert(scope.namespaces.clone());
+        if seen.len() == self.context.scope.each().len() {
+            self.context.metrics.synced.with_label_values(&[KIND]).set(1);
+        }
+    }
 }
 
 /// Runs until `stop`, with at most `concurrency` reconciliations at once for each watch.
@@ -52,6 +65,7 @@ pub async fn run(context: Context, concurrency: u16, stop: CancellationToken) ->
         reconciler: Reconciler::new(context.clone()),
         failures: Mutex::default(),
         context: context.clone(),
+        seen: Mutex::default(),
     });
     loop {
         let mut changes = context.apis.changes();
@@ -102,6 +116,12 @@ async fn watch(
         )
         .graceful_shutdown_on(stop.cancelled_owned());
     let store = controller.store();
+    let caught_up = async {
+        if store.wait_until_ready().await.is_ok() {
+            work.saw(scope);
+        }
+        future::pending::<()>().await;
+    };
     let labels = format!("app.kubernetes.io/managed-by={MANAGER},{LABEL_CLUSTER}");
     for kind in ManagedKind::ALL {
         if kind.optional_api().is_some_and(|api| !context.apis.has(api)) {
@@ -123,6 +143,7 @@ async fn watch(
             future::ready(())
         });
     tokio::select! {
+        () = caught_up => Ok(()),
         () = working => Ok(()),
         () = ends => anyhow::bail!("the watch for the ends of clusters ended by itself"),
     }

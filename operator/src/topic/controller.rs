@@ -135,7 +135,7 @@ impl Controller {
             }
             Ok(Event::Init) => {}
             Ok(Event::InitDone) => {
-                self.seen.insert(("topics", watch));
+                self.saw("topics", watch);
                 // Which ones went while nobody watched, the passes see.
                 let all = self.topics.iter().flat_map(reflector::Store::state);
                 let there: HashSet<String> = all.map(|topic| uid(&topic).to_owned()).collect();
@@ -156,11 +156,23 @@ impl Controller {
             }
             Ok(Event::Init) => {}
             Ok(Event::InitDone) => {
-                self.seen.insert(("clusters", watch));
+                self.saw("clusters", watch);
                 self.schedule.wake_all(Instant::now());
             }
             Err(error) => tracing::warn!(%error, "the watch of clusters broke and is taken up again"),
         }
+    }
+
+    /// A watch has seen everything once.
+    fn saw(&mut self, kind: &'static str, watch: usize) {
+        self.seen.insert((kind, watch));
+        if self.is_complete() {
+            self.context.metrics.synced.with_label_values(&["Topic"]).set(1);
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.seen.len() == self.topics.len() + self.clusters.len()
     }
 
     fn wake(&mut self, topic: &Topic) {
@@ -171,8 +183,7 @@ impl Controller {
 
     /// When the next pass starts; not before everything was seen.
     fn next(&self) -> Option<Instant> {
-        let complete = self.seen.len() == self.topics.len() + self.clusters.len();
-        self.schedule.next().filter(|_| complete)
+        self.schedule.next().filter(|_| self.is_complete())
     }
 
     fn start(&mut self) {
