@@ -11,7 +11,9 @@ pub mod cluster;
 pub mod conditions;
 pub mod connect;
 pub mod context;
+pub mod controllers;
 pub mod crd;
+pub mod diff;
 #[cfg(test)]
 mod docs;
 pub mod events;

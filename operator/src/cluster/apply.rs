@@ -42,7 +42,7 @@ pub(super) fn api(context: &Context, kind: ManagedKind, namespace: &str) -> Api<
 }
 
 /// Whether the object is managed for this cluster, or was for an earlier one of the same place.
-fn ours(object: &DynamicObject, key: &ClusterKey) -> bool {
+pub(super) fn ours(object: &DynamicObject, key: &ClusterKey) -> bool {
     let labels = object.labels();
     let is = |label: &str, value: &str| labels.get(label).is_some_and(|found| found == value);
     is("app.kubernetes.io/managed-by", MANAGER)
@@ -96,7 +96,7 @@ pub(super) async fn apply(
     Ok(applied)
 }
 
-fn not_ours(child: &Child) -> Problem {
+pub(super) fn not_ours(child: &Child) -> Problem {
     let name = child.name();
     Problem {
         condition: condition_of(child.kind),
@@ -108,7 +108,7 @@ fn not_ours(child: &Child) -> Problem {
     }
 }
 
-fn refused(child: &Child, why: &str) -> Problem {
+pub(super) fn refused(child: &Child, why: &str) -> Problem {
     Problem {
         condition: condition_of(child.kind),
         reason: Reason::ApplyFailed,
@@ -219,7 +219,7 @@ pub(super) async fn remove_elsewhere(context: &Context, key: &ClusterKey, uid: &
 }
 
 /// The objects of a kind that are really this cluster's: a user's own with copied labels is not.
-async fn ours_of(
+pub(super) async fn ours_of(
     context: &Context,
     kind: ManagedKind,
     key: &ClusterKey,

@@ -27,6 +27,7 @@ mod names;
 mod paths;
 mod pods;
 mod preflight;
+pub(crate) mod preview;
 pub mod problem;
 mod run;
 mod status;

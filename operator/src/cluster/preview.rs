@@ -1,0 +1,141 @@
+//! What a reconciliation would change, without changing it. Called by `diff`. It goes the way of a reconciliation, dereference, validate,
+//! build, and asks the API server with a dry run what each child would become.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use anyhow::{Context as _, bail};
+use kube::{
+    ResourceExt,
+    api::{DynamicObject, Patch, PatchParams},
+};
+use streamhouse_metadata::MetadataStore;
+
+use super::{
+    apply, build,
+    children::ManagedKind,
+    dereference::{Dereferenced, dereference},
+    desired::Desired,
+    validate::validate,
+};
+use crate::{
+    context::Context,
+    crd::{MANAGER, StreamHouseCluster},
+    stores::ClusterKey,
+};
+
+/// What a cluster would become.
+#[derive(Debug, Default)]
+pub(crate) struct Preview {
+    /// Its objects, each as it is and as it would be.
+    pub(crate) objects: Vec<Changed>,
+    /// What stands in the way, for people.
+    pub(crate) problems: Vec<String>,
+}
+
+/// One object; one of the two sides is there at least.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    pub(crate) kind: ManagedKind,
+    pub(crate) before: Option<DynamicObject>,
+    pub(crate) after: Option<DynamicObject>,
+}
+
+/// What applying this cluster would change.
+pub(crate) async fn preview(context: &Context, cluster: &StreamHouseCluster) -> anyhow::Result<Preview> {
+    let desired = desired(context, cluster)?;
+    let Dereferenced {
+        problems,
+        hold,
+        inputs,
+        ..
+    } = dereference(context, &desired)
+        .await
+        .context("cannot read the Secrets of the cluster")?;
+    let mut preview = Preview {
+        problems: problems
+            .iter()
+            .map(|problem| format!("{}: {}", problem.reason, problem.message))
+            .collect(),
+        ..Preview::default()
+    };
+    for api in desired
+        .optional_apis()
+        .into_iter()
+        .filter(|api| !context.apis.has(*api))
+    {
+        preview.problems.push(format!(
+            "{} is not installed: its objects are left out",
+            api.group()
+        ));
+    }
+    let key = ClusterKey::new(&desired.namespace, &desired.name);
+    let mut wanted = BTreeSet::new();
+    for child in build::build(&desired, &inputs) {
+        wanted.insert((child.kind, child.namespace().to_owned(), child.name().to_owned()));
+        if hold && child.kind == ManagedKind::Deployment {
+            preview
+                .problems
+                .push("agents are not started anew while a Secret is missing".to_owned());
+            continue;
+        }
+        let api = apply::api(context, child.kind, child.namespace());
+        let before = api.get_opt(child.name()).await?;
+        if before.as_ref().is_some_and(|before| !apply::ours(before, &key)) {
+            preview.problems.push(apply::not_ours(&child).message);
+            continue;
+        }
+        let try_it = PatchParams::apply(MANAGER).force().dry_run();
+        match api
+            .patch(child.name(), &try_it, &Patch::Apply(&child.object))
+            .await
+        {
+            Ok(after) => preview.objects.push(Changed {
+                kind: child.kind,
+                before,
+                after: Some(after),
+            }),
+            Err(kube::Error::Api(status)) if status.code != 429 && status.code < 500 => {
+                preview
+                    .problems
+                    .push(apply::refused(&child, &status.message).message);
+            }
+            Err(error) => return Err(error).context("the API server cannot be asked"),
+        }
+    }
+    let uid = cluster.uid().unwrap_or_default();
+    for kind in ManagedKind::ALL {
+        for orphan in apply::ours_of(context, *kind, &key, &uid).await? {
+            let place = (*kind, orphan.namespace().unwrap_or_default(), orphan.name_any());
+            if !wanted.contains(&place) {
+                preview.objects.push(Changed {
+                    kind: *kind,
+                    before: Some(orphan),
+                    after: None,
+                });
+            }
+        }
+    }
+    Ok(preview)
+}
+
+/// The cluster's metadata store, to be read. Its schema is left as it is.
+pub(crate) async fn metadata(
+    context: &Context,
+    cluster: &StreamHouseCluster,
+) -> anyhow::Result<Arc<dyn MetadataStore>> {
+    let desired = desired(context, cluster)?;
+    let read = dereference(context, &desired)
+        .await
+        .context("cannot read the Secrets of the cluster")?;
+    match read.connection {
+        Ok(connection) => streamhouse_metadata::connect(&connection.url, &connection.options)
+            .await
+            .context("cannot use the metadata store; from outside of the Kubernetes cluster forward its port and give --metadata-url"),
+        Err(problem) => bail!("{}: {}", problem.reason, problem.message),
+    }
+}
+
+fn desired(context: &Context, cluster: &StreamHouseCluster) -> anyhow::Result<Desired> {
+    validate(cluster, &context.defaults)
+        .map_err(|problem| anyhow::anyhow!("{}: {}", problem.reason, problem.message))
+}

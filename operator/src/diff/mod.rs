@@ -1,0 +1,332 @@
+//! `streamhouse-operator diff`: what the operator would change for the given manifests. Called by `main`. Goes the same way as a
+//! reconciliation, up to the point where something would be written: the API server judges and completes each manifest in a dry run,
+//! then a cluster's objects are built and compared with what is there, and a topic's plan is made and shown.
+
+mod manifests;
+mod text;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    io::Write,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use axum::http::{Method, Request, header};
+use kube::{Api, Client, Resource, ResourceExt, core::NamespaceResourceScope};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use streamhouse_core::time::{system_clock, system_entropy};
+use streamhouse_metadata::{ConnectOptions, TopicsOverview};
+
+use self::manifests::{Kind, Manifest};
+use crate::{
+    cli::Diff,
+    cluster::preview,
+    connect,
+    context::{Context, Defaults, Scope},
+    crd::{MANAGER, StreamHouseCluster, Topic},
+    metrics::Metrics,
+    stores::ClusterKey,
+    topic::plan_of,
+};
+
+/// Compares; whether anything would change.
+pub async fn run(arguments: &Diff, out: &mut (dyn Write + Send)) -> anyhow::Result<bool> {
+    let config = connect::config().await?;
+    let namespace = arguments
+        .namespace
+        .clone()
+        .unwrap_or_else(|| config.default_namespace.clone());
+    let mut manifests = Vec::new();
+    for file in &arguments.files {
+        manifests.extend(manifests::read(file, &namespace)?);
+    }
+    unique(&manifests)?;
+    // Clusters first: what a topic is compared with may be in the same files.
+    manifests.sort_by_key(|manifest| manifest.kind);
+    let client = connect::client(config)?;
+    let mut comparison = Comparison::new(client, arguments)?;
+    comparison
+        .context
+        .apis
+        .look(&comparison.context.client)
+        .await
+        .context("the API server cannot be asked")?;
+    let mut differs = false;
+    for manifest in &manifests {
+        let what = format!(
+            "{} {}/{}",
+            manifest.kind.as_str(),
+            manifest.namespace,
+            manifest.name
+        );
+        let text = match manifest.kind {
+            Kind::StreamHouseCluster => comparison.cluster(manifest).await,
+            Kind::Topic => comparison.topic(manifest).await,
+        };
+        let text = text.with_context(|| what.clone())?;
+        differs |= !text.is_empty();
+        if !text.is_empty() {
+            write!(out, "{what}\n{text}").context("cannot write the output")?;
+        }
+    }
+    Ok(differs)
+}
+
+/// Twice the same resource would be compared with itself.
+fn unique(manifests: &[Manifest]) -> anyhow::Result<()> {
+    let mut seen = BTreeSet::new();
+    for manifest in manifests {
+        if !seen.insert((manifest.kind, &manifest.namespace, &manifest.name)) {
+            bail!(
+                "{} {}/{} is given twice",
+                manifest.kind.as_str(),
+                manifest.namespace,
+                manifest.name
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What is asked more than once.
+struct Comparison {
+    context: Context,
+    metadata_url: Option<String>,
+    clusters: BTreeMap<ClusterKey, StreamHouseCluster>,
+    overviews: BTreeMap<ClusterKey, Arc<TopicsOverview>>,
+}
+
+impl Comparison {
+    fn new(client: Client, arguments: &Diff) -> anyhow::Result<Self> {
+        let context = Context {
+            client,
+            stores: Arc::default(),
+            apis: Arc::default(),
+            scope: Scope::default(),
+            metrics: Arc::new(Metrics::new()?),
+            defaults: Arc::new(Defaults {
+                image: arguments.default_image.clone(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            }),
+            drift_interval: Duration::MAX,
+            clock: system_clock(),
+            entropy: system_entropy(),
+            instance: None,
+        };
+        Ok(Self {
+            context,
+            metadata_url: arguments.metadata_url.clone(),
+            clusters: BTreeMap::new(),
+            overviews: BTreeMap::new(),
+        })
+    }
+
+    /// What differs in the objects of a cluster; empty when nothing does.
+    async fn cluster(&mut self, manifest: &Manifest) -> anyhow::Result<String> {
+        let cluster: StreamHouseCluster = self.complete(manifest).await?;
+        let key = ClusterKey::new(&manifest.namespace, &manifest.name);
+        self.clusters.insert(key, cluster.clone());
+        if cluster.spec.paused {
+            return Ok("! paused: nothing is written\n".to_owned());
+        }
+        let preview = preview::preview(&self.context, &cluster).await?;
+        let mut shown = String::new();
+        for problem in &preview.problems {
+            shown.push_str(&format!("! {problem}\n"));
+        }
+        for object in &preview.objects {
+            let either = object.after.as_ref().or(object.before.as_ref());
+            let (namespace, name) = either
+                .map(|o| (o.namespace().unwrap_or_default(), o.name_any()))
+                .unwrap_or_default();
+            let title = format!("{} {namespace}/{name}", object.kind);
+            let value = |side: &Option<_>| side.as_ref().map(serde_json::to_value).transpose();
+            let (before, after) = (value(&object.before)?, value(&object.after)?);
+            shown.extend(text::unified(&title, before.as_ref(), after.as_ref())?);
+        }
+        Ok(shown)
+    }
+
+    /// What differs in a topic; empty when nothing does.
+    async fn topic(&mut self, manifest: &Manifest) -> anyhow::Result<String> {
+        let topic: Topic = self.complete(manifest).await?;
+        let key = ClusterKey::new(&manifest.namespace, &topic.spec.cluster_ref.name);
+        let overview = self.overview(&key).await?;
+        let plan = plan_of(&topic, &overview);
+        let mut shown = String::new();
+        if topic.spec.paused && !plan.is_at_rest() {
+            shown.push_str("! paused: nothing is written until spec.paused is taken out\n");
+        }
+        for change in &plan.changes {
+            shown.push_str(&format!("~ {change}\n"));
+        }
+        for problem in &plan.problems {
+            shown.push_str(&format!("! {}: {}\n", problem.reason, problem.message));
+        }
+        Ok(shown)
+    }
+
+    /// All topics of a cluster as they are, asked once.
+    async fn overview(&mut self, key: &ClusterKey) -> anyhow::Result<Arc<TopicsOverview>> {
+        if let Some(known) = self.overviews.get(key) {
+            return Ok(known.clone());
+        }
+        let store = match &self.metadata_url {
+            Some(url) => streamhouse_metadata::connect(url, &ConnectOptions::default())
+                .await
+                .context("cannot use the metadata store of --metadata-url")?,
+            None => {
+                let cluster = self.find(key).await?;
+                preview::metadata(&self.context, &cluster).await?
+            }
+        };
+        let overview = store
+            .topics_overview()
+            .await
+            .context("the metadata store cannot be asked")?;
+        let overview = Arc::new(overview);
+        self.overviews.insert(key.clone(), overview.clone());
+        Ok(overview)
+    }
+
+    /// A cluster from the given files, or else as it is.
+    async fn find(&mut self, key: &ClusterKey) -> anyhow::Result<StreamHouseCluster> {
+        if let Some(given) = self.clusters.get(key) {
+            return Ok(given.clone());
+        }
+        let api: Api<StreamHouseCluster> = Api::namespaced(self.context.client.clone(), &key.namespace);
+        let found = api
+            .get_opt(&key.name)
+            .await
+            .context("the API server cannot be asked")?;
+        found.with_context(|| {
+            format!("there is no StreamHouseCluster {key}: give its manifest too, or --metadata-url")
+        })
+    }
+
+    /// The resource as the API server would store it: judged, with its defaults, and with its uid if it is there already.
+    async fn complete<K>(&self, manifest: &Manifest) -> anyhow::Result<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + Serialize
+            + DeserializeOwned,
+    {
+        let client = &self.context.client;
+        let api: Api<K> = Api::namespaced(client.clone(), &manifest.namespace);
+        let live = api.get_opt(&manifest.name).await;
+        let live = live.map_err(|error| missing_definition(error, manifest.kind))?;
+        let (method, url, body) = match &live {
+            Some(live) => (
+                Method::PUT,
+                format!("{}/{}", api.resource_url(), manifest.name),
+                over(live, manifest)?,
+            ),
+            None => (
+                Method::POST,
+                api.resource_url().to_owned(),
+                manifest.value.clone(),
+            ),
+        };
+        // Strict: a misspelt field is told, not left out.
+        let request = Request::builder()
+            .method(method)
+            .uri(format!(
+                "{url}?dryRun=All&fieldValidation=Strict&fieldManager={MANAGER}-diff"
+            ))
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(serde_json::to_vec(&body)?)?;
+        match client.request(request).await {
+            Ok(stored) => Ok(stored),
+            Err(kube::Error::Api(status)) => bail!("the API server refuses it: {}", status.message),
+            Err(error) => Err(error).context("the API server cannot be asked"),
+        }
+    }
+}
+
+/// The manifest in the place of what is stored: its spec, labels and annotations are the manifest's.
+fn over<K: Serialize>(live: &K, manifest: &Manifest) -> anyhow::Result<Value> {
+    let mut body = serde_json::to_value(live)?;
+    body["apiVersion"] = manifest.value["apiVersion"].clone();
+    body["kind"] = manifest.value["kind"].clone();
+    body["spec"] = manifest.value["spec"].clone();
+    for field in ["labels", "annotations"] {
+        let given = &manifest.value["metadata"][field];
+        if !given.is_null() {
+            body["metadata"][field] = given.clone();
+        }
+    }
+    if let Some(metadata) = body["metadata"].as_object_mut() {
+        metadata.remove("managedFields");
+    }
+    // Fields that the manifest has beside these are judged too.
+    for (name, value) in manifest.value.as_object().into_iter().flatten() {
+        if body.get(name).is_none() {
+            body[name.as_str()] = value.clone();
+        }
+    }
+    Ok(body)
+}
+
+fn missing_definition(error: kube::Error, kind: Kind) -> anyhow::Error {
+    match error {
+        kube::Error::Api(status) if status.code == 404 => {
+            anyhow::anyhow!(
+                "{} is not installed: run streamhouse-operator crds | kubectl apply --server-side -f -",
+                kind.as_str()
+            )
+        }
+        error => anyhow::Error::new(error).context("the API server cannot be asked"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn manifest(value: Value) -> Manifest {
+        Manifest {
+            kind: Kind::Topic,
+            namespace: "default".to_owned(),
+            name: "a".to_owned(),
+            value,
+        }
+    }
+
+    #[test]
+    fn the_spec_is_the_manifests_and_the_identity_is_what_is_stored() {
+        let live = json!({ "metadata": { "name": "a", "uid": "1", "resourceVersion": "7", "managedFields": [],
+            "labels": { "kept": "yes" } }, "spec": { "partitions": 4 }, "status": {} });
+        let given = json!({ "apiVersion": "v", "kind": "Topic", "metadata": { "name": "a", "annotations": { "b": "c" } },
+            "spec": { "clusterRef": { "name": "main" } }, "spce": {} });
+        let body = over(&live, &manifest(given)).unwrap();
+        assert_eq!(
+            body["spec"],
+            json!({ "clusterRef": { "name": "main" } }),
+            "what is left out is unset"
+        );
+        let metadata = json!({ "name": "a", "uid": "1", "resourceVersion": "7", "labels": { "kept": "yes" },
+            "annotations": { "b": "c" } });
+        assert_eq!(body["metadata"], metadata);
+        assert_eq!(body["spce"], json!({}), "a misspelt field reaches the judge");
+    }
+
+    #[test]
+    fn one_resource_is_given_once() {
+        let one = manifest(json!({}));
+        assert!(unique(std::slice::from_ref(&one)).is_ok());
+        assert!(
+            unique(&[one.clone(), one])
+                .unwrap_err()
+                .to_string()
+                .contains("Topic default/a is given twice")
+        );
+    }
+}

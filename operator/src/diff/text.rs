@@ -1,0 +1,120 @@
+//! Two objects side by side, as people read it: YAML without what the API server keeps for itself, as a unified diff. Called by `diff`.
+//! Holds no Secret, since no Secret is among a cluster's objects.
+
+use serde_json::Value;
+use similar::TextDiff;
+
+/// Fields of `metadata` that say nothing about what somebody wants.
+const BOOKKEEPING: &[&str] = &[
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "managedFields",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+];
+
+/// What differs from `before` to `after`, either of which may not be there; nothing if they are equal.
+pub(super) fn unified(
+    title: &str,
+    before: Option<&Value>,
+    after: Option<&Value>,
+) -> anyhow::Result<Option<String>> {
+    let (before, after) = (before.map(wanted), after.map(wanted));
+    if before == after {
+        return Ok(None);
+    }
+    let yaml = |value: &Option<Value>| match value {
+        Some(value) => serde_yaml_ng::to_string(value),
+        None => Ok(String::new()),
+    };
+    let (old, new) = (yaml(&before)?, yaml(&after)?);
+    let name = |there: bool, side: &str| {
+        if there {
+            format!("{side}/{title}")
+        } else {
+            "/dev/null".to_owned()
+        }
+    };
+    let diff = TextDiff::from_lines(&old, &new);
+    let text = diff
+        .unified_diff()
+        .context_radius(3)
+        .header(&name(before.is_some(), "live"), &name(after.is_some(), "new"))
+        .to_string();
+    Ok(Some(text))
+}
+
+/// The object without status and without what the API server keeps for itself.
+fn wanted(object: &Value) -> Value {
+    let mut object = object.clone();
+    if let Some(fields) = object.as_object_mut() {
+        fields.remove("status");
+    }
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        for name in BOOKKEEPING {
+            metadata.remove(*name);
+        }
+        for owner in metadata
+            .get_mut("ownerReferences")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            // Of an owner that is not applied yet it is another one at each look.
+            if let Some(owner) = owner.as_object_mut() {
+                owner.remove("uid");
+            }
+        }
+    }
+    object
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_what_somebody_wants_is_compared() {
+        let object = |replicas: i32, generation: i64| {
+            json!({
+                "kind": "Deployment",
+                "metadata": { "name": "a", "uid": generation.to_string(), "generation": generation,
+                    "ownerReferences": [{ "name": "main", "uid": generation.to_string() }] },
+                "spec": { "replicas": replicas },
+                "status": { "replicas": generation },
+            })
+        };
+        assert_eq!(
+            unified("x", Some(&object(1, 1)), Some(&object(1, 2))).unwrap(),
+            None
+        );
+        let text = unified("Deployment default/a", Some(&object(1, 1)), Some(&object(3, 2)))
+            .unwrap()
+            .unwrap();
+        assert!(
+            text.starts_with("--- live/Deployment default/a\n+++ new/Deployment default/a\n"),
+            "{text}"
+        );
+        assert!(text.contains("\n-  replicas: 1\n+  replicas: 3\n"), "{text}");
+        assert!(!text.contains("generation"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_there_is_dev_null() {
+        let object = json!({ "kind": "Service" });
+        let made = unified("x", None, Some(&object)).unwrap().unwrap();
+        assert!(
+            made.starts_with("--- /dev/null\n+++ new/x\n") && made.contains("+kind: Service"),
+            "{made}"
+        );
+        let gone = unified("x", Some(&object), None).unwrap().unwrap();
+        assert!(
+            gone.contains("+++ /dev/null\n") && gone.contains("-kind: Service"),
+            "{gone}"
+        );
+    }
+}
