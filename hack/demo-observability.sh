@@ -19,7 +19,10 @@ LOAD='' WEBHOOK=''
 reload_prometheus() { kill -HUP "$(service_pid prometheus)"; }
 clean_up() {
   local pid
-  for pid in $LOAD $WEBHOOK ${AGENT:-}; do kill -KILL "$pid" 2>/dev/null || true; done
+  for pid in $LOAD $WEBHOOK ${AGENT:-}; do
+    kill -KILL "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+  done
   rm -rf "$DIR" "$SETTINGS"/targets/{producers,consumers}-demo.yml "$SETTINGS/demo/alerts.yml"
   reload_prometheus 2>/dev/null || true
 }
