@@ -129,8 +129,8 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
 
     // ---- garbage
 
-    /// Takes a step at tidying (purging deleted topics, forgetting idle producers and expired group offsets) and returns
-    /// up to `limit` objects that nothing has referenced for at least `grace`.
+    /// Takes a step at tidying (purging deleted topics, forgetting idle producers, expired group offsets and ended lives) and
+    /// returns up to `limit` objects that nothing has referenced for at least `grace`.
     async fn garbage(&self, policy: &GarbagePolicy, limit: usize) -> Result<Garbage>;
 
     /// Says that these objects are gone from the object store.

@@ -1,12 +1,16 @@
 //! What goes into and comes out of the transactions. Plain data; offsets are half-open (`base..end`), sizes bytes, times
 //! milliseconds since the Unix epoch by the database's clock.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+mod owners;
+
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use streamhouse_core::ErrorCode;
 pub use streamhouse_core::{Incarnation, PartitionUid};
 use uuid::Uuid;
+
+pub use self::owners::{TopicOverview, TopicOwner, TopicsOverview};
 
 /// The internal topic whose partitions are the coordinator slots: a group belongs to slot `hash(group) % GROUP_SLOTS`,
 /// and whoever leads that partition coordinates the group.
@@ -186,52 +190,6 @@ pub struct TopicChange {
     pub partitions: Option<i32>,
     /// `Some` sets, `None` resets to the default.
     pub config: BTreeMap<String, Option<String>>,
-}
-
-/// The Kubernetes resource that manages a topic's name. Two are the same when their `uid` is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicOwner {
-    /// Unique for ever: a resource that is deleted and made again has another.
-    pub uid: String,
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub resource: String,
-}
-
-impl fmt::Display for TopicOwner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.resource)
-    }
-}
-
-/// Every topic of users and every owner at one moment, by name. A name can be in one of the maps only: a topic that nobody manages,
-/// or an owner whose topic does not exist (yet, or any more).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TopicsOverview {
-    /// The topics, those that are being deleted included, the internal one not.
-    pub topics: BTreeMap<String, TopicOverview>,
-    /// See [`MetadataStore::claim_topic`](crate::MetadataStore::claim_topic).
-    pub owners: BTreeMap<String, TopicOwner>,
-}
-
-/// A topic in numbers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicOverview {
-    /// Unique for ever: another id under the same name is another topic.
-    pub topic_id: Uuid,
-    /// The settings that were set.
-    pub config: BTreeMap<String, String>,
-    /// How many there are; 0 while it is being deleted, and so are the sums.
-    pub partitions: i32,
-    /// Records ever: the sum of the high watermarks.
-    pub high_watermark: i64,
-    /// Records deleted: the sum of the log starts.
-    pub log_start: i64,
-    /// Stored bytes; see [`LogBounds::size_bytes`].
-    pub size_bytes: i64,
-    /// It was deleted; its name is reserved until its last object is gone.
-    pub deleting: bool,
 }
 
 /// One WAL object, stored already, to be committed.
@@ -425,6 +383,8 @@ pub struct GarbagePolicy {
     pub producer_expiry: Duration,
     /// Offsets of groups without members.
     pub offsets_retention: Duration,
+    /// Lives of agents that ended and left nothing: for people who look into what happened.
+    pub lives_retention: Duration,
 }
 
 /// What a step of tidying found.

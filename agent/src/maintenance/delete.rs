@@ -15,6 +15,8 @@ const STEPS: usize = 50;
 const PRODUCER_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Offsets of a group without members are kept this long.
 const OFFSETS_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Rows of agents' former lives are kept this long after their orphans were swept.
+const LIVES_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// One round.
 pub async fn run(node: &Node) -> Result<(), JobError> {
@@ -22,6 +24,7 @@ pub async fn run(node: &Node) -> Result<(), JobError> {
         object_grace: node.settings.object_grace,
         producer_expiry: PRODUCER_EXPIRY,
         offsets_retention: OFFSETS_RETENTION,
+        lives_retention: LIVES_RETENTION,
     };
     for _ in 0..STEPS {
         let garbage = node.metadata.garbage(&policy, STEP).await?;

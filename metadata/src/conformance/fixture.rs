@@ -17,6 +17,7 @@ pub const KEEP: GarbagePolicy = GarbagePolicy {
     object_grace: Duration::from_secs(86_400),
     producer_expiry: Duration::from_secs(86_400),
     offsets_retention: Duration::from_secs(86_400),
+    lives_retention: Duration::from_secs(86_400),
 };
 /// Gives objects up at once, and forgets nothing else.
 pub const NO_GRACE: GarbagePolicy = GarbagePolicy {

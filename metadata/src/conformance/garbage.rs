@@ -6,11 +6,11 @@ use streamhouse_core::ErrorCode;
 
 use super::fixture::{
     KEEP, Log, NO_GRACE, Store, agent, batch, batches, garbage, garbage_step, leases, new_topic, object,
-    sequenced, slot, snapshot, topic,
+    sequenced, slot, snapshot, take, topic,
 };
 use crate::{
-    BatchOutcome, Error, GarbagePolicy, GroupQuery, GroupWrite, Incarnation, OffsetCommit, OffsetToCommit,
-    keys::wal_key,
+    BatchOutcome, Error, GarbagePolicy, GroupQuery, GroupWrite, Incarnation, Lease, LeaseMove, MoveOutcome,
+    OffsetCommit, OffsetToCommit, keys::wal_key,
 };
 
 pub async fn objects_wait_for_their_grace(store: &Store) {
@@ -250,4 +250,74 @@ pub async fn offsets_expire_in_groups_without_members_only(store: &Store) {
     );
     let step = garbage_step(store, KEEP).await;
     assert!(!step.more);
+}
+
+/// INV-L1: also without its row a life stays over.
+pub async fn an_ended_life_is_forgotten_when_nothing_is_left_of_it(store: &Store) {
+    const FORGET: GarbagePolicy = GarbagePolicy {
+        lives_retention: Duration::ZERO,
+        ..KEEP
+    };
+    let first = agent(store, "agent-0").await;
+    let life = first.incarnation;
+    let held = leases(&topic(store, "orders", 2).await);
+    let commit = object(life, 0, &[(held[0], &[batch(1)])]);
+    store.commit_object(&commit).await.unwrap();
+    // A row is there when its orphans can be asked for.
+    let known = async || match store.orphans(life, &[0]).await {
+        Ok(_) => true,
+        Err(Error::NotSealed(_)) => false,
+        Err(error) => panic!("{error}"),
+    };
+    store.seal(life).await.unwrap();
+    garbage(store, FORGET).await;
+    assert!(known().await, "its orphans are not swept yet");
+    store.mark_swept(life).await.unwrap();
+    garbage(store, FORGET).await;
+    assert!(known().await, "its object is there");
+    let second = agent(store, "agent-1").await.incarnation;
+    let lease = take_over(store, held[0], second).await;
+    Log::of(store, lease).roll(1).await;
+    store.confirm_deleted(&[wal_key(life, 0)]).await.unwrap();
+    garbage(store, FORGET).await;
+    assert!(known().await, "a partition names it");
+    take_over(store, held[1], second).await;
+    garbage(store, KEEP).await;
+    assert!(known().await, "its time is not over");
+    garbage(store, FORGET).await;
+    assert!(!known().await);
+
+    assert!(matches!(store.renew(life).await, Err(Error::Sealed(_))));
+    for sequence in [0, 1] {
+        let late = object(life, sequence, &[(held[0], &[batch(1)])]);
+        assert!(matches!(store.commit_object(&late).await, Err(Error::Sealed(_))));
+    }
+    assert!(matches!(
+        store.begin_segment(held[1], 0).await,
+        Err(Error::Sealed(_))
+    ));
+    assert!(take(store, lease, life).await.is_none());
+    let again = agent(store, "agent-0").await;
+    assert_eq!(again.node_id, first.node_id);
+    assert!(again.incarnation > second);
+    assert_eq!(snapshot(store).await.agents.len(), 2);
+    assert_eq!(Log::of(store, lease).read(0).await.bounds.high_watermark, 1);
+}
+
+/// Moves the lease of a life that is sealed.
+async fn take_over(store: &Store, lease: Lease, to: Incarnation) -> Lease {
+    let wish = LeaseMove {
+        partition: lease.partition,
+        from: None,
+        epoch: lease.epoch,
+        to: Some(to),
+    };
+    match store.move_leases(&[wish]).await.unwrap()[0] {
+        MoveOutcome::Moved { epoch, .. } => Lease {
+            incarnation: to,
+            epoch,
+            ..lease
+        },
+        MoveOutcome::Lost => panic!("the lease was lost"),
+    }
 }

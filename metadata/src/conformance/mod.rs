@@ -81,6 +81,7 @@ macro_rules! conformance_suite {
             garbage::a_deleted_object_is_never_committed_again,
             garbage::idle_producers_are_forgotten,
             garbage::offsets_expire_in_groups_without_members_only,
+            garbage::an_ended_life_is_forgotten_when_nothing_is_left_of_it,
             groups::groups_are_found_by_slot_and_by_id,
             groups::a_group_is_written_by_the_holder_of_its_slot_only,
             groups::a_generation_never_goes_back,

@@ -64,6 +64,12 @@ pub(super) const EXPIRE_PRODUCERS: &str = "
     DELETE FROM producer_state s USING idle
     WHERE s.partition_id = idle.partition_id AND s.producer_id = idle.producer_id";
 
+/// Lives that left nothing behind for long enough.
+pub(super) const ENDED_LIVES: &str = "
+    SELECT incarnation FROM agents a WHERE swept_at IS NOT NULL AND swept_at <= now() - $1::bigint * interval '1 ms'
+    AND NOT EXISTS (SELECT 1 FROM wal_objects w WHERE w.incarnation = a.incarnation)
+    ORDER BY swept_at LIMIT 1000 FOR UPDATE SKIP LOCKED";
+
 /// Objects that nothing references for long enough, oldest first.
 pub(super) const UNREFERENCED: &str = "
     SELECT key, incarnation, sequence FROM (
@@ -178,6 +184,26 @@ pub(super) async fn expire_offsets(conn: &mut PgConnection, policy: &GarbagePoli
     .execute(conn)
     .await?;
     Ok(i64::try_from(groups.len()).unwrap_or(i64::MAX) >= CHUNK)
+}
+
+/// Forgets lives that ended, left no object, and that no partition names as its holder. Of a life without a row nothing can be
+/// committed either, and its number is never given again.
+pub(super) async fn forget_lives(conn: &mut PgConnection, policy: &GarbagePolicy) -> Outcome<bool> {
+    let ended: Vec<i64> = query_scalar(ENDED_LIVES)
+        .bind(millis(policy.lives_retention))
+        .fetch_all(&mut *conn)
+        .await?;
+    if ended.is_empty() {
+        return Ok(false);
+    }
+    let deleted = query(
+        "DELETE FROM agents WHERE incarnation = ANY($1)
+         AND incarnation NOT IN (SELECT holder FROM partitions WHERE holder = ANY($1))",
+    )
+    .bind(&ended)
+    .execute(conn)
+    .await?;
+    Ok(i64::try_from(deleted.rows_affected()).unwrap_or(i64::MAX) >= CHUNK)
 }
 
 /// The objects to delete now, and how many wait.

@@ -236,9 +236,11 @@ impl MetadataStore for PostgresStore {
         let producers: Result<bool> = statement!(self, conn => garbage::expire_producers(&mut conn, policy));
         let offsets: Result<bool> =
             transact!(self.begin(), meaning, tx => garbage::expire_offsets(&mut tx, policy));
+        let lives: Result<bool> =
+            transact!(self.begin(), meaning, tx => garbage::forget_lives(&mut tx, policy));
         let found: Result<Garbage> =
             statement!(self, conn => garbage::unreferenced(&mut conn, policy, limit));
-        let more = purged? | producers? | offsets?;
+        let more = purged? | producers? | offsets? | lives?;
         found.map(|found| Garbage {
             more: found.more | more,
             ..found

@@ -35,10 +35,8 @@ fn check(pem: &[u8]) -> Result<()> {
     };
     let mut found = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|_| refused("is not readable"))?;
-        found
-            .add(certificate)
-            .map_err(|_| refused("is not a certificate that can sign others"))?;
+        let certificate = certificate.map_err(|_| refused("is damaged"))?;
+        found.add(certificate).map_err(|_| refused("is damaged"))?;
     }
     if found.is_empty() {
         return Err(refused("holds no certificate"));

@@ -26,6 +26,7 @@ pub(super) async fn garbage(
     let mut more = purge(conn).await?;
     more |= expire_producers(conn, now - millis(policy.producer_expiry)).await?;
     more |= expire_offsets(conn, now - millis(policy.offsets_retention)).await?;
+    more |= forget_lives(conn, now - millis(policy.lives_retention)).await?;
     let due = now - millis(policy.object_grace);
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let found: Vec<(i64, Option<String>, i64, i64)> = query_as(
@@ -196,6 +197,36 @@ async fn expire_offsets(conn: &mut SqliteConnection, due: i64) -> Outcome<bool> 
         }
     }
     Ok(i64::try_from(groups.len()).unwrap_or(i64::MAX) >= CHUNK)
+}
+
+/// Forgets lives that were swept before `due`, left no object, and that no partition names as its holder. Of a life without a row
+/// nothing can be committed either, and its number is never given again.
+async fn forget_lives(conn: &mut SqliteConnection, due: i64) -> Outcome<bool> {
+    let ended: Vec<i64> = query_scalar(
+        "SELECT incarnation FROM agents a WHERE swept_at IS NOT NULL AND swept_at <= ?1
+         AND NOT EXISTS (SELECT 1 FROM wal_objects w WHERE w.incarnation = a.incarnation)
+         ORDER BY swept_at LIMIT ?2",
+    )
+    .bind(due)
+    .bind(CHUNK)
+    .fetch_all(&mut *conn)
+    .await?;
+    if ended.is_empty() {
+        return Ok(false);
+    }
+    let holders: Vec<i64> = query_scalar("SELECT DISTINCT holder FROM partitions WHERE holder IS NOT NULL")
+        .fetch_all(&mut *conn)
+        .await?;
+    let holders: HashSet<i64> = holders.into_iter().collect();
+    let mut forgotten = 0;
+    for incarnation in ended.iter().filter(|incarnation| !holders.contains(incarnation)) {
+        query("DELETE FROM agents WHERE incarnation = ?1")
+            .bind(incarnation)
+            .execute(&mut *conn)
+            .await?;
+        forgotten += 1;
+    }
+    Ok(forgotten >= CHUNK)
 }
 
 pub(super) async fn confirm(conn: &mut SqliteConnection, keys: &[String]) -> Outcome<()> {

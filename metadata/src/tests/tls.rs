@@ -137,8 +137,8 @@ async fn what_is_no_certificate_is_refused_and_not_told() {
         ("", "holds no certificate"),
         ("a word", "holds no certificate"),
         (key.as_str(), "holds no certificate"),
-        (damaged.as_str(), "is not readable"),
-        (empty, "cannot sign others"),
+        (damaged.as_str(), "is damaged"),
+        (empty, "is damaged"),
     ] {
         let options = ConnectOptions {
             tls: Some(TlsOptions {

@@ -162,6 +162,12 @@ fn garbage() -> Vec<Hot> {
             &["producer_state_idle", "producer_state_pkey"],
         ),
         hot(
+            "garbage: lives that left nothing",
+            garbage::ENDED_LIVES,
+            &["60000"],
+            &["agents_swept", "wal_objects_pkey"],
+        ),
+        hot(
             "garbage: purge ranges of a topic",
             garbage::PURGE_RANGES,
             &[topic],
