@@ -108,6 +108,15 @@ pub async fn schema(url: &str, options: &ConnectOptions) -> Result<SchemaState> 
     }
 }
 
+/// The id of an agent that holds its lease in the store at `url`, if there is one: what is to be deleted is still in use. Only reads;
+/// a store without a schema has no agent. [`Error::Schema`] as for [`schema`].
+pub async fn live_agent(url: &str, options: &ConnectOptions) -> Result<Option<String>> {
+    match backend(url)? {
+        Backend::Postgres => postgres::live_agent(url, options).await,
+        Backend::Sqlite => sqlite::live_agent(url, options).await,
+    }
+}
+
 /// Drops every table of ours in the store at `url`, with everything that the cluster knows of its records; what others keep in the
 /// same database stays. All or nothing, and it may be repeated: says whether there was anything to drop. [`Error::AgentLives`] while
 /// an agent holds its lease, [`Error::Schema`] when the tables are not those of this build or an older one.

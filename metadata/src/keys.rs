@@ -1,7 +1,7 @@
 //! The keys of objects in the object store, made and read in one place. WAL keys come from an incarnation and a number,
 //! never from an offset, so no two agents can choose the same one; segment keys are for people and tools to find.
 
-use streamhouse_core::Incarnation;
+use streamhouse_core::{Incarnation, ids::topic_name_problem};
 
 /// What every WAL key begins with.
 pub const WAL_PREFIX: &str = "_wal/";
@@ -26,6 +26,17 @@ pub fn parse_wal_key(key: &str) -> Option<(Incarnation, u64)> {
 /// `{topic}/{partition}/segment_{base_offset}.dat`, the offset with ten digits or more.
 pub fn segment_key(topic: &str, partition: i32, base_offset: i64) -> String {
     format!("{topic}/{partition}/segment_{base_offset:010}.dat")
+}
+
+/// The topic, partition and base offset of a segment's key; `None` for anything that [`segment_key`] does not write.
+pub fn parse_segment_key(key: &str) -> Option<(&str, i32, i64)> {
+    let (topic, rest) = key.split_once('/')?;
+    let (partition, file) = rest.split_once('/')?;
+    let offset = file.strip_prefix("segment_")?.strip_suffix(".dat")?;
+    let parsed = (topic, partition.parse().ok()?, offset.parse().ok()?);
+    let (topic, partition, offset) = parsed;
+    let legal = topic_name_problem(topic).is_none() && partition >= 0 && offset >= 0;
+    (legal && segment_key(topic, partition, offset) == key).then_some(parsed)
 }
 
 #[cfg(test)]
@@ -64,5 +75,30 @@ mod tests {
             segment_key("orders", 12, 12_345_678_901),
             "orders/12/segment_12345678901.dat"
         );
+    }
+
+    #[test]
+    fn segment_keys_lead_back_to_their_parts() {
+        for parts in [("orders", 0, 1000), ("a.b-c_d", i32::MAX, i64::MAX)] {
+            assert_eq!(
+                parse_segment_key(&segment_key(parts.0, parts.1, parts.2)),
+                Some(parts)
+            );
+        }
+        for other in [
+            "",
+            "orders/0/segment_1000.dat",
+            "orders/00/segment_0000001000.dat",
+            "orders/-1/segment_0000001000.dat",
+            "orders/0/segment_-000001000.dat",
+            "orders/0/segment_0000001000.data",
+            "orders/0/0/segment_0000001000.dat",
+            "prod/orders/0/segment_0000001000.dat",
+            "not a topic/0/segment_0000001000.dat",
+            "_wal/0/segment_0000001000.dat",
+            "/0/segment_0000001000.dat",
+        ] {
+            assert_eq!(parse_segment_key(other), None, "{other}");
+        }
     }
 }

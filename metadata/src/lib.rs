@@ -36,7 +36,7 @@ mod tests;
 
 use async_trait::async_trait;
 
-pub use connect::{ConnectOptions, TlsMode, TlsOptions, connect, drop_schema, migrate, schema};
+pub use connect::{ConnectOptions, TlsMode, TlsOptions, connect, drop_schema, live_agent, migrate, schema};
 pub use error::{Error, Result};
 pub use schema::{Migrated, SchemaState};
 pub use types::*;

@@ -49,6 +49,27 @@ pub(crate) async fn schema(url: &str, options: &ConnectOptions) -> Result<Schema
     Ok(SchemaState { found, needed })
 }
 
+/// Looks for an agent that holds its lease in the database that `url` names.
+pub(crate) async fn live_agent(url: &str, options: &ConnectOptions) -> Result<Option<String>> {
+    let mut conn = super::connect_once(&settings(url, options)?, options).await?;
+    let (found, _) = versions(&MIGRATOR, &stored(&mut conn).await?)?;
+    let live = if found > 0 {
+        live(&mut conn).await.map_err(refusal)?
+    } else {
+        None
+    };
+    conn.close().await.map_err(refusal)?;
+    Ok(live)
+}
+
+async fn live(conn: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
+    query_scalar(
+        "SELECT agent_id FROM agents WHERE sealed_at IS NULL AND lease_expires_at >= clock_timestamp() LIMIT 1",
+    )
+    .fetch_optional(conn)
+    .await
+}
+
 /// Drops our tables in the database that `url` names.
 pub(crate) async fn drop_schema(url: &str, options: &ConnectOptions) -> Result<bool> {
     // To drop large tables takes its time; to wait for whoever uses them is bounded.
@@ -70,12 +91,7 @@ async fn drop_all(conn: &mut PgConnection) -> Outcome<()> {
     query("LOCK TABLE cluster, agents IN ACCESS EXCLUSIVE MODE")
         .execute(&mut *conn)
         .await?;
-    let live: Option<String> = query_scalar(
-        "SELECT agent_id FROM agents WHERE sealed_at IS NULL AND lease_expires_at >= clock_timestamp() LIMIT 1",
-    )
-    .fetch_optional(&mut *conn)
-    .await?;
-    if let Some(agent_id) = live {
+    if let Some(agent_id) = live(&mut *conn).await? {
         return Err(Error::AgentLives(agent_id).into());
     }
     let tables = format!("DROP TABLE IF EXISTS {}", TABLES.join(", "));

@@ -25,7 +25,7 @@ use sqlx::{
 };
 
 use self::errors::{meaning, refusal};
-pub(crate) use self::migrate::{drop_schema, migrate, schema};
+pub(crate) use self::migrate::{drop_schema, live_agent, migrate, schema};
 use crate::{
     AgentRegistration, CommitOutcome, CommittedOffset, ConnectOptions, Error, Garbage, GarbagePolicy,
     GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView,

@@ -5,7 +5,7 @@ use sqlx::{
     query_scalar, sqlite::SqliteConnectOptions,
 };
 
-use super::{connect_options, meaning, now, parse, refusal};
+use super::{connect_options, meaning, parse, refusal};
 use crate::{
     ConnectOptions, Error, Result,
     failure::{Outcome, pause, transact},
@@ -40,6 +40,34 @@ pub(crate) async fn schema(url: &str) -> Result<SchemaState> {
     Ok(SchemaState { found, needed })
 }
 
+/// Looks for an agent that holds its lease in the file that `url` names.
+pub(crate) async fn live_agent(url: &str, options: &ConnectOptions) -> Result<Option<String>> {
+    let settings = parse(url)?
+        .read_only(true)
+        .busy_timeout(options.statement_timeout);
+    if !is_there(&settings)? {
+        return Ok(None);
+    }
+    let mut conn = settings.connect().await.map_err(refusal)?;
+    let (found, _) = versions(&MIGRATOR, &stored(&mut conn).await?)?;
+    let live = if found > 0 {
+        live(&mut conn).await.map_err(refusal)?
+    } else {
+        None
+    };
+    conn.close().await.map_err(refusal)?;
+    Ok(live)
+}
+
+async fn live(conn: &mut SqliteConnection) -> Result<Option<String>, sqlx::Error> {
+    query_scalar(
+        "SELECT agent_id FROM agents
+         WHERE sealed_at IS NULL AND lease_expires_at >= CAST(unixepoch('subsec') * 1000 AS INTEGER) LIMIT 1",
+    )
+    .fetch_optional(conn)
+    .await
+}
+
 /// Drops our tables in the file that `url` names. The file stays.
 pub(crate) async fn drop_schema(url: &str, options: &ConnectOptions) -> Result<bool> {
     let settings = connect_options(url)?
@@ -59,14 +87,7 @@ pub(crate) async fn drop_schema(url: &str, options: &ConnectOptions) -> Result<b
 
 /// Drops everything, unless an agent is live. Holds the write lock, so none can register in between.
 async fn drop_all(conn: &mut SqliteConnection) -> Outcome<()> {
-    let now = now(conn).await?;
-    let live: Option<String> = query_scalar(
-        "SELECT agent_id FROM agents WHERE sealed_at IS NULL AND lease_expires_at >= ?1 LIMIT 1",
-    )
-    .bind(now)
-    .fetch_optional(&mut *conn)
-    .await?;
-    if let Some(agent_id) = live {
+    if let Some(agent_id) = live(&mut *conn).await? {
         return Err(Error::AgentLives(agent_id).into());
     }
     for table in TABLES {

@@ -9,7 +9,7 @@ use super::support::options;
 use crate::{
     ConnectOptions, Error, Migrated, SchemaState,
     conformance::fixture::{Log, Store, agent, owner, registration, snapshot, topic},
-    connect, drop_schema, migrate, schema,
+    connect, drop_schema, live_agent, migrate, schema,
 };
 
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
@@ -121,7 +121,13 @@ async fn dropping_leaves_what_is_not_ours() {
     store.claim_topic("orders", &owner("first")).await.unwrap();
     let id = snapshot(&store).await.cluster_id;
     store.seal(log.lease.incarnation).await.unwrap();
+    assert_eq!(live_agent(&url, &options()).await.unwrap(), None, "it is sealed");
     assert!(drop_schema(&url, &options()).await.unwrap());
+    assert_eq!(
+        live_agent(&url, &options()).await.unwrap(),
+        None,
+        "there is no table"
+    );
     assert_eq!(relations(&mut raw).await, ["mine"]);
     assert!(!drop_schema(&url, &options()).await.unwrap());
     assert_eq!(found(&url).await, 0);
@@ -142,6 +148,7 @@ async fn dropping_a_file_leaves_an_empty_store() {
     let path = folder.path().join("metadata.db");
     let url = format!("sqlite:{}", path.display());
     assert!(!drop_schema(&url, &options()).await.unwrap());
+    assert_eq!(live_agent(&url, &options()).await.unwrap(), None);
     assert!(!path.exists());
     let store: Store = connect(&url, &options()).await.unwrap();
     let mut log = Log::new(&store).await;
@@ -165,6 +172,8 @@ async fn refused_while_live(url: &str, agent_id: &str) {
         "{refused:?}"
     );
     assert_eq!(found(url).await, NEEDED, "nothing was dropped");
+    let live = live_agent(url, &options()).await.unwrap();
+    assert_eq!(live.as_deref(), Some(agent_id));
 }
 
 #[tokio::test]
@@ -188,6 +197,11 @@ async fn an_agent_that_lives_keeps_the_tables() {
         .execute(&mut raw)
         .await
         .unwrap();
+    assert_eq!(
+        live_agent(&url, &options()).await.unwrap(),
+        None,
+        "its lease has expired"
+    );
     assert!(drop_schema(&url, &options()).await.unwrap());
 }
 
