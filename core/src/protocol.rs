@@ -124,6 +124,8 @@ fn transport_code(code: Code) -> ErrorCode {
         Code::ResourceExhausted => ErrorCode::ResourceExhausted,
         Code::OutOfRange => ErrorCode::MessageTooLarge,
         Code::InvalidArgument | Code::Unimplemented => ErrorCode::InvalidRequest,
+        // Of a proxy, or of an agent's secure port to a client that speaks plain text.
+        Code::PermissionDenied | Code::Unauthenticated => ErrorCode::PolicyViolation,
         _ => ErrorCode::Unknown,
     }
 }

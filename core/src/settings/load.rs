@@ -242,9 +242,13 @@ mod tests {
         }
     }
 
+    /// So that an agent stays something that can be learned. One over thirty: none of the names that users rely on could go
+    /// when TLS came.
+    const MOST_SETTINGS: usize = 31;
+
     #[test]
-    fn there_are_at_most_thirty_settings_and_every_default_is_legal() {
-        assert!(DEFINITIONS.len() <= 30);
+    fn there_are_few_settings_and_every_default_is_legal() {
+        assert!(DEFINITIONS.len() <= MOST_SETTINGS);
         for dev in [false, true] {
             let mut settings = AgentSettings::defaults(dev);
             for definition in DEFINITIONS {
@@ -298,10 +302,46 @@ mod tests {
     fn foreign_variables_are_left_alone() {
         let foreign = [
             ("STREAMHOUSE_BOOTSTRAP", "x"),
-            ("STREAMHOUSE_AGENT_SERVICE_HOST", "10.0.0.1"),
+            ("STREAMHOUSE_CLIENT_TLS_CA", "x"),
             ("PATH", "/bin"),
         ];
         assert!(run(&["--dev"], &foreign).is_ok());
+    }
+
+    /// All that Kubernetes sets for Services named `streamhouse`, `streamhouse-agents` and `streamhouse-metadata`.
+    #[test]
+    fn the_variables_of_services_are_left_alone() {
+        for service in ["STREAMHOUSE", "STREAMHOUSE_AGENTS", "STREAMHOUSE_METADATA"] {
+            let set = [
+                ("_SERVICE_HOST", "10.96.0.7"),
+                ("_SERVICE_PORT", "50051"),
+                ("_SERVICE_PORT_GRPC", "50051"),
+                ("_PORT", "tcp://10.96.0.7:50051"),
+                ("_PORT_50051_TCP", "tcp://10.96.0.7:50051"),
+                ("_PORT_50051_TCP_PROTO", "tcp"),
+                ("_PORT_50051_TCP_PORT", "50051"),
+                ("_PORT_50051_TCP_ADDR", "10.96.0.7"),
+                ("_PORT_53_UDP_ADDR", "10.96.0.7"),
+            ];
+            let names: Vec<String> = set.iter().map(|(mark, _)| format!("{service}{mark}")).collect();
+            let variables: Vec<(&str, &str)> = names
+                .iter()
+                .map(String::as_str)
+                .zip(set.map(|(_, value)| value))
+                .collect();
+            assert_eq!(run(&["--dev"], &variables), run(&["--dev"], &[]), "{service}");
+        }
+    }
+
+    #[test]
+    fn empty_variables_of_optional_settings_are_as_good_as_none() {
+        let optional = DEFINITIONS
+            .iter()
+            .filter(|definition| definition.default.is_empty());
+        let names: Vec<String> = optional.map(Definition::variable).collect();
+        let empty: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "")).collect();
+        assert!(names.contains(&"STREAMHOUSE_ZONE".to_owned()));
+        assert_eq!(run(&["--dev"], &empty), run(&["--dev"], &[]));
     }
 
     #[test]

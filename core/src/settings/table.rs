@@ -1,6 +1,6 @@
 //! The table of the agent's settings. Each stands here once; flags, variables, help and reference follow from it.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{net::Ipv6Addr, path::PathBuf, str::FromStr};
 
 use super::{AgentSettings, ByteSize, LogFormat, Secret, parse_duration};
 
@@ -84,13 +84,21 @@ fn switch(text: &str) -> Result<bool, String> {
         .map_err(|_| format!("{text:?} is neither true nor false"))
 }
 
+/// `host:port`. The port is always given, so the last colon stands before it, and an IPv6 address needs no brackets here:
+/// whoever fills in a pod's address does not know its family. They are added, since everybody else needs them.
 fn address(text: &str) -> Result<String, String> {
-    let port = text
-        .rsplit_once(':')
-        .filter(|(host, _)| !host.is_empty())
-        .and_then(|(_, port)| port.parse::<u16>().ok());
-    port.map(|_| text.to_owned())
-        .ok_or_else(|| format!("{text:?} is not host:port"))
+    let refused = || format!("{text:?} is not host:port");
+    let (host, port) = text.rsplit_once(':').ok_or_else(refused)?;
+    port.parse::<u16>().map_err(|_| refused())?;
+    if host.parse::<Ipv6Addr>().is_ok() {
+        return Ok(format!("[{host}]:{port}"));
+    }
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let legal = match bare {
+        Some(bare) => bare.parse::<Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && !host.contains([':', '[', ']', '/', '@']),
+    };
+    legal.then(|| text.to_owned()).ok_or_else(refused)
 }
 
 fn optional_address(text: &str) -> Result<String, String> {
@@ -180,6 +188,17 @@ pub const DEFINITIONS: &[Definition] = &[
             "Where clients are served.",
             |s, v| address(v).map(|v| s.grpc_listen = v),
         ),
+    ),
+    define(
+        "tls-dir",
+        "",
+        "a path",
+        "A folder with a folder for each listener, grpc and http, that holds tls.crt and tls.key, as Kubernetes mounts them; \
+        a listener without its folder serves plain text. Changed files are taken up within half a minute.",
+        |s, v| {
+            s.tls_dir = (!v.is_empty()).then(|| PathBuf::from(v));
+            Ok(())
+        },
     ),
     define(
         "advertised-grpc-address",
@@ -378,3 +397,38 @@ pub const DEFINITIONS: &[Definition] = &[
         },
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::address;
+
+    #[test]
+    fn an_address_has_a_port_and_an_ipv6_address_gets_its_brackets() {
+        for (given, taken) in [
+            ("agent-0:50051", "agent-0:50051"),
+            ("10.0.0.7:50051", "10.0.0.7:50051"),
+            ("[fd00::7]:50051", "[fd00::7]:50051"),
+            ("fd00::7:50051", "[fd00::7]:50051"),
+            ("::1:1", "[::1]:1"),
+            ("[::]:50051", "[::]:50051"),
+        ] {
+            assert_eq!(address(given).as_deref(), Ok(taken));
+        }
+        for bad in [
+            "",
+            "agent-0",
+            ":1",
+            "a:b",
+            "a:99999",
+            "a:b:1",
+            "[a]:1",
+            "[::1:1",
+            "::1]:1",
+            "[]:1",
+            "http://a:1",
+            "me@a:1",
+        ] {
+            assert!(address(bad).unwrap_err().contains("host:port"), "{bad}");
+        }
+    }
+}
