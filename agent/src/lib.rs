@@ -6,6 +6,7 @@
 //! ```
 
 pub mod assembly;
+pub mod check;
 pub mod directory;
 pub mod failpoint;
 pub mod fetch;

@@ -1,7 +1,8 @@
 //! `streamhouse-agent`: reads the settings, starts the agent, prints its addresses, waits for a signal, drains.
 //!
-//! Exit codes: 0 after a drain, `migrate` or `check` that succeeded; 1 after a failure; 2 for settings that are refused,
-//! before any port is bound.
+//! Exit codes: 0 after a drain or a command that succeeded; 1 after a failure; 2 for settings that are refused, before any
+//! port is bound. After a failure the last line of stderr says what is wrong and what to do: Kubernetes shows it as the
+//! container's termination message.
 
 use std::{
     env,
@@ -9,14 +10,8 @@ use std::{
     process::ExitCode,
 };
 
-use streamhouse_agent::{
-    assembly::{self, Agent},
-    inspect, store,
-};
-use streamhouse_core::{
-    settings::{self, AgentSettings, Invocation, LogFormat},
-    time::SystemEntropy,
-};
+use streamhouse_agent::{assembly::Agent, check, inspect};
+use streamhouse_core::settings::{self, AgentSettings, Invocation, LogFormat};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -24,6 +19,8 @@ use tracing_subscriber::EnvFilter;
 const COMMANDS: &[&str] = &["check", "migrate", "objects", "tables"];
 /// For settings that are refused.
 const REFUSED: u8 = 2;
+/// In bytes; Kubernetes keeps the last 2048 of a container's log.
+const LONGEST_COMPLAINT: usize = 1900;
 
 fn main() -> ExitCode {
     let arguments = env::args_os()
@@ -39,37 +36,58 @@ fn main() -> ExitCode {
             name,
             settings,
             arguments,
-        }) => {
-            let looks = matches!(name.as_str(), "objects" | "tables");
-            if let Some(extra) = arguments.first().filter(|_| !looks) {
-                return refuse(&format!("unexpected argument {extra:?}; try --help"));
-            }
-            let options = match inspect::Options::parse(&name, &arguments) {
-                Ok(options) => options,
-                Err(problem) => return refuse(&problem),
-            };
-            if let Err(problem) = start_logging(&settings) {
-                return refuse(&problem);
-            }
-            let command = async {
-                match name.as_str() {
-                    "check" => check(&settings).await,
-                    "migrate" => migrate(&settings).await,
-                    "objects" => inspect::objects(&settings, &options)
-                        .await
-                        .map(|text| print(&text)),
-                    "tables" => inspect::tables(&settings, &options)
-                        .await
-                        .map(|text| print(&text)),
-                    _ => run(*settings).await,
+        }) => match Task::parse(&name, &arguments).and_then(|task| start_logging(&settings).map(|()| task)) {
+            Ok(task) => match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+                Ok(runtime) => {
+                    let outcome = runtime.block_on(task.run(*settings));
+                    // A name that is still being looked up must not hold up the end.
+                    runtime.shutdown_background();
+                    finish(outcome)
                 }
-            };
-            match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-                Ok(runtime) => finish(runtime.block_on(command)),
                 Err(error) => finish(Err(error.into())),
-            }
-        }
+            },
+            Err(problem) => refuse(&problem),
+        },
         Err(error) => refuse(&error.to_string()),
+    }
+}
+
+/// A command with its own arguments.
+enum Task {
+    Run,
+    Check(check::Stores),
+    Migrate,
+    Objects(inspect::Options),
+    Tables(inspect::Options),
+}
+
+impl Task {
+    fn parse(name: &str, arguments: &[String]) -> Result<Self, String> {
+        let alone = |task| match arguments.first() {
+            None => Ok(task),
+            Some(extra) => Err(format!("unexpected argument {extra:?}; try --help")),
+        };
+        match name {
+            "check" => check::Stores::parse(arguments).map(Self::Check),
+            "migrate" => alone(Self::Migrate),
+            "objects" => inspect::Options::parse(name, arguments).map(Self::Objects),
+            "tables" => inspect::Options::parse(name, arguments).map(Self::Tables),
+            _ => alone(Self::Run),
+        }
+    }
+
+    async fn run(self, settings: AgentSettings) -> anyhow::Result<()> {
+        match self {
+            Self::Run => run(settings).await,
+            Self::Check(stores) => check::run(&settings, stores, print).await,
+            Self::Migrate => migrate(&settings).await,
+            Self::Objects(options) => inspect::objects(&settings, &options)
+                .await
+                .map(|text| print(&text)),
+            Self::Tables(options) => inspect::tables(&settings, &options)
+                .await
+                .map(|text| print(&text)),
+        }
     }
 }
 
@@ -138,35 +156,6 @@ async fn migrate(settings: &AgentSettings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Says whether an agent with these settings could work, and what to do when not.
-async fn check(settings: &AgentSettings) -> anyhow::Result<()> {
-    let metadata = async {
-        let options = assembly::connect_options(settings);
-        anyhow::Ok(
-            streamhouse_metadata::connect(settings.metadata_url.expose(), &options)
-                .await?
-                .ping()
-                .await?,
-        )
-    };
-    let objects = async {
-        let store = store::open(&assembly::store_settings(settings)).await?;
-        anyhow::Ok(store::check(store.as_ref(), &SystemEntropy).await?)
-    };
-    let (metadata, objects) = tokio::join!(metadata, objects);
-    let outcome = |what: &str, outcome: &anyhow::Result<()>| match outcome {
-        Ok(()) => print(&format!("{what}: ok")),
-        Err(error) => print(&format!("{what}: {error:#}")),
-    };
-    outcome("metadata store", &metadata);
-    outcome("object store", &objects);
-    anyhow::ensure!(
-        metadata.is_ok() && objects.is_ok(),
-        "the agent could not work with these settings"
-    );
-    Ok(())
-}
-
 fn start_logging(settings: &AgentSettings) -> Result<(), String> {
     let filter = EnvFilter::try_new(&settings.log_level)
         .map_err(|error| format!("log-level: {error}; write error, warn, info, debug, trace or a filter"))?;
@@ -185,7 +174,7 @@ fn help() -> String {
         "streamhouse-agent {}\n{}\n\n\
         usage: streamhouse-agent [run|check|migrate|objects|tables] [settings]\n\n\
         commands:\n  run      serve until SIGTERM or SIGINT, then hand over and exit (the default)\n  \
-        check    say whether the stores can be used with these settings\n  \
+        check    say whether the stores can be used with these settings [metadata|object-store]\n  \
         migrate  bring the metadata schema to this build's version\n  \
         objects  list the object store's objects [--prefix TEXT] [-o table|json]\n  \
         tables   show the metadata store's tables [-o table|json]\n\n\
@@ -221,7 +210,7 @@ fn say(answer: &str) -> ExitCode {
 }
 
 fn refuse(problem: &str) -> ExitCode {
-    let _ = writeln!(io::stderr(), "streamhouse-agent: {problem}");
+    complain(problem);
     ExitCode::from(REFUSED)
 }
 
@@ -229,8 +218,18 @@ fn finish(outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "streamhouse-agent: {error:#}");
+            complain(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// One line, whatever a database wrote into its message, and no longer than Kubernetes keeps it.
+fn complain(problem: &str) {
+    let mut line = problem.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.len() > LONGEST_COMPLAINT {
+        line.truncate(line.floor_char_boundary(LONGEST_COMPLAINT));
+        line.push('…');
+    }
+    let _ = writeln!(io::stderr(), "streamhouse-agent: {line}");
 }

@@ -1,0 +1,196 @@
+//! The command `check`: says whether the stores can be used with these settings. Run by people before a start, and by
+//! Kubernetes, where the last line of stderr becomes what is shown of a failed container.
+
+use std::future::Future;
+
+use streamhouse_core::{settings::AgentSettings, time::SystemEntropy};
+use tokio::time::{Duration, timeout};
+
+use crate::{assembly, store};
+
+/// How long the proof of one store may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Which stores to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stores {
+    metadata: bool,
+    objects: bool,
+}
+
+impl Stores {
+    /// Both without an argument; else `metadata` or `object-store`.
+    pub fn parse(arguments: &[String]) -> Result<Self, String> {
+        let (metadata, objects) = match arguments {
+            [] => (true, true),
+            [one] if one == "metadata" => (true, false),
+            [one] if one == "object-store" => (false, true),
+            _ => {
+                return Err(format!(
+                    "check: {:?} is not understood; it takes metadata, object-store, or nothing for both",
+                    arguments.join(" ")
+                ));
+            }
+        };
+        Ok(Self { metadata, objects })
+    }
+}
+
+/// Looks at the stores, both at once, and calls `say` with a line for each. The error names each that failed, why, and
+/// what to do.
+pub async fn run(settings: &AgentSettings, stores: Stores, say: impl Fn(&str)) -> anyhow::Result<()> {
+    let (metadata, objects) = tokio::join!(
+        looked_at(stores.metadata, metadata(settings)),
+        looked_at(stores.objects, objects(settings)),
+    );
+    let mut problems = Vec::new();
+    for (what, outcome) in [("metadata store", metadata), ("object store", objects)] {
+        match outcome {
+            None => {}
+            Some(Ok(())) => say(&format!("{what}: ok")),
+            Some(Err(problem)) => {
+                say(&format!("{what}: {problem}"));
+                problems.push(format!("{what}: {problem}"));
+            }
+        }
+    }
+    anyhow::ensure!(problems.is_empty(), "{}", problems.join("; "));
+    Ok(())
+}
+
+async fn looked_at(
+    wanted: bool,
+    look: impl Future<Output = Result<(), String>>,
+) -> Option<Result<(), String>> {
+    if !wanted {
+        return None;
+    }
+    Some(timeout(LIMIT, look).await.unwrap_or_else(|_| {
+        Err(format!(
+            "no answer within {LIMIT:?}; check its address and the network"
+        ))
+    }))
+}
+
+async fn metadata(settings: &AgentSettings) -> Result<(), String> {
+    use streamhouse_metadata::Error;
+    if settings.metadata_url.is_empty() {
+        return Err("metadata-url is needed: say which to look at".to_owned());
+    }
+    let options = assembly::connect_options(settings);
+    let reached = async {
+        streamhouse_metadata::connect(settings.metadata_url.expose(), &options)
+            .await?
+            .ping()
+            .await
+    };
+    reached.await.map_err(|error| match error {
+        Error::Unavailable(_) => format!("{error}; check metadata-url, the user's rights and the network"),
+        error => error.to_string(),
+    })
+}
+
+async fn objects(settings: &AgentSettings) -> Result<(), String> {
+    if settings.object_store.is_empty() {
+        return Err("object-store is needed: say which to look at".to_owned());
+    }
+    let proved = async {
+        let store = store::open(&assembly::store_settings(settings)).await?;
+        store::check(store.as_ref(), &SystemEntropy).await
+    };
+    proved.await.map_err(|error| error.message().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use streamhouse_core::settings::{Invocation, load};
+
+    use super::*;
+
+    fn settings(arguments: &[String]) -> AgentSettings {
+        let arguments = [&["check".to_owned()], arguments].concat();
+        match load(arguments, [], &["check"]) {
+            Ok(Invocation::Command { settings, .. }) => *settings,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn check(settings: &AgentSettings, arguments: &[&str]) -> (Vec<String>, Option<String>) {
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let said = RefCell::new(Vec::new());
+        let outcome = run(settings, Stores::parse(&arguments).unwrap(), |line| {
+            said.borrow_mut().push(line.to_owned());
+        })
+        .await;
+        (said.into_inner(), outcome.err().map(|error| error.to_string()))
+    }
+
+    #[tokio::test]
+    async fn one_store_or_both_are_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let dev = settings(&["--dev".to_owned(), format!("--data-dir={}", dir.path().display())]);
+        let lines = |lines: &[&str]| lines.iter().map(ToString::to_string).collect::<Vec<_>>();
+        for (arguments, said) in [
+            (&[] as &[&str], lines(&["metadata store: ok", "object store: ok"])),
+            (&["metadata"], lines(&["metadata store: ok"])),
+            (&["object-store"], lines(&["object store: ok"])),
+        ] {
+            assert_eq!(check(&dev, arguments).await, (said, None), "{arguments:?}");
+        }
+        let objects = dir.path().join("objects");
+        let objects = store::StoreSettings {
+            url: format!("file:{}", objects.display()),
+            ..store::StoreSettings::default()
+        };
+        let left = store::open(&objects)
+            .await
+            .unwrap()
+            .list("", None, 10)
+            .await
+            .unwrap();
+        assert_eq!(left, [], "the canary is gone");
+    }
+
+    #[tokio::test]
+    async fn the_error_names_what_is_wrong_and_nothing_that_was_not_asked_for() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let broken = settings(&[
+            "--metadata-url=postgres://u:hunter2@127.0.0.1:1/d".to_owned(),
+            "--metadata-timeout=100ms".to_owned(),
+            format!("--object-store=file:{}", file.path().display()),
+        ]);
+        let (said, error) = check(&broken, &[]).await;
+        let error = error.unwrap();
+        assert_eq!(error, said.join("; "));
+        assert!(
+            said[0].starts_with("metadata store: ") && said[0].contains("check metadata-url"),
+            "{error}"
+        );
+        assert!(said[1].starts_with("object store: "), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+        let (said, error) = check(&broken, &["object-store"]).await;
+        assert_eq!(error, said.first().cloned());
+        assert!(!error.unwrap().contains("metadata"));
+        let (_, error) = check(&settings(&[]), &[]).await;
+        let error = error.unwrap();
+        assert!(
+            error.contains("metadata-url is needed") && error.contains("object-store is needed"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn other_arguments_are_refused() {
+        for arguments in [
+            &["objects"] as &[&str],
+            &["metadata", "object-store"],
+            &["--json"],
+        ] {
+            let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+            let parsed = Stores::parse(&arguments);
+            assert!(parsed.is_err(), "{parsed:?}");
+        }
+    }
+}
