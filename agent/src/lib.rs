@@ -22,6 +22,7 @@ pub mod node;
 pub mod partition;
 pub mod process;
 pub mod produce;
+pub mod purge;
 pub mod segment;
 pub mod server;
 pub mod store;

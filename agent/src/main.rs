@@ -10,13 +10,13 @@ use std::{
     process::ExitCode,
 };
 
-use streamhouse_agent::{assembly::Agent, check, inspect};
+use streamhouse_agent::{assembly::Agent, check, inspect, purge};
 use streamhouse_core::settings::{self, AgentSettings, Invocation, LogFormat};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// What can be asked for beside running.
-const COMMANDS: &[&str] = &["check", "migrate", "objects", "tables"];
+const COMMANDS: &[&str] = &["check", "migrate", "objects", "purge", "tables"];
 /// For settings that are refused.
 const REFUSED: u8 = 2;
 /// In bytes; Kubernetes keeps the last 2048 of a container's log.
@@ -58,6 +58,7 @@ enum Task {
     Check(check::Stores),
     Migrate,
     Objects(inspect::Options),
+    Purge,
     Tables(inspect::Options),
 }
 
@@ -71,6 +72,7 @@ impl Task {
             "check" => check::Stores::parse(arguments).map(Self::Check),
             "migrate" => alone(Self::Migrate),
             "objects" => inspect::Options::parse(name, arguments).map(Self::Objects),
+            "purge" => purge::confirmed(arguments).map(|()| Self::Purge),
             "tables" => inspect::Options::parse(name, arguments).map(Self::Tables),
             _ => alone(Self::Run),
         }
@@ -84,6 +86,7 @@ impl Task {
             Self::Objects(options) => inspect::objects(&settings, &options)
                 .await
                 .map(|text| print(&text)),
+            Self::Purge => purge::run(&settings, print).await,
             Self::Tables(options) => inspect::tables(&settings, &options)
                 .await
                 .map(|text| print(&text)),
@@ -172,11 +175,12 @@ fn start_logging(settings: &AgentSettings) -> Result<(), String> {
 fn help() -> String {
     format!(
         "streamhouse-agent {}\n{}\n\n\
-        usage: streamhouse-agent [run|check|migrate|objects|tables] [settings]\n\n\
+        usage: streamhouse-agent [run|check|migrate|objects|purge|tables] [settings]\n\n\
         commands:\n  run      serve until SIGTERM or SIGINT, then hand over and exit (the default)\n  \
         check    say whether the stores can be used with these settings [metadata|object-store]\n  \
         migrate  bring the metadata schema to this build's version\n  \
         objects  list the object store's objects [--prefix TEXT] [-o table|json]\n  \
+        purge    delete every object and all metadata of the cluster, for ever, when no agent runs --yes\n  \
         tables   show the metadata store's tables [-o table|json]\n\n\
         settings (each also a variable: --flush-interval is STREAMHOUSE_FLUSH_INTERVAL):\n{}  \
         --help, --version",

@@ -1,0 +1,156 @@
+//! The command `purge`: deletes every object of a cluster and then its metadata, for ever. Run by people, and by the
+//! operator for a cluster that is deleted with its data.
+//!
+//! Objects go first: as long as the metadata is there, a purge that was interrupted can be run again, and finds what is
+//! left. Only keys that have the form of ours are deleted: whatever else lies in the bucket stays.
+
+use streamhouse_core::settings::AgentSettings;
+use streamhouse_metadata::{self as metadata, keys};
+use tokio::time::{Duration, Instant};
+
+use crate::{
+    assembly,
+    store::{self, DELETE_BATCH, ObjectMeta, ObjectStore, Retry, StoreError},
+};
+
+/// The word that says that it is meant.
+const MEANT: &str = "--yes";
+/// Pages of objects between two lines about the progress.
+const REPORT_EVERY: u64 = 10;
+/// How long one request is tried again.
+const TRIES: Duration = Duration::from_secs(60);
+
+/// Whether the arguments say that it is meant; else what to do.
+pub fn confirmed(arguments: &[String]) -> Result<(), String> {
+    match arguments {
+        [meant] if meant == MEANT => Ok(()),
+        [] => Err(format!(
+            "purge deletes every record and all metadata of the cluster, for ever; stop all agents and add {MEANT} if you want that"
+        )),
+        _ => Err(format!(
+            "purge: {:?} is not understood; it takes {MEANT}",
+            arguments.join(" ")
+        )),
+    }
+}
+
+/// Deletes everything; `say` gets a line now and then. May be run again after any failure.
+pub async fn run(settings: &AgentSettings, say: impl Fn(&str)) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !settings.metadata_url.is_empty() && !settings.object_store.is_empty(),
+        "metadata-url and object-store are needed: say what to delete"
+    );
+    let (url, options) = (
+        settings.metadata_url.expose(),
+        assembly::connect_options(settings),
+    );
+    let store = store::open(&assembly::store_settings(settings)).await?;
+    let (mut deleted, mut foreign, mut pages) = (0, 0, 0_u64);
+    let mut after: Option<String> = None;
+    loop {
+        // An agent that starts meanwhile would write into what is being deleted.
+        if let Some(agent) = metadata::live_agent(url, &options).await? {
+            anyhow::bail!("the agent {agent:?} lives; stop every agent of the cluster, then run this again");
+        }
+        let page = page(store.as_ref(), after.as_deref()).await?;
+        let ours: Vec<String> = page
+            .iter()
+            .map(|object| &object.key)
+            .filter(|key| is_ours(key))
+            .cloned()
+            .collect();
+        delete(store.as_ref(), &ours).await?;
+        deleted += ours.len();
+        foreign += page.len() - ours.len();
+        pages += 1;
+        if page.len() < DELETE_BATCH {
+            break;
+        }
+        if pages.is_multiple_of(REPORT_EVERY) {
+            say(&format!("object store: deleted {deleted} objects so far"));
+        }
+        after = page.last().map(|object| object.key.clone());
+    }
+    let left = if foreign == 0 {
+        String::new()
+    } else {
+        format!("; {foreign} that are not ours stay")
+    };
+    say(&format!("object store: deleted {deleted} objects{left}"));
+    let dropped = metadata::drop_schema(url, &options).await?;
+    say(if dropped {
+        "metadata store: dropped the schema"
+    } else {
+        "metadata store: there was no schema"
+    });
+    Ok(())
+}
+
+async fn page(store: &dyn ObjectStore, after: Option<&str>) -> Result<Vec<ObjectMeta>, StoreError> {
+    let what = after.unwrap_or("the first objects");
+    retry()
+        .run("list", what, || store.list("", after, DELETE_BATCH))
+        .await
+}
+
+async fn delete(store: &dyn ObjectStore, keys: &[String]) -> Result<(), StoreError> {
+    match keys.first() {
+        None => Ok(()),
+        Some(first) => retry().run("delete", first, || store.delete(keys)).await,
+    }
+}
+
+/// For one request: a store that is busy for a moment is no reason to begin again.
+fn retry() -> Retry {
+    Retry::default().until(Instant::now() + TRIES)
+}
+
+/// Whether an agent writes objects under such keys: of the log, of segments, and to prove the store.
+fn is_ours(key: &str) -> bool {
+    keys::parse_wal_key(key).is_some() || keys::parse_segment_key(key).is_some() || is_canary(key)
+}
+
+fn is_canary(key: &str) -> bool {
+    let hexadecimal = |name: &str| name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    key.strip_prefix(store::open::CANARY_PREFIX)
+        .is_some_and(hexadecimal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_keys_of_our_form_are_ours() {
+        for ours in [
+            "_wal/0000000003/00000000000000000009",
+            "orders/0/segment_0000001000.dat",
+            "_canary/00000000deadbeef",
+        ] {
+            assert!(is_ours(ours), "{ours}");
+        }
+        for foreign in [
+            "_wal/0000000003/9",
+            "_wal/notes.txt",
+            "orders/0/segment_0000001000.dat.bak",
+            "prod/orders/0/segment_0000001000.dat",
+            "prod/_wal/0000000003/00000000000000000009",
+            "_canary/bird",
+            "_canary/00000000deadbeef/x",
+            "notes.txt",
+        ] {
+            assert!(!is_ours(foreign), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn it_has_to_be_meant() {
+        let given =
+            |arguments: &[&str]| confirmed(&arguments.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(given(&["--yes"]), Ok(()));
+        assert!(given(&[]).unwrap_err().contains("--yes"));
+        for other in [&["--yes", "--yes"] as &[&str], &["yes"], &["--force"]] {
+            assert!(given(other).is_err(), "{other:?}");
+        }
+    }
+}
