@@ -1,7 +1,7 @@
 //! Puts the parts of one agent together, starts them in order and stops them in order. Called by `main`, and by tests that
 //! run agents in their own process.
 //!
-//! 1. open the object store (nothing is asked of it yet), bind both ports;
+//! 1. load the certificates, open the object store (nothing is asked of it yet), bind both ports;
 //! 2. serve: from here on `/health` is fine and everything else says what is missing;
 //! 3. reach the metadata store and prove the object store, however long that takes;
 //! 4. keep leases, watch the directory, run the background jobs, until told to stop.
@@ -37,6 +37,7 @@ use crate::{
     produce::WriterSettings,
     server::Ports,
     store::{self, ObjectStore, StoreSettings, blocks},
+    tls::Tls,
 };
 
 /// Reads of the object store at once on behalf of readers that are behind.
@@ -53,6 +54,7 @@ pub struct Agent {
     node: Arc<Node>,
     keeper: Arc<Keeper>,
     addresses: (SocketAddr, SocketAddr),
+    tls: Arc<Tls>,
     stop: CancellationToken,
     serving: JoinHandle<anyhow::Result<()>>,
     working: JoinHandle<()>,
@@ -74,6 +76,7 @@ impl Agent {
 
     pub(crate) async fn start_on(settings: AgentSettings, late: Arc<Late>) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new()?);
+        let tls = Arc::new(Tls::load(settings.tls_dir.as_deref(), &metrics).await?);
         if settings.dev {
             let made = std::fs::create_dir_all(&settings.data_dir);
             made.with_context(|| format!("cannot make the data directory {}", settings.data_dir.display()))?;
@@ -96,12 +99,13 @@ impl Agent {
         ));
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned().map(drop).shared();
-        let serving = tokio::spawn(ports.serve(node.clone(), groups, stopped));
+        let serving = tokio::spawn(ports.serve(node.clone(), groups, tls.clone(), stopped));
         let working = tokio::spawn(work(node.clone(), late, keeper.clone(), stop.clone()));
         Ok(Self {
             node,
             keeper,
             addresses,
+            tls,
             stop,
             serving,
             working,
@@ -116,6 +120,11 @@ impl Agent {
     /// Where gRPC and HTTP are really served.
     pub fn addresses(&self) -> (SocketAddr, SocketAddr) {
         self.addresses
+    }
+
+    /// The listeners' certificates.
+    pub fn tls(&self) -> &Arc<Tls> {
+        &self.tls
     }
 
     /// Resolves when a part of the agent has ended by itself, which only a failure can cause. The agent is of no use

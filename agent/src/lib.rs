@@ -26,4 +26,5 @@ pub mod purge;
 pub mod segment;
 pub mod server;
 pub mod store;
+pub mod tls;
 pub mod topics;

@@ -10,7 +10,7 @@ use std::{
     process::ExitCode,
 };
 
-use streamhouse_agent::{assembly::Agent, check, inspect, purge};
+use streamhouse_agent::{assembly::Agent, check, inspect, purge, tls::TlsError};
 use streamhouse_core::settings::{self, AgentSettings, Invocation, LogFormat};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -221,6 +221,7 @@ fn refuse(problem: &str) -> ExitCode {
 fn finish(outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<TlsError>() => refuse(&error.to_string()),
         Err(error) => {
             complain(&format!("{error:#}"));
             ExitCode::FAILURE

@@ -198,6 +198,8 @@ pub struct Metrics {
     job_success: GaugeVec,
     jobs: Mutex<BTreeMap<Job, Instant>>,
     violations: IntCounterVec,
+    certificate_not_after: GaugeVec,
+    handshake_errors: IntCounterVec,
     cpu_seconds: Counter,
     resident_bytes: Gauge,
     build_info: GaugeVec,
@@ -273,6 +275,16 @@ impl Metrics {
                 "invariant_violations_total",
                 "Broken invariants: a bug.",
                 &["invariant"],
+            )?,
+            certificate_not_after: new.float_gauges(
+                "certificate_not_after_seconds",
+                "When the listener's certificate ends, in Unix time.",
+                "listener",
+            )?,
+            handshake_errors: new.counters(
+                "tls_handshake_errors_total",
+                "Connections that failed before they were secure.",
+                &["listener"],
             )?,
             cpu_seconds: new.plain(Counter::new(
                 "process_cpu_seconds_total",
@@ -353,6 +365,18 @@ impl Metrics {
     /// Says that a round of a background job failed.
     pub fn job_failed(&self, job: Job) {
         self.job_failures.with_label_values(&[job.name()]).inc();
+    }
+
+    /// Says when the certificate in use at a listener ends, in seconds since the Unix epoch.
+    pub fn certificate_expires(&self, listener: &'static str, at: i64) {
+        self.certificate_not_after
+            .with_label_values(&[listener])
+            .set(at as f64);
+    }
+
+    /// Counts connections whose handshake failed, from zero on.
+    pub fn handshake_errors(&self, listener: &'static str) -> IntCounter {
+        self.handshake_errors.with_label_values(&[listener])
     }
 
     /// Counts and logs a broken invariant. There is no way on from here that is right; the caller refuses.

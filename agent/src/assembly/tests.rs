@@ -1,7 +1,8 @@
 //! Whole agents in one process, on one SQLite file and one directory: joining, leaving, crashing, losing the metadata
-//! store; in [`calls`], what they answer.
+//! store; in [`calls`], what they answer; in [`secure`], how they are with TLS.
 
 mod calls;
+mod secure;
 
 use std::{path::Path, sync::atomic::Ordering};
 

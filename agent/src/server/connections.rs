@@ -1,7 +1,9 @@
-//! The connections of the gRPC port: at most so many at once, each without delay and with keep-alive. Over the limit, new
-//! ones wait in the operating system's queue until one closes; nothing here grows with the number of clients.
+//! The connections of a port: at most so many at once, each without delay, and secure where the port has a certificate.
+//! Over the limit, new ones wait in the operating system's queue until one closes; nothing here grows with the number of
+//! clients. A handshake takes a place like a connection, and has a time limit, so that nobody can hold places for nothing.
 
 use std::{
+    future::Future,
     io,
     pin::Pin,
     sync::Arc,
@@ -9,39 +11,108 @@ use std::{
 };
 
 use futures::{Stream, stream};
-use prometheus::IntGauge;
+use prometheus::{IntCounter, IntGauge};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Duration, sleep},
+    task::JoinSet,
+    time::{Duration, Sleep, sleep, timeout},
 };
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use super::plain;
 
 /// How long to wait after the operating system refused a connection (out of file descriptors).
 const AFTER_FAILURE: Duration = Duration::from_millis(50);
+/// Handshakes at once: each costs a signature.
+const HANDSHAKES: usize = 64;
 
-/// Accepts connections, at most `limit` at once; `open` says how many there are.
-pub fn accept(
+/// What holds for the connections of a port.
+pub struct Rules {
+    /// So many at once.
+    pub limit: usize,
+    /// Says how many there are.
+    pub open: IntGauge,
+    /// Makes them secure, or refuses them.
+    pub security: Option<Security>,
+    /// How many bytes every client of this protocol begins with, whatever it wants.
+    pub preface: usize,
+    /// How long a client may take to become secure, and then to send its preface.
+    pub patience: Duration,
+}
+
+/// What makes the connections of a port secure.
+#[derive(Clone)]
+pub struct Security {
+    /// Does the handshakes.
+    pub acceptor: TlsAcceptor,
+    /// Counts those that fail.
+    pub failures: IntCounter,
+}
+
+/// Accepts connections by these rules. Secure ones come out in the order in which they became secure.
+pub fn accept(listener: TcpListener, rules: Rules) -> impl Stream<Item = io::Result<Connection>> {
+    let port = Port {
+        listener,
+        permits: Arc::new(Semaphore::new(rules.limit)),
+        rules,
+        handshakes: JoinSet::new(),
+    };
+    stream::unfold(port, |mut port| async move {
+        let connection = port.next().await?;
+        Some((Ok(connection), port))
+    })
+}
+
+struct Port {
     listener: TcpListener,
-    limit: usize,
-    open: IntGauge,
-) -> impl Stream<Item = io::Result<Connection>> {
-    let permits = Arc::new(Semaphore::new(limit));
-    stream::unfold(
-        (listener, permits, open),
-        |(listener, permits, open)| async move {
-            let permit = permits.clone().acquire_owned().await.ok()?;
-            let stream = accept_one(&listener).await;
-            open.inc();
-            let connection = Connection {
-                stream,
-                _permit: permit,
-                open: open.clone(),
-            };
-            Some((Ok(connection), (listener, permits, open)))
-        },
-    )
+    permits: Arc<Semaphore>,
+    rules: Rules,
+    /// Handshakes under way; they end with the port.
+    handshakes: JoinSet<Option<(Transport, Place)>>,
+}
+
+impl Port {
+    async fn next(&mut self) -> Option<Connection> {
+        let (stream, place) = self.next_transport().await?;
+        Some(Connection {
+            stream,
+            beginning: Beginning::of(self.rules.preface, self.rules.patience),
+            _place: place,
+        })
+    }
+
+    async fn next_transport(&mut self) -> Option<(Transport, Place)> {
+        loop {
+            tokio::select! {
+                Some(done) = self.handshakes.join_next() => {
+                    if let Ok(Some(secured)) = done {
+                        return Some(secured);
+                    }
+                }
+                admitted = admit(&self.listener, &self.permits), if self.handshakes.len() < HANDSHAKES => {
+                    let (stream, permit) = admitted?;
+                    let place = Place::new(permit, self.rules.open.clone());
+                    match self.rules.security.clone() {
+                        None => return Some((Transport::Plain(stream), place)),
+                        Some(security) => {
+                            self.handshakes.spawn(handshake(stream, place, security, self.rules.patience));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn admit(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    let permit = permits.clone().acquire_owned().await.ok()?;
+    Some((accept_one(listener).await, permit))
 }
 
 async fn accept_one(listener: &TcpListener) -> TcpStream {
@@ -62,17 +133,98 @@ async fn accept_one(listener: &TcpListener) -> TcpStream {
     }
 }
 
-/// An open connection; gives its place back when dropped.
+async fn handshake(
+    mut stream: TcpStream,
+    place: Place,
+    security: Security,
+    patience: Duration,
+) -> Option<(Transport, Place)> {
+    let secured = async {
+        if plain::refused(&mut stream).await? {
+            return Err(io::Error::other("the client does not speak TLS"));
+        }
+        security.acceptor.accept(stream).await
+    };
+    let problem = match timeout(patience, secured).await {
+        Ok(Ok(stream)) => return Some((Transport::Secure(Box::new(stream)), place)),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("it took longer than {patience:?}"),
+    };
+    security.failures.inc();
+    // Whoever can reach the port can make it fail: no line in the log for each.
+    tracing::debug!(problem, "a connection did not become secure");
+    None
+}
+
+/// One of the port's places, given back when dropped.
 #[derive(Debug)]
-pub struct Connection {
-    stream: TcpStream,
+struct Place {
     _permit: OwnedSemaphorePermit,
     open: IntGauge,
 }
 
-impl Drop for Connection {
+impl Place {
+    fn new(permit: OwnedSemaphorePermit, open: IntGauge) -> Self {
+        open.inc();
+        Self {
+            _permit: permit,
+            open,
+        }
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
         self.open.dec();
+    }
+}
+
+#[derive(Debug)]
+enum Transport {
+    Plain(TcpStream),
+    Secure(Box<TlsStream<TcpStream>>),
+}
+
+/// The first bytes of a connection, which have to come by the deadline.
+#[derive(Debug)]
+struct Beginning {
+    missing: usize,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl Beginning {
+    fn of(preface: usize, patience: Duration) -> Option<Self> {
+        (preface > 0).then(|| Self {
+            missing: preface,
+            deadline: Box::pin(sleep(patience)),
+        })
+    }
+}
+
+/// An open connection; gives its place back when dropped.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Transport,
+    /// `None` once it has begun.
+    beginning: Option<Beginning>,
+    _place: Place,
+}
+
+impl Connection {
+    /// Counts what was read of the beginning. An error when nothing more came in time.
+    fn begin(&mut self, read: Option<usize>, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(beginning) = &mut self.beginning else {
+            return Ok(());
+        };
+        match read {
+            Some(bytes) if bytes >= beginning.missing => self.beginning = None,
+            Some(bytes) => beginning.missing -= bytes,
+            None if beginning.deadline.as_mut().poll(cx).is_ready() => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            None => {}
+        }
+        Ok(())
     }
 }
 
@@ -80,8 +232,21 @@ impl Connected for Connection {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+        match &self.stream {
+            Transport::Plain(stream) => stream.connect_info(),
+            Transport::Secure(stream) => stream.get_ref().0.connect_info(),
+        }
     }
+}
+
+/// Calls the same method of whichever stream it is.
+macro_rules! delegate {
+    ($self:ident.$method:ident($($argument:expr),*)) => {
+        match &mut $self.stream {
+            Transport::Plain(stream) => Pin::new(stream).$method($($argument),*),
+            Transport::Secure(stream) => Pin::new(stream).$method($($argument),*),
+        }
+    };
 }
 
 impl AsyncRead for Connection {
@@ -90,13 +255,17 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let polled = delegate!(self.poll_read(cx, buf));
+        let read = polled.is_ready().then(|| buf.filled().len() - before);
+        self.begin(read, cx)?;
+        polled
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        delegate!(self.poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -104,42 +273,21 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        delegate!(self.poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        match &self.stream {
+            Transport::Plain(stream) => stream.is_write_vectored(),
+            Transport::Secure(stream) => stream.is_write_vectored(),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        delegate!(self.poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures::{FutureExt, StreamExt};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_connection_beyond_the_limit_waits_for_a_place() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let open = IntGauge::new("open", "test").unwrap();
-        let mut accepted = Box::pin(accept(listener, 1, open.clone()));
-        let _one = TcpStream::connect(address).await.unwrap();
-        let first = accepted.next().await.unwrap().unwrap();
-        assert!(first.connect_info().remote_addr().is_some());
-        let _two = TcpStream::connect(address).await.unwrap();
-        assert!(accepted.next().now_or_never().is_none());
-        assert_eq!(open.get(), 1);
-        drop(first);
-        let _second = accepted.next().await.unwrap().unwrap();
-        assert_eq!(open.get(), 1);
+        delegate!(self.poll_shutdown(cx))
     }
 }

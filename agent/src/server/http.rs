@@ -1,7 +1,8 @@
 //! The HTTP side: `GET /health` (the process lives), `GET /ready` (it joined the cluster, holds its share of leases and
-//! does not drain; else 503 with the reasons), `GET /metrics` (Prometheus text).
+//! does not drain; else 503 with the reasons), `GET /metrics` (Prometheus text). Bounded in everything that a client can
+//! make large or slow: connections, headers, and the time that either may take.
 
-use std::{future::Future, io, sync::Arc};
+use std::{future::Future, io, pin::pin, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -10,13 +11,33 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use futures::{Stream, StreamExt};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::{
+    task::JoinSet,
+    time::{Duration, sleep, timeout},
+};
 
+use super::connections::Connection;
 use crate::node::Node;
 
 /// Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// Connections at once: probes, a few Prometheus servers, people.
+pub const CONNECTIONS: usize = 128;
+/// What the headers of one request may take, in bytes and in number.
+const MAX_HEADERS: (usize, usize) = (16 << 10, 64);
+/// How long a request's headers may take to come, and a connection may wait for its next request.
+pub const HEADERS: Duration = Duration::from_secs(30);
+/// A connection older than this ends with its current answer: one that nobody reads ends too.
+const LONGEST: Duration = Duration::from_secs(600);
+/// How long the current answer may still take then.
+const LAST_ANSWER: Duration = Duration::from_secs(10);
 
 /// The three pages.
 pub fn router(node: Arc<Node>) -> Router {
@@ -27,15 +48,54 @@ pub fn router(node: Arc<Node>) -> Router {
         .with_state(node)
 }
 
-/// Serves until `stop` resolves.
+/// Serves the router to connections until `stop` resolves and the answers under way have ended. See [`HEADERS`] for
+/// `headers`.
 pub async fn serve(
-    listener: TcpListener,
-    node: Arc<Node>,
-    stop: impl Future<Output = ()> + Send + 'static,
+    connections: impl Stream<Item = io::Result<Connection>>,
+    router: Router,
+    headers: Duration,
+    stop: impl Future<Output = ()> + Clone + Send + 'static,
 ) -> io::Result<()> {
-    axum::serve(listener, router(node))
-        .with_graceful_shutdown(stop)
-        .await
+    let mut connections = pin!(connections);
+    let mut serving = JoinSet::new();
+    let mut stopped = pin!(stop.clone());
+    loop {
+        tokio::select! {
+            () = &mut stopped => break,
+            Some(_) = serving.join_next() => {}
+            Some(connection) = connections.next() => {
+                serving.spawn(serve_one(connection?, router.clone(), headers, stop.clone()));
+            }
+        }
+    }
+    while serving.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// One connection, for as long as it may live.
+async fn serve_one(
+    connection: Connection,
+    router: Router,
+    headers: Duration,
+    stop: impl Future<Output = ()>,
+) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(headers)
+        .max_buf_size(MAX_HEADERS.0)
+        .max_headers(MAX_HEADERS.1);
+    let mut connection =
+        pin!(http.serve_connection(TokioIo::new(connection), TowerToHyperService::new(router)));
+    let ended = tokio::select! {
+        ended = &mut connection => Ok(ended),
+        () = async { tokio::select! { () = stop => {}, () = sleep(LONGEST) => {} } } => {
+            connection.as_mut().graceful_shutdown();
+            timeout(LAST_ANSWER, connection).await
+        }
+    };
+    if let Ok(Err(error)) = ended {
+        tracing::debug!(%error, "an HTTP connection broke");
+    }
 }
 
 async fn health() -> &'static str {

@@ -1,15 +1,17 @@
 //! The agent's ports: gRPC for clients, HTTP for probes and Prometheus. Bound first, so that a port that is taken ends the
-//! start; served until told to stop.
+//! start; served until told to stop, with TLS where there is a certificate.
 
 pub mod admin;
 pub mod connections;
 pub mod data;
 mod guard;
 pub mod http;
+mod plain;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc};
 
 use axum::middleware::from_fn;
+use prometheus::IntGauge;
 use streamhouse_core::protocol::v1::{
     FILE_DESCRIPTOR_SET, admin_service_server::AdminServiceServer, data_service_server::DataServiceServer,
     group_service_server::GroupServiceServer,
@@ -18,8 +20,17 @@ use tokio::{net::TcpListener, sync::watch, time::Duration};
 use tonic::{service::Routes, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use self::{admin::Admin, data::Data};
-use crate::{groups::GroupsService, node::Node};
+use self::{
+    admin::Admin,
+    connections::{Rules, Security},
+    data::Data,
+};
+use crate::{
+    groups::GroupsService,
+    metrics::Metrics,
+    node::Node,
+    tls::{self, Listener, Tls, TlsError},
+};
 
 /// What a client may send before it is told that there is room: one stream, and a whole connection.
 const STREAM_WINDOW: u32 = 8 << 20;
@@ -28,6 +39,10 @@ const CONNECTION_WINDOW: u32 = 32 << 20;
 const CALLS_PER_CONNECTION: usize = 1024;
 /// A connection whose peer says nothing is asked after this time, and closed when it does not answer within the other.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
+/// How long a client may take to become secure, and then to begin.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// `PRI * HTTP/2.0` and so on: a client that does not even send this would be waited for without end.
+const HTTP2_PREFACE: usize = 24;
 /// Headers of one call, in bytes.
 const MAX_HEADERS: u32 = 16 << 10;
 
@@ -57,11 +72,33 @@ impl Ports {
         self,
         node: Arc<Node>,
         groups: GroupsService,
+        tls: Arc<Tls>,
         stop: impl Future<Output = ()> + Clone + Send + 'static,
     ) -> anyhow::Result<()> {
         let (reporter, health) = tonic_health::server::health_reporter();
-        let follow = report_health(reporter, node.health.subscribe());
-        let http = http::serve(self.http, node.clone(), stop.clone());
+        let follow = async {
+            tokio::join!(
+                report_health(reporter, node.health.subscribe()),
+                tls.follow(tls::LOOK)
+            )
+        };
+        let connections = connections::accept(
+            self.http,
+            Rules {
+                limit: http::CONNECTIONS,
+                // How many HTTP connections there are says nothing about clients.
+                open: IntGauge::new("http_connections", "open")?,
+                security: security(&tls, Listener::Http, &node.metrics)?,
+                preface: 0,
+                patience: PATIENCE,
+            },
+        );
+        let http = http::serve(
+            connections,
+            http::router(node.clone()),
+            http::HEADERS,
+            stop.clone(),
+        );
         let routes = routes(&node, groups)?.add_service(health);
         let metrics = node.metrics.clone();
         let guarded = routes.into_axum_router().layer(from_fn(move |request, next| {
@@ -79,18 +116,34 @@ impl Ports {
             .serve_with_incoming_shutdown(
                 connections::accept(
                     self.grpc,
-                    node.settings.max_connections,
-                    node.metrics.connections.clone(),
+                    Rules {
+                        limit: node.settings.max_connections,
+                        open: node.metrics.connections.clone(),
+                        security: security(&tls, Listener::Grpc, &node.metrics)?,
+                        preface: HTTP2_PREFACE,
+                        patience: PATIENCE,
+                    },
                 ),
                 stop,
             );
         tokio::select! {
-            () = follow => Ok(()),
+            _ = follow => Ok(()),
             served = async { tokio::try_join!(async { grpc.await.map_err(anyhow::Error::from) }, async { Ok(http.await?) }) } => {
                 served.map(|_| ())
             }
         }
     }
+}
+
+/// How a listener's connections become secure, if it has a certificate.
+fn security(tls: &Tls, listener: Listener, metrics: &Metrics) -> Result<Option<Security>, TlsError> {
+    let Some(certificate) = tls.of(listener) else {
+        return Ok(None);
+    };
+    Ok(Some(Security {
+        acceptor: certificate.acceptor()?,
+        failures: metrics.handshake_errors(listener.name()),
+    }))
 }
 
 async fn listen(what: &str, address: &str) -> io::Result<TcpListener> {
@@ -138,3 +191,6 @@ async fn report_health(reporter: HealthReporter, mut ready: watch::Receiver<bool
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

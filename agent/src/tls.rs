@@ -1,0 +1,217 @@
+//! TLS of the agent's listeners: which of them have a certificate, and the newest one of each. Loaded by
+//! [`assembly`](crate::assembly) before any port is bound; [`server`](crate::server) accepts connections with it.
+//!
+//! Files that change while the agent runs are taken up (see [`LOOK`]). What cannot be used never replaces what works: the
+//! agent goes on with the certificate it has, and says so.
+
+mod files;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rustls::{
+    ServerConfig,
+    crypto::{CryptoProvider, ring},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use tokio::time::{Duration, sleep};
+use tokio_rustls::TlsAcceptor;
+
+use self::files::Files;
+use crate::metrics::Metrics;
+
+/// How often the files are looked at. Kubernetes itself takes a minute or so to bring a changed Secret to a pod.
+pub const LOOK: Duration = Duration::from_secs(30);
+
+/// Why a listener cannot have TLS; says which file is wrong and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct TlsError(String);
+
+/// The listeners that can have TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listener {
+    /// For clients.
+    Grpc,
+    /// For probes and Prometheus.
+    Http,
+}
+
+impl Listener {
+    /// Its folder below the setting's, and its label in metrics and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::Http => "http",
+        }
+    }
+
+    /// What is spoken on it, as ALPN names it.
+    const fn protocol(self) -> &'static [u8] {
+        match self {
+            Self::Grpc => b"h2",
+            Self::Http => b"http/1.1",
+        }
+    }
+}
+
+/// The certificates of the listeners that have one.
+#[derive(Debug, Default)]
+pub struct Tls {
+    grpc: Option<Arc<Certificate>>,
+    http: Option<Arc<Certificate>>,
+}
+
+impl Tls {
+    /// Loads the certificates of each listener that has a folder below `directory`; without a directory, of none. A
+    /// directory without any such folder is refused: whoever names one wants TLS.
+    pub async fn load(directory: Option<&Path>, metrics: &Arc<Metrics>) -> Result<Self, TlsError> {
+        let Some(directory) = directory else {
+            return Ok(Self::default());
+        };
+        let tls = Self {
+            grpc: Certificate::load(Listener::Grpc, directory, metrics).await?,
+            http: Certificate::load(Listener::Http, directory, metrics).await?,
+        };
+        if tls.certificates().next().is_none() {
+            return Err(TlsError(format!(
+                "tls-dir: {} has neither a folder grpc nor a folder http; put tls.crt and tls.key into one of them",
+                directory.display()
+            )));
+        }
+        Ok(tls)
+    }
+
+    /// The certificate of a listener, if it has one.
+    pub fn of(&self, listener: Listener) -> Option<&Arc<Certificate>> {
+        match listener {
+            Listener::Grpc => self.grpc.as_ref(),
+            Listener::Http => self.http.as_ref(),
+        }
+    }
+
+    /// Looks `every` so often for files that have changed, and takes them up; never returns.
+    pub async fn follow(&self, every: Duration) {
+        loop {
+            sleep(every).await;
+            for certificate in self.certificates() {
+                certificate.look().await;
+            }
+        }
+    }
+
+    fn certificates(&self) -> impl Iterator<Item = &Arc<Certificate>> {
+        self.grpc.iter().chain(&self.http)
+    }
+}
+
+/// The newest usable certificate of one listener.
+pub struct Certificate {
+    listener: Listener,
+    directory: PathBuf,
+    provider: Arc<CryptoProvider>,
+    metrics: Arc<Metrics>,
+    in_use: ArcSwap<InUse>,
+    /// What was wrong with the files when they were last looked at: said once, not in every round.
+    problem: Mutex<Option<TlsError>>,
+}
+
+struct InUse {
+    files: Files,
+    key: Arc<CertifiedKey>,
+}
+
+impl Certificate {
+    async fn load(
+        listener: Listener,
+        directory: &Path,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Option<Arc<Self>>, TlsError> {
+        let directory = directory.join(listener.name());
+        if !tokio::fs::try_exists(&directory).await.unwrap_or(true) {
+            return Ok(None);
+        }
+        let provider = Arc::new(ring::default_provider());
+        let files = Files::read(&directory).await?;
+        let (key, expires) = files.certified(&provider)?;
+        metrics.certificate_expires(listener.name(), expires);
+        Ok(Some(Arc::new(Self {
+            listener,
+            directory,
+            provider,
+            metrics: metrics.clone(),
+            in_use: ArcSwap::from_pointee(InUse { files, key }),
+            problem: Mutex::default(),
+        })))
+    }
+
+    /// Does the handshakes of the listener's connections, each with the certificate that is newest then.
+    pub fn acceptor(self: &Arc<Self>) -> Result<TlsAcceptor, TlsError> {
+        let config = ServerConfig::builder_with_provider(self.provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| TlsError(format!("cannot set up TLS: {error}")))?;
+        let mut config = config.with_no_client_auth().with_cert_resolver(self.clone());
+        config.alpn_protocols = vec![self.listener.protocol().to_vec()];
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+
+    /// Takes up the files if they have changed and can be used. `true` when a new certificate is in use.
+    pub async fn look(&self) -> bool {
+        let listener = self.listener.name();
+        match self.newer().await {
+            Ok(newer) => {
+                let changed = newer.is_some();
+                if let Some((found, expires)) = newer {
+                    self.in_use.store(Arc::new(found));
+                    self.metrics.certificate_expires(listener, expires);
+                    tracing::info!(listener, "took up a new certificate");
+                }
+                if self.problem.lock().take().is_some() && !changed {
+                    tracing::info!(listener, "the certificate's files are again those in use");
+                }
+                changed
+            }
+            Err(error) => {
+                let mut problem = self.problem.lock();
+                if problem.as_ref() != Some(&error) {
+                    tracing::warn!(listener, %error, "cannot take up the certificate's files; going on with the one in use");
+                }
+                *problem = Some(error);
+                false
+            }
+        }
+    }
+
+    async fn newer(&self) -> Result<Option<(InUse, i64)>, TlsError> {
+        let files = Files::read(&self.directory).await?;
+        if files == self.in_use.load().files {
+            return Ok(None);
+        }
+        let (key, expires) = files.certified(&self.provider)?;
+        Ok(Some((InUse { files, key }, expires)))
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.in_use.load().key.clone())
+    }
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificate")
+            .field("listener", &self.listener)
+            .field("directory", &self.directory)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

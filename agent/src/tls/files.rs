@@ -1,0 +1,94 @@
+//! The two files of a listener, `tls.crt` and `tls.key`: read as one state of the folder, and made into what TLS needs.
+
+use std::{path::Path, sync::Arc};
+
+use rustls::{
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    sign::CertifiedKey,
+};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::TlsError;
+
+/// The chain, the listener's own certificate first.
+const CERTIFICATE: &str = "tls.crt";
+const KEY: &str = "tls.key";
+/// Longer files are surely not what they should be.
+const LARGEST: usize = 1 << 20;
+/// How often to read again when the files change meanwhile.
+const READS: usize = 3;
+
+/// Both files as they were at one time. Kubernetes swaps a whole folder at once, but two reads may see both sides of a swap.
+#[derive(PartialEq, Eq)]
+pub(super) struct Files {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl Files {
+    pub(super) async fn read(directory: &Path) -> Result<Self, TlsError> {
+        let mut certificate = read(directory, CERTIFICATE).await?;
+        for _ in 0..READS {
+            let key = read(directory, KEY).await?;
+            let again = read(directory, CERTIFICATE).await?;
+            if again == certificate {
+                return Ok(Self { certificate, key });
+            }
+            certificate = again;
+        }
+        Err(TlsError(format!(
+            "tls-dir: the files in {} change all the time; write them once",
+            directory.display()
+        )))
+    }
+
+    /// The certificate with its key, and when the first certificate of the chain ends, in seconds since the Unix epoch.
+    pub(super) fn certified(&self, provider: &CryptoProvider) -> Result<(Arc<CertifiedKey>, i64), TlsError> {
+        let refuse = |file: &str, why: String| {
+            Err(TlsError(format!(
+                "tls-dir: {file} cannot be used ({why}); give a PEM chain in {CERTIFICATE} and its private key in {KEY}"
+            )))
+        };
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.certificate).collect();
+        let chain = match chain {
+            Ok(chain) if chain.is_empty() => {
+                return refuse(CERTIFICATE, "it holds no certificate".to_owned());
+            }
+            Ok(chain) => chain,
+            Err(error) => return refuse(CERTIFICATE, error.to_string()),
+        };
+        let mut expires = i64::MAX;
+        for certificate in &chain {
+            match X509Certificate::from_der(certificate) {
+                Ok((_, parsed)) => expires = expires.min(parsed.validity().not_after.timestamp()),
+                Err(error) => return refuse(CERTIFICATE, error.to_string()),
+            }
+        }
+        // The parser's error may repeat what it read, and the key is secret.
+        let Ok(key) = PrivateKeyDer::from_pem_slice(&self.key) else {
+            return refuse(KEY, "it holds no private key in PEM".to_owned());
+        };
+        match CertifiedKey::from_der(chain, key, provider) {
+            Ok(certified) => Ok((Arc::new(certified), expires)),
+            Err(error) => refuse("the pair", error.to_string()),
+        }
+    }
+}
+
+async fn read(directory: &Path, file: &str) -> Result<Vec<u8>, TlsError> {
+    let path = directory.join(file);
+    let refuse = |why: String| {
+        TlsError(format!(
+            "tls-dir: cannot read {}: {why}; put the listener's certificate there, or take its folder away to serve plain text",
+            path.display()
+        ))
+    };
+    let content = tokio::fs::read(&path)
+        .await
+        .map_err(|error| refuse(error.to_string()))?;
+    if content.len() > LARGEST {
+        return Err(refuse("it is too large".to_owned()));
+    }
+    Ok(content)
+}

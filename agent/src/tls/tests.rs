@@ -1,0 +1,198 @@
+//! Certificates that are missing, broken, changed, swapped as Kubernetes does; and a small authority for other tests.
+
+use std::{fs, os::unix::fs::symlink};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use tempfile::TempDir;
+
+use super::*;
+
+/// A certificate authority.
+pub(crate) struct Authority {
+    /// Its own certificate.
+    pub(crate) pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self {
+            pem,
+            issuer: Issuer::new(params, key),
+        }
+    }
+
+    /// Writes a new pair for `name`, valid until the end of 2099, into a listener's folder, made if need be.
+    pub(crate) fn write(&self, tls: &Path, listener: Listener, name: &str) {
+        self.write_until(&tls.join(listener.name()), name, 2100);
+    }
+
+    fn write_until(&self, folder: &Path, name: &str, year: i32) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_after = date_time_ymd(year, 1, 1);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        fs::create_dir_all(folder).unwrap();
+        fs::write(folder.join("tls.crt"), certificate.pem()).unwrap();
+        fs::write(folder.join("tls.key"), key.serialize_pem()).unwrap();
+    }
+}
+
+/// The start of 2100 and of 2101.
+const ENDS: [&str; 2] = ["4102444800", "4133980800"];
+
+async fn load(tls: &Path) -> Result<(Tls, Arc<Metrics>), String> {
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let loaded = Tls::load(Some(tls), &metrics).await;
+    loaded
+        .map(|tls| (tls, metrics))
+        .map_err(|error| error.to_string())
+}
+
+fn shows_end(metrics: &Metrics, listener: &str, end: &str) -> bool {
+    let line = format!("streamhouse_agent_certificate_not_after_seconds{{listener=\"{listener}\"}} {end}\n");
+    metrics.render().unwrap().contains(&line)
+}
+
+#[tokio::test]
+async fn a_listener_without_a_folder_has_no_certificate() {
+    let dir = TempDir::new().unwrap();
+    Authority::new().write(dir.path(), Listener::Grpc, "agents");
+    let (tls, metrics) = load(dir.path()).await.unwrap();
+    assert!(tls.of(Listener::Grpc).is_some() && tls.of(Listener::Http).is_none());
+    assert!(shows_end(&metrics, "grpc", ENDS[0]));
+    assert!(!metrics.render().unwrap().contains("listener=\"http\""));
+    let none = Tls::load(None, &metrics).await.unwrap();
+    assert_eq!(none.certificates().count(), 0);
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_is_refused_with_the_file_named() {
+    type Break = fn(&Path);
+    let authority = Authority::new();
+    let cases: [(&str, Break, &str); 7] = [
+        (
+            "no folder",
+            |grpc| fs::remove_dir_all(grpc).unwrap(),
+            "neither a folder grpc",
+        ),
+        (
+            "no key",
+            |grpc| fs::remove_file(grpc.join("tls.key")).unwrap(),
+            "tls.key",
+        ),
+        (
+            "no certificate",
+            |grpc| fs::remove_file(grpc.join("tls.crt")).unwrap(),
+            "tls.crt",
+        ),
+        (
+            "an empty certificate",
+            |grpc| fs::write(grpc.join("tls.crt"), "").unwrap(),
+            "tls.crt",
+        ),
+        (
+            "a damaged certificate",
+            |grpc| {
+                let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+                fs::write(grpc.join("tls.crt"), damaged).unwrap();
+            },
+            "tls.crt",
+        ),
+        (
+            "no PEM",
+            |grpc| fs::write(grpc.join("tls.key"), "-----BEGIN hunter2").unwrap(),
+            "tls.key",
+        ),
+        (
+            "a key of another certificate",
+            |grpc| fs::write(grpc.join("tls.key"), KeyPair::generate().unwrap().serialize_pem()).unwrap(),
+            "the pair",
+        ),
+    ];
+    for (what, breaks, named) in cases {
+        let dir = TempDir::new().unwrap();
+        authority.write(dir.path(), Listener::Grpc, "agents");
+        breaks(&dir.path().join("grpc"));
+        let error = load(dir.path()).await.map(|_| what).unwrap_err();
+        assert!(
+            error.starts_with("tls-dir: ") && error.contains(named),
+            "{what}: {error}"
+        );
+        assert!(!error.contains("hunter2"), "{what}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_pair_is_taken_up_and_a_bad_one_is_not() {
+    let (dir, authority) = (TempDir::new().unwrap(), Authority::new());
+    authority.write(dir.path(), Listener::Http, "agents");
+    let (tls, metrics) = load(dir.path()).await.unwrap();
+    let http = tls.of(Listener::Http).unwrap();
+    let in_use = || http.in_use.load().key.cert[0].clone();
+    let first = in_use();
+    assert!(!http.look().await, "nothing has changed");
+
+    let folder = dir.path().join("http");
+    let key = fs::read(folder.join("tls.key")).unwrap();
+    authority.write_until(&folder, "agents", 2101);
+    let newer = fs::read(folder.join("tls.key")).unwrap();
+    fs::write(folder.join("tls.key"), key).unwrap();
+    assert!(!http.look().await, "the key is not that of the certificate");
+    assert!(http.problem.lock().is_some());
+    assert_eq!(in_use(), first);
+    assert!(shows_end(&metrics, "http", ENDS[0]));
+
+    fs::write(folder.join("tls.key"), newer).unwrap();
+    assert!(http.look().await);
+    assert!(http.problem.lock().is_none());
+    assert_ne!(in_use(), first);
+    assert!(shows_end(&metrics, "http", ENDS[1]));
+
+    fs::remove_dir_all(&folder).unwrap();
+    assert!(!http.look().await, "a folder that goes takes nothing with it");
+    assert!(http.problem.lock().is_some());
+}
+
+/// A mounted Secret: `tls.crt -> ..data/tls.crt`, and `..data` is swapped for a folder with the new files.
+#[tokio::test]
+async fn a_folder_swapped_as_kubernetes_does_is_taken_up() {
+    let (dir, authority) = (TempDir::new().unwrap(), Authority::new());
+    let grpc = dir.path().join("grpc");
+    fs::create_dir(&grpc).unwrap();
+    authority.write_until(&grpc.join("..one"), "agents", 2100);
+    authority.write_until(&grpc.join("..two"), "agents", 2101);
+    symlink("..one", grpc.join("..data")).unwrap();
+    for file in ["tls.crt", "tls.key"] {
+        symlink(format!("..data/{file}"), grpc.join(file)).unwrap();
+    }
+    let (tls, metrics) = load(dir.path()).await.unwrap();
+    symlink("..two", grpc.join("..new")).unwrap();
+    fs::rename(grpc.join("..new"), grpc.join("..data")).unwrap();
+    assert!(tls.of(Listener::Grpc).unwrap().look().await);
+    assert!(shows_end(&metrics, "grpc", ENDS[1]));
+}
+
+#[tokio::test]
+async fn changed_files_are_noticed() {
+    let (dir, authority) = (TempDir::new().unwrap(), Authority::new());
+    for listener in [Listener::Grpc, Listener::Http] {
+        authority.write(dir.path(), listener, "agents");
+    }
+    let (tls, metrics) = load(dir.path()).await.unwrap();
+    authority.write_until(&dir.path().join("http"), "agents", 2101);
+    let noticed = async {
+        while !shows_end(&metrics, "http", ENDS[1]) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = tls.follow(Duration::from_millis(1)) => unreachable!("it never returns"),
+        noticed = tokio::time::timeout(Duration::from_secs(60), noticed) => noticed.unwrap(),
+    }
+    assert!(shows_end(&metrics, "grpc", ENDS[0]), "the other one is as it was");
+}
