@@ -18,7 +18,7 @@ use tonic::{Response, Status, transport::Channel};
 
 use crate::{
     admin::Admin,
-    config::{Settings, parse_bootstrap},
+    config::{Settings, is_secure, parse_bootstrap},
     connection::{self, Pool, status_error},
     consumer::ConsumerBuilder,
     error::{Error, Result},
@@ -62,7 +62,7 @@ impl Client {
         let runtime = Handle::try_current()
             .map_err(|_| Error::State("the client needs a tokio runtime; call it from async code".into()))?;
         let bootstrap = parse_bootstrap(&settings.bootstrap)?;
-        let https = bootstrap.first().is_some_and(|uri| uri.starts_with("https://"));
+        let https = bootstrap.first().is_some_and(|uri| is_secure(uri));
         let inner = Arc::new(Inner {
             pool: Pool::new(&settings),
             cache: Arc::new(MetadataCache::new(https)),

@@ -1,7 +1,7 @@
 //! What every client needs to know: where the agents are, who we are, how long to wait. The builders of producer,
 //! consumer and admin fill it in; [`Settings::validate`] refuses what makes no sense before any connection is opened.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use streamhouse_core::time::{Clock, Entropy, system_clock, system_entropy};
 
@@ -33,6 +33,10 @@ pub struct Settings {
     pub metadata_max_age: Duration,
     /// PEM of the certificate authority that signed the agents' certificates; the system's roots without it.
     pub tls_ca_pem: Option<Vec<u8>>,
+    /// The name that every agent's certificate must have. Without it, an agent is held to the name it is reached by; one
+    /// that is reached by an IP address, as agents in Kubernetes are, to the first host name in `bootstrap`, since a
+    /// certificate names the service and not each agent. With neither, the certificate must have the IP address.
+    pub tls_server_name: Option<String>,
     /// The time of day, for timestamps of records.
     pub clock: Arc<dyn Clock>,
     /// For jitter and the first sticky partition.
@@ -51,6 +55,7 @@ impl Default for Settings {
             retry_backoff_max: Duration::from_secs(1),
             metadata_max_age: Duration::from_secs(300),
             tls_ca_pem: None,
+            tls_server_name: None,
             clock: system_clock(),
             entropy: system_entropy(),
         }
@@ -78,8 +83,54 @@ impl Settings {
                 "retry_backoff_max is shorter than retry_backoff; raise it",
             ));
         }
+        if let Some(name) = &self.tls_server_name
+            && !is_server_name(name)
+        {
+            return Err(Error::config(format!(
+                "tls_server_name is {name:?}; write a host name or an IP address, without scheme and port"
+            )));
+        }
         Ok(())
     }
+
+    /// The name that the certificate of the agent at `uri` must have.
+    pub(crate) fn server_name(&self, uri: &str) -> String {
+        if let Some(name) = &self.tls_server_name {
+            return name.clone();
+        }
+        let host = host_of(uri);
+        let named = || {
+            let bootstrap = parse_bootstrap(&self.bootstrap).unwrap_or_default();
+            let mut secure = bootstrap.iter().filter(|uri| is_secure(uri));
+            secure.find_map(|uri| Some(host_of(uri)).filter(|host| !is_ip(host)).map(str::to_owned))
+        };
+        if is_ip(host) {
+            named().unwrap_or_else(|| host.to_owned())
+        } else {
+            host.to_owned()
+        }
+    }
+}
+
+/// Whether a URI made by [`agent_uri`] means TLS.
+pub(crate) fn is_secure(uri: &str) -> bool {
+    uri.starts_with("https://")
+}
+
+/// The host of a URI made by [`agent_uri`], an IPv6 address without its brackets.
+fn host_of(uri: &str) -> &str {
+    let authority = uri.split_once("://").map_or(uri, |(_, authority)| authority);
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
+fn is_ip(host: &str) -> bool {
+    host.parse::<IpAddr>().is_ok()
+}
+
+fn is_server_name(name: &str) -> bool {
+    let letters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    is_ip(name) || (!name.is_empty() && name.len() <= 253 && name.chars().all(letters))
 }
 
 /// Refuses a zero duration.
@@ -178,6 +229,38 @@ mod tests {
         ] {
             let error = parse_bootstrap(bad).unwrap_err();
             assert!(matches!(error, Error::Config(_)), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_agent_reached_by_its_ip_address_is_held_to_the_bootstraps_name() {
+        let name = |bootstrap: &str, uri: &str| Settings::new(bootstrap).server_name(uri);
+        let service = "https://10.0.0.1:1,http://plain:1,https://agents.shop.svc:50051,https://other:1";
+        assert_eq!(name(service, "https://10.0.0.7:50051"), "agents.shop.svc");
+        assert_eq!(name(service, "https://[fd00::7]:50051"), "agents.shop.svc");
+        assert_eq!(name(service, "https://agent-0:50051"), "agent-0");
+        assert_eq!(name("https://10.0.0.1:1", "https://10.0.0.7:50051"), "10.0.0.7");
+        assert_eq!(name("https://[fd00::1]:1", "https://[fd00::7]:50051"), "fd00::7");
+        let mut settings = Settings::new(service);
+        settings.tls_server_name = Some("given".to_owned());
+        for uri in ["https://10.0.0.7:50051", "https://agents.shop.svc:50051"] {
+            assert_eq!(settings.server_name(uri), "given");
+        }
+    }
+
+    #[test]
+    fn a_server_name_is_a_name_or_an_address() {
+        let mut settings = Settings::new("a:1");
+        for (name, legal) in [
+            ("agents.shop.svc", true),
+            ("10.0.0.7", true),
+            ("fd00::7", true),
+            ("", false),
+            ("agents:50051", false),
+            ("https://agents", false),
+        ] {
+            settings.tls_server_name = Some(name.to_owned());
+            assert_eq!(settings.validate().is_ok(), legal, "{name}");
         }
     }
 

@@ -20,7 +20,7 @@ use tonic::{
 };
 
 use crate::{
-    config::{MAX_MESSAGE_SIZE, Settings},
+    config::{MAX_MESSAGE_SIZE, Settings, is_secure},
     error::{Error, Result},
 };
 
@@ -33,9 +33,7 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The channels of a client, by URI.
 pub(crate) struct Pool {
     channels: RwLock<HashMap<Arc<str>, Channel>>,
-    client_id: String,
-    connect_timeout: Duration,
-    tls_ca_pem: Option<Vec<u8>>,
+    settings: Settings,
 }
 
 impl fmt::Debug for Pool {
@@ -50,9 +48,7 @@ impl Pool {
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             channels: RwLock::default(),
-            client_id: settings.client_id.clone(),
-            connect_timeout: settings.connect_timeout,
-            tls_ca_pem: settings.tls_ca_pem.clone(),
+            settings: settings.clone(),
         }
     }
 
@@ -75,24 +71,24 @@ impl Pool {
             |error: tonic::transport::Error| Error::Config(format!("cannot connect to {uri}: {error}"));
         let agent = format!(
             "{} streamhouse-client/{}",
-            printable(&self.client_id),
+            printable(&self.settings.client_id),
             env!("CARGO_PKG_VERSION")
         );
         let endpoint = Endpoint::from_shared(uri.to_string())
             .and_then(|endpoint| endpoint.user_agent(agent))
             .map_err(refuse)?
-            .connect_timeout(self.connect_timeout)
+            .connect_timeout(self.settings.connect_timeout)
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .keep_alive_while_idle(true);
-        if !uri.starts_with("https://") {
+        if !is_secure(uri) {
             return Ok(endpoint);
         }
-        let tls = ClientTlsConfig::new();
-        let tls = match &self.tls_ca_pem {
+        let tls = ClientTlsConfig::new().domain_name(self.settings.server_name(uri));
+        let tls = match &self.settings.tls_ca_pem {
             Some(pem) => tls.ca_certificate(Certificate::from_pem(pem)),
             None => tls.with_native_roots(),
         };
@@ -127,14 +123,32 @@ pub(crate) fn group(channel: Channel) -> GroupServiceClient<Channel> {
 }
 
 /// What a failed call means. Agents always name a code; a status without one was made by the transport, whose vaguest
-/// codes (a peer that died in mid-answer) are broken connections.
+/// codes (a peer that died in mid-answer) are broken connections. What the transport says is "transport error"; why it
+/// failed stands in the causes.
 pub(crate) fn status_error(status: Status) -> CoreError {
-    let named = status.metadata().contains_key(ERROR_CODE_HEADER);
-    let error = CoreError::from(status);
-    if named || error.code() != ErrorCode::Unknown {
-        return error;
+    if status.metadata().contains_key(ERROR_CODE_HEADER) {
+        return CoreError::from(status);
     }
-    CoreError::new(ErrorCode::NetworkException, error.message().to_owned())
+    let message = with_causes(&status);
+    let code = match CoreError::from(status).code() {
+        ErrorCode::Unknown => ErrorCode::NetworkException,
+        code => code,
+    };
+    CoreError::new(code, message)
+}
+
+/// The message and the causes that add something to it.
+fn with_causes(status: &Status) -> String {
+    let mut message = status.message().to_owned();
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !message.contains(&text) {
+            message = format!("{message}: {text}");
+        }
+        cause = error.source();
+    }
+    message
 }
 
 /// The error of a partition, member or topic within an answer, if it is one.

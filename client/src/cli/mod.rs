@@ -72,6 +72,14 @@ struct Global {
     /// PEM file of the authority that signed the agents' certificates; the system's roots without it
     #[arg(long, global = true, env = "STREAMHOUSE_CLIENT_TLS_CA", value_name = "FILE")]
     tls_ca: Option<PathBuf>,
+    /// Name that the agents' certificates must have; the host name of --bootstrap for agents reached by an IP address
+    #[arg(
+        long,
+        global = true,
+        env = "STREAMHOUSE_CLIENT_TLS_SERVER_NAME",
+        value_name = "NAME"
+    )]
+    tls_server_name: Option<String>,
     /// Log what happens to stderr; -vv for more
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
@@ -137,6 +145,7 @@ impl Context {
     fn new(global: &Global) -> Outcome<Self> {
         let mut settings = Settings::new(&global.bootstrap);
         settings.client_id.clone_from(&global.client_id);
+        settings.tls_server_name = global.tls_server_name.clone().filter(|name| !name.is_empty());
         settings.api_timeout = global.timeout;
         settings.request_timeout = settings.request_timeout.min(global.timeout);
         settings.connect_timeout = settings.connect_timeout.min(global.timeout);

@@ -125,6 +125,18 @@ impl ConsumerBuilder {
         self
     }
 
+    /// PEM of the certificate authority that signed the agents' certificates. Default: the system's roots.
+    pub fn tls_ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.settings.tls_ca_pem = Some(pem.into());
+        self
+    }
+
+    /// The name that every agent's certificate must have, see [`Settings::tls_server_name`].
+    pub fn tls_server_name(mut self, name: impl Into<String>) -> Self {
+        self.settings.tls_server_name = Some(name.into());
+        self
+    }
+
     /// The group to join (with `topics`) or to commit for (with `assign`). None by default.
     pub fn group(mut self, group: impl Into<String>) -> Self {
         self.config.group = Some(group.into());

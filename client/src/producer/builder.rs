@@ -82,6 +82,18 @@ impl ProducerBuilder {
         self
     }
 
+    /// PEM of the certificate authority that signed the agents' certificates. Default: the system's roots.
+    pub fn tls_ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.settings.tls_ca_pem = Some(pem.into());
+        self
+    }
+
+    /// The name that every agent's certificate must have, see [`Settings::tls_server_name`].
+    pub fn tls_server_name(mut self, name: impl Into<String>) -> Self {
+        self.settings.tls_server_name = Some(name.into());
+        self
+    }
+
     /// How long a batch waits for more records before it is sent. Default 5 ms; 0 sends at once.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.config.linger = linger;
