@@ -41,12 +41,12 @@ async fn monitoring_objects_wait_for_their_api_and_then_come_by_themselves() {
         .condition("MonitoringAvailable", "True", "MonitoringApplied")
         .await;
     let monitor = monitors(&world, "ServiceMonitor", &world.namespace)
-        .get("main-agent")
+        .get("main-alerts")
         .await
         .unwrap();
     assert_eq!(monitor.metadata.labels.unwrap()["release"], "prometheus");
     let rule = monitors(&world, "PrometheusRule", &world.namespace)
-        .get("main-agent")
+        .get("main-alerts")
         .await
         .unwrap();
     let text = rule.data.to_string();
@@ -63,7 +63,7 @@ async fn monitoring_objects_wait_for_their_api_and_then_come_by_themselves() {
     world
         .until("the threshold in the rule", || async {
             let rule = monitors(&world, "PrometheusRule", &world.namespace)
-                .get("main-agent")
+                .get("main-alerts")
                 .await
                 .unwrap();
             rule.data.to_string().contains("> 25000").then_some(())
@@ -76,7 +76,7 @@ async fn monitoring_objects_wait_for_their_api_and_then_come_by_themselves() {
         .until("the monitor's end", || async {
             let monitors = monitors(&world, "ServiceMonitor", &world.namespace);
             monitors
-                .get_opt("main-agent")
+                .get_opt("main-agents")
                 .await
                 .unwrap()
                 .is_none()

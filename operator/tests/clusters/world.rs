@@ -39,15 +39,15 @@ use tokio_util::sync::CancellationToken;
 /// How long a condition may take: a loaded machine is slow, and nobody waits longer than needed.
 const LIMIT: Duration = Duration::from_secs(90);
 /// How often everything is looked at unasked, here.
-pub const DRIFT: Duration = Duration::from_secs(2);
+pub(crate) const DRIFT: Duration = Duration::from_secs(2);
 
 /// A test's own part of the world.
-pub struct World {
-    pub api: &'static KubeApi,
-    pub client: Client,
-    pub namespace: String,
-    pub context: Context,
-    pub database: String,
+pub(crate) struct World {
+    pub(crate) api: &'static KubeApi,
+    pub(crate) client: Client,
+    pub(crate) namespace: String,
+    pub(crate) context: Context,
+    pub(crate) database: String,
     running: Option<(CancellationToken, JoinHandle<anyhow::Result<()>>)>,
 }
 
@@ -91,13 +91,13 @@ async fn client(api: &KubeApi) -> Client {
 
 impl World {
     /// A namespace with the Secrets that the minimal cluster names; the operator runs.
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let mut world = Self::without_operator().await;
         world.start();
         world
     }
 
-    pub async fn without_operator() -> Self {
+    pub(crate) async fn without_operator() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let api = api().await;
         let name = format!(
@@ -133,7 +133,7 @@ impl World {
         world
     }
 
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let stop = CancellationToken::new();
         let (context, token) = (self.context.clone(), stop.clone());
         let task = tokio::spawn(async move {
@@ -143,7 +143,7 @@ impl World {
         self.running = Some((stop, task));
     }
 
-    pub async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         if let Some((stop, task)) = self.running.take() {
             stop.cancel();
             task.await.unwrap().unwrap();
@@ -151,13 +151,13 @@ impl World {
     }
 
     /// Another process of the operator, which knows nothing of what the first one did.
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.stop().await;
         self.context = context(self.client.clone(), &self.namespace);
         self.start();
     }
 
-    pub fn of<K>(&self) -> Api<K>
+    pub(crate) fn of<K>(&self) -> Api<K>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
@@ -165,7 +165,7 @@ impl World {
     }
 
     /// Writes a Secret.
-    pub async fn secret(&self, name: &str, data: &[(&str, &str)]) {
+    pub(crate) async fn secret(&self, name: &str, data: &[(&str, &str)]) {
         let data: serde_json::Map<_, _> = data
             .iter()
             .map(|(key, value)| ((*key).to_owned(), json!(value)))
@@ -180,7 +180,7 @@ impl World {
     }
 
     /// The smallest cluster, with these fields of the spec over it.
-    pub fn minimal(&self, over: Value) -> StreamHouseCluster {
+    pub(crate) fn minimal(&self, over: Value) -> StreamHouseCluster {
         let mut cluster = json!({
             "apiVersion": "streamhouse.io/v1alpha1", "kind": "StreamHouseCluster",
             "metadata": { "name": "main", "namespace": self.namespace },
@@ -197,13 +197,13 @@ impl World {
         serde_json::from_value(cluster).unwrap()
     }
 
-    pub async fn create(&self, over: Value) -> StreamHouseCluster {
+    pub(crate) async fn create(&self, over: Value) -> StreamHouseCluster {
         let cluster = self.minimal(over);
         self.of().create(&PostParams::default(), &cluster).await.unwrap()
     }
 
     /// Changes fields of the spec; null takes one out.
-    pub async fn change(&self, spec: Value) -> StreamHouseCluster {
+    pub(crate) async fn change(&self, spec: Value) -> StreamHouseCluster {
         let patch = json!({ "spec": spec });
         self.of()
             .patch("main", &PatchParams::default(), &Patch::Merge(&patch))
@@ -211,12 +211,12 @@ impl World {
             .unwrap()
     }
 
-    pub async fn cluster(&self) -> StreamHouseCluster {
+    pub(crate) async fn cluster(&self) -> StreamHouseCluster {
         self.of().get("main").await.unwrap()
     }
 
     /// Asks until it is so.
-    pub async fn until<T, F>(&self, what: &str, mut condition: impl FnMut() -> F) -> T
+    pub(crate) async fn until<T, F>(&self, what: &str, mut condition: impl FnMut() -> F) -> T
     where
         F: Future<Output = Option<T>>,
     {
@@ -238,7 +238,7 @@ impl World {
     }
 
     /// Waits for a condition of the cluster to be so, with the spec as it is now, and gives its message.
-    pub async fn condition(&self, kind: &str, status: &str, reason: &str) -> String {
+    pub(crate) async fn condition(&self, kind: &str, status: &str, reason: &str) -> String {
         let what = format!("{kind}={status} {reason}");
         self.until(&what, || async {
             let cluster = self.cluster().await;
@@ -253,7 +253,7 @@ impl World {
     }
 
     /// Waits for an object.
-    pub async fn object<K>(&self, name: &str) -> K
+    pub(crate) async fn object<K>(&self, name: &str) -> K
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + Clone
@@ -264,7 +264,7 @@ impl World {
     }
 
     /// Waits for an object to be so.
-    pub async fn object_where<K>(&self, name: &str, so: impl Fn(&K) -> bool) -> K
+    pub(crate) async fn object_where<K>(&self, name: &str, so: impl Fn(&K) -> bool) -> K
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + Clone
@@ -283,7 +283,7 @@ impl World {
     }
 
     /// Waits for an object to be gone.
-    pub async fn gone<K>(&self, name: &str)
+    pub(crate) async fn gone<K>(&self, name: &str)
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + Clone
@@ -303,7 +303,7 @@ impl World {
     }
 
     /// The agents' Deployment with the template in force.
-    pub async fn deployment(&self) -> Deployment {
+    pub(crate) async fn deployment(&self) -> Deployment {
         self.object("main-agent").await
     }
 
@@ -335,7 +335,7 @@ impl World {
     }
 
     /// Does what a kubelet does until the Deployment is as wanted: every pod runs and is ready.
-    pub async fn agents_become_ready(&self) {
+    pub(crate) async fn agents_become_ready(&self) {
         self.until("the agents' becoming ready", || async {
             for pod in self.pods("app.kubernetes.io/component=agent,app.kubernetes.io/instance=main").await {
                 let now = serde_json::to_value(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::from_millisecond(self.context.clock.now_ms()).unwrap())).unwrap();
@@ -359,15 +359,18 @@ impl World {
         .await;
     }
 
-    /// Ends the pod of a job as a kubelet does, with these last words.
-    pub async fn job_ends(&self, prefix: &str, succeeds: bool, words: &str) {
+    /// Ends the pod of a job as a kubelet does, with these last words. One that failed is tried again by the job; the first time counts.
+    pub(crate) async fn job_ends(&self, prefix: &str, succeeds: bool, words: &str) {
         self.until("the job's pod", || async {
             let jobs = self.of::<Job>().list(&ListParams::default()).await.unwrap().items;
             let job = jobs.into_iter().find(|job| job.name_any().starts_with(prefix) && job.metadata.deletion_timestamp.is_none())?;
-            let ended = job.status.as_ref().and_then(|status| status.conditions.as_ref()).is_some_and(|conditions| {
-                let kind = if succeeds { "Complete" } else { "Failed" };
-                conditions.iter().any(|condition| condition.type_ == kind && condition.status == "True")
-            });
+            let status = job.status.clone().unwrap_or_default();
+            let complete = status
+                .conditions
+                .iter()
+                .flatten()
+                .any(|condition| condition.type_ == "Complete" && condition.status == "True");
+            let ended = if succeeds { complete } else { status.failed.unwrap_or(0) > 0 };
             if ended {
                 return Some(());
             }
@@ -384,7 +387,7 @@ impl World {
     }
 
     /// The events of a reason on the cluster.
-    pub async fn events(&self, reason: &str) -> Vec<String> {
+    pub(crate) async fn events(&self, reason: &str) -> Vec<String> {
         let events = self
             .of::<Event>()
             .list(&ListParams::default())
@@ -399,7 +402,7 @@ impl World {
     }
 
     /// Everything that the operator could have written in the namespace, by kind and name, with its version.
-    pub async fn versions(&self) -> Vec<(String, String)> {
+    pub(crate) async fn versions(&self) -> Vec<(String, String)> {
         let kinds = "serviceaccounts,configmaps,services,deployments,poddisruptionbudgets,networkpolicies,horizontalpodautoscalers,jobs,streamhouseclusters";
         let (api, namespace) = (self.api, self.namespace.clone());
         let listed = tokio::task::spawn_blocking(move || {
@@ -424,7 +427,7 @@ impl World {
     }
 
     /// Waits until the operator has looked at everything this many times more.
-    pub async fn passes(&self, count: u64) {
+    pub(crate) async fn passes(&self, count: u64) {
         let done = || {
             self.context
                 .metrics
@@ -441,7 +444,7 @@ impl World {
     }
 
     /// Runs SQL in the cluster's database as its administrator.
-    pub async fn sql(&self, sql: &str) -> String {
+    pub(crate) async fn sql(&self, sql: &str) -> String {
         let (database, sql) = (
             self.database.rsplit('/').next().unwrap().to_owned(),
             sql.to_owned(),
