@@ -4,16 +4,24 @@
 
 // The derive makes a second, hidden struct of each one with rules, and marks it `pub`.
 #[allow(unreachable_pub)]
+mod agents;
+#[allow(unreachable_pub)]
 mod cluster;
 mod condition;
+#[allow(unreachable_pub)]
+mod connections;
+mod monitoring;
 mod reference;
 mod scalar;
 mod schema;
 #[allow(unreachable_pub)]
 mod topic;
 
+pub use agents::*;
 pub use cluster::*;
 pub use condition::{ConditionType, Reason, reasons_markdown};
+pub use connections::*;
+pub use monitoring::*;
 pub use reference::api_markdown;
 pub use scalar::Scalar;
 pub(crate) use schema::owner_of_setting;

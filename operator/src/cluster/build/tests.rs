@@ -162,11 +162,14 @@ fn what_is_not_installed_is_left_out() {
         .map(|child| child.kind)
         .collect();
     for kind in ManagedKind::ALL {
-        let expected = match kind {
-            ManagedKind::ServiceAccount | ManagedKind::ConfigMap | ManagedKind::Service => true,
-            ManagedKind::Deployment | ManagedKind::PodDisruptionBudget => true,
-            _ => false,
-        };
+        let expected = matches!(
+            kind,
+            ManagedKind::ServiceAccount
+                | ManagedKind::ConfigMap
+                | ManagedKind::Service
+                | ManagedKind::Deployment
+                | ManagedKind::PodDisruptionBudget
+        );
         assert_eq!(kinds.contains(kind), expected, "{kind}");
     }
 }

@@ -14,12 +14,11 @@ use super::shapes;
 
 const USUAL_FOLDER: &str = "StreamHouse";
 
+/// Each, if it is asked for.
+type Asked = (Option<Scrape>, Option<Alerts>, Option<Dashboard>);
+
 /// What Prometheus and Grafana are given.
-pub(super) fn monitoring(
-    spec: &ClusterSpec,
-    namespace: &str,
-    http: &Port,
-) -> Result<(Option<Scrape>, Option<Alerts>, Option<Dashboard>), Problem> {
+pub(super) fn monitoring(spec: &ClusterSpec, namespace: &str, http: &Port) -> Result<Asked, Problem> {
     let wanted = &spec.monitoring;
     let scrape = scrape(wanted, namespace, http)?;
     let alerts = alerts(wanted, namespace)?;
