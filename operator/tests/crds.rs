@@ -334,3 +334,50 @@ fn every_object_of_a_cluster_is_one_that_the_api_server_takes() -> Result {
     assert!(plain.clone().all(|kind| taken.contains(kind)), "{taken:?}");
     Ok(())
 }
+
+#[test]
+fn the_samples_are_taken_as_they_stand() -> Result {
+    let server = server()?;
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/samples");
+    let mut clusters = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        let namespace = server.create_namespace("samples")?;
+        let file = path.display().to_string();
+        // Strict: a field that no schema knows is an error.
+        let args = [
+            "create",
+            "--dry-run=server",
+            "--validate=strict",
+            "-o",
+            "json",
+            "-n",
+            &namespace,
+            "-f",
+            &file,
+        ];
+        let taken = server
+            .kubectl(&args)
+            .map_err(|error| error.context(file.clone()))?;
+        for document in serde_json::Deserializer::from_str(&taken).into_iter::<Value>() {
+            let document = document?;
+            let items = document["items"]
+                .as_array()
+                .cloned()
+                .unwrap_or_else(|| vec![document.clone()]);
+            for item in items
+                .into_iter()
+                .filter(|item| item["kind"] == "StreamHouseCluster")
+            {
+                validate(&serde_json::from_value(item)?, &defaults())
+                    .map_err(|error| anyhow::anyhow!("{file}: {error}"))?;
+                clusters += 1;
+            }
+        }
+    }
+    assert!(clusters >= 2, "{clusters} clusters among the samples");
+    Ok(())
+}

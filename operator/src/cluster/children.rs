@@ -96,7 +96,64 @@ impl std::fmt::Display for ManagedKind {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use serde_json::Value;
+
     use super::*;
+
+    const RULES: &str = include_str!("../../../charts/streamhouse-operator/templates/_rules.tpl");
+
+    /// Verbs by group and resource, as the chart's rules for a namespace give them.
+    fn rights() -> BTreeMap<(String, String), BTreeSet<String>> {
+        let (_, rest) = RULES
+            .split_once("define \"streamhouse-operator.rules\" -}}")
+            .unwrap();
+        let (rules, _) = rest.split_once("{{- end }}").unwrap();
+        let rules: Vec<Value> = serde_yaml_ng::from_str(rules).unwrap();
+        let texts = |value: &Value| -> Vec<String> { serde_json::from_value(value.clone()).unwrap() };
+        let mut rights: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
+        for rule in &rules {
+            for group in texts(&rule["apiGroups"]) {
+                for resource in texts(&rule["resources"]) {
+                    rights
+                        .entry((group.clone(), resource))
+                        .or_default()
+                        .extend(texts(&rule["verbs"]));
+                }
+            }
+        }
+        rights
+    }
+
+    #[test]
+    fn the_chart_gives_the_rights_to_these_kinds_and_to_little_else() {
+        let mut rights = rights();
+        let all: BTreeSet<String> = ManagedKind::VERBS.iter().map(ToString::to_string).collect();
+        for kind in ManagedKind::ALL {
+            let given = rights.remove(&(kind.group().to_owned(), kind.plural().to_owned()));
+            assert_eq!(given.as_ref(), Some(&all), "{kind}");
+        }
+        rights.retain(|(group, _), _| group != crate::crd::GROUP);
+        let rest: Vec<String> = rights
+            .iter()
+            .map(|((group, resource), verbs)| {
+                format!(
+                    "{group}/{resource}: {}",
+                    Vec::from_iter(verbs.iter().map(String::as_str)).join(",")
+                )
+            })
+            .collect();
+        assert_eq!(
+            rest,
+            [
+                "/namespaces: get",
+                "/pods: get,list,watch",
+                "/secrets: get",
+                "events.k8s.io/events: create,patch"
+            ]
+        );
+    }
 
     #[test]
     fn a_kind_knows_its_place_in_the_api() {
