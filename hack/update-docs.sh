@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Writes what is made from the code: the documents in docs/reference and the definitions in crds. The tests fail while they are not current.
+# Writes what is made from the code: the documents in docs/reference and the definitions in crds, and the
+# chart's copies. The tests fail while they are not current.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 need_build_tools
@@ -8,4 +9,5 @@ UPDATE_DOCS=1 cargo test --release -p streamhouse-core --lib
 UPDATE_DOCS=1 cargo test --release -p streamhouse-client --bin streamhouse
 UPDATE_DOCS=1 hack/check-live.sh
 UPDATE_DOCS=1 cargo test --release -p streamhouse-operator --lib
-note "see git diff docs/reference crds"
+hack/sync-chart.sh
+note "see git diff docs/reference crds charts"
