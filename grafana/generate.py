@@ -118,6 +118,7 @@ def panel(title, description, targets, unit, kind="timeseries", alerts=(), steps
 
 
 YES_NO = [{"type": "value", "options": {"0": {"text": "no", "color": "red", "index": 0}, "1": {"text": "yes", "color": "green", "index": 1}}}]
+NO_YES = [{"type": "value", "options": {"0": {"text": "no", "color": "green", "index": 0}, "1": {"text": "yes", "color": "red", "index": 1}}}]
 
 OVERVIEW = [
     panel("Producer throughput", "Records and bytes (as sent, compressed) that agents acknowledged to producers.",
@@ -265,8 +266,8 @@ GROUPS = [
 OPERATORS = [
     panel("Has a leader", "One replica of the operator leads.", [(f"max(streamhouse_operator_leader{{{OPERATOR}}})", "leader")], "short",
           "stat", mappings=YES_NO, base="red", steps=[(1, "green")], alerts=["OperatorNoLeader"], width=4, height=4),
-    panel("Definitions missing", "Custom resource definitions that are not installed.",
-          [(f"max(streamhouse_operator_crd_missing{{{OPERATOR}}})", "missing")], "short", "stat", steps=[(1, "red")],
+    panel("Definitions missing", "A custom resource definition that the operator needs is not installed.",
+          [(f"max(streamhouse_operator_crd_missing{{{OPERATOR}}})", "missing")], "short", "stat", mappings=NO_YES, steps=[(1, "red")],
           alerts=["OperatorCRDMissing"], width=4, height=4),
     panel("Since the last success", "By kind. While there is nothing to reconcile it may grow.",
           [(f"time() - max by (kind) (streamhouse_operator_last_success_timestamp_seconds{{{OPERATOR}}})", "{{kind}}")], "s", "stat",

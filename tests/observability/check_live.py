@@ -20,6 +20,7 @@ import urllib.request
 
 DASHBOARD = pathlib.Path("grafana/dashboards/streamhouse-overview.json")
 RULES = pathlib.Path("config/prometheus/streamhouse.rules.yml")
+OPERATOR = pathlib.Path("operator/src/metrics.rs")
 REFERENCE = pathlib.Path("docs/reference/metrics.md")
 TOPIC, GROUP = "orders", "billing"
 RATE = 2000
@@ -36,24 +37,12 @@ EMPTY = {
 # Panels whose values are zero when all goes well.
 ZERO = {"Invariants broken", "Failed runs of background jobs", "Orphans deleted"}
 
-# Metrics that this run does not show: (name, type, labels, meaning).
-ELSEWHERE = {
-    "Agent, with TLS": [
-        ("streamhouse_agent_certificate_not_after_seconds", "gauge", "`listener`",
-         "When the certificate that a listener serves now expires, in seconds since 1970."),
-    ],
-    "Operator": [
-        ("streamhouse_operator_crd_missing", "gauge", "", "Custom resource definitions that the operator needs and that are not installed."),
-        ("streamhouse_operator_drift_corrected_total", "counter", "`kind`", "Changes by others that the operator undid."),
-        ("streamhouse_operator_last_success_timestamp_seconds", "gauge", "`kind`", "When a resource of the kind was last reconciled with success."),
-        ("streamhouse_operator_leader", "gauge", "", "1 while this replica leads."),
-        ("streamhouse_operator_reconcile_duration_seconds", "histogram", "`kind`", "How long a reconcile took."),
-        ("streamhouse_operator_reconciles_total", "counter", "`kind`, `outcome`", "Reconciles: ok, error (tried again) or terminal (waits for a change)."),
-        ("streamhouse_operator_resources", "gauge", "`kind`, `ready`", "Resources by readiness: true, false or unknown."),
-    ],
-}
-
-
+# Metrics of an agent that this run does not show: (name, type, labels, meaning).
+WITH_TLS = [
+    ("streamhouse_agent_certificate_not_after_seconds", "gauge", "`listener`",
+     "When the certificate that a listener serves now expires, in seconds since 1970."),
+    ("streamhouse_agent_tls_handshake_errors_total", "counter", "`listener`", "Connections that failed before they were secure."),
+]
 def fail(what):
     sys.exit(f"error: {what}")
 
@@ -311,6 +300,18 @@ def check_alerts(prometheus):
     note(f"{len(rules)} alert rules evaluated, none fires")
 
 
+def operators_metrics():
+    """What the operator registers, read from its source: it needs a Kubernetes to run."""
+    kinds = {"counter": "counter", "gauge": "gauge", "single": "gauge", "HistogramOpts::new": "histogram"}
+    declared = re.findall(
+        r'(counter|gauge|single|HistogramOpts::new)\(\s*"(streamhouse_operator_\w+)",\s*"([^"]+)",?\s*(?:\)\s*\.buckets\(\w+\),\s*)?(?:&\[([^\]]*)\])?',
+        OPERATOR.read_text(encoding="utf-8"))
+    if {name for _, name, _, _ in declared} != set(re.findall(r'"(streamhouse_operator_\w+)"', OPERATOR.read_text(encoding="utf-8"))):
+        fail(f"{OPERATOR} declares metrics in a way that is not understood here")
+    return sorted((name, kinds[kind], ", ".join(f"`{label}`" for label in re.findall(r"\w+", labels)), text)
+                  for kind, name, text, labels in declared)
+
+
 def check_reference(prometheus, begin):
     """docs/reference/metrics.md, from what was scraped."""
     meaning = {}
@@ -324,8 +325,8 @@ def check_reference(prometheus, begin):
     parts = {part: [(name, meaning[name][0], ", ".join(f"`{label}`" for label in sorted(labels[name])), meaning[name][1])
                     for name in sorted(labels) if name.startswith(f"streamhouse_{part.lower()}_")]
              for part in ("Agent", "Producer", "Consumer")}
-    parts = {"Agent": parts["Agent"], "Agent, with TLS": ELSEWHERE["Agent, with TLS"], "Producer": parts["Producer"],
-             "Consumer": parts["Consumer"], "Operator": ELSEWHERE["Operator"]}
+    parts = {"Agent": parts["Agent"], "Agent, with TLS": WITH_TLS, "Producer": parts["Producer"], "Consumer": parts["Consumer"],
+             "Operator": operators_metrics()}
     lines = ["# Metrics", "", "Made from a run (`UPDATE_DOCS=1 hack/check-live.sh`); do not edit. Durations are in seconds, sizes in bytes. Besides these,",
              "agents show `process_cpu_seconds_total` and `process_resident_memory_bytes`. [The guide](../observability.md) says how they are",
              "scraped."]
