@@ -267,3 +267,34 @@ async fn offsets_are_found_by_timestamp_in_the_tail_and_in_segments() -> Outcome
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_prints_an_offset_as_soon_as_it_is_known() -> Outcome {
+    let cluster = Cluster::start(1, &[])?;
+    cluster.topic("slow", 1).await?;
+    // A record a second: this file takes minutes.
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pipeline.rs");
+    let mut producer = cluster.cli().spawn([
+        "produce",
+        "slow",
+        "--file",
+        file,
+        "--rate",
+        "1",
+        "--print-offsets",
+    ])?;
+    streamhouse_testkit::until("the first offset", Duration::from_secs(60), || {
+        Ok(producer.stdout().starts_with("slow-0@0\n").then_some(()))
+    })?;
+    assert!(producer.is_running());
+    producer.signal("TERM")?;
+    let status = producer.wait(Duration::from_secs(60))?;
+    assert_eq!(
+        status.code(),
+        Some(1),
+        "the rest was not sent: {}",
+        producer.stderr()
+    );
+    assert!(producer.stderr().contains("interrupted"), "{}", producer.stderr());
+    Ok(())
+}

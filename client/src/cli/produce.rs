@@ -280,8 +280,8 @@ impl Sender {
                 settled = front(&mut self.pending), if !self.pending.is_empty() => {
                     self.pending.pop_front();
                     self.settled(settled)?;
-                    if self.pending.is_empty() {
-                        // Whoever types records sees their offsets before typing more.
+                    // Whoever types or watches sees each offset at once; those that come together are written together.
+                    if self.pending.front().and_then(Delivery::try_result).is_none() {
                         self.tally.flush()?;
                     }
                 }
@@ -340,9 +340,13 @@ impl Sender {
 
     /// Takes what is settled already, and waits while too much is not.
     async fn make_room(&mut self) -> Outcome {
+        let before = self.pending.len();
         while let Some(settled) = self.pending.front().and_then(Delivery::try_result) {
             self.pending.pop_front();
             self.settled(settled)?;
+        }
+        if self.pending.len() < before {
+            self.tally.flush()?;
         }
         while self.pending.len() >= MAX_PENDING {
             let settled = front(&mut self.pending).await;
