@@ -12,6 +12,8 @@
 #   cluster_service DIR NAME COMMAND...  the same in the background; it ends with the cluster; its log is DIR/log/NAME.log
 #   cluster_logs DIR                     prints what explains a failure: events, pods, the ends of the logs
 #   cluster_leftovers DIR                prints what a stopped cluster has left on this machine: nothing, if all is well
+#   cluster_use DIR                      makes it the one that kubectl and helm, then in PATH, speak to
+#   cluster_load_streamhouse DIR TAG...  makes our images known to the node, and those of the servers in config/dev
 #   image_archive FILE NAME ROOT CONFIG  makes an image from a folder: an archive for cluster_load_image
 #
 # DIR/kubeconfig is the administrator's.
@@ -60,7 +62,7 @@ as_root_again() {
   [ "$(id -u)" != 0 ] || return 0
   note "as root from here on"
   as_root env HOME="$HOME" PATH="$PATH" STREAMHOUSE_CACHE="$CACHE" CLUSTER_DIR="$CLUSTER_DIR" CLUSTER_API_PORT="${CLUSTER_API_PORT:-}" \
-    bash "hack/$script" "$@"
+    CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}" bash "hack/$script" "$@"
   exit 0
 }
 
@@ -266,6 +268,26 @@ cluster_ctr() {
   cluster_inside "$dir" ctr --namespace k8s.io "$@"
 }
 
+# What kubectl and helm keep stays in DIR.
+cluster_use() {
+  export KUBECONFIG="$1/kubeconfig" KUBECACHEDIR="$1/kubectl"
+  export HELM_CACHE_HOME="$1/helm" HELM_CONFIG_HOME="$1/helm" HELM_DATA_HOME="$1/helm"
+  export PATH="$KUBERNETES_FOLDER:$KUBERNETES_TOOLS_FOLDER:$PATH"
+}
+
+# cluster_load_streamhouse DIR TAG...: from the programs in target/release as they are. Sets how config/dev must name its images.
+cluster_load_streamhouse() {
+  local dir=$1 folder tag file options=()
+  shift
+  for tag; do options+=(--tag "$tag"); done
+  folder=$(mktemp -d)
+  quietly hack/build-images.sh --no-build --out "$folder" "${options[@]}"
+  quietly hack/build-images.sh --dev-servers --out "$folder" --tag built
+  for file in "$folder"/*.tar; do cluster_load_image "$dir" "$file"; done
+  rm -rf "$folder"
+  export POSTGRESQL_IMAGE=localhost/streamhouse-dev/postgresql:built MINIO_IMAGE=localhost/streamhouse-dev/minio:built
+}
+
 cluster_load_image() { cluster_ctr "$1" images import - <"$2" >/dev/null; }
 
 cluster_stop() {
@@ -290,7 +312,7 @@ cluster_stop() {
 # cluster_remove DIR: removes what a stopped cluster kept. Only what it has put there: the folder may have been somebody's before.
 cluster_remove() {
   local dir=$1
-  (cd "$dir" && rm -rf pki cni log etcd containerd kubelet kubectl kubeconfig ./*.kubeconfig containerd.toml kubelet.yaml kube-proxy.yaml \
+  (cd "$dir" && rm -rf pki cni log etcd containerd kubelet kubectl helm kubeconfig ./*.kubeconfig containerd.toml kubelet.yaml kube-proxy.yaml \
     resolv.conf api.sock network before)
   rmdir "$dir" 2>/dev/null || note "other files stay in $dir"
 }
