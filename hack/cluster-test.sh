@@ -1,0 +1,279 @@
+#!/usr/bin/env bash
+# The proof on a real node: the operator is installed by its chart, a cluster and topics are made of the samples, and while a producer
+# goes on, agents are scaled, killed, drained, given other credentials and another image. Every acknowledged record must be there once,
+# in order, where the producer was told. In a folder of its own, beside any cluster that runs; when something fails, it prints what
+# explains it. Run by hack/test.sh as the stage `cluster`; needs the programs in target/release.
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+CLUSTER_DIR=$(mktemp -d)/cluster
+. hack/lib-cluster.sh
+. hack/lib-install.sh
+. hack/lib-clients.sh
+export LC_ALL=C
+
+VERSION=$(workspace_version)
+# The same images by another tag.
+NEXT=$VERSION-next
+CLUSTER=streamhouse
+# What a pause of all acknowledgements may last, in seconds. A dead agent's partitions stand still for a lease (10 s) and what it takes
+# to move them; one that is asked to go hands them over. Both with room for a machine that does something else too.
+AFTER_A_KILL=30
+WHEN_PLANNED=20
+RECORDS=100000
+RATE=200
+
+finish() {
+  local status=$?
+  trap - EXIT
+  if [ "$status" != 0 ] && has_processes "$CLUSTER_DIR"; then
+    explain_failure || true
+    cluster_logs "$CLUSTER_DIR"
+  fi
+  cluster_stop "$CLUSTER_DIR" && rm -rf "${CLUSTER_DIR%/*}"
+  exit "$status"
+}
+
+of_cluster() { in_sample get streamhousecluster "$CLUSTER" -o "jsonpath=$1"; }
+of_agents() { in_sample get deployment "$CLUSTER-agent" -o "jsonpath=$1"; }
+condition() { echo "{.status.conditions[?(@.type==\"$1\")].status}"; }
+# agents FORMAT: a line for each agent's pod.
+agents() {
+  in_sample get pods --selector "app.kubernetes.io/instance=$CLUSTER,app.kubernetes.io/component=agent" --output "jsonpath={range .items[*]}$1{\"\\n\"}{end}" | sort
+}
+uids() { agents '{.metadata.uid}'; }
+
+# settled AGENTS: whether the operator has seen the newest spec, says that all is well, and so many agents run and no other.
+settled() {
+  [ "$(of_cluster "{.status.observedGeneration} $(condition Ready) $(condition Progressing) {.status.agents.summary}")" = \
+    "$(of_cluster '{.metadata.generation}') True False $1/$1" ] &&
+    [ "$(of_agents '{.status.observedGeneration} {.status.replicas} {.status.updatedReplicas} {.status.availableReplicas}')" = \
+      "$(of_agents '{.metadata.generation}') $1 $1 $1" ] &&
+    [ "$(uids | wc -l)" = "$1" ]
+}
+
+# ready_again AGENTS
+ready_again() {
+  eventually 180 "the cluster's being ready with $1 agents" settled "$1"
+  numbers_go_on
+}
+
+revision() { of_agents '{.metadata.annotations.deployment\.kubernetes\.io/revision}'; }
+
+# rolled_from REVISION: whether the pods' template has changed since.
+rolled_from() { [ "$(revision)" != "$1" ]; }
+
+# meanwhile LIMIT WHAT COMMAND...: something that happens while the producer goes on.
+meanwhile() {
+  local begin=$SECONDS
+  echo "$(now) $1 $2" >>"$WORK/phases"
+  "${@:3}"
+  note "$2: the cluster is ready again after $((SECONDS - begin)) s"
+}
+
+install() {
+  cluster_load_streamhouse "$CLUSTER_DIR" "$VERSION" "$NEXT"
+  toolbox_archive "$WORK/toolbox.tar"
+  cluster_load_image "$CLUSTER_DIR" "$WORK/toolbox.tar"
+  install_dev_servers >/dev/null
+  # What nobody tells the operator of, such as a Secret's change, it sees within this time.
+  install_operator "$VERSION" --set operator.driftInterval=5s >/dev/null
+  install_samples
+}
+
+# A file goes in by standard input and comes out of two members of a group, the same byte for byte.
+shared_out() { [ "$(client_exec member-1 group describe readers 2>/dev/null | grep -cE ' orders-[0-9] orders-[0-9] *$')" = 2 ]; }
+real_input() {
+  local member
+  need_words
+  head -n "$RECORDS" "$WORDS" >"$WORK/in"
+  for member in 1 2; do client_start "member-$member" consume orders --group readers --from-beginning --format '%p %o %v\n'; done
+  eventually 60 "an equal share for each member of the group" shared_out
+  client_feed "$WORK/in" writer produce orders --print-offsets
+  eventually 120 "the acknowledgement of $RECORDS records" client_printed "$RECORDS" '^orders-[0-9]+@' writer
+  client_lines writer '^orders-[0-9]+@' >"$WORK/stored"
+  client_fed
+  client_ended writer
+  client_stop writer
+  eventually 120 "the group's reading of $RECORDS records" client_printed "$RECORDS" '^[0-9]+ [0-9]+ ' member-1 member-2
+  for member in 1 2; do
+    client_lines "member-$member" '^[0-9]+ [0-9]+ ' >"$WORK/member-$member"
+    note "member $member read $(wc -l <"$WORK/member-$member") records of partitions $(cut -d' ' -f1 "$WORK/member-$member" | sort -un | paste -sd,)"
+    client_stop "member-$member"
+  done
+  # Each line's place, in the order of the file, then the line that a member printed from that place.
+  awk 'FNR == NR { place = $1 " " $2; line[place] = substr($0, length(place) + 2); next }
+    { sub(/^.*-/, ""); sub(/@/, " "); print line[$0] }' <(cat "$WORK"/member-[12]) "$WORK/stored" >"$WORK/out"
+  [ "$(cat "$WORK"/member-[12] | wc -l)" = "$RECORDS" ] || fail "the group read more or fewer than $RECORDS records"
+  cmp "$WORK/in" "$WORK/out" || fail "what came out is not what went in"
+  note "$RECORDS lines of a dictionary, the same byte for byte: $(sha256sum <"$WORK/out" | cut -c1-16)"
+}
+
+scale() {
+  in_sample scale streamhousecluster "$CLUSTER" --replicas="$1" >/dev/null
+  ready_again "$1"
+}
+
+# from_json INDEX: a part of the JSON text on standard input.
+from_json() { python3 -c "import json, sys; print(json.load(sys.stdin)$1)"; }
+
+# The one that leads a partition, with no time to hand it over.
+kill_a_leader() {
+  local pod
+  pod=$(client_exec numbers topic describe payments --output json | from_json '["partitions"][0]["leader"]')
+  in_sample delete pod "$pod" --force --grace-period=0 >/dev/null 2>&1
+  ready_again "$1"
+  [[ $(agents '{.metadata.name}') != *"$pod"* ]] || fail "the pod $pod is still there"
+}
+
+# The node is drained, and may be used again at once: it is the only one. Evictions wait for the disruption budget.
+drain() {
+  local before drained
+  before=$(uids)
+  kubectl drain node --pod-selector "app.kubernetes.io/instance=$CLUSTER,app.kubernetes.io/component=agent" --delete-emptydir-data \
+    --timeout=180s >"$WORK/drain" 2>&1 &
+  drained=$!
+  eventually 30 "the drain's beginning" node_is_closed
+  kubectl uncordon node >/dev/null
+  wait "$drained" || { cat "$WORK/drain" >&2; fail "the node could not be drained"; }
+  grep -q "violate the pod's disruption budget" "$WORK/drain" || { cat "$WORK/drain" >&2; fail "no eviction had to wait for the disruption budget"; }
+  ready_again "$1"
+  [ -z "$(comm -12 <(echo "$before") <(uids))" ] || fail "an agent outlived the drain"
+}
+node_is_closed() { [ "$(kubectl get node node -o 'jsonpath={.spec.unschedulable}')" = true ]; }
+
+sql() { in_sample exec postgresql-0 -- psql --host=/tmp --username=streamhouse --dbname=streamhouse_metadata --quiet --no-align --tuples-only --command "$1"; }
+
+# Another user gets the same rights; once the Secret names it and the agents have it, the old password is no longer good.
+rotate() {
+  local before uri
+  before=$(revision)
+  sql "CREATE ROLE rotated LOGIN PASSWORD 'rotated' IN ROLE streamhouse"
+  uri=$(echo -n "postgres://rotated:rotated@postgresql.$SAMPLE_NAMESPACE.svc:5432/streamhouse_metadata" | base64 -w 0)
+  in_sample patch secret streamhouse-postgresql --type merge --patch "{\"data\":{\"uri\":\"$uri\"}}" >/dev/null
+  eventually 60 "a new template of the pods" rolled_from "$before"
+  ready_again "$1"
+  sql "ALTER ROLE streamhouse PASSWORD 'no longer told'"
+  sql "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'streamhouse' AND client_addr IS NOT NULL" >/dev/null
+  ready_again "$1"
+  [ "$(revision)" = "$((before + 1))" ] || fail "the pods rolled $(($(revision) - before)) times for one change of a Secret"
+}
+
+roll() {
+  local before
+  before=$(revision)
+  in_sample patch streamhousecluster "$CLUSTER" --type merge --patch "{\"spec\":{\"version\":\"$NEXT\"}}" >/dev/null
+  eventually 60 "a new template of the pods" rolled_from "$before"
+  ready_again "$1"
+  [ "$(agents '{.spec.containers[0].image}' | sort -u)" = "ghcr.io/streamhouse/streamhouse-agent:$NEXT" ] || fail "not all agents have the new image"
+  [ "$(of_cluster '{.status.version}')" = "$NEXT" ] || fail "the status has not the new version"
+}
+
+failover() {
+  numbers_start payments "$RATE"
+  meanwhile "$WHEN_PLANNED" "scaled from 2 agents to 1" scale 1
+  meanwhile "$WHEN_PLANNED" "scaled from 1 agent to 3" scale 3
+  meanwhile "$AFTER_A_KILL" "a leader's pod deleted by force" kill_a_leader 3
+  meanwhile "$WHEN_PLANNED" "the node drained" drain 3
+  meanwhile "$WHEN_PLANNED" "other credentials of the database" rotate 3
+  meanwhile "$WHEN_PLANNED" "another image" roll 3
+  meanwhile "$WHEN_PLANNED" "scaled from 3 agents to 1" scale 1
+  numbers_stop "$WORK/acks"
+}
+
+# Everything is read, also what is more than was produced.
+nothing_is_lost() {
+  local stored
+  client_start reader consume payments --from-beginning --format '%p %o %v\n'
+  eventually 60 "the reader's start" client_phase reader Running
+  stored=$(client_exec reader topic describe payments --output json |
+    python3 -c 'import json, sys; print(sum(p["high_watermark"] for p in json.load(sys.stdin)["partitions"]))')
+  eventually 120 "the reading of $stored records" client_printed "$stored" '^[0-9]+ [0-9]+ [0-9]+$' reader
+  client_lines reader '^[0-9]+ [0-9]+ [0-9]+$' >"$WORK/read"
+  client_stop reader
+  python3 hack/cluster/ledger.py "$NUMBERS" "$WORK/acks" "$WORK/read" "$WORK/phases" || fail "what is stored is not what was acknowledged"
+}
+
+operator_metrics() { kubectl get --raw "/api/v1/namespaces/$OPERATOR_NAMESPACE/services/streamhouse-operator:http/proxy/metrics"; }
+operator_has_worked() {
+  operator_metrics | grep -qE '^streamhouse_operator_reconciles_total\{kind="StreamHouseCluster",outcome="ok"\} [1-9]'
+}
+
+# Neither the same values again nor another operator's process change anything.
+nothing_restarts() {
+  local before operator
+  before=$(uids)
+  operator=$(kubectl --namespace "$OPERATOR_NAMESPACE" get pods -o 'jsonpath={.items[*].metadata.uid}')
+  helm upgrade streamhouse-operator charts/streamhouse-operator --namespace "$OPERATOR_NAMESPACE" --reuse-values --wait --timeout 120s >/dev/null
+  [ "$(kubectl --namespace "$OPERATOR_NAMESPACE" get pods -o 'jsonpath={.items[*].metadata.uid}')" = "$operator" ] ||
+    fail "an upgrade that changes nothing restarted the operator"
+  kubectl --namespace "$OPERATOR_NAMESPACE" rollout restart deployment/streamhouse-operator >/dev/null
+  kubectl --namespace "$OPERATOR_NAMESPACE" rollout status deployment/streamhouse-operator --timeout=120s >/dev/null
+  eventually 60 "a reconciliation by the new operator" operator_has_worked
+  eventually 60 "the cluster's being ready" settled 1
+  [ "$(uids)" = "$before" ] || fail "agents were restarted"
+  note "the agents' pods are the same"
+}
+
+is_listed() { client_run "topics-$RANDOM" topic list | grep -q "^$1 "; }
+topic_is_deleted() {
+  is_listed shipments || fail "the topic shipments is not there to be deleted"
+  in_sample delete topic shipments --timeout=60s >/dev/null
+  if is_listed shipments; then fail "the resource shipments is gone, and the topic is still there"; fi
+  [ "$(sql "SELECT count(*) FROM topics WHERE name = 'shipments' AND deleted_at IS NULL")" = 0 ] || fail "the topic is still in the metadata"
+}
+
+# of_release: all objects of the release, of whatever kind.
+of_release() {
+  kubectl get "$(kubectl api-resources --verbs=list --output=name | paste -sd,)" --all-namespaces --ignore-not-found --output=name \
+    --selector app.kubernetes.io/instance=streamhouse-operator
+}
+uninstalled() {
+  local before
+  before=$(uids)
+  helm uninstall streamhouse-operator --namespace "$OPERATOR_NAMESPACE" --wait --timeout 120s >/dev/null
+  [ "$(of_release | sort)" = "$(printf 'customresourcedefinition.apiextensions.k8s.io/%s.streamhouse.io\n' streamhouseclusters topics)" ] ||
+    fail "the release has left more or less than its definitions: $(of_release)"
+  [ "$(in_sample get streamhouseclusters,topics -o name | sort)" = "$(printf '%s\n' "streamhousecluster.streamhouse.io/$CLUSTER" \
+    topic.streamhouse.io/orders topic.streamhouse.io/payments)" ] || fail "custom resources have gone with the release"
+  [ "$(uids)" = "$before" ] || fail "agents have gone with the operator"
+  client_start again consume payments --from-beginning --format '%p %o %v\n'
+  eventually 120 "the reading of $NUMBERS records without an operator" client_printed "$NUMBERS" '^[0-9]+ [0-9]+ [0-9]+$' again
+  cmp <(client_lines again '^[0-9]+ [0-9]+ [0-9]+$' | sort) <(sort "$WORK/read") || fail "other records are read than before"
+  client_stop again
+  note "definitions, resources, agents and $NUMBERS records are there"
+}
+
+need_build_tools
+need_kubernetes_node
+need_minio
+as_root_again cluster-test.sh
+WORK=${CLUSTER_DIR%/*}
+trap finish EXIT
+trap 'exit 130' INT TERM
+say "a node in $CLUSTER_DIR"
+cluster_start "$CLUSTER_DIR"
+cluster_use "$CLUSTER_DIR"
+say "PostgreSQL, MinIO, the operator by its chart, the sample cluster and topics"
+install
+eventually 60 "the cluster's being ready" settled 1
+in_sample scale streamhousecluster "$CLUSTER" --replicas=2 >/dev/null
+eventually 180 "the cluster's being ready with 2 agents" settled 2
+say "$RECORDS records from inside the cluster"
+real_input
+say "$RATE records a second, while agents come and go"
+failover
+say "what was acknowledged, and what is stored"
+nothing_is_lost
+say "what restarts nothing: the same release again, another process of the operator"
+nothing_restarts
+say "helm test"
+helm test streamhouse-operator --namespace "$OPERATOR_NAMESPACE" --timeout 180s >"$WORK/helm-test" 2>&1 || { cat "$WORK/helm-test" >&2; fail "helm test failed"; }
+grep -E '^Phase: +Succeeded' "$WORK/helm-test" || fail "helm test ran nothing"
+say "a topic that goes with its resource"
+topic_is_deleted
+say "the operator uninstalled"
+uninstalled
+say "the end"
+cluster_stop "$CLUSTER_DIR"
+left=$(cluster_leftovers "$CLUSTER_DIR")
+[ -z "$left" ] || fail "this is left: $left"
+note "nothing is left; all of it took $SECONDS s"
