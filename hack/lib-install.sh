@@ -59,15 +59,19 @@ install_samples() {
 
 # explain_failure: what people look at first when something is not as it should be.
 explain_failure() {
-  local namespace
+  local namespace pod
   say "what the cluster says"
   for namespace in "$OPERATOR_NAMESPACE" "$SAMPLE_NAMESPACE"; do
     kubectl --namespace "$namespace" get pods -o wide
     kubectl --namespace "$namespace" get events --sort-by=.lastTimestamp | tail -n 30
-    kubectl --namespace "$namespace" logs --selector app.kubernetes.io/part-of=streamhouse --all-containers --prefix --tail=30
+    for pod in $(kubectl --namespace "$namespace" get pods -o name); do
+      # What a container said before it was started again, where it was.
+      kubectl --namespace "$namespace" logs "$pod" --all-containers --prefix --previous --tail=30 2>/dev/null
+      kubectl --namespace "$namespace" logs "$pod" --all-containers --prefix --tail=30
+    done
   done
   kubectl get streamhouseclusters,topics --all-namespaces -o yaml
-  kubectl --namespace "$OPERATOR_NAMESPACE" logs deployment/streamhouse-operator --tail=60
+  kubectl --namespace "$OPERATOR_NAMESPACE" logs deployment/streamhouse-operator --tail=100
 } 2>&1
 
 # client_command TAG ARGUMENT...: prints a line that runs the command line in the cluster. Agents tell clients their pods' addresses, so

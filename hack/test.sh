@@ -22,7 +22,8 @@ or $STREAMHOUSE_CACHE), then runs these stages in this order:
                 refused, copies, samples; and the images, built without Docker and started
   tests         unit, property, conformance and whole-system tests, with a real PostgreSQL, a real MinIO and a real
                 Kubernetes API
-  cluster       a real Kubernetes node, as root: pods, Services, names, and that nothing of it is left
+  cluster       a real Kubernetes node, as root: pods, Services, names, and that nothing of it is left; on it the operator by its
+                chart, and a producer that goes on while agents are scaled, killed, drained, rolled and given other credentials
   demo          the README's demo, from nothing
   commands      the commands that users know by heart: cargo run of each example and of the agent, the dev stack and its demos;
                 the dashboard's queries and the alert rules on a real run
@@ -78,7 +79,8 @@ tests() {
   return "$status"
 }
 
-cluster() { hack/test-cluster.sh; }
+# The programs first, also when this is the only stage: they go into the images.
+cluster() { build_programs && hack/test-node.sh && hack/cluster-test.sh; }
 
 # The images hold programs of target/release.
 chart() { hack/check-chart.sh && cargo build --release --workspace --bins && hack/check-images.sh; }
@@ -171,7 +173,7 @@ if chosen tests; then
 fi
 if chosen cluster; then need_kubernetes_node; fi
 if chosen commands; then need_dev_tools; fi
-if chosen tests || chosen commands; then need_minio; fi
+if chosen tests || chosen cluster || chosen commands; then need_minio; fi
 if chosen dependencies; then need_cargo_deny; fi
 
 note "$(cargo --version), $(nproc) cores, cache in $CACHE"

@@ -112,7 +112,7 @@ check_workload() {
 
 need_build_tools
 need_kubernetes_node
-as_root_again test-cluster.sh
+as_root_again test-node.sh
 trap finish EXIT
 say "a node in $CLUSTER_DIR"
 cluster_start "$CLUSTER_DIR"
