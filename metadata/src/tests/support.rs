@@ -1,8 +1,11 @@
 //! Fresh stores for tests: a database each in one shared PostgreSQL, and SQLite in a folder or in memory.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 
 use streamhouse_testkit::Postgres;
@@ -16,10 +19,13 @@ pub(crate) struct Fresh {
     _folder: Option<tempfile::TempDir>,
 }
 
-/// Few connections: many stores share the server.
+/// Few connections: many stores share the server. And patience: on a busy machine nothing fails for want of time.
 pub(crate) fn options() -> ConnectOptions {
+    let patience = Duration::from_secs(60);
     ConnectOptions {
         max_connections: 6,
+        acquire_timeout: patience,
+        statement_timeout: patience,
         ..ConnectOptions::default()
     }
 }
