@@ -278,7 +278,7 @@ impl Metrics {
             )?,
             certificate_not_after: new.float_gauges(
                 "certificate_not_after_seconds",
-                "When the listener's certificate ends, in Unix time.",
+                "When the certificate that a listener serves now expires, in seconds since 1970.",
                 "listener",
             )?,
             handshake_errors: new.counters(
