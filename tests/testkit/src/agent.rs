@@ -76,6 +76,11 @@ impl AgentBuilder {
         Ok(crate::Output::of(&process, status))
     }
 
+    /// Starts a command such as `purge`, and does not wait.
+    pub fn start_command(self) -> anyhow::Result<Process> {
+        self.process(&[])?.start()
+    }
+
     fn start(&self, grpc: &Port, http: &Port) -> anyhow::Result<Process> {
         let (id, grpc, http) = (format!("agent-{}", grpc.number()), grpc.address(), http.address());
         // Agents on one host need ids of their own; a test's own --agent-id comes later and wins.

@@ -1,0 +1,269 @@
+//! The agent's commands beside `run`, on real stores: what `check` says last, and what `purge` deletes and leaves.
+
+use std::{fs, path::Path, time::Duration};
+
+use streamhouse_client::{Admin, Producer, Record, admin::NewTopic};
+use streamhouse_testkit::{Agent, MinIo, Output, Postgres, until};
+use streamhouse_tests::Cluster;
+
+type Outcome = anyhow::Result<()>;
+
+const LIMIT: Duration = Duration::from_secs(60);
+/// What Kubernetes keeps of a failed container's last words.
+const TERMINATION_MESSAGE: usize = 2048;
+
+fn last_words(output: &Output) -> &str {
+    output.stderr.lines().last().unwrap_or_default()
+}
+
+#[test]
+fn a_failed_check_says_last_what_is_wrong_in_one_line_without_secrets() -> Outcome {
+    let (postgres, minio) = (Postgres::shared()?, MinIo::shared()?);
+    let database = postgres.create_database("checked")?;
+    minio.create_bucket("checked")?;
+    let check = |what: &str, metadata: &str, bucket: &str, secret: &str| {
+        let agent = Agent::builder().metadata(metadata).minio(minio, bucket);
+        agent
+            .env("AWS_SECRET_ACCESS_KEY", secret)
+            .arg("check")
+            .arg(what)
+            .run(LIMIT)
+    };
+    let key = minio.secret_key();
+    let sound = check("object-store", &database, "checked", key)?.ok()?;
+    assert_eq!(sound.text(), "object store: ok\n");
+    assert_eq!(
+        minio.objects("checked")?,
+        Vec::<String>::new(),
+        "the canary is gone"
+    );
+
+    let (host, rest) = database.rsplit_once('@').unwrap_or_default();
+    let user = host.rsplit_once(':').map_or(host, |(user, _)| user);
+    let wrong = format!("{user}:hunter2@{rest}");
+    for (what, url, bucket, secret, named) in [
+        (
+            "object-store",
+            &database,
+            "checked",
+            "hunter2hunter2",
+            "credentials",
+        ),
+        ("object-store", &database, "absent", key, "bucket"),
+        ("metadata", &database, "checked", key, "streamhouse-agent migrate"),
+        ("metadata", &wrong, "checked", key, "check metadata-url"),
+    ] {
+        let failed = check(what, url, bucket, secret)?;
+        assert_eq!(failed.status.code(), Some(1), "{what}: {}", failed.stderr);
+        let last = last_words(&failed);
+        assert!(last.starts_with("streamhouse-agent: "), "{what}: {last}");
+        assert!(
+            last.contains(named) && last.len() < TERMINATION_MESSAGE,
+            "{what}: {last}"
+        );
+        assert!(
+            !failed.stderr.contains("hunter2") && !failed.text().contains("hunter2"),
+            "{what}"
+        );
+    }
+    Agent::builder()
+        .metadata(&database)
+        .arg("migrate")
+        .run(LIMIT)?
+        .ok()?;
+    let sound = check("metadata", &database, "absent", "hunter2hunter2")?.ok()?;
+    assert_eq!(
+        sound.text(),
+        "metadata store: ok\n",
+        "the object store was not asked for"
+    );
+    let refused = check("both", &database, "checked", key)?;
+    assert_eq!(refused.status.code(), Some(2), "{}", refused.stderr);
+    Ok(())
+}
+
+/// Fills two topics, the agents of one with records that are rolled into segments.
+async fn fill(bootstrap: &str) -> Outcome {
+    let admin = Admin::connect(bootstrap)?;
+    admin
+        .create_topic(NewTopic::new("rolled", 3).with_config("segment.ms", "100"))
+        .await?;
+    admin.create_topic(NewTopic::new("fresh", 2)).await?;
+    let producer = Producer::builder().bootstrap(bootstrap).build().await?;
+    for number in 0..600 {
+        let topic = if number % 2 == 0 { "rolled" } else { "fresh" };
+        producer.send(Record::new(topic, format!("{number}"))).await?;
+    }
+    producer.close(Duration::from_secs(30)).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_of_a_bucket_leaves_nothing_of_the_cluster_and_all_of_its_neighbour() -> Outcome {
+    let mut cluster = Cluster::start(2, &[("STREAMHOUSE_MAINTENANCE_INTERVAL", "100ms")])?;
+    let neighbour = cluster.postgres().create_database("neighbour")?;
+    let neighbour = || {
+        let bucket = format!("s3://{}/other", cluster.bucket);
+        cluster
+            .builder()
+            .metadata(&neighbour)
+            .env("STREAMHOUSE_OBJECT_STORE", bucket)
+    };
+    neighbour().arg("migrate").run(LIMIT)?.ok()?;
+    let mut other = neighbour().spawn()?;
+    other.wait_ready()?;
+    fill(&other.bootstrap()).await?;
+    other.drain()?;
+
+    fill(&cluster.bootstrap()).await?;
+    let objects = |cluster: &Cluster| cluster.minio().objects(&cluster.bucket);
+    until("a segment", LIMIT, || {
+        let names = objects(&cluster)?;
+        Ok(names.iter().any(|name| name.starts_with("rolled/")).then_some(()))
+    })?;
+    let purge = |cluster: &Cluster, arguments: &[&str]| {
+        let agent = cluster.builder().arg("purge");
+        arguments
+            .iter()
+            .fold(agent, |agent, argument| agent.arg(*argument))
+            .run(LIMIT)
+    };
+    let unmeant = purge(&cluster, &[])?;
+    assert_eq!(unmeant.status.code(), Some(2), "{}", unmeant.stderr);
+    assert!(last_words(&unmeant).contains("--yes"), "{}", unmeant.stderr);
+    let lives = purge(&cluster, &["--yes"])?;
+    assert_eq!(lives.status.code(), Some(1), "{}", lives.stderr);
+    assert!(
+        last_words(&lives).contains("stop every agent"),
+        "{}",
+        lives.stderr
+    );
+    assert!(
+        objects(&cluster)?.iter().any(|name| name.starts_with("rolled/")),
+        "nothing was deleted"
+    );
+
+    cluster.agents[0].drain()?;
+    // This one never says that it ends: its lease has to expire.
+    cluster.agents[1].kill9()?;
+    let done = until("the end of the last lease", LIMIT, || {
+        let tried = purge(&cluster, &["--yes"])?;
+        anyhow::ensure!(
+            tried.status.success() || tried.stderr.contains("stop every agent"),
+            "{}",
+            tried.stderr
+        );
+        Ok(tried.status.success().then_some(tried))
+    })?;
+    assert!(
+        done.text().contains("metadata store: dropped the schema\n"),
+        "{}",
+        done.text()
+    );
+    let left = objects(&cluster)?;
+    assert!(
+        !left.is_empty() && left.iter().all(|name| name.starts_with("other/")),
+        "{left:?}"
+    );
+    let tables = cluster
+        .builder()
+        .arg("tables")
+        .arg("-o")
+        .arg("json")
+        .run(LIMIT)?
+        .ok()?;
+    assert_eq!(tables.text(), "[]\n");
+    let again = purge(&cluster, &["--yes"])?.ok()?;
+    assert!(
+        again.text().starts_with("object store: deleted 0 objects; "),
+        "{}",
+        again.text()
+    );
+
+    other.start_again()?;
+    other.wait_ready()?;
+    let topic = Admin::connect(other.bootstrap())?
+        .describe_topic("rolled")
+        .await?;
+    assert_eq!(
+        topic.partitions.iter().map(|p| p.high_watermark).sum::<i64>(),
+        300
+    );
+    cluster.builder().arg("migrate").run(LIMIT)?.ok()?;
+    cluster.agents[0].start_again()?;
+    cluster.agents[0].wait_ready()?;
+    assert_eq!(
+        cluster.admin()?.list_topics(false).await?.len(),
+        0,
+        "a new, empty cluster"
+    );
+    Ok(())
+}
+
+/// The names of all files below a folder.
+fn files(folder: &Path) -> anyhow::Result<Vec<String>> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        // A folder may go while we look: the purge deletes at the same time.
+        for entry in fs::read_dir(&next).into_iter().flatten() {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found.push(path.strip_prefix(folder)?.display().to_string());
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_that_is_killed_is_finished_by_the_next_one() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let mut agent = Agent::builder().dev(folder.path()).spawn()?;
+    agent.wait_ready()?;
+    fill(&agent.bootstrap()).await?;
+    agent.drain()?;
+    let objects = folder.path().join("objects");
+    let old = objects.join("_wal/0000000077");
+    fs::create_dir_all(&old)?;
+    for sequence in 0..5000 {
+        fs::write(old.join(format!("{sequence:020}")), "left by an agent that died")?;
+    }
+    fs::create_dir_all(objects.join("orders/0"))?;
+    for foreign in ["notes.txt", "orders/0/segment_1.dat", "orders/0/picture.png"] {
+        fs::write(objects.join(foreign), "not ours")?;
+    }
+    let purge = || Agent::builder().dev(folder.path()).arg("purge").arg("--yes");
+    let before = files(&objects)?.len();
+    let mut killed = purge().start_command()?;
+    until("the first deletions", LIMIT, || {
+        Ok((files(&objects)?.len() < before).then_some(()))
+    })?;
+    killed.kill9()?;
+    let done = purge().run(LIMIT)?.ok()?;
+    assert!(
+        done.text().contains("; 3 that are not ours stay\n"),
+        "{}",
+        done.text()
+    );
+    assert_eq!(
+        files(&objects)?,
+        ["notes.txt", "orders/0/picture.png", "orders/0/segment_1.dat"]
+    );
+    let tables = Agent::builder()
+        .dev(folder.path())
+        .arg("tables")
+        .run(LIMIT)?
+        .ok()?;
+    assert_eq!(tables.text().trim(), "");
+    agent.start_again()?;
+    agent.wait_ready()?;
+    assert_eq!(
+        Admin::connect(agent.bootstrap())?.list_topics(false).await?.len(),
+        0
+    );
+    Ok(())
+}
