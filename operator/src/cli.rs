@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::settings::Settings;
+use crate::{settings::Settings, smoke_test::SmokeTest};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -49,6 +49,8 @@ pub enum Command {
     /// Say what the operator would change for these manifests
     #[command(after_help = DIFF)]
     Diff(Diff),
+    /// Apply a Topic, wait for the operator's word on it, and delete it again: what helm test runs
+    SmokeTest(SmokeTest),
 }
 
 /// What to compare.

@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod run;
 pub mod server;
 pub mod settings;
+pub mod smoke_test;
 pub mod stores;
 pub mod surroundings;
 pub mod topic;

@@ -11,12 +11,14 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Parser;
+use kube::Client;
 use streamhouse_operator::{
     cli::{Cli, Command},
     connect, controllers, crd, diff,
     run::Operator,
     server,
     settings::{self, LogFormat, Settings},
+    smoke_test::{self, SmokeTest},
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -72,7 +74,16 @@ fn main() -> ExitCode {
                 ExitCode::from(REFUSED)
             }
         },
+        Command::SmokeTest(test) => match runtime.block_on(smoke_test(&test)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&error),
+        },
     }
+}
+
+async fn smoke_test(test: &SmokeTest) -> anyhow::Result<()> {
+    let client = Client::try_from(connect::config().await?)?;
+    smoke_test::run(client, test, print).await
 }
 
 /// Runs until a signal comes and everything has ended in order. A second signal ends it at once.
