@@ -164,6 +164,25 @@ impl KubeApi {
         Ok(kubectl.stdout())
     }
 
+    /// Runs helm as the administrator and gives what it prints; an error with what it says when it fails.
+    pub fn helm(&self, args: &[&str]) -> anyhow::Result<String> {
+        let mut helm = Spawn::new(programs::helm()?)
+            .clean_env()
+            .env("HELM_CACHE_HOME", self.folder.path().join("helm"))
+            .env("HELM_CONFIG_HOME", self.folder.path().join("helm"))
+            .arg(flag("kubeconfig", &self.kubeconfig))
+            .args(args)
+            .start()?;
+        let status = helm.wait(wait::PATIENCE)?;
+        anyhow::ensure!(
+            status.success(),
+            "helm {}: {}",
+            args.join(" "),
+            helm.stderr().trim_end()
+        );
+        Ok(helm.stdout())
+    }
+
     /// Makes a namespace with a name that starts with `prefix` and that no other test has.
     pub fn create_namespace(&self, prefix: &str) -> anyhow::Result<String> {
         let manifest =

@@ -41,6 +41,26 @@ pub(crate) fn monitoring_definitions() -> anyhow::Result<PathBuf> {
         .context("the definitions of the Prometheus operator are missing: run hack/test.sh, which makes them")
 }
 
+/// helm: `$STREAMHOUSE_HELM`, or the newest in the cache folder, whose name is a digest of what helm is built from.
+pub(crate) fn helm() -> anyhow::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("STREAMHOUSE_HELM") {
+        return existing(PathBuf::from(path)).context("$STREAMHOUSE_HELM names a file that does not exist");
+    }
+    let folders = std::fs::read_dir(cache()?).into_iter().flatten().flatten();
+    folders
+        .filter(|folder| {
+            folder
+                .file_name()
+                .to_string_lossy()
+                .starts_with("kubernetes-tools-")
+        })
+        .map(|folder| folder.path().join("helm"))
+        .filter_map(|helm| Some((helm.metadata().ok()?.modified().ok()?, helm)))
+        .max()
+        .map(|(_, helm)| helm)
+        .context("helm is missing: run hack/test.sh, which installs it")
+}
+
 fn version_of(key: &str) -> anyhow::Result<&'static str> {
     let value = |line: &'static str| line.strip_prefix(key)?.strip_prefix('=');
     VERSIONS

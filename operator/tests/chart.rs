@@ -1,0 +1,286 @@
+//! The operator's chart on a real API server: installed, upgraded and uninstalled by helm; the rights of its service account; its pods
+//! and those of config/dev under the restricted pod security standard. What the rules and the samples say is tested beside the kinds.
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use clap::CommandFactory;
+use serde_json::{Value, json};
+use streamhouse_operator::cli::Cli;
+use streamhouse_testkit::KubeApi;
+
+const RELEASE: &str = "streamhouse-operator";
+const SYSTEM: &str = "streamhouse-system";
+
+fn repository(path: &str) -> String {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+    root.display().to_string()
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(repository(path)).unwrap()
+}
+
+/// An API server on which the chart is installed with these options.
+fn installed(options: &[&str]) -> KubeApi {
+    let api = KubeApi::start().unwrap();
+    helm(&api, "install", options);
+    api
+}
+
+fn helm(api: &KubeApi, verb: &str, options: &[&str]) {
+    let chart = repository("charts/streamhouse-operator");
+    let mut arguments = vec![verb, RELEASE, chart.as_str(), "--namespace", SYSTEM];
+    if verb == "install" {
+        arguments.push("--create-namespace");
+    }
+    arguments.extend(options);
+    api.helm(&arguments).unwrap();
+}
+
+fn get(api: &KubeApi, arguments: &[&str]) -> Value {
+    let mut all = vec!["get", "-o", "json"];
+    all.extend(arguments);
+    serde_json::from_str(&api.kubectl(&all).unwrap()).unwrap()
+}
+
+fn namespace(api: &KubeApi, name: &str) {
+    let labels = json!({ "pod-security.kubernetes.io/enforce": "restricted" });
+    let manifest =
+        json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name, "labels": labels } });
+    api.apply(&manifest.to_string()).unwrap();
+}
+
+/// Whether this account may; asked of the API server itself.
+fn may(api: &KubeApi, namespace: &str, verb: &str, what: &str) -> bool {
+    let account = format!("system:serviceaccount:{SYSTEM}:{RELEASE}");
+    let answer = api.kubectl(&[
+        "auth",
+        "can-i",
+        verb,
+        what,
+        "--as",
+        &account,
+        "--namespace",
+        namespace,
+    ]);
+    answer.is_ok_and(|answer| answer.trim() == "yes")
+}
+
+#[test]
+fn an_upgrade_without_a_change_restarts_nothing_and_what_is_uninstalled_leaves_the_definitions_only() {
+    let api = installed(&[
+        "--values",
+        &repository("charts/streamhouse-operator/values-ha.yaml"),
+    ]);
+    let deployment = ["deployment", RELEASE, "--namespace", SYSTEM];
+    let before = get(&api, &deployment)["metadata"]["generation"].clone();
+    helm(
+        &api,
+        "upgrade",
+        &[
+            "--values",
+            &repository("charts/streamhouse-operator/values-ha.yaml"),
+        ],
+    );
+    assert_eq!(get(&api, &deployment)["metadata"]["generation"], before);
+
+    // Beside the operator's own objects: a user's topic, which must survive.
+    api.apply(&read("config/samples/topics.yaml")).unwrap();
+    api.helm(&["uninstall", RELEASE, "--namespace", SYSTEM]).unwrap();
+    let kinds = "deployments,services,serviceaccounts,poddisruptionbudgets,roles,rolebindings,clusterroles,clusterrolebindings,configmaps,secrets,pods";
+    let left = get(
+        &api,
+        &[
+            kinds,
+            "--all-namespaces",
+            "--selector",
+            "app.kubernetes.io/part-of=streamhouse",
+        ],
+    );
+    assert_eq!(left["items"].as_array().unwrap().len(), 0, "{left}");
+    let definitions = get(
+        &api,
+        &["crd", "--selector", "app.kubernetes.io/part-of=streamhouse"],
+    );
+    assert_eq!(definitions["items"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        get(&api, &["topics", "--namespace", "default"])["items"]
+            .as_array()
+            .unwrap()
+            .len(),
+        3
+    );
+
+    helm(&api, "install", &[]);
+    assert_eq!(
+        get(&api, &["topics", "--namespace", "default"])["items"]
+            .as_array()
+            .unwrap()
+            .len(),
+        3
+    );
+}
+
+#[test]
+fn the_operator_may_do_its_work_everywhere_and_nothing_more() {
+    let api = installed(&[]);
+    for (verb, what) in [
+        ("patch", "streamhouseclusters.streamhouse.io/main"),
+        ("patch", "topics.streamhouse.io/orders"),
+        ("patch", "topics.streamhouse.io/orders --subresource=status"),
+        ("create", "deployments.apps"),
+        ("patch", "services/main-agents"),
+        ("delete", "networkpolicies.networking.k8s.io/main-agent"),
+        ("watch", "pods"),
+        ("get", "secrets/postgresql"),
+        ("create", "events.events.k8s.io"),
+        ("get", "namespaces/default"),
+    ] {
+        let (what, subresource) = what.split_once(" --subresource=").unwrap_or((what, ""));
+        let allowed = match subresource {
+            "" => may(&api, "default", verb, what),
+            subresource => {
+                let account = format!("system:serviceaccount:{SYSTEM}:{RELEASE}");
+                let subresource = format!("--subresource={subresource}");
+                api.kubectl(&["auth", "can-i", verb, what, &subresource, "--as", &account])
+                    .is_ok()
+            }
+        };
+        assert!(allowed, "must be allowed: {verb} {what} {subresource}");
+    }
+    for (verb, what) in [
+        ("list", "secrets"),
+        ("watch", "secrets"),
+        ("create", "secrets"),
+        ("create", "pods"),
+        ("delete", "pods"),
+        ("create", "clusterroles.rbac.authorization.k8s.io"),
+        ("create", "rolebindings.rbac.authorization.k8s.io"),
+        ("delete", "namespaces"),
+        ("delete", "topics.streamhouse.io"),
+        ("get", "leases.coordination.k8s.io/somebody-elses"),
+    ] {
+        assert!(
+            !may(&api, "default", verb, what),
+            "must be forbidden: {verb} {what}"
+        );
+    }
+    for verb in ["get", "update"] {
+        assert!(may(
+            &api,
+            SYSTEM,
+            verb,
+            &format!("leases.coordination.k8s.io/{RELEASE}")
+        ));
+    }
+}
+
+#[test]
+fn the_chart_sets_every_setting_of_the_operator_and_no_other() {
+    let api = installed(&[]);
+    let deployment = get(&api, &["deployment", RELEASE, "--namespace", SYSTEM]);
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["args"], json!(["run"]));
+    let set: BTreeSet<String> = container["env"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|variable| variable["name"].as_str().unwrap().to_owned())
+        .collect();
+    let cli = Cli::command();
+    let run = cli.find_subcommand("run").unwrap();
+    let known: BTreeSet<String> = run
+        .get_arguments()
+        .filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned()))
+        .collect();
+    assert_eq!(set, known);
+}
+
+#[test]
+fn an_operator_for_one_namespace_may_nothing_in_another() {
+    let api = KubeApi::start().unwrap();
+    namespace(&api, "orders");
+    helm(&api, "install", &["--set", "watchNamespaces={orders}"]);
+    for (verb, what) in [
+        ("list", "topics.streamhouse.io"),
+        ("create", "deployments.apps"),
+        ("get", "secrets/postgresql"),
+    ] {
+        assert!(may(&api, "orders", verb, what), "{verb} {what}");
+        assert!(!may(&api, "default", verb, what), "{verb} {what}");
+    }
+    assert!(may(&api, "orders", "get", "namespaces/orders"));
+}
+
+#[test]
+fn users_with_the_roles_view_and_edit_get_their_rights_on_our_kinds() {
+    let api = installed(&[]);
+    api.controller_manager().unwrap();
+    for role in ["view", "edit"] {
+        api.kubectl(&[
+            "create",
+            "rolebinding",
+            role,
+            "--clusterrole",
+            role,
+            "--user",
+            role,
+        ])
+        .unwrap();
+    }
+    let may = |user: &str, verb: &str| {
+        api.kubectl(&["auth", "can-i", verb, "topics.streamhouse.io", "--as", user])
+            .is_ok()
+    };
+    // A controller adds the rights of the aggregated roles.
+    streamhouse_testkit::until("the aggregation", std::time::Duration::from_secs(60), || {
+        Ok((may("view", "list") && may("edit", "create")).then_some(()))
+    })
+    .unwrap();
+    assert!(!may("view", "create"));
+}
+
+#[test]
+fn every_pod_keeps_the_restricted_standard() {
+    let api = installed(&[]);
+    namespace(&api, "streamhouse");
+    api.kubectl(&[
+        "create",
+        "serviceaccount",
+        "default",
+        "--namespace",
+        "streamhouse",
+    ])
+    .unwrap();
+    api.apply(&read("config/dev/postgresql.yaml")).unwrap();
+    api.apply(&read("config/dev/minio.yaml")).unwrap();
+    let template = |arguments: &[&str]| get(&api, arguments)["spec"]["template"].clone();
+    let mut pods = vec![
+        template(&["deployment", RELEASE, "--namespace", SYSTEM]),
+        template(&["statefulset", "postgresql", "--namespace", "streamhouse"]),
+        template(&["statefulset", "minio", "--namespace", "streamhouse"]),
+    ];
+    let hooks = api
+        .helm(&["get", "hooks", RELEASE, "--namespace", SYSTEM])
+        .unwrap();
+    let test = hooks
+        .split("\n---")
+        .find(|document| document.contains("\nkind: Pod\n"))
+        .unwrap();
+    pods.push(serde_yaml_ng::from_str(test).unwrap());
+    for mut pod in pods {
+        let container = pod["spec"]["containers"][0].clone();
+        assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+        pod["apiVersion"] = json!("v1");
+        pod["kind"] = json!("Pod");
+        pod["metadata"] = json!({ "name": container["name"], "namespace": "streamhouse" });
+        pod["spec"]["serviceAccountName"] = json!("default");
+        pod["spec"]["serviceAccount"] = json!("default");
+        let created = api.kubectl_as(
+            api.kubeconfig(),
+            &["create", "--dry-run=server", "-f", "-"],
+            &pod.to_string(),
+        );
+        assert!(created.unwrap().contains("created"), "{pod}");
+    }
+}
