@@ -59,6 +59,7 @@ install_samples() {
 
 # explain_failure: what people look at first when something is not as it should be.
 explain_failure() {
+  set +e
   local namespace pod
   say "what the cluster says"
   for namespace in "$OPERATOR_NAMESPACE" "$SAMPLE_NAMESPACE"; do

@@ -10,7 +10,11 @@ use std::{
     process::ExitCode,
 };
 
-use streamhouse_agent::{assembly::Agent, check, inspect, purge, tls::TlsError};
+use streamhouse_agent::{
+    assembly::{self, Agent},
+    check, inspect, purge,
+    tls::TlsError,
+};
 use streamhouse_core::settings::{self, AgentSettings, Invocation, LogFormat};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
