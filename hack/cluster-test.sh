@@ -192,7 +192,7 @@ nothing_is_lost() {
   python3 hack/cluster/ledger.py "$NUMBERS" "$WORK/acks" "$WORK/read" "$WORK/phases" || fail "what is stored is not what was acknowledged"
 }
 
-operator_metrics() { kubectl get --raw "/api/v1/namespaces/$OPERATOR_NAMESPACE/services/streamhouse-operator:http/proxy/metrics"; }
+operator_metrics() { kubectl get --raw "/api/v1/namespaces/$OPERATOR_NAMESPACE/services/streamhouse-operator-metrics:http/proxy/metrics"; }
 operator_has_worked() {
   operator_metrics | grep -qE '^streamhouse_operator_reconciles_total\{kind="StreamHouseCluster",outcome="ok"\} [1-9]'
 }
