@@ -148,7 +148,8 @@ control_plane() {
 
 node() {
   start containerd containerd --config /run/node/containerd.toml
-  start kubelet /run/bin/kubelet --config=/run/node/kubelet.yaml --kubeconfig=/run/node/kubelet.kubeconfig --hostname-override=node \
+  # The kubelet does not wait for containerd: it ends.
+  start kubelet bash -c 'until ctr version >/dev/null 2>&1; do sleep 0.1; done; exec "$@"' - /run/bin/kubelet --config=/run/node/kubelet.yaml --kubeconfig=/run/node/kubelet.kubeconfig --hostname-override=node \
     --node-ip="$NODE_IP" --node-labels=topology.kubernetes.io/zone=local
   start kube-proxy /run/bin/kube-proxy --config=/run/node/kube-proxy.yaml
   # The way in for the machine: a socket in the file system belongs to no network.
