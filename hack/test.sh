@@ -169,6 +169,7 @@ if chosen tests; then
   need_test_tools
   need_python
   need_kubernetes_api
+  need_prometheus_operator
   need_kubernetes_tools
 fi
 if chosen cluster; then need_kubernetes_node; fi
