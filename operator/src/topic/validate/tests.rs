@@ -130,7 +130,7 @@ fn durations_and_amounts_have_their_units() {
     }
     for (text, expected) in [
         ("5", 5),
-        ("5Ki", 5_120),
+        ("5Ki", 5_120_i64),
         ("1Mi", 1 << 20),
         ("1Gi", 1 << 30),
         ("2Ti", 2 << 40),
