@@ -16,6 +16,7 @@ use super::{
     },
     labels,
     problem::Problem,
+    replicas,
 };
 use crate::{
     context::Context,
@@ -145,6 +146,7 @@ async fn apply_one(context: &Context, key: &ClusterKey, child: &Child) -> kube::
         if before.metadata.deletion_timestamp.is_some() {
             return Ok(One::Leaving);
         }
+        replicas::keep(&api, child, before).await?;
     }
     let object = api
         .patch(

@@ -29,6 +29,7 @@ mod pods;
 mod preflight;
 pub(crate) mod preview;
 pub mod problem;
+mod replicas;
 mod run;
 mod status;
 pub mod validate;

@@ -239,6 +239,10 @@ fn settings(
     let ours = [
         ("grpc-listen", Some(format!("0.0.0.0:{}", grpc.number))),
         ("http-listen", Some(format!("0.0.0.0:{}", http.number))),
+        (
+            "tls-dir",
+            (grpc.is_tls() || http.is_tls()).then(|| paths::TLS.to_owned()),
+        ),
         ("object-store", Some(store)),
         ("s3-endpoint", storage.endpoint.clone()),
         ("s3-region", storage.region.clone()),
@@ -256,13 +260,10 @@ fn settings(
             overrides.set(name, value).map_err(refuse)?;
         }
     }
-    let mut variables: BTreeMap<String, String> = overrides
+    let variables: BTreeMap<String, String> = overrides
         .variables()
         .map(|(name, value)| (name, value.to_owned()))
         .collect();
-    if grpc.is_tls() || http.is_tls() {
-        variables.insert("STREAMHOUSE_TLS_DIR".to_owned(), paths::TLS.to_owned());
-    }
     // Only the agents know the connection string; any will do to see whether the others fit together.
     overrides
         .set("metadata-url", "postgres://postgresql/streamhouse")

@@ -146,6 +146,28 @@ async fn how_many_agents_run_is_left_to_the_autoscaler_when_there_is_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_agent_goes_when_an_autoscaler_takes_over() {
+    let world = World::new().await;
+    world.create(json!({ "agents": { "replicas": 4 } })).await;
+    assert_eq!(world.deployment().await.spec.unwrap().replicas, Some(4));
+    let autoscaling = json!({ "minReplicas": 2, "maxReplicas": 5, "targetCPUUtilizationPercentage": 70 });
+    world
+        .change(json!({ "agents": { "replicas": null, "autoscaling": autoscaling } }))
+        .await;
+    // It is applied after the Deployment.
+    world.object::<HorizontalPodAutoscaler>("main-agent").await;
+    assert_eq!(world.deployment().await.spec.unwrap().replicas, Some(4));
+    world
+        .change(json!({ "agents": { "replicas": 3, "autoscaling": null } }))
+        .await;
+    world
+        .object_where::<Deployment>("main-agent", |deployment| {
+            deployment.spec.as_ref().unwrap().replicas == Some(3)
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_feature_switched_off_takes_its_child_along_and_a_users_own_object_stays() {
     let world = World::new().await;
     let own = json!({
