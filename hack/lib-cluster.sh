@@ -222,20 +222,31 @@ image_archive() {
   rm -rf "$folder"
 }
 
+fetch_busybox() {
+  local folder="$CACHE/busybox" package
+  [ -x "$folder/busybox" ] && return
+  package=$(mktemp -d)
+  chmod 755 "$package"
+  (cd "$package" && quietly apt-get download busybox-static) ||
+    { quietly as_root apt-get update && (cd "$package" && quietly apt-get download busybox-static); } ||
+    fail "apt-get could not download busybox-static"
+  dpkg-deb -x "$package"/busybox-static_*.deb "$package/files"
+  mkdir -p "$folder"
+  mv "$package/files/bin/busybox" "$folder/busybox"
+  rm -rf "$package"
+}
+
 # toolbox_archive FILE: the image streamhouse.local/toolbox:1, Debian's static busybox: a shell, wget, nslookup, httpd, nc for tests.
 toolbox_archive() {
   local root applet
+  exclusively fetch_busybox
   root=$(mktemp -d)
   chmod 755 "$root"
-  (cd "$root" && quietly apt-get download busybox-static) ||
-    { quietly as_root apt-get update && (cd "$root" && quietly apt-get download busybox-static); } ||
-    fail "apt-get could not download busybox-static"
-  dpkg-deb -x "$root"/busybox-static_*.deb "$root/files"
-  mkdir -p "$root/root/bin" "$root/root/tmp" "$root/root/etc"
-  cp "$root/files/bin/busybox" "$root/root/bin/"
-  for applet in $("$root/root/bin/busybox" --list); do [ "$applet" = busybox ] || ln -s busybox "$root/root/bin/$applet"; done
-  chmod 1777 "$root/root/tmp"
-  image_archive "$1" streamhouse.local/toolbox:1 "$root/root" '"Entrypoint": ["/bin/sh"], "Env": ["PATH=/bin"], "User": "65532:65532"'
+  mkdir "$root/bin" "$root/tmp" "$root/etc"
+  cp "$CACHE/busybox/busybox" "$root/bin/"
+  for applet in $("$root/bin/busybox" --list); do [ "$applet" = busybox ] || ln -s busybox "$root/bin/$applet"; done
+  chmod 1777 "$root/tmp"
+  image_archive "$1" streamhouse.local/toolbox:1 "$root" '"Entrypoint": ["/bin/sh"], "Env": ["PATH=/bin"], "User": "65532:65532"'
   rm -rf "$root"
 }
 
