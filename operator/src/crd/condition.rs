@@ -111,3 +111,58 @@ pub fn reasons_markdown() -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs, path::Path};
+
+    use super::*;
+
+    /// Reasons that say that all is well, that wait for nobody, or that tell of something that has happened.
+    const CALM: &[Reason] = &[
+        Reason::Reconciled,
+        Reason::Progressing,
+        Reason::Paused,
+        Reason::NotPaused,
+        Reason::Deleting,
+        Reason::AgentsReady,
+        Reason::AgentsStopped,
+        Reason::AllHealthy,
+        Reason::MetadataMigrated,
+        Reason::StorageVerified,
+        Reason::StorageChecking,
+        Reason::MonitoringApplied,
+        Reason::MonitoringDisabled,
+        Reason::Adopted,
+        Reason::Created,
+        Reason::PartitionsIncreased,
+        Reason::ConfigUpdated,
+        Reason::Recreated,
+        Reason::DriftCorrected,
+        Reason::Deleted,
+        Reason::Retained,
+        Reason::DataRetained,
+        Reason::DataDeleted,
+        Reason::SchemaMigrated,
+    ];
+
+    #[test]
+    fn the_handbook_says_what_to_do_for_each_reason_that_wants_something() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operator.md");
+        let text = fs::read_to_string(path).unwrap();
+        let table = text
+            .split("| reason | do |")
+            .nth(1)
+            .unwrap()
+            .split("\n\n")
+            .next()
+            .unwrap();
+        let rows = table
+            .lines()
+            .filter_map(|row| row.strip_prefix("| `")?.split('`').next());
+        let told: BTreeSet<&str> = rows.collect();
+        let wanted = Reason::ALL.iter().filter(|reason| !CALM.contains(reason));
+        let wanted: BTreeSet<&str> = wanted.map(|reason| reason.as_str()).collect();
+        assert_eq!(told, wanted);
+    }
+}
