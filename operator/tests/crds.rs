@@ -3,7 +3,6 @@
 
 use serde_json::{Value, json};
 use streamhouse_operator::{
-    apis::OptionalApi,
     cluster::{build::build, children::ManagedKind, inputs::Inputs, validate::validate},
     context::Defaults,
     crd::{self, StreamHouseCluster},

@@ -90,9 +90,13 @@ async fn fill(bootstrap: &str) -> Outcome {
         .await?;
     admin.create_topic(NewTopic::new("fresh", 2)).await?;
     let producer = Producer::builder().bootstrap(bootstrap).build().await?;
+    let mut deliveries = Vec::new();
     for number in 0..600 {
         let topic = if number % 2 == 0 { "rolled" } else { "fresh" };
-        producer.send(Record::new(topic, format!("{number}"))).await?;
+        deliveries.push(producer.send(Record::new(topic, format!("{number}"))).await?);
+    }
+    for delivery in deliveries {
+        delivery.await?;
     }
     producer.close(Duration::from_secs(30)).await?;
     Ok(())
