@@ -156,6 +156,10 @@ fn tidy_properties(schema: &mut JSONSchemaProps) {
         .flat_map(|properties| properties.values_mut())
     {
         property.nullable = None;
+        // Nor is it one of several words; kubectl's own check of a definition stumbles over it.
+        if let Some(words) = &mut property.enum_ {
+            words.retain(|word| !word.0.is_null());
+        }
         tidy_properties(property);
     }
     use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{

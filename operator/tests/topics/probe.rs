@@ -1,0 +1,127 @@
+//! A metadata store in the way of the real one: it lets one of the operator's calls never come back, before or after it has taken
+//! effect, or lets its first looks fail. What an operator that is killed at that point has done is what was done.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
+use async_trait::async_trait;
+use streamhouse_metadata::*;
+use tokio::sync::Notify;
+
+/// Where a call stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stop {
+    Before,
+    After,
+}
+
+#[derive(Debug)]
+pub(crate) struct Probe {
+    store: Arc<dyn MetadataStore>,
+    left: AtomicI64,
+    stop: Stop,
+    stopped: Notify,
+    blind: AtomicI64,
+}
+
+impl Probe {
+    /// Fails the first looks.
+    pub(crate) fn blind(store: Arc<dyn MetadataStore>, looks: i64) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            left: AtomicI64::new(i64::MAX),
+            stop: Stop::Before,
+            stopped: Notify::new(),
+            blind: AtomicI64::new(looks),
+        })
+    }
+
+    /// Lets `calls` of the calls that change something pass, and stops the next one.
+    pub(crate) fn new(store: Arc<dyn MetadataStore>, calls: i64, stop: Stop) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            left: AtomicI64::new(calls),
+            stop,
+            stopped: Notify::new(),
+            blind: AtomicI64::new(0),
+        })
+    }
+
+    /// Resolves when a call has stopped.
+    pub(crate) async fn stopped(&self) {
+        self.stopped.notified().await;
+    }
+
+    async fn change<T: Send>(&self, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        if self.left.fetch_sub(1, Ordering::AcqRel) > 0 {
+            return call.await;
+        }
+        if self.stop == Stop::After {
+            // Whether it succeeded is for the next operator to find out.
+            drop(call.await);
+        }
+        self.stopped.notify_one();
+        std::future::pending().await
+    }
+}
+
+/// What the operator does not call, or only reads.
+macro_rules! hand_on {
+    ($($name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)*) => {
+        #[async_trait]
+        impl MetadataStore for Probe {
+            $(async fn $name(&self, $($argument: $kind),*) -> Result<$answer> {
+                self.store.$name($($argument),*).await
+            })*
+
+            async fn topics_overview(&self) -> Result<TopicsOverview> {
+                if self.blind.fetch_sub(1, Ordering::AcqRel) > 0 {
+                    return Err(Error::Unavailable("a test blinded it".to_owned()));
+                }
+                self.store.topics_overview().await
+            }
+            async fn create_topic(&self, topic: &NewTopic) -> Result<TopicRecord> {
+                self.change(self.store.create_topic(topic)).await
+            }
+            async fn alter_topic(&self, name: &str, change: &TopicChange) -> Result<TopicRecord> {
+                self.change(self.store.alter_topic(name, change)).await
+            }
+            async fn delete_topic(&self, name: &str) -> Result<()> {
+                self.change(self.store.delete_topic(name)).await
+            }
+            async fn claim_topic(&self, name: &str, owner: &TopicOwner) -> Result<TopicOwner> {
+                self.change(self.store.claim_topic(name, owner)).await
+            }
+            async fn release_topic(&self, name: &str, uid: &str) -> Result<bool> {
+                self.change(self.store.release_topic(name, uid)).await
+            }
+        }
+    };
+}
+
+hand_on! {
+    ping() -> ();
+    register_agent(registration: &AgentRegistration) -> Registered;
+    renew(incarnation: Incarnation) -> Renewed;
+    drain(incarnation: Incarnation) -> ();
+    seal(incarnation: Incarnation) -> ();
+    snapshot(known: Option<u64>) -> Option<Snapshot>;
+    move_leases(moves: &[LeaseMove]) -> Vec<MoveOutcome>;
+    allocate_producer_id() -> i64;
+    commit_object(commit: &ObjectCommit) -> CommitOutcome;
+    read_log(partition: PartitionUid, from: LogPosition, limit: usize) -> LogView;
+    bounds(partitions: &[PartitionUid]) -> Vec<(PartitionUid, LogBounds)>;
+    begin_segment(lease: Lease, base_offset: i64) -> SegmentIntent;
+    finish_segment(lease: Lease, segment: &NewSegment) -> ();
+    advance_log_start(lease: Lease, log_start: i64) -> i64;
+    garbage(policy: &GarbagePolicy, limit: usize) -> Garbage;
+    confirm_deleted(keys: &[String]) -> ();
+    orphans(incarnation: Incarnation, sequences: &[u64]) -> Vec<u64>;
+    mark_swept(incarnation: Incarnation) -> ();
+    groups(which: &GroupQuery) -> Vec<GroupRecord>;
+    put_group(lease: Lease, group: &GroupWrite) -> ();
+    commit_offsets(lease: Lease, commit: &OffsetCommit) -> Vec<OffsetOutcome>;
+    fetch_offsets(group_id: &str) -> Vec<CommittedOffset>;
+}
