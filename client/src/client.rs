@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use streamhouse_core::{Error as CoreError, ErrorCode, protocol::v1};
 use tokio::{runtime::Handle, task::AbortHandle, time::timeout};
@@ -29,6 +30,8 @@ use crate::{
 
 /// Between two metadata refreshes, however often they are asked for.
 const REFRESH_PAUSE: Duration = Duration::from_millis(50);
+/// How long an agent may say nothing to a refresh before another is asked as well.
+const SILENCE: Duration = Duration::from_millis(300);
 
 /// A connection to a cluster. Cheap to clone; producers, consumers and admins made from one share its connections.
 #[derive(Debug, Clone)]
@@ -352,29 +355,46 @@ impl Client {
         }
     }
 
+    /// Asks agents in turn and takes the first answer. One that has died may be silent for seconds, and who waits for a new leader
+    /// waits for this: so the next is asked already when one has said nothing for a moment.
     async fn refresh(&self, topics: Vec<String>) -> Result<(), CoreError> {
         let mut last = CoreError::new(ErrorCode::NetworkException, "no agent is known");
+        let mut asked = FuturesUnordered::new();
+        let mut candidates = self.candidates().into_iter();
+        loop {
+            let next = candidates.next();
+            if let Some(uri) = &next {
+                asked.push(self.ask(uri.clone(), topics.clone()));
+            }
+            let answer = if next.is_some() {
+                timeout(SILENCE, asked.next()).await
+            } else {
+                Ok(asked.next().await)
+            };
+            match answer {
+                Ok(Some(Ok(answer))) => {
+                    self.cache().merge(answer);
+                    return Ok(());
+                }
+                Ok(Some(Err(error))) => last = error,
+                Ok(None) => return Err(last),
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn ask(&self, uri: Arc<str>, topics: Vec<String>) -> Result<v1::MetadataResponse, CoreError> {
         // A silent agent must not hide the others for as long as a whole request may take.
         let allowed = self
             .settings()
             .connect_timeout
             .min(self.settings().request_timeout);
-        for uri in self.candidates() {
-            let request = v1::MetadataRequest {
-                topics: topics.clone(),
-            };
-            let answer = self.call_at(&uri, allowed, |channel| async move {
-                connection::data(channel).metadata(request).await
-            });
-            match answer.await {
-                Ok(answer) => {
-                    self.cache().merge(answer);
-                    return Ok(());
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+        self.call_at(&uri, allowed, |channel| async move {
+            connection::data(channel)
+                .metadata(v1::MetadataRequest { topics })
+                .await
+        })
+        .await
     }
 }
 

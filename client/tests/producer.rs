@@ -454,6 +454,36 @@ async fn what_cannot_be_sent_is_refused_at_once() {
 }
 
 #[tokio::test]
+async fn an_agent_that_says_nothing_does_not_hide_the_others() {
+    let cluster = Cluster::start(1).await;
+    cluster.create("t", 1);
+    // They take connections and never speak, as the address of a pod that is gone. Which agent is asked first is left to chance.
+    let silent: Vec<_> = (0..3)
+        .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
+        .collect();
+    let mut bootstrap = cluster.bootstrap();
+    for listener in &silent {
+        bootstrap = format!("{},{bootstrap}", listener.local_addr().unwrap());
+    }
+    for _ in 0..4 {
+        let settings = Settings {
+            connect_timeout: Duration::from_secs(3600),
+            request_timeout: Duration::from_secs(3600),
+            ..Settings::new(bootstrap.clone())
+        };
+        let producer = builder(&cluster)
+            .settings(settings)
+            .idempotent(false)
+            .max_block(LONG)
+            .delivery_timeout(Duration::from_secs(7200))
+            .build()
+            .await
+            .unwrap();
+        producer.send(Record::new("t", "a")).await.unwrap().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn an_unknown_topic_is_named_in_the_error() {
     let cluster = Cluster::start(1).await;
     let producer = builder(&cluster)
