@@ -223,7 +223,7 @@ topic_is_deleted() {
 
 # of_release: all objects of the release, of whatever kind.
 of_release() {
-  kubectl get "$(kubectl api-resources --verbs=list --output=name | paste -sd,)" --all-namespaces --ignore-not-found --output=name \
+  kubectl get "$(kubectl api-resources --verbs=list --output=name | grep -vxE "componentstatuses|endpoints" | paste -sd,)" --all-namespaces --ignore-not-found --output=name \
     --selector app.kubernetes.io/instance=streamhouse-operator
 }
 uninstalled() {
