@@ -1,5 +1,9 @@
 //! The operator as a process on a real API server: how it starts, waits, leads, hands over and ends.
 
+mod diff;
+mod rights;
+mod world;
+
 use std::{net::SocketAddr, path::Path, process::ExitStatus, time::Duration};
 
 use serde_json::Value;

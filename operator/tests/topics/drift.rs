@@ -58,6 +58,7 @@ async fn a_topic_that_somebody_deleted_is_made_again_with_a_warning_and_another_
         object_grace: std::time::Duration::ZERO,
         producer_expiry: RARELY,
         offsets_retention: RARELY,
+        lives_retention: RARELY,
     };
     eventually("a new topic", async || {
         world.store.garbage(&policy, 100).await.unwrap();

@@ -84,6 +84,7 @@ async fn a_topic_of_the_old_name_is_waited_for_until_it_is_purged() {
         object_grace: Duration::ZERO,
         producer_expiry: RARELY,
         offsets_retention: RARELY,
+        lives_retention: RARELY,
     };
     eventually("the purge", async || {
         world.store.garbage(&policy, 100).await.unwrap();

@@ -1,0 +1,150 @@
+//! `streamhouse-operator diff` on a real API server with a real PostgreSQL: what it tells of, and that it changes nothing.
+
+use streamhouse_testkit::{KubeApi, Process, Spawn, until};
+
+use super::{BINARY, Operator, PATIENCE, crds, world};
+
+/// Runs `diff` with these manifests as its standard input.
+fn diff(api: &KubeApi, manifests: &str, more: &[&str]) -> (Option<i32>, String, String) {
+    let mut process: Process = Spawn::new(BINARY)
+        .clean_env()
+        .env("KUBECONFIG", api.kubeconfig())
+        .args(["diff", "-f", "-"])
+        .args(more)
+        .input(manifests)
+        .start()
+        .unwrap();
+    let status = process.wait(PATIENCE).unwrap();
+    let (out, err) = (process.stdout(), process.stderr());
+    assert!(
+        !out.contains(world::SECRET) && !err.contains(world::SECRET),
+        "{out}{err}"
+    );
+    (status.code(), out, err)
+}
+
+#[test]
+fn diff_tells_what_would_change_and_changes_nothing() {
+    let api = KubeApi::start().unwrap();
+    let namespace = world::namespace(&api);
+    let cluster = world::cluster(&namespace, "");
+    let (code, _, err) = diff(&api, &cluster, &[]);
+    assert_eq!(code, Some(2));
+    assert!(
+        err.contains("streamhouse-operator crds"),
+        "without definitions it says what to do: {err}"
+    );
+    api.apply(&crds()).unwrap();
+    let here = ["-n", namespace.as_str()];
+    let kubectl = |args: &[&str]| api.kubectl(&[args, &here[..]].concat()).unwrap();
+
+    // Nothing is there yet.
+    let (code, out, err) = diff(&api, &cluster, &[]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(
+        out.starts_with(&format!("StreamHouseCluster {namespace}/main\n")),
+        "{out}"
+    );
+    assert!(
+        out.contains("+kind: Deployment") && out.contains("+kind: Service\n"),
+        "{out}"
+    );
+    assert_eq!(
+        kubectl(&["get", "streamhouseclusters,deployments", "-o", "name"]),
+        "",
+        "nothing was made"
+    );
+
+    // The operator makes it.
+    let mut operator = Operator::start(api.kubeconfig(), "op-0", &[]);
+    operator.until_leads();
+    let topic = |more: &str| world::topic(&namespace, more);
+    api.apply(&format!("{cluster}\n---\n{}", topic("  partitions: 3\n")))
+        .unwrap();
+    kubectl(&["wait", "topic/orders", "--for=condition=Ready", "--timeout=50s"]);
+    until("the Deployment", PATIENCE, || {
+        Ok(kubectl(&["get", "deployments", "-o", "name"])
+            .contains("main")
+            .then_some(()))
+    })
+    .unwrap();
+    assert_eq!(operator.end().code(), Some(0));
+    let both = format!("{cluster}\n---\n{}", topic("  partitions: 3\n"));
+    let (code, out, err) = diff(&api, &both, &[]);
+    assert_eq!(
+        (code, out.as_str()),
+        (Some(0), ""),
+        "what is as it should be has no difference: {err}"
+    );
+
+    // What would change.
+    let changed = world::cluster(&namespace, "  agents: {replicas: 5}\n");
+    let (code, out, _) = diff(&api, &changed, &[]);
+    assert_eq!(code, Some(1));
+    assert!(out.contains("-  replicas: 3\n+  replicas: 5\n"), "{out}");
+    let grown = topic("  partitions: 6\n  retention: {time: 7d}\n");
+    let (code, out, _) = diff(&api, &grown, &[]);
+    assert_eq!(code, Some(1));
+    assert!(
+        out.contains("~ grow partitions from 3 to 6\n") && out.contains("~ set retention.ms to 604800000"),
+        "{out}"
+    );
+    let show = "jsonpath={.spec.partitions} {.status.partitions}";
+    assert_eq!(
+        kubectl(&["get", "topic", "orders", "-o", show]),
+        "3 3",
+        "and nothing did"
+    );
+    let replicas = kubectl(&[
+        "get",
+        "deployment",
+        "main-agent",
+        "-o",
+        "jsonpath={.spec.replicas}",
+    ]);
+    assert_eq!(replicas, "3");
+
+    refusals(&api, &namespace);
+}
+
+/// What cannot be, and what cannot be found out.
+fn refusals(api: &KubeApi, namespace: &str) {
+    for (manifests, says) in [
+        (
+            world::topic(namespace, "  partitions: 2\n"),
+            "partitions can only grow",
+        ),
+        (
+            world::topic(namespace, "  partitons: 9\n"),
+            "unknown field \"spec.partitons\"",
+        ),
+        (
+            world::topic(namespace, "").replace("name: main", "name: other"),
+            "clusterRef cannot change",
+        ),
+        (
+            "kind: ConfigMap\nmetadata: {name: a}\n".to_owned(),
+            "only StreamHouseClusters and Topics",
+        ),
+    ] {
+        let (code, out, err) = diff(api, &manifests, &[]);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{manifests}");
+        assert!(err.contains(says), "{err}");
+    }
+    let topic = world::topic(namespace, "  partitions: 3\n");
+    let (code, _, err) = diff(
+        api,
+        &topic,
+        &["--metadata-url", "postgres://u:never-to-be-shown@127.0.0.1:1/d"],
+    );
+    assert_eq!(code, Some(2));
+    assert!(err.contains("--metadata-url"), "{err}");
+    api.kubectl(&["delete", "secret", "bucket", "-n", namespace])
+        .unwrap();
+    let (code, out, _) = diff(api, &world::cluster(namespace, ""), &[]);
+    assert_eq!(code, Some(1));
+    assert!(
+        out.contains("! SecretMissing: there is no Secret bucket"),
+        "{out}"
+    );
+}
