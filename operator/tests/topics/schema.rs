@@ -21,8 +21,10 @@ async fn refusal_of_new(world: &World, name: &str, spec: Value) -> Option<String
 }
 
 async fn refusal_of_change(world: &World, name: &str, spec: Value) -> Option<String> {
-    let mut dry = PatchParams::default();
-    dry.dry_run = true;
+    let dry = PatchParams {
+        dry_run: true,
+        ..PatchParams::default()
+    };
     let patch = Patch::Merge(json!({ "spec": spec }));
     world
         .topics
