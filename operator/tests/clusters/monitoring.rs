@@ -41,7 +41,7 @@ async fn monitoring_objects_wait_for_their_api_and_then_come_by_themselves() {
         .condition("MonitoringAvailable", "True", "MonitoringApplied")
         .await;
     let monitor = monitors(&world, "ServiceMonitor", &world.namespace)
-        .get("main-alerts")
+        .get("main-agents")
         .await
         .unwrap();
     assert_eq!(monitor.metadata.labels.unwrap()["release"], "prometheus");
