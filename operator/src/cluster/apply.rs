@@ -61,8 +61,8 @@ pub(super) async fn apply(
     let mut applied = Applied::default();
     for child in children {
         match apply_one(context, key, child).await {
-            Ok(One::Done { object, before }) => {
-                if known_generation && drifted(child, before.as_ref(), &object) {
+            Ok(One::Done { object, drifted }) => {
+                if known_generation && drifted {
                     applied
                         .drift
                         .push(format!("{} {}", child.kind, object.name_any()));
@@ -73,8 +73,8 @@ pub(super) async fn apply(
                         .inc();
                 }
                 match child.kind {
-                    ManagedKind::Deployment => applied.deployment = Some(object),
-                    ManagedKind::Job => applied.preflight = Some(object),
+                    ManagedKind::Deployment => applied.deployment = Some(*object),
+                    ManagedKind::Job => applied.preflight = Some(*object),
                     _ => {}
                 }
             }
@@ -128,8 +128,9 @@ fn condition_of(kind: ManagedKind) -> ConditionType {
 /// What became of one child.
 enum One {
     Done {
-        object: DynamicObject,
-        before: Option<DynamicObject>,
+        object: Box<DynamicObject>,
+        /// See [`drifted`].
+        drifted: bool,
     },
     NotOurs,
     Leaving,
@@ -165,7 +166,10 @@ async fn apply_one(context: &Context, key: &ClusterKey, child: &Child) -> kube::
             .with_label_values(&[child.kind.as_str()])
             .inc();
     }
-    Ok(One::Done { object, before })
+    Ok(One::Done {
+        drifted: drifted(child, before.as_ref(), &object),
+        object: Box::new(object),
+    })
 }
 
 /// Whether the child had been changed or deleted by somebody else, the spec being the same as before.

@@ -11,7 +11,8 @@ use kube::{
 use streamhouse_metadata::MetadataStore;
 
 use super::{
-    apply, build,
+    apply,
+    build::{self, Child},
     children::ManagedKind,
     dereference::{Dereferenced, dereference},
     desired::Desired,
@@ -69,53 +70,77 @@ pub(crate) async fn preview(context: &Context, cluster: &StreamHouseCluster) -> 
         ));
     }
     let key = ClusterKey::new(&desired.namespace, &desired.name);
-    let mut wanted = BTreeSet::new();
-    for child in build::build(&desired, &inputs) {
-        wanted.insert((child.kind, child.namespace().to_owned(), child.name().to_owned()));
+    let children = build::build(&desired, &inputs);
+    for child in &children {
         if hold && child.kind == ManagedKind::Deployment {
             preview
                 .problems
                 .push("agents are not started anew while a Secret is missing".to_owned());
             continue;
         }
-        let api = apply::api(context, child.kind, child.namespace());
-        let before = api.get_opt(child.name()).await?;
-        if before.as_ref().is_some_and(|before| !apply::ours(before, &key)) {
-            preview.problems.push(apply::not_ours(&child).message);
-            continue;
-        }
-        let try_it = PatchParams::apply(MANAGER).force().dry_run();
-        match api
-            .patch(child.name(), &try_it, &Patch::Apply(&child.object))
-            .await
-        {
-            Ok(after) => preview.objects.push(Changed {
-                kind: child.kind,
-                before,
-                after: Some(after),
-            }),
-            Err(kube::Error::Api(status)) if status.code != 429 && status.code < 500 => {
-                preview
-                    .problems
-                    .push(apply::refused(&child, &status.message).message);
-            }
-            Err(error) => return Err(error).context("the API server cannot be asked"),
+        match try_one(context, &key, child).await? {
+            Ok(changed) => preview.objects.push(changed),
+            Err(problem) => preview.problems.push(problem),
         }
     }
     let uid = cluster.uid().unwrap_or_default();
+    preview
+        .objects
+        .extend(orphans(context, &key, &uid, &children).await?);
+    Ok(preview)
+}
+
+/// What applying one child would change, or what stands in the way.
+async fn try_one(
+    context: &Context,
+    key: &ClusterKey,
+    child: &Child,
+) -> anyhow::Result<Result<Changed, String>> {
+    let api = apply::api(context, child.kind, child.namespace());
+    let before = api.get_opt(child.name()).await?;
+    if before.as_ref().is_some_and(|before| !apply::ours(before, key)) {
+        return Ok(Err(apply::not_ours(child).message));
+    }
+    let try_it = PatchParams::apply(MANAGER).force().dry_run();
+    let tried = api.patch(child.name(), &try_it, &Patch::Apply(&child.object));
+    match tried.await {
+        Ok(after) => Ok(Ok(Changed {
+            kind: child.kind,
+            before,
+            after: Some(after),
+        })),
+        Err(kube::Error::Api(status)) if status.code != 429 && status.code < 500 => {
+            Ok(Err(apply::refused(child, &status.message).message))
+        }
+        Err(error) => Err(error).context("the API server cannot be asked"),
+    }
+}
+
+/// What is there and would be removed.
+async fn orphans(
+    context: &Context,
+    key: &ClusterKey,
+    uid: &str,
+    children: &[Child],
+) -> anyhow::Result<Vec<Changed>> {
+    let wanted: BTreeSet<(ManagedKind, &str, &str)> = children
+        .iter()
+        .map(|child| (child.kind, child.namespace(), child.name()))
+        .collect();
+    let mut orphans = Vec::new();
     for kind in ManagedKind::ALL {
-        for orphan in apply::ours_of(context, *kind, &key, &uid).await? {
-            let place = (*kind, orphan.namespace().unwrap_or_default(), orphan.name_any());
-            if !wanted.contains(&place) {
-                preview.objects.push(Changed {
+        for object in apply::ours_of(context, *kind, key, uid).await? {
+            let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+            if !wanted.contains(&(*kind, namespace.as_str(), name.as_str())) {
+                orphans.push(Changed {
                     kind: *kind,
-                    before: Some(orphan),
+                    before: Some(object),
                     after: None,
                 });
             }
         }
     }
-    Ok(preview)
+    Ok(orphans)
 }
 
 /// The cluster's metadata store, to be read. Its schema is left as it is.
