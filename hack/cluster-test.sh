@@ -121,21 +121,28 @@ a_leader() { client_exec numbers topic describe payments --output json | from_js
 restarts() { in_sample get pod "$1" -o 'jsonpath={.status.containerStatuses[0].restartCount}'; }
 was_restarted() { [ "$(restarts "$1")" -gt "$2" ]; }
 
-# With no word to it, and none from it. Its container is started again, as another life of the same agent.
+# With no word to it, and none from it.
+kill_agent() {
+  local container
+  container=$(in_sample get pod "$1" -o 'jsonpath={.status.containerStatuses[0].containerID}')
+  cluster_ctr "$CLUSTER_DIR" task kill --signal SIGKILL "${container#containerd://}"
+}
+
+# Its container is started again, as another life of the same agent, which takes back what was its own.
 kill_a_leader() {
-  local pod before container
+  local pod before
   pod=$(a_leader)
   before=$(restarts "$pod")
-  container=$(in_sample get pod "$pod" -o 'jsonpath={.status.containerStatuses[0].containerID}')
-  cluster_ctr "$CLUSTER_DIR" task kill --signal SIGKILL "${container#containerd://}"
+  kill_agent "$pod"
   eventually 60 "the end of the agent that was killed" was_restarted "$pod" "$before"
   ready_again "$1"
 }
 
-# Its pod is gone from the API at once; the node gives it a moment, but nobody waits for it.
+# An agent that does not come back: its leases have to run out. A pod that is only deleted, by force too, has a moment to hand over.
 delete_a_leader() {
   local pod
   pod=$(a_leader)
+  kill_agent "$pod"
   in_sample delete pod "$pod" --force --grace-period=0 >/dev/null 2>&1
   ready_again "$1"
   [[ $(agents '{.metadata.name}') != *"$pod"* ]] || fail "the pod $pod is still there"
@@ -188,8 +195,8 @@ failover() {
   numbers_start payments "$RATE"
   meanwhile "$WHEN_PLANNED" "scaled from 2 agents to 1" scale 1
   meanwhile "$WHEN_PLANNED" "scaled from 1 agent to 3" scale 3
-  meanwhile "$AFTER_A_KILL" "a leader killed" kill_a_leader 3
-  meanwhile "$AFTER_A_KILL" "a leader's pod deleted by force" delete_a_leader 3
+  meanwhile "$AFTER_A_KILL" "a leader killed, which comes back" kill_a_leader 3
+  meanwhile "$AFTER_A_KILL" "a leader killed, its pod deleted by force" delete_a_leader 3
   meanwhile "$WHEN_PLANNED" "the node drained" drain 3
   meanwhile "$WHEN_PLANNED" "other credentials of the database" rotate 3
   meanwhile "$WHEN_PLANNED" "another image" roll 3
