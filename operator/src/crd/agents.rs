@@ -23,7 +23,8 @@ pub struct Agents {
     /// Lets a HorizontalPodAutoscaler choose how many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<Autoscaling>,
-    /// What each agent asks for and may use.
+    /// What each agent asks for and may use. When absent: a quarter of a CPU, and as much memory as the settings `produceMemory` and
+    /// `cacheMemory` together and 256 MiB more; at most twice that memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
     /// How strictly agents are spread over zones.

@@ -62,7 +62,7 @@ fn resource(out: &mut String, definition: &CustomResourceDefinition) {
 /// Every rule of the schema that is not about one field.
 fn rules(out: &mut String, schema: &JSONSchemaProps) {
     let mut messages = Vec::new();
-    collect(schema, &mut messages);
+    collect(schema, "", &mut messages);
     if !messages.is_empty() {
         out.push_str("\nThe API server holds these rules:\n\n");
         for message in messages {
@@ -71,15 +71,21 @@ fn rules(out: &mut String, schema: &JSONSchemaProps) {
     }
 }
 
-fn collect(schema: &JSONSchemaProps, messages: &mut Vec<String>) {
+fn collect(schema: &JSONSchemaProps, path: &str, messages: &mut Vec<String>) {
     let rules = schema.x_kubernetes_validations.iter().flatten();
-    messages.extend(rules.filter_map(|rule| rule.message.clone()));
-    for property in schema
-        .properties
-        .iter()
-        .flat_map(|properties| properties.values())
-    {
-        collect(property, messages);
+    let place = if path.is_empty() {
+        String::new()
+    } else {
+        format!("`{path}`: ")
+    };
+    messages.extend(rules.filter_map(|rule| Some(format!("{place}{}", rule.message.as_ref()?))));
+    for (name, property) in schema.properties.iter().flatten() {
+        let path = if path.is_empty() {
+            name.clone()
+        } else {
+            format!("{path}.{name}")
+        };
+        collect(property, &path, messages);
     }
 }
 

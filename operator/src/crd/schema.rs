@@ -105,9 +105,11 @@ pub(super) fn thresholds(_: &mut SchemaGenerator) -> Schema {
 pub(super) fn agent_settings(_: &mut SchemaGenerator) -> Schema {
     let mut properties = Map::new();
     for definition in DEFINITIONS.iter().filter(|d| owner_of_setting(d.name).is_none()) {
-        let default = match definition.default {
-            "" => String::new(),
-            default => format!(" Default: {default}."),
+        let default = match (definition.name, definition.default) {
+            // Logs of a cluster are for machines first.
+            ("log-format", _) => " Default: json.".to_owned(),
+            (_, "") => String::new(),
+            (_, default) => format!(" Default: {default}."),
         };
         let description = format!("{} Takes {}.{default}", definition.help, definition.bounds);
         properties.insert(
@@ -142,6 +144,9 @@ pub(super) fn tidy(mut crd: CustomResourceDefinition) -> CustomResourceDefinitio
 fn tidy_properties(schema: &mut JSONSchemaProps) {
     if schema.x_kubernetes_int_or_string == Some(true) {
         schema.any_of = None;
+    }
+    if let Some(values) = schema.enum_.as_mut() {
+        values.retain(|value| !value.0.is_null());
     }
     if schema
         .format
