@@ -20,7 +20,7 @@ from grafana_foundation_sdk.models import prometheus
 
 DASHBOARD = pathlib.Path("grafana/dashboards/streamhouse-overview.json")
 RUNBOOKS = pathlib.Path("docs/runbooks")
-METRICS = pathlib.Path("docs/reference/metrics.md")
+METRICS = [pathlib.Path("docs/reference/metrics.md"), pathlib.Path("docs/reference/operator-metrics.md")]
 
 OF_ANY_PROCESS = {"process_cpu_seconds_total", "process_resident_memory_bytes"}
 VARIABLES = ["datasource", "cluster", "namespace", "topic", "group", "put_price", "get_price"]
@@ -205,7 +205,8 @@ def check_conventions(dashboard, known):
 
 def main():
     text = DASHBOARD.read_text(encoding="utf-8")
-    known = set(re.findall(r"^\| `(\w+)`", METRICS.read_text(encoding="utf-8"), re.MULTILINE)) | OF_ANY_PROCESS
+    named = {name for page in METRICS for name in re.findall(r"^\| `(\w+)`", page.read_text(encoding="utf-8"), re.MULTILINE)}
+    known = named | OF_ANY_PROCESS
     check_schema(text)
     check_conventions(json.loads(text), known)
     for line in breaches:

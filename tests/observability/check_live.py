@@ -20,7 +20,6 @@ import urllib.request
 
 DASHBOARD = pathlib.Path("grafana/dashboards/streamhouse-overview.json")
 RULES = pathlib.Path("config/prometheus/streamhouse.rules.yml")
-OPERATOR = pathlib.Path("operator/src/metrics.rs")
 REFERENCE = pathlib.Path("docs/reference/metrics.md")
 TOPIC, GROUP = "orders", "billing"
 RATE = 2000
@@ -300,18 +299,6 @@ def check_alerts(prometheus):
     note(f"{len(rules)} alert rules evaluated, none fires")
 
 
-def operators_metrics():
-    """What the operator registers, read from its source: it needs a Kubernetes to run."""
-    kinds = {"counter": "counter", "gauge": "gauge", "single": "gauge", "HistogramOpts::new": "histogram"}
-    declared = re.findall(
-        r'(counter|gauge|single|HistogramOpts::new)\(\s*"(streamhouse_operator_\w+)",\s*"([^"]+)",?\s*(?:\)\s*\.buckets\(\w+\),\s*)?(?:&\[([^\]]*)\])?',
-        OPERATOR.read_text(encoding="utf-8"))
-    if {name for _, name, _, _ in declared} != set(re.findall(r'"(streamhouse_operator_\w+)"', OPERATOR.read_text(encoding="utf-8"))):
-        fail(f"{OPERATOR} declares metrics in a way that is not understood here")
-    return sorted((name, kinds[kind], ", ".join(f"`{label}`" for label in re.findall(r"\w+", labels)), text)
-                  for kind, name, text, labels in declared)
-
-
 def check_reference(prometheus, begin):
     """docs/reference/metrics.md, from what was scraped."""
     meaning = {}
@@ -325,11 +312,10 @@ def check_reference(prometheus, begin):
     parts = {part: [(name, meaning[name][0], ", ".join(f"`{label}`" for label in sorted(labels[name])), meaning[name][1])
                     for name in sorted(labels) if name.startswith(f"streamhouse_{part.lower()}_")]
              for part in ("Agent", "Producer", "Consumer")}
-    parts = {"Agent": parts["Agent"], "Agent, with TLS": WITH_TLS, "Producer": parts["Producer"], "Consumer": parts["Consumer"],
-             "Operator": operators_metrics()}
+    parts = {"Agent": parts["Agent"], "Agent, with TLS": WITH_TLS, "Producer": parts["Producer"], "Consumer": parts["Consumer"]}
     lines = ["# Metrics", "", "Made from a run (`UPDATE_DOCS=1 hack/check-live.sh`); do not edit. Durations are in seconds, sizes in bytes. Besides these,",
-             "agents show `process_cpu_seconds_total` and `process_resident_memory_bytes`. [The guide](../observability.md) says how they are",
-             "scraped."]
+             "agents show `process_cpu_seconds_total` and `process_resident_memory_bytes`. The operator's: [operator-metrics.md](operator-metrics.md).",
+             "[The guide](../observability.md) says how all of them are scraped."]
     for part, rows in parts.items():
         lines += ["", f"## {part}", "", "| metric | type | labels | meaning |", "|---|---|---|---|"]
         lines += [f"| `{name}` | {kind} | {names} | {text} |" for name, kind, names, text in rows]
