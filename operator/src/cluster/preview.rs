@@ -102,8 +102,8 @@ async fn try_one(
         return Ok(Err(apply::not_ours(child).message));
     }
     let try_it = PatchParams::apply(MANAGER).force().dry_run();
-    let tried = api.patch(child.name(), &try_it, &Patch::Apply(&child.object));
-    match tried.await {
+    let patch = Patch::Apply(&child.object);
+    match api.patch(child.name(), &try_it, &patch).await {
         Ok(after) => Ok(Ok(Changed {
             kind: child.kind,
             before,
