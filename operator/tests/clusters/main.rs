@@ -2,6 +2,8 @@
 //! where pods must become ready or fail, the test writes their status as a kubelet would. What needs running agents is tested on a real
 //! node by `hack/cluster-test.sh`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // all of this is tests, the helpers too
+
 mod changes;
 mod deletion;
 mod health;
