@@ -179,14 +179,8 @@ async fn a_purge_of_a_bucket_leaves_nothing_of_the_cluster_and_all_of_its_neighb
         !left.is_empty() && left.iter().all(|name| name.starts_with("other/")),
         "{left:?}"
     );
-    let tables = cluster
-        .builder()
-        .arg("tables")
-        .arg("-o")
-        .arg("json")
-        .run(LIMIT)?
-        .ok()?;
-    assert_eq!(tables.text(), "[]\n");
+    let tables = cluster.builder().arg("tables").arg("-o").arg("json");
+    assert_eq!(tables.run(LIMIT)?.ok()?.text(), "[]\n");
     let again = purge(&cluster, &["--yes"])?.ok()?;
     assert!(
         again.text().starts_with("object store: deleted 0 objects; "),
