@@ -1,6 +1,8 @@
 //! The operator's chart on a real API server: installed, upgraded and uninstalled by helm; the rights of its service account; its pods
 //! and those of config/dev under the restricted pod security standard. What the rules and the samples say is tested beside the kinds.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // all of this is tests, the helpers too
+
 use std::{collections::BTreeSet, path::PathBuf};
 
 use clap::CommandFactory;

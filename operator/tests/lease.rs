@@ -1,5 +1,7 @@
 //! Leader election on the Lease of a real API server: what the simulation takes for granted, and two replicas that follow each other.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // all of this is tests, the helpers too
+
 use std::{sync::Arc, time::Duration};
 
 use kube::{

@@ -1,5 +1,7 @@
 //! `streamhouse-operator smoke-test` against a real API server; the operator's part is played by the test, one status at a time.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // all of this is tests, the helpers too
+
 use std::time::Duration;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -1,5 +1,7 @@
 //! The operator as a process on a real API server: how it starts, waits, leads, hands over and ends.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // all of this is tests, the helpers too
+
 mod diff;
 mod rights;
 mod world;
