@@ -23,17 +23,18 @@ fn diff(api: &KubeApi, manifests: &str, more: &[&str]) -> (Option<i32>, String, 
     (status.code(), out, err)
 }
 
+fn without_definitions_it_says_what_to_do(api: &KubeApi, cluster: &str) {
+    let (code, _, err) = diff(api, cluster, &[]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("streamhouse-operator crds"), "{err}");
+}
+
 #[test]
 fn diff_tells_what_would_change_and_changes_nothing() {
     let api = KubeApi::start().unwrap();
     let namespace = world::namespace(&api);
     let cluster = world::cluster(&namespace, "");
-    let (code, _, err) = diff(&api, &cluster, &[]);
-    assert_eq!(code, Some(2));
-    assert!(
-        err.contains("streamhouse-operator crds"),
-        "without definitions it says what to do: {err}"
-    );
+    without_definitions_it_says_what_to_do(&api, &cluster);
     api.apply(&crds()).unwrap();
     let here = ["-n", namespace.as_str()];
     let kubectl = |args: &[&str]| api.kubectl(&[args, &here[..]].concat()).unwrap();
