@@ -83,7 +83,7 @@ tests() {
 cluster() { build_programs && hack/test-node.sh && hack/cluster-test.sh; }
 
 # The images hold programs of target/release.
-chart() { hack/check-chart.sh && cargo build --release --workspace --bins && hack/check-images.sh; }
+chart() { hack/check-chart.sh && build_programs && hack/check-images.sh; }
 
 demo() { hack/demo.sh; }
 
