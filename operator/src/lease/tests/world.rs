@@ -174,7 +174,7 @@ impl World {
             _ => self.send(request, latency, Some(slot.clone())),
         }
         let answer = poll_fn(|_| slot.lock().take().map_or(Poll::Pending, Poll::Ready)).await;
-        let back = if trouble && draw % 2 == 0 {
+        let back = if trouble && draw.is_multiple_of(2) {
             self.some(seconds(8))
         } else {
             latency
