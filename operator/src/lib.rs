@@ -5,7 +5,6 @@
 //! reconciliations, each a straight pipe: dereference, validate, build or plan, apply, status.
 
 pub mod apis;
-pub mod backoff;
 pub mod cli;
 pub mod cluster;
 pub mod conditions;
