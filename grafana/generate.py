@@ -202,6 +202,9 @@ AGENTS = [
     panel("Failed runs of background jobs", "They are tried again.",
           [(rate("streamhouse_agent_job_failures_total", "task"), "{{task}}")], "short", axis="failures/s",
           alerts=["LeaseRenewalFailing", "BackgroundJobStalled"], width=12),
+    panel("Partitions of the cluster", "Led by a live agent, or leaderless: of topics, and coordinator slots of groups.",
+          [(f"max by (kind, state) (streamhouse_agent_cluster_partitions{{{AGENT}}})", "{{kind}} {{state}}")], "short", axis="partitions",
+          alerts=["PartitionsLeaderless"], width=24),
 ]
 
 STORAGE = [
@@ -238,6 +241,14 @@ STORAGE = [
     panel("Orphans deleted", "Objects that were stored and never committed, found after an agent's death, in the time shown.",
           [(f"sum(increase(streamhouse_agent_orphans_deleted_total{{{AGENT}}}[$__range]))", "orphans")], "short", "stat", base="blue",
           alerts=["OrphansGrowing"]),
+    panel("Stored bytes", "Of the logs of the partitions that each agent leads. Objects that wait for their deletion come on top.",
+          [(f"sum by (instance) (streamhouse_agent_stored_bytes{{{AGENT}}})", "{{instance}}")], "bytes", stack=True),
+    panel("Cost of storage", "Price of the stored bytes for a month. The price is a variable, above.",
+          [(f"sum(streamhouse_agent_stored_bytes{{{AGENT}}}) / 2^30 * $storage_price", "US$ a month")], "currencyUSD", "stat", base="blue"),
+    panel("Lives to sweep", "Lives of agents that are over, and whose orphans are not deleted yet; and for how long the first has been over.",
+          [(f"max(streamhouse_agent_unswept_lives{{{AGENT}}})", "lives"),
+           (f"max(streamhouse_agent_unswept_life_age_seconds{{{AGENT}}})", "oldest")], "short", axis="lives", right=("oldest", "s"),
+          right_axis="age", alerts=["OrphansNotSwept"]),
 ]
 
 GROUPS = [
@@ -354,6 +365,7 @@ def dashboard():
             choice("group", "group", 'streamhouse_consumer_records_consumed_total{streamhouse_cluster=~"$cluster|"}', "Which consumer groups"),
             price("put_price", "US$ for 1,000 PUT or LIST", "0.005"),
             price("get_price", "US$ for 1,000 GET or HEAD", "0.0004"),
+            price("storage_price", "US$ for a GiB a month", "0.023"),
         ]},
         "panels": placed(),
     }

@@ -100,6 +100,29 @@ impl View {
         self.agents.get(&incarnation)
     }
 
+    /// How many partitions a live agent leads, and how many nobody does: the coordinator slots, or the topics of users.
+    pub fn led(&self, slots: bool) -> (usize, usize) {
+        let records = self
+            .topics()
+            .filter(|topic| topic.record.internal == slots)
+            .flat_map(|topic| &topic.record.partitions);
+        records.fold((0, 0), |(led, leaderless), record| {
+            let led_now = record
+                .holder
+                .is_some_and(|holder| self.agents.contains_key(&holder));
+            (led + usize::from(led_now), leaderless + usize::from(!led_now))
+        })
+    }
+
+    /// How many lives are over and not yet swept, and how long the first of them has been over.
+    pub fn unswept(&self) -> (usize, Duration) {
+        let sealed_for = self.snapshot.unswept.iter().map(|(_, sealed_for)| *sealed_for);
+        let oldest = sealed_for
+            .max()
+            .map_or(Duration::ZERO, |oldest| oldest + self.age());
+        (self.snapshot.unswept.len(), oldest)
+    }
+
     /// Who leads, as clients are told; an empty `agent_id` when nobody does.
     pub fn leader(&self, record: &PartitionRecord) -> v1::Leader {
         let holder = record
@@ -174,5 +197,60 @@ impl Directory {
     /// Sees every new version.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn topic(internal: bool, holders: &[Option<i64>]) -> TopicRecord {
+        let partitions = holders.iter().map(|holder| PartitionRecord {
+            uid: PartitionUid(0),
+            holder: holder.map(Incarnation),
+            epoch: 1,
+        });
+        TopicRecord {
+            name: format!("internal-{internal}"),
+            internal,
+            partitions: partitions.collect(),
+            topic_id: uuid::Uuid::nil(),
+            config: BTreeMap::new(),
+            created_at_ms: 0,
+        }
+    }
+
+    #[test]
+    fn partitions_of_nobody_and_of_a_dead_agent_are_leaderless() {
+        let live = AgentRecord {
+            incarnation: Incarnation(2),
+            node_id: 1,
+            agent_id: "agent-0".to_owned(),
+            grpc_address: String::new(),
+            http_address: String::new(),
+            kafka_address: String::new(),
+            zone: String::new(),
+            version: String::new(),
+            draining: false,
+        };
+        let view = View::new(Snapshot {
+            agents: vec![live],
+            topics: vec![
+                topic(false, &[Some(2), Some(1), None, Some(2), Some(2)]),
+                topic(true, &[Some(2), None]),
+            ],
+            unswept: vec![
+                (Incarnation(1), Duration::from_secs(9)),
+                (Incarnation(0), Duration::from_secs(90)),
+            ],
+            ..Snapshot::default()
+        });
+        assert_eq!((view.led(false), view.led(true)), ((3, 2), (1, 1)));
+        let (lives, oldest) = view.unswept();
+        assert_eq!(lives, 2);
+        assert!(oldest >= Duration::from_secs(90));
+        assert_eq!(View::default().unswept(), (0, Duration::ZERO));
     }
 }

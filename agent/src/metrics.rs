@@ -3,146 +3,25 @@
 //!
 //! Labels come from fixed lists only, never from what a client sent, so that the number of series stays bounded.
 
+mod labels;
+mod register;
+
 use std::{collections::BTreeMap, fmt};
 
 use parking_lot::Mutex;
 use prometheus::{
-    Counter, Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
-    IntCounterVec, IntGauge, Opts, Registry, Result, TextEncoder,
-    core::{Collector, GenericGauge},
-    exponential_buckets,
+    Counter, Encoder as _, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Registry, Result, TextEncoder, exponential_buckets,
 };
 use streamhouse_core::ErrorCode;
 use tokio::time::{Duration, Instant};
 
+pub use self::labels::{FlushReason, Job, LeaseChange, PartitionKind, WriteStage};
+use self::register::Register;
 use crate::{invariant::Invariant, process};
-
-/// Every name begins with this.
-const PREFIX: &str = "streamhouse_agent_";
-/// Duration buckets: 0.001 s, doubling, up to 65 s.
-const DURATION_BUCKETS: (f64, f64, usize) = (0.001, 2.0, 17);
 
 /// The label that names a background job. Not `job`: Prometheus has that for itself, and would rename ours.
 const TASK: &str = "task";
-
-/// Why a WAL object was flushed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FlushReason {
-    /// It reached the flush size.
-    Full,
-    /// The flush interval had passed.
-    Interval,
-}
-
-impl FlushReason {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Full => "full",
-            Self::Interval => "interval",
-        }
-    }
-}
-
-/// What the oldest WAL object under way waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WriteStage {
-    /// Its upload.
-    Upload,
-    /// Its commit.
-    Commit,
-}
-
-impl WriteStage {
-    /// Every stage.
-    pub const ALL: [Self; 2] = [Self::Upload, Self::Commit];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Upload => "upload",
-            Self::Commit => "commit",
-        }
-    }
-}
-
-/// Why a lease came or went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LeaseChange {
-    /// Taken from nobody.
-    Taken,
-    /// Given to us by another agent, by a new topic, or found to be ours.
-    Received,
-    /// Given to another agent, to even out.
-    Balanced,
-    /// Given to another agent because this one stops.
-    Drained,
-    /// Lost without our doing: another took it, or the topic is gone.
-    Lost,
-    /// Let go because this life of the agent is over.
-    LifeOver,
-}
-
-impl LeaseChange {
-    const ALL: [Self; 6] = [
-        Self::Taken,
-        Self::Received,
-        Self::Balanced,
-        Self::Drained,
-        Self::Lost,
-        Self::LifeOver,
-    ];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Taken => "taken",
-            Self::Received => "received",
-            Self::Balanced => "balanced",
-            Self::Drained => "drained",
-            Self::Lost => "lost",
-            Self::LifeOver => "life_over",
-        }
-    }
-}
-
-/// The background jobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Job {
-    /// Deletes what nothing references.
-    Delete,
-    /// Fetches the newest view of the cluster.
-    Directory,
-    /// Renews the lease.
-    Renew,
-    /// Moves log starts forward.
-    Retention,
-    /// Rolls WAL ranges into segments.
-    Roll,
-    /// Sweeps orphans of lives that are over.
-    Sweep,
-}
-
-impl Job {
-    /// Every job.
-    pub const ALL: [Self; 6] = [
-        Self::Delete,
-        Self::Directory,
-        Self::Renew,
-        Self::Retention,
-        Self::Roll,
-        Self::Sweep,
-    ];
-
-    /// The label in metrics and logs.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Delete => "delete",
-            Self::Directory => "directory",
-            Self::Renew => "renew",
-            Self::Retention => "retention",
-            Self::Roll => "roll",
-            Self::Sweep => "sweep",
-        }
-    }
-}
 
 /// The agent's metrics.
 pub struct Metrics {
@@ -173,6 +52,8 @@ pub struct Metrics {
     pub orphans_deleted: IntCounter,
     /// Bytes admitted and not yet answered.
     pub queue_bytes: IntGauge,
+    /// Stored bytes of the partitions led now.
+    pub stored_bytes: IntGauge,
     /// Bytes of committed batches kept for readers at the end of the log.
     pub tail_bytes: IntGauge,
     /// Bytes in the block cache.
@@ -192,6 +73,9 @@ pub struct Metrics {
     flush_bytes: IntCounter,
     flush_size: Histogram,
     lease_changes: IntCounterVec,
+    cluster_partitions: IntGaugeVec,
+    unswept_lives: IntGauge,
+    unswept_age: Gauge,
     write_age: GaugeVec,
     job_age: GaugeVec,
     job_failures: IntCounterVec,
@@ -233,6 +117,7 @@ impl Metrics {
             orphans_deleted: new
                 .counter("orphans_deleted_total", "Unreferenced objects found and deleted.")?,
             queue_bytes: new.gauge("queue_bytes", "Bytes admitted and not yet answered.")?,
+            stored_bytes: new.gauge("stored_bytes", "Stored bytes of the partitions this agent leads.")?,
             tail_bytes: new.gauge("tail_bytes", "Bytes kept for readers at the end of the log.")?,
             cache_bytes: new.gauge("cache_bytes", "Bytes in the block cache.")?,
             cache_hits: new.counter("cache_hits_total", "Reads answered by the block cache.")?,
@@ -254,6 +139,19 @@ impl Metrics {
                 exponential_buckets(1024.0, 4.0, 9)?,
             )?,
             lease_changes: new.counters("lease_changes_total", "Leases that came or went.", &["reason"])?,
+            cluster_partitions: new.gauges(
+                "cluster_partitions",
+                "Partitions of the whole cluster, as this agent sees it: led by a live agent, or leaderless.",
+                &["kind", "state"],
+            )?,
+            unswept_lives: new.gauge(
+                "unswept_lives",
+                "Lives of agents that are over and whose orphans are not yet deleted, in the whole cluster.",
+            )?,
+            unswept_age: new.plain(Gauge::new(
+                "streamhouse_agent_unswept_life_age_seconds",
+                "How long the first of them has been over; 0 without one.",
+            )?)?,
             write_age: new.float_gauges(
                 "write_stage_age_seconds",
                 "How long the oldest WAL object under way has been uploaded or committed; 0 without one.",
@@ -344,6 +242,20 @@ impl Metrics {
             .inc_by(leases as u64);
     }
 
+    /// Says how many partitions of the cluster are led, and how many are not.
+    pub fn set_cluster(&self, kind: PartitionKind, (led, leaderless): (usize, usize)) {
+        for (state, partitions) in [("led", led), ("leaderless", leaderless)] {
+            let gauge = self.cluster_partitions.with_label_values(&[kind.name(), state]);
+            gauge.set(i64::try_from(partitions).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Says how many lives wait for their orphans to be swept, and how long the first has waited.
+    pub fn set_unswept(&self, (lives, oldest): (usize, Duration)) {
+        self.unswept_lives.set(i64::try_from(lives).unwrap_or(i64::MAX));
+        self.unswept_age.set(oldest.as_secs_f64());
+    }
+
     /// Says how long the oldest WAL object under way has been in its stage.
     pub fn set_write_age(&self, oldest: Option<(WriteStage, Duration)>) {
         for stage in WriteStage::ALL {
@@ -420,58 +332,6 @@ impl Drop for RequestTimer {
     fn drop(&mut self) {
         self.duration.observe(self.since.elapsed().as_secs_f64());
     }
-}
-
-/// Makes and registers metrics.
-struct Register(Registry);
-
-impl Register {
-    fn plain<C: Collector + Clone + 'static>(&self, collector: C) -> Result<C> {
-        self.0.register(Box::new(collector.clone()))?;
-        Ok(collector)
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge> {
-        self.plain(GenericGauge::new(format!("{PREFIX}{name}"), help)?)
-    }
-
-    fn float_gauges(&self, name: &str, help: &str, label: &str) -> Result<GaugeVec> {
-        self.plain(GaugeVec::new(
-            Opts::new(format!("{PREFIX}{name}"), help),
-            &[label],
-        )?)
-    }
-
-    fn counter(&self, name: &str, help: &str) -> Result<IntCounter> {
-        self.plain(IntCounter::new(format!("{PREFIX}{name}"), help)?)
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec> {
-        self.plain(IntCounterVec::new(
-            Opts::new(format!("{PREFIX}{name}"), help),
-            labels,
-        )?)
-    }
-
-    fn histogram(&self, name: &str, help: &str, buckets: Vec<f64>) -> Result<Histogram> {
-        self.plain(Histogram::with_opts(
-            HistogramOpts::new(format!("{PREFIX}{name}"), help).buckets(buckets),
-        )?)
-    }
-
-    fn duration(&self, name: &str, help: &str) -> Result<Histogram> {
-        self.histogram(name, help, duration_buckets()?)
-    }
-
-    fn durations(&self, name: &str, help: &str, label: &str) -> Result<HistogramVec> {
-        let opts = HistogramOpts::new(format!("{PREFIX}{name}"), help).buckets(duration_buckets()?);
-        self.plain(HistogramVec::new(opts, &[label])?)
-    }
-}
-
-fn duration_buckets() -> Result<Vec<f64>> {
-    let (start, factor, count) = DURATION_BUCKETS;
-    exponential_buckets(start, factor, count)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::{
     failpoint::FailPoints,
     fetch::tail::TailBudget,
     health::Health,
-    metrics::Metrics,
+    metrics::{Metrics, PartitionKind},
     partition::Held,
     produce::Writer,
     store::{ObjectStore, blocks::BlockCache},
@@ -92,7 +92,16 @@ impl Node {
             .set(life.as_ref().map_or(0, |life| gauge(life.writer.queued_bytes())));
         self.metrics
             .set_write_age(life.as_ref().and_then(|life| life.writer.oldest()));
+        let stored = life.as_ref().map_or(0, |life| life.held.size_bytes());
+        self.metrics.stored_bytes.set(stored);
         self.metrics.tail_bytes.set(gauge(self.tails.bytes()));
         self.metrics.ready.set(i64::from(self.health.is_ready()));
+        let view = self.directory.view();
+        if view.version > 0 {
+            self.metrics.set_cluster(PartitionKind::Topic, view.led(false));
+            self.metrics
+                .set_cluster(PartitionKind::Coordinator, view.led(true));
+            self.metrics.set_unswept(view.unswept());
+        }
     }
 }

@@ -166,6 +166,14 @@ impl Held {
         self.partitions.read().values().cloned().collect()
     }
 
+    /// Stored bytes of all of them, about; see [`Partition::size_bytes`].
+    pub fn size_bytes(&self) -> i64 {
+        let partitions = self.partitions.read();
+        partitions
+            .values()
+            .fold(0, |sum, partition| sum.saturating_add(partition.size_bytes()))
+    }
+
     /// How many.
     pub fn len(&self) -> usize {
         self.partitions.read().len()

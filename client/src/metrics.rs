@@ -5,8 +5,11 @@
 
 #[cfg(feature = "metrics")]
 mod consumer;
+mod limits;
 #[cfg(not(feature = "metrics"))]
 mod nothing;
+#[cfg(feature = "metrics")]
+mod partition;
 #[cfg(feature = "metrics")]
 mod producer;
 #[cfg(feature = "metrics")]
@@ -14,6 +17,7 @@ mod registry;
 #[cfg(feature = "metrics")]
 mod server;
 
+pub use limits::Limits;
 #[cfg(not(feature = "metrics"))]
 pub use nothing::Registry;
 #[cfg(not(feature = "metrics"))]
@@ -22,8 +26,10 @@ pub(crate) use nothing::{ConsumerMetrics, ConsumerPartitionMetrics, ProducerMetr
 pub use registry::Registry;
 #[cfg(feature = "metrics")]
 pub use server::{MetricsServer, serve};
+// Hidden: only this crate updates them, and the benchmark that says what an update costs.
 #[cfg(feature = "metrics")]
-pub(crate) use {
+#[doc(hidden)]
+pub use {
     consumer::{ConsumerMetrics, ConsumerPartitionMetrics},
     producer::{ProducerMetrics, ProducerTopicMetrics},
 };

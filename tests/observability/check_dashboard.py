@@ -23,7 +23,7 @@ RUNBOOKS = pathlib.Path("docs/runbooks")
 METRICS = [pathlib.Path("docs/reference/metrics.md"), pathlib.Path("docs/reference/operator-metrics.md")]
 
 OF_ANY_PROCESS = {"process_cpu_seconds_total", "process_resident_memory_bytes"}
-VARIABLES = ["datasource", "cluster", "namespace", "topic", "group", "put_price", "get_price"]
+VARIABLES = ["datasource", "cluster", "namespace", "topic", "group", "put_price", "get_price", "storage_price"]
 FIRST_PANELS = ["Producer throughput", "Consumer throughput", "Consumer lag", "Producer latency P50/P95/P99", "Agent active partitions",
                 "Error rates", "Batch sizes"]
 # What Prometheus' data source reads of an annotation.

@@ -169,7 +169,8 @@ def queries(known):
     for panel in json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]:
         for target in panel.get("targets", []):
             text = target["expr"]
-            for variable, value in (("$__rate_interval", "5m"), ("$__range", "1h"), ("$put_price", "1"), ("$get_price", "1")):
+            for variable, value in (("$__rate_interval", "5m"), ("$__range", "1h"), ("$put_price", "1"), ("$get_price", "1"),
+                                    ("$storage_price", "1")):
                 text = text.replace(variable, value)
             yield f"panel {panel['id']}", text
     for group in yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]:

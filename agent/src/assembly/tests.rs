@@ -137,15 +137,26 @@ async fn one_agent_leads_everything_when_the_topic_is_created() {
     one.drain().await;
 }
 
-/// How long the oldest write has been uploaded and committed, as a scrape shows it.
-fn write_ages(agent: &Agent) -> [f64; 2] {
+/// The values of an agent's series, as a scrape shows them.
+fn scraped<const N: usize>(agent: &Agent, series: [&str; N]) -> [f64; N] {
     agent.node.measure();
     let text = agent.node.metrics.render().unwrap();
-    ["upload", "commit"].map(|stage| {
-        let series = format!("streamhouse_agent_write_stage_age_seconds{{stage=\"{stage}\"}} ");
+    series.map(|series| {
+        let series = format!("streamhouse_agent_{series} ");
         let value = text.lines().find_map(|line| line.strip_prefix(&series));
         value.unwrap().parse().unwrap()
     })
+}
+
+/// How long the oldest write has been uploaded and committed.
+fn write_ages(agent: &Agent) -> [f64; 2] {
+    scraped(
+        agent,
+        [
+            "write_stage_age_seconds{stage=\"upload\"}",
+            "write_stage_age_seconds{stage=\"commit\"}",
+        ],
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -233,6 +244,22 @@ async fn a_crash_heals_when_the_lease_expires() {
     for partition in 0..6 {
         assert_eq!(produce(&one, "orders", partition, "x").await, Ok(0));
     }
+    let cluster = [
+        "cluster_partitions{kind=\"topic\",state=\"led\"}",
+        "cluster_partitions{kind=\"topic\",state=\"leaderless\"}",
+        "cluster_partitions{kind=\"coordinator\",state=\"leaderless\"}",
+        "unswept_lives",
+    ];
+    until("the survivor shows it", || {
+        scraped(&one, cluster) == [6.0, 0.0, 0.0, 1.0]
+    })
+    .await;
+    let [age, stored, written] = scraped(
+        &one,
+        ["unswept_life_age_seconds", "stored_bytes", "produced_bytes_total"],
+    );
+    assert!(age > 0.0);
+    assert_eq!(stored, written, "nothing was compacted or deleted yet");
     one.drain().await;
 }
 

@@ -1,6 +1,6 @@
 //! What is updated is what is scraped.
 
-use super::*;
+use super::{register::duration_buckets, *};
 
 fn value(text: &str, series: &str) -> Option<f64> {
     let line = text.lines().find(|line| {

@@ -72,15 +72,16 @@ impl ProducerVecs {
 
 /// A producer's metrics.
 #[derive(Debug, Clone)]
-pub(crate) struct ProducerMetrics(Registry);
+pub struct ProducerMetrics(Registry);
 
 impl ProducerMetrics {
-    pub(crate) fn new(registry: &Registry) -> Self {
+    /// A producer that shows what it measures at this registry.
+    pub fn new(registry: &Registry) -> Self {
         Self(registry.clone())
     }
 
     /// A topic's, with the labels looked up once.
-    pub(crate) fn topic(&self, topic: &str) -> ProducerTopicMetrics {
+    pub fn topic(&self, topic: &str) -> ProducerTopicMetrics {
         let topic = self.0.topic_label(topic);
         let (label, vecs) = (&[topic.as_str()][..], &self.0.inner.producer);
         ProducerTopicMetrics {
@@ -99,7 +100,7 @@ impl ProducerMetrics {
 
 /// A producer's metrics of one topic.
 #[derive(Debug)]
-pub(crate) struct ProducerTopicMetrics {
+pub struct ProducerTopicMetrics {
     records: IntCounter,
     bytes: IntCounter,
     errors: IntCounter,
@@ -113,26 +114,31 @@ pub(crate) struct ProducerTopicMetrics {
 }
 
 impl ProducerTopicMetrics {
-    pub(crate) fn batch(&self, records: u32, bytes: usize) {
+    /// A batch is made.
+    pub fn batch(&self, records: u32, bytes: usize) {
         self.batch_records.observe(records.into());
         self.batch_bytes.observe(bytes as f64);
     }
 
-    pub(crate) fn sent(&self, records: u32, bytes: usize, took: Duration) {
+    /// A batch is acknowledged, so long after its first record was sent.
+    pub fn sent(&self, records: u32, bytes: usize, took: Duration) {
         self.records.inc_by(records.into());
         self.bytes.inc_by(bytes as u64);
         self.send.observe(took.as_secs_f64());
     }
 
-    pub(crate) fn flushed(&self, took: Duration) {
+    /// A request with batches is answered, so long after it was made.
+    pub fn flushed(&self, took: Duration) {
         self.flush.observe(took.as_secs_f64());
     }
 
-    pub(crate) fn failed(&self, records: u32) {
+    /// Records failed for good.
+    pub fn failed(&self, records: u32) {
         self.errors.inc_by(records.into());
     }
 
-    pub(crate) fn set_pending(&self, pending: i64) {
+    /// So many records of this producer wait or are on their way.
+    pub fn set_pending(&self, pending: i64) {
         let mut shown = self.shown.lock();
         self.pending.add(pending - *shown);
         *shown = pending;

@@ -9,10 +9,9 @@ use std::{
 use parking_lot::Mutex;
 use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts};
 
-use super::{consumer::ConsumerVecs, producer::ProducerVecs};
+use super::{consumer::ConsumerVecs, limits::Limits, partition::PartitionVecs, producer::ProducerVecs};
 
-/// Topics with a label of their own, per registry; the rest share [`OTHER`].
-pub(super) const MOST_TOPICS: usize = 200;
+/// What the rest share: topics and partitions beyond the [`Limits`].
 pub(super) const OTHER: &str = "_other";
 
 /// Where metrics are registered: once for any number of producers and consumers. `Registry::default()` is the one of the
@@ -26,9 +25,9 @@ pub(super) struct Inner {
     registry: prometheus::Registry,
     pub(super) producer: ProducerVecs,
     pub(super) consumer: ConsumerVecs,
+    pub(super) partitions: PartitionVecs,
+    pub(super) limits: Limits,
     topics: Mutex<HashSet<String>>,
-    /// How many partitions have gauges of their own.
-    pub(super) partitions: Mutex<usize>,
 }
 
 impl fmt::Debug for Registry {
@@ -55,14 +54,21 @@ impl Registry {
     /// Registers at a Prometheus registry. Make one `Registry` per Prometheus registry and clone it: the metrics of a
     /// second one would not be shown.
     pub fn at(registry: prometheus::Registry) -> Self {
+        Self::with_limits(registry, Limits::default())
+    }
+
+    /// The same, with other limits on the number of series.
+    pub fn with_limits(registry: prometheus::Registry, limits: Limits) -> Self {
         let register = Register(&registry);
         let producer = ProducerVecs::new(&register);
         let consumer = ConsumerVecs::new(&register);
+        let partitions = PartitionVecs::new(&register);
         let inner = Inner {
             producer,
             consumer,
+            partitions,
+            limits,
             topics: Mutex::default(),
-            partitions: Mutex::default(),
             registry,
         };
         Self {
@@ -78,7 +84,7 @@ impl Registry {
     /// A topic's label, bounded in number.
     pub(super) fn topic_label(&self, topic: &str) -> String {
         let mut topics = self.inner.topics.lock();
-        if topics.contains(topic) || topics.len() < MOST_TOPICS {
+        if topics.contains(topic) || topics.len() < self.inner.limits.topics {
             topics.insert(topic.to_owned());
             return topic.to_owned();
         }

@@ -4,11 +4,7 @@ use std::time::Duration;
 
 use prometheus::Encoder;
 
-use super::{
-    consumer::ConsumerMetrics,
-    producer::ProducerMetrics,
-    registry::{MOST_TOPICS, Registry},
-};
+use super::{Limits, consumer::ConsumerMetrics, producer::ProducerMetrics, registry::Registry};
 
 fn text(registry: &Registry) -> String {
     let mut out = Vec::new();
@@ -69,7 +65,7 @@ fn gauges_of_a_lost_partition_vanish_and_topic_labels_are_bounded() {
     drop(partition);
     assert!(!text(&registry).contains("streamhouse_consumer_lag_records{"));
     let producer = ProducerMetrics::new(&registry);
-    for topic in 0..MOST_TOPICS + 50 {
+    for topic in 0..Limits::default().topics + 50 {
         producer.topic(&format!("topic-{topic}")).failed(1);
     }
     assert!(text(&registry).contains("streamhouse_producer_send_errors_total{topic=\"_other\"} 51"));
@@ -86,4 +82,83 @@ fn two_producers_share_the_gauge_of_a_topic() {
     two.set_pending(3);
     one.set_pending(1);
     assert!(text(&registry).contains("streamhouse_producer_pending_records{topic=\"t\"} 4"));
+}
+
+#[test]
+fn partitions_beyond_the_limit_share_a_series_of_sums_and_the_highest_age() {
+    let limits = Limits {
+        partitions: 1,
+        ..Limits::default()
+    };
+    let registry = Registry::with_limits(prometheus::Registry::new(), limits);
+    let consumer = ConsumerMetrics::new(&registry, "g");
+    let partitions: Vec<_> = (0..3).map(|index| consumer.partition("t", index)).collect();
+    for (partition, lag) in partitions.iter().zip(1_i32..) {
+        partition.position(100);
+        partition.committed(90);
+        partition.lag(lag.into(), lag.into());
+    }
+    let line = |name: &str, partition: &str, value: &str| {
+        format!("streamhouse_consumer_{name}{{group=\"g\",partition=\"{partition}\",topic=\"t\"}} {value}")
+    };
+    let shown = text(&registry);
+    for line in [
+        line("lag_records", "0", "1"),
+        line("lag_seconds", "0", "1"),
+        line("lag_records", "_other", "5"),
+        line("lag_seconds", "_other", "3"),
+        line("current_offset", "_other", "200"),
+        line("last_committed_offset", "_other", "180"),
+    ] {
+        assert!(shown.contains(&line), "{line} is missing in\n{shown}");
+    }
+    assert!(!shown.contains("partition=\"1\""), "{shown}");
+    let mut partitions = partitions.into_iter();
+    drop((partitions.next(), partitions.next_back()));
+    let shown = text(&registry);
+    assert!(shown.contains(&line("lag_records", "_other", "2")), "{shown}");
+    assert!(shown.contains(&line("lag_seconds", "_other", "2")), "{shown}");
+    drop(partitions);
+    assert!(!text(&registry).contains("streamhouse_consumer_lag_records{"));
+}
+
+#[test]
+fn series_of_single_partitions_can_be_switched_off() {
+    let limits = Limits {
+        partitions: 0,
+        ..Limits::default()
+    };
+    let registry = Registry::with_limits(prometheus::Registry::new(), limits);
+    let consumer = ConsumerMetrics::new(&registry, "g");
+    let partitions: Vec<_> = (0..50).map(|index| consumer.partition("t", index)).collect();
+    for partition in &partitions {
+        partition.lag(2, 0.5);
+    }
+    let shown = text(&registry);
+    let series: Vec<&str> = shown
+        .lines()
+        .filter(|line| line.starts_with("streamhouse_consumer_lag_records{"))
+        .collect();
+    assert_eq!(
+        series,
+        ["streamhouse_consumer_lag_records{group=\"g\",partition=\"_other\",topic=\"t\"} 100"]
+    );
+}
+
+#[test]
+fn a_partition_that_moves_within_a_process_keeps_its_series() {
+    let registry = Registry::new();
+    let consumer = ConsumerMetrics::new(&registry, "g");
+    let before = consumer.partition("t", 0);
+    before.lag(9, 1.0);
+    let after = consumer.partition("t", 0);
+    drop(before);
+    after.lag(4, 0.5);
+    let shown = text(&registry);
+    for line in [
+        "streamhouse_consumer_lag_records{group=\"g\",partition=\"0\",topic=\"t\"} 4",
+        "streamhouse_consumer_lag_seconds{group=\"g\",partition=\"0\",topic=\"t\"} 0.5",
+    ] {
+        assert!(shown.contains(line), "{line} is missing in\n{shown}");
+    }
 }

@@ -1,0 +1,187 @@
+//! The gauges of the partitions that a consumer reads: a series each, or one that a topic's partitions share when there are more
+//! than the registry's limit (or when the limit is 0). A shared series holds sums, and for the age the highest, so that
+//! dashboards and alerts by group and topic go on as they were.
+
+use std::{
+    array,
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use prometheus::{Gauge, GaugeVec, IntGauge, IntGaugeVec};
+
+use super::registry::{OTHER, Register, Registry};
+
+/// The gauges of whole numbers, in the order of their array.
+const NUMBERS: usize = 3;
+const LAG: usize = 0;
+const COMMITTED: usize = 1;
+const CURRENT: usize = 2;
+
+/// Group, topic and partition.
+type Labels = [String; 3];
+
+pub(super) struct PartitionVecs {
+    numbers: [IntGaugeVec; NUMBERS],
+    lag_seconds: GaugeVec,
+    shown: Mutex<Shown>,
+}
+
+/// What is shown now.
+#[derive(Default)]
+struct Shown {
+    series: HashMap<Labels, Arc<Series>>,
+    /// How many of them are of one partition.
+    own: usize,
+    /// Names the next user of a series.
+    next: u64,
+}
+
+/// A series of each gauge, and who uses it.
+#[derive(Debug)]
+struct Series {
+    numbers: [IntGauge; NUMBERS],
+    lag_seconds: Gauge,
+    ages: Mutex<BTreeMap<u64, f64>>,
+}
+
+impl Series {
+    /// Says how old the next record of one user is, or with `None` that the user is gone; says whether there are others.
+    fn set_age(&self, user: u64, age: Option<f64>) -> bool {
+        let mut ages = self.ages.lock();
+        match age {
+            Some(age) => ages.insert(user, age),
+            None => ages.remove(&user),
+        };
+        self.lag_seconds.set(ages.values().copied().fold(0.0, f64::max));
+        !ages.is_empty()
+    }
+}
+
+impl PartitionVecs {
+    pub(super) fn new(r: &Register<'_>) -> Self {
+        let partition = &["group", "topic", "partition"][..];
+        let gauge = |name, help| r.gauge(name, help, partition);
+        Self {
+            numbers: [
+                gauge(
+                    "streamhouse_consumer_lag_records",
+                    "Records between position and end.",
+                ),
+                gauge(
+                    "streamhouse_consumer_last_committed_offset",
+                    "The offset last committed.",
+                ),
+                gauge(
+                    "streamhouse_consumer_current_offset",
+                    "The offset that poll returns next.",
+                ),
+            ],
+            lag_seconds: r.real_gauge(
+                "streamhouse_consumer_lag_seconds",
+                "Age of the record read next.",
+                partition,
+            ),
+            shown: Mutex::default(),
+        }
+    }
+
+    /// The series for a partition, and the number of its new user.
+    fn enter(&self, group: &str, topic: &str, partition: i32, limit: usize) -> (Labels, Arc<Series>, u64) {
+        let mut shown = self.shown.lock();
+        let mut labels = [group.to_owned(), topic.to_owned(), partition.to_string()];
+        let own = topic != OTHER && (shown.own < limit || shown.series.contains_key(&labels));
+        if !own {
+            OTHER.clone_into(&mut labels[2]);
+        }
+        shown.next += 1;
+        let user = shown.next;
+        if !shown.series.contains_key(&labels) {
+            let series = Series {
+                numbers: array::from_fn(|n| self.numbers[n].with_label_values(&labels)),
+                lag_seconds: self.lag_seconds.with_label_values(&labels),
+                ages: Mutex::default(),
+            };
+            shown.series.insert(labels.clone(), Arc::new(series));
+            shown.own += usize::from(own);
+        }
+        let series = shown.series[&labels].clone();
+        series.set_age(user, Some(0.0));
+        (labels, series, user)
+    }
+
+    /// Takes a user out of a series, and the series away after its last.
+    fn leave(&self, labels: &Labels, user: u64) {
+        let mut shown = self.shown.lock();
+        if shown
+            .series
+            .get(labels)
+            .is_none_or(|series| series.set_age(user, None))
+        {
+            return;
+        }
+        shown.series.remove(labels);
+        shown.own -= usize::from(labels[2] != OTHER);
+        for gauge in &self.numbers {
+            let _ = gauge.remove_label_values(labels);
+        }
+        let _ = self.lag_seconds.remove_label_values(labels);
+    }
+}
+
+/// A partition's part of the gauges, until this is dropped.
+#[derive(Debug)]
+pub(super) struct PartitionGauges {
+    labels: Labels,
+    series: Arc<Series>,
+    user: u64,
+    part: Mutex<[i64; NUMBERS]>,
+    registry: Registry,
+}
+
+impl PartitionGauges {
+    /// `topic` is the label, which may be [`OTHER`].
+    pub(super) fn new(registry: &Registry, group: &str, topic: &str, partition: i32) -> Self {
+        let inner = &registry.inner;
+        let (labels, series, user) = inner
+            .partitions
+            .enter(group, topic, partition, inner.limits.partitions);
+        Self {
+            labels,
+            series,
+            user,
+            part: Mutex::default(),
+            registry: registry.clone(),
+        }
+    }
+
+    pub(super) fn position(&self, offset: i64) {
+        self.show(CURRENT, offset);
+    }
+
+    pub(super) fn committed(&self, offset: i64) {
+        self.show(COMMITTED, offset);
+    }
+
+    pub(super) fn lag(&self, records: i64, seconds: f64) {
+        self.show(LAG, records);
+        self.series.set_age(self.user, Some(seconds));
+    }
+
+    fn show(&self, which: usize, value: i64) {
+        let mut part = self.part.lock();
+        self.series.numbers[which].add(value - part[which]);
+        part[which] = value;
+    }
+}
+
+impl Drop for PartitionGauges {
+    fn drop(&mut self) {
+        // Another member reads the partition now: a gauge that stands still would look like a lag that does not shrink.
+        for which in [LAG, COMMITTED, CURRENT] {
+            self.show(which, 0);
+        }
+        self.registry.inner.partitions.leave(&self.labels, self.user);
+    }
+}
