@@ -5,6 +5,7 @@
 //! reconciliations, each a straight pipe: dereference, validate, build or plan, apply, status.
 
 pub mod apis;
+mod backoff;
 pub mod cli;
 pub mod cluster;
 pub mod conditions;

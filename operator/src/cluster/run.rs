@@ -27,6 +27,7 @@ use super::{
     children::{LABEL_CLUSTER, LABEL_CLUSTER_NAMESPACE, ManagedKind},
 };
 use crate::{
+    backoff::delay,
     context::{Context, Scope},
     crd::{MANAGER, StreamHouseCluster},
     metrics::Outcome,
@@ -35,8 +36,6 @@ use crate::{
 
 /// Changes that come close together are looked at together.
 const DEBOUNCE: Duration = Duration::from_millis(200);
-/// How soon a failed reconciliation is tried again: doubling between these.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 /// The label's value in metrics.
 const KIND: &str = "StreamHouseCluster";
 
@@ -228,8 +227,7 @@ fn on_error(cluster: Arc<StreamHouseCluster>, _: &kube::Error, work: Arc<Work>) 
         *count = count.saturating_add(1);
         *count
     };
-    let ceiling = RETRY.0.saturating_mul(1 << failures.min(12)).min(RETRY.1);
-    Action::requeue(RETRY.0 + ceiling.mul_f64(work.context.entropy.fraction()))
+    Action::requeue(delay(failures, &*work.context.entropy))
 }
 
 /// How many clusters are ready, for the metrics.

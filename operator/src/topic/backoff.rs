@@ -1,26 +1,12 @@
 //! Which Topics wait before they are tried again, and for how long. A Topic that fails waits longer each time, with jitter, and hinders
 //! no other; a change of it ends the wait at once. Owned by the memory of one cluster's passes.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::collections::{HashMap, HashSet};
 
 use streamhouse_core::time::Entropy;
 use tokio::time::Instant;
 
-use crate::crd::Topic;
-
-/// The wait after the first failure.
-const FIRST: Duration = Duration::from_secs(1);
-/// No wait is longer.
-const LONGEST: Duration = Duration::from_secs(60);
-
-/// How long to wait after so many failures in a row: doubled each time, and between half and all of that.
-pub(super) fn delay(failures: u32, entropy: &dyn Entropy) -> Duration {
-    let doubled = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    doubled.min(LONGEST).mul_f64(0.5 + entropy.fraction() / 2.0)
-}
+use crate::{backoff::delay, crd::Topic};
 
 /// What must not have changed for a Topic to go on waiting; nor need anybody look at a Topic whose fingerprint is the same, since the
 /// rest of it is the operator's own writing.
@@ -121,15 +107,6 @@ mod tests {
             "spec": { "clusterRef": { "name": "main" } }
         }))
         .unwrap()
-    }
-
-    #[test]
-    fn waits_grow_to_a_limit_and_are_never_shorter_than_half() {
-        let (low, high) = (Fixed(0), Fixed(u64::MAX));
-        assert_eq!(delay(1, &low), FIRST / 2);
-        assert_eq!(delay(3, &low), FIRST * 2);
-        assert!(delay(u32::MAX, &high) <= LONGEST);
-        assert_eq!(delay(u32::MAX, &low), LONGEST / 2);
     }
 
     #[test]

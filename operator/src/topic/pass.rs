@@ -13,7 +13,7 @@ use streamhouse_metadata::{TopicOwner, TopicsOverview};
 use tokio::time::Instant;
 
 use super::{
-    backoff::{self, Waiting},
+    backoff::Waiting,
     failure::{Failure, within},
     finalize::{Surroundings, is_held, namespace_ends},
     one::{Handled, One},
@@ -22,6 +22,7 @@ use super::{
     validate::Problem,
 };
 use crate::{
+    backoff::delay,
     conditions::State,
     context::Context,
     crd::{Reason, Topic},
@@ -146,7 +147,7 @@ pub async fn pass(context: &Context, mut view: View, memory: &mut Memory) -> Rep
         ..
     } = ground
     {
-        report.again_at(Instant::now() + backoff::delay(memory.failures, &*context.entropy));
+        report.again_at(Instant::now() + delay(memory.failures, &*context.entropy));
     } else {
         let now = context.clock.now_ms() / 1000;
         context

@@ -1,0 +1,39 @@
+//! How long something that failed waits before it is tried again. Clusters and Topics use it alike.
+
+use std::time::Duration;
+
+use streamhouse_core::time::Entropy;
+
+/// The wait after the first failure.
+const FIRST: Duration = Duration::from_secs(1);
+/// No wait is longer.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// How long to wait after so many failures in a row: doubled each time, and between half and all of that.
+pub(crate) fn delay(failures: u32, entropy: &dyn Entropy) -> Duration {
+    let doubled = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    doubled.min(LONGEST).mul_f64(0.5 + entropy.fraction() / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Fixed(u64);
+
+    impl Entropy for Fixed {
+        fn next_u64(&self) -> u64 {
+            self.0
+        }
+    }
+
+    #[test]
+    fn waits_grow_to_a_limit_and_are_never_shorter_than_half() {
+        let (low, high) = (Fixed(0), Fixed(u64::MAX));
+        assert_eq!(delay(1, &low), FIRST / 2);
+        assert_eq!(delay(3, &low), FIRST * 2);
+        assert!(delay(u32::MAX, &high) <= LONGEST);
+        assert_eq!(delay(u32::MAX, &low), LONGEST / 2);
+    }
+}
