@@ -13,6 +13,7 @@ use futures::FutureExt;
 use streamhouse_core::{
     settings::AgentSettings,
     time::{system_clock, system_entropy},
+    trace::Traces,
 };
 use streamhouse_metadata::{AgentRegistration, ConnectOptions};
 use tokio::{
@@ -38,6 +39,7 @@ use crate::{
     server::Ports,
     store::{self, ObjectStore, StoreSettings, blocks},
     tls::Tls,
+    traces::AgentTraces,
 };
 
 /// Reads of the object store at once on behalf of readers that are behind.
@@ -71,10 +73,19 @@ impl fmt::Debug for Agent {
 impl Agent {
     /// Starts an agent: when this returns its ports are bound and served. It becomes ready by itself.
     pub async fn start(settings: AgentSettings) -> anyhow::Result<Self> {
-        Self::start_on(settings, Arc::new(Late::default())).await
+        Self::start_traced(settings, Traces::default()).await
     }
 
-    pub(crate) async fn start_on(settings: AgentSettings, late: Arc<Late>) -> anyhow::Result<Self> {
+    /// [`Agent::start`] with traces.
+    pub async fn start_traced(settings: AgentSettings, traces: Traces) -> anyhow::Result<Self> {
+        Self::start_on(settings, Arc::new(Late::default()), traces).await
+    }
+
+    pub(crate) async fn start_on(
+        settings: AgentSettings,
+        late: Arc<Late>,
+        traces: Traces,
+    ) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new()?);
         let tls = Arc::new(Tls::load(settings.tls_dir.as_deref(), &metrics).await?);
         if settings.dev {
@@ -85,7 +96,7 @@ impl Agent {
             .await
             .context("the object store cannot be opened")?;
         let store: Arc<dyn ObjectStore> = Arc::new(store::metered::Metered::new(store, metrics.registry())?);
-        let node = Arc::new(node(settings, late.clone(), store, metrics));
+        let node = Arc::new(node(settings, late.clone(), store, metrics, traces));
         let ports = Ports::bind(&node.settings.grpc_listen, &node.settings.http_listen).await?;
         let addresses = ports.addresses()?;
         let coordinator = Coordinator::new(node.clone());
@@ -179,6 +190,7 @@ fn node(
     late: Arc<Late>,
     store: Arc<dyn ObjectStore>,
     metrics: Arc<Metrics>,
+    traces: Traces,
 ) -> Node {
     // At least one answer of the largest size must fit.
     let fetch_memory = settings.cache_memory.max(settings.max_fetch_bytes).as_usize();
@@ -201,6 +213,7 @@ fn node(
         tails: Arc::new(TailBudget::new(usize::try_from(cache).unwrap_or(usize::MAX))),
         metrics,
         health: Arc::new(Health::default()),
+        traces: AgentTraces::new(traces, settings.metadata_url.expose()),
         failpoints: Arc::new(FailPoints::default()),
         life: arc_swap::ArcSwapOption::empty(),
         settings,

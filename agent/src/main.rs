@@ -8,19 +8,30 @@ use std::{
     env,
     io::{self, IsTerminal, Write},
     process::ExitCode,
+    time::Duration,
 };
 
+use opentelemetry::KeyValue;
 use streamhouse_agent::{
     assembly::{self, Agent},
     check, inspect, purge,
     tls::TlsError,
+    traces,
 };
-use streamhouse_core::settings::{self, AgentSettings, Invocation, LogFormat};
+use streamhouse_core::{
+    settings::{self, AgentSettings, Invocation, LogFormat},
+    trace::{
+        Traces,
+        otlp::{self, Exporter},
+    },
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// What can be asked for beside running.
 const COMMANDS: &[&str] = &["check", "migrate", "objects", "purge", "tables"];
+/// How long the last spans may take on their way.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 /// For settings that are refused.
 const REFUSED: u8 = 2;
 /// In bytes; Kubernetes keeps the last 2048 of a container's log.
@@ -101,8 +112,18 @@ impl Task {
 /// Runs until a signal comes and the drain is done. A second signal ends it at once.
 async fn run(settings: AgentSettings) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
+    let exporter = export_traces(&settings);
+    let traces = exporter.as_ref().map(|exporter| exporter.traces(traces::SCOPE));
+    let served = serve(settings, traces.unwrap_or_default(), &mut signals).await;
+    if let Some(exporter) = exporter {
+        exporter.finish(LAST_SPANS).await;
+    }
+    served
+}
+
+async fn serve(settings: AgentSettings, traces: Traces, signals: &mut Signals) -> anyhow::Result<()> {
     let dev = settings.dev;
-    let mut agent = Agent::start(settings).await?;
+    let mut agent = Agent::start_traced(settings, traces).await?;
     let (grpc, http) = agent.addresses();
     print(&format!("listening grpc={grpc} http={http}"));
     let mut ready = agent.node().health.subscribe();
@@ -123,6 +144,22 @@ async fn run(settings: AgentSettings) -> anyhow::Result<()> {
     tokio::select! {
         () = agent.drain() => Ok(()),
         () = signals.next() => anyhow::bail!("a second signal came; not handing over, leases move when they expire"),
+    }
+}
+
+/// Starts sending traces if OpenTelemetry's variables say where to. They say it to every program of a machine or a pod, so
+/// what they say wrongly is no reason not to serve.
+fn export_traces(settings: &AgentSettings) -> Option<Exporter> {
+    let mut attributes = vec![KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))];
+    if !settings.agent_id.is_empty() {
+        attributes.push(KeyValue::new("service.instance.id", settings.agent_id.clone()));
+    }
+    match otlp::start("streamhouse-agent", attributes, |name| env::var(name).ok()) {
+        Ok(exporter) => exporter,
+        Err(problem) => {
+            tracing::error!("no traces are sent: {problem}");
+            None
+        }
     }
 }
 
@@ -187,7 +224,7 @@ fn help() -> String {
         purge    delete every object and all metadata of the cluster, for ever, when no agent runs --yes\n  \
         tables   show the metadata store's tables [-o table|json]\n\n\
         settings (each also a variable: --flush-interval is STREAMHOUSE_FLUSH_INTERVAL):\n{}  \
-        --help, --version",
+        --help, --version\n\ntraces: OTEL_EXPORTER_OTLP_ENDPOINT and OpenTelemetry's other variables",
         env!("CARGO_PKG_VERSION"),
         env!("CARGO_PKG_DESCRIPTION"),
         settings::help()

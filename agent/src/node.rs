@@ -24,6 +24,7 @@ use crate::{
     partition::Held,
     produce::Writer,
     store::{ObjectStore, blocks::BlockCache},
+    traces::AgentTraces,
 };
 
 /// One registration of this agent, until its lease is lost or handed back.
@@ -68,6 +69,8 @@ pub struct Node {
     pub metrics: Arc<Metrics>,
     /// Whether it is ready, and why not.
     pub health: Arc<Health>,
+    /// What is said of it in traces.
+    pub traces: AgentTraces,
     /// Where tests interfere.
     pub failpoints: Arc<FailPoints>,
     /// `None` between lives and while draining is over.

@@ -36,11 +36,14 @@ mod metadata_cache;
 pub mod metrics;
 pub mod producer;
 mod retry;
+mod traces;
 
 pub use admin::Admin;
 pub use client::Client;
 pub use config::Settings;
 pub use consumer::{AutoOffsetReset, Consumer, ConsumerBuilder, ConsumerRecord, OwnedRecord, Records};
 pub use error::{Error, Result};
+/// Of the version whose contexts and providers this library takes.
+pub use opentelemetry;
 pub use producer::{Delivery, Producer, ProducerBuilder, Record, RecordMetadata, RecordRef, TopicHandle};
 pub use streamhouse_core::{ErrorCode, TopicPartition};

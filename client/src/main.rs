@@ -6,6 +6,10 @@ mod cli;
 use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
+#[cfg(feature = "otlp")]
+use streamhouse_client::opentelemetry::KeyValue;
+#[cfg(feature = "otlp")]
+use streamhouse_core::trace::otlp::{self, Exporter};
 
 use crate::cli::{Cli, failure};
 
@@ -22,7 +26,12 @@ fn main() -> ExitCode {
             return ExitCode::from(failure::FAILED);
         }
     };
-    let outcome = runtime.block_on(cli.run());
+    let outcome = runtime.block_on(async {
+        let exporter = export_traces();
+        let outcome = cli.run().await;
+        finish_traces(exporter).await;
+        outcome
+    });
     // A read of standard input may still wait for a key press; it is not waited for.
     runtime.shutdown_timeout(Duration::from_millis(100));
     match outcome {
@@ -35,3 +44,36 @@ fn main() -> ExitCode {
         }
     }
 }
+
+/// How long the last spans may take on their way.
+#[cfg(feature = "otlp")]
+const LAST_SPANS: Duration = Duration::from_secs(2);
+
+/// Starts sending traces if OpenTelemetry's variables say where to. What they say wrongly is no reason not to work.
+#[cfg(feature = "otlp")]
+fn export_traces() -> Option<Exporter> {
+    let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
+    match otlp::start("streamhouse", vec![version], |name| std::env::var(name).ok()) {
+        Ok(exporter) => {
+            exporter.iter().for_each(Exporter::install);
+            exporter
+        }
+        Err(problem) => {
+            eprintln!("streamhouse: no traces are sent: {problem}");
+            None
+        }
+    }
+}
+
+#[cfg(feature = "otlp")]
+async fn finish_traces(exporter: Option<Exporter>) {
+    if let Some(exporter) = exporter {
+        exporter.finish(LAST_SPANS).await;
+    }
+}
+
+#[cfg(not(feature = "otlp"))]
+fn export_traces() {}
+
+#[cfg(not(feature = "otlp"))]
+async fn finish_traces((): ()) {}

@@ -12,6 +12,7 @@ pub mod protocol;
 pub mod settings;
 pub mod time;
 pub mod topic_config;
+pub mod trace;
 
 pub use error::{Error, ErrorCode};
 pub use ids::{Incarnation, PartitionUid, TopicPartition};

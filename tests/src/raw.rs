@@ -42,6 +42,7 @@ pub async fn produce(
             partition,
             records,
         }],
+        ..Default::default()
     };
     let mut answers = client.produce(tokio_stream::once(request)).await?.into_inner();
     let answer = answers

@@ -188,6 +188,7 @@ async fn a_request_larger_than_allowed_ends_its_stream_with_a_clear_status_and_t
             partition: 0,
             records: vec![0; 3 << 20].into(),
         }],
+        ..Default::default()
     };
     let answer = match client.produce(tokio_stream::once(request)).await {
         Ok(answers) => answers

@@ -93,6 +93,7 @@ async fn produce(
         v1::ProduceRequest {
             request_id: 1,
             partitions: vec![part],
+            ..Default::default()
         },
     )
     .await;
@@ -267,7 +268,7 @@ async fn a_crash_heals_when_the_lease_expires() {
 async fn an_agent_cut_off_stops_itself_and_begins_a_new_life_when_it_can() {
     let dir = TempDir::new().unwrap();
     let late = Arc::new(Late::default());
-    let one = Agent::start_on(settings(dir.path(), "one", &[]), late.clone())
+    let one = Agent::start_on(settings(dir.path(), "one", &[]), late.clone(), Traces::default())
         .await
         .unwrap();
     until("it is ready", || one.node.health.is_ready()).await;
@@ -291,7 +292,9 @@ async fn a_drain_without_the_metadata_store_ends_at_its_time_limit() {
     let dir = TempDir::new().unwrap();
     let late = Arc::new(Late::default());
     let settings = settings(dir.path(), "one", &["--drain-timeout=1s", "--lease-ttl=5m"]);
-    let one = Agent::start_on(settings, late.clone()).await.unwrap();
+    let one = Agent::start_on(settings, late.clone(), Traces::default())
+        .await
+        .unwrap();
     until("it is ready", || one.node.health.is_ready()).await;
     create(&one, "orders", 1).await;
     late.cut.store(true, Ordering::Release);

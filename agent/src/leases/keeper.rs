@@ -151,6 +151,7 @@ impl Keeper {
             held: held.clone(),
             tails: self.node.tails.clone(),
             metrics: self.node.metrics.clone(),
+            traces: self.node.traces.clone(),
             failpoints: self.node.failpoints.clone(),
             over: over.clone(),
         };

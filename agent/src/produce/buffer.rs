@@ -7,8 +7,9 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use opentelemetry::trace::SpanContext;
 use parking_lot::Mutex;
-use streamhouse_core::{Error, ErrorCode, PartitionUid};
+use streamhouse_core::{Error, ErrorCode, PartitionUid, trace::MAX_LINKS};
 use streamhouse_metadata::{BatchMeta, PartitionCommit};
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
@@ -42,6 +43,8 @@ pub struct Append {
     pub permit: OwnedSemaphorePermit,
     /// When it was taken.
     pub since: Instant,
+    /// The span of the request it came with, if that is traced.
+    pub trace: Option<SpanContext>,
 }
 
 /// An object that takes appends no more.
@@ -74,6 +77,19 @@ impl OpenObject {
             });
         }
         (body.freeze(), commits)
+    }
+
+    /// The spans of its requests, the oldest first, each once; no more than a span may have links.
+    pub fn traced(&self) -> Vec<SpanContext> {
+        let appends = self.partitions.values().flatten();
+        let mut traced: Vec<_> = appends
+            .filter_map(|append| Some((append.since, append.trace.as_ref()?)))
+            .collect();
+        traced.sort_by_key(|(since, _)| *since);
+        // The parts of one request stand together: they were taken one right after the other.
+        traced.dedup_by_key(|(_, trace)| trace.span_id());
+        let some = traced.into_iter().take(1 + MAX_LINKS);
+        some.map(|(_, trace)| trace.clone()).collect()
     }
 
     /// Answers every ticket with this error; says how many.

@@ -4,7 +4,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use streamhouse_core::{Error, ErrorCode};
+use opentelemetry::KeyValue;
+use streamhouse_core::{
+    Error, ErrorCode,
+    trace::{Span, log_span},
+};
 use streamhouse_metadata::{
     BatchOutcome, CommitOutcome, Error as MetadataError, ObjectCommit, PartitionCommit, PartitionOutcome,
 };
@@ -12,6 +16,7 @@ use tokio::{
     sync::mpsc,
     time::{Duration, Instant, sleep},
 };
+use tracing::Instrument;
 
 use super::{
     Shared,
@@ -19,7 +24,7 @@ use super::{
     flush::Flushed,
     life_over,
 };
-use crate::{failpoint::FailPoint, fetch::tail::TailRun, metrics::WriteStage, partition::Partition};
+use crate::{failpoint::FailPoint, fetch::tail::TailRun, metrics::WriteStage, partition::Partition, traces};
 
 /// How long to wait before asking an unreachable metadata store again: doubling between these.
 const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -32,6 +37,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<
             object,
             body,
             commits,
+            traced,
             begun,
             uploaded,
         } = flushed;
@@ -50,12 +56,21 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<
             size_bytes: body.len() as u64,
             partitions: commits,
         };
-        let outcome = commit_object(&shared, &commit).await;
+        let mut span = shared
+            .deps
+            .traces
+            .commit(&traced, sequence, commit.partitions.len());
+        let log = log_span(span.as_ref().map(Span::context));
+        let outcome = commit_object(&shared, &commit, &mut span)
+            .instrument(log.clone())
+            .await;
+        note(span, &outcome);
         shared.oldest_is(None);
         shared.deps.failpoints.reach(FailPoint::AfterCommit).await;
         match outcome {
             Ok(outcome) => apply(&shared, &commit, &body, object, outcome),
             Err(error) => {
+                let _logged = log.entered();
                 tracing::warn!(sequence, %error, "a commit was refused; this life of the agent is over");
                 let told = if matches!(error, MetadataError::Sealed(_)) {
                     life_over()
@@ -72,7 +87,11 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<
 /// Commits, asking again for as long as the store does not answer: the outcome must be known before anybody is told.
 /// Giving up would leave it open, so only the store itself can end this: with an outcome, or by saying that the life is
 /// over.
-async fn commit_object(shared: &Shared, commit: &ObjectCommit) -> Result<CommitOutcome, MetadataError> {
+async fn commit_object(
+    shared: &Shared,
+    commit: &ObjectCommit,
+    span: &mut Option<Span>,
+) -> Result<CommitOutcome, MetadataError> {
     let started = Instant::now();
     let mut pause = RETRY.0;
     loop {
@@ -83,6 +102,7 @@ async fn commit_object(shared: &Shared, commit: &ObjectCommit) -> Result<CommitO
                     reason,
                     "the commit has to wait for the metadata store"
                 );
+                traces::retry(span.as_mut(), &reason);
                 sleep(pause.mul_f64(0.5 + shared.deps.entropy.fraction())).await;
                 pause = (pause * 2).min(RETRY.1);
             }
@@ -95,6 +115,22 @@ async fn commit_object(shared: &Shared, commit: &ObjectCommit) -> Result<CommitO
                 return outcome;
             }
         }
+    }
+}
+
+/// Ends the commit's span: refused, or with the partitions that had moved to another agent.
+fn note(span: Option<Span>, outcome: &Result<CommitOutcome, MetadataError>) {
+    let Some(mut span) = span else { return };
+    match outcome {
+        Ok(outcome) => {
+            let fenced = |outcome: &&PartitionOutcome| matches!(outcome, PartitionOutcome::Fenced);
+            let fenced = outcome.partitions.iter().filter(fenced).count();
+            if fenced > 0 {
+                let count = i64::try_from(fenced).unwrap_or(i64::MAX);
+                span.event("fenced", vec![KeyValue::new("streamhouse.partitions", count)]);
+            }
+        }
+        Err(error) => span.fail(error.code().name(), error.to_string()),
     }
 }
 

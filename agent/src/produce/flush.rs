@@ -7,11 +7,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use opentelemetry::{
+    KeyValue,
+    trace::{FutureExt, SpanContext, Status, TraceContextExt},
+};
+use streamhouse_core::trace::{Span, key, log_span};
 use streamhouse_metadata::{PartitionCommit, keys};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::{Instant, sleep_until},
 };
+use tracing::Instrument;
 
 use super::{Shared, buffer::OpenObject, life_over};
 use crate::{
@@ -27,6 +33,8 @@ pub(super) struct Flushed {
     pub(super) object: OpenObject,
     pub(super) body: Bytes,
     pub(super) commits: Vec<PartitionCommit>,
+    /// The requests in it that are traced.
+    pub(super) traced: Arc<[SpanContext]>,
     /// When the upload began.
     pub(super) begun: Instant,
     pub(super) uploaded: oneshot::Receiver<bool>,
@@ -121,13 +129,20 @@ impl Flusher {
         let (body, commits) = object.assemble();
         self.shared.deps.metrics.flushed(reason, body.len());
         let (done, uploaded) = oneshot::channel();
-        tokio::spawn(upload(self.shared.clone(), sequence, body.clone(), slot, done));
+        let traced: Arc<[_]> = if self.shared.deps.traces.is_on() {
+            object.traced().into()
+        } else {
+            Arc::new([])
+        };
+        let shared = self.shared.clone();
+        tokio::spawn(upload(shared, sequence, body.clone(), traced.clone(), slot, done));
         // The committer lives as long as this sender.
         let _ = self.flushed.send(Flushed {
             sequence,
             object,
             body,
             commits,
+            traced,
             begun,
             uploaded,
         });
@@ -135,13 +150,26 @@ impl Flusher {
 }
 
 /// Stores one object, however long it takes; gives up only when the life is over.
-async fn upload(shared: Arc<Shared>, sequence: u64, body: Bytes, slot: Slot, done: oneshot::Sender<bool>) {
+async fn upload(
+    shared: Arc<Shared>,
+    sequence: u64,
+    body: Bytes,
+    traced: Arc<[SpanContext]>,
+    slot: Slot,
+    done: oneshot::Sender<bool>,
+) {
     let deps = &shared.deps;
-    let key = keys::wal_key(deps.incarnation, sequence);
+    let object = keys::wal_key(deps.incarnation, sequence);
     deps.failpoints.reach(FailPoint::BeforeUpload).await;
     let started = Instant::now();
     let retry = Retry::new(deps.entropy.clone()).cancelled_by(deps.over.clone());
-    let stored = store::put_settled(deps.store.as_ref(), &key, body, &retry).await;
+    let span = deps.traces.upload(&traced, &object, body.len());
+    let log = log_span(span.as_ref().map(Span::context));
+    let context = span.map(Span::into_context).unwrap_or_default();
+    let stored = store::put_settled(deps.store.as_ref(), &object, body, &retry)
+        .instrument(log.clone())
+        .with_context(context.clone())
+        .await;
     deps.metrics
         .flush_duration
         .observe(started.elapsed().as_secs_f64());
@@ -150,7 +178,16 @@ async fn upload(shared: Arc<Shared>, sequence: u64, body: Bytes, slot: Slot, don
         && error.kind() != StoreErrorKind::Cancelled
     {
         // Trying again is over: the key is somebody else's, which only a bug or a foreign writer can cause.
-        tracing::error!(key, %error, "a WAL object cannot be stored; this life of the agent ends");
+        let _logged = log.entered();
+        tracing::error!(key = object, %error, "a WAL object cannot be stored; this life of the agent ends");
     }
+    if let Err(error) = &stored {
+        let status = Status::error(error.to_string());
+        context
+            .span()
+            .set_attribute(KeyValue::new(key::ERROR_TYPE, error.kind().name()));
+        context.span().set_status(status);
+    }
+    context.span().end();
     let _ = done.send(stored.is_ok());
 }

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use opentelemetry::trace::SpanContext;
 use streamhouse_core::{
     Error, ErrorCode,
     batch::{BatchHeader, Batches, Limits, validate},
     protocol::v1,
+    trace::{Span, key},
 };
 use streamhouse_metadata::{BatchMeta, ProducerBatch};
 use tokio::{
@@ -20,7 +22,11 @@ use crate::{
     directory::{Topic, View},
     node::{Life, Node},
     partition::Partition,
+    traces,
 };
+
+/// What traces call it.
+const METHOD: &str = "streamhouse.v1.DataService/Produce";
 
 /// How long a request may wait for memory before it is sent back.
 const ADMISSION_WAIT: Duration = Duration::from_millis(250);
@@ -35,6 +41,8 @@ const RETRY_AFTER_MS: u32 = 100;
 pub struct Pending {
     request_id: u64,
     partitions: Vec<(String, i32, Outcome)>,
+    /// Ends with the answer.
+    span: Option<Span>,
 }
 
 #[derive(Debug)]
@@ -45,9 +53,16 @@ enum Outcome {
 
 /// Takes one request in. When this returns, its batches have their place in the order; [`Pending::finish`] answers.
 pub async fn accept(node: &Node, request: v1::ProduceRequest) -> Pending {
+    let (parent, state) = (request.traceparent.as_bytes(), request.tracestate.as_bytes());
+    let mut span = node.traces.call(METHOD, parent, Some(state));
+    if let Some(span) = &mut span {
+        span.set(key::MESSAGING_SYSTEM, "streamhouse");
+        span.set("streamhouse.partitions", request.partitions.len() as i64);
+    }
     let mut partitions = Vec::with_capacity(request.partitions.len());
     for part in request.partitions {
-        let outcome = match accept_partition(node, &part.topic, part.partition, part.records).await {
+        let trace = span.as_ref().map(|span| span.context().clone());
+        let outcome = match accept_partition(node, &part.topic, part.partition, part.records, trace).await {
             Ok(ticket) => Outcome::Waits(ticket),
             Err(error) => Outcome::Refused(error),
         };
@@ -56,6 +71,7 @@ pub async fn accept(node: &Node, request: v1::ProduceRequest) -> Pending {
     Pending {
         request_id: request.request_id,
         partitions,
+        span,
     }
 }
 
@@ -64,6 +80,7 @@ async fn accept_partition(
     topic: &str,
     index: i32,
     records: Bytes,
+    trace: Option<SpanContext>,
 ) -> Result<oneshot::Receiver<Ack>, Error> {
     let (life, topic, partition) = find(node, topic, index).await?;
     let batches = check(&records, &topic, partition.index)?;
@@ -76,6 +93,7 @@ async fn accept_partition(
         ticket,
         permit,
         since: Instant::now(),
+        trace,
     });
     Ok(receiver)
 }
@@ -197,7 +215,7 @@ async fn admit(life: &Life, bytes: usize) -> Result<OwnedSemaphorePermit, Error>
 
 impl Pending {
     /// The answer, when every part of the request has one.
-    pub async fn finish(self, node: &Node) -> v1::ProduceResponse {
+    pub async fn finish(mut self, node: &Node) -> v1::ProduceResponse {
         let mut partitions = Vec::with_capacity(self.partitions.len());
         let mut throttle_ms = 0;
         for (topic, partition, outcome) in self.partitions {
@@ -209,6 +227,9 @@ impl Pending {
                 && error.code() == ErrorCode::ResourceExhausted
             {
                 throttle_ms = throttle_ms.max(error.retry_after_ms());
+            }
+            if let (Err(error), Some(span)) = (&ack, &mut self.span) {
+                traces::failed(span, error);
             }
             partitions.push(result(node, topic, partition, ack));
         }

@@ -28,6 +28,7 @@ use crate::{
     metrics::{Metrics, WriteStage},
     partition::Held,
     store::ObjectStore,
+    traces::AgentTraces,
 };
 
 /// How the writer collects and uploads.
@@ -60,6 +61,8 @@ pub struct WriterDeps {
     pub tails: Arc<TailBudget>,
     /// What is measured.
     pub metrics: Arc<Metrics>,
+    /// What is said of it in traces.
+    pub traces: AgentTraces,
     /// Where tests interfere.
     pub failpoints: Arc<FailPoints>,
     /// Cancelled by the lease keeper when the life is over, and by the writer when it finds the life sealed.

@@ -7,10 +7,18 @@ use std::{panic::AssertUnwindSafe, sync::Arc};
 use axum::{body::Body, extract::Request, middleware::Next, response::Response};
 use futures::FutureExt;
 use http_body_util::BodyExt;
-use streamhouse_core::{Error, ErrorCode};
+use streamhouse_core::{
+    Error, ErrorCode,
+    trace::{Span, TRACEPARENT, TRACESTATE, log_span},
+};
 use tonic::Status;
+use tracing::Instrument;
 
-use crate::{fetch::Memory, metrics::Metrics};
+use crate::{
+    fetch::Memory,
+    metrics::Metrics,
+    traces::{self, AgentTraces},
+};
 
 /// The methods served: labels come from this list, never from what a client sent.
 const METHODS: &[&str] = &[
@@ -40,6 +48,8 @@ const METHODS: &[&str] = &[
 ];
 /// Counts its requests itself.
 const DATA_SERVICE: &str = "/streamhouse.v1.DataService/";
+/// A stream of many requests.
+const PRODUCE: &str = "Produce";
 /// For every other method.
 const OTHER: &str = "other";
 
@@ -56,14 +66,22 @@ fn method(path: &str) -> &'static str {
 }
 
 /// Runs one call.
-pub(super) async fn guard(metrics: Arc<Metrics>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(
+    metrics: Arc<Metrics>,
+    traces: AgentTraces,
+    request: Request,
+    next: Next,
+) -> Response {
     let path = request.uri().path();
     let method = method(path);
+    let mut span = span(&traces, method, &request);
+    let log = log_span(span.as_ref().map(Span::context));
     let _timer = (!path.starts_with(DATA_SERVICE)).then(|| metrics.request(method));
-    let response = AssertUnwindSafe(next.run(request))
+    let response = AssertUnwindSafe(next.run(request).instrument(log.clone()))
         .catch_unwind()
         .await
         .unwrap_or_else(|_| {
+            let _logged = log.entered();
             tracing::error!(method, "a handler panicked; this is a bug");
             let error = Error::new(
                 ErrorCode::Unknown,
@@ -74,9 +92,23 @@ pub(super) async fn guard(metrics: Arc<Metrics>, request: Request, next: Next) -
     let failure =
         Status::from_header_map(response.headers()).filter(|status| status.code() != tonic::Code::Ok);
     if let Some(status) = failure {
-        metrics.grpc_error(method, Error::from(status).code());
+        let error = Error::from(status);
+        metrics.grpc_error(method, error.code());
+        if let Some(span) = &mut span {
+            traces::failed(span, &error);
+        }
     }
     keep_memory(response)
+}
+
+/// The span of a call whose caller sent a context. The requests of a produce stream have their own.
+fn span(traces: &AgentTraces, method: &str, request: &Request) -> Option<Span> {
+    if !traces.is_on() || method == OTHER || method == PRODUCE {
+        return None;
+    }
+    let header = |name| Some(request.headers().get(name)?.as_bytes());
+    let name = request.uri().path().trim_start_matches('/');
+    traces.call(name, header(TRACEPARENT)?, header(TRACESTATE))
 }
 
 /// Ties the memory of an answer to its body: it is given back when the last byte has left, or the reader has gone.
@@ -162,7 +194,7 @@ mod tests {
             )
             .route("/fine", get(async || "fine"))
             .layer(from_fn(move |request, next| {
-                guard(counted.clone(), request, next)
+                guard(counted.clone(), AgentTraces::default(), request, next)
             }));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -100,9 +100,9 @@ impl Ports {
             stop.clone(),
         );
         let routes = routes(&node, groups)?.add_service(health);
-        let metrics = node.metrics.clone();
+        let (metrics, traces) = (node.metrics.clone(), node.traces.clone());
         let guarded = routes.into_axum_router().layer(from_fn(move |request, next| {
-            guard::guard(metrics.clone(), request, next)
+            guard::guard(metrics.clone(), traces.clone(), request, next)
         }));
         let grpc = Server::builder()
             .initial_stream_window_size(STREAM_WINDOW)

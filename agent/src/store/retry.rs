@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{GetRange, ObjectStore, StoreError, StoreErrorKind};
+use crate::traces;
 
 /// How to try again, and when to give up. Without a deadline and a cancellation it tries for ever.
 #[derive(Debug, Clone)]
@@ -130,6 +131,7 @@ impl Retry {
             return Err(error);
         }
         warn!(key, attempts = *attempts, ?pause, error = %error, "{what} failed, trying again");
+        traces::retried(&error.to_string());
         tokio::select! {
             () = self.cancel.cancelled() => Err(cancelled(what, key)),
             () = tokio::time::sleep(pause) => Ok(()),

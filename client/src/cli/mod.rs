@@ -35,7 +35,10 @@ Examples:
   streamhouse consume orders --from-beginning --exit-at-end -f '%p@%o %k: %v\\n'
   streamhouse consume orders --group billing --from-beginning
   streamhouse group describe billing
-  streamhouse bench produce --topic bench --partitions 4 --records 1000000";
+  streamhouse bench produce --topic bench --partitions 4 --records 1000000
+
+Traces:
+  OTEL_EXPORTER_OTLP_ENDPOINT says where spans are sent (OTLP over gRPC); OTEL_TRACES_SAMPLER, how many";
 
 /// Produce, consume and manage StreamHouse topics.
 #[derive(Debug, Parser)]

@@ -59,6 +59,8 @@ pub(super) struct Fetched {
     serial: u64,
     header: BatchHeader,
     bytes: Bytes,
+    /// Milliseconds since the Unix epoch.
+    arrived_ms: i64,
     decoded: Option<Arc<Decoded>>,
 }
 
@@ -320,6 +322,7 @@ impl Assignment {
                 serial: wanted.serial,
                 header,
                 bytes,
+                arrived_ms: now_ms,
                 decoded: None,
             });
         }
@@ -361,7 +364,7 @@ impl Assignment {
         let end = decoded.end();
         let to = end.min(from.saturating_add(i64::try_from(most).unwrap_or(i64::MAX)));
         held.position = Position::At(to.max(from));
-        let (header, topic) = (fetched.header, held.topic.clone());
+        let (header, topic, arrived_ms) = (fetched.header, held.topic.clone(), fetched.arrived_ms);
         held.timestamp = Some(if to < end {
             header.base_timestamp
         } else {
@@ -389,6 +392,7 @@ impl Assignment {
             batch: decoded,
             from,
             to,
+            arrived_ms,
         })
     }
 

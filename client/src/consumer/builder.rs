@@ -2,7 +2,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use streamhouse_core::TopicPartition;
+use opentelemetry::global::ObjectSafeTracerProvider;
+use streamhouse_core::{TopicPartition, trace::Traces};
 
 use super::{Consumer, assignors::Assignor, listener::RebalanceListener};
 use crate::{
@@ -10,6 +11,7 @@ use crate::{
     config::{MAX_MESSAGE_SIZE, Settings, positive},
     error::{Error, Result},
     metrics::Registry,
+    traces::SCOPE,
 };
 
 /// Where to start in a partition without a (valid) committed offset.
@@ -98,6 +100,7 @@ pub struct ConsumerBuilder {
     client: Option<Client>,
     config: ConsumerConfig,
     registry: Option<Registry>,
+    traces: Option<Traces>,
 }
 
 impl ConsumerBuilder {
@@ -252,6 +255,13 @@ impl ConsumerBuilder {
         self
     }
 
+    /// Where spans go. Default: the provider that the program installed with `opentelemetry::global` before this builder
+    /// is built; without one nothing is traced.
+    pub fn tracer_provider(mut self, provider: &dyn ObjectSafeTracerProvider) -> Self {
+        self.traces = Some(Traces::of(provider, SCOPE));
+        self
+    }
+
     /// Checks the settings and starts the consumer. The group is joined by the first `poll`.
     pub async fn build(self) -> Result<Consumer> {
         self.validate()?;
@@ -259,7 +269,8 @@ impl ConsumerBuilder {
             Some(client) => client,
             None => Client::new(self.settings)?,
         };
-        Ok(Consumer::start(client, self.config, self.registry))
+        let traces = self.traces.unwrap_or_else(|| Traces::installed(SCOPE));
+        Ok(Consumer::start(client, self.config, self.registry, traces))
     }
 
     fn validate(&self) -> Result<()> {

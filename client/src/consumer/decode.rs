@@ -46,6 +46,11 @@ impl Decoded {
         self.records.decompressed_len()
     }
 
+    /// Whether these bytes stand anywhere in its records: if not, no header of theirs has this name.
+    pub(super) fn mentions(&self, text: &str) -> bool {
+        memchr::memmem::find(self.records.decompressed(), text.as_bytes()).is_some()
+    }
+
     /// How many records it has.
     pub(super) fn len(&self) -> usize {
         usize::try_from(self.records.header().record_count).unwrap_or(0)

@@ -6,7 +6,7 @@
 //! that is not (any more) this consumer's; an automatic commit covers only records whose poll was followed by another.
 //!
 //! In reading order: `builder` -> `assignment` (positions) -> `fetcher` -> `decode` -> `records`; `group` (membership)
-//! -> `assignors`, `heartbeat`, `commit`; `poll` brings them together.
+//! -> `assignors`, `heartbeat`, `commit`; `poll` brings them together; `traces` beside it.
 
 mod assignment;
 pub mod assignors;
@@ -23,8 +23,11 @@ mod positions;
 mod queries;
 mod records;
 mod stream;
+mod traces;
 
 use std::sync::Arc;
+
+use streamhouse_core::trace::Traces;
 
 pub use assignors::Assignor;
 pub use builder::{AutoOffsetReset, ConsumerBuilder};
@@ -37,6 +40,7 @@ use self::{
     builder::{ConsumerConfig, Reading},
     commit::MemberIdentity,
     membership::Membership,
+    traces::ConsumerTraces,
 };
 use crate::{
     Client,
@@ -64,6 +68,7 @@ struct Shared {
     client: Client,
     config: ConsumerConfig,
     metrics: ConsumerMetrics,
+    traces: ConsumerTraces,
     assignment: parking_lot::Mutex<Assignment>,
     identity: parking_lot::Mutex<MemberIdentity>,
     /// Held by the commit that is under way.
@@ -110,13 +115,15 @@ impl Consumer {
         ConsumerBuilder::default()
     }
 
-    fn start(client: Client, mut config: ConsumerConfig, registry: Option<Registry>) -> Self {
+    fn start(client: Client, mut config: ConsumerConfig, registry: Option<Registry>, traces: Traces) -> Self {
         let reading = std::mem::take(&mut config.reading);
         let metrics = ConsumerMetrics::new(
             &registry.unwrap_or_default(),
             config.group.as_deref().unwrap_or(""),
         );
+        let client_id = &client.settings().client_id;
         let shared = Arc::new(Shared {
+            traces: ConsumerTraces::new(traces, client_id, config.group.as_deref()),
             client,
             config,
             metrics,

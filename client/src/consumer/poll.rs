@@ -50,6 +50,7 @@ impl Consumer {
             let records = self.take_ready();
             if !records.is_empty() {
                 self.shared.metrics.polled(started.elapsed());
+                self.shared.traces.received(&records);
                 return Ok(records);
             }
             if let Some(error) = self.shared.assignment.lock().first_error() {

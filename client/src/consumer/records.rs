@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use streamhouse_core::TopicPartition;
+use opentelemetry::{Context, trace::SpanContext};
+use streamhouse_core::{TopicPartition, trace};
 
 use super::decode::{Decoded, DecodedIter};
+use crate::traces;
 
 /// A record, borrowed from its [`Records`].
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +31,12 @@ impl<'a> ConsumerRecord<'a> {
     /// Names and values of its headers, in order.
     pub fn headers(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
         super::decode::headers(self.headers)
+    }
+
+    /// The context of the span under which the record was sent, from its headers; an empty one without. Spans that work on
+    /// the record, and are started as children of this, continue its trace.
+    pub fn trace_context(&self) -> Context {
+        within(traces::context_in(self.headers()))
     }
 
     /// A copy that owns its bytes.
@@ -67,6 +75,20 @@ pub struct OwnedRecord {
     pub headers: Vec<(String, Option<Bytes>)>,
 }
 
+impl OwnedRecord {
+    /// See [`ConsumerRecord::trace_context`].
+    pub fn trace_context(&self) -> Context {
+        let headers = self.headers.iter();
+        within(traces::context_in(
+            headers.map(|(name, value)| (name.as_str(), value.as_deref())),
+        ))
+    }
+}
+
+fn within(span: Option<SpanContext>) -> Context {
+    span.map_or_else(Context::new, |span| trace::within(&span))
+}
+
 /// Part of one batch: the records in `from..to`.
 #[derive(Debug, Clone)]
 pub(super) struct Piece {
@@ -75,11 +97,25 @@ pub(super) struct Piece {
     pub(super) batch: Arc<Decoded>,
     pub(super) from: i64,
     pub(super) to: i64,
+    /// When it was fetched, in milliseconds since the Unix epoch.
+    pub(super) arrived_ms: i64,
 }
 
 impl Piece {
     fn len(&self) -> usize {
         usize::try_from(self.to - self.from).unwrap_or(0)
+    }
+
+    /// Its records.
+    pub(super) fn iter(&self) -> impl Iterator<Item = ConsumerRecord<'_>> {
+        let records = self.batch.iter_from(self.from);
+        records
+            .take_while(|record| record.offset < self.to)
+            .map(|record| ConsumerRecord {
+                topic: &self.topic,
+                partition: self.partition,
+                ..record
+            })
     }
 }
 
@@ -94,6 +130,10 @@ impl Records {
     pub(super) fn push(&mut self, piece: Piece) {
         self.count += piece.len();
         self.pieces.push(piece);
+    }
+
+    pub(super) fn pieces(&self) -> impl Iterator<Item = &Piece> {
+        self.pieces.iter()
     }
 
     /// How many records.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use streamhouse_core::{Error as CoreError, ErrorCode, protocol::v1};
+use streamhouse_core::{Error as CoreError, ErrorCode, protocol::v1, trace::Span};
 use tokio::time::Instant;
 
 use super::{
@@ -19,7 +19,7 @@ impl Dispatcher {
         let Some(from) = self.links.get_mut(link).filter(|link| link.stream == stream) else {
             return;
         };
-        let Some(sent) = from.in_flight.remove(&response.request_id) else {
+        let Some(mut sent) = from.in_flight.remove(&response.request_id) else {
             return;
         };
         from.backoff.reset();
@@ -31,6 +31,7 @@ impl Dispatcher {
             response.partitions.into_iter().map(Some).collect();
         for (at, (lane, flight)) in sent.batches.into_iter().enumerate() {
             let result = self.take_result(&mut results, at, lane);
+            note_failure(sent.span.as_mut(), result.as_ref());
             self.lanes[lane].topic.metrics.flushed(took);
             self.result(link, lane, flight, result);
             self.schedule(lane);
@@ -142,8 +143,11 @@ impl Dispatcher {
             ErrorCode::NetworkException,
             format!("the produce stream ended: {error}"),
         );
-        let sent = self.links[link].close();
+        let mut sent = self.links[link].close();
         self.shared.client.cache().request_refresh();
+        for span in sent.iter_mut().filter_map(|sent| sent.span.as_mut()) {
+            span.fail(error.code().name(), error.to_string());
+        }
         let lanes: Vec<_> = sent
             .into_iter()
             .flat_map(|Sent { batches, .. }| batches)
@@ -157,6 +161,15 @@ impl Dispatcher {
         for (lane, _) in lanes {
             self.schedule(lane);
         }
+    }
+}
+
+/// Notes in the span of a request that a part of it was not acknowledged.
+fn note_failure(span: Option<&mut Span>, result: Option<&v1::PartitionProduceResult>) {
+    let error = result.and_then(|result| result.error.as_ref());
+    let error = error.filter(|error| error.code != ErrorCode::None.number());
+    if let (Some(span), Some(error)) = (span, error) {
+        span.fail(ErrorCode::from_number(error.code).name(), error.message.clone());
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use streamhouse_core::batch::Compression;
+use opentelemetry::global::ObjectSafeTracerProvider;
+use streamhouse_core::{batch::Compression, trace::Traces};
 
 use crate::{
     Client,
@@ -13,6 +14,7 @@ use crate::{
         Producer,
         partitioner::{DefaultPartitioner, Partitioner},
     },
+    traces::SCOPE,
 };
 
 /// The producer's own knobs. The builder documents them.
@@ -55,6 +57,7 @@ pub struct ProducerBuilder {
     client: Option<Client>,
     config: ProducerConfig,
     registry: Option<Registry>,
+    traces: Option<Traces>,
 }
 
 impl ProducerBuilder {
@@ -167,6 +170,13 @@ impl ProducerBuilder {
         self
     }
 
+    /// Where spans go. Default: the provider that the program installed with `opentelemetry::global` before this builder
+    /// is built; without one nothing is traced.
+    pub fn tracer_provider(mut self, provider: &dyn ObjectSafeTracerProvider) -> Self {
+        self.traces = Some(Traces::of(provider, SCOPE));
+        self
+    }
+
     /// Checks the settings and starts the producer. It opens no connection yet, so it also works while no agent runs.
     pub async fn build(self) -> Result<Producer> {
         self.validate()?;
@@ -174,7 +184,8 @@ impl ProducerBuilder {
             Some(client) => client,
             None => Client::new(self.settings)?,
         };
-        Producer::start(client, self.config, self.registry)
+        let traces = self.traces.unwrap_or_else(|| Traces::installed(SCOPE));
+        Producer::start(client, self.config, self.registry, traces)
     }
 
     fn validate(&self) -> Result<()> {

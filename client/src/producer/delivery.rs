@@ -182,10 +182,15 @@ impl Delivery {
         self.ticket.partition
     }
 
-    /// Calls `callback` with the result instead.
-    pub fn on_completion(self, callback: impl FnOnce(Result<RecordMetadata>) + Send + 'static) {
+    /// Calls `callback` with the result as well.
+    pub(crate) fn observe(&self, callback: impl FnOnce(Result<RecordMetadata>) + Send + 'static) {
         self.ticket
             .on_completion(self.index, self.timestamp, Box::new(callback));
+    }
+
+    /// Calls `callback` with the result instead.
+    pub fn on_completion(self, callback: impl FnOnce(Result<RecordMetadata>) + Send + 'static) {
+        self.observe(callback);
     }
 }
 

@@ -14,6 +14,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
+use opentelemetry::trace::SpanContext;
 use streamhouse_core::{Error as CoreError, ErrorCode};
 use tokio::time::Instant;
 
@@ -35,6 +36,8 @@ pub(super) struct Sealed {
     pub(super) opened: Instant,
     /// What its records hold of the buffer.
     pub(super) reserved: usize,
+    /// The spans of its records.
+    pub(super) traced: Vec<SpanContext>,
     pub(super) tries: u32,
     first_sequence: i32,
     /// Some try may have been stored without an answer.
@@ -177,6 +180,7 @@ impl Lane {
             ticket,
             opened,
             reserved,
+            traced,
         } = new;
         let (_, first_sequence) = self.stamp();
         self.recovering = false;
@@ -187,6 +191,7 @@ impl Lane {
             ticket,
             opened,
             reserved,
+            traced,
             tries: 1,
             first_sequence,
             unsure: false,
@@ -212,6 +217,11 @@ impl Lane {
         let (tries, bytes) = (batch.tries, batch.bytes.clone());
         self.in_flight.insert(no, batch);
         Some((Flight { no, tries }, bytes))
+    }
+
+    /// The spans of the records of a batch on its way.
+    pub(super) fn traced(&self, flight: Flight) -> &[SpanContext] {
+        self.in_flight.get(&flight.no).map_or(&[], |batch| &batch.traced)
     }
 
     fn take(&mut self, flight: Flight) -> Option<Sealed> {
@@ -349,6 +359,7 @@ pub(super) struct NewBatch {
     pub(super) ticket: Arc<Ticket>,
     pub(super) opened: Instant,
     pub(super) reserved: usize,
+    pub(super) traced: Vec<SpanContext>,
 }
 
 /// The sequence after a batch; it wraps to 0 as Kafka's does.

@@ -3,11 +3,11 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use streamhouse_core::{Error as CoreError, ErrorCode, protocol::v1};
+use streamhouse_core::{Error as CoreError, ErrorCode, protocol::v1, trace::Span};
 use tokio::{sync::mpsc, task::AbortHandle, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{encode::Identity, lane::Flight};
+use super::{encode::Identity, lane::Flight, traces::RequestTrace};
 use crate::{
     Client,
     connection::{self, status_error},
@@ -45,6 +45,8 @@ pub(super) struct Sent {
     /// The lanes it serves, and with which batch.
     pub(super) batches: Vec<(usize, Flight)>,
     pub(super) at: Instant,
+    /// Ends with the answer.
+    pub(super) span: Option<Span>,
 }
 
 /// One agent, as the dispatcher sees it.
@@ -120,6 +122,7 @@ impl Link {
         &mut self,
         partitions: Vec<v1::PartitionProduce>,
         batches: Vec<(usize, Flight)>,
+        trace: RequestTrace,
     ) -> bool {
         let request_id = self.next_request;
         self.next_request += 1;
@@ -128,11 +131,14 @@ impl Link {
             Sent {
                 batches,
                 at: Instant::now(),
+                span: trace.span,
             },
         );
         let request = v1::ProduceRequest {
             request_id,
             partitions,
+            traceparent: trace.parent,
+            tracestate: trace.state,
         };
         self.requests
             .as_ref()

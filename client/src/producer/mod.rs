@@ -6,8 +6,8 @@
 //! stored once; records of one producer to one partition keep their order; `send` waits at most `max_block`.
 //!
 //! In reading order: `record` -> `topic` (partitions of a topic) -> `partition` (open and closed batches) -> `lane`
-//! (sequence numbers and retries of a partition) -> `dispatcher` (when and where to send) -> `link` (the stream to one
-//! agent) -> `answers` -> `settle` -> `delivery`.
+//! (sequence numbers and retries of a partition) -> `dispatcher` (when and where to send) -> `request` (what goes together)
+//! -> `link` (the stream to one agent) -> `answers` -> `settle` -> `delivery`; `traces` beside them.
 
 mod answers;
 mod builder;
@@ -19,12 +19,15 @@ mod link;
 mod partition;
 mod partitioner;
 mod record;
+mod request;
 mod settle;
 mod shared;
 mod topic;
+mod traces;
 
 use std::{sync::Arc, time::Duration};
 
+use streamhouse_core::trace::Traces;
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -89,12 +92,17 @@ impl Producer {
         ProducerBuilder::default()
     }
 
-    fn start(client: Client, config: ProducerConfig, registry: Option<Registry>) -> Result<Self> {
+    fn start(
+        client: Client,
+        config: ProducerConfig,
+        registry: Option<Registry>,
+        traces: Traces,
+    ) -> Result<Self> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| {
             Error::State("the producer needs a tokio runtime; build it from async code".into())
         })?;
         let stop = CancellationToken::new();
-        let shared = Arc::new(Shared::new(client, config, &registry.unwrap_or_default()));
+        let shared = Arc::new(Shared::new(client, config, &registry.unwrap_or_default(), traces));
         let dispatcher = runtime.spawn(dispatcher::run(shared.clone(), stop.clone()));
         let running = Running {
             stop,
@@ -126,7 +134,7 @@ impl Producer {
 
     /// [`Producer::send`] for borrowed bytes and a known topic: the fastest way.
     pub async fn send_ref(&self, topic: &TopicHandle, record: RecordRef<'_>) -> Result<Delivery> {
-        match self.shared.try_send(topic, record) {
+        match self.shared.try_send_untraced(topic, record) {
             Err(Error::BufferFull) => {
                 let deadline = Deadline::after(self.shared.config.max_block);
                 self.shared.send(topic, record, deadline).await

@@ -10,10 +10,10 @@ use std::{
     time::Duration,
 };
 
+use opentelemetry::trace::SpanContext;
 use parking_lot::Mutex;
+use streamhouse_core::{Error as CoreError, trace::MAX_LINKS};
 use tokio::time::Instant;
-
-use streamhouse_core::Error as CoreError;
 
 use super::{
     delivery::{Delivery, Ticket},
@@ -30,6 +30,8 @@ pub(super) struct OpenBatch {
     pub(super) opened: Instant,
     /// What its records hold of the buffer.
     pub(super) reserved: usize,
+    /// The spans of its records, as many as a span may have links.
+    pub(super) traced: Vec<SpanContext>,
 }
 
 /// The appenders' side of a partition.
@@ -108,6 +110,7 @@ impl Partition {
         record: &RecordRef<'_>,
         timestamp: i64,
         reserved: usize,
+        trace: Option<&SpanContext>,
         opening: &Opening<'_>,
     ) -> Appended {
         let mut batches = self.batches.lock();
@@ -135,11 +138,15 @@ impl Partition {
                 ticket,
                 opened: now,
                 reserved: 0,
+                traced: Vec::new(),
             }
         });
         match open.encoder.append(timestamp, record) {
             Ok(index) => {
                 open.reserved += reserved;
+                if open.traced.len() <= MAX_LINKS {
+                    open.traced.extend(trace.cloned());
+                }
                 Appended::Done {
                     delivery: Delivery::new(open.ticket.clone(), index, timestamp),
                     opened,

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use opentelemetry::{Context, trace::TraceContextExt};
+use streamhouse_core::trace::{self, TRACEPARENT, TRACESTATE};
 
 /// A record to send. Key and value may each be absent (null) or empty, which are different things.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -64,6 +66,21 @@ impl Record {
             key: key.into(),
             value: Some(value.into()),
         });
+        self
+    }
+
+    /// As a part of the trace of this context, where that is not the current one when the record is sent: its span becomes
+    /// the parent of the record's. Without a span in it, nothing changes.
+    #[must_use]
+    pub fn with_trace_context(mut self, context: &Context) -> Self {
+        let span = context.span().span_context().clone();
+        if span.is_valid() {
+            let (parent, state) = trace::write(&span);
+            self = self.with_header(TRACEPARENT, parent);
+            if let Some(state) = state {
+                self = self.with_header(TRACESTATE, state);
+            }
+        }
         self
     }
 

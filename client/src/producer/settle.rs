@@ -2,6 +2,7 @@
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
+use streamhouse_core::trace::log_span;
 use tokio::time::Instant;
 
 use super::{dispatcher::Dispatcher, lane::Settled, partition::OpenBatch, topic::Topic};
@@ -69,6 +70,7 @@ impl Dispatcher {
     pub(super) fn settle(&mut self, lane: usize, settled: Settled) {
         let Settled { batch, outcome } = settled;
         let topic = self.lanes[lane].topic.clone();
+        let _logged = log_span(batch.traced.first()).entered();
         match &outcome {
             Ok(_) => {
                 let counters = &self.shared.counters;

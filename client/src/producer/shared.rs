@@ -10,7 +10,9 @@ use std::{
     },
 };
 
+use opentelemetry::trace::SpanContext;
 use parking_lot::{Mutex, RwLock};
+use streamhouse_core::trace::Traces;
 use tokio::{
     sync::{Notify, Semaphore, TryAcquireError},
     time::{Instant, timeout},
@@ -24,6 +26,7 @@ use super::{
     partition::{Appended, Opening, Partition},
     record::RecordRef,
     topic::{Choice, Topic, TopicHandle},
+    traces::ProducerTraces,
 };
 use crate::{
     Client,
@@ -74,6 +77,7 @@ pub(super) struct Shared {
     pub(super) config: ProducerConfig,
     pub(super) metrics: ProducerMetrics,
     pub(super) counters: Counters,
+    pub(super) traces: ProducerTraces,
     /// Told when the dispatcher has something to look at.
     pub(super) wake: Notify,
     topics: RwLock<HashMap<Arc<str>, TopicHandle>>,
@@ -110,8 +114,9 @@ impl Drop for Hurry<'_> {
 }
 
 impl Shared {
-    pub(super) fn new(client: Client, config: ProducerConfig, registry: &Registry) -> Self {
+    pub(super) fn new(client: Client, config: ProducerConfig, registry: &Registry, traces: Traces) -> Self {
         Self {
+            traces: ProducerTraces::new(traces, &client.settings().client_id),
             buffer: Semaphore::new(config.buffer_memory),
             metrics: ProducerMetrics::new(registry),
             client,
@@ -207,11 +212,36 @@ impl Shared {
 
     /// Appends a record without waiting.
     pub(super) fn try_send(&self, topic: &TopicHandle, record: RecordRef<'_>) -> Result<Delivery> {
+        let Some(span) = self.traces.send(&topic.topic.name, &record) else {
+            return self.try_append(topic, record, None);
+        };
+        let carried = span.carried(&record);
+        let headers = carried.as_ref().map(|carried| carried.with(record.headers));
+        let headers = headers.as_deref().unwrap_or(record.headers);
+        let sent = self.try_append(topic, RecordRef { headers, ..record }, Some(span.context()));
+        span.follow(sent)
+    }
+
+    /// [`Shared::try_send`] where nothing is traced; where something is, as if the buffer were full, so that a record that
+    /// has to wait after all has one span.
+    pub(super) fn try_send_untraced(&self, topic: &TopicHandle, record: RecordRef<'_>) -> Result<Delivery> {
+        if self.traces.is_on() {
+            return Err(Error::BufferFull);
+        }
+        self.try_append(topic, record, None)
+    }
+
+    fn try_append(
+        &self,
+        topic: &TopicHandle,
+        record: RecordRef<'_>,
+        trace: Option<&SpanContext>,
+    ) -> Result<Delivery> {
         let size = self.size_of(&record)?;
         match self.buffer.try_acquire_many(size as u32) {
             Ok(room) => {
                 room.forget();
-                self.append(topic, record, size)
+                self.append(topic, record, size, trace)
             }
             Err(TryAcquireError::NoPermits) => Err(Error::BufferFull),
             Err(TryAcquireError::Closed) => Err(Error::Closed),
@@ -224,6 +254,26 @@ impl Shared {
         topic: &TopicHandle,
         record: RecordRef<'_>,
         deadline: Deadline,
+    ) -> Result<Delivery> {
+        let Some(span) = self.traces.send(&topic.topic.name, &record) else {
+            return self.append_in_time(topic, record, deadline, None).await;
+        };
+        let carried = span.carried(&record);
+        let headers = carried.as_ref().map(|carried| carried.with(record.headers));
+        let headers = headers.as_deref().unwrap_or(record.headers);
+        let record = RecordRef { headers, ..record };
+        let sent = self
+            .append_in_time(topic, record, deadline, Some(span.context()))
+            .await;
+        span.follow(sent)
+    }
+
+    async fn append_in_time(
+        &self,
+        topic: &TopicHandle,
+        record: RecordRef<'_>,
+        deadline: Deadline,
+        trace: Option<&SpanContext>,
     ) -> Result<Delivery> {
         let size = self.size_of(&record)?;
         let room = match self.buffer.try_acquire_many(size as u32) {
@@ -238,19 +288,31 @@ impl Shared {
             }
         };
         room.forget();
-        self.append(topic, record, size)
+        self.append(topic, record, size, trace)
     }
 
     /// Appends a record that has `size` bytes of the buffer.
-    fn append(&self, topic: &TopicHandle, record: RecordRef<'_>, size: usize) -> Result<Delivery> {
-        let appended = self.append_to(&topic.topic, &record, size);
+    fn append(
+        &self,
+        topic: &TopicHandle,
+        record: RecordRef<'_>,
+        size: usize,
+        trace: Option<&SpanContext>,
+    ) -> Result<Delivery> {
+        let appended = self.append_to(&topic.topic, &record, size, trace);
         if appended.is_err() {
             self.buffer.add_permits(size);
         }
         appended
     }
 
-    fn append_to(&self, topic: &Arc<Topic>, record: &RecordRef<'_>, size: usize) -> Result<Delivery> {
+    fn append_to(
+        &self,
+        topic: &Arc<Topic>,
+        record: &RecordRef<'_>,
+        size: usize,
+        trace: Option<&SpanContext>,
+    ) -> Result<Delivery> {
         if self.refusing.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
@@ -265,7 +327,7 @@ impl Shared {
                 only_if_open,
                 new: &new,
             };
-            match partition.append(record, timestamp, size, &opening) {
+            match partition.append(record, timestamp, size, trace, &opening) {
                 Appended::Done {
                     delivery,
                     opened,

@@ -81,9 +81,14 @@ impl Records {
         Ok(())
     }
 
+    /// Its records as they were encoded, decompressed.
+    pub fn decompressed(&self) -> &[u8] {
+        self.parts().1
+    }
+
     /// Bytes of its records, decompressed.
     pub fn decompressed_len(&self) -> usize {
-        self.parts().1.len()
+        self.decompressed().len()
     }
 }
 

@@ -174,7 +174,7 @@ async fn the_pages_say_how_the_agent_is() {
     let dir = TempDir::new().unwrap();
     let late = Arc::new(Late::default());
     late.cut.store(true, Ordering::Release);
-    let one = Agent::start_on(settings(dir.path(), "one", &[]), late.clone())
+    let one = Agent::start_on(settings(dir.path(), "one", &[]), late.clone(), Traces::default())
         .await
         .unwrap();
     assert!(get(&one, "/health").await.starts_with("HTTP/1.1 200"));

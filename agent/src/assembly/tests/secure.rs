@@ -51,6 +51,7 @@ async fn records_go_and_come_over_tls() {
     let request = v1::ProduceRequest {
         request_id: 7,
         partitions: vec![part],
+        ..Default::default()
     };
     let answers = data.produce(futures::stream::iter([request])).await.unwrap();
     let answer = answers.into_inner().message().await.unwrap().unwrap();

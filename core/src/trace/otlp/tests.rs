@@ -1,0 +1,72 @@
+//! What the variables ask for, and what is logged of failures. That spans arrive is tested with a real receiver, in `tests/`.
+
+use std::collections::HashMap;
+
+use opentelemetry_sdk::error::OTelSdkError;
+
+use super::*;
+
+fn started(variables: &[(&str, &str)]) -> Result<bool, String> {
+    let variables: HashMap<_, _> = variables.iter().copied().collect();
+    let variable = |name: &str| variables.get(name).map(|value| (*value).to_owned());
+    start("test", Vec::new(), variable).map(|exporter| exporter.is_some())
+}
+
+const ENDPOINT: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1");
+
+#[tokio::test]
+async fn only_an_endpoint_starts_it() {
+    assert_eq!(started(&[]), Ok(false));
+    assert_eq!(started(&[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")]), Ok(false));
+    assert_eq!(
+        started(&[("OTEL_SERVICE_NAME", "a"), ("OTEL_TRACES_EXPORTER", "otlp")]),
+        Ok(false)
+    );
+    assert_eq!(started(&[ENDPOINT]), Ok(true));
+    assert_eq!(
+        started(&[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:1")]),
+        Ok(true)
+    );
+    assert_eq!(started(&[ENDPOINT, ("OTEL_SDK_DISABLED", "TRUE")]), Ok(false));
+    assert_eq!(started(&[ENDPOINT, ("OTEL_TRACES_EXPORTER", "none")]), Ok(false));
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_said_with_the_variable() {
+    let refused = |variables: &[(&str, &str)]| started(variables).unwrap_err();
+    assert!(refused(&[ENDPOINT, ("OTEL_TRACES_EXPORTER", "zipkin")]).contains("OTEL_TRACES_EXPORTER"));
+    assert!(refused(&[ENDPOINT, ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")]).contains("take grpc"));
+    let missing = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:1"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "no-such.pem"),
+    ];
+    assert!(refused(&missing).contains("no-such.pem"));
+}
+
+#[tokio::test]
+async fn the_end_is_not_held_up_by_a_receiver_that_is_not_there() {
+    let variable = |name: &str| (name == ENDPOINT.0).then(|| ENDPOINT.1.to_owned());
+    let exporter = start("test", Vec::new(), variable).unwrap().unwrap();
+    let traces = exporter.traces("test");
+    let span = traces.start(
+        &opentelemetry::Context::new(),
+        opentelemetry::trace::SpanBuilder::from_name("x"),
+    );
+    assert!(span.is_some());
+    drop(span);
+    let begun = tokio::time::Instant::now();
+    exporter.finish(Duration::from_millis(200)).await;
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn failures_are_logged_rarely_and_the_recovery_once() {
+    let reporting = Reporting::new(());
+    let failure = || Err(OTelSdkError::InternalFailure("no answer".into()));
+    let logged = (0..100).filter(|_| reporting.report(&failure(), 7)).count();
+    assert_eq!(logged, 2);
+    assert_eq!(reporting.lost.load(Ordering::Relaxed), 700);
+    assert!(reporting.report(&Ok(()), 1));
+    assert!(!reporting.report(&Ok(()), 1));
+    assert!(reporting.report(&failure(), 1), "a new outage is news");
+}

@@ -1,0 +1,141 @@
+//! A context survives its way, whatever it is; what is no context is none; and nothing is sampled that should not be.
+
+use opentelemetry::trace::{SpanKind, noop::NoopTracerProvider};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider};
+use proptest::prelude::*;
+
+use super::*;
+
+const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+fn provider(sampler: Sampler) -> (SdkTracerProvider, InMemorySpanExporter) {
+    let spans = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder()
+        .with_sampler(sampler)
+        .with_simple_exporter(spans.clone())
+        .build();
+    (provider, spans)
+}
+
+#[test]
+fn a_context_is_read_with_its_state() {
+    let context = parse(PARENT.as_bytes(), Some(b"vendor=value")).unwrap();
+    assert_eq!(context.trace_id().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+    assert_eq!(context.span_id().to_string(), "00f067aa0ba902b7");
+    assert!(context.is_sampled() && context.is_remote());
+    assert_eq!(
+        write(&context),
+        (PARENT.to_owned(), Some("vendor=value".to_owned()))
+    );
+}
+
+#[test]
+fn what_is_no_context_is_none() {
+    let long = format!("{PARENT}-{}", "a".repeat(300));
+    for parent in [
+        "",
+        "-",
+        "00",
+        "00-0-0-01",
+        "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+        "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+        "00-+bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
+        "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        &long,
+    ] {
+        assert_eq!(parse(parent.as_bytes(), None), None, "{parent}");
+    }
+    assert_eq!(parse(&[0xff; 55], None), None);
+}
+
+#[test]
+fn a_bad_state_costs_the_state_only() {
+    let long = "a=b,".repeat(200);
+    for state in [&b"\xff"[..], b"=,=,=", long.as_bytes()] {
+        let context = parse(PARENT.as_bytes(), Some(state)).unwrap();
+        assert_eq!(write(&context), (PARENT.to_owned(), None), "{state:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn reading_never_fails(parent: Vec<u8>, state: Option<Vec<u8>>) {
+        if let Some(context) = parse(&parent, state.as_deref()) {
+            prop_assert!(context.is_valid());
+        }
+    }
+
+    #[test]
+    fn something_like_a_context_never_fails(parent in "[0-9a-fA-F+-]{0,70}", state in "[a-z=,@ ]{0,600}") {
+        if let Some(context) = parse(parent.as_bytes(), Some(state.as_bytes())) {
+            let (parent, state) = write(&context);
+            prop_assert_eq!(parse(parent.as_bytes(), state.as_ref().map(String::as_bytes)), Some(context));
+        }
+    }
+
+    #[test]
+    fn every_context_comes_back(trace in 1u128.., span in 1u64.., sampled: bool) {
+        let flags = TraceFlags::default().with_sampled(sampled);
+        let context = SpanContext::new(TraceId::from(trace), SpanId::from(span), flags, true, TraceState::default());
+        let (parent, state) = write(&context);
+        prop_assert_eq!(parse(parent.as_bytes(), state.as_ref().map(String::as_bytes)), Some(context));
+    }
+}
+
+#[test]
+fn a_provider_that_records_is_told_from_none_and_sees_nothing_of_the_question() {
+    let (real, spans) = provider(Sampler::AlwaysOn);
+    assert!(is_real(&global::BoxedTracer::new(Box::new(real.tracer("test")))));
+    assert!(!is_real(&global::BoxedTracer::new(Box::new(
+        NoopTracerProvider::new().tracer("test")
+    ))));
+    assert!(spans.get_finished_spans().unwrap().is_empty());
+    assert!(!Traces::default().is_on());
+}
+
+#[test]
+fn without_a_provider_or_a_decision_for_it_there_is_no_span() {
+    let (never, spans) = provider(Sampler::AlwaysOff);
+    for traces in [Traces::default(), Traces::of(&never, "test")] {
+        assert!(
+            traces
+                .start(&Context::new(), SpanBuilder::from_name("a"))
+                .is_none()
+        );
+        let parent = parse(PARENT.as_bytes(), None).unwrap();
+        assert!(traces.start_for(&[parent], SpanBuilder::from_name("b")).is_none());
+    }
+    assert!(spans.get_finished_spans().unwrap().is_empty());
+}
+
+#[test]
+fn a_span_for_many_is_the_child_of_the_first_with_a_bounded_number_of_links() {
+    let (provider, spans) = provider(Sampler::ParentBased(Box::new(Sampler::AlwaysOff)));
+    let traces = Traces::of(&provider, "test");
+    let contexts: Vec<_> = (1..=100u64)
+        .map(|n| {
+            let (trace, span) = (TraceId::from(u128::from(n)), SpanId::from(n));
+            SpanContext::new(trace, span, TraceFlags::SAMPLED, true, TraceState::default())
+        })
+        .collect();
+    let mut span = traces
+        .start_for(&contexts, SpanBuilder::from_name("x").with_kind(SpanKind::Server))
+        .unwrap();
+    span.rename("PUT".to_owned());
+    span.fail("TIMEOUT", "too slow".to_owned());
+    drop(span);
+    assert!(traces.start_for(&[], SpanBuilder::from_name("y")).is_none());
+    let spans = spans.get_finished_spans().unwrap();
+    assert_eq!(spans.len(), 1);
+    let span = &spans[0];
+    assert_eq!(span.name, "PUT");
+    assert_eq!(
+        (span.span_context.trace_id(), span.parent_span_id),
+        (TraceId::from(1), SpanId::from(1))
+    );
+    assert_eq!(span.status, Status::error("too slow"));
+    assert_eq!(span.links.links.len(), MAX_LINKS);
+    assert_eq!(span.links.links[0].span_context, contexts[1]);
+}
