@@ -184,6 +184,25 @@ need_minio() {
   export STREAMHOUSE_MINIO="$CACHE/minio-$MINIO_VERSION/minio"
 }
 
+build_otel_collector() {
+  local folder=$1
+  all_in "$folder" otel-collector && return
+  require_version hack/otel-collector go.opentelemetry.io/collector/otelcol "$OTEL_COLLECTOR_VERSION"
+  say "building the OpenTelemetry Collector $OTEL_COLLECTOR_VERSION from source, once (about 2 minutes)"
+  go_build hack/otel-collector "$folder" "" . || fail "the OpenTelemetry Collector could not be built"
+}
+
+# The receiver of the traces that the tests look at. The folder's name holds a digest of what it is built from.
+need_otel_collector() {
+  local folder
+  if [ -n "${STREAMHOUSE_OTEL_COLLECTOR:-}" ]; then
+    return
+  fi
+  folder="$CACHE/otel-collector-$OTEL_COLLECTOR_VERSION-$(cat hack/otel-collector/go.* hack/otel-collector/main.go | sha256sum | cut -c1-12)"
+  exclusively build_otel_collector "$folder"
+  export STREAMHOUSE_OTEL_COLLECTOR="$folder/otel-collector"
+}
+
 # build_python_venv FOLDER REQUIREMENTS
 build_python_venv() {
   [ -e "$1/ready" ] && return

@@ -8,8 +8,8 @@ usage() {
   cat <<'TEXT'
 usage: hack/test.sh [--quick] [--only STAGE]... [-- TEST-ARGUMENTS...]
 
-Installs what is missing (on Debian and Ubuntu with apt-get; MinIO, Kubernetes and Python packages into ~/.cache/streamhouse
-or $STREAMHOUSE_CACHE), then runs these stages in this order:
+Installs what is missing (on Debian and Ubuntu with apt-get; MinIO, Kubernetes, the OpenTelemetry Collector and Python packages
+into ~/.cache/streamhouse or $STREAMHOUSE_CACHE), then runs these stages in this order:
 
   format        cargo fmt --check
   structure     hack/check-structure.sh: sizes, headers, directions of imports
@@ -20,8 +20,8 @@ or $STREAMHOUSE_CACHE), then runs these stages in this order:
   observability hack/check-observability.sh: alert rules and their tests, runbooks, routing examples, the dashboard
   chart         the operator's chart: helm lint, every way to install it against the schemas of Kubernetes, values that must be
                 refused, copies, samples; and the images, built without Docker and started
-  tests         unit, property, conformance and whole-system tests, with a real PostgreSQL, a real MinIO and a real
-                Kubernetes API
+  tests         unit, property, conformance and whole-system tests, with a real PostgreSQL, a real MinIO, a real
+                Kubernetes API and a real OpenTelemetry Collector
   cluster       a real Kubernetes node, as root: pods, Services, names, and that nothing of it is left; on it the operator by its
                 chart, and a producer that goes on while agents are scaled, killed, drained, rolled and given other credentials
   demo          the README's demo, from nothing
@@ -168,6 +168,7 @@ need_rust
 if chosen tests; then
   need_test_tools
   need_python
+  need_otel_collector
   need_kubernetes_api
   need_prometheus_operator
   need_kubernetes_tools

@@ -48,6 +48,7 @@ impl Output {
 #[derive(Debug, Clone)]
 pub struct Cli {
     bootstrap: String,
+    envs: Vec<(String, String)>,
 }
 
 impl Cli {
@@ -55,7 +56,14 @@ impl Cli {
     pub fn new(bootstrap: impl Into<String>) -> Cli {
         Cli {
             bootstrap: bootstrap.into(),
+            envs: Vec::new(),
         }
+    }
+
+    /// One more variable in its environment; the test's own is not passed on.
+    pub fn env(mut self, key: impl Into<String>, value: impl Into<String>) -> Cli {
+        self.envs.push((key.into(), value.into()));
+        self
     }
 
     /// Runs it to its end, two minutes at most, with nothing on its standard input.
@@ -79,7 +87,11 @@ impl Cli {
 
     fn command(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> anyhow::Result<Spawn> {
         let spawn = Spawn::new(programs::built_binary("streamhouse")?).clean_env();
-        Ok(spawn.env("STREAMHOUSE_BOOTSTRAP", &self.bootstrap).args(args))
+        let spawn = spawn.env("STREAMHOUSE_BOOTSTRAP", &self.bootstrap).args(args);
+        Ok(self
+            .envs
+            .iter()
+            .fold(spawn, |spawn, (key, value)| spawn.env(key, value)))
     }
 }
 

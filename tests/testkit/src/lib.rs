@@ -1,4 +1,4 @@
-//! Real servers for tests: PostgreSQL, MinIO and the Kubernetes API on free ports, gone when the test is.
+//! Real servers for tests: PostgreSQL, MinIO, the Kubernetes API and an OpenTelemetry Collector on free ports, gone when the test is.
 //!
 //! Owns: how tests find, start, stop and break the servers they need, and how they run the built binaries. Called by tests only.
 //! Guarantees: everything listens on 127.0.0.1; every process started here ends, and every folder made here is removed, when its
@@ -7,6 +7,7 @@
 mod agent;
 mod authority;
 mod cli;
+mod collector;
 mod guard;
 mod http;
 mod kube_api;
@@ -20,6 +21,7 @@ mod wait;
 pub use agent::{Agent, AgentBuilder};
 pub use authority::{Authority, Issued};
 pub use cli::{Cli, Output};
+pub use collector::{Collector, ReceivedSpan};
 pub use http::{Response, http_get};
 pub use kube_api::KubeApi;
 pub use minio::MinIo;

@@ -75,14 +75,23 @@ impl Spawn {
         self
     }
 
-    /// Takes the variables that steer StreamHouse, AWS, PostgreSQL and Kubernetes clients out of the environment: the developer's own settings
+    /// Takes the variables that steer StreamHouse, AWS, PostgreSQL, Kubernetes and OpenTelemetry out of the environment: the developer's own settings
     /// must not change what a test sees.
     pub fn clean_env(mut self) -> Spawn {
         let steering = |key: &OsString| {
             let key = key.to_string_lossy();
-            ["STREAMHOUSE_", "AWS_", "PG", "MINIO_", "KUBE", "ETCD", "RUST_LOG"]
-                .iter()
-                .any(|prefix| key.starts_with(prefix))
+            [
+                "STREAMHOUSE_",
+                "AWS_",
+                "PG",
+                "MINIO_",
+                "KUBE",
+                "ETCD",
+                "OTEL_",
+                "RUST_LOG",
+            ]
+            .iter()
+            .any(|prefix| key.starts_with(prefix))
         };
         let keys: Vec<OsString> = std::env::vars_os().map(|(key, _)| key).filter(steering).collect();
         let removals = keys.into_iter().map(|key| (key, None));

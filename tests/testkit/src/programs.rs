@@ -46,19 +46,30 @@ pub(crate) fn helm() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("STREAMHOUSE_HELM") {
         return existing(PathBuf::from(path)).context("$STREAMHOUSE_HELM names a file that does not exist");
     }
+    newest("kubernetes-tools-", "helm")?.context("helm is missing: run hack/test.sh, which installs it")
+}
+
+/// The OpenTelemetry Collector: `$STREAMHOUSE_OTEL_COLLECTOR`, or the newest of the pinned version in the cache folder, whose name
+/// ends with a digest of what it is built from.
+pub(crate) fn otel_collector() -> anyhow::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("STREAMHOUSE_OTEL_COLLECTOR") {
+        return existing(PathBuf::from(path))
+            .context("$STREAMHOUSE_OTEL_COLLECTOR names a file that does not exist");
+    }
+    let prefix = format!("otel-collector-{}-", version_of("OTEL_COLLECTOR_VERSION")?);
+    newest(&prefix, "otel-collector")?
+        .context("the OpenTelemetry Collector is missing: run hack/test.sh, which installs it")
+}
+
+/// The program of this name that was built last, in the folders of the cache whose names begin so.
+fn newest(prefix: &str, program: &str) -> anyhow::Result<Option<PathBuf>> {
     let folders = std::fs::read_dir(cache()?).into_iter().flatten().flatten();
-    folders
-        .filter(|folder| {
-            folder
-                .file_name()
-                .to_string_lossy()
-                .starts_with("kubernetes-tools-")
-        })
-        .map(|folder| folder.path().join("helm"))
-        .filter_map(|helm| Some((helm.metadata().ok()?.modified().ok()?, helm)))
-        .max()
-        .map(|(_, helm)| helm)
-        .context("helm is missing: run hack/test.sh, which installs it")
+    let newest = folders
+        .filter(|folder| folder.file_name().to_string_lossy().starts_with(prefix))
+        .map(|folder| folder.path().join(program))
+        .filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path)))
+        .max();
+    Ok(newest.map(|(_, path)| path))
 }
 
 fn version_of(key: &str) -> anyhow::Result<&'static str> {

@@ -1,0 +1,199 @@
+//! A real OpenTelemetry Collector on a free port, which tells the spans that it received.
+//!
+//! Called by the tests of traces. Guarantees: a span that [`Collector::spans`] gives came over the wire, as OTLP; the collector ends
+//! with its value.
+
+use std::collections::BTreeMap;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Port, Process, Spawn, guard, programs, wait};
+
+/// A span as it was received.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceivedSpan {
+    /// The resource's `service.name`.
+    pub service: String,
+    /// The library that made it.
+    pub scope: String,
+    /// In hexadecimal digits.
+    pub trace_id: String,
+    /// In hexadecimal digits.
+    pub span_id: String,
+    /// The parent's `span_id`; empty in a root.
+    pub parent: String,
+    /// What it is called.
+    pub name: String,
+    /// `INTERNAL`, `SERVER`, `CLIENT`, `PRODUCER` or `CONSUMER`.
+    pub kind: &'static str,
+    /// In nanoseconds since the Unix epoch.
+    pub start: u64,
+    /// In nanoseconds since the Unix epoch.
+    pub end: u64,
+    /// Values as text.
+    pub attributes: BTreeMap<String, String>,
+    /// The span ids it links to.
+    pub links: Vec<String>,
+    /// The names of what happened in it.
+    pub events: Vec<String>,
+    /// What is said of its failure, if it failed.
+    pub error: Option<String>,
+}
+
+impl ReceivedSpan {
+    /// The value of an attribute, as text; empty without.
+    pub fn attribute(&self, key: &str) -> &str {
+        self.attributes.get(key).map_or("", String::as_str)
+    }
+}
+
+/// A running collector.
+#[derive(Debug)]
+pub struct Collector {
+    port: Port,
+    process: Process,
+    _folder: TempDir,
+}
+
+impl Collector {
+    /// Starts one that has received nothing.
+    pub fn start() -> anyhow::Result<Collector> {
+        let folder = guard::folder("streamhouse-collector-")?;
+        let port = Port::reserve()?;
+        let config = folder.path().join("config.yaml");
+        std::fs::write(&config, configuration(&port))?;
+        let process = Spawn::new(programs::otel_collector()?)
+            .clean_env()
+            .arg(format!("--config=file:{}", config.display()))
+            .start()?;
+        let mut collector = Collector {
+            port,
+            process,
+            _folder: folder,
+        };
+        collector.wait_listening()?;
+        Ok(collector)
+    }
+
+    /// What `OTEL_EXPORTER_OTLP_ENDPOINT` is to be.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.port.address())
+    }
+
+    /// The process, to pause it or to end it.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Every span received so far.
+    pub fn spans(&self) -> anyhow::Result<Vec<ReceivedSpan>> {
+        let said = self.process.stdout();
+        // The last line may still be in the writing.
+        let whole = said.rfind('\n').map_or("", |end| &said[..end]);
+        let mut spans = Vec::new();
+        for line in whole.lines() {
+            let request: Value = serde_json::from_str(line).context("the collector printed no JSON")?;
+            read(&request, &mut spans);
+        }
+        Ok(spans)
+    }
+
+    /// Waits until `wanted` finds what it looks for among the spans.
+    pub fn wait_for<T>(
+        &self,
+        what: &str,
+        mut wanted: impl FnMut(&[ReceivedSpan]) -> Option<T>,
+    ) -> anyhow::Result<T> {
+        let found = wait::until(what, wait::PATIENCE, || Ok(wanted(&self.spans()?)));
+        found.with_context(|| format!("received: {:#?}", self.spans()))
+    }
+
+    fn wait_listening(&mut self) -> anyhow::Result<()> {
+        let (address, process) = (self.port.address(), &mut self.process);
+        let listening = wait::until("the start of the collector", wait::PATIENCE, || {
+            anyhow::ensure!(process.is_running(), "the collector ended while starting");
+            Ok(TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok())
+        });
+        listening.with_context(|| process.log_tail()).map(drop)
+    }
+}
+
+fn configuration(port: &Port) -> String {
+    format!(
+        "receivers:\n  otlp:\n    protocols:\n      grpc:\n        endpoint: {}\n\
+         exporters:\n  stdout:\n\
+         service:\n  pipelines:\n    traces:\n      receivers: [otlp]\n      exporters: [stdout]\n",
+        port.address()
+    )
+}
+
+/// Reads one request of OTLP in its JSON form.
+fn read(request: &Value, spans: &mut Vec<ReceivedSpan>) {
+    for resource in list(&request["resourceSpans"]) {
+        let about = attributes(&resource["resource"]["attributes"]);
+        let service = about.get("service.name").cloned().unwrap_or_default();
+        for scope in list(&resource["scopeSpans"]) {
+            for span in list(&scope["spans"]) {
+                spans.push(ReceivedSpan {
+                    service: service.clone(),
+                    scope: text(&scope["scope"]["name"]),
+                    trace_id: text(&span["traceId"]),
+                    span_id: text(&span["spanId"]),
+                    parent: text(&span["parentSpanId"]),
+                    name: text(&span["name"]),
+                    kind: kind(&span["kind"]),
+                    start: nanoseconds(&span["startTimeUnixNano"]),
+                    end: nanoseconds(&span["endTimeUnixNano"]),
+                    attributes: attributes(&span["attributes"]),
+                    links: list(&span["links"])
+                        .iter()
+                        .map(|link| text(&link["spanId"]))
+                        .collect(),
+                    events: list(&span["events"])
+                        .iter()
+                        .map(|event| text(&event["name"]))
+                        .collect(),
+                    error: (span["status"]["code"] == 2).then(|| text(&span["status"]["message"])),
+                });
+            }
+        }
+    }
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// 64 bits, which JSON has no number for.
+fn nanoseconds(value: &Value) -> u64 {
+    value.as_str().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value.as_u64() {
+        Some(1) => "INTERNAL",
+        Some(2) => "SERVER",
+        Some(3) => "CLIENT",
+        Some(4) => "PRODUCER",
+        Some(5) => "CONSUMER",
+        _ => "UNSPECIFIED",
+    }
+}
+
+/// Each value is an object with its type as the only key.
+fn attributes(value: &Value) -> BTreeMap<String, String> {
+    let pairs = list(value).iter().filter_map(|pair| {
+        let value = pair["value"].as_object()?.values().next()?;
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        Some((text(&pair["key"]), value))
+    });
+    pairs.collect()
+}
