@@ -11,7 +11,9 @@ use std::{
 };
 
 use opentelemetry::{KeyValue, global};
-use opentelemetry_otlp::{SpanExporter as OtlpExporter, WithTonicConfig, tonic_types::transport};
+use opentelemetry_otlp::{
+    SpanExporter as OtlpExporter, WithExportConfig, WithTonicConfig, tonic_types::transport,
+};
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
@@ -72,7 +74,7 @@ pub fn start(
 }
 
 fn exporter(endpoint: &str, certificate: Option<String>) -> Result<OtlpExporter, String> {
-    let builder = OtlpExporter::builder().with_tonic();
+    let builder = OtlpExporter::builder().with_tonic().with_endpoint(endpoint);
     let built = if endpoint.trim_start().starts_with("https://") {
         let tls = transport::ClientTlsConfig::new();
         let tls = match certificate {
@@ -95,6 +97,11 @@ impl Exporter {
     /// Spans of the library `scope` that go to this exporter.
     pub fn traces(&self, scope: &'static str) -> Traces {
         Traces::of(&self.provider, scope)
+    }
+
+    /// What the builders of producers and consumers take.
+    pub fn provider(&self) -> &SdkTracerProvider {
+        &self.provider
     }
 
     /// Makes it the process's provider, which libraries find by themselves.
