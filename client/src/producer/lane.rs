@@ -37,7 +37,7 @@ pub(super) struct Sealed {
     /// What its records hold of the buffer.
     pub(super) reserved: usize,
     /// The spans of its records.
-    pub(super) traced: Vec<SpanContext>,
+    pub(super) traced: Box<[SpanContext]>,
     pub(super) tries: u32,
     first_sequence: i32,
     /// Some try may have been stored without an answer.
@@ -359,7 +359,7 @@ pub(super) struct NewBatch {
     pub(super) ticket: Arc<Ticket>,
     pub(super) opened: Instant,
     pub(super) reserved: usize,
-    pub(super) traced: Vec<SpanContext>,
+    pub(super) traced: Box<[SpanContext]>,
 }
 
 /// The sequence after a batch; it wraps to 0 as Kafka's does.

@@ -134,7 +134,7 @@ impl Dispatcher {
                     ticket,
                     opened,
                     reserved,
-                    traced,
+                    traced: traced.into(),
                 };
                 Some((entry.lane.send_new(new), bytes))
             }

@@ -64,7 +64,7 @@ fn new_batch(number: u32, lane: &Lane) -> NewBatch {
         records: 1,
         ticket: Ticket::new(number.into(), "t".into(), 0),
         opened: Instant::now(),
-        traced: Vec::new(),
+        traced: Box::default(),
         reserved: 0,
     }
 }
