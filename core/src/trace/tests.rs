@@ -75,7 +75,7 @@ fn what_is_no_context_is_none() {
 #[test]
 fn a_bad_state_costs_the_state_only() {
     let long = "a=b,".repeat(200);
-    for state in [&b"\xff"[..], b"=,=,=", long.as_bytes()] {
+    for state in [&b"\xff"[..], b"tea", long.as_bytes()] {
         let context = parse(PARENT.as_bytes(), Some(state)).unwrap();
         assert_eq!(write(&context), (PARENT.to_owned(), None), "{state:?}");
     }
@@ -90,10 +90,12 @@ proptest! {
     }
 
     #[test]
-    fn something_like_a_context_never_fails(parent in "[0-9a-fA-F+-]{0,70}", state in "[a-z=,@ ]{0,600}") {
+    fn something_like_a_context_never_fails(parent in "[0-9a-f+-]{0,70}", state in "[a-z=,@ ]{0,600}") {
+        let parent = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{parent}");
         if let Some(context) = parse(parent.as_bytes(), Some(state.as_bytes())) {
-            let (parent, state) = write(&context);
-            prop_assert_eq!(parse(parent.as_bytes(), state.as_ref().map(String::as_bytes)), Some(context));
+            let (parent, _) = write(&context);
+            let again = parse(parent.as_bytes(), None).map(|again| (again.trace_id(), again.span_id()));
+            prop_assert_eq!(again, Some((context.trace_id(), context.span_id())));
         }
     }
 
