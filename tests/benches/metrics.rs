@@ -1,0 +1,88 @@
+//! What an update of a metric costs, single and as the programs make them: for each batch, poll, request and flush. The example
+//! `metrics_overhead` reads the results and sets them against what a whole run uses.
+//!
+//! ```text
+//! cargo bench --workspace --bench metrics
+//! ```
+
+#![allow(clippy::unwrap_used)]
+
+use std::hint::black_box;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use streamhouse_agent::metrics::{FlushReason, Metrics};
+use streamhouse_client::metrics::{ConsumerMetrics, ProducerMetrics, Registry};
+use tokio::time::Duration;
+
+const TOOK: Duration = Duration::from_micros(3_210);
+
+fn single(c: &mut Criterion) {
+    let metrics = Metrics::new().unwrap();
+    let mut group = c.benchmark_group("update");
+    group.bench_function("counter", |b| {
+        b.iter(|| metrics.produced_records.inc_by(black_box(100)))
+    });
+    group.bench_function("gauge", |b| b.iter(|| metrics.queue_bytes.set(black_box(4096))));
+    group.bench_function("histogram", |b| {
+        b.iter(|| metrics.write_latency.observe(black_box(0.003_21)));
+    });
+    group.finish();
+}
+
+fn client(c: &mut Criterion) {
+    let registry = Registry::new();
+    let producer = ProducerMetrics::new(&registry).topic("orders");
+    let consumer = ConsumerMetrics::new(&registry, "billing");
+    let partition = consumer.partition("orders", 0);
+    let mut group = c.benchmark_group("client");
+    // All that happens for a batch, from its making to its acknowledgement.
+    group.bench_function("batch", |b| {
+        b.iter(|| {
+            producer.set_pending(black_box(1000));
+            producer.batch(black_box(1000), black_box(100_000));
+            producer.flushed(black_box(TOOK));
+            producer.sent(black_box(1000), black_box(50_000), black_box(TOOK));
+            producer.set_pending(black_box(0));
+        });
+    });
+    // All that happens for a poll that returns records of one partition.
+    let mut offset = 0;
+    group.bench_function("poll", |b| {
+        b.iter(|| {
+            offset += 500;
+            consumer.polled(black_box(TOOK));
+            partition.consumed(black_box(500), black_box(50_000));
+            partition.position(black_box(offset));
+            partition.lag(black_box(10), black_box(0.01));
+        });
+    });
+    group.finish();
+}
+
+fn agent(c: &mut Criterion) {
+    let metrics = Metrics::new().unwrap();
+    let mut group = c.benchmark_group("agent");
+    // A request with one batch.
+    group.bench_function("request", |b| {
+        b.iter(|| {
+            let timer = metrics.request(black_box("Produce"));
+            metrics.produced_batches.inc();
+            metrics.produced_records.inc_by(black_box(1000));
+            metrics.produced_bytes.inc_by(black_box(50_000));
+            metrics.write_latency.observe(black_box(0.003_21));
+            drop(timer);
+        });
+    });
+    group.bench_function("flush", |b| {
+        b.iter(|| {
+            metrics.flushed(black_box(FlushReason::Interval), black_box(200_000));
+            metrics.flush_duration.observe(black_box(0.003_21));
+            metrics.commit_duration.observe(black_box(0.003_21));
+        });
+    });
+    group.bench_function("scrape", |b| b.iter(|| metrics.render().unwrap()));
+    group.finish();
+}
+
+criterion_group!(benches, single, client, agent);
+criterion_main!(benches);
