@@ -22,7 +22,8 @@ pub enum Condition {
 }
 
 impl Condition {
-    const ALL: [Self; 5] = [
+    /// Every condition.
+    pub const ALL: [Self; 5] = [
         Self::ObjectStore,
         Self::Metadata,
         Self::Joined,

@@ -7,6 +7,7 @@
 
 pub mod assembly;
 pub mod check;
+pub mod console;
 pub mod directory;
 pub mod failpoint;
 pub mod fetch;

@@ -28,6 +28,11 @@ impl GroupsService {
         Self { coordinator }
     }
 
+    /// The coordinator it serves from.
+    pub fn coordinator(&self) -> &Arc<Coordinator> {
+        &self.coordinator
+    }
+
     async fn find(&self, group_id: &str) -> Result<v1::Leader, Error> {
         limits::group_id(group_id)?;
         let cluster = &self.coordinator.parts().cluster;

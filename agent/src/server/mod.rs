@@ -1,4 +1,4 @@
-//! The agent's ports: gRPC for clients, HTTP for probes and Prometheus. Bound first, so that a port that is taken ends the
+//! The agent's ports: gRPC for clients, HTTP for probes, Prometheus and the console. Bound first, so that a port that is taken ends the
 //! start; served until told to stop, with TLS where there is a certificate.
 
 pub mod admin;
@@ -10,7 +10,7 @@ mod plain;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc};
 
-use axum::middleware::from_fn;
+use axum::{Router, middleware::from_fn};
 use prometheus::IntGauge;
 use streamhouse_core::protocol::v1::{
     FILE_DESCRIPTOR_SET, admin_service_server::AdminServiceServer, data_service_server::DataServiceServer,
@@ -26,6 +26,7 @@ use self::{
     data::Data,
 };
 use crate::{
+    console,
     groups::GroupsService,
     metrics::Metrics,
     node::Node,
@@ -82,6 +83,7 @@ impl Ports {
                 tls.follow(tls::LOOK)
             )
         };
+        let pages = pages(&node, &groups, self.http.local_addr()?);
         let connections = connections::accept(
             self.http,
             Rules {
@@ -93,12 +95,7 @@ impl Ports {
                 patience: PATIENCE,
             },
         );
-        let http = http::serve(
-            connections,
-            http::router(node.clone()),
-            http::HEADERS,
-            stop.clone(),
-        );
+        let http = http::serve(connections, pages, http::HEADERS, stop.clone());
         let routes = routes(&node, groups)?.add_service(health);
         let (metrics, traces) = (node.metrics.clone(), node.traces.clone());
         let guarded = routes.into_axum_router().layer(from_fn(move |request, next| {
@@ -133,6 +130,20 @@ impl Ports {
             }
         }
     }
+}
+
+/// What the HTTP port answers: the console only where it is wanted.
+fn pages(node: &Arc<Node>, groups: &GroupsService, bound: SocketAddr) -> Router {
+    let pages = http::router(node.clone());
+    if !node.settings.console {
+        return pages;
+    }
+    let coordinator = groups.coordinator().clone();
+    pages.merge(console::router(
+        node.clone(),
+        coordinator,
+        bound.ip().is_loopback(),
+    ))
 }
 
 /// How a listener's connections become secure, if it has a certificate.

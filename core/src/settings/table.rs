@@ -189,6 +189,17 @@ pub const DEFINITIONS: &[Definition] = &[
             |s, v| address(v).map(|v| s.grpc_listen = v),
         ),
     ),
+    define_dev(
+        "true",
+        define(
+            "console",
+            "false",
+            SWITCH,
+            "Serves the read-only web console below /console/ of the HTTP port. It has no login and shows what records hold: \
+            see docs/console.md before you switch it on.",
+            |s, v| switch(v).map(|v| s.console = v),
+        ),
+    ),
     define(
         "tls-dir",
         "",

@@ -65,6 +65,22 @@ impl Coordinator {
         Ok(self.description(group_id, empty.view()))
     }
 
+    /// A group with its members, from any agent: as [`describe`](Self::describe) tells it where this agent coordinates it, else as it
+    /// was stored last.
+    pub async fn look(&self, group_id: &str) -> Result<v1::GroupDescription, Error> {
+        match self.describe(group_id).await {
+            Err(error)
+                if matches!(
+                    error.code(),
+                    ErrorCode::NotCoordinator | ErrorCode::CoordinatorLoadInProgress
+                ) => {}
+            described => return described,
+        }
+        let record = self.stored(group_id).await?;
+        let group = Group::load(self.parts().limits.rules(), record.generation, &record.state, 0)?;
+        Ok(self.description(group_id, group.view()))
+    }
+
     /// Deletes a group without members, and its offsets.
     pub async fn delete(&self, group_id: &str) -> Result<(), Error> {
         limits::group_id(group_id)?;

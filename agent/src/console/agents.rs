@@ -1,0 +1,170 @@
+//! Agents and their leases: who is there, how much each leads, and which partitions one leads.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use axum::{Json, extract::State, http::Uri};
+use serde::{Deserialize, Serialize};
+use streamhouse_core::{Error, ErrorCode, Incarnation};
+use streamhouse_metadata::AgentRecord;
+
+use super::{
+    Console,
+    answer::{Answer, Part, asked},
+    overview::millis,
+    rates,
+};
+use crate::{
+    directory::{Topic, View},
+    metrics::Job,
+    topics::reached,
+};
+
+/// Rows of one answer: usually, and at most.
+const ROWS: (usize, usize) = (100, 500);
+
+#[derive(Debug, Serialize)]
+pub(super) struct List {
+    agents: Vec<Row>,
+    /// How long a lease lasts without being renewed.
+    lease_ttl_ms: u64,
+    /// When the agent that answers renewed its own last, in milliseconds since 1970; `None` before the first time.
+    own_renewal_ms: Option<i64>,
+    now_ms: i64,
+    /// Lives that have ended and may have left objects that are still looked for.
+    ended_lives: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    agent_id: String,
+    node_id: i32,
+    incarnation: i64,
+    version: String,
+    zone: String,
+    grpc_address: String,
+    http_address: String,
+    draining: bool,
+    /// It is the agent that answers.
+    this: bool,
+    /// Partitions of topics that it leads.
+    leases: usize,
+    /// Slots of consumer groups that it coordinates.
+    group_slots: usize,
+}
+
+pub(super) async fn list(State(console): State<Arc<Console>>) -> Answer<List> {
+    let node = &console.node;
+    let view = reached(node).await?;
+    let me = node.life().map(|life| life.incarnation);
+    let leases = leases(&view);
+    let mut agents: Vec<Row> = view
+        .agents()
+        .map(|agent| {
+            row(
+                agent,
+                me,
+                leases.get(&agent.incarnation).copied().unwrap_or_default(),
+            )
+        })
+        .collect();
+    agents.sort_by(|a, b| a.agent_id.cmp(&b.agent_id));
+    Ok(Json(List {
+        agents,
+        lease_ttl_ms: millis(node.settings.lease_ttl),
+        own_renewal_ms: rates::last_success_ms(node, Job::Renew),
+        now_ms: node.clock.now_ms(),
+        ended_lives: view.snapshot.unswept.len(),
+    }))
+}
+
+fn row(agent: &AgentRecord, me: Option<Incarnation>, (leases, group_slots): (usize, usize)) -> Row {
+    Row {
+        agent_id: agent.agent_id.clone(),
+        node_id: agent.node_id,
+        incarnation: agent.incarnation.0,
+        version: agent.version.clone(),
+        zone: agent.zone.clone(),
+        grpc_address: agent.grpc_address.clone(),
+        http_address: agent.http_address.clone(),
+        draining: agent.draining,
+        this: Some(agent.incarnation) == me,
+        leases,
+        group_slots,
+    }
+}
+
+/// How many partitions and slots each life leads.
+fn leases(view: &View) -> HashMap<Incarnation, (usize, usize)> {
+    let mut leases: HashMap<Incarnation, (usize, usize)> = HashMap::new();
+    for topic in view.topics() {
+        for holder in topic.record.partitions.iter().filter_map(|p| p.holder) {
+            let (partitions, slots) = leases.entry(holder).or_default();
+            *(if topic.record.internal { slots } else { partitions }) += 1;
+        }
+    }
+    leases
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OneAsked {
+    id: String,
+    offset: Option<usize>,
+    limit: Option<usize>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct One {
+    #[serde(flatten)]
+    agent: Row,
+    /// Leases there are.
+    total: usize,
+    #[serde(flatten)]
+    part: Part,
+    partitions: Vec<LeaseRow>,
+}
+
+#[derive(Debug, Serialize)]
+struct LeaseRow {
+    topic: String,
+    partition: usize,
+    leader_epoch: i32,
+    internal: bool,
+}
+
+pub(super) async fn one(State(console): State<Arc<Console>>, uri: Uri) -> Answer<One> {
+    let wanted: OneAsked = asked(&uri)?;
+    let part = Part::new(wanted.offset, wanted.limit, ROWS.0, ROWS.1);
+    let view = reached(&console.node).await?;
+    let agent = view.agents().find(|agent| agent.agent_id == wanted.id);
+    let agent = agent.ok_or_else(|| {
+        let message = format!(
+            "there is no agent {:?} now; it stopped, or its lease ended",
+            wanted.id
+        );
+        Error::new(ErrorCode::UnknownTopicOrPartition, message)
+    })?;
+    let counts = leases(&view).get(&agent.incarnation).copied().unwrap_or_default();
+    let topics: BTreeMap<&str, &Arc<Topic>> =
+        view.topics().map(|topic| (&*topic.record.name, topic)).collect();
+    let led = topics.values().flat_map(|topic| {
+        let partitions = topic.record.partitions.iter().enumerate();
+        partitions
+            .filter(|(_, partition)| partition.holder == Some(agent.incarnation))
+            .map(|(partition, record)| LeaseRow {
+                topic: topic.record.name.clone(),
+                partition,
+                leader_epoch: record.epoch,
+                internal: topic.record.internal,
+            })
+    });
+    Ok(Json(One {
+        total: counts.0 + counts.1,
+        part,
+        partitions: part.of(led),
+        agent: row(agent, console.node.life().map(|life| life.incarnation), counts),
+    }))
+}

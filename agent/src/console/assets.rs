@@ -1,0 +1,106 @@
+//! The page's own files, embedded in the program: nothing of it comes from elsewhere, and no step builds it.
+
+use axum::{
+    extract::Path,
+    http::header,
+    response::{IntoResponse, Response},
+};
+
+use super::answer::Problem;
+
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const JS: &str = "text/javascript; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+
+const PAGE: &str = include_str!("assets/index.html");
+
+/// Name, kind and contents.
+macro_rules! assets {
+    ($($name:literal $kind:ident,)*) => {
+        const ASSETS: &[(&str, &str, &str)] = &[$(($name, $kind, include_str!(concat!("assets/", $name))),)*];
+    };
+}
+
+assets! {
+    "style.css" CSS,
+    "icon.svg" SVG,
+    "app.js" JS,
+    "dom.js" JS,
+    "format.js" JS,
+    "rates.js" JS,
+    "parts.js" JS,
+    "overview.js" JS,
+    "topics.js" JS,
+    "records.js" JS,
+    "groups.js" JS,
+    "agents.js" JS,
+}
+
+/// The page.
+pub(super) async fn page() -> Response {
+    answer(HTML, PAGE)
+}
+
+/// A file of it.
+pub(super) async fn asset(Path(name): Path<String>) -> Response {
+    match ASSETS.iter().find(|(asset, _, _)| *asset == name) {
+        Some((_, kind, contents)) => answer(kind, contents),
+        None => Problem::not_found("the console has no such file").into_response(),
+    }
+}
+
+/// Files come once; a browser that opened several connections for them gives those back, since the port has only so many.
+fn answer(kind: &'static str, contents: &'static str) -> Response {
+    let headers = [(header::CONTENT_TYPE, kind), (header::CONNECTION, "close")];
+    (headers, contents).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the content security policy would stop in the browser, and a name that nothing serves, are mistakes here.
+    #[test]
+    fn the_page_needs_nothing_but_these_files() {
+        let named = |contents: &str, before: &str| -> Vec<String> {
+            let parts = contents.split(before).skip(1);
+            parts
+                .map(|rest| rest.split(['"', '\'']).next().unwrap_or_default().to_owned())
+                .collect()
+        };
+        let served = |name: &String| ASSETS.iter().any(|(asset, _, _)| asset == name);
+        let files = [named(PAGE, "src=\""), named(PAGE, "href=\"")].concat();
+        assert!(files.len() >= 3, "{files:?}");
+        for file in files.iter().filter(|file| !file.starts_with('#')) {
+            assert!(served(file), "index.html names {file}");
+        }
+        for (name, kind, contents) in ASSETS {
+            for forbidden in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+            ] {
+                assert!(!contents.contains(forbidden), "{name} has {forbidden}");
+            }
+            let elsewhere = contents.replace("http://www.w3.org/2000/svg", "");
+            assert!(
+                !elsewhere.contains("http://") && !elsewhere.contains("https://"),
+                "{name}"
+            );
+            if *kind == JS {
+                let imports = named(contents, "from \"./");
+                assert!(imports.iter().all(served), "{name} imports {imports:?}");
+            }
+        }
+        for inline in ["<style", "style=", "onclick", "onload", "javascript:"] {
+            assert!(!PAGE.contains(inline), "index.html has {inline}");
+        }
+        assert!(
+            !PAGE.replace(" src=", "").contains("<script>"),
+            "a script of the page's own"
+        );
+    }
+}

@@ -1,0 +1,142 @@
+// Rates from two answers of the same life of the same agent, kept for two minutes; and the page that shows them all.
+
+import { h } from "./dom.js";
+import { about, bytes, count, seconds } from "./format.js";
+import { agentLine, sparkline, table } from "./parts.js";
+
+const KEEP = 60;
+// Quantiles need more than two answers to say something.
+const WINDOW_MS = 30000;
+
+export class Samples {
+  #samples = [];
+
+  // Takes an answer; forgets those of another agent or an earlier life of it.
+  add(answer) {
+    const last = this.#samples.at(-1);
+    const same = last && last.agent.agent_id === answer.agent.agent_id && last.agent.incarnation === answer.agent.incarnation;
+    if (!same || answer.agent.uptime_ms < last.agent.uptime_ms) this.#samples = [];
+    this.#samples.push(answer);
+    if (this.#samples.length > KEEP) this.#samples.shift();
+  }
+
+  get latest() {
+    return this.#samples.at(-1);
+  }
+
+  value(name) {
+    return this.latest?.values[name];
+  }
+
+  // The rate a second between each two answers.
+  rates(name) {
+    const rates = [];
+    for (let i = 1; i < this.#samples.length; i += 1) {
+      const [before, after] = [this.#samples[i - 1], this.#samples[i]];
+      const [passed, more] = [after.agent.uptime_ms - before.agent.uptime_ms, after.values[name] - before.values[name]];
+      if (passed > 0 && Number.isFinite(more)) rates.push(Math.max(0, (more * 1000) / passed));
+    }
+    return rates;
+  }
+
+  // What a gauge was.
+  values(name) {
+    return this.#samples.map((sample) => sample.values[name]).filter(Number.isFinite);
+  }
+
+  // The quantile of the latest half minute, in seconds: the bound that so many stayed below. Undefined when there was nothing.
+  latency(quantile) {
+    const after = this.latest;
+    const before = this.#samples.find((sample) => after.agent.uptime_ms - sample.agent.uptime_ms <= WINDOW_MS);
+    const all = after ? after.write_latency.count - before.write_latency.count : 0;
+    if (all <= 0) return undefined;
+    const bounds = after.write_latency.buckets;
+    const found = bounds.find(([, number], i) => number - before.write_latency.buckets[i][1] >= all * quantile);
+    return found ? found[0] : Infinity;
+  }
+}
+
+const COUNTERS = [
+  ["produced_records", "Records in", about, "/s", "acknowledged with an offset"],
+  ["produced_bytes", "Bytes in", bytes, "/s", "as sent, compressed"],
+  ["produced_batches", "Batches in", about, "/s", ""],
+  ["fetch_requests", "Fetches", about, "/s", "of consumers, long polls included"],
+  ["tail_read_bytes", "Bytes out of memory", bytes, "/s", "to readers at the end of a partition"],
+  ["store_puts", "Object store PUTs", about, "/s", "each is paid for"],
+  ["store_gets", "Object store GETs", about, "/s", "each is paid for"],
+  ["store_bytes_put", "Bytes stored", bytes, "/s", ""],
+  ["store_bytes_get", "Bytes read from the store", bytes, "/s", ""],
+  ["flushes", "Flushes", about, "/s", "objects with the batches of all partitions"],
+  ["grpc_requests", "gRPC requests", about, "/s", ""],
+  ["grpc_errors", "gRPC errors", about, "/s", "of calls, or of one item of a call"],
+  ["cpu_seconds", "CPU", about, " cores", ""],
+];
+
+const GAUGES = [
+  ["active_partitions", "Partitions led", count],
+  ["connections", "Client connections", count],
+  ["queue_bytes", "Bytes that wait to be stored", bytes],
+  ["tail_bytes", "Newest batches in memory", bytes],
+  ["cache_bytes", "Block cache", bytes],
+  ["resident_bytes", "Memory of the process", bytes],
+];
+
+export const counterNow = (samples, name) => samples.rates(name).at(-1);
+
+const bound = (value) => (value === undefined ? "nothing written" : value === Infinity ? "over 65 s" : `\u2264 ${seconds(value)}`);
+
+function counterRows(samples) {
+  return COUNTERS.filter(([name]) => samples.value(name) !== undefined).map(([name, title, show, unit, note]) => {
+    const rates = samples.rates(name);
+    const now = rates.at(-1);
+    return {
+      key: name,
+      cells: [
+        [title, note && h("span", { class: "note" }, note)],
+        now === undefined ? "measuring" : `${show(now)}${unit}`,
+        rates.length ? `${show(Math.max(...rates))}${unit}` : "",
+        sparkline(rates),
+      ],
+    };
+  });
+}
+
+function gaugeRows(samples) {
+  return GAUGES.filter(([name]) => samples.value(name) !== undefined).map(([name, title, show]) => ({
+    key: name,
+    cells: [title, show(samples.value(name)), sparkline(samples.values(name))],
+  }));
+}
+
+export const rates = {
+  title: () => "Rates",
+  load: async () => ({}),
+  render(_, __, { samples }) {
+    if (!samples.latest) return [h("p", { class: "quiet" }, "Measuring.")];
+    const latency = [
+      { key: "p50", cells: ["Half of the appends", bound(samples.latency(0.5))] },
+      { key: "p99", cells: ["99 of 100 appends", bound(samples.latency(0.99))] },
+    ];
+    return [
+      agentLine(samples.latest.agent, "These are the numbers of this agent alone. For the whole cluster, and for longer than two minutes, use Prometheus."),
+      table({
+        id: "counters",
+        caption: "A second, between the last two looks",
+        columns: [{ title: "What" }, { title: "Now", number: true }, { title: "Most", number: true }, { title: "Last two minutes" }],
+        rows: counterRows(samples),
+      }),
+      table({
+        id: "latency",
+        caption: "From taking an append to its answer, in the last half minute",
+        columns: [{ title: "Which" }, { title: "Took", number: true }],
+        rows: latency,
+      }),
+      table({
+        id: "gauges",
+        caption: "At the moment",
+        columns: [{ title: "What" }, { title: "Now", number: true }, { title: "Last two minutes" }],
+        rows: gaugeRows(samples),
+      }),
+    ];
+  },
+};

@@ -1,0 +1,104 @@
+//! A key, a value or a header of a record as it is shown: text where it is UTF-8, else hexadecimal digits; never more of it than a
+//! page can hold, and always with its true size.
+
+use serde::Serialize;
+
+/// Bytes shown of one field.
+pub(super) const LONGEST: usize = 4 << 10;
+
+/// What is shown of a field.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Field {
+    /// In bytes, all of it.
+    size: usize,
+    encoding: Encoding,
+    shown: String,
+    /// There is more of it than is shown.
+    truncated: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+enum Encoding {
+    #[serde(rename = "utf-8")]
+    Text,
+    #[serde(rename = "hex")]
+    Hex,
+}
+
+impl Field {
+    /// As much of it as is shown.
+    pub(super) fn new(bytes: &[u8]) -> Self {
+        let (encoding, shown, whole) = match std::str::from_utf8(bytes) {
+            Ok(text) => {
+                let end = text.floor_char_boundary(LONGEST);
+                (Encoding::Text, text[..end].to_owned(), end == text.len())
+            }
+            Err(_) => {
+                let end = bytes.len().min(LONGEST);
+                (Encoding::Hex, hex(&bytes[..end]), end == bytes.len())
+            }
+        };
+        Self {
+            size: bytes.len(),
+            encoding,
+            shown,
+            truncated: !whole,
+        }
+    }
+
+    /// What it costs to show it, in bytes.
+    pub(super) fn cost(&self) -> usize {
+        self.shown.len()
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|digit| char::from(DIGITS[usize::from(digit)]));
+    digits.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn text_stays_text_and_other_bytes_become_digits() {
+        let field = Field::new("tea <b>é</b>".as_bytes());
+        assert_eq!((field.encoding, field.size), (Encoding::Text, 13));
+        assert_eq!(field.shown, "tea <b>é</b>");
+        let field = Field::new(&[0xff, 0x00, 0x7f]);
+        assert_eq!(
+            (field.encoding, &*field.shown, field.truncated),
+            (Encoding::Hex, "ff007f", false)
+        );
+        assert_eq!(Field::new(b"").shown, "");
+    }
+
+    #[test]
+    fn a_long_field_is_cut_between_characters_and_says_so() {
+        let text = format!("a{}", "é".repeat(LONGEST));
+        let field = Field::new(text.as_bytes());
+        assert!(field.truncated && field.shown.len() == LONGEST - 1 && text.starts_with(&field.shown));
+        assert_eq!(field.size, text.len());
+        let field = Field::new(&vec![0xff; LONGEST + 1]);
+        assert!(field.truncated && field.shown.len() == LONGEST * 2);
+        assert!(!Field::new("x".repeat(LONGEST).as_bytes()).truncated);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_can_be_shown(bytes: Vec<u8>) {
+            let field = Field::new(&bytes);
+            prop_assert_eq!(field.size, bytes.len());
+            if field.encoding == Encoding::Text {
+                prop_assert_eq!(field.shown.as_bytes(), &bytes[..]);
+            }
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! Consumer groups: all of them with their lag, and one with its members and its place in every partition.
+//!
+//! The list's lag is that of the partitions a group has committed for; one group's page also counts what its members read now and have
+//! not committed for yet, as `streamhouse group describe` does.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use axum::{Json, extract::State, http::Uri};
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+use streamhouse_core::{
+    Error, PartitionUid,
+    consumer_protocol::{Assignment, PROTOCOL_TYPE},
+    protocol::v1,
+};
+use streamhouse_metadata::{CommittedOffset, LogBounds};
+
+use super::{
+    Console, SHARED,
+    answer::{Answer, Part, asked, holds},
+    kept,
+    kept::Kept,
+};
+use crate::node::Node;
+
+/// Rows of groups in one answer, usually and at most: each costs a query.
+const GROUPS: (usize, usize) = (25, 50);
+/// Rows of partitions.
+const PARTITIONS: (usize, usize) = (50, 200);
+/// Members shown of one group.
+const MEMBERS: usize = 200;
+/// Groups whose offsets are asked for at once.
+const AT_ONCE: usize = 4;
+
+/// What all pages share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    listing: Kept<(), Vec<v1::GroupListing>>,
+    /// By what was looked for, and the part shown.
+    pages: Kept<(String, Part), List>,
+    one: Kept<String, Whole>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            listing: kept(SHARED),
+            pages: kept(SHARED),
+            one: kept(SHARED),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListAsked {
+    #[serde(default)]
+    filter: String,
+    offset: Option<usize>,
+    limit: Option<usize>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct List {
+    total: usize,
+    matched: usize,
+    #[serde(flatten)]
+    part: Part,
+    groups: Vec<Row>,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    group_id: String,
+    state: String,
+    members: u32,
+    /// Partitions that it has committed for.
+    partitions: usize,
+    /// Records behind in those.
+    lag: i64,
+    /// `None` when it never committed.
+    last_commit_ms: Option<i64>,
+}
+
+pub(super) async fn list(State(console): State<Arc<Console>>, uri: Uri) -> Answer<Arc<List>> {
+    let wanted: ListAsked = asked(&uri)?;
+    let part = Part::new(wanted.offset, wanted.limit, GROUPS.0, GROUPS.1);
+    let key = (wanted.filter, part);
+    let page = console.groups.pages.get(&key, read_page(&console, &key.0, part));
+    Ok(Json(page.await?))
+}
+
+async fn read_page(console: &Console, filter: &str, part: Part) -> Result<List, Error> {
+    let ask = async {
+        let mut groups = console.coordinator.list_groups().await?.groups;
+        groups.sort_by(|a, b| a.group_id.cmp(&b.group_id));
+        Ok(groups)
+    };
+    let all = console.groups.listing.get(&(), ask).await?;
+    let matched = || all.iter().filter(|group| holds(&group.group_id, filter));
+    let store = &console.node.metadata;
+    let shown = stream::iter(part.of(matched().cloned()))
+        .map(|group| async move {
+            let offsets = store.fetch_offsets(&group.group_id).await?;
+            Ok::<_, Error>((group, offsets))
+        })
+        .buffered(AT_ONCE)
+        .try_collect::<Vec<_>>()
+        .await?;
+    let committed = shown.iter().flat_map(|(_, offsets)| offsets);
+    let bounds = bounds(&console.node, committed.map(|offset| offset.uid)).await?;
+    let groups = shown.iter().map(|(group, offsets)| Row {
+        group_id: group.group_id.clone(),
+        state: group.state.clone(),
+        members: group.members,
+        partitions: offsets.len(),
+        lag: offsets
+            .iter()
+            .map(|at| lag(bounds.get(&at.uid), Some(at.offset)))
+            .sum(),
+        last_commit_ms: offsets.iter().map(|offset| offset.committed_at_ms).max(),
+    });
+    Ok(List {
+        total: all.len(),
+        matched: matched().count(),
+        part,
+        groups: groups.collect(),
+    })
+}
+
+async fn bounds(
+    node: &Node,
+    partitions: impl Iterator<Item = PartitionUid>,
+) -> Result<HashMap<PartitionUid, LogBounds>, Error> {
+    let partitions: BTreeSet<PartitionUid> = partitions.collect();
+    let partitions: Vec<PartitionUid> = partitions.into_iter().collect();
+    if partitions.is_empty() {
+        return Ok(HashMap::new());
+    }
+    Ok(node.metadata.bounds(&partitions).await?.into_iter().collect())
+}
+
+/// Records behind: from where the group goes on, to the end. Nothing is left to read of a partition that is gone.
+fn lag(bounds: Option<&LogBounds>, committed: Option<i64>) -> i64 {
+    let Some(bounds) = bounds else { return 0 };
+    let next = committed.unwrap_or(bounds.log_start).max(bounds.log_start);
+    (bounds.high_watermark - next).max(0)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OneAsked {
+    id: String,
+    offset: Option<usize>,
+    limit: Option<usize>,
+}
+
+/// All of a group.
+#[derive(Debug)]
+struct Whole {
+    group: v1::GroupDescription,
+    places: Vec<Place>,
+}
+
+/// Where a group is in a partition.
+#[derive(Debug, Clone, Serialize)]
+struct Place {
+    topic: String,
+    partition: i32,
+    committed: Option<i64>,
+    committed_at_ms: Option<i64>,
+    /// `None` when the partition is gone.
+    high_watermark: Option<i64>,
+    lag: i64,
+    /// Who reads it now; empty when nobody does.
+    member_id: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct One {
+    group_id: String,
+    state: String,
+    generation: i32,
+    assignor: String,
+    /// Empty when no agent coordinates it at the moment.
+    coordinator: String,
+    lag: i64,
+    members_total: usize,
+    members: Vec<Member>,
+    /// Partitions there are.
+    total: usize,
+    #[serde(flatten)]
+    part: Part,
+    partitions: Vec<Place>,
+}
+
+#[derive(Debug, Serialize)]
+struct Member {
+    member_id: String,
+    group_instance_id: String,
+    client_id: String,
+    client_host: String,
+    partitions: usize,
+}
+
+pub(super) async fn one(State(console): State<Arc<Console>>, uri: Uri) -> Answer<One> {
+    let wanted: OneAsked = asked(&uri)?;
+    let part = Part::new(wanted.offset, wanted.limit, PARTITIONS.0, PARTITIONS.1);
+    let whole = console
+        .groups
+        .one
+        .get(&wanted.id, read_whole(&console, &wanted.id))
+        .await?;
+    let Whole { group, places } = whole.as_ref();
+    let members = group.members.iter().take(MEMBERS).map(|member| Member {
+        member_id: member.member_id.clone(),
+        group_instance_id: member.group_instance_id.clone(),
+        client_id: member.client_id.clone(),
+        client_host: member.client_host.clone(),
+        partitions: assigned(group, member).partitions.len(),
+    });
+    Ok(Json(One {
+        group_id: group.group_id.clone(),
+        state: group.state.clone(),
+        generation: group.generation,
+        assignor: group.protocol_name.clone(),
+        coordinator: group
+            .coordinator
+            .as_ref()
+            .map(|leader| leader.agent_id.clone())
+            .unwrap_or_default(),
+        lag: places.iter().map(|place| place.lag).sum(),
+        members_total: group.members.len(),
+        members: members.collect(),
+        total: places.len(),
+        part,
+        partitions: part.of(places.iter().cloned()),
+    }))
+}
+
+/// What a member reads; nothing where that is in words that we do not understand.
+fn assigned(group: &v1::GroupDescription, member: &v1::GroupMember) -> Assignment {
+    if group.protocol_type != PROTOCOL_TYPE {
+        return Assignment::default();
+    }
+    Assignment::decode(member.assignment.clone()).unwrap_or_default()
+}
+
+async fn read_whole(console: &Console, id: &str) -> Result<Whole, Error> {
+    let group = console.coordinator.look(id).await?;
+    let committed = console.node.metadata.fetch_offsets(id).await?;
+    let view = console.node.directory.view();
+    let mut partitions: BTreeMap<(String, i32), (Option<PartitionUid>, Option<CommittedOffset>, String)> =
+        BTreeMap::new();
+    for offset in committed {
+        let key = (offset.topic.clone(), offset.partition);
+        partitions.insert(key, (Some(offset.uid), Some(offset), String::new()));
+    }
+    for member in &group.members {
+        for assigned in assigned(&group, member).partitions {
+            let uid = view
+                .partition(&assigned.topic, assigned.partition)
+                .map(|found| found.uid);
+            let key = (assigned.topic, assigned.partition);
+            let (_, _, reader) = partitions.entry(key).or_insert((uid, None, String::new()));
+            reader.clone_from(&member.member_id);
+        }
+    }
+    let bounds = bounds(&console.node, partitions.values().filter_map(|(uid, ..)| *uid)).await?;
+    let places = partitions
+        .into_iter()
+        .map(|((topic, partition), (uid, committed, member_id))| {
+            let bounds = uid.and_then(|uid| bounds.get(&uid));
+            Place {
+                topic,
+                partition,
+                lag: lag(bounds, committed.as_ref().map(|at| at.offset)),
+                committed: committed.as_ref().map(|at| at.offset),
+                committed_at_ms: committed.map(|at| at.committed_at_ms),
+                high_watermark: bounds.map(|bounds| bounds.high_watermark),
+                member_id,
+            }
+        });
+    Ok(Whole {
+        group,
+        places: places.collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lag_counts_what_can_still_be_read() {
+        let bounds = LogBounds {
+            log_start: 10,
+            high_watermark: 25,
+            ..LogBounds::default()
+        };
+        for (committed, behind) in [
+            (None, 15),
+            (Some(0), 15),
+            (Some(12), 13),
+            (Some(25), 0),
+            (Some(99), 0),
+        ] {
+            assert_eq!(lag(Some(&bounds), committed), behind, "{committed:?}");
+        }
+        assert_eq!(lag(None, Some(3)), 0);
+    }
+}

@@ -1,0 +1,165 @@
+//! What stands before everything the console answers: who may ask, how many at once and for how long, and what browsers are told
+//! about the answer.
+
+use std::{net::IpAddr, sync::Arc};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, uri::Authority},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use streamhouse_core::{Error, ErrorCode};
+use tokio::{
+    sync::Semaphore,
+    time::{Duration, timeout},
+};
+
+use super::answer::Problem;
+
+/// Requests for data at once. A page asks for one thing after the other.
+const CALLS: usize = 16;
+/// How long one may take.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// For browsers: take nothing from elsewhere, run nothing but our own files, show this in nobody's frame, tell nobody about it.
+const HEADERS: [(HeaderName, &str); 6] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; \
+        form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    ),
+    (
+        HeaderName::from_static("cross-origin-opener-policy"),
+        "same-origin",
+    ),
+];
+/// Records are nobody's to keep; the page itself changes with the agent's version.
+const CACHE: &str = "no-store";
+
+/// Who comes in.
+#[derive(Debug)]
+pub(super) struct Gate {
+    calls: Semaphore,
+    only_local: bool,
+}
+
+impl Gate {
+    /// With `only_local` requests must name this machine.
+    pub(super) fn new(only_local: bool) -> Self {
+        Self {
+            calls: Semaphore::new(CALLS),
+            only_local,
+        }
+    }
+}
+
+/// Around everything: refuses a page of somebody else that took our address under a name of its own (DNS rebinding), and adds
+/// the headers.
+pub(super) async fn guarded(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    let mut response = if gate.only_local && !names_this_machine(request.headers()) {
+        refused("this console answers on this machine only: open it by localhost or a loopback address")
+    } else {
+        next.run(request).await
+    };
+    let headers = response.headers_mut();
+    for (name, value) in HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(CACHE));
+    response
+}
+
+/// Around data: not for pages of other sites; so many at once, each for so long.
+pub(super) async fn bounded(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    let site = request.headers().get("sec-fetch-site");
+    if site.is_some_and(|site| site == "cross-site" || site == "same-site") {
+        return refused("the console's data is for its own page only");
+    }
+    let Ok(_call) = gate.calls.try_acquire() else {
+        let error = Error::new(
+            ErrorCode::ResourceExhausted,
+            "the console is busy; ask again in a moment",
+        );
+        return Problem::from(error).into_response();
+    };
+    timeout(LONGEST, next.run(request)).await.unwrap_or_else(|_| {
+        let message = format!(
+            "no answer within {} s; the metadata or object store may be slow",
+            LONGEST.as_secs()
+        );
+        Problem::from(Error::new(ErrorCode::RequestTimedOut, message)).into_response()
+    })
+}
+
+fn refused(message: &'static str) -> Response {
+    Problem::new(
+        StatusCode::FORBIDDEN,
+        Error::new(ErrorCode::PolicyViolation, message),
+    )
+    .into_response()
+}
+
+/// Whether the host asked for is a name of this machine. Who names none is no browser.
+fn names_this_machine(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST) else {
+        return true;
+    };
+    let authority = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
+    authority.is_some_and(|authority| is_local(authority.host()))
+}
+
+fn is_local(host: &str) -> bool {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    match bare.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => host == "localhost" || host.ends_with(".localhost"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_are_its_own() {
+        for local in [
+            "localhost",
+            "localhost:8080",
+            "LOCALHOST:1",
+            "a.localhost",
+            "127.0.0.1:8080",
+            "127.9.9.9",
+            "[::1]:8080",
+            "[::ffff:127.0.0.1]",
+            "localhost.:80",
+        ] {
+            let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(local))]);
+            assert!(names_this_machine(&headers), "{local}");
+        }
+        for foreign in [
+            "evil.example",
+            "localhost.evil.example",
+            "notlocalhost",
+            "127.0.0.1.evil.example",
+            "192.168.0.7:8080",
+            "[fd00::1]",
+            "0.0.0.0",
+            "localhost@evil.example",
+            "",
+            "a b",
+        ] {
+            let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(foreign))]);
+            assert!(!names_this_machine(&headers), "{foreign}");
+        }
+        assert!(names_this_machine(&HeaderMap::new()));
+    }
+}

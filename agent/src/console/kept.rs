@@ -1,0 +1,119 @@
+//! Answers kept for a moment, so that any number of open pages costs the stores no more than one: whoever asks while an answer is
+//! being fetched waits for that one. Failures are kept, too: a store in trouble is not asked by every page.
+
+use std::{collections::HashMap, fmt, future::Future, hash::Hash, sync::Arc};
+
+use parking_lot::Mutex;
+use streamhouse_core::Error;
+use tokio::time::{Duration, Instant};
+
+type Outcome<V> = Result<Arc<V>, Error>;
+/// An answer with its time, once there is one. Locked while it is fetched.
+type Slot<V> = tokio::sync::Mutex<Option<(Instant, Outcome<V>)>>;
+
+/// Answers by what was asked for.
+pub(super) struct Kept<K, V> {
+    for_long: Duration,
+    most: usize,
+    slots: Mutex<HashMap<K, Arc<Slot<V>>>>,
+}
+
+impl<K: Eq + Hash + Clone, V> Kept<K, V> {
+    /// Keeps `most` answers, each this long.
+    pub(super) fn new(for_long: Duration, most: usize) -> Self {
+        Self {
+            for_long,
+            most,
+            slots: Mutex::default(),
+        }
+    }
+
+    /// The answer for `key`: the one kept, or what `ask` gives.
+    pub(super) async fn get(&self, key: &K, ask: impl Future<Output = Result<V, Error>>) -> Outcome<V> {
+        let slot = self.slot(key);
+        let mut answer = slot.lock().await;
+        if let Some((at, outcome)) = answer.as_ref()
+            && at.elapsed() < self.for_long
+        {
+            return outcome.clone();
+        }
+        let outcome = ask.await.map(Arc::new);
+        *answer = Some((Instant::now(), outcome.clone()));
+        outcome
+    }
+
+    fn slot(&self, key: &K) -> Arc<Slot<V>> {
+        let mut slots = self.slots.lock();
+        if let Some(slot) = slots.get(key) {
+            return slot.clone();
+        }
+        if slots.len() >= self.most {
+            // Those that nobody waits for; there are never more that somebody does than requests at once.
+            slots.retain(|_, slot| Arc::strong_count(slot) > 1);
+        }
+        slots.entry(key.clone()).or_default().clone()
+    }
+}
+
+impl<K, V> fmt::Debug for Kept<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use futures::future::join_all;
+    use streamhouse_core::ErrorCode;
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn many_who_ask_at_once_share_one_answer_until_it_is_old() {
+        let (kept, asked) = (Kept::new(LONG, 4), AtomicU32::new(0));
+        let get = async || {
+            let ask = async {
+                sleep(Duration::from_millis(10)).await;
+                Ok(asked.fetch_add(1, Ordering::Relaxed))
+            };
+            *kept.get(&"topics", ask).await.unwrap()
+        };
+        assert_eq!(join_all((0..50).map(|_| get())).await, [0; 50]);
+        assert_eq!(get().await, 0);
+        advance(LONG).await;
+        assert_eq!(get().await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_shared_too_and_forgotten_as_soon() {
+        let kept: Kept<(), u32> = Kept::new(LONG, 4);
+        let fail = async || Err(Error::new(ErrorCode::MetadataUnavailable, "no answer"));
+        assert!(kept.get(&(), fail()).await.is_err());
+        let spared = kept.get(&(), async { Ok(1) }).await;
+        assert_eq!(spared.unwrap_err().code(), ErrorCode::MetadataUnavailable);
+        advance(LONG).await;
+        assert_eq!(*kept.get(&(), async { Ok(1) }).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_waited_for_is_asked_for_again() {
+        let kept: Kept<(), u32> = Kept::new(LONG, 4);
+        let given_up = tokio::time::timeout(Duration::ZERO, kept.get(&(), std::future::pending())).await;
+        assert!(given_up.is_err());
+        assert_eq!(*kept.get(&(), async { Ok(2) }).await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn no_more_is_kept_than_allowed() {
+        let kept = Kept::new(LONG, 3);
+        for key in 0..100 {
+            assert_eq!(*kept.get(&key, async { Ok(key) }).await.unwrap(), key);
+            assert!(kept.slots.lock().len() <= 3);
+        }
+    }
+}
