@@ -235,6 +235,20 @@ need_dashboard_types() {
   PYTHON="$folder/bin/python"
 }
 
+# What drives a browser through the console: Debian's Chromium, the font of the pictures, and Python packages. Sets PYTHON.
+need_browser() {
+  local requirements=tests/console/requirements.txt folder missing=()
+  have chromium || missing+=(chromium)
+  compgen -G '/usr/share/fonts/*/inter/*' >/dev/null || missing+=(fonts-inter)
+  has_venv || missing+=(python3 python3-venv)
+  have setpriv || missing+=(util-linux)
+  [ ${#missing[@]} = 0 ] || apt_install "${missing[@]}"
+  folder="$CACHE/venv-console-$({ python3 --version; cat "$requirements"; } | sha256sum | cut -c1-12)"
+  exclusively build_python_venv "$folder" "$requirements"
+  # shellcheck disable=SC2034 # for the script that asked
+  PYTHON="$folder/bin/python"
+}
+
 build_cargo_deny() {
   local folder="$CACHE/cargo-deny-$CARGO_DENY_VERSION"
   [ -x "$folder/bin/cargo-deny" ] && return

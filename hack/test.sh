@@ -27,6 +27,7 @@ into ~/.cache/streamhouse or $STREAMHOUSE_CACHE), then runs these stages in this
   demo          the README's demo, from nothing
   commands      the commands that users know by heart: cargo run of each example and of the agent, the dev stack and its demos;
                 the dashboard's queries and the alert rules on a real run
+  console       the agent's web console in a real headless Chromium, against what the command line says
   real-input    hack/real-input.sh: a whole dictionary, produced, consumed by a group, compared byte for byte
 
   --quick       format, structure, build and tests only
@@ -38,7 +39,7 @@ their data in temporary folders, and end with the tests; several runs may go on 
 TEXT
 }
 
-ALL=(format structure build lint dependencies docs observability chart tests cluster demo commands real-input)
+ALL=(format structure build lint dependencies docs observability chart tests cluster demo commands console real-input)
 QUICK=(format structure build tests)
 CHOSEN=()
 TEST_ARGS=(--workspace)
@@ -161,6 +162,8 @@ nothing_runs() {
   done
 }
 
+console() { hack/check-console.sh; }
+
 real-input() { hack/real-input.sh; }
 
 need_build_tools
@@ -175,6 +178,7 @@ if chosen tests; then
 fi
 if chosen cluster; then need_kubernetes_node; fi
 if chosen commands; then need_dev_tools; fi
+if chosen console; then need_browser; fi
 if chosen tests || chosen cluster || chosen commands; then need_minio; fi
 if chosen dependencies; then need_cargo_deny; fi
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Writes what is made from the code: the documents in docs/reference and the definitions in crds, and the
-# chart's copies. The tests fail while they are not current.
+# chart's copies, and the console's pictures. The tests fail while they are not current.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 need_build_tools
@@ -8,6 +8,7 @@ need_rust
 UPDATE_DOCS=1 cargo test --release -p streamhouse-core --lib
 UPDATE_DOCS=1 cargo test --release -p streamhouse-client --bin streamhouse
 UPDATE_DOCS=1 hack/check-live.sh
+UPDATE_DOCS=1 hack/check-console.sh
 UPDATE_DOCS=1 cargo test --release -p streamhouse-operator --lib
 hack/sync-chart.sh
-note "see git diff docs/reference crds charts"
+note "see git diff docs crds charts"

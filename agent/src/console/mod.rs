@@ -30,6 +30,8 @@ use tokio::{
     time::{Duration, Instant},
 };
 
+#[cfg(test)]
+pub(crate) use self::rates::COUNTED;
 use self::{answer::Problem, guard::Gate, kept::Kept};
 use crate::{groups::Coordinator, node::Node};
 
@@ -96,6 +98,3 @@ async fn nothing() -> Problem {
 fn kept<K: Eq + std::hash::Hash + Clone, V>(for_long: Duration) -> Kept<K, V> {
     Kept::new(for_long, KEPT)
 }
-
-#[cfg(test)]
-mod tests;

@@ -13,8 +13,8 @@ pub(super) struct Overview {
     cluster_id: String,
     /// This agent's time of day.
     now_ms: i64,
-    /// How old the view of the cluster is that this is taken from.
-    view_age_ms: u64,
+    /// How long ago this agent saw the cluster change: a topic, an agent or a leader.
+    changed_ms_ago: u64,
     counts: Counts,
     agent: This,
     ready: bool,
@@ -77,7 +77,7 @@ pub(super) async fn overview(State(console): State<Arc<Console>>) -> Answer<Over
     Ok(Json(Overview {
         cluster_id: view.cluster_id.clone(),
         now_ms: node.clock.now_ms(),
-        view_age_ms: millis(view.age()),
+        changed_ms_ago: millis(view.age()),
         counts,
         agent: this(&console),
         ready: unmet.is_empty(),

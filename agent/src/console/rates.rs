@@ -15,7 +15,7 @@ use super::{
 use crate::{metrics::Job, node::Node, process};
 
 /// What the page shows: its name there, the metric, and the value that a label must have, if only one series counts.
-pub(super) const SHOWN: &[(&str, &str, Option<&str>)] = &[
+pub(crate) const COUNTED: &[(&str, &str, Option<&str>)] = &[
     ("produced_records", "produced_records_total", None),
     ("produced_bytes", "produced_bytes_total", None),
     ("produced_batches", "produced_batches_total", None),
@@ -58,7 +58,7 @@ struct Latency {
 pub(super) async fn rates(State(console): State<Arc<Console>>) -> Answer<Rates> {
     let node = &console.node;
     let families = gather(node);
-    let values = SHOWN
+    let values = COUNTED
         .iter()
         .filter_map(|(name, metric, label)| Some((*name, sum(families.get(*metric)?, *label))));
     let mut values: BTreeMap<&str, f64> = values.collect();

@@ -89,7 +89,11 @@ function explain(error) {
   return [h("strong", {}, "The agent does not answer."), ` It may have stopped, or the way to it is broken. The page tries again every two seconds.${from}`];
 }
 
+// What stands where there is nothing to show.
+const instead = () => (route.view.still ? route.view.render(null, route, { samples }) : [h("p", {}, h("a", { href: `#/${route.section}` }, "Go to the list"))]);
+
 function complain(error) {
+  view.removeAttribute("aria-busy");
   const refused = error.status >= 400 && error.status < 500;
   show(refused ? "still" : "lost", refused ? "No answer to this" : "No answer");
   morph(problem, [h("p", {}, explain(error))]);
@@ -119,7 +123,7 @@ async function look(mine, first) {
     settle();
   } catch (error) {
     if (mine !== turn) return;
-    if (first && error.status < 500) morph(view, route.view.still ? route.view.render(null, route, { samples }) : []);
+    if (first && error.status < 500) morph(view, instead());
     complain(error);
   }
 }
@@ -143,6 +147,7 @@ function go() {
   abort = new AbortController();
   const name = route.view.title(route);
   const same = before && before.view === route.view && before.names.join("/") === route.names.join("/");
+  pause.hidden = Boolean(route.view.still);
   document.title = `${name} \u2013 StreamHouse`;
   title.textContent = name;
   for (const entry of document.querySelectorAll("#nav a")) {

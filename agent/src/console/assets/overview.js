@@ -60,7 +60,7 @@ export const overview = {
         ["Cluster", data.cluster_id || "not known yet"],
         ["Metadata store", data.metadata_store],
         ["Object store", data.object_store],
-        ["View of the cluster", `${duration(data.view_age_ms)} old`],
+        ["Last change of a topic, an agent or a leader", `${duration(data.changed_ms_ago)} ago`],
       ]),
     ].filter(Boolean);
   },

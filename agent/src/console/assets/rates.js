@@ -121,7 +121,7 @@ export const rates = {
       agentLine(samples.latest.agent, "These are the numbers of this agent alone. For the whole cluster, and for longer than two minutes, use Prometheus."),
       table({
         id: "counters",
-        caption: "A second, between the last two looks",
+        caption: "Per second, between the last two looks",
         columns: [{ title: "What" }, { title: "Now", number: true }, { title: "Most", number: true }, { title: "Last two minutes" }],
         rows: counterRows(samples),
       }),

@@ -105,6 +105,7 @@ export const topic = {
         ],
         rows,
       }),
+      !data.internal && h("p", { class: "quiet", "data-key": "note" }, "Choose a partition to look at its records."),
       pager(data, data.total, "partitions", (offset) => link(["topics", data.name], { offset })),
       settings(data.config),
     ].filter(Boolean);

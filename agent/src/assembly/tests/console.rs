@@ -1,0 +1,594 @@
+//! The console of a whole agent: its data against what the agent knows, its limits, its headers, and that it is off unless asked for.
+
+use serde_json::Value;
+use streamhouse_core::protocol::v1::group_service_client::GroupServiceClient;
+use streamhouse_metadata::{GROUP_SLOTS, GroupQuery};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::*;
+
+/// An answer: status, headers in lower case, body.
+struct Answer {
+    status: u16,
+    headers: String,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    fn code(&self) -> String {
+        self.json()["error"]["code"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    }
+}
+
+/// Sends a request line and headers, and reads the answer to its end.
+async fn ask(agent: &Agent, request: &str, headers: &str) -> Answer {
+    let mut stream = TcpStream::connect(agent.addresses().1).await.unwrap();
+    let request = format!("{request} HTTP/1.1\r\n{headers}connection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    Answer {
+        status: head.split(' ').nth(1).unwrap().parse().unwrap(),
+        headers: head.to_ascii_lowercase(),
+        body: body.to_owned(),
+    }
+}
+
+async fn get(agent: &Agent, path: &str) -> Answer {
+    ask(agent, &format!("GET {path}"), "host: localhost\r\n").await
+}
+
+async fn data(agent: &Agent, what: &str) -> Value {
+    let answer = get(agent, &format!("/console/api/{what}")).await;
+    assert_eq!(answer.status, 200, "{what}: {}", answer.body);
+    answer.json()
+}
+
+async fn code(agent: &Agent, what: &str) -> (u16, String) {
+    let answer = get(agent, &format!("/console/api/{what}")).await;
+    (answer.status, answer.code())
+}
+
+async fn produce_batch(agent: &Agent, topic: &str, values: &[Vec<u8>]) {
+    let mut batch = BatchBuilder::new(Compression::Lz4);
+    for value in values {
+        let headers = [("trace", Some("a-1")), ("none", None)];
+        batch.append(7, Some(b"k"), Some(value), &headers).unwrap();
+    }
+    let part = v1::PartitionProduce {
+        topic: topic.to_owned(),
+        partition: 0,
+        records: batch.finish().unwrap(),
+    };
+    let request = v1::ProduceRequest {
+        request_id: 1,
+        partitions: vec![part],
+    };
+    let result = handler::accept(&agent.node, request)
+        .await
+        .finish(&agent.node)
+        .await;
+    assert_eq!(result.partitions[0].error, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_setting_nothing_of_it_is_there() {
+    let dir = TempDir::new().unwrap();
+    let one = Agent::start(settings(dir.path(), "one", &["--console=false"]))
+        .await
+        .unwrap();
+    for path in [
+        "/",
+        "/console",
+        "/console/",
+        "/console/app.js",
+        "/console/api/overview",
+    ] {
+        let answer = get(&one, path).await;
+        assert_eq!((answer.status, answer.body.as_str()), (404, ""), "{path}");
+    }
+    assert_eq!(get(&one, "/health").await.status, 200);
+    one.drain().await;
+    let defaults = streamhouse_core::settings::AgentSettings::defaults;
+    assert!(
+        defaults(true).console && !defaults(false).console,
+        "off in production"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_keeps_browsers_from_doing_anything_but_showing_it() {
+    let dir = TempDir::new().unwrap();
+    let one = agent(dir.path(), "one").await;
+    let there = get(&one, "/").await;
+    assert!(there.status == 307 && there.headers.contains("location: /console/"));
+    for path in [
+        "/console/",
+        "/console/app.js",
+        "/console/nothing.js",
+        "/console/api/overview",
+        "/console/api/nothing",
+    ] {
+        let answer = get(&one, path).await;
+        for header in [
+            "content-security-policy: default-src 'none'; script-src 'self'",
+            "frame-ancestors 'none'",
+            "x-content-type-options: nosniff",
+            "x-frame-options: deny",
+            "referrer-policy: no-referrer",
+            "cache-control: no-store",
+        ] {
+            assert!(answer.headers.contains(header), "{path}: {}", answer.headers);
+        }
+        assert!(!answer.headers.contains("access-control"), "{path}");
+        assert!(!answer.headers.contains("unsafe"), "{path}");
+        assert_eq!(
+            answer.status,
+            if path.contains("nothing") { 404 } else { 200 },
+            "{path}"
+        );
+    }
+    assert!(
+        get(&one, "/console/app.js")
+            .await
+            .headers
+            .contains("content-type: text/javascript")
+    );
+    assert!(
+        !get(&one, "/metrics")
+            .await
+            .headers
+            .contains("content-security-policy")
+    );
+    one.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_only_answers_who_may_ask_and_changes_nothing() {
+    let dir = TempDir::new().unwrap();
+    let one = agent(dir.path(), "one").await;
+    for (headers, status) in [
+        ("host: localhost:8080\r\n", 200),
+        ("host: [::1]:8080\r\n", 200),
+        ("host: rebound.example\r\n", 403),
+        ("host: localhost\r\nsec-fetch-site: same-origin\r\n", 200),
+        ("host: localhost\r\nsec-fetch-site: none\r\n", 200),
+        ("host: localhost\r\nsec-fetch-site: cross-site\r\n", 403),
+        ("host: localhost\r\nsec-fetch-site: same-site\r\n", 403),
+    ] {
+        let answer = ask(&one, "GET /console/api/overview", headers).await;
+        assert_eq!(answer.status, status, "{headers}");
+        assert_eq!(answer.body.contains("cluster_id"), status == 200, "{headers}");
+    }
+    let answer = ask(&one, "GET /console/", "host: rebound.example\r\n").await;
+    assert!(
+        answer.status == 403 && !answer.body.contains("html"),
+        "{}",
+        answer.body
+    );
+    for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
+        for path in [
+            "/console/",
+            "/console/api/topics",
+            "/console/api/topic?name=orders",
+        ] {
+            let answer = ask(&one, &format!("{method} {path}"), "host: localhost\r\n").await;
+            assert_eq!(answer.status, 405, "{method} {path}");
+        }
+    }
+    one.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_are_found_and_shown_in_parts() {
+    let dir = TempDir::new().unwrap();
+    let one = agent(dir.path(), "one").await;
+    assert_eq!(data(&one, "topics").await["total"], 0);
+    for (name, partitions) in [("orders", 3), ("payments", 1), ("Order.archive", 2)] {
+        create(&one, name, partitions).await;
+    }
+    for _ in 0..5 {
+        produce(&one, "orders", 1, "x").await.unwrap();
+    }
+    let names = async |query: &str| -> Vec<String> {
+        let list = data(&one, &format!("topics?{query}")).await;
+        let topics = list["topics"].as_array().unwrap().iter();
+        topics
+            .map(|topic| topic["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    // The list is kept for a moment; the test's clock goes on by itself.
+    let deadline = Instant::now() + PATIENCE;
+    while data(&one, "topics").await["topics"][1]["records"] != 5 {
+        assert!(Instant::now() < deadline, "the list never shows the records");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(names("").await, ["Order.archive", "orders", "payments"]);
+    assert_eq!(names("filter=ORDER").await, ["Order.archive", "orders"]);
+    assert_eq!(
+        names("sort=partitions&limit=2").await,
+        ["orders", "Order.archive"]
+    );
+    assert_eq!(names("sort=records&limit=1").await, ["orders"]);
+    assert_eq!(names("offset=2&limit=999999").await, ["payments"]);
+    assert_eq!(names("filter=%3Cb%3E").await, [""; 0]);
+    let list = data(&one, "topics?filter=order").await;
+    assert_eq!((&list["total"], &list["matched"]), (&3.into(), &2.into()));
+    for bad in ["sort=cost", "limit=x", "offset=-1", "filtre=x"] {
+        let refused = code(&one, &format!("topics?{bad}")).await;
+        assert_eq!(refused, (400, "INVALID_REQUEST".to_owned()), "{bad}");
+    }
+    one.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_and_an_agent_are_shown_as_the_agent_knows_them() {
+    let dir = TempDir::new().unwrap();
+    let one = agent(dir.path(), "one").await;
+    create(&one, "orders", 3).await;
+    produce(&one, "orders", 2, "x").await.unwrap();
+    let shown = data(&one, "topic?name=orders&offset=1&limit=2").await;
+    let known = topics::describe(&one.node, "orders").await.unwrap();
+    assert_eq!(
+        (&shown["total"], &shown["topic_id"]),
+        (&3.into(), &known.topic_id.into())
+    );
+    let rows = shown["partitions"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    for (row, known) in rows.iter().zip(&known.partitions[1..]) {
+        assert_eq!(row["partition"], known.partition);
+        assert_eq!(row["leader"], "one");
+        assert_eq!(row["leader_epoch"], known.leader.as_ref().unwrap().epoch);
+        assert_eq!(row["high_watermark"], known.high_watermark);
+        assert_eq!(row["size_bytes"], known.size_bytes);
+    }
+    let gone = code(&one, "topic?name=gone").await;
+    assert_eq!(gone, (404, "UNKNOWN_TOPIC_OR_PARTITION".to_owned()));
+
+    let agents = data(&one, "agents").await;
+    let row = &agents["agents"][0];
+    assert_eq!((&row["agent_id"], &row["this"]), (&"one".into(), &true.into()));
+    assert_eq!(
+        (&row["leases"], &row["group_slots"]),
+        (&3.into(), &GROUP_SLOTS.into())
+    );
+    assert_eq!(row["incarnation"], life(&one).unwrap().0);
+    let leases = data(&one, "agent?id=one&limit=500").await;
+    assert_eq!(leases["total"], 3 + GROUP_SLOTS);
+    assert_eq!(
+        leases["partitions"].as_array().unwrap().len() as i32,
+        3 + GROUP_SLOTS
+    );
+    assert_eq!(code(&one, "agent?id=two").await.0, 404);
+
+    let overview = data(&one, "overview").await;
+    assert_eq!(overview["counts"]["partitions"], 3);
+    assert_eq!(overview["counts"]["leaderless"], 0);
+    assert!(overview["ready"] == true && overview["conditions"].as_array().unwrap().len() == 5);
+    one.drain().await;
+}
+
+/// Commits an offset at whichever agent coordinates the group; it tells which.
+async fn commit<'a>(agents: &[&'a Agent], group: &str, offset: i64) -> &'a Agent {
+    let request = v1::CommitOffsetsRequest {
+        group_id: group.to_owned(),
+        generation: -1,
+        offsets: vec![v1::CommitOffset {
+            topic: "orders".to_owned(),
+            partition: 0,
+            offset,
+            leader_epoch: -1,
+            metadata: String::new(),
+        }],
+        ..v1::CommitOffsetsRequest::default()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    for agent in agents.iter().cycle() {
+        let address = format!("http://{}", agent.addresses().0);
+        let mut client = GroupServiceClient::connect(address).await.unwrap();
+        match client.commit_offsets(request.clone()).await {
+            Ok(answer) => {
+                assert_eq!(answer.into_inner().offsets[0].error, None);
+                return agent;
+            }
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    unreachable!("there are agents")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_agent_shows_a_group_with_its_lag() {
+    let dir = TempDir::new().unwrap();
+    let one = agent(dir.path(), "one").await;
+    create(&one, "orders", 2).await;
+    let two = agent(dir.path(), "two").await;
+    until("both lead the same", || (held(&one), held(&two)) == (1, 1)).await;
+    for _ in 0..7 {
+        produce_somewhere(&[&one, &two], "orders", "x").await;
+    }
+    let id = "billing/<b>&?";
+    let coordinator = commit(&[&one, &two], id, 3).await;
+    let other = if std::ptr::eq(coordinator, &one) {
+        &two
+    } else {
+        &one
+    };
+    assert!(
+        other
+            .node
+            .metadata
+            .groups(&GroupQuery::Id(id.to_owned()))
+            .await
+            .unwrap()
+            .len()
+            == 1,
+        "it is stored"
+    );
+    for agent in [coordinator, other] {
+        let shown = data(agent, "group?id=billing/%3Cb%3E%26%3F").await;
+        assert_eq!(
+            (&shown["group_id"], &shown["state"]),
+            (&id.into(), &"Empty".into())
+        );
+        assert_eq!((&shown["lag"], &shown["total"]), (&4.into(), &1.into()));
+        let place = &shown["partitions"][0];
+        assert_eq!(
+            (&place["committed"], &place["high_watermark"]),
+            (&3.into(), &7.into())
+        );
+        let list = data(agent, "groups?filter=BILL").await;
+        assert_eq!(list["groups"][0]["lag"], 4);
+        assert_eq!(list["groups"][0]["group_id"], id);
+        assert_eq!(
+            code(agent, "group?id=nobody").await,
+            (404, "GROUP_ID_NOT_FOUND".to_owned())
+        );
+        assert_eq!(
+            code(agent, "group?id=").await,
+            (400, "INVALID_GROUP_ID".to_owned())
+        );
+    }
+    one.drain().await;
+    two.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_shown_as_they_are_and_never_more_than_a_page_holds() {
+    let dir = TempDir::new().unwrap();
+    let one = agent(dir.path(), "one").await;
+    create(&one, "odd", 1).await;
+    let script = b"<script>alert(1)</script>".to_vec();
+    produce_batch(
+        &one,
+        "odd",
+        &[script.clone(), vec![0xff, 0x00], vec![], vec![b'x'; 10_000]],
+    )
+    .await;
+    let page = data(&one, "records?topic=odd&partition=0&offset=0").await;
+    let records = page["records"].as_array().unwrap();
+    assert_eq!((records.len(), &page["stopped"]), (4, &"end".into()));
+    assert_eq!(records[0]["value"]["shown"], "<script>alert(1)</script>");
+    assert_eq!(records[0]["headers"][0][0]["shown"], "trace");
+    assert_eq!(records[0]["headers"][1][1], Value::Null);
+    assert_eq!(records[1]["value"]["encoding"], "hex");
+    assert_eq!(records[1]["value"]["shown"], "ff00");
+    assert_eq!(records[2]["value"]["size"], 0);
+    assert_eq!(
+        (&records[3]["value"]["size"], &records[3]["value"]["truncated"]),
+        (&10_000.into(), &true.into())
+    );
+    assert_eq!(records[3]["value"]["shown"].as_str().unwrap().len(), 4096);
+
+    for _ in 0..60 {
+        produce_batch(&one, "odd", &vec![vec![b'y'; 100]; 5]).await;
+    }
+    let newest = data(&one, "records?topic=odd&partition=0&limit=1000").await;
+    assert_eq!(
+        newest["records"].as_array().unwrap().len(),
+        100,
+        "no page is longer"
+    );
+    assert_eq!((&newest["from"], &newest["next"]), (&204.into(), &304.into()));
+    let inside = data(&one, "records?topic=odd&partition=0&offset=6&limit=2").await;
+    assert_eq!(
+        (&inside["records"][0]["offset"], &inside["next"]),
+        (&6.into(), &8.into())
+    );
+    assert_eq!(inside["stopped"], Value::Null);
+    let late = data(&one, "records?topic=odd&partition=0&timestamp=8").await;
+    assert_eq!(
+        (&late["from"], late["records"].as_array().unwrap().len()),
+        (&304.into(), 0)
+    );
+    for (query, refused) in [
+        ("topic=odd&partition=0&offset=305", (400, "OFFSET_OUT_OF_RANGE")),
+        ("topic=odd&partition=0&offset=-1", (400, "OFFSET_OUT_OF_RANGE")),
+        ("topic=odd&partition=1", (404, "UNKNOWN_TOPIC_OR_PARTITION")),
+        ("topic=odd&partition=-1", (404, "UNKNOWN_TOPIC_OR_PARTITION")),
+        (
+            "topic=__consumer_groups&partition=0",
+            (404, "UNKNOWN_TOPIC_OR_PARTITION"),
+        ),
+        ("topic=odd", (400, "INVALID_REQUEST")),
+        (
+            "topic=odd&partition=0&offset=0&timestamp=0",
+            (400, "INVALID_REQUEST"),
+        ),
+        ("topic=odd&partition=99999999999", (400, "INVALID_REQUEST")),
+    ] {
+        let answer = code(&one, &format!("records?{query}")).await;
+        assert_eq!((answer.0, answer.1.as_str()), refused, "{query}");
+    }
+    one.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_records_fill_a_page_and_the_next_goes_on_there() {
+    let dir = TempDir::new().unwrap();
+    let one = agent(dir.path(), "one").await;
+    create(&one, "large", 1).await;
+    // 9 MiB that LZ4 makes small, then records that it cannot.
+    produce_batch(&one, "large", &vec![vec![b'x'; 1 << 20]; 9]).await;
+    let noise = |seed: u64| -> Vec<u8> {
+        let mut state = seed;
+        let next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        };
+        std::iter::repeat_with(next).take(400_000).collect()
+    };
+    for seed in 0..5 {
+        produce_batch(&one, "large", &[noise(seed)]).await;
+    }
+    let page = data(&one, "records?topic=large&partition=0&offset=0").await;
+    assert_eq!(page["unreadable"][0]["code"], "MESSAGE_TOO_LARGE");
+    assert_eq!(
+        (&page["unreadable"][0]["from"], &page["unreadable"][0]["to"]),
+        (&0.into(), &9.into())
+    );
+    let shown = page["records"].as_array().unwrap().len() as i64;
+    assert_eq!(
+        (&page["next"], &page["stopped"]),
+        (&(9 + shown).into(), &"bytes".into())
+    );
+    assert!((1..5).contains(&shown), "1 MiB is read: {shown}");
+    let rest = data(
+        &one,
+        &format!("records?topic=large&partition=0&offset={}", page["next"]),
+    )
+    .await;
+    assert_eq!(rest["records"][0]["offset"], page["next"]);
+    one.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_and_deleted_records_are_said_and_not_shown() {
+    let dir = TempDir::new().unwrap();
+    let one = agent(dir.path(), "one").await;
+    create(&one, "orders", 1).await;
+    produce(&one, "orders", 0, "first").await.unwrap();
+    produce(&one, "orders", 0, "second").await.unwrap();
+    one.drain().await;
+    // What is read after a restart comes from the objects; one of them is damaged now.
+    let objects = dir.path().join("objects");
+    let mut damaged = 0;
+    let mut folders = vec![objects];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let mut bytes = std::fs::read(&path).unwrap();
+            if let Some(at) = bytes.windows(5).position(|window| window == b"first") {
+                bytes[at] ^= 1;
+                std::fs::write(&path, bytes).unwrap();
+                damaged += 1;
+            }
+        }
+    }
+    assert_eq!(damaged, 1);
+    let one = agent(dir.path(), "one").await;
+    let answer = code(&one, "records?topic=orders&partition=0&offset=0").await;
+    assert_eq!(answer, (500, "STORAGE_CORRUPT".to_owned()));
+    let request = v1::DeleteRecordsRequest {
+        topic: "orders".to_owned(),
+        partition: 0,
+        before_offset: 1,
+    };
+    topics::delete_records(&one.node, request).await.unwrap();
+    let gone = code(&one, "records?topic=orders&partition=0&offset=0").await;
+    assert_eq!(gone, (400, "OFFSET_OUT_OF_RANGE".to_owned()));
+    let left = data(&one, "records?topic=orders&partition=0").await;
+    assert_eq!(
+        (&left["from"], &left["records"][0]["value"]["shown"]),
+        (&1.into(), &"second".into())
+    );
+    one.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rates_come_from_counters_that_there_are() {
+    let dir = TempDir::new().unwrap();
+    let one = agent(dir.path(), "one").await;
+    create(&one, "orders", 1).await;
+    let before = data(&one, "rates").await;
+    produce(&one, "orders", 0, "x").await.unwrap();
+    let after = data(&one, "rates").await;
+    assert_eq!(after["agent"], {
+        let mut same = before["agent"].clone();
+        same["uptime_ms"] = after["agent"]["uptime_ms"].clone();
+        same
+    });
+    let more =
+        |name: &str| after["values"][name].as_f64().unwrap() - before["values"][name].as_f64().unwrap();
+    assert_eq!((more("produced_records"), more("produced_batches")), (1.0, 1.0));
+    assert!(more("store_puts") >= 1.0 && more("produced_bytes") > 1.0);
+    for (name, ..) in crate::console::COUNTED {
+        assert!(after["values"][name].is_number(), "{name} names no metric");
+    }
+    assert_eq!(after["write_latency"]["count"], 1);
+    one.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_at_once_are_sent_back_and_a_store_that_is_away_is_said() {
+    let dir = TempDir::new().unwrap();
+    let late = Arc::new(Late::default());
+    let one = Agent::start_on(settings(dir.path(), "one", &[]), late.clone())
+        .await
+        .unwrap();
+    until("it is ready", || one.node.health.is_ready()).await;
+    create(&one, "orders", 1).await;
+    // Reads wait for memory that others have; what comes then finds every place taken.
+    let all = one.node.fetch_memory.available_permits();
+    let taken = one
+        .node
+        .fetch_memory
+        .clone()
+        .acquire_many_owned(all as u32)
+        .await
+        .unwrap();
+    produce(&one, "orders", 0, "x").await.unwrap();
+    let asks = (0..64).map(|_| code(&one, "records?topic=orders&partition=0"));
+    let answers = futures::future::join_all(asks).await;
+    assert!(
+        answers
+            .iter()
+            .all(|answer| *answer == (503, "RESOURCE_EXHAUSTED".to_owned())),
+        "{answers:?}"
+    );
+    drop(taken);
+    assert_eq!(code(&one, "records?topic=orders&partition=0").await.0, 200);
+
+    late.cut.store(true, Ordering::Release);
+    let deadline = Instant::now() + PATIENCE;
+    while code(&one, "topics").await != (503, "METADATA_UNAVAILABLE".to_owned()) {
+        assert!(
+            Instant::now() < deadline,
+            "the list is never said to be unavailable"
+        );
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(get(&one, "/console/").await.status, 200);
+    until("it is not ready", || !one.node.health.is_ready()).await;
+    let overview = data(&one, "overview").await;
+    assert_eq!(overview["ready"], false);
+    late.cut.store(false, Ordering::Release);
+    one.drain().await;
+}

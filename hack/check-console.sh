@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# The agent's web console in a real headless Chromium, on an agent with data that the command line made; two minutes. UPDATE_DOCS=1 writes
+# the pictures in docs/images anew.
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+[ $# = 0 ] || fail "hack/check-console.sh takes no arguments"
+
+need_build_tools
+need_rust
+need_browser
+
+build_programs
+forget_settings
+say "the console in Chromium"
+"$PYTHON" tests/console/check_console.py "${CARGO_TARGET_DIR:-target}/release"
