@@ -7,12 +7,16 @@ import pathlib
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
+from cluster import wait_for
+
 CHROMIUM = "/usr/bin/chromium"
 PATIENCE_MS = 30_000
 # Chromium's own sandbox needs rights that containers often do not give; the only page it opens is ours.
 FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--force-color-profile=srgb", "--hide-scrollbars"]
 # All rules of the two levels that laws ask for, and those of good practice.
 AXE = {"resultTypes": ["violations"], "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+
+LOOKS = {}
 
 
 class Browser:
@@ -34,6 +38,8 @@ class Browser:
         page.on("pageerror", lambda error: self.heard(f"exception: {error}", True))
         page.on("dialog", lambda dialog: (self.breaches.append(f"a dialog opened: {dialog.message}"), dialog.dismiss()))
         page.on("request", self.asked)
+        LOOKS[page] = 0
+        page.on("requestfinished", lambda request: LOOKS.update({page: LOOKS[page] + ("/api/rates" in request.url)}))
         if clock:
             page.clock.install()
         page.goto(f"{self.base}/console/#{address}")
@@ -93,14 +99,14 @@ def focused(page):
 
 
 def looks(page, number, since):
-    """Waits until the page has asked the agent so many times more."""
-    page.wait_for_function("wanted => performance.getEntriesByType('resource').filter(one => one.name.includes('/api/rates')).length >= wanted",
-                           arg=since + number)
+    """Waits until the page has looked so many times more."""
+    wait_for(f"look {since + number} of the page", lambda: asks(page) >= since + number)
 
 
 def asks(page):
-    """How often the page has asked the agent so far."""
-    return page.evaluate("() => performance.getEntriesByType('resource').filter(one => one.name.includes('/api/rates')).length")
+    """How often the page has looked so far: each look asks for the rates, and is answered."""
+    page.evaluate("() => 0")
+    return LOOKS[page]
 
 
 def violations(page):

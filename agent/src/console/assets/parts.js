@@ -96,16 +96,21 @@ export const agentLine = (agent, note) =>
 // What to type to get something to look at.
 export const command = (text) => h("code", { class: "command" }, text);
 
+// Longer fields scroll by themselves, by the keyboard too.
+const [LONG, LINES] = [800, 10];
+const SCROLLS = { tabindex: 0, role: "group", "aria-label": "A long field" };
+
 // A key, a value or a header.
 export function field(value) {
   if (value === null) return h("em", { class: "note" }, "null");
   if (value.size === 0) return h("em", { class: "note" }, "empty");
   const hex = value.encoding === "hex";
   const shown = hex ? groups(value.shown) : visible(value.shown);
+  const long = shown.length > LONG || shown.split("\n").length > LINES;
   const notes = [];
   if (hex) notes.push(badge(`binary, ${bytes(value.size)}`));
   if (value.truncated) notes.push(badge(`truncated: the first ${bytes(hex ? value.shown.length / 2 : new TextEncoder().encode(value.shown).length)} of ${bytes(value.size)}`, "warn"));
-  return h("div", { class: "field" }, h("pre", { class: hex ? "hex" : "text", dir: "auto" }, shown), notes);
+  return h("div", { class: "field" }, h("pre", { class: `${hex ? "hex" : "text"}${long ? " long" : ""}`, dir: "auto", ...(long && SCROLLS) }, shown), notes);
 }
 
 export const crumbs = (...links) =>

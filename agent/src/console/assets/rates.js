@@ -92,7 +92,7 @@ function counterRows(samples) {
     return {
       key: name,
       cells: [
-        [title, note && h("span", { class: "note" }, note)],
+        [title, note && [" ", h("span", { class: "note" }, note)]],
         now === undefined ? "measuring" : `${show(now)}${unit}`,
         rates.length ? `${show(Math.max(...rates))}${unit}` : "",
         sparkline(rates),
