@@ -85,7 +85,7 @@ levels() {
           print FILENAME ":" FNR ": " own " must not import " other ", which " (rank[other] < rank[own] ? "stands above it" : "stands beside it")
       } }'
 }
-breaches_from < <(levels agent server produce,fetch,groups,topics,maintenance segment store,metrics)
+breaches_from < <(levels agent server console produce,fetch,groups,topics,maintenance segment store,metrics)
 breaches_from < <(levels client cli producer,consumer,admin)
 breaches_from < <(levels metadata postgres,sqlite types,error)
 

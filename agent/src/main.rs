@@ -122,7 +122,7 @@ async fn run(settings: AgentSettings) -> anyhow::Result<()> {
 }
 
 async fn serve(settings: AgentSettings, traces: Traces, signals: &mut Signals) -> anyhow::Result<()> {
-    let dev = settings.dev;
+    let (dev, console) = (settings.dev, settings.console);
     let mut agent = Agent::start_traced(settings, traces).await?;
     let (grpc, http) = agent.addresses();
     print(&format!("listening grpc={grpc} http={http}"));
@@ -131,7 +131,7 @@ async fn serve(settings: AgentSettings, traces: Traces, signals: &mut Signals) -
         if ready.wait_for(|ready| *ready).await.is_ok() {
             print("ready");
             if dev {
-                hint(&grpc.to_string(), &http.to_string());
+                hint(&grpc.to_string(), &http.to_string(), console);
             }
         }
         std::future::pending::<()>().await;
@@ -232,11 +232,16 @@ fn help() -> String {
 }
 
 /// How to try the embedded agent.
-fn hint(grpc: &str, http: &str) {
+fn hint(grpc: &str, http: &str, console: bool) {
+    let look = if console {
+        format!("\n  open http://{http}/console/ in a browser")
+    } else {
+        String::new()
+    };
     let text = format!(
         "try it:\n  export STREAMHOUSE_BOOTSTRAP={grpc}\n  streamhouse topic create hello\n  \
         echo 'hello, world' | streamhouse produce hello\n  streamhouse consume hello --from-beginning\n  \
-        curl http://{http}/metrics"
+        curl http://{http}/metrics{look}"
     );
     let _ = writeln!(io::stderr(), "{text}");
 }
