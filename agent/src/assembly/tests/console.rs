@@ -527,6 +527,9 @@ async fn rates_come_from_counters_that_there_are() {
     let dir = TempDir::new().unwrap();
     let one = agent(dir.path(), "one").await;
     create(&one, "orders", 1).await;
+    // What has never happened has no series yet.
+    drop(one.node.metrics.request("Fetch"));
+    one.node.metrics.grpc_error("Fetch", ErrorCode::Unknown);
     let before = data(&one, "rates").await;
     produce(&one, "orders", 0, "x").await.unwrap();
     let after = data(&one, "rates").await;

@@ -8,6 +8,9 @@ const KEEP = 60;
 // Quantiles need more than two answers to say something.
 const WINDOW_MS = 30000;
 
+// What has never happened has no series yet.
+const number = (sample, name) => sample.values[name] ?? 0;
+
 export class Samples {
   #samples = [];
 
@@ -25,7 +28,7 @@ export class Samples {
   }
 
   value(name) {
-    return this.latest?.values[name];
+    return this.latest ? number(this.latest, name) : undefined;
   }
 
   // The rate a second between each two answers.
@@ -33,15 +36,15 @@ export class Samples {
     const rates = [];
     for (let i = 1; i < this.#samples.length; i += 1) {
       const [before, after] = [this.#samples[i - 1], this.#samples[i]];
-      const [passed, more] = [after.agent.uptime_ms - before.agent.uptime_ms, after.values[name] - before.values[name]];
-      if (passed > 0 && Number.isFinite(more)) rates.push(Math.max(0, (more * 1000) / passed));
+      const [passed, more] = [after.agent.uptime_ms - before.agent.uptime_ms, number(after, name) - number(before, name)];
+      if (passed > 0) rates.push(Math.max(0, (more * 1000) / passed));
     }
     return rates;
   }
 
   // What a gauge was.
   values(name) {
-    return this.#samples.map((sample) => sample.values[name]).filter(Number.isFinite);
+    return this.#samples.map((sample) => number(sample, name));
   }
 
   // The quantile of the latest half minute, in seconds: the bound that so many stayed below. Undefined when there was nothing.
@@ -86,7 +89,7 @@ export const counterNow = (samples, name) => samples.rates(name).at(-1);
 const bound = (value) => (value === undefined ? "nothing written" : value === Infinity ? "over 65 s" : `\u2264 ${seconds(value)}`);
 
 function counterRows(samples) {
-  return COUNTERS.filter(([name]) => samples.value(name) !== undefined).map(([name, title, show, unit, note]) => {
+  return COUNTERS.map(([name, title, show, unit, note]) => {
     const rates = samples.rates(name);
     const now = rates.at(-1);
     return {
@@ -102,7 +105,7 @@ function counterRows(samples) {
 }
 
 function gaugeRows(samples) {
-  return GAUGES.filter(([name]) => samples.value(name) !== undefined).map(([name, title, show]) => ({
+  return GAUGES.map(([name, title, show]) => ({
     key: name,
     cells: [title, show(samples.value(name)), sparkline(samples.values(name))],
   }));
