@@ -3,8 +3,6 @@
 
 pub mod batch;
 pub mod consumer_protocol;
-#[cfg(test)]
-mod docs;
 pub mod error;
 pub mod ids;
 pub mod murmur2;

@@ -16,11 +16,12 @@ pub(crate) fn delay(failures: u32, entropy: &dyn Entropy) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
+    /// Entropy that always says the same.
     #[derive(Debug)]
-    struct Fixed(u64);
+    pub(crate) struct Fixed(pub(crate) u64);
 
     impl Entropy for Fixed {
         fn next_u64(&self) -> u64 {

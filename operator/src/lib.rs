@@ -14,8 +14,6 @@ pub mod context;
 pub mod controllers;
 pub mod crd;
 pub mod diff;
-#[cfg(test)]
-mod docs;
 pub mod events;
 pub mod health;
 pub mod lease;

@@ -218,9 +218,10 @@ mod tests {
     fn the_reference_is_current() {
         let metrics = Metrics::new().unwrap();
         let head = "# Metrics of the operator\n\nMade from the code; do not edit. Served at `/metrics` of its HTTP port.\n\n";
-        crate::docs::assert_current(
+        streamhouse_testkit::assert_current(
             "docs/reference/operator-metrics.md",
             &format!("{head}{}", metrics.reference),
-        );
+        )
+        .unwrap();
     }
 }

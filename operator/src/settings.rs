@@ -291,7 +291,7 @@ mod tests {
             let (default, choices) = (default_of(argument), choices_of(argument));
             writeln!(out, "| `--{flag}` | `{variable}` | {default} | {help}{choices} |").unwrap();
         }
-        crate::docs::assert_current("docs/reference/operator-settings.md", &out);
+        streamhouse_testkit::assert_current("docs/reference/operator-settings.md", &out).unwrap();
     }
 
     fn default_of(argument: &Arg) -> String {

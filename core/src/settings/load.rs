@@ -374,6 +374,6 @@ mod tests {
 
     #[test]
     fn the_reference_is_what_the_code_says() {
-        crate::docs::assert_current("docs/reference/settings.md", &reference_markdown());
+        streamhouse_testkit::assert_current("docs/reference/settings.md", &reference_markdown()).unwrap();
     }
 }

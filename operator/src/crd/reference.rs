@@ -170,19 +170,21 @@ fn about(schema: &JSONSchemaProps) -> String {
 
 #[cfg(test)]
 mod tests {
+    use streamhouse_testkit::assert_current;
+
     use super::*;
-    use crate::{crd, docs::assert_current};
+    use crate::crd;
 
     #[test]
     fn the_references_are_what_the_code_says() {
-        assert_current("docs/reference/api.md", &api_markdown());
-        assert_current("docs/reference/conditions.md", &crd::reasons_markdown());
+        assert_current("docs/reference/api.md", &api_markdown()).unwrap();
+        assert_current("docs/reference/conditions.md", &crd::reasons_markdown()).unwrap();
     }
 
     #[test]
     fn the_definitions_are_what_the_code_says() {
         for (file, text) in crd::documents().unwrap() {
-            assert_current(&format!("crds/{file}"), &text);
+            assert_current(&format!("crds/{file}"), &text).unwrap();
         }
     }
 

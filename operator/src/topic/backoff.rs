@@ -89,16 +89,7 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crd::Topic;
-
-    #[derive(Debug)]
-    struct Fixed(u64);
-
-    impl Entropy for Fixed {
-        fn next_u64(&self) -> u64 {
-            self.0
-        }
-    }
+    use crate::{backoff::tests::Fixed, crd::Topic};
 
     fn topic(generation: i64) -> Topic {
         serde_json::from_value(serde_json::json!({

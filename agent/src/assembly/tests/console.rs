@@ -553,7 +553,7 @@ async fn rates_come_from_counters_that_there_are() {
 async fn too_many_at_once_are_sent_back_and_a_store_that_is_away_is_said() {
     let dir = TempDir::new().unwrap();
     let late = Arc::new(Late::default());
-    let one = Agent::start_on(settings(dir.path(), "one", &[]), late.clone())
+    let one = Agent::start_on(settings(dir.path(), "one", &[]), late.clone(), Traces::default())
         .await
         .unwrap();
     until("it is ready", || one.node.health.is_ready()).await;
