@@ -48,7 +48,7 @@ class Cluster:
 
     def start_agent(self):
         """On free ports the first time, on the same ones later."""
-        self.spawn("agent", "streamhouse-agent", "--dev", "--data-dir", self.folder / "data", "--agent-id", "agent-0", "--zone", "zone-a",
+        self.spawn("agent", "streamhouse-agent", "--dev", "--data-dir", "data", "--agent-id", "agent-0", "--zone", "zone-a",
                    "--grpc-listen", self.grpc, "--http-listen", self.http)
 
         def said():
