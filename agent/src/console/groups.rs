@@ -249,41 +249,54 @@ fn assigned(group: &v1::GroupDescription, member: &v1::GroupMember) -> Assignmen
     Assignment::decode(member.assignment.clone()).unwrap_or_default()
 }
 
+/// What is known of a group in a partition before its bounds are.
+#[derive(Debug, Default)]
+struct Found {
+    /// `None` when there is no such partition now.
+    uid: Option<PartitionUid>,
+    committed: Option<CommittedOffset>,
+    reader: String,
+}
+
 async fn read_whole(console: &Console, id: &str) -> Result<Whole, Error> {
     let group = console.coordinator.look(id).await?;
     let committed = console.node.metadata.fetch_offsets(id).await?;
     let view = console.node.directory.view();
-    let mut partitions: BTreeMap<(String, i32), (Option<PartitionUid>, Option<CommittedOffset>, String)> =
-        BTreeMap::new();
+    let mut partitions: BTreeMap<(String, i32), Found> = BTreeMap::new();
     for offset in committed {
-        let key = (offset.topic.clone(), offset.partition);
-        partitions.insert(key, (Some(offset.uid), Some(offset), String::new()));
+        let found = Found {
+            uid: Some(offset.uid),
+            reader: String::new(),
+            committed: Some(offset.clone()),
+        };
+        partitions.insert((offset.topic, offset.partition), found);
     }
     for member in &group.members {
         for assigned in assigned(&group, member).partitions {
-            let uid = view
-                .partition(&assigned.topic, assigned.partition)
-                .map(|found| found.uid);
-            let key = (assigned.topic, assigned.partition);
-            let (_, _, reader) = partitions.entry(key).or_insert((uid, None, String::new()));
-            reader.clone_from(&member.member_id);
+            let record = view.partition(&assigned.topic, assigned.partition);
+            let found = partitions
+                .entry((assigned.topic, assigned.partition))
+                .or_insert_with(|| Found {
+                    uid: record.map(|record| record.uid),
+                    ..Found::default()
+                });
+            found.reader.clone_from(&member.member_id);
         }
     }
-    let bounds = bounds(&console.node, partitions.values().filter_map(|(uid, ..)| *uid)).await?;
-    let places = partitions
-        .into_iter()
-        .map(|((topic, partition), (uid, committed, member_id))| {
-            let bounds = uid.and_then(|uid| bounds.get(&uid));
-            Place {
-                topic,
-                partition,
-                lag: lag(bounds, committed.as_ref().map(|at| at.offset)),
-                committed: committed.as_ref().map(|at| at.offset),
-                committed_at_ms: committed.map(|at| at.committed_at_ms),
-                high_watermark: bounds.map(|bounds| bounds.high_watermark),
-                member_id,
-            }
-        });
+    let bounds = bounds(&console.node, partitions.values().filter_map(|found| found.uid)).await?;
+    let places = partitions.into_iter().map(|((topic, partition), found)| {
+        let bounds = found.uid.and_then(|uid| bounds.get(&uid));
+        let committed = found.committed.as_ref();
+        Place {
+            topic,
+            partition,
+            lag: lag(bounds, committed.map(|at| at.offset)),
+            committed: committed.map(|at| at.offset),
+            committed_at_ms: committed.map(|at| at.committed_at_ms),
+            high_watermark: bounds.map(|bounds| bounds.high_watermark),
+            member_id: found.reader,
+        }
+    });
     Ok(Whole {
         group,
         places: places.collect(),
