@@ -21,8 +21,8 @@ use streamhouse_metadata::{CommittedOffset, LogBounds};
 use super::{
     Console, SHARED,
     answer::{Answer, Part, asked, holds},
-    kept,
     kept::Kept,
+    shared,
 };
 use crate::node::Node;
 
@@ -47,9 +47,9 @@ pub(super) struct Shared {
 impl Default for Shared {
     fn default() -> Self {
         Self {
-            listing: kept(SHARED),
-            pages: kept(SHARED),
-            one: kept(SHARED),
+            listing: shared(SHARED),
+            pages: shared(SHARED),
+            one: shared(SHARED),
         }
     }
 }

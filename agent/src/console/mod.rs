@@ -95,6 +95,6 @@ async fn nothing() -> Problem {
     Problem::not_found("there is no such page of the console")
 }
 
-fn kept<K: Eq + std::hash::Hash + Clone, V>(for_long: Duration) -> Kept<K, V> {
+fn shared<K: Eq + std::hash::Hash + Clone, V>(for_long: Duration) -> Kept<K, V> {
     Kept::new(for_long, KEPT)
 }

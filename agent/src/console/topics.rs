@@ -14,8 +14,8 @@ use streamhouse_metadata::{LogBounds, TopicOverview, TopicsOverview};
 use super::{
     Console, SHARED,
     answer::{Answer, Part, asked, holds},
-    kept,
     kept::Kept,
+    shared,
 };
 use crate::{directory::View, node::Node, topics::reached};
 
@@ -33,8 +33,8 @@ pub(super) struct Shared {
 impl Default for Shared {
     fn default() -> Self {
         Self {
-            overview: kept(SHARED),
-            bounds: kept(SHARED),
+            overview: shared(SHARED),
+            bounds: shared(SHARED),
         }
     }
 }

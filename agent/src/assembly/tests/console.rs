@@ -75,6 +75,7 @@ async fn produce_batch(agent: &Agent, topic: &str, values: &[Vec<u8>]) {
     let request = v1::ProduceRequest {
         request_id: 1,
         partitions: vec![part],
+        ..v1::ProduceRequest::default()
     };
     let result = handler::accept(&agent.node, request)
         .await
