@@ -1,5 +1,5 @@
 //! Traces: what agents and clients need of OpenTelemetry. [`Traces`] starts spans, or does nothing at the cost of a branch;
-//! [`parse`] and [`write`] are the only places that know how a context travels (W3C Trace Context); `otlp` sends spans away.
+//! [`parse`] and [`write()`] are the only places that know how a context travels (W3C Trace Context); `otlp` sends spans away.
 //!
 //! Guarantees: whatever a peer or a record says about its trace, parsing it neither fails nor takes more than a bounded
 //! amount of work; a span that is not sampled is never held.
