@@ -108,6 +108,10 @@ const REFUSED: &[(&str, &str)] = &[
         ".spec.agents.settings.flushIntervall: field not declared in schema",
     ),
     (
+        "agents: {settings: {console: 'yes'}}",
+        "spec.agents.settings.console",
+    ),
+    (
         "agents: {settings: {grpcListen: '0.0.0.0:1'}}",
         ".spec.agents.settings.grpcListen: field not declared in schema",
     ),
@@ -220,7 +224,7 @@ fn what_holds_the_records_cannot_change() -> Result {
 fn what_is_stored_can_be_read_whatever_a_user_wrote() -> Result {
     let server = server()?;
     let namespace = server.create_namespace("read")?;
-    let large = "agents: {resources: {limits: {memory: 8589934592}}, settings: {produceMemory: 4294967296, cacheMemory: 1GiB}}";
+    let large = "agents: {resources: {limits: {memory: 8589934592}}, settings: {produceMemory: 4294967296, cacheMemory: 1GiB, console: true}}";
     for (name, spec) in [("minimal", "{}"), ("everything", EVERYTHING), ("large", large)] {
         server.apply(&cluster(&namespace, name, spec)?)?;
         let stored = server.kubectl(&["get", "shc", name, "-n", &namespace, "-o", "json"])?;

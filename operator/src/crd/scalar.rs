@@ -1,11 +1,11 @@
-//! A value that a person may write as a number or as text. Used where the schema says `x-kubernetes-int-or-string`: that takes integers
+//! A value that a person may write as a number or as text, or, where it is a switch, as true or false. Used where the schema says `x-kubernetes-int-or-string`: that takes integers
 //! of any size, which `IntOrString` of the API's own types does not, and one resource that cannot be read would blind the watch.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A number or text.
+/// A number, text, or a switch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Scalar {
@@ -15,6 +15,8 @@ pub enum Scalar {
     Number(f64),
     /// Text.
     Text(String),
+    /// True or false. The definition takes it only for settings that are switches.
+    Switch(bool),
 }
 
 impl fmt::Display for Scalar {
@@ -23,6 +25,7 @@ impl fmt::Display for Scalar {
             Self::Integer(number) => number.fmt(f),
             Self::Number(number) => number.fmt(f),
             Self::Text(text) => f.write_str(text),
+            Self::Switch(on) => on.fmt(f),
         }
     }
 }
@@ -52,6 +55,7 @@ mod tests {
             ("1e30", "1000000000000000000000000000000"),
             ("\"8MiB\"", "8MiB"),
             ("\"-1\"", "-1"),
+            ("true", "true"),
         ] {
             assert_eq!(
                 serde_json::from_str::<Scalar>(written).unwrap().to_string(),

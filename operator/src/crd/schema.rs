@@ -112,15 +112,17 @@ pub(super) fn agent_settings(_: &mut SchemaGenerator) -> Schema {
             (_, default) => format!(" Default: {default}."),
         };
         let description = format!("{} Takes {}.{default}", definition.help, definition.bounds);
-        properties.insert(
-            definition.camel_name(),
+        let schema = if definition.is_switch() {
+            json!({ "description": description, "type": "boolean" })
+        } else {
             json!({
                 "description": description,
                 "anyOf": [{ "type": "integer" }, { "type": "string" }],
                 "maxLength": 1024,
                 "x-kubernetes-int-or-string": true
-            }),
-        );
+            })
+        };
+        properties.insert(definition.camel_name(), schema);
     }
     json_schema!({ "type": "object", "properties": Value::Object(properties) })
 }

@@ -92,6 +92,17 @@ fn memory_follows_from_the_settings() {
 }
 
 #[test]
+fn a_switch_is_true_or_false_in_the_resource() {
+    for on in [true, false] {
+        let desired = desired(&format!("agents: {{settings: {{console: {on}}}}}"));
+        assert_eq!(
+            desired.variables.get("STREAMHOUSE_CONSOLE"),
+            Some(&on.to_string())
+        );
+    }
+}
+
+#[test]
 fn stopped_beats_every_number() {
     let autoscaling = "{minReplicas: 2, maxReplicas: 9, targetCPUUtilizationPercentage: 70}";
     for agents in ["{replicas: 5}", &format!("{{autoscaling: {autoscaling}}}")] {
