@@ -1,15 +1,23 @@
 #!/usr/bin/env bash
 # Stops the dev stack: exactly the processes that hack/dev-setup.sh has started, in the folder .streamhouse/dev or DEV_DIR. Data
-# stays; with --purge it goes too. Safe to run when nothing runs.
+# stays; with --purge it goes too. Safe to run when nothing runs. With --docker it is the stack of hack/dev-setup.sh --docker.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . hack/lib-dev.sh
 
-purge=false
-case "$#:${1:-}" in
-  0:) ;;
-  1:--purge) purge=true ;;
-  *) fail "usage: hack/dev-down.sh [--purge]" ;;
-esac
+purge=false docker=false
+for argument in "$@"; do
+  case $argument in
+    --purge) purge=true ;;
+    --docker) docker=true ;;
+    *) fail "usage: hack/dev-down.sh [--docker] [--purge]" ;;
+  esac
+done
+
+if $docker; then
+  say "stopping the dev stack in containers"
+  if $purge; then docker compose down --volumes; else docker compose down; fi
+  exit 0
+fi
 
 say "stopping the dev stack in $DEV_DIR"
 [ -d "$DEV_DIR" ] || { note "there is none"; exit 0; }

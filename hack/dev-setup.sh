@@ -3,13 +3,41 @@
 # database and the bucket, brings the metadata schema up to date, waits until all of it answers, prints the addresses. Run it
 # again at any time: what runs stays as it is. hack/dev-down.sh stops it. All of it listens on 127.0.0.1 only.
 #
+# With --docker the same servers, and Grafana, come up in containers instead (docker-compose.yml), on their usual ports; then
+# hack/dev-down.sh --docker stops them.
+#
 # Data, logs and process numbers are in .streamhouse/dev, or DEV_DIR. Other ports: DEV_POSTGRES_PORT, DEV_MINIO_PORT,
 # DEV_MINIO_CONSOLE_PORT, DEV_PROMETHEUS_PORT, DEV_ALERTMANAGER_PORT, DEV_NODE_EXPORTER_PORT; where the agent is expected:
 # DEV_AGENT_HTTP_PORT, DEV_AGENT_GRPC_PORT; where the demo listens to alerts: DEV_WEBHOOK_PORT. The ports of the last start are remembered until hack/dev-down.sh --purge.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . hack/lib-dev.sh
 
-[ $# = 0 ] || fail "hack/dev-setup.sh takes no arguments; its settings are variables, see its first lines"
+# The stack of docker-compose.yml.
+in_containers() {
+  have docker && docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1 ||
+    fail "--docker needs Docker with its compose plugin and a daemon that runs; without --docker it goes without"
+  say "starting the dev stack in containers"
+  docker compose up --detach --wait
+  need_build_tools
+  need_rust
+  say "building the agent and the command line, bringing the metadata schema up to date"
+  build_programs
+  (. ./.env.dev && "${CARGO_TARGET_DIR:-target}/release/streamhouse-agent" migrate)
+  say "the dev stack is up"
+  note "Grafana        http://127.0.0.1:3000  user and password admin"
+  note "Prometheus     http://127.0.0.1:9090"
+  note "Alertmanager   http://127.0.0.1:9093"
+  note "MinIO console  http://127.0.0.1:9001  user and password minioadmin"
+  note "node exporter  http://127.0.0.1:9100/metrics"
+  note "settings of an agent and the command line:  source .env.dev"
+  note "stop it:  hack/dev-down.sh --docker   (with --purge its data goes too)"
+}
+
+case "$#:${1:-}" in
+  0:) ;;
+  1:--docker) in_containers; exit 0 ;;
+  *) fail "usage: hack/dev-setup.sh [--docker]; its settings are variables, see its first lines" ;;
+esac
 
 need_build_tools
 need_dev_tools
@@ -135,7 +163,7 @@ note "MinIO console  http://127.0.0.1:$DEV_MINIO_CONSOLE_PORT"
 note "Prometheus     http://127.0.0.1:$DEV_PROMETHEUS_PORT  expects the agent's metrics on 127.0.0.1:$DEV_AGENT_HTTP_PORT"
 note "Alertmanager   http://127.0.0.1:$DEV_ALERTMANAGER_PORT"
 note "node exporter  http://127.0.0.1:$DEV_NODE_EXPORTER_PORT/metrics"
-note "Grafana        not started: it needs Docker; docker compose up starts all of this with it"
+note "Grafana        not started: it needs Docker; hack/dev-setup.sh --docker starts all of this with it"
 note ""
 note "settings of an agent and the command line:  source $DEV_DIR/env"
 note "stop it:  hack/dev-down.sh   (with --purge its data goes too)"
