@@ -181,14 +181,25 @@ rotate() {
   [ "$(revision)" = "$((before + 1))" ] || fail "the pods rolled $(($(revision) - before)) times for one change of a Secret"
 }
 
+# What an agent's console says, as people with access to the pods would ask it.
+console() {
+  local pod
+  pod=$(agents '{.metadata.name}' | head -n 1)
+  kubectl get --raw "/api/v1/namespaces/$SAMPLE_NAMESPACE/pods/$pod:8080/proxy/console/api/overview" 2>&1
+}
+
+# Another version, with the console on.
 roll() {
   local before
   before=$(revision)
-  in_sample patch streamhousecluster "$CLUSTER" --type merge --patch "{\"spec\":{\"version\":\"$NEXT\"}}" >/dev/null
+  case $(console) in *NotFound*) ;; *) fail "the console answers although it is off: $(console)" ;; esac
+  in_sample patch streamhousecluster "$CLUSTER" --type merge \
+    --patch "{\"spec\":{\"version\":\"$NEXT\",\"agents\":{\"settings\":{\"console\":true}}}}" >/dev/null
   eventually 60 "a new template of the pods" rolled_from "$before"
   ready_again "$1"
   [ "$(agents '{.spec.containers[0].image}' | sort -u)" = "ghcr.io/streamhouse/streamhouse-agent:$NEXT" ] || fail "not all agents have the new image"
   [ "$(of_cluster '{.status.version}')" = "$NEXT" ] || fail "the status has not the new version"
+  case $(console) in *"$(of_cluster '{.status.clusterId}')"*) ;; *) fail "the console does not answer: $(console)" ;; esac
 }
 
 failover() {
