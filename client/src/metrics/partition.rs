@@ -50,11 +50,17 @@ impl Series {
     /// Says how old the next record of one user is, or with `None` that the user is gone; says whether there are others.
     fn set_age(&self, user: u64, age: Option<f64>) -> bool {
         let mut ages = self.ages.lock();
-        match age {
+        let before = match age {
             Some(age) => ages.insert(user, age),
             None => ages.remove(&user),
         };
-        self.lag_seconds.set(ages.values().copied().fold(0.0, f64::max));
+        let (highest, age) = (self.lag_seconds.get(), age.unwrap_or(0.0));
+        if age >= highest {
+            self.lag_seconds.set(age);
+        } else if before.is_some_and(|before| before >= highest) {
+            // All of them are looked at only when it was the oldest: thousands may share a series.
+            self.lag_seconds.set(ages.values().copied().fold(0.0, f64::max));
+        }
         !ages.is_empty()
     }
 }

@@ -162,3 +162,30 @@ fn a_partition_that_moves_within_a_process_keeps_its_series() {
         assert!(shown.contains(line), "{line} is missing in\n{shown}");
     }
 }
+
+proptest::proptest! {
+    /// Whatever the order of updates and of partitions that go: the shared age is that of the oldest that is left.
+    #[test]
+    fn the_shared_age_is_the_highest_of_those_that_are_left(
+        steps in proptest::collection::vec((0_usize..4, proptest::option::of(0_u8..9)), 1..40),
+    ) {
+        let limits = Limits { partitions: 0, ..Limits::default() };
+        let registry = Registry::with_limits(prometheus::Registry::new(), limits);
+        let consumer = ConsumerMetrics::new(&registry, "g");
+        let mut there: [Option<(_, f64)>; 4] = [const { None }; 4];
+        for (index, age) in steps {
+            let Some(age) = age else {
+                there[index] = None;
+                continue;
+            };
+            let (partition, shown) = there[index].get_or_insert_with(|| (consumer.partition("t", 0), 0.0));
+            *shown = age.into();
+            partition.lag(1, *shown);
+        }
+        let shown = text(&registry);
+        let series = "streamhouse_consumer_lag_seconds{group=\"g\",partition=\"_other\",topic=\"t\"} ";
+        let found = shown.lines().find_map(|line| line.strip_prefix(series)).map(|age| age.parse().unwrap());
+        let expected = there.iter().flatten().map(|(_, age)| *age).reduce(f64::max);
+        proptest::prop_assert_eq!(found, expected);
+    }
+}
