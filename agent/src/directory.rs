@@ -100,6 +100,13 @@ impl View {
         self.agents.get(&incarnation)
     }
 
+    /// Whether a live agent leads it.
+    pub fn is_led(&self, record: &PartitionRecord) -> bool {
+        record
+            .holder
+            .is_some_and(|holder| self.agents.contains_key(&holder))
+    }
+
     /// How many partitions a live agent leads, and how many nobody does: the coordinator slots, or the topics of users.
     pub fn led(&self, slots: bool) -> (usize, usize) {
         let records = self
@@ -107,9 +114,7 @@ impl View {
             .filter(|topic| topic.record.internal == slots)
             .flat_map(|topic| &topic.record.partitions);
         records.fold((0, 0), |(led, leaderless), record| {
-            let led_now = record
-                .holder
-                .is_some_and(|holder| self.agents.contains_key(&holder));
+            let led_now = self.is_led(record);
             (led + usize::from(led_now), leaderless + usize::from(!led_now))
         })
     }

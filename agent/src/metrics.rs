@@ -274,6 +274,12 @@ impl Metrics {
         self.jobs.lock().insert(job, Instant::now());
     }
 
+    /// When a background job last did a whole round, in milliseconds since the Unix epoch; `None` before its first.
+    pub fn job_last_success_ms(&self, job: Job) -> Option<i64> {
+        let succeeded = self.jobs.lock().contains_key(&job);
+        succeeded.then(|| (self.job_success.with_label_values(&[job.name()]).get() * 1000.0) as i64)
+    }
+
     /// Says that a round of a background job failed.
     pub fn job_failed(&self, job: Job) {
         self.job_failures.with_label_values(&[job.name()]).inc();

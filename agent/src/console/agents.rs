@@ -14,7 +14,6 @@ use super::{
     Console,
     answer::{Answer, Part, asked},
     overview::millis,
-    rates,
 };
 use crate::{
     directory::{Topic, View},
@@ -74,7 +73,7 @@ pub(super) async fn list(State(console): State<Arc<Console>>) -> Answer<List> {
     Ok(Json(List {
         agents,
         lease_ttl_ms: millis(node.settings.lease_ttl),
-        own_renewal_ms: rates::last_success_ms(node, Job::Renew),
+        own_renewal_ms: node.metrics.job_last_success_ms(Job::Renew),
         now_ms: node.clock.now_ms(),
         ended_lives: view.snapshot.unswept.len(),
     }))

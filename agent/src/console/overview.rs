@@ -23,7 +23,7 @@ pub(super) struct Overview {
     metadata_store: &'static str,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Serialize)]
 struct Counts {
     agents: usize,
     topics: usize,
@@ -52,19 +52,13 @@ struct Needed {
 pub(super) async fn overview(State(console): State<Arc<Console>>) -> Answer<Overview> {
     let node = &console.node;
     let view = node.directory.view();
-    let mut counts = Counts {
+    let (led, leaderless) = view.led(false);
+    let counts = Counts {
         agents: view.agents().count(),
-        ..Counts::default()
+        topics: view.topics().filter(|topic| !topic.record.internal).count(),
+        partitions: led + leaderless,
+        leaderless,
     };
-    for topic in view.topics().filter(|topic| !topic.record.internal) {
-        let partitions = &topic.record.partitions;
-        counts.topics += 1;
-        counts.partitions += partitions.len();
-        counts.leaderless += partitions
-            .iter()
-            .filter(|p| view.leader(p).agent_id.is_empty())
-            .count();
-    }
     let unmet = node.health.reasons();
     let conditions = Condition::ALL.into_iter().map(|condition| {
         let reason = unmet.iter().find(|(other, _)| *other == condition);

@@ -12,7 +12,7 @@ use super::{
     answer::Answer,
     overview::{This, this},
 };
-use crate::{metrics::Job, node::Node, process};
+use crate::{node::Node, process};
 
 /// What the page shows: its name there, the metric, and the value that a label must have, if only one series counts.
 pub(crate) const COUNTED: &[(&str, &str, Option<&str>)] = &[
@@ -71,19 +71,6 @@ pub(super) async fn rates(State(console): State<Arc<Console>>) -> Answer<Rates> 
         values,
         write_latency: families.get(WRITE_LATENCY).map(latency).unwrap_or_default(),
     }))
-}
-
-/// When a background job last did a whole round, in milliseconds since 1970.
-pub(super) fn last_success_ms(node: &Node, job: Job) -> Option<i64> {
-    let families = gather(node);
-    let series = families
-        .get("job_last_success_timestamp_seconds")?
-        .get_metric()
-        .iter();
-    let found = series.filter(|series| series.get_label().iter().any(|label| label.value() == job.name()));
-    found
-        .map(|series| (series.get_gauge().get_value() * 1000.0) as i64)
-        .next()
 }
 
 /// Every metric by its name without what all names begin with.

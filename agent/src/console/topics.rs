@@ -1,10 +1,6 @@
 //! Topics: all of them with their sums, by name or size, and one with its partitions and settings.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 use axum::{Json, extract::State, http::Uri};
 use serde::{Deserialize, Serialize};
@@ -126,7 +122,7 @@ pub(super) async fn list(State(console): State<Arc<Console>>, uri: Uri) -> Answe
 fn leaderless(view: &View, name: &str) -> usize {
     view.topic(name).map_or(0, |topic| {
         let partitions = topic.record.partitions.iter();
-        partitions.filter(|p| view.leader(p).agent_id.is_empty()).count()
+        partitions.filter(|p| !view.is_led(p)).count()
     })
 }
 
@@ -221,11 +217,10 @@ pub(super) async fn one(State(console): State<Arc<Console>>, uri: Uri) -> Answer
 }
 
 fn settings(overrides: &BTreeMap<String, String>) -> Vec<Setting> {
-    let own: BTreeSet<&String> = overrides.keys().collect();
     let effective = topic_config::effective(overrides).into_iter();
     effective
         .map(|(key, value)| Setting {
-            own: own.contains(&key),
+            own: overrides.contains_key(&key),
             key,
             value,
         })
