@@ -352,21 +352,48 @@ stop_agent() {
 # shellcheck source=hack/lib-kube.sh
 . hack/lib-kube.sh
 
-# Stages: `stage NAME COMMAND...` runs and times one; `stages_end` prints the table and tells whether all passed.
+# Stages: `stage NAME COMMAND...` runs and times one; `stages_end` prints the table and what made stages fail, and tells whether all
+# passed. Where no terminal shows the output, it is kept too: records of a run often hold its end only.
 STAGES=()
 FAILED=0
+FAILURES=()
 stage() {
-  local name=$1 begin=$SECONDS result=ok
+  local name=$1 begin=$SECONDS result=ok log='' out copier
   shift
   say "$name"
-  "$@" || { result=FAILED FAILED=$((FAILED + 1)); }
+  if [ -t 1 ]; then
+    "$@" || result=FAILED
+  else
+    log=$(mktemp)
+    exec {out}> >(tee "$log")
+    copier=$!
+    "$@" >&"$out" 2>&1 || result=FAILED
+    exec {out}>&-
+    # A process that the stage left behind may hold the output open: it is not waited for.
+    for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$copier" 2>/dev/null && sleep 0.1; done
+  fi
+  if [ "$result" != ok ]; then
+    FAILED=$((FAILED + 1))
+    FAILURES+=("$name: $(why_failed "$log")")
+  fi
+  [ -z "$log" ] || rm -f "$log"
   STAGES+=("$(printf '%-14s %-7s %2d min %02d s' "$name" "$result" $(((SECONDS - begin) / 60)) $(((SECONDS - begin) % 60)))")
   note "$name: $result after $((SECONDS - begin)) s"
+}
+
+# why_failed LOG: the first lines that say what was wrong, or else the last ones.
+why_failed() {
+  local lines
+  [ -n "$1" ] || { echo "see above"; return; }
+  lines=$(grep -E '^(error|Error|ERROR|AssertionError)|^test .* FAILED$|panicked at|^FAILED' "$1" | head -n 12 || true)
+  [ -n "$lines" ] || lines=$(tail -n 12 "$1")
+  printf '\n%s\n' "$lines" | cut -c1-400
 }
 
 stages_end() {
   say "summary"
   printf '    %s\n' "${STAGES[@]}"
   printf '    %-14s %-7s %2d min %02d s\n' all "$([ $FAILED = 0 ] && echo ok || echo FAILED)" $((SECONDS / 60)) $((SECONDS % 60))
+  [ $FAILED = 0 ] || printf '\n%s\n' "${FAILURES[@]}"
   return $((FAILED > 0))
 }
