@@ -22,10 +22,16 @@ WHEN_PLANNED=45
 RECORDS=100000
 RATE=200
 
+# finish STATUS COMMAND: of the script and the command it ended with. What explains a failure is long, so the reason comes first.
 finish() {
-  local status=$?
+  local status=$1 file
   trap - EXIT
+  # The message of `fail` is there already.
+  case $status:$2 in 0:* | *:exit*) ;; *) printf '\nerror: the command ended with status %s: %s\n' "$status" "$2" >&2 ;; esac
   if [ "$status" != 0 ] && has_processes "$CLUSTER_DIR"; then
+    for file in consoles left; do
+      if [ -s "$WORK/$file" ]; then say "$file, as asked last"; cut -c1-240 "$WORK/$file"; fi
+    done
     explain_failure || true
     cluster_logs "$CLUSTER_DIR"
   fi
@@ -116,8 +122,12 @@ scale() {
 # from_json INDEX: a part of the JSON text on standard input.
 from_json() { python3 -c "import json, sys; print(json.load(sys.stdin)$1)"; }
 
-# Agents are named as their pods.
-a_leader() { client_exec numbers topic describe payments --output json | from_json '["partitions"][0]["leader"]'; }
+# Agents are named as their pods. A partition that is on its way from one agent to another has no leader for a moment. Sets LEADER.
+leader_is_known() {
+  LEADER=$(client_exec numbers topic describe payments --output json | from_json '["partitions"][0]["leader"]') &&
+    agents '{.metadata.name}' | grep -xF -- "$LEADER" >/dev/null
+}
+find_leader() { eventually 60 "a pod that leads partition 0 of payments" leader_is_known; }
 restarts() { in_sample get pod "$1" -o 'jsonpath={.status.containerStatuses[0].restartCount}'; }
 was_restarted() { [ "$(restarts "$1")" -gt "$2" ]; }
 
@@ -131,7 +141,8 @@ kill_agent() {
 # Its container is started again, as another life of the same agent, which takes back what was its own.
 kill_a_leader() {
   local pod before
-  pod=$(a_leader)
+  find_leader
+  pod=$LEADER
   before=$(restarts "$pod")
   kill_agent "$pod"
   eventually 60 "the end of the agent that was killed" was_restarted "$pod" "$before"
@@ -141,7 +152,8 @@ kill_a_leader() {
 # An agent that does not come back: its leases have to run out. A pod that is only deleted, by force too, has a moment to hand over.
 delete_a_leader() {
   local pod
-  pod=$(a_leader)
+  find_leader
+  pod=$LEADER
   kill_agent "$pod"
   in_sample delete pod "$pod" --force --grace-period=0 >/dev/null 2>&1
   ready_again "$1"
@@ -181,25 +193,35 @@ rotate() {
   [ "$(revision)" = "$((before + 1))" ] || fail "the pods rolled $(($(revision) - before)) times for one change of a Secret"
 }
 
-# What an agent's console says, as people with access to the pods would ask it.
-console() {
+# What each agent's console says, as people with access to the pods would ask it.
+consoles() {
   local pod
-  pod=$(agents '{.metadata.name}' | head -n 1)
-  kubectl get --raw "/api/v1/namespaces/$SAMPLE_NAMESPACE/pods/$pod:8080/proxy/console/api/overview" 2>&1
+  for pod in $(agents '{.metadata.name}'); do
+    kubectl get --raw "/api/v1/namespaces/$SAMPLE_NAMESPACE/pods/$pod:8080/proxy/console/api/overview" 2>&1 || true
+    echo
+  done
+}
+
+# consoles_say COUNT TEXT: whether so many consoles answer with that text; what they all say is kept in $WORK/consoles.
+consoles_say() {
+  consoles >"$WORK/consoles"
+  [ "$(grep -cF -- "$2" "$WORK/consoles")" = "$1" ]
 }
 
 # Another version, with the console on.
 roll() {
-  local before
+  local before id
   before=$(revision)
-  case $(console) in *NotFound*) ;; *) fail "the console answers although it is off: $(console)" ;; esac
+  id=$(of_cluster '{.status.clusterId}')
+  [ -n "$id" ] || fail "the status has no cluster's id"
+  eventually 30 "the consoles' absence while they are off" consoles_say "$1" NotFound
   in_sample patch streamhousecluster "$CLUSTER" --type merge \
     --patch "{\"spec\":{\"version\":\"$NEXT\",\"agents\":{\"settings\":{\"console\":true}}}}" >/dev/null
   eventually 60 "a new template of the pods" rolled_from "$before"
   ready_again "$1"
   [ "$(agents '{.spec.containers[0].image}' | sort -u)" = "ghcr.io/streamhouse/streamhouse-agent:$NEXT" ] || fail "not all agents have the new image"
   [ "$(of_cluster '{.status.version}')" = "$NEXT" ] || fail "the status has not the new version"
-  case $(console) in *"$(of_cluster '{.status.clusterId}')"*) ;; *) fail "the console does not answer: $(console)" ;; esac
+  eventually 30 "an answer with the cluster's id from the console of each agent" consoles_say "$1" "\"cluster_id\":\"$id\""
 }
 
 failover() {
@@ -249,12 +271,18 @@ nothing_restarts() {
   note "the agents' pods are the same"
 }
 
-is_listed() { client_run "topics-$RANDOM" topic list | grep -q "^$1 "; }
+# topics_are NAME...: whether the command line lists these and no other. In a pod that goes on: of one that ends, the last lines may be lost.
+topics_are() { [ "$(client_exec lister topic list --output json | from_names)" = "$*" ]; }
+from_names() { python3 -c 'import json, sys; print(*sorted(topic["name"] for topic in json.load(sys.stdin)))'; }
 topic_is_deleted() {
-  is_listed shipments || fail "the topic shipments is not there to be deleted"
+  client_start lister consume payments
+  eventually 60 "the lister's start" client_phase lister Running
+  eventually 30 "the list of three topics" topics_are orders payments shipments
   in_sample delete topic shipments --timeout=60s >/dev/null
-  if is_listed shipments; then fail "the resource shipments is gone, and the topic is still there"; fi
-  [ "$(sql "SELECT count(*) FROM topics WHERE name = 'shipments' AND deleted_at IS NULL")" = 0 ] || fail "the topic is still in the metadata"
+  [ "$(sql "SELECT count(*) FROM topics WHERE name = 'shipments' AND deleted_at IS NULL")" = 0 ] ||
+    fail "the resource shipments is gone, and the topic is still in the metadata"
+  eventually 30 "the list of the other two topics" topics_are orders payments
+  client_stop lister
 }
 
 # of_release: all objects of the release, of whatever kind.
@@ -262,12 +290,15 @@ of_release() {
   kubectl get "$(kubectl api-resources --verbs=list --output=name | grep -vxE "componentstatuses|endpoints" | paste -sd,)" --all-namespaces --ignore-not-found --output=name \
     --selector app.kubernetes.io/instance=streamhouse-operator
 }
+only_definitions_left() {
+  of_release >"$WORK/left" && [ "$(sort "$WORK/left")" = "$(printf 'customresourcedefinition.apiextensions.k8s.io/%s.streamhouse.io\n' streamhouseclusters topics)" ]
+}
 uninstalled() {
   local before
   before=$(uids)
   helm uninstall streamhouse-operator --namespace "$OPERATOR_NAMESPACE" --wait --timeout 120s >/dev/null
-  [ "$(of_release | sort)" = "$(printf 'customresourcedefinition.apiextensions.k8s.io/%s.streamhouse.io\n' streamhouseclusters topics)" ] ||
-    fail "the release has left more or less than its definitions: $(of_release)"
+  # Kubernetes collects the operator's pods after their Deployment, in its own time.
+  eventually 60 "that the release leaves its definitions and nothing else" only_definitions_left
   [ "$(in_sample get streamhouseclusters,topics -o name | sort)" = "$(printf '%s\n' "streamhousecluster.streamhouse.io/$CLUSTER" \
     topic.streamhouse.io/orders topic.streamhouse.io/payments)" ] || fail "custom resources have gone with the release"
   [ "$(uids)" = "$before" ] || fail "agents have gone with the operator"
@@ -283,7 +314,7 @@ need_kubernetes_node
 need_minio
 as_root_again cluster-test.sh
 WORK=${CLUSTER_DIR%/*}
-trap finish EXIT
+trap 'finish "$?" "$BASH_COMMAND"' EXIT
 trap 'exit 130' INT TERM
 say "a node in $CLUSTER_DIR"
 cluster_start "$CLUSTER_DIR"
@@ -310,6 +341,6 @@ say "the operator uninstalled"
 uninstalled
 say "the end"
 cluster_stop "$CLUSTER_DIR"
-left=$(cluster_leftovers "$CLUSTER_DIR")
-[ -z "$left" ] || fail "this is left: $left"
+nothing_is_left() { cluster_leftovers "$CLUSTER_DIR" >"$WORK/left" && [ ! -s "$WORK/left" ]; }
+eventually 30 "that nothing of the node is left" nothing_is_left
 note "nothing is left; all of it took $SECONDS s"
