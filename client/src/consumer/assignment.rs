@@ -268,7 +268,10 @@ impl Assignment {
     pub(super) fn found(&mut self, wanted: &Wanted, position: Position, committed: Option<i64>) {
         if let Some(held) = self.current(&wanted.key, wanted.serial) {
             held.busy = false;
-            held.committed = committed.or(held.committed);
+            if let Some(offset) = committed {
+                held.committed = Some(offset);
+                held.metrics.committed(offset);
+            }
             held.go_to(position);
         }
     }

@@ -163,3 +163,26 @@ fn an_unknown_partition_is_refused() {
         Err(Error::NotAssigned { .. })
     ));
 }
+
+/// After a restart or a rebalance the group's commits are what they were, also if nothing is read any more.
+#[cfg(feature = "metrics")]
+#[test]
+fn what_the_group_has_committed_before_is_shown_at_once() {
+    let registry = Registry::new();
+    let mut assignment = Assignment::default();
+    assignment.add(
+        &[TopicPartition::new("t", 0)],
+        &ConsumerMetrics::new(&registry, "g"),
+    );
+    let wanted = assignment.lookups(Instant::now()).remove(0);
+    assignment.found(&wanted, Position::At(41), Some(41));
+    let families = registry.prometheus().gather();
+    for name in [
+        "streamhouse_consumer_last_committed_offset",
+        "streamhouse_consumer_current_offset",
+    ] {
+        let family = families.iter().find(|family| family.name() == name).unwrap();
+        assert_eq!(family.get_metric()[0].get_gauge().get_value(), 41.0, "{name}");
+    }
+    assert!(assignment.uncommitted().is_empty());
+}
