@@ -49,10 +49,11 @@ pub struct ConsumerMetrics {
 impl ConsumerMetrics {
     /// A member of this group that shows what it measures at this registry.
     pub fn new(registry: &Registry, group: &str) -> Self {
-        let poll = registry.inner.consumer.poll.with_label_values(&[group]);
+        let group = registry.group_label(group);
+        let poll = registry.inner.consumer.poll.with_label_values(&[&group]);
         Self {
             registry: registry.clone(),
-            group: group.to_owned(),
+            group,
             poll,
         }
     }

@@ -5,6 +5,8 @@
 pub struct Limits {
     /// Topics: 200 unless said otherwise.
     pub topics: usize,
+    /// Consumer groups: 200 unless said otherwise.
+    pub groups: usize,
     /// Partitions, with four gauges each for a consumer: 10,000 unless said otherwise. 0 switches series of single partitions off:
     /// a group then has one for each topic, with the sum of the lags and the highest age.
     pub partitions: usize,
@@ -14,6 +16,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             topics: 200,
+            groups: 200,
             partitions: 10_000,
         }
     }

@@ -11,7 +11,7 @@ use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeV
 
 use super::{consumer::ConsumerVecs, limits::Limits, partition::PartitionVecs, producer::ProducerVecs};
 
-/// What the rest share: topics and partitions beyond the [`Limits`].
+/// What the rest share: topics, groups and partitions beyond the [`Limits`].
 pub(super) const OTHER: &str = "_other";
 
 /// Where metrics are registered: once for any number of producers and consumers. `Registry::default()` is the one of the
@@ -28,6 +28,7 @@ pub(super) struct Inner {
     pub(super) partitions: PartitionVecs,
     pub(super) limits: Limits,
     topics: Mutex<HashSet<String>>,
+    groups: Mutex<HashSet<String>>,
 }
 
 impl fmt::Debug for Registry {
@@ -69,6 +70,7 @@ impl Registry {
             partitions,
             limits,
             topics: Mutex::default(),
+            groups: Mutex::default(),
             registry,
         };
         Self {
@@ -83,13 +85,23 @@ impl Registry {
 
     /// A topic's label, bounded in number.
     pub(super) fn topic_label(&self, topic: &str) -> String {
-        let mut topics = self.inner.topics.lock();
-        if topics.contains(topic) || topics.len() < self.inner.limits.topics {
-            topics.insert(topic.to_owned());
-            return topic.to_owned();
-        }
-        OTHER.to_owned()
+        bounded(&self.inner.topics, topic, self.inner.limits.topics)
     }
+
+    /// A group's label, bounded in number.
+    pub(super) fn group_label(&self, group: &str) -> String {
+        bounded(&self.inner.groups, group, self.inner.limits.groups)
+    }
+}
+
+/// The name itself if it is one of the first so many.
+fn bounded(names: &Mutex<HashSet<String>>, name: &str, most: usize) -> String {
+    let mut names = names.lock();
+    if names.contains(name) || names.len() < most {
+        names.insert(name.to_owned());
+        return name.to_owned();
+    }
+    OTHER.to_owned()
 }
 
 /// Makes metrics and registers them.

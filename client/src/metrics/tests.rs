@@ -72,6 +72,32 @@ fn gauges_of_a_lost_partition_vanish_and_topic_labels_are_bounded() {
 }
 
 #[test]
+fn groups_beyond_the_limit_share_series() {
+    let limits = Limits {
+        groups: 1,
+        ..Limits::default()
+    };
+    let registry = Registry::with_limits(prometheus::Registry::new(), limits);
+    let partitions: Vec<_> = ["a", "b", "c", "a"]
+        .into_iter()
+        .map(|group| ConsumerMetrics::new(&registry, group).partition("t", 0))
+        .collect();
+    for partition in &partitions {
+        partition.consumed(1, 10);
+        partition.lag(5, 1.0);
+    }
+    let shown = text(&registry);
+    for line in [
+        "streamhouse_consumer_records_consumed_total{group=\"a\",topic=\"t\"} 2",
+        "streamhouse_consumer_records_consumed_total{group=\"_other\",topic=\"t\"} 2",
+        "streamhouse_consumer_lag_records{group=\"_other\",partition=\"0\",topic=\"t\"} 10",
+    ] {
+        assert!(shown.contains(line), "{line} in\n{shown}");
+    }
+    assert!(!shown.contains("group=\"b\"") && !shown.contains("group=\"c\""));
+}
+
+#[test]
 fn two_producers_share_the_gauge_of_a_topic() {
     let registry = Registry::new();
     let (one, two) = (
