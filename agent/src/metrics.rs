@@ -80,7 +80,7 @@ pub struct Metrics {
     job_age: GaugeVec,
     job_failures: IntCounterVec,
     job_success: GaugeVec,
-    jobs: Mutex<BTreeMap<Job, Instant>>,
+    jobs: Mutex<BTreeMap<Job, LastSuccess>>,
     violations: IntCounterVec,
     certificate_not_after: GaugeVec,
     handshake_errors: IntCounterVec,
@@ -159,7 +159,7 @@ impl Metrics {
             )?,
             job_age: new.float_gauges(
                 "job_last_success_age_seconds",
-                "Since a background job last succeeded.",
+                "Since a background job last succeeded, or since the agent's start while it has not.",
                 TASK,
             )?,
             job_failures: new.counters("job_failures_total", "Failed runs of a background job.", &[TASK])?,
@@ -202,6 +202,7 @@ impl Metrics {
         }
         for job in Job::ALL {
             metrics.job_failures.with_label_values(&[job.name()]);
+            metrics.jobs.lock().insert(job, LastSuccess::default());
         }
         for invariant in Invariant::ALL {
             metrics.violations.with_label_values(&[invariant.name()]);
@@ -271,12 +272,16 @@ impl Metrics {
         self.job_success
             .with_label_values(&[job.name()])
             .set(now_ms as f64 / 1000.0);
-        self.jobs.lock().insert(job, Instant::now());
+        let last = LastSuccess {
+            at: Instant::now(),
+            ever: true,
+        };
+        self.jobs.lock().insert(job, last);
     }
 
     /// When a background job last did a whole round, in milliseconds since the Unix epoch; `None` before its first.
     pub fn job_last_success_ms(&self, job: Job) -> Option<i64> {
-        let succeeded = self.jobs.lock().contains_key(&job);
+        let succeeded = self.jobs.lock().get(&job).is_some_and(|last| last.ever);
         succeeded.then(|| (self.job_success.with_label_values(&[job.name()]).get() * 1000.0) as i64)
     }
 
@@ -308,7 +313,7 @@ impl Metrics {
         for (job, last) in self.jobs.lock().iter() {
             self.job_age
                 .with_label_values(&[job.name()])
-                .set(last.elapsed().as_secs_f64());
+                .set(last.at.elapsed().as_secs_f64());
         }
         if let Some(usage) = process::usage() {
             self.cpu_seconds
@@ -318,6 +323,22 @@ impl Metrics {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+/// From when on a job's age counts: from its last success, or from the start, so that one which never succeeds is seen too.
+#[derive(Debug, Clone, Copy)]
+struct LastSuccess {
+    at: Instant,
+    ever: bool,
+}
+
+impl Default for LastSuccess {
+    fn default() -> Self {
+        Self {
+            at: Instant::now(),
+            ever: false,
+        }
     }
 }
 

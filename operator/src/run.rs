@@ -229,8 +229,9 @@ impl Operator {
         C: Fn(Context, CancellationToken) -> F,
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        self.metrics.unsync();
-        let task = AbortOnDropHandle::new(tokio::spawn(controllers(self.context(client), stop)));
+        let context = self.context(client);
+        self.metrics.term_begins(context.clock.now_ms());
+        let task = AbortOnDropHandle::new(tokio::spawn(controllers(context, stop)));
         async move { task.await.context("the controllers failed")? }
     }
 

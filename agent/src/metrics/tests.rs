@@ -58,15 +58,31 @@ async fn what_is_updated_is_rendered_under_the_promised_names() {
     ] {
         assert_eq!(value(&text, series), Some(expected), "{series} in\n{text}");
     }
-    assert!(
-        value(
-            &text,
-            "streamhouse_agent_job_last_success_age_seconds{task=\"delete\"}"
-        )
-        .is_some()
-    );
     assert!(value(&text, "process_resident_memory_bytes").is_some_and(|bytes| bytes > 0.0));
     assert!(!text.contains("_total_total"));
+}
+
+/// A job that has never succeeded must not look like one that is not there.
+#[tokio::test]
+async fn the_age_of_a_job_counts_from_its_success_or_from_the_start() {
+    let metrics = Metrics::new().unwrap();
+    let age = |job: Job| {
+        let series = format!(
+            "streamhouse_agent_job_last_success_age_seconds{{task=\"{}\"}}",
+            job.name()
+        );
+        value(&metrics.render().unwrap(), &series).unwrap()
+    };
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    for job in Job::ALL {
+        assert!(age(job) >= 0.02, "{job:?}");
+        assert_eq!(metrics.job_last_success_ms(job), None);
+    }
+    metrics.job_failed(Job::Roll);
+    metrics.job_succeeded(Job::Delete, 1500);
+    assert!(age(Job::Roll) >= age(Job::Delete) + 0.02);
+    assert_eq!(metrics.job_last_success_ms(Job::Delete), Some(1500));
+    assert_eq!(metrics.job_last_success_ms(Job::Roll), None);
 }
 
 #[test]
