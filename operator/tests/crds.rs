@@ -162,6 +162,10 @@ const REFUSED: &[(&str, &str)] = &[
         "monitoring: {prometheusRule: {thresholds: {HighConsumerLag: many}}}",
         "spec.monitoring.prometheusRule.thresholds",
     ),
+    (
+        "monitoring: {prometheusRule: {for: {AgentDown: 5m1h}}}",
+        "spec.monitoring.prometheusRule.for",
+    ),
     ("agents: {replicas: null}", "spec.agents.replicas"),
     ("deletionPolicy: Burn", "Unsupported value: \"Burn\""),
 ];

@@ -47,6 +47,8 @@ pub struct For<'a> {
     pub runs: bool,
     /// Other thresholds by alert.
     pub thresholds: &'a BTreeMap<String, String>,
+    /// Other times until they fire, by alert.
+    pub waits: &'a BTreeMap<String, String>,
     /// Alerts to leave out.
     pub disabled: &'a [String],
 }
@@ -86,7 +88,7 @@ pub fn groups(cluster: For<'_>) -> Vec<Value> {
             .rules
             .iter()
             .filter(wanted)
-            .map(|rule| adapted(rule, &matcher, cluster.thresholds))
+            .map(|rule| adapted(rule, &matcher, cluster))
             .collect();
         if !rules.is_empty() {
             groups.push(json!({ "name": group.name, "rules": rules }));
@@ -99,8 +101,8 @@ fn name(rule: &Map<String, Value>) -> Option<&str> {
     rule.get("alert")?.as_str()
 }
 
-/// The rule for one cluster, with the user's threshold.
-fn adapted(rule: &Map<String, Value>, matcher: &str, thresholds: &BTreeMap<String, String>) -> Value {
+/// The rule for one cluster, with what its user wants otherwise.
+fn adapted(rule: &Map<String, Value>, matcher: &str, cluster: For<'_>) -> Value {
     let mut rule = rule.clone();
     let mut expression = rule
         .get("expr")
@@ -108,7 +110,10 @@ fn adapted(rule: &Map<String, Value>, matcher: &str, thresholds: &BTreeMap<Strin
         .unwrap_or_default()
         .to_owned();
     expression = expression.replace(ANY_CLUSTER, matcher);
-    if let Some(wanted) = name(&rule).and_then(|name| thresholds.get(name)).cloned()
+    if let Some(wanted) = name(&rule).and_then(|name| cluster.waits.get(name)).cloned() {
+        rule.insert("for".to_owned(), Value::String(wanted));
+    }
+    if let Some(wanted) = name(&rule).and_then(|name| cluster.thresholds.get(name)).cloned()
         && let Some(annotation) = rule
             .get_mut("annotations")
             .and_then(|annotations| annotations.get_mut("threshold"))
@@ -153,7 +158,9 @@ mod tests {
     }
 
     fn cluster<'a>(thresholds: &'a BTreeMap<String, String>, disabled: &'a [String]) -> For<'a> {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
         For {
+            waits: &NONE,
             cluster: "events",
             namespace: "team-a",
             runs: true,
@@ -216,6 +223,22 @@ mod tests {
             let back = expression.replace("123456.5", threshold(name).unwrap());
             assert_eq!(back, usual[name]["expr"].as_str().unwrap());
             assert_eq!(changed[name]["annotations"]["threshold"], "123456.5");
+        }
+    }
+
+    #[test]
+    fn every_alert_can_wait_for_another_time() {
+        let waits = names().map(|name| (name.to_owned(), "17m".to_owned())).collect();
+        let thresholds = BTreeMap::new();
+        let changed = rules(For {
+            waits: &waits,
+            ..cluster(&thresholds, &[])
+        });
+        for (name, usual) in rules(cluster(&thresholds, &[])) {
+            let mut expected = usual.clone();
+            expected["for"] = json!("17m");
+            assert_eq!(changed[&name], expected);
+            assert_ne!(usual["for"], "17m");
         }
     }
 

@@ -214,6 +214,8 @@ pub struct Alerts {
     pub namespace: String,
     /// Other thresholds by alert.
     pub thresholds: BTreeMap<String, String>,
+    /// Other times until they fire, by alert.
+    pub waits: BTreeMap<String, String>,
     /// Alerts to leave out.
     pub disabled: Vec<String>,
 }

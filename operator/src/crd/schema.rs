@@ -101,6 +101,16 @@ pub(super) fn thresholds(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Times that alerts wait, by the alert's name.
+pub(super) fn waits(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object", "maxProperties": 64,
+        "additionalProperties": {
+            "type": "string", "minLength": 2, "maxLength": 32, "pattern": "^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"
+        }
+    })
+}
+
 /// The agent's own settings, from their table, without those that follow from other fields.
 pub(super) fn agent_settings(_: &mut SchemaGenerator) -> Schema {
     let mut properties = Map::new();

@@ -91,6 +91,7 @@ pub(super) fn prometheus_rule(desired: &Desired) -> Option<Child> {
         namespace: &desired.namespace,
         runs: desired.scale.least() > 0,
         thresholds: &wanted.thresholds,
+        waits: &wanted.waits,
         disabled: &wanted.disabled,
     });
     let name = format!("{}-alerts", desired.name);

@@ -99,8 +99,9 @@ fn alerts(wanted: &Monitoring, own: &str) -> Result<Alerts, Problem> {
     const FIELD: &str = "spec.monitoring.prometheusRule";
     let wanted = &wanted.prometheus_rule;
     names::labels(&format!("{FIELD}.labels"), &wanted.labels)?;
-    let named = wanted.thresholds.keys().map(|name| ("thresholds", name));
-    let named = named.chain(wanted.disabled_alerts.iter().map(|name| ("disabledAlerts", name)));
+    let named = (wanted.thresholds.keys().map(|name| ("thresholds", name)))
+        .chain(wanted.waits.keys().map(|name| ("for", name)))
+        .chain(wanted.disabled_alerts.iter().map(|name| ("disabledAlerts", name)));
     for (part, name) in named {
         if !alerts::names().any(|known| known == name) {
             return Err(Problem::spec(format!(
@@ -112,7 +113,8 @@ fn alerts(wanted: &Monitoring, own: &str) -> Result<Alerts, Problem> {
     for (name, value) in &wanted.thresholds {
         if alerts::threshold(name).is_none() {
             return Err(Problem::spec(format!(
-                "{FIELD}.thresholds: {name} has no threshold; it can only be left out, with disabledAlerts"
+                "{FIELD}.thresholds: {name} has no threshold; set how long it waits, with {FIELD}.for, or leave it out, with \
+                disabledAlerts"
             )));
         }
         let digits = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_digit());
@@ -122,10 +124,18 @@ fn alerts(wanted: &Monitoring, own: &str) -> Result<Alerts, Problem> {
             )));
         }
     }
+    for (name, text) in &wanted.waits {
+        if millis(text).is_none() {
+            return Err(Problem::spec(format!(
+                "{FIELD}.for.{name}: {text:?} is no duration; write 30s or 1h30m"
+            )));
+        }
+    }
     Ok(Alerts {
         labels: wanted.labels.clone(),
         namespace: place("prometheusRule", wanted.namespace.as_ref(), own)?,
         thresholds: wanted.thresholds.clone(),
+        waits: wanted.waits.clone(),
         disabled: wanted.disabled_alerts.clone(),
     })
 }

@@ -280,7 +280,15 @@ const REFUSED: &[(&str, &[&str])] = &[
     ),
     (
         "monitoring: {prometheusRule: {thresholds: {AgentDown: '5'}}}",
-        &["AgentDown has no threshold"],
+        &["AgentDown has no threshold", "prometheusRule.for"],
+    ),
+    (
+        "monitoring: {prometheusRule: {for: {AgentDwon: 5m}}}",
+        &["no alert \"AgentDwon\"", "\"AgentDown\""],
+    ),
+    (
+        "monitoring: {prometheusRule: {for: {AgentDown: soon}}}",
+        &["for.AgentDown", "no duration"],
     ),
     (
         "monitoring: {prometheusRule: {thresholds: {HighConsumerLag: '1.2.3'}}}",
