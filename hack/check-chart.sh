@@ -74,8 +74,9 @@ render namespaced --set 'watchNamespaces={orders,billing}'
 render monitoring --set monitoring.serviceMonitor.enabled=true,monitoring.serviceMonitor.interval=30s \
   --set monitoring.serviceMonitor.labels.release=prometheus,monitoring.serviceMonitor.namespace=monitoring \
   --set monitoring.prometheusRule.enabled=true,monitoring.prometheusRule.labels.release=prometheus \
-  --set 'monitoring.prometheusRule.disabledAlerts={OperatorDriftRecurring}' \
+  --set 'monitoring.prometheusRule.disabledAlerts={OperatorDriftRecurring,HighCPUUsage},monitoring.prometheusRule.nodes=true' \
   --set networkPolicy.enabled=true,networkPolicy.monitoring[0].namespaceSelector.matchLabels.name=monitoring
+render alerts --set monitoring.prometheusRule.enabled=true
 render without-crds --set crds.install=false
 render crds-that-go --set crds.keep=false
 render image --set image.registry=registry.example.com:5000,image.repository=mirror/operator,image.tag=1.2.3 \
@@ -84,7 +85,7 @@ render image --set image.registry=registry.example.com:5000,image.repository=mir
 render bare --set rbac.create=false,serviceAccount.create=false,serviceAccount.name=mine,tests.enabled=false,podDisruptionBudget.enabled=true
 render openshift --set podSecurityContext.runAsUser=null,podSecurityContext.runAsGroup=null,podSecurityContext.fsGroup=null
 render test-cluster --set tests.cluster=streamhouse,tests.namespace=streamhouse,leaderElection.enabled=false
-for name in default ha namespaced monitoring without-crds crds-that-go image bare openshift test-cluster; do
+for name in default ha namespaced monitoring alerts without-crds crds-that-go image bare openshift test-cluster; do
   conform "the chart, $name" "$folder/$name.yaml"
 done
 render wrong --set securityContext.readOnlyRootFileSystem=true
@@ -95,8 +96,12 @@ if (conform "the chart with a field that no container has" "$folder/wrong.yaml")
 [ "$(kinds "$folder/default.yaml" ServiceMonitor)$(kinds "$folder/default.yaml" NetworkPolicy)" = 00 ] ||
   fail "what has to be asked for is there by default"
 grep -q 'image: "registry.example.com:5000/mirror/operator:1.2.3@sha256:aaa' "$folder/image.yaml" || fail "the image's name is put together wrongly"
-if grep -q OperatorDriftRecurring "$folder/monitoring.yaml"; then fail "a disabled alert is there"; fi
-grep -q OperatorNoLeader "$folder/monitoring.yaml" || fail "the alerts are not there"
+if grep -qE 'alert: (OperatorDriftRecurring|HighCPUUsage)' "$folder/monitoring.yaml"; then fail "a disabled alert is there"; fi
+for name in OperatorNoLeader HighMemoryUsage DiskSpaceLow; do
+  grep -q "alert: $name\$" "$folder/monitoring.yaml" || fail "the alert $name is not there"
+done
+grep -q 'alert: OperatorDriftRecurring$' "$folder/alerts.yaml" || fail "the alerts on the operator are not all there"
+if grep -q 'alert: HighMemoryUsage$' "$folder/alerts.yaml"; then fail "alerts on nodes are there, and nobody asked for them"; fi
 if grep -qE '^ +(runAsUser|fsGroup):' "$folder/openshift.yaml"; then fail "ids that are unset are there"; fi
 
 say "rights"
