@@ -352,7 +352,8 @@ def dashboard():
                    "tags": [], "asDropdown": False, "targetBlank": True, "includeVars": False, "keepTime": False}],
         "annotations": {"list": [
             {"name": "Alerts", "datasource": SOURCE, "enable": True, "hide": False, "iconColor": "red",
-             "expr": 'ALERTS{alertstate="firing",severity=~"critical|warning",component=~"consumer|producer|agent|metadata|object-store|operator"}',
+             "expr": 'ALERTS{alertstate="firing",severity=~"critical|warning",component=~"consumer|producer|agent|metadata|object-store|operator|system",'
+                     'streamhouse_cluster=~"$cluster|"}',
              "titleFormat": "{{alertname}}", "tagKeys": "severity,component", "step": "60s"},
         ]},
         "templating": {"list": [

@@ -166,7 +166,10 @@ def check_runbooks(names):
 
 def queries(known):
     """Every query that stands somewhere else or is made of ours: (where it stands, the query)."""
-    for panel in json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]:
+    board = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+    for annotation in board["annotations"]["list"]:
+        yield f"annotation {annotation['name']}", annotation["expr"]
+    for panel in board["panels"]:
         for target in panel.get("targets", []):
             text = target["expr"]
             for variable, value in (("$__rate_interval", "5m"), ("$__range", "1h"), ("$put_price", "1"), ("$get_price", "1"),
