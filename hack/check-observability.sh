@@ -48,11 +48,7 @@ say "dashboard"
 check "the script writes this dashboard" "$PYTHON" grafana/generate.py --check
 check "Grafana knows its fields, and the conventions hold" "$PYTHON" tests/observability/check_dashboard.py
 
-# What the compose file takes from the repository is there.
-mounted() {
-  local path
-  for path in $(sed -n 's/^ *- \(\.\/[^:]*\):.*/\1/p' docker-compose.yml); do [ -e "$path" ] || { echo "docker-compose.yml: there is no $path"; return 1; }; done
-}
-check "the compose file's mounts are there" mounted
+say "the dev stack in containers"
+check "the compose file has the services, on the ports that users rely on" "$PYTHON" tests/observability/check_compose.py
 
 [ "$failed" = 0 ] || fail "$failed checks failed"

@@ -81,8 +81,11 @@ install() {
   toolbox_archive "$WORK/toolbox.tar"
   cluster_load_image "$CLUSTER_DIR" "$WORK/toolbox.tar"
   install_dev_servers >/dev/null
+  kubectl apply --server-side -f "$PROMETHEUS_OPERATOR_FOLDER/crds" >/dev/null
   # What nobody tells the operator of, such as a Secret's change, it sees within this time.
-  install_operator "$VERSION" --set operator.driftInterval=5s >/dev/null
+  install_operator "$VERSION" --set operator.driftInterval=5s --set "monitoring.serviceMonitor.enabled=true,monitoring.serviceMonitor.interval=5s" \
+    --set "monitoring.serviceMonitor.labels.release=watch,monitoring.prometheusRule.labels.release=watch" \
+    --set "monitoring.prometheusRule.enabled=true,monitoring.prometheusRule.nodes=true" >/dev/null
   install_samples
 }
 
@@ -271,6 +274,62 @@ nothing_restarts() {
   note "the agents' pods are the same"
 }
 
+# A Prometheus as the Prometheus Operator wants it, which asks the API server from outside of pods.
+a_prometheus() {
+  cat <<YAML
+apiVersion: monitoring.coreos.com/v1
+kind: Prometheus
+metadata: {name: watch, namespace: $OPERATOR_NAMESPACE}
+spec:
+  version: v$(prometheus --version 2>&1 | sed -nE '1s/^prometheus, version ([0-9.]+).*/\1/p')
+  replicas: 0
+  scrapeInterval: 5s
+  evaluationInterval: 5s
+  serviceMonitorSelector: {matchLabels: {release: watch}}
+  serviceMonitorNamespaceSelector: {}
+  ruleSelector: {matchLabels: {release: watch}}
+  ruleNamespaceSelector: {}
+  apiserverConfig:
+    host: https://$CLUSTER_NODE_IP:6443
+    tlsConfig: {caFile: $CLUSTER_DIR/pki/ca.crt, certFile: $CLUSTER_DIR/pki/admin.crt, keyFile: $CLUSTER_DIR/pki/admin.key}
+YAML
+}
+
+# Whether the Prometheus Operator has made settings of both monitors and of the rules; they are in $WORK/prometheus then.
+settings_are_made() {
+  local monitors
+  mkdir -p "$WORK/prometheus/rules"
+  kubectl --namespace "$OPERATOR_NAMESPACE" get secret prometheus-watch -o 'jsonpath={.data.prometheus\.yaml\.gz}' 2>/dev/null |
+    base64 -d | gunzip 2>/dev/null | sed "s|/etc/prometheus/rules/prometheus-watch-rulefiles-0|$WORK/prometheus/rules|" >"$WORK/prometheus/prometheus.yml" || return 1
+  monitors=$(grep -cE '^ *-? *job_name: serviceMonitor/' "$WORK/prometheus/prometheus.yml") || return 1
+  kubectl --namespace "$OPERATOR_NAMESPACE" get configmap prometheus-watch-rulefiles-0 -o json 2>/dev/null |
+    python3 -c 'import json, sys; [open(f"{sys.argv[1]}/{name}", "w").write(text) for name, text in json.load(sys.stdin)["data"].items()]' \
+      "$WORK/prometheus/rules" || return 1
+  [ "$monitors $(find "$WORK/prometheus/rules" -type f | wc -l)" = "2 2" ]
+}
+
+# The real Prometheus Operator makes settings of the monitors and rules that our chart and our operator have made; a real Prometheus
+# takes them. Both run in the cluster's network, as programs of this machine.
+watched() {
+  local before pki=$CLUSTER_DIR/pki
+  before=$(uids)
+  in_sample patch streamhousecluster "$CLUSTER" --type merge --patch '{"spec": {"monitoring": {
+    "serviceMonitor": {"enabled": true, "interval": "5s", "labels": {"release": "watch"}},
+    "prometheusRule": {"enabled": true, "labels": {"release": "watch"}, "for": {"AgentDown": "3m"}},
+    "dashboards": {"enabled": true}}}}' >/dev/null
+  eventually 60 "the cluster's being ready" settled "$1"
+  cluster_service "$CLUSTER_DIR" prometheus-operator "$PROMETHEUS_OPERATOR_FOLDER/operator" --apiserver="https://$CLUSTER_NODE_IP:6443" \
+    --ca-file="$pki/ca.crt" --cert-file="$pki/admin.crt" --key-file="$pki/admin.key" --web.listen-address="$CLUSTER_NODE_IP:9091"
+  a_prometheus | kubectl apply --server-side -f - >/dev/null
+  eventually 60 "settings of Prometheus of two monitors and two files of rules" settings_are_made
+  grep -q 'for: 3m' "$WORK"/prometheus/rules/*"$CLUSTER-alerts"* || fail "the cluster's own time of an alert is not in its rules"
+  cluster_service "$CLUSTER_DIR" prometheus prometheus --config.file="$WORK/prometheus/prometheus.yml" --storage.tsdb.path="$WORK/prometheus/data" \
+    --web.listen-address="$CLUSTER_NODE_IP:9090"
+  cluster_exec "$CLUSTER_DIR" python3 -B tests/observability/check_cluster.py "http://$CLUSTER_NODE_IP:9090" "$CLUSTER" "$SAMPLE_NAMESPACE" "$1" \
+    "$OPERATOR_NAMESPACE" 4 || fail "Prometheus does not see the cluster as it should"
+  [ "$(uids)" = "$before" ] || fail "being watched restarted agents"
+}
+
 # topics_are NAME...: whether the command line lists these and no other. In a pod that goes on: of one that ends, the last lines may be lost.
 topics_are() { [ "$(client_exec lister topic list --output json | from_names)" = "$*" ]; }
 from_names() { python3 -c 'import json, sys; print(*sorted(topic["name"] for topic in json.load(sys.stdin)))'; }
@@ -311,6 +370,8 @@ uninstalled() {
 
 need_build_tools
 need_kubernetes_node
+need_prometheus_operator
+need_dev_tools
 need_minio
 as_root_again cluster-test.sh
 WORK=${CLUSTER_DIR%/*}
@@ -335,6 +396,8 @@ nothing_restarts
 say "helm test"
 helm test streamhouse-operator --namespace "$OPERATOR_NAMESPACE" --timeout 180s >"$WORK/helm-test" 2>&1 || { cat "$WORK/helm-test" >&2; fail "helm test failed"; }
 [ "$(grep -cE '^Phase: +Succeeded' "$WORK/helm-test")" -ge 1 ] || fail "helm test ran nothing"
+say "watched by Prometheus, as the Prometheus Operator sets it up"
+watched 1
 say "a topic that goes with its resource"
 topic_is_deleted
 say "the operator uninstalled"

@@ -23,7 +23,8 @@ into ~/.cache/streamhouse or $STREAMHOUSE_CACHE), then runs these stages in this
   tests         unit, property, conformance and whole-system tests, with a real PostgreSQL, a real MinIO, a real
                 Kubernetes API and a real OpenTelemetry Collector
   cluster       a real Kubernetes node, as root: pods, Services, names, and that nothing of it is left; on it the operator by its
-                chart, and a producer that goes on while agents are scaled, killed, drained, rolled and given other credentials
+                chart, and a producer that goes on while agents are scaled, killed, drained, rolled and given other credentials;
+                and a real Prometheus, set up by the Prometheus Operator, that watches all of it
   demo          the README's demo, from nothing
   commands      the commands that users know by heart: cargo run of each example and of the agent, the dev stack and its demos;
                 the dashboard's queries and the alert rules on a real run
@@ -176,8 +177,11 @@ if chosen tests; then
   need_prometheus_operator
   need_kubernetes_tools
 fi
-if chosen cluster; then need_kubernetes_node; fi
-if chosen commands; then need_dev_tools; fi
+if chosen cluster; then
+  need_kubernetes_node
+  need_prometheus_operator
+fi
+if chosen cluster || chosen commands; then need_dev_tools; fi
 if chosen console; then need_browser; fi
 if chosen tests || chosen cluster || chosen commands; then need_minio; fi
 if chosen dependencies; then need_cargo_deny; fi

@@ -5,7 +5,6 @@ docs/reference/metrics.md against what was scraped (UPDATE_DOCS=1 writes it). Ca
 programs; needs prometheus; listens on free ports of 127.0.0.1; a minute."""
 
 import json
-import math
 import os
 import pathlib
 import re
@@ -14,17 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 
-DASHBOARD = pathlib.Path("grafana/dashboards/streamhouse-overview.json")
-RULES = pathlib.Path("config/prometheus/streamhouse.rules.yml")
+from live import DASHBOARD, PATIENCE, PRICES, RULES, Prometheus, check_variables, fail, filled, note, wait_for
+
 REFERENCE = pathlib.Path("docs/reference/metrics.md")
 TOPIC, GROUP = "orders", "billing"
+# Labels that the scrape configuration gives to agents, as the operator's ServiceMonitor does, and clients may bring.
+CLUSTER, NAMESPACE = "live", "streaming"
 RATE = 2000
-PATIENCE = 60
-PRICES = {"put_price": "0.005", "get_price": "0.0004", "storage_price": "0.023"}
 
 # Panels that this run cannot fill, and why. That they are empty is checked, too.
 EMPTY = {
@@ -42,29 +38,12 @@ WITH_TLS = [
      "When the certificate that a listener serves now expires, in seconds since 1970."),
     ("streamhouse_agent_tls_handshake_errors_total", "counter", "`listener`", "Connections that failed before they were secure."),
 ]
-def fail(what):
-    sys.exit(f"error: {what}")
-
-
-def note(what):
-    print(f"    {what}", flush=True)
 
 
 def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
-
-
-def wait_for(what, condition):
-    """Asks again until the condition gives something; a minute at most."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.1)
-    fail(f"{what} did not happen within {PATIENCE} s")
 
 
 class Programs:
@@ -100,33 +79,8 @@ class Programs:
             process.wait()
 
 
-class Prometheus:
-    def __init__(self, port):
-        self.base = f"http://127.0.0.1:{port}"
-
-    def ask(self, path, **parameters):
-        url = f"{self.base}{path}?{urllib.parse.urlencode(parameters, doseq=True)}"
-        try:
-            with urllib.request.urlopen(url, timeout=10) as answer:
-                return json.load(answer)["data"]
-        except urllib.error.HTTPError as error:
-            # Not ready yet.
-            if error.code == 503:
-                return None
-            fail(f"{parameters}: {error.read().decode()}")
-        except urllib.error.URLError:
-            return None
-
-    def value(self, query):
-        """The one number that a query gives; 0 without any series."""
-        answer = self.ask("/api/v1/query", query=query)
-        return float(answer["result"][0]["value"][1]) if answer and answer["result"] else 0.0
-
-    def series(self, query, begin, end):
-        """Every series of a query over the run: its finite values."""
-        answer = self.ask("/api/v1/query_range", query=query, start=begin, end=end, step=1)
-        rows = [[float(value) for _, value in series["values"]] for series in answer["result"]]
-        return [finite for row in rows if (finite := [value for value in row if math.isfinite(value)])]
+def labels(job):
+    return {"streamhouse_cluster": CLUSTER, **({"namespace": NAMESPACE} if job == "streamhouse-agents" else {})}
 
 
 def settings(agent, producer, consumer):
@@ -134,15 +88,8 @@ def settings(agent, producer, consumer):
     return {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(RULES.resolve())],
-        "scrape_configs": [{"job_name": job, "static_configs": [{"targets": [target]}]} for job, target in jobs.items()],
+        "scrape_configs": [{"job_name": job, "static_configs": [{"targets": [target], "labels": labels(job)}]} for job, target in jobs.items()],
     }
-
-
-def filled(query):
-    """A query of the dashboard as Grafana would send it with everything chosen."""
-    for name, value in {"__rate_interval": "5s", "__range": "10m", **PRICES}.items():
-        query = query.replace(f"${name}", value)
-    return re.sub(r"\$(cluster|namespace|topic|group)\b", ".*", query)
 
 
 def run(folder, programs, bin_folder):
@@ -158,7 +105,7 @@ def run(folder, programs, bin_folder):
     port, begin = free_port(), time.time()
     programs.start("prometheus", "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb",
                    f"--web.listen-address=127.0.0.1:{port}")
-    prometheus = Prometheus(port)
+    prometheus = Prometheus(f"http://127.0.0.1:{port}")
     wait_for("the targets' scrape", lambda: prometheus.value("sum(up)") == 3)
     note("everything runs and is scraped")
 
@@ -260,40 +207,32 @@ def plausible(title, legend, rows, counts, prometheus):
         return highest == 0
     if "latency" in title.lower() or "time" in title.lower() or "duration" in title.lower():
         return 0 < highest < PATIENCE
-    return highest >= 0 and math.isfinite(highest)
+    return highest > 0
 
 
 def check_panels(prometheus, begin, counts):
     end = time.time()
-    queries, positive = 0, 0
+    queries, zero, wrong = 0, 0, []
     for panel in json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]:
         title = panel["title"]
         for target in panel.get("targets", []):
             queries += 1
-            rows = prometheus.series(filled(target["expr"]), begin, end)
+            query = filled(target["expr"], "5s", CLUSTER, NAMESPACE)
+            rows = prometheus.series(query, begin, end)
             if title in EMPTY:
                 if rows:
                     fail(f"panel {title!r} is listed as empty ({EMPTY[title]}), and is not")
                 continue
+            what = f"panel {title!r}, {target['legendFormat']}"
             if not rows:
-                fail(f"panel {title!r}, {target['legendFormat']}: no data for {filled(target['expr'])}")
-            if not plausible(title, target["legendFormat"], rows, counts, prometheus):
-                fail(f"panel {title!r}, {target['legendFormat']}: values that cannot be: {rows} for {filled(target['expr'])}")
-            positive += max(map(max, rows)) > 0
-    note(f"{queries} queries of the dashboard: {positive} with values, the rest zero or empty as expected ({len(EMPTY)} panels without data)")
-
-
-def check_variables(prometheus, begin):
-    """What the drop-down lists offer."""
-    for variable in json.loads(DASHBOARD.read_text(encoding="utf-8"))["templating"]["list"]:
-        found = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"]) if variable["type"] == "query" else None
-        if found:
-            series = prometheus.ask("/api/v1/series", start=begin, **{"match[]": filled(found[1])})
-            values = {one.get(found[2]) for one in series}
-            # This run's series have no cluster and no namespace.
-            expected = {"topic": {TOPIC, f"{TOPIC}-small"}, "group": {GROUP}}.get(variable["name"], {None})
-            if values != expected:
-                fail(f"the variable {variable['name']} offers {values}, not {expected}")
+                wrong.append(f"{what}: no data for {query}")
+            elif not plausible(title, target["legendFormat"], rows, counts, prometheus):
+                wrong.append(f"{what}: values that cannot be: {rows} for {query}")
+            else:
+                zero += max(map(max, rows)) == 0
+    if wrong:
+        fail("\n".join(wrong))
+    note(f"{queries} queries of the dashboard are plausible, {zero} of them zero as they should be; {len(EMPTY)} panels are empty as expected")
 
 
 def check_alerts(prometheus):
@@ -315,7 +254,7 @@ def check_reference(prometheus, begin):
     for series in prometheus.ask("/api/v1/series", start=begin, **{"match[]": '{__name__=~"streamhouse_.+"}'}):
         name = series["__name__"]
         name = name if name in meaning else re.sub(r"_(bucket|sum|count)$", "", name)
-        labels.setdefault(name, set()).update(set(series) - {"__name__", "job", "instance", "le"})
+        labels.setdefault(name, set()).update(set(series) - {"__name__", "job", "instance", "le", "streamhouse_cluster", "namespace"})
     parts = {part: [(name, meaning[name][0], ", ".join(f"`{label}`" for label in sorted(labels[name])), meaning[name][1])
                     for name in sorted(labels) if name.startswith(f"streamhouse_{part.lower()}_")]
              for part in ("Agent", "Producer", "Consumer")}
@@ -345,7 +284,8 @@ def main():
             prometheus, begin, counts = run(folder, programs, bin_folder)
             compare(prometheus, counts)
             check_panels(prometheus, begin, counts)
-            check_variables(prometheus, begin)
+            offered = {"cluster": {CLUSTER}, "namespace": {NAMESPACE}, "topic": {TOPIC, f"{TOPIC}-small"}, "group": {GROUP}}
+            check_variables(prometheus, begin, CLUSTER, offered)
             check_alerts(prometheus)
             check_reference(prometheus, begin)
         finally:

@@ -1,0 +1,91 @@
+"""A Prometheus that runs, and the dashboard's questions to it. For check_live.py and check_cluster.py."""
+
+import json
+import math
+import pathlib
+import re
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+DASHBOARD = pathlib.Path("grafana/dashboards/streamhouse-overview.json")
+RULES = pathlib.Path("config/prometheus/streamhouse.rules.yml")
+PATIENCE = 60
+PRICES = {"put_price": "0.005", "get_price": "0.0004", "storage_price": "0.023"}
+
+
+def fail(what):
+    sys.exit(f"error: {what}")
+
+
+def note(what):
+    print(f"    {what}", flush=True)
+
+
+def wait_for(what, condition, explain=None):
+    """Asks again until the condition gives something; a minute at most. `explain` says what was there instead."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.1)
+    fail(f"{what} did not happen within {PATIENCE} s{f': {explain()}' if explain else ''}")
+
+
+# What this asks is on this machine or in a network of its own: no proxy leads there.
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class Prometheus:
+    def __init__(self, base):
+        self.base = base
+
+    def ask(self, path, **parameters):
+        url = f"{self.base}{path}?{urllib.parse.urlencode(parameters, doseq=True)}"
+        try:
+            with DIRECT.open(url, timeout=10) as answer:
+                return json.load(answer)["data"]
+        except urllib.error.HTTPError as error:
+            # Not ready yet.
+            if error.code == 503:
+                return None
+            fail(f"{parameters}: {error.read().decode()}")
+        except urllib.error.URLError:
+            return None
+
+    def value(self, query):
+        """The one number that a query gives; 0 without any series."""
+        answer = self.ask("/api/v1/query", query=query)
+        return float(answer["result"][0]["value"][1]) if answer and answer["result"] else 0.0
+
+    def series(self, query, begin, end):
+        """Every series of a query over the run: its finite values."""
+        answer = self.ask("/api/v1/query_range", query=query, start=begin, end=end, step=1) or {"result": []}
+        rows = [[float(value) for _, value in series["values"]] for series in answer["result"]]
+        return [finite for row in rows if (finite := [value for value in row if math.isfinite(value)])]
+
+
+def filled(query, window, cluster, namespace):
+    """A query of the dashboard as Grafana would send it with this cluster and namespace, and all topics and groups, chosen."""
+    for name, value in {"__rate_interval": window, "__range": "10m", "cluster": cluster, "namespace": namespace, **PRICES}.items():
+        query = query.replace(f"${name}", value)
+    return re.sub(r"\$(topic|group)\b", ".*", query)
+
+
+def check_variables(prometheus, begin, cluster, expected):
+    """What the drop-down lists offer: for each variable named, these values and no other."""
+    seen = set()
+    for variable in json.loads(DASHBOARD.read_text(encoding="utf-8"))["templating"]["list"]:
+        found = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"]) if variable["type"] == "query" else None
+        if not found or variable["name"] not in expected:
+            continue
+        seen.add(variable["name"])
+        series = prometheus.ask("/api/v1/series", start=begin, **{"match[]": filled(found[1], "1m", cluster, ".*")})
+        values = {one.get(found[2]) for one in series}
+        if values != expected[variable["name"]]:
+            fail(f"the variable {variable['name']} offers {values}, not {expected[variable['name']]}")
+    if seen != set(expected):
+        fail(f"the dashboard has no variables {set(expected) - seen}")
