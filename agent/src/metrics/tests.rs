@@ -106,3 +106,29 @@ fn a_broken_invariant_is_counted() {
         Some(1.0)
     );
 }
+
+/// The reference is made from a run without TLS; what only agents with TLS show stands in it all the same.
+#[tokio::test]
+async fn every_metric_stands_in_the_reference_with_its_help() {
+    let metrics = Metrics::new().unwrap();
+    metrics.certificate_expires("grpc", 1);
+    metrics.handshake_errors("grpc");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/metrics.md");
+    let reference = std::fs::read_to_string(path).unwrap();
+    let families = metrics.registry().gather();
+    assert!(
+        families
+            .iter()
+            .any(|family| family.name().contains("certificate_not_after"))
+    );
+    for family in families {
+        let Some(row) = reference
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{}` |", family.name())))
+        else {
+            assert!(family.name().starts_with("process_"), "{}", family.name());
+            continue;
+        };
+        assert!(row.ends_with(&format!("| {} |", family.help())), "{row}");
+    }
+}
