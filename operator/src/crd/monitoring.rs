@@ -80,8 +80,8 @@ pub struct PrometheusRuleSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::thresholds")]
     pub thresholds: BTreeMap<String, String>,
-    /// How long other than usual an alert's condition must hold until it fires (`for` of its rule), by the alert's name, such as
-    /// 30s or 1h30m.
+    /// How long an alert's condition must hold before it fires (`for` of its rule), where not as long as usual, by the alert's
+    /// name, such as 30s or 1h30m.
     #[serde(default, rename = "for", skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::waits")]
     pub waits: BTreeMap<String, String>,
