@@ -318,7 +318,7 @@ watched() {
     "prometheusRule": {"enabled": true, "labels": {"release": "watch"}, "for": {"AgentDown": "3m"}},
     "dashboards": {"enabled": true}}}}' >/dev/null
   eventually 60 "the cluster's being ready" settled "$1"
-  cluster_service "$CLUSTER_DIR" prometheus-operator "$PROMETHEUS_OPERATOR_FOLDER/operator" --apiserver="https://$CLUSTER_NODE_IP:6443" \
+  cluster_service "$CLUSTER_DIR" prometheus-operator env -u KUBECONFIG "$PROMETHEUS_OPERATOR_FOLDER/operator" --apiserver="https://$CLUSTER_NODE_IP:6443" \
     --ca-file="$pki/ca.crt" --cert-file="$pki/admin.crt" --key-file="$pki/admin.key" --web.listen-address="$CLUSTER_NODE_IP:9091"
   a_prometheus | kubectl apply --server-side -f - >/dev/null
   eventually 60 "settings of Prometheus of two monitors and two files of rules" settings_are_made

@@ -223,23 +223,21 @@ image_archive() {
 }
 
 fetch_busybox() {
-  local folder="$CACHE/busybox" package
+  local folder="$CACHE/busybox"
   [ -x "$folder/busybox" ] && return
-  package=$(mktemp -d)
-  chmod 755 "$package"
-  (cd "$package" && quietly apt-get download busybox-static) ||
-    { quietly as_root apt-get update && (cd "$package" && quietly apt-get download busybox-static); } ||
-    fail "apt-get could not download busybox-static"
-  dpkg-deb -x "$package"/busybox-static_*.deb "$package/files"
+  rm -rf "$folder" "$folder.new"
+  apt_unpack busybox-static "$folder.new" || fail "apt-get could not download busybox-static"
   mkdir -p "$folder"
-  mv "$package/files/bin/busybox" "$folder/busybox"
-  rm -rf "$package"
+  mv "$folder.new/bin/busybox" "$folder/busybox"
+  rm -rf "$folder.new"
 }
+
+need_busybox() { exclusively fetch_busybox; }
 
 # toolbox_archive FILE: the image streamhouse.local/toolbox:1, Debian's static busybox: a shell, wget, nslookup, httpd, nc for tests.
 toolbox_archive() {
   local root applet
-  exclusively fetch_busybox
+  need_busybox
   root=$(mktemp -d)
   chmod 755 "$root"
   mkdir "$root/bin" "$root/tmp" "$root/etc"

@@ -265,8 +265,20 @@ need_cargo_deny() {
   export PATH="$CACHE/cargo-deny-$CARGO_DENY_VERSION/bin:$PATH"
 }
 
+# apt_unpack PACKAGE FOLDER: downloads a package of Debian or Ubuntu and unpacks it into the folder; it is not installed.
+apt_unpack() {
+  local package=$1 folder=$2 download
+  local apt=(apt-get -o Acquire::Retries=3 -o Acquire::http::Timeout=30)
+  download=$(mktemp -d)
+  chmod 755 "$download"
+  (cd "$download" && quietly "${apt[@]}" download "$package") ||
+    { quietly as_root "${apt[@]}" update && (cd "$download" && quietly "${apt[@]}" download "$package"); } || { rm -rf "$download"; return 1; }
+  dpkg-deb -x "$download/${package}"_*.deb "$folder"
+  rm -rf "$download"
+}
+
 fetch_words() {
-  local folder="$CACHE/web2" package
+  local folder="$CACHE/web2"
   [ -s "$folder/web2" ] && return
   if [ -s /usr/share/dict/web2 ]; then
     mkdir -p "$folder" && cp /usr/share/dict/web2 "$folder/web2"
@@ -274,15 +286,10 @@ fetch_words() {
   fi
   have apt-get || fail "no dictionary here, and no apt-get to download one: name a text file of your own"
   say "downloading Webster's Second International of 1934 (Debian's package miscfiles, 1.3 MB; it is not installed)"
-  package=$(mktemp -d)
-  chmod 755 "$package"
-  (cd "$package" && quietly apt-get download miscfiles) ||
-    { quietly as_root apt-get update && (cd "$package" && quietly apt-get download miscfiles); } ||
-    fail "apt-get could not download miscfiles: name a text file of your own"
-  dpkg-deb -x "$package"/miscfiles_*.deb "$package/files"
   rm -rf "$folder.new" && mkdir -p "$folder.new"
-  cp "$package/files/usr/share/dict/web2" "$folder.new/web2"
-  rm -rf "$package" "$folder" && mv "$folder.new" "$folder"
+  apt_unpack miscfiles "$folder.new/files" || fail "apt-get could not download miscfiles: name a text file of your own"
+  mv "$folder.new/files/usr/share/dict/web2" "$folder.new/web2"
+  rm -rf "$folder" "$folder.new/files" && mv "$folder.new" "$folder"
 }
 
 # A dictionary of 234,937 lines whose copyright has lapsed.

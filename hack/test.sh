@@ -180,7 +180,9 @@ fi
 if chosen cluster; then
   need_kubernetes_node
   need_prometheus_operator
+  (. hack/lib-cluster.sh && need_busybox)
 fi
+if chosen cluster || chosen real-input; then need_words; fi
 if chosen cluster || chosen commands; then need_dev_tools; fi
 if chosen console; then need_browser; fi
 if chosen tests || chosen cluster || chosen commands; then need_minio; fi
