@@ -295,35 +295,45 @@ spec:
 YAML
 }
 
-# Whether the Prometheus Operator has made settings of both monitors and of the rules; they are in $WORK/prometheus then.
+# Whether the Prometheus Operator has made settings of both monitors and of the rules; they are in the folder $WATCH then.
 settings_are_made() {
   local monitors
-  mkdir -p "$WORK/prometheus/rules"
   kubectl --namespace "$OPERATOR_NAMESPACE" get secret prometheus-watch -o 'jsonpath={.data.prometheus\.yaml\.gz}' 2>/dev/null |
-    base64 -d | gunzip 2>/dev/null | sed "s|/etc/prometheus/rules/prometheus-watch-rulefiles-0|$WORK/prometheus/rules|" >"$WORK/prometheus/prometheus.yml" || return 1
-  monitors=$(grep -cE '^ *-? *job_name: serviceMonitor/' "$WORK/prometheus/prometheus.yml") || return 1
+    base64 -d | gunzip 2>/dev/null >"$WATCH/packed.yml" || return 1
+  # The names that a pod of Prometheus fills in itself.
+  sed -e "s|/etc/prometheus/rules/prometheus-watch-rulefiles-0|$WATCH/rules|" -e 's/\$(SHARD)/0/; s/\$(POD_NAME)/watch-0/' \
+    "$WATCH/packed.yml" >"$WATCH/generated.yml"
+  monitors=$(grep -cE '^ *-? *job_name: serviceMonitor/' "$WATCH/generated.yml") || return 1
   kubectl --namespace "$OPERATOR_NAMESPACE" get configmap prometheus-watch-rulefiles-0 -o json 2>/dev/null |
     python3 -c 'import json, sys; [open(f"{sys.argv[1]}/{name}", "w").write(text) for name, text in json.load(sys.stdin)["data"].items()]' \
-      "$WORK/prometheus/rules" || return 1
-  [ "$monitors $(find "$WORK/prometheus/rules" -type f | wc -l)" = "2 2" ]
+      "$WATCH/rules" || return 1
+  [ "$monitors $(find "$WATCH/rules" -type f | wc -l)" = "2 2" ]
 }
 
+budget_is() { [ "$(in_sample get poddisruptionbudget "$CLUSTER-agent" -o 'jsonpath={.spec.maxUnavailable}')" = "$1" ]; }
+
 # The real Prometheus Operator makes settings of the monitors and rules that our chart and our operator have made; a real Prometheus
-# takes them. Both run in the cluster's network, as programs of this machine.
+# takes them, with the targets that its own package finds. All run in the cluster's network, as programs of this machine.
 watched() {
   local before pki=$CLUSTER_DIR/pki
+  WATCH=$WORK/prometheus
+  mkdir -p "$WATCH/rules"
   before=$(uids)
   in_sample patch streamhousecluster "$CLUSTER" --type merge --patch '{"spec": {"monitoring": {
     "serviceMonitor": {"enabled": true, "interval": "5s", "labels": {"release": "watch"}},
     "prometheusRule": {"enabled": true, "labels": {"release": "watch"}, "for": {"AgentDown": "3m"}},
     "dashboards": {"enabled": true}}}}' >/dev/null
   eventually 60 "the cluster's being ready" settled "$1"
+  in_sample patch poddisruptionbudget "$CLUSTER-agent" --type merge --patch '{"spec": {"maxUnavailable": 2}}' >/dev/null
+  eventually 60 "the undoing of a change by hand" budget_is 1
   cluster_service "$CLUSTER_DIR" prometheus-operator env -u KUBECONFIG "$PROMETHEUS_OPERATOR_FOLDER/operator" --apiserver="https://$CLUSTER_NODE_IP:6443" \
     --ca-file="$pki/ca.crt" --cert-file="$pki/admin.crt" --key-file="$pki/admin.key" --web.listen-address="$CLUSTER_NODE_IP:9091"
   a_prometheus | kubectl apply --server-side -f - >/dev/null
   eventually 60 "settings of Prometheus of two monitors and two files of rules" settings_are_made
-  grep -q 'for: 3m' "$WORK"/prometheus/rules/*"$CLUSTER-alerts"* || fail "the cluster's own time of an alert is not in its rules"
-  cluster_service "$CLUSTER_DIR" prometheus prometheus --config.file="$WORK/prometheus/prometheus.yml" --storage.tsdb.path="$WORK/prometheus/data" \
+  grep -q 'for: 3m' "$WATCH"/rules/*"$CLUSTER-alerts"* || fail "the cluster's own time of an alert is not in its rules"
+  cluster_service "$CLUSTER_DIR" discovery env -u KUBECONFIG "$KUBERNETES_DISCOVERY_FOLDER/discovery" "$WATCH/generated.yml" "$WATCH"
+  eventually 30 "settings of Prometheus with files of targets" test -e "$WATCH/prometheus.yml"
+  cluster_service "$CLUSTER_DIR" prometheus prometheus --config.file="$WATCH/prometheus.yml" --storage.tsdb.path="$WATCH/data" \
     --web.listen-address="$CLUSTER_NODE_IP:9090"
   cluster_exec "$CLUSTER_DIR" python3 -B tests/observability/check_cluster.py "http://$CLUSTER_NODE_IP:9090" "$CLUSTER" "$SAMPLE_NAMESPACE" "$1" \
     "$OPERATOR_NAMESPACE" 4 || fail "Prometheus does not see the cluster as it should"
@@ -370,7 +380,7 @@ uninstalled() {
 
 need_build_tools
 need_kubernetes_node
-need_prometheus_operator
+need_prometheus_on_the_node
 need_dev_tools
 need_minio
 as_root_again cluster-test.sh

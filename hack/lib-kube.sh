@@ -9,6 +9,7 @@ KUBERNETES_NODE=(kube-scheduler kubelet kube-proxy)
 # The versions of these stand in a go.mod, so the folder's name is a digest of what they are built from.
 KUBERNETES_TOOLS_FOLDER="$CACHE/kubernetes-tools-$(cat hack/kubernetes/tools/go.* hack/kubernetes/tools/*/*.go | sha256sum | cut -c1-12)"
 PROMETHEUS_OPERATOR_FOLDER="$CACHE/prometheus-operator-$PROMETHEUS_OPERATOR_VERSION"
+KUBERNETES_DISCOVERY_FOLDER="$CACHE/kubernetes-discovery-$(cat hack/kubernetes/discovery/* | sha256sum | cut -c1-12)"
 
 # all_in FOLDER PROGRAM...: whether all of them are there.
 all_in() {
@@ -75,6 +76,13 @@ build_prometheus_operator() {
   mv "$folder/crds.new" "$folder/crds"
 }
 
+# Debian's Prometheus has no discovery of targets in Kubernetes: the package of Prometheus that does it, as a program.
+build_kubernetes_discovery() {
+  all_in "$KUBERNETES_DISCOVERY_FOLDER" discovery && return
+  say "building the discovery of Prometheus' targets in Kubernetes from source, once (about a minute)"
+  go_build hack/kubernetes/discovery "$KUBERNETES_DISCOVERY_FOLDER" "" . || fail "the discovery of targets could not be built"
+}
+
 # etcd, kube-apiserver, kubectl and kube-controller-manager: what the tests of controllers need.
 need_kubernetes_api() {
   have etcd || install_servers etcd-server
@@ -111,4 +119,10 @@ need_kubernetes_tools() {
 need_prometheus_operator() {
   need_kubernetes_tools
   exclusively build_prometheus_operator
+}
+
+# What a Prometheus on the node needs: the Prometheus Operator, and how targets are found.
+need_prometheus_on_the_node() {
+  need_prometheus_operator
+  exclusively build_kubernetes_discovery
 }

@@ -179,7 +179,7 @@ if chosen tests; then
 fi
 if chosen cluster; then
   need_kubernetes_node
-  need_prometheus_operator
+  need_prometheus_on_the_node
   (. hack/lib-cluster.sh && need_busybox)
 fi
 if chosen cluster || chosen real-input; then need_words; fi
