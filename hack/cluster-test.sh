@@ -28,10 +28,12 @@ finish() {
   trap - EXIT
   # The message of `fail` is there already.
   case $status:$2 in 0:* | *:exit*) ;; *) printf '\nerror: the command ended with status %s: %s\n' "$status" "$2" >&2 ;; esac
-  if [ "$status" != 0 ] && has_processes "$CLUSTER_DIR"; then
+  if [ "$status" != 0 ]; then
     for file in consoles left; do
       if [ -s "$WORK/$file" ]; then say "$file, as asked last"; cut -c1-240 "$WORK/$file"; fi
     done
+  fi
+  if [ "$status" != 0 ] && has_processes "$CLUSTER_DIR"; then
     explain_failure || true
     cluster_logs "$CLUSTER_DIR"
   fi

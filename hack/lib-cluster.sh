@@ -228,7 +228,9 @@ fetch_busybox() {
   rm -rf "$folder" "$folder.new"
   apt_unpack busybox-static "$folder.new" || fail "apt-get could not download busybox-static"
   mkdir -p "$folder"
-  mv "$folder.new/bin/busybox" "$folder/busybox"
+  # Where it lies depends on the release.
+  mv "$folder.new"/bin/busybox "$folder/busybox" 2>/dev/null || mv "$folder.new"/usr/bin/busybox "$folder/busybox" ||
+    fail "the package busybox-static has no busybox"
   rm -rf "$folder.new"
 }
 

@@ -273,7 +273,7 @@ apt_unpack() {
   chmod 755 "$download"
   (cd "$download" && quietly "${apt[@]}" download "$package") ||
     { quietly as_root "${apt[@]}" update && (cd "$download" && quietly "${apt[@]}" download "$package"); } || { rm -rf "$download"; return 1; }
-  dpkg-deb -x "$download/${package}"_*.deb "$folder"
+  dpkg-deb -x "$download/${package}"_*.deb "$folder" || { rm -rf "$download"; return 1; }
   rm -rf "$download"
 }
 
@@ -392,7 +392,7 @@ stage() {
 why_failed() {
   local lines
   [ -n "$1" ] || { echo "see above"; return; }
-  lines=$(grep -E '^(error|Error|ERROR|AssertionError)|^test .* FAILED$|panicked at|^FAILED' "$1" | head -n 12 || true)
+  lines=$(grep -aE '^(error|Error|ERROR|AssertionError)|^test .* FAILED$|panicked at|^FAILED' "$1" | head -n 12 || true)
   [ -n "$lines" ] || lines=$(tail -n 12 "$1")
   printf '\n%s\n' "$lines" | cut -c1-400
 }

@@ -77,7 +77,7 @@ impl Metrics {
             )?,
             last_success: made.gauges(
                 "streamhouse_operator_last_success_timestamp_seconds",
-                "When a reconciliation of the kind last succeeded, or this replica began to lead if none has since, in seconds since the Unix epoch.",
+                "When a reconciliation of the kind last succeeded, or, while none has, this replica first led, in seconds since the Unix epoch.",
                 &["kind"],
             )?,
             drift_corrected: made.counters(
@@ -128,11 +128,15 @@ impl Metrics {
         }
     }
 
-    /// Nothing has been seen yet in a new term as the leader, and the time without a success counts from now.
+    /// Nothing has been seen yet in a new term as the leader. The time without a success counts from the first term on: terms that
+    /// are lost again and again must not hide that nothing succeeds.
     pub fn term_begins(&self, now_ms: i64) {
         for kind in KINDS {
             self.synced.with_label_values(&[kind]).set(0);
-            self.last_success.with_label_values(&[kind]).set(now_ms / 1000);
+            let last_success = self.last_success.with_label_values(&[kind]);
+            if last_success.get() == 0 {
+                last_success.set(now_ms / 1000);
+            }
         }
     }
 
@@ -217,15 +221,15 @@ mod tests {
 
     /// An operator that never gets anything done must be told from one that has nothing to do.
     #[test]
-    fn the_time_without_a_success_counts_from_the_beginning_of_a_term() {
+    fn the_time_without_a_success_counts_from_the_first_term() {
         let metrics = Metrics::new().unwrap();
         let last = |kind| metrics.last_success.with_label_values(&[kind]).get();
-        metrics.reconciled("Topic", Outcome::Ok, 0.1, 5_000);
         metrics.term_begins(90_000);
-        assert_eq!((last("StreamHouseCluster"), last("Topic")), (90, 90));
+        assert_eq!((last("Topic"), last("StreamHouseCluster")), (90, 90));
         metrics.reconciled("Topic", Outcome::Error, 0.1, 95_000);
         assert_eq!(last("Topic"), 90);
         metrics.reconciled("Topic", Outcome::Ok, 0.1, 100_000);
+        metrics.term_begins(200_000);
         assert_eq!((last("Topic"), last("StreamHouseCluster")), (100, 90));
     }
 

@@ -30,8 +30,8 @@ def check_service(name, service):
     listens = text(service.get("command")) + " " + text([f"{key}={value}" for key, value in service.get("environment", {}).items()])
     addresses = re.findall(r"(?:address|listen_addresses|HTTP_ADDR)[= ](\S*?)(?::(\d+))?(?=[\s,\]]|$)", listens)
     expect(f"{name}: ports", {int(port) for _, port in addresses if port} or USUAL.get(name), PORTS[name])
-    # An empty address is Alertmanager's way to say that it has no peers.
-    expect(f"{name}: where it listens", {address for address, _ in addresses} - {""}, {"127.0.0.1"})
+    # Nothing at all is Alertmanager's way to say that it has no peers; a port alone would be open to everyone.
+    expect(f"{name}: where it listens", {address for address, port in addresses if address or port}, {"127.0.0.1"})
     expect(f"{name}: its network", service.get("network_mode"), "host")
     expect(f"{name}: whether its image has a version", bool(re.fullmatch(r"[\w./-]+:(?!latest)[\w.-]*\d[\w.-]*", service["image"])), True)
     if name != "node-exporter":

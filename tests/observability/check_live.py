@@ -120,7 +120,7 @@ def run(folder, programs, bin_folder):
     tell("send")
     # A partition that is taken while Prometheus looks.
     subprocess.run([bin_folder / "streamhouse", "--bootstrap", grpc, "topic", "create", "late", "--partitions", "1"], check=True,
-                   capture_output=True, timeout=PATIENCE)
+                   stdout=subprocess.DEVNULL, timeout=PATIENCE)
     wait_for("10,000 records", lambda: prometheus.value(sent) > 10_000)
     tell("hold")
     wait_for("a lag", lambda: prometheus.value(lag) > 10_000)

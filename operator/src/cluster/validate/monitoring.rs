@@ -127,7 +127,7 @@ fn alerts(wanted: &Monitoring, own: &str) -> Result<Alerts, Problem> {
     for (name, text) in &wanted.waits {
         if millis(text).is_none() {
             return Err(Problem::spec(format!(
-                "{FIELD}.for.{name}: {text:?} is no duration; write 30s or 1h30m"
+                "{FIELD}.for.{name}: {text:?} is no duration; write 30s or 1h30m, a year at most"
             )));
         }
     }
@@ -158,9 +158,10 @@ fn dashboard(wanted: &Monitoring, own: &str) -> Result<Dashboard, Problem> {
     })
 }
 
-/// Prometheus' durations: `30s`, `1m30s`.
+/// Prometheus' durations: `30s`, `1m30s`; a year at most, since Prometheus refuses all rules for one that it cannot hold.
 fn millis(text: &str) -> Option<u64> {
     const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+    const LONGEST: u64 = 365 * 24 * 3_600_000;
     let (mut rest, mut total) = (text, 0_u64);
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
@@ -173,7 +174,7 @@ fn millis(text: &str) -> Option<u64> {
         total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(factor)?)?;
         rest = next;
     }
-    (!text.is_empty()).then_some(total)
+    (!text.is_empty() && total <= LONGEST).then_some(total)
 }
 
 #[cfg(test)]

@@ -291,6 +291,10 @@ const REFUSED: &[(&str, &[&str])] = &[
         &["for.AgentDown", "no duration"],
     ),
     (
+        "monitoring: {prometheusRule: {for: {AgentDown: 9999999h}}}",
+        &["for.AgentDown", "a year at most"],
+    ),
+    (
         "monitoring: {prometheusRule: {thresholds: {HighConsumerLag: '1.2.3'}}}",
         &["HighConsumerLag", "no number"],
     ),
