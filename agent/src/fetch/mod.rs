@@ -195,22 +195,26 @@ async fn read_held(
         log_start,
         error: None,
     };
+    // Whoever cannot read on shall know all the same how far the log goes.
+    let refused = |error| {
+        let part = Part {
+            error: Some(error),
+            ..part(Bytes::new())
+        };
+        Ok((part, None))
+    };
     if offset < log_start || offset > high_watermark {
-        return Ok((
-            Part {
-                error: Some(out_of_range(offset, log_start, high_watermark)),
-                ..part(Bytes::new())
-            },
-            None,
-        ));
+        return refused(out_of_range(offset, log_start, high_watermark));
     }
     if offset == high_watermark {
         return Ok((part(Bytes::new()), Some(Wait::Leads(watch))));
     }
     let runs = partition.tail.lock().runs(offset, room);
     let Some(runs) = runs else {
-        let records = cold::read(node, partition.uid(), offset, room).await?.records;
-        return Ok((part(records), Some(Wait::Leads(watch))));
+        return match cold::read(node, partition.uid(), offset, room).await {
+            Ok(read) => Ok((part(read.records), Some(Wait::Leads(watch)))),
+            Err(error) => refused(error),
+        };
     };
     let mut out = BytesMut::with_capacity(
         runs.iter()

@@ -284,6 +284,14 @@ impl Assignment {
         }
     }
 
+    /// A fetch brought nothing but the partition's end: whoever is stuck still shows how far it is behind.
+    pub(super) fn ends_at(&mut self, wanted: &Wanted, high_watermark: i64, now_ms: i64) {
+        if let Some(held) = self.current(&wanted.key, wanted.serial) {
+            held.high_watermark = Some(high_watermark);
+            held.show_lag(now_ms);
+        }
+    }
+
     /// The partition cannot be read on before a seek: `poll` says so.
     pub(super) fn failed(&mut self, wanted: &Wanted, error: Error) {
         if let Some(held) = self.current(&wanted.key, wanted.serial) {

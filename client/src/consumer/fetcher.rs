@@ -294,6 +294,9 @@ impl Fetcher {
         let cache = self.shared.client.cache();
         cache.hint(&wanted.key.topic, wanted.key.partition, result.leader.as_ref());
         let mut assignment = self.shared.assignment.lock();
+        if result.error.is_some() && result.high_watermark >= 0 {
+            assignment.ends_at(wanted, result.high_watermark, self.shared.client.now_ms());
+        }
         match item_error(result.error) {
             None => match split(&result.records) {
                 Ok(batches) => {

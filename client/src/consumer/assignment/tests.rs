@@ -186,3 +186,29 @@ fn what_the_group_has_committed_before_is_shown_at_once() {
     }
     assert!(assignment.uncommitted().is_empty());
 }
+
+/// A consumer that is stuck must not look as if it had read everything.
+#[cfg(feature = "metrics")]
+#[test]
+fn a_partition_that_cannot_be_read_shows_a_lag_that_grows() {
+    let registry = Registry::new();
+    let mut assignment = Assignment::default();
+    let key = TopicPartition::new("t", 0);
+    assignment.add(std::slice::from_ref(&key), &ConsumerMetrics::new(&registry, "g"));
+    let wanted = assignment.lookups(Instant::now()).remove(0);
+    assignment.found(&wanted, Position::At(41), Some(41));
+    let lag = || {
+        let families = registry.prometheus().gather();
+        let lag = families
+            .iter()
+            .find(|family| family.name() == "streamhouse_consumer_lag_records");
+        lag.unwrap().get_metric()[0].get_gauge().get_value()
+    };
+    for end in [50, 60] {
+        let wanted = assignment.fetches(Instant::now(), usize::MAX).remove(0);
+        assignment.ends_at(&wanted, end, 2000);
+        assignment.again(&wanted, None);
+        assert_eq!(lag(), (end - 41) as f64);
+    }
+    assert_eq!(assignment.position(&key).unwrap(), Some(41));
+}

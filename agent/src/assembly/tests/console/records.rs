@@ -142,6 +142,9 @@ async fn damaged_and_deleted_records_are_said_and_not_shown() {
     let one = agent(dir.path(), "one").await;
     let answer = code(&one, "records?topic=orders&partition=0&offset=0").await;
     assert_eq!(answer, (500, "STORAGE_CORRUPT".to_owned()));
+    let end = end_of_an_unreadable_partition(&one);
+    let end = tokio::time::timeout(Duration::from_secs(30), end).await;
+    assert_eq!(end, Ok(2), "a reader that is stuck knows how far it is behind");
     let request = v1::DeleteRecordsRequest {
         topic: "orders".to_owned(),
         partition: 0,
@@ -156,4 +159,27 @@ async fn damaged_and_deleted_records_are_said_and_not_shown() {
         (&1.into(), &"second".into())
     );
     one.drain().await;
+}
+
+/// What the leader says of the end of `orders` to who reads from its damaged beginning; before it leads, it does not know.
+async fn end_of_an_unreadable_partition(agent: &Agent) -> i64 {
+    loop {
+        let request = v1::FetchRequest {
+            max_bytes: 1 << 20,
+            partitions: vec![v1::PartitionFetch {
+                topic: "orders".to_owned(),
+                max_bytes: 1 << 20,
+                ..v1::PartitionFetch::default()
+            }],
+            ..v1::FetchRequest::default()
+        };
+        let (answer, _) = crate::fetch::fetch(&agent.node, request).await.unwrap();
+        let result = &answer.partitions[0];
+        let code = result.error.as_ref().map(|error| error.code);
+        assert_eq!(code, Some(ErrorCode::StorageCorrupt.number()));
+        if result.high_watermark >= 0 {
+            return result.high_watermark;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
