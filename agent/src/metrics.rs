@@ -80,7 +80,9 @@ pub struct Metrics {
     job_age: GaugeVec,
     job_failures: IntCounterVec,
     job_success: GaugeVec,
-    jobs: Mutex<BTreeMap<Job, LastSuccess>>,
+    started: Instant,
+    /// When each job last succeeded, if it has.
+    jobs: Mutex<BTreeMap<Job, Instant>>,
     violations: IntCounterVec,
     certificate_not_after: GaugeVec,
     handshake_errors: IntCounterVec,
@@ -168,6 +170,7 @@ impl Metrics {
                 "When a job last succeeded.",
                 TASK,
             )?,
+            started: Instant::now(),
             jobs: Mutex::default(),
             violations: new.counters(
                 "invariant_violations_total",
@@ -202,7 +205,6 @@ impl Metrics {
         }
         for job in Job::ALL {
             metrics.job_failures.with_label_values(&[job.name()]);
-            metrics.jobs.lock().insert(job, LastSuccess::default());
         }
         for invariant in Invariant::ALL {
             metrics.violations.with_label_values(&[invariant.name()]);
@@ -272,16 +274,12 @@ impl Metrics {
         self.job_success
             .with_label_values(&[job.name()])
             .set(now_ms as f64 / 1000.0);
-        let last = LastSuccess {
-            at: Instant::now(),
-            ever: true,
-        };
-        self.jobs.lock().insert(job, last);
+        self.jobs.lock().insert(job, Instant::now());
     }
 
     /// When a background job last did a whole round, in milliseconds since the Unix epoch; `None` before its first.
     pub fn job_last_success_ms(&self, job: Job) -> Option<i64> {
-        let succeeded = self.jobs.lock().get(&job).is_some_and(|last| last.ever);
+        let succeeded = self.jobs.lock().contains_key(&job);
         succeeded.then(|| (self.job_success.with_label_values(&[job.name()]).get() * 1000.0) as i64)
     }
 
@@ -310,10 +308,13 @@ impl Metrics {
 
     /// Everything in Prometheus' text format.
     pub fn render(&self) -> Result<String> {
-        for (job, last) in self.jobs.lock().iter() {
+        let jobs = self.jobs.lock().clone();
+        for job in Job::ALL {
+            // One that never succeeds has to be seen, too.
+            let last = jobs.get(&job).unwrap_or(&self.started);
             self.job_age
                 .with_label_values(&[job.name()])
-                .set(last.at.elapsed().as_secs_f64());
+                .set(last.elapsed().as_secs_f64());
         }
         if let Some(usage) = process::usage() {
             self.cpu_seconds
@@ -323,22 +324,6 @@ impl Metrics {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
-    }
-}
-
-/// From when on a job's age counts: from its last success, or from the start, so that one which never succeeds is seen too.
-#[derive(Debug, Clone, Copy)]
-struct LastSuccess {
-    at: Instant,
-    ever: bool,
-}
-
-impl Default for LastSuccess {
-    fn default() -> Self {
-        Self {
-            at: Instant::now(),
-            ever: false,
-        }
     }
 }
 

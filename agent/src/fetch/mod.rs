@@ -163,7 +163,7 @@ async fn read(
     };
     let held = node.life().and_then(|life| life.held.get(record.uid));
     let read = match held {
-        Some(partition) => read_held(node, &partition, wanted.offset, room).await,
+        Some(partition) => Ok(read_held(node, &partition, wanted.offset, room).await),
         None => read_foreign(node, record.uid, wanted.offset, room).await,
     };
     match read {
@@ -179,42 +179,44 @@ async fn read(
     }
 }
 
-/// A partition this agent leads: it knows the high watermark, and the newest batches are in memory.
-async fn read_held(
-    node: &Node,
-    partition: &Arc<Partition>,
-    offset: i64,
-    room: usize,
-) -> Result<(Part, Option<Wait>), Error> {
+/// A partition this agent leads: it knows the high watermark, and says it also to whoever cannot read on.
+async fn read_held(node: &Node, partition: &Partition, offset: i64, room: usize) -> (Part, Option<Wait>) {
     let mut watch = partition.watch();
     let high_watermark = *watch.borrow_and_update();
     let log_start = partition.log_start();
-    let part = |records| Part {
+    let read = records_held(node, partition, offset, room, log_start, high_watermark).await;
+    let wait = read.is_ok().then_some(Wait::Leads(watch));
+    let (records, error) = match read {
+        Ok(records) => (records, None),
+        Err(error) => (Bytes::new(), Some(error)),
+    };
+    let part = Part {
         records,
         high_watermark,
         log_start,
-        error: None,
+        error,
     };
-    // Whoever cannot read on shall know all the same how far the log goes.
-    let refused = |error| {
-        let part = Part {
-            error: Some(error),
-            ..part(Bytes::new())
-        };
-        Ok((part, None))
-    };
+    (part, wait)
+}
+
+/// The newest batches are in memory, the others in objects.
+async fn records_held(
+    node: &Node,
+    partition: &Partition,
+    offset: i64,
+    room: usize,
+    log_start: i64,
+    high_watermark: i64,
+) -> Result<Bytes, Error> {
     if offset < log_start || offset > high_watermark {
-        return refused(out_of_range(offset, log_start, high_watermark));
+        return Err(out_of_range(offset, log_start, high_watermark));
     }
     if offset == high_watermark {
-        return Ok((part(Bytes::new()), Some(Wait::Leads(watch))));
+        return Ok(Bytes::new());
     }
     let runs = partition.tail.lock().runs(offset, room);
     let Some(runs) = runs else {
-        return match cold::read(node, partition.uid(), offset, room).await {
-            Ok(read) => Ok((part(read.records), Some(Wait::Leads(watch)))),
-            Err(error) => refused(error),
-        };
+        return Ok(cold::read(node, partition.uid(), offset, room).await?.records);
     };
     let mut out = BytesMut::with_capacity(
         runs.iter()
@@ -230,7 +232,7 @@ async fn read_held(
         }
     }
     node.metrics.tail_reads.inc_by(out.len() as u64);
-    Ok((part(out.freeze()), Some(Wait::Leads(watch))))
+    Ok(out.freeze())
 }
 
 /// A partition that another agent leads, or nobody: the metadata store knows how far it goes.

@@ -215,8 +215,7 @@ impl Assignment {
 
     pub(super) fn committed(&mut self, key: &TopicPartition, offset: i64) {
         if let Some(held) = self.held.get_mut(key) {
-            held.committed = Some(offset);
-            held.metrics.committed(offset);
+            held.commit(offset);
         }
     }
 
@@ -269,8 +268,7 @@ impl Assignment {
         if let Some(held) = self.current(&wanted.key, wanted.serial) {
             held.busy = false;
             if let Some(offset) = committed {
-                held.committed = Some(offset);
-                held.metrics.committed(offset);
+                held.commit(offset);
             }
             held.go_to(position);
         }
@@ -466,6 +464,11 @@ impl Held {
             self.fetch_from = offset;
             self.metrics.position(offset);
         }
+    }
+
+    fn commit(&mut self, offset: i64) {
+        self.committed = Some(offset);
+        self.metrics.committed(offset);
     }
 
     fn lag(&self, now_ms: i64) -> Option<Lag> {
