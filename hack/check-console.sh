@@ -12,4 +12,4 @@ need_browser
 build_programs
 forget_settings
 say "the console in Chromium"
-"$PYTHON" tests/console/check_console.py "${CARGO_TARGET_DIR:-target}/release"
+PYTHONPATH=tests "$PYTHON" tests/console/check_console.py "${CARGO_TARGET_DIR:-target}/release"

@@ -12,4 +12,4 @@ need_dev_tools
 build_programs
 forget_settings
 say "dashboard and alert rules on a real run"
-python3 tests/observability/check_live.py "${CARGO_TARGET_DIR:-target}/release"
+PYTHONPATH=tests python3 tests/observability/check_live.py "${CARGO_TARGET_DIR:-target}/release"

@@ -32,10 +32,10 @@ finish() {
     for file in consoles left; do
       if [ -s "$WORK/$file" ]; then say "$file, as asked last"; cut -c1-240 "$WORK/$file"; fi
     done
-  fi
-  if [ "$status" != 0 ] && has_processes "$CLUSTER_DIR"; then
-    explain_failure || true
-    cluster_logs "$CLUSTER_DIR"
+    if has_processes "$CLUSTER_DIR"; then
+      explain_failure || true
+      cluster_logs "$CLUSTER_DIR"
+    fi
   fi
   cluster_stop "$CLUSTER_DIR" && rm -rf "${CLUSTER_DIR%/*}"
   exit "$status"
@@ -337,7 +337,7 @@ watched() {
   eventually 30 "settings of Prometheus with files of targets" test -e "$WATCH/prometheus.yml"
   cluster_service "$CLUSTER_DIR" prometheus prometheus --config.file="$WATCH/prometheus.yml" --storage.tsdb.path="$WATCH/data" \
     --web.listen-address="$CLUSTER_NODE_IP:9090"
-  cluster_exec "$CLUSTER_DIR" python3 -B tests/observability/check_cluster.py "http://$CLUSTER_NODE_IP:9090" "$CLUSTER" "$SAMPLE_NAMESPACE" "$1" \
+  cluster_exec "$CLUSTER_DIR" env PYTHONPATH=tests python3 -B tests/observability/check_cluster.py "http://$CLUSTER_NODE_IP:9090" "$CLUSTER" "$SAMPLE_NAMESPACE" "$1" \
     "$OPERATOR_NAMESPACE" 4 || fail "Prometheus does not see the cluster as it should"
   [ "$(uids)" = "$before" ] || fail "being watched restarted agents"
 }

@@ -2,7 +2,6 @@
 # Clients inside a cluster, for the tests: pods of the command line's image, what they print, and a producer that goes on while a test
 # does something else. Sourced after hack/lib.sh and hack/lib-install.sh; uses the kubectl in PATH and the cluster in KUBECONFIG.
 #
-#   client_run NAME ARGUMENT...               runs the command line in a pod to its end and prints what it printed; for a few lines
 #   client_start NAME ARGUMENT...             starts one that goes on
 #   client_feed INPUT NAME ARGUMENT...        the same, with a file of this machine on its standard input, which ends with client_fed
 #   client_lines NAME PATTERN                 prints the lines it has printed so far that match
@@ -89,14 +88,6 @@ client_phase() {
 }
 
 client_ended() { eventually "$CLIENT_LIMIT" "the end of the client $1" client_phase "$1" Succeeded; }
-
-client_run() {
-  local name=$1
-  client_start "$@"
-  client_ended "$name"
-  in_sample logs "$name"
-  client_stop "$name"
-}
 
 # client_feed INPUT NAME ARGUMENT...: FEED holds the input open until client_fed.
 client_feed() {

@@ -222,20 +222,6 @@ image_archive() {
   rm -rf "$folder"
 }
 
-fetch_busybox() {
-  local folder="$CACHE/busybox"
-  [ -x "$folder/busybox" ] && return
-  rm -rf "$folder" "$folder.new"
-  apt_unpack busybox-static "$folder.new" || fail "apt-get could not download busybox-static"
-  mkdir -p "$folder"
-  # Where it lies depends on the release.
-  mv "$folder.new"/bin/busybox "$folder/busybox" 2>/dev/null || mv "$folder.new"/usr/bin/busybox "$folder/busybox" ||
-    fail "the package busybox-static has no busybox"
-  rm -rf "$folder.new"
-}
-
-need_busybox() { exclusively fetch_busybox; }
-
 # toolbox_archive FILE: the image streamhouse.local/toolbox:1, Debian's static busybox: a shell, wget, nslookup, httpd, nc for tests.
 toolbox_archive() {
   local root applet

@@ -299,6 +299,21 @@ need_words() {
   WORDS="$CACHE/web2/web2"
 }
 
+fetch_busybox() {
+  local folder="$CACHE/busybox"
+  [ -x "$folder/busybox" ] && return
+  rm -rf "$folder" "$folder.new"
+  apt_unpack busybox-static "$folder.new" || fail "apt-get could not download busybox-static"
+  mkdir -p "$folder"
+  # Where it lies depends on the release.
+  mv "$folder.new"/bin/busybox "$folder/busybox" 2>/dev/null || mv "$folder.new"/usr/bin/busybox "$folder/busybox" ||
+    fail "the package busybox-static has no busybox"
+  rm -rf "$folder.new"
+}
+
+# The toolbox of tests on a node.
+need_busybox() { exclusively fetch_busybox; }
+
 # The version that Cargo.toml gives to all crates, and the images and the chart bear.
 workspace_version() { awk -F'"' '/^\[/ { inside = ($0 == "[workspace.package]") } inside && /^version/ { print $2; exit }' Cargo.toml; }
 

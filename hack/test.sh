@@ -180,7 +180,7 @@ fi
 if chosen cluster; then
   need_kubernetes_node
   need_prometheus_on_the_node
-  (. hack/lib-cluster.sh && need_busybox)
+  need_busybox
 fi
 if chosen cluster || chosen real-input; then need_words; fi
 if chosen cluster || chosen commands; then need_dev_tools; fi

@@ -7,7 +7,7 @@ import pathlib
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
-from cluster import wait_for
+from checking import wait_for
 
 CHROMIUM = "/usr/bin/chromium"
 PATIENCE_MS = 30_000

@@ -11,7 +11,8 @@ import sys
 import tempfile
 
 from browser import Browser, asks, colours, facts, focused, go, looks, settled, table, violations
-from cluster import LONG, MANY, OTHER_WAY, SCRIPT, Cluster, fail, fill, flow, wait_for
+from checking import fail, wait_for
+from cluster import LONG, MANY, OTHER_WAY, Cluster, fill, flow
 
 IMAGES = pathlib.Path("docs/images")
 LARGEST_IMAGE = 150_000

@@ -5,31 +5,15 @@ import json
 import pathlib
 import re
 import subprocess
-import sys
-import time
 import urllib.request
 
-PATIENCE = 60
+from checking import PATIENCE, fail, wait_for
+
 # A browser must show these and do nothing about them.
 SCRIPT = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
 OTHER_WAY = "abc\u202edef\u0007"
 LONG = 10_000
 MANY = 55
-
-
-def fail(what):
-    sys.exit(f"error: {what}")
-
-
-def wait_for(what, condition):
-    """Asks again until the condition gives something; a minute at most."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.05)
-    fail(f"{what} did not happen within {PATIENCE} s")
 
 
 class Cluster:

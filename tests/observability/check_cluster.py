@@ -13,7 +13,8 @@ import re
 import sys
 import time
 
-from live import DASHBOARD, RULES, Prometheus, check_variables, fail, filled, note, wait_for
+from checking import fail, wait_for
+from live import DASHBOARD, RULES, Prometheus, check_variables, filled, note
 
 # Prometheus scrapes and evaluates every five seconds.
 WINDOW = "20s"

@@ -14,7 +14,8 @@ import sys
 import tempfile
 import time
 
-from live import DASHBOARD, PATIENCE, PRICES, RULES, Prometheus, check_variables, fail, filled, note, wait_for
+from checking import PATIENCE, fail, wait_for
+from live import DASHBOARD, PRICES, RULES, Prometheus, check_variables, filled, note
 
 REFERENCE = pathlib.Path("docs/reference/metrics.md")
 TOPIC, GROUP = "orders", "billing"

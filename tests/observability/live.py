@@ -4,35 +4,19 @@ import json
 import math
 import pathlib
 import re
-import sys
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
 
+from checking import fail
+
 DASHBOARD = pathlib.Path("grafana/dashboards/streamhouse-overview.json")
 RULES = pathlib.Path("config/prometheus/streamhouse.rules.yml")
-PATIENCE = 60
 PRICES = {"put_price": "0.005", "get_price": "0.0004", "storage_price": "0.023"}
-
-
-def fail(what):
-    sys.exit(f"error: {what}")
 
 
 def note(what):
     print(f"    {what}", flush=True)
-
-
-def wait_for(what, condition, explain=None):
-    """Asks again until the condition gives something; a minute at most. `explain` says what was there instead."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.1)
-    fail(f"{what} did not happen within {PATIENCE} s{f': {explain()}' if explain else ''}")
 
 
 # What this asks is on this machine or in a network of its own: no proxy leads there.
