@@ -6,7 +6,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwap;
-use streamhouse_core::{Incarnation, PartitionUid, protocol::v1, topic_config::TopicConfig};
+use streamhouse_core::{
+    Error, ErrorCode, Incarnation, PartitionUid, protocol::v1, topic_config::TopicConfig,
+};
 use streamhouse_metadata::{AgentRecord, PartitionRecord, Snapshot, TopicRecord};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Duration, Instant, timeout};
@@ -16,6 +18,8 @@ use tokio::time::{Duration, Instant, timeout};
 pub struct Topic {
     /// As the metadata store has it.
     pub record: TopicRecord,
+    /// Its id, as clients name it.
+    pub id: String,
     /// The settings in force.
     pub config: TopicConfig,
 }
@@ -53,6 +57,7 @@ impl View {
             let config = TopicConfig::from_overrides(&record.config).unwrap_or_default();
             let topic = Arc::new(Topic {
                 record: record.clone(),
+                id: record.topic_id.to_string(),
                 config,
             });
             for (index, partition) in (0_i32..).zip(&record.partitions) {
@@ -83,6 +88,34 @@ impl View {
     pub fn partition(&self, topic: &str, partition: i32) -> Option<&PartitionRecord> {
         let index = usize::try_from(partition).ok()?;
         self.topics.get(topic)?.record.partitions.get(index)
+    }
+
+    /// The partition that a client means: by name and, unless it is empty, by the topic's id, too. A topic that was deleted and
+    /// made anew has the same name and another id.
+    ///
+    /// # Errors
+    ///
+    /// `UnknownTopicOrPartition`, and `UnknownTopicId` where the name is another topic's.
+    pub fn find(&self, topic: &str, id: &str, partition: i32) -> Result<&PartitionRecord, Error> {
+        let found = self.topics.get(topic);
+        if let Some(found) = found
+            && !id.is_empty()
+            && found.id != id
+        {
+            let message = format!(
+                "the topic {topic:?} with the id {id} was deleted, the one of that name has the id {}: refresh the \
+                 metadata and look up offsets anew",
+                found.id
+            );
+            return Err(Error::new(ErrorCode::UnknownTopicId, message));
+        }
+        let record = found.and_then(|found| found.record.partitions.get(usize::try_from(partition).ok()?));
+        record.ok_or_else(|| {
+            Error::new(
+                ErrorCode::UnknownTopicOrPartition,
+                format!("there is no partition {topic}-{partition}"),
+            )
+        })
     }
 
     /// Topic and number of a partition.

@@ -30,22 +30,45 @@ pub enum FailPoint {
 #[derive(Debug, Default)]
 pub struct FailPoints {
     any: AtomicBool,
-    armed: Mutex<HashMap<FailPoint, watch::Receiver<bool>>>,
+    armed: Mutex<HashMap<FailPoint, Armed>>,
+}
+
+#[derive(Debug, Clone)]
+struct Armed {
+    open: watch::Receiver<bool>,
+    arrivals: watch::Sender<u32>,
 }
 
 /// Holds whoever reaches the place, until dropped.
 #[derive(Debug)]
 pub struct Hold {
     open: watch::Sender<bool>,
+    arrivals: watch::Receiver<u32>,
+}
+
+impl Hold {
+    /// Resolves when somebody waits here, or has waited.
+    pub async fn reached(&mut self) {
+        // The sender lives as long as the fail points do.
+        let _ = self.arrivals.wait_for(|arrivals| *arrivals > 0).await;
+    }
 }
 
 impl FailPoints {
     /// Everybody who reaches this place waits until the returned hold is dropped.
     pub fn hold(&self, point: FailPoint) -> Hold {
-        let (open, receiver) = watch::channel(false);
-        self.armed.lock().insert(point, receiver);
+        let (open, closed) = watch::channel(false);
+        let (arrivals, arrived) = watch::channel(0);
+        let armed = Armed {
+            open: closed,
+            arrivals,
+        };
+        self.armed.lock().insert(point, armed);
         self.any.store(true, Ordering::Release);
-        Hold { open }
+        Hold {
+            open,
+            arrivals: arrived,
+        }
     }
 
     /// Waits when the place is held.
@@ -55,7 +78,8 @@ impl FailPoints {
         }
         let held = self.armed.lock().get(&point).cloned();
         if let Some(mut held) = held {
-            let _ = held.wait_for(|open| *open).await;
+            held.arrivals.send_modify(|arrivals| *arrivals += 1);
+            let _ = held.open.wait_for(|open| *open).await;
         }
     }
 }

@@ -125,6 +125,7 @@ mod tests {
         for ours in [
             "_wal/0000000003/00000000000000000009",
             "orders/0/segment_0000001000.dat",
+            "orders@2/0/segment_0000001000.dat",
             "_canary/00000000deadbeef",
         ] {
             assert!(is_ours(ours), "{ours}");
@@ -132,6 +133,7 @@ mod tests {
         for foreign in [
             "_wal/0000000003/9",
             "_wal/notes.txt",
+            "orders@1/0/segment_0000001000.dat",
             "orders/0/segment_0000001000.dat.bak",
             "prod/orders/0/segment_0000001000.dat",
             "prod/_wal/0000000003/00000000000000000009",

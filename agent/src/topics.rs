@@ -149,7 +149,7 @@ pub async fn alter(node: &Node, request: v1::AlterTopicRequest) -> Result<v1::To
     describe_record(node, &record).await
 }
 
-/// Deletes a topic. Its name stays reserved until its objects are gone.
+/// Deletes a topic. Its name is free at once; its objects go later.
 pub async fn delete(node: &Node, name: &str) -> Result<(), Error> {
     let topic = find(node, name).await?;
     refuse_internal(&topic.record)?;

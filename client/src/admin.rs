@@ -11,7 +11,7 @@ pub use types::{
     OffsetAt, OffsetReset, PartitionInfo, PartitionOffset, TopicChange, TopicInfo, TopicListing, TopicPlace,
 };
 
-pub(crate) use groups::fetch_offsets;
+pub(crate) use groups::{fetch_offsets, fetch_offsets_each};
 pub(crate) use offsets::{list_offsets, list_offsets_each};
 
 use streamhouse_core::protocol::v1;

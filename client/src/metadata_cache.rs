@@ -20,11 +20,22 @@ pub(crate) struct LeaderInfo {
     pub(crate) uri: Arc<str>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct TopicState {
-    topic_id: String,
+    /// Empty before the first answer.
+    topic_id: Arc<str>,
     error: Option<CoreError>,
     leaders: Vec<Option<LeaderInfo>>,
+}
+
+impl Default for TopicState {
+    fn default() -> Self {
+        Self {
+            topic_id: Arc::from(""),
+            error: None,
+            leaders: Vec::new(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -110,6 +121,14 @@ impl MetadataCache {
         }
     }
 
+    /// The id of the topic that has the name, empty while it is not known: requests carry it, so that an agent never takes the
+    /// topic of the same name that came after for the one that is meant.
+    pub(crate) fn topic_id(&self, topic: &str) -> Arc<str> {
+        let state = self.state.read();
+        let known = state.topics.get(topic);
+        known.map_or_else(|| Arc::from(""), |known| known.topic_id.clone())
+    }
+
     /// Every agent heard of.
     pub(crate) fn agents(&self) -> Vec<Arc<str>> {
         self.state.read().agents.clone()
@@ -160,9 +179,9 @@ impl MetadataCache {
             return;
         }
         known.error = None;
-        if known.topic_id != topic.topic_id {
+        if *known.topic_id != *topic.topic_id {
             // Deleted and made anew: epochs start over.
-            known.topic_id = topic.topic_id;
+            known.topic_id = topic.topic_id.into();
             known.leaders.clear();
         }
         let count = topic
@@ -261,8 +280,11 @@ mod tests {
     #[test]
     fn a_topic_made_anew_starts_over() {
         let cache = MetadataCache::new(true);
+        assert_eq!(&*cache.topic_id("t"), "");
         cache.merge(answer("1", &[leader(9, 1), leader(9, 1)]));
+        assert_eq!(&*cache.topic_id("t"), "1");
         cache.merge(answer("2", &[leader(1, 2)]));
+        assert_eq!(&*cache.topic_id("t"), "2");
         assert_eq!(&*cache.leader("t", 0).unwrap().uri, "https://h:2");
         assert!(matches!(cache.topic("t"), TopicKnown::Partitions(1)));
         assert_eq!(cache.leader("t", 1), None);

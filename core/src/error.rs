@@ -85,11 +85,12 @@ error_codes! {
     StorageCorrupt = 56, "STORAGE_CORRUPT", fatal, clean, "Stored bytes are damaged and are not served.";
     StorageUnavailable = 1004, "STORAGE_UNAVAILABLE", retry, unsure, "The object store does not answer.";
     TopicAlreadyExists = 36, "TOPIC_ALREADY_EXISTS", fatal, clean, "There is a topic of this name.";
-    TopicDeletionInProgress = 1005, "TOPIC_DELETION_IN_PROGRESS", retry, clean, "The name is reserved until the old topic's objects are gone.";
+    TopicDeletionInProgress = 1005, "TOPIC_DELETION_IN_PROGRESS", retry, clean, "Not answered any more: a deleted topic's name is free at once.";
     Unknown = -1, "UNKNOWN", fatal, unsure, "An unexpected failure; the agent's log has the cause.";
     UnknownLeaderEpoch = 75, "UNKNOWN_LEADER_EPOCH", retry, clean, "The request names a newer leader epoch than is known here.";
     UnknownMemberId = 25, "UNKNOWN_MEMBER_ID", fatal, clean, "The group does not know this member; join again.";
     UnknownProducerId = 59, "UNKNOWN_PRODUCER_ID", fatal, clean, "The producer's state has expired.";
+    UnknownTopicId = 100, "UNKNOWN_TOPIC_ID", retry, clean, "The topic that is meant was deleted; its name is another topic's by now.";
     UnknownTopicOrPartition = 3, "UNKNOWN_TOPIC_OR_PARTITION", retry, clean, "There is no such topic or partition.";
     UnsupportedCompressionType = 76, "UNSUPPORTED_COMPRESSION_TYPE", fatal, clean, "The batch's codec is not supported.";
     UnsupportedForMessageFormat = 43, "UNSUPPORTED_FOR_MESSAGE_FORMAT", fatal, clean, "Only record batches of magic 2 are taken.";

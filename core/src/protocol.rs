@@ -82,7 +82,9 @@ fn grpc_code(code: ErrorCode) -> Code {
         | E::InvalidTimestamp
         | E::OffsetMetadataTooLarge => Code::InvalidArgument,
         E::OffsetOutOfRange => Code::OutOfRange,
-        E::GroupIdNotFound | E::UnknownMemberId | E::UnknownTopicOrPartition => Code::NotFound,
+        E::GroupIdNotFound | E::UnknownMemberId | E::UnknownTopicId | E::UnknownTopicOrPartition => {
+            Code::NotFound
+        }
         E::TopicAlreadyExists => Code::AlreadyExists,
         E::RequestTimedOut => Code::DeadlineExceeded,
         E::ResourceExhausted => Code::ResourceExhausted,

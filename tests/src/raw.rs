@@ -41,6 +41,7 @@ pub async fn produce(
             topic: topic.to_owned(),
             partition,
             records,
+            topic_id: String::new(),
         }],
         ..Default::default()
     };

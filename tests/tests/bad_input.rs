@@ -143,6 +143,7 @@ async fn fetches_out_of_range_and_absurd_ones_are_refused() -> Outcome {
             partition,
             offset,
             max_bytes: u32::MAX,
+            topic_id: String::new(),
         }],
     };
     for (offset, partition, code) in [
@@ -187,6 +188,7 @@ async fn a_request_larger_than_allowed_ends_its_stream_with_a_clear_status_and_t
             topic: "t".to_owned(),
             partition: 0,
             records: vec![0; 3 << 20].into(),
+            topic_id: String::new(),
         }],
         ..Default::default()
     };

@@ -6,6 +6,7 @@ use std::{
 };
 
 use streamhouse_client::{AutoOffsetReset, Consumer, Producer, Record, TopicPartition, admin::NewTopic};
+use streamhouse_core::ErrorCode;
 use streamhouse_tests::{Cluster, Ledger};
 use tokio::sync::{mpsc, watch};
 
@@ -190,29 +191,26 @@ async fn retention_and_delete_records_move_the_log_start_and_free_the_objects() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_topics_name_is_free_again_when_its_objects_are_gone() -> Outcome {
-    let settings = [
-        ("STREAMHOUSE_MAINTENANCE_INTERVAL", "200ms"),
-        ("STREAMHOUSE_OBJECT_GRACE", "1s"),
-    ];
-    let cluster = Cluster::start(1, &settings)?;
+async fn a_deleted_topics_name_is_free_at_once_and_its_reader_is_told() -> Outcome {
+    let cluster = Cluster::start(1, &[])?;
     let admin = cluster.admin()?;
     let first = cluster.topic("again", 2).await?;
     let ledger = Ledger::new(cluster.bootstrap(), "again", 2);
     let load = ledger.produce(500).await?;
     load.progress(200).await?;
     load.finish().await?;
+    let producer = Producer::builder().bootstrap(cluster.bootstrap()).build().await?;
+    producer.send(Record::new("again", "old")).await?.await?;
+    let consumer = Consumer::builder().bootstrap(cluster.bootstrap());
+    let partitions = (0..2).map(|partition| TopicPartition::new("again", partition));
+    let mut reader = consumer
+        .auto_offset_reset(AutoOffsetReset::Earliest)
+        .assign(partitions)
+        .build()
+        .await?;
+    while reader.poll(Duration::from_millis(200)).await?.is_empty() {}
     admin.delete_topic("again").await?;
-    let second = tokio::time::timeout(Duration::from_secs(60), async {
-        loop {
-            match admin.create_topic(NewTopic::new("again", 2)).await {
-                Ok(topic) => break anyhow::Ok(topic),
-                Err(error) if error.is_retryable() => tokio::time::sleep(Duration::from_millis(200)).await,
-                Err(error) => break Err(error.into()),
-            }
-        }
-    })
-    .await??;
+    let second = admin.create_topic(NewTopic::new("again", 2)).await?;
     assert_ne!(first.topic_id, second.topic_id);
     assert!(
         second
@@ -220,6 +218,17 @@ async fn a_deleted_topics_name_is_free_again_when_its_objects_are_gone() -> Outc
             .iter()
             .all(|partition| partition.high_watermark == 0)
     );
+    // What is sent goes to the topic of that name; what was read stands in the one that is gone.
+    let sent = producer.send(Record::new("again", "new")).await?.await?;
+    assert_eq!(sent.offset, 0);
+    let told = tokio::time::timeout(Duration::from_secs(60), async {
+        loop {
+            if let Err(error) = reader.poll(Duration::from_millis(200)).await {
+                break error;
+            }
+        }
+    });
+    assert_eq!(told.await?.code(), ErrorCode::UnknownTopicId);
     Ok(())
 }
 

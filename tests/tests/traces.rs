@@ -404,6 +404,7 @@ async fn what_a_peer_says_wrongly_of_its_trace_is_ignored() -> Outcome {
             topic: "orders".to_owned(),
             partition: 0,
             records: raw::batch(&[b"tea"], Compression::Lz4)?,
+            topic_id: String::new(),
         };
         let request = v1::ProduceRequest {
             request_id: 1,

@@ -1,8 +1,10 @@
 //! Whole agents in one process, on one SQLite file and one directory: joining, leaving, crashing, losing the metadata
-//! store; in [`calls`], what they answer; in [`console`], what they show; in [`secure`], how they are with TLS.
+//! store; in [`calls`], what they answer; in [`console`], what they show; in [`names`], what becomes of a topic's name that comes
+//! back; in [`secure`], how they are with TLS.
 
 mod calls;
 mod console;
+mod names;
 mod secure;
 
 use std::{path::Path, sync::atomic::Ordering};
@@ -88,6 +90,7 @@ async fn produce(
         topic: topic.to_owned(),
         partition,
         records,
+        topic_id: String::new(),
     };
     let pending = handler::accept(
         &agent.node,

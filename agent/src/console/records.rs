@@ -210,6 +210,7 @@ fn request(page: &Page, max_bytes: u32) -> v1::FetchRequest {
             partition: page.partition,
             offset: page.next,
             max_bytes,
+            topic_id: String::new(),
         }],
         max_bytes,
         ..v1::FetchRequest::default()

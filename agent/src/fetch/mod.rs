@@ -148,18 +148,20 @@ async fn read(
     only_if_room: bool,
 ) -> (Part, Option<Wait>) {
     let mut view = node.directory.view();
-    if view.partition(&wanted.topic, wanted.partition).is_none() {
+    if view
+        .find(&wanted.topic, &wanted.topic_id, wanted.partition)
+        .is_err()
+    {
         view = node.directory.refresh().await;
     }
-    let Some(record) = view
-        .partition(&wanted.topic, wanted.partition)
-        .filter(|_| !wanted.topic.starts_with("__"))
-    else {
-        let message = format!("there is no partition {}-{}", wanted.topic, wanted.partition);
-        return (
-            Part::failed(Error::new(ErrorCode::UnknownTopicOrPartition, message)),
-            None,
-        );
+    let record = match view.find(&wanted.topic, &wanted.topic_id, wanted.partition) {
+        Ok(record) if !wanted.topic.starts_with("__") => record,
+        Ok(_) => {
+            let message = format!("there is no partition {}-{}", wanted.topic, wanted.partition);
+            let unknown = Error::new(ErrorCode::UnknownTopicOrPartition, message);
+            return (Part::failed(unknown), None);
+        }
+        Err(error) => return (Part::failed(error), None),
     };
     let held = node.life().and_then(|life| life.held.get(record.uid));
     let read = match held {
@@ -280,8 +282,9 @@ fn answer(node: &Node, request: &v1::FetchRequest, parts: Vec<Option<Part>>) -> 
     let me = node.life().map(|life| life.incarnation);
     let results = request.partitions.iter().zip(parts).filter_map(|(wanted, part)| {
         let part = part?;
-        let record = view.partition(&wanted.topic, wanted.partition);
+        let record = view.find(&wanted.topic, &wanted.topic_id, wanted.partition);
         let leader = record
+            .ok()
             .filter(|r| r.holder.is_some() && r.holder != me)
             .map(|record| view.leader(record));
         if let Some(error) = &part.error {

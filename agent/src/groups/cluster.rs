@@ -2,7 +2,7 @@
 //! [`Directory`] knows both.
 
 use async_trait::async_trait;
-use streamhouse_core::{PartitionUid, murmur2::group_slot, protocol::v1};
+use streamhouse_core::{Error, ErrorCode, PartitionUid, murmur2::group_slot, protocol::v1};
 use streamhouse_metadata::{GROUP_SLOT_TOPIC, GROUP_SLOTS};
 
 use crate::directory::Directory;
@@ -10,8 +10,8 @@ use crate::directory::Directory;
 /// The cluster as the coordinator sees it. May be a moment old.
 #[async_trait]
 pub trait Cluster: Send + Sync + std::fmt::Debug {
-    /// The partition of this name, if there is one that clients may commit offsets for.
-    fn uid(&self, topic: &str, partition: i32) -> Option<PartitionUid>;
+    /// The partition that a client means and may commit offsets for; see [`View::find`](crate::directory::View::find).
+    fn uid(&self, topic: &str, topic_id: &str, partition: i32) -> Result<PartitionUid, Error>;
 
     /// Who coordinates the group, if anybody does.
     fn coordinator(&self, group_id: &str) -> Option<v1::Leader>;
@@ -22,13 +22,15 @@ pub trait Cluster: Send + Sync + std::fmt::Debug {
 
 #[async_trait]
 impl Cluster for Directory {
-    fn uid(&self, topic: &str, partition: i32) -> Option<PartitionUid> {
+    fn uid(&self, topic: &str, topic_id: &str, partition: i32) -> Result<PartitionUid, Error> {
         let view = self.view();
-        let record = &view.topic(topic).filter(|topic| !topic.record.internal)?.record;
-        record
-            .partitions
-            .get(usize::try_from(partition).ok()?)
-            .map(|partition| partition.uid)
+        if view.topic(topic).is_some_and(|topic| topic.record.internal) {
+            return Err(Error::new(
+                ErrorCode::UnknownTopicOrPartition,
+                "offsets of the cluster's own topics cannot be committed",
+            ));
+        }
+        Ok(view.find(topic, topic_id, partition)?.uid)
     }
 
     fn coordinator(&self, group_id: &str) -> Option<v1::Leader> {

@@ -40,7 +40,8 @@ const RETRY_AFTER_MS: u32 = 100;
 #[derive(Debug)]
 pub struct Pending {
     request_id: u64,
-    partitions: Vec<(String, i32, Outcome)>,
+    /// Without their records.
+    partitions: Vec<(v1::PartitionProduce, Outcome)>,
     /// Ends with the answer.
     span: Option<Span>,
 }
@@ -60,13 +61,14 @@ pub async fn accept(node: &Node, request: v1::ProduceRequest) -> Pending {
         span.set("streamhouse.partitions", request.partitions.len() as i64);
     }
     let mut partitions = Vec::with_capacity(request.partitions.len());
-    for part in request.partitions {
+    for mut part in request.partitions {
         let trace = span.as_ref().map(|span| span.context().clone());
-        let outcome = match accept_partition(node, &part.topic, part.partition, part.records, trace).await {
+        let records = std::mem::take(&mut part.records);
+        let outcome = match accept_partition(node, &part, records, trace).await {
             Ok(ticket) => Outcome::Waits(ticket),
             Err(error) => Outcome::Refused(error),
         };
-        partitions.push((part.topic, part.partition, outcome));
+        partitions.push((part, outcome));
     }
     Pending {
         request_id: request.request_id,
@@ -77,12 +79,11 @@ pub async fn accept(node: &Node, request: v1::ProduceRequest) -> Pending {
 
 async fn accept_partition(
     node: &Node,
-    topic: &str,
-    index: i32,
+    part: &v1::PartitionProduce,
     records: Bytes,
     trace: Option<SpanContext>,
 ) -> Result<oneshot::Receiver<Ack>, Error> {
-    let (life, topic, partition) = find(node, topic, index).await?;
+    let (life, topic, partition) = find(node, part).await?;
     let batches = check(&records, &topic, partition.index)?;
     let permit = admit(&life, records.len()).await?;
     let (ticket, receiver) = oneshot::channel();
@@ -101,18 +102,18 @@ async fn accept_partition(
 /// The partition as this agent holds it; looks again when it seems to be somebody else's.
 async fn find(
     node: &Node,
-    topic: &str,
-    index: i32,
+    wanted: &v1::PartitionProduce,
 ) -> Result<(Arc<Life>, Arc<Topic>, Arc<Partition>), Error> {
-    if let Some(found) = held(node, &node.directory.view(), topic, index) {
+    if let Some(found) = held(node, &node.directory.view(), wanted) {
         return Ok(found);
     }
     let mut view = node.directory.refresh().await;
     for _ in 0..ARRIVAL_LOOKS {
-        if let Some(found) = held(node, &view, topic, index) {
+        if let Some(found) = held(node, &view, wanted) {
             return Ok(found);
         }
-        let holder = view.partition(topic, index).and_then(|record| record.holder);
+        let record = view.find(&wanted.topic, &wanted.topic_id, wanted.partition);
+        let holder = record.ok().and_then(|record| record.holder);
         if holder.is_none() || holder != node.life().map(|life| life.incarnation) {
             break;
         }
@@ -120,13 +121,8 @@ async fn find(
         sleep(ARRIVAL_PAUSE).await;
         view = node.directory.view();
     }
-    let record = view.partition(topic, index).ok_or_else(|| {
-        Error::new(
-            ErrorCode::UnknownTopicOrPartition,
-            format!("there is no partition {topic}-{index}"),
-        )
-    })?;
-    if topic.starts_with("__") {
+    let record = view.find(&wanted.topic, &wanted.topic_id, wanted.partition)?;
+    if wanted.topic.starts_with("__") {
         return Err(Error::new(
             ErrorCode::InvalidTopic,
             "topics that begin with \"__\" are the cluster's own",
@@ -144,13 +140,13 @@ async fn find(
 fn held(
     node: &Node,
     view: &View,
-    topic: &str,
-    index: i32,
+    wanted: &v1::PartitionProduce,
 ) -> Option<(Arc<Life>, Arc<Topic>, Arc<Partition>)> {
     let life = node.life().filter(|life| !life.over.is_cancelled())?;
-    let uid = view.partition(topic, index)?.uid;
-    let partition = life.held.get(uid).filter(|partition| partition.accepting())?;
-    Some((life, view.topic(topic)?.clone(), partition))
+    let record = view.find(&wanted.topic, &wanted.topic_id, wanted.partition);
+    let partition = life.held.get(record.ok()?.uid);
+    let partition = partition.filter(|partition| partition.accepting())?;
+    Some((life, view.topic(&wanted.topic)?.clone(), partition))
 }
 
 /// Checks every batch whole; nothing of a request for a partition is taken when one of its batches is bad.
@@ -218,7 +214,7 @@ impl Pending {
     pub async fn finish(mut self, node: &Node) -> v1::ProduceResponse {
         let mut partitions = Vec::with_capacity(self.partitions.len());
         let mut throttle_ms = 0;
-        for (topic, partition, outcome) in self.partitions {
+        for (part, outcome) in self.partitions {
             let ack = match outcome {
                 Outcome::Refused(error) => Err(error),
                 Outcome::Waits(ticket) => ticket.await.unwrap_or_else(|_| Err(super::life_over())),
@@ -231,7 +227,7 @@ impl Pending {
             if let (Err(error), Some(span)) = (&ack, &mut self.span) {
                 traces::failed(span, error);
             }
-            partitions.push(result(node, topic, partition, ack));
+            partitions.push(result(node, part, ack));
         }
         v1::ProduceResponse {
             request_id: self.request_id,
@@ -241,7 +237,13 @@ impl Pending {
     }
 }
 
-fn result(node: &Node, topic: String, partition: i32, ack: Ack) -> v1::PartitionProduceResult {
+fn result(node: &Node, part: v1::PartitionProduce, ack: Ack) -> v1::PartitionProduceResult {
+    let v1::PartitionProduce {
+        topic,
+        partition,
+        topic_id,
+        ..
+    } = part;
     match ack {
         Ok(appended) => v1::PartitionProduceResult {
             topic,
@@ -254,9 +256,8 @@ fn result(node: &Node, topic: String, partition: i32, ack: Ack) -> v1::Partition
         Err(error) => {
             let view = node.directory.view();
             let me = node.life().map(|life| life.incarnation);
-            let named = view
-                .partition(&topic, partition)
-                .filter(|record| record.holder.is_some() && record.holder != me);
+            let record = view.find(&topic, &topic_id, partition).ok();
+            let named = record.filter(|record| record.holder.is_some() && record.holder != me);
             let leader = named
                 .filter(|_| error.code() == ErrorCode::NotLeader)
                 .map(|record| view.leader(record));

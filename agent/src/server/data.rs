@@ -113,7 +113,7 @@ impl Data {
             timestamp_ms: -1,
         };
         match self
-            .find_offset(&answer.topic, query.partition, query.position)
+            .find_offset(&answer.topic, &query.topic_id, query.partition, query.position)
             .await
         {
             Ok((offset, timestamp_ms)) => (answer.offset, answer.timestamp_ms) = (offset, timestamp_ms),
@@ -125,22 +125,15 @@ impl Data {
     async fn find_offset(
         &self,
         topic: &str,
+        topic_id: &str,
         index: i32,
         position: Option<Position>,
     ) -> Result<(i64, i64), Error> {
         let mut view = self.node.directory.view();
-        if view.partition(topic, index).is_none() {
+        if view.find(topic, topic_id, index).is_err() {
             view = self.node.directory.refresh().await;
         }
-        let uid = view
-            .partition(topic, index)
-            .map(|record| record.uid)
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorCode::UnknownTopicOrPartition,
-                    format!("there is no partition {topic}-{index}"),
-                )
-            })?;
+        let uid = view.find(topic, topic_id, index)?.uid;
         if let Some(Position::TimestampMs(timestamp)) = position {
             return fetch::cold::find_timestamp(&self.node, uid, timestamp).await;
         }

@@ -117,7 +117,7 @@ impl Admin {
     ) -> Result<BTreeMap<TopicPartition, i64>> {
         let queries = partitions
             .iter()
-            .map(|partition| (partition.clone(), at))
+            .map(|partition| (partition.clone(), (at, String::new())))
             .collect();
         let found = list_offsets_each(&self.client, queries, self.client.api_deadline()).await?;
         let offset = |(partition, found): (_, Result<PartitionOffset, CoreError>)| match found {
@@ -140,6 +140,7 @@ impl Admin {
                     offset: reset.offset,
                     leader_epoch: -1,
                     metadata: String::new(),
+                    topic_id: String::new(),
                 })
                 .collect(),
             validate_only: dry_run,
@@ -163,20 +164,40 @@ impl Admin {
     }
 }
 
-/// What a group has committed; partitions without a commit are left out. Also the consumer's way to its positions.
+/// What a group has committed; partitions without a commit are left out. Fails with the first partition that does.
 pub(crate) async fn fetch_offsets(
     client: &Client,
     group: &str,
     partitions: &[TopicPartition],
     deadline: Deadline,
 ) -> Result<BTreeMap<TopicPartition, CommittedOffset>> {
+    let asked: Vec<_> = partitions
+        .iter()
+        .map(|partition| (partition.clone(), String::new()))
+        .collect();
+    let committed = fetch_offsets_each(client, group, &asked, deadline).await?;
+    committed
+        .into_iter()
+        .map(|(partition, at)| Ok((partition, at?)))
+        .collect()
+}
+
+/// The same for a consumer that looks for its positions: each partition on its own, with the id of the topic that is meant, or
+/// nothing.
+pub(crate) async fn fetch_offsets_each(
+    client: &Client,
+    group: &str,
+    partitions: &[(TopicPartition, String)],
+    deadline: Deadline,
+) -> Result<BTreeMap<TopicPartition, Result<CommittedOffset, CoreError>>> {
     let request = v1::FetchOffsetsRequest {
         group_id: group.to_owned(),
         partitions: partitions
             .iter()
-            .map(|p| v1::TopicPartition {
-                topic: p.topic.clone(),
-                partition: p.partition,
+            .map(|(partition, topic_id)| v1::TopicPartition {
+                topic: partition.topic.clone(),
+                partition: partition.partition,
+                topic_id: topic_id.clone(),
             })
             .collect(),
     };
@@ -189,15 +210,14 @@ pub(crate) async fn fetch_offsets(
     let mut committed = BTreeMap::new();
     for offset in answer.offsets {
         if let Some(error) = item_error(offset.error) {
-            return Err(error.into());
-        }
-        if offset.offset >= 0 {
+            committed.insert(TopicPartition::new(offset.topic, offset.partition), Err(error));
+        } else if offset.offset >= 0 {
             let at = CommittedOffset {
                 offset: offset.offset,
                 metadata: offset.metadata,
                 committed_at_ms: offset.committed_at_ms,
             };
-            committed.insert(TopicPartition::new(offset.topic, offset.partition), at);
+            committed.insert(TopicPartition::new(offset.topic, offset.partition), Ok(at));
         }
     }
     Ok(committed)

@@ -36,6 +36,10 @@ pub(crate) async fn list_offsets(
     queries: Vec<(TopicPartition, OffsetAt)>,
     deadline: Deadline,
 ) -> Result<BTreeMap<TopicPartition, PartitionOffset>> {
+    let queries = queries
+        .into_iter()
+        .map(|(partition, at)| (partition, (at, String::new())))
+        .collect();
     let found = list_offsets_each(client, queries, deadline).await?;
     found
         .into_iter()
@@ -43,10 +47,11 @@ pub(crate) async fn list_offsets(
         .collect()
 }
 
-/// Asks any agent, again for the partitions that failed for a passing reason; what failed for good says so by itself.
+/// Asks any agent, again for the partitions that failed for a passing reason; what failed for good says so by itself. With each
+/// partition the id of the topic that is meant, or nothing.
 pub(crate) async fn list_offsets_each(
     client: &Client,
-    queries: Vec<(TopicPartition, OffsetAt)>,
+    queries: Vec<(TopicPartition, (OffsetAt, String))>,
     deadline: Deadline,
 ) -> Result<Found> {
     let mut waiting: BTreeMap<_, _> = queries.into_iter().collect();
@@ -78,7 +83,7 @@ pub(crate) async fn list_offsets_each(
 /// Takes in an answer; returns the last passing failure.
 fn take_in(
     answer: v1::ListOffsetsResponse,
-    waiting: &mut BTreeMap<TopicPartition, OffsetAt>,
+    waiting: &mut BTreeMap<TopicPartition, (OffsetAt, String)>,
     found: &mut Found,
 ) -> CoreError {
     let mut last = CoreError::new(
@@ -93,7 +98,13 @@ fn take_in(
                 timestamp_ms: partition.timestamp_ms,
             }),
             // A person or a consumer that asks for a topic that is not there wants to know.
-            Some(error) if !error.is_retryable() || error.code() == ErrorCode::UnknownTopicOrPartition => {
+            Some(error)
+                if !error.is_retryable()
+                    || matches!(
+                        error.code(),
+                        ErrorCode::UnknownTopicId | ErrorCode::UnknownTopicOrPartition
+                    ) =>
+            {
                 Err(error)
             }
             Some(error) => {
@@ -108,7 +119,7 @@ fn take_in(
     last
 }
 
-fn query((partition, at): (&TopicPartition, &OffsetAt)) -> v1::PartitionOffsetQuery {
+fn query((partition, (at, topic_id)): (&TopicPartition, &(OffsetAt, String))) -> v1::PartitionOffsetQuery {
     use v1::partition_offset_query::Position;
     let position = match at {
         OffsetAt::Earliest => Position::Earliest(v1::Earliest {}),
@@ -119,5 +130,6 @@ fn query((partition, at): (&TopicPartition, &OffsetAt)) -> v1::PartitionOffsetQu
         topic: partition.topic.clone(),
         partition: partition.partition,
         position: Some(position),
+        topic_id: topic_id.clone(),
     }
 }

@@ -37,6 +37,10 @@ struct Held {
     topic: Arc<str>,
     serial: u64,
     position: Position,
+    /// Of the topic that is read, empty while it is not known: its offsets mean nothing in another topic of the name.
+    topic_id: Arc<str>,
+    /// An agent answered for this id, so the position is one of that topic.
+    confirmed: bool,
     /// The next offset to fetch, once the position is known.
     fetch_from: i64,
     /// Being fetched or looked up.
@@ -70,6 +74,8 @@ pub(super) struct Wanted {
     pub(super) key: TopicPartition,
     pub(super) serial: u64,
     pub(super) position: Position,
+    /// Empty while it is not known.
+    pub(super) topic_id: Arc<str>,
 }
 
 /// All that a consumer reads.
@@ -103,6 +109,8 @@ impl Assignment {
                 topic: key.topic.as_str().into(),
                 serial,
                 position: Position::Committed,
+                topic_id: Arc::from(""),
+                confirmed: false,
                 fetch_from: 0,
                 busy: false,
                 paused: false,
@@ -166,6 +174,9 @@ impl Assignment {
         held.error = None;
         held.buffered = 0;
         held.timestamp = None;
+        // What the seek means is the topic that has the name now.
+        held.topic_id = Arc::from("");
+        held.confirmed = false;
         held.go_to(to);
         self.drop_stale();
         Ok(())
@@ -247,10 +258,42 @@ impl Assignment {
                     key: key.clone(),
                     serial: held.serial,
                     position: held.position,
+                    topic_id: held.topic_id.clone(),
                 });
             }
         }
         wanted
+    }
+
+    /// What is asked for is asked for in the topic with this id from now on, unless one was named before.
+    pub(super) fn bind(&mut self, wanted: &mut Wanted, topic_id: &Arc<str>) {
+        if !wanted.topic_id.is_empty() {
+            return;
+        }
+        if let Some(held) = self.current(&wanted.key, wanted.serial) {
+            held.topic_id = topic_id.clone();
+            wanted.topic_id = topic_id.clone();
+        }
+    }
+
+    /// The id of the topic that the partition's position belongs to; empty while it is not known.
+    pub(super) fn topic_id(&self, key: &TopicPartition) -> Arc<str> {
+        let held = self.held.get(key);
+        held.map_or_else(|| Arc::from(""), |held| held.topic_id.clone())
+    }
+
+    /// The name is another topic's by now. A partition that was read before stands still: its position says nothing of the other
+    /// topic. One that was not yet read only had an old id, and is asked for again.
+    pub(super) fn topic_changed(&mut self, wanted: &Wanted, error: Error, not_before: Instant) {
+        if let Some(held) = self.current(&wanted.key, wanted.serial) {
+            held.busy = false;
+            if held.confirmed {
+                held.error = Some(error);
+            } else {
+                held.topic_id = Arc::from("");
+                held.not_before = Some(not_before);
+            }
+        }
     }
 
     /// When the next partition may be asked for again.
@@ -267,6 +310,7 @@ impl Assignment {
     pub(super) fn found(&mut self, wanted: &Wanted, position: Position, committed: Option<i64>) {
         if let Some(held) = self.current(&wanted.key, wanted.serial) {
             held.busy = false;
+            held.confirmed |= matches!(position, Position::At(_)) && !wanted.topic_id.is_empty();
             if let Some(offset) = committed {
                 held.commit(offset);
             }
@@ -315,6 +359,7 @@ impl Assignment {
         };
         held.busy = false;
         held.not_before = None;
+        held.confirmed |= !wanted.topic_id.is_empty();
         held.high_watermark = Some(high_watermark);
         for (header, bytes) in batches {
             if header.next_offset() <= held.fetch_from {

@@ -156,12 +156,14 @@ impl Committer {
                 "the consumer is no member of its group at the moment; poll to join".into(),
             ));
         }
+        let assignment = self.shared.assignment.lock();
         let offset = |(key, offset): (&TopicPartition, &i64)| v1::CommitOffset {
             topic: key.topic.clone(),
             partition: key.partition,
             offset: *offset,
             leader_epoch: -1,
             metadata: String::new(),
+            topic_id: assignment.topic_id(key).to_string(),
         };
         Ok(v1::CommitOffsetsRequest {
             group_id,

@@ -102,7 +102,8 @@ impl Fetcher {
     }
 
     fn start_lookups(&mut self, now: Instant) {
-        let wanted = self.shared.assignment.lock().lookups(now);
+        let mut wanted = self.shared.assignment.lock().lookups(now);
+        self.bind(&mut wanted);
         if !wanted.is_empty() {
             let shared = self.shared.clone();
             self.tasks
@@ -124,6 +125,7 @@ impl Fetcher {
         // A partition that alone fills half of the bound must not starve the others.
         let most = (config.prefetch / 2).max(1);
         let mut fetches = self.shared.assignment.lock().fetches(now, most);
+        self.bind(&mut fetches);
         // Whoever came last in the order of names would come last for ever under a tight bound.
         if !fetches.is_empty() {
             let by = self.shared.client.settings().entropy.next_u64() as usize % fetches.len();
@@ -138,6 +140,14 @@ impl Fetcher {
         }
         for (uri, asked) in by_agent {
             self.start_fetch(uri, asked);
+        }
+    }
+
+    /// Names the topics that are meant, as far as their ids are known.
+    fn bind(&self, wanted: &mut [Wanted]) {
+        for wanted in wanted.iter_mut().filter(|wanted| wanted.topic_id.is_empty()) {
+            let topic_id = self.shared.client.cache().topic_id(&wanted.key.topic);
+            self.shared.assignment.lock().bind(wanted, &topic_id);
         }
     }
 
@@ -191,6 +201,7 @@ impl Fetcher {
                     partition: wanted.key.partition,
                     offset: offset_of(wanted),
                     max_bytes: wire_bytes(config.partition_fetch_bytes),
+                    topic_id: wanted.topic_id.to_string(),
                 })
                 .collect(),
         };
@@ -238,6 +249,10 @@ impl Fetcher {
             match found {
                 Ok((position, committed)) => assignment.found(&wanted, position, committed),
                 Err(error @ Error::NoOffset { .. }) => assignment.failed(&wanted, error),
+                Err(error) if error.code() == ErrorCode::UnknownTopicId => {
+                    self.shared.client.cache().request_refresh();
+                    assignment.topic_changed(&wanted, error, Instant::now() + FAILED_PAUSE);
+                }
                 Err(error) => {
                     tracing::warn!(partition = %wanted.key, %error, "cannot find where to read; trying again");
                     assignment.again(&wanted, Some(Instant::now() + FAILED_PAUSE));
@@ -330,6 +345,12 @@ impl Fetcher {
                         },
                     ),
                 }
+            }
+            Some(error) if error.code() == ErrorCode::UnknownTopicId => {
+                tracing::warn!(partition = %wanted.key, %error, "the topic was deleted and made anew");
+                cache.request_refresh();
+                let pause = self.shared.client.backoff().next(Duration::ZERO);
+                assignment.topic_changed(wanted, error.into(), now + pause);
             }
             Some(error) => {
                 if error.is_retryable() {

@@ -10,7 +10,7 @@ use super::{
     fetcher::reset_position,
 };
 use crate::{
-    admin::{CommittedOffset, OffsetAt, fetch_offsets, list_offsets_each},
+    admin::{CommittedOffset, OffsetAt, fetch_offsets_each, list_offsets_each},
     error::{Error, Result},
 };
 
@@ -31,17 +31,23 @@ pub(super) async fn look_up(shared: &Shared, wanted: Vec<Wanted>) -> Vec<Lookup>
 }
 
 async fn committed(shared: &Shared, wanted: Vec<Wanted>) -> Vec<Lookup> {
-    let keys: Vec<TopicPartition> = wanted.iter().map(|wanted| wanted.key.clone()).collect();
+    let asked: Vec<_> = wanted
+        .iter()
+        .map(|wanted| (wanted.key.clone(), wanted.topic_id.to_string()))
+        .collect();
     let committed = match &shared.config.group {
-        Some(group) if !keys.is_empty() => {
-            fetch_offsets(&shared.client, group, &keys, shared.api_deadline()).await
+        Some(group) if !asked.is_empty() => {
+            fetch_offsets_each(&shared.client, group, &asked, shared.api_deadline()).await
         }
         _ => Ok(BTreeMap::new()),
     };
     let found = |wanted: Wanted| {
         let found = match &committed {
             Err(error) => Err(error.clone()),
-            Ok(committed) => after_commit(shared, &wanted.key, committed.get(&wanted.key)),
+            Ok(committed) => match committed.get(&wanted.key).cloned().transpose() {
+                Ok(committed) => after_commit(shared, &wanted.key, committed.as_ref()),
+                Err(error) => Err(error.into()),
+            },
         };
         Lookup { wanted, found }
     };
@@ -66,9 +72,12 @@ fn after_commit(
 
 async fn offsets(shared: &Shared, wanted: Vec<Wanted>) -> Vec<Lookup> {
     let query = |wanted: &Wanted| match wanted.position {
-        Position::Lookup(at) => (wanted.key.clone(), at),
+        Position::Lookup(at) => (wanted.key.clone(), (at, wanted.topic_id.to_string())),
         // Not asked for here; any answer is as good.
-        Position::At(_) | Position::Committed => (wanted.key.clone(), OffsetAt::Latest),
+        Position::At(_) | Position::Committed => (
+            wanted.key.clone(),
+            (OffsetAt::Latest, wanted.topic_id.to_string()),
+        ),
     };
     if wanted.is_empty() {
         return Vec::new();

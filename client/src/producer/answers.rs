@@ -181,6 +181,7 @@ fn wants_refresh(code: ErrorCode) -> bool {
             | ErrorCode::LeaderNotAvailable
             | ErrorCode::FencedLeaderEpoch
             | ErrorCode::UnknownLeaderEpoch
+            | ErrorCode::UnknownTopicId
             | ErrorCode::UnknownTopicOrPartition
             | ErrorCode::ShuttingDown
             | ErrorCode::NetworkException

@@ -101,12 +101,15 @@ impl Dispatcher {
         };
         let partition = &self.lanes[lane].partition;
         let (topic, partition) = (partition.topic.to_string(), partition.index);
+        // Of the topic that has the name now: where it was made anew, what the old one did not take goes to the new one.
+        let topic_id = self.shared.client.cache().topic_id(&topic).to_string();
         Some((
             flight,
             v1::PartitionProduce {
                 topic,
                 partition,
                 records,
+                topic_id,
             },
         ))
     }

@@ -35,6 +35,7 @@ CREATE INDEX abandoned_segments_waiting ON abandoned_segments (incarnation) WHER
 
 -- The life's objects are looked through once more before its row is forgotten.
 ALTER TABLE agents ADD COLUMN last_look boolean NOT NULL DEFAULT false;
+CREATE INDEX agents_looked ON agents (incarnation) WHERE last_look AND swept_at IS NOT NULL;
 
 -- Builds without folders wrote segments under the topic's name. They fail here instead, until they are replaced.
 ALTER TABLE segment_intents ADD COLUMN topic_id uuid;

@@ -78,3 +78,4 @@ CREATE INDEX abandoned_segments_waiting ON abandoned_segments (incarnation) WHER
 
 -- The life's objects are looked through once more before its row is forgotten.
 ALTER TABLE agents ADD COLUMN last_look INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX agents_looked ON agents (incarnation) WHERE last_look AND swept_at IS NOT NULL;

@@ -64,12 +64,24 @@ pub(super) const EXPIRE_PRODUCERS: &str = "
     DELETE FROM producer_state s USING idle
     WHERE s.partition_id = idle.partition_id AND s.producer_id = idle.producer_id";
 
-/// Lives that left nothing behind for long enough, and whether they were looked through once more since.
+/// Lives that left nothing behind for long enough, to be looked through once more.
 pub(super) const ENDED_LIVES: &str = "
-    SELECT incarnation, last_look FROM agents a
-    WHERE swept_at IS NOT NULL AND (last_look OR swept_at <= now() - $1::bigint * interval '1 ms')
+    SELECT incarnation FROM agents a
+    WHERE swept_at IS NOT NULL AND swept_at <= now() - $1::bigint * interval '1 ms' AND NOT last_look
     AND NOT EXISTS (SELECT 1 FROM wal_objects w WHERE w.incarnation = a.incarnation)
     ORDER BY swept_at LIMIT 1000 FOR UPDATE SKIP LOCKED";
+
+/// Forgets lives that were looked through once more, and that no partition names as its holder.
+pub(super) const FORGET_LIVES: &str = "
+    WITH looked AS MATERIALIZED (
+        SELECT incarnation FROM agents a WHERE last_look AND swept_at IS NOT NULL
+        AND NOT EXISTS (SELECT 1 FROM wal_objects w WHERE w.incarnation = a.incarnation)
+        ORDER BY incarnation LIMIT 1000 FOR UPDATE SKIP LOCKED),
+    named AS MATERIALIZED (
+        SELECT DISTINCT holder FROM partitions WHERE EXISTS (SELECT 1 FROM looked) AND holder IS NOT NULL)
+    DELETE FROM agents a USING looked
+    WHERE a.incarnation = looked.incarnation AND NOT EXISTS (SELECT 1 FROM named WHERE named.holder = a.incarnation)
+    RETURNING a.incarnation";
 
 /// Queues segments that a life over for long enough, or forgotten, may have put after all; not those that the log has by now.
 pub(super) const ABANDONED: &str = "
@@ -78,8 +90,8 @@ pub(super) const ABANDONED: &str = "
         FROM abandoned_segments a LEFT JOIN agents l ON l.incarnation = a.incarnation
         WHERE a.queued_at IS NULL
         AND (l.incarnation IS NULL OR l.sealed_at <= now() - $1::bigint * interval '1 ms')
-        AND NOT EXISTS (SELECT 1 FROM segment_intents i
-                        WHERE i.partition_id = a.partition_id AND i.base_offset = a.base_offset AND i.key = a.key)
+        AND a.key IS DISTINCT FROM (SELECT i.key FROM segment_intents i
+                                    WHERE i.partition_id = a.partition_id AND i.base_offset = a.base_offset)
         AND a.key IS DISTINCT FROM (SELECT s.key FROM segments s
                                     WHERE s.partition_id = a.partition_id AND s.end_offset > a.base_offset
                                     ORDER BY s.end_offset LIMIT 1)
@@ -224,36 +236,27 @@ pub(super) async fn queue_abandoned(conn: &mut PgConnection, policy: &GarbagePol
         .bind(millis(policy.object_grace))
         .fetch_one(conn)
         .await?;
-    Ok(queued >= CHUNK)
+    // Those queued now are found in the next step.
+    Ok(queued > 0)
 }
 
 /// Forgets lives that ended, left no object, and that no partition names as its holder. Of a life without a row nothing can be
 /// committed either, and its number is never given again. Each is looked through once more before: it counts as not swept again.
 pub(super) async fn forget_lives(conn: &mut PgConnection, policy: &GarbagePolicy) -> Outcome<bool> {
-    let ended: Vec<(i64, bool)> = query_as(ENDED_LIVES)
+    let ended: Vec<i64> = query_scalar(ENDED_LIVES)
         .bind(millis(policy.lives_retention))
         .fetch_all(&mut *conn)
         .await?;
-    let (looked, unlooked): (Vec<_>, Vec<_>) = ended.into_iter().partition(|(_, last_look)| *last_look);
-    let looked: Vec<i64> = looked.into_iter().map(|(incarnation, _)| incarnation).collect();
-    let unlooked: Vec<i64> = unlooked.into_iter().map(|(incarnation, _)| incarnation).collect();
-    if !unlooked.is_empty() {
-        look_again(conn, &unlooked).await?;
+    if !ended.is_empty() {
+        look_again(conn, &ended).await?;
     }
-    if looked.is_empty() {
-        return Ok(false);
+    let forgotten: Vec<i64> = query_scalar(FORGET_LIVES).fetch_all(&mut *conn).await?;
+    if !forgotten.is_empty() {
+        query("DELETE FROM abandoned_segments WHERE incarnation = ANY($1) AND queued_at IS NOT NULL")
+            .bind(&forgotten)
+            .execute(conn)
+            .await?;
     }
-    let forgotten: Vec<i64> = query_scalar(
-        "DELETE FROM agents WHERE incarnation = ANY($1)
-         AND incarnation NOT IN (SELECT holder FROM partitions WHERE holder = ANY($1)) RETURNING incarnation",
-    )
-    .bind(&looked)
-    .fetch_all(&mut *conn)
-    .await?;
-    query("DELETE FROM abandoned_segments WHERE incarnation = ANY($1) AND queued_at IS NOT NULL")
-        .bind(&forgotten)
-        .execute(conn)
-        .await?;
     Ok(i64::try_from(forgotten.len()).unwrap_or(i64::MAX) >= CHUNK)
 }
 

@@ -210,8 +210,8 @@ async fn queue_abandoned(conn: &mut SqliteConnection, due: i64) -> Outcome<bool>
         "SELECT a.incarnation, a.key, a.topic_id, l.incarnation IS NULL
          FROM abandoned_segments a LEFT JOIN agents l ON l.incarnation = a.incarnation
          WHERE a.queued_at IS NULL AND (l.incarnation IS NULL OR l.sealed_at <= ?1)
-         AND NOT EXISTS (SELECT 1 FROM segment_intents i
-                         WHERE i.partition_id = a.partition_id AND i.base_offset = a.base_offset AND i.key = a.key)
+         AND a.key IS NOT (SELECT i.key FROM segment_intents i
+                           WHERE i.partition_id = a.partition_id AND i.base_offset = a.base_offset)
          AND a.key IS NOT (SELECT s.key FROM segments s
                            WHERE s.partition_id = a.partition_id AND s.end_offset > a.base_offset
                            ORDER BY s.end_offset LIMIT 1)
@@ -236,7 +236,8 @@ async fn queue_abandoned(conn: &mut SqliteConnection, due: i64) -> Outcome<bool>
             .execute(&mut *conn)
             .await?;
     }
-    Ok(i64::try_from(abandoned.len()).unwrap_or(i64::MAX) >= CHUNK)
+    // Those queued now are found in the next step.
+    Ok(!abandoned.is_empty())
 }
 
 /// Forgets lives that were swept before `due`, left no object, and that no partition names as its holder. Of a life without a row

@@ -73,6 +73,7 @@ async fn produce_batch(agent: &Agent, topic: &str, values: &[Vec<u8>]) {
         topic: topic.to_owned(),
         partition: 0,
         records: batch.finish().unwrap(),
+        topic_id: String::new(),
     };
     let request = v1::ProduceRequest {
         request_id: 1,
@@ -294,6 +295,7 @@ async fn commit<'a>(agents: &[&'a Agent], group: &str, offset: i64) -> &'a Agent
             offset,
             leader_epoch: -1,
             metadata: String::new(),
+            topic_id: String::new(),
         }],
         ..v1::CommitOffsetsRequest::default()
     };

@@ -47,6 +47,7 @@ async fn records_go_and_come_over_tls() {
         topic: "orders".to_owned(),
         partition: 0,
         records: batch.finish().unwrap(),
+        topic_id: String::new(),
     };
     let request = v1::ProduceRequest {
         request_id: 7,
@@ -61,6 +62,7 @@ async fn records_go_and_come_over_tls() {
         partition: 0,
         offset: 0,
         max_bytes: 1 << 20,
+        topic_id: String::new(),
     };
     let fetch = v1::FetchRequest {
         max_wait_ms: 10_000,

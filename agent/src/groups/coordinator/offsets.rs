@@ -73,25 +73,49 @@ impl Coordinator {
             .into_iter()
             .map(|offset| ((offset.topic.clone(), offset.partition), offset))
             .collect();
-        let wanted = request.partitions.iter().map(|wanted| {
+        let meant = self.other_topics(&request.partitions).await;
+        let wanted = request.partitions.iter().zip(meant).map(|(wanted, other)| {
             let key = (wanted.topic.clone(), wanted.partition);
-            committed
-                .get(&key)
-                .map_or_else(|| nothing(wanted), |offset| found(offset.clone()))
+            match (other, committed.get(&key)) {
+                (None, Some(offset)) => found(offset.clone()),
+                (error, _) => v1::CommittedOffset {
+                    error: error.map(Into::into),
+                    ..nothing(wanted)
+                },
+            }
         });
         Ok(v1::FetchOffsetsResponse {
             offsets: wanted.collect(),
         })
     }
 
+    /// For each partition the error when the topic that is meant is not the one of that name any more.
+    async fn other_topics(&self, wanted: &[v1::TopicPartition]) -> Vec<Option<Error>> {
+        let cluster = &self.parts().cluster;
+        let other = |wanted: &v1::TopicPartition| {
+            if wanted.topic_id.is_empty() {
+                return None;
+            }
+            let found = cluster.uid(&wanted.topic, &wanted.topic_id, wanted.partition);
+            found
+                .err()
+                .filter(|error| error.code() == ErrorCode::UnknownTopicId)
+        };
+        if wanted.iter().any(|wanted| other(wanted).is_some()) {
+            cluster.refresh().await;
+        }
+        wanted.iter().map(other).collect()
+    }
+
     /// Finds the partitions, looking again once for those that are not known here yet, and checks each offset.
     pub(super) async fn resolve(&self, offsets: &[v1::CommitOffset]) -> Result<Resolved, Error> {
         let (cluster, limits) = (&self.parts().cluster, &self.parts().limits);
         limits.offsets(offsets.len())?;
-        if offsets
-            .iter()
-            .any(|offset| cluster.uid(&offset.topic, offset.partition).is_none())
-        {
+        if offsets.iter().any(|offset| {
+            cluster
+                .uid(&offset.topic, &offset.topic_id, offset.partition)
+                .is_err()
+        }) {
             cluster.refresh().await;
         }
         let mut resolved = Resolved {
@@ -99,11 +123,9 @@ impl Coordinator {
             offsets: Vec::new(),
         };
         for (place, offset) in offsets.iter().enumerate() {
-            let checked = limits.offset(offset).and_then(|()| {
-                cluster
-                    .uid(&offset.topic, offset.partition)
-                    .ok_or_else(unknown_partition)
-            });
+            let checked = limits
+                .offset(offset)
+                .and_then(|()| cluster.uid(&offset.topic, &offset.topic_id, offset.partition));
             let error = match checked {
                 Ok(partition) => {
                     let to_commit = OffsetToCommit {

@@ -1,6 +1,9 @@
 //! What a consumer reads, and how far, under every order of events.
 
-use streamhouse_core::batch::{BatchBuilder, Compression, stamp};
+use streamhouse_core::{
+    ErrorCode,
+    batch::{BatchBuilder, Compression, stamp},
+};
 
 use super::*;
 use crate::metrics::Registry;
@@ -211,4 +214,51 @@ fn a_partition_that_cannot_be_read_shows_a_lag_that_grows() {
         assert_eq!(lag(), (end - 41) as f64);
     }
     assert_eq!(assignment.position(&key).unwrap(), Some(41));
+}
+
+#[test]
+fn a_topic_made_anew_stops_whoever_read_the_old_one_until_a_seek() {
+    let (old, new): (Arc<str>, Arc<str>) = ("old".into(), "new".into());
+    let keys = [TopicPartition::new("t", 0)];
+    let mut assignment = Assignment::default();
+    assignment.add(&keys, &ConsumerMetrics::new(&Registry::new(), "g"));
+    let changed = || {
+        Error::from(streamhouse_core::Error::new(
+            ErrorCode::UnknownTopicId,
+            "made anew",
+        ))
+    };
+    let now = Instant::now();
+    let lookup = |assignment: &mut Assignment, id: &Arc<str>| {
+        let mut wanted = assignment.lookups(now).remove(0);
+        assignment.bind(&mut wanted, id);
+        wanted
+    };
+
+    // Nothing was read under the id that was known: that was merely old.
+    let wanted = lookup(&mut assignment, &new);
+    assert_eq!(wanted.topic_id, new);
+    assignment.topic_changed(&wanted, changed(), now);
+    assert_eq!(assignment.first_error(), None);
+    let wanted = lookup(&mut assignment, &old);
+    assert_eq!(
+        (&wanted.topic_id, assignment.topic_id(&keys[0])),
+        (&old, old.clone())
+    );
+    assignment.found(&wanted, Position::At(7), None);
+
+    // What was read stays bound to the topic it was read from.
+    let mut wanted = assignment.fetches(now, usize::MAX).remove(0);
+    assignment.bind(&mut wanted, &new);
+    assert_eq!(wanted.topic_id, old);
+    assignment.topic_changed(&wanted, changed(), now);
+    assert_eq!(assignment.first_error(), Some(changed()));
+    assert!(assignment.fetches(now, usize::MAX).is_empty() && assignment.lookups(now).is_empty());
+    assert_eq!(assignment.position(&keys[0]).unwrap(), Some(7));
+
+    // A seek means the topic that there is.
+    assignment.seek(&keys[0], Position::At(0)).unwrap();
+    let mut wanted = assignment.fetches(now, usize::MAX).remove(0);
+    assignment.bind(&mut wanted, &new);
+    assert_eq!((wanted.topic_id, assignment.first_error()), (new, None));
 }

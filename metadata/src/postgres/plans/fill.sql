@@ -22,6 +22,8 @@ SELECT i, n, 1000000, CASE WHEN n < 100 THEN 0 ELSE 5 END, '', CASE WHEN n < 100
 FROM generate_series(1, 20) AS i, generate_series(0, 2199) AS n;
 INSERT INTO segment_intents (partition_id, base_offset, key, incarnation, topic_id)
 SELECT id, 300000, 'topic/' || id || '/segment_300000', 1, topic_id FROM partitions WHERE id % 2 = 0;
+INSERT INTO abandoned_segments (incarnation, key, partition_id, base_offset, topic_id)
+SELECT i.incarnation, i.key, i.partition_id, i.base_offset, i.topic_id FROM segment_intents i LIMIT 1000;
 INSERT INTO deletions (key, topic_id, queued_at)
 SELECT 'old/0/segment_' || n, gen_random_uuid(), now() - n * interval '1 s' FROM generate_series(1, 20000) AS n;
 INSERT INTO producer_state (partition_id, producer_id, epoch, batches, last_used)

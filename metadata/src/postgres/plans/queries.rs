@@ -168,6 +168,12 @@ fn garbage() -> Vec<Hot> {
             &["agents_swept", "wal_objects_pkey"],
         ),
         hot(
+            "garbage: segments that ended lives may have put late",
+            garbage::ABANDONED,
+            &["60000"],
+            &["segment_intents_pkey", "segments_pkey"],
+        ),
+        hot(
             "garbage: purge ranges of a topic",
             garbage::PURGE_RANGES,
             &[topic],

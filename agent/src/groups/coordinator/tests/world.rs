@@ -24,13 +24,23 @@ pub(super) struct World {
 #[derive(Debug, Default)]
 pub(super) struct Names {
     store: Mutex<Option<Arc<dyn MetadataStore>>>,
-    uids: Mutex<HashMap<(String, i32), PartitionUid>>,
+    uids: Mutex<HashMap<(String, i32), (String, PartitionUid)>>,
 }
 
 #[async_trait]
 impl Cluster for Names {
-    fn uid(&self, topic: &str, partition: i32) -> Option<PartitionUid> {
-        self.uids.lock().get(&(topic.to_owned(), partition)).copied()
+    fn uid(&self, topic: &str, topic_id: &str, partition: i32) -> Result<PartitionUid, Error> {
+        match self.uids.lock().get(&(topic.to_owned(), partition)) {
+            Some((id, _)) if !topic_id.is_empty() && id != topic_id => Err(Error::new(
+                ErrorCode::UnknownTopicId,
+                "another topic has the name",
+            )),
+            Some((_, uid)) => Ok(*uid),
+            None => Err(Error::new(
+                ErrorCode::UnknownTopicOrPartition,
+                "nothing has the name",
+            )),
+        }
     }
 
     fn coordinator(&self, _: &str) -> Option<v1::Leader> {
@@ -43,7 +53,8 @@ impl Cluster for Names {
         let mut uids = self.uids.lock();
         for topic in snapshot.topics {
             for (index, partition) in (0..).zip(topic.partitions) {
-                uids.insert((topic.name.clone(), index), partition.uid);
+                let id = topic.topic_id.to_string();
+                uids.insert((topic.name.clone(), index), (id, partition.uid));
             }
         }
     }
@@ -245,6 +256,7 @@ impl Agent {
             partitions: vec![v1::TopicPartition {
                 topic: "orders".to_owned(),
                 partition: 0,
+                ..Default::default()
             }],
         };
         self.coordinator.fetch_offsets(&request).await.unwrap().offsets[0].offset
@@ -315,6 +327,7 @@ pub(super) fn commit_of(topic: &str, partition: i32, offset: i64) -> v1::CommitO
         offset,
         leader_epoch: 3,
         metadata: format!("at {offset}"),
+        topic_id: String::new(),
     }
 }
 

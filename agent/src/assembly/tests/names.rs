@@ -1,0 +1,399 @@
+//! Names that come back: a topic that is deleted and made anew under its name shares nothing with the one before (INV-K1), and
+//! whatever comes late finds nothing that it could spoil or leave behind (INV-G1, INV-G2).
+
+use bytes::Bytes;
+use streamhouse_core::{
+    PartitionUid,
+    batch::{Batches, Records},
+    protocol::v1::{
+        data_service_client::DataServiceClient, group_service_client::GroupServiceClient,
+        partition_offset_query::Position,
+    },
+};
+use streamhouse_metadata::{Error as MetadataError, GarbagePolicy, LogPosition, Place, keys};
+
+use super::*;
+use crate::{
+    fetch::cold,
+    maintenance::{delete, roll::Roller, sweep},
+    store::{GetRange, StoreErrorKind},
+};
+
+/// The jobs run when a test says so, and segments are written as soon as it does.
+const BY_HAND: [&str; 2] = ["--maintenance-interval=1h", "--object-grace=1s"];
+
+async fn by_hand(dir: &Path, id: &str) -> Agent {
+    let agent = Agent::start(settings(dir, id, &BY_HAND)).await.unwrap();
+    until("it is ready", || agent.node.health.is_ready()).await;
+    agent
+}
+
+/// A topic with one partition that is rolled whenever somebody looks.
+async fn topic(agent: &Agent, name: &str) -> PartitionUid {
+    let request = v1::CreateTopicRequest {
+        name: name.to_owned(),
+        partitions: 1,
+        config: [("segment.ms".to_owned(), "100".to_owned())].into(),
+        ..v1::CreateTopicRequest::default()
+    };
+    topics::create(&agent.node, request).await.unwrap();
+    uid(agent, name)
+}
+
+fn uid(agent: &Agent, name: &str) -> PartitionUid {
+    agent.node.directory.view().partition(name, 0).unwrap().uid
+}
+
+/// Rolls until the whole log of a partition that this agent leads lies in segments; returns the key of the last one.
+async fn rolled(agent: &Agent, uid: PartitionUid) -> String {
+    let (mut roller, deadline) = (Roller::default(), Instant::now() + PATIENCE);
+    loop {
+        let life = agent.node.life().unwrap();
+        roller.run(&agent.node, &life).await.unwrap();
+        let view = agent
+            .node
+            .metadata
+            .read_log(uid, LogPosition::Offset(0), 100)
+            .await
+            .unwrap();
+        if let Some(Place::Segment { key, .. }) = view.spans.last().map(|span| span.place.clone()) {
+            return key;
+        }
+        assert!(Instant::now() < deadline, "nothing is rolled");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// The values of a partition's records as the objects have them, read through the block cache.
+async fn values(agent: &Agent, uid: PartitionUid) -> Vec<String> {
+    let read = cold::read(&agent.node, uid, 0, 1 << 20).await.unwrap();
+    let mut values = Vec::new();
+    for batch in Batches::of(&read.records) {
+        let (_, batch) = batch.unwrap();
+        for record in Records::decode(batch, 1 << 20).unwrap() {
+            values.push(String::from_utf8(record.unwrap().value.unwrap().to_vec()).unwrap());
+        }
+    }
+    values
+}
+
+async fn is_stored(agent: &Agent, key: &str) -> bool {
+    match agent.node.store.get(key, GetRange::Full).await {
+        Ok(_) => true,
+        Err(error) if error.kind() == StoreErrorKind::NotFound => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Runs the deleter until an object is gone.
+async fn deleted(agent: &Agent, key: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while is_stored(agent, key).await {
+        delete::run(&agent.node).await.unwrap();
+        assert!(Instant::now() < deadline, "{key} stays");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Runs the deleter until nothing waits for it any more.
+async fn tidied(agent: &Agent) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        delete::run(&agent.node).await.unwrap();
+        if agent.node.metrics.garbage_waiting.get() == 0 {
+            return;
+        }
+        assert!(Instant::now() < deadline, "something waits for ever");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_topic_of_a_name_serves_its_own_records_only() {
+    let dir = TempDir::new().unwrap();
+    let one = by_hand(dir.path(), "one").await;
+    let mut keys = Vec::new();
+    // The same base offset, and the same size, and another one.
+    for value in ["first!", "second", "the third, which is longer", "4"] {
+        let uid = topic(&one, "orders").await;
+        assert_eq!(produce(&one, "orders", 0, value).await, Ok(0));
+        keys.push(rolled(&one, uid).await);
+        // Twice: from the object, from the cache.
+        assert_eq!(values(&one, uid).await, [value]);
+        assert_eq!(values(&one, uid).await, [value]);
+        topics::delete(&one.node, "orders").await.unwrap();
+    }
+    let expected = ["orders", "orders@2", "orders@3", "orders@4"];
+    assert_eq!(
+        keys,
+        expected.map(|folder| format!("{folder}/0/segment_0000000000.dat"))
+    );
+    for key in &keys {
+        deleted(&one, key).await;
+    }
+    one.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_agents_late_delete_takes_nothing_from_the_next_topic() {
+    let dir = TempDir::new().unwrap();
+    let one = by_hand(dir.path(), "one").await;
+    let old = topic(&one, "orders").await;
+    produce(&one, "orders", 0, "old").await.unwrap();
+    let old_key = rolled(&one, old).await;
+    let two = Arc::new(by_hand(dir.path(), "two").await);
+    topics::delete(&one.node, "orders").await.unwrap();
+    // The second agent lists the old topic's objects, and stands still before it deletes them.
+    let mut paused = two.node.failpoints.hold(FailPoint::BeforeDelete);
+    let late = tokio::spawn({
+        let two = two.clone();
+        async move {
+            // The first round may come before the grace is over.
+            for _ in 0..3000 {
+                delete::run(&two.node).await.unwrap();
+                sleep(Duration::from_millis(20)).await;
+            }
+        }
+    });
+    paused.reached().await;
+    deleted(&one, &old_key).await;
+    tidied(&one).await;
+    // Everything of the old topic is gone, and its name is another's.
+    let new = topic(&one, "orders").await;
+    produce_somewhere(&[&one, &two], "orders", "new").await;
+    let leader = [&one, &*two]
+        .into_iter()
+        .find(|agent| held_uid(agent, new))
+        .unwrap();
+    let new_key = rolled(leader, new).await;
+    drop(paused);
+    tidied(&two).await;
+    late.abort();
+    let _ = late.await;
+    assert!(is_stored(&one, &new_key).await);
+    for agent in [&one, &*two] {
+        assert_eq!(values(agent, new).await, ["new"]);
+    }
+    Arc::into_inner(two).unwrap().drain().await;
+    one.drain().await;
+}
+
+fn held_uid(agent: &Agent, uid: PartitionUid) -> bool {
+    agent.node.life().is_some_and(|life| life.held.get(uid).is_some())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_put_after_the_purge_blocks_nobody_and_does_not_stay() {
+    let dir = TempDir::new().unwrap();
+    let one = Arc::new(by_hand(dir.path(), "one").await);
+    topic(&one, "orders").await;
+    produce(&one, "orders", 0, "old").await.unwrap();
+    let mut paused = one.node.failpoints.hold(FailPoint::BeforeSegmentPut);
+    let roll = tokio::spawn({
+        let one = one.clone();
+        async move {
+            let (life, mut roller) = (one.node.life().unwrap(), Roller::default());
+            while roller.run(&one.node, &life).await.is_ok() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        }
+    });
+    paused.reached().await;
+    topics::delete(&one.node, "orders").await.unwrap();
+    tidied(&one).await;
+    drop(paused);
+    // The swap is refused: the partition is gone. The object is there.
+    roll.await.unwrap();
+    let late = "orders/0/segment_0000000000.dat";
+    assert!(is_stored(&one, late).await, "the test must put it late");
+    tidied(&one).await;
+    let new = topic(&one, "orders").await;
+    produce(&one, "orders", 0, "new").await.unwrap();
+    let key = rolled(&one, new).await;
+    assert_ne!(key, late);
+    let two = by_hand(dir.path(), "two").await;
+    Arc::into_inner(one).unwrap().crash().await;
+    until("the crashed life is sealed", || {
+        two.node.directory.view().snapshot.agents.len() == 1
+    })
+    .await;
+    deleted(&two, late).await;
+    assert!(is_stored(&two, &key).await);
+    assert_eq!(values(&two, new).await, ["new"]);
+    two.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wal_object_put_after_the_sweep_does_not_stay() {
+    let dir = TempDir::new().unwrap();
+    let one = by_hand(dir.path(), "one").await;
+    let two = by_hand(dir.path(), "two").await;
+    let gone = life(&one).unwrap();
+    one.crash().await;
+    let is_unswept = |two: &Agent| {
+        let view = two.node.directory.view();
+        view.snapshot.unswept.iter().any(|(unswept, _)| *unswept == gone)
+    };
+    until("the crashed life is sealed", || is_unswept(&two)).await;
+    swept(&two, || !is_unswept(&two)).await;
+    // An upload that was on its way for all that time arrives.
+    let late = keys::wal_key(gone, 5);
+    two.node
+        .store
+        .put_new(&late, Bytes::from_static(b"late"))
+        .await
+        .unwrap();
+    let policy = GarbagePolicy {
+        object_grace: Duration::from_secs(3600),
+        producer_expiry: Duration::from_secs(3600),
+        offsets_retention: Duration::from_secs(3600),
+        lives_retention: Duration::ZERO,
+    };
+    two.node.metadata.garbage(&policy, 1).await.unwrap();
+    until("it is to be swept once more", || is_unswept(&two)).await;
+    swept(&two, || !is_unswept(&two)).await;
+    assert!(!is_stored(&two, &late).await);
+    // Forgotten as soon as no partition names it any more.
+    let deadline = Instant::now() + PATIENCE;
+    while !matches!(
+        two.node.metadata.orphans(gone, &[5]).await,
+        Err(MetadataError::NotSealed(_))
+    ) {
+        two.node.metadata.garbage(&policy, 1).await.unwrap();
+        assert!(Instant::now() < deadline, "the life is kept for ever");
+        sleep(Duration::from_millis(20)).await;
+    }
+    two.drain().await;
+}
+
+/// Sweeps until a condition holds.
+async fn swept(agent: &Agent, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        let life = agent.node.life().unwrap();
+        sweep::run(&agent.node, &life).await.unwrap();
+        assert!(Instant::now() < deadline, "it is not swept");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_the_old_topic_is_told() {
+    let dir = TempDir::new().unwrap();
+    let one = by_hand(dir.path(), "one").await;
+    topic(&one, "orders").await;
+    let id = |agent: &Agent| agent.node.directory.view().topic("orders").unwrap().id.clone();
+    let old = id(&one);
+    topics::delete(&one.node, "orders").await.unwrap();
+    topic(&one, "orders").await;
+    produce(&one, "orders", 0, "new").await.unwrap();
+    let new = id(&one);
+    assert_ne!(old, new);
+    let told = ErrorCode::UnknownTopicId;
+    for (id, expected) in [
+        (old.as_str(), told),
+        (&new, ErrorCode::None),
+        ("", ErrorCode::None),
+    ] {
+        assert_eq!(answers(&one, id).await, [expected; 5], "{id}");
+    }
+    let view = one.node.directory.view();
+    let error = view.find("orders", &old, 0).unwrap_err();
+    assert!(error.is_retryable() && error.code().has_no_side_effects());
+    assert!(
+        error.message().contains(&old) && error.message().contains(&new),
+        "{error}"
+    );
+    one.drain().await;
+}
+
+fn code(error: Option<v1::Error>) -> ErrorCode {
+    error.map_or(ErrorCode::None, |error| ErrorCode::from_number(error.code))
+}
+
+/// What a produce, a fetch, a look for offsets, a commit and a look at what is committed are answered.
+async fn answers(agent: &Agent, topic_id: &str) -> [ErrorCode; 5] {
+    let address = format!("http://{}", agent.addresses().0);
+    let mut data = DataServiceClient::connect(address.clone()).await.unwrap();
+    let mut groups = GroupServiceClient::connect(address).await.unwrap();
+    let (topic, topic_id) = ("orders".to_owned(), topic_id.to_owned());
+    let mut batch = BatchBuilder::new(Compression::None);
+    batch.append::<&str, &str>(0, None, Some(b"x"), &[]).unwrap();
+    let part = v1::PartitionProduce {
+        topic: topic.clone(),
+        partition: 0,
+        records: batch.finish().unwrap(),
+        topic_id: topic_id.clone(),
+    };
+    let request = v1::ProduceRequest {
+        request_id: 1,
+        partitions: vec![part],
+        ..Default::default()
+    };
+    let produced = data.produce(futures::stream::iter([request])).await.unwrap();
+    let produced = produced.into_inner().message().await.unwrap().unwrap();
+    let request = v1::FetchRequest {
+        max_bytes: 1 << 20,
+        partitions: vec![v1::PartitionFetch {
+            topic: topic.clone(),
+            partition: 0,
+            offset: 0,
+            max_bytes: 1 << 20,
+            topic_id: topic_id.clone(),
+        }],
+        ..Default::default()
+    };
+    let fetched = data.fetch(request).await.unwrap().into_inner();
+    assert_eq!(
+        fetched.partitions[0].records.is_empty(),
+        fetched.partitions[0].error.is_some()
+    );
+    let query = v1::PartitionOffsetQuery {
+        topic: topic.clone(),
+        partition: 0,
+        position: Some(Position::Latest(v1::Latest {})),
+        topic_id: topic_id.clone(),
+    };
+    let request = v1::ListOffsetsRequest {
+        partitions: vec![query],
+    };
+    let listed = data.list_offsets(request).await.unwrap().into_inner();
+    let request = v1::CommitOffsetsRequest {
+        group_id: "billing".to_owned(),
+        generation: -1,
+        offsets: vec![v1::CommitOffset {
+            topic: topic.clone(),
+            partition: 0,
+            offset: 1,
+            leader_epoch: -1,
+            metadata: String::new(),
+            topic_id: topic_id.clone(),
+        }],
+        ..Default::default()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    let committed = loop {
+        match groups.commit_offsets(request.clone()).await {
+            Ok(answer) => break answer.into_inner(),
+            // The coordinator may still be reading its groups.
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        sleep(Duration::from_millis(20)).await;
+    };
+    let request = v1::FetchOffsetsRequest {
+        group_id: "billing".to_owned(),
+        partitions: vec![v1::TopicPartition {
+            topic,
+            partition: 0,
+            topic_id,
+        }],
+    };
+    let found = groups.fetch_offsets(request).await.unwrap().into_inner();
+    [
+        code(produced.partitions[0].error.clone()),
+        code(fetched.partitions[0].error.clone()),
+        code(listed.partitions[0].error.clone()),
+        code(committed.offsets[0].error.clone()),
+        code(found.offsets[0].error.clone()),
+    ]
+}
