@@ -219,6 +219,7 @@ mod tests {
         });
         TopicRecord {
             name: format!("internal-{internal}"),
+            folder: format!("internal-{internal}"),
             internal,
             partitions: partitions.collect(),
             topic_id: uuid::Uuid::nil(),

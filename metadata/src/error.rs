@@ -33,9 +33,6 @@ pub enum Error {
     /// The name is taken.
     #[error("there is a topic {0:?} already")]
     TopicAlreadyExists(String),
-    /// The name is reserved.
-    #[error("the old topic {0:?} is still being deleted; try again later")]
-    TopicDeletionInProgress(String),
     /// The partition count is not possible.
     #[error("{0}")]
     InvalidPartitions(String),
@@ -77,7 +74,6 @@ impl Error {
             Self::Sealed(_) | Self::Fenced(_) => ErrorCode::NotLeader,
             Self::UnknownTopic(_) | Self::UnknownPartition(_) => ErrorCode::UnknownTopicOrPartition,
             Self::TopicAlreadyExists(_) => ErrorCode::TopicAlreadyExists,
-            Self::TopicDeletionInProgress(_) => ErrorCode::TopicDeletionInProgress,
             Self::InvalidPartitions(_) => ErrorCode::InvalidPartitions,
             Self::IllegalGeneration { .. } => ErrorCode::IllegalGeneration,
         }

@@ -23,20 +23,41 @@ pub fn parse_wal_key(key: &str) -> Option<(Incarnation, u64)> {
     (wal_key(parsed.0, parsed.1) == key).then_some(parsed)
 }
 
-/// `{topic}/{partition}/segment_{base_offset}.dat`, the offset with ten digits or more.
-pub fn segment_key(topic: &str, partition: i32, base_offset: i64) -> String {
-    format!("{topic}/{partition}/segment_{base_offset:010}.dat")
+/// The folder that the `uses`-th use of a topic's name is given: the name itself for the first one, then `{name}@2`, `{name}@3`
+/// and so on. No topic's name has an `@`, so no two folders are the same.
+pub fn topic_folder(name: &str, uses: u64) -> String {
+    if uses <= 1 {
+        name.to_owned()
+    } else {
+        format!("{name}@{uses}")
+    }
 }
 
-/// The topic, partition and base offset of a segment's key; `None` for anything that [`segment_key`] does not write.
+/// The topic's name and the use of a folder; `None` for anything that [`topic_folder`] does not write.
+pub fn parse_topic_folder(folder: &str) -> Option<(&str, u64)> {
+    let parsed = match folder.split_once('@') {
+        None => (folder, 1),
+        Some((name, uses)) => (name, uses.parse().ok()?),
+    };
+    let legal = topic_name_problem(parsed.0).is_none();
+    (legal && topic_folder(parsed.0, parsed.1) == folder).then_some(parsed)
+}
+
+/// `{folder}/{partition}/segment_{base_offset}.dat`, the offset with ten digits or more. The folder is the topic's own; see
+/// [`topic_folder`].
+pub fn segment_key(folder: &str, partition: i32, base_offset: i64) -> String {
+    format!("{folder}/{partition}/segment_{base_offset:010}.dat")
+}
+
+/// The folder, partition and base offset of a segment's key; `None` for anything that [`segment_key`] does not write.
 pub fn parse_segment_key(key: &str) -> Option<(&str, i32, i64)> {
-    let (topic, rest) = key.split_once('/')?;
+    let (folder, rest) = key.split_once('/')?;
     let (partition, file) = rest.split_once('/')?;
     let offset = file.strip_prefix("segment_")?.strip_suffix(".dat")?;
-    let parsed = (topic, partition.parse().ok()?, offset.parse().ok()?);
-    let (topic, partition, offset) = parsed;
-    let legal = topic_name_problem(topic).is_none() && partition >= 0 && offset >= 0;
-    (legal && segment_key(topic, partition, offset) == key).then_some(parsed)
+    let parsed = (folder, partition.parse().ok()?, offset.parse().ok()?);
+    let (folder, partition, offset) = parsed;
+    let legal = parse_topic_folder(folder).is_some() && partition >= 0 && offset >= 0;
+    (legal && segment_key(folder, partition, offset) == key).then_some(parsed)
 }
 
 #[cfg(test)]
@@ -79,7 +100,12 @@ mod tests {
 
     #[test]
     fn segment_keys_lead_back_to_their_parts() {
-        for parts in [("orders", 0, 1000), ("a.b-c_d", i32::MAX, i64::MAX)] {
+        for parts in [
+            ("orders", 0, 1000),
+            ("a.b-c_d", i32::MAX, i64::MAX),
+            ("orders@2", 0, 0),
+            ("orders@18446744073709551615", 0, 0),
+        ] {
             assert_eq!(
                 parse_segment_key(&segment_key(parts.0, parts.1, parts.2)),
                 Some(parts)
@@ -97,8 +123,43 @@ mod tests {
             "not a topic/0/segment_0000001000.dat",
             "_wal/0/segment_0000001000.dat",
             "/0/segment_0000001000.dat",
+            "orders@/0/segment_0000001000.dat",
+            "orders@0/0/segment_0000001000.dat",
+            "orders@1/0/segment_0000001000.dat",
+            "orders@02/0/segment_0000001000.dat",
+            "orders@+2/0/segment_0000001000.dat",
+            "orders@2@3/0/segment_0000001000.dat",
+            "@2/0/segment_0000001000.dat",
         ] {
             assert_eq!(parse_segment_key(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn each_use_of_a_name_has_a_folder_that_no_other_name_can_have() {
+        assert_eq!(topic_folder("orders", 1), "orders");
+        assert_eq!(topic_folder("orders", 2), "orders@2");
+        assert_eq!(topic_folder("orders", 10), "orders@10");
+        for uses in [1, 2, 10, u64::MAX] {
+            assert_eq!(
+                parse_topic_folder(&topic_folder("orders", uses)),
+                Some(("orders", uses))
+            );
+        }
+        assert!(
+            topic_name_problem("orders@2").is_some(),
+            "it would be a topic's name, too"
+        );
+        for other in [
+            "",
+            "@2",
+            "orders@",
+            "orders@1",
+            "orders@x",
+            "orders@2@2",
+            "no topic@2",
+        ] {
+            assert_eq!(parse_topic_folder(other), None, "{other}");
         }
     }
 }

@@ -105,13 +105,15 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
 
     // ---- topics
 
-    /// Creates a topic and spreads its partitions over the live agents. `TopicAlreadyExists`, `TopicDeletionInProgress`.
+    /// Creates a topic and spreads its partitions over the live agents. `TopicAlreadyExists`. A name that was used before gets a
+    /// folder of its own, so that no object key is ever used twice; see [`keys::topic_folder`].
     async fn create_topic(&self, topic: &NewTopic) -> Result<TopicRecord>;
 
     /// Grows the partitions or changes the settings. `UnknownTopic`, `InvalidPartitions` when it would shrink.
     async fn alter_topic(&self, name: &str, change: &TopicChange) -> Result<TopicRecord>;
 
-    /// Marks a topic deleted: no more commits or reads; its name stays reserved until its objects are gone.
+    /// Marks a topic deleted: no more commits or reads; its name is free at once, its objects go later. When the last topic of the
+    /// name is being deleted already, nothing happens.
     async fn delete_topic(&self, name: &str) -> Result<()>;
 
     /// Makes `owner` the one that manages the topic of this name if nobody does, and returns the owner in force: it is ours when
@@ -164,7 +166,9 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     // ---- garbage
 
     /// Takes a step at tidying (purging deleted topics, forgetting idle producers, expired group offsets and ended lives) and
-    /// returns up to `limit` objects that nothing has referenced for at least `grace`.
+    /// returns up to `limit` objects that nothing has referenced for at least the policy's grace. A segment that a life may have put
+    /// after its intent was gone is named once more when that life has been over for the grace, and once more before the life is
+    /// forgotten. No key that is named here is ever used again.
     async fn garbage(&self, policy: &GarbagePolicy, limit: usize) -> Result<Garbage>;
 
     /// Says that these objects are gone from the object store.
@@ -174,7 +178,8 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     /// incarnation lives.
     async fn orphans(&self, incarnation: Incarnation, sequences: &[u64]) -> Result<Vec<u64>>;
 
-    /// Says that no orphan of a sealed incarnation is left.
+    /// Says that no orphan of a sealed incarnation is left. Before [`garbage`](Self::garbage) forgets a life, it counts as not swept
+    /// once more: an upload may have been on its way for longer than anybody thought.
     async fn mark_swept(&self, incarnation: Incarnation) -> Result<()>;
 
     // ---- groups

@@ -42,6 +42,7 @@ pub(crate) struct LeasedRow {
     pub(crate) partition: i32,
     pub(crate) topic_id: Uuid,
     pub(crate) topic: String,
+    pub(crate) folder: String,
 }
 
 /// Lets a write in that is fenced by `lease`. `sealed` is `None` when the incarnation was never given.
@@ -67,10 +68,32 @@ pub(crate) fn check_slot(lease: Lease, row: &LeasedRow, slot: i32) -> Result<()>
 }
 
 /// A stored intent.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, sqlx::FromRow)]
 pub(crate) struct IntentRow {
+    pub(crate) base_offset: i64,
     pub(crate) key: String,
-    pub(crate) incarnation: Incarnation,
+    pub(crate) incarnation: i64,
+}
+
+impl IntentRow {
+    /// The same, as a segment that its writer may still put.
+    pub(crate) fn of(self, partition: PartitionUid) -> AbandonedRow {
+        AbandonedRow {
+            partition_id: partition.0,
+            base_offset: self.base_offset,
+            key: self.key,
+            incarnation: self.incarnation,
+        }
+    }
+}
+
+/// A segment that its writer cannot finish any more, but may still put.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub(crate) struct AbandonedRow {
+    pub(crate) partition_id: i64,
+    pub(crate) base_offset: i64,
+    pub(crate) key: String,
+    pub(crate) incarnation: i64,
 }
 
 /// Checks that the segment continues where the last one ended and that its intent is the lease holder's.
@@ -96,7 +119,7 @@ pub(crate) fn check_finish(
         return Err(Error::SegmentConflict(message));
     }
     match intent {
-        Some(intent) if intent.key == segment.key && intent.incarnation == lease.incarnation => Ok(()),
+        Some(intent) if intent.key == segment.key && intent.incarnation == lease.incarnation.0 => Ok(()),
         Some(_) => Err(Error::SegmentConflict("the intent is another agent's".to_owned())),
         None => Err(Error::SegmentConflict(
             "there is no intent; begin the segment first".to_owned(),
@@ -206,7 +229,6 @@ pub(crate) struct OverviewRow {
     name: String,
     topic_id: Option<Uuid>,
     config: Option<String>,
-    deleting: bool,
     partitions: i32,
     high_watermark: i64,
     log_start: i64,
@@ -232,7 +254,6 @@ pub(crate) fn overview(rows: Vec<OverviewRow>) -> Result<TopicsOverview> {
                 high_watermark: row.high_watermark,
                 log_start: row.log_start,
                 size_bytes: row.size_bytes,
-                deleting: row.deleting,
             };
             overview.topics.insert(row.name, topic);
         }

@@ -23,8 +23,10 @@ pub struct SchemaState {
 }
 
 /// Every table of ours, whoever references another before it, and last the migrator's own.
-pub(crate) const TABLES: [&str; 15] = [
+pub(crate) const TABLES: [&str; 17] = [
     "topic_owners",
+    "topic_names",
+    "abandoned_segments",
     "consumer_offsets",
     "consumer_groups",
     "producer_state",

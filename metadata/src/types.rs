@@ -104,8 +104,10 @@ pub struct AgentRecord {
 pub struct TopicRecord {
     /// Unique for ever.
     pub topic_id: Uuid,
-    /// Unique among topics that exist.
+    /// Unique among topics that exist; free again as soon as the topic is deleted.
     pub name: String,
+    /// What the keys of its new segments begin with; see [`keys::topic_folder`](crate::keys::topic_folder). Never another topic's.
+    pub folder: String,
     /// The cluster's own, hidden from listings.
     pub internal: bool,
     /// The settings that were set.

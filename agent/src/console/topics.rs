@@ -82,8 +82,6 @@ struct Row {
     /// Records that can be read.
     records: i64,
     size_bytes: i64,
-    /// Deleted; its name is reserved until its objects are gone.
-    deleting: bool,
     /// The Kubernetes resource that manages it.
     managed_by: Option<String>,
 }
@@ -108,7 +106,6 @@ pub(super) async fn list(State(console): State<Arc<Console>>, uri: Uri) -> Answe
         leaderless: leaderless(&view, name),
         records: topic.high_watermark - topic.log_start,
         size_bytes: topic.size_bytes,
-        deleting: topic.deleting,
         managed_by: all.owners.get(*name).map(ToString::to_string),
     });
     Ok(Json(List {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use streamhouse_core::ErrorCode;
 
 use super::fixture::{
-    KEEP, Log, NO_GRACE, Store, agent, batch, batches, garbage, garbage_step, leases, new_topic, object,
-    sequenced, slot, snapshot, take, topic,
+    KEEP, Log, NO_GRACE, Store, agent, batch, batches, garbage, garbage_step, leases, object, sequenced,
+    slot, snapshot, take, topic,
 };
 use crate::{
     BatchOutcome, Error, GarbagePolicy, GroupQuery, GroupWrite, Incarnation, Lease, LeaseMove, MoveOutcome,
@@ -63,7 +63,7 @@ pub async fn an_object_that_a_row_references_is_never_garbage(store: &Store) {
 }
 
 /// INV-G2.
-pub async fn a_deleted_topic_leaves_nothing_and_keeps_its_name_until_then(store: &Store) {
+pub async fn a_deleted_topic_leaves_nothing(store: &Store) {
     let mut log = Log::new(store).await;
     for _ in 0..3 {
         log.append(10).await;
@@ -83,15 +83,11 @@ pub async fn a_deleted_topic_leaves_nothing_and_keeps_its_name_until_then(store:
         intent,
     ];
     assert_eq!(garbage(store, NO_GRACE).await, expected);
-    let reserved =
-        |result: crate::Result<_>| assert!(matches!(result, Err(Error::TopicDeletionInProgress(_))));
-    reserved(store.create_topic(&new_topic("orders", 1)).await);
+    let again = topic(store, "orders", 1).await;
     store.confirm_deleted(&expected[..4]).await.unwrap();
     assert_eq!(garbage(store, NO_GRACE).await, expected[4..]);
-    reserved(store.create_topic(&new_topic("orders", 1)).await);
     store.confirm_deleted(&expected[4..]).await.unwrap();
     assert_eq!(garbage(store, NO_GRACE).await, Vec::<String>::new());
-    let again = topic(store, "orders", 1).await;
     assert_ne!(again.partitions[0].uid, log.lease.partition);
     let view = Log::of(store, leases(&again)[0]).read(0).await;
     assert_eq!((view.bounds.high_watermark, view.spans.len()), (0, 0));
@@ -252,12 +248,19 @@ pub async fn offsets_expire_in_groups_without_members_only(store: &Store) {
     assert!(!step.more);
 }
 
+/// Forgets ended lives at once, and nothing else.
+const FORGET: GarbagePolicy = GarbagePolicy {
+    lives_retention: Duration::ZERO,
+    ..KEEP
+};
+/// And gives objects up at once.
+const FORGET_NOW: GarbagePolicy = GarbagePolicy {
+    object_grace: Duration::ZERO,
+    ..FORGET
+};
+
 /// INV-L1: also without its row a life stays over.
 pub async fn an_ended_life_is_forgotten_when_nothing_is_left_of_it(store: &Store) {
-    const FORGET: GarbagePolicy = GarbagePolicy {
-        lives_retention: Duration::ZERO,
-        ..KEEP
-    };
     let first = agent(store, "agent-0").await;
     let life = first.incarnation;
     let held = leases(&topic(store, "orders", 2).await);
@@ -285,6 +288,12 @@ pub async fn an_ended_life_is_forgotten_when_nothing_is_left_of_it(store: &Store
     garbage(store, KEEP).await;
     assert!(known().await, "its time is not over");
     garbage(store, FORGET).await;
+    assert!(known().await, "it is looked through once more");
+    assert_eq!(snapshot(store).await.unswept[0].0, life);
+    garbage(store, FORGET).await;
+    assert!(known().await, "nobody has looked yet");
+    store.mark_swept(life).await.unwrap();
+    garbage(store, FORGET).await;
     assert!(!known().await);
 
     assert!(matches!(store.renew(life).await, Err(Error::Sealed(_))));
@@ -302,6 +311,93 @@ pub async fn an_ended_life_is_forgotten_when_nothing_is_left_of_it(store: &Store
     assert!(again.incarnation > second);
     assert_eq!(snapshot(store).await.agents.len(), 2);
     assert_eq!(Log::of(store, lease).read(0).await.bounds.high_watermark, 1);
+}
+
+/// INV-G2: a put may arrive long after its intent was dropped.
+pub async fn a_segment_whose_intent_was_dropped_is_deleted_again_when_its_writers_life_is_over(
+    store: &Store,
+) {
+    let mut log = Log::new(store).await;
+    let life = log.lease.incarnation;
+    log.append(10).await;
+    log.append(10).await;
+    let truncated = store.begin_segment(log.lease, 0).await.unwrap().key;
+    store.advance_log_start(log.lease, 10).await.unwrap();
+    let purged = store.begin_segment(log.lease, 10).await.unwrap().key;
+    store.delete_topic("orders").await.unwrap();
+    let late = [truncated, purged];
+    let (first, second) = (wal_key(life, 0), wal_key(life, 1));
+    let expected = [first, second, late[0].clone(), late[1].clone()];
+    assert_eq!(garbage(store, NO_GRACE).await, expected);
+    store.confirm_deleted(&expected).await.unwrap();
+    assert_eq!(garbage(store, NO_GRACE).await, Vec::<String>::new());
+    store.seal(life).await.unwrap();
+    assert_eq!(
+        garbage(store, KEEP).await,
+        Vec::<String>::new(),
+        "its life is not over for long enough"
+    );
+    let again = |why: &'static str| {
+        let (store, late) = (store.clone(), late.clone());
+        async move {
+            assert_eq!(garbage(&store, NO_GRACE).await, late, "{why}");
+            store.confirm_deleted(&late).await.unwrap();
+            assert_eq!(garbage(&store, NO_GRACE).await, Vec::<String>::new(), "{why}");
+        }
+    };
+    again("its life is over").await;
+    store.mark_swept(life).await.unwrap();
+    garbage(store, FORGET).await;
+    again("the last look").await;
+    store.mark_swept(life).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(garbage(store, FORGET_NOW).await, Vec::<String>::new());
+    }
+    assert!(
+        matches!(store.orphans(life, &[]).await, Err(Error::NotSealed(_))),
+        "it is forgotten"
+    );
+}
+
+/// INV-G1, INV-G2: the heir's segment has the same key.
+pub async fn a_segment_that_an_heir_finished_is_deleted_again_only_when_the_log_let_go_of_it(store: &Store) {
+    let mut log = Log::new(store).await;
+    let life = log.lease.incarnation;
+    log.append(10).await;
+    log.append(10).await;
+    let key = store.begin_segment(log.lease, 0).await.unwrap().key;
+    store.seal(life).await.unwrap();
+    let heir = agent(store, "agent-1").await.incarnation;
+    let heir = Log::of(store, take_over(store, log.lease, heir).await);
+    assert_eq!(store.begin_segment(heir.lease, 0).await.unwrap().key, key);
+    assert_eq!(
+        garbage(store, NO_GRACE).await,
+        Vec::<String>::new(),
+        "the heir is about to put it"
+    );
+    assert_eq!(heir.roll(10).await, key);
+    let wal = wal_key(life, 0);
+    assert_eq!(
+        garbage(store, NO_GRACE).await,
+        std::slice::from_ref(&wal),
+        "the log has it"
+    );
+    store.confirm_deleted(&[wal]).await.unwrap();
+    // Also when the life is forgotten long before the log lets go of the segment.
+    heir.roll(20).await;
+    store.confirm_deleted(&[wal_key(life, 1)]).await.unwrap();
+    for _ in 0..2 {
+        store.mark_swept(life).await.unwrap();
+        assert_eq!(garbage(store, FORGET_NOW).await, Vec::<String>::new());
+    }
+    assert!(
+        matches!(store.orphans(life, &[]).await, Err(Error::NotSealed(_))),
+        "it is forgotten"
+    );
+    store.advance_log_start(heir.lease, 10).await.unwrap();
+    assert_eq!(garbage(store, NO_GRACE).await, std::slice::from_ref(&key));
+    store.confirm_deleted(&[key]).await.unwrap();
+    assert_eq!(garbage(store, NO_GRACE).await, Vec::<String>::new());
 }
 
 /// Moves the lease of a life that is sealed.

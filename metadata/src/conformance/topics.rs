@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::fixture::{Log, Store, agent, batch, new_topic, snapshot, topic};
+use super::fixture::{Log, NO_GRACE, Store, agent, batch, garbage, leases, new_topic, snapshot, topic};
 use crate::{Error, GROUP_SLOT_TOPIC, LogPosition, NewTopic, PartitionOutcome, TopicChange};
 
 pub async fn partitions_are_spread_over_the_live_agents(store: &Store) {
@@ -169,8 +169,59 @@ pub async fn a_deleted_topic_takes_no_commits_and_no_reads(store: &Store) {
     ));
     let alter = store.alter_topic("orders", &TopicChange::default()).await;
     assert!(matches!(alter, Err(Error::UnknownTopic(_))));
-    let again = store.create_topic(&new_topic("orders", 1)).await;
-    assert!(matches!(again, Err(Error::TopicDeletionInProgress(name)) if name == "orders"));
+}
+
+/// INV-K1: a name comes back at once, an object key never.
+pub async fn a_deleted_name_is_free_at_once_and_gets_a_folder_of_its_own(store: &Store) {
+    let mut log = Log::new(store).await;
+    let mut folders = vec!["orders".to_owned()];
+    let mut ids = Vec::new();
+    for use_of_the_name in 2..=4 {
+        log.append(10).await;
+        let key = log.roll(10).await;
+        assert_eq!(
+            key,
+            format!("{}/0/segment_0000000000.dat", folders[folders.len() - 1])
+        );
+        store.delete_topic("orders").await.unwrap();
+        store.delete_topic("orders").await.unwrap();
+        // In the last round, when nothing is left of the former ones.
+        if use_of_the_name == 4 {
+            let keys = garbage(store, NO_GRACE).await;
+            store.confirm_deleted(&keys).await.unwrap();
+            garbage(store, NO_GRACE).await;
+            assert!(matches!(
+                store.delete_topic("orders").await,
+                Err(Error::UnknownTopic(_))
+            ));
+        }
+        let again = topic(store, "orders", 1).await;
+        assert_eq!(
+            (again.name.as_str(), &again.folder),
+            ("orders", &format!("orders@{use_of_the_name}"))
+        );
+        let taken = store.create_topic(&new_topic("orders", 1)).await;
+        assert!(matches!(taken, Err(Error::TopicAlreadyExists(_))));
+        let seen = snapshot(store).await.topics;
+        let seen: Vec<_> = seen.iter().filter(|topic| topic.name == "orders").collect();
+        assert_eq!(seen, [&again], "one topic has the name");
+        ids.push(again.topic_id);
+        folders.push(again.folder.clone());
+        let sequence = log.sequence;
+        log = Log::of(store, leases(&again)[0]);
+        log.sequence = sequence;
+        assert_eq!(log.read(0).await.bounds.high_watermark, 0, "offsets begin anew");
+    }
+    ids.dedup();
+    assert_eq!(ids.len(), 3);
+    let refused = store.create_topic(&new_topic("orders", 1)).await;
+    assert!(refused.is_err());
+    store.delete_topic("orders").await.unwrap();
+    assert_eq!(
+        topic(store, "orders", 1).await.folder,
+        "orders@5",
+        "what is refused uses no folder"
+    );
 }
 
 pub async fn a_topic_needs_a_partition(store: &Store) {

@@ -21,6 +21,14 @@ pub(super) async fn lock_cluster(conn: &mut PgConnection) -> Outcome<()> {
     Ok(())
 }
 
+/// The same unless another has it; says whether it did. For whoever holds locks that come later in the order.
+pub(super) async fn lock_cluster_if_free(conn: &mut PgConnection) -> Outcome<bool> {
+    let locked: Option<i64> = query_scalar("SELECT version FROM cluster FOR UPDATE SKIP LOCKED")
+        .fetch_optional(conn)
+        .await?;
+    Ok(locked.is_some())
+}
+
 /// Says that agents, leaders or topics changed. The caller holds the lock of [`lock_cluster`].
 pub(super) async fn bump(conn: &mut PgConnection) -> Outcome<u64> {
     let version: i64 = query_scalar("UPDATE cluster SET version = version + 1 RETURNING version")
@@ -104,10 +112,7 @@ pub(super) async fn renew(conn: &mut PgConnection, incarnation: Incarnation) -> 
 /// the middle of a commit, or a change by another agent, is left for the next renewal, so that one agent that stands still
 /// within a transaction cannot make the others miss their renewals.
 pub(super) async fn seal_expired(conn: &mut PgConnection) -> Outcome<Option<Renewed>> {
-    let locked: Option<i64> = query_scalar("SELECT version FROM cluster FOR UPDATE SKIP LOCKED")
-        .fetch_optional(&mut *conn)
-        .await?;
-    if locked.is_none() {
+    if !lock_cluster_if_free(conn).await? {
         return Ok(None);
     }
     let expired: Vec<i64> = query_scalar(
@@ -183,6 +188,7 @@ struct LeaseColumns {
     partition: i32,
     topic_id: Uuid,
     name: String,
+    folder: String,
 }
 
 /// A partition's row with its topic, for a write of its holder.
@@ -190,7 +196,7 @@ macro_rules! leased_sql {
     ($lock:literal) => {
         concat!(
             "SELECT p.holder, p.epoch, p.deleted, p.log_start, p.rolled, p.high_watermark, p.size_bytes, p.partition,
-                    t.topic_id, t.name
+                    t.topic_id, t.name, t.folder
              FROM partitions p JOIN topics t ON t.topic_id = p.topic_id WHERE p.id = $1 ",
             $lock
         )
@@ -233,6 +239,7 @@ pub(super) async fn leased(conn: &mut PgConnection, lease: Lease, lock: Lock) ->
         partition: row.partition,
         topic_id: row.topic_id,
         topic: row.name,
+        folder: row.folder,
     });
     Ok(check_lease(lease, sealed, row)?)
 }

@@ -7,15 +7,15 @@ use sqlx::{PgConnection, query, query_as, query_scalar};
 use uuid::Uuid;
 
 use super::{
-    agents::{bump, lock_cluster, sealed},
-    segments::{queue, release_objects},
+    agents::{bump, lock_cluster, lock_cluster_if_free, sealed},
+    segments::{give_up, queue, release_objects},
 };
 use crate::{
     Error, Garbage, GarbagePolicy, Incarnation,
     failure::Outcome,
     garbage::{CHUNK, COUNTED},
     keys::{parse_wal_key, wal_key},
-    rows::{FreedRange, freed, millis, signed, unsigned},
+    rows::{AbandonedRow, FreedRange, freed, millis, signed, unsigned},
 };
 
 /// Deletes a chunk of a deleted topic's ranges.
@@ -40,7 +40,7 @@ const PURGE_INTENTS: &str = "
         WHERE p.topic_id = $1 LIMIT 1000)
     DELETE FROM segment_intents i USING chunk
     WHERE i.partition_id = chunk.partition_id AND i.base_offset = chunk.base_offset
-    RETURNING i.key";
+    RETURNING i.partition_id, i.base_offset, i.key, i.incarnation";
 
 const PURGE_PRODUCERS: &str = "
     WITH chunk AS MATERIALIZED (
@@ -64,11 +64,37 @@ pub(super) const EXPIRE_PRODUCERS: &str = "
     DELETE FROM producer_state s USING idle
     WHERE s.partition_id = idle.partition_id AND s.producer_id = idle.producer_id";
 
-/// Lives that left nothing behind for long enough.
+/// Lives that left nothing behind for long enough, and whether they were looked through once more since.
 pub(super) const ENDED_LIVES: &str = "
-    SELECT incarnation FROM agents a WHERE swept_at IS NOT NULL AND swept_at <= now() - $1::bigint * interval '1 ms'
+    SELECT incarnation, last_look FROM agents a
+    WHERE swept_at IS NOT NULL AND (last_look OR swept_at <= now() - $1::bigint * interval '1 ms')
     AND NOT EXISTS (SELECT 1 FROM wal_objects w WHERE w.incarnation = a.incarnation)
     ORDER BY swept_at LIMIT 1000 FOR UPDATE SKIP LOCKED";
+
+/// Queues segments that a life over for long enough, or forgotten, may have put after all; not those that the log has by now.
+pub(super) const ABANDONED: &str = "
+    WITH due AS MATERIALIZED (
+        SELECT a.incarnation, a.key, a.topic_id, l.incarnation IS NULL AS forgotten
+        FROM abandoned_segments a LEFT JOIN agents l ON l.incarnation = a.incarnation
+        WHERE a.queued_at IS NULL
+        AND (l.incarnation IS NULL OR l.sealed_at <= now() - $1::bigint * interval '1 ms')
+        AND NOT EXISTS (SELECT 1 FROM segment_intents i
+                        WHERE i.partition_id = a.partition_id AND i.base_offset = a.base_offset AND i.key = a.key)
+        AND a.key IS DISTINCT FROM (SELECT s.key FROM segments s
+                                    WHERE s.partition_id = a.partition_id AND s.end_offset > a.base_offset
+                                    ORDER BY s.end_offset LIMIT 1)
+        ORDER BY a.incarnation, a.key LIMIT 1000 FOR UPDATE OF a SKIP LOCKED
+    ), queued AS (
+        INSERT INTO deletions (key, topic_id, queued_at) SELECT key, topic_id, clock_timestamp() FROM due
+        ON CONFLICT (key) DO NOTHING
+    ), dropped AS (
+        DELETE FROM abandoned_segments a USING due
+        WHERE due.forgotten AND a.incarnation = due.incarnation AND a.key = due.key
+    ), looked AS (
+        UPDATE abandoned_segments a SET queued_at = clock_timestamp() FROM due
+        WHERE NOT due.forgotten AND a.incarnation = due.incarnation AND a.key = due.key
+    )
+    SELECT count(*) FROM due";
 
 /// Objects that nothing references for long enough, oldest first.
 pub(super) const UNREFERENCED: &str = "
@@ -124,11 +150,17 @@ async fn purge_chunk(conn: &mut PgConnection, topic_id: Uuid) -> Outcome<bool> {
         .await?;
     release_objects(conn, &freed(&ranges)).await?;
     let mut rows = ranges.len();
-    for sql in [PURGE_SEGMENTS, PURGE_INTENTS] {
-        let keys: Vec<String> = query_scalar(sql).bind(topic_id).fetch_all(&mut *conn).await?;
-        queue(conn, topic_id, &keys).await?;
-        rows += keys.len();
-    }
+    let keys: Vec<String> = query_scalar(PURGE_SEGMENTS)
+        .bind(topic_id)
+        .fetch_all(&mut *conn)
+        .await?;
+    queue(conn, topic_id, &keys).await?;
+    let intents: Vec<AbandonedRow> = query_as(PURGE_INTENTS)
+        .bind(topic_id)
+        .fetch_all(&mut *conn)
+        .await?;
+    give_up(conn, topic_id, &intents).await?;
+    rows += keys.len() + intents.len();
     for sql in [PURGE_PRODUCERS, PURGE_OFFSETS] {
         let deleted = query(sql).bind(topic_id).execute(&mut *conn).await?;
         rows += usize::try_from(deleted.rows_affected()).unwrap_or(usize::MAX);
@@ -186,24 +218,60 @@ pub(super) async fn expire_offsets(conn: &mut PgConnection, policy: &GarbagePoli
     Ok(i64::try_from(groups.len()).unwrap_or(i64::MAX) >= CHUNK)
 }
 
+/// Queues what ended lives may have put late.
+pub(super) async fn queue_abandoned(conn: &mut PgConnection, policy: &GarbagePolicy) -> Outcome<bool> {
+    let queued: i64 = query_scalar(ABANDONED)
+        .bind(millis(policy.object_grace))
+        .fetch_one(conn)
+        .await?;
+    Ok(queued >= CHUNK)
+}
+
 /// Forgets lives that ended, left no object, and that no partition names as its holder. Of a life without a row nothing can be
-/// committed either, and its number is never given again.
+/// committed either, and its number is never given again. Each is looked through once more before: it counts as not swept again.
 pub(super) async fn forget_lives(conn: &mut PgConnection, policy: &GarbagePolicy) -> Outcome<bool> {
-    let ended: Vec<i64> = query_scalar(ENDED_LIVES)
+    let ended: Vec<(i64, bool)> = query_as(ENDED_LIVES)
         .bind(millis(policy.lives_retention))
         .fetch_all(&mut *conn)
         .await?;
-    if ended.is_empty() {
+    let (looked, unlooked): (Vec<_>, Vec<_>) = ended.into_iter().partition(|(_, last_look)| *last_look);
+    let looked: Vec<i64> = looked.into_iter().map(|(incarnation, _)| incarnation).collect();
+    let unlooked: Vec<i64> = unlooked.into_iter().map(|(incarnation, _)| incarnation).collect();
+    if !unlooked.is_empty() {
+        look_again(conn, &unlooked).await?;
+    }
+    if looked.is_empty() {
         return Ok(false);
     }
-    let deleted = query(
+    let forgotten: Vec<i64> = query_scalar(
         "DELETE FROM agents WHERE incarnation = ANY($1)
-         AND incarnation NOT IN (SELECT holder FROM partitions WHERE holder = ANY($1))",
+         AND incarnation NOT IN (SELECT holder FROM partitions WHERE holder = ANY($1)) RETURNING incarnation",
     )
-    .bind(&ended)
-    .execute(conn)
+    .bind(&looked)
+    .fetch_all(&mut *conn)
     .await?;
-    Ok(i64::try_from(deleted.rows_affected()).unwrap_or(i64::MAX) >= CHUNK)
+    query("DELETE FROM abandoned_segments WHERE incarnation = ANY($1) AND queued_at IS NOT NULL")
+        .bind(&forgotten)
+        .execute(conn)
+        .await?;
+    Ok(i64::try_from(forgotten.len()).unwrap_or(i64::MAX) >= CHUNK)
+}
+
+/// Has lives swept once more. A rival that changes agents is let through first: the rows come again in the next step.
+async fn look_again(conn: &mut PgConnection, lives: &[i64]) -> Outcome<()> {
+    if !lock_cluster_if_free(conn).await? {
+        return Ok(());
+    }
+    query("UPDATE agents SET last_look = true, swept_at = NULL WHERE incarnation = ANY($1)")
+        .bind(lives)
+        .execute(&mut *conn)
+        .await?;
+    query("UPDATE abandoned_segments SET queued_at = NULL WHERE incarnation = ANY($1)")
+        .bind(lives)
+        .execute(&mut *conn)
+        .await?;
+    bump(conn).await?;
+    Ok(())
 }
 
 /// The objects to delete now, and how many wait.

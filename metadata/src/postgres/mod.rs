@@ -268,9 +268,10 @@ impl MetadataStore for PostgresStore {
             transact!(self.begin(), meaning, tx => garbage::expire_offsets(&mut tx, policy));
         let lives: Result<bool> =
             transact!(self.begin(), meaning, tx => garbage::forget_lives(&mut tx, policy));
+        let abandoned: Result<bool> = statement!(self, conn => garbage::queue_abandoned(&mut conn, policy));
         let found: Result<Garbage> =
             statement!(self, conn => garbage::unreferenced(&mut conn, policy, limit));
-        let more = purged? | producers? | offsets? | lives?;
+        let more = purged? | producers? | offsets? | lives? | abandoned?;
         found.map(|found| Garbage {
             more: found.more | more,
             ..found

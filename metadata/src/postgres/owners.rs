@@ -18,12 +18,12 @@ const CLAIM: &str = "
 
 /// Each table is read once, whatever the number of topics.
 pub(super) const OVERVIEW: &str = "
-    SELECT coalesce(t.name, o.name) AS name, t.topic_id, t.config, coalesce(t.deleting, false) AS deleting,
+    SELECT coalesce(t.name, o.name) AS name, t.topic_id, t.config,
            coalesce(p.partitions, 0) AS partitions, coalesce(p.high_watermark, 0) AS high_watermark,
            coalesce(p.log_start, 0) AS log_start, coalesce(p.size_bytes, 0) AS size_bytes,
            o.uid, o.namespace, o.resource
-    FROM (SELECT topic_id, name, config::text AS config, deleted_at IS NOT NULL AS deleting
-          FROM topics WHERE NOT internal) t
+    FROM (SELECT topic_id, name, config::text AS config
+          FROM topics WHERE NOT internal AND deleted_at IS NULL) t
     LEFT JOIN (SELECT topic_id, count(*)::integer AS partitions, sum(high_watermark)::bigint AS high_watermark,
                       sum(log_start)::bigint AS log_start, sum(size_bytes)::bigint AS size_bytes
                FROM partitions WHERE NOT deleted GROUP BY topic_id) p ON p.topic_id = t.topic_id

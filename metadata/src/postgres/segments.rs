@@ -5,10 +5,10 @@ use uuid::Uuid;
 
 use super::agents::{Lock, leased};
 use crate::{
-    Error, Incarnation, Lease, NewSegment, SegmentIntent,
+    Error, Lease, NewSegment, SegmentIntent,
     failure::Outcome,
     keys::segment_key,
-    rows::{Freed, FreedRange, IntentRow, check_finish, freed, signed},
+    rows::{AbandonedRow, Freed, FreedRange, IntentRow, check_finish, freed, signed},
 };
 
 /// Deletes the ranges of a partition up to an offset.
@@ -39,32 +39,41 @@ pub(super) async fn begin(conn: &mut PgConnection, lease: Lease, base_offset: i6
         );
         return Err(Error::SegmentConflict(message).into());
     }
-    let inherited = intent(conn, lease, base_offset).await?.is_some();
-    let key = segment_key(&row.topic, row.partition, base_offset);
+    let left = intent(conn, lease, base_offset).await?;
+    let inherited = left.is_some();
+    let key = match left {
+        Some(left) => {
+            let key = left.key.clone();
+            if left.incarnation != lease.incarnation.0 {
+                abandon(conn, row.topic_id, &[left.of(lease.partition)]).await?;
+            }
+            key
+        }
+        None => segment_key(&row.folder, row.partition, base_offset),
+    };
     query(
-        "INSERT INTO segment_intents (partition_id, base_offset, key, incarnation) VALUES ($1, $2, $3, $4)
+        "INSERT INTO segment_intents (partition_id, base_offset, key, incarnation, topic_id) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (partition_id, base_offset) DO UPDATE SET incarnation = excluded.incarnation",
     )
     .bind(lease.partition.0)
     .bind(base_offset)
     .bind(&key)
     .bind(lease.incarnation.0)
+    .bind(row.topic_id)
     .execute(conn)
     .await?;
     Ok(SegmentIntent { key, inherited })
 }
 
 async fn intent(conn: &mut PgConnection, lease: Lease, base_offset: i64) -> Outcome<Option<IntentRow>> {
-    let row: Option<(String, i64)> =
-        query_as("SELECT key, incarnation FROM segment_intents WHERE partition_id = $1 AND base_offset = $2")
-            .bind(lease.partition.0)
-            .bind(base_offset)
-            .fetch_optional(conn)
-            .await?;
-    Ok(row.map(|(key, incarnation)| IntentRow {
-        key,
-        incarnation: Incarnation(incarnation),
-    }))
+    let row = query_as(
+        "SELECT base_offset, key, incarnation FROM segment_intents WHERE partition_id = $1 AND base_offset = $2",
+    )
+    .bind(lease.partition.0)
+    .bind(base_offset)
+    .fetch_optional(conn)
+    .await?;
+    Ok(row)
 }
 
 pub(super) async fn finish(conn: &mut PgConnection, lease: Lease, segment: &NewSegment) -> Outcome<()> {
@@ -176,32 +185,62 @@ pub(super) async fn advance(conn: &mut PgConnection, lease: Lease, log_start: i6
     Ok(log_start)
 }
 
-/// Drops the intents that can never be finished, because the log goes on after them; their objects may exist.
+/// Drops the intents that can never be finished, because the log goes on after them; their objects may exist, or still arrive.
 async fn drop_stale_intents(
     conn: &mut PgConnection,
     lease: Lease,
     topic_id: Uuid,
     rolled: i64,
 ) -> Outcome<()> {
-    let stale: Vec<(String, bool)> = query_as(
-        "DELETE FROM segment_intents i WHERE partition_id = $1 AND base_offset < $2
-         RETURNING key, i.base_offset IS NOT DISTINCT FROM
-             (SELECT s.base_offset FROM segments s WHERE s.partition_id = $1 AND s.end_offset > i.base_offset
-              ORDER BY s.end_offset LIMIT 1)",
+    let stale: Vec<AbandonedRow> = query_as(
+        "DELETE FROM segment_intents WHERE partition_id = $1 AND base_offset < $2
+         RETURNING partition_id, base_offset, key, incarnation",
     )
     .bind(lease.partition.0)
     .bind(rolled)
     .fetch_all(&mut *conn)
     .await?;
-    let keys: Vec<String> = stale
-        .into_iter()
-        .filter(|(_, live)| !live)
-        .map(|(key, _)| key)
-        .collect();
-    queue(conn, topic_id, &keys).await
+    give_up(conn, topic_id, &stale).await
 }
 
-/// Queues objects under a topic's name for deletion.
+/// Queues the objects of intents that are dropped, and remembers whose put may still arrive.
+pub(super) async fn give_up(
+    conn: &mut PgConnection,
+    topic_id: Uuid,
+    dropped: &[AbandonedRow],
+) -> Outcome<()> {
+    let keys: Vec<String> = dropped.iter().map(|intent| intent.key.clone()).collect();
+    queue(conn, topic_id, &keys).await?;
+    abandon(conn, topic_id, dropped).await
+}
+
+/// Remembers segments whose put may still arrive although their intent is gone or another's.
+async fn abandon(conn: &mut PgConnection, topic_id: Uuid, segments: &[AbandonedRow]) -> Outcome<()> {
+    if segments.is_empty() {
+        return Ok(());
+    }
+    let partitions: Vec<i64> = segments.iter().map(|segment| segment.partition_id).collect();
+    let offsets: Vec<i64> = segments.iter().map(|segment| segment.base_offset).collect();
+    let keys: Vec<&str> = segments.iter().map(|segment| segment.key.as_str()).collect();
+    let lives: Vec<i64> = segments.iter().map(|segment| segment.incarnation).collect();
+    query(
+        "INSERT INTO abandoned_segments (partition_id, base_offset, key, incarnation, topic_id)
+         SELECT u.partition_id, u.base_offset, u.key, u.incarnation, $5
+         FROM UNNEST($1::bigint[], $2::bigint[], $3::text[], $4::bigint[])
+              AS u (partition_id, base_offset, key, incarnation)
+         ON CONFLICT (incarnation, key) DO UPDATE SET queued_at = NULL",
+    )
+    .bind(partitions)
+    .bind(offsets)
+    .bind(keys)
+    .bind(lives)
+    .bind(topic_id)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Queues a topic's segments for deletion.
 pub(super) async fn queue(conn: &mut PgConnection, topic_id: Uuid, keys: &[String]) -> Outcome<()> {
     if keys.is_empty() {
         return Ok(());

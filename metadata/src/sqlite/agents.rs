@@ -143,6 +143,7 @@ struct LeaseColumns {
     partition: i32,
     topic_id: Uuid,
     name: String,
+    folder: String,
 }
 
 /// The partition's row, when the lease is in force.
@@ -150,7 +151,7 @@ pub(super) async fn leased(conn: &mut SqliteConnection, lease: Lease) -> Outcome
     let sealed = sealed(conn, lease.incarnation).await?;
     let row: Option<LeaseColumns> = query_as(
         "SELECT p.holder, p.epoch, p.deleted, p.log_start, p.rolled, p.high_watermark, p.size_bytes, p.partition,
-                t.topic_id, t.name
+                t.topic_id, t.name, t.folder
          FROM partitions p JOIN topics t ON t.topic_id = p.topic_id WHERE p.id = ?1",
     )
     .bind(lease.partition.0)
@@ -169,6 +170,7 @@ pub(super) async fn leased(conn: &mut SqliteConnection, lease: Lease) -> Outcome
         partition: row.partition,
         topic_id: row.topic_id,
         topic: row.name,
+        folder: row.folder,
     });
     Ok(check_lease(lease, sealed, row)?)
 }

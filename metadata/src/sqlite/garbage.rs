@@ -6,15 +6,16 @@ use sqlx::{AssertSqlSafe, SqliteConnection, query, query_as, query_scalar};
 use uuid::Uuid;
 
 use super::{
+    agents::bump,
     now,
-    segments::{queue, release_objects},
+    segments::{give_up, queue, release_objects},
 };
 use crate::{
     Error, Garbage, GarbagePolicy, Incarnation,
     failure::Outcome,
     garbage::{CHUNK, COUNTED},
     keys::{parse_wal_key, wal_key},
-    rows::{FreedRange, freed, millis, signed, unsigned},
+    rows::{AbandonedRow, FreedRange, freed, millis, signed, unsigned},
 };
 
 pub(super) async fn garbage(
@@ -28,6 +29,7 @@ pub(super) async fn garbage(
     more |= expire_offsets(conn, now - millis(policy.offsets_retention)).await?;
     more |= forget_lives(conn, now - millis(policy.lives_retention)).await?;
     let due = now - millis(policy.object_grace);
+    more |= queue_abandoned(conn, due).await?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let found: Vec<(i64, Option<String>, i64, i64)> = query_as(
         "SELECT since, key, incarnation, sequence FROM (
@@ -106,26 +108,29 @@ async fn purge_chunk(conn: &mut SqliteConnection, topic_id: Uuid) -> Outcome<boo
     .await?;
     release_objects(conn, &freed(&ranges)).await?;
     let mut rows = ranges.len();
-    for table in ["segments", "segment_intents"] {
-        let offset = if table == "segments" {
-            "end_offset"
-        } else {
-            "base_offset"
-        };
-        let sql = format!(
-            "DELETE FROM {table} WHERE (partition_id, {offset}) IN (
-                 SELECT r.partition_id, r.{offset} FROM partitions p JOIN {table} r ON r.partition_id = p.id
-                 WHERE p.topic_id = ?1 LIMIT ?2)
-             RETURNING key"
-        );
-        let keys: Vec<String> = query_scalar(AssertSqlSafe(sql))
-            .bind(topic_id)
-            .bind(CHUNK)
-            .fetch_all(&mut *conn)
-            .await?;
-        queue(conn, topic_id, &keys).await?;
-        rows += keys.len();
-    }
+    let keys: Vec<String> = query_scalar(
+        "DELETE FROM segments WHERE (partition_id, end_offset) IN (
+             SELECT s.partition_id, s.end_offset FROM partitions p JOIN segments s ON s.partition_id = p.id
+             WHERE p.topic_id = ?1 LIMIT ?2)
+         RETURNING key",
+    )
+    .bind(topic_id)
+    .bind(CHUNK)
+    .fetch_all(&mut *conn)
+    .await?;
+    queue(conn, topic_id, &keys).await?;
+    let intents: Vec<AbandonedRow> = query_as(
+        "DELETE FROM segment_intents WHERE (partition_id, base_offset) IN (
+             SELECT i.partition_id, i.base_offset FROM partitions p JOIN segment_intents i ON i.partition_id = p.id
+             WHERE p.topic_id = ?1 LIMIT ?2)
+         RETURNING partition_id, base_offset, key, incarnation",
+    )
+    .bind(topic_id)
+    .bind(CHUNK)
+    .fetch_all(&mut *conn)
+    .await?;
+    give_up(conn, topic_id, &intents).await?;
+    rows += keys.len() + intents.len();
     for (table, column) in [
         ("producer_state", "producer_id"),
         ("consumer_offsets", "group_id"),
@@ -199,11 +204,47 @@ async fn expire_offsets(conn: &mut SqliteConnection, due: i64) -> Outcome<bool> 
     Ok(i64::try_from(groups.len()).unwrap_or(i64::MAX) >= CHUNK)
 }
 
+/// Queues segments that a life over since before `due`, or forgotten, may have put after all; not those that the log has by now.
+async fn queue_abandoned(conn: &mut SqliteConnection, due: i64) -> Outcome<bool> {
+    let abandoned: Vec<(i64, String, Uuid, bool)> = query_as(
+        "SELECT a.incarnation, a.key, a.topic_id, l.incarnation IS NULL
+         FROM abandoned_segments a LEFT JOIN agents l ON l.incarnation = a.incarnation
+         WHERE a.queued_at IS NULL AND (l.incarnation IS NULL OR l.sealed_at <= ?1)
+         AND NOT EXISTS (SELECT 1 FROM segment_intents i
+                         WHERE i.partition_id = a.partition_id AND i.base_offset = a.base_offset AND i.key = a.key)
+         AND a.key IS NOT (SELECT s.key FROM segments s
+                           WHERE s.partition_id = a.partition_id AND s.end_offset > a.base_offset
+                           ORDER BY s.end_offset LIMIT 1)
+         ORDER BY a.incarnation, a.key LIMIT ?2",
+    )
+    .bind(due)
+    .bind(CHUNK)
+    .fetch_all(&mut *conn)
+    .await?;
+    let now = now(conn).await?;
+    for (incarnation, key, topic_id, forgotten) in &abandoned {
+        queue(conn, *topic_id, std::slice::from_ref(key)).await?;
+        let sql = if *forgotten {
+            "DELETE FROM abandoned_segments WHERE incarnation = ?1 AND key = ?2"
+        } else {
+            "UPDATE abandoned_segments SET queued_at = ?3 WHERE incarnation = ?1 AND key = ?2"
+        };
+        query(sql)
+            .bind(incarnation)
+            .bind(key)
+            .bind(now)
+            .execute(&mut *conn)
+            .await?;
+    }
+    Ok(i64::try_from(abandoned.len()).unwrap_or(i64::MAX) >= CHUNK)
+}
+
 /// Forgets lives that were swept before `due`, left no object, and that no partition names as its holder. Of a life without a row
-/// nothing can be committed either, and its number is never given again.
+/// nothing can be committed either, and its number is never given again. Each is looked through once more before: it counts as not
+/// swept again.
 async fn forget_lives(conn: &mut SqliteConnection, due: i64) -> Outcome<bool> {
-    let ended: Vec<i64> = query_scalar(
-        "SELECT incarnation FROM agents a WHERE swept_at IS NOT NULL AND swept_at <= ?1
+    let ended: Vec<(i64, bool)> = query_as(
+        "SELECT incarnation, last_look FROM agents a WHERE swept_at IS NOT NULL AND (last_look OR swept_at <= ?1)
          AND NOT EXISTS (SELECT 1 FROM wal_objects w WHERE w.incarnation = a.incarnation)
          ORDER BY swept_at LIMIT ?2",
     )
@@ -218,13 +259,28 @@ async fn forget_lives(conn: &mut SqliteConnection, due: i64) -> Outcome<bool> {
         .fetch_all(&mut *conn)
         .await?;
     let holders: HashSet<i64> = holders.into_iter().collect();
-    let mut forgotten = 0;
-    for incarnation in ended.iter().filter(|incarnation| !holders.contains(incarnation)) {
-        query("DELETE FROM agents WHERE incarnation = ?1")
-            .bind(incarnation)
-            .execute(&mut *conn)
-            .await?;
-        forgotten += 1;
+    let (mut forgotten, mut unlooked) = (0, false);
+    for (incarnation, last_look) in ended {
+        if !last_look {
+            unlooked = true;
+            for sql in [
+                "UPDATE agents SET last_look = 1, swept_at = NULL WHERE incarnation = ?1",
+                "UPDATE abandoned_segments SET queued_at = NULL WHERE incarnation = ?1",
+            ] {
+                query(sql).bind(incarnation).execute(&mut *conn).await?;
+            }
+        } else if !holders.contains(&incarnation) {
+            for sql in [
+                "DELETE FROM agents WHERE incarnation = ?1",
+                "DELETE FROM abandoned_segments WHERE incarnation = ?1 AND queued_at IS NOT NULL",
+            ] {
+                query(sql).bind(incarnation).execute(&mut *conn).await?;
+            }
+            forgotten += 1;
+        }
+    }
+    if unlooked {
+        bump(conn).await?;
     }
     Ok(forgotten >= CHUNK)
 }
@@ -303,7 +359,7 @@ pub(super) async fn mark_swept(conn: &mut SqliteConnection, incarnation: Incarna
         .execute(&mut *conn)
         .await?;
     if swept.rows_affected() > 0 {
-        super::agents::bump(conn).await?;
+        bump(conn).await?;
     }
     Ok(())
 }

@@ -40,11 +40,11 @@ pub(super) async fn release(conn: &mut SqliteConnection, name: &str, uid: &str) 
 
 pub(super) async fn topics_overview(conn: &mut SqliteConnection) -> Outcome<TopicsOverview> {
     let rows: Vec<OverviewRow> = query_as(
-        "SELECT coalesce(t.name, o.name) AS name, t.topic_id, t.config, coalesce(t.deleting, 0) AS deleting,
+        "SELECT coalesce(t.name, o.name) AS name, t.topic_id, t.config,
                 coalesce(p.partitions, 0) AS partitions, coalesce(p.high_watermark, 0) AS high_watermark,
                 coalesce(p.log_start, 0) AS log_start, coalesce(p.size_bytes, 0) AS size_bytes,
                 o.uid, o.namespace, o.resource
-         FROM (SELECT topic_id, name, config, deleted_at IS NOT NULL AS deleting FROM topics WHERE NOT internal) t
+         FROM (SELECT topic_id, name, config FROM topics WHERE NOT internal AND deleted_at IS NULL) t
          LEFT JOIN (SELECT topic_id, count(*) AS partitions, sum(high_watermark) AS high_watermark,
                            sum(log_start) AS log_start, sum(size_bytes) AS size_bytes
                     FROM partitions WHERE NOT deleted GROUP BY topic_id) p ON p.topic_id = t.topic_id

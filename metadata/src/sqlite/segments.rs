@@ -1,14 +1,14 @@
 //! Rolling WAL ranges into segments, and moving the start of the log.
 
-use sqlx::{SqliteConnection, query, query_as, query_scalar};
+use sqlx::{SqliteConnection, query, query_as};
 use uuid::Uuid;
 
 use super::{agents::leased, now};
 use crate::{
-    Error, Incarnation, Lease, NewSegment, SegmentIntent,
+    Error, Lease, NewSegment, SegmentIntent,
     failure::Outcome,
     keys::segment_key,
-    rows::{Freed, FreedRange, IntentRow, check_finish, freed, signed},
+    rows::{AbandonedRow, Freed, FreedRange, IntentRow, check_finish, freed, signed},
 };
 
 pub(super) async fn begin(
@@ -24,8 +24,18 @@ pub(super) async fn begin(
         );
         return Err(Error::SegmentConflict(message).into());
     }
-    let inherited = intent(conn, lease, base_offset).await?.is_some();
-    let key = segment_key(&row.topic, row.partition, base_offset);
+    let left = intent(conn, lease, base_offset).await?;
+    let inherited = left.is_some();
+    let key = match left {
+        Some(left) => {
+            let key = left.key.clone();
+            if left.incarnation != lease.incarnation.0 {
+                abandon(conn, row.topic_id, &[left.of(lease.partition)]).await?;
+            }
+            key
+        }
+        None => segment_key(&row.folder, row.partition, base_offset),
+    };
     let now = now(conn).await?;
     query(
         "INSERT INTO segment_intents (partition_id, base_offset, key, incarnation, created_at) VALUES (?1, ?2, ?3, ?4, ?5)
@@ -42,16 +52,14 @@ pub(super) async fn begin(
 }
 
 async fn intent(conn: &mut SqliteConnection, lease: Lease, base_offset: i64) -> Outcome<Option<IntentRow>> {
-    let row: Option<(String, i64)> =
-        query_as("SELECT key, incarnation FROM segment_intents WHERE partition_id = ?1 AND base_offset = ?2")
-            .bind(lease.partition.0)
-            .bind(base_offset)
-            .fetch_optional(conn)
-            .await?;
-    Ok(row.map(|(key, incarnation)| IntentRow {
-        key,
-        incarnation: Incarnation(incarnation),
-    }))
+    let row = query_as(
+        "SELECT base_offset, key, incarnation FROM segment_intents WHERE partition_id = ?1 AND base_offset = ?2",
+    )
+    .bind(lease.partition.0)
+    .bind(base_offset)
+    .fetch_optional(conn)
+    .await?;
+    Ok(row)
 }
 
 pub(super) async fn finish(conn: &mut SqliteConnection, lease: Lease, segment: &NewSegment) -> Outcome<()> {
@@ -170,36 +178,54 @@ pub(super) async fn advance(conn: &mut SqliteConnection, lease: Lease, log_start
     Ok(log_start)
 }
 
-/// Drops the intents that can never be finished, because the log goes on after them; their objects may exist.
+/// Drops the intents that can never be finished, because the log goes on after them; their objects may exist, or still arrive.
 async fn drop_stale_intents(
     conn: &mut SqliteConnection,
     lease: Lease,
     topic_id: Uuid,
     rolled: i64,
 ) -> Outcome<()> {
-    let stale: Vec<(i64, String)> = query_as(
-        "DELETE FROM segment_intents WHERE partition_id = ?1 AND base_offset < ?2 RETURNING base_offset, key",
+    let stale: Vec<AbandonedRow> = query_as(
+        "DELETE FROM segment_intents WHERE partition_id = ?1 AND base_offset < ?2
+         RETURNING partition_id, base_offset, key, incarnation",
     )
     .bind(lease.partition.0)
     .bind(rolled)
     .fetch_all(&mut *conn)
     .await?;
-    for (base_offset, key) in stale {
-        let live: Option<i64> = query_scalar(
-            "SELECT base_offset FROM segments WHERE partition_id = ?1 AND end_offset > ?2 ORDER BY end_offset LIMIT 1",
+    give_up(conn, topic_id, &stale).await
+}
+
+/// Queues the objects of intents that are dropped, and remembers whose put may still arrive.
+pub(super) async fn give_up(
+    conn: &mut SqliteConnection,
+    topic_id: Uuid,
+    dropped: &[AbandonedRow],
+) -> Outcome<()> {
+    let keys: Vec<String> = dropped.iter().map(|intent| intent.key.clone()).collect();
+    queue(conn, topic_id, &keys).await?;
+    abandon(conn, topic_id, dropped).await
+}
+
+/// Remembers segments whose put may still arrive although their intent is gone or another's.
+async fn abandon(conn: &mut SqliteConnection, topic_id: Uuid, segments: &[AbandonedRow]) -> Outcome<()> {
+    for segment in segments {
+        query(
+            "INSERT INTO abandoned_segments (partition_id, base_offset, key, incarnation, topic_id)
+             VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (incarnation, key) DO UPDATE SET queued_at = NULL",
         )
-        .bind(lease.partition.0)
-        .bind(base_offset)
-        .fetch_optional(&mut *conn)
+        .bind(segment.partition_id)
+        .bind(segment.base_offset)
+        .bind(&segment.key)
+        .bind(segment.incarnation)
+        .bind(topic_id)
+        .execute(&mut *conn)
         .await?;
-        if live != Some(base_offset) {
-            queue(conn, topic_id, &[key]).await?;
-        }
     }
     Ok(())
 }
 
-/// Queues objects under a topic's name for deletion.
+/// Queues a topic's segments for deletion.
 pub(super) async fn queue(conn: &mut SqliteConnection, topic_id: Uuid, keys: &[String]) -> Outcome<()> {
     let now = now(conn).await?;
     for key in keys {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection, PgConnection, SqliteConnection, migrate::Migrator, query, query_scalar};
+use sqlx::{
+    Connection, Executor, PgConnection, SqliteConnection, migrate::Migrator, query, query_scalar, raw_sql,
+};
 use streamhouse_testkit::Postgres;
 
 use super::support::options;
@@ -92,6 +94,97 @@ async fn a_store_of_the_first_version_is_brought_up_to_date_with_what_it_holds()
         let store: Store = connect(url, &options()).await.unwrap();
         assert_eq!(snapshot(&store).await.cluster_id, id);
         store.claim_topic("orders", &owner("first")).await.unwrap();
+    }
+}
+
+/// Topics of the version before folders: one that exists, one whose objects are being deleted, one that left nothing but the
+/// number of its partition.
+const TOPICS_WITHOUT_FOLDERS: [&str; 2] = [
+    "INSERT INTO topics (topic_id, name, config, created_at, deleted_at, purged)
+     VALUES ('00000000-0000-0000-0000-000000000001', 'orders', '{}', now(), NULL, false),
+            ('00000000-0000-0000-0000-000000000002', 'payments', '{}', now(), now(), true);
+     INSERT INTO partitions (topic_id, partition, high_watermark)
+     VALUES ('00000000-0000-0000-0000-000000000001', 0, 7), ('00000000-0000-0000-0000-000000000002', 0, 0);
+     INSERT INTO segment_intents (partition_id, base_offset, key, incarnation)
+     SELECT id, 0, 'orders/0/segment_0000000000.dat', 1 FROM partitions WHERE high_watermark = 7;
+     INSERT INTO deletions (key, topic_id)
+     VALUES ('payments/0/segment_0000000000.dat', '00000000-0000-0000-0000-000000000002');
+     DELETE FROM partitions WHERE topic_id = '00000000-0000-0000-0000-000000000002'",
+    "INSERT INTO topics (topic_id, name, created_at, deleted_at, purged)
+     VALUES (x'00000000000000000000000000000001', 'orders', 0, NULL, 0),
+            (x'00000000000000000000000000000002', 'payments', 0, 0, 1);
+     INSERT INTO partitions (topic_id, partition, high_watermark)
+     VALUES (x'00000000000000000000000000000001', 0, 7), (x'00000000000000000000000000000002', 0, 0);
+     INSERT INTO segment_intents (partition_id, base_offset, key, incarnation, created_at)
+     SELECT id, 0, 'orders/0/segment_0000000000.dat', 1, 0 FROM partitions WHERE high_watermark = 7;
+     INSERT INTO deletions (key, topic_id, queued_at)
+     VALUES ('payments/0/segment_0000000000.dat', x'00000000000000000000000000000002', 0);
+     DELETE FROM partitions WHERE topic_id = x'00000000000000000000000000000002'",
+];
+
+/// INV-K1: what the version before wrote keeps its keys, and no later topic gets them.
+#[tokio::test]
+async fn topics_without_folders_keep_their_keys() {
+    let postgres = Postgres::shared().unwrap().create_database("folders").unwrap();
+    let mut raw = PgConnection::connect(&postgres).await.unwrap();
+    POSTGRES.run_to(2, &mut raw).await.unwrap();
+    raw.execute(raw_sql(TOPICS_WITHOUT_FOLDERS[0])).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = format!("sqlite:{}", folder.path().join("metadata.db").display());
+    let mut file = SqliteConnection::connect(&format!("{sqlite}?mode=rwc"))
+        .await
+        .unwrap();
+    SQLITE.run_to(2, &mut file).await.unwrap();
+    file.execute(raw_sql(TOPICS_WITHOUT_FOLDERS[1])).await.unwrap();
+    file.close().await.unwrap();
+    for url in [postgres, sqlite] {
+        migrate(&url, &options()).await.unwrap();
+        let store: Store = connect(&url, &options()).await.unwrap();
+        let life = agent(&store, "agent-0").await.incarnation;
+        let orders = snapshot(&store)
+            .await
+            .topics
+            .into_iter()
+            .find(|topic| topic.name == "orders");
+        let orders = orders.unwrap();
+        assert_eq!((orders.folder.as_str(), orders.partitions.len()), ("orders", 1));
+        let old = orders.partitions[0];
+        assert_eq!(store.bounds(&[old.uid]).await.unwrap()[0].1.high_watermark, 7);
+        // Partition 17 is the topic's after the 16 coordinator slots, 18 was that of the other one.
+        let next = topic(&store, "payments", 1).await;
+        assert_eq!(
+            (next.folder.as_str(), next.partitions[0].uid.0),
+            ("payments@2", 19)
+        );
+        assert!(matches!(
+            store.create_topic(&new_topic("orders", 1)).await,
+            Err(Error::TopicAlreadyExists(_))
+        ));
+        let wish = LeaseMove {
+            partition: old.uid,
+            from: None,
+            epoch: old.epoch,
+            to: Some(life),
+        };
+        let MoveOutcome::Moved { epoch, .. } = store.move_leases(&[wish]).await.unwrap()[0] else {
+            panic!("the lease was not free")
+        };
+        let lease = Lease {
+            partition: old.uid,
+            incarnation: life,
+            epoch,
+        };
+        let intent = store.begin_segment(lease, 0).await.unwrap();
+        assert_eq!(
+            (intent.key.as_str(), intent.inherited),
+            ("orders/0/segment_0000000000.dat", true)
+        );
+        assert_eq!(
+            garbage(&store, NO_GRACE).await,
+            ["payments/0/segment_0000000000.dat"]
+        );
+        store.delete_topic("orders").await.unwrap();
+        assert_eq!(topic(&store, "orders", 1).await.folder, "orders@2");
     }
 }
 

@@ -25,7 +25,7 @@ impl fmt::Display for TopicOwner {
 /// or an owner whose topic does not exist (yet, or any more).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TopicsOverview {
-    /// The topics, those that are being deleted included, the internal one not.
+    /// The topics that exist, without the internal one.
     pub topics: BTreeMap<String, TopicOverview>,
     /// See [`MetadataStore::claim_topic`](crate::MetadataStore::claim_topic).
     pub owners: BTreeMap<String, TopicOwner>,
@@ -38,7 +38,7 @@ pub struct TopicOverview {
     pub topic_id: Uuid,
     /// The settings that were set.
     pub config: BTreeMap<String, String>,
-    /// How many there are; 0 while it is being deleted, and so are the sums.
+    /// How many there are.
     pub partitions: i32,
     /// Records ever: the sum of the high watermarks.
     pub high_watermark: i64,
@@ -46,6 +46,4 @@ pub struct TopicOverview {
     pub log_start: i64,
     /// Stored bytes; see [`LogBounds::size_bytes`](crate::LogBounds::size_bytes).
     pub size_bytes: i64,
-    /// It was deleted; its name is reserved until its last object is gone.
-    pub deleting: bool,
 }

@@ -85,7 +85,6 @@ words! {
         InvalidPartitions: "the topic has more partitions than the spec says: they can only grow",
         ClusterNotFound: "there is no cluster of that name in this namespace",
         ClusterNotReady: "the cluster's metadata store cannot be used yet",
-        TopicDeletionInProgress: "the old topic of that name is still being deleted",
         // Events
         Created: "the topic was created",
         PartitionsIncreased: "partitions were added",

@@ -8,7 +8,7 @@ use streamhouse_metadata::{Error, NewTopic, TopicChange, TopicOwner, TopicRecord
 use super::{
     failure::Failure,
     finalize,
-    plan::{Change, Observed, Plan, already_exists, conflict, still_deleting},
+    plan::{Change, Observed, Plan, already_exists, conflict},
     store::Store,
     validate::{Problem, Wanted},
 };
@@ -109,7 +109,6 @@ async fn create(
             applied.record = Some(record);
             applied.done.push(create.clone());
         }
-        Err(Error::TopicDeletionInProgress(_)) => applied.refused = Some(still_deleting()),
         // Somebody created it since it was looked at. With a claim of this very moment it is not ours to keep.
         Err(Error::TopicAlreadyExists(_))
             if wanted.adopt == Adopt::Never && applied.done.contains(&Change::Claim) =>
@@ -143,10 +142,9 @@ fn in_one(alterations: &[&Change]) -> TopicChange {
 /// Refusals that only say that what was observed is no longer so.
 fn raced(error: Error) -> Failure {
     match error {
-        Error::TopicAlreadyExists(_)
-        | Error::TopicDeletionInProgress(_)
-        | Error::UnknownTopic(_)
-        | Error::InvalidPartitions(_) => Failure::Raced(error.to_string()),
+        Error::TopicAlreadyExists(_) | Error::UnknownTopic(_) | Error::InvalidPartitions(_) => {
+            Failure::Raced(error.to_string())
+        }
         other => Failure::Store(other),
     }
 }

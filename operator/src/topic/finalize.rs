@@ -77,7 +77,7 @@ pub(super) fn removal(topic: &Topic, around: Surroundings, observed: Option<Obse
         None => Removal::Wait,
         Some(_) if !ours => keep(Some("another resource manages it")),
         Some(observed) => Removal::Proceed {
-            delete: observed.topic.is_some_and(|topic| !topic.deleting),
+            delete: observed.topic.is_some(),
             release: true,
             kept: None,
         },

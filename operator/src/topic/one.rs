@@ -363,13 +363,13 @@ fn paused(topic: &Topic, observed: Observed<'_>, plan: &Plan) -> Verdict {
 /// The observed topic in numbers.
 fn numbers(observed: Observed<'_>) -> Known {
     match observed.topic {
-        Some(topic) if !topic.deleting => Known::Topic(Numbers {
+        Some(topic) => Known::Topic(Numbers {
             topic_id: topic.topic_id.to_string(),
             partitions: topic.partitions,
             records: topic.high_watermark,
             size_bytes: topic.size_bytes,
         }),
-        _ => Known::AsBefore,
+        None => Known::AsBefore,
     }
 }
 
@@ -384,7 +384,6 @@ fn applied_verdict(
     let problem = applied.refused.as_ref().or(plan.problems.first());
     let elsewhere =
         |problem: &Problem| matches!(problem.reason, Reason::ResourceConflict | Reason::AlreadyExists);
-    let waits_for_purge = problem.is_some_and(|problem| problem.reason == Reason::TopicDeletionInProgress);
     let known = match (&applied.record, problem) {
         (Some(record), _) => {
             let same = observed.topic.filter(|topic| topic.topic_id == record.topic_id);
@@ -420,7 +419,6 @@ fn applied_verdict(
     Verdict {
         outcome: match problem {
             None => Outcome::Ok,
-            Some(_) if waits_for_purge => Outcome::Error,
             Some(_) => Outcome::Terminal,
         },
         facts: Some(Facts {
@@ -428,7 +426,7 @@ fn applied_verdict(
             ready,
             paused: None,
         }),
-        again: waits_for_purge,
+        again: false,
         news,
     }
 }

@@ -171,7 +171,6 @@ pub fn plan(wanted: &Wanted, observed: Observed<'_>, uid: &str) -> Plan {
         problems: wanted.problems.clone(),
     };
     match observed.topic {
-        Some(topic) if topic.deleting => return Plan::blocked(still_deleting()),
         Some(_) if !ours && wanted.adopt == Adopt::Never => return Plan::blocked(already_exists()),
         Some(topic) => alter(wanted, topic, &mut plan),
         None => plan.changes.push(Change::Create {
@@ -197,14 +196,6 @@ pub(super) fn already_exists() -> Problem {
     Problem::new(
         Reason::AlreadyExists,
         "the topic exists already and spec.adopt is Never: set it to IfExists to manage the topic, or choose another name",
-    )
-}
-
-/// The topic that had the name before is not gone yet.
-pub(super) fn still_deleting() -> Problem {
-    Problem::new(
-        Reason::TopicDeletionInProgress,
-        "the old topic of that name is still being deleted; it is created as soon as the last object is gone",
     )
 }
 

@@ -12,7 +12,7 @@ use streamhouse_metadata::{ConnectOptions, connect, migrate};
 use streamhouse_operator::{conditions::find, crd::ConditionType, stores::Access};
 use streamhouse_testkit::{KubeApi, Postgres};
 
-use crate::world::{RARELY, World, database, eventually, install, is_held, message, ready};
+use crate::world::{World, database, eventually, install, is_held, message, ready};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_retain_the_resource_goes_at_once_and_the_topic_is_kept_and_free_for_another() {
@@ -70,32 +70,13 @@ async fn with_delete_the_topic_goes_and_then_the_resource() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_of_the_old_name_is_waited_for_until_it_is_purged() {
-    let world = World::new("purge").await;
+async fn a_deleted_topics_name_is_free_at_once() {
+    let world = World::new("reuse").await;
     let _operator = world.operator();
     world.create_row("orders", 1, &[]).await;
     let old = world.row("orders").await.unwrap();
     world.store.delete_topic("orders").await.unwrap();
     world.apply("orders", json!({ "partitions": 2 })).await;
-    world
-        .until_ready_is("orders", "False", "TopicDeletionInProgress")
-        .await;
-    let policy = streamhouse_metadata::GarbagePolicy {
-        object_grace: Duration::ZERO,
-        producer_expiry: RARELY,
-        offsets_retention: RARELY,
-        lives_retention: RARELY,
-    };
-    eventually("the purge", async || {
-        world.store.garbage(&policy, 100).await.unwrap();
-        !world
-            .overview()
-            .await
-            .topics
-            .get("orders")
-            .is_some_and(|topic| topic.deleting)
-    })
-    .await;
     world.until_ready("orders").await;
     let row = world.row("orders").await.unwrap();
     assert!(row.topic_id != old.topic_id && row.partitions == 2);

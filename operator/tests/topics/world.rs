@@ -288,13 +288,9 @@ impl World {
         self.store.topics_overview().await.unwrap()
     }
 
-    /// The topic, if it exists and is not being deleted.
+    /// The topic, if it exists.
     pub(crate) async fn row(&self, name: &str) -> Option<TopicOverview> {
-        self.overview()
-            .await
-            .topics
-            .remove(name)
-            .filter(|topic| !topic.deleting)
+        self.overview().await.topics.remove(name)
     }
 
     /// The name of the Topic that manages this topic.

@@ -24,7 +24,6 @@ export function filterForm(path, what, parameters, orders) {
 
 function state(topic) {
   const badges = [];
-  if (topic.deleting) badges.push(badge("being deleted", "warn"));
   if (topic.leaderless) badges.push(badge(`${plural(topic.leaderless, "partition")} without a leader`, "bad"));
   if (topic.managed_by) badges.push(badge(`managed by ${topic.managed_by}`));
   return badges.length ? badges : badge("fine", "good");
@@ -36,7 +35,7 @@ export const topics = {
   render(data, { parameters }) {
     const rows = data.topics.map((topic) => ({
       key: topic.name,
-      cells: [topic.deleting ? topic.name : h("a", { href: link(["topics", topic.name]) }, topic.name), count(topic.partitions), count(topic.records), bytes(topic.size_bytes), state(topic)],
+      cells: [h("a", { href: link(["topics", topic.name]) }, topic.name), count(topic.partitions), count(topic.records), bytes(topic.size_bytes), state(topic)],
     }));
     const empty = data.total ? `No topic's name holds \u201c${parameters.filter}\u201d.` : ["No topics yet. Create one: ", command("streamhouse topic create orders --partitions 4")];
     return [

@@ -264,6 +264,7 @@ fn slots_and_partitions_are_told_apart() {
     let record = |internal, uids: &[i64]| streamhouse_metadata::TopicRecord {
         topic_id: uuid::Uuid::nil(),
         name: String::new(),
+        folder: String::new(),
         internal,
         config: BTreeMap::new(),
         created_at_ms: 0,

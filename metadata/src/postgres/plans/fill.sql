@@ -5,7 +5,7 @@ INSERT INTO agents (agent_id, node_id, grpc_address, http_address, kafka_address
 SELECT 'agent-' || n, n, '', '', '', '', '', 10000, now() + interval '1 h',
        CASE WHEN n > 20 THEN now() END, CASE WHEN n > 20 THEN now() END
 FROM generate_series(1, 400) AS n;
-INSERT INTO topics (name) SELECT 'topic-' || n FROM generate_series(1, 100) AS n;
+INSERT INTO topics (name, folder) SELECT 'topic-' || n, 'topic-' || n FROM generate_series(1, 100) AS n;
 INSERT INTO topic_owners (name, uid, namespace, resource)
 SELECT 'topic-' || n, gen_random_uuid(), 'default', 'topic-' || n FROM generate_series(51, 150) AS n;
 INSERT INTO partitions (topic_id, partition, holder, epoch, rolled, high_watermark, size_bytes)
@@ -20,8 +20,8 @@ FROM partitions p, generate_series(1, 20) AS n WHERE p.high_watermark > 0;
 INSERT INTO wal_objects (incarnation, sequence, size_bytes, live_ranges, outcome, unreferenced_at)
 SELECT i, n, 1000000, CASE WHEN n < 100 THEN 0 ELSE 5 END, '', CASE WHEN n < 100 THEN now() - n * interval '1 min' END
 FROM generate_series(1, 20) AS i, generate_series(0, 2199) AS n;
-INSERT INTO segment_intents (partition_id, base_offset, key, incarnation)
-SELECT id, 300000, 'topic/' || id || '/segment_300000', 1 FROM partitions WHERE id % 2 = 0;
+INSERT INTO segment_intents (partition_id, base_offset, key, incarnation, topic_id)
+SELECT id, 300000, 'topic/' || id || '/segment_300000', 1, topic_id FROM partitions WHERE id % 2 = 0;
 INSERT INTO deletions (key, topic_id, queued_at)
 SELECT 'old/0/segment_' || n, gen_random_uuid(), now() - n * interval '1 s' FROM generate_series(1, 20000) AS n;
 INSERT INTO producer_state (partition_id, producer_id, epoch, batches, last_used)

@@ -58,6 +58,8 @@ pub(super) struct Model {
     /// Objects whose rows exist.
     objects: BTreeSet<(Incarnation, u64)>,
     forgotten: HashMap<Incarnation, u64>,
+    /// Segments that a life may still put, and whether they were queued for deletion because it was over.
+    abandoned: BTreeMap<(Incarnation, String), bool>,
     deletions: BTreeSet<String>,
     owners: BTreeMap<String, TopicOwner>,
 }
@@ -87,6 +89,7 @@ impl Model {
             commits: Vec::new(),
             objects: BTreeSet::new(),
             forgotten: HashMap::new(),
+            abandoned: BTreeMap::new(),
             deletions: BTreeSet::new(),
             owners: BTreeMap::new(),
         }
@@ -196,17 +199,13 @@ impl Model {
             return None;
         }
         let intent = answer.unwrap();
-        assert_eq!(
-            intent.inherited,
-            self.parts[partition]
-                .intents
-                .insert(base, lease.incarnation)
-                .is_some()
-        );
-        assert_eq!(
-            intent.key,
-            segment_key("orders", i32::try_from(partition).unwrap(), base)
-        );
+        let former = self.parts[partition].intents.insert(base, lease.incarnation);
+        assert_eq!(intent.inherited, former.is_some());
+        let key = segment_key("orders", i32::try_from(partition).unwrap(), base);
+        assert_eq!(intent.key, key);
+        if let Some(former) = former.filter(|former| *former != lease.incarnation) {
+            self.abandoned.insert((former, key), false);
+        }
         Some((lease, intent.key))
     }
 
@@ -266,12 +265,25 @@ impl Model {
         let rolled = part.rolled();
         let number = i32::try_from(partition).unwrap();
         let live = part.intents.split_off(&rolled);
-        self.deletions.extend(
-            part.intents
-                .keys()
-                .map(|base| segment_key("orders", number, *base)),
-        );
-        part.intents = live;
+        for (base, life) in std::mem::replace(&mut part.intents, live) {
+            let key = segment_key("orders", number, base);
+            self.deletions.insert(key.clone());
+            self.abandoned.insert((life, key), false);
+        }
+    }
+
+    /// The keys of segments that the log has or is about to have.
+    fn used_keys(&self) -> BTreeSet<String> {
+        let mut used = BTreeSet::new();
+        for (number, part) in (0..).zip(&self.parts) {
+            used.extend(part.spans.iter().filter_map(|span| span.place.clone().err()));
+            used.extend(
+                part.intents
+                    .keys()
+                    .map(|base| segment_key("orders", number, *base)),
+            );
+        }
+        used
     }
 
     async fn garbage(&mut self, confirm: bool) {
@@ -280,6 +292,13 @@ impl Model {
             .iter()
             .flat_map(|part| part.spans.iter().filter_map(|span| span.place.clone().ok()))
             .collect();
+        let used = self.used_keys();
+        for ((life, key), queued) in &mut self.abandoned {
+            if !*queued && self.sealed.contains(life) && !used.contains(key) {
+                *queued = true;
+                self.deletions.insert(key.clone());
+            }
+        }
         let mut expected: Vec<String> = self.deletions.iter().cloned().collect();
         expected.extend(
             self.objects
@@ -323,8 +342,8 @@ impl Model {
         assert_eq!(usize::try_from(orders.partitions).unwrap(), self.parts.len());
         let sum = |offset: fn(&Part) -> i64| self.parts.iter().map(offset).sum::<i64>();
         assert_eq!(
-            (orders.high_watermark, orders.log_start, orders.deleting),
-            (sum(|part| part.end), sum(|part| part.log_start), false)
+            (orders.high_watermark, orders.log_start),
+            (sum(|part| part.end), sum(|part| part.log_start))
         );
     }
 

@@ -21,7 +21,7 @@ fn owner(uid: &str) -> TopicOwner {
     }
 }
 
-fn there(deleting: bool) -> TopicOverview {
+fn there() -> TopicOverview {
     TopicOverview {
         topic_id: Uuid::nil(),
         config: [].into(),
@@ -29,14 +29,14 @@ fn there(deleting: bool) -> TopicOverview {
         high_watermark: 0,
         log_start: 0,
         size_bytes: 0,
-        deleting,
     }
 }
 
+/// The end with the owner that is seen, and whether its topic is.
 fn end(topic: &Topic, around: Surroundings, of: Option<(&str, bool)>) -> Removal {
-    let seen = of.map(|(uid, deleting)| (owner(uid), there(deleting)));
+    let seen = of.map(|(uid, exists)| (owner(uid), exists.then(there)));
     let observed = seen.as_ref().map(|(owner, topic)| Observed {
-        topic: Some(topic),
+        topic: topic.as_ref(),
         owner: Some(owner),
     });
     removal(topic, around, observed)
@@ -54,12 +54,12 @@ fn proceed(delete: bool, release: bool, kept: Option<&'static str>) -> Removal {
 fn delete_deletes_and_gives_up_the_claim() {
     let topic = held("Delete");
     assert_eq!(
-        end(&topic, Surroundings::Stay, Some(("uid-1", false))),
+        end(&topic, Surroundings::Stay, Some(("uid-1", true))),
         proceed(true, true, None)
     );
     // Killed between the two.
     assert_eq!(
-        end(&topic, Surroundings::Stay, Some(("uid-1", true))),
+        end(&topic, Surroundings::Stay, Some(("uid-1", false))),
         proceed(false, true, None)
     );
 }
@@ -72,7 +72,7 @@ fn delete_waits_for_the_metadata_store() {
 #[test]
 fn delete_keeps_the_topic_and_waits_for_nothing_when_all_ends() {
     for around in [Surroundings::ClusterEnds, Surroundings::NamespaceEnds] {
-        for (observed, release) in [(None, false), (Some(("uid-1", false)), true)] {
+        for (observed, release) in [(None, false), (Some(("uid-1", true)), true)] {
             let Removal::Proceed {
                 delete,
                 release: released,
@@ -88,7 +88,7 @@ fn delete_keeps_the_topic_and_waits_for_nothing_when_all_ends() {
 
 #[test]
 fn what_another_manages_is_never_deleted() {
-    let removal = end(&held("Delete"), Surroundings::Stay, Some(("uid-2", false)));
+    let removal = end(&held("Delete"), Surroundings::Stay, Some(("uid-2", true)));
     assert_eq!(
         removal,
         proceed(false, false, Some("another resource manages it"))
@@ -102,7 +102,7 @@ fn retain_keeps_the_topic_also_when_the_policy_was_another() {
         proceed(false, false, None)
     );
     assert_eq!(
-        end(&held("Retain"), Surroundings::Stay, Some(("uid-1", false))),
+        end(&held("Retain"), Surroundings::Stay, Some(("uid-1", true))),
         proceed(false, true, None)
     );
 }
@@ -112,7 +112,7 @@ fn a_topic_held_by_others_only_is_let_go() {
     let mut topic = held("Delete");
     topic.metadata.finalizers = Some(vec!["a.example/b".to_owned()]);
     assert_eq!(
-        end(&topic, Surroundings::Stay, Some(("uid-1", false))),
+        end(&topic, Surroundings::Stay, Some(("uid-1", true))),
         proceed(false, true, None)
     );
 }

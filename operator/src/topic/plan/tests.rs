@@ -28,7 +28,6 @@ fn existing(partitions: i32, config: &[(&str, &str)]) -> TopicOverview {
         high_watermark: 5,
         log_start: 0,
         size_bytes: 100,
-        deleting: false,
     }
 }
 
@@ -99,19 +98,6 @@ fn partitions_are_never_taken_away_and_the_settings_converge_all_the_same() {
         (1, Reason::InvalidPartitions)
     );
     assert!(plan.problems[0].message.ends_with("set it to 3"));
-}
-
-#[test]
-fn an_old_topic_of_the_name_is_waited_for() {
-    let mut going = existing(0, &[]);
-    going.deleting = true;
-    for owner in [None, Some(owner("uid-1"))] {
-        let plan = plan_of(&topic(json!({})), &world(Some(going.clone()), owner));
-        assert_eq!(
-            (plan.changes.len(), reason(&plan)),
-            (0, Reason::TopicDeletionInProgress)
-        );
-    }
 }
 
 #[test]
@@ -192,14 +178,11 @@ prop_compose! {
             prop::sample::select(vec!["retention.ms", "segment.ms", "segment.bytes", "of.a.newer.version"]),
             prop::sample::select(vec!["1000", "100000"]),
             0..4,
-        ), prop::bool::weighted(0.1))),
+        ))),
         owner_is in prop::option::of(prop::sample::select(vec!["uid-1", "uid-2"])),
     ) -> TopicsOverview {
-        let there = there.map(|(partitions, config, deleting)| {
-            let mut topic = existing(partitions, &config.into_iter().collect::<Vec<_>>());
-            topic.deleting = deleting;
-            topic
-        });
+        let there = there
+            .map(|(partitions, config)| existing(partitions, &config.into_iter().collect::<Vec<_>>()));
         world(there, owner_is.map(owner))
     }
 }
@@ -228,7 +211,6 @@ proptest! {
         carry_out(&plan.changes, "uid-1", &mut after);
         if let (Ok(wanted), Some(topic)) = (validate(&spec), after.topics.get("orders"))
             && after.owners.get("orders").is_some_and(|owner| owner.uid == "uid-1")
-            && !topic.deleting
         {
             let old = before.topics.get("orders").map(|topic| topic.config.clone()).unwrap_or_default();
             for (key, setting) in &wanted.settings {
