@@ -53,7 +53,7 @@ struct Hole {
 }
 
 /// How the two differ.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Survey {
     /// The greatest incarnation that has objects.
     pub incarnation: Incarnation,
@@ -67,7 +67,13 @@ pub struct Survey {
 impl Survey {
     /// Lists every object, and reads where every partition's records lie.
     pub async fn of(store: &dyn ObjectStore, metadata: &dyn MetadataStore) -> anyhow::Result<Self> {
-        let mut survey = Self::default();
+        let mut survey = Self {
+            incarnation: Incarnation(0),
+            names: BTreeMap::new(),
+            wal: Unknown::default(),
+            segments: Unknown::default(),
+            holes: Vec::new(),
+        };
         let mut there = HashSet::new();
         let mut after: Option<String> = None;
         loop {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Incarnation;
 
 /// A point of a cluster's history. Of two copies of one store, the one with the lower number is the older one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeline {
     /// Rises with each life of an agent and with [`advance_timeline`](crate::MetadataStore::advance_timeline).
     pub number: u64,
@@ -13,6 +13,16 @@ pub struct Timeline {
     pub incarnation: Incarnation,
     /// The greatest producer id given until then.
     pub producer_id: i64,
+}
+
+impl Default for Timeline {
+    fn default() -> Self {
+        Self {
+            number: 0,
+            incarnation: Incarnation(0),
+            producer_id: 0,
+        }
+    }
 }
 
 /// What a store says of its cluster.
