@@ -308,12 +308,9 @@ async fn work(node: Arc<Node>, late: Arc<Late>, keeper: Arc<Keeper>, stop: Cance
 async fn lead(node: Arc<Node>, late: Arc<Late>, keeper: Arc<Keeper>) {
     let proved = async {
         // Reads only: whose bucket it is, only the metadata store tells.
-        reach_object_store(&node, async || identity::read(node.store.as_ref()).await.map(drop)).await;
+        reach_object_store(&node, Question::Look).await;
         late.arrived().await;
-        reach_object_store(&node, async || {
-            store::check(node.store.as_ref(), node.entropy.as_ref()).await
-        })
-        .await;
+        reach_object_store(&node, Question::Prove).await;
         node.health.met(Condition::ObjectStore);
     };
     tokio::select! {
@@ -350,13 +347,32 @@ async fn connect(node: &Node) -> Arc<dyn MetadataStore> {
     }
 }
 
-/// Asks the object store something until it answers, however long that takes.
-async fn reach_object_store<E: fmt::Display>(node: &Node, ask: impl AsyncFn() -> Result<(), E>) {
+/// What the object store is asked.
+#[derive(Debug, Clone, Copy)]
+enum Question {
+    /// Whether it can be read.
+    Look,
+    /// Whether it does what we need, which takes writing.
+    Prove,
+}
+
+/// Asks the object store until it answers well, however long that takes.
+async fn reach_object_store(node: &Node, question: Question) {
+    let store = node.store.as_ref();
+    let ask = async || match question {
+        Question::Look => identity::read(store)
+            .await
+            .map(drop)
+            .map_err(|error| error.to_string()),
+        Question::Prove => store::check(store, node.entropy.as_ref())
+            .await
+            .map_err(|error| error.to_string()),
+    };
     let mut pause = RETRY.0;
     loop {
         let problem = match timeout(PROOF, ask()).await {
             Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(error)) => error,
             Err(_) => format!("no answer within {PROOF:?}"),
         };
         tracing::warn!(

@@ -54,11 +54,11 @@ struct Hole {
 
 /// How the two differ.
 #[derive(Debug)]
-pub struct Survey {
+pub(super) struct Survey {
     /// The greatest incarnation that has objects.
-    pub incarnation: Incarnation,
+    pub(super) incarnation: Incarnation,
     /// How often each name has folders of segments, by the greatest number.
-    pub names: BTreeMap<String, u64>,
+    pub(super) names: BTreeMap<String, u64>,
     wal: Unknown,
     segments: Unknown,
     holes: Vec<Hole>,
@@ -66,7 +66,10 @@ pub struct Survey {
 
 impl Survey {
     /// Lists every object, and reads where every partition's records lie.
-    pub async fn of(store: &dyn ObjectStore, metadata: &dyn MetadataStore) -> anyhow::Result<Self> {
+    pub(super) async fn of(
+        store: &dyn ObjectStore,
+        metadata: &dyn MetadataStore,
+    ) -> anyhow::Result<Self> {
         let mut survey = Self {
             incarnation: Incarnation(0),
             names: BTreeMap::new(),
@@ -78,7 +81,8 @@ impl Survey {
         let mut after: Option<String> = None;
         loop {
             let what = after.as_deref().unwrap_or("the first objects");
-            let listed = Retry::default().run("list", what, || store.list("", after.as_deref(), DELETE_BATCH));
+            let retry = Retry::default();
+            let listed = retry.run("list", what, || store.list("", after.as_deref(), DELETE_BATCH));
             let page = listed.await?;
             survey.add(metadata, &page).await?;
             there.extend(page.iter().map(|object| object.key.clone()));
@@ -123,11 +127,11 @@ impl Survey {
     ) -> anyhow::Result<()> {
         let snapshot = metadata.snapshot(None).await?.unwrap_or_default();
         for topic in &snapshot.topics {
-            for partition in &topic.partitions {
+            for (number, partition) in (0..).zip(&topic.partitions) {
                 for (base_offset, end_offset) in holes(metadata, partition.uid, there).await? {
                     self.holes.push(Hole {
                         topic: topic.name.clone(),
-                        partition: partition.partition,
+                        partition: number,
                         base_offset,
                         end_offset,
                     });
@@ -138,7 +142,7 @@ impl Survey {
     }
 
     /// Says how they differ.
-    pub fn report(&self, say: &impl Fn(&str)) {
+    pub(super) fn report(&self, say: &impl Fn(&str)) {
         if self.wal.objects + self.segments.objects > 0 {
             say("in the object store, and not known to the metadata store (kept, and not served):");
             self.wal.report("objects of the log", say);

@@ -9,8 +9,10 @@ use streamhouse_testkit::Postgres;
 
 use super::support::options;
 use crate::{
-    ConnectOptions, Error, Migrated, SchemaState, backup, cluster_id,
-    conformance::fixture::{Log, Store, agent, owner, registration, snapshot, topic},
+    ConnectOptions, Error, Lease, LeaseMove, Migrated, MoveOutcome, SchemaState, backup, cluster_id,
+    conformance::fixture::{
+        Log, NO_GRACE, Store, agent, garbage, new_topic, owner, registration, snapshot, topic,
+    },
     connect, drop_schema, live_agent, migrate, schema,
 };
 
