@@ -3,7 +3,7 @@
 //!
 //! 1. load the certificates, open the object store (nothing is asked of it yet), bind both ports;
 //! 2. serve: from here on `/health` is fine and everything else says what is missing;
-//! 3. reach the metadata store and prove the object store, however long that takes;
+//! 3. reach the metadata store, prove that both stores are of one cluster, and prove the object store, however long that takes;
 //! 4. keep leases, watch the directory, run the background jobs, until told to stop.
 
 use std::{fmt, net::SocketAddr, sync::Arc};
@@ -15,7 +15,7 @@ use streamhouse_core::{
     time::{system_clock, system_entropy},
     trace::Traces,
 };
-use streamhouse_metadata::{AgentRegistration, ConnectOptions};
+use streamhouse_metadata::{AgentRegistration, ConnectOptions, MetadataStore};
 use tokio::{
     sync::Semaphore,
     task::JoinHandle,
@@ -34,6 +34,7 @@ use crate::{
     maintenance,
     metrics::Metrics,
     node::Node,
+    ownership::{self, Ownership, identity},
     process,
     produce::WriterSettings,
     server::Ports,
@@ -163,6 +164,11 @@ impl Agent {
         let _ = timeout(LAST_CALLS, &mut self.working).await;
         self.stop.cancel();
         let _ = timeout(LAST_CALLS, &mut self.serving).await;
+        match timeout(LAST_CALLS, self.node.metadata.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the metadata store could not be closed in order"),
+            Err(_) => tracing::warn!("the metadata store could not be closed in time"),
+        }
         tracing::info!("stopped");
     }
 
@@ -214,6 +220,7 @@ fn node(
         metrics,
         health: Arc::new(Health::default()),
         traces: AgentTraces::new(traces, settings.metadata_url.expose()),
+        ownership: Ownership::default(),
         failpoints: Arc::new(FailPoints::default()),
         life: arc_swap::ArcSwapOption::empty(),
         settings,
@@ -299,30 +306,37 @@ async fn work(node: Arc<Node>, late: Arc<Late>, keeper: Arc<Keeper>, stop: Cance
 
 /// Keeps leases once both stores are there: a lease is worth nothing to an agent that cannot store anything.
 async fn lead(node: Arc<Node>, late: Arc<Late>, keeper: Arc<Keeper>) {
+    let proved = async {
+        // Reads only: whose bucket it is, only the metadata store tells.
+        reach_object_store(&node, Question::Look).await;
+        late.arrived().await;
+        reach_object_store(&node, Question::Prove).await;
+        node.health.met(Condition::ObjectStore);
+    };
     tokio::select! {
         () = keeper.finishing() => return,
-        _ = async { tokio::join!(prove_object_store(&node), late.arrived()) } => {}
+        () = proved => {}
     }
     keeper.run().await;
 }
 
-/// Keeps the directory fresh once the metadata store is reached.
+/// Keeps the directory fresh once the metadata store is reached and proved to be this bucket's.
 async fn look(node: Arc<Node>, late: Arc<Late>) {
-    connect(&node, &late).await;
+    let metadata = connect(&node).await;
+    node.health.met(Condition::Metadata);
+    ownership::establish(&node, metadata.as_ref()).await;
+    late.connected(metadata);
+    node.directory.want();
     watch::run(&node).await;
 }
 
 /// Reaches the metadata store, however long that takes.
-async fn connect(node: &Node, late: &Late) {
+async fn connect(node: &Node) -> Arc<dyn MetadataStore> {
     let options = connect_options(&node.settings);
     let mut pause = RETRY.0;
     loop {
         match streamhouse_metadata::connect(node.settings.metadata_url.expose(), &options).await {
-            Ok(store) => {
-                late.connected(store);
-                node.directory.want();
-                return;
-            }
+            Ok(store) => return store,
             Err(error) => {
                 tracing::warn!(%error, "cannot reach the metadata store yet; trying again");
                 node.health.unmet(Condition::Metadata, error.to_string());
@@ -333,16 +347,32 @@ async fn connect(node: &Node, late: &Late) {
     }
 }
 
-/// Proves that the object store does what we need, however long that takes.
-async fn prove_object_store(node: &Node) {
+/// What the object store is asked.
+#[derive(Debug, Clone, Copy)]
+enum Question {
+    /// Whether it can be read.
+    Look,
+    /// Whether it does what we need, which takes writing.
+    Prove,
+}
+
+/// Asks the object store until it answers well, however long that takes.
+async fn reach_object_store(node: &Node, question: Question) {
+    let store = node.store.as_ref();
+    let ask = async || match question {
+        Question::Look => identity::read(store)
+            .await
+            .map(drop)
+            .map_err(|error| error.to_string()),
+        Question::Prove => store::check(store, node.entropy.as_ref())
+            .await
+            .map_err(|error| error.to_string()),
+    };
     let mut pause = RETRY.0;
     loop {
-        let problem = match timeout(PROOF, store::check(node.store.as_ref(), node.entropy.as_ref())).await {
-            Ok(Ok(())) => {
-                node.health.met(Condition::ObjectStore);
-                return;
-            }
-            Ok(Err(error)) => error.to_string(),
+        let problem = match timeout(PROOF, ask()).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
             Err(_) => format!("no answer within {PROOF:?}"),
         };
         tracing::warn!(

@@ -1,12 +1,16 @@
 //! The command `check`: says whether the stores can be used with these settings. Run by people before a start, and by
 //! Kubernetes, where the last line of stderr becomes what is shown of a failed container.
 
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
 use streamhouse_core::{settings::AgentSettings, time::SystemEntropy};
 use tokio::time::{Duration, timeout};
 
-use crate::{assembly, store};
+use crate::{
+    assembly,
+    ownership::{self, identity, timeline},
+    store::{self, ObjectStore},
+};
 
 /// How long the proof of one store may take.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -94,11 +98,45 @@ async fn objects(settings: &AgentSettings) -> Result<(), String> {
     if settings.object_store.is_empty() {
         return Err("object-store is needed: say which to look at".to_owned());
     }
-    let proved = async {
-        let store = store::open(&assembly::store_settings(settings)).await?;
-        store::check(store.as_ref(), &SystemEntropy).await
+    let store = store::open(&assembly::store_settings(settings)).await;
+    let store = store.map_err(|error| error.message().to_owned())?;
+    is_ours(settings, &store).await?;
+    let proved = store::check(store.as_ref(), &SystemEntropy).await;
+    proved.map_err(|error| error.message().to_owned())
+}
+
+/// Nothing is written to an object store that belongs to another cluster, or of which that cannot be told.
+async fn is_ours(settings: &AgentSettings, store: &Arc<dyn ObjectStore>) -> Result<(), String> {
+    let Some(marker) = identity::read(store.as_ref()).await.map_err(|error| error.to_string())? else {
+        return Ok(());
     };
-    proved.await.map_err(|error| error.message().to_owned())
+    let unproved = |why: &str| {
+        let (store, cluster) = (store.describe(), &marker.cluster_id);
+        format!("{store} belongs to cluster {cluster}, and whether that is this one cannot be told: {why}")
+    };
+    if settings.metadata_url.is_empty() {
+        return Err(unproved("metadata-url is needed"));
+    }
+    let (url, options) = (settings.metadata_url.expose(), assembly::connect_options(settings));
+    let ours = streamhouse_metadata::cluster_id(url, &options).await;
+    let ours = ours.map_err(|error| unproved(&error.to_string()))?;
+    let ours = ours.ok_or_else(|| {
+        unproved("the metadata store is empty; correct metadata-url or object-store, or restore the metadata")
+    })?;
+    identity::compare(store.as_ref(), Some(&marker), &ours).map_err(|error| error.to_string())?;
+    // An older schema has no timeline: the migration is the operator's, or a person's.
+    let schema = streamhouse_metadata::schema(url, &options).await;
+    if schema.is_ok_and(|schema| schema.found == schema.needed) {
+        let older = async {
+            let newest = timeline::newest(store.as_ref()).await?;
+            let metadata = streamhouse_metadata::connect(url, &options).await?;
+            let state = metadata.cluster().await?;
+            metadata.close().await?;
+            ownership::compare(store.as_ref(), &state, newest)
+        };
+        older.await.map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

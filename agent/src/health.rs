@@ -13,6 +13,8 @@ pub enum Condition {
     ObjectStore,
     /// The metadata store answers.
     Metadata,
+    /// The two stores were proved to be of one cluster, and the metadata store no older copy.
+    Cluster,
     /// The agent is registered and its lease is renewed.
     Joined,
     /// It leads its share of the partitions.
@@ -23,9 +25,10 @@ pub enum Condition {
 
 impl Condition {
     /// Every condition.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::ObjectStore,
         Self::Metadata,
+        Self::Cluster,
         Self::Joined,
         Self::Leases,
         Self::Serving,
@@ -36,6 +39,7 @@ impl Condition {
         match self {
             Self::ObjectStore => "object_store",
             Self::Metadata => "metadata",
+            Self::Cluster => "cluster",
             Self::Joined => "joined",
             Self::Leases => "leases",
             Self::Serving => "serving",
@@ -46,6 +50,7 @@ impl Condition {
         match self {
             Self::ObjectStore => Some("not checked yet"),
             Self::Metadata => Some("not reached yet"),
+            Self::Cluster => Some("not proved yet"),
             Self::Joined => Some("not registered yet"),
             Self::Leases => Some("no leases yet"),
             Self::Serving => None,

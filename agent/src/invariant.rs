@@ -33,6 +33,9 @@ invariants! {
     L1, "INV-L1", "at most one agent commits to a partition per epoch";
     G1, "INV-G1", "no object that a metadata row references, or an open read may use, is deleted";
     G2, "INV-G2", "every object that nothing references is deleted in the end";
+    K1, "INV-K1", "no object key is ever used twice, whatever is deleted, created again, restored or delayed";
+    B1, "INV-B1", "a bucket and prefix belong to one cluster and one timeline of its metadata";
+    L2, "INV-L2", "a lease is kept only while its holder can commit, and every wait has a bound";
     C1, "INV-C1", "a committed group offset never goes back by itself, and old members cannot commit";
 }
 

@@ -5,10 +5,10 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use streamhouse_metadata::{
-    AgentRegistration, CommitOutcome, CommittedOffset, Error, Garbage, GarbagePolicy, GroupQuery,
+    AgentRegistration, ClusterState, CommitOutcome, CommittedOffset, Error, Garbage, GarbagePolicy, GroupQuery,
     GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView, MetadataStore,
-    MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome, PartitionUid, Registered,
-    Renewed, Result, SegmentIntent, Snapshot, TopicChange, TopicOwner, TopicRecord, TopicsOverview,
+    MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome, PartitionUid, Recovered, Recovery, Registered,
+    Renewed, Result, SegmentIntent, Snapshot, Timeline, TopicChange, TopicOwner, TopicRecord, TopicsOverview,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +59,12 @@ macro_rules! hand_on {
 
 hand_on! {
     ping() -> ();
+    close() -> ();
+    cluster() -> ClusterState;
+    advance_timeline() -> Timeline;
+    report_divergence() -> ();
+    recover(recovery: &Recovery) -> Recovered;
+    unknown_objects(keys: &[String]) -> Vec<String>;
     register_agent(registration: &AgentRegistration) -> Registered;
     renew(incarnation: Incarnation) -> Renewed;
     drain(incarnation: Incarnation) -> ();
@@ -76,6 +82,7 @@ hand_on! {
     read_log(partition: PartitionUid, from: LogPosition, limit: usize) -> LogView;
     bounds(partitions: &[PartitionUid]) -> Vec<(PartitionUid, LogBounds)>;
     begin_segment(lease: Lease, base_offset: i64) -> SegmentIntent;
+    avoid_segment(lease: Lease, base_offset: i64, taken: &str) -> SegmentIntent;
     finish_segment(lease: Lease, segment: &NewSegment) -> ();
     advance_log_start(lease: Lease, log_start: i64) -> i64;
     garbage(policy: &GarbagePolicy, limit: usize) -> Garbage;

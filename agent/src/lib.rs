@@ -6,6 +6,7 @@
 //! ```
 
 pub mod assembly;
+pub mod backup;
 pub mod check;
 pub mod console;
 pub mod directory;
@@ -20,10 +21,12 @@ pub mod leases;
 pub mod maintenance;
 pub mod metrics;
 pub mod node;
+pub mod ownership;
 pub mod partition;
 pub mod process;
 pub mod produce;
 pub mod purge;
+pub mod recover;
 pub mod segment;
 pub mod server;
 pub mod store;

@@ -14,7 +14,7 @@ use std::{
 use opentelemetry::KeyValue;
 use streamhouse_agent::{
     assembly::{self, Agent},
-    check, inspect, purge,
+    backup, check, inspect, purge, recover,
     tls::TlsError,
     traces,
 };
@@ -29,7 +29,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// What can be asked for beside running.
-const COMMANDS: &[&str] = &["check", "migrate", "objects", "purge", "tables"];
+const COMMANDS: &[&str] = &["backup", "check", "migrate", "objects", "purge", "recover", "tables"];
 /// How long the last spans may take on their way.
 const LAST_SPANS: Duration = Duration::from_secs(2);
 /// For settings that are refused.
@@ -70,10 +70,12 @@ fn main() -> ExitCode {
 /// A command with its own arguments.
 enum Task {
     Run,
+    Backup(backup::Options),
     Check(check::Stores),
     Migrate,
     Objects(inspect::Options),
     Purge,
+    Recover { meant: bool },
     Tables(inspect::Options),
 }
 
@@ -84,10 +86,12 @@ impl Task {
             Some(extra) => Err(format!("unexpected argument {extra:?}; try --help")),
         };
         match name {
+            "backup" => backup::Options::parse(arguments).map(Self::Backup),
             "check" => check::Stores::parse(arguments).map(Self::Check),
             "migrate" => alone(Self::Migrate),
             "objects" => inspect::Options::parse(name, arguments).map(Self::Objects),
             "purge" => purge::confirmed(arguments).map(|()| Self::Purge),
+            "recover" => recover::is_meant(arguments).map(|meant| Self::Recover { meant }),
             "tables" => inspect::Options::parse(name, arguments).map(Self::Tables),
             _ => alone(Self::Run),
         }
@@ -96,12 +100,14 @@ impl Task {
     async fn run(self, settings: AgentSettings) -> anyhow::Result<()> {
         match self {
             Self::Run => run(settings).await,
+            Self::Backup(options) => backup::run(&settings, &options, print).await,
             Self::Check(stores) => check::run(&settings, stores, print).await,
             Self::Migrate => migrate(&settings).await,
             Self::Objects(options) => inspect::objects(&settings, &options)
                 .await
                 .map(|text| print(&text)),
             Self::Purge => purge::run(&settings, print).await,
+            Self::Recover { meant } => recover::run(&settings, meant, print).await,
             Self::Tables(options) => inspect::tables(&settings, &options)
                 .await
                 .map(|text| print(&text)),
@@ -216,12 +222,14 @@ fn start_logging(settings: &AgentSettings) -> Result<(), String> {
 fn help() -> String {
     format!(
         "streamhouse-agent {}\n{}\n\n\
-        usage: streamhouse-agent [run|check|migrate|objects|purge|tables] [settings]\n\n\
+        usage: streamhouse-agent [run|backup|check|migrate|objects|purge|recover|tables] [settings]\n\n\
         commands:\n  run      serve until SIGTERM or SIGINT, then hand over and exit (the default)\n  \
+        backup   copy the embedded metadata store while agents run --to FILE\n  \
         check    say whether the stores can be used with these settings [metadata|object-store]\n  \
         migrate  bring the metadata schema to this build's version\n  \
         objects  list the object store's objects [--prefix TEXT] [-o table|json]\n  \
         purge    delete every object and all metadata of the cluster, for ever, when no agent runs --yes\n  \
+        recover  say what restored metadata does not know of the object store, and go on without it [--yes]\n  \
         tables   show the metadata store's tables [-o table|json]\n\n\
         settings (each also a variable: --flush-interval is STREAMHOUSE_FLUSH_INTERVAL):\n{}  \
         --help, --version\n\ntraces: OTEL_EXPORTER_OTLP_ENDPOINT and OpenTelemetry's other variables",

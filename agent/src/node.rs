@@ -21,6 +21,7 @@ use crate::{
     fetch::tail::TailBudget,
     health::Health,
     metrics::{Metrics, PartitionKind},
+    ownership::Ownership,
     partition::Held,
     produce::Writer,
     store::{ObjectStore, blocks::BlockCache},
@@ -71,6 +72,8 @@ pub struct Node {
     pub health: Arc<Health>,
     /// What is said of it in traces.
     pub traces: AgentTraces,
+    /// Whether the two stores belong together.
+    pub ownership: Ownership,
     /// Where tests interfere.
     pub failpoints: Arc<FailPoints>,
     /// `None` between lives and while draining is over.

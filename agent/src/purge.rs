@@ -2,7 +2,10 @@
 //! operator for a cluster that is deleted with its data.
 //!
 //! Objects go first: as long as the metadata is there, a purge that was interrupted can be run again, and finds what is
-//! left. Only keys that have the form of ours are deleted: whatever else lies in the bucket stays.
+//! left. Only keys that have the form of ours are deleted, the one that says whose bucket it is last: whatever else lies in the
+//! bucket stays, and is named. The bucket must be that of the metadata's cluster.
+
+use std::fmt;
 
 use streamhouse_core::settings::AgentSettings;
 use streamhouse_metadata::{self as metadata, keys};
@@ -10,6 +13,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::{
     assembly,
+    ownership::identity,
     store::{self, DELETE_BATCH, ObjectMeta, ObjectStore, Retry, StoreError},
 };
 
@@ -17,6 +21,8 @@ use crate::{
 const MEANT: &str = "--yes";
 /// Pages of objects between two lines about the progress.
 const REPORT_EVERY: u64 = 10;
+/// How many keys that are not ours are named.
+const NAMED: usize = 5;
 /// How long one request is tried again.
 const TRIES: Duration = Duration::from_secs(60);
 
@@ -45,7 +51,18 @@ pub async fn run(settings: &AgentSettings, say: impl Fn(&str)) -> anyhow::Result
         assembly::connect_options(settings),
     );
     let store = store::open(&assembly::store_settings(settings)).await?;
-    let (mut deleted, mut foreign, mut pages) = (0, 0, 0_u64);
+    let cluster_id = metadata::cluster_id(url, &options).await?;
+    let marker = identity::read(store.as_ref()).await?;
+    match (&cluster_id, &marker) {
+        (Some(ours), marker) => identity::compare(store.as_ref(), marker.as_ref(), ours)?,
+        (None, Some(marker)) => anyhow::bail!(
+            "{} belongs to cluster {}, and the metadata store is empty: correct metadata-url or object-store",
+            store.describe(),
+            marker.cluster_id
+        ),
+        (None, None) => {}
+    }
+    let (mut deleted, mut foreign, mut pages) = (0, Foreign::default(), 0_u64);
     let mut after: Option<String> = None;
     loop {
         // An agent that starts meanwhile would write into what is being deleted.
@@ -53,15 +70,21 @@ pub async fn run(settings: &AgentSettings, say: impl Fn(&str)) -> anyhow::Result
             anyhow::bail!("the agent {agent:?} lives; stop every agent of the cluster, then run this again");
         }
         let page = page(store.as_ref(), after.as_deref()).await?;
-        let ours: Vec<String> = page
+        let (ours, others): (Vec<String>, Vec<String>) = page
             .iter()
-            .map(|object| &object.key)
-            .filter(|key| is_ours(key))
-            .cloned()
-            .collect();
+            .map(|object| object.key.clone())
+            .filter(|key| key != identity::KEY)
+            .partition(|key| is_ours(key));
+        anyhow::ensure!(
+            cluster_id.is_some() || ours.is_empty(),
+            "the metadata store is empty, and {} does not say whose objects it holds, such as {}: correct metadata-url or \
+             object-store, or delete them by hand",
+            store.describe(),
+            ours.first().map_or("", String::as_str)
+        );
         delete(store.as_ref(), &ours).await?;
         deleted += ours.len();
-        foreign += page.len() - ours.len();
+        foreign.add(others);
         pages += 1;
         if page.len() < DELETE_BATCH {
             break;
@@ -71,12 +94,11 @@ pub async fn run(settings: &AgentSettings, say: impl Fn(&str)) -> anyhow::Result
         }
         after = page.last().map(|object| object.key.clone());
     }
-    let left = if foreign == 0 {
-        String::new()
-    } else {
-        format!("; {foreign} that are not ours stay")
-    };
-    say(&format!("object store: deleted {deleted} objects{left}"));
+    if marker.is_some() {
+        delete(store.as_ref(), &[identity::KEY.to_owned()]).await?;
+        deleted += 1;
+    }
+    say(&format!("object store: deleted {deleted} objects{foreign}"));
     let dropped = metadata::drop_schema(url, &options).await?;
     say(if dropped {
         "metadata store: dropped the schema"
@@ -84,6 +106,32 @@ pub async fn run(settings: &AgentSettings, say: impl Fn(&str)) -> anyhow::Result
         "metadata store: there was no schema"
     });
     Ok(())
+}
+
+/// What stays: how many, and the first of them by name.
+#[derive(Default)]
+struct Foreign {
+    count: usize,
+    named: Vec<String>,
+}
+
+impl Foreign {
+    fn add(&mut self, keys: Vec<String>) {
+        self.count += keys.len();
+        let room = NAMED - self.named.len();
+        self.named.extend(keys.into_iter().take(room));
+    }
+}
+
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.count == 0 {
+            return Ok(());
+        }
+        let more = if self.count > NAMED { ", ..." } else { "" };
+        let named = self.named.join(", ");
+        write!(f, "; {} that are not ours stay: {named}{more}", self.count)
+    }
 }
 
 async fn page(store: &dyn ObjectStore, after: Option<&str>) -> Result<Vec<ObjectMeta>, StoreError> {
@@ -105,9 +153,13 @@ fn retry() -> Retry {
     Retry::default().until(Instant::now() + TRIES)
 }
 
-/// Whether an agent writes objects under such keys: of the log, of segments, and to prove the store.
+/// Whether an agent writes objects under such keys: of the log, of segments, to say whose bucket it is,
+/// and to prove the store.
 fn is_ours(key: &str) -> bool {
-    keys::parse_wal_key(key).is_some() || keys::parse_segment_key(key).is_some() || is_canary(key)
+    keys::parse_wal_key(key).is_some()
+        || keys::parse_segment_key(key).is_some()
+        || identity::is_ours(key)
+        || is_canary(key)
 }
 
 fn is_canary(key: &str) -> bool {
@@ -127,6 +179,8 @@ mod tests {
             "orders/0/segment_0000001000.dat",
             "orders@2/0/segment_0000001000.dat",
             "_canary/00000000deadbeef",
+            "_cluster/identity",
+            "_cluster/timeline/00000000000000000042",
         ] {
             assert!(is_ours(ours), "{ours}");
         }
@@ -138,6 +192,8 @@ mod tests {
             "prod/orders/0/segment_0000001000.dat",
             "prod/_wal/0000000003/00000000000000000009",
             "_canary/bird",
+            "_cluster/notes",
+            "_cluster/timeline/42",
             "_canary/00000000deadbeef/x",
             "notes.txt",
         ] {

@@ -1,7 +1,7 @@
 //! Opening a store, and what is done to a store as a whole: migrating it, looking at its schema, dropping it. The address chooses
 //! which store. Called by whoever needs metadata, once.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use crate::{Error, MetadataStore, Migrated, Result, SchemaState, postgres, sqlite};
 
@@ -105,6 +105,24 @@ pub async fn schema(url: &str, options: &ConnectOptions) -> Result<SchemaState> 
     match backend(url)? {
         Backend::Postgres => postgres::schema(url, options).await,
         Backend::Sqlite => sqlite::schema(url).await,
+    }
+}
+
+/// The id of the cluster whose store is at `url`, whatever the version of its schema; `None` for a store that is empty. Only reads.
+/// [`Error::Schema`] as for [`schema`].
+pub async fn cluster_id(url: &str, options: &ConnectOptions) -> Result<Option<String>> {
+    match backend(url)? {
+        Backend::Postgres => postgres::cluster_id(url, options).await,
+        Backend::Sqlite => sqlite::cluster_id(url, options).await,
+    }
+}
+
+/// Copies the SQLite file at `url` to `to`, which must not exist, as it is at one moment; agents may go on meanwhile. `false` for
+/// PostgreSQL, which has tools of its own for that.
+pub async fn backup(url: &str, options: &ConnectOptions, to: &Path) -> Result<bool> {
+    match backend(url)? {
+        Backend::Postgres => Ok(false),
+        Backend::Sqlite => sqlite::backup(url, options, to).await.map(|()| true),
     }
 }
 

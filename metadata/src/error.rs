@@ -44,6 +44,11 @@ pub enum Error {
         /// What the store says.
         stored: i32,
     },
+    /// Another copy of this store went on without it.
+    #[error(
+        "another copy of this metadata store has written to the bucket: stop the agents and run `streamhouse-agent recover`"
+    )]
+    Diverged,
     /// The store is in use.
     #[error("agent {0:?} holds its lease: stop the agents, or wait until their leases expire")]
     AgentLives(String),
@@ -64,6 +69,7 @@ impl Error {
             | Self::Inconsistent(_)
             | Self::SegmentConflict(_)
             | Self::NotSealed(_)
+            | Self::Diverged
             | Self::AgentLives(_) => ErrorCode::Unknown,
             Self::Sealed(_) | Self::Fenced(_) => ErrorCode::NotLeader,
             Self::UnknownTopic(_) | Self::UnknownPartition(_) => ErrorCode::UnknownTopicOrPartition,

@@ -36,7 +36,9 @@ mod tests;
 
 use async_trait::async_trait;
 
-pub use connect::{ConnectOptions, TlsMode, TlsOptions, connect, drop_schema, live_agent, migrate, schema};
+pub use connect::{
+    ConnectOptions, TlsMode, TlsOptions, backup, cluster_id, connect, drop_schema, live_agent, migrate, schema,
+};
 pub use error::{Error, Result};
 pub use schema::{Migrated, SchemaState};
 pub use types::*;
@@ -50,9 +52,36 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     /// Answers when the store is reachable and its schema is the one this build needs.
     async fn ping(&self) -> Result<()>;
 
+    /// Ends every connection once the calls under way are done; calls that come later fail. A SQLite file is whole
+    /// afterwards: everything stands in the one file.
+    async fn close(&self) -> Result<()>;
+
+    // ---- the cluster as a whole
+
+    /// Which cluster this store is that of, and how far its history goes.
+    async fn cluster(&self) -> Result<ClusterState>;
+
+    /// Raises the timeline and returns the new one. [`Error::Diverged`] when a divergence was reported.
+    async fn advance_timeline(&self) -> Result<Timeline>;
+
+    /// Says that the bucket holds a mark of another copy of this store for a number that this store gave. From then on
+    /// [`register_agent`](Self::register_agent) and [`advance_timeline`](Self::advance_timeline) are refused, until
+    /// [`recover`](Self::recover).
+    async fn report_divergence(&self) -> Result<()>;
+
+    /// Lets this store go on where the bucket is ahead of it: incarnations, producer ids and the timeline continue beyond what
+    /// the bucket shows, every topic gets a folder that no object has, intents of segments are dropped and lives that are
+    /// over count as swept, so that no object that this store cannot explain is written again, adopted or deleted.
+    /// [`Error::AgentLives`] while an agent holds its lease.
+    async fn recover(&self, recovery: &Recovery) -> Result<Recovered>;
+
+    /// Which of these keys, of WAL objects or segments, no row names.
+    async fn unknown_objects(&self, keys: &[String]) -> Result<Vec<String>>;
+
     // ---- agents and leases
 
-    /// Begins a new life of an agent. An older life with the same `agent_id` is sealed in the same transaction.
+    /// Begins a new life of an agent. An older life with the same `agent_id` is sealed in the same transaction, and the timeline
+    /// rises. [`Error::Diverged`] when a divergence was reported.
     async fn register_agent(&self, registration: &AgentRegistration) -> Result<Registered>;
 
     /// Renews the one lease that stands for everything `incarnation` holds, and seals agents whose lease has expired.
@@ -120,6 +149,11 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     /// Records the intent to write the segment that begins at the partition's `rolled` offset, before its object is put.
     /// Returns the intent left by an earlier holder if there is one: its object may exist. Fenced by the lease.
     async fn begin_segment(&self, lease: Lease, base_offset: i64) -> Result<SegmentIntent>;
+
+    /// Gives the intent for the segment at the partition's `rolled` offset another key than `taken`, under which an object stands
+    /// that is not this segment: under the topic's folder if that gives one, else under a new folder of the topic. The object
+    /// under `taken` is not this partition's and is never deleted. Fenced by the lease.
+    async fn avoid_segment(&self, lease: Lease, base_offset: i64, taken: &str) -> Result<SegmentIntent>;
 
     /// Replaces the WAL ranges that the segment covers by the segment, and drops the intent. Fenced by the lease and by
     /// the intent. WAL objects left without ranges are queued for deletion.

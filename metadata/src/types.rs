@@ -1,6 +1,7 @@
 //! What goes into and comes out of the transactions. Plain data; offsets are half-open (`base..end`), sizes bytes, times
 //! milliseconds since the Unix epoch by the database's clock.
 
+mod cluster;
 mod owners;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -10,7 +11,10 @@ use streamhouse_core::ErrorCode;
 pub use streamhouse_core::{Incarnation, PartitionUid};
 use uuid::Uuid;
 
-pub use self::owners::{TopicOverview, TopicOwner, TopicsOverview};
+pub use self::{
+    cluster::{ClusterState, Recovered, Recovery, Timeline},
+    owners::{TopicOverview, TopicOwner, TopicsOverview},
+};
 
 /// The internal topic whose partitions are the coordinator slots: a group belongs to slot `hash(group) % GROUP_SLOTS`,
 /// and whoever leads that partition coordinates the group.
@@ -44,6 +48,8 @@ pub struct Registered {
     pub incarnation: Incarnation,
     /// A small number, stable for the `agent_id`: Kafka's broker id.
     pub node_id: i32,
+    /// The point of the history at which this life began.
+    pub timeline: Timeline,
 }
 
 /// A renewed lease.

@@ -5,6 +5,7 @@
 mod calls;
 mod console;
 mod names;
+mod ownership;
 mod secure;
 
 use std::{path::Path, sync::atomic::Ordering};

@@ -16,6 +16,7 @@ use crate::{
     health::Condition,
     metrics::Job,
     node::{Life, Node},
+    ownership,
     partition::Held,
     produce::{Writer, WriterDeps, WriterSettings},
 };
@@ -135,7 +136,9 @@ impl Keeper {
     /// Begins a life. The time returned is from before its registration was sent.
     async fn begin(&self) -> (Arc<Tenure>, Instant) {
         let (registered, sent) = self.register().await;
-        let Registered { incarnation, node_id } = registered;
+        let Registered {
+            incarnation, node_id, ..
+        } = registered;
         tracing::info!(
             incarnation = incarnation.0,
             node_id,
@@ -174,16 +177,9 @@ impl Keeper {
     async fn register(&self) -> (Registered, Instant) {
         let mut pause = REGISTER.0;
         loop {
-            let sent = Instant::now();
-            match timeout_at(
-                sent + self.ttl() / 2,
-                self.node.metadata.register_agent(&self.registration),
-            )
-            .await
-            {
-                Ok(Ok(registered)) => return (registered, sent),
-                Ok(Err(error)) => self.cannot_register(&error.to_string()),
-                Err(_) => self.cannot_register("the metadata store does not answer"),
+            match ownership::register(&self.node, &self.registration, self.ttl() / 2).await {
+                Ok(registered) => return registered,
+                Err(problem) => self.cannot_register(&problem),
             }
             sleep(pause.mul_f64(0.5 + self.node.entropy.fraction())).await;
             pause = (pause * 2).min(REGISTER.1);

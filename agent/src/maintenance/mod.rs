@@ -1,5 +1,5 @@
-//! The background jobs of an agent, beside the way of a record and never in it: rolling WAL ranges into segments,
-//! retention, deleting what nothing references, and sweeping orphans. Each runs every maintenance interval, one after the
+//! The background jobs of an agent, beside the way of a record and never in it: marking the timeline, rolling WAL ranges into
+//! segments, retention, deleting what nothing references, and sweeping orphans. Each runs every maintenance interval, one after the
 //! other, and reports its last success.
 //!
 //! Every step is fenced or idempotent in the metadata store: a job that is killed in the middle, or that two agents run at
@@ -9,6 +9,7 @@ pub mod delete;
 pub mod retention;
 pub mod roll;
 pub mod sweep;
+pub mod timeline;
 
 use std::sync::Arc;
 
@@ -32,6 +33,9 @@ pub enum JobError {
     /// Stored bytes are not what they should be.
     #[error("stored bytes are damaged: {0}")]
     Corrupt(String),
+    /// The stores do not belong together, or it cannot be told.
+    #[error("{0}")]
+    Foreign(String),
     /// Reading back what was stored failed.
     #[error(transparent)]
     Read(#[from] streamhouse_core::Error),
@@ -39,7 +43,7 @@ pub enum JobError {
 
 /// Runs the jobs until `stop`.
 pub async fn run(node: Arc<Node>, every: Duration, stop: CancellationToken) {
-    let mut roller = roll::Roller::default();
+    let (mut roller, mut marker) = (roll::Roller::default(), timeline::Marker::default());
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -51,12 +55,14 @@ pub async fn run(node: Arc<Node>, every: Duration, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             () = life.over.cancelled() => {}
-            () = round(&node, &life, &mut roller) => {}
+            () = round(&node, &life, &mut roller, &mut marker) => {}
         }
     }
 }
 
-async fn round(node: &Node, life: &Life, roller: &mut roll::Roller) {
+async fn round(node: &Node, life: &Life, roller: &mut roll::Roller, marker: &mut timeline::Marker) {
+    // First, so that what the others change is never ahead of the bucket's number by more than a round.
+    report(node, Job::Timeline, marker.run(node, life).await);
     report(node, Job::Roll, roller.run(node, life).await);
     report(node, Job::Retention, retention::run(node, life).await);
     report(node, Job::Delete, delete::run(node).await);

@@ -1,16 +1,16 @@
 //! Rolls a partition's WAL ranges into a segment of its own: intent, object, swap. Bytes come from the tail when they are
 //! still there, else from the WAL objects.
 //!
-//! A segment's key follows from its base offset, and a key is never overwritten. When the object of an earlier, killed
-//! attempt is there, it is read and checked whole: a sound one is adopted (offsets never change their bytes, INV-F1). A
-//! damaged one is left alone and reported: puts are atomic, so only the store itself can have damaged it, and deleting it
-//! here could race with a later holder's segment of the same key (INV-G1). The records stay readable in the WAL objects.
+//! A key is never overwritten. When an object is there already, of an earlier, killed attempt, it is read whole and adopted only
+//! if it is the very segment that this range gives: whole, of this partition, and byte for byte the batches that the log
+//! holds at these offsets (INV-F1). Any other, damaged or of another history of the cluster, is left alone for ever: it is not
+//! ours to delete (INV-B1). The roll goes on under another key (INV-K1).
 
 use std::collections::HashMap;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use streamhouse_core::{PartitionUid, batch::Batches};
-use streamhouse_metadata::{LogPosition, LogSpan, NewSegment, Place};
+use streamhouse_metadata::{LogPosition, LogSpan, NewSegment, Place, SegmentIntent};
 use tokio::time::{Duration, Instant};
 
 use super::JobError;
@@ -18,14 +18,17 @@ use crate::{
     directory::Topic,
     failpoint::FailPoint,
     fetch::{cold, tail::copy_stamped},
+    invariant::Invariant,
     node::{Life, Node},
     partition::Partition,
-    segment::{Identity, SegmentSummary, SegmentWriter, verify},
+    segment::{Identity, Index, SegmentError, SegmentSummary, SegmentWriter, verify},
     store::{GetRange, Retry, StoreErrorKind, put_settled},
 };
 
 /// Spans looked up at once.
 const SPANS: usize = 1000;
+/// How many keys one roll tries before it leaves the rest to the next round.
+const KEYS: usize = 4;
 
 /// Remembers since when each partition has something to roll.
 #[derive(Debug, Default)]
@@ -102,18 +105,10 @@ async fn roll(
         base_offset,
     };
     let intent = node.metadata.begin_segment(partition.lease, base_offset).await?;
-    let left_behind = if intent.inherited {
-        adopt(node, &intent.key, &identity, partition).await?
-    } else {
-        None
-    };
-    let summary = match left_behind {
-        Some(summary) => summary,
-        None => write(node, &intent.key, identity, partition, room).await?,
-    };
+    let (key, summary) = store(node, intent, &identity, partition, room).await?;
     node.failpoints.reach(FailPoint::BeforeSegmentSwap).await;
     let segment = NewSegment {
-        key: intent.key,
+        key,
         base_offset,
         end_offset: summary.end_offset,
         max_timestamp: summary.max_timestamp,
@@ -131,41 +126,126 @@ async fn roll(
     Ok(())
 }
 
-/// Looks at the object that an earlier attempt may have left: takes it when it is sound, else makes room.
-async fn adopt(
+/// Stores the segment, or adopts it where it is stored already; returns under which key.
+async fn store(
+    node: &Node,
+    mut intent: SegmentIntent,
+    identity: &Identity,
+    partition: &Partition,
+    room: usize,
+) -> Result<(String, SegmentSummary), JobError> {
+    let mut may_exist = intent.inherited;
+    for _ in 0..KEYS {
+        if may_exist {
+            match look(node, &intent.key, identity, partition).await? {
+                Found::Nothing => {}
+                Found::Ours(summary) => return Ok((intent.key, summary)),
+                Found::Other(why) => {
+                    node.metrics.violated(Invariant::K1);
+                    tracing::error!(key = intent.key, why, "a segment's key is taken; rolling under another one");
+                    intent = node
+                        .metadata
+                        .avoid_segment(partition.lease, identity.base_offset, &intent.key)
+                        .await?;
+                }
+            }
+        }
+        match write(node, &intent.key, identity, partition, room).await? {
+            Some(summary) => return Ok((intent.key, summary)),
+            None => may_exist = true,
+        }
+    }
+    Err(JobError::Corrupt(format!(
+        "object {} is taken by others again and again; the next round tries another key",
+        intent.key
+    )))
+}
+
+/// What stands under the key of a segment.
+enum Found {
+    Nothing,
+    /// The segment itself, of an earlier attempt or a former holder.
+    Ours(SegmentSummary),
+    /// Something else, with the reason.
+    Other(String),
+}
+
+async fn look(node: &Node, key: &str, identity: &Identity, partition: &Partition) -> Result<Found, JobError> {
+    let object = match node.store.get(key, GetRange::Full).await {
+        Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(Found::Nothing),
+        object => object?,
+    };
+    let verified = verify(&object, identity).and_then(|summary| Ok((summary, data(&object)?)));
+    let (summary, data) = match verified {
+        Ok(verified) => verified,
+        Err(error) => return Ok(Found::Other(error.to_string())),
+    };
+    if holds(node, partition, &summary, data).await? {
+        Ok(Found::Ours(summary))
+    } else {
+        Ok(Found::Other(format!(
+            "its records {}..{} are not those of the log",
+            summary.base_offset, summary.end_offset
+        )))
+    }
+}
+
+/// The batches of a whole segment.
+fn data(object: &Bytes) -> Result<Bytes, SegmentError> {
+    let range = Index::parse(object, object.len() as u64)?.footer().data();
+    let bounds = usize::try_from(range.start)
+        .ok()
+        .zip(usize::try_from(range.end).ok());
+    match bounds {
+        Some((start, end)) if start <= end && end <= object.len() => Ok(object.slice(start..end)),
+        _ => Err(SegmentError::Truncated("a block is missing")),
+    }
+}
+
+/// Whether the log holds exactly these batches, in whole WAL ranges.
+async fn holds(
+    node: &Node,
+    partition: &Partition,
+    summary: &SegmentSummary,
+    mut batches: Bytes,
+) -> Result<bool, JobError> {
+    let mut next = summary.base_offset;
+    while next < summary.end_offset {
+        let view = node
+            .metadata
+            .read_log(partition.uid(), LogPosition::Offset(next), SPANS)
+            .await?;
+        if view.spans.is_empty() {
+            return Ok(false);
+        }
+        for span in &view.spans {
+            let is_next = span.base_offset == next && matches!(span.place, Place::Wal { .. });
+            if !is_next || span.end_offset > summary.end_offset {
+                return Ok(false);
+            }
+            let logged = span_bytes(node, partition, span).await?;
+            if !batches.starts_with(&logged) {
+                return Ok(false);
+            }
+            batches.advance(logged.len());
+            next = span.end_offset;
+            if next == summary.end_offset {
+                break;
+            }
+        }
+    }
+    Ok(batches.is_empty())
+}
+
+/// Builds the segment from the spans after its base offset and stores it; `None` when the key is taken.
+async fn write(
     node: &Node,
     key: &str,
     identity: &Identity,
     partition: &Partition,
-) -> Result<Option<SegmentSummary>, JobError> {
-    let bytes = match node.store.get(key, GetRange::Full).await {
-        Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(None),
-        bytes => bytes?,
-    };
-    match verify(&bytes, identity) {
-        Ok(summary) if summary.end_offset <= partition.high_watermark() => Ok(Some(summary)),
-        Ok(summary) => {
-            let end = summary.end_offset;
-            Err(JobError::Corrupt(format!(
-                "object {key} ends at {end}, beyond the high watermark; it is left alone"
-            )))
-        }
-        Err(error) => Err(JobError::Corrupt(format!(
-            "object {key}, left behind by an earlier attempt, is damaged ({error}); its records are still in the WAL: \
-             look at the object and remove it by hand"
-        ))),
-    }
-}
-
-/// Builds the segment from the spans after its base offset and stores it.
-async fn write(
-    node: &Node,
-    key: &str,
-    identity: Identity,
-    partition: &Partition,
     room: usize,
-) -> Result<SegmentSummary, JobError> {
-    let mut writer = SegmentWriter::new(&identity);
+) -> Result<Option<SegmentSummary>, JobError> {
+    let mut writer = SegmentWriter::new(identity);
     let mut next = identity.base_offset;
     let mut bytes = 0;
     'spans: loop {
@@ -196,14 +276,8 @@ async fn write(
     node.failpoints.reach(FailPoint::BeforeSegmentPut).await;
     let retry = Retry::new(node.entropy.clone()).until(Instant::now() + Duration::from_secs(120));
     match put_settled(node.store.as_ref(), key, body, &retry).await {
-        Err(error) if error.kind() == StoreErrorKind::AlreadyExists => {
-            // A former holder was still at it. Whoever's it is, it holds the same records, if it is sound.
-            let theirs = adopt(node, key, &identity, partition).await?;
-            theirs.ok_or_else(|| {
-                JobError::Corrupt(format!("object {key} was damaged and is gone; trying again"))
-            })
-        }
-        stored => Ok(stored.map(|()| summary)?),
+        Err(error) if error.kind() == StoreErrorKind::AlreadyExists => Ok(None),
+        stored => Ok(stored.map(|()| Some(summary))?),
     }
 }
 

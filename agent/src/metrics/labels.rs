@@ -112,17 +112,20 @@ pub enum Job {
     Roll,
     /// Sweeps orphans of lives that are over.
     Sweep,
+    /// Marks the bucket with the metadata store's number.
+    Timeline,
 }
 
 impl Job {
     /// Every job.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Delete,
         Self::Directory,
         Self::Renew,
         Self::Retention,
         Self::Roll,
         Self::Sweep,
+        Self::Timeline,
     ];
 
     /// The label in metrics and logs.
@@ -134,6 +137,7 @@ impl Job {
             Self::Retention => "retention",
             Self::Roll => "roll",
             Self::Sweep => "sweep",
+            Self::Timeline => "timeline",
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod log;
 pub mod owners;
 pub mod races;
 pub mod segments;
+pub mod timeline;
 pub mod topics;
 
 /// Calls the macro `$run` with every scenario: `module::name, module::name, ...`.
@@ -74,6 +75,14 @@ macro_rules! conformance_suite {
             segments::what_lies_before_the_log_start_is_queued_for_deletion,
             segments::an_intent_behind_the_log_start_is_dropped_and_its_object_deleted,
             segments::a_range_that_holds_the_log_start_can_still_be_rolled,
+            timeline::the_timeline_rises_with_each_life_and_when_asked,
+            timeline::a_cluster_is_in_use_with_its_first_topic,
+            timeline::a_divergence_refuses_new_lives_until_a_recovery,
+            timeline::a_recovery_waits_for_no_agent,
+            timeline::a_recovery_goes_on_beyond_what_the_bucket_has,
+            timeline::objects_that_no_row_names_are_told,
+            timeline::a_key_that_is_taken_is_left_alone,
+            timeline::only_the_holder_leaves_a_key,
             garbage::objects_wait_for_their_grace,
             garbage::an_object_that_a_row_references_is_never_garbage,
             garbage::a_deleted_topic_leaves_nothing,

@@ -47,7 +47,7 @@ async fn seal_locked(conn: &mut PgConnection, incarnations: &[i64]) -> Outcome<(
 }
 
 pub(super) async fn register(conn: &mut PgConnection, new: &AgentRegistration) -> Outcome<Registered> {
-    lock_cluster(conn).await?;
+    super::cluster::check_history(conn).await?;
     let old: Vec<i64> =
         query_scalar("SELECT incarnation FROM agents WHERE agent_id = $1 AND sealed_at IS NULL FOR UPDATE")
             .bind(&new.agent_id)
@@ -83,6 +83,7 @@ pub(super) async fn register(conn: &mut PgConnection, new: &AgentRegistration) -
     Ok(Registered {
         incarnation: Incarnation(incarnation),
         node_id,
+        timeline: super::cluster::rise(conn).await?,
     })
 }
 

@@ -49,6 +49,20 @@ pub(crate) async fn schema(url: &str, options: &ConnectOptions) -> Result<Schema
     Ok(SchemaState { found, needed })
 }
 
+/// Looks for the cluster's id in the database that `url` names.
+pub(crate) async fn cluster_id(url: &str, options: &ConnectOptions) -> Result<Option<String>> {
+    let mut conn = super::connect_once(&settings(url, options)?, options).await?;
+    let (found, _) = versions(&MIGRATOR, &stored(&mut conn).await?)?;
+    let id = if found > 0 {
+        let id = query_scalar("SELECT cluster_id FROM cluster");
+        id.fetch_optional(&mut conn).await.map_err(refusal)?
+    } else {
+        None
+    };
+    conn.close().await.map_err(refusal)?;
+    Ok(id)
+}
+
 /// Looks for an agent that holds its lease in the database that `url` names.
 pub(crate) async fn live_agent(url: &str, options: &ConnectOptions) -> Result<Option<String>> {
     let mut conn = super::connect_once(&settings(url, options)?, options).await?;

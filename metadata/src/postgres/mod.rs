@@ -2,6 +2,7 @@
 //! call is bounded in time: acquiring a connection, each statement, each lock, and a transaction left standing.
 
 mod agents;
+mod cluster;
 mod commit;
 mod errors;
 mod garbage;
@@ -25,12 +26,12 @@ use sqlx::{
 };
 
 use self::errors::{meaning, refusal};
-pub(crate) use self::migrate::{drop_schema, live_agent, migrate, schema};
+pub(crate) use self::migrate::{cluster_id, drop_schema, live_agent, migrate, schema};
 use crate::{
-    AgentRegistration, CommitOutcome, CommittedOffset, ConnectOptions, Error, Garbage, GarbagePolicy,
+    AgentRegistration, ClusterState, CommitOutcome, CommittedOffset, ConnectOptions, Error, Garbage, GarbagePolicy,
     GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView,
     MetadataStore, MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome,
-    PartitionUid, Registered, Renewed, Result, SegmentIntent, Snapshot, TopicChange, TopicOwner, TopicRecord,
+    PartitionUid, Recovered, Recovery, Registered, Renewed, Result, SegmentIntent, Snapshot, Timeline, TopicChange, TopicOwner, TopicRecord,
     TopicsOverview,
     failure::{Outcome, attempts, transact},
 };
@@ -146,6 +147,31 @@ impl MetadataStore for PostgresStore {
         statement!(self, conn => leases::version(&mut conn)).map(|_| ())
     }
 
+    async fn close(&self) -> Result<()> {
+        self.pool.close().await;
+        Ok(())
+    }
+
+    async fn cluster(&self) -> Result<ClusterState> {
+        statement!(self, conn => cluster::state(&mut conn))
+    }
+
+    async fn advance_timeline(&self) -> Result<Timeline> {
+        transact!(self.begin(), meaning, tx => cluster::advance(&mut tx))
+    }
+
+    async fn report_divergence(&self) -> Result<()> {
+        statement!(self, conn => cluster::diverge(&mut conn))
+    }
+
+    async fn recover(&self, recovery: &Recovery) -> Result<Recovered> {
+        transact!(self.begin(), meaning, tx => cluster::recover(&mut tx, recovery))
+    }
+
+    async fn unknown_objects(&self, keys: &[String]) -> Result<Vec<String>> {
+        statement!(self, conn => cluster::unknown(&mut conn, keys))
+    }
+
     async fn register_agent(&self, registration: &AgentRegistration) -> Result<Registered> {
         transact!(self.begin(), meaning, tx => agents::register(&mut tx, registration))
     }
@@ -220,6 +246,10 @@ impl MetadataStore for PostgresStore {
 
     async fn begin_segment(&self, lease: Lease, base_offset: i64) -> Result<SegmentIntent> {
         transact!(self.begin(), meaning, tx => segments::begin(&mut tx, lease, base_offset))
+    }
+
+    async fn avoid_segment(&self, lease: Lease, base_offset: i64, taken: &str) -> Result<SegmentIntent> {
+        transact!(self.begin(), meaning, tx => segments::avoid(&mut tx, lease, base_offset, taken))
     }
 
     async fn finish_segment(&self, lease: Lease, segment: &NewSegment) -> Result<()> {

@@ -3,7 +3,10 @@
 use sqlx::{PgConnection, query, query_as};
 use uuid::Uuid;
 
-use super::agents::{Lock, leased};
+use super::{
+    agents::{Lock, leased, lock_cluster},
+    topics::fresh_folder,
+};
 use crate::{
     Error, Lease, NewSegment, SegmentIntent,
     failure::Outcome,
@@ -74,6 +77,40 @@ async fn intent(conn: &mut PgConnection, lease: Lease, base_offset: i64) -> Outc
     .fetch_optional(conn)
     .await?;
     Ok(row)
+}
+
+/// Moves an intent away from a key that is taken: to the topic's folder if it has another one by now, else to a new one. What stands
+/// under the key is nobody's to delete. Takes the lock of all changes of topics first, as everybody does.
+pub(super) async fn avoid(
+    conn: &mut PgConnection,
+    lease: Lease,
+    base_offset: i64,
+    taken: &str,
+) -> Outcome<SegmentIntent> {
+    lock_cluster(conn).await?;
+    let row = leased(conn, lease, Lock::Exclusive).await?;
+    let found = intent(conn, lease, base_offset).await?;
+    if base_offset != row.bounds.rolled || found.is_none_or(|intent| intent.incarnation != lease.incarnation.0) {
+        let message = format!("no segment that begins at {base_offset} was begun by this agent");
+        return Err(Error::SegmentConflict(message).into());
+    }
+    let mut key = segment_key(&row.folder, row.partition, base_offset);
+    if key == taken {
+        key = segment_key(&fresh_folder(conn, row.topic_id).await?, row.partition, base_offset);
+    }
+    for sql in [
+        "DELETE FROM abandoned_segments WHERE key = $1",
+        "DELETE FROM deletions WHERE key = $1",
+    ] {
+        query(sql).bind(taken).execute(&mut *conn).await?;
+    }
+    query("UPDATE segment_intents SET key = $3 WHERE partition_id = $1 AND base_offset = $2")
+        .bind(lease.partition.0)
+        .bind(base_offset)
+        .bind(&key)
+        .execute(conn)
+        .await?;
+    Ok(SegmentIntent { key, inherited: false })
 }
 
 pub(super) async fn finish(conn: &mut PgConnection, lease: Lease, segment: &NewSegment) -> Outcome<()> {

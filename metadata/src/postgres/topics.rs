@@ -128,8 +128,7 @@ async fn next_folder(conn: &mut PgConnection, name: &str) -> Outcome<String> {
 /// Gives a topic a folder that no key was ever made of, for its segments from now on; those that it has stay where they are, and
 /// so do its intents, which keep the keys that they have. The caller holds the lock of
 /// [`lock_cluster`]. [`Error::UnknownTopic`] when its row is gone.
-#[allow(dead_code)] // for when the bucket holds more under the old folder than the metadata knows of
-pub(crate) async fn fresh_folder(conn: &mut PgConnection, topic_id: Uuid) -> Outcome<String> {
+pub(super) async fn fresh_folder(conn: &mut PgConnection, topic_id: Uuid) -> Outcome<String> {
     let name: Option<String> = query_scalar("SELECT name FROM topics WHERE topic_id = $1")
         .bind(topic_id)
         .fetch_optional(&mut *conn)

@@ -26,6 +26,7 @@ pub(super) async fn bump(conn: &mut SqliteConnection) -> Outcome<()> {
 }
 
 pub(super) async fn register(conn: &mut SqliteConnection, new: &AgentRegistration) -> Outcome<Registered> {
+    super::cluster::check_history(conn).await?;
     let now = now(conn).await?;
     query("UPDATE agents SET sealed_at = ?1 WHERE agent_id = ?2 AND sealed_at IS NULL")
         .bind(now)
@@ -59,6 +60,7 @@ pub(super) async fn register(conn: &mut SqliteConnection, new: &AgentRegistratio
     Ok(Registered {
         incarnation: Incarnation(incarnation),
         node_id,
+        timeline: super::cluster::rise(conn).await?,
     })
 }
 

@@ -1,5 +1,11 @@
 //! Migrating a SQLite file, which every connect does; looking at its schema, and dropping it.
 
+use std::{
+    fmt::Display,
+    fs,
+    path::{Path, PathBuf},
+};
+
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection, SqliteConnection, SqlitePool, migrate::Migrator, query,
     query_scalar, sqlite::SqliteConnectOptions,
@@ -38,6 +44,61 @@ pub(crate) async fn schema(url: &str) -> Result<SchemaState> {
     };
     let (found, needed) = versions(&MIGRATOR, &stored)?;
     Ok(SchemaState { found, needed })
+}
+
+/// Looks for the cluster's id in the file that `url` names.
+pub(crate) async fn cluster_id(url: &str, options: &ConnectOptions) -> Result<Option<String>> {
+    let settings = parse(url)?
+        .read_only(true)
+        .busy_timeout(options.statement_timeout);
+    if !is_there(&settings)? {
+        return Ok(None);
+    }
+    let mut conn = settings.connect().await.map_err(refusal)?;
+    let (found, _) = versions(&MIGRATOR, &stored(&mut conn).await?)?;
+    let id = if found > 0 {
+        let id = query_scalar("SELECT cluster_id FROM cluster");
+        id.fetch_optional(&mut conn).await.map_err(refusal)?
+    } else {
+        None
+    };
+    conn.close().await.map_err(refusal)?;
+    Ok(id)
+}
+
+/// Copies the file that `url` names, as one transaction sees it. The copy appears under its name when it is whole.
+pub(crate) async fn backup(url: &str, options: &ConnectOptions, to: &Path) -> Result<()> {
+    let settings = parse(url)?
+        .read_only(true)
+        .busy_timeout(options.statement_timeout);
+    let source = settings.get_filename().display().to_string();
+    if !is_there(&settings)? {
+        return Err(Error::Unavailable(format!("there is no SQLite file {source}")));
+    }
+    let unwritten = |why: &dyn Display| {
+        Error::Unavailable(format!("the copy {} cannot be written: {why}", to.display()))
+    };
+    if to.try_exists().map_err(|error| unwritten(&error))? {
+        return Err(unwritten(&"it exists; give another name"));
+    }
+    let mut partial = to.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    // Of an attempt that was interrupted.
+    let _ = fs::remove_file(&partial);
+    let text = partial.to_str().ok_or_else(|| unwritten(&"its name is not Unicode"))?;
+    let mut conn = settings.connect().await.map_err(refusal)?;
+    versions(&MIGRATOR, &stored(&mut conn).await?)?;
+    query("VACUUM INTO ?1")
+        .bind(text)
+        .execute(&mut conn)
+        .await
+        .map_err(refusal)?;
+    conn.close().await.map_err(refusal)?;
+    fs::File::open(&partial)
+        .and_then(|copy| copy.sync_all())
+        .and_then(|()| fs::rename(&partial, to))
+        .map_err(|error| unwritten(&error))
 }
 
 /// Looks for an agent that holds its lease in the file that `url` names.

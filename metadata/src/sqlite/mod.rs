@@ -2,6 +2,7 @@
 //! readers have their own. A commit is on disk before it returns (WAL journal, synchronous=FULL).
 
 mod agents;
+mod cluster;
 mod commit;
 mod garbage;
 mod groups;
@@ -19,12 +20,12 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-pub(crate) use self::migrate::{drop_schema, live_agent, migrate, schema};
+pub(crate) use self::migrate::{backup, cluster_id, drop_schema, live_agent, migrate, schema};
 use crate::{
-    AgentRegistration, CommitOutcome, CommittedOffset, ConnectOptions, Error, Garbage, GarbagePolicy,
+    AgentRegistration, ClusterState, CommitOutcome, CommittedOffset, ConnectOptions, Error, Garbage, GarbagePolicy,
     GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView,
     MetadataStore, MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome,
-    PartitionUid, Registered, Renewed, Result, SegmentIntent, Snapshot, TopicChange, TopicOwner, TopicRecord,
+    PartitionUid, Recovered, Recovery, Registered, Renewed, Result, SegmentIntent, Snapshot, Timeline, TopicChange, TopicOwner, TopicRecord,
     TopicsOverview,
     failure::{Meaning, Outcome, transact},
     rows::unsigned,
@@ -36,6 +37,8 @@ pub(crate) struct SqliteStore {
     writer: SqlitePool,
     /// The same pool for a store in memory, which lives in its one connection.
     reader: SqlitePool,
+    /// Whether the two pools are two.
+    is_file: bool,
 }
 
 impl fmt::Debug for SqliteStore {
@@ -69,7 +72,11 @@ pub(crate) async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<d
             .await
             .map_err(refusal)?
     };
-    Ok(Arc::new(SqliteStore { writer, reader }))
+    Ok(Arc::new(SqliteStore {
+        writer,
+        reader,
+        is_file: !in_memory,
+    }))
 }
 
 /// The address.
@@ -160,6 +167,35 @@ impl MetadataStore for SqliteStore {
         Ok(())
     }
 
+    async fn close(&self) -> Result<()> {
+        // The one that may write last: with the last connection SQLite moves the journal into the file.
+        if self.is_file {
+            self.reader.close().await;
+        }
+        self.writer.close().await;
+        Ok(())
+    }
+
+    async fn cluster(&self) -> Result<ClusterState> {
+        transact!(self.read(), meaning, tx => cluster::state(&mut tx))
+    }
+
+    async fn advance_timeline(&self) -> Result<Timeline> {
+        transact!(self.write(), meaning, tx => cluster::advance(&mut tx))
+    }
+
+    async fn report_divergence(&self) -> Result<()> {
+        transact!(self.write(), meaning, tx => cluster::diverge(&mut tx))
+    }
+
+    async fn recover(&self, recovery: &Recovery) -> Result<Recovered> {
+        transact!(self.write(), meaning, tx => cluster::recover(&mut tx, recovery))
+    }
+
+    async fn unknown_objects(&self, keys: &[String]) -> Result<Vec<String>> {
+        transact!(self.read(), meaning, tx => cluster::unknown(&mut tx, keys))
+    }
+
     async fn register_agent(&self, registration: &AgentRegistration) -> Result<Registered> {
         transact!(self.write(), meaning, tx => agents::register(&mut tx, registration))
     }
@@ -226,6 +262,10 @@ impl MetadataStore for SqliteStore {
 
     async fn begin_segment(&self, lease: Lease, base_offset: i64) -> Result<SegmentIntent> {
         transact!(self.write(), meaning, tx => segments::begin(&mut tx, lease, base_offset))
+    }
+
+    async fn avoid_segment(&self, lease: Lease, base_offset: i64, taken: &str) -> Result<SegmentIntent> {
+        transact!(self.write(), meaning, tx => segments::avoid(&mut tx, lease, base_offset, taken))
     }
 
     async fn finish_segment(&self, lease: Lease, segment: &NewSegment) -> Result<()> {

@@ -126,8 +126,7 @@ async fn next_folder(conn: &mut SqliteConnection, name: &str) -> Outcome<String>
 
 /// Gives a topic a folder that no key was ever made of, for its segments from now on; those that it has stay where they are, and
 /// so do its intents, which keep the keys that they have. [`Error::UnknownTopic`] when its row is gone.
-#[allow(dead_code)] // for when the bucket holds more under the old folder than the metadata knows of
-pub(crate) async fn fresh_folder(conn: &mut SqliteConnection, topic_id: Uuid) -> Outcome<String> {
+pub(super) async fn fresh_folder(conn: &mut SqliteConnection, topic_id: Uuid) -> Outcome<String> {
     let name: Option<String> = query_scalar("SELECT name FROM topics WHERE topic_id = ?1")
         .bind(topic_id)
         .fetch_optional(&mut *conn)

@@ -9,7 +9,7 @@ use streamhouse_testkit::Postgres;
 
 use super::support::options;
 use crate::{
-    ConnectOptions, Error, Lease, LeaseMove, Migrated, MoveOutcome, SchemaState,
+    ConnectOptions, Error, Lease, LeaseMove, Migrated, MoveOutcome, SchemaState, backup, cluster_id,
     conformance::fixture::{
         Log, NO_GRACE, Store, agent, garbage, new_topic, owner, registration, snapshot, topic,
     },
@@ -19,7 +19,7 @@ use crate::{
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 
-const NEEDED: i64 = 3;
+const NEEDED: i64 = 4;
 
 async fn found(url: &str) -> i64 {
     let SchemaState { found, needed } = schema(url, &options()).await.unwrap();
@@ -45,6 +45,7 @@ async fn a_look_changes_nothing() {
     let url = Postgres::shared().unwrap().create_database("looked_at").unwrap();
     let mut raw = PgConnection::connect(&url).await.unwrap();
     assert_eq!(found(&url).await, 0);
+    assert_eq!(cluster_id(&url, &options()).await.unwrap(), None);
     assert_eq!(relations(&mut raw).await, Vec::<String>::new());
     migrate(&url, &options()).await.unwrap();
     assert_eq!(found(&url).await, NEEDED);
@@ -53,6 +54,7 @@ async fn a_look_changes_nothing() {
     let path = folder.path().join("metadata.db");
     let url = format!("sqlite:{}", path.display());
     assert_eq!(found(&url).await, 0);
+    assert_eq!(cluster_id(&url, &options()).await.unwrap(), None);
     assert!(!path.exists());
     std::fs::write(&path, "").unwrap();
     assert_eq!(found(&url).await, 0);
@@ -69,7 +71,7 @@ async fn a_store_of_the_first_version_is_brought_up_to_date_with_what_it_holds()
     POSTGRES.run_to(1, &mut raw).await.unwrap();
     schema_error(
         connect(&postgres, &options()).await,
-        "has version 1, this build needs version 3: run `streamhouse-agent migrate`",
+        "has version 1, this build needs version 4: run `streamhouse-agent migrate`",
     );
     let folder = tempfile::tempdir().unwrap();
     let sqlite = format!("sqlite:{}", folder.path().join("metadata.db").display());
@@ -85,6 +87,8 @@ async fn a_store_of_the_first_version_is_brought_up_to_date_with_what_it_holds()
     file.close().await.unwrap();
     for (url, id) in [postgres, sqlite].iter().zip(ids) {
         assert_eq!(found(url).await, 1);
+        let told = cluster_id(url, &options()).await.unwrap();
+        assert_eq!(told.as_ref(), Some(&id), "also of an older schema");
         assert_eq!(
             migrate(url, &options()).await.unwrap(),
             Migrated { from: 1, to: NEEDED }
@@ -195,7 +199,7 @@ async fn a_schema_that_is_too_new_is_told() {
         .execute(&mut raw)
         .await
         .unwrap();
-    let says = "has version 999, this build knows versions up to 3: run a newer build";
+    let says = "has version 999, this build knows versions up to 4: run a newer build";
     schema_error(schema(&url, &options()).await, says);
     schema_error(drop_schema(&url, &options()).await, says);
 }
@@ -356,4 +360,68 @@ async fn several_drop_at_once() {
     }
     dropped.sort_unstable();
     assert_eq!(dropped, [false, false, false, true]);
+}
+
+/// What a person who copies the file, and only that, gets.
+async fn copied(from: &std::path::Path, folder: &std::path::Path) -> Store {
+    let copy = folder.join("copied.db");
+    std::fs::copy(from, &copy).unwrap();
+    connect(&format!("sqlite:{}", copy.display()), &options())
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_file_that_was_closed_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("metadata.db");
+    let url = format!("sqlite:{}", path.display());
+    let store: Store = connect(&url, &options()).await.unwrap();
+    let mut log = Log::new(&store).await;
+    log.append(5).await;
+    // Its readers have been used, too.
+    let id = snapshot(&store).await.cluster_id;
+    store.close().await.unwrap();
+    assert!(!folder.path().join("metadata.db-wal").exists());
+    let copy = copied(&path, folder.path()).await;
+    let seen = snapshot(&copy).await;
+    assert_eq!((seen.cluster_id, seen.agents.len()), (id, 1));
+    assert!(store.ping().await.is_err(), "it is closed");
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_is_copied_while_it_is_in_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("metadata.db");
+    let url = format!("sqlite:{}", path.display());
+    let store: Store = connect(&url, &options()).await.unwrap();
+    let mut log = Log::new(&store).await;
+    log.append(5).await;
+    let to = folder.path().join("backup.db");
+    assert!(backup(&url, &options(), &to).await.unwrap());
+    log.append(7).await;
+    let copy: Store = connect(&format!("sqlite:{}", to.display()), &options())
+        .await
+        .unwrap();
+    let copy = Log { store: copy, ..log };
+    assert_eq!(copy.read(0).await.bounds.high_watermark, 5);
+    assert_eq!(copy.store.cluster().await.unwrap(), store.cluster().await.unwrap());
+    for (from, to, says) in [
+        (&url, &to, "it exists; give another name"),
+        (&format!("{url}.absent"), &folder.path().join("other.db"), "there is no SQLite file"),
+        (&url, &folder.path().join("no/such/folder.db"), ""),
+    ] {
+        match backup(from, &options(), to).await {
+            Err(error) => assert!(error.to_string().contains(says), "{error}"),
+            Ok(copied) => panic!("{from} was copied: {copied}"),
+        }
+    }
+    let left: Vec<_> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.contains("partial") || name.contains("other") || name.contains("absent"))
+        .collect();
+    assert_eq!(left, Vec::<String>::new());
+    assert!(!backup("postgres://127.0.0.1:1/none", &options(), &to).await.unwrap());
 }

@@ -36,15 +36,20 @@ pub(super) struct Reached {
 }
 
 impl Opened {
-    /// Reaches the store, migrates it when it is behind, and publishes what became of it.
+    /// Reaches the store, migrates it when it is behind, and publishes what became of it. One that is not that of the cluster
+    /// `expected` is refused before anything in it is changed.
     pub(super) async fn reach(
         &self,
         context: &Context,
         key: &ClusterKey,
         connection: Result<&Connection, &Problem>,
+        expected: Option<&str>,
     ) -> Result<Reached, Problem> {
         let outcome = match connection {
-            Ok(connection) => self.open(key, connection).await.map_err(|error| problem(&error)),
+            Ok(connection) => match is_expected(connection, expected).await {
+                Ok(()) => self.open(key, connection).await.map_err(|error| problem(&error)),
+                Err(problem) => Err(problem),
+            },
             Err(problem) => Err(problem.clone()),
         };
         match outcome {
@@ -112,6 +117,27 @@ impl Opened {
     pub(super) fn forget(&self, key: &ClusterKey) {
         self.0.lock().remove(key);
     }
+}
+
+/// Refuses a database that is not that of the cluster `expected`. A resource without an id takes what it finds.
+async fn is_expected(connection: &Connection, expected: Option<&str>) -> Result<(), Problem> {
+    let Some(expected) = expected else {
+        return Ok(());
+    };
+    let found = streamhouse_metadata::cluster_id(&connection.url, &connection.options).await;
+    let found = match found.map_err(|error| problem(&error))? {
+        Some(found) if found == expected => return Ok(()),
+        Some(found) => format!("is that of cluster {found}"),
+        None => "is empty".to_owned(),
+    };
+    Err(Problem {
+        condition: ConditionType::MetadataReachable,
+        reason: Reason::OtherCluster,
+        message: format!(
+            "the database {found}, and this resource is cluster {expected} by status.clusterId: correct the connection \
+             string in spec.postgresql, or restore the metadata of {expected}; a new cluster needs a new resource"
+        ),
+    })
 }
 
 fn problem(error: &Error) -> Problem {

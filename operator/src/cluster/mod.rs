@@ -158,7 +158,9 @@ impl Reconciler {
         connection: Result<&dereference::Connection, &Problem>,
         findings: &mut Findings,
     ) {
-        match self.opened.reach(&self.context, key, connection).await {
+        let status = cluster.status.as_ref();
+        let expected = status.and_then(|status| status.cluster_id.as_deref());
+        match self.opened.reach(&self.context, key, connection, expected).await {
             Ok(reached) => {
                 if let Some(from) = reached.migrated_from {
                     let message = format!("metadata schema {from} -> {}", reached.schema_version);
@@ -186,12 +188,12 @@ impl Reconciler {
         findings.version = Some(desired.version.clone());
         findings.bootstrap = Some(desired.bootstrap());
         findings.problems.extend(absent_apis(context, desired));
-        let too_new = findings
+        let unfit = findings
             .problems
             .iter()
-            .any(|problem| problem.reason == Reason::SchemaTooNew);
+            .any(|problem| matches!(problem.reason, Reason::SchemaTooNew | Reason::OtherCluster));
         let mut kept = Vec::new();
-        if too_new || read.hold {
+        if unfit || read.hold {
             // Agents that run go on: none is replaced by one that could not work.
             kept.extend([ManagedKind::Deployment, ManagedKind::Job]);
             children.retain(|child| !kept.contains(&child.kind));

@@ -67,6 +67,7 @@ words! {
         MetadataMigrated: "PostgreSQL answers, and its schema is the one the agents need",
         MetadataUnreachable: "PostgreSQL does not answer or refuses",
         SchemaTooNew: "the schema was made by a newer version: agents of this version must not run",
+        OtherCluster: "the database is not that of the cluster in status.clusterId; the message has both ids",
         StorageVerified: "a canary object was put, read and deleted",
         StorageChecking: "the check of the bucket is running",
         StorageUnreachable: "the check of the bucket failed; the message has its reason",

@@ -152,6 +152,48 @@ async fn a_schema_that_is_too_new_is_refused_and_running_agents_are_not_replaced
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_another_cluster_is_refused_before_anything_in_it_is_changed() {
+    let world = World::new().await;
+    world.create(json!({})).await;
+    world
+        .condition("MetadataReachable", "True", "MetadataMigrated")
+        .await;
+    let ours = world.sql("SELECT cluster_id FROM cluster").await;
+    let before = world.deployment().await;
+    world
+        .sql("UPDATE cluster SET cluster_id = 'another'; DELETE FROM _sqlx_migrations WHERE version > 1")
+        .await;
+    world.change(json!({ "version": "1.2.4" })).await;
+    let message = world
+        .condition("MetadataReachable", "False", "OtherCluster")
+        .await;
+    assert!(
+        message.contains(&ours) && message.contains("another") && message.contains("spec.postgresql"),
+        "{message}"
+    );
+    world.condition("Ready", "False", "OtherCluster").await;
+    world.passes(1).await;
+    let migrations = world.sql("SELECT count(*)::text FROM _sqlx_migrations").await;
+    assert_eq!(migrations, "1", "nothing was migrated");
+    assert_eq!(
+        world.deployment().await.metadata.generation,
+        before.metadata.generation
+    );
+    let status = world.cluster().await.status.unwrap();
+    assert_eq!(status.cluster_id, Some(ours.clone()), "the resource stays what it is");
+    world
+        .sql("ALTER TABLE cluster RENAME TO away; ALTER TABLE _sqlx_migrations RENAME TO gone")
+        .await;
+    let message = world
+        .until("an empty database is refused, too", || async {
+            let message = world.condition("MetadataReachable", "False", "OtherCluster").await;
+            message.contains("is empty").then_some(message)
+        })
+        .await;
+    assert!(message.contains(&ours), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_that_cannot_be_used_is_told_in_the_agents_words_and_checked_again_with_other_settings() {
     let world = World::new().await;
     world.create(json!({})).await;

@@ -103,6 +103,12 @@ macro_rules! hand_on {
 
 hand_on! {
     ping() -> ();
+    close() -> ();
+    cluster() -> ClusterState;
+    advance_timeline() -> Timeline;
+    report_divergence() -> ();
+    recover(recovery: &Recovery) -> Recovered;
+    unknown_objects(keys: &[String]) -> Vec<String>;
     register_agent(registration: &AgentRegistration) -> Registered;
     renew(incarnation: Incarnation) -> Renewed;
     drain(incarnation: Incarnation) -> ();
@@ -114,6 +120,7 @@ hand_on! {
     read_log(partition: PartitionUid, from: LogPosition, limit: usize) -> LogView;
     bounds(partitions: &[PartitionUid]) -> Vec<(PartitionUid, LogBounds)>;
     begin_segment(lease: Lease, base_offset: i64) -> SegmentIntent;
+    avoid_segment(lease: Lease, base_offset: i64, taken: &str) -> SegmentIntent;
     finish_segment(lease: Lease, segment: &NewSegment) -> ();
     advance_log_start(lease: Lease, log_start: i64) -> i64;
     garbage(policy: &GarbagePolicy, limit: usize) -> Garbage;

@@ -35,6 +35,11 @@ impl AgentBuilder {
         self
     }
 
+    /// The settings so far, as variables.
+    pub fn variables(&self) -> &[(String, String)] {
+        &self.envs
+    }
+
     /// The metadata store, such as a URL from [`crate::Postgres::create_database`].
     pub fn metadata(self, url: &str) -> AgentBuilder {
         self.env("STREAMHOUSE_METADATA_URL", url)

@@ -93,6 +93,11 @@ impl Postgres {
         Ok(server)
     }
 
+    /// The folder of PostgreSQL's programs.
+    pub fn programs(&self) -> &Path {
+        &self.programs
+    }
+
     /// The server's port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port.number()

@@ -1,0 +1,520 @@
+//! Agents whose two stores do not belong together: another cluster's bucket, an older copy of the metadata, objects under keys that
+//! are taken.
+
+use std::{collections::BTreeSet, fs, path::PathBuf};
+
+use bytes::Bytes;
+use streamhouse_core::batch::{Batches, Records};
+use streamhouse_metadata::keys;
+
+use super::*;
+use crate::{
+    backup,
+    fetch::cold,
+    invariant::Invariant,
+    recover,
+    segment::{Identity, SegmentWriter},
+    store::GetRange,
+};
+
+/// Jobs run all the time.
+const BUSY: &[&str] = &["--maintenance-interval=100ms"];
+/// And nothing waits for a grace longer than need be.
+const HASTY: &[&str] = &["--maintenance-interval=100ms", "--object-grace=1s"];
+
+async fn busy(dir: &Path) -> Agent {
+    started(settings(dir, "one", BUSY)).await
+}
+
+async fn started(settings: AgentSettings) -> Agent {
+    let agent = Agent::start(settings).await.unwrap();
+    until("it is ready", || agent.node.health.is_ready()).await;
+    agent
+}
+
+/// Starts an agent that must not begin its work; returns why.
+async fn refused(settings: AgentSettings) -> (Agent, String) {
+    let agent = Agent::start(settings).await.unwrap();
+    let why = || {
+        let reasons = agent.node.health.reasons();
+        let cluster = reasons.into_iter().find(|(of, _)| *of == Condition::Cluster);
+        cluster.map(|(_, why)| why).filter(|why| why != "not proved yet")
+    };
+    until("it says why not", || why().is_some()).await;
+    let why = why().unwrap();
+    assert!(!agent.node.health.is_ready() && life(&agent).is_none());
+    (agent, why)
+}
+
+async fn keys_of(agent: &Agent, prefix: &str) -> BTreeSet<String> {
+    let found = agent.node.store.list(prefix, None, 1000).await.unwrap();
+    found.into_iter().map(|object| object.key).collect()
+}
+
+async fn cluster_id(agent: &Agent) -> String {
+    agent.node.metadata.cluster().await.unwrap().cluster_id
+}
+
+/// A topic of one partition whose records are rolled at once.
+async fn rolling(agent: &Agent, name: &str) {
+    let request = v1::CreateTopicRequest {
+        name: name.to_owned(),
+        partitions: 1,
+        config: [("segment.ms".to_owned(), "100".to_owned())].into(),
+        ..v1::CreateTopicRequest::default()
+    };
+    topics::create(&agent.node, request).await.unwrap();
+}
+
+async fn produce_all(agent: &Agent, topic: &str, values: &[String]) {
+    for value in values {
+        produce(agent, topic, 0, value).await.unwrap();
+    }
+}
+
+fn named(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("{prefix}{number}")).collect()
+}
+
+/// Every record of the topic's partition, past any memory.
+async fn values(agent: &Agent, topic: &str) -> Vec<String> {
+    let uid = uid(agent, topic);
+    let (mut values, mut from) = (Vec::new(), 0);
+    loop {
+        let read = cold::read(&agent.node, uid, from, 1 << 20).await.unwrap();
+        for batch in Batches::of(&read.records) {
+            let (header, batch) = batch.unwrap();
+            for record in Records::decode(batch, 1 << 20).unwrap() {
+                let value = record.unwrap().value.unwrap();
+                values.push(String::from_utf8(value.to_vec()).unwrap());
+            }
+            from = header.next_offset();
+        }
+        if from >= read.bounds.high_watermark {
+            return values;
+        }
+    }
+}
+
+fn uid(agent: &Agent, topic: &str) -> streamhouse_metadata::PartitionUid {
+    let view = agent.node.directory.view();
+    let topic = view.topics().find(|found| found.record.name == topic).unwrap();
+    topic.record.partitions[0].uid
+}
+
+async fn until_rolled(agent: &Agent, topic: &str) {
+    let uid = uid(agent, topic);
+    let partition = || agent.node.life().and_then(|life| life.held.get(uid));
+    until("everything is rolled", || {
+        partition().is_some_and(|partition| partition.rolled() == partition.high_watermark())
+    })
+    .await;
+}
+
+async fn newest_mark(agent: &Agent) -> Option<u64> {
+    crate::ownership::timeline::newest(agent.node.store.as_ref())
+        .await
+        .unwrap()
+}
+
+/// Waits until what happened so far is marked in the bucket.
+async fn until_marked(agent: &Agent, beyond: Option<u64>) {
+    let deadline = Instant::now() + PATIENCE;
+    while newest_mark(agent).await <= beyond {
+        assert!(Instant::now() < deadline, "the bucket was never marked");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn violations(agent: &Agent, invariant: Invariant) -> f64 {
+    let text = agent.node.metrics.render().unwrap();
+    let series = format!("invariant=\"{}\"", invariant.name());
+    let line = text.lines().find(|line| line.contains(&series));
+    line.map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+}
+
+async fn run_recover(settings: &AgentSettings, meant: bool) -> String {
+    let said = std::cell::RefCell::new(Vec::new());
+    recover::run(settings, meant, |line| said.borrow_mut().push(line.to_owned()))
+        .await
+        .unwrap();
+    said.into_inner().join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_metadata_store_gets_nothing_of_a_bucket_that_is_anothers() {
+    let dir = TempDir::new().unwrap();
+    let one = busy(dir.path()).await;
+    create(&one, "orders", 1).await;
+    produce_all(&one, "orders", &named("a", 20)).await;
+    let (ours, stored) = (cluster_id(&one).await, keys_of(&one, "_wal/").await);
+    assert!(!stored.is_empty());
+    one.crash().await;
+
+    let other = format!("--metadata-url=sqlite:{}", dir.path().join("two.db").display());
+    let more = [HASTY, &[&other]].concat();
+    for _ in 0..2 {
+        let (two, why) = refused(settings(dir.path(), "two", &more)).await;
+        let theirs = streamhouse_metadata::cluster_id(
+            two.node.settings.metadata_url.expose(),
+            &connect_options(&two.node.settings),
+        );
+        let theirs = theirs.await.unwrap().unwrap();
+        assert!(
+            why.contains(&ours) && why.contains(&theirs) && why.contains("correct metadata-url"),
+            "{why}"
+        );
+        assert_eq!(keys_of(&two, "_wal/").await, stored);
+        assert_eq!(keys_of(&two, "_canary/").await, BTreeSet::new());
+        let request = v1::CreateTopicRequest {
+            name: "mine".to_owned(),
+            partitions: 1,
+            ..v1::CreateTopicRequest::default()
+        };
+        assert!(topics::create(&two.node, request).await.is_err());
+        two.crash().await;
+    }
+    let again = busy(dir.path()).await;
+    assert_eq!(values(&again, "orders").await, named("a", 20));
+    again.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unmarked_bucket_is_claimed_by_a_store_in_use_and_by_a_new_one_only_if_it_is_empty() {
+    let dir = TempDir::new().unwrap();
+    let one = busy(dir.path()).await;
+    create(&one, "orders", 1).await;
+    produce_all(&one, "orders", &named("a", 1)).await;
+    let (id, marker) = (cluster_id(&one).await, dir.path().join("objects/_cluster/identity"));
+    let said: serde_json::Value = serde_json::from_slice(&fs::read(&marker).unwrap()).unwrap();
+    assert_eq!(said, serde_json::json!({ "format_version": 1, "cluster_id": id }));
+    one.drain().await;
+
+    // As builds left it that knew no marker.
+    fs::remove_dir_all(dir.path().join("objects/_cluster")).unwrap();
+    let other = format!("--metadata-url=sqlite:{}", dir.path().join("two.db").display());
+    let (two, why) = refused(settings(dir.path(), "two", &[BUSY, &[&other]].concat())).await;
+    assert!(
+        why.contains("_wal/") && why.contains("is new") && why.contains("a bucket or a prefix of its own"),
+        "{why}"
+    );
+    assert!(!marker.exists());
+    two.crash().await;
+    let one = busy(dir.path()).await;
+    assert_eq!(values(&one, "orders").await, named("a", 1));
+    assert!(marker.exists());
+    one.drain().await;
+
+    let empty = format!("--object-store=file:{}", dir.path().join("others").display());
+    fs::create_dir_all(dir.path().join("others/pictures")).unwrap();
+    fs::write(dir.path().join("others/pictures/cat.png"), "a cat").unwrap();
+    let two = started(settings(dir.path(), "two", &[&other, &empty])).await;
+    assert!(dir.path().join("others/_cluster/identity").exists());
+    two.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_format_and_a_marker_that_says_nothing_are_refused() {
+    for (marker, says) in [
+        (r#"{"format_version":2,"cluster_id":"x"}"#, "format version 2"),
+        ("hello", "_cluster/identity"),
+    ] {
+        let dir = TempDir::new().unwrap();
+        fs::create_dir_all(dir.path().join("objects/_cluster")).unwrap();
+        fs::write(dir.path().join("objects/_cluster/identity"), marker).unwrap();
+        let (one, why) = refused(settings(dir.path(), "one", BUSY)).await;
+        assert!(why.contains(says), "{why}");
+        one.crash().await;
+    }
+}
+
+fn metadata_file(dir: &Path) -> PathBuf {
+    dir.join("metadata.db")
+}
+
+fn put_back(dir: &Path, copy: &Path) {
+    for journal in ["metadata.db-wal", "metadata.db-shm"] {
+        let _ = fs::remove_file(dir.join(journal));
+    }
+    fs::copy(copy, metadata_file(dir)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_copy_of_the_metadata_waits_for_a_recovery_and_mixes_nothing_in_afterwards() {
+    let dir = TempDir::new().unwrap();
+    let copy = dir.path().join("copy.db");
+    let one = busy(dir.path()).await;
+    rolling(&one, "orders").await;
+    produce_all(&one, "orders", &named("a", 10)).await;
+    one.drain().await;
+    // The file is whole after an orderly stop.
+    fs::copy(metadata_file(dir.path()), &copy).unwrap();
+
+    let one = busy(dir.path()).await;
+    let before = newest_mark(&one).await;
+    produce_all(&one, "orders", &named("b", 10)).await;
+    until_rolled(&one, "orders").await;
+    until_marked(&one, before).await;
+    let lost = keys_of(&one, "orders/").await;
+    assert_eq!(values(&one, "orders").await, [named("a", 10), named("b", 10)].concat());
+    one.drain().await;
+
+    put_back(dir.path(), &copy);
+    let (one, why) = refused(settings(dir.path(), "one", BUSY)).await;
+    assert!(
+        why.contains("older") && why.contains("streamhouse-agent recover"),
+        "{why}"
+    );
+    let before = keys_of(&one, "").await;
+    one.drain().await;
+    let settings = settings(dir.path(), "one", BUSY);
+    let report = run_recover(&settings, false).await;
+    assert!(
+        report.contains("not known to the metadata store") && lost.iter().any(|key| report.contains(key)),
+        "{report}"
+    );
+    assert!(report.contains("nothing was changed"), "{report}");
+    let (one, _) = refused(settings.clone()).await;
+    assert_eq!(keys_of(&one, "").await, before, "nothing was changed");
+    one.drain().await;
+    let report = run_recover(&settings, true).await;
+    assert!(report.contains("agents can be started"), "{report}");
+
+    let one = busy(dir.path()).await;
+    produce_all(&one, "orders", &named("c", 25)).await;
+    until_rolled(&one, "orders").await;
+    assert_eq!(values(&one, "orders").await, [named("a", 10), named("c", 25)].concat());
+    let now = keys_of(&one, "").await;
+    assert!(lost.is_subset(&now), "what was lost is kept");
+    assert!(now.iter().any(|key| key.starts_with("orders@2/0/")), "{now:?}");
+    one.drain().await;
+    let report = run_recover(&settings, true).await;
+    assert!(report.contains("nothing to recover"), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recovery_is_refused_while_an_agent_lives_and_for_another_cluster() {
+    let dir = TempDir::new().unwrap();
+    let one = busy(dir.path()).await;
+    let ours = one.node.settings.clone();
+    let error = recover::run(&ours, true, |_| {}).await.unwrap_err().to_string();
+    assert!(error.contains("\"one\" lives"), "{error}");
+    one.drain().await;
+    let absent = format!("--metadata-url=sqlite:{}", dir.path().join("absent.db").display());
+    let absent = settings(dir.path(), "one", &[&absent]);
+    let error = recover::run(&absent, true, |_| {}).await.unwrap_err().to_string();
+    assert!(error.contains("is empty"), "{error}");
+    assert!(!dir.path().join("absent.db").exists());
+    let other = format!("--metadata-url=sqlite:{}", dir.path().join("two.db").display());
+    let other = settings(dir.path(), "one", &[&other]);
+    let url = other.metadata_url.expose();
+    streamhouse_metadata::migrate(url, &connect_options(&other))
+        .await
+        .unwrap();
+    let error = recover::run(&other, true, |_| {}).await.unwrap_err().to_string();
+    assert!(error.contains("belongs to cluster"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mark_that_another_copy_made_ends_the_work_until_a_recovery() {
+    let dir = TempDir::new().unwrap();
+    let one = busy(dir.path()).await;
+    create(&one, "orders", 1).await;
+    // As an agent does that works on the copy that this store was promoted from: whatever number comes next is taken.
+    let number = one.node.metadata.cluster().await.unwrap().timeline.number;
+    for number in number + 1..number + 50 {
+        let key = format!("_cluster/timeline/{number:020}");
+        let _ = one.node.store.put_new(&key, Bytes::from_static(b"theirs")).await;
+    }
+    let _ = produce(&one, "orders", 0, "x").await;
+    until("it works no more", || {
+        life(&one).is_none() && !one.node.health.is_ready()
+    })
+    .await;
+    until("it says why", || {
+        let reasons = one.node.health.reasons();
+        reasons
+            .iter()
+            .any(|(of, why)| *of == Condition::Cluster && why.contains("streamhouse-agent recover"))
+    })
+    .await;
+    assert!(violations(&one, Invariant::B1) >= 1.0);
+    assert!(one.node.metadata.cluster().await.unwrap().diverged);
+    one.drain().await;
+    let (one, why) = refused(settings(dir.path(), "one", BUSY)).await;
+    assert!(why.contains("streamhouse-agent recover"), "{why}");
+    let settings = one.node.settings.clone();
+    one.drain().await;
+    run_recover(&settings, true).await;
+    let one = busy(dir.path()).await;
+    assert_eq!(one.node.metadata.cluster().await.unwrap().diverged, false);
+    one.drain().await;
+}
+
+/// The identity of the segment that begins at offset 0.
+async fn identity(agent: &Agent, topic: &str) -> Identity {
+    let uid = uid(agent, topic);
+    let view = agent.node.directory.view();
+    let record = &view.topics().find(|found| found.record.name == topic).unwrap().record;
+    Identity {
+        cluster_id: view.cluster_id.clone(),
+        topic_id: record.topic_id,
+        partition: 0,
+        partition_uid: uid,
+        epoch: record.partitions[0].epoch,
+        base_offset: 0,
+    }
+}
+
+fn segment(identity: &Identity, batches: &Bytes) -> Bytes {
+    let mut writer = SegmentWriter::new(identity);
+    for batch in Batches::new(batches) {
+        let (header, batch) = batch.unwrap();
+        writer.append(&header, batch).unwrap();
+    }
+    writer.finish().unwrap().0
+}
+
+/// What the roll does when an object stands under the key of its segment: how many K1 it counts, and where the records are.
+async fn rolled_over(object: impl AsyncFnOnce(&Agent) -> Bytes) -> (f64, BTreeSet<String>) {
+    let dir = TempDir::new().unwrap();
+    let one = busy(dir.path()).await;
+    create(&one, "orders", 1).await;
+    produce_all(&one, "orders", &named("a", 5)).await;
+    let (key, object) = ("orders/0/segment_0000000000.dat", object(&one).await);
+    one.node.store.put_new(key, object.clone()).await.unwrap();
+    let roll = v1::AlterTopicRequest {
+        name: "orders".to_owned(),
+        set_config: [("segment.ms".to_owned(), "100".to_owned())].into(),
+        ..v1::AlterTopicRequest::default()
+    };
+    topics::alter(&one.node, roll).await.unwrap();
+    until_rolled(&one, "orders").await;
+    assert_eq!(values(&one, "orders").await, named("a", 5));
+    assert_eq!(
+        one.node.store.get(key, GetRange::Full).await.unwrap(),
+        object,
+        "what stood there still does"
+    );
+    let used = keys_of(&one, "orders").await;
+    let violated = violations(&one, Invariant::K1);
+    // Rolling goes on.
+    produce_all(&one, "orders", &named("b", 5)).await;
+    until_rolled(&one, "orders").await;
+    assert_eq!(values(&one, "orders").await, [named("a", 5), named("b", 5)].concat());
+    one.drain().await;
+    (violated, used)
+}
+
+async fn logged(agent: &Agent, offset: i64) -> Bytes {
+    let uid = uid(agent, "orders");
+    cold::read(&agent.node, uid, offset, 1 << 20).await.unwrap().records
+}
+
+/// Sound batches of other records at the same offsets.
+fn other_batches(count: i64) -> Bytes {
+    let mut all = Vec::new();
+    for offset in 0..count {
+        let mut batch = BatchBuilder::new(Compression::None);
+        batch
+            .append::<&str, &str>(0, None, Some(b"from another history"), &[])
+            .unwrap();
+        let mut bytes = batch.finish().unwrap().to_vec();
+        streamhouse_core::batch::stamp(&mut bytes, offset, 1);
+        all.extend_from_slice(&bytes);
+    }
+    all.into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_very_segment_of_a_range_is_adopted() {
+    let rolled = rolled_over(async |agent| segment(&identity(agent, "orders").await, &logged(agent, 0).await));
+    let (violated, used) = rolled.await;
+    assert_eq!(violated, 0.0);
+    assert_eq!(used, BTreeSet::from(["orders/0/segment_0000000000.dat".to_owned()]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_other_object_under_its_key_is_left_alone_and_the_roll_goes_on_under_another() {
+    let other_records = rolled_over(async |agent| segment(&identity(agent, "orders").await, &other_batches(5)));
+    let beyond = rolled_over(async |agent| segment(&identity(agent, "orders").await, &other_batches(50)));
+    let damaged = rolled_over(async |agent| {
+        let mut object = segment(&identity(agent, "orders").await, &logged(agent, 0).await).to_vec();
+        object[150] ^= 1;
+        object.into()
+    });
+    let anothers = rolled_over(async |agent| {
+        let identity = Identity {
+            topic_id: uuid::Uuid::nil(),
+            ..identity(agent, "orders").await
+        };
+        segment(&identity, &logged(agent, 0).await)
+    });
+    let nothing_like_it = rolled_over(async |_| Bytes::from_static(b"notes"));
+    let rolled = futures::join!(other_records, beyond, damaged, anothers, nothing_like_it);
+    for (violated, used) in [rolled.0, rolled.1, rolled.2, rolled.3, rolled.4] {
+        assert_eq!(violated, 1.0);
+        assert!(used.contains("orders@2/0/segment_0000000000.dat"), "{used:?}");
+    }
+}
+
+/// INV-B1: of everything below `_wal/` only what a former life of this cluster left is deleted.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sweep_deletes_nothing_that_the_metadata_cannot_explain() {
+    let dir = TempDir::new().unwrap();
+    let one = busy(dir.path()).await;
+    create(&one, "orders", 1).await;
+    produce_all(&one, "orders", &named("a", 3)).await;
+    let former = life(&one).unwrap();
+    let committed = keys_of(&one, "_wal/").await;
+    one.crash().await;
+    let wal = dir.path().join("objects/_wal");
+    let plant = |folder: &str, name: &str| {
+        fs::create_dir_all(wal.join(folder)).unwrap();
+        fs::write(wal.join(folder).join(name), "planted").unwrap();
+        format!("_wal/{folder}/{name}")
+    };
+    let entropy = streamhouse_core::time::system_entropy();
+    let (mut kept, mut orphans) = (BTreeSet::new(), BTreeSet::new());
+    for _ in 0..40 {
+        let sequence = format!("{:020}", 100 + entropy.next_u64() % 1_000_000);
+        orphans.insert(plant(&former.to_string(), &sequence));
+        let life = Incarnation(former.0 + 100 + (entropy.next_u64() % 1000) as i64);
+        kept.insert(plant(&life.to_string(), &sequence));
+        kept.insert(plant(&former.to_string(), &format!("notes-{sequence}")));
+        kept.insert(plant(&format!("{}x", former.0), &sequence));
+    }
+    let one = started(settings(dir.path(), "one", HASTY)).await;
+    let swept = || {
+        let view = one.node.directory.view();
+        view.version > 0 && view.snapshot.unswept.is_empty() && one.node.life().is_some()
+    };
+    until("the former life is swept", swept).await;
+    let left = keys_of(&one, "_wal/").await;
+    assert!(kept.is_subset(&left), "{:?}", kept.difference(&left).next());
+    assert!(orphans.is_disjoint(&left), "{:?}", orphans.intersection(&left).next());
+    assert!(committed.iter().all(|key| left.contains(key) && keys::parse_wal_key(key).is_some()));
+    assert_eq!(values(&one, "orders").await, named("a", 3));
+    one.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_is_made_while_an_agent_works() {
+    let dir = TempDir::new().unwrap();
+    let one = busy(dir.path()).await;
+    create(&one, "orders", 1).await;
+    let to = dir.path().join("copy.db");
+    let options = backup::Options::parse(&["--to".to_owned(), to.display().to_string()]).unwrap();
+    backup::run(&one.node.settings, &options, |_| {}).await.unwrap();
+    assert!(backup::run(&one.node.settings, &options, |_| {}).await.is_err(), "it exists");
+    let copy = format!("sqlite:{}", to.display());
+    let copy = streamhouse_metadata::connect(&copy, &connect_options(&one.node.settings))
+        .await
+        .unwrap();
+    assert_eq!(copy.cluster().await.unwrap().cluster_id, cluster_id(&one).await);
+    assert_eq!(copy.snapshot(None).await.unwrap().unwrap().topics.len(), 2);
+    one.drain().await;
+    let postgres = settings(dir.path(), "one", &["--metadata-url=postgres://u:hunter2@127.0.0.1:1/d"]);
+    let error = backup::run(&postgres, &options, |_| {}).await.unwrap_err().to_string();
+    assert!(error.contains("pg_dump") && !error.contains("hunter2"), "{error}");
+}

@@ -1,0 +1,71 @@
+//! The command `backup`: copies an embedded metadata store while agents go on. Of PostgreSQL it says which tool to use.
+
+use std::path::PathBuf;
+
+use streamhouse_core::settings::AgentSettings;
+use streamhouse_metadata as metadata;
+
+use crate::assembly;
+
+/// What stands after the command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    to: PathBuf,
+}
+
+impl Options {
+    /// Reads `--to FILE`, which has to be there; anything else is refused.
+    pub fn parse(arguments: &[String]) -> Result<Self, String> {
+        let to = match arguments {
+            [name, file] if name == "--to" && !file.is_empty() => file.clone(),
+            [joined] => joined.strip_prefix("--to=").unwrap_or_default().to_owned(),
+            _ => String::new(),
+        };
+        if to.is_empty() {
+            return Err(format!(
+                "backup: {:?} is not understood; it takes --to FILE, a file that does not exist yet",
+                arguments.join(" ")
+            ));
+        }
+        Ok(Self { to: to.into() })
+    }
+}
+
+/// Writes the copy and calls `say` when it is whole.
+pub async fn run(settings: &AgentSettings, options: &Options, say: impl Fn(&str)) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !settings.metadata_url.is_empty(),
+        "metadata-url is needed: say what to copy"
+    );
+    let url = settings.metadata_url.expose();
+    let copied = metadata::backup(url, &assembly::connect_options(settings), &options.to).await?;
+    anyhow::ensure!(
+        copied,
+        "backup copies a SQLite file; the metadata store is PostgreSQL, which has a tool for that: \
+         pg_dump --format=custom --file={} --dbname=METADATA_URL",
+        options.to.display()
+    );
+    say(&format!("metadata store: copied to {}", options.to.display()));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Options, String> {
+        Options::parse(&arguments.iter().map(ToString::to_string).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_file_is_needed() {
+        let to = Options {
+            to: "/backups/monday.db".into(),
+        };
+        assert_eq!(parse(&["--to", "/backups/monday.db"]), Ok(to.clone()));
+        assert_eq!(parse(&["--to=/backups/monday.db"]), Ok(to));
+        for refused in [&[] as &[&str], &["--to"], &["--to="], &["/backups/monday.db"], &["--to", "a", "b"]] {
+            assert!(parse(refused).unwrap_err().contains("--to FILE"), "{refused:?}");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The marker that says whose bucket and prefix this is. Created once, with If-None-Match, and deleted by `purge` only.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use streamhouse_metadata::{ClusterState, keys};
+use tokio::time::{Duration, Instant};
+
+use super::{OwnershipError, PREFIX, timeline};
+use crate::store::{GetRange, ObjectStore, Retry, StoreErrorKind, put_settled};
+
+/// The marker's key.
+pub const KEY: &str = "_cluster/identity";
+/// The version that this build writes, and the newest that it reads.
+pub const FORMAT_VERSION: u32 = 1;
+/// Objects listed at once.
+const PAGE: usize = 1000;
+/// How long the marker's put is tried again.
+const TRIES: Duration = Duration::from_secs(10);
+
+/// What the marker says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Of the keys and objects below the prefix.
+    pub format_version: u32,
+    /// The id that the metadata store was made with.
+    pub cluster_id: String,
+}
+
+/// Reads the marker; `None` when there is none.
+pub async fn read(store: &dyn ObjectStore) -> Result<Option<Identity>, OwnershipError> {
+    let body = match store.get(KEY, GetRange::Full).await {
+        Ok(body) => body,
+        Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(OwnershipError::unreachable(store)(error)),
+    };
+    let identity: Identity = serde_json::from_slice(&body).map_err(|_| OwnershipError::Marker {
+        store: store.describe(),
+        key: KEY.to_owned(),
+    })?;
+    if identity.format_version > FORMAT_VERSION {
+        return Err(OwnershipError::NewerFormat {
+            store: store.describe(),
+            found: identity.format_version,
+            known: FORMAT_VERSION,
+        });
+    }
+    Ok(Some(identity))
+}
+
+/// Refuses a marker of another cluster.
+pub fn compare(
+    store: &dyn ObjectStore,
+    marker: Option<&Identity>,
+    cluster_id: &str,
+) -> Result<(), OwnershipError> {
+    match marker {
+        Some(identity) if identity.cluster_id != cluster_id => Err(OwnershipError::OtherCluster {
+            store: store.describe(),
+            theirs: identity.cluster_id.clone(),
+            ours: cluster_id.to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Proves that the bucket is this cluster's. One without a marker is claimed: by a store that is in use whatever it holds, as
+/// buckets had no markers once; by a new one only if there is nothing of any cluster in it.
+pub async fn prove(store: &dyn ObjectStore, state: &ClusterState) -> Result<(), OwnershipError> {
+    let marker = match read(store).await? {
+        Some(marker) => Some(marker),
+        None => claim(store, state).await?,
+    };
+    compare(store, marker.as_ref(), &state.cluster_id)
+}
+
+/// Creates the marker; returns that of another who was faster.
+async fn claim(store: &dyn ObjectStore, state: &ClusterState) -> Result<Option<Identity>, OwnershipError> {
+    if !state.in_use
+        && let Some(key) = trace(store).await?
+    {
+        return Err(OwnershipError::Unclaimed {
+            store: store.describe(),
+            key,
+            ours: state.cluster_id.clone(),
+        });
+    }
+    let identity = Identity {
+        format_version: FORMAT_VERSION,
+        cluster_id: state.cluster_id.clone(),
+    };
+    let body = serde_json::to_vec(&identity).map_err(|_| OwnershipError::Marker {
+        store: store.describe(),
+        key: KEY.to_owned(),
+    })?;
+    let retry = Retry::default().until(Instant::now() + TRIES);
+    match put_settled(store, KEY, Bytes::from(body), &retry).await {
+        Ok(()) => {
+            tracing::info!(
+                cluster_id = state.cluster_id,
+                store = store.describe(),
+                "the object store is this cluster's from now on"
+            );
+            Ok(None)
+        }
+        Err(error) if error.kind() == StoreErrorKind::AlreadyExists => read(store).await,
+        Err(error) => Err(OwnershipError::unreachable(store)(error)),
+    }
+}
+
+/// The key of an object that some cluster wrote, if there is one.
+async fn trace(store: &dyn ObjectStore) -> Result<Option<String>, OwnershipError> {
+    let mut after: Option<String> = None;
+    loop {
+        let page = store
+            .list("", after.as_deref(), PAGE)
+            .await
+            .map_err(OwnershipError::unreachable(store))?;
+        if let Some(object) = page.iter().find(|object| is_record(&object.key)) {
+            return Ok(Some(object.key.clone()));
+        }
+        if page.len() < PAGE {
+            return Ok(None);
+        }
+        after = page.last().map(|object| object.key.clone());
+    }
+}
+
+/// Whether an agent writes such keys for the records of a cluster.
+fn is_record(key: &str) -> bool {
+    keys::parse_wal_key(key).is_some() || keys::parse_segment_key(key).is_some() || timeline::parse(key).is_some()
+}
+
+/// Whether an agent writes this key to say whose bucket it is.
+pub fn is_ours(key: &str) -> bool {
+    key.starts_with(PREFIX) && (key == KEY || timeline::parse(key).is_some())
+}

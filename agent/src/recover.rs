@@ -1,0 +1,150 @@
+//! The command `recover`: lets a cluster go on whose metadata is older than its bucket, because a backup was restored or a standby
+//! without the last commits was promoted. Says what the bucket holds that the metadata does not know, and the other way round;
+//! with `--yes`, moves everything that is given once beyond what the bucket shows, so that nothing is written under a key of the
+//! lost history. Its objects are kept: neither served nor deleted.
+
+mod survey;
+
+use streamhouse_core::settings::AgentSettings;
+use streamhouse_metadata::{self as metadata, ClusterState, MetadataStore, Recovery, Timeline};
+
+use self::survey::Survey;
+use crate::{
+    assembly,
+    ownership::{identity, timeline},
+    store::{self, ObjectStore},
+};
+
+/// The word that says that it is meant.
+const MEANT: &str = "--yes";
+/// Producer ids that agents may have given after the newest mark.
+const UNMARKED_PRODUCER_IDS: i64 = 1_000_000;
+
+/// Whether it is meant, from the arguments.
+pub fn is_meant(arguments: &[String]) -> Result<bool, String> {
+    match arguments {
+        [] => Ok(false),
+        [meant] if meant == MEANT => Ok(true),
+        _ => Err(format!(
+            "recover: {:?} is not understood; it takes {MEANT}, or nothing to see what it would do",
+            arguments.join(" ")
+        )),
+    }
+}
+
+/// Says how the two stores differ, line by line, and if it is `meant` lets the metadata store go on beyond the bucket.
+pub async fn run(settings: &AgentSettings, meant: bool, say: impl Fn(&str)) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !settings.metadata_url.is_empty() && !settings.object_store.is_empty(),
+        "metadata-url and object-store are needed: say what to recover"
+    );
+    let store = store::open(&assembly::store_settings(settings)).await?;
+    let metadata = open(settings).await?;
+    let outcome = compare(store.as_ref(), metadata.as_ref(), meant, say).await;
+    metadata.close().await?;
+    outcome
+}
+
+/// Opens the metadata, which must be there and be used by nobody.
+async fn open(settings: &AgentSettings) -> anyhow::Result<std::sync::Arc<dyn MetadataStore>> {
+    let (url, options) = (
+        settings.metadata_url.expose(),
+        assembly::connect_options(settings),
+    );
+    anyhow::ensure!(
+        metadata::cluster_id(url, &options).await?.is_some(),
+        "the metadata store is empty: restore a backup of it first, or correct metadata-url"
+    );
+    if let Some(agent) = metadata::live_agent(url, &options).await? {
+        anyhow::bail!("the agent {agent:?} lives; stop every agent of the cluster, then run this again");
+    }
+    Ok(metadata::connect(url, &options).await?)
+}
+
+async fn compare(
+    store: &dyn ObjectStore,
+    metadata: &dyn MetadataStore,
+    meant: bool,
+    say: impl Fn(&str),
+) -> anyhow::Result<()> {
+    let state = metadata.cluster().await?;
+    let marker = identity::read(store).await?;
+    identity::compare(store, marker.as_ref(), &state.cluster_id)?;
+    anyhow::ensure!(
+        marker.is_some() || state.in_use,
+        "the metadata store is new and {} does not say whose it is: there is nothing to recover",
+        store.describe()
+    );
+    let marked = timeline::furthest(store).await?;
+    let survey = Survey::of(store, metadata).await?;
+    let now = state.timeline;
+    say(&format!(
+        "metadata store: cluster {}, timeline {}, incarnations up to {}",
+        state.cluster_id, now.number, now.incarnation.0
+    ));
+    say(&format!(
+        "object store {}: timeline {}, incarnations up to {}",
+        store.describe(),
+        marked.number,
+        marked.incarnation.max(survey.incarnation).0
+    ));
+    survey.report(&say);
+    if !is_behind(&state, &marked, &survey) {
+        say("the metadata store is not older than the object store: nothing to recover");
+        return Ok(());
+    }
+    let recovery = recovery(&now, &marked, survey);
+    if !meant {
+        say(&format!(
+            "recover would: raise the timeline beyond {}; give the next incarnation after {} and the next producer id after {}; \
+             give every topic a new folder for its segments; forget segments that were begun; delete nothing",
+            recovery.beyond.number, recovery.beyond.incarnation.0, recovery.beyond.producer_id
+        ));
+        say(&format!(
+            "nothing was changed; records that the metadata does not know stay lost to readers: add {MEANT} to go on without them"
+        ));
+        return Ok(());
+    }
+    let recovered = metadata.recover(&recovery).await?;
+    say(&format!(
+        "recovered: timeline {}, {} topics with a new folder, {} begun segments forgotten, {} former lives closed; \
+         agents can be started",
+        recovered.timeline.number, recovered.topics, recovered.intents, recovered.lives
+    ));
+    Ok(())
+}
+
+/// Whether the bucket shows that another copy of the metadata went further.
+fn is_behind(state: &ClusterState, marked: &Timeline, survey: &Survey) -> bool {
+    state.diverged
+        || marked.number > state.timeline.number
+        || marked.incarnation.max(survey.incarnation) > state.timeline.incarnation
+}
+
+/// From where on the store goes on.
+fn recovery(now: &Timeline, marked: &Timeline, survey: Survey) -> Recovery {
+    let given = now.producer_id.max(marked.producer_id);
+    Recovery {
+        beyond: Timeline {
+            number: now.number.max(marked.number),
+            incarnation: now.incarnation.max(marked.incarnation).max(survey.incarnation),
+            producer_id: given.saturating_add(UNMARKED_PRODUCER_IDS),
+        },
+        names: survey.names,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_has_to_be_meant() {
+        let given = |arguments: &[&str]| is_meant(&arguments.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(given(&[]), Ok(false));
+        assert_eq!(given(&["--yes"]), Ok(true));
+        for other in [&["--yes", "--yes"] as &[&str], &["yes"], &["--force"]] {
+            assert!(given(other).is_err(), "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The cluster as a whole: how far the history of this store goes, and going on where the bucket is ahead of it.
+
+use sqlx::{PgConnection, query, query_as, query_scalar};
+use uuid::Uuid;
+
+use super::{
+    agents::{bump, lock_cluster},
+    topics::fresh_folder,
+};
+use crate::{
+    ClusterState, Error, Incarnation, Recovered, Recovery, Timeline,
+    failure::Outcome,
+    keys::parse_wal_key,
+    rows::{signed, unsigned},
+};
+
+/// The greatest numbers that the two sequences gave; 0 before the first.
+const GIVEN: &str = "
+    SELECT (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM agents_incarnation_seq),
+           (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM producer_ids)";
+
+async fn timeline(conn: &mut PgConnection, number: i64) -> Outcome<Timeline> {
+    let (incarnation, producer_id): (i64, i64) = query_as(GIVEN).fetch_one(conn).await?;
+    Ok(Timeline {
+        number: unsigned("the timeline", number)?,
+        incarnation: Incarnation(incarnation),
+        producer_id,
+    })
+}
+
+pub(super) async fn state(conn: &mut PgConnection) -> Outcome<ClusterState> {
+    let (cluster_id, number, diverged, has_topics): (String, i64, bool, bool) = query_as(
+        "SELECT cluster_id, timeline, diverged_at IS NOT NULL, EXISTS (SELECT 1 FROM topics WHERE NOT internal)
+         FROM cluster",
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    let timeline = timeline(conn, number).await?;
+    Ok(ClusterState {
+        cluster_id,
+        timeline,
+        diverged,
+        in_use: has_topics || timeline.incarnation.0 > 0,
+    })
+}
+
+/// Takes the lock of [`lock_cluster`], and refuses a store whose history does not go on.
+pub(super) async fn check_history(conn: &mut PgConnection) -> Outcome<()> {
+    let diverged: bool = query_scalar("SELECT diverged_at IS NOT NULL FROM cluster FOR UPDATE")
+        .fetch_one(conn)
+        .await?;
+    if diverged {
+        Err(Error::Diverged.into())
+    } else {
+        Ok(())
+    }
+}
+
+/// Raises the timeline. The caller holds the lock of [`lock_cluster`].
+pub(super) async fn rise(conn: &mut PgConnection) -> Outcome<Timeline> {
+    let number = query_scalar("UPDATE cluster SET timeline = timeline + 1 RETURNING timeline")
+        .fetch_one(&mut *conn)
+        .await?;
+    timeline(conn, number).await
+}
+
+pub(super) async fn advance(conn: &mut PgConnection) -> Outcome<Timeline> {
+    check_history(conn).await?;
+    rise(conn).await
+}
+
+pub(super) async fn diverge(conn: &mut PgConnection) -> Outcome<()> {
+    query("UPDATE cluster SET diverged_at = clock_timestamp() WHERE diverged_at IS NULL")
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn recover(conn: &mut PgConnection, recovery: &Recovery) -> Outcome<Recovered> {
+    lock_cluster(conn).await?;
+    let live = query_scalar(
+        "SELECT agent_id FROM agents WHERE sealed_at IS NULL AND lease_expires_at >= clock_timestamp() LIMIT 1",
+    );
+    if let Some(agent_id) = live.fetch_optional(&mut *conn).await? {
+        return Err(Error::AgentLives(agent_id).into());
+    }
+    // Not looked through again either: what they left may be another history's.
+    let lives = query(
+        "UPDATE agents SET sealed_at = coalesce(sealed_at, clock_timestamp()),
+                           swept_at = coalesce(swept_at, clock_timestamp()), last_look = true
+         WHERE swept_at IS NULL OR NOT last_look",
+    )
+    .execute(&mut *conn)
+    .await?
+    .rows_affected();
+    let intents = query("DELETE FROM segment_intents").execute(&mut *conn).await?;
+    query("DELETE FROM abandoned_segments").execute(&mut *conn).await?;
+    for (name, &uses) in &recovery.names {
+        query(
+            "INSERT INTO topic_names (name, uses) VALUES ($1, $2)
+             ON CONFLICT (name) DO UPDATE SET uses = greatest(topic_names.uses, excluded.uses)",
+        )
+        .bind(name)
+        .bind(signed("the uses of a name", uses)?)
+        .execute(&mut *conn)
+        .await?;
+    }
+    let topics: Vec<Uuid> = query_scalar("SELECT topic_id FROM topics WHERE deleted_at IS NULL")
+        .fetch_all(&mut *conn)
+        .await?;
+    for &topic in &topics {
+        fresh_folder(conn, topic).await?;
+    }
+    let beyond = recovery.beyond;
+    query(
+        "SELECT setval('agents_incarnation_seq', greatest($1, (SELECT last_value FROM agents_incarnation_seq))),
+                setval('producer_ids', greatest($2, (SELECT last_value FROM producer_ids)))",
+    )
+    .bind(beyond.incarnation.0)
+    .bind(beyond.producer_id)
+    .execute(&mut *conn)
+    .await?;
+    query("UPDATE cluster SET timeline = greatest(timeline, $1), diverged_at = NULL")
+        .bind(signed("the timeline", beyond.number)?)
+        .execute(&mut *conn)
+        .await?;
+    bump(conn).await?;
+    Ok(Recovered {
+        timeline: rise(conn).await?,
+        topics: topics.len() as u64,
+        intents: intents.rows_affected(),
+        lives,
+    })
+}
+
+pub(super) async fn unknown(conn: &mut PgConnection, keys: &[String]) -> Outcome<Vec<String>> {
+    let (mut incarnations, mut sequences, mut wal, mut named) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for key in keys {
+        match parse_wal_key(key).map(|(incarnation, sequence)| (incarnation, i64::try_from(sequence))) {
+            Some((incarnation, Ok(sequence))) => {
+                incarnations.push(incarnation.0);
+                sequences.push(sequence);
+                wal.push(key.as_str());
+            }
+            Some((_, Err(_))) | None => named.push(key.as_str()),
+        }
+    }
+    let unknown = query_scalar(
+        "SELECT u.key FROM UNNEST($1::bigint[], $2::bigint[], $3::text[]) AS u (incarnation, sequence, key)
+         WHERE NOT EXISTS (SELECT 1 FROM wal_objects w WHERE w.incarnation = u.incarnation AND w.sequence = u.sequence)
+         UNION ALL
+         SELECT u.key FROM UNNEST($4::text[]) AS u (key)
+         WHERE NOT EXISTS (SELECT 1 FROM segments s WHERE s.key = u.key)
+           AND NOT EXISTS (SELECT 1 FROM segment_intents i WHERE i.key = u.key)
+           AND NOT EXISTS (SELECT 1 FROM deletions d WHERE d.key = u.key)",
+    )
+    .bind(incarnations)
+    .bind(sequences)
+    .bind(wal)
+    .bind(named)
+    .fetch_all(conn)
+    .await?;
+    Ok(unknown)
+}

@@ -1,0 +1,172 @@
+//! The cluster as a whole: how far the history of this store goes, and going on where the bucket is ahead of it.
+
+use sqlx::{SqliteConnection, query, query_as, query_scalar};
+use uuid::Uuid;
+
+use super::{agents::bump, now, topics::fresh_folder};
+use crate::{
+    ClusterState, Error, Incarnation, Recovered, Recovery, Timeline,
+    failure::Outcome,
+    keys::parse_wal_key,
+    rows::{signed, unsigned},
+};
+
+async fn timeline(conn: &mut SqliteConnection) -> Outcome<Timeline> {
+    let (number, incarnation, producer_id): (i64, i64, i64) = query_as(
+        "SELECT timeline, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'agents'), 0), last_producer_id
+         FROM cluster",
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(Timeline {
+        number: unsigned("the timeline", number)?,
+        incarnation: Incarnation(incarnation),
+        producer_id,
+    })
+}
+
+pub(super) async fn state(conn: &mut SqliteConnection) -> Outcome<ClusterState> {
+    let (cluster_id, diverged, has_topics): (String, bool, bool) = query_as(
+        "SELECT cluster_id, diverged_at IS NOT NULL, EXISTS (SELECT 1 FROM topics WHERE NOT internal) FROM cluster",
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    let timeline = timeline(conn).await?;
+    Ok(ClusterState {
+        cluster_id,
+        timeline,
+        diverged,
+        in_use: has_topics || timeline.incarnation.0 > 0,
+    })
+}
+
+/// Refuses a store whose history does not go on.
+pub(super) async fn check_history(conn: &mut SqliteConnection) -> Outcome<()> {
+    let diverged: bool = query_scalar("SELECT diverged_at IS NOT NULL FROM cluster")
+        .fetch_one(conn)
+        .await?;
+    if diverged {
+        Err(Error::Diverged.into())
+    } else {
+        Ok(())
+    }
+}
+
+/// Raises the timeline.
+pub(super) async fn rise(conn: &mut SqliteConnection) -> Outcome<Timeline> {
+    query("UPDATE cluster SET timeline = timeline + 1")
+        .execute(&mut *conn)
+        .await?;
+    timeline(conn).await
+}
+
+pub(super) async fn advance(conn: &mut SqliteConnection) -> Outcome<Timeline> {
+    check_history(conn).await?;
+    rise(conn).await
+}
+
+pub(super) async fn diverge(conn: &mut SqliteConnection) -> Outcome<()> {
+    let now = now(conn).await?;
+    query("UPDATE cluster SET diverged_at = ?1 WHERE diverged_at IS NULL")
+        .bind(now)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn recover(conn: &mut SqliteConnection, recovery: &Recovery) -> Outcome<Recovered> {
+    let now = now(conn).await?;
+    let live = query_scalar("SELECT agent_id FROM agents WHERE sealed_at IS NULL AND lease_expires_at >= ?1 LIMIT 1");
+    if let Some(agent_id) = live.bind(now).fetch_optional(&mut *conn).await? {
+        return Err(Error::AgentLives(agent_id).into());
+    }
+    // Not looked through again either: what they left may be another history's.
+    let lives = query(
+        "UPDATE agents SET sealed_at = coalesce(sealed_at, ?1), swept_at = coalesce(swept_at, ?1), last_look = 1
+         WHERE swept_at IS NULL OR NOT last_look",
+    )
+    .bind(now)
+    .execute(&mut *conn)
+    .await?
+    .rows_affected();
+    let intents = query("DELETE FROM segment_intents").execute(&mut *conn).await?;
+    query("DELETE FROM abandoned_segments").execute(&mut *conn).await?;
+    for (name, &uses) in &recovery.names {
+        query(
+            "INSERT INTO topic_names (name, uses) VALUES (?1, ?2)
+             ON CONFLICT (name) DO UPDATE SET uses = max(topic_names.uses, excluded.uses)",
+        )
+        .bind(name)
+        .bind(signed("the uses of a name", uses)?)
+        .execute(&mut *conn)
+        .await?;
+    }
+    let topics: Vec<Uuid> = query_scalar("SELECT topic_id FROM topics WHERE deleted_at IS NULL")
+        .fetch_all(&mut *conn)
+        .await?;
+    for &topic in &topics {
+        fresh_folder(conn, topic).await?;
+    }
+    continue_beyond(conn, &recovery.beyond).await?;
+    bump(conn).await?;
+    Ok(Recovered {
+        timeline: rise(conn).await?,
+        topics: topics.len() as u64,
+        intents: intents.rows_affected(),
+        lives,
+    })
+}
+
+/// Moves everything that is given once beyond what another history gave.
+async fn continue_beyond(conn: &mut SqliteConnection, beyond: &Timeline) -> Outcome<()> {
+    query(
+        "UPDATE cluster SET timeline = max(timeline, ?1), last_producer_id = max(last_producer_id, ?2), diverged_at = NULL",
+    )
+    .bind(signed("the timeline", beyond.number)?)
+    .bind(beyond.producer_id)
+    .execute(&mut *conn)
+    .await?;
+    let moved = query("UPDATE sqlite_sequence SET seq = max(seq, ?1) WHERE name = 'agents'")
+        .bind(beyond.incarnation.0)
+        .execute(&mut *conn)
+        .await?;
+    if moved.rows_affected() == 0 {
+        query("INSERT INTO sqlite_sequence (name, seq) VALUES ('agents', ?1)")
+            .bind(beyond.incarnation.0)
+            .execute(conn)
+            .await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn unknown(conn: &mut SqliteConnection, keys: &[String]) -> Outcome<Vec<String>> {
+    let mut unknown = Vec::new();
+    for key in keys {
+        let known: bool = match parse_wal_key(key) {
+            Some((incarnation, sequence)) => match i64::try_from(sequence) {
+                Ok(sequence) => {
+                    query_scalar("SELECT EXISTS (SELECT 1 FROM wal_objects WHERE incarnation = ?1 AND sequence = ?2)")
+                        .bind(incarnation.0)
+                        .bind(sequence)
+                        .fetch_one(&mut *conn)
+                        .await?
+                }
+                Err(_) => false,
+            },
+            None => {
+                query_scalar(
+                    "SELECT EXISTS (SELECT 1 FROM segments WHERE key = ?1)
+                         OR EXISTS (SELECT 1 FROM segment_intents WHERE key = ?1)
+                         OR EXISTS (SELECT 1 FROM deletions WHERE key = ?1)",
+                )
+                .bind(key)
+                .fetch_one(&mut *conn)
+                .await?
+            }
+        };
+        if !known {
+            unknown.push(key.clone());
+        }
+    }
+    Ok(unknown)
+}

@@ -1,0 +1,175 @@
+//! Backup and restore, by the very commands of `docs/backup-restore.md`: what was acknowledged before the backup is there afterwards,
+//! what came later is not served, and new records are.
+
+use std::{env, fs, path::Path, process::Command, time::Duration};
+
+use streamhouse_testkit::{Agent, AgentBuilder, Cli, built_binary, until};
+use streamhouse_tests::Cluster;
+
+type Outcome = anyhow::Result<()>;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The commands below a heading of the document, a block each.
+fn commands(heading: &str) -> anyhow::Result<Vec<String>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/backup-restore.md");
+    let text = fs::read_to_string(path)?;
+    let section = text
+        .split(&format!("\n## {heading}\n"))
+        .nth(1)
+        .unwrap_or_default();
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let blocks = section.split("```sh\n").skip(1);
+    Ok(blocks
+        .filter_map(|block| block.split("```").next())
+        .map(str::to_owned)
+        .collect())
+}
+
+/// A person's shell: the agents' settings, and the programs.
+struct Shell<'a> {
+    folder: &'a Path,
+    variables: Vec<(String, String)>,
+}
+
+impl<'a> Shell<'a> {
+    fn new(
+        folder: &'a Path,
+        agent: &AgentBuilder,
+        programs: &[&Path],
+        more: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        let binary = built_binary("streamhouse-agent")?;
+        let own = env::var_os("PATH").unwrap_or_default();
+        let folders = programs
+            .iter()
+            .map(|folder| folder.to_path_buf())
+            .chain(binary.parent().map(Path::to_path_buf))
+            .chain(env::split_paths(&own));
+        let mut variables = agent.variables().to_vec();
+        let path = env::join_paths(folders)?.to_string_lossy().into_owned();
+        variables.push(("PATH".to_owned(), path));
+        variables.extend(more.iter().map(|(key, value)| (key.to_string(), value.to_string())));
+        Ok(Self { folder, variables })
+    }
+
+    /// What the commands print, which all have to succeed.
+    fn run(&self, commands: &str) -> anyhow::Result<String> {
+        let mut shell = Command::new("bash");
+        shell
+            .args(["-euo", "pipefail", "-c", commands])
+            .current_dir(self.folder)
+            .env_clear()
+            .envs(self.variables.iter().cloned());
+        let output = shell.output()?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "{commands}\n{errors}");
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
+fn produce(agent: &Agent, records: [&str; 3]) -> Outcome {
+    let lines = records.map(|record| format!("{record}\n")).concat();
+    Cli::new(agent.bootstrap())
+        .run_with_input(["produce", "orders"], lines)?
+        .ok()?;
+    Ok(())
+}
+
+fn consume(agent: &Agent) -> anyhow::Result<Vec<String>> {
+    let everything = ["consume", "orders", "--from-beginning", "--exit-at-end"];
+    let text = Cli::new(agent.bootstrap()).run(everything)?.ok()?.text();
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// A topic with one partition, whose records are rolled soon, and the first of them.
+fn begin(agent: &Agent) -> Outcome {
+    let topic = [
+        "topic", "create", "orders", "--partitions", "1", "--config", "segment.ms=100",
+    ];
+    Cli::new(agent.bootstrap()).run(topic)?.ok()?;
+    produce(agent, ["a1", "a2", "a3"])
+}
+
+/// What comes after the backup, until it is in a segment and the bucket is marked.
+fn go_on(agent: &Agent, objects: impl Fn() -> anyhow::Result<Vec<String>>) -> Outcome {
+    let mark = || {
+        let marks = objects()?.into_iter().filter(|key| key.contains("_cluster/timeline/"));
+        anyhow::Ok(marks.max().unwrap_or_default())
+    };
+    let before = mark()?;
+    produce(agent, ["b1", "b2", "b3"])?;
+    until("a mark of the lost records", LIMIT, || Ok((mark()? > before).then_some(())))
+}
+
+fn check_recovery(dry_run: &str, recovered: &str) {
+    assert!(
+        dry_run.contains("not known to the metadata store") && dry_run.contains("nothing was changed"),
+        "{dry_run}"
+    );
+    assert!(recovered.contains("agents can be started"), "{recovered}");
+}
+
+#[test]
+fn a_dump_of_postgresql_is_restored_and_what_came_later_is_not_mixed_in() -> Outcome {
+    let mut cluster = Cluster::start(1, &[("STREAMHOUSE_MAINTENANCE_INTERVAL", "100ms")])?;
+    let [backup, restore, confirm] = &commands("PostgreSQL")?[..] else {
+        anyhow::bail!("the document has other commands");
+    };
+    let folder = tempfile::tempdir()?;
+    let restored = cluster.postgres().create_database(&format!("{}-restored", cluster.bucket))?;
+    let shell = Shell::new(
+        folder.path(),
+        &cluster.builder(),
+        &[cluster.postgres().programs()],
+        &[("RESTORED_DATABASE_URL", &restored)],
+    )?;
+    begin(&cluster.agents[0])?;
+    shell.run(backup)?;
+    go_on(&cluster.agents[0], || cluster.minio().objects(&cluster.bucket))?;
+    cluster.agents[0].drain()?;
+    check_recovery(&shell.run(restore)?, &shell.run(confirm)?);
+    let mut agent = cluster.builder().metadata(&restored).spawn()?;
+    agent.wait_ready()?;
+    produce(&agent, ["c1", "c2", "c3"])?;
+    assert_eq!(consume(&agent)?, ["a1", "a2", "a3", "c1", "c2", "c3"]);
+    Ok(())
+}
+
+/// The keys of all objects below a folder.
+fn files(folder: &Path) -> anyhow::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(files(&path)?);
+        } else {
+            found.push(path.display().to_string());
+        }
+    }
+    Ok(found)
+}
+
+#[test]
+fn a_copy_of_the_embedded_store_is_restored_and_what_came_later_is_not_mixed_in() -> Outcome {
+    let (data, folder) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let [backup, restore, confirm] = &commands("SQLite")?[..] else {
+        anyhow::bail!("the document has other commands");
+    };
+    let builder = Agent::builder()
+        .dev(data.path())
+        .env("STREAMHOUSE_MAINTENANCE_INTERVAL", "100ms");
+    let shell = Shell::new(folder.path(), &builder, &[], &[])?;
+    let mut agent = builder.spawn()?;
+    agent.wait_ready()?;
+    begin(&agent)?;
+    shell.run(backup)?;
+    go_on(&agent, || files(&data.path().join("objects")))?;
+    agent.drain()?;
+    check_recovery(&shell.run(restore)?, &shell.run(confirm)?);
+    agent.start_again()?;
+    agent.wait_ready()?;
+    produce(&agent, ["c1", "c2", "c3"])?;
+    assert_eq!(consume(&agent)?, ["a1", "a2", "a3", "c1", "c2", "c3"]);
+    Ok(())
+}
