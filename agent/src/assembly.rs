@@ -86,6 +86,7 @@ impl Agent {
         late: Arc<Late>,
         traces: Traces,
     ) -> anyhow::Result<Self> {
+        streamhouse_metadata::check_address(settings.metadata_url.expose()).context("metadata-url")?;
         let metrics = Arc::new(Metrics::new()?);
         let tls = Arc::new(Tls::load(settings.tls_dir.as_deref(), &metrics).await?);
         if settings.dev {
@@ -208,6 +209,7 @@ fn node(
         entropy: system_entropy(),
         blocks: blocks::BlockCache::new(store.clone(), cache, blocks::DEFAULT_BLOCK, block_metrics),
         store,
+        looks: Arc::default(),
         cold_reads: Semaphore::new(COLD_READS),
         fetch_memory: Arc::new(Semaphore::new(fetch_memory)),
         tails: Arc::new(TailBudget::new(usize::try_from(cache).unwrap_or(usize::MAX))),

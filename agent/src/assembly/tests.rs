@@ -1,8 +1,10 @@
 //! Whole agents in one process, on one SQLite file and one directory: joining, leaving, crashing, losing the metadata
-//! store; in [`calls`], what they answer; in [`console`], what they show; in [`secure`], how they are with TLS.
+//! store; in [`calls`], what they answer; in [`console`], what they show; in [`looks`], how
+//! many wait at one that does not lead; in [`secure`], how they are with TLS.
 
 mod calls;
 mod console;
+mod looks;
 mod secure;
 
 use std::{path::Path, sync::atomic::Ordering};

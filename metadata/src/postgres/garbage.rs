@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use sqlx::{PgConnection, query, query_as, query_scalar};
+use sqlx::{query, query_as, query_scalar};
 use uuid::Uuid;
 
 use super::{
+    PgConnection,
     agents::{bump, lock_cluster, sealed},
     segments::{queue, release_objects},
 };

@@ -1,9 +1,12 @@
 //! Rolling WAL ranges into segments, and moving the start of the log.
 
-use sqlx::{PgConnection, query, query_as};
+use sqlx::{query, query_as};
 use uuid::Uuid;
 
-use super::agents::{Lock, leased};
+use super::{
+    PgConnection,
+    agents::{Lock, leased},
+};
 use crate::{
     Error, Incarnation, Lease, NewSegment, SegmentIntent,
     failure::Outcome,

@@ -1,15 +1,18 @@
 //! Topics and their partitions. Whoever changes them holds the lock of the cluster's row.
 
-use sqlx::{PgConnection, query, query_as, query_scalar};
+use sqlx::{query, query_as, query_scalar};
 use uuid::Uuid;
 
-use super::agents::{bump, lock_cluster};
+use super::{
+    PgConnection,
+    agents::{bump, lock_cluster},
+};
 use crate::{
     Error, Incarnation, NewTopic, TopicChange, TopicRecord,
     failure::Outcome,
     leases::spread,
     rows::{
-        added_partitions, assemble, changed_config, config_json, new_partitions, parse_config,
+        added_partitions, assemble, changed_config, config_json, new_partitions, parse_config, readable_config,
         partition_record,
     },
 };
@@ -19,9 +22,9 @@ type TopicColumns = (Uuid, String, bool, String, i64);
 fn record((topic_id, name, internal, config, created_at_ms): TopicColumns) -> Outcome<TopicRecord> {
     Ok(TopicRecord {
         topic_id,
-        name,
         internal,
-        config: parse_config(&config)?,
+        config: readable_config(&name, &config),
+        name,
         created_at_ms,
         partitions: Vec::new(),
     })

@@ -9,7 +9,7 @@ use crate::{
     failure::Outcome,
     leases::spread,
     rows::{
-        added_partitions, assemble, changed_config, config_json, new_partitions, parse_config,
+        added_partitions, assemble, changed_config, config_json, new_partitions, parse_config, readable_config,
         partition_record,
     },
 };
@@ -19,9 +19,9 @@ type TopicColumns = (Uuid, String, bool, String, i64);
 fn record((topic_id, name, internal, config, created_at_ms): TopicColumns) -> Outcome<TopicRecord> {
     Ok(TopicRecord {
         topic_id,
-        name,
         internal,
-        config: parse_config(&config)?,
+        config: readable_config(&name, &config),
+        name,
         created_at_ms,
         partitions: Vec::new(),
     })

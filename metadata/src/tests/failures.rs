@@ -10,6 +10,7 @@ use crate::{
     ConnectOptions, Error, MetadataStore, Migrated,
     conformance::fixture::{Log, Store, agent, batch, object, topic},
     connect, migrate,
+    postgres::{Opening, ServerTimeouts},
 };
 
 /// Nothing waits for long.
@@ -114,9 +115,8 @@ async fn an_agent_that_stands_still_in_a_transaction_is_cut_off() {
     let store: Store = connect(&url, &options()).await.unwrap();
     let log = Log::new(&store).await;
     let live = agent(&store, "agent-1").await.incarnation;
-    let mut other = PgConnection::connect_with(&crate::postgres::settings(&url, &hasty()).unwrap())
-        .await
-        .unwrap();
+    let opening = Opening::new(&url, &hasty(), ServerTimeouts::of(&hasty())).unwrap();
+    let mut other = PgConnection::connect_with(opening.direct()).await.unwrap();
     query("UPDATE agents SET lease_expires_at = now() - interval '1 s' WHERE incarnation = $1")
         .bind(log.lease.incarnation.0)
         .execute(&mut other)
@@ -398,7 +398,7 @@ async fn a_wrong_address_is_told_without_its_password() {
             connect(&url, &hasty()).await.map(|_| ()),
             migrate(&url, &hasty()).await.map(|_| ()),
         ] {
-            let Err(Error::Unavailable(message)) = result else {
+            let Err(Error::Unavailable(message) | Error::Address(message)) = result else {
                 panic!("{result:?}")
             };
             assert!(message.contains(says), "{message}");
