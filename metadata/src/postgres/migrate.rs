@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use sqlx::{
-    AssertSqlSafe, Connection,
+    AssertSqlSafe, Connection, Row,
     migrate::{MigrateError, Migrator},
     query, query_scalar, raw_sql,
 };
@@ -83,6 +83,13 @@ pub(crate) async fn migrate(url: &str, options: &ConnectOptions) -> Result<Migra
 async fn migrate_through_pooler(conn: &mut PgConnection) -> Result<(), MigrateError> {
     let mut whole = conn.raw().begin().await?;
     raw_sql("DEALLOCATE ALL").execute(&mut *whole).await?;
+    // The migrator lets go of its lock when it is done, which is before this is committed.
+    let database: String = raw_sql("SELECT current_database()::text")
+        .fetch_one(&mut *whole)
+        .await?
+        .try_get(0)?;
+    let lock = format!("SELECT pg_advisory_xact_lock({})", migrators_lock(&database));
+    raw_sql(AssertSqlSafe(lock)).execute(&mut *whole).await?;
     let mut steps = whole.begin().await?;
     let migrated = MIGRATOR.run_direct(None, &mut *steps, false).await;
     match migrated {

@@ -75,24 +75,24 @@ async fn serves(name: &str, mode: &str, ignored: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pooler_that_keeps_sessions_serves() {
-    serves("sessions", "session", "").await;
+    serves("pooled_sessions", "session", "").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pooler_that_keeps_transactions_serves() {
-    serves("transactions", "transaction", "").await;
+    serves("pooled_transactions", "transaction", "").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pooler_that_drops_what_it_does_not_know_is_noticed() {
-    serves("dropped", "transaction", "options,extra_float_digits").await;
+    serves("pooled_ignored", "transaction", "options,extra_float_digits").await;
 }
 
 /// What to say when a pooler is not noticed, because it hands on what begins a session.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_can_say_that_there_is_a_pooler() {
     let server = Postgres::shared().unwrap();
-    let url = server.create_database("said").unwrap();
+    let url = server.create_database("pooled_said").unwrap();
     let url = format!("{url}?statement-cache-capacity=0");
     migrate(&url, &options()).await.unwrap();
     let store: Store = connect(&url, &options()).await.unwrap();
