@@ -81,6 +81,7 @@ need_build_tools() {
 need_test_tools() {
   local missing=()
   has_postgres || missing+=(postgresql)
+  { have pgbouncer || [ -x /usr/sbin/pgbouncer ]; } || missing+=(pgbouncer)
   has_venv || missing+=(python3 python3-venv)
   { have setpriv && have flock; } || missing+=(util-linux)
   [ ${#missing[@]} = 0 ] || install_servers "${missing[@]}"
@@ -112,7 +113,7 @@ install_servers() {
   ! $made || as_root rm -f "$policy"
   [ "$status" = 0 ] || exit "$status"
   for package in "$@"; do
-    case $package in prometheus* | containerd | etcd-server) ! have systemctl || quietly as_root systemctl disable "${package%-server}" || true ;; esac
+    case $package in prometheus* | containerd | etcd-server | pgbouncer) ! have systemctl || quietly as_root systemctl disable "${package%-server}" || true ;; esac
   done
 }
 

@@ -87,6 +87,7 @@ impl Agent {
         late: Arc<Late>,
         traces: Traces,
     ) -> anyhow::Result<Self> {
+        streamhouse_metadata::check_address(settings.metadata_url.expose()).context("metadata-url")?;
         if settings.dev {
             let made = std::fs::create_dir_all(&settings.data_dir);
             made.with_context(|| format!("cannot make the data directory {}", settings.data_dir.display()))?;
@@ -224,6 +225,7 @@ fn node(
         entropy: system_entropy(),
         blocks: blocks::BlockCache::new(store.clone(), cache, blocks::DEFAULT_BLOCK, block_metrics),
         store,
+        looks: Arc::default(),
         cold_reads: Semaphore::new(COLD_READS),
         fetch_memory: Arc::new(Semaphore::new(fetch_memory)),
         tails: Arc::new(TailBudget::new(usize::try_from(cache).unwrap_or(usize::MAX))),

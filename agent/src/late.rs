@@ -20,6 +20,9 @@ pub struct Late {
     /// While set, nothing answers.
     #[cfg(test)]
     pub(crate) cut: std::sync::atomic::AtomicBool,
+    /// How often each method was called.
+    #[cfg(test)]
+    pub(crate) calls: parking_lot::Mutex<std::collections::BTreeMap<&'static str, usize>>,
 }
 
 impl Late {
@@ -56,6 +59,10 @@ macro_rules! hand_on {
         #[async_trait]
         impl MetadataStore for Late {
             $(async fn $name(&self, $($argument: $kind),*) -> Result<$answer> {
+                #[cfg(test)]
+                {
+                    *self.calls.lock().entry(stringify!($name)).or_default() += 1;
+                }
                 self.store()?.$name($($argument),*).await
             })*
         }

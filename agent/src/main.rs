@@ -25,6 +25,7 @@ use streamhouse_core::{
         otlp::{self, Exporter},
     },
 };
+use streamhouse_metadata::Error as MetadataError;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -276,6 +277,9 @@ fn finish(outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<TlsError>() => refuse(&error.to_string()),
+        Err(error) if matches!(error.downcast_ref(), Some(MetadataError::Address(_))) => {
+            refuse(&format!("{error:#}"))
+        }
         Err(error) => {
             complain(&format!("{error:#}"));
             ExitCode::FAILURE

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     directory::Directory,
     failpoint::FailPoints,
-    fetch::tail::TailBudget,
+    fetch::{looks::ForeignLooks, tail::TailBudget},
     health::Health,
     metrics::{Metrics, PartitionKind},
     ownership::Ownership,
@@ -60,6 +60,8 @@ pub struct Node {
     pub entropy: Arc<dyn Entropy>,
     /// Older batches, as read from the object store.
     pub blocks: BlockCache,
+    /// Looks at partitions that others lead, for everybody who waits.
+    pub looks: Arc<ForeignLooks>,
     /// A permit for each cold read that may run at once.
     pub cold_reads: Semaphore,
     /// A permit for each byte of answers to fetches, from the reading until the last byte has left.

@@ -8,14 +8,16 @@ use crate::{Error, MetadataStore, Migrated, Result, SchemaState, postgres, sqlit
 /// How a store is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectOptions {
-    /// Connections at most (readers, for SQLite).
+    /// Connections at most, 3 at least (readers, for SQLite). Renewals, writes and reads have connections of their own: of 8
+    /// they have 2, 3 and 3, and of more, leases 2 and the others half of the rest each.
     pub max_connections: u32,
-    /// How long a call waits for a free connection, and for the first one to be made.
+    /// How long a call waits for a free connection, and for one to be made.
     pub acquire_timeout: Duration,
     /// How long one statement may take, waiting for locks included. A transaction whose agent stands still is ended by the
-    /// database after the same time, so that it holds up nobody for longer.
+    /// database after the same time, so that it holds up nobody for longer. A call that has a connection is given up a little
+    /// later, whatever the database does, and its connection is closed.
     pub statement_timeout: Duration,
-    /// The name that the database shows for our connections.
+    /// The name that the database shows for our connections, unless the address has one.
     pub application_name: String,
     /// Goes before what the address says of TLS (`sslmode`, `sslrootcert`). SQLite has no use for it.
     pub tls: Option<TlsOptions>,
@@ -30,6 +32,20 @@ impl Default for ConnectOptions {
             application_name: "streamhouse".to_owned(),
             tls: None,
         }
+    }
+}
+
+impl ConnectOptions {
+    /// How long one attempt at a call may take once it has a connection: a little longer than the database gives one statement,
+    /// so that a database that is merely slow ends it in order.
+    pub(crate) fn attempt_limit(&self) -> Duration {
+        let (least, most) = (Duration::from_millis(100), Duration::from_secs(1));
+        self.statement_timeout + (self.statement_timeout / 5).clamp(least, most)
+    }
+
+    /// How long any call takes at most, waiting for a connection and all attempts included.
+    pub fn call_limit(&self) -> Duration {
+        self.acquire_timeout + self.attempt_limit()
     }
 }
 
@@ -73,16 +89,24 @@ fn backend(url: &str) -> Result<Backend> {
         Some("postgres" | "postgresql") => Ok(Backend::Postgres),
         Some("sqlite") => Ok(Backend::Sqlite),
         // Not the address itself: it may hold a password.
-        _ => Err(Error::Unavailable(
+        _ => Err(Error::Address(
             "the metadata address must begin with postgres://, postgresql:// or sqlite:".to_owned(),
         )),
     }
 }
 
+/// Looks at an address without connecting: [`Error::Address`] says what is wrong with it, and holds no part of a password.
+pub fn check_address(url: &str) -> Result<()> {
+    match backend(url)? {
+        Backend::Postgres => postgres::check_address(url),
+        Backend::Sqlite => sqlite::check_address(url),
+    }
+}
+
 /// Opens the store at `url`: `postgres://user:password@host:port/database?sslmode=verify-full`, `sqlite:PATH` or
 /// `sqlite::memory:`. A SQLite file is created and migrated; PostgreSQL must have been migrated with [`migrate`], else
-/// [`Error::Schema`] says so. A pooler between us and PostgreSQL must keep a connection for a whole session: statements are prepared
-/// and time-outs set once.
+/// [`Error::Schema`] says so. A connection pooler before PostgreSQL is noticed; statements are not prepared then.
+/// [`Error::Address`] when the address cannot be used. Takes no longer than [`ConnectOptions::call_limit`].
 pub async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<dyn MetadataStore>> {
     match backend(url)? {
         Backend::Postgres => postgres::connect(url, options).await,
@@ -104,7 +128,7 @@ pub async fn migrate(url: &str, options: &ConnectOptions) -> Result<Migrated> {
 pub async fn schema(url: &str, options: &ConnectOptions) -> Result<SchemaState> {
     match backend(url)? {
         Backend::Postgres => postgres::schema(url, options).await,
-        Backend::Sqlite => sqlite::schema(url).await,
+        Backend::Sqlite => sqlite::schema(url, options).await,
     }
 }
 

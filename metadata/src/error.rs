@@ -12,6 +12,9 @@ pub enum Error {
     /// The store does not answer, or answered too late; the same call may be repeated.
     #[error("the metadata store does not answer: {0}")]
     Unavailable(String),
+    /// The store's address cannot be used: says what is wrong with it.
+    #[error("{0}")]
+    Address(String),
     /// The schema is not the one this build needs.
     #[error("{0}")]
     Schema(String),
@@ -65,7 +68,8 @@ impl Error {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Unavailable(_) => ErrorCode::MetadataUnavailable,
-            Self::Schema(_)
+            Self::Address(_)
+            | Self::Schema(_)
             | Self::Inconsistent(_)
             | Self::SegmentConflict(_)
             | Self::NotSealed(_)

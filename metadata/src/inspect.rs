@@ -1,16 +1,20 @@
 //! Looking at the tables as they are, for people who try the system out or look into a problem: names, row counts and the
 //! first rows. Only reads. What an agent does never depends on it.
 
-use std::str::FromStr;
+use std::{str::FromStr, time::Duration};
 
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::{
-    ConnectOptions as _, Connection, PgConnection, SqliteConnection, postgres::PgConnectOptions,
-    sqlite::SqliteConnectOptions,
+use sqlx::{ConnectOptions as _, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+
+use crate::{
+    ConnectOptions, Error, Result,
+    failure::within,
+    postgres::{Opening, PgConnection, Scope, ServerTimeouts, connect_once},
 };
 
-use crate::{Error, Result};
+/// How long a look may take: rows of large tables are counted.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A table, as it is at the moment.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -25,30 +29,38 @@ pub struct Table {
 
 /// The tables of the store at `url` by name, with at most `sample` rows each.
 pub async fn tables(url: &str, sample: usize) -> Result<Vec<Table>> {
-    let tables = match url.split_once(':').map(|(scheme, _)| scheme) {
-        Some("sqlite") => of_sqlite(url, sample).await,
-        Some("postgres" | "postgresql") => of_postgres(url, sample).await,
-        _ => {
-            return Err(Error::Unavailable(
-                "the metadata address must begin with postgres:// or sqlite:".to_owned(),
-            ));
-        }
+    let unavailable = |error: sqlx::Error| Error::Unavailable(error.to_string());
+    crate::check_address(url)?;
+    if url.starts_with("sqlite") {
+        return within(LIMIT, async { of_sqlite(url, sample).await.map_err(unavailable) }).await;
+    }
+    let options = ConnectOptions::default();
+    let millis = LIMIT.as_millis();
+    let timeouts = ServerTimeouts {
+        statement: millis,
+        lock: millis,
     };
-    tables.map_err(|error| Error::Unavailable(error.to_string()))
+    let mut conn = connect_once(&Opening::new(url, &options, timeouts)?, &options).await?;
+    within(LIMIT, async {
+        let tables = of_postgres(&mut conn, sample).await.map_err(unavailable)?;
+        conn.close().await.map_err(unavailable)?;
+        Ok(tables)
+    })
+    .await
 }
 
-async fn of_postgres(url: &str, sample: usize) -> Result<Vec<Table>, sqlx::Error> {
-    let mut conn: PgConnection = PgConnectOptions::from_str(url)?.connect().await?;
+async fn of_postgres(conn: &mut PgConnection, sample: usize) -> Result<Vec<Table>, sqlx::Error> {
+    conn.begin(Scope::Moment).await?;
     let names = "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() ORDER BY 1";
-    let names: Vec<String> = sqlx::query_scalar(names).fetch_all(&mut conn).await?;
+    let names: Vec<String> = sqlx::query_scalar(names).fetch_all(&mut *conn).await?;
     let mut tables = Vec::with_capacity(names.len());
     for table in names {
         let quoted = quote(&table);
         let rows = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {quoted}")));
-        let rows: i64 = rows.fetch_one(&mut conn).await?;
+        let rows: i64 = rows.fetch_one(&mut *conn).await?;
         let first = format!("SELECT row_to_json(t)::text FROM (SELECT * FROM {quoted} LIMIT {sample}) t");
         let first: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(first))
-            .fetch_all(&mut conn)
+            .fetch_all(&mut *conn)
             .await?;
         tables.push(Table {
             table,
@@ -56,7 +68,7 @@ async fn of_postgres(url: &str, sample: usize) -> Result<Vec<Table>, sqlx::Error
             sample: parsed(first),
         });
     }
-    conn.close().await?;
+    conn.commit().await?;
     Ok(tables)
 }
 

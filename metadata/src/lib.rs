@@ -37,7 +37,8 @@ mod tests;
 use async_trait::async_trait;
 
 pub use connect::{
-    ConnectOptions, TlsMode, TlsOptions, backup, cluster_id, connect, drop_schema, live_agent, migrate, schema,
+    ConnectOptions, TlsMode, TlsOptions, backup, check_address, cluster_id, connect, drop_schema, live_agent,
+    migrate, schema,
 };
 pub use error::{Error, Result};
 pub use schema::{Migrated, SchemaState};
@@ -45,6 +46,9 @@ pub use types::*;
 
 /// The store. Every method is one transaction: it happens wholly or not at all, also when the caller is cancelled. An
 /// [`Error::Unavailable`] leaves the outcome open unless the method says that it may be repeated; all methods here may.
+///
+/// Every method answers within [`ConnectOptions::call_limit`], also when the database says nothing at all: then with
+/// [`Error::Unavailable`]. Many reads at a time do not hold up writes, and neither holds up renewals.
 ///
 /// Time is the database's: leases and grace periods never depend on an agent's clock.
 #[async_trait]

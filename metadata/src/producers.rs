@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use streamhouse_core::ErrorCode;
 
-use crate::{BatchOutcome, Error, ProducerBatch, Result};
+use crate::{BatchOutcome, Error, PartitionUid, ProducerBatch, Result};
 
 /// How many batches are remembered: Kafka's bound of requests in flight.
 pub(crate) const WINDOW: usize = 5;
@@ -23,7 +23,8 @@ pub(crate) struct StoredBatch {
     pub(crate) base_offset: i64,
 }
 
-/// One producer's last batches in one partition, oldest first; never empty once stored.
+/// One producer's last batches in one partition, oldest first; never empty once stored. Empty means that what was stored cannot be
+/// read: then nobody knows which batches are repeated ones, and those of this epoch are refused.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct ProducerState {
     /// The epoch of all of them.
@@ -44,8 +45,23 @@ impl ProducerState {
         bytes
     }
 
+    /// The state that a row holds. One that cannot be read costs this producer its epoch in this partition, and nobody else
+    /// anything.
+    pub(crate) fn stored(partition: PartitionUid, id: i64, epoch: i16, bytes: &[u8]) -> Self {
+        Self::decode(epoch, bytes).unwrap_or_else(|error| {
+            tracing::error!(
+                %partition, producer = id, %error,
+                "a row of producer_state is damaged: the producer's batches are refused until it begins a new epoch"
+            );
+            Self {
+                epoch,
+                batches: VecDeque::new(),
+            }
+        })
+    }
+
     /// Reads [`ProducerState::encode`]'s bytes.
-    pub(crate) fn decode(epoch: i16, bytes: &[u8]) -> Result<Self> {
+    fn decode(epoch: i16, bytes: &[u8]) -> Result<Self> {
         let (rows, rest) = bytes.as_chunks::<16>();
         if !rest.is_empty() || rows.is_empty() {
             return Err(Error::Inconsistent(format!(
@@ -125,7 +141,7 @@ pub(crate) fn judge(
         };
     }
     let (Some(oldest), Some(newest)) = (known.batches.front(), known.batches.back()) else {
-        return BatchOutcome::refused(ErrorCode::UnknownProducerId);
+        return BatchOutcome::refused(ErrorCode::StorageCorrupt);
     };
     if new.first == advance(newest.last, 1) {
         known.remember(new);
@@ -230,6 +246,17 @@ mod tests {
         assert_eq!(
             judge(&mut None, batch(0, 0), 1, 9),
             BatchOutcome::Appended { base_offset: 9 }
+        );
+    }
+
+    #[test]
+    fn a_damaged_state_refuses_its_epoch_and_takes_the_next() {
+        let mut state = Some(ProducerState::stored(PartitionUid(1), 7, 1, &[0; 17]));
+        refused(&state, batch(1, 0), ErrorCode::StorageCorrupt);
+        refused(&state, batch(0, 0), ErrorCode::InvalidProducerEpoch);
+        assert_eq!(
+            judge(&mut state, batch(2, 0), 2, 50),
+            BatchOutcome::Appended { base_offset: 50 }
         );
     }
 

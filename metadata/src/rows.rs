@@ -194,6 +194,26 @@ pub(crate) fn parse_config(json: &str) -> Result<BTreeMap<String, String>> {
         .map_err(|error| Error::Inconsistent(format!("the settings of a topic: {error}")))
 }
 
+/// The settings of topic `name` as far as they can be read: one topic's damaged row must not hide all the others. Of settings that
+/// cannot be read at all, the answer keeps every record.
+pub(crate) fn readable_config(name: &str, json: &str) -> BTreeMap<String, String> {
+    parse_config(json).unwrap_or_else(|error| {
+        tracing::error!(topic = name, %error, "a row of topics is damaged: what can be read of it is in force");
+        let Ok(serde_json::Value::Object(entries)) = serde_json::from_str(json) else {
+            let keep = ["retention.ms", "retention.bytes"];
+            return keep.map(|key| (key.to_owned(), "-1".to_owned())).into();
+        };
+        let text = |value: serde_json::Value| match value {
+            serde_json::Value::String(text) => text,
+            other => other.to_string(),
+        };
+        entries
+            .into_iter()
+            .map(|(key, value)| (key, text(value)))
+            .collect()
+    })
+}
+
 /// The settings of a topic, as the text to store.
 pub(crate) fn config_json(config: &BTreeMap<String, String>) -> Result<String> {
     serde_json::to_string(config)
@@ -249,7 +269,7 @@ pub(crate) fn overview(rows: Vec<OverviewRow>) -> Result<TopicsOverview> {
         if let (Some(topic_id), Some(config)) = (row.topic_id, row.config) {
             let topic = TopicOverview {
                 topic_id,
-                config: parse_config(&config)?,
+                config: readable_config(&row.name, &config),
                 partitions: row.partitions,
                 high_watermark: row.high_watermark,
                 log_start: row.log_start,

@@ -286,7 +286,8 @@ pub enum BatchOutcome {
         /// Of its first record.
         base_offset: i64,
     },
-    /// Refused: `OutOfOrderSequenceNumber`, `DuplicateSequenceNumber` (too old to name its offset), `InvalidProducerEpoch`.
+    /// Refused: `OutOfOrderSequenceNumber`, `DuplicateSequenceNumber` (too old to name its offset), `InvalidProducerEpoch`,
+    /// `StorageCorrupt` (what the store remembers of the producer cannot be read).
     Refused {
         /// [`ErrorCode::number`] of the reason.
         code: i32,

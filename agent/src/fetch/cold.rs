@@ -9,13 +9,13 @@ use streamhouse_core::{
     Error, ErrorCode, PartitionUid,
     batch::{Batches, Records, verify_crc},
 };
-use streamhouse_metadata::{LogBounds, LogPosition, LogSpan, Place, keys};
+use streamhouse_metadata::{LogBounds, LogPosition, LogSpan, LogView, Place, keys};
 
 use super::tail::{TailRun, copy_stamped};
 use crate::{node::Node, segment::reader, store::StoreError};
 
 /// Spans looked up at once.
-const SPANS: usize = 256;
+pub(super) const SPANS: usize = 256;
 /// The largest batch of records this agent unpacks when it looks for a timestamp.
 const MAX_UNPACKED: usize = 64 << 20;
 
@@ -34,6 +34,17 @@ pub async fn read(node: &Node, uid: PartitionUid, offset: i64, max_bytes: usize)
         .metadata
         .read_log(uid, LogPosition::Offset(offset), SPANS)
         .await?;
+    read_view(node, uid, &view, offset, max_bytes).await
+}
+
+/// [`read`] for what was looked up already, from `offset` on or from before it.
+pub(super) async fn read_view(
+    node: &Node,
+    uid: PartitionUid,
+    view: &LogView,
+    offset: i64,
+    max_bytes: usize,
+) -> Result<ColdRead, Error> {
     let bounds = view.bounds;
     let mut out = BytesMut::new();
     if offset >= bounds.log_start && offset < bounds.high_watermark {

@@ -6,18 +6,23 @@
 //! holds nothing while it waits for the first bytes.
 
 pub mod cold;
+pub mod looks;
 pub mod tail;
 
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use futures::future::select_all;
+use futures::{FutureExt, future::select_all};
 use streamhouse_core::{Error, ErrorCode, PartitionUid, protocol::v1};
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
     time::{Duration, Instant, sleep_until, timeout},
 };
 
+use self::{
+    cold::ColdRead,
+    looks::{Looks, Seen},
+};
 use crate::{node::Node, partition::Partition};
 
 /// The most partitions one fetch may name.
@@ -28,8 +33,6 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 const ADMISSION_WAIT: Duration = Duration::from_secs(1);
 /// What a reader is asked to wait when memory is full.
 const RETRY_AFTER_MS: u32 = 100;
-/// How often a partition that another agent leads is looked at.
-const FOREIGN_POLL: Duration = Duration::from_millis(200);
 
 /// One partition's part of the answer, as far as it is known.
 #[derive(Debug, Clone)]
@@ -43,7 +46,7 @@ pub(crate) struct Part {
 /// What to wait for when a partition has nothing new.
 enum Wait {
     Leads(watch::Receiver<i64>),
-    Foreign,
+    Foreign(Looks),
 }
 
 /// The memory of an answer, given back when it is dropped: with the last byte that leaves.
@@ -120,23 +123,15 @@ async fn admit(node: &Node, bytes: usize) -> Result<OwnedSemaphorePermit, Error>
 }
 
 /// Resolves when one of these may have something new, or at the deadline.
-async fn wait_for_news(waits: Vec<Wait>, deadline: Instant) {
-    let mut until = deadline;
-    let mut receivers = Vec::with_capacity(waits.len());
-    for wait in waits {
-        match wait {
-            Wait::Leads(receiver) => receivers.push(receiver),
-            Wait::Foreign => until = until.min(Instant::now() + FOREIGN_POLL),
-        }
-    }
-    if receivers.is_empty() {
-        return sleep_until(until).await;
-    }
+async fn wait_for_news(mut waits: Vec<Wait>, deadline: Instant) {
     // A closed channel means that the lease moved: worth another look, too.
-    let news = select_all(receivers.iter_mut().map(|receiver| Box::pin(receiver.changed())));
+    let news = select_all(waits.iter_mut().map(|wait| match wait {
+        Wait::Leads(receiver) => receiver.changed().map(drop).boxed(),
+        Wait::Foreign(looks) => looks.changed().map(drop).boxed(),
+    }));
     tokio::select! {
         _ = news => {}
-        () = sleep_until(until) => {}
+        () = sleep_until(deadline) => {}
     }
 }
 
@@ -244,7 +239,20 @@ async fn read_foreign(
     offset: i64,
     room: usize,
 ) -> Result<(Part, Option<Wait>), Error> {
-    let read = cold::read(node, uid, offset, room).await?;
+    let (seen, looks) = node.looks.at(&node.metadata, uid).await;
+    let read = match &*seen {
+        Seen::Failed(error) => return Err(error.clone()),
+        Seen::Log { bounds, .. } if offset == bounds.high_watermark => ColdRead {
+            records: Bytes::new(),
+            bounds: *bounds,
+        },
+        Seen::Log {
+            news: Some((from, view)),
+            ..
+        } if offset == *from => cold::read_view(node, uid, view, offset, room).await?,
+        // Older records, or newer ones than were seen.
+        Seen::Log { .. } | Seen::Gone => cold::read(node, uid, offset, room).await?,
+    };
     let (log_start, high_watermark) = (read.bounds.log_start, read.bounds.high_watermark);
     let mut part = Part {
         records: read.records,
@@ -256,7 +264,7 @@ async fn read_foreign(
         part.error = Some(out_of_range(offset, log_start, high_watermark));
         part.records = Bytes::new();
     }
-    Ok((part, Some(Wait::Foreign)))
+    Ok((part, Some(Wait::Foreign(looks))))
 }
 
 fn out_of_range(offset: i64, log_start: i64, high_watermark: i64) -> Error {

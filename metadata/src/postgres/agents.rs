@@ -4,9 +4,10 @@
 //! topics), rows of `agents`, rows of `partitions` by id, rows of `wal_objects` by key. A write of an agent locks its row
 //! FOR KEY SHARE: renewals pass it, a seal (FOR UPDATE) waits for it, so after a seal nothing of that life can commit.
 
-use sqlx::{PgConnection, query, query_as, query_scalar};
+use sqlx::{query, query_as, query_scalar};
 use uuid::Uuid;
 
+use super::PgConnection;
 use crate::{
     AgentRegistration, Error, Incarnation, Lease, LogBounds, Registered, Renewed,
     failure::Outcome,

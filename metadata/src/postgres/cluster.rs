@@ -1,9 +1,10 @@
 //! The cluster as a whole: how far the history of this store goes, and going on where the bucket is ahead of it.
 
-use sqlx::{PgConnection, query, query_as, query_scalar};
+use sqlx::{query, query_as, query_scalar};
 use uuid::Uuid;
 
 use super::{
+    PgConnection,
     agents::{bump, lock_cluster},
     topics::fresh_folder,
 };

@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 
-use sqlx::{PgConnection, query, query_as};
+use sqlx::{query, query_as};
 
+use super::PgConnection;
 use crate::{
     CommitOutcome, Error, Incarnation, ObjectCommit, PartitionUid,
     decide::{Decision, PartitionRow, Producers, decide, producers_of},
@@ -129,10 +130,9 @@ async fn read_producers(conn: &mut PgConnection, commit: &ObjectCommit) -> Outco
         .await?;
     let mut producers = Producers::with_capacity(rows.len());
     for (partition, id, epoch, batches) in rows {
-        producers.insert(
-            (PartitionUid(partition), id),
-            ProducerState::decode(epoch, &batches)?,
-        );
+        let partition = PartitionUid(partition);
+        let state = ProducerState::stored(partition, id, epoch, &batches);
+        producers.insert((partition, id), state);
     }
     Ok(producers)
 }

@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use sqlx::{PgConnection, query, query_as, query_scalar};
+use sqlx::{query, query_as, query_scalar};
 use uuid::Uuid;
 
 use super::{
+    PgConnection,
     agents::{bump, lock_cluster, lock_cluster_if_free, sealed},
     segments::{give_up, queue, release_objects},
 };

@@ -3,9 +3,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use sqlx::{PgConnection, query, query_as, query_scalar};
+use sqlx::{query, query_as, query_scalar};
 
-use super::agents::{Lock, leased};
+use super::{
+    PgConnection,
+    agents::{Lock, leased},
+};
 use crate::{
     CommittedOffset, Error, GroupQuery, GroupRecord, GroupWrite, Lease, OffsetCommit, OffsetOutcome,
     OffsetToCommit, PartitionUid, failure::Outcome, rows::check_slot,

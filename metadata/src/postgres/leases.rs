@@ -5,9 +5,12 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{PgConnection, query, query_as, query_scalar};
+use sqlx::{query, query_as, query_scalar};
 
-use super::agents::{bump, lock_cluster};
+use super::{
+    PgConnection,
+    agents::{bump, lock_cluster},
+};
 use crate::{
     AgentRecord, Incarnation, LeaseMove, LogBounds, MoveOutcome, PartitionUid, Snapshot,
     failure::Outcome,

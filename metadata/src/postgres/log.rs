@@ -1,8 +1,9 @@
 //! Reading the log: bounds, and where the records from an offset or a time on lie. One statement each, so that bounds and
 //! spans are of one moment; an offset is located by a range scan of an index.
 
-use sqlx::{PgConnection, query_as, query_scalar};
+use sqlx::{query_as, query_scalar};
 
+use super::PgConnection;
 use crate::{
     Error, Incarnation, LogBounds, LogPosition, LogSpan, LogView, PartitionUid, Place,
     failure::Outcome,

@@ -1,106 +1,201 @@
 //! Migrating PostgreSQL, checking at connect that it was migrated, and dropping what was. No store migrates itself, so that a
 //! rolling upgrade does it once and when its operator wants.
 
+use std::time::Duration;
+
 use sqlx::{
-    AssertSqlSafe, Connection, PgConnection,
-    migrate::{Migrate, Migrator},
-    query, query_scalar,
+    AssertSqlSafe, Connection, Row,
+    migrate::{MigrateError, Migrator},
+    query, query_scalar, raw_sql,
 };
 
 use super::{
-    errors::{meaning, refusal},
-    settings,
+    Opening, PgConnection, Scope, ServerTimeouts, connect_once,
+    errors::{Meaning, meaning, refusal},
 };
 use crate::{
     ConnectOptions, Error, Result,
-    failure::{Outcome, transact},
+    failure::{ATTEMPTS, Failure, Outcome, no_answer, pause, within},
     schema::{Migrated, SchemaState, Stored, TABLES, migrate_error, too_old, versions},
 };
 
 /// The numbered steps, embedded in the build.
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
+/// How long dropping everything may take: large tables need their time.
+const DROP_LIMIT: Duration = Duration::from_secs(600);
+
+/// Runs `$body` in `$scope` on the connection `$conn`, and again when a rival was in the way.
+macro_rules! scoped {
+    ($conn:ident, $scope:ident, $body:expr) => {{
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let outcome: Outcome<_> = async {
+                let open = $conn.begin(Scope::$scope).await?;
+                let done: Outcome<_> = $body.await;
+                match &done {
+                    Ok(_) if open => $conn.commit().await?,
+                    // When it cannot, the connection is broken and the locks are free anyway.
+                    Err(_) if open => drop($conn.rollback().await),
+                    _ => {}
+                }
+                done
+            }
+            .await;
+            match outcome {
+                Ok(value) => break Ok(value),
+                Err(Failure::Refused(error)) => break Err(error),
+                Err(Failure::Late) => break Err(no_answer(Duration::ZERO)),
+                Err(Failure::Sql(error)) => match meaning(error) {
+                    Meaning::TryAgain(_) if attempt < ATTEMPTS => tokio::time::sleep(pause(attempt)).await,
+                    Meaning::TryAgain(error)
+                    | Meaning::Stale(error)
+                    | Meaning::Broken(error)
+                    | Meaning::Final(error) => break Err(error),
+                },
+            }
+        }
+    }};
+}
+
 /// Migrates the database that `url` names. The migrator holds an advisory lock meanwhile, and each step is a transaction.
 pub(crate) async fn migrate(url: &str, options: &ConnectOptions) -> Result<Migrated> {
     // A migration of a large table takes its time; what it waits for is the lock of another one.
-    let settings = settings(url, options)?.options([
-        ("statement_timeout", "0"),
-        ("lock_timeout", "0"),
-        ("idle_in_transaction_session_timeout", "0"),
-    ]);
-    let mut conn = super::connect_once(&settings, options).await?;
+    let unbounded = ServerTimeouts { statement: 0, lock: 0 };
+    let mut conn = connect_once(&Opening::new(url, options, unbounded)?, options).await?;
     let (from, to) = versions(&MIGRATOR, &stored(&mut conn).await?)?;
     if from < to {
-        // Not `run`: its future cannot be sent between threads ("`Acquire` is not general enough").
-        MIGRATOR
-            .run_direct(None, &mut conn, false)
-            .await
-            .map_err(|error| migrate_error(error, refusal))?;
+        let migrated = if conn.is_pooled() {
+            migrate_through_pooler(&mut conn).await
+        } else {
+            // Not `run`: its future cannot be sent between threads ("`Acquire` is not general enough").
+            MIGRATOR.run_direct(None, conn.raw(), false).await
+        };
+        migrated.map_err(|error| migrate_error(error, refusal))?;
     }
     conn.close().await.map_err(refusal)?;
     Ok(Migrated { from, to })
 }
 
+/// All steps in one transaction, which a pooler keeps on one server connection. The statements that the migrator prepares and its lock
+/// belong to that connection and are taken away before another client gets it.
+async fn migrate_through_pooler(conn: &mut PgConnection) -> Result<(), MigrateError> {
+    let mut whole = conn.raw().begin().await?;
+    raw_sql("DEALLOCATE ALL").execute(&mut *whole).await?;
+    // The migrator lets go of its lock when it is done, which is before this is committed.
+    let database: String = raw_sql("SELECT current_database()::text")
+        .fetch_one(&mut *whole)
+        .await?
+        .try_get(0)?;
+    let lock = format!("SELECT pg_advisory_xact_lock({})", migrators_lock(&database));
+    raw_sql(AssertSqlSafe(lock)).execute(&mut *whole).await?;
+    let mut steps = whole.begin().await?;
+    let migrated = MIGRATOR.run_direct(None, &mut *steps, false).await;
+    match migrated {
+        Ok(()) => steps.commit().await?,
+        Err(_) => steps.rollback().await?,
+    }
+    raw_sql("SELECT pg_advisory_unlock_all(); DEALLOCATE ALL")
+        .execute(&mut *whole)
+        .await?;
+    whole.commit().await?;
+    migrated
+}
+
 /// Looks at the schema of the database that `url` names.
 pub(crate) async fn schema(url: &str, options: &ConnectOptions) -> Result<SchemaState> {
-    let mut conn = super::connect_once(&settings(url, options)?, options).await?;
-    let (found, needed) = versions(&MIGRATOR, &stored(&mut conn).await?)?;
-    conn.close().await.map_err(refusal)?;
-    Ok(SchemaState { found, needed })
+    let mut conn = open(url, options).await?;
+    within(options.attempt_limit(), async {
+        let (found, needed) = versions(&MIGRATOR, &stored(&mut conn).await?)?;
+        conn.close().await.map_err(refusal)?;
+        Ok(SchemaState { found, needed })
+    })
+    .await
 }
 
 /// Looks for the cluster's id in the database that `url` names.
 pub(crate) async fn cluster_id(url: &str, options: &ConnectOptions) -> Result<Option<String>> {
-    let mut conn = super::connect_once(&settings(url, options)?, options).await?;
-    let (found, _) = versions(&MIGRATOR, &stored(&mut conn).await?)?;
-    let id = if found > 0 {
-        let id = query_scalar("SELECT cluster_id FROM cluster");
-        id.fetch_optional(&mut conn).await.map_err(refusal)?
-    } else {
-        None
-    };
-    conn.close().await.map_err(refusal)?;
-    Ok(id)
+    let mut conn = open(url, options).await?;
+    within(options.attempt_limit(), async {
+        let (found, _) = versions(&MIGRATOR, &stored(&mut conn).await?)?;
+        let id = if found > 0 {
+            scoped!(conn, Statement, cluster_id_of(&mut conn))?
+        } else {
+            None
+        };
+        conn.close().await.map_err(refusal)?;
+        Ok(id)
+    })
+    .await
+}
+
+async fn cluster_id_of(conn: &mut PgConnection) -> Outcome<Option<String>> {
+    let id = query_scalar("SELECT cluster_id FROM cluster");
+    Ok(id.fetch_optional(conn).await?)
 }
 
 /// Looks for an agent that holds its lease in the database that `url` names.
 pub(crate) async fn live_agent(url: &str, options: &ConnectOptions) -> Result<Option<String>> {
-    let mut conn = super::connect_once(&settings(url, options)?, options).await?;
-    let (found, _) = versions(&MIGRATOR, &stored(&mut conn).await?)?;
-    let live = if found > 0 {
-        live(&mut conn).await.map_err(refusal)?
-    } else {
-        None
-    };
-    conn.close().await.map_err(refusal)?;
-    Ok(live)
+    let mut conn = open(url, options).await?;
+    within(options.attempt_limit(), async {
+        let (found, _) = versions(&MIGRATOR, &stored(&mut conn).await?)?;
+        let live = if found > 0 {
+            scoped!(conn, Statement, live(&mut conn))?
+        } else {
+            None
+        };
+        conn.close().await.map_err(refusal)?;
+        Ok(live)
+    })
+    .await
 }
 
-async fn live(conn: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
-    query_scalar(
+async fn open(url: &str, options: &ConnectOptions) -> Result<PgConnection> {
+    let opening = Opening::new(url, options, ServerTimeouts::of(options))?;
+    connect_once(&opening, options).await
+}
+
+async fn live(conn: &mut PgConnection) -> Outcome<Option<String>> {
+    let live = query_scalar(
         "SELECT agent_id FROM agents WHERE sealed_at IS NULL AND lease_expires_at >= clock_timestamp() LIMIT 1",
     )
     .fetch_optional(conn)
-    .await
+    .await?;
+    Ok(live)
 }
 
 /// Drops our tables in the database that `url` names.
 pub(crate) async fn drop_schema(url: &str, options: &ConnectOptions) -> Result<bool> {
     // To drop large tables takes its time; to wait for whoever uses them is bounded.
-    let settings = settings(url, options)?.options([("statement_timeout", "0")]);
-    let mut conn = super::connect_once(&settings, options).await?;
-    // Nobody migrates meanwhile; the lock goes with the connection.
-    conn.lock().await.map_err(|error| migrate_error(error, refusal))?;
-    let (found, _) = versions(&MIGRATOR, &stored(&mut conn).await?)?;
-    if found > 0 {
-        transact!(conn.begin(), meaning, tx => drop_all(&mut tx))?;
-    }
-    conn.close().await.map_err(refusal)?;
-    Ok(found > 0)
+    let timeouts = ServerTimeouts {
+        statement: 0,
+        ..ServerTimeouts::of(options)
+    };
+    let mut conn = connect_once(&Opening::new(url, options, timeouts)?, options).await?;
+    within(DROP_LIMIT, async {
+        let dropped = scoped!(conn, Transaction, drop_all(&mut conn))?;
+        conn.close().await.map_err(refusal)?;
+        Ok(dropped)
+    })
+    .await
 }
 
-/// Drops everything, unless an agent is live. None can register in between: it waits for the lock, and then finds no table.
-async fn drop_all(conn: &mut PgConnection) -> Outcome<()> {
+/// Drops everything, unless an agent is live; says whether there was anything. None can register in between: it waits for the
+/// lock, and then finds no table.
+async fn drop_all(conn: &mut PgConnection) -> Outcome<bool> {
+    // Nobody migrates meanwhile.
+    let database: String = query_scalar("SELECT current_database()::text")
+        .fetch_one(&mut *conn)
+        .await?;
+    query("SELECT pg_advisory_xact_lock($1)")
+        .bind(migrators_lock(&database))
+        .execute(&mut *conn)
+        .await?;
+    let (found, _) = versions(&MIGRATOR, &read_stored(conn).await?)?;
+    if found == 0 {
+        return Ok(false);
+    }
     // In the order of all others: the cluster, then the agents.
     query("LOCK TABLE cluster, agents IN ACCESS EXCLUSIVE MODE")
         .execute(&mut *conn)
@@ -113,7 +208,17 @@ async fn drop_all(conn: &mut PgConnection) -> Outcome<()> {
     query("DROP SEQUENCE IF EXISTS producer_ids")
         .execute(conn)
         .await?;
-    Ok(())
+    Ok(true)
+}
+
+/// The key of the advisory lock that the migrator takes: a number of its own times the CRC-32 of the database's name.
+fn migrators_lock(database: &str) -> i64 {
+    let crc = database.bytes().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
+            (crc >> 1) ^ (0xedb8_8320 * (crc & 1))
+        })
+    });
+    0x3d32_ad9e * i64::from(!crc)
 }
 
 /// Refuses a database whose schema is not this build's.
@@ -127,15 +232,47 @@ pub(super) async fn check(conn: &mut PgConnection) -> Result<()> {
 }
 
 async fn stored(conn: &mut PgConnection) -> Result<Vec<Stored>> {
-    let there: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+    scoped!(conn, Statement, read_stored(conn))
+}
+
+async fn read_stored(conn: &mut PgConnection) -> Outcome<Vec<Stored>> {
+    let there: bool = query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
         .fetch_one(&mut *conn)
-        .await
-        .map_err(refusal)?;
+        .await?;
     if !there {
         return Ok(Vec::new());
     }
-    sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version")
-        .fetch_all(conn)
+    let stored =
+        sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version")
+            .fetch_all(conn)
+            .await?;
+    Ok(stored)
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{Connection, migrate::Migrate, query_scalar};
+    use streamhouse_testkit::Postgres;
+
+    use super::migrators_lock;
+
+    #[tokio::test]
+    async fn the_migrators_lock_is_the_one_that_a_drop_takes() {
+        let url = Postgres::shared().unwrap().create_database("locked").unwrap();
+        let mut conn = sqlx::PgConnection::connect(&url).await.unwrap();
+        conn.lock().await.unwrap();
+        let held: (i64, i64) = sqlx::query_as(
+            "SELECT classid::bigint, objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
+        )
+        .fetch_one(&mut conn)
         .await
-        .map_err(refusal)
+        .unwrap();
+        assert_eq!((held.0 << 32) | held.1, migrators_lock("locked"));
+        let free: bool = query_scalar("SELECT pg_advisory_unlock($1)")
+            .bind(migrators_lock("locked"))
+            .fetch_one(&mut conn)
+            .await
+            .unwrap();
+        assert!(free);
+    }
 }

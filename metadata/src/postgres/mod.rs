@@ -1,12 +1,16 @@
 //! The metadata store in PostgreSQL: production. Read committed with explicit row locks; see `agents` for their order. Each
 //! call is bounded in time: acquiring a connection, each statement, each lock, and a transaction left standing.
 
+mod address;
 mod agents;
+mod call;
 mod cluster;
 mod commit;
+mod connection;
 mod errors;
 mod garbage;
 mod groups;
+mod lane;
 mod leases;
 mod log;
 mod migrate;
@@ -17,113 +21,122 @@ mod segments;
 mod tls;
 mod topics;
 
-use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use sqlx::{
-    Connection, PgConnection, PgPool, Postgres, Transaction,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use tokio::time::{timeout, timeout_at};
 
-use self::errors::{meaning, refusal};
-pub(crate) use self::migrate::{cluster_id, drop_schema, live_agent, migrate, schema};
+pub(crate) use self::{
+    connection::{Opening, PgConnection, Scope, ServerTimeouts},
+    migrate::{cluster_id, drop_schema, live_agent, migrate, schema},
+};
+use self::{
+    address::Address,
+    call::Call,
+    errors::refusal,
+    lane::{Lanes, Purpose, silent},
+};
 use crate::{
-    AgentRegistration, ClusterState, CommitOutcome, CommittedOffset, ConnectOptions, Error, Garbage, GarbagePolicy,
+    AgentRegistration, ClusterState, CommitOutcome, CommittedOffset, ConnectOptions, Garbage, GarbagePolicy,
     GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView,
-    MetadataStore, MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome,
-    PartitionUid, Recovered, Recovery, Registered, Renewed, Result, SegmentIntent, Snapshot, Timeline, TopicChange, TopicOwner, TopicRecord,
-    TopicsOverview,
-    failure::{Outcome, attempts, transact},
+    MetadataStore, MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome, PartitionUid,
+    Recovered, Recovery, Registered, Renewed, Result, SegmentIntent, Snapshot, Timeline, TopicChange, TopicOwner,
+    TopicRecord, TopicsOverview,
+    failure::{Failure, Outcome, within},
 };
-
-/// A connection that lay idle for longer is asked whether it still lives before it is used.
-const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
 /// The store.
 pub(crate) struct PostgresStore {
-    pool: PgPool,
+    lanes: Lanes,
+    /// For an attempt with a connection, and for a call as a whole.
+    limits: (Duration, Duration),
 }
 
 impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the pool: its settings hold the password.
+        // Not the lanes: their settings hold the password.
         f.debug_struct("PostgresStore")
-            .field("connections", &self.pool.size())
+            .field("idle_connections", &self.lanes.idle())
             .finish_non_exhaustive()
     }
 }
 
-/// What every connection is set to.
-pub(crate) fn settings(url: &str, options: &ConnectOptions) -> Result<PgConnectOptions> {
-    let settings = PgConnectOptions::from_str(url)
-        .map_err(|error| Error::Unavailable(format!("the PostgreSQL address cannot be read: {error}")))?;
-    let settings = match &options.tls {
-        Some(tls) => tls::apply(settings, tls)?,
-        None => settings,
-    };
-    let timeout = options.statement_timeout.as_millis().to_string();
-    Ok(settings.application_name(&options.application_name).options([
-        ("statement_timeout", timeout.as_str()),
-        ("lock_timeout", timeout.as_str()),
-        ("idle_in_transaction_session_timeout", timeout.as_str()),
-        // Rows are found by index in memory or on flash: the default, made for turning disks, prefers to read whole tables.
-        ("random_page_cost", "1.1"),
-        // Every statement here is short; compiling one takes longer than running it.
-        ("jit", "off"),
-    ]))
+/// Refuses an address that cannot be used.
+pub(crate) fn check_address(url: &str) -> Result<()> {
+    url.parse::<Address>().map(drop)
 }
 
-/// One connection outside the pool, with the true reason when there is none.
-async fn connect_once(settings: &PgConnectOptions, options: &ConnectOptions) -> Result<PgConnection> {
-    match tokio::time::timeout(options.acquire_timeout, PgConnection::connect_with(settings)).await {
+/// One connection outside the lanes, with the true reason when there is none.
+pub(crate) async fn connect_once(opening: &Opening, options: &ConnectOptions) -> Result<PgConnection> {
+    match timeout(options.acquire_timeout, opening.open()).await {
         Ok(connected) => connected.map_err(refusal),
-        Err(_) => Err(Error::Unavailable(format!(
-            "PostgreSQL at {}:{} does not answer",
-            settings.get_host(),
-            settings.get_port()
-        ))),
+        Err(_) => Err(silent(opening)),
     }
 }
 
 /// Opens the store and checks its schema.
 pub(crate) async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<dyn MetadataStore>> {
-    let settings = settings(url, options)?;
-    let mut first = connect_once(&settings, options).await?;
-    migrate::check(&mut first).await?;
-    first.close().await.map_err(refusal)?;
-    let pool = PgPoolOptions::new()
-        .max_connections(options.max_connections.max(1))
-        .acquire_timeout(options.acquire_timeout)
-        .test_before_acquire(false)
-        .before_acquire(|conn, idle| {
-            Box::pin(async move {
-                if idle.idle_for > TRUSTED_IDLE {
-                    conn.ping().await?;
+    let opening = Opening::new(url, options, ServerTimeouts::of(options))?;
+    let mut first = connect_once(&opening, options).await?;
+    within(options.attempt_limit(), async {
+        migrate::check(&mut first).await?;
+        first.close().await.map_err(refusal)
+    })
+    .await?;
+    Ok(Arc::new(PostgresStore {
+        lanes: Lanes::new(opening, options),
+        limits: (options.attempt_limit(), options.call_limit()),
+    }))
+}
+
+/// Runs `$body` in `$scope` on a connection `$conn` for `$purpose`. Every wait in it has an end, and what went wrong on a connection
+/// that is no good any more is tried on another.
+macro_rules! call {
+    ($store:expr, $purpose:ident, $scope:ident, $conn:ident => $body:expr) => {{
+        let mut call = $store.call(Purpose::$purpose, Scope::$scope);
+        loop {
+            let (lent, outcome) = match call.acquire().await {
+                Ok(mut lent) => {
+                    let attempt = async {
+                        call.begin(&mut lent).await?;
+                        let $conn = &mut lent.conn;
+                        let done: Outcome<_> = $body.await;
+                        lent.end(done).await
+                    };
+                    let outcome = timeout_at(call.deadline(), attempt).await;
+                    (Some(lent), outcome.unwrap_or(Err(Failure::Late)))
                 }
-                Ok(true)
-            })
-        })
-        .connect_lazy_with(settings);
-    Ok(Arc::new(PostgresStore { pool }))
+                Err(failure) => (None, Err(failure)),
+            };
+            if let Some(result) = call.settle(lent, outcome).await {
+                break result;
+            }
+        }
+    }};
+}
+
+/// [`call!`] in a transaction.
+macro_rules! transact {
+    ($store:expr, $purpose:ident, $conn:ident => $body:expr) => {
+        call!($store, $purpose, Transaction, $conn => $body)
+    };
+}
+
+/// [`call!`] outside any transaction: one statement, or several that are each enough for themselves.
+macro_rules! statement {
+    ($store:expr, $purpose:ident, $conn:ident => $body:expr) => {
+        call!($store, $purpose, Statement, $conn => $body)
+    };
 }
 
 impl PostgresStore {
-    async fn begin(&self) -> Outcome<Transaction<'static, Postgres>> {
-        Ok(self.pool.begin().await?)
-    }
-
-    /// A transaction that sees one moment.
-    async fn moment(&self) -> Outcome<Transaction<'static, Postgres>> {
-        Ok(self
-            .pool
-            .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            .await?)
+    fn call(&self, purpose: Purpose, scope: Scope) -> Call<'_> {
+        Call::new(self.lanes.of(purpose), purpose, scope, self.limits)
     }
 
     /// Seals others whose lease has expired. The caller's renewal stands, so a failure is only told.
     async fn seal_expired(&self) -> Option<Renewed> {
-        let sealed: Result<Option<Renewed>> =
-            transact!(self.begin(), meaning, tx => agents::seal_expired(&mut tx));
+        let sealed: Result<Option<Renewed>> = transact!(self, Leases, conn => agents::seal_expired(conn));
         sealed.unwrap_or_else(|error| {
             tracing::warn!(%error, "agents whose lease expired could not be sealed; the next renewal tries again");
             None
@@ -131,178 +144,184 @@ impl PostgresStore {
     }
 }
 
-/// Runs `$body` on connection `$conn`, outside any transaction: one statement, or several that are each enough for themselves.
-macro_rules! statement {
-    ($store:expr, $conn:ident => $body:expr) => {
-        attempts!(meaning, async {
-            let mut $conn = $store.pool.acquire().await?;
-            $body.await
-        })
-    };
-}
-
 #[async_trait]
 impl MetadataStore for PostgresStore {
     async fn ping(&self) -> Result<()> {
-        statement!(self, conn => leases::version(&mut conn)).map(|_| ())
+        statement!(self, Reads, conn => leases::version(conn)).map(|_| ())
     }
 
     async fn close(&self) -> Result<()> {
-        self.pool.close().await;
+        self.lanes.close(self.limits.0).await;
         Ok(())
     }
 
     async fn cluster(&self) -> Result<ClusterState> {
-        statement!(self, conn => cluster::state(&mut conn))
+        statement!(self, Leases, conn => cluster::state(conn))
     }
 
     async fn advance_timeline(&self) -> Result<Timeline> {
-        transact!(self.begin(), meaning, tx => cluster::advance(&mut tx))
+        transact!(self, Leases, conn => cluster::advance(conn))
     }
 
     async fn report_divergence(&self) -> Result<()> {
-        statement!(self, conn => cluster::diverge(&mut conn))
+        statement!(self, Leases, conn => cluster::diverge(conn))
     }
 
     async fn recover(&self, recovery: &Recovery) -> Result<Recovered> {
-        transact!(self.begin(), meaning, tx => cluster::recover(&mut tx, recovery))
+        transact!(self, Writes, conn => cluster::recover(conn, recovery))
     }
 
     async fn unknown_objects(&self, keys: &[String]) -> Result<Vec<String>> {
-        statement!(self, conn => cluster::unknown(&mut conn, keys))
+        statement!(self, Reads, conn => cluster::unknown(conn, keys))
     }
 
     async fn register_agent(&self, registration: &AgentRegistration) -> Result<Registered> {
-        transact!(self.begin(), meaning, tx => agents::register(&mut tx, registration))
+        transact!(self, Leases, conn => agents::register(conn, registration))
     }
 
     async fn renew(&self, incarnation: Incarnation) -> Result<Renewed> {
-        let (renewed, expired) = statement!(self, conn => agents::renew(&mut conn, incarnation))?;
+        let (renewed, expired) = statement!(self, Leases, conn => agents::renew(conn, incarnation))?;
         let sealed = if expired { self.seal_expired().await } else { None };
         Ok(sealed.unwrap_or(renewed))
     }
 
     async fn drain(&self, incarnation: Incarnation) -> Result<()> {
-        transact!(self.begin(), meaning, tx => agents::drain(&mut tx, incarnation))
+        transact!(self, Leases, conn => agents::drain(conn, incarnation))
     }
 
     async fn seal(&self, incarnation: Incarnation) -> Result<()> {
-        transact!(self.begin(), meaning, tx => agents::seal(&mut tx, incarnation))
+        transact!(self, Leases, conn => agents::seal(conn, incarnation))
     }
 
     async fn snapshot(&self, known: Option<u64>) -> Result<Option<Snapshot>> {
         if let Some(known) = known
-            && statement!(self, conn => leases::version(&mut conn))? == known
+            && statement!(self, Leases, conn => leases::version(conn))? == known
         {
             return Ok(None);
         }
-        let snapshot: Result<Snapshot> = transact!(self.moment(), meaning, tx => leases::snapshot(&mut tx));
+        let snapshot: Result<Snapshot> = call!(self, Leases, Moment, conn => leases::snapshot(conn));
         snapshot.map(Some)
     }
 
     async fn move_leases(&self, moves: &[LeaseMove]) -> Result<Vec<MoveOutcome>> {
-        transact!(self.begin(), meaning, tx => leases::move_leases(&mut tx, moves))
+        transact!(self, Leases, conn => leases::move_leases(conn, moves))
     }
 
     async fn create_topic(&self, topic: &NewTopic) -> Result<TopicRecord> {
-        transact!(self.begin(), meaning, tx => topics::create(&mut tx, topic))
+        transact!(self, Writes, conn => topics::create(conn, topic))
     }
 
     async fn alter_topic(&self, name: &str, change: &TopicChange) -> Result<TopicRecord> {
-        transact!(self.begin(), meaning, tx => topics::alter(&mut tx, name, change))
+        transact!(self, Writes, conn => topics::alter(conn, name, change))
     }
 
     async fn delete_topic(&self, name: &str) -> Result<()> {
-        transact!(self.begin(), meaning, tx => topics::delete(&mut tx, name))
+        transact!(self, Writes, conn => topics::delete(conn, name))
     }
 
     async fn claim_topic(&self, name: &str, owner: &TopicOwner) -> Result<TopicOwner> {
-        statement!(self, conn => owners::claim(&mut conn, name, owner))
+        statement!(self, Writes, conn => owners::claim(conn, name, owner))
     }
 
     async fn release_topic(&self, name: &str, uid: &str) -> Result<bool> {
-        statement!(self, conn => owners::release(&mut conn, name, uid))
+        statement!(self, Writes, conn => owners::release(conn, name, uid))
     }
 
     async fn topics_overview(&self) -> Result<TopicsOverview> {
-        statement!(self, conn => owners::topics_overview(&mut conn))
+        statement!(self, Reads, conn => owners::topics_overview(conn))
     }
 
     async fn allocate_producer_id(&self) -> Result<i64> {
-        statement!(self, conn => log::allocate_producer_id(&mut conn))
+        statement!(self, Writes, conn => log::allocate_producer_id(conn))
     }
 
     async fn commit_object(&self, commit: &ObjectCommit) -> Result<CommitOutcome> {
-        transact!(self.begin(), meaning, tx => commit::commit_object(&mut tx, commit))
+        transact!(self, Writes, conn => commit::commit_object(conn, commit))
     }
 
     async fn read_log(&self, partition: PartitionUid, from: LogPosition, limit: usize) -> Result<LogView> {
-        statement!(self, conn => log::read(&mut conn, partition, from, limit))
+        statement!(self, Reads, conn => log::read(conn, partition, from, limit))
     }
 
     async fn bounds(&self, partitions: &[PartitionUid]) -> Result<Vec<(PartitionUid, LogBounds)>> {
-        statement!(self, conn => log::bounds(&mut conn, partitions))
+        statement!(self, Reads, conn => log::bounds(conn, partitions))
     }
 
     async fn begin_segment(&self, lease: Lease, base_offset: i64) -> Result<SegmentIntent> {
-        transact!(self.begin(), meaning, tx => segments::begin(&mut tx, lease, base_offset))
+        transact!(self, Writes, conn => segments::begin(conn, lease, base_offset))
     }
 
     async fn avoid_segment(&self, lease: Lease, base_offset: i64, taken: &str) -> Result<SegmentIntent> {
-        transact!(self.begin(), meaning, tx => segments::avoid(&mut tx, lease, base_offset, taken))
+        transact!(self, Writes, conn => segments::avoid(conn, lease, base_offset, taken))
     }
 
     async fn finish_segment(&self, lease: Lease, segment: &NewSegment) -> Result<()> {
-        transact!(self.begin(), meaning, tx => segments::finish(&mut tx, lease, segment))
+        transact!(self, Writes, conn => segments::finish(conn, lease, segment))
     }
 
     async fn advance_log_start(&self, lease: Lease, log_start: i64) -> Result<i64> {
-        transact!(self.begin(), meaning, tx => segments::advance(&mut tx, lease, log_start))
+        transact!(self, Writes, conn => segments::advance(conn, lease, log_start))
     }
 
     async fn garbage(&self, policy: &GarbagePolicy, limit: usize) -> Result<Garbage> {
-        // Each step is a transaction of its own: short, and done even when a later one fails.
-        let purged: Result<bool> = transact!(self.begin(), meaning, tx => garbage::purge(&mut tx));
-        let producers: Result<bool> = statement!(self, conn => garbage::expire_producers(&mut conn, policy));
-        let offsets: Result<bool> =
-            transact!(self.begin(), meaning, tx => garbage::expire_offsets(&mut tx, policy));
-        let lives: Result<bool> =
-            transact!(self.begin(), meaning, tx => garbage::forget_lives(&mut tx, policy));
-        let abandoned: Result<bool> = statement!(self, conn => garbage::queue_abandoned(&mut conn, policy));
-        let found: Result<Garbage> =
-            statement!(self, conn => garbage::unreferenced(&mut conn, policy, limit));
-        let more = purged? | producers? | offsets? | lives? | abandoned?;
-        found.map(|found| Garbage {
-            more: found.more | more,
-            ..found
-        })
+        // Each step is a transaction of its own: short, and one that fails keeps none of the others from being done.
+        let purged: Result<bool> = transact!(self, Reads, conn => garbage::purge(conn));
+        let producers: Result<bool> =
+            statement!(self, Reads, conn => garbage::expire_producers(conn, policy));
+        let offsets: Result<bool> = transact!(self, Reads, conn => garbage::expire_offsets(conn, policy));
+        let lives: Result<bool> = transact!(self, Reads, conn => garbage::forget_lives(conn, policy));
+        let abandoned: Result<bool> =
+            statement!(self, Reads, conn => garbage::queue_abandoned(conn, policy));
+        let found: Garbage =
+            statement!(self, Reads, conn => garbage::unreferenced(conn, policy, limit))?;
+        let steps = [
+            ("purging deleted topics", purged),
+            ("forgetting idle producers", producers),
+            ("expiring group offsets", offsets),
+            ("forgetting ended lives", lives),
+            ("queueing abandoned segments", abandoned),
+        ];
+        let more = steps.into_iter().fold(found.more, |more, (step, done)| match done {
+            Ok(left) => more | left,
+            Err(error) => {
+                tracing::warn!(step, %error, "a step at tidying failed; the next round tries again");
+                more
+            }
+        });
+        Ok(Garbage { more, ..found })
     }
 
     async fn confirm_deleted(&self, keys: &[String]) -> Result<()> {
-        transact!(self.begin(), meaning, tx => garbage::confirm(&mut tx, keys))
+        transact!(self, Reads, conn => garbage::confirm(conn, keys))
     }
 
     async fn orphans(&self, incarnation: Incarnation, sequences: &[u64]) -> Result<Vec<u64>> {
-        statement!(self, conn => garbage::orphans(&mut conn, incarnation, sequences))
+        statement!(self, Reads, conn => garbage::orphans(conn, incarnation, sequences))
     }
 
     async fn mark_swept(&self, incarnation: Incarnation) -> Result<()> {
-        transact!(self.begin(), meaning, tx => garbage::mark_swept(&mut tx, incarnation))
+        transact!(self, Reads, conn => garbage::mark_swept(conn, incarnation))
     }
 
     async fn groups(&self, which: &GroupQuery) -> Result<Vec<GroupRecord>> {
-        statement!(self, conn => groups::groups(&mut conn, which))
+        match which {
+            GroupQuery::All => statement!(self, Reads, conn => groups::groups(conn, which)),
+            // Without them a coordinator cannot work.
+            GroupQuery::Slot(_) | GroupQuery::Id(_) => {
+                statement!(self, Writes, conn => groups::groups(conn, which))
+            }
+        }
     }
 
     async fn put_group(&self, lease: Lease, group: &GroupWrite) -> Result<()> {
-        transact!(self.begin(), meaning, tx => groups::put(&mut tx, lease, group))
+        transact!(self, Writes, conn => groups::put(conn, lease, group))
     }
 
     async fn commit_offsets(&self, lease: Lease, commit: &OffsetCommit) -> Result<Vec<OffsetOutcome>> {
-        transact!(self.begin(), meaning, tx => groups::commit_offsets(&mut tx, lease, commit))
+        transact!(self, Writes, conn => groups::commit_offsets(conn, lease, commit))
     }
 
     async fn fetch_offsets(&self, group_id: &str) -> Result<Vec<CommittedOffset>> {
-        statement!(self, conn => groups::fetch_offsets(&mut conn, group_id))
+        statement!(self, Reads, conn => groups::fetch_offsets(conn, group_id))
     }
 }

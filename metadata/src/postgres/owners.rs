@@ -1,7 +1,8 @@
 //! Who manages a topic's name, and the overview of topics and owners, for the operator.
 
-use sqlx::{PgConnection, query, query_as};
+use sqlx::{query, query_as};
 
+use super::PgConnection;
 use crate::{
     TopicOwner, TopicsOverview,
     failure::Outcome,

@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use streamhouse_testkit::Postgres;
 
 use self::queries::Hot;
+use super::{Opening, ServerTimeouts};
 use crate::{
     ConnectOptions,
     conformance::fixture::{agent, leases, object, sequenced, topic},
@@ -165,8 +166,8 @@ async fn every_hot_query_is_answered_by_an_index() {
         statement_timeout: Duration::from_secs(300),
         ..options()
     };
-    let settings = super::settings(&database().await, &patient).unwrap();
-    let mut conn = PgConnection::connect_with(&settings).await.unwrap();
+    let opening = Opening::new(&database().await, &patient, ServerTimeouts::of(&patient)).unwrap();
+    let mut conn = PgConnection::connect_with(opening.direct()).await.unwrap();
     conn.execute(sqlx::raw_sql(FILL)).await.unwrap();
     conn.execute("VACUUM ANALYZE").await.unwrap();
     let mut page = String::from(INTRODUCTION);

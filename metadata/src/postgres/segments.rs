@@ -1,9 +1,10 @@
 //! Rolling WAL ranges into segments, and moving the start of the log.
 
-use sqlx::{PgConnection, query, query_as};
+use sqlx::{query, query_as};
 use uuid::Uuid;
 
 use super::{
+    PgConnection,
     agents::{Lock, leased, lock_cluster},
     topics::fresh_folder,
 };

@@ -1,17 +1,20 @@
 //! Topics and their partitions. Whoever changes them holds the lock of the cluster's row.
 
-use sqlx::{PgConnection, query, query_as, query_scalar};
+use sqlx::{query, query_as, query_scalar};
 use uuid::Uuid;
 
-use super::agents::{bump, lock_cluster};
+use super::{
+    PgConnection,
+    agents::{bump, lock_cluster},
+};
 use crate::{
     Error, Incarnation, NewTopic, TopicChange, TopicRecord,
     failure::Outcome,
     keys::topic_folder,
     leases::spread,
     rows::{
-        added_partitions, assemble, changed_config, config_json, new_partitions, parse_config,
-        partition_record, unsigned,
+        added_partitions, assemble, changed_config, config_json, new_partitions, parse_config, partition_record,
+        readable_config, unsigned,
     },
 };
 
@@ -20,10 +23,10 @@ type TopicColumns = (Uuid, String, String, bool, String, i64);
 fn record((topic_id, name, folder, internal, config, created_at_ms): TopicColumns) -> Outcome<TopicRecord> {
     Ok(TopicRecord {
         topic_id,
-        name,
         folder,
         internal,
-        config: parse_config(&config)?,
+        config: readable_config(&name, &config),
+        name,
         created_at_ms,
         partitions: Vec::new(),
     })

@@ -83,7 +83,8 @@ async fn read_producers(conn: &mut SqliteConnection, commit: &ObjectCommit) -> O
         .fetch_optional(&mut *conn)
         .await?;
         if let Some((epoch, batches)) = row {
-            producers.insert((partition, id), ProducerState::decode(epoch, &batches)?);
+            let state = ProducerState::stored(partition, id, epoch, &batches);
+            producers.insert((partition, id), state);
         }
     }
     Ok(producers)

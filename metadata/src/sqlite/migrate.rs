@@ -4,6 +4,7 @@ use std::{
     fmt::Display,
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use sqlx::{
@@ -14,7 +15,7 @@ use sqlx::{
 use super::{connect_options, meaning, parse, refusal};
 use crate::{
     ConnectOptions, Error, Result,
-    failure::{Outcome, pause, transact},
+    failure::{Outcome, pause, transact, within},
     schema::{Migrated, SchemaState, Stored, TABLES, migrate_error, versions},
 };
 
@@ -32,13 +33,18 @@ pub(crate) async fn migrate(url: &str) -> Result<Migrated> {
 }
 
 /// Looks at the schema of the file that `url` names, without making it.
-pub(crate) async fn schema(url: &str) -> Result<SchemaState> {
-    let settings = parse(url)?.read_only(true);
+pub(crate) async fn schema(url: &str, options: &ConnectOptions) -> Result<SchemaState> {
+    let settings = parse(url)?
+        .read_only(true)
+        .busy_timeout(options.statement_timeout);
     let stored = if is_there(&settings)? {
-        let mut conn = settings.connect().await.map_err(refusal)?;
-        let stored = stored(&mut conn).await?;
-        conn.close().await.map_err(refusal)?;
-        stored
+        within(options.call_limit(), async {
+            let mut conn = settings.connect().await.map_err(refusal)?;
+            let stored = stored(&mut conn).await?;
+            conn.close().await.map_err(refusal)?;
+            Ok(stored)
+        })
+        .await?
     } else {
         Vec::new()
     };
@@ -109,15 +115,18 @@ pub(crate) async fn live_agent(url: &str, options: &ConnectOptions) -> Result<Op
     if !is_there(&settings)? {
         return Ok(None);
     }
-    let mut conn = settings.connect().await.map_err(refusal)?;
-    let (found, _) = versions(&MIGRATOR, &stored(&mut conn).await?)?;
-    let live = if found > 0 {
-        live(&mut conn).await.map_err(refusal)?
-    } else {
-        None
-    };
-    conn.close().await.map_err(refusal)?;
-    Ok(live)
+    within(options.call_limit(), async {
+        let mut conn = settings.connect().await.map_err(refusal)?;
+        let (found, _) = versions(&MIGRATOR, &stored(&mut conn).await?)?;
+        let live = if found > 0 {
+            live(&mut conn).await.map_err(refusal)?
+        } else {
+            None
+        };
+        conn.close().await.map_err(refusal)?;
+        Ok(live)
+    })
+    .await
 }
 
 async fn live(conn: &mut SqliteConnection) -> Result<Option<String>, sqlx::Error> {
@@ -129,6 +138,9 @@ async fn live(conn: &mut SqliteConnection) -> Result<Option<String>, sqlx::Error
     .await
 }
 
+/// How long dropping everything may take.
+const DROP_LIMIT: Duration = Duration::from_secs(600);
+
 /// Drops our tables in the file that `url` names. The file stays.
 pub(crate) async fn drop_schema(url: &str, options: &ConnectOptions) -> Result<bool> {
     let settings = connect_options(url)?
@@ -137,13 +149,16 @@ pub(crate) async fn drop_schema(url: &str, options: &ConnectOptions) -> Result<b
     if !is_there(&settings)? {
         return Ok(false);
     }
-    let mut conn = settings.connect().await.map_err(refusal)?;
-    let (found, _) = versions(&MIGRATOR, &stored(&mut conn).await?)?;
-    if found > 0 {
-        transact!(conn.begin_with("BEGIN IMMEDIATE"), meaning, tx => drop_all(&mut tx))?;
-    }
-    conn.close().await.map_err(refusal)?;
-    Ok(found > 0)
+    within(DROP_LIMIT, async {
+        let mut conn = settings.connect().await.map_err(refusal)?;
+        let (found, _) = versions(&MIGRATOR, &stored(&mut conn).await?)?;
+        if found > 0 {
+            transact!(DROP_LIMIT, conn.begin_with("BEGIN IMMEDIATE"), meaning, tx => drop_all(&mut tx))?;
+        }
+        conn.close().await.map_err(refusal)?;
+        Ok(found > 0)
+    })
+    .await
 }
 
 /// Drops everything, unless an agent is live. Holds the write lock, so none can register in between.

@@ -12,11 +12,11 @@ mod owners;
 mod segments;
 mod topics;
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::{
-    Sqlite, SqliteConnection, SqlitePool, Transaction, query, query_scalar,
+    Sqlite, SqliteConnection, SqlitePool, Transaction, query_scalar,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -27,7 +27,7 @@ use crate::{
     MetadataStore, MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome,
     PartitionUid, Recovered, Recovery, Registered, Renewed, Result, SegmentIntent, Snapshot, Timeline, TopicChange, TopicOwner, TopicRecord,
     TopicsOverview,
-    failure::{Meaning, Outcome, transact},
+    failure::{Meaning, Outcome, transact, within},
     rows::unsigned,
 };
 
@@ -39,6 +39,8 @@ pub(crate) struct SqliteStore {
     reader: SqlitePool,
     /// Whether the two pools are two.
     is_file: bool,
+    /// How long a call may take. What is given up goes on in its connection, which serves nobody before it is done.
+    limit: Duration,
 }
 
 impl fmt::Debug for SqliteStore {
@@ -62,27 +64,34 @@ pub(crate) async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<d
             // A connection to a file does not break by itself.
             .test_before_acquire(false)
     };
-    let writer = pool(1).connect_with(settings.clone()).await.map_err(refusal)?;
+    let open = async |connections, settings| {
+        let opened = async { pool(connections).connect_with(settings).await.map_err(refusal) };
+        within(options.call_limit(), opened).await
+    };
+    let writer = open(1, settings.clone()).await?;
     migrate::run(&writer).await?;
     let reader = if in_memory {
         writer.clone()
     } else {
-        pool(options.max_connections.max(1))
-            .connect_with(settings.read_only(true))
-            .await
-            .map_err(refusal)?
+        open(options.max_connections.max(1), settings.read_only(true)).await?
     };
     Ok(Arc::new(SqliteStore {
         writer,
         reader,
         is_file: !in_memory,
+        limit: options.call_limit(),
     }))
+}
+
+/// Refuses an address that cannot be used.
+pub(crate) fn check_address(url: &str) -> Result<()> {
+    parse(url).map(drop)
 }
 
 /// The address.
 fn parse(url: &str) -> Result<SqliteConnectOptions> {
     SqliteConnectOptions::from_str(url).map_err(|error| {
-        Error::Unavailable(format!(
+        Error::Address(format!(
             "the SQLite address cannot be read: {error}; write sqlite:PATH"
         ))
     })
@@ -160,11 +169,8 @@ impl SqliteStore {
 #[async_trait]
 impl MetadataStore for SqliteStore {
     async fn ping(&self) -> Result<()> {
-        query("SELECT version FROM cluster")
-            .execute(&self.reader)
-            .await
-            .map_err(refusal)?;
-        Ok(())
+        let version = transact!(self.limit, self.read(), meaning, tx => version(&mut tx));
+        version.map(|_: u64| ())
     }
 
     async fn close(&self) -> Result<()> {
@@ -177,134 +183,134 @@ impl MetadataStore for SqliteStore {
     }
 
     async fn cluster(&self) -> Result<ClusterState> {
-        transact!(self.read(), meaning, tx => cluster::state(&mut tx))
+        transact!(self.limit, self.read(), meaning, tx => cluster::state(&mut tx))
     }
 
     async fn advance_timeline(&self) -> Result<Timeline> {
-        transact!(self.write(), meaning, tx => cluster::advance(&mut tx))
+        transact!(self.limit, self.write(), meaning, tx => cluster::advance(&mut tx))
     }
 
     async fn report_divergence(&self) -> Result<()> {
-        transact!(self.write(), meaning, tx => cluster::diverge(&mut tx))
+        transact!(self.limit, self.write(), meaning, tx => cluster::diverge(&mut tx))
     }
 
     async fn recover(&self, recovery: &Recovery) -> Result<Recovered> {
-        transact!(self.write(), meaning, tx => cluster::recover(&mut tx, recovery))
+        transact!(self.limit, self.write(), meaning, tx => cluster::recover(&mut tx, recovery))
     }
 
     async fn unknown_objects(&self, keys: &[String]) -> Result<Vec<String>> {
-        transact!(self.read(), meaning, tx => cluster::unknown(&mut tx, keys))
+        transact!(self.limit, self.read(), meaning, tx => cluster::unknown(&mut tx, keys))
     }
 
     async fn register_agent(&self, registration: &AgentRegistration) -> Result<Registered> {
-        transact!(self.write(), meaning, tx => agents::register(&mut tx, registration))
+        transact!(self.limit, self.write(), meaning, tx => agents::register(&mut tx, registration))
     }
 
     async fn renew(&self, incarnation: Incarnation) -> Result<Renewed> {
-        transact!(self.write(), meaning, tx => agents::renew(&mut tx, incarnation))
+        transact!(self.limit, self.write(), meaning, tx => agents::renew(&mut tx, incarnation))
     }
 
     async fn drain(&self, incarnation: Incarnation) -> Result<()> {
-        transact!(self.write(), meaning, tx => agents::drain(&mut tx, incarnation))
+        transact!(self.limit, self.write(), meaning, tx => agents::drain(&mut tx, incarnation))
     }
 
     async fn seal(&self, incarnation: Incarnation) -> Result<()> {
-        transact!(self.write(), meaning, tx => agents::seal(&mut tx, incarnation))
+        transact!(self.limit, self.write(), meaning, tx => agents::seal(&mut tx, incarnation))
     }
 
     async fn snapshot(&self, known: Option<u64>) -> Result<Option<Snapshot>> {
-        transact!(self.read(), meaning, tx => agents::snapshot(&mut tx, known))
+        transact!(self.limit, self.read(), meaning, tx => agents::snapshot(&mut tx, known))
     }
 
     async fn move_leases(&self, moves: &[LeaseMove]) -> Result<Vec<MoveOutcome>> {
-        transact!(self.write(), meaning, tx => agents::move_leases(&mut tx, moves))
+        transact!(self.limit, self.write(), meaning, tx => agents::move_leases(&mut tx, moves))
     }
 
     async fn create_topic(&self, topic: &NewTopic) -> Result<TopicRecord> {
-        transact!(self.write(), meaning, tx => topics::create(&mut tx, topic))
+        transact!(self.limit, self.write(), meaning, tx => topics::create(&mut tx, topic))
     }
 
     async fn alter_topic(&self, name: &str, change: &TopicChange) -> Result<TopicRecord> {
-        transact!(self.write(), meaning, tx => topics::alter(&mut tx, name, change))
+        transact!(self.limit, self.write(), meaning, tx => topics::alter(&mut tx, name, change))
     }
 
     async fn delete_topic(&self, name: &str) -> Result<()> {
-        transact!(self.write(), meaning, tx => topics::delete(&mut tx, name))
+        transact!(self.limit, self.write(), meaning, tx => topics::delete(&mut tx, name))
     }
 
     async fn claim_topic(&self, name: &str, owner: &TopicOwner) -> Result<TopicOwner> {
-        transact!(self.write(), meaning, tx => owners::claim(&mut tx, name, owner))
+        transact!(self.limit, self.write(), meaning, tx => owners::claim(&mut tx, name, owner))
     }
 
     async fn release_topic(&self, name: &str, uid: &str) -> Result<bool> {
-        transact!(self.write(), meaning, tx => owners::release(&mut tx, name, uid))
+        transact!(self.limit, self.write(), meaning, tx => owners::release(&mut tx, name, uid))
     }
 
     async fn topics_overview(&self) -> Result<TopicsOverview> {
-        transact!(self.read(), meaning, tx => owners::topics_overview(&mut tx))
+        transact!(self.limit, self.read(), meaning, tx => owners::topics_overview(&mut tx))
     }
 
     async fn allocate_producer_id(&self) -> Result<i64> {
-        transact!(self.write(), meaning, tx => log::allocate_producer_id(&mut tx))
+        transact!(self.limit, self.write(), meaning, tx => log::allocate_producer_id(&mut tx))
     }
 
     async fn commit_object(&self, commit: &ObjectCommit) -> Result<CommitOutcome> {
-        transact!(self.write(), meaning, tx => commit::commit_object(&mut tx, commit))
+        transact!(self.limit, self.write(), meaning, tx => commit::commit_object(&mut tx, commit))
     }
 
     async fn read_log(&self, partition: PartitionUid, from: LogPosition, limit: usize) -> Result<LogView> {
-        transact!(self.read(), meaning, tx => log::read(&mut tx, partition, from, limit))
+        transact!(self.limit, self.read(), meaning, tx => log::read(&mut tx, partition, from, limit))
     }
 
     async fn bounds(&self, partitions: &[PartitionUid]) -> Result<Vec<(PartitionUid, LogBounds)>> {
-        transact!(self.read(), meaning, tx => log::bounds(&mut tx, partitions))
+        transact!(self.limit, self.read(), meaning, tx => log::bounds(&mut tx, partitions))
     }
 
     async fn begin_segment(&self, lease: Lease, base_offset: i64) -> Result<SegmentIntent> {
-        transact!(self.write(), meaning, tx => segments::begin(&mut tx, lease, base_offset))
+        transact!(self.limit, self.write(), meaning, tx => segments::begin(&mut tx, lease, base_offset))
     }
 
     async fn avoid_segment(&self, lease: Lease, base_offset: i64, taken: &str) -> Result<SegmentIntent> {
-        transact!(self.write(), meaning, tx => segments::avoid(&mut tx, lease, base_offset, taken))
+        transact!(self.limit, self.write(), meaning, tx => segments::avoid(&mut tx, lease, base_offset, taken))
     }
 
     async fn finish_segment(&self, lease: Lease, segment: &NewSegment) -> Result<()> {
-        transact!(self.write(), meaning, tx => segments::finish(&mut tx, lease, segment))
+        transact!(self.limit, self.write(), meaning, tx => segments::finish(&mut tx, lease, segment))
     }
 
     async fn advance_log_start(&self, lease: Lease, log_start: i64) -> Result<i64> {
-        transact!(self.write(), meaning, tx => segments::advance(&mut tx, lease, log_start))
+        transact!(self.limit, self.write(), meaning, tx => segments::advance(&mut tx, lease, log_start))
     }
 
     async fn garbage(&self, policy: &GarbagePolicy, limit: usize) -> Result<Garbage> {
-        transact!(self.write(), meaning, tx => garbage::garbage(&mut tx, policy, limit))
+        transact!(self.limit, self.write(), meaning, tx => garbage::garbage(&mut tx, policy, limit))
     }
 
     async fn confirm_deleted(&self, keys: &[String]) -> Result<()> {
-        transact!(self.write(), meaning, tx => garbage::confirm(&mut tx, keys))
+        transact!(self.limit, self.write(), meaning, tx => garbage::confirm(&mut tx, keys))
     }
 
     async fn orphans(&self, incarnation: Incarnation, sequences: &[u64]) -> Result<Vec<u64>> {
-        transact!(self.read(), meaning, tx => garbage::orphans(&mut tx, incarnation, sequences))
+        transact!(self.limit, self.read(), meaning, tx => garbage::orphans(&mut tx, incarnation, sequences))
     }
 
     async fn mark_swept(&self, incarnation: Incarnation) -> Result<()> {
-        transact!(self.write(), meaning, tx => garbage::mark_swept(&mut tx, incarnation))
+        transact!(self.limit, self.write(), meaning, tx => garbage::mark_swept(&mut tx, incarnation))
     }
 
     async fn groups(&self, which: &GroupQuery) -> Result<Vec<GroupRecord>> {
-        transact!(self.read(), meaning, tx => groups::groups(&mut tx, which))
+        transact!(self.limit, self.read(), meaning, tx => groups::groups(&mut tx, which))
     }
 
     async fn put_group(&self, lease: Lease, group: &GroupWrite) -> Result<()> {
-        transact!(self.write(), meaning, tx => groups::put(&mut tx, lease, group))
+        transact!(self.limit, self.write(), meaning, tx => groups::put(&mut tx, lease, group))
     }
 
     async fn commit_offsets(&self, lease: Lease, commit: &OffsetCommit) -> Result<Vec<OffsetOutcome>> {
-        transact!(self.write(), meaning, tx => groups::commit_offsets(&mut tx, lease, commit))
+        transact!(self.limit, self.write(), meaning, tx => groups::commit_offsets(&mut tx, lease, commit))
     }
 
     async fn fetch_offsets(&self, group_id: &str) -> Result<Vec<CommittedOffset>> {
-        transact!(self.read(), meaning, tx => groups::fetch_offsets(&mut tx, group_id))
+        transact!(self.limit, self.read(), meaning, tx => groups::fetch_offsets(&mut tx, group_id))
     }
 }

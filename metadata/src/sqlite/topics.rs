@@ -10,8 +10,8 @@ use crate::{
     keys::topic_folder,
     leases::spread,
     rows::{
-        added_partitions, assemble, changed_config, config_json, new_partitions, parse_config,
-        partition_record, unsigned,
+        added_partitions, assemble, changed_config, config_json, new_partitions, parse_config, partition_record,
+        readable_config, unsigned,
     },
 };
 
@@ -20,10 +20,10 @@ type TopicColumns = (Uuid, String, String, bool, String, i64);
 fn record((topic_id, name, folder, internal, config, created_at_ms): TopicColumns) -> Outcome<TopicRecord> {
     Ok(TopicRecord {
         topic_id,
-        name,
         folder,
         internal,
-        config: parse_config(&config)?,
+        config: readable_config(&name, &config),
+        name,
         created_at_ms,
         partitions: Vec::new(),
     })

@@ -10,15 +10,15 @@ use crate::{
     ConnectOptions, Error, MetadataStore, Migrated,
     conformance::fixture::{Log, Store, agent, batch, object, topic},
     connect, migrate,
+    postgres::{Opening, ServerTimeouts},
 };
 
 /// Nothing waits for long.
 fn hasty() -> ConnectOptions {
-    let short = Duration::from_millis(300);
     ConnectOptions {
         max_connections: 3,
-        acquire_timeout: short,
-        statement_timeout: short,
+        acquire_timeout: Duration::from_secs(1),
+        statement_timeout: Duration::from_millis(300),
         ..options()
     }
 }
@@ -48,7 +48,7 @@ async fn calls_fail_while_the_server_is_down_and_work_again_after() {
     log.append(5).await;
     server.stop().unwrap();
     let commit = object(log.lease.incarnation, 1, &[(log.lease, &[batch(3)])]);
-    for _ in 0..5 {
+    for _ in 0..2 {
         unavailable(store.ping().await);
         unavailable(store.commit_object(&commit).await);
         unavailable(store.renew(log.lease.incarnation).await);
@@ -114,9 +114,12 @@ async fn an_agent_that_stands_still_in_a_transaction_is_cut_off() {
     let store: Store = connect(&url, &options()).await.unwrap();
     let log = Log::new(&store).await;
     let live = agent(&store, "agent-1").await.incarnation;
-    let mut other = PgConnection::connect_with(&crate::postgres::settings(&url, &hasty()).unwrap())
-        .await
-        .unwrap();
+    let cut_off = ConnectOptions {
+        statement_timeout: Duration::from_secs(2),
+        ..hasty()
+    };
+    let opening = Opening::new(&url, &cut_off, ServerTimeouts::of(&cut_off)).unwrap();
+    let mut other = PgConnection::connect_with(opening.direct()).await.unwrap();
     query("UPDATE agents SET lease_expires_at = now() - interval '1 s' WHERE incarnation = $1")
         .bind(log.lease.incarnation.0)
         .execute(&mut other)
@@ -398,7 +401,7 @@ async fn a_wrong_address_is_told_without_its_password() {
             connect(&url, &hasty()).await.map(|_| ()),
             migrate(&url, &hasty()).await.map(|_| ()),
         ] {
-            let Err(Error::Unavailable(message)) = result else {
+            let Err(Error::Unavailable(message) | Error::Address(message)) = result else {
                 panic!("{result:?}")
             };
             assert!(message.contains(says), "{message}");

@@ -1,8 +1,11 @@
 //! The tests that need a whole store: the conformance suite on each backend, a model, failures, the schema, TLS.
 
 mod backends;
+mod damage;
 mod failures;
 mod model;
+mod outages;
+mod pooler;
 mod schemas;
 pub(crate) mod support;
 mod tls;

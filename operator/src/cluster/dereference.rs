@@ -124,6 +124,9 @@ fn connection(desired: &Desired, secrets: &Secrets) -> Result<Connection, Proble
     if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
         return refuse("not a connection string; it looks like postgres://user:password@host:port/database");
     }
+    if let Err(error) = streamhouse_metadata::check_address(url) {
+        return refuse(&error.to_string());
+    }
     let mut fingerprint = Sha256::new();
     fingerprint.update(url);
     let mut options = ConnectOptions {

@@ -1,4 +1,4 @@
-//! Real servers for tests: PostgreSQL, MinIO, the Kubernetes API and an OpenTelemetry Collector on free ports, gone when the test is.
+//! Real servers for tests: PostgreSQL with PgBouncer, MinIO, the Kubernetes API and an OpenTelemetry Collector on free ports, gone when the test is.
 //!
 //! Owns: how tests find, start, stop and break the servers they need, and how they run the built binaries. Called by tests only.
 //! Guarantees: everything listens on 127.0.0.1; every process started here ends, and every folder made here is removed, when its
@@ -13,10 +13,12 @@ mod guard;
 mod http;
 mod kube_api;
 mod minio;
+mod pgbouncer;
 mod ports;
 mod postgres;
 mod process;
 mod programs;
+mod silent_proxy;
 mod wait;
 
 pub use agent::{Agent, AgentBuilder};
@@ -27,8 +29,10 @@ pub use docs::assert_current;
 pub use http::{Response, http_get};
 pub use kube_api::KubeApi;
 pub use minio::MinIo;
+pub use pgbouncer::PgBouncer;
 pub use ports::Port;
 pub use postgres::Postgres;
 pub use process::{Process, Spawn};
 pub use programs::built_binary;
+pub use silent_proxy::SilentProxy;
 pub use wait::until;

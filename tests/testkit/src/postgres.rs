@@ -250,12 +250,13 @@ impl Postgres {
             .start()
     }
 
-    fn program(&self, name: &str) -> Spawn {
-        let path: &Path = &self.programs.join(name);
+    /// A program of PostgreSQL's by name, or another one by path, as the user that runs the server.
+    pub(crate) fn program(&self, name: impl AsRef<Path>) -> Spawn {
+        let path: &Path = &self.programs.join(&name);
         let spawn = match &self.user {
             None => Spawn::new(path),
             Some(User { uid, gid }) => Spawn::new("setpriv")
-                .name(name)
+                .name(name.as_ref().display().to_string())
                 .args([
                     format!("--reuid={uid}"),
                     format!("--regid={gid}"),

@@ -104,6 +104,20 @@ pub(crate) fn postgres() -> anyhow::Result<PathBuf> {
         .context("PostgreSQL's initdb is missing: run hack/test.sh, which installs it")
 }
 
+/// PgBouncer: `$STREAMHOUSE_TEST_PGBOUNCER`, or the one that is installed.
+pub(crate) fn pgbouncer() -> anyhow::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("STREAMHOUSE_TEST_PGBOUNCER") {
+        return existing(PathBuf::from(path))
+            .context("$STREAMHOUSE_TEST_PGBOUNCER names a file that does not exist");
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin")])
+        .map(|folder| folder.join("pgbouncer"))
+        .find(|path| path.is_file())
+        .context("PgBouncer is missing: run hack/test.sh, which installs it")
+}
+
 /// A binary of this workspace: in `$STREAMHOUSE_TEST_BIN_DIR`, or in the target folder of the running test.
 pub fn built_binary(name: &str) -> anyhow::Result<PathBuf> {
     let missing = || {

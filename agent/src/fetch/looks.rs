@@ -1,0 +1,181 @@
+//! Looks at partitions that other agents lead, on behalf of everybody here who waits for their news: however many wait, the metadata
+//! store is asked once a round for all partitions together, and once more for each that grew. Called by fetch.
+//!
+//! One task an agent, from the first reader that waits to the last. What a look finds may be a moment old, so it is only taken for
+//! what it proves: that there is nothing new at the high watermark it saw, or where the news after it lie.
+
+use std::{collections::HashMap, sync::Arc};
+
+use futures::{StreamExt, stream};
+use parking_lot::Mutex;
+use streamhouse_core::{Error, PartitionUid};
+use streamhouse_metadata::{LogBounds, LogPosition, LogView, MetadataStore};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Duration, Instant, sleep_until},
+};
+
+use super::cold::SPANS;
+
+/// How often everything is looked at.
+const ROUND: Duration = Duration::from_millis(200);
+/// The shortest time between two rounds, however many readers come.
+const SHORTEST: Duration = Duration::from_millis(20);
+/// How many partitions that grew are read at a time.
+const AT_ONCE: usize = 4;
+
+/// What a look found.
+#[derive(Debug)]
+pub(super) enum Seen {
+    /// The log. `news` is what lies from the high watermark of the look before on, if that was asked.
+    Log {
+        bounds: LogBounds,
+        news: Option<(i64, LogView)>,
+    },
+    /// No such partition.
+    Gone,
+    /// The metadata store refused or did not answer.
+    Failed(Error),
+}
+
+/// Tells of looks; `None` before the first.
+pub(super) type Looks = watch::Receiver<Option<Arc<Seen>>>;
+
+/// The partitions that somebody waits for.
+#[derive(Debug, Default)]
+pub struct ForeignLooks {
+    watched: Mutex<Watched>,
+    /// Somebody waits for a first look.
+    sooner: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Watched {
+    partitions: HashMap<PartitionUid, watch::Sender<Option<Arc<Seen>>>>,
+    running: bool,
+}
+
+impl ForeignLooks {
+    /// What the last look at a partition found, waiting for the first one, and where the next is told.
+    pub(super) async fn at(
+        self: &Arc<Self>,
+        metadata: &Arc<dyn MetadataStore>,
+        uid: PartitionUid,
+    ) -> (Arc<Seen>, Looks) {
+        let mut looks = self.watch(metadata, uid);
+        loop {
+            if let Some(seen) = looks.borrow_and_update().clone() {
+                return (seen, looks);
+            }
+            self.sooner.notify_one();
+            if looks.changed().await.is_err() {
+                looks = self.watch(metadata, uid);
+            }
+        }
+    }
+
+    /// How many wait for news of a partition.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self, uid: PartitionUid) -> usize {
+        let watched = self.watched.lock();
+        watched.partitions.get(&uid).map_or(0, watch::Sender::receiver_count)
+    }
+
+    fn watch(self: &Arc<Self>, metadata: &Arc<dyn MetadataStore>, uid: PartitionUid) -> Looks {
+        let mut watched = self.watched.lock();
+        if !watched.running {
+            watched.running = true;
+            tokio::spawn(self.clone().run(metadata.clone()));
+        }
+        let sender = watched
+            .partitions
+            .entry(uid)
+            .or_insert_with(|| watch::Sender::new(None));
+        sender.subscribe()
+    }
+
+    /// Looks until nobody waits any more.
+    async fn run(self: Arc<Self>, metadata: Arc<dyn MetadataStore>) {
+        loop {
+            let started = Instant::now();
+            let Some(uids) = self.waited_for() else { return };
+            self.round(metadata.as_ref(), &uids).await;
+            sleep_until(started + SHORTEST).await;
+            tokio::select! {
+                () = self.sooner.notified() => {}
+                () = sleep_until(started + ROUND) => {}
+            }
+        }
+    }
+
+    /// The partitions that somebody waits for; `None` ends the looking.
+    fn waited_for(&self) -> Option<Vec<PartitionUid>> {
+        let mut watched = self.watched.lock();
+        watched
+            .partitions
+            .retain(|_, sender| sender.receiver_count() > 0);
+        watched.running = !watched.partitions.is_empty();
+        watched
+            .running
+            .then(|| watched.partitions.keys().copied().collect())
+    }
+
+    async fn round(&self, metadata: &dyn MetadataStore, uids: &[PartitionUid]) {
+        let found: HashMap<PartitionUid, LogBounds> = match metadata.bounds(uids).await {
+            Ok(found) => found.into_iter().collect(),
+            Err(error) => {
+                let error = Error::from(error);
+                for &uid in uids {
+                    self.tell(uid, Seen::Failed(error.clone()));
+                }
+                return;
+            }
+        };
+        let mut grown = Vec::new();
+        for &uid in uids {
+            match (found.get(&uid), self.known(uid)) {
+                (None, _) => self.tell(uid, Seen::Gone),
+                (Some(bounds), Some(known)) if bounds.high_watermark > known.high_watermark => {
+                    grown.push((uid, known.high_watermark, *bounds));
+                }
+                (Some(bounds), Some(known))
+                    if (bounds.log_start, bounds.high_watermark)
+                        == (known.log_start, known.high_watermark) => {}
+                (Some(bounds), _) => self.tell(
+                    uid,
+                    Seen::Log {
+                        bounds: *bounds,
+                        news: None,
+                    },
+                ),
+            }
+        }
+        stream::iter(grown)
+            .for_each_concurrent(AT_ONCE, |(uid, from, bounds)| async move {
+                let read = metadata.read_log(uid, LogPosition::Offset(from), SPANS).await;
+                // Without them each reader asks for itself.
+                let (bounds, news) = match read {
+                    Ok(view) => (view.bounds, Some((from, view))),
+                    Err(_) => (bounds, None),
+                };
+                self.tell(uid, Seen::Log { bounds, news });
+            })
+            .await;
+    }
+
+    /// The bounds that the last look saw.
+    fn known(&self, uid: PartitionUid) -> Option<LogBounds> {
+        let watched = self.watched.lock();
+        let seen = watched.partitions.get(&uid)?.borrow().clone()?;
+        match *seen {
+            Seen::Log { bounds, .. } => Some(bounds),
+            Seen::Gone | Seen::Failed(_) => None,
+        }
+    }
+
+    fn tell(&self, uid: PartitionUid, seen: Seen) {
+        if let Some(sender) = self.watched.lock().partitions.get(&uid) {
+            sender.send_replace(Some(Arc::new(seen)));
+        }
+    }
+}

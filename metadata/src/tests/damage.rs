@@ -1,0 +1,88 @@
+//! Rows that cannot be read: they cost what they belong to, and nothing else.
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection, query};
+use streamhouse_core::ErrorCode;
+
+use super::support::{database, options};
+use crate::{
+    BatchOutcome,
+    conformance::fixture::{Log, Store, agent, batches, leases, object, sequenced, snapshot, topic},
+    connect,
+};
+
+/// Runs statements on the store's tables, past the store.
+async fn spoil(url: &str, sql: &str) {
+    if url.starts_with("sqlite") {
+        let mut conn = SqliteConnection::connect(url).await.unwrap();
+        query(AssertSqlSafe(sql)).execute(&mut conn).await.unwrap();
+    } else {
+        let mut conn = PgConnection::connect(url).await.unwrap();
+        query(AssertSqlSafe(sql)).execute(&mut conn).await.unwrap();
+    }
+}
+
+/// A store of each kind, by its address.
+async fn stores() -> (tempfile::TempDir, Vec<(String, Store)>) {
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = format!("sqlite:{}", folder.path().join("metadata.db").display());
+    let mut stores = Vec::new();
+    for url in [sqlite, database().await] {
+        let store = connect(&url, &options()).await.unwrap();
+        stores.push((url, store));
+    }
+    (folder, stores)
+}
+
+#[tokio::test]
+async fn a_damaged_producer_costs_its_batches_and_no_others() {
+    let (_folder, stores) = stores().await;
+    for (url, store) in stores {
+        let life = agent(&store, "agent-0").await.incarnation;
+        let leases = leases(&topic(&store, "orders", 2).await);
+        let (bad, good) = (sequenced(1, 0, 1), sequenced(2, 0, 1));
+        let first = [bad.clone(), good.clone()];
+        let commit = object(life, 0, &[(leases[0], &first), (leases[1], &first)]);
+        store.commit_object(&commit).await.unwrap();
+        let damaged = format!(
+            "UPDATE producer_state SET batches = {} WHERE producer_id = 1 AND partition_id = {}",
+            if url.starts_with("sqlite") { "x'00'" } else { r"'\x00'" },
+            leases[0].partition.0
+        );
+        spoil(&url, &damaged).await;
+        let next = [sequenced(1, 1, 1), sequenced(2, 1, 1)];
+        let commit = object(life, 1, &[(leases[0], &next), (leases[1], &next)]);
+        let outcome = store.commit_object(&commit).await.unwrap();
+        let appended = |base_offset| BatchOutcome::Appended { base_offset };
+        let refused = BatchOutcome::refused(ErrorCode::StorageCorrupt);
+        assert_eq!(batches(&outcome, 0), [refused, appended(2)], "{url}");
+        assert_eq!(batches(&outcome, 1), [appended(2), appended(3)], "{url}");
+        // The life goes on, and a new epoch mends the row.
+        store.renew(life).await.unwrap();
+        let mut anew = sequenced(1, 0, 1);
+        anew.producer.as_mut().unwrap().epoch = 1;
+        let outcome = store
+            .commit_object(&object(life, 2, &[(leases[0], &[anew])]))
+            .await
+            .unwrap();
+        assert_eq!(batches(&outcome, 0), [appended(3)], "{url}");
+    }
+}
+
+#[tokio::test]
+async fn a_topic_with_damaged_settings_hides_no_other_and_keeps_its_records() {
+    let (_folder, stores) = stores().await;
+    for (url, store) in stores {
+        let mut log = Log::new(&store).await;
+        topic(&store, "odd", 1).await;
+        topic(&store, "whole", 1).await;
+        spoil(&url, "UPDATE topics SET config = '{\"retention.ms\": 5}' WHERE name = 'odd'").await;
+        spoil(&url, "UPDATE topics SET config = '[1]' WHERE name = 'orders'").await;
+        let seen = snapshot(&store).await;
+        let config = |name: &str| &seen.topics.iter().find(|topic| topic.name == name).unwrap().config;
+        assert_eq!(config("odd")["retention.ms"], "5", "{url}");
+        assert_eq!(config("orders")["retention.ms"], "-1", "{url}");
+        assert!(config("whole").is_empty(), "{url}");
+        assert_eq!(store.topics_overview().await.unwrap().topics.len(), 3, "{url}");
+        log.append(1).await;
+    }
+}

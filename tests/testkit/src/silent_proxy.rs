@@ -1,0 +1,233 @@
+//! A TCP proxy that falls silent: what a network does that drops packets, or a server that stands still.
+//!
+//! Called by tests of whoever must not wait for ever. It stands before any server on 127.0.0.1; connections go through it until the
+//! test says otherwise. No byte is ever changed; a silent connection stays open and swallows.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context;
+
+/// The proxy. Gone, with all its connections, when it is dropped.
+#[derive(Debug)]
+pub struct SilentProxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    target: SocketAddr,
+    /// New connections are closed at once.
+    refusing: AtomicBool,
+    /// New connections are silent from the start.
+    silent: AtomicBool,
+    over: AtomicBool,
+    accepted: AtomicUsize,
+    links: Mutex<Vec<Link>>,
+}
+
+/// One connection through the proxy.
+#[derive(Debug)]
+struct Link {
+    near: TcpStream,
+    far: TcpStream,
+    quiet: Arc<Quiet>,
+}
+
+/// Which ways are silent.
+#[derive(Debug, Default)]
+struct Quiet {
+    requests: AtomicBool,
+    answers: AtomicBool,
+}
+
+impl SilentProxy {
+    /// A proxy before the server on this port.
+    pub fn start(port: u16) -> anyhow::Result<SilentProxy> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).context("the proxy cannot listen")?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared {
+            target: SocketAddr::from(([127, 0, 0, 1], port)),
+            refusing: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+            accepted: AtomicUsize::new(0),
+            links: Mutex::default(),
+        });
+        let serving = shared.clone();
+        in_background(move || serving.accept(&listener));
+        Ok(SilentProxy { address, shared })
+    }
+
+    /// The port on which it listens.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// The address of a server, by way of the proxy: its port is replaced.
+    pub fn url(&self, url: &str) -> String {
+        url.replace(
+            &format!("127.0.0.1:{}", self.shared.target.port()),
+            &format!("127.0.0.1:{}", self.port()),
+        )
+    }
+
+    /// How many connections were made through it.
+    pub fn accepted(&self) -> usize {
+        self.shared.accepted.load(Ordering::SeqCst)
+    }
+
+    /// The connections there are fall silent, both ways; new ones work.
+    pub fn swallow_established(&self) {
+        for link in self.shared.lock().iter() {
+            link.quiet.requests.store(true, Ordering::SeqCst);
+            link.quiet.answers.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// The connections there are carry requests, and lose the answers; new ones work.
+    pub fn swallow_answers(&self) {
+        for link in self.shared.lock().iter() {
+            link.quiet.answers.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether new connections are accepted and silent from the start.
+    pub fn swallow_new(&self, silent: bool) {
+        self.shared.silent.store(silent, Ordering::SeqCst);
+    }
+
+    /// Whether new connections are closed at once.
+    pub fn refuse_new(&self, refusing: bool) {
+        self.shared.refusing.store(refusing, Ordering::SeqCst);
+    }
+
+    /// Closes the connections there are.
+    pub fn cut(&self) {
+        for link in self.shared.lock().drain(..) {
+            link.close();
+        }
+    }
+}
+
+impl Drop for SilentProxy {
+    fn drop(&mut self) {
+        self.shared.over.store(true, Ordering::SeqCst);
+        self.cut();
+        // Wakes the listener, which then sees that it is over.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+impl Link {
+    fn close(&self) {
+        let _ = self.near.shutdown(Shutdown::Both);
+        let _ = self.far.shutdown(Shutdown::Both);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Link>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn accept(&self, listener: &TcpListener) {
+        for near in listener.incoming() {
+            if self.over.load(Ordering::SeqCst) {
+                return;
+            }
+            let Ok(near) = near else { continue };
+            self.accepted.fetch_add(1, Ordering::SeqCst);
+            if self.refusing.load(Ordering::SeqCst) {
+                continue;
+            }
+            // A server that is away looks like one that closes.
+            let _ = self.join(near);
+        }
+    }
+
+    fn join(&self, near: TcpStream) -> std::io::Result<()> {
+        let far = TcpStream::connect(self.target)?;
+        near.set_nodelay(true)?;
+        far.set_nodelay(true)?;
+        let quiet = Arc::new(Quiet::default());
+        let silent = self.silent.load(Ordering::SeqCst);
+        quiet.requests.store(silent, Ordering::SeqCst);
+        quiet.answers.store(silent, Ordering::SeqCst);
+        let (from, to, way) = (near.try_clone()?, far.try_clone()?, quiet.clone());
+        in_background(move || pump(from, to, &way.requests));
+        let (from, to, way) = (far.try_clone()?, near.try_clone()?, quiet.clone());
+        in_background(move || pump(from, to, &way.answers));
+        self.lock().push(Link { near, far, quiet });
+        Ok(())
+    }
+}
+
+/// Carries bytes one way until an end closes.
+fn pump(mut from: TcpStream, mut to: TcpStream, silent: &AtomicBool) {
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        let read = from.read(&mut buffer).unwrap_or(0);
+        if silent.load(Ordering::SeqCst) && read > 0 {
+            continue;
+        }
+        if read == 0 || to.write_all(&buffer[..read]).is_err() {
+            let _ = to.shutdown(Shutdown::Both);
+            let _ = from.shutdown(Shutdown::Both);
+            return;
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this crate blocks, so that sync and async tests use it alike"
+)]
+fn in_background(work: impl FnOnce() + Send + 'static) {
+    std::thread::spawn(work);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Says back what it hears.
+    fn echo() -> u16 {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        in_background(move || {
+            for stream in listener.incoming() {
+                let stream = stream.unwrap();
+                let back = stream.try_clone().unwrap();
+                in_background(move || pump(stream, back, &AtomicBool::new(false)));
+            }
+        });
+        port
+    }
+
+    fn say(stream: &mut TcpStream) -> Option<u8> {
+        stream.write_all(b"x").unwrap();
+        let mut heard = [0; 1];
+        matches!(stream.read(&mut heard), Ok(1)).then_some(heard[0])
+    }
+
+    #[test]
+    fn established_connections_fall_silent_and_new_ones_work() {
+        let proxy = SilentProxy::start(echo()).unwrap();
+        let connect = || TcpStream::connect(("127.0.0.1", proxy.port())).unwrap();
+        let mut old = connect();
+        assert_eq!(say(&mut old), Some(b'x'));
+        proxy.swallow_established();
+        assert_eq!(say(&mut connect()), Some(b'x'));
+        old.set_nonblocking(true).unwrap();
+        old.write_all(b"x").unwrap();
+        assert_eq!(say(&mut connect()), Some(b'x'));
+        assert!(old.read(&mut [0; 1]).is_err(), "it answered");
+        proxy.refuse_new(true);
+        assert_eq!(say(&mut connect()), None);
+        assert_eq!(proxy.accepted(), 4);
+    }
+}
