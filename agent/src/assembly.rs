@@ -6,7 +6,12 @@
 //! 3. reach the metadata store and prove the object store, however long that takes;
 //! 4. keep leases, watch the directory, run the background jobs, until told to stop.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{
+    fmt,
+    fs::{File, TryLockError},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use anyhow::Context;
 use futures::FutureExt;
@@ -37,7 +42,10 @@ use crate::{
     process,
     produce::WriterSettings,
     server::Ports,
-    store::{self, ObjectStore, StoreSettings, blocks},
+    store::{
+        self, ObjectStore, StoreSettings, blocks,
+        health::{StoreHealth, WatchedStore},
+    },
     tls::Tls,
     traces::AgentTraces,
 };
@@ -95,8 +103,27 @@ impl Agent {
         let store = store::open(&store_settings(&settings))
             .await
             .context("the object store cannot be opened")?;
+        Self::start_with(settings, late, traces, store, (metrics, tls)).await
+    }
+
+    /// Starts on an object store that is open.
+    pub(crate) async fn start_with(
+        settings: AgentSettings,
+        late: Arc<Late>,
+        traces: Traces,
+        store: Arc<dyn ObjectStore>,
+        (metrics, tls): (Arc<Metrics>, Arc<Tls>),
+    ) -> anyhow::Result<Self> {
+        let store_health = StoreHealth::new(Arc::new(Health::default()));
+        let store = Arc::new(WatchedStore::new(store, store_health.clone()));
         let store: Arc<dyn ObjectStore> = Arc::new(store::metered::Metered::new(store, metrics.registry())?);
-        let node = Arc::new(node(settings, late.clone(), store, metrics, traces));
+        let node = Arc::new(node(
+            settings,
+            late.clone(),
+            (store, store_health),
+            metrics,
+            traces,
+        ));
         let ports = Ports::bind(&node.settings.grpc_listen, &node.settings.http_listen).await?;
         let addresses = ports.addresses()?;
         let coordinator = Coordinator::new(node.clone());
@@ -188,7 +215,7 @@ impl Drop for Agent {
 fn node(
     settings: AgentSettings,
     late: Arc<Late>,
-    store: Arc<dyn ObjectStore>,
+    (store, store_health): (Arc<dyn ObjectStore>, Arc<StoreHealth>),
     metrics: Arc<Metrics>,
     traces: Traces,
 ) -> Node {
@@ -212,7 +239,9 @@ fn node(
         fetch_memory: Arc::new(Semaphore::new(fetch_memory)),
         tails: Arc::new(TailBudget::new(usize::try_from(cache).unwrap_or(usize::MAX))),
         metrics,
-        health: Arc::new(Health::default()),
+        health: store_health.health().clone(),
+        store_health,
+        stalled: parking_lot::Mutex::default(),
         traces: AgentTraces::new(traces, settings.metadata_url.expose()),
         failpoints: Arc::new(FailPoints::default()),
         life: arc_swap::ArcSwapOption::empty(),
@@ -277,6 +306,33 @@ fn registration(settings: &AgentSettings, (grpc, http): (SocketAddr, SocketAddr)
     }
 }
 
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("another agent runs on the data directory {0}; stop it, or give this one another --data-dir")]
+pub struct DataDirInUse(String);
+
+/// Makes the data directory of the embedded default this process' own for as long as the file returned is open. With
+/// other settings there is nothing to claim.
+pub fn claim_data_dir(settings: &AgentSettings) -> anyhow::Result<Option<File>> {
+    if !settings.dev {
+        return Ok(None);
+    }
+    let shown = settings.data_dir.display();
+    let made = std::fs::create_dir_all(&settings.data_dir);
+    made.with_context(|| format!("cannot make the data directory {shown}"))?;
+    let lock = File::create(settings.data_dir.join("agent.lock"));
+    let lock = lock.with_context(|| format!("cannot write to the data directory {shown}"))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => Err(DataDirInUse(shown.to_string()).into()),
+        // A file system without locks: as before, nobody is kept apart.
+        Err(TryLockError::Error(error)) => {
+            tracing::warn!(%error, "cannot lock the data directory; run no second agent on it");
+            Ok(None)
+        }
+    }
+}
+
 /// What clients are told to connect to: the address bound, or where that means every interface, the host by name.
 fn advertised(bound: SocketAddr, dev: bool, host: Option<&str>) -> String {
     match host {
@@ -294,6 +350,7 @@ async fn work(node: Arc<Node>, late: Arc<Late>, keeper: Arc<Keeper>, stop: Cance
         () = lead(node.clone(), late.clone(), keeper) => {}
         () = look(node.clone(), late) => {}
         () = maintenance::run(node.clone(), every, stop.clone()) => {}
+        () = doubt_object_store(&node) => {}
     }
 }
 
@@ -333,13 +390,22 @@ async fn connect(node: &Node, late: &Late) {
     }
 }
 
+/// Proves the object store again whenever there is a reason to doubt it; never returns. An agent that writes nothing at
+/// the moment learns that way that it can.
+async fn doubt_object_store(node: &Node) {
+    loop {
+        node.store_health.doubted().await;
+        prove_object_store(node).await;
+    }
+}
+
 /// Proves that the object store does what we need, however long that takes.
 async fn prove_object_store(node: &Node) {
     let mut pause = RETRY.0;
     loop {
         let problem = match timeout(PROOF, store::check(node.store.as_ref(), node.entropy.as_ref())).await {
             Ok(Ok(())) => {
-                node.health.met(Condition::ObjectStore);
+                node.store_health.proved();
                 return;
             }
             Ok(Err(error)) => error.to_string(),

@@ -17,17 +17,20 @@ pub enum Condition {
     Joined,
     /// It leads its share of the partitions.
     Leases,
+    /// What producers send is stored and committed in time.
+    Writes,
     /// It does not stop.
     Serving,
 }
 
 impl Condition {
     /// Every condition.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::ObjectStore,
         Self::Metadata,
         Self::Joined,
         Self::Leases,
+        Self::Writes,
         Self::Serving,
     ];
 
@@ -38,6 +41,7 @@ impl Condition {
             Self::Metadata => "metadata",
             Self::Joined => "joined",
             Self::Leases => "leases",
+            Self::Writes => "writes",
             Self::Serving => "serving",
         }
     }
@@ -48,7 +52,7 @@ impl Condition {
             Self::Metadata => Some("not reached yet"),
             Self::Joined => Some("not registered yet"),
             Self::Leases => Some("no leases yet"),
-            Self::Serving => None,
+            Self::Writes | Self::Serving => None,
         }
     }
 }
@@ -64,6 +68,7 @@ impl fmt::Display for Condition {
 pub struct Health {
     unmet: Mutex<BTreeMap<Condition, String>>,
     ready: watch::Sender<bool>,
+    changed: watch::Sender<()>,
 }
 
 impl Default for Health {
@@ -75,6 +80,7 @@ impl Default for Health {
         Self {
             unmet: Mutex::new(unmet),
             ready: watch::Sender::new(false),
+            changed: watch::Sender::new(()),
         }
     }
 }
@@ -100,6 +106,22 @@ impl Health {
         let now = unmet.is_empty();
         self.ready
             .send_if_modified(|ready| std::mem::replace(ready, now) != now);
+        self.changed.send_replace(());
+    }
+
+    /// Why a condition does not hold; `None` when it does.
+    pub fn reason(&self, condition: Condition) -> Option<String> {
+        self.unmet.lock().get(&condition).cloned()
+    }
+
+    /// Resolves when the condition holds.
+    pub async fn until_met(&self, condition: Condition) {
+        let mut changed = self.changed.subscribe();
+        while self.unmet.lock().contains_key(&condition) {
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Whether every condition holds.

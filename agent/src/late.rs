@@ -8,7 +8,7 @@ use streamhouse_metadata::{
     AgentRegistration, CommitOutcome, CommittedOffset, Error, Garbage, GarbagePolicy, GroupQuery,
     GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView, MetadataStore,
     MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome, PartitionUid, Registered,
-    Renewed, Result, SegmentIntent, Snapshot, TopicChange, TopicOwner, TopicRecord, TopicsOverview,
+    Renewed, Result, SegmentIntent, Silence, Snapshot, TopicChange, TopicOwner, TopicRecord, TopicsOverview,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +63,7 @@ hand_on! {
     renew(incarnation: Incarnation) -> Renewed;
     drain(incarnation: Incarnation) -> ();
     seal(incarnation: Incarnation) -> ();
+    seal_silent(incarnation: Incarnation, silence: Silence) -> bool;
     snapshot(known: Option<u64>) -> Option<Snapshot>;
     move_leases(moves: &[LeaseMove]) -> Vec<MoveOutcome>;
     create_topic(topic: &NewTopic) -> TopicRecord;

@@ -64,6 +64,12 @@ pub async fn fetch(
     let mut parts: Vec<Option<Part>> = vec![None; request.partitions.len()];
     let mut bytes = 0;
     let mut memory = None;
+    let view = node.directory.view();
+    let known = |part: &v1::PartitionFetch| view.partition(&part.topic, part.partition).is_some();
+    if !request.partitions.iter().all(known) {
+        // Once for all of them.
+        node.directory.refresh().await;
+    }
     loop {
         let mut waits = Vec::new();
         let mut failed = false;
@@ -147,10 +153,7 @@ async fn read(
     room: usize,
     only_if_room: bool,
 ) -> (Part, Option<Wait>) {
-    let mut view = node.directory.view();
-    if view.partition(&wanted.topic, wanted.partition).is_none() {
-        view = node.directory.refresh().await;
-    }
+    let view = node.directory.view();
     let Some(record) = view
         .partition(&wanted.topic, wanted.partition)
         .filter(|_| !wanted.topic.starts_with("__"))

@@ -1,7 +1,7 @@
 //! What the produce call does with one request: finds each partition, validates its batches, admits them to bounded
 //! memory and hands them to the writer. The answers come back through the tickets.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use opentelemetry::trace::SpanContext;
@@ -13,7 +13,7 @@ use streamhouse_core::{
 };
 use streamhouse_metadata::{BatchMeta, ProducerBatch};
 use tokio::{
-    sync::{OwnedSemaphorePermit, oneshot},
+    sync::{OwnedSemaphorePermit, TryAcquireError, oneshot},
     time::{Duration, Instant, sleep, timeout},
 };
 
@@ -60,9 +60,11 @@ pub async fn accept(node: &Node, request: v1::ProduceRequest) -> Pending {
         span.set("streamhouse.partitions", request.partitions.len() as i64);
     }
     let mut partitions = Vec::with_capacity(request.partitions.len());
+    let mut waits = Waits::new(node);
     for part in request.partitions {
         let trace = span.as_ref().map(|span| span.context().clone());
-        let outcome = match accept_partition(node, &part.topic, part.partition, part.records, trace).await {
+        let taken = accept_partition(node, &mut waits, &part.topic, part.partition, part.records, trace);
+        let outcome = match taken.await {
             Ok(ticket) => Outcome::Waits(ticket),
             Err(error) => Outcome::Refused(error),
         };
@@ -75,16 +77,37 @@ pub async fn accept(node: &Node, request: v1::ProduceRequest) -> Pending {
     }
 }
 
+/// What a request may wait for, all its partitions together: one look for newer news, a moment for leases that arrive,
+/// a moment for memory. A request that names many partitions holds up its stream no longer than one that names one.
+struct Waits {
+    view: Arc<View>,
+    refreshed: bool,
+    arrival_looks: usize,
+    admission: Duration,
+}
+
+impl Waits {
+    fn new(node: &Node) -> Self {
+        Self {
+            view: node.directory.view(),
+            refreshed: false,
+            arrival_looks: ARRIVAL_LOOKS,
+            admission: ADMISSION_WAIT,
+        }
+    }
+}
+
 async fn accept_partition(
     node: &Node,
+    waits: &mut Waits,
     topic: &str,
     index: i32,
     records: Bytes,
     trace: Option<SpanContext>,
 ) -> Result<oneshot::Receiver<Ack>, Error> {
-    let (life, topic, partition) = find(node, topic, index).await?;
+    let (life, topic, partition) = find(node, waits, topic, index).await?;
     let batches = check(&records, &topic, partition.index)?;
-    let permit = admit(&life, records.len()).await?;
+    let permit = admit(node, &life, waits, records.len()).await?;
     let (ticket, receiver) = oneshot::channel();
     life.writer.append(Append {
         partition,
@@ -101,25 +124,35 @@ async fn accept_partition(
 /// The partition as this agent holds it; looks again when it seems to be somebody else's.
 async fn find(
     node: &Node,
+    waits: &mut Waits,
     topic: &str,
     index: i32,
 ) -> Result<(Arc<Life>, Arc<Topic>, Arc<Partition>), Error> {
-    if let Some(found) = held(node, &node.directory.view(), topic, index) {
+    if let Some(found) = held(node, &waits.view, topic, index) {
         return Ok(found);
     }
-    let mut view = node.directory.refresh().await;
-    for _ in 0..ARRIVAL_LOOKS {
-        if let Some(found) = held(node, &view, topic, index) {
+    if !waits.refreshed {
+        waits.view = node.directory.refresh().await;
+        waits.refreshed = true;
+    }
+    loop {
+        if let Some(found) = held(node, &waits.view, topic, index) {
             return Ok(found);
         }
-        let holder = view.partition(topic, index).and_then(|record| record.holder);
-        if holder.is_none() || holder != node.life().map(|life| life.incarnation) {
+        let holder = waits
+            .view
+            .partition(topic, index)
+            .and_then(|record| record.holder);
+        let arriving = holder.is_some() && holder == node.life().map(|life| life.incarnation);
+        if !arriving || waits.arrival_looks == 0 {
             break;
         }
         // The lease is just arriving, or just leaving: a moment later the answer is clear.
+        waits.arrival_looks -= 1;
         sleep(ARRIVAL_PAUSE).await;
-        view = node.directory.view();
+        waits.view = node.directory.view();
     }
+    let view = &waits.view;
     let record = view.partition(topic, index).ok_or_else(|| {
         Error::new(
             ErrorCode::UnknownTopicOrPartition,
@@ -133,10 +166,12 @@ async fn find(
         ));
     }
     if record.holder.is_none() {
-        return Err(
-            Error::new(ErrorCode::LeaderNotAvailable, "nobody leads the partition yet")
-                .with_retry_after_ms(50),
-        );
+        // Why this agent does not take it is what the producer's last error should say.
+        let message = match node.cannot_store() {
+            Some(why) => format!("nobody leads the partition: this agent cannot store records: {why}").into(),
+            None => Cow::Borrowed("nobody leads the partition yet"),
+        };
+        return Err(Error::new(ErrorCode::LeaderNotAvailable, message).with_retry_after_ms(50));
     }
     Err(super::buffer::handed_over())
 }
@@ -200,17 +235,33 @@ fn meta(header: &BatchHeader) -> Result<BatchMeta, Error> {
 }
 
 /// Waits a moment for memory; sends the request back when there is none.
-async fn admit(life: &Life, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+async fn admit(
+    node: &Node,
+    life: &Life,
+    waits: &mut Waits,
+    bytes: usize,
+) -> Result<OwnedSemaphorePermit, Error> {
     let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
     let memory = life.writer.memory().clone();
-    match timeout(ADMISSION_WAIT, memory.acquire_many_owned(permits)).await {
-        Ok(Ok(permit)) => Ok(permit),
-        _ => Err(Error::new(
-            ErrorCode::ResourceExhausted,
-            "the agent's produce memory is full; slow down",
-        )
-        .with_retry_after_ms(RETRY_AFTER_MS)),
+    let full = match memory.clone().try_acquire_many_owned(permits) {
+        Ok(permit) => return Ok(permit),
+        Err(full) => full,
+    };
+    let begun = Instant::now();
+    if full == TryAcquireError::NoPermits
+        && let Ok(Ok(permit)) = timeout(waits.admission, memory.acquire_many_owned(permits)).await
+    {
+        waits.admission = waits.admission.saturating_sub(begun.elapsed());
+        return Ok(permit);
     }
+    waits.admission = Duration::ZERO;
+    let message = match node.cannot_store() {
+        Some(why) => {
+            format!("the agent's produce memory is full, since it cannot store records: {why}").into()
+        }
+        None => Cow::Borrowed("the agent's produce memory is full; slow down"),
+    };
+    Err(Error::new(ErrorCode::ResourceExhausted, message).with_retry_after_ms(RETRY_AFTER_MS))
 }
 
 impl Pending {

@@ -1,11 +1,19 @@
 //! Opens the store that the settings name, and proves at start that it can do what the agent needs.
 
-use std::{fmt, path::Path, path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use streamhouse_core::time::Entropy;
+use tokio::time::{Duration, Instant, timeout};
 
-use super::{GetRange, ObjectStore, StoreError, StoreErrorKind, local::LocalStore, s3::S3Store};
+use super::{GetRange, ObjectStore, Retry, StoreError, StoreErrorKind, local::LocalStore, s3::S3Store};
 
 /// Where objects are stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -83,35 +91,100 @@ pub async fn open(settings: &StoreSettings) -> Result<Arc<dyn ObjectStore>, Stor
 
 /// Where the objects of [`check`] stand.
 pub const CANARY_PREFIX: &str = "_canary/";
+/// How long the requests of one check are tried again.
+const CHECK: Duration = Duration::from_secs(15);
+/// How long one of them may take.
+const ATTEMPT: Duration = Duration::from_secs(5);
+/// How long the canary may take to go.
+const CLEAN: Duration = Duration::from_secs(3);
+/// A canary of this age belongs to nobody any more.
+const ABANDONED_MS: i64 = 60_000;
+/// How many abandoned canaries one check clears away.
+const MOST_ABANDONED: usize = 1000;
 
 /// Creates, reads and deletes one small object, and makes sure that it cannot be created twice: a store that ignores
-/// `If-None-Match` would lose data. The error says what to do. Does not retry: the caller does while
-/// [`StoreError::is_retryable`].
+/// `If-None-Match` would lose data. The error says what to do. Each request is tried again by itself, so that a store
+/// that refuses some of them is no obstacle; the caller tries the whole again while [`StoreError::is_retryable`].
+///
+/// The object goes in any case, as far as the store allows; a check that succeeds also removes those of earlier ones that
+/// could not, or whose process was killed.
 pub async fn check(store: &dyn ObjectStore, entropy: &dyn Entropy) -> Result<(), StoreError> {
     let key = format!("{CANARY_PREFIX}{:016x}", entropy.next_u64());
     let body = Bytes::from(key.clone().into_bytes());
-    store.put_new(&key, body.clone()).await?;
-    let proved = prove(store, &key, &body).await;
-    let deleted = store.delete(&[key]).await;
+    let retry = Retry {
+        attempt: ATTEMPT,
+        ..Retry::default()
+    };
+    let proved = prove(store, &key, &body, &retry.clone().until(Instant::now() + CHECK)).await;
+    let abandoned = match &proved {
+        Ok(()) => abandoned(store, &key).await,
+        Err(_) => Vec::new(),
+    };
+    let retry = retry.until(Instant::now() + CLEAN);
+    let ours = [key.clone()];
+    let deleted = retry.run("delete", &key, || store.delete(&ours)).await;
+    if !abandoned.is_empty()
+        && let Err(error) = retry
+            .run("delete", CANARY_PREFIX, || store.delete(&abandoned))
+            .await
+    {
+        tracing::debug!(%error, "canaries of earlier checks are left; the next check tries again");
+    }
     proved.and(deleted)
 }
 
-async fn prove(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<(), StoreError> {
+async fn prove(store: &dyn ObjectStore, key: &str, body: &Bytes, retry: &Retry) -> Result<(), StoreError> {
     let problem = |why: &str| {
         StoreError::new(
             StoreErrorKind::Other,
             format!("{} {why}; use a store that does", store.describe()),
         )
     };
-    match store.put_new(key, body.clone()).await {
+    create(store, key, body, retry).await?;
+    match retry.run("put", key, || store.put_new(key, body.clone())).await {
         Err(error) if error.kind() == StoreErrorKind::AlreadyExists => {}
         Err(error) => return Err(error),
         Ok(()) => return Err(problem("does not support conditional writes (If-None-Match)")),
     }
-    if store.get(key, GetRange::Suffix(3)).await? != body.slice(body.len() - 3..) {
+    let read = retry
+        .run("get", key, || store.get(key, GetRange::Suffix(3)))
+        .await?;
+    if read != body.slice(body.len() - 3..) {
         return Err(problem("does not give back the bytes that were written"));
     }
     Ok(())
+}
+
+/// Creates the canary. That it is there after an attempt without an answer is what was wanted: the key is new.
+async fn create(store: &dyn ObjectStore, key: &str, body: &Bytes, retry: &Retry) -> Result<(), StoreError> {
+    let attempts = AtomicU32::new(0);
+    let put = retry.run("put", key, || {
+        attempts.fetch_add(1, Ordering::Relaxed);
+        store.put_new(key, body.clone())
+    });
+    match put.await {
+        Err(error)
+            if error.kind() == StoreErrorKind::AlreadyExists && attempts.load(Ordering::Relaxed) > 1 =>
+        {
+            Ok(())
+        }
+        created => created,
+    }
+}
+
+/// The canaries that are much older than ours, by the store's own clock. Only tidying: a failure is no failure of the
+/// store's.
+async fn abandoned(store: &dyn ObjectStore, ours: &str) -> Vec<String> {
+    let listed = timeout(CLEAN, store.list(CANARY_PREFIX, None, MOST_ABANDONED)).await;
+    let Ok(Ok(canaries)) = listed else {
+        return Vec::new();
+    };
+    let Some(now) = canaries.iter().find(|canary| canary.key == ours) else {
+        return Vec::new();
+    };
+    let before = now.modified_ms.saturating_sub(ABANDONED_MS);
+    let old = canaries.iter().filter(|canary| canary.modified_ms < before);
+    old.map(|canary| canary.key.clone()).collect()
 }
 
 #[cfg(test)]

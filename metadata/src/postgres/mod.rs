@@ -30,8 +30,8 @@ use crate::{
     AgentRegistration, CommitOutcome, CommittedOffset, ConnectOptions, Error, Garbage, GarbagePolicy,
     GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView,
     MetadataStore, MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome,
-    PartitionUid, Registered, Renewed, Result, SegmentIntent, Snapshot, TopicChange, TopicOwner, TopicRecord,
-    TopicsOverview,
+    PartitionUid, Registered, Renewed, Result, SegmentIntent, Silence, Snapshot, TopicChange, TopicOwner,
+    TopicRecord, TopicsOverview,
     failure::{Outcome, attempts, transact},
 };
 
@@ -162,6 +162,10 @@ impl MetadataStore for PostgresStore {
 
     async fn seal(&self, incarnation: Incarnation) -> Result<()> {
         transact!(self.begin(), meaning, tx => agents::seal(&mut tx, incarnation))
+    }
+
+    async fn seal_silent(&self, incarnation: Incarnation, silence: Silence) -> Result<bool> {
+        transact!(self.begin(), meaning, tx => agents::seal_silent(&mut tx, incarnation, silence))
     }
 
     async fn snapshot(&self, known: Option<u64>) -> Result<Option<Snapshot>> {

@@ -24,8 +24,8 @@ use crate::{
     AgentRegistration, CommitOutcome, CommittedOffset, ConnectOptions, Error, Garbage, GarbagePolicy,
     GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView,
     MetadataStore, MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome,
-    PartitionUid, Registered, Renewed, Result, SegmentIntent, Snapshot, TopicChange, TopicOwner, TopicRecord,
-    TopicsOverview,
+    PartitionUid, Registered, Renewed, Result, SegmentIntent, Silence, Snapshot, TopicChange, TopicOwner,
+    TopicRecord, TopicsOverview,
     failure::{Meaning, Outcome, transact},
     rows::unsigned,
 };
@@ -174,6 +174,10 @@ impl MetadataStore for SqliteStore {
 
     async fn seal(&self, incarnation: Incarnation) -> Result<()> {
         transact!(self.write(), meaning, tx => agents::seal(&mut tx, incarnation))
+    }
+
+    async fn seal_silent(&self, incarnation: Incarnation, silence: Silence) -> Result<bool> {
+        transact!(self.write(), meaning, tx => agents::seal_silent(&mut tx, incarnation, silence))
     }
 
     async fn snapshot(&self, known: Option<u64>) -> Result<Option<Snapshot>> {
