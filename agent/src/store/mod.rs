@@ -9,6 +9,8 @@ pub mod error;
 pub mod fault;
 pub mod health;
 pub mod local;
+#[cfg(test)]
+pub(crate) mod memory;
 pub mod metered;
 pub mod open;
 pub mod retry;
