@@ -39,6 +39,8 @@ pub struct Intake {
     memory: Arc<Semaphore>,
     /// Messages that are larger are refused by their reader as soon as it sees the prefix.
     largest: usize,
+    /// See [`ARRIVAL`].
+    arrival: Duration,
 }
 
 impl Intake {
@@ -47,6 +49,7 @@ impl Intake {
         Self {
             memory: Arc::new(Semaphore::new(REQUEST_MEMORY.max(largest * 2))),
             largest,
+            arrival: ARRIVAL,
         }
     }
 
@@ -112,7 +115,7 @@ impl BoundBody {
             )),
         };
         if matches!(self.room, Room::Waits(_)) || self.read.len() < self.left {
-            self.deadline = Some(Box::pin(sleep(time_for(ARRIVAL, u64::from(length)))));
+            self.deadline = Some(Box::pin(sleep(time_for(self.intake.arrival, u64::from(length)))));
         }
     }
 
@@ -276,9 +279,12 @@ mod tests {
         assert_eq!(read(&mut three, 6).await, message(1));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_message_that_does_not_arrive_gives_its_room_back() {
-        let intake = Intake::new(1 << 20);
+        let intake = Intake {
+            arrival: Duration::ZERO,
+            ..Intake::new(1 << 20)
+        };
         let (sender, mut body) = body(&intake);
         sender.unbounded_send(Ok(message(1000).slice(..10))).unwrap();
         read(&mut body, 10).await;
