@@ -6,7 +6,12 @@
 //! 3. reach the metadata store, prove that both stores are of one cluster, and prove the object store, however long that takes;
 //! 4. keep leases, watch the directory, run the background jobs, until told to stop.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{
+    fmt,
+    fs::{File, TryLockError},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use anyhow::Context;
 use futures::FutureExt;
@@ -38,7 +43,10 @@ use crate::{
     process,
     produce::WriterSettings,
     server::Ports,
-    store::{self, ObjectStore, StoreSettings, blocks},
+    store::{
+        self, ObjectStore, StoreSettings, blocks,
+        health::{StoreHealth, WatchedStore},
+    },
     tls::Tls,
     traces::AgentTraces,
 };
@@ -107,8 +115,16 @@ impl Agent {
     ) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new()?);
         let tls = Arc::new(Tls::load(settings.tls_dir.as_deref(), &metrics).await?);
+        let store_health = StoreHealth::new(Arc::new(Health::default()));
+        let store = Arc::new(WatchedStore::new(store, store_health.clone()));
         let store: Arc<dyn ObjectStore> = Arc::new(store::metered::Metered::new(store, metrics.registry())?);
-        let node = Arc::new(node(settings, late.clone(), store, metrics, traces));
+        let node = Arc::new(node(
+            settings,
+            late.clone(),
+            (store, store_health),
+            metrics,
+            traces,
+        ));
         let ports = Ports::bind(&node.settings.grpc_listen, &node.settings.http_listen).await?;
         let addresses = ports.addresses()?;
         let coordinator = Coordinator::new(node.clone());
@@ -205,7 +221,7 @@ impl Drop for Agent {
 fn node(
     settings: AgentSettings,
     late: Arc<Late>,
-    store: Arc<dyn ObjectStore>,
+    (store, store_health): (Arc<dyn ObjectStore>, Arc<StoreHealth>),
     metrics: Arc<Metrics>,
     traces: Traces,
 ) -> Node {
@@ -230,7 +246,9 @@ fn node(
         fetch_memory: Arc::new(Semaphore::new(fetch_memory)),
         tails: Arc::new(TailBudget::new(usize::try_from(cache).unwrap_or(usize::MAX))),
         metrics,
-        health: Arc::new(Health::default()),
+        health: store_health.health().clone(),
+        store_health,
+        stalled: parking_lot::Mutex::default(),
         traces: AgentTraces::new(traces, settings.metadata_url.expose()),
         ownership: Ownership::default(),
         failpoints: Arc::new(FailPoints::default()),
@@ -296,6 +314,33 @@ fn registration(settings: &AgentSettings, (grpc, http): (SocketAddr, SocketAddr)
     }
 }
 
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("another agent runs on the data directory {0}; stop it, or give this one another --data-dir")]
+pub struct DataDirInUse(String);
+
+/// Makes the data directory of the embedded default this process' own for as long as the file returned is open. With
+/// other settings there is nothing to claim.
+pub fn claim_data_dir(settings: &AgentSettings) -> anyhow::Result<Option<File>> {
+    if !settings.dev {
+        return Ok(None);
+    }
+    let shown = settings.data_dir.display();
+    let made = std::fs::create_dir_all(&settings.data_dir);
+    made.with_context(|| format!("cannot make the data directory {shown}"))?;
+    let lock = File::create(settings.data_dir.join("agent.lock"));
+    let lock = lock.with_context(|| format!("cannot write to the data directory {shown}"))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => Err(DataDirInUse(shown.to_string()).into()),
+        // A file system without locks: as before, nobody is kept apart.
+        Err(TryLockError::Error(error)) => {
+            tracing::warn!(%error, "cannot lock the data directory; run no second agent on it");
+            Ok(None)
+        }
+    }
+}
+
 /// What clients are told to connect to: the address bound, or where that means every interface, the host by name.
 fn advertised(bound: SocketAddr, dev: bool, host: Option<&str>) -> String {
     match host {
@@ -313,6 +358,7 @@ async fn work(node: Arc<Node>, late: Arc<Late>, keeper: Arc<Keeper>, stop: Cance
         () = lead(node.clone(), late.clone(), keeper) => {}
         () = look(node.clone(), late) => {}
         () = maintenance::run(node.clone(), every, stop.clone()) => {}
+        () = doubt_object_store(&node) => {}
     }
 }
 
@@ -323,7 +369,7 @@ async fn lead(node: Arc<Node>, late: Arc<Late>, keeper: Arc<Keeper>) {
         reach_object_store(&node, Question::Look).await;
         late.arrived().await;
         reach_object_store(&node, Question::Prove).await;
-        node.health.met(Condition::ObjectStore);
+        node.store_health.proved();
     };
     tokio::select! {
         () = keeper.finishing() => return,
@@ -334,10 +380,15 @@ async fn lead(node: Arc<Node>, late: Arc<Late>, keeper: Arc<Keeper>) {
 
 /// Keeps the directory fresh once the metadata store is reached and proved to be this bucket's.
 async fn look(node: Arc<Node>, late: Arc<Late>) {
-    let metadata = connect(&node).await;
-    node.health.met(Condition::Metadata);
-    ownership::establish(&node, metadata.as_ref()).await;
-    late.connected(metadata);
+    if late.is_connected() {
+        // By a test, before the agent started.
+        ownership::establish(&node, late.as_ref()).await;
+    } else {
+        let metadata = connect(&node).await;
+        node.health.met(Condition::Metadata);
+        ownership::establish(&node, metadata.as_ref()).await;
+        late.connected(metadata);
+    }
     node.directory.want();
     watch::run(&node).await;
 }
@@ -346,10 +397,6 @@ async fn look(node: Arc<Node>, late: Arc<Late>) {
 async fn connect(node: &Node) -> Arc<dyn MetadataStore> {
     let options = connect_options(&node.settings);
     let mut pause = RETRY.0;
-    // A test connects it before the agent starts.
-    if late.is_connected() {
-        return node.directory.want();
-    }
     loop {
         match streamhouse_metadata::connect(node.settings.metadata_url.expose(), &options).await {
             Ok(store) => return store,
@@ -360,6 +407,16 @@ async fn connect(node: &Node) -> Arc<dyn MetadataStore> {
         }
         sleep(pause).await;
         pause = (pause * 2).min(RETRY.1);
+    }
+}
+
+/// Proves the object store again whenever there is a reason to doubt it; never returns. An agent that writes nothing at
+/// the moment learns that way that it can.
+async fn doubt_object_store(node: &Node) {
+    loop {
+        node.store_health.doubted().await;
+        reach_object_store(node, Question::Prove).await;
+        node.store_health.proved();
     }
 }
 

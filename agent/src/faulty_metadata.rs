@@ -364,6 +364,7 @@ methods! {
     renew(incarnation: Incarnation) -> Renewed;
     drain(incarnation: Incarnation) -> ();
     seal(incarnation: Incarnation) -> ();
+    seal_silent(incarnation: Incarnation, silence: Silence) -> bool;
     snapshot(known: Option<u64>) -> Option<Snapshot>;
     move_leases(moves: &[LeaseMove]) -> Vec<MoveOutcome>;
     create_topic(topic: &NewTopic) -> TopicRecord;

@@ -19,6 +19,8 @@ pub enum Condition {
     Joined,
     /// It leads its share of the partitions.
     Leases,
+    /// What producers send is stored and committed in time.
+    Writes,
     /// It does not stop.
     Serving,
 }
@@ -31,6 +33,7 @@ impl Condition {
         Self::Cluster,
         Self::Joined,
         Self::Leases,
+        Self::Writes,
         Self::Serving,
     ];
 
@@ -42,6 +45,7 @@ impl Condition {
             Self::Cluster => "cluster",
             Self::Joined => "joined",
             Self::Leases => "leases",
+            Self::Writes => "writes",
             Self::Serving => "serving",
         }
     }
@@ -53,7 +57,7 @@ impl Condition {
             Self::Cluster => Some("not proved yet"),
             Self::Joined => Some("not registered yet"),
             Self::Leases => Some("no leases yet"),
-            Self::Serving => None,
+            Self::Writes | Self::Serving => None,
         }
     }
 }
@@ -69,6 +73,7 @@ impl fmt::Display for Condition {
 pub struct Health {
     unmet: Mutex<BTreeMap<Condition, String>>,
     ready: watch::Sender<bool>,
+    changed: watch::Sender<()>,
 }
 
 impl Default for Health {
@@ -80,6 +85,7 @@ impl Default for Health {
         Self {
             unmet: Mutex::new(unmet),
             ready: watch::Sender::new(false),
+            changed: watch::Sender::new(()),
         }
     }
 }
@@ -105,6 +111,22 @@ impl Health {
         let now = unmet.is_empty();
         self.ready
             .send_if_modified(|ready| std::mem::replace(ready, now) != now);
+        self.changed.send_replace(());
+    }
+
+    /// Why a condition does not hold; `None` when it does.
+    pub fn reason(&self, condition: Condition) -> Option<String> {
+        self.unmet.lock().get(&condition).cloned()
+    }
+
+    /// Resolves when the condition holds.
+    pub async fn until_met(&self, condition: Condition) {
+        let mut changed = self.changed.subscribe();
+        while self.unmet.lock().contains_key(&condition) {
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Whether every condition holds.

@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use streamhouse_metadata::{
     AgentRegistration, ClusterState, CommitOutcome, CommittedOffset, Error, Garbage, GarbagePolicy, GroupQuery,
     GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView, MetadataStore,
-    MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome, PartitionUid, Recovered, Recovery, Registered,
-    Renewed, Result, SegmentIntent, Snapshot, Timeline, TopicChange, TopicOwner, TopicRecord, TopicsOverview,
+    MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome, PartitionUid, Recovered,
+    Recovery, Registered, Renewed, Result, SegmentIntent, Silence, Snapshot, Timeline, TopicChange, TopicOwner,
+    TopicRecord, TopicsOverview,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -81,6 +82,7 @@ hand_on! {
     renew(incarnation: Incarnation) -> Renewed;
     drain(incarnation: Incarnation) -> ();
     seal(incarnation: Incarnation) -> ();
+    seal_silent(incarnation: Incarnation, silence: Silence) -> bool;
     snapshot(known: Option<u64>) -> Option<Snapshot>;
     move_leases(moves: &[LeaseMove]) -> Vec<MoveOutcome>;
     create_topic(topic: &NewTopic) -> TopicRecord;

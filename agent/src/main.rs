@@ -1,7 +1,7 @@
 //! `streamhouse-agent`: reads the settings, starts the agent, prints its addresses, waits for a signal, drains.
 //!
-//! Exit codes: 0 after a drain or a command that succeeded; 1 after a failure; 2 for settings that are refused, before any
-//! port is bound. After a failure the last line of stderr says what is wrong and what to do: Kubernetes shows it as the
+//! Exit codes: 0 after a drain or a command that succeeded; 1 after a failure; 2 for settings that are refused, also a data
+//! directory that another agent uses, before any port is bound. After a failure the last line of stderr says what is wrong and what to do: Kubernetes shows it as the
 //! container's termination message.
 
 use std::{
@@ -13,7 +13,7 @@ use std::{
 
 use opentelemetry::KeyValue;
 use streamhouse_agent::{
-    assembly::{self, Agent},
+    assembly::{self, Agent, DataDirInUse},
     backup, check, inspect, purge, recover,
     tls::TlsError,
     traces,
@@ -130,6 +130,7 @@ async fn run(settings: AgentSettings) -> anyhow::Result<()> {
 
 async fn serve(settings: AgentSettings, traces: Traces, signals: &mut Signals) -> anyhow::Result<()> {
     let (dev, console) = (settings.dev, settings.console);
+    let _claimed = assembly::claim_data_dir(&settings)?;
     let mut agent = Agent::start_traced(settings, traces).await?;
     let (grpc, http) = agent.addresses();
     print(&format!("listening grpc={grpc} http={http}"));
@@ -276,7 +277,7 @@ fn refuse(problem: &str) -> ExitCode {
 fn finish(outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is::<TlsError>() => refuse(&error.to_string()),
+        Err(error) if error.is::<TlsError>() || error.is::<DataDirInUse>() => refuse(&error.to_string()),
         Err(error) if matches!(error.downcast_ref(), Some(MetadataError::Address(_))) => {
             refuse(&format!("{error:#}"))
         }

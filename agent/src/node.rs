@@ -6,25 +6,26 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 use streamhouse_core::{
     Incarnation,
     settings::AgentSettings,
     time::{Clock, Entropy},
 };
 use streamhouse_metadata::MetadataStore;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     directory::Directory,
     failpoint::FailPoints,
     fetch::{looks::ForeignLooks, tail::TailBudget},
-    health::Health,
-    metrics::{Metrics, PartitionKind},
+    health::{Condition, Health},
+    metrics::{Metrics, PartitionKind, WriteStage},
     ownership::Ownership,
     partition::Held,
     produce::Writer,
-    store::{ObjectStore, blocks::BlockCache},
+    store::{ObjectStore, blocks::BlockCache, health::StoreHealth},
     traces::AgentTraces,
 };
 
@@ -52,6 +53,10 @@ pub struct Node {
     pub metadata: Arc<dyn MetadataStore>,
     /// Batches.
     pub store: Arc<dyn ObjectStore>,
+    /// Whether batches can be stored.
+    pub store_health: Arc<StoreHealth>,
+    /// What the life before was given up for, and since when that lasts; `None` while a life lasts.
+    pub stalled: Mutex<Option<(WriteStage, Instant)>>,
     /// The cluster as last seen.
     pub directory: Arc<Directory>,
     /// The time of day.
@@ -88,6 +93,19 @@ impl Node {
         self.life.load_full()
     }
 
+    /// Why this agent cannot take records at the moment, as far as the stores are to blame.
+    pub fn cannot_store(&self) -> Option<String> {
+        let causes = [Condition::ObjectStore, Condition::Writes, Condition::Metadata];
+        causes.into_iter().find_map(|condition| {
+            let why = self.health.reason(condition)?;
+            Some(match condition {
+                Condition::ObjectStore => format!("the object store: {why}"),
+                Condition::Metadata => format!("the metadata store: {why}"),
+                _ => why,
+            })
+        })
+    }
+
     /// Brings the gauges up to date, for a scrape.
     pub fn measure(&self) {
         let gauge = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
@@ -98,8 +116,10 @@ impl Node {
         self.metrics
             .queue_bytes
             .set(life.as_ref().map_or(0, |life| gauge(life.writer.queued_bytes())));
-        self.metrics
-            .set_write_age(life.as_ref().and_then(|life| life.writer.oldest()));
+        let oldest = life.as_ref().and_then(|life| life.writer.oldest());
+        // A write that a life was given up for is as old as its cause.
+        let stalled = self.stalled.lock().map(|(stage, since)| (stage, since.elapsed()));
+        self.metrics.set_write_age(oldest.or(stalled));
         let stored = life.as_ref().map_or(0, |life| life.held.size_bytes());
         self.metrics.stored_bytes.set(stored);
         self.metrics.tail_bytes.set(gauge(self.tails.bytes()));

@@ -100,6 +100,10 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     /// Ends a life: releases every partition still held, and fences whatever the incarnation tries later.
     async fn seal(&self, incarnation: Incarnation) -> Result<()>;
 
+    /// Ends a life like [`seal`](Self::seal), but only while its lease has not been renewed for as long as `silence`
+    /// says: the one who asks may be the one who is cut off. Returns whether the life is over.
+    async fn seal_silent(&self, incarnation: Incarnation, silence: Silence) -> Result<bool>;
+
     /// Everything about agents, topics and leaders when it differs from version `known`, else `None`.
     async fn snapshot(&self, known: Option<u64>) -> Result<Option<Snapshot>>;
 

@@ -61,6 +61,15 @@ pub struct Renewed {
     pub sealed_others: u32,
 }
 
+/// How long a lease must not have been renewed before others may end the life early; by the database's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silence {
+    /// So long.
+    For(Duration),
+    /// Half of the lease's own time: more than one renewal was missed, since agents renew every third.
+    HalfLease,
+}
+
 /// Agents, topics and leaders at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Snapshot {

@@ -67,6 +67,13 @@ pub async fn fetch(
     let mut parts: Vec<Option<Part>> = vec![None; request.partitions.len()];
     let mut bytes = 0;
     let mut memory = None;
+    let view = node.directory.view();
+    let known =
+        |part: &v1::PartitionFetch| view.find(&part.topic, &part.topic_id, part.partition).is_ok();
+    if !request.partitions.iter().all(known) {
+        // Once for all of them.
+        node.directory.refresh().await;
+    }
     loop {
         let mut waits = Vec::new();
         let mut failed = false;
@@ -142,13 +149,7 @@ async fn read(
     room: usize,
     only_if_room: bool,
 ) -> (Part, Option<Wait>) {
-    let mut view = node.directory.view();
-    if view
-        .find(&wanted.topic, &wanted.topic_id, wanted.partition)
-        .is_err()
-    {
-        view = node.directory.refresh().await;
-    }
+    let view = node.directory.view();
     let record = match view.find(&wanted.topic, &wanted.topic_id, wanted.partition) {
         Ok(record) if !wanted.topic.starts_with("__") => record,
         Ok(_) => {

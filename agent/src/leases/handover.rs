@@ -140,9 +140,7 @@ impl Tenure {
                 .map(|(slot, _)| slot)
                 .collect()
         };
-        for slot in slots {
-            self.groups.release(slot).await;
-        }
+        self.release(&slots).await;
     }
 
     fn settle(&self, batch: &[LeaseMove], outcomes: &[MoveOutcome], why: LeaseChange) {

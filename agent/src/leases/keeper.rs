@@ -7,27 +7,37 @@
 use std::{fmt, sync::Arc};
 
 use arc_swap::ArcSwapOption;
-use streamhouse_metadata::{AgentRegistration, Error, Registered};
-use tokio::time::{Duration, Instant, sleep, sleep_until, timeout_at};
+use parking_lot::Mutex;
+use streamhouse_core::{Error as CoreError, ErrorCode, Incarnation};
+use streamhouse_metadata::{AgentRegistration, Error, Registered, Silence};
+use tokio::time::{Duration, Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::{Slots, tenure::Tenure};
+use super::{
+    Slots,
+    peers::{self, Probe},
+    tenure::Tenure,
+};
 use crate::{
     health::Condition,
-    metrics::Job,
+    metrics::{Job, WriteStage},
     node::{Life, Node},
     ownership,
     partition::Held,
-    produce::{Writer, WriterDeps, WriterSettings},
+    produce::{Stall, Writer, WriterDeps, WriterSettings},
 };
 
 /// How long to wait between attempts to register: doubling between these.
 const REGISTER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How often the oldest write is looked at, at least and at most.
+const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+/// A life of so many leases' time or less was a short one.
+const SHORT_LIFE: u32 = 3;
 /// The longest pause before a new life when lives end soon after they began.
 const LONGEST_REST: Duration = Duration::from_secs(30);
 
 /// Why a life ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum End {
     /// The drain is done.
     Drained,
@@ -37,6 +47,8 @@ enum End {
     Sealed,
     /// The writer found that nothing can be written any more.
     WriterStopped,
+    /// No write was done for as long as the lease lasts: others shall lead.
+    WritesStalled(WriteStage, Duration),
 }
 
 impl fmt::Display for End {
@@ -44,9 +56,23 @@ impl fmt::Display for End {
         f.write_str(match self {
             Self::Drained => "the agent drained",
             Self::Expired => "the lease could not be renewed in time",
-            Self::Sealed => "another agent with the same agent-id registered, or the lease expired",
+            Self::Sealed => {
+                "others ended it: another agent with the same agent-id registered, the lease expired, or its \
+                address did not answer"
+            }
             Self::WriterStopped => "the writer found the lease lost",
+            Self::WritesStalled(stage, waited) => {
+                return write!(f, "{} took no write for {waited:.0?}", store_of(*stage));
+            }
         })
+    }
+}
+
+/// The store that a stage of a write waits for.
+fn store_of(stage: WriteStage) -> &'static str {
+    match stage {
+        WriteStage::Upload => "the object store",
+        WriteStage::Commit => "the metadata store",
     }
 }
 
@@ -57,6 +83,8 @@ pub struct Keeper {
     groups: Arc<dyn Slots>,
     registration: AgentRegistration,
     writer: WriterSettings,
+    /// The life that began last.
+    last: Mutex<Option<Incarnation>>,
     pub(super) tenure: ArcSwapOption<Tenure>,
     /// Ends [`run`](Self::run).
     pub(super) finish: CancellationToken,
@@ -75,6 +103,7 @@ impl Keeper {
             groups,
             registration,
             writer,
+            last: Mutex::default(),
             tenure: ArcSwapOption::empty(),
             finish: CancellationToken::new(),
         }
@@ -100,8 +129,11 @@ impl Keeper {
             self.node
                 .health
                 .unmet(Condition::Leases, "no leases: a new life begins");
-            // Lives that end at once are a sign of two agents with one name: do not fight.
-            let short = sent.elapsed() < self.ttl();
+            if let End::WritesStalled(stage, _) = end {
+                self.wait_for_writes(&tenure.life, stage).await;
+            }
+            // Lives that end at once are a sign of a store that fails again and again: do not take leases for nothing.
+            let short = sent.elapsed() < self.ttl() * SHORT_LIFE;
             rest = if short {
                 (rest * 2).clamp(REGISTER.0, LONGEST_REST)
             } else {
@@ -167,6 +199,9 @@ impl Keeper {
             over,
         });
         self.node.life.store(Some(life.clone()));
+        *self.last.lock() = Some(incarnation);
+        self.node.stalled.lock().take();
+        self.node.health.met(Condition::Writes);
         let tenure = Arc::new(Tenure::new(self.node.clone(), self.groups.clone(), life));
         self.tenure.store(Some(tenure.clone()));
         self.node.health.met(Condition::Joined);
@@ -177,13 +212,56 @@ impl Keeper {
     async fn register(&self) -> (Registered, Instant) {
         let mut pause = REGISTER.0;
         loop {
-            match ownership::register(&self.node, &self.registration, self.ttl() / 2).await {
-                Ok(registered) => return registered,
-                Err(problem) => self.cannot_register(&problem),
+            let problem = match timeout(self.ttl() / 2, self.rival()).await {
+                Ok(Ok(None)) => {
+                    match ownership::register(&self.node, &self.registration, self.ttl() / 2).await {
+                        Ok(registered) => return registered,
+                        Err(problem) => problem,
+                    }
+                }
+                Ok(Ok(Some(rival))) => rival,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "the metadata store does not answer".to_owned(),
+            };
+            self.cannot_register(&problem);
             }
             sleep(pause.mul_f64(0.5 + self.node.entropy.fraction())).await;
             pause = (pause * 2).min(REGISTER.1);
         }
+    }
+
+    /// Why this agent must not register: another process lives under its id. Two that took turns would both be useless.
+    /// One that was restarted does not wait: its earlier life is at its own address, or at one where nobody is.
+    async fn rival(&self) -> Result<Option<String>, Error> {
+        let last = *self.last.lock();
+        let Some(snapshot) = self.node.metadata.snapshot(None).await? else {
+            return Ok(None);
+        };
+        let us = &self.registration;
+        let rival = snapshot.agents.iter().find(|agent| {
+            agent.agent_id == us.agent_id
+                && Some(agent.incarnation) != last
+                && agent.grpc_address != us.grpc_address
+        });
+        let Some(rival) = rival else { return Ok(None) };
+        let (id, address) = (&us.agent_id, &rival.grpc_address);
+        let why = match peers::probe(address).await {
+            Probe::Refuses => return Ok(None),
+            Probe::Answers => format!(
+                "another agent with the id {id} is running at {address}; give this one another --agent-id, or stop \
+                that one"
+            ),
+            Probe::Silent => format!(
+                "another agent with the id {id} was running at {address} a moment ago; waiting for its lease to run \
+                out"
+            ),
+        };
+        // It may be a stranger who has the address now.
+        let metadata = &self.node.metadata;
+        let over = metadata
+            .seal_silent(rival.incarnation, Silence::HalfLease)
+            .await?;
+        Ok((!over).then_some(why))
     }
 
     fn cannot_register(&self, why: &str) {
@@ -202,6 +280,82 @@ impl Keeper {
             () = tenure.life.over.cancelled() => End::WriterStopped,
             () = tenure.reconcile_for_ever(self.ttl()) => End::WriterStopped,
             () = tenure.give_for_ever() => End::WriterStopped,
+            end = self.watch_writes(&tenure.life) => end,
+            () = peers::watch(&self.node, tenure.life.incarnation) => End::WriterStopped,
+        }
+    }
+
+    /// Returns when no write was done for as long as the lease lasts although one was under way (INV-L2). An upload that
+    /// may only be slow gets more time, but not without end.
+    async fn watch_writes(&self, life: &Life) -> End {
+        let lease = self.ttl();
+        let (health, store) = (&self.node.health, &self.node.store_health);
+        let tick = (lease / 20).clamp(LOOK.0, LOOK.1);
+        loop {
+            sleep(tick).await;
+            let Some(stall) = life.writer.stall() else {
+                health.met(Condition::Writes);
+                continue;
+            };
+            let slow = if store.is_doubtful() {
+                Duration::ZERO
+            } else {
+                stall.transfer.min(lease * 2)
+            };
+            let limit = lease + slow;
+            if stall.waited >= limit {
+                let cause = self.cause(stall);
+                health.unmet(Condition::Writes, cause.message());
+                *self.node.stalled.lock() = Some((stall.stage, Instant::now() - stall.waited));
+                life.writer.give_up(cause);
+                return End::WritesStalled(stall.stage, stall.waited);
+            }
+            if stall.waited >= limit / 3 {
+                health.unmet(Condition::Writes, self.cause(stall).message());
+            } else {
+                health.met(Condition::Writes);
+            }
+        }
+    }
+
+    /// What producers are told of writes that wait.
+    fn cause(&self, stall: Stall) -> CoreError {
+        let mut text = format!(
+            "{} has taken no write for {:.0?}",
+            store_of(stall.stage),
+            stall.waited
+        );
+        let code = match stall.stage {
+            WriteStage::Upload => ErrorCode::StorageUnavailable,
+            WriteStage::Commit => ErrorCode::MetadataUnavailable,
+        };
+        let last_error = match stall.stage {
+            WriteStage::Upload => self.node.store_health.last_error(),
+            WriteStage::Commit => self.node.health.reason(Condition::Metadata),
+        };
+        if let Some(error) = last_error {
+            text = format!("{text}: {error}");
+        }
+        CoreError::new(code, text)
+    }
+
+    /// After a life whose writes stalled: hands its partitions to whoever can write, and waits until this agent can.
+    /// That the metadata store can is proved by registering.
+    async fn wait_for_writes(&self, life: &Life, stage: WriteStage) {
+        let seal = timeout(self.ttl() / 2, self.node.metadata.seal(life.incarnation)).await;
+        if !matches!(seal, Ok(Ok(()))) {
+            tracing::warn!("the partitions cannot be given up now; they go when the lease expires");
+        }
+        self.node.directory.want();
+        if stage == WriteStage::Upload {
+            let why = self.node.health.reason(Condition::Writes);
+            self.node
+                .store_health
+                .doubt(why.as_deref().unwrap_or("no write was stored in time"));
+            tokio::select! {
+                () = self.finish.cancelled() => {}
+                () = self.node.health.until_met(Condition::ObjectStore) => {}
+            }
         }
     }
 

@@ -143,7 +143,11 @@ impl Tenure {
         let mut names: HashMap<&str, Arc<str>> = HashMap::new();
         for chunk in new.chunks(CHUNK) {
             let uids: Vec<PartitionUid> = chunk.iter().map(|(lease, ..)| lease.partition).collect();
-            let bounds: HashMap<_, _> = self.node.metadata.bounds(&uids).await?.into_iter().collect();
+            let bounds: HashMap<_, _> = self
+                .ask(self.node.metadata.bounds(&uids))
+                .await?
+                .into_iter()
+                .collect();
             for (lease, topic, index) in chunk {
                 // Given away or deleted while we asked.
                 let Some(bounds) = bounds.get(&lease.partition) else {
@@ -187,7 +191,7 @@ impl Tenure {
             .iter()
             .filter(|(slot, lease)| held.get(slot) != Some(lease))
         {
-            self.groups.acquire(slot, lease).await?;
+            self.ask(self.groups.acquire(slot, lease)).await?;
             self.slots.lock().insert(slot, lease);
         }
         Ok(())
@@ -197,7 +201,7 @@ impl Tenure {
     async fn take(&self, view: &View) -> Result<()> {
         let moves = takes(view, self);
         for chunk in moves.chunks(CHUNK) {
-            let outcomes = self.node.metadata.move_leases(chunk).await?;
+            let outcomes = self.ask(self.node.metadata.move_leases(chunk)).await?;
             let moved = chunk
                 .iter()
                 .zip(&outcomes)

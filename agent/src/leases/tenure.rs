@@ -6,11 +6,12 @@ use std::{
     sync::Arc,
 };
 
+use futures::future::join_all;
 use parking_lot::Mutex;
 use streamhouse_metadata::{Error, Lease, PartitionUid, Result};
 use tokio::{
     sync::Notify,
-    time::{Duration, sleep},
+    time::{Duration, sleep, timeout},
 };
 
 use super::Slots;
@@ -21,6 +22,9 @@ use crate::{
 
 /// How long to wait before asking an unreachable metadata store again: doubling between these.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// How long one call may take, however long a lease lasts.
+const LONGEST_CALL: Duration = Duration::from_secs(30);
 
 /// One life's leases.
 #[derive(Debug)]
@@ -76,22 +80,36 @@ impl Tenure {
             .retain(|uid, given| ours.get(uid).is_some_and(|epoch| epoch <= given));
     }
 
-    /// Repeats a transaction until the metadata store answers.
+    /// One call, for as long as a lease lasts at most: whoever keeps leases waits for nothing without end.
+    pub(super) async fn ask<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let limit = self.node.settings.lease_ttl.min(LONGEST_CALL);
+        let answered = timeout(limit, call).await;
+        answered.unwrap_or_else(|_| Err(Error::Unavailable(format!("no answer within {limit:?}"))))
+    }
+
+    /// Repeats a transaction until the metadata store answers, or the life is over.
     pub(super) async fn insist<T, Call, Answer>(&self, what: &str, call: Call) -> Result<T>
     where
         Call: Fn() -> Answer,
         Answer: Future<Output = Result<T>>,
     {
-        let mut pause = RETRY.0;
-        loop {
-            match call().await {
-                Err(Error::Unavailable(reason)) => {
-                    tracing::warn!(reason, "{what} has to wait for the metadata store");
-                    sleep(pause.mul_f64(0.5 + self.node.entropy.fraction())).await;
-                    pause = (pause * 2).min(RETRY.1);
+        let insisting = async {
+            let mut pause = RETRY.0;
+            loop {
+                match self.ask(call()).await {
+                    Err(Error::Unavailable(reason)) => {
+                        tracing::warn!(reason, "{what} has to wait for the metadata store");
+                        sleep(pause.mul_f64(0.5 + self.node.entropy.fraction())).await;
+                        pause = (pause * 2).min(RETRY.1);
+                    }
+                    answer => return answer,
                 }
-                answer => return answer,
             }
+        };
+        tokio::select! {
+            biased;
+            () = self.life.over.cancelled() => Err(Error::Sealed(self.life.incarnation)),
+            answer = insisting => answer,
         }
     }
 
@@ -105,8 +123,11 @@ impl Tenure {
             self.life.held.remove(partition.uid(), i32::MAX);
         }
         let slots: Vec<i32> = self.slots.lock().drain().map(|(slot, _)| slot).collect();
-        for slot in slots {
-            self.groups.release(slot).await;
-        }
+        self.release(&slots).await;
+    }
+
+    /// Lets coordinator slots go, all at once: each may have to wait a moment for what is being written.
+    pub(super) async fn release(&self, slots: &[i32]) {
+        join_all(slots.iter().map(|slot| self.groups.release(*slot))).await;
     }
 }

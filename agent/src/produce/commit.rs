@@ -13,16 +13,15 @@ use streamhouse_metadata::{
     BatchOutcome, CommitOutcome, Error as MetadataError, ObjectCommit, PartitionCommit, PartitionOutcome,
 };
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{Duration, Instant, sleep},
 };
 use tracing::Instrument;
 
 use super::{
-    Shared,
+    OldestWrite, Shared,
     buffer::{Append, Appended, OpenObject, handed_over},
     flush::Flushed,
-    life_over,
 };
 use crate::{failpoint::FailPoint, fetch::tail::TailRun, metrics::WriteStage, partition::Partition, traces};
 
@@ -31,7 +30,29 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_s
 
 /// Runs until the flusher has ended and everything it flushed is answered.
 pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<Flushed>) {
+    let mut committer = Committer {
+        shared,
+        last_done: None,
+        gave_up: false,
+    };
     while let Some(flushed) = queue.recv().await {
+        committer.take(flushed).await;
+        committer.shared.oldest_is(None);
+        committer.last_done = Some(Instant::now());
+    }
+}
+
+struct Committer {
+    shared: Arc<Shared>,
+    /// When the object before was done.
+    last_done: Option<Instant>,
+    /// The outcome of a commit is not known: nothing that came after it may be committed.
+    gave_up: bool,
+}
+
+impl Committer {
+    /// Commits one object once it is stored, and answers.
+    async fn take(&mut self, flushed: Flushed) {
         let Flushed {
             sequence,
             object,
@@ -41,15 +62,23 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<
             begun,
             uploaded,
         } = flushed;
-        shared.oldest_is(Some((WriteStage::Upload, begun)));
-        if !uploaded.await.unwrap_or(false) {
-            shared.close(&life_over());
-            shared.answered(object.fail(&life_over()));
-            shared.oldest_is(None);
-            continue;
+        let shared = &*self.shared.clone();
+        shared.oldest_is(Some(OldestWrite {
+            stage: WriteStage::Upload,
+            since: begun,
+            no_progress_since: self.last_done.map_or(begun, |last| last.max(begun)),
+            bytes: body.len(),
+        }));
+        if self.gave_up || shared.cause.get().is_some() || !is_stored(shared, uploaded).await {
+            return refuse(shared, object, &shared.life_over());
         }
-        shared.oldest_is(Some((WriteStage::Commit, Instant::now())));
-        shared.deps.failpoints.reach(FailPoint::BeforeCommit).await;
+        let stored = Instant::now();
+        shared.oldest_is(Some(OldestWrite {
+            stage: WriteStage::Commit,
+            since: stored,
+            no_progress_since: stored,
+            bytes: body.len(),
+        }));
         let commit = ObjectCommit {
             incarnation: shared.deps.incarnation,
             sequence,
@@ -61,32 +90,76 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<
             .traces
             .commit(&traced, sequence, commit.partitions.len());
         let log = log_span(span.as_ref().map(Span::context));
-        let outcome = commit_object(&shared, &commit, &mut span)
-            .instrument(log.clone())
-            .await;
+        let committed = async {
+            shared.deps.failpoints.reach(FailPoint::BeforeCommit).await;
+            commit_object(shared, &commit, &mut span).await
+        };
+        let outcome = tokio::select! {
+            biased;
+            outcome = committed.instrument(log.clone()) => Some(outcome),
+            () = shared.last_answer() => None,
+        };
+        let Some(outcome) = outcome else {
+            self.gave_up = true;
+            let told = unknown_outcome(shared);
+            tracing::warn!(
+                sequence,
+                "the outcome of a commit is not known; whoever waits for it is told so"
+            );
+            if let Some(mut span) = span {
+                span.fail(told.code().name(), told.to_string());
+            }
+            return refuse(shared, object, &told);
+        };
         note(span, &outcome);
         shared.oldest_is(None);
         shared.deps.failpoints.reach(FailPoint::AfterCommit).await;
         match outcome {
-            Ok(outcome) => apply(&shared, &commit, &body, object, outcome),
+            Ok(outcome) => apply(shared, &commit, &body, object, outcome),
             Err(error) => {
                 let _logged = log.entered();
                 tracing::warn!(sequence, %error, "a commit was refused; this life of the agent is over");
                 let told = if matches!(error, MetadataError::Sealed(_)) {
-                    life_over()
+                    shared.life_over()
                 } else {
                     error.into()
                 };
-                shared.close(&life_over());
-                shared.answered(object.fail(&told));
+                refuse(shared, object, &told);
             }
         }
     }
 }
 
+/// Ends the life, and answers everything in the object with this error.
+fn refuse(shared: &Shared, object: OpenObject, told: &Error) {
+    shared.close(&shared.life_over());
+    shared.answered(object.fail(told));
+}
+
+/// Whether the object is stored; `false` also when the life is over before that is known: it is never committed then.
+async fn is_stored(shared: &Shared, uploaded: oneshot::Receiver<bool>) -> bool {
+    tokio::select! {
+        biased;
+        stored = uploaded => stored.unwrap_or(false),
+        () = shared.deps.over.cancelled() => false,
+    }
+}
+
+/// What producers are told when nobody knows whether their records are committed: the same batches sent again are
+/// stored once.
+fn unknown_outcome(shared: &Shared) -> Error {
+    match shared.cause.get() {
+        Some(cause) if cause.code() == ErrorCode::MetadataUnavailable => cause.clone(),
+        _ => Error::new(
+            ErrorCode::MetadataUnavailable,
+            "the metadata store does not answer, so it is not known whether the records are committed; try again",
+        ),
+    }
+}
+
 /// Commits, asking again for as long as the store does not answer: the outcome must be known before anybody is told.
-/// Giving up would leave it open, so only the store itself can end this: with an outcome, or by saying that the life is
-/// over.
+/// Giving up would leave it open, so only the store itself can end this, with an outcome or by saying that the life is
+/// over; or the caller, when the life has been over for a while.
 async fn commit_object(
     shared: &Shared,
     commit: &ObjectCommit,

@@ -19,7 +19,7 @@ use tokio::{
 };
 use tracing::Instrument;
 
-use super::{Shared, buffer::OpenObject, life_over};
+use super::{Shared, buffer::OpenObject};
 use crate::{
     failpoint::FailPoint,
     metrics::FlushReason,
@@ -57,7 +57,8 @@ pub(super) async fn run(shared: Arc<Shared>, flushed: mpsc::UnboundedSender<Flus
             (reason, slot) = flusher.wait() => flusher.flush(reason, slot),
         }
     }
-    flusher.shared.close(&life_over());
+    let told = flusher.shared.life_over();
+    flusher.shared.close(&told);
 }
 
 struct Flusher {

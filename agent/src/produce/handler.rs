@@ -1,7 +1,7 @@
 //! What the produce call does with one request: finds each partition, validates its batches, admits them to bounded
 //! memory and hands them to the writer. The answers come back through the tickets.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use opentelemetry::trace::SpanContext;
@@ -13,7 +13,7 @@ use streamhouse_core::{
 };
 use streamhouse_metadata::{BatchMeta, ProducerBatch};
 use tokio::{
-    sync::{OwnedSemaphorePermit, oneshot},
+    sync::{OwnedSemaphorePermit, TryAcquireError, oneshot},
     time::{Duration, Instant, sleep, timeout},
 };
 
@@ -61,10 +61,11 @@ pub async fn accept(node: &Node, request: v1::ProduceRequest) -> Pending {
         span.set("streamhouse.partitions", request.partitions.len() as i64);
     }
     let mut partitions = Vec::with_capacity(request.partitions.len());
+    let mut waits = Waits::new(node);
     for mut part in request.partitions {
         let trace = span.as_ref().map(|span| span.context().clone());
         let records = std::mem::take(&mut part.records);
-        let outcome = match accept_partition(node, &part, records, trace).await {
+        let outcome = match accept_partition(node, &mut waits, &part, records, trace).await {
             Ok(ticket) => Outcome::Waits(ticket),
             Err(error) => Outcome::Refused(error),
         };
@@ -77,15 +78,36 @@ pub async fn accept(node: &Node, request: v1::ProduceRequest) -> Pending {
     }
 }
 
+/// What a request may wait for, all its partitions together: one look for newer news, a moment for leases that arrive,
+/// a moment for memory. A request that names many partitions holds up its stream no longer than one that names one.
+struct Waits {
+    view: Arc<View>,
+    refreshed: bool,
+    arrival_looks: usize,
+    admission: Duration,
+}
+
+impl Waits {
+    fn new(node: &Node) -> Self {
+        Self {
+            view: node.directory.view(),
+            refreshed: false,
+            arrival_looks: ARRIVAL_LOOKS,
+            admission: ADMISSION_WAIT,
+        }
+    }
+}
+
 async fn accept_partition(
     node: &Node,
+    waits: &mut Waits,
     part: &v1::PartitionProduce,
     records: Bytes,
     trace: Option<SpanContext>,
 ) -> Result<oneshot::Receiver<Ack>, Error> {
-    let (life, topic, partition) = find(node, part).await?;
+    let (life, topic, partition) = find(node, waits, part).await?;
     let batches = check(&records, &topic, partition.index)?;
-    let permit = admit(&life, records.len()).await?;
+    let permit = admit(node, &life, waits, records.len()).await?;
     let (ticket, receiver) = oneshot::channel();
     life.writer.append(Append {
         partition,
@@ -102,26 +124,32 @@ async fn accept_partition(
 /// The partition as this agent holds it; looks again when it seems to be somebody else's.
 async fn find(
     node: &Node,
+    waits: &mut Waits,
     wanted: &v1::PartitionProduce,
 ) -> Result<(Arc<Life>, Arc<Topic>, Arc<Partition>), Error> {
-    if let Some(found) = held(node, &node.directory.view(), wanted) {
+    if let Some(found) = held(node, &waits.view, wanted) {
         return Ok(found);
     }
-    let mut view = node.directory.refresh().await;
-    for _ in 0..ARRIVAL_LOOKS {
-        if let Some(found) = held(node, &view, wanted) {
+    if !waits.refreshed {
+        waits.view = node.directory.refresh().await;
+        waits.refreshed = true;
+    }
+    loop {
+        if let Some(found) = held(node, &waits.view, wanted) {
             return Ok(found);
         }
-        let record = view.find(&wanted.topic, &wanted.topic_id, wanted.partition);
+        let record = waits.view.find(&wanted.topic, &wanted.topic_id, wanted.partition);
         let holder = record.ok().and_then(|record| record.holder);
-        if holder.is_none() || holder != node.life().map(|life| life.incarnation) {
+        let arriving = holder.is_some() && holder == node.life().map(|life| life.incarnation);
+        if !arriving || waits.arrival_looks == 0 {
             break;
         }
         // The lease is just arriving, or just leaving: a moment later the answer is clear.
+        waits.arrival_looks -= 1;
         sleep(ARRIVAL_PAUSE).await;
-        view = node.directory.view();
+        waits.view = node.directory.view();
     }
-    let record = view.find(&wanted.topic, &wanted.topic_id, wanted.partition)?;
+    let record = waits.view.find(&wanted.topic, &wanted.topic_id, wanted.partition)?;
     if wanted.topic.starts_with("__") {
         return Err(Error::new(
             ErrorCode::InvalidTopic,
@@ -129,10 +157,12 @@ async fn find(
         ));
     }
     if record.holder.is_none() {
-        return Err(
-            Error::new(ErrorCode::LeaderNotAvailable, "nobody leads the partition yet")
-                .with_retry_after_ms(50),
-        );
+        // Why this agent does not take it is what the producer's last error should say.
+        let message = match node.cannot_store() {
+            Some(why) => format!("nobody leads the partition: this agent cannot store records: {why}").into(),
+            None => Cow::Borrowed("nobody leads the partition yet"),
+        };
+        return Err(Error::new(ErrorCode::LeaderNotAvailable, message).with_retry_after_ms(50));
     }
     Err(super::buffer::handed_over())
 }
@@ -196,17 +226,33 @@ fn meta(header: &BatchHeader) -> Result<BatchMeta, Error> {
 }
 
 /// Waits a moment for memory; sends the request back when there is none.
-async fn admit(life: &Life, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+async fn admit(
+    node: &Node,
+    life: &Life,
+    waits: &mut Waits,
+    bytes: usize,
+) -> Result<OwnedSemaphorePermit, Error> {
     let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
     let memory = life.writer.memory().clone();
-    match timeout(ADMISSION_WAIT, memory.acquire_many_owned(permits)).await {
-        Ok(Ok(permit)) => Ok(permit),
-        _ => Err(Error::new(
-            ErrorCode::ResourceExhausted,
-            "the agent's produce memory is full; slow down",
-        )
-        .with_retry_after_ms(RETRY_AFTER_MS)),
+    let full = match memory.clone().try_acquire_many_owned(permits) {
+        Ok(permit) => return Ok(permit),
+        Err(full) => full,
+    };
+    let begun = Instant::now();
+    if full == TryAcquireError::NoPermits
+        && let Ok(Ok(permit)) = timeout(waits.admission, memory.acquire_many_owned(permits)).await
+    {
+        waits.admission = waits.admission.saturating_sub(begun.elapsed());
+        return Ok(permit);
     }
+    waits.admission = Duration::ZERO;
+    let message = match node.cannot_store() {
+        Some(why) => {
+            format!("the agent's produce memory is full, since it cannot store records: {why}").into()
+        }
+        None => Cow::Borrowed("the agent's produce memory is full; slow down"),
+    };
+    Err(Error::new(ErrorCode::ResourceExhausted, message).with_retry_after_ms(RETRY_AFTER_MS))
 }
 
 impl Pending {

@@ -9,14 +9,14 @@ mod commit;
 mod flush;
 pub mod handler;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use streamhouse_core::{Error, ErrorCode, Incarnation, time::Entropy};
 use streamhouse_metadata::MetadataStore;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
-    time::{Duration, Instant},
+    time::{Duration, Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -27,9 +27,12 @@ use crate::{
     fetch::tail::TailBudget,
     metrics::{Metrics, WriteStage},
     partition::Held,
-    store::ObjectStore,
+    store::{ObjectStore, retry::time_for},
     traces::AgentTraces,
 };
+
+/// How long the outcome of a commit is asked for after its life is over.
+const LAST_ANSWER: Duration = Duration::from_secs(10);
 
 /// How the writer collects and uploads.
 #[derive(Debug, Clone, Copy)]
@@ -83,8 +86,32 @@ struct Shared {
     memory: Arc<Semaphore>,
     /// Appends accepted and answered so far.
     answered: watch::Sender<u64>,
-    /// What the oldest object under way waits for, and since when.
-    oldest: Mutex<Option<(WriteStage, Instant)>>,
+    /// The object that everything else waits for.
+    oldest: Mutex<Option<OldestWrite>>,
+    /// What producers are told when the agent gives the life up.
+    cause: OnceLock<Error>,
+}
+
+/// The oldest object under way.
+#[derive(Debug, Clone, Copy)]
+struct OldestWrite {
+    stage: WriteStage,
+    /// Since when it is in this stage.
+    since: Instant,
+    /// The same, or when the object before it was done, if that was later.
+    no_progress_since: Instant,
+    bytes: usize,
+}
+
+/// How long the oldest write has waited.
+#[derive(Debug, Clone, Copy)]
+pub struct Stall {
+    /// What for.
+    pub stage: WriteStage,
+    /// For how long nothing at all was done.
+    pub waited: Duration,
+    /// What the uploads under way need on a slow line.
+    pub transfer: Duration,
 }
 
 impl Writer {
@@ -95,6 +122,7 @@ impl Writer {
             memory: Arc::new(Semaphore::new(settings.memory)),
             answered: watch::Sender::new(0),
             oldest: Mutex::default(),
+            cause: OnceLock::new(),
             deps,
             settings,
         });
@@ -125,7 +153,29 @@ impl Writer {
     /// What the oldest object under way waits for, and for how long already.
     pub fn oldest(&self) -> Option<(WriteStage, Duration)> {
         let oldest = *self.shared.oldest.lock();
-        oldest.map(|(stage, since)| (stage, since.elapsed()))
+        oldest.map(|oldest| (oldest.stage, oldest.since.elapsed()))
+    }
+
+    /// For how long no write was done while one was under way; `None` when none is.
+    pub fn stall(&self) -> Option<Stall> {
+        let oldest = (*self.shared.oldest.lock())?;
+        let bytes = match oldest.stage {
+            WriteStage::Upload => oldest
+                .bytes
+                .saturating_mul(self.shared.settings.upload_concurrency),
+            WriteStage::Commit => 0,
+        };
+        Some(Stall {
+            stage: oldest.stage,
+            waited: oldest.no_progress_since.elapsed(),
+            transfer: time_for(Duration::ZERO, bytes as u64),
+        })
+    }
+
+    /// Ends the life because nothing can be written: everything that is not committed is answered with `cause`.
+    pub fn give_up(&self, cause: Error) {
+        let _ = self.shared.cause.set(cause);
+        self.shared.deps.over.cancel();
     }
 
     /// Resolves when everything appended before is answered.
@@ -144,8 +194,22 @@ impl Shared {
         self.answered(refused);
     }
 
-    fn oldest_is(&self, stage: Option<(WriteStage, Instant)>) {
-        *self.oldest.lock() = stage;
+    fn oldest_is(&self, oldest: Option<OldestWrite>) {
+        *self.oldest.lock() = oldest;
+    }
+
+    /// What producers are told when the life ended before the commit: nothing of theirs was committed.
+    fn life_over(&self) -> Error {
+        self.cause.get().cloned().unwrap_or_else(life_over)
+    }
+
+    /// Resolves when nobody should wait for a commit any longer: its life is over, and the store had time to say how it
+    /// ended. What was given up has waited long enough.
+    async fn last_answer(&self) {
+        self.deps.over.cancelled().await;
+        if self.cause.get().is_none() {
+            sleep(LAST_ANSWER).await;
+        }
     }
 
     fn answered(&self, appends: u64) {

@@ -140,13 +140,18 @@ async fn handshake(
     patience: Duration,
 ) -> Option<(Transport, Place)> {
     let secured = async {
+        if stream.peek(&mut [0]).await? == 0 {
+            // Somebody only looked whether anybody listens.
+            return Ok(None);
+        }
         if plain::refused(&mut stream).await? {
             return Err(io::Error::other("the client does not speak TLS"));
         }
-        security.acceptor.accept(stream).await
+        security.acceptor.accept(stream).await.map(Some)
     };
     let problem = match timeout(patience, secured).await {
-        Ok(Ok(stream)) => return Some((Transport::Secure(Box::new(stream)), place)),
+        Ok(Ok(None)) => return None,
+        Ok(Ok(Some(stream))) => return Some((Transport::Secure(Box::new(stream)), place)),
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("it took longer than {patience:?}"),
     };

@@ -8,7 +8,10 @@ use streamhouse_core::{
     Error, ErrorCode,
     protocol::v1::{self, data_service_server::DataService, partition_offset_query::Position},
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Duration, timeout},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -16,6 +19,8 @@ use crate::{directory::View, fetch, node::Node, produce::handler};
 
 /// Requests of one produce stream that may wait for their answer.
 const STREAM_IN_FLIGHT: usize = 64;
+/// How long a client may leave its answers unread before its produce stream ends.
+const UNREAD: Duration = Duration::from_secs(60);
 
 /// Serves producers and consumers.
 #[derive(Debug, Clone)]
@@ -95,16 +100,24 @@ impl DataService for Data {
         request: Request<v1::ListOffsetsRequest>,
     ) -> Result<Response<v1::ListOffsetsResponse>, Status> {
         let _timer = self.node.metrics.request("ListOffsets");
-        let mut partitions = Vec::new();
-        for query in request.into_inner().partitions {
-            partitions.push(self.offset(query).await);
+        let queries = request.into_inner().partitions;
+        let mut view = self.node.directory.view();
+        let known =
+            |query: &v1::PartitionOffsetQuery| view.find(&query.topic, &query.topic_id, query.partition).is_ok();
+        if !queries.iter().all(known) {
+            // Once for all of them.
+            view = self.node.directory.refresh().await;
+        }
+        let mut partitions = Vec::with_capacity(queries.len());
+        for query in queries {
+            partitions.push(self.offset(&view, query).await);
         }
         Ok(Response::new(v1::ListOffsetsResponse { partitions }))
     }
 }
 
 impl Data {
-    async fn offset(&self, query: v1::PartitionOffsetQuery) -> v1::PartitionOffset {
+    async fn offset(&self, view: &View, query: v1::PartitionOffsetQuery) -> v1::PartitionOffset {
         let mut answer = v1::PartitionOffset {
             topic: query.topic,
             partition: query.partition,
@@ -113,7 +126,7 @@ impl Data {
             timestamp_ms: -1,
         };
         match self
-            .find_offset(&answer.topic, &query.topic_id, query.partition, query.position)
+            .find_offset(view, &answer.topic, &query.topic_id, query.partition, query.position)
             .await
         {
             Ok((offset, timestamp_ms)) => (answer.offset, answer.timestamp_ms) = (offset, timestamp_ms),
@@ -124,15 +137,12 @@ impl Data {
 
     async fn find_offset(
         &self,
+        view: &View,
         topic: &str,
         topic_id: &str,
         index: i32,
         position: Option<Position>,
     ) -> Result<(i64, i64), Error> {
-        let mut view = self.node.directory.view();
-        if view.find(topic, topic_id, index).is_err() {
-            view = self.node.directory.refresh().await;
-        }
         let uid = view.find(topic, topic_id, index)?.uid;
         if let Some(Position::TimestampMs(timestamp)) = position {
             return fetch::cold::find_timestamp(&self.node, uid, timestamp).await;
@@ -169,8 +179,9 @@ async fn serve_stream(
         tokio::select! {
             biased;
             Some(answer) = waiting.next(), if !waiting.is_empty() => {
-                if answers.send(Ok(answer)).await.is_err() {
-                    return; // nobody listens any more; what was taken in is still written
+                // Nobody listens any more, or reads: what was taken in is still written.
+                if !matches!(timeout(UNREAD, answers.send(Ok(answer))).await, Ok(Ok(()))) {
+                    return;
                 }
             }
             request = requests.next(), if open && waiting.len() < STREAM_IN_FLIGHT => match request {
@@ -195,7 +206,7 @@ async fn serve_stream(
     }
     // After the answers of the requests before it, the client learns why its stream ended.
     if let Some(status) = broken {
-        let _ = answers.send(Err(Error::from(status).into())).await;
+        let _ = timeout(UNREAD, answers.send(Err(Error::from(status).into()))).await;
     }
 }
 

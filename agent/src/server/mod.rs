@@ -6,11 +6,12 @@ pub mod connections;
 pub mod data;
 mod guard;
 pub mod http;
+pub mod intake;
 mod plain;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc};
 
-use axum::{Router, middleware::from_fn};
+use axum::{Router, extract::Request, middleware::from_fn};
 use prometheus::IntGauge;
 use streamhouse_core::protocol::v1::{
     FILE_DESCRIPTOR_SET, admin_service_server::AdminServiceServer, data_service_server::DataServiceServer,
@@ -24,6 +25,7 @@ use self::{
     admin::Admin,
     connections::{Rules, Security},
     data::Data,
+    intake::Intake,
 };
 use crate::{
     console,
@@ -33,9 +35,11 @@ use crate::{
     tls::{self, Listener, Tls, TlsError},
 };
 
-/// What a client may send before it is told that there is room: one stream, and a whole connection.
-const STREAM_WINDOW: u32 = 8 << 20;
-const CONNECTION_WINDOW: u32 = 32 << 20;
+/// What a client may send before it is told that there is room: one stream, and a whole connection. What a client sends
+/// and nobody reads yet lies in memory, so this counts for each connection.
+pub const STREAM_WINDOW: u32 = 4 << 20;
+/// See [`STREAM_WINDOW`].
+pub const CONNECTION_WINDOW: u32 = 8 << 20;
 /// Calls of one connection at once; more wait.
 const CALLS_PER_CONNECTION: usize = 1024;
 /// A connection whose peer says nothing is asked after this time, and closed when it does not answer within the other.
@@ -98,9 +102,13 @@ impl Ports {
         let http = http::serve(connections, pages, http::HEADERS, stop.clone());
         let routes = routes(&node, groups)?.add_service(health);
         let (metrics, traces) = (node.metrics.clone(), node.traces.clone());
-        let guarded = routes.into_axum_router().layer(from_fn(move |request, next| {
-            guard::guard(metrics.clone(), traces.clone(), request, next)
-        }));
+        let intake = Intake::new(node.settings.max_request_bytes.as_usize());
+        let guarded = routes
+            .into_axum_router()
+            .layer(from_fn(move |request: Request, next| {
+                let request = request.map(|body| intake.bound(body));
+                guard::guard(metrics.clone(), traces.clone(), request, next)
+            }));
         let grpc = Server::builder()
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)

@@ -2,11 +2,12 @@
 //! [`open()`]; used by produce (WAL objects), fetch (ranged reads through [`blocks`]) and the background jobs.
 //!
 //! Every back end keeps the rules of [`ObjectStore`]; one conformance suite (`tests/store_conformance`) holds them to it.
-//! Decorators ([`fault`], [`metered`]) are the same trait.
+//! Decorators ([`fault`], [`health`], [`metered`]) are the same trait.
 
 pub mod blocks;
 pub mod error;
 pub mod fault;
+pub mod health;
 pub mod local;
 #[cfg(test)]
 pub(crate) mod memory;

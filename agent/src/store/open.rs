@@ -1,11 +1,21 @@
 //! Opens the store that the settings name, and proves at start that it can do what the agent needs.
 
-use std::{fmt, path::Path, path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use streamhouse_core::time::Entropy;
+use tokio::time::{Duration, Instant, timeout};
 
-use super::{GetRange, ObjectStore, StoreError, StoreErrorKind, local::LocalStore, s3::S3Store};
+use super::{
+    GetRange, ObjectMeta, ObjectStore, Retry, StoreError, StoreErrorKind, local::LocalStore, s3::S3Store,
+};
 
 /// Where objects are stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -83,17 +93,50 @@ pub async fn open(settings: &StoreSettings) -> Result<Arc<dyn ObjectStore>, Stor
 
 /// Where the objects of [`check`] stand.
 pub const CANARY_PREFIX: &str = "_canary/";
+/// How long each request of a check may take, with all its attempts.
+const REQUEST: Duration = Duration::from_secs(4);
+/// A canary of this age belongs to nobody any more.
+const ABANDONED_MS: i64 = 60_000;
+/// How many abandoned canaries one check clears away.
+const MOST_ABANDONED: usize = 1000;
 
 /// Creates, reads and deletes one small object, and makes sure that it cannot be created twice: a store that ignores
-/// `If-None-Match` would lose data. The error says what to do. Does not retry: the caller does while
-/// [`StoreError::is_retryable`].
+/// `If-None-Match` would lose data. The error says what to do. Each request is tried again by itself, so that a store
+/// that refuses some of them is no obstacle; the caller tries the whole again while [`StoreError::is_retryable`].
+///
+/// The object goes in any case, as far as the store allows; a check that succeeds also removes those of earlier ones that
+/// could not, or whose process was killed.
 pub async fn check(store: &dyn ObjectStore, entropy: &dyn Entropy) -> Result<(), StoreError> {
     let key = format!("{CANARY_PREFIX}{:016x}", entropy.next_u64());
     let body = Bytes::from(key.clone().into_bytes());
-    store.put_new(&key, body.clone()).await?;
     let proved = prove(store, &key, &body).await;
-    let deleted = store.delete(&[key]).await;
+    let abandoned = if proved.is_ok() {
+        // Only tidying: that it fails is no failure of the store's.
+        let listed = timeout(REQUEST, store.list(CANARY_PREFIX, None, MOST_ABANDONED)).await;
+        listed.map_or_else(
+            |_| Vec::new(),
+            |listed| abandoned(&listed.unwrap_or_default(), &key),
+        )
+    } else {
+        Vec::new()
+    };
+    let ours = [key.clone()];
+    // A store that did not answer is not asked for long: what failed is to be known soon.
+    let patience = if proved.is_ok() { REQUEST } else { REQUEST / 4 };
+    let deleted = retry(patience).run("delete", &key, || store.delete(&ours)).await;
+    if !abandoned.is_empty()
+        && let Err(error) = retry(REQUEST)
+            .run("delete", CANARY_PREFIX, || store.delete(&abandoned))
+            .await
+    {
+        tracing::debug!(%error, "canaries of earlier checks are left; the next check tries again");
+    }
     proved.and(deleted)
+}
+
+/// For one request.
+fn retry(patience: Duration) -> Retry {
+    Retry::default().until(Instant::now() + patience)
 }
 
 async fn prove(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<(), StoreError> {
@@ -103,20 +146,62 @@ async fn prove(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<(), S
             format!("{} {why}; use a store that does", store.describe()),
         )
     };
-    match store.put_new(key, body.clone()).await {
+    create(store, key, body).await?;
+    match retry(REQUEST)
+        .run("put", key, || store.put_new(key, body.clone()))
+        .await
+    {
         Err(error) if error.kind() == StoreErrorKind::AlreadyExists => {}
         Err(error) => return Err(error),
         Ok(()) => return Err(problem("does not support conditional writes (If-None-Match)")),
     }
-    if store.get(key, GetRange::Suffix(3)).await? != body.slice(body.len() - 3..) {
+    let read = retry(REQUEST)
+        .run("get", key, || store.get(key, GetRange::Suffix(3)))
+        .await?;
+    if read != body.slice(body.len() - 3..) {
         return Err(problem("does not give back the bytes that were written"));
     }
     Ok(())
 }
 
+/// Creates the canary. That it is there after an attempt without an answer is what was wanted: the key is new.
+async fn create(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<(), StoreError> {
+    let attempts = AtomicU32::new(0);
+    let put = retry(REQUEST).run("put", key, || {
+        attempts.fetch_add(1, Ordering::Relaxed);
+        store.put_new(key, body.clone())
+    });
+    match put.await {
+        Err(error)
+            if error.kind() == StoreErrorKind::AlreadyExists && attempts.load(Ordering::Relaxed) > 1 =>
+        {
+            Ok(())
+        }
+        created => created,
+    }
+}
+
+/// The canaries that are much older than ours, by the store's own clock.
+fn abandoned(canaries: &[ObjectMeta], ours: &str) -> Vec<String> {
+    let Some(now) = canaries.iter().find(|canary| canary.key == ours) else {
+        return Vec::new();
+    };
+    let before = now.modified_ms.saturating_sub(ABANDONED_MS);
+    let old = canaries.iter().filter(|canary| canary.modified_ms < before);
+    old.map(|canary| canary.key.clone()).collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use async_trait::async_trait;
+    use streamhouse_core::time::{SystemEntropy, system_entropy};
+
     use super::*;
+    use crate::store::{
+        Operation,
+        fault::{FaultStore, Toxic, ToxicKind},
+        memory::MemoryStore,
+    };
 
     #[test]
     fn urls_lead_to_stores() {
@@ -171,5 +256,99 @@ mod tests {
             ..StoreSettings::default()
         };
         assert!(!format!("{settings:?}").contains("hush"));
+    }
+
+    /// Refuses every third request.
+    #[derive(Debug, Default)]
+    struct Refusing {
+        inner: MemoryStore,
+        requests: AtomicU32,
+    }
+
+    impl Refusing {
+        fn admit(&self) -> Result<(), StoreError> {
+            if self.requests.fetch_add(1, Ordering::Relaxed) % 3 == 2 {
+                return Err(StoreError::new(StoreErrorKind::Unavailable, "not this one"));
+            }
+            Ok(())
+        }
+    }
+
+    #[async_trait]
+    impl ObjectStore for Refusing {
+        async fn put_new(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
+            self.admit()?;
+            self.inner.put_new(key, body).await
+        }
+
+        async fn get(&self, key: &str, range: GetRange) -> Result<Bytes, StoreError> {
+            self.admit()?;
+            self.inner.get(key, range).await
+        }
+
+        async fn head(&self, key: &str) -> Result<ObjectMeta, StoreError> {
+            self.admit()?;
+            self.inner.head(key).await
+        }
+
+        async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
+            self.admit()?;
+            self.inner.delete(keys).await
+        }
+
+        async fn list(
+            &self,
+            prefix: &str,
+            after: Option<&str>,
+            limit: usize,
+        ) -> Result<Vec<ObjectMeta>, StoreError> {
+            self.inner.list(prefix, after, limit).await
+        }
+
+        fn describe(&self) -> String {
+            "a store that refuses".to_owned()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_refuses_each_third_request_can_be_used() {
+        let store = Refusing::default();
+        for _ in 0..5 {
+            check(&store, &SystemEntropy).await.unwrap();
+            assert_eq!(store.inner.keys(), Vec::<String>::new(), "the canary is gone");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_check_that_fails_leaves_nothing_behind() {
+        let inner = Arc::new(MemoryStore::default());
+        let store = FaultStore::new(inner.clone(), system_entropy());
+        let denied = Toxic::new(ToxicKind::Error(StoreErrorKind::Unauthorized)).on(&[Operation::Get]);
+        let denied = store.add(denied);
+        let error = check(&store, &SystemEntropy).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unauthorized);
+        assert_eq!(inner.keys(), Vec::<String>::new());
+        store.remove(denied);
+        // An answer that is lost on the way does not count as a store without conditional writes.
+        store.add(Toxic::new(ToxicKind::LoseReply).on(&[Operation::Put]).times(1));
+        check(&store, &SystemEntropy).await.unwrap();
+        assert_eq!(inner.keys(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn canaries_that_are_old_belong_to_nobody() {
+        let canary = |key: &str, modified_ms| ObjectMeta {
+            key: key.to_owned(),
+            size: 1,
+            modified_ms,
+        };
+        let found = [
+            canary("_canary/a", 1_000),
+            canary("_canary/b", 40_001),
+            canary("_canary/ours", 100_000),
+            canary("_canary/c", 39_999),
+        ];
+        assert_eq!(abandoned(&found, "_canary/ours"), ["_canary/a", "_canary/c"]);
+        assert_eq!(abandoned(&found, "_canary/unlisted"), Vec::<String>::new());
     }
 }

@@ -7,7 +7,7 @@ use super::fixture::{
 };
 use crate::{
     Error, GROUP_SLOT_TOPIC, GROUP_SLOTS, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, MoveOutcome,
-    NewSegment, OffsetCommit, PartitionOutcome, PartitionUid, TopicChange,
+    NewSegment, OffsetCommit, PartitionOutcome, PartitionUid, Silence, TopicChange,
 };
 
 pub async fn a_store_begins_with_a_cluster_id_and_the_coordinator_slots(store: &Store) {
@@ -179,6 +179,42 @@ pub async fn sealing_twice_or_a_stranger_is_harmless(store: &Store) {
     store.seal(life).await.unwrap();
     store.seal(Incarnation(life.0 + 1000)).await.unwrap();
     assert_eq!(snapshot(store).await.version, before.version);
+}
+
+/// A life whose lease was renewed since somebody found its agent silent goes on, however long its lease is.
+pub async fn a_life_is_sealed_early_only_while_its_lease_is_not_renewed(store: &Store) {
+    let hour = Duration::from_secs(3600);
+    let mut log = Log::new(store).await;
+    let life = log.lease.incarnation;
+    let before = snapshot(store).await.version;
+    for silence in [Silence::HalfLease, Silence::For(hour)] {
+        assert!(!store.seal_silent(life, silence).await.unwrap(), "{silence:?}");
+    }
+    assert_eq!(
+        store.renew(life).await.unwrap().version,
+        before,
+        "nothing changed"
+    );
+    assert_eq!(log.append(1).await, 0);
+    assert!(
+        store
+            .seal_silent(life, Silence::For(Duration::ZERO))
+            .await
+            .unwrap()
+    );
+    assert!(matches!(log.commit(&[batch(1)]).await, Err(Error::Sealed(sealed)) if sealed == life));
+    let after = snapshot(store).await;
+    assert!(after.version > before);
+    assert!(after.agents.is_empty() && after.unswept.len() == 1);
+    // Asked again, and of a life that never was: it is over, and nothing changes.
+    assert!(store.seal_silent(life, Silence::For(hour)).await.unwrap());
+    let stranger = Incarnation(1_000_000);
+    assert!(store.seal_silent(stranger, Silence::HalfLease).await.unwrap());
+    assert_eq!(snapshot(store).await.version, after.version);
+    // A lease that is over as soon as it began has missed its renewals.
+    let expired = short_lived(store, "agent-2").await;
+    assert!(store.seal_silent(expired, Silence::HalfLease).await.unwrap());
+    assert!(matches!(store.renew(expired).await, Err(Error::Sealed(_))));
 }
 
 pub async fn the_version_rises_with_every_change_and_only_then(store: &Store) {

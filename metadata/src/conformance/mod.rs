@@ -28,6 +28,7 @@ macro_rules! conformance_suite {
             leases::an_expired_lease_that_nobody_took_can_be_renewed,
             leases::a_sealed_life_can_do_nothing_more,
             leases::sealing_twice_or_a_stranger_is_harmless,
+            leases::a_life_is_sealed_early_only_while_its_lease_is_not_renewed,
             leases::the_version_rises_with_every_change_and_only_then,
             leases::a_draining_agent_keeps_its_leases_and_gets_no_new_ones,
             leases::a_lease_moves_only_from_the_holder_and_epoch_named,

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::PgConnection;
 use crate::{
-    AgentRegistration, Error, Incarnation, Lease, LogBounds, Registered, Renewed,
+    AgentRegistration, Error, Incarnation, Lease, LogBounds, Registered, Renewed, Silence,
     failure::Outcome,
     rows::{LeasedRow, check_lease, millis, unsigned},
 };
@@ -166,6 +166,39 @@ pub(super) async fn seal(conn: &mut PgConnection, incarnation: Incarnation) -> O
         bump(conn).await?;
     }
     Ok(())
+}
+
+/// Seals a life whose lease was not renewed for so long; says whether it is over. Waits for no transaction of that life,
+/// as [`seal_expired`] does not: whoever asks asks again.
+pub(super) async fn seal_silent(
+    conn: &mut PgConnection,
+    incarnation: Incarnation,
+    silence: Silence,
+) -> Outcome<bool> {
+    lock_cluster(conn).await?;
+    let silent_ms = match silence {
+        Silence::For(duration) => Some(millis(duration)),
+        Silence::HalfLease => None,
+    };
+    // The lease was renewed its own time before it ends.
+    let live: Option<(bool,)> = query_as(
+        "SELECT lease_expires_at - (lease_ttl_ms - coalesce($2::bigint, lease_ttl_ms / 2)) * interval '1 ms'
+                <= clock_timestamp()
+         FROM agents WHERE incarnation = $1 AND sealed_at IS NULL FOR UPDATE SKIP LOCKED",
+    )
+    .bind(incarnation.0)
+    .bind(silent_ms)
+    .fetch_optional(&mut *conn)
+    .await?;
+    match live {
+        Some((false,)) => Ok(false),
+        Some((true,)) => {
+            seal_locked(conn, &[incarnation.0]).await?;
+            bump(conn).await?;
+            Ok(true)
+        }
+        None => Ok(sealed(conn, incarnation).await?.unwrap_or(true)),
+    }
 }
 
 /// Whether the incarnation is sealed; `None` when it was never given.

@@ -40,8 +40,8 @@ use crate::{
     AgentRegistration, ClusterState, CommitOutcome, CommittedOffset, ConnectOptions, Garbage, GarbagePolicy,
     GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView,
     MetadataStore, MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome, PartitionUid,
-    Recovered, Recovery, Registered, Renewed, Result, SegmentIntent, Snapshot, Timeline, TopicChange, TopicOwner,
-    TopicRecord, TopicsOverview,
+    Recovered, Recovery, Registered, Renewed, Result, SegmentIntent, Silence, Snapshot, Timeline, TopicChange,
+    TopicOwner, TopicRecord, TopicsOverview,
     failure::{Failure, Outcome, within},
 };
 
@@ -191,6 +191,10 @@ impl MetadataStore for PostgresStore {
 
     async fn seal(&self, incarnation: Incarnation) -> Result<()> {
         transact!(self, Leases, conn => agents::seal(conn, incarnation))
+    }
+
+    async fn seal_silent(&self, incarnation: Incarnation, silence: Silence) -> Result<bool> {
+        transact!(self, Leases, conn => agents::seal_silent(conn, incarnation, silence))
     }
 
     async fn snapshot(&self, known: Option<u64>) -> Result<Option<Snapshot>> {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{now, version};
 use crate::{
     AgentRecord, AgentRegistration, Error, Incarnation, Lease, LeaseMove, LogBounds, MoveOutcome,
-    PartitionUid, Registered, Renewed, Snapshot,
+    PartitionUid, Registered, Renewed, Silence, Snapshot,
     failure::Outcome,
     leases::{HeldRow, decide_move},
     rows::{LeasedRow, check_lease, millis, unsigned},
@@ -120,6 +120,35 @@ pub(super) async fn seal(conn: &mut SqliteConnection, incarnation: Incarnation) 
         bump(conn).await?;
     }
     Ok(())
+}
+
+/// Seals a life whose lease was not renewed for so long; says whether it is over.
+pub(super) async fn seal_silent(
+    conn: &mut SqliteConnection,
+    incarnation: Incarnation,
+    silence: Silence,
+) -> Outcome<bool> {
+    let now = now(conn).await?;
+    let silent_ms = match silence {
+        Silence::For(duration) => Some(millis(duration)),
+        Silence::HalfLease => None,
+    };
+    // The lease was renewed its own time before it ends.
+    let silent = query(
+        "UPDATE agents SET sealed_at = ?1
+         WHERE incarnation = ?2 AND sealed_at IS NULL
+           AND lease_expires_at - lease_ttl_ms + coalesce(?3, lease_ttl_ms / 2) <= ?1",
+    )
+    .bind(now)
+    .bind(incarnation.0)
+    .bind(silent_ms)
+    .execute(&mut *conn)
+    .await?;
+    if silent.rows_affected() > 0 {
+        bump(conn).await?;
+        return Ok(true);
+    }
+    Ok(sealed(conn, incarnation).await?.unwrap_or(true))
 }
 
 /// Whether the incarnation is sealed; `None` when it was never given.

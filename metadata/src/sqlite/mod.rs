@@ -25,8 +25,8 @@ use crate::{
     AgentRegistration, ClusterState, CommitOutcome, CommittedOffset, ConnectOptions, Error, Garbage, GarbagePolicy,
     GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView,
     MetadataStore, MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome,
-    PartitionUid, Recovered, Recovery, Registered, Renewed, Result, SegmentIntent, Snapshot, Timeline, TopicChange, TopicOwner, TopicRecord,
-    TopicsOverview,
+    PartitionUid, Recovered, Recovery, Registered, Renewed, Result, SegmentIntent, Silence, Snapshot, Timeline,
+    TopicChange, TopicOwner, TopicRecord, TopicsOverview,
     failure::{Meaning, Outcome, transact, within},
     rows::unsigned,
 };
@@ -216,6 +216,10 @@ impl MetadataStore for SqliteStore {
 
     async fn seal(&self, incarnation: Incarnation) -> Result<()> {
         transact!(self.limit, self.write(), meaning, tx => agents::seal(&mut tx, incarnation))
+    }
+
+    async fn seal_silent(&self, incarnation: Incarnation, silence: Silence) -> Result<bool> {
+        transact!(self.limit, self.write(), meaning, tx => agents::seal_silent(&mut tx, incarnation, silence))
     }
 
     async fn snapshot(&self, known: Option<u64>) -> Result<Option<Snapshot>> {

@@ -21,6 +21,7 @@ pub mod desired;
 pub(crate) mod fixtures;
 pub mod inputs;
 pub mod labels;
+mod lives;
 mod merge;
 mod metadata;
 mod names;
@@ -255,6 +256,9 @@ impl Reconciler {
             return Ok(());
         };
         let rollout = Rollout::of(&deployment);
+        if !rollout.settled() {
+            lives::end(&self.context, key, &deployment.name_any(), &findings.selector).await?;
+        }
         if !rollout.settled() && rollout.wanted > 0 {
             findings.trouble = pods::trouble(&self.context, &key.namespace, &findings.selector).await?;
         }

@@ -6,6 +6,8 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::json;
+use std::time::Duration;
+use streamhouse_metadata::{AgentRegistration, ConnectOptions, connect};
 
 use crate::world::World;
 
@@ -218,5 +220,48 @@ async fn a_bucket_that_cannot_be_used_is_told_in_the_agents_words_and_checked_ag
     world.job_ends("main-preflight", true, "").await;
     world
         .condition("StorageReachable", "True", "StorageVerified")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_life_of_an_agent_whose_pod_has_ended_is_ended() {
+    let world = World::new().await;
+    world.create(json!({})).await;
+    world
+        .condition("MetadataReachable", "True", "MetadataMigrated")
+        .await;
+    let pod = world
+        .until("a pod", || async {
+            let labels = ListParams::default().labels("app.kubernetes.io/component=agent");
+            let pods = world.of::<Pod>().list(&labels).await.unwrap().items;
+            pods.into_iter().next()
+        })
+        .await;
+    let store = connect(&world.database, &ConnectOptions::default())
+        .await
+        .unwrap();
+    let register = |agent_id: &str| AgentRegistration {
+        agent_id: agent_id.to_owned(),
+        grpc_address: "127.0.0.1:1".to_owned(),
+        http_address: String::new(),
+        kafka_address: String::new(),
+        zone: String::new(),
+        version: String::new(),
+        lease_ttl: Duration::from_secs(3600),
+    };
+    store.register_agent(&register(&pod.name_any())).await.unwrap();
+    let other = store.register_agent(&register("elsewhere")).await.unwrap();
+    let status = json!({ "status": { "phase": "Failed", "reason": "Evicted" } });
+    world
+        .of::<Pod>()
+        .patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&status))
+        .await
+        .unwrap();
+    world
+        .until("its life is over", || async {
+            let agents = store.snapshot(None).await.unwrap().unwrap().agents;
+            let lives: Vec<_> = agents.iter().map(|agent| agent.incarnation).collect();
+            (lives == [other.incarnation]).then_some(())
+        })
         .await;
 }

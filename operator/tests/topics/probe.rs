@@ -113,6 +113,7 @@ hand_on! {
     renew(incarnation: Incarnation) -> Renewed;
     drain(incarnation: Incarnation) -> ();
     seal(incarnation: Incarnation) -> ();
+    seal_silent(incarnation: Incarnation, silence: Silence) -> bool;
     snapshot(known: Option<u64>) -> Option<Snapshot>;
     move_leases(moves: &[LeaseMove]) -> Vec<MoveOutcome>;
     allocate_producer_id() -> i64;

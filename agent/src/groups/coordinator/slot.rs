@@ -14,12 +14,17 @@ use std::{
 use parking_lot::Mutex;
 use streamhouse_core::{Error, ErrorCode};
 use streamhouse_metadata::{Error as StoreError, GroupQuery, Lease};
-use tokio::sync::{Notify, RwLock, oneshot};
+use tokio::{
+    sync::{Notify, RwLock, oneshot},
+    time::{Duration, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Shared, not_coordinator, ticker};
 use crate::groups::state::{Group, Reply, Ticket};
 
+/// How long what is being written may take once the slot is over.
+const LAST_WRITES: Duration = Duration::from_secs(1);
 /// A due time that never comes.
 pub(super) const NEVER: i64 = i64::MAX;
 
@@ -31,6 +36,8 @@ pub(super) struct Slot {
     pub(super) lease: Lease,
     loaded: AtomicBool,
     pub(super) over: CancellationToken,
+    /// Cancelled when what is being written has had its time.
+    given_up: CancellationToken,
     pub(super) cells: Mutex<HashMap<Arc<str>, Arc<Cell>>>,
     /// Held for reading by writes to the store: who gets it for writing knows that none is under way.
     writes: RwLock<()>,
@@ -125,6 +132,7 @@ impl Slot {
             lease,
             loaded: AtomicBool::new(false),
             over: CancellationToken::new(),
+            given_up: CancellationToken::new(),
             cells: Mutex::default(),
             writes: RwLock::new(()),
             sooner: Notify::new(),
@@ -186,9 +194,17 @@ impl Slot {
         self.over.cancel();
     }
 
-    /// Nothing is promised any more, and when this returns nothing is written either.
+    /// Nothing is promised any more, and when this returns nothing is written either. What the store does not answer in
+    /// time is given up: the lease fences it, and its callers are told that nobody knows.
     pub(super) async fn retire(&self) {
         self.drop_out();
+        if timeout(LAST_WRITES, self.writes.write()).await.is_err() {
+            tracing::warn!(
+                slot = self.number,
+                "the metadata store does not answer; giving a group's write up"
+            );
+            self.given_up.cancel();
+        }
         let _none_under_way = self.writes.write().await;
         self.cells.lock().clear();
     }
@@ -231,7 +247,14 @@ impl Slot {
         if self.over.is_cancelled() {
             return Err(WriteError::Refused(not_coordinator()));
         }
-        transaction.await.map_err(|error| match error {
+        let outcome = tokio::select! {
+            biased;
+            outcome = transaction => outcome,
+            () = self.given_up.cancelled() => {
+                Err(StoreError::Unavailable("it did not answer before the slot went to another agent".to_owned()))
+            }
+        };
+        outcome.map_err(|error| match error {
             StoreError::Fenced(_) | StoreError::Sealed(_) | StoreError::UnknownPartition(_) => {
                 tracing::warn!(slot = self.number, %error, "lost a slot of groups");
                 self.drop_out();

@@ -1,0 +1,360 @@
+//! No wait is without a bound: stores that hang or refuse, peers that die, two agents with one name. What is told apart by
+//! time in production is told apart here by leases that last longer than any test.
+
+use bytes::Bytes;
+use streamhouse_core::protocol::v1::group_service_client::GroupServiceClient;
+use streamhouse_metadata::Incarnation;
+use tokio::net::TcpListener;
+use tonic::transport::Endpoint;
+
+use super::{
+    stores::{FaultyStores, start_agent_on},
+    *,
+};
+use crate::{
+    faulty_metadata::{MetadataFault, MetadataFaultKind, Method},
+    store::{
+        Operation, StoreErrorKind,
+        fault::{Toxic, ToxicKind},
+    },
+};
+
+/// Longer than any test lasts.
+const LONG_LEASE: &str = "--lease-ttl=5m";
+
+fn puts(kind: ToxicKind) -> Toxic {
+    Toxic::new(kind).on(&[Operation::Put])
+}
+
+/// Sends a record in the background.
+fn producing(agent: &Arc<Agent>) -> JoinHandle<Result<i64, streamhouse_core::Error>> {
+    let agent = agent.clone();
+    tokio::spawn(async move { produce(&agent, "orders", 0, "x").await })
+}
+
+fn reason(agent: &Agent, condition: Condition) -> String {
+    agent.node.health.reason(condition).unwrap_or_default()
+}
+
+async fn end(agent: Arc<Agent>) {
+    Arc::into_inner(agent).unwrap().drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full_is_known_before_any_lease_ends_and_loses_nothing() {
+    let stores = FaultyStores::new().await;
+    let one = Arc::new(stores.agent("one", &[LONG_LEASE]).await);
+    create(&one, "orders", 1).await;
+    let before = life(&one);
+    stores
+        .store
+        .add(puts(ToxicKind::Error(StoreErrorKind::Unavailable)));
+    let write = producing(&one);
+    until("it is not ready", || !one.node.health.is_ready()).await;
+    let why = reason(&one, Condition::ObjectStore);
+    assert!(why.contains("injected failure of put"), "{why}");
+    assert!(!write.is_finished(), "its bytes are kept");
+    stores.store.clear();
+    assert_eq!(write.await.unwrap(), Ok(0));
+    until("it is ready again", || one.node.health.is_ready()).await;
+    assert_eq!(life(&one), before, "no life ended");
+    end(one).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_agent_learns_that_the_object_store_works_again() {
+    let stores = FaultyStores::new().await;
+    let one = stores.agent("one", &[LONG_LEASE]).await;
+    let toxic = stores
+        .store
+        .add(puts(ToxicKind::Error(StoreErrorKind::Unauthorized)));
+    for _ in 0..3 {
+        // As a background job that gives up.
+        let put = one.node.store.put_new("key", Bytes::from_static(b"x"));
+        assert!(put.await.is_err());
+    }
+    assert!(!one.node.health.is_ready());
+    stores.store.remove(toxic);
+    until("it is ready again", || one.node.health.is_ready()).await;
+    one.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_cannot_store_gives_its_partitions_up() {
+    let stores = FaultyStores::new().await;
+    let one = Arc::new(stores.agent("one", &["--lease-ttl=1s"]).await);
+    create(&one, "orders", 1).await;
+    let (before, over) = (life(&one).unwrap(), one.node.life().unwrap().over.clone());
+    stores.store.add(puts(ToxicKind::Hang));
+    let error = producing(&one).await.unwrap().unwrap_err();
+    assert_eq!(error.code(), ErrorCode::StorageUnavailable);
+    assert!(
+        error.is_retryable() && error.message().contains("the object store has taken no write"),
+        "{error}"
+    );
+    assert!(over.is_cancelled());
+    until("its life is sealed", || {
+        one.node.directory.view().agent(before).is_none()
+    })
+    .await;
+    assert_eq!(life(&one), None, "no new life while nothing can be stored");
+    let why = reason(&one, Condition::Joined);
+    assert!(why.contains("the object store took no write"), "{why}");
+    assert_ne!(reason(&one, Condition::ObjectStore), "");
+    // Who sends meanwhile is told why, and the age of the write is still measured.
+    let error = produce(&one, "orders", 0, "x").await.unwrap_err();
+    assert!(
+        error.is_retryable()
+            && error.code().has_no_side_effects()
+            && error.message().contains("object store"),
+        "{error}"
+    );
+    assert!(write_ages(&one)[0] > 0.0);
+    stores.store.clear();
+    until("it leads again", || held(&one) == 1 && one.node.health.is_ready()).await;
+    assert!(life(&one).unwrap() > before);
+    assert_eq!(produce(&one, "orders", 0, "x").await, Ok(0), "nothing was stored");
+    assert_eq!(write_ages(&one), [0.0, 0.0]);
+    end(one).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_whose_commits_hang_gives_its_partitions_up_while_renewals_succeed() {
+    let stores = FaultyStores::new().await;
+    let one = Arc::new(stores.agent("one", &["--lease-ttl=1s"]).await);
+    create(&one, "orders", 1).await;
+    let before = life(&one).unwrap();
+    let hung = stores.metadata.hang([Method::commit_object]);
+    let write = producing(&one);
+    hung.waiting(1).await;
+    // Whoever has no part in it leads on.
+    let two = start_agent_on("two", &[], stores.metadata.inner().clone(), stores.store.clone()).await;
+    let error = write.await.unwrap().unwrap_err();
+    assert_eq!(error.code(), ErrorCode::MetadataUnavailable);
+    assert!(
+        error.message().contains("the metadata store has taken no write"),
+        "{error}"
+    );
+    until("the life is over", || life(&one) != Some(before)).await;
+    assert_eq!(produce_somewhere(&[&two, &one], "orders", "x").await, 0);
+    hung.release();
+    two.drain().await;
+    until("it leads", || held(&one) == 1 && one.node.health.is_ready()).await;
+    assert_eq!(
+        produce_somewhere(&[&one], "orders", "x").await,
+        1,
+        "the hung commit is fenced"
+    );
+    end(one).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn throttling_shorter_than_the_lease_ends_no_life() {
+    let stores = FaultyStores::new().await;
+    let one = stores.agent("one", &[LONG_LEASE]).await;
+    create(&one, "orders", 1).await;
+    let before = life(&one);
+    let throttled = puts(ToxicKind::Error(StoreErrorKind::Throttled)).times(5);
+    stores.store.add(throttled);
+    for offset in 0..3 {
+        assert_eq!(produce(&one, "orders", 0, "x").await, Ok(offset));
+    }
+    assert_eq!(life(&one), before);
+    assert!(one.node.health.is_ready());
+    one.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_write_that_hangs_does_not_keep_a_new_life_from_beginning() {
+    let stores = FaultyStores::new().await;
+    let one = stores.agent("one", &[LONG_LEASE]).await;
+    create(&one, "orders", 1).await;
+    let before = life(&one).unwrap();
+    let lost = MetadataFault::new(MetadataFaultKind::HangAfter, [Method::commit_offsets]);
+    let lost = stores.metadata.add(lost);
+    let channel = Endpoint::from_shared(format!("http://{}", one.addresses().0)).unwrap();
+    let mut groups = GroupServiceClient::new(channel.connect().await.unwrap());
+    let commit = v1::CommitOffsetsRequest {
+        group_id: "g".to_owned(),
+        generation: -1,
+        offsets: vec![v1::CommitOffset {
+            topic: "orders".to_owned(),
+            offset: 0,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let committing = tokio::spawn(async move { groups.commit_offsets(commit).await });
+    lost.waiting(1).await;
+    one.node.metadata.seal(before).await.unwrap();
+    until("a new life leads", || {
+        life(&one).is_some_and(|now| now > before) && one.node.health.is_ready() && held(&one) == 1
+    })
+    .await;
+    let error = streamhouse_core::Error::from(committing.await.unwrap().unwrap_err());
+    assert_eq!(error.code(), ErrorCode::MetadataUnavailable, "nobody knows");
+    one.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_that_hangs_does_not_keep_a_life_from_ending() {
+    let stores = FaultyStores::new().await;
+    let one = stores.agent("one", &[LONG_LEASE]).await;
+    create(&one, "orders", 1).await;
+    let before = life(&one).unwrap();
+    let hung = stores
+        .metadata
+        .hang([Method::bounds, Method::move_leases, Method::groups]);
+    create_unseen(&stores, "payments").await;
+    hung.waiting(1).await;
+    stores.metadata.inner().seal(before).await.unwrap();
+    until("the life is over", || life(&one) != Some(before)).await;
+    hung.release();
+    until("a new life leads", || {
+        held(&one) == 2 && one.node.health.is_ready()
+    })
+    .await;
+    one.drain().await;
+}
+
+/// Creates a topic past the faults.
+async fn create_unseen(stores: &FaultyStores, name: &str) {
+    let topic = streamhouse_metadata::NewTopic {
+        name: name.to_owned(),
+        partitions: 1,
+        config: Default::default(),
+    };
+    stores.metadata.inner().create_topic(&topic).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_looks_for_news_once_however_many_partitions_moved() {
+    let stores = FaultyStores::new().await;
+    let one = stores.agent("one", &[LONG_LEASE]).await;
+    let part = |partition| v1::PartitionProduce {
+        topic: "moved".to_owned(),
+        partition,
+        records: Bytes::new(),
+    };
+    let request = v1::ProduceRequest {
+        request_id: 1,
+        partitions: (0..100).map(part).collect(),
+        ..Default::default()
+    };
+    let before = stores.metadata.calls(Method::snapshot);
+    let pending = handler::accept(&one.node, request).await;
+    let looks = stores.metadata.calls(Method::snapshot) - before;
+    // Some more come by themselves, now and then.
+    assert!(looks < 50, "{looks} looks");
+    let answer = pending.finish(&one.node).await;
+    assert!(answer.partitions.iter().all(|part| part.error.is_some()));
+    one.drain().await;
+}
+
+/// Another agent's life that leads its share, as far as the metadata store knows.
+async fn impostor(one: &Agent, id: &str, listener: &TcpListener) -> Incarnation {
+    let http = one.addresses().1;
+    let mut other = registration(&one.node.settings, (listener.local_addr().unwrap(), http));
+    other.agent_id = id.to_owned();
+    other.lease_ttl = Duration::from_secs(3600);
+    let registered = one.node.metadata.register_agent(&other).await.unwrap();
+    registered.incarnation
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_died_is_replaced_without_waiting_for_its_lease() {
+    let stores = FaultyStores::new().await;
+    let one = stores.agent("one", &[LONG_LEASE]).await;
+    create(&one, "orders", 8).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dead = impostor(&one, "two", &listener).await;
+    until("it got its share", || held(&one) == 4).await;
+    let (_probed, _) = listener.accept().await.unwrap();
+    drop(listener);
+    until("the survivor leads all", || held(&one) == 8).await;
+    assert!(one.node.directory.view().agent(dead).is_none());
+    for partition in 0..8 {
+        assert_eq!(produce(&one, "orders", partition, "x").await, Ok(0));
+    }
+    one.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_crashed_is_replaced_and_its_name_taken_over_at_once() {
+    let stores = FaultyStores::new().await;
+    let one = stores.agent("one", &[LONG_LEASE]).await;
+    create(&one, "orders", 2).await;
+    one.crash().await;
+    // The same name at another address, where the old address refuses.
+    let again = stores.agent("one", &[LONG_LEASE]).await;
+    until("it leads all", || held(&again) == 2).await;
+    again.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_never_answered_is_not_judged() {
+    let stores = FaultyStores::new().await;
+    let one = stores.agent("one", &[LONG_LEASE]).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let unreachable = AgentRegistration {
+        agent_id: "behind-nat".to_owned(),
+        grpc_address: address.to_string(),
+        lease_ttl: Duration::from_secs(3600),
+        ..registration(&one.node.settings, one.addresses())
+    };
+    let life = one.node.metadata.register_agent(&unreachable).await.unwrap();
+    // Somebody who is judged comes and goes meanwhile, so that time has passed.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dead = impostor(&one, "two", &listener).await;
+    listener.accept().await.unwrap();
+    drop(listener);
+    until("the dead one is gone", || {
+        let view = one.node.directory.view();
+        view.agent(dead).is_none() && view.agent(life.incarnation).is_some()
+    })
+    .await;
+    assert_eq!(stores.metadata.calls(Method::seal_silent), 1);
+    one.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_agents_with_one_name_do_not_take_turns() {
+    let stores = FaultyStores::new().await;
+    let one = stores.agent("same", &[LONG_LEASE]).await;
+    create(&one, "orders", 1).await;
+    let before = life(&one).unwrap();
+    let two = stores.starting("same", &[LONG_LEASE]).await;
+    until("the second says why", || {
+        reason(&two, Condition::Joined).contains("another agent with the id same is running at")
+    })
+    .await;
+    let why = reason(&two, Condition::Joined);
+    let address = one.addresses().0.to_string();
+    assert!(why.contains(&address) && why.contains("--agent-id"), "{why}");
+    assert_eq!(produce(&one, "orders", 0, "x").await, Ok(0));
+    assert_eq!((life(&one), life(&two)), (Some(before), None));
+    assert!(one.node.health.is_ready());
+    // It waits for its turn.
+    one.drain().await;
+    until("the second leads", || held(&two) == 1).await;
+    two.drain().await;
+}
+
+#[test]
+fn a_data_directory_is_for_one_agent() {
+    let dir = TempDir::new().unwrap();
+    let settings = settings(dir.path(), "one", &[]);
+    let claimed = claim_data_dir(&settings).unwrap();
+    assert!(claimed.is_some());
+    let error = claim_data_dir(&settings).unwrap_err();
+    assert!(error.is::<DataDirInUse>(), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains(&dir.path().display().to_string()) && text.contains("--data-dir"),
+        "{text}"
+    );
+    drop(claimed);
+    assert!(claim_data_dir(&settings).unwrap().is_some());
+}

@@ -1,0 +1,222 @@
+//! Notices agents that died, long before their leases expire. Every agent connects now and then to the gRPC addresses of a
+//! few others, its successors in the ring of lives, so that the cost does not grow with the cluster. A life whose address
+//! refuses again and again is sealed, and one whose address says nothing once it missed a renewal as well.
+//!
+//! The one who asks may be the one who is cut off. So the metadata store has the last word, in one transaction: only a
+//! lease that was not renewed meanwhile is ended; and an address that never answered us is not judged at all. An early
+//! end is safe in any case: commits are fenced (INV-L1), and an agent that lives begins a new life.
+
+use std::{collections::HashMap, io::ErrorKind};
+
+use futures::future::join_all;
+use streamhouse_metadata::{Incarnation, Silence};
+use tokio::{
+    net::TcpStream,
+    time::{Duration, Instant, sleep, timeout},
+};
+
+use crate::{directory::View, node::Node};
+
+/// How often each successor is asked.
+const EVERY: Duration = Duration::from_millis(500);
+/// How long one attempt to connect may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How many successors an agent looks after.
+const SUCCESSORS: usize = 3;
+/// A life is judged after so many refusals in a row.
+const REFUSALS: u32 = 3;
+/// The same where not all of them were refusals.
+const SILENCES: u32 = 5;
+/// How long the metadata store may take to answer.
+const VERDICT: Duration = Duration::from_secs(5);
+
+/// What an address did when somebody connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Probe {
+    /// Somebody listens.
+    Answers,
+    /// The computer is there, and nobody listens.
+    Refuses,
+    /// Anything else: no answer, no way, no such name.
+    Silent,
+}
+
+/// Connects once. Nothing is sent, so that it is the same with TLS and without.
+pub(super) async fn probe(address: &str) -> Probe {
+    match timeout(PATIENCE, TcpStream::connect(address)).await {
+        Ok(Ok(_)) => Probe::Answers,
+        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => Probe::Refuses,
+        _ => Probe::Silent,
+    }
+}
+
+/// What is known of one life.
+#[derive(Debug, Default, Clone, Copy)]
+struct Peer {
+    /// Its address answered us at least once: it can be reached from here.
+    answered: bool,
+    /// Failures in a row, and how many of them were refusals.
+    failures: u32,
+    refusals: u32,
+    /// When the first of them began.
+    since: Option<Instant>,
+}
+
+impl Peer {
+    /// Takes in what a probe that began at `begun` found. Says how long the lease must have been silent to end the life.
+    fn observe(&mut self, found: Probe, begun: Instant) -> Option<Silence> {
+        if found == Probe::Answers {
+            *self = Self {
+                answered: true,
+                ..Self::default()
+            };
+            return None;
+        }
+        let since = *self.since.get_or_insert(begun);
+        self.failures = self.failures.saturating_add(1);
+        self.refusals += u32::from(found == Probe::Refuses);
+        let refused = self.failures == self.refusals;
+        match (self.answered, refused) {
+            (true, true) if self.failures >= REFUSALS => Some(Silence::For(since.elapsed())),
+            (true, false) if self.failures >= SILENCES => Some(Silence::HalfLease),
+            _ => None,
+        }
+    }
+
+    /// Begins to count again.
+    fn forgive(&mut self) {
+        *self = Self {
+            answered: self.answered,
+            ..Self::default()
+        };
+    }
+}
+
+/// The lives that `me` looks after: those that follow it in the ring of all lives, with their addresses.
+fn successors(view: &View, me: Incarnation) -> Vec<(Incarnation, String)> {
+    let mut others: Vec<_> = view
+        .agents()
+        .filter(|agent| agent.incarnation != me && !agent.grpc_address.is_empty())
+        .map(|agent| (agent.incarnation, agent.grpc_address.clone()))
+        .collect();
+    others.sort_unstable_by_key(|(incarnation, _)| (*incarnation < me, *incarnation));
+    others.truncate(SUCCESSORS);
+    others
+}
+
+/// Looks after the successors of this life; never returns.
+pub(super) async fn watch(node: &Node, me: Incarnation) {
+    let mut peers: HashMap<Incarnation, Peer> = HashMap::new();
+    loop {
+        sleep(EVERY).await;
+        let successors = successors(&node.directory.view(), me);
+        peers.retain(|life, _| successors.iter().any(|(successor, _)| successor == life));
+        let begun = Instant::now();
+        let found = join_all(successors.iter().map(|(_, address)| probe(address))).await;
+        for ((life, address), found) in successors.iter().zip(found) {
+            let peer = peers.entry(*life).or_default();
+            let Some(silence) = peer.observe(found, begun) else {
+                continue;
+            };
+            if seal(node, *life, address, silence).await {
+                peers.remove(life);
+            } else {
+                peer.forgive();
+            }
+        }
+    }
+}
+
+/// Ends a life if its lease is as silent as its address.
+async fn seal(node: &Node, life: Incarnation, address: &str, silence: Silence) -> bool {
+    match timeout(VERDICT, node.metadata.seal_silent(life, silence)).await {
+        Ok(Ok(true)) => {
+            tracing::warn!(
+                incarnation = life.0,
+                address,
+                ?silence,
+                "an agent does not answer and does not renew its lease: its life is ended"
+            );
+            node.directory.want();
+            true
+        }
+        Ok(Ok(false)) => {
+            tracing::info!(
+                incarnation = life.0,
+                address,
+                "an agent does not answer here, but renews its lease"
+            );
+            false
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "an agent that does not answer cannot be ended now");
+            false
+        }
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn observe_all(peer: &mut Peer, found: &[Probe]) -> Vec<Option<Silence>> {
+        let begun = Instant::now();
+        found.iter().map(|found| peer.observe(*found, begun)).collect()
+    }
+
+    #[test]
+    fn a_life_is_judged_after_refusals_in_a_row_and_by_how_long_they_last() {
+        let mut peer = Peer::default();
+        let begun = Instant::now() - EVERY * 2;
+        assert_eq!(peer.observe(Probe::Answers, begun), None);
+        assert_eq!(observe_all(&mut peer, &[Probe::Refuses; 2]), [None, None]);
+        assert_eq!(peer.observe(Probe::Answers, begun), None);
+        assert_eq!(peer.observe(Probe::Refuses, begun), None);
+        assert_eq!(peer.observe(Probe::Refuses, Instant::now()), None);
+        let verdict = peer.observe(Probe::Refuses, Instant::now());
+        assert!(
+            matches!(verdict, Some(Silence::For(silence)) if silence >= EVERY * 2),
+            "since the first refusal: {verdict:?}"
+        );
+        peer.forgive();
+        assert_eq!(observe_all(&mut peer, &[Probe::Refuses; 2]), [None, None]);
+    }
+
+    #[test]
+    fn an_address_that_says_nothing_needs_more_and_a_missed_renewal() {
+        let mut peer = Peer::default();
+        peer.observe(Probe::Answers, Instant::now());
+        let verdicts = observe_all(
+            &mut peer,
+            &[
+                Probe::Refuses,
+                Probe::Silent,
+                Probe::Silent,
+                Probe::Refuses,
+                Probe::Refuses,
+            ],
+        );
+        assert_eq!(verdicts, [None, None, None, None, Some(Silence::HalfLease)]);
+    }
+
+    #[test]
+    fn an_address_that_never_answered_is_not_judged() {
+        let mut peer = Peer::default();
+        for found in [Probe::Refuses, Probe::Silent] {
+            assert!(observe_all(&mut peer, &[found; 20]).iter().all(Option::is_none));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_closed_refuses() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        assert_eq!(probe(&address).await, Probe::Answers);
+        drop(listener);
+        assert_eq!(probe(&address).await, Probe::Refuses);
+        assert_eq!(probe("no such address").await, Probe::Silent);
+    }
+}

@@ -1,0 +1,305 @@
+//! Bounds the memory of requests that are still arriving. A message must be whole before it can be decoded, so until then
+//! its bytes lie in memory and count against nobody's budget. Here each message of each call takes its size from one
+//! budget before its bytes are read, and gives it back when its reader asks for the next one: when it was decoded, and for
+//! a produce request, when its batches were admitted to their own budget. Without room the call's bytes are not read, and
+//! HTTP/2's flow control stops the client.
+//!
+//! A message that began must arrive in time, or its call ends: what one client holds without sending, others cannot have.
+
+use std::{
+    fmt,
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use axum::body::Body;
+use bytes::{Buf, Bytes, BytesMut};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Duration, Sleep, sleep},
+};
+
+use crate::store::retry::time_for;
+
+/// Bytes of requests that have begun to arrive and are not yet taken in, of all connections together. At least two of the
+/// largest requests fit.
+pub const REQUEST_MEMORY: usize = 128 << 20;
+/// How long a message may take to arrive, waiting for room included; more the larger it is.
+const ARRIVAL: Duration = Duration::from_secs(30);
+/// What stands before each message: whether it is compressed, and its length.
+const PREFIX: usize = 5;
+
+/// The budget.
+#[derive(Debug, Clone)]
+pub struct Intake {
+    memory: Arc<Semaphore>,
+    /// Messages that are larger are refused by their reader as soon as it sees the prefix.
+    largest: usize,
+    /// See [`ARRIVAL`].
+    arrival: Duration,
+}
+
+impl Intake {
+    /// A budget for messages of at most `largest` bytes.
+    pub fn new(largest: usize) -> Self {
+        Self {
+            memory: Arc::new(Semaphore::new(REQUEST_MEMORY.max(largest * 2))),
+            largest,
+            arrival: ARRIVAL,
+        }
+    }
+
+    /// The same body, whose messages take room before they are read.
+    pub fn bound(&self, body: Body) -> Body {
+        Body::new(BoundBody {
+            intake: self.clone(),
+            inner: body,
+            prefix: BytesMut::new(),
+            read: Bytes::new(),
+            left: 0,
+            room: Room::None,
+            deadline: None,
+        })
+    }
+}
+
+/// What the message that arrives holds of the budget.
+enum Room {
+    None,
+    Waits(Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>),
+    Held { _permit: OwnedSemaphorePermit },
+}
+
+struct BoundBody {
+    intake: Intake,
+    inner: Body,
+    /// The part of the next message's prefix that has arrived.
+    prefix: BytesMut,
+    /// Arrived, and not yet handed on.
+    read: Bytes,
+    /// What is missing of the message, of what was not handed on.
+    left: usize,
+    room: Room,
+    /// When the message must be here.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl fmt::Debug for BoundBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoundBody")
+            .field("left", &self.left)
+            .finish_non_exhaustive()
+    }
+}
+
+impl BoundBody {
+    /// A message's prefix is whole: takes room for the message.
+    fn begin(&mut self) {
+        let length = self
+            .prefix
+            .get(1..PREFIX)
+            .map_or(0, |mut length| length.get_u32());
+        self.left = length as usize;
+        if self.left == 0 || self.left > self.intake.largest {
+            return;
+        }
+        let memory = self.intake.memory.clone();
+        self.room = match memory.clone().try_acquire_many_owned(length) {
+            Ok(permit) => Room::Held { _permit: permit },
+            Err(_) => Room::Waits(Box::pin(
+                async move { memory.acquire_many_owned(length).await.ok() },
+            )),
+        };
+        if matches!(self.room, Room::Waits(_)) || self.read.len() < self.left {
+            self.deadline = Some(Box::pin(sleep(time_for(self.intake.arrival, u64::from(length)))));
+        }
+    }
+
+    /// The next bytes to hand on: a prefix with what has arrived of its message, or more of the message; never of two.
+    fn next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if self.left == 0 && self.prefix.len() < PREFIX {
+            let missing = PREFIX - self.prefix.len();
+            let begun = self.read.split_to(missing.min(self.read.len()));
+            self.prefix.extend_from_slice(&begun);
+            if self.prefix.len() < PREFIX {
+                return Poll::Ready(None);
+            }
+            self.begin();
+        }
+        if let Room::Waits(waiting) = &mut self.room {
+            self.room = match ready!(waiting.as_mut().poll(cx)) {
+                Some(permit) => Room::Held { _permit: permit },
+                None => Room::None,
+            };
+        }
+        if self.prefix.len() == PREFIX {
+            return Poll::Ready(Some(self.prefix.split().freeze()));
+        }
+        if self.read.is_empty() {
+            return Poll::Ready(None);
+        }
+        let part = self.read.split_to(self.left.min(self.read.len()));
+        self.left -= part.len();
+        if self.left == 0 {
+            self.deadline = None;
+        }
+        Poll::Ready(Some(part))
+    }
+}
+
+impl HttpBody for BoundBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = &mut *self;
+        if this.left == 0 && this.prefix.is_empty() {
+            // Whoever asks for more is done with the message before.
+            this.room = Room::None;
+        }
+        loop {
+            if let Poll::Ready(Some(bytes)) = this.next(cx) {
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            if let Some(deadline) = &mut this.deadline
+                && deadline.as_mut().poll(cx).is_ready()
+            {
+                let error = io::Error::new(io::ErrorKind::TimedOut, "the request did not arrive in time");
+                return Poll::Ready(Some(Err(axum::Error::new(error))));
+            }
+            if matches!(this.room, Room::Waits(_)) {
+                return Poll::Pending;
+            }
+            match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(bytes) => this.read = bytes,
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.read.is_empty() && self.prefix.is_empty() && self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt, StreamExt, channel::mpsc};
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    /// A body that arrives as the sender says.
+    fn body(intake: &Intake) -> (mpsc::UnboundedSender<Result<Bytes, io::Error>>, Body) {
+        let (sender, receiver) = mpsc::unbounded();
+        (sender, intake.bound(Body::from_stream(receiver.boxed())))
+    }
+
+    fn message(length: usize) -> Bytes {
+        let mut message = BytesMut::from(&[0][..]);
+        message.extend_from_slice(&u32::try_from(length).unwrap().to_be_bytes());
+        message.extend_from_slice(&vec![7; length]);
+        message.freeze()
+    }
+
+    async fn read(body: &mut Body, bytes: usize) -> Vec<u8> {
+        let mut read = Vec::new();
+        while read.len() < bytes {
+            read.extend_from_slice(&body.frame().await.unwrap().unwrap().into_data().unwrap());
+        }
+        read
+    }
+
+    fn used(intake: &Intake) -> usize {
+        REQUEST_MEMORY - intake.memory.available_permits()
+    }
+
+    #[tokio::test]
+    async fn bytes_pass_unchanged_however_they_are_cut() {
+        let intake = Intake::new(1 << 20);
+        let sent: Vec<u8> = [message(3), message(0), message(70_000), message(1)].concat();
+        for cut in [1, 2, 4, 5, 7, 64, 1 << 20] {
+            let (sender, mut body) = body(&intake);
+            for part in sent.chunks(cut) {
+                sender.unbounded_send(Ok(Bytes::copy_from_slice(part))).unwrap();
+            }
+            drop(sender);
+            assert_eq!(read(&mut body, sent.len()).await, sent, "cut into {cut}");
+            assert!(body.frame().await.is_none());
+            assert_eq!(used(&intake), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_holds_its_room_until_its_reader_asks_for_more() {
+        let intake = Intake::new(1 << 20);
+        let (sender, mut body) = body(&intake);
+        sender.unbounded_send(Ok(message(1000).slice(..600))).unwrap();
+        read(&mut body, 600).await;
+        assert_eq!(used(&intake), 1000, "all of it, before it is here");
+        sender.unbounded_send(Ok(message(1000).slice(600..))).unwrap();
+        read(&mut body, 405).await;
+        assert_eq!(used(&intake), 1000, "it is being decoded");
+        assert!(body.frame().now_or_never().is_none());
+        assert_eq!(used(&intake), 0);
+        sender.unbounded_send(Ok(message(10))).unwrap();
+        read(&mut body, 10).await;
+        drop(body);
+        assert_eq!(used(&intake), 0, "a reader that goes away gives it back");
+    }
+
+    #[tokio::test]
+    async fn without_room_nothing_is_read_until_there_is_some() {
+        let intake = Intake::new(REQUEST_MEMORY / 2);
+        let (first, mut one) = body(&intake);
+        let (second, mut two) = body(&intake);
+        let (third, mut three) = body(&intake);
+        let large = message(REQUEST_MEMORY / 2);
+        for (sender, body) in [(&first, &mut one), (&second, &mut two)] {
+            sender.unbounded_send(Ok(large.slice(..6))).unwrap();
+            read(body, 6).await;
+        }
+        third.unbounded_send(Ok(message(1))).unwrap();
+        assert!(three.frame().now_or_never().is_none(), "there is no room");
+        drop(one);
+        assert_eq!(read(&mut three, 6).await, message(1));
+    }
+
+    #[tokio::test]
+    async fn a_message_that_does_not_arrive_gives_its_room_back() {
+        let intake = Intake {
+            arrival: Duration::ZERO,
+            ..Intake::new(1 << 20)
+        };
+        let (sender, mut body) = body(&intake);
+        sender.unbounded_send(Ok(message(1000).slice(..10))).unwrap();
+        read(&mut body, 10).await;
+        let error = body.frame().await.unwrap().unwrap_err();
+        assert!(error.to_string().contains("did not arrive in time"), "{error}");
+        drop(body);
+        assert_eq!(used(&intake), 0);
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_too_large_is_left_to_its_reader() {
+        let intake = Intake::new(100);
+        let (sender, mut body) = body(&intake);
+        sender.unbounded_send(Ok(message(101))).unwrap();
+        assert_eq!(read(&mut body, 106).await, message(101));
+        assert_eq!(used(&intake), 0);
+    }
+}
