@@ -116,8 +116,9 @@ pub async fn alter(node: &Node, request: v1::AlterTopicRequest) -> Result<v1::To
     } = request;
     let topic = find(node, &name).await?;
     refuse_internal(&topic.record)?;
+    // Only what is set now: a value that was legal once must not keep the others from being changed.
+    TopicConfig::from_overrides(&set_config.clone().into_iter().collect())?;
     let (overrides, changes) = merged_config(&topic.record, set_config, reset_config)?;
-    TopicConfig::from_overrides(&overrides)?;
     let old = count(&topic.record);
     if partitions != 0 {
         if partitions < old {
