@@ -5,6 +5,7 @@
 //! has. What all answers hold together is bounded, from the reading until the last byte has left for its reader; a long poll
 //! holds nothing while it waits for the first bytes.
 
+mod bounds;
 pub mod cold;
 pub mod tail;
 
@@ -13,12 +14,15 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures::future::select_all;
 use streamhouse_core::{Error, ErrorCode, PartitionUid, protocol::v1};
+use streamhouse_metadata::LogBounds;
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
     time::{Duration, Instant, sleep_until, timeout},
 };
 
-use crate::{node::Node, partition::Partition};
+pub use bounds::{learn, stored_bounds};
+
+use crate::{invariant::Invariant, node::Node, partition::Partition};
 
 /// The most partitions one fetch may name.
 const MAX_PARTITIONS: usize = 10_000;
@@ -184,6 +188,16 @@ async fn read_held(node: &Node, partition: &Partition, offset: i64, room: usize)
     let mut watch = partition.watch();
     let high_watermark = *watch.borrow_and_update();
     let log_start = partition.log_start();
+    if offset > high_watermark {
+        return match read_ahead(node, partition, offset, room, high_watermark).await {
+            Ok(part) => {
+                let _known = watch.borrow_and_update();
+                let wait = part.error.is_none().then(|| Wait::Leads(watch.clone()));
+                (part, wait)
+            }
+            Err(error) => (Part::failed(error), None),
+        };
+    }
     let read = records_held(node, partition, offset, room, log_start, high_watermark).await;
     let wait = read.is_ok().then_some(Wait::Leads(watch));
     let (records, error) = match read {
@@ -197,6 +211,20 @@ async fn read_held(node: &Node, partition: &Partition, offset: i64, room: usize)
         error,
     };
     (part, wait)
+}
+
+/// The leader does not know an offset yet, but the metadata store may: a commit whose answer is lost happened, and other
+/// agents serve it already. Only the store can say that an offset is out of range.
+async fn read_ahead(
+    node: &Node,
+    partition: &Partition,
+    offset: i64,
+    room: usize,
+    high_watermark: i64,
+) -> Result<Part, Error> {
+    let read = cold::read(node, partition.uid(), offset, room).await?;
+    learn(node, partition, high_watermark, &read.bounds)?;
+    Ok(stored(read, offset))
 }
 
 /// The newest batches are in memory, the others in objects.
@@ -216,7 +244,13 @@ async fn records_held(
     }
     let runs = partition.tail.lock().runs(offset, room);
     let Some(runs) = runs else {
-        return Ok(cold::read(node, partition.uid(), offset, room).await?.records);
+        let read = cold::read(node, partition.uid(), offset, room).await?;
+        learn(node, partition, high_watermark, &read.bounds)?;
+        let LogBounds { log_start, .. } = read.bounds;
+        if offset < log_start {
+            return Err(out_of_range(offset, log_start, read.bounds.high_watermark));
+        }
+        return Ok(read.records);
     };
     let mut out = BytesMut::with_capacity(
         runs.iter()
@@ -226,7 +260,10 @@ async fn records_held(
     );
     for run in &runs {
         let copied = tail::copy_stamped(run, offset, room, &mut out);
-        let (_, whole) = copied.map_err(|error| Error::new(ErrorCode::StorageCorrupt, error.to_string()))?;
+        let (_, whole) = copied.map_err(|error| {
+            node.metrics.violated(Invariant::F1);
+            Error::new(ErrorCode::StorageCorrupt, error.to_string())
+        })?;
         if !whole {
             break;
         }
@@ -243,6 +280,11 @@ async fn read_foreign(
     room: usize,
 ) -> Result<(Part, Option<Wait>), Error> {
     let read = cold::read(node, uid, offset, room).await?;
+    Ok((stored(read, offset), Some(Wait::Foreign)))
+}
+
+/// What the metadata store knows of an offset.
+fn stored(read: cold::ColdRead, offset: i64) -> Part {
     let (log_start, high_watermark) = (read.bounds.log_start, read.bounds.high_watermark);
     let mut part = Part {
         records: read.records,
@@ -254,7 +296,7 @@ async fn read_foreign(
         part.error = Some(out_of_range(offset, log_start, high_watermark));
         part.records = Bytes::new();
     }
-    Ok((part, Some(Wait::Foreign)))
+    part
 }
 
 fn out_of_range(offset: i64, log_start: i64, high_watermark: i64) -> Error {

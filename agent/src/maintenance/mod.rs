@@ -39,7 +39,7 @@ pub enum JobError {
 
 /// Runs the jobs until `stop`.
 pub async fn run(node: Arc<Node>, every: Duration, stop: CancellationToken) {
-    let mut roller = roll::Roller::default();
+    let (mut roller, mut sweeper) = (roll::Roller::default(), sweep::Sweeper::default());
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -51,16 +51,16 @@ pub async fn run(node: Arc<Node>, every: Duration, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             () = life.over.cancelled() => {}
-            () = round(&node, &life, &mut roller) => {}
+            () = round(&node, &life, &mut roller, &mut sweeper) => {}
         }
     }
 }
 
-async fn round(node: &Node, life: &Life, roller: &mut roll::Roller) {
+async fn round(node: &Node, life: &Life, roller: &mut roll::Roller, sweeper: &mut sweep::Sweeper) {
     report(node, Job::Roll, roller.run(node, life).await);
     report(node, Job::Retention, retention::run(node, life).await);
     report(node, Job::Delete, delete::run(node).await);
-    report(node, Job::Sweep, sweep::run(node, life).await);
+    report(node, Job::Sweep, sweeper.run(node, life).await);
 }
 
 fn report(node: &Node, job: Job, outcome: Result<(), JobError>) {

@@ -226,7 +226,7 @@ async fn a_schema_that_is_missing_too_new_or_changed_is_refused() {
     let url = server.create_database("schemas").unwrap();
     schema_error(
         connect(&url, &options()).await,
-        "is empty, this build needs version 2: run `streamhouse-agent migrate`",
+        "is empty, this build needs version 7: run `streamhouse-agent migrate`",
     );
     assert_eq!(
         migrate(&url, &options()).await.unwrap(),
