@@ -86,8 +86,6 @@ impl Agent {
         late: Arc<Late>,
         traces: Traces,
     ) -> anyhow::Result<Self> {
-        let metrics = Arc::new(Metrics::new()?);
-        let tls = Arc::new(Tls::load(settings.tls_dir.as_deref(), &metrics).await?);
         if settings.dev {
             let made = std::fs::create_dir_all(&settings.data_dir);
             made.with_context(|| format!("cannot make the data directory {}", settings.data_dir.display()))?;
@@ -95,6 +93,18 @@ impl Agent {
         let store = store::open(&store_settings(&settings))
             .await
             .context("the object store cannot be opened")?;
+        Self::start_with(settings, late, store, traces).await
+    }
+
+    /// [`Agent::start`] on stores that are open already, if the metadata store is connected.
+    pub(crate) async fn start_with(
+        settings: AgentSettings,
+        late: Arc<Late>,
+        store: Arc<dyn ObjectStore>,
+        traces: Traces,
+    ) -> anyhow::Result<Self> {
+        let metrics = Arc::new(Metrics::new()?);
+        let tls = Arc::new(Tls::load(settings.tls_dir.as_deref(), &metrics).await?);
         let store: Arc<dyn ObjectStore> = Arc::new(store::metered::Metered::new(store, metrics.registry())?);
         let node = Arc::new(node(settings, late.clone(), store, metrics, traces));
         let ports = Ports::bind(&node.settings.grpc_listen, &node.settings.http_listen).await?;
@@ -316,6 +326,10 @@ async fn look(node: Arc<Node>, late: Arc<Late>) {
 async fn connect(node: &Node, late: &Late) {
     let options = connect_options(&node.settings);
     let mut pause = RETRY.0;
+    // A test connects it before the agent starts.
+    if late.is_connected() {
+        return node.directory.want();
+    }
     loop {
         match streamhouse_metadata::connect(node.settings.metadata_url.expose(), &options).await {
             Ok(store) => {
@@ -357,4 +371,4 @@ async fn prove_object_store(node: &Node) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

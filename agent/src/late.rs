@@ -29,6 +29,11 @@ impl Late {
         self.there.cancel();
     }
 
+    /// Whether there is a store.
+    pub fn is_connected(&self) -> bool {
+        self.store.get().is_some()
+    }
+
     /// Resolves when there is a store.
     pub async fn arrived(&self) {
         self.there.cancelled().await;

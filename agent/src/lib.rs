@@ -10,6 +10,8 @@ pub mod check;
 pub mod console;
 pub mod directory;
 pub mod failpoint;
+#[cfg(test)]
+pub(crate) mod faulty_metadata;
 pub mod fetch;
 pub mod groups;
 pub mod health;

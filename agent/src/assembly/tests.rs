@@ -1,9 +1,11 @@
 //! Whole agents in one process, on one SQLite file and one directory: joining, leaving, crashing, losing the metadata
-//! store; in [`calls`], what they answer; in [`console`], what they show; in [`secure`], how they are with TLS.
+//! store; in [`calls`], what they answer; in [`console`], what they show; in [`secure`], how they are with TLS; in [`stores`], agents on stores
+//! that fail.
 
 mod calls;
 mod console;
 mod secure;
+pub(crate) mod stores;
 
 use std::{path::Path, sync::atomic::Ordering};
 
@@ -49,11 +51,14 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 async fn agent(dir: &Path, id: &str) -> Agent {
     let agent = Agent::start(settings(dir, id, &[])).await.unwrap();
+    until_ready(&agent).await;
+    agent
+}
+
+async fn until_ready(agent: &Agent) {
     let mut ready = agent.node.health.subscribe();
     let waited = timeout(PATIENCE, ready.wait_for(|ready| *ready)).await;
     assert!(matches!(waited, Ok(Ok(_))), "{:?}", agent.node.health.reasons());
-    drop(waited);
-    agent
 }
 
 fn held(agent: &Agent) -> usize {

@@ -8,6 +8,8 @@ pub mod blocks;
 pub mod error;
 pub mod fault;
 pub mod local;
+#[cfg(test)]
+pub(crate) mod memory;
 pub mod metered;
 pub mod open;
 pub mod retry;

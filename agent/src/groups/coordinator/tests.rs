@@ -2,7 +2,6 @@
 
 mod failover;
 mod faults;
-mod faulty;
 mod world;
 
 use futures::future::join_all;

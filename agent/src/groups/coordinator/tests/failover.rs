@@ -77,15 +77,15 @@ async fn a_release_waits_for_what_is_being_stored_and_its_answers_still_go_out()
     let first = agent.single().await;
     let second = agent.joining(join_request(""));
     until(async || agent.heartbeat(&first).await == E::RebalanceInProgress).await;
-    world.store.hold("g");
+    let held = world.hold("\"g\"");
     let rejoin = agent.joining(join_request(&first.member_id));
-    world.store.one_waits().await;
+    held.waiting(1).await;
     let coordinator = agent.coordinator.clone();
     let release = tokio::spawn(async move { coordinator.release(group_slot("g", GROUP_SLOTS)).await });
     until(async || !agent.coordinator.coordinates("g")).await;
     assert_eq!(agent.heartbeat(&first).await, E::NotCoordinator);
     assert!(!release.is_finished(), "a write is under way");
-    world.store.let_go();
+    held.release();
     release.await.unwrap();
     let (first, second) = (rejoin.await.unwrap().unwrap(), second.await.unwrap().unwrap());
     let b = world.agent("b").await;
@@ -118,16 +118,16 @@ async fn calls_during_loading_are_told_to_wait() {
     let world = World::new().await;
     let agent = world.agent("a").await;
     let (slot, lease) = world.lease(&agent, "g").await;
-    world.store.hold(&slot.to_string());
+    let held = world.hold(&format!("Slot({slot})"));
     let coordinator = agent.coordinator.clone();
     let acquire = tokio::spawn(async move { coordinator.acquire(slot, lease).await });
-    world.store.one_waits().await;
+    held.waiting(1).await;
     assert_eq!(
         code(agent.join(join_request("")).await),
         E::CoordinatorLoadInProgress
     );
     assert!(!agent.coordinator.coordinates("g"));
-    world.store.let_go();
+    held.release();
     acquire.await.unwrap().unwrap();
     agent.single().await;
 }
@@ -137,10 +137,10 @@ async fn a_slot_that_cannot_be_read_is_not_held() {
     let world = World::new().await;
     let agent = world.agent("a").await;
     let (slot, lease) = world.lease(&agent, "g").await;
-    world.store.set_away(true);
+    let cut = world.cut();
     assert!(agent.coordinator.acquire(slot, lease).await.is_err());
     assert_eq!(code(agent.join(join_request("")).await), E::NotCoordinator);
-    world.store.set_away(false);
+    cut.release();
     agent.coordinator.acquire(slot, lease).await.unwrap();
     agent.single().await;
 }

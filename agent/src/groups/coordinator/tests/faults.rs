@@ -8,16 +8,16 @@ use ErrorCode as E;
 #[tokio::test]
 async fn nothing_happens_while_the_store_is_away() {
     let (world, agent) = World::with_agent().await;
-    world.store.set_away(true);
+    let cut = world.cut();
     assert_eq!(code(agent.join(join_request("")).await), E::MetadataUnavailable);
-    world.store.set_away(false);
+    cut.release();
     let member = agent.join(join_request("")).await.unwrap();
     assert_eq!(
         (member.generation, member.members.len()),
         (1, 1),
         "the failed join left nothing behind"
     );
-    world.store.set_away(true);
+    let cut = world.cut();
     assert_eq!(code(agent.sync(&member).await), E::MetadataUnavailable);
     assert_eq!(
         agent.commit(Some(&member), 1).await,
@@ -30,11 +30,11 @@ async fn nothing_happens_while_the_store_is_away() {
         "members need not be afraid"
     );
     assert_eq!(code(agent.leave(&member).await), E::MetadataUnavailable);
-    world.store.set_away(false);
+    cut.release();
     agent.sync(&member).await.unwrap();
-    world.store.set_away(true);
+    let cut = world.cut();
     assert_eq!(agent.commit(Some(&member), 1).await, E::MetadataUnavailable);
-    world.store.set_away(false);
+    cut.release();
     assert_eq!(agent.commit(Some(&member), 1).await, E::None);
     agent.leave(&member).await.unwrap();
 }
@@ -48,10 +48,10 @@ async fn a_follower_waits_on_when_the_assignment_cannot_be_stored() {
     let first = agent.join(join_request(&first.member_id)).await.unwrap();
     let second = second.await.unwrap().unwrap();
     let waiting = agent.syncing(&second);
-    world.store.set_away(true);
+    let cut = world.cut();
     assert_eq!(code(agent.sync(&first).await), E::MetadataUnavailable);
     assert!(!waiting.is_finished());
-    world.store.set_away(false);
+    cut.release();
     agent.sync(&first).await.unwrap();
     assert_eq!(waiting.await.unwrap().unwrap().assignment, second.member_id);
 }
@@ -64,9 +64,9 @@ async fn timers_that_cannot_be_stored_are_tried_again() {
         ..join_request("")
     };
     let member = agent.join(request).await.unwrap();
-    world.store.set_away(true);
+    let cut = world.cut();
     until(async || agent.coordinator.now_is_past(&member.member_id).await).await;
-    world.store.set_away(false);
+    cut.release();
     until(async || agent.state().await == ("Empty".to_owned(), 0)).await;
 }
 
@@ -95,13 +95,13 @@ async fn a_rebalance_whose_outcome_was_lost_is_done_again() {
     let first = agent.single().await;
     let second = agent.joining(join_request(""));
     until(async || agent.heartbeat(&first).await == E::RebalanceInProgress).await;
-    world.store.set_mute(true);
+    let mute = world.mute();
     // The new generation is stored, but nobody here knows.
     assert_eq!(
         code(agent.join(join_request(&first.member_id)).await),
         E::MetadataUnavailable
     );
-    world.store.set_mute(false);
+    mute.release();
     assert_eq!(
         agent.commit(Some(&first), 5).await,
         E::RebalanceInProgress,
@@ -122,9 +122,9 @@ async fn a_rebalance_whose_outcome_was_lost_is_done_again() {
 async fn a_leave_whose_outcome_was_lost_is_noticed_at_the_next_commit() {
     let (world, agent) = World::with_agent().await;
     let member = agent.single().await;
-    world.store.set_mute(true);
+    let mute = world.mute();
     assert_eq!(code(agent.leave(&member).await), E::MetadataUnavailable);
-    world.store.set_mute(false);
+    mute.release();
     assert_eq!(agent.commit(Some(&member), 5).await, E::RebalanceInProgress);
     assert_eq!(agent.heartbeat(&member).await, E::IllegalGeneration);
     let member = agent.join(join_request(&member.member_id)).await.unwrap();
@@ -136,12 +136,12 @@ async fn a_leave_whose_outcome_was_lost_is_noticed_at_the_next_commit() {
 async fn a_call_cancelled_while_it_is_stored_still_happens_wholly() {
     let (world, agent) = World::with_agent().await;
     let first = agent.join(join_request("")).await.unwrap();
-    world.store.hold("g");
+    let held = world.hold("\"g\"");
     let sync = agent.syncing(&first);
-    world.store.one_waits().await;
+    held.waiting(1).await;
     sync.abort();
     assert!(sync.await.unwrap_err().is_cancelled());
-    world.store.let_go();
+    held.release();
     until(async || agent.state().await.0 == "Stable").await;
     let again = agent.sync(&first).await.unwrap();
     assert_eq!(again.assignment, first.member_id);
@@ -151,16 +151,16 @@ async fn a_call_cancelled_while_it_is_stored_still_happens_wholly() {
 async fn a_commit_that_is_cancelled_is_not_overtaken() {
     let (world, agent) = World::with_agent().await;
     let member = agent.single().await;
-    world.store.hold("g");
+    let held = world.hold("\"g\"");
     let coordinator = agent.coordinator.clone();
     let request = commit_request("g", Some(&member), 1);
     let slow = tokio::spawn(async move { coordinator.commit_offsets(request).await });
-    world.store.one_waits().await;
+    held.waiting(1).await;
     slow.abort();
     let coordinator = agent.coordinator.clone();
     let request = commit_request("g", Some(&member), 2);
     let next = tokio::spawn(async move { coordinator.commit_offsets(request).await });
-    world.store.let_go();
+    held.release();
     next.await.unwrap().unwrap();
     assert_eq!(agent.committed().await, 2);
 }
@@ -174,16 +174,16 @@ async fn a_group_whose_commit_stands_still_holds_up_no_other() {
         .map(|n| format!("g{n}"))
         .find(|id| group_slot(id, GROUP_SLOTS) == slot)
         .unwrap();
-    world.store.hold("g");
+    let held = world.hold("\"g\"");
     let coordinator = agent.coordinator.clone();
     let slow = tokio::spawn(async move { coordinator.commit_offsets(commit_request("g", None, 1)).await });
-    world.store.one_waits().await;
+    held.waiting(1).await;
     agent
         .coordinator
         .commit_offsets(commit_request(&other, None, 9))
         .await
         .unwrap();
     assert!(!slow.is_finished());
-    world.store.let_go();
+    held.release();
     slow.await.unwrap().unwrap();
 }

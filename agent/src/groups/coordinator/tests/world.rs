@@ -6,17 +6,28 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use streamhouse_core::{PartitionUid, murmur2::group_slot, time::system_entropy};
 use streamhouse_metadata::{
-    AgentRegistration, ConnectOptions, GROUP_SLOT_TOPIC, Incarnation, LeaseMove, MetadataStore, MoveOutcome,
-    NewTopic, PartitionRecord,
+    AgentRegistration, GROUP_SLOT_TOPIC, Incarnation, LeaseMove, MetadataStore, MoveOutcome, NewTopic,
+    PartitionRecord,
 };
 
-use super::{super::*, faulty::Faulty};
-use crate::groups::{Cluster, GroupLimits};
+use super::super::*;
+use crate::{
+    faulty_metadata::{FaultHandle, FaultyMetadata, MetadataFault, MetadataFaultKind, Method},
+    groups::{Cluster, GroupLimits},
+};
 use streamhouse_core::protocol::v1;
+
+/// What a coordinator asks the store.
+const GROUP_METHODS: [Method; 4] = [
+    Method::groups,
+    Method::put_group,
+    Method::commit_offsets,
+    Method::fetch_offsets,
+];
 
 /// The store and the names in it.
 pub(super) struct World {
-    pub(super) store: Arc<Faulty>,
+    pub(super) store: Arc<FaultyMetadata>,
     pub(super) names: Arc<Names>,
 }
 
@@ -65,19 +76,32 @@ pub(super) fn limits() -> GroupLimits {
 impl World {
     /// With the topic "orders" of four partitions.
     pub(super) async fn new() -> Self {
-        let store = streamhouse_metadata::connect("sqlite::memory:", &ConnectOptions::default())
-            .await
-            .unwrap();
+        let store = FaultyMetadata::in_memory().await;
         let topic = NewTopic {
             name: "orders".to_owned(),
             partitions: 4,
             config: Default::default(),
         };
         store.create_topic(&topic).await.unwrap();
-        let store = Faulty::new(store);
         let names = Arc::new(Names::default());
         *names.store.lock() = Some(store.clone());
         Self { store, names }
+    }
+
+    /// From now on no call about groups reaches the store.
+    pub(super) fn cut(&self) -> FaultHandle {
+        self.store.lose_before(GROUP_METHODS)
+    }
+
+    /// From now on answers to what is written for groups are lost.
+    pub(super) fn mute(&self) -> FaultHandle {
+        self.store.lose_after([Method::put_group, Method::commit_offsets])
+    }
+
+    /// From now on calls about the group, or the `Slot(n)`, stand still before anything happens.
+    pub(super) fn hold(&self, about: &str) -> FaultHandle {
+        self.store
+            .add(MetadataFault::new(MetadataFaultKind::Hang, GROUP_METHODS).about(about))
     }
 
     pub(super) async fn agent(&self, name: &str) -> Agent {

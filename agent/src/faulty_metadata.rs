@@ -1,0 +1,474 @@
+//! A metadata store that misbehaves as a test says: the double of `store/fault.rs` for [`MetadataStore`]. Wraps any store;
+//! without faults it changes nothing but the counters. Used by the unit tests of the whole crate.
+//!
+//! Nothing here sleeps: a call stands still until its fault is released, and a test awaits that calls stand still.
+//! While a call is at the inner store, tokio's paused clock does not jump ahead.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use streamhouse_metadata::*;
+use tokio::sync::watch;
+
+/// What goes wrong with a call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum MetadataFaultKind {
+    /// Stands still before anything happens. Does not happen when the caller gives up first.
+    Hang,
+    /// Happens at once; the answer stands still.
+    HangAfter,
+    /// Stands still for the caller, and happens when released, also when the caller gave up long before.
+    HangLate,
+    /// The caller gets `Unavailable` at once; happens when released.
+    Late,
+    /// Nothing happens, and the caller gets `Unavailable`.
+    LoseBefore,
+    /// Happens, and the caller gets `Unavailable`.
+    LoseAfter,
+    /// Nothing happens, and the caller gets this error.
+    Fail(fn() -> Error),
+}
+
+/// One fault: what goes wrong, with which calls, how often.
+#[derive(Debug, Clone)]
+pub(crate) struct MetadataFault {
+    kind: MetadataFaultKind,
+    methods: Vec<Method>,
+    about: Option<String>,
+    times: u64,
+}
+
+impl MetadataFault {
+    /// Hits every call of these methods ([`Method::ALL`] for any) until it is released.
+    pub(crate) fn new(kind: MetadataFaultKind, methods: impl Into<Vec<Method>>) -> Self {
+        Self {
+            kind,
+            methods: methods.into(),
+            about: None,
+            times: u64::MAX,
+        }
+    }
+
+    /// Only so often.
+    pub(crate) fn times(mut self, times: u64) -> Self {
+        self.times = times;
+        self
+    }
+
+    /// Only calls whose arguments have this in their `Debug` text: `"\"g\""`, `"Incarnation(3)"`.
+    pub(crate) fn about(mut self, text: impl Into<String>) -> Self {
+        self.about = Some(text.into());
+        self
+    }
+}
+
+/// A fault in force.
+#[derive(Debug)]
+struct ActiveFault {
+    fault: MetadataFault,
+    left: AtomicU64,
+    hits: AtomicU64,
+    released: watch::Sender<bool>,
+    /// How many calls stand still.
+    waiting: watch::Sender<usize>,
+}
+
+impl ActiveFault {
+    /// Whether the fault hits this call; takes one of its times.
+    fn hits(&self, method: Method, arguments: &str) -> bool {
+        let about = self.fault.about.as_deref();
+        let hit = !*self.released.borrow()
+            && self.fault.methods.contains(&method)
+            && about.is_none_or(|about| arguments.contains(about));
+        let take = |left: u64| left.checked_sub(1);
+        let hit = hit
+            && self
+                .left
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, take)
+                .is_ok();
+        self.hits.fetch_add(u64::from(hit), Ordering::SeqCst);
+        hit
+    }
+}
+
+/// Counts a call as standing still until it is dropped.
+struct Standing(Arc<ActiveFault>);
+
+impl Standing {
+    fn new(fault: &Arc<ActiveFault>) -> Self {
+        fault.waiting.send_modify(|waiting| *waiting += 1);
+        Self(fault.clone())
+    }
+
+    async fn released(&self) {
+        let _ = self.0.released.subscribe().wait_for(|released| *released).await;
+    }
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        self.0.waiting.send_modify(|waiting| *waiting -= 1);
+    }
+}
+
+/// Names an added fault. Dropping it changes nothing.
+#[derive(Debug, Clone)]
+pub(crate) struct FaultHandle(Arc<ActiveFault>);
+
+impl FaultHandle {
+    /// Ends the fault: what stands still goes on, what is late happens.
+    pub(crate) fn release(&self) {
+        self.0.released.send_replace(true);
+    }
+
+    /// Resolves when so many calls stand still, or are late.
+    pub(crate) async fn waiting(&self, calls: usize) {
+        let mut waiting = self.0.waiting.subscribe();
+        let _ = waiting.wait_for(|waiting| *waiting >= calls).await;
+    }
+
+    /// Resolves when no call stands still or is late any more: each went on, happened or was given up.
+    pub(crate) async fn settled(&self) {
+        let _ = self.0.waiting.subscribe().wait_for(|waiting| *waiting == 0).await;
+    }
+
+    /// How many calls it hit.
+    pub(crate) fn hits(&self) -> u64 {
+        self.0.hits.load(Ordering::SeqCst)
+    }
+}
+
+/// The store around another one.
+#[derive(Debug)]
+pub(crate) struct FaultyMetadata {
+    inner: Arc<dyn MetadataStore>,
+    faults: Mutex<Vec<Arc<ActiveFault>>>,
+    calls: watch::Sender<HashMap<Method, u64>>,
+}
+
+impl FaultyMetadata {
+    /// `inner`, without faults yet.
+    pub(crate) fn new(inner: Arc<dyn MetadataStore>) -> Arc<Self> {
+        Arc::new(Self {
+            inner,
+            faults: Mutex::default(),
+            calls: watch::Sender::default(),
+        })
+    }
+
+    /// A new store in memory, without faults yet.
+    pub(crate) async fn in_memory() -> Arc<Self> {
+        let options = ConnectOptions::default();
+        Self::new(connect("sqlite::memory:", &options).await.unwrap())
+    }
+
+    /// The store without the faults: what a test itself looks at.
+    pub(crate) fn inner(&self) -> &Arc<dyn MetadataStore> {
+        &self.inner
+    }
+
+    /// Adds a fault, in force from the next call. Of several that match, the first added hits.
+    pub(crate) fn add(&self, fault: MetadataFault) -> FaultHandle {
+        let active = Arc::new(ActiveFault {
+            left: AtomicU64::new(fault.times),
+            hits: AtomicU64::new(0),
+            released: watch::Sender::new(false),
+            waiting: watch::Sender::new(0),
+            fault,
+        });
+        self.faults.lock().push(active.clone());
+        FaultHandle(active)
+    }
+
+    /// Every call of these methods stands still, before anything happens.
+    pub(crate) fn hang(&self, methods: impl Into<Vec<Method>>) -> FaultHandle {
+        self.add(MetadataFault::new(MetadataFaultKind::Hang, methods))
+    }
+
+    /// Every call of these methods is lost on its way.
+    pub(crate) fn lose_before(&self, methods: impl Into<Vec<Method>>) -> FaultHandle {
+        self.add(MetadataFault::new(MetadataFaultKind::LoseBefore, methods))
+    }
+
+    /// The answer to every call of these methods is lost.
+    pub(crate) fn lose_after(&self, methods: impl Into<Vec<Method>>) -> FaultHandle {
+        self.add(MetadataFault::new(MetadataFaultKind::LoseAfter, methods))
+    }
+
+    /// Every call of these methods seems lost, and happens when released.
+    pub(crate) fn late(&self, methods: impl Into<Vec<Method>>) -> FaultHandle {
+        self.add(MetadataFault::new(MetadataFaultKind::Late, methods))
+    }
+
+    /// Every call of these methods fails.
+    pub(crate) fn fail_with(&self, methods: impl Into<Vec<Method>>, error: fn() -> Error) -> FaultHandle {
+        self.add(MetadataFault::new(MetadataFaultKind::Fail(error), methods))
+    }
+
+    /// Releases every fault.
+    pub(crate) fn clear(&self) {
+        for fault in self.faults.lock().drain(..) {
+            fault.released.send_replace(true);
+        }
+    }
+
+    /// How often the method was called.
+    pub(crate) fn calls(&self, method: Method) -> u64 {
+        self.calls.borrow().get(&method).copied().unwrap_or_default()
+    }
+
+    /// Resolves when the method was called so often, from the beginning on.
+    pub(crate) async fn called(&self, method: Method, times: u64) {
+        let mut calls = self.calls.subscribe();
+        let _ = calls
+            .wait_for(|calls| calls.get(&method).is_some_and(|called| *called >= times))
+            .await;
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        method: Method,
+        arguments: String,
+        happen: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        self.calls
+            .send_modify(|calls| *calls.entry(method).or_default() += 1);
+        let happen = at_work(happen);
+        let hit = |fault: &&Arc<ActiveFault>| fault.hits(method, &arguments);
+        let fault = self.faults.lock().iter().find(hit).cloned();
+        let Some(fault) = fault else {
+            return happen.await;
+        };
+        match fault.fault.kind {
+            MetadataFaultKind::Hang => {
+                Standing::new(&fault).released().await;
+                happen.await
+            }
+            MetadataFaultKind::HangAfter => {
+                let outcome = happen.await;
+                Standing::new(&fault).released().await;
+                outcome
+            }
+            MetadataFaultKind::HangLate => happen_later(&fault, happen).await.unwrap(),
+            MetadataFaultKind::Late => {
+                drop(happen_later(&fault, happen));
+                Err(unavailable())
+            }
+            MetadataFaultKind::LoseBefore => Err(unavailable()),
+            MetadataFaultKind::LoseAfter => {
+                let _lost = happen.await;
+                Err(unavailable())
+            }
+            MetadataFaultKind::Fail(error) => Err(error()),
+        }
+    }
+}
+
+fn unavailable() -> Error {
+    Error::Unavailable("the test says so".to_owned())
+}
+
+/// A call that happens when the fault is released, whatever becomes of its caller.
+fn happen_later<T: Send + 'static>(
+    fault: &Arc<ActiveFault>,
+    happen: impl Future<Output = T> + Send + 'static,
+) -> tokio::task::JoinHandle<T> {
+    let standing = Standing::new(fault);
+    tokio::spawn(async move {
+        standing.released().await;
+        happen.await
+    })
+}
+
+/// Keeps tokio's paused clock where it is while SQLite's own thread works, of which tokio does not know.
+async fn at_work<T>(happen: impl Future<Output = T>) -> T {
+    let (done, working) = std::sync::mpsc::channel::<()>();
+    drop(tokio::task::spawn_blocking(move || working.recv()));
+    let outcome = happen.await;
+    drop(done);
+    outcome
+}
+
+/// Gives an owned argument out as the method takes it.
+trait Lend<'a, Taken> {
+    fn lend(&'a self) -> Taken;
+}
+
+impl<'a, T> Lend<'a, &'a T> for T {
+    fn lend(&'a self) -> &'a T {
+        self
+    }
+}
+
+impl<T: Clone> Lend<'_, T> for T {
+    fn lend(&self) -> T {
+        self.clone()
+    }
+}
+
+impl<'a, T> Lend<'a, &'a [T]> for Vec<T> {
+    fn lend(&'a self) -> &'a [T] {
+        self
+    }
+}
+
+impl<'a> Lend<'a, &'a str> for String {
+    fn lend(&'a self) -> &'a str {
+        self
+    }
+}
+
+/// Declares the trait's methods once: [`Method`] and the store follow from it.
+macro_rules! methods {
+    ($($name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)*) => {
+        /// A method of the trait, by its own name.
+        #[allow(non_camel_case_types)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub(crate) enum Method { $($name,)* }
+
+        impl Method {
+            /// Every method.
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$name,)*];
+        }
+
+        #[async_trait]
+        impl MetadataStore for FaultyMetadata {
+            $(async fn $name(&self, $($argument: $kind),*) -> Result<$answer> {
+                let arguments = format!("{:?}", ($(&$argument,)*));
+                let inner = self.inner.clone();
+                $(let $argument = $argument.to_owned();)*
+                let happen = async move { inner.$name($($argument.lend()),*).await };
+                self.call(Method::$name, arguments, happen).await
+            })*
+        }
+    };
+}
+
+methods! {
+    ping() -> ();
+    register_agent(registration: &AgentRegistration) -> Registered;
+    renew(incarnation: Incarnation) -> Renewed;
+    drain(incarnation: Incarnation) -> ();
+    seal(incarnation: Incarnation) -> ();
+    snapshot(known: Option<u64>) -> Option<Snapshot>;
+    move_leases(moves: &[LeaseMove]) -> Vec<MoveOutcome>;
+    create_topic(topic: &NewTopic) -> TopicRecord;
+    alter_topic(name: &str, change: &TopicChange) -> TopicRecord;
+    delete_topic(name: &str) -> ();
+    claim_topic(name: &str, owner: &TopicOwner) -> TopicOwner;
+    release_topic(name: &str, uid: &str) -> bool;
+    topics_overview() -> TopicsOverview;
+    allocate_producer_id() -> i64;
+    commit_object(commit: &ObjectCommit) -> CommitOutcome;
+    read_log(partition: PartitionUid, from: LogPosition, limit: usize) -> LogView;
+    bounds(partitions: &[PartitionUid]) -> Vec<(PartitionUid, LogBounds)>;
+    begin_segment(lease: Lease, base_offset: i64) -> SegmentIntent;
+    finish_segment(lease: Lease, segment: &NewSegment) -> ();
+    advance_log_start(lease: Lease, log_start: i64) -> i64;
+    garbage(policy: &GarbagePolicy, limit: usize) -> Garbage;
+    confirm_deleted(keys: &[String]) -> ();
+    orphans(incarnation: Incarnation, sequences: &[u64]) -> Vec<u64>;
+    mark_swept(incarnation: Incarnation) -> ();
+    groups(which: &GroupQuery) -> Vec<GroupRecord>;
+    put_group(lease: Lease, group: &GroupWrite) -> ();
+    commit_offsets(lease: Lease, commit: &OffsetCommit) -> Vec<OffsetOutcome>;
+    fetch_offsets(group_id: &str) -> Vec<CommittedOffset>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn producer_id(store: &FaultyMetadata) -> Result<i64> {
+        store.allocate_producer_id().await
+    }
+
+    #[tokio::test]
+    async fn a_lost_call_happens_not_at_all_or_without_an_answer() {
+        let store = FaultyMetadata::in_memory().await;
+        let first = producer_id(&store).await.unwrap();
+        let before = store.lose_before([Method::allocate_producer_id]);
+        assert!(matches!(producer_id(&store).await, Err(Error::Unavailable(_))));
+        before.release();
+        assert_eq!(producer_id(&store).await.unwrap(), first + 1);
+        let lost = MetadataFault::new(MetadataFaultKind::LoseAfter, [Method::allocate_producer_id]).times(1);
+        let lost = store.add(lost);
+        assert!(matches!(producer_id(&store).await, Err(Error::Unavailable(_))));
+        assert_eq!(producer_id(&store).await.unwrap(), first + 3);
+        assert_eq!((lost.hits(), store.calls(Method::allocate_producer_id)), (1, 5));
+        store.fail_with(Method::ALL, || Error::Sealed(Incarnation(7)));
+        assert!(matches!(store.ping().await, Err(Error::Sealed(Incarnation(7)))));
+        store.clear();
+        store.ping().await.unwrap();
+        assert_eq!(store.inner().allocate_producer_id().await.unwrap(), first + 4);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_hangs_goes_on_when_it_is_released_and_is_gone_with_its_caller() {
+        let store = FaultyMetadata::in_memory().await;
+        let first = producer_id(&store).await.unwrap();
+        let hang = store.hang([Method::allocate_producer_id]);
+        let call = |store: &Arc<FaultyMetadata>| {
+            let store = store.clone();
+            tokio::spawn(async move { producer_id(&store).await })
+        };
+        let (patient, hasty) = (call(&store), call(&store));
+        hang.waiting(2).await;
+        hasty.abort();
+        assert!(hasty.await.unwrap_err().is_cancelled());
+        hang.release();
+        assert_eq!(patient.await.unwrap().unwrap(), first + 1);
+        store.called(Method::allocate_producer_id, 3).await;
+
+        let answer = store.add(MetadataFault::new(MetadataFaultKind::HangAfter, Method::ALL));
+        let call = call(&store);
+        answer.waiting(1).await;
+        assert_eq!(store.inner().allocate_producer_id().await.unwrap(), first + 3);
+        answer.release();
+        assert_eq!(call.await.unwrap().unwrap(), first + 2);
+    }
+
+    #[tokio::test]
+    async fn a_late_call_happens_after_its_caller_gave_up() {
+        let store = FaultyMetadata::in_memory().await;
+        let topic = |name: &str| NewTopic {
+            name: name.to_owned(),
+            partitions: 1,
+            config: Default::default(),
+        };
+        let late = store.late([Method::create_topic]);
+        assert!(matches!(
+            store.create_topic(&topic("a")).await,
+            Err(Error::Unavailable(_))
+        ));
+        late.waiting(1).await;
+        late.release();
+        late.settled().await;
+        let silent = MetadataFault::new(MetadataFaultKind::HangLate, [Method::create_topic]).about("\"b\"");
+        let silent = store.add(silent);
+        let caller = store.clone();
+        let caller = tokio::spawn(async move { caller.create_topic(&topic("b")).await });
+        silent.waiting(1).await;
+        caller.abort();
+        store.create_topic(&topic("c")).await.unwrap();
+        let names = async || {
+            let topics = store.snapshot(None).await.unwrap().unwrap().topics;
+            let mut names: Vec<String> = topics.into_iter().map(|topic| topic.name).collect();
+            names.retain(|name| !name.starts_with("__"));
+            names.sort();
+            names
+        };
+        assert_eq!(names().await, ["a", "c"]);
+        store.clear();
+        silent.settled().await;
+        assert_eq!(names().await, ["a", "b", "c"]);
+    }
+}
