@@ -2,8 +2,10 @@
 //! store; in [`calls`], what they answer; in [`console`], what they show; in [`secure`], how they are with TLS; in [`stores`], agents on stores
 //! that fail.
 
+mod answers;
 mod calls;
 mod console;
+mod lying;
 mod secure;
 pub(crate) mod stores;
 

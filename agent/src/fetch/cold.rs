@@ -9,7 +9,7 @@ use streamhouse_core::{
     Error, ErrorCode, PartitionUid,
     batch::{BatchError, Batches, Records, verify_crc},
 };
-use streamhouse_metadata::{LogBounds, LogPosition, LogSpan, Place, keys};
+use streamhouse_metadata::{LogBounds, LogPosition, LogSpan, LogView, Place, keys};
 
 use super::tail::{TailRun, copy_stamped};
 use crate::{

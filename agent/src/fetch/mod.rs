@@ -191,7 +191,7 @@ async fn read_held(node: &Node, partition: &Partition, offset: i64, room: usize)
     if offset > high_watermark {
         return match read_ahead(node, partition, offset, room, high_watermark).await {
             Ok(part) => {
-                let _known = watch.borrow_and_update();
+                watch.mark_unchanged();
                 let wait = part.error.is_none().then(|| Wait::Leads(watch.clone()));
                 (part, wait)
             }

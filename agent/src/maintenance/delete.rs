@@ -53,29 +53,27 @@ pub async fn run(node: &Node) -> Result<(), JobError> {
     outcome
 }
 
-/// Deletes what can be deleted: together, and when that fails one by one, so that one object that the store does not let go
-/// of does not keep all the others. Gives up when several fail in a row: then it is the store.
+/// Deletes what can be deleted: together, and what fails in halves, so that one object that the store does not let go of
+/// does not keep all the others. Gives up when several objects fail in a row: then it is the store.
 async fn delete(node: &Node, keys: &[String]) -> (Vec<String>, Result<(), JobError>) {
-    let Err(error) = node.store.delete(keys).await else {
-        return (keys.to_vec(), Ok(()));
-    };
-    let mut deleted = Vec::new();
-    let mut outcome = Err(error.into());
-    let mut in_a_row = 0;
-    for key in keys {
-        match node.store.delete(std::slice::from_ref(key)).await {
-            Ok(()) => {
-                deleted.push(key.clone());
-                in_a_row = 0;
-            }
-            Err(error) => {
-                tracing::debug!(key, %error, "an object cannot be deleted at the moment");
-                outcome = Err(error.into());
-                in_a_row += 1;
-                if in_a_row == FAILURES {
-                    break;
-                }
-            }
+    let (mut deleted, mut outcome) = (Vec::new(), Ok(()));
+    let (mut left, mut in_a_row) = (vec![keys], 0);
+    while let Some(keys) = left.pop() {
+        let Err(error) = node.store.delete(keys).await else {
+            deleted.extend_from_slice(keys);
+            in_a_row = 0;
+            continue;
+        };
+        if let [key] = keys {
+            tracing::debug!(key, %error, "an object cannot be deleted at the moment");
+            in_a_row += 1;
+        } else {
+            let (first, second) = keys.split_at(keys.len() / 2);
+            left.extend([second, first]);
+        }
+        outcome = Err(error.into());
+        if in_a_row == FAILURES {
+            break;
         }
     }
     (deleted, outcome)

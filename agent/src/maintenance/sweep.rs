@@ -18,7 +18,7 @@ use crate::{
 const PAGE: usize = 1000;
 
 /// How long after its time a life may wait to be swept before that is a leak (INV-G2).
-const OVERDUE: Duration = Duration::from_secs(24 * 3600);
+const OVERDUE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Remembers the lives whose objects leak, so that each counts once.
 #[derive(Debug, Default)]
