@@ -179,7 +179,9 @@ pub async fn wal_run(node: &Node, uid: PartitionUid, span: &LogSpan) -> Result<T
     let bytes = node.blocks.read(&key, None, range).await;
     let bytes = bytes.map_err(|error| store_error(&error))?;
     if bytes.len() as u64 != length {
-        return Err(damaged(&format!("object {key} is shorter than its metadata says")));
+        return Err(damaged(&format!(
+            "object {key} is shorter than its metadata says"
+        )));
     }
     let mut records = 0;
     for batch in Batches::new(&bytes) {
@@ -188,7 +190,9 @@ pub async fn wal_run(node: &Node, uid: PartitionUid, span: &LogSpan) -> Result<T
         records += i64::from(header.last_offset_delta) + 1;
     }
     if records != span.end_offset - span.base_offset {
-        return Err(damaged(&format!("object {key} does not hold the records it should")));
+        return Err(damaged(&format!(
+            "object {key} does not hold the records it should"
+        )));
     }
     let (base_offset, end_offset, epoch) = (span.base_offset, span.end_offset, span.epoch);
     Ok(TailRun {

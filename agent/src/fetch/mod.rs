@@ -191,8 +191,8 @@ async fn read_held(node: &Node, partition: &Partition, offset: i64, room: usize)
     if offset > high_watermark {
         return match read_ahead(node, partition, offset, room, high_watermark).await {
             Ok(part) => {
-                watch.mark_unchanged();
-                let wait = part.error.is_none().then(|| Wait::Leads(watch.clone()));
+                // What was learned counts as news: one more look, then the wait.
+                let wait = part.error.is_none().then_some(Wait::Leads(watch));
                 (part, wait)
             }
             Err(error) => (Part::failed(error), None),

@@ -41,10 +41,7 @@ pub async fn run(node: &Node) -> Result<(), JobError> {
                 break;
             }
             node.metadata.confirm_deleted(&deleted).await?;
-            tracing::debug!(
-                objects = deleted.len(),
-                "deleted objects that nothing references"
-            );
+            tracing::debug!(objects = deleted.len(), "deleted objects that nothing references");
         }
         if !garbage.more {
             break;

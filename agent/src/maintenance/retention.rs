@@ -208,11 +208,19 @@ mod tests {
             new_start(&log, limits)
         };
         for nonsense in [-1, 0, 4_000_000, i64::MAX] {
-            assert_eq!(starts(nonsense, 2500), Some(10), "{nonsense}: by the time of storing");
+            assert_eq!(
+                starts(nonsense, 2500),
+                Some(10),
+                "{nonsense}: by the time of storing"
+            );
             assert_eq!(starts(nonsense, 1500), Some(20), "{nonsense}: and what follows");
             assert_eq!(starts(nonsense, 3500), None, "{nonsense}: not before its time");
         }
-        assert_eq!(starts(400, 3500), Some(10), "an old record expires by its own time");
+        assert_eq!(
+            starts(400, 3500),
+            Some(10),
+            "an old record expires by its own time"
+        );
     }
 
     proptest! {

@@ -42,7 +42,10 @@ impl Sweeper {
             }
             // One life's trouble must not keep the orphans of the others.
             let swept = sweep(node, incarnation).await;
-            if swept.is_err() && waited >= node.settings.object_grace + OVERDUE && self.overdue.insert(incarnation) {
+            if swept.is_err()
+                && waited >= node.settings.object_grace + OVERDUE
+                && self.overdue.insert(incarnation)
+            {
                 node.metrics.violated(Invariant::G2);
             }
             outcome = swept.and(outcome);

@@ -92,10 +92,12 @@ impl Unrolled {
             runs: VecDeque::new(),
             inherited: None,
         };
-        for &(base, end, bytes) in runs.iter().filter(|(base, ..)| *base < inherited.end) {
-            counted.add(base, end, bytes);
+        for &(base, end, bytes) in runs {
+            if base < inherited.end && end > inherited.start {
+                let bytes = Run { base, end, bytes }.bytes_from(inherited.start);
+                counted.add(base.max(inherited.start), end, bytes);
+            }
         }
-        counted.drop_before(inherited.start);
         counted.runs.append(&mut self.runs);
         self.runs = counted.runs;
     }

@@ -170,7 +170,10 @@ fn check(records: &Bytes, topic: &Topic, index: i32, now_ms: i64) -> Result<Vec<
         });
         let header = header.map_err(|(code, problem)| {
             let name = &topic.record.name;
-            Error::new(code, format!("batch {} for {name}-{index}: {problem}", batches.len()))
+            Error::new(
+                code,
+                format!("batch {} for {name}-{index}: {problem}", batches.len()),
+            )
         })?;
         batches.push(meta(&header)?);
     }
@@ -274,7 +277,9 @@ impl Pending {
 
 /// Who should have answered ended without a word, perhaps after the commit.
 fn lost_track() -> Error {
-    super::outcome_unknown("the agent lost track of the write; whether it is stored is not known: send it again")
+    super::outcome_unknown(
+        "the agent lost track of the write; whether it is stored is not known: send it again",
+    )
 }
 
 fn result(node: &Node, topic: String, partition: i32, ack: Ack) -> v1::PartitionProduceResult {

@@ -34,7 +34,9 @@ pub(super) fn verify(
     let parts = commit.partitions.iter().zip(object.partitions.values());
     let mut outcomes = outcome.partitions.iter();
     for (part, appends) in parts {
-        let published = appends.first().map_or(0, |append| append.partition.tail.lock().end());
+        let published = appends
+            .first()
+            .map_or(0, |append| append.partition.tail.lock().end());
         verify_partition(part, published, outcomes.next()).map_err(|(invariant, what)| BrokenOutcome {
             partition: part.partition,
             invariant,
@@ -107,7 +109,10 @@ fn in_order(batch: &BatchMeta, next: &mut HashMap<i64, (i16, i64)>) -> Result<()
     let after = (first + i64::from(batch.records)).rem_euclid(SEQUENCES);
     match next.insert(producer.id, (producer.epoch, after)) {
         Some((epoch, expected)) if epoch == producer.epoch && expected != first => {
-            let what = format!("producer {}'s sequence {first} follows {expected} - 1", producer.id);
+            let what = format!(
+                "producer {}'s sequence {first} follows {expected} - 1",
+                producer.id
+            );
             Err((Invariant::P4, what))
         }
         _ => Ok(()),
@@ -172,7 +177,10 @@ mod tests {
             position: 0,
             batches: two.to_vec(),
         };
-        assert_eq!(verify_partition(&part, 100, Some(&PartitionOutcome::Fenced)), Ok(()));
+        assert_eq!(
+            verify_partition(&part, 100, Some(&PartitionOutcome::Fenced)),
+            Ok(())
+        );
     }
 
     #[test]
@@ -182,18 +190,52 @@ mod tests {
         let duplicate = |base_offset| BatchOutcome::Duplicate { base_offset };
         let lies: [(&str, &[BatchMeta], &[BatchOutcome], i64, Invariant); 10] = [
             ("no outcome", &one, &[], 100, Invariant::P1),
-            ("acknowledged beyond the log", &one, &[appended(100)], 104, Invariant::P1),
+            (
+                "acknowledged beyond the log",
+                &one,
+                &[appended(100)],
+                104,
+                Invariant::P1,
+            ),
             ("given out twice", &one, &[appended(99)], 104, Invariant::P2),
             ("a gap", &one, &[appended(101)], 106, Invariant::P2),
             ("gone back", &one, &[duplicate(3)], 99, Invariant::P2),
-            ("a gap inside", &two, &[appended(100), appended(106)], 109, Invariant::P2),
-            ("a duplicate of nothing", &one, &[duplicate(98)], 100, Invariant::P3),
-            ("a duplicate of nowhere", &one, &[duplicate(-1)], 100, Invariant::P3),
-            ("a sequence left out", &two, &[appended(100), appended(105)], 108, Invariant::P4),
+            (
+                "a gap inside",
+                &two,
+                &[appended(100), appended(106)],
+                109,
+                Invariant::P2,
+            ),
+            (
+                "a duplicate of nothing",
+                &one,
+                &[duplicate(98)],
+                100,
+                Invariant::P3,
+            ),
+            (
+                "a duplicate of nowhere",
+                &one,
+                &[duplicate(-1)],
+                100,
+                Invariant::P3,
+            ),
+            (
+                "a sequence left out",
+                &two,
+                &[appended(100), appended(105)],
+                108,
+                Invariant::P4,
+            ),
             ("somebody else", &one, &[appended(100)], 110, Invariant::L1),
         ];
         for (what, batches, outcomes, high_watermark, invariant) in lies {
-            assert_eq!(broken(batches, outcomes, high_watermark), Some(invariant), "{what}");
+            assert_eq!(
+                broken(batches, outcomes, high_watermark),
+                Some(invariant),
+                "{what}"
+            );
         }
     }
 }

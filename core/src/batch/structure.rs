@@ -69,7 +69,9 @@ fn gzip(records: &[u8]) -> Result<usize, BatchError> {
 
 fn zstd(records: &[u8]) -> Result<usize, BatchError> {
     let skippable = records.first().is_some_and(|byte| byte & 0xf0 == 0x50)
-        && records.get(1..).is_some_and(|rest| rest.starts_with(&ZSTD_SKIPPABLE));
+        && records
+            .get(1..)
+            .is_some_and(|rest| rest.starts_with(&ZSTD_SKIPPABLE));
     if !records.starts_with(&ZSTD_MAGIC) && !skippable {
         return Err(invalid("this is no zstd frame"));
     }

@@ -315,7 +315,12 @@ fn what_is_wrong_with_a_head_has_its_code() {
             ErrorCode::InvalidRecord,
         ),
         ("a bit that nobody knows", 21, &[0x40], ErrorCode::InvalidRecord),
-        ("a greatest timestamp before the first", 35, &[0; 8], ErrorCode::InvalidRecord),
+        (
+            "a greatest timestamp before the first",
+            35,
+            &[0; 8],
+            ErrorCode::InvalidRecord,
+        ),
     ];
     for (what, at, bytes, code) in cases {
         let mut batch = small();

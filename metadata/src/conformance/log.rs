@@ -163,7 +163,9 @@ pub async fn a_span_tells_when_it_was_stored(store: &Store) {
     assert_eq!(times.len(), 3);
     // Transactions begin, and milliseconds are rounded, a little before or after the clock is read.
     assert!(
-        times.iter().all(|time| (before - 1..=view.now_ms + 1).contains(time)),
+        times
+            .iter()
+            .all(|time| (before - 1..=view.now_ms + 1).contains(time)),
         "{before} {times:?} {}",
         view.now_ms
     );

@@ -29,11 +29,7 @@ use crate::{
 /// The jobs run when the test says so.
 const BY_HAND: &[&str] = &["--maintenance-interval=1h"];
 
-async fn produce_bytes(
-    agent: &Agent,
-    topic: &str,
-    records: Bytes,
-) -> Result<i64, streamhouse_core::Error> {
+async fn produce_bytes(agent: &Agent, topic: &str, records: Bytes) -> Result<i64, streamhouse_core::Error> {
     let part = v1::PartitionProduce {
         topic: topic.to_owned(),
         partition: 0,
@@ -54,7 +50,9 @@ async fn produce_bytes(
 /// One record with a timestamp.
 fn record(timestamp: i64, value: &[u8]) -> Bytes {
     let mut batch = BatchBuilder::new(Compression::None);
-    batch.append::<&str, &str>(timestamp, None, Some(value), &[]).unwrap();
+    batch
+        .append::<&str, &str>(timestamp, None, Some(value), &[])
+        .unwrap();
     batch.finish().unwrap()
 }
 
@@ -72,13 +70,22 @@ async fn fetched(agent: &Agent, topic: &str, offset: i64) -> (i64, usize, Option
         max_bytes: 1 << 20,
         ..Default::default()
     };
-    let part = fetch::fetch(&agent.node, request).await.unwrap().0.partitions.remove(0);
-    let error = part.error.map(|error| streamhouse_core::Error::from(error).code());
+    let part = fetch::fetch(&agent.node, request)
+        .await
+        .unwrap()
+        .0
+        .partitions
+        .remove(0);
+    let error = part
+        .error
+        .map(|error| streamhouse_core::Error::from(error).code());
     (part.high_watermark, part.records.len(), error)
 }
 
 async fn create_with(agent: &Agent, name: &str, config: &[(&str, &str)]) {
-    let config = config.iter().map(|(key, value)| (key.to_string(), value.to_string()));
+    let config = config
+        .iter()
+        .map(|(key, value)| (key.to_string(), value.to_string()));
     let request = v1::CreateTopicRequest {
         name: name.to_owned(),
         partitions: 1,
@@ -98,7 +105,9 @@ fn uid(agent: &Agent, topic: &str) -> PartitionUid {
 }
 
 async fn high_watermark(stores: &FaultyStores, uid: PartitionUid) -> i64 {
-    stores.metadata.inner().bounds(&[uid]).await.unwrap()[0].1.high_watermark
+    stores.metadata.inner().bounds(&[uid]).await.unwrap()[0]
+        .1
+        .high_watermark
 }
 
 /// How often each invariant was found broken, those of zero left out.
@@ -125,11 +134,20 @@ async fn a_leader_that_waits_for_its_commits_answer_knows_what_is_committed() {
         assert!(Instant::now() < deadline);
         sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(partition(&one, "orders").high_watermark(), 1, "its memory is behind");
+    assert_eq!(
+        partition(&one, "orders").high_watermark(),
+        1,
+        "its memory is behind"
+    );
 
+    let page = console::data(&one, "records?topic=orders&partition=0&offset=2").await;
+    assert_eq!(page["high_watermark"], 2, "{page}");
     // Where a consumer is that read from another agent.
     assert_eq!(fetched(&one, "orders", 2).await, (2, 0, None));
-    assert_eq!(fetched(&one, "orders", 3).await.2, Some(ErrorCode::OffsetOutOfRange));
+    assert_eq!(
+        fetched(&one, "orders", 3).await.2,
+        Some(ErrorCode::OffsetOutOfRange)
+    );
     // What is committed is served, though its own commit is not answered yet.
     let (high_watermark, bytes, error) = fetched(&one, "orders", 1).await;
     assert_eq!((high_watermark, error), (2, None));
@@ -219,10 +237,16 @@ async fn an_outcome_that_cannot_be_true_is_not_acknowledged_and_ends_the_life() 
         let (before, held) = (life(&one).unwrap(), partition(&one, "orders"));
         *lying.commit.lock() = Some(lie);
         let error = produce(&one, "orders", 0, "b").await.unwrap_err();
-        assert!(error.is_retryable() && !error.code().has_no_side_effects(), "{error}");
+        assert!(
+            error.is_retryable() && !error.code().has_no_side_effects(),
+            "{error}"
+        );
         assert_eq!(violations(&one), [(invariant, 1.0)]);
         assert_eq!(held.high_watermark(), 1, "nothing of it is published");
-        until("a new life begins", || life(&one).is_some_and(|life| life > before)).await;
+        until("a new life begins", || {
+            life(&one).is_some_and(|life| life > before)
+        })
+        .await;
         one.drain().await;
     }
 }
@@ -242,7 +266,10 @@ async fn a_store_behind_what_was_published_ends_the_life() {
     assert_eq!(error.code(), ErrorCode::MetadataUnavailable);
     assert_eq!(violations(&one), [("INV-P2", 1.0)]);
     *lying.behind.lock() = 0;
-    until("a new life begins", || life(&one).is_some_and(|life| life > before)).await;
+    until("a new life begins", || {
+        life(&one).is_some_and(|life| life > before)
+    })
+    .await;
     one.drain().await;
 }
 
@@ -251,11 +278,14 @@ async fn a_commit_whose_outcome_is_forgotten_is_not_called_clean() {
     let stores = FaultyStores::new().await;
     let one = stores.agent("one", BY_HAND).await;
     create(&one, "orders", 1).await;
-    stores
-        .metadata
-        .fail_with([Method::commit_object], || MetadataError::Forgotten("_wal/1/0".to_owned()));
+    stores.metadata.fail_with([Method::commit_object], || {
+        MetadataError::Forgotten("_wal/1/0".to_owned())
+    });
     let error = produce(&one, "orders", 0, "a").await.unwrap_err();
-    assert!(error.is_retryable() && !error.code().has_no_side_effects(), "{error}");
+    assert!(
+        error.is_retryable() && !error.code().has_no_side_effects(),
+        "{error}"
+    );
     stores.metadata.clear();
     one.drain().await;
 }
@@ -309,7 +339,11 @@ async fn a_batch_of_nonsense_is_refused_though_its_crc_is_right() {
     batch[17..21].copy_from_slice(&crc.to_be_bytes());
     let error = produce_bytes(&one, "orders", batch.into()).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::InvalidRecord, "{error}");
-    assert_eq!(produce(&one, "orders", 0, "x").await, Ok(0), "the log did not move");
+    assert_eq!(
+        produce(&one, "orders", 0, "x").await,
+        Ok(0),
+        "the log did not move"
+    );
     one.drain().await;
 }
 
@@ -319,7 +353,12 @@ async fn timestamps_out_of_bounds_are_refused() {
     let one = stores.agent("one", BY_HAND).await;
     create(&one, "orders", 1).await;
     create_with(&one, "strict", &[("message.timestamp.before.max.ms", "60000")]).await;
-    create_with(&one, "lax", &[("message.timestamp.after.max.ms", "9223372036854775807")]).await;
+    create_with(
+        &one,
+        "lax",
+        &[("message.timestamp.after.max.ms", "9223372036854775807")],
+    )
+    .await;
     let now = one.node.clock.now_ms();
     let sent = async |topic, timestamp| {
         let sent = produce_bytes(&one, topic, record(timestamp, b"x")).await;
@@ -362,10 +401,16 @@ async fn retention_takes_no_record_at_once_and_is_stopped_by_none() {
         assert!(Instant::now() < deadline, "a span stops retention");
         sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(partition(&one, "young").log_start(), 0, "nothing is older than an hour");
+    assert_eq!(
+        partition(&one, "young").log_start(),
+        0,
+        "nothing is older than an hour"
+    );
     // An old record expires by its own time, as in Kafka.
     create_with(&one, "old", &[("retention.ms", "3600000")]).await;
-    produce_bytes(&one, "old", record(now - 7_200_000, b"x")).await.unwrap();
+    produce_bytes(&one, "old", record(now - 7_200_000, b"x"))
+        .await
+        .unwrap();
     retention::run(&one.node, &life).await.unwrap();
     assert_eq!(partition(&one, "old").log_start(), 1);
     one.drain().await;
@@ -396,7 +441,9 @@ async fn one_partitions_trouble_does_not_end_the_round_of_the_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_that_cannot_be_deleted_does_not_keep_the_others() {
     let stores = FaultyStores::new().await;
-    let one = stores.agent("one", &["--maintenance-interval=1h", "--object-grace=1s"]).await;
+    let one = stores
+        .agent("one", &["--maintenance-interval=1h", "--object-grace=1s"])
+        .await;
     create_with(&one, "orders", &[("retention.ms", "0")]).await;
     for _ in 0..5 {
         produce_bytes(&one, "orders", record(5, b"x")).await.unwrap();
@@ -440,7 +487,11 @@ async fn a_life_that_cannot_be_swept_does_not_keep_the_others_and_counts_when_it
     }
     let one = stores.agent("one", BY_HAND).await;
     let mut snapshot = metadata.snapshot(None).await.unwrap().unwrap();
-    let ages = [Duration::from_secs(3600), Duration::from_secs(8 * 24 * 3600), Duration::from_secs(3600)];
+    let ages = [
+        Duration::from_secs(3600),
+        Duration::from_secs(8 * 24 * 3600),
+        Duration::from_secs(3600),
+    ];
     snapshot.unswept = lives.iter().copied().zip(ages).collect();
     one.node.directory.replace(snapshot.clone());
     let fault = MetadataFault::new(MetadataFaultKind::LoseBefore, [Method::orphans]);
@@ -453,7 +504,11 @@ async fn a_life_that_cannot_be_swept_does_not_keep_the_others_and_counts_when_it
     }
     let left = metadata.snapshot(None).await.unwrap().unwrap().unswept;
     assert_eq!(left.iter().map(|(life, _)| *life).collect::<Vec<_>>(), [lives[1]]);
-    assert_eq!(violations(&one), [("INV-G2", 1.0)], "once, however often it is tried");
+    assert_eq!(
+        violations(&one),
+        [("INV-G2", 1.0)],
+        "once, however often it is tried"
+    );
     stores.metadata.clear();
     one.drain().await;
 }
@@ -475,13 +530,18 @@ async fn what_waits_to_be_rolled_is_counted_over_rolls_and_leaders() {
     for n in 1..=8 {
         produce_bytes(&one, "orders", large.clone()).await.unwrap();
         roller.run(&one.node, &life).await.unwrap();
-        assert_eq!((rolled(&one), partition(&one, "orders").unrolled_bytes()), (f64::from(n), 0));
+        assert_eq!(
+            (rolled(&one), partition(&one, "orders").unrolled_bytes()),
+            (f64::from(n), 0)
+        );
         produce_bytes(&one, "orders", record(5, b"small")).await.unwrap();
         roller.run(&one.node, &life).await.unwrap();
         assert_eq!(rolled(&one), f64::from(n), "a few bytes are no segment");
     }
     // What is deleted waits no more.
-    produce_bytes(&one, "orders", record(5, &[b'x'; 60_000])).await.unwrap();
+    produce_bytes(&one, "orders", record(5, &[b'x'; 60_000]))
+        .await
+        .unwrap();
     let all = v1::DeleteRecordsRequest {
         topic: "orders".to_owned(),
         before_offset: -1,
@@ -489,11 +549,15 @@ async fn what_waits_to_be_rolled_is_counted_over_rolls_and_leaders() {
     };
     topics::delete_records(&one.node, all).await.unwrap();
     assert_eq!(partition(&one, "orders").unrolled_bytes(), 0);
-    produce_bytes(&one, "orders", record(5, &[b'x'; 30_000])).await.unwrap();
+    produce_bytes(&one, "orders", record(5, &[b'x'; 30_000]))
+        .await
+        .unwrap();
     roller.run(&one.node, &life).await.unwrap();
     assert_eq!(rolled(&one), 8.0);
     // The next leader rolls what this one left when there is enough.
-    produce_bytes(&one, "orders", record(5, &[b'x'; 30_000])).await.unwrap();
+    produce_bytes(&one, "orders", record(5, &[b'x'; 30_000]))
+        .await
+        .unwrap();
     drop(life);
     one.drain().await;
     let two = stores.agent("two", BY_HAND).await;
@@ -502,9 +566,14 @@ async fn what_waits_to_be_rolled_is_counted_over_rolls_and_leaders() {
     roller.run(&two.node, &life).await.unwrap();
     assert_eq!(rolled(&two), 0.0, "60,000 bytes are not enough");
     assert!(partition(&two, "orders").unrolled_bytes() >= 60_000);
-    produce_bytes(&two, "orders", record(5, &[b'x'; 10_000])).await.unwrap();
+    produce_bytes(&two, "orders", record(5, &[b'x'; 10_000]))
+        .await
+        .unwrap();
     roller.run(&two.node, &life).await.unwrap();
-    assert_eq!((rolled(&two), partition(&two, "orders").unrolled_bytes()), (1.0, 0));
+    assert_eq!(
+        (rolled(&two), partition(&two, "orders").unrolled_bytes()),
+        (1.0, 0)
+    );
     drop(life);
     two.drain().await;
 }
@@ -557,7 +626,9 @@ async fn sizes_and_times_of_a_topic_are_honoured() {
     let stores = FaultyStores::new().await;
     let one = stores.agent("one", BY_HAND).await;
     create_with(&one, "small", &[("max.message.bytes", "1024")]).await;
-    let error = produce_bytes(&one, "small", record(5, &[b'x'; 2000])).await.unwrap_err();
+    let error = produce_bytes(&one, "small", record(5, &[b'x'; 2000]))
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), ErrorCode::MessageTooLarge);
     create_with(&one, "kept", &[("retention.bytes", "1"), ("retention.ms", "-1")]).await;
     for _ in 0..3 {
@@ -565,7 +636,11 @@ async fn sizes_and_times_of_a_topic_are_honoured() {
     }
     let life = one.node.life().unwrap();
     retention::run(&one.node, &life).await.unwrap();
-    assert_eq!(partition(&one, "kept").log_start(), 2, "the last one holds what is to be kept");
+    assert_eq!(
+        partition(&one, "kept").log_start(),
+        2,
+        "the last one holds what is to be kept"
+    );
     create_with(&one, "rolled", &[("segment.ms", "100")]).await;
     produce_bytes(&one, "rolled", record(5, b"x")).await.unwrap();
     let mut roller = Roller::default();

@@ -231,7 +231,12 @@ impl Slot {
         // A group without a row was deleted, and begins anew.
         if (1..given).contains(&stored) {
             self.shared.parts.metrics.violated(Invariant::C1);
-            tracing::error!(group_id, given, stored, "the metadata store has an older generation of a group than we wrote");
+            tracing::error!(
+                group_id,
+                given,
+                stored,
+                "the metadata store has an older generation of a group than we wrote"
+            );
         }
     }
 

@@ -62,7 +62,10 @@ fn the_lengths_of_records_as_they_are_are_followed() {
     refused("a length that leads out of the batch", &resealed(cut));
     let mut empty = batch.to_vec();
     empty[HEADER_LEN] = 0;
-    assert!(validate(&resealed(empty), &LIMITS).is_err(), "a record of nothing");
+    assert!(
+        validate(&resealed(empty), &LIMITS).is_err(),
+        "a record of nothing"
+    );
 }
 
 #[test]
@@ -72,7 +75,10 @@ fn a_frame_of_lz4_is_followed_to_its_end() {
     validate(&batch, &LIMITS).unwrap();
     let (head, frame) = batch.split_at(HEADER_LEN);
     for cut in [1, 3, 5, frame.len() / 2] {
-        refused("cut", &with_records(Compression::Lz4, head, &frame[..frame.len() - cut]));
+        refused(
+            "cut",
+            &with_records(Compression::Lz4, head, &frame[..frame.len() - cut]),
+        );
     }
     let longer = [frame, &[1]].concat();
     refused("longer", &with_records(Compression::Lz4, head, &longer));

@@ -53,7 +53,10 @@ fn a_codec_is_refused_with_what_is_offered_and_the_others_stand() {
     for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
         let wanted = validate(&topic(json!({ "compression": codec, "segmentBytes": "64Mi" }))).unwrap();
         let problem = problem_of(&wanted);
-        assert!(problem.starts_with("spec.compression: compression.type: "), "{problem}");
+        assert!(
+            problem.starts_with("spec.compression: compression.type: "),
+            "{problem}"
+        );
         assert!(problem.contains("only \"producer\""), "{problem}");
         assert_eq!(wanted.settings["compression.type"], Setting::Leave);
         assert_eq!(wanted.settings["segment.bytes"], value("67108864"));
