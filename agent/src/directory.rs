@@ -53,8 +53,7 @@ impl View {
             ..Self::default()
         };
         for record in &snapshot.topics {
-            // Settings that this build does not understand fall back to the defaults: the topic must stay usable.
-            let config = TopicConfig::from_overrides(&record.config).unwrap_or_default();
+            let config = TopicConfig::from_stored(&record.config);
             let topic = Arc::new(Topic {
                 record: record.clone(),
                 id: record.topic_id.to_string(),

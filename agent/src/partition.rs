@@ -1,8 +1,11 @@
 //! The partitions this agent leads. [`Held`] is filled and emptied by the lease keeper; produce appends to what is in it,
 //! fetch reads from it, maintenance walks it.
 
+mod unrolled;
+
 use std::{
     collections::HashMap,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicI64, Ordering},
@@ -14,6 +17,7 @@ use streamhouse_core::PartitionUid;
 use streamhouse_metadata::{Lease, LogBounds};
 use tokio::sync::watch;
 
+use self::unrolled::Unrolled;
 use crate::fetch::tail::Tail;
 
 /// A partition this agent leads, for one epoch of leadership.
@@ -30,7 +34,7 @@ pub struct Partition {
     log_start: AtomicI64,
     rolled: AtomicI64,
     size_bytes: AtomicI64,
-    unrolled_bytes: AtomicI64,
+    unrolled: Mutex<Unrolled>,
     high_watermark: watch::Sender<i64>,
     accepting: AtomicBool,
 }
@@ -46,7 +50,7 @@ impl Partition {
             log_start: AtomicI64::new(bounds.log_start),
             rolled: AtomicI64::new(bounds.rolled),
             size_bytes: AtomicI64::new(bounds.size_bytes),
-            unrolled_bytes: AtomicI64::new(0),
+            unrolled: Mutex::new(Unrolled::new(bounds.rolled, bounds.high_watermark)),
             high_watermark: watch::Sender::new(bounds.high_watermark),
             accepting: AtomicBool::new(true),
         }
@@ -96,25 +100,32 @@ impl Partition {
         self.size_bytes.load(Ordering::Relaxed)
     }
 
-    /// Counts bytes just committed.
-    pub fn appended(&self, bytes: usize) {
-        self.size_bytes.fetch_add(bytes as i64, Ordering::Relaxed);
-        self.unrolled_bytes.fetch_add(bytes as i64, Ordering::Relaxed);
-    }
-
-    /// Bytes committed in this epoch that no segment covers yet.
-    pub fn unrolled_bytes(&self) -> i64 {
-        self.unrolled_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Moves the rolled offset after a segment of `bytes` is in the metadata.
-    pub fn rolled_to(&self, end_offset: i64, bytes: u64) {
-        self.rolled.fetch_max(end_offset, Ordering::AcqRel);
+    /// Counts the bytes of offsets just committed.
+    pub fn appended(&self, offsets: Range<i64>, bytes: usize) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        let less = |unrolled: i64| Some(unrolled.saturating_sub(bytes).max(0));
-        let _ = self
-            .unrolled_bytes
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        self.size_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.unrolled.lock().add(offsets.start, offsets.end, bytes);
+    }
+
+    /// Committed bytes that no segment covers yet, as far as they are counted; see [`inherited`](Self::inherited).
+    pub fn unrolled_bytes(&self) -> i64 {
+        self.unrolled.lock().bytes(self.rolled().max(self.log_start()))
+    }
+
+    /// Offsets that former leaders committed and did not roll, while their bytes are not counted.
+    pub fn inherited(&self) -> Option<Range<i64>> {
+        self.unrolled.lock().inherited()
+    }
+
+    /// Counts [`inherited`](Self::inherited) offsets: ranges in order, each `(base, end, bytes)`.
+    pub fn count_inherited(&self, ranges: &[(i64, i64, i64)]) {
+        self.unrolled.lock().count_inherited(ranges);
+    }
+
+    /// Moves the rolled offset after the metadata has it; never back.
+    pub fn rolled_to(&self, end_offset: i64) {
+        let before = self.rolled.fetch_max(end_offset, Ordering::AcqRel);
+        self.unrolled.lock().drop_before(before.max(end_offset));
     }
 
     /// Takes over what the metadata store says of the log after its start moved.

@@ -14,6 +14,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::{
     directory::{Topic, View},
+    fetch,
     node::Node,
 };
 
@@ -116,8 +117,9 @@ pub async fn alter(node: &Node, request: v1::AlterTopicRequest) -> Result<v1::To
     } = request;
     let topic = find(node, &name).await?;
     refuse_internal(&topic.record)?;
+    // Only what is set now: a value that was legal once must not keep the others from being changed.
+    TopicConfig::from_overrides(&set_config.clone().into_iter().collect())?;
     let (overrides, changes) = merged_config(&topic.record, set_config, reset_config)?;
-    TopicConfig::from_overrides(&overrides)?;
     let old = count(&topic.record);
     if partitions != 0 {
         if partitions < old {
@@ -189,7 +191,11 @@ pub async fn delete_records(node: &Node, request: v1::DeleteRecordsRequest) -> R
             format!("this agent does not lead {topic}-{index}; ask its leader"),
         )
     })?;
-    let end = partition.high_watermark();
+    // The store is asked: memory may not know yet what was committed last.
+    let known = partition.high_watermark();
+    let bounds = fetch::stored_bounds(node, uid).await?;
+    fetch::learn(node, &partition, known, &bounds)?;
+    let end = bounds.high_watermark;
     let before = if before_offset == -1 { end } else { before_offset };
     if !(0..=end).contains(&before) {
         let message =

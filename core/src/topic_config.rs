@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use crate::{
-    batch::Compression,
-    error::{Error, ErrorCode},
-};
+use crate::error::{Error, ErrorCode};
 
 /// A topic's settings in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +17,10 @@ pub struct TopicConfig {
     pub segment_ms: u64,
     /// The largest batch taken, in bytes as it is sent.
     pub max_message_bytes: usize,
-    /// What producers are asked to use; `None` leaves it to them.
-    pub compression: Option<Compression>,
+    /// How far a timestamp may lie behind the agent's clock, in milliseconds.
+    pub timestamp_before_max_ms: i64,
+    /// How far a timestamp may lie ahead of the agent's clock, in milliseconds.
+    pub timestamp_after_max_ms: i64,
 }
 
 /// One setting.
@@ -54,15 +53,14 @@ pub const DEFINITIONS: &[Definition] = &[
     Definition {
         key: "compression.type",
         default: "producer",
-        bounds: "producer, none, gzip, snappy, lz4, zstd",
-        help: "What producers are asked to compress with; batches are stored as they come.",
-        set: |config, value| {
-            config.compression = if value == "producer" {
-                None
-            } else {
-                Some(value.parse()?)
-            };
-            Ok(())
+        bounds: "producer",
+        help: "Batches are stored as producers compress them; agents compress nothing again.",
+        set: |_, value| match value {
+            "producer" => Ok(()),
+            other => Err(format!(
+                "{other:?} is not offered, only \"producer\" is: batches are stored as producers compress them, so set \
+                 the codec there (the default is lz4)"
+            )),
         },
     },
     Definition {
@@ -71,6 +69,22 @@ pub const DEFINITIONS: &[Definition] = &[
         bounds: "1024 to 16777216",
         help: "The largest batch taken, in bytes as it is sent.",
         set: |config, value| number(value, 1024, 16 << 20).map(|n| config.max_message_bytes = n as usize),
+    },
+    Definition {
+        key: "message.timestamp.after.max.ms",
+        default: "3600000",
+        bounds: "0 and more",
+        help: "How far a record's timestamp may lie ahead of the agent's clock, in milliseconds; batches beyond are refused \
+               with INVALID_TIMESTAMP.",
+        set: |config, value| number(value, 0, i64::MAX).map(|n| config.timestamp_after_max_ms = n),
+    },
+    Definition {
+        key: "message.timestamp.before.max.ms",
+        default: "9223372036854775807",
+        bounds: "0 and more",
+        help: "How far a record's timestamp may lie behind the agent's clock, in milliseconds; batches beyond are refused \
+               with INVALID_TIMESTAMP.",
+        set: |config, value| number(value, 0, i64::MAX).map(|n| config.timestamp_before_max_ms = n),
     },
     Definition {
         key: "message.timestamp.type",
@@ -95,7 +109,7 @@ pub const DEFINITIONS: &[Definition] = &[
         key: "retention.ms",
         default: "604800000",
         bounds: "-1 (no limit) or 0 and more",
-        help: "How long records are kept at least, in milliseconds.",
+        help: "How long records are kept at least, in milliseconds: by their timestamps, see below.",
         set: |config, value| number(value, -1, i64::MAX).map(|n| config.retention_ms = (n >= 0).then_some(n)),
     },
     Definition {
@@ -133,7 +147,8 @@ impl Default for TopicConfig {
             segment_bytes: 0,
             segment_ms: 0,
             max_message_bytes: 0,
-            compression: None,
+            timestamp_before_max_ms: 0,
+            timestamp_after_max_ms: 0,
         };
         for definition in DEFINITIONS {
             // The defaults are legal: a test says so.
@@ -153,6 +168,19 @@ impl TopicConfig {
                 .map_err(|problem| Error::new(ErrorCode::InvalidConfig, format!("{key}: {problem}")))?;
         }
         Ok(config)
+    }
+
+    /// The same for settings that are stored already: what this build does not know or offer any more has its default, the
+    /// others hold. A topic stays usable whatever an earlier or later version allowed to be set.
+    pub fn from_stored(overrides: &BTreeMap<String, String>) -> Self {
+        let mut config = Self::default();
+        for (key, value) in overrides {
+            if let Ok(definition) = definition(key) {
+                // A setter that refuses changes nothing.
+                let _ = (definition.set)(&mut config, value);
+            }
+        }
+        config
     }
 }
 
@@ -199,8 +227,32 @@ pub fn reference_markdown() -> String {
     {
         let _ = writeln!(out, "| `{key}` | `{default}` | {bounds} | {help} |");
     }
+    out.push_str(NOTES);
     out
 }
+
+/// What the table has no room for.
+const NOTES: &str = "
+## Timestamps and retention
+
+`retention.ms` goes by the greatest timestamp of a span (a WAL range or a segment), but never by one that lies after the moment
+when the span was stored:
+
+| timestamp | expires |
+|---|---|
+| in the past | by the timestamp, as in Kafka: records older than `retention.ms` may go in the next round, however new they are here. \
+Set `message.timestamp.before.max.ms` to have such batches refused instead. |
+| in the future | by the time of storing: a wrong clock cannot keep what follows from expiring. |
+| -1 (none) or 0 | by the time of storing. In Kafka, 0 is the year 1970; here it counts as a field left empty. |
+
+Producers are refused with INVALID_TIMESTAMP when the first or the greatest timestamp of a batch lies outside \
+`message.timestamp.before.max.ms` and `message.timestamp.after.max.ms`, or is less than -1. A batch without timestamps (-1) is taken.
+
+## Settings that are not offered
+
+A value that is not in the table is refused with INVALID_CONFIG when a topic is created or altered. A topic that has such a value
+from an earlier version keeps working as if it were not set; reset it when convenient.
+";
 
 #[cfg(test)]
 mod tests {
@@ -238,10 +290,40 @@ mod tests {
             ("retention.ms", "-2"),
             ("retention.ms", "x"),
             ("cleanup.policy", "compact"),
+            ("message.timestamp.type", "LogAppendTime"),
+            ("message.timestamp.after.max.ms", "-1"),
+            ("message.timestamp.before.max.ms", "soon"),
         ] {
             let error = TopicConfig::from_overrides(&overrides(key, value)).unwrap_err();
             assert!(error.message().starts_with(key), "{error}");
         }
+    }
+
+    #[test]
+    fn a_codec_is_refused_with_what_is_offered() {
+        for codec in ["none", "gzip", "snappy", "lz4", "zstd", "best"] {
+            let error = TopicConfig::from_overrides(&overrides("compression.type", codec)).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::InvalidConfig);
+            assert!(error.message().contains("only \"producer\""), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_stored_holds_as_far_as_it_is_understood() {
+        let stored = BTreeMap::from(
+            [
+                ("compression.type", "gzip"),
+                ("no.such.setting", "1"),
+                ("retention.ms", "5000"),
+                ("segment.bytes", "1"),
+            ]
+            .map(|(key, value)| (key.to_owned(), value.to_owned())),
+        );
+        let expected = TopicConfig {
+            retention_ms: Some(5000),
+            ..TopicConfig::default()
+        };
+        assert_eq!(TopicConfig::from_stored(&stored), expected);
     }
 
     #[test]

@@ -58,6 +58,12 @@ pub enum Error {
     /// The intent or the offsets do not fit what is stored.
     #[error("the segment does not fit the log: {0}")]
     SegmentConflict(String),
+    /// The object cannot be committed any more, and whether it was is not known: it, or a later one of its life, was deleted
+    /// as garbage. Its records may be in the log.
+    #[error(
+        "whether {0} was committed is not known any more: it, or a later object, was deleted as garbage; send the records again"
+    )]
+    Forgotten(String),
     /// A row that the code cannot make sense of, or a bug: says what and where.
     #[error("unexpected state in the metadata store: {0}")]
     Inconsistent(String),
@@ -67,7 +73,8 @@ impl Error {
     /// The code that clients see.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Unavailable(_) => ErrorCode::MetadataUnavailable,
+            // Both leave the outcome open: an idempotent producer's retry settles it.
+            Self::Unavailable(_) | Self::Forgotten(_) => ErrorCode::MetadataUnavailable,
             Self::Address(_)
             | Self::Schema(_)
             | Self::Inconsistent(_)

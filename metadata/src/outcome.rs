@@ -14,10 +14,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<CommitOutcome> {
         .map_err(|error| Error::Inconsistent(format!("the outcome of a commit: {error}")))
 }
 
-/// The refusal of an object that was committed, emptied and deleted: its bytes are gone, it must not be committed twice.
+/// The refusal of an object that was committed, emptied and deleted: its bytes are gone, it must not be committed twice, and
+/// what its commit answered went with it.
 pub(crate) fn forgotten(commit: &ObjectCommit) -> Error {
-    let key = wal_key(commit.incarnation, commit.sequence);
-    Error::Inconsistent(format!(
-        "{key} cannot be committed any more: it, or a later object, was deleted as garbage"
-    ))
+    Error::Forgotten(wal_key(commit.incarnation, commit.sequence))
 }

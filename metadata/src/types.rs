@@ -339,6 +339,8 @@ pub struct LogSpan {
     pub end_offset: i64,
     /// Greatest timestamp in it.
     pub max_timestamp: i64,
+    /// When it was stored as it is now: the commit of a WAL range, the roll of a segment.
+    pub stored_at_ms: i64,
     /// The leader epoch to stamp into its batches (WAL ranges; segments are stamped).
     pub epoch: i32,
     /// Where.

@@ -1,11 +1,13 @@
 //! Whole agents in one process, on one SQLite file and one directory: joining, leaving, crashing, losing the metadata
-//! store; in [`calls`], what they answer; in [`console`], what they show; in [`looks`], how many wait at one that does not
+//! store; in [`answers`] and [`lying`], what they say of offsets; in [`calls`], what they answer; in [`console`], what they show; in [`looks`], how many wait at one that does not
 //! lead; in [`names`], topics' names that come back; in [`ownership`], whose bucket it is; in [`secure`], how they are with
 //! TLS; in [`stores`], agents on stores that fail; in [`waits`], what they do not wait for.
 
+mod answers;
 mod calls;
 mod console;
 mod looks;
+mod lying;
 mod names;
 mod ownership;
 mod secure;

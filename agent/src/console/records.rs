@@ -100,7 +100,7 @@ pub(super) async fn records(State(console): State<Arc<Console>>, uri: Uri) -> An
     let _turn = console.reads.acquire().await.map_err(|_| closing())?;
     let node = &console.node;
     let record = find(node, &wanted).await?;
-    let (log_start, high_watermark) = bounds(node, &record).await?;
+    let (mut log_start, mut high_watermark) = bounds(node, &record).await?;
     let from = match (wanted.offset, wanted.timestamp) {
         (Some(_), Some(_)) => return Err(invalid("ask for an offset or a time, not for both").into()),
         (Some(offset), None) => offset,
@@ -109,6 +109,11 @@ pub(super) async fn records(State(console): State<Arc<Console>>, uri: Uri) -> An
             .saturating_sub_unsigned(limit as u64)
             .max(log_start),
     };
+    if from > high_watermark {
+        // A leader's memory may not know yet what was committed last.
+        let stored = fetch::stored_bounds(node, record.uid).await?;
+        (log_start, high_watermark) = (stored.log_start, stored.high_watermark);
+    }
     if !(log_start..=high_watermark).contains(&from) {
         let message =
             format!("offset {from} is not in this partition now: it holds {log_start} to {high_watermark}");
@@ -153,12 +158,8 @@ async fn bounds(node: &Node, record: &PartitionRecord) -> Result<(i64, i64), Err
     if let Some(held) = node.life().and_then(|life| life.held.get(record.uid)) {
         return Ok((held.log_start(), held.high_watermark()));
     }
-    let bounds = node.metadata.bounds(&[record.uid]).await?;
-    let bounds = bounds.first().ok_or_else(|| {
-        let message = "the partition is gone; its topic was deleted";
-        Error::new(ErrorCode::UnknownTopicOrPartition, message)
-    })?;
-    Ok((bounds.1.log_start, bounds.1.high_watermark))
+    let bounds = fetch::stored_bounds(node, record.uid).await?;
+    Ok((bounds.log_start, bounds.high_watermark))
 }
 
 /// Reads and shows until the page is full.

@@ -7,12 +7,17 @@
 use bytes::{Bytes, BytesMut};
 use streamhouse_core::{
     Error, ErrorCode, PartitionUid,
-    batch::{Batches, Records, verify_crc},
+    batch::{BatchError, Batches, Records, verify_crc},
 };
 use streamhouse_metadata::{LogBounds, LogPosition, LogSpan, LogView, Place, keys};
 
 use super::tail::{TailRun, copy_stamped};
-use crate::{node::Node, segment::reader, store::StoreError};
+use crate::{
+    invariant::Invariant,
+    node::Node,
+    segment::reader,
+    store::{StoreError, StoreErrorKind},
+};
 
 /// Spans looked up at once.
 pub(super) const SPANS: usize = 256;
@@ -28,12 +33,26 @@ pub struct ColdRead {
     pub bounds: LogBounds,
 }
 
+/// Why a span could not be read.
+#[derive(Debug)]
+pub enum SpanError {
+    /// Its object is not there: the span moved meanwhile, or the object is lost.
+    Missing(Error),
+    /// Anything else.
+    Failed(Error),
+}
+
+impl From<SpanError> for Error {
+    fn from(error: SpanError) -> Self {
+        match error {
+            SpanError::Missing(error) | SpanError::Failed(error) => error,
+        }
+    }
+}
+
 /// Reads from `offset` on, about `max_bytes`, at least one batch if there is one.
 pub async fn read(node: &Node, uid: PartitionUid, offset: i64, max_bytes: usize) -> Result<ColdRead, Error> {
-    let view = node
-        .metadata
-        .read_log(uid, LogPosition::Offset(offset), SPANS)
-        .await?;
+    let view = look(node, uid, offset).await?;
     read_view(node, uid, &view, offset, max_bytes).await
 }
 
@@ -45,20 +64,75 @@ pub(super) async fn read_view(
     offset: i64,
     max_bytes: usize,
 ) -> Result<ColdRead, Error> {
+    let (span, error) = match read_spans(node, uid, view, offset, max_bytes).await? {
+        Ok(read) => return Ok(read),
+        Err(missing) => missing,
+    };
+    let error = missing(node, uid, &span, error).await?;
+    // The records moved into another object while they were read.
+    tracing::debug!(partition = %uid, %error, "reading from where the records are now");
+    let view = look(node, uid, offset).await?;
+    read_spans(node, uid, &view, offset, max_bytes)
+        .await?
+        .map_err(|_| moving())
+}
+
+async fn look(node: &Node, uid: PartitionUid, offset: i64) -> Result<LogView, Error> {
+    let from = LogPosition::Offset(offset);
+    Ok(node.metadata.read_log(uid, from, SPANS).await?)
+}
+
+/// Reads what a view names; the inner error is a span whose object is not there, when nothing else was read.
+async fn read_spans(
+    node: &Node,
+    uid: PartitionUid,
+    view: &LogView,
+    offset: i64,
+    max_bytes: usize,
+) -> Result<Result<ColdRead, (LogSpan, Error)>, Error> {
     let bounds = view.bounds;
     let mut out = BytesMut::new();
     if offset >= bounds.log_start && offset < bounds.high_watermark {
         let _budget = node.cold_reads.acquire().await.map_err(|_| closing())?;
         for span in &view.spans {
-            if out.len() >= max_bytes || !read_span(node, uid, span, offset, max_bytes, &mut out).await? {
+            if out.len() >= max_bytes {
                 break;
+            }
+            check_committed(node, uid, span, &bounds)?;
+            match read_span(node, uid, span, offset, max_bytes, &mut out).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                // What was read so far is fine.
+                Err(SpanError::Missing(_)) if !out.is_empty() => break,
+                Err(SpanError::Missing(error)) => return Ok(Err((span.clone(), error))),
+                Err(SpanError::Failed(error)) => return Err(error),
             }
         }
     }
-    Ok(ColdRead {
-        records: out.freeze(),
-        bounds,
-    })
+    let records = out.freeze();
+    Ok(Ok(ColdRead { records, bounds }))
+}
+
+/// Looks again at the row that names a missing object. Fails when it is still there: the object was deleted though it is
+/// referenced (INV-G1). Else gives the error back: the records moved meanwhile.
+pub async fn missing(node: &Node, uid: PartitionUid, span: &LogSpan, error: Error) -> Result<Error, Error> {
+    let from = LogPosition::Offset(span.base_offset);
+    let view = node.metadata.read_log(uid, from, 1).await?;
+    if view.spans.iter().any(|now| now.place == span.place) {
+        node.metrics.violated(Invariant::G1);
+        tracing::error!(partition = %uid, place = ?span.place, %error, "an object that the metadata names is missing");
+        return Err(error);
+    }
+    Ok(error)
+}
+
+/// Fails when a span goes beyond the high watermark of the same moment: its records are not committed (INV-F1).
+fn check_committed(node: &Node, uid: PartitionUid, span: &LogSpan, bounds: &LogBounds) -> Result<(), Error> {
+    if span.end_offset > bounds.high_watermark {
+        let error = format!("they end beyond the high watermark {}", bounds.high_watermark);
+        return Err(corrupt(node, uid, span, &error));
+    }
+    Ok(())
 }
 
 /// Adds the batches of one span; `false` when there was no room for all of them.
@@ -69,12 +143,12 @@ async fn read_span(
     from: i64,
     max_bytes: usize,
     out: &mut BytesMut,
-) -> Result<bool, Error> {
+) -> Result<bool, SpanError> {
+    let damaged = |error: &BatchError| SpanError::Failed(corrupt(node, uid, span, error));
     match &span.place {
         Place::Wal { .. } => {
             let run = wal_run(node, uid, span).await?;
-            let (_, whole) =
-                copy_stamped(&run, from, max_bytes, out).map_err(|error| corrupt(uid, span, &error))?;
+            let (_, whole) = copy_stamped(&run, from, max_bytes, out).map_err(|error| damaged(&error))?;
             Ok(whole)
         }
         Place::Segment { key, size_bytes } => {
@@ -83,13 +157,13 @@ async fn read_span(
             let batches = found.map_err(|error| segment_error(node, uid, span, error))?;
             let mut next = span.base_offset;
             for batch in Batches::new(&batches) {
-                let (header, bytes) = batch.map_err(|error| corrupt(uid, span, &error))?;
+                let (header, bytes) = batch.map_err(|error| damaged(&error))?;
                 next = header.next_offset();
                 if next > from {
                     if !out.is_empty() && out.len() + bytes.len() > max_bytes {
                         return Ok(false);
                     }
-                    verify_crc(bytes).map_err(|error| corrupt(uid, span, &error))?;
+                    verify_crc(bytes).map_err(|error| damaged(&error))?;
                     out.extend_from_slice(bytes);
                 }
             }
@@ -99,7 +173,7 @@ async fn read_span(
 }
 
 /// The batches of a WAL span, checked, not yet stamped.
-pub async fn wal_run(node: &Node, uid: PartitionUid, span: &LogSpan) -> Result<TailRun, Error> {
+pub async fn wal_run(node: &Node, uid: PartitionUid, span: &LogSpan) -> Result<TailRun, SpanError> {
     let Place::Wal {
         incarnation,
         sequence,
@@ -107,32 +181,29 @@ pub async fn wal_run(node: &Node, uid: PartitionUid, span: &LogSpan) -> Result<T
         length,
     } = span.place
     else {
-        return Err(Error::new(ErrorCode::Unknown, "the span is no WAL range"));
+        let error = Error::new(ErrorCode::Unknown, "the span is no WAL range");
+        return Err(SpanError::Failed(error));
     };
+    let damaged = |error: &dyn std::fmt::Display| SpanError::Failed(corrupt(node, uid, span, error));
     let key = keys::wal_key(incarnation, sequence);
     let range = position..position + length;
-    let bytes = node
-        .blocks
-        .read(&key, None, range)
-        .await
-        .map_err(|error| store_error(&error))?;
+    let bytes = node.blocks.read(&key, None, range).await;
+    let bytes = bytes.map_err(|error| store_error(&error))?;
     if bytes.len() as u64 != length {
-        return Err(Error::new(
-            ErrorCode::StorageCorrupt,
-            format!("object {key} is shorter than its metadata says"),
-        ));
+        return Err(damaged(&format!(
+            "object {key} is shorter than its metadata says"
+        )));
     }
     let mut records = 0;
     for batch in Batches::new(&bytes) {
-        let (header, batch) = batch.map_err(|error| corrupt(uid, span, &error))?;
-        verify_crc(batch).map_err(|error| corrupt(uid, span, &error))?;
+        let (header, batch) = batch.map_err(|error| damaged(&error))?;
+        verify_crc(batch).map_err(|error| damaged(&error))?;
         records += i64::from(header.last_offset_delta) + 1;
     }
     if records != span.end_offset - span.base_offset {
-        return Err(Error::new(
-            ErrorCode::StorageCorrupt,
-            format!("object {key} does not hold the records it should"),
-        ));
+        return Err(damaged(&format!(
+            "object {key} does not hold the records it should"
+        )));
     }
     let (base_offset, end_offset, epoch) = (span.base_offset, span.end_offset, span.epoch);
     Ok(TailRun {
@@ -161,12 +232,12 @@ pub async fn find_timestamp(node: &Node, uid: PartitionUid, timestamp: i64) -> R
     while from < span.end_offset {
         let read = read(node, uid, from, 1 << 20).await?;
         for batch in Batches::of(&read.records) {
-            let (header, batch) = batch.map_err(|error| corrupt(uid, span, &error))?;
+            let (header, batch) = batch.map_err(|error| corrupt(node, uid, span, &error))?;
             if header.max_timestamp >= timestamp {
                 let records =
-                    Records::decode(batch, MAX_UNPACKED).map_err(|error| corrupt(uid, span, &error))?;
+                    Records::decode(batch, MAX_UNPACKED).map_err(|error| unreadable(uid, span, &error))?;
                 for record in records {
-                    let record = record.map_err(|error| corrupt(uid, span, &error))?;
+                    let record = record.map_err(|error| unreadable(uid, span, &error))?;
                     if record.timestamp >= timestamp && record.offset >= view.bounds.log_start {
                         return Ok((record.offset, record.timestamp));
                     }
@@ -181,26 +252,41 @@ pub async fn find_timestamp(node: &Node, uid: PartitionUid, timestamp: i64) -> R
     Ok((view.bounds.high_watermark, -1))
 }
 
-fn store_error(error: &StoreError) -> Error {
-    Error::new(error.code(), error.to_string())
-}
-
-fn segment_error(node: &Node, uid: PartitionUid, span: &LogSpan, error: reader::ReadError) -> Error {
-    match error {
-        reader::ReadError::Store(error) => store_error(&error),
-        reader::ReadError::Segment(error) => {
-            node.metrics.violated(crate::invariant::Invariant::F1);
-            corrupt(uid, span, &error)
-        }
+fn store_error(error: &StoreError) -> SpanError {
+    let told = Error::new(error.code(), error.to_string());
+    match error.kind() {
+        StoreErrorKind::NotFound => SpanError::Missing(told),
+        _ => SpanError::Failed(told),
     }
 }
 
-fn corrupt(uid: PartitionUid, span: &LogSpan, error: &dyn std::fmt::Display) -> Error {
+fn segment_error(node: &Node, uid: PartitionUid, span: &LogSpan, error: reader::ReadError) -> SpanError {
+    match error {
+        reader::ReadError::Store(error) => store_error(&error),
+        reader::ReadError::Segment(error) => SpanError::Failed(corrupt(node, uid, span, &error)),
+    }
+}
+
+/// The bytes are not those that were committed (INV-F1): they are not served.
+fn corrupt(node: &Node, uid: PartitionUid, span: &LogSpan, error: &dyn std::fmt::Display) -> Error {
+    node.metrics.violated(Invariant::F1);
+    unreadable(uid, span, error)
+}
+
+/// The bytes are what a producer sent, and cannot be read.
+fn unreadable(uid: PartitionUid, span: &LogSpan, error: &dyn std::fmt::Display) -> Error {
     let offsets = format!("{}..{}", span.base_offset, span.end_offset);
     tracing::error!(partition = %uid, offsets, place = ?span.place, %error, "stored records are damaged");
     Error::new(
         ErrorCode::StorageCorrupt,
         format!("the stored records {offsets} are damaged and are not served: {error}"),
+    )
+}
+
+fn moving() -> Error {
+    Error::new(
+        ErrorCode::StorageUnavailable,
+        "the records move from object to object faster than they are read; try again",
     )
 }
 

@@ -5,6 +5,7 @@
 //! has. What all answers hold together is bounded, from the reading until the last byte has left for its reader; a long poll
 //! holds nothing while it waits for the first bytes.
 
+mod bounds;
 pub mod cold;
 pub mod looks;
 pub mod tail;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, future::select_all};
 use streamhouse_core::{Error, ErrorCode, PartitionUid, protocol::v1};
+use streamhouse_metadata::LogBounds;
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
     time::{Duration, Instant, sleep_until, timeout},
@@ -23,7 +25,9 @@ use self::{
     cold::ColdRead,
     looks::{Looks, Seen},
 };
-use crate::{node::Node, partition::Partition};
+pub use bounds::{learn, stored_bounds};
+
+use crate::{invariant::Invariant, node::Node, partition::Partition};
 
 /// The most partitions one fetch may name.
 const MAX_PARTITIONS: usize = 10_000;
@@ -182,6 +186,16 @@ async fn read_held(node: &Node, partition: &Partition, offset: i64, room: usize)
     let mut watch = partition.watch();
     let high_watermark = *watch.borrow_and_update();
     let log_start = partition.log_start();
+    if offset > high_watermark {
+        return match read_ahead(node, partition, offset, room, high_watermark).await {
+            Ok(part) => {
+                // What was learned counts as news: one more look, then the wait.
+                let wait = part.error.is_none().then_some(Wait::Leads(watch));
+                (part, wait)
+            }
+            Err(error) => (Part::failed(error), None),
+        };
+    }
     let read = records_held(node, partition, offset, room, log_start, high_watermark).await;
     let wait = read.is_ok().then_some(Wait::Leads(watch));
     let (records, error) = match read {
@@ -195,6 +209,20 @@ async fn read_held(node: &Node, partition: &Partition, offset: i64, room: usize)
         error,
     };
     (part, wait)
+}
+
+/// The leader does not know an offset yet, but the metadata store may: a commit whose answer is lost happened, and other
+/// agents serve it already. Only the store can say that an offset is out of range.
+async fn read_ahead(
+    node: &Node,
+    partition: &Partition,
+    offset: i64,
+    room: usize,
+    high_watermark: i64,
+) -> Result<Part, Error> {
+    let read = cold::read(node, partition.uid(), offset, room).await?;
+    learn(node, partition, high_watermark, &read.bounds)?;
+    Ok(stored(read, offset))
 }
 
 /// The newest batches are in memory, the others in objects.
@@ -214,7 +242,13 @@ async fn records_held(
     }
     let runs = partition.tail.lock().runs(offset, room);
     let Some(runs) = runs else {
-        return Ok(cold::read(node, partition.uid(), offset, room).await?.records);
+        let read = cold::read(node, partition.uid(), offset, room).await?;
+        learn(node, partition, high_watermark, &read.bounds)?;
+        let LogBounds { log_start, .. } = read.bounds;
+        if offset < log_start {
+            return Err(out_of_range(offset, log_start, read.bounds.high_watermark));
+        }
+        return Ok(read.records);
     };
     let mut out = BytesMut::with_capacity(
         runs.iter()
@@ -224,7 +258,10 @@ async fn records_held(
     );
     for run in &runs {
         let copied = tail::copy_stamped(run, offset, room, &mut out);
-        let (_, whole) = copied.map_err(|error| Error::new(ErrorCode::StorageCorrupt, error.to_string()))?;
+        let (_, whole) = copied.map_err(|error| {
+            node.metrics.violated(Invariant::F1);
+            Error::new(ErrorCode::StorageCorrupt, error.to_string())
+        })?;
         if !whole {
             break;
         }
@@ -254,6 +291,11 @@ async fn read_foreign(
         // Older records, or newer ones than were seen.
         Seen::Log { .. } | Seen::Gone => cold::read(node, uid, offset, room).await?,
     };
+    Ok((stored(read, offset), Some(Wait::Foreign(looks))))
+}
+
+/// What the metadata store knows of an offset.
+fn stored(read: ColdRead, offset: i64) -> Part {
     let (log_start, high_watermark) = (read.bounds.log_start, read.bounds.high_watermark);
     let mut part = Part {
         records: read.records,
@@ -265,7 +307,7 @@ async fn read_foreign(
         part.error = Some(out_of_range(offset, log_start, high_watermark));
         part.records = Bytes::new();
     }
-    Ok((part, Some(Wait::Foreign(looks))))
+    part
 }
 
 fn out_of_range(offset: i64, log_start: i64, high_watermark: i64) -> Error {

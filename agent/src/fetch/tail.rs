@@ -43,6 +43,11 @@ impl Tail {
         }
     }
 
+    /// Where the next run belongs: the end of what this leader published, or of what it found.
+    pub fn end(&self) -> i64 {
+        self.end
+    }
+
     /// Adds what was just committed. A gap (which only a bug could make) drops what came before.
     pub fn push(&mut self, run: TailRun) {
         if run.base_offset != self.end {

@@ -186,15 +186,19 @@ impl Tenure {
             self.slots.lock().remove(slot);
             self.groups.release(*slot).await;
         }
+        let mut outcome = Ok(());
         for (&slot, &lease) in ours
             .slots
             .iter()
             .filter(|(slot, lease)| held.get(slot) != Some(lease))
         {
-            self.ask(self.groups.acquire(slot, lease)).await?;
-            self.slots.lock().insert(slot, lease);
+            // A slot whose groups cannot be read must not keep the others without a coordinator.
+            match self.ask(self.groups.acquire(slot, lease)).await {
+                Ok(()) => drop(self.slots.lock().insert(slot, lease)),
+                Err(error) => outcome = Err(error),
+            }
         }
-        Ok(())
+        outcome
     }
 
     /// Takes what nobody holds and the plan gives to us.

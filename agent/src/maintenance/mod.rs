@@ -44,6 +44,7 @@ pub enum JobError {
 /// Runs the jobs until `stop`.
 pub async fn run(node: Arc<Node>, every: Duration, stop: CancellationToken) {
     let (mut roller, mut marker) = (roll::Roller::default(), timeline::Marker::default());
+    let mut sweeper = sweep::Sweeper::default();
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -55,18 +56,24 @@ pub async fn run(node: Arc<Node>, every: Duration, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             () = life.over.cancelled() => {}
-            () = round(&node, &life, &mut roller, &mut marker) => {}
+            () = round(&node, &life, &mut roller, &mut marker, &mut sweeper) => {}
         }
     }
 }
 
-async fn round(node: &Node, life: &Life, roller: &mut roll::Roller, marker: &mut timeline::Marker) {
+async fn round(
+    node: &Node,
+    life: &Life,
+    roller: &mut roll::Roller,
+    marker: &mut timeline::Marker,
+    sweeper: &mut sweep::Sweeper,
+) {
     // First, so that what the others change is never ahead of the bucket's number by more than a round.
     report(node, Job::Timeline, marker.run(node, life).await);
     report(node, Job::Roll, roller.run(node, life).await);
     report(node, Job::Retention, retention::run(node, life).await);
     report(node, Job::Delete, delete::run(node).await);
-    report(node, Job::Sweep, sweep::run(node, life).await);
+    report(node, Job::Sweep, sweeper.run(node, life).await);
 }
 
 fn report(node: &Node, job: Job, outcome: Result<(), JobError>) {

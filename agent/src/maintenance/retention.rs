@@ -5,6 +5,7 @@ use streamhouse_metadata::{LogPosition, LogSpan, LogView, Place};
 
 use super::JobError;
 use crate::{
+    fetch::learn,
     node::{Life, Node},
     partition::Partition,
 };
@@ -15,6 +16,7 @@ const STEP: usize = 500;
 /// One round over everything this life leads.
 pub async fn run(node: &Node, life: &Life) -> Result<(), JobError> {
     let view = node.directory.view();
+    let mut outcome = Ok(());
     for partition in life.held.all() {
         let Some((topic, _)) = view.name(partition.uid()) else {
             continue;
@@ -25,10 +27,16 @@ pub async fn run(node: &Node, life: &Life) -> Result<(), JobError> {
         };
         let too_large = limits.bytes.is_some_and(|limit| partition.size_bytes() > limit);
         if partition.log_start() < partition.high_watermark() && (limits.age_ms.is_some() || too_large) {
-            shorten(node, &partition, limits).await?;
+            // One partition's trouble must not keep the others' records for ever.
+            let shortened = shorten(node, &partition, limits).await;
+            if let Err(error) = &shortened {
+                let (topic, partition) = (&*partition.topic, partition.index);
+                tracing::debug!(topic, partition, %error, "retention has to try again");
+            }
+            outcome = shortened.and(outcome);
         }
     }
-    Ok(())
+    outcome
 }
 
 /// What a topic keeps; `None` is without limit.
@@ -40,8 +48,10 @@ struct Limits {
 
 async fn shorten(node: &Node, partition: &Partition, limits: Limits) -> Result<(), JobError> {
     loop {
+        let known = partition.high_watermark();
         let from = LogPosition::Offset(partition.log_start());
         let view = node.metadata.read_log(partition.uid(), from, STEP).await?;
+        learn(node, partition, known, &view.bounds)?;
         partition.set_size(view.bounds.size_bytes);
         let Some(log_start) = new_start(&view, limits) else {
             return Ok(());
@@ -72,7 +82,7 @@ fn new_start(view: &LogView, limits: Limits) -> Option<i64> {
     let mut log_start = None;
     for span in &view.spans {
         let size = size(span);
-        let expired = oldest.is_some_and(|oldest| span.max_timestamp < oldest);
+        let expired = oldest.is_some_and(|oldest| age_from(span) < oldest);
         if !expired && excess < size {
             break;
         }
@@ -80,6 +90,16 @@ fn new_start(view: &LogView, limits: Limits) -> Option<i64> {
         log_start = Some(span.end_offset);
     }
     log_start
+}
+
+/// The time that a span's age is counted from: its greatest timestamp, as in Kafka. One that lies after the span was stored
+/// cannot be true and must not keep what follows; -1 and 0 say that there is none. Both count from the storing.
+fn age_from(span: &LogSpan) -> i64 {
+    if span.max_timestamp > 0 {
+        span.max_timestamp.min(span.stored_at_ms)
+    } else {
+        span.stored_at_ms
+    }
 }
 
 fn size(span: &LogSpan) -> i64 {
@@ -103,7 +123,8 @@ mod tests {
             .map(|(n, &length)| LogSpan {
                 base_offset: n * 10,
                 end_offset: n * 10 + 10,
-                max_timestamp: n * age_step,
+                max_timestamp: (n + 1) * age_step,
+                stored_at_ms: (n + 1) * age_step,
                 epoch: 1,
                 place: Place::Wal {
                     incarnation: Incarnation(1),
@@ -122,7 +143,7 @@ mod tests {
         LogView {
             bounds,
             spans,
-            now_ms: sizes.len() as i64 * age_step,
+            now_ms: (sizes.len() as i64 + 1) * age_step,
         }
     }
 
@@ -172,6 +193,33 @@ mod tests {
                 }
             ),
             None
+        );
+    }
+
+    #[test]
+    fn no_timestamp_keeps_a_log_for_ever_or_expires_it_at_once() {
+        let starts = |max_timestamp, age_ms| {
+            let mut log = view(&[5, 5, 5], 1000); // stored 3, 2 and 1 s ago
+            log.spans[0].max_timestamp = max_timestamp;
+            let limits = Limits {
+                age_ms: Some(age_ms),
+                bytes: None,
+            };
+            new_start(&log, limits)
+        };
+        for nonsense in [-1, 0, 4_000_000, i64::MAX] {
+            assert_eq!(
+                starts(nonsense, 2500),
+                Some(10),
+                "{nonsense}: by the time of storing"
+            );
+            assert_eq!(starts(nonsense, 1500), Some(20), "{nonsense}: and what follows");
+            assert_eq!(starts(nonsense, 3500), None, "{nonsense}: not before its time");
+        }
+        assert_eq!(
+            starts(400, 3500),
+            Some(10),
+            "an old record expires by its own time"
         );
     }
 

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 
 use bytes::{Buf, Bytes, BytesMut};
-use streamhouse_core::{PartitionUid, batch::Batches};
+use streamhouse_core::{Error, PartitionUid, batch::Batches};
 use streamhouse_metadata::{LogPosition, LogSpan, NewSegment, Place, SegmentIntent};
 use tokio::time::{Duration, Instant};
 
@@ -17,7 +17,11 @@ use super::JobError;
 use crate::{
     directory::Topic,
     failpoint::FailPoint,
-    fetch::{cold, tail::copy_stamped},
+    fetch::{
+        cold::{self, SpanError},
+        learn, stored_bounds,
+        tail::copy_stamped,
+    },
     invariant::Invariant,
     node::{Life, Node},
     partition::Partition,
@@ -47,6 +51,10 @@ impl Roller {
             let Some((topic, _)) = view.name(partition.uid()) else {
                 continue;
             };
+            if let Err(error) = count_inherited(node, &partition).await {
+                outcome = Err(error);
+                continue;
+            }
             while self.due(&partition, topic) {
                 let room = topic.config.segment_bytes;
                 let rolled = roll(node, &view.cluster_id, topic, &partition, room).await;
@@ -79,6 +87,30 @@ impl Roller {
     }
 }
 
+/// Counts what former leaders committed and did not roll, once a leadership.
+async fn count_inherited(node: &Node, partition: &Partition) -> Result<(), JobError> {
+    let Some(inherited) = partition.inherited() else {
+        return Ok(());
+    };
+    let mut ranges = Vec::new();
+    let mut next = inherited.start;
+    while next < inherited.end {
+        let from = LogPosition::Offset(next);
+        let view = node.metadata.read_log(partition.uid(), from, SPANS).await?;
+        let Some(last) = view.spans.last() else { break };
+        next = last.end_offset;
+        ranges.extend(view.spans.iter().filter_map(|span| match span.place {
+            Place::Wal { length, .. } => {
+                let length = i64::try_from(length).unwrap_or(i64::MAX);
+                Some((span.base_offset, span.end_offset, length))
+            }
+            Place::Segment { .. } => None,
+        }));
+    }
+    partition.count_inherited(&ranges);
+    Ok(())
+}
+
 /// Writes one segment of about `room` bytes from the rolled offset on.
 async fn roll(
     node: &Node,
@@ -88,10 +120,11 @@ async fn roll(
     room: usize,
 ) -> Result<(), JobError> {
     // Retention and delete-records move the rolled offset, too.
-    if let Some((_, bounds)) = node.metadata.bounds(&[partition.uid()]).await?.first() {
-        partition.rolled_to(bounds.rolled, 0);
-        partition.set_size(bounds.size_bytes);
-    }
+    let known = partition.high_watermark();
+    let bounds = stored_bounds(node, partition.uid()).await?;
+    learn(node, partition, known, &bounds)?;
+    partition.rolled_to(bounds.rolled);
+    partition.set_size(bounds.size_bytes);
     let base_offset = partition.rolled();
     if base_offset >= partition.high_watermark() {
         return Ok(());
@@ -115,7 +148,7 @@ async fn roll(
         size_bytes: summary.size_bytes,
     };
     node.metadata.finish_segment(partition.lease, &segment).await?;
-    partition.rolled_to(segment.end_offset, segment.size_bytes);
+    partition.rolled_to(segment.end_offset);
     node.metrics.segments_rolled.inc();
     tracing::debug!(
         key = segment.key,
@@ -293,7 +326,12 @@ async fn span_bytes(node: &Node, partition: &Partition, span: &LogSpan) -> Resul
         .filter(|run| run.base_offset == span.base_offset && run.end_offset == span.end_offset)
     {
         Some(run) => run,
-        None => cold::wal_run(node, partition.uid(), span).await?,
+        None => match cold::wal_run(node, partition.uid(), span).await {
+            Err(SpanError::Missing(error)) => {
+                return Err(cold::missing(node, partition.uid(), span, error).await?.into());
+            }
+            run => run.map_err(Error::from)?,
+        },
     };
     let mut out = BytesMut::with_capacity(run.bytes.len());
     copy_stamped(&run, span.base_offset, usize::MAX, &mut out)

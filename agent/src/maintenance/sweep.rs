@@ -2,28 +2,56 @@
 //! (INV-G2). Looks only below incarnations that are sealed, for longer than the grace: no commit of theirs can come any
 //! more, and no upload of theirs is still on its way.
 
+use std::collections::HashSet;
+
 use streamhouse_core::Incarnation;
 use streamhouse_metadata::keys;
+use tokio::time::Duration;
 
 use super::JobError;
-use crate::node::{Life, Node};
+use crate::{
+    invariant::Invariant,
+    node::{Life, Node},
+};
 
 /// Objects listed at once.
 const PAGE: usize = 1000;
 
-/// One round; the agent with the oldest life sweeps for all.
-pub async fn run(node: &Node, life: &Life) -> Result<(), JobError> {
-    let view = node.directory.view();
-    if view.agents().any(|agent| agent.incarnation < life.incarnation) {
-        return Ok(());
-    }
-    for &(incarnation, sealed_for) in &view.snapshot.unswept {
-        // The snapshot's ages are as old as the snapshot, so this errs towards waiting.
-        if sealed_for + view.age() >= node.settings.object_grace {
-            sweep(node, incarnation).await?;
+/// How long after its time a life may wait to be swept before that is a leak (INV-G2).
+const OVERDUE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Remembers the lives whose objects leak, so that each counts once.
+#[derive(Debug, Default)]
+pub struct Sweeper {
+    overdue: HashSet<Incarnation>,
+}
+
+impl Sweeper {
+    /// One round; the agent with the oldest life sweeps for all.
+    pub async fn run(&mut self, node: &Node, life: &Life) -> Result<(), JobError> {
+        let view = node.directory.view();
+        if view.agents().any(|agent| agent.incarnation < life.incarnation) {
+            return Ok(());
         }
+        let mut outcome = Ok(());
+        for &(incarnation, sealed_for) in &view.snapshot.unswept {
+            // The snapshot's ages are as old as the snapshot, so this errs towards waiting.
+            let waited = sealed_for + view.age();
+            if waited < node.settings.object_grace {
+                continue;
+            }
+            // One life's trouble must not keep the orphans of the others.
+            let swept = sweep(node, incarnation).await;
+            if swept.is_err()
+                && waited >= node.settings.object_grace + OVERDUE
+                && self.overdue.insert(incarnation)
+            {
+                node.metrics.violated(Invariant::G2);
+            }
+            outcome = swept.and(outcome);
+        }
+        outcome
     }
-    Ok(())
 }
 
 async fn sweep(node: &Node, incarnation: Incarnation) -> Result<(), JobError> {

@@ -22,6 +22,8 @@ use super::{
     OldestWrite, Shared,
     buffer::{Append, Appended, OpenObject, handed_over},
     flush::Flushed,
+    outcome_unknown,
+    verify::{self, BrokenOutcome},
 };
 use crate::{failpoint::FailPoint, fetch::tail::TailRun, metrics::WriteStage, partition::Partition, traces};
 
@@ -115,7 +117,15 @@ impl Committer {
         shared.oldest_is(None);
         shared.deps.failpoints.reach(FailPoint::AfterCommit).await;
         match outcome {
-            Ok(outcome) => apply(shared, &commit, &body, object, outcome),
+            Ok(outcome) => match verify::verify(&object, &commit, &outcome) {
+                Ok(()) => apply(shared, &commit, &body, object, outcome),
+                Err(broken) => {
+                    let _logged = log.entered();
+                    // What was flushed later must not be committed after it.
+                    self.gave_up = true;
+                    distrust(shared, &commit, object, &broken);
+                }
+            },
             Err(error) => {
                 let _logged = log.entered();
                 tracing::warn!(sequence, %error, "a commit was refused; this life of the agent is over");
@@ -207,6 +217,23 @@ fn note(span: Option<Span>, outcome: &Result<CommitOutcome, MetadataError>) {
     }
 }
 
+/// Ends the life: what the metadata store answered cannot be true of the log that this agent leads. Nothing of it is
+/// published or acknowledged; the next life begins with what the store has.
+fn distrust(shared: &Shared, commit: &ObjectCommit, object: OpenObject, broken: &BrokenOutcome) {
+    shared.deps.metrics.violated(broken.invariant);
+    tracing::error!(
+        sequence = commit.sequence,
+        partition = %broken.partition,
+        "a commit's outcome does not continue the log, {}; this life of the agent is over",
+        broken.what
+    );
+    shared.close(&shared.life_over());
+    let told = outcome_unknown(
+        "the metadata store's answer contradicts the log; whether the records are stored is not known: send them again",
+    );
+    shared.answered(object.fail(&told));
+}
+
 /// Makes what was committed readable, then answers.
 fn apply(shared: &Shared, commit: &ObjectCommit, body: &Bytes, object: OpenObject, outcome: CommitOutcome) {
     let mut kept = Vec::with_capacity(commit.partitions.len());
@@ -269,7 +296,7 @@ fn publish(
     let mut flush = |run: Option<(i64, i64, u64, u64)>| {
         if let Some((base_offset, end_offset, start, stop)) = run {
             let bytes = body.slice(start as usize..stop as usize);
-            partition.appended(bytes.len());
+            partition.appended(base_offset..end_offset, bytes.len());
             tail.push(TailRun {
                 base_offset,
                 end_offset,

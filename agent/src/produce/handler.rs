@@ -7,8 +7,9 @@ use bytes::Bytes;
 use opentelemetry::trace::SpanContext;
 use streamhouse_core::{
     Error, ErrorCode,
-    batch::{BatchHeader, Batches, Limits, validate},
+    batch::{BatchHeader, Batches, Limits, TimestampType, validate},
     protocol::v1,
+    topic_config::TopicConfig,
     trace::{Span, key},
 };
 use streamhouse_metadata::{BatchMeta, ProducerBatch};
@@ -106,7 +107,7 @@ async fn accept_partition(
     trace: Option<SpanContext>,
 ) -> Result<oneshot::Receiver<Ack>, Error> {
     let (life, topic, partition) = find(node, waits, part).await?;
-    let batches = check(&records, &topic, partition.index)?;
+    let batches = check(&records, &topic, partition.index, node.clock.now_ms())?;
     let permit = admit(node, &life, waits, records.len()).await?;
     let (ticket, receiver) = oneshot::channel();
     life.writer.append(Append {
@@ -180,18 +181,24 @@ fn held(
 }
 
 /// Checks every batch whole; nothing of a request for a partition is taken when one of its batches is bad.
-fn check(records: &Bytes, topic: &Topic, index: i32) -> Result<Vec<BatchMeta>, Error> {
+fn check(records: &Bytes, topic: &Topic, index: i32, now_ms: i64) -> Result<Vec<BatchMeta>, Error> {
     let limits = Limits {
         max_batch_bytes: topic.config.max_message_bytes,
     };
     let mut batches = Vec::new();
     for batch in Batches::new(records) {
         let checked = batch.and_then(|(_, bytes)| validate(bytes, &limits));
-        let header = checked.map_err(|error| {
+        let checked = checked.map_err(|error| (error.code(), error.to_string()));
+        let header = checked.and_then(|header| {
+            let timely = check_timestamps(&header, &topic.config, now_ms);
+            timely.map_err(|problem| (ErrorCode::InvalidTimestamp, problem))?;
+            Ok(header)
+        });
+        let header = header.map_err(|(code, problem)| {
             let name = &topic.record.name;
             Error::new(
-                error.code(),
-                format!("batch {} for {name}-{index}: {error}", batches.len()),
+                code,
+                format!("batch {} for {name}-{index}: {problem}", batches.len()),
             )
         })?;
         batches.push(meta(&header)?);
@@ -203,6 +210,33 @@ fn check(records: &Bytes, topic: &Topic, index: i32) -> Result<Vec<BatchMeta>, E
         ));
     }
     Ok(batches)
+}
+
+/// Kafka's checks, by the first and the greatest timestamp of the head. A batch without timestamps (-1) is fine.
+fn check_timestamps(header: &BatchHeader, config: &TopicConfig, now_ms: i64) -> Result<(), String> {
+    if header.timestamp_type() == TimestampType::LogAppendTime {
+        return Err("producers do not set log append times; send the record's own time".to_owned());
+    }
+    let (base, max) = (header.base_timestamp, header.max_timestamp);
+    if base < -1 {
+        return Err(format!(
+            "timestamp {base} is no time: send milliseconds since 1970, or -1 for none"
+        ));
+    }
+    let (before, after) = (config.timestamp_before_max_ms, config.timestamp_after_max_ms);
+    if base >= 0 && base < now_ms.saturating_sub(before) {
+        return Err(format!(
+            "timestamp {base} is more than {before} ms behind the agent's clock, {now_ms}: send newer records, or raise \
+             the topic's message.timestamp.before.max.ms"
+        ));
+    }
+    if max > now_ms.saturating_add(after) {
+        return Err(format!(
+            "timestamp {max} is more than {after} ms ahead of the agent's clock, {now_ms}: check the producer's clock and \
+             that it sends milliseconds, or raise the topic's message.timestamp.after.max.ms"
+        ));
+    }
+    Ok(())
 }
 
 fn meta(header: &BatchHeader) -> Result<BatchMeta, Error> {
@@ -263,7 +297,7 @@ impl Pending {
         for (part, outcome) in self.partitions {
             let ack = match outcome {
                 Outcome::Refused(error) => Err(error),
-                Outcome::Waits(ticket) => ticket.await.unwrap_or_else(|_| Err(super::life_over())),
+                Outcome::Waits(ticket) => ticket.await.unwrap_or_else(|_| Err(lost_track())),
             };
             if let Err(error) = &ack
                 && error.code() == ErrorCode::ResourceExhausted
@@ -281,6 +315,13 @@ impl Pending {
             throttle_ms,
         }
     }
+}
+
+/// Who should have answered ended without a word, perhaps after the commit.
+fn lost_track() -> Error {
+    super::outcome_unknown(
+        "the agent lost track of the write; whether it is stored is not known: send it again",
+    )
 }
 
 fn result(node: &Node, part: v1::PartitionProduce, ack: Ack) -> v1::PartitionProduceResult {

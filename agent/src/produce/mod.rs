@@ -8,6 +8,7 @@ pub mod buffer;
 mod commit;
 mod flush;
 pub mod handler;
+mod verify;
 
 use std::sync::{Arc, OnceLock};
 
@@ -215,6 +216,11 @@ impl Shared {
     fn answered(&self, appends: u64) {
         self.answered.send_modify(|answered| *answered += appends);
     }
+}
+
+/// What producers are told when nobody knows what became of their records: an idempotent producer's retry settles it.
+fn outcome_unknown(why: &'static str) -> Error {
+    Error::new(ErrorCode::MetadataUnavailable, why)
 }
 
 /// What producers are told when the agent lost its lease before the commit: nothing of theirs was committed.

@@ -204,43 +204,65 @@ fn unzstd(records: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<usize, Batc
 fn unsnap(records: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<usize, BatchError> {
     out.clear();
     let mut decoder = snap::raw::Decoder::new();
-    let mut append = |block: &[u8]| {
+    snappy_blocks(records, |block| {
         let size = snap::raw::decompress_len(block).map_err(|error| damaged(&error))?;
         let at = out.len();
         if size > limit - at {
             return Err(BatchError::Bomb(limit));
         }
-        // A larger claim is a lie, and not worth an allocation.
-        if size > block.len().saturating_mul(SNAPPY_MAX_RATIO) {
-            return Err(damaged(&"a snappy block claims more than it can hold"));
-        }
+        snappy_claim(block, size)?;
         out.resize(at + size, 0);
         decoder
             .decompress(block, &mut out[at..])
             .map(drop)
             .map_err(|error| damaged(&error))
-    };
-    match records.strip_prefix(&XERIAL[..8]) {
-        None => append(records)?,
-        Some(framed) => {
-            // Two versions, which some writers turn around: all there is, is version 1.
-            let mut rest = framed
-                .get(8..)
-                .ok_or_else(|| damaged(&"the snappy head is cut short"))?;
-            while !rest.is_empty() {
-                let (length, after) = rest
-                    .split_first_chunk()
-                    .ok_or_else(|| damaged(&"a block's length is cut short"))?;
-                let length = u32::from_be_bytes(*length) as usize;
-                let (block, after) = after
-                    .split_at_checked(length)
-                    .ok_or_else(|| damaged(&"a block is cut short"))?;
-                append(block)?;
-                rest = after;
-            }
-        }
-    }
+    })?;
     Ok(out.len())
+}
+
+/// How many bytes snappy's blocks say that they unpack to. Looks at lengths only; an error when these are damaged.
+pub(super) fn snappy_bound(records: &[u8]) -> Result<usize, BatchError> {
+    let mut most: usize = 0;
+    snappy_blocks(records, |block| {
+        let size = snap::raw::decompress_len(block).map_err(|error| damaged(&error))?;
+        most = most.saturating_add(size);
+        snappy_claim(block, size)
+    })?;
+    Ok(most)
+}
+
+/// Refuses a block that says it unpacks to more than it can: a lie, and not worth an allocation.
+fn snappy_claim(block: &[u8], size: usize) -> Result<(), BatchError> {
+    if size > block.len().saturating_mul(SNAPPY_MAX_RATIO) {
+        return Err(damaged(&"a snappy block claims more than it can hold"));
+    }
+    Ok(())
+}
+
+/// Gives each block to `visit`, in order.
+fn snappy_blocks(
+    records: &[u8],
+    mut visit: impl FnMut(&[u8]) -> Result<(), BatchError>,
+) -> Result<(), BatchError> {
+    let Some(framed) = records.strip_prefix(&XERIAL[..8]) else {
+        return visit(records);
+    };
+    // Two versions, which some writers turn around: all there is, is version 1.
+    let mut rest = framed
+        .get(8..)
+        .ok_or_else(|| damaged(&"the snappy head is cut short"))?;
+    while !rest.is_empty() {
+        let (length, after) = rest
+            .split_first_chunk()
+            .ok_or_else(|| damaged(&"a block's length is cut short"))?;
+        let length = u32::from_be_bytes(*length) as usize;
+        let (block, after) = after
+            .split_at_checked(length)
+            .ok_or_else(|| damaged(&"a block is cut short"))?;
+        visit(block)?;
+        rest = after;
+    }
+    Ok(())
 }
 
 impl fmt::Display for Compression {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{BatchError, Compression};
+use super::{BatchError, Compression, structure};
 
 /// Bytes before the records.
 pub const HEADER_LEN: usize = 61;
@@ -10,6 +10,9 @@ pub const HEADER_LEN: usize = 61;
 const LENGTH_END: usize = 12;
 /// Where the bytes that the CRC covers begin.
 const CRC_START: usize = 21;
+
+/// The attributes that may be set: codec, timestamp type, transactional, control.
+const KNOWN_ATTRIBUTES: i16 = 0x3f;
 
 /// The head of a batch. Sizes are bytes, times milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,7 +167,8 @@ pub fn verify_crc(batch: &[u8]) -> Result<(), BatchError> {
     }
 }
 
-/// Checks one whole batch as a producer sends it: size, magic, CRC, counts, sequence fields, codec. Never decompresses.
+/// Checks one whole batch as a producer sends it: size, magic, CRC, counts, sequence fields, codec, attributes, timestamps,
+/// and that its records can be what the head says. Never decompresses.
 pub fn validate(batch: &[u8], limits: &Limits) -> Result<BatchHeader, BatchError> {
     let header = BatchHeader::parse(batch)?;
     if header.size() != batch.len() {
@@ -204,6 +208,19 @@ pub fn validate(batch: &[u8], limits: &Limits) -> Result<BatchHeader, BatchError
             "producer id, producer epoch and base sequence contradict each other".to_owned(),
         ));
     }
+    if header.attributes & !KNOWN_ATTRIBUTES != 0 {
+        let attributes = header.attributes;
+        return Err(BatchError::Invalid(format!(
+            "the attributes {attributes:#06x} have a bit that producers do not set"
+        )));
+    }
+    if header.max_timestamp < header.base_timestamp {
+        let (max, base) = (header.max_timestamp, header.base_timestamp);
+        return Err(BatchError::Invalid(format!(
+            "the greatest timestamp {max} is less than the first one, {base}"
+        )));
+    }
+    structure::check(&header, &batch[HEADER_LEN..])?;
     Ok(header)
 }
 

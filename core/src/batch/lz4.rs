@@ -78,7 +78,59 @@ pub(super) fn decompress(mut input: &[u8], limit: usize, out: &mut Vec<u8>) -> R
     Ok(written)
 }
 
+/// How many bytes frames can unpack to at most. Looks at heads and lengths only; an error when these are damaged.
+pub(super) fn bound(mut input: &[u8]) -> Result<usize, BatchError> {
+    let mut most: usize = 0;
+    while !input.is_empty() {
+        let frame = Frame::read(&mut input)?;
+        most = most.saturating_add(frame.bound(&mut input)?);
+    }
+    Ok(most)
+}
+
 impl Frame {
+    /// See [`bound`]; moves `input` behind the frame.
+    fn bound(&self, input: &mut &[u8]) -> Result<usize, BatchError> {
+        let mut most: usize = 0;
+        while let Some((block, stored)) = self.next_block(input)? {
+            most = most.saturating_add(self.block_bound(block, stored));
+        }
+        if self.content_checksum {
+            take(input, 4)?;
+        }
+        match self.content_size.map(usize::try_from) {
+            Some(Ok(size)) if size <= most => Ok(size),
+            Some(_) => Err(damaged("the LZ4 frame claims more than it can hold")),
+            None => Ok(most),
+        }
+    }
+
+    /// The next block as it stands in the frame, and whether it is stored as it is; `None` at the frame's end mark. A
+    /// checksum behind the block is not looked at.
+    fn next_block<'a>(&self, input: &mut &'a [u8]) -> Result<Option<(&'a [u8], bool)>, BatchError> {
+        let size = u32::from_le_bytes(array(take(input, 4)?));
+        if size == 0 {
+            return Ok(None);
+        }
+        let block = take(input, (size & !STORED) as usize)?;
+        if block.len() > self.max_block {
+            return Err(damaged("an LZ4 block is larger than the frame allows"));
+        }
+        if self.block_checksums {
+            take(input, 4)?;
+        }
+        Ok(Some((block, size & STORED != 0)))
+    }
+
+    /// What a block can unpack to at most.
+    fn block_bound(&self, block: &[u8], stored: bool) -> usize {
+        if stored {
+            block.len()
+        } else {
+            self.max_block.min(block.len().saturating_mul(MAX_RATIO))
+        }
+    }
+
     fn read(input: &mut &[u8]) -> Result<Self, BatchError> {
         if take(input, 4)? != MAGIC {
             return Err(damaged("this is no LZ4 frame"));
@@ -155,11 +207,7 @@ impl Frame {
         out: &mut Vec<u8>,
         window: std::ops::Range<usize>,
     ) -> Result<usize, BatchError> {
-        let most = if stored {
-            block.len()
-        } else {
-            self.max_block.min(block.len().saturating_mul(MAX_RATIO))
-        };
+        let most = self.block_bound(block, stored);
         let room = most.min(limit - window.end);
         if out.len() < window.end + room {
             out.resize(window.end + room, 0);

@@ -14,6 +14,7 @@ mod encode;
 mod header;
 mod lz4;
 mod renumber;
+mod structure;
 #[cfg(test)]
 mod tests;
 mod varint;

@@ -2,6 +2,7 @@
 
 mod bombs;
 mod damage;
+mod structure;
 
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
@@ -280,7 +281,7 @@ fn producer_fields_are_in_the_head() {
 
 #[test]
 fn what_is_wrong_with_a_head_has_its_code() {
-    let cases: [(&str, usize, &[u8], ErrorCode); 12] = [
+    let cases: [(&str, usize, &[u8], ErrorCode); 14] = [
         ("magic 1", 16, &[1], ErrorCode::UnsupportedForMessageFormat),
         ("a negative length", 8, &[0xff; 4], ErrorCode::InvalidRecord),
         (
@@ -311,6 +312,13 @@ fn what_is_wrong_with_a_head_has_its_code() {
             "a sequence without producer",
             53,
             &[0; 4],
+            ErrorCode::InvalidRecord,
+        ),
+        ("a bit that nobody knows", 21, &[0x40], ErrorCode::InvalidRecord),
+        (
+            "a greatest timestamp before the first",
+            35,
+            &[0; 8],
             ErrorCode::InvalidRecord,
         ),
     ];

@@ -178,7 +178,7 @@ pub(super) fn read<'a>(
 }
 
 /// Reads a record's length; `position` moves to its first byte, the end is returned.
-fn end_of_record(bytes: &[u8], position: &mut usize) -> Option<usize> {
+pub(super) fn end_of_record(bytes: &[u8], position: &mut usize) -> Option<usize> {
     let length = usize::try_from(varint::get(bytes, position).ok()?).ok()?;
     position.checked_add(length).filter(|end| *end <= bytes.len())
 }

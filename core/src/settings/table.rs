@@ -370,6 +370,14 @@ pub const DEFINITIONS: &[Definition] = &[
         |s, v| millis(v, 1_000, 86_400_000).map(|v| s.object_grace = v),
     ),
     define(
+        "offsets-retention",
+        "168h",
+        "1s to 87600h",
+        "How long the offsets of a consumer group without members are kept after its last member left and its last commit; \
+        Kafka's offsets.retention.minutes.",
+        |s, v| millis(v, 1_000, 315_360_000_000).map(|v| s.offsets_retention = v),
+    ),
+    define(
         "maintenance-interval",
         "10s",
         "100ms to 1h",

@@ -154,16 +154,21 @@ pub async fn a_deleted_object_is_never_committed_again(store: &Store) {
     let keys = garbage(store, NO_GRACE).await;
     store.commit_object(&commit).await.unwrap();
     store.confirm_deleted(&keys).await.unwrap();
-    assert!(matches!(
-        store.commit_object(&commit).await,
-        Err(Error::Inconsistent(_))
-    ));
+    let again = async || store.commit_object(&commit).await.unwrap_err();
+    assert!(matches!(again().await, Error::Forgotten(_)));
     assert_eq!(log.read(0).await.bounds.high_watermark, 10);
     let next = object(log.lease.incarnation, 1, &[(log.lease, &[batch(10)])]);
     assert_eq!(
         batches(&store.commit_object(&next).await.unwrap(), 0),
         [BatchOutcome::Appended { base_offset: 10 }]
     );
+    // When the life is over, too: an answer that claims that nothing happened would be wrong.
+    store.seal(log.lease.incarnation).await.unwrap();
+    let forgotten = again().await;
+    assert!(matches!(forgotten, Error::Forgotten(_)), "{forgotten}");
+    assert!(forgotten.code().is_retryable() && !forgotten.code().has_no_side_effects());
+    let never = object(log.lease.incarnation, 2, &[(log.lease, &[batch(10)])]);
+    assert!(matches!(store.commit_object(&never).await, Err(Error::Sealed(_))));
 }
 
 pub async fn idle_producers_are_forgotten(store: &Store) {

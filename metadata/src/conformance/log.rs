@@ -150,6 +150,27 @@ pub async fn producer_ids_are_never_given_twice(store: &Store) {
     );
 }
 
+/// Whatever the records say of the time: retention goes by it.
+pub async fn a_span_tells_when_it_was_stored(store: &Store) {
+    let mut log = Log::new(store).await;
+    let before = log.read(0).await.now_ms;
+    for timestamp in [-1, 0, i64::MAX] {
+        log.append_at(5, timestamp).await;
+    }
+    log.roll(5).await;
+    let view = log.read(0).await;
+    let times: Vec<i64> = view.spans.iter().map(|span| span.stored_at_ms).collect();
+    assert_eq!(times.len(), 3);
+    // Transactions begin, and milliseconds are rounded, a little before or after the clock is read.
+    assert!(
+        times
+            .iter()
+            .all(|time| (before - 1..=view.now_ms + 1).contains(time)),
+        "{before} {times:?} {}",
+        view.now_ms
+    );
+}
+
 pub async fn the_time_is_told(store: &Store) {
     let log = Log::new(store).await;
     let first = log.read(0).await.now_ms;

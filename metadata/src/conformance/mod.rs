@@ -65,6 +65,7 @@ macro_rules! conformance_suite {
             log::a_read_outside_the_log_is_empty_or_begins_at_its_start,
             log::bounds_leave_out_what_is_gone,
             log::producer_ids_are_never_given_twice,
+            log::a_span_tells_when_it_was_stored,
             log::the_time_is_told,
             segments::a_segment_replaces_its_ranges,
             segments::a_segment_continues_the_last_and_ends_with_a_range,

@@ -64,7 +64,7 @@ pub(super) async fn commit_object(conn: &mut PgConnection, commit: &ObjectCommit
         .await?;
     match known {
         Some((_, _, Some(bytes))) => return Ok(outcome::decode(&bytes)?),
-        Some((false, forgotten, None)) if sequence <= forgotten => {
+        Some((_, forgotten, None)) if sequence <= forgotten => {
             return Err(outcome::forgotten(commit).into());
         }
         Some((false, _, None)) => {}

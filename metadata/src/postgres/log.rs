@@ -16,17 +16,19 @@ macro_rules! read_sql {
         concat!(
             "SELECT p.log_start, p.rolled, p.high_watermark, p.size_bytes,
                     (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms,
-                    s.base_offset, s.end_offset, s.max_timestamp, s.epoch, s.key, s.incarnation, s.sequence, s.start, s.size
+                    s.base_offset, s.end_offset, s.max_timestamp,
+                    (extract(epoch FROM s.stored_at) * 1000)::bigint AS stored_at_ms,
+                    s.epoch, s.key, s.incarnation, s.sequence, s.start, s.size
              FROM partitions p
              CROSS JOIN LATERAL (SELECT ",
             $from,
             " AS first OFFSET 0) f -- OFFSET 0: computed once
              LEFT JOIN LATERAL (
-                 (SELECT base_offset, end_offset, max_timestamp, 0 AS epoch, key,
+                 (SELECT base_offset, end_offset, max_timestamp, created_at AS stored_at, 0 AS epoch, key,
                          0::bigint AS incarnation, 0::bigint AS sequence, 0::bigint AS start, size_bytes AS size
                   FROM segments WHERE partition_id = p.id AND end_offset > f.first ORDER BY end_offset LIMIT $3)
                  UNION ALL
-                 (SELECT base_offset, end_offset, max_timestamp, epoch, NULL, incarnation, sequence, position, length
+                 (SELECT base_offset, end_offset, max_timestamp, stored_at, epoch, NULL, incarnation, sequence, position, length
                   FROM ranges WHERE partition_id = p.id AND end_offset > f.first ORDER BY end_offset LIMIT $3)
                  ORDER BY end_offset LIMIT $3
              ) s ON true
@@ -99,6 +101,7 @@ struct SpanColumns {
     base_offset: Option<i64>,
     end_offset: Option<i64>,
     max_timestamp: Option<i64>,
+    stored_at_ms: Option<i64>,
     epoch: Option<i32>,
     key: Option<String>,
     incarnation: Option<i64>,
@@ -135,6 +138,7 @@ impl SpanColumns {
             base_offset,
             end_offset,
             max_timestamp,
+            stored_at_ms: self.stored_at_ms.unwrap_or_default(),
             epoch,
             place,
         }))

@@ -30,7 +30,7 @@ pub(super) async fn commit_object(
     .await?;
     match known {
         Some((_, _, Some(bytes))) => return Ok(outcome::decode(&bytes)?),
-        Some((false, forgotten, None)) if sequence <= forgotten => {
+        Some((_, forgotten, None)) if sequence <= forgotten => {
             return Err(outcome::forgotten(commit).into());
         }
         Some((false, _, None)) => {}
@@ -100,8 +100,8 @@ async fn write(
     for range in &decision.ranges {
         query(
             "INSERT INTO ranges (partition_id, end_offset, base_offset, incarnation, sequence, position, length, epoch,
-                                 max_timestamp)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                                 max_timestamp, stored_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )
         .bind(range.partition.0)
         .bind(range.end_offset)
@@ -112,6 +112,7 @@ async fn write(
         .bind(range.length)
         .bind(range.epoch)
         .bind(range.max_timestamp)
+        .bind(now)
         .execute(&mut *conn)
         .await?;
     }

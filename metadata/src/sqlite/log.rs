@@ -83,6 +83,7 @@ struct RangeColumns {
     base_offset: i64,
     end_offset: i64,
     max_timestamp: i64,
+    stored_at: i64,
     epoch: i32,
     incarnation: i64,
     sequence: i64,
@@ -103,8 +104,8 @@ pub(super) async fn read(
     };
     let from = from.max(bounds.log_start);
     let limit = limit.min(MAX_SPANS);
-    let segments: Vec<(i64, i64, i64, String, i64)> = query_as(
-        "SELECT base_offset, end_offset, max_timestamp, key, size_bytes FROM segments
+    let segments: Vec<(i64, i64, i64, i64, String, i64)> = query_as(
+        "SELECT base_offset, end_offset, max_timestamp, created_at, key, size_bytes FROM segments
          WHERE partition_id = ?1 AND end_offset > ?2 ORDER BY end_offset LIMIT ?3",
     )
     .bind(uid.0)
@@ -113,7 +114,7 @@ pub(super) async fn read(
     .fetch_all(&mut *conn)
     .await?;
     let mut spans = Vec::with_capacity(segments.len());
-    for (base_offset, end_offset, max_timestamp, key, size_bytes) in segments {
+    for (base_offset, end_offset, max_timestamp, stored_at_ms, key, size_bytes) in segments {
         let place = Place::Segment {
             key,
             size_bytes: unsigned("a segment's size", size_bytes)?,
@@ -122,12 +123,14 @@ pub(super) async fn read(
             base_offset,
             end_offset,
             max_timestamp,
+            stored_at_ms,
             epoch: 0,
             place,
         });
     }
     let ranges: Vec<RangeColumns> = query_as(
-        "SELECT base_offset, end_offset, max_timestamp, epoch, incarnation, sequence, position, length FROM ranges
+        "SELECT base_offset, end_offset, max_timestamp, stored_at, epoch, incarnation, sequence, position, length
+         FROM ranges
          WHERE partition_id = ?1 AND end_offset > ?2 ORDER BY end_offset LIMIT ?3",
     )
     .bind(uid.0)
@@ -146,6 +149,7 @@ pub(super) async fn read(
             base_offset: row.base_offset,
             end_offset: row.end_offset,
             max_timestamp: row.max_timestamp,
+            stored_at_ms: row.stored_at,
             epoch: row.epoch,
             place,
         });

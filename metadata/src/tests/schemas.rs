@@ -19,7 +19,7 @@ use crate::{
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 
-const NEEDED: i64 = 4;
+const NEEDED: i64 = 5;
 
 async fn found(url: &str) -> i64 {
     let SchemaState { found, needed } = schema(url, &options()).await.unwrap();
@@ -71,7 +71,7 @@ async fn a_store_of_the_first_version_is_brought_up_to_date_with_what_it_holds()
     POSTGRES.run_to(1, &mut raw).await.unwrap();
     schema_error(
         connect(&postgres, &options()).await,
-        "has version 1, this build needs version 4: run `streamhouse-agent migrate`",
+        "has version 1, this build needs version 5: run `streamhouse-agent migrate`",
     );
     let folder = tempfile::tempdir().unwrap();
     let sqlite = format!("sqlite:{}", folder.path().join("metadata.db").display());
@@ -199,7 +199,7 @@ async fn a_schema_that_is_too_new_is_told() {
         .execute(&mut raw)
         .await
         .unwrap();
-    let says = "has version 999, this build knows versions up to 4: run a newer build";
+    let says = "has version 999, this build knows versions up to 5: run a newer build";
     schema_error(schema(&url, &options()).await, says);
     schema_error(drop_schema(&url, &options()).await, says);
 }

@@ -64,7 +64,8 @@ pub struct TopicSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), regex(pattern = r"^[0-9]+(Ki|Mi|Gi|Ti)?$"))]
     pub segment_bytes: Option<String>,
-    /// What producers are asked to compress with; `producer` leaves it to them.
+    /// `producer`, the default: batches are stored as producers compress them. A codec cannot be enforced: it is refused, and has to
+    /// be set in the producers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
     /// What happens to old records.

@@ -52,7 +52,7 @@ async fn get(agent: &Agent, path: &str) -> Answer {
     ask(agent, &format!("GET {path}"), "host: localhost\r\n").await
 }
 
-async fn data(agent: &Agent, what: &str) -> Value {
+pub(super) async fn data(agent: &Agent, what: &str) -> Value {
     let answer = get(agent, &format!("/console/api/{what}")).await;
     assert_eq!(answer.status, 200, "{what}: {}", answer.body);
     answer.json()

@@ -177,6 +177,7 @@ async fn commit(
         Ok(outcomes) => Ok(outcomes),
         Err(WriteError::Refused(error)) => Err(error),
         Err(WriteError::Generation { given, stored }) => {
+            slot.distrust_older(&cell.id, given, stored);
             let mut state = cell.state.lock().await;
             slot.catch_up(cell, &mut state, stored);
             let current = state.group.as_ref().map_or(stored, Group::generation);

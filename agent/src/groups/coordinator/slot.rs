@@ -21,7 +21,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Shared, not_coordinator, ticker};
-use crate::groups::state::{Group, Reply, Ticket};
+use crate::{
+    groups::state::{Group, Reply, Ticket},
+    invariant::Invariant,
+};
 
 /// How long what is being written may take once the slot is over.
 const LAST_WRITES: Duration = Duration::from_secs(1);
@@ -235,6 +238,21 @@ impl Slot {
         cell.due.store(due, Ordering::Release);
         if due < self.wakes.load(Ordering::Acquire) {
             self.sooner.notify_one();
+        }
+    }
+
+    /// Says so when the store is in an older generation than one that this coordinator wrote: the metadata went back in
+    /// time, and with it what the group had committed (INV-C1).
+    pub(super) fn distrust_older(&self, group_id: &str, given: i32, stored: i32) {
+        // A group without a row was deleted, and begins anew.
+        if (1..given).contains(&stored) {
+            self.shared.parts.metrics.violated(Invariant::C1);
+            tracing::error!(
+                group_id,
+                given,
+                stored,
+                "the metadata store has an older generation of a group than we wrote"
+            );
         }
     }
 

@@ -25,7 +25,7 @@ fn nothing_set_asks_for_nothing() {
 #[test]
 fn fields_and_config_become_settings() {
     let wanted = validate(&topic(json!({
-        "retention": { "time": "7d", "bytes": "10Gi" }, "segmentBytes": "64Mi", "compression": "lz4",
+        "retention": { "time": "7d", "bytes": "10Gi" }, "segmentBytes": "64Mi", "compression": "producer",
         "cleanupPolicy": "delete", "config": { "segment.ms": 604_800_000_000_i64, "max.message.bytes": "2048" }
     })))
     .unwrap();
@@ -33,7 +33,7 @@ fn fields_and_config_become_settings() {
         ("retention.ms", "604800000"),
         ("retention.bytes", "10737418240"),
         ("segment.bytes", "67108864"),
-        ("compression.type", "lz4"),
+        ("compression.type", "producer"),
         ("cleanup.policy", "delete"),
         ("segment.ms", "604800000000"),
         ("max.message.bytes", "2048"),
@@ -46,6 +46,21 @@ fn fields_and_config_become_settings() {
             .map(|(key, text)| ((*key).to_owned(), value(text)))
             .collect()
     );
+}
+
+#[test]
+fn a_codec_is_refused_with_what_is_offered_and_the_others_stand() {
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        let wanted = validate(&topic(json!({ "compression": codec, "segmentBytes": "64Mi" }))).unwrap();
+        let problem = problem_of(&wanted);
+        assert!(
+            problem.starts_with("spec.compression: compression.type: "),
+            "{problem}"
+        );
+        assert!(problem.contains("only \"producer\""), "{problem}");
+        assert_eq!(wanted.settings["compression.type"], Setting::Leave);
+        assert_eq!(wanted.settings["segment.bytes"], value("67108864"));
+    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! A metadata store that fails: nothing is promised that is not stored, and nothing that is stored is forgotten.
 
-use streamhouse_metadata::GroupQuery;
+use streamhouse_metadata::{Error as StoreError, GroupQuery};
 
 use super::{super::*, world::*};
+use crate::faulty_metadata::Method;
 use ErrorCode as E;
 
 #[tokio::test]
@@ -186,4 +187,30 @@ async fn a_group_whose_commit_stands_still_holds_up_no_other() {
     assert!(!slow.is_finished());
     held.release();
     slow.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_store_in_an_older_generation_than_was_written_is_found() {
+    let (world, agent) = World::with_agent().await;
+    let member = agent.join(join_request("")).await.unwrap();
+    agent.sync(&member).await.unwrap();
+    assert_eq!(agent.commit(Some(&member), 5).await, E::None);
+    let violated = || {
+        let text = agent.coordinator.parts().metrics.render().unwrap();
+        text.contains("invariant_violations_total{invariant=\"INV-C1\"} 1")
+    };
+    // Too late is not wrong.
+    let commits = [Method::commit_offsets];
+    let ahead = || StoreError::IllegalGeneration { given: 3, stored: 4 };
+    let late = world.store.fail_with(commits, ahead);
+    assert_eq!(agent.commit(Some(&member), 6).await, E::RebalanceInProgress);
+    late.release();
+    assert!(!violated());
+    let back = || StoreError::IllegalGeneration { given: 3, stored: 2 };
+    let rewound = world.store.fail_with(commits, back);
+    let member = agent.join(join_request(&member.member_id)).await.unwrap();
+    agent.sync(&member).await.unwrap();
+    assert_eq!(agent.commit(Some(&member), 6).await, E::RebalanceInProgress);
+    rewound.release();
+    assert!(violated());
 }

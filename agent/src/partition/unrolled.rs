@@ -1,0 +1,152 @@
+//! How many bytes of a log no segment covers yet, kept by offsets: what is rolled or deleted is what lies before an offset,
+//! whatever it was compressed to, so the count cannot drift away from the log.
+
+use std::{collections::VecDeque, ops::Range};
+
+/// Neighbours are kept as one entry up to this many bytes: a log of a thousand small commits costs no thousand entries.
+const COARSE: i64 = 64 << 10;
+
+/// Bytes of a run of offsets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Run {
+    base: i64,
+    end: i64,
+    bytes: i64,
+}
+
+impl Run {
+    /// The bytes that lie at or after `from`, evenly spread over the offsets.
+    fn bytes_from(&self, from: i64) -> i64 {
+        if from <= self.base {
+            return self.bytes;
+        }
+        let part = i128::from(self.end.saturating_sub(from).max(0)) * i128::from(self.bytes);
+        let whole = i128::from(self.end.saturating_sub(self.base).max(1));
+        i64::try_from(part / whole).unwrap_or(i64::MAX)
+    }
+}
+
+/// What is committed and not rolled.
+#[derive(Debug)]
+pub(super) struct Unrolled {
+    /// In offset order, without gaps.
+    runs: VecDeque<Run>,
+    /// Committed by leaders before this one, and not counted yet.
+    inherited: Option<Range<i64>>,
+}
+
+impl Unrolled {
+    /// Of a log as a new leader finds it.
+    pub(super) fn new(rolled: i64, high_watermark: i64) -> Self {
+        Self {
+            runs: VecDeque::new(),
+            inherited: (rolled < high_watermark).then_some(rolled..high_watermark),
+        }
+    }
+
+    /// Counts what was just committed.
+    pub(super) fn add(&mut self, base: i64, end: i64, bytes: i64) {
+        match self.runs.back_mut() {
+            Some(last) if last.end == base && last.bytes < COARSE => {
+                last.end = end;
+                last.bytes = last.bytes.saturating_add(bytes);
+            }
+            _ => self.runs.push_back(Run { base, end, bytes }),
+        }
+    }
+
+    /// Forgets what lies before `from`.
+    pub(super) fn drop_before(&mut self, from: i64) {
+        while self.runs.front().is_some_and(|run| run.end <= from) {
+            self.runs.pop_front();
+        }
+        if let Some(first) = self.runs.front_mut().filter(|run| run.base < from) {
+            first.bytes = first.bytes_from(from);
+            first.base = from;
+        }
+        if let Some(inherited) = &mut self.inherited {
+            inherited.start = inherited.start.max(from);
+            if inherited.is_empty() {
+                self.inherited = None;
+            }
+        }
+    }
+
+    /// The bytes at or after `from`, as far as they are counted.
+    pub(super) fn bytes(&self, from: i64) -> i64 {
+        let runs = self.runs.iter().map(|run| run.bytes_from(from));
+        runs.fold(0, i64::saturating_add)
+    }
+
+    /// What is not counted yet.
+    pub(super) fn inherited(&self) -> Option<Range<i64>> {
+        self.inherited.clone()
+    }
+
+    /// Counts what was inherited: runs in offset order, each `(base, end, bytes)`.
+    pub(super) fn count_inherited(&mut self, runs: &[(i64, i64, i64)]) {
+        let Some(inherited) = self.inherited.take() else {
+            return;
+        };
+        let mut counted = Self {
+            runs: VecDeque::new(),
+            inherited: None,
+        };
+        for &(base, end, bytes) in runs {
+            if base < inherited.end && end > inherited.start {
+                let bytes = Run { base, end, bytes }.bytes_from(inherited.start);
+                counted.add(base.max(inherited.start), end, bytes);
+            }
+        }
+        counted.runs.append(&mut self.runs);
+        self.runs = counted.runs;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_was_inherited_is_counted_once_and_from_where_nothing_is_rolled() {
+        let mut unrolled = Unrolled::new(10, 30);
+        unrolled.add(30, 40, 100);
+        assert_eq!((unrolled.inherited(), unrolled.bytes(0)), (Some(10..30), 100));
+        unrolled.drop_before(20);
+        // The log as it is read: from the range that holds the offset on, with what came since.
+        let read = [(15, 25, 1000), (25, 30, 50), (30, 40, 100)];
+        unrolled.count_inherited(&read);
+        assert_eq!((unrolled.inherited(), unrolled.bytes(0)), (None, 500 + 50 + 100));
+        unrolled.count_inherited(&read);
+        assert_eq!(unrolled.bytes(0), 650);
+        unrolled.drop_before(40);
+        assert_eq!(unrolled.bytes(0), 0);
+        assert_eq!(Unrolled::new(30, 30).inherited(), None);
+    }
+
+    proptest! {
+        /// Commits and rolls, in any order: what is counted is what is there, up to the size of one entry.
+        #[test]
+        fn the_count_never_drifts(steps in prop::collection::vec((1_i64..200_000, 1_i64..50, any::<bool>()), 1..200)) {
+            let mut unrolled = Unrolled::new(0, 0);
+            let mut log: Vec<Run> = Vec::new();
+            let mut end = 0;
+            for (bytes, records, roll) in steps {
+                log.push(Run { base: end, end: end + records, bytes });
+                unrolled.add(end, end + records, bytes);
+                end += records;
+                if roll {
+                    let rolled = log[log.len() / 2].end;
+                    log.retain(|run| run.end > rolled);
+                    unrolled.drop_before(rolled);
+                }
+                let exact: i64 = log.iter().map(|run| run.bytes).sum();
+                prop_assert!((unrolled.bytes(0) - exact).abs() <= 200_000 + COARSE);
+            }
+            unrolled.drop_before(end);
+            prop_assert_eq!(unrolled.bytes(0), 0);
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Holds what the metadata store answered to a commit against what this agent knows of its partitions. One agent commits to
+//! a partition in an epoch, in order, so an outcome has to continue exactly where the last one ended: anything else means
+//! that the metadata went back in time, that another agent commits too, or a bug. Called by the committer before anything
+//! is published or acknowledged.
+
+use std::collections::HashMap;
+
+use streamhouse_core::PartitionUid;
+use streamhouse_metadata::{
+    BatchMeta, BatchOutcome, CommitOutcome, ObjectCommit, PartitionCommit, PartitionOutcome,
+};
+
+use super::buffer::OpenObject;
+use crate::invariant::Invariant;
+
+/// Sequences count from 0 to `i32::MAX` and then from 0 again.
+const SEQUENCES: i64 = i32::MAX as i64 + 1;
+
+/// Why an outcome cannot be true.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct BrokenOutcome {
+    pub(super) partition: PartitionUid,
+    pub(super) invariant: Invariant,
+    /// For people.
+    pub(super) what: String,
+}
+
+/// Checks the outcome of a whole object.
+pub(super) fn verify(
+    object: &OpenObject,
+    commit: &ObjectCommit,
+    outcome: &CommitOutcome,
+) -> Result<(), BrokenOutcome> {
+    let parts = commit.partitions.iter().zip(object.partitions.values());
+    let mut outcomes = outcome.partitions.iter();
+    for (part, appends) in parts {
+        let published = appends
+            .first()
+            .map_or(0, |append| append.partition.tail.lock().end());
+        verify_partition(part, published, outcomes.next()).map_err(|(invariant, what)| BrokenOutcome {
+            partition: part.partition,
+            invariant,
+            what,
+        })?;
+    }
+    Ok(())
+}
+
+/// Checks one partition's outcome; `published` is where its log ends as far as this agent published it.
+fn verify_partition(
+    part: &PartitionCommit,
+    published: i64,
+    outcome: Option<&PartitionOutcome>,
+) -> Result<(), (Invariant, String)> {
+    let (batches, high_watermark) = match outcome {
+        Some(PartitionOutcome::Fenced) => return Ok(()),
+        Some(PartitionOutcome::Committed {
+            batches,
+            high_watermark,
+            ..
+        }) if batches.len() == part.batches.len() => (batches, *high_watermark),
+        _ => return Err((Invariant::P1, "a batch has no outcome".to_owned())),
+    };
+    let mut next = published;
+    let mut sequences = HashMap::new();
+    for (batch, outcome) in part.batches.iter().zip(batches) {
+        match *outcome {
+            BatchOutcome::Appended { base_offset } if base_offset != next => {
+                let what = format!("a batch got offset {base_offset}, the next one is {next}");
+                return Err((Invariant::P2, what));
+            }
+            BatchOutcome::Appended { .. } => {
+                next += i64::from(batch.records);
+                in_order(batch, &mut sequences)?;
+            }
+            BatchOutcome::Duplicate { base_offset } => {
+                let end = base_offset.saturating_add(batch.records.into());
+                if base_offset < 0 || end > high_watermark {
+                    let what = format!(
+                        "a repeated batch is said to be at offset {base_offset}, and the log ends at {high_watermark}"
+                    );
+                    return Err((Invariant::P3, what));
+                }
+            }
+            BatchOutcome::Refused { .. } => {}
+        }
+    }
+    if high_watermark < published {
+        let what = format!("the log ends at {high_watermark}, and was published up to {published}");
+        return Err((Invariant::P2, what));
+    }
+    if high_watermark < next {
+        let what = format!("offsets up to {next} were given out, and the log ends at {high_watermark}");
+        return Err((Invariant::P1, what));
+    }
+    if high_watermark > next {
+        let what = format!("the log ends at {high_watermark}, and this agent's commits at {next}");
+        return Err((Invariant::L1, what));
+    }
+    Ok(())
+}
+
+/// Checks that a producer's batches that were appended follow each other.
+fn in_order(batch: &BatchMeta, next: &mut HashMap<i64, (i16, i64)>) -> Result<(), (Invariant, String)> {
+    let Some(producer) = batch.producer else {
+        return Ok(());
+    };
+    let first = i64::from(producer.first_sequence);
+    let after = (first + i64::from(batch.records)).rem_euclid(SEQUENCES);
+    match next.insert(producer.id, (producer.epoch, after)) {
+        Some((epoch, expected)) if epoch == producer.epoch && expected != first => {
+            let what = format!(
+                "producer {}'s sequence {first} follows {expected} - 1",
+                producer.id
+            );
+            Err((Invariant::P4, what))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use streamhouse_metadata::ProducerBatch;
+
+    use super::*;
+
+    fn batch(records: i32, first_sequence: Option<i32>) -> BatchMeta {
+        BatchMeta {
+            size_bytes: 10,
+            records,
+            max_timestamp: 0,
+            producer: first_sequence.map(|first_sequence| ProducerBatch {
+                id: 7,
+                epoch: 0,
+                first_sequence,
+            }),
+        }
+    }
+
+    fn appended(base_offset: i64) -> BatchOutcome {
+        BatchOutcome::Appended { base_offset }
+    }
+
+    /// What is broken when these batches, after offset 100, get these outcomes.
+    fn broken(batches: &[BatchMeta], outcomes: &[BatchOutcome], high_watermark: i64) -> Option<Invariant> {
+        let part = PartitionCommit {
+            partition: PartitionUid(1),
+            epoch: 1,
+            position: 0,
+            batches: batches.to_vec(),
+        };
+        let outcome = PartitionOutcome::Committed {
+            batches: outcomes.to_vec(),
+            high_watermark,
+            log_start: 0,
+        };
+        verify_partition(&part, 100, Some(&outcome))
+            .err()
+            .map(|(invariant, _)| invariant)
+    }
+
+    #[test]
+    fn an_outcome_that_continues_the_log_is_believed() {
+        let two = [batch(5, Some(0)), batch(3, Some(5))];
+        assert_eq!(broken(&two, &[appended(100), appended(105)], 108), None);
+        let duplicate = BatchOutcome::Duplicate { base_offset: 90 };
+        assert_eq!(broken(&two, &[duplicate, appended(100)], 103), None);
+        let refused = BatchOutcome::Refused { code: 45 };
+        assert_eq!(broken(&two, &[refused, refused], 100), None);
+        // The sequences of a producer go round.
+        let round = [batch(2, Some(i32::MAX)), batch(1, Some(1))];
+        assert_eq!(broken(&round, &[appended(100), appended(102)], 103), None);
+        let part = PartitionCommit {
+            partition: PartitionUid(1),
+            epoch: 1,
+            position: 0,
+            batches: two.to_vec(),
+        };
+        assert_eq!(
+            verify_partition(&part, 100, Some(&PartitionOutcome::Fenced)),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn each_lie_breaks_an_invariant_of_its_own() {
+        let one = [batch(5, Some(0))];
+        let two = [batch(5, Some(0)), batch(3, Some(9))];
+        let duplicate = |base_offset| BatchOutcome::Duplicate { base_offset };
+        let lies: [(&str, &[BatchMeta], &[BatchOutcome], i64, Invariant); 10] = [
+            ("no outcome", &one, &[], 100, Invariant::P1),
+            (
+                "acknowledged beyond the log",
+                &one,
+                &[appended(100)],
+                104,
+                Invariant::P1,
+            ),
+            ("given out twice", &one, &[appended(99)], 104, Invariant::P2),
+            ("a gap", &one, &[appended(101)], 106, Invariant::P2),
+            ("gone back", &one, &[duplicate(3)], 99, Invariant::P2),
+            (
+                "a gap inside",
+                &two,
+                &[appended(100), appended(106)],
+                109,
+                Invariant::P2,
+            ),
+            (
+                "a duplicate of nothing",
+                &one,
+                &[duplicate(98)],
+                100,
+                Invariant::P3,
+            ),
+            (
+                "a duplicate of nowhere",
+                &one,
+                &[duplicate(-1)],
+                100,
+                Invariant::P3,
+            ),
+            (
+                "a sequence left out",
+                &two,
+                &[appended(100), appended(105)],
+                108,
+                Invariant::P4,
+            ),
+            ("somebody else", &one, &[appended(100)], 110, Invariant::L1),
+        ];
+        for (what, batches, outcomes, high_watermark, invariant) in lies {
+            assert_eq!(
+                broken(batches, outcomes, high_watermark),
+                Some(invariant),
+                "{what}"
+            );
+        }
+    }
+}
