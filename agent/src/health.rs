@@ -27,7 +27,7 @@ pub enum Condition {
 
 impl Condition {
     /// Every condition.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::ObjectStore,
         Self::Metadata,
         Self::Cluster,

@@ -64,7 +64,8 @@ impl ForeignLooks {
     ) -> (Arc<Seen>, Looks) {
         let mut looks = self.watch(metadata, uid);
         loop {
-            if let Some(seen) = looks.borrow_and_update().clone() {
+            let seen = looks.borrow_and_update().clone();
+            if let Some(seen) = seen {
                 return (seen, looks);
             }
             self.sooner.notify_one();

@@ -224,7 +224,6 @@ impl Keeper {
                 Err(_) => "the metadata store does not answer".to_owned(),
             };
             self.cannot_register(&problem);
-            }
             sleep(pause.mul_f64(0.5 + self.node.entropy.fraction())).await;
             pause = (pause * 2).min(REGISTER.1);
         }
