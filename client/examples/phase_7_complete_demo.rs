@@ -323,7 +323,7 @@ async fn segments(cluster: &Cluster, admin: &Admin) -> Result<()> {
             .partitions
             .iter()
             .filter(|p| p.high_watermark > p.log_start_offset);
-        wanted.extend(filled.map(|p| format!("{name}/{}/segment_", p.partition)));
+        wanted.extend(filled.map(|p| (name, p.partition.to_string())));
     }
     let objects = until(
         "the background job that rolls segments",
@@ -331,21 +331,14 @@ async fn segments(cluster: &Cluster, admin: &Admin) -> Result<()> {
         || async {
             let mut found = Vec::new();
             for name in TOPICS {
-                let listed = cluster
-                    .ask_stores(&["objects", "--prefix", &format!("{name}/")])
-                    .await?;
-                found.extend(
-                    listed
-                        .as_array()
-                        .context("objects is not a list")?
-                        .iter()
-                        .cloned(),
-                );
+                let listed = cluster.ask_stores(&["objects", "--prefix", name]).await?;
+                let listed = listed.as_array().context("objects is not a list")?;
+                let segments = listed.iter().filter(|object| place(object).0 == name);
+                found.extend(segments.cloned());
             }
-            let is_there = |prefix: &String| {
-                found
-                    .iter()
-                    .any(|object| key(object).starts_with(prefix.as_str()))
+            let is_there = |(name, partition): &(&str, String)| {
+                let wanted = (*name, partition.as_str());
+                found.iter().any(|object| place(object) == wanted)
             };
             Ok(wanted.iter().all(is_there).then_some(found))
         },
@@ -365,6 +358,15 @@ async fn segments(cluster: &Cluster, admin: &Admin) -> Result<()> {
 
 fn key(object: &Value) -> &str {
     object["key"].as_str().unwrap_or_default()
+}
+
+/// The topic and the partition that a segment's key names. The folder of a topic under a name that was used before goes on after
+/// the name: `orders@2/0/segment_0000000000.dat`.
+fn place(object: &Value) -> (&str, &str) {
+    let mut parts = key(object).split('/');
+    let folder = parts.next().unwrap_or_default();
+    let topic = folder.split_once('@').map_or(folder, |(topic, _)| topic);
+    (topic, parts.next().unwrap_or_default())
 }
 
 /// The metadata store's tables, with how many rows each has and the first of them.

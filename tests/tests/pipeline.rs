@@ -7,6 +7,7 @@ use std::{
 
 use streamhouse_client::{AutoOffsetReset, Consumer, Producer, Record, TopicPartition, admin::NewTopic};
 use streamhouse_core::ErrorCode;
+use streamhouse_testkit::Cli;
 use streamhouse_tests::{Cluster, Ledger};
 use tokio::sync::{mpsc, watch};
 
@@ -209,8 +210,10 @@ async fn a_deleted_topics_name_is_free_at_once_and_its_reader_is_told() -> Outco
         .build()
         .await?;
     while reader.poll(Duration::from_millis(200)).await?.is_empty() {}
-    admin.delete_topic("again").await?;
-    let second = admin.create_topic(NewTopic::new("again", 2)).await?;
+    let cli = Cli::new(cluster.bootstrap());
+    cli.run(["topic", "delete", "again"])?.ok()?;
+    cli.run(["topic", "create", "again", "--partitions", "2"])?.ok()?;
+    let second = admin.describe_topic("again").await?;
     assert_ne!(first.topic_id, second.topic_id);
     assert!(
         second

@@ -150,21 +150,24 @@ impl Committer {
         group_id: String,
         offsets: &BTreeMap<TopicPartition, i64>,
     ) -> Result<v1::CommitOffsetsRequest> {
+        let offsets = {
+            let assignment = self.shared.assignment.lock();
+            let offset = |(key, offset): (&TopicPartition, &i64)| v1::CommitOffset {
+                topic: key.topic.clone(),
+                partition: key.partition,
+                offset: *offset,
+                leader_epoch: -1,
+                metadata: String::new(),
+                topic_id: assignment.topic_id(key).to_string(),
+            };
+            offsets.iter().map(offset).collect()
+        };
         let identity = self.shared.identity.lock();
         if identity.subscribed && (identity.generation < 0 || identity.lost) {
             return Err(Error::State(
                 "the consumer is no member of its group at the moment; poll to join".into(),
             ));
         }
-        let assignment = self.shared.assignment.lock();
-        let offset = |(key, offset): (&TopicPartition, &i64)| v1::CommitOffset {
-            topic: key.topic.clone(),
-            partition: key.partition,
-            offset: *offset,
-            leader_epoch: -1,
-            metadata: String::new(),
-            topic_id: assignment.topic_id(key).to_string(),
-        };
         Ok(v1::CommitOffsetsRequest {
             group_id,
             generation: if identity.subscribed {
@@ -181,7 +184,7 @@ impl Committer {
                 Some(id) if identity.subscribed => id.clone(),
                 _ => String::new(),
             },
-            offsets: offsets.iter().map(offset).collect(),
+            offsets,
         })
     }
 

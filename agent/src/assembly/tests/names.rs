@@ -160,7 +160,7 @@ async fn a_paused_agents_late_delete_takes_nothing_from_the_next_topic() {
     tidied(&one).await;
     // Everything of the old topic is gone, and its name is another's.
     let new = topic(&one, "orders").await;
-    produce_somewhere(&[&one, &two], "orders", "new").await;
+    produce_somewhere(&[&one, &*two], "orders", "new").await;
     let leader = [&one, &*two]
         .into_iter()
         .find(|agent| held_uid(agent, new))
@@ -292,7 +292,7 @@ async fn a_client_of_the_old_topic_is_told() {
     let told = ErrorCode::UnknownTopicId;
     for (id, expected) in [
         (old.as_str(), told),
-        (&new, ErrorCode::None),
+        (new.as_str(), ErrorCode::None),
         ("", ErrorCode::None),
     ] {
         assert_eq!(answers(&one, id).await, [expected; 5], "{id}");
