@@ -37,7 +37,8 @@ mod tests;
 use async_trait::async_trait;
 
 pub use connect::{
-    ConnectOptions, TlsMode, TlsOptions, backup, cluster_id, connect, drop_schema, live_agent, migrate, schema,
+    ConnectOptions, TlsMode, TlsOptions, backup, cluster_id, connect, drop_schema, live_agent, migrate,
+    schema,
 };
 pub use error::{Error, Result};
 pub use schema::{Migrated, SchemaState};

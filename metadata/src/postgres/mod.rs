@@ -28,11 +28,11 @@ use sqlx::{
 use self::errors::{meaning, refusal};
 pub(crate) use self::migrate::{cluster_id, drop_schema, live_agent, migrate, schema};
 use crate::{
-    AgentRegistration, ClusterState, CommitOutcome, CommittedOffset, ConnectOptions, Error, Garbage, GarbagePolicy,
-    GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView,
-    MetadataStore, MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome,
-    PartitionUid, Recovered, Recovery, Registered, Renewed, Result, SegmentIntent, Snapshot, Timeline, TopicChange, TopicOwner, TopicRecord,
-    TopicsOverview,
+    AgentRegistration, ClusterState, CommitOutcome, CommittedOffset, ConnectOptions, Error, Garbage,
+    GarbagePolicy, GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds,
+    LogPosition, LogView, MetadataStore, MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit,
+    OffsetOutcome, PartitionUid, Recovered, Recovery, Registered, Renewed, Result, SegmentIntent, Snapshot,
+    Timeline, TopicChange, TopicOwner, TopicRecord, TopicsOverview,
     failure::{Outcome, attempts, transact},
 };
 
