@@ -484,7 +484,7 @@ fn other_batches(count: i64) -> Bytes {
     for offset in 0..count {
         let mut batch = BatchBuilder::new(Compression::None);
         batch
-            .append::<&str, &str>(0, None, Some(b"from another history"), &[])
+            .append::<&str, &str>(0, None, Some("from another history".as_bytes()), &[])
             .unwrap();
         let mut bytes = batch.finish().unwrap().to_vec();
         streamhouse_core::batch::stamp(&mut bytes, offset, 1);
