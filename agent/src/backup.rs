@@ -64,7 +64,13 @@ mod tests {
         };
         assert_eq!(parse(&["--to", "/backups/monday.db"]), Ok(to.clone()));
         assert_eq!(parse(&["--to=/backups/monday.db"]), Ok(to));
-        for refused in [&[] as &[&str], &["--to"], &["--to="], &["/backups/monday.db"], &["--to", "a", "b"]] {
+        for refused in [
+            &[] as &[&str],
+            &["--to"],
+            &["--to="],
+            &["/backups/monday.db"],
+            &["--to", "a", "b"],
+        ] {
             assert!(parse(refused).unwrap_err().contains("--to FILE"), "{refused:?}");
         }
     }

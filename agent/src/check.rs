@@ -104,7 +104,10 @@ async fn objects(settings: &AgentSettings) -> Result<(), String> {
 
 /// Nothing is written to an object store that belongs to another cluster, or of which that cannot be told.
 async fn is_ours(settings: &AgentSettings, store: &Arc<dyn ObjectStore>) -> Result<(), String> {
-    let Some(marker) = identity::read(store.as_ref()).await.map_err(|error| error.to_string())? else {
+    let Some(marker) = identity::read(store.as_ref())
+        .await
+        .map_err(|error| error.to_string())?
+    else {
         return Ok(());
     };
     let unproved = |why: &str| {
@@ -114,7 +117,10 @@ async fn is_ours(settings: &AgentSettings, store: &Arc<dyn ObjectStore>) -> Resu
     if settings.metadata_url.is_empty() {
         return Err(unproved("metadata-url is needed"));
     }
-    let (url, options) = (settings.metadata_url.expose(), assembly::connect_options(settings));
+    let (url, options) = (
+        settings.metadata_url.expose(),
+        assembly::connect_options(settings),
+    );
     let ours = streamhouse_metadata::cluster_id(url, &options).await;
     let ours = ours.map_err(|error| unproved(&error.to_string()))?;
     let ours = ours.ok_or_else(|| {

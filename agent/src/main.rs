@@ -30,7 +30,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// What can be asked for beside running.
-const COMMANDS: &[&str] = &["backup", "check", "migrate", "objects", "purge", "recover", "tables"];
+const COMMANDS: &[&str] = &[
+    "backup", "check", "migrate", "objects", "purge", "recover", "tables",
+];
 /// How long the last spans may take on their way.
 const LAST_SPANS: Duration = Duration::from_secs(2);
 /// For settings that are refused.

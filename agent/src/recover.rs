@@ -140,7 +140,8 @@ mod tests {
 
     #[test]
     fn it_has_to_be_meant() {
-        let given = |arguments: &[&str]| is_meant(&arguments.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let given =
+            |arguments: &[&str]| is_meant(&arguments.iter().map(ToString::to_string).collect::<Vec<_>>());
         assert_eq!(given(&[]), Ok(false));
         assert_eq!(given(&["--yes"]), Ok(true));
         for other in [&["--yes", "--yes"] as &[&str], &["yes"], &["--force"]] {

@@ -94,6 +94,14 @@ impl Cluster {
         }
     }
 
+    /// The keys of the objects that hold records, now.
+    pub fn record_objects(&self) -> anyhow::Result<Vec<String>> {
+        let mut keys = self.minio().objects(&self.bucket)?;
+        // What says whose bucket it is stays as long as the cluster.
+        keys.retain(|key| !key.starts_with("_cluster/"));
+        Ok(keys)
+    }
+
     /// An agent of this cluster, not started: leases of 3 s, flushes of 10 ms.
     pub fn builder(&self) -> AgentBuilder {
         let builder = Agent::builder()

@@ -49,7 +49,10 @@ impl<'a> Shell<'a> {
         let mut variables = agent.variables().to_vec();
         let path = env::join_paths(folders)?.to_string_lossy().into_owned();
         variables.push(("PATH".to_owned(), path));
-        variables.extend(more.iter().map(|(key, value)| (key.to_string(), value.to_string())));
+        variables.extend(
+            more.iter()
+                .map(|(key, value)| (key.to_string(), value.to_string())),
+        );
         Ok(Self { folder, variables })
     }
 
@@ -85,7 +88,13 @@ fn consume(agent: &Agent) -> anyhow::Result<Vec<String>> {
 /// A topic with one partition, whose records are rolled soon, and the first of them.
 fn begin(agent: &Agent) -> Outcome {
     let topic = [
-        "topic", "create", "orders", "--partitions", "1", "--config", "segment.ms=100",
+        "topic",
+        "create",
+        "orders",
+        "--partitions",
+        "1",
+        "--config",
+        "segment.ms=100",
     ];
     Cli::new(agent.bootstrap()).run(topic)?.ok()?;
     produce(agent, ["a1", "a2", "a3"])
@@ -94,12 +103,16 @@ fn begin(agent: &Agent) -> Outcome {
 /// What comes after the backup, until it is in a segment and the bucket is marked.
 fn go_on(agent: &Agent, objects: impl Fn() -> anyhow::Result<Vec<String>>) -> Outcome {
     let mark = || {
-        let marks = objects()?.into_iter().filter(|key| key.contains("_cluster/timeline/"));
+        let marks = objects()?
+            .into_iter()
+            .filter(|key| key.contains("_cluster/timeline/"));
         anyhow::Ok(marks.max().unwrap_or_default())
     };
     let before = mark()?;
     produce(agent, ["b1", "b2", "b3"])?;
-    until("a mark of the lost records", LIMIT, || Ok((mark()? > before).then_some(())))
+    until("a mark of the lost records", LIMIT, || {
+        Ok((mark()? > before).then_some(()))
+    })
 }
 
 fn check_recovery(dry_run: &str, recovered: &str) {
@@ -117,7 +130,9 @@ fn a_dump_of_postgresql_is_restored_and_what_came_later_is_not_mixed_in() -> Out
         anyhow::bail!("the document has other commands");
     };
     let folder = tempfile::tempdir()?;
-    let restored = cluster.postgres().create_database(&format!("{}-restored", cluster.bucket))?;
+    let restored = cluster
+        .postgres()
+        .create_database(&format!("{}-restored", cluster.bucket))?;
     let shell = Shell::new(
         folder.path(),
         &cluster.builder(),

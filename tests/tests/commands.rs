@@ -252,7 +252,9 @@ async fn a_purge_that_is_killed_is_finished_by_the_next_one() -> Outcome {
     killed.kill9()?;
     let done = purge().run(LIMIT)?.ok()?;
     assert!(
-        done.text().contains("; 3 that are not ours stay: notes.txt, orders/0/picture.png, orders/0/segment_1.dat\n"),
+        done.text().contains(
+            "; 3 that are not ours stay: notes.txt, orders/0/picture.png, orders/0/segment_1.dat\n"
+        ),
         "{}",
         done.text()
     );

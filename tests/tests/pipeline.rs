@@ -122,7 +122,7 @@ async fn segments_replace_wal_objects_and_hold_the_same_records() -> Outcome {
     let before = ledger.check().await?;
 
     let names = streamhouse_testkit::until("segments, and no WAL object", Duration::from_secs(60), || {
-        let names = cluster.minio().objects(&cluster.bucket)?;
+        let names = cluster.record_objects()?;
         let done = names.iter().any(|name| name.starts_with("events/"))
             && !names.iter().any(|name| name.starts_with("_wal/"));
         Ok(done.then_some(names))
@@ -185,8 +185,8 @@ async fn retention_and_delete_records_move_the_log_start_and_free_the_objects() 
         anyhow::Ok(())
     })
     .await??;
-    streamhouse_testkit::until("an empty bucket", wait, || {
-        Ok(cluster.minio().objects(&cluster.bucket)?.is_empty().then_some(()))
+    streamhouse_testkit::until("no object with records", wait, || {
+        Ok(cluster.record_objects()?.is_empty().then_some(()))
     })?;
     Ok(())
 }

@@ -175,7 +175,11 @@ async fn store(
                 Found::Ours(summary) => return Ok((intent.key, summary)),
                 Found::Other(why) => {
                     node.metrics.violated(Invariant::K1);
-                    tracing::error!(key = intent.key, why, "a segment's key is taken; rolling under another one");
+                    tracing::error!(
+                        key = intent.key,
+                        why,
+                        "a segment's key is taken; rolling under another one"
+                    );
                     intent = node
                         .metadata
                         .avoid_segment(partition.lease, identity.base_offset, &intent.key)

@@ -127,7 +127,9 @@ async fn trace(store: &dyn ObjectStore) -> Result<Option<String>, OwnershipError
 
 /// Whether an agent writes such keys for the records of a cluster.
 fn is_record(key: &str) -> bool {
-    keys::parse_wal_key(key).is_some() || keys::parse_segment_key(key).is_some() || timeline::parse(key).is_some()
+    keys::parse_wal_key(key).is_some()
+        || keys::parse_segment_key(key).is_some()
+        || timeline::parse(key).is_some()
 }
 
 /// Whether an agent writes this key to say whose bucket it is.

@@ -13,7 +13,9 @@ pub mod timeline;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use streamhouse_metadata::{AgentRegistration, ClusterState, Error as MetadataError, MetadataStore, Registered, Timeline};
+use streamhouse_metadata::{
+    AgentRegistration, ClusterState, Error as MetadataError, MetadataStore, Registered, Timeline,
+};
 use tokio::time::{Duration, Instant, sleep, timeout, timeout_at};
 
 use crate::{
@@ -77,7 +79,9 @@ pub enum OwnershipError {
         known: u32,
     },
     /// The marker cannot be read.
-    #[error("object {key} in {store} is not one that an agent writes: look at it, it should say whose bucket this is")]
+    #[error(
+        "object {key} in {store} is not one that an agent writes: look at it, it should say whose bucket this is"
+    )]
     Marker {
         /// Which object store.
         store: String,

@@ -114,9 +114,17 @@ pub async fn put(
 /// Deletes all marks but the newest few.
 pub async fn prune(store: &dyn ObjectStore) -> Result<(), OwnershipError> {
     let numbers = numbers(store).await?;
-    let old: Vec<String> = numbers.iter().rev().skip(KEPT).map(|&number| key(number)).collect();
+    let old: Vec<String> = numbers
+        .iter()
+        .rev()
+        .skip(KEPT)
+        .map(|&number| key(number))
+        .collect();
     if old.is_empty() {
         return Ok(());
     }
-    store.delete(&old).await.map_err(OwnershipError::unreachable(store))
+    store
+        .delete(&old)
+        .await
+        .map_err(OwnershipError::unreachable(store))
 }

@@ -66,10 +66,7 @@ pub(super) struct Survey {
 
 impl Survey {
     /// Lists every object, and reads where every partition's records lie.
-    pub(super) async fn of(
-        store: &dyn ObjectStore,
-        metadata: &dyn MetadataStore,
-    ) -> anyhow::Result<Self> {
+    pub(super) async fn of(store: &dyn ObjectStore, metadata: &dyn MetadataStore) -> anyhow::Result<Self> {
         let mut survey = Self {
             incarnation: Incarnation(0),
             names: BTreeMap::new(),
@@ -176,7 +173,9 @@ async fn holes(
         for span in &view.spans {
             let is_there = match &span.place {
                 Place::Wal {
-                    incarnation, sequence, ..
+                    incarnation,
+                    sequence,
+                    ..
                 } => there.contains(&keys::wal_key(*incarnation, *sequence)),
                 Place::Segment { key, .. } => there.contains(key),
             };

@@ -6,7 +6,8 @@ use super::fixture::{
     KEEP, Log, Store, agent, batch, garbage, leases, object, registration, snapshot, topic,
 };
 use crate::{
-    Error, GarbagePolicy, Incarnation, Lease, LeaseMove, MoveOutcome, NewSegment, Recovery, Timeline, keys::wal_key,
+    Error, GarbagePolicy, Incarnation, Lease, LeaseMove, MoveOutcome, NewSegment, Recovery, Timeline,
+    keys::wal_key,
 };
 
 /// Gives objects up at once, and forgets lives at once.
@@ -23,7 +24,10 @@ fn diverged<T: std::fmt::Debug>(result: crate::Result<T>) {
 pub async fn the_timeline_rises_with_each_life_and_when_asked(store: &Store) {
     let fresh = store.cluster().await.unwrap();
     assert_eq!(fresh.cluster_id, snapshot(store).await.cluster_id);
-    assert_eq!((fresh.timeline, fresh.diverged, fresh.in_use), (Timeline::default(), false, false));
+    assert_eq!(
+        (fresh.timeline, fresh.diverged, fresh.in_use),
+        (Timeline::default(), false, false)
+    );
     let first = agent(store, "agent-0").await;
     assert_eq!(first.timeline.number, 1);
     assert_eq!(first.timeline.incarnation, first.incarnation);
@@ -38,7 +42,10 @@ pub async fn the_timeline_rises_with_each_life_and_when_asked(store: &Store) {
     };
     assert_eq!(risen, expected);
     let state = store.cluster().await.unwrap();
-    assert_eq!((state.timeline, state.diverged, state.in_use), (expected, false, true));
+    assert_eq!(
+        (state.timeline, state.diverged, state.in_use),
+        (expected, false, true)
+    );
 }
 
 pub async fn a_cluster_is_in_use_with_its_first_topic(store: &Store) {
@@ -73,7 +80,11 @@ pub async fn a_recovery_waits_for_no_agent(store: &Store) {
         matches!(&refused, Err(Error::AgentLives(agent)) if agent == "agent-0"),
         "{refused:?}"
     );
-    assert_eq!(store.cluster().await.unwrap().timeline.number, 1, "nothing happened");
+    assert_eq!(
+        store.cluster().await.unwrap().timeline.number,
+        1,
+        "nothing happened"
+    );
     store.seal(life).await.unwrap();
     store.recover(&Recovery::default()).await.unwrap();
 }
@@ -97,7 +108,11 @@ pub async fn a_recovery_goes_on_beyond_what_the_bucket_has(store: &Store) {
     let recovered = store.recover(&recovery).await.unwrap();
     assert_eq!(recovered.timeline.number, 41);
     assert_eq!((recovered.intents, recovered.lives), (1, 1));
-    assert_eq!(snapshot(store).await.unswept, [], "what that life left is not looked for");
+    assert_eq!(
+        snapshot(store).await.unswept,
+        [],
+        "what that life left is not looked for"
+    );
     assert_eq!(garbage(store, NOTHING_WAITS).await, Vec::<String>::new());
     assert_eq!(snapshot(store).await.unswept, [], "nor later");
 
@@ -120,7 +135,10 @@ pub async fn a_recovery_goes_on_beyond_what_the_bucket_has(store: &Store) {
     store.seal(next.incarnation).await.unwrap();
     let again = store.recover(&Recovery::default()).await.unwrap();
     assert_eq!(again.timeline.number, 43);
-    assert_eq!(agent(store, "agent-2").await.incarnation, Incarnation(life.0 + 12));
+    assert_eq!(
+        agent(store, "agent-2").await.incarnation,
+        Incarnation(life.0 + 12)
+    );
     assert_eq!(store.allocate_producer_id().await.unwrap(), 5002);
 }
 

@@ -95,7 +95,9 @@ pub(super) async fn recover(conn: &mut PgConnection, recovery: &Recovery) -> Out
     .await?
     .rows_affected();
     let intents = query("DELETE FROM segment_intents").execute(&mut *conn).await?;
-    query("DELETE FROM abandoned_segments").execute(&mut *conn).await?;
+    query("DELETE FROM abandoned_segments")
+        .execute(&mut *conn)
+        .await?;
     for (name, &uses) in &recovery.names {
         query(
             "INSERT INTO topic_names (name, uses) VALUES ($1, $2)
@@ -135,7 +137,8 @@ pub(super) async fn recover(conn: &mut PgConnection, recovery: &Recovery) -> Out
 }
 
 pub(super) async fn unknown(conn: &mut PgConnection, keys: &[String]) -> Outcome<Vec<String>> {
-    let (mut incarnations, mut sequences, mut wal, mut named) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut incarnations, mut sequences, mut wal, mut named) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for key in keys {
         match parse_wal_key(key).map(|(incarnation, sequence)| (incarnation, i64::try_from(sequence))) {
             Some((incarnation, Ok(sequence))) => {

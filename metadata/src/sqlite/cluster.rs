@@ -76,7 +76,9 @@ pub(super) async fn diverge(conn: &mut SqliteConnection) -> Outcome<()> {
 
 pub(super) async fn recover(conn: &mut SqliteConnection, recovery: &Recovery) -> Outcome<Recovered> {
     let now = now(conn).await?;
-    let live = query_scalar("SELECT agent_id FROM agents WHERE sealed_at IS NULL AND lease_expires_at >= ?1 LIMIT 1");
+    let live = query_scalar(
+        "SELECT agent_id FROM agents WHERE sealed_at IS NULL AND lease_expires_at >= ?1 LIMIT 1",
+    );
     if let Some(agent_id) = live.bind(now).fetch_optional(&mut *conn).await? {
         return Err(Error::AgentLives(agent_id).into());
     }
@@ -90,7 +92,9 @@ pub(super) async fn recover(conn: &mut SqliteConnection, recovery: &Recovery) ->
     .await?
     .rows_affected();
     let intents = query("DELETE FROM segment_intents").execute(&mut *conn).await?;
-    query("DELETE FROM abandoned_segments").execute(&mut *conn).await?;
+    query("DELETE FROM abandoned_segments")
+        .execute(&mut *conn)
+        .await?;
     for (name, &uses) in &recovery.names {
         query(
             "INSERT INTO topic_names (name, uses) VALUES (?1, ?2)
@@ -142,28 +146,29 @@ async fn continue_beyond(conn: &mut SqliteConnection, beyond: &Timeline) -> Outc
 pub(super) async fn unknown(conn: &mut SqliteConnection, keys: &[String]) -> Outcome<Vec<String>> {
     let mut unknown = Vec::new();
     for key in keys {
-        let known: bool = match parse_wal_key(key) {
-            Some((incarnation, sequence)) => match i64::try_from(sequence) {
-                Ok(sequence) => {
-                    query_scalar("SELECT EXISTS (SELECT 1 FROM wal_objects WHERE incarnation = ?1 AND sequence = ?2)")
-                        .bind(incarnation.0)
-                        .bind(sequence)
-                        .fetch_one(&mut *conn)
-                        .await?
-                }
-                Err(_) => false,
-            },
-            None => {
-                query_scalar(
-                    "SELECT EXISTS (SELECT 1 FROM segments WHERE key = ?1)
+        let known: bool =
+            match parse_wal_key(key) {
+                Some((incarnation, sequence)) => match i64::try_from(sequence) {
+                    Ok(sequence) => query_scalar(
+                        "SELECT EXISTS (SELECT 1 FROM wal_objects WHERE incarnation = ?1 AND sequence = ?2)",
+                    )
+                    .bind(incarnation.0)
+                    .bind(sequence)
+                    .fetch_one(&mut *conn)
+                    .await?,
+                    Err(_) => false,
+                },
+                None => {
+                    query_scalar(
+                        "SELECT EXISTS (SELECT 1 FROM segments WHERE key = ?1)
                          OR EXISTS (SELECT 1 FROM segment_intents WHERE key = ?1)
                          OR EXISTS (SELECT 1 FROM deletions WHERE key = ?1)",
-                )
-                .bind(key)
-                .fetch_one(&mut *conn)
-                .await?
-            }
-        };
+                    )
+                    .bind(key)
+                    .fetch_one(&mut *conn)
+                    .await?
+                }
+            };
         if !known {
             unknown.push(key.clone());
         }

@@ -81,9 +81,8 @@ pub(crate) async fn backup(url: &str, options: &ConnectOptions, to: &Path) -> Re
     if !is_there(&settings)? {
         return Err(Error::Unavailable(format!("there is no SQLite file {source}")));
     }
-    let unwritten = |why: &dyn Display| {
-        Error::Unavailable(format!("the copy {} cannot be written: {why}", to.display()))
-    };
+    let unwritten =
+        |why: &dyn Display| Error::Unavailable(format!("the copy {} cannot be written: {why}", to.display()));
     if to.try_exists().map_err(|error| unwritten(&error))? {
         return Err(unwritten(&"it exists; give another name"));
     }
@@ -92,7 +91,9 @@ pub(crate) async fn backup(url: &str, options: &ConnectOptions, to: &Path) -> Re
     let partial = PathBuf::from(partial);
     // Of an attempt that was interrupted.
     let _ = fs::remove_file(&partial);
-    let text = partial.to_str().ok_or_else(|| unwritten(&"its name is not Unicode"))?;
+    let text = partial
+        .to_str()
+        .ok_or_else(|| unwritten(&"its name is not Unicode"))?;
     let mut conn = settings.connect().await.map_err(refusal)?;
     versions(&MIGRATOR, &stored(&mut conn).await?)?;
     query("VACUUM INTO ?1")

@@ -72,13 +72,19 @@ pub(super) async fn avoid(
 ) -> Outcome<SegmentIntent> {
     let row = leased(conn, lease).await?;
     let found = intent(conn, lease, base_offset).await?;
-    if base_offset != row.bounds.rolled || found.is_none_or(|intent| intent.incarnation != lease.incarnation.0) {
+    if base_offset != row.bounds.rolled
+        || found.is_none_or(|intent| intent.incarnation != lease.incarnation.0)
+    {
         let message = format!("no segment that begins at {base_offset} was begun by this agent");
         return Err(Error::SegmentConflict(message).into());
     }
     let mut key = segment_key(&row.folder, row.partition, base_offset);
     if key == taken {
-        key = segment_key(&fresh_folder(conn, row.topic_id).await?, row.partition, base_offset);
+        key = segment_key(
+            &fresh_folder(conn, row.topic_id).await?,
+            row.partition,
+            base_offset,
+        );
     }
     for sql in [
         "DELETE FROM abandoned_segments WHERE key = ?1",
@@ -92,7 +98,10 @@ pub(super) async fn avoid(
         .bind(&key)
         .execute(conn)
         .await?;
-    Ok(SegmentIntent { key, inherited: false })
+    Ok(SegmentIntent {
+        key,
+        inherited: false,
+    })
 }
 
 pub(super) async fn finish(conn: &mut SqliteConnection, lease: Lease, segment: &NewSegment) -> Outcome<()> {

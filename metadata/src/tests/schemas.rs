@@ -406,10 +406,17 @@ async fn a_file_is_copied_while_it_is_in_use() {
         .unwrap();
     let copy = Log { store: copy, ..log };
     assert_eq!(copy.read(0).await.bounds.high_watermark, 5);
-    assert_eq!(copy.store.cluster().await.unwrap(), store.cluster().await.unwrap());
+    assert_eq!(
+        copy.store.cluster().await.unwrap(),
+        store.cluster().await.unwrap()
+    );
     for (from, to, says) in [
         (&url, &to, "it exists; give another name"),
-        (&format!("{url}.absent"), &folder.path().join("other.db"), "there is no SQLite file"),
+        (
+            &format!("{url}.absent"),
+            &folder.path().join("other.db"),
+            "there is no SQLite file",
+        ),
         (&url, &folder.path().join("no/such/folder.db"), ""),
     ] {
         match backup(from, &options(), to).await {
@@ -423,5 +430,9 @@ async fn a_file_is_copied_while_it_is_in_use() {
         .filter(|name| name.contains("partial") || name.contains("other") || name.contains("absent"))
         .collect();
     assert_eq!(left, Vec::<String>::new());
-    assert!(!backup("postgres://127.0.0.1:1/none", &options(), &to).await.unwrap());
+    assert!(
+        !backup("postgres://127.0.0.1:1/none", &options(), &to)
+            .await
+            .unwrap()
+    );
 }

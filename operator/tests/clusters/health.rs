@@ -182,13 +182,19 @@ async fn a_database_of_another_cluster_is_refused_before_anything_in_it_is_chang
         before.metadata.generation
     );
     let status = world.cluster().await.status.unwrap();
-    assert_eq!(status.cluster_id, Some(ours.clone()), "the resource stays what it is");
+    assert_eq!(
+        status.cluster_id,
+        Some(ours.clone()),
+        "the resource stays what it is"
+    );
     world
         .sql("ALTER TABLE cluster RENAME TO away; ALTER TABLE _sqlx_migrations RENAME TO gone")
         .await;
     let message = world
         .until("an empty database is refused, too", || async {
-            let message = world.condition("MetadataReachable", "False", "OtherCluster").await;
+            let message = world
+                .condition("MetadataReachable", "False", "OtherCluster")
+                .await;
             message.contains("is empty").then_some(message)
         })
         .await;

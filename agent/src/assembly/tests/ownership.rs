@@ -9,10 +9,10 @@ use streamhouse_metadata::keys;
 
 use super::*;
 use crate::{
-    backup,
+    backup, check,
     fetch::cold,
     invariant::Invariant,
-    recover,
+    purge, recover,
     segment::{Identity, SegmentWriter},
     store::GetRange,
 };
@@ -185,7 +185,10 @@ async fn an_unmarked_bucket_is_claimed_by_a_store_in_use_and_by_a_new_one_only_i
     let one = busy(dir.path()).await;
     create(&one, "orders", 1).await;
     produce_all(&one, "orders", &named("a", 1)).await;
-    let (id, marker) = (cluster_id(&one).await, dir.path().join("objects/_cluster/identity"));
+    let (id, marker) = (
+        cluster_id(&one).await,
+        dir.path().join("objects/_cluster/identity"),
+    );
     let said: serde_json::Value = serde_json::from_slice(&fs::read(&marker).unwrap()).unwrap();
     assert_eq!(said, serde_json::json!({ "format_version": 1, "cluster_id": id }));
     one.drain().await;
@@ -211,6 +214,54 @@ async fn an_unmarked_bucket_is_claimed_by_a_store_in_use_and_by_a_new_one_only_i
     let two = started(settings(dir.path(), "two", &[&other, &empty])).await;
     assert!(dir.path().join("others/_cluster/identity").exists());
     two.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_command_writes_to_or_deletes_from_a_bucket_that_is_anothers() {
+    let dir = TempDir::new().unwrap();
+    let one = busy(dir.path()).await;
+    create(&one, "orders", 1).await;
+    produce_all(&one, "orders", &named("a", 1)).await;
+    let ours = one.node.settings.clone();
+    let id = cluster_id(&one).await;
+    one.drain().await;
+    let store = store::open(&store_settings(&ours)).await.unwrap();
+    let stored = async || store.list("", None, 1000).await.unwrap();
+    let before = stored().await;
+    let both = check::Stores::parse(&[]).unwrap();
+    let only_objects = check::Stores::parse(&["object-store".to_owned()]).unwrap();
+
+    let other = format!("--metadata-url=sqlite:{}", dir.path().join("two.db").display());
+    let other = settings(dir.path(), "two", &[&other]);
+    let away = settings(
+        dir.path(),
+        "two",
+        &[
+            "--metadata-url=postgres://u:hunter2@127.0.0.1:1/d",
+            "--metadata-timeout=100ms",
+        ],
+    );
+    for (theirs, stores) in [(&other, only_objects), (&other, both), (&away, only_objects)] {
+        let error = check::run(theirs, stores, |_| {}).await.unwrap_err().to_string();
+        assert!(error.contains(&id) && !error.contains("hunter2"), "{error}");
+    }
+    let error = purge::run(&other, |_| {}).await.unwrap_err().to_string();
+    assert!(error.contains(&id), "{error}");
+    assert_eq!(stored().await, before);
+
+    check::run(&ours, both, |_| {}).await.unwrap();
+    fs::write(dir.path().join("objects/notes.txt"), "not ours").unwrap();
+    let said = std::cell::RefCell::new(Vec::new());
+    purge::run(&ours, |line| said.borrow_mut().push(line.to_owned()))
+        .await
+        .unwrap();
+    let said = said.into_inner();
+    assert!(
+        said[0].ends_with("; 1 that are not ours stay: notes.txt"),
+        "{said:?}"
+    );
+    let left: Vec<String> = stored().await.into_iter().map(|object| object.key).collect();
+    assert_eq!(left, ["notes.txt"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -256,7 +307,10 @@ async fn an_older_copy_of_the_metadata_waits_for_a_recovery_and_mixes_nothing_in
     until_rolled(&one, "orders").await;
     until_marked(&one, before).await;
     let lost = keys_of(&one, "orders/").await;
-    assert_eq!(values(&one, "orders").await, [named("a", 10), named("b", 10)].concat());
+    assert_eq!(
+        values(&one, "orders").await,
+        [named("a", 10), named("b", 10)].concat()
+    );
     one.drain().await;
 
     put_back(dir.path(), &copy);
@@ -283,7 +337,10 @@ async fn an_older_copy_of_the_metadata_waits_for_a_recovery_and_mixes_nothing_in
     let one = busy(dir.path()).await;
     produce_all(&one, "orders", &named("c", 25)).await;
     until_rolled(&one, "orders").await;
-    assert_eq!(values(&one, "orders").await, [named("a", 10), named("c", 25)].concat());
+    assert_eq!(
+        values(&one, "orders").await,
+        [named("a", 10), named("c", 25)].concat()
+    );
     let now = keys_of(&one, "").await;
     assert!(lost.is_subset(&now), "what was lost is kept");
     assert!(now.iter().any(|key| key.starts_with("orders@2/0/")), "{now:?}");
@@ -347,7 +404,7 @@ async fn a_mark_that_another_copy_made_ends_the_work_until_a_recovery() {
     one.drain().await;
     run_recover(&settings, true).await;
     let one = busy(dir.path()).await;
-    assert_eq!(one.node.metadata.cluster().await.unwrap().diverged, false);
+    assert!(!one.node.metadata.cluster().await.unwrap().diverged);
     one.drain().await;
 }
 
@@ -355,7 +412,11 @@ async fn a_mark_that_another_copy_made_ends_the_work_until_a_recovery() {
 async fn identity(agent: &Agent, topic: &str) -> Identity {
     let uid = uid(agent, topic);
     let view = agent.node.directory.view();
-    let record = &view.topics().find(|found| found.record.name == topic).unwrap().record;
+    let record = &view
+        .topics()
+        .find(|found| found.record.name == topic)
+        .unwrap()
+        .record;
     Identity {
         cluster_id: view.cluster_id.clone(),
         topic_id: record.topic_id,
@@ -401,14 +462,20 @@ async fn rolled_over(object: impl AsyncFnOnce(&Agent) -> Bytes) -> (f64, BTreeSe
     // Rolling goes on.
     produce_all(&one, "orders", &named("b", 5)).await;
     until_rolled(&one, "orders").await;
-    assert_eq!(values(&one, "orders").await, [named("a", 5), named("b", 5)].concat());
+    assert_eq!(
+        values(&one, "orders").await,
+        [named("a", 5), named("b", 5)].concat()
+    );
     one.drain().await;
     (violated, used)
 }
 
 async fn logged(agent: &Agent, offset: i64) -> Bytes {
     let uid = uid(agent, "orders");
-    cold::read(&agent.node, uid, offset, 1 << 20).await.unwrap().records
+    cold::read(&agent.node, uid, offset, 1 << 20)
+        .await
+        .unwrap()
+        .records
 }
 
 /// Sound batches of other records at the same offsets.
@@ -417,7 +484,7 @@ fn other_batches(count: i64) -> Bytes {
     for offset in 0..count {
         let mut batch = BatchBuilder::new(Compression::None);
         batch
-            .append::<&str, &str>(0, None, Some(b"from another history"), &[])
+            .append::<&str, &str>(0, None, Some("from another history".as_bytes()), &[])
             .unwrap();
         let mut bytes = batch.finish().unwrap().to_vec();
         streamhouse_core::batch::stamp(&mut bytes, offset, 1);
@@ -428,15 +495,20 @@ fn other_batches(count: i64) -> Bytes {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_very_segment_of_a_range_is_adopted() {
-    let rolled = rolled_over(async |agent| segment(&identity(agent, "orders").await, &logged(agent, 0).await));
+    let rolled =
+        rolled_over(async |agent| segment(&identity(agent, "orders").await, &logged(agent, 0).await));
     let (violated, used) = rolled.await;
     assert_eq!(violated, 0.0);
-    assert_eq!(used, BTreeSet::from(["orders/0/segment_0000000000.dat".to_owned()]));
+    assert_eq!(
+        used,
+        BTreeSet::from(["orders/0/segment_0000000000.dat".to_owned()])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_other_object_under_its_key_is_left_alone_and_the_roll_goes_on_under_another() {
-    let other_records = rolled_over(async |agent| segment(&identity(agent, "orders").await, &other_batches(5)));
+    let other_records =
+        rolled_over(async |agent| segment(&identity(agent, "orders").await, &other_batches(5)));
     let beyond = rolled_over(async |agent| segment(&identity(agent, "orders").await, &other_batches(50)));
     let damaged = rolled_over(async |agent| {
         let mut object = segment(&identity(agent, "orders").await, &logged(agent, 0).await).to_vec();
@@ -487,13 +559,22 @@ async fn the_sweep_deletes_nothing_that_the_metadata_cannot_explain() {
     let one = started(settings(dir.path(), "one", HASTY)).await;
     let swept = || {
         let view = one.node.directory.view();
-        view.version > 0 && view.snapshot.unswept.is_empty() && one.node.life().is_some()
+        let seen = life(&one).is_some_and(|life| view.agent(life).is_some());
+        seen && view.snapshot.unswept.is_empty()
     };
     until("the former life is swept", swept).await;
     let left = keys_of(&one, "_wal/").await;
     assert!(kept.is_subset(&left), "{:?}", kept.difference(&left).next());
-    assert!(orphans.is_disjoint(&left), "{:?}", orphans.intersection(&left).next());
-    assert!(committed.iter().all(|key| left.contains(key) && keys::parse_wal_key(key).is_some()));
+    assert!(
+        orphans.is_disjoint(&left),
+        "{:?}",
+        orphans.intersection(&left).next()
+    );
+    assert!(
+        committed
+            .iter()
+            .all(|key| left.contains(key) && keys::parse_wal_key(key).is_some())
+    );
     assert_eq!(values(&one, "orders").await, named("a", 3));
     one.drain().await;
 }
@@ -506,7 +587,10 @@ async fn a_copy_is_made_while_an_agent_works() {
     let to = dir.path().join("copy.db");
     let options = backup::Options::parse(&["--to".to_owned(), to.display().to_string()]).unwrap();
     backup::run(&one.node.settings, &options, |_| {}).await.unwrap();
-    assert!(backup::run(&one.node.settings, &options, |_| {}).await.is_err(), "it exists");
+    assert!(
+        backup::run(&one.node.settings, &options, |_| {}).await.is_err(),
+        "it exists"
+    );
     let copy = format!("sqlite:{}", to.display());
     let copy = streamhouse_metadata::connect(&copy, &connect_options(&one.node.settings))
         .await
@@ -514,7 +598,14 @@ async fn a_copy_is_made_while_an_agent_works() {
     assert_eq!(copy.cluster().await.unwrap().cluster_id, cluster_id(&one).await);
     assert_eq!(copy.snapshot(None).await.unwrap().unwrap().topics.len(), 2);
     one.drain().await;
-    let postgres = settings(dir.path(), "one", &["--metadata-url=postgres://u:hunter2@127.0.0.1:1/d"]);
-    let error = backup::run(&postgres, &options, |_| {}).await.unwrap_err().to_string();
+    let postgres = settings(
+        dir.path(),
+        "one",
+        &["--metadata-url=postgres://u:hunter2@127.0.0.1:1/d"],
+    );
+    let error = backup::run(&postgres, &options, |_| {})
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("pg_dump") && !error.contains("hunter2"), "{error}");
 }
