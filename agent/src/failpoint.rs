@@ -3,7 +3,10 @@
 
 use std::{
     collections::HashMap,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
@@ -22,30 +25,74 @@ pub enum FailPoint {
     BeforeSegmentPut,
     /// A segment's object is stored, the metadata does not know it.
     BeforeSegmentSwap,
-    /// An object is about to be deleted.
+    /// The segment replaced its WAL ranges, the agent does not know yet.
+    AfterSegmentSwap,
+    /// The metadata named objects to delete, they are still stored.
     BeforeDelete,
+    /// The objects are deleted, the metadata does not know.
+    AfterDelete,
+    /// The orphans of an ended life are found, they are still stored.
+    BeforeSweep,
+    /// The orphans of an ended life are deleted, the metadata does not know.
+    AfterSweep,
+}
+
+impl FailPoint {
+    /// Every place.
+    pub const ALL: [Self; 10] = [
+        Self::BeforeUpload,
+        Self::BeforeCommit,
+        Self::AfterCommit,
+        Self::BeforeSegmentPut,
+        Self::BeforeSegmentSwap,
+        Self::AfterSegmentSwap,
+        Self::BeforeDelete,
+        Self::AfterDelete,
+        Self::BeforeSweep,
+        Self::AfterSweep,
+    ];
 }
 
 /// The places that are armed.
 #[derive(Debug, Default)]
 pub struct FailPoints {
     any: AtomicBool,
-    armed: Mutex<HashMap<FailPoint, watch::Receiver<bool>>>,
+    armed: Mutex<HashMap<FailPoint, Armed>>,
+}
+
+/// One armed place, as those who reach it see it.
+#[derive(Debug, Clone)]
+struct Armed {
+    open: watch::Receiver<bool>,
+    reached: Arc<watch::Sender<bool>>,
 }
 
 /// Holds whoever reaches the place, until dropped.
 #[derive(Debug)]
 pub struct Hold {
     open: watch::Sender<bool>,
+    reached: watch::Receiver<bool>,
+}
+
+impl Hold {
+    /// Resolves when somebody has reached the place.
+    pub async fn reached(&self) {
+        let _ = self.reached.clone().wait_for(|reached| *reached).await;
+    }
 }
 
 impl FailPoints {
     /// Everybody who reaches this place waits until the returned hold is dropped.
     pub fn hold(&self, point: FailPoint) -> Hold {
-        let (open, receiver) = watch::channel(false);
-        self.armed.lock().insert(point, receiver);
+        let (open, opened) = watch::channel(false);
+        let (reach, reached) = watch::channel(false);
+        let armed = Armed {
+            open: opened,
+            reached: Arc::new(reach),
+        };
+        self.armed.lock().insert(point, armed);
         self.any.store(true, Ordering::Release);
-        Hold { open }
+        Hold { open, reached }
     }
 
     /// Waits when the place is held.
@@ -55,7 +102,10 @@ impl FailPoints {
         }
         let held = self.armed.lock().get(&point).cloned();
         if let Some(mut held) = held {
-            let _ = held.wait_for(|open| *open).await;
+            if !*held.open.borrow() {
+                held.reached.send_replace(true);
+            }
+            let _ = held.open.wait_for(|open| *open).await;
         }
     }
 }

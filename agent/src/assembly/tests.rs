@@ -1,13 +1,17 @@
 //! Whole agents in one process, on one SQLite file and one directory: joining, leaving, crashing, losing the metadata
 //! store; in [`calls`], what they answer; in [`console`], what they show; in [`secure`], how they are with TLS; in [`stores`], agents on stores
-//! that fail.
+//! that fail; in [`takeover`], what others find of an agent that stopped anywhere; in [`simulation`], all of it
+//! at random.
 
 mod calls;
 mod console;
+mod ledger;
 mod secure;
+mod simulation;
 pub(crate) mod stores;
+mod takeover;
 
-use std::{path::Path, sync::atomic::Ordering};
+use std::{collections::HashMap, path::Path, sync::atomic::Ordering};
 
 use streamhouse_core::{
     ErrorCode, Incarnation,

@@ -34,6 +34,7 @@ pub async fn run(node: &Node) -> Result<(), JobError> {
         if !garbage.keys.is_empty() {
             node.failpoints.reach(FailPoint::BeforeDelete).await;
             node.store.delete(&garbage.keys).await?;
+            node.failpoints.reach(FailPoint::AfterDelete).await;
             node.metadata.confirm_deleted(&garbage.keys).await?;
             tracing::debug!(
                 objects = garbage.keys.len(),

@@ -76,6 +76,28 @@ impl Roller {
     }
 }
 
+/// Rolls everything that this life leads, whether it is due or not.
+#[cfg(test)]
+pub(crate) async fn all(node: &Node, life: &Life) -> Result<(), JobError> {
+    let view = node.directory.view();
+    for partition in life.held.all() {
+        let Some((topic, _)) = view.name(partition.uid()) else {
+            continue;
+        };
+        while partition.rolled() < partition.high_watermark() {
+            roll(
+                node,
+                &view.cluster_id,
+                topic,
+                &partition,
+                topic.config.segment_bytes,
+            )
+            .await?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes one segment of about `room` bytes from the rolled offset on.
 async fn roll(
     node: &Node,
@@ -120,6 +142,7 @@ async fn roll(
         size_bytes: summary.size_bytes,
     };
     node.metadata.finish_segment(partition.lease, &segment).await?;
+    node.failpoints.reach(FailPoint::AfterSegmentSwap).await;
     partition.rolled_to(segment.end_offset, segment.size_bytes);
     node.metrics.segments_rolled.inc();
     tracing::debug!(

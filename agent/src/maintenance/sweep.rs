@@ -6,7 +6,10 @@ use streamhouse_core::Incarnation;
 use streamhouse_metadata::keys;
 
 use super::JobError;
-use crate::node::{Life, Node};
+use crate::{
+    failpoint::FailPoint,
+    node::{Life, Node},
+};
 
 /// Objects listed at once.
 const PAGE: usize = 1000;
@@ -44,6 +47,7 @@ async fn sweep(node: &Node, incarnation: Incarnation) -> Result<(), JobError> {
                 .iter()
                 .map(|&sequence| keys::wal_key(incarnation, sequence))
                 .collect();
+            node.failpoints.reach(FailPoint::BeforeSweep).await;
             node.store.delete(&keys).await?;
             swept += keys.len();
         }
@@ -52,6 +56,7 @@ async fn sweep(node: &Node, incarnation: Incarnation) -> Result<(), JobError> {
         }
         after = page.last().map(|object| object.key.clone());
     }
+    node.failpoints.reach(FailPoint::AfterSweep).await;
     node.metadata.mark_swept(incarnation).await?;
     node.metrics.orphans_deleted.inc_by(swept as u64);
     tracing::info!(%incarnation, orphans = swept, "swept the objects of an agent's former life");
