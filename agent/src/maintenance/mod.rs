@@ -12,7 +12,7 @@ pub mod sweep;
 
 use std::sync::Arc;
 
-use tokio::time::{Duration, MissedTickBehavior, interval};
+use tokio::time::{Duration, Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -40,7 +40,8 @@ pub enum JobError {
 /// Runs the jobs until `stop`.
 pub async fn run(node: Arc<Node>, every: Duration, stop: CancellationToken) {
     let mut roller = roll::Roller::default();
-    let mut ticks = interval(every);
+    // At the start there is no life yet, or just so: whether there is a round must not hang on who is faster.
+    let mut ticks = interval_at(Instant::now() + every, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {

@@ -79,21 +79,28 @@ impl Roller {
 /// Rolls everything that this life leads, whether it is due or not.
 #[cfg(test)]
 pub(crate) async fn all(node: &Node, life: &Life) -> Result<(), JobError> {
-    let view = node.directory.view();
     for partition in life.held.all() {
-        let Some((topic, _)) = view.name(partition.uid()) else {
-            continue;
-        };
-        while partition.rolled() < partition.high_watermark() {
-            roll(
-                node,
-                &view.cluster_id,
-                topic,
-                &partition,
-                topic.config.segment_bytes,
-            )
-            .await?;
-        }
+        one(node, &partition).await?;
+    }
+    Ok(())
+}
+
+/// Rolls a partition to its high watermark.
+#[cfg(test)]
+pub(crate) async fn one(node: &Node, partition: &Partition) -> Result<(), JobError> {
+    let view = node.directory.view();
+    let Some((topic, _)) = view.name(partition.uid()) else {
+        return Ok(());
+    };
+    while partition.rolled() < partition.high_watermark() {
+        roll(
+            node,
+            &view.cluster_id,
+            topic,
+            partition,
+            topic.config.segment_bytes,
+        )
+        .await?;
     }
     Ok(())
 }

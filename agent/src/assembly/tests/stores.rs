@@ -1,6 +1,6 @@
 //! The two stores of a cluster, in memory and each behind its faults, and agents that start on them.
 
-use streamhouse_metadata::MetadataStore;
+use streamhouse_metadata::{GarbagePolicy, MetadataStore};
 
 use super::*;
 use crate::{
@@ -82,6 +82,17 @@ async fn start(
     Agent::start_with(settings, late, store, Traces::default())
         .await
         .unwrap()
+}
+
+/// Lets the metadata store forget ended lives, as it does in the end; before that they may ask to be swept once more.
+pub(crate) async fn look_again(stores: &FaultyStores) {
+    let policy = GarbagePolicy {
+        object_grace: Duration::ZERO,
+        producer_expiry: Duration::from_secs(3600),
+        offsets_retention: Duration::from_secs(3600),
+        lives_retention: Duration::ZERO,
+    };
+    stores.metadata.inner().garbage(&policy, 0).await.unwrap();
 }
 
 /// Rolls everything that `node` leads, then deletes and sweeps until nothing is left to do. Every life but those that live

@@ -76,9 +76,14 @@ pub(super) async fn read_logs(world: Arc<World>) {
             let _reads = world.reads.read().await;
             let read = read_and_check(&world.stores, &world.ledger, &node, &log, *position);
             match timeout(REQUEST_TIME, read).await {
-                Ok(Ok(next)) => *position = next,
+                Ok(Ok(next)) => {
+                    world.reads_done.inc();
+                    *position = next;
+                }
                 Ok(Err(error)) => {
-                    let range = error.code() == ErrorCode::OffsetOutOfRange && !STRICT_RANGE;
+                    let out_of_range = error.code() == ErrorCode::OffsetOutOfRange;
+                    world.out_of_range.inc_by(out_of_range.into());
+                    let range = out_of_range && !STRICT_RANGE && !with_known("range");
                     let new = error.code() == ErrorCode::UnknownTopicOrPartition;
                     assert!(
                         error.is_retryable() || range || new,
