@@ -1,6 +1,8 @@
 //! What was promised and what was seen, and the invariants between the two, each by its name. Reads with code of its own;
 //! looks at the stores without their faults.
 
+#![allow(clippy::needless_update)] // messages get new fields
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
@@ -179,9 +181,10 @@ pub(super) async fn read_and_check(
     offset: i64,
 ) -> Result<i64, streamhouse_core::Error> {
     let records = fetch_values(node, log, offset, 4096).await;
-    let records = records.inspect_err(|error| match error.code() {
-        ErrorCode::StorageCorrupt => violated!(G1, "{log:?} from {offset} on cannot be read: {error}"),
-        _ => {}
+    let records = records.inspect_err(|error| {
+        if error.code() == ErrorCode::StorageCorrupt {
+            violated!(G1, "{log:?} from {offset} on cannot be read: {error}");
+        }
     })?;
     let next = ledger.lock().read(log, offset, &records);
     let bounds = stores.metadata.inner().bounds(&[log.uid]).await.unwrap();

@@ -1,6 +1,8 @@
 //! The clients of the simulation: producers that keep their order and their sequences, readers that ask any agent, and a
 //! consumer that commits what it has read.
 
+#![allow(clippy::needless_update)] // messages get new fields
+
 use streamhouse_core::protocol::v1::group_service_client::GroupServiceClient;
 use tonic::transport::Endpoint;
 
