@@ -249,8 +249,9 @@ async fn reads_are_tried_again_by_the_same_rules() {
 }
 
 #[tokio::test]
-async fn a_late_put_lands_after_its_caller_gave_up_and_overwrites_nothing() {
-    let Fixture { store, .. } = fixture(1).await;
+async fn a_put_or_deletion_that_is_late_happens_after_its_caller_gave_up() {
+    let fixture = fixture(1).await;
+    let store = &fixture.store;
     let late = store.add(Toxic::new(ToxicKind::Late).on(&[Operation::Put, Operation::Delete]));
     for key in ["a", "b"] {
         let error = store.put_new(key, BODY).await.unwrap_err();
