@@ -3,7 +3,10 @@
 
 use std::{
     collections::HashMap,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
@@ -22,8 +25,32 @@ pub enum FailPoint {
     BeforeSegmentPut,
     /// A segment's object is stored, the metadata does not know it.
     BeforeSegmentSwap,
-    /// An object is about to be deleted.
+    /// The segment replaced its WAL ranges, the agent does not know yet.
+    AfterSegmentSwap,
+    /// The metadata named objects to delete, they are still stored.
     BeforeDelete,
+    /// The objects are deleted, the metadata does not know.
+    AfterDelete,
+    /// The orphans of an ended life are found, they are still stored.
+    BeforeSweep,
+    /// The orphans of an ended life are deleted, the metadata does not know.
+    AfterSweep,
+}
+
+impl FailPoint {
+    /// Every place.
+    pub const ALL: [Self; 10] = [
+        Self::BeforeUpload,
+        Self::BeforeCommit,
+        Self::AfterCommit,
+        Self::BeforeSegmentPut,
+        Self::BeforeSegmentSwap,
+        Self::AfterSegmentSwap,
+        Self::BeforeDelete,
+        Self::AfterDelete,
+        Self::BeforeSweep,
+        Self::AfterSweep,
+    ];
 }
 
 /// The places that are armed.
@@ -33,42 +60,39 @@ pub struct FailPoints {
     armed: Mutex<HashMap<FailPoint, Armed>>,
 }
 
+/// One armed place, as those who reach it see it.
 #[derive(Debug, Clone)]
 struct Armed {
     open: watch::Receiver<bool>,
-    arrivals: watch::Sender<u32>,
+    reached: Arc<watch::Sender<bool>>,
 }
 
 /// Holds whoever reaches the place, until dropped.
 #[derive(Debug)]
 pub struct Hold {
     open: watch::Sender<bool>,
-    arrivals: watch::Receiver<u32>,
+    reached: watch::Receiver<bool>,
 }
 
 impl Hold {
-    /// Resolves when somebody waits here, or has waited.
-    pub async fn reached(&mut self) {
-        // The sender lives as long as the fail points do.
-        let _ = self.arrivals.wait_for(|arrivals| *arrivals > 0).await;
+    /// Resolves when somebody has reached the place.
+    pub async fn reached(&self) {
+        let _ = self.reached.clone().wait_for(|reached| *reached).await;
     }
 }
 
 impl FailPoints {
     /// Everybody who reaches this place waits until the returned hold is dropped.
     pub fn hold(&self, point: FailPoint) -> Hold {
-        let (open, closed) = watch::channel(false);
-        let (arrivals, arrived) = watch::channel(0);
+        let (open, opened) = watch::channel(false);
+        let (reach, reached) = watch::channel(false);
         let armed = Armed {
-            open: closed,
-            arrivals,
+            open: opened,
+            reached: Arc::new(reach),
         };
         self.armed.lock().insert(point, armed);
         self.any.store(true, Ordering::Release);
-        Hold {
-            open,
-            arrivals: arrived,
-        }
+        Hold { open, reached }
     }
 
     /// Waits when the place is held.
@@ -78,7 +102,9 @@ impl FailPoints {
         }
         let held = self.armed.lock().get(&point).cloned();
         if let Some(mut held) = held {
-            held.arrivals.send_modify(|arrivals| *arrivals += 1);
+            if !*held.open.borrow() {
+                held.reached.send_replace(true);
+            }
             let _ = held.open.wait_for(|open| *open).await;
         }
     }

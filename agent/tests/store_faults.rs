@@ -247,3 +247,31 @@ async fn reads_are_tried_again_by_the_same_rules() {
         .unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::NotFound);
 }
+
+#[tokio::test]
+async fn a_put_or_deletion_that_is_late_happens_after_its_caller_gave_up() {
+    let fixture = fixture(1).await;
+    let store = &fixture.store;
+    let late = store.add(Toxic::new(ToxicKind::Late).on(&[Operation::Put, Operation::Delete]));
+    for key in ["a", "b"] {
+        let error = store.put_new(key, BODY).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Timeout);
+    }
+    store.late(2).await;
+    assert_eq!(
+        store.head("a").await.unwrap_err().kind(),
+        StoreErrorKind::NotFound
+    );
+    store.remove(late);
+    store.settled().await;
+    assert_eq!(store.get("a", GetRange::Full).await.unwrap(), BODY);
+    let late = store.add(Toxic::new(ToxicKind::Late).on(&[Operation::Delete]).below("b"));
+    assert!(store.delete(&["b".to_owned()]).await.unwrap_err().is_retryable());
+    assert_eq!(store.get("b", GetRange::Full).await.unwrap(), BODY);
+    store.remove(late);
+    store.settled().await;
+    assert_eq!(
+        store.head("b").await.unwrap_err().kind(),
+        StoreErrorKind::NotFound
+    );
+}

@@ -1,20 +1,25 @@
 //! Whole agents in one process, on one SQLite file and one directory: joining, leaving, crashing, losing the metadata
-//! store; in [`answers`] and [`lying`], what they say of offsets; in [`calls`], what they answer; in [`console`], what they show; in [`looks`], how many wait at one that does not
-//! lead; in [`names`], topics' names that come back; in [`ownership`], whose bucket it is; in [`secure`], how they are with
-//! TLS; in [`stores`], agents on stores that fail; in [`waits`], what they do not wait for.
+//! store; in [`answers`] and [`lying`], what they say of offsets; in [`calls`], what they answer; in [`console`], what they
+//! show; in [`looks`], how many wait at one that does not lead; in [`names`], topics' names that come back; in
+//! [`ownership`], whose bucket it is; in [`secure`], how they are with TLS; in [`stores`], agents on stores that fail; in
+//! [`takeover`], what others find of an agent that stopped anywhere; in [`waits`], what they do not wait for; in
+//! [`simulation`], all of it at random.
 
 mod answers;
 mod calls;
 mod console;
+mod ledger;
 mod looks;
 mod lying;
 mod names;
 mod ownership;
 mod secure;
+mod simulation;
 pub(crate) mod stores;
+mod takeover;
 mod waits;
 
-use std::{path::Path, sync::atomic::Ordering};
+use std::{collections::HashMap, path::Path, sync::atomic::Ordering};
 
 use streamhouse_core::{
     ErrorCode, Incarnation,

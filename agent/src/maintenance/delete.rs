@@ -40,6 +40,7 @@ pub async fn run(node: &Node) -> Result<(), JobError> {
                 // The same objects would come again.
                 break;
             }
+            node.failpoints.reach(FailPoint::AfterDelete).await;
             node.metadata.confirm_deleted(&deleted).await?;
             tracing::debug!(objects = deleted.len(), "deleted objects that nothing references");
         }

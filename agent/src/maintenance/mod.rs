@@ -13,7 +13,7 @@ pub mod timeline;
 
 use std::sync::Arc;
 
-use tokio::time::{Duration, MissedTickBehavior, interval};
+use tokio::time::{Duration, Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -45,7 +45,8 @@ pub enum JobError {
 pub async fn run(node: Arc<Node>, every: Duration, stop: CancellationToken) {
     let (mut roller, mut marker) = (roll::Roller::default(), timeline::Marker::default());
     let mut sweeper = sweep::Sweeper::default();
-    let mut ticks = interval(every);
+    // At the start there is no life yet, or just so: whether there is a round must not hang on who is faster.
+    let mut ticks = interval_at(Instant::now() + every, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {

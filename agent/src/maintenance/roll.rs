@@ -111,6 +111,35 @@ async fn count_inherited(node: &Node, partition: &Partition) -> Result<(), JobEr
     Ok(())
 }
 
+/// Rolls everything that this life leads, whether it is due or not.
+#[cfg(test)]
+pub(crate) async fn all(node: &Node, life: &Life) -> Result<(), JobError> {
+    for partition in life.held.all() {
+        one(node, &partition).await?;
+    }
+    Ok(())
+}
+
+/// Rolls a partition to its high watermark.
+#[cfg(test)]
+pub(crate) async fn one(node: &Node, partition: &Partition) -> Result<(), JobError> {
+    let view = node.directory.view();
+    let Some((topic, _)) = view.name(partition.uid()) else {
+        return Ok(());
+    };
+    while partition.rolled() < partition.high_watermark() {
+        roll(
+            node,
+            &view.cluster_id,
+            topic,
+            partition,
+            topic.config.segment_bytes,
+        )
+        .await?;
+    }
+    Ok(())
+}
+
 /// Writes one segment of about `room` bytes from the rolled offset on.
 async fn roll(
     node: &Node,
@@ -148,6 +177,7 @@ async fn roll(
         size_bytes: summary.size_bytes,
     };
     node.metadata.finish_segment(partition.lease, &segment).await?;
+    node.failpoints.reach(FailPoint::AfterSegmentSwap).await;
     partition.rolled_to(segment.end_offset);
     node.metrics.segments_rolled.inc();
     tracing::debug!(

@@ -11,6 +11,7 @@ use tokio::time::Duration;
 use super::JobError;
 use crate::{
     invariant::Invariant,
+    failpoint::FailPoint,
     node::{Life, Node},
 };
 
@@ -72,6 +73,7 @@ async fn sweep(node: &Node, incarnation: Incarnation) -> Result<(), JobError> {
                 .iter()
                 .map(|&sequence| keys::wal_key(incarnation, sequence))
                 .collect();
+            node.failpoints.reach(FailPoint::BeforeSweep).await;
             node.store.delete(&keys).await?;
             swept += keys.len();
         }
@@ -80,6 +82,7 @@ async fn sweep(node: &Node, incarnation: Incarnation) -> Result<(), JobError> {
         }
         after = page.last().map(|object| object.key.clone());
     }
+    node.failpoints.reach(FailPoint::AfterSweep).await;
     node.metadata.mark_swept(incarnation).await?;
     node.metrics.orphans_deleted.inc_by(swept as u64);
     tracing::info!(%incarnation, orphans = swept, "swept the objects of an agent's former life");

@@ -25,6 +25,9 @@ pub enum ToxicKind {
     LoseReply,
     /// The operation is not done before the toxic is removed.
     Hang,
+    /// The caller gets [`StoreErrorKind::Timeout`] at once; a put or a deletion is done when the toxic is removed, as a
+    /// request that was still on its way. Other operations are not done.
+    Late,
     /// One bit of what is read is wrong.
     FlipBit,
 }
@@ -107,14 +110,17 @@ struct Active {
 pub struct FaultStore {
     inner: Arc<dyn ObjectStore>,
     entropy: Arc<dyn Entropy>,
-    active: Mutex<Vec<Active>>,
+    active: Arc<Mutex<Vec<Active>>>,
     next_id: Mutex<u64>,
     changed: watch::Sender<()>,
+    /// Operations that are still to be done late.
+    late: Arc<watch::Sender<usize>>,
 }
 
 /// What is left to do once the operation was done.
 #[derive(Debug, Default, Clone, Copy)]
 struct After {
+    late: Option<ToxicId>,
     lose_reply: bool,
     flip_bit: bool,
 }
@@ -125,9 +131,10 @@ impl FaultStore {
         Self {
             inner,
             entropy,
-            active: Mutex::default(),
+            active: Arc::default(),
             next_id: Mutex::new(0),
             changed: watch::Sender::new(()),
+            late: Arc::new(watch::Sender::new(0)),
         }
     }
 
@@ -194,6 +201,7 @@ impl FaultStore {
                 ToxicKind::Error(kind) => return Err(injected(operation, kind)),
                 ToxicKind::Delay(delay) => sleep(delay).await,
                 ToxicKind::Hang => self.removed(id).await,
+                ToxicKind::Late => after.late = Some(id),
                 ToxicKind::LoseReply => after.lose_reply = true,
                 ToxicKind::FlipBit => after.flip_bit = true,
             }
@@ -201,13 +209,37 @@ impl FaultStore {
         Ok(after)
     }
 
-    async fn removed(&self, id: ToxicId) {
-        let mut changed = self.changed.subscribe();
-        while self.active.lock().iter().any(|active| active.id == id) {
-            if changed.changed().await.is_err() {
-                return;
+    /// Resolves when the toxic is removed, also after the store is gone.
+    fn removed(&self, id: ToxicId) -> impl Future<Output = ()> + Send + use<> {
+        let (active, mut changed) = (self.active.clone(), self.changed.subscribe());
+        async move {
+            while active.lock().iter().any(|active| active.id == id) {
+                if changed.changed().await.is_err() {
+                    return;
+                }
             }
         }
+    }
+
+    /// Does the operation when the toxic is removed, whatever becomes of the caller.
+    fn do_late<T>(&self, id: ToxicId, operation: impl Future<Output = T> + Send + 'static) {
+        let (removed, late) = (self.removed(id), self.late.clone());
+        late.send_modify(|late| *late += 1);
+        tokio::spawn(async move {
+            removed.await;
+            let _unheard = operation.await;
+            late.send_modify(|late| *late -= 1);
+        });
+    }
+
+    /// Resolves when at least so many operations are still to be done late.
+    pub async fn late(&self, operations: usize) {
+        let _ = self.late.subscribe().wait_for(|late| *late >= operations).await;
+    }
+
+    /// Resolves when no operation is still to be done late.
+    pub async fn settled(&self) {
+        let _ = self.late.subscribe().wait_for(|late| *late == 0).await;
     }
 
     fn flip_bit(&self, bytes: Bytes) -> Bytes {
@@ -226,7 +258,7 @@ fn injected(operation: Operation, kind: StoreErrorKind) -> StoreError {
 }
 
 fn finish<T>(operation: Operation, after: After, done: Result<T, StoreError>) -> Result<T, StoreError> {
-    if after.lose_reply {
+    if after.lose_reply || after.late.is_some() {
         Err(injected(operation, StoreErrorKind::Timeout))
     } else {
         done
@@ -237,6 +269,11 @@ fn finish<T>(operation: Operation, after: After, done: Result<T, StoreError>) ->
 impl ObjectStore for FaultStore {
     async fn put_new(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
         let after = self.before(Operation::Put, [key].into_iter()).await?;
+        if let Some(id) = after.late {
+            let (inner, key) = (self.inner.clone(), key.to_owned());
+            self.do_late(id, async move { inner.put_new(&key, body).await });
+            return Err(injected(Operation::Put, StoreErrorKind::Timeout));
+        }
         finish(Operation::Put, after, self.inner.put_new(key, body).await)
     }
 
@@ -260,6 +297,11 @@ impl ObjectStore for FaultStore {
         let after = self
             .before(Operation::Delete, keys.iter().map(String::as_str))
             .await?;
+        if let Some(id) = after.late {
+            let (inner, keys) = (self.inner.clone(), keys.to_vec());
+            self.do_late(id, async move { inner.delete(&keys).await });
+            return Err(injected(Operation::Delete, StoreErrorKind::Timeout));
+        }
         finish(Operation::Delete, after, self.inner.delete(keys).await)
     }
 

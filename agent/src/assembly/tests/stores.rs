@@ -1,12 +1,11 @@
 //! The two stores of a cluster, in memory and each behind its faults, and agents that start on them.
 
-use std::path::PathBuf;
-
-use streamhouse_metadata::MetadataStore;
+use streamhouse_metadata::{GarbagePolicy, MetadataStore};
 
 use super::*;
 use crate::{
     faulty_metadata::{FaultyMetadata, MetadataFault, MetadataFaultKind, Method},
+    maintenance::{delete, roll, sweep},
     store::{fault::FaultStore, memory::MemoryStore},
 };
 
@@ -17,7 +16,12 @@ pub(crate) struct FaultyStores {
     pub(crate) store: Arc<FaultStore>,
     /// What is really stored.
     pub(crate) objects: Arc<MemoryStore>,
+    /// The agents' grace for objects, if not the default.
+    grace: Option<Duration>,
 }
+
+/// Arguments of agents whose lives end only when they are sealed, and whose background jobs run when a test says so.
+pub(crate) const QUIET: [&str; 2] = ["--lease-ttl=5m", "--maintenance-interval=1h"];
 
 impl FaultyStores {
     pub(crate) async fn new() -> Self {
@@ -26,6 +30,15 @@ impl FaultyStores {
             metadata: FaultyMetadata::in_memory().await,
             store: Arc::new(FaultStore::new(objects.clone(), system_entropy())),
             objects,
+            grace: None,
+        }
+    }
+
+    /// Objects are deleted as soon as nothing references them.
+    pub(crate) async fn without_graces() -> Self {
+        Self {
+            grace: Some(Duration::ZERO),
+            ..Self::new().await
         }
     }
 
@@ -38,7 +51,13 @@ impl FaultyStores {
 
     /// An agent on these stores that becomes ready by itself.
     pub(crate) async fn starting(&self, id: &str, more: &[&str]) -> Agent {
-        start_agent_on(id, more, self.metadata.clone(), self.store.clone()).await
+        let (metadata, store) = (self.metadata.clone(), self.store.clone());
+        let Some(grace) = self.grace else {
+            return start_agent_on(id, more, metadata, store).await;
+        };
+        let mut settings = settings(Path::new("/nowhere"), id, more);
+        settings.object_grace = grace;
+        start(settings, metadata, store).await
     }
 }
 
@@ -49,13 +68,58 @@ pub(crate) async fn start_agent_on(
     metadata: Arc<dyn MetadataStore>,
     store: Arc<dyn ObjectStore>,
 ) -> Agent {
+    // Nothing is kept in the folder.
+    start(settings(Path::new("/nowhere"), id, more), metadata, store).await
+}
+
+async fn start(
+    settings: AgentSettings,
+    metadata: Arc<dyn MetadataStore>,
+    store: Arc<dyn ObjectStore>,
+) -> Agent {
     let late = Arc::new(Late::default());
     late.connected(metadata);
-    // Nothing is kept in the folder.
-    let settings = settings(&PathBuf::from("/nowhere"), id, more);
     Agent::start_with(settings, late, store, Traces::default())
         .await
         .unwrap()
+}
+
+/// Lets the metadata store forget ended lives, as it does in the end; before that they may ask to be swept once more.
+pub(crate) async fn look_again(stores: &FaultyStores) {
+    let policy = GarbagePolicy {
+        object_grace: Duration::ZERO,
+        producer_expiry: Duration::from_secs(3600),
+        offsets_retention: Duration::from_secs(3600),
+        lives_retention: Duration::ZERO,
+    };
+    stores.metadata.inner().garbage(&policy, 0).await.unwrap();
+}
+
+/// Rolls everything that `node` leads, then deletes and sweeps until nothing is left to do. Every life but those that live
+/// has ended.
+pub(crate) async fn tidy(stores: &FaultyStores, node: &Node) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let life = node.life().expect("the agent lives");
+        let round = async {
+            roll::all(node, &life).await?;
+            delete::run(node).await?;
+            sweep::run(node, &life).await
+        };
+        let done = round.await;
+        let snapshot = stores.metadata.inner().snapshot(None).await.unwrap().unwrap();
+        if done.is_ok() && snapshot.unswept.is_empty() {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "tidying does not end: {done:?}, {:?}",
+            snapshot.unswept
+        );
+        // The sweep goes by what the directory knows, and is another agent's while that one's life is older.
+        node.directory.refresh().await;
+        sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,341 @@
+//! What was promised and what was seen, and the invariants between the two, each by its name. Reads with code of its own;
+//! looks at the stores without their faults.
+
+#![allow(clippy::needless_update)] // messages get new fields
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use bytes::Bytes;
+use streamhouse_core::{
+    PartitionUid,
+    batch::{Batches, Records},
+};
+use streamhouse_metadata::{LogPosition, Place, keys};
+
+use super::{stores::FaultyStores, *};
+use crate::{fetch, invariant::Invariant};
+
+/// Fails the test, saying which promise is broken.
+macro_rules! violated {
+    ($invariant:ident, $($what:tt)*) => { panic!("{} violated: {}", Invariant::$invariant, format!($($what)*)) };
+}
+
+/// A partition by name and by its unique id.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct LogName {
+    pub(super) topic: String,
+    pub(super) partition: i32,
+    pub(super) uid: PartitionUid,
+}
+
+/// One log, as producers and readers know it.
+#[derive(Debug, Default)]
+struct LogLedger {
+    /// Values given to agents, acknowledged or not, in each producer's order.
+    sent: Vec<String>,
+    /// The offset that an acknowledgement named, with the value.
+    acked: BTreeMap<i64, String>,
+    /// What readers were given.
+    seen: BTreeMap<i64, String>,
+}
+
+/// Everything promised and seen.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    logs: HashMap<PartitionUid, LogLedger>,
+    /// Who committed in an epoch of a partition.
+    committers: HashMap<(PartitionUid, i32), Incarnation>,
+    pub(super) acks: u64,
+}
+
+impl Ledger {
+    /// A value that leaves for an agent the first time.
+    pub(super) fn sent(&mut self, log: &LogName, value: &str) {
+        self.logs.entry(log.uid).or_default().sent.push(value.to_owned());
+    }
+
+    /// An acknowledgement.
+    pub(super) fn acked(&mut self, log: &LogName, offset: i64, value: &str) {
+        self.acks += 1;
+        let ledger = self.logs.entry(log.uid).or_default();
+        if let Some(other) = ledger.acked.insert(offset, value.to_owned()) {
+            violated!(P2, "{log:?}: offset {offset} was given to {other} and to {value}");
+        }
+        if let Some(seen) = ledger.seen.get(&offset).filter(|seen| *seen != value) {
+            violated!(
+                P1,
+                "{log:?}: {value} was acknowledged at {offset}, which holds {seen}"
+            );
+        }
+    }
+
+    /// Records that a reader was given for `offset` on. Returns the offset to read next.
+    fn read(&mut self, log: &LogName, offset: i64, records: &[(i64, String)]) -> i64 {
+        let ledger = self.logs.entry(log.uid).or_default();
+        let mut next = offset;
+        for (at, value) in records.iter().skip_while(|(at, _)| *at < offset) {
+            if *at != next {
+                violated!(P2, "{log:?}: a reader at {next} was given {at}");
+            }
+            let seen = ledger.seen.entry(next).or_insert_with(|| value.clone());
+            if seen != value {
+                violated!(F1, "{log:?}: offset {next} held {seen}, and now {value}");
+            }
+            if let Some(acked) = ledger.acked.get(&next).filter(|acked| *acked != value) {
+                violated!(
+                    P1,
+                    "{log:?}: {acked} was acknowledged at {next}, which holds {value}"
+                );
+            }
+            if !ledger.sent.contains(value) {
+                violated!(
+                    F1,
+                    "{log:?}: offset {next} holds {value}, which no producer sent to it"
+                );
+            }
+            next += 1;
+        }
+        next
+    }
+
+    /// The log was read to its end: compares it with what was promised.
+    pub(super) fn check_whole(&self, log: &LogName, high_watermark: i64) {
+        let Some(ledger) = self.logs.get(&log.uid) else {
+            return;
+        };
+        for (offset, value) in &ledger.acked {
+            if ledger.seen.get(offset) != Some(value) {
+                violated!(
+                    P1,
+                    "{log:?}: {value} was acknowledged at {offset} and is not there"
+                );
+            }
+        }
+        let offsets: Vec<i64> = ledger.seen.keys().copied().collect();
+        if offsets != (0..high_watermark).collect::<Vec<_>>() {
+            violated!(P2, "{log:?}: read {offsets:?} of 0..{high_watermark}");
+        }
+        let order: HashMap<&String, usize> = ledger.sent.iter().zip(0..).collect();
+        let mut last: HashMap<&str, usize> = HashMap::new();
+        let mut stored = BTreeSet::new();
+        for value in ledger.seen.values() {
+            if !stored.insert(value) {
+                violated!(P3, "{log:?}: {value} is stored twice");
+            }
+            // Values are "producer.sequence".
+            let producer = value.split('.').next().unwrap_or_default();
+            let at = order[value];
+            if last.insert(producer, at).is_some_and(|before| before > at) {
+                violated!(P4, "{log:?}: {value} stands after a value that was sent later");
+            }
+        }
+    }
+}
+
+/// What a fetch from `offset` on gave, by the records' offsets.
+pub(super) async fn fetch_values(
+    node: &Node,
+    log: &LogName,
+    offset: i64,
+    max_bytes: u32,
+) -> Result<Vec<(i64, String)>, streamhouse_core::Error> {
+    let wanted = v1::PartitionFetch {
+        topic: log.topic.clone(),
+        partition: log.partition,
+        offset,
+        max_bytes,
+        ..Default::default()
+    };
+    let request = v1::FetchRequest {
+        partitions: vec![wanted],
+        max_bytes,
+        ..Default::default()
+    };
+    let (mut response, _memory) = fetch::fetch(node, request).await?;
+    let part = response.partitions.remove(0);
+    if let Some(error) = part.error {
+        return Err(error.into());
+    }
+    Ok(decode(&part.records))
+}
+
+fn decode(records: &Bytes) -> Vec<(i64, String)> {
+    let mut values = Vec::new();
+    for batch in Batches::of(records) {
+        let (_, batch) = batch.unwrap();
+        for record in Records::decode(batch, 1 << 20).unwrap() {
+            let record = record.unwrap();
+            let value = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
+            values.push((record.offset, value));
+        }
+    }
+    values
+}
+
+/// Reads once, as any reader would, and checks what it is given. Returns the offset to read next, or the error.
+pub(super) async fn read_and_check(
+    stores: &FaultyStores,
+    ledger: &parking_lot::Mutex<Ledger>,
+    node: &Node,
+    log: &LogName,
+    offset: i64,
+) -> Result<i64, streamhouse_core::Error> {
+    let records = fetch_values(node, log, offset, 4096).await;
+    let records = records.inspect_err(|error| {
+        if error.code() == ErrorCode::StorageCorrupt {
+            violated!(G1, "{log:?} from {offset} on cannot be read: {error}");
+        }
+    })?;
+    let next = ledger.lock().read(log, offset, &records);
+    let bounds = stores.metadata.inner().bounds(&[log.uid]).await.unwrap();
+    if let Some((_, bounds)) = bounds.first()
+        && bounds.high_watermark < next
+    {
+        let committed = bounds.high_watermark;
+        violated!(
+            F1,
+            "{log:?}: a reader was given {next} records of {committed} committed"
+        );
+    }
+    Ok(next)
+}
+
+/// Every log of the users' topics that exist.
+pub(super) async fn logs(stores: &FaultyStores) -> Vec<LogName> {
+    let snapshot = stores.metadata.inner().snapshot(None).await.unwrap().unwrap();
+    let topics = snapshot.topics.iter().filter(|topic| !topic.internal);
+    topics
+        .flat_map(|topic| {
+            (0_i32..)
+                .zip(&topic.partitions)
+                .map(|(partition, record)| LogName {
+                    topic: topic.name.clone(),
+                    partition,
+                    uid: record.uid,
+                })
+        })
+        .collect()
+}
+
+/// The keys that rows reference; checks on the way who committed in which epoch.
+pub(super) async fn referenced(
+    stores: &FaultyStores,
+    ledger: &parking_lot::Mutex<Ledger>,
+) -> BTreeSet<String> {
+    let mut referenced = BTreeSet::new();
+    for log in logs(stores).await {
+        let from = LogPosition::Offset(0);
+        let Ok(view) = stores.metadata.inner().read_log(log.uid, from, 100_000).await else {
+            continue;
+        };
+        for span in view.spans {
+            referenced.insert(match span.place {
+                Place::Segment { key, .. } => key,
+                Place::Wal {
+                    incarnation,
+                    sequence,
+                    ..
+                } => {
+                    let mut ledger = ledger.lock();
+                    let first = *ledger
+                        .committers
+                        .entry((log.uid, span.epoch))
+                        .or_insert(incarnation);
+                    if first != incarnation {
+                        violated!(
+                            L1,
+                            "{log:?}: {first} and {incarnation} committed in epoch {}",
+                            span.epoch
+                        );
+                    }
+                    keys::wal_key(incarnation, sequence)
+                }
+            });
+        }
+    }
+    referenced
+}
+
+/// Compares the bucket with the metadata. With `quiet`, nothing is under way: nothing else may be stored either.
+pub(super) async fn check_objects(stores: &FaultyStores, ledger: &parking_lot::Mutex<Ledger>, quiet: bool) {
+    let referenced = referenced(stores, ledger).await;
+    let stored = stores.objects.keys().into_iter();
+    // Others that begin so are the cluster's own.
+    let stored: BTreeSet<String> = stored
+        .filter(|key| !key.starts_with('_') || key.starts_with(keys::WAL_PREFIX))
+        .collect();
+    // Rows may have gone since they were read; those of a quiet cluster have not.
+    let missing: Vec<&String> = referenced.difference(&stored).collect();
+    if quiet && !missing.is_empty() {
+        violated!(G1, "rows reference {missing:?}, which are not stored");
+    }
+    let leaked: Vec<&String> = stored.difference(&referenced).collect();
+    if quiet && !leaked.is_empty() {
+        violated!(G2, "{leaked:?} are stored and nothing references them");
+    }
+}
+
+/// A producer that numbers what it sends to one log.
+#[derive(Debug)]
+pub(super) struct Producer {
+    pub(super) log: LogName,
+    pub(super) id: i64,
+    pub(super) sequence: i32,
+}
+
+impl Producer {
+    pub(super) async fn new(stores: &FaultyStores, log: &LogName) -> Self {
+        let id = stores.metadata.inner().allocate_producer_id().await.unwrap();
+        let log = log.clone();
+        Self { log, id, sequence: 0 }
+    }
+
+    /// The value of a sequence number: "producer.sequence".
+    pub(super) fn value(&self, sequence: i32) -> String {
+        format!("{}.{sequence}", self.id)
+    }
+
+    /// Hands one batch to an agent; its outcome is awaited apart, so that several can be under way.
+    pub(super) async fn hand_in(&self, node: &Node, sequence: i32) -> handler::Pending {
+        let mut batch = BatchBuilder::new(Compression::None);
+        batch.set_producer(self.id, 0, sequence);
+        let value = self.value(sequence);
+        batch
+            .append::<&str, &str>(0, None, Some(value.as_bytes()), &[])
+            .unwrap();
+        let part = v1::PartitionProduce {
+            topic: self.log.topic.clone(),
+            partition: self.log.partition,
+            records: batch.finish().unwrap(),
+        };
+        let request = v1::ProduceRequest {
+            request_id: 1,
+            partitions: vec![part],
+            ..Default::default()
+        };
+        handler::accept(node, request).await
+    }
+
+    /// Sends the next value to this agent; the sequence goes on only when it is acknowledged.
+    pub(super) async fn send(
+        &mut self,
+        ledger: &parking_lot::Mutex<Ledger>,
+        node: &Node,
+    ) -> Result<i64, streamhouse_core::Error> {
+        let value = self.value(self.sequence);
+        ledger.lock().sent(&self.log, &value);
+        let pending = self.hand_in(node, self.sequence).await;
+        let offset = offset(pending.finish(node).await)?;
+        ledger.lock().acked(&self.log, offset, &value);
+        self.sequence += 1;
+        Ok(offset)
+    }
+}
+
+/// The offset of the only batch of a request.
+pub(super) fn offset(mut response: v1::ProduceResponse) -> Result<i64, streamhouse_core::Error> {
+    let result = response.partitions.remove(0);
+    result
+        .error
+        .map_or(Ok(result.base_offset), |error| Err(error.into()))
+}

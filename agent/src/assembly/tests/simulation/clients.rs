@@ -1,0 +1,181 @@
+//! The clients of the simulation: producers that keep their order and their sequences, readers that ask any agent, and a
+//! consumer that commits what it has read.
+
+#![allow(clippy::needless_update)] // messages get new fields
+
+use streamhouse_core::protocol::v1::group_service_client::GroupServiceClient;
+use tonic::transport::Endpoint;
+
+use super::*;
+
+/// How long a client waits for an answer before it asks again, perhaps another agent.
+const REQUEST_TIME: Duration = Duration::from_millis(400);
+const PAUSE: Duration = Duration::from_millis(3);
+/// Batches of one producer under way at once.
+const WINDOW: i32 = 3;
+
+/// Sends values, several at once, each until it is acknowledged. Ends when it may, with nothing open.
+pub(super) async fn produce_values(world: Arc<World>, mut producer: Producer) {
+    let mut sent = 0;
+    while producer.sequence < sent || !world.stop_producing.is_cancelled() {
+        if !world.stop_producing.is_cancelled() {
+            while sent < producer.sequence + WINDOW {
+                world.ledger.lock().sent(&producer.log, &producer.value(sent));
+                sent += 1;
+            }
+        }
+        let node = world.node();
+        let first = producer.sequence;
+        // Batches get their place in the order one after the other; their answers come when they come.
+        let window = async {
+            let mut pending = Vec::new();
+            for sequence in first..sent {
+                pending.push(producer.hand_in(&node, sequence).await);
+            }
+            let answers = pending.into_iter().map(|pending| pending.finish(&node));
+            futures::future::join_all(answers).await
+        };
+        let answers = timeout(REQUEST_TIME, window).await.unwrap_or_default();
+        for (sequence, answer) in (first..).zip(answers) {
+            match offset(answer) {
+                Ok(offset) => {
+                    let value = producer.value(sequence);
+                    world.ledger.lock().acked(&producer.log, offset, &value);
+                    producer.sequence = sequence + 1;
+                }
+                Err(error) => {
+                    let code = error.code();
+                    // One after a batch that was not stored has to wait for it.
+                    let waits = code == ErrorCode::OutOfOrderSequenceNumber && sequence > first;
+                    // An agent that has just started knows no topic.
+                    let new = code == ErrorCode::UnknownTopicOrPartition;
+                    assert!(
+                        error.is_retryable() || waits || new,
+                        "{:?} {sequence}: {error}",
+                        producer.log
+                    );
+                    break;
+                }
+            }
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Reads every log again and again, from any agent, sometimes from its beginning; in the end to its end.
+pub(super) async fn read_logs(world: Arc<World>) {
+    let mut positions: HashMap<LogName, i64> = HashMap::new();
+    loop {
+        let last_round = world.stop_reading.is_cancelled();
+        let logs = world.logs.lock().clone();
+        let mut behind = false;
+        for log in logs {
+            let position = positions.entry(log.clone()).or_default();
+            if !last_round && world.entropy.below(16) == 0 {
+                *position = 0;
+            }
+            let node = world.node();
+            let _reads = world.reads.read().await;
+            let read = read_and_check(&world.stores, &world.ledger, &node, &log, *position);
+            match timeout(REQUEST_TIME, read).await {
+                Ok(Ok(next)) => {
+                    world.reads_done.inc();
+                    *position = next;
+                }
+                Ok(Err(error)) => {
+                    let out_of_range = error.code() == ErrorCode::OffsetOutOfRange;
+                    world.out_of_range.inc_by(out_of_range.into());
+                    let range = out_of_range && !STRICT_RANGE && !with_known("range");
+                    let new = error.code() == ErrorCode::UnknownTopicOrPartition;
+                    assert!(
+                        error.is_retryable() || range || new,
+                        "{log:?} from {position}: {error}"
+                    );
+                }
+                Err(_) => {}
+            }
+            let bounds = world.stores.metadata.inner().bounds(&[log.uid]).await.unwrap();
+            behind |= *position < bounds[0].1.high_watermark;
+        }
+        if last_round && !behind {
+            return;
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Commits one offset after the other for a group, at whichever agent coordinates it, and looks that it never goes back.
+pub(super) async fn consume_group(world: Arc<World>) {
+    let log = world.logs.lock().first().cloned();
+    let mut acked = -1;
+    for attempted in 0_i64.. {
+        if world.stop_producing.is_cancelled() {
+            return;
+        }
+        let Some(log) = &log else { return };
+        if let Some(true) = timeout(REQUEST_TIME, commit(&world, log, attempted))
+            .await
+            .ok()
+            .flatten()
+        {
+            acked = attempted;
+        }
+        if let Some(committed) = timeout(REQUEST_TIME, committed(&world, log)).await.ok().flatten() {
+            assert!(
+                (acked..=attempted).contains(&committed),
+                "{} violated: offset {committed} is committed, {acked} was acknowledged",
+                crate::invariant::Invariant::C1
+            );
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+type Groups = GroupServiceClient<tonic::transport::Channel>;
+
+async fn coordinator(world: &World) -> Option<Groups> {
+    let addresses: Vec<SocketAddr> = {
+        let addresses = world.addresses.lock();
+        let nodes = world.nodes.lock();
+        let running = nodes.iter().filter_map(|(id, _)| addresses.get(id).copied());
+        running.collect()
+    };
+    let address = world.entropy.pick(&addresses);
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    Some(GroupServiceClient::new(endpoint.connect().await.ok()?))
+}
+
+/// Whether the commit was acknowledged; `None` when it is open.
+async fn commit(world: &World, log: &LogName, offset: i64) -> Option<bool> {
+    let offset = v1::CommitOffset {
+        topic: log.topic.clone(),
+        partition: log.partition,
+        offset,
+        leader_epoch: -1,
+        ..Default::default()
+    };
+    let request = v1::CommitOffsetsRequest {
+        group_id: "readers".to_owned(),
+        generation: -1,
+        offsets: vec![offset],
+        ..Default::default()
+    };
+    let answer = coordinator(world).await?.commit_offsets(request).await.ok()?;
+    Some(answer.into_inner().offsets.first()?.error.is_none())
+}
+
+/// What is committed, if the agent asked knows.
+async fn committed(world: &World, log: &LogName) -> Option<i64> {
+    let request = v1::FetchOffsetsRequest {
+        group_id: "readers".to_owned(),
+        partitions: vec![v1::TopicPartition {
+            topic: log.topic.clone(),
+            partition: log.partition,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let answer = coordinator(world).await?.fetch_offsets(request).await.ok()?;
+    let offset = answer.into_inner().offsets.first()?.clone();
+    offset.error.is_none().then_some(offset.offset)
+}
