@@ -25,15 +25,15 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use tokio::time::{timeout, timeout_at};
 
-pub(crate) use self::{
-    connection::{Opening, PgConnection, Scope, ServerTimeouts},
-    migrate::{drop_schema, live_agent, migrate, schema},
-};
 use self::{
     address::Address,
     call::Call,
     errors::refusal,
     lane::{Lanes, Purpose, silent},
+};
+pub(crate) use self::{
+    connection::{Opening, PgConnection, Scope, ServerTimeouts},
+    migrate::{drop_schema, live_agent, migrate, schema},
 };
 use crate::{
     AgentRegistration, CommitOutcome, CommittedOffset, ConnectOptions, Garbage, GarbagePolicy, GroupQuery,
@@ -239,21 +239,22 @@ impl MetadataStore for PostgresStore {
             statement!(self, Reads, conn => garbage::expire_producers(conn, policy));
         let offsets: Result<bool> = transact!(self, Reads, conn => garbage::expire_offsets(conn, policy));
         let lives: Result<bool> = transact!(self, Reads, conn => garbage::forget_lives(conn, policy));
-        let found: Garbage =
-            statement!(self, Reads, conn => garbage::unreferenced(conn, policy, limit))?;
+        let found: Garbage = statement!(self, Reads, conn => garbage::unreferenced(conn, policy, limit))?;
         let steps = [
             ("purging deleted topics", purged),
             ("forgetting idle producers", producers),
             ("expiring group offsets", offsets),
             ("forgetting ended lives", lives),
         ];
-        let more = steps.into_iter().fold(found.more, |more, (step, done)| match done {
-            Ok(left) => more | left,
-            Err(error) => {
-                tracing::warn!(step, %error, "a step at tidying failed; the next round tries again");
-                more
-            }
-        });
+        let more = steps
+            .into_iter()
+            .fold(found.more, |more, (step, done)| match done {
+                Ok(left) => more | left,
+                Err(error) => {
+                    tracing::warn!(step, %error, "a step at tidying failed; the next round tries again");
+                    more
+                }
+            });
         Ok(Garbage { more, ..found })
     }
 

@@ -12,8 +12,8 @@ use crate::{
     failure::Outcome,
     leases::spread,
     rows::{
-        added_partitions, assemble, changed_config, config_json, new_partitions, parse_config, readable_config,
-        partition_record,
+        added_partitions, assemble, changed_config, config_json, new_partitions, parse_config,
+        partition_record, readable_config,
     },
 };
 
