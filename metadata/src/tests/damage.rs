@@ -40,7 +40,7 @@ async fn a_damaged_producer_costs_its_batches_and_no_others() {
         let life = agent(&store, "agent-0").await.incarnation;
         let leases = leases(&topic(&store, "orders", 2).await);
         let (bad, good) = (sequenced(1, 0, 1), sequenced(2, 0, 1));
-        let first = [bad.clone(), good.clone()];
+        let first = [bad, good];
         let commit = object(life, 0, &[(leases[0], &first), (leases[1], &first)]);
         store.commit_object(&commit).await.unwrap();
         let damaged = format!(
