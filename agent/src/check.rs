@@ -220,7 +220,10 @@ mod tests {
         ] {
             let misread = settings(&[format!("--metadata-url={url}")]);
             let error = check(&misread, &["metadata"]).await.1.unwrap();
-            assert!(error.starts_with("metadata store: the PostgreSQL address cannot be used: "), "{error}");
+            assert!(
+                error.starts_with("metadata store: the PostgreSQL address cannot be used: "),
+                "{error}"
+            );
             assert_eq!(error.matches("cannot be used").count(), 1, "{error}");
             assert!(!error.contains("er2"), "{error}");
         }

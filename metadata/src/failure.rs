@@ -83,8 +83,7 @@ macro_rules! attempts {
                 Err($crate::failure::Failure::Late) => break Err($crate::failure::no_answer(limit)),
                 Err($crate::failure::Failure::Sql(error)) => match $meaning(error) {
                     $crate::failure::Meaning::TryAgain(error)
-                        if attempt >= $crate::failure::ATTEMPTS
-                            || tokio::time::Instant::now() >= until =>
+                        if attempt >= $crate::failure::ATTEMPTS || tokio::time::Instant::now() >= until =>
                     {
                         break Err(error);
                     }

@@ -79,7 +79,10 @@ impl ForeignLooks {
     #[cfg(test)]
     pub(crate) fn waiting(&self, uid: PartitionUid) -> usize {
         let watched = self.watched.lock();
-        watched.partitions.get(&uid).map_or(0, watch::Sender::receiver_count)
+        watched
+            .partitions
+            .get(&uid)
+            .map_or(0, watch::Sender::receiver_count)
     }
 
     fn watch(self: &Arc<Self>, metadata: &Arc<dyn MetadataStore>, uid: PartitionUid) -> Looks {
@@ -112,9 +115,7 @@ impl ForeignLooks {
     /// The partitions that somebody waits for; `None` ends the looking.
     fn waited_for(&self) -> Option<Vec<PartitionUid>> {
         let mut watched = self.watched.lock();
-        watched
-            .partitions
-            .retain(|_, sender| sender.receiver_count() > 0);
+        watched.partitions.retain(|_, sender| sender.receiver_count() > 0);
         watched.running = !watched.partitions.is_empty();
         watched
             .running

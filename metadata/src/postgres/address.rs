@@ -55,7 +55,9 @@ impl FromStr for Address {
                 return Err(unknown_parameter(name));
             }
             if matches!(name, "host" | "hostaddr") && value.contains(',') {
-                return Err(refused("its parameter host names several hosts: name one host only"));
+                return Err(refused(
+                    "its parameter host names several hosts: name one host only",
+                ));
             }
         }
         let settings = PgConnectOptions::from_str(url).map_err(|error| match error {
@@ -91,7 +93,11 @@ fn unencoded() -> Error {
 
 fn unknown_parameter(name: &str) -> Error {
     // Not a name that may be a piece of something else.
-    let shown = if name.len() <= 40 && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c)) {
+    let shown = if name.len() <= 40
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c))
+    {
         format!("its parameter {name} is not known")
     } else {
         "it has a parameter that is not known".to_owned()
@@ -168,11 +174,28 @@ mod tests {
     #[test]
     fn a_password_that_is_not_encoded_is_named_and_not_shown() {
         for password in [
-            "sEcR#eT", "sEcR/eT", "sEcR?eT", "12#eT", "12/eT", "12?eT", "sEcR?x=eT", "sE:c/eT", "a@b/eT", "#eT",
+            "sEcR#eT",
+            "sEcR/eT",
+            "sEcR?eT",
+            "12#eT",
+            "12/eT",
+            "12?eT",
+            "sEcR?x=eT",
+            "sE:c/eT",
+            "a@b/eT",
+            "#eT",
         ] {
-            let message = refusal(&format!("postgres://streamhouse:{password}@localhost:5432/metadata"));
-            assert!(message.contains("percent-encoded: # is %23"), "{password}: {message}");
-            assert!(!message.contains(password) && !message.contains("eT"), "{message}");
+            let message = refusal(&format!(
+                "postgres://streamhouse:{password}@localhost:5432/metadata"
+            ));
+            assert!(
+                message.contains("percent-encoded: # is %23"),
+                "{password}: {message}"
+            );
+            assert!(
+                !message.contains(password) && !message.contains("eT"),
+                "{message}"
+            );
         }
         let encoded = "postgres://streamhouse:a%23b%2Fc%3Fd%40e%25@localhost:5432/metadata";
         encoded.parse::<Address>().unwrap();
@@ -192,7 +215,10 @@ mod tests {
     #[test]
     fn a_parameter_that_would_be_ignored_is_refused_by_name() {
         let message = refusal("postgres://u:sEcReT@h/d?sslmode=require&target_session_attrs=read-write");
-        assert!(message.contains("its parameter target_session_attrs is not known"), "{message}");
+        assert!(
+            message.contains("its parameter target_session_attrs is not known"),
+            "{message}"
+        );
         assert!(!message.contains("sEcReT"), "{message}");
         "postgres://u:p@h/d?sslmode=require&options=-c%20search_path%3Ds&options[geqo]=off&application_name=x"
             .parse::<Address>()

@@ -73,7 +73,7 @@ impl<'a> Call<'a> {
                 let in_order = matches!(error, sqlx::Error::Database(_));
                 let meant = meaning(error);
                 if in_order && matches!(meant, Meaning::TryAgain(_) | Meaning::Final(_)) {
-                    lent.map(Lent::keep);
+                    keep(lent);
                 }
                 meant
             }
@@ -83,11 +83,11 @@ impl<'a> Call<'a> {
                 return Some(Err(no_answer(self.limit)));
             }
             Ok(value) => {
-                lent.map(Lent::keep);
+                keep(lent);
                 return Some(Ok(value));
             }
             Err(Failure::Refused(error)) => {
-                lent.map(Lent::keep);
+                keep(lent);
                 return Some(Err(error));
             }
         };
@@ -112,5 +112,11 @@ impl<'a> Call<'a> {
                 in_doubt.then_some(Err(error))
             }
         }
+    }
+}
+
+fn keep(lent: Option<Lent>) {
+    if let Some(lent) = lent {
+        lent.keep();
     }
 }

@@ -236,7 +236,9 @@ impl PgConnection {
 
     /// Runs statements of ours that need no arguments and are not prepared.
     pub(crate) async fn run(&mut self, sql: &str) -> Result<(), sqlx::Error> {
-        raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut self.raw).await?;
+        raw_sql(AssertSqlSafe(sql.to_owned()))
+            .execute(&mut self.raw)
+            .await?;
         Ok(())
     }
 }

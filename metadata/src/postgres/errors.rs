@@ -79,7 +79,9 @@ fn untrusted(error: &std::io::Error) -> Option<String> {
 /// The crate's error for an error of PostgreSQL.
 pub(super) fn refusal(error: sqlx::Error) -> Error {
     match meaning(error) {
-        Meaning::TryAgain(error) | Meaning::Stale(error) | Meaning::Broken(error) | Meaning::Final(error) => error,
+        Meaning::TryAgain(error) | Meaning::Stale(error) | Meaning::Broken(error) | Meaning::Final(error) => {
+            error
+        }
     }
 }
 

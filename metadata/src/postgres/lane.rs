@@ -46,7 +46,9 @@ pub(super) enum Purpose {
 /// Divides the connections: at least one for each purpose, two for leases once there are four, and of the rest the greater half
 /// for writes.
 pub(super) fn split(connections: u32) -> [usize; 3] {
-    let all = usize::try_from(connections).unwrap_or(usize::MAX).clamp(3, 10_000);
+    let all = usize::try_from(connections)
+        .unwrap_or(usize::MAX)
+        .clamp(3, 10_000);
     let leases = if all < 4 { 1 } else { 2 };
     let reads = (all - leases) / 2;
     [leases, all - leases - reads, reads]

@@ -62,7 +62,10 @@ macro_rules! scoped {
 /// Migrates the database that `url` names. The migrator holds an advisory lock meanwhile, and each step is a transaction.
 pub(crate) async fn migrate(url: &str, options: &ConnectOptions) -> Result<Migrated> {
     // A migration of a large table takes its time; what it waits for is the lock of another one.
-    let unbounded = ServerTimeouts { statement: 0, lock: 0 };
+    let unbounded = ServerTimeouts {
+        statement: 0,
+        lock: 0,
+    };
     let mut conn = connect_once(&Opening::new(url, options, unbounded)?, options).await?;
     let (from, to) = versions(&MIGRATOR, &stored(&mut conn).await?)?;
     if from < to {

@@ -26,15 +26,15 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use tokio::time::{timeout, timeout_at};
 
-pub(crate) use self::{
-    connection::{Opening, PgConnection, Scope, ServerTimeouts},
-    migrate::{cluster_id, drop_schema, live_agent, migrate, schema},
-};
 use self::{
     address::Address,
     call::Call,
     errors::refusal,
     lane::{Lanes, Purpose, silent},
+};
+pub(crate) use self::{
+    connection::{Opening, PgConnection, Scope, ServerTimeouts},
+    migrate::{cluster_id, drop_schema, live_agent, migrate, schema},
 };
 use crate::{
     AgentRegistration, ClusterState, CommitOutcome, CommittedOffset, ConnectOptions, Garbage, GarbagePolicy,
@@ -285,13 +285,15 @@ impl MetadataStore for PostgresStore {
             ("forgetting ended lives", lives),
             ("queueing abandoned segments", abandoned),
         ];
-        let more = steps.into_iter().fold(found.more, |more, (step, done)| match done {
-            Ok(left) => more | left,
-            Err(error) => {
-                tracing::warn!(step, %error, "a step at tidying failed; the next round tries again");
-                more
-            }
-        });
+        let more = steps
+            .into_iter()
+            .fold(found.more, |more, (step, done)| match done {
+                Ok(left) => more | left,
+                Err(error) => {
+                    tracing::warn!(step, %error, "a step at tidying failed; the next round tries again");
+                    more
+                }
+            });
         Ok(Garbage { more, ..found })
     }
 

@@ -40,12 +40,16 @@ async fn a_damaged_producer_costs_its_batches_and_no_others() {
         let life = agent(&store, "agent-0").await.incarnation;
         let leases = leases(&topic(&store, "orders", 2).await);
         let (bad, good) = (sequenced(1, 0, 1), sequenced(2, 0, 1));
-        let first = [bad.clone(), good.clone()];
+        let first = [bad, good];
         let commit = object(life, 0, &[(leases[0], &first), (leases[1], &first)]);
         store.commit_object(&commit).await.unwrap();
         let damaged = format!(
             "UPDATE producer_state SET batches = {} WHERE producer_id = 1 AND partition_id = {}",
-            if url.starts_with("sqlite") { "x'00'" } else { r"'\x00'" },
+            if url.starts_with("sqlite") {
+                "x'00'"
+            } else {
+                r"'\x00'"
+            },
             leases[0].partition.0
         );
         spoil(&url, &damaged).await;
@@ -75,10 +79,21 @@ async fn a_topic_with_damaged_settings_hides_no_other_and_keeps_its_records() {
         let mut log = Log::new(&store).await;
         topic(&store, "odd", 1).await;
         topic(&store, "whole", 1).await;
-        spoil(&url, "UPDATE topics SET config = '{\"retention.ms\": 5}' WHERE name = 'odd'").await;
+        spoil(
+            &url,
+            "UPDATE topics SET config = '{\"retention.ms\": 5}' WHERE name = 'odd'",
+        )
+        .await;
         spoil(&url, "UPDATE topics SET config = '[1]' WHERE name = 'orders'").await;
         let seen = snapshot(&store).await;
-        let config = |name: &str| &seen.topics.iter().find(|topic| topic.name == name).unwrap().config;
+        let config = |name: &str| {
+            &seen
+                .topics
+                .iter()
+                .find(|topic| topic.name == name)
+                .unwrap()
+                .config
+        };
         assert_eq!(config("odd")["retention.ms"], "5", "{url}");
         assert_eq!(config("orders")["retention.ms"], "-1", "{url}");
         assert!(config("whole").is_empty(), "{url}");

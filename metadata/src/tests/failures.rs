@@ -18,7 +18,7 @@ fn hasty() -> ConnectOptions {
     ConnectOptions {
         max_connections: 3,
         acquire_timeout: Duration::from_secs(1),
-        statement_timeout: Duration::from_millis(300),
+        statement_timeout: Duration::from_secs(1),
         ..options()
     }
 }

@@ -73,17 +73,28 @@ async fn a_commit_whose_answer_is_lost_is_told_when_asked_again() {
     let calling = tokio::spawn(async move { callee.commit_object(&asked).await });
     let waiting = "SELECT count(*) FROM pg_stat_activity
                    WHERE datname = current_database() AND wait_event = 'advisory' AND query = 'COMMIT'";
-    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut other).await.unwrap() == 0 {
+    while sqlx::query_scalar::<_, i64>(waiting)
+        .fetch_one(&mut other)
+        .await
+        .unwrap()
+        == 0
+    {
         assert!(!calling.is_finished());
     }
     proxy.swallow_answers();
-    query("SELECT pg_advisory_unlock(42)").execute(&mut other).await.unwrap();
+    query("SELECT pg_advisory_unlock(42)")
+        .execute(&mut other)
+        .await
+        .unwrap();
     unavailable(calling.await.unwrap());
     assert_eq!(log.read(0).await.bounds.high_watermark, 4, "it happened");
     let outcome = store.commit_object(&commit).await.unwrap();
     assert!(matches!(
         outcome.partitions[0],
-        PartitionOutcome::Committed { high_watermark: 4, .. }
+        PartitionOutcome::Committed {
+            high_watermark: 4,
+            ..
+        }
     ));
     assert_eq!(log.read(0).await.bounds.high_watermark, 4, "and once");
 }
@@ -100,7 +111,11 @@ async fn a_dropped_call_on_a_silent_connection_leaves_its_place() {
     let commit = object(log.lease.incarnation, 5, &[(log.lease, &[batch(1)])]);
     for _ in 0..3 {
         let call = store.commit_object(&commit);
-        assert!(tokio::time::timeout(Duration::from_millis(20), call).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(20), call)
+                .await
+                .is_err()
+        );
         proxy.swallow_established();
     }
     proxy.swallow_new(false);

@@ -29,16 +29,13 @@ async fn serves(name: &str, mode: &str, ignored: &str) {
     let store: Store = connect(&url, &options()).await.unwrap();
     let other: Store = connect(&url, &few).await.unwrap();
     conformance::races::racing_commits_of_one_object_commit_once(&store).await;
-    tokio::join!(
-        conformance::races::racing_claims_have_one_winner(&store),
-        async {
-            for _ in 0..20 {
-                other.snapshot(None).await.unwrap();
-                other.topics_overview().await.unwrap();
-                other.allocate_producer_id().await.unwrap();
-            }
+    tokio::join!(conformance::races::racing_claims_have_one_winner(&store), async {
+        for _ in 0..20 {
+            other.snapshot(None).await.unwrap();
+            other.topics_overview().await.unwrap();
+            other.allocate_producer_id().await.unwrap();
         }
-    );
+    });
     assert!(inspect::tables(&url, 1).await.unwrap().len() > 5);
     assert!(live_agent(&url, &options()).await.unwrap().is_some());
     // What the store sets is set for its own transactions only, and no statement is left behind.

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const POLLS: usize = 2000;
+const POLLS: usize = 500;
 
 /// How often the agent asked the metadata store about a log.
 fn asked(late: &Late) -> usize {
