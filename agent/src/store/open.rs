@@ -167,7 +167,8 @@ async fn prove(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<(), S
 /// Creates the canary. That it is there after an attempt without an answer is what was wanted: the key is new.
 async fn create(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<(), StoreError> {
     let attempts = AtomicU32::new(0);
-    let put = retry(REQUEST).run("put", key, || {
+    let retry = retry(REQUEST);
+    let put = retry.run("put", key, || {
         attempts.fetch_add(1, Ordering::Relaxed);
         store.put_new(key, body.clone())
     });
