@@ -47,7 +47,7 @@ pub(super) async fn end(
     let pods = pods.list(&ListParams::default().labels(selector)).await?.items;
     let lives = ended(&snapshot.agents, &pods, deployment);
     if timeout(PATIENCE, seal(&*store, key, &lives)).await.is_err() {
-        tracing::debug!(cluster = %key, "lives of ended pods are left to their leases: no answer from the metadata store");
+        tracing::debug!(cluster = %key, "lives of ended pods are left to their leases: the store does not answer");
     }
     Ok(())
 }
