@@ -63,7 +63,8 @@ async fn seal(store: &dyn MetadataStore, key: &ClusterKey, lives: &[Ended]) {
         };
         match sealed {
             Ok(true) => {
-                tracing::info!(cluster = %key, incarnation = incarnation.0, "ended the life of an agent whose pod has ended")
+                let incarnation = incarnation.0;
+                tracing::info!(cluster = %key, incarnation, "ended the life of an agent whose pod has ended");
             }
             Ok(false) => {}
             Err(error) => {
