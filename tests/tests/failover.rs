@@ -28,6 +28,22 @@ async fn an_agent_killed_while_producing_loses_nothing() -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_killed_is_replaced_without_waiting_for_its_lease() -> Outcome {
+    // Longer than the test may take: if somebody waited for it, nothing would move on.
+    let mut cluster = Cluster::start(2, &[("STREAMHOUSE_LEASE_TTL", "5m")])?;
+    cluster.topic("noticed", PARTITIONS).await?;
+    let ledger = Ledger::new(cluster.bootstrap(), "noticed", PARTITIONS);
+    let load = ledger.produce(4000).await?;
+    // Long enough for the agents to have met.
+    load.progress(10_000).await?;
+    cluster.agents[0].kill9()?;
+    load.progress(10_000).await?;
+    load.finish().await?;
+    ledger.check().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_loses_nothing() -> Outcome {
     let mut cluster = Cluster::start(2, &[])?;
     cluster.topic("rolled", PARTITIONS).await?;

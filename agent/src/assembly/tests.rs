@@ -182,7 +182,10 @@ fn write_ages(agent: &Agent) -> [f64; 2] {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_hangs_shows_where_and_for_how_long() {
     let dir = TempDir::new().unwrap();
-    let one = Arc::new(agent(dir.path(), "one").await);
+    // A life is given up when a write hangs for as long as the lease.
+    let settings = settings(dir.path(), "one", &["--lease-ttl=5m"]);
+    let one = Arc::new(Agent::start(settings).await.unwrap());
+    until_ready(&one).await;
     create(&one, "orders", 1).await;
     assert_eq!(write_ages(&one), [0.0, 0.0]);
     let upload = one.node.failpoints.hold(FailPoint::BeforeUpload);

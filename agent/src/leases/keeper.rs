@@ -305,7 +305,8 @@ impl Keeper {
             if stall.waited >= limit {
                 let cause = self.cause(stall);
                 health.unmet(Condition::Writes, cause.message());
-                *self.node.stalled.lock() = Some((stall.stage, Instant::now() - stall.waited));
+                let since = Instant::now().checked_sub(stall.waited);
+                *self.node.stalled.lock() = since.map(|since| (stall.stage, since));
                 life.writer.give_up(cause);
                 return End::WritesStalled(stall.stage, stall.waited);
             }

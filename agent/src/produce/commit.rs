@@ -65,26 +65,22 @@ impl Committer {
             uploaded,
         } = flushed;
         let shared = &*self.shared.clone();
+        let bytes = body.len();
+        let no_progress_since = self.last_done.map_or(begun, |last| last.max(begun));
         shared.oldest_is(Some(OldestWrite {
             stage: WriteStage::Upload,
             since: begun,
-            no_progress_since: self.last_done.map_or(begun, |last| last.max(begun)),
-            bytes: body.len(),
+            no_progress_since,
+            bytes,
         }));
         if self.gave_up || shared.cause.get().is_some() || !is_stored(shared, uploaded).await {
             return refuse(shared, object, &shared.life_over());
         }
-        let stored = Instant::now();
-        shared.oldest_is(Some(OldestWrite {
-            stage: WriteStage::Commit,
-            since: stored,
-            no_progress_since: stored,
-            bytes: body.len(),
-        }));
+        shared.oldest_is(Some(OldestWrite::commits_now(bytes)));
         let commit = ObjectCommit {
             incarnation: shared.deps.incarnation,
             sequence,
-            size_bytes: body.len() as u64,
+            size_bytes: bytes as u64,
             partitions: commits,
         };
         let mut span = shared
@@ -103,14 +99,11 @@ impl Committer {
         };
         let Some(outcome) = outcome else {
             self.gave_up = true;
-            let told = unknown_outcome(shared);
             tracing::warn!(
                 sequence,
                 "the outcome of a commit is not known; whoever waits for it is told so"
             );
-            if let Some(mut span) = span {
-                span.fail(told.code().name(), told.to_string());
-            }
+            let told = unknown_outcome(shared, span);
             return refuse(shared, object, &told);
         };
         note(span, &outcome);
@@ -156,15 +149,19 @@ async fn is_stored(shared: &Shared, uploaded: oneshot::Receiver<bool>) -> bool {
 }
 
 /// What producers are told when nobody knows whether their records are committed: the same batches sent again are
-/// stored once.
-fn unknown_outcome(shared: &Shared) -> Error {
-    match shared.cause.get() {
+/// stored once. Ends the commit's span with it.
+fn unknown_outcome(shared: &Shared, span: Option<Span>) -> Error {
+    let told = match shared.cause.get() {
         Some(cause) if cause.code() == ErrorCode::MetadataUnavailable => cause.clone(),
         _ => Error::new(
             ErrorCode::MetadataUnavailable,
             "the metadata store does not answer, so it is not known whether the records are committed; try again",
         ),
+    };
+    if let Some(mut span) = span {
+        span.fail(told.code().name(), told.to_string());
     }
+    told
 }
 
 /// Commits, asking again for as long as the store does not answer: the outcome must be known before anybody is told.

@@ -104,6 +104,19 @@ struct OldestWrite {
     bytes: usize,
 }
 
+impl OldestWrite {
+    /// Is stored, and to be committed from now on.
+    fn commits_now(bytes: usize) -> Self {
+        let now = Instant::now();
+        Self {
+            stage: WriteStage::Commit,
+            since: now,
+            no_progress_since: now,
+            bytes,
+        }
+    }
+}
+
 /// How long the oldest write has waited.
 #[derive(Debug, Clone, Copy)]
 pub struct Stall {

@@ -12,6 +12,9 @@ use super::{
 };
 use crate::connection::item_error;
 
+/// The shortest time between two log lines about the same trouble.
+const COMPLAINTS: Duration = Duration::from_secs(10);
+
 impl Dispatcher {
     /// An agent answered a request.
     pub(super) fn answered(&mut self, link: usize, stream: u64, response: v1::ProduceResponse) {
@@ -102,10 +105,18 @@ impl Dispatcher {
             ErrorCode::OutOfOrderSequenceNumber | ErrorCode::UnknownProducerId
         );
         let asked = Duration::from_millis(error.retry_after_ms().into());
+        let unstored = matches!(
+            error.code(),
+            ErrorCode::StorageUnavailable | ErrorCode::MetadataUnavailable
+        )
+        .then(|| error.to_string());
         match self.lanes[lane].lane.failed(flight, error) {
             Verdict::Settled(settled) => self.settle(lane, settled),
             Verdict::Stale => {}
             Verdict::Retry => {
+                if let Some(problem) = unstored {
+                    self.complain(&problem);
+                }
                 let entry = &mut self.lanes[lane];
                 // Batches refused only because one before them failed do not make the lane wait longer than that one.
                 if sequence && entry.lane.in_flight() > 0 {
@@ -115,6 +126,19 @@ impl Dispatcher {
                 let until = Instant::now() + pause;
                 entry.not_before = Some(entry.not_before.map_or(until, |at| at.max(until)));
             }
+        }
+    }
+
+    /// Says why records wait, long before their time is over; now and then, however many wait.
+    fn complain(&mut self, problem: &str) {
+        let now = Instant::now();
+        let lately = |at: Instant| now.saturating_duration_since(at) < COMPLAINTS;
+        if !self.complained.is_some_and(lately) {
+            self.complained = Some(now);
+            tracing::error!(
+                problem,
+                "records wait: the cluster cannot store them; trying again"
+            );
         }
     }
 

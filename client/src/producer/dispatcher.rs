@@ -58,6 +58,8 @@ pub(super) struct Dispatcher {
     identity: Option<Identity>,
     wants_identity: Vec<usize>,
     asking: JoinSet<()>,
+    /// When it was last logged that the cluster cannot store records.
+    pub(super) complained: Option<Instant>,
     pub(super) events: mpsc::Sender<Event>,
 }
 
@@ -73,6 +75,7 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
         identity: None,
         wants_identity: Vec::new(),
         asking: JoinSet::new(),
+        complained: None,
         events,
     };
     stop.run_until_cancelled(dispatcher.work(inbox)).await;

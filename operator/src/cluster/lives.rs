@@ -47,7 +47,7 @@ pub(super) async fn end(
     let pods = pods.list(&ListParams::default().labels(selector)).await?.items;
     let lives = ended(&snapshot.agents, &pods, deployment);
     if timeout(PATIENCE, seal(&*store, key, &lives)).await.is_err() {
-        tracing::debug!(cluster = %key, "lives of ended pods are left to their leases: no answer from the metadata store");
+        tracing::debug!(cluster = %key, "lives of ended pods are left to their leases: the store does not answer");
     }
     Ok(())
 }
@@ -63,7 +63,8 @@ async fn seal(store: &dyn MetadataStore, key: &ClusterKey, lives: &[Ended]) {
         };
         match sealed {
             Ok(true) => {
-                tracing::info!(cluster = %key, incarnation = incarnation.0, "ended the life of an agent whose pod has ended")
+                let incarnation = incarnation.0;
+                tracing::info!(cluster = %key, incarnation, "ended the life of an agent whose pod has ended");
             }
             Ok(false) => {}
             Err(error) => {

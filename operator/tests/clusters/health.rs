@@ -1,12 +1,13 @@
 //! What is wrong is said, in words that help, and never stands in the way of a fix.
 
+use std::time::Duration;
+
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
     ResourceExt,
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::json;
-use std::time::Duration;
 use streamhouse_metadata::{AgentRegistration, ConnectOptions, connect};
 
 use crate::world::World;
