@@ -254,7 +254,7 @@ fn meta(header: &BatchHeader) -> Result<BatchMeta, Error> {
     Ok(BatchMeta {
         size_bytes: u32::try_from(header.size()).unwrap_or(u32::MAX),
         records: header.record_count,
-        max_timestamp: header.max_timestamp,
+        max_timestamp: header.max_timestamp.max(header.base_timestamp),
         producer,
     })
 }

@@ -214,7 +214,8 @@ pub fn validate(batch: &[u8], limits: &Limits) -> Result<BatchHeader, BatchError
             "the attributes {attributes:#06x} have a bit that producers do not set"
         )));
     }
-    if header.max_timestamp < header.base_timestamp {
+    // Some clients leave the greatest one out.
+    if header.max_timestamp < header.base_timestamp && header.max_timestamp != -1 {
         let (max, base) = (header.max_timestamp, header.base_timestamp);
         return Err(BatchError::Invalid(format!(
             "the greatest timestamp {max} is less than the first one, {base}"
