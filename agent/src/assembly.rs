@@ -102,6 +102,7 @@ impl Agent {
         let coordinator = Coordinator::new(node.clone());
         let registration = registration(&node.settings, addresses);
         let groups = GroupsService::new(coordinator.clone());
+        let reporting = coordinator.clone();
         let keeper = Arc::new(Keeper::new(
             node.clone(),
             coordinator,
@@ -111,7 +112,7 @@ impl Agent {
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned().map(drop).shared();
         let serving = tokio::spawn(ports.serve(node.clone(), groups, tls.clone(), stopped));
-        let working = tokio::spawn(work(node.clone(), late, keeper.clone(), stop.clone()));
+        let working = tokio::spawn(work(node.clone(), late, keeper.clone(), reporting, stop.clone()));
         Ok(Self {
             node,
             keeper,
@@ -287,12 +288,19 @@ fn advertised(bound: SocketAddr, dev: bool, host: Option<&str>) -> String {
 }
 
 /// Everything that goes on beside serving, until the keeper has finished or `stop`.
-async fn work(node: Arc<Node>, late: Arc<Late>, keeper: Arc<Keeper>, stop: CancellationToken) {
+async fn work(
+    node: Arc<Node>,
+    late: Arc<Late>,
+    keeper: Arc<Keeper>,
+    coordinator: Arc<Coordinator>,
+    stop: CancellationToken,
+) {
     let every = node.settings.maintenance_interval;
     tokio::select! {
         () = stop.cancelled() => {}
         () = lead(node.clone(), late.clone(), keeper) => {}
         () = look(node.clone(), late) => {}
+        () = coordinator.keep_reporting() => {}
         () = maintenance::run(node.clone(), every, stop.clone()) => {}
     }
 }

@@ -105,6 +105,7 @@ impl Node {
             self.metrics
                 .set_cluster(PartitionKind::Coordinator, view.led(true));
             self.metrics.set_unswept(view.unswept());
+            self.metrics.retain_topics(|topic| view.topic(topic).is_some());
         }
     }
 }

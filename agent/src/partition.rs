@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
 };
@@ -14,7 +14,10 @@ use streamhouse_core::PartitionUid;
 use streamhouse_metadata::{Lease, LogBounds};
 use tokio::sync::watch;
 
-use crate::fetch::tail::Tail;
+use crate::{
+    fetch::tail::Tail,
+    metrics::{Metrics, TopicTraffic},
+};
 
 /// A partition this agent leads, for one epoch of leadership.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub struct Partition {
     unrolled_bytes: AtomicI64,
     high_watermark: watch::Sender<i64>,
     accepting: AtomicBool,
+    /// The counters of its topic, once something moved.
+    traffic: OnceLock<Arc<TopicTraffic>>,
 }
 
 impl Partition {
@@ -49,6 +54,7 @@ impl Partition {
             unrolled_bytes: AtomicI64::new(0),
             high_watermark: watch::Sender::new(bounds.high_watermark),
             accepting: AtomicBool::new(true),
+            traffic: OnceLock::new(),
         }
     }
 
@@ -120,6 +126,11 @@ impl Partition {
     /// Takes over what the metadata store says of the log after its start moved.
     pub fn set_size(&self, bytes: i64) {
         self.size_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The counters of its topic.
+    pub fn traffic(&self, metrics: &Metrics) -> &TopicTraffic {
+        self.traffic.get_or_init(|| metrics.topic(&self.topic))
     }
 
     /// Whether batches are taken: not while the partition is handed over.

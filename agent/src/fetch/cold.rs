@@ -24,6 +24,8 @@ const MAX_UNPACKED: usize = 64 << 20;
 pub struct ColdRead {
     /// Whole batches, stamped; empty at the end of the log and outside its bounds.
     pub records: Bytes,
+    /// The offset after the last of them; the one asked for when there are none.
+    pub next_offset: i64,
     /// The log at the moment of the read.
     pub bounds: LogBounds,
 }
@@ -36,21 +38,28 @@ pub async fn read(node: &Node, uid: PartitionUid, offset: i64, max_bytes: usize)
         .await?;
     let bounds = view.bounds;
     let mut out = BytesMut::new();
+    let mut next_offset = offset;
     if offset >= bounds.log_start && offset < bounds.high_watermark {
         let _budget = node.cold_reads.acquire().await.map_err(|_| closing())?;
         for span in &view.spans {
-            if out.len() >= max_bytes || !read_span(node, uid, span, offset, max_bytes, &mut out).await? {
+            if out.len() >= max_bytes {
+                break;
+            }
+            let (next, whole) = read_span(node, uid, span, offset, max_bytes, &mut out).await?;
+            next_offset = next_offset.max(next);
+            if !whole {
                 break;
             }
         }
     }
     Ok(ColdRead {
         records: out.freeze(),
+        next_offset,
         bounds,
     })
 }
 
-/// Adds the batches of one span; `false` when there was no room for all of them.
+/// Adds the batches of one span. Returns the offset after the last of them, and whether there was room for all.
 async fn read_span(
     node: &Node,
     uid: PartitionUid,
@@ -58,13 +67,11 @@ async fn read_span(
     from: i64,
     max_bytes: usize,
     out: &mut BytesMut,
-) -> Result<bool, Error> {
+) -> Result<(i64, bool), Error> {
     match &span.place {
         Place::Wal { .. } => {
             let run = wal_run(node, uid, span).await?;
-            let (_, whole) =
-                copy_stamped(&run, from, max_bytes, out).map_err(|error| corrupt(uid, span, &error))?;
-            Ok(whole)
+            copy_stamped(&run, from, max_bytes, out).map_err(|error| corrupt(uid, span, &error))
         }
         Place::Segment { key, size_bytes } => {
             let room = max_bytes.saturating_sub(out.len()).max(1);
@@ -73,16 +80,16 @@ async fn read_span(
             let mut next = span.base_offset;
             for batch in Batches::new(&batches) {
                 let (header, bytes) = batch.map_err(|error| corrupt(uid, span, &error))?;
-                next = header.next_offset();
-                if next > from {
+                if header.next_offset() > from {
                     if !out.is_empty() && out.len() + bytes.len() > max_bytes {
-                        return Ok(false);
+                        return Ok((next, false));
                     }
                     verify_crc(bytes).map_err(|error| corrupt(uid, span, &error))?;
                     out.extend_from_slice(bytes);
                 }
+                next = header.next_offset();
             }
-            Ok(next >= span.end_offset)
+            Ok((next, next >= span.end_offset))
         }
     }
 }

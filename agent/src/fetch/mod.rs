@@ -35,6 +35,8 @@ const FOREIGN_POLL: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
     records: Bytes,
+    /// The offset after the last of them.
+    next_offset: i64,
     high_watermark: i64,
     log_start: i64,
     error: Option<Error>,
@@ -162,8 +164,8 @@ async fn read(
         );
     };
     let held = node.life().and_then(|life| life.held.get(record.uid));
-    let read = match held {
-        Some(partition) => Ok(read_held(node, &partition, wanted.offset, room).await),
+    let read = match &held {
+        Some(partition) => Ok(read_held(node, partition, wanted.offset, room).await),
         None => read_foreign(node, record.uid, wanted.offset, room).await,
     };
     match read {
@@ -174,7 +176,18 @@ async fn read(
             },
             wait,
         ),
-        Ok(read) => read,
+        Ok(read) => {
+            if !read.0.records.is_empty() {
+                let records = read.0.next_offset.saturating_sub(wanted.offset);
+                let (records, bytes) = (records.max(0).unsigned_abs(), read.0.records.len() as u64);
+                match held {
+                    Some(partition) => partition.traffic(&node.metrics).fetched(records, bytes),
+                    // Asking the metadata store has cost more than finding the counters.
+                    None => node.metrics.topic(&wanted.topic).fetched(records, bytes),
+                }
+            }
+            read
+        }
         Err(error) => (Part::failed(error), None),
     }
 }
@@ -186,12 +199,13 @@ async fn read_held(node: &Node, partition: &Partition, offset: i64, room: usize)
     let log_start = partition.log_start();
     let read = records_held(node, partition, offset, room, log_start, high_watermark).await;
     let wait = read.is_ok().then_some(Wait::Leads(watch));
-    let (records, error) = match read {
-        Ok(records) => (records, None),
-        Err(error) => (Bytes::new(), Some(error)),
+    let ((records, next_offset), error) = match read {
+        Ok(read) => (read, None),
+        Err(error) => ((Bytes::new(), offset), Some(error)),
     };
     let part = Part {
         records,
+        next_offset,
         high_watermark,
         log_start,
         error,
@@ -199,7 +213,7 @@ async fn read_held(node: &Node, partition: &Partition, offset: i64, room: usize)
     (part, wait)
 }
 
-/// The newest batches are in memory, the others in objects.
+/// The newest batches are in memory, the others in objects. Returns them with the offset after the last.
 async fn records_held(
     node: &Node,
     partition: &Partition,
@@ -207,16 +221,17 @@ async fn records_held(
     room: usize,
     log_start: i64,
     high_watermark: i64,
-) -> Result<Bytes, Error> {
+) -> Result<(Bytes, i64), Error> {
     if offset < log_start || offset > high_watermark {
         return Err(out_of_range(offset, log_start, high_watermark));
     }
     if offset == high_watermark {
-        return Ok(Bytes::new());
+        return Ok((Bytes::new(), offset));
     }
     let runs = partition.tail.lock().runs(offset, room);
     let Some(runs) = runs else {
-        return Ok(cold::read(node, partition.uid(), offset, room).await?.records);
+        let read = cold::read(node, partition.uid(), offset, room).await?;
+        return Ok((read.records, read.next_offset));
     };
     let mut out = BytesMut::with_capacity(
         runs.iter()
@@ -224,15 +239,17 @@ async fn records_held(
             .sum::<usize>()
             .min(room * 2),
     );
+    let mut next_offset = offset;
     for run in &runs {
         let copied = tail::copy_stamped(run, offset, room, &mut out);
-        let (_, whole) = copied.map_err(|error| Error::new(ErrorCode::StorageCorrupt, error.to_string()))?;
+        let (next, whole) = copied.map_err(|error| Error::new(ErrorCode::StorageCorrupt, error.to_string()))?;
+        next_offset = next_offset.max(next);
         if !whole {
             break;
         }
     }
     node.metrics.tail_reads.inc_by(out.len() as u64);
-    Ok(out.freeze())
+    Ok((out.freeze(), next_offset))
 }
 
 /// A partition that another agent leads, or nobody: the metadata store knows how far it goes.
@@ -246,6 +263,7 @@ async fn read_foreign(
     let (log_start, high_watermark) = (read.bounds.log_start, read.bounds.high_watermark);
     let mut part = Part {
         records: read.records,
+        next_offset: read.next_offset,
         high_watermark,
         log_start,
         error: None,
@@ -268,6 +286,7 @@ impl Part {
     fn failed(error: Error) -> Self {
         Self {
             records: Bytes::new(),
+            next_offset: -1,
             high_watermark: -1,
             log_start: -1,
             error: Some(error),

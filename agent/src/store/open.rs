@@ -99,7 +99,7 @@ pub async fn check(store: &dyn ObjectStore, entropy: &dyn Entropy) -> Result<(),
 async fn prove(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<(), StoreError> {
     let problem = |why: &str| {
         StoreError::new(
-            StoreErrorKind::Other,
+            StoreErrorKind::Unsupported,
             format!("{} {why}; use a store that does", store.describe()),
         )
     };

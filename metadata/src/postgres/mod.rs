@@ -28,7 +28,7 @@ use self::errors::{meaning, refusal};
 pub(crate) use self::migrate::{drop_schema, live_agent, migrate, schema};
 use crate::{
     AgentRegistration, CommitOutcome, CommittedOffset, ConnectOptions, Error, Garbage, GarbagePolicy,
-    GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView,
+    GroupLag, GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView,
     MetadataStore, MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome,
     PartitionUid, Registered, Renewed, Result, SegmentIntent, Snapshot, TopicChange, TopicOwner, TopicRecord,
     TopicsOverview,
@@ -269,6 +269,10 @@ impl MetadataStore for PostgresStore {
 
     async fn commit_offsets(&self, lease: Lease, commit: &OffsetCommit) -> Result<Vec<OffsetOutcome>> {
         transact!(self.begin(), meaning, tx => groups::commit_offsets(&mut tx, lease, commit))
+    }
+
+    async fn group_lags(&self, slots: &[i32], limit: usize) -> Result<Vec<GroupLag>> {
+        statement!(self, conn => groups::lags(&mut conn, slots, limit))
     }
 
     async fn fetch_offsets(&self, group_id: &str) -> Result<Vec<CommittedOffset>> {

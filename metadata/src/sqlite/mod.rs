@@ -22,7 +22,7 @@ use sqlx::{
 pub(crate) use self::migrate::{drop_schema, live_agent, migrate, schema};
 use crate::{
     AgentRegistration, CommitOutcome, CommittedOffset, ConnectOptions, Error, Garbage, GarbagePolicy,
-    GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView,
+    GroupLag, GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView,
     MetadataStore, MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome,
     PartitionUid, Registered, Renewed, Result, SegmentIntent, Snapshot, TopicChange, TopicOwner, TopicRecord,
     TopicsOverview,
@@ -262,6 +262,10 @@ impl MetadataStore for SqliteStore {
 
     async fn commit_offsets(&self, lease: Lease, commit: &OffsetCommit) -> Result<Vec<OffsetOutcome>> {
         transact!(self.write(), meaning, tx => groups::commit_offsets(&mut tx, lease, commit))
+    }
+
+    async fn group_lags(&self, slots: &[i32], limit: usize) -> Result<Vec<GroupLag>> {
+        transact!(self.read(), meaning, tx => groups::lags(&mut tx, slots, limit))
     }
 
     async fn fetch_offsets(&self, group_id: &str) -> Result<Vec<CommittedOffset>> {

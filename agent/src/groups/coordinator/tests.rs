@@ -3,6 +3,7 @@
 mod failover;
 mod faults;
 mod faulty;
+mod reports;
 mod world;
 
 use futures::future::join_all;

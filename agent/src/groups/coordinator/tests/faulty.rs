@@ -118,6 +118,11 @@ macro_rules! hand_on {
                 self.after(self.inner.commit_offsets(lease, commit).await)
             }
 
+            async fn group_lags(&self, slots: &[i32], limit: usize) -> Result<Vec<GroupLag>> {
+                self.before("").await?;
+                self.inner.group_lags(slots, limit).await
+            }
+
             async fn fetch_offsets(&self, group_id: &str) -> Result<Vec<CommittedOffset>> {
                 self.before(group_id).await?;
                 self.inner.fetch_offsets(group_id).await
