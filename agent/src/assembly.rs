@@ -32,6 +32,7 @@ use crate::{
     late::Late,
     leases::{Keeper, watch},
     maintenance,
+    memory::ReadMemory,
     metrics::Metrics,
     node::Node,
     process,
@@ -193,8 +194,9 @@ fn node(
     metrics: Arc<Metrics>,
     traces: Traces,
 ) -> Node {
-    // At least one answer of the largest size must fit.
-    let fetch_memory = settings.cache_memory.max(settings.max_fetch_bytes).as_usize();
+    let budgets = settings.memory_budgets();
+    let bound = i64::try_from(budgets.total()).unwrap_or(i64::MAX);
+    metrics.memory_bound.set(bound);
     // Half for the newest batches, half for blocks of older ones.
     let cache = settings.cache_memory.0 / 2;
     let block_metrics = blocks::BlockMetrics {
@@ -210,7 +212,7 @@ fn node(
         blocks: blocks::BlockCache::new(store.clone(), cache, blocks::DEFAULT_BLOCK, block_metrics),
         store,
         cold_reads: Semaphore::new(COLD_READS),
-        fetch_memory: Arc::new(Semaphore::new(fetch_memory)),
+        memory: ReadMemory::new(&budgets),
         tails: Arc::new(TailBudget::new(usize::try_from(cache).unwrap_or(usize::MAX))),
         metrics,
         health: Arc::new(Health::default()),

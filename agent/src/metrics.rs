@@ -19,12 +19,12 @@ use prometheus::{
 use streamhouse_core::ErrorCode;
 use tokio::time::{Duration, Instant};
 
+use self::{groups::Groups, register::Register, topics::Topics};
 pub use self::{
     groups::{GroupCondition, GroupProgress, GroupsReport},
-    labels::{FlushReason, Job, LeaseChange, PartitionKind, WriteStage},
+    labels::{FlushReason, Job, LeaseChange, MemoryUse, PartitionKind, WriteStage},
     topics::TopicTraffic,
 };
-use self::{groups::Groups, register::Register, topics::Topics};
 use crate::{invariant::Invariant, process};
 
 /// The label that names a background job. Not `job`: Prometheus has that for itself, and would rename ours.
@@ -82,6 +82,9 @@ pub struct Metrics {
     flush_bytes: IntCounter,
     flush_size: Histogram,
     lease_changes: IntCounterVec,
+    memory_used: IntGaugeVec,
+    /// The sum of all budgets; see `docs/sizing.md`.
+    pub memory_bound: IntGauge,
     cluster_partitions: IntGaugeVec,
     unswept_lives: IntGauge,
     unswept_age: Gauge,
@@ -152,6 +155,15 @@ impl Metrics {
                 exponential_buckets(1024.0, 4.0, 9)?,
             )?,
             lease_changes: new.counters("lease_changes_total", "Leases that came or went.", &["reason"])?,
+            memory_used: new.gauges(
+                "memory_used_bytes",
+                "Bytes taken of the budgets of readers and of the segment roller.",
+                &["use"],
+            )?,
+            memory_bound: new.gauge(
+                "memory_bound_bytes",
+                "What resident memory stays under with these settings: the sum of all budgets.",
+            )?,
             cluster_partitions: new.gauges(
                 "cluster_partitions",
                 "Partitions of the whole cluster, as this agent sees it: led by a live agent, or leaderless.",
@@ -264,6 +276,12 @@ impl Metrics {
             let gauge = self.cluster_partitions.with_label_values(&[kind.name(), state]);
             gauge.set(i64::try_from(partitions).unwrap_or(i64::MAX));
         }
+    }
+
+    /// Says how much memory is held for this.
+    pub fn set_memory_used(&self, of: MemoryUse, bytes: usize) {
+        let gauge = self.memory_used.with_label_values(&[of.name()]);
+        gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Says how many lives wait for their orphans to be swept, and how long the first has waited.

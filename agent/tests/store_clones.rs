@@ -63,7 +63,11 @@ async fn answer(
                     return refusal(StatusCode::NOT_IMPLEMENTED, "NotImplemented", what);
                 }
                 ConditionalWrites::Kept if conditional && objects.contains_key(&key) => {
-                    return refusal(StatusCode::PRECONDITION_FAILED, "PreconditionFailed", "there is one");
+                    return refusal(
+                        StatusCode::PRECONDITION_FAILED,
+                        "PreconditionFailed",
+                        "there is one",
+                    );
                 }
                 _ => {}
             }
@@ -81,7 +85,12 @@ async fn answer(
             let start = object.len() - suffix;
             let content_range = format!("bytes {start}-{}/{}", object.len() - 1, object.len());
             let part = object.slice(start..);
-            (StatusCode::PARTIAL_CONTENT, [("content-range", content_range)], part).into_response()
+            (
+                StatusCode::PARTIAL_CONTENT,
+                [("content-range", content_range)],
+                part,
+            )
+                .into_response()
         }
         "POST" => {
             let expected = STANDARD.encode(Md5::digest(&body));
@@ -146,7 +155,10 @@ async fn a_store_without_conditional_writes_is_named_and_not_asked_again() {
         assert_eq!(error.kind(), StoreErrorKind::Unsupported, "{error}");
         assert!(!error.is_retryable());
         let message = error.message();
-        assert!(message.contains("does not support conditional writes (If-None-Match)"), "{error}");
+        assert!(
+            message.contains("does not support conditional writes (If-None-Match)"),
+            "{error}"
+        );
         assert!(message.contains("use "), "{error}");
         assert!(clone.objects.lock().unwrap().is_empty(), "the canary is gone");
         if conditional == ConditionalWrites::Refused {
@@ -154,7 +166,11 @@ async fn a_store_without_conditional_writes_is_named_and_not_asked_again() {
             let retry = Retry::default();
             let put = put_settled(store.as_ref(), "a", Bytes::from_static(b"a"), &retry);
             assert_eq!(put.await.unwrap_err().kind(), StoreErrorKind::Unsupported);
-            assert_eq!(clone.requests.lock().unwrap().len(), before + 1, "once and not again");
+            assert_eq!(
+                clone.requests.lock().unwrap().len(),
+                before + 1,
+                "once and not again"
+            );
         }
     }
 }
@@ -193,8 +209,13 @@ async fn keys_with_a_line_feed_are_trimmed_or_refused_and_no_reason_to_panic() {
         let store = open(&with(credentials, "us-east-1")).await.unwrap();
         let error = store.get("a", GetRange::Full).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Unauthorized, "{error}");
-        assert!(error.message().contains(named) && !error.message().contains("hu"), "{error}");
+        assert!(
+            error.message().contains(named) && !error.message().contains("hu"),
+            "{error}"
+        );
     }
-    let error = open(&with(keys("id", "hush", None), "us\neast")).await.unwrap_err();
+    let error = open(&with(keys("id", "hush", None), "us\neast"))
+        .await
+        .unwrap_err();
     assert!(error.message().contains("region"), "{error}");
 }

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, time::Duration};
 use uuid::Uuid;
 
 use crate::{
-    Error, GROUP_SLOT_TOPIC, GroupLag, Incarnation, Lease, LogBounds, NewSegment, PartitionRecord, PartitionUid,
-    Result, TopicChange, TopicOverview, TopicOwner, TopicRecord, TopicsOverview,
+    Error, GROUP_SLOT_TOPIC, GroupLag, Incarnation, Lease, LogBounds, NewSegment, PartitionRecord,
+    PartitionUid, Result, TopicChange, TopicOverview, TopicOwner, TopicRecord, TopicsOverview,
 };
 
 /// How many spans one read returns at most, whatever is asked.

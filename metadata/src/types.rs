@@ -1,6 +1,7 @@
 //! What goes into and comes out of the transactions. Plain data; offsets are half-open (`base..end`), sizes bytes, times
 //! milliseconds since the Unix epoch by the database's clock.
 
+mod lag;
 mod owners;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -10,7 +11,10 @@ use streamhouse_core::ErrorCode;
 pub use streamhouse_core::{Incarnation, PartitionUid};
 use uuid::Uuid;
 
-pub use self::owners::{TopicOverview, TopicOwner, TopicsOverview};
+pub use self::{
+    lag::GroupLag,
+    owners::{TopicOverview, TopicOwner, TopicsOverview},
+};
 
 /// The internal topic whose partitions are the coordinator slots: a group belongs to slot `hash(group) % GROUP_SLOTS`,
 /// and whoever leads that partition coordinates the group.
@@ -469,19 +473,6 @@ pub enum OffsetOutcome {
     Committed,
     /// The partition is gone.
     UnknownPartition,
-}
-
-/// How far a group is behind in a topic: sums over the partitions that it has committed for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupLag {
-    /// The group.
-    pub group_id: String,
-    /// The topic's name.
-    pub topic: String,
-    /// The committed offsets, added up: it rises while the group gets on.
-    pub committed: i64,
-    /// Records between what is committed, or the log's start where that is later, and the end.
-    pub lag: i64,
 }
 
 /// A committed offset.

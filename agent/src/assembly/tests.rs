@@ -3,6 +3,7 @@
 
 mod calls;
 mod console;
+mod memory;
 mod secure;
 
 use std::{path::Path, sync::atomic::Ordering};

@@ -5,29 +5,26 @@
 //! has. What all answers hold together is bounded, from the reading until the last byte has left for its reader; a long poll
 //! holds nothing while it waits for the first bytes.
 
+mod budget;
 pub mod cold;
 pub mod tail;
-
-use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::select_all;
 use streamhouse_core::{Error, ErrorCode, PartitionUid, protocol::v1};
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
-    time::{Duration, Instant, sleep_until, timeout},
+    time::{Duration, Instant, sleep_until},
 };
 
+pub use self::budget::Memory;
+use self::budget::{COPIES, Wanted};
 use crate::{node::Node, partition::Partition};
 
 /// The most partitions one fetch may name.
 const MAX_PARTITIONS: usize = 10_000;
 /// The longest a fetch may wait.
 const MAX_WAIT: Duration = Duration::from_secs(60);
-/// How long a fetch may wait for memory before it is sent back.
-const ADMISSION_WAIT: Duration = Duration::from_secs(1);
-/// What a reader is asked to wait when memory is full.
-const RETRY_AFTER_MS: u32 = 100;
 /// How often a partition that another agent leads is looked at.
 const FOREIGN_POLL: Duration = Duration::from_millis(200);
 
@@ -48,9 +45,6 @@ enum Wait {
     Foreign,
 }
 
-/// The memory of an answer, given back when it is dropped: with the last byte that leaves.
-pub type Memory = Arc<OwnedSemaphorePermit>;
-
 /// Answers one fetch.
 pub async fn fetch(
     node: &Node,
@@ -60,9 +54,35 @@ pub async fn fetch(
         let message = format!("a fetch names between 1 and {MAX_PARTITIONS} partitions");
         return Err(Error::new(ErrorCode::InvalidRequest, message));
     }
-    let max_bytes = (request.max_bytes as usize).clamp(1, node.settings.max_fetch_bytes.as_usize());
-    let min_bytes = (request.min_bytes as usize).min(max_bytes);
+    let asked = (request.max_bytes as usize).clamp(1, node.settings.max_fetch_bytes.as_usize());
     let deadline = Instant::now() + Duration::from_millis(request.max_wait_ms.into()).min(MAX_WAIT);
+    let mut least = 0;
+    loop {
+        let gathered = gather(node, &request, Wanted { asked, least }, deadline).await?;
+        match budget::keep(gathered.memory, gathered.bytes) {
+            Ok(kept) => return Ok((answer(node, &request, gathered.parts), kept)),
+            // Nothing is held while more is waited for, or nobody might ever get it.
+            Err(needed) if least < needed => least = needed,
+            Err(_) => return Err(budget::full()),
+        }
+    }
+}
+
+/// What an answer is made of.
+struct Gathered {
+    parts: Vec<Option<Part>>,
+    bytes: usize,
+    memory: Option<OwnedSemaphorePermit>,
+}
+
+/// Reads until there is enough, or the time is over.
+async fn gather(
+    node: &Node,
+    request: &v1::FetchRequest,
+    memory_wanted: Wanted,
+    deadline: Instant,
+) -> Result<Gathered, Error> {
+    let mut max_bytes = memory_wanted.asked;
     let mut parts: Vec<Option<Part>> = vec![None; request.partitions.len()];
     let mut bytes = 0;
     let mut memory = None;
@@ -70,7 +90,10 @@ pub async fn fetch(
         let mut waits = Vec::new();
         let mut failed = false;
         if memory.is_none() {
-            memory = Some(admit(node, max_bytes).await?);
+            let permit = budget::admit(node, memory_wanted).await?;
+            // Less than asked for while many read.
+            max_bytes = memory_wanted.asked.min(permit.num_permits() / COPIES);
+            memory = Some(permit);
         }
         for (part, wanted) in parts.iter_mut().zip(&request.partitions) {
             if part.as_ref().is_some_and(|part| !part.records.is_empty())
@@ -87,6 +110,7 @@ pub async fn fetch(
             *part = Some(read);
             waits.extend(wait);
         }
+        let min_bytes = (request.min_bytes as usize).min(max_bytes);
         if bytes >= min_bytes || failed || Instant::now() >= deadline || waits.is_empty() {
             break;
         }
@@ -95,30 +119,7 @@ pub async fn fetch(
         }
         wait_for_news(waits, deadline).await;
     }
-    // What was asked for and not read goes back at once.
-    let kept = memory.and_then(|mut memory| {
-        let used = bytes.min(memory.num_permits());
-        memory.split(used).map(Arc::new)
-    });
-    Ok((answer(node, &request, parts), kept))
-}
-
-/// Waits a moment for memory; sends the request back when there is none.
-async fn admit(node: &Node, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
-    let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-    match timeout(
-        ADMISSION_WAIT,
-        node.fetch_memory.clone().acquire_many_owned(permits),
-    )
-    .await
-    {
-        Ok(Ok(permit)) => Ok(permit),
-        _ => Err(Error::new(
-            ErrorCode::ResourceExhausted,
-            "the agent's memory for readers is full; slow down",
-        )
-        .with_retry_after_ms(RETRY_AFTER_MS)),
-    }
+    Ok(Gathered { parts, bytes, memory })
 }
 
 /// Resolves when one of these may have something new, or at the deadline.
@@ -242,7 +243,8 @@ async fn records_held(
     let mut next_offset = offset;
     for run in &runs {
         let copied = tail::copy_stamped(run, offset, room, &mut out);
-        let (next, whole) = copied.map_err(|error| Error::new(ErrorCode::StorageCorrupt, error.to_string()))?;
+        let (next, whole) =
+            copied.map_err(|error| Error::new(ErrorCode::StorageCorrupt, error.to_string()))?;
         next_offset = next_offset.max(next);
         if !whole {
             break;

@@ -95,7 +95,10 @@ fn topics_are_counted_by_name_up_to_a_bound_and_leave_with_their_topic() {
     metrics.retain_topics(|topic| topic == "t1");
     let text = metrics.render().unwrap();
     assert_eq!(series(&text, name), 2);
-    assert_eq!(value(&text, "streamhouse_topic_produced_records_total{topic=\"t1\"}"), Some(1.0));
+    assert_eq!(
+        value(&text, "streamhouse_topic_produced_records_total{topic=\"t1\"}"),
+        Some(1.0)
+    );
     metrics.topic("new").produced(1, 1);
     assert_eq!(series(&metrics.render().unwrap(), name), 3, "there is room again");
 }
@@ -106,7 +109,9 @@ fn groups_are_shown_up_to_a_bound_and_leave_with_their_group() {
     let mut report = GroupsReport::default();
     let condition = |state, members| GroupCondition { state, members };
     let progress = |committed, lag| GroupProgress { committed, lag };
-    report.conditions.insert("billing".to_owned(), condition("Stable", 2));
+    report
+        .conditions
+        .insert("billing".to_owned(), condition("Stable", 2));
     for (topic, committed, lag) in [("orders", 5, 7), ("payments", 9, 0)] {
         let pair = ("billing".to_owned(), topic.to_owned());
         report.progress.insert(pair, progress(committed, lag));
@@ -114,30 +119,49 @@ fn groups_are_shown_up_to_a_bound_and_leave_with_their_group() {
     metrics.set_groups(&report);
     let text = metrics.render().unwrap();
     for (series, expected) in [
-        ("streamhouse_group_lag_records{group=\"billing\",topic=\"orders\"}", 7.0),
-        ("streamhouse_group_committed_offset{group=\"billing\",topic=\"orders\"}", 5.0),
-        ("streamhouse_group_lag_records{group=\"billing\",topic=\"payments\"}", 0.0),
+        (
+            "streamhouse_group_lag_records{group=\"billing\",topic=\"orders\"}",
+            7.0,
+        ),
+        (
+            "streamhouse_group_committed_offset{group=\"billing\",topic=\"orders\"}",
+            5.0,
+        ),
+        (
+            "streamhouse_group_lag_records{group=\"billing\",topic=\"payments\"}",
+            0.0,
+        ),
         ("streamhouse_group_members{group=\"billing\"}", 2.0),
         ("streamhouse_group_state{group=\"billing\",state=\"Stable\"}", 1.0),
     ] {
         assert_eq!(value(&text, series), Some(expected), "{series}");
     }
-    report.conditions.insert("billing".to_owned(), condition("Empty", 0));
+    report
+        .conditions
+        .insert("billing".to_owned(), condition("Empty", 0));
     // Many more, further behind: the ones that were there keep their names.
     for number in 0..groups::MOST_GROUPS + 9 {
         let group = format!("g{number}");
         report.conditions.insert(group.clone(), condition("Stable", 1));
-        report.progress.insert((group, "orders".to_owned()), progress(0, 100));
+        report
+            .progress
+            .insert((group, "orders".to_owned()), progress(0, 100));
     }
     metrics.set_groups(&report);
     let text = metrics.render().unwrap();
-    assert_eq!(series(&text, "streamhouse_group_members"), groups::MOST_GROUPS + 1);
+    assert_eq!(
+        series(&text, "streamhouse_group_members"),
+        groups::MOST_GROUPS + 1
+    );
     assert_eq!(series(&text, "streamhouse_group_state"), groups::MOST_GROUPS);
     for (series, expected) in [
         ("streamhouse_group_state{group=\"billing\",state=\"Empty\"}", 1.0),
         ("streamhouse_group_members{group=\"billing\"}", 0.0),
         ("streamhouse_group_members{group=\"_other\"}", 10.0),
-        ("streamhouse_group_lag_records{group=\"_other\",topic=\"_other\"}", 1000.0),
+        (
+            "streamhouse_group_lag_records{group=\"_other\",topic=\"_other\"}",
+            1000.0,
+        ),
     ] {
         assert_eq!(value(&text, series), Some(expected), "{series}");
     }

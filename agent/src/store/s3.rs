@@ -26,6 +26,7 @@ use md5::{Digest as _, Md5};
 use tokio::time::{Duration, timeout};
 
 use self::failure::Attempt;
+pub use self::outside::check_environment;
 use super::{
     DELETE_BATCH, GetRange, ObjectMeta, ObjectStore, StoreError, StoreErrorKind, StoreSettings,
     retry::time_for, validate_key,

@@ -317,11 +317,18 @@ mod tests {
             let default = definition.default_for(true);
             let variable = definition.variable();
             let after = format!("{default}\n");
-            assert_eq!(run(&["--dev"], &[(&variable, &after)]), run(&["--dev"], &[]), "{variable}");
+            assert_eq!(
+                run(&["--dev"], &[(&variable, &after)]),
+                run(&["--dev"], &[]),
+                "{variable}"
+            );
             let inside = format!("{default}\nhush\n{default}");
             let error = run(&["--dev"], &[(&variable, &inside)]).unwrap_err();
             assert!(error.starts_with(&variable), "{error}");
-            assert!(error.contains("control character") && !error.contains("hush"), "{error}");
+            assert!(
+                error.contains("control character") && !error.contains("hush"),
+                "{error}"
+            );
         }
     }
 

@@ -123,7 +123,11 @@ mod tests {
         settings.max_request_bytes.0 = 64 * MIB;
         settings.cache_memory.0 = MIB;
         let other = settings.memory_budgets();
-        assert_eq!(other.fetch, 128 * MIB, "at least one answer of the largest size fits");
+        assert_eq!(
+            other.fetch,
+            128 * MIB,
+            "at least one answer of the largest size fits"
+        );
         assert_eq!(other.cold_reads, 2 * 72 * MIB);
         assert_eq!(other.produce - usual.produce, 48 * MIB);
         assert_eq!(other.cache, MIB);

@@ -7,8 +7,8 @@ use sqlx::{PgConnection, query, query_as, query_scalar};
 
 use super::agents::{Lock, leased};
 use crate::{
-    CommittedOffset, Error, GroupLag, GroupQuery, GroupRecord, GroupWrite, Lease, OffsetCommit, OffsetOutcome,
-    OffsetToCommit, PartitionUid,
+    CommittedOffset, Error, GroupLag, GroupQuery, GroupRecord, GroupWrite, Lease, OffsetCommit,
+    OffsetOutcome, OffsetToCommit, PartitionUid,
     failure::Outcome,
     rows::{check_slot, group_lag},
 };

@@ -4,8 +4,8 @@ use sqlx::{SqliteConnection, query, query_as, query_scalar};
 
 use super::{agents::leased, now};
 use crate::{
-    CommittedOffset, Error, GroupLag, GroupQuery, GroupRecord, GroupWrite, Lease, OffsetCommit, OffsetOutcome,
-    PartitionUid,
+    CommittedOffset, Error, GroupLag, GroupQuery, GroupRecord, GroupWrite, Lease, OffsetCommit,
+    OffsetOutcome, PartitionUid,
     failure::Outcome,
     rows::{check_slot, group_lag},
 };
@@ -143,11 +143,7 @@ pub(super) async fn commit_offsets(
     Ok(outcomes)
 }
 
-pub(super) async fn lags(
-    conn: &mut SqliteConnection,
-    slots: &[i32],
-    limit: usize,
-) -> Outcome<Vec<GroupLag>> {
+pub(super) async fn lags(conn: &mut SqliteConnection, slots: &[i32], limit: usize) -> Outcome<Vec<GroupLag>> {
     let slots: Vec<String> = slots.iter().map(i32::to_string).collect();
     let rows: Vec<(String, String, i64, i64)> = query_as(
         "SELECT g.group_id, t.name, sum(o.committed_offset),

@@ -22,8 +22,8 @@ use sqlx::{
 pub(crate) use self::migrate::{drop_schema, live_agent, migrate, schema};
 use crate::{
     AgentRegistration, CommitOutcome, CommittedOffset, ConnectOptions, Error, Garbage, GarbagePolicy,
-    GroupLag, GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView,
-    MetadataStore, MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome,
+    GroupLag, GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition,
+    LogView, MetadataStore, MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome,
     PartitionUid, Registered, Renewed, Result, SegmentIntent, Snapshot, TopicChange, TopicOwner, TopicRecord,
     TopicsOverview,
     failure::{Meaning, Outcome, transact},

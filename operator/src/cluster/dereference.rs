@@ -306,23 +306,29 @@ mod tests {
             (b"id", b"hu\nsh", "secretAccessKey"),
         ] {
             let found = problems(id, secret);
-            let [problem] = found.as_slice() else { panic!("{found:?}") };
+            let [problem] = found.as_slice() else {
+                panic!("{found:?}")
+            };
             assert_eq!(problem.condition, ConditionType::StorageReachable);
             assert_eq!(problem.reason, Reason::ConnectionInvalid);
             let named = format!("Secret bucket, key {key}: ");
-            assert!(problem.message.starts_with(&named) && !problem.message.contains("hu"), "{problem}");
+            assert!(
+                problem.message.starts_with(&named) && !problem.message.contains("hu"),
+                "{problem}"
+            );
         }
     }
 
     #[test]
     fn a_connection_string_with_a_line_feed_inside_is_refused_by_name() {
-        let desired = crate::cluster::fixtures::desired(
-            "postgresql: {connectionSecret: {name: metadata}}",
-        );
+        let desired = crate::cluster::fixtures::desired("postgresql: {connectionSecret: {name: metadata}}");
         assert!(connection(&desired, &secrets("postgres://u:hush@h/d\n")).is_ok());
         let problem = connection(&desired, &secrets("postgres://u:hush\n@h/d")).unwrap_err();
         assert_eq!(problem.reason, Reason::ConnectionInvalid);
-        assert!(problem.message.starts_with("Secret metadata, key uri: "), "{problem}");
+        assert!(
+            problem.message.starts_with("Secret metadata, key uri: "),
+            "{problem}"
+        );
         assert!(!problem.message.contains("hush"), "{problem}");
     }
 

@@ -27,8 +27,11 @@ const EXACT: [&str; 5] = [
 /// Said of a value that is refused; the value itself may be secret.
 const REFUSED: &str = "holds a line feed or another character that no key has; set it without";
 
-/// Refuses variables that no request can carry; the message names the variable and not its value.
-pub(super) fn check_environment(variable: impl Fn(&str) -> Option<String>) -> Result<(), String> {
+/// Refuses variables that no request can carry; the message names the variable and not its value. `variable` looks one up.
+///
+/// # Errors
+/// The message for people.
+pub fn check_environment(variable: impl Fn(&str) -> Option<String>) -> Result<(), String> {
     let refused = |name: &str| Err(format!("{name} {REFUSED}"));
     for name in TRIMMED {
         let Some(value) = variable(name) else { continue };
@@ -55,7 +58,9 @@ pub(super) fn region(region: &str) -> Result<&str, String> {
     if is_token(region) {
         Ok(region)
     } else {
-        Err(format!("the region {region:?} is not a region's name; correct it"))
+        Err(format!(
+            "the region {region:?} is not a region's name; correct it"
+        ))
     }
 }
 
@@ -104,7 +109,11 @@ fn checked(keys: Credentials) -> provider::Result {
         .session_token()
         .map(str::trim)
         .filter(|token| !token.is_empty());
-    let refused = |what| Err(CredentialsError::invalid_configuration(MalformedCredentials(what)));
+    let refused = |what| {
+        Err(CredentialsError::invalid_configuration(MalformedCredentials(
+            what,
+        )))
+    };
     if !is_token(id) {
         return refused("access key id");
     }
@@ -114,7 +123,13 @@ fn checked(keys: Credentials) -> provider::Result {
     if !token.is_none_or(is_token) {
         return refused("session token");
     }
-    if (id, secret, token) == (keys.access_key_id(), keys.secret_access_key(), keys.session_token()) {
+    if (id, secret, token)
+        == (
+            keys.access_key_id(),
+            keys.secret_access_key(),
+            keys.session_token(),
+        )
+    {
         return Ok(keys);
     }
     let token = token.map(str::to_owned);
@@ -126,17 +141,30 @@ mod tests {
     use super::*;
 
     fn keys(id: &str, secret: &str, token: Option<&str>) -> provider::Result {
-        checked(Credentials::new(id, secret, token.map(str::to_owned), None, "test"))
+        checked(Credentials::new(
+            id,
+            secret,
+            token.map(str::to_owned),
+            None,
+            "test",
+        ))
     }
 
     #[test]
     fn what_surrounds_credentials_is_trimmed() {
         let keys = keys("id\n", " secret\r\n", Some("token\n")).unwrap();
         assert_eq!(
-            (keys.access_key_id(), keys.secret_access_key(), keys.session_token()),
+            (
+                keys.access_key_id(),
+                keys.secret_access_key(),
+                keys.session_token()
+            ),
             ("id", "secret", Some("token"))
         );
-        assert_eq!(self::keys("id", "two words", Some("\n")).unwrap().session_token(), None);
+        assert_eq!(
+            self::keys("id", "two words", Some("\n")).unwrap().session_token(),
+            None
+        );
         assert_eq!(region("eu-west-1\n").unwrap(), "eu-west-1");
     }
 

@@ -8,7 +8,11 @@ impl World {
     /// Ten records more in orders-0, committed by this agent.
     async fn ten_records(&self, agent: &Agent, sequence: u64) {
         let snapshot = self.store.snapshot(None).await.unwrap().unwrap();
-        let orders = snapshot.topics.iter().find(|topic| topic.name == "orders").unwrap();
+        let orders = snapshot
+            .topics
+            .iter()
+            .find(|topic| topic.name == "orders")
+            .unwrap();
         let record = orders.partitions[0];
         let mut epoch = record.epoch;
         if record.holder != Some(agent.incarnation) {
