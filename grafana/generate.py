@@ -19,6 +19,7 @@ AGENT = 'streamhouse_cluster=~"$cluster",namespace=~"$namespace"'
 PRODUCER = 'streamhouse_cluster=~"$cluster|",topic=~"$topic"'
 CONSUMER = 'streamhouse_cluster=~"$cluster|",topic=~"$topic",group=~"$group"'
 GROUP = 'streamhouse_cluster=~"$cluster|",group=~"$group"'
+COORDINATOR = f'{AGENT},topic=~"$topic",group=~"$group"'
 OPERATOR = ""
 PROCESS = f'job="streamhouse-agents",{AGENT}'
 
@@ -129,8 +130,10 @@ OVERVIEW = [
           [(rate("streamhouse_consumer_records_consumed_total", "group, topic", CONSUMER), "{{group}} {{topic}} records"),
            (rate("streamhouse_consumer_bytes_consumed_total", "group, topic", CONSUMER), "{{group}} {{topic}} bytes")],
           "short", axis="records/s", right=(".* bytes$", "binBps"), right_axis="bytes/s", alerts=["ConsumerStalled"], width=12),
-    panel("Consumer lag", "Records between a group's position and the end of the topic, and the age of the oldest of them.",
-          [(f"sum by (group, topic) (streamhouse_consumer_lag_records{{{CONSUMER}}})", "{{group}} {{topic}} records"),
+    panel("Consumer lag", "Records between a group's position and the end of the topic, and the age of the oldest of them. Of a group whose"
+          " consumers say nothing, or are dead, the records after what it has committed, by its coordinator.",
+          [(f"sum by (group, topic) (streamhouse_consumer_lag_records{{{CONSUMER}}})"
+            f" or max by (group, topic) (streamhouse_group_lag_records{{{COORDINATOR}}})", "{{group}} {{topic}} records"),
            (f"max by (group, topic) (streamhouse_consumer_lag_seconds{{{CONSUMER}}})", "{{group}} {{topic}} age")],
           "short", axis="records", right=(".* age$", "s"), right_axis="age", steps=[(10_000, "orange"), (100_000, "red")],
           alerts=["HighConsumerLag", "CriticalConsumerLag", "ConsumerLagGrowing"], width=12),
@@ -189,13 +192,16 @@ AGENTS = [
           [(quantile(0.99, "streamhouse_agent_grpc_request_duration_seconds", "method"), "{{method}}")], "s"),
     panel("Lease changes", "Partitions that came or went, by reason.",
           [(rate("streamhouse_agent_lease_changes_total", "reason"), "{{reason}}")], "short", axis="changes/s"),
-    panel("Memory by use", "Bytes taken and not yet answered, kept for readers at the end of the log, and in the block cache.",
+    panel("Memory by use", "Bytes taken and not yet answered, kept for readers at the end of the log, in the block cache, held by reads and"
+          " answers, and by the segment that is being written.",
           [(f"sum(streamhouse_agent_queue_bytes{{{AGENT}}})", "queue"), (f"sum(streamhouse_agent_tail_bytes{{{AGENT}}})", "tail"),
-           (f"sum(streamhouse_agent_cache_bytes{{{AGENT}}})", "cache")], "bytes", stack=True),
+           (f"sum(streamhouse_agent_cache_bytes{{{AGENT}}})", "cache"),
+           (f"sum by (use) (streamhouse_agent_memory_used_bytes{{{AGENT}}})", "{{use}}")], "bytes", stack=True),
     panel("CPU", "Cores that each agent uses.", [(rate("process_cpu_seconds_total", "instance", PROCESS), "{{instance}}")], "short",
           axis="cores", alerts=["HighCPUUsage"]),
-    panel("Resident memory", "Of each agent's process.",
-          [(f"sum by (instance) (process_resident_memory_bytes{{{PROCESS}}})", "{{instance}}")], "bytes", alerts=["HighMemoryUsage"]),
+    panel("Resident memory", "Of each agent's process, and what it stays under with the agents' settings.",
+          [(f"sum by (instance) (process_resident_memory_bytes{{{PROCESS}}})", "{{instance}}"),
+           (f"max(streamhouse_agent_memory_bound_bytes{{{AGENT}}})", "bound")], "bytes", alerts=["HighMemoryUsage"]),
     panel("Age of the last success of background jobs", "The oldest among the agents.",
           [(f"max by (task) (streamhouse_agent_job_last_success_age_seconds{{{AGENT}}})", "{{task}}")], "s", steps=[(900, "red")],
           alerts=["BackgroundJobStalled", "MetadataUnreachable", "LeaseRenewalFailing"], width=12),
@@ -272,6 +278,15 @@ GROUPS = [
     panel("Time of a producer's request P99", "From the request with a batch to the agent's answer.",
           [(quantile(0.99, "streamhouse_producer_batch_flush_duration_seconds", "topic", PRODUCER), "{{topic}}")], "s",
           alerts=["HighProducerLatency"], width=12),
+    panel("Members of groups", "By group, as their coordinators see them. Groups without members and with a lag are looked for by ConsumerStalled.",
+          [(f"max by (group) (streamhouse_group_members{{{AGENT},group=~\"$group\"}})", "{{group}}")], "short", axis="members",
+          alerts=["ConsumerStalled"]),
+    panel("Groups by state", "As their coordinators see them.",
+          [(f"count by (state) (max by (group, state) (streamhouse_group_state{{{AGENT},group=~\"$group\"}}))", "{{state}}")], "short", axis="groups"),
+    panel("Topics at the agents", "Records acknowledged to producers and given to readers, of any client.",
+          [(rate("streamhouse_topic_produced_records_total", "topic", f'{AGENT},topic=~"$topic"'), "{{topic}} produced"),
+           (rate("streamhouse_topic_fetched_records_total", "topic", f'{AGENT},topic=~"$topic"'), "{{topic}} fetched")],
+          "short", axis="records/s"),
 ]
 
 OPERATORS = [
@@ -363,7 +378,8 @@ def dashboard():
             choice("namespace", "namespace", 'streamhouse_agent_build_info{streamhouse_cluster=~"$cluster"}', "Which namespaces of agents"),
             choice("topic", "topic", '{__name__=~"streamhouse_(producer_records_sent|consumer_records_consumed)_total",'
                    'streamhouse_cluster=~"$cluster|"}', "Which topics, of producers and consumers"),
-            choice("group", "group", 'streamhouse_consumer_records_consumed_total{streamhouse_cluster=~"$cluster|"}', "Which consumer groups"),
+            choice("group", "group", '{__name__=~"streamhouse_(consumer_records_consumed_total|group_members)",'
+                   'streamhouse_cluster=~"$cluster|"}', "Which consumer groups"),
             price("put_price", "US$ for 1,000 PUT or LIST", "0.005"),
             price("get_price", "US$ for 1,000 GET or HEAD", "0.0004"),
             price("storage_price", "US$ for a GiB a month", "0.023"),

@@ -28,6 +28,7 @@ in_containers() {
   note "Prometheus     http://127.0.0.1:9090"
   note "Alertmanager   http://127.0.0.1:9093"
   note "MinIO console  http://127.0.0.1:9001  user and password minioadmin"
+  note "PostgreSQL     docker exec -it streamhouse-postgres psql -U streamhouse streamhouse_metadata"
   note "node exporter  http://127.0.0.1:9100/metrics"
   note "settings of an agent and the command line:  source .env.dev"
   note "stop it:  hack/dev-down.sh --docker   (with --purge its data goes too)"
@@ -92,10 +93,12 @@ start_postgres() {
   start postgres DEV_POSTGRES_PORT PostgreSQL postgres_health "${as[@]}" env LC_ALL=C postgres -D "$PGFOLDER/data" \
     -c listen_addresses=127.0.0.1 -c port="$DEV_POSTGRES_PORT" -c unix_socket_directories=
   [ -n "$(sql postgres postgres postgres "SELECT 1 FROM pg_roles WHERE rolname = 'streamhouse'")" ] ||
-    sql postgres postgres postgres "CREATE ROLE streamhouse LOGIN PASSWORD 'streamhouse'"
+    sql postgres postgres postgres "CREATE ROLE streamhouse LOGIN"
+  # Also where an older stack had set another.
+  sql postgres postgres postgres "ALTER ROLE streamhouse PASSWORD 'streamhouse_dev'"
   [ -n "$(sql postgres postgres postgres "SELECT 1 FROM pg_database WHERE datname = 'streamhouse_metadata'")" ] ||
     sql postgres postgres postgres "CREATE DATABASE streamhouse_metadata OWNER streamhouse"
-  sql streamhouse streamhouse streamhouse_metadata 'SELECT 1' >/dev/null
+  sql streamhouse streamhouse_dev streamhouse_metadata 'SELECT 1' >/dev/null
 }
 
 minio_health() { curl_here "http://127.0.0.1:$DEV_MINIO_PORT/minio/health/cluster" && curl_here "http://127.0.0.1:$DEV_MINIO_CONSOLE_PORT/"; }
@@ -157,7 +160,7 @@ build_programs
 (use_dev_settings && "${CARGO_TARGET_DIR:-target}/release/streamhouse-agent" migrate)
 
 say "the dev stack is up"
-note "PostgreSQL     127.0.0.1:$DEV_POSTGRES_PORT  database streamhouse_metadata, user and password streamhouse"
+note "PostgreSQL     psql postgresql://streamhouse:streamhouse_dev@localhost:$DEV_POSTGRES_PORT/streamhouse_metadata"
 note "MinIO          http://127.0.0.1:$DEV_MINIO_PORT  bucket streamhouse-data, user and password minioadmin"
 note "MinIO console  http://127.0.0.1:$DEV_MINIO_CONSOLE_PORT"
 note "Prometheus     http://127.0.0.1:$DEV_PROMETHEUS_PORT  expects the agent's metrics on 127.0.0.1:$DEV_AGENT_HTTP_PORT"

@@ -133,6 +133,8 @@ dev_stack() {
     for name in "$folder"/*.pid; do
       cmp "$name" "$DEV_DIR/${name##*/}" || { note "hack/dev-setup.sh started again what ran"; exit 1; }
     done
+    [ "$(psql "postgresql://streamhouse:streamhouse_dev@localhost:$DEV_POSTGRES_PORT/streamhouse_metadata" -XAtc 'SELECT count(*) FROM topics WHERE NOT internal')" = 0 ] ||
+      { note "psql does not get into the database as the documentation says"; exit 1; }
     timeout 400 hack/demo-e2e.sh || { note "hack/demo-e2e.sh failed"; exit 1; }
     timeout 400 hack/demo-observability.sh || { note "hack/demo-observability.sh failed"; exit 1; }
     timeout 240 hack/dev-down.sh --purge || { note "hack/dev-down.sh failed"; exit 1; }

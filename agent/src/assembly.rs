@@ -37,6 +37,7 @@ use crate::{
     late::Late,
     leases::{Keeper, watch},
     maintenance,
+    memory::ReadMemory,
     metrics::Metrics,
     node::Node,
     ownership::{self, Ownership, identity},
@@ -130,6 +131,7 @@ impl Agent {
         let coordinator = Coordinator::new(node.clone());
         let registration = registration(&node.settings, addresses);
         let groups = GroupsService::new(coordinator.clone());
+        let reporting = coordinator.clone();
         let keeper = Arc::new(Keeper::new(
             node.clone(),
             coordinator,
@@ -139,7 +141,7 @@ impl Agent {
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned().map(drop).shared();
         let serving = tokio::spawn(ports.serve(node.clone(), groups, tls.clone(), stopped));
-        let working = tokio::spawn(work(node.clone(), late, keeper.clone(), stop.clone()));
+        let working = tokio::spawn(work(node.clone(), late, keeper.clone(), reporting, stop.clone()));
         Ok(Self {
             node,
             keeper,
@@ -225,8 +227,9 @@ fn node(
     metrics: Arc<Metrics>,
     traces: Traces,
 ) -> Node {
-    // At least one answer of the largest size must fit.
-    let fetch_memory = settings.cache_memory.max(settings.max_fetch_bytes).as_usize();
+    let budgets = settings.memory_budgets();
+    let bound = i64::try_from(budgets.total()).unwrap_or(i64::MAX);
+    metrics.memory_bound.set(bound);
     // Half for the newest batches, half for blocks of older ones.
     let cache = settings.cache_memory.0 / 2;
     let block_metrics = blocks::BlockMetrics {
@@ -243,7 +246,7 @@ fn node(
         store,
         looks: Arc::default(),
         cold_reads: Semaphore::new(COLD_READS),
-        fetch_memory: Arc::new(Semaphore::new(fetch_memory)),
+        memory: ReadMemory::new(&budgets),
         tails: Arc::new(TailBudget::new(usize::try_from(cache).unwrap_or(usize::MAX))),
         metrics,
         health: store_health.health().clone(),
@@ -351,12 +354,19 @@ fn advertised(bound: SocketAddr, dev: bool, host: Option<&str>) -> String {
 }
 
 /// Everything that goes on beside serving, until the keeper has finished or `stop`.
-async fn work(node: Arc<Node>, late: Arc<Late>, keeper: Arc<Keeper>, stop: CancellationToken) {
+async fn work(
+    node: Arc<Node>,
+    late: Arc<Late>,
+    keeper: Arc<Keeper>,
+    coordinator: Arc<Coordinator>,
+    stop: CancellationToken,
+) {
     let every = node.settings.maintenance_interval;
     tokio::select! {
         () = stop.cancelled() => {}
         () = lead(node.clone(), late.clone(), keeper) => {}
         () = look(node.clone(), late) => {}
+        () = coordinator.keep_reporting() => {}
         () = maintenance::run(node.clone(), every, stop.clone()) => {}
         () = doubt_object_store(&node) => {}
     }

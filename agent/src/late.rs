@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use streamhouse_metadata::{
-    AgentRegistration, ClusterState, CommitOutcome, CommittedOffset, Error, Garbage, GarbagePolicy, GroupQuery,
+    AgentRegistration, ClusterState, CommitOutcome, CommittedOffset, Error, Garbage, GarbagePolicy, GroupLag,
+    GroupQuery,
     GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView, MetadataStore,
     MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome, PartitionUid, Recovered,
     Recovery, Registered, Renewed, Result, SegmentIntent, Silence, Snapshot, Timeline, TopicChange, TopicOwner,
@@ -106,6 +107,7 @@ hand_on! {
     groups(which: &GroupQuery) -> Vec<GroupRecord>;
     put_group(lease: Lease, group: &GroupWrite) -> ();
     commit_offsets(lease: Lease, commit: &OffsetCommit) -> Vec<OffsetOutcome>;
+    group_lags(slots: &[i32], limit: usize) -> Vec<GroupLag>;
     fetch_offsets(group_id: &str) -> Vec<CommittedOffset>;
 }
 

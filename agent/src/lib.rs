@@ -21,6 +21,7 @@ pub mod invariant;
 pub mod late;
 pub mod leases;
 pub mod maintenance;
+pub mod memory;
 pub mod metrics;
 pub mod node;
 pub mod ownership;

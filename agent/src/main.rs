@@ -15,6 +15,7 @@ use opentelemetry::KeyValue;
 use streamhouse_agent::{
     assembly::{self, Agent, DataDirInUse},
     backup, check, inspect, purge, recover,
+    store::s3::check_environment as check_s3_environment,
     tls::TlsError,
     traces,
 };
@@ -54,7 +55,10 @@ fn main() -> ExitCode {
             name,
             settings,
             arguments,
-        }) => match Task::parse(&name, &arguments).and_then(|task| start_logging(&settings).map(|()| task)) {
+        }) => match Task::parse(&name, &arguments)
+            .and_then(|task| start_logging(&settings).map(|()| task))
+            .and_then(|task| check_environment(&settings).map(|()| task))
+        {
             Ok(task) => match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
                 Ok(runtime) => {
                     let outcome = runtime.block_on(task.run(*settings));
@@ -208,6 +212,15 @@ async fn migrate(settings: &AgentSettings) -> anyhow::Result<()> {
         migrated.to, migrated.from
     ));
     Ok(())
+}
+
+/// Refuses what S3 requests could not carry of the SDK's own variables, before anything is asked of anybody.
+fn check_environment(settings: &AgentSettings) -> Result<(), String> {
+    if settings.object_store.starts_with("s3://") {
+        check_s3_environment(|name| env::var(name).ok())
+    } else {
+        Ok(())
+    }
 }
 
 fn start_logging(settings: &AgentSettings) -> Result<(), String> {

@@ -1,12 +1,15 @@
 //! What the agent measures, under the names that dashboards and alerts rely on. One [`Metrics`] an agent: the parts update
 //! its fields, [`server::http`](crate::server::http) renders it.
 //!
-//! Labels come from fixed lists only, never from what a client sent, so that the number of series stays bounded.
+//! Labels come from fixed lists, never from what a client sent, so that the number of series stays bounded; except for the
+//! names of topics and groups, of which only so many have series of their own.
 
+mod groups;
 mod labels;
 mod register;
+mod topics;
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use parking_lot::Mutex;
 use prometheus::{
@@ -16,12 +19,18 @@ use prometheus::{
 use streamhouse_core::ErrorCode;
 use tokio::time::{Duration, Instant};
 
-pub use self::labels::{FlushReason, Job, LeaseChange, PartitionKind, WriteStage};
-use self::register::Register;
+use self::{groups::Groups, register::Register, topics::Topics};
+pub use self::{
+    groups::{GroupCondition, GroupProgress, GroupsReport},
+    labels::{FlushReason, Job, LeaseChange, MemoryUse, PartitionKind, WriteStage},
+    topics::TopicTraffic,
+};
 use crate::{invariant::Invariant, process};
 
 /// The label that names a background job. Not `job`: Prometheus has that for itself, and would rename ours.
 const TASK: &str = "task";
+/// The label of what has no series of its own, as in the client's metrics.
+const OTHER: &str = "_other";
 
 /// The agent's metrics.
 pub struct Metrics {
@@ -73,6 +82,9 @@ pub struct Metrics {
     flush_bytes: IntCounter,
     flush_size: Histogram,
     lease_changes: IntCounterVec,
+    memory_used: IntGaugeVec,
+    /// The sum of all budgets; see `docs/sizing.md`.
+    pub memory_bound: IntGauge,
     cluster_partitions: IntGaugeVec,
     unswept_lives: IntGauge,
     unswept_age: Gauge,
@@ -84,6 +96,8 @@ pub struct Metrics {
     /// When each job last succeeded, if it has.
     jobs: Mutex<BTreeMap<Job, Instant>>,
     violations: IntCounterVec,
+    topics: Topics,
+    groups: Groups,
     certificate_not_after: GaugeVec,
     handshake_errors: IntCounterVec,
     cpu_seconds: Counter,
@@ -141,6 +155,15 @@ impl Metrics {
                 exponential_buckets(1024.0, 4.0, 9)?,
             )?,
             lease_changes: new.counters("lease_changes_total", "Leases that came or went.", &["reason"])?,
+            memory_used: new.gauges(
+                "memory_used_bytes",
+                "Bytes taken of the budgets of readers and of the segment roller.",
+                &["use"],
+            )?,
+            memory_bound: new.gauge(
+                "memory_bound_bytes",
+                "What resident memory stays under with these settings: the sum of all budgets.",
+            )?,
             cluster_partitions: new.gauges(
                 "cluster_partitions",
                 "Partitions of the whole cluster, as this agent sees it: led by a live agent, or leaderless.",
@@ -177,6 +200,8 @@ impl Metrics {
                 "Broken invariants: a bug.",
                 &["invariant"],
             )?,
+            topics: Topics::new(&new)?,
+            groups: Groups::new(&new)?,
             certificate_not_after: new.float_gauges(
                 "certificate_not_after_seconds",
                 "When the certificate that a listener serves now expires, in seconds since 1970.",
@@ -253,6 +278,12 @@ impl Metrics {
         }
     }
 
+    /// Says how much memory is held for this.
+    pub fn set_memory_used(&self, of: MemoryUse, bytes: usize) {
+        let gauge = self.memory_used.with_label_values(&[of.name()]);
+        gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
     /// Says how many lives wait for their orphans to be swept, and how long the first has waited.
     pub fn set_unswept(&self, (lives, oldest): (usize, Duration)) {
         self.unswept_lives.set(i64::try_from(lives).unwrap_or(i64::MAX));
@@ -286,6 +317,21 @@ impl Metrics {
     /// Says that a round of a background job failed.
     pub fn job_failed(&self, job: Job) {
         self.job_failures.with_label_values(&[job.name()]).inc();
+    }
+
+    /// The counters of a topic, to be kept: finding them takes a lock.
+    pub fn topic(&self, topic: &str) -> Arc<TopicTraffic> {
+        self.topics.of(topic)
+    }
+
+    /// Takes away the series of topics that are gone.
+    pub fn retain_topics(&self, exists: impl Fn(&str) -> bool) {
+        self.topics.retain(exists);
+    }
+
+    /// Says how the groups are that this agent coordinates; of others nothing is said any more.
+    pub fn set_groups(&self, report: &GroupsReport) {
+        self.groups.set(report);
     }
 
     /// Says when the certificate in use at a listener ends, in seconds since the Unix epoch.

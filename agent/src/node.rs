@@ -21,7 +21,8 @@ use crate::{
     failpoint::FailPoints,
     fetch::{looks::ForeignLooks, tail::TailBudget},
     health::{Condition, Health},
-    metrics::{Metrics, PartitionKind, WriteStage},
+    memory::ReadMemory,
+    metrics::{MemoryUse, Metrics, PartitionKind, WriteStage},
     ownership::Ownership,
     partition::Held,
     produce::Writer,
@@ -69,8 +70,8 @@ pub struct Node {
     pub looks: Arc<ForeignLooks>,
     /// A permit for each cold read that may run at once.
     pub cold_reads: Semaphore,
-    /// A permit for each byte of answers to fetches, from the reading until the last byte has left.
-    pub fetch_memory: Arc<Semaphore>,
+    /// What readers and the segment roller may hold.
+    pub memory: ReadMemory,
     /// The newest batches, in memory.
     pub tails: Arc<TailBudget>,
     /// What is measured.
@@ -123,6 +124,17 @@ impl Node {
         let stored = life.as_ref().map_or(0, |life| life.held.size_bytes());
         self.metrics.stored_bytes.set(stored);
         self.metrics.tail_bytes.set(gauge(self.tails.bytes()));
+        for (of, bytes) in [
+            (MemoryUse::Fetch, self.memory.fetch.used()),
+            (MemoryUse::ColdReads, self.memory.cold_reads.used()),
+            (MemoryUse::Roll, self.memory.roll.used()),
+            (
+                MemoryUse::InFlight,
+                usize::try_from(self.blocks.in_flight_bytes()).unwrap_or(usize::MAX),
+            ),
+        ] {
+            self.metrics.set_memory_used(of, bytes);
+        }
         self.metrics.ready.set(i64::from(self.health.is_ready()));
         let view = self.directory.view();
         if view.version > 0 {
@@ -130,6 +142,7 @@ impl Node {
             self.metrics
                 .set_cluster(PartitionKind::Coordinator, view.led(true));
             self.metrics.set_unswept(view.unswept());
+            self.metrics.retain_topics(|topic| view.topic(topic).is_some());
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     ops::Range,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
 };
@@ -18,7 +18,10 @@ use streamhouse_metadata::{Lease, LogBounds};
 use tokio::sync::watch;
 
 use self::unrolled::Unrolled;
-use crate::fetch::tail::Tail;
+use crate::{
+    fetch::tail::Tail,
+    metrics::{Metrics, TopicTraffic},
+};
 
 /// A partition this agent leads, for one epoch of leadership.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub struct Partition {
     unrolled: Mutex<Unrolled>,
     high_watermark: watch::Sender<i64>,
     accepting: AtomicBool,
+    /// The counters of its topic, once something moved.
+    traffic: OnceLock<Arc<TopicTraffic>>,
 }
 
 impl Partition {
@@ -53,6 +58,7 @@ impl Partition {
             unrolled: Mutex::new(Unrolled::new(bounds.rolled, bounds.high_watermark)),
             high_watermark: watch::Sender::new(bounds.high_watermark),
             accepting: AtomicBool::new(true),
+            traffic: OnceLock::new(),
         }
     }
 
@@ -131,6 +137,11 @@ impl Partition {
     /// Takes over what the metadata store says of the log after its start moved.
     pub fn set_size(&self, bytes: i64) {
         self.size_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The counters of its topic.
+    pub fn traffic(&self, metrics: &Metrics) -> &TopicTraffic {
+        self.traffic.get_or_init(|| metrics.topic(&self.topic))
     }
 
     /// Whether batches are taken: not while the partition is handed over.

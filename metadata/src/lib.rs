@@ -202,6 +202,11 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     /// without a row gets one (a consumer that assigns its partitions itself). A result per offset, in order.
     async fn commit_offsets(&self, lease: Lease, commit: &OffsetCommit) -> Result<Vec<OffsetOutcome>>;
 
+    /// How far the groups of these coordinator slots are behind, by group and topic: at most `limit` rows, those furthest
+    /// behind first. Groups that never committed are left out, and partitions that one never committed for do not count.
+    /// Reads every offset of the slots: meant for a look every few seconds.
+    async fn group_lags(&self, slots: &[i32], limit: usize) -> Result<Vec<GroupLag>>;
+
     /// What a group has committed; all of it.
     async fn fetch_offsets(&self, group_id: &str) -> Result<Vec<CommittedOffset>>;
 }

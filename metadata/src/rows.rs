@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, time::Duration};
 use uuid::Uuid;
 
 use crate::{
-    Error, GROUP_SLOT_TOPIC, Incarnation, Lease, LogBounds, NewSegment, PartitionRecord, PartitionUid,
-    Result, TopicChange, TopicOverview, TopicOwner, TopicRecord, TopicsOverview,
+    Error, GROUP_SLOT_TOPIC, GroupLag, Incarnation, Lease, LogBounds, NewSegment, PartitionRecord,
+    PartitionUid, Result, TopicChange, TopicOverview, TopicOwner, TopicRecord, TopicsOverview,
 };
 
 /// How many spans one read returns at most, whatever is asked.
@@ -30,6 +30,16 @@ pub(crate) fn signed(what: &str, number: u64) -> Result<i64> {
 /// The number as it was before [`signed`].
 pub(crate) fn unsigned(what: &str, number: i64) -> Result<u64> {
     u64::try_from(number).map_err(|_| Error::Inconsistent(format!("{what} {number} is negative")))
+}
+
+/// A group's sums in a topic.
+pub(crate) fn group_lag((group_id, topic, committed, lag): (String, String, i64, i64)) -> GroupLag {
+    GroupLag {
+        group_id,
+        topic,
+        committed,
+        lag,
+    }
 }
 
 /// A partition's row, locked, with its topic.

@@ -2,6 +2,7 @@
 //! milliseconds since the Unix epoch by the database's clock.
 
 mod cluster;
+mod lag;
 mod owners;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -13,6 +14,7 @@ use uuid::Uuid;
 
 pub use self::{
     cluster::{ClusterState, Recovered, Recovery, Timeline},
+    lag::GroupLag,
     owners::{TopicOverview, TopicOwner, TopicsOverview},
 };
 

@@ -20,7 +20,7 @@ pub struct Settings {
     pub watch_namespaces: Scope,
     /// Elect a leader among the replicas by a Lease. Without it there must be one replica only, and never two at once
     #[arg(long, env = "STREAMHOUSE_OPERATOR_LEADER_ELECT", default_value_t = true, action = ArgAction::Set,
-        value_name = "true|false")]
+        num_args = 0..=1, default_missing_value = "true", value_name = "true|false")]
     pub leader_elect: bool,
     /// The Lease's namespace; the operator's own when absent
     #[arg(long, env = "STREAMHOUSE_OPERATOR_LEASE_NAMESPACE", value_name = "NAME", value_parser = optional_label)]
@@ -210,6 +210,19 @@ mod tests {
         assert!(settings.leader_elect);
         assert_eq!(settings.lease_namespace(), None);
         assert_eq!(settings.drift_interval, Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_switch_is_taken_with_and_without_a_value() {
+        for (arguments, on) in [
+            (&["--leader-elect"] as &[&str], true),
+            (&["--leader-elect", "true"], true),
+            (&["--leader-elect=false"], false),
+            (&["--leader-elect", "false"], false),
+            (&["--leader-elect", "--lease-name", "x"], true),
+        ] {
+            assert_eq!(parse(arguments).unwrap().leader_elect, on, "{arguments:?}");
+        }
     }
 
     #[test]

@@ -51,6 +51,11 @@ def main():
     expect("services", set(compose["services"]), set(PORTS))
     for name in PORTS.keys() & compose["services"].keys():
         check_service(name, compose["services"][name])
+    postgres = compose["services"].get("postgres", {"environment": {}})
+    expect("PostgreSQL's container", postgres.get("container_name"), "streamhouse-postgres")
+    names = ("USER", "PASSWORD", "DB")
+    expect("PostgreSQL's user, password and database", [postgres["environment"].get(f"POSTGRES_{name}") for name in names],
+           ["streamhouse", "streamhouse_dev", "streamhouse_metadata"])
     grafana = compose["services"].get("grafana", {"environment": {}, "volumes": []})
     expect("Grafana's user", [grafana["environment"].get(f"GF_SECURITY_ADMIN_{part}") for part in ("USER", "PASSWORD")], ["admin", "admin"])
     (source,) = load(next(pathlib.Path("grafana/provisioning/datasources").glob("*.yml")))["datasources"]

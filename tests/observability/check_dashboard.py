@@ -134,7 +134,7 @@ def check_query(where, query, known):
     for name in re.findall(r"\b(?:streamhouse_(?!cluster\b)|process_|node_)\w+(?=\{|\[|\s|\))", query):
         if name not in known and SUFFIXES.sub("", name) not in known:
             breach(where, f"there is no metric {name}")
-    for selector in re.findall(r"\b(?:streamhouse_agent_\w+|up|process_\w+)\{([^}]*)\}", query):
+    for selector in re.findall(r"\b(?:streamhouse_(?:agent|group|topic)_\w+|up|process_\w+)\{([^}]*)\}", query):
         if AGENT not in selector and where != "variable namespace":
             breach(where, f"the selector {{{selector}}} does not follow the variables cluster and namespace")
     for selector in re.findall(r"\bstreamhouse_(?:producer|consumer)_\w+\{([^}]*)\}", query):

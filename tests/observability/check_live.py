@@ -33,7 +33,8 @@ EMPTY = {
 # Panels whose values are zero when all goes well.
 ZERO = {"Invariants broken", "Failed runs of background jobs", "Orphans deleted", "Lives to sweep"}
 # Queries that may be zero: nothing of an agent that is gone has to be looked for here; a scrape may find nothing under way.
-MAY_BE_ZERO = {("PUT and GET requests", "LIST and HEAD"), ("Age of the oldest write", "{{stage}}"), ("Memory by use", "queue")}
+MAY_BE_ZERO = {("PUT and GET requests", "LIST and HEAD"), ("Age of the oldest write", "{{stage}}"), ("Memory by use", "queue"),
+               ("Memory by use", "{{use}}"), ("Members of groups", "{{group}}")}
 
 # Metrics of an agent that this run does not show: (name, type, labels, meaning).
 WITH_TLS = [
@@ -137,6 +138,11 @@ def run(folder, programs, bin_folder):
     counts = json.loads(programs.said("load", r"^\{.*\}$")[0])
     wait_for("the last scrape", lambda: prometheus.value(sent) == counts["acknowledged"] and prometheus.value(lag) == 0
              and prometheus.value("sum(streamhouse_consumer_last_committed_offset)") == counts["read"])
+    # The coordinator looks every few seconds.
+    wait_for("the coordinator's word on the group", lambda: prometheus.value(f'streamhouse_group_committed_offset{{group="{GROUP}",topic="{TOPIC}"}}')
+             == counts["read"] and prometheus.value(f'streamhouse_group_lag_records{{group="{GROUP}",topic="{TOPIC}"}}') == 0)
+    produced = f'streamhouse_topic_produced_records_total{{topic="{TOPIC}"}}'
+    wait_for("the agent's count of the topic", lambda: prometheus.value(produced) == counts["acknowledged"])
     read_again(bin_folder, grpc, counts)
     wait_for("reads from the object store", lambda: prometheus.value("streamhouse_agent_cache_misses_total") > 0)
     # A rate's window reaches beyond the end: only then the sum of the rates is what was counted.
@@ -267,8 +273,9 @@ def check_reference(prometheus, begin):
         labels.setdefault(name, set()).update(set(series) - {"__name__", "job", "instance", "le", "streamhouse_cluster", "namespace"})
     parts = {part: [(name, meaning[name][0], ", ".join(f"`{label}`" for label in sorted(labels[name])), meaning[name][1])
                     for name in sorted(labels) if name.startswith(f"streamhouse_{part.lower()}_")]
-             for part in ("Agent", "Producer", "Consumer")}
-    parts = {"Agent": parts["Agent"], "Agent, with TLS": WITH_TLS, "Producer": parts["Producer"], "Consumer": parts["Consumer"]}
+             for part in ("Agent", "Topic", "Group", "Producer", "Consumer")}
+    parts = {"Agent": parts["Agent"], "Agent, with TLS": WITH_TLS, "Topic, from agents": parts["Topic"],
+             "Group, from its coordinator": parts["Group"], "Producer": parts["Producer"], "Consumer": parts["Consumer"]}
     lines = ["# Metrics", "", "Made from a run (`UPDATE_DOCS=1 hack/check-live.sh`); do not edit. Durations are in seconds, sizes in bytes. Besides these,",
              "agents show `process_cpu_seconds_total` and `process_resident_memory_bytes`. The operator's: [operator-metrics.md](operator-metrics.md).",
              "[The guide](../observability.md) says how all of them are scraped."]

@@ -187,7 +187,7 @@ def queries(known):
             for line in block.splitlines():
                 query = re.sub(r"\s+#.*", "", line)
                 if query:
-                    for metric in re.findall(r"\bstreamhouse_(?:agent|consumer|producer|operator)_\w+", query):
+                    for metric in re.findall(r"\bstreamhouse_(?:agent|consumer|producer|operator|group|topic)_\w+", query):
                         if metric not in known and SUFFIXES.sub("", metric) not in known:
                             breach(page, f"there is no metric {metric} in docs/reference")
                     yield page.stem, query

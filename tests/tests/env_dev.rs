@@ -18,10 +18,9 @@ fn an_agent_accepts_the_settings_of_the_dev_stack() {
         panic!("no command: {invocation:?}")
     };
     assert_eq!(settings.object_store, "s3://streamhouse-data");
-    assert!(
-        settings
-            .metadata_url
-            .expose()
-            .ends_with("@localhost:5432/streamhouse_metadata")
+    assert_eq!(
+        settings.metadata_url.expose(),
+        "postgres://streamhouse:streamhouse_dev@localhost:5432/streamhouse_metadata",
+        "the database as users know it"
     );
 }

@@ -11,6 +11,7 @@ mod console;
 mod ledger;
 mod looks;
 mod lying;
+mod memory;
 mod names;
 mod ownership;
 mod secure;

@@ -11,7 +11,10 @@ use streamhouse_core::{
 };
 use streamhouse_metadata::{LogBounds, LogPosition, LogSpan, LogView, Place, keys};
 
-use super::tail::{TailRun, copy_stamped};
+use super::{
+    budget::{self, COPIES},
+    tail::{TailRun, copy_stamped},
+};
 use crate::{
     invariant::Invariant,
     node::Node,
@@ -21,6 +24,10 @@ use crate::{
 
 /// Spans looked up at once.
 pub(super) const SPANS: usize = 256;
+/// What a read takes of a segment at once: enough for several blocks to be on their way together.
+const CHUNK: usize = 4 << 20;
+/// What is read at once when a timestamp is looked for.
+const SOUGHT: usize = 1 << 20;
 /// The largest batch of records this agent unpacks when it looks for a timestamp.
 const MAX_UNPACKED: usize = 64 << 20;
 
@@ -29,6 +36,8 @@ const MAX_UNPACKED: usize = 64 << 20;
 pub struct ColdRead {
     /// Whole batches, stamped; empty at the end of the log and outside its bounds.
     pub records: Bytes,
+    /// The offset after the last of them; the one asked for when there are none.
+    pub next_offset: i64,
     /// The log at the moment of the read.
     pub bounds: LogBounds,
 }
@@ -92,16 +101,24 @@ async fn read_spans(
 ) -> Result<Result<ColdRead, (LogSpan, Error)>, Error> {
     let bounds = view.bounds;
     let mut out = BytesMut::new();
+    let mut next_offset = offset;
     if offset >= bounds.log_start && offset < bounds.high_watermark {
-        let _budget = node.cold_reads.acquire().await.map_err(|_| closing())?;
+        let _turn = node.cold_reads.acquire().await.map_err(|_| closing())?;
+        // Grows as it is filled, in steps: doubling would hold up to twice what is answered.
+        let expected: u64 = view.spans.iter().map(|span| stored_bytes(&span.place)).sum();
+        out.reserve(usize::try_from(expected).unwrap_or(usize::MAX).min(max_bytes));
         for span in &view.spans {
             if out.len() >= max_bytes {
                 break;
             }
             check_committed(node, uid, span, &bounds)?;
             match read_span(node, uid, span, offset, max_bytes, &mut out).await {
-                Ok(true) => {}
-                Ok(false) => break,
+                Ok((next, whole)) => {
+                    next_offset = next_offset.max(next);
+                    if !whole {
+                        break;
+                    }
+                }
                 // What was read so far is fine.
                 Err(SpanError::Missing(_)) if !out.is_empty() => break,
                 Err(SpanError::Missing(error)) => return Ok(Err((span.clone(), error))),
@@ -109,8 +126,11 @@ async fn read_spans(
             }
         }
     }
-    let records = out.freeze();
-    Ok(Ok(ColdRead { records, bounds }))
+    Ok(Ok(ColdRead {
+        records: out.freeze(),
+        next_offset,
+        bounds,
+    }))
 }
 
 /// Looks again at the row that names a missing object. Fails when it is still there: the object was deleted though it is
@@ -135,7 +155,7 @@ fn check_committed(node: &Node, uid: PartitionUid, span: &LogSpan, bounds: &LogB
     Ok(())
 }
 
-/// Adds the batches of one span; `false` when there was no room for all of them.
+/// Adds the batches of one span. Returns the offset after the last of them, and whether there was room for all.
 async fn read_span(
     node: &Node,
     uid: PartitionUid,
@@ -143,32 +163,73 @@ async fn read_span(
     from: i64,
     max_bytes: usize,
     out: &mut BytesMut,
-) -> Result<bool, SpanError> {
+) -> Result<(i64, bool), SpanError> {
     let damaged = |error: &BatchError| SpanError::Failed(corrupt(node, uid, span, error));
+    let closing = |_| SpanError::Failed(closing());
     match &span.place {
-        Place::Wal { .. } => {
+        Place::Wal { length, .. } => {
+            // Its blocks, and the whole of it put together.
+            let twice = usize::try_from(*length).unwrap_or(usize::MAX).saturating_mul(2);
+            let _memory = node.memory.cold_reads.take(twice).await.map_err(closing)?;
             let run = wal_run(node, uid, span).await?;
-            let (_, whole) = copy_stamped(&run, from, max_bytes, out).map_err(|error| damaged(&error))?;
-            Ok(whole)
+            copy_stamped(&run, from, max_bytes, out).map_err(|error| damaged(&error))
         }
         Place::Segment { key, size_bytes } => {
-            let room = max_bytes.saturating_sub(out.len()).max(1);
-            let found = reader::read(&node.blocks, key, *size_bytes, from.max(span.base_offset), room).await;
-            let batches = found.map_err(|error| segment_error(node, uid, span, error))?;
-            let mut next = span.base_offset;
-            for batch in Batches::new(&batches) {
-                let (header, bytes) = batch.map_err(|error| damaged(&error))?;
-                next = header.next_offset();
-                if next > from {
-                    if !out.is_empty() && out.len() + bytes.len() > max_bytes {
-                        return Ok(false);
+            let (mut next, mut full) = (from.max(span.base_offset), false);
+            while next < span.end_offset && !full && (out.is_empty() || out.len() < max_bytes) {
+                let before = next;
+                let room = max_bytes.saturating_sub(out.len()).clamp(1, CHUNK);
+                let located = reader::locate(&node.blocks, key, *size_bytes, next, room).await;
+                let Some(located) = located.map_err(|error| segment_error(node, uid, span, error))? else {
+                    break;
+                };
+                let memory = node.memory.cold_reads.take(located.bytes());
+                let _memory = memory.await.map_err(closing)?;
+                let read = reader::read(&node.blocks, key, *size_bytes, &located).await;
+                for block in read.map_err(|error| segment_error(node, uid, span, error))? {
+                    (next, full) =
+                        copy_whole(&block, next, max_bytes, out).map_err(|error| damaged(&error))?;
+                    if full {
+                        break;
                     }
-                    verify_crc(bytes).map_err(|error| damaged(&error))?;
-                    out.extend_from_slice(bytes);
+                }
+                if next == before {
+                    break;
                 }
             }
-            Ok(next >= span.end_offset)
+            Ok((next, next >= span.end_offset))
         }
+    }
+}
+
+/// Copies whole batches of a segment's block to `out`, beginning with the one that holds `from`, while `out` stays within
+/// `max_bytes`; the first one whatever its size. Returns the offset after the last, and whether there was no more room.
+fn copy_whole(
+    block: &Bytes,
+    from: i64,
+    max_bytes: usize,
+    out: &mut BytesMut,
+) -> Result<(i64, bool), BatchError> {
+    let mut next = from;
+    for batch in Batches::new(block) {
+        let (header, bytes) = batch?;
+        if header.next_offset() > next {
+            if !out.is_empty() && out.len() + bytes.len() > max_bytes {
+                return Ok((next, true));
+            }
+            verify_crc(bytes)?;
+            out.extend_from_slice(bytes);
+            next = header.next_offset();
+        }
+    }
+    Ok((next, false))
+}
+
+/// How many bytes a span has in its object.
+fn stored_bytes(place: &Place) -> u64 {
+    match place {
+        Place::Wal { length, .. } => *length,
+        Place::Segment { size_bytes, .. } => *size_bytes,
     }
 }
 
@@ -230,7 +291,8 @@ pub async fn find_timestamp(node: &Node, uid: PartitionUid, timestamp: i64) -> R
         from = from.max(found.map_err(|error| segment_error(node, uid, span, error))?);
     }
     while from < span.end_offset {
-        let read = read(node, uid, from, 1 << 20).await?;
+        let _memory = budget::wait(node, COPIES * SOUGHT).await?;
+        let read = read(node, uid, from, SOUGHT).await?;
         for batch in Batches::of(&read.records) {
             let (header, batch) = batch.map_err(|error| corrupt(node, uid, span, &error))?;
             if header.max_timestamp >= timestamp {

@@ -6,11 +6,10 @@
 //! holds nothing while it waits for the first bytes.
 
 mod bounds;
+mod budget;
 pub mod cold;
 pub mod looks;
 pub mod tail;
-
-use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, future::select_all};
@@ -18,30 +17,31 @@ use streamhouse_core::{Error, ErrorCode, PartitionUid, protocol::v1};
 use streamhouse_metadata::LogBounds;
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
-    time::{Duration, Instant, sleep_until, timeout},
+    time::{Duration, Instant, sleep_until},
 };
 
+pub use self::{
+    bounds::{learn, stored_bounds},
+    budget::Memory,
+};
 use self::{
+    budget::{COPIES, Wanted},
     cold::ColdRead,
     looks::{Looks, Seen},
 };
-pub use bounds::{learn, stored_bounds};
-
 use crate::{invariant::Invariant, node::Node, partition::Partition};
 
 /// The most partitions one fetch may name.
 const MAX_PARTITIONS: usize = 10_000;
 /// The longest a fetch may wait.
 const MAX_WAIT: Duration = Duration::from_secs(60);
-/// How long a fetch may wait for memory before it is sent back.
-const ADMISSION_WAIT: Duration = Duration::from_secs(1);
-/// What a reader is asked to wait when memory is full.
-const RETRY_AFTER_MS: u32 = 100;
 
 /// One partition's part of the answer, as far as it is known.
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
     records: Bytes,
+    /// The offset after the last of them.
+    next_offset: i64,
     high_watermark: i64,
     log_start: i64,
     error: Option<Error>,
@@ -53,9 +53,6 @@ enum Wait {
     Foreign(Looks),
 }
 
-/// The memory of an answer, given back when it is dropped: with the last byte that leaves.
-pub type Memory = Arc<OwnedSemaphorePermit>;
-
 /// Answers one fetch.
 pub async fn fetch(
     node: &Node,
@@ -65,9 +62,35 @@ pub async fn fetch(
         let message = format!("a fetch names between 1 and {MAX_PARTITIONS} partitions");
         return Err(Error::new(ErrorCode::InvalidRequest, message));
     }
-    let max_bytes = (request.max_bytes as usize).clamp(1, node.settings.max_fetch_bytes.as_usize());
-    let min_bytes = (request.min_bytes as usize).min(max_bytes);
+    let asked = (request.max_bytes as usize).clamp(1, node.settings.max_fetch_bytes.as_usize());
     let deadline = Instant::now() + Duration::from_millis(request.max_wait_ms.into()).min(MAX_WAIT);
+    let mut least = 0;
+    loop {
+        let gathered = gather(node, &request, Wanted { asked, least }, deadline).await?;
+        match budget::keep(gathered.memory, gathered.bytes) {
+            Ok(kept) => return Ok((answer(node, &request, gathered.parts), kept)),
+            // Nothing is held while more is waited for, or nobody might ever get it.
+            Err(needed) if least < needed => least = needed,
+            Err(_) => return Err(budget::full()),
+        }
+    }
+}
+
+/// What an answer is made of.
+struct Gathered {
+    parts: Vec<Option<Part>>,
+    bytes: usize,
+    memory: Option<OwnedSemaphorePermit>,
+}
+
+/// Reads until there is enough, or the time is over.
+async fn gather(
+    node: &Node,
+    request: &v1::FetchRequest,
+    memory_wanted: Wanted,
+    deadline: Instant,
+) -> Result<Gathered, Error> {
+    let mut max_bytes = memory_wanted.asked;
     let mut parts: Vec<Option<Part>> = vec![None; request.partitions.len()];
     let mut bytes = 0;
     let mut memory = None;
@@ -82,7 +105,10 @@ pub async fn fetch(
         let mut waits = Vec::new();
         let mut failed = false;
         if memory.is_none() {
-            memory = Some(admit(node, max_bytes).await?);
+            let permit = budget::admit(node, memory_wanted).await?;
+            // Less than asked for while many read.
+            max_bytes = memory_wanted.asked.min(permit.num_permits() / COPIES);
+            memory = Some(permit);
         }
         for (part, wanted) in parts.iter_mut().zip(&request.partitions) {
             if part.as_ref().is_some_and(|part| !part.records.is_empty())
@@ -99,6 +125,7 @@ pub async fn fetch(
             *part = Some(read);
             waits.extend(wait);
         }
+        let min_bytes = (request.min_bytes as usize).min(max_bytes);
         if bytes >= min_bytes || failed || Instant::now() >= deadline || waits.is_empty() {
             break;
         }
@@ -107,30 +134,7 @@ pub async fn fetch(
         }
         wait_for_news(waits, deadline).await;
     }
-    // What was asked for and not read goes back at once.
-    let kept = memory.and_then(|mut memory| {
-        let used = bytes.min(memory.num_permits());
-        memory.split(used).map(Arc::new)
-    });
-    Ok((answer(node, &request, parts), kept))
-}
-
-/// Waits a moment for memory; sends the request back when there is none.
-async fn admit(node: &Node, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
-    let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-    match timeout(
-        ADMISSION_WAIT,
-        node.fetch_memory.clone().acquire_many_owned(permits),
-    )
-    .await
-    {
-        Ok(Ok(permit)) => Ok(permit),
-        _ => Err(Error::new(
-            ErrorCode::ResourceExhausted,
-            "the agent's memory for readers is full; slow down",
-        )
-        .with_retry_after_ms(RETRY_AFTER_MS)),
-    }
+    Ok(Gathered { parts, bytes, memory })
 }
 
 /// Resolves when one of these may have something new, or at the deadline.
@@ -164,8 +168,8 @@ async fn read(
         Err(error) => return (Part::failed(error), None),
     };
     let held = node.life().and_then(|life| life.held.get(record.uid));
-    let read = match held {
-        Some(partition) => Ok(read_held(node, &partition, wanted.offset, room).await),
+    let read = match &held {
+        Some(partition) => Ok(read_held(node, partition, wanted.offset, room).await),
         None => read_foreign(node, record.uid, wanted.offset, room).await,
     };
     match read {
@@ -176,7 +180,18 @@ async fn read(
             },
             wait,
         ),
-        Ok(read) => read,
+        Ok(read) => {
+            if !read.0.records.is_empty() {
+                let records = read.0.next_offset.saturating_sub(wanted.offset);
+                let (records, bytes) = (records.max(0).unsigned_abs(), read.0.records.len() as u64);
+                match held {
+                    Some(partition) => partition.traffic(&node.metrics).fetched(records, bytes),
+                    // Asking the metadata store has cost more than finding the counters.
+                    None => node.metrics.topic(&wanted.topic).fetched(records, bytes),
+                }
+            }
+            read
+        }
         Err(error) => (Part::failed(error), None),
     }
 }
@@ -198,12 +213,13 @@ async fn read_held(node: &Node, partition: &Partition, offset: i64, room: usize)
     }
     let read = records_held(node, partition, offset, room, log_start, high_watermark).await;
     let wait = read.is_ok().then_some(Wait::Leads(watch));
-    let (records, error) = match read {
-        Ok(records) => (records, None),
-        Err(error) => (Bytes::new(), Some(error)),
+    let ((records, next_offset), error) = match read {
+        Ok(read) => (read, None),
+        Err(error) => ((Bytes::new(), offset), Some(error)),
     };
     let part = Part {
         records,
+        next_offset,
         high_watermark,
         log_start,
         error,
@@ -225,7 +241,7 @@ async fn read_ahead(
     Ok(stored(read, offset))
 }
 
-/// The newest batches are in memory, the others in objects.
+/// The newest batches are in memory, the others in objects. Returns them with the offset after the last.
 async fn records_held(
     node: &Node,
     partition: &Partition,
@@ -233,12 +249,12 @@ async fn records_held(
     room: usize,
     log_start: i64,
     high_watermark: i64,
-) -> Result<Bytes, Error> {
+) -> Result<(Bytes, i64), Error> {
     if offset < log_start || offset > high_watermark {
         return Err(out_of_range(offset, log_start, high_watermark));
     }
     if offset == high_watermark {
-        return Ok(Bytes::new());
+        return Ok((Bytes::new(), offset));
     }
     let runs = partition.tail.lock().runs(offset, room);
     let Some(runs) = runs else {
@@ -248,7 +264,7 @@ async fn records_held(
         if offset < log_start {
             return Err(out_of_range(offset, log_start, read.bounds.high_watermark));
         }
-        return Ok(read.records);
+        return Ok((read.records, read.next_offset));
     };
     let mut out = BytesMut::with_capacity(
         runs.iter()
@@ -256,18 +272,20 @@ async fn records_held(
             .sum::<usize>()
             .min(room * 2),
     );
+    let mut next_offset = offset;
     for run in &runs {
         let copied = tail::copy_stamped(run, offset, room, &mut out);
-        let (_, whole) = copied.map_err(|error| {
+        let (next, whole) = copied.map_err(|error| {
             node.metrics.violated(Invariant::F1);
             Error::new(ErrorCode::StorageCorrupt, error.to_string())
         })?;
+        next_offset = next_offset.max(next);
         if !whole {
             break;
         }
     }
     node.metrics.tail_reads.inc_by(out.len() as u64);
-    Ok(out.freeze())
+    Ok((out.freeze(), next_offset))
 }
 
 /// A partition that another agent leads, or nobody: the metadata store knows how far it goes.
@@ -282,6 +300,7 @@ async fn read_foreign(
         Seen::Failed(error) => return Err(error.clone()),
         Seen::Log { bounds, .. } if offset == bounds.high_watermark => ColdRead {
             records: Bytes::new(),
+            next_offset: offset,
             bounds: *bounds,
         },
         Seen::Log {
@@ -299,6 +318,7 @@ fn stored(read: ColdRead, offset: i64) -> Part {
     let (log_start, high_watermark) = (read.bounds.log_start, read.bounds.high_watermark);
     let mut part = Part {
         records: read.records,
+        next_offset: read.next_offset,
         high_watermark,
         log_start,
         error: None,
@@ -321,6 +341,7 @@ impl Part {
     fn failed(error: Error) -> Self {
         Self {
             records: Bytes::new(),
+            next_offset: -1,
             high_watermark: -1,
             log_start: -1,
             error: Some(error),

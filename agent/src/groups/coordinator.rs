@@ -10,6 +10,7 @@ mod admin;
 mod change;
 mod membership;
 mod offsets;
+mod report;
 mod slot;
 mod ticker;
 

@@ -158,6 +158,9 @@ async fn roll(
     if base_offset >= partition.high_watermark() {
         return Ok(());
     }
+    // The segment, and the range that goes into it: as it was read, in blocks and in one piece, and stamped.
+    let object = node.settings.flush_bytes.as_usize() + node.settings.max_request_bytes.as_usize();
+    let _memory = node.memory.roll.take(room.saturating_add(object * 3)).await;
     let identity = Identity {
         cluster_id: cluster_id.to_owned(),
         topic_id: topic.record.topic_id,

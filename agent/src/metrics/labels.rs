@@ -40,6 +40,30 @@ impl WriteStage {
     }
 }
 
+/// What memory is held for, beside the queue, the tail and the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryUse {
+    /// What reads of older batches put together.
+    ColdReads,
+    /// Answers to fetches.
+    Fetch,
+    /// Blocks on their way from the object store.
+    InFlight,
+    /// The segment that is being written.
+    Roll,
+}
+
+impl MemoryUse {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::ColdReads => "cold_reads",
+            Self::Fetch => "fetch",
+            Self::InFlight => "in_flight",
+            Self::Roll => "roll",
+        }
+    }
+}
+
 /// What a partition of the cluster holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartitionKind {

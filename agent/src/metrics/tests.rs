@@ -62,6 +62,113 @@ async fn what_is_updated_is_rendered_under_the_promised_names() {
     assert!(!text.contains("_total_total"));
 }
 
+fn series(text: &str, name: &str) -> usize {
+    let begin = format!("{name}{{");
+    text.lines().filter(|line| line.starts_with(&begin)).count()
+}
+
+#[test]
+fn topics_are_counted_by_name_up_to_a_bound_and_leave_with_their_topic() {
+    let metrics = Metrics::new().unwrap();
+    let orders = metrics.topic("orders");
+    orders.produced(3, 300);
+    orders.fetched(2, 200);
+    for number in 0..topics::MOST_TOPICS + 5 {
+        metrics.topic(&format!("t{number}")).produced(1, 10);
+    }
+    let text = metrics.render().unwrap();
+    for (series, expected) in [
+        ("streamhouse_topic_produced_records_total{topic=\"orders\"}", 3.0),
+        ("streamhouse_topic_produced_bytes_total{topic=\"orders\"}", 300.0),
+        ("streamhouse_topic_fetched_records_total{topic=\"orders\"}", 2.0),
+        ("streamhouse_topic_fetched_bytes_total{topic=\"orders\"}", 200.0),
+        ("streamhouse_topic_produced_records_total{topic=\"_other\"}", 6.0),
+    ] {
+        assert_eq!(value(&text, series), Some(expected), "{series}");
+    }
+    let name = "streamhouse_topic_produced_records_total";
+    assert_eq!(series(&text, name), topics::MOST_TOPICS + 1);
+    // "orders" is gone as well, and a partition still counts in it.
+    metrics.retain_topics(|topic| topic == "t1");
+    assert_eq!(series(&metrics.render().unwrap(), name), 3);
+    drop(orders);
+    metrics.retain_topics(|topic| topic == "t1");
+    let text = metrics.render().unwrap();
+    assert_eq!(series(&text, name), 2);
+    assert_eq!(
+        value(&text, "streamhouse_topic_produced_records_total{topic=\"t1\"}"),
+        Some(1.0)
+    );
+    metrics.topic("new").produced(1, 1);
+    assert_eq!(series(&metrics.render().unwrap(), name), 3, "there is room again");
+}
+
+#[test]
+fn groups_are_shown_up_to_a_bound_and_leave_with_their_group() {
+    let metrics = Metrics::new().unwrap();
+    let mut report = GroupsReport::default();
+    let condition = |state, members| GroupCondition { state, members };
+    let progress = |committed, lag| GroupProgress { committed, lag };
+    report
+        .conditions
+        .insert("billing".to_owned(), condition("Stable", 2));
+    for (topic, committed, lag) in [("orders", 5, 7), ("payments", 9, 0)] {
+        let pair = ("billing".to_owned(), topic.to_owned());
+        report.progress.insert(pair, progress(committed, lag));
+    }
+    metrics.set_groups(&report);
+    let text = metrics.render().unwrap();
+    for (series, expected) in [
+        (
+            "streamhouse_group_lag_records{group=\"billing\",topic=\"orders\"}",
+            7.0,
+        ),
+        (
+            "streamhouse_group_committed_offset{group=\"billing\",topic=\"orders\"}",
+            5.0,
+        ),
+        (
+            "streamhouse_group_lag_records{group=\"billing\",topic=\"payments\"}",
+            0.0,
+        ),
+        ("streamhouse_group_members{group=\"billing\"}", 2.0),
+        ("streamhouse_group_state{group=\"billing\",state=\"Stable\"}", 1.0),
+    ] {
+        assert_eq!(value(&text, series), Some(expected), "{series}");
+    }
+    report
+        .conditions
+        .insert("billing".to_owned(), condition("Empty", 0));
+    // Many more, further behind: the ones that were there keep their names.
+    for number in 0..groups::MOST_GROUPS + 9 {
+        let group = format!("g{number}");
+        report.conditions.insert(group.clone(), condition("Stable", 1));
+        report
+            .progress
+            .insert((group, "orders".to_owned()), progress(0, 100));
+    }
+    metrics.set_groups(&report);
+    let text = metrics.render().unwrap();
+    assert_eq!(
+        series(&text, "streamhouse_group_members"),
+        groups::MOST_GROUPS + 1
+    );
+    assert_eq!(series(&text, "streamhouse_group_state"), groups::MOST_GROUPS);
+    for (series, expected) in [
+        ("streamhouse_group_state{group=\"billing\",state=\"Empty\"}", 1.0),
+        ("streamhouse_group_members{group=\"billing\"}", 0.0),
+        ("streamhouse_group_members{group=\"_other\"}", 10.0),
+        (
+            "streamhouse_group_lag_records{group=\"_other\",topic=\"_other\"}",
+            1000.0,
+        ),
+    ] {
+        assert_eq!(value(&text, series), Some(expected), "{series}");
+    }
+    metrics.set_groups(&GroupsReport::default());
+    assert!(!metrics.render().unwrap().contains("streamhouse_group_"));
+}
+
 /// A job that has never succeeded must not look like one that is not there.
 #[tokio::test]
 async fn the_age_of_a_job_counts_from_its_success_or_from_the_start() {
@@ -115,6 +222,13 @@ async fn every_metric_stands_in_the_reference_with_its_help() {
     let metrics = Metrics::new().unwrap();
     metrics.certificate_expires("grpc", 1);
     metrics.handshake_errors("grpc");
+    metrics.topic("orders");
+    let group = || "billing".to_owned();
+    let (state, members) = ("Stable", 1);
+    metrics.set_groups(&GroupsReport {
+        conditions: [(group(), GroupCondition { state, members })].into(),
+        progress: [((group(), "orders".to_owned()), GroupProgress::default())].into(),
+    });
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/metrics.md");
     let reference = std::fs::read_to_string(path).unwrap();
     let families = metrics.registry().gather();

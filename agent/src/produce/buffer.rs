@@ -57,15 +57,16 @@ pub struct OpenObject {
 }
 
 impl OpenObject {
-    /// The object's bytes, each partition's contiguous, and what the commit needs to know of them.
-    pub fn assemble(&self) -> (Bytes, Vec<PartitionCommit>) {
+    /// The object's bytes, each partition's contiguous, and what the commit needs to know of them. The appends' own bytes
+    /// are let go: from here on the object stands for them.
+    pub fn assemble(&mut self) -> (Bytes, Vec<PartitionCommit>) {
         let mut body = BytesMut::with_capacity(self.bytes);
         let mut commits = Vec::with_capacity(self.partitions.len());
-        for (&partition, appends) in &self.partitions {
+        for (&partition, appends) in &mut self.partitions {
             let position = body.len() as u64;
             let mut batches = Vec::with_capacity(appends.len());
-            for append in appends {
-                body.extend_from_slice(&append.bytes);
+            for append in appends.iter_mut() {
+                body.extend_from_slice(&std::mem::take(&mut append.bytes));
                 batches.extend_from_slice(&append.batches);
             }
             let epoch = appends.first().map_or(0, |append| append.partition.lease.epoch);

@@ -245,7 +245,7 @@ fn apply(shared: &Shared, commit: &ObjectCommit, body: &Bytes, object: OpenObjec
             } => {
                 if let Some(partition) = appends.first().map(|append| append.partition.clone()) {
                     publish(&partition, commit.sequence, part, body, &batches);
-                    measure(shared, part, &batches);
+                    measure(shared, &partition, part, &batches);
                     partition.advance_log_start(log_start);
                     partition.advance_high_watermark(high_watermark);
                     kept.push(partition);
@@ -265,17 +265,20 @@ fn apply(shared: &Shared, commit: &ObjectCommit, body: &Bytes, object: OpenObjec
 }
 
 /// Counts what got offsets.
-fn measure(shared: &Shared, part: &PartitionCommit, outcomes: &[BatchOutcome]) {
-    let metrics = &shared.deps.metrics;
+fn measure(shared: &Shared, partition: &Partition, part: &PartitionCommit, outcomes: &[BatchOutcome]) {
+    let (mut batches, mut records, mut bytes) = (0, 0, 0);
     for (batch, outcome) in part.batches.iter().zip(outcomes) {
         if matches!(outcome, BatchOutcome::Appended { .. }) {
-            metrics.produced_batches.inc();
-            metrics
-                .produced_records
-                .inc_by(u64::from(batch.records.unsigned_abs()));
-            metrics.produced_bytes.inc_by(batch.size_bytes.into());
+            batches += 1;
+            records += u64::from(batch.records.unsigned_abs());
+            bytes += u64::from(batch.size_bytes);
         }
     }
+    let metrics = &shared.deps.metrics;
+    metrics.produced_batches.inc_by(batches);
+    metrics.produced_records.inc_by(records);
+    metrics.produced_bytes.inc_by(bytes);
+    partition.traffic(metrics).produced(records, bytes);
 }
 
 /// Puts the batches that got offsets into the partition's tail, as runs of neighbours.

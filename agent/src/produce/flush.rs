@@ -120,7 +120,7 @@ impl Flusher {
 
     /// Takes the next object, starts its upload and tells the committer.
     fn flush(&mut self, reason: FlushReason, slot: Slot) {
-        let Some(object) = self.shared.buffer.take() else {
+        let Some(mut object) = self.shared.buffer.take() else {
             return;
         };
         let begun = Instant::now();

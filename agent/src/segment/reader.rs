@@ -9,7 +9,10 @@ use super::{
     format::SegmentError,
     index::{Block, Index, SUFFIX},
 };
-use crate::store::{StoreError, blocks::BlockCache};
+use crate::store::{
+    StoreError,
+    blocks::{BlockCache, Pieces},
+};
 
 /// How much is read ahead of a reader that catches up.
 const READ_AHEAD: u64 = 4 << 20;
@@ -62,40 +65,86 @@ async fn checked<T>(
     }
 }
 
-/// Whole batches of the segment, the first of which may end before `offset`; about `room` bytes from the batch with
-/// `offset` on, at least one whole batch. Empty when `offset` lies outside the segment.
-pub async fn read(
+/// Where wanted batches lie in a segment: neighbouring blocks of it.
+#[derive(Debug)]
+pub struct Located {
+    wanted: Vec<Block>,
+    range: Range<u64>,
+    data_end: u64,
+}
+
+impl Located {
+    /// How many bytes they have.
+    pub fn bytes(&self) -> usize {
+        usize::try_from(self.range.end - self.range.start).unwrap_or(usize::MAX)
+    }
+}
+
+/// Where about `room` bytes lie from the batch with `offset` on, at least one whole batch; `None` when `offset` lies outside
+/// the segment.
+pub async fn locate(
     blocks: &BlockCache,
     key: &str,
     size: u64,
     offset: i64,
     room: usize,
-) -> Result<Bytes, ReadError> {
+) -> Result<Option<Located>, ReadError> {
     let index = index(blocks, key, size).await?;
     let Some(first) = index.locate(offset) else {
-        return Ok(Bytes::new());
+        return Ok(None);
     };
     let wanted = blocks_from(&index, first, room);
     let (Some(start), Some(end)) = (wanted.first().map(Block::range), wanted.last().map(Block::range)) else {
-        return Ok(Bytes::new());
+        return Ok(None);
     };
-    let range = start.start..end.end;
-    let bytes = checked(blocks, key, size, &range, |bytes| {
+    Ok(Some(Located {
+        range: start.start..end.end,
+        data_end: index.footer().index_position,
+        wanted,
+    }))
+}
+
+/// The blocks of the segment, checked, each with whole batches, the first of which may end before what was wanted. Reads on
+/// beyond them for a reader that catches up.
+pub async fn read(
+    blocks: &BlockCache,
+    key: &str,
+    size: u64,
+    located: &Located,
+) -> Result<Vec<Bytes>, ReadError> {
+    let Located {
+        wanted,
+        range,
+        data_end,
+    } = located;
+    let checked = |pieces: &Pieces| {
+        let cut = |block: &Block| {
+            let bytes = pieces.cut(&block.range());
+            let bytes = bytes.ok_or(SegmentError::Truncated("a block is missing"))?;
+            block.check(&bytes)?;
+            Ok(bytes)
+        };
         wanted
             .iter()
-            .try_for_each(|block| block.check(within(bytes, &range, &block.range())?))?;
-        Ok(bytes.clone())
-    })
-    .await?;
-    if room >= CATCHING_UP {
-        let data_end = index.footer().index_position;
+            .map(cut)
+            .collect::<Result<Vec<Bytes>, SegmentError>>()
+    };
+    let read = match checked(&blocks.pieces(key, Some(size), range.clone()).await?) {
+        Err(error) => {
+            tracing::warn!(key, ?range, %error, "damaged bytes, reading them once more");
+            blocks.forget(key, range.clone());
+            checked(&blocks.pieces(key, Some(size), range.clone()).await?)?
+        }
+        Ok(sound) => sound,
+    };
+    if located.bytes() >= CATCHING_UP {
         blocks.prefetch(
             key,
             Some(size),
-            range.end..range.end.saturating_add(READ_AHEAD).min(data_end),
+            range.end..range.end.saturating_add(READ_AHEAD).min(*data_end),
         );
     }
-    Ok(bytes)
+    Ok(read)
 }
 
 /// An offset from which to look for the first record at or after `timestamp`: no such record lies before it. The end of
@@ -131,16 +180,4 @@ fn blocks_from(index: &Index, first: usize, room: usize) -> Vec<Block> {
         wanted.push(block);
     }
     wanted
-}
-
-fn within<'a>(bytes: &'a Bytes, whole: &Range<u64>, part: &Range<u64>) -> Result<&'a [u8], SegmentError> {
-    let cut = |position: u64| {
-        position
-            .checked_sub(whole.start)
-            .and_then(|position| usize::try_from(position).ok())
-    };
-    let range = cut(part.start).zip(cut(part.end));
-    range
-        .and_then(|(start, end)| bytes.get(start..end))
-        .ok_or(SegmentError::Truncated("a block is missing"))
 }

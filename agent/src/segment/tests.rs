@@ -293,6 +293,20 @@ async fn stored(damage: Option<usize>) -> Stored {
     }
 }
 
+/// What [`reader::read`] gives, in one piece.
+async fn read(
+    blocks: &BlockCache,
+    key: &str,
+    size: u64,
+    offset: i64,
+    room: usize,
+) -> Result<Bytes, reader::ReadError> {
+    match reader::locate(blocks, key, size, offset, room).await? {
+        Some(located) => Ok(reader::read(blocks, key, size, &located).await?.concat().into()),
+        None => Ok(Bytes::new()),
+    }
+}
+
 #[tokio::test]
 async fn a_reader_goes_through_the_whole_segment() {
     let stored = stored(None).await;
@@ -300,9 +314,7 @@ async fn a_reader_goes_through_the_whole_segment() {
     for room in [1, 3000, 200_000, 10 << 20] {
         let (mut offset, mut seen) = (0, Vec::new());
         loop {
-            let read = reader::read(&stored.blocks, KEY, size, offset, room)
-                .await
-                .unwrap();
+            let read = read(&stored.blocks, KEY, size, offset, room).await.unwrap();
             if read.is_empty() {
                 break;
             }
@@ -344,13 +356,13 @@ async fn damage_in_the_store_is_never_served() {
     let stored = stored(Some(40_000)).await;
     let size = stored.bytes.len() as u64;
     for _ in 0..2 {
-        let error = reader::read(&stored.blocks, KEY, size, 0, 1).await.unwrap_err();
+        let error = read(&stored.blocks, KEY, size, 0, 1).await.unwrap_err();
         assert!(
             matches!(error, reader::ReadError::Segment(SegmentError::Crc { .. })),
             "{error}"
         );
     }
-    let whole = reader::read(&stored.blocks, KEY, size, 599, 1).await.unwrap();
+    let whole = read(&stored.blocks, KEY, size, 599, 1).await.unwrap();
     assert!(!whole.is_empty(), "the other blocks are still served");
 }
 
@@ -361,7 +373,7 @@ async fn damage_on_the_way_is_read_again() {
     let flip = stored
         .faults
         .add(Toxic::new(ToxicKind::FlipBit).on(&[Operation::Get]).times(1));
-    let read = reader::read(&stored.blocks, KEY, size, 0, 1).await.unwrap();
+    let read = read(&stored.blocks, KEY, size, 0, 1).await.unwrap();
     assert!(read.starts_with(&stored.batches[0].1));
     assert_eq!(stored.faults.hits(flip), 1);
 }
@@ -370,7 +382,7 @@ async fn damage_on_the_way_is_read_again() {
 async fn a_segment_that_is_gone_is_an_error_of_the_store() {
     let stored = stored(None).await;
     stored.faults.delete(&[KEY.to_owned()]).await.unwrap();
-    let error = reader::read(&stored.blocks, KEY, stored.bytes.len() as u64, 0, 1)
+    let error = read(&stored.blocks, KEY, stored.bytes.len() as u64, 0, 1)
         .await
         .unwrap_err();
     assert!(

@@ -71,14 +71,31 @@ impl BlockCache {
     /// copied. An object that ends before the range does is [`StoreErrorKind::Corrupt`]. Dropping the future leaves the
     /// reads it started to those who wait with it, and to the cache.
     pub async fn read(&self, key: &str, size: Option<u64>, range: Range<u64>) -> Result<Bytes, StoreError> {
-        if range.start > range.end || size.is_some_and(|size| range.end > size) {
+        if range.is_empty() && range.start <= range.end {
+            return Ok(Bytes::new());
+        }
+        let pieces = self.pieces(key, size, range.clone()).await?;
+        pieces.cut(&range).ok_or_else(|| {
+            StoreError::new(
+                StoreErrorKind::Corrupt,
+                format!("object {key} ends before byte {}", range.end),
+            )
+        })
+    }
+
+    /// The blocks that hold `range`, which must not be empty, as [`read`](Self::read) gets them; without putting them
+    /// together, so that a reader of many bytes need not hold them twice.
+    pub async fn pieces(
+        &self,
+        key: &str,
+        size: Option<u64>,
+        range: Range<u64>,
+    ) -> Result<Pieces, StoreError> {
+        if range.start >= range.end || size.is_some_and(|size| range.end > size) {
             return Err(StoreError::new(
                 StoreErrorKind::InvalidRange,
                 format!("{range:?} lies outside of object {key}, which has {size:?} bytes"),
             ));
-        }
-        if range.is_empty() {
-            return Ok(Bytes::new());
         }
         let key: Arc<str> = key.into();
         let indexes = range.start / self.block..(range.end - 1) / self.block + 1;
@@ -98,12 +115,16 @@ impl BlockCache {
         self.metrics
             .held_bytes
             .set(i64::try_from(self.cache.weighted_size()).unwrap_or(i64::MAX));
-        self.cut(&indexes, &range, blocks).ok_or_else(|| {
-            StoreError::new(
-                StoreErrorKind::Corrupt,
-                format!("object {key} ends before byte {}", range.end),
-            )
+        Ok(Pieces {
+            first: indexes.start,
+            block: self.block,
+            blocks: blocks.into_iter().flatten().collect(),
         })
+    }
+
+    /// Bytes of blocks that are being read from the store now, each counted twice: as it arrives, and in the cache.
+    pub fn in_flight_bytes(&self) -> u64 {
+        self.flights.blocks() as u64 * self.block * 2
     }
 
     /// Begins to read what will be asked for soon, unless enough is being read already. Needs a runtime.
@@ -145,14 +166,27 @@ impl BlockCache {
             index,
         })
     }
+}
 
-    /// Cuts `range` out of the blocks; `None` when one is missing or too short.
-    fn cut(&self, indexes: &Range<u64>, range: &Range<u64>, blocks: Vec<Option<Bytes>>) -> Option<Bytes> {
-        let whole = usize::try_from(range.end - range.start).ok()?;
+/// Neighbouring blocks of an object.
+#[derive(Debug)]
+pub struct Pieces {
+    first: u64,
+    block: u64,
+    blocks: Vec<Bytes>,
+}
+
+impl Pieces {
+    /// The bytes `range` of the object: a part of one block, or a copy where it lies in several. `None` when these are not
+    /// its blocks, or the object ends before.
+    pub fn cut(&self, range: &Range<u64>) -> Option<Bytes> {
+        let whole = usize::try_from(range.end.checked_sub(range.start)?).ok()?;
+        let indexes = range.start / self.block..range.end.div_ceil(self.block);
+        let single = indexes.end - indexes.start == 1;
         let mut joined = BytesMut::new();
-        let single = blocks.len() == 1;
-        for (index, bytes) in indexes.clone().zip(blocks) {
-            let (bytes, first) = (bytes?, index * self.block);
+        for index in indexes {
+            let at = usize::try_from(index.checked_sub(self.first)?).ok()?;
+            let (bytes, first) = (self.blocks.get(at)?, index * self.block);
             let start = usize::try_from(range.start.saturating_sub(first)).ok()?;
             let end = usize::try_from((range.end - first).min(self.block)).ok()?;
             if end > bytes.len() {
@@ -165,5 +199,41 @@ impl BlockCache {
             joined.extend_from_slice(&bytes[start..end]);
         }
         Some(joined.freeze())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::local::LocalStore;
+
+    const BLOCK: u64 = 4096;
+
+    /// The cache tidies up in its own time, unless it is told to: many large blocks would be in memory and in no sum.
+    #[tokio::test]
+    async fn the_cache_never_holds_more_than_its_capacity_for_longer_than_a_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Arc::new(LocalStore::open(directory.path()).await.unwrap());
+        let metrics = BlockMetrics {
+            hits: IntCounter::new("hits", "hits").unwrap(),
+            misses: IntCounter::new("misses", "misses").unwrap(),
+            held_bytes: IntGauge::new("held", "held").unwrap(),
+        };
+        let capacity = 8 * BLOCK;
+        let cache = BlockCache::new(store.clone(), capacity, BLOCK, metrics);
+        let size = 40 * BLOCK;
+        store.put_new("a", vec![1; size as usize].into()).await.unwrap();
+        for start in (0..size).step_by(2 * BLOCK as usize) {
+            cache
+                .read("a", Some(size), start..start + 2 * BLOCK)
+                .await
+                .unwrap();
+            // The reading task tidies up after it has answered.
+            while cache.in_flight_bytes() > 0 {
+                tokio::task::yield_now().await;
+            }
+            let held: usize = cache.cache.iter().map(|(_, bytes)| bytes.len()).sum();
+            assert!(held as u64 <= capacity, "{held} of {capacity}");
+        }
     }
 }

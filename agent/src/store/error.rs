@@ -34,6 +34,8 @@ pub enum StoreErrorKind {
     Unauthorized,
     /// The store cannot be reached or fails; the operation may have happened.
     Unavailable,
+    /// The store lacks something that the agent needs.
+    Unsupported,
 }
 
 impl StoreErrorKind {
@@ -52,6 +54,7 @@ impl StoreErrorKind {
             Self::Timeout => "timeout",
             Self::Unauthorized => "unauthorized",
             Self::Unavailable => "unavailable",
+            Self::Unsupported => "unsupported",
         }
     }
 
@@ -67,7 +70,8 @@ impl StoreErrorKind {
             | Self::MissingBucket
             | Self::NotFound
             | Self::Other
-            | Self::Unauthorized => false,
+            | Self::Unauthorized
+            | Self::Unsupported => false,
         }
     }
 
@@ -168,9 +172,10 @@ impl StoreError {
             | StoreErrorKind::Unauthorized
             | StoreErrorKind::Unavailable
             | StoreErrorKind::Cancelled => ErrorCode::StorageUnavailable,
-            StoreErrorKind::AlreadyExists | StoreErrorKind::InvalidKey | StoreErrorKind::Other => {
-                ErrorCode::Unknown
-            }
+            StoreErrorKind::AlreadyExists
+            | StoreErrorKind::InvalidKey
+            | StoreErrorKind::Other
+            | StoreErrorKind::Unsupported => ErrorCode::Unknown,
         }
     }
 }

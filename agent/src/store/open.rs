@@ -142,7 +142,7 @@ fn retry(patience: Duration) -> Retry {
 async fn prove(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<(), StoreError> {
     let problem = |why: &str| {
         StoreError::new(
-            StoreErrorKind::Other,
+            StoreErrorKind::Unsupported,
             format!("{} {why}; use a store that does", store.describe()),
         )
     };

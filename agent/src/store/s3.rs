@@ -7,6 +7,7 @@
 
 mod client;
 mod failure;
+mod outside;
 
 use std::future::Future;
 
@@ -18,10 +19,14 @@ use aws_sdk_s3::{
     primitives::ByteStream,
     types::{Delete, Object, ObjectIdentifier},
 };
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
+use md5::{Digest as _, Md5};
 use tokio::time::{Duration, timeout};
 
 use self::failure::Attempt;
+pub use self::outside::check_environment;
 use super::{
     DELETE_BATCH, GetRange, ObjectMeta, ObjectStore, StoreError, StoreErrorKind, StoreSettings,
     retry::time_for, validate_key,
@@ -171,6 +176,14 @@ async fn collect(
     }
 }
 
+/// Adds the MD5 of the body, which some stores want of a deletion and know no newer checksum instead.
+fn add_content_md5(request: &mut HttpRequest) {
+    if let Some(body) = request.body().bytes() {
+        let md5 = STANDARD.encode(Md5::digest(body));
+        request.headers_mut().insert("content-md5", md5);
+    }
+}
+
 fn range_header(range: &GetRange) -> Option<String> {
     match range {
         GetRange::Full => None,
@@ -254,7 +267,13 @@ impl ObjectStore for S3Store {
                 .map_err(|error| attempt.other(&error.to_string()))?;
             let delete = Delete::builder().set_objects(Some(objects)).quiet(true).build();
             let delete = delete.map_err(|error| attempt.other(&error.to_string()))?;
-            let request = self.client.delete_objects().bucket(&self.bucket).delete(delete);
+            let request = self
+                .client
+                .delete_objects()
+                .bucket(&self.bucket)
+                .delete(delete)
+                .customize()
+                .mutate_request(add_content_md5);
             let output = self.send(&attempt, 0, request.send()).await?;
             if let Some(error) = output
                 .errors()

@@ -18,7 +18,7 @@ mod values;
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Args, Parser, Subcommand, error::ErrorKind};
+use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use serde_json::json;
 use streamhouse_client::{Admin, Client, Settings};
 use tokio_util::sync::CancellationToken;
@@ -215,10 +215,32 @@ async fn next_signal() -> std::io::Result<()> {
     tokio::signal::ctrl_c().await
 }
 
+/// What to do about the first option without a value that was given one, as `--if-exists true`; in clap's words the value
+/// is an argument too many.
+fn switch_advice(args: &[String]) -> Option<String> {
+    fn has_switch(command: &clap::Command, name: &str) -> bool {
+        let mut arguments = command.get_arguments();
+        arguments.any(|argument| {
+            argument.get_long() == Some(name) && matches!(argument.get_action(), ArgAction::SetTrue)
+        }) || command.get_subcommands().any(|command| has_switch(command, name))
+    }
+    let is_value = |text: &str| matches!(text, "true" | "false");
+    let root = Cli::command();
+    args.iter().enumerate().find_map(|(at, argument)| {
+        let flag = argument.strip_prefix("--")?;
+        let (name, valued) = match flag.split_once('=') {
+            Some((name, value)) => (name, is_value(value)),
+            None => (flag, args.get(at + 1).is_some_and(|next| is_value(next))),
+        };
+        (valued && has_switch(&root, name))
+            .then(|| format!("--{name} takes no value: write --{name} for true, and leave it out for false"))
+    })
+}
+
 /// Prints help, the version, or what is wrong with the arguments; returns the exit code.
 pub(crate) fn print_usage(error: &clap::Error) -> u8 {
+    let args: Vec<String> = std::env::args().collect();
     let wants_json = || {
-        let args: Vec<String> = std::env::args().collect();
         args.windows(2).any(
             |pair| matches!(pair, [name, value] if (name == "-o" || name == "--output") && value == "json"),
         ) || args.iter().any(|arg| arg == "--output=json" || arg == "-ojson")
@@ -228,6 +250,7 @@ pub(crate) fn print_usage(error: &clap::Error) -> u8 {
         let _ = error.print();
         return 0;
     }
+    let advice = switch_advice(&args);
     if wants_json() {
         let text = error.to_string();
         let message = match error.kind() {
@@ -238,9 +261,13 @@ pub(crate) fn print_usage(error: &clap::Error) -> u8 {
                 .unwrap_or_default()
                 .trim_start_matches("error: "),
         };
+        let message = advice.as_deref().unwrap_or(message);
         eprintln!("{}", json!({ "error": { "code": "USAGE", "message": message } }));
     } else {
         let _ = error.print();
+        if let Some(advice) = advice {
+            eprintln!("  tip: {advice}");
+        }
     }
     failure::USAGE
 }
@@ -258,6 +285,31 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_switch_that_is_given_a_value_is_explained() {
+        let advice = |args: &str| {
+            let args: Vec<String> = args.split_whitespace().map(str::to_owned).collect();
+            switch_advice(&args)
+        };
+        for args in [
+            "topic delete a --if-exists true",
+            "topic delete a --if-exists=false",
+        ] {
+            assert!(parse(args).is_err(), "{args}");
+            assert!(
+                advice(args).unwrap().starts_with("--if-exists takes no value"),
+                "{args}"
+            );
+        }
+        for args in [
+            "topic delete a --if-exists",
+            "topic create a --config x=true",
+            "topic delete true",
+        ] {
+            assert_eq!(advice(args), None, "{args}");
+        }
     }
 
     #[test]

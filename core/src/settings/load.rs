@@ -1,6 +1,6 @@
 //! From the command line and the environment to [`AgentSettings`].
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, iter::Peekable};
 
 use super::{AgentSettings, DEFINITIONS, Definition, nearest};
 
@@ -52,7 +52,7 @@ pub fn load(
     }
     let mut command: Option<String> = None;
     let mut rest = Vec::new();
-    let mut arguments = arguments.into_iter();
+    let mut arguments = arguments.into_iter().peekable();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--help" | "-h" => return Ok(Invocation::Help),
@@ -97,7 +97,7 @@ fn apply(
         .is_some_and(|(_, v, _)| v.trim() == "true");
     let mut settings = AgentSettings::defaults(dev);
     for (definition, value, from) in given {
-        let set = (definition.set)(&mut settings, value.trim());
+        let set = definition.apply(&mut settings, value.trim());
         set.map_err(|problem| SettingsError(format!("{from}: {problem}; it takes {}", definition.bounds)))?;
     }
     let completed = settings.clone().complete();
@@ -130,10 +130,11 @@ fn of_variable(variable: &str) -> Result<Option<&'static Definition>, SettingsEr
     )))
 }
 
-/// The setting of a flag and its value, taken from the next argument where it needs one; `None` for a flag of the command.
+/// The setting of a flag and its value, taken from the next argument where it needs one, or may have one: a switch takes
+/// `true` and `false` only, so that a command after it is not taken for its value. `None` for a flag of the command.
 fn of_flag(
     flag: &str,
-    arguments: &mut impl Iterator<Item = String>,
+    arguments: &mut Peekable<impl Iterator<Item = String>>,
     in_command: bool,
 ) -> Result<Option<(&'static Definition, String, String)>, SettingsError> {
     let (name, value) = flag
@@ -153,12 +154,18 @@ fn of_flag(
     };
     let value = match value {
         Some(value) => value,
-        None if definition.is_switch() => "true".to_owned(),
+        None if definition.is_switch() => arguments
+            .next_if(|next| is_switch_value(next))
+            .unwrap_or_else(|| "true".to_owned()),
         None => arguments
             .next()
             .ok_or_else(|| SettingsError(format!("{name} needs a value: {}", definition.bounds)))?,
     };
     Ok(Some((definition, value, name.to_owned())))
+}
+
+fn is_switch_value(text: &str) -> bool {
+    matches!(text, "true" | "false")
 }
 
 fn unknown_command(name: &str, commands: &[&str]) -> SettingsError {
@@ -182,7 +189,7 @@ pub fn help() -> String {
             (default, Some(dev)) => format!(" [default: {default}; with --dev: {dev}]"),
         };
         let value = if definition.is_switch() {
-            String::new()
+            " [true|false]".to_owned()
         } else {
             format!(" <{bounds}>")
         };
@@ -268,6 +275,61 @@ mod tests {
         assert_eq!(settings.flush_interval, Duration::from_millis(5));
         assert_eq!(settings.metadata_url.expose(), "sqlite:.streamhouse/metadata.db");
         assert_eq!(settings.object_store, "file:.streamhouse/objects");
+    }
+
+    /// Each in the four ways in which people write it, and then a command.
+    #[test]
+    fn a_switch_takes_a_value_too() {
+        let switches: Vec<&Definition> = DEFINITIONS
+            .iter()
+            .filter(|definition| definition.is_switch())
+            .collect();
+        assert!(switches.len() >= 3);
+        for switch in switches {
+            let flag = format!("--{}", switch.name);
+            for (arguments, on) in [
+                (vec![flag.clone()], true),
+                (vec![flag.clone(), "true".to_owned()], true),
+                (vec![format!("{flag}=true")], true),
+                (vec![flag.clone(), "false".to_owned()], false),
+                (vec![format!("{flag}=false")], false),
+            ] {
+                let mut expected = AgentSettings::defaults(on && switch.name == "dev");
+                (switch.set)(&mut expected, if on { "true" } else { "false" }).unwrap();
+                let all = arguments.into_iter().chain(["migrate".to_owned()]);
+                let Ok(Invocation::Command { name, settings, .. }) = load(all, [], &["migrate"]) else {
+                    panic!("{flag} {on} is refused");
+                };
+                expected.metadata_url = settings.metadata_url.clone();
+                expected.object_store.clone_from(&settings.object_store);
+                assert_eq!((name.as_str(), *settings), ("migrate", expected));
+            }
+        }
+        let error = run(&["--dev", "--s3-path-style", "perhaps"], &[]).unwrap_err();
+        assert!(error.contains("perhaps"), "{error}");
+        let error = run(&["--dev", "--s3-path-style=perhaps"], &[]).unwrap_err();
+        assert!(error.contains("true or false"), "{error}");
+    }
+
+    #[test]
+    fn a_line_feed_after_a_value_is_trimmed_and_one_inside_is_refused_by_name() {
+        for definition in DEFINITIONS.iter().filter(|definition| definition.name != "dev") {
+            let default = definition.default_for(true);
+            let variable = definition.variable();
+            let after = format!("{default}\n");
+            assert_eq!(
+                run(&["--dev"], &[(&variable, &after)]),
+                run(&["--dev"], &[]),
+                "{variable}"
+            );
+            let inside = format!("{default}\nhush\n{default}");
+            let error = run(&["--dev"], &[(&variable, &inside)]).unwrap_err();
+            assert!(error.starts_with(&variable), "{error}");
+            assert!(
+                error.contains("control character") && !error.contains("hush"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

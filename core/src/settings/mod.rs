@@ -5,6 +5,7 @@
 //! What is unknown or contradictory is refused before anything starts.
 
 mod load;
+mod memory;
 mod overrides;
 mod table;
 mod units;
@@ -12,6 +13,7 @@ mod units;
 use std::{path::PathBuf, time::Duration};
 
 pub use load::{Invocation, SettingsError, help, load, reference_markdown};
+pub use memory::MemoryBudgets;
 pub use overrides::Overrides;
 pub use table::{DEFINITIONS, Definition};
 pub use units::{ByteSize, Secret, parse_duration};

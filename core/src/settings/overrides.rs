@@ -23,7 +23,8 @@ impl Overrides {
             return Err(format!("there is no setting {name:?}; did you mean {nearest:?}?"));
         };
         let value = value.into();
-        (definition.set)(&mut AgentSettings::defaults(false), &value)
+        definition
+            .apply(&mut AgentSettings::defaults(false), value.trim())
             .map_err(|problem| format!("{name}: {problem}; it takes {}", definition.bounds))?;
         self.0.insert(definition.name, value);
         Ok(())
@@ -44,7 +45,7 @@ impl Overrides {
     pub fn over(&self, dev: bool) -> Result<AgentSettings, String> {
         let mut settings = AgentSettings::defaults(dev);
         for (definition, value) in self.set_definitions() {
-            (definition.set)(&mut settings, value)?;
+            definition.apply(&mut settings, value.trim())?;
         }
         settings.complete()
     }

@@ -40,6 +40,15 @@ impl Definition {
         })
     }
 
+    /// Sets it. What has a control character inside, such as a line feed of a file, is no value of any setting, and not
+    /// repeated: it may be secret.
+    pub(super) fn apply(&self, settings: &mut AgentSettings, value: &str) -> Result<(), String> {
+        if value.chars().any(char::is_control) {
+            return Err("the value holds a line feed or another control character; remove it".to_owned());
+        }
+        (self.set)(settings, value)
+    }
+
     /// Whether the flag needs no value.
     pub fn is_switch(&self) -> bool {
         self.bounds == SWITCH
@@ -272,9 +281,12 @@ pub const DEFINITIONS: &[Definition] = &[
     define(
         "s3-region",
         "us-east-1",
-        "text",
+        "letters, digits and -",
         "The bucket's region.",
         |s, v| {
+            if !v.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+                return Err("it is not a region's name".to_owned());
+            }
             s.s3_region = v.to_owned();
             Ok(())
         },

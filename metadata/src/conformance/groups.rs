@@ -2,7 +2,7 @@
 
 use super::fixture::{Log, NO_GRACE, Store, agent, garbage, leases, slot, take, topic};
 use crate::{
-    Error, GroupQuery, GroupRecord, GroupWrite, Lease, OffsetCommit, OffsetOutcome, OffsetToCommit,
+    Error, GroupLag, GroupQuery, GroupRecord, GroupWrite, Lease, OffsetCommit, OffsetOutcome, OffsetToCommit,
     PartitionUid,
 };
 
@@ -289,6 +289,57 @@ pub async fn a_deleted_group_leaves_no_offsets(store: &Store) {
     assert_eq!(
         store.groups(&GroupQuery::All).await.unwrap(),
         [record("h", 0, 0, b"")]
+    );
+}
+
+pub async fn lag_is_told_of_groups_whose_members_are_gone(store: &Store) {
+    let mut log = Log::new(store).await;
+    let slots = [
+        slot(store, 0, log.lease.incarnation).await,
+        slot(store, 1, log.lease.incarnation).await,
+    ];
+    log.append(10).await;
+    log.append(10).await;
+    let mut payments = Log::of(store, leases(&topic(store, "payments", 2).await)[0]);
+    payments.append(7).await;
+    let in_slot = |slot, group_id, partition, at| OffsetCommit {
+        slot,
+        ..commit(group_id, None, vec![offset(partition, at)])
+    };
+    for (lease, commit) in [
+        (slots[0], in_slot(0, "a", log.lease.partition, 4)),
+        (slots[0], in_slot(0, "a", payments.lease.partition, 7)),
+        (slots[0], in_slot(0, "ahead", log.lease.partition, 99)),
+        (slots[1], in_slot(1, "b", log.lease.partition, 12)),
+    ] {
+        store.commit_offsets(lease, &commit).await.unwrap();
+    }
+    let row = |group_id: &str, topic: &str, committed, lag| GroupLag {
+        group_id: group_id.to_owned(),
+        topic: topic.to_owned(),
+        committed,
+        lag,
+    };
+    let of_first = [
+        row("a", "orders", 4, 16),
+        row("a", "payments", 7, 0),
+        row("ahead", "orders", 99, 0),
+    ];
+    assert_eq!(store.group_lags(&[0], 100).await.unwrap(), of_first);
+    assert_eq!(store.group_lags(&[0], 1).await.unwrap(), of_first[..1]);
+    assert_eq!(
+        store.group_lags(&[1, 5], 100).await.unwrap(),
+        [row("b", "orders", 12, 8)]
+    );
+    assert_eq!(store.group_lags(&[], 100).await.unwrap(), []);
+    // What retention took away cannot be read any more, and is nothing to wait for.
+    store.advance_log_start(log.lease, 15).await.unwrap();
+    let lags = store.group_lags(&[0, 1], 2).await.unwrap();
+    assert_eq!(lags, [row("a", "orders", 4, 5), row("b", "orders", 12, 5)]);
+    store.delete_topic("orders").await.unwrap();
+    assert_eq!(
+        store.group_lags(&[0, 1], 100).await.unwrap(),
+        [row("a", "payments", 7, 0)]
     );
 }
 

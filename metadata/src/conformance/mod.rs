@@ -104,6 +104,7 @@ macro_rules! conformance_suite {
             groups::offsets_keep_their_metadata_and_the_last_counts,
             groups::offsets_of_unknown_partitions_are_refused_one_by_one,
             groups::a_deleted_group_leaves_no_offsets,
+            groups::lag_is_told_of_groups_whose_members_are_gone,
             groups::offsets_of_a_deleted_topic_never_speak_for_a_new_one,
             races::racing_moves_have_one_winner,
             races::racing_creations_have_one_winner,

@@ -10,8 +10,10 @@ use super::{
     agents::{Lock, leased},
 };
 use crate::{
-    CommittedOffset, Error, GroupQuery, GroupRecord, GroupWrite, Lease, OffsetCommit, OffsetOutcome,
-    OffsetToCommit, PartitionUid, failure::Outcome, rows::check_slot,
+    CommittedOffset, Error, GroupLag, GroupQuery, GroupRecord, GroupWrite, Lease, OffsetCommit,
+    OffsetOutcome, OffsetToCommit, PartitionUid,
+    failure::Outcome,
+    rows::{check_slot, group_lag},
 };
 
 /// Writes offsets; partitions that are gone are left out.
@@ -187,6 +189,25 @@ async fn write_offsets(conn: &mut PgConnection, commit: &OffsetCommit) -> Outcom
         .fetch_all(conn)
         .await?;
     Ok(written.into_iter().collect())
+}
+
+pub(super) async fn lags(conn: &mut PgConnection, slots: &[i32], limit: usize) -> Outcome<Vec<GroupLag>> {
+    let rows: Vec<(String, String, i64, i64)> = query_as(
+        "SELECT g.group_id, t.name, sum(o.committed_offset)::bigint,
+                sum(greatest(p.high_watermark - greatest(o.committed_offset, p.log_start), 0))::bigint AS lag
+         FROM consumer_groups g
+         JOIN consumer_offsets o ON o.group_id = g.group_id
+         JOIN partitions p ON p.id = o.partition_id AND NOT p.deleted
+         JOIN topics t ON t.topic_id = p.topic_id
+         WHERE g.slot = ANY($1)
+         GROUP BY g.group_id, t.name
+         ORDER BY lag DESC, g.group_id COLLATE \"C\", t.name COLLATE \"C\" LIMIT $2",
+    )
+    .bind(slots)
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(group_lag).collect())
 }
 
 #[derive(sqlx::FromRow)]

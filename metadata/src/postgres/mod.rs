@@ -38,7 +38,7 @@ pub(crate) use self::{
 };
 use crate::{
     AgentRegistration, ClusterState, CommitOutcome, CommittedOffset, ConnectOptions, Garbage, GarbagePolicy,
-    GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView,
+    GroupLag, GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView,
     MetadataStore, MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome, PartitionUid,
     Recovered, Recovery, Registered, Renewed, Result, SegmentIntent, Silence, Snapshot, Timeline, TopicChange,
     TopicOwner, TopicRecord, TopicsOverview,
@@ -325,6 +325,10 @@ impl MetadataStore for PostgresStore {
 
     async fn commit_offsets(&self, lease: Lease, commit: &OffsetCommit) -> Result<Vec<OffsetOutcome>> {
         transact!(self, Writes, conn => groups::commit_offsets(conn, lease, commit))
+    }
+
+    async fn group_lags(&self, slots: &[i32], limit: usize) -> Result<Vec<GroupLag>> {
+        statement!(self, Reads, conn => groups::lags(conn, slots, limit))
     }
 
     async fn fetch_offsets(&self, group_id: &str) -> Result<Vec<CommittedOffset>> {

@@ -4,8 +4,10 @@ use sqlx::{SqliteConnection, query, query_as, query_scalar};
 
 use super::{agents::leased, now};
 use crate::{
-    CommittedOffset, Error, GroupQuery, GroupRecord, GroupWrite, Lease, OffsetCommit, OffsetOutcome,
-    PartitionUid, failure::Outcome, rows::check_slot,
+    CommittedOffset, Error, GroupLag, GroupQuery, GroupRecord, GroupWrite, Lease, OffsetCommit,
+    OffsetOutcome, PartitionUid,
+    failure::Outcome,
+    rows::{check_slot, group_lag},
 };
 
 pub(super) async fn groups(conn: &mut SqliteConnection, which: &GroupQuery) -> Outcome<Vec<GroupRecord>> {
@@ -139,6 +141,25 @@ pub(super) async fn commit_offsets(
         });
     }
     Ok(outcomes)
+}
+
+pub(super) async fn lags(conn: &mut SqliteConnection, slots: &[i32], limit: usize) -> Outcome<Vec<GroupLag>> {
+    let slots: Vec<String> = slots.iter().map(i32::to_string).collect();
+    let rows: Vec<(String, String, i64, i64)> = query_as(
+        "SELECT g.group_id, t.name, sum(o.committed_offset),
+                sum(max(p.high_watermark - max(o.committed_offset, p.log_start), 0)) AS lag
+         FROM consumer_groups g
+         JOIN consumer_offsets o ON o.group_id = g.group_id
+         JOIN partitions p ON p.id = o.partition_id AND NOT p.deleted
+         JOIN topics t ON t.topic_id = p.topic_id
+         WHERE g.slot IN (SELECT value FROM json_each(?1))
+         GROUP BY g.group_id, t.name ORDER BY lag DESC, g.group_id, t.name LIMIT ?2",
+    )
+    .bind(format!("[{}]", slots.join(",")))
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(group_lag).collect())
 }
 
 #[derive(sqlx::FromRow)]

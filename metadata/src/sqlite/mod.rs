@@ -23,7 +23,7 @@ use sqlx::{
 pub(crate) use self::migrate::{backup, cluster_id, drop_schema, live_agent, migrate, schema};
 use crate::{
     AgentRegistration, ClusterState, CommitOutcome, CommittedOffset, ConnectOptions, Error, Garbage, GarbagePolicy,
-    GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView,
+    GroupLag, GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView,
     MetadataStore, MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome,
     PartitionUid, Recovered, Recovery, Registered, Renewed, Result, SegmentIntent, Silence, Snapshot, Timeline,
     TopicChange, TopicOwner, TopicRecord, TopicsOverview,
@@ -312,6 +312,10 @@ impl MetadataStore for SqliteStore {
 
     async fn commit_offsets(&self, lease: Lease, commit: &OffsetCommit) -> Result<Vec<OffsetOutcome>> {
         transact!(self.limit, self.write(), meaning, tx => groups::commit_offsets(&mut tx, lease, commit))
+    }
+
+    async fn group_lags(&self, slots: &[i32], limit: usize) -> Result<Vec<GroupLag>> {
+        transact!(self.limit, self.read(), meaning, tx => groups::lags(&mut tx, slots, limit))
     }
 
     async fn fetch_offsets(&self, group_id: &str) -> Result<Vec<CommittedOffset>> {

@@ -75,6 +75,9 @@ pub(super) async fn dereference(context: &Context, desired: &Desired) -> kube::R
             problems.push(missing(desired, secret, what));
         }
     }
+    let malformed = malformed_credentials(desired, &secrets);
+    hold |= !malformed.is_empty();
+    problems.extend(malformed);
     let http = desired.http.certificate.as_ref();
     let http_authority = http.is_some_and(|http| secrets.value(&http.secret, AUTHORITY).is_some());
     Ok(Dereferenced {
@@ -110,6 +113,29 @@ fn missing(desired: &Desired, secret: &NeededSecret, what: String) -> Problem {
     }
 }
 
+/// What stands in the object store's credentials and cannot: agents would refuse to start with it. What surrounds a value is
+/// trimmed, there and here, since a Secret that is made from a file often ends in a line feed.
+fn malformed_credentials(desired: &Desired, secrets: &Secrets) -> Vec<Problem> {
+    let credentials = desired.storage.credentials.iter();
+    let keys = credentials.flat_map(|keys| [&keys.access_key_id, &keys.secret_access_key]);
+    keys.filter_map(|key| {
+        let what = match std::str::from_utf8(secrets.value(&key.name, &key.key)?).map(str::trim) {
+            Err(_) => "not text",
+            Ok("") => "empty",
+            Ok(value) if value.chars().any(char::is_control) => {
+                "it holds a line feed or another control character: store it without"
+            }
+            Ok(_) => return None,
+        };
+        Some(Problem {
+            condition: ConditionType::StorageReachable,
+            reason: Reason::ConnectionInvalid,
+            message: format!("Secret {}, key {}: {what}", key.name, key.key),
+        })
+    })
+    .collect()
+}
+
 fn connection(desired: &Desired, secrets: &Secrets) -> Result<Connection, Problem> {
     let database = &desired.postgresql;
     let key = &database.connection;
@@ -123,6 +149,9 @@ fn connection(desired: &Desired, secrets: &Secrets) -> Result<Connection, Proble
     };
     if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
         return refuse("not a connection string; it looks like postgres://user:password@host:port/database");
+    }
+    if url.chars().any(char::is_control) {
+        return refuse("it holds a line feed or another control character: store it without");
     }
     if let Err(error) = streamhouse_metadata::check_address(url) {
         return refuse(&error.to_string());
@@ -257,6 +286,53 @@ mod tests {
             secrets("a").hash(&[needed(&["uri"], false)]),
             secrets("b").hash(&[needed(&["uri"], false)])
         );
+    }
+
+    #[test]
+    fn what_cannot_be_signed_with_is_named_with_its_secret_and_key() {
+        let desired = crate::cluster::fixtures::desired(
+            "objectStorage: {bucket: streamhouse-data, credentialsSecret: {name: bucket}}",
+        );
+        let problems = |id: &[u8], secret: &[u8]| {
+            let data = BTreeMap::from([
+                ("accessKeyId".to_owned(), ByteString(id.to_vec())),
+                ("secretAccessKey".to_owned(), ByteString(secret.to_vec())),
+            ]);
+            let secrets = Secrets(BTreeMap::from([("bucket".to_owned(), data)]));
+            malformed_credentials(&desired, &secrets)
+        };
+        assert_eq!(problems(b"id\n", b"hush hush\r\n"), []);
+        for (id, secret, key) in [
+            (b"i\nd" as &[u8], b"hush" as &[u8], "accessKeyId"),
+            (b" \n", b"hush", "accessKeyId"),
+            (b"\xff", b"hush", "accessKeyId"),
+            (b"id", b"hu\nsh", "secretAccessKey"),
+        ] {
+            let found = problems(id, secret);
+            let [problem] = found.as_slice() else {
+                panic!("{found:?}")
+            };
+            assert_eq!(problem.condition, ConditionType::StorageReachable);
+            assert_eq!(problem.reason, Reason::ConnectionInvalid);
+            let named = format!("Secret bucket, key {key}: ");
+            assert!(
+                problem.message.starts_with(&named) && !problem.message.contains("hu"),
+                "{problem}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_connection_string_with_a_line_feed_inside_is_refused_by_name() {
+        let desired = crate::cluster::fixtures::desired("postgresql: {connectionSecret: {name: metadata}}");
+        assert!(connection(&desired, &secrets("postgres://u:hush@h/d\n")).is_ok());
+        let problem = connection(&desired, &secrets("postgres://u:hush\n@h/d")).unwrap_err();
+        assert_eq!(problem.reason, Reason::ConnectionInvalid);
+        assert!(
+            problem.message.starts_with("Secret metadata, key uri: "),
+            "{problem}"
+        );
+        assert!(!problem.message.contains("hush"), "{problem}");
     }
 
     #[test]

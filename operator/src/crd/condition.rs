@@ -63,7 +63,7 @@ words! {
         AgentsStopped: "spec.stopped is set: no agent runs",
         AllHealthy: "nothing is wrong",
         SecretMissing: "a Secret or a key in it that the spec names is not there",
-        ConnectionInvalid: "the connection string in the Secret cannot be read",
+        ConnectionInvalid: "what a Secret holds cannot be used as a connection string or an access key",
         MetadataMigrated: "PostgreSQL answers, and its schema is the one the agents need",
         MetadataUnreachable: "PostgreSQL does not answer or refuses",
         SchemaTooNew: "the schema was made by a newer version: agents of this version must not run",

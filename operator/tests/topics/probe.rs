@@ -131,5 +131,6 @@ hand_on! {
     groups(which: &GroupQuery) -> Vec<GroupRecord>;
     put_group(lease: Lease, group: &GroupWrite) -> ();
     commit_offsets(lease: Lease, commit: &OffsetCommit) -> Vec<OffsetOutcome>;
+    group_lags(slots: &[i32], limit: usize) -> Vec<GroupLag>;
     fetch_offsets(group_id: &str) -> Vec<CommittedOffset>;
 }

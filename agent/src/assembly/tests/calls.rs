@@ -265,3 +265,50 @@ async fn grpc_serves_our_services_health_and_reflection_within_bounds() {
     assert!(one.node.metrics.render().unwrap().contains(errors));
     one.drain().await;
 }
+
+/// By the leader from memory and from the store, and by an agent that leads nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_moves_through_a_topic_is_counted_by_its_name() {
+    let dir = TempDir::new().unwrap();
+    let one = agent(dir.path(), "one").await;
+    create(&one, "orders", 1).await;
+    for _ in 0..5 {
+        produce(&one, "orders", 0, "x").await.unwrap();
+    }
+    let counted = |agent: &Agent, what: &str| {
+        let text = agent.node.metrics.render().unwrap();
+        let begin = format!("streamhouse_topic_{what}_total{{topic=\"orders\"}} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&begin));
+        line.map_or(0, |number| number.parse::<u64>().unwrap())
+    };
+    let fetched = async |agent: &Agent, offset| {
+        let request = v1::FetchRequest {
+            max_wait_ms: 0,
+            min_bytes: 0,
+            max_bytes: 1 << 20,
+            partitions: vec![v1::PartitionFetch {
+                topic: "orders".to_owned(),
+                partition: 0,
+                offset,
+                max_bytes: 1 << 20,
+            }],
+            ..v1::FetchRequest::default()
+        };
+        let (answer, _) = crate::fetch::fetch(&agent.node, request).await.unwrap();
+        answer.partitions[0].records.len() as u64
+    };
+    assert_eq!(counted(&one, "produced_records"), 5);
+    let stored = counted(&one, "produced_bytes");
+    assert_eq!(fetched(&one, 0).await, stored);
+    assert_eq!(fetched(&one, 5).await, 0);
+    assert_eq!(
+        (counted(&one, "fetched_records"), counted(&one, "fetched_bytes")),
+        (5, stored)
+    );
+    let two = agent(dir.path(), "two").await;
+    assert_eq!(fetched(&two, 2).await, stored / 5 * 3);
+    assert_eq!(counted(&two, "fetched_records"), 3);
+    assert_eq!(counted(&two, "produced_records"), 0);
+    one.drain().await;
+    two.drain().await;
+}

@@ -410,14 +410,7 @@ async fn too_many_at_once_are_sent_back_and_a_store_that_is_away_is_said() {
     until("it is ready", || one.node.health.is_ready()).await;
     create(&one, "orders", 1).await;
     // Reads wait for memory that others have; what comes then finds every place taken.
-    let all = one.node.fetch_memory.available_permits();
-    let taken = one
-        .node
-        .fetch_memory
-        .clone()
-        .acquire_many_owned(all as u32)
-        .await
-        .unwrap();
+    let taken = one.node.memory.fetch.take(usize::MAX).await.unwrap();
     produce(&one, "orders", 0, "x").await.unwrap();
     let asks = (0..64).map(|_| code(&one, "records?topic=orders&partition=0"));
     let answers = futures::future::join_all(asks).await;

@@ -2,6 +2,7 @@
 
 mod failover;
 mod faults;
+mod reports;
 mod world;
 
 use futures::future::join_all;

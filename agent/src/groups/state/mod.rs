@@ -232,6 +232,11 @@ impl Group {
         self.members.is_empty() && self.pending.is_empty()
     }
 
+    /// How many are in it.
+    pub fn member_count(&self) -> usize {
+        self.members.len()
+    }
+
     /// Whether anybody is in it.
     pub fn has_members(&self) -> bool {
         !self.members.is_empty()

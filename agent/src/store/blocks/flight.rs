@@ -84,6 +84,11 @@ impl Flights {
         }
     }
 
+    /// How many blocks are being read.
+    pub(super) fn blocks(&self) -> usize {
+        MOST_IN_FLIGHT.saturating_sub(self.room.available_permits())
+    }
+
     /// Whether a read ahead should rather not begin.
     pub(super) fn busy(&self) -> bool {
         self.room.available_permits() < MOST_IN_FLIGHT / 2
@@ -135,6 +140,9 @@ impl Flights {
             flights: self,
             run: &run,
         };
+        let blocks = u32::try_from(run.arrivals.len()).unwrap_or(u32::MAX);
+        // Until the run was taken apart: until then its bytes are there twice.
+        let _room = self.room.acquire_many(blocks).await;
         let outcome = self.fetch(&run, size).await;
         for (index, arrival) in (run.first..).zip(&run.arrivals) {
             let outcome = outcome
@@ -154,12 +162,12 @@ impl Flights {
             }
             arrival.send_replace(Some(outcome));
         }
+        // What has to go for these blocks goes now, and not some time later.
+        self.cache.run_pending_tasks();
         drop(landed);
     }
 
     async fn fetch(&self, run: &Run, size: Option<u64>) -> Result<Bytes, StoreError> {
-        let blocks = u32::try_from(run.arrivals.len()).unwrap_or(u32::MAX);
-        let _room = self.room.acquire_many(blocks).await;
         let end = run.next().saturating_mul(self.block);
         let range = run.first * self.block..end.min(size.unwrap_or(end));
         let (expected, end) = (range.end - range.start, range.end);

@@ -7,7 +7,7 @@ use aws_config::{
     meta::region::RegionProviderChain, retry::RetryConfig,
     stalled_stream_protection::StalledStreamProtectionConfig, timeout::TimeoutConfig,
 };
-use aws_credential_types::Credentials;
+use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use aws_sdk_s3::{
     Client,
     config::{Builder, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient},
@@ -16,7 +16,10 @@ use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provi
 use rustls::{RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
 use tokio::time::Duration;
 
-use super::super::{StoreError, StoreErrorKind, StoreSettings};
+use super::{
+    super::{StoreError, StoreErrorKind, StoreSettings},
+    outside::{self, CheckedCredentials},
+};
 
 /// How long a connection may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -45,11 +48,19 @@ pub(super) async fn connect(settings: &StoreSettings) -> Result<Client, StoreErr
             "settings",
         ));
     }
-    let mut config = Builder::from(&loader.load().await)
+    let loaded = loader.load().await;
+    let mut config = Builder::from(&loaded)
         .retry_config(RetryConfig::disabled())
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .force_path_style(settings.path_style.unwrap_or(settings.endpoint.is_some()));
+    if let Some(keys) = loaded.credentials_provider() {
+        config = config.credentials_provider(SharedCredentialsProvider::new(CheckedCredentials::new(keys)));
+    }
+    if let Some(region) = loaded.region() {
+        let region = outside::region(region.as_ref()).map_err(invalid)?;
+        config = config.region(Region::new(region.to_owned()));
+    }
     if let Some(endpoint) = &settings.endpoint {
         config = config.endpoint_url(checked_endpoint(endpoint)?);
     }
@@ -73,7 +84,7 @@ fn checked_endpoint(endpoint: &str) -> Result<&str, StoreError> {
         .or_else(|| endpoint.strip_prefix("https://"))
         .unwrap_or_default();
     // The message does not repeat it: a wrong endpoint may hold a password.
-    if host.is_empty() || host.contains(['@', ' ', '?', '#']) {
+    if host.is_empty() || host.contains(['@', '?', '#']) || !host.chars().all(|c| c.is_ascii_graphic()) {
         return Err(invalid(
             "the endpoint is not a url such as https://minio.example:9000",
         ));
@@ -165,6 +176,8 @@ mod tests {
             "http://",
             "https://user:secret@minio",
             "ftp://minio",
+            "http://minio\n:9000",
+            "http://minio 1:9000",
         ] {
             let error = checked_endpoint(bad).unwrap_err();
             assert!(!error.message().contains("secret"), "{error}");

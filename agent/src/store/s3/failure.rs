@@ -5,7 +5,10 @@ use std::{error::Error, time::Duration};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 
-use super::super::{StoreError, StoreErrorKind};
+use super::{
+    super::{StoreError, StoreErrorKind},
+    outside::MalformedCredentials,
+};
 
 /// One request, for its error messages.
 pub(super) struct Attempt<'a> {
@@ -48,6 +51,9 @@ impl Attempt<'_> {
     fn not_sent(&self, error: &(dyn Error + 'static)) -> StoreError {
         let causes = || std::iter::successors(Some(error), |error| (*error).source());
         let credentials = causes().find_map(|cause| cause.downcast_ref::<CredentialsError>());
+        if let Some(malformed) = causes().find_map(|cause| cause.downcast_ref::<MalformedCredentials>()) {
+            return self.error(StoreErrorKind::Unauthorized, &malformed.to_string());
+        }
         let text = DisplayErrorContext(error).to_string();
         match credentials {
             Some(CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_)) => {
@@ -75,6 +81,7 @@ impl Attempt<'_> {
         let kind = match (code.unwrap_or_default(), status.unwrap_or_default()) {
             ("NoSuchBucket", _) => return self.missing_bucket(),
             ("NoSuchKey", _) => Kind::NotFound,
+            ("NotImplemented", _) | (_, 501) => return self.unsupported(message),
             (
                 "SlowDown"
                 | "SlowDownRead"
@@ -131,6 +138,17 @@ impl Attempt<'_> {
         };
         self.error(kind, &format!("{said}{advice}"))
             .with_retry_after(retry_after)
+    }
+
+    /// The store lacks what was asked of it. All that is special about a put is that it must not overwrite.
+    fn unsupported(&self, message: Option<&str>) -> StoreError {
+        let lacks = match self.what {
+            "put" => "the store does not support conditional writes (If-None-Match)",
+            _ => "the store does not support this request",
+        };
+        let said = message.map(|message| format!(" ({message})")).unwrap_or_default();
+        let advice = "use one that does, such as AWS S3, MinIO or Ceph";
+        self.error(StoreErrorKind::Unsupported, &format!("{lacks}{said}; {advice}"))
     }
 
     pub(super) fn missing_bucket(&self) -> StoreError {
@@ -193,6 +211,8 @@ mod tests {
             (Some("InvalidRange"), 416, Kind::InvalidRange),
             (Some("InvalidArgument"), 400, Kind::Other),
             (Some("RequestTimeout"), 400, Kind::Unavailable),
+            (Some("NotImplemented"), 501, Kind::Unsupported),
+            (None, 501, Kind::Unsupported),
         ] {
             assert_eq!(
                 ATTEMPT.refused(code, None, Some(status), None).kind(),

@@ -1,0 +1,102 @@
+//! What a coordinator tells the metrics of its groups, above all when nobody else can.
+
+use streamhouse_metadata::{BatchMeta, LeaseMove, MoveOutcome, ObjectCommit, PartitionCommit};
+
+use super::{super::*, world::*};
+
+impl World {
+    /// Ten records more in orders-0, committed by this agent.
+    async fn ten_records(&self, agent: &Agent, sequence: u64) {
+        let snapshot = self.store.snapshot(None).await.unwrap().unwrap();
+        let orders = snapshot
+            .topics
+            .iter()
+            .find(|topic| topic.name == "orders")
+            .unwrap();
+        let record = orders.partitions[0];
+        let mut epoch = record.epoch;
+        if record.holder != Some(agent.incarnation) {
+            let wish = LeaseMove {
+                partition: record.uid,
+                from: record.holder,
+                epoch,
+                to: Some(agent.incarnation),
+            };
+            let outcome = self.store.move_leases(&[wish]).await.unwrap()[0];
+            let MoveOutcome::Moved { epoch: moved, .. } = outcome else {
+                panic!("the lease did not move")
+            };
+            epoch = moved;
+        }
+        let batch = BatchMeta {
+            size_bytes: 100,
+            records: 10,
+            max_timestamp: 1,
+            producer: None,
+        };
+        let commit = ObjectCommit {
+            incarnation: agent.incarnation,
+            sequence,
+            size_bytes: 100,
+            partitions: vec![PartitionCommit {
+                partition: record.uid,
+                epoch,
+                position: 0,
+                batches: vec![batch],
+            }],
+        };
+        self.store.commit_object(&commit).await.unwrap();
+    }
+}
+
+/// What a scrape finds of the group "g".
+async fn scraped(agent: &Agent) -> Vec<String> {
+    agent.coordinator.report().await.unwrap();
+    let text = agent.coordinator.parts().metrics.render().unwrap();
+    let mut lines: Vec<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("streamhouse_group_"))
+        .map(|line| line.replace("group=\"g\"", "g"))
+        .collect();
+    lines.sort();
+    lines
+}
+
+#[tokio::test]
+async fn lag_goes_on_being_told_when_every_member_is_dead() {
+    let (world, a) = World::with_agent().await;
+    assert_eq!(scraped(&a).await, [""; 0]);
+    world.ten_records(&a, 0).await;
+    let member = a.single().await;
+    assert_eq!(a.commit(Some(&member), 4).await, ErrorCode::None);
+    assert_eq!(
+        scraped(&a).await,
+        [
+            "committed_offset{g,topic=\"orders\"} 4",
+            "lag_records{g,topic=\"orders\"} 6",
+            "members{g} 1",
+            "state{g,state=\"Stable\"} 1",
+        ]
+    );
+    a.leave(&member).await.unwrap();
+    world.ten_records(&a, 1).await;
+    let nobody_left = [
+        "committed_offset{g,topic=\"orders\"} 4",
+        "lag_records{g,topic=\"orders\"} 16",
+        "members{g} 0",
+        "state{g,state=\"Empty\"} 1",
+    ];
+    assert_eq!(scraped(&a).await, nobody_left);
+    // While the store fails, what was told last stays: a gap would end an alert.
+    world.store.set_away(true);
+    a.coordinator.report().await.unwrap_err();
+    let text = a.coordinator.parts().metrics.render().unwrap();
+    assert!(text.contains("streamhouse_group_lag_records{group=\"g\",topic=\"orders\"} 16"));
+    world.store.set_away(false);
+    // Whoever coordinates the group next tells it on, and the one before says nothing any more.
+    let b = world.agent("b").await;
+    world.coordinate(&b, "g").await;
+    assert_eq!(scraped(&b).await, nobody_left);
+    a.coordinator.release(group_slot("g", GROUP_SLOTS)).await;
+    assert_eq!(scraped(&a).await, [""; 0]);
+}

@@ -1,0 +1,178 @@
+//! What the groups that this agent coordinates are doing: their lag, members and state. It goes on when all members of a
+//! group are gone, which no consumer could tell. The number of series is bounded: groups beyond [`MOST_GROUPS`], and pairs of
+//! group and topic beyond [`MOST_PAIRS`], share one series. Set as a whole, every few seconds, by the coordinator.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use parking_lot::Mutex;
+use prometheus::{IntGaugeVec, Opts, Result};
+
+use super::{OTHER, register::Register};
+
+/// Groups with series of their own, for each agent.
+pub(super) const MOST_GROUPS: usize = 200;
+/// Groups and topics with series of their own, for each agent.
+pub(super) const MOST_PAIRS: usize = 1_000;
+
+/// A group, as its coordinator sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupCondition {
+    /// Kafka's word: Empty, PreparingRebalance, CompletingRebalance, Stable, Dead.
+    pub state: &'static str,
+    /// Its members.
+    pub members: usize,
+}
+
+/// How far a group is behind in a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GroupProgress {
+    /// The committed offsets of its partitions, added up.
+    pub committed: i64,
+    /// Records that wait.
+    pub lag: i64,
+}
+
+/// Everything about the groups that an agent coordinates.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GroupsReport {
+    /// By group.
+    pub conditions: BTreeMap<String, GroupCondition>,
+    /// By group and topic.
+    pub progress: BTreeMap<(String, String), GroupProgress>,
+}
+
+/// The gauges.
+pub(super) struct Groups {
+    lag: IntGaugeVec,
+    committed: IntGaugeVec,
+    members: IntGaugeVec,
+    state: IntGaugeVec,
+    /// What has series now.
+    shown: Mutex<Shown>,
+}
+
+#[derive(Default)]
+struct Shown {
+    pairs: BTreeSet<(String, String)>,
+    groups: BTreeMap<String, Option<&'static str>>,
+}
+
+impl fmt::Debug for Groups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Groups({})", self.shown.lock().groups.len())
+    }
+}
+
+impl Groups {
+    pub(super) fn new(register: &Register) -> Result<Self> {
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            let opts = Opts::new(format!("streamhouse_group_{name}"), help);
+            register.plain(IntGaugeVec::new(opts, labels)?)
+        };
+        Ok(Self {
+            lag: gauges(
+                "lag_records",
+                "Records between what a group has committed and the end, with or without members; from its coordinator.",
+                &["group", "topic"],
+            )?,
+            committed: gauges(
+                "committed_offset",
+                "The offsets that a group has committed, over all partitions of the topic; from its coordinator.",
+                &["group", "topic"],
+            )?,
+            members: gauges("members", "Members of a group; from its coordinator.", &["group"])?,
+            state: gauges(
+                "state",
+                "Always 1; the label is the state of the group, as its coordinator has it.",
+                &["group", "state"],
+            )?,
+            shown: Mutex::default(),
+        })
+    }
+
+    /// Shows this and nothing else.
+    pub(super) fn set(&self, report: &GroupsReport) {
+        let mut shown = self.shown.lock();
+        let named = self::named(report, &shown);
+        let mut pairs: BTreeMap<(String, String), GroupProgress> = BTreeMap::new();
+        for ((group, topic), progress) in &report.progress {
+            let mut pair = (OTHER.to_owned(), OTHER.to_owned());
+            if named.contains(group.as_str()) {
+                let own = (group.clone(), topic.clone());
+                if pairs.len() < MOST_PAIRS || pairs.contains_key(&own) {
+                    pair = own;
+                }
+            }
+            let sum = pairs.entry(pair).or_default();
+            sum.committed = sum.committed.saturating_add(progress.committed);
+            sum.lag = sum.lag.saturating_add(progress.lag);
+        }
+        for ((group, topic), progress) in &pairs {
+            self.lag.with_label_values(&[group, topic]).set(progress.lag);
+            self.committed
+                .with_label_values(&[group, topic])
+                .set(progress.committed);
+        }
+        let mut groups: BTreeMap<String, (Option<&'static str>, usize)> = BTreeMap::new();
+        for (group, condition) in &report.conditions {
+            if named.contains(group.as_str()) {
+                groups.insert(group.clone(), (Some(condition.state), condition.members));
+            } else {
+                groups.entry(OTHER.to_owned()).or_default().1 += condition.members;
+            }
+        }
+        for (group, (state, members)) in &groups {
+            let members = i64::try_from(*members).unwrap_or(i64::MAX);
+            self.members.with_label_values(&[group]).set(members);
+            if let Some(state) = state {
+                self.state.with_label_values(&[group.as_str(), state]).set(1);
+            }
+        }
+        // New series first, old ones after: a scrape between the two misses nothing.
+        for (group, topic) in shown.pairs.iter().filter(|pair| !pairs.contains_key(pair)) {
+            let _ = self.lag.remove_label_values(&[group, topic]);
+            let _ = self.committed.remove_label_values(&[group, topic]);
+        }
+        for (group, state) in &shown.groups {
+            let now = groups.get(group);
+            if now.is_none() {
+                let _ = self.members.remove_label_values(&[group]);
+            }
+            if let Some(state) = state
+                && now.is_none_or(|(now, _)| now != &Some(*state))
+            {
+                let _ = self.state.remove_label_values(&[group.as_str(), state]);
+            }
+        }
+        *shown = Shown {
+            pairs: pairs.into_keys().collect(),
+            groups: groups
+                .into_iter()
+                .map(|(group, (state, _))| (group, state))
+                .collect(),
+        };
+    }
+}
+
+/// The groups that have series of their own: those that have them already, then those furthest behind.
+fn named<'a>(report: &'a GroupsReport, shown: &Shown) -> BTreeSet<&'a str> {
+    let mut lags: BTreeMap<&str, i64> = report
+        .conditions
+        .keys()
+        .map(|group| (group.as_str(), 0))
+        .collect();
+    for ((group, _), progress) in &report.progress {
+        let lag = lags.entry(group).or_default();
+        *lag = lag.saturating_add(progress.lag);
+    }
+    let mut groups: Vec<(&str, i64)> = lags.into_iter().collect();
+    groups.sort_by_key(|(group, lag)| (!shown.groups.contains_key(*group), std::cmp::Reverse(*lag)));
+    groups
+        .into_iter()
+        .take(MOST_GROUPS)
+        .map(|(group, _)| group)
+        .collect()
+}

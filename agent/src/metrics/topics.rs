@@ -1,0 +1,117 @@
+//! What moves through topics, by topic. The number of series is bounded: beyond [`MOST_TOPICS`] the others share one. The
+//! partitions keep the handles of their topic's counters, so that counting looks nothing up.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use parking_lot::Mutex;
+use prometheus::{IntCounter, IntCounterVec, Opts, Result};
+
+use super::{OTHER, register::Register};
+
+/// Topics with series of their own, for each agent.
+pub(super) const MOST_TOPICS: usize = 200;
+
+/// The counters of one topic.
+#[derive(Debug)]
+pub struct TopicTraffic {
+    produced_records: IntCounter,
+    produced_bytes: IntCounter,
+    fetched_records: IntCounter,
+    fetched_bytes: IntCounter,
+}
+
+impl TopicTraffic {
+    /// Counts what was acknowledged with an offset.
+    pub fn produced(&self, records: u64, bytes: u64) {
+        self.produced_records.inc_by(records);
+        self.produced_bytes.inc_by(bytes);
+    }
+
+    /// Counts what was given to a reader.
+    pub fn fetched(&self, records: u64, bytes: u64) {
+        self.fetched_records.inc_by(records);
+        self.fetched_bytes.inc_by(bytes);
+    }
+}
+
+/// The counters of all topics.
+pub(super) struct Topics {
+    produced_records: IntCounterVec,
+    produced_bytes: IntCounterVec,
+    fetched_records: IntCounterVec,
+    fetched_bytes: IntCounterVec,
+    known: Mutex<HashMap<Arc<str>, Arc<TopicTraffic>>>,
+    other: OnceLock<Arc<TopicTraffic>>,
+}
+
+impl fmt::Debug for Topics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Topics({})", self.known.lock().len())
+    }
+}
+
+impl Topics {
+    pub(super) fn new(register: &Register) -> Result<Self> {
+        let counters = |name: &str, help: &str| {
+            let opts = Opts::new(format!("streamhouse_topic_{name}"), help);
+            register.plain(IntCounterVec::new(opts, &["topic"])?)
+        };
+        Ok(Self {
+            produced_records: counters("produced_records_total", "Records acknowledged with an offset.")?,
+            produced_bytes: counters(
+                "produced_bytes_total",
+                "Bytes acknowledged with an offset, as sent (compressed).",
+            )?,
+            fetched_records: counters("fetched_records_total", "Records given to readers.")?,
+            fetched_bytes: counters("fetched_bytes_total", "Bytes given to readers (compressed).")?,
+            known: Mutex::default(),
+            other: OnceLock::new(),
+        })
+    }
+
+    /// The counters of this topic, or those that the topics beyond the bound share.
+    pub(super) fn of(&self, topic: &str) -> Arc<TopicTraffic> {
+        let mut known = self.known.lock();
+        if let Some(traffic) = known.get(topic) {
+            return traffic.clone();
+        }
+        if known.len() >= MOST_TOPICS {
+            return self.other.get_or_init(|| Arc::new(self.labelled(OTHER))).clone();
+        }
+        let traffic = Arc::new(self.labelled(topic));
+        known.insert(topic.into(), traffic.clone());
+        traffic
+    }
+
+    /// Takes away the series of topics that are gone, once nobody counts in them any more.
+    pub(super) fn retain(&self, exists: impl Fn(&str) -> bool) {
+        self.known.lock().retain(|topic, traffic| {
+            let keep = exists(topic) || Arc::strong_count(traffic) > 1;
+            if !keep {
+                for counters in [
+                    &self.produced_records,
+                    &self.produced_bytes,
+                    &self.fetched_records,
+                    &self.fetched_bytes,
+                ] {
+                    // There is nothing to take away only if somebody else did.
+                    let _ = counters.remove_label_values(&[topic]);
+                }
+            }
+            keep
+        });
+    }
+
+    fn labelled(&self, topic: &str) -> TopicTraffic {
+        TopicTraffic {
+            produced_records: self.produced_records.with_label_values(&[topic]),
+            produced_bytes: self.produced_bytes.with_label_values(&[topic]),
+            fetched_records: self.fetched_records.with_label_values(&[topic]),
+            fetched_bytes: self.fetched_bytes.with_label_values(&[topic]),
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What the S3 client gets from outside the settings: credentials, and the variables that the SDK reads. The SDK puts an
+//! access key's id, a session token and the region into headers, and panics on what no header can hold; a Secret that was
+//! made from a file often ends in a line feed. So what surrounds a value is trimmed, and what stands inside is refused by name.
+
+use aws_credential_types::{
+    Credentials,
+    provider::{self, ProvideCredentials, SharedCredentialsProvider, error::CredentialsError, future},
+};
+
+/// Variables that the SDK reads and trims, or that are trimmed for it.
+const TRIMMED: [&str; 6] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+];
+/// Variables that the SDK takes as they are.
+const EXACT: [&str; 5] = [
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_PROFILE",
+    "AWS_ROLE_ARN",
+    "AWS_ROLE_SESSION_NAME",
+];
+/// Said of a value that is refused; the value itself may be secret.
+const REFUSED: &str = "holds a line feed or another character that no key has; set it without";
+
+/// Refuses variables that no request can carry; the message names the variable and not its value. `variable` looks one up.
+///
+/// # Errors
+/// The message for people.
+pub fn check_environment(variable: impl Fn(&str) -> Option<String>) -> Result<(), String> {
+    let refused = |name: &str| Err(format!("{name} {REFUSED}"));
+    for name in TRIMMED {
+        let Some(value) = variable(name) else { continue };
+        let legal = if name.contains("SECRET_ACCESS_KEY") {
+            is_text(value.trim())
+        } else {
+            is_token(value.trim())
+        };
+        if !legal {
+            return refused(name);
+        }
+    }
+    for name in EXACT {
+        if variable(name).is_some_and(|value| !is_text(&value)) {
+            return refused(name);
+        }
+    }
+    Ok(())
+}
+
+/// The region without what surrounds it.
+pub(super) fn region(region: &str) -> Result<&str, String> {
+    let region = region.trim();
+    if is_token(region) {
+        Ok(region)
+    } else {
+        Err(format!(
+            "the region {region:?} is not a region's name; correct it"
+        ))
+    }
+}
+
+/// What a header can hold, and nothing that only looks like nothing.
+fn is_token(text: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_graphic())
+}
+
+/// What can be signed with, and typed: the secret half is in no header.
+fn is_text(text: &str) -> bool {
+    !text.chars().any(char::is_control)
+}
+
+/// Credentials that no request can carry. The message names the part that is wrong and not its value.
+#[derive(Debug, thiserror::Error)]
+#[error("the {0} {REFUSED}")]
+pub(super) struct MalformedCredentials(&'static str);
+
+/// Gives on the credentials of another provider, trimmed, and refuses malformed ones.
+#[derive(Debug)]
+pub(super) struct CheckedCredentials(SharedCredentialsProvider);
+
+impl CheckedCredentials {
+    /// Checks what `inner` provides.
+    pub(super) fn new(inner: SharedCredentialsProvider) -> Self {
+        Self(inner)
+    }
+}
+
+impl ProvideCredentials for CheckedCredentials {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async { self.0.provide_credentials().await.and_then(checked) })
+    }
+
+    fn fallback_on_interrupt(&self) -> Option<Credentials> {
+        self.0.fallback_on_interrupt().and_then(|keys| checked(keys).ok())
+    }
+}
+
+fn checked(keys: Credentials) -> provider::Result {
+    let (id, secret) = (keys.access_key_id().trim(), keys.secret_access_key().trim());
+    let token = keys
+        .session_token()
+        .map(str::trim)
+        .filter(|token| !token.is_empty());
+    let refused = |what| {
+        Err(CredentialsError::invalid_configuration(MalformedCredentials(
+            what,
+        )))
+    };
+    if !is_token(id) {
+        return refused("access key id");
+    }
+    if !is_text(secret) {
+        return refused("secret access key");
+    }
+    if !token.is_none_or(is_token) {
+        return refused("session token");
+    }
+    if (id, secret, token)
+        == (
+            keys.access_key_id(),
+            keys.secret_access_key(),
+            keys.session_token(),
+        )
+    {
+        return Ok(keys);
+    }
+    let token = token.map(str::to_owned);
+    Ok(Credentials::new(id, secret, token, keys.expiry(), "trimmed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(id: &str, secret: &str, token: Option<&str>) -> provider::Result {
+        checked(Credentials::new(
+            id,
+            secret,
+            token.map(str::to_owned),
+            None,
+            "test",
+        ))
+    }
+
+    #[test]
+    fn what_surrounds_credentials_is_trimmed() {
+        let keys = keys("id\n", " secret\r\n", Some("token\n")).unwrap();
+        assert_eq!(
+            (
+                keys.access_key_id(),
+                keys.secret_access_key(),
+                keys.session_token()
+            ),
+            ("id", "secret", Some("token"))
+        );
+        assert_eq!(
+            self::keys("id", "two words", Some("\n")).unwrap().session_token(),
+            None
+        );
+        assert_eq!(region("eu-west-1\n").unwrap(), "eu-west-1");
+    }
+
+    #[test]
+    fn what_stands_inside_is_refused_by_name_and_not_repeated() {
+        for (id, secret, token, named) in [
+            ("i\nd", "hush", None, "access key id"),
+            ("\u{fc}", "hush", None, "access key id"),
+            ("id", "hu\nsh", None, "secret access key"),
+            ("id", "hush", Some("to\nken"), "session token"),
+        ] {
+            let error = keys(id, secret, token).unwrap_err();
+            let error = std::error::Error::source(&error).unwrap().to_string();
+            assert!(error.contains(named) && !error.contains("hu"), "{error}");
+        }
+        assert!(region("eu\nwest").is_err());
+    }
+
+    #[test]
+    fn variables_are_refused_by_name() {
+        for name in TRIMMED.into_iter().chain(EXACT) {
+            let given = |value: &'static str| {
+                check_environment(move |asked| (asked == name).then(|| value.to_owned()))
+            };
+            let error = given("a\nhush").unwrap_err();
+            assert!(error.starts_with(name) && !error.contains("hush"), "{error}");
+            assert_eq!(given("a"), Ok(()));
+            assert_eq!(given("a\n").is_ok(), TRIMMED.contains(&name), "{name}");
+        }
+    }
+}
