@@ -322,7 +322,7 @@ mod tests {
                 run(&["--dev"], &[]),
                 "{variable}"
             );
-            let inside = format!("{default}\nhush\n{default}");
+            let inside = "a\nhush\na".to_owned();
             let error = run(&["--dev"], &[(&variable, &inside)]).unwrap_err();
             assert!(error.starts_with(&variable), "{error}");
             assert!(
