@@ -55,6 +55,12 @@ impl Sweeper {
     }
 }
 
+/// One round that remembers nothing.
+#[cfg(test)]
+pub(crate) async fn run(node: &Node, life: &Life) -> Result<(), JobError> {
+    Sweeper::default().run(node, life).await
+}
+
 async fn sweep(node: &Node, incarnation: Incarnation) -> Result<(), JobError> {
     let prefix = keys::wal_prefix(incarnation);
     let mut after: Option<String> = None;

@@ -127,7 +127,8 @@ const fn counts(kind: StoreErrorKind) -> bool {
         | StoreErrorKind::Other
         | StoreErrorKind::Timeout
         | StoreErrorKind::Unauthorized
-        | StoreErrorKind::Unavailable => true,
+        | StoreErrorKind::Unavailable
+        | StoreErrorKind::Unsupported => true,
         StoreErrorKind::AlreadyExists
         | StoreErrorKind::Cancelled
         | StoreErrorKind::Corrupt

@@ -291,6 +291,7 @@ async fn what_moves_through_a_topic_is_counted_by_its_name() {
                 partition: 0,
                 offset,
                 max_bytes: 1 << 20,
+                ..Default::default()
             }],
             ..v1::FetchRequest::default()
         };

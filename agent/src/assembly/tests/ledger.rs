@@ -307,6 +307,7 @@ impl Producer {
             topic: self.log.topic.clone(),
             partition: self.log.partition,
             records: batch.finish().unwrap(),
+            ..Default::default()
         };
         let request = v1::ProduceRequest {
             request_id: 1,

@@ -59,10 +59,17 @@ macro_rules! hand_on {
 
 hand_on! {
     ping() -> ();
+    close() -> ();
+    cluster() -> ClusterState;
+    advance_timeline() -> Timeline;
+    report_divergence() -> ();
+    recover(recovery: &Recovery) -> Recovered;
+    unknown_objects(keys: &[String]) -> Vec<String>;
     register_agent(registration: &AgentRegistration) -> Registered;
     renew(incarnation: Incarnation) -> Renewed;
     drain(incarnation: Incarnation) -> ();
     seal(incarnation: Incarnation) -> ();
+    seal_silent(incarnation: Incarnation, silence: Silence) -> bool;
     snapshot(known: Option<u64>) -> Option<Snapshot>;
     move_leases(moves: &[LeaseMove]) -> Vec<MoveOutcome>;
     create_topic(topic: &NewTopic) -> TopicRecord;
@@ -74,6 +81,7 @@ hand_on! {
     allocate_producer_id() -> i64;
     read_log(partition: PartitionUid, from: LogPosition, limit: usize) -> LogView;
     begin_segment(lease: Lease, base_offset: i64) -> SegmentIntent;
+    avoid_segment(lease: Lease, base_offset: i64, taken: &str) -> SegmentIntent;
     finish_segment(lease: Lease, segment: &NewSegment) -> ();
     advance_log_start(lease: Lease, log_start: i64) -> i64;
     garbage(policy: &GarbagePolicy, limit: usize) -> Garbage;
@@ -83,5 +91,6 @@ hand_on! {
     groups(which: &GroupQuery) -> Vec<GroupRecord>;
     put_group(lease: Lease, group: &GroupWrite) -> ();
     commit_offsets(lease: Lease, commit: &OffsetCommit) -> Vec<OffsetOutcome>;
+    group_lags(slots: &[i32], limit: usize) -> Vec<GroupLag>;
     fetch_offsets(group_id: &str) -> Vec<CommittedOffset>;
 }

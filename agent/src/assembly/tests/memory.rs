@@ -64,6 +64,7 @@ async fn catch_up(agent: &Agent, end: i64) -> usize {
                 partition: 0,
                 offset,
                 max_bytes: u32::MAX,
+                ..Default::default()
             }],
             ..v1::FetchRequest::default()
         };

@@ -144,7 +144,7 @@ async fn a_paused_agents_late_delete_takes_nothing_from_the_next_topic() {
     let two = Arc::new(by_hand(dir.path(), "two").await);
     topics::delete(&one.node, "orders").await.unwrap();
     // The second agent lists the old topic's objects, and stands still before it deletes them.
-    let mut paused = two.node.failpoints.hold(FailPoint::BeforeDelete);
+    let paused = two.node.failpoints.hold(FailPoint::BeforeDelete);
     let late = tokio::spawn({
         let two = two.clone();
         async move {
@@ -188,7 +188,7 @@ async fn a_segment_put_after_the_purge_blocks_nobody_and_does_not_stay() {
     let one = Arc::new(by_hand(dir.path(), "one").await);
     topic(&one, "orders").await;
     produce(&one, "orders", 0, "old").await.unwrap();
-    let mut paused = one.node.failpoints.hold(FailPoint::BeforeSegmentPut);
+    let paused = one.node.failpoints.hold(FailPoint::BeforeSegmentPut);
     let roll = tokio::spawn({
         let one = one.clone();
         async move {

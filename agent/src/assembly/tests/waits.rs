@@ -228,6 +228,7 @@ async fn a_request_looks_for_news_once_however_many_partitions_moved() {
         topic: "moved".to_owned(),
         partition,
         records: Bytes::new(),
+        ..Default::default()
     };
     let request = v1::ProduceRequest {
         request_id: 1,

@@ -3,6 +3,7 @@
 use streamhouse_metadata::{BatchMeta, LeaseMove, MoveOutcome, ObjectCommit, PartitionCommit};
 
 use super::{super::*, world::*};
+use crate::faulty_metadata::Method;
 
 impl World {
     /// Ten records more in orders-0, committed by this agent.
@@ -88,11 +89,11 @@ async fn lag_goes_on_being_told_when_every_member_is_dead() {
     ];
     assert_eq!(scraped(&a).await, nobody_left);
     // While the store fails, what was told last stays: a gap would end an alert.
-    world.store.set_away(true);
+    let away = world.store.lose_before(Method::ALL);
     a.coordinator.report().await.unwrap_err();
     let text = a.coordinator.parts().metrics.render().unwrap();
     assert!(text.contains("streamhouse_group_lag_records{group=\"g\",topic=\"orders\"} 16"));
-    world.store.set_away(false);
+    away.release();
     // Whoever coordinates the group next tells it on, and the one before says nothing any more.
     let b = world.agent("b").await;
     world.coordinate(&b, "g").await;
