@@ -4,6 +4,9 @@
 //! Each partition has a serial that changes with every assignment and seek; an answer that was asked for under an older
 //! serial is dropped, so that no record of the past is ever returned.
 
+mod lag;
+mod topics;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
@@ -13,7 +16,7 @@ use bytes::Bytes;
 use streamhouse_core::{TopicPartition, batch::BatchHeader};
 use tokio::time::Instant;
 
-use super::{ConsumerStats, Lag, decode::Decoded, records::Piece};
+use super::{ConsumerStats, decode::Decoded, records::Piece};
 use crate::{
     admin::OffsetAt,
     error::{Error, Result},
@@ -208,13 +211,6 @@ impl Assignment {
             .collect()
     }
 
-    pub(super) fn lags(&self, now_ms: i64) -> BTreeMap<TopicPartition, Lag> {
-        self.held
-            .iter()
-            .filter_map(|(key, held)| Some((key.clone(), held.lag(now_ms)?)))
-            .collect()
-    }
-
     /// Positions that are not committed yet.
     pub(super) fn uncommitted(&self) -> BTreeMap<TopicPartition, i64> {
         let uncommitted = |(key, held): (&TopicPartition, &Held)| match held.position {
@@ -263,37 +259,6 @@ impl Assignment {
             }
         }
         wanted
-    }
-
-    /// What is asked for is asked for in the topic with this id from now on, unless one was named before.
-    pub(super) fn bind(&mut self, wanted: &mut Wanted, topic_id: &Arc<str>) {
-        if !wanted.topic_id.is_empty() {
-            return;
-        }
-        if let Some(held) = self.current(&wanted.key, wanted.serial) {
-            held.topic_id = topic_id.clone();
-            wanted.topic_id = topic_id.clone();
-        }
-    }
-
-    /// The id of the topic that the partition's position belongs to; empty while it is not known.
-    pub(super) fn topic_id(&self, key: &TopicPartition) -> Arc<str> {
-        let held = self.held.get(key);
-        held.map_or_else(|| Arc::from(""), |held| held.topic_id.clone())
-    }
-
-    /// The name is another topic's by now. A partition that was read before stands still: its position says nothing of the other
-    /// topic. One that was not yet read only had an old id, and is asked for again.
-    pub(super) fn topic_changed(&mut self, wanted: &Wanted, error: Error, not_before: Instant) {
-        if let Some(held) = self.current(&wanted.key, wanted.serial) {
-            held.busy = false;
-            if held.confirmed {
-                held.error = Some(error);
-            } else {
-                held.topic_id = Arc::from("");
-                held.not_before = Some(not_before);
-            }
-        }
     }
 
     /// When the next partition may be asked for again.
@@ -514,26 +479,6 @@ impl Held {
     fn commit(&mut self, offset: i64) {
         self.committed = Some(offset);
         self.metrics.committed(offset);
-    }
-
-    fn lag(&self, now_ms: i64) -> Option<Lag> {
-        let (Position::At(offset), Some(end)) = (self.position, self.high_watermark) else {
-            return None;
-        };
-        let records = (end - offset).max(0);
-        let age = self
-            .timestamp
-            .map_or(0, |timestamp| now_ms.saturating_sub(timestamp).max(0));
-        Some(Lag {
-            records,
-            seconds: if records == 0 { 0.0 } else { age as f64 / 1000.0 },
-        })
-    }
-
-    fn show_lag(&self, now_ms: i64) {
-        if let Some(lag) = self.lag(now_ms) {
-            self.metrics.lag(lag.records, lag.seconds);
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use streamhouse_core::{
 };
 
 use super::*;
-use crate::metrics::Registry;
+use crate::{consumer::Lag, metrics::Registry};
 
 fn held(partitions: i32) -> (Assignment, Vec<TopicPartition>) {
     let keys: Vec<_> = (0..partitions)
