@@ -155,11 +155,10 @@ async fn a_second_metadata_store_gets_nothing_of_a_bucket_that_is_anothers() {
     let more = [HASTY, &[&other]].concat();
     for _ in 0..2 {
         let (two, why) = refused(settings(dir.path(), "two", &more)).await;
-        let theirs = streamhouse_metadata::cluster_id(
-            two.node.settings.metadata_url.expose(),
-            &connect_options(&two.node.settings),
-        );
-        let theirs = theirs.await.unwrap().unwrap();
+        let url = two.node.settings.metadata_url.expose();
+        let options = connect_options(&two.node.settings);
+        let theirs = streamhouse_metadata::cluster_id(url, &options).await;
+        let theirs = theirs.unwrap().unwrap();
         assert!(
             why.contains(&ours) && why.contains(&theirs) && why.contains("correct metadata-url"),
             "{why}"
