@@ -55,8 +55,13 @@ impl Marker {
                 Ok(())
             }
             Err(error) if error.is_refusal() => {
+                // Nobody has to wait for the lease of a life that ends now.
+                if let Err(unsealed) = node.metadata.seal(life.incarnation).await {
+                    tracing::warn!(%unsealed, "this life could not be sealed; it ends when its lease expires");
+                }
+                let outcome = ownership::settle(node, Err(error)).map_err(JobError::Foreign);
                 life.over.cancel();
-                ownership::settle(node, Err(error)).map_err(JobError::Foreign)
+                outcome
             }
             Err(error) => Err(JobError::Foreign(error.to_string())),
         }

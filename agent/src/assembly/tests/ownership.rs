@@ -55,15 +55,27 @@ async fn cluster_id(agent: &Agent) -> String {
     agent.node.metadata.cluster().await.unwrap().cluster_id
 }
 
-/// A topic of one partition whose records are rolled at once.
-async fn rolling(agent: &Agent, name: &str) {
+/// A topic of one partition that keeps its records for ever, whatever their timestamps say.
+async fn keeping(agent: &Agent, name: &str, segment_ms: &str) {
+    let config = [("retention.ms", "-1"), ("segment.ms", segment_ms)];
+    let config = config.map(|(key, value)| (key.to_owned(), value.to_owned()));
     let request = v1::CreateTopicRequest {
         name: name.to_owned(),
         partitions: 1,
-        config: [("segment.ms".to_owned(), "100".to_owned())].into(),
+        config: config.into(),
         ..v1::CreateTopicRequest::default()
     };
     topics::create(&agent.node, request).await.unwrap();
+}
+
+/// One whose records are rolled at once.
+async fn rolling(agent: &Agent, name: &str) {
+    keeping(agent, name, "100").await;
+}
+
+/// One whose records stay in the log.
+async fn lasting(agent: &Agent, name: &str) {
+    keeping(agent, name, "3600000").await;
 }
 
 async fn produce_all(agent: &Agent, topic: &str, values: &[String]) {
@@ -82,6 +94,7 @@ async fn values(agent: &Agent, topic: &str) -> Vec<String> {
     let (mut values, mut from) = (Vec::new(), 0);
     loop {
         let read = cold::read(&agent.node, uid, from, 1 << 20).await.unwrap();
+        assert_eq!(read.bounds.log_start, 0, "nothing is deleted");
         for batch in Batches::of(&read.records) {
             let (header, batch) = batch.unwrap();
             for record in Records::decode(batch, 1 << 20).unwrap() {
@@ -145,7 +158,7 @@ async fn run_recover(settings: &AgentSettings, meant: bool) -> String {
 async fn a_second_metadata_store_gets_nothing_of_a_bucket_that_is_anothers() {
     let dir = TempDir::new().unwrap();
     let one = busy(dir.path()).await;
-    create(&one, "orders", 1).await;
+    lasting(&one, "orders").await;
     produce_all(&one, "orders", &named("a", 20)).await;
     let (ours, stored) = (cluster_id(&one).await, keys_of(&one, "_wal/").await);
     assert!(!stored.is_empty());
@@ -155,10 +168,10 @@ async fn a_second_metadata_store_gets_nothing_of_a_bucket_that_is_anothers() {
     let more = [HASTY, &[&other]].concat();
     for _ in 0..2 {
         let (two, why) = refused(settings(dir.path(), "two", &more)).await;
+        let url = two.node.settings.metadata_url.expose();
         let options = connect_options(&two.node.settings);
-        let theirs =
-            streamhouse_metadata::cluster_id(two.node.settings.metadata_url.expose(), &options);
-        let theirs = theirs.await.unwrap().unwrap();
+        let theirs = streamhouse_metadata::cluster_id(url, &options).await;
+        let theirs = theirs.unwrap().unwrap();
         assert!(
             why.contains(&ours) && why.contains(&theirs) && why.contains("correct metadata-url"),
             "{why}"
@@ -182,7 +195,7 @@ async fn a_second_metadata_store_gets_nothing_of_a_bucket_that_is_anothers() {
 async fn an_unmarked_bucket_is_claimed_by_a_store_in_use_and_by_a_new_one_only_if_it_is_empty() {
     let dir = TempDir::new().unwrap();
     let one = busy(dir.path()).await;
-    create(&one, "orders", 1).await;
+    lasting(&one, "orders").await;
     produce_all(&one, "orders", &named("a", 1)).await;
     let (id, marker) = (
         cluster_id(&one).await,
@@ -219,7 +232,7 @@ async fn an_unmarked_bucket_is_claimed_by_a_store_in_use_and_by_a_new_one_only_i
 async fn no_command_writes_to_or_deletes_from_a_bucket_that_is_anothers() {
     let dir = TempDir::new().unwrap();
     let one = busy(dir.path()).await;
-    create(&one, "orders", 1).await;
+    lasting(&one, "orders").await;
     produce_all(&one, "orders", &named("a", 1)).await;
     let ours = one.node.settings.clone();
     let id = cluster_id(&one).await;
@@ -375,7 +388,7 @@ async fn a_recovery_is_refused_while_an_agent_lives_and_for_another_cluster() {
 async fn a_mark_that_another_copy_made_ends_the_work_until_a_recovery() {
     let dir = TempDir::new().unwrap();
     let one = busy(dir.path()).await;
-    create(&one, "orders", 1).await;
+    lasting(&one, "orders").await;
     // As an agent does that works on the copy that this store was promoted from: whatever number comes next is taken.
     let number = one.node.metadata.cluster().await.unwrap().timeline.number;
     for number in number + 1..number + 50 {
@@ -439,7 +452,7 @@ fn segment(identity: &Identity, batches: &Bytes) -> Bytes {
 async fn rolled_over(object: impl AsyncFnOnce(&Agent) -> Bytes) -> (f64, BTreeSet<String>) {
     let dir = TempDir::new().unwrap();
     let one = busy(dir.path()).await;
-    create(&one, "orders", 1).await;
+    lasting(&one, "orders").await;
     produce_all(&one, "orders", &named("a", 5)).await;
     let (key, object) = ("orders/0/segment_0000000000.dat", object(&one).await);
     one.node.store.put_new(key, object.clone()).await.unwrap();
@@ -534,7 +547,7 @@ async fn any_other_object_under_its_key_is_left_alone_and_the_roll_goes_on_under
 async fn the_sweep_deletes_nothing_that_the_metadata_cannot_explain() {
     let dir = TempDir::new().unwrap();
     let one = busy(dir.path()).await;
-    create(&one, "orders", 1).await;
+    lasting(&one, "orders").await;
     produce_all(&one, "orders", &named("a", 3)).await;
     let former = life(&one).unwrap();
     let committed = keys_of(&one, "_wal/").await;
@@ -582,7 +595,7 @@ async fn the_sweep_deletes_nothing_that_the_metadata_cannot_explain() {
 async fn a_copy_is_made_while_an_agent_works() {
     let dir = TempDir::new().unwrap();
     let one = busy(dir.path()).await;
-    create(&one, "orders", 1).await;
+    lasting(&one, "orders").await;
     let to = dir.path().join("copy.db");
     let options = backup::Options::parse(&["--to".to_owned(), to.display().to_string()]).unwrap();
     backup::run(&one.node.settings, &options, |_| {}).await.unwrap();
