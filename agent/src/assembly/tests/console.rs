@@ -279,7 +279,7 @@ async fn a_topic_and_an_agent_are_shown_as_the_agent_knows_them() {
     let overview = data(&one, "overview").await;
     assert_eq!(overview["counts"]["partitions"], 3);
     assert_eq!(overview["counts"]["leaderless"], 0);
-    assert!(overview["ready"] == true && overview["conditions"].as_array().unwrap().len() == 5);
+    assert!(overview["ready"] == true && overview["conditions"].as_array().unwrap().len() == 6);
     one.drain().await;
 }
 
