@@ -348,13 +348,17 @@ macro_rules! methods {
                 let happen = async move { inner.$name($($argument.lend()),*).await };
                 self.call(Method::$name, arguments, happen).await
             })*
+
+            /// Does nothing: other agents share the store, and an agent that drains closes its own only.
+            async fn close(&self) -> Result<()> {
+                Ok(())
+            }
         }
     };
 }
 
 methods! {
     ping() -> ();
-    close() -> ();
     cluster() -> ClusterState;
     advance_timeline() -> Timeline;
     report_divergence() -> ();
