@@ -6,11 +6,10 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use streamhouse_metadata::{
     AgentRegistration, ClusterState, CommitOutcome, CommittedOffset, Error, Garbage, GarbagePolicy, GroupLag,
-    GroupQuery,
-    GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView, MetadataStore,
-    MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome, PartitionUid, Recovered,
-    Recovery, Registered, Renewed, Result, SegmentIntent, Silence, Snapshot, Timeline, TopicChange, TopicOwner,
-    TopicRecord, TopicsOverview,
+    GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView,
+    MetadataStore, MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome,
+    PartitionUid, Recovered, Recovery, Registered, Renewed, Result, SegmentIntent, Silence, Snapshot,
+    Timeline, TopicChange, TopicOwner, TopicRecord, TopicsOverview,
 };
 use tokio_util::sync::CancellationToken;
 

@@ -95,8 +95,7 @@ async fn gather(
     let mut bytes = 0;
     let mut memory = None;
     let view = node.directory.view();
-    let known =
-        |part: &v1::PartitionFetch| view.find(&part.topic, &part.topic_id, part.partition).is_ok();
+    let known = |part: &v1::PartitionFetch| view.find(&part.topic, &part.topic_id, part.partition).is_ok();
     if !request.partitions.iter().all(known) {
         // Once for all of them.
         node.directory.refresh().await;

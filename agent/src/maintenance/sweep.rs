@@ -10,8 +10,8 @@ use tokio::time::Duration;
 
 use super::JobError;
 use crate::{
-    invariant::Invariant,
     failpoint::FailPoint,
+    invariant::Invariant,
     node::{Life, Node},
 };
 

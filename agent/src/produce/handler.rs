@@ -150,7 +150,9 @@ async fn find(
         sleep(ARRIVAL_PAUSE).await;
         waits.view = node.directory.view();
     }
-    let record = waits.view.find(&wanted.topic, &wanted.topic_id, wanted.partition)?;
+    let record = waits
+        .view
+        .find(&wanted.topic, &wanted.topic_id, wanted.partition)?;
     if wanted.topic.starts_with("__") {
         return Err(Error::new(
             ErrorCode::InvalidTopic,

@@ -102,8 +102,9 @@ impl DataService for Data {
         let _timer = self.node.metrics.request("ListOffsets");
         let queries = request.into_inner().partitions;
         let mut view = self.node.directory.view();
-        let known =
-            |query: &v1::PartitionOffsetQuery| view.find(&query.topic, &query.topic_id, query.partition).is_ok();
+        let known = |query: &v1::PartitionOffsetQuery| {
+            view.find(&query.topic, &query.topic_id, query.partition).is_ok()
+        };
         if !queries.iter().all(known) {
             // Once for all of them.
             view = self.node.directory.refresh().await;
@@ -126,7 +127,13 @@ impl Data {
             timestamp_ms: -1,
         };
         match self
-            .find_offset(view, &answer.topic, &query.topic_id, query.partition, query.position)
+            .find_offset(
+                view,
+                &answer.topic,
+                &query.topic_id,
+                query.partition,
+                query.position,
+            )
             .await
         {
             Ok((offset, timestamp_ms)) => (answer.offset, answer.timestamp_ms) = (offset, timestamp_ms),

@@ -38,10 +38,10 @@ pub(crate) use self::{
 };
 use crate::{
     AgentRegistration, ClusterState, CommitOutcome, CommittedOffset, ConnectOptions, Garbage, GarbagePolicy,
-    GroupLag, GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView,
-    MetadataStore, MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome, PartitionUid,
-    Recovered, Recovery, Registered, Renewed, Result, SegmentIntent, Silence, Snapshot, Timeline, TopicChange,
-    TopicOwner, TopicRecord, TopicsOverview,
+    GroupLag, GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition,
+    LogView, MetadataStore, MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome,
+    PartitionUid, Recovered, Recovery, Registered, Renewed, Result, SegmentIntent, Silence, Snapshot,
+    Timeline, TopicChange, TopicOwner, TopicRecord, TopicsOverview,
     failure::{Failure, Outcome, within},
 };
 
@@ -274,10 +274,8 @@ impl MetadataStore for PostgresStore {
             statement!(self, Reads, conn => garbage::expire_producers(conn, policy));
         let offsets: Result<bool> = transact!(self, Reads, conn => garbage::expire_offsets(conn, policy));
         let lives: Result<bool> = transact!(self, Reads, conn => garbage::forget_lives(conn, policy));
-        let abandoned: Result<bool> =
-            statement!(self, Reads, conn => garbage::queue_abandoned(conn, policy));
-        let found: Garbage =
-            statement!(self, Reads, conn => garbage::unreferenced(conn, policy, limit))?;
+        let abandoned: Result<bool> = statement!(self, Reads, conn => garbage::queue_abandoned(conn, policy));
+        let found: Garbage = statement!(self, Reads, conn => garbage::unreferenced(conn, policy, limit))?;
         let steps = [
             ("purging deleted topics", purged),
             ("forgetting idle producers", producers),

@@ -13,8 +13,8 @@ use crate::{
     keys::topic_folder,
     leases::spread,
     rows::{
-        added_partitions, assemble, changed_config, config_json, new_partitions, parse_config, partition_record,
-        readable_config, unsigned,
+        added_partitions, assemble, changed_config, config_json, new_partitions, parse_config,
+        partition_record, readable_config, unsigned,
     },
 };
 

@@ -22,11 +22,11 @@ use sqlx::{
 
 pub(crate) use self::migrate::{backup, cluster_id, drop_schema, live_agent, migrate, schema};
 use crate::{
-    AgentRegistration, ClusterState, CommitOutcome, CommittedOffset, ConnectOptions, Error, Garbage, GarbagePolicy,
-    GroupLag, GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition, LogView,
-    MetadataStore, MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome,
-    PartitionUid, Recovered, Recovery, Registered, Renewed, Result, SegmentIntent, Silence, Snapshot, Timeline,
-    TopicChange, TopicOwner, TopicRecord, TopicsOverview,
+    AgentRegistration, ClusterState, CommitOutcome, CommittedOffset, ConnectOptions, Error, Garbage,
+    GarbagePolicy, GroupLag, GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds,
+    LogPosition, LogView, MetadataStore, MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit,
+    OffsetOutcome, PartitionUid, Recovered, Recovery, Registered, Renewed, Result, SegmentIntent, Silence,
+    Snapshot, Timeline, TopicChange, TopicOwner, TopicRecord, TopicsOverview,
     failure::{Meaning, Outcome, transact, within},
     rows::unsigned,
 };

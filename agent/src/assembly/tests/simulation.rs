@@ -85,20 +85,9 @@ const STEPS: &[Step] = &[
     Step::Delete,
     Step::Sweep,
     Step::DeleteTopic,
+    Step::RecreateTopic,
+    Step::LatePut("_wal/"),
 ];
-
-/// Steps of which something is known to break: a reused name serves the old topic's records, and a WAL object that lands
-/// after its life was swept leaks. Move them up when that is mended.
-const KNOWN_TO_BREAK: &[Step] = &[Step::RecreateTopic, Step::LatePut("_wal/")];
-
-/// Whether an OFFSET_OUT_OF_RANGE is a fault for a reader that reads on from what it was given. A leader whose memory is
-/// behind the store gives that answer today.
-const STRICT_RANGE: bool = false;
-
-/// Whether what is known to break is asked for, too: `STREAMHOUSE_KNOWN=steps`, `=range`, or both.
-fn with_known(what: &str) -> bool {
-    std::env::var("STREAMHOUSE_KNOWN").is_ok_and(|known| known.contains(what))
-}
 
 const STEPS_A_RUN: usize = 30;
 const SEEDS: [u64; 3] = [1, 2, 3];
@@ -153,25 +142,6 @@ impl World {
     fn node(&self) -> Arc<Node> {
         let nodes = self.nodes.lock();
         nodes[self.entropy.below(nodes.len())].1.clone()
-    }
-
-    /// Whether an agent runs whose life is over, and does not know yet.
-    async fn has_zombies(&self) -> bool {
-        let lives: Vec<Incarnation> = {
-            let nodes = self.nodes.lock();
-            let lives = nodes.iter().filter_map(|(_, node)| node.life());
-            lives.map(|life| life.incarnation).collect()
-        };
-        let snapshot = self
-            .stores
-            .metadata
-            .inner()
-            .snapshot(None)
-            .await
-            .unwrap()
-            .unwrap();
-        let live = |life: &Incarnation| snapshot.agents.iter().any(|agent| agent.incarnation == *life);
-        !lives.iter().all(live)
     }
 }
 
@@ -255,11 +225,7 @@ impl Simulation {
 
     async fn run(&mut self) {
         for step in 0..STEPS_A_RUN {
-            let what = if with_known("steps") && self.entropy.below(8) == 0 {
-                self.entropy.pick(KNOWN_TO_BREAK)
-            } else {
-                self.entropy.pick(STEPS)
-            };
+            let what = self.entropy.pick(STEPS);
             println!("seed {}, step {step}: {what:?}", self.seed);
             let acks = self.world.ledger.lock().acks;
             let ends = step + 1 + self.entropy.below(3);
@@ -360,8 +326,6 @@ impl Simulation {
             let Some(life) = node.life() else { return };
             let _either = match step {
                 Step::Roll => roll::all(&node, &life).await,
-                // An upload of a life that was sealed unawares takes as long as it likes; the grace is longer.
-                Step::Sweep if world.has_zombies().await && !with_known("steps") => return,
                 Step::Sweep => sweep::run(&node, &life).await,
                 _ => {
                     let _no_reads = world.reads.write().await;

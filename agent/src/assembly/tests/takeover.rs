@@ -201,14 +201,9 @@ async fn an_agent_that_crashes_at_any_step_loses_and_leaves_nothing() {
     futures::future::join_all(FailPoint::ALL.map(|point| stops_at(point, true))).await;
 }
 
-/// Where an agent that goes on leaves an object behind today: its upload lands after its life was swept. Empty this when
-/// ended lives are looked at once more.
-const KNOWN_TO_LEAK: &[FailPoint] = &[FailPoint::BeforeUpload];
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_goes_on_after_another_took_over_loses_and_leaves_nothing() {
     let points = FailPoint::ALL.into_iter();
-    let points = points.filter(|point| !KNOWN_TO_LEAK.contains(point));
     futures::future::join_all(points.map(|point| stops_at(point, false))).await;
 }
 

@@ -85,12 +85,8 @@ pub(super) async fn read_logs(world: Arc<World>) {
                 Ok(Err(error)) => {
                     let out_of_range = error.code() == ErrorCode::OffsetOutOfRange;
                     world.out_of_range.inc_by(out_of_range.into());
-                    let range = out_of_range && !STRICT_RANGE && !with_known("range");
                     let new = error.code() == ErrorCode::UnknownTopicOrPartition;
-                    assert!(
-                        error.is_retryable() || range || new,
-                        "{log:?} from {position}: {error}"
-                    );
+                    assert!(error.is_retryable() || new, "{log:?} from {position}: {error}");
                 }
                 Err(_) => {}
             }
