@@ -226,15 +226,15 @@ async fn a_schema_that_is_missing_too_new_or_changed_is_refused() {
     let url = server.create_database("schemas").unwrap();
     schema_error(
         connect(&url, &options()).await,
-        "is empty, this build needs version 2: run `streamhouse-agent migrate`",
+        "is empty, this build needs version 4: run `streamhouse-agent migrate`",
     );
     assert_eq!(
         migrate(&url, &options()).await.unwrap(),
-        Migrated { from: 0, to: 2 }
+        Migrated { from: 0, to: 4 }
     );
     assert_eq!(
         migrate(&url, &options()).await.unwrap(),
-        Migrated { from: 2, to: 2 }
+        Migrated { from: 4, to: 4 }
     );
     let store = connect(&url, &options()).await.unwrap();
     store.ping().await.unwrap();
@@ -245,7 +245,7 @@ async fn a_schema_that_is_missing_too_new_or_changed_is_refused() {
         .unwrap();
     schema_error(
         connect(&url, &options()).await,
-        "has version 999, this build knows versions up to 2: run a newer build",
+        "has version 999, this build knows versions up to 4: run a newer build",
     );
     schema_error(migrate(&url, &options()).await, "has version 999");
     query("DELETE FROM _sqlx_migrations WHERE version = 999")
@@ -272,11 +272,11 @@ async fn a_sqlite_schema_that_is_too_new_or_changed_is_refused() {
     let url = format!("sqlite:{}", folder.path().join("metadata.db").display());
     assert_eq!(
         migrate(&url, &options()).await.unwrap(),
-        Migrated { from: 0, to: 2 }
+        Migrated { from: 0, to: 4 }
     );
     assert_eq!(
         migrate(&url, &options()).await.unwrap(),
-        Migrated { from: 2, to: 2 }
+        Migrated { from: 4, to: 4 }
     );
     let mut raw = sqlx::SqliteConnection::connect(&url).await.unwrap();
     query("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (999, 'later', true, x'', 0)")
@@ -309,7 +309,7 @@ async fn several_migrate_at_once() {
             })
             .collect();
         for task in tasks {
-            assert_eq!(task.await.unwrap().unwrap().to, 2);
+            assert_eq!(task.await.unwrap().unwrap().to, 4);
         }
         let store = connect(&url, &options()).await.unwrap();
         assert_eq!(store.snapshot(None).await.unwrap().unwrap().topics.len(), 1);

@@ -60,11 +60,11 @@ async fn a_ca_in_memory_lets_everything_in() {
     let options = tls(TlsMode::VerifyFull, Some(authority));
     assert_eq!(
         schema(&url, &options).await.unwrap(),
-        SchemaState { found: 0, needed: 2 }
+        SchemaState { found: 0, needed: 4 }
     );
     assert_eq!(
         migrate(&url, &options).await.unwrap(),
-        Migrated { from: 0, to: 2 }
+        Migrated { from: 0, to: 4 }
     );
     let store = connect(&url, &options).await.unwrap();
     store.ping().await.unwrap();
