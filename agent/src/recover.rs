@@ -39,14 +39,18 @@ pub async fn run(settings: &AgentSettings, meant: bool, say: impl Fn(&str)) -> a
         "metadata-url and object-store are needed: say what to recover"
     );
     let store = store::open(&assembly::store_settings(settings)).await?;
-    let metadata = open(settings).await?;
+    let metadata = open(settings, meant, &say).await?;
     let outcome = compare(store.as_ref(), metadata.as_ref(), meant, say).await;
     metadata.close().await?;
     outcome
 }
 
-/// Opens the metadata, which must be there and be used by nobody.
-async fn open(settings: &AgentSettings) -> anyhow::Result<std::sync::Arc<dyn MetadataStore>> {
+/// Opens the metadata, which must be there, and be used by nobody if it is `meant`. A backup made while agents ran has their leases.
+async fn open(
+    settings: &AgentSettings,
+    meant: bool,
+    say: &impl Fn(&str),
+) -> anyhow::Result<std::sync::Arc<dyn MetadataStore>> {
     let (url, options) = (
         settings.metadata_url.expose(),
         assembly::connect_options(settings),
@@ -56,7 +60,11 @@ async fn open(settings: &AgentSettings) -> anyhow::Result<std::sync::Arc<dyn Met
         "the metadata store is empty: restore a backup of it first, or correct metadata-url"
     );
     if let Some(agent) = metadata::live_agent(url, &options).await? {
-        anyhow::bail!("the agent {agent:?} lives; stop every agent of the cluster, then run this again");
+        let lives = format!(
+            "the agent {agent:?} lives: stop every agent of the cluster, or wait until the lease in the backup expires"
+        );
+        anyhow::ensure!(!meant, "{lives}; then run this again");
+        say(&lives);
     }
     Ok(metadata::connect(url, &options).await?)
 }

@@ -115,6 +115,16 @@ fn go_on(agent: &Agent, objects: impl Fn() -> anyhow::Result<Vec<String>>) -> Ou
     })
 }
 
+/// Runs the last commands once the lease that the backup holds has expired.
+fn confirm(shell: &Shell<'_>, commands: &str) -> anyhow::Result<String> {
+    until("the end of the lease in the backup", LIMIT, || {
+        match shell.run(commands) {
+            Err(error) if error.to_string().contains("lease in the backup") => Ok(None),
+            ended => ended.map(Some),
+        }
+    })
+}
+
 fn check_recovery(dry_run: &str, recovered: &str) {
     assert!(
         dry_run.contains("not known to the metadata store") && dry_run.contains("nothing was changed"),
@@ -126,7 +136,7 @@ fn check_recovery(dry_run: &str, recovered: &str) {
 #[test]
 fn a_dump_of_postgresql_is_restored_and_what_came_later_is_not_mixed_in() -> Outcome {
     let mut cluster = Cluster::start(1, &[("STREAMHOUSE_MAINTENANCE_INTERVAL", "100ms")])?;
-    let [backup, restore, confirm] = &commands("PostgreSQL")?[..] else {
+    let [backup, restore, confirmed] = &commands("PostgreSQL")?[..] else {
         anyhow::bail!("the document has other commands");
     };
     let folder = tempfile::tempdir()?;
@@ -143,7 +153,7 @@ fn a_dump_of_postgresql_is_restored_and_what_came_later_is_not_mixed_in() -> Out
     shell.run(backup)?;
     go_on(&cluster.agents[0], || cluster.minio().objects(&cluster.bucket))?;
     cluster.agents[0].drain()?;
-    check_recovery(&shell.run(restore)?, &shell.run(confirm)?);
+    check_recovery(&shell.run(restore)?, &confirm(&shell, confirmed)?);
     let mut agent = cluster.builder().metadata(&restored).spawn()?;
     agent.wait_ready()?;
     produce(&agent, ["c1", "c2", "c3"])?;
@@ -168,7 +178,7 @@ fn files(folder: &Path) -> anyhow::Result<Vec<String>> {
 #[test]
 fn a_copy_of_the_embedded_store_is_restored_and_what_came_later_is_not_mixed_in() -> Outcome {
     let (data, folder) = (tempfile::tempdir()?, tempfile::tempdir()?);
-    let [backup, restore, confirm] = &commands("SQLite")?[..] else {
+    let [backup, restore, confirmed] = &commands("SQLite")?[..] else {
         anyhow::bail!("the document has other commands");
     };
     let builder = Agent::builder()
@@ -181,7 +191,7 @@ fn a_copy_of_the_embedded_store_is_restored_and_what_came_later_is_not_mixed_in(
     shell.run(backup)?;
     go_on(&agent, || files(&data.path().join("objects")))?;
     agent.drain()?;
-    check_recovery(&shell.run(restore)?, &shell.run(confirm)?);
+    check_recovery(&shell.run(restore)?, &confirm(&shell, confirmed)?);
     agent.start_again()?;
     agent.wait_ready()?;
     produce(&agent, ["c1", "c2", "c3"])?;
