@@ -29,6 +29,7 @@ use crate::{
     admin::OffsetAt,
     connection::{self, item_error},
     error::Error,
+    metadata_cache::TopicKnown,
     retry::{Backoff, wire_ms},
 };
 
@@ -102,8 +103,8 @@ impl Fetcher {
     }
 
     fn start_lookups(&mut self, now: Instant) {
-        let mut wanted = self.shared.assignment.lock().lookups(now);
-        self.bind(&mut wanted);
+        let wanted = self.shared.assignment.lock().lookups(now);
+        let wanted = self.bind(wanted);
         if !wanted.is_empty() {
             let shared = self.shared.clone();
             self.tasks
@@ -124,8 +125,8 @@ impl Fetcher {
         }
         // A partition that alone fills half of the bound must not starve the others.
         let most = (config.prefetch / 2).max(1);
-        let mut fetches = self.shared.assignment.lock().fetches(now, most);
-        self.bind(&mut fetches);
+        let fetches = self.shared.assignment.lock().fetches(now, most);
+        let mut fetches = self.bind(fetches);
         // Whoever came last in the order of names would come last for ever under a tight bound.
         if !fetches.is_empty() {
             let by = self.shared.client.settings().entropy.next_u64() as usize % fetches.len();
@@ -143,12 +144,25 @@ impl Fetcher {
         }
     }
 
-    /// Names the topics that are meant, as far as their ids are known.
-    fn bind(&self, wanted: &mut [Wanted]) {
-        for wanted in wanted.iter_mut().filter(|wanted| wanted.topic_id.is_empty()) {
-            let topic_id = self.shared.client.cache().topic_id(&wanted.key.topic);
+    /// Names the topics that are meant. Those that the cluster has not told of yet have to wait: what is read without an id
+    /// could be of a topic that is deleted, and what follows of the next one of its name.
+    fn bind(&self, mut wanted: Vec<Wanted>) -> Vec<Wanted> {
+        let cache = self.shared.client.cache();
+        wanted.retain_mut(|wanted| {
+            if !wanted.topic_id.is_empty() {
+                return true;
+            }
+            if matches!(cache.topic(&wanted.key.topic), TopicKnown::NotYet) {
+                cache.want(&wanted.key.topic);
+                cache.request_refresh();
+                self.shared.assignment.lock().again(wanted, None);
+                return false;
+            }
+            let topic_id = cache.topic_id(&wanted.key.topic);
             self.shared.assignment.lock().bind(wanted, &topic_id);
-        }
+            true
+        });
+        wanted
     }
 
     /// The leader; while it fails or nobody leads, any other agent that answers. `None` while none may be asked.
