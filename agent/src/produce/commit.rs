@@ -109,19 +109,32 @@ impl Committer {
         note(span, &outcome);
         shared.oldest_is(None);
         shared.deps.failpoints.reach(FailPoint::AfterCommit).await;
+        self.conclude(&commit, &body, object, outcome, &log);
+    }
+
+    /// Acts on a commit's outcome.
+    fn conclude(
+        &mut self,
+        commit: &ObjectCommit,
+        body: &Bytes,
+        object: OpenObject,
+        outcome: Result<CommitOutcome, MetadataError>,
+        log: &tracing::Span,
+    ) {
+        let shared = &*self.shared.clone();
         match outcome {
-            Ok(outcome) => match verify::verify(&object, &commit, &outcome) {
-                Ok(()) => apply(shared, &commit, &body, object, outcome),
+            Ok(outcome) => match verify::verify(&object, commit, &outcome) {
+                Ok(()) => apply(shared, commit, body, object, outcome),
                 Err(broken) => {
-                    let _logged = log.entered();
+                    let _logged = log.enter();
                     // What was flushed later must not be committed after it.
                     self.gave_up = true;
-                    distrust(shared, &commit, object, &broken);
+                    distrust(shared, commit, object, &broken);
                 }
             },
             Err(error) => {
-                let _logged = log.entered();
-                tracing::warn!(sequence, %error, "a commit was refused; this life of the agent is over");
+                let _logged = log.enter();
+                tracing::warn!(sequence = commit.sequence, %error, "a commit was refused; this life of the agent is over");
                 let told = if matches!(error, MetadataError::Sealed(_)) {
                     shared.life_over()
                 } else {

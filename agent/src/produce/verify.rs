@@ -188,7 +188,8 @@ mod tests {
         let one = [batch(5, Some(0))];
         let two = [batch(5, Some(0)), batch(3, Some(9))];
         let duplicate = |base_offset| BatchOutcome::Duplicate { base_offset };
-        let lies: [(&str, &[BatchMeta], &[BatchOutcome], i64, Invariant); 10] = [
+        type Lie<'a> = (&'a str, &'a [BatchMeta], &'a [BatchOutcome], i64, Invariant);
+        let lies: [Lie<'_>; 10] = [
             ("no outcome", &one, &[], 100, Invariant::P1),
             (
                 "acknowledged beyond the log",

@@ -215,9 +215,11 @@ fn committed(outcome: &mut CommitOutcome) -> (&mut Vec<BatchOutcome>, &mut i64) 
     }
 }
 
+type Lie = fn(&mut CommitOutcome);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outcome_that_cannot_be_true_is_not_acknowledged_and_ends_the_life() {
-    let lies: [(&str, fn(&mut CommitOutcome)); 4] = [
+    let lies: [(&str, Lie); 4] = [
         ("INV-P1", |outcome| *committed(outcome).1 -= 1),
         ("INV-P2", |outcome| {
             let (batches, high_watermark) = committed(outcome);

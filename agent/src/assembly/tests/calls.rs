@@ -293,7 +293,6 @@ async fn what_moves_through_a_topic_is_counted_by_its_name() {
                 max_bytes: 1 << 20,
                 ..Default::default()
             }],
-            ..v1::FetchRequest::default()
         };
         let (answer, _) = crate::fetch::fetch(&agent.node, request).await.unwrap();
         answer.partitions[0].records.len() as u64

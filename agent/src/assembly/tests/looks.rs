@@ -43,7 +43,6 @@ async fn polls_of_a_partition_that_another_agent_leads_share_one_look() {
                 max_bytes: 1024,
                 max_wait_ms: 60_000,
                 partitions: vec![wanted],
-                ..v1::FetchRequest::default()
             };
             tokio::spawn(async move { crate::fetch::fetch(&node, request).await })
         })

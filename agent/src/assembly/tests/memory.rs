@@ -66,7 +66,6 @@ async fn catch_up(agent: &Agent, end: i64) -> usize {
                 max_bytes: u32::MAX,
                 ..Default::default()
             }],
-            ..v1::FetchRequest::default()
         };
         match fetch::fetch(&agent.node, request).await {
             Ok((answer, memory)) => {

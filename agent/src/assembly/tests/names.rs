@@ -311,6 +311,36 @@ fn code(error: Option<v1::Error>) -> ErrorCode {
     error.map_or(ErrorCode::None, |error| ErrorCode::from_number(error.code))
 }
 
+/// Commits an offset once the coordinator has read its groups.
+async fn commit(
+    groups: &mut GroupServiceClient<tonic::transport::Channel>,
+    topic: &str,
+    topic_id: &str,
+) -> v1::CommitOffsetsResponse {
+    let request = v1::CommitOffsetsRequest {
+        group_id: "billing".to_owned(),
+        generation: -1,
+        offsets: vec![v1::CommitOffset {
+            topic: topic.to_owned(),
+            partition: 0,
+            offset: 1,
+            leader_epoch: -1,
+            metadata: String::new(),
+            topic_id: topic_id.to_owned(),
+        }],
+        ..Default::default()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match groups.commit_offsets(request.clone()).await {
+            Ok(answer) => return answer.into_inner(),
+            // The coordinator may still be reading its groups.
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// What a produce, a fetch, a look for offsets, a commit and a look at what is committed are answered.
 async fn answers(agent: &Agent, topic_id: &str) -> [ErrorCode; 5] {
     let address = format!("http://{}", agent.addresses().0);
@@ -358,28 +388,7 @@ async fn answers(agent: &Agent, topic_id: &str) -> [ErrorCode; 5] {
         partitions: vec![query],
     };
     let listed = data.list_offsets(request).await.unwrap().into_inner();
-    let request = v1::CommitOffsetsRequest {
-        group_id: "billing".to_owned(),
-        generation: -1,
-        offsets: vec![v1::CommitOffset {
-            topic: topic.clone(),
-            partition: 0,
-            offset: 1,
-            leader_epoch: -1,
-            metadata: String::new(),
-            topic_id: topic_id.clone(),
-        }],
-        ..Default::default()
-    };
-    let deadline = Instant::now() + PATIENCE;
-    let committed = loop {
-        match groups.commit_offsets(request.clone()).await {
-            Ok(answer) => break answer.into_inner(),
-            // The coordinator may still be reading its groups.
-            Err(error) => assert!(Instant::now() < deadline, "{error}"),
-        }
-        sleep(Duration::from_millis(20)).await;
-    };
+    let committed = commit(&mut groups, &topic, &topic_id).await;
     let request = v1::FetchOffsetsRequest {
         group_id: "billing".to_owned(),
         partitions: vec![v1::TopicPartition {
