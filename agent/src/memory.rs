@@ -1,6 +1,6 @@
 //! The budgets of what this agent holds for readers and for the segment roller: a permit a byte, taken before the bytes are
 //! there and given back when they are gone. How large each is follows from the settings: see
-//! [`MemoryBudgets`](streamhouse_core::settings::MemoryBudgets). Producers' bytes have their own budget in the writer, the
+//! [`MemoryBudgets`]. Producers' bytes have their own budget in the writer, the
 //! caches bound themselves.
 
 use std::sync::Arc;
