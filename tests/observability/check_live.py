@@ -144,7 +144,8 @@ def run(folder, programs, bin_folder):
     produced = f'streamhouse_topic_produced_records_total{{topic="{TOPIC}"}}'
     wait_for("the agent's count of the topic", lambda: prometheus.value(produced) == counts["acknowledged"])
     read_again(bin_folder, grpc, counts)
-    wait_for("reads from the object store", lambda: prometheus.value("streamhouse_agent_cache_misses_total") > 0)
+    # Their rate, too: it is what the dashboard shows.
+    wait_for("reads from the object store", lambda: prometheus.value("sum(rate(streamhouse_agent_cache_misses_total[5s]))") > 0)
     # A rate's window reaches beyond the end: only then the sum of the rates is what was counted.
     wait_for("standing still", lambda: prometheus.value("sum(rate(streamhouse_consumer_records_consumed_total[5s]))") == 0)
     return prometheus, begin, counts
