@@ -147,7 +147,8 @@ def run(folder, programs, bin_folder):
     # Their rate, too: it is what the dashboard shows.
     wait_for("reads from the object store", lambda: prometheus.value("sum(rate(streamhouse_agent_cache_misses_total[5s]))") > 0)
     # A rate's window reaches beyond the end: only then the sum of the rates is what was counted.
-    wait_for("standing still", lambda: prometheus.value("sum(rate(streamhouse_consumer_records_consumed_total[5s]))") == 0)
+    for counter in ("streamhouse_consumer_records_consumed_total", "streamhouse_agent_cache_misses_total"):
+        wait_for("standing still", lambda counter=counter: prometheus.value(f"sum(rate({counter}[5s]))") == 0)
     return prometheus, begin, counts
 
 
