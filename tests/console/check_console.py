@@ -51,7 +51,7 @@ def overview_shows_the_cluster(browser, cluster):
     equal("overview", shown, {"Topics": number(known["topics"]), "Partitions": number(known["partitions"]), "Agents": number(len(known["agents"]))})
     about = facts(page, "about")
     equal("about", (about["Cluster"], about["Agent"], about["Version"]), (known["cluster_id"], "agent-0", known["version"]))
-    equal("readiness", [row[1] for row in table(page, "readiness")], ["yes"] * 5)
+    equal("readiness", [row[1] for row in table(page, "readiness")], ["yes"] * 7)
 
 
 def topics_show_what_there_is(browser, cluster):
