@@ -1,16 +1,19 @@
 //! The benchmark of `docs/benchmarks.md`: one agent on a real PostgreSQL and a real MinIO, loaded by the command line.
 //! Prints what `streamhouse bench` prints, after a baseline measured in the same run: how fast this MinIO takes 8 MiB and
-//! 256 KiB objects from one plain client, one after the other. All traffic stays on loopback; it ends by itself.
+//! 256 KiB objects from one plain client, one after the other; and at the end what an agent holds in memory at most while
+//! many readers catch up at once, against the bound that it states. All traffic stays on loopback; it ends by itself.
 //!
 //! Run it with `hack/benchmark.sh`.
 
 use std::{
-    process::Command,
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    thread::sleep,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
-use streamhouse_testkit::MinIo;
+use streamhouse_testkit::{MinIo, http_get};
 use streamhouse_tests::Cluster;
 
 /// Objects of each size for the baseline.
@@ -33,6 +36,10 @@ const RUNS: [(&str, &str); 4] = [
     ),
 ];
 
+/// Readers that catch up at once, and what each of them reads: 2 GB.
+const READERS: usize = 20;
+const BACKLOG: &str = "produce --topic backlog --partitions 8 --record-size 1024 --records 2000000";
+
 fn main() -> anyhow::Result<()> {
     let seconds: u64 = std::env::args()
         .nth(1)
@@ -47,18 +54,79 @@ fn main() -> anyhow::Result<()> {
     for (what, arguments) in RUNS {
         let arguments = arguments.replace("DURATION", &format!("{seconds}s"));
         println!("\n== {what}\nstreamhouse bench {arguments}");
-        let binary = streamhouse_testkit::built_binary("streamhouse")?;
-        let mut command = Command::new(binary);
-        command.env("STREAMHOUSE_BOOTSTRAP", cluster.bootstrap());
-        command
-            .arg("bench")
-            .args(arguments.split(' '))
-            .arg("--agent-http")
-            .arg(&http);
-        let status = command.status()?;
+        let status = bench(&cluster, &arguments)?.arg("--agent-http").arg(&http).status()?;
         ensure!(status.success(), "the benchmark ended with {status}");
     }
+    catch_up(&cluster)
+}
+
+/// `streamhouse bench` with these arguments.
+fn bench(cluster: &Cluster, arguments: &str) -> anyhow::Result<Command> {
+    let mut command = Command::new(streamhouse_testkit::built_binary("streamhouse")?);
+    command.env("STREAMHOUSE_BOOTSTRAP", cluster.bootstrap());
+    command.arg("bench").args(arguments.split(' '));
+    Ok(command)
+}
+
+/// Children that end with it.
+struct Readers(Vec<Child>);
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        for reader in &mut self.0 {
+            let _ = reader.kill();
+            let _ = reader.wait();
+        }
+    }
+}
+
+/// Lets many readers read a topic from its beginning, and prints what the agent holds in memory meanwhile.
+fn catch_up(cluster: &Cluster) -> anyhow::Result<()> {
+    println!("\n== {READERS} readers catch up on 2 GB\nstreamhouse bench {BACKLOG}");
+    let status = bench(cluster, BACKLOG)?.stdout(Stdio::null()).status()?;
+    ensure!(status.success(), "the benchmark ended with {status}");
+    println!("streamhouse bench consume --topic backlog    ({READERS} times at once)");
+    let agent = cluster.agents[0].http();
+    let mut readers = Readers(Vec::new());
+    let started = now();
+    for _ in 0..READERS {
+        let mut command = bench(cluster, "consume --topic backlog --duration 10m")?;
+        readers.0.push(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
+    }
+    let mut peak = 0.0_f64;
+    let mut left: Vec<usize> = (0..READERS).collect();
+    while !left.is_empty() {
+        peak = peak.max(metric(agent, "process_resident_memory_bytes")?);
+        let mut still = Vec::new();
+        for reader in left {
+            match readers.0[reader].try_wait()? {
+                None => still.push(reader),
+                Some(status) => ensure!(status.success(), "a reader ended with {status}"),
+            }
+        }
+        left = still;
+        sleep(Duration::from_millis(200));
+    }
+    let took = started.elapsed();
+    let bound = metric(agent, "streamhouse_agent_memory_bound_bytes")?;
+    let mebibytes = |bytes: f64| bytes / f64::from(1 << 20);
+    println!(
+        "agent: {:.0} MiB resident at most, {:.2} of the {:.0} MiB that it states as its bound; {took:.0?}",
+        mebibytes(peak),
+        peak / bound,
+        mebibytes(bound)
+    );
     Ok(())
+}
+
+/// A metric without labels.
+fn metric(agent: SocketAddr, name: &str) -> anyhow::Result<f64> {
+    let page = http_get(agent, "/metrics")?.body;
+    let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value
+        .with_context(|| format!("the agent has no metric {name}"))?
+        .parse()
+        .with_context(|| format!("{name} is no number"))
 }
 
 /// Puts objects of this size with curl.

@@ -7,7 +7,7 @@
 use bytes::{Bytes, BytesMut};
 use streamhouse_core::{
     Error, ErrorCode, PartitionUid,
-    batch::{BatchError, Batches, Records, verify_crc},
+    batch::{BatchError, Batches, Compression, Records, verify_crc},
 };
 use streamhouse_metadata::{LogBounds, LogPosition, LogSpan, LogView, Place, keys};
 
@@ -296,6 +296,11 @@ pub async fn find_timestamp(node: &Node, uid: PartitionUid, timestamp: i64) -> R
         for batch in Batches::of(&read.records) {
             let (header, batch) = batch.map_err(|error| corrupt(node, uid, span, &error))?;
             if header.max_timestamp >= timestamp {
+                // How much it unpacks to is known only afterwards.
+                let compressed = !matches!(header.compression(), Ok(Compression::None));
+                let most = MAX_UNPACKED.min(node.memory.fetch.capacity() / 2);
+                let unpacked = if compressed { most } else { 0 };
+                let _unpacked = budget::wait(node, unpacked).await?;
                 let records =
                     Records::decode(batch, MAX_UNPACKED).map_err(|error| unreadable(uid, span, &error))?;
                 for record in records {

@@ -11,6 +11,7 @@ use std::{collections::HashMap, io::ErrorKind};
 use futures::future::join_all;
 use streamhouse_metadata::{Incarnation, Silence};
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{Duration, Instant, sleep, timeout},
 };
@@ -32,8 +33,8 @@ const VERDICT: Duration = Duration::from_secs(5);
 
 /// What an address did when somebody connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Probe {
-    /// Somebody listens.
+pub(crate) enum Probe {
+    /// A process is there, and runs.
     Answers,
     /// The computer is there, and nobody listens.
     Refuses,
@@ -41,10 +42,21 @@ pub(super) enum Probe {
     Silent,
 }
 
-/// Connects once. Nothing is sent, so that it is the same with TLS and without.
-pub(super) async fn probe(address: &str) -> Probe {
-    match timeout(PATIENCE, TcpStream::connect(address)).await {
-        Ok(Ok(_)) => Probe::Answers,
+/// Connects once, and says that nothing will be sent: a server that runs then closes the connection, with TLS and without.
+/// The operating system alone accepts connections for a process that is stopped.
+pub(crate) async fn probe(address: &str) -> Probe {
+    let asked = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.shutdown().await?;
+        match stream.read(&mut [0]).await {
+            // Somebody there closed it, or had something to say.
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
+            Err(error) => Err(error),
+        }
+    };
+    match timeout(PATIENCE, asked).await {
+        Ok(Ok(())) => Probe::Answers,
         Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => Probe::Refuses,
         _ => Probe::Silent,
     }
@@ -211,10 +223,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_port_that_is_closed_refuses() {
+    async fn a_port_answers_refuses_or_says_nothing() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        assert_eq!(probe(&address).await, Probe::Answers);
+        let accepting = async { drop(listener.accept().await.unwrap()) };
+        let (answer, ()) = tokio::join!(probe(&address), accepting);
+        assert_eq!(answer, Probe::Answers);
+        // As of a process that is stopped: the operating system takes the connection.
+        assert_eq!(probe(&address).await, Probe::Silent);
         drop(listener);
         assert_eq!(probe(&address).await, Probe::Refuses);
         assert_eq!(probe("no such address").await, Probe::Silent);

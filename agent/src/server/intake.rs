@@ -11,7 +11,6 @@ use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -19,15 +18,12 @@ use axum::body::Body;
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::OwnedSemaphorePermit,
     time::{Duration, Sleep, sleep},
 };
 
-use crate::store::retry::time_for;
+use crate::{memory::ByteBudget, store::retry::time_for};
 
-/// Bytes of requests that have begun to arrive and are not yet taken in, of all connections together. At least two of the
-/// largest requests fit.
-pub const REQUEST_MEMORY: usize = 128 << 20;
 /// How long a message may take to arrive, waiting for room included; more the larger it is.
 const ARRIVAL: Duration = Duration::from_secs(30);
 /// What stands before each message: whether it is compressed, and its length.
@@ -36,7 +32,8 @@ const PREFIX: usize = 5;
 /// The budget.
 #[derive(Debug, Clone)]
 pub struct Intake {
-    memory: Arc<Semaphore>,
+    /// Of messages that have begun to arrive and are not yet taken in.
+    memory: ByteBudget,
     /// Messages that are larger are refused by their reader as soon as it sees the prefix.
     largest: usize,
     /// See [`ARRIVAL`].
@@ -44,10 +41,10 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// A budget for messages of at most `largest` bytes.
-    pub fn new(largest: usize) -> Self {
+    /// A budget of `memory` bytes, of all connections together, for messages of at most `largest` bytes.
+    pub fn new(memory: u64, largest: usize) -> Self {
         Self {
-            memory: Arc::new(Semaphore::new(REQUEST_MEMORY.max(largest * 2))),
+            memory: ByteBudget::new(memory),
             largest,
             arrival: ARRIVAL,
         }
@@ -108,14 +105,13 @@ impl BoundBody {
             return;
         }
         let memory = self.intake.memory.clone();
-        self.room = match memory.clone().try_acquire_many_owned(length) {
+        let length = self.left;
+        self.room = match memory.try_take(length) {
             Ok(permit) => Room::Held { _permit: permit },
-            Err(_) => Room::Waits(Box::pin(
-                async move { memory.acquire_many_owned(length).await.ok() },
-            )),
+            Err(_) => Room::Waits(Box::pin(async move { memory.take(length).await.ok() })),
         };
         if matches!(self.room, Room::Waits(_)) || self.read.len() < self.left {
-            self.deadline = Some(Box::pin(sleep(time_for(self.intake.arrival, u64::from(length)))));
+            self.deadline = Some(Box::pin(sleep(time_for(self.intake.arrival, length as u64))));
         }
     }
 
@@ -203,6 +199,8 @@ mod tests {
 
     use super::*;
 
+    const MEMORY: u64 = 128 << 20;
+
     /// A body that arrives as the sender says.
     fn body(intake: &Intake) -> (mpsc::UnboundedSender<Result<Bytes, io::Error>>, Body) {
         let (sender, receiver) = mpsc::unbounded();
@@ -225,12 +223,12 @@ mod tests {
     }
 
     fn used(intake: &Intake) -> usize {
-        REQUEST_MEMORY - intake.memory.available_permits()
+        intake.memory.used()
     }
 
     #[tokio::test]
     async fn bytes_pass_unchanged_however_they_are_cut() {
-        let intake = Intake::new(1 << 20);
+        let intake = Intake::new(MEMORY, 1 << 20);
         let sent: Vec<u8> = [message(3), message(0), message(70_000), message(1)].concat();
         for cut in [1, 2, 4, 5, 7, 64, 1 << 20] {
             let (sender, mut body) = body(&intake);
@@ -246,7 +244,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_holds_its_room_until_its_reader_asks_for_more() {
-        let intake = Intake::new(1 << 20);
+        let intake = Intake::new(MEMORY, 1 << 20);
         let (sender, mut body) = body(&intake);
         sender.unbounded_send(Ok(message(1000).slice(..600))).unwrap();
         read(&mut body, 600).await;
@@ -264,11 +262,11 @@ mod tests {
 
     #[tokio::test]
     async fn without_room_nothing_is_read_until_there_is_some() {
-        let intake = Intake::new(REQUEST_MEMORY / 2);
+        let intake = Intake::new(MEMORY, MEMORY as usize / 2);
         let (first, mut one) = body(&intake);
         let (second, mut two) = body(&intake);
         let (third, mut three) = body(&intake);
-        let large = message(REQUEST_MEMORY / 2);
+        let large = message(MEMORY as usize / 2);
         for (sender, body) in [(&first, &mut one), (&second, &mut two)] {
             sender.unbounded_send(Ok(large.slice(..6))).unwrap();
             read(body, 6).await;
@@ -283,7 +281,7 @@ mod tests {
     async fn a_message_that_does_not_arrive_gives_its_room_back() {
         let intake = Intake {
             arrival: Duration::ZERO,
-            ..Intake::new(1 << 20)
+            ..Intake::new(MEMORY, 1 << 20)
         };
         let (sender, mut body) = body(&intake);
         sender.unbounded_send(Ok(message(1000).slice(..10))).unwrap();
@@ -296,7 +294,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_that_is_too_large_is_left_to_its_reader() {
-        let intake = Intake::new(100);
+        let intake = Intake::new(MEMORY, 100);
         let (sender, mut body) = body(&intake);
         sender.unbounded_send(Ok(message(101))).unwrap();
         assert_eq!(read(&mut body, 106).await, message(101));

@@ -102,7 +102,10 @@ impl Ports {
         let http = http::serve(connections, pages, http::HEADERS, stop.clone());
         let routes = routes(&node, groups)?.add_service(health);
         let (metrics, traces) = (node.metrics.clone(), node.traces.clone());
-        let intake = Intake::new(node.settings.max_request_bytes.as_usize());
+        let intake = Intake::new(
+            node.settings.memory_budgets().requests,
+            node.settings.max_request_bytes.as_usize(),
+        );
         let guarded = routes
             .into_axum_router()
             .layer(from_fn(move |request: Request, next| {

@@ -77,12 +77,24 @@ impl Retry {
         Fut: Future<Output = Result<T, StoreError>>,
     {
         let mut attempts = 0;
+        let mut last: Option<StoreError> = None;
         loop {
             match self.attempt(what, key, self.attempt, operation()).await {
-                Err(error) if error.is_retryable() => self.pause(what, key, &mut attempts, error).await?,
+                // That the time ended during an attempt says less than why the one before failed.
+                Err(error) if error.kind() == StoreErrorKind::Timeout && self.is_over() => {
+                    return Err(last.unwrap_or(error));
+                }
+                Err(error) if error.is_retryable() => {
+                    last = Some(error.clone());
+                    self.pause(what, key, &mut attempts, error).await?;
+                }
                 done => return done,
             }
         }
+    }
+
+    fn is_over(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     /// One attempt, bounded by `limit`, the deadline and the cancellation.
@@ -189,4 +201,38 @@ async fn compare(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<(),
         StoreErrorKind::AlreadyExists,
         format!("object {key} exists and holds other bytes; two writers use the same key"),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_the_time_does_not_hide_why_the_attempts_failed() {
+        let retry = Retry::default().until(Instant::now() + Duration::from_millis(300));
+        let mut attempts = 0;
+        let outcome: Result<(), StoreError> = retry
+            .run("get", "a", || {
+                attempts += 1;
+                let first = attempts == 1;
+                async move {
+                    if first {
+                        return Err(StoreError::new(StoreErrorKind::Unavailable, "no TLS there"));
+                    }
+                    pending().await
+                }
+            })
+            .await;
+        let error = outcome.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error}");
+        let retry = Retry::default().until(Instant::now() + Duration::from_millis(20));
+        let error = retry.run("get", "a", pending::<Result<(), _>>).await.unwrap_err();
+        assert_eq!(
+            error.kind(),
+            StoreErrorKind::Timeout,
+            "nothing else is known: {error}"
+        );
+    }
 }
