@@ -47,9 +47,10 @@ pub enum Error {
         /// What the store says.
         stored: i32,
     },
-    /// Another copy of this store went on without it.
+    /// Another copy of this store went on without it, or it lacks commits that it made before.
     #[error(
-        "another copy of this metadata store has written to the bucket: stop the agents and run `streamhouse-agent recover`"
+        "the metadata store is older than the bucket: another copy of it has written there, or it lost its last commits; stop the \
+         agents, and see what is lost with `streamhouse-agent recover`"
     )]
     Diverged,
     /// The store is in use.

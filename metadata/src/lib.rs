@@ -68,7 +68,8 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     /// Raises the timeline and returns the new one. [`Error::Diverged`] when a divergence was reported.
     async fn advance_timeline(&self) -> Result<Timeline>;
 
-    /// Says that the bucket holds a mark of another copy of this store for a number that this store gave. From then on
+    /// Says that the bucket holds a mark of another copy of this store for a number that this store gave, or that this store
+    /// lacks commits that it made before. From then on
     /// [`register_agent`](Self::register_agent) and [`advance_timeline`](Self::advance_timeline) are refused, until
     /// [`recover`](Self::recover).
     async fn report_divergence(&self) -> Result<()>;

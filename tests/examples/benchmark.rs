@@ -54,7 +54,10 @@ fn main() -> anyhow::Result<()> {
     for (what, arguments) in RUNS {
         let arguments = arguments.replace("DURATION", &format!("{seconds}s"));
         println!("\n== {what}\nstreamhouse bench {arguments}");
-        let status = bench(&cluster, &arguments)?.arg("--agent-http").arg(&http).status()?;
+        let status = bench(&cluster, &arguments)?
+            .arg("--agent-http")
+            .arg(&http)
+            .status()?;
         ensure!(status.success(), "the benchmark ended with {status}");
     }
     catch_up(&cluster)
@@ -91,7 +94,9 @@ fn catch_up(cluster: &Cluster) -> anyhow::Result<()> {
     let started = now();
     for _ in 0..READERS {
         let mut command = bench(cluster, "consume --topic backlog --duration 10m")?;
-        readers.0.push(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
+        readers
+            .0
+            .push(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
     }
     let mut peak = 0.0_f64;
     let mut left: Vec<usize> = (0..READERS).collect();
@@ -122,7 +127,9 @@ fn catch_up(cluster: &Cluster) -> anyhow::Result<()> {
 /// A metric without labels.
 fn metric(agent: SocketAddr, name: &str) -> anyhow::Result<f64> {
     let page = http_get(agent, "/metrics")?.body;
-    let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let value = page
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     value
         .with_context(|| format!("the agent has no metric {name}"))?
         .parse()

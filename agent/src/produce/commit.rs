@@ -14,7 +14,7 @@ use streamhouse_metadata::{
 };
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Duration, Instant, sleep},
+    time::{Duration, Instant, sleep, timeout},
 };
 use tracing::Instrument;
 
@@ -29,6 +29,9 @@ use crate::{failpoint::FailPoint, fetch::tail::TailRun, metrics::WriteStage, par
 
 /// How long to wait before asking an unreachable metadata store again: doubling between these.
 const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// How long the metadata store may take to be told that it lost commits.
+const REPORT: Duration = Duration::from_secs(5);
 
 /// Runs until the flusher has ended and everything it flushed is answered.
 pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<Flushed>) {
@@ -109,11 +112,11 @@ impl Committer {
         note(span, &outcome);
         shared.oldest_is(None);
         shared.deps.failpoints.reach(FailPoint::AfterCommit).await;
-        self.conclude(&commit, &body, object, outcome, &log);
+        self.conclude(&commit, &body, object, outcome, &log).await;
     }
 
     /// Acts on a commit's outcome.
-    fn conclude(
+    async fn conclude(
         &mut self,
         commit: &ObjectCommit,
         body: &Bytes,
@@ -126,9 +129,13 @@ impl Committer {
             Ok(outcome) => match verify::verify(&object, commit, &outcome) {
                 Ok(()) => apply(shared, commit, body, object, outcome),
                 Err(broken) => {
-                    let _logged = log.enter();
                     // What was flushed later must not be committed after it.
                     self.gave_up = true;
+                    if broken.went_back {
+                        // Before the life ends, since the next one would begin.
+                        report_lost_commits(shared).instrument(log.clone()).await;
+                    }
+                    let _logged = log.enter();
                     distrust(shared, commit, object, &broken);
                 }
             },
@@ -242,6 +249,21 @@ fn distrust(shared: &Shared, commit: &ObjectCommit, object: OpenObject, broken: 
         "the metadata store's answer contradicts the log; whether the records are stored is not known: send them again",
     );
     shared.answered(object.fail(&told));
+}
+
+/// Says in the metadata store that it lacks commits which it made before: a standby without them was promoted, or a backup
+/// restored under running agents. No agent begins a life on it then, and nothing is deleted, until `recover` was run; otherwise
+/// objects of acknowledged records would be taken for ones that were never committed.
+async fn report_lost_commits(shared: &Shared) {
+    match timeout(REPORT, shared.deps.metadata.report_divergence()).await {
+        Ok(Ok(())) => tracing::error!(
+            "the metadata store lost commits of acknowledged records; see what is lost with `streamhouse-agent recover`"
+        ),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the metadata store could not be told that it lost commits")
+        }
+        Err(_) => tracing::error!("the metadata store could not be told in time that it lost commits"),
+    }
 }
 
 /// Makes what was committed readable, then answers.

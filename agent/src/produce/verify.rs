@@ -21,6 +21,8 @@ const SEQUENCES: i64 = i32::MAX as i64 + 1;
 pub(super) struct BrokenOutcome {
     pub(super) partition: PartitionUid,
     pub(super) invariant: Invariant,
+    /// Whether the metadata store lacks commits that it made before.
+    pub(super) went_back: bool,
     /// For people.
     pub(super) what: String,
 }
@@ -37,13 +39,29 @@ pub(super) fn verify(
         let published = appends
             .first()
             .map_or(0, |append| append.partition.tail.lock().end());
-        verify_partition(part, published, outcomes.next()).map_err(|(invariant, what)| BrokenOutcome {
+        let outcome = outcomes.next();
+        verify_partition(part, published, outcome).map_err(|(invariant, what)| BrokenOutcome {
             partition: part.partition,
             invariant,
+            went_back: went_back(published, outcome),
             what,
         })?;
     }
     Ok(())
+}
+
+/// Whether the outcome gives offsets again that were given before, or shows a log that ends where it went on.
+fn went_back(published: i64, outcome: Option<&PartitionOutcome>) -> bool {
+    let Some(PartitionOutcome::Committed {
+        batches,
+        high_watermark,
+        ..
+    }) = outcome
+    else {
+        return false;
+    };
+    let again = |batch: &BatchOutcome| matches!(*batch, BatchOutcome::Appended { base_offset } if base_offset < published);
+    *high_watermark < published || batches.iter().any(again)
 }
 
 /// Checks one partition's outcome; `published` is where its log ends as far as this agent published it.
@@ -181,6 +199,28 @@ mod tests {
             verify_partition(&part, 100, Some(&PartitionOutcome::Fenced)),
             Ok(())
         );
+    }
+
+    #[test]
+    fn a_store_that_lacks_commits_is_told_from_other_lies() {
+        let outcome = |batches: &[BatchOutcome], high_watermark| PartitionOutcome::Committed {
+            batches: batches.to_vec(),
+            high_watermark,
+            log_start: 0,
+        };
+        let duplicate = BatchOutcome::Duplicate { base_offset: 3 };
+        for (batches, high_watermark, expected) in [
+            (&[appended(99)] as &[_], 104, true),
+            (&[duplicate], 99, true),
+            (&[duplicate], 100, false),
+            (&[appended(100)], 105, false),
+            (&[appended(101)], 106, false),
+        ] {
+            let outcome = outcome(batches, high_watermark);
+            assert_eq!(went_back(100, Some(&outcome)), expected, "{outcome:?}");
+        }
+        assert!(!went_back(100, Some(&PartitionOutcome::Fenced)));
+        assert!(!went_back(100, None));
     }
 
     #[test]

@@ -336,6 +336,21 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_string_that_is_read_otherwise_than_meant_is_refused_with_advice() {
+        let desired = crate::cluster::fixtures::desired("postgresql: {connectionSecret: {name: metadata}}");
+        for (url, advice) in [
+            ("postgres://u:hu#sh@h/d", "percent-encode"),
+            ("postgres://u:hu/sh@h/d", "percent-encode"),
+            ("postgres://u:hush@one,two/d", "several hosts"),
+        ] {
+            let problem = connection(&desired, &secrets(url)).unwrap_err();
+            assert_eq!(problem.reason, Reason::ConnectionInvalid);
+            assert!(problem.message.contains(advice), "{problem}");
+            assert!(!problem.message.contains("sh@"), "{problem}");
+        }
+    }
+
+    #[test]
     fn what_is_missing_is_named() {
         assert_eq!(secrets("a").lacks(&needed(&["uri"], true)), None);
         let lacks = secrets("a").lacks(&needed(&["uri", "dsn"], true)).unwrap();
