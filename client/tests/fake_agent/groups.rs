@@ -2,7 +2,7 @@
 //! member it knows has joined again or was dropped for not doing so.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
@@ -28,6 +28,8 @@ pub struct Group {
     leader: String,
     assignments: Option<HashMap<String, Bytes>>,
     next_member: usize,
+    /// Ids that were given and have not joined yet.
+    pending: BTreeSet<String>,
     pub committed: HashMap<(String, i32), i64>,
     pub commits: usize,
 }
@@ -44,6 +46,11 @@ fn refuse(code: ErrorCode) -> Status {
 }
 
 impl Group {
+    fn next_id(&mut self) -> String {
+        self.next_member += 1;
+        format!("member-{:03}", self.next_member)
+    }
+
     /// Ends the join phase when everybody is there; members that take too long are out.
     fn try_complete(&mut self) {
         let Some(since) = self.joining else { return };
@@ -190,12 +197,23 @@ impl GroupService for Agent {
     ) -> Result<Response<v1::JoinGroupResponse>, Status> {
         let request = request.into_inner();
         let group = request.group_id.clone();
+        if request.require_known_member_id && request.member_id.is_empty() {
+            let member_id = self.with(&group, |group| {
+                let id = group.next_id();
+                group.pending.insert(id.clone());
+                Ok(id)
+            })?;
+            return Ok(Response::new(v1::JoinGroupResponse {
+                generation: -1,
+                member_id,
+                ..Default::default()
+            }));
+        }
         let member_id = self.with(&group, |group| {
             let mut id = request.member_id.clone();
             if id.is_empty() {
-                group.next_member += 1;
-                id = format!("member-{:03}", group.next_member);
-            } else if !group.members.contains_key(&id) {
+                id = group.next_id();
+            } else if !group.pending.remove(&id) && !group.members.contains_key(&id) {
                 return Err(refuse(ErrorCode::UnknownMemberId));
             }
             group.start_joining();
@@ -271,6 +289,9 @@ impl GroupService for Agent {
     ) -> Result<Response<v1::LeaveGroupResponse>, Status> {
         let request = request.into_inner();
         self.with(&request.group_id, |group| {
+            if group.pending.remove(&request.member_id) {
+                return Ok(Response::new(v1::LeaveGroupResponse {}));
+            }
             group
                 .members
                 .remove(&request.member_id)
@@ -389,6 +410,6 @@ impl super::Cluster {
             .lock()
             .groups
             .get(group)
-            .map_or(0, |group| group.members.len())
+            .map_or(0, |group| group.members.len() + group.pending.len())
     }
 }
