@@ -31,7 +31,27 @@ pub struct Group {
     /// Ids that were given and have not joined yet.
     pending: BTreeSet<String>,
     pub committed: HashMap<(String, i32), i64>,
-    pub commits: usize,
+    /// What was committed with the offset.
+    notes: HashMap<(String, i32), String>,
+    /// Offsets in the order of their commits, with the generations they came under.
+    pub commits: Vec<(i32, i64)>,
+    /// Heartbeats of members, whatever they were answered.
+    pub beats: usize,
+    /// Calls that are kept waiting.
+    pub held: BTreeSet<Call>,
+    /// Calls that arrived and wait.
+    pub waiting: usize,
+}
+
+/// A kind of call that a test can keep waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Call {
+    /// The first question of a member, for its id.
+    Id,
+    /// Joins: nobody is answered.
+    Join,
+    /// Commits: they are taken in when they are released.
+    Commit,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +74,9 @@ impl Group {
     /// Ends the join phase when everybody is there; members that take too long are out.
     fn try_complete(&mut self) {
         let Some(since) = self.joining else { return };
+        if self.held.contains(&Call::Join) {
+            return;
+        }
         if since.elapsed() > REJOIN_WITHIN {
             self.members.retain(|_, member| member.joined);
         }
@@ -159,6 +182,19 @@ impl Agent {
         }
     }
 
+    /// Waits while calls of this kind are kept waiting.
+    async fn pass(&self, group: &str, call: Call) {
+        self.with_group(group, |group| group.waiting += 1);
+        let free = |group: &mut Group| (!group.held.contains(&call)).then_some(Ok(()));
+        let _ = self.wait_for(group, free).await;
+        self.with_group(group, |group| group.waiting -= 1);
+    }
+
+    fn with_group(&self, group: &str, act: impl FnOnce(&mut Group)) {
+        act(self.cluster.state.lock().groups.entry(group.to_owned()).or_default());
+        self.cluster.changed.notify_waiters();
+    }
+
     fn with<T>(&self, group: &str, act: impl FnOnce(&mut Group) -> Result<T, Status>) -> Result<T, Status> {
         self.coordinates()?;
         let answer = act(self
@@ -198,6 +234,7 @@ impl GroupService for Agent {
         let request = request.into_inner();
         let group = request.group_id.clone();
         if request.require_known_member_id && request.member_id.is_empty() {
+            self.pass(&group, Call::Id).await;
             let member_id = self.with(&group, |group| {
                 let id = group.next_id();
                 group.pending.insert(id.clone());
@@ -275,6 +312,7 @@ impl GroupService for Agent {
     ) -> Result<Response<v1::HeartbeatResponse>, Status> {
         let request = request.into_inner();
         self.with(&request.group_id, |group| {
+            group.beats += 1;
             group.check(&request.member_id, request.generation)?;
             if group.joining.is_some() {
                 return Err(refuse(ErrorCode::RebalanceInProgress));
@@ -309,15 +347,19 @@ impl GroupService for Agent {
         request: Request<v1::CommitOffsetsRequest>,
     ) -> Result<Response<v1::CommitOffsetsResponse>, Status> {
         let request = request.into_inner();
+        self.pass(&request.group_id, Call::Commit).await;
         self.with(&request.group_id, |group| {
             if request.generation >= 0 {
                 group.check(&request.member_id, request.generation)?;
+                if group.joining.is_none() && group.assignments.is_none() {
+                    return Err(refuse(ErrorCode::RebalanceInProgress));
+                }
             }
-            group.commits += 1;
             let offsets = request.offsets.into_iter().map(|offset| {
-                group
-                    .committed
-                    .insert((offset.topic.clone(), offset.partition), offset.offset);
+                let key = (offset.topic.clone(), offset.partition);
+                group.commits.push((request.generation, offset.offset));
+                group.notes.insert(key.clone(), offset.metadata);
+                group.committed.insert(key, offset.offset);
                 v1::CommitOffsetResult {
                     topic: offset.topic,
                     partition: offset.partition,
@@ -342,6 +384,11 @@ impl GroupService for Agent {
                     .get(&(p.topic.clone(), p.partition))
                     .copied()
                     .unwrap_or(-1),
+                metadata: group
+                    .notes
+                    .get(&(p.topic.clone(), p.partition))
+                    .cloned()
+                    .unwrap_or_default(),
                 topic: p.topic,
                 partition: p.partition,
                 ..Default::default()
@@ -381,6 +428,19 @@ impl GroupService for Agent {
     }
 }
 
+impl super::State {
+    /// Heartbeats that a group has had.
+    pub fn group_beats(&self, group: &str) -> usize {
+        self.groups.get(group).map_or(0, |group| group.beats)
+    }
+
+    /// Calls to a group that are kept waiting.
+    pub fn group_waiting(&self, group: &str) -> usize {
+        let held = |group: &Group| if group.held.is_empty() { 0 } else { group.waiting };
+        self.groups.get(group).map_or(0, held)
+    }
+}
+
 impl super::Cluster {
     /// What a group committed for a partition; -1: nothing.
     pub fn committed(&self, group: &str, topic: &str, partition: i32) -> i64 {
@@ -405,6 +465,24 @@ impl super::Cluster {
         self.changed.notify_waiters();
     }
 
+    /// Looks at, or changes, what is known of a group.
+    pub fn group<T>(&self, group: &str, act: impl FnOnce(&mut Group) -> T) -> T {
+        let outcome = act(self.state.lock().groups.entry(group.to_owned()).or_default());
+        self.changed.notify_waiters();
+        outcome
+    }
+
+    /// Keeps calls of this kind waiting.
+    pub fn hold(&self, group: &str, call: Call) {
+        self.group(group, |group| group.held.insert(call));
+    }
+
+    /// Lets calls of this kind go on.
+    pub fn release(&self, group: &str, call: Call) {
+        self.group(group, |group| group.held.remove(&call));
+    }
+
+    /// Members, and who was given an id and has not joined yet.
     pub fn members(&self, group: &str) -> usize {
         self.state
             .lock()

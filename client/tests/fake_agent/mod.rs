@@ -4,7 +4,7 @@
 #![allow(dead_code, unreachable_pub)] // a module of several test programs, each with its own use of it
 
 mod data;
-mod groups;
+pub mod groups;
 pub mod log;
 pub mod reading;
 

@@ -89,7 +89,8 @@ pub(in crate::consumer) struct Orders {
 enum Phase {
     /// Neither a member nor about to be one.
     Out,
-    /// Will join, not before this, and once all that must go first is given up.
+    /// Will join, not before this, and once all that must go first is given up and the application has heard of what was lost:
+    /// while it works on that, others had better read it.
     Preparing { not_before: Instant },
     /// A join is under way.
     Joining {
@@ -344,6 +345,7 @@ impl MemberMachine {
         if let Phase::Preparing { not_before } = self.phase
             && now >= not_before
             && !self.closing
+            && self.lost.is_empty()
             && self.first_to_go().is_empty()
         {
             orders.join = Some(self.start_join());
