@@ -21,8 +21,9 @@ use fake_agent::{
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use streamhouse_client::{
-    Consumer, ConsumerBuilder, Error, ErrorCode, TopicPartition,
+    Consumer, ConsumerBuilder, Error, ErrorCode, Settings, TopicPartition,
     consumer::{Assignor, Committer, ConsumerHandle, OffsetAndMetadata, RebalanceListener},
+    metrics::Registry,
 };
 use tokio::time::timeout;
 
@@ -91,7 +92,11 @@ async fn a_cooperative_rebalance_goes_on_without_polls_and_leaves_commits_by_han
     cluster.create("t", 8);
     produce(&cluster, "t", 8, 0..80).await;
     let diary = Diary::default();
-    let mut one = member(&cluster).rebalance_listener(diary.clone()).build().await.unwrap();
+    let mut one = member(&cluster)
+        .rebalance_listener(diary.clone())
+        .build()
+        .await
+        .unwrap();
     let mut values = read(&mut one, 80).await;
     // The first works on its records, without a poll; the second joins meanwhile, and the group goes on.
     let generation = one.generation();
@@ -99,7 +104,10 @@ async fn a_cooperative_rebalance_goes_on_without_polls_and_leaves_commits_by_han
     let handle = one.handle();
     let works = async {
         loop {
-            handle.commit().await.expect("a commit of kept partitions is refused");
+            handle
+                .commit()
+                .await
+                .expect("a commit of kept partitions is refused");
             if one.generation() > generation {
                 break;
             }
@@ -113,11 +121,26 @@ async fn a_cooperative_rebalance_goes_on_without_polls_and_leaves_commits_by_han
         () = works => {}
         _ = async { loop { two.poll(POLL).await.unwrap(); } } => {}
     }
-    handle.commit_offsets((0..8).map(|partition| (of("t", partition), 10))).await.unwrap();
+    handle
+        .commit_offsets((0..8).map(|partition| (of("t", partition), 10)))
+        .await
+        .unwrap();
     within(async {
         while two.assignment().len() < 4 {
-            values.extend(one.poll(Duration::from_millis(10)).await.unwrap().iter().map(|_| "twice".to_owned()));
-            values.extend(two.poll(Duration::from_millis(10)).await.unwrap().iter().map(|_| "twice".to_owned()));
+            values.extend(
+                one.poll(Duration::from_millis(10))
+                    .await
+                    .unwrap()
+                    .iter()
+                    .map(|_| "twice".to_owned()),
+            );
+            values.extend(
+                two.poll(Duration::from_millis(10))
+                    .await
+                    .unwrap()
+                    .iter()
+                    .map(|_| "twice".to_owned()),
+            );
         }
     })
     .await;
@@ -131,7 +154,11 @@ async fn a_cooperative_rebalance_goes_on_without_polls_and_leaves_commits_by_han
 struct Slow(Cluster, Diary);
 
 impl RebalanceListener for Slow {
-    fn on_revoked<'a>(&'a self, partitions: &'a [TopicPartition], commits: &'a Committer) -> BoxFuture<'a, ()> {
+    fn on_revoked<'a>(
+        &'a self,
+        partitions: &'a [TopicPartition],
+        commits: &'a Committer,
+    ) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             beats(&self.0, 5).await;
             commits.commit().await.expect("the last commit is refused");
@@ -171,9 +198,15 @@ async fn heartbeats_go_on_while_a_member_works_and_while_it_gives_up_its_partiti
                 one.poll(POLL).await.unwrap();
             }
         };
-        within(async { tokio::select! { () = second => {}, () = first => {} } }).await;
+        within(async {
+            tokio::select! { () = second => {}, () = first => {} }
+        })
+        .await;
         assert_eq!(diary.0.lock().len(), 1, "{:?}", diary.0.lock());
-        assert_eq!(cluster.committed("g", "t", 0) + cluster.committed("g", "t", 1), 10);
+        assert_eq!(
+            cluster.committed("g", "t", 0) + cluster.committed("g", "t", 1),
+            10
+        );
     }
 }
 
@@ -210,7 +243,11 @@ async fn an_expelled_member_reads_and_commits_nothing_of_before_and_its_position
     two.commit_offsets([(of("t", 0), 15)]).await.unwrap();
     assert!(handle.commit_offsets([(of("t", 0), 6)]).await.is_err());
     two.close().await.unwrap();
-    assert_eq!(read(&mut one, 5).await, expected(15..20), "where the other one committed");
+    assert_eq!(
+        read(&mut one, 5).await,
+        expected(15..20),
+        "where the other one committed"
+    );
     assert_eq!(*diary.0.lock(), ["assigned 1", "lost 1", "assigned 1"]);
     assert_eq!(cluster.committed("g", "t", 0), 15);
     one.commit().await.unwrap();
@@ -242,7 +279,9 @@ async fn no_ghost_stays_behind_whenever_a_consumer_closes() {
         () = within(asks) => {}
     }
     let release = async { cluster.release("g", Call::Id) };
-    within(async { tokio::join!(three.close(), release).0 }).await.unwrap();
+    within(async { tokio::join!(three.close(), release).0 })
+        .await
+        .unwrap();
     assert_eq!(cluster.members("g"), 1, "a name that nobody has");
     // The join was answered, and no poll took it over.
     let mut four = member(&cluster).build().await.unwrap();
@@ -281,10 +320,17 @@ async fn a_close_that_was_cut_off_can_be_repeated_and_closed_means_closed() {
     cluster.create("t", 1);
     produce(&cluster, "t", 1, 0..10).await;
     let stuck = Stuck::default();
-    let mut consumer = member(&cluster).rebalance_listener(stuck.clone()).build().await.unwrap();
+    let mut consumer = member(&cluster)
+        .rebalance_listener(stuck.clone())
+        .build()
+        .await
+        .unwrap();
     read(&mut consumer, 10).await;
     let handle = consumer.handle();
-    let cut_off = consumer.close_within(Duration::from_millis(50)).await.unwrap_err();
+    let cut_off = consumer
+        .close_within(Duration::from_millis(50))
+        .await
+        .unwrap_err();
     assert!(matches!(cut_off, Error::Timeout { .. }), "{cut_off}");
     assert_eq!(consumer.poll(POLL).await.unwrap_err(), Error::Closed);
     within(consumer.close()).await.unwrap();
@@ -295,7 +341,10 @@ async fn a_close_that_was_cut_off_can_be_repeated_and_closed_means_closed() {
     assert_eq!(consumer.assign([of("t", 0)]).await, Err(Error::Closed));
     assert_eq!(consumer.unsubscribe().await, Err(Error::Closed));
     assert_eq!(consumer.commit().await, Err(Error::Closed));
-    assert_eq!(consumer.commit_offsets([(of("t", 0), 3)]).await, Err(Error::Closed));
+    assert_eq!(
+        consumer.commit_offsets([(of("t", 0), 3)]).await,
+        Err(Error::Closed)
+    );
     assert_eq!(consumer.committer().commit().await, Err(Error::Closed));
     assert_eq!(consumer.seek(&of("t", 0), 3), Err(Error::Closed));
     assert_eq!(consumer.position(&of("t", 0)).await, Err(Error::Closed));
@@ -336,7 +385,9 @@ async fn a_commit_in_the_background_never_undoes_a_newer_one_and_close_waits_for
         })
         .await;
     }
-    let offsets: Vec<_> = cluster.group("g", |group| group.commits.iter().map(|(_, offset)| *offset).collect());
+    let offsets: Vec<_> = cluster.group("g", |group| {
+        group.commits.iter().map(|(_, offset)| *offset).collect()
+    });
     assert!(offsets.is_sorted(), "{offsets:?}");
 }
 
@@ -369,7 +420,11 @@ async fn a_commit_never_leaves_under_the_generation_of_a_later_assignment() {
         }
     })
     .await;
-    assert!(outcomes.lock().iter().all(Result::is_err), "{:?}", outcomes.lock());
+    assert!(
+        outcomes.lock().iter().all(Result::is_err),
+        "{:?}",
+        outcomes.lock()
+    );
     assert_eq!(cluster.committed("g", "t", 0), -1);
 }
 
@@ -397,7 +452,11 @@ async fn positions_can_be_set_before_records_flow() {
     let cluster = Cluster::start(1).await;
     cluster.create("t", 1);
     produce(&cluster, "t", 1, 0..20).await;
-    let mut consumer = member(&cluster).rebalance_listener(Elsewhere(7)).build().await.unwrap();
+    let mut consumer = member(&cluster)
+        .rebalance_listener(Elsewhere(7))
+        .build()
+        .await
+        .unwrap();
     assert_eq!(read(&mut consumer, 13).await, expected(7..20));
     assert_eq!(consumer.metrics().records_consumed, 13);
 }
@@ -474,6 +533,50 @@ async fn a_note_is_kept_with_the_offset() {
     let committed = &committed[&of("t", 0)];
     assert_eq!((committed.offset, committed.metadata.as_str()), (3, "host-1"));
     let other = consumer.commit_offsets([(of("t", 0), 4), (of("u", 0), 1)]).await;
-    assert_eq!(other, Err(Error::NotAssigned { partition: of("u", 0) }));
-    assert_eq!((cluster.committed("g", "t", 0), cluster.committed("g", "u", 0)), (4, -1));
+    assert_eq!(
+        other,
+        Err(Error::NotAssigned {
+            partition: of("u", 0)
+        })
+    );
+    assert_eq!(
+        (cluster.committed("g", "t", 0), cluster.committed("g", "u", 0)),
+        (4, -1)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pattern_covers_topics_that_come_later() {
+    let cluster = Cluster::start(1).await;
+    for topic in ["orders-1", "orders-2", "old-orders-1"] {
+        cluster.create(topic, 1);
+    }
+    let diary = Diary::default();
+    let settings = Settings {
+        metadata_max_age: Duration::from_millis(100),
+        ..Settings::new(cluster.bootstrap())
+    };
+    let mut consumer = Consumer::builder()
+        .settings(settings)
+        .metrics_registry(Registry::new())
+        .heartbeat(Duration::from_millis(50))
+        .group("g")
+        .rebalance_listener(diary.clone())
+        .build()
+        .await
+        .unwrap();
+    let refused = consumer.subscribe_pattern("orders-[").await;
+    assert!(matches!(refused, Err(Error::Config(_))), "{refused:?}");
+    consumer.subscribe_pattern("orders-.*").await.unwrap();
+    poll_until_assigned(&mut consumer, 2).await;
+    assert_eq!(consumer.assignment(), [of("orders-1", 0), of("orders-2", 0)]);
+    let id = consumer.member_id();
+    cluster.create("orders-3", 2);
+    poll_until_assigned(&mut consumer, 4).await;
+    assert_eq!(consumer.subscription(), ["orders-1", "orders-2", "orders-3"]);
+    assert_eq!(consumer.member_id(), id);
+    assert_eq!(*diary.0.lock(), ["assigned 2", "assigned 2"]);
+    consumer.subscribe(["orders-1"]).await.unwrap();
+    poll_until_assigned(&mut consumer, 1).await;
+    consumer.close().await.unwrap();
 }

@@ -238,7 +238,10 @@ impl Assignment {
     /// Partitions to fetch, unless one has `most` bytes waiting already; busy until answered.
     pub(super) fn fetches(&mut self, now: Instant, most: usize) -> Vec<Wanted> {
         let mut wanted = self.wanted(now, |held| {
-            matches!(held.position, Position::At(_)) && !held.paused && !held.held_back && held.buffered < most
+            matches!(held.position, Position::At(_))
+                && !held.paused
+                && !held.held_back
+                && held.buffered < most
         });
         for fetch in &mut wanted {
             if let Some(held) = self.held.get(&fetch.key) {

@@ -355,3 +355,33 @@ fn request(shared: &Shared, commit: &CommitSnapshot, identity: &MemberIdentity) 
         offsets,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{Consumer, metrics::Registry};
+
+    #[tokio::test]
+    async fn a_commit_waits_for_those_before_it_no_longer_than_it_may() {
+        let consumer = Consumer::builder()
+            .bootstrap("127.0.0.1:1")
+            .metrics_registry(Registry::new())
+            .group("g")
+            .build()
+            .await
+            .unwrap();
+        let committer = consumer.committer();
+        let turn = consumer.shared.commits.lock().await;
+        let commit = {
+            let member = consumer.shared.member.lock();
+            committer.snapshot(&member, [(TopicPartition::new("t", 0), 1.into())].into())
+        };
+        let deadline = Deadline::after(Duration::from_millis(20));
+        let error = committer.commit_until(commit, deadline).await.unwrap_err();
+        let expected = Error::timeout("waiting for the commits before", deadline.allowed(), None);
+        assert_eq!(error, expected);
+        drop(turn);
+    }
+}

@@ -4,17 +4,19 @@
 
 mod driver;
 mod machine;
+mod pattern;
 
 use std::sync::Arc;
 
 use streamhouse_core::{ErrorCode, TopicPartition};
 use tokio::time::{Instant, timeout};
 
+use self::machine::Duty;
 pub(super) use self::{
     driver::run,
     machine::{CommitPermit, JoinOrder, MemberIdentity, MemberMachine, MemberRules, Verdict},
+    pattern::TopicPattern,
 };
-use self::machine::Duty;
 use super::{AbortOnDrop, Consumer, ConsumerHandle, Shared, commit::Committer, heartbeat::LEAVE_WITHIN};
 use crate::{
     error::{Error, Result},

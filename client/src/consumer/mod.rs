@@ -47,7 +47,7 @@ use self::{
     builder::{ConsumerConfig, Reading},
     commit::CommitLedger,
     heartbeat::LEAVE_WITHIN,
-    membership::{MemberMachine, MemberRules},
+    membership::{MemberMachine, MemberRules, TopicPattern},
     traces::ConsumerTraces,
 };
 use crate::{
@@ -87,6 +87,8 @@ struct Shared {
     assignment: parking_lot::Mutex<Assignment>,
     /// Locked before the assignment where both are.
     member: parking_lot::Mutex<MemberMachine>,
+    /// Set while topics are subscribed by a pattern.
+    pattern: parking_lot::Mutex<Option<TopicPattern>>,
     /// Rises with everything that happens to the member.
     member_changes: tokio::sync::watch::Sender<u64>,
     /// Held by the commit that is under way.
@@ -185,6 +187,7 @@ impl Consumer {
             metrics,
             assignment: parking_lot::Mutex::default(),
             member: parking_lot::Mutex::new(MemberMachine::new(rules, now)),
+            pattern: parking_lot::Mutex::default(),
             member_changes: tokio::sync::watch::Sender::new(0),
             commits: tokio::sync::Mutex::default(),
             last_commit: AtomicU64::new(0),

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use super::{
     Consumer, ConsumerHandle, ConsumerStats, Lag,
     commit::{Committer, OffsetAndMetadata},
+    membership::TopicPattern,
 };
 use crate::{
     admin::{CommittedOffset, OffsetAt, PartitionOffset, fetch_offsets, list_offsets},
@@ -22,21 +23,47 @@ impl Consumer {
     /// # Errors
     /// [`Error::Closed`], and [`Error::Config`] without a group.
     pub async fn subscribe<T: Into<String>>(&mut self, topics: impl IntoIterator<Item = T>) -> Result<()> {
+        self.check_subscribable()?;
+        *self.shared.pattern.lock() = None;
+        let topics: Vec<String> = topics.into_iter().map(Into::into).collect();
+        if topics.is_empty() {
+            self.give_up_all().await;
+        } else {
+            self.switch_to(topics).await;
+        }
+        Ok(())
+    }
+
+    /// [`Consumer::subscribe`] to all topics whose whole names match a regular expression, as of now and from then on: topics
+    /// that come or go are noticed within seconds. The cluster's own topics never match.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::Config`] without a group or for a pattern that is none, and why the topics cannot be listed.
+    pub async fn subscribe_pattern(&mut self, pattern: &str) -> Result<()> {
+        self.check_subscribable()?;
+        let pattern = TopicPattern::new(pattern)?;
+        let topics = pattern.clone().topics(self.shared.client.clone()).await?;
+        *self.shared.pattern.lock() = Some(pattern);
+        self.switch_to(topics).await;
+        Ok(())
+    }
+
+    fn check_subscribable(&self) -> Result<()> {
         self.check_open()?;
         if self.shared.config.group.is_none() {
             return Err(Error::config(
                 "topics are shared by a group; set group, or use assign",
             ));
         }
-        let topics: Vec<String> = topics.into_iter().map(Into::into).collect();
-        let stays = self.shared.member.lock().is_subscribed() && !topics.is_empty();
-        if !stays {
+        Ok(())
+    }
+
+    /// Shares these topics from now on; a member stays one.
+    async fn switch_to(&mut self, topics: Vec<String>) {
+        if !self.shared.member.lock().is_subscribed() {
             self.give_up_all().await;
         }
-        if !topics.is_empty() {
-            self.join(topics);
-        }
-        Ok(())
+        self.join(topics);
     }
 
     /// Reads exactly these partitions from now on, instead of what it read before.
@@ -45,6 +72,7 @@ impl Consumer {
     /// [`Error::Closed`].
     pub async fn assign(&mut self, partitions: impl IntoIterator<Item = TopicPartition>) -> Result<()> {
         self.check_open()?;
+        *self.shared.pattern.lock() = None;
         self.give_up_all().await;
         self.take(partitions.into_iter().collect());
         Ok(())
@@ -56,6 +84,7 @@ impl Consumer {
     /// [`Error::Closed`].
     pub async fn unsubscribe(&mut self) -> Result<()> {
         self.check_open()?;
+        *self.shared.pattern.lock() = None;
         self.give_up_all().await;
         Ok(())
     }

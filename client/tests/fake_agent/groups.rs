@@ -191,7 +191,13 @@ impl Agent {
     }
 
     fn with_group(&self, group: &str, act: impl FnOnce(&mut Group)) {
-        act(self.cluster.state.lock().groups.entry(group.to_owned()).or_default());
+        act(self
+            .cluster
+            .state
+            .lock()
+            .groups
+            .entry(group.to_owned())
+            .or_default());
         self.cluster.changed.notify_waiters();
     }
 

@@ -13,6 +13,7 @@ use super::{
         heartbeat,
     },
     machine::{MemberIdentity, Orders},
+    pattern::TopicPattern,
 };
 use crate::{
     error::{Error, Result},
@@ -22,6 +23,9 @@ use crate::{
 
 /// While a subscribed topic does not exist, metadata are asked for this often.
 const MISSING_TOPIC: Duration = Duration::from_secs(1);
+
+/// Between two looks for topics that match a pattern.
+const LISTING_PAUSE: Duration = Duration::from_secs(5);
 
 type Call<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -36,6 +40,9 @@ struct Driver {
     shared_topics: Option<SharedTopics>,
     /// When to ask for a missing topic again.
     next_look: Instant,
+    /// The topics that match a pattern, being asked for.
+    listing: Option<(TopicPattern, Call<Result<Vec<String>>>)>,
+    next_listing: Instant,
 }
 
 /// Runs until its consumer is dropped.
@@ -50,11 +57,14 @@ pub(in crate::consumer) async fn run(shared: Arc<Shared>) {
         leave: None,
         shared_topics: None,
         next_look: Instant::now(),
+        listing: None,
+        next_listing: Instant::now(),
     };
     loop {
         changes.borrow_and_update();
         let now = Instant::now();
         driver.look_at_topics();
+        driver.list_topics(now);
         let wake = driver.carry_out(now);
         tokio::select! {
             (serial, outcome) = call(&mut driver.join) => driver.end_join(serial, outcome),
@@ -63,6 +73,7 @@ pub(in crate::consumer) async fn run(shared: Arc<Shared>) {
                 driver.leave = None;
                 driver.shared.with_member(|member| member.left());
             }
+            (pattern, topics) = call(&mut driver.listing) => driver.end_listing(&pattern, topics),
             _ = changes.changed() => {}
             _ = metadata.changed() => {}
             () = sleep_until(wake) => {}
@@ -177,13 +188,49 @@ impl Driver {
             return;
         };
         let cache = self.shared.client.cache();
-        let changed = topics.iter().any(|(topic, (count, id))| match cache.topic(topic) {
-            TopicKnown::Partitions(now) => now > *count || (*count > 0 && cache.topic_id(topic) != *id),
-            TopicKnown::NotYet | TopicKnown::Failed(_) => false,
-        });
+        let changed = topics
+            .iter()
+            .any(|(topic, (count, id))| match cache.topic(topic) {
+                TopicKnown::Partitions(now) => now > *count || (*count > 0 && cache.topic_id(topic) != *id),
+                TopicKnown::NotYet | TopicKnown::Failed(_) => false,
+            });
         if changed {
             self.shared_topics = None;
             self.shared.with_member(|member| member.ask_rejoin());
+        }
+    }
+
+    /// Looks from time to time which topics match the pattern that is subscribed.
+    fn list_topics(&mut self, now: Instant) {
+        let pattern = self.shared.pattern.lock().clone();
+        if let Some(pattern) = pattern
+            && self.listing.is_none()
+            && now >= self.next_listing
+        {
+            let topics = pattern.clone().topics(self.shared.client.clone());
+            self.listing = Some((pattern, Box::pin(topics)));
+        }
+    }
+
+    fn end_listing(&mut self, pattern: &TopicPattern, topics: Result<Vec<String>>) {
+        self.listing = None;
+        let pause = LISTING_PAUSE.min(self.shared.client.settings().metadata_max_age);
+        self.next_listing = Instant::now() + pause;
+        let is_current = self
+            .shared
+            .pattern
+            .lock()
+            .as_ref()
+            .is_some_and(|now| now.is(pattern));
+        match topics {
+            Ok(topics) if is_current => {
+                for topic in &topics {
+                    self.shared.client.cache().want(topic);
+                }
+                self.shared.with_member(|member| member.change_topics(topics));
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "cannot list topics for the pattern; trying again"),
         }
     }
 

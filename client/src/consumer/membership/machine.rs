@@ -219,6 +219,13 @@ impl MemberMachine {
         self.due = true;
     }
 
+    /// Other topics match the subscription by now.
+    pub(in crate::consumer) fn change_topics(&mut self, topics: Vec<String>) {
+        if !self.closing && self.topics.as_ref().is_some_and(|old| *old != topics) {
+            self.subscribe(topics);
+        }
+    }
+
     /// The application polls. Says whether that makes the member join.
     pub(in crate::consumer) fn start_poll(&mut self, now: Instant) -> bool {
         self.polling = true;

@@ -71,7 +71,13 @@ impl MemberMachine {
     }
 
     /// The join came to nothing; the next one starts after `pause`.
-    pub(in crate::consumer) fn join_failed(&mut self, serial: u64, error: Error, now: Instant, pause: Duration) {
+    pub(in crate::consumer) fn join_failed(
+        &mut self,
+        serial: u64,
+        error: Error,
+        now: Instant,
+        pause: Duration,
+    ) {
         if !self.goes_on(serial) {
             return;
         }
@@ -194,7 +200,9 @@ impl MemberMachine {
     /// Whether this join is the one that is under way.
     fn goes_on(&self, serial: u64) -> bool {
         match self.phase {
-            Phase::Joining { serial: current, .. } | Phase::Leaving { serial: current, .. } => current == serial,
+            Phase::Joining { serial: current, .. } | Phase::Leaving { serial: current, .. } => {
+                current == serial
+            }
             _ => false,
         }
     }

@@ -93,7 +93,11 @@ impl Coordinator {
     }
 
     /// `None` while the answer has to wait.
-    fn sync(&mut self, who: &MemberIdentity, assignor: Assignor) -> Option<Result<Vec<TopicPartition>, CoreError>> {
+    fn sync(
+        &mut self,
+        who: &MemberIdentity,
+        assignor: Assignor,
+    ) -> Option<Result<Vec<TopicPartition>, CoreError>> {
         if let Err(error) = self.check(who) {
             return Some(Err(error));
         }
@@ -124,7 +128,10 @@ impl Coordinator {
             return refuse(ErrorCode::RebalanceInProgress);
         }
         let before = self.committed.insert(key.clone(), offset).unwrap_or(0);
-        assert!(before <= offset, "{key} was committed at {before}, and then at {offset}");
+        assert!(
+            before <= offset,
+            "{key} was committed at {before}, and then at {offset}"
+        );
         Ok(())
     }
 
@@ -268,13 +275,22 @@ impl Consumer {
             }
             Stage::Answered(Ok(generation)) => {
                 let member_id = order.member_id.clone();
-                let identity = MemberIdentity { member_id, generation };
+                let identity = MemberIdentity {
+                    member_id,
+                    generation,
+                };
                 self.machine.join_answered(serial, identity, now);
                 Stage::Syncing(generation)
             }
             Stage::Syncing(generation) => {
                 let member_id = order.member_id.clone();
-                match group.sync(&MemberIdentity { member_id, generation }, self.assignor) {
+                match group.sync(
+                    &MemberIdentity {
+                        member_id,
+                        generation,
+                    },
+                    self.assignor,
+                ) {
                     Some(answer) => Stage::Synced(answer),
                     None => Stage::Syncing(generation),
                 }
@@ -317,7 +333,13 @@ impl Consumer {
                 if let CommitPermit::Send(sent) = self.machine.commit_permit() {
                     assert!(sent.generation >= 0);
                     let offset = self.positions[&key];
-                    self.commit = Some(CommitCall { key, offset, tenure, sent, answer: None });
+                    self.commit = Some(CommitCall {
+                        key,
+                        offset,
+                        tenure,
+                        sent,
+                        answer: None,
+                    });
                 }
             }
             Some(mut call) => match call.answer.take() {
@@ -494,7 +516,11 @@ impl World {
                 }
             }
             Event::Expel(who) => {
-                let id = self.group.members.keys().nth(usize::from(*who) % self.group.members.len().max(1));
+                let id = self
+                    .group
+                    .members
+                    .keys()
+                    .nth(usize::from(*who) % self.group.members.len().max(1));
                 if let Some(id) = id.cloned() {
                     self.group.remove(&id);
                 }
@@ -525,10 +551,19 @@ impl World {
         let mut holders: BTreeMap<&TopicPartition, &str> = BTreeMap::new();
         for consumer in &self.consumers {
             let machine = &consumer.machine;
-            assert!(machine.held.is_empty() || machine.generation >= 0, "held by no member");
+            assert!(
+                machine.held.is_empty() || machine.generation >= 0,
+                "held by no member"
+            );
             assert!(machine.assigning.iter().all(|key| machine.held.contains_key(key)));
             assert!(machine.lost.iter().all(|key| !machine.held.contains_key(key)));
-            assert!(consumer.positions.keys().all(|key| machine.held.contains_key(key)), "read, not held");
+            assert!(
+                consumer
+                    .positions
+                    .keys()
+                    .all(|key| machine.held.contains_key(key)),
+                "read, not held"
+            );
             assert!(machine.generation <= machine.announced);
             if !self.group.members.contains_key(&machine.member_id) {
                 continue;
@@ -567,12 +602,17 @@ impl World {
         let mut ids: Vec<_> = open.iter().map(|c| c.machine.member_id.clone()).collect();
         ids.sort();
         let members: Vec<_> = self.group.members.keys().cloned().collect();
-        assert_eq!(members, ids, "every member is alive, and everybody alive is a member");
+        assert_eq!(
+            members, ids,
+            "every member is alive, and everybody alive is a member"
+        );
         assert_eq!(self.group.pending.len(), 0, "ghosts: {:?}", self.group.pending);
         let held: BTreeSet<_> = open.iter().flat_map(|c| c.machine.held.keys().cloned()).collect();
         let wanted = open.iter().flat_map(|c| c.machine.topics().to_vec());
         let wanted: BTreeSet<_> = wanted
-            .flat_map(|topic| (0..PARTITIONS).map(move |partition| TopicPartition::new(topic.clone(), partition)))
+            .flat_map(|topic| {
+                (0..PARTITIONS).map(move |partition| TopicPartition::new(topic.clone(), partition))
+            })
             .collect();
         assert_eq!(held, wanted, "all is read: {:#?}", self.consumers);
         for consumer in &open {

@@ -33,7 +33,10 @@ fn machine(cooperative: bool, is_static: bool, now: Instant) -> MemberMachine {
 fn join(machine: &mut MemberMachine, generation: i32, partitions: &[i32], now: Instant) {
     machine.start_poll(now);
     let serial = machine.orders(now).join.expect("no join").serial;
-    let identity = MemberIdentity { member_id: "m".into(), generation };
+    let identity = MemberIdentity {
+        member_id: "m".into(),
+        generation,
+    };
     machine.join_answered(serial, identity, now);
     let share = partitions.iter().copied().map(of).collect();
     machine.synced(serial, share, machine.rules.cooperative);
@@ -53,7 +56,11 @@ fn a_member_that_works_for_long_beats_on_through_a_rebalance_of_an_eager_group()
     let now = Instant::now();
     let mut machine = machine(false, false, now);
     join(&mut machine, 1, &[0, 1], now);
-    beat(&mut machine, at(now, 3), Err(refused(ErrorCode::RebalanceInProgress)));
+    beat(
+        &mut machine,
+        at(now, 3),
+        Err(refused(ErrorCode::RebalanceInProgress)),
+    );
     // Its partitions are given up by the next poll; until then it must not join, and lives on.
     for seconds in [6, 100, 290] {
         let orders = machine.orders(at(now, seconds));
@@ -63,7 +70,10 @@ fn a_member_that_works_for_long_beats_on_through_a_rebalance_of_an_eager_group()
     }
     machine.start_poll(at(now, 291));
     assert_eq!(machine.duty(), Some(Duty::Revoke(vec![of(0), of(1)])));
-    assert!(machine.orders(at(now, 294)).beat.is_some(), "also while it gives up");
+    assert!(
+        machine.orders(at(now, 294)).beat.is_some(),
+        "also while it gives up"
+    );
     machine.given_up(&[of(0), of(1)]);
     let join = machine.orders(at(now, 295)).join.unwrap();
     assert_eq!((join.member_id.as_str(), join.owned.len()), ("m", 0));
@@ -75,15 +85,26 @@ fn a_cooperative_member_joins_again_without_a_poll_and_answers_of_before_mean_no
     let mut machine = machine(true, false, now);
     join(&mut machine, 1, &[0, 1], now);
     let old = machine.identity();
-    beat(&mut machine, at(now, 3), Err(refused(ErrorCode::RebalanceInProgress)));
+    beat(
+        &mut machine,
+        at(now, 3),
+        Err(refused(ErrorCode::RebalanceInProgress)),
+    );
     let join = machine.orders(at(now, 3)).join.unwrap();
     assert_eq!((join.owned.len(), join.generation), (2, 1));
     let illegal = CoreError::new(ErrorCode::IllegalGeneration, "past");
     assert_eq!(machine.commit_refused(&old, &illegal, now), Verdict::Again);
-    let identity = MemberIdentity { member_id: "m".into(), generation: 2 };
+    let identity = MemberIdentity {
+        member_id: "m".into(),
+        generation: 2,
+    };
     machine.join_answered(join.serial, identity.clone(), at(now, 4));
     assert_eq!(machine.commit_permit(), CommitPermit::Wait);
-    assert_eq!(machine.orders(at(now, 7)).beat, Some(identity.clone()), "the group counts it already");
+    assert_eq!(
+        machine.orders(at(now, 7)).beat,
+        Some(identity.clone()),
+        "the group counts it already"
+    );
     machine.synced(join.serial, [of(0)].into(), true);
     assert_eq!(machine.commit_permit(), CommitPermit::Send(identity.clone()));
     assert_eq!(machine.commit_refused(&old, &illegal, now), Verdict::Again);
@@ -103,11 +124,21 @@ fn an_expelled_member_drops_everything_at_once_and_gets_new_tenures() {
     assert_eq!(machine.take_dropped(), [of(0)], "not read any more");
     assert_eq!(machine.tenure(&of(0)), None, "not committed any more");
     assert!(machine.orders(at(now, 3)).join.is_none());
-    assert_eq!(machine.duty(), Some(Duty::Lose(vec![of(0)])), "first the application hears of it");
+    assert_eq!(
+        machine.duty(),
+        Some(Duty::Lose(vec![of(0)])),
+        "first the application hears of it"
+    );
     machine.told_lost(&[of(0)]);
     let again = machine.orders(at(now, 3)).join.unwrap();
-    assert_eq!((again.member_id.as_str(), again.owned.len(), again.generation), ("", 0, -1));
-    let identity = MemberIdentity { member_id: "n".into(), generation: 3 };
+    assert_eq!(
+        (again.member_id.as_str(), again.owned.len(), again.generation),
+        ("", 0, -1)
+    );
+    let identity = MemberIdentity {
+        member_id: "n".into(),
+        generation: 3,
+    };
     machine.join_answered(again.serial, identity, now);
     machine.synced(again.serial, [of(0)].into(), true);
     assert_eq!(machine.duty(), Some(Duty::Assign(vec![of(0)])));
@@ -120,7 +151,10 @@ fn a_silent_coordinator_takes_the_partitions_and_a_late_answer_does_not() {
     let mut machine = machine(true, false, now);
     join(&mut machine, 1, &[0], now);
     let sent = machine.orders(at(now, 3)).beat.unwrap();
-    let stale = MemberIdentity { generation: 0, ..sent.clone() };
+    let stale = MemberIdentity {
+        generation: 0,
+        ..sent.clone()
+    };
     let silence = Error::timeout("the heartbeat", Duration::from_secs(45), None);
     machine.beat_ended(&stale, Err(silence.clone()), at(now, 40));
     assert!(!machine.has_lost());
@@ -180,9 +214,16 @@ fn a_static_member_stays_in_its_group_and_a_fenced_one_never_joins_again() {
     assert!(machine.has_left() && machine.orders(now).leave.is_none());
     machine.subscribe(vec!["t".into()]);
     join(&mut machine, 2, &[0], now);
-    beat(&mut machine, at(now, 3), Err(refused(ErrorCode::FencedInstanceId)));
+    beat(
+        &mut machine,
+        at(now, 3),
+        Err(refused(ErrorCode::FencedInstanceId)),
+    );
     assert!(machine.has_lost());
-    assert_eq!(machine.take_failure().unwrap().code(), ErrorCode::FencedInstanceId);
+    assert_eq!(
+        machine.take_failure().unwrap().code(),
+        ErrorCode::FencedInstanceId
+    );
     machine.start_poll(at(now, 4));
     assert!(machine.orders(at(now, 4)).join.is_none());
     assert_eq!(machine.fatal().unwrap().code(), ErrorCode::FencedInstanceId);
@@ -194,9 +235,15 @@ fn a_new_subscription_keeps_the_membership_and_gives_up_first_what_is_not_wanted
     let mut machine = machine(true, false, now);
     join(&mut machine, 1, &[0, 1], now);
     machine.subscribe(vec!["u".into()]);
-    assert!(machine.orders(now).join.is_none(), "others could get what it still reads");
+    assert!(
+        machine.orders(now).join.is_none(),
+        "others could get what it still reads"
+    );
     assert_eq!(machine.duty(), Some(Duty::Revoke(vec![of(0), of(1)])));
     machine.given_up(&[of(0), of(1)]);
     let join = machine.orders(now).join.unwrap();
-    assert_eq!((join.member_id.as_str(), join.topics), ("m", vec!["u".to_owned()]));
+    assert_eq!(
+        (join.member_id.as_str(), join.topics),
+        ("m", vec!["u".to_owned()])
+    );
 }
