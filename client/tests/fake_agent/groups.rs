@@ -52,6 +52,8 @@ pub enum Call {
     Join,
     /// Commits: they are taken in when they are released.
     Commit,
+    /// The answers to commits that were taken in.
+    CommitAnswer,
 }
 
 #[derive(Debug, Default)]
@@ -353,8 +355,9 @@ impl GroupService for Agent {
         request: Request<v1::CommitOffsetsRequest>,
     ) -> Result<Response<v1::CommitOffsetsResponse>, Status> {
         let request = request.into_inner();
-        self.pass(&request.group_id, Call::Commit).await;
-        self.with(&request.group_id, |group| {
+        let group_id = request.group_id.clone();
+        self.pass(&group_id, Call::Commit).await;
+        let answer = self.with(&group_id, |group| {
             if request.generation >= 0 {
                 group.check(&request.member_id, request.generation)?;
                 if group.joining.is_none() && group.assignments.is_none() {
@@ -375,7 +378,9 @@ impl GroupService for Agent {
             Ok(Response::new(v1::CommitOffsetsResponse {
                 offsets: offsets.collect(),
             }))
-        })
+        });
+        self.pass(&group_id, Call::CommitAnswer).await;
+        answer
     }
 
     async fn fetch_offsets(

@@ -452,6 +452,4 @@ impl MemberMachine {
 }
 
 #[cfg(test)]
-mod model_tests;
-#[cfg(test)]
 mod tests;

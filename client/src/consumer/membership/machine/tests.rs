@@ -1,5 +1,7 @@
 //! Single scenes of a member's life.
 
+mod model;
+
 use streamhouse_core::{Error as CoreError, ErrorCode};
 
 use super::*;

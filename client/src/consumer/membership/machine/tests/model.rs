@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use streamhouse_core::{Error as CoreError, ErrorCode};
 
-use super::*;
+use super::super::*;
 use crate::{
     consumer::assignors::{Assignor, Member},
     error::Result,
