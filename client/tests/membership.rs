@@ -424,6 +424,7 @@ async fn a_commit_never_leaves_under_the_generation_of_a_later_assignment() {
         }
     })
     .await;
+    outcomes.lock().sort_unstable();
     assert_eq!(*outcomes.lock(), [(0, true), (1, false)]);
     assert_eq!(cluster.committed("g", "t", 0), 5);
 }
