@@ -13,7 +13,8 @@ use tokio::time::{Instant, timeout};
 pub(super) use self::ledger::CommitLedger;
 use super::{
     Shared,
-    membership::{CommitPermit, MemberIdentity, MemberMachine, Verdict},
+    assignment::Assignment,
+    membership::{CommitPermit, MemberIdentity, Verdict},
 };
 use crate::{
     connection::{self, item_error},
@@ -52,6 +53,8 @@ struct CommitEntry {
     at: OffsetAndMetadata,
     /// In which the partition was held at the call; `None` where it was not, or is not a group's to give.
     tenure: Option<u64>,
+    /// Of the topic that the offset belongs to, empty while it is not known.
+    topic_id: Arc<str>,
 }
 
 /// What a call wants committed, as of the call.
@@ -100,10 +103,7 @@ impl Committer {
     ) -> Result<()> {
         self.check_open()?;
         let offsets = offsets.into_iter().map(|(key, at)| (key, at.into())).collect();
-        let commit = {
-            let member = self.shared.member.lock();
-            self.snapshot(&member, offsets)
-        };
+        let commit = self.snapshot(|_| offsets);
         self.commit_until(commit, self.shared.api_deadline()).await
     }
 
@@ -141,33 +141,34 @@ impl Committer {
 
     /// The positions that are not committed yet.
     pub(super) fn snapshot_of_all(&self) -> CommitSnapshot {
-        let member = self.shared.member.lock();
-        let positions = self.positions();
-        self.snapshot(&member, positions)
+        self.snapshot(positions)
     }
 
     /// The positions of these partitions that are not committed yet.
     pub(super) fn snapshot_of(&self, partitions: &[TopicPartition]) -> CommitSnapshot {
-        let member = self.shared.member.lock();
-        let mut positions = self.positions();
-        positions.retain(|key, _| partitions.contains(key));
-        self.snapshot(&member, positions)
+        self.snapshot(|assignment| {
+            let mut positions = positions(assignment);
+            positions.retain(|key, _| partitions.contains(key));
+            positions
+        })
     }
 
-    fn positions(&self) -> BTreeMap<TopicPartition, OffsetAndMetadata> {
-        let positions = self.shared.assignment.lock().uncommitted();
-        positions.into_iter().map(|(key, at)| (key, at.into())).collect()
-    }
-
+    /// Offsets with all that they are bound to, as of now.
     fn snapshot(
         &self,
-        member: &MemberMachine,
-        offsets: BTreeMap<TopicPartition, OffsetAndMetadata>,
+        offsets: impl FnOnce(&Assignment) -> BTreeMap<TopicPartition, OffsetAndMetadata>,
     ) -> CommitSnapshot {
+        let member = self.shared.member.lock();
+        let assignment = self.shared.assignment.lock();
         let entry = |(key, at): (TopicPartition, OffsetAndMetadata)| {
-            let tenure = member.tenure(&key);
-            (key, CommitEntry { at, tenure })
+            let entry = CommitEntry {
+                at,
+                tenure: member.tenure(&key),
+                topic_id: assignment.topic_id(&key),
+            };
+            (key, entry)
         };
+        let offsets = offsets(&assignment);
         CommitSnapshot {
             serial: self.shared.next_commit(),
             entries: offsets.into_iter().map(entry).collect(),
@@ -182,7 +183,7 @@ impl Committer {
 
     fn start(&self, commit: CommitSnapshot, deadline: Deadline) -> tokio::task::JoinHandle<Result<()>> {
         let shared = self.shared.clone();
-        let pending = PendingCommit::new(&shared);
+        let pending = PendingCommit::new(&shared, commit.serial);
         tokio::spawn(async move {
             let _pending = pending;
             run(&shared, commit, deadline).await
@@ -190,19 +191,34 @@ impl Committer {
     }
 }
 
+fn positions(assignment: &Assignment) -> BTreeMap<TopicPartition, OffsetAndMetadata> {
+    let positions = assignment.uncommitted();
+    positions.into_iter().map(|(key, at)| (key, at.into())).collect()
+}
+
 /// Counts as a commit that is not settled yet.
-struct PendingCommit(Arc<Shared>);
+struct PendingCommit {
+    shared: Arc<Shared>,
+    serial: u64,
+}
 
 impl PendingCommit {
-    fn new(shared: &Arc<Shared>) -> Self {
-        shared.pending_commits.send_modify(|pending| *pending += 1);
-        Self(shared.clone())
+    fn new(shared: &Arc<Shared>, serial: u64) -> Self {
+        shared.pending_commits.send_modify(|pending| {
+            pending.insert(serial);
+        });
+        Self {
+            shared: shared.clone(),
+            serial,
+        }
     }
 }
 
 impl Drop for PendingCommit {
     fn drop(&mut self) {
-        self.0.pending_commits.send_modify(|pending| *pending -= 1);
+        self.shared.pending_commits.send_modify(|pending| {
+            pending.remove(&self.serial);
+        });
     }
 }
 
@@ -334,17 +350,13 @@ async fn send(
 }
 
 fn request(shared: &Shared, commit: &CommitSnapshot, identity: &MemberIdentity) -> v1::CommitOffsetsRequest {
-    let offsets = {
-        let assignment = shared.assignment.lock();
-        let offset = |(key, entry): (&TopicPartition, &CommitEntry)| v1::CommitOffset {
-            topic: key.topic.clone(),
-            partition: key.partition,
-            offset: entry.at.offset,
-            leader_epoch: -1,
-            metadata: entry.at.metadata.clone(),
-            topic_id: assignment.topic_id(key).to_string(),
-        };
-        commit.entries.iter().map(offset).collect()
+    let offset = |(key, entry): (&TopicPartition, &CommitEntry)| v1::CommitOffset {
+        topic: key.topic.clone(),
+        partition: key.partition,
+        offset: entry.at.offset,
+        leader_epoch: -1,
+        metadata: entry.at.metadata.clone(),
+        topic_id: entry.topic_id.to_string(),
     };
     let instance = shared.config.group_instance_id.clone();
     v1::CommitOffsetsRequest {
@@ -352,7 +364,7 @@ fn request(shared: &Shared, commit: &CommitSnapshot, identity: &MemberIdentity) 
         generation: identity.generation,
         member_id: identity.member_id.clone(),
         group_instance_id: instance.filter(|_| commit.by_member).unwrap_or_default(),
-        offsets,
+        offsets: commit.entries.iter().map(offset).collect(),
     }
 }
 
@@ -374,10 +386,7 @@ mod tests {
             .unwrap();
         let committer = consumer.committer();
         let turn = consumer.shared.commits.lock().await;
-        let commit = {
-            let member = consumer.shared.member.lock();
-            committer.snapshot(&member, [(TopicPartition::new("t", 0), 1.into())].into())
-        };
+        let commit = committer.snapshot(|_| [(TopicPartition::new("t", 0), 1.into())].into());
         let deadline = Deadline::after(Duration::from_millis(20));
         let error = committer.commit_until(commit, deadline).await.unwrap_err();
         let expected = Error::timeout("waiting for the commits before", deadline.allowed(), None);

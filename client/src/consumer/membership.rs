@@ -95,7 +95,12 @@ async fn do_duties(shared: &Arc<Shared>) {
                 shared.with_member(|member| member.told_lost(&partitions));
             }
             Duty::Revoke(partitions) => {
-                give_up(shared, &partitions).await;
+                settle_commits(shared, &partitions).await;
+                if shared.member.lock().has_lost() {
+                    // Meanwhile: there is nothing left to give up.
+                    continue;
+                }
+                tell_revoked(shared, &partitions).await;
                 shared.with_member(|member| member.given_up(&partitions));
             }
             Duty::Assign(partitions) => {
@@ -109,8 +114,9 @@ async fn do_duties(shared: &Arc<Shared>) {
     }
 }
 
-/// Lets the application part with partitions: commits what was read of them (in automatic mode), and tells the listener.
-async fn give_up(shared: &Arc<Shared>, partitions: &[TopicPartition]) {
+/// Brings commits to an end before partitions are given up: in automatic mode of what was read of them, and those that the
+/// application started before.
+async fn settle_commits(shared: &Arc<Shared>, partitions: &[TopicPartition]) {
     let deadline = Deadline::after(shared.client.settings().request_timeout);
     let committer = Committer::new(shared.clone());
     if shared.config.auto_commit.is_some() && shared.config.group.is_some() {
@@ -119,10 +125,15 @@ async fn give_up(shared: &Arc<Shared>, partitions: &[TopicPartition]) {
             tracing::warn!(%error, "the last commit before giving partitions up failed; their next reader repeats records");
         }
     }
-    // Commits that the application started before belong to what is given up.
+    let last = shared.next_commit();
     let mut pending = shared.pending_commits.subscribe();
-    let _ = timeout(deadline.left(), pending.wait_for(|pending| *pending == 0)).await;
+    let settled = pending.wait_for(|pending| pending.first().is_none_or(|first| *first > last));
+    let _ = timeout(deadline.left(), settled).await;
+}
+
+async fn tell_revoked(shared: &Arc<Shared>, partitions: &[TopicPartition]) {
     if let Some(listener) = &shared.config.listener {
+        let committer = Committer::new(shared.clone());
         listener.on_revoked(partitions, &committer).await;
     }
 }
@@ -173,7 +184,8 @@ impl Consumer {
         } else {
             let assigned = self.shared.assignment.lock().partitions();
             if !assigned.is_empty() {
-                give_up(&self.shared, &assigned).await;
+                settle_commits(&self.shared, &assigned).await;
+                tell_revoked(&self.shared, &assigned).await;
                 self.shared.assignment.lock().remove(&assigned);
             }
         }

@@ -28,9 +28,12 @@ mod records;
 mod stream;
 mod traces;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use streamhouse_core::trace::Traces;
@@ -94,8 +97,8 @@ struct Shared {
     /// Held by the commit that is under way.
     commits: tokio::sync::Mutex<CommitLedger>,
     last_commit: AtomicU64,
-    /// How many commits are not settled yet.
-    pending_commits: tokio::sync::watch::Sender<usize>,
+    /// The places of the commits that are not settled yet.
+    pending_commits: tokio::sync::watch::Sender<BTreeSet<u64>>,
     /// Somebody wants `poll` to return.
     woken: AtomicBool,
     /// Everything is given up, or the consumer is gone.
@@ -191,7 +194,7 @@ impl Consumer {
             member_changes: tokio::sync::watch::Sender::new(0),
             commits: tokio::sync::Mutex::default(),
             last_commit: AtomicU64::new(0),
-            pending_commits: tokio::sync::watch::Sender::new(0),
+            pending_commits: tokio::sync::watch::Sender::default(),
             woken: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             changed: tokio::sync::Notify::new(),
