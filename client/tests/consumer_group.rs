@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use streamhouse_client::{
     Consumer, ErrorCode, TopicPartition,
-    consumer::{Assignor, Committer, RebalanceListener},
+    consumer::{Assignor, Committer, ConsumerHandle, RebalanceListener},
 };
 use tokio::time::timeout;
 
@@ -90,7 +90,11 @@ impl RebalanceListener for Diary {
         Box::pin(async {})
     }
 
-    fn on_assigned<'a>(&'a self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, ()> {
+    fn on_assigned<'a>(
+        &'a self,
+        partitions: &'a [TopicPartition],
+        _: &'a ConsumerHandle,
+    ) -> BoxFuture<'a, ()> {
         self.0.lock().push(format!("assigned {}", partitions.len()));
         Box::pin(async {})
     }

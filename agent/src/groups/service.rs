@@ -73,14 +73,18 @@ impl GroupService for GroupsService {
     async fn join_group(&self, request: Request<v1::JoinGroupRequest>) -> Answer<v1::JoinGroupResponse> {
         let _timer = self.coordinator.parts().metrics.request("JoinGroup");
         let host = host(&request);
-        // A first join whose caller goes away is taken back, so there is no need to make everybody ask twice.
-        match self.coordinator.join(request.into_inner(), &host, false).await? {
-            JoinAnswer::Joined(response) => Ok(Response::new(response)),
-            JoinAnswer::IdRequired(id) => {
-                let message = format!("join again with the member id {id:?}");
-                Err(Error::new(ErrorCode::MemberIdRequired, message).into())
-            }
-        }
+        let request = request.into_inner();
+        // A first join whose caller goes away is taken back, so nobody is made to ask twice who does not want to.
+        let require_known = request.require_known_member_id;
+        let response = match self.coordinator.join(request, &host, require_known).await? {
+            JoinAnswer::Joined(response) => response,
+            JoinAnswer::IdRequired(member_id) => v1::JoinGroupResponse {
+                generation: -1,
+                member_id,
+                ..Default::default()
+            },
+        };
+        Ok(Response::new(response))
     }
 
     async fn sync_group(&self, request: Request<v1::SyncGroupRequest>) -> Answer<v1::SyncGroupResponse> {

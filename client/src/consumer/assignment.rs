@@ -4,6 +4,7 @@
 //! Each partition has a serial that changes with every assignment and seek; an answer that was asked for under an older
 //! serial is dropped, so that no record of the past is ever returned.
 
+mod held_back;
 mod lag;
 mod topics;
 
@@ -49,6 +50,8 @@ struct Held {
     /// Being fetched or looked up.
     busy: bool,
     paused: bool,
+    /// Not fetched before the application has heard of it.
+    held_back: bool,
     not_before: Option<Instant>,
     error: Option<Error>,
     buffered: usize,
@@ -117,6 +120,7 @@ impl Assignment {
                 fetch_from: 0,
                 busy: false,
                 paused: false,
+                held_back: false,
                 not_before: None,
                 error: None,
                 buffered: 0,
@@ -234,7 +238,10 @@ impl Assignment {
     /// Partitions to fetch, unless one has `most` bytes waiting already; busy until answered.
     pub(super) fn fetches(&mut self, now: Instant, most: usize) -> Vec<Wanted> {
         let mut wanted = self.wanted(now, |held| {
-            matches!(held.position, Position::At(_)) && !held.paused && held.buffered < most
+            matches!(held.position, Position::At(_))
+                && !held.paused
+                && !held.held_back
+                && held.buffered < most
         });
         for fetch in &mut wanted {
             if let Some(held) = self.held.get(&fetch.key) {

@@ -1,67 +1,72 @@
-//! [`Committer`]: commits offsets for a consumer's group, one commit after the other, so that an older one never
-//! overtakes a newer one.
+//! [`Committer`]: commits offsets for a consumer's group, one commit after the other. What is committed is fixed at the call,
+//! with its place in the order of all commits and with the tenures of its partitions: an older commit that gets its turn
+//! after a newer one leaves out what the newer one covered, and nothing is committed for a partition that was given up or lost
+//! since the call. Each commit runs on a task of its own, so one whose caller goes away stays in its place.
+
+mod ledger;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use streamhouse_core::{ErrorCode, TopicPartition, protocol::v1};
+use streamhouse_core::{Error as CoreError, TopicPartition, protocol::v1};
+use tokio::time::{Instant, timeout};
 
-use super::Shared;
+pub(super) use self::ledger::CommitLedger;
+use super::{
+    Shared,
+    assignment::Assignment,
+    membership::{CommitPermit, MemberIdentity, Verdict},
+};
 use crate::{
     connection::{self, item_error},
     error::{Error, Result},
     retry::Deadline,
 };
 
-/// Who the consumer is in its group, shared by its tasks.
-#[derive(Debug, Clone)]
-pub(super) struct MemberIdentity {
-    /// Whether topics are subscribed: then only a member may commit.
-    pub(super) subscribed: bool,
-    pub(super) member_id: String,
-    /// -1 while not a member.
-    pub(super) generation: i32,
-    /// The group rebalances, or should.
-    pub(super) rejoin: bool,
-    /// The group went on without this member: what it held is somebody else's.
-    pub(super) lost: bool,
-    /// The membership cannot go on: why.
-    pub(super) fatal: Option<streamhouse_core::Error>,
-    pub(super) last_poll: tokio::time::Instant,
-    pub(super) polling: bool,
+/// An offset to commit: the next to read, and a note for whoever reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OffsetAndMetadata {
+    /// The next offset to read.
+    pub offset: i64,
+    /// Kept with the offset as it is; [`Consumer::committed`](super::Consumer::committed) returns it.
+    pub metadata: String,
 }
 
-impl Default for MemberIdentity {
-    fn default() -> Self {
+impl OffsetAndMetadata {
+    /// An offset with a note.
+    pub fn new(offset: i64, metadata: impl Into<String>) -> Self {
         Self {
-            subscribed: false,
-            member_id: String::new(),
-            generation: -1,
-            rejoin: false,
-            lost: false,
-            fatal: None,
-            last_poll: tokio::time::Instant::now(),
-            polling: false,
+            offset,
+            metadata: metadata.into(),
         }
     }
 }
 
-impl MemberIdentity {
-    /// Takes in what an error says about the membership.
-    pub(super) fn learn(&mut self, error: &streamhouse_core::Error) {
-        match error.code() {
-            ErrorCode::RebalanceInProgress => self.rejoin = true,
-            ErrorCode::IllegalGeneration => self.lost = true,
-            ErrorCode::UnknownMemberId => {
-                self.lost = true;
-                self.member_id.clear();
-            }
-            ErrorCode::FencedInstanceId => {
-                self.lost = true;
-                self.fatal = Some(error.clone());
-            }
-            _ => {}
-        }
+impl From<i64> for OffsetAndMetadata {
+    fn from(offset: i64) -> Self {
+        Self::new(offset, "")
     }
+}
+
+/// One offset of a commit.
+#[derive(Debug, Clone)]
+struct CommitEntry {
+    at: OffsetAndMetadata,
+    /// In which the partition was held at the call; `None` where it was not, or is not a group's to give.
+    tenure: Option<u64>,
+    /// Of the topic that the offset belongs to, empty while it is not known.
+    topic_id: Arc<str>,
+}
+
+/// What a call wants committed, as of the call.
+#[derive(Debug)]
+pub(super) struct CommitSnapshot {
+    /// Its place in the order of all commits.
+    serial: u64,
+    entries: BTreeMap<TopicPartition, CommitEntry>,
+    /// By a member of the group, of what it holds; else by a consumer that assigned itself.
+    by_member: bool,
+    /// The group had gone on without the member.
+    lost: bool,
 }
 
 /// Commits offsets for a consumer. Cheap to clone; works as long as its consumer lives.
@@ -76,122 +81,316 @@ impl Committer {
     }
 
     /// Commits the positions after the records that `poll` returned so far.
+    ///
+    /// # Errors
+    /// As [`Committer::commit_offsets`].
     pub async fn commit(&self) -> Result<()> {
-        self.commit_offsets(self.positions()).await
+        self.check_open()?;
+        let commit = self.snapshot_of_all();
+        self.commit_until(commit, self.shared.api_deadline()).await
     }
 
-    /// Commits these offsets: each the next to read. Fails with REBALANCE_IN_PROGRESS, ILLEGAL_GENERATION or
-    /// UNKNOWN_MEMBER_ID when the group changes: the next `poll` joins again.
-    pub async fn commit_offsets(
+    /// Commits these offsets: each the next to read, alone or with metadata. While the group rebalances the commit waits where
+    /// the consumer keeps its partitions.
+    ///
+    /// # Errors
+    /// [`Error::NotAssigned`] for a partition that the consumer does not hold (any more); what it holds is committed all the
+    /// same. REBALANCE_IN_PROGRESS, ILLEGAL_GENERATION or UNKNOWN_MEMBER_ID when the group goes on without it: the next
+    /// `poll` joins again. [`Error::Closed`] after the consumer's end, [`Error::Timeout`] after `api_timeout`.
+    pub async fn commit_offsets<O: Into<OffsetAndMetadata>>(
         &self,
-        offsets: impl IntoIterator<Item = (TopicPartition, i64)>,
+        offsets: impl IntoIterator<Item = (TopicPartition, O)>,
     ) -> Result<()> {
-        self.commit_until(offsets.into_iter().collect(), self.shared.api_deadline())
-            .await
+        self.check_open()?;
+        let offsets = offsets.into_iter().map(|(key, at)| (key, at.into())).collect();
+        let commit = self.snapshot(|_| offsets);
+        self.commit_until(commit, self.shared.api_deadline()).await
+    }
+
+    /// [`Committer::commit`] in the background, of the positions at the call; the callback gets the outcome. However the tasks are
+    /// scheduled, a commit never undoes a newer one.
+    pub fn commit_async(&self, callback: impl FnOnce(Result<()>) + Send + 'static) {
+        if let Err(error) = self.check_open() {
+            return callback(Err(error));
+        }
+        let running = self.start(self.snapshot_of_all(), self.shared.api_deadline());
+        tokio::spawn(async move { callback(running.await.unwrap_or(Err(Error::Closed))) });
+    }
+
+    /// Commits the positions as they are now; a failure is left to the next commit.
+    pub(super) fn commit_in_background(&self, deadline: Deadline) {
+        let commit = self.snapshot_of_all();
+        if commit.entries.is_empty() {
+            return;
+        }
+        let running = self.start(commit, deadline);
+        tokio::spawn(async move {
+            if let Ok(Err(error)) = running.await {
+                tracing::debug!(%error, "an automatic commit failed; the next one covers it");
+            }
+        });
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.shared.is_closed() {
+            Err(Error::Closed)
+        } else {
+            Ok(())
+        }
     }
 
     /// The positions that are not committed yet.
-    pub(super) fn positions(&self) -> BTreeMap<TopicPartition, i64> {
-        self.shared.assignment.lock().uncommitted()
+    pub(super) fn snapshot_of_all(&self) -> CommitSnapshot {
+        self.snapshot(positions)
     }
 
-    pub(super) async fn commit_until(
-        &self,
-        offsets: BTreeMap<TopicPartition, i64>,
-        deadline: Deadline,
-    ) -> Result<()> {
-        let group = self
-            .shared
-            .config
-            .group
-            .clone()
-            .ok_or_else(|| Error::State("a consumer without a group cannot commit; set group".into()))?;
-        if offsets.is_empty() {
-            return Ok(());
-        }
-        if let Some((partition, offset)) = offsets.iter().find(|(_, offset)| **offset < 0) {
-            return Err(Error::Config(format!(
-                "cannot commit offset {offset} for {partition}; take 0 or more"
-            )));
-        }
-        let _turn = self.shared.commits.lock().await;
-        let request = self.request(group.clone(), &offsets)?;
-        let answer = self
-            .shared
-            .client
-            .call_coordinator(&group, "committing offsets", deadline, |channel| {
-                let request = request.clone();
-                async move { connection::group(channel).commit_offsets(request).await }
-            });
-        let answer = answer.await.inspect_err(|error| self.learn(error))?;
-        let mut failed = None;
-        for result in answer.offsets {
-            let key = TopicPartition::new(result.topic, result.partition);
-            match item_error(result.error) {
-                Some(error) => failed = Some(error),
-                None => {
-                    if let Some(offset) = offsets.get(&key) {
-                        self.shared.assignment.lock().committed(&key, *offset);
-                    }
-                }
-            }
-        }
-        match failed.map(Error::from) {
-            Some(error) => {
-                self.learn(&error);
-                Err(error)
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn request(
-        &self,
-        group_id: String,
-        offsets: &BTreeMap<TopicPartition, i64>,
-    ) -> Result<v1::CommitOffsetsRequest> {
-        let offsets = {
-            let assignment = self.shared.assignment.lock();
-            let offset = |(key, offset): (&TopicPartition, &i64)| v1::CommitOffset {
-                topic: key.topic.clone(),
-                partition: key.partition,
-                offset: *offset,
-                leader_epoch: -1,
-                metadata: String::new(),
-                topic_id: assignment.topic_id(key).to_string(),
-            };
-            offsets.iter().map(offset).collect()
-        };
-        let identity = self.shared.identity.lock();
-        if identity.subscribed && (identity.generation < 0 || identity.lost) {
-            return Err(Error::State(
-                "the consumer is no member of its group at the moment; poll to join".into(),
-            ));
-        }
-        Ok(v1::CommitOffsetsRequest {
-            group_id,
-            generation: if identity.subscribed {
-                identity.generation
-            } else {
-                -1
-            },
-            member_id: if identity.subscribed {
-                identity.member_id.clone()
-            } else {
-                String::new()
-            },
-            group_instance_id: match &self.shared.config.group_instance_id {
-                Some(id) if identity.subscribed => id.clone(),
-                _ => String::new(),
-            },
-            offsets,
+    /// The positions of these partitions that are not committed yet.
+    pub(super) fn snapshot_of(&self, partitions: &[TopicPartition]) -> CommitSnapshot {
+        self.snapshot(|assignment| {
+            let mut positions = positions(assignment);
+            positions.retain(|key, _| partitions.contains(key));
+            positions
         })
     }
 
-    fn learn(&self, error: &Error) {
-        if let Error::Cluster(error) = error {
-            self.shared.identity.lock().learn(error);
-            self.shared.news.notify_one();
+    /// Offsets with all that they are bound to, as of now.
+    fn snapshot(
+        &self,
+        offsets: impl FnOnce(&Assignment) -> BTreeMap<TopicPartition, OffsetAndMetadata>,
+    ) -> CommitSnapshot {
+        let member = self.shared.member.lock();
+        let assignment = self.shared.assignment.lock();
+        let entry = |(key, at): (TopicPartition, OffsetAndMetadata)| {
+            let entry = CommitEntry {
+                at,
+                tenure: member.tenure(&key),
+                topic_id: assignment.topic_id(&key),
+            };
+            (key, entry)
+        };
+        let offsets = offsets(&assignment);
+        CommitSnapshot {
+            serial: self.shared.next_commit(),
+            entries: offsets.into_iter().map(entry).collect(),
+            by_member: member.is_subscribed(),
+            lost: member.has_lost(),
         }
+    }
+
+    pub(super) async fn commit_until(&self, commit: CommitSnapshot, deadline: Deadline) -> Result<()> {
+        self.start(commit, deadline).await.unwrap_or(Err(Error::Closed))
+    }
+
+    fn start(&self, commit: CommitSnapshot, deadline: Deadline) -> tokio::task::JoinHandle<Result<()>> {
+        let shared = self.shared.clone();
+        let pending = PendingCommit::new(&shared, commit.serial);
+        tokio::spawn(async move {
+            let _pending = pending;
+            run(&shared, commit, deadline).await
+        })
+    }
+}
+
+fn positions(assignment: &Assignment) -> BTreeMap<TopicPartition, OffsetAndMetadata> {
+    let positions = assignment.uncommitted();
+    positions.into_iter().map(|(key, at)| (key, at.into())).collect()
+}
+
+/// Counts as a commit that is not settled yet.
+struct PendingCommit {
+    shared: Arc<Shared>,
+    serial: u64,
+}
+
+impl PendingCommit {
+    fn new(shared: &Arc<Shared>, serial: u64) -> Self {
+        shared.pending_commits.send_modify(|pending| {
+            pending.insert(serial);
+        });
+        Self {
+            shared: shared.clone(),
+            serial,
+        }
+    }
+}
+
+impl Drop for PendingCommit {
+    fn drop(&mut self) {
+        self.shared.pending_commits.send_modify(|pending| {
+            pending.remove(&self.serial);
+        });
+    }
+}
+
+async fn run(shared: &Shared, mut commit: CommitSnapshot, deadline: Deadline) -> Result<()> {
+    if shared.config.group.is_none() {
+        return Err(Error::State(
+            "a consumer without a group cannot commit; set group".into(),
+        ));
+    }
+    if commit.lost {
+        return Err(Shared::lost_error());
+    }
+    if let Some((partition, entry)) = commit.entries.iter().find(|(_, entry)| entry.at.offset < 0) {
+        return Err(Error::Config(format!(
+            "cannot commit offset {} for {partition}; take 0 or more",
+            entry.at.offset
+        )));
+    }
+    if commit.entries.is_empty() {
+        return Ok(());
+    }
+    let late = || Error::timeout("waiting for the commits before", deadline.allowed(), None);
+    let mut ledger = timeout(deadline.left(), shared.commits.lock())
+        .await
+        .map_err(|_| late())?;
+    let mut changes = shared.member_changes.subscribe();
+    let mut gone = None;
+    loop {
+        changes.borrow_and_update();
+        commit
+            .entries
+            .retain(|key, _| !ledger.is_covered(key, commit.serial));
+        let identity = {
+            let member = shared.member.lock();
+            if commit.by_member {
+                commit.entries.retain(|key, entry| {
+                    let held = entry.tenure.is_some() && member.tenure(key) == entry.tenure;
+                    if !held && gone.is_none() {
+                        gone = Some(refusal(key, member.has_lost()));
+                    }
+                    held
+                });
+                member.commit_permit()
+            } else {
+                CommitPermit::Send(MemberIdentity {
+                    member_id: String::new(),
+                    generation: -1,
+                })
+            }
+        };
+        if commit.entries.is_empty() {
+            return gone.map_or(Ok(()), Err);
+        }
+        if let CommitPermit::Send(identity) = identity {
+            match send(shared, &commit, &identity, deadline, &mut ledger).await {
+                Ok(()) => return gone.map_or(Ok(()), Err),
+                Err(error) if !is_void(shared, &identity, &error) => return Err(error),
+                Err(_) => {}
+            }
+            changes.borrow_and_update();
+            if shared.member.lock().commit_permit() != CommitPermit::Send(identity) {
+                continue;
+            }
+        }
+        if timeout(deadline.left(), changes.changed()).await.is_err() {
+            return Err(Error::timeout(
+                "waiting for the group to rebalance",
+                deadline.allowed(),
+                None,
+            ));
+        }
+    }
+}
+
+fn refusal(partition: &TopicPartition, lost: bool) -> Error {
+    if lost {
+        return Shared::lost_error();
+    }
+    Error::NotAssigned {
+        partition: partition.clone(),
+    }
+}
+
+/// Whether a refusal means nothing, because the member is further by now.
+fn is_void(shared: &Shared, sent: &MemberIdentity, error: &Error) -> bool {
+    match error {
+        Error::Cluster(error) => {
+            let verdict = shared.with_member(|member| member.commit_refused(sent, error, Instant::now()));
+            verdict == Verdict::Again
+        }
+        _ => false,
+    }
+}
+
+/// Sends what is left of a commit, and writes down what was committed.
+async fn send(
+    shared: &Shared,
+    commit: &CommitSnapshot,
+    identity: &MemberIdentity,
+    deadline: Deadline,
+    ledger: &mut CommitLedger,
+) -> Result<()> {
+    let request = request(shared, commit, identity);
+    let answer = shared
+        .client
+        .call_coordinator(shared.group(), "committing offsets", deadline, |channel| {
+            let request = request.clone();
+            async move { connection::group(channel).commit_offsets(request).await }
+        })
+        .await?;
+    let mut failed: Option<CoreError> = None;
+    for result in answer.offsets {
+        let key = TopicPartition::new(result.topic, result.partition);
+        match item_error(result.error) {
+            Some(error) => failed = Some(error),
+            None => {
+                let Some(entry) = commit.entries.get(&key) else {
+                    continue;
+                };
+                ledger.cover(&key, commit.serial);
+                let member = shared.member.lock();
+                if !commit.by_member || member.tenure(&key) == entry.tenure {
+                    shared.assignment.lock().committed(&key, entry.at.offset);
+                }
+            }
+        }
+    }
+    failed.map_or(Ok(()), |error| Err(error.into()))
+}
+
+fn request(shared: &Shared, commit: &CommitSnapshot, identity: &MemberIdentity) -> v1::CommitOffsetsRequest {
+    let offset = |(key, entry): (&TopicPartition, &CommitEntry)| v1::CommitOffset {
+        topic: key.topic.clone(),
+        partition: key.partition,
+        offset: entry.at.offset,
+        leader_epoch: -1,
+        metadata: entry.at.metadata.clone(),
+        topic_id: entry.topic_id.to_string(),
+    };
+    let instance = shared.config.group_instance_id.clone();
+    v1::CommitOffsetsRequest {
+        group_id: shared.group().to_owned(),
+        generation: identity.generation,
+        member_id: identity.member_id.clone(),
+        group_instance_id: instance.filter(|_| commit.by_member).unwrap_or_default(),
+        offsets: commit.entries.iter().map(offset).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{Consumer, metrics::Registry};
+
+    #[tokio::test]
+    async fn a_commit_waits_for_those_before_it_no_longer_than_it_may() {
+        let consumer = Consumer::builder()
+            .bootstrap("127.0.0.1:1")
+            .metrics_registry(Registry::new())
+            .group("g")
+            .build()
+            .await
+            .unwrap();
+        let committer = consumer.committer();
+        let turn = consumer.shared.commits.lock().await;
+        let commit = committer.snapshot(|_| [(TopicPartition::new("t", 0), 1.into())].into());
+        let deadline = Deadline::after(Duration::from_millis(20));
+        let error = committer.commit_until(commit, deadline).await.unwrap_err();
+        let expected = Error::timeout("waiting for the commits before", deadline.allowed(), None);
+        assert_eq!(error, expected);
+        drop(turn);
     }
 }

@@ -1,5 +1,5 @@
-//! Joining a group: JoinGroup, the leader's assignment, SyncGroup, as often as the group's changes make it necessary.
-//! Runs as a task beside `poll`; it changes nothing of the consumer but tells what came out.
+//! Joining a group: asking for an id, JoinGroup, the leader's assignment, SyncGroup. Carried out by the membership's driver;
+//! when and with what is the machine's decision.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,10 +13,12 @@ use streamhouse_core::{
     consumer_protocol::{Assignment as AssignmentBytes, PROTOCOL_TYPE, Subscription},
     protocol::v1,
 };
+use tokio::time::Instant;
 
 use super::{
     Shared,
     assignors::{Assignor, Member},
+    membership::{JoinOrder, MemberIdentity},
 };
 use crate::{
     connection,
@@ -29,139 +31,133 @@ const JOIN_MARGIN: Duration = Duration::from_secs(5);
 /// How long the leader waits for a topic's metadata before it shares the others without it.
 const METADATA_WITHIN: Duration = Duration::from_secs(5);
 
-/// What the member brings to a join.
-#[derive(Debug, Clone)]
-pub(super) struct Joining {
-    pub(super) group: String,
-    pub(super) topics: Vec<String>,
-    pub(super) member_id: String,
-    /// What it holds (cooperative only), and since which generation.
-    pub(super) owned: Vec<TopicPartition>,
-    pub(super) generation: i32,
-}
-
 /// What came out of a join.
 #[derive(Debug, Clone)]
 pub(super) struct Joined {
-    pub(super) member_id: String,
-    pub(super) generation: i32,
     pub(super) assignor: Assignor,
     pub(super) partitions: Vec<TopicPartition>,
-    /// For the leader: the topics it shared, with their partitions.
-    pub(super) shared_topics: Option<BTreeMap<String, i32>>,
+    /// For the leader: the topics it shared.
+    pub(super) shared_topics: Option<SharedTopics>,
 }
 
-/// Joins until it succeeds or cannot.
-pub(super) async fn join(shared: Arc<Shared>, mut joining: Joining) -> Result<Joined> {
-    let mut backoff = shared.client.backoff();
-    loop {
-        let error = match join_once(&shared, &mut joining).await {
-            Ok(joined) => return Ok(joined),
-            Err(error) => error,
-        };
-        match error.code() {
-            ErrorCode::RebalanceInProgress | ErrorCode::MemberIdRequired => {}
-            ErrorCode::UnknownMemberId | ErrorCode::IllegalGeneration => {
-                // The group went on: what was held is gone, and the name with it.
-                joining.member_id.clear();
-                joining.owned.clear();
-                joining.generation = -1;
-            }
-            _ if error.is_retryable() => {}
-            _ => return Err(error),
-        }
-        tracing::debug!(%error, group = joining.group, "joining again");
-        tokio::time::sleep(backoff.next(Duration::ZERO)).await;
-    }
-}
+/// The topics that a leader shared: their partitions, 0 for one that does not exist (yet), and their ids.
+pub(super) type SharedTopics = BTreeMap<String, (i32, Arc<str>)>;
 
-async fn join_once(shared: &Shared, joining: &mut Joining) -> Result<Joined> {
+/// Joins once. What it learns on the way (the member's id, the new generation) it tells the machine at once.
+pub(super) async fn join(shared: Arc<Shared>, mut order: JoinOrder) -> Result<Joined> {
     let config = &shared.config;
-    let request = join_request(shared, joining);
-    let answer_within = config.max_poll_interval + JOIN_MARGIN;
-    let deadline = Deadline::after(answer_within * 2);
-    let join = |channel| {
-        let request = request.clone();
-        async move { connection::group(channel).join_group(request).await }
+    if order.member_id.is_empty() && config.group_instance_id.is_none() {
+        order.member_id = ask_for_id(&shared, &order).await?;
+    }
+    let answer = call_join(&shared, &order).await?;
+    let (member_id, generation) = (answer.member_id.clone(), answer.generation);
+    let identity = MemberIdentity {
+        member_id: member_id.clone(),
+        generation,
     };
-    let answer = shared
-        .client
-        .call_coordinator_for(&joining.group, "joining the group", deadline, answer_within, join)
-        .await?;
-    joining.member_id = answer.member_id.clone();
+    shared.with_member(|member| member.join_answered(order.serial, identity, Instant::now()));
     let assignor = Assignor::from_name(&answer.protocol_name)
         .filter(|assignor| config.assignors.contains(assignor))
         .ok_or_else(|| unknown_protocol(&answer.protocol_name))?;
     let mut shared_topics = None;
     let mut assignments = Vec::new();
-    if answer.leader == answer.member_id {
+    if answer.leader == member_id {
         let members = members_of(&answer)?;
-        let topics = topic_sizes(shared, &members).await;
-        for (member_id, partitions) in assignor.assign(&members, &topics) {
-            let assignment = AssignmentBytes {
-                partitions,
-                user_data: None,
-            }
-            .encode();
-            assignments.push(v1::MemberAssignment {
-                member_id,
-                assignment,
-            });
-        }
+        let topics = topic_sizes(&shared, &members).await;
+        let sizes = topics.iter().map(|(topic, (size, _))| (topic.clone(), *size));
+        assignments = encode(assignor.assign(&members, &sizes.collect()));
         shared_topics = Some(topics);
     }
     let request = v1::SyncGroupRequest {
-        group_id: joining.group.clone(),
-        generation: answer.generation,
-        member_id: answer.member_id.clone(),
+        group_id: shared.group().to_owned(),
+        generation,
+        member_id,
         group_instance_id: config.group_instance_id.clone().unwrap_or_default(),
         assignments,
     };
-    let sync = |channel| {
-        let request = request.clone();
-        async move { connection::group(channel).sync_group(request).await }
-    };
-    let deadline = Deadline::after(answer_within);
-    let synced = shared
-        .client
-        .call_coordinator_for(
-            &joining.group,
-            "waiting for the assignment",
-            deadline,
-            answer_within,
-            sync,
-        )
-        .await?;
+    let synced = call_sync(&shared, request).await?;
     Ok(Joined {
-        member_id: answer.member_id,
-        generation: answer.generation,
         assignor,
         partitions: decode_assignment(&synced.assignment)?,
         shared_topics,
     })
 }
 
-fn join_request(shared: &Shared, joining: &Joining) -> v1::JoinGroupRequest {
+/// Gets the id under which the member joins: known before the group waits for anybody, so that it can always take leave.
+async fn ask_for_id(shared: &Shared, order: &JoinOrder) -> Result<String> {
+    // An agent that does not give ids first has let the member in, which joins once more under its name.
+    let answer = call_join(shared, order).await?;
+    shared.with_member(|member| member.id_given(order.serial, &answer.member_id));
+    Ok(answer.member_id)
+}
+
+async fn call_join(shared: &Shared, order: &JoinOrder) -> Result<v1::JoinGroupResponse> {
+    let request = join_request(shared, order);
+    let answer_within = shared.config.max_poll_interval + JOIN_MARGIN;
+    let deadline = Deadline::after(answer_within * 2);
+    let join = |channel| {
+        let request = request.clone();
+        async move { connection::group(channel).join_group(request).await }
+    };
+    shared
+        .client
+        .call_coordinator_for(shared.group(), "joining the group", deadline, answer_within, join)
+        .await
+}
+
+async fn call_sync(shared: &Shared, request: v1::SyncGroupRequest) -> Result<v1::SyncGroupResponse> {
+    let answer_within = shared.config.max_poll_interval + JOIN_MARGIN;
+    let deadline = Deadline::after(answer_within);
+    let sync = |channel| {
+        let request = request.clone();
+        async move { connection::group(channel).sync_group(request).await }
+    };
+    shared
+        .client
+        .call_coordinator_for(
+            shared.group(),
+            "waiting for the assignment",
+            deadline,
+            answer_within,
+            sync,
+        )
+        .await
+}
+
+fn encode(shares: BTreeMap<String, Vec<TopicPartition>>) -> Vec<v1::MemberAssignment> {
+    let share = |(member_id, partitions)| v1::MemberAssignment {
+        member_id,
+        assignment: AssignmentBytes {
+            partitions,
+            user_data: None,
+        }
+        .encode(),
+    };
+    shares.into_iter().map(share).collect()
+}
+
+fn join_request(shared: &Shared, order: &JoinOrder) -> v1::JoinGroupRequest {
     let config = &shared.config;
     let subscription = Subscription {
-        topics: joining.topics.clone(),
+        topics: order.topics.clone(),
         user_data: None,
-        owned: joining.owned.clone(),
-        generation: (joining.generation >= 0).then_some(joining.generation),
+        owned: order.owned.clone(),
+        generation: (order.generation >= 0).then_some(order.generation),
     };
     let protocol = |assignor: &Assignor| v1::GroupProtocol {
         name: assignor.name().to_owned(),
         metadata: subscription.encode(),
     };
     v1::JoinGroupRequest {
-        group_id: joining.group.clone(),
-        member_id: joining.member_id.clone(),
+        group_id: shared.group().to_owned(),
+        member_id: order.member_id.clone(),
         group_instance_id: config.group_instance_id.clone().unwrap_or_default(),
         client_id: shared.client.settings().client_id.clone(),
         protocol_type: PROTOCOL_TYPE.to_owned(),
         protocols: config.assignors.iter().map(protocol).collect(),
         session_timeout_ms: wire_ms(config.session_timeout),
         rebalance_timeout_ms: wire_ms(config.max_poll_interval),
+        require_known_member_id: order.member_id.is_empty() && config.group_instance_id.is_none(),
     }
 }
 
@@ -191,8 +187,8 @@ fn members_of(answer: &v1::JoinGroupResponse) -> Result<Vec<Member>> {
     answer.members.iter().map(member).collect()
 }
 
-/// The number of partitions of every topic that a member wants; 0 for one that does not exist (yet).
-async fn topic_sizes(shared: &Shared, members: &[Member]) -> BTreeMap<String, i32> {
+/// Every topic that a member wants.
+async fn topic_sizes(shared: &Shared, members: &[Member]) -> SharedTopics {
     let topics: BTreeSet<&String> = members.iter().flat_map(|member| &member.topics).collect();
     let deadline = Deadline::after(METADATA_WITHIN);
     let mut sizes = BTreeMap::new();
@@ -205,7 +201,7 @@ async fn topic_sizes(shared: &Shared, members: &[Member]) -> BTreeMap<String, i3
                 tracing::warn!(topic, %error, "the group goes on without a topic until it is there");
                 0
             });
-        sizes.insert(topic.clone(), size);
+        sizes.insert(topic.clone(), (size, shared.client.cache().topic_id(topic)));
     }
     sizes
 }

@@ -3,9 +3,10 @@
 use futures::future::BoxFuture;
 use streamhouse_core::TopicPartition;
 
-use super::commit::Committer;
+use super::{commit::Committer, handle::ConsumerHandle};
 
-/// Called within `poll` (and `close`), on the caller's task. Every method does nothing by default.
+/// Called within `poll` (and `close`), on the caller's task, while heartbeats go on. A poll that is cut off in a call calls again.
+/// Every method does nothing by default.
 ///
 /// ```
 /// use futures::future::BoxFuture;
@@ -32,13 +33,19 @@ pub trait RebalanceListener: Send + Sync + 'static {
         Box::pin(async {})
     }
 
-    /// After these were given to this consumer, before any record of them is returned.
-    fn on_assigned<'a>(&'a self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, ()> {
-        let _ = partitions;
+    /// After these were given to this consumer. None of their records is fetched before this ends, so this is where to seek to
+    /// positions that are kept elsewhere, or to pause.
+    fn on_assigned<'a>(
+        &'a self,
+        partitions: &'a [TopicPartition],
+        consumer: &'a ConsumerHandle,
+    ) -> BoxFuture<'a, ()> {
+        let _ = (partitions, consumer);
         Box::pin(async {})
     }
 
-    /// These are gone without a chance to commit: the group went on without this member.
+    /// These are gone without a chance to commit: the group went on without this member. Nothing of them is returned by
+    /// `poll` or committed any more, from the moment of the loss.
     fn on_lost<'a>(&'a self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, ()> {
         let _ = partitions;
         Box::pin(async {})

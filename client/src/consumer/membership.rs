@@ -1,272 +1,173 @@
-//! [`Membership`]: the consumer's life in its group, driven by `poll`: give up what must be given up, join, take what was
-//! given, and again when the group rebalances. Every step may be cut off and repeated, because a caller may drop the
-//! future of `poll` at any await.
+//! The consumer's life in its group. A pure machine knows where the member stands; a driver, one task, carries out what it
+//! orders; `poll` does the duties that need the application: tell it of lost partitions, give up, take over. Every step may
+//! be cut off and repeated, because a caller may drop the future of `poll` at any await.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod driver;
+mod machine;
+mod pattern;
 
-use streamhouse_core::TopicPartition;
-use tokio::task::JoinHandle;
+use std::sync::Arc;
 
-use super::{
-    AbortOnDrop, Consumer, Shared,
-    commit::Committer,
-    group::{self, Joined, Joining},
-    heartbeat,
+use streamhouse_core::{ErrorCode, TopicPartition};
+use tokio::time::{Instant, timeout};
+
+use self::machine::Duty;
+pub(super) use self::{
+    driver::run,
+    machine::{CommitPermit, JoinOrder, MemberIdentity, MemberMachine, MemberRules, Verdict},
+    pattern::TopicPattern,
 };
+use super::{AbortOnDrop, Consumer, ConsumerHandle, Shared, commit::Committer, heartbeat::LEAVE_WITHIN};
 use crate::{
     error::{Error, Result},
-    metadata_cache::TopicKnown,
     retry::Deadline,
 };
 
-/// A consumer's membership.
-#[derive(Debug)]
-pub(super) struct Membership {
-    group: String,
-    topics: Vec<String>,
-    state: State,
-    heartbeat: Option<AbortOnDrop>,
-    /// For the group's leader: what it shared, to notice when topics grow.
-    shared_topics: Option<BTreeMap<String, i32>>,
-}
-
-#[derive(Debug)]
-enum State {
-    /// It must join.
-    Out,
-    /// A join is under way.
-    Joining(Join),
-    /// The join's result is being put into force.
-    Taking(Joined),
-    /// It is a member.
-    In,
-}
-
-#[derive(Debug)]
-struct Join {
-    task: JoinHandle<Result<Joined>>,
-    _abort: AbortOnDrop,
-}
-
-impl Membership {
-    pub(super) fn new(group: String, topics: Vec<String>) -> Self {
-        Self {
-            group,
-            topics,
-            state: State::Out,
-            heartbeat: None,
-            shared_topics: None,
-        }
+impl Shared {
+    /// The group's name; empty without one.
+    pub(super) fn group(&self) -> &str {
+        self.config.group.as_deref().unwrap_or_default()
     }
 
-    pub(super) fn topics(&self) -> &[String] {
-        &self.topics
-    }
-
-    /// Ends the membership.
-    pub(super) async fn leave(mut self, shared: &Shared) {
-        self.state = State::Out;
-        self.heartbeat = None;
-        heartbeat::leave(shared, &self.group).await;
-        let mut identity = shared.identity.lock();
-        identity.subscribed = false;
-        identity.generation = -1;
-        (identity.rejoin, identity.lost) = (false, false);
-    }
-
-    /// Goes as far as it can without waiting for the group.
-    pub(super) async fn drive(&mut self, shared: &Arc<Shared>) -> Result<()> {
-        loop {
-            match &mut self.state {
-                State::Out => self.start_join(shared).await?,
-                State::Joining(join) => {
-                    if !join.task.is_finished() {
-                        return Ok(());
-                    }
-                    let joined = match (&mut join.task).await {
-                        Ok(joined) => joined,
-                        Err(error) => Err(Error::State(format!("the join was cut off: {error}").into())),
-                    };
-                    self.state = State::Out;
-                    self.state = State::Taking(joined?);
-                }
-                State::Taking(joined) => {
-                    let joined = joined.clone();
-                    self.take(shared, joined).await;
-                }
-                State::In => {
-                    let again = {
-                        let identity = shared.identity.lock();
-                        identity.lost || identity.rejoin
-                    };
-                    if !again && !self.topics_grew(shared) {
-                        return Ok(());
-                    }
-                    self.state = State::Out;
-                }
-            }
-        }
-    }
-
-    /// Gives up what it may not hold during a join, and starts it.
-    async fn start_join(&mut self, shared: &Arc<Shared>) -> Result<()> {
-        self.heartbeat = None;
-        let (lost, fatal) = {
-            let identity = shared.identity.lock();
-            (identity.lost, identity.fatal.clone())
-        };
-        let held = shared.assignment.lock().partitions();
-        let cooperative = shared
-            .config
-            .assignors
-            .iter()
-            .all(|assignor| assignor.is_cooperative());
-        if lost {
-            give_up(shared, &held, true).await;
-        } else if !cooperative {
-            give_up(shared, &held, false).await;
-        }
-        if let Some(fatal) = fatal {
-            return Err(fatal.into());
-        }
-        let joining = {
-            let mut identity = shared.identity.lock();
-            identity.subscribed = true;
-            if identity.lost {
-                identity.generation = -1;
-            }
-            (identity.lost, identity.rejoin) = (false, false);
-            Joining {
-                group: self.group.clone(),
-                topics: self.topics.clone(),
-                member_id: identity.member_id.clone(),
-                owned: shared.assignment.lock().partitions(),
-                generation: identity.generation,
-            }
-        };
-        let (shared, joined) = (shared.clone(), shared.clone());
-        let task = tokio::spawn(async move {
-            let outcome = group::join(shared, joining).await;
-            joined.news.notify_one();
+    /// Lets an event happen to the member, and tells everybody who waits for its effects.
+    pub(super) fn with_member<T>(&self, event: impl FnOnce(&mut MemberMachine) -> T) -> T {
+        let outcome = {
+            let mut member = self.member.lock();
+            let outcome = event(&mut member);
+            self.drop_lost(&mut member);
             outcome
-        });
-        self.state = State::Joining(Join {
-            _abort: AbortOnDrop(task.abort_handle()),
-            task,
-        });
-        Ok(())
-    }
-
-    /// Puts a join's result into force.
-    async fn take(&mut self, shared: &Arc<Shared>, joined: Joined) {
-        {
-            let mut identity = shared.identity.lock();
-            identity.member_id = joined.member_id;
-            identity.generation = joined.generation;
-        }
-        if self.heartbeat.is_none() {
-            let task = tokio::spawn(heartbeat::run(shared.clone(), self.group.clone()));
-            self.heartbeat = Some(AbortOnDrop(task.abort_handle()));
-        }
-        let held = shared.assignment.lock().partitions();
-        let gone: Vec<_> = held
-            .iter()
-            .filter(|p| !joined.partitions.contains(p))
-            .cloned()
-            .collect();
-        let new: Vec<_> = joined
-            .partitions
-            .iter()
-            .filter(|p| !held.contains(p))
-            .cloned()
-            .collect();
-        give_up(shared, &gone, false).await;
-        if let Some(listener) = &shared.config.listener
-            && !new.is_empty()
-        {
-            listener.on_assigned(&new).await;
-        }
-        shared.assignment.lock().add(&new, &shared.metrics);
-        shared.changed.notify_one();
-        tracing::info!(
-            group = self.group,
-            generation = joined.generation,
-            partitions = joined.partitions.len(),
-            "joined the group"
-        );
-        self.shared_topics = joined.shared_topics;
-        self.state = State::In;
-        if !gone.is_empty() && joined.assignor.is_cooperative() {
-            // The others wait for what was given up here.
-            shared.identity.lock().rejoin = true;
-        }
-    }
-
-    /// Whether a topic that this leader shared has other partitions by now.
-    fn topics_grew(&self, shared: &Shared) -> bool {
-        let Some(topics) = &self.shared_topics else {
-            return false;
         };
-        let cache = shared.client.cache();
-        topics.iter().any(|(topic, count)| match cache.topic(topic) {
-            TopicKnown::Partitions(now) => now > *count,
-            TopicKnown::NotYet | TopicKnown::Failed(_) => false,
-        })
+        self.member_changed();
+        outcome
     }
 
-    /// Whether a topic that it wants is missing: then metadata are worth asking for more often.
-    pub(super) fn misses_topics(&self) -> bool {
-        self.shared_topics
-            .as_ref()
-            .is_some_and(|topics| topics.values().any(|count| *count == 0))
+    /// Stops reading what the member does not hold any more, before anybody else sees the change.
+    fn drop_lost(&self, member: &mut MemberMachine) -> bool {
+        let dropped = member.take_dropped();
+        if !dropped.is_empty() {
+            self.assignment.lock().remove(&dropped);
+        }
+        !dropped.is_empty()
+    }
+
+    pub(super) fn member_changed(&self) {
+        self.member_changes.send_modify(|version| *version += 1);
+        self.news.notify_one();
+    }
+
+    /// The next duty; what is to be taken over is in the assignment already, but not read before [`Shared::taken`].
+    fn duty(&self) -> Option<Duty> {
+        let mut member = self.member.lock();
+        let duty = member.duty();
+        if let Some(Duty::Assign(partitions)) = &duty {
+            self.assignment.lock().add_held_back(partitions, &self.metrics);
+            self.changed.notify_one();
+        }
+        duty
+    }
+
+    fn taken(&self, partitions: &[TopicPartition]) {
+        let mut member = self.member.lock();
+        let still = member.taken(partitions);
+        self.assignment.lock().release(&still);
+        drop(member);
+        self.changed.notify_one();
+    }
+
+    /// Why nothing of an assignment can be committed that the group took away.
+    pub(super) fn lost_error() -> Error {
+        streamhouse_core::Error::new(
+            ErrorCode::UnknownMemberId,
+            "the group went on without this consumer; poll to join again, what was not committed is read again",
+        )
+        .into()
     }
 }
 
-/// Gives partitions up: commits what was read of them (in automatic mode), tells the listener, and forgets them. With
-/// `lost` they are somebody else's already, so nothing can be committed.
-pub(super) async fn give_up(shared: &Arc<Shared>, partitions: &[TopicPartition], lost: bool) {
-    if partitions.is_empty() {
-        return;
+/// Does what the member owes the application, until it owes nothing.
+async fn do_duties(shared: &Arc<Shared>) {
+    while let Some(duty) = shared.duty() {
+        match duty {
+            Duty::Lose(partitions) => {
+                if let Some(listener) = &shared.config.listener {
+                    listener.on_lost(&partitions).await;
+                }
+                shared.with_member(|member| member.told_lost(&partitions));
+            }
+            Duty::Revoke(partitions) => {
+                settle_commits(shared, &partitions).await;
+                if shared.member.lock().has_lost() {
+                    // Meanwhile: there is nothing left to give up.
+                    continue;
+                }
+                tell_revoked(shared, &partitions).await;
+                shared.with_member(|member| member.given_up(&partitions));
+            }
+            Duty::Assign(partitions) => {
+                if let Some(listener) = &shared.config.listener {
+                    let handle = ConsumerHandle::new(shared.clone());
+                    listener.on_assigned(&partitions, &handle).await;
+                }
+                shared.taken(&partitions);
+            }
+        }
     }
+}
+
+/// Brings commits to an end before partitions are given up: in automatic mode of what was read of them, and those that the
+/// application started before.
+async fn settle_commits(shared: &Arc<Shared>, partitions: &[TopicPartition]) {
+    let deadline = Deadline::after(shared.client.settings().request_timeout);
     let committer = Committer::new(shared.clone());
-    if shared.config.auto_commit.is_some() && !lost && shared.config.group.is_some() {
-        let offsets = committer
-            .positions()
-            .into_iter()
-            .filter(|(key, _)| partitions.contains(key))
-            .collect();
-        let deadline = Deadline::after(shared.client.settings().request_timeout);
-        if let Err(error) = committer.commit_until(offsets, deadline).await {
+    if shared.config.auto_commit.is_some() && shared.config.group.is_some() {
+        let commit = committer.snapshot_of(partitions);
+        if let Err(error) = committer.commit_until(commit, deadline).await {
             tracing::warn!(%error, "the last commit before giving partitions up failed; their next reader repeats records");
         }
     }
+    let last = shared.next_commit();
+    let mut pending = shared.pending_commits.subscribe();
+    let settled = pending.wait_for(|pending| pending.first().is_none_or(|first| *first > last));
+    let _ = timeout(deadline.left(), settled).await;
+}
+
+async fn tell_revoked(shared: &Arc<Shared>, partitions: &[TopicPartition]) {
     if let Some(listener) = &shared.config.listener {
-        if lost {
-            listener.on_lost(partitions).await;
-        } else {
-            listener.on_revoked(partitions, &committer).await;
-        }
+        let committer = Committer::new(shared.clone());
+        listener.on_revoked(partitions, &committer).await;
     }
-    shared.assignment.lock().remove(partitions);
 }
 
 impl Consumer {
+    /// Does what the membership asks of the application.
+    pub(super) async fn drive_membership(&self) -> Result<()> {
+        if self.shared.member.lock().start_poll(Instant::now()) {
+            self.shared.member_changed();
+        }
+        do_duties(&self.shared).await;
+        match self.shared.member.lock().take_failure() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
     /// Reads the group's share of topics.
     pub(super) fn join(&mut self, topics: Vec<String>) {
-        if let Some(group) = &self.shared.config.group {
-            topics
-                .iter()
-                .for_each(|topic| self.shared.client.cache().want(topic));
-            self.shared.identity.lock().subscribed = true;
-            self.membership = Some(Membership::new(group.clone(), topics));
+        for topic in &topics {
+            self.shared.client.cache().want(topic);
+        }
+        self.shared.with_member(|member| member.subscribe(topics));
+        if self.driver.is_none() {
+            let task = tokio::spawn(run(self.shared.clone()));
+            self.driver = Some(AbortOnDrop(task.abort_handle()));
         }
     }
 
     /// Reads partitions of the caller's choice.
     pub(super) fn take(&mut self, partitions: Vec<TopicPartition>) {
-        partitions
-            .iter()
-            .for_each(|partition| self.shared.client.cache().want(&partition.topic));
+        for partition in &partitions {
+            self.shared.client.cache().want(&partition.topic);
+        }
         self.shared
             .assignment
             .lock()
@@ -274,11 +175,23 @@ impl Consumer {
         self.shared.changed.notify_one();
     }
 
-    /// Gives up everything it reads.
-    pub(super) async fn give_up_all(&mut self) -> Result<()> {
-        let held = self.shared.assignment.lock().partitions();
-        let lost = self.membership.is_some() && self.shared.identity.lock().lost;
-        give_up(&self.shared, &held, lost).await;
-        Ok(())
+    /// Gives up everything it reads and leaves the group. May be cut off and called again.
+    pub(super) async fn give_up_all(&mut self) {
+        if self.shared.member.lock().is_subscribed() {
+            self.shared.with_member(MemberMachine::start_leaving);
+            do_duties(&self.shared).await;
+            self.shared.with_member(|member| member.leave(Instant::now()));
+        } else {
+            let assigned = self.shared.assignment.lock().partitions();
+            if !assigned.is_empty() {
+                settle_commits(&self.shared, &assigned).await;
+                tell_revoked(&self.shared, &assigned).await;
+                self.shared.assignment.lock().remove(&assigned);
+            }
+        }
+        let mut changes = self.shared.member_changes.subscribe();
+        let leaving = changes.wait_for(|_| self.shared.member.lock().has_left());
+        // The id may have to come first, then the leave; what takes longer is left to the session time-out.
+        let _ = timeout(LEAVE_WITHIN * 2, leaving).await;
     }
 }

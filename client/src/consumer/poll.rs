@@ -1,40 +1,41 @@
 //! [`Consumer::poll`]: brings the group, the fetched batches and the caller together.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::time::{Instant, timeout};
 
-use super::{Consumer, Records, Shared, assignment::Assignment, commit::Committer};
+use super::{Consumer, Records, Shared, assignment::Assignment};
 use crate::{
     error::{Error, Result},
     retry::Deadline,
 };
-
-/// While a subscribed topic does not exist, metadata are asked for this often.
-const MISSING_TOPIC: Duration = Duration::from_secs(1);
 
 /// Marks the consumer as polling while it lives.
 struct Polling(Arc<Shared>);
 
 impl Polling {
     fn new(shared: &Arc<Shared>) -> Self {
-        shared.identity.lock().polling = true;
+        if shared.member.lock().start_poll(Instant::now()) {
+            shared.member_changed();
+        }
         Self(shared.clone())
     }
 }
 
 impl Drop for Polling {
     fn drop(&mut self) {
-        let mut identity = self.0.identity.lock();
-        identity.polling = false;
-        identity.last_poll = Instant::now();
+        self.0.member.lock().end_poll(Instant::now());
     }
 }
 
 impl Consumer {
     /// Returns records, as soon as there are any; none after `timeout`. Also where the consumer joins its group, calls the
     /// rebalance listener and commits (in automatic mode) what the polls before returned, so call it often: at least
-    /// every `max_poll_interval`. Dropping the future loses nothing.
+    /// every `max_poll_interval`. Dropping the future loses nothing. [`ConsumerHandle::wakeup`](super::ConsumerHandle::wakeup)
+    /// makes it return early, without records.
     pub async fn poll(&mut self, timeout_after: Duration) -> Result<Records> {
         if self.closed {
             return Err(Error::Closed);
@@ -44,9 +45,7 @@ impl Consumer {
         let started = Instant::now();
         self.commit_if_due();
         loop {
-            if let Some(membership) = &mut self.membership {
-                membership.drive(&self.shared).await?;
-            }
+            self.drive_membership().await?;
             let records = self.take_ready();
             if !records.is_empty() {
                 self.shared.metrics.polled(started.elapsed());
@@ -56,20 +55,17 @@ impl Consumer {
             if let Some(error) = self.shared.assignment.lock().first_error() {
                 return Err(error);
             }
-            if deadline.is_over() {
+            if self.shared.woken.swap(false, Ordering::AcqRel) {
                 return Ok(records);
             }
-            let wait = if self
-                .membership
-                .as_ref()
-                .is_some_and(|membership| membership.misses_topics())
-            {
-                self.shared.client.cache().request_refresh();
-                deadline.left().min(MISSING_TOPIC)
-            } else {
-                deadline.left()
-            };
-            let _ = timeout(wait, self.shared.news.notified()).await;
+            if deadline.is_over() {
+                // A membership that is over for good stays an error, without a poll that returns at once for ever.
+                return match self.shared.member.lock().fatal() {
+                    Some(error) => Err(error),
+                    None => Ok(records),
+                };
+            }
+            let _ = timeout(deadline.left(), self.shared.news.notified()).await;
         }
     }
 
@@ -120,16 +116,7 @@ impl Consumer {
             return;
         }
         self.last_commit = Instant::now();
-        let committer = Committer::new(self.shared.clone());
-        let offsets = committer.positions();
         let deadline = Deadline::after(every.max(Duration::from_secs(1)));
-        if offsets.is_empty() {
-            return;
-        }
-        tokio::spawn(async move {
-            if let Err(error) = committer.commit_until(offsets, deadline).await {
-                tracing::debug!(%error, "an automatic commit failed; the next one covers it");
-            }
-        });
+        self.committer().commit_in_background(deadline);
     }
 }

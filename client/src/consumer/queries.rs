@@ -1,54 +1,125 @@
 //! What an application asks a consumer besides records: what it reads, where it stands, how far behind it is; and the
 //! seeks, pauses and commits.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use streamhouse_core::TopicPartition;
 use tokio::time::timeout;
 
-use super::{Consumer, ConsumerStats, Lag, assignment::Position, commit::Committer};
+use super::{
+    Consumer, ConsumerHandle, ConsumerStats, Lag,
+    commit::{Committer, OffsetAndMetadata},
+    membership::TopicPattern,
+};
 use crate::{
     admin::{CommittedOffset, OffsetAt, PartitionOffset, fetch_offsets, list_offsets},
     error::{Error, Result},
 };
 
 impl Consumer {
-    /// Reads the group's share of these topics from now on, instead of what it read before.
+    /// Reads the group's share of these topics from now on, instead of what it read before. A member stays in its group,
+    /// keeps what it still wants and gives up the rest with the next poll. No topics: as [`Consumer::unsubscribe`].
+    ///
+    /// # Errors
+    /// [`Error::Closed`], and [`Error::Config`] without a group.
     pub async fn subscribe<T: Into<String>>(&mut self, topics: impl IntoIterator<Item = T>) -> Result<()> {
+        self.check_subscribable()?;
+        *self.shared.pattern.lock() = None;
+        let topics: Vec<String> = topics.into_iter().map(Into::into).collect();
+        if topics.is_empty() {
+            self.give_up_all().await;
+        } else {
+            self.switch_to(topics).await;
+        }
+        Ok(())
+    }
+
+    /// [`Consumer::subscribe`] to all topics whose whole names match a regular expression, as of now and from then on: topics
+    /// that come or go are noticed within seconds. The cluster's own topics never match.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::Config`] without a group or for a pattern that is none, and why the topics cannot be listed.
+    pub async fn subscribe_pattern(&mut self, pattern: &str) -> Result<()> {
+        self.check_subscribable()?;
+        let pattern = TopicPattern::new(pattern)?;
+        let topics = pattern.clone().topics(self.shared.client.clone()).await?;
+        *self.shared.pattern.lock() = Some(pattern);
+        self.switch_to(topics).await;
+        Ok(())
+    }
+
+    fn check_subscribable(&self) -> Result<()> {
+        self.check_open()?;
         if self.shared.config.group.is_none() {
             return Err(Error::config(
                 "topics are shared by a group; set group, or use assign",
             ));
         }
-        self.unsubscribe().await?;
-        self.join(topics.into_iter().map(Into::into).collect());
         Ok(())
     }
 
+    /// Shares these topics from now on; a member stays one.
+    async fn switch_to(&mut self, topics: Vec<String>) {
+        if !self.shared.member.lock().is_subscribed() {
+            self.give_up_all().await;
+        }
+        self.join(topics);
+    }
+
     /// Reads exactly these partitions from now on, instead of what it read before.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
     pub async fn assign(&mut self, partitions: impl IntoIterator<Item = TopicPartition>) -> Result<()> {
-        self.unsubscribe().await?;
+        self.check_open()?;
+        *self.shared.pattern.lock() = None;
+        self.give_up_all().await;
         self.take(partitions.into_iter().collect());
         Ok(())
     }
 
     /// Reads nothing any more: commits (in automatic mode) and leaves the group.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
     pub async fn unsubscribe(&mut self) -> Result<()> {
-        let committed = self.give_up_all().await;
-        if let Some(membership) = self.membership.take() {
-            membership.leave(&self.shared).await;
-        }
-        committed
+        self.check_open()?;
+        *self.shared.pattern.lock() = None;
+        self.give_up_all().await;
+        Ok(())
     }
 
-    /// Commits (in automatic mode), tells the listener, leaves the group and ends. Later calls fail with
-    /// [`Error::Closed`]; closing again does nothing.
+    /// Commits (in automatic mode), waits for commits under way, tells the listener, leaves the group and ends. Later calls
+    /// fail with [`Error::Closed`]. A close that was cut off goes on when it is called again; after that it does nothing.
+    ///
+    /// # Errors
+    /// None at present: what could not be committed is logged, and read again by the next reader.
     pub async fn close(&mut self) -> Result<()> {
-        if self.closed {
-            return Ok(());
-        }
         self.closed = true;
-        self.unsubscribe().await
+        self.give_up_all().await;
+        self.shared.close();
+        Ok(())
+    }
+
+    /// [`Consumer::close`] that takes no longer than this. What is left to do is done when it is closed again; when it is
+    /// dropped, the group goes on by the session time-out.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`].
+    pub async fn close_within(&mut self, within: Duration) -> Result<()> {
+        match timeout(within, self.close()).await {
+            Ok(closed) => closed,
+            Err(_) => Err(Error::timeout("closing the consumer", within, None)),
+        }
+    }
+
+    pub(super) fn check_open(&self) -> Result<()> {
+        if self.closed { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// This consumer for other tasks and for the rebalance listener.
+    pub fn handle(&self) -> ConsumerHandle {
+        ConsumerHandle::new(self.shared.clone())
     }
 
     /// The partitions it reads now.
@@ -58,40 +129,46 @@ impl Consumer {
 
     /// The topics it shares with its group; none with `assign`.
     pub fn subscription(&self) -> Vec<String> {
-        self.membership
-            .as_ref()
-            .map(|membership| membership.topics().to_vec())
-            .unwrap_or_default()
+        self.shared.member.lock().topics().to_vec()
     }
 
     /// Its id in the group; empty outside of one.
     pub fn member_id(&self) -> String {
-        self.shared.identity.lock().member_id.clone()
+        self.shared.member.lock().member_id().to_owned()
     }
 
     /// The group's generation that it belongs to; -1 outside of one.
     pub fn generation(&self) -> i32 {
-        self.shared.identity.lock().generation
+        self.shared.member.lock().generation()
     }
 
     /// Commits the positions after the records returned so far. Fails when the group goes on without this member.
+    ///
+    /// # Errors
+    /// As [`Committer::commit_offsets`].
     pub async fn commit(&self) -> Result<()> {
+        self.check_open()?;
         self.committer().commit().await
     }
 
-    /// Commits these offsets: each the next to read.
-    pub async fn commit_offsets(
+    /// Commits these offsets: each the next to read, alone or with metadata.
+    ///
+    /// # Errors
+    /// As [`Committer::commit_offsets`].
+    pub async fn commit_offsets<O: Into<OffsetAndMetadata>>(
         &self,
-        offsets: impl IntoIterator<Item = (TopicPartition, i64)>,
+        offsets: impl IntoIterator<Item = (TopicPartition, O)>,
     ) -> Result<()> {
+        self.check_open()?;
         self.committer().commit_offsets(offsets).await
     }
 
-    /// [`Consumer::commit`] in the background; the callback gets the outcome.
+    /// [`Consumer::commit`] in the background, of the positions at the call; the callback gets the outcome.
     pub fn commit_async(&self, callback: impl FnOnce(Result<()>) + Send + 'static) {
-        let committer = self.committer();
-        let offsets = committer.positions();
-        tokio::spawn(async move { callback(committer.commit_offsets(offsets).await) });
+        match self.check_open() {
+            Ok(()) => self.committer().commit_async(callback),
+            Err(error) => callback(Err(error)),
+        }
     }
 
     /// Commits for this consumer from elsewhere, such as a task that processes its records.
@@ -100,58 +177,49 @@ impl Consumer {
     }
 
     /// Reads on at this offset.
+    ///
+    /// # Errors
+    /// [`Error::NotAssigned`], [`Error::Closed`], and [`Error::Config`] for a negative offset.
     pub fn seek(&self, partition: &TopicPartition, offset: i64) -> Result<()> {
-        if offset < 0 {
-            return Err(Error::config(
-                "cannot seek to a negative offset; use seek_to_beginning or seek_to_end",
-            ));
-        }
-        self.move_to(partition, Position::At(offset))
+        self.check_open()?;
+        self.handle().seek(partition, offset)
     }
 
     /// Reads on at the oldest record of these partitions; of all it reads when none is named.
+    ///
+    /// # Errors
+    /// As [`Consumer::seek`].
     pub fn seek_to_beginning(&self, partitions: &[TopicPartition]) -> Result<()> {
-        self.move_all(partitions, Position::Lookup(OffsetAt::Earliest))
+        self.check_open()?;
+        self.handle().seek_to_beginning(partitions)
     }
 
     /// Reads on after the newest record of these partitions; of all it reads when none is named.
+    ///
+    /// # Errors
+    /// As [`Consumer::seek`].
     pub fn seek_to_end(&self, partitions: &[TopicPartition]) -> Result<()> {
-        self.move_all(partitions, Position::Lookup(OffsetAt::Latest))
+        self.check_open()?;
+        self.handle().seek_to_end(partitions)
     }
 
     /// Reads on at the first record whose timestamp (milliseconds since the Unix epoch) is this or later, in these
     /// partitions; in all it reads when none is named. Where no record is that late: at the end.
+    ///
+    /// # Errors
+    /// As [`Consumer::seek`].
     pub fn seek_to_timestamp(&self, partitions: &[TopicPartition], timestamp_ms: i64) -> Result<()> {
-        self.move_all(partitions, Position::Lookup(OffsetAt::Timestamp(timestamp_ms)))
-    }
-
-    fn move_all(&self, partitions: &[TopicPartition], to: Position) -> Result<()> {
-        let all = if partitions.is_empty() {
-            self.assignment()
-        } else {
-            partitions.to_vec()
-        };
-        all.iter().try_for_each(|partition| self.move_to(partition, to))
-    }
-
-    fn move_to(&self, partition: &TopicPartition, to: Position) -> Result<()> {
-        self.shared.assignment.lock().seek(partition, to)?;
-        self.shared.changed.notify_one();
-        Ok(())
+        self.check_open()?;
+        self.handle().seek_to_timestamp(partitions, timestamp_ms)
     }
 
     /// The next offset `poll` returns. Waits until it is known, at most `api_timeout`.
+    ///
+    /// # Errors
+    /// [`Error::NotAssigned`], [`Error::Closed`], [`Error::Timeout`], and why the partition cannot be read.
     pub async fn position(&self, partition: &TopicPartition) -> Result<i64> {
-        let deadline = self.shared.api_deadline();
-        loop {
-            let news = self.shared.news.notified();
-            if let Some(offset) = self.shared.assignment.lock().position(partition)? {
-                return Ok(offset);
-            }
-            if timeout(deadline.left(), news).await.is_err() {
-                return Err(Error::timeout("finding the position", deadline.allowed(), None));
-            }
-        }
+        self.check_open()?;
+        self.handle().position(partition).await
     }
 
     /// What the group has committed for these partitions; those without a commit are left out.
@@ -215,19 +283,21 @@ impl Consumer {
     }
 
     /// Returns no more records of these partitions until [`Consumer::resume`]; they stay assigned.
+    ///
+    /// # Errors
+    /// [`Error::NotAssigned`] and [`Error::Closed`].
     pub fn pause(&self, partitions: &[TopicPartition]) -> Result<()> {
-        partitions
-            .iter()
-            .try_for_each(|partition| self.shared.assignment.lock().pause(partition, true))
+        self.check_open()?;
+        self.handle().pause(partitions)
     }
 
     /// Undoes [`Consumer::pause`].
+    ///
+    /// # Errors
+    /// [`Error::NotAssigned`] and [`Error::Closed`].
     pub fn resume(&self, partitions: &[TopicPartition]) -> Result<()> {
-        partitions
-            .iter()
-            .try_for_each(|partition| self.shared.assignment.lock().pause(partition, false))?;
-        self.shared.changed.notify_one();
-        Ok(())
+        self.check_open()?;
+        self.handle().resume(partitions)
     }
 
     /// The paused partitions.

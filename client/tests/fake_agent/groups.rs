@@ -2,7 +2,7 @@
 //! member it knows has joined again or was dropped for not doing so.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
@@ -28,8 +28,32 @@ pub struct Group {
     leader: String,
     assignments: Option<HashMap<String, Bytes>>,
     next_member: usize,
+    /// Ids that were given and have not joined yet.
+    pending: BTreeSet<String>,
     pub committed: HashMap<(String, i32), i64>,
-    pub commits: usize,
+    /// What was committed with the offset.
+    notes: HashMap<(String, i32), String>,
+    /// Offsets in the order of their commits, with the generations they came under.
+    pub commits: Vec<(i32, i64)>,
+    /// Heartbeats of members, whatever they were answered.
+    pub beats: usize,
+    /// Calls that are kept waiting.
+    pub held: BTreeSet<Call>,
+    /// Calls that arrived and wait.
+    pub waiting: usize,
+}
+
+/// A kind of call that a test can keep waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Call {
+    /// The first question of a member, for its id.
+    Id,
+    /// Joins: nobody is answered.
+    Join,
+    /// Commits: they are taken in when they are released.
+    Commit,
+    /// The answers to commits that were taken in.
+    CommitAnswer,
 }
 
 #[derive(Debug, Default)]
@@ -44,9 +68,17 @@ fn refuse(code: ErrorCode) -> Status {
 }
 
 impl Group {
+    fn next_id(&mut self) -> String {
+        self.next_member += 1;
+        format!("member-{:03}", self.next_member)
+    }
+
     /// Ends the join phase when everybody is there; members that take too long are out.
     fn try_complete(&mut self) {
         let Some(since) = self.joining else { return };
+        if self.held.contains(&Call::Join) {
+            return;
+        }
         if since.elapsed() > REJOIN_WITHIN {
             self.members.retain(|_, member| member.joined);
         }
@@ -152,6 +184,25 @@ impl Agent {
         }
     }
 
+    /// Waits while calls of this kind are kept waiting.
+    async fn pass(&self, group: &str, call: Call) {
+        self.with_group(group, |group| group.waiting += 1);
+        let free = |group: &mut Group| (!group.held.contains(&call)).then_some(Ok(()));
+        let _ = self.wait_for(group, free).await;
+        self.with_group(group, |group| group.waiting -= 1);
+    }
+
+    fn with_group(&self, group: &str, act: impl FnOnce(&mut Group)) {
+        act(self
+            .cluster
+            .state
+            .lock()
+            .groups
+            .entry(group.to_owned())
+            .or_default());
+        self.cluster.changed.notify_waiters();
+    }
+
     fn with<T>(&self, group: &str, act: impl FnOnce(&mut Group) -> Result<T, Status>) -> Result<T, Status> {
         self.coordinates()?;
         let answer = act(self
@@ -190,12 +241,24 @@ impl GroupService for Agent {
     ) -> Result<Response<v1::JoinGroupResponse>, Status> {
         let request = request.into_inner();
         let group = request.group_id.clone();
+        if request.require_known_member_id && request.member_id.is_empty() {
+            self.pass(&group, Call::Id).await;
+            let member_id = self.with(&group, |group| {
+                let id = group.next_id();
+                group.pending.insert(id.clone());
+                Ok(id)
+            })?;
+            return Ok(Response::new(v1::JoinGroupResponse {
+                generation: -1,
+                member_id,
+                ..Default::default()
+            }));
+        }
         let member_id = self.with(&group, |group| {
             let mut id = request.member_id.clone();
             if id.is_empty() {
-                group.next_member += 1;
-                id = format!("member-{:03}", group.next_member);
-            } else if !group.members.contains_key(&id) {
+                id = group.next_id();
+            } else if !group.pending.remove(&id) && !group.members.contains_key(&id) {
                 return Err(refuse(ErrorCode::UnknownMemberId));
             }
             group.start_joining();
@@ -257,6 +320,7 @@ impl GroupService for Agent {
     ) -> Result<Response<v1::HeartbeatResponse>, Status> {
         let request = request.into_inner();
         self.with(&request.group_id, |group| {
+            group.beats += 1;
             group.check(&request.member_id, request.generation)?;
             if group.joining.is_some() {
                 return Err(refuse(ErrorCode::RebalanceInProgress));
@@ -271,6 +335,9 @@ impl GroupService for Agent {
     ) -> Result<Response<v1::LeaveGroupResponse>, Status> {
         let request = request.into_inner();
         self.with(&request.group_id, |group| {
+            if group.pending.remove(&request.member_id) {
+                return Ok(Response::new(v1::LeaveGroupResponse {}));
+            }
             group
                 .members
                 .remove(&request.member_id)
@@ -288,15 +355,20 @@ impl GroupService for Agent {
         request: Request<v1::CommitOffsetsRequest>,
     ) -> Result<Response<v1::CommitOffsetsResponse>, Status> {
         let request = request.into_inner();
-        self.with(&request.group_id, |group| {
+        let group_id = request.group_id.clone();
+        self.pass(&group_id, Call::Commit).await;
+        let answer = self.with(&group_id, |group| {
             if request.generation >= 0 {
                 group.check(&request.member_id, request.generation)?;
+                if group.joining.is_none() && group.assignments.is_none() {
+                    return Err(refuse(ErrorCode::RebalanceInProgress));
+                }
             }
-            group.commits += 1;
             let offsets = request.offsets.into_iter().map(|offset| {
-                group
-                    .committed
-                    .insert((offset.topic.clone(), offset.partition), offset.offset);
+                let key = (offset.topic.clone(), offset.partition);
+                group.commits.push((request.generation, offset.offset));
+                group.notes.insert(key.clone(), offset.metadata);
+                group.committed.insert(key, offset.offset);
                 v1::CommitOffsetResult {
                     topic: offset.topic,
                     partition: offset.partition,
@@ -306,7 +378,9 @@ impl GroupService for Agent {
             Ok(Response::new(v1::CommitOffsetsResponse {
                 offsets: offsets.collect(),
             }))
-        })
+        });
+        self.pass(&group_id, Call::CommitAnswer).await;
+        answer
     }
 
     async fn fetch_offsets(
@@ -321,6 +395,11 @@ impl GroupService for Agent {
                     .get(&(p.topic.clone(), p.partition))
                     .copied()
                     .unwrap_or(-1),
+                metadata: group
+                    .notes
+                    .get(&(p.topic.clone(), p.partition))
+                    .cloned()
+                    .unwrap_or_default(),
                 topic: p.topic,
                 partition: p.partition,
                 ..Default::default()
@@ -360,6 +439,19 @@ impl GroupService for Agent {
     }
 }
 
+impl super::State {
+    /// Heartbeats that a group has had.
+    pub fn group_beats(&self, group: &str) -> usize {
+        self.groups.get(group).map_or(0, |group| group.beats)
+    }
+
+    /// Calls to a group that are kept waiting.
+    pub fn group_waiting(&self, group: &str) -> usize {
+        let held = |group: &Group| if group.held.is_empty() { 0 } else { group.waiting };
+        self.groups.get(group).map_or(0, held)
+    }
+}
+
 impl super::Cluster {
     /// What a group committed for a partition; -1: nothing.
     pub fn committed(&self, group: &str, topic: &str, partition: i32) -> i64 {
@@ -384,11 +476,29 @@ impl super::Cluster {
         self.changed.notify_waiters();
     }
 
+    /// Looks at, or changes, what is known of a group.
+    pub fn group<T>(&self, group: &str, act: impl FnOnce(&mut Group) -> T) -> T {
+        let outcome = act(self.state.lock().groups.entry(group.to_owned()).or_default());
+        self.changed.notify_waiters();
+        outcome
+    }
+
+    /// Keeps calls of this kind waiting.
+    pub fn hold(&self, group: &str, call: Call) {
+        self.group(group, |group| group.held.insert(call));
+    }
+
+    /// Lets calls of this kind go on.
+    pub fn release(&self, group: &str, call: Call) {
+        self.group(group, |group| group.held.remove(&call));
+    }
+
+    /// Members, and who was given an id and has not joined yet.
     pub fn members(&self, group: &str) -> usize {
         self.state
             .lock()
             .groups
             .get(group)
-            .map_or(0, |group| group.members.len())
+            .map_or(0, |group| group.members.len() + group.pending.len())
     }
 }

@@ -3,8 +3,9 @@
 
 #![allow(dead_code, unreachable_pub)] // a module of several test programs, each with its own use of it
 
+mod admin;
 mod data;
-mod groups;
+pub mod groups;
 pub mod log;
 pub mod reading;
 
@@ -19,7 +20,10 @@ use std::{
 use parking_lot::Mutex;
 use streamhouse_core::{
     ErrorCode,
-    protocol::v1::{self, data_service_server::DataServiceServer, group_service_server::GroupServiceServer},
+    protocol::v1::{
+        self, admin_service_server::AdminServiceServer, data_service_server::DataServiceServer,
+        group_service_server::GroupServiceServer,
+    },
 };
 use tokio::{net::TcpListener, sync::Notify, task::AbortHandle, time::Instant};
 use tonic::{Status, transport::Server};
@@ -123,6 +127,7 @@ impl Cluster {
                         .max_decoding_message_size(64 << 20)
                         .max_encoding_message_size(64 << 20),
                 )
+                .add_service(AdminServiceServer::new(agent.clone()))
                 .add_service(GroupServiceServer::new(agent));
             let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
             servers.push(tokio::spawn(server.serve_with_incoming(incoming)).abort_handle());

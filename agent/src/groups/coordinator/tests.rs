@@ -433,3 +433,41 @@ async fn the_service_says_when_nobody_coordinates() {
         .into_inner();
     assert_eq!(joined.generation, 1);
 }
+
+#[tokio::test]
+async fn a_member_that_wants_its_id_first_gets_it_at_once_and_can_leave_with_it() {
+    use streamhouse_core::protocol::v1::group_service_server::GroupService;
+    let (_world, agent) = World::with_agent().await;
+    let service = GroupsService::new(agent.coordinator.clone());
+    let asked = v1::JoinGroupRequest {
+        require_known_member_id: true,
+        ..join_request("")
+    };
+    let named = service
+        .join_group(tonic::Request::new(asked.clone()))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!((named.generation, named.member_id.is_empty()), (-1, false));
+    let joined = service
+        .join_group(tonic::Request::new(v1::JoinGroupRequest {
+            member_id: named.member_id.clone(),
+            ..asked.clone()
+        }))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!((joined.generation, &joined.member_id), (1, &named.member_id));
+    let other = service
+        .join_group(tonic::Request::new(asked))
+        .await
+        .unwrap()
+        .into_inner();
+    let leave = v1::LeaveGroupRequest {
+        group_id: "g".to_owned(),
+        member_id: other.member_id,
+        ..Default::default()
+    };
+    service.leave_group(tonic::Request::new(leave)).await.unwrap();
+    assert_eq!(agent.state().await.1, 1, "who was only named is forgotten");
+}

@@ -262,3 +262,22 @@ fn a_topic_made_anew_stops_whoever_read_the_old_one_until_a_seek() {
     assignment.bind(&mut wanted, &new);
     assert_eq!((wanted.topic_id, assignment.first_error()), (new, None));
 }
+
+#[test]
+fn held_back_partitions_are_looked_up_but_not_fetched_before_their_release() {
+    let mut assignment = Assignment::default();
+    let metrics = ConsumerMetrics::new(&Registry::new(), "g");
+    let keys = [TopicPartition::new("t", 0)];
+    assignment.add_held_back(&keys, &metrics);
+    for wanted in assignment.lookups(Instant::now()) {
+        assignment.found(&wanted, Position::At(3), None);
+    }
+    assert_eq!(assignment.position(&keys[0]), Ok(Some(3)));
+    assert!(assignment.fetches(Instant::now(), usize::MAX).is_empty());
+    assignment.seek(&keys[0], Position::At(7)).unwrap();
+    // The listener was cut off and is called again: what it set stays.
+    assignment.add_held_back(&keys, &metrics);
+    assignment.release(&keys);
+    let fetches = assignment.fetches(Instant::now(), usize::MAX);
+    assert_eq!(fetches[0].position, Position::At(7));
+}

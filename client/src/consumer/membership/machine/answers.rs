@@ -1,0 +1,219 @@
+//! What the coordinator's answers mean to the member: to joins, heartbeats and commits, each judged by what it was asked with.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use streamhouse_core::{Error as CoreError, ErrorCode, TopicPartition};
+use tokio::time::Instant;
+
+use super::{MemberIdentity, MemberMachine, Phase};
+use crate::error::Error;
+
+/// What becomes of a commit that was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::consumer) enum Verdict {
+    /// It was sent under a generation that is over for a member that went on with the group: to be sent again, for what the
+    /// member still holds, once it knows its assignment.
+    Again,
+    /// The refusal stands.
+    Final,
+}
+
+impl MemberMachine {
+    /// The coordinator named the member, which has to join under that name now.
+    pub(in crate::consumer) fn id_given(&mut self, serial: u64, member_id: &str) {
+        if self.goes_on(serial) {
+            member_id.clone_into(&mut self.member_id);
+            self.leave_if_known();
+        }
+    }
+
+    /// The join is answered; the assignment is still to come. The group counts this member's heartbeats from now on.
+    pub(in crate::consumer) fn join_answered(&mut self, serial: u64, identity: MemberIdentity, now: Instant) {
+        if !self.goes_on(serial) {
+            return;
+        }
+        self.member_id = identity.member_id;
+        if self.leave_if_known() {
+            return;
+        }
+        self.announced = identity.generation;
+        self.next_beat = now + self.rules.heartbeat;
+    }
+
+    /// The assignment is there. With `cooperative` others wait for what is missing in it until this member gave it up.
+    pub(in crate::consumer) fn synced(
+        &mut self,
+        serial: u64,
+        partitions: BTreeSet<TopicPartition>,
+        cooperative: bool,
+    ) {
+        let Phase::Joining {
+            serial: current,
+            claimed,
+        } = &self.phase
+        else {
+            return;
+        };
+        if *current != serial {
+            return;
+        }
+        let awaited = if cooperative {
+            claimed.difference(&partitions).cloned().collect()
+        } else {
+            BTreeSet::new()
+        };
+        self.generation = self.announced;
+        (self.unsure, self.failure, self.due) = (false, None, true);
+        let mut target = partitions;
+        // The subscription may have changed since the join started.
+        target.retain(|key| self.topics().contains(&key.topic));
+        self.phase = Phase::Stable { target, awaited };
+    }
+
+    /// The join came to nothing; the next one starts after `pause`.
+    pub(in crate::consumer) fn join_failed(
+        &mut self,
+        serial: u64,
+        error: Error,
+        now: Instant,
+        pause: Duration,
+    ) {
+        if !self.goes_on(serial) {
+            return;
+        }
+        if matches!(self.phase, Phase::Leaving { .. }) {
+            self.phase = Phase::Out;
+            return;
+        }
+        self.phase = Phase::Preparing {
+            not_before: now + pause,
+        };
+        match (error.code(), error) {
+            (ErrorCode::RebalanceInProgress | ErrorCode::MemberIdRequired, _) => {}
+            (ErrorCode::UnknownMemberId, _) => self.expelled(true),
+            // Another generation than the one it joined: nobody heard there what it holds.
+            (ErrorCode::IllegalGeneration, _) => self.expelled(false),
+            (ErrorCode::FencedInstanceId, Error::Cluster(error)) => self.fenced(error),
+            (_, error) if error.is_retryable() => {}
+            (_, error) => self.failure = Some(error),
+        }
+    }
+
+    /// A heartbeat was answered, or the coordinator was silent for a whole session.
+    pub(in crate::consumer) fn beat_ended(
+        &mut self,
+        sent: &MemberIdentity,
+        outcome: Result<(), Error>,
+        now: Instant,
+    ) {
+        if self.beating.as_ref() == Some(sent) {
+            self.beating = None;
+            self.next_beat = now + self.rules.heartbeat;
+        }
+        match outcome {
+            Ok(()) => {}
+            Err(Error::Cluster(error)) => {
+                self.judge(sent, &error, now);
+            }
+            Err(error) => {
+                if *sent == self.announced_identity() {
+                    tracing::warn!(%error, "the group's coordinator cannot be reached");
+                    self.expelled(false);
+                    self.prepare(now);
+                }
+            }
+        }
+    }
+
+    /// A commit was refused.
+    pub(in crate::consumer) fn commit_refused(
+        &mut self,
+        sent: &MemberIdentity,
+        error: &CoreError,
+        now: Instant,
+    ) -> Verdict {
+        if sent.generation < 0 {
+            return Verdict::Final;
+        }
+        self.judge(sent, error, now)
+    }
+
+    fn judge(&mut self, sent: &MemberIdentity, error: &CoreError, now: Instant) -> Verdict {
+        if sent.member_id != self.member_id {
+            return Verdict::Final;
+        }
+        // The group may be further than the request was; this member is on its way there.
+        let is_past = self.unsure || sent.generation != self.announced;
+        match error.code() {
+            ErrorCode::RebalanceInProgress | ErrorCode::IllegalGeneration if is_past => self.again(),
+            ErrorCode::RebalanceInProgress => {
+                self.rejoin = true;
+                self.again()
+            }
+            ErrorCode::IllegalGeneration => {
+                self.expelled(false);
+                self.prepare(now);
+                Verdict::Final
+            }
+            ErrorCode::UnknownMemberId => {
+                self.expelled(true);
+                self.prepare(now);
+                Verdict::Final
+            }
+            ErrorCode::FencedInstanceId => {
+                self.fenced(error.clone());
+                Verdict::Final
+            }
+            _ => Verdict::Final,
+        }
+    }
+
+    /// What must be given up first is given up by the application, which perhaps waits for this very commit.
+    fn again(&self) -> Verdict {
+        if self.gets_on() {
+            Verdict::Again
+        } else {
+            Verdict::Final
+        }
+    }
+
+    fn prepare(&mut self, now: Instant) {
+        if !matches!(self.phase, Phase::Out | Phase::Leaving { .. }) {
+            self.phase = Phase::Preparing { not_before: now };
+        }
+    }
+
+    fn expelled(&mut self, unknown: bool) {
+        self.lose_everything();
+        if unknown {
+            self.member_id.clear();
+        }
+    }
+
+    fn fenced(&mut self, error: CoreError) {
+        self.expelled(true);
+        self.phase = Phase::Out;
+        self.failure = Some(error.clone().into());
+        self.fatal = Some(error);
+    }
+
+    /// Whether this join is the one that is under way.
+    fn goes_on(&self, serial: u64) -> bool {
+        match self.phase {
+            Phase::Joining { serial: current, .. } | Phase::Leaving { serial: current, .. } => {
+                current == serial
+            }
+            _ => false,
+        }
+    }
+
+    /// Goes, if the id was all that it waited for.
+    fn leave_if_known(&mut self) -> bool {
+        let leaving = matches!(self.phase, Phase::Leaving { .. });
+        if leaving {
+            self.phase = Phase::Out;
+            self.depart();
+        }
+        leaving
+    }
+}

@@ -1,0 +1,59 @@
+//! The admin service of the fake agents: it lists topics, and nothing else.
+
+use streamhouse_core::protocol::v1::{self, admin_service_server::AdminService};
+use tonic::{Request, Response, Status};
+
+use super::Agent;
+
+type Answer<T> = Result<Response<T>, Status>;
+
+fn not_needed<T>() -> Answer<T> {
+    Err(Status::unimplemented("not needed here"))
+}
+
+#[tonic::async_trait]
+impl AdminService for Agent {
+    async fn list_topics(&self, _: Request<v1::ListTopicsRequest>) -> Answer<v1::ListTopicsResponse> {
+        self.alive()?;
+        let state = self.cluster.state.lock();
+        let topics = state.topics.iter().map(|(name, partitions)| v1::TopicListing {
+            name: name.clone(),
+            topic_id: format!("id-{name}"),
+            partitions: i32::try_from(partitions.len()).unwrap(),
+            internal: false,
+        });
+        Ok(Response::new(v1::ListTopicsResponse {
+            topics: topics.collect(),
+        }))
+    }
+
+    async fn create_topic(&self, _: Request<v1::CreateTopicRequest>) -> Answer<v1::TopicDescription> {
+        not_needed()
+    }
+
+    async fn describe_topic(&self, _: Request<v1::DescribeTopicRequest>) -> Answer<v1::TopicDescription> {
+        not_needed()
+    }
+
+    async fn alter_topic(&self, _: Request<v1::AlterTopicRequest>) -> Answer<v1::TopicDescription> {
+        not_needed()
+    }
+
+    async fn delete_topic(&self, _: Request<v1::DeleteTopicRequest>) -> Answer<v1::DeleteTopicResponse> {
+        not_needed()
+    }
+
+    async fn delete_records(
+        &self,
+        _: Request<v1::DeleteRecordsRequest>,
+    ) -> Answer<v1::DeleteRecordsResponse> {
+        not_needed()
+    }
+
+    async fn describe_cluster(
+        &self,
+        _: Request<v1::DescribeClusterRequest>,
+    ) -> Answer<v1::DescribeClusterResponse> {
+        not_needed()
+    }
+}

@@ -1,0 +1,583 @@
+//! What a member may rely on while its group rebalances, expels it or is left: heartbeats, commits, assignments.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail as tests do
+
+mod fake_agent;
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use fake_agent::{
+    Cluster,
+    groups::Call,
+    reading::{LONG, POLL, builder, expected, of, produce, read},
+};
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use streamhouse_client::{
+    Consumer, ConsumerBuilder, Error, ErrorCode, Settings, TopicPartition,
+    consumer::{Assignor, Committer, ConsumerHandle, OffsetAndMetadata, RebalanceListener},
+    metrics::Registry,
+};
+use tokio::time::timeout;
+
+/// Writes down what happens to a member's partitions.
+#[derive(Clone, Default)]
+struct Diary(Arc<Mutex<Vec<String>>>);
+
+impl Diary {
+    fn write(&self, what: &str, partitions: &[TopicPartition]) {
+        self.0.lock().push(format!("{what} {}", partitions.len()));
+    }
+}
+
+impl RebalanceListener for Diary {
+    fn on_revoked<'a>(&'a self, partitions: &'a [TopicPartition], _: &'a Committer) -> BoxFuture<'a, ()> {
+        self.write("revoked", partitions);
+        Box::pin(async {})
+    }
+
+    fn on_assigned<'a>(
+        &'a self,
+        partitions: &'a [TopicPartition],
+        _: &'a ConsumerHandle,
+    ) -> BoxFuture<'a, ()> {
+        self.write("assigned", partitions);
+        Box::pin(async {})
+    }
+
+    fn on_lost<'a>(&'a self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, ()> {
+        self.write("lost", partitions);
+        Box::pin(async {})
+    }
+}
+
+fn member(cluster: &Cluster) -> ConsumerBuilder {
+    builder(cluster).group("g").topics(["t"]).auto_commit(None)
+}
+
+/// Polls until it has so many partitions.
+async fn poll_until_assigned(consumer: &mut Consumer, partitions: usize) {
+    within(async {
+        while consumer.assignment().len() != partitions {
+            consumer.poll(Duration::from_millis(20)).await.unwrap();
+        }
+    })
+    .await;
+}
+
+async fn within<T>(what: impl Future<Output = T>) -> T {
+    timeout(LONG, what).await.expect("it does not get there")
+}
+
+/// Waits until the cluster has answered so many more heartbeats.
+async fn beats(cluster: &Cluster, more: usize) {
+    let before = cluster.group("g", |group| group.beats);
+    within(cluster.wait_until(|cluster| {
+        let now = cluster.state.lock().group_beats("g");
+        now >= before + more
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cooperative_rebalance_goes_on_without_polls_and_leaves_commits_by_hand_alone() {
+    let cluster = Cluster::start(1).await;
+    cluster.create("t", 8);
+    produce(&cluster, "t", 8, 0..80).await;
+    let diary = Diary::default();
+    let mut one = member(&cluster)
+        .rebalance_listener(diary.clone())
+        .build()
+        .await
+        .unwrap();
+    let mut values = read(&mut one, 80).await;
+    // The first works on its records, without a poll; the second joins meanwhile, and the group goes on.
+    let generation = one.generation();
+    let mut two = member(&cluster).build().await.unwrap();
+    let handle = one.handle();
+    let works = async {
+        loop {
+            handle
+                .commit()
+                .await
+                .expect("a commit of kept partitions is refused");
+            if one.generation() > generation {
+                break;
+            }
+            handle
+                .commit_offsets((0..8).map(|partition| (of("t", partition), 9)))
+                .await
+                .expect("a commit of kept partitions is refused");
+        }
+    };
+    tokio::select! {
+        () = works => {}
+        _ = async { loop { two.poll(POLL).await.unwrap(); } } => {}
+    }
+    handle
+        .commit_offsets((0..8).map(|partition| (of("t", partition), 10)))
+        .await
+        .unwrap();
+    within(async {
+        while two.assignment().len() < 4 {
+            values.extend(
+                one.poll(Duration::from_millis(10))
+                    .await
+                    .unwrap()
+                    .iter()
+                    .map(|_| "twice".to_owned()),
+            );
+            values.extend(
+                two.poll(Duration::from_millis(10))
+                    .await
+                    .unwrap()
+                    .iter()
+                    .map(|_| "twice".to_owned()),
+            );
+        }
+    })
+    .await;
+    values.sort();
+    assert_eq!(values, expected(0..80), "every record once");
+    assert_eq!(*diary.0.lock(), ["assigned 8", "revoked 4"]);
+    assert_eq!(cluster.committed("g", "t", 7), 10);
+}
+
+/// Whose `on_revoked` takes as long as five heartbeats.
+struct Slow(Cluster, Diary);
+
+impl RebalanceListener for Slow {
+    fn on_revoked<'a>(
+        &'a self,
+        partitions: &'a [TopicPartition],
+        commits: &'a Committer,
+    ) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            beats(&self.0, 5).await;
+            commits.commit().await.expect("the last commit is refused");
+            self.1.write("revoked", partitions);
+        })
+    }
+
+    fn on_lost<'a>(&'a self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, ()> {
+        self.1.write("lost", partitions);
+        Box::pin(async {})
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heartbeats_go_on_while_a_member_works_and_while_it_gives_up_its_partitions() {
+    for assignor in [Assignor::Range, Assignor::CooperativeSticky] {
+        let cluster = Cluster::start(1).await;
+        cluster.create("t", 2);
+        produce(&cluster, "t", 2, 0..10).await;
+        let diary = Diary::default();
+        let group = || member(&cluster).assignors([assignor]);
+        let listener = Slow(cluster.clone(), diary.clone());
+        let mut one = group().rebalance_listener(listener).build().await.unwrap();
+        read(&mut one, 10).await;
+        let mut two = group().build().await.unwrap();
+        let second = async {
+            while two.assignment().len() != 1 {
+                two.poll(Duration::from_millis(20)).await.unwrap();
+            }
+        };
+        let first = async {
+            // It has heard of the rebalance, and works on.
+            cluster.wait_until(|cluster| cluster.members("g") == 2).await;
+            beats(&cluster, 5).await;
+            poll_until_assigned(&mut one, 1).await;
+            loop {
+                one.poll(POLL).await.unwrap();
+            }
+        };
+        within(async {
+            tokio::select! { () = second => {}, () = first => {} }
+        })
+        .await;
+        assert_eq!(diary.0.lock().len(), 1, "{:?}", diary.0.lock());
+        assert_eq!(
+            cluster.committed("g", "t", 0) + cluster.committed("g", "t", 1),
+            10
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expelled_member_reads_and_commits_nothing_of_before_and_its_positions_come_anew() {
+    let cluster = Cluster::start(1).await;
+    cluster.create("t", 1);
+    produce(&cluster, "t", 1, 0..20).await;
+    let diary = Diary::default();
+    let mut one = member(&cluster)
+        .max_poll_records(5)
+        .rebalance_listener(diary.clone())
+        .build()
+        .await
+        .unwrap();
+    read(&mut one, 5).await;
+    let handle = one.handle();
+    cluster.expel("g", &one.member_id());
+    let mut two = member(&cluster).build().await.unwrap();
+    within(async {
+        // Also with nobody polling it, the expelled member learns of it.
+        while !handle.assignment().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // It works on with what it has, and tries to commit that.
+    let stale = handle.commit_offsets([(of("t", 0), 5)]).await.unwrap_err();
+    assert_eq!(stale.code(), ErrorCode::UnknownMemberId, "{stale}");
+    let stale = handle.commit().await.unwrap_err();
+    assert_eq!(stale.code(), ErrorCode::UnknownMemberId, "{stale}");
+    assert_eq!(cluster.committed("g", "t", 0), -1);
+    poll_until_assigned(&mut two, 1).await;
+    two.commit_offsets([(of("t", 0), 15)]).await.unwrap();
+    assert!(handle.commit_offsets([(of("t", 0), 6)]).await.is_err());
+    two.close().await.unwrap();
+    assert_eq!(
+        read(&mut one, 5).await,
+        expected(15..20),
+        "where the other one committed"
+    );
+    assert_eq!(*diary.0.lock(), ["assigned 1", "lost 1", "assigned 1"]);
+    assert_eq!(cluster.committed("g", "t", 0), 15);
+    one.commit().await.unwrap();
+    assert_eq!(cluster.committed("g", "t", 0), 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_ghost_stays_behind_whenever_a_consumer_closes() {
+    let cluster = Cluster::start(1).await;
+    cluster.create("t", 2);
+    let mut one = member(&cluster).build().await.unwrap();
+    poll_until_assigned(&mut one, 2).await;
+    // The group waits, so the join that this one closes in is not answered.
+    cluster.hold("g", Call::Join);
+    let mut two = member(&cluster).build().await.unwrap();
+    tokio::select! {
+        _ = two.poll(LONG) => panic!("it joined"),
+        () = within(cluster.wait_until(|cluster| cluster.members("g") == 2)) => {}
+    }
+    within(two.close()).await.unwrap();
+    assert_eq!(cluster.members("g"), 1, "a member that nobody is");
+    cluster.release("g", Call::Join);
+    // Its id is on its way.
+    cluster.hold("g", Call::Id);
+    let mut three = member(&cluster).build().await.unwrap();
+    let asks = cluster.wait_until(|cluster| cluster.state.lock().group_waiting("g") == 1);
+    tokio::select! {
+        _ = three.poll(LONG) => panic!("it joined"),
+        () = within(asks) => {}
+    }
+    let release = async { cluster.release("g", Call::Id) };
+    within(async { tokio::join!(three.close(), release).0 })
+        .await
+        .unwrap();
+    assert_eq!(cluster.members("g"), 1, "a name that nobody has");
+    // The join was answered, and no poll took it over.
+    let mut four = member(&cluster).build().await.unwrap();
+    let generation = one.generation();
+    let _ = timeout(Duration::from_millis(1), four.poll(LONG)).await;
+    within(async {
+        while one.generation() <= generation || four.generation() < one.generation() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    within(four.close()).await.unwrap();
+    assert_eq!(cluster.members("g"), 1);
+    within(one.close()).await.unwrap();
+    assert_eq!(cluster.members("g"), 0);
+}
+
+/// Whose first `on_revoked` never ends.
+#[derive(Clone, Default)]
+struct Stuck(Arc<AtomicUsize>);
+
+impl RebalanceListener for Stuck {
+    fn on_revoked<'a>(&'a self, _: &'a [TopicPartition], commits: &'a Committer) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            if self.0.fetch_add(1, Ordering::Relaxed) == 0 {
+                std::future::pending::<()>().await;
+            }
+            commits.commit().await.unwrap();
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_close_that_was_cut_off_can_be_repeated_and_closed_means_closed() {
+    let cluster = Cluster::start(1).await;
+    cluster.create("t", 1);
+    produce(&cluster, "t", 1, 0..10).await;
+    let stuck = Stuck::default();
+    let mut consumer = member(&cluster)
+        .rebalance_listener(stuck.clone())
+        .build()
+        .await
+        .unwrap();
+    read(&mut consumer, 10).await;
+    let handle = consumer.handle();
+    let cut_off = consumer
+        .close_within(Duration::from_millis(50))
+        .await
+        .unwrap_err();
+    assert!(matches!(cut_off, Error::Timeout { .. }), "{cut_off}");
+    assert_eq!(consumer.poll(POLL).await.unwrap_err(), Error::Closed);
+    within(consumer.close()).await.unwrap();
+    assert_eq!((cluster.committed("g", "t", 0), cluster.members("g")), (10, 0));
+    assert_eq!(stuck.0.load(Ordering::Relaxed), 2);
+    within(consumer.close()).await.unwrap();
+    assert_eq!(consumer.subscribe(["t"]).await, Err(Error::Closed));
+    assert_eq!(consumer.assign([of("t", 0)]).await, Err(Error::Closed));
+    assert_eq!(consumer.unsubscribe().await, Err(Error::Closed));
+    assert_eq!(consumer.commit().await, Err(Error::Closed));
+    assert_eq!(
+        consumer.commit_offsets([(of("t", 0), 3)]).await,
+        Err(Error::Closed)
+    );
+    assert_eq!(consumer.committer().commit().await, Err(Error::Closed));
+    assert_eq!(consumer.seek(&of("t", 0), 3), Err(Error::Closed));
+    assert_eq!(consumer.position(&of("t", 0)).await, Err(Error::Closed));
+    assert_eq!(handle.commit().await, Err(Error::Closed));
+    assert_eq!(handle.pause(&[of("t", 0)]), Err(Error::Closed));
+    let (outcome, heard) = tokio::sync::oneshot::channel();
+    consumer.commit_async(move |committed| outcome.send(committed).unwrap());
+    assert_eq!(heard.await.unwrap(), Err(Error::Closed));
+    assert_eq!(cluster.committed("g", "t", 0), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_in_the_background_never_undoes_a_newer_one_and_close_waits_for_it() {
+    let cluster = Cluster::start(1).await;
+    cluster.create("t", 1);
+    produce(&cluster, "t", 1, 0..40).await;
+    let mut consumer = member(&cluster).max_poll_records(1).build().await.unwrap();
+    for round in 0..4 {
+        cluster.hold("g", Call::Commit);
+        let outcomes = Arc::new(AtomicUsize::new(0));
+        for _ in 0..10 {
+            read(&mut consumer, 1).await;
+            let outcomes = outcomes.clone();
+            consumer.commit_async(move |outcome| {
+                outcome.unwrap();
+                outcomes.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        cluster.release("g", Call::Commit);
+        if round == 3 {
+            within(consumer.close()).await.unwrap();
+        }
+        within(cluster.wait_until(|cluster| cluster.committed("g", "t", 0) == (round + 1) * 10)).await;
+        within(async {
+            while outcomes.load(Ordering::Relaxed) < 10 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    let offsets: Vec<_> = cluster.group("g", |group| {
+        group.commits.iter().map(|(_, offset)| *offset).collect()
+    });
+    assert!(offsets.is_sorted(), "{offsets:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_never_leaves_under_the_generation_of_a_later_assignment() {
+    let cluster = Cluster::start(1).await;
+    cluster.create("t", 1);
+    produce(&cluster, "t", 1, 0..10).await;
+    let mut consumer = member(&cluster).max_poll_records(5).build().await.unwrap();
+    read(&mut consumer, 5).await;
+    let generation = consumer.generation();
+    cluster.hold("g", Call::CommitAnswer);
+    let outcomes = Arc::new(Mutex::new(Vec::new()));
+    for number in 0..2 {
+        let outcomes = outcomes.clone();
+        consumer.commit_async(move |outcome| outcomes.lock().push((number, outcome.is_ok())));
+        if number == 0 {
+            within(cluster.wait_until(|cluster| cluster.committed("g", "t", 0) == 5)).await;
+            read(&mut consumer, 5).await;
+        }
+    }
+    // The second waits for its turn while the member is expelled and comes back, to read on where it committed.
+    cluster.expel("g", &consumer.member_id());
+    within(async {
+        while consumer.generation() <= generation || consumer.assignment().is_empty() {
+            consumer.poll(Duration::from_millis(10)).await.unwrap();
+        }
+    })
+    .await;
+    cluster.release("g", Call::CommitAnswer);
+    within(async {
+        while outcomes.lock().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    outcomes.lock().sort_unstable();
+    assert_eq!(*outcomes.lock(), [(0, true), (1, false)]);
+    assert_eq!(cluster.committed("g", "t", 0), 5);
+}
+
+/// Knows where to read on by itself.
+struct Elsewhere(i64);
+
+impl RebalanceListener for Elsewhere {
+    fn on_assigned<'a>(
+        &'a self,
+        partitions: &'a [TopicPartition],
+        consumer: &'a ConsumerHandle,
+    ) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            for partition in partitions {
+                // A fetch that ran ahead would have brought the first records by now.
+                assert_eq!(consumer.position(partition).await.unwrap(), 0);
+                consumer.seek(partition, self.0).unwrap();
+            }
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn positions_can_be_set_before_records_flow() {
+    let cluster = Cluster::start(1).await;
+    cluster.create("t", 1);
+    produce(&cluster, "t", 1, 0..20).await;
+    let mut consumer = member(&cluster)
+        .rebalance_listener(Elsewhere(7))
+        .build()
+        .await
+        .unwrap();
+    assert_eq!(read(&mut consumer, 13).await, expected(7..20));
+    assert_eq!(consumer.metrics().records_consumed, 13);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handle_steers_a_consumer_that_waits_in_a_poll_elsewhere() {
+    let cluster = Cluster::start(1).await;
+    cluster.create("t", 1);
+    produce(&cluster, "t", 1, 0..10).await;
+    let mut consumer = member(&cluster).build().await.unwrap();
+    read(&mut consumer, 10).await;
+    let handle = consumer.handle();
+    let polling = tokio::spawn(async move {
+        let woken = consumer.poll(LONG * 10).await.unwrap();
+        assert!(woken.is_empty());
+        (read(&mut consumer, 4).await, consumer)
+    });
+    handle.wakeup();
+    assert_eq!(handle.assignment(), [of("t", 0)]);
+    assert_eq!(within(handle.position(&of("t", 0))).await.unwrap(), 10);
+    handle.pause(&[of("t", 0)]).unwrap();
+    handle.seek(&of("t", 0), 6).unwrap();
+    assert_eq!(handle.paused(), [of("t", 0)]);
+    handle.resume(&[of("t", 0)]).unwrap();
+    let (values, consumer) = within(polling).await.unwrap();
+    assert_eq!(values, expected(6..10));
+    handle.commit().await.unwrap();
+    assert_eq!(cluster.committed("g", "t", 0), 10);
+    drop(consumer);
+    assert_eq!(handle.commit().await, Err(Error::Closed));
+    assert_eq!(handle.position(&of("t", 0)).await, Err(Error::Closed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_subscription_keeps_the_member_and_what_it_still_wants() {
+    let cluster = Cluster::start(1).await;
+    for topic in ["t", "u", "v"] {
+        cluster.create(topic, 2);
+    }
+    let diary = Diary::default();
+    let mut consumer = member(&cluster)
+        .topics(["t", "u"])
+        .rebalance_listener(diary.clone())
+        .build()
+        .await
+        .unwrap();
+    poll_until_assigned(&mut consumer, 4).await;
+    let id = consumer.member_id();
+    consumer.subscribe(["u", "v"]).await.unwrap();
+    assert_eq!(consumer.subscription(), ["u", "v"]);
+    let wanted = [of("u", 0), of("u", 1), of("v", 0), of("v", 1)];
+    within(async {
+        while consumer.assignment() != wanted {
+            consumer.poll(Duration::from_millis(20)).await.unwrap();
+        }
+    })
+    .await;
+    assert_eq!(*diary.0.lock(), ["assigned 4", "revoked 2", "assigned 2"]);
+    assert_eq!((consumer.member_id(), cluster.members("g")), (id, 1));
+    consumer.subscribe([""; 0]).await.unwrap();
+    assert_eq!(cluster.members("g"), 0, "no topics: no member");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_note_is_kept_with_the_offset() {
+    let cluster = Cluster::start(1).await;
+    cluster.create("t", 1);
+    produce(&cluster, "t", 1, 0..5).await;
+    let mut consumer = member(&cluster).build().await.unwrap();
+    read(&mut consumer, 5).await;
+    let note = OffsetAndMetadata::new(3, "host-1");
+    consumer.commit_offsets([(of("t", 0), note)]).await.unwrap();
+    let committed = consumer.committed(&[of("t", 0)]).await.unwrap();
+    let committed = &committed[&of("t", 0)];
+    assert_eq!((committed.offset, committed.metadata.as_str()), (3, "host-1"));
+    let other = consumer.commit_offsets([(of("t", 0), 4), (of("u", 0), 1)]).await;
+    assert_eq!(
+        other,
+        Err(Error::NotAssigned {
+            partition: of("u", 0)
+        })
+    );
+    assert_eq!(
+        (cluster.committed("g", "t", 0), cluster.committed("g", "u", 0)),
+        (4, -1)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pattern_covers_topics_that_come_later() {
+    let cluster = Cluster::start(1).await;
+    for topic in ["orders-1", "orders-2", "old-orders-1"] {
+        cluster.create(topic, 1);
+    }
+    let diary = Diary::default();
+    let settings = Settings {
+        metadata_max_age: Duration::from_millis(100),
+        ..Settings::new(cluster.bootstrap())
+    };
+    let mut consumer = Consumer::builder()
+        .settings(settings)
+        .metrics_registry(Registry::new())
+        .heartbeat(Duration::from_millis(50))
+        .group("g")
+        .rebalance_listener(diary.clone())
+        .build()
+        .await
+        .unwrap();
+    let refused = consumer.subscribe_pattern("orders-[").await;
+    assert!(matches!(refused, Err(Error::Config(_))), "{refused:?}");
+    consumer.subscribe_pattern("orders-.*").await.unwrap();
+    poll_until_assigned(&mut consumer, 2).await;
+    assert_eq!(consumer.assignment(), [of("orders-1", 0), of("orders-2", 0)]);
+    let id = consumer.member_id();
+    cluster.create("orders-3", 2);
+    poll_until_assigned(&mut consumer, 4).await;
+    assert_eq!(consumer.subscription(), ["orders-1", "orders-2", "orders-3"]);
+    assert_eq!(consumer.member_id(), id);
+    assert_eq!(*diary.0.lock(), ["assigned 2", "assigned 2"]);
+    consumer.subscribe(["orders-1"]).await.unwrap();
+    poll_until_assigned(&mut consumer, 1).await;
+    consumer.close().await.unwrap();
+}
