@@ -486,7 +486,7 @@ impl World {
     fn run(&mut self, event: &Event) {
         let count = self.consumers.len();
         let (group, now) = (&mut self.group, self.now);
-        let mut of = |who: &u8| usize::from(*who) % count;
+        let of = |who: &u8| usize::from(*who) % count;
         match event {
             Event::Join(who) => self.consumers[of(who)].step_join(group, now),
             Event::Beat(who) => self.consumers[of(who)].step_beat(group, now),
