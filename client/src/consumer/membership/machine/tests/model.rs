@@ -627,7 +627,7 @@ fn assignor() -> impl Strategy<Value = Assignor> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// Nobody is expelled: nothing is ever lost, whatever the order of events.
     #[test]
