@@ -141,6 +141,12 @@ async fn tell_revoked(shared: &Arc<Shared>, partitions: &[TopicPartition]) {
 impl Consumer {
     /// Does what the membership asks of the application.
     pub(super) async fn drive_membership(&self) -> Result<()> {
+        if self.driver.as_ref().is_some_and(|driver| driver.0.is_finished()) {
+            return Err(Error::State(
+                "the task that keeps the membership ended, perhaps with its runtime; build a new consumer"
+                    .into(),
+            ));
+        }
         if self.shared.member.lock().start_poll(Instant::now()) {
             self.shared.member_changed();
         }
@@ -193,5 +199,35 @@ impl Consumer {
         let leaving = changes.wait_for(|_| self.shared.member.lock().has_left());
         // The id may have to come first, then the leave; what takes longer is left to the session time-out.
         let _ = timeout(LEAVE_WITHIN * 2, leaving).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::metrics::Registry;
+
+    #[test]
+    fn a_consumer_that_outlives_its_runtime_says_so() {
+        let runtime = || {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap()
+        };
+        let first = runtime();
+        let builder = Consumer::builder()
+            .bootstrap("127.0.0.1:1")
+            .metrics_registry(Registry::new())
+            .group("g")
+            .topics(["t"]);
+        let mut consumer = first.block_on(builder.build()).unwrap();
+        drop(first);
+        let error = runtime()
+            .block_on(consumer.poll(Duration::from_secs(3_600)))
+            .unwrap_err();
+        assert!(error.to_string().contains("build a new consumer"), "{error}");
     }
 }

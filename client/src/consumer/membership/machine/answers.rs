@@ -184,6 +184,13 @@ impl MemberMachine {
     }
 
     fn expelled(&mut self, unknown: bool) {
+        if !self.held.is_empty() {
+            tracing::warn!(
+                member_id = self.member_id,
+                partitions = self.held.len(),
+                "the group went on without this member: its partitions are lost"
+            );
+        }
         self.lose_everything();
         if unknown {
             self.member_id.clear();

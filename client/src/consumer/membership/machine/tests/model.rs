@@ -486,7 +486,7 @@ impl World {
     fn run(&mut self, event: &Event) {
         let count = self.consumers.len();
         let (group, now) = (&mut self.group, self.now);
-        let mut of = |who: &u8| usize::from(*who) % count;
+        let of = |who: &u8| usize::from(*who) % count;
         match event {
             Event::Join(who) => self.consumers[of(who)].step_join(group, now),
             Event::Beat(who) => self.consumers[of(who)].step_beat(group, now),
@@ -627,7 +627,7 @@ fn assignor() -> impl Strategy<Value = Assignor> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// Nobody is expelled: nothing is ever lost, whatever the order of events.
     #[test]
