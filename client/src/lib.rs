@@ -46,4 +46,6 @@ pub use error::{Error, Result};
 /// Of the version whose contexts and providers this library takes.
 pub use opentelemetry;
 pub use producer::{Delivery, Producer, ProducerBuilder, Record, RecordMetadata, RecordRef, TopicHandle};
+/// What an agent answers instead of a result: see [`Error::cause`].
+pub use streamhouse_core::Error as ClusterError;
 pub use streamhouse_core::{ErrorCode, TopicPartition};

@@ -81,7 +81,8 @@ impl Committer {
     }
 
     /// Commits these offsets: each the next to read. Fails with REBALANCE_IN_PROGRESS, ILLEGAL_GENERATION or
-    /// UNKNOWN_MEMBER_ID when the group changes: the next `poll` joins again.
+    /// UNKNOWN_MEMBER_ID when the group changes, with [`Error::NotMember`] while it is not joined: the next `poll` joins
+    /// again.
     pub async fn commit_offsets(
         &self,
         offsets: impl IntoIterator<Item = (TopicPartition, i64)>,
@@ -105,7 +106,7 @@ impl Committer {
             .config
             .group
             .clone()
-            .ok_or_else(|| Error::State("a consumer without a group cannot commit; set group".into()))?;
+            .ok_or_else(|| Error::no_group("committing offsets"))?;
         if offsets.is_empty() {
             return Ok(());
         }
@@ -164,9 +165,7 @@ impl Committer {
         };
         let identity = self.shared.identity.lock();
         if identity.subscribed && (identity.generation < 0 || identity.lost) {
-            return Err(Error::State(
-                "the consumer is no member of its group at the moment; poll to join".into(),
-            ));
+            return Err(Error::NotMember);
         }
         Ok(v1::CommitOffsetsRequest {
             group_id,

@@ -159,9 +159,8 @@ impl Consumer {
         &self,
         partitions: &[TopicPartition],
     ) -> Result<BTreeMap<TopicPartition, CommittedOffset>> {
-        let group = self.shared.config.group.as_deref().ok_or_else(|| {
-            Error::State("a consumer without a group has no committed offsets; set group".into())
-        })?;
+        let group = self.shared.config.group.as_deref();
+        let group = group.ok_or_else(|| Error::no_group("reading committed offsets"))?;
         if partitions.is_empty() {
             return Ok(BTreeMap::new());
         }
