@@ -126,7 +126,7 @@ pub(crate) fn group(channel: Channel) -> GroupServiceClient<Channel> {
 /// codes (a peer that died in mid-answer) are broken connections. What the transport says is "transport error"; why it
 /// failed stands in the causes.
 pub(crate) fn status_error(status: Status) -> CoreError {
-    if status.metadata().contains_key(ERROR_CODE_HEADER) {
+    if is_named(&status) {
         return CoreError::from(status);
     }
     let message = with_causes(&status);
@@ -135,6 +135,11 @@ pub(crate) fn status_error(status: Status) -> CoreError {
         code => code,
     };
     CoreError::new(code, message)
+}
+
+/// Whether an agent made the status, and not the transport.
+pub(crate) fn is_named(status: &Status) -> bool {
+    status.metadata().contains_key(ERROR_CODE_HEADER)
 }
 
 /// The message and the causes that add something to it.

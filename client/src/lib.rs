@@ -23,7 +23,7 @@
 //! # }
 //! ```
 //!
-//! In reading order: [`config`] -> `connection` -> `metadata_cache` -> `client` (calls with retries) -> [`producer`],
+//! In reading order: [`config`] -> `connection` -> `metadata_cache` -> `client` (calls with retries) -> `reachability` -> [`producer`],
 //! [`consumer`], [`admin`] -> [`metrics`].
 
 pub mod admin;
@@ -35,6 +35,7 @@ mod error;
 mod metadata_cache;
 pub mod metrics;
 pub mod producer;
+mod reachability;
 mod retry;
 mod traces;
 
@@ -46,6 +47,7 @@ pub use error::{Error, Result};
 /// Of the version whose contexts and providers this library takes.
 pub use opentelemetry;
 pub use producer::{Delivery, Producer, ProducerBuilder, Record, RecordMetadata, RecordRef, TopicHandle};
+pub use reachability::{CoordinatorOutage, UnreachableAgent};
 /// What an agent answers instead of a result: see [`Error::cause`].
 pub use streamhouse_core::Error as ClusterError;
 pub use streamhouse_core::{ErrorCode, TopicPartition};

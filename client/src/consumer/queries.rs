@@ -10,6 +10,7 @@ use super::{Consumer, ConsumerStats, Lag, assignment::Position, commit::Committe
 use crate::{
     admin::{CommittedOffset, OffsetAt, PartitionOffset, fetch_offsets, list_offsets},
     error::{Error, Result},
+    reachability::CoordinatorOutage,
 };
 
 impl Consumer {
@@ -67,6 +68,12 @@ impl Consumer {
     /// Its id in the group; empty outside of one.
     pub fn member_id(&self) -> String {
         self.shared.identity.lock().member_id.clone()
+    }
+
+    /// Returns since when the coordinator of its group does not answer; `None` while it does, and outside of a group.
+    pub fn coordinator_outage(&self) -> Option<CoordinatorOutage> {
+        let group = self.shared.config.group.as_deref()?;
+        self.shared.client.coordinator_outage(group)
     }
 
     /// The group's generation that it belongs to; -1 outside of one.
@@ -149,7 +156,8 @@ impl Consumer {
                 return Ok(offset);
             }
             if timeout(deadline.left(), news).await.is_err() {
-                return Err(Error::timeout("finding the position", deadline.allowed(), None));
+                let cause = self.shared.client.unreachable_cause();
+                return Err(Error::timeout("finding the position", deadline.allowed(), cause));
             }
         }
     }
