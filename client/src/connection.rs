@@ -16,7 +16,7 @@ use streamhouse_core::{
 };
 use tonic::{
     Status,
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
 use crate::{
@@ -91,6 +91,13 @@ impl Pool {
         let tls = match &self.settings.tls_ca_pem {
             Some(pem) => tls.ca_certificate(Certificate::from_pem(pem)),
             None => tls.with_native_roots(),
+        };
+        let tls = match &self.settings.tls_identity {
+            Some(identity) => {
+                let (certificate, key) = identity.pem();
+                tls.identity(Identity::from_pem(certificate, key))
+            }
+            None => tls,
         };
         endpoint.tls_config(tls).map_err(refuse)
     }

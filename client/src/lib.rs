@@ -41,7 +41,7 @@ mod traces;
 
 pub use admin::Admin;
 pub use client::Client;
-pub use config::Settings;
+pub use config::{ClientIdentity, Settings};
 pub use consumer::{AutoOffsetReset, Consumer, ConsumerBuilder, ConsumerRecord, OwnedRecord, Records};
 pub use error::{Error, Result};
 /// Of the version whose contexts and providers this library takes.

@@ -67,6 +67,13 @@ pub struct CoordinatorOutage {
     pub cause: CoreError,
 }
 
+impl CoordinatorOutage {
+    /// An outage of this length.
+    pub fn new(lasting: Duration, cause: CoreError) -> Self {
+        Self { lasting, cause }
+    }
+}
+
 #[derive(Debug)]
 struct Failing {
     since: Instant,
