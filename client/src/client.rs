@@ -66,6 +66,7 @@ impl Client {
     /// A client with these settings. Must be called within a tokio runtime. Opens no connection yet.
     pub fn new(settings: Settings) -> Result<Self> {
         settings.validate()?;
+        connection::check_tls(&settings)?;
         let runtime = Handle::try_current()
             .map_err(|_| Error::State("the client needs a tokio runtime; call it from async code".into()))?;
         let bootstrap = parse_bootstrap(&settings.bootstrap)?;

@@ -103,6 +103,31 @@ impl Pool {
     }
 }
 
+/// Refuses certificates and keys that are none, before any connection is opened.
+pub(crate) fn check_tls(settings: &Settings) -> Result<()> {
+    let begins = b"-----BEGIN CERTIFICATE-----";
+    let has_certificate = |pem: &[u8]| pem.windows(begins.len()).any(|bytes| bytes == begins);
+    if let Some(pem) = &settings.tls_ca_pem
+        && !has_certificate(pem)
+    {
+        return Err(Error::config(
+            "tls_ca_pem holds no certificate; give the authority's, as PEM",
+        ));
+    }
+    let Some(identity) = &settings.tls_identity else {
+        return Ok(());
+    };
+    let (certificate, key) = identity.pem();
+    let tls = ClientTlsConfig::new().identity(Identity::from_pem(certificate, key));
+    let made = Endpoint::from_static("https://localhost").tls_config(tls);
+    if made.is_err() || !has_certificate(certificate) {
+        return Err(Error::config(
+            "tls_identity is no certificate with the private key that belongs to it; give both as PEM",
+        ));
+    }
+    Ok(())
+}
+
 /// The part of a client id that may stand in a header.
 fn printable(client_id: &str) -> String {
     client_id
