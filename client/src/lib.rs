@@ -24,13 +24,14 @@
 //! ```
 //!
 //! In reading order: [`config`] -> `connection` -> `metadata_cache` -> `client` (calls with retries) -> `reachability` -> [`producer`],
-//! [`consumer`], [`admin`] -> [`metrics`].
+//! [`consumer`], [`admin`] -> [`dead_letters`], [`metrics`].
 
 pub mod admin;
 mod client;
 pub mod config;
 mod connection;
 pub mod consumer;
+pub mod dead_letters;
 mod error;
 mod metadata_cache;
 pub mod metrics;
@@ -43,6 +44,7 @@ pub use admin::Admin;
 pub use client::Client;
 pub use config::{ClientIdentity, Settings};
 pub use consumer::{AutoOffsetReset, Consumer, ConsumerBuilder, ConsumerRecord, OwnedRecord, Records};
+pub use dead_letters::DeadLetters;
 pub use error::{Error, Result};
 /// Of the version whose contexts and providers this library takes.
 pub use opentelemetry;
@@ -51,3 +53,8 @@ pub use reachability::{CoordinatorOutage, UnreachableAgent};
 /// What an agent answers instead of a result: see [`Error::cause`].
 pub use streamhouse_core::Error as ClusterError;
 pub use streamhouse_core::{ErrorCode, TopicPartition};
+
+/// The guide's examples are compiled like those of this documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/client-guide.md")]
+struct ClientGuide;
