@@ -159,10 +159,8 @@ impl Client {
             agent_id: self.cache().agent_id(uri).map(|id| id.to_string()),
             address: address.to_owned(),
             lasting,
-            reason: reason
-                .strip_prefix("transport error: ")
-                .unwrap_or(reason)
-                .to_owned(),
+            // It stands in front of each cause and says nothing.
+            reason: reason.replace("transport error: ", ""),
         }
     }
 
@@ -225,7 +223,7 @@ mod tests {
     fn refused() -> CoreError {
         CoreError::new(
             ErrorCode::NetworkException,
-            "transport error: tcp connect error: refused",
+            "transport error: tcp connect error: transport error: refused",
         )
     }
 

@@ -22,10 +22,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, u8>
         // A command that takes several names takes the value of a switch for one of them.
         Ok(cli) => match switch_advice(&texts) {
             None => Ok(cli),
-            Some(advice) => {
-                print(&advice, &format!("error: {advice}"), wants_json(&texts));
-                Err(failure::USAGE)
-            }
+            Some(advice) => Err(refuse(&advice, &texts)),
         },
         Err(error) => Err(explain(&error, &texts)),
     }
@@ -61,27 +58,24 @@ fn explain(error: &clap::Error, args: &[String]) -> u8 {
         let _ = error.print();
         return 0;
     }
-    let advice = switch_advice(args).or_else(|| negative_advice(error, args));
-    match advice {
-        Some(advice) => {
-            let message = format!("{}; tip: {advice}", message(&without_tips(error)));
-            let text = format!("{}\n  tip: {advice}", without_tips(error).trim_end());
-            print(&message, &text, wants_json(args));
-        }
-        None if wants_json(args) => print(&message_of(error), "", true),
+    match switch_advice(args).or_else(|| negative_advice(error, args)) {
+        // clap's tips would have the value read as a name.
+        Some(advice) => refuse(&advice, args),
+        None if wants_json(args) => refuse(&message_of(error), args),
         None => {
             let _ = error.print();
+            failure::USAGE
         }
     }
-    failure::USAGE
 }
 
-fn print(message: &str, text: &str, as_json: bool) {
-    if as_json {
+fn refuse(message: &str, args: &[String]) -> u8 {
+    if wants_json(args) {
         eprintln!("{}", json!({ "error": { "code": "USAGE", "message": message } }));
     } else {
-        eprintln!("{text}");
+        eprintln!("error: {message}\n\nFor more information, try '--help'.");
     }
+    failure::USAGE
 }
 
 fn wants_json(args: &[String]) -> bool {
@@ -120,20 +114,6 @@ fn message(text: &str) -> String {
         message.push_str(line.strip_prefix("error: ").unwrap_or(line));
     }
     message
-}
-
-/// What clap says without its tips: they would have the value read as a name.
-fn without_tips(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let kept: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("tip: "))
-        .collect();
-    let mut text = kept.join("\n");
-    while let Some(at) = text.find("\n\n\n") {
-        text.remove(at);
-    }
-    text
 }
 
 /// What to do about the first option without a value that was given one, as `--if-exists true`; in clap's words the value
@@ -257,7 +237,6 @@ mod tests {
         let error = refused(args);
         let advice = negative_advice(&error, &words(args)).unwrap();
         assert!(advice.contains("--linger takes no value below zero"), "{advice}");
-        assert!(!without_tips(&error).contains("tip:"), "{}", without_tips(&error));
         assert!(read(vec!["streamhouse".into(), "consume".into(), "a".into()]).is_ok());
     }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use streamhouse_client::{Consumer, CoordinatorOutage, Error};
+use streamhouse_client::{Consumer, CoordinatorOutage, Error, ErrorCode};
 use tokio::time::Instant;
 
 use crate::cli::{
@@ -40,9 +40,8 @@ impl Joining {
     pub(super) fn check(&mut self, consumer: &Consumer) -> Outcome {
         let outage = consumer.coordinator_outage();
         let is_member = consumer.generation() >= 0;
-        match self.warning(is_member, outage, self.since.elapsed())? {
-            Some(warning) => warn(self.format, &warning),
-            None => {}
+        if let Some(warning) = self.warning(is_member, outage, self.since.elapsed())? {
+            warn(self.format, &warning);
         }
         Ok(())
     }
@@ -66,14 +65,17 @@ impl Joining {
                 return Ok(None);
             }
             self.warned = true;
-            let (what, cause) = (
-                if self.joined { "a coordinator" } else { "admission" },
-                &outage.cause,
-            );
-            return Ok(Some(format!(
-                "the group {group} waits for {what}: {}",
-                cause.message()
-            )));
+            let what = if self.joined {
+                "is without its coordinator"
+            } else {
+                "cannot be joined yet"
+            };
+            // Which agent does not answer, and why, is said of the agent.
+            let why = match outage.cause.code() {
+                ErrorCode::NetworkException => "the agent that coordinates it does not answer",
+                _ => outage.cause.message(),
+            };
+            return Ok(Some(format!("the group {group} {what}: {why}")));
         }
         if self.joined {
             // The next outage is news.
@@ -114,7 +116,7 @@ mod tests {
         assert_eq!(after(1), Ok(None));
         let warning = after(5).unwrap().unwrap();
         assert!(
-            warning.contains("billing") && warning.contains("a-2 advertises"),
+            warning.contains("billing cannot be joined yet: the agent"),
             "{warning}"
         );
         assert_eq!(after(6), Ok(None), "once");
