@@ -34,7 +34,7 @@ pub struct UnreachableAgent {
     pub agent_id: Option<String>,
     /// `host:port`.
     pub address: String,
-    /// Since its first call that failed.
+    /// From its first call that failed to the last one: nothing is known of the time after.
     pub lasting: Duration,
     /// What the last call failed with.
     pub reason: String,
@@ -61,7 +61,7 @@ impl fmt::Display for UnreachableAgent {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CoordinatorOutage {
-    /// Since the first call that failed.
+    /// From the first call that failed to the last one.
     pub lasting: Duration,
     /// What the last call failed with.
     pub cause: CoreError,
@@ -130,7 +130,7 @@ impl<K: std::hash::Hash + Eq + Clone> Failures<K> {
             .iter()
             .filter(|(_, failure)| now - failure.last < FORGOTTEN_AFTER);
         current
-            .map(|(key, failure)| (key.clone(), now - failure.since, failure.error.clone()))
+            .map(|(key, failure)| (key.clone(), failure.last - failure.since, failure.error.clone()))
             .collect()
     }
 }
@@ -206,7 +206,7 @@ impl Client {
         self.reachability().coordinators.succeeded(group);
     }
 
-    /// Returns since when a group's coordinator does not answer, if it does not.
+    /// Returns how long a group's coordinator has not answered, if it does not.
     pub(crate) fn coordinator_outage(&self, group: &str) -> Option<CoordinatorOutage> {
         let current = self.reachability().coordinators.current(Instant::now());
         let (_, lasting, cause) = current.into_iter().find(|(name, ..)| name == group)?;
@@ -273,12 +273,10 @@ mod tests {
         failures.failed("a".to_owned(), refused(), start + 7 * second);
         failures.failed("b".to_owned(), refused(), start + 7 * second);
         let now = start + 8 * second;
-        assert_eq!(
-            known(now),
-            [("a".to_owned(), 8 * second), ("b".to_owned(), second)]
-        );
+        let none = Duration::ZERO;
+        assert_eq!(known(now), [("a".to_owned(), 7 * second), ("b".to_owned(), none)]);
         failures.succeeded("a");
-        assert_eq!(known(now), [("b".to_owned(), second)]);
+        assert_eq!(known(now), [("b".to_owned(), none)]);
         assert!(known(now + FORGOTTEN_AFTER).is_empty());
     }
 

@@ -70,7 +70,7 @@ impl Consumer {
         self.shared.identity.lock().member_id.clone()
     }
 
-    /// Returns since when the coordinator of its group does not answer; `None` while it does, and outside of a group.
+    /// Returns how long the coordinator of its group has not answered; `None` while it does, and outside of a group.
     pub fn coordinator_outage(&self) -> Option<CoordinatorOutage> {
         let group = self.shared.config.group.as_deref()?;
         self.shared.client.coordinator_outage(group)
