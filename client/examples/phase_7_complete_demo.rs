@@ -20,7 +20,7 @@ use streamhouse_client::{
     admin::{NewTopic, TopicChange},
     metrics::{MetricsServer, Registry, serve},
 };
-use support::{Cluster, http, step, table, until};
+use support::{Cluster, http, measured, step, table, until};
 use tokio::time::Instant;
 
 const TOPICS: [&str; 3] = ["orders", "payments", "shipments"];
@@ -418,52 +418,14 @@ async fn metrics(cluster: &Cluster, admin: &Admin, served: &[(&str, MetricsServe
         let address = server.address().to_string();
         step(format!("Metrics of the {name}: http://{address}/metrics"));
         let text = http::get(&address, "/metrics").await?;
-        show_samples(&text, &format!("streamhouse_{name}_"))?;
+        let names = measured::NAMES.iter().filter(|metric| metric.starts_with(name));
+        measured::show(&text, names.map(|name| format!("streamhouse_{name}")).collect())?;
     }
     for address in cluster.http_addresses(admin).await? {
         step(format!("Metrics of the agent: http://{address}/metrics"));
-        show_samples(&http::get(&address, "/metrics").await?, "streamhouse_agent_")?;
+        let text = http::get(&address, "/metrics").await?;
+        measured::show(&text, measured::busy(&text, "streamhouse_agent_")?)?;
     }
-    Ok(())
-}
-
-/// One line a metric: the sum over its series, or how often and how long on average. Counters at zero are left out, and so
-/// are points in time and ages, which nobody would add up.
-fn show_samples(text: &str, prefix: &str) -> Result<()> {
-    let mut metrics: BTreeMap<&str, (usize, f64)> = BTreeMap::new();
-    for line in text.lines().filter(|line| line.starts_with(prefix)) {
-        let (series, value) = line.rsplit_once(' ').context("a sample has a value")?;
-        let name = series.split('{').next().unwrap_or(series);
-        let entry = metrics.entry(name).or_default();
-        *entry = (entry.0 + 1, entry.1 + value.parse::<f64>()?);
-    }
-    ensure!(
-        !metrics.is_empty(),
-        "there is no metric that begins with {prefix}"
-    );
-    let mut rows = Vec::new();
-    for (name, (series, sum)) in &metrics {
-        let not_a_sum = ["_bucket", "_sum", "_age_seconds", "_timestamp_seconds"]
-            .iter()
-            .any(|end| name.ends_with(end));
-        // Lag is what people look for, at zero too.
-        if not_a_sum || (*sum == 0.0 && !name.contains("_lag_")) {
-            continue;
-        }
-        let average = name.strip_suffix("_count").and_then(|family| {
-            let (_, total) = metrics.get(format!("{family}_sum").as_str())?;
-            let each = total / sum;
-            let each = if family.ends_with("_seconds") {
-                format!("{:.3} ms", each * 1000.0)
-            } else {
-                format!("{each:.1}")
-            };
-            Some((family, format!("{sum} times, {each} on average")))
-        });
-        let (name, value) = average.unwrap_or((name, sum.to_string()));
-        rows.push(vec![name.to_owned(), series.to_string(), value]);
-    }
-    table(&["METRIC", "SERIES", "SUM"], &rows);
     Ok(())
 }
 

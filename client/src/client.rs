@@ -20,11 +20,12 @@ use tonic::{Response, Status, transport::Channel};
 use crate::{
     admin::Admin,
     config::{Settings, is_secure, parse_bootstrap},
-    connection::{self, Pool, status_error},
+    connection::{self, Pool},
     consumer::ConsumerBuilder,
     error::{Error, Result},
     metadata_cache::{MetadataCache, TopicKnown},
     producer::ProducerBuilder,
+    reachability::Reachability,
     retry::{Backoff, Deadline},
 };
 
@@ -32,6 +33,8 @@ use crate::{
 const REFRESH_PAUSE: Duration = Duration::from_millis(50);
 /// How long an agent may say nothing to a refresh before another is asked as well.
 const SILENCE: Duration = Duration::from_millis(300);
+/// One search for a group's coordinator.
+const FIND_WITHIN: Duration = Duration::from_secs(5);
 
 /// A connection to a cluster. Cheap to clone; producers, consumers and admins made from one share its connections.
 #[derive(Debug, Clone)]
@@ -48,6 +51,7 @@ struct Inner {
     coordinators: Mutex<HashMap<String, Arc<str>>>,
     rotation: AtomicUsize,
     refresher: Mutex<Option<AbortHandle>>,
+    reachability: Reachability,
 }
 
 impl Drop for Inner {
@@ -62,6 +66,7 @@ impl Client {
     /// A client with these settings. Must be called within a tokio runtime. Opens no connection yet.
     pub fn new(settings: Settings) -> Result<Self> {
         settings.validate()?;
+        connection::check_tls(&settings)?;
         let runtime = Handle::try_current()
             .map_err(|_| Error::State("the client needs a tokio runtime; call it from async code".into()))?;
         let bootstrap = parse_bootstrap(&settings.bootstrap)?;
@@ -72,6 +77,7 @@ impl Client {
             coordinators: Mutex::default(),
             rotation: AtomicUsize::new(settings.entropy.next_u64() as usize % 1024),
             refresher: Mutex::default(),
+            reachability: Reachability::default(),
             bootstrap,
             settings,
         });
@@ -112,6 +118,10 @@ impl Client {
 
     pub(crate) fn cache(&self) -> &MetadataCache {
         &self.inner.cache
+    }
+
+    pub(crate) fn reachability(&self) -> &Reachability {
+        &self.inner.reachability
     }
 
     pub(crate) fn channel(&self, uri: &Arc<str>) -> Result<Channel> {
@@ -161,12 +171,15 @@ impl Client {
             .channel(uri)
             .map_err(|error| CoreError::new(ErrorCode::NetworkException, error.to_string()))?;
         match timeout(allowed, call(channel)).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(status_error(status)),
-            Err(_) => Err(CoreError::new(
-                ErrorCode::RequestTimedOut,
-                format!("{uri} did not answer in {allowed:?}"),
-            )),
+            Ok(Ok(response)) => {
+                self.agent_answered(uri);
+                Ok(response.into_inner())
+            }
+            Ok(Err(status)) => Err(self.call_failed(uri, status)),
+            Err(_) => {
+                let late = CoreError::new(ErrorCode::RequestTimedOut, format!("no answer in {allowed:?}"));
+                Err(self.agent_is_silent(uri, late))
+            }
         }
     }
 
@@ -258,22 +271,34 @@ impl Client {
         let mut backoff = self.backoff();
         let mut last = None;
         while !deadline.is_over() {
-            let error = match self.coordinator(group, deadline).await {
-                Err(Error::Cluster(error)) => error,
+            // Found in short turns, so that what it fails with is known before the deadline.
+            let turn = Deadline::after(deadline.left().min(FIND_WITHIN));
+            let error = match self.coordinator(group, turn).await {
+                Err(
+                    Error::Cluster(error)
+                    | Error::Timeout {
+                        last: Some(error), ..
+                    },
+                ) => error,
                 Err(error) => return Err(error),
                 Ok(uri) => {
                     match self
                         .call_at(&uri, deadline.left().min(answer_within), &call)
                         .await
                     {
-                        Ok(answer) => return Ok(answer),
+                        Ok(answer) => {
+                            self.coordinator_answered(group);
+                            return Ok(answer);
+                        }
                         Err(error) => error,
                     }
                 }
             };
             if !error.is_retryable() || is_for_the_member(error.code()) {
+                self.coordinator_answered(group);
                 return Err(error.into());
             }
+            self.coordinator_failed(group, &error);
             self.forget_coordinator(group);
             let pause = backoff.next(Duration::from_millis(error.retry_after_ms().into()));
             last = Some(error);
@@ -299,11 +324,8 @@ impl Client {
                 },
             )
             .await?;
-        let address = answer
-            .coordinator
-            .map(|leader| leader.address)
-            .unwrap_or_default();
-        let uri = self.inner.cache.uri(&address).ok_or_else(|| {
+        let leader = answer.coordinator.unwrap_or_default();
+        let uri = self.inner.cache.agent(&leader).ok_or_else(|| {
             CoreError::new(
                 ErrorCode::CoordinatorNotAvailable,
                 "no agent coordinates the group at the moment",
@@ -349,7 +371,7 @@ impl Client {
                 return Err(Error::timeout(
                     format!("finding the topic {topic:?}"),
                     deadline.allowed(),
-                    last,
+                    last.or_else(|| self.unreachable_cause()),
                 ));
             }
         }

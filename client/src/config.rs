@@ -1,7 +1,7 @@
 //! What every client needs to know: where the agents are, who we are, how long to wait. The builders of producer,
 //! consumer and admin fill it in; [`Settings::validate`] refuses what makes no sense before any connection is opened.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use streamhouse_core::time::{Clock, Entropy, system_clock, system_entropy};
 
@@ -11,6 +11,34 @@ use crate::error::{Error, Result};
 pub const DEFAULT_PORT: u16 = 50051;
 /// The largest gRPC message that is sent or taken.
 pub const MAX_MESSAGE_SIZE: usize = 64 << 20;
+
+/// A certificate with which a client proves who it is (mutual TLS), and the certificate's private key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClientIdentity {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl ClientIdentity {
+    /// Takes the certificate, then its intermediates, and the private key, both as PEM.
+    pub fn new(certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        Self {
+            certificate: certificate.into(),
+            key: key.into(),
+        }
+    }
+
+    pub(crate) fn pem(&self) -> (&[u8], &[u8]) {
+        (&self.certificate, &self.key)
+    }
+}
+
+impl fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The key is a secret.
+        f.debug_struct("ClientIdentity").finish_non_exhaustive()
+    }
+}
 
 /// What producer, consumer and admin share.
 #[derive(Debug, Clone)]
@@ -37,6 +65,8 @@ pub struct Settings {
     /// that is reached by an IP address, as agents in Kubernetes are, to the first host name in `bootstrap`, since a
     /// certificate names the service and not each agent. With neither, the certificate must have the IP address.
     pub tls_server_name: Option<String>,
+    /// With which the client proves who it is, where whoever takes its connections asks for a certificate. None by default.
+    pub tls_identity: Option<ClientIdentity>,
     /// The time of day, for timestamps of records.
     pub clock: Arc<dyn Clock>,
     /// For jitter and the first sticky partition.
@@ -56,6 +86,7 @@ impl Default for Settings {
             metadata_max_age: Duration::from_secs(300),
             tls_ca_pem: None,
             tls_server_name: None,
+            tls_identity: None,
             clock: system_clock(),
             entropy: system_entropy(),
         }
@@ -262,6 +293,19 @@ mod tests {
             settings.tls_server_name = Some(name.to_owned());
             assert_eq!(settings.validate().is_ok(), legal, "{name}");
         }
+    }
+
+    #[test]
+    fn no_debug_output_shows_a_private_key() {
+        let mut settings = Settings::new("a:1");
+        settings.tls_identity = Some(ClientIdentity::new("certificate", "hunter2"));
+        let bytes = format!("{:?}", b"hunter2");
+        let shown = format!("{settings:?}");
+        assert!(
+            shown.contains("ClientIdentity") && !shown.contains("hunter2"),
+            "{shown}"
+        );
+        assert!(!shown.contains(bytes.trim_matches(['[', ']'])), "{shown}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use streamhouse_core::{
 };
 use tonic::{
     Status,
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
 use crate::{
@@ -92,8 +92,40 @@ impl Pool {
             Some(pem) => tls.ca_certificate(Certificate::from_pem(pem)),
             None => tls.with_native_roots(),
         };
+        let tls = match &self.settings.tls_identity {
+            Some(identity) => {
+                let (certificate, key) = identity.pem();
+                tls.identity(Identity::from_pem(certificate, key))
+            }
+            None => tls,
+        };
         endpoint.tls_config(tls).map_err(refuse)
     }
+}
+
+/// Refuses certificates and keys that are none, before any connection is opened.
+pub(crate) fn check_tls(settings: &Settings) -> Result<()> {
+    let begins = b"-----BEGIN CERTIFICATE-----";
+    let has_certificate = |pem: &[u8]| pem.windows(begins.len()).any(|bytes| bytes == begins);
+    if let Some(pem) = &settings.tls_ca_pem
+        && !has_certificate(pem)
+    {
+        return Err(Error::config(
+            "tls_ca_pem holds no certificate; give the authority's, as PEM",
+        ));
+    }
+    let Some(identity) = &settings.tls_identity else {
+        return Ok(());
+    };
+    let (certificate, key) = identity.pem();
+    let tls = ClientTlsConfig::new().identity(Identity::from_pem(certificate, key));
+    let made = Endpoint::from_static("https://localhost").tls_config(tls);
+    if made.is_err() || !has_certificate(certificate) {
+        return Err(Error::config(
+            "tls_identity is no certificate with the private key that belongs to it; give both as PEM",
+        ));
+    }
+    Ok(())
 }
 
 /// The part of a client id that may stand in a header.
@@ -126,7 +158,7 @@ pub(crate) fn group(channel: Channel) -> GroupServiceClient<Channel> {
 /// codes (a peer that died in mid-answer) are broken connections. What the transport says is "transport error"; why it
 /// failed stands in the causes.
 pub(crate) fn status_error(status: Status) -> CoreError {
-    if status.metadata().contains_key(ERROR_CODE_HEADER) {
+    if is_named(&status) {
         return CoreError::from(status);
     }
     let message = with_causes(&status);
@@ -135,6 +167,11 @@ pub(crate) fn status_error(status: Status) -> CoreError {
         code => code,
     };
     CoreError::new(code, message)
+}
+
+/// Whether an agent made the status, and not the transport.
+pub(crate) fn is_named(status: &Status) -> bool {
+    status.metadata().contains_key(ERROR_CODE_HEADER)
 }
 
 /// The message and the causes that add something to it.

@@ -1,6 +1,7 @@
 //! [`Error`]: what a call of this library can fail with. Either the cluster said no (an [`ErrorCode`] with its message)
-//! or the client itself gave up; both say what to do. Errors are cheap to clone, because one failed batch fails many
-//! records.
+//! or the client itself gave up; both say what to do. What a program may want to tell apart has a variant of its own, and
+//! [`Error::code`] and [`Error::is_retryable`] never contradict each other. Errors are cheap to clone, because one failed
+//! batch fails many records.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -29,6 +30,22 @@ pub enum Error {
     /// The producer, consumer or client was closed.
     #[error("it was closed; build a new one")]
     Closed,
+    /// The topic's metadata are not known yet, and the call does not wait for them.
+    #[error("the metadata of topic {topic:?} are not known yet; call topic() once before, or try again")]
+    TopicNotKnown {
+        /// Its name.
+        topic: String,
+    },
+    /// The call needs a consumer group, and the consumer has none.
+    #[error("{what} needs a consumer group; set group")]
+    NoGroup {
+        /// What was asked for.
+        what: Cow<'static, str>,
+    },
+    /// The consumer is no member of its group at the moment: it has not joined yet, or the group went on without it. The next
+    /// `poll` joins again; what was read before may be another member's by then.
+    #[error("the consumer is no member of its group at the moment; poll to join")]
+    NotMember,
     /// The producer's buffer had no room, at once (`try_send`) or for as long as `max_block`.
     #[error("the producer's buffer is full; send slower, or raise buffer_memory or max_block")]
     BufferFull,
@@ -67,34 +84,57 @@ pub enum Error {
         /// What is wrong with them.
         reason: String,
     },
-    /// The call needs something that was not configured, such as a group.
+    /// The call makes no sense in the state that things are in.
     #[error("{0}")]
     State(Cow<'static, str>),
 }
 
 impl Error {
-    /// The nearest code of the shared list.
+    /// Returns the nearest code of the shared list. It is as retryable as the error.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Cluster(error) => error.code(),
             Self::Timeout { .. } => ErrorCode::RequestTimedOut,
-            Self::Closed => ErrorCode::ShuttingDown,
             Self::BufferFull => ErrorCode::ResourceExhausted,
             Self::Config(_) => ErrorCode::InvalidConfig,
             Self::RecordTooLarge { .. } => ErrorCode::MessageTooLarge,
+            Self::TopicNotKnown { .. } => ErrorCode::UnknownTopicOrPartition,
             Self::NoOffset { .. } => ErrorCode::OffsetOutOfRange,
-            Self::NotAssigned { .. } | Self::State(_) => ErrorCode::InvalidRequest,
+            Self::NotMember => ErrorCode::UnknownMemberId,
+            Self::NoGroup { .. } => ErrorCode::InvalidGroupId,
+            Self::Closed | Self::NotAssigned { .. } | Self::State(_) => ErrorCode::InvalidRequest,
             Self::Corrupt { .. } => ErrorCode::CorruptMessage,
         }
     }
 
-    /// Whether the same call may succeed later.
+    /// Returns whether the same call may succeed later without anything else being done.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Cluster(error) => error.is_retryable(),
-            Self::Timeout { .. } | Self::BufferFull => true,
-            _ => false,
+            Self::Timeout { .. } | Self::BufferFull | Self::TopicNotKnown { .. } => true,
+            Self::Closed
+            | Self::Config(_)
+            | Self::RecordTooLarge { .. }
+            | Self::NoOffset { .. }
+            | Self::NotMember
+            | Self::NoGroup { .. }
+            | Self::NotAssigned { .. }
+            | Self::State(_)
+            | Self::Corrupt { .. } => false,
         }
+    }
+
+    /// Returns what the cluster said: the error itself, or the last failure before a time-out.
+    pub fn cause(&self) -> Option<&streamhouse_core::Error> {
+        match self {
+            Self::Cluster(error) => Some(error),
+            Self::Timeout { last, .. } => last.as_ref(),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn no_group(what: impl Into<Cow<'static, str>>) -> Self {
+        Self::NoGroup { what: what.into() }
     }
 
     pub(crate) fn config(message: impl Into<String>) -> Self {
@@ -133,5 +173,48 @@ mod tests {
             "sending took longer than 2s; the last try failed with NOT_LEADER: ask a-2"
         );
         assert_eq!(error.code(), ErrorCode::RequestTimedOut);
+        assert_eq!(error.cause().map(|last| last.code()), Some(ErrorCode::NotLeader));
+    }
+
+    #[test]
+    fn an_error_and_its_code_agree_on_what_may_be_tried_again() {
+        let partition = || TopicPartition::new("t", 0);
+        let told = |code| Error::from(streamhouse_core::Error::new(code, "x"));
+        for (error, retryable) in [
+            (told(ErrorCode::NotLeader), true),
+            (told(ErrorCode::InvalidTopic), false),
+            (Error::timeout("sending", Duration::ZERO, None), true),
+            (Error::BufferFull, true),
+            (Error::TopicNotKnown { topic: "t".into() }, true),
+            (Error::Closed, false),
+            (Error::NotMember, false),
+            (Error::no_group("committing"), false),
+            (Error::config("x"), false),
+            (Error::RecordTooLarge { size: 2, limit: 1 }, false),
+            (
+                Error::NoOffset {
+                    partition: partition(),
+                },
+                false,
+            ),
+            (
+                Error::NotAssigned {
+                    partition: partition(),
+                },
+                false,
+            ),
+            (Error::State("x".into()), false),
+            (
+                Error::Corrupt {
+                    partition: partition(),
+                    offset: 0,
+                    reason: "x".into(),
+                },
+                false,
+            ),
+        ] {
+            assert_eq!(error.is_retryable(), retryable, "{error:?}");
+            assert_eq!(error.code().is_retryable(), retryable, "{error:?}");
+        }
     }
 }

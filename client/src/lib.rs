@@ -23,27 +23,38 @@
 //! # }
 //! ```
 //!
-//! In reading order: [`config`] -> `connection` -> `metadata_cache` -> `client` (calls with retries) -> [`producer`],
-//! [`consumer`], [`admin`] -> [`metrics`].
+//! In reading order: [`config`] -> `connection` -> `metadata_cache` -> `client` (calls with retries) -> `reachability` -> [`producer`],
+//! [`consumer`], [`admin`] -> [`dead_letters`], [`metrics`].
 
 pub mod admin;
 mod client;
 pub mod config;
 mod connection;
 pub mod consumer;
+pub mod dead_letters;
 mod error;
 mod metadata_cache;
 pub mod metrics;
 pub mod producer;
+mod reachability;
 mod retry;
 mod traces;
 
 pub use admin::Admin;
 pub use client::Client;
-pub use config::Settings;
+pub use config::{ClientIdentity, Settings};
 pub use consumer::{AutoOffsetReset, Consumer, ConsumerBuilder, ConsumerRecord, OwnedRecord, Records};
+pub use dead_letters::DeadLetters;
 pub use error::{Error, Result};
 /// Of the version whose contexts and providers this library takes.
 pub use opentelemetry;
 pub use producer::{Delivery, Producer, ProducerBuilder, Record, RecordMetadata, RecordRef, TopicHandle};
+pub use reachability::{CoordinatorOutage, UnreachableAgent};
+/// What an agent answers instead of a result: see [`Error::cause`].
+pub use streamhouse_core::Error as ClusterError;
 pub use streamhouse_core::{ErrorCode, TopicPartition};
+
+/// The guide's examples are compiled like those of this documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/client-guide.md")]
+struct ClientGuide;

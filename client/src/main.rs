@@ -5,18 +5,17 @@ mod cli;
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::Parser;
 #[cfg(feature = "otlp")]
 use streamhouse_client::opentelemetry::KeyValue;
 #[cfg(feature = "otlp")]
 use streamhouse_core::trace::otlp::{self, Exporter};
 
-use crate::cli::{Cli, failure};
+use crate::cli::{failure, usage};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match usage::parse(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(error) => return ExitCode::from(cli::print_usage(&error)),
+        Err(code) => return ExitCode::from(code),
     };
     let format = cli.format();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

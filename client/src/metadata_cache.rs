@@ -43,6 +43,8 @@ struct State {
     cluster_id: String,
     topics: HashMap<Arc<str>, TopicState>,
     agents: Vec<Arc<str>>,
+    /// The ids of agents, by URI.
+    agent_ids: HashMap<Arc<str>, Arc<str>>,
 }
 
 /// What is known of a topic.
@@ -134,6 +136,21 @@ impl MetadataCache {
         self.state.read().agents.clone()
     }
 
+    /// The id of the agent that advertises a URI, if one does.
+    pub(crate) fn agent_id(&self, uri: &str) -> Option<Arc<str>> {
+        self.state.read().agent_ids.get(uri).cloned()
+    }
+
+    /// The URI of an agent that another one named; its id is kept for errors.
+    pub(crate) fn agent(&self, named: &v1::Leader) -> Option<Arc<str>> {
+        let uri = self.uri(&named.address)?;
+        if !named.agent_id.is_empty() && self.agent_id(&uri).as_deref() != Some(&*named.agent_id) {
+            let id = Arc::from(&*named.agent_id);
+            self.state.write().agent_ids.insert(uri.clone(), id);
+        }
+        Some(uri)
+    }
+
     /// The URI of an address as agents name themselves.
     pub(crate) fn uri(&self, address: &str) -> Option<Arc<str>> {
         if address.is_empty() {
@@ -163,12 +180,21 @@ impl MetadataCache {
                 .collect();
             if !agents.is_empty() {
                 state.agents = agents;
+                state.agent_ids = answer
+                    .agents
+                    .iter()
+                    .filter_map(|agent| self.named(agent))
+                    .collect();
             }
             for topic in answer.topics {
                 self.merge_topic(&mut state, topic);
             }
         }
         self.version.send_modify(|version| *version += 1);
+    }
+
+    fn named(&self, agent: &v1::AgentDescription) -> Option<(Arc<str>, Arc<str>)> {
+        Some((self.uri(&agent.grpc_address)?, Arc::from(&*agent.agent_id)))
     }
 
     fn merge_topic(&self, state: &mut State, topic: v1::TopicMetadata) {

@@ -444,7 +444,8 @@ async fn what_cannot_be_sent_is_refused_at_once() {
         .unwrap_err();
     assert_eq!(beyond.code(), ErrorCode::UnknownTopicOrPartition);
     let unknown = producer.try_send(&Record::new("nowhere", "a")).unwrap_err();
-    assert!(matches!(unknown, Error::State(_)));
+    assert!(matches!(&unknown, Error::TopicNotKnown { topic } if topic == "nowhere"));
+    assert!(unknown.is_retryable());
     producer
         .send(Record::new("t", vec![0; 50_000]))
         .await

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use streamhouse_client::{Admin, ErrorCode, Producer, Record, admin::NewTopic};
 use streamhouse_core::{batch::Compression, protocol::v1};
-use streamhouse_testkit::{Agent, MinIo, Postgres, until};
+use streamhouse_testkit::{Agent, Cli, MinIo, Postgres, until};
 use streamhouse_tests::{Cluster, raw};
 use tokio_stream::StreamExt;
 
@@ -390,5 +390,38 @@ async fn a_store_that_is_away_is_back_pressure_and_not_a_loss() -> Outcome {
     }
     let topic = cluster.admin()?.describe_topic("pressed").await?;
     assert_eq!(topic.partitions[0].high_watermark, 8001);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_advertised_address_that_nobody_can_reach_is_named_to_whoever_waits_for_it() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let mut agent = Agent::builder()
+        .dev(folder.path())
+        .arg("--agent-id=a-lost")
+        .arg("--advertised-grpc-address=127.0.0.1:1")
+        .spawn()?;
+    agent.wait_ready()?;
+    let cli = Cli::new(agent.bootstrap());
+    // A name is free as soon as its topic is gone.
+    for partitions in ["1", "3", "2"] {
+        cli.run(["topic", "create", "t", "--partitions", partitions])?
+            .ok()?;
+        cli.run(["topic", "delete", "t"])?.ok()?;
+    }
+    cli.run(["topic", "create", "t"])?.ok()?;
+    let named = "agent a-lost advertises 127.0.0.1:1, which does not answer (";
+    let consume = cli.run(["consume", "t", "-g", "billing", "--timeout", "6s"])?;
+    assert_eq!(consume.status.code(), Some(1), "{}", consume.stderr);
+    let lines: Vec<&str> = consume.stderr.lines().collect();
+    for warning in [named, "the group billing cannot be joined yet"] {
+        let is_told = |line: &&str| line.starts_with("streamhouse: warning: ") && line.contains(warning);
+        assert!(lines.iter().any(is_told), "{lines:?}");
+    }
+    let last = lines.last().copied().unwrap_or_default();
+    assert!(
+        last.starts_with("streamhouse: joining the group billing: ") && last.contains(named),
+        "{lines:?}"
+    );
     Ok(())
 }

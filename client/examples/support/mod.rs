@@ -1,9 +1,10 @@
-//! Shared by the examples: a cluster to work on ([`cluster`]), a little HTTP ([`http`]), and plain output. Each example uses
+//! Shared by the examples: a cluster to work on ([`cluster`]), a little HTTP ([`http`]), metrics ([`measured`]), and plain output. Each example uses
 //! its part of it.
 #![allow(dead_code, unreachable_pub)]
 
 pub mod cluster;
 pub mod http;
+pub mod measured;
 
 use std::{fmt::Display, future::Future, process::ExitCode, time::Duration};
 

@@ -5,6 +5,7 @@
 
 mod end;
 mod format;
+mod joining;
 mod sink;
 
 use std::{collections::BTreeMap, io, time::Duration};
@@ -16,17 +17,20 @@ use tokio_util::sync::CancellationToken;
 use self::{
     end::End,
     format::{RecordFormat, parse},
+    joining::Joining,
     sink::Sink,
 };
 use super::{
     Context,
     failure::{Failure, Outcome},
     output::Format,
-    stop_signal, values,
+    screen, stop_signal, values,
 };
 
 /// How long a poll waits; also how soon a signal is noticed.
 const POLL: Duration = Duration::from_millis(250);
+/// Between heartbeats at most.
+const MAX_HEARTBEAT: Duration = Duration::from_secs(3);
 /// How long a poll waits when there is an end to be found.
 const POLL_TO_END: Duration = Duration::from_millis(50);
 
@@ -37,7 +41,8 @@ consumed and committed up to there.
 
 Formats: raw is the value and a line feed; json is an object a line (bytes that are no text as base64); anything else is a
 text with %t topic, %p partition, %o offset, %T timestamp, %k key, %K its length, %v value, %V its length, %h headers, %%,
-and the escapes \\n \\t \\r \\0 \\\\ \\xHH.
+and the escapes \\n \\t \\r \\0 \\\\ \\xHH. On a terminal control characters of records are shown as \\xHH (of values, not line feeds
+and tabs); into a pipe or file every byte goes as it is.
 
 Examples:
   streamhouse consume orders --from-beginning --exit-at-end > orders.txt
@@ -66,7 +71,7 @@ pub(crate) struct Consume {
         long,
         requires = "partitions",
         conflicts_with = "group",
-        value_parser = clap::value_parser!(i64).range(0..)
+        value_parser = values::offset
     )]
     offset: Option<i64>,
     /// Only this partition; repeatable
@@ -75,9 +80,12 @@ pub(crate) struct Consume {
         long = "partition",
         conflicts_with = "group",
         value_name = "PARTITION",
-        value_parser = clap::value_parser!(i32).range(0..)
+        value_parser = values::partition
     )]
     partitions: Vec<i32>,
+    /// Without a heartbeat for this long the group goes on without this consumer; the agents bound it. 45s without
+    #[arg(long, value_name = "DURATION", requires = "group", value_parser = values::positive_duration)]
+    session_timeout: Option<Duration>,
     /// raw, json, or a text with tokens; raw without, or json with -o json
     #[arg(short, long, value_parser = parse)]
     format: Option<RecordFormat>,
@@ -101,13 +109,23 @@ pub(crate) async fn run(context: &Context, args: Consume) -> Outcome {
         Format::Json => RecordFormat::Json,
         Format::Table => RecordFormat::Raw,
     });
-    let mut sink = Sink::new(io::stdout(), format, args.null_value.clone().into_bytes());
+    let null = args.null_value.clone().into_bytes();
+    let mut sink = Sink::new(io::stdout(), format, null, screen::is_stdout());
     let end = if args.exit_at_end {
         Some(End::at_high_watermarks(&consumer, &partitions, args.group.is_some()).await?)
     } else {
         None
     };
-    let written = copy(&mut consumer, &mut sink, end, args.max_messages, &stop).await;
+    let joining = args.group.as_deref().map(|group| {
+        let allowed = context.client.settings().api_timeout;
+        Joining::new(group, context.format, allowed)
+    });
+    let limits = Limits {
+        end,
+        max: args.max_messages,
+        joining,
+    };
+    let written = copy(&mut consumer, &mut sink, limits, &stop).await;
     // Whatever ended it, what was written is committed and the others of the group need not wait.
     let closed = consumer.close().await;
     written?;
@@ -151,7 +169,13 @@ async fn build(context: &Context, args: &Consume, partitions: &[TopicPartition])
     };
     let builder = context.client.consumer().auto_offset_reset(reset);
     if let Some(group) = &args.group {
-        return Ok(builder.group(group).topics(&args.topics).build().await?);
+        let mut builder = builder.group(group).topics(&args.topics);
+        if let Some(timeout) = args.session_timeout {
+            // Several heartbeats fit into a session, so that one that is lost does not end it.
+            let heartbeat = MAX_HEARTBEAT.min(timeout / 3);
+            builder = builder.session_timeout(timeout).heartbeat(heartbeat);
+        }
+        return Ok(builder.build().await?);
     }
     let consumer = builder
         .auto_commit(None)
@@ -185,19 +209,33 @@ async fn check_range(consumer: &Consumer, partitions: &[TopicPartition], offset:
     Ok(())
 }
 
+/// When to stop.
+struct Limits {
+    end: Option<End>,
+    max: Option<u64>,
+    joining: Option<Joining>,
+}
+
 /// Polls and writes until the end, the last message wanted, or a signal.
 async fn copy<W: io::Write>(
     consumer: &mut Consumer,
     sink: &mut Sink<W>,
-    mut end: Option<End>,
-    max: Option<u64>,
+    limits: Limits,
     stop: &CancellationToken,
 ) -> Outcome {
+    let Limits {
+        mut end,
+        max,
+        mut joining,
+    } = limits;
     let patience = if end.is_some() { POLL_TO_END } else { POLL };
     let mut left = max.unwrap_or(u64::MAX);
     while !stop.is_cancelled() && left > 0 {
         let records = consumer.poll(patience).await?;
         left -= write(consumer, sink, &records, left)?;
+        if let Some(joining) = &mut joining {
+            joining.check(consumer)?;
+        }
         if let Some(end) = &mut end
             && end.is_reached(consumer).await?
         {

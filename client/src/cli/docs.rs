@@ -12,7 +12,8 @@ const HEAD: &str = "\
 Made from the code; do not edit (`UPDATE_DOCS=1 cargo test --release -p streamhouse-client --bin streamhouse docs`).
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 called wrongly. An error is one line; with
-`-o json` it is `{\"error\":{\"code\":…,\"message\":…}}`.
+`-o json` it is `{\"error\":{\"code\":…,\"message\":…}}`. Before it may come warnings, a line each; with `-o json` they are
+`{\"warning\":{\"message\":…}}`. What came from elsewhere is escaped where a terminal would obey it, and only there.
 ";
 
 fn reference() -> String {

@@ -6,7 +6,7 @@ use std::io;
 use serde_json::json;
 use streamhouse_client::{Error, ErrorCode};
 
-use super::output::Format;
+use super::{output::Format, screen};
 
 /// Exit code of a command that failed.
 pub(crate) const FAILED: u8 = 1;
@@ -80,10 +80,13 @@ impl Failure {
         let message = one_line(&self.to_string());
         Some(match format {
             Format::Json => json!({ "error": { "code": name, "message": message } }).to_string(),
-            Format::Table => match self {
-                Self::Failed { code: Some(code), .. } => format!("streamhouse: {message} ({code})"),
-                _ => format!("streamhouse: {message}"),
-            },
+            Format::Table => {
+                let message = screen::on_stderr(&message);
+                match self {
+                    Self::Failed { code: Some(code), .. } => format!("streamhouse: {message} ({code})"),
+                    _ => format!("streamhouse: {message}"),
+                }
+            }
         })
     }
 }
@@ -97,11 +100,8 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let message = match &error {
             Error::Cluster(error) => error.message().to_owned(),
-            Error::Timeout { last, .. }
-                if last
-                    .as_ref()
-                    .is_none_or(|last| last.code() == ErrorCode::NetworkException) =>
-            {
+            // What failed is named with the address and what to check; without it nothing is known.
+            Error::Timeout { last: None, .. } => {
                 format!("{error}; check --bootstrap and that the agent runs")
             }
             error => error.to_string(),

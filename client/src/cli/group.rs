@@ -10,6 +10,7 @@ use super::{
     Context,
     failure::Outcome,
     output::{Table, emit, grouped},
+    screen::on_stdout,
     values,
 };
 
@@ -43,7 +44,7 @@ pub(crate) async fn run(context: &Context, command: GroupCommand) -> Outcome {
             emit(
                 context.format,
                 &json!({ "deleted": true, "group": group }),
-                || format!("deleted group {group}"),
+                || format!("deleted group {}", on_stdout(&group)),
             )
         }
     }
@@ -117,10 +118,11 @@ fn description(info: &GroupInfo, offsets: &[GroupOffset], lag: i64) -> String {
         &info.protocol_name
     };
     format!(
-        "group {}  state {}  generation {}  assignor {protocol}  coordinator {}\n{} members, {} records behind\n\n{members}\n{progress}",
-        info.group_id,
+        "group {}  state {}  generation {}  assignor {}  coordinator {}\n{} members, {} records behind\n\n{members}\n{progress}",
+        on_stdout(&info.group_id),
         info.state,
         info.generation,
+        on_stdout(protocol),
         info.coordinator,
         info.members.len(),
         grouped(u64::try_from(lag).unwrap_or(0)),

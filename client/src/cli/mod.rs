@@ -1,6 +1,7 @@
 //! The command line's definition and dispatch: one file a command.
 //!
-//! In reading order: [`failure`], [`output`] and [`values`] are shared; then [`topic`], [`produce`], [`consume`],
+//! In reading order: [`usage`] reads the arguments; [`failure`], [`output`], [`screen`], [`waiting`] and [`values`] are
+//! shared; then [`topic`], [`produce`], [`consume`],
 //! [`group`], [`cluster`], [`completions`], [`mod@bench`].
 
 mod bench;
@@ -13,14 +14,19 @@ pub(crate) mod failure;
 mod group;
 mod output;
 mod produce;
+mod screen;
 mod topic;
+pub(crate) mod usage;
 mod values;
+mod waiting;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
-use serde_json::json;
-use streamhouse_client::{Admin, Client, Settings};
+use clap::{ArgAction, Args, Parser, Subcommand};
+use streamhouse_client::{Admin, Client, ClientIdentity, Settings};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -83,6 +89,12 @@ struct Global {
         value_name = "NAME"
     )]
     tls_server_name: Option<String>,
+    /// PEM file of this client's own certificate, for agents or proxies that ask for one; with --tls-key
+    #[arg(long, global = true, env = "STREAMHOUSE_CLIENT_TLS_CERT", value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file of the private key of --tls-cert
+    #[arg(long, global = true, env = "STREAMHOUSE_CLIENT_TLS_KEY", value_name = "FILE")]
+    tls_key: Option<PathBuf>,
     /// Log what happens to stderr; -vv for more
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
@@ -146,20 +158,31 @@ struct Context {
 
 impl Context {
     fn new(global: &Global) -> Outcome<Self> {
-        let mut settings = Settings::new(&global.bootstrap);
-        settings.client_id.clone_from(&global.client_id);
-        settings.tls_server_name = global.tls_server_name.clone().filter(|name| !name.is_empty());
+        let mut settings = Settings::new(values::trimmed("--bootstrap", &global.bootstrap)?);
+        values::trimmed("--client-id", &global.client_id)?.clone_into(&mut settings.client_id);
+        settings.tls_server_name = global
+            .tls_server_name
+            .as_deref()
+            .map(|name| values::trimmed("--tls-server-name", name))
+            .transpose()?
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned);
         settings.api_timeout = global.timeout;
         settings.request_timeout = settings.request_timeout.min(global.timeout);
         settings.connect_timeout = settings.connect_timeout.min(global.timeout);
-        if let Some(path) = &global.tls_ca {
-            let pem = std::fs::read(path).map_err(|error| {
-                Failure::usage(format!("cannot read --tls-ca {}: {error}", path.display()))
-            })?;
-            settings.tls_ca_pem = Some(pem);
-        }
+        settings.tls_ca_pem = pem("--tls-ca", global.tls_ca.as_deref())?;
+        let certificate = pem("--tls-cert", global.tls_cert.as_deref())?;
+        let key = pem("--tls-key", global.tls_key.as_deref())?;
+        settings.tls_identity = match (certificate, key) {
+            (Some(certificate), Some(key)) => Some(ClientIdentity::new(certificate, key)),
+            (None, None) => None,
+            (Some(_), None) => return Err(Failure::usage("--tls-cert needs --tls-key, its private key")),
+            (None, Some(_)) => return Err(Failure::usage("--tls-key needs --tls-cert, its certificate")),
+        };
+        let client = Client::new(settings)?;
+        waiting::name_silent_agents(client.clone(), global.output);
         Ok(Self {
-            client: Client::new(settings)?,
+            client,
             format: global.output,
         })
     }
@@ -167,6 +190,22 @@ impl Context {
     fn admin(&self) -> Admin {
         self.client.admin()
     }
+}
+
+/// What the file of an option holds; nothing without the option, or where it is empty.
+fn pem(option: &str, path: Option<&Path>) -> Outcome<Option<Vec<u8>>> {
+    let Some(path) = path else { return Ok(None) };
+    // A name that is no text is taken as it is.
+    let path = match path.to_str() {
+        Some(text) => Path::new(values::trimmed(option, text)?),
+        None => path,
+    };
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let read = std::fs::read(path);
+    let refused = |error| Failure::usage(format!("cannot read {option} {}: {error}", path.display()));
+    read.map(Some).map_err(refused)
 }
 
 fn log_to_stderr(verbose: u8) {
@@ -215,101 +254,21 @@ async fn next_signal() -> std::io::Result<()> {
     tokio::signal::ctrl_c().await
 }
 
-/// What to do about the first option without a value that was given one, as `--if-exists true`; in clap's words the value
-/// is an argument too many.
-fn switch_advice(args: &[String]) -> Option<String> {
-    fn has_switch(command: &clap::Command, name: &str) -> bool {
-        let mut arguments = command.get_arguments();
-        arguments.any(|argument| {
-            argument.get_long() == Some(name) && matches!(argument.get_action(), ArgAction::SetTrue)
-        }) || command.get_subcommands().any(|command| has_switch(command, name))
-    }
-    let is_value = |text: &str| matches!(text, "true" | "false");
-    let root = Cli::command();
-    args.iter().enumerate().find_map(|(at, argument)| {
-        let flag = argument.strip_prefix("--")?;
-        let (name, valued) = match flag.split_once('=') {
-            Some((name, value)) => (name, is_value(value)),
-            None => (flag, args.get(at + 1).is_some_and(|next| is_value(next))),
-        };
-        (valued && has_switch(&root, name))
-            .then(|| format!("--{name} takes no value: write --{name} for true, and leave it out for false"))
-    })
-}
-
-/// Prints help, the version, or what is wrong with the arguments; returns the exit code.
-pub(crate) fn print_usage(error: &clap::Error) -> u8 {
-    let args: Vec<String> = std::env::args().collect();
-    let wants_json = || {
-        args.windows(2).any(
-            |pair| matches!(pair, [name, value] if (name == "-o" || name == "--output") && value == "json"),
-        ) || args.iter().any(|arg| arg == "--output=json" || arg == "-ojson")
-    };
-    if !error.use_stderr() {
-        // A closed pipe is no reason to fail.
-        let _ = error.print();
-        return 0;
-    }
-    let advice = switch_advice(&args);
-    if wants_json() {
-        let text = error.to_string();
-        let message = match error.kind() {
-            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "a command is missing; see --help",
-            _ => text
-                .lines()
-                .next()
-                .unwrap_or_default()
-                .trim_start_matches("error: "),
-        };
-        let message = advice.as_deref().unwrap_or(message);
-        eprintln!("{}", json!({ "error": { "code": "USAGE", "message": message } }));
-    } else {
-        let _ = error.print();
-        if let Some(advice) = advice {
-            eprintln!("  tip: {advice}");
-        }
-    }
-    failure::USAGE
-}
-
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::FromArgMatches;
 
     use super::*;
 
     fn parse(args: &str) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(std::iter::once("streamhouse").chain(args.split_whitespace()))
+        let args = std::iter::once("streamhouse").chain(args.split_whitespace());
+        let matches = usage::definition().try_get_matches_from(args)?;
+        Cli::from_arg_matches(&matches)
     }
 
     #[test]
     fn the_definition_is_sound() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn a_switch_that_is_given_a_value_is_explained() {
-        let advice = |args: &str| {
-            let args: Vec<String> = args.split_whitespace().map(str::to_owned).collect();
-            switch_advice(&args)
-        };
-        for args in [
-            "topic delete a --if-exists true",
-            "topic delete a --if-exists=false",
-        ] {
-            assert!(parse(args).is_err(), "{args}");
-            assert!(
-                advice(args).unwrap().starts_with("--if-exists takes no value"),
-                "{args}"
-            );
-        }
-        for args in [
-            "topic delete a --if-exists",
-            "topic create a --config x=true",
-            "topic delete true",
-        ] {
-            assert_eq!(advice(args), None, "{args}");
-        }
+        usage::definition().debug_assert();
     }
 
     #[test]

@@ -8,7 +8,10 @@ use std::{
 
 use serde::Serialize;
 
-use super::failure::{Failure, Outcome};
+use super::{
+    failure::{Failure, Outcome},
+    screen,
+};
 
 /// How results and errors are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -27,8 +30,15 @@ pub(crate) fn emit<T: Serialize, D: fmt::Display>(
     table: impl FnOnce() -> D,
 ) -> Outcome {
     let text = match format {
-        Format::Json => serde_json::to_string_pretty(value)
-            .map_err(|error| Failure::failed(format!("cannot write the result as json: {error}")))?,
+        Format::Json => {
+            let text = serde_json::to_string_pretty(value)
+                .map_err(|error| Failure::failed(format!("cannot write the result as json: {error}")))?;
+            if screen::is_stdout() {
+                screen::json(&text).into_owned()
+            } else {
+                text
+            }
+        }
         Format::Table => table().to_string(),
     };
     print_line(text.trim_end_matches('\n'))
@@ -59,9 +69,10 @@ impl Table {
         }
     }
 
-    /// One more row; empty cells print as `-`.
+    /// One more row; empty cells print as `-`. Cells are names that others gave: on a terminal they are escaped.
     pub(crate) fn row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
-        let mut row: Vec<String> = cells.into_iter().map(Into::into).collect();
+        let shown = |cell: S| screen::on_stdout(&cell.into()).into_owned();
+        let mut row: Vec<String> = cells.into_iter().map(shown).collect();
         row.resize(self.header.len(), String::new());
         row.iter_mut()
             .filter(|cell| cell.is_empty())

@@ -3,6 +3,7 @@
 
 mod input;
 mod tally;
+mod unsent;
 
 use std::{
     collections::VecDeque,
@@ -21,7 +22,7 @@ use streamhouse_client::{
 use tokio::{sync::mpsc, time::Instant};
 
 use self::{
-    input::{Lines, Rules},
+    input::{LineEnds, Lines, Rules},
     tally::Tally,
 };
 use super::{
@@ -30,6 +31,7 @@ use super::{
     output::Format,
     stop_signal,
     values::{self, Separator},
+    waiting::warn,
 };
 
 /// Bytes read from the input at once.
@@ -38,7 +40,8 @@ const CHUNK: usize = 256 << 10;
 const MAX_PENDING: usize = 1 << 20;
 
 const EXAMPLES: &str = "\
-Every line is a record; only its line feed is stripped, so values may hold any other byte.
+Every line is a record; only its line feed is stripped, so values may hold any other byte. With --crlf a carriage return
+before it is stripped, too. After a failure stderr (with -o json, the summary) says which lines were not acknowledged.
 
 Examples:
   streamhouse produce orders --file orders.txt
@@ -54,6 +57,9 @@ pub(crate) struct Produce {
     /// Read this file instead of standard input
     #[arg(short, long)]
     file: Option<PathBuf>,
+    /// Lines end as on Windows: strips the carriage return of each, and a byte order mark in front of the first
+    #[arg(long)]
+    crlf: bool,
     /// What stands between key and value (escapes: \t \n \xHH); a line without it has no key
     #[arg(short, long, value_name = "SEP", value_parser = values::separator)]
     key_separator: Option<Separator>,
@@ -64,7 +70,7 @@ pub(crate) struct Produce {
     #[arg(short = 'H', long = "header", value_name = "NAME=VALUE", value_parser = values::key_value)]
     headers: Vec<(String, String)>,
     /// To this partition, whatever the key
-    #[arg(short, long, value_parser = clap::value_parser!(i32).range(0..))]
+    #[arg(short, long, value_parser = values::partition)]
     partition: Option<i32>,
     /// Of batches
     #[arg(long, value_enum, default_value = "lz4")]
@@ -131,6 +137,7 @@ pub(crate) async fn run(context: &Context, args: Produce) -> Outcome {
             rate: rate as f64,
         }),
         lines: Lines::default(),
+        ends: LineEnds::new(args.crlf),
         producer,
         topic,
         args,
@@ -139,6 +146,9 @@ pub(crate) async fn run(context: &Context, args: Produce) -> Outcome {
     let read = sender.send_all(source, &bar).await;
     let settled = sender.settle_all().await;
     bar.finish_and_clear();
+    if read.is_err() {
+        sender.tally.input_was_left();
+    }
     sender.tally.print_summary(started.elapsed())?;
     read?;
     settled?;
@@ -259,10 +269,11 @@ struct Sender {
     topic: TopicHandle,
     rules: Rules,
     lines: Lines,
+    ends: LineEnds,
     tally: Tally,
     pace: Option<Pace>,
-    /// In the order of the input.
-    pending: VecDeque<Delivery>,
+    /// In the order of the input, each with its line's number.
+    pending: VecDeque<(u64, Delivery)>,
 }
 
 impl Sender {
@@ -277,11 +288,11 @@ impl Sender {
                     let read = self.tally.sent;
                     return Err(Failure::failed(format!("interrupted; only the first {read} records were sent")));
                 }
-                settled = front(&mut self.pending), if !self.pending.is_empty() => {
+                (line, settled) = front(&mut self.pending), if !self.pending.is_empty() => {
                     self.pending.pop_front();
-                    self.settled(settled)?;
+                    self.settled(line, settled)?;
                     // Whoever types or watches sees each offset at once; those that come together are written together.
-                    if self.pending.front().and_then(Delivery::try_result).is_none() {
+                    if self.first_settled().is_none() {
                         self.tally.flush()?;
                     }
                 }
@@ -305,6 +316,12 @@ impl Sender {
         }
     }
 
+    /// The oldest record on its way, if its fate is known.
+    fn first_settled(&self) -> Option<(u64, streamhouse_client::Result<RecordMetadata>)> {
+        let (line, delivery) = self.pending.front()?;
+        Some((*line, delivery.try_result()?))
+    }
+
     async fn send(&mut self, line: &Bytes) -> Outcome {
         self.make_room().await?;
         if let Some(pace) = self.pace {
@@ -313,7 +330,11 @@ impl Sender {
                 tokio::time::sleep_until(due).await;
             }
         }
-        let (key, value) = self.rules.split(line);
+        let (line, warning) = self.ends.clean(line);
+        if let Some(warning) = warning {
+            warn(self.tally.format(), &warning);
+        }
+        let (key, value) = self.rules.split(&line);
         let headers: Vec<(&str, Option<&[u8]>)> = self
             .args
             .headers
@@ -329,29 +350,30 @@ impl Sender {
         };
         self.tally
             .count_sent(key.as_ref().map_or(0, Bytes::len) + value.as_ref().map_or(0, Bytes::len));
+        let number = self.tally.sent;
         match self.producer.send_ref(&self.topic, record).await {
             Ok(delivery) => {
-                self.pending.push_back(delivery);
+                self.pending.push_back((number, delivery));
                 Ok(())
             }
-            Err(error) => self.settled(Err(error)),
+            Err(error) => self.settled(number, Err(error)),
         }
     }
 
     /// Takes what is settled already, and waits while too much is not.
     async fn make_room(&mut self) -> Outcome {
         let before = self.pending.len();
-        while let Some(settled) = self.pending.front().and_then(Delivery::try_result) {
+        while let Some((line, settled)) = self.first_settled() {
             self.pending.pop_front();
-            self.settled(settled)?;
+            self.settled(line, settled)?;
         }
         if self.pending.len() < before {
             self.tally.flush()?;
         }
         while self.pending.len() >= MAX_PENDING {
-            let settled = front(&mut self.pending).await;
+            let (line, settled) = front(&mut self.pending).await;
             self.pending.pop_front();
-            self.settled(settled)?;
+            self.settled(line, settled)?;
         }
         Ok(())
     }
@@ -359,10 +381,10 @@ impl Sender {
     /// Waits for everything on its way.
     async fn settle_all(&mut self) -> Outcome {
         let flushed = self.producer.flush().await;
-        while let Some(delivery) = self.pending.pop_front() {
+        while let Some((line, delivery)) = self.pending.pop_front() {
             let settled = delivery.await;
             // The first failure is in the tally; the others count all the same.
-            if let Err(Failure::BrokenPipe) = self.settled(settled) {
+            if let Err(Failure::BrokenPipe) = self.settled(line, settled) {
                 return Err(Failure::BrokenPipe);
             }
         }
@@ -371,13 +393,13 @@ impl Sender {
     }
 
     /// Counts one record's fate. An error ends the reading: what follows would fail in the same way.
-    fn settled(&mut self, settled: streamhouse_client::Result<RecordMetadata>) -> Outcome {
+    fn settled(&mut self, line: u64, settled: streamhouse_client::Result<RecordMetadata>) -> Outcome {
         match settled {
             Ok(stored) => self.tally.count_stored(&stored),
             Err(error) => {
                 let alone = is_about_one_record(error.code());
                 let failure = Failure::from(error).while_doing("a record was not sent");
-                self.tally.count_failed(failure.clone());
+                self.tally.count_failed(line, failure.clone());
                 if alone { Ok(()) } else { Err(failure) }
             }
         }
@@ -385,9 +407,9 @@ impl Sender {
 }
 
 /// The fate of the oldest record on its way.
-async fn front(pending: &mut VecDeque<Delivery>) -> streamhouse_client::Result<RecordMetadata> {
+async fn front(pending: &mut VecDeque<(u64, Delivery)>) -> (u64, streamhouse_client::Result<RecordMetadata>) {
     match pending.front_mut() {
-        Some(delivery) => delivery.await,
+        Some((line, delivery)) => (*line, delivery.await),
         None => std::future::pending().await,
     }
 }

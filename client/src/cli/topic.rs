@@ -13,6 +13,7 @@ use super::{
     Context,
     failure::{Failure, Outcome},
     output::{Table, emit, grouped, human_bytes},
+    screen::on_stdout,
     values,
 };
 
@@ -47,7 +48,7 @@ pub(crate) enum TopicCommand {
         /// The topic
         name: String,
         /// The partition
-        #[arg(short, long)]
+        #[arg(short, long, value_parser = values::partition)]
         partition: i32,
         /// Records before this offset go; -1 deletes all there are
         #[arg(long, allow_hyphen_values = true, value_parser = clap::value_parser!(i64).range(-1..))]
@@ -133,7 +134,7 @@ pub(crate) async fn run(context: &Context, command: TopicCommand) -> Outcome {
             emit(
                 context.format,
                 &json!({ "topic": name, "partition": partition, "log_start_offset": start }),
-                || format!("{name}-{partition} now begins at offset {start}"),
+                || format!("{}-{partition} now begins at offset {start}", on_stdout(&name)),
             )
         }
         TopicCommand::Offsets { name, at_timestamp } => offsets(context, &name, at_timestamp).await,
@@ -158,11 +159,11 @@ async fn create(context: &Context, args: Create) -> Outcome {
         context.format,
         &json!({ "created": created, "topic": info }),
         || {
-            let partitions = info.partitions.len();
+            let (name, partitions) = (on_stdout(&args.name), info.partitions.len());
             match (created, args.validate_only) {
-                (true, _) => format!("created topic {} with {partitions} partitions", info.name),
-                (false, true) => format!("topic {} can be created", args.name),
-                (false, false) => format!("topic {} exists with {partitions} partitions", info.name),
+                (true, _) => format!("created topic {name} with {partitions} partitions"),
+                (false, true) => format!("topic {name} can be created"),
+                (false, false) => format!("topic {name} exists with {partitions} partitions"),
             }
         },
     )
@@ -196,7 +197,7 @@ async fn alter(context: &Context, args: Alter) -> Outcome {
     let topic = context.admin().alter_topic(&args.name, change).await?;
     emit(context.format, &topic, || {
         if args.validate_only {
-            format!("topic {} can be altered so", args.name)
+            format!("topic {} can be altered so", on_stdout(&args.name))
         } else {
             description(&topic)
         }
@@ -214,9 +215,9 @@ async fn delete(context: &Context, name: &str, if_exists: bool) -> Outcome {
         &json!({ "deleted": deleted, "topic": name }),
         || {
             if deleted {
-                format!("deleted topic {name}")
+                format!("deleted topic {}", on_stdout(name))
             } else {
-                format!("there is no topic {name}")
+                format!("there is no topic {}", on_stdout(name))
             }
         },
     )
@@ -317,7 +318,7 @@ fn description(topic: &TopicInfo) -> String {
     }
     format!(
         "topic {}  id {}  created {}\n{} records in {} partitions, {}\n\n{partitions}\n{settings}",
-        topic.name,
+        on_stdout(&topic.name),
         topic.topic_id,
         values::show_timestamp(topic.created_at_ms),
         grouped(u64::try_from(records).unwrap_or(0)),

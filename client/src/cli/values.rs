@@ -8,6 +8,8 @@ use time::{
     format_description::well_known::{Iso8601, Rfc3339},
 };
 
+use super::failure::Failure;
+
 /// Milliseconds since the Unix epoch, or a time or date of ISO 8601; without an offset it is UTC.
 pub(crate) fn timestamp(text: &str) -> Result<i64, String> {
     if let Ok(ms) = text.parse::<i64>() {
@@ -71,6 +73,34 @@ pub(crate) fn bytes(text: &str) -> Result<usize, String> {
     number
         .checked_mul(1 << shift)
         .ok_or_else(|| "the size is too large".to_owned())
+}
+
+/// A partition's number.
+pub(crate) fn partition(text: &str) -> Result<i32, String> {
+    let number: Option<i32> = text.parse().ok();
+    number
+        .filter(|number| *number >= 0)
+        .ok_or_else(|| "partitions are numbered from 0; `streamhouse topic describe` lists them".to_owned())
+}
+
+/// An offset.
+pub(crate) fn offset(text: &str) -> Result<i64, String> {
+    let offset: Option<i64> = text.parse().ok();
+    offset
+        .filter(|offset| *offset >= 0)
+        .ok_or_else(|| "offsets count from 0; `streamhouse topic offsets` shows which there are".to_owned())
+}
+
+/// What an option is set to without what surrounds it: what was made from a file often ends in a line feed. What stands
+/// inside is refused by the option's name.
+pub(crate) fn trimmed<'a>(option: &str, value: &'a str) -> Result<&'a str, Failure> {
+    let value = value.trim();
+    if value.chars().any(char::is_control) {
+        return Err(Failure::usage(format!(
+            "{option} holds a line feed or another control character; remove it"
+        )));
+    }
+    Ok(value)
 }
 
 /// `key=value`; the value may be empty and may hold `=`.
@@ -165,6 +195,21 @@ mod tests {
         assert_eq!(bytes("64k"), Ok(65_536));
         assert_eq!(bytes("8 MiB"), Ok(8 << 20));
         assert!(bytes("1.5m").is_err() && bytes("m").is_err() && bytes("99999999999999g").is_err());
+    }
+
+    #[test]
+    fn partitions_and_offsets_are_not_negative() {
+        assert_eq!((partition("2"), offset("9000000000")), (Ok(2), Ok(9_000_000_000)));
+        for bad in ["-1", "", "x", "1.5", "99999999999999999999"] {
+            assert!(partition(bad).is_err() && offset(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_surrounds_a_setting_is_trimmed_and_a_control_character_inside_is_refused_by_name() {
+        assert_eq!(trimmed("--bootstrap", " a:1\r\n"), Ok("a:1"));
+        let refused = trimmed("--tls-ca", "a\nb").unwrap_err().to_string();
+        assert!(refused.starts_with("--tls-ca holds a line feed"), "{refused}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use streamhouse_core::{TopicPartition, trace::Traces};
 use super::{Consumer, assignors::Assignor, listener::RebalanceListener};
 use crate::{
     Client,
-    config::{MAX_MESSAGE_SIZE, Settings, positive},
+    config::{ClientIdentity, MAX_MESSAGE_SIZE, Settings, positive},
     error::{Error, Result},
     metrics::Registry,
     traces::SCOPE,
@@ -131,6 +131,12 @@ impl ConsumerBuilder {
     /// PEM of the certificate authority that signed the agents' certificates. Default: the system's roots.
     pub fn tls_ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.settings.tls_ca_pem = Some(pem.into());
+        self
+    }
+
+    /// The certificate with which the client proves who it is, see [`Settings::tls_identity`].
+    pub fn tls_identity(mut self, identity: ClientIdentity) -> Self {
+        self.settings.tls_identity = Some(identity);
         self
     }
 

@@ -95,7 +95,7 @@ impl Committer {
     ///
     /// # Errors
     /// [`Error::NotAssigned`] for a partition that the consumer does not hold (any more); what it holds is committed all the
-    /// same. REBALANCE_IN_PROGRESS, ILLEGAL_GENERATION or UNKNOWN_MEMBER_ID when the group goes on without it: the next
+    /// same. [`Error::NotMember`], REBALANCE_IN_PROGRESS or ILLEGAL_GENERATION when the group goes on without it: the next
     /// `poll` joins again. [`Error::Closed`] after the consumer's end, [`Error::Timeout`] after `api_timeout`.
     pub async fn commit_offsets<O: Into<OffsetAndMetadata>>(
         &self,
@@ -224,12 +224,10 @@ impl Drop for PendingCommit {
 
 async fn run(shared: &Shared, mut commit: CommitSnapshot, deadline: Deadline) -> Result<()> {
     if shared.config.group.is_none() {
-        return Err(Error::State(
-            "a consumer without a group cannot commit; set group".into(),
-        ));
+        return Err(Error::no_group("committing offsets"));
     }
     if commit.lost {
-        return Err(Shared::lost_error());
+        return Err(Error::NotMember);
     }
     if let Some((partition, entry)) = commit.entries.iter().find(|(_, entry)| entry.at.offset < 0) {
         return Err(Error::Config(format!(
@@ -295,7 +293,7 @@ async fn run(shared: &Shared, mut commit: CommitSnapshot, deadline: Deadline) ->
 
 fn refusal(partition: &TopicPartition, lost: bool) -> Error {
     if lost {
-        return Shared::lost_error();
+        return Error::NotMember;
     }
     Error::NotAssigned {
         partition: partition.clone(),

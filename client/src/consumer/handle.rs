@@ -145,7 +145,8 @@ impl ConsumerHandle {
                 return Ok(offset);
             }
             if timeout(deadline.left(), news).await.is_err() {
-                return Err(Error::timeout("finding the position", deadline.allowed(), None));
+                let cause = self.shared.client.unreachable_cause();
+                return Err(Error::timeout("finding the position", deadline.allowed(), cause));
             }
         }
     }

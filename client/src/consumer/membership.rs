@@ -73,15 +73,6 @@ impl Shared {
         drop(member);
         self.changed.notify_one();
     }
-
-    /// Why nothing of an assignment can be committed that the group took away.
-    pub(super) fn lost_error() -> Error {
-        streamhouse_core::Error::new(
-            ErrorCode::UnknownMemberId,
-            "the group went on without this consumer; poll to join again, what was not committed is read again",
-        )
-        .into()
-    }
 }
 
 /// Does what the member owes the application, until it owes nothing.

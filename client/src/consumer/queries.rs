@@ -14,6 +14,7 @@ use super::{
 use crate::{
     admin::{CommittedOffset, OffsetAt, PartitionOffset, fetch_offsets, list_offsets},
     error::{Error, Result},
+    reachability::CoordinatorOutage,
 };
 
 impl Consumer {
@@ -137,6 +138,12 @@ impl Consumer {
         self.shared.member.lock().member_id().to_owned()
     }
 
+    /// Returns how long the coordinator of its group has not answered; `None` while it does, and outside of a group.
+    pub fn coordinator_outage(&self) -> Option<CoordinatorOutage> {
+        let group = self.shared.config.group.as_deref()?;
+        self.shared.client.coordinator_outage(group)
+    }
+
     /// The group's generation that it belongs to; -1 outside of one.
     pub fn generation(&self) -> i32 {
         self.shared.member.lock().generation()
@@ -227,9 +234,8 @@ impl Consumer {
         &self,
         partitions: &[TopicPartition],
     ) -> Result<BTreeMap<TopicPartition, CommittedOffset>> {
-        let group = self.shared.config.group.as_deref().ok_or_else(|| {
-            Error::State("a consumer without a group has no committed offsets; set group".into())
-        })?;
+        let group = self.shared.config.group.as_deref();
+        let group = group.ok_or_else(|| Error::no_group("reading committed offsets"))?;
         if partitions.is_empty() {
             return Ok(BTreeMap::new());
         }

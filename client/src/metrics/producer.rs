@@ -16,7 +16,12 @@ pub(super) struct ProducerVecs {
     batch_records: HistogramVec,
     batch_bytes: HistogramVec,
     pending: IntGaugeVec,
+    /// Whether a topic has series; before, an empty label stands for the topics to come.
+    has_topics: Mutex<bool>,
 }
+
+/// The label while no topic is known: to Prometheus no label at all.
+const NO_TOPIC: &[&str] = &[""];
 
 impl ProducerVecs {
     pub(super) fn new(r: &Register<'_>) -> Self {
@@ -66,7 +71,42 @@ impl ProducerVecs {
                 "Records that wait or are on their way.",
                 topic,
             ),
+            has_topics: Mutex::new(false),
         }
+    }
+
+    /// Shows every metric, at zero, before there is a topic: what scrapes a producer finds what it asks for from its start.
+    fn show_all(&self) {
+        let has_topics = self.has_topics.lock();
+        if !*has_topics {
+            for counter in [&self.records, &self.bytes, &self.errors] {
+                counter.with_label_values(NO_TOPIC);
+            }
+            for histogram in self.histograms() {
+                histogram.with_label_values(NO_TOPIC);
+            }
+            self.pending.with_label_values(NO_TOPIC);
+        }
+    }
+
+    /// Makes place for the series of the first topic.
+    fn show_topics(&self) {
+        let mut has_topics = self.has_topics.lock();
+        if std::mem::replace(&mut *has_topics, true) {
+            return;
+        }
+        // What is not there need not be removed.
+        for counter in [&self.records, &self.bytes, &self.errors] {
+            let _ = counter.remove_label_values(NO_TOPIC);
+        }
+        for histogram in self.histograms() {
+            let _ = histogram.remove_label_values(NO_TOPIC);
+        }
+        let _ = self.pending.remove_label_values(NO_TOPIC);
+    }
+
+    fn histograms(&self) -> [&HistogramVec; 4] {
+        [&self.send, &self.flush, &self.batch_records, &self.batch_bytes]
     }
 }
 
@@ -77,6 +117,7 @@ pub struct ProducerMetrics(Registry);
 impl ProducerMetrics {
     /// A producer that shows what it measures at this registry.
     pub fn new(registry: &Registry) -> Self {
+        registry.inner.producer.show_all();
         Self(registry.clone())
     }
 
@@ -84,6 +125,7 @@ impl ProducerMetrics {
     pub fn topic(&self, topic: &str) -> ProducerTopicMetrics {
         let topic = self.0.topic_label(topic);
         let (label, vecs) = (&[topic.as_str()][..], &self.0.inner.producer);
+        vecs.show_topics();
         ProducerTopicMetrics {
             records: vecs.records.with_label_values(label),
             bytes: vecs.bytes.with_label_values(label),

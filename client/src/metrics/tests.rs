@@ -15,6 +15,45 @@ fn text(registry: &Registry) -> String {
 }
 
 #[test]
+fn a_producer_shows_all_its_metrics_before_the_first_record_and_then_only_those_of_topics() {
+    let registry = Registry::new();
+    let producer = ProducerMetrics::new(&registry);
+    let shown = text(&registry);
+    for name in PRODUCER {
+        let is_zero = |line: &str| line.starts_with(name) && line.ends_with(" 0");
+        assert!(shown.lines().any(is_zero), "{name} is missing:\n{shown}");
+    }
+    producer.topic("orders").failed(0);
+    let shown = text(&registry);
+    assert!(!shown.contains("topic=\"\""), "{shown}");
+    for name in PRODUCER {
+        assert!(
+            shown
+                .lines()
+                .any(|line| line.starts_with(name) && line.contains("topic=\"orders\"")),
+            "{name} is missing:\n{shown}"
+        );
+    }
+    let _ = ProducerMetrics::new(&registry);
+    assert!(
+        !text(&registry).contains("topic=\"\""),
+        "a second producer finds topics"
+    );
+}
+
+/// The producer's metrics, as the contract names them.
+const PRODUCER: [&str; 8] = [
+    "streamhouse_producer_records_sent_total",
+    "streamhouse_producer_bytes_sent_total",
+    "streamhouse_producer_send_duration_seconds",
+    "streamhouse_producer_batch_flush_duration_seconds",
+    "streamhouse_producer_batch_size_records",
+    "streamhouse_producer_batch_size_bytes",
+    "streamhouse_producer_send_errors_total",
+    "streamhouse_producer_pending_records",
+];
+
+#[test]
 fn the_contracts_names_are_shown_and_buckets_double() {
     let registry = Registry::new();
     let producer = ProducerMetrics::new(&registry).topic("orders");

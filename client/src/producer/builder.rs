@@ -7,7 +7,7 @@ use streamhouse_core::{batch::Compression, trace::Traces};
 
 use crate::{
     Client,
-    config::{MAX_MESSAGE_SIZE, Settings, positive},
+    config::{ClientIdentity, MAX_MESSAGE_SIZE, Settings, positive},
     error::{Error, Result},
     metrics::Registry,
     producer::{
@@ -88,6 +88,12 @@ impl ProducerBuilder {
     /// PEM of the certificate authority that signed the agents' certificates. Default: the system's roots.
     pub fn tls_ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.settings.tls_ca_pem = Some(pem.into());
+        self
+    }
+
+    /// The certificate with which the client proves who it is, see [`Settings::tls_identity`].
+    pub fn tls_identity(mut self, identity: ClientIdentity) -> Self {
+        self.settings.tls_identity = Some(identity);
         self
     }
 

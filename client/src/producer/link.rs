@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use streamhouse_core::{Error as CoreError, ErrorCode, protocol::v1, trace::Span};
 use tokio::{sync::mpsc, task::AbortHandle, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 
 use super::{encode::Identity, lane::Flight, traces::RequestTrace};
 use crate::{
@@ -100,10 +101,14 @@ impl Link {
         let (requests, outgoing) = mpsc::channel(room);
         self.requests = Some(requests);
         let channel = client.channel(&self.uri);
+        let (client, uri) = (client.clone(), self.uri.clone());
         let (stream, events) = (self.stream, events.clone());
         let task = tokio::spawn(async move {
             let error = match channel {
-                Ok(channel) => follow(channel, outgoing, index, stream, &events).await,
+                Ok(channel) => match open(&client, &uri, channel, outgoing).await {
+                    Ok(answers) => follow(answers, index, stream, &events).await,
+                    Err(error) => error,
+                },
                 Err(error) => CoreError::new(ErrorCode::NetworkException, error.to_string()),
             };
             let _ = events
@@ -166,21 +171,30 @@ impl Link {
     }
 }
 
-/// Runs one stream to its end, which is the error returned.
-async fn follow(
+/// Opens a stream.
+async fn open(
+    client: &Client,
+    uri: &Arc<str>,
     channel: tonic::transport::Channel,
     outgoing: mpsc::Receiver<v1::ProduceRequest>,
+) -> Result<Streaming<v1::ProduceResponse>, CoreError> {
+    let mut service = connection::data(channel);
+    match service.produce(ReceiverStream::new(outgoing)).await {
+        Ok(answers) => {
+            client.agent_answered(uri);
+            Ok(answers.into_inner())
+        }
+        Err(status) => Err(client.call_failed(uri, status)),
+    }
+}
+
+/// Runs one stream to its end, which is the error returned.
+async fn follow(
+    mut answers: Streaming<v1::ProduceResponse>,
     link: usize,
     stream: u64,
     events: &mpsc::Sender<Event>,
 ) -> CoreError {
-    let mut answers = match connection::data(channel)
-        .produce(ReceiverStream::new(outgoing))
-        .await
-    {
-        Ok(answers) => answers.into_inner(),
-        Err(status) => return status_error(status),
-    };
     loop {
         match answers.message().await {
             Ok(Some(response)) => {

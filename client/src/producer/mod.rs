@@ -143,12 +143,15 @@ impl Producer {
         }
     }
 
-    /// [`Producer::send`] that never waits: [`Error::BufferFull`] when the buffer is, [`Error::State`] while the topic's
-    /// metadata are unknown (call [`Producer::topic`] first).
+    /// [`Producer::send`] that never waits: [`Error::BufferFull`] when the buffer is, [`Error::TopicNotKnown`] while the
+    /// topic's metadata are unknown (call [`Producer::topic`] first).
     pub fn try_send(&self, record: &Record) -> Result<Delivery> {
-        let topic = self.shared.known_topic(&record.topic).ok_or_else(|| {
-            Error::State("the topic's metadata are not known yet; call topic() once before try_send".into())
-        })?;
+        let topic = self
+            .shared
+            .known_topic(&record.topic)
+            .ok_or_else(|| Error::TopicNotKnown {
+                topic: record.topic.clone(),
+            })?;
         self.shared
             .try_send(&topic, borrowed(record, &borrowed_headers(record)))
     }

@@ -59,7 +59,12 @@ impl Dispatcher {
             ..
         } = open;
         let records = encoder.records();
-        let error = Error::timeout("delivering the record", self.shared.config.delivery_timeout, None);
+        let cause = self.shared.client.unreachable_cause();
+        let error = Error::timeout(
+            "delivering the record",
+            self.shared.config.delivery_timeout,
+            cause,
+        );
         self.shared.recycle(encoder);
         self.count_failure(&topic, records, &error);
         self.shared.release(&topic, &ticket, records, reserved);

@@ -26,7 +26,10 @@ use streamhouse_core::{
     },
 };
 use tokio::{net::TcpListener, sync::Notify, task::AbortHandle, time::Instant};
-use tonic::{Status, transport::Server};
+use tonic::{
+    Status,
+    transport::{Server, ServerTlsConfig},
+};
 
 use self::log::Log;
 
@@ -99,6 +102,15 @@ struct Agent {
 impl Cluster {
     /// Starts so many agents on free ports.
     pub async fn start(agents: usize) -> Self {
+        Self::start_with(agents, None).await
+    }
+
+    /// Starts one agent that speaks TLS.
+    pub async fn start_secure(tls: ServerTlsConfig) -> Self {
+        Self::start_with(1, Some(tls)).await
+    }
+
+    async fn start_with(agents: usize, tls: Option<ServerTlsConfig>) -> Self {
         let mut listeners = Vec::new();
         let mut state = State {
             hints: true,
@@ -121,7 +133,11 @@ impl Cluster {
                 cluster: cluster.clone(),
                 index,
             };
-            let server = Server::builder()
+            let mut server = Server::builder();
+            if let Some(tls) = &tls {
+                server = server.tls_config(tls.clone()).unwrap();
+            }
+            let server = server
                 .add_service(
                     DataServiceServer::new(agent.clone())
                         .max_decoding_message_size(64 << 20)

@@ -25,6 +25,18 @@ use super::Traces;
 /// After a failure was logged, the next that may be: so many of them later, some ten minutes.
 const REPORT_EVERY: u64 = 60;
 
+/// Variables that the SDK takes as they are.
+const EXACT: [&str; 8] = [
+    "OTEL_SERVICE_NAME",
+    "OTEL_RESOURCE_ATTRIBUTES",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+    "OTEL_BSP_SCHEDULE_DELAY",
+    "OTEL_BSP_EXPORT_TIMEOUT",
+    "OTEL_BSP_MAX_QUEUE_SIZE",
+    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
+];
+
 /// Where spans go. [`Exporter::finish`] sends what is left.
 #[derive(Debug)]
 pub struct Exporter {
@@ -38,7 +50,10 @@ pub fn start(
     attributes: Vec<KeyValue>,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Option<Exporter>, String> {
-    let given = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
+    let given = |name: &str| {
+        let value = variable(name)?;
+        Some(value.trim().to_owned()).filter(|value| !value.is_empty())
+    };
     let either = |what: &str| {
         given(&format!("OTEL_EXPORTER_OTLP_TRACES_{what}"))
             .or_else(|| given(&format!("OTEL_EXPORTER_OTLP_{what}")))
@@ -46,6 +61,7 @@ pub fn start(
     let Some(endpoint) = either("ENDPOINT") else {
         return Ok(None);
     };
+    check_variables(&variable)?;
     if given("OTEL_SDK_DISABLED").is_some_and(|disabled| disabled.eq_ignore_ascii_case("true")) {
         return Ok(None);
     }
@@ -71,6 +87,49 @@ pub fn start(
         .with_span_processor(BatchSpanProcessor::builder(Reporting::new(exporter)).build())
         .build();
     Ok(Some(Exporter { provider }))
+}
+
+/// Refuses variables whose value no request can carry, or that would be passed over in silence; the message names the
+/// variable and not its value, which may be a token. What is read here is trimmed; the rest the SDK takes as it is, but for
+/// headers, around each of which it trims.
+fn check_variables(variable: &impl Fn(&str) -> Option<String>) -> Result<(), String> {
+    let both = |what: &str| {
+        [
+            format!("OTEL_EXPORTER_OTLP_{what}"),
+            format!("OTEL_EXPORTER_OTLP_TRACES_{what}"),
+        ]
+    };
+    let trimmed = ["ENDPOINT", "PROTOCOL", "CERTIFICATE"].into_iter().flat_map(both);
+    let trimmed = trimmed.chain(["OTEL_TRACES_EXPORTER".to_owned(), "OTEL_SDK_DISABLED".to_owned()]);
+    let exact = ["COMPRESSION", "TIMEOUT", "INSECURE"].into_iter().flat_map(both);
+    let exact = exact.chain(EXACT.map(str::to_owned));
+    let lookup = |name: String| variable(&name).map(|value| (name, value));
+    let mut checked: Vec<(String, bool)> = Vec::new();
+    for (name, value) in trimmed.filter_map(lookup) {
+        checked.push((name, value.trim().chars().any(char::is_control)));
+    }
+    for (name, value) in exact.filter_map(lookup) {
+        checked.push((name, value.chars().any(char::is_control)));
+    }
+    for (name, value) in both("HEADERS").into_iter().filter_map(lookup) {
+        checked.push((name, value.split(',').map(str::trim).any(is_no_header)));
+    }
+    match checked.into_iter().find(|(_, is_bad)| *is_bad) {
+        Some((name, _)) => Err(format!(
+            "{name} holds a line feed or another control character; set it without"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Whether a pair `name=value` holds what no header can, also where it is written as `%0a`.
+fn is_no_header(pair: &str) -> bool {
+    let escaped = |at: usize| {
+        pair.get(at + 1..at + 3)
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok())
+    };
+    let mut escapes = pair.match_indices('%').filter_map(|(at, _)| escaped(at));
+    pair.chars().any(char::is_control) || escapes.any(|byte| byte.is_ascii_control())
 }
 
 fn exporter(endpoint: &str, certificate: Option<String>) -> Result<OtlpExporter, String> {

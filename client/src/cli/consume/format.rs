@@ -4,7 +4,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
-use crate::cli::values::escape;
+use crate::cli::{screen, values::escape};
 
 /// A record as the formats see it.
 #[derive(Debug, Clone, Copy)]
@@ -120,46 +120,83 @@ impl RecordFormat {
     }
 
     /// Appends `record` to `out`; a null key or value is written as `null`.
-    pub(crate) fn write(&self, record: &View<'_>, null: &[u8], out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, record: &View<'_>, null: &[u8], target: Target, out: &mut Vec<u8>) {
         match self {
             Self::Raw => {
-                out.extend_from_slice(record.value.unwrap_or(null));
+                target.put_value(record.value, null, out);
                 out.push(b'\n');
             }
             Self::Json => {
-                out.extend_from_slice(json_object(record).to_string().as_bytes());
+                let object = json_object(record).to_string();
+                match target {
+                    Target::Bytes => out.extend_from_slice(object.as_bytes()),
+                    Target::Screen => out.extend_from_slice(screen::json(&object).as_bytes()),
+                }
                 out.push(b'\n');
             }
             Self::Custom(tokens) => tokens
                 .iter()
-                .for_each(|token| write_token(token, record, null, out)),
+                .for_each(|token| write_token(token, record, null, target, out)),
         }
     }
 }
 
-fn write_token(token: &Token, record: &View<'_>, null: &[u8], out: &mut Vec<u8>) {
+/// Who reads what is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// A program: every byte as it is.
+    Bytes,
+    /// A terminal, which would obey the control characters of a record. The format itself is the caller's own.
+    Screen,
+}
+
+impl Target {
+    fn put_name(self, bytes: &[u8], out: &mut Vec<u8>) {
+        match self {
+            Self::Bytes => out.extend_from_slice(bytes),
+            Self::Screen => screen::push_escaped(out, bytes, false),
+        }
+    }
+
+    fn put_key(self, key: Option<&[u8]>, null: &[u8], out: &mut Vec<u8>) {
+        match key {
+            Some(key) => self.put_name(key, out),
+            None => out.extend_from_slice(null),
+        }
+    }
+
+    fn put_value(self, value: Option<&[u8]>, null: &[u8], out: &mut Vec<u8>) {
+        match (value, self) {
+            (Some(value), Self::Screen) => screen::push_escaped(out, value, true),
+            (Some(value), Self::Bytes) => out.extend_from_slice(value),
+            (None, _) => out.extend_from_slice(null),
+        }
+    }
+}
+
+fn write_token(token: &Token, record: &View<'_>, null: &[u8], target: Target, out: &mut Vec<u8>) {
     let number = |number: i64, out: &mut Vec<u8>| out.extend_from_slice(number.to_string().as_bytes());
     // Like kcat: -1 tells null from empty.
     let length =
         |bytes: Option<&[u8]>| bytes.map_or(-1, |bytes| i64::try_from(bytes.len()).unwrap_or(i64::MAX));
     match token {
         Token::Text(text) => out.extend_from_slice(text),
-        Token::Topic => out.extend_from_slice(record.topic.as_bytes()),
+        Token::Topic => target.put_name(record.topic.as_bytes(), out),
         Token::Partition => number(record.partition.into(), out),
         Token::Offset => number(record.offset, out),
         Token::Timestamp => number(record.timestamp, out),
-        Token::Key => out.extend_from_slice(record.key.unwrap_or(null)),
+        Token::Key => target.put_key(record.key, null, out),
         Token::KeyLength => number(length(record.key), out),
-        Token::Value => out.extend_from_slice(record.value.unwrap_or(null)),
+        Token::Value => target.put_value(record.value, null, out),
         Token::ValueLength => number(length(record.value), out),
         Token::Headers => {
             for (at, (name, value)) in record.headers.iter().enumerate() {
                 if at > 0 {
                     out.push(b',');
                 }
-                out.extend_from_slice(name.as_bytes());
+                target.put_name(name.as_bytes(), out);
                 out.push(b'=');
-                out.extend_from_slice(value.unwrap_or(null));
+                target.put_key(*value, null, out);
             }
         }
     }
@@ -215,7 +252,8 @@ mod tests {
 
     fn written(format: &str, record: &View<'_>) -> Vec<u8> {
         let mut out = Vec::new();
-        parse(format).unwrap().write(record, b"NULL", &mut out);
+        let format = parse(format).unwrap();
+        format.write(record, b"NULL", Target::Bytes, &mut out);
         out
     }
 
@@ -254,6 +292,35 @@ mod tests {
         for bad in ["", "text", "%", "%q", "%v\\", "%%"] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_terminal_gets_no_control_character_of_a_record_but_the_formats_own() {
+        let record = View {
+            topic: "t\x07",
+            key: Some(b"k\x1b\n"),
+            value: Some(b"v\x1b[2J\n\xff\xc2\x9b"),
+            headers: &[("h\r", Some(b"\x08"))],
+            ..RECORD
+        };
+        let shown = |format: &str, target| {
+            let mut out = Vec::new();
+            let format = parse(format).unwrap();
+            format.write(&record, b"", target, &mut out);
+            out
+        };
+        let format = "\\x1b[1m%t %k %v %h";
+        assert_eq!(
+            shown(format, Target::Screen),
+            b"\x1b[1mt\\x07 k\\x1b\\n v\\x1b[2J\n\\xff\\x9b h\\r=\\x08"
+        );
+        assert_eq!(
+            shown(format, Target::Bytes),
+            b"\x1b[1mt\x07 k\x1b\n v\x1b[2J\n\xff\xc2\x9b h\r=\x08"
+        );
+        assert_eq!(shown("raw", Target::Screen), b"v\\x1b[2J\n\\xff\\x9b\n");
+        let json = String::from_utf8(shown("json", Target::Screen)).unwrap();
+        assert!(!json.trim_end().chars().any(char::is_control), "{json}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use streamhouse_client::{ConsumerRecord, TopicPartition};
 
-use super::format::{RecordFormat, View};
+use super::format::{RecordFormat, Target, View};
 
 /// Bytes formatted before they are written.
 const BUFFER: usize = 64 << 10;
@@ -19,16 +19,19 @@ pub(super) struct Sink<W> {
     out: W,
     format: RecordFormat,
     null: Vec<u8>,
+    on_screen: bool,
     buffer: Vec<u8>,
     bar: ProgressBar,
 }
 
 impl<W: Write> Sink<W> {
-    pub(super) fn new(out: W, format: RecordFormat, null: Vec<u8>) -> Self {
+    /// With `on_screen` a terminal reads it.
+    pub(super) fn new(out: W, format: RecordFormat, null: Vec<u8>, on_screen: bool) -> Self {
         Self {
             out,
             format,
             null,
+            on_screen,
             buffer: Vec::with_capacity(BUFFER),
             bar: spinner(),
         }
@@ -56,7 +59,12 @@ impl<W: Write> Sink<W> {
                 value: record.value,
                 headers: &headers,
             };
-            self.format.write(&view, &self.null, &mut self.buffer);
+            let target = if self.on_screen {
+                Target::Screen
+            } else {
+                Target::Bytes
+            };
+            self.format.write(&view, &self.null, target, &mut self.buffer);
             count += 1;
             if self.buffer.len() >= BUFFER {
                 self.out.write_all(&self.buffer)?;

@@ -14,6 +14,7 @@ use crate::cli::{
     Context,
     failure::{Failure, Outcome},
     output::{Table, emit},
+    screen::on_stdout,
     values,
 };
 
@@ -46,7 +47,7 @@ pub(crate) struct Target {
     #[arg(long)]
     to_latest: bool,
     /// To this offset, or the nearest that exists
-    #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
+    #[arg(long, value_name = "OFFSET", value_parser = values::offset)]
     to_offset: Option<i64>,
     /// To the first record at or after this time: milliseconds, or ISO 8601
     #[arg(long, value_name = "TIME", value_parser = values::timestamp)]
@@ -203,7 +204,7 @@ fn show(args: &ResetOffsets, plan: &[Planned]) -> String {
         ]);
     }
     let note = if args.execute {
-        format!("reset {} offsets of group {}", plan.len(), args.group)
+        format!("reset {} offsets of group {}", plan.len(), on_stdout(&args.group))
     } else {
         "nothing was changed; add --execute to set these offsets".to_owned()
     };

@@ -1,5 +1,6 @@
-//! Input of `streamhouse produce`: [`Lines`] cuts chunks of bytes into lines without copying them, [`Rules`] cut a line
-//! into key and value. Both are binary safe: only the line feed and the separator mean anything.
+//! Input of `streamhouse produce`: [`Lines`] cuts chunks of bytes into lines without copying them, [`LineEnds`] knows what
+//! Windows leaves around them, [`Rules`] cut a line into key and value. All are binary safe: only the line feed, the
+//! carriage return where it is asked for, and the separator mean anything.
 
 use std::mem;
 
@@ -54,6 +55,66 @@ impl Lines {
     pub(crate) fn finish(&mut self) -> Option<Bytes> {
         let last = mem::take(&mut self.carry);
         (!last.is_empty()).then(|| last.into())
+    }
+}
+
+/// What editors and shells of Windows put around lines: carriage returns, and a byte order mark at the beginning. They are
+/// stripped when asked for, and otherwise sent with a warning, once each.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LineEnds {
+    strips: bool,
+    lines: u64,
+    warned: bool,
+}
+
+/// The byte order mark of UTF-8.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+/// The byte order marks of UTF-16.
+const WIDE_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+
+impl LineEnds {
+    pub(crate) fn new(strips: bool) -> Self {
+        Self {
+            strips,
+            ..Self::default()
+        }
+    }
+
+    /// The next line as it is sent, and what a person should know of it.
+    pub(crate) fn clean(&mut self, line: &Bytes) -> (Bytes, Option<String>) {
+        self.lines += 1;
+        let mut line = line.clone();
+        let mut warning = None;
+        if self.lines == 1 && WIDE_MARKS.iter().any(|mark| line.starts_with(mark)) {
+            self.warned = true;
+            warning = Some(
+                "the input begins with a byte order mark of UTF-16; lines are cut and sent byte for byte, so write it \
+                 as UTF-8 to have text",
+            );
+        }
+        if self.lines == 1 && line.starts_with(MARK) {
+            if self.strips {
+                line = line.slice(MARK.len()..);
+            } else {
+                warning = Some(
+                    "the input begins with a byte order mark, which is sent as a part of line 1; --crlf strips it",
+                );
+            }
+        }
+        let mut warning = warning.map(str::to_owned);
+        if line.ends_with(b"\r") {
+            if self.strips {
+                line.truncate(line.len() - 1);
+            } else if !self.warned {
+                self.warned = true;
+                let found = format!(
+                    "line {} ends with a carriage return, which is sent as a part of it; --crlf strips those",
+                    self.lines
+                );
+                warning = Some(warning.map_or_else(|| found.clone(), |first| format!("{first}; {found}")));
+            }
+        }
+        (line, warning)
     }
 }
 
@@ -126,6 +187,43 @@ mod tests {
             lines.next_line().err()
         });
         assert_eq!(refused, Some(LineTooLong(1)));
+    }
+
+    fn cleaned(strips: bool, lines: &[&'static [u8]]) -> (Vec<Bytes>, Vec<String>) {
+        let mut ends = LineEnds::new(strips);
+        let cleaned = lines.iter().map(|line| ends.clean(&Bytes::from_static(line)));
+        let (lines, warnings): (Vec<_>, Vec<_>) = cleaned.unzip();
+        (lines, warnings.into_iter().flatten().collect())
+    }
+
+    #[test]
+    fn carriage_returns_and_a_byte_order_mark_are_stripped_when_asked_for() {
+        let input: [&[u8]; 5] = [b"\xef\xbb\xbfa\r", b"\r", b"b\rc", b"\xef\xbb\xbfd", b"e\r\r"];
+        let (lines, warnings) = cleaned(true, &input);
+        assert_eq!(lines, [&b"a"[..], b"", b"b\rc", b"\xef\xbb\xbfd", b"e\r"]);
+        assert!(warnings.is_empty(), "{warnings:?}");
+        let (lines, warnings) = cleaned(false, &input);
+        assert_eq!(lines, input);
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(
+            warnings[0].contains("byte order mark")
+                && warnings[0].contains("line 1 ends with a carriage return"),
+            "{warnings:?}"
+        );
+    }
+
+    #[test]
+    fn a_warning_names_the_first_line_and_comes_once() {
+        let (_, warnings) = cleaned(false, &[b"a", b"b\r", b"c\r"]);
+        assert_eq!(warnings.len(), 1);
+        assert!(
+            warnings[0].starts_with("line 2 ends with a carriage return"),
+            "{warnings:?}"
+        );
+        let (_, warnings) = cleaned(true, &[b"\xff\xfea\0", b"\0b\0\r"]);
+        assert_eq!(warnings.len(), 1);
+        assert!(warnings[0].contains("UTF-16"), "{warnings:?}");
+        assert!(cleaned(false, &[b"a", b"\xef\xbb\xbf"]).1.is_empty());
     }
 
     proptest! {

@@ -8,9 +8,11 @@ use std::{
 use serde_json::json;
 use streamhouse_client::RecordMetadata;
 
+use super::unsent::LineRanges;
 use crate::cli::{
     failure::{Failure, Outcome},
     output::{Format, grouped},
+    screen::on_stdout,
 };
 
 /// The counts of a run.
@@ -25,6 +27,9 @@ pub(super) struct Tally {
     stored: u64,
     failed: u64,
     first_failure: Option<Failure>,
+    unsent: LineRanges,
+    /// The input was not read to its end.
+    left: bool,
 }
 
 impl Tally {
@@ -38,7 +43,18 @@ impl Tally {
             stored: 0,
             failed: 0,
             first_failure: None,
+            unsent: LineRanges::default(),
+            left: false,
         }
+    }
+
+    pub(super) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The input was not read to its end.
+    pub(super) fn input_was_left(&mut self) {
+        self.left = true;
     }
 
     pub(super) fn count_sent(&mut self, bytes: usize) {
@@ -52,7 +68,10 @@ impl Tally {
             return Ok(());
         };
         match self.format {
-            Format::Table => writeln!(out, "{}-{}@{}", stored.topic, stored.partition, stored.offset)?,
+            Format::Table => {
+                let topic = on_stdout(&stored.topic);
+                writeln!(out, "{topic}-{}@{}", stored.partition, stored.offset)?;
+            }
             Format::Json => {
                 let line = json!({
                     "topic": &*stored.topic,
@@ -74,7 +93,9 @@ impl Tally {
         }
     }
 
-    pub(super) fn count_failed(&mut self, failure: Failure) {
+    /// The record of this line was not acknowledged.
+    pub(super) fn count_failed(&mut self, line: u64, failure: Failure) {
+        self.unsent.add(line);
         self.failed += 1;
         self.first_failure.get_or_insert(failure);
     }
@@ -100,10 +121,12 @@ impl Tally {
                 "bytes": self.bytes,
                 "seconds": (seconds * 1000.0).round() / 1000.0,
                 "first_error": self.first_failure.as_ref().map(ToString::to_string),
+                "failed_lines": self.unsent.pairs(),
+                "read_to_line": self.left.then_some(self.sent),
             })
             .to_string(),
             Format::Table => format!(
-                "{} records sent{}, {megabytes:.1} MB in {seconds:.2} s ({} records/s, {:.1} MB/s)",
+                "{} records sent{}, {megabytes:.1} MB in {seconds:.2} s ({} records/s, {:.1} MB/s){}",
                 grouped(self.stored),
                 if self.failed > 0 {
                     format!(", {} failed", grouped(self.failed))
@@ -112,7 +135,23 @@ impl Tally {
                 },
                 grouped(rate.round() as u64),
                 megabytes / seconds,
+                self.unsent_lines(),
             ),
+        }
+    }
+
+    /// What must be sent again, on a line of its own; nothing when everything was sent.
+    fn unsent_lines(&self) -> String {
+        let mut parts = Vec::new();
+        if !self.unsent.is_empty() {
+            parts.push(format!("lines not acknowledged: {}", self.unsent));
+        }
+        if self.left {
+            parts.push(format!("no line after {} was read", self.sent));
+        }
+        match parts.is_empty() {
+            true => String::new(),
+            false => format!("\n{}", parts.join("; ")),
         }
     }
 
@@ -144,11 +183,19 @@ mod tests {
         tally.count_stored(&stored).unwrap();
         tally.count_stored(&stored).unwrap();
         assert_eq!(tally.outcome(), Ok(()));
-        tally.count_failed(Failure::failed("first"));
-        tally.count_failed(Failure::failed("second"));
+        let whole = "2 records sent, 1.5 MB in 2.00 s (1 records/s, 0.8 MB/s)";
+        assert_eq!(tally.summary(Duration::from_secs(2)), whole);
+        tally.count_failed(3, Failure::failed("first"));
+        tally.count_failed(2, Failure::failed("second"));
         assert_eq!(
             tally.summary(Duration::from_secs(2)),
-            "2 records sent, 2 failed, 1.5 MB in 2.00 s (1 records/s, 0.8 MB/s)"
+            "2 records sent, 2 failed, 1.5 MB in 2.00 s (1 records/s, 0.8 MB/s)\nlines not acknowledged: 2-3"
+        );
+        tally.input_was_left();
+        let summary = tally.summary(Duration::from_secs(2));
+        assert!(
+            summary.ends_with("\nlines not acknowledged: 2-3; no line after 3 was read"),
+            "{summary}"
         );
         assert_eq!(tally.outcome(), Err(Failure::failed("first")));
         tally.format = Format::Json;
@@ -156,5 +203,7 @@ mod tests {
         assert_eq!(json["records"], 2);
         assert_eq!(json["failed"], 2);
         assert_eq!(json["first_error"], "first");
+        assert_eq!(json["failed_lines"], json!([[2, 3]]));
+        assert_eq!(json["read_to_line"], 3);
     }
 }

@@ -44,6 +44,31 @@ async fn what_cannot_be_done_is_said_with_the_variable() {
 }
 
 #[tokio::test]
+async fn what_surrounds_a_value_is_trimmed_and_a_control_character_inside_is_refused_by_name() {
+    let trimmed = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1\n"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc\r\n"),
+        ("OTEL_TRACES_EXPORTER", " otlp\n"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer hush\n, x=1\n"),
+    ];
+    assert_eq!(started(&trimmed), Ok(true));
+    assert_eq!(started(&[ENDPOINT, ("OTEL_SDK_DISABLED", "true\n")]), Ok(false));
+    for (name, value) in [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1\nhush"),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "authorization=Bearer hu\nsh"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=hush%0a"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "10000\n"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip\n"),
+        ("OTEL_SERVICE_NAME", "hush\n"),
+        ("OTEL_TRACES_SAMPLER", "always_on\n"),
+    ] {
+        let error = started(&[ENDPOINT, (name, value)]).unwrap_err();
+        assert!(error.starts_with(&format!("{name} holds a line feed")), "{error}");
+        assert!(!error.contains("hush"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn the_end_is_not_held_up_by_a_receiver_that_is_not_there() {
     let variable = |name: &str| (name == ENDPOINT.0).then(|| ENDPOINT.1.to_owned());
     let exporter = start("test", Vec::new(), variable).unwrap().unwrap();

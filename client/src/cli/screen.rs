@@ -1,0 +1,115 @@
+//! What may be shown on a terminal. Names, keys, values and messages come from elsewhere, and a terminal obeys the control
+//! characters in them: it would recolour, overwrite or hide what stands there. So they are escaped where a terminal reads
+//! them; into a pipe or a file everything goes byte for byte.
+
+use std::{
+    borrow::Cow,
+    io::{self, IsTerminal as _},
+    sync::LazyLock,
+};
+
+static STDOUT: LazyLock<bool> = LazyLock::new(|| io::stdout().is_terminal());
+static STDERR: LazyLock<bool> = LazyLock::new(|| io::stderr().is_terminal());
+
+/// Whether standard output is read by a terminal.
+pub(crate) fn is_stdout() -> bool {
+    *STDOUT
+}
+
+/// A name for standard output: escaped if that is a terminal.
+pub(crate) fn on_stdout(text: &str) -> Cow<'_, str> {
+    if is_stdout() { escaped(text) } else { text.into() }
+}
+
+/// A line for standard error: escaped if that is a terminal.
+pub(crate) fn on_stderr(text: &str) -> Cow<'_, str> {
+    if *STDERR { escaped(text) } else { text.into() }
+}
+
+/// Whether a terminal would obey the character instead of showing it: control characters, and those that turn the direction
+/// of writing.
+fn is_obeyed(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The text with what a terminal would obey written as `\n`, `\x1b` or `\u{202e}`.
+pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_obeyed) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    text.chars().for_each(|c| push(&mut out, c, false));
+    out.into()
+}
+
+fn push(out: &mut String, c: char, is_text: bool) {
+    match c {
+        '\n' | '\t' if is_text => out.push(c),
+        '\n' => out.push_str("\\n"),
+        '\r' => out.push_str("\\r"),
+        '\t' => out.push_str("\\t"),
+        c if is_obeyed(c) && u32::from(c) < 0x100 => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+        c if is_obeyed(c) => out.push_str(&format!("\\u{{{:x}}}", u32::from(c))),
+        c => out.push(c),
+    }
+}
+
+/// Appends bytes as [`escaped`] does, those that are no text as `\xHH`. With `is_text`, line feeds and tabs stay: they lay
+/// out what a person wrote.
+pub(crate) fn push_escaped(out: &mut Vec<u8>, bytes: &[u8], is_text: bool) {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        chunk.valid().chars().for_each(|c| push(&mut text, c, is_text));
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// JSON whose strings hold nothing that a terminal obeys; it means the same.
+pub(crate) fn json(text: &str) -> Cow<'_, str> {
+    // Below 0x20 JSON has escapes of its own; line feeds stand between the parts.
+    let left = |c: char| is_obeyed(c) && c >= '\u{7f}';
+    if !text.chars().any(left) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if left(c) {
+            out.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_obeys_is_escaped_and_the_rest_stays() {
+        assert_eq!(escaped("größe 1-2_3.x"), "größe 1-2_3.x");
+        assert_eq!(
+            escaped("a\x1b[2Jb\r\n\t\x07\x7f\u{9b}\u{202e}"),
+            "a\\x1b[2Jb\\r\\n\\t\\x07\\x7f\\x9b\\u{202e}"
+        );
+        let mut out = b"> ".to_vec();
+        push_escaped(&mut out, b"a\x1b\n\tb\xff\xc3\xa4\x9b", true);
+        assert_eq!(out, b"> a\\x1b\n\tb\\xff\xc3\xa4\\x9b");
+        let mut out = Vec::new();
+        push_escaped(&mut out, b"a\nb", false);
+        assert_eq!(out, b"a\\nb");
+    }
+
+    #[test]
+    fn json_means_the_same_and_is_harmless() {
+        let value = serde_json::json!({ "key": "a\x1b\u{9b}\u{7f}\u{202e}ä" });
+        let text = serde_json::to_string_pretty(&value).unwrap();
+        let shown = json(&text);
+        assert!(!shown.chars().any(|c| is_obeyed(c) && c != '\n'), "{shown}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+    }
+}

@@ -1,0 +1,165 @@
+//! [`DeadLetters`]: a topic for records that an application cannot process, so that it can go on with the next ones and
+//! nothing is lost.
+
+use std::fmt;
+
+use crate::{
+    consumer::{ConsumerRecord, OwnedRecord},
+    error::Result,
+    producer::{Header, Producer, Record, RecordMetadata},
+};
+
+/// Header of a dead letter: the topic that the record was read from.
+pub const TOPIC_HEADER: &str = "dead-letter.topic";
+/// Header of a dead letter: the partition, in decimal digits.
+pub const PARTITION_HEADER: &str = "dead-letter.partition";
+/// Header of a dead letter: the offset, in decimal digits.
+pub const OFFSET_HEADER: &str = "dead-letter.offset";
+/// Header of a dead letter: the record's timestamp in milliseconds since the Unix epoch, in decimal digits.
+pub const TIMESTAMP_HEADER: &str = "dead-letter.timestamp";
+/// Header of a dead letter: what the processing failed with.
+pub const ERROR_HEADER: &str = "dead-letter.error";
+
+/// The longest error that is kept, in bytes.
+const ERROR_BYTES: usize = 4096;
+
+/// Sends consumed records to a dead-letter topic, with headers that say where each comes from and why it was put aside.
+///
+/// Key, value and headers stay as they were; the headers of the dead letter follow them. Of a record that is put aside
+/// again, the last headers of each name are the newest. The dead letter has a timestamp of its own, because retention
+/// counts from it. Records that are equal in key go to one partition, as with any producer.
+///
+/// ```no_run
+/// # fn process(_: streamhouse_client::ConsumerRecord<'_>) -> Result<(), std::num::ParseIntError> { Ok(()) }
+/// # async fn example(
+/// #     mut consumer: streamhouse_client::Consumer, producer: streamhouse_client::Producer,
+/// # ) -> streamhouse_client::Result<()> {
+/// use std::time::Duration;
+/// use streamhouse_client::DeadLetters;
+///
+/// let dead_letters = DeadLetters::new(producer, "orders.dead-letters");
+/// let records = consumer.poll(Duration::from_secs(1)).await?;
+/// for record in &records {
+///     if let Err(error) = process(record) {
+///         dead_letters.send(record, &error).await?;
+///     }
+/// }
+/// consumer.commit().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct DeadLetters {
+    producer: Producer,
+    topic: String,
+}
+
+impl DeadLetters {
+    /// Sends to this topic, which must exist, with this producer.
+    pub fn new(producer: Producer, topic: impl Into<String>) -> Self {
+        Self {
+            producer,
+            topic: topic.into(),
+        }
+    }
+
+    /// Returns the dead-letter topic's name.
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// Stores a record that could not be processed. Once this returns, the record's offset may be committed.
+    ///
+    /// # Errors
+    /// Those of [`Producer::send`] and of its delivery. The record is not put aside then, so its offset must not be
+    /// committed.
+    pub async fn send(
+        &self,
+        record: ConsumerRecord<'_>,
+        error: &impl fmt::Display,
+    ) -> Result<RecordMetadata> {
+        self.send_owned(record.to_owned(), error).await
+    }
+
+    /// [`DeadLetters::send`] for a record that owns its bytes.
+    ///
+    /// # Errors
+    /// Those of [`DeadLetters::send`].
+    pub async fn send_owned(&self, record: OwnedRecord, error: &impl fmt::Display) -> Result<RecordMetadata> {
+        self.producer
+            .send(letter(&self.topic, record, &error.to_string()))
+            .await?
+            .await
+    }
+}
+
+fn letter(topic: &str, record: OwnedRecord, error: &str) -> Record {
+    let mut headers: Vec<Header> = record
+        .headers
+        .into_iter()
+        .map(|(key, value)| Header { key, value })
+        .collect();
+    let mut end = error.len().min(ERROR_BYTES);
+    while !error.is_char_boundary(end) {
+        end -= 1;
+    }
+    let own = [
+        (TOPIC_HEADER, record.topic),
+        (PARTITION_HEADER, record.partition.to_string()),
+        (OFFSET_HEADER, record.offset.to_string()),
+        (TIMESTAMP_HEADER, record.timestamp.to_string()),
+        (ERROR_HEADER, error[..end].to_owned()),
+    ];
+    headers.extend(own.into_iter().map(|(key, value)| Header {
+        key: key.to_owned(),
+        value: Some(value.into()),
+    }));
+    Record {
+        topic: topic.to_owned(),
+        key: record.key,
+        value: record.value,
+        headers,
+        ..Record::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_letter_is_the_record_with_where_it_comes_from_and_why() {
+        let record = OwnedRecord {
+            topic: "orders".into(),
+            partition: 3,
+            offset: 41,
+            timestamp: 1_700_000_000_000,
+            key: Some("k".into()),
+            value: None,
+            headers: vec![("a".into(), None)],
+        };
+        let letter = letter("orders.dead-letters", record, &"ä".repeat(3000));
+        assert_eq!(
+            (&*letter.topic, letter.partition, letter.timestamp),
+            ("orders.dead-letters", None, None)
+        );
+        assert_eq!((letter.key.as_deref(), letter.value), (Some(&b"k"[..]), None));
+        let headers: Vec<(&str, Option<&[u8]>)> = letter
+            .headers
+            .iter()
+            .map(|header| (header.key.as_str(), header.value.as_deref()))
+            .collect();
+        assert_eq!(
+            headers[..5],
+            [
+                ("a", None),
+                (TOPIC_HEADER, Some(&b"orders"[..])),
+                (PARTITION_HEADER, Some(b"3")),
+                (OFFSET_HEADER, Some(b"41")),
+                (TIMESTAMP_HEADER, Some(b"1700000000000")),
+            ]
+        );
+        let error = std::str::from_utf8(headers[5].1.unwrap()).unwrap();
+        assert_eq!((headers[5].0, error.len()), (ERROR_HEADER, ERROR_BYTES));
+    }
+}

@@ -1,0 +1,307 @@
+//! [`Reachability`]: which agents do not answer, and which groups have no coordinator that does. Agents advertise the
+//! addresses that clients are sent to, and one that nobody can reach shows only as a call that takes long: so what fails
+//! at an address is remembered here, and named in errors. Written by every call of a [`Client`], read by whoever has to
+//! say what it waits for.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use streamhouse_core::{Error as CoreError, ErrorCode};
+use tokio::time::Instant;
+use tonic::Status;
+
+use crate::{
+    Client,
+    connection::{is_named, status_error},
+};
+
+/// A failure that nothing followed for this long says nothing of the present any more.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+
+/// An agent that does not answer at its address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnreachableAgent {
+    /// Its id; `None` for an address of the bootstrap list, behind which no agent was found yet.
+    pub agent_id: Option<String>,
+    /// `host:port`.
+    pub address: String,
+    /// From its first call that failed to the last one: nothing is known of the time after.
+    pub lasting: Duration,
+    /// What the last call failed with.
+    pub reason: String,
+}
+
+impl fmt::Display for UnreachableAgent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, reason, .. } = self;
+        match &self.agent_id {
+            Some(id) => write!(
+                f,
+                "agent {id} advertises {address}, which does not answer ({reason}); check that it runs, and that the \
+                 address it advertises can be reached from here"
+            ),
+            None => write!(
+                f,
+                "no agent answers at {address} ({reason}); check the bootstrap address and that the agent runs"
+            ),
+        }
+    }
+}
+
+/// A group whose coordinator does not answer, or that has none at the moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CoordinatorOutage {
+    /// From the first call that failed to the last one.
+    pub lasting: Duration,
+    /// What the last call failed with.
+    pub cause: CoreError,
+}
+
+impl CoordinatorOutage {
+    /// An outage of this length.
+    pub fn new(lasting: Duration, cause: CoreError) -> Self {
+        Self { lasting, cause }
+    }
+}
+
+#[derive(Debug)]
+struct Failing {
+    since: Instant,
+    last: Instant,
+    error: CoreError,
+}
+
+/// What fails, by name.
+#[derive(Debug)]
+struct Failures<K> {
+    failing: Mutex<HashMap<K, Failing>>,
+    /// How many fail: a call that went well need not look further.
+    count: AtomicUsize,
+}
+
+impl<K> Default for Failures<K> {
+    fn default() -> Self {
+        Self {
+            failing: Mutex::default(),
+            count: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl<K: std::hash::Hash + Eq + Clone> Failures<K> {
+    fn failed(&self, key: K, error: CoreError, now: Instant) {
+        let mut failing = self.failing.lock();
+        failing.retain(|_, failure| now - failure.last < FORGOTTEN_AFTER);
+        let failure = failing.entry(key).or_insert_with(|| Failing {
+            since: now,
+            last: now,
+            error: error.clone(),
+        });
+        (failure.last, failure.error) = (now, error);
+        self.count.store(failing.len(), Ordering::Relaxed);
+    }
+
+    fn succeeded<Q: std::hash::Hash + Eq + ?Sized>(&self, key: &Q)
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let mut failing = self.failing.lock();
+        failing.remove(key);
+        self.count.store(failing.len(), Ordering::Relaxed);
+    }
+
+    /// What fails now: for how long, and with what.
+    fn current(&self, now: Instant) -> Vec<(K, Duration, CoreError)> {
+        let failing = self.failing.lock();
+        let current = failing
+            .iter()
+            .filter(|(_, failure)| now - failure.last < FORGOTTEN_AFTER);
+        current
+            .map(|(key, failure)| (key.clone(), failure.last - failure.since, failure.error.clone()))
+            .collect()
+    }
+}
+
+/// What a client knows of the agents and coordinators that do not answer.
+#[derive(Debug, Default)]
+pub(crate) struct Reachability {
+    agents: Failures<Arc<str>>,
+    coordinators: Failures<String>,
+}
+
+impl Client {
+    /// Returns the agents that did not answer the last call to them, those that fail the longest first.
+    pub fn unreachable_agents(&self) -> Vec<UnreachableAgent> {
+        let mut agents: Vec<_> = self.reachability().agents.current(Instant::now());
+        agents.sort_by(|(a, first, _), (b, second, _)| second.cmp(first).then(a.cmp(b)));
+        let agent = |(uri, lasting, error): (Arc<str>, Duration, CoreError)| {
+            self.unreachable(&uri, lasting, error.message())
+        };
+        agents.into_iter().map(agent).collect()
+    }
+
+    fn unreachable(&self, uri: &Arc<str>, lasting: Duration, reason: &str) -> UnreachableAgent {
+        let address = uri.split_once("://").map_or(&**uri, |(_, address)| address);
+        UnreachableAgent {
+            agent_id: self.cache().agent_id(uri).map(|id| id.to_string()),
+            address: address.to_owned(),
+            lasting,
+            // It stands in front of each cause and says nothing.
+            reason: reason.replace("transport error: ", ""),
+        }
+    }
+
+    /// The agent answered, whatever it said.
+    pub(crate) fn agent_answered(&self, uri: &Arc<str>) {
+        self.reachability().agents.succeeded(&**uri);
+    }
+
+    /// The agent did not answer; returns the error that says so.
+    pub(crate) fn agent_is_silent(&self, uri: &Arc<str>, error: CoreError) -> CoreError {
+        let told = self.unreachable(uri, Duration::ZERO, error.message()).to_string();
+        let code = error.code();
+        let agents = &self.reachability().agents;
+        agents.failed(uri.clone(), error, Instant::now());
+        CoreError::new(code, told)
+    }
+
+    /// Returns the error of a call that ended with this status: the agent's own, or that it cannot be reached.
+    pub(crate) fn call_failed(&self, uri: &Arc<str>, status: Status) -> CoreError {
+        let named = is_named(&status);
+        let error = status_error(status);
+        if !named && error.code() == ErrorCode::NetworkException {
+            return self.agent_is_silent(uri, error);
+        }
+        self.agent_answered(uri);
+        error
+    }
+
+    /// Returns the agent that fails the longest, as the reason of a wait that came to nothing.
+    pub(crate) fn unreachable_cause(&self) -> Option<CoreError> {
+        let worst = self.unreachable_agents().into_iter().next()?;
+        Some(CoreError::new(ErrorCode::NetworkException, worst.to_string()))
+    }
+
+    /// The group's coordinator failed for a passing reason.
+    pub(crate) fn coordinator_failed(&self, group: &str, error: &CoreError) {
+        let coordinators = &self.reachability().coordinators;
+        coordinators.failed(group.to_owned(), error.clone(), Instant::now());
+    }
+
+    /// The group's coordinator answered.
+    pub(crate) fn coordinator_answered(&self, group: &str) {
+        self.reachability().coordinators.succeeded(group);
+    }
+
+    /// Returns how long a group's coordinator has not answered, if it does not.
+    pub(crate) fn coordinator_outage(&self, group: &str) -> Option<CoordinatorOutage> {
+        let current = self.reachability().coordinators.current(Instant::now());
+        let (_, lasting, cause) = current.into_iter().find(|(name, ..)| name == group)?;
+        Some(CoordinatorOutage { lasting, cause })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use streamhouse_core::protocol::v1;
+
+    use super::*;
+
+    fn refused() -> CoreError {
+        CoreError::new(
+            ErrorCode::NetworkException,
+            "transport error: tcp connect error: transport error: refused",
+        )
+    }
+
+    fn client() -> Client {
+        let client = Client::connect("seed:1").unwrap();
+        client.cache().merge(v1::MetadataResponse {
+            agents: vec![v1::AgentDescription {
+                agent_id: "a-2".into(),
+                grpc_address: "10.0.0.9:50051".into(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        });
+        client
+    }
+
+    #[tokio::test]
+    async fn an_advertised_address_that_does_not_answer_is_named_with_its_agent() {
+        let client = client();
+        let error = client.agent_is_silent(&"http://10.0.0.9:50051".into(), refused());
+        assert_eq!(error.code(), ErrorCode::NetworkException);
+        assert!(
+            error.message().starts_with(
+                "agent a-2 advertises 10.0.0.9:50051, which does not answer (tcp connect error: refused); "
+            ),
+            "{error}"
+        );
+        let error = client.agent_is_silent(&"http://seed:1".into(), refused());
+        assert!(
+            error.message().starts_with("no agent answers at seed:1 (tcp"),
+            "{error}"
+        );
+        assert!(error.message().contains("check the bootstrap address"), "{error}");
+    }
+
+    #[test]
+    fn a_failure_is_known_until_a_success_or_until_nobody_asks_any_more() {
+        let failures = Failures::<String>::default();
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let known = |at| {
+            let mut known = failures.current(at);
+            known.sort_by(|a, b| a.0.cmp(&b.0));
+            let known = known.into_iter().map(|(key, lasting, _)| (key, lasting));
+            known.collect::<Vec<_>>()
+        };
+        failures.failed("a".to_owned(), refused(), start);
+        failures.failed("a".to_owned(), refused(), start + 7 * second);
+        failures.failed("b".to_owned(), refused(), start + 7 * second);
+        let now = start + 8 * second;
+        let none = Duration::ZERO;
+        assert_eq!(known(now), [("a".to_owned(), 7 * second), ("b".to_owned(), none)]);
+        failures.succeeded("a");
+        assert_eq!(known(now), [("b".to_owned(), none)]);
+        assert!(known(now + FORGOTTEN_AFTER).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_coordinators_outage_lasts_until_it_answers() {
+        let client = client();
+        assert_eq!(client.coordinator_outage("g"), None);
+        client.coordinator_failed("g", &refused());
+        assert_eq!(client.coordinator_outage("g").unwrap().cause, refused());
+        assert_eq!(client.coordinator_outage("h"), None);
+        client.coordinator_answered("g");
+        assert_eq!(client.coordinator_outage("g"), None);
+    }
+
+    #[tokio::test]
+    async fn an_agents_own_error_is_an_answer() {
+        let client = client();
+        let uri = "http://10.0.0.9:50051".into();
+        client.agent_is_silent(&uri, refused());
+        let own = CoreError::new(ErrorCode::ResourceExhausted, "slow down");
+        assert_eq!(client.call_failed(&uri, Status::from(own.clone())), own);
+        assert!(client.unreachable_agents().is_empty());
+        assert_eq!(client.unreachable_cause(), None);
+        let broken = client.call_failed(&uri, Status::unavailable("gone"));
+        assert!(broken.message().contains("a-2"), "{broken}");
+        assert_eq!(client.unreachable_agents().len(), 1);
+    }
+}
