@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 
-use clap::{ArgAction, Command, CommandFactory as _, FromArgMatches as _, error::ErrorKind};
+use clap::{Arg, ArgAction, Command, CommandFactory as _, FromArgMatches as _, error::ErrorKind};
 use serde_json::json;
 
 use super::{Cli, failure};
@@ -127,25 +127,30 @@ fn switch_advice(args: &[String]) -> Option<String> {
             Some((flag, value)) => (flag, Some(value)),
             None => (argument.as_str(), args.get(at + 1).map(String::as_str)),
         };
-        let valued = flag.starts_with('-') && value.is_some_and(is_value);
+        let valued = flag.starts_with('-') && flag.len() > 1 && value.is_some_and(is_value);
         (valued && is_switch(&root, flag))
             .then(|| format!("{flag} takes no value: write {flag} for true, and leave it out for false"))
     })
 }
 
-/// Whether some command has this switch, `--long` or `-s`; of several short ones the last counts.
-fn is_switch(command: &Command, flag: &str) -> bool {
-    let long = flag.strip_prefix("--");
-    let short = flag.strip_prefix('-').and_then(|short| short.chars().last());
+/// Whether commands have this switch, `--long` or `-s`, or all of `-abc`: what follows one that takes a value is its value.
+fn is_switch(root: &Command, flag: &str) -> bool {
+    match flag.strip_prefix("--") {
+        Some(long) => has_switch(root, &|argument| argument.get_long() == Some(long)),
+        None => flag
+            .chars()
+            .skip(1)
+            .all(|short| has_switch(root, &|argument| argument.get_short() == Some(short))),
+    }
+}
+
+fn has_switch(command: &Command, is_named: &dyn Fn(&Arg) -> bool) -> bool {
+    let is_switch = |arg: &Arg| matches!(arg.get_action(), ArgAction::SetTrue | ArgAction::Count);
     let mut arguments = command.get_arguments();
-    let found = arguments.any(|argument| {
-        let named = match long {
-            Some(long) => argument.get_long() == Some(long),
-            None => short.is_some() && argument.get_short() == short,
-        };
-        named && matches!(argument.get_action(), ArgAction::SetTrue | ArgAction::Count)
-    });
-    found || command.get_subcommands().any(|command| is_switch(command, flag))
+    arguments.any(|argument| is_named(argument) && is_switch(argument))
+        || command
+            .get_subcommands()
+            .any(|command| has_switch(command, is_named))
 }
 
 /// What to do about an option's value below zero that has a unit, as `--linger -5ms`: clap takes it for an option.
@@ -203,10 +208,33 @@ mod tests {
             "consume true --from-beginning",
             "consume --from-beginning -- true",
             "consume -n 5 a -g true",
+            "consume -gbe true",
+            "consume - true",
         ] {
             assert_eq!(switch_advice(&words(args)), None, "{args}");
             read(words(args).into_iter().map(OsString::from).collect()).unwrap();
         }
+    }
+
+    /// Advice looks at all commands, so a name may not be a switch in one and take a value in another.
+    #[test]
+    fn a_switch_is_a_switch_in_every_command() {
+        fn check(root: &Command, command: &Command) {
+            for argument in command
+                .get_arguments()
+                .filter(|arg| arg.get_action().takes_values())
+            {
+                let flags = [
+                    argument.get_long().map(|long| format!("--{long}")),
+                    argument.get_short().map(|short| format!("-{short}")),
+                ];
+                for flag in flags.into_iter().flatten() {
+                    assert!(!is_switch(root, &flag), "{}: {flag}", command.get_name());
+                }
+            }
+            command.get_subcommands().for_each(|below| check(root, below));
+        }
+        check(&Cli::command(), &Cli::command());
     }
 
     #[test]

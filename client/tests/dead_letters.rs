@@ -1,0 +1,75 @@
+//! A record that cannot be processed goes to the dead-letter topic and comes out of it with where it was and why.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail as tests do
+
+mod fake_agent;
+
+use fake_agent::{
+    Cluster,
+    reading::{LONG, POLL, builder, of, produce},
+};
+use streamhouse_client::{
+    Consumer, DeadLetters, OwnedRecord, Producer,
+    dead_letters::{ERROR_HEADER, OFFSET_HEADER, PARTITION_HEADER, TOPIC_HEADER},
+    metrics::Registry,
+};
+use tokio::time::timeout;
+
+async fn read_all(consumer: &mut Consumer, count: usize) -> Vec<OwnedRecord> {
+    let mut read = Vec::new();
+    let reading = async {
+        while read.len() < count {
+            let records = consumer.poll(POLL).await.unwrap();
+            read.extend(records.iter().map(|record| record.to_owned()));
+        }
+    };
+    timeout(LONG, reading).await.expect("the records do not come");
+    read
+}
+
+fn header<'a>(record: &'a OwnedRecord, name: &str) -> Option<&'a str> {
+    let (_, value) = record.headers.iter().rev().find(|(key, _)| key == name)?;
+    std::str::from_utf8(value.as_deref()?).ok()
+}
+
+#[tokio::test]
+async fn a_dead_letter_says_where_its_record_was_and_why_it_is_one() {
+    let cluster = Cluster::start(1).await;
+    cluster.create("orders", 2);
+    cluster.create("orders.dead-letters", 1);
+    produce(&cluster, "orders", 2, 0..10).await;
+    let mut consumer = builder(&cluster).assign([of("orders", 1)]).build().await.unwrap();
+    let read = read_all(&mut consumer, 5).await;
+    let producer = Producer::builder()
+        .bootstrap(cluster.bootstrap())
+        .metrics_registry(Registry::new());
+    let dead_letters = DeadLetters::new(producer.build().await.unwrap(), "orders.dead-letters");
+    let stored = dead_letters
+        .send_owned(read[3].clone(), &"no order")
+        .await
+        .unwrap();
+    assert_eq!((&*stored.topic, stored.offset), ("orders.dead-letters", 0));
+    // Put aside once more.
+    let letters = builder(&cluster).assign([of("orders.dead-letters", 0)]);
+    let mut letters = letters.build().await.unwrap();
+    let letter = read_all(&mut letters, 1).await.remove(0);
+    dead_letters
+        .send_owned(letter, &"no letter either")
+        .await
+        .unwrap();
+    let letters = {
+        let first = builder(&cluster).assign([of("orders.dead-letters", 0)]);
+        read_all(&mut first.build().await.unwrap(), 2).await
+    };
+    for (letter, topic, partition, offset, error) in [
+        (&letters[0], "orders", "1", "3", "no order"),
+        (&letters[1], "orders.dead-letters", "0", "0", "no letter either"),
+    ] {
+        assert_eq!((&letter.key, &letter.value), (&read[3].key, &read[3].value));
+        assert_eq!(header(letter, "number"), header(&read[3], "number"));
+        assert_eq!(header(letter, TOPIC_HEADER), Some(topic));
+        assert_eq!(header(letter, PARTITION_HEADER), Some(partition));
+        assert_eq!(header(letter, OFFSET_HEADER), Some(offset));
+        assert_eq!(header(letter, ERROR_HEADER), Some(error));
+    }
+}
