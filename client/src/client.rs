@@ -321,6 +321,12 @@ impl Client {
         self.inner.coordinators.lock().remove(group);
     }
 
+    /// Whether the task that refreshes metadata lives: it ends with the runtime that the client was built in.
+    fn is_refreshed(&self) -> bool {
+        let refresher = self.inner.refresher.lock();
+        refresher.as_ref().is_some_and(|refresher| !refresher.is_finished())
+    }
+
     /// Waits until a topic's partitions are known. A topic that does not exist is waited for only for `missing_for`.
     pub(crate) async fn partitions_of(
         &self,
@@ -344,6 +350,11 @@ impl Client {
                 TopicKnown::Failed(error) => Some(error),
                 _ => None,
             };
+            if !self.is_refreshed() {
+                return Err(Error::State(
+                    "the tokio runtime this client was built in has ended; build a new client".into(),
+                ));
+            }
             self.cache().request_refresh();
             if timeout(deadline.left(), watch.changed()).await.is_err() {
                 return Err(Error::timeout(
@@ -374,6 +385,7 @@ impl Client {
             match answer {
                 Ok(Some(Ok(answer))) => {
                     self.cache().merge(answer);
+                    self.let_agents_go();
                     return Ok(());
                 }
                 Ok(Some(Err(error))) => last = error,
@@ -381,6 +393,18 @@ impl Client {
                 Err(_) => {}
             }
         }
+    }
+
+    /// Forgets the channels and coordinators of agents that the cluster does not have any more: addresses change with every
+    /// restart in Kubernetes. Calls on their way keep their channel.
+    fn let_agents_go(&self) {
+        let agents = self.inner.cache.agents();
+        if agents.is_empty() {
+            return;
+        }
+        let there = |uri: &Arc<str>| agents.contains(uri) || self.inner.bootstrap.contains(uri);
+        self.inner.pool.retain(there);
+        self.inner.coordinators.lock().retain(|_, uri| there(uri));
     }
 
     async fn ask(&self, uri: Arc<str>, topics: Vec<String>) -> Result<v1::MetadataResponse, CoreError> {

@@ -26,9 +26,22 @@ pub enum Error {
         /// The last retried failure.
         last: Option<streamhouse_core::Error>,
     },
-    /// The producer, consumer or client was closed.
+    /// The producer, consumer or client was closed. Of a delivery: the record was not sent and is surely not stored.
     #[error("it was closed; build a new one")]
     Closed,
+    /// The producer has ended without being closed: its task panicked, or the tokio runtime it was built in has ended. What
+    /// it had not sent is surely not stored.
+    #[error("the producer has ended: {reason}; build a new one")]
+    ProducerEnded {
+        /// What ended it.
+        reason: Cow<'static, str>,
+    },
+    /// The producer ended after the record was sent and before the cluster's answer: it may be stored, or not.
+    #[error("whether the record is stored is not known: the cluster had not answered when the producer ended ({reason})")]
+    OutcomeUnknown {
+        /// What ended the producer.
+        reason: Cow<'static, str>,
+    },
     /// The producer's buffer had no room, at once (`try_send`) or for as long as `max_block`.
     #[error("the producer's buffer is full; send slower, or raise buffer_memory or max_block")]
     BufferFull,
@@ -37,10 +50,11 @@ pub enum Error {
     Config(String),
     /// A record cannot fit into one request.
     #[error(
-        "the record takes {size} bytes, more than the {limit} allowed; make it smaller or raise max_request_size"
+        "the record takes {size} bytes, more than the {limit} allowed; make it smaller, or raise max_request_size (bytes as \
+         they are sent) or buffer_memory (bytes before compression)"
     )]
     RecordTooLarge {
-        /// Encoded.
+        /// Encoded; compressed where that is what counts.
         size: usize,
         /// The smallest limit it breaks.
         limit: usize,
@@ -78,7 +92,8 @@ impl Error {
         match self {
             Self::Cluster(error) => error.code(),
             Self::Timeout { .. } => ErrorCode::RequestTimedOut,
-            Self::Closed => ErrorCode::ShuttingDown,
+            Self::Closed | Self::ProducerEnded { .. } => ErrorCode::ShuttingDown,
+            Self::OutcomeUnknown { .. } => ErrorCode::Unknown,
             Self::BufferFull => ErrorCode::ResourceExhausted,
             Self::Config(_) => ErrorCode::InvalidConfig,
             Self::RecordTooLarge { .. } => ErrorCode::MessageTooLarge,

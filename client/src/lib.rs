@@ -45,5 +45,7 @@ pub use consumer::{AutoOffsetReset, Consumer, ConsumerBuilder, ConsumerRecord, O
 pub use error::{Error, Result};
 /// Of the version whose contexts and providers this library takes.
 pub use opentelemetry;
-pub use producer::{Delivery, Producer, ProducerBuilder, Record, RecordMetadata, RecordRef, TopicHandle};
+pub use producer::{
+    Delivery, Producer, ProducerBuilder, Record, RecordMetadata, RecordRef, SendError, TopicHandle,
+};
 pub use streamhouse_core::{ErrorCode, TopicPartition};

@@ -26,6 +26,7 @@ struct TopicState {
     topic_id: Arc<str>,
     error: Option<CoreError>,
     leaders: Vec<Option<LeaderInfo>>,
+    max_message_bytes: usize,
 }
 
 impl Default for TopicState {
@@ -34,6 +35,7 @@ impl Default for TopicState {
             topic_id: Arc::from(""),
             error: None,
             leaders: Vec::new(),
+            max_message_bytes: 0,
         }
     }
 }
@@ -43,6 +45,16 @@ struct State {
     cluster_id: String,
     topics: HashMap<Arc<str>, TopicState>,
     agents: Vec<Arc<str>>,
+}
+
+/// A topic that exists, as one answer of the cluster described it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KnownTopic {
+    /// Empty where agents name no ids.
+    pub(crate) topic_id: Arc<str>,
+    pub(crate) partitions: i32,
+    /// The largest batch, in compressed bytes; 0 where the cluster does not say.
+    pub(crate) max_message_bytes: usize,
 }
 
 /// What is known of a topic.
@@ -121,6 +133,17 @@ impl MetadataCache {
         }
     }
 
+    /// A topic that exists, as far as is known.
+    pub(crate) fn known(&self, topic: &str) -> Option<KnownTopic> {
+        let state = self.state.read();
+        let known = state.topics.get(topic).filter(|known| known.error.is_none())?;
+        Some(KnownTopic {
+            topic_id: known.topic_id.clone(),
+            partitions: i32::try_from(known.leaders.len()).unwrap_or(i32::MAX),
+            max_message_bytes: known.max_message_bytes,
+        })
+    }
+
     /// The id of the topic that has the name, empty while it is not known: requests carry it, so that an agent never takes the
     /// topic of the same name that came after for the one that is meant.
     pub(crate) fn topic_id(&self, topic: &str) -> Arc<str> {
@@ -179,6 +202,7 @@ impl MetadataCache {
             return;
         }
         known.error = None;
+        known.max_message_bytes = topic.max_message_bytes as usize;
         if *known.topic_id != *topic.topic_id {
             // Deleted and made anew: epochs start over.
             known.topic_id = topic.topic_id.into();
@@ -258,6 +282,7 @@ mod tests {
             topic_id: id.into(),
             error: None,
             partitions,
+            max_message_bytes: 0,
         };
         v1::MetadataResponse {
             topics: vec![topic],
