@@ -352,7 +352,7 @@ impl Client {
             };
             if !self.is_refreshed() {
                 return Err(Error::State(
-                    "the tokio runtime this client was built in has ended; build a new client".into(),
+                    "the client's own task has ended, with the tokio runtime it was built in; build a new client".into(),
                 ));
             }
             self.cache().request_refresh();
@@ -457,5 +457,47 @@ async fn refresh_loop(
             }
         };
         tokio::time::sleep(pause).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn channels_and_coordinators_of_agents_that_are_gone_are_let_go() {
+        let client = Client::connect("boot:1").unwrap();
+        let coordinators = || client.inner.coordinators.lock();
+        for (group, uri) in [("g", "http://a:1"), ("h", "http://b:1"), ("i", "http://boot:1")] {
+            client.channel(&uri.into()).unwrap();
+            coordinators().insert(group.to_owned(), uri.into());
+        }
+        client.let_agents_go();
+        assert_eq!(coordinators().len(), 3, "nothing is known of the agents yet");
+        let agent = v1::AgentDescription {
+            grpc_address: "b:1".to_owned(),
+            ..Default::default()
+        };
+        client.cache().merge(v1::MetadataResponse {
+            agents: vec![agent],
+            ..Default::default()
+        });
+        client.let_agents_go();
+        let mut left: Vec<_> = coordinators().keys().cloned().collect();
+        left.sort();
+        assert_eq!(left, ["h", "i"]);
+        let channels = format!("{:?}", client.inner.pool);
+        assert!(!channels.contains("//a:1") && channels.contains("//b:1") && channels.contains("//boot:1"));
+    }
+
+    #[test]
+    fn a_client_whose_runtime_has_ended_says_so() {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let theirs = runtime();
+        let client = theirs.block_on(async { Client::connect("a:1") }).unwrap();
+        drop(theirs);
+        let hour = Duration::from_secs(3600);
+        let known = runtime().block_on(client.partitions_of("t", Deadline::after(hour), hour));
+        assert!(matches!(known, Err(Error::State(_))), "{known:?}");
     }
 }

@@ -36,10 +36,10 @@ pub enum Error {
         /// What ended it.
         reason: Cow<'static, str>,
     },
-    /// The producer ended after the record was sent and before the cluster's answer: it may be stored, or not.
-    #[error("whether the record is stored is not known: the cluster had not answered when the producer ended ({reason})")]
+    /// A try to send the record was not answered, and there will be no other one: it may be stored, or not.
+    #[error("whether the record is stored is not known: {reason}")]
     OutcomeUnknown {
-        /// What ended the producer.
+        /// Why there is no answer.
         reason: Cow<'static, str>,
     },
     /// The producer's buffer had no room, at once (`try_send`) or for as long as `max_block`.

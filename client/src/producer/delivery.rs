@@ -264,6 +264,9 @@ fn call(callback: Callback, result: Result<RecordMetadata>) {
 }
 
 /// What will become of a sent record: await it, or drop it (the record is sent all the same).
+///
+/// After [`Error::Timeout`] and [`Error::OutcomeUnknown`] the record may be stored, or be stored later; after every other error
+/// it is not.
 #[derive(Debug)]
 #[must_use = "a record counts as stored only once its delivery says so"]
 pub struct Delivery {

@@ -69,29 +69,33 @@ pub(super) struct Dispatcher {
 }
 
 /// Runs until `stop`; `guard` then fails what is left, as it does when this panics or is not run any more.
-pub(super) async fn run(shared: Arc<Shared>, mut guard: EndGuard, stop: CancellationToken) {
+pub(super) async fn run(shared: Arc<Shared>, guard: EndGuard, stop: CancellationToken) {
     let (events, inbox) = mpsc::channel(1024);
-    let mut dispatcher = Dispatcher {
-        shared: shared.clone(),
-        lanes: Vec::new(),
-        links: Vec::new(),
-        by_uri: HashMap::new(),
-        free_links: Vec::new(),
-        leaderless: Leaderless::new(shared.client.backoff()),
-        timers: BinaryHeap::new(),
-        identity: None,
-        wants_identity: Vec::new(),
-        asking: JoinSet::new(),
-        complained: None,
-        events,
-    };
+    let mut dispatcher = Dispatcher::new(shared, events);
     stop.run_until_cancelled(dispatcher.work(inbox)).await;
     // The links' tasks end with it, and no answer can settle a batch any more.
     drop(dispatcher);
-    guard.was_closed = true;
+    drop(guard);
 }
 
 impl Dispatcher {
+    pub(super) fn new(shared: Arc<Shared>, events: mpsc::Sender<Event>) -> Self {
+        Self {
+            leaderless: Leaderless::new(shared.client.backoff()),
+            shared,
+            lanes: Vec::new(),
+            links: Vec::new(),
+            by_uri: HashMap::new(),
+            free_links: Vec::new(),
+            timers: BinaryHeap::new(),
+            identity: None,
+            wants_identity: Vec::new(),
+            asking: JoinSet::new(),
+            complained: None,
+            events,
+        }
+    }
+
     async fn work(&mut self, mut inbox: mpsc::Receiver<Event>) {
         let mut metadata = self.shared.client.cache().watch();
         let tick = TICK
@@ -294,9 +298,10 @@ impl Dispatcher {
         self.links[link].ready.push_back(lane);
     }
 
-    fn ask_for_identity(&mut self) {
+    /// Asks for a producer id, if a lane waits for one and nothing asks.
+    pub(super) fn ask_for_identity(&mut self) {
         while self.asking.try_join_next().is_some() {}
-        if !self.asking.is_empty() {
+        if !self.asking.is_empty() || self.wants_identity.is_empty() {
             return;
         }
         let (client, events) = (self.shared.client.clone(), self.events.clone());

@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
+use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::{shared::Shared, topic::Topic};
@@ -15,31 +16,32 @@ use crate::error::Error;
 #[derive(Debug)]
 pub(super) struct EndGuard {
     shared: Arc<Shared>,
-    /// The task ended because it was told to.
-    pub(super) was_closed: bool,
+    /// Cancelled when the task is told to end.
+    stop: CancellationToken,
 }
 
 impl EndGuard {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self {
-            shared,
-            was_closed: false,
-        }
+    pub(super) fn new(shared: Arc<Shared>, stop: CancellationToken) -> Self {
+        Self { shared, stop }
     }
 }
 
 impl Drop for EndGuard {
     fn drop(&mut self) {
-        if self.was_closed {
+        let panics = std::thread::panicking();
+        if self.stop.is_cancelled() && !panics {
             self.shared.stop(Error::Closed);
             return;
         }
-        let reason = if std::thread::panicking() {
+        let reason = if panics {
             "its task panicked, the log says where"
         } else {
             "the tokio runtime it was built in has ended"
         };
-        error!(reason, "the producer has ended; what was not acknowledged fails");
+        let records = self.shared.stats().pending_records;
+        if panics || records > 0 {
+            error!(reason, records, "the producer has ended; what was not acknowledged fails");
+        }
         self.shared.stop(Error::ProducerEnded {
             reason: reason.into(),
         });
@@ -86,7 +88,7 @@ impl Shared {
             }
             let outcome = if batch.ticket.is_unsure() {
                 Error::OutcomeUnknown {
-                    reason: why.to_string().into(),
+                    reason: format!("the cluster had not answered when the producer ended ({why})").into(),
                 }
             } else {
                 why.clone()

@@ -221,15 +221,13 @@ impl Lane {
         (no, Sealed::new(new, first_sequence))
     }
 
-    /// A batch that the cluster finds too large, if it can be cut: it has several records, and no try of it can have been
-    /// stored.
+    /// A batch that the cluster finds too large, if it can be cut: it has several records.
     pub(super) fn divisible(&self, flight: Flight) -> Option<Sealed> {
         let batch = self.in_flight.get(&flight.no)?;
-        let divisible = batch.tries == flight.tries && batch.records > 1 && !batch.unsure;
-        divisible.then(|| batch.clone())
+        (batch.tries == flight.tries && batch.records > 1).then(|| batch.clone())
     }
 
-    /// Puts the parts of a batch in its place, under its numbers.
+    /// Puts the parts of a batch in its place, under its numbers: should it be stored after all, the cluster refuses them.
     pub(super) fn put_parts(
         &mut self,
         flight: Flight,
@@ -245,6 +243,7 @@ impl Lane {
             let records = part.records;
             let mut part = Sealed::new(part, sequence);
             part.tries = whole.tries;
+            part.unsure = whole.unsure;
             self.put_back(no, part);
             no.from = no.from.saturating_add(records);
             sequence = if self.idempotent { after(sequence, records) } else { sequence };
@@ -325,7 +324,7 @@ impl Lane {
         }
         batch.unsure |= !code.has_no_side_effects();
         if !error.is_retryable() {
-            return Verdict::Settled(self.give_up(batch, error.into()));
+            return Verdict::Settled(self.refuse(batch, error));
         }
         batch.last_error = Some(error);
         self.put_back(no, batch);
@@ -339,7 +338,7 @@ impl Lane {
         let waits_for_earlier =
             self.in_flight.keys().any(|other| *other < no) || self.again.iter().any(may_come);
         if !waits_for_earlier && batch.unsure {
-            return Verdict::Settled(self.give_up(batch, error.into()));
+            return Verdict::Settled(self.refuse(batch, error));
         }
         if !waits_for_earlier {
             self.spent = true;
@@ -353,6 +352,19 @@ impl Lane {
         batch.ticket.set_unsure(batch.unsure);
         self.again.insert(no, batch);
         self.recovering = true;
+    }
+
+    /// The batch (already taken out) is refused for good. That says nothing of earlier tries.
+    fn refuse(&mut self, batch: Sealed, error: CoreError) -> Settled {
+        let error = if batch.unsure {
+            let reason = format!("a try to send it was not answered, or not clearly, and the last one failed with {error}");
+            Error::OutcomeUnknown {
+                reason: reason.into(),
+            }
+        } else {
+            error.into()
+        };
+        self.give_up(batch, error)
     }
 
     /// The batch (already taken out) fails for good.

@@ -103,8 +103,37 @@ impl Dispatcher {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::Settings;
+    use streamhouse_core::{protocol::v1, trace::Traces};
+    use tokio::sync::mpsc;
+
+    use super::{super::{builder::ProducerConfig, shared::Shared}, *};
+    use crate::{Client, Settings, metrics::Registry};
+
+    #[tokio::test]
+    async fn links_to_agents_that_are_gone_are_used_for_others() {
+        let client = Client::connect("a:1").unwrap();
+        let shared = Shared::new(client.clone(), ProducerConfig::default(), &Registry::new(), Traces::default());
+        let mut dispatcher = Dispatcher::new(Arc::new(shared), mpsc::channel(1).0);
+        let [a, b, c] = ["http://a:1", "http://b:1", "http://c:1"].map(Arc::<str>::from);
+        let (first, second) = (dispatcher.link_of(&a), dispatcher.link_of(&b));
+        let agent = v1::AgentDescription {
+            grpc_address: "b:1".into(),
+            ..Default::default()
+        };
+        client.cache().merge(v1::MetadataResponse {
+            agents: vec![agent],
+            ..Default::default()
+        });
+        dispatcher.links[first].ready.push_back(0);
+        dispatcher.let_links_go();
+        assert_eq!(dispatcher.link_of(&a), first, "something waits there");
+        dispatcher.links[first].ready.clear();
+        let stream = dispatcher.links[first].stream;
+        dispatcher.let_links_go();
+        assert_eq!(dispatcher.link_of(&b), second);
+        assert_eq!((dispatcher.link_of(&c), dispatcher.links.len()), (first, 2));
+        assert!(dispatcher.links[first].stream > stream, "late answers of the old agent are not the new one's");
+    }
 
     #[test]
     fn pauses_grow_while_nobody_leads_and_start_over_when_somebody_does() {

@@ -171,7 +171,7 @@ impl Producer {
         let stop = CancellationToken::new();
         let shared = Arc::new(Shared::new(client, config, &registry.unwrap_or_default(), traces));
         // Made here: a task that is never run drops it, too.
-        let guard = EndGuard::new(shared.clone());
+        let guard = EndGuard::new(shared.clone(), stop.clone());
         let dispatcher = runtime.spawn(dispatcher::run(shared.clone(), guard, stop.clone()));
         let running = Running {
             shared: shared.clone(),

@@ -115,7 +115,8 @@ impl Dispatcher {
     pub(super) fn follow_topics(&mut self) {
         let shared = self.shared.clone();
         for topic in shared.topics() {
-            let Some(known) = shared.client.cache().known(&topic.name) else {
+            let known = shared.client.cache().known(&topic.name);
+            let Some(known) = known.filter(|known| known.partitions > 0) else {
                 continue;
             };
             if topic.follow(&known.topic_id) {

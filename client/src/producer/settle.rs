@@ -27,6 +27,7 @@ impl Dispatcher {
                 self.shared.client.cache().request_refresh();
             }
         }
+        self.ask_for_identity();
         let timeout = self.shared.config.delivery_timeout;
         let Some(cutoff) = now.checked_sub(timeout) else {
             return;

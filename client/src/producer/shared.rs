@@ -33,7 +33,6 @@ use super::{
 use crate::{
     Client,
     error::{Error, Result},
-    metadata_cache::KnownTopic,
     metrics::{ProducerMetrics, Registry},
     retry::Deadline,
 };
@@ -147,13 +146,13 @@ impl Shared {
         if self.refusing.load(Ordering::Acquire) {
             return Err(self.closed());
         }
-        let count = self.client.partitions_of(name, deadline, MISSING_TOPIC).await?;
-        // Together, since the name may be another topic's by now.
-        let known = self.client.cache().known(name).unwrap_or(KnownTopic {
-            topic_id: Arc::from(""),
-            partitions: count,
-            max_message_bytes: 0,
-        });
+        let known = loop {
+            self.client.partitions_of(name, deadline, MISSING_TOPIC).await?;
+            // All of one answer, since the name may be another topic's by now.
+            if let Some(known) = self.client.cache().known(name) {
+                break known;
+            }
+        };
         let mut topics = self.topics.write();
         if let Some(topic) = topics.get(name) {
             return Ok(topic.clone());

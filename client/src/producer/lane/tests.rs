@@ -395,12 +395,13 @@ fn parts_of_a_batch_take_its_place_and_its_numbers() {
     assert_eq!(run.model.stored, [0, 1, 2, 3]);
     assert_eq!(run.acked, [(0, 0), (1, 1), (2, 2), (3, 3)]);
     assert_eq!(run.identities, 1, "no gap, so no new identity");
-    // One that may be stored as it is cannot be cut.
+    // Of one that is stored, the cluster refuses the parts.
     run.send(2, false);
     run.step(Step::Break(1));
     run.send(0, false);
     run.step(Step::TooLarge);
-    assert_eq!(run.failed, [4, 5]);
+    run.finish();
+    assert_eq!((&*run.model.stored, run.failed), (&[0, 1, 2, 3, 4, 5][..], vec![4, 5]));
 }
 
 #[test]
