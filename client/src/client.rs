@@ -324,7 +324,9 @@ impl Client {
     /// Whether the task that refreshes metadata lives: it ends with the runtime that the client was built in.
     fn is_refreshed(&self) -> bool {
         let refresher = self.inner.refresher.lock();
-        refresher.as_ref().is_some_and(|refresher| !refresher.is_finished())
+        refresher
+            .as_ref()
+            .is_some_and(|refresher| !refresher.is_finished())
     }
 
     /// Waits until a topic's partitions are known. A topic that does not exist is waited for only for `missing_for`.
@@ -492,7 +494,12 @@ mod tests {
 
     #[test]
     fn a_client_whose_runtime_has_ended_says_so() {
-        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = || {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap()
+        };
         let theirs = runtime();
         let client = theirs.block_on(async { Client::connect("a:1") }).unwrap();
         drop(theirs);

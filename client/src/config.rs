@@ -124,7 +124,11 @@ impl Settings {
             ("clock", format!("{:?}", self.clock) != format!("{clock:?}")),
             ("entropy", format!("{:?}", self.entropy) != format!("{entropy:?}")),
         ];
-        let names: Vec<&str> = changed.iter().filter(|(_, is)| *is).map(|(name, _)| *name).collect();
+        let names: Vec<&str> = changed
+            .iter()
+            .filter(|(_, is)| *is)
+            .map(|(name, _)| *name)
+            .collect();
         if names.is_empty() {
             return Ok(());
         }

@@ -39,7 +39,9 @@ fn builder(cluster: &Cluster) -> ProducerBuilder {
 fn noise(size: usize, seed: u64) -> Vec<u8> {
     let mut state = seed;
     let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         let mixed = (state ^ (state >> 31)).wrapping_mul(0x7fb5_d329_728e_a185);
         (mixed >> 56) as u8
     };
@@ -113,7 +115,10 @@ async fn records_are_stored_where_and_as_they_were_sent() {
     let late = Record::new("t", "late").with_key("k").with_header("h", "v");
     let refused = producer.send(late.clone()).await.unwrap_err();
     assert_eq!(refused.into_parts(), (late.clone(), Error::Closed));
-    let refused = producer.send_with_callback(late.clone(), |_| ()).await.unwrap_err();
+    let refused = producer
+        .send_with_callback(late.clone(), |_| ())
+        .await
+        .unwrap_err();
     assert_eq!((refused.record(), refused.error()), (&late, &Error::Closed));
     assert_eq!(Error::from(refused), Error::Closed);
 }
@@ -540,9 +545,17 @@ async fn contradictory_settings_are_refused() {
     // A shared client has its own settings.
     let client = Client::connect("localhost:1").unwrap();
     let shared = || client.producer().metrics_registry(Registry::new());
-    let refusal = shared().request_timeout(LONG * 2).client_id("me").build().await.unwrap_err();
+    let refusal = shared()
+        .request_timeout(LONG * 2)
+        .client_id("me")
+        .build()
+        .await
+        .unwrap_err();
     let text = refusal.to_string();
-    assert!(text.contains("client_id, request_timeout") && text.contains("shared client"), "{text}");
+    assert!(
+        text.contains("client_id, request_timeout") && text.contains("shared client"),
+        "{text}"
+    );
     assert!(refused(shared().settings(Settings::new("localhost:2"))).await);
     assert!(shared().linger(LONG).build().await.is_ok());
     let consumer = client.consumer().request_timeout(LONG * 2).build().await;

@@ -125,8 +125,14 @@ async fn batches_keep_to_the_limit_that_metadata_name() {
     let cluster = Cluster::start(1).await;
     let producer = send_lines(&cluster, true, Compression::Lz4).await;
     let stats = producer.metrics();
-    assert_eq!(stats.batches_retried, 0, "one that comes out too large is cut before it is sent");
-    assert!(stats.batches_sent < 120, "batches are as full as compression lets them: {stats:?}");
+    assert_eq!(
+        stats.batches_retried, 0,
+        "one that comes out too large is cut before it is sent"
+    );
+    assert!(
+        stats.batches_sent < 120,
+        "batches are as full as compression lets them: {stats:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,7 +140,10 @@ async fn a_batch_that_is_refused_as_too_large_is_sent_in_parts_in_order() {
     let cluster = Cluster::start(1).await;
     let producer = send_lines(&cluster, false, Compression::None).await;
     let stats = producer.metrics();
-    assert_eq!((stats.records_failed, stats.pending_records, stats.buffered_bytes), (0, 0, 0));
+    assert_eq!(
+        (stats.records_failed, stats.pending_records, stats.buffered_bytes),
+        (0, 0, 0)
+    );
     // A record that is too large alone fails, and says why.
     let large = producer.send(Record::new("t", noise(20_000, 1))).await.unwrap();
     assert_eq!(large.await.unwrap_err().code(), ErrorCode::MessageTooLarge);
@@ -146,7 +155,11 @@ async fn callbacks_of_a_batch_in_parts_come_once_and_in_order() {
     let cluster = Cluster::start(1).await;
     cluster.create("t", 1);
     cluster.limit("t", 2000, false);
-    let producer = lingering(&cluster).compression(Compression::None).build().await.unwrap();
+    let producer = lingering(&cluster)
+        .compression(Compression::None)
+        .build()
+        .await
+        .unwrap();
     let offsets = Arc::new(Mutex::new(Vec::new()));
     for number in 0..100_u64 {
         let offsets = offsets.clone();
@@ -168,10 +181,16 @@ async fn a_large_record_that_compresses_well_is_sent() {
     cluster.create("t", 1);
     cluster.limit("t", DEFAULT_LIMIT, true);
     let producer = builder(&cluster).build().await.unwrap();
-    let large = producer.send(Record::new("t", vec![b'x'; 10 << 20])).await.unwrap();
+    let large = producer
+        .send(Record::new("t", vec![b'x'; 10 << 20]))
+        .await
+        .unwrap();
     large.await.unwrap();
     assert_eq!(cluster.values("t", 0)[0].len(), 10 << 20);
-    let refused = producer.send(Record::new("t", noise(10 << 20, 1))).await.unwrap_err();
+    let refused = producer
+        .send(Record::new("t", noise(10 << 20, 1)))
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), ErrorCode::MessageTooLarge);
 }
 
@@ -180,17 +199,27 @@ async fn requests_become_smaller_for_an_agent_that_takes_less() {
     let cluster = Cluster::start(1).await;
     cluster.create("t", 4);
     cluster.state.lock().largest_request = 100_000;
-    let producer = lingering(&cluster).compression(Compression::None).build().await.unwrap();
+    let producer = lingering(&cluster)
+        .compression(Compression::None)
+        .build()
+        .await
+        .unwrap();
     let mut deliveries = Vec::new();
     for number in 0..2000 {
         let record = Record::new("t", noise(500, number)).with_partition((number % 4) as i32);
         deliveries.push(producer.send(record).await.unwrap());
     }
-    timeout(LONG, producer.flush()).await.expect("it tries for ever").unwrap();
+    timeout(LONG, producer.flush())
+        .await
+        .expect("it tries for ever")
+        .unwrap();
     assert_eq!(settle(deliveries).await, (0, None));
     assert_eq!(cluster.all_values("t").iter().map(Vec::len).sum::<usize>(), 2000);
     let alone = producer.send(Record::new("t", noise(200_000, 1))).await.unwrap();
-    timeout(LONG, producer.flush()).await.expect("it tries for ever").unwrap();
+    timeout(LONG, producer.flush())
+        .await
+        .expect("it tries for ever")
+        .unwrap();
     assert_eq!(alone.await.unwrap_err().code(), ErrorCode::MessageTooLarge);
 }
 
@@ -203,7 +232,12 @@ async fn a_batch_of_unknown_outcome_does_not_swallow_the_next_one() {
     let mut outcomes = Vec::new();
     for value in ["a", "b", "c", "d"] {
         let delivery = producer.send(Record::new("t", value)).await.unwrap();
-        outcomes.push(delivery.await.map(|stored| stored.offset).map_err(|error| error.code()));
+        outcomes.push(
+            delivery
+                .await
+                .map(|stored| stored.offset)
+                .map_err(|error| error.code()),
+        );
     }
     assert_eq!(outcomes, [Ok(0), Err(ErrorCode::Unknown), Ok(2), Ok(3)]);
     assert_eq!(cluster.values("t", 0), ["a", "b", "c", "d"]);
@@ -228,7 +262,10 @@ async fn what_waits_goes_to_the_topic_that_was_made_anew() {
     let gone = send(Record::new("t", "gone").with_key("k").with_partition(3)).await;
     let free = send(Record::new("t", "free")).await;
     cluster.create("t", 2);
-    timeout(LONG, producer.flush()).await.expect("records wait for partitions that are gone").unwrap();
+    timeout(LONG, producer.flush())
+        .await
+        .expect("records wait for partitions that are gone")
+        .unwrap();
     for (key, delivery) in keyed {
         let stored = delivery.await.unwrap();
         assert_eq!(stored.partition, key_partition(key.as_bytes(), 2), "{key}");
@@ -239,12 +276,25 @@ async fn what_waits_goes_to_the_topic_that_was_made_anew() {
     assert_eq!(gone.await.unwrap_err().code(), ErrorCode::UnknownTopicOrPartition);
     free.await.unwrap();
     let mut by_key: HashMap<String, Vec<String>> = HashMap::new();
-    for value in cluster.all_values("t").into_iter().flatten().filter(|value| value.starts_with("key")) {
+    for value in cluster
+        .all_values("t")
+        .into_iter()
+        .flatten()
+        .filter(|value| value.starts_with("key"))
+    {
         by_key.entry(value[..5].to_owned()).or_default().push(value);
     }
-    assert!(by_key.values().all(|values| values.len() == 6 && values.is_sorted()), "{by_key:?}");
+    assert!(
+        by_key
+            .values()
+            .all(|values| values.len() == 6 && values.is_sorted()),
+        "{by_key:?}"
+    );
     let stats = producer.metrics();
-    assert_eq!((stats.records_failed, stats.pending_records, stats.buffered_bytes), (1, 0, 0));
+    assert_eq!(
+        (stats.records_failed, stats.pending_records, stats.buffered_bytes),
+        (1, 0, 0)
+    );
     // The handle of before chooses among the new partitions.
     let next = send(Record::new("t", "next").with_key("key-7")).await;
     assert_eq!(next.partition(), key_partition(b"key-7", 2));
@@ -261,16 +311,27 @@ async fn what_was_on_its_way_to_a_deleted_topic_is_stored_once_in_the_new_one() 
         .build()
         .await
         .unwrap();
-    let first = producer.send(Record::new("t", "first").with_partition(0)).await.unwrap();
+    let first = producer
+        .send(Record::new("t", "first").with_partition(0))
+        .await
+        .unwrap();
     first.await.unwrap();
     cluster.script([Fault::Silence]);
     let arrived = cluster.state.lock().arrivals.len();
-    let second = producer.send(Record::new("t", "second").with_partition(0)).await.unwrap();
-    cluster.wait_until(|cluster| cluster.state.lock().arrivals.len() > arrived).await;
+    let second = producer
+        .send(Record::new("t", "second").with_partition(0))
+        .await
+        .unwrap();
+    cluster
+        .wait_until(|cluster| cluster.state.lock().arrivals.len() > arrived)
+        .await;
     cluster.create("t", 1);
     let stored = timeout(LONG, second).await.expect("it hangs").unwrap();
     assert_eq!((stored.partition, stored.offset), (0, 0));
-    let third = producer.send(Record::new("t", "third").with_partition(0)).await.unwrap();
+    let third = producer
+        .send(Record::new("t", "third").with_partition(0))
+        .await
+        .unwrap();
     third.await.unwrap();
     assert_eq!(cluster.values("t", 0), ["second", "third"]);
 }
@@ -296,15 +357,24 @@ async fn a_dispatcher_that_dies_settles_everything_and_takes_nothing_more() {
         ..settings(&cluster)
     };
     let producer = lingering(&cluster).settings(settings).build().await.unwrap();
-    let sent = producer.send(Record::new("t", "a").with_partition(0)).await.unwrap();
+    let sent = producer
+        .send(Record::new("t", "a").with_partition(0))
+        .await
+        .unwrap();
     fuse.0.store(true, Ordering::SeqCst);
     cluster.script([Fault::Refuse(ErrorCode::StorageUnavailable)]);
     let flushed = timeout(LONG, producer.flush()).await.expect("a flush hangs");
     assert!(matches!(flushed, Err(Error::ProducerEnded { .. })), "{flushed:?}");
     let outcome = timeout(LONG, sent).await.expect("a delivery hangs");
-    assert!(matches!(outcome, Err(Error::OutcomeUnknown { .. })), "{outcome:?}");
+    assert!(
+        matches!(outcome, Err(Error::OutcomeUnknown { .. })),
+        "{outcome:?}"
+    );
     let refused = producer.send(Record::new("t", "b")).await.unwrap_err();
-    assert!(matches!(refused.error(), Error::ProducerEnded { .. }), "{refused}");
+    assert!(
+        matches!(refused.error(), Error::ProducerEnded { .. }),
+        "{refused}"
+    );
     let closed = timeout(LONG, producer.close(LONG)).await.expect("a close hangs");
     assert!(matches!(closed, Err(Error::ProducerEnded { .. })), "{closed:?}");
     assert_eq!(producer.metrics().records_failed, 1);
@@ -328,12 +398,18 @@ fn a_producer_whose_runtime_has_ended_says_so() {
     drop(theirs);
     let ours = runtime();
     ours.block_on(async {
-        let outcome = timeout(LONG, waiting).await.expect("a delivery hangs").unwrap_err();
+        let outcome = timeout(LONG, waiting)
+            .await
+            .expect("a delivery hangs")
+            .unwrap_err();
         assert!(outcome.to_string().contains("runtime"), "{outcome}");
         let flushed = timeout(LONG, producer.flush()).await.expect("a flush hangs");
         assert!(matches!(flushed, Err(Error::ProducerEnded { .. })), "{flushed:?}");
         let refused = producer.send(Record::new("t", "b")).await.unwrap_err();
-        assert!(matches!(refused.error(), Error::ProducerEnded { .. }), "{refused}");
+        assert!(
+            matches!(refused.error(), Error::ProducerEnded { .. }),
+            "{refused}"
+        );
     });
 }
 
@@ -349,9 +425,15 @@ async fn a_callback_that_panics_does_not_end_the_producer() {
             called.fetch_add(1, Ordering::SeqCst);
             assert!(number % 5 != 0, "on purpose");
         };
-        producer.send_with_callback(Record::new("t", "a"), callback).await.unwrap();
+        producer
+            .send_with_callback(Record::new("t", "a"), callback)
+            .await
+            .unwrap();
     }
-    timeout(LONG, producer.flush()).await.expect("a flush hangs").unwrap();
+    timeout(LONG, producer.flush())
+        .await
+        .expect("a flush hangs")
+        .unwrap();
     assert_eq!(called.load(Ordering::SeqCst), 20);
     producer.send(Record::new("t", "b")).await.unwrap().await.unwrap();
 }
@@ -379,7 +461,11 @@ async fn a_producer_that_is_dropped_with_records_warns() {
         .with_writer(move || writer.clone())
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
-    let warned = || String::from_utf8_lossy(&logged.0.lock()).matches("dropped with records").count();
+    let warned = || {
+        String::from_utf8_lossy(&logged.0.lock())
+            .matches("dropped with records")
+            .count()
+    };
     let cluster = Cluster::start(1).await;
     cluster.create("t", 1);
     let producer = lingering(&cluster).build().await.unwrap();

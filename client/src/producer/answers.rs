@@ -102,7 +102,7 @@ impl Dispatcher {
 
     /// A batch was not acknowledged.
     pub(super) fn failed(&mut self, lane: usize, flight: Flight, error: CoreError) {
-        if error.code() == ErrorCode::MessageTooLarge && self.send_in_halves(lane, flight) {
+        if error.code() == ErrorCode::MessageTooLarge && self.send_in_parts(lane, flight) {
             return;
         }
         let sequence = matches!(
@@ -171,7 +171,11 @@ impl Dispatcher {
         let too_large = error.code() == ErrorCode::MessageTooLarge;
         let lost = CoreError::new(
             // An agent answers what it took before it says so, and takes nothing after it.
-            if too_large { ErrorCode::ShuttingDown } else { ErrorCode::NetworkException },
+            if too_large {
+                ErrorCode::ShuttingDown
+            } else {
+                ErrorCode::NetworkException
+            },
             format!("the produce stream ended: {error}"),
         );
         let mut sent = self.links[link].close();
@@ -206,17 +210,20 @@ impl Dispatcher {
             return;
         }
         let refused = sent.remove(0);
-        if refused.batches.len() > 1 {
-            let half = (refused.bytes / 2).max(LEAST_REQUEST);
-            self.links[link].most_bytes = self.links[link].most_bytes.min(half);
-            tracing::warn!(
-                agent = %self.links[link].uri, bytes = refused.bytes,
-                "the agent takes no request this large; sending less at once"
-            );
-        }
-        let outcome = if refused.batches.len() == 1 { error } else { again };
+        let half = (refused.bytes / 2).max(LEAST_REQUEST);
+        let most = self.links[link].most_bytes.min(half);
+        self.links[link].most_bytes = most;
+        tracing::warn!(
+            agent = %self.links[link].uri, bytes = refused.bytes, most,
+            "the agent takes no request this large; sending less at once"
+        );
+        let alone = refused.batches.len() == 1;
         for (lane, flight) in refused.batches {
-            self.failed(lane, flight, outcome.clone());
+            if !alone {
+                self.failed(lane, flight, again.clone());
+            } else if !self.send_in_parts_of(lane, flight, most) {
+                self.failed(lane, flight, error.clone());
+            }
             self.schedule(lane);
         }
     }

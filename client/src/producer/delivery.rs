@@ -407,14 +407,22 @@ mod tests {
         let [whole, left, right] = [1, 2, 3].map(|id| Ticket::new(id, "t".into(), id as i32));
         let deliveries: Vec<_> = (0..4).map(|at| Delivery::new(whole.clone(), at, 7)).collect();
         right.failed(Error::Closed);
-        whole.move_to(vec![(left.clone(), 1), (right.clone(), 0), (left.clone(), 0), (left.clone(), 2)]);
+        whole.move_to(vec![
+            (left.clone(), 1),
+            (right.clone(), 0),
+            (left.clone(), 0),
+            (left.clone(), 2),
+        ]);
         assert!(whole.is_moved() && !whole.is_done());
         left.stored(100);
         let mut results = Vec::new();
         for delivery in deliveries {
             results.push(delivery.await.map(|stored| (stored.partition, stored.offset)));
         }
-        assert_eq!(results, [Ok((2, 101)), Err(Error::Closed), Ok((2, 100)), Ok((2, 102))]);
+        assert_eq!(
+            results,
+            [Ok((2, 101)), Err(Error::Closed), Ok((2, 100)), Ok((2, 102))]
+        );
         assert_eq!(Arc::strong_count(&whole), 1, "nothing keeps it any more");
     }
 

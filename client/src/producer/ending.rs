@@ -40,7 +40,10 @@ impl Drop for EndGuard {
         };
         let records = self.shared.stats().pending_records;
         if panics || records > 0 {
-            error!(reason, records, "the producer has ended; what was not acknowledged fails");
+            error!(
+                reason,
+                records, "the producer has ended; what was not acknowledged fails"
+            );
         }
         self.shared.stop(Error::ProducerEnded {
             reason: reason.into(),

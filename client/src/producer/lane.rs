@@ -246,7 +246,11 @@ impl Lane {
             part.unsure = whole.unsure;
             self.put_back(no, part);
             no.from = no.from.saturating_add(records);
-            sequence = if self.idempotent { after(sequence, records) } else { sequence };
+            sequence = if self.idempotent {
+                after(sequence, records)
+            } else {
+                sequence
+            };
         }
     }
 
@@ -357,7 +361,9 @@ impl Lane {
     /// The batch (already taken out) is refused for good. That says nothing of earlier tries.
     fn refuse(&mut self, batch: Sealed, error: CoreError) -> Settled {
         let error = if batch.unsure {
-            let reason = format!("a try to send it was not answered, or not clearly, and the last one failed with {error}");
+            let reason = format!(
+                "a try to send it was not answered, or not clearly, and the last one failed with {error}"
+            );
             Error::OutcomeUnknown {
                 reason: reason.into(),
             }

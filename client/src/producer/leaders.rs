@@ -106,13 +106,21 @@ mod tests {
     use streamhouse_core::{protocol::v1, trace::Traces};
     use tokio::sync::mpsc;
 
-    use super::{super::{builder::ProducerConfig, shared::Shared}, *};
+    use super::{
+        super::{builder::ProducerConfig, shared::Shared},
+        *,
+    };
     use crate::{Client, Settings, metrics::Registry};
 
     #[tokio::test]
     async fn links_to_agents_that_are_gone_are_used_for_others() {
         let client = Client::connect("a:1").unwrap();
-        let shared = Shared::new(client.clone(), ProducerConfig::default(), &Registry::new(), Traces::default());
+        let shared = Shared::new(
+            client.clone(),
+            ProducerConfig::default(),
+            &Registry::new(),
+            Traces::default(),
+        );
         let mut dispatcher = Dispatcher::new(Arc::new(shared), mpsc::channel(1).0);
         let [a, b, c] = ["http://a:1", "http://b:1", "http://c:1"].map(Arc::<str>::from);
         let (first, second) = (dispatcher.link_of(&a), dispatcher.link_of(&b));
@@ -132,7 +140,10 @@ mod tests {
         dispatcher.let_links_go();
         assert_eq!(dispatcher.link_of(&b), second);
         assert_eq!((dispatcher.link_of(&c), dispatcher.links.len()), (first, 2));
-        assert!(dispatcher.links[first].stream > stream, "late answers of the old agent are not the new one's");
+        assert!(
+            dispatcher.links[first].stream > stream,
+            "late answers of the old agent are not the new one's"
+        );
     }
 
     #[test]

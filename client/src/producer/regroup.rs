@@ -88,26 +88,39 @@ impl Shares {
 }
 
 impl Dispatcher {
-    /// The cluster found a batch too large: sends it in parts. False where it cannot be cut.
-    pub(super) fn send_in_halves(&mut self, lane: usize, flight: Flight) -> bool {
-        let entry = &mut self.lanes[lane];
+    /// The cluster found a batch larger than its topic allows: sends it in parts. False where it cannot be cut.
+    pub(super) fn send_in_parts(&mut self, lane: usize, flight: Flight) -> bool {
+        let entry = &self.lanes[lane];
         let Some(whole) = entry.lane.divisible(flight) else {
             return false;
         };
+        entry.topic.refused(whole.bytes.len());
+        let limit = entry.topic.max_message_bytes();
+        // What the topic allows is news.
+        self.shared.client.cache().request_refresh();
+        self.cut_sent(lane, flight, whole, limit)
+    }
+
+    /// The agent takes no request that is large enough for a batch: sends it in parts of at most `limit` bytes. False where
+    /// it cannot be cut.
+    pub(super) fn send_in_parts_of(&mut self, lane: usize, flight: Flight, limit: usize) -> bool {
+        let whole = self.lanes[lane].lane.divisible(flight);
+        whole.is_some_and(|whole| self.cut_sent(lane, flight, whole, limit))
+    }
+
+    fn cut_sent(&mut self, lane: usize, flight: Flight, whole: Sealed, limit: usize) -> bool {
+        let entry = &mut self.lanes[lane];
         let size = whole.bytes.len();
-        entry.topic.refused(size);
-        let limit = entry.topic.max_message_bytes().min(size - 1);
+        let limit = limit.min(size - 1);
         let parts = cut(&self.shared, &entry.partition, whole.clone().into(), limit);
         if parts.len() < 2 {
             return false;
         }
         tracing::debug!(
             topic = %entry.topic.name, size, parts = parts.len(),
-            "a batch is larger than its topic allows; sending it in parts"
+            "a batch is larger than the cluster allows; sending it in parts"
         );
         entry.lane.put_parts(flight, &whole, parts);
-        // What the topic allows is news.
-        self.shared.client.cache().request_refresh();
         true
     }
 
@@ -224,7 +237,13 @@ impl<'a> Moving<'a> {
             index,
             pinned: batch.pinned,
         };
-        self.add(&batch.bytes, &batch.ticket, batch.reserved, batch.records, &origin);
+        self.add(
+            &batch.bytes,
+            &batch.ticket,
+            batch.reserved,
+            batch.records,
+            &origin,
+        );
     }
 
     fn add_open(&mut self, batch: OpenBatch, index: i32) {
@@ -278,7 +297,9 @@ impl<'a> Moving<'a> {
                 .or(Some(origin.index % count.max(1)))
         };
         let index = chosen.unwrap_or(origin.index);
-        let found = usize::try_from(index).ok().filter(|at| *at < self.partitions.len());
+        let found = usize::try_from(index)
+            .ok()
+            .filter(|at| *at < self.partitions.len());
         let appended = match found {
             Some(at) => self.append(at, record, pinned, share, origin),
             None => Err(CoreError::new(
@@ -315,7 +336,10 @@ impl<'a> Moving<'a> {
             batches.push(OpenBatch::new(encoder, ticket, origin.opened));
         }
         let Some(batch) = batches.last_mut() else {
-            return Err(CoreError::new(ErrorCode::Unknown, "there is no batch for the record"));
+            return Err(CoreError::new(
+                ErrorCode::Unknown,
+                "there is no batch for the record",
+            ));
         };
         let index = batch
             .encoder
@@ -333,7 +357,8 @@ impl<'a> Moving<'a> {
     }
 
     fn fail(&self, ticket: &Ticket, records: u32, reserved: usize, error: CoreError) {
-        self.shared.fail(self.topic, ticket, records, reserved, error.into());
+        self.shared
+            .fail(self.topic, ticket, records, reserved, error.into());
     }
 
     /// Hands the batches to their partitions; returns how many records there are.

@@ -42,7 +42,11 @@ impl Dispatcher {
         now: Instant,
     ) -> (Vec<v1::PartitionProduce>, Vec<(usize, Flight)>) {
         let linger = self.linger();
-        let most = self.shared.config.max_request_size.min(self.links[link].most_bytes);
+        let most = self
+            .shared
+            .config
+            .max_request_size
+            .min(self.links[link].most_bytes);
         let (mut partitions, mut batches, mut size) = (Vec::new(), Vec::new(), 0);
         for _ in 0..self.links[link].ready.len() {
             let Some(&lane) = self.links[link].ready.front() else {
@@ -101,7 +105,7 @@ impl Dispatcher {
             }
             Next::New => {
                 let open = entry.partition.pull(now, linger)?;
-                self.seal(lane, open)?
+                self.seal(lane, link, open)?
             }
             Next::Blocked | Next::NeedsIdentity(_) => return None,
         };
@@ -118,8 +122,8 @@ impl Dispatcher {
         ))
     }
 
-    /// Seals a batch and marks it as sent: the first of its parts, where it turns out too large for the topic.
-    fn seal(&mut self, lane: usize, open: OpenBatch) -> Option<(Flight, bytes::Bytes)> {
+    /// Seals a batch and marks it as sent: the first of its parts, where it turns out too large.
+    fn seal(&mut self, lane: usize, link: usize, open: OpenBatch) -> Option<(Flight, bytes::Bytes)> {
         let entry = &mut self.lanes[lane];
         let OpenBatch {
             mut encoder,
@@ -139,13 +143,13 @@ impl Dispatcher {
             Ok(bytes) => bytes,
             Err(error) => {
                 let topic = entry.topic.clone();
-                self.shared
-                    .fail(&topic, &ticket, records, reserved, error.into());
+                self.shared.fail(&topic, &ticket, records, reserved, error.into());
                 return None;
             }
         };
         entry.topic.compressed(size, bytes.len());
-        let too_large = bytes.len() > entry.topic.max_message_bytes() && records > 1;
+        let limit = entry.topic.max_message_bytes().min(self.links[link].most_bytes);
+        let too_large = bytes.len() > limit && records > 1;
         let new = NewBatch {
             bytes: bytes.clone(),
             records,
@@ -156,16 +160,20 @@ impl Dispatcher {
             pinned,
         };
         if too_large {
-            return self.seal_in_parts(lane, new);
+            return self.seal_in_parts(lane, new, limit);
         }
         Some((self.lanes[lane].lane.send_new(new), bytes))
     }
 
-    /// Takes a batch that is larger than the topic allows in parts that are not, each behind the one before; the first is
+    /// Takes a batch that is larger than topic and agent allow in parts that are not, each behind the one before; the first is
     /// marked as sent.
-    fn seal_in_parts(&mut self, lane: usize, whole: NewBatch) -> Option<(Flight, bytes::Bytes)> {
+    fn seal_in_parts(
+        &mut self,
+        lane: usize,
+        whole: NewBatch,
+        limit: usize,
+    ) -> Option<(Flight, bytes::Bytes)> {
         let entry = &self.lanes[lane];
-        let limit = entry.topic.max_message_bytes();
         let mut parts = regroup::cut(&self.shared, &entry.partition, whole, limit).into_iter();
         let mut first = parts.next()?;
         let lane = &mut self.lanes[lane].lane;

@@ -6,7 +6,8 @@ use streamhouse_core::trace::log_span;
 use tokio::time::Instant;
 
 use super::{
-    delivery::Ticket, dispatcher::Dispatcher, lane::Settled, partition::OpenBatch, shared::Shared, topic::Topic,
+    delivery::Ticket, dispatcher::Dispatcher, lane::Settled, partition::OpenBatch, shared::Shared,
+    topic::Topic,
 };
 use crate::error::Error;
 
@@ -103,7 +104,9 @@ impl Shared {
 
     fn count_failure(&self, topic: &Topic, records: u32, error: &Error) {
         tracing::debug!(topic = %topic.name, records, %error, "records failed");
-        self.counters.records_failed.fetch_add(u64::from(records), Relaxed);
+        self.counters
+            .records_failed
+            .fetch_add(u64::from(records), Relaxed);
         topic.metrics.failed(records);
     }
 }

@@ -243,7 +243,9 @@ impl Topic {
         for step in 1..=count {
             // Kept below the count, so that wrapping never upsets the order.
             let at = (from & !STAY).wrapping_add(step) % count;
-            let led = partitions.get(at as usize).filter(|partition| partition.has_leader());
+            let led = partitions
+                .get(at as usize)
+                .filter(|partition| partition.has_leader());
             let Some(queue) = led.map(|partition| partition.queue()) else {
                 continue;
             };

@@ -155,7 +155,9 @@ impl Agent {
             let most = self.cluster.state.lock().largest_request;
             let bytes: usize = request.partitions.iter().map(|part| part.records.len()).sum();
             if most > 0 && bytes > most {
-                let _ = answers.send(Err(Status::out_of_range("the request is too large"))).await;
+                let _ = answers
+                    .send(Err(Status::out_of_range("the request is too large")))
+                    .await;
                 return;
             }
             let answer = self.store(request, fault);
@@ -198,7 +200,10 @@ impl Agent {
                 partition.epoch += 1;
             }
             let leads = state.topics[&produce.topic][at].leader == self.index;
-            let limit = state.limits.get(&produce.topic).map_or(64 << 20, |(limit, _)| *limit);
+            let limit = state
+                .limits
+                .get(&produce.topic)
+                .map_or(64 << 20, |(limit, _)| *limit);
             let stored = if let Fault::Refuse(code) = fault {
                 Err(Error::new(code, "scripted"))
             } else if leads {
@@ -289,10 +294,16 @@ impl Agent {
 fn find(state: &State, produce: &v1::PartitionProduce) -> Result<(), Error> {
     let partitions = state.topics.get(&produce.topic).map_or(0, Vec::len);
     if partitions > 0 && !produce.topic_id.is_empty() && produce.topic_id != state.topic_id(&produce.topic) {
-        return Err(Error::new(ErrorCode::UnknownTopicId, "the name is another topic's"));
+        return Err(Error::new(
+            ErrorCode::UnknownTopicId,
+            "the name is another topic's",
+        ));
     }
     if usize::try_from(produce.partition).unwrap() >= partitions {
-        return Err(Error::new(ErrorCode::UnknownTopicOrPartition, "no such partition"));
+        return Err(Error::new(
+            ErrorCode::UnknownTopicOrPartition,
+            "no such partition",
+        ));
     }
     Ok(())
 }

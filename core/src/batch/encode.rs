@@ -124,19 +124,21 @@ impl BatchBuilder {
         }
         let head = self.head();
         let most = if smallest { self.size_bytes() } else { usize::MAX };
-        let batch = self.compression.compress(&head, &self.records, most, |batch, codec| {
-            let size = batch.len();
-            let length = i32::try_from(size - 12).map_err(|_| BatchError::TooLarge {
-                size,
-                limit: i32::MAX as usize,
+        let batch = self
+            .compression
+            .compress(&head, &self.records, most, |batch, codec| {
+                let size = batch.len();
+                let length = i32::try_from(size - 12).map_err(|_| BatchError::TooLarge {
+                    size,
+                    limit: i32::MAX as usize,
+                })?;
+                batch[8..12].copy_from_slice(&length.to_be_bytes());
+                batch[21..23].copy_from_slice(&codec.id().to_be_bytes());
+                let crc = header::crc_of(batch);
+                batch[17..21].copy_from_slice(&crc.to_be_bytes());
+                // A copy just as large as the batch: it may wait long, and buffers grow in steps.
+                Ok(Bytes::copy_from_slice(batch))
             })?;
-            batch[8..12].copy_from_slice(&length.to_be_bytes());
-            batch[21..23].copy_from_slice(&codec.id().to_be_bytes());
-            let crc = header::crc_of(batch);
-            batch[17..21].copy_from_slice(&crc.to_be_bytes());
-            // A copy just as large as the batch: it may wait long, and buffers grow in steps.
-            Ok(Bytes::copy_from_slice(batch))
-        })?;
         self.clear();
         Ok(batch)
     }

@@ -70,7 +70,9 @@ impl Model {
 fn numbers_of(bytes: &Bytes) -> Vec<u32> {
     let records = Records::decode(bytes.clone(), 1 << 20).unwrap();
     let number = |value: Bytes| u32::from_be_bytes(value[..4].try_into().unwrap());
-    records.map(|record| number(record.unwrap().value.unwrap())).collect()
+    records
+        .map(|record| number(record.unwrap().value.unwrap()))
+        .collect()
 }
 
 fn new_batch(numbers: std::ops::Range<u32>, ticket: u64, lane: &Lane) -> NewBatch {
@@ -292,7 +294,9 @@ impl Run {
         if let Verdict::Settled(Settled { batch, outcome }) = verdict {
             for (number, at) in numbers_of(&batch.bytes).into_iter().zip(0..) {
                 match &outcome {
-                    Ok(offset) => self.acked.push((number, if *offset < 0 { -1 } else { offset + at })),
+                    Ok(offset) => self
+                        .acked
+                        .push((number, if *offset < 0 { -1 } else { offset + at })),
                     Err(_) => self.failed.push(number),
                 }
             }
@@ -401,7 +405,10 @@ fn parts_of_a_batch_take_its_place_and_its_numbers() {
     run.send(0, false);
     run.step(Step::TooLarge);
     run.finish();
-    assert_eq!((&*run.model.stored, run.failed), (&[0, 1, 2, 3, 4, 5][..], vec![4, 5]));
+    assert_eq!(
+        (&*run.model.stored, run.failed),
+        (&[0, 1, 2, 3, 4, 5][..], vec![4, 5])
+    );
 }
 
 #[test]
@@ -415,12 +422,18 @@ fn a_ticket_knows_whether_its_batch_may_be_stored() {
     }
     let flight = run.lane.send_new(batch);
     assert!(ticket.is_unsure(), "on its way");
-    let _ = run.lane.failed(flight, CoreError::new(ErrorCode::NotLeader, "refused"));
+    let _ = run
+        .lane
+        .failed(flight, CoreError::new(ErrorCode::NotLeader, "refused"));
     assert!(!ticket.is_unsure(), "refused");
     let (flight, _) = run.lane.send_again().unwrap();
-    let _ = run.lane.failed(flight, CoreError::new(ErrorCode::NetworkException, "broken"));
+    let _ = run
+        .lane
+        .failed(flight, CoreError::new(ErrorCode::NetworkException, "broken"));
     let (flight, _) = run.lane.send_again().unwrap();
-    let _ = run.lane.failed(flight, CoreError::new(ErrorCode::NotLeader, "refused"));
+    let _ = run
+        .lane
+        .failed(flight, CoreError::new(ErrorCode::NotLeader, "refused"));
     assert!(ticket.is_unsure(), "the try before may be stored");
     assert_eq!(ticket.records(), 1);
 }

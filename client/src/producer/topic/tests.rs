@@ -31,7 +31,8 @@ fn known(max_message_bytes: usize) -> KnownTopic {
 fn topic(partitions: i32) -> Topic {
     let metrics = ProducerMetrics::new(&Registry::new()).topic("t");
     let topic = Topic::new("t".into(), &known(0), 0, metrics);
-    let new = (0..partitions).map(|index| Arc::new(Partition::new("t".into(), "1".into(), index, index as usize)));
+    let new =
+        (0..partitions).map(|index| Arc::new(Partition::new("t".into(), "1".into(), index, index as usize)));
     *topic.partitions.write() = new.collect::<Vec<_>>().into();
     topic
 }
@@ -84,8 +85,14 @@ fn a_slow_leader_gets_no_more_records_than_the_others() {
     for records in [1, 10, 200] {
         let [slow, second, third] = spread(records, 10, 300, 1 << 20);
         let fair = (slow + second + third) / 3;
-        assert!(slow <= fair + fair / 10, "{records} records a linger: {slow} of 3 * {fair}");
-        assert!(second.abs_diff(third) <= fair / 5 + records, "{second} and {third}");
+        assert!(
+            slow <= fair + fair / 10,
+            "{records} records a linger: {slow} of 3 * {fair}"
+        );
+        assert!(
+            second.abs_diff(third) <= fair / 5 + records,
+            "{second} and {third}"
+        );
         assert!(slow > 0, "it keeps its turns");
     }
 }
