@@ -243,24 +243,48 @@ async fn a_batch_of_unknown_outcome_does_not_swallow_the_next_one() {
     assert_eq!(cluster.values("t", 0), ["a", "b", "c", "d"]);
 }
 
+/// The values of the topic that begin with a key, by key, in the order stored.
+fn by_key(cluster: &Cluster) -> HashMap<String, Vec<String>> {
+    let mut by_key: HashMap<String, Vec<String>> = HashMap::new();
+    let values = cluster.all_values("t").into_iter().flatten();
+    for value in values.filter(|value| value.starts_with("key")) {
+        by_key.entry(value[..5].to_owned()).or_default().push(value);
+    }
+    by_key
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_goes_to_the_topic_that_was_made_anew() {
     let cluster = Cluster::start(2).await;
     cluster.create("t", 4);
     let producer = lingering(&cluster).build().await.unwrap();
-    let send = |record: Record| async { producer.send(record).await.unwrap() };
-    let old = send(Record::new("t", "old").with_partition(3)).await;
+    let old = producer
+        .send(Record::new("t", "old").with_partition(3))
+        .await
+        .unwrap();
     producer.flush().await.unwrap();
     old.await.unwrap();
     let mut keyed = Vec::new();
     for number in 0..60 {
         let key = format!("key-{}", number % 10);
         let value = format!("{key} {number:03}");
-        keyed.push((key.clone(), send(Record::new("t", value).with_key(key)).await));
+        keyed.push((
+            key.clone(),
+            producer
+                .send(Record::new("t", value).with_key(key))
+                .await
+                .unwrap(),
+        ));
     }
-    let stays = send(Record::new("t", "stays").with_key("k").with_partition(1)).await;
-    let gone = send(Record::new("t", "gone").with_key("k").with_partition(3)).await;
-    let free = send(Record::new("t", "free")).await;
+    let stays = producer
+        .send(Record::new("t", "stays").with_key("k").with_partition(1))
+        .await
+        .unwrap();
+    let gone = producer
+        .send(Record::new("t", "gone").with_key("k").with_partition(3))
+        .await
+        .unwrap();
+    let free = producer.send(Record::new("t", "free")).await.unwrap();
     cluster.create("t", 2);
     timeout(LONG, producer.flush())
         .await
@@ -275,15 +299,7 @@ async fn what_waits_goes_to_the_topic_that_was_made_anew() {
     assert_eq!(stays.await.unwrap().partition, 1);
     assert_eq!(gone.await.unwrap_err().code(), ErrorCode::UnknownTopicOrPartition);
     free.await.unwrap();
-    let mut by_key: HashMap<String, Vec<String>> = HashMap::new();
-    for value in cluster
-        .all_values("t")
-        .into_iter()
-        .flatten()
-        .filter(|value| value.starts_with("key"))
-    {
-        by_key.entry(value[..5].to_owned()).or_default().push(value);
-    }
+    let by_key = by_key(&cluster);
     assert!(
         by_key
             .values()
@@ -296,7 +312,10 @@ async fn what_waits_goes_to_the_topic_that_was_made_anew() {
         (1, 0, 0)
     );
     // The handle of before chooses among the new partitions.
-    let next = send(Record::new("t", "next").with_key("key-7")).await;
+    let next = producer
+        .send(Record::new("t", "next").with_key("key-7"))
+        .await
+        .unwrap();
     assert_eq!(next.partition(), key_partition(b"key-7", 2));
     producer.close(LONG).await.unwrap();
     next.await.unwrap();

@@ -96,7 +96,7 @@ impl Dispatcher {
             return;
         }
         if let Verdict::Settled(settled) = self.lanes[lane].lane.stored(flight, result.base_offset) {
-            self.settle(lane, settled);
+            self.settle(lane, *settled);
         }
     }
 
@@ -116,7 +116,7 @@ impl Dispatcher {
         )
         .then(|| error.to_string());
         match self.lanes[lane].lane.failed(flight, error) {
-            Verdict::Settled(settled) => self.settle(lane, settled),
+            Verdict::Settled(settled) => self.settle(lane, *settled),
             Verdict::Stale => {}
             Verdict::Retry => {
                 if let Some(problem) = unstored {
@@ -192,7 +192,7 @@ impl Dispatcher {
             .collect();
         for (lane, flight) in &lanes {
             match self.lanes[*lane].lane.failed(*flight, lost.clone()) {
-                Verdict::Settled(settled) => self.settle(*lane, settled),
+                Verdict::Settled(settled) => self.settle(*lane, *settled),
                 Verdict::Retry | Verdict::Stale => {}
             }
         }

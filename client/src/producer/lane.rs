@@ -84,7 +84,7 @@ impl Flight {
 #[derive(Debug)]
 pub(super) enum Verdict {
     /// The batch is settled.
-    Settled(Settled),
+    Settled(Box<Settled>),
     /// It will be sent again.
     Retry,
     /// The lane does not wait for this batch (any more).
@@ -294,10 +294,7 @@ impl Lane {
     /// The agent stored the batch.
     pub(super) fn stored(&mut self, flight: Flight, base_offset: i64) -> Verdict {
         match self.take(flight) {
-            Some(batch) => Verdict::Settled(Settled {
-                batch,
-                outcome: Ok(base_offset),
-            }),
+            Some(batch) => settled(batch, Ok(base_offset)),
             None => Verdict::Stale,
         }
     }
@@ -311,10 +308,7 @@ impl Lane {
         let code = error.code();
         if code == ErrorCode::DuplicateSequenceNumber && self.idempotent {
             // Stored by an earlier try, so long ago that nobody knows the offset.
-            return Verdict::Settled(Settled {
-                batch,
-                outcome: Ok(-1),
-            });
+            return settled(batch, Ok(-1));
         }
         let sequence_refused = self.idempotent
             && matches!(
@@ -328,7 +322,7 @@ impl Lane {
         }
         batch.unsure |= !code.has_no_side_effects();
         if !error.is_retryable() {
-            return Verdict::Settled(self.refuse(batch, error));
+            return Verdict::Settled(Box::new(self.refuse(batch, error)));
         }
         batch.last_error = Some(error);
         self.put_back(no, batch);
@@ -342,7 +336,7 @@ impl Lane {
         let waits_for_earlier =
             self.in_flight.keys().any(|other| *other < no) || self.again.iter().any(may_come);
         if !waits_for_earlier && batch.unsure {
-            return Verdict::Settled(self.refuse(batch, error));
+            return Verdict::Settled(Box::new(self.refuse(batch, error)));
         }
         if !waits_for_earlier {
             self.spent = true;
@@ -465,6 +459,10 @@ impl Sealed {
             last_error: None,
         }
     }
+}
+
+fn settled(batch: Sealed, outcome: Result<i64, Error>) -> Verdict {
+    Verdict::Settled(Box::new(Settled { batch, outcome }))
 }
 
 /// The sequence after a batch; it wraps to 0 as Kafka's does.

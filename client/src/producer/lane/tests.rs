@@ -214,7 +214,7 @@ impl Run {
                     .min();
                 if let Some(oldest) = oldest {
                     for settled in self.lane.expire(oldest, Duration::ZERO) {
-                        self.settle(Verdict::Settled(settled));
+                        self.settle(Verdict::Settled(Box::new(settled)));
                     }
                 }
             }
@@ -291,7 +291,8 @@ impl Run {
     }
 
     fn settle(&mut self, verdict: Verdict) {
-        if let Verdict::Settled(Settled { batch, outcome }) = verdict {
+        if let Verdict::Settled(settled) = verdict {
+            let Settled { batch, outcome } = *settled;
             for (number, at) in numbers_of(&batch.bytes).into_iter().zip(0..) {
                 match &outcome {
                     Ok(offset) => self
