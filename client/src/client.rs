@@ -343,6 +343,14 @@ impl Client {
         self.inner.coordinators.lock().remove(group);
     }
 
+    /// Whether the task that refreshes metadata lives: it ends with the runtime that the client was built in.
+    fn is_refreshed(&self) -> bool {
+        let refresher = self.inner.refresher.lock();
+        refresher
+            .as_ref()
+            .is_some_and(|refresher| !refresher.is_finished())
+    }
+
     /// Waits until a topic's partitions are known. A topic that does not exist is waited for only for `missing_for`.
     pub(crate) async fn partitions_of(
         &self,
@@ -366,6 +374,11 @@ impl Client {
                 TopicKnown::Failed(error) => Some(error),
                 _ => None,
             };
+            if !self.is_refreshed() {
+                return Err(Error::State(
+                    "the client's own task has ended, with the tokio runtime it was built in; build a new client".into(),
+                ));
+            }
             self.cache().request_refresh();
             if timeout(deadline.left(), watch.changed()).await.is_err() {
                 return Err(Error::timeout(
@@ -396,6 +409,7 @@ impl Client {
             match answer {
                 Ok(Some(Ok(answer))) => {
                     self.cache().merge(answer);
+                    self.let_agents_go();
                     return Ok(());
                 }
                 Ok(Some(Err(error))) => last = error,
@@ -403,6 +417,18 @@ impl Client {
                 Err(_) => {}
             }
         }
+    }
+
+    /// Forgets the channels and coordinators of agents that the cluster does not have any more: addresses change with every
+    /// restart in Kubernetes. Calls on their way keep their channel.
+    fn let_agents_go(&self) {
+        let agents = self.inner.cache.agents();
+        if agents.is_empty() {
+            return;
+        }
+        let there = |uri: &Arc<str>| agents.contains(uri) || self.inner.bootstrap.contains(uri);
+        self.inner.pool.retain(there);
+        self.inner.coordinators.lock().retain(|_, uri| there(uri));
     }
 
     async fn ask(&self, uri: Arc<str>, topics: Vec<String>) -> Result<v1::MetadataResponse, CoreError> {
@@ -455,5 +481,52 @@ async fn refresh_loop(
             }
         };
         tokio::time::sleep(pause).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn channels_and_coordinators_of_agents_that_are_gone_are_let_go() {
+        let client = Client::connect("boot:1").unwrap();
+        let coordinators = || client.inner.coordinators.lock();
+        for (group, uri) in [("g", "http://a:1"), ("h", "http://b:1"), ("i", "http://boot:1")] {
+            client.channel(&uri.into()).unwrap();
+            coordinators().insert(group.to_owned(), uri.into());
+        }
+        client.let_agents_go();
+        assert_eq!(coordinators().len(), 3, "nothing is known of the agents yet");
+        let agent = v1::AgentDescription {
+            grpc_address: "b:1".to_owned(),
+            ..Default::default()
+        };
+        client.cache().merge(v1::MetadataResponse {
+            agents: vec![agent],
+            ..Default::default()
+        });
+        client.let_agents_go();
+        let mut left: Vec<_> = coordinators().keys().cloned().collect();
+        left.sort();
+        assert_eq!(left, ["h", "i"]);
+        let channels = format!("{:?}", client.inner.pool);
+        assert!(!channels.contains("//a:1") && channels.contains("//b:1") && channels.contains("//boot:1"));
+    }
+
+    #[test]
+    fn a_client_whose_runtime_has_ended_says_so() {
+        let runtime = || {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap()
+        };
+        let theirs = runtime();
+        let client = theirs.block_on(async { Client::connect("a:1") }).unwrap();
+        drop(theirs);
+        let hour = Duration::from_secs(3600);
+        let known = runtime().block_on(client.partitions_of("t", Deadline::after(hour), hour));
+        assert!(matches!(known, Err(Error::State(_))), "{known:?}");
     }
 }

@@ -124,6 +124,51 @@ impl Settings {
         Ok(())
     }
 
+    /// Refuses settings beside a shared client, which has its own: they would have no effect.
+    pub(crate) fn refuse_beside_client(&self) -> Result<()> {
+        let Self {
+            bootstrap,
+            client_id,
+            connect_timeout,
+            request_timeout,
+            api_timeout,
+            retry_backoff,
+            retry_backoff_max,
+            metadata_max_age,
+            tls_ca_pem,
+            tls_server_name,
+            clock,
+            entropy,
+        } = Self::default();
+        let changed = [
+            ("bootstrap", self.bootstrap != bootstrap),
+            ("client_id", self.client_id != client_id),
+            ("connect_timeout", self.connect_timeout != connect_timeout),
+            ("request_timeout", self.request_timeout != request_timeout),
+            ("api_timeout", self.api_timeout != api_timeout),
+            ("retry_backoff", self.retry_backoff != retry_backoff),
+            ("retry_backoff_max", self.retry_backoff_max != retry_backoff_max),
+            ("metadata_max_age", self.metadata_max_age != metadata_max_age),
+            ("tls_ca_pem", self.tls_ca_pem != tls_ca_pem),
+            ("tls_server_name", self.tls_server_name != tls_server_name),
+            // Of what has no values to compare, its kind.
+            ("clock", format!("{:?}", self.clock) != format!("{clock:?}")),
+            ("entropy", format!("{:?}", self.entropy) != format!("{entropy:?}")),
+        ];
+        let names: Vec<&str> = changed
+            .iter()
+            .filter(|(_, is)| *is)
+            .map(|(name, _)| *name)
+            .collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        Err(Error::config(format!(
+            "{} would have no effect beside a shared client, whose settings hold; set it where that client is built",
+            names.join(", ")
+        )))
+    }
+
     /// The name that the certificate of the agent at `uri` must have.
     pub(crate) fn server_name(&self, uri: &str) -> String {
         if let Some(name) = &self.tls_server_name {

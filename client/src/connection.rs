@@ -66,6 +66,14 @@ impl Pool {
             .clone())
     }
 
+    /// Keeps the channels to these agents only.
+    pub(crate) fn retain(&self, keep: impl Fn(&Arc<str>) -> bool) {
+        if self.channels.read().keys().all(&keep) {
+            return;
+        }
+        self.channels.write().retain(|uri, _| keep(uri));
+    }
+
     fn endpoint(&self, uri: &Arc<str>) -> Result<Endpoint> {
         let refuse =
             |error: tonic::transport::Error| Error::Config(format!("cannot connect to {uri}: {error}"));
@@ -207,6 +215,18 @@ mod tests {
         );
         let named = Status::from(CoreError::new(ErrorCode::Unknown, "see the log"));
         assert_eq!(status_error(named).code(), ErrorCode::Unknown);
+    }
+
+    #[tokio::test]
+    async fn channels_to_agents_that_are_gone_are_let_go() {
+        let pool = Pool::new(&Settings::new("a:1"));
+        for uri in ["http://a:1", "http://b:1", "http://c:1"] {
+            pool.channel(&uri.into()).unwrap();
+        }
+        pool.retain(|uri| &**uri != "http://b:1");
+        let mut left: Vec<_> = pool.channels.read().keys().cloned().collect();
+        left.sort();
+        assert_eq!(left, ["http://a:1".into(), "http://c:1".into()]);
     }
 
     #[tokio::test]

@@ -27,7 +27,7 @@ pub enum Error {
         /// The last retried failure.
         last: Option<streamhouse_core::Error>,
     },
-    /// The producer, consumer or client was closed.
+    /// The producer, consumer or client was closed. Of a delivery: the record was not sent and is surely not stored.
     #[error("it was closed; build a new one")]
     Closed,
     /// The topic's metadata are not known yet, and the call does not wait for them.
@@ -46,6 +46,19 @@ pub enum Error {
     /// `poll` joins again; what was read before may be another member's by then.
     #[error("the consumer is no member of its group at the moment; poll to join")]
     NotMember,
+    /// The producer has ended without being closed: its task panicked, or the tokio runtime it was built in has ended. What
+    /// it had not sent is surely not stored.
+    #[error("the producer has ended: {reason}; build a new one")]
+    ProducerEnded {
+        /// What ended it.
+        reason: Cow<'static, str>,
+    },
+    /// A try to send the record was not answered, and there will be no other one: it may be stored, or not.
+    #[error("whether the record is stored is not known: {reason}")]
+    OutcomeUnknown {
+        /// Why there is no answer.
+        reason: Cow<'static, str>,
+    },
     /// The producer's buffer had no room, at once (`try_send`) or for as long as `max_block`.
     #[error("the producer's buffer is full; send slower, or raise buffer_memory or max_block")]
     BufferFull,
@@ -54,10 +67,11 @@ pub enum Error {
     Config(String),
     /// A record cannot fit into one request.
     #[error(
-        "the record takes {size} bytes, more than the {limit} allowed; make it smaller or raise max_request_size"
+        "the record takes {size} bytes, more than the {limit} allowed; make it smaller, or raise max_request_size (bytes as \
+         they are sent) or buffer_memory (bytes before compression)"
     )]
     RecordTooLarge {
-        /// Encoded.
+        /// Encoded; compressed where that is what counts.
         size: usize,
         /// The smallest limit it breaks.
         limit: usize,
@@ -95,6 +109,7 @@ impl Error {
         match self {
             Self::Cluster(error) => error.code(),
             Self::Timeout { .. } => ErrorCode::RequestTimedOut,
+            Self::OutcomeUnknown { .. } => ErrorCode::Unknown,
             Self::BufferFull => ErrorCode::ResourceExhausted,
             Self::Config(_) => ErrorCode::InvalidConfig,
             Self::RecordTooLarge { .. } => ErrorCode::MessageTooLarge,
@@ -102,7 +117,9 @@ impl Error {
             Self::NoOffset { .. } => ErrorCode::OffsetOutOfRange,
             Self::NotMember => ErrorCode::UnknownMemberId,
             Self::NoGroup { .. } => ErrorCode::InvalidGroupId,
-            Self::Closed | Self::NotAssigned { .. } | Self::State(_) => ErrorCode::InvalidRequest,
+            Self::Closed | Self::ProducerEnded { .. } | Self::NotAssigned { .. } | Self::State(_) => {
+                ErrorCode::InvalidRequest
+            }
             Self::Corrupt { .. } => ErrorCode::CorruptMessage,
         }
     }
@@ -113,6 +130,8 @@ impl Error {
             Self::Cluster(error) => error.is_retryable(),
             Self::Timeout { .. } | Self::BufferFull | Self::TopicNotKnown { .. } => true,
             Self::Closed
+            | Self::ProducerEnded { .. }
+            | Self::OutcomeUnknown { .. }
             | Self::Config(_)
             | Self::RecordTooLarge { .. }
             | Self::NoOffset { .. }

@@ -48,7 +48,9 @@ pub use dead_letters::DeadLetters;
 pub use error::{Error, Result};
 /// Of the version whose contexts and providers this library takes.
 pub use opentelemetry;
-pub use producer::{Delivery, Producer, ProducerBuilder, Record, RecordMetadata, RecordRef, TopicHandle};
+pub use producer::{
+    Delivery, Producer, ProducerBuilder, Record, RecordMetadata, RecordRef, SendError, TopicHandle,
+};
 pub use reachability::{CoordinatorOutage, UnreachableAgent};
 /// What an agent answers instead of a result: see [`Error::cause`].
 pub use streamhouse_core::Error as ClusterError;

@@ -26,6 +26,7 @@ struct TopicState {
     topic_id: Arc<str>,
     error: Option<CoreError>,
     leaders: Vec<Option<LeaderInfo>>,
+    max_message_bytes: usize,
 }
 
 impl Default for TopicState {
@@ -34,6 +35,7 @@ impl Default for TopicState {
             topic_id: Arc::from(""),
             error: None,
             leaders: Vec::new(),
+            max_message_bytes: 0,
         }
     }
 }
@@ -45,6 +47,16 @@ struct State {
     agents: Vec<Arc<str>>,
     /// The ids of agents, by URI.
     agent_ids: HashMap<Arc<str>, Arc<str>>,
+}
+
+/// A topic that exists, as one answer of the cluster described it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KnownTopic {
+    /// Empty where agents name no ids.
+    pub(crate) topic_id: Arc<str>,
+    pub(crate) partitions: i32,
+    /// The largest batch, in compressed bytes; 0 where the cluster does not say.
+    pub(crate) max_message_bytes: usize,
 }
 
 /// What is known of a topic.
@@ -121,6 +133,17 @@ impl MetadataCache {
                 None => TopicKnown::Partitions(i32::try_from(known.leaders.len()).unwrap_or(i32::MAX)),
             },
         }
+    }
+
+    /// A topic that exists, as far as is known.
+    pub(crate) fn known(&self, topic: &str) -> Option<KnownTopic> {
+        let state = self.state.read();
+        let known = state.topics.get(topic).filter(|known| known.error.is_none())?;
+        Some(KnownTopic {
+            topic_id: known.topic_id.clone(),
+            partitions: i32::try_from(known.leaders.len()).unwrap_or(i32::MAX),
+            max_message_bytes: known.max_message_bytes,
+        })
     }
 
     /// The id of the topic that has the name, empty while it is not known: requests carry it, so that an agent never takes the
@@ -205,6 +228,7 @@ impl MetadataCache {
             return;
         }
         known.error = None;
+        known.max_message_bytes = topic.max_message_bytes as usize;
         if *known.topic_id != *topic.topic_id {
             // Deleted and made anew: epochs start over.
             known.topic_id = topic.topic_id.into();
@@ -284,6 +308,7 @@ mod tests {
             topic_id: id.into(),
             error: None,
             partitions,
+            max_message_bytes: 0,
         };
         v1::MetadataResponse {
             topics: vec![topic],

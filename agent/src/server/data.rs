@@ -256,6 +256,7 @@ fn topic_metadata(view: &View, name: &str) -> v1::TopicMetadata {
         topic_id: topic.record.topic_id.to_string(),
         error: None,
         partitions: partitions.collect(),
+        max_message_bytes: u32::try_from(topic.config.max_message_bytes).unwrap_or(u32::MAX),
     }
 }
 

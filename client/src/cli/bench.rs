@@ -95,6 +95,9 @@ pub(crate) struct Load {
     /// Bytes at which a batch is full
     #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
     batch_size: Option<usize>,
+    /// The largest request, and so the largest record, compressed
+    #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
+    max_request_size: Option<usize>,
     /// Bytes that may wait or be on their way, in each producer
     #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
     buffer_memory: Option<usize>,
@@ -214,6 +217,9 @@ impl Load {
         }
         if let Some(bytes) = self.batch_size {
             builder = builder.batch_size(bytes);
+        }
+        if let Some(bytes) = self.max_request_size {
+            builder = builder.max_request_size(bytes);
         }
         if let Some(bytes) = self.buffer_memory {
             builder = builder.buffer_memory(bytes);

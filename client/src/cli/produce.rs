@@ -81,6 +81,9 @@ pub(crate) struct Produce {
     /// Bytes at which a batch is full
     #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
     batch_size: Option<usize>,
+    /// The largest request, and so the largest record, compressed; agents and topics have limits of their own
+    #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
+    max_request_size: Option<usize>,
     /// How long a batch waits for more records
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     linger: Option<Duration>,
@@ -164,6 +167,9 @@ async fn build(context: &Context, args: &Produce) -> Outcome<Producer> {
         .max_block(context.client.settings().api_timeout.max(args.delivery_timeout));
     if let Some(bytes) = args.batch_size {
         builder = builder.batch_size(bytes);
+    }
+    if let Some(bytes) = args.max_request_size {
+        builder = builder.max_request_size(bytes);
     }
     if let Some(linger) = args.linger {
         builder = builder.linger(linger);

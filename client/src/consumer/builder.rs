@@ -282,8 +282,9 @@ impl ConsumerBuilder {
     fn validate(&self) -> Result<()> {
         let config = &self.config;
         let refuse = |message: &str| Err(Error::config(message));
-        if self.client.is_none() {
-            self.settings.validate()?;
+        match &self.client {
+            Some(_) => self.settings.refuse_beside_client()?,
+            None => self.settings.validate()?,
         }
         if config.group.as_deref() == Some("") {
             return refuse("the group's name is empty; give it one, or leave group out");

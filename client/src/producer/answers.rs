@@ -12,6 +12,8 @@ use super::{
 };
 use crate::connection::item_error;
 
+/// Requests are not made smaller than this, however large one was that an agent refused.
+const LEAST_REQUEST: usize = 64 << 10;
 /// The shortest time between two log lines about the same trouble.
 const COMPLAINTS: Duration = Duration::from_secs(10);
 
@@ -94,12 +96,15 @@ impl Dispatcher {
             return;
         }
         if let Verdict::Settled(settled) = self.lanes[lane].lane.stored(flight, result.base_offset) {
-            self.settle(lane, settled);
+            self.settle(lane, *settled);
         }
     }
 
     /// A batch was not acknowledged.
-    fn failed(&mut self, lane: usize, flight: Flight, error: CoreError) {
+    pub(super) fn failed(&mut self, lane: usize, flight: Flight, error: CoreError) {
+        if error.code() == ErrorCode::MessageTooLarge && self.send_in_parts(lane, flight) {
+            return;
+        }
         let sequence = matches!(
             error.code(),
             ErrorCode::OutOfOrderSequenceNumber | ErrorCode::UnknownProducerId
@@ -111,7 +116,7 @@ impl Dispatcher {
         )
         .then(|| error.to_string());
         match self.lanes[lane].lane.failed(flight, error) {
-            Verdict::Settled(settled) => self.settle(lane, settled),
+            Verdict::Settled(settled) => self.settle(lane, *settled),
             Verdict::Stale => {}
             Verdict::Retry => {
                 if let Some(problem) = unstored {
@@ -163,8 +168,14 @@ impl Dispatcher {
             .backoff
             .next(Duration::from_millis(error.retry_after_ms().into()));
         self.links[link].pause(Instant::now(), pause);
+        let too_large = error.code() == ErrorCode::MessageTooLarge;
         let lost = CoreError::new(
-            ErrorCode::NetworkException,
+            // An agent answers what it took before it says so, and takes nothing after it.
+            if too_large {
+                ErrorCode::ShuttingDown
+            } else {
+                ErrorCode::NetworkException
+            },
             format!("the produce stream ended: {error}"),
         );
         let mut sent = self.links[link].close();
@@ -172,17 +183,47 @@ impl Dispatcher {
         for span in sent.iter_mut().filter_map(|sent| sent.span.as_mut()) {
             span.fail(error.code().name(), error.to_string());
         }
+        if too_large {
+            self.too_large(link, &mut sent, error, &lost);
+        }
         let lanes: Vec<_> = sent
             .into_iter()
             .flat_map(|Sent { batches, .. }| batches)
             .collect();
         for (lane, flight) in &lanes {
             match self.lanes[*lane].lane.failed(*flight, lost.clone()) {
-                Verdict::Settled(settled) => self.settle(*lane, settled),
+                Verdict::Settled(settled) => self.settle(*lane, *settled),
                 Verdict::Retry | Verdict::Stale => {}
             }
         }
         for (lane, _) in lanes {
+            self.schedule(lane);
+        }
+    }
+}
+
+impl Dispatcher {
+    /// The agent ended a stream because a request was larger than it takes: the first that it did not answer. Sends less at
+    /// once; a batch that was alone in the request is cut, or fails.
+    fn too_large(&mut self, link: usize, sent: &mut Vec<Sent>, error: &CoreError, again: &CoreError) {
+        if sent.is_empty() {
+            return;
+        }
+        let refused = sent.remove(0);
+        let half = (refused.bytes / 2).max(LEAST_REQUEST);
+        let most = self.links[link].most_bytes.min(half);
+        self.links[link].most_bytes = most;
+        tracing::warn!(
+            agent = %self.links[link].uri, bytes = refused.bytes, most,
+            "the agent takes no request this large; sending less at once"
+        );
+        let alone = refused.batches.len() == 1;
+        for (lane, flight) in refused.batches {
+            if !alone {
+                self.failed(lane, flight, again.clone());
+            } else if !self.send_in_parts_of(lane, flight, most) {
+                self.failed(lane, flight, error.clone());
+            }
             self.schedule(lane);
         }
     }

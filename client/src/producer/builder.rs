@@ -67,7 +67,8 @@ impl ProducerBuilder {
         self
     }
 
-    /// Shares the connections, cached leaders and settings of a client, instead of having its own.
+    /// Shares the connections, cached leaders and settings of a client, instead of having its own. Settings of this builder
+    /// that the client has, such as `request_timeout`, are then refused by [`ProducerBuilder::build`].
     pub fn client(mut self, client: &Client) -> Self {
         self.client = Some(client.clone());
         self
@@ -109,7 +110,8 @@ impl ProducerBuilder {
         self
     }
 
-    /// Uncompressed bytes at which a batch is full. Default 1 MiB.
+    /// Uncompressed bytes at which a batch is full. Default 1 MiB. A topic whose `max.message.bytes` is less gets batches
+    /// that fit, by how well its records compress.
     pub fn batch_size(mut self, bytes: usize) -> Self {
         self.config.batch_size = bytes;
         self
@@ -121,13 +123,15 @@ impl ProducerBuilder {
         self
     }
 
-    /// The largest request, and so the largest record. Default 8 MiB.
+    /// The largest request, and so the largest record, in bytes as they are sent: compressed. Default 8 MiB. Agents have a
+    /// limit of their own, `max-request-bytes`, and topics `max.message.bytes`.
     pub fn max_request_size(mut self, bytes: usize) -> Self {
         self.config.max_request_size = bytes;
         self
     }
 
-    /// Uncompressed bytes of records that wait or are on their way. Default 64 MiB. `send` waits while it is full.
+    /// Uncompressed bytes of records that wait or are on their way, and so the largest record before compression. Default
+    /// 64 MiB. `send` waits while it is full.
     pub fn buffer_memory(mut self, bytes: usize) -> Self {
         self.config.buffer_memory = bytes;
         self
@@ -164,7 +168,8 @@ impl ProducerBuilder {
         self
     }
 
-    /// Chooses partitions. Default: Kafka's murmur2 of the key; sticky without a key.
+    /// Chooses partitions. Default: Kafka's murmur2 of the key; without a key, one partition is kept until its batch closes,
+    /// and those whose leader does not keep up are passed over.
     pub fn partitioner(mut self, partitioner: impl Partitioner) -> Self {
         self.config.partitioner = Arc::new(partitioner);
         self
@@ -197,8 +202,9 @@ impl ProducerBuilder {
     fn validate(&self) -> Result<()> {
         let config = &self.config;
         let refuse = |message: String| Err(Error::Config(message));
-        if self.client.is_none() {
-            self.settings.validate()?;
+        match &self.client {
+            Some(_) => self.settings.refuse_beside_client()?,
+            None => self.settings.validate()?,
         }
         positive("delivery_timeout", config.delivery_timeout)?;
         if config.delivery_timeout < config.linger {
@@ -214,6 +220,12 @@ impl ProducerBuilder {
             return refuse(format!(
                 "batch_size is {} bytes; take 1024 or more",
                 config.batch_size
+            ));
+        }
+        if config.max_request_size < 2048 {
+            return refuse(format!(
+                "max_request_size is {} bytes; take 2048 or more",
+                config.max_request_size
             ));
         }
         if config.max_request_size > MAX_MESSAGE_SIZE - (1 << 20) {

@@ -1,13 +1,18 @@
 //! [`Delivery`]: the future of one record, and the [`Ticket`] that all records of a batch share.
 //!
-//! A ticket is completed exactly once, by whoever owns the batch; a batch that is dropped completes its ticket with
-//! [`Error::Closed`], so no delivery waits for ever and no callback is lost.
+//! A ticket is completed exactly once, by whoever owns the batch; when the producer ends, for whatever reason, it completes
+//! all that are left, so no delivery waits for ever and no callback is lost. A batch that is taken apart passes its ticket on
+//! to the batches that its records go to. A callback that panics is caught.
 
 use std::{
     fmt,
     future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
     task::{Context, Poll, Waker},
 };
 
@@ -16,7 +21,8 @@ use parking_lot::Mutex;
 use super::record::RecordMetadata;
 use crate::error::{Error, Result};
 
-/// Called once with what became of a record. It runs on the producer's own task: it must not block.
+/// Called once with what became of a record. It runs on the producer's own task: it must not block. A panic in it is logged
+/// and harms no other record.
 pub type Callback = Box<dyn FnOnce(Result<RecordMetadata>) + Send>;
 
 /// What became of a batch.
@@ -26,13 +32,22 @@ enum Outcome {
     Stored(i64),
     /// Not stored, or nobody knows.
     Failed(Error),
+    /// Each record has its outcome in another batch: which, and its place there.
+    Moved(Box<[Place]>),
 }
+
+/// Where a record of a batch that was taken apart is: the batch, and the place within it.
+pub(crate) type Place = (Arc<Ticket>, u32);
 
 /// The shared completion of a batch's records.
 pub(crate) struct Ticket {
     id: u64,
     topic: Arc<str>,
     partition: i32,
+    /// Known once the batch is closed.
+    records: AtomicU32,
+    /// Some try of the batch may have been stored.
+    unsure: AtomicBool,
     outcome: OnceLock<Outcome>,
     waiters: Mutex<Waiters>,
 }
@@ -41,6 +56,12 @@ pub(crate) struct Ticket {
 struct Waiters {
     wakers: Vec<Option<Waker>>,
     callbacks: Vec<(u32, i64, Callback)>,
+    /// Where its records went; empty unless the batch was taken apart.
+    places: Vec<Place>,
+    /// How many of the batches in `places` are not settled.
+    unsettled_places: usize,
+    /// Batches with records in this one.
+    origins: Vec<Arc<Ticket>>,
     /// The outcome is known and the callbacks were called.
     finished: bool,
 }
@@ -51,6 +72,8 @@ impl Ticket {
             id,
             topic,
             partition,
+            records: AtomicU32::new(0),
+            unsure: AtomicBool::new(false),
             outcome: OnceLock::new(),
             waiters: Mutex::default(),
         })
@@ -71,6 +94,76 @@ impl Ticket {
         self.complete(Outcome::Failed(error));
     }
 
+    /// The batch is closed, with so many records.
+    pub(crate) fn set_records(&self, records: u32) {
+        self.records.store(records, Ordering::Relaxed);
+    }
+
+    /// See [`Ticket::set_records`].
+    pub(crate) fn records(&self) -> u32 {
+        self.records.load(Ordering::Relaxed)
+    }
+
+    /// Says whether some try of the batch may have been stored.
+    pub(crate) fn set_unsure(&self, unsure: bool) {
+        self.unsure.store(unsure, Ordering::Relaxed);
+    }
+
+    /// See [`Ticket::set_unsure`].
+    pub(crate) fn is_unsure(&self) -> bool {
+        self.unsure.load(Ordering::Relaxed)
+    }
+
+    /// The batch was taken apart: each of its records, in order, has its outcome at another place. The ticket is complete
+    /// when all of these batches are.
+    pub(crate) fn move_to(self: &Arc<Self>, places: Vec<Place>) {
+        let mut batches: Vec<Arc<Self>> = places.iter().map(|(ticket, _)| ticket.clone()).collect();
+        batches.sort_unstable_by_key(|ticket| ticket.id);
+        batches.dedup_by_key(|ticket| ticket.id);
+        {
+            let mut waiters = self.waiters.lock();
+            if self.is_done() {
+                return;
+            }
+            waiters.places = places;
+            // One more than there are, so that none completes the ticket before all are told.
+            waiters.unsettled_places = batches.len() + 1;
+        }
+        for batch in batches {
+            if !batch.add_origin(self) {
+                self.place_settled();
+            }
+        }
+        self.place_settled();
+    }
+
+    /// Whether the batch was taken apart, so that others complete the ticket.
+    pub(crate) fn is_moved(&self) -> bool {
+        !self.waiters.lock().places.is_empty()
+    }
+
+    /// Has `origin` informed of this batch's outcome; false when that is known already.
+    fn add_origin(&self, origin: &Arc<Self>) -> bool {
+        let mut waiters = self.waiters.lock();
+        if self.is_done() {
+            return false;
+        }
+        waiters.origins.push(origin.clone());
+        true
+    }
+
+    fn place_settled(&self) {
+        let places = {
+            let mut waiters = self.waiters.lock();
+            waiters.unsettled_places = waiters.unsettled_places.saturating_sub(1);
+            if waiters.unsettled_places > 0 {
+                return;
+            }
+            std::mem::take(&mut waiters.places)
+        };
+        self.complete(Outcome::Moved(places.into()));
+    }
+
     /// Whether the batch's fate is known.
     pub(crate) fn is_done(&self) -> bool {
         self.outcome.get().is_some()
@@ -86,22 +179,25 @@ impl Ticket {
             }
         }
         if let Some(outcome) = self.outcome.get() {
-            callback(self.result(outcome, index, timestamp));
+            call(callback, self.result(outcome, index, timestamp));
         }
     }
 
     fn complete(&self, outcome: Outcome) {
-        let callbacks = {
+        let (callbacks, origins) = {
             // Set under the lock, so that no waiter registers between the two.
             let mut waiters = self.waiters.lock();
             if self.outcome.set(outcome).is_err() {
                 return;
             }
-            std::mem::take(&mut waiters.callbacks)
+            (
+                std::mem::take(&mut waiters.callbacks),
+                std::mem::take(&mut waiters.origins),
+            )
         };
         if let Some(outcome) = self.outcome.get() {
             for (index, timestamp, callback) in callbacks {
-                callback(self.result(outcome, index, timestamp));
+                call(callback, self.result(outcome, index, timestamp));
             }
         }
         let wakers = {
@@ -110,12 +206,23 @@ impl Ticket {
             std::mem::take(&mut waiters.wakers)
         };
         wakers.into_iter().flatten().for_each(Waker::wake);
+        for origin in origins {
+            origin.place_settled();
+        }
     }
 
     fn result(&self, outcome: &Outcome, index: u32, timestamp: i64) -> Result<RecordMetadata> {
         let base = match outcome {
             Outcome::Stored(base) => *base,
             Outcome::Failed(error) => return Err(error.clone()),
+            Outcome::Moved(places) => {
+                let place = places.get(index as usize);
+                let found = place.and_then(|(ticket, at)| Some((ticket, *at, ticket.outcome.get()?)));
+                return match found {
+                    Some((ticket, at, outcome)) => ticket.result(outcome, at, timestamp),
+                    None => Err(Error::Closed),
+                };
+            }
         };
         let offset = if base < 0 { -1 } else { base + i64::from(index) };
         Ok(RecordMetadata {
@@ -149,7 +256,17 @@ impl fmt::Debug for Ticket {
     }
 }
 
+/// Calls a callback, which may panic.
+fn call(callback: Callback, result: Result<RecordMetadata>) {
+    if catch_unwind(AssertUnwindSafe(|| callback(result))).is_err() {
+        tracing::error!("a callback of a delivery panicked; the producer goes on");
+    }
+}
+
 /// What will become of a sent record: await it, or drop it (the record is sent all the same).
+///
+/// After [`Error::Timeout`] and [`Error::OutcomeUnknown`] the record may be stored, or be stored later; after every other error
+/// it is not.
 #[derive(Debug)]
 #[must_use = "a record counts as stored only once its delivery says so"]
 pub struct Delivery {
@@ -177,7 +294,8 @@ impl Delivery {
             .map(|outcome| self.ticket.result(outcome, self.index, self.timestamp))
     }
 
-    /// The partition the record went to.
+    /// The partition that was chosen for the record. Where the topic is made anew before the record is stored, that can be
+    /// another one: [`RecordMetadata::partition`] is where it is.
     pub fn partition(&self) -> i32 {
         self.ticket.partition
     }
@@ -266,6 +384,46 @@ mod tests {
         ticket.stored(9);
         Delivery::new(ticket.clone(), 0, 0).on_completion(count(&calls));
         assert_eq!(calls.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_callback_that_panics_harms_no_other_record() {
+        let ticket = Ticket::new(1, "t".into(), 0);
+        let called = Arc::new(AtomicUsize::new(0));
+        Delivery::new(ticket.clone(), 0, 0).on_completion(|_| panic!("on purpose"));
+        let count = called.clone();
+        Delivery::new(ticket.clone(), 1, 0).on_completion(move |result| {
+            count.fetch_add(usize::from(result.is_ok()), Ordering::SeqCst);
+        });
+        ticket.stored(5);
+        ticket.done().await;
+        assert_eq!(called.load(Ordering::SeqCst), 1);
+        // The outcome is known: it is called at once.
+        Delivery::new(ticket, 1, 0).on_completion(|_| panic!("on purpose"));
+    }
+
+    #[tokio::test]
+    async fn records_of_a_batch_that_was_taken_apart_have_the_outcomes_of_where_they_went() {
+        let [whole, left, right] = [1, 2, 3].map(|id| Ticket::new(id, "t".into(), id as i32));
+        let deliveries: Vec<_> = (0..4).map(|at| Delivery::new(whole.clone(), at, 7)).collect();
+        right.failed(Error::Closed);
+        whole.move_to(vec![
+            (left.clone(), 1),
+            (right.clone(), 0),
+            (left.clone(), 0),
+            (left.clone(), 2),
+        ]);
+        assert!(whole.is_moved() && !whole.is_done());
+        left.stored(100);
+        let mut results = Vec::new();
+        for delivery in deliveries {
+            results.push(delivery.await.map(|stored| (stored.partition, stored.offset)));
+        }
+        assert_eq!(
+            results,
+            [Ok((2, 101)), Err(Error::Closed), Ok((2, 100)), Ok((2, 102))]
+        );
+        assert_eq!(Arc::strong_count(&whole), 1, "nothing keeps it any more");
     }
 
     #[tokio::test]

@@ -22,7 +22,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     encode::Identity,
+    ending::EndGuard,
     lane::{Lane, Next},
+    leaders::Leaderless,
     link::{Event, Link},
     partition::{Partition, Pullable},
     shared::{Note, Shared},
@@ -32,8 +34,6 @@ use crate::connection;
 
 /// Between two looks at time-outs.
 const TICK: Duration = Duration::from_millis(100);
-/// A lane without a leader is looked at again after this long at the latest.
-const LEADERLESS: Duration = Duration::from_millis(100);
 
 /// A lane and what the dispatcher knows about it.
 pub(super) struct Entry {
@@ -45,6 +45,8 @@ pub(super) struct Entry {
     /// Nothing is sent before.
     pub(super) not_before: Option<Instant>,
     pub(super) queued: bool,
+    /// It was looked at when nobody led its partition.
+    pub(super) leaderless: bool,
     timer: Option<Instant>,
 }
 
@@ -53,7 +55,10 @@ pub(super) struct Dispatcher {
     pub(super) shared: Arc<Shared>,
     pub(super) lanes: Vec<Entry>,
     pub(super) links: Vec<Link>,
-    by_uri: HashMap<Arc<str>, usize>,
+    pub(super) by_uri: HashMap<Arc<str>, usize>,
+    /// Links whose agent is gone, for others to use.
+    pub(super) free_links: Vec<usize>,
+    pub(super) leaderless: Leaderless,
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
     identity: Option<Identity>,
     wants_identity: Vec<usize>,
@@ -63,28 +68,34 @@ pub(super) struct Dispatcher {
     pub(super) events: mpsc::Sender<Event>,
 }
 
-/// Runs until `stop`, then fails what is left.
-pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
+/// Runs until `stop`; `guard` then fails what is left, as it does when this panics or is not run any more.
+pub(super) async fn run(shared: Arc<Shared>, guard: EndGuard, stop: CancellationToken) {
     let (events, inbox) = mpsc::channel(1024);
-    let mut dispatcher = Dispatcher {
-        shared: shared.clone(),
-        lanes: Vec::new(),
-        links: Vec::new(),
-        by_uri: HashMap::new(),
-        timers: BinaryHeap::new(),
-        identity: None,
-        wants_identity: Vec::new(),
-        asking: JoinSet::new(),
-        complained: None,
-        events,
-    };
+    let mut dispatcher = Dispatcher::new(shared, events);
     stop.run_until_cancelled(dispatcher.work(inbox)).await;
     // The links' tasks end with it, and no answer can settle a batch any more.
     drop(dispatcher);
-    shared.stop();
+    drop(guard);
 }
 
 impl Dispatcher {
+    pub(super) fn new(shared: Arc<Shared>, events: mpsc::Sender<Event>) -> Self {
+        Self {
+            leaderless: Leaderless::new(shared.client.backoff()),
+            shared,
+            lanes: Vec::new(),
+            links: Vec::new(),
+            by_uri: HashMap::new(),
+            free_links: Vec::new(),
+            timers: BinaryHeap::new(),
+            identity: None,
+            wants_identity: Vec::new(),
+            asking: JoinSet::new(),
+            complained: None,
+            events,
+        }
+    }
+
     async fn work(&mut self, mut inbox: mpsc::Receiver<Event>) {
         let mut metadata = self.shared.client.cache().watch();
         let tick = TICK
@@ -105,7 +116,10 @@ impl Dispatcher {
                 () = sleep_until(self.next_timer().map_or(next_tick, |at| at.min(next_tick))) => {}
             }
             let now = Instant::now();
-            self.take_notes();
+            if self.take_notes() {
+                // A topic may have been made anew before its lanes were here.
+                self.follow_topics();
+            }
             self.run_timers(now);
             if now >= next_tick {
                 self.tick(now);
@@ -134,9 +148,11 @@ impl Dispatcher {
         }
     }
 
-    fn take_notes(&mut self) {
+    /// Takes what appenders said; says whether there are new lanes.
+    pub(super) fn take_notes(&mut self) -> bool {
         let notes = self.shared.take_notes();
-        for (topic, partition) in self.shared.lanes_from(self.lanes.len()) {
+        let known = self.lanes.len();
+        for (topic, partition) in self.shared.lanes_from(known) {
             self.lanes.push(Entry {
                 topic,
                 partition,
@@ -144,6 +160,7 @@ impl Dispatcher {
                 sent_to: None,
                 not_before: None,
                 queued: false,
+                leaderless: false,
                 timer: None,
             });
         }
@@ -155,6 +172,7 @@ impl Dispatcher {
                 Note::Opened(lane, at) => self.look_again(lane, at + linger),
             }
         }
+        self.lanes.len() > known
     }
 
     pub(super) fn linger(&self) -> Duration {
@@ -256,10 +274,11 @@ impl Dispatcher {
         let Some(entry) = self.lanes.get(lane) else { return };
         let cache = self.shared.client.cache();
         let Some(leader) = cache.leader(&entry.partition.topic, entry.partition.index) else {
-            cache.request_refresh();
-            self.look_again(lane, now + LEADERLESS);
+            let again = self.ask_for_leader(lane, now);
+            self.look_again(lane, again);
             return;
         };
+        self.found_leader(lane);
         let link = self.link_of(&leader.uri);
         let Some(entry) = self.lanes.get_mut(lane) else {
             return;
@@ -279,19 +298,10 @@ impl Dispatcher {
         self.links[link].ready.push_back(lane);
     }
 
-    fn link_of(&mut self, uri: &Arc<str>) -> usize {
-        if let Some(link) = self.by_uri.get(uri) {
-            return *link;
-        }
-        self.links
-            .push(Link::new(uri.clone(), self.shared.client.backoff()));
-        self.by_uri.insert(uri.clone(), self.links.len() - 1);
-        self.links.len() - 1
-    }
-
-    fn ask_for_identity(&mut self) {
+    /// Asks for a producer id, if a lane waits for one and nothing asks.
+    pub(super) fn ask_for_identity(&mut self) {
         while self.asking.try_join_next().is_some() {}
-        if !self.asking.is_empty() {
+        if !self.asking.is_empty() || self.wants_identity.is_empty() {
             return;
         }
         let (client, events) = (self.shared.client.clone(), self.events.clone());
@@ -327,14 +337,11 @@ impl Dispatcher {
 
     /// Leaders may have moved, topics may have grown.
     fn metadata_changed(&mut self) {
+        self.take_notes();
+        self.follow_topics();
+        self.let_links_go();
         let shared = self.shared.clone();
         let cache = shared.client.cache();
-        for topic in shared.topics() {
-            if let crate::metadata_cache::TopicKnown::Partitions(count) = cache.topic(&topic.name) {
-                shared.grow(&topic, count);
-            }
-        }
-        self.take_notes();
         for link in &mut self.links {
             for lane in std::mem::take(&mut link.ready) {
                 self.lanes[lane].queued = false;

@@ -8,6 +8,9 @@
 //! - A batch that fails for good leaves a gap that the cluster will not accept the next batch behind. The lane then takes
 //!   a new identity and starts from sequence 0, and batches that surely were not stored are renumbered. A batch whose
 //!   outcome is unknown is never renumbered: it is asked about under its old number, and fails if that is refused.
+//! - A number is given to another batch only if the batch that had it surely was not stored: otherwise the cluster could take
+//!   the other one for a retry, acknowledge and drop it.
+//! - A batch that is cut in parts leaves its place and its numbers to these.
 //!
 //! Without idempotence one batch is on its way at a time, so that retries cannot change the order.
 
@@ -21,6 +24,7 @@ use tokio::time::Instant;
 use super::{
     delivery::Ticket,
     encode::{Identity, restamp},
+    partition::Pinned,
 };
 use crate::error::Error;
 
@@ -38,6 +42,8 @@ pub(super) struct Sealed {
     pub(super) reserved: usize,
     /// The spans of its records.
     pub(super) traced: Box<[SpanContext]>,
+    /// The records whose partition was named.
+    pub(super) pinned: Pinned,
     pub(super) tries: u32,
     first_sequence: i32,
     /// Some try may have been stored without an answer.
@@ -52,18 +58,33 @@ pub(super) struct Settled {
     pub(super) outcome: Result<i64, Error>,
 }
 
+/// The place of a batch in the order of its lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct BatchNo {
+    no: u64,
+    /// How many records stand before it in the batch that it is a part of.
+    from: u32,
+}
+
 /// One try of a batch: answers to earlier tries are not its answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Flight {
-    pub(super) no: u64,
+    no: BatchNo,
     tries: u32,
+}
+
+impl Flight {
+    /// Whether the batch was sent before.
+    pub(super) fn is_retry(self) -> bool {
+        self.tries > 1
+    }
 }
 
 /// What the dispatcher should do after an answer.
 #[derive(Debug)]
 pub(super) enum Verdict {
     /// The batch is settled.
-    Settled(Settled),
+    Settled(Box<Settled>),
     /// It will be sent again.
     Retry,
     /// The lane does not wait for this batch (any more).
@@ -90,8 +111,9 @@ pub(super) struct Lane {
     identity: Option<Identity>,
     next_sequence: i32,
     next_no: u64,
-    in_flight: BTreeMap<u64, Sealed>,
-    again: BTreeMap<u64, Sealed>,
+    in_flight: BTreeMap<BatchNo, Sealed>,
+    /// To be sent again, or, parts of a batch, for the first time.
+    again: BTreeMap<BatchNo, Sealed>,
     /// Something is to be sent again and something else is still on its way.
     recovering: bool,
     /// There is a gap in the sequence: the identity is used up.
@@ -174,33 +196,70 @@ impl Lane {
 
     /// Takes in a new batch, sealed with [`Lane::stamp`], as sent.
     pub(super) fn send_new(&mut self, new: NewBatch) -> Flight {
-        let NewBatch {
-            bytes,
-            records,
-            ticket,
-            opened,
-            reserved,
-            traced,
-        } = new;
-        let (_, first_sequence) = self.stamp();
         self.recovering = false;
-        self.next_sequence = after(self.next_sequence, records);
-        let batch = Sealed {
-            bytes,
-            records,
-            ticket,
-            opened,
-            reserved,
-            traced,
-            tries: 1,
-            first_sequence,
-            unsure: false,
-            last_error: None,
-        };
-        let no = self.next_no;
-        self.next_no += 1;
+        let (no, mut batch) = self.take_in(new);
+        batch.tries = 1;
+        batch.ticket.set_unsure(true);
         self.in_flight.insert(no, batch);
         Flight { no, tries: 1 }
+    }
+
+    /// Takes in a new batch, sealed with [`Lane::stamp`], to be sent after those it has.
+    pub(super) fn put_new(&mut self, new: NewBatch) {
+        let (no, batch) = self.take_in(new);
+        self.again.insert(no, batch);
+    }
+
+    fn take_in(&mut self, new: NewBatch) -> (BatchNo, Sealed) {
+        let (_, first_sequence) = self.stamp();
+        self.next_sequence = after(self.next_sequence, new.records);
+        let no = BatchNo {
+            no: self.next_no,
+            from: 0,
+        };
+        self.next_no += 1;
+        (no, Sealed::new(new, first_sequence))
+    }
+
+    /// A batch that the cluster finds too large, if it can be cut: it has several records.
+    pub(super) fn divisible(&self, flight: Flight) -> Option<Sealed> {
+        let batch = self.in_flight.get(&flight.no)?;
+        (batch.tries == flight.tries && batch.records > 1).then(|| batch.clone())
+    }
+
+    /// Puts the parts of a batch in its place, under its numbers: should it be stored after all, the cluster refuses them.
+    pub(super) fn put_parts(
+        &mut self,
+        flight: Flight,
+        whole: &Sealed,
+        parts: impl IntoIterator<Item = NewBatch>,
+    ) {
+        self.in_flight.remove(&flight.no);
+        let (identity, _) = self.stamp();
+        let mut no = flight.no;
+        let mut sequence = whole.first_sequence;
+        for mut part in parts {
+            part.bytes = restamp(&part.bytes, identity, sequence);
+            let records = part.records;
+            let mut part = Sealed::new(part, sequence);
+            part.tries = whole.tries;
+            part.unsure = whole.unsure;
+            self.put_back(no, part);
+            no.from = no.from.saturating_add(records);
+            sequence = if self.idempotent {
+                after(sequence, records)
+            } else {
+                sequence
+            };
+        }
+    }
+
+    /// Takes out all that is left, in order; answers that still come are stale.
+    pub(super) fn take_all(&mut self) -> Vec<Sealed> {
+        let mut all = std::mem::take(&mut self.in_flight);
+        all.append(&mut self.again);
+        self.recovering = false;
+        all.into_values().collect()
     }
 
     /// Marks the next batch that is to be sent again as sent.
@@ -214,6 +273,7 @@ impl Lane {
             .map(|(no, _)| *no)?;
         let mut batch = self.again.remove(&no)?;
         batch.tries = batch.tries.saturating_add(1);
+        batch.ticket.set_unsure(true);
         let (tries, bytes) = (batch.tries, batch.bytes.clone());
         self.in_flight.insert(no, batch);
         Some((Flight { no, tries }, bytes))
@@ -234,10 +294,7 @@ impl Lane {
     /// The agent stored the batch.
     pub(super) fn stored(&mut self, flight: Flight, base_offset: i64) -> Verdict {
         match self.take(flight) {
-            Some(batch) => Verdict::Settled(Settled {
-                batch,
-                outcome: Ok(base_offset),
-            }),
+            Some(batch) => settled(batch, Ok(base_offset)),
             None => Verdict::Stale,
         }
     }
@@ -251,10 +308,7 @@ impl Lane {
         let code = error.code();
         if code == ErrorCode::DuplicateSequenceNumber && self.idempotent {
             // Stored by an earlier try, so long ago that nobody knows the offset.
-            return Verdict::Settled(Settled {
-                batch,
-                outcome: Ok(-1),
-            });
+            return settled(batch, Ok(-1));
         }
         let sequence_refused = self.idempotent
             && matches!(
@@ -266,23 +320,23 @@ impl Lane {
         if sequence_refused {
             return self.refused(no, batch, error);
         }
-        if !error.is_retryable() {
-            return Verdict::Settled(self.give_up(batch, error.into()));
-        }
         batch.unsure |= !code.has_no_side_effects();
+        if !error.is_retryable() {
+            return Verdict::Settled(Box::new(self.refuse(batch, error)));
+        }
         batch.last_error = Some(error);
         self.put_back(no, batch);
         Verdict::Retry
     }
 
     /// The cluster does not accept the batch's sequence.
-    fn refused(&mut self, no: u64, mut batch: Sealed, error: CoreError) -> Verdict {
+    fn refused(&mut self, no: BatchNo, mut batch: Sealed, error: CoreError) -> Verdict {
         // Under a spent identity only batches to be asked about go again: only those may still close the gap.
-        let may_come = |(other, earlier): (&u64, &Sealed)| *other < no && (!self.spent || earlier.unsure);
+        let may_come = |(other, earlier): (&BatchNo, &Sealed)| *other < no && (!self.spent || earlier.unsure);
         let waits_for_earlier =
             self.in_flight.keys().any(|other| *other < no) || self.again.iter().any(may_come);
         if !waits_for_earlier && batch.unsure {
-            return Verdict::Settled(self.give_up(batch, error.into()));
+            return Verdict::Settled(Box::new(self.refuse(batch, error)));
         }
         if !waits_for_earlier {
             self.spent = true;
@@ -292,9 +346,25 @@ impl Lane {
         Verdict::Retry
     }
 
-    fn put_back(&mut self, no: u64, batch: Sealed) {
+    fn put_back(&mut self, no: BatchNo, batch: Sealed) {
+        batch.ticket.set_unsure(batch.unsure);
         self.again.insert(no, batch);
         self.recovering = true;
+    }
+
+    /// The batch (already taken out) is refused for good. That says nothing of earlier tries.
+    fn refuse(&mut self, batch: Sealed, error: CoreError) -> Settled {
+        let error = if batch.unsure {
+            let reason = format!(
+                "a try to send it was not answered, or not clearly, and the last one failed with {error}"
+            );
+            Error::OutcomeUnknown {
+                reason: reason.into(),
+            }
+        } else {
+            error.into()
+        };
+        self.give_up(batch, error)
     }
 
     /// The batch (already taken out) fails for good.
@@ -323,7 +393,7 @@ impl Lane {
 
     /// Gives up the batches that were opened before `cutoff`: their time is over.
     pub(super) fn expire(&mut self, cutoff: Instant, waited: std::time::Duration) -> Vec<Settled> {
-        let old = |batches: &BTreeMap<u64, Sealed>| -> Vec<u64> {
+        let old = |batches: &BTreeMap<BatchNo, Sealed>| -> Vec<BatchNo> {
             batches
                 .iter()
                 .filter(|(_, batch)| batch.opened <= cutoff)
@@ -360,6 +430,39 @@ pub(super) struct NewBatch {
     pub(super) opened: Instant,
     pub(super) reserved: usize,
     pub(super) traced: Box<[SpanContext]>,
+    pub(super) pinned: Pinned,
+}
+
+impl Sealed {
+    fn new(new: NewBatch, first_sequence: i32) -> Self {
+        let NewBatch {
+            bytes,
+            records,
+            ticket,
+            opened,
+            reserved,
+            traced,
+            pinned,
+        } = new;
+        ticket.set_records(records);
+        Self {
+            bytes,
+            records,
+            ticket,
+            opened,
+            reserved,
+            traced,
+            pinned,
+            tries: 0,
+            first_sequence,
+            unsure: false,
+            last_error: None,
+        }
+    }
+}
+
+fn settled(batch: Sealed, outcome: Result<i64, Error>) -> Verdict {
+    Verdict::Settled(Box::new(Settled { batch, outcome }))
 }
 
 /// The sequence after a batch; it wraps to 0 as Kafka's does.

@@ -45,6 +45,8 @@ pub(super) enum Event {
 pub(super) struct Sent {
     /// The lanes it serves, and with which batch.
     pub(super) batches: Vec<(usize, Flight)>,
+    /// Of its records, as they were sent.
+    pub(super) bytes: usize,
     pub(super) at: Instant,
     /// Ends with the answer.
     pub(super) span: Option<Span>,
@@ -61,6 +63,8 @@ pub(super) struct Link {
     pub(super) not_before: Option<Instant>,
     pub(super) stream: u64,
     pub(super) backoff: Backoff,
+    /// The most bytes of a request, where the agent takes less than the producer would send.
+    pub(super) most_bytes: usize,
     requests: Option<mpsc::Sender<v1::ProduceRequest>>,
     task: Option<AbortHandle>,
     next_request: u64,
@@ -81,10 +85,21 @@ impl Link {
             not_before: None,
             stream: 0,
             backoff,
+            most_bytes: usize::MAX,
             requests: None,
             task: None,
             next_request: 0,
         }
+    }
+
+    /// Becomes the link to another agent; answers to what it was before are not taken for answers to what it is.
+    pub(super) fn serve(&mut self, uri: Arc<str>, backoff: Backoff) {
+        self.close();
+        self.stream += 1;
+        self.uri = uri;
+        self.backoff = backoff;
+        self.most_bytes = usize::MAX;
+        self.not_before = None;
     }
 
     /// Whether a request may be sent now.
@@ -135,6 +150,7 @@ impl Link {
             request_id,
             Sent {
                 batches,
+                bytes: partitions.iter().map(|part| part.records.len()).sum(),
                 at: Instant::now(),
                 span: trace.span,
             },

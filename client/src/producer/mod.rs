@@ -7,27 +7,33 @@
 //!
 //! In reading order: `record` -> `topic` (partitions of a topic) -> `partition` (open and closed batches) -> `lane`
 //! (sequence numbers and retries of a partition) -> `dispatcher` (when and where to send) -> `request` (what goes together)
-//! -> `link` (the stream to one agent) -> `answers` -> `settle` -> `delivery`; `traces` beside them.
+//! -> `link` (the stream to one agent) -> `answers` -> `settle` -> `delivery`; `traces` beside them. What is rare has files of
+//! its own: `regroup` (batches that are too large, topics that were made anew), `leaders` (partitions without one, agents that
+//! are gone), `ending`.
 
 mod answers;
 mod builder;
 mod delivery;
 mod dispatcher;
 mod encode;
+mod ending;
 mod lane;
+mod leaders;
 mod link;
 mod partition;
 mod partitioner;
 mod record;
+mod regroup;
 mod request;
 mod settle;
 mod shared;
+mod sizes;
 mod topic;
 mod traces;
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use streamhouse_core::trace::Traces;
+use streamhouse_core::{ErrorCode, trace::Traces};
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -38,7 +44,7 @@ pub use record::{Header, Record, RecordMetadata, RecordRef};
 pub use streamhouse_core::batch::Compression;
 pub use topic::TopicHandle;
 
-use self::{builder::ProducerConfig, shared::Shared};
+use self::{builder::ProducerConfig, ending::EndGuard, shared::Shared};
 use crate::{
     Client,
     error::{Error, Result},
@@ -47,7 +53,10 @@ use crate::{
 };
 
 /// Sends records. Cheap to clone: clones share batches, buffer and connections. When the last clone is dropped without
-/// [`Producer::close`], what is not yet acknowledged fails with [`Error::Closed`].
+/// [`Producer::close`], what is not yet acknowledged fails, as after a `close` that had no time, and a warning is logged.
+///
+/// It lives in the tokio runtime that it was built in: when that ends, everything that is left fails with
+/// [`Error::ProducerEnded`] or [`Error::OutcomeUnknown`], and so does every later call.
 #[derive(Debug, Clone)]
 pub struct Producer {
     shared: Arc<Shared>,
@@ -57,13 +66,71 @@ pub struct Producer {
 /// Ends the dispatcher with the last producer.
 #[derive(Debug)]
 struct Running {
+    shared: Arc<Shared>,
     stop: CancellationToken,
     dispatcher: tokio::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if !self.stop.is_cancelled() {
+            self.shared.warn_of_drop();
+        }
         self.stop.cancel();
+    }
+}
+
+/// Why a record was not taken, and the record. It was not sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SendError(Box<Rejected>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rejected {
+    record: Record,
+    error: Error,
+}
+
+impl SendError {
+    fn new(record: Record, error: Error) -> Self {
+        Self(Box::new(Rejected { record, error }))
+    }
+
+    /// Why it was not taken.
+    pub fn error(&self) -> &Error {
+        &self.0.error
+    }
+
+    /// The record.
+    pub fn record(&self) -> &Record {
+        &self.0.record
+    }
+
+    /// The record, to be sent again or kept elsewhere, and why it was not taken.
+    pub fn into_parts(self) -> (Record, Error) {
+        (self.0.record, self.0.error)
+    }
+
+    /// The nearest code of the shared list, see [`Error::code`].
+    pub fn code(&self) -> ErrorCode {
+        self.0.error.code()
+    }
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0.error, f)
+    }
+}
+
+impl std::error::Error for SendError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.error.source()
+    }
+}
+
+impl From<SendError> for Error {
+    fn from(failed: SendError) -> Self {
+        failed.0.error
     }
 }
 
@@ -103,8 +170,11 @@ impl Producer {
         })?;
         let stop = CancellationToken::new();
         let shared = Arc::new(Shared::new(client, config, &registry.unwrap_or_default(), traces));
-        let dispatcher = runtime.spawn(dispatcher::run(shared.clone(), stop.clone()));
+        // Made here: a task that is never run drops it, too.
+        let guard = EndGuard::new(shared.clone(), stop.clone());
+        let dispatcher = runtime.spawn(dispatcher::run(shared.clone(), guard, stop.clone()));
         let running = Running {
+            shared: shared.clone(),
             stop,
             dispatcher: tokio::sync::Mutex::new(Some(dispatcher)),
         };
@@ -123,12 +193,22 @@ impl Producer {
 
     /// Takes a record into its partition's batch. Waits while the buffer is full or the topic's metadata are unknown,
     /// at most `max_block`. On success the returned [`Delivery`] tells what becomes of the record.
-    pub async fn send(&self, record: Record) -> Result<Delivery> {
+    ///
+    /// # Errors
+    /// With the record, which was not taken then.
+    pub async fn send(&self, record: Record) -> Result<Delivery, SendError> {
+        match self.send_borrowed(&record).await {
+            Ok(delivery) => Ok(delivery),
+            Err(error) => Err(SendError::new(record, error)),
+        }
+    }
+
+    async fn send_borrowed(&self, record: &Record) -> Result<Delivery> {
         let deadline = Deadline::after(self.shared.config.max_block);
         let topic = self.shared.topic(&record.topic, deadline).await?;
-        let headers = borrowed_headers(&record);
+        let headers = borrowed_headers(record);
         self.shared
-            .send(&topic, borrowed(&record, &headers), deadline)
+            .send(&topic, borrowed(record, &headers), deadline)
             .await
     }
 
@@ -163,11 +243,14 @@ impl Producer {
 
     /// [`Producer::send`] whose outcome goes to a callback. With `Ok` the callback is called exactly once, on the
     /// producer's task, where it must not block; with `Err` it is not called.
+    ///
+    /// # Errors
+    /// With the record, which was not taken then.
     pub async fn send_with_callback(
         &self,
         record: Record,
         callback: impl FnOnce(Result<RecordMetadata>) + Send + 'static,
-    ) -> Result<()> {
+    ) -> Result<(), SendError> {
         self.send(record).await?.on_completion(callback);
         Ok(())
     }
@@ -177,14 +260,17 @@ impl Producer {
     pub async fn flush(&self) -> Result<()> {
         self.shared.flush().await;
         if self.shared.is_stopped() {
-            Err(Error::Closed)
+            Err(self.shared.closed())
         } else {
             Ok(())
         }
     }
 
-    /// Takes no more records, waits for those it has, and ends. What is not settled within `timeout` fails with
-    /// [`Error::Closed`], and the call with [`Error::Timeout`].
+    /// Takes no more records, waits for those it has, and ends. What is not settled within `timeout` fails: with
+    /// [`Error::Closed`] what surely is not stored, with [`Error::OutcomeUnknown`] what was sent and not answered.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] when something was not settled in time; [`Error::ProducerEnded`] when it had ended before.
     pub async fn close(&self, timeout_after: Duration) -> Result<()> {
         self.shared.refuse_new();
         let settled = timeout(timeout_after, self.shared.flush()).await;
@@ -193,7 +279,11 @@ impl Producer {
             // It ends by itself once cancelled; a panic in it was reported by the runtime.
             let _ = dispatcher.await;
         }
-        settled.map_err(|_| Error::timeout("sending the last records", timeout_after, None))
+        settled.map_err(|_| Error::timeout("sending the last records", timeout_after, None))?;
+        match self.shared.closed() {
+            ended @ Error::ProducerEnded { .. } => Err(ended),
+            _ => Ok(()),
+        }
     }
 
     /// What it has done so far.

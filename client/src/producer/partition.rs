@@ -3,9 +3,10 @@
 
 use std::{
     collections::VecDeque,
+    ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -32,16 +33,66 @@ pub(super) struct OpenBatch {
     pub(super) reserved: usize,
     /// The spans of its records, as many as a span may have links.
     pub(super) traced: Vec<SpanContext>,
+    /// The places of the records whose partition was named, and not chosen.
+    pub(super) pinned: Pinned,
+    /// It could have been sent already: it waits for its leader.
+    pub(super) due: bool,
+}
+
+impl OpenBatch {
+    /// A batch without records.
+    pub(super) fn new(encoder: Encoder, ticket: Arc<Ticket>, opened: Instant) -> Self {
+        Self {
+            encoder,
+            ticket,
+            opened,
+            reserved: 0,
+            traced: Vec::new(),
+            pinned: Pinned::default(),
+            due: false,
+        }
+    }
+}
+
+/// Places of records in a batch, in order.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pinned(Vec<Range<u32>>);
+
+impl Pinned {
+    /// The places within a part of the batch, counted from its beginning.
+    pub(super) fn part(&self, part: Range<u32>) -> Self {
+        let within = |range: &Range<u32>| {
+            let (start, end) = (range.start.max(part.start), range.end.min(part.end));
+            (start < end).then(|| start - part.start..end - part.start)
+        };
+        Self(self.0.iter().filter_map(within).collect())
+    }
+
+    pub(super) fn add(&mut self, at: u32) {
+        match self.0.last_mut() {
+            Some(last) if last.end == at => last.end += 1,
+            _ => self.0.push(at..at + 1),
+        }
+    }
+
+    pub(super) fn contains(&self, at: u32) -> bool {
+        let before = self.0.partition_point(|range| range.end <= at);
+        self.0.get(before).is_some_and(|range| range.contains(&at))
+    }
 }
 
 /// The appenders' side of a partition.
 #[derive(Debug)]
 pub(super) struct Partition {
     pub(super) topic: Arc<str>,
+    /// Which topic of that name; empty where agents name no ids.
+    pub(super) topic_id: Arc<str>,
     pub(super) index: i32,
     /// Its lane in the dispatcher.
     pub(super) lane: usize,
     led: AtomicBool,
+    /// How many batches wait for the leader.
+    queue: AtomicUsize,
     batches: Mutex<Batches>,
 }
 
@@ -49,7 +100,18 @@ pub(super) struct Partition {
 struct Batches {
     open: Option<OpenBatch>,
     full: VecDeque<OpenBatch>,
-    stopped: bool,
+    state: Taking,
+}
+
+/// Whether a partition takes records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Taking {
+    #[default]
+    Yes,
+    /// The topic was made anew: others take its records.
+    Retired,
+    /// The producer has ended.
+    Stopped,
 }
 
 /// What an append did.
@@ -60,8 +122,12 @@ pub(super) enum Appended {
         opened: bool,
         filled: bool,
     },
-    /// Nothing: it would have needed a new batch, and the caller prefers another partition then.
-    WouldOpen { filled: bool },
+    /// Nothing: it would have needed a new batch, or joined one that is due, and the caller prefers another partition then.
+    MoveOn { filled: bool },
+    /// Nothing: the topic was made anew, and has other partitions.
+    Retired,
+    /// Nothing: the producer has ended.
+    Stopped,
     /// Nothing: why.
     Refused(Error),
 }
@@ -80,20 +146,44 @@ pub(super) enum Pullable {
 /// How an append opens batches.
 pub(super) struct Opening<'a> {
     pub(super) batch_size: usize,
-    /// Whether to refuse rather than open a batch.
-    pub(super) only_if_open: bool,
+    pub(super) prefers: Prefers,
     pub(super) new: &'a dyn Fn(Instant) -> (Encoder, Arc<Ticket>),
 }
 
+/// When a record without a key prefers another partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Prefers {
+    /// Never: it is for this one.
+    This,
+    /// Where it would need a new batch.
+    OpenBatch,
+    /// Where it would need a new batch, or the open one could have been sent: a leader that is slow gets no more records than
+    /// the others only because its batches are open longer.
+    PromptBatch,
+}
+
+impl Batches {
+    fn queue(&self) -> usize {
+        self.full.len() + usize::from(self.open.as_ref().is_some_and(|open| open.due))
+    }
+}
+
 impl Partition {
-    pub(super) fn new(topic: Arc<str>, index: i32, lane: usize) -> Self {
+    pub(super) fn new(topic: Arc<str>, topic_id: Arc<str>, index: i32, lane: usize) -> Self {
         Self {
             topic,
+            topic_id,
             index,
             lane,
             led: AtomicBool::new(true),
+            queue: AtomicUsize::new(0),
             batches: Mutex::default(),
         }
+    }
+
+    /// How many batches wait for the leader.
+    pub(super) fn queue(&self) -> usize {
+        self.queue.load(Ordering::Relaxed)
     }
 
     pub(super) fn has_leader(&self) -> bool {
@@ -114,8 +204,10 @@ impl Partition {
         opening: &Opening<'_>,
     ) -> Appended {
         let mut batches = self.batches.lock();
-        if batches.stopped {
-            return Appended::Refused(Error::Closed);
+        match batches.state {
+            Taking::Yes => {}
+            Taking::Retired => return Appended::Retired,
+            Taking::Stopped => return Appended::Stopped,
         }
         let fits = batches
             .open
@@ -124,26 +216,29 @@ impl Partition {
         let mut filled = false;
         if !fits && let Some(full) = batches.open.take() {
             batches.full.push_back(full);
+            self.queue.store(batches.queue(), Ordering::Relaxed);
             filled = true;
         }
-        if !fits && opening.only_if_open {
-            return Appended::WouldOpen { filled };
+        let moves_on = match opening.prefers {
+            Prefers::This => false,
+            Prefers::OpenBatch => !fits,
+            Prefers::PromptBatch => !fits || batches.open.as_ref().is_some_and(|open| open.due),
+        };
+        if moves_on {
+            return Appended::MoveOn { filled };
         }
         let opened = batches.open.is_none();
         let open = batches.open.get_or_insert_with(|| {
             let now = Instant::now();
             let (encoder, ticket) = (opening.new)(now);
-            OpenBatch {
-                encoder,
-                ticket,
-                opened: now,
-                reserved: 0,
-                traced: Vec::new(),
-            }
+            OpenBatch::new(encoder, ticket, now)
         });
         match open.encoder.append(timestamp, record) {
             Ok(index) => {
                 open.reserved += reserved;
+                if record.partition.is_some() {
+                    open.pinned.add(index);
+                }
                 if open.traced.len() <= MAX_LINKS {
                     open.traced.extend(trace.cloned());
                 }
@@ -166,47 +261,69 @@ impl Partition {
     /// The next batch to send: a full one, or the open one when it has waited for `linger` (or waits no longer).
     pub(super) fn pull(&self, now: Instant, linger: Duration) -> Option<OpenBatch> {
         let mut batches = self.batches.lock();
-        if let Some(full) = batches.full.pop_front() {
-            return Some(full);
-        }
-        batches.open.take_if(|open| now >= open.opened + linger)
+        let pulled = match batches.full.pop_front() {
+            Some(full) => Some(full),
+            None => batches.open.take_if(|open| now >= open.opened + linger),
+        };
+        self.queue.store(batches.queue(), Ordering::Relaxed);
+        pulled
     }
 
     /// What [`Partition::pull`] would give.
     pub(super) fn pullable(&self, now: Instant, linger: Duration) -> Pullable {
-        let batches = self.batches.lock();
-        if let Some(full) = batches.full.front() {
-            return Pullable::Batch(full.encoder.size());
+        let mut batches = self.batches.lock();
+        let full = batches.full.front().map(|full| full.encoder.size());
+        let Some(open) = &mut batches.open else {
+            return full.map_or(Pullable::Nothing, Pullable::Batch);
+        };
+        let (size, at) = (open.encoder.size(), open.opened + linger);
+        if now >= at && !open.due {
+            open.due = true;
+            self.queue.store(batches.queue(), Ordering::Relaxed);
         }
-        match &batches.open {
-            Some(open) if now >= open.opened + linger => Pullable::Batch(open.encoder.size()),
-            Some(open) => Pullable::Later(open.opened + linger),
-            None => Pullable::Nothing,
+        match full {
+            Some(size) => Pullable::Batch(size),
+            None if now >= at => Pullable::Batch(size),
+            None => Pullable::Later(at),
         }
     }
 
     /// Takes out the batches that were opened before `cutoff`.
     pub(super) fn take_older(&self, cutoff: Instant) -> Vec<OpenBatch> {
         let mut batches = self.batches.lock();
-        let mut old = Vec::new();
-        while batches.full.front().is_some_and(|batch| batch.opened <= cutoff) {
-            old.extend(batches.full.pop_front());
-        }
-        if batches.full.is_empty() {
-            old.extend(batches.open.take_if(|open| open.opened <= cutoff));
-        }
+        // Batches of a topic that was made anew do not stand in the order in which they were opened.
+        let (mut old, young): (Vec<_>, Vec<_>) = std::mem::take(&mut batches.full)
+            .into_iter()
+            .partition(|batch| batch.opened <= cutoff);
+        batches.full = young.into();
+        old.extend(batches.open.take_if(|open| open.opened <= cutoff));
+        self.queue.store(batches.queue(), Ordering::Relaxed);
         old
     }
 
-    /// Takes no more records and fails those it has.
-    pub(super) fn stop(&self) {
-        let (open, full) = {
-            let mut batches = self.batches.lock();
-            batches.stopped = true;
-            (batches.open.take(), std::mem::take(&mut batches.full))
-        };
-        for batch in full.into_iter().chain(open) {
-            batch.ticket.failed(Error::Closed);
-        }
+    /// Puts full batches behind those it has. Only before appenders know of the partition.
+    pub(super) fn put_full(&self, full: impl IntoIterator<Item = OpenBatch>) {
+        let mut batches = self.batches.lock();
+        batches.full.extend(full);
+        self.queue.store(batches.queue(), Ordering::Relaxed);
+    }
+
+    /// Takes no more records, because others do, and gives those it has.
+    pub(super) fn retire(&self) -> Vec<OpenBatch> {
+        self.end(Taking::Retired)
+    }
+
+    /// Takes no more records, because the producer has ended, and gives those it has.
+    pub(super) fn stop(&self) -> Vec<OpenBatch> {
+        self.end(Taking::Stopped)
+    }
+
+    fn end(&self, state: Taking) -> Vec<OpenBatch> {
+        let mut batches = self.batches.lock();
+        batches.state = state;
+        let mut left: Vec<_> = std::mem::take(&mut batches.full).into();
+        left.extend(batches.open.take());
+        self.queue.store(0, Ordering::Relaxed);
+        left
     }
 }

@@ -8,8 +8,10 @@ use tokio::time::Instant;
 
 use super::{
     dispatcher::Dispatcher,
-    lane::{Flight, NewBatch, Next},
+    encode::restamp,
+    lane::{Flight, Lane, NewBatch, Next},
     partition::{OpenBatch, Pullable},
+    regroup,
     traces::RequestTrace,
 };
 
@@ -40,6 +42,11 @@ impl Dispatcher {
         now: Instant,
     ) -> (Vec<v1::PartitionProduce>, Vec<(usize, Flight)>) {
         let linger = self.linger();
+        let most = self
+            .shared
+            .config
+            .max_request_size
+            .min(self.links[link].most_bytes);
         let (mut partitions, mut batches, mut size) = (Vec::new(), Vec::new(), 0);
         for _ in 0..self.links[link].ready.len() {
             let Some(&lane) = self.links[link].ready.front() else {
@@ -52,7 +59,7 @@ impl Dispatcher {
                     _ => 0,
                 },
             };
-            if !partitions.is_empty() && size + next > self.shared.config.max_request_size {
+            if !partitions.is_empty() && size + next > most {
                 break;
             }
             self.links[link].ready.pop_front();
@@ -87,35 +94,36 @@ impl Dispatcher {
         }
         let (flight, records) = match entry.lane.next() {
             Next::Again(_) => {
-                self.shared
-                    .counters
-                    .batches_retried
-                    .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                entry.lane.send_again()?
+                let (flight, records) = entry.lane.send_again()?;
+                if flight.is_retry() {
+                    self.shared
+                        .counters
+                        .batches_retried
+                        .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                }
+                (flight, records)
             }
             Next::New => {
                 let open = entry.partition.pull(now, linger)?;
-                self.seal(lane, open)?
+                self.seal(lane, link, open)?
             }
             Next::Blocked | Next::NeedsIdentity(_) => return None,
         };
         let partition = &self.lanes[lane].partition;
-        let (topic, partition) = (partition.topic.to_string(), partition.index);
-        // Of the topic that has the name now: where it was made anew, what the old one did not take goes to the new one.
-        let topic_id = self.shared.client.cache().topic_id(&topic).to_string();
         Some((
             flight,
             v1::PartitionProduce {
-                topic,
-                partition,
+                topic: partition.topic.to_string(),
+                partition: partition.index,
                 records,
-                topic_id,
+                // Where the name is another topic's by now, nothing of this is stored there.
+                topic_id: partition.topic_id.to_string(),
             },
         ))
     }
 
-    /// Seals a batch and marks it as sent.
-    fn seal(&mut self, lane: usize, open: OpenBatch) -> Option<(Flight, bytes::Bytes)> {
+    /// Seals a batch and marks it as sent: the first of its parts, where it turns out too large.
+    fn seal(&mut self, lane: usize, link: usize, open: OpenBatch) -> Option<(Flight, bytes::Bytes)> {
         let entry = &mut self.lanes[lane];
         let OpenBatch {
             mut encoder,
@@ -123,32 +131,64 @@ impl Dispatcher {
             opened,
             reserved,
             traced,
+            pinned,
+            ..
         } = open;
-        let records = encoder.records();
-        entry.topic.metrics.batch(records, encoder.size());
+        let (records, size) = (encoder.records(), encoder.size());
+        entry.topic.metrics.batch(records, size);
         let (identity, sequence) = entry.lane.stamp();
         let sealed = encoder.seal(identity, sequence);
         self.shared.recycle(encoder);
-        match sealed {
-            Ok(bytes) => {
-                let new = NewBatch {
-                    bytes: bytes.clone(),
-                    records,
-                    ticket,
-                    opened,
-                    reserved,
-                    traced: traced.into(),
-                };
-                Some((entry.lane.send_new(new), bytes))
-            }
+        let bytes = match sealed {
+            Ok(bytes) => bytes,
             Err(error) => {
                 let topic = entry.topic.clone();
-                self.count_failure(&topic, records, &error.clone().into());
-                self.shared.release(&topic, &ticket, records, reserved);
-                ticket.failed(error.into());
-                None
+                self.shared.fail(&topic, &ticket, records, reserved, error.into());
+                return None;
             }
+        };
+        entry.topic.compressed(size, bytes.len());
+        let limit = entry.topic.max_message_bytes().min(self.links[link].most_bytes);
+        let too_large = bytes.len() > limit && records > 1;
+        let new = NewBatch {
+            bytes: bytes.clone(),
+            records,
+            ticket,
+            opened,
+            reserved,
+            traced: traced.into(),
+            pinned,
+        };
+        if too_large {
+            return self.seal_in_parts(lane, new, limit);
         }
+        Some((self.lanes[lane].lane.send_new(new), bytes))
+    }
+
+    /// Takes a batch that is larger than topic and agent allow in parts that are not, each behind the one before; the first is
+    /// marked as sent.
+    fn seal_in_parts(
+        &mut self,
+        lane: usize,
+        whole: NewBatch,
+        limit: usize,
+    ) -> Option<(Flight, bytes::Bytes)> {
+        let entry = &self.lanes[lane];
+        let mut parts = regroup::cut(&self.shared, &entry.partition, whole, limit).into_iter();
+        let mut first = parts.next()?;
+        let lane = &mut self.lanes[lane].lane;
+        let stamp = |lane: &Lane, part: &mut NewBatch| {
+            let (identity, sequence) = lane.stamp();
+            part.bytes = restamp(&part.bytes, identity, sequence);
+        };
+        stamp(lane, &mut first);
+        let bytes = first.bytes.clone();
+        let flight = lane.send_new(first);
+        for mut part in parts {
+            stamp(lane, &mut part);
+            lane.put_new(part);
+        }
+        Some((flight, bytes))
     }
 
     /// What a request with these batches says of its trace.

@@ -5,7 +5,10 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 use streamhouse_core::trace::log_span;
 use tokio::time::Instant;
 
-use super::{dispatcher::Dispatcher, lane::Settled, partition::OpenBatch, topic::Topic};
+use super::{
+    delivery::Ticket, dispatcher::Dispatcher, lane::Settled, partition::OpenBatch, shared::Shared,
+    topic::Topic,
+};
 use crate::error::Error;
 
 /// An answer that takes longer makes the dispatcher ask who leads.
@@ -25,6 +28,7 @@ impl Dispatcher {
                 self.shared.client.cache().request_refresh();
             }
         }
+        self.ask_for_identity();
         let timeout = self.shared.config.delivery_timeout;
         let Some(cutoff) = now.checked_sub(timeout) else {
             return;
@@ -66,9 +70,7 @@ impl Dispatcher {
             cause,
         );
         self.shared.recycle(encoder);
-        self.count_failure(&topic, records, &error);
-        self.shared.release(&topic, &ticket, records, reserved);
-        ticket.failed(error);
+        self.shared.fail(&topic, &ticket, records, reserved, error);
     }
 
     /// Completes a batch.
@@ -86,7 +88,7 @@ impl Dispatcher {
                     .metrics
                     .sent(batch.records, batch.bytes.len(), batch.opened.elapsed());
             }
-            Err(error) => self.count_failure(&topic, batch.records, error),
+            Err(error) => self.shared.count_failure(&topic, batch.records, error),
         }
         self.shared
             .release(&topic, &batch.ticket, batch.records, batch.reserved);
@@ -95,11 +97,19 @@ impl Dispatcher {
             Err(error) => batch.ticket.failed(error),
         }
     }
+}
 
-    pub(super) fn count_failure(&self, topic: &Topic, records: u32, error: &Error) {
+impl Shared {
+    /// Completes a batch that was not sent.
+    pub(super) fn fail(&self, topic: &Topic, ticket: &Ticket, records: u32, reserved: usize, error: Error) {
+        self.count_failure(topic, records, &error);
+        self.release(topic, ticket, records, reserved);
+        ticket.failed(error);
+    }
+
+    fn count_failure(&self, topic: &Topic, records: u32, error: &Error) {
         tracing::debug!(topic = %topic.name, records, %error, "records failed");
-        self.shared
-            .counters
+        self.counters
             .records_failed
             .fetch_add(u64::from(records), Relaxed);
         topic.metrics.failed(records);

@@ -4,8 +4,9 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
+    ops::Range,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -23,9 +24,10 @@ use super::{
     builder::ProducerConfig,
     delivery::{Delivery, Ticket},
     encode::Encoder,
-    partition::{Appended, Opening, Partition},
+    partition::{Appended, Opening, Partition, Prefers},
     record::RecordRef,
-    topic::{Choice, Topic, TopicHandle},
+    sizes::size_of,
+    topic::{Topic, TopicHandle},
     traces::ProducerTraces,
 };
 use crate::{
@@ -35,11 +37,6 @@ use crate::{
     retry::Deadline,
 };
 
-/// The most that a record takes beyond key, value and headers, and a header beyond its name and value.
-const RECORD_OVERHEAD: usize = 36;
-const HEADER_OVERHEAD: usize = 10;
-/// The head of a batch, topic name and framing of a request.
-const REQUEST_OVERHEAD: usize = 1024;
 /// Encoders kept with their buffers for the next batches.
 const SPARE_ENCODERS: usize = 8;
 /// How long `send` believes that a topic that does not exist may yet appear.
@@ -55,10 +52,10 @@ pub(super) enum Note {
 }
 
 /// A batch that is not settled.
-struct Unsettled {
+pub(super) struct Unsettled {
     opened: Instant,
-    lane: usize,
-    ticket: Arc<Ticket>,
+    pub(super) lane: usize,
+    pub(super) ticket: Arc<Ticket>,
 }
 
 /// Totals since the start.
@@ -84,14 +81,15 @@ pub(super) struct Shared {
     /// Every partition, by lane.
     lanes: Mutex<Vec<(Arc<Topic>, Arc<Partition>)>>,
     /// Free bytes of the buffer.
-    buffer: Semaphore,
-    unsettled: Mutex<BTreeMap<u64, Unsettled>>,
+    pub(super) buffer: Semaphore,
+    pub(super) unsettled: Mutex<BTreeMap<u64, Unsettled>>,
     next_ticket: AtomicU64,
     inbox: Mutex<Vec<Note>>,
     /// How many callers want open batches to be sent at once.
     hurried: AtomicUsize,
-    refusing: AtomicBool,
-    stopped: AtomicBool,
+    pub(super) refusing: AtomicBool,
+    /// Why it has ended, once it has.
+    pub(super) ended: OnceLock<Error>,
     spare: Mutex<Vec<Encoder>>,
 }
 
@@ -130,7 +128,7 @@ impl Shared {
             inbox: Mutex::default(),
             hurried: AtomicUsize::new(0),
             refusing: AtomicBool::new(false),
-            stopped: AtomicBool::new(false),
+            ended: OnceLock::new(),
             spare: Mutex::default(),
         }
     }
@@ -145,17 +143,29 @@ impl Shared {
         if let Some(topic) = self.known_topic(name) {
             return Ok(topic);
         }
-        let count = self.client.partitions_of(name, deadline, MISSING_TOPIC).await?;
+        if self.refusing.load(Ordering::Acquire) {
+            return Err(self.closed());
+        }
+        let known = loop {
+            self.client.partitions_of(name, deadline, MISSING_TOPIC).await?;
+            // All of one answer, since the name may be another topic's by now.
+            if let Some(known) = self.client.cache().known(name) {
+                break known;
+            }
+        };
         let mut topics = self.topics.write();
         if let Some(topic) = topics.get(name) {
             return Ok(topic.clone());
         }
         let name: Arc<str> = name.into();
-        let first = self.client.settings().entropy.next_u64() as u32 % count.unsigned_abs().max(1);
-        let topic = Arc::new(Topic::new(name.clone(), first, self.metrics.topic(&name)));
-        self.grow(&topic, count);
+        let first = self.client.settings().entropy.next_u64() as u32 % known.partitions.unsigned_abs().max(1);
+        let topic = Arc::new(Topic::new(name.clone(), &known, first, self.metrics.topic(&name)));
+        self.grow(&topic, known.partitions);
         let handle = TopicHandle { topic };
         topics.insert(name, handle.clone());
+        drop(topics);
+        // The dispatcher looks whether the topic is still the one that has the name.
+        self.wake.notify_one();
         Ok(handle)
     }
 
@@ -163,17 +173,28 @@ impl Shared {
     pub(super) fn grow(&self, topic: &Arc<Topic>, count: i32) {
         let mut partitions = topic.partitions.write();
         let have = i32::try_from(partitions.len()).unwrap_or(i32::MAX);
-        if have >= count {
-            return;
+        if have < count {
+            let mut all = partitions.to_vec();
+            all.extend(self.new_partitions(topic, have..count));
+            *partitions = all.into();
         }
+    }
+
+    /// Makes partitions of a topic, each with a lane.
+    pub(super) fn new_partitions(&self, topic: &Arc<Topic>, indexes: Range<i32>) -> Vec<Arc<Partition>> {
+        let topic_id = topic.id();
         let mut lanes = self.lanes.lock();
-        let mut all = partitions.to_vec();
-        for index in have..count {
-            let partition = Arc::new(Partition::new(topic.name.clone(), index, lanes.len()));
+        let new = indexes.map(|index| {
+            let partition = Partition::new(topic.name.clone(), topic_id.clone(), index, lanes.len());
+            let partition = Arc::new(partition);
             lanes.push((topic.clone(), partition.clone()));
-            all.push(partition);
-        }
-        *partitions = all.into();
+            // The end may have come between; it stops only the partitions that it finds.
+            if self.is_stopped() {
+                partition.stop();
+            }
+            partition
+        });
+        new.collect()
     }
 
     /// The lanes from `from` on.
@@ -191,23 +212,6 @@ impl Shared {
             .values()
             .map(|handle| handle.topic.clone())
             .collect()
-    }
-
-    /// Bytes that a record takes at most, if it may be sent at all.
-    fn size_of(&self, record: &RecordRef<'_>) -> Result<usize> {
-        let bytes = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
-        let headers: usize = record
-            .headers
-            .iter()
-            .map(|(name, value)| name.len() + bytes(*value) + HEADER_OVERHEAD)
-            .sum();
-        let size = RECORD_OVERHEAD + bytes(record.key) + bytes(record.value) + headers;
-        let limit = (self.config.max_request_size - REQUEST_OVERHEAD).min(self.config.buffer_memory);
-        if size > limit {
-            Err(Error::RecordTooLarge { size, limit })
-        } else {
-            Ok(size)
-        }
     }
 
     /// Appends a record without waiting.
@@ -237,14 +241,14 @@ impl Shared {
         record: RecordRef<'_>,
         trace: Option<&SpanContext>,
     ) -> Result<Delivery> {
-        let size = self.size_of(&record)?;
+        let size = size_of(&record, &self.config)?;
         match self.buffer.try_acquire_many(size as u32) {
             Ok(room) => {
                 room.forget();
                 self.append(topic, record, size, trace)
             }
             Err(TryAcquireError::NoPermits) => Err(Error::BufferFull),
-            Err(TryAcquireError::Closed) => Err(Error::Closed),
+            Err(TryAcquireError::Closed) => Err(self.closed()),
         }
     }
 
@@ -275,14 +279,14 @@ impl Shared {
         deadline: Deadline,
         trace: Option<&SpanContext>,
     ) -> Result<Delivery> {
-        let size = self.size_of(&record)?;
+        let size = size_of(&record, &self.config)?;
         let room = match self.buffer.try_acquire_many(size as u32) {
             Ok(room) => room,
             Err(_) => {
                 // Batches that wait for more records would wait for those that wait for room.
                 let _hurry = self.hurry();
                 match timeout(deadline.left(), self.buffer.acquire_many(size as u32)).await {
-                    Ok(room) => room.map_err(|_| Error::Closed)?,
+                    Ok(room) => room.map_err(|_| self.closed())?,
                     Err(_) => return Err(Error::BufferFull),
                 }
             }
@@ -314,17 +318,18 @@ impl Shared {
         trace: Option<&SpanContext>,
     ) -> Result<Delivery> {
         if self.refusing.load(Ordering::Acquire) {
-            return Err(Error::Closed);
+            return Err(self.closed());
         }
         let timestamp = record.timestamp.unwrap_or_else(|| self.client.now_ms());
-        let mut choice = topic.choose(&*self.config.partitioner, record.key, record.partition)?;
-        let mut only_if_open = choice.sticky.is_some();
+        let batch_size = topic.fill(self.config.batch_size);
+        let mut moved_on = false;
         loop {
-            let Choice { partition, sticky } = &choice;
+            let choice = topic.choose(&*self.config.partitioner, record.key, record.partition)?;
+            let partition = &choice.partition;
             let new = |now| self.open_batch(partition, now);
             let opening = Opening {
-                batch_size: self.config.batch_size,
-                only_if_open,
+                batch_size,
+                prefers: if moved_on { Prefers::This } else { choice.prefers() },
                 new: &new,
             };
             match partition.append(record, timestamp, size, trace, &opening) {
@@ -340,34 +345,41 @@ impl Shared {
                     return Ok(delivery);
                 }
                 Appended::Refused(error) => return Err(error),
-                Appended::WouldOpen { filled } => {
+                Appended::Stopped => return Err(self.closed()),
+                // The choice waits until the new partitions are there.
+                Appended::Retired => {}
+                Appended::MoveOn { filled } => {
                     // A new batch is the moment to move on to another partition.
                     if filled {
                         self.note(Note::Filled(partition.lane));
                     }
-                    topic.move_on(sticky.unwrap_or(0));
-                    choice = topic.choose(&*self.config.partitioner, record.key, record.partition)?;
-                    only_if_open = false;
+                    topic.move_on(choice.sticky.unwrap_or(0));
+                    moved_on = true;
                 }
             }
         }
     }
 
-    fn open_batch(&self, partition: &Partition, now: Instant) -> (Encoder, Arc<Ticket>) {
-        let id = self.next_ticket.fetch_add(1, Ordering::Relaxed);
-        let ticket = Ticket::new(id, partition.topic.clone(), partition.index);
-        let unsettled = Unsettled {
-            opened: now,
-            lane: partition.lane,
-            ticket: ticket.clone(),
-        };
-        self.unsettled.lock().insert(id, unsettled);
+    /// A batch of this partition, whose oldest record was taken `opened`.
+    pub(super) fn open_batch(&self, partition: &Partition, opened: Instant) -> (Encoder, Arc<Ticket>) {
         let encoder = self
             .spare
             .lock()
             .pop()
             .unwrap_or_else(|| Encoder::new(self.config.compression));
-        (encoder, ticket)
+        (encoder, self.open_ticket(partition, opened))
+    }
+
+    pub(super) fn open_ticket(&self, partition: &Partition, opened: Instant) -> Arc<Ticket> {
+        let id = self.next_ticket.fetch_add(1, Ordering::Relaxed);
+        let ticket = Ticket::new(id, partition.topic.clone(), partition.index);
+        let unsettled = Unsettled {
+            opened,
+            lane: partition.lane,
+            ticket: ticket.clone(),
+        };
+        self.unsettled.lock().insert(id, unsettled);
+        ticket
     }
 
     fn tell(&self, lane: usize, filled: bool) {
@@ -377,7 +389,7 @@ impl Shared {
         self.note(Note::Opened(lane, Instant::now()));
     }
 
-    fn note(&self, note: Note) {
+    pub(super) fn note(&self, note: Note) {
         let first = {
             let mut inbox = self.inbox.lock();
             inbox.push(note);
@@ -440,39 +452,12 @@ impl Shared {
         unsettled.retain(|_, batch| !batch.ticket.is_done());
         let mut lanes: Vec<_> = unsettled
             .values()
-            .take_while(|batch| batch.opened <= cutoff)
+            .filter(|batch| batch.opened <= cutoff)
             .map(|batch| batch.lane)
             .collect();
         lanes.sort_unstable();
         lanes.dedup();
         lanes
-    }
-
-    /// `send` fails from now on.
-    pub(super) fn refuse_new(&self) {
-        self.refusing.store(true, Ordering::Release);
-        self.buffer.close();
-    }
-
-    /// Fails everything that is left. Called by the dispatcher when it ends.
-    pub(super) fn stop(&self) {
-        self.refuse_new();
-        self.stopped.store(true, Ordering::Release);
-        for (_, partition) in self.lanes_from(0) {
-            partition.stop();
-        }
-        for topic in self.topics() {
-            topic.pending.store(0, Ordering::Relaxed);
-            topic.metrics.set_pending(0);
-        }
-        let left = std::mem::take(&mut *self.unsettled.lock());
-        for batch in left.into_values() {
-            batch.ticket.failed(Error::Closed);
-        }
-    }
-
-    pub(super) fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Acquire)
     }
 
     pub(super) fn stats(&self) -> ProducerStats {

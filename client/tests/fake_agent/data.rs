@@ -152,6 +152,14 @@ impl Agent {
                 let _ = answers.send(Err(Status::unavailable("broken"))).await;
                 return;
             }
+            let most = self.cluster.state.lock().largest_request;
+            let bytes: usize = request.partitions.iter().map(|part| part.records.len()).sum();
+            if most > 0 && bytes > most {
+                let _ = answers
+                    .send(Err(Status::out_of_range("the request is too large")))
+                    .await;
+                return;
+            }
             let answer = self.store(request, fault);
             self.cluster.changed.notify_waiters();
             match fault {
@@ -181,18 +189,30 @@ impl Agent {
                 base_offset: -1,
                 ..Default::default()
             };
+            if let Err(error) = find(&state, &produce) {
+                result.error = Some(error.into());
+                partitions.push(result);
+                continue;
+            }
             if fault == Fault::MoveLeader {
                 let partition = &mut state.topics.get_mut(&produce.topic).unwrap()[at];
                 partition.leader = (partition.leader + 1) % agents;
                 partition.epoch += 1;
             }
             let leads = state.topics[&produce.topic][at].leader == self.index;
+            let limit = state
+                .limits
+                .get(&produce.topic)
+                .map_or(64 << 20, |(limit, _)| *limit);
             let stored = if let Fault::Refuse(code) = fault {
                 Err(Error::new(code, "scripted"))
             } else if leads {
-                state.topics.get_mut(&produce.topic).unwrap()[at]
-                    .log
-                    .append(&produce.records)
+                let log = &mut state.topics.get_mut(&produce.topic).unwrap()[at].log;
+                let stored = log.append(&produce.records, limit);
+                match fault {
+                    Fault::StoreAndFail(code) => Err(Error::new(code, "scripted")),
+                    _ => stored,
+                }
             } else {
                 if state.hints {
                     result.leader = Some(self.cluster.leader(&state, &state.topics[&produce.topic][at]));
@@ -257,10 +277,33 @@ impl Agent {
                 leader: Some(self.cluster.leader(state, partition)),
             });
         v1::TopicMetadata {
-            topic_id: format!("id-{name}"),
+            topic_id: state.topic_id(&name),
             error: None,
             partitions: partitions.collect(),
+            max_message_bytes: state
+                .limits
+                .get(&name)
+                .filter(|(_, said)| *said)
+                .map_or(0, |(limit, _)| u32::try_from(*limit).unwrap()),
             name,
         }
     }
+}
+
+/// Whether there is such a partition, of the topic that is meant.
+fn find(state: &State, produce: &v1::PartitionProduce) -> Result<(), Error> {
+    let partitions = state.topics.get(&produce.topic).map_or(0, Vec::len);
+    if partitions > 0 && !produce.topic_id.is_empty() && produce.topic_id != state.topic_id(&produce.topic) {
+        return Err(Error::new(
+            ErrorCode::UnknownTopicId,
+            "the name is another topic's",
+        ));
+    }
+    if usize::try_from(produce.partition).unwrap() >= partitions {
+        return Err(Error::new(
+            ErrorCode::UnknownTopicOrPartition,
+            "no such partition",
+        ));
+    }
+    Ok(())
 }

@@ -25,25 +25,20 @@ struct ProducerState {
 }
 
 impl Log {
-    /// Appends one or more batches; returns the offset of the first.
-    pub fn append(&mut self, records: &Bytes) -> Result<i64, Error> {
+    /// Appends one or more batches of at most so many bytes each; returns the offset of the first.
+    pub fn append(&mut self, records: &Bytes, max_batch_bytes: usize) -> Result<i64, Error> {
         let mut first = None;
         for batch in Batches::of(records) {
             let (_, batch) = batch.map_err(|error| Error::new(error.code(), error.to_string()))?;
-            let offset = self.append_batch(&batch)?;
+            let offset = self.append_batch(&batch, max_batch_bytes)?;
             first.get_or_insert(offset);
         }
         first.ok_or_else(|| Error::new(ErrorCode::InvalidRequest, "no batch"))
     }
 
-    fn append_batch(&mut self, batch: &Bytes) -> Result<i64, Error> {
-        let header = validate(
-            batch,
-            &Limits {
-                max_batch_bytes: 64 << 20,
-            },
-        )
-        .map_err(|error| Error::new(error.code(), error.to_string()))?;
+    fn append_batch(&mut self, batch: &Bytes, max_batch_bytes: usize) -> Result<i64, Error> {
+        let header = validate(batch, &Limits { max_batch_bytes })
+            .map_err(|error| Error::new(error.code(), error.to_string()))?;
         if header.producer_id >= 0
             && let Some(offset) = self.check_sequence(&header)?
         {

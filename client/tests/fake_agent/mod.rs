@@ -46,6 +46,8 @@ pub enum Fault {
     Silence,
     /// Stored and answered, with a throttle in milliseconds.
     Throttle(u32),
+    /// Stored; every partition is answered with this error all the same.
+    StoreAndFail(ErrorCode),
     /// The leader of every partition in it moves to the next agent first.
     MoveLeader,
     /// Nothing goes wrong: a place in the script.
@@ -77,6 +79,12 @@ pub struct State {
     /// Whether leaders are named when another agent is asked.
     pub hints: bool,
     pub metadata_asked: usize,
+    /// How often each topic was made: the first has the id `id-<name>`.
+    pub made: HashMap<String, usize>,
+    /// The largest batch of each topic that has a limit, and whether metadata say so.
+    pub limits: HashMap<String, (usize, bool)>,
+    /// The largest request, in bytes of records; 0 without a limit.
+    pub largest_request: usize,
     pub fetches: Vec<usize>,
     next_producer: i64,
     groups: HashMap<String, groups::Group>,
@@ -152,9 +160,10 @@ impl Cluster {
         cluster
     }
 
-    /// Makes a topic; its partitions are led by the agents in turn.
+    /// Makes a topic, or makes it anew; its partitions are led by the agents in turn.
     pub fn create(&self, topic: &str, partitions: usize) {
         let mut state = self.state.lock();
+        *state.made.entry(topic.to_owned()).or_default() += 1;
         let agents = state.addresses.len();
         let lead = |at: usize| Partition {
             leader: at % agents,
@@ -221,11 +230,25 @@ impl Cluster {
             .collect()
     }
 
+    /// Limits the batches of a topic; metadata say so, or not.
+    pub fn limit(&self, topic: &str, bytes: usize, said: bool) {
+        self.state.lock().limits.insert(topic.to_owned(), (bytes, said));
+    }
+
     fn leader(&self, state: &State, partition: &Partition) -> v1::Leader {
         v1::Leader {
             agent_id: format!("agent-{}", partition.leader),
             epoch: partition.epoch,
             address: state.addresses[partition.leader].clone(),
+        }
+    }
+}
+
+impl State {
+    pub fn topic_id(&self, topic: &str) -> String {
+        match self.made.get(topic) {
+            None | Some(1) => format!("id-{topic}"),
+            Some(times) => format!("id-{topic}-{times}"),
         }
     }
 }

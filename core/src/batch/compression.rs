@@ -90,12 +90,14 @@ impl Compression {
         }
     }
 
-    /// Compresses `records` behind `head`; `finish` gets both.
+    /// Compresses `records` behind `head`, or leaves them as they are where both together would have more than `most`
+    /// bytes; `finish` gets both and the codec that was used.
     pub(super) fn compress<T>(
         self,
         head: &[u8],
         records: &[u8],
-        finish: impl FnOnce(&mut [u8]) -> Result<T, BatchError>,
+        most: usize,
+        finish: impl FnOnce(&mut [u8], Self) -> Result<T, BatchError>,
     ) -> Result<T, BatchError> {
         with_scratch(|Scratch { lz4, out }| {
             out.clear();
@@ -110,7 +112,12 @@ impl Compression {
                     return Err(BatchError::UnsupportedCompression(message));
                 }
             }
-            finish(out)
+            if out.len() <= most {
+                return finish(out, self);
+            }
+            out.truncate(head.len());
+            out.extend_from_slice(records);
+            finish(out, Self::None)
         })
     }
 

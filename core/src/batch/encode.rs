@@ -107,35 +107,48 @@ impl BatchBuilder {
 
     /// The finished batch, base offset 0 and leader epoch -1; the builder is empty again and keeps its buffer.
     pub fn finish(&mut self) -> Result<Bytes, BatchError> {
+        self.finish_with(false)
+    }
+
+    /// [`BatchBuilder::finish`] that leaves the records as they are where compression would make them larger: the batch
+    /// has at most [`BatchBuilder::size_bytes`] bytes.
+    pub fn finish_smallest(&mut self) -> Result<Bytes, BatchError> {
+        self.finish_with(true)
+    }
+
+    fn finish_with(&mut self, smallest: bool) -> Result<Bytes, BatchError> {
         if self.count == 0 {
             return Err(BatchError::Invalid(
                 "a batch needs at least one record".to_owned(),
             ));
         }
         let head = self.head();
-        let batch = self.compression.compress(&head, &self.records, |batch| {
-            let size = batch.len();
-            let length = i32::try_from(size - 12).map_err(|_| BatchError::TooLarge {
-                size,
-                limit: i32::MAX as usize,
+        let most = if smallest { self.size_bytes() } else { usize::MAX };
+        let batch = self
+            .compression
+            .compress(&head, &self.records, most, |batch, codec| {
+                let size = batch.len();
+                let length = i32::try_from(size - 12).map_err(|_| BatchError::TooLarge {
+                    size,
+                    limit: i32::MAX as usize,
+                })?;
+                batch[8..12].copy_from_slice(&length.to_be_bytes());
+                batch[21..23].copy_from_slice(&codec.id().to_be_bytes());
+                let crc = header::crc_of(batch);
+                batch[17..21].copy_from_slice(&crc.to_be_bytes());
+                // A copy just as large as the batch: it may wait long, and buffers grow in steps.
+                Ok(Bytes::copy_from_slice(batch))
             })?;
-            batch[8..12].copy_from_slice(&length.to_be_bytes());
-            let crc = header::crc_of(batch);
-            batch[17..21].copy_from_slice(&crc.to_be_bytes());
-            // A copy just as large as the batch: it may wait long, and buffers grow in steps.
-            Ok(Bytes::copy_from_slice(batch))
-        })?;
         self.clear();
         Ok(batch)
     }
 
-    /// The head, its length and CRC still 0.
+    /// The head, its length, codec and CRC still 0.
     fn head(&self) -> [u8; HEADER_LEN] {
         let (producer_id, producer_epoch, base_sequence) = self.producer;
         let mut head = [0; HEADER_LEN];
         head[12..16].copy_from_slice(&(-1_i32).to_be_bytes());
         head[16] = 2;
-        head[21..23].copy_from_slice(&self.compression.id().to_be_bytes());
         head[23..27].copy_from_slice(&(self.count - 1).to_be_bytes());
         head[27..35].copy_from_slice(&self.base_timestamp.to_be_bytes());
         head[35..43].copy_from_slice(&self.max_timestamp.to_be_bytes());

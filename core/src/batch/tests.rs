@@ -161,6 +161,19 @@ proptest! {
     }
 
     #[test]
+    fn no_codec_makes_the_smallest_batch_larger_than_its_records(codec in written_codec(), records in records()) {
+        let mut builder = BatchBuilder::new(codec);
+        append_all(&mut builder, &records);
+        let size = builder.size_bytes();
+        let batch = builder.finish_smallest().unwrap();
+        prop_assert!(batch.len() <= size);
+        let header = validate(&batch, &LIMITS).unwrap();
+        let used = header.compression().unwrap();
+        prop_assert!(used == codec || (used == Compression::None && batch.len() == size));
+        prop_assert_eq!(&read(&batch).unwrap(), &records);
+    }
+
+    #[test]
     fn the_size_so_far_is_that_of_the_batch(records in records()) {
         let mut builder = BatchBuilder::new(Compression::None);
         append_all(&mut builder, &records);

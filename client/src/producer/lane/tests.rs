@@ -12,59 +12,83 @@ use streamhouse_core::batch::{BatchHeader, Compression, Records};
 use super::super::{encode::Encoder, record::RecordRef};
 use super::*;
 
+/// What the cluster remembers of a producer.
+#[derive(Default)]
+struct Remembered {
+    next: i32,
+    /// First sequence, records and offset of the last batches.
+    last: VecDeque<(i32, i32, i64)>,
+}
+
 /// What the cluster knows of the partition.
 #[derive(Default)]
 struct Model {
-    /// Next sequence and the last batches (first sequence, offset), by producer id.
-    producers: HashMap<i64, (i32, VecDeque<(i32, i64)>)>,
-    /// The numbers of the batches, in the order stored.
+    producers: HashMap<i64, Remembered>,
+    /// The numbers of the records, in the order stored.
     stored: Vec<u32>,
+    /// Of each batch, the first.
+    batches: Vec<u32>,
 }
 
 impl Model {
     fn append(&mut self, bytes: &Bytes) -> Result<i64, CoreError> {
         let header = BatchHeader::parse(bytes).unwrap();
         streamhouse_core::batch::verify_crc(bytes).unwrap();
-        let (next, last) = self.producers.entry(header.producer_id).or_default();
-        if let Some((_, offset)) = last
-            .iter()
-            .find(|(sequence, _)| *sequence == header.base_sequence)
+        let known = self.producers.entry(header.producer_id).or_default();
+        let same = |(first, count, _): &&(i32, i32, i64)| {
+            (*first, *count) == (header.base_sequence, header.record_count)
+        };
+        if header.producer_id >= 0
+            && let Some((_, _, offset)) = known.last.iter().find(same)
         {
             return Ok(*offset);
         }
-        if header.producer_id >= 0 && header.base_sequence != *next {
-            return Err(CoreError::new(ErrorCode::OutOfOrderSequenceNumber, "gap"));
+        if header.producer_id >= 0 && header.base_sequence != known.next {
+            let oldest = known.last.front().map_or(0, |(first, _, _)| *first);
+            let code = if header.base_sequence < oldest {
+                ErrorCode::DuplicateSequenceNumber
+            } else {
+                ErrorCode::OutOfOrderSequenceNumber
+            };
+            return Err(CoreError::new(code, "not the next"));
         }
-        *next += header.record_count;
+        known.next += header.record_count;
         let offset = self.stored.len() as i64;
-        last.push_back((header.base_sequence, offset));
-        if last.len() > MOST_IN_FLIGHT {
-            last.pop_front();
+        known
+            .last
+            .push_back((header.base_sequence, header.record_count, offset));
+        if known.last.len() > MOST_IN_FLIGHT {
+            known.last.pop_front();
         }
-        self.stored.push(number_of(bytes));
+        let numbers = numbers_of(bytes);
+        self.batches.push(numbers[0]);
+        self.stored.extend(numbers);
         Ok(offset)
     }
 }
 
-fn number_of(bytes: &Bytes) -> u32 {
-    let record = Records::decode(bytes.clone(), 1 << 20)
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap();
-    u32::from_be_bytes(record.value.unwrap()[..4].try_into().unwrap())
+fn numbers_of(bytes: &Bytes) -> Vec<u32> {
+    let records = Records::decode(bytes.clone(), 1 << 20).unwrap();
+    let number = |value: Bytes| u32::from_be_bytes(value[..4].try_into().unwrap());
+    records
+        .map(|record| number(record.unwrap().value.unwrap()))
+        .collect()
 }
 
-fn new_batch(number: u32, lane: &Lane) -> NewBatch {
+fn new_batch(numbers: std::ops::Range<u32>, ticket: u64, lane: &Lane) -> NewBatch {
     let mut encoder = Encoder::new(Compression::None);
-    encoder.append(0, &RecordRef::new(&number.to_be_bytes())).unwrap();
+    let records = numbers.end - numbers.start;
+    for number in numbers {
+        encoder.append(0, &RecordRef::new(&number.to_be_bytes())).unwrap();
+    }
     let (identity, sequence) = lane.stamp();
     NewBatch {
         bytes: encoder.seal(identity, sequence).unwrap(),
-        records: 1,
-        ticket: Ticket::new(number.into(), "t".into(), 0),
+        records,
+        ticket: Ticket::new(ticket, "t".into(), 0),
         opened: Instant::now(),
         traced: Box::default(),
+        pinned: Pinned::default(),
         reserved: 0,
     }
 }
@@ -72,11 +96,18 @@ fn new_batch(number: u32, lane: &Lane) -> NewBatch {
 /// What happens next in a run.
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    Send,
+    /// A batch of so many records.
+    Send(u32),
+    /// One that is cut in two when it is sealed.
+    SendInParts(u32),
     /// The first request on its way arrives and is answered.
     Answer,
     /// It is refused, nothing changed.
     Refuse(ErrorCode),
+    /// It is too large, and cut where that is possible.
+    TooLarge,
+    /// It is stored, and answered with an error that says nothing of that.
+    StoreAndFail,
     /// The connection breaks after so many requests arrived; the rest may still arrive later.
     Break(usize),
     /// A request of a broken connection arrives.
@@ -87,8 +118,11 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        8 => Just(Step::Send),
+        8 => (1..4_u32).prop_map(Step::Send),
+        1 => (2..4_u32).prop_map(Step::SendInParts),
         6 => Just(Step::Answer),
+        1 => Just(Step::TooLarge),
+        1 => Just(Step::StoreAndFail),
         1 => Just(Step::Refuse(ErrorCode::NotLeader)),
         1 => Just(Step::Refuse(ErrorCode::StorageUnavailable)),
         1 => Just(Step::Refuse(ErrorCode::InvalidRecord)),
@@ -105,8 +139,9 @@ struct Run {
     on_its_way: VecDeque<(Flight, Bytes)>,
     late: VecDeque<Bytes>,
     sent: u32,
+    tickets: u64,
     identities: i64,
-    /// Numbers acknowledged, with their offsets, in the order of their numbers.
+    /// Numbers acknowledged, with their offsets, in the order acknowledged.
     acked: Vec<(u32, i64)>,
     failed: Vec<u32>,
 }
@@ -119,6 +154,7 @@ impl Run {
             on_its_way: VecDeque::new(),
             late: VecDeque::new(),
             sent: 0,
+            tickets: 0,
             identities: 0,
             acked: Vec::new(),
             failed: Vec::new(),
@@ -127,11 +163,26 @@ impl Run {
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Send => self.send(true),
+            Step::Send(records) => self.send(records, false),
+            Step::SendInParts(records) => self.send(records, true),
             Step::Answer => self.answer(),
             Step::Refuse(code) => {
                 if let Some((flight, _)) = self.on_its_way.pop_front() {
                     let verdict = self.lane.failed(flight, CoreError::new(code, "refused"));
+                    self.settle(verdict);
+                }
+            }
+            Step::TooLarge => {
+                if let Some((flight, _)) = self.on_its_way.pop_front() {
+                    self.too_large(flight);
+                }
+            }
+            Step::StoreAndFail => {
+                if let Some((flight, bytes)) = self.on_its_way.pop_front() {
+                    let _ = self.model.append(&bytes);
+                    let verdict = self
+                        .lane
+                        .failed(flight, CoreError::new(ErrorCode::Unknown, "see the log"));
                     self.settle(verdict);
                 }
             }
@@ -163,14 +214,15 @@ impl Run {
                     .min();
                 if let Some(oldest) = oldest {
                     for settled in self.lane.expire(oldest, Duration::ZERO) {
-                        self.settle(Verdict::Settled(settled));
+                        self.settle(Verdict::Settled(Box::new(settled)));
                     }
                 }
             }
         }
     }
 
-    fn send(&mut self, new_ones: bool) {
+    /// Sends what is to be sent again, or a new batch of so many records.
+    fn send(&mut self, records: u32, in_parts: bool) {
         if let Next::NeedsIdentity(old) = self.lane.next() {
             self.identities += 1;
             let identity = Identity {
@@ -188,15 +240,44 @@ impl Run {
                 assert_eq!(bytes.len(), size);
                 self.on_its_way.push_back((flight, bytes));
             }
-            Next::New if new_ones => {
-                let batch = new_batch(self.sent, &self.lane);
-                self.sent += 1;
+            Next::New if records > 0 => {
+                let batch = self.new_batch(if in_parts { records - 1 } else { records });
                 let bytes = batch.bytes.clone();
                 let flight = self.lane.send_new(batch);
                 self.on_its_way.push_back((flight, bytes));
+                if in_parts {
+                    let rest = self.new_batch(1);
+                    self.lane.put_new(rest);
+                }
             }
             _ => {}
         }
+    }
+
+    fn new_batch(&mut self, records: u32) -> NewBatch {
+        let numbers = self.sent..self.sent + records;
+        self.sent = numbers.end;
+        self.tickets += 1;
+        new_batch(numbers, self.tickets, &self.lane)
+    }
+
+    /// What the dispatcher does when the cluster finds a batch too large.
+    fn too_large(&mut self, flight: Flight) {
+        let Some(whole) = self.lane.divisible(flight) else {
+            let error = CoreError::new(ErrorCode::MessageTooLarge, "too large");
+            let verdict = self.lane.failed(flight, error);
+            return self.settle(verdict);
+        };
+        let halves = super::super::encode::halves(&whole.bytes, Compression::None).unwrap();
+        let parts: Vec<_> = halves
+            .into_iter()
+            .map(|(bytes, records)| NewBatch {
+                bytes,
+                records,
+                ..whole.clone().into()
+            })
+            .collect();
+        self.lane.put_parts(flight, &whole, parts);
     }
 
     fn answer(&mut self) {
@@ -210,11 +291,15 @@ impl Run {
     }
 
     fn settle(&mut self, verdict: Verdict) {
-        if let Verdict::Settled(Settled { batch, outcome }) = verdict {
-            let number = u32::try_from(batch.ticket.id()).unwrap();
-            match outcome {
-                Ok(offset) => self.acked.push((number, offset)),
-                Err(_) => self.failed.push(number),
+        if let Verdict::Settled(settled) = verdict {
+            let Settled { batch, outcome } = *settled;
+            for (number, at) in numbers_of(&batch.bytes).into_iter().zip(0..) {
+                match &outcome {
+                    Ok(offset) => self
+                        .acked
+                        .push((number, if *offset < 0 { -1 } else { offset + at })),
+                    Err(_) => self.failed.push(number),
+                }
             }
         }
     }
@@ -225,7 +310,7 @@ impl Run {
             if self.lane.is_empty() {
                 return;
             }
-            self.send(false);
+            self.send(0, false);
             self.answer();
         }
         panic!("the lane does not get on: {:?}", self.lane);
@@ -265,7 +350,7 @@ proptest! {
             prop_assert!(run.lane.in_flight() <= 1);
         }
         run.finish();
-        let mut once = run.model.stored.clone();
+        let mut once = run.model.batches.clone();
         once.dedup();
         prop_assert!(once.is_sorted(), "out of order: {once:?}");
         prop_assert_eq!(run.acked.len() + run.failed.len(), run.sent as usize);
@@ -282,22 +367,85 @@ fn sequences_wrap_as_kafkas_do() {
 #[test]
 fn the_last_batch_that_fails_cleanly_leaves_its_sequence_to_the_next() {
     let mut run = Run::new(true);
-    run.send(true);
+    run.send(1, false);
     run.answer();
-    run.send(true);
+    run.send(1, false);
     run.step(Step::Refuse(ErrorCode::InvalidRecord));
-    run.send(true);
+    run.send(1, false);
     run.answer();
     assert_eq!((run.model.stored, run.identities), (vec![0, 2], 1));
 }
 
 #[test]
+fn a_sequence_that_may_be_stored_is_not_given_to_another_batch() {
+    let mut run = Run::new(true);
+    run.send(2, false);
+    run.step(Step::StoreAndFail);
+    run.send(2, false);
+    run.answer();
+    // Under the first's sequence the cluster would have taken the second for a retry, and dropped it.
+    assert_eq!(run.model.stored, [0, 1, 2, 3]);
+    assert_eq!((run.acked, run.failed), (vec![(2, 2), (3, 3)], vec![0, 1]));
+    assert_eq!(run.identities, 2);
+}
+
+#[test]
+fn parts_of_a_batch_take_its_place_and_its_numbers() {
+    let mut run = Run::new(true);
+    run.send(3, false);
+    run.send(1, false);
+    run.step(Step::TooLarge);
+    run.answer();
+    run.finish();
+    assert_eq!(run.model.stored, [0, 1, 2, 3]);
+    assert_eq!(run.acked, [(0, 0), (1, 1), (2, 2), (3, 3)]);
+    assert_eq!(run.identities, 1, "no gap, so no new identity");
+    // Of one that is stored, the cluster refuses the parts.
+    run.send(2, false);
+    run.step(Step::Break(1));
+    run.send(0, false);
+    run.step(Step::TooLarge);
+    run.finish();
+    assert_eq!(
+        (&*run.model.stored, run.failed),
+        (&[0, 1, 2, 3, 4, 5][..], vec![4, 5])
+    );
+}
+
+#[test]
+fn a_ticket_knows_whether_its_batch_may_be_stored() {
+    let mut run = Run::new(true);
+    let batch = run.new_batch(1);
+    let ticket = batch.ticket.clone();
+    assert!(!ticket.is_unsure(), "not sent");
+    if let Next::NeedsIdentity(_) = run.lane.next() {
+        run.lane.adopt(Identity { id: 1, epoch: 0 });
+    }
+    let flight = run.lane.send_new(batch);
+    assert!(ticket.is_unsure(), "on its way");
+    let _ = run
+        .lane
+        .failed(flight, CoreError::new(ErrorCode::NotLeader, "refused"));
+    assert!(!ticket.is_unsure(), "refused");
+    let (flight, _) = run.lane.send_again().unwrap();
+    let _ = run
+        .lane
+        .failed(flight, CoreError::new(ErrorCode::NetworkException, "broken"));
+    let (flight, _) = run.lane.send_again().unwrap();
+    let _ = run
+        .lane
+        .failed(flight, CoreError::new(ErrorCode::NotLeader, "refused"));
+    assert!(ticket.is_unsure(), "the try before may be stored");
+    assert_eq!(ticket.records(), 1);
+}
+
+#[test]
 fn an_answer_to_an_earlier_try_is_stale() {
     let mut run = Run::new(true);
-    run.send(true);
+    run.send(1, false);
     let (first, bytes) = run.on_its_way.pop_front().unwrap();
     run.lane.abandon(&CoreError::new(ErrorCode::NotLeader, "moved"));
-    run.send(true);
+    run.send(1, false);
     assert!(matches!(
         run.lane
             .failed(first, CoreError::new(ErrorCode::NotLeader, "late")),

@@ -1,0 +1,167 @@
+//! Who leads, and who did: the link to each leader, partitions that nobody leads, and links to agents that are gone.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{dispatcher::Dispatcher, link::Link};
+use crate::retry::Backoff;
+
+/// How often the cluster is asked who leads the partitions that nobody seems to lead: all of them together, with a pause that
+/// grows until one of them is led.
+#[derive(Debug)]
+pub(super) struct Leaderless {
+    backoff: Backoff,
+    not_before: Option<Instant>,
+}
+
+impl Leaderless {
+    pub(super) fn new(backoff: Backoff) -> Self {
+        Self {
+            backoff,
+            not_before: None,
+        }
+    }
+
+    /// Whether to ask now, and when to look again.
+    fn look(&mut self, now: Instant) -> (bool, Instant) {
+        if let Some(at) = self.not_before.filter(|at| *at > now) {
+            return (false, at);
+        }
+        let at = now + self.backoff.next(Duration::ZERO);
+        self.not_before = Some(at);
+        (true, at)
+    }
+
+    fn found(&mut self) {
+        self.backoff.reset();
+        self.not_before = None;
+    }
+}
+
+impl Dispatcher {
+    /// Nobody leads the lane's partition, as far as is known: says when to look again.
+    pub(super) fn ask_for_leader(&mut self, lane: usize, now: Instant) -> Instant {
+        if let Some(entry) = self.lanes.get_mut(lane) {
+            entry.leaderless = true;
+        }
+        let (asks, again) = self.leaderless.look(now);
+        if asks {
+            let cache = self.shared.client.cache();
+            // It is used as long as it is waited for.
+            if let Some(entry) = self.lanes.get(lane) {
+                cache.want(&entry.partition.topic);
+            }
+            cache.request_refresh();
+        }
+        again
+    }
+
+    /// The lane's partition is led.
+    pub(super) fn found_leader(&mut self, lane: usize) {
+        if let Some(entry) = self.lanes.get_mut(lane)
+            && std::mem::take(&mut entry.leaderless)
+        {
+            self.leaderless.found();
+        }
+    }
+
+    pub(super) fn link_of(&mut self, uri: &Arc<str>) -> usize {
+        if let Some(link) = self.by_uri.get(uri) {
+            return *link;
+        }
+        let backoff = self.shared.client.backoff();
+        let link = match self.free_links.pop() {
+            Some(link) => {
+                self.links[link].serve(uri.clone(), backoff);
+                link
+            }
+            None => {
+                self.links.push(Link::new(uri.clone(), backoff));
+                self.links.len() - 1
+            }
+        };
+        self.by_uri.insert(uri.clone(), link);
+        link
+    }
+
+    /// Ends the streams to agents that the cluster does not have any more, once nothing is on its way or waits there.
+    pub(super) fn let_links_go(&mut self) {
+        let agents = self.shared.client.cache().agents();
+        if agents.is_empty() {
+            return;
+        }
+        for (at, link) in self.links.iter_mut().enumerate() {
+            let idle = link.in_flight.is_empty() && link.ready.is_empty();
+            if idle && !agents.contains(&link.uri) && self.by_uri.remove(&link.uri).is_some() {
+                link.close();
+                self.free_links.push(at);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use streamhouse_core::{protocol::v1, trace::Traces};
+    use tokio::sync::mpsc;
+
+    use super::{
+        super::{builder::ProducerConfig, shared::Shared},
+        *,
+    };
+    use crate::{Client, Settings, metrics::Registry};
+
+    #[tokio::test]
+    async fn links_to_agents_that_are_gone_are_used_for_others() {
+        let client = Client::connect("a:1").unwrap();
+        let shared = Shared::new(
+            client.clone(),
+            ProducerConfig::default(),
+            &Registry::new(),
+            Traces::default(),
+        );
+        let mut dispatcher = Dispatcher::new(Arc::new(shared), mpsc::channel(1).0);
+        let [a, b, c] = ["http://a:1", "http://b:1", "http://c:1"].map(Arc::<str>::from);
+        let (first, second) = (dispatcher.link_of(&a), dispatcher.link_of(&b));
+        let agent = v1::AgentDescription {
+            grpc_address: "b:1".into(),
+            ..Default::default()
+        };
+        client.cache().merge(v1::MetadataResponse {
+            agents: vec![agent],
+            ..Default::default()
+        });
+        dispatcher.links[first].ready.push_back(0);
+        dispatcher.let_links_go();
+        assert_eq!(dispatcher.link_of(&a), first, "something waits there");
+        dispatcher.links[first].ready.clear();
+        let stream = dispatcher.links[first].stream;
+        dispatcher.let_links_go();
+        assert_eq!(dispatcher.link_of(&b), second);
+        assert_eq!((dispatcher.link_of(&c), dispatcher.links.len()), (first, 2));
+        assert!(
+            dispatcher.links[first].stream > stream,
+            "late answers of the old agent are not the new one's"
+        );
+    }
+
+    #[test]
+    fn pauses_grow_while_nobody_leads_and_start_over_when_somebody_does() {
+        let mut leaderless = Leaderless::new(Backoff::new(&Settings::new("a:1")));
+        let mut asked = 0;
+        let start = Instant::now();
+        let mut now = start;
+        while now < start + Duration::from_secs(60) {
+            let (asks, again) = leaderless.look(now);
+            // Every lane looks; only one asks.
+            assert_eq!(leaderless.look(now), (false, again));
+            asked += usize::from(asks);
+            now = again;
+        }
+        assert!((60..90).contains(&asked), "asked {asked} times in a minute");
+        leaderless.found();
+        let (asks, again) = leaderless.look(now);
+        assert!(asks && again <= now + Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,384 @@
+//! Records that change their batch after they were taken: a batch is cut because it is larger than its topic allows, or the
+//! topic was deleted and made anew, and what waits goes to the partitions of the new one.
+//!
+//! Guarantees: a record is in one batch that may be sent, never in two; its delivery follows it; its time-out and its part of
+//! the buffer stay what they were; records of one key keep their order.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use opentelemetry::trace::SpanContext;
+use streamhouse_core::{Error as CoreError, ErrorCode, batch::Record as BatchRecord, trace::MAX_LINKS};
+use tokio::time::Instant;
+
+use super::{
+    delivery::{Place, Ticket},
+    dispatcher::Dispatcher,
+    encode::{Identity, halves, records_of},
+    lane::{Flight, NewBatch, Sealed},
+    partition::{OpenBatch, Partition, Pinned},
+    shared::{Note, Shared},
+    topic::Topic,
+};
+use crate::metadata_cache::KnownTopic;
+
+/// A batch as parts of at most `limit` bytes each, or of one record, in order. The batch itself where it cannot be cut.
+pub(super) fn cut(shared: &Shared, partition: &Partition, whole: NewBatch, limit: usize) -> Vec<NewBatch> {
+    let mut left = vec![(whole.bytes.clone(), whole.records)];
+    let mut parts = Vec::new();
+    while let Some((bytes, records)) = left.pop() {
+        if bytes.len() <= limit || records < 2 {
+            parts.push((bytes, records));
+            continue;
+        }
+        match halves(&bytes, shared.config.compression) {
+            Ok([first, second]) => left.extend([second, first]),
+            Err(error) => {
+                tracing::error!(%error, "a batch cannot be cut");
+                parts.push((bytes, records));
+            }
+        }
+    }
+    if parts.len() < 2 {
+        return vec![whole];
+    }
+    let mut places = Vec::with_capacity(whole.records as usize);
+    let mut buffer = Shares::of(whole.reserved, whole.records);
+    let mut from = 0;
+    let batches: Vec<_> = parts
+        .into_iter()
+        .map(|(bytes, records)| {
+            let ticket = shared.open_ticket(partition, whole.opened);
+            places.extend((0..records).map(|at| (ticket.clone(), at)));
+            let pinned = whole.pinned.part(from..from + records);
+            from += records;
+            NewBatch {
+                bytes,
+                records,
+                ticket,
+                opened: whole.opened,
+                reserved: buffer.take(records),
+                traced: whole.traced.clone(),
+                pinned,
+            }
+        })
+        .collect();
+    whole.ticket.move_to(places);
+    batches
+}
+
+/// Divides a batch's part of the buffer among its records, to the last byte.
+struct Shares {
+    reserved: usize,
+    records: u32,
+}
+
+impl Shares {
+    fn of(reserved: usize, records: u32) -> Self {
+        Self { reserved, records }
+    }
+
+    fn take(&mut self, records: u32) -> usize {
+        let share = self.reserved as u64 * u64::from(records) / u64::from(self.records.max(1));
+        let share = usize::try_from(share).unwrap_or(self.reserved).min(self.reserved);
+        self.reserved -= share;
+        self.records = self.records.saturating_sub(records);
+        share
+    }
+}
+
+impl Dispatcher {
+    /// The cluster found a batch larger than its topic allows: sends it in parts. False where it cannot be cut.
+    pub(super) fn send_in_parts(&mut self, lane: usize, flight: Flight) -> bool {
+        let entry = &self.lanes[lane];
+        let Some(whole) = entry.lane.divisible(flight) else {
+            return false;
+        };
+        entry.topic.refused(whole.bytes.len());
+        let limit = entry.topic.max_message_bytes();
+        // What the topic allows is news.
+        self.shared.client.cache().request_refresh();
+        self.cut_sent(lane, flight, whole, limit)
+    }
+
+    /// The agent takes no request that is large enough for a batch: sends it in parts of at most `limit` bytes. False where
+    /// it cannot be cut.
+    pub(super) fn send_in_parts_of(&mut self, lane: usize, flight: Flight, limit: usize) -> bool {
+        let whole = self.lanes[lane].lane.divisible(flight);
+        whole.is_some_and(|whole| self.cut_sent(lane, flight, whole, limit))
+    }
+
+    fn cut_sent(&mut self, lane: usize, flight: Flight, whole: Sealed, limit: usize) -> bool {
+        let entry = &mut self.lanes[lane];
+        let size = whole.bytes.len();
+        let limit = limit.min(size - 1);
+        let parts = cut(&self.shared, &entry.partition, whole.clone().into(), limit);
+        if parts.len() < 2 {
+            return false;
+        }
+        tracing::debug!(
+            topic = %entry.topic.name, size, parts = parts.len(),
+            "a batch is larger than the cluster allows; sending it in parts"
+        );
+        entry.lane.put_parts(flight, &whole, parts);
+        true
+    }
+
+    /// Follows what metadata say of the topics: their limits, their growth, and whether another topic has the name.
+    pub(super) fn follow_topics(&mut self) {
+        let shared = self.shared.clone();
+        for topic in shared.topics() {
+            let known = shared.client.cache().known(&topic.name);
+            let Some(known) = known.filter(|known| known.partitions > 0) else {
+                continue;
+            };
+            if topic.follow(&known.topic_id) {
+                self.made_anew(&topic, &known);
+            } else if known.topic_id.is_empty() || known.topic_id == topic.id() {
+                shared.grow(&topic, known.partitions);
+            }
+            topic.set_max_message_bytes(known.max_message_bytes);
+        }
+        self.take_notes();
+    }
+
+    /// The topic was deleted and made anew. Whatever was on its way to the old one cannot be stored in the new one, since
+    /// requests name the topic's id; so all that is not acknowledged goes to the partitions of the new one.
+    fn made_anew(&mut self, topic: &Arc<Topic>, known: &KnownTopic) {
+        let shared = self.shared.clone();
+        // Appenders that choose a partition wait here.
+        let mut partitions = topic.partitions.write();
+        let new = shared.new_partitions(topic, 0..known.partitions);
+        let mut moving = Moving::new(&shared, topic, &new);
+        for old in partitions.iter() {
+            let waiting = old.retire();
+            let sent = self.lanes.get_mut(old.lane).map(|entry| entry.lane.take_all());
+            for batch in sent.into_iter().flatten() {
+                moving.add_sealed(batch, old.index);
+            }
+            for batch in waiting {
+                moving.add_open(batch, old.index);
+            }
+        }
+        let moved = moving.finish();
+        tracing::warn!(
+            topic = %topic.name,
+            partitions = known.partitions,
+            before = partitions.len(),
+            records = moved,
+            "the topic was deleted and made anew; records that wait go to the new one"
+        );
+        *partitions = new.clone().into();
+        drop(partitions);
+        for partition in new {
+            shared.note(Note::Filled(partition.lane));
+        }
+    }
+}
+
+impl From<Sealed> for NewBatch {
+    fn from(batch: Sealed) -> Self {
+        let Sealed {
+            bytes,
+            records,
+            ticket,
+            opened,
+            reserved,
+            traced,
+            pinned,
+            ..
+        } = batch;
+        Self {
+            bytes,
+            records,
+            ticket,
+            opened,
+            reserved,
+            traced,
+            pinned,
+        }
+    }
+}
+
+/// What is known of the batch that a record comes from.
+struct Origin {
+    opened: Instant,
+    traced: Vec<SpanContext>,
+    /// The partition that it was for.
+    index: i32,
+    pinned: Pinned,
+}
+
+/// Records on their way from the partitions of a topic to those of the one that was made after it.
+struct Moving<'a> {
+    shared: &'a Shared,
+    topic: &'a Topic,
+    partitions: &'a [Arc<Partition>],
+    /// By partition: the last one still takes records.
+    batches: Vec<Vec<OpenBatch>>,
+    moved: usize,
+}
+
+impl<'a> Moving<'a> {
+    fn new(shared: &'a Shared, topic: &'a Topic, partitions: &'a [Arc<Partition>]) -> Self {
+        Self {
+            shared,
+            topic,
+            partitions,
+            batches: partitions.iter().map(|_| Vec::new()).collect(),
+            moved: 0,
+        }
+    }
+
+    fn add_sealed(&mut self, batch: Sealed, index: i32) {
+        let origin = Origin {
+            opened: batch.opened,
+            traced: batch.traced.into_vec(),
+            index,
+            pinned: batch.pinned,
+        };
+        self.add(
+            &batch.bytes,
+            &batch.ticket,
+            batch.reserved,
+            batch.records,
+            &origin,
+        );
+    }
+
+    fn add_open(&mut self, batch: OpenBatch, index: i32) {
+        let OpenBatch {
+            mut encoder,
+            ticket,
+            opened,
+            reserved,
+            traced,
+            pinned,
+            ..
+        } = batch;
+        let origin = Origin {
+            opened,
+            traced,
+            index,
+            pinned,
+        };
+        let records = encoder.records();
+        let sealed = encoder.seal(Identity::NONE, -1);
+        self.shared.recycle(encoder);
+        match sealed {
+            Ok(bytes) => self.add(&bytes, &ticket, reserved, records, &origin),
+            Err(error) => self.fail(&ticket, records, reserved, error),
+        }
+    }
+
+    fn add(&mut self, bytes: &Bytes, ticket: &Arc<Ticket>, reserved: usize, count: u32, origin: &Origin) {
+        let records = match records_of(bytes) {
+            Ok(records) => records,
+            Err(error) => return self.fail(ticket, count, reserved, error),
+        };
+        let mut buffer = Shares::of(reserved, count);
+        let mut places = Vec::with_capacity(records.len());
+        for (at, record) in (0..).zip(&records) {
+            let share = buffer.take(1);
+            places.push(self.place(record, origin.pinned.contains(at), share, origin));
+        }
+        ticket.move_to(places);
+    }
+
+    /// Finds a record's new place.
+    fn place(&mut self, record: &BatchRecord, pinned: bool, share: usize, origin: &Origin) -> Place {
+        let count = i32::try_from(self.partitions.len()).unwrap_or(i32::MAX);
+        let chosen = if pinned {
+            None
+        } else {
+            let partitioner = &self.shared.config.partitioner;
+            partitioner
+                .partition(&self.topic.name, record.key.as_deref(), count)
+                .or(Some(origin.index % count.max(1)))
+        };
+        let index = chosen.unwrap_or(origin.index);
+        let found = usize::try_from(index)
+            .ok()
+            .filter(|at| *at < self.partitions.len());
+        let appended = match found {
+            Some(at) => self.append(at, record, pinned, share, origin),
+            None => Err(CoreError::new(
+                ErrorCode::UnknownTopicOrPartition,
+                format!(
+                    "{} was deleted and made anew, and has no partition {index} any more; it has {count}",
+                    self.topic.name
+                ),
+            )),
+        };
+        appended.unwrap_or_else(|error| {
+            // It was pending within a batch; now it is one of its own.
+            let ticket = Ticket::new(u64::MAX, self.topic.name.clone(), index);
+            self.fail(&ticket, 1, share, error);
+            (ticket, 0)
+        })
+    }
+
+    fn append(
+        &mut self,
+        at: usize,
+        record: &BatchRecord,
+        pinned: bool,
+        share: usize,
+        origin: &Origin,
+    ) -> Result<Place, CoreError> {
+        let fill = self.topic.fill(self.shared.config.batch_size);
+        let batches = &mut self.batches[at];
+        let fits = batches
+            .last()
+            .is_some_and(|last| last.encoder.size() + share <= fill);
+        if !fits {
+            let (encoder, ticket) = self.shared.open_batch(&self.partitions[at], origin.opened);
+            batches.push(OpenBatch::new(encoder, ticket, origin.opened));
+        }
+        let Some(batch) = batches.last_mut() else {
+            return Err(CoreError::new(
+                ErrorCode::Unknown,
+                "there is no batch for the record",
+            ));
+        };
+        let index = batch
+            .encoder
+            .append_again(record)
+            .map_err(|error| CoreError::new(error.code(), error.to_string()))?;
+        if pinned {
+            batch.pinned.add(index);
+        }
+        batch.reserved += share;
+        batch.traced.extend(origin.traced.iter().cloned());
+        batch.traced.dedup();
+        batch.traced.truncate(1 + MAX_LINKS);
+        self.moved += 1;
+        Ok((batch.ticket.clone(), index))
+    }
+
+    fn fail(&self, ticket: &Ticket, records: u32, reserved: usize, error: CoreError) {
+        self.shared
+            .fail(self.topic, ticket, records, reserved, error.into());
+    }
+
+    /// Hands the batches to their partitions; returns how many records there are.
+    fn finish(self) -> usize {
+        for (partition, batches) in self.partitions.iter().zip(self.batches) {
+            partition.put_full(batches);
+        }
+        self.moved
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_of_the_buffer_add_up() {
+        let mut shares = Shares::of(1000, 7);
+        let taken: Vec<usize> = [1, 2, 1, 3].map(|records| shares.take(records)).into();
+        assert_eq!(taken.iter().sum::<usize>(), 1000);
+        assert!(taken.iter().all(|share| *share > 0));
+    }
+}

@@ -1,0 +1,104 @@
+//! What a record may take: its part of the buffer before compression, and its place in a request after it. Asked by every
+//! `send`, so that a record that can never be sent is refused at once.
+
+use super::{
+    builder::ProducerConfig,
+    encode::{Encoder, Identity},
+    record::RecordRef,
+};
+use crate::{
+    config::MAX_MESSAGE_SIZE,
+    error::{Error, Result},
+};
+
+/// The most that a record takes beyond key, value and headers, and a header beyond its name and value.
+const RECORD_OVERHEAD: usize = 36;
+const HEADER_OVERHEAD: usize = 10;
+/// The head of a batch, topic name and framing of a request.
+const REQUEST_OVERHEAD: usize = 1024;
+/// However well a record compresses, consumers have to hold it.
+const MOST_UNCOMPRESSED: usize = MAX_MESSAGE_SIZE;
+
+/// Bytes that a record takes at most before compression, if it may be sent at all.
+///
+/// # Errors
+/// [`Error::RecordTooLarge`] when it fits into the buffer or into a request never.
+pub(super) fn size_of(record: &RecordRef<'_>, config: &ProducerConfig) -> Result<usize> {
+    let bytes = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
+    let headers: usize = record
+        .headers
+        .iter()
+        .map(|(name, value)| name.len() + bytes(*value) + HEADER_OVERHEAD)
+        .sum();
+    let size = RECORD_OVERHEAD + bytes(record.key) + bytes(record.value) + headers;
+    if size > config.max_request_size - REQUEST_OVERHEAD || size > config.buffer_memory {
+        check_large(record, size, config)?;
+    }
+    Ok(size)
+}
+
+/// Whether a record that is larger than a request fits into one when it is compressed. It is the only one of its batch, so
+/// compressing it alone tells.
+#[cold]
+fn check_large(record: &RecordRef<'_>, size: usize, config: &ProducerConfig) -> Result<()> {
+    let limit = config.buffer_memory.min(MOST_UNCOMPRESSED);
+    if size > limit {
+        return Err(Error::RecordTooLarge { size, limit });
+    }
+    let mut alone = Encoder::new(config.compression);
+    let sealed = alone
+        .append(record.timestamp.unwrap_or(0), record)
+        .map_err(|error| streamhouse_core::Error::new(error.code(), error.to_string()))
+        .and_then(|_| alone.seal(Identity::NONE, -1))?;
+    let limit = config.max_request_size - REQUEST_OVERHEAD;
+    if sealed.len() > limit {
+        return Err(Error::RecordTooLarge {
+            size: sealed.len(),
+            limit,
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use streamhouse_core::batch::Compression;
+
+    use super::*;
+
+    fn noise(size: usize) -> Vec<u8> {
+        let mut state = 1_u64;
+        let next = |_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        };
+        (0..size).map(next).collect()
+    }
+
+    #[test]
+    fn a_record_is_judged_as_it_is_sent() {
+        let config = ProducerConfig::default();
+        let ten = 10 << 20;
+        assert!(size_of(&RecordRef::new(&vec![7; ten]), &config).unwrap() > ten);
+        let refused = size_of(&RecordRef::new(&noise(ten)), &config).unwrap_err();
+        assert!(
+            matches!(refused, Error::RecordTooLarge { size, limit } if size > limit && limit < 8 << 20),
+            "{refused}"
+        );
+        let plain = ProducerConfig {
+            compression: Compression::None,
+            ..config
+        };
+        assert!(size_of(&RecordRef::new(&vec![7; ten]), &plain).is_err());
+    }
+
+    #[test]
+    fn a_record_has_to_fit_into_the_buffer_before_compression() {
+        let config = ProducerConfig {
+            buffer_memory: 2 << 20,
+            ..ProducerConfig::default()
+        };
+        let refused = size_of(&RecordRef::new(&vec![7; 3 << 20]), &config).unwrap_err();
+        assert!(matches!(refused, Error::RecordTooLarge { limit, .. } if limit == 2 << 20));
+    }
+}
