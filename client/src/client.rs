@@ -14,7 +14,11 @@ use std::{
 use futures::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use streamhouse_core::{Error as CoreError, ErrorCode, protocol::v1};
-use tokio::{runtime::Handle, task::AbortHandle, time::timeout};
+use tokio::{
+    runtime::Handle,
+    task::AbortHandle,
+    time::{Instant, timeout},
+};
 use tonic::{Response, Status, transport::Channel};
 
 use crate::{
@@ -329,9 +333,11 @@ impl Client {
         missing_for: Duration,
     ) -> Result<i32> {
         let mut watch = self.cache().watch();
-        self.cache().want(topic);
         let missing = Deadline::after(missing_for.min(deadline.left()));
+        let mut backoff = self.backoff();
+        let mut ask_at = Instant::now();
         loop {
+            self.cache().want(topic);
             watch.borrow_and_update();
             let last = match self.cache().topic(topic) {
                 TopicKnown::Partitions(count) if count > 0 => return Ok(count),
@@ -344,14 +350,20 @@ impl Client {
                 TopicKnown::Failed(error) => Some(error),
                 _ => None,
             };
-            self.cache().request_refresh();
-            if timeout(deadline.left(), watch.changed()).await.is_err() {
+            // Asked for at once, and then with a pause that grows: others may wait for the same answers.
+            if Instant::now() >= ask_at {
+                self.cache().request_refresh();
+                ask_at = Instant::now() + backoff.next(Duration::ZERO);
+            }
+            let until_asked = ask_at.saturating_duration_since(Instant::now());
+            if deadline.is_over() {
                 return Err(Error::timeout(
                     format!("finding the topic {topic:?}"),
                     deadline.allowed(),
                     last,
                 ));
             }
+            let _ = timeout(deadline.left().min(until_asked), watch.changed()).await;
         }
     }
 

@@ -119,8 +119,12 @@ async fn read_spans(
                         break;
                     }
                 }
-                // What was read so far is fine.
-                Err(SpanError::Missing(_)) if !out.is_empty() => break,
+                // What was read so far is fine. The next read begins with what is not, and fails.
+                Err(_) if !out.is_empty() => {
+                    let read = Batches::new(&out).map_while(Result::ok).last();
+                    next_offset = read.map_or(next_offset, |(header, _)| header.next_offset());
+                    break;
+                }
                 Err(SpanError::Missing(error)) => return Ok(Err((span.clone(), error))),
                 Err(SpanError::Failed(error)) => return Err(error),
             }
@@ -141,7 +145,8 @@ pub async fn missing(node: &Node, uid: PartitionUid, span: &LogSpan, error: Erro
     if view.spans.iter().any(|now| now.place == span.place) {
         node.metrics.violated(Invariant::G1);
         tracing::error!(partition = %uid, place = ?span.place, %error, "an object that the metadata names is missing");
-        return Err(error);
+        let message = format!("{} are missing: {}", place_of(span), error.message());
+        return Err(Error::new(error.code(), message));
     }
     Ok(error)
 }
@@ -337,12 +342,24 @@ fn corrupt(node: &Node, uid: PartitionUid, span: &LogSpan, error: &dyn std::fmt:
 
 /// The bytes are what a producer sent, and cannot be read.
 fn unreadable(uid: PartitionUid, span: &LogSpan, error: &dyn std::fmt::Display) -> Error {
-    let offsets = format!("{}..{}", span.base_offset, span.end_offset);
-    tracing::error!(partition = %uid, offsets, place = ?span.place, %error, "stored records are damaged");
+    tracing::error!(partition = %uid, place = ?span.place, %error, "stored records are damaged");
+    let what = place_of(span);
     Error::new(
         ErrorCode::StorageCorrupt,
-        format!("the stored records {offsets} are damaged and are not served: {error}"),
+        format!("{what} are damaged and are not served: {error}"),
     )
+}
+
+/// The records of a span, with their object, for whoever has to find it.
+fn place_of(span: &LogSpan) -> String {
+    let key = match &span.place {
+        Place::Wal {
+            incarnation, sequence, ..
+        } => keys::wal_key(*incarnation, *sequence),
+        Place::Segment { key, .. } => key.clone(),
+    };
+    let (base, end) = (span.base_offset, span.end_offset);
+    format!("the stored records {base}..{end} in object {key}")
 }
 
 fn moving() -> Error {

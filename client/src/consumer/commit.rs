@@ -158,7 +158,7 @@ impl Committer {
                 offset: *offset,
                 leader_epoch: -1,
                 metadata: String::new(),
-                topic_id: assignment.topic_id(key).to_string(),
+                topic_id: assignment.topic_id(key, *offset).to_string(),
             };
             offsets.iter().map(offset).collect()
         };

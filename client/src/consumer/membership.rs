@@ -209,7 +209,7 @@ impl Membership {
         };
         let cache = shared.client.cache();
         topics.iter().any(|(topic, count)| match cache.topic(topic) {
-            TopicKnown::Partitions(now) => now > *count,
+            TopicKnown::Partitions(now) => now != *count,
             TopicKnown::NotYet | TopicKnown::Failed(_) => false,
         })
     }
@@ -251,8 +251,11 @@ pub(super) async fn give_up(shared: &Arc<Shared>, partitions: &[TopicPartition],
 }
 
 impl Consumer {
-    /// Reads the group's share of topics.
+    /// Reads the group's share of topics, or all of them without a group.
     pub(super) fn join(&mut self, topics: Vec<String>) {
+        let whole = self.shared.config.group.is_none();
+        self.shared.assignment.lock().follow(&topics, whole);
+        self.shared.changed.notify_one();
         if let Some(group) = &self.shared.config.group {
             topics
                 .iter()
@@ -267,10 +270,9 @@ impl Consumer {
         partitions
             .iter()
             .for_each(|partition| self.shared.client.cache().want(&partition.topic));
-        self.shared
-            .assignment
-            .lock()
-            .add(&partitions, &self.shared.metrics);
+        let mut assignment = self.shared.assignment.lock();
+        assignment.follow(&[], false);
+        assignment.add(&partitions, &self.shared.metrics);
         self.shared.changed.notify_one();
     }
 

@@ -33,7 +33,7 @@ pub use assignors::Assignor;
 pub use builder::{AutoOffsetReset, ConsumerBuilder};
 pub use commit::Committer;
 pub use listener::RebalanceListener;
-pub use records::{ConsumerRecord, OwnedRecord, Records, RecordsIter};
+pub use records::{ConsumerRecord, OwnedRecord, PartitionRecords, Records, RecordsIter};
 
 use self::{
     assignment::Assignment,
@@ -98,6 +98,10 @@ pub struct ConsumerStats {
     pub bytes_consumed: u64,
     /// Bytes fetched ahead that wait for `poll`.
     pub buffered_bytes: u64,
+    /// Damaged batches that were passed over, see [`ConsumerBuilder::skip_damaged_batches`].
+    pub batches_skipped: u64,
+    /// The offsets in them.
+    pub records_skipped: u64,
 }
 
 /// How far a consumer is behind the end of a partition.

@@ -2,9 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, timeout};
+use tokio::{
+    task::yield_now,
+    time::{Instant, timeout},
+};
 
-use super::{Consumer, Records, Shared, assignment::Assignment, commit::Committer};
+use streamhouse_core::batch::BatchError;
+use super::{
+    Consumer, Records, Shared,
+    assignment::{Fetched, SkippedRange},
+    commit::Committer,
+};
 use crate::{
     error::{Error, Result},
     retry::Deadline,
@@ -53,11 +61,15 @@ impl Consumer {
                 self.shared.traces.received(&records);
                 return Ok(records);
             }
-            if let Some(error) = self.shared.assignment.lock().first_error() {
-                return Err(error);
-            }
-            if deadline.is_over() {
-                return Ok(records);
+            let next_error = self.shared.assignment.lock().next_error(Instant::now());
+            if next_error.is_some_and(|at| at <= Instant::now()) || deadline.is_over() {
+                // A caller who polls again at once must not keep the other tasks of its thread from running.
+                yield_now().await;
+                return match self.shared.assignment.lock().due_error(Instant::now()) {
+                    Some(error) => Err(error),
+                    None if deadline.is_over() => Ok(records),
+                    None => continue,
+                };
             }
             let wait = if self
                 .membership
@@ -69,41 +81,57 @@ impl Consumer {
             } else {
                 deadline.left()
             };
+            let until_error = next_error.map(|at| at.saturating_duration_since(Instant::now()));
+            let wait = wait.min(until_error.unwrap_or(wait));
             let _ = timeout(wait, self.shared.news.notified()).await;
         }
     }
 
-    /// Takes what was fetched, up to `max_poll_records`, and moves the positions over it.
+    /// Takes what was fetched, up to `max_poll_records` and `max_poll_bytes`, and moves the positions over it.
     fn take_ready(&self) -> Records {
         let mut records = Records::default();
         let now_ms = self.shared.client.now_ms();
-        let most = self.shared.config.max_poll_records;
-        while records.len() < most {
-            let Some(fetched) = self.shared.assignment.lock().next_ready() else {
+        let config = &self.shared.config;
+        let mut bytes = 0;
+        while records.len() < config.max_poll_records && bytes < config.max_poll_bytes {
+            let Some(mut fetched) = self.shared.assignment.lock().next_ready() else {
                 break;
             };
-            if Assignment::is_control(&fetched) {
+            if fetched.is_control() {
                 self.shared.assignment.lock().skip(&fetched);
                 continue;
             }
             match fetched.decode() {
                 Ok(decoded) => {
-                    let left = most - records.len();
-                    if let Some(piece) = self
-                        .shared
-                        .assignment
-                        .lock()
-                        .consume(fetched, decoded, left, now_ms)
-                    {
+                    let left = config.max_poll_records - records.len();
+                    // The records hold all of the part, also where they are only some of it.
+                    let held = decoded.bytes();
+                    let mut assignment = self.shared.assignment.lock();
+                    if let Some(piece) = assignment.consume(fetched, decoded, left, now_ms) {
                         records.push(piece);
+                        bytes += held;
                     }
                 }
-                Err(error) => self.shared.assignment.lock().corrupt(&fetched, error.to_string()),
+                Err(error) => self.damaged(&fetched, &error),
             }
         }
         // There is room for more.
         self.shared.changed.notify_one();
         records
+    }
+
+    /// A batch cannot be decoded: it is passed over, or `poll` says so.
+    fn damaged(&self, fetched: &Fetched, error: &BatchError) {
+        let skip = self.shared.config.skip_damaged;
+        let skipped = self
+            .shared
+            .assignment
+            .lock()
+            .damaged(fetched, error.to_string(), skip);
+        if let Some(SkippedRange { from, to }) = skipped {
+            let (partition, count) = (&fetched.key, to - from);
+            tracing::warn!(%partition, from, to, count, %error, "skipping damaged records");
+        }
     }
 
     /// In automatic mode: commits, in the background, what was returned by the polls before this one.

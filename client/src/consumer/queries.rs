@@ -13,13 +13,8 @@ use crate::{
 };
 
 impl Consumer {
-    /// Reads the group's share of these topics from now on, instead of what it read before.
+    /// Reads the group's share of these topics from now on, or without a group all of them, instead of what it read before.
     pub async fn subscribe<T: Into<String>>(&mut self, topics: impl IntoIterator<Item = T>) -> Result<()> {
-        if self.shared.config.group.is_none() {
-            return Err(Error::config(
-                "topics are shared by a group; set group, or use assign",
-            ));
-        }
         self.unsubscribe().await?;
         self.join(topics.into_iter().map(Into::into).collect());
         Ok(())
@@ -34,6 +29,7 @@ impl Consumer {
 
     /// Reads nothing any more: commits (in automatic mode) and leaves the group.
     pub async fn unsubscribe(&mut self) -> Result<()> {
+        self.shared.assignment.lock().follow(&[], false);
         let committed = self.give_up_all().await;
         if let Some(membership) = self.membership.take() {
             membership.leave(&self.shared).await;
@@ -56,12 +52,15 @@ impl Consumer {
         self.shared.assignment.lock().partitions()
     }
 
-    /// The topics it shares with its group; none with `assign`.
+    /// The topics that are subscribed; none with `assign`.
     pub fn subscription(&self) -> Vec<String> {
-        self.membership
-            .as_ref()
-            .map(|membership| membership.topics().to_vec())
-            .unwrap_or_default()
+        match &self.membership {
+            Some(membership) => membership.topics().to_vec(),
+            None => {
+                let followed = self.shared.assignment.lock().followed();
+                followed.iter().map(|topic| topic.to_string()).collect()
+            }
+        }
     }
 
     /// Its id in the group; empty outside of one.

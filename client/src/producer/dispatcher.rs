@@ -256,6 +256,7 @@ impl Dispatcher {
         let Some(entry) = self.lanes.get(lane) else { return };
         let cache = self.shared.client.cache();
         let Some(leader) = cache.leader(&entry.partition.topic, entry.partition.index) else {
+            cache.want(&entry.partition.topic);
             cache.request_refresh();
             self.look_again(lane, now + LEADERLESS);
             return;

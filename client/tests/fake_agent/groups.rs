@@ -119,6 +119,12 @@ impl Group {
 }
 
 impl Agent {
+    /// The error of a partition that is not the one that is meant.
+    fn meant(&self, topic: &str, id: &str, partition: i32) -> Option<v1::Error> {
+        let state = self.cluster.state.lock();
+        state.find(topic, id, partition).err().map(Into::into)
+    }
+
     fn coordinates(&self) -> Result<(), Status> {
         self.alive()?;
         if self.index == 0 {
@@ -288,19 +294,23 @@ impl GroupService for Agent {
         request: Request<v1::CommitOffsetsRequest>,
     ) -> Result<Response<v1::CommitOffsetsResponse>, Status> {
         let request = request.into_inner();
+        let meant = |of: &v1::CommitOffset| self.meant(&of.topic, &of.topic_id, of.partition);
+        let errors: Vec<_> = request.offsets.iter().map(meant).collect();
         self.with(&request.group_id, |group| {
             if request.generation >= 0 {
                 group.check(&request.member_id, request.generation)?;
             }
             group.commits += 1;
-            let offsets = request.offsets.into_iter().map(|offset| {
-                group
-                    .committed
-                    .insert((offset.topic.clone(), offset.partition), offset.offset);
+            let offsets = request.offsets.into_iter().zip(errors).map(|(offset, error)| {
+                if error.is_none() {
+                    group
+                        .committed
+                        .insert((offset.topic.clone(), offset.partition), offset.offset);
+                }
                 v1::CommitOffsetResult {
                     topic: offset.topic,
                     partition: offset.partition,
-                    error: None,
+                    error,
                 }
             });
             Ok(Response::new(v1::CommitOffsetsResponse {
@@ -314,8 +324,11 @@ impl GroupService for Agent {
         request: Request<v1::FetchOffsetsRequest>,
     ) -> Result<Response<v1::FetchOffsetsResponse>, Status> {
         let request = request.into_inner();
+        let meant = |of: &v1::TopicPartition| self.meant(&of.topic, &of.topic_id, of.partition);
+        let errors: Vec<_> = request.partitions.iter().map(meant).collect();
         self.with(&request.group_id, |group| {
-            let offsets = request.partitions.into_iter().map(|p| v1::CommittedOffset {
+            let offsets = request.partitions.into_iter().zip(errors).map(|(p, error)| v1::CommittedOffset {
+                error,
                 offset: group
                     .committed
                     .get(&(p.topic.clone(), p.partition))

@@ -10,6 +10,7 @@ pub mod reading;
 
 use std::{
     collections::{HashMap, VecDeque},
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -18,7 +19,7 @@ use std::{
 
 use parking_lot::Mutex;
 use streamhouse_core::{
-    ErrorCode,
+    Error, ErrorCode,
     protocol::v1::{self, data_service_server::DataServiceServer, group_service_server::GroupServiceServer},
 };
 use tokio::{net::TcpListener, sync::Notify, task::AbortHandle, time::Instant};
@@ -51,6 +52,10 @@ pub struct Partition {
     pub log: Log,
     pub leader: usize,
     pub epoch: i32,
+    /// Nobody leads it, though every agent serves it.
+    pub leaderless: bool,
+    /// Offsets whose object is damaged.
+    pub damaged: Option<Range<i64>>,
 }
 
 /// A produce request that arrived.
@@ -63,6 +68,8 @@ pub struct Arrival {
 #[derive(Debug, Default)]
 pub struct State {
     pub topics: HashMap<String, Vec<Partition>>,
+    /// How often a topic of this name was made: each has an id of its own.
+    made: HashMap<String, u32>,
     pub addresses: Vec<String>,
     /// One for each produce request, in order; none left: nothing goes wrong.
     pub faults: VecDeque<Fault>,
@@ -134,15 +141,43 @@ impl Cluster {
     /// Makes a topic; its partitions are led by the agents in turn.
     pub fn create(&self, topic: &str, partitions: usize) {
         let mut state = self.state.lock();
+        *state.made.entry(topic.to_owned()).or_default() += 1;
+        state.topics.insert(topic.to_owned(), Vec::new());
+        drop(state);
+        self.grow(topic, partitions);
+    }
+
+    /// Gives a topic more partitions.
+    pub fn grow(&self, topic: &str, partitions: usize) {
+        let mut state = self.state.lock();
         let agents = state.addresses.len();
-        let lead = |at: usize| Partition {
-            leader: at % agents,
-            epoch: 1,
-            ..Partition::default()
-        };
-        state
-            .topics
-            .insert(topic.to_owned(), (0..partitions).map(lead).collect());
+        let all = state.topics.get_mut(topic).unwrap();
+        for at in all.len()..partitions {
+            all.push(Partition {
+                leader: at % agents,
+                epoch: 1,
+                ..Partition::default()
+            });
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Deletes a topic, and what groups have committed for it.
+    pub fn delete(&self, topic: &str) {
+        let mut state = self.state.lock();
+        state.topics.remove(topic).unwrap();
+        for group in state.groups.values_mut() {
+            group.committed.retain(|(of, _), _| of != topic);
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Changes a partition.
+    pub fn change(&self, topic: &str, partition: usize, change: impl FnOnce(&mut Partition)) {
+        change(&mut self.state.lock().topics.get_mut(topic).unwrap()[partition]);
+        self.changed.notify_waiters();
     }
 
     /// Where the agents are: all, or one.
@@ -201,11 +236,33 @@ impl Cluster {
     }
 
     fn leader(&self, state: &State, partition: &Partition) -> v1::Leader {
+        if partition.leaderless {
+            return v1::Leader {
+                epoch: partition.epoch,
+                ..v1::Leader::default()
+            };
+        }
         v1::Leader {
             agent_id: format!("agent-{}", partition.leader),
             epoch: partition.epoch,
             address: state.addresses[partition.leader].clone(),
         }
+    }
+}
+
+impl State {
+    fn topic_id(&self, topic: &str) -> String {
+        format!("id-{topic}-{}", self.made.get(topic).copied().unwrap_or(0))
+    }
+
+    /// The partition that is meant.
+    fn find(&self, topic: &str, id: &str, partition: i32) -> Result<&Partition, Error> {
+        let partitions = self.topics.get(topic);
+        if partitions.is_some() && !id.is_empty() && id != self.topic_id(topic) {
+            return Err(Error::new(ErrorCode::UnknownTopicId, "another topic has the name"));
+        }
+        let found = partitions.and_then(|partitions| partitions.get(usize::try_from(partition).ok()?));
+        found.ok_or_else(|| Error::new(ErrorCode::UnknownTopicOrPartition, "no such partition"))
     }
 }
 
