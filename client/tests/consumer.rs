@@ -506,7 +506,9 @@ async fn what_a_small_batch_unpacks_to_comes_in_parts() {
     let bomb = builder_of_batch.finish().unwrap();
     assert!(bomb.len() < 1 << 20);
     for _ in 0..2 {
-        cluster.change("t", 0, |partition| drop(partition.log.append(&bomb).unwrap()));
+        cluster.change("t", 0, |partition| {
+            partition.log.append(&bomb).unwrap();
+        });
     }
     let mut consumer = builder(&cluster)
         .assign([of("t", 0)])
@@ -593,7 +595,7 @@ async fn records_are_had_by_partition_and_their_bytes_without_a_copy() {
             let mut seen = 0;
             for part in records.by_partition() {
                 assert!(part.iter().all(|record| record.partition == part.partition().partition));
-                assert_eq!(part.iter().len(), part.len());
+                assert_eq!(part.iter().count(), part.len());
                 seen += part.len();
                 for record in &part {
                     let (value, bytes) = (record.value.unwrap(), record.value_bytes().unwrap());

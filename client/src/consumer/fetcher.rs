@@ -34,7 +34,7 @@ const FETCHES_PER_AGENT: usize = 2;
 /// Nothing waits longer than this to be looked at again.
 const IDLE: Duration = Duration::from_secs(5);
 /// How often the ends of partitions that are not fetched are asked for, so that their lag shows.
-const ENDS_EVERY: Duration = Duration::from_secs(5);
+const ENDS_EVERY: Duration = Duration::from_secs(2);
 /// Without a wish for metadata for this long the next one is granted at once.
 const CALM: Duration = Duration::from_secs(5);
 
