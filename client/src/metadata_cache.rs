@@ -287,7 +287,11 @@ mod tests {
         cache.want_at("t", start);
         cache.want_at("u", start);
         cache.merge(answer("1", &[leader(1, 1)]));
-        assert_eq!(cache.wanted_at(late), ["t", "u"], "an idle one stays, and one not known yet");
+        assert_eq!(
+            cache.wanted_at(late),
+            ["t", "u"],
+            "an idle one stays, and one not known yet"
+        );
         let mut gone = answer("", &[]);
         gone.topics[0].error = Some(CoreError::new(ErrorCode::UnknownTopicOrPartition, "no t").into());
         cache.merge(gone);

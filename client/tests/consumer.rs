@@ -18,9 +18,7 @@ use fake_agent::{
     reading::{LONG, POLL, builder, expected, failure, of, produce, read},
 };
 use futures::{StreamExt, pin_mut};
-use streamhouse_client::{
-    AutoOffsetReset, Consumer, ConsumerBuilder, Error, ErrorCode, metrics::Registry,
-};
+use streamhouse_client::{AutoOffsetReset, Consumer, ConsumerBuilder, Error, ErrorCode, metrics::Registry};
 use streamhouse_core::batch::{BatchBuilder, BatchHeader, Compression};
 use tokio::time::timeout;
 
@@ -170,6 +168,16 @@ async fn another_agent_serves_while_the_leader_does_not_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_nobody_leads_is_read_from_any_agent() {
+    let cluster = Cluster::start(2).await;
+    cluster.create("t", 1);
+    produce(&cluster, "t", 1, 0..10).await;
+    cluster.change("t", 0, |partition| partition.leaderless = true);
+    let mut consumer = builder(&cluster).assign([of("t", 0)]).build().await.unwrap();
+    assert_eq!(read(&mut consumer, 10).await, expected(0..10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_is_a_stream() {
     let cluster = Cluster::start(1).await;
     cluster.create("t", 1);
@@ -236,7 +244,10 @@ async fn contradictory_settings_are_refused() {
 fn bounds(cluster: &Cluster, topic: &str, partition: usize) -> Vec<i64> {
     let state = cluster.state.lock();
     let log = &state.topics[topic][partition].log;
-    let starts = log.batches.iter().map(|batch| BatchHeader::parse(batch).unwrap().base_offset);
+    let starts = log
+        .batches
+        .iter()
+        .map(|batch| BatchHeader::parse(batch).unwrap().base_offset);
     starts.chain([log.end]).collect()
 }
 
@@ -266,7 +277,10 @@ async fn a_damaged_object_is_told_and_passed_and_other_partitions_go_on() {
         told.unwrap()
     });
     let error = error.await.expect("nothing is told, or the others do not go on");
-    let Error::Unreadable { partition, offset, .. } = &error else {
+    let Error::Unreadable {
+        partition, offset, ..
+    } = &error
+    else {
         panic!("{error}")
     };
     assert_eq!((partition, *offset), (&of("t", 0), damaged.start));
@@ -274,7 +288,10 @@ async fn a_damaged_object_is_told_and_passed_and_other_partitions_go_on() {
     for part in ["t-0", &format!("{damaged:?}"), "t/0/segment_7.dat", "seek"] {
         assert!(error.to_string().contains(part), "{part} is missing in {error}");
     }
-    assert_eq!(values.iter().filter(|(partition, _)| *partition == 0).count(), before);
+    assert_eq!(
+        values.iter().filter(|(partition, _)| *partition == 0).count(),
+        before
+    );
     assert_eq!(consumer.position(&of("t", 0)).await.unwrap(), damaged.start);
     consumer.seek(&of("t", 0), damaged.end).unwrap();
     let rest = 200 - usize::try_from(damaged.end).unwrap();
@@ -303,7 +320,9 @@ async fn poisoned() -> (Cluster, std::ops::Range<i64>) {
     produce(&cluster, "t", 1, 0..10).await;
     let mut builder = BatchBuilder::new(Compression::None);
     for _ in 0..2 {
-        builder.append::<&[u8], &[u8]>(0, None, Some(b"poison"), &[]).unwrap();
+        builder
+            .append::<&[u8], &[u8]>(0, None, Some(b"poison"), &[])
+            .unwrap();
     }
     let mut bytes = builder.finish().unwrap().to_vec();
     *bytes.last_mut().unwrap() ^= 1;
@@ -318,7 +337,10 @@ async fn a_poisoned_batch_is_an_error_with_its_offsets_until_a_seek() {
     let mut consumer = builder(&cluster).assign([of("t", 0)]).build().await.unwrap();
     assert_eq!(read(&mut consumer, 10).await, expected(0..10));
     let error = failure(&mut consumer).await;
-    let Error::Corrupt { offset, next_offset, .. } = error else {
+    let Error::Corrupt {
+        offset, next_offset, ..
+    } = error
+    else {
         panic!("{error}")
     };
     assert_eq!(offset..next_offset, poison);
@@ -451,7 +473,12 @@ async fn a_deleted_topic_is_told_and_read_again_when_it_is_there_again() {
         values.sort();
         values
     };
-    let bytes = |range| expected(range).into_iter().map(String::into_bytes).collect::<Vec<_>>();
+    let bytes = |range| {
+        expected(range)
+            .into_iter()
+            .map(String::into_bytes)
+            .collect::<Vec<_>>()
+    };
     let others = timeout(LONG, read_on(&mut consumer)).await;
     assert_eq!(others.expect("the others do not go on"), bytes(10..20));
     cluster.create("t", 2);
@@ -530,7 +557,10 @@ async fn what_a_small_batch_unpacks_to_comes_in_parts() {
     assert_eq!(offsets, (0..80).collect::<Vec<i64>>());
     assert_eq!(consumer.metrics().buffered_bytes, 0);
     consumer.seek(&of("t", 0), 39).unwrap();
-    assert_eq!(consumer.poll(LONG).await.unwrap().iter().next().unwrap().offset, 39);
+    assert_eq!(
+        consumer.poll(LONG).await.unwrap().iter().next().unwrap().offset,
+        39
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -594,7 +624,10 @@ async fn records_are_had_by_partition_and_their_bytes_without_a_copy() {
             let records = consumer.poll(POLL).await.unwrap();
             let mut seen = 0;
             for part in records.by_partition() {
-                assert!(part.iter().all(|record| record.partition == part.partition().partition));
+                assert!(
+                    part.iter()
+                        .all(|record| record.partition == part.partition().partition)
+                );
                 assert_eq!(part.iter().count(), part.len());
                 seen += part.len();
                 for record in &part {
@@ -611,7 +644,10 @@ async fn records_are_had_by_partition_and_their_bytes_without_a_copy() {
     })
     .await
     .unwrap();
-    assert_eq!(next, BTreeMap::from([(of("t", 0), Some(50)), (of("t", 1), Some(50))]));
+    assert_eq!(
+        next,
+        BTreeMap::from([(of("t", 0), Some(50)), (of("t", 1), Some(50))])
+    );
     drop(consumer);
     kept.sort();
     assert_eq!(kept[99], "000099", "they outlive their consumer");

@@ -335,4 +335,12 @@ async fn a_group_reads_a_topic_made_anew_from_its_beginning_and_commits_nothing_
     assert_eq!(cluster.committed("g", "t", 0), -1);
     consumer.commit().await.unwrap();
     assert_eq!(cluster.committed("g", "t", 0), 75);
+    // The next one has fewer partitions.
+    cluster.delete("t");
+    cluster.create("t", 1);
+    let mut values = Vec::new();
+    poll_until(&mut [&mut consumer], &mut values, |members, _| {
+        shares(members) == [1]
+    })
+    .await;
 }

@@ -226,7 +226,9 @@ async fn a_deleted_topics_name_is_free_at_once_and_its_reader_reads_the_new_topi
     let read = tokio::time::timeout(Duration::from_secs(60), async {
         loop {
             let records = reader.poll(Duration::from_millis(200)).await?;
-            let values = records.iter().map(|record| (record.offset, record.value.map(<[u8]>::to_vec)));
+            let values = records
+                .iter()
+                .map(|record| (record.offset, record.value.map(<[u8]>::to_vec)));
             let values: Vec<_> = values.collect();
             if values.contains(&(0, Some(b"new".to_vec()))) {
                 break Ok::<_, streamhouse_client::Error>(());

@@ -354,7 +354,9 @@ fn unreadable(uid: PartitionUid, span: &LogSpan, error: &dyn std::fmt::Display) 
 fn place_of(span: &LogSpan) -> String {
     let key = match &span.place {
         Place::Wal {
-            incarnation, sequence, ..
+            incarnation,
+            sequence,
+            ..
         } => keys::wal_key(*incarnation, *sequence),
         Place::Segment { key, .. } => key.clone(),
     };

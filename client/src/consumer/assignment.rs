@@ -18,11 +18,11 @@ use bytes::Bytes;
 use streamhouse_core::{TopicPartition, batch::BatchHeader};
 use tokio::time::Instant;
 
-use self::{topics::FollowedTopics, trouble::Trouble};
 pub(super) use self::{
     ready::{Fetched, SkippedRange},
     topics::{TopicChange, TopicSight},
 };
+use self::{topics::FollowedTopics, trouble::Trouble};
 use super::ConsumerStats;
 use crate::{
     admin::OffsetAt,

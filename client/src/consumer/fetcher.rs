@@ -116,9 +116,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
         },
         topics_looked_at: now,
     };
-    let mut look_at_topics = true;
+    let mut has_news = false;
     loop {
-        if look_at_topics {
+        if shared.assignment.lock().follows_others() || has_news {
             fetcher.look_at_topics();
         }
         let now = Instant::now();
@@ -131,7 +131,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             .into_iter()
             .chain(next_look)
             .fold(now + IDLE, Instant::min);
-        look_at_topics = false;
+        has_news = false;
         tokio::select! {
             Some(done) = fetcher.tasks.join_next() => {
                 // A task that panicked was reported by the runtime; its partitions stay busy, the others go on.
@@ -139,8 +139,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
                     fetcher.finish(done);
                 }
             }
-            () = shared.changed.notified() => look_at_topics = true,
-            Ok(()) = metadata.changed() => look_at_topics = true,
+            () = shared.changed.notified() => {}
+            Ok(()) = metadata.changed() => has_news = true,
             () = sleep_until(wake) => {}
         }
     }
@@ -169,10 +169,12 @@ impl Fetcher {
                     id: cache.topic_id(&topic),
                     partitions,
                 },
-                TopicKnown::Failed(error) if error.code() == ErrorCode::UnknownTopicOrPartition => TopicSight {
-                    id: Arc::from(""),
-                    partitions: 0,
-                },
+                TopicKnown::Failed(error) if error.code() == ErrorCode::UnknownTopicOrPartition => {
+                    TopicSight {
+                        id: Arc::from(""),
+                        partitions: 0,
+                    }
+                }
                 TopicKnown::NotYet => {
                     self.metadata.wish();
                     continue;
@@ -388,7 +390,10 @@ mod tests {
             metadata.wish();
             assert!(metadata.is_due(now));
             metadata.wish();
-            assert!(!metadata.is_due(now), "a leaderless partition wishes with every look");
+            assert!(
+                !metadata.is_due(now),
+                "a leaderless partition wishes with every look"
+            );
             let next = metadata.wake().unwrap();
             pauses.push(next - now);
             now = next;
@@ -398,6 +403,9 @@ mod tests {
         now += CALM;
         assert!(metadata.is_due(now));
         metadata.wish();
-        assert!(metadata.wake().unwrap() - now <= Duration::from_millis(100), "after a calm at once again");
+        assert!(
+            metadata.wake().unwrap() - now <= Duration::from_millis(100),
+            "after a calm at once again"
+        );
     }
 }

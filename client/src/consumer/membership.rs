@@ -209,7 +209,9 @@ impl Membership {
         };
         let cache = shared.client.cache();
         topics.iter().any(|(topic, count)| match cache.topic(topic) {
-            TopicKnown::Partitions(now) => now != *count,
+            // Partitions are never taken away, so fewer are those of another topic, or old news.
+            TopicKnown::Partitions(now) if now < *count => shared.assignment.lock().is_remade(topic),
+            TopicKnown::Partitions(now) => now > *count,
             TopicKnown::NotYet | TopicKnown::Failed(_) => false,
         })
     }

@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use streamhouse_core::batch::BatchError;
 use tokio::{
     task::yield_now,
     time::{Instant, timeout},
 };
 
-use streamhouse_core::batch::BatchError;
 use super::{
     Consumer, Records, Shared,
     assignment::{Fetched, SkippedRange},
@@ -43,7 +43,23 @@ impl Consumer {
     /// Returns records, as soon as there are any; none after `timeout`. Also where the consumer joins its group, calls the
     /// rebalance listener and commits (in automatic mode) what the polls before returned, so call it often: at least
     /// every `max_poll_interval`. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// What keeps a partition from being read: [`Error::Corrupt`] and [`Error::NoOffset`] until a seek;
+    /// [`Error::Unreadable`], and UNKNOWN_TOPIC_OR_PARTITION for a topic that is gone, until it can be read. Each is told once,
+    /// and as long as it lasts again after a second; other partitions go on meanwhile. Besides, what the group refuses, and
+    /// [`Error::Closed`].
     pub async fn poll(&mut self, timeout_after: Duration) -> Result<Records> {
+        let polled = self.poll_once(timeout_after).await;
+        if polled.as_ref().map_or(true, Records::is_empty) {
+            // A caller who polls again at once must not keep the other tasks of its thread from running.
+            yield_now().await;
+        }
+        polled
+    }
+
+    async fn poll_once(&mut self, timeout_after: Duration) -> Result<Records> {
         if self.closed {
             return Err(Error::Closed);
         }
@@ -61,15 +77,15 @@ impl Consumer {
                 self.shared.traces.received(&records);
                 return Ok(records);
             }
-            let next_error = self.shared.assignment.lock().next_error(Instant::now());
-            if next_error.is_some_and(|at| at <= Instant::now()) || deadline.is_over() {
-                // A caller who polls again at once must not keep the other tasks of its thread from running.
-                yield_now().await;
-                return match self.shared.assignment.lock().due_error(Instant::now()) {
-                    Some(error) => Err(error),
-                    None if deadline.is_over() => Ok(records),
-                    None => continue,
-                };
+            let next_error = {
+                let mut assignment = self.shared.assignment.lock();
+                if let Some(error) = assignment.due_error(Instant::now()) {
+                    return Err(error);
+                }
+                assignment.next_error()
+            };
+            if deadline.is_over() {
+                return Ok(records);
             }
             let wait = if self
                 .membership

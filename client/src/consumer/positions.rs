@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-
 use super::{
     Shared,
     assignment::{Position, Wanted},
@@ -65,7 +64,9 @@ fn after_commit(
         return Ok((Position::At(committed.offset), Some(committed.offset)));
     }
     match reset_position(shared.config.auto_offset_reset) {
-        Some(_) if shared.assignment.lock().is_new(wanted) => Ok((Position::Lookup(OffsetAt::Earliest), None)),
+        Some(_) if shared.assignment.lock().is_new(wanted) => {
+            Ok((Position::Lookup(OffsetAt::Earliest), None))
+        }
         Some(position) => Ok((position, None)),
         None => Err(Error::NoOffset {
             partition: wanted.key.clone(),

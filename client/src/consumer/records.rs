@@ -208,7 +208,9 @@ impl Records {
     /// # }
     /// ```
     pub fn by_partition(&self) -> impl Iterator<Item = PartitionRecords> + '_ {
-        self.partitions().into_iter().map(|partition| self.partition(&partition))
+        self.partitions()
+            .into_iter()
+            .map(|partition| self.partition(&partition))
     }
 }
 

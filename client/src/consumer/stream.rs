@@ -27,24 +27,27 @@ impl Consumer {
     /// ```
     pub fn stream(&mut self) -> impl Stream<Item = Result<Records>> + '_ {
         let backoff = self.shared.client.backoff();
-        stream::unfold((self, backoff, false), |(consumer, mut backoff, failed)| async move {
-            if failed && !consumer.closed {
-                // An error that lasts must not become a flood of errors.
-                sleep(backoff.next(Duration::ZERO)).await;
-            }
-            loop {
-                if consumer.closed {
-                    return None;
+        stream::unfold(
+            (self, backoff, false),
+            |(consumer, mut backoff, failed)| async move {
+                if failed && !consumer.closed {
+                    // An error that lasts must not become a flood of errors.
+                    sleep(backoff.next(Duration::ZERO)).await;
                 }
-                match consumer.poll(Duration::from_secs(1)).await {
-                    Ok(records) if records.is_empty() => backoff.reset(),
-                    Ok(records) => {
-                        backoff.reset();
-                        return Some((Ok(records), (consumer, backoff, false)));
+                loop {
+                    if consumer.closed {
+                        return None;
                     }
-                    Err(error) => return Some((Err(error), (consumer, backoff, true))),
+                    match consumer.poll(Duration::from_secs(1)).await {
+                        Ok(records) if records.is_empty() => backoff.reset(),
+                        Ok(records) => {
+                            backoff.reset();
+                            return Some((Ok(records), (consumer, backoff, false)));
+                        }
+                        Err(error) => return Some((Err(error), (consumer, backoff, true))),
+                    }
                 }
-            }
-        })
+            },
+        )
     }
 }

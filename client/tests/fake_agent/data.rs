@@ -243,7 +243,8 @@ impl Agent {
             } else if let Some(damaged) = &partition.damaged
                 && damaged.contains(&fetch.offset)
             {
-                let message = format!("the stored records {damaged:?} in object t/0/segment_7.dat are damaged");
+                let message =
+                    format!("the stored records {damaged:?} in object t/0/segment_7.dat are damaged");
                 result.error = Some(Error::new(ErrorCode::StorageCorrupt, message).into());
             } else if left > 0 {
                 let end = partition.damaged.as_ref().map(|damaged| damaged.start);

@@ -327,17 +327,21 @@ impl GroupService for Agent {
         let meant = |of: &v1::TopicPartition| self.meant(&of.topic, &of.topic_id, of.partition);
         let errors: Vec<_> = request.partitions.iter().map(meant).collect();
         self.with(&request.group_id, |group| {
-            let offsets = request.partitions.into_iter().zip(errors).map(|(p, error)| v1::CommittedOffset {
-                error,
-                offset: group
-                    .committed
-                    .get(&(p.topic.clone(), p.partition))
-                    .copied()
-                    .unwrap_or(-1),
-                topic: p.topic,
-                partition: p.partition,
-                ..Default::default()
-            });
+            let offsets = request
+                .partitions
+                .into_iter()
+                .zip(errors)
+                .map(|(p, error)| v1::CommittedOffset {
+                    error,
+                    offset: group
+                        .committed
+                        .get(&(p.topic.clone(), p.partition))
+                        .copied()
+                        .unwrap_or(-1),
+                    topic: p.topic,
+                    partition: p.partition,
+                    ..Default::default()
+                });
             Ok(Response::new(v1::FetchOffsetsResponse {
                 offsets: offsets.collect(),
             }))

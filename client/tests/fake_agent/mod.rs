@@ -259,7 +259,10 @@ impl State {
     fn find(&self, topic: &str, id: &str, partition: i32) -> Result<&Partition, Error> {
         let partitions = self.topics.get(topic);
         if partitions.is_some() && !id.is_empty() && id != self.topic_id(topic) {
-            return Err(Error::new(ErrorCode::UnknownTopicId, "another topic has the name"));
+            return Err(Error::new(
+                ErrorCode::UnknownTopicId,
+                "another topic has the name",
+            ));
         }
         let found = partitions.and_then(|partitions| partitions.get(usize::try_from(partition).ok()?));
         found.ok_or_else(|| Error::new(ErrorCode::UnknownTopicOrPartition, "no such partition"))

@@ -240,7 +240,11 @@ pub(super) fn snappy_block(
     most: usize,
 ) -> Result<(Range<usize>, usize, bool), BatchError> {
     let mut start = 0;
-    let framed = if begun { framed } else { rest.starts_with(&XERIAL[..8]) };
+    let framed = if begun {
+        framed
+    } else {
+        rest.starts_with(&XERIAL[..8])
+    };
     let mut end = rest.len();
     if framed {
         start = if begun { 0 } else { XERIAL.len() };

@@ -355,11 +355,17 @@ async fn what_stands_before_damaged_records_is_served_and_the_error_names_them()
     assert_eq!(served.next_offset, 1);
     let error = read(1).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::StorageCorrupt);
-    assert!(error.message().contains("1..2") && error.message().contains(&*key), "{error}");
+    assert!(
+        error.message().contains("1..2") && error.message().contains(&*key),
+        "{error}"
+    );
     stores.objects.delete(&second).await.unwrap();
     let error = read(1).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::StorageCorrupt);
-    assert!(error.message().contains("1..2") && error.message().contains(&*key), "{error}");
+    assert!(
+        error.message().contains("1..2") && error.message().contains(&*key),
+        "{error}"
+    );
     one.drain().await;
 }
 

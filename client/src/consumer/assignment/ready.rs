@@ -19,6 +19,8 @@ use crate::{
 pub(in crate::consumer) struct Fetched {
     pub(in crate::consumer) key: TopicPartition,
     serial: u64,
+    /// The offset that was asked for: a batch may begin before it.
+    asked: i64,
     header: BatchHeader,
     bytes: Bytes,
     /// Milliseconds since the Unix epoch.
@@ -40,6 +42,10 @@ impl Fetched {
         Self {
             key: wanted.key.clone(),
             serial: wanted.serial,
+            asked: match wanted.position {
+                Position::At(offset) => offset,
+                Position::Committed | Position::Lookup(_) => header.base_offset,
+            },
             header,
             bytes,
             arrived_ms,
@@ -109,9 +115,10 @@ impl Assignment {
             self.buffered -= size;
             return None;
         };
+        let first = decoded.start().max(fetched.asked);
         let from = match held.position {
-            Position::At(offset) => offset.max(decoded.start()),
-            _ => decoded.start(),
+            Position::At(offset) => offset.max(first),
+            Position::Committed | Position::Lookup(_) => first,
         };
         let end = decoded.end();
         let to = end.min(from.saturating_add(i64::try_from(most).unwrap_or(i64::MAX)));

@@ -2,6 +2,7 @@
 
 mod anew;
 mod errors;
+mod order;
 
 use streamhouse_core::{
     ErrorCode,
@@ -232,4 +233,3 @@ fn a_partition_that_cannot_be_read_shows_a_lag_that_grows() {
     }
     assert_eq!(assignment.position(&key).unwrap(), Some(41));
 }
-

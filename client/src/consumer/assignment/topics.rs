@@ -16,6 +16,8 @@ pub(super) struct FollowedTopics {
     topics: BTreeMap<Arc<str>, FollowedTopic>,
     /// Every partition of theirs is read: there is no group to share them with.
     whole: bool,
+    /// They are others than before, and nothing was taken in of them yet.
+    changed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -104,12 +106,15 @@ impl Assignment {
     /// Follows these topics instead of those before; with `whole` it reads all their partitions, see [`Assignment::sight`].
     pub(in crate::consumer) fn follow(&mut self, topics: &[String], whole: bool) {
         let mut before = std::mem::take(&mut self.topics.topics);
-        let followed = topics
-            .iter()
-            .map(|topic| before.remove_entry(topic.as_str()).unwrap_or((topic.as_str().into(), FollowedTopic::default())));
+        let followed = topics.iter().map(|topic| {
+            before
+                .remove_entry(topic.as_str())
+                .unwrap_or((topic.as_str().into(), FollowedTopic::default()))
+        });
         self.topics = FollowedTopics {
             topics: followed.collect(),
             whole,
+            changed: true,
         };
     }
 
@@ -118,13 +123,23 @@ impl Assignment {
         !self.topics.topics.is_empty()
     }
 
+    /// Whether other topics are subscribed than when this was asked last.
+    pub(in crate::consumer) fn follows_others(&mut self) -> bool {
+        std::mem::take(&mut self.topics.changed)
+    }
+
     /// The topics that are subscribed.
     pub(in crate::consumer) fn followed(&self) -> Vec<Arc<str>> {
         self.topics.topics.keys().cloned().collect()
     }
 
     /// Takes in what the cluster tells of a followed topic; says whether that is news.
-    pub(in crate::consumer) fn sight(&mut self, topic: &str, now: &TopicSight, metrics: &ConsumerMetrics) -> bool {
+    pub(in crate::consumer) fn sight(
+        &mut self,
+        topic: &str,
+        now: &TopicSight,
+        metrics: &ConsumerMetrics,
+    ) -> bool {
         let whole = self.topics.whole;
         let Some(followed) = self.topics.topics.get_mut(topic) else {
             return false;
@@ -147,14 +162,26 @@ impl Assignment {
         true
     }
 
+    /// Whether a topic was made anew since it is followed.
+    pub(in crate::consumer) fn is_remade(&self, topic: &str) -> bool {
+        let sights = self
+            .topics
+            .topics
+            .get(topic)
+            .map(|topic| (&topic.first, &topic.last));
+        matches!(sights, Some((Some(first), Some(last))) if first.id != last.id)
+    }
+
     /// Whether all of a partition came up while it was followed, so that nothing of it was there to be left out.
     pub(in crate::consumer) fn is_new(&self, wanted: &Wanted) -> bool {
         let made_anew = |key| self.held.get(key).is_some_and(|held| held.former_topic.is_some());
         let followed = self.topics.topics.get(wanted.key.topic.as_str());
-        let grown = followed.and_then(|topic| topic.first.as_ref()).is_some_and(|first| {
-            let other = !wanted.topic_id.is_empty() && first.id != wanted.topic_id;
-            other || wanted.key.partition >= first.partitions
-        });
+        let grown = followed
+            .and_then(|topic| topic.first.as_ref())
+            .is_some_and(|first| {
+                let other = !wanted.topic_id.is_empty() && first.id != wanted.topic_id;
+                other || wanted.key.partition >= first.partitions
+            });
         grown || made_anew(&wanted.key)
     }
 }

@@ -115,9 +115,7 @@ impl Assignment {
         for (other, held) in &mut self.held {
             if let Some(trouble) = &mut held.trouble {
                 // A topic that is gone is one error, however many partitions it had.
-                let same = other.topic == topic
-                    && is_missing(&error)
-                    && is_missing(&trouble.error);
+                let same = other.topic == topic && is_missing(&error) && is_missing(&trouble.error);
                 if same || *other == key {
                     trouble.told = Some(now);
                 }
@@ -126,14 +124,10 @@ impl Assignment {
         Some(error)
     }
 
-    /// When [`Assignment::due_error`] has something to tell, unless that changes.
-    pub(in crate::consumer) fn next_error(&self, now: Instant) -> Option<Instant> {
-        let mut troubles = self.held.values().filter_map(|held| held.trouble.as_ref()).peekable();
-        troubles.peek()?;
-        if troubles.any(|trouble| trouble.told.is_none()) {
-            return Some(now);
-        }
-        Some(self.repeat_at.unwrap_or(now))
+    /// When [`Assignment::due_error`], which has nothing to tell now, has again, unless that changes.
+    pub(in crate::consumer) fn next_error(&self) -> Option<Instant> {
+        let is_troubled = self.held.values().any(|held| held.trouble.is_some());
+        self.repeat_at.filter(|_| is_troubled)
     }
 }
 

@@ -91,8 +91,7 @@ impl FrameReader {
 impl OpenFrame {
     /// Checks what stands behind the last block.
     fn finish(&self, rest: &mut &[u8]) -> Result<(), BatchError> {
-        if self.frame.content_checksum
-            && self.hasher.finish_32() != u32::from_le_bytes(array(take(rest, 4)?))
+        if self.frame.content_checksum && self.hasher.finish_32() != u32::from_le_bytes(array(take(rest, 4)?))
         {
             return Err(damaged("the LZ4 frame's content checksum is wrong"));
         }

@@ -65,7 +65,10 @@ fn what_unpacks_to_much_is_read_within_the_room() {
                 .unwrap();
         }
         let batch = builder.finish().unwrap();
-        assert_eq!(Records::decode(batch.clone(), MOST).unwrap_err(), BatchError::Bomb(MOST));
+        assert_eq!(
+            Records::decode(batch.clone(), MOST).unwrap_err(),
+            BatchError::Bomb(MOST)
+        );
         let all = in_parts(&batch, MOST).unwrap();
         assert_eq!(all.len(), 200);
         assert!(all.iter().all(|(_, found)| found.as_deref() == Some(&value[..])));
@@ -87,21 +90,28 @@ fn one_record_larger_than_allowed_is_refused_without_being_made() {
         Compression::Lz4,
     ] {
         let batch = encode(codec, std::slice::from_ref(&zeros));
-        assert_eq!(in_parts(&batch, 4096).unwrap_err(), BatchError::Bomb(MOST), "{codec}");
+        assert_eq!(
+            in_parts(&batch, 4096).unwrap_err(),
+            BatchError::Bomb(MOST),
+            "{codec}"
+        );
     }
 }
 
 #[test]
 fn linked_blocks_and_their_checksums_are_read() {
-    let records = encode(Compression::None, &vec![
-        Written {
-            timestamp: 0,
-            key: None,
-            value: Some(b"again and again".repeat(900)),
-            headers: Vec::new(),
-        };
-        30
-    ]);
+    let records = encode(
+        Compression::None,
+        &vec![
+            Written {
+                timestamp: 0,
+                key: None,
+                value: Some(b"again and again".repeat(900)),
+                headers: Vec::new(),
+            };
+            30
+        ],
+    );
     let mut info = lz4_flex::frame::FrameInfo::new();
     info.block_mode = lz4_flex::frame::BlockMode::Linked;
     info.block_size = lz4_flex::frame::BlockSize::Max64KB;
@@ -109,6 +119,10 @@ fn linked_blocks_and_their_checksums_are_read() {
     info.content_checksum = true;
     let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, Vec::new());
     encoder.write_all(&records[HEADER_LEN..]).unwrap();
-    let batch = with_records(Compression::Lz4, &records[..HEADER_LEN], &encoder.finish().unwrap());
+    let batch = with_records(
+        Compression::Lz4,
+        &records[..HEADER_LEN],
+        &encoder.finish().unwrap(),
+    );
     assert_eq!(in_parts(&batch, 20_000).unwrap(), whole(&batch).unwrap());
 }

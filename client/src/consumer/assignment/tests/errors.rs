@@ -18,21 +18,31 @@ fn gone() -> Error {
 fn an_error_is_told_at_once_and_again_after_a_pause() {
     let (mut assignment, _) = held(2);
     let now = Instant::now();
-    assert_eq!((assignment.next_error(now), assignment.due_error(now)), (None, None));
+    assert_eq!((assignment.due_error(now), assignment.next_error()), (None, None));
     let wanted = assignment.fetches(now, usize::MAX);
-    assignment.failed(&wanted[0], Error::NoOffset { partition: wanted[0].key.clone() });
-    assert_eq!(assignment.next_error(now), Some(now));
+    assignment.failed(
+        &wanted[0],
+        Error::NoOffset {
+            partition: wanted[0].key.clone(),
+        },
+    );
     assert_eq!(code(&mut assignment, now), Some(ErrorCode::OffsetOutOfRange));
     assert_eq!(code(&mut assignment, now), None, "it is told once");
-    assert_eq!(assignment.next_error(now), Some(now + SECOND));
+    assert_eq!(assignment.next_error(), Some(now + SECOND));
 
     // Another one does not wait for it.
     assignment.failing(&wanted[1], gone(), now);
-    assert_eq!(code(&mut assignment, now), Some(ErrorCode::UnknownTopicOrPartition));
+    assert_eq!(
+        code(&mut assignment, now),
+        Some(ErrorCode::UnknownTopicOrPartition)
+    );
     let later = now + SECOND;
     assert_eq!(code(&mut assignment, later), Some(ErrorCode::OffsetOutOfRange));
     assert_eq!(code(&mut assignment, later), None, "one after each pause");
-    assert_eq!(code(&mut assignment, later + SECOND), Some(ErrorCode::UnknownTopicOrPartition));
+    assert_eq!(
+        code(&mut assignment, later + SECOND),
+        Some(ErrorCode::UnknownTopicOrPartition)
+    );
 }
 
 #[test]
@@ -47,9 +57,13 @@ fn what_fails_is_asked_for_again_and_told_no_more_when_it_works() {
     }
     assert!(assignment.due_error(now).is_some());
     fetch_at(&mut assignment, now + SECOND * 9, vec![batch(0, 2)], 2);
-    assert_eq!(assignment.next_error(now), None);
+    assert_eq!(assignment.next_error(), None);
     let wanted = assignment.fetches(now, usize::MAX).remove(0);
-    assert_eq!(assignment.count_failure(&wanted), 1, "they are counted from the last success on");
+    assert_eq!(
+        assignment.count_failure(&wanted),
+        1,
+        "they are counted from the last success on"
+    );
 }
 
 #[test]
@@ -113,9 +127,17 @@ fn records_deleted_before_they_were_read_are_left_out_and_those_fetched_before_a
     assignment.begins_at(&wanted, 10);
     assert_eq!(assignment.position(&keys[0]).unwrap(), Some(1));
     assert_eq!(poll(&mut assignment, 9), [1, 2, 3]);
-    assert_eq!(assignment.position(&keys[0]).unwrap(), Some(10), "whoever waits for the end gets there");
+    assert_eq!(
+        assignment.position(&keys[0]).unwrap(),
+        Some(10),
+        "whoever waits for the end gets there"
+    );
     fetch(&mut assignment, vec![batch(8, 4)], 20);
-    assert_eq!(poll(&mut assignment, 9), [10, 11], "nothing before the log's start");
+    assert_eq!(
+        poll(&mut assignment, 9),
+        [10, 11],
+        "nothing before the log's start"
+    );
 }
 
 #[test]
