@@ -74,12 +74,15 @@ pub enum Error {
     },
     /// Records of a partition cannot be fetched: they are damaged in the store, or their object is missing. They are asked
     /// for again now and then, and `seek` passes them; other partitions go on.
-    #[error("{partition} cannot be read on at offset {offset}: {error}; mend that, or seek past it to go on")]
+    #[error("{partition} cannot be read on at offset {offset}: {error}; mend that, or seek past it{} to go on",
+        next_offset.map_or_else(String::new, |next| format!(" to {next}")))]
     Unreadable {
         /// Which one.
         partition: TopicPartition,
         /// Where reading stopped.
         offset: i64,
+        /// Where it can go on, where the agent knows that.
+        next_offset: Option<i64>,
         /// What the agent says; it names the records and their object.
         error: streamhouse_core::Error,
     },

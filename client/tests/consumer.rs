@@ -278,12 +278,16 @@ async fn a_damaged_object_is_told_and_passed_and_other_partitions_go_on() {
     });
     let error = error.await.expect("nothing is told, or the others do not go on");
     let Error::Unreadable {
-        partition, offset, ..
+        partition,
+        offset,
+        next_offset,
+        ..
     } = &error
     else {
         panic!("{error}")
     };
-    assert_eq!((partition, *offset), (&of("t", 0), damaged.start));
+    let expected_place = (&of("t", 0), damaged.start, Some(damaged.end));
+    assert_eq!((partition, *offset, *next_offset), expected_place);
     assert_eq!(error.code(), ErrorCode::StorageCorrupt);
     for part in ["t-0", &format!("{damaged:?}"), "t/0/segment_7.dat", "seek"] {
         assert!(error.to_string().contains(part), "{part} is missing in {error}");

@@ -146,7 +146,7 @@ pub async fn missing(node: &Node, uid: PartitionUid, span: &LogSpan, error: Erro
         node.metrics.violated(Invariant::G1);
         tracing::error!(partition = %uid, place = ?span.place, %error, "an object that the metadata names is missing");
         let message = format!("{} are missing: {}", place_of(span), error.message());
-        return Err(Error::new(error.code(), message));
+        return Err(Error::new(error.code(), message).with_next_offset(span.end_offset));
     }
     Ok(error)
 }
@@ -191,9 +191,16 @@ async fn read_span(
                 let memory = node.memory.cold_reads.take(located.bytes());
                 let _memory = memory.await.map_err(closing)?;
                 let read = reader::read(&node.blocks, key, *size_bytes, &located).await;
-                for block in read.map_err(|error| segment_error(node, uid, span, error))? {
-                    (next, full) =
-                        copy_whole(&block, next, max_bytes, out).map_err(|error| damaged(&error))?;
+                // Not all of a segment is lost with one of its blocks.
+                let block_span = LogSpan {
+                    base_offset: located.first.start,
+                    end_offset: located.first.end,
+                    ..span.clone()
+                };
+                let read = read.map_err(|error| segment_error(node, uid, &block_span, error))?;
+                for block in read {
+                    (next, full) = copy_whole(&block, next, max_bytes, out)
+                        .map_err(|error| SpanError::Failed(corrupt(node, uid, &block_span, &error)))?;
                     if full {
                         break;
                     }
@@ -348,6 +355,7 @@ fn unreadable(uid: PartitionUid, span: &LogSpan, error: &dyn std::fmt::Display) 
         ErrorCode::StorageCorrupt,
         format!("{what} are damaged and are not served: {error}"),
     )
+    .with_next_offset(span.end_offset)
 }
 
 /// The records of a span, with their object, for whoever has to find it.

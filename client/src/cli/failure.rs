@@ -156,6 +156,7 @@ mod tests {
         let failure = Failure::from(Error::Unreadable {
             partition: streamhouse_client::TopicPartition::new("t", 0),
             offset: 7,
+            next_offset: Some(9),
             error: streamhouse_core::Error::new(ErrorCode::StorageCorrupt, message),
         });
         assert_eq!(failure.exit_code(), FAILED);

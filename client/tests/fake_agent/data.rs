@@ -245,7 +245,8 @@ impl Agent {
             {
                 let message =
                     format!("the stored records {damaged:?} in object t/0/segment_7.dat are damaged");
-                result.error = Some(Error::new(ErrorCode::StorageCorrupt, message).into());
+                let error = Error::new(ErrorCode::StorageCorrupt, message).with_next_offset(damaged.end);
+                result.error = Some(error.into());
             } else if left > 0 {
                 let end = partition.damaged.as_ref().map(|damaged| damaged.start);
                 let end = end.filter(|start| *start > fetch.offset).unwrap_or(i64::MAX);

@@ -354,14 +354,20 @@ async fn what_stands_before_damaged_records_is_served_and_the_error_names_them()
     assert!(!served.records.is_empty());
     assert_eq!(served.next_offset, 1);
     let error = read(1).await.unwrap_err();
-    assert_eq!(error.code(), ErrorCode::StorageCorrupt);
+    assert_eq!(
+        (error.code(), error.next_offset()),
+        (ErrorCode::StorageCorrupt, Some(2))
+    );
     assert!(
         error.message().contains("1..2") && error.message().contains(&*key),
         "{error}"
     );
     stores.objects.delete(&second).await.unwrap();
     let error = read(1).await.unwrap_err();
-    assert_eq!(error.code(), ErrorCode::StorageCorrupt);
+    assert_eq!(
+        (error.code(), error.next_offset()),
+        (ErrorCode::StorageCorrupt, Some(2))
+    );
     assert!(
         error.message().contains("1..2") && error.message().contains(&*key),
         "{error}"

@@ -208,6 +208,7 @@ impl Fetcher {
                     Position::At(offset) => Error::Unreadable {
                         partition: wanted.key.clone(),
                         offset,
+                        next_offset: error.next_offset(),
                         error,
                     },
                     Position::Committed | Position::Lookup(_) => error.into(),
