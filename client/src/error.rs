@@ -84,7 +84,7 @@ pub enum Error {
         /// Where it can go on, where the agent knows that.
         next_offset: Option<i64>,
         /// What the agent says; it names the records and their object.
-        error: streamhouse_core::Error,
+        error: Box<streamhouse_core::Error>,
     },
     /// The call needs something that was not configured, such as a group.
     #[error("{0}")]

@@ -128,7 +128,8 @@ pub struct Error {
     code: ErrorCode,
     message: Cow<'static, str>,
     retry_after_ms: u32,
-    next_offset: Option<i64>,
+    /// 0 where it is not known.
+    next_offset: i64,
 }
 
 impl Error {
@@ -138,7 +139,7 @@ impl Error {
             code,
             message: message.into(),
             retry_after_ms: 0,
-            next_offset: None,
+            next_offset: 0,
         }
     }
 
@@ -152,7 +153,7 @@ impl Error {
     /// The same with the offset after the records that cannot be read, for who wants to go on behind them.
     #[must_use]
     pub fn with_next_offset(mut self, next_offset: i64) -> Self {
-        self.next_offset = (next_offset > 0).then_some(next_offset);
+        self.next_offset = next_offset.max(0);
         self
     }
 
@@ -173,7 +174,7 @@ impl Error {
 
     /// The offset after the records that cannot be read, where that is what failed and it is known.
     pub fn next_offset(&self) -> Option<i64> {
-        self.next_offset
+        Some(self.next_offset).filter(|offset| *offset > 0)
     }
 
     /// See [`ErrorCode::is_retryable`].

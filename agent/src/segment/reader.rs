@@ -124,7 +124,7 @@ pub async fn read(
         ..
     } = located;
     let sound = |pieces: &Pieces| {
-        let cut = |block: &Block| {
+        let cut = |block: &Block| -> Result<Bytes, SegmentError> {
             let bytes = pieces.cut(&block.range());
             let bytes = bytes.ok_or(SegmentError::Truncated("a block is missing"))?;
             block.check(&bytes)?;
@@ -145,9 +145,10 @@ pub async fn read(
         blocks.forget(key, range.clone());
         (read, damage) = sound(&blocks.pieces(key, Some(size), range.clone()).await?);
     }
-    match damage {
-        Some(error) if read.is_empty() => return Err(error.into()),
-        _ => {}
+    if let Some(error) = damage
+        && read.is_empty()
+    {
+        return Err(error.into());
     }
     if located.bytes() >= CATCHING_UP {
         blocks.prefetch(

@@ -157,7 +157,7 @@ mod tests {
             partition: streamhouse_client::TopicPartition::new("t", 0),
             offset: 7,
             next_offset: Some(9),
-            error: streamhouse_core::Error::new(ErrorCode::StorageCorrupt, message),
+            error: Box::new(streamhouse_core::Error::new(ErrorCode::StorageCorrupt, message)),
         });
         assert_eq!(failure.exit_code(), FAILED);
         let line = failure.line(Format::Table).unwrap();

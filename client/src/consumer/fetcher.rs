@@ -164,11 +164,11 @@ impl Fetcher {
         let mut news = false;
         for topic in followed {
             cache.want(&topic);
+            let id = cache.topic_id(&topic);
             let sight = match cache.topic(&topic) {
-                TopicKnown::Partitions(partitions) => TopicSight {
-                    id: cache.topic_id(&topic),
-                    partitions,
-                },
+                // It was made anew in between: that is news to come.
+                TopicKnown::Partitions(_) if cache.topic_id(&topic) != id => continue,
+                TopicKnown::Partitions(partitions) => TopicSight { id, partitions },
                 TopicKnown::Failed(error) if error.code() == ErrorCode::UnknownTopicOrPartition => {
                     TopicSight {
                         id: Arc::from(""),

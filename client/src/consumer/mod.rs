@@ -48,6 +48,9 @@ use crate::{
     retry::Deadline,
 };
 
+/// The target of log lines that say which records are left out or read again: the command line always shows them.
+const GAPS: &str = "streamhouse_client::gaps";
+
 /// Reads records. One consumer is polled by one task; use several consumers of a group for more.
 ///
 /// Dropping it ends its tasks and connections at once; [`Consumer::close`] also commits (in automatic mode) and leaves

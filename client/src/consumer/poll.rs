@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{
-    Consumer, Records, Shared,
+    Consumer, GAPS, Records, Shared,
     assignment::{Fetched, SkippedRange},
     commit::Committer,
 };
@@ -146,7 +146,7 @@ impl Consumer {
             .damaged(fetched, error.to_string(), skip);
         if let Some(SkippedRange { from, to }) = skipped {
             let (partition, count) = (&fetched.key, to - from);
-            tracing::warn!(%partition, from, to, count, %error, "skipping damaged records");
+            tracing::warn!(target: GAPS, %partition, from, to, count, %error, "skipping damaged records");
         }
     }
 

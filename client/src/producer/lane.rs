@@ -61,6 +61,7 @@ pub(super) struct Flight {
 
 /// What the dispatcher should do after an answer.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // passed on at once, never kept
 pub(super) enum Verdict {
     /// The batch is settled.
     Settled(Settled),

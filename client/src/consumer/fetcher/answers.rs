@@ -16,7 +16,7 @@ use crate::{
     admin::OffsetAt,
     connection::item_error,
     consumer::{
-        AutoOffsetReset,
+        AutoOffsetReset, GAPS,
         assignment::{Position, TopicChange, Wanted},
         positions::Lookup,
     },
@@ -168,13 +168,13 @@ impl Fetcher {
         if from < log_start {
             let count = log_start - from;
             tracing::warn!(
-                partition = %key, from, to = log_start, count,
+                target: GAPS, partition = %key, from, to = log_start, count,
                 "records were deleted before they were read; going on with the oldest one that is kept"
             );
             return assignment.begins_at(wanted, log_start);
         }
         if high_watermark < 0 {
-            tracing::warn!(partition = %key, from, ?policy, "the offset is out of range; reading on by the policy");
+            tracing::warn!(target: GAPS, partition = %key, from, ?policy, "the offset is out of range; reading on by the policy");
             return assignment.reset(wanted, position);
         }
         let to = match policy {
@@ -182,7 +182,7 @@ impl Fetcher {
             AutoOffsetReset::Latest | AutoOffsetReset::None => high_watermark,
         };
         tracing::warn!(
-            partition = %key, from, to, count = from - to, ?policy,
+            target: GAPS, partition = %key, from, to, count = from - to, ?policy,
             "the offset is beyond the end of the partition; going back by the policy"
         );
         assignment.reset(wanted, Position::At(to));
@@ -209,7 +209,7 @@ impl Fetcher {
                         partition: wanted.key.clone(),
                         offset,
                         next_offset: error.next_offset(),
-                        error,
+                        error: Box::new(error),
                     },
                     Position::Committed | Position::Lookup(_) => error.into(),
                 };
@@ -246,7 +246,7 @@ impl Fetcher {
         let changed = assignment.topic_changed(wanted, error.into(), not_before, restart);
         if let Some(TopicChange { former_id, position }) = changed {
             tracing::warn!(
-                partition = %wanted.key, %former_id, position,
+                target: GAPS, partition = %wanted.key, %former_id, position,
                 "the topic was deleted and made anew; reading the new one from its beginning"
             );
         }
