@@ -335,7 +335,8 @@ impl Client {
         let mut watch = self.cache().watch();
         let missing = Deadline::after(missing_for.min(deadline.left()));
         let mut backoff = self.backoff();
-        let mut ask_at = Instant::now();
+        // `None` while an answer is waited for.
+        let mut ask_at = Some(Instant::now());
         loop {
             self.cache().want(topic);
             watch.borrow_and_update();
@@ -350,12 +351,10 @@ impl Client {
                 TopicKnown::Failed(error) => Some(error),
                 _ => None,
             };
-            // Asked for at once, and then with a pause that grows: others may wait for the same answers.
-            if Instant::now() >= ask_at {
+            if ask_at.is_some_and(|at| at <= Instant::now()) {
                 self.cache().request_refresh();
-                ask_at = Instant::now() + backoff.next(Duration::ZERO);
+                ask_at = None;
             }
-            let until_asked = ask_at.saturating_duration_since(Instant::now());
             if deadline.is_over() {
                 return Err(Error::timeout(
                     format!("finding the topic {topic:?}"),
@@ -363,7 +362,12 @@ impl Client {
                     last,
                 ));
             }
-            let _ = timeout(deadline.left().min(until_asked), watch.changed()).await;
+            let until_asked = ask_at.map(|at| at.saturating_duration_since(Instant::now()));
+            let wait = until_asked.unwrap_or(deadline.left()).min(deadline.left());
+            if timeout(wait, watch.changed()).await.is_ok() && ask_at.is_none() {
+                // What does not help is asked for ever more rarely: others may wait for the same answers.
+                ask_at = Some(Instant::now() + backoff.next(Duration::ZERO));
+            }
         }
     }
 
