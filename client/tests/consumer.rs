@@ -317,6 +317,36 @@ async fn a_damaged_object_is_told_and_passed_and_other_partitions_go_on() {
     assert_eq!(again.await.expect("it is not asked for again"), damaged.start);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_is_not_hidden_by_the_records_of_other_partitions() {
+    let cluster = Cluster::start(1).await;
+    cluster.create("t", 2);
+    produce(&cluster, "t", 2, 0..400).await;
+    cluster.change("t", 0, |partition| partition.damaged = Some(0..10));
+    let mut consumer = builder(&cluster)
+        .assign([of("t", 0), of("t", 1)])
+        .max_poll_records(1)
+        .build()
+        .await
+        .unwrap();
+    let mut before = 0;
+    timeout(LONG, async {
+        while let Ok(records) = consumer.poll(POLL).await {
+            before += records.len();
+        }
+    })
+    .await
+    .expect("nothing fails");
+    assert!(before < 200, "told after all that could be read");
+    timeout(LONG, async {
+        while before < 200 {
+            before += consumer.poll(POLL).await.map_or(0, |records| records.len());
+        }
+    })
+    .await
+    .expect("the other partition does not go on");
+}
+
 /// A partition with a batch of two records between others that cannot be decoded.
 async fn poisoned() -> (Cluster, std::ops::Range<i64>) {
     let cluster = Cluster::start(1).await;

@@ -91,6 +91,8 @@ pub(super) struct Assignment {
     buffered: usize,
     next_serial: u64,
     topics: FollowedTopics,
+    /// Partitions may have errors.
+    troubled: bool,
     /// When `poll` may repeat an error.
     repeat_at: Option<Instant>,
     stats: ConsumerStats,

@@ -71,19 +71,17 @@ impl Consumer {
             if let Some(membership) = &mut self.membership {
                 membership.drive(&self.shared).await?;
             }
+            // First, or the records of other partitions could hide it for ever.
+            if let Some(error) = self.shared.assignment.lock().due_error(Instant::now()) {
+                return Err(error);
+            }
             let records = self.take_ready();
             if !records.is_empty() {
                 self.shared.metrics.polled(started.elapsed());
                 self.shared.traces.received(&records);
                 return Ok(records);
             }
-            let next_error = {
-                let mut assignment = self.shared.assignment.lock();
-                if let Some(error) = assignment.due_error(Instant::now()) {
-                    return Err(error);
-                }
-                assignment.next_error()
-            };
+            let next_error = self.shared.assignment.lock().next_error(Instant::now());
             if deadline.is_over() {
                 return Ok(records);
             }

@@ -180,6 +180,7 @@ impl Assignment {
         let size = fetched.bytes.len();
         self.buffered -= size;
         let next_serial = self.serial();
+        self.troubled = true;
         let follows = |next: &&Fetched| next.key == fetched.key && next.serial == fetched.serial;
         let following = self.ready.iter().find(follows);
         let following = following.map(|next| next.header.base_offset);

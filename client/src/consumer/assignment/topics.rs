@@ -77,6 +77,7 @@ impl Assignment {
         restart: bool,
     ) -> Option<TopicChange> {
         let serial = self.serial();
+        self.troubled = true;
         let held = self.current(&wanted.key, wanted.serial)?;
         held.busy = false;
         let position = match held.position {

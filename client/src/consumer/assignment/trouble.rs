@@ -43,6 +43,7 @@ impl Trouble {
 impl Assignment {
     /// The partition cannot be read on before a seek: `poll` says so.
     pub(in crate::consumer) fn failed(&mut self, wanted: &Wanted, error: Error) {
+        self.troubled = true;
         if let Some(held) = self.current(&wanted.key, wanted.serial) {
             held.busy = false;
             held.trouble = Some(Trouble::lasting(error));
@@ -51,6 +52,7 @@ impl Assignment {
 
     /// The partition cannot be read at the moment: `poll` says so, and it is asked for again after `not_before`.
     pub(in crate::consumer) fn failing(&mut self, wanted: &Wanted, error: Error, not_before: Instant) {
+        self.troubled = true;
         if let Some(held) = self.current(&wanted.key, wanted.serial) {
             held.busy = false;
             held.not_before = Some(not_before);
@@ -100,12 +102,19 @@ impl Assignment {
         }
     }
 
-    /// The error that `poll` tells now: one that it has not told, or after a pause the one that it told longest ago.
+    /// The error that `poll` tells now: one that it has not told, or after a pause the one that it told longest ago. What
+    /// was fetched of a partition before its error is returned first.
     pub(in crate::consumer) fn due_error(&mut self, now: Instant) -> Option<Error> {
+        // With every poll: the partitions are looked through only when there may be something.
+        self.troubled = self.troubled && self.held.values().any(|held| held.trouble.is_some());
+        if !self.troubled {
+            return None;
+        }
         let may_repeat = self.repeat_at.is_none_or(|at| at <= now);
         let (key, _) = self
             .held
             .iter()
+            .filter(|(_, held)| held.buffered == 0)
             .filter_map(|(key, held)| Some((key, held.trouble.as_ref()?.told)))
             .filter(|(_, told)| told.is_none() || may_repeat)
             .min_by_key(|(_, told)| *told)?;
@@ -124,10 +133,16 @@ impl Assignment {
         Some(error)
     }
 
-    /// When [`Assignment::due_error`], which has nothing to tell now, has again, unless that changes.
-    pub(in crate::consumer) fn next_error(&self) -> Option<Instant> {
-        let is_troubled = self.held.values().any(|held| held.trouble.is_some());
-        self.repeat_at.filter(|_| is_troubled)
+    /// When [`Assignment::due_error`] has something to tell, unless that changes.
+    pub(in crate::consumer) fn next_error(&self, now: Instant) -> Option<Instant> {
+        if !self.troubled {
+            return None;
+        }
+        let waits = self.held.values().filter(|held| held.buffered == 0);
+        let told = waits.filter_map(|held| Some(held.trouble.as_ref()?.told));
+        let repeat_at = self.repeat_at.unwrap_or(now);
+        told.map(|told| if told.is_some() { repeat_at } else { now })
+            .min()
     }
 }
 

@@ -18,7 +18,10 @@ fn gone() -> Error {
 fn an_error_is_told_at_once_and_again_after_a_pause() {
     let (mut assignment, _) = held(2);
     let now = Instant::now();
-    assert_eq!((assignment.due_error(now), assignment.next_error()), (None, None));
+    assert_eq!(
+        (assignment.due_error(now), assignment.next_error(now)),
+        (None, None)
+    );
     let wanted = assignment.fetches(now, usize::MAX);
     assignment.failed(
         &wanted[0],
@@ -26,9 +29,10 @@ fn an_error_is_told_at_once_and_again_after_a_pause() {
             partition: wanted[0].key.clone(),
         },
     );
+    assert_eq!(assignment.next_error(now), Some(now));
     assert_eq!(code(&mut assignment, now), Some(ErrorCode::OffsetOutOfRange));
     assert_eq!(code(&mut assignment, now), None, "it is told once");
-    assert_eq!(assignment.next_error(), Some(now + SECOND));
+    assert_eq!(assignment.next_error(now), Some(now + SECOND));
 
     // Another one does not wait for it.
     assignment.failing(&wanted[1], gone(), now);
@@ -57,7 +61,7 @@ fn what_fails_is_asked_for_again_and_told_no_more_when_it_works() {
     }
     assert!(assignment.due_error(now).is_some());
     fetch_at(&mut assignment, now + SECOND * 9, vec![batch(0, 2)], 2);
-    assert_eq!(assignment.next_error(), None);
+    assert_eq!(assignment.next_error(now), None);
     let wanted = assignment.fetches(now, usize::MAX).remove(0);
     assert_eq!(
         assignment.count_failure(&wanted),
@@ -193,4 +197,20 @@ fn the_ends_of_partitions_that_are_not_fetched_are_asked_for_now_and_then() {
     assignment.ends_at(&stale[0], 12, 0);
     assert_eq!(assignment.lags(0)[&keys[0]].records, 12);
     assert_eq!(assignment.stale_ends(now + SECOND, SECOND).len(), 2);
+}
+
+#[test]
+fn what_was_fetched_before_an_error_is_returned_before_it_is_told() {
+    let (mut assignment, _) = held(1);
+    let now = Instant::now();
+    fetch(&mut assignment, vec![batch(0, 2)], 9);
+    let wanted = assignment.fetches(now, usize::MAX).remove(0);
+    assignment.failing(&wanted, gone(), now);
+    assert_eq!(
+        (assignment.due_error(now), assignment.next_error(now)),
+        (None, None)
+    );
+    assert_eq!(poll(&mut assignment, 9), [0, 1]);
+    assert_eq!(assignment.next_error(now), Some(now));
+    assert_eq!(assignment.due_error(now), Some(gone()));
 }
