@@ -347,6 +347,36 @@ async fn an_error_is_not_hidden_by_the_records_of_other_partitions() {
     .expect("the other partition does not go on");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_goes_on_after_an_error() {
+    let cluster = Cluster::start(1).await;
+    cluster.create("t", 2);
+    produce(&cluster, "t", 2, 0..10).await;
+    cluster.change("t", 0, |partition| partition.damaged = Some(0..5));
+    let mut consumer = builder(&cluster)
+        .assign([of("t", 0), of("t", 1)])
+        .build()
+        .await
+        .unwrap();
+    let stream = consumer.stream();
+    pin_mut!(stream);
+    let (mut errors, mut values) = (0, Vec::new());
+    timeout(LONG, async {
+        while errors < 2 || values.len() < 5 {
+            match stream.next().await.unwrap() {
+                Ok(records) => values.extend(records.iter().map(|record| record.partition)),
+                Err(error) => {
+                    assert_eq!(error.code(), ErrorCode::StorageCorrupt);
+                    errors += 1;
+                }
+            }
+        }
+    })
+    .await
+    .expect("it does not go on");
+    assert_eq!(values, [1; 5]);
+}
+
 /// A partition with a batch of two records between others that cannot be decoded.
 async fn poisoned() -> (Cluster, std::ops::Range<i64>) {
     let cluster = Cluster::start(1).await;
