@@ -14,7 +14,11 @@ use std::{
 use futures::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use streamhouse_core::{Error as CoreError, ErrorCode, protocol::v1};
-use tokio::{runtime::Handle, task::AbortHandle, time::timeout};
+use tokio::{
+    runtime::Handle,
+    task::AbortHandle,
+    time::{Instant, timeout},
+};
 use tonic::{Response, Status, transport::Channel};
 
 use crate::{
@@ -359,9 +363,12 @@ impl Client {
         missing_for: Duration,
     ) -> Result<i32> {
         let mut watch = self.cache().watch();
-        self.cache().want(topic);
         let missing = Deadline::after(missing_for.min(deadline.left()));
+        let mut backoff = self.backoff();
+        // `None` while an answer is waited for.
+        let mut ask_at = Some(Instant::now());
         loop {
+            self.cache().want(topic);
             watch.borrow_and_update();
             let last = match self.cache().topic(topic) {
                 TopicKnown::Partitions(count) if count > 0 => return Ok(count),
@@ -379,13 +386,22 @@ impl Client {
                     "the client's own task has ended, with the tokio runtime it was built in; build a new client".into(),
                 ));
             }
-            self.cache().request_refresh();
-            if timeout(deadline.left(), watch.changed()).await.is_err() {
+            if ask_at.is_some_and(|at| at <= Instant::now()) {
+                self.cache().request_refresh();
+                ask_at = None;
+            }
+            if deadline.is_over() {
                 return Err(Error::timeout(
                     format!("finding the topic {topic:?}"),
                     deadline.allowed(),
                     last.or_else(|| self.unreachable_cause()),
                 ));
+            }
+            let until_asked = ask_at.map(|at| at.saturating_duration_since(Instant::now()));
+            let wait = until_asked.unwrap_or(deadline.left()).min(deadline.left());
+            if timeout(wait, watch.changed()).await.is_ok() && ask_at.is_none() {
+                // What does not help is asked for ever more rarely: others may wait for the same answers.
+                ask_at = Some(Instant::now() + backoff.next(Duration::ZERO));
             }
         }
     }

@@ -89,14 +89,33 @@ pub enum Error {
         partition: TopicPartition,
     },
     /// The fetched bytes of a partition are damaged. Reading stops there until `seek` passes it.
-    #[error("{partition} holds damaged records at offset {offset}: {reason}; seek past them to go on")]
+    #[error(
+        "{partition} holds damaged records at offsets {offset}..{next_offset}: {reason}; seek past them to go on, or set \
+         skip_damaged_batches"
+    )]
     Corrupt {
         /// Which one.
         partition: TopicPartition,
         /// Where reading stopped.
         offset: i64,
+        /// Where it can go on.
+        next_offset: i64,
         /// What is wrong with them.
         reason: String,
+    },
+    /// Records of a partition cannot be fetched: they are damaged in the store, or their object is missing. They are asked
+    /// for again now and then, and `seek` passes them; other partitions go on.
+    #[error("{partition} cannot be read on at offset {offset}: {error}; mend that, or seek past it{} to go on",
+        next_offset.map_or_else(String::new, |next| format!(" to {next}")))]
+    Unreadable {
+        /// Which one.
+        partition: TopicPartition,
+        /// Where reading stopped.
+        offset: i64,
+        /// Where it can go on, where the agent knows that.
+        next_offset: Option<i64>,
+        /// What the agent says; it names the records and their object.
+        error: Box<streamhouse_core::Error>,
     },
     /// The call makes no sense in the state that things are in.
     #[error("{0}")]
@@ -121,6 +140,7 @@ impl Error {
                 ErrorCode::InvalidRequest
             }
             Self::Corrupt { .. } => ErrorCode::CorruptMessage,
+            Self::Unreadable { error, .. } => error.code(),
         }
     }
 

@@ -3,15 +3,22 @@
 //! every change.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::{Mutex, RwLock};
-use streamhouse_core::{Error as CoreError, protocol::v1};
-use tokio::sync::{Notify, watch};
+use streamhouse_core::{Error as CoreError, ErrorCode, protocol::v1};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use crate::{config::agent_uri, connection::item_error};
+
+/// A topic that does not exist is forgotten when nobody has wanted it for so long.
+const LET_GO: Duration = Duration::from_secs(60);
 
 /// Who leads a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,8 +81,8 @@ pub(crate) enum TopicKnown {
 #[derive(Debug)]
 pub(crate) struct MetadataCache {
     state: RwLock<State>,
-    /// Topics that somebody uses: the ones a refresh asks for.
-    wanted: Mutex<BTreeSet<Arc<str>>>,
+    /// Topics that somebody uses, and since when nobody has said so: the ones a refresh asks for.
+    wanted: Mutex<BTreeMap<Arc<str>, Instant>>,
     version: watch::Sender<u64>,
     refresh: Notify,
     https: bool,
@@ -92,16 +99,52 @@ impl MetadataCache {
         }
     }
 
-    /// Makes refreshes ask for a topic.
+    /// Makes refreshes ask for a topic. To be said again while it is used, at least where its leaders are looked for in vain:
+    /// the name of a topic that does not exist is let go after a while.
     pub(crate) fn want(&self, topic: &str) {
+        self.want_at(topic, Instant::now());
+    }
+
+    fn want_at(&self, topic: &str, now: Instant) {
         let mut wanted = self.wanted.lock();
-        if !wanted.contains(topic) {
-            wanted.insert(topic.into());
+        if let Some(last) = wanted.get_mut(topic) {
+            *last = now;
+        } else {
+            wanted.insert(topic.into(), now);
         }
     }
 
+    /// The topics to ask for.
     pub(crate) fn wanted(&self) -> Vec<String> {
-        self.wanted.lock().iter().map(|topic| topic.to_string()).collect()
+        self.wanted_at(Instant::now())
+    }
+
+    fn wanted_at(&self, now: Instant) -> Vec<String> {
+        self.let_go(now);
+        self.wanted.lock().keys().map(|topic| topic.to_string()).collect()
+    }
+
+    /// Forgets the topics that do not exist and that nobody wants any more.
+    fn let_go(&self, now: Instant) {
+        let missing = |state: &TopicState| {
+            let error = state.error.as_ref();
+            error.is_some_and(|error| error.code() == ErrorCode::UnknownTopicOrPartition)
+        };
+        let mut gone = Vec::new();
+        {
+            let state = self.state.read();
+            self.wanted.lock().retain(|topic, last| {
+                let keep = now < *last + LET_GO || !state.topics.get(topic).is_some_and(missing);
+                if !keep {
+                    gone.push(topic.clone());
+                }
+                keep
+            });
+        }
+        if !gone.is_empty() {
+            let mut state = self.state.write();
+            gone.iter().for_each(|topic| drop(state.topics.remove(topic)));
+        }
     }
 
     /// Asks the refresher for fresh metadata, soon.
@@ -285,6 +328,31 @@ impl MetadataCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_name_of_a_topic_that_is_gone_is_let_go_when_nobody_wants_it() {
+        let cache = MetadataCache::new(false);
+        let start = Instant::now();
+        let late = start + LET_GO;
+        cache.want_at("t", start);
+        cache.want_at("u", start);
+        cache.merge(answer("1", &[leader(1, 1)]));
+        assert_eq!(
+            cache.wanted_at(late),
+            ["t", "u"],
+            "an idle one stays, and one not known yet"
+        );
+        let mut gone = answer("", &[]);
+        gone.topics[0].error = Some(CoreError::new(ErrorCode::UnknownTopicOrPartition, "no t").into());
+        cache.merge(gone);
+        cache.want_at("t", late);
+        assert_eq!(cache.wanted_at(late), ["t", "u"], "it is waited for");
+        assert_eq!(cache.wanted_at(late + LET_GO), ["u"]);
+        assert!(matches!(cache.topic("t"), TopicKnown::NotYet));
+        cache.want_at("t", late);
+        cache.merge(answer("2", &[leader(1, 1)]));
+        assert_eq!(cache.wanted_at(late + LET_GO), ["t", "u"]);
+    }
 
     fn leader(epoch: i32, port: u16) -> v1::Leader {
         v1::Leader {

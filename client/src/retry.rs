@@ -42,6 +42,12 @@ impl Backoff {
         .next(asked)
     }
 
+    /// With longer pauses, for what is not worth asking for often.
+    pub(crate) fn up_to(mut self, most: Duration) -> Self {
+        self.most = self.most.max(most);
+        self
+    }
+
     /// After a success.
     pub(crate) fn reset(&mut self) {
         self.tries = 0;

@@ -4,14 +4,22 @@
 
 mod fake_agent;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use fake_agent::{
     Cluster,
-    reading::{LONG, POLL, builder, expected, of, produce, read},
+    reading::{LONG, POLL, builder, expected, failure, of, produce, read},
 };
 use futures::{StreamExt, pin_mut};
-use streamhouse_client::{AutoOffsetReset, Consumer, ConsumerBuilder, Error, metrics::Registry};
+use streamhouse_client::{AutoOffsetReset, Consumer, ConsumerBuilder, Error, ErrorCode, metrics::Registry};
+use streamhouse_core::batch::{BatchBuilder, BatchHeader, Compression};
 use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,14 +144,7 @@ async fn offsets_out_of_range_are_reset_as_configured() {
         .build()
         .await
         .unwrap();
-    let error = timeout(LONG, async {
-        loop {
-            if let Err(error) = none.poll(POLL).await {
-                return error;
-            }
-        }
-    });
-    assert!(matches!(error.await.unwrap(), Error::NoOffset { .. }));
+    assert!(matches!(failure(&mut none).await, Error::NoOffset { .. }));
     none.seek(&of("t", 0), 9).unwrap();
     assert_eq!(read(&mut none, 1).await, expected(9..10));
 }
@@ -164,6 +165,16 @@ async fn another_agent_serves_while_the_leader_does_not_answer() {
     let mut values = read(&mut consumer, 10).await;
     values.sort();
     assert_eq!(values, expected(10..20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_nobody_leads_is_read_from_any_agent() {
+    let cluster = Cluster::start(2).await;
+    cluster.create("t", 1);
+    produce(&cluster, "t", 1, 0..10).await;
+    cluster.change("t", 0, |partition| partition.leaderless = true);
+    let mut consumer = builder(&cluster).assign([of("t", 0)]).build().await.unwrap();
+    assert_eq!(read(&mut consumer, 10).await, expected(0..10));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -221,11 +232,487 @@ async fn contradictory_settings_are_refused() {
             .metrics_registry(Registry::new())
     };
     assert!(refused(Consumer::builder()).await);
-    assert!(refused(base().topics(["t"])).await);
     assert!(refused(base().group("")).await);
     assert!(refused(base().group("g").session_timeout(Duration::from_secs(1))).await);
     assert!(refused(base().group("g").assignors([])).await);
     assert!(refused(base().prefetch(0)).await);
     assert!(refused(base().fetch_min_bytes(1 << 30)).await);
     assert!(base().group("g").topics(["t"]).build().await.is_ok());
+}
+
+/// Where a partition's batches begin, and where its log ends.
+fn bounds(cluster: &Cluster, topic: &str, partition: usize) -> Vec<i64> {
+    let state = cluster.state.lock();
+    let log = &state.topics[topic][partition].log;
+    let starts = log
+        .batches
+        .iter()
+        .map(|batch| BatchHeader::parse(batch).unwrap().base_offset);
+    starts.chain([log.end]).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_object_is_told_and_passed_and_other_partitions_go_on() {
+    let cluster = Cluster::start(1).await;
+    cluster.create("t", 2);
+    produce(&cluster, "t", 2, 0..400).await;
+    let bounds = bounds(&cluster, "t", 0);
+    let damaged = bounds[1]..bounds[2];
+    cluster.change("t", 0, |partition| partition.damaged = Some(damaged.clone()));
+    let mut consumer = builder(&cluster)
+        .assign([of("t", 0), of("t", 1)])
+        .build()
+        .await
+        .unwrap();
+    let before = usize::try_from(damaged.start).unwrap();
+    let mut values = Vec::new();
+    let error = timeout(LONG, async {
+        let mut told = None;
+        while told.is_none() || values.len() < before + 200 {
+            match consumer.poll(POLL).await {
+                Ok(records) => values.extend(records.iter().map(|record| (record.partition, record.offset))),
+                Err(error) => told = Some(error),
+            }
+        }
+        told.unwrap()
+    });
+    let error = error.await.expect("nothing is told, or the others do not go on");
+    let Error::Unreadable {
+        partition,
+        offset,
+        next_offset,
+        ..
+    } = &error
+    else {
+        panic!("{error}")
+    };
+    let expected_place = (&of("t", 0), damaged.start, Some(damaged.end));
+    assert_eq!((partition, *offset, *next_offset), expected_place);
+    assert_eq!(error.code(), ErrorCode::StorageCorrupt);
+    for part in ["t-0", &format!("{damaged:?}"), "t/0/segment_7.dat", "seek"] {
+        assert!(error.to_string().contains(part), "{part} is missing in {error}");
+    }
+    assert_eq!(
+        values.iter().filter(|(partition, _)| *partition == 0).count(),
+        before
+    );
+    assert_eq!(consumer.position(&of("t", 0)).await.unwrap(), damaged.start);
+    consumer.seek(&of("t", 0), damaged.end).unwrap();
+    let rest = 200 - usize::try_from(damaged.end).unwrap();
+    let all = expected((0..400).filter(|number| number % 2 == 0));
+    assert_eq!(read(&mut consumer, rest).await, all[200 - rest..]);
+
+    // What is mended is read without a seek.
+    consumer.seek(&of("t", 0), damaged.start).unwrap();
+    failure(&mut consumer).await;
+    cluster.change("t", 0, |partition| partition.damaged = None);
+    let again = timeout(LONG, async {
+        loop {
+            match consumer.poll(POLL).await {
+                Ok(records) if !records.is_empty() => return records.iter().next().unwrap().offset,
+                _ => {}
+            }
+        }
+    });
+    assert_eq!(again.await.expect("it is not asked for again"), damaged.start);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_is_not_hidden_by_the_records_of_other_partitions() {
+    let cluster = Cluster::start(1).await;
+    cluster.create("t", 2);
+    produce(&cluster, "t", 2, 0..400).await;
+    cluster.change("t", 0, |partition| partition.damaged = Some(0..10));
+    let mut consumer = builder(&cluster)
+        .assign([of("t", 0), of("t", 1)])
+        .max_poll_records(1)
+        .build()
+        .await
+        .unwrap();
+    let mut before = 0;
+    timeout(LONG, async {
+        while let Ok(records) = consumer.poll(POLL).await {
+            before += records.len();
+        }
+    })
+    .await
+    .expect("nothing fails");
+    assert!(before < 200, "told after all that could be read");
+    timeout(LONG, async {
+        while before < 200 {
+            before += consumer.poll(POLL).await.map_or(0, |records| records.len());
+        }
+    })
+    .await
+    .expect("the other partition does not go on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_goes_on_after_an_error() {
+    let cluster = Cluster::start(1).await;
+    cluster.create("t", 2);
+    produce(&cluster, "t", 2, 0..10).await;
+    cluster.change("t", 0, |partition| partition.damaged = Some(0..5));
+    let mut consumer = builder(&cluster)
+        .assign([of("t", 0), of("t", 1)])
+        .build()
+        .await
+        .unwrap();
+    let stream = consumer.stream();
+    pin_mut!(stream);
+    let (mut errors, mut values) = (0, Vec::new());
+    timeout(LONG, async {
+        while errors < 2 || values.len() < 5 {
+            match stream.next().await.unwrap() {
+                Ok(records) => values.extend(records.iter().map(|record| record.partition)),
+                Err(error) => {
+                    assert_eq!(error.code(), ErrorCode::StorageCorrupt);
+                    errors += 1;
+                }
+            }
+        }
+    })
+    .await
+    .expect("it does not go on");
+    assert_eq!(values, [1; 5]);
+}
+
+/// A partition with a batch of two records between others that cannot be decoded.
+async fn poisoned() -> (Cluster, std::ops::Range<i64>) {
+    let cluster = Cluster::start(1).await;
+    cluster.create("t", 1);
+    produce(&cluster, "t", 1, 0..10).await;
+    let mut builder = BatchBuilder::new(Compression::None);
+    for _ in 0..2 {
+        builder
+            .append::<&[u8], &[u8]>(0, None, Some(b"poison"), &[])
+            .unwrap();
+    }
+    let mut bytes = builder.finish().unwrap().to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    cluster.change("t", 0, |partition| partition.log.append_unchecked(&bytes, 2));
+    produce(&cluster, "t", 1, 12..20).await;
+    (cluster, 10..12)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poisoned_batch_is_an_error_with_its_offsets_until_a_seek() {
+    let (cluster, poison) = poisoned().await;
+    let mut consumer = builder(&cluster).assign([of("t", 0)]).build().await.unwrap();
+    assert_eq!(read(&mut consumer, 10).await, expected(0..10));
+    let error = failure(&mut consumer).await;
+    let Error::Corrupt {
+        offset, next_offset, ..
+    } = error
+    else {
+        panic!("{error}")
+    };
+    assert_eq!(offset..next_offset, poison);
+    consumer.seek(&of("t", 0), next_offset).unwrap();
+    assert_eq!(read(&mut consumer, 8).await, expected(12..20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poisoned_batch_is_passed_over_and_counted_where_that_is_wanted() {
+    let (cluster, _) = poisoned().await;
+    let mut consumer = builder(&cluster)
+        .assign([of("t", 0)])
+        .skip_damaged_batches(true)
+        .build()
+        .await
+        .unwrap();
+    assert_eq!(read(&mut consumer, 18).await, expected((0..10).chain(12..20)));
+    let stats = consumer.metrics();
+    assert_eq!((stats.batches_skipped, stats.records_skipped), (1, 2));
+    assert_eq!(consumer.position(&of("t", 0)).await.unwrap(), 20);
+}
+
+/// Calls that return at once again and again must leave the thread to others, whatever they return.
+#[tokio::test]
+async fn an_error_that_lasts_keeps_no_other_task_from_running() {
+    let (cluster, _) = poisoned().await;
+    let mut consumer = builder(&cluster).assign([of("t", 0)]).build().await.unwrap();
+    failure(&mut consumer).await;
+    let steps = Arc::new(AtomicUsize::new(0));
+    let counted = steps.clone();
+    let other = tokio::spawn(async move {
+        loop {
+            counted.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    let mut errors = 0;
+    for _ in 0..1000 {
+        errors += usize::from(consumer.poll(Duration::ZERO).await.is_err());
+    }
+    other.abort();
+    assert!(steps.load(Ordering::Relaxed) >= 1000);
+    assert!(errors < 1000, "it is told again after pauses only");
+    // A caller who waits is told again.
+    failure(&mut consumer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_deleted_before_they_were_read_do_not_take_the_others_with_them() {
+    let cluster = Cluster::start(1).await;
+    cluster.create("t", 1);
+    produce(&cluster, "t", 1, 0..100).await;
+    cluster.change("t", 0, |partition| partition.log.start = 33);
+    let mut consumer = builder(&cluster)
+        .assign([of("t", 0)])
+        .auto_offset_reset(AutoOffsetReset::Latest)
+        .build()
+        .await
+        .unwrap();
+    consumer.seek(&of("t", 0), 10).unwrap();
+    assert_eq!(read(&mut consumer, 67).await, expected(33..100));
+    consumer.seek(&of("t", 0), 1000).unwrap();
+    produce(&cluster, "t", 1, 100..101).await;
+    timeout(LONG, async {
+        while consumer.position(&of("t", 0)).await.unwrap() > 101 {
+            consumer.poll(POLL).await.unwrap();
+        }
+    })
+    .await
+    .expect("it stays beyond the end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_made_anew_is_read_from_its_beginning_by_whoever_read_the_old_one() {
+    let cluster = Cluster::start(1).await;
+    cluster.create("t", 1);
+    produce(&cluster, "t", 1, 0..100).await;
+    let mut consumer = builder(&cluster)
+        .assign([of("t", 0)])
+        .auto_offset_reset(AutoOffsetReset::Latest)
+        .build()
+        .await
+        .unwrap();
+    consumer.seek_to_beginning(&[]).unwrap();
+    read(&mut consumer, 100).await;
+    cluster.delete("t");
+    cluster.create("t", 1);
+    produce(&cluster, "t", 1, 100..250).await;
+    assert_eq!(read(&mut consumer, 150).await, expected(100..250));
+    assert_eq!(consumer.position(&of("t", 0)).await.unwrap(), 150);
+
+    let mut strict = builder(&cluster)
+        .assign([of("t", 0)])
+        .auto_offset_reset(AutoOffsetReset::None)
+        .build()
+        .await
+        .unwrap();
+    strict.seek(&of("t", 0), 0).unwrap();
+    read(&mut strict, 150).await;
+    cluster.delete("t");
+    cluster.create("t", 1);
+    assert_eq!(failure(&mut strict).await.code(), ErrorCode::UnknownTopicId);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_topic_is_told_and_read_again_when_it_is_there_again() {
+    let cluster = Cluster::start(1).await;
+    cluster.create("t", 2);
+    cluster.create("u", 1);
+    produce(&cluster, "t", 2, 0..10).await;
+    let mut consumer = builder(&cluster)
+        .assign([of("t", 0), of("t", 1), of("u", 0)])
+        .missing_topic_timeout(Some(Duration::ZERO))
+        .build()
+        .await
+        .unwrap();
+    read(&mut consumer, 10).await;
+    cluster.delete("t");
+    let error = failure(&mut consumer).await;
+    assert_eq!(error.code(), ErrorCode::UnknownTopicOrPartition, "{error}");
+    assert!(error.to_string().contains("t-"), "{error}");
+    produce(&cluster, "u", 1, 10..20).await;
+    let read_on = async |consumer: &mut Consumer| {
+        let mut values = Vec::new();
+        while values.len() < 10 {
+            if let Ok(records) = consumer.poll(POLL).await {
+                values.extend(records.iter().map(|record| record.value.unwrap().to_vec()));
+            }
+        }
+        values.sort();
+        values
+    };
+    let bytes = |range| {
+        expected(range)
+            .into_iter()
+            .map(String::into_bytes)
+            .collect::<Vec<_>>()
+    };
+    let others = timeout(LONG, read_on(&mut consumer)).await;
+    assert_eq!(others.expect("the others do not go on"), bytes(10..20));
+    cluster.create("t", 2);
+    produce(&cluster, "t", 2, 20..30).await;
+    let again = timeout(LONG, read_on(&mut consumer)).await;
+    assert_eq!(again.expect("it does not come back"), bytes(20..30));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_without_a_group_are_read_whole_and_new_partitions_from_their_beginning() {
+    let cluster = Cluster::start(2).await;
+    cluster.create("t", 1);
+    produce(&cluster, "t", 1, 0..10).await;
+    let mut consumer = builder(&cluster)
+        .topics(["t", "later"])
+        .auto_offset_reset(AutoOffsetReset::Latest)
+        .topic_refresh(Duration::from_millis(20))
+        .build()
+        .await
+        .unwrap();
+    assert_eq!(consumer.subscription(), ["later", "t"]);
+    timeout(LONG, async {
+        while consumer.assignment().is_empty() {
+            consumer.poll(Duration::from_millis(10)).await.unwrap();
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(consumer.position(&of("t", 0)).await.unwrap(), 10);
+    cluster.grow("t", 3);
+    cluster.create("later", 1);
+    produce(&cluster, "t", 3, 10..40).await;
+    produce(&cluster, "later", 1, 40..50).await;
+    let mut values = read(&mut consumer, 40).await;
+    values.sort();
+    assert_eq!(values, expected(10..50));
+    consumer.unsubscribe().await.unwrap();
+    assert!(consumer.assignment().is_empty() && consumer.subscription().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_small_batch_unpacks_to_comes_in_parts() {
+    let cluster = Cluster::start(1).await;
+    cluster.create("t", 1);
+    let value = vec![7; 1 << 20];
+    let mut builder_of_batch = BatchBuilder::new(Compression::Lz4);
+    for _ in 0..40 {
+        builder_of_batch
+            .append::<&[u8], &[u8]>(0, None, Some(&value), &[])
+            .unwrap();
+    }
+    let bomb = builder_of_batch.finish().unwrap();
+    assert!(bomb.len() < 1 << 20);
+    for _ in 0..2 {
+        cluster.change("t", 0, |partition| {
+            partition.log.append(&bomb).unwrap();
+        });
+    }
+    let mut consumer = builder(&cluster)
+        .assign([of("t", 0)])
+        .max_poll_bytes(4 << 20)
+        .build()
+        .await
+        .unwrap();
+    let mut offsets = Vec::new();
+    timeout(LONG, async {
+        while offsets.len() < 80 {
+            let records = consumer.poll(POLL).await.unwrap();
+            let bytes: usize = records.iter().map(|record| record.value.unwrap().len()).sum();
+            assert!(bytes <= 8 << 20, "{bytes} at once");
+            offsets.extend(records.iter().map(|record| record.offset));
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(offsets, (0..80).collect::<Vec<i64>>());
+    assert_eq!(consumer.metrics().buffered_bytes, 0);
+    consumer.seek(&of("t", 0), 39).unwrap();
+    assert_eq!(
+        consumer.poll(LONG).await.unwrap().iter().next().unwrap().offset,
+        39
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paused_partitions_starve_no_others_and_show_their_lag() {
+    let cluster = Cluster::start(1).await;
+    cluster.create("t", 3);
+    produce(&cluster, "t", 3, 0..3000).await;
+    let mut consumer = builder(&cluster)
+        .assign([of("t", 0), of("t", 1), of("t", 2)])
+        .prefetch(8192)
+        .partition_fetch_bytes(2048)
+        .max_poll_records(10)
+        .build()
+        .await
+        .unwrap();
+    read(&mut consumer, 10).await;
+    timeout(LONG, async {
+        while consumer.metrics().buffered_bytes < 8192 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the prefetch bound is never reached");
+    let paused = [of("t", 0), of("t", 1)];
+    consumer.pause(&paused).unwrap();
+    let positions = [
+        consumer.position(&paused[0]).await.unwrap(),
+        consumer.position(&paused[1]).await.unwrap(),
+    ];
+    let ends = 1000 - consumer.position(&of("t", 2)).await.unwrap();
+    read(&mut consumer, usize::try_from(ends).unwrap()).await;
+    produce(&cluster, "t", 3, 3000..3300).await;
+    read(&mut consumer, 100).await;
+    timeout(LONG, async {
+        let lag = |consumer: &Consumer, at: usize| consumer.lag(&paused[at]).map_or(0, |lag| lag.records);
+        while lag(&consumer, 0) != 1100 - positions[0] || lag(&consumer, 1) != 1100 - positions[1] {
+            consumer.poll(POLL).await.unwrap();
+        }
+    })
+    .await
+    .expect("their lag does not show");
+    consumer.resume(&paused).unwrap();
+    let left = 2200 - positions.iter().sum::<i64>();
+    read(&mut consumer, usize::try_from(left).unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_had_by_partition_and_their_bytes_without_a_copy() {
+    let cluster = Cluster::start(1).await;
+    cluster.create("t", 2);
+    produce(&cluster, "t", 2, 0..100).await;
+    let mut consumer = builder(&cluster)
+        .assign([of("t", 0), of("t", 1)])
+        .build()
+        .await
+        .unwrap();
+    let mut next = BTreeMap::new();
+    let mut kept = Vec::new();
+    timeout(LONG, async {
+        while kept.len() < 100 {
+            let records = consumer.poll(POLL).await.unwrap();
+            let mut seen = 0;
+            for part in records.by_partition() {
+                assert!(
+                    part.iter()
+                        .all(|record| record.partition == part.partition().partition)
+                );
+                assert_eq!(part.iter().count(), part.len());
+                seen += part.len();
+                for record in &part {
+                    let (value, bytes) = (record.value.unwrap(), record.value_bytes().unwrap());
+                    assert_eq!((bytes.as_ptr(), bytes.len()), (value.as_ptr(), value.len()));
+                    assert_eq!(record.key_bytes(), None);
+                    kept.push(bytes);
+                }
+                next.insert(part.partition().clone(), part.next_offset());
+            }
+            assert_eq!(seen, records.len());
+            assert!(records.partition(&of("u", 0)).is_empty());
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(
+        next,
+        BTreeMap::from([(of("t", 0), Some(50)), (of("t", 1), Some(50))])
+    );
+    drop(consumer);
+    kept.sort();
+    assert_eq!(kept[99], "000099", "they outlive their consumer");
 }

@@ -13,7 +13,7 @@ use fake_agent::{
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use streamhouse_client::{
-    Consumer, ErrorCode, TopicPartition,
+    AutoOffsetReset, Consumer, ErrorCode, TopicPartition,
     consumer::{Assignor, Committer, ConsumerHandle, RebalanceListener},
 };
 use tokio::time::timeout;
@@ -281,6 +281,70 @@ async fn a_topic_that_grows_is_shared_anew() {
     cluster.create("later", 2);
     poll_until(&mut [&mut consumer], &mut values, |members, _| {
         shares(members) == [3]
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_partitions_are_read_from_their_beginning_soon() {
+    let cluster = Cluster::start(1).await;
+    cluster.create("t", 1);
+    produce(&cluster, "t", 1, 0..10).await;
+    let mut consumer = builder(&cluster)
+        .group("g")
+        .topics(["t"])
+        .auto_offset_reset(AutoOffsetReset::Latest)
+        .topic_refresh(Duration::from_millis(20))
+        .build()
+        .await
+        .unwrap();
+    let mut values = Vec::new();
+    poll_until(&mut [&mut consumer], &mut values, |members, _| {
+        shares(members) == [1]
+    })
+    .await;
+    assert_eq!(consumer.position(&of("t", 0)).await.unwrap(), 10);
+    cluster.grow("t", 2);
+    produce(&cluster, "t", 2, 10..110).await;
+    let mut values = read(&mut consumer, 100).await;
+    values.sort();
+    assert_eq!(values, expected(10..110));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_reads_a_topic_made_anew_from_its_beginning_and_commits_nothing_of_the_old_one() {
+    let cluster = Cluster::start(1).await;
+    cluster.create("t", 1);
+    produce(&cluster, "t", 1, 0..100).await;
+    let mut consumer = builder(&cluster)
+        .group("g")
+        .topics(["t"])
+        .auto_commit(None)
+        .topic_refresh(Duration::from_millis(20))
+        .build()
+        .await
+        .unwrap();
+    read(&mut consumer, 100).await;
+    consumer.commit().await.unwrap();
+    cluster.delete("t");
+    cluster.create("t", 2);
+    let error = consumer.commit_offsets([(of("t", 0), 99)]).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::UnknownTopicId, "{error}");
+    produce(&cluster, "t", 2, 100..250).await;
+    let mut values = read(&mut consumer, 150).await;
+    values.sort();
+    assert_eq!(values, expected(100..250));
+    let error = consumer.commit_offsets([(of("t", 0), 99)]).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::UnknownTopicId, "{error}");
+    assert_eq!(cluster.committed("g", "t", 0), -1);
+    consumer.commit().await.unwrap();
+    assert_eq!(cluster.committed("g", "t", 0), 75);
+    // The next one has fewer partitions.
+    cluster.delete("t");
+    cluster.create("t", 1);
+    let mut values = Vec::new();
+    poll_until(&mut [&mut consumer], &mut values, |members, _| {
+        shares(members) == [1]
     })
     .await;
 }

@@ -128,6 +128,8 @@ pub struct Error {
     code: ErrorCode,
     message: Cow<'static, str>,
     retry_after_ms: u32,
+    /// 0 where it is not known.
+    next_offset: i64,
 }
 
 impl Error {
@@ -137,6 +139,7 @@ impl Error {
             code,
             message: message.into(),
             retry_after_ms: 0,
+            next_offset: 0,
         }
     }
 
@@ -144,6 +147,13 @@ impl Error {
     #[must_use]
     pub fn with_retry_after_ms(mut self, retry_after_ms: u32) -> Self {
         self.retry_after_ms = retry_after_ms;
+        self
+    }
+
+    /// The same with the offset after the records that cannot be read, for who wants to go on behind them.
+    #[must_use]
+    pub fn with_next_offset(mut self, next_offset: i64) -> Self {
+        self.next_offset = next_offset.max(0);
         self
     }
 
@@ -160,6 +170,11 @@ impl Error {
     /// How long to wait before trying again; 0 leaves it to the caller.
     pub fn retry_after_ms(&self) -> u32 {
         self.retry_after_ms
+    }
+
+    /// The offset after the records that cannot be read, where that is what failed and it is known.
+    pub fn next_offset(&self) -> Option<i64> {
+        Some(self.next_offset).filter(|offset| *offset > 0)
     }
 
     /// See [`ErrorCode::is_retryable`].
@@ -200,6 +215,9 @@ mod tests {
         for &code in ErrorCode::ALL.iter().filter(|&&code| code != ErrorCode::None) {
             let error = Error::new(code, "slow down").with_retry_after_ms(40);
             assert_eq!(Error::from(tonic::Status::from(error.clone())), error);
+            let error = error.with_next_offset(7);
+            let item = crate::protocol::v1::Error::from(error.clone());
+            assert_eq!((item.next_offset, Error::from(item)), (7, error));
         }
     }
 }

@@ -26,13 +26,16 @@ impl From<Error> for v1::Error {
             code: error.code().number(),
             message: error.message().to_owned(),
             retry_after_ms: error.retry_after_ms(),
+            next_offset: error.next_offset().unwrap_or(0),
         }
     }
 }
 
 impl From<v1::Error> for Error {
     fn from(error: v1::Error) -> Self {
-        Self::new(ErrorCode::from_number(error.code), error.message).with_retry_after_ms(error.retry_after_ms)
+        Self::new(ErrorCode::from_number(error.code), error.message)
+            .with_retry_after_ms(error.retry_after_ms)
+            .with_next_offset(error.next_offset)
     }
 }
 

@@ -119,8 +119,12 @@ async fn read_spans(
                         break;
                     }
                 }
-                // What was read so far is fine.
-                Err(SpanError::Missing(_)) if !out.is_empty() => break,
+                // What was read so far is fine. The next read begins with what is not, and fails.
+                Err(_) if !out.is_empty() => {
+                    let read = Batches::new(&out).map_while(Result::ok).last();
+                    next_offset = read.map_or(next_offset, |(header, _)| header.next_offset());
+                    break;
+                }
                 Err(SpanError::Missing(error)) => return Ok(Err((span.clone(), error))),
                 Err(SpanError::Failed(error)) => return Err(error),
             }
@@ -141,7 +145,8 @@ pub async fn missing(node: &Node, uid: PartitionUid, span: &LogSpan, error: Erro
     if view.spans.iter().any(|now| now.place == span.place) {
         node.metrics.violated(Invariant::G1);
         tracing::error!(partition = %uid, place = ?span.place, %error, "an object that the metadata names is missing");
-        return Err(error);
+        let message = format!("{} are missing: {}", place_of(span), error.message());
+        return Err(Error::new(error.code(), message).with_next_offset(span.end_offset));
     }
     Ok(error)
 }
@@ -186,9 +191,16 @@ async fn read_span(
                 let memory = node.memory.cold_reads.take(located.bytes());
                 let _memory = memory.await.map_err(closing)?;
                 let read = reader::read(&node.blocks, key, *size_bytes, &located).await;
-                for block in read.map_err(|error| segment_error(node, uid, span, error))? {
-                    (next, full) =
-                        copy_whole(&block, next, max_bytes, out).map_err(|error| damaged(&error))?;
+                // Not all of a segment is lost with one of its blocks.
+                let block_span = LogSpan {
+                    base_offset: located.first.start,
+                    end_offset: located.first.end,
+                    ..span.clone()
+                };
+                let read = read.map_err(|error| segment_error(node, uid, &block_span, error))?;
+                for block in read {
+                    (next, full) = copy_whole(&block, next, max_bytes, out)
+                        .map_err(|error| SpanError::Failed(corrupt(node, uid, &block_span, &error)))?;
                     if full {
                         break;
                     }
@@ -342,12 +354,27 @@ fn corrupt(node: &Node, uid: PartitionUid, span: &LogSpan, error: &dyn std::fmt:
 
 /// The bytes are what a producer sent, and cannot be read.
 fn unreadable(uid: PartitionUid, span: &LogSpan, error: &dyn std::fmt::Display) -> Error {
-    let offsets = format!("{}..{}", span.base_offset, span.end_offset);
-    tracing::error!(partition = %uid, offsets, place = ?span.place, %error, "stored records are damaged");
+    tracing::error!(partition = %uid, place = ?span.place, %error, "stored records are damaged");
+    let what = place_of(span);
     Error::new(
         ErrorCode::StorageCorrupt,
-        format!("the stored records {offsets} are damaged and are not served: {error}"),
+        format!("{what} are damaged and are not served: {error}"),
     )
+    .with_next_offset(span.end_offset)
+}
+
+/// The records of a span, with their object, for whoever has to find it.
+fn place_of(span: &LogSpan) -> String {
+    let key = match &span.place {
+        Place::Wal {
+            incarnation,
+            sequence,
+            ..
+        } => keys::wal_key(*incarnation, *sequence),
+        Place::Segment { key, .. } => key.clone(),
+    };
+    let (base, end) = (span.base_offset, span.end_offset);
+    format!("the stored records {base}..{end} in object {key}")
 }
 
 fn moving() -> Error {

@@ -68,6 +68,8 @@ async fn checked<T>(
 /// Where wanted batches lie in a segment: neighbouring blocks of it.
 #[derive(Debug)]
 pub struct Located {
+    /// The offsets of the first block.
+    pub first: Range<i64>,
     wanted: Vec<Block>,
     range: Range<u64>,
     data_end: u64,
@@ -97,15 +99,18 @@ pub async fn locate(
     let (Some(start), Some(end)) = (wanted.first().map(Block::range), wanted.last().map(Block::range)) else {
         return Ok(None);
     };
+    let behind = index.block(first + 1).map(|block| block.base_offset);
+    let first = wanted.first().map_or(offset, |block| block.base_offset);
     Ok(Some(Located {
+        first: first..behind.unwrap_or(index.footer().end_offset),
         range: start.start..end.end,
         data_end: index.footer().index_position,
         wanted,
     }))
 }
 
-/// The blocks of the segment, checked, each with whole batches, the first of which may end before what was wanted. Reads on
-/// beyond them for a reader that catches up.
+/// The blocks of the segment, checked, each with whole batches, the first of which may end before what was wanted; those
+/// before a damaged one, which is an error only where it is the first. Reads on beyond them for a reader that catches up.
 pub async fn read(
     blocks: &BlockCache,
     key: &str,
@@ -116,27 +121,35 @@ pub async fn read(
         wanted,
         range,
         data_end,
+        ..
     } = located;
-    let checked = |pieces: &Pieces| {
-        let cut = |block: &Block| {
+    let sound = |pieces: &Pieces| {
+        let cut = |block: &Block| -> Result<Bytes, SegmentError> {
             let bytes = pieces.cut(&block.range());
             let bytes = bytes.ok_or(SegmentError::Truncated("a block is missing"))?;
             block.check(&bytes)?;
             Ok(bytes)
         };
-        wanted
-            .iter()
-            .map(cut)
-            .collect::<Result<Vec<Bytes>, SegmentError>>()
-    };
-    let read = match checked(&blocks.pieces(key, Some(size), range.clone()).await?) {
-        Err(error) => {
-            tracing::warn!(key, ?range, %error, "damaged bytes, reading them once more");
-            blocks.forget(key, range.clone());
-            checked(&blocks.pieces(key, Some(size), range.clone()).await?)?
+        let mut sound = Vec::with_capacity(wanted.len());
+        for block in wanted {
+            match cut(block) {
+                Ok(bytes) => sound.push(bytes),
+                Err(error) => return (sound, Some(error)),
+            }
         }
-        Ok(sound) => sound,
+        (sound, None)
     };
+    let (mut read, mut damage) = sound(&blocks.pieces(key, Some(size), range.clone()).await?);
+    if let Some(error) = damage {
+        tracing::warn!(key, ?range, %error, "damaged bytes, reading them once more");
+        blocks.forget(key, range.clone());
+        (read, damage) = sound(&blocks.pieces(key, Some(size), range.clone()).await?);
+    }
+    if let Some(error) = damage
+        && read.is_empty()
+    {
+        return Err(error.into());
+    }
     if located.bytes() >= CATCHING_UP {
         blocks.prefetch(
             key,

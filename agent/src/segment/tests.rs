@@ -367,6 +367,32 @@ async fn damage_in_the_store_is_never_served() {
 }
 
 #[tokio::test]
+async fn what_stands_before_and_behind_a_damaged_block_is_served() {
+    let (bytes, ..) = build(0, &many_blocks());
+    let index = Index::parse(&bytes, bytes.len() as u64).unwrap();
+    let damaged = index.block(1).unwrap();
+    let stored = stored(Some(damaged.position as usize + 100)).await;
+    let size = stored.bytes.len() as u64;
+    let before = read(&stored.blocks, KEY, size, 0, 10 << 20).await.unwrap();
+    let last = Batches::new(&before).last().unwrap().unwrap().0;
+    assert_eq!(last.next_offset(), damaged.base_offset);
+    let located = reader::locate(&stored.blocks, KEY, size, damaged.base_offset, 1).await;
+    let first = located.unwrap().unwrap().first;
+    assert_eq!(first, damaged.base_offset..index.block(2).unwrap().base_offset);
+    assert!(
+        read(&stored.blocks, KEY, size, first.start, 10 << 20)
+            .await
+            .is_err()
+    );
+    assert!(
+        !read(&stored.blocks, KEY, size, first.end, 1)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[tokio::test]
 async fn damage_on_the_way_is_read_again() {
     let stored = stored(None).await;
     let size = stored.bytes.len() as u64;

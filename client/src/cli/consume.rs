@@ -177,11 +177,12 @@ async fn build(context: &Context, args: &Consume, partitions: &[TopicPartition])
         }
         return Ok(builder.build().await?);
     }
-    let consumer = builder
-        .auto_commit(None)
-        .assign(partitions.to_vec())
-        .build()
-        .await?;
+    let builder = builder.auto_commit(None);
+    if args.partitions.is_empty() && args.at_timestamp.is_none() && !args.exit_at_end {
+        // Also those that come up while it reads.
+        return Ok(builder.topics(&args.topics).build().await?);
+    }
+    let consumer = builder.assign(partitions.to_vec()).build().await?;
     if let Some(offset) = args.offset {
         check_range(&consumer, partitions, offset).await?;
         partitions

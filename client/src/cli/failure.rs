@@ -151,6 +151,23 @@ mod tests {
     }
 
     #[test]
+    fn records_that_cannot_be_read_are_a_failure_that_names_them() {
+        let message = "the stored records 7..9 in object t/0/segment_7.dat are damaged";
+        let failure = Failure::from(Error::Unreadable {
+            partition: streamhouse_client::TopicPartition::new("t", 0),
+            offset: 7,
+            next_offset: Some(9),
+            error: Box::new(streamhouse_core::Error::new(ErrorCode::StorageCorrupt, message)),
+        });
+        assert_eq!(failure.exit_code(), FAILED);
+        let line = failure.line(Format::Table).unwrap();
+        assert!(
+            line.contains("t-0") && line.contains(message) && line.ends_with("(STORAGE_CORRUPT)"),
+            "{line}"
+        );
+    }
+
+    #[test]
     fn settings_that_make_no_sense_are_a_usage_error() {
         let failure = Failure::from(streamhouse_client::Error::Config("linger is too long".into()));
         assert_eq!(failure.exit_code(), USAGE);

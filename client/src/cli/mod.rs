@@ -215,7 +215,11 @@ fn log_to_stderr(verbose: u8) {
         2 => "debug",
         _ => "trace",
     };
-    let filter = format!("streamhouse={level},streamhouse_client={level}");
+    let mut filter = format!("streamhouse={level},streamhouse_client={level}");
+    if verbose == 0 {
+        // Records that are left out or read again are nothing to be silent about.
+        filter.push_str(",streamhouse_client::gaps=warn");
+    }
     // Nothing else sets one up in this process.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))

@@ -6,7 +6,9 @@
 
 mod held_back;
 mod lag;
+mod ready;
 mod topics;
+mod trouble;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -17,7 +19,12 @@ use bytes::Bytes;
 use streamhouse_core::{TopicPartition, batch::BatchHeader};
 use tokio::time::Instant;
 
-use super::{ConsumerStats, decode::Decoded, records::Piece};
+pub(super) use self::{
+    ready::{Fetched, SkippedRange},
+    topics::{TopicChange, TopicSight},
+};
+use self::{topics::FollowedTopics, trouble::Trouble};
+use super::ConsumerStats;
 use crate::{
     admin::OffsetAt,
     error::{Error, Result},
@@ -45,6 +52,8 @@ struct Held {
     topic_id: Arc<str>,
     /// An agent answered for this id, so the position is one of that topic.
     confirmed: bool,
+    /// The topic that was read before this one of its name.
+    former_topic: Option<Arc<str>>,
     /// The next offset to fetch, once the position is known.
     fetch_from: i64,
     /// Being fetched or looked up.
@@ -53,25 +62,18 @@ struct Held {
     /// Not fetched before the application has heard of it.
     held_back: bool,
     not_before: Option<Instant>,
-    error: Option<Error>,
+    /// Fetches and lookups that failed, one after the other.
+    failures: u32,
+    missing_since: Option<Instant>,
+    trouble: Option<Trouble>,
     buffered: usize,
     high_watermark: Option<i64>,
+    /// When the end was asked for without fetching.
+    end_asked: Option<Instant>,
     /// Timestamp of a record at or shortly before the position.
     timestamp: Option<i64>,
     committed: Option<i64>,
     metrics: Arc<ConsumerPartitionMetrics>,
-}
-
-/// A fetched batch.
-#[derive(Debug)]
-pub(super) struct Fetched {
-    pub(super) key: TopicPartition,
-    serial: u64,
-    header: BatchHeader,
-    bytes: Bytes,
-    /// Milliseconds since the Unix epoch.
-    arrived_ms: i64,
-    decoded: Option<Arc<Decoded>>,
 }
 
 /// Something to be asked for: a fetch or a lookup of one partition.
@@ -91,6 +93,11 @@ pub(super) struct Assignment {
     ready: VecDeque<Fetched>,
     buffered: usize,
     next_serial: u64,
+    topics: FollowedTopics,
+    /// Partitions may have errors.
+    troubled: bool,
+    /// When `poll` may repeat an error.
+    repeat_at: Option<Instant>,
     stats: ConsumerStats,
 }
 
@@ -117,14 +124,18 @@ impl Assignment {
                 position: Position::Committed,
                 topic_id: Arc::from(""),
                 confirmed: false,
+                former_topic: None,
                 fetch_from: 0,
                 busy: false,
                 paused: false,
                 held_back: false,
                 not_before: None,
-                error: None,
+                failures: 0,
+                missing_since: None,
+                trouble: None,
                 buffered: 0,
                 high_watermark: None,
+                end_asked: None,
                 timestamp: None,
                 committed: None,
                 metrics: metrics.partition(&key.topic, key.partition),
@@ -151,9 +162,9 @@ impl Assignment {
         self.ready.retain(|fetched| {
             let current = held
                 .get(&fetched.key)
-                .is_some_and(|held| held.serial == fetched.serial);
+                .is_some_and(|held| held.serial == fetched.serial());
             if !current {
-                *buffered -= fetched.bytes.len();
+                *buffered -= fetched.size();
             }
             current
         });
@@ -175,16 +186,10 @@ impl Assignment {
         let held = self.held.get_mut(key).ok_or_else(|| Error::NotAssigned {
             partition: key.clone(),
         })?;
-        held.serial = serial;
-        held.busy = false;
-        held.not_before = None;
-        held.error = None;
-        held.buffered = 0;
-        held.timestamp = None;
+        held.start_anew(serial, to);
         // What the seek means is the topic that has the name now.
         held.topic_id = Arc::from("");
         held.confirmed = false;
-        held.go_to(to);
         self.drop_stale();
         Ok(())
     }
@@ -192,9 +197,9 @@ impl Assignment {
     /// The next offset that is returned; `None` while it is not known.
     pub(super) fn position(&self, key: &TopicPartition) -> Result<Option<i64>> {
         let held = self.get(key)?;
-        match (held.position, &held.error) {
+        match (held.position, &held.trouble) {
             (Position::At(offset), _) => Ok(Some(offset)),
-            (_, Some(error)) => Err(error.clone()),
+            (_, Some(trouble)) => Err(trouble.error().clone()),
             _ => Ok(None),
         }
     }
@@ -254,7 +259,8 @@ impl Assignment {
     fn wanted(&mut self, now: Instant, is_wanted: impl Fn(&Held) -> bool) -> Vec<Wanted> {
         let mut wanted = Vec::new();
         for (key, held) in &mut self.held {
-            let free = !held.busy && held.error.is_none() && held.not_before.is_none_or(|at| at <= now);
+            let stands = held.trouble.as_ref().is_some_and(Trouble::is_final);
+            let free = !held.busy && !stands && held.not_before.is_none_or(|at| at <= now);
             if free && is_wanted(held) {
                 held.busy = true;
                 wanted.push(Wanted {
@@ -281,7 +287,7 @@ impl Assignment {
     /// A lookup found where to read on, or that it must look elsewhere.
     pub(super) fn found(&mut self, wanted: &Wanted, position: Position, committed: Option<i64>) {
         if let Some(held) = self.current(&wanted.key, wanted.serial) {
-            held.busy = false;
+            held.answered();
             held.confirmed |= matches!(position, Position::At(_)) && !wanted.topic_id.is_empty();
             if let Some(offset) = committed {
                 held.commit(offset);
@@ -306,14 +312,6 @@ impl Assignment {
         }
     }
 
-    /// The partition cannot be read on before a seek: `poll` says so.
-    pub(super) fn failed(&mut self, wanted: &Wanted, error: Error) {
-        if let Some(held) = self.current(&wanted.key, wanted.serial) {
-            held.busy = false;
-            held.error = Some(error);
-        }
-    }
-
     /// A fetch brought batches and the partition's end.
     pub(super) fn fetched(
         &mut self,
@@ -329,8 +327,7 @@ impl Assignment {
         else {
             return;
         };
-        held.busy = false;
-        held.not_before = None;
+        held.answered();
         held.confirmed |= !wanted.topic_id.is_empty();
         held.high_watermark = Some(high_watermark);
         for (header, bytes) in batches {
@@ -343,138 +340,31 @@ impl Assignment {
             if held.timestamp.is_none() {
                 held.timestamp = Some(header.base_timestamp);
             }
-            self.ready.push_back(Fetched {
-                key: wanted.key.clone(),
-                serial: wanted.serial,
-                header,
-                bytes,
-                arrived_ms: now_ms,
-                decoded: None,
-            });
+            self.ready.push_back(Fetched::new(wanted, header, bytes, now_ms));
         }
         held.show_lag(now_ms);
-    }
-
-    /// The next batch for `poll`, undecoded perhaps; batches of paused partitions stay.
-    pub(super) fn next_ready(&mut self) -> Option<Fetched> {
-        let held = &self.held;
-        let at = self
-            .ready
-            .iter()
-            .position(|fetched| held.get(&fetched.key).is_some_and(|held| !held.paused))?;
-        self.ready.remove(at)
-    }
-
-    /// Moves the position over up to `most` records of a decoded batch, and returns them. What is left of the batch goes
-    /// back to be the next. `None` when the batch is stale or has nothing to return.
-    pub(super) fn consume(
-        &mut self,
-        fetched: Fetched,
-        decoded: Arc<Decoded>,
-        most: usize,
-        now_ms: i64,
-    ) -> Option<Piece> {
-        let size = fetched.bytes.len();
-        let Some(held) = self
-            .held
-            .get_mut(&fetched.key)
-            .filter(|held| held.serial == fetched.serial)
-        else {
-            self.buffered -= size;
-            return None;
-        };
-        let from = match held.position {
-            Position::At(offset) => offset.max(fetched.header.base_offset),
-            _ => fetched.header.base_offset,
-        };
-        let end = decoded.end();
-        let to = end.min(from.saturating_add(i64::try_from(most).unwrap_or(i64::MAX)));
-        held.position = Position::At(to.max(from));
-        let (header, topic, arrived_ms) = (fetched.header, held.topic.clone(), fetched.arrived_ms);
-        held.timestamp = Some(if to < end {
-            header.base_timestamp
-        } else {
-            header.max_timestamp
-        });
-        let (partition, records) = (fetched.key.partition, usize::try_from(to - from).unwrap_or(0));
-        let bytes = decoded.bytes() * records / decoded.len().max(1);
-        held.metrics.consumed(records, bytes);
-        held.metrics.position(to);
-        held.show_lag(now_ms);
-        if to < end {
-            self.ready.push_front(Fetched {
-                decoded: Some(decoded.clone()),
-                ..fetched
-            });
-        } else {
-            held.buffered -= size;
-            self.buffered -= size;
-        }
-        self.stats.records_consumed += records as u64;
-        self.stats.bytes_consumed += bytes as u64;
-        (records > 0).then_some(Piece {
-            topic,
-            partition,
-            batch: decoded,
-            from,
-            to,
-            arrived_ms,
-        })
-    }
-
-    /// Passes over a batch that holds nothing for consumers.
-    pub(super) fn skip(&mut self, fetched: &Fetched) {
-        self.buffered -= fetched.bytes.len();
-        if let Some(held) = self.current(&fetched.key, fetched.serial) {
-            held.buffered -= fetched.bytes.len();
-            held.position = Position::At(fetched.header.next_offset());
-        }
-    }
-
-    /// A fetched batch is damaged: everything fetched of its partition is dropped, and `poll` says so until a seek.
-    pub(super) fn corrupt(&mut self, fetched: &Fetched, reason: String) {
-        self.buffered -= fetched.bytes.len();
-        let next_serial = self.serial();
-        let Some(held) = self.current(&fetched.key, fetched.serial) else {
-            return;
-        };
-        let offset = match held.position {
-            Position::At(offset) => offset,
-            _ => fetched.header.base_offset,
-        };
-        held.serial = next_serial;
-        held.busy = false;
-        held.buffered = 0;
-        held.error = Some(Error::Corrupt {
-            partition: fetched.key.clone(),
-            offset,
-            reason,
-        });
-        self.drop_stale();
-    }
-
-    /// The first partition's error, if one stands still.
-    pub(super) fn first_error(&self) -> Option<Error> {
-        self.held.values().find_map(|held| held.error.clone())
-    }
-
-    /// Whether the batch is current and holds records for consumers.
-    pub(super) fn is_control(fetched: &Fetched) -> bool {
-        fetched.header.is_control()
-    }
-}
-
-impl Fetched {
-    /// The batch decoded, now if it was not before. Slow: not for under a lock.
-    pub(super) fn decode(&self) -> Result<Arc<Decoded>, streamhouse_core::batch::BatchError> {
-        match &self.decoded {
-            Some(decoded) => Ok(decoded.clone()),
-            None => Decoded::new(self.bytes.clone()).map(Arc::new),
-        }
     }
 }
 
 impl Held {
+    /// Reads on elsewhere, and forgets what was fetched and asked for.
+    fn start_anew(&mut self, serial: u64, to: Position) {
+        self.serial = serial;
+        self.answered();
+        self.buffered = 0;
+        self.timestamp = None;
+        self.go_to(to);
+    }
+
+    /// A fetch or lookup came back and nothing is wrong.
+    fn answered(&mut self) {
+        self.busy = false;
+        self.not_before = None;
+        self.failures = 0;
+        self.missing_since = None;
+        self.trouble = None;
+    }
+
     fn go_to(&mut self, to: Position) {
         self.position = to;
         if let Position::At(offset) = to {

@@ -32,7 +32,7 @@ pub(crate) enum Reading {
     /// Nothing yet.
     #[default]
     Nothing,
-    /// Its share of these topics, given by the group.
+    /// Its share of these topics, given by the group; all of them without one.
     Topics(Vec<String>),
     /// These partitions, without a group's help.
     Partitions(Vec<TopicPartition>),
@@ -50,6 +50,10 @@ pub(crate) struct ConsumerConfig {
     pub(crate) heartbeat: Duration,
     pub(crate) max_poll_interval: Duration,
     pub(crate) max_poll_records: usize,
+    pub(crate) max_poll_bytes: usize,
+    pub(crate) skip_damaged: bool,
+    pub(crate) missing_topic_timeout: Option<Duration>,
+    pub(crate) topic_refresh: Duration,
     pub(crate) fetch_min_bytes: usize,
     pub(crate) fetch_max_wait: Duration,
     pub(crate) fetch_max_bytes: usize,
@@ -81,6 +85,10 @@ impl Default for ConsumerConfig {
             heartbeat: Duration::from_secs(3),
             max_poll_interval: Duration::from_secs(300),
             max_poll_records: 10_000,
+            max_poll_bytes: 64 << 20,
+            skip_damaged: false,
+            missing_topic_timeout: Some(Duration::from_secs(10)),
+            topic_refresh: Duration::from_secs(5),
             fetch_min_bytes: 1,
             fetch_max_wait: Duration::from_millis(500),
             fetch_max_bytes: 16 << 20,
@@ -158,7 +166,7 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Reads the group's share of these topics.
+    /// Reads the group's share of these topics; without a group, all their partitions, also those that come up later.
     pub fn topics<T: Into<String>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
         self.config.reading = Reading::Topics(topics.into_iter().map(Into::into).collect());
         self
@@ -203,6 +211,35 @@ impl ConsumerBuilder {
     /// The most records of one `poll`. Default 10,000.
     pub fn max_poll_records(mut self, records: usize) -> Self {
         self.config.max_poll_records = records;
+        self
+    }
+
+    /// The most bytes of one `poll`, decompressed; the last batch, or the last part of 8 MiB of a larger one, may exceed it.
+    /// Default 64 MiB.
+    pub fn max_poll_bytes(mut self, bytes: usize) -> Self {
+        self.config.max_poll_bytes = bytes;
+        self
+    }
+
+    /// Passes over batches that cannot be decoded (a wrong CRC or structure, an unknown codec): with a warning, and counted in
+    /// [`ConsumerStats`](super::ConsumerStats). Default false: `poll` fails with [`Error::Corrupt`] until a seek.
+    pub fn skip_damaged_batches(mut self, skip: bool) -> Self {
+        self.config.skip_damaged = skip;
+        self
+    }
+
+    /// How long a partition that is read may not exist, because its topic was deleted, before `poll` says so with
+    /// UNKNOWN_TOPIC_OR_PARTITION; zero for at once, `None` for never. It is asked for again all the time, and read from its
+    /// beginning when it is there. Default 10 s.
+    pub fn missing_topic_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.config.missing_topic_timeout = timeout;
+        self
+    }
+
+    /// How often the partitions of subscribed topics are looked at. Those that came up since are read from their beginning,
+    /// whatever `auto_offset_reset` says (unless that is none). Default 5 s.
+    pub fn topic_refresh(mut self, every: Duration) -> Self {
+        self.config.topic_refresh = every;
         self
     }
 
@@ -289,9 +326,6 @@ impl ConsumerBuilder {
         if config.group.as_deref() == Some("") {
             return refuse("the group's name is empty; give it one, or leave group out");
         }
-        if matches!(config.reading, Reading::Topics(_)) && config.group.is_none() {
-            return refuse("topics are shared by a group; set group, or use assign");
-        }
         if config.group_instance_id.is_some() && config.group.is_none() {
             return refuse("group_instance_id needs a group; set group");
         }
@@ -307,6 +341,7 @@ impl ConsumerBuilder {
             return refuse("assignors is empty; name at least one");
         }
         positive("heartbeat", config.heartbeat)?;
+        positive("topic_refresh", config.topic_refresh)?;
         if let Some(every) = config.auto_commit {
             positive("auto_commit", every)?;
         }
@@ -317,6 +352,7 @@ impl ConsumerBuilder {
         let config = &self.config;
         for (name, value) in [
             ("max_poll_records", config.max_poll_records),
+            ("max_poll_bytes", config.max_poll_bytes),
             ("fetch_max_bytes", config.fetch_max_bytes),
             ("partition_fetch_bytes", config.partition_fetch_bytes),
             ("prefetch", config.prefetch),

@@ -162,9 +162,9 @@ impl Committer {
         let assignment = self.shared.assignment.lock();
         let entry = |(key, at): (TopicPartition, OffsetAndMetadata)| {
             let entry = CommitEntry {
-                at,
                 tenure: member.tenure(&key),
-                topic_id: assignment.topic_id(&key),
+                topic_id: assignment.topic_id(&key, at.offset),
+                at,
             };
             (key, entry)
         };

@@ -1,22 +1,26 @@
 //! [`Decoded`]: a fetched batch, checked once (CRC, codec, structure), whose records are then read without failing and
-//! without a copy.
+//! without a copy. A batch that unpacks to more than [`CHUNK`] comes in parts, each decoded when the one before was read.
 
 use std::fmt;
 
 use bytes::Bytes;
-use streamhouse_core::batch::{BatchError, HeadersView, Records as BatchRecords, Views, verify_crc};
+use streamhouse_core::batch::{BatchError, Chunks, HeadersView, Records as BatchRecords, Views, verify_crc};
 
 use super::records::ConsumerRecord;
 
-/// The most that one batch may decompress to.
-const MAX_DECOMPRESSED: usize = 128 << 20;
+/// What of one batch is held decompressed at once, unless a single record is larger.
+const CHUNK: usize = 8 << 20;
+/// The most that one record, or the window of its codec, may take.
+const MAX_RECORD: usize = 128 << 20;
 
 /// The headers of a record, not read yet.
 pub(super) type HeadersRef<'a> = HeadersView<'a>;
 
-/// A batch that was checked.
+/// A batch that was checked, or a part of it.
 pub(super) struct Decoded {
     records: BatchRecords,
+    start: i64,
+    end: i64,
 }
 
 impl fmt::Debug for Decoded {
@@ -28,22 +32,54 @@ impl fmt::Debug for Decoded {
 }
 
 impl Decoded {
-    /// Checks and decompresses one whole batch.
-    pub(super) fn new(batch: Bytes) -> Result<Self, BatchError> {
-        verify_crc(&batch)?;
-        let records = BatchRecords::decode(batch, MAX_DECOMPRESSED)?;
-        records.check()?;
-        Ok(Self { records })
+    /// Checks and decompresses one whole batch, or its first part; then with what the others are to be had from.
+    pub(super) fn open(batch: &Bytes) -> Result<(Self, Option<Chunks>), BatchError> {
+        verify_crc(batch)?;
+        match BatchRecords::decode(batch.clone(), CHUNK) {
+            Ok(records) => {
+                records.check()?;
+                let (start, end) = (records.header().base_offset, records.header().next_offset());
+                Ok((Self { records, start, end }, None))
+            }
+            Err(BatchError::Bomb(_)) => {
+                let mut chunks = Chunks::new(batch, MAX_RECORD)?;
+                let first = Self::next_of(&mut chunks)?;
+                Ok((first, Some(chunks)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The next part of a batch that is not finished.
+    pub(super) fn next_of(chunks: &mut Chunks) -> Result<Self, BatchError> {
+        let chunk = chunks
+            .next_chunk(CHUNK)?
+            .ok_or_else(|| BatchError::Invalid("the batch has no records".to_owned()))?;
+        Ok(Self {
+            records: chunk.records,
+            start: chunk.start,
+            end: chunk.end,
+        })
+    }
+
+    /// The offset at which it begins.
+    pub(super) fn start(&self) -> i64 {
+        self.start
     }
 
     /// The offset after its last record.
     pub(super) fn end(&self) -> i64 {
-        self.records.header().next_offset()
+        self.end
     }
 
     /// Bytes of its records, decompressed.
     pub(super) fn bytes(&self) -> usize {
         self.records.decompressed_len()
+    }
+
+    /// Its decompressed records, to slice fields from.
+    pub(super) fn source(&self) -> &Bytes {
+        self.records.decompressed_bytes()
     }
 
     /// Whether these bytes stand anywhere in its records: if not, no header of theirs has this name.
@@ -60,7 +96,10 @@ impl Decoded {
     pub(super) fn iter_from(&self, offset: i64) -> DecodedIter<'_> {
         let mut views = self.records.views();
         views.skip_to(offset);
-        DecodedIter { views }
+        DecodedIter {
+            views,
+            source: self.source(),
+        }
     }
 }
 
@@ -68,6 +107,7 @@ impl Decoded {
 #[derive(Debug)]
 pub(super) struct DecodedIter<'a> {
     views: Views<'a>,
+    source: &'a Bytes,
 }
 
 impl<'a> Iterator for DecodedIter<'a> {
@@ -84,6 +124,7 @@ impl<'a> Iterator for DecodedIter<'a> {
             key: view.key,
             value: view.value,
             headers: view.headers,
+            source: self.source,
         })
     }
 }

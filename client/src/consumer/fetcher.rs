@@ -1,34 +1,31 @@
 //! The fetcher: a task per consumer that keeps fetched batches ready, within the prefetch bound. Partitions are fetched
 //! from their leaders, whose memory holds the tail; while a leader does not answer, from any other agent. At most two
 //! fetches are on their way to an agent, of different partitions, so that one that waits for new records does not hold up
-//! the rest.
+//! the rest. What comes back is taken in by `answers`.
+
+mod answers;
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, HashMap},
     sync::Arc,
     time::Duration,
 };
 
-use bytes::Bytes;
-use streamhouse_core::{
-    Error as CoreError, ErrorCode, TopicPartition,
-    batch::{BatchHeader, Batches},
-    protocol::v1,
-};
+use streamhouse_core::{Error as CoreError, ErrorCode, TopicPartition, protocol::v1};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
 };
 
+pub(super) use self::answers::reset_position;
 use super::{
-    AutoOffsetReset, Shared,
-    assignment::{Position, Wanted},
-    positions::{self, Lookup},
+    Shared,
+    assignment::{Position, TopicSight, Wanted},
+    positions::{self, EndFound, Lookup},
 };
 use crate::{
-    admin::OffsetAt,
-    connection::{self, item_error},
-    error::Error,
+    connection,
     metadata_cache::TopicKnown,
     retry::{Backoff, wire_ms},
 };
@@ -36,8 +33,10 @@ use crate::{
 const FETCHES_PER_AGENT: usize = 2;
 /// Nothing waits longer than this to be looked at again.
 const IDLE: Duration = Duration::from_secs(5);
-/// Before a partition that failed for another reason than its leader is asked for again.
-const FAILED_PAUSE: Duration = Duration::from_secs(1);
+/// How often the ends of partitions that are not fetched are asked for, so that their lag shows.
+const ENDS_EVERY: Duration = Duration::from_secs(2);
+/// Without a wish for metadata for this long the next one is granted at once.
+const CALM: Duration = Duration::from_secs(5);
 
 /// What a task brought back.
 enum Done {
@@ -48,6 +47,7 @@ enum Done {
         answer: Result<v1::FetchResponse, CoreError>,
     },
     Lookup(Vec<Lookup>),
+    Ends(Vec<EndFound>),
 }
 
 struct Agent {
@@ -62,22 +62,76 @@ struct Fetcher {
     tasks: JoinSet<Done>,
     /// Bytes that fetches on their way may bring.
     reserved: usize,
+    metadata: MetadataWish,
+    topics_looked_at: Instant,
+}
+
+/// When fresh metadata are asked for: at once, and while they do not help with a pause that grows.
+struct MetadataWish {
+    wished: Cell<bool>,
+    last: Instant,
+    not_before: Instant,
+    backoff: Backoff,
+}
+
+impl MetadataWish {
+    fn wish(&self) {
+        self.wished.set(true);
+    }
+
+    /// Whether to ask now.
+    fn is_due(&mut self, now: Instant) -> bool {
+        if !self.wished.get() || now < self.not_before {
+            return false;
+        }
+        self.wished.set(false);
+        if now >= self.last + CALM {
+            self.backoff.reset();
+        }
+        self.last = now;
+        self.not_before = now + self.backoff.next(Duration::ZERO);
+        true
+    }
+
+    /// When to look again.
+    fn wake(&self) -> Option<Instant> {
+        self.wished.get().then_some(self.not_before)
+    }
 }
 
 /// Runs until its consumer is dropped.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut metadata = shared.client.cache().watch();
+    let now = Instant::now();
     let mut fetcher = Fetcher {
         shared: shared.clone(),
         agents: HashMap::new(),
         tasks: JoinSet::new(),
         reserved: 0,
+        metadata: MetadataWish {
+            wished: Cell::new(false),
+            last: now,
+            not_before: now,
+            backoff: shared.client.backoff(),
+        },
+        topics_looked_at: now,
     };
+    let mut has_news = false;
     loop {
+        if shared.assignment.lock().follows_others() || has_news {
+            fetcher.look_at_topics();
+        }
         let now = Instant::now();
         fetcher.start_lookups(now);
         fetcher.start_fetches(now);
-        let wake = fetcher.next_retry(now).unwrap_or(now + IDLE).min(now + IDLE);
+        fetcher.start_ends(now);
+        let next_look = fetcher.refresh_metadata(now);
+        let wake = fetcher
+            .next_retry(now)
+            .into_iter()
+            .chain(next_look)
+            .fold(now + IDLE, Instant::min);
+        has_news = false;
         tokio::select! {
             Some(done) = fetcher.tasks.join_next() => {
                 // A task that panicked was reported by the runtime; its partitions stay busy, the others go on.
@@ -86,7 +140,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 }
             }
             () = shared.changed.notified() => {}
-            Ok(()) = metadata.changed() => {}
+            Ok(()) = metadata.changed() => has_news = true,
             () = sleep_until(wake) => {}
         }
     }
@@ -102,6 +156,66 @@ impl Fetcher {
         agents.chain(self.shared.assignment.lock().next_retry(now)).min()
     }
 
+    /// Takes in what the metadata say of the topics that are subscribed: `poll` joins again for other partitions, and those of
+    /// a consumer without a group are read from now on.
+    fn look_at_topics(&self) {
+        let cache = self.shared.client.cache();
+        let followed = self.shared.assignment.lock().followed();
+        let mut news = false;
+        for topic in followed {
+            cache.want(&topic);
+            let id = cache.topic_id(&topic);
+            let sight = match cache.topic(&topic) {
+                // It was made anew in between: that is news to come.
+                TopicKnown::Partitions(_) if cache.topic_id(&topic) != id => continue,
+                TopicKnown::Partitions(partitions) => TopicSight { id, partitions },
+                TopicKnown::Failed(error) if error.code() == ErrorCode::UnknownTopicOrPartition => {
+                    TopicSight {
+                        id: Arc::from(""),
+                        partitions: 0,
+                    }
+                }
+                TopicKnown::NotYet => {
+                    self.metadata.wish();
+                    continue;
+                }
+                TopicKnown::Failed(_) => continue,
+            };
+            news |= self
+                .shared
+                .assignment
+                .lock()
+                .sight(&topic, &sight, &self.shared.metrics);
+        }
+        if news {
+            self.shared.news.notify_one();
+        }
+    }
+
+    /// Asks for metadata that are missing, and now and then for those of the topics that are subscribed. Returns when to look
+    /// again.
+    fn refresh_metadata(&mut self, now: Instant) -> Option<Instant> {
+        let every = self.shared.config.topic_refresh;
+        let follows = self.shared.assignment.lock().follows();
+        let regular = follows.then_some(self.topics_looked_at + every);
+        if regular.is_some_and(|at| at <= now) || self.metadata.is_due(now) {
+            self.topics_looked_at = now;
+            self.shared.client.cache().request_refresh();
+        }
+        let regular = follows.then_some(self.topics_looked_at + every);
+        regular.into_iter().chain(self.metadata.wake()).min()
+    }
+
+    /// Asks for the ends of partitions that are not fetched.
+    fn start_ends(&mut self, now: Instant) {
+        let wanted = self.shared.assignment.lock().stale_ends(now, ENDS_EVERY);
+        if !wanted.is_empty() {
+            let shared = self.shared.clone();
+            self.tasks
+                .spawn(async move { Done::Ends(positions::find_ends(&shared, wanted, ENDS_EVERY).await) });
+        }
+    }
+
     fn start_lookups(&mut self, now: Instant) {
         let wanted = self.shared.assignment.lock().lookups(now);
         let wanted = self.bind(wanted);
@@ -115,7 +229,10 @@ impl Fetcher {
     fn start_fetches(&mut self, now: Instant) {
         let config = &self.shared.config;
         let free = {
-            let assignment = self.shared.assignment.lock();
+            let mut assignment = self.shared.assignment.lock();
+            if assignment.buffered() > config.prefetch / 2 {
+                assignment.evict_paused();
+            }
             config
                 .prefetch
                 .saturating_sub(assignment.buffered() + self.reserved)
@@ -154,7 +271,7 @@ impl Fetcher {
             }
             if matches!(cache.topic(&wanted.key.topic), TopicKnown::NotYet) {
                 cache.want(&wanted.key.topic);
-                cache.request_refresh();
+                self.metadata.wish();
                 self.shared.assignment.lock().again(wanted, None);
                 return false;
             }
@@ -181,7 +298,7 @@ impl Fetcher {
         cache.want(&key.topic);
         let leader = cache.leader(&key.topic, key.partition).map(|leader| leader.uri);
         if leader.is_none() {
-            cache.request_refresh();
+            self.metadata.wish();
         }
         match leader.filter(usable) {
             Some(uri) => Some(uri).filter(has_room),
@@ -240,164 +357,6 @@ impl Fetcher {
             }
         });
     }
-
-    fn finish(&mut self, done: Done) {
-        match done {
-            Done::Lookup(lookups) => self.finish_lookups(lookups),
-            Done::Fetch {
-                uri,
-                asked,
-                reserved,
-                answer,
-            } => {
-                self.reserved -= reserved;
-                self.finish_fetch(&uri, asked, answer);
-            }
-        }
-        self.shared.news.notify_one();
-    }
-
-    fn finish_lookups(&mut self, lookups: Vec<Lookup>) {
-        let mut assignment = self.shared.assignment.lock();
-        for Lookup { wanted, found } in lookups {
-            match found {
-                Ok((position, committed)) => assignment.found(&wanted, position, committed),
-                Err(error @ Error::NoOffset { .. }) => assignment.failed(&wanted, error),
-                Err(error) if error.code() == ErrorCode::UnknownTopicId => {
-                    self.shared.client.cache().request_refresh();
-                    assignment.topic_changed(&wanted, error, Instant::now() + FAILED_PAUSE);
-                }
-                Err(error) => {
-                    tracing::warn!(partition = %wanted.key, %error, "cannot find where to read; trying again");
-                    assignment.again(&wanted, Some(Instant::now() + FAILED_PAUSE));
-                }
-            }
-        }
-    }
-
-    fn finish_fetch(
-        &mut self,
-        uri: &Arc<str>,
-        asked: Vec<Wanted>,
-        answer: Result<v1::FetchResponse, CoreError>,
-    ) {
-        let now = Instant::now();
-        let Some(agent) = self.agents.get_mut(uri) else {
-            return;
-        };
-        agent.in_flight = agent.in_flight.saturating_sub(1);
-        let response = match answer {
-            Ok(response) => response,
-            Err(error) => {
-                let pause = agent
-                    .backoff
-                    .next(Duration::from_millis(error.retry_after_ms().into()));
-                agent.not_before = Some(now + pause);
-                tracing::debug!(agent = %uri, %error, "a fetch failed; trying again elsewhere");
-                self.shared.client.cache().request_refresh();
-                let mut assignment = self.shared.assignment.lock();
-                asked.iter().for_each(|wanted| assignment.again(wanted, None));
-                return;
-            }
-        };
-        agent.backoff.reset();
-        agent.not_before =
-            (response.throttle_ms > 0).then(|| now + Duration::from_millis(response.throttle_ms.into()));
-        let mut results: HashMap<TopicPartition, v1::PartitionFetchResult> = HashMap::new();
-        for result in response.partitions {
-            results.insert(
-                TopicPartition::new(result.topic.clone(), result.partition),
-                result,
-            );
-        }
-        for wanted in asked {
-            match results.remove(&wanted.key) {
-                Some(result) => self.finish_partition(&wanted, result, now),
-                // An agent may leave out what did not fit any more.
-                None => self.shared.assignment.lock().again(&wanted, None),
-            }
-        }
-    }
-
-    fn finish_partition(&self, wanted: &Wanted, result: v1::PartitionFetchResult, now: Instant) {
-        let cache = self.shared.client.cache();
-        cache.hint(&wanted.key.topic, wanted.key.partition, result.leader.as_ref());
-        let mut assignment = self.shared.assignment.lock();
-        if result.error.is_some() && result.high_watermark >= 0 {
-            assignment.ends_at(wanted, result.high_watermark, self.shared.client.now_ms());
-        }
-        match item_error(result.error) {
-            None => match split(&result.records) {
-                Ok(batches) => {
-                    assignment.fetched(
-                        wanted,
-                        batches,
-                        result.high_watermark,
-                        self.shared.client.now_ms(),
-                    );
-                }
-                Err(reason) => {
-                    let (partition, offset) = (wanted.key.clone(), offset_of(wanted));
-                    assignment.failed(
-                        wanted,
-                        Error::Corrupt {
-                            partition,
-                            offset,
-                            reason,
-                        },
-                    );
-                }
-            },
-            Some(error) if error.code() == ErrorCode::OffsetOutOfRange => {
-                tracing::info!(partition = %wanted.key, offset = offset_of(wanted), "the offset is out of range");
-                match reset_position(self.shared.config.auto_offset_reset) {
-                    Some(position) => assignment.found(wanted, position, None),
-                    None => assignment.failed(
-                        wanted,
-                        Error::NoOffset {
-                            partition: wanted.key.clone(),
-                        },
-                    ),
-                }
-            }
-            Some(error) if error.code() == ErrorCode::UnknownTopicId => {
-                tracing::warn!(partition = %wanted.key, %error, "the topic was deleted and made anew");
-                cache.request_refresh();
-                let pause = self.shared.client.backoff().next(Duration::ZERO);
-                assignment.topic_changed(wanted, error.into(), now + pause);
-            }
-            Some(error) => {
-                if error.is_retryable() {
-                    cache.request_refresh();
-                } else {
-                    tracing::warn!(partition = %wanted.key, %error, "cannot fetch; trying again");
-                }
-                let asked = Duration::from_millis(error.retry_after_ms().into());
-                let pause = if error.is_retryable() {
-                    self.shared.client.backoff().next(asked)
-                } else {
-                    FAILED_PAUSE
-                };
-                assignment.again(wanted, Some(now + pause));
-            }
-        }
-    }
-}
-
-/// Where `auto_offset_reset` reads on.
-pub(super) fn reset_position(reset: AutoOffsetReset) -> Option<Position> {
-    match reset {
-        AutoOffsetReset::Earliest => Some(Position::Lookup(OffsetAt::Earliest)),
-        AutoOffsetReset::Latest => Some(Position::Lookup(OffsetAt::Latest)),
-        AutoOffsetReset::None => None,
-    }
-}
-
-/// The batches of an answer, each a slice of it.
-fn split(records: &Bytes) -> Result<Vec<(BatchHeader, Bytes)>, String> {
-    Batches::of(records)
-        .collect::<Result<_, _>>()
-        .map_err(|error| error.to_string())
 }
 
 fn offset_of(wanted: &Wanted) -> i64 {
@@ -409,4 +368,44 @@ fn offset_of(wanted: &Wanted) -> i64 {
 
 fn wire_bytes(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Settings;
+
+    #[test]
+    fn metadata_that_do_not_help_are_asked_for_ever_more_rarely() {
+        let mut now = Instant::now();
+        let mut metadata = MetadataWish {
+            wished: Cell::new(false),
+            last: now,
+            not_before: now,
+            backoff: Backoff::new(&Settings::new("a:1")),
+        };
+        assert!(!metadata.is_due(now), "without a wish");
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            metadata.wish();
+            assert!(metadata.is_due(now));
+            metadata.wish();
+            assert!(
+                !metadata.is_due(now),
+                "a leaderless partition wishes with every look"
+            );
+            let next = metadata.wake().unwrap();
+            pauses.push(next - now);
+            now = next;
+        }
+        assert!(pauses.is_sorted_by(|before, after| before <= after || *after >= Duration::from_millis(800)));
+        assert!(pauses[5] >= Duration::from_millis(800));
+        now += CALM;
+        assert!(metadata.is_due(now));
+        metadata.wish();
+        assert!(
+            metadata.wake().unwrap() - now <= Duration::from_millis(100),
+            "after a calm at once again"
+        );
+    }
 }

@@ -148,8 +148,14 @@ impl Consumer {
         }
     }
 
-    /// Reads the group's share of topics.
+    /// Reads the group's share of topics, or all of them without a group.
     pub(super) fn join(&mut self, topics: Vec<String>) {
+        let whole = self.shared.config.group.is_none();
+        self.shared.assignment.lock().follow(&topics, whole);
+        self.shared.changed.notify_one();
+        if whole {
+            return;
+        }
         for topic in &topics {
             self.shared.client.cache().want(topic);
         }
@@ -165,15 +171,16 @@ impl Consumer {
         for partition in &partitions {
             self.shared.client.cache().want(&partition.topic);
         }
-        self.shared
-            .assignment
-            .lock()
-            .add(&partitions, &self.shared.metrics);
+        let mut assignment = self.shared.assignment.lock();
+        assignment.follow(&[], false);
+        assignment.add(&partitions, &self.shared.metrics);
+        drop(assignment);
         self.shared.changed.notify_one();
     }
 
     /// Gives up everything it reads and leaves the group. May be cut off and called again.
     pub(super) async fn give_up_all(&mut self) {
+        self.shared.assignment.lock().follow(&[], false);
         if self.shared.member.lock().is_subscribed() {
             self.shared.with_member(MemberMachine::start_leaving);
             do_duties(&self.shared).await;

@@ -43,7 +43,7 @@ pub use builder::{AutoOffsetReset, ConsumerBuilder};
 pub use commit::{Committer, OffsetAndMetadata};
 pub use handle::ConsumerHandle;
 pub use listener::RebalanceListener;
-pub use records::{ConsumerRecord, OwnedRecord, Records, RecordsIter};
+pub use records::{ConsumerRecord, OwnedRecord, PartitionRecords, Records, RecordsIter};
 
 use self::{
     assignment::Assignment,
@@ -58,6 +58,9 @@ use crate::{
     metrics::{ConsumerMetrics, Registry},
     retry::Deadline,
 };
+
+/// The target of log lines that say which records are left out or read again: the command line always shows them.
+const GAPS: &str = "streamhouse_client::gaps";
 
 /// Reads records. One consumer is polled by one task; use several consumers of a group for more.
 ///
@@ -151,6 +154,10 @@ pub struct ConsumerStats {
     pub bytes_consumed: u64,
     /// Bytes fetched ahead that wait for `poll`.
     pub buffered_bytes: u64,
+    /// Damaged batches that were passed over, see [`ConsumerBuilder::skip_damaged_batches`].
+    pub batches_skipped: u64,
+    /// The offsets in them.
+    pub records_skipped: u64,
 }
 
 /// How far a consumer is behind the end of a partition.

@@ -5,9 +5,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, timeout};
+use streamhouse_core::batch::BatchError;
+use tokio::{
+    task::yield_now,
+    time::{Instant, timeout},
+};
 
-use super::{Consumer, Records, Shared, assignment::Assignment};
+use super::{
+    Consumer, GAPS, Records, Shared,
+    assignment::{Fetched, SkippedRange},
+};
 use crate::{
     error::{Error, Result},
     retry::Deadline,
@@ -36,7 +43,23 @@ impl Consumer {
     /// rebalance listener and commits (in automatic mode) what the polls before returned, so call it often: at least
     /// every `max_poll_interval`. Dropping the future loses nothing. [`ConsumerHandle::wakeup`](super::ConsumerHandle::wakeup)
     /// makes it return early, without records.
+    ///
+    /// # Errors
+    ///
+    /// What keeps a partition from being read: [`Error::Corrupt`] and [`Error::NoOffset`] until a seek;
+    /// [`Error::Unreadable`], and UNKNOWN_TOPIC_OR_PARTITION for a topic that is gone, until it can be read. Each is told once,
+    /// and as long as it lasts again after a second; other partitions go on meanwhile. Besides, what the group refuses, and
+    /// [`Error::Closed`].
     pub async fn poll(&mut self, timeout_after: Duration) -> Result<Records> {
+        let polled = self.poll_once(timeout_after).await;
+        if polled.as_ref().map_or(true, Records::is_empty) {
+            // A caller who polls again at once must not keep the other tasks of its thread from running.
+            yield_now().await;
+        }
+        polled
+    }
+
+    async fn poll_once(&mut self, timeout_after: Duration) -> Result<Records> {
         if self.closed {
             return Err(Error::Closed);
         }
@@ -46,15 +69,17 @@ impl Consumer {
         self.commit_if_due();
         loop {
             self.drive_membership().await?;
+            // First, or the records of other partitions could hide it for ever.
+            if let Some(error) = self.shared.assignment.lock().due_error(Instant::now()) {
+                return Err(error);
+            }
             let records = self.take_ready();
             if !records.is_empty() {
                 self.shared.metrics.polled(started.elapsed());
                 self.shared.traces.received(&records);
                 return Ok(records);
             }
-            if let Some(error) = self.shared.assignment.lock().first_error() {
-                return Err(error);
-            }
+            let next_error = self.shared.assignment.lock().next_error(Instant::now());
             if self.shared.woken.swap(false, Ordering::AcqRel) {
                 return Ok(records);
             }
@@ -65,41 +90,57 @@ impl Consumer {
                     None => Ok(records),
                 };
             }
-            let _ = timeout(deadline.left(), self.shared.news.notified()).await;
+            let until_error = next_error.map(|at| at.saturating_duration_since(Instant::now()));
+            let wait = deadline.left().min(until_error.unwrap_or(Duration::MAX));
+            let _ = timeout(wait, self.shared.news.notified()).await;
         }
     }
 
-    /// Takes what was fetched, up to `max_poll_records`, and moves the positions over it.
+    /// Takes what was fetched, up to `max_poll_records` and `max_poll_bytes`, and moves the positions over it.
     fn take_ready(&self) -> Records {
         let mut records = Records::default();
         let now_ms = self.shared.client.now_ms();
-        let most = self.shared.config.max_poll_records;
-        while records.len() < most {
-            let Some(fetched) = self.shared.assignment.lock().next_ready() else {
+        let config = &self.shared.config;
+        let mut bytes = 0;
+        while records.len() < config.max_poll_records && bytes < config.max_poll_bytes {
+            let Some(mut fetched) = self.shared.assignment.lock().next_ready() else {
                 break;
             };
-            if Assignment::is_control(&fetched) {
+            if fetched.is_control() {
                 self.shared.assignment.lock().skip(&fetched);
                 continue;
             }
             match fetched.decode() {
                 Ok(decoded) => {
-                    let left = most - records.len();
-                    if let Some(piece) = self
-                        .shared
-                        .assignment
-                        .lock()
-                        .consume(fetched, decoded, left, now_ms)
-                    {
+                    let left = config.max_poll_records - records.len();
+                    // The records hold all of the part, also where they are only some of it.
+                    let held = decoded.bytes();
+                    let mut assignment = self.shared.assignment.lock();
+                    if let Some(piece) = assignment.consume(fetched, decoded, left, now_ms) {
                         records.push(piece);
+                        bytes += held;
                     }
                 }
-                Err(error) => self.shared.assignment.lock().corrupt(&fetched, error.to_string()),
+                Err(error) => self.damaged(&fetched, &error),
             }
         }
         // There is room for more.
         self.shared.changed.notify_one();
         records
+    }
+
+    /// A batch cannot be decoded: it is passed over, or `poll` says so.
+    fn damaged(&self, fetched: &Fetched, error: &BatchError) {
+        let skip = self.shared.config.skip_damaged;
+        let skipped = self
+            .shared
+            .assignment
+            .lock()
+            .damaged(fetched, error.to_string(), skip);
+        if let Some(SkippedRange { from, to }) = skipped {
+            let (partition, count) = (&fetched.key, to - from);
+            tracing::warn!(target: GAPS, %partition, from, to, count, %error, "skipping damaged records");
+        }
     }
 
     /// In automatic mode: commits, in the background, what was returned by the polls before this one.

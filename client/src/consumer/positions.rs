@@ -1,8 +1,6 @@
 //! Finding where to read on: the group's committed offsets first, then by `auto_offset_reset` or as a seek asked.
 
-use std::collections::BTreeMap;
-
-use streamhouse_core::TopicPartition;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     Shared,
@@ -12,6 +10,7 @@ use super::{
 use crate::{
     admin::{CommittedOffset, OffsetAt, fetch_offsets_each, list_offsets_each},
     error::{Error, Result},
+    retry::Deadline,
 };
 
 /// What a lookup found: a position and, where it is the group's, the offset committed.
@@ -45,7 +44,7 @@ async fn committed(shared: &Shared, wanted: Vec<Wanted>) -> Vec<Lookup> {
         let found = match &committed {
             Err(error) => Err(error.clone()),
             Ok(committed) => match committed.get(&wanted.key).cloned().transpose() {
-                Ok(committed) => after_commit(shared, &wanted.key, committed.as_ref()),
+                Ok(committed) => after_commit(shared, &wanted, committed.as_ref()),
                 Err(error) => Err(error.into()),
             },
         };
@@ -54,19 +53,52 @@ async fn committed(shared: &Shared, wanted: Vec<Wanted>) -> Vec<Lookup> {
     wanted.into_iter().map(found).collect()
 }
 
+/// Where the group stands; else, in a partition that came up while it was subscribed, its beginning; else where
+/// `auto_offset_reset` says.
 fn after_commit(
     shared: &Shared,
-    key: &TopicPartition,
+    wanted: &Wanted,
     committed: Option<&CommittedOffset>,
 ) -> Result<(Position, Option<i64>)> {
     if let Some(committed) = committed {
         return Ok((Position::At(committed.offset), Some(committed.offset)));
     }
     match reset_position(shared.config.auto_offset_reset) {
+        Some(_) if shared.assignment.lock().is_new(wanted) => {
+            Ok((Position::Lookup(OffsetAt::Earliest), None))
+        }
         Some(position) => Ok((position, None)),
         None => Err(Error::NoOffset {
-            partition: key.clone(),
+            partition: wanted.key.clone(),
         }),
+    }
+}
+
+/// A partition and its end.
+pub(super) struct EndFound {
+    pub(super) wanted: Wanted,
+    pub(super) end: i64,
+}
+
+/// Finds the ends of partitions, as far as that goes within a time.
+pub(super) async fn find_ends(shared: &Shared, wanted: Vec<Wanted>, within: Duration) -> Vec<EndFound> {
+    let query = |wanted: &Wanted| {
+        let id = wanted.topic_id.to_string();
+        (wanted.key.clone(), (OffsetAt::Latest, id))
+    };
+    let queries = wanted.iter().map(query).collect();
+    match list_offsets_each(&shared.client, queries, Deadline::after(within)).await {
+        Ok(ends) => {
+            let found = wanted.into_iter().filter_map(|wanted| {
+                let end = ends.get(&wanted.key)?.as_ref().ok()?.offset;
+                Some(EndFound { wanted, end })
+            });
+            found.collect()
+        }
+        Err(error) => {
+            tracing::debug!(%error, "cannot find the ends of partitions that are not read; their lag does not show");
+            Vec::new()
+        }
     }
 }
 

@@ -18,13 +18,14 @@ use crate::{
 };
 
 impl Consumer {
-    /// Reads the group's share of these topics from now on, instead of what it read before. A member stays in its group,
-    /// keeps what it still wants and gives up the rest with the next poll. No topics: as [`Consumer::unsubscribe`].
+    /// Reads the group's share of these topics from now on, or without a group all of them, instead of what it read before. A
+    /// member stays in its group, keeps what it still wants and gives up the rest with the next poll. No topics: as
+    /// [`Consumer::unsubscribe`].
     ///
     /// # Errors
-    /// [`Error::Closed`], and [`Error::Config`] without a group.
+    /// [`Error::Closed`].
     pub async fn subscribe<T: Into<String>>(&mut self, topics: impl IntoIterator<Item = T>) -> Result<()> {
-        self.check_subscribable()?;
+        self.check_open()?;
         *self.shared.pattern.lock() = None;
         let topics: Vec<String> = topics.into_iter().map(Into::into).collect();
         if topics.is_empty() {
@@ -39,23 +40,16 @@ impl Consumer {
     /// that come or go are noticed within seconds. The cluster's own topics never match.
     ///
     /// # Errors
-    /// [`Error::Closed`], [`Error::Config`] without a group or for a pattern that is none, and why the topics cannot be listed.
+    /// [`Error::Closed`], [`Error::NoGroup`], [`Error::Config`] for a pattern that is none, and why the topics cannot be listed.
     pub async fn subscribe_pattern(&mut self, pattern: &str) -> Result<()> {
-        self.check_subscribable()?;
+        self.check_open()?;
+        if self.shared.config.group.is_none() {
+            return Err(Error::no_group("subscribing to a pattern"));
+        }
         let pattern = TopicPattern::new(pattern)?;
         let topics = pattern.clone().topics(self.shared.client.clone()).await?;
         *self.shared.pattern.lock() = Some(pattern);
         self.switch_to(topics).await;
-        Ok(())
-    }
-
-    fn check_subscribable(&self) -> Result<()> {
-        self.check_open()?;
-        if self.shared.config.group.is_none() {
-            return Err(Error::config(
-                "topics are shared by a group; set group, or use assign",
-            ));
-        }
         Ok(())
     }
 
@@ -128,9 +122,15 @@ impl Consumer {
         self.shared.assignment.lock().partitions()
     }
 
-    /// The topics it shares with its group; none with `assign`.
+    /// The topics that are subscribed; none with `assign`.
     pub fn subscription(&self) -> Vec<String> {
-        self.shared.member.lock().topics().to_vec()
+        match self.shared.config.group {
+            Some(_) => self.shared.member.lock().topics().to_vec(),
+            None => {
+                let followed = self.shared.assignment.lock().followed();
+                followed.iter().map(|topic| topic.to_string()).collect()
+            }
+        }
     }
 
     /// Its id in the group; empty outside of one.

@@ -25,6 +25,8 @@ pub struct ConsumerRecord<'a> {
     /// Null in a tombstone.
     pub value: Option<&'a [u8]>,
     pub(super) headers: super::decode::HeadersRef<'a>,
+    /// Where key and value stand.
+    pub(super) source: &'a Bytes,
 }
 
 impl<'a> ConsumerRecord<'a> {
@@ -37,6 +39,17 @@ impl<'a> ConsumerRecord<'a> {
     /// the record, and are started as children of this, continue its trace.
     pub fn trace_context(&self) -> Context {
         within(traces::context_in(self.headers()))
+    }
+
+    /// The key, shared instead of borrowed: no copy is made, and the batch (or the part of a large one) that the record came
+    /// in stays in memory for as long as this does. [`ConsumerRecord::to_owned`] copies, for what is kept long.
+    pub fn key_bytes(&self) -> Option<Bytes> {
+        self.key.map(|key| self.source.slice_ref(key))
+    }
+
+    /// The value, shared instead of borrowed; see [`ConsumerRecord::key_bytes`].
+    pub fn value_bytes(&self) -> Option<Bytes> {
+        self.value.map(|value| self.source.slice_ref(value))
     }
 
     /// A copy that owns its bytes.
@@ -165,6 +178,82 @@ impl Records {
         all.sort();
         all.dedup();
         all
+    }
+
+    /// Those of one partition; none when it is not among them.
+    pub fn partition(&self, partition: &TopicPartition) -> PartitionRecords {
+        let of = |piece: &&Piece| piece.partition == partition.partition && *piece.topic == *partition.topic;
+        let mut records = Self::default();
+        for piece in self.pieces.iter().filter(of) {
+            records.push(piece.clone());
+        }
+        PartitionRecords {
+            partition: partition.clone(),
+            records,
+        }
+    }
+
+    /// All of them by partition, to be handed to a task for each, say. Nothing is copied.
+    ///
+    /// ```no_run
+    /// # async fn example(mut consumer: streamhouse_client::Consumer) -> streamhouse_client::Result<()> {
+    /// for part in consumer.poll(std::time::Duration::from_secs(1)).await?.by_partition() {
+    ///     for record in part.iter() {
+    ///         println!("{}", record.offset);
+    ///     }
+    ///     let next = part.next_offset().map(|next| (part.partition().clone(), next));
+    ///     consumer.commit_offsets(next).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn by_partition(&self) -> impl Iterator<Item = PartitionRecords> + '_ {
+        self.partitions()
+            .into_iter()
+            .map(|partition| self.partition(&partition))
+    }
+}
+
+/// The records of one partition, in offset order: a share of [`Records`] that owns what it holds and may outlive them.
+#[derive(Debug, Clone)]
+pub struct PartitionRecords {
+    partition: TopicPartition,
+    records: Records,
+}
+
+impl PartitionRecords {
+    /// Where they come from.
+    pub fn partition(&self) -> &TopicPartition {
+        &self.partition
+    }
+
+    /// How many records.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// The offset after the last of them: what to commit once all are processed.
+    pub fn next_offset(&self) -> Option<i64> {
+        self.records.pieces.last().map(|piece| piece.to)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> RecordsIter<'_> {
+        self.records.iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a PartitionRecords {
+    type Item = ConsumerRecord<'a>;
+    type IntoIter = RecordsIter<'a>;
+
+    fn into_iter(self) -> RecordsIter<'a> {
+        self.iter()
     }
 }
 

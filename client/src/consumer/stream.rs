@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use futures::{Stream, stream};
+use tokio::time::sleep;
 
 use super::{Consumer, Records};
 use crate::error::Result;
 
 impl Consumer {
-    /// Polls again and again: a stream of non-empty [`Records`]. After an error it goes on with the next poll, as a
-    /// caller of `poll` would; it never ends by itself before the consumer is closed.
+    /// Polls again and again: a stream of non-empty [`Records`]. After an error it goes on with the next poll, after a pause
+    /// that grows with every error; it never ends by itself before the consumer is closed.
     ///
     /// ```no_run
     /// # async fn example(mut consumer: streamhouse_client::Consumer) -> streamhouse_client::Result<()> {
@@ -25,16 +26,28 @@ impl Consumer {
     /// # }
     /// ```
     pub fn stream(&mut self) -> impl Stream<Item = Result<Records>> + '_ {
-        stream::unfold(self, |consumer| async move {
-            loop {
-                if consumer.closed {
-                    return None;
+        let backoff = self.shared.client.backoff();
+        stream::unfold(
+            (self, backoff, false),
+            |(consumer, mut backoff, failed)| async move {
+                if failed && !consumer.closed {
+                    // An error that lasts must not become a flood of errors.
+                    sleep(backoff.next(Duration::ZERO)).await;
                 }
-                match consumer.poll(Duration::from_secs(1)).await {
-                    Ok(records) if records.is_empty() => {}
-                    settled => return Some((settled, consumer)),
+                loop {
+                    if consumer.closed {
+                        return None;
+                    }
+                    match consumer.poll(Duration::from_secs(1)).await {
+                        Ok(records) if records.is_empty() => backoff.reset(),
+                        Ok(records) => {
+                            backoff.reset();
+                            return Some((Ok(records), (consumer, backoff, false)));
+                        }
+                        Err(error) => return Some((Err(error), (consumer, backoff, true))),
+                    }
                 }
-            }
-        })
+            },
+        )
     }
 }

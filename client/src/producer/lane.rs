@@ -82,6 +82,7 @@ impl Flight {
 
 /// What the dispatcher should do after an answer.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // passed on at once, never kept
 pub(super) enum Verdict {
     /// The batch is settled.
     Settled(Box<Settled>),

@@ -109,8 +109,19 @@ impl DataService for Agent {
         let state = self.cluster.state.lock();
         let partitions = request.into_inner().partitions.into_iter().map(|query| {
             use v1::partition_offset_query::Position;
-            let log = &state.topics[&query.topic][usize::try_from(query.partition).unwrap()].log;
-            let (offset, timestamp_ms) = match query.position.unwrap() {
+            let mut found = v1::PartitionOffset {
+                topic: query.topic.clone(),
+                partition: query.partition,
+                ..Default::default()
+            };
+            let log = match state.find(&query.topic, &query.topic_id, query.partition) {
+                Ok(partition) => &partition.log,
+                Err(error) => {
+                    found.error = Some(error.into());
+                    return found;
+                }
+            };
+            (found.offset, found.timestamp_ms) = match query.position.unwrap() {
                 Position::Earliest(_) => (log.start, -1),
                 Position::Latest(_) => (log.end, -1),
                 Position::TimestampMs(from) => log
@@ -119,13 +130,7 @@ impl DataService for Agent {
                     .find(|(_, timestamp, _)| *timestamp >= from)
                     .map_or((log.end, -1), |(offset, timestamp, _)| (offset, timestamp)),
             };
-            v1::PartitionOffset {
-                topic: query.topic,
-                partition: query.partition,
-                error: None,
-                offset,
-                timestamp_ms,
-            }
+            found
         });
         Ok(Response::new(v1::ListOffsetsResponse {
             partitions: partitions.collect(),
@@ -237,18 +242,35 @@ impl Agent {
         let state = self.cluster.state.lock();
         let mut left = request.max_bytes as usize;
         let partitions = request.partitions.iter().map(|fetch| {
-            let log = &state.topics[&fetch.topic][usize::try_from(fetch.partition).unwrap()].log;
             let mut result = v1::PartitionFetchResult {
                 topic: fetch.topic.clone(),
                 partition: fetch.partition,
-                high_watermark: log.end,
-                log_start_offset: log.start,
+                high_watermark: -1,
+                log_start_offset: -1,
                 ..Default::default()
             };
+            let partition = match state.find(&fetch.topic, &fetch.topic_id, fetch.partition) {
+                Ok(partition) => partition,
+                Err(error) => {
+                    result.error = Some(error.into());
+                    return result;
+                }
+            };
+            let log = &partition.log;
+            (result.high_watermark, result.log_start_offset) = (log.end, log.start);
             if fetch.offset < log.start || fetch.offset > log.end {
                 result.error = Some(Error::new(ErrorCode::OffsetOutOfRange, "out of range").into());
+            } else if let Some(damaged) = &partition.damaged
+                && damaged.contains(&fetch.offset)
+            {
+                let message =
+                    format!("the stored records {damaged:?} in object t/0/segment_7.dat are damaged");
+                let error = Error::new(ErrorCode::StorageCorrupt, message).with_next_offset(damaged.end);
+                result.error = Some(error.into());
             } else if left > 0 {
-                let records = log.read(fetch.offset, left.min(fetch.max_bytes as usize));
+                let end = partition.damaged.as_ref().map(|damaged| damaged.start);
+                let end = end.filter(|start| *start > fetch.offset).unwrap_or(i64::MAX);
+                let records = log.read(fetch.offset, end, left.min(fetch.max_bytes as usize));
                 left = left.saturating_sub(records.len());
                 result.records = records.into();
             }

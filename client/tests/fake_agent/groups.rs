@@ -151,6 +151,12 @@ impl Group {
 }
 
 impl Agent {
+    /// The error of a partition that is not the one that is meant.
+    fn meant(&self, topic: &str, id: &str, partition: i32) -> Option<v1::Error> {
+        let state = self.cluster.state.lock();
+        state.find(topic, id, partition).err().map(Into::into)
+    }
+
     fn coordinates(&self) -> Result<(), Status> {
         self.alive()?;
         if self.index == 0 {
@@ -357,6 +363,8 @@ impl GroupService for Agent {
         let request = request.into_inner();
         let group_id = request.group_id.clone();
         self.pass(&group_id, Call::Commit).await;
+        let meant = |of: &v1::CommitOffset| self.meant(&of.topic, &of.topic_id, of.partition);
+        let errors: Vec<_> = request.offsets.iter().map(meant).collect();
         let answer = self.with(&group_id, |group| {
             if request.generation >= 0 {
                 group.check(&request.member_id, request.generation)?;
@@ -364,15 +372,17 @@ impl GroupService for Agent {
                     return Err(refuse(ErrorCode::RebalanceInProgress));
                 }
             }
-            let offsets = request.offsets.into_iter().map(|offset| {
+            let offsets = request.offsets.into_iter().zip(errors).map(|(offset, error)| {
                 let key = (offset.topic.clone(), offset.partition);
                 group.commits.push((request.generation, offset.offset));
-                group.notes.insert(key.clone(), offset.metadata);
-                group.committed.insert(key, offset.offset);
+                if error.is_none() {
+                    group.notes.insert(key.clone(), offset.metadata);
+                    group.committed.insert(key, offset.offset);
+                }
                 v1::CommitOffsetResult {
                     topic: offset.topic,
                     partition: offset.partition,
-                    error: None,
+                    error,
                 }
             });
             Ok(Response::new(v1::CommitOffsetsResponse {
@@ -388,22 +398,29 @@ impl GroupService for Agent {
         request: Request<v1::FetchOffsetsRequest>,
     ) -> Result<Response<v1::FetchOffsetsResponse>, Status> {
         let request = request.into_inner();
+        let meant = |of: &v1::TopicPartition| self.meant(&of.topic, &of.topic_id, of.partition);
+        let errors: Vec<_> = request.partitions.iter().map(meant).collect();
         self.with(&request.group_id, |group| {
-            let offsets = request.partitions.into_iter().map(|p| v1::CommittedOffset {
-                offset: group
-                    .committed
-                    .get(&(p.topic.clone(), p.partition))
-                    .copied()
-                    .unwrap_or(-1),
-                metadata: group
-                    .notes
-                    .get(&(p.topic.clone(), p.partition))
-                    .cloned()
-                    .unwrap_or_default(),
-                topic: p.topic,
-                partition: p.partition,
-                ..Default::default()
-            });
+            let offsets = request
+                .partitions
+                .into_iter()
+                .zip(errors)
+                .map(|(p, error)| v1::CommittedOffset {
+                    error,
+                    offset: group
+                        .committed
+                        .get(&(p.topic.clone(), p.partition))
+                        .copied()
+                        .unwrap_or(-1),
+                    metadata: group
+                        .notes
+                        .get(&(p.topic.clone(), p.partition))
+                        .cloned()
+                        .unwrap_or_default(),
+                    topic: p.topic,
+                    partition: p.partition,
+                    ..Default::default()
+                });
             Ok(Response::new(v1::FetchOffsetsResponse {
                 offsets: offsets.collect(),
             }))

@@ -11,6 +11,7 @@ pub mod reading;
 
 use std::{
     collections::{HashMap, VecDeque},
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -19,7 +20,7 @@ use std::{
 
 use parking_lot::Mutex;
 use streamhouse_core::{
-    ErrorCode,
+    Error, ErrorCode,
     protocol::v1::{
         self, admin_service_server::AdminServiceServer, data_service_server::DataServiceServer,
         group_service_server::GroupServiceServer,
@@ -60,6 +61,10 @@ pub struct Partition {
     pub log: Log,
     pub leader: usize,
     pub epoch: i32,
+    /// Nobody leads it, though every agent serves it.
+    pub leaderless: bool,
+    /// Offsets whose object is damaged.
+    pub damaged: Option<Range<i64>>,
 }
 
 /// A produce request that arrived.
@@ -72,6 +77,8 @@ pub struct Arrival {
 #[derive(Debug, Default)]
 pub struct State {
     pub topics: HashMap<String, Vec<Partition>>,
+    /// How often a topic of this name was made: each has an id of its own.
+    made: HashMap<String, u32>,
     pub addresses: Vec<String>,
     /// One for each produce request, in order; none left: nothing goes wrong.
     pub faults: VecDeque<Fault>,
@@ -164,15 +171,42 @@ impl Cluster {
     pub fn create(&self, topic: &str, partitions: usize) {
         let mut state = self.state.lock();
         *state.made.entry(topic.to_owned()).or_default() += 1;
+        state.topics.insert(topic.to_owned(), Vec::new());
+        drop(state);
+        self.grow(topic, partitions);
+    }
+
+    /// Gives a topic more partitions.
+    pub fn grow(&self, topic: &str, partitions: usize) {
+        let mut state = self.state.lock();
         let agents = state.addresses.len();
-        let lead = |at: usize| Partition {
-            leader: at % agents,
-            epoch: 1,
-            ..Partition::default()
-        };
-        state
-            .topics
-            .insert(topic.to_owned(), (0..partitions).map(lead).collect());
+        let all = state.topics.get_mut(topic).unwrap();
+        for at in all.len()..partitions {
+            all.push(Partition {
+                leader: at % agents,
+                epoch: 1,
+                ..Partition::default()
+            });
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Deletes a topic, and what groups have committed for it.
+    pub fn delete(&self, topic: &str) {
+        let mut state = self.state.lock();
+        state.topics.remove(topic).unwrap();
+        for group in state.groups.values_mut() {
+            group.committed.retain(|(of, _), _| of != topic);
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Changes a partition.
+    pub fn change(&self, topic: &str, partition: usize, change: impl FnOnce(&mut Partition)) {
+        change(&mut self.state.lock().topics.get_mut(topic).unwrap()[partition]);
+        self.changed.notify_waiters();
     }
 
     /// Where the agents are: all, or one.
@@ -236,6 +270,12 @@ impl Cluster {
     }
 
     fn leader(&self, state: &State, partition: &Partition) -> v1::Leader {
+        if partition.leaderless {
+            return v1::Leader {
+                epoch: partition.epoch,
+                ..v1::Leader::default()
+            };
+        }
         v1::Leader {
             agent_id: format!("agent-{}", partition.leader),
             epoch: partition.epoch,
@@ -250,6 +290,19 @@ impl State {
             None | Some(1) => format!("id-{topic}"),
             Some(times) => format!("id-{topic}-{times}"),
         }
+    }
+
+    /// The partition that is meant.
+    fn find(&self, topic: &str, id: &str, partition: i32) -> Result<&Partition, Error> {
+        let partitions = self.topics.get(topic);
+        if partitions.is_some() && !id.is_empty() && id != self.topic_id(topic) {
+            return Err(Error::new(
+                ErrorCode::UnknownTopicId,
+                "another topic has the name",
+            ));
+        }
+        let found = partitions.and_then(|partitions| partitions.get(usize::try_from(partition).ok()?));
+        found.ok_or_else(|| Error::new(ErrorCode::UnknownTopicOrPartition, "no such partition"))
     }
 }
 

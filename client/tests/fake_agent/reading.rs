@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use streamhouse_client::{
-    AutoOffsetReset, Consumer, ConsumerBuilder, Producer, Record, TopicPartition, metrics::Registry,
+    AutoOffsetReset, Consumer, ConsumerBuilder, Error, Producer, Record, TopicPartition, metrics::Registry,
 };
 use tokio::time::timeout;
 
@@ -52,6 +52,18 @@ pub async fn read(consumer: &mut Consumer, count: usize) -> Vec<String> {
     };
     timeout(LONG, reading).await.expect("the records do not come");
     values
+}
+
+/// Polls until that fails.
+pub async fn failure(consumer: &mut Consumer) -> Error {
+    let polling = async {
+        loop {
+            if let Err(error) = consumer.poll(POLL).await {
+                return error;
+            }
+        }
+    };
+    timeout(LONG, polling).await.expect("nothing fails")
 }
 
 pub fn expected(numbers: impl Iterator<Item = usize>) -> Vec<String> {

@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     fmt,
     io::{Read, Write},
+    ops::Range,
     str::FromStr,
 };
 
@@ -143,7 +144,7 @@ impl Compression {
     }
 }
 
-fn damaged(error: &dyn fmt::Display) -> BatchError {
+pub(super) fn damaged(error: &dyn fmt::Display) -> BatchError {
     BatchError::Invalid(format!("the records cannot be decompressed: {error}"))
 }
 
@@ -236,6 +237,37 @@ pub(super) fn snappy_bound(records: &[u8]) -> Result<usize, BatchError> {
         snappy_claim(block, size)
     })?;
     Ok(most)
+}
+
+/// The next block of snappy's: where it stands in `rest`, how much it unpacks to, at most `most`, and whether blocks are
+/// framed. The one before said whether there was one and whether it was framed.
+pub(super) fn snappy_block(
+    rest: &[u8],
+    (begun, framed): (bool, bool),
+    most: usize,
+) -> Result<(Range<usize>, usize, bool), BatchError> {
+    let mut start = 0;
+    let framed = if begun {
+        framed
+    } else {
+        rest.starts_with(&XERIAL[..8])
+    };
+    let mut end = rest.len();
+    if framed {
+        start = if begun { 0 } else { XERIAL.len() };
+        let length = rest.get(start..).and_then(<[u8]>::first_chunk);
+        let length = length.ok_or_else(|| damaged(&"a block's length is cut short"))?;
+        start += length.len();
+        end = start.saturating_add(u32::from_be_bytes(*length) as usize);
+    }
+    let block = rest.get(start..end);
+    let block = block.ok_or_else(|| damaged(&"a block is cut short"))?;
+    let size = snap::raw::decompress_len(block).map_err(|error| damaged(&error))?;
+    if size > most {
+        return Err(BatchError::Bomb(most));
+    }
+    snappy_claim(block, size)?;
+    Ok((start..end, size, framed))
 }
 
 /// Refuses a block that says it unpacks to more than it can: a lie, and not worth an allocation.

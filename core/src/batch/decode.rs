@@ -86,9 +86,24 @@ impl Records {
         })
     }
 
+    /// Some of a batch's records, decompressed; the head says how many.
+    pub(super) fn of_chunk(header: BatchHeader, bytes: Bytes) -> Self {
+        Self {
+            header,
+            bytes,
+            position: 0,
+            left: header.record_count,
+        }
+    }
+
     /// The head of the batch.
     pub fn header(&self) -> &BatchHeader {
         &self.header
+    }
+
+    /// Its decompressed records, shared: fields of views can be sliced from them without a copy.
+    pub fn decompressed_bytes(&self) -> &Bytes {
+        &self.bytes
     }
 
     /// The head, and the decompressed records.

@@ -2,6 +2,8 @@
 //! them) and read whatever their flags. Blocks are `lz4_flex`'s; the frame is taken apart here, because its frame types
 //! allocate for each frame what the frame claims, and this is the hot path of every producer and consumer.
 
+mod reader;
+
 use std::hash::Hasher as _;
 
 use lz4_flex::block::{
@@ -10,6 +12,7 @@ use lz4_flex::block::{
 };
 use twox_hash::XxHash32;
 
+pub(super) use self::reader::FrameReader;
 use super::BatchError;
 
 const MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];

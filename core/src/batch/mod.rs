@@ -8,6 +8,7 @@
 //!
 //! The CRC32C covers what stands after it; base offset and leader epoch lie outside, so stamping them costs 12 bytes.
 
+mod chunks;
 mod compression;
 mod decode;
 mod encode;
@@ -20,6 +21,7 @@ mod tests;
 mod varint;
 mod view;
 
+pub use chunks::{Chunk, Chunks};
 pub use compression::Compression;
 pub use decode::{Headers, Record, Records};
 pub use encode::BatchBuilder;

@@ -1,6 +1,7 @@
 //! Batches as a whole: round trips, what is refused, and what happens to damaged bytes.
 
 mod bombs;
+mod chunks;
 mod damage;
 mod structure;
 

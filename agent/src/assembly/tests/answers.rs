@@ -341,6 +341,53 @@ async fn a_missing_and_a_damaged_object_are_counted_and_never_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_stands_before_damaged_records_is_served_and_the_error_names_them() {
+    let stores = FaultyStores::new().await;
+    let one = stores.agent("one", BY_HAND).await;
+    create(&one, "orders", 1).await;
+    let wal = || {
+        let mut keys = stores.objects.keys();
+        keys.retain(|key| key.starts_with("_wal/"));
+        keys
+    };
+    produce(&one, "orders", 0, "a").await.unwrap();
+    let before = wal();
+    produce(&one, "orders", 0, "b").await.unwrap();
+    let mut second = wal();
+    second.retain(|key| !before.contains(key));
+    let key = second[0].clone();
+    let mut object = stores.objects.get(&key, GetRange::Full).await.unwrap().to_vec();
+    *object.last_mut().unwrap() ^= 1;
+    stores.objects.delete(&second).await.unwrap();
+    stores.objects.put_new(&key, object.into()).await.unwrap();
+    // Read from the store, whatever the leader has in memory.
+    let read = async |offset| fetch::cold::read(&one.node, uid(&one, "orders"), offset, 1 << 20).await;
+    let served = read(0).await.unwrap();
+    assert!(!served.records.is_empty());
+    assert_eq!(served.next_offset, 1);
+    let error = read(1).await.unwrap_err();
+    assert_eq!(
+        (error.code(), error.next_offset()),
+        (ErrorCode::StorageCorrupt, Some(2))
+    );
+    assert!(
+        error.message().contains("1..2") && error.message().contains(&*key),
+        "{error}"
+    );
+    stores.objects.delete(&second).await.unwrap();
+    let error = read(1).await.unwrap_err();
+    assert_eq!(
+        (error.code(), error.next_offset()),
+        (ErrorCode::StorageCorrupt, Some(2))
+    );
+    assert!(
+        error.message().contains("1..2") && error.message().contains(&*key),
+        "{error}"
+    );
+    one.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_batch_of_nonsense_is_refused_though_its_crc_is_right() {
     let stores = FaultyStores::new().await;
     let one = stores.agent("one", BY_HAND).await;

@@ -1,19 +1,41 @@
 //! How far partitions are behind their ends, for applications and metrics.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use streamhouse_core::TopicPartition;
+use tokio::time::Instant;
 
-use super::{Assignment, Held, Position};
+use super::{Assignment, Held, Position, Wanted};
 use crate::consumer::Lag;
 
 impl Assignment {
-    /// How far each partition is behind, those that were fetched once.
+    /// How far each partition is behind, those whose end is known.
     pub(in crate::consumer) fn lags(&self, now_ms: i64) -> BTreeMap<TopicPartition, Lag> {
         self.held
             .iter()
             .filter_map(|(key, held)| Some((key.clone(), held.lag(now_ms)?)))
             .collect()
+    }
+
+    /// Partitions that are not fetched, paused ones and those that stand still, and whose end was not asked for within
+    /// `every`: it is asked for now.
+    pub(in crate::consumer) fn stale_ends(&mut self, now: Instant, every: Duration) -> Vec<Wanted> {
+        let mut stale = Vec::new();
+        for (key, held) in &mut self.held {
+            let is_fetched = !held.paused && held.trouble.is_none();
+            let is_known = matches!(held.position, Position::At(_));
+            if is_fetched || !is_known || held.end_asked.is_some_and(|at| now < at + every) {
+                continue;
+            }
+            held.end_asked = Some(now);
+            stale.push(Wanted {
+                key: key.clone(),
+                serial: held.serial,
+                position: held.position,
+                topic_id: held.topic_id.clone(),
+            });
+        }
+        stale
     }
 }
 

@@ -1,5 +1,9 @@
 //! What a consumer reads, and how far, under every order of events.
 
+mod anew;
+mod errors;
+mod order;
+
 use streamhouse_core::{
     ErrorCode,
     batch::{BatchBuilder, Compression, stamp},
@@ -35,15 +39,25 @@ fn batch(base: i64, records: i64) -> (BatchHeader, Bytes) {
 
 /// Fetches these batches into partition 0.
 fn fetch(assignment: &mut Assignment, batches: Vec<(BatchHeader, Bytes)>, end: i64) {
-    let wanted = assignment.fetches(Instant::now(), usize::MAX).remove(0);
+    fetch_at(assignment, Instant::now(), batches, end);
+}
+
+fn fetch_at(assignment: &mut Assignment, now: Instant, batches: Vec<(BatchHeader, Bytes)>, end: i64) {
+    let wanted = assignment.fetches(now, usize::MAX).remove(0);
     assignment.fetched(&wanted, batches, end, 2000);
+}
+
+/// The error of the first partition that has one.
+fn error(assignment: &Assignment) -> Option<Error> {
+    let mut troubles = assignment.held.values().filter_map(|held| held.trouble.as_ref());
+    troubles.next().map(|trouble| trouble.error().clone())
 }
 
 /// Offsets of the records that one poll of at most so many gives.
 fn poll(assignment: &mut Assignment, most: usize) -> Vec<i64> {
     let mut records = crate::Records::default();
     while records.len() < most {
-        let Some(fetched) = assignment.next_ready() else {
+        let Some(mut fetched) = assignment.next_ready() else {
             break;
         };
         let decoded = fetched.decode().unwrap();
@@ -109,7 +123,7 @@ fn a_seek_forgets_what_was_fetched_and_what_is_on_its_way() {
 fn a_partition_given_up_returns_nothing_even_when_it_comes_back() {
     let (mut assignment, keys) = held(1);
     fetch(&mut assignment, vec![batch(0, 5)], 5);
-    let fetched = assignment.next_ready().unwrap();
+    let mut fetched = assignment.next_ready().unwrap();
     assignment.remove(&keys);
     assignment.add(&keys, &ConsumerMetrics::new(&Registry::new(), "g"));
     let decoded = fetched.decode().unwrap();
@@ -134,14 +148,18 @@ fn damage_is_told_until_a_seek() {
     let (mut assignment, keys) = held(1);
     fetch(&mut assignment, vec![batch(0, 2), batch(2, 2)], 4);
     let fetched = assignment.next_ready().unwrap();
-    assignment.corrupt(&fetched, "bad".into());
+    assert_eq!(assignment.damaged(&fetched, "bad".into(), false), None);
     assert!(matches!(
-        assignment.first_error(),
-        Some(Error::Corrupt { offset: 0, .. })
+        assignment.due_error(Instant::now()),
+        Some(Error::Corrupt {
+            offset: 0,
+            next_offset: 2,
+            ..
+        })
     ));
     assert_eq!((poll(&mut assignment, 99).len(), assignment.buffered()), (0, 0));
     assignment.seek(&keys[0], Position::At(2)).unwrap();
-    assert_eq!(assignment.first_error(), None);
+    assert_eq!(error(&assignment), None);
 }
 
 #[test]
@@ -214,53 +232,6 @@ fn a_partition_that_cannot_be_read_shows_a_lag_that_grows() {
         assert_eq!(lag(), (end - 41) as f64);
     }
     assert_eq!(assignment.position(&key).unwrap(), Some(41));
-}
-
-#[test]
-fn a_topic_made_anew_stops_whoever_read_the_old_one_until_a_seek() {
-    let (old, new): (Arc<str>, Arc<str>) = ("old".into(), "new".into());
-    let keys = [TopicPartition::new("t", 0)];
-    let mut assignment = Assignment::default();
-    assignment.add(&keys, &ConsumerMetrics::new(&Registry::new(), "g"));
-    let changed = || {
-        Error::from(streamhouse_core::Error::new(
-            ErrorCode::UnknownTopicId,
-            "made anew",
-        ))
-    };
-    let now = Instant::now();
-    let lookup = |assignment: &mut Assignment, id: &Arc<str>| {
-        let mut wanted = assignment.lookups(now).remove(0);
-        assignment.bind(&mut wanted, id);
-        wanted
-    };
-
-    // Nothing was read under the id that was known: that was merely old.
-    let wanted = lookup(&mut assignment, &new);
-    assert_eq!(wanted.topic_id, new);
-    assignment.topic_changed(&wanted, changed(), now);
-    assert_eq!(assignment.first_error(), None);
-    let wanted = lookup(&mut assignment, &old);
-    assert_eq!(
-        (&wanted.topic_id, assignment.topic_id(&keys[0])),
-        (&old, old.clone())
-    );
-    assignment.found(&wanted, Position::At(7), None);
-
-    // What was read stays bound to the topic it was read from.
-    let mut wanted = assignment.fetches(now, usize::MAX).remove(0);
-    assignment.bind(&mut wanted, &new);
-    assert_eq!(wanted.topic_id, old);
-    assignment.topic_changed(&wanted, changed(), now);
-    assert_eq!(assignment.first_error(), Some(changed()));
-    assert!(assignment.fetches(now, usize::MAX).is_empty() && assignment.lookups(now).is_empty());
-    assert_eq!(assignment.position(&keys[0]).unwrap(), Some(7));
-
-    // A seek means the topic that there is.
-    assignment.seek(&keys[0], Position::At(0)).unwrap();
-    let mut wanted = assignment.fetches(now, usize::MAX).remove(0);
-    assignment.bind(&mut wanted, &new);
-    assert_eq!((wanted.topic_id, assignment.first_error()), (new, None));
 }
 
 #[test]

@@ -1,0 +1,296 @@
+//! [`Chunks`]: a batch decoded part by part, so that one that unpacks to far more than it takes on the wire is never held
+//! whole. Each part holds whole records and is a [`Records`] of its own.
+
+use std::{
+    fmt,
+    io::{self, Read},
+};
+
+use bytes::{Buf, Bytes, buf::Reader};
+use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
+
+use super::{
+    BatchError, BatchHeader, Compression, HEADER_LEN, Records,
+    compression::{damaged, snappy_block},
+    lz4::FrameReader,
+    varint, view,
+};
+
+/// What a batch's codec unpacks, as it is read.
+type Unpacked = Box<dyn Read + Send>;
+
+/// The records of one batch in parts. The CRC is the caller's to check ([`verify_crc`](super::verify_crc)).
+pub struct Chunks {
+    header: BatchHeader,
+    unpacked: Unpacked,
+    /// The start of a record that is not read whole yet.
+    begun: Vec<u8>,
+    left: i32,
+    /// The offset of the last record given out, less the batch's first.
+    last_delta: i64,
+    most: usize,
+}
+
+/// Some of a batch's records.
+#[derive(Debug, Clone)]
+pub struct Chunk {
+    /// The records; they were checked, see [`Records::check`].
+    pub records: Records,
+    /// The offset at which it begins: where the one before ended.
+    pub start: i64,
+    /// The offset after its last record; after the batch for the last one.
+    pub end: i64,
+}
+
+impl Chunks {
+    /// Opens one whole batch. A single record, and the window of its codec, may take `most` bytes.
+    ///
+    /// # Errors
+    ///
+    /// The head is damaged, or names an unknown codec.
+    pub fn new(batch: &Bytes, most: usize) -> Result<Self, BatchError> {
+        let header = BatchHeader::parse(batch)?;
+        let records = batch.slice(HEADER_LEN..header.size());
+        let unpacked: Unpacked = match header.compression()? {
+            Compression::None => Box::new(records.reader()),
+            Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(records.reader())),
+            Compression::Snappy => Box::new(SnappyReader::new(records, most)),
+            Compression::Lz4 => Box::new(FrameReader::new(records)),
+            Compression::Zstd => Box::new(ZstdReader::new(records, most)),
+        };
+        Ok(Self {
+            header,
+            unpacked,
+            begun: Vec::new(),
+            left: header.record_count,
+            last_delta: -1,
+            most,
+        })
+    }
+
+    /// Whether all records were given out.
+    pub fn is_finished(&self) -> bool {
+        self.left <= 0
+    }
+
+    /// The next records: as many whole ones as `room` bytes hold, and at least one. `None` after the last.
+    ///
+    /// # Errors
+    ///
+    /// The records are damaged, or one of them is larger than allowed. Nothing comes after an error.
+    pub fn next_chunk(&mut self, room: usize) -> Result<Option<Chunk>, BatchError> {
+        if self.left <= 0 {
+            return Ok(None);
+        }
+        let chunk = self.read(room);
+        if chunk.is_err() {
+            self.left = 0;
+        }
+        chunk.map(Some)
+    }
+
+    fn read(&mut self, room: usize) -> Result<Chunk, BatchError> {
+        let mut bytes = std::mem::take(&mut self.begun);
+        let mut wanted = room.max(1);
+        let (end, count) = loop {
+            let all = !self.fill(&mut bytes, wanted)?;
+            let whole = whole_records(&bytes, self.left);
+            if whole.1 > 0 {
+                break whole;
+            }
+            if all {
+                return Err(invalid("a record is cut short"));
+            }
+            wanted = self.needed(&bytes)?.max(wanted + 1);
+        };
+        self.begun = bytes.split_off(end);
+        self.left -= count;
+        if self.left == 0 && (!self.begun.is_empty() || self.fill(&mut Vec::new(), 1)?) {
+            return Err(invalid("bytes follow the last record"));
+        }
+        let header = BatchHeader {
+            record_count: count,
+            ..self.header
+        };
+        self.check(Records::of_chunk(header, bytes.into()))
+    }
+
+    /// Reads on until there are `wanted` bytes; says whether there are.
+    fn fill(&mut self, bytes: &mut Vec<u8>, wanted: usize) -> Result<bool, BatchError> {
+        let mut have = bytes.len();
+        bytes.resize(wanted.max(have), 0);
+        while have < wanted {
+            match self.unpacked.read(&mut bytes[have..]) {
+                Ok(0) => break,
+                Ok(read) => have += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(unpacking(error)),
+            }
+        }
+        bytes.truncate(have);
+        Ok(have >= wanted)
+    }
+
+    /// How many bytes the record that begins here takes, as far as it can be told.
+    fn needed(&self, bytes: &[u8]) -> Result<usize, BatchError> {
+        let mut at = 0;
+        let Ok(length) = varint::get(bytes, &mut at) else {
+            return Ok(bytes.len() + 1);
+        };
+        let length = usize::try_from(length).map_err(|_| invalid("a record's length is negative"))?;
+        match at.checked_add(length).filter(|needed| *needed <= self.most) {
+            Some(needed) => Ok(needed),
+            None => Err(BatchError::Bomb(self.most)),
+        }
+    }
+
+    /// Reads every record once, see [`Records::check`].
+    fn check(&mut self, records: Records) -> Result<Chunk, BatchError> {
+        let base = self.header.base_offset;
+        let start = base.wrapping_add(self.last_delta).wrapping_add(1);
+        for record in records.views() {
+            let delta = record?.offset.wrapping_sub(base);
+            if delta <= self.last_delta {
+                return Err(invalid("the offsets of a batch's records do not rise"));
+            }
+            self.last_delta = delta;
+        }
+        let end = if self.left == 0 {
+            self.header.next_offset()
+        } else {
+            base.wrapping_add(self.last_delta).wrapping_add(1)
+        };
+        Ok(Chunk { records, start, end })
+    }
+}
+
+impl fmt::Debug for Chunks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chunks")
+            .field("header", &self.header)
+            .field("left", &self.left)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where the last whole record ends, and how many there are, of at most `most`.
+fn whole_records(bytes: &[u8], most: i32) -> (usize, i32) {
+    let (mut end, mut count) = (0, 0);
+    while count < most {
+        let mut at = end;
+        match view::end_of_record(bytes, &mut at) {
+            Some(next) if next > end => end = next,
+            _ => break,
+        }
+        count += 1;
+    }
+    (end, count)
+}
+
+/// The codecs that are ours report a [`BatchError`], the others their own.
+fn unpacking(error: io::Error) -> BatchError {
+    match error.downcast::<BatchError>() {
+        Ok(error) => error,
+        Err(error) => damaged(&error),
+    }
+}
+
+/// Snappy block by block. A bare block, which other clients than the Java one write, is unpacked whole.
+struct SnappyReader {
+    input: Bytes,
+    most: usize,
+    begun: bool,
+    framed: bool,
+    block: Vec<u8>,
+    at: usize,
+}
+
+impl SnappyReader {
+    fn new(input: Bytes, most: usize) -> Self {
+        Self {
+            input,
+            most,
+            begun: false,
+            framed: false,
+            block: Vec::new(),
+            at: 0,
+        }
+    }
+
+    fn next_block(&mut self) -> Result<bool, BatchError> {
+        while self.at == self.block.len() {
+            if self.input.is_empty() {
+                return Ok(false);
+            }
+            let (taken, size, framed) = snappy_block(&self.input, (self.begun, self.framed), self.most)?;
+            (self.begun, self.framed) = (true, framed);
+            self.block.clear();
+            self.block.resize(size, 0);
+            self.at = 0;
+            snap::raw::Decoder::new()
+                .decompress(&self.input[taken.clone()], &mut self.block)
+                .map_err(|error| damaged(&error))?;
+            self.input.advance(taken.end);
+        }
+        Ok(true)
+    }
+}
+
+impl Read for SnappyReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if !self.next_block().map_err(io::Error::other)? {
+            return Ok(0);
+        }
+        let size = buf.len().min(self.block.len() - self.at);
+        buf[..size].copy_from_slice(&self.block[self.at..self.at + size]);
+        self.at += size;
+        Ok(size)
+    }
+}
+
+/// Zstandard frames, one after the other.
+struct ZstdReader {
+    state: ZstdState,
+    window: u64,
+}
+
+enum ZstdState {
+    Between(Reader<Bytes>),
+    Frame(Box<StreamingDecoder<Reader<Bytes>, FrameDecoder>>),
+    Over,
+}
+
+impl ZstdReader {
+    fn new(input: Bytes, most: usize) -> Self {
+        Self {
+            state: ZstdState::Between(input.reader()),
+            window: most as u64,
+        }
+    }
+}
+
+impl Read for ZstdReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match std::mem::replace(&mut self.state, ZstdState::Over) {
+                ZstdState::Over => return Ok(0),
+                ZstdState::Between(rest) if rest.get_ref().is_empty() => return Ok(0),
+                ZstdState::Between(rest) => {
+                    let decoder = StreamingDecoder::new_with_max_window_size(rest, self.window);
+                    self.state = ZstdState::Frame(Box::new(decoder.map_err(io::Error::other)?));
+                }
+                ZstdState::Frame(mut decoder) => match decoder.read(buf)? {
+                    0 => self.state = ZstdState::Between(decoder.into_inner()),
+                    read => {
+                        self.state = ZstdState::Frame(decoder);
+                        return Ok(read);
+                    }
+                },
+            }
+        }
+    }
+}
+
+fn invalid(message: &str) -> BatchError {
+    BatchError::Invalid(message.to_owned())
+}
