@@ -148,6 +148,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Cluster(error) => error.is_retryable(),
+            Self::Unreadable { error, .. } => error.is_retryable(),
             Self::Timeout { .. } | Self::BufferFull | Self::TopicNotKnown { .. } => true,
             Self::Closed
             | Self::ProducerEnded { .. }
@@ -167,6 +168,7 @@ impl Error {
     pub fn cause(&self) -> Option<&streamhouse_core::Error> {
         match self {
             Self::Cluster(error) => Some(error),
+            Self::Unreadable { error, .. } => Some(error),
             Self::Timeout { last, .. } => last.as_ref(),
             _ => None,
         }
@@ -247,6 +249,7 @@ mod tests {
                 Error::Corrupt {
                     partition: partition(),
                     offset: 0,
+                    next_offset: 1,
                     reason: "x".into(),
                 },
                 false,

@@ -8,7 +8,7 @@ mod pattern;
 
 use std::sync::Arc;
 
-use streamhouse_core::{ErrorCode, TopicPartition};
+use streamhouse_core::TopicPartition;
 use tokio::time::{Instant, timeout};
 
 use self::machine::Duty;
