@@ -470,12 +470,13 @@ async fn a_handle_steers_a_consumer_that_waits_in_a_poll_elsewhere() {
     let mut consumer = member(&cluster).build().await.unwrap();
     read(&mut consumer, 10).await;
     let handle = consumer.handle();
+    let (woken, wakes) = tokio::sync::oneshot::channel();
     let polling = tokio::spawn(async move {
-        let woken = consumer.poll(LONG * 10).await.unwrap();
-        assert!(woken.is_empty());
+        woken.send(consumer.poll(LONG * 10).await.unwrap().len()).unwrap();
         (read(&mut consumer, 4).await, consumer)
     });
     handle.wakeup();
+    assert_eq!(within(wakes).await, Ok(0));
     assert_eq!(handle.assignment(), [of("t", 0)]);
     assert_eq!(within(handle.position(&of("t", 0))).await.unwrap(), 10);
     handle.pause(&[of("t", 0)]).unwrap();

@@ -69,7 +69,7 @@ impl ConsumerHandle {
         self.shared.assignment.lock().paused()
     }
 
-    /// Makes the poll that waits, or the next one, return at once without records.
+    /// Makes the poll that waits, or the next one that would wait, return at once without records.
     pub fn wakeup(&self) {
         self.shared.woken.store(true, Ordering::Release);
         self.shared.news.notify_one();
