@@ -88,7 +88,10 @@ async fn damaged_batches_are_refused_by_name_and_the_stream_goes_on() -> Outcome
         "the first good batch gets the first offset"
     );
     let topics = vec!["t".to_owned()];
-    let metadata = client.metadata(v1::MetadataRequest { topics }).await?.into_inner();
+    let metadata = client
+        .metadata(v1::MetadataRequest { topics })
+        .await?
+        .into_inner();
     assert_eq!(
         metadata.topics[0].max_message_bytes, 1_048_588,
         "producers are told how large a batch may be"
