@@ -152,7 +152,10 @@ impl Settings {
             ("metadata_max_age", self.metadata_max_age != metadata_max_age),
             ("tls_ca_pem", self.tls_ca_pem != tls_ca_pem),
             ("tls_server_name", self.tls_server_name != tls_server_name),
-            ("tls_identity", self.tls_identity.is_some() != tls_identity.is_some()),
+            (
+                "tls_identity",
+                self.tls_identity.is_some() != tls_identity.is_some(),
+            ),
             // Of what has no values to compare, its kind.
             ("clock", format!("{:?}", self.clock) != format!("{clock:?}")),
             ("entropy", format!("{:?}", self.entropy) != format!("{entropy:?}")),

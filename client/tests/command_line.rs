@@ -72,13 +72,14 @@ async fn a_failure_names_the_lines_that_were_not_acknowledged() {
     cluster.create("t", 1);
     let huge = "x".repeat(9 << 20);
     let input = format!("a\n{huge}\nb\n{huge}\n{huge}\nc\n");
-    let ended = produce(&cluster, &["-o", "json"], input.clone()).await;
+    let plain = ["--compression", "none"];
+    let ended = produce(&cluster, &[&["-o", "json"], &plain[..]].concat(), input.clone()).await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let summary: Value = serde_json::from_str(ended.stdout.lines().last().unwrap()).unwrap();
     assert_eq!(summary["failed_lines"], serde_json::json!([[2, 2], [4, 5]]));
     assert_eq!(summary["read_to_line"], Value::Null);
     assert_eq!(cluster.values("t", 0), ["a", "b", "c"]);
-    let ended = produce(&cluster, &[], input).await;
+    let ended = produce(&cluster, &plain, input).await;
     assert!(
         ended.stderr.contains("\nlines not acknowledged: 2, 4-5\n"),
         "{ended:?}"

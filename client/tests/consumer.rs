@@ -606,7 +606,7 @@ async fn what_a_small_batch_unpacks_to_comes_in_parts() {
     assert!(bomb.len() < 1 << 20);
     for _ in 0..2 {
         cluster.change("t", 0, |partition| {
-            partition.log.append(&bomb).unwrap();
+            partition.log.append(&bomb, usize::MAX).unwrap();
         });
     }
     let mut consumer = builder(&cluster)

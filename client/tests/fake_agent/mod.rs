@@ -77,8 +77,6 @@ pub struct Arrival {
 #[derive(Debug, Default)]
 pub struct State {
     pub topics: HashMap<String, Vec<Partition>>,
-    /// How often a topic of this name was made: each has an id of its own.
-    made: HashMap<String, u32>,
     pub addresses: Vec<String>,
     /// One for each produce request, in order; none left: nothing goes wrong.
     pub faults: VecDeque<Fault>,

@@ -163,16 +163,6 @@ impl Assignment {
         true
     }
 
-    /// Whether a topic was made anew since it is followed.
-    pub(in crate::consumer) fn is_remade(&self, topic: &str) -> bool {
-        let sights = self
-            .topics
-            .topics
-            .get(topic)
-            .map(|topic| (&topic.first, &topic.last));
-        matches!(sights, Some((Some(first), Some(last))) if first.id != last.id)
-    }
-
     /// Whether all of a partition came up while it was followed, so that nothing of it was there to be left out.
     pub(in crate::consumer) fn is_new(&self, wanted: &Wanted) -> bool {
         let made_anew = |key| self.held.get(key).is_some_and(|held| held.former_topic.is_some());
