@@ -119,6 +119,20 @@ impl Assignment {
         };
     }
 
+    /// Follows all topics that match a pattern now: those that were not there when it was asked before came up since.
+    pub(in crate::consumer) fn follow_matches(&mut self, topics: &[String]) {
+        let before = self.followed();
+        self.follow(topics, false);
+        for (topic, followed) in &mut self.topics.topics {
+            if !before.contains(topic) {
+                followed.first = Some(TopicSight {
+                    id: Arc::from(""),
+                    partitions: 0,
+                });
+            }
+        }
+    }
+
     /// Whether topics are subscribed.
     pub(in crate::consumer) fn follows(&self) -> bool {
         !self.topics.topics.is_empty()

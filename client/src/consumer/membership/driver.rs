@@ -227,7 +227,7 @@ impl Driver {
                 for topic in &topics {
                     self.shared.client.cache().want(topic);
                 }
-                self.shared.assignment.lock().follow(&topics, false);
+                self.shared.assignment.lock().follow_matches(&topics);
                 self.shared.with_member(|member| member.change_topics(topics));
             }
             Ok(_) => {}

@@ -170,6 +170,21 @@ fn wanted(partition: i32, topic_id: &str) -> Wanted {
 }
 
 #[test]
+fn a_topic_that_matches_a_pattern_later_is_new_as_a_whole() {
+    let metrics = ConsumerMetrics::new(&Registry::new(), "g");
+    let mut assignment = Assignment::default();
+    assignment.follow(&["orders-1".to_owned()], false);
+    assignment.sight("orders-1", &sight("a", 1), &metrics);
+    assignment.follow_matches(&["orders-1".to_owned(), "orders-2".to_owned()]);
+    assignment.sight("orders-2", &sight("b", 1), &metrics);
+    let keys = ["orders-1", "orders-2"].map(|topic| TopicPartition::new(topic, 0));
+    assignment.add(&keys, &metrics);
+    let wanted = assignment.lookups(Instant::now());
+    let new: Vec<_> = wanted.iter().map(|wanted| assignment.is_new(wanted)).collect();
+    assert_eq!(new, [false, true]);
+}
+
+#[test]
 fn partitions_that_come_up_while_a_topic_is_followed_are_new() {
     let metrics = ConsumerMetrics::new(&Registry::new(), "g");
     let mut assignment = Assignment::default();

@@ -1,0 +1,173 @@
+//! Keeps a client's metadata fresh: a task asks agents on request and when the cache is old; callers wait for what it
+//! brings.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use streamhouse_core::{Error as CoreError, ErrorCode, protocol::v1};
+use tokio::time::{Instant, timeout};
+
+use super::{Client, Inner};
+use crate::{
+    connection,
+    error::{Error, Result},
+    metadata_cache::{MetadataCache, TopicKnown},
+    retry::{Backoff, Deadline},
+};
+
+/// Between two metadata refreshes, however often they are asked for.
+const REFRESH_PAUSE: Duration = Duration::from_millis(50);
+/// How long an agent may say nothing to a refresh before another is asked as well.
+const SILENCE: Duration = Duration::from_millis(300);
+
+impl Client {
+    /// Whether the task that refreshes metadata lives: it ends with the runtime that the client was built in.
+    fn is_refreshed(&self) -> bool {
+        let refresher = self.inner.refresher.lock();
+        refresher
+            .as_ref()
+            .is_some_and(|refresher| !refresher.is_finished())
+    }
+
+    /// Waits until a topic's partitions are known. A topic that does not exist is waited for only for `missing_for`.
+    pub(crate) async fn partitions_of(
+        &self,
+        topic: &str,
+        deadline: Deadline,
+        missing_for: Duration,
+    ) -> Result<i32> {
+        let mut watch = self.cache().watch();
+        let missing = Deadline::after(missing_for.min(deadline.left()));
+        let mut backoff = self.backoff();
+        // `None` while an answer is waited for.
+        let mut ask_at = Some(Instant::now());
+        loop {
+            self.cache().want(topic);
+            watch.borrow_and_update();
+            let last = match self.cache().topic(topic) {
+                TopicKnown::Partitions(count) if count > 0 => return Ok(count),
+                TopicKnown::Failed(error) if !error.is_retryable() => return Err(error.into()),
+                TopicKnown::Failed(error)
+                    if error.code() == ErrorCode::UnknownTopicOrPartition && missing.is_over() =>
+                {
+                    return Err(error.into());
+                }
+                TopicKnown::Failed(error) => Some(error),
+                _ => None,
+            };
+            if !self.is_refreshed() {
+                return Err(Error::State(
+                    "the client's own task has ended, with the tokio runtime it was built in; build a new client".into(),
+                ));
+            }
+            if ask_at.is_some_and(|at| at <= Instant::now()) {
+                self.cache().request_refresh();
+                ask_at = None;
+            }
+            if deadline.is_over() {
+                return Err(Error::timeout(
+                    format!("finding the topic {topic:?}"),
+                    deadline.allowed(),
+                    last.or_else(|| self.unreachable_cause()),
+                ));
+            }
+            let until_asked = ask_at.map(|at| at.saturating_duration_since(Instant::now()));
+            let wait = until_asked.unwrap_or(deadline.left()).min(deadline.left());
+            if timeout(wait, watch.changed()).await.is_ok() && ask_at.is_none() {
+                // What does not help is asked for ever more rarely: others may wait for the same answers.
+                ask_at = Some(Instant::now() + backoff.next(Duration::ZERO));
+            }
+        }
+    }
+
+    /// Asks agents in turn and takes the first answer. One that has died may be silent for seconds, and who waits for a new leader
+    /// waits for this: so the next is asked already when one has said nothing for a moment.
+    async fn refresh(&self, topics: Vec<String>) -> Result<(), CoreError> {
+        let mut last = CoreError::new(ErrorCode::NetworkException, "no agent is known");
+        let mut asked = FuturesUnordered::new();
+        let mut candidates = self.candidates().into_iter();
+        loop {
+            let next = candidates.next();
+            if let Some(uri) = &next {
+                asked.push(self.ask(uri.clone(), topics.clone()));
+            }
+            let answer = if next.is_some() {
+                timeout(SILENCE, asked.next()).await
+            } else {
+                Ok(asked.next().await)
+            };
+            match answer {
+                Ok(Some(Ok(answer))) => {
+                    self.cache().merge(answer);
+                    self.let_agents_go();
+                    return Ok(());
+                }
+                Ok(Some(Err(error))) => last = error,
+                Ok(None) => return Err(last),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Forgets the channels and coordinators of agents that the cluster does not have any more: addresses change with every
+    /// restart in Kubernetes. Calls on their way keep their channel.
+    pub(super) fn let_agents_go(&self) {
+        let agents = self.inner.cache.agents();
+        if agents.is_empty() {
+            return;
+        }
+        let there = |uri: &Arc<str>| agents.contains(uri) || self.inner.bootstrap.contains(uri);
+        self.inner.pool.retain(there);
+        self.inner.coordinators.lock().retain(|_, uri| there(uri));
+    }
+
+    async fn ask(&self, uri: Arc<str>, topics: Vec<String>) -> Result<v1::MetadataResponse, CoreError> {
+        // A silent agent must not hide the others for as long as a whole request may take.
+        let allowed = self
+            .settings()
+            .connect_timeout
+            .min(self.settings().request_timeout);
+        self.call_at(&uri, allowed, |channel| async move {
+            connection::data(channel)
+                .metadata(v1::MetadataRequest { topics })
+                .await
+        })
+        .await
+    }
+}
+
+/// Refreshes on request and when the cache is old. Ends with its client, which it does not keep alive while it waits.
+pub(super) async fn refresh_loop(
+    inner: Weak<Inner>,
+    cache: Arc<MetadataCache>,
+    mut backoff: Backoff,
+    max_age: Duration,
+) {
+    loop {
+        let _ = timeout(max_age, cache.refresh_requested()).await;
+        let topics = cache.wanted();
+        if topics.is_empty() {
+            continue;
+        }
+        let Some(client) = inner.upgrade().map(|inner| Client { inner }) else {
+            return;
+        };
+        let answer = client.refresh(topics).await;
+        drop(client);
+        let pause = match answer {
+            Ok(()) => {
+                backoff.reset();
+                REFRESH_PAUSE
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot refresh metadata; trying again");
+                cache.request_refresh();
+                backoff.next(Duration::from_millis(error.retry_after_ms().into()))
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
