@@ -204,3 +204,34 @@ async fn a_producer_that_waits_for_its_leader_says_so_on_the_way_and_at_the_end(
         "{ended:?}"
     );
 }
+
+#[tokio::test]
+async fn records_that_cannot_be_read_end_a_consume_with_the_object_named() {
+    let cluster = Cluster::start(1).await;
+    cluster.create("t", 1);
+    for value in ["a", "b", "c"] {
+        assert_eq!(produce(&cluster, &[], value).await.code, Some(0));
+    }
+    cluster.change("t", 0, |partition| partition.damaged = Some(1..2));
+    let bootstrap = cluster.bootstrap();
+    let consume = async |args: &[&str]| {
+        let args: Vec<&str> = ["consume", "t", "--exit-at-end"]
+            .iter()
+            .chain(args)
+            .copied()
+            .collect();
+        run(&args, &[("STREAMHOUSE_BOOTSTRAP", &bootstrap)], "").await
+    };
+    for from in [&["--from-beginning"][..], &["-g", "g", "--from-beginning"]] {
+        let ended = consume(from).await;
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert_eq!(ended.stdout, "a\n", "{ended:?}");
+        let last = ended.stderr.lines().last().unwrap();
+        assert!(
+            last.contains("t-0") && last.contains("t/0/segment_7.dat"),
+            "{ended:?}"
+        );
+    }
+    let ended = consume(&["-p", "0", "--offset", "2"]).await;
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "c\n"), "{ended:?}");
+}

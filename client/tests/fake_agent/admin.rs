@@ -1,6 +1,9 @@
-//! The admin service of the fake agents: it lists topics, and nothing else.
+//! The admin service of the fake agents: it lists and describes topics, and nothing else.
 
-use streamhouse_core::protocol::v1::{self, admin_service_server::AdminService};
+use streamhouse_core::{
+    Error, ErrorCode,
+    protocol::v1::{self, admin_service_server::AdminService},
+};
 use tonic::{Request, Response, Status};
 
 use super::Agent;
@@ -31,8 +34,31 @@ impl AdminService for Agent {
         not_needed()
     }
 
-    async fn describe_topic(&self, _: Request<v1::DescribeTopicRequest>) -> Answer<v1::TopicDescription> {
-        not_needed()
+    async fn describe_topic(
+        &self,
+        request: Request<v1::DescribeTopicRequest>,
+    ) -> Answer<v1::TopicDescription> {
+        self.alive()?;
+        let name = request.into_inner().name;
+        let state = self.cluster.state.lock();
+        let Some(partitions) = state.topics.get(&name) else {
+            return Err(Error::new(ErrorCode::UnknownTopicOrPartition, "no such topic").into());
+        };
+        let partitions = partitions
+            .iter()
+            .zip(0..)
+            .map(|(known, partition)| v1::PartitionDescription {
+                partition,
+                log_start_offset: known.log.start,
+                high_watermark: known.log.end,
+                ..Default::default()
+            });
+        Ok(Response::new(v1::TopicDescription {
+            topic_id: state.topic_id(&name),
+            partitions: partitions.collect(),
+            name,
+            ..Default::default()
+        }))
     }
 
     async fn alter_topic(&self, _: Request<v1::AlterTopicRequest>) -> Answer<v1::TopicDescription> {
