@@ -55,8 +55,3 @@ pub use reachability::{CoordinatorOutage, UnreachableAgent};
 /// What an agent answers instead of a result: see [`Error::cause`].
 pub use streamhouse_core::Error as ClusterError;
 pub use streamhouse_core::{ErrorCode, TopicPartition};
-
-/// The guide's examples are compiled like those of this documentation.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/client-guide.md")]
-struct ClientGuide;

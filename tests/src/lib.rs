@@ -7,3 +7,8 @@ pub mod raw;
 
 pub use cluster::Cluster;
 pub use ledger::{Ledger, Load};
+
+/// The guide's examples are compiled as those of an application are, against the client and libraries of its choice.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/client-guide.md")]
+struct ClientGuide;

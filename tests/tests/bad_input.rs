@@ -19,17 +19,9 @@ fn changed(batch: &Bytes, change: impl FnOnce(&mut BytesMut)) -> Bytes {
     copy.freeze()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn damaged_batches_are_refused_by_name_and_the_stream_goes_on() -> Outcome {
-    let folder = tempfile::tempdir()?;
-    let mut agent = Agent::builder().dev(folder.path()).spawn()?;
-    agent.wait_ready()?;
-    Admin::connect(agent.bootstrap())?
-        .create_topic(NewTopic::new("t", 1))
-        .await?;
-    let mut client = raw::connect(&agent.bootstrap()).await?;
-    let good = raw::batch(&[b"one", b"two"], Compression::Lz4)?;
-    let cases = [
+/// What is wrong with each, and what the agent answers.
+fn damaged_batches(good: &Bytes) -> anyhow::Result<Vec<(&'static str, Bytes, ErrorCode)>> {
+    Ok(vec![
         (
             "a cut batch",
             good.slice(..good.len() - 1),
@@ -37,12 +29,12 @@ async fn damaged_batches_are_refused_by_name_and_the_stream_goes_on() -> Outcome
         ),
         (
             "a flipped byte",
-            changed(&good, |b| b[70] ^= 1),
+            changed(good, |b| b[70] ^= 1),
             ErrorCode::CorruptMessage,
         ),
         (
             "an old magic",
-            changed(&good, |b| b[16] = 1),
+            changed(good, |b| b[16] = 1),
             ErrorCode::UnsupportedForMessageFormat,
         ),
         ("no batch", Bytes::new(), ErrorCode::InvalidRequest),
@@ -53,12 +45,12 @@ async fn damaged_batches_are_refused_by_name_and_the_stream_goes_on() -> Outcome
         ),
         (
             "a negative length",
-            changed(&good, |b| b[8..12].copy_from_slice(&(-5_i32).to_be_bytes())),
+            changed(good, |b| b[8..12].copy_from_slice(&(-5_i32).to_be_bytes())),
             ErrorCode::InvalidRecord,
         ),
         (
             "a huge length",
-            changed(&good, |b| b[8..12].copy_from_slice(&i32::MAX.to_be_bytes())),
+            changed(good, |b| b[8..12].copy_from_slice(&i32::MAX.to_be_bytes())),
             ErrorCode::CorruptMessage,
         ),
         (
@@ -66,8 +58,20 @@ async fn damaged_batches_are_refused_by_name_and_the_stream_goes_on() -> Outcome
             raw::batch(&[&vec![7; 2 << 20]], Compression::None)?,
             ErrorCode::MessageTooLarge,
         ),
-    ];
-    for (what, records, code) in cases {
+    ])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_batches_are_refused_by_name_and_the_stream_goes_on() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let mut agent = Agent::builder().dev(folder.path()).spawn()?;
+    agent.wait_ready()?;
+    Admin::connect(agent.bootstrap())?
+        .create_topic(NewTopic::new("t", 1))
+        .await?;
+    let mut client = raw::connect(&agent.bootstrap()).await?;
+    let good = raw::batch(&[b"one", b"two"], Compression::Lz4)?;
+    for (what, records, code) in damaged_batches(&good)? {
         let outcome = raw::produce(&mut client, "t", 0, records).await?;
         assert_eq!(
             outcome.as_ref().err().map(|error| error.code()),
