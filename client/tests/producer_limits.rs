@@ -100,7 +100,9 @@ async fn records_that_do_not_compress_are_stored_at_defaults() {
 async fn send_lines(cluster: &Cluster, said: bool, codec: Compression) -> Producer {
     cluster.create("t", 1);
     cluster.limit("t", 16_384, said);
-    let producer = builder(cluster).compression(codec).build().await.unwrap();
+    // However slowly the records come, what closes a batch is its size.
+    let producer = builder(cluster).linger(Duration::from_secs(2)).compression(codec);
+    let producer = producer.build().await.unwrap();
     let topic = producer.topic("t").await.unwrap();
     let mut deliveries = Vec::new();
     for number in 0..20_000 {

@@ -260,7 +260,7 @@ impl GroupService for Agent {
                 ..Default::default()
             }));
         }
-        let member_id = self.with(&group, |group| {
+        let (member_id, before) = self.with(&group, |group| {
             let mut id = request.member_id.clone();
             if id.is_empty() {
                 id = group.next_id();
@@ -275,14 +275,16 @@ impl GroupService for Agent {
                     joined: true,
                 },
             );
-            Ok(id)
+            Ok((id, group.generation))
         })?;
         let answer = self.wait_for(&group, |group| {
             group.try_complete();
             if !group.members.contains_key(&member_id) {
                 return Some(Err(refuse(ErrorCode::UnknownMemberId)));
             }
-            group.joining.is_none().then(|| Ok(group.join_answer(&member_id)))
+            // Another member may join again before this task has looked.
+            let is_complete = group.joining.is_none() || group.generation > before;
+            is_complete.then(|| Ok(group.join_answer(&member_id)))
         });
         answer.await.map(Response::new)
     }

@@ -88,6 +88,8 @@ impl MemberMachine {
         self.phase = Phase::Preparing {
             not_before: now + pause,
         };
+        // The subscription may have changed since the join started: then something is to be given up before the next one.
+        self.due = true;
         match (error.code(), error) {
             (ErrorCode::RebalanceInProgress | ErrorCode::MemberIdRequired, _) => {}
             (ErrorCode::UnknownMemberId, _) => self.expelled(true),

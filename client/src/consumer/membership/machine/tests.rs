@@ -117,6 +117,23 @@ fn a_cooperative_member_joins_again_without_a_poll_and_answers_of_before_mean_no
 }
 
 #[test]
+fn a_subscription_that_changes_during_a_join_that_fails_gives_up_what_it_no_longer_wants() {
+    let now = Instant::now();
+    let mut machine = machine(true, false, now);
+    join(&mut machine, 1, &[0], now);
+    machine.ask_rejoin();
+    let order = machine.orders(now).join.unwrap();
+    machine.subscribe(vec!["u".into()]);
+    assert_eq!(machine.duty(), None, "not while it joins");
+    let error = refused(ErrorCode::RebalanceInProgress);
+    machine.join_failed(order.serial, error, now, Duration::ZERO);
+    assert!(machine.orders(now).join.is_none());
+    assert_eq!(machine.duty(), Some(Duty::Revoke(vec![of(0)])));
+    machine.given_up(&[of(0)]);
+    assert_eq!(machine.orders(now).join.unwrap().topics, ["u"]);
+}
+
+#[test]
 fn an_expelled_member_drops_everything_at_once_and_gets_new_tenures() {
     let now = Instant::now();
     let mut machine = machine(true, false, now);
