@@ -101,8 +101,7 @@ async fn send_lines(cluster: &Cluster, said: bool, codec: Compression) -> Produc
     cluster.create("t", 1);
     cluster.limit("t", 16_384, said);
     // However slowly the records come, what closes a batch is its size.
-    let producer = builder(cluster).linger(Duration::from_secs(2)).compression(codec);
-    let producer = producer.build().await.unwrap();
+    let producer = lingering(cluster).compression(codec).build().await.unwrap();
     let topic = producer.topic("t").await.unwrap();
     let mut deliveries = Vec::new();
     for number in 0..20_000 {
@@ -110,6 +109,7 @@ async fn send_lines(cluster: &Cluster, said: bool, codec: Compression) -> Produc
         let record = RecordRef::new(line.as_bytes());
         deliveries.push(producer.send_ref(&topic, record).await.unwrap());
     }
+    producer.flush().await.unwrap();
     for (number, delivery) in deliveries.into_iter().enumerate() {
         let stored = timeout(LONG, delivery).await.unwrap().unwrap();
         assert_eq!(usize::try_from(stored.offset).unwrap(), number);
@@ -139,6 +139,7 @@ async fn batches_keep_to_the_limit_that_metadata_name() {
         let record = RecordRef::new(line.as_bytes());
         deliveries.push(producer.send_ref(&topic, record).await.unwrap());
     }
+    producer.flush().await.unwrap();
     for delivery in deliveries {
         timeout(LONG, delivery).await.unwrap().unwrap();
     }
@@ -157,8 +158,8 @@ async fn a_batch_that_is_refused_as_too_large_is_sent_in_parts_in_order() {
     );
     // A record that is too large alone fails, and says why.
     let large = producer.send(Record::new("t", noise(20_000, 1))).await.unwrap();
-    assert_eq!(large.await.unwrap_err().code(), ErrorCode::MessageTooLarge);
     producer.flush().await.unwrap();
+    assert_eq!(large.await.unwrap_err().code(), ErrorCode::MessageTooLarge);
 }
 
 #[tokio::test(flavor = "multi_thread")]
