@@ -11,7 +11,7 @@ say "building, with and without metrics"
 build_programs
 # In a folder of its own: the same name, without the feature.
 TARGET=${CARGO_TARGET_DIR:-target}
-cargo build --release -p streamhouse-client --no-default-features --bin streamhouse --target-dir "$TARGET/no-metrics"
+cargo build --release -p streamhouse-cli --no-default-features --bin streamhouse --target-dir "$TARGET/no-metrics"
 say "single updates"
 # Of the workspace, so that nothing is built with other features than the programs.
 cargo bench --workspace --bench metrics -- --noplot

@@ -6,7 +6,7 @@
 need_build_tools
 need_rust
 UPDATE_DOCS=1 cargo test --release -p streamhouse-core --lib
-UPDATE_DOCS=1 cargo test --release -p streamhouse-client --bin streamhouse
+UPDATE_DOCS=1 cargo test --release -p streamhouse-cli --bin streamhouse
 UPDATE_DOCS=1 hack/check-live.sh
 UPDATE_DOCS=1 hack/check-console.sh
 UPDATE_DOCS=1 cargo test --release -p streamhouse-operator --lib

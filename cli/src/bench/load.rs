@@ -1,0 +1,365 @@
+//! The sending side of a bench: [`send`] keeps to a schedule, [`Collector`] takes what became of each record.
+//!
+//! The schedule is open: at a rate, a record's latency counts from when it was meant to be sent, also when the loop could
+//! not send it then, so a stall is seen by every record it delays (no coordinated omission). Without a rate the latency
+//! counts from just before the send. Time is read once a chunk of sends, not for each.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    task::{Context as TaskContext, Poll},
+    time::Duration,
+};
+
+use futures::FutureExt;
+use streamhouse_client::{Delivery, Error, Producer, RecordRef, TopicHandle};
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{
+    payload::{self, Payload, STAMP_SIZE},
+    stats::{Latencies, Progress},
+};
+use crate::failure::{Failure, Outcome};
+
+/// Records sent between two looks at the clock.
+const CHUNK: usize = 128;
+/// Of the schedule, at a rate.
+const TICK: Duration = Duration::from_millis(1);
+
+/// What one producer sends.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    /// The whole bench's zero: stamps count from it.
+    pub(super) epoch: Instant,
+    /// Before this nothing is measured.
+    pub(super) measure_from: Instant,
+    /// Measured records to send; `None` leaves the end to `until`.
+    pub(super) records: Option<u64>,
+    /// When to stop; `None` leaves the end to `records`.
+    pub(super) until: Option<Instant>,
+    /// Records a second; `None` is as fast as possible.
+    pub(super) rate: Option<f64>,
+    /// Written into the records of an end-to-end run.
+    pub(super) run: Option<u64>,
+    /// Where in the pool of payloads to start, so that producers do not send the same.
+    pub(super) first: u64,
+}
+
+/// Records that share a stamp.
+#[derive(Debug)]
+pub(super) struct Sent {
+    stamp: Instant,
+    deliveries: Vec<Delivery>,
+}
+
+/// Sends until the plan is fulfilled, or `stop` says so. Returns how many measured records it sent.
+pub(super) async fn send(
+    producer: &Producer,
+    topic: &TopicHandle,
+    payload: &Payload,
+    plan: &Plan,
+    progress: &Progress,
+    sent: mpsc::Sender<Sent>,
+    stop: &tokio_util::sync::CancellationToken,
+) -> Outcome<u64> {
+    let mut loop_state = Loop {
+        producer,
+        topic,
+        payload,
+        plan,
+        number: plan.first,
+        scratch: Vec::new(),
+    };
+    let mut measured = 0;
+    let mut schedule = plan.rate.map(|rate| Schedule {
+        rate,
+        start: plan.epoch,
+        sent: 0,
+    });
+    while !stop.is_cancelled() {
+        let (stamp, due) = match &mut schedule {
+            Some(schedule) => schedule.next_tick().await,
+            None => (Instant::now(), CHUNK as u64),
+        };
+        if plan.until.is_some_and(|until| stamp >= until) {
+            break;
+        }
+        let counts = stamp >= plan.measure_from;
+        let due = match plan.records {
+            Some(records) if counts => due.min(records - measured),
+            _ => due,
+        };
+        let mut left = due;
+        while left > 0 {
+            let count = left.min(CHUNK as u64);
+            loop_state
+                .send_chunk(stamp, count, schedule.is_some(), &sent)
+                .await?;
+            Progress::add(&progress.sent, count);
+            left -= count;
+        }
+        if counts {
+            measured += due;
+            if plan.records == Some(measured) {
+                break;
+            }
+        }
+    }
+    Ok(measured)
+}
+
+/// How many records are due at each tick of a steady rate.
+#[derive(Debug)]
+struct Schedule {
+    rate: f64,
+    start: Instant,
+    sent: u64,
+}
+
+impl Schedule {
+    /// Waits for the next tick at which records are due. A loop that is late gets the ticks it missed one by one.
+    async fn next_tick(&mut self) -> (Instant, u64) {
+        let (tick, count) = self.advance();
+        if tick > Instant::now() {
+            tokio::time::sleep_until(tick).await;
+        }
+        (tick, count)
+    }
+
+    /// The next tick at which records are due, and how many.
+    fn advance(&mut self) -> (Instant, u64) {
+        // A record belongs to the tick at or after the end of its interval.
+        let ticks = ((self.sent + 1) as f64 / self.rate / TICK.as_secs_f64() - 1e-9)
+            .ceil()
+            .max(1.0);
+        let due = (ticks * TICK.as_secs_f64() * self.rate + 1e-9).floor() as u64;
+        let count = due.saturating_sub(self.sent).max(1);
+        self.sent += count;
+        (self.start + TICK.mul_f64(ticks), count)
+    }
+}
+
+struct Loop<'a> {
+    producer: &'a Producer,
+    topic: &'a TopicHandle,
+    payload: &'a Payload,
+    plan: &'a Plan,
+    number: u64,
+    scratch: Vec<u8>,
+}
+
+impl Loop<'_> {
+    /// Sends `count` records of one stamp. Without a schedule the stamp moves on when a send had to wait for room.
+    async fn send_chunk(
+        &mut self,
+        mut stamp: Instant,
+        count: u64,
+        scheduled: bool,
+        sent: &mpsc::Sender<Sent>,
+    ) -> Outcome {
+        let mut deliveries = Vec::with_capacity(usize::try_from(count).unwrap_or(CHUNK));
+        for _ in 0..count {
+            let mut value = self.payload.record(self.number);
+            self.number += 1;
+            if let Some(run) = self.plan.run {
+                self.scratch.clear();
+                self.scratch.extend_from_slice(value);
+                let micros = stamp.saturating_duration_since(self.plan.epoch).as_micros();
+                payload::stamp(&mut self.scratch, run, u64::try_from(micros).unwrap_or(u64::MAX));
+                value = &self.scratch;
+            }
+            let record = RecordRef::new(value);
+            let delivery = match self.producer.try_send_ref(self.topic, record) {
+                Ok(delivery) => delivery,
+                Err(Error::BufferFull) => {
+                    let full = std::mem::take(&mut deliveries);
+                    hand_over(
+                        sent,
+                        Sent {
+                            stamp,
+                            deliveries: full,
+                        },
+                    )
+                    .await?;
+                    if !scheduled {
+                        stamp = Instant::now();
+                    }
+                    self.producer.send_ref(self.topic, record).await?
+                }
+                Err(error) => return Err(error.into()),
+            };
+            deliveries.push(delivery);
+        }
+        hand_over(sent, Sent { stamp, deliveries }).await
+    }
+}
+
+async fn hand_over(sent: &mpsc::Sender<Sent>, chunk: Sent) -> Outcome {
+    let gone = |_| Failure::failed("the bench ended while it was sending");
+    sent.send(chunk).await.map_err(gone)
+}
+
+/// What became of one producer's records.
+#[derive(Debug)]
+pub(super) struct Collected {
+    pub(super) latencies: Latencies,
+    /// Measured records that were acknowledged.
+    pub(super) acked: u64,
+    /// Records that failed, measured or not.
+    pub(super) failed: u64,
+    pub(super) first_error: Option<Error>,
+    /// When the last measured record was acknowledged.
+    pub(super) last_ack: Option<Instant>,
+}
+
+/// Waits for deliveries, in order within each partition, without a task for each.
+#[derive(Debug)]
+pub(super) struct Collector {
+    progress: Arc<Progress>,
+    measure_from: Instant,
+    /// By partition: batches of one partition are settled in order, those of different partitions are not.
+    waiting: Vec<VecDeque<(Instant, Delivery)>>,
+    collected: Collected,
+}
+
+impl Collector {
+    pub(super) fn new(progress: Arc<Progress>, measure_from: Instant) -> Outcome<Self> {
+        let collected = Collected {
+            latencies: Latencies::new()?,
+            acked: 0,
+            failed: 0,
+            first_error: None,
+            last_ack: None,
+        };
+        Ok(Self {
+            progress,
+            measure_from,
+            waiting: Vec::new(),
+            collected,
+        })
+    }
+
+    /// Collects until the sender is done and everything is settled.
+    pub(super) async fn run(mut self, mut sent: mpsc::Receiver<Sent>) -> Collected {
+        let mut open = true;
+        while open || !self.is_empty() {
+            tokio::select! {
+                chunk = sent.recv(), if open => match chunk {
+                    Some(chunk) => self.take(chunk),
+                    None => open = false,
+                },
+                () = std::future::poll_fn(|task| self.poll_settled(task)) => {}
+            }
+        }
+        self.collected
+    }
+
+    /// What was collected so far.
+    pub(super) fn into_collected(self) -> Collected {
+        self.collected
+    }
+
+    fn is_empty(&self) -> bool {
+        self.waiting.iter().all(VecDeque::is_empty)
+    }
+
+    fn take(&mut self, chunk: Sent) {
+        for delivery in chunk.deliveries {
+            let partition = usize::try_from(delivery.partition()).unwrap_or(0);
+            if partition >= self.waiting.len() {
+                self.waiting.resize_with(partition + 1, VecDeque::new);
+            }
+            self.waiting[partition].push_back((chunk.stamp, delivery));
+        }
+    }
+
+    /// Takes what is settled at the front of each partition; ready when there was any.
+    fn poll_settled(&mut self, task: &mut TaskContext<'_>) -> Poll<()> {
+        let mut now = None;
+        for queue in &mut self.waiting {
+            while let Some((stamp, delivery)) = queue.front_mut() {
+                let Poll::Ready(outcome) = delivery.poll_unpin(task) else {
+                    break;
+                };
+                let now = *now.get_or_insert_with(Instant::now);
+                let measured = *stamp >= self.measure_from;
+                match outcome {
+                    Ok(_) => {
+                        Progress::add(&self.progress.acked, 1);
+                        if measured {
+                            self.collected.acked += 1;
+                            self.collected.last_ack = Some(now);
+                            self.collected
+                                .latencies
+                                .record(now.saturating_duration_since(*stamp), 1);
+                        }
+                    }
+                    Err(error) => {
+                        Progress::add(&self.progress.failed, 1);
+                        self.collected.failed += 1;
+                        self.collected.first_error.get_or_insert(error);
+                    }
+                }
+                queue.pop_front();
+            }
+        }
+        if now.is_some() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+}
+
+/// Whether a record of this size can carry a stamp.
+pub(super) fn can_be_stamped(record_size: usize) -> bool {
+    record_size >= STAMP_SIZE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_schedule_gives_every_record_its_tick() {
+        for (rate, ticks) in [
+            (1_000.0, 1_000),
+            (2_500.0, 1_000),
+            (10.0, 10),
+            (333.0, 333),
+            (1_234_567.0, 1_000),
+        ] {
+            let start = Instant::now();
+            let mut schedule = Schedule { rate, start, sent: 0 };
+            let mut count = 0;
+            let mut last = start;
+            for _ in 0..ticks {
+                let (tick, due) = schedule.advance();
+                assert!(tick > last && due > 0, "{rate}");
+                last = tick;
+                count += due;
+            }
+            let expected = (last - start).as_secs_f64() * rate;
+            assert!(
+                (count as f64 - expected).abs() <= 1.0,
+                "{rate}: {count} records, {expected} expected"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_late_loop_gets_the_ticks_it_missed_with_their_own_times() {
+        let start = Instant::now() - Duration::from_secs(1);
+        let mut schedule = Schedule {
+            rate: 5_000.0,
+            start,
+            sent: 0,
+        };
+        let mut ticks = Vec::new();
+        for _ in 0..100 {
+            ticks.push(schedule.next_tick().await);
+        }
+        assert_eq!(ticks[0], (start + TICK, 5));
+        assert_eq!(ticks[99], (start + TICK * 100, 5));
+    }
+}

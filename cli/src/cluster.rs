@@ -1,0 +1,75 @@
+//! `streamhouse cluster`: who is in the cluster, what it leads, and where everything is stored.
+
+use streamhouse_client::admin::ClusterInfo;
+
+use crate::{
+    context::Context,
+    failure::Outcome,
+    output::{Table, emit},
+};
+
+/// Runs `cluster`.
+pub(crate) async fn run(context: &Context) -> Outcome {
+    let cluster = context.admin().describe_cluster().await?;
+    emit(context.format, &cluster, || description(&cluster))
+}
+
+fn description(cluster: &ClusterInfo) -> String {
+    let mut agents = Table::new([
+        "AGENT", "NODE", "GRPC", "HTTP", "KAFKA", "ZONE", "VERSION", "LEASES",
+    ]);
+    for agent in &cluster.agents {
+        agents.row([
+            agent.agent_id.clone(),
+            agent.node_id.to_string(),
+            agent.grpc_address.clone(),
+            agent.http_address.clone(),
+            agent.kafka_address.clone(),
+            agent.zone.clone(),
+            agent.version.clone(),
+            agent.leases.to_string(),
+        ]);
+    }
+    let leases: u32 = cluster.agents.iter().map(|agent| agent.leases).sum();
+    format!(
+        "cluster {}  version {}\n{} topics, {} partitions, {leases} of them led\nmetadata  {}\nobjects   {}\n\n{agents}",
+        cluster.cluster_id,
+        cluster.version,
+        cluster.topics,
+        cluster.partitions,
+        cluster.metadata_store,
+        cluster.object_store,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use streamhouse_client::admin::AgentInfo;
+
+    use super::*;
+
+    #[test]
+    fn the_description_sums_up_the_agents() {
+        let agent = |id: &str, leases| AgentInfo {
+            agent_id: id.into(),
+            node_id: 1,
+            grpc_address: "h:50051".into(),
+            http_address: "h:8080".into(),
+            kafka_address: String::new(),
+            zone: String::new(),
+            version: "0.1.0".into(),
+            leases,
+        };
+        let text = description(&ClusterInfo {
+            cluster_id: "c".into(),
+            agents: vec![agent("a-1", 7), agent("a-2", 5)],
+            topics: 3,
+            partitions: 12,
+            version: "0.1.0".into(),
+            metadata_store: "sqlite:x".into(),
+            object_store: "file:y".into(),
+        });
+        assert!(text.contains("3 topics, 12 partitions, 12 of them led"), "{text}");
+        assert!(text.contains("a-2"), "{text}");
+    }
+}

@@ -1,0 +1,188 @@
+//! The definition of the command line: the subcommands with their arguments, and which function runs each.
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    bench, cluster, completions, consume,
+    context::{Context, GlobalOptions},
+    failure::Outcome,
+    group,
+    output::Format,
+    produce, topic,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  streamhouse topic create orders --partitions 4
+  echo 'customer-1:two pounds of tea' | streamhouse produce orders --key-separator :
+  streamhouse consume orders --from-beginning --exit-at-end -f '%p@%o %k: %v\\n'
+  streamhouse consume orders --group billing --from-beginning
+  streamhouse group describe billing
+  streamhouse bench produce --topic bench --partitions 4 --records 1000000
+
+Traces:
+  OTEL_EXPORTER_OTLP_ENDPOINT says where spans are sent (OTLP over gRPC); OTEL_TRACES_SAMPLER, how many";
+
+/// Produce, consume and manage StreamHouse topics.
+#[derive(Debug, Parser)]
+#[command(name = "streamhouse", version, after_help = EXAMPLES, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    global: GlobalOptions,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Manage topics
+    #[command(subcommand)]
+    Topic(topic::TopicCommand),
+    /// Send records, one a line, from a file or standard input
+    Produce(produce::Produce),
+    /// Print records
+    Consume(consume::Consume),
+    /// Manage consumer groups
+    #[command(subcommand)]
+    Group(group::GroupCommand),
+    /// Show the cluster: agents, leases, versions, stores
+    Cluster,
+    /// Measure throughput, latency and cost
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+    /// Print a completion script
+    Completions {
+        /// For this shell
+        shell: clap_complete::Shell,
+    },
+}
+
+impl Cli {
+    /// How errors are printed.
+    pub(crate) fn format(&self) -> Format {
+        self.global.output
+    }
+
+    /// Runs the command.
+    pub(crate) async fn run(self) -> Outcome {
+        if let Command::Completions { shell } = self.command {
+            return completions::run(shell);
+        }
+        log_to_stderr(self.global.verbose);
+        let context = Context::new(&self.global)?;
+        match self.command {
+            Command::Topic(command) => topic::run(&context, command).await,
+            Command::Produce(args) => produce::run(&context, args).await,
+            Command::Consume(args) => consume::run(&context, args).await,
+            Command::Group(command) => group::run(&context, command).await,
+            Command::Cluster => cluster::run(&context).await,
+            Command::Bench(command) => bench::run(&context, command).await,
+            Command::Completions { .. } => Ok(()),
+        }
+    }
+}
+
+fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => "error",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    let mut filter = format!("streamhouse={level},streamhouse_client={level}");
+    if verbose == 0 {
+        // Records that are left out or read again are nothing to be silent about.
+        filter.push_str(",streamhouse_client::gaps=warn");
+    }
+    // Nothing else sets one up in this process.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+        .with_writer(std::io::stderr)
+        .try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches;
+
+    use super::*;
+    use crate::usage;
+
+    fn parse(args: &str) -> Result<Cli, clap::Error> {
+        let args = std::iter::once("streamhouse").chain(args.split_whitespace());
+        let matches = usage::definition().try_get_matches_from(args)?;
+        Cli::from_arg_matches(&matches)
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        usage::definition().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        for args in [
+            "-o json topic list",
+            "topic list -o json",
+            "topic -o json list --timeout 5s",
+        ] {
+            assert_eq!(parse(args).unwrap().format(), Format::Json, "{args}");
+        }
+    }
+
+    #[test]
+    fn commands_are_taken_as_documented() {
+        for args in [
+            "topic create a --partitions 4 --config retention.ms=1 --config segment.ms=2 --if-not-exists",
+            "topic alter a --partitions 8",
+            "topic alter a --reset segment.ms",
+            "topic delete-records a --partition 0 --before-offset -1",
+            "topic offsets a --at-timestamp 2026-01-01T00:00:00Z",
+            "produce a --file f --key-separator \\t --header a=b --header c=d --compression none --acks all",
+            "consume a b --group g --from-beginning --exit-at-end",
+            "consume a --group g --session-timeout 10s",
+            "produce a --crlf",
+            "topic list --tls-cert c.pem --tls-key k.pem",
+            "consume a --partition 0 --partition 2 --offset 7 --max-messages 3",
+            "consume a --at-timestamp 5 -f %v\\n",
+            "group reset-offsets g --topic a --topic b:0,1 --shift-by -10 --execute",
+            "cluster",
+            "completions bash",
+            "bench produce --records 10 --rate 1000 --agent-http h:1 --agent-http h:2",
+            "bench consume --topic t --consumers 3",
+            "bench e2e --duration 5 --warmup 1s",
+        ] {
+            if let Err(error) = parse(args) {
+                panic!("{args}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for args in [
+            "",
+            "topic create a --partitions 0",
+            "topic alter a",
+            "topic delete-records a --partition 0 --before-offset -2",
+            "produce a --acks 1",
+            "produce a --compression zstd",
+            "consume",
+            "consume a --offset 3",
+            "consume a --from-beginning --at-timestamp 5",
+            "consume a --group g --at-timestamp 5",
+            "consume a --group g --partition 1",
+            "consume a --session-timeout 10s",
+            "consume a --group g --session-timeout 0",
+            "consume a -f text",
+            "group reset-offsets g --topic a",
+            "group reset-offsets g --topic a --to-latest --to-earliest",
+            "group reset-offsets g --topic a --to-latest --dry-run --execute",
+            "bench produce --records 10 --duration 5s",
+            "bench produce --rate 0",
+            "topic list --timeout 0",
+        ] {
+            assert!(parse(args).is_err(), "{args}");
+        }
+    }
+}

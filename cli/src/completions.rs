@@ -1,0 +1,35 @@
+//! `streamhouse completions`: a completion script for a shell, on stdout.
+
+use std::io::{self, Write};
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use crate::{command_line::Cli, failure::Outcome};
+
+/// Runs `completions`.
+pub(crate) fn run(shell: Shell) -> Outcome {
+    io::stdout().lock().write_all(&script(shell))?;
+    Ok(())
+}
+
+fn script(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "streamhouse", &mut script);
+    script
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::*;
+
+    #[test]
+    fn every_shell_completes_the_commands() {
+        for shell in Shell::value_variants() {
+            let script = String::from_utf8(script(*shell)).unwrap();
+            assert!(script.contains("reset-offsets"), "{shell}");
+        }
+    }
+}

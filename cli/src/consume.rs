@@ -1,0 +1,274 @@
+//! `streamhouse consume`: prints records, as a member of a group or from partitions of its own choice.
+//!
+//! A record counts as consumed once it is written to stdout: positions are committed only after that, and whatever a
+//! broken output or `--max-messages` left unwritten is not committed.
+
+mod end;
+mod format;
+mod joining;
+mod sink;
+
+use std::{collections::BTreeMap, io, time::Duration};
+
+use clap::Args;
+use streamhouse_client::{AutoOffsetReset, Consumer, Records, TopicPartition};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    end::End,
+    format::{RecordFormat, parse},
+    joining::Joining,
+    sink::Sink,
+};
+use crate::{
+    context::Context,
+    failure::{Failure, Outcome},
+    output::Format,
+    screen,
+    signals::stop_signal,
+    values,
+};
+
+/// How long a poll waits; also how soon a signal is noticed.
+const POLL: Duration = Duration::from_millis(250);
+/// Between heartbeats at most.
+const MAX_HEARTBEAT: Duration = Duration::from_secs(3);
+/// How long a poll waits when there is an end to be found.
+const POLL_TO_END: Duration = Duration::from_millis(50);
+
+const EXAMPLES: &str = "\
+Without --group it reads all partitions, or those named, from the end. In a group it goes on where the group has committed.
+With --exit-at-end it ends at the high watermarks of its start; members of a group end together, once the group has
+consumed and committed up to there.
+
+Formats: raw is the value and a line feed; json is an object a line (bytes that are no text as base64); anything else is a
+text with %t topic, %p partition, %o offset, %T timestamp, %k key, %K its length, %v value, %V its length, %h headers, %%,
+and the escapes \\n \\t \\r \\0 \\\\ \\xHH. On a terminal control characters of records are shown as \\xHH (of values, not line feeds
+and tabs); into a pipe or file every byte goes as it is.
+
+Examples:
+  streamhouse consume orders --from-beginning --exit-at-end > orders.txt
+  streamhouse consume orders --group billing --from-beginning
+  streamhouse consume orders --at-timestamp 2026-01-31T08:00:00Z -f '%T %k %v\\n'
+  streamhouse consume orders --partition 2 --offset 1000 --max-messages 10 -f json";
+
+/// Arguments of `consume`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Consume {
+    /// The topics
+    #[arg(required = true, value_name = "TOPIC")]
+    topics: Vec<String>,
+    /// Share the topics with the other members of this group, and commit
+    #[arg(short, long)]
+    group: Option<String>,
+    /// Start at the oldest record; in a group only where nothing is committed
+    #[arg(short = 'b', long, conflicts_with_all = ["at_timestamp", "offset"])]
+    from_beginning: bool,
+    /// Start at the first record at or after this time: milliseconds, or ISO 8601
+    #[arg(long, value_name = "TIME", value_parser = values::timestamp, conflicts_with_all = ["group", "offset"])]
+    at_timestamp: Option<i64>,
+    /// Start at this offset
+    #[arg(
+        long,
+        requires = "partitions",
+        conflicts_with = "group",
+        value_parser = values::offset
+    )]
+    offset: Option<i64>,
+    /// Only this partition; repeatable
+    #[arg(
+        short,
+        long = "partition",
+        conflicts_with = "group",
+        value_name = "PARTITION",
+        value_parser = values::partition
+    )]
+    partitions: Vec<i32>,
+    /// Without a heartbeat for this long the group goes on without this consumer; the agents bound it. 45s without
+    #[arg(long, value_name = "DURATION", requires = "group", value_parser = values::positive_duration)]
+    session_timeout: Option<Duration>,
+    /// raw, json, or a text with tokens; raw without, or json with -o json
+    #[arg(short, long, value_parser = parse)]
+    format: Option<RecordFormat>,
+    /// What a null key or value is written as
+    #[arg(long, value_name = "STRING", default_value = "", hide_default_value = true)]
+    null_value: String,
+    /// End when everything that was there at the start is read
+    #[arg(short = 'e', long)]
+    exit_at_end: bool,
+    /// End after so many records
+    #[arg(short = 'n', long, value_name = "RECORDS", value_parser = clap::value_parser!(u64).range(1..))]
+    max_messages: Option<u64>,
+}
+
+/// Runs `consume`.
+pub(crate) async fn run(context: &Context, args: Consume) -> Outcome {
+    let partitions = partitions(context, &args).await?;
+    let mut consumer = build(context, &args, &partitions).await?;
+    let stop = stop_signal();
+    let format = args.format.clone().unwrap_or(match context.format {
+        Format::Json => RecordFormat::Json,
+        Format::Table => RecordFormat::Raw,
+    });
+    let null = args.null_value.clone().into_bytes();
+    let mut sink = Sink::new(io::stdout(), format, null, screen::is_stdout());
+    let end = if args.exit_at_end {
+        Some(End::at_high_watermarks(&consumer, &partitions, args.group.is_some()).await?)
+    } else {
+        None
+    };
+    let joining = args.group.as_deref().map(|group| {
+        let allowed = context.client.settings().api_timeout;
+        Joining::new(group, context.format, allowed)
+    });
+    let limits = Limits {
+        end,
+        max: args.max_messages,
+        joining,
+    };
+    let written = copy(&mut consumer, &mut sink, limits, &stop).await;
+    // Whatever ended it, what was written is committed and the others of the group need not wait.
+    let closed = consumer.close().await;
+    written?;
+    Ok(closed?)
+}
+
+/// What is to be read, checked to exist.
+async fn partitions(context: &Context, args: &Consume) -> Outcome<Vec<TopicPartition>> {
+    if !args.partitions.is_empty() && args.topics.len() > 1 {
+        return Err(Failure::usage(
+            "--partition needs a single topic; run one command for each topic",
+        ));
+    }
+    let mut all = Vec::new();
+    for topic in &args.topics {
+        let known = context.admin().describe_topic(topic).await?.partitions;
+        if let Some(missing) = args
+            .partitions
+            .iter()
+            .find(|p| !known.iter().any(|k| k.partition == **p))
+        {
+            let message = format!(
+                "topic {topic} has {} partitions, so no partition {missing}; name another",
+                known.len()
+            );
+            return Err(Failure::failed(message));
+        }
+        let wanted = known
+            .iter()
+            .filter(|k| args.partitions.is_empty() || args.partitions.contains(&k.partition));
+        all.extend(wanted.map(|k| TopicPartition::new(topic, k.partition)));
+    }
+    Ok(all)
+}
+
+async fn build(context: &Context, args: &Consume, partitions: &[TopicPartition]) -> Outcome<Consumer> {
+    let reset = if args.from_beginning {
+        AutoOffsetReset::Earliest
+    } else {
+        AutoOffsetReset::Latest
+    };
+    let builder = context.client.consumer().auto_offset_reset(reset);
+    if let Some(group) = &args.group {
+        let mut builder = builder.group(group).topics(&args.topics);
+        if let Some(timeout) = args.session_timeout {
+            // Several heartbeats fit into a session, so that one that is lost does not end it.
+            let heartbeat = MAX_HEARTBEAT.min(timeout / 3);
+            builder = builder.session_timeout(timeout).heartbeat(heartbeat);
+        }
+        return Ok(builder.build().await?);
+    }
+    let builder = builder.auto_commit(None);
+    if args.partitions.is_empty() && args.at_timestamp.is_none() && !args.exit_at_end {
+        // Also those that come up while it reads.
+        return Ok(builder.topics(&args.topics).build().await?);
+    }
+    let consumer = builder.assign(partitions.to_vec()).build().await?;
+    if let Some(offset) = args.offset {
+        check_range(&consumer, partitions, offset).await?;
+        partitions
+            .iter()
+            .try_for_each(|partition| consumer.seek(partition, offset))?;
+    } else if let Some(time) = args.at_timestamp {
+        consumer.seek_to_timestamp(partitions, time)?;
+    }
+    Ok(consumer)
+}
+
+/// A person who names an offset wants that one, and not the nearest.
+async fn check_range(consumer: &Consumer, partitions: &[TopicPartition], offset: i64) -> Outcome {
+    let starts = consumer.beginning_offsets(partitions).await?;
+    let ends = consumer.end_offsets(partitions).await?;
+    for partition in partitions {
+        let at = |of: &BTreeMap<TopicPartition, i64>| of.get(partition).copied().unwrap_or(0);
+        let (start, end) = (at(&starts), at(&ends));
+        if offset < start || offset > end {
+            return Err(Failure::failed(format!(
+                "{partition} has the offsets {start} to {end}, and not {offset}; name one of them"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// When to stop.
+struct Limits {
+    end: Option<End>,
+    max: Option<u64>,
+    joining: Option<Joining>,
+}
+
+/// Polls and writes until the end, the last message wanted, or a signal.
+async fn copy<W: io::Write>(
+    consumer: &mut Consumer,
+    sink: &mut Sink<W>,
+    limits: Limits,
+    stop: &CancellationToken,
+) -> Outcome {
+    let Limits {
+        mut end,
+        max,
+        mut joining,
+    } = limits;
+    let patience = if end.is_some() { POLL_TO_END } else { POLL };
+    let mut left = max.unwrap_or(u64::MAX);
+    while !stop.is_cancelled() && left > 0 {
+        let records = consumer.poll(patience).await?;
+        left -= write(consumer, sink, &records, left)?;
+        if let Some(joining) = &mut joining {
+            joining.check(consumer)?;
+        }
+        if let Some(end) = &mut end
+            && end.is_reached(consumer).await?
+        {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Writes at most `most` records. What is not written is given back to the consumer, to be read again.
+fn write<W: io::Write>(
+    consumer: &Consumer,
+    sink: &mut Sink<W>,
+    records: &Records,
+    most: u64,
+) -> Outcome<u64> {
+    if records.is_empty() {
+        return Ok(0);
+    }
+    let most_here = usize::try_from(most).unwrap_or(usize::MAX);
+    // A reader that is slow to take our output must not keep the heartbeat from its thread.
+    let written = tokio::task::block_in_place(|| sink.write_all(records.iter().take(most_here)));
+    let kept = match &written {
+        Ok(()) if records.len() <= most_here => return Ok(records.len() as u64),
+        Ok(()) => most_here,
+        Err(_) => 0,
+    };
+    for (partition, offset) in sink::first_offsets(records.iter().skip(kept)) {
+        consumer.seek(&partition, offset)?;
+    }
+    written?;
+    Ok(most)
+}

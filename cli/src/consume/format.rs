@@ -1,0 +1,337 @@
+//! How `streamhouse consume` writes a record: raw, as JSON, or in a custom format of kcat's kind. Formats are parsed once;
+//! writing appends bytes to a buffer and cannot fail.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::{Map, Value, json};
+
+use crate::{screen, values::escape};
+
+/// A record as the formats see it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct View<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    pub(crate) timestamp: i64,
+    pub(crate) key: Option<&'a [u8]>,
+    pub(crate) value: Option<&'a [u8]>,
+    pub(crate) headers: &'a [(&'a str, Option<&'a [u8]>)],
+}
+
+/// What is written for each record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RecordFormat {
+    /// The value and a line feed.
+    Raw,
+    /// One JSON object a line.
+    Json,
+    /// Text with tokens.
+    Custom(Vec<Token>),
+}
+
+/// A part of a custom format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Token {
+    Text(Vec<u8>),
+    Topic,
+    Partition,
+    Offset,
+    Timestamp,
+    Key,
+    KeyLength,
+    Value,
+    ValueLength,
+    Headers,
+}
+
+/// `raw`, `json`, or text with `%` tokens.
+pub(crate) fn parse(text: &str) -> Result<RecordFormat, String> {
+    match text {
+        "raw" => Ok(RecordFormat::Raw),
+        "json" => Ok(RecordFormat::Json),
+        "" => Err("the format is empty; write raw, json, or something like '%k %v\\n'".to_owned()),
+        custom => tokens(custom).map(RecordFormat::Custom),
+    }
+}
+
+fn tokens(text: &str) -> Result<Vec<Token>, String> {
+    let mut tokens = Vec::new();
+    let mut plain = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let token = match byte {
+            b'\\' => {
+                plain.push(escape(&mut rest)?);
+                continue;
+            }
+            b'%' => match token(rest.next())? {
+                Some(token) => token,
+                None => {
+                    plain.push(b'%');
+                    continue;
+                }
+            },
+            other => {
+                plain.push(other);
+                continue;
+            }
+        };
+        if !plain.is_empty() {
+            tokens.push(Token::Text(std::mem::take(&mut plain)));
+        }
+        tokens.push(token);
+    }
+    if !plain.is_empty() {
+        tokens.push(Token::Text(plain));
+    }
+    if !tokens.iter().any(|token| !matches!(token, Token::Text(_))) {
+        return Err(format!(
+            "{text:?} names no part of a record; write raw, json, or something like '%k %v\\n'"
+        ));
+    }
+    Ok(tokens)
+}
+
+/// The token of a letter behind `%`; `None` for `%%`.
+fn token(letter: Option<u8>) -> Result<Option<Token>, String> {
+    Ok(Some(match letter {
+        Some(b'%') => return Ok(None),
+        Some(b't') => Token::Topic,
+        Some(b'p') => Token::Partition,
+        Some(b'o') => Token::Offset,
+        Some(b'T') => Token::Timestamp,
+        Some(b'k') => Token::Key,
+        Some(b'K') => Token::KeyLength,
+        Some(b'v' | b's') => Token::Value,
+        Some(b'V' | b'S') => Token::ValueLength,
+        Some(b'h') => Token::Headers,
+        _ => return Err("a token is one of %t %p %o %T %k %K %v %V %h %%".to_owned()),
+    }))
+}
+
+impl RecordFormat {
+    /// Whether headers are written at all.
+    pub(crate) fn shows_headers(&self) -> bool {
+        match self {
+            Self::Raw => false,
+            Self::Json => true,
+            Self::Custom(tokens) => tokens.contains(&Token::Headers),
+        }
+    }
+
+    /// Appends `record` to `out`; a null key or value is written as `null`.
+    pub(crate) fn write(&self, record: &View<'_>, null: &[u8], target: Target, out: &mut Vec<u8>) {
+        match self {
+            Self::Raw => {
+                target.put_value(record.value, null, out);
+                out.push(b'\n');
+            }
+            Self::Json => {
+                let object = json_object(record).to_string();
+                match target {
+                    Target::Bytes => out.extend_from_slice(object.as_bytes()),
+                    Target::Screen => out.extend_from_slice(screen::json(&object).as_bytes()),
+                }
+                out.push(b'\n');
+            }
+            Self::Custom(tokens) => tokens
+                .iter()
+                .for_each(|token| write_token(token, record, null, target, out)),
+        }
+    }
+}
+
+/// Who reads what is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// A program: every byte as it is.
+    Bytes,
+    /// A terminal, which would obey the control characters of a record. The format itself is the caller's own.
+    Screen,
+}
+
+impl Target {
+    fn put_name(self, bytes: &[u8], out: &mut Vec<u8>) {
+        match self {
+            Self::Bytes => out.extend_from_slice(bytes),
+            Self::Screen => screen::push_escaped(out, bytes, false),
+        }
+    }
+
+    fn put_key(self, key: Option<&[u8]>, null: &[u8], out: &mut Vec<u8>) {
+        match key {
+            Some(key) => self.put_name(key, out),
+            None => out.extend_from_slice(null),
+        }
+    }
+
+    fn put_value(self, value: Option<&[u8]>, null: &[u8], out: &mut Vec<u8>) {
+        match (value, self) {
+            (Some(value), Self::Screen) => screen::push_escaped(out, value, true),
+            (Some(value), Self::Bytes) => out.extend_from_slice(value),
+            (None, _) => out.extend_from_slice(null),
+        }
+    }
+}
+
+fn write_token(token: &Token, record: &View<'_>, null: &[u8], target: Target, out: &mut Vec<u8>) {
+    let number = |number: i64, out: &mut Vec<u8>| out.extend_from_slice(number.to_string().as_bytes());
+    // Like kcat: -1 tells null from empty.
+    let length =
+        |bytes: Option<&[u8]>| bytes.map_or(-1, |bytes| i64::try_from(bytes.len()).unwrap_or(i64::MAX));
+    match token {
+        Token::Text(text) => out.extend_from_slice(text),
+        Token::Topic => target.put_name(record.topic.as_bytes(), out),
+        Token::Partition => number(record.partition.into(), out),
+        Token::Offset => number(record.offset, out),
+        Token::Timestamp => number(record.timestamp, out),
+        Token::Key => target.put_key(record.key, null, out),
+        Token::KeyLength => number(length(record.key), out),
+        Token::Value => target.put_value(record.value, null, out),
+        Token::ValueLength => number(length(record.value), out),
+        Token::Headers => {
+            for (at, (name, value)) in record.headers.iter().enumerate() {
+                if at > 0 {
+                    out.push(b',');
+                }
+                target.put_name(name.as_bytes(), out);
+                out.push(b'=');
+                target.put_key(*value, null, out);
+            }
+        }
+    }
+}
+
+fn json_object(record: &View<'_>) -> Value {
+    let headers: Vec<Value> = record
+        .headers
+        .iter()
+        .map(|(name, value)| {
+            let mut header = Map::from_iter([("name".to_owned(), json!(name))]);
+            put_bytes(&mut header, "value", *value);
+            header.into()
+        })
+        .collect();
+    let mut object = Map::from_iter([
+        ("topic".to_owned(), json!(record.topic)),
+        ("partition".to_owned(), json!(record.partition)),
+        ("offset".to_owned(), json!(record.offset)),
+        ("timestamp".to_owned(), json!(record.timestamp)),
+    ]);
+    put_bytes(&mut object, "key", record.key);
+    put_bytes(&mut object, "value", record.value);
+    object.insert("headers".to_owned(), headers.into());
+    object.into()
+}
+
+/// Text as text; anything else as base64 under a name that says so.
+fn put_bytes(object: &mut Map<String, Value>, name: &str, bytes: Option<&[u8]>) {
+    let Some(bytes) = bytes else {
+        object.insert(name.to_owned(), Value::Null);
+        return;
+    };
+    match std::str::from_utf8(bytes) {
+        Ok(text) => object.insert(name.to_owned(), text.into()),
+        Err(_) => object.insert(format!("{name}_base64"), STANDARD.encode(bytes).into()),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECORD: View<'_> = View {
+        topic: "orders",
+        partition: 3,
+        offset: 41,
+        timestamp: 1_700_000_000_000,
+        key: Some(b"k"),
+        value: Some(b"v\xff"),
+        headers: &[("a", Some(b"1")), ("b", None)],
+    };
+
+    fn written(format: &str, record: &View<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
+        let format = parse(format).unwrap();
+        format.write(record, b"NULL", Target::Bytes, &mut out);
+        out
+    }
+
+    #[test]
+    fn raw_is_the_value_and_a_line_feed() {
+        assert_eq!(written("raw", &RECORD), b"v\xff\n");
+        assert_eq!(
+            written(
+                "raw",
+                &View {
+                    value: None,
+                    ..RECORD
+                }
+            ),
+            b"NULL\n"
+        );
+        assert_eq!(
+            written(
+                "raw",
+                &View {
+                    value: Some(b""),
+                    ..RECORD
+                }
+            ),
+            b"\n"
+        );
+    }
+
+    #[test]
+    fn custom_formats_take_kcats_tokens_and_escapes() {
+        assert_eq!(
+            written("%t [%p] @%o %T%% %k(%K)\\t%v(%V) %h\\x00\\n", &RECORD),
+            b"orders [3] @41 1700000000000% k(1)\tv\xff(2) a=1,b=NULL\0\n"
+        );
+        assert_eq!(written("%k:%K", &View { key: None, ..RECORD }), b"NULL:-1");
+        for bad in ["", "text", "%", "%q", "%v\\", "%%"] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_terminal_gets_no_control_character_of_a_record_but_the_formats_own() {
+        let record = View {
+            topic: "t\x07",
+            key: Some(b"k\x1b\n"),
+            value: Some(b"v\x1b[2J\n\xff\xc2\x9b"),
+            headers: &[("h\r", Some(b"\x08"))],
+            ..RECORD
+        };
+        let shown = |format: &str, target| {
+            let mut out = Vec::new();
+            let format = parse(format).unwrap();
+            format.write(&record, b"", target, &mut out);
+            out
+        };
+        let format = "\\x1b[1m%t %k %v %h";
+        assert_eq!(
+            shown(format, Target::Screen),
+            b"\x1b[1mt\\x07 k\\x1b\\n v\\x1b[2J\n\\xff\\x9b h\\r=\\x08"
+        );
+        assert_eq!(
+            shown(format, Target::Bytes),
+            b"\x1b[1mt\x07 k\x1b\n v\x1b[2J\n\xff\xc2\x9b h\r=\x08"
+        );
+        assert_eq!(shown("raw", Target::Screen), b"v\\x1b[2J\n\\xff\\x9b\n");
+        let json = String::from_utf8(shown("json", Target::Screen)).unwrap();
+        assert!(!json.trim_end().chars().any(char::is_control), "{json}");
+    }
+
+    #[test]
+    fn json_keeps_every_byte() {
+        let object: Value = serde_json::from_slice(&written("json", &RECORD)).unwrap();
+        assert_eq!(
+            object,
+            json!({
+                "topic": "orders", "partition": 3, "offset": 41, "timestamp": 1_700_000_000_000_i64, "key": "k",
+                "value_base64": "dv8=", "headers": [{"name": "a", "value": "1"}, {"name": "b", "value": null}]
+            })
+        );
+    }
+}

@@ -1,0 +1,149 @@
+//! [`Joining`]: the wait of `streamhouse consume --group` for its group. Says on stderr what it waits for, and when the
+//! wait is over for good: a coordinator that cannot be reached for as long as one call may take will not be reached later.
+
+use std::time::Duration;
+
+use streamhouse_client::{Consumer, CoordinatorOutage, Error, ErrorCode};
+use tokio::time::Instant;
+
+use crate::{
+    failure::{Failure, Outcome},
+    output::Format,
+    waiting::{PATIENCE, warn},
+};
+
+/// A consumer on its way into its group.
+#[derive(Debug)]
+pub(super) struct Joining {
+    group: String,
+    format: Format,
+    /// For one call to the cluster, with its retries.
+    allowed: Duration,
+    since: Instant,
+    joined: bool,
+    warned: bool,
+}
+
+impl Joining {
+    pub(super) fn new(group: &str, format: Format, allowed: Duration) -> Self {
+        Self {
+            group: group.to_owned(),
+            format,
+            allowed,
+            since: Instant::now(),
+            joined: false,
+            warned: false,
+        }
+    }
+
+    /// Looks after a poll how things stand.
+    pub(super) fn check(&mut self, consumer: &Consumer) -> Outcome {
+        let outage = consumer.coordinator_outage();
+        let is_member = consumer.generation() >= 0;
+        if let Some(warning) = self.warning(is_member, outage, self.since.elapsed())? {
+            warn(self.format, &warning);
+        }
+        Ok(())
+    }
+
+    fn warning(
+        &mut self,
+        is_member: bool,
+        outage: Option<CoordinatorOutage>,
+        waited: Duration,
+    ) -> Outcome<Option<String>> {
+        if is_member {
+            self.joined = true;
+        }
+        let group = &self.group;
+        if let Some(outage) = outage {
+            if !self.joined && outage.lasting >= self.allowed {
+                return Err(Failure::from(Error::Cluster(outage.cause))
+                    .while_doing(&format!("joining the group {group}")));
+            }
+            if outage.lasting < PATIENCE || self.warned {
+                return Ok(None);
+            }
+            self.warned = true;
+            let what = if self.joined {
+                "is without its coordinator"
+            } else {
+                "cannot be joined yet"
+            };
+            // Which agent does not answer, and why, is said of the agent.
+            let why = match outage.cause.code() {
+                ErrorCode::NetworkException => "the agent that coordinates it does not answer",
+                _ => outage.cause.message(),
+            };
+            return Ok(Some(format!("the group {group} {what}: {why}")));
+        }
+        if self.joined {
+            // The next outage is news.
+            self.warned = false;
+            return Ok(None);
+        }
+        if waited < PATIENCE || self.warned {
+            return Ok(None);
+        }
+        self.warned = true;
+        Ok(Some(format!(
+            "the group {group} does not admit this consumer yet: its other members have as long as they may process \
+             between polls to join again; `streamhouse group describe` shows them"
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn joining() -> Joining {
+        Joining::new("billing", Format::Table, Duration::from_secs(30))
+    }
+
+    fn outage(seconds: u64) -> Option<CoordinatorOutage> {
+        let cause = streamhouse_core::Error::new(
+            streamhouse_core::ErrorCode::NetworkException,
+            "agent a-2 advertises 10.0.0.9:50051, which does not answer (refused)",
+        );
+        Some(CoordinatorOutage::new(Duration::from_secs(seconds), cause))
+    }
+
+    #[test]
+    fn an_unreachable_coordinator_is_named_after_seconds_and_final_after_the_time_of_a_call() {
+        let mut joining = joining();
+        let mut after = |seconds| joining.warning(false, outage(seconds), Duration::from_secs(seconds));
+        assert_eq!(after(1), Ok(None));
+        let warning = after(5).unwrap().unwrap();
+        assert!(
+            warning.contains("billing cannot be joined yet: the agent"),
+            "{warning}"
+        );
+        assert_eq!(after(6), Ok(None), "once");
+        let failure = after(30).unwrap_err().to_string();
+        assert!(
+            failure.starts_with("joining the group billing: agent a-2 advertises 10.0.0.9:50051"),
+            "{failure}"
+        );
+    }
+
+    #[test]
+    fn a_member_waits_for_its_coordinator_however_long_and_says_so_once_an_outage() {
+        let mut joining = joining();
+        let long = Duration::from_secs(900);
+        assert_eq!(joining.warning(true, None, long), Ok(None));
+        assert!(joining.warning(true, outage(100), long).unwrap().is_some());
+        assert_eq!(joining.warning(false, outage(600), long), Ok(None));
+        assert_eq!(joining.warning(true, None, long), Ok(None));
+        assert!(joining.warning(true, outage(5), long).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_group_that_rebalances_is_waited_for_and_named() {
+        let mut joining = joining();
+        assert_eq!(joining.warning(false, None, Duration::from_secs(1)), Ok(None));
+        let warning = joining.warning(false, None, Duration::from_secs(5)).unwrap();
+        assert!(warning.unwrap().contains("group describe"));
+        assert_eq!(joining.warning(false, None, Duration::from_secs(500)), Ok(None));
+    }
+}

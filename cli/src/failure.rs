@@ -1,0 +1,181 @@
+//! [`Failure`]: how a command ends when it does not end well: a message for people, a code for programs, an exit code
+//! for shells. Every command returns it; `main` prints it.
+
+use std::io;
+
+use serde_json::json;
+use streamhouse_client::{Error, ErrorCode};
+
+use crate::{output::Format, screen};
+
+/// Exit code of a command that failed.
+pub(crate) const FAILED: u8 = 1;
+/// Exit code of a command that was called wrongly.
+pub(crate) const USAGE: u8 = 2;
+
+/// The result of a command.
+pub(crate) type Outcome<T = ()> = Result<T, Failure>;
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The arguments contradict each other.
+    #[error("{0}")]
+    Usage(String),
+    /// It was tried and failed.
+    #[error("{message}")]
+    Failed {
+        /// One line, lower-case, saying what to do.
+        message: String,
+        /// The shared code, where the cluster or the client named one.
+        code: Option<ErrorCode>,
+    },
+    /// Whoever read our output went away: the end of the work, not an error.
+    #[error("nobody reads the output any more")]
+    BrokenPipe,
+}
+
+impl Failure {
+    /// A failure without a shared code.
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self::Failed {
+            message: message.into(),
+            code: None,
+        }
+    }
+
+    /// Arguments that contradict each other.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::Usage(message.into())
+    }
+
+    /// The same with what was being done in front.
+    #[must_use]
+    pub(crate) fn while_doing(self, what: &str) -> Self {
+        match self {
+            Self::Failed { message, code } => Self::Failed {
+                message: format!("{what}: {message}"),
+                code,
+            },
+            other => other,
+        }
+    }
+
+    /// What the shell sees.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => USAGE,
+            Self::Failed { .. } => FAILED,
+            Self::BrokenPipe => 0,
+        }
+    }
+
+    /// The line for stderr; `None` when there is nothing to say.
+    pub(crate) fn line(&self, format: Format) -> Option<String> {
+        let name = match self {
+            Self::BrokenPipe => return None,
+            Self::Usage(_) => "USAGE",
+            Self::Failed { code, .. } => code.map_or("FAILED", ErrorCode::name),
+        };
+        let message = one_line(&self.to_string());
+        Some(match format {
+            Format::Json => json!({ "error": { "code": name, "message": message } }).to_string(),
+            Format::Table => {
+                let message = screen::on_stderr(&message);
+                match self {
+                    Self::Failed { code: Some(code), .. } => format!("streamhouse: {message} ({code})"),
+                    _ => format!("streamhouse: {message}"),
+                }
+            }
+        })
+    }
+}
+
+/// An error is one line, whatever an agent wrote into its message.
+fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let message = match &error {
+            Error::Cluster(error) => error.message().to_owned(),
+            // What failed is named with the address and what to check; without it nothing is known.
+            Error::Timeout { last: None, .. } => {
+                format!("{error}; check --bootstrap and that the agent runs")
+            }
+            error => error.to_string(),
+        };
+        match error {
+            Error::Config(message) => Self::Usage(message),
+            error => Self::Failed {
+                message,
+                code: Some(error.code()),
+            },
+        }
+    }
+}
+
+/// Of writing to stdout; what is read names its source.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::BrokenPipe,
+            _ => Self::failed(format!("cannot write the output: {error}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_one_line_with_its_code() {
+        let error = streamhouse_client::Error::Cluster(streamhouse_core::Error::new(
+            ErrorCode::TopicAlreadyExists,
+            "there is a topic \"a\";\nchoose another name",
+        ));
+        let failure = Failure::from(error);
+        assert_eq!(failure.exit_code(), FAILED);
+        assert_eq!(
+            failure.line(Format::Table).unwrap(),
+            "streamhouse: there is a topic \"a\"; choose another name (TOPIC_ALREADY_EXISTS)"
+        );
+        let json: serde_json::Value = serde_json::from_str(&failure.line(Format::Json).unwrap()).unwrap();
+        assert_eq!(json["error"]["code"], "TOPIC_ALREADY_EXISTS");
+        assert_eq!(
+            json["error"]["message"],
+            "there is a topic \"a\"; choose another name"
+        );
+    }
+
+    #[test]
+    fn records_that_cannot_be_read_are_a_failure_that_names_them() {
+        let message = "the stored records 7..9 in object t/0/segment_7.dat are damaged";
+        let failure = Failure::from(Error::Unreadable {
+            partition: streamhouse_client::TopicPartition::new("t", 0),
+            offset: 7,
+            next_offset: Some(9),
+            error: Box::new(streamhouse_core::Error::new(ErrorCode::StorageCorrupt, message)),
+        });
+        assert_eq!(failure.exit_code(), FAILED);
+        let line = failure.line(Format::Table).unwrap();
+        assert!(
+            line.contains("t-0") && line.contains(message) && line.ends_with("(STORAGE_CORRUPT)"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_are_a_usage_error() {
+        let failure = Failure::from(streamhouse_client::Error::Config("linger is too long".into()));
+        assert_eq!(failure.exit_code(), USAGE);
+    }
+
+    #[test]
+    fn a_broken_pipe_ends_quietly() {
+        let failure = Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!((failure.exit_code(), failure.line(Format::Table)), (0, None));
+    }
+}

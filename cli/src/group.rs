@@ -1,0 +1,182 @@
+//! `streamhouse group`: list, describe with lag, delete; resetting offsets is in [`reset`].
+
+mod reset;
+
+use clap::Subcommand;
+use serde_json::json;
+use streamhouse_client::admin::{GroupInfo, GroupOffset};
+
+use crate::{
+    context::Context,
+    failure::Outcome,
+    output::{Table, emit, grouped},
+    screen::on_stdout,
+    values,
+};
+
+/// Manage consumer groups.
+#[derive(Debug, Subcommand)]
+pub(crate) enum GroupCommand {
+    /// List groups
+    List,
+    /// Show a group's members, their partitions, committed offsets and lag
+    Describe {
+        /// The group
+        group: String,
+    },
+    /// Set the offsets of a group that has no members; only shows what it would do, without --execute
+    ResetOffsets(reset::ResetOffsets),
+    /// Delete a group that has no members, and its offsets
+    Delete {
+        /// The group
+        group: String,
+    },
+}
+
+/// Runs a `group` command.
+pub(crate) async fn run(context: &Context, command: GroupCommand) -> Outcome {
+    match command {
+        GroupCommand::List => list(context).await,
+        GroupCommand::Describe { group } => describe(context, &group).await,
+        GroupCommand::ResetOffsets(args) => reset::run(context, args).await,
+        GroupCommand::Delete { group } => {
+            context.admin().delete_group(&group).await?;
+            emit(
+                context.format,
+                &json!({ "deleted": true, "group": group }),
+                || format!("deleted group {}", on_stdout(&group)),
+            )
+        }
+    }
+}
+
+async fn list(context: &Context) -> Outcome {
+    let groups = context.admin().list_groups().await?;
+    emit(context.format, &groups, || {
+        let mut table = Table::new(["GROUP", "STATE", "MEMBERS", "PROTOCOL"]);
+        for group in &groups {
+            let members = group.members.to_string();
+            table.row([&group.group_id, &group.state, &members, &group.protocol_type].map(String::as_str));
+        }
+        table
+    })
+}
+
+async fn describe(context: &Context, group: &str) -> Outcome {
+    let admin = context.admin();
+    let info = admin.describe_group(group).await?;
+    let offsets = admin.group_offsets(group).await?;
+    let lag: i64 = offsets.iter().map(|offset| offset.lag).sum();
+    emit(
+        context.format,
+        &json!({ "group": info, "offsets": offsets, "lag": lag }),
+        || description(&info, &offsets, lag),
+    )
+}
+
+fn description(info: &GroupInfo, offsets: &[GroupOffset], lag: i64) -> String {
+    let mut progress = Table::new([
+        "TOPIC",
+        "PARTITION",
+        "COMMITTED",
+        "HIGH WATERMARK",
+        "LAG",
+        "COMMITTED AT",
+        "MEMBER",
+    ]);
+    for offset in offsets {
+        let committed = offset.committed.as_ref();
+        progress.row([
+            offset.partition.topic.clone(),
+            offset.partition.partition.to_string(),
+            committed.map(|at| at.offset.to_string()).unwrap_or_default(),
+            offset.high_watermark.to_string(),
+            offset.lag.to_string(),
+            committed
+                .map(|at| values::show_timestamp(at.committed_at_ms))
+                .unwrap_or_default(),
+            offset.member_id.clone(),
+        ]);
+    }
+    let mut members = Table::new(["MEMBER", "CLIENT", "HOST", "PARTITIONS"]);
+    for member in &info.members {
+        let mut assigned: Vec<String> = member.assignment.iter().map(ToString::to_string).collect();
+        assigned.sort();
+        members.row(
+            [
+                &member.member_id,
+                &member.client_id,
+                &member.client_host,
+                &assigned.join(" "),
+            ]
+            .map(String::as_str),
+        );
+    }
+    let protocol = if info.protocol_name.is_empty() {
+        "-"
+    } else {
+        &info.protocol_name
+    };
+    format!(
+        "group {}  state {}  generation {}  assignor {}  coordinator {}\n{} members, {} records behind\n\n{members}\n{progress}",
+        on_stdout(&info.group_id),
+        info.state,
+        info.generation,
+        on_stdout(protocol),
+        info.coordinator,
+        info.members.len(),
+        grouped(u64::try_from(lag).unwrap_or(0)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use streamhouse_client::{
+        TopicPartition,
+        admin::{CommittedOffset, GroupMember},
+    };
+
+    use super::*;
+
+    #[test]
+    fn the_description_shows_members_and_lag() {
+        let partition = TopicPartition::new("orders", 1);
+        let info = GroupInfo {
+            group_id: "billing".into(),
+            state: "Stable".into(),
+            generation: 3,
+            protocol_type: "consumer".into(),
+            protocol_name: "cooperative-sticky".into(),
+            leader: "m-1".into(),
+            members: vec![GroupMember {
+                member_id: "m-1".into(),
+                group_instance_id: String::new(),
+                client_id: "cli".into(),
+                client_host: "10.0.0.1".into(),
+                assignment: vec![partition.clone()],
+            }],
+            coordinator: "h:50051".into(),
+        };
+        let offset = GroupOffset {
+            partition,
+            committed: Some(CommittedOffset {
+                offset: 90,
+                metadata: String::new(),
+                committed_at_ms: 0,
+            }),
+            log_start_offset: 0,
+            high_watermark: 1500,
+            lag: 1410,
+            member_id: "m-1".into(),
+            client_id: "cli".into(),
+        };
+        let text = description(&info, &[offset], 1410);
+        assert!(text.contains("1 members, 1,410 records behind"), "{text}");
+        assert!(text.contains("orders-1"), "{text}");
+        assert!(
+            text.lines()
+                .any(|line| line.starts_with("orders") && line.contains("1410")),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! The command line `streamhouse`: parses, runs one command, prints how it ended, and leaves with its exit code: 0 done,
+//! 1 failed, 2 called wrongly.
+
+mod bench;
+mod cluster;
+mod command_line;
+mod completions;
+mod consume;
+mod context;
+#[cfg(test)]
+mod docs;
+mod failure;
+mod group;
+mod output;
+mod produce;
+mod screen;
+mod signals;
+mod topic;
+mod usage;
+mod values;
+mod waiting;
+
+use std::{process::ExitCode, time::Duration};
+
+#[cfg(feature = "otlp")]
+use streamhouse_client::opentelemetry::KeyValue;
+#[cfg(feature = "otlp")]
+use streamhouse_core::trace::otlp::{self, Exporter};
+
+fn main() -> ExitCode {
+    let cli = match usage::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(code) => return ExitCode::from(code),
+    };
+    let format = cli.format();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("streamhouse: cannot start: {error}");
+            return ExitCode::from(failure::FAILED);
+        }
+    };
+    let outcome = runtime.block_on(async {
+        let exporter = export_traces();
+        let outcome = cli.run().await;
+        finish_traces(exporter).await;
+        outcome
+    });
+    // A read of standard input may still wait for a key press; it is not waited for.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(line) = failure.line(format) {
+                eprintln!("{line}");
+            }
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// How long the last spans may take on their way.
+#[cfg(feature = "otlp")]
+const LAST_SPANS: Duration = Duration::from_secs(2);
+
+/// Starts sending traces if OpenTelemetry's variables say where to. What they say wrongly is no reason not to work.
+#[cfg(feature = "otlp")]
+fn export_traces() -> Option<Exporter> {
+    let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
+    match otlp::start("streamhouse", vec![version], |name| std::env::var(name).ok()) {
+        Ok(exporter) => {
+            exporter.iter().for_each(Exporter::install);
+            exporter
+        }
+        Err(problem) => {
+            eprintln!("streamhouse: no traces are sent: {problem}");
+            None
+        }
+    }
+}
+
+#[cfg(feature = "otlp")]
+async fn finish_traces(exporter: Option<Exporter>) {
+    if let Some(exporter) = exporter {
+        exporter.finish(LAST_SPANS).await;
+    }
+}
+
+#[cfg(not(feature = "otlp"))]
+fn export_traces() {}
+
+#[cfg(not(feature = "otlp"))]
+async fn finish_traces((): ()) {}

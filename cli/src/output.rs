@@ -1,0 +1,179 @@
+//! What the commands print: tables for people, JSON for programs. [`Table`] lays out columns, [`emit`] chooses between
+//! the two, [`human_bytes`] and [`grouped`] make numbers readable.
+
+use std::{
+    fmt,
+    io::{self, Write},
+};
+
+use serde::Serialize;
+
+use crate::{
+    failure::{Failure, Outcome},
+    screen,
+};
+
+/// How results and errors are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// Columns for people.
+    #[default]
+    Table,
+    /// JSON for programs.
+    Json,
+}
+
+/// Prints `value` as JSON, or what `table` makes of it.
+pub(crate) fn emit<T: Serialize, D: fmt::Display>(
+    format: Format,
+    value: &T,
+    table: impl FnOnce() -> D,
+) -> Outcome {
+    let text = match format {
+        Format::Json => {
+            let text = serde_json::to_string_pretty(value)
+                .map_err(|error| Failure::failed(format!("cannot write the result as json: {error}")))?;
+            if screen::is_stdout() {
+                screen::json(&text).into_owned()
+            } else {
+                text
+            }
+        }
+        Format::Table => table().to_string(),
+    };
+    print_line(text.trim_end_matches('\n'))
+}
+
+/// One line on stdout. A closed pipe is a [`Failure::BrokenPipe`], never a panic.
+pub(crate) fn print_line(line: &str) -> Outcome {
+    let mut out = io::stdout().lock();
+    out.write_all(line.as_bytes())?;
+    out.write_all(b"\n")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Rows under a header, as wide as they need to be; columns of numbers stand to the right.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Table {
+    header: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with these columns.
+    pub(crate) fn new<S: Into<String>>(header: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            header: header.into_iter().map(Into::into).collect(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// One more row; empty cells print as `-`. Cells are names that others gave: on a terminal they are escaped.
+    pub(crate) fn row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
+        let shown = |cell: S| screen::on_stdout(&cell.into()).into_owned();
+        let mut row: Vec<String> = cells.into_iter().map(shown).collect();
+        row.resize(self.header.len(), String::new());
+        row.iter_mut()
+            .filter(|cell| cell.is_empty())
+            .for_each(|cell| cell.push('-'));
+        self.rows.push(row);
+    }
+
+    fn width(&self, column: usize) -> usize {
+        let cells = self.rows.iter().filter_map(|row| row.get(column));
+        cells
+            .chain(self.header.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
+    }
+
+    fn is_numeric(&self, column: usize) -> bool {
+        let mut cells = self
+            .rows
+            .iter()
+            .filter_map(|row| row.get(column))
+            .filter(|cell| *cell != "-")
+            .peekable();
+        cells.peek().is_some() && cells.all(|cell| cell.replace(',', "").parse::<f64>().is_ok())
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns: Vec<(usize, bool)> = (0..self.header.len())
+            .map(|column| (self.width(column), self.is_numeric(column)))
+            .collect();
+        for row in std::iter::once(&self.header).chain(&self.rows) {
+            let mut line = String::new();
+            for (cell, &(width, numeric)) in row.iter().zip(&columns) {
+                let cell = if numeric {
+                    format!("{cell:>width$}")
+                } else {
+                    format!("{cell:<width$}")
+                };
+                line.push_str(&cell);
+                line.push_str("  ");
+            }
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// `1.5 MiB`.
+pub(crate) fn human_bytes(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "KiB", "MiB", "GiB", "TiB"] {
+        if value < 1024.0 {
+            return if unit == "B" {
+                format!("{bytes} B")
+            } else {
+                format!("{value:.1} {unit}")
+            };
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1} PiB")
+}
+
+/// `1,234,567`.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_they_need_and_numbers_stand_right() {
+        let mut table = Table::new(["TOPIC", "LAG"]);
+        table.row(["orders", "7"]);
+        table.row(["payments", "12,000"]);
+        table.row(["x", ""]);
+        assert_eq!(
+            table.to_string(),
+            "TOPIC        LAG\norders         7\npayments  12,000\nx              -\n"
+        );
+    }
+
+    #[test]
+    fn numbers_are_readable() {
+        assert_eq!(human_bytes(0), "0 B");
+        assert_eq!(human_bytes(1536), "1.5 KiB");
+        assert_eq!(human_bytes(u64::MAX), "16384.0 PiB");
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(1_234_567), "1,234,567");
+    }
+}

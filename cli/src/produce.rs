@@ -1,0 +1,464 @@
+//! `streamhouse produce`: a record a line, from a file or standard input. The input is streamed: memory holds a few chunks,
+//! the producer's buffer, and one small entry for each record that is not settled yet.
+
+mod input;
+mod tally;
+mod unsent;
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::{self, IsTerminal, Read},
+    path::PathBuf,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use streamhouse_client::{
+    Delivery, ErrorCode, Producer, RecordMetadata, RecordRef, TopicHandle, producer::Compression,
+};
+use tokio::{sync::mpsc, time::Instant};
+
+use self::{
+    input::{LineEnds, Lines, Rules},
+    tally::Tally,
+};
+use crate::{
+    context::Context,
+    failure::{Failure, Outcome},
+    output::Format,
+    signals::stop_signal,
+    values::{self, Separator},
+    waiting::warn,
+};
+
+/// Bytes read from the input at once.
+const CHUNK: usize = 256 << 10;
+/// Records that may be on their way, whatever the producer's buffer would take.
+const MAX_PENDING: usize = 1 << 20;
+
+const EXAMPLES: &str = "\
+Every line is a record; only its line feed is stripped, so values may hold any other byte. With --crlf a carriage return
+before it is stripped, too. After a failure stderr (with -o json, the summary) says which lines were not acknowledged.
+
+Examples:
+  streamhouse produce orders --file orders.txt
+  tail -f app.log | streamhouse produce logs --header host=web-1
+  printf 'k1\\tv1\\nk2\\tNULL\\n' | streamhouse produce orders --key-separator '\\t' --null-value NULL";
+
+/// Arguments of `produce`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Produce {
+    /// The topic
+    topic: String,
+    /// Read this file instead of standard input
+    #[arg(short, long)]
+    file: Option<PathBuf>,
+    /// Lines end as on Windows: strips the carriage return of each, and a byte order mark in front of the first
+    #[arg(long)]
+    crlf: bool,
+    /// What stands between key and value (escapes: \t \n \xHH); a line without it has no key
+    #[arg(short, long, value_name = "SEP", value_parser = values::separator)]
+    key_separator: Option<Separator>,
+    /// A key or value that reads so is null
+    #[arg(long, value_name = "STRING")]
+    null_value: Option<String>,
+    /// A header of every record; repeatable
+    #[arg(short = 'H', long = "header", value_name = "NAME=VALUE", value_parser = values::key_value)]
+    headers: Vec<(String, String)>,
+    /// To this partition, whatever the key
+    #[arg(short, long, value_parser = values::partition)]
+    partition: Option<i32>,
+    /// Of batches
+    #[arg(long, value_enum, default_value = "lz4")]
+    compression: Codec,
+    /// An acknowledged record is always stored and committed: there is no weaker choice
+    #[arg(long, value_parser = ["all"], default_value = "all")]
+    acks: String,
+    /// Bytes at which a batch is full
+    #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
+    batch_size: Option<usize>,
+    /// The largest request, and so the largest record, compressed; agents and topics have limits of their own
+    #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
+    max_request_size: Option<usize>,
+    /// How long a batch waits for more records
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    linger: Option<Duration>,
+    /// At most so many records a second
+    #[arg(long, value_name = "RECORDS", value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
+    /// For one record, with all retries
+    #[arg(long, default_value = "2m", value_name = "DURATION", value_parser = values::positive_duration)]
+    delivery_timeout: Duration,
+    /// Print where each record was stored, in the order of the input
+    #[arg(long)]
+    print_offsets: bool,
+}
+
+/// Codecs that are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Codec {
+    /// LZ4
+    Lz4,
+    /// Uncompressed
+    None,
+    /// gzip
+    Gzip,
+    /// Snappy
+    Snappy,
+}
+
+impl From<Codec> for Compression {
+    fn from(codec: Codec) -> Self {
+        match codec {
+            Codec::Lz4 => Self::Lz4,
+            Codec::None => Self::None,
+            Codec::Gzip => Self::Gzip,
+            Codec::Snappy => Self::Snappy,
+        }
+    }
+}
+
+/// Runs `produce`.
+pub(crate) async fn run(context: &Context, args: Produce) -> Outcome {
+    let source = Source::open(&args)?;
+    let producer = build(context, &args).await?;
+    let topic = producer.topic(&args.topic).await?;
+    let bar = progress_bar(context.format, args.print_offsets, source.size);
+    let mut sender = Sender {
+        rules: Rules {
+            key_separator: args.key_separator.clone().map(|separator| separator.0),
+            null_value: args.null_value.clone().map(String::into_bytes),
+        },
+        tally: Tally::new(context.format, args.print_offsets),
+        pending: VecDeque::new(),
+        pace: args.rate.map(|rate| Pace {
+            start: Instant::now(),
+            rate: rate as f64,
+        }),
+        lines: Lines::default(),
+        ends: LineEnds::new(args.crlf),
+        producer,
+        topic,
+        args,
+    };
+    let started = Instant::now();
+    let read = sender.send_all(source, &bar).await;
+    let settled = sender.settle_all().await;
+    bar.finish_and_clear();
+    if read.is_err() {
+        sender.tally.input_was_left();
+    }
+    sender.tally.print_summary(started.elapsed())?;
+    read?;
+    settled?;
+    sender.tally.outcome()
+}
+
+async fn build(context: &Context, args: &Produce) -> Outcome<Producer> {
+    let mut builder = context
+        .client
+        .producer()
+        .compression(args.compression.into())
+        .delivery_timeout(args.delivery_timeout)
+        .max_block(context.client.settings().api_timeout.max(args.delivery_timeout));
+    if let Some(bytes) = args.batch_size {
+        builder = builder.batch_size(bytes);
+    }
+    if let Some(bytes) = args.max_request_size {
+        builder = builder.max_request_size(bytes);
+    }
+    if let Some(linger) = args.linger {
+        builder = builder.linger(linger);
+    }
+    Ok(builder.build().await?)
+}
+
+/// A bar for files, a spinner for streams, nothing where nobody looks.
+fn progress_bar(format: Format, prints: bool, size: Option<u64>) -> ProgressBar {
+    if format == Format::Json || prints || !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let (bar, template) = match size {
+        Some(size) => (
+            ProgressBar::new(size),
+            "{bar:30} {percent:>3}%  {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta}",
+        ),
+        None => (
+            ProgressBar::new_spinner(),
+            "{spinner} {decimal_bytes}  {decimal_bytes_per_sec}",
+        ),
+    };
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// Where lines come from.
+struct Source {
+    reader: Box<dyn Read + Send>,
+    size: Option<u64>,
+}
+
+impl Source {
+    fn open(args: &Produce) -> Outcome<Self> {
+        let Some(path) = &args.file else {
+            return Ok(Self {
+                reader: Box::new(io::stdin()),
+                size: None,
+            });
+        };
+        let open = || -> io::Result<Self> {
+            let file = File::open(path)?;
+            let meta = file.metadata()?;
+            if meta.is_dir() {
+                return Err(io::Error::other("it is a directory"));
+            }
+            Ok(Self {
+                reader: Box::new(file),
+                size: meta.is_file().then_some(meta.len()),
+            })
+        };
+        open().map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))
+    }
+
+    /// Reads chunks on a thread of its own, at most a few ahead.
+    fn chunks(self) -> mpsc::Receiver<io::Result<Bytes>> {
+        let (chunks, receiver) = mpsc::channel(8);
+        let mut reader = self.reader;
+        tokio::task::spawn_blocking(move || {
+            loop {
+                let mut chunk = vec![0; CHUNK];
+                let read = match reader.read(&mut chunk) {
+                    Ok(0) => return,
+                    Ok(read) => read,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => {
+                        // The receiver may be gone; then nobody needs to know.
+                        let _ = chunks.blocking_send(Err(error));
+                        return;
+                    }
+                };
+                chunk.truncate(read);
+                if read < CHUNK / 4 {
+                    chunk.shrink_to_fit();
+                }
+                if chunks.blocking_send(Ok(chunk.into())).is_err() {
+                    return;
+                }
+            }
+        });
+        receiver
+    }
+}
+
+/// A steady rate: record number n is due n / rate after the start.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    start: Instant,
+    rate: f64,
+}
+
+impl Pace {
+    fn due(&self, record: u64) -> Instant {
+        self.start + Duration::from_secs_f64(record as f64 / self.rate)
+    }
+}
+
+struct Sender {
+    args: Produce,
+    producer: Producer,
+    topic: TopicHandle,
+    rules: Rules,
+    lines: Lines,
+    ends: LineEnds,
+    tally: Tally,
+    pace: Option<Pace>,
+    /// In the order of the input, each with its line's number.
+    pending: VecDeque<(u64, Delivery)>,
+}
+
+impl Sender {
+    /// Reads, cuts and sends until the input ends, a signal comes, or going on makes no sense.
+    async fn send_all(&mut self, source: Source, bar: &ProgressBar) -> Outcome {
+        let stop = stop_signal();
+        let mut chunks = source.chunks();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {
+                    let read = self.tally.sent;
+                    return Err(Failure::failed(format!("interrupted; only the first {read} records were sent")));
+                }
+                (line, settled) = front(&mut self.pending), if !self.pending.is_empty() => {
+                    self.pending.pop_front();
+                    self.settled(line, settled)?;
+                    // Whoever types or watches sees each offset at once; those that come together are written together.
+                    if self.first_settled().is_none() {
+                        self.tally.flush()?;
+                    }
+                }
+                chunk = chunks.recv() => {
+                    let Some(chunk) = chunk else { break };
+                    let chunk = chunk.map_err(|error| Failure::failed(format!("cannot read the input: {error}")))?;
+                    bar.inc(chunk.len() as u64);
+                    self.lines.feed(chunk);
+                    while let Some(line) = self.lines.next_line().map_err(|e| Failure::failed(e.to_string()))? {
+                        self.send(&line).await?;
+                        if stop.is_cancelled() {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        match self.lines.finish() {
+            Some(last) => self.send(&last).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The oldest record on its way, if its fate is known.
+    fn first_settled(&self) -> Option<(u64, streamhouse_client::Result<RecordMetadata>)> {
+        let (line, delivery) = self.pending.front()?;
+        Some((*line, delivery.try_result()?))
+    }
+
+    async fn send(&mut self, line: &Bytes) -> Outcome {
+        self.make_room().await?;
+        if let Some(pace) = self.pace {
+            let due = pace.due(self.tally.sent);
+            if due > Instant::now() {
+                tokio::time::sleep_until(due).await;
+            }
+        }
+        let (line, warning) = self.ends.clean(line);
+        if let Some(warning) = warning {
+            warn(self.tally.format(), &warning);
+        }
+        let (key, value) = self.rules.split(&line);
+        let headers: Vec<(&str, Option<&[u8]>)> = self
+            .args
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), Some(value.as_bytes())))
+            .collect();
+        let record = RecordRef {
+            key: key.as_deref(),
+            value: value.as_deref(),
+            headers: &headers,
+            timestamp: None,
+            partition: self.args.partition,
+        };
+        self.tally
+            .count_sent(key.as_ref().map_or(0, Bytes::len) + value.as_ref().map_or(0, Bytes::len));
+        let number = self.tally.sent;
+        match self.producer.send_ref(&self.topic, record).await {
+            Ok(delivery) => {
+                self.pending.push_back((number, delivery));
+                Ok(())
+            }
+            Err(error) => self.settled(number, Err(error)),
+        }
+    }
+
+    /// Takes what is settled already, and waits while too much is not.
+    async fn make_room(&mut self) -> Outcome {
+        let before = self.pending.len();
+        while let Some((line, settled)) = self.first_settled() {
+            self.pending.pop_front();
+            self.settled(line, settled)?;
+        }
+        if self.pending.len() < before {
+            self.tally.flush()?;
+        }
+        while self.pending.len() >= MAX_PENDING {
+            let (line, settled) = front(&mut self.pending).await;
+            self.pending.pop_front();
+            self.settled(line, settled)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for everything on its way.
+    async fn settle_all(&mut self) -> Outcome {
+        let flushed = self.producer.flush().await;
+        while let Some((line, delivery)) = self.pending.pop_front() {
+            let settled = delivery.await;
+            // The first failure is in the tally; the others count all the same.
+            if let Err(Failure::BrokenPipe) = self.settled(line, settled) {
+                return Err(Failure::BrokenPipe);
+            }
+        }
+        self.producer.close(self.args.delivery_timeout).await?;
+        Ok(flushed?)
+    }
+
+    /// Counts one record's fate. An error ends the reading: what follows would fail in the same way.
+    fn settled(&mut self, line: u64, settled: streamhouse_client::Result<RecordMetadata>) -> Outcome {
+        match settled {
+            Ok(stored) => self.tally.count_stored(&stored),
+            Err(error) => {
+                let alone = is_about_one_record(error.code());
+                let failure = Failure::from(error).while_doing("a record was not sent");
+                self.tally.count_failed(line, failure.clone());
+                if alone { Ok(()) } else { Err(failure) }
+            }
+        }
+    }
+}
+
+/// The fate of the oldest record on its way.
+async fn front(pending: &mut VecDeque<(u64, Delivery)>) -> (u64, streamhouse_client::Result<RecordMetadata>) {
+    match pending.front_mut() {
+        Some((line, delivery)) => (*line, delivery.await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether other records may do better than the one that failed so.
+fn is_about_one_record(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::MessageTooLarge | ErrorCode::InvalidRecord | ErrorCode::InvalidTimestamp
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_is_steady() {
+        let start = Instant::now();
+        let pace = Pace { start, rate: 200.0 };
+        assert_eq!(pace.due(0), start);
+        assert_eq!(pace.due(300) - start, Duration::from_millis(1500));
+    }
+
+    #[test]
+    fn one_large_record_does_not_end_the_run() {
+        assert!(is_about_one_record(ErrorCode::MessageTooLarge));
+        assert!(!is_about_one_record(ErrorCode::UnknownTopicOrPartition));
+        assert!(!is_about_one_record(ErrorCode::RequestTimedOut));
+    }
+
+    #[tokio::test]
+    async fn a_source_is_read_to_its_end_in_order() {
+        let input: Vec<u8> = (0..1_000_000_u32).flat_map(u32::to_le_bytes).collect();
+        let source = Source {
+            reader: Box::new(io::Cursor::new(input.clone())),
+            size: None,
+        };
+        let mut chunks = source.chunks();
+        let mut read = Vec::new();
+        while let Some(chunk) = chunks.recv().await {
+            read.extend_from_slice(&chunk.unwrap());
+        }
+        assert_eq!(read, input);
+    }
+}

@@ -1,0 +1,209 @@
+//! [`Tally`]: counts what became of records, prints their offsets when asked, and the summary at the end.
+
+use std::{
+    io::{self, BufWriter, Stdout, Write},
+    time::Duration,
+};
+
+use serde_json::json;
+use streamhouse_client::RecordMetadata;
+
+use super::unsent::LineRanges;
+use crate::{
+    failure::{Failure, Outcome},
+    output::{Format, grouped},
+    screen::on_stdout,
+};
+
+/// The counts of a run.
+#[derive(Debug)]
+pub(super) struct Tally {
+    format: Format,
+    /// Where offsets are printed; `None` when nobody asked.
+    offsets: Option<BufWriter<Stdout>>,
+    /// Records taken from the input.
+    pub(super) sent: u64,
+    bytes: u64,
+    stored: u64,
+    failed: u64,
+    first_failure: Option<Failure>,
+    unsent: LineRanges,
+    /// The input was not read to its end.
+    left: bool,
+}
+
+impl Tally {
+    pub(super) fn new(format: Format, print_offsets: bool) -> Self {
+        let offsets = print_offsets.then(|| BufWriter::new(io::stdout()));
+        Self {
+            format,
+            offsets,
+            sent: 0,
+            bytes: 0,
+            stored: 0,
+            failed: 0,
+            first_failure: None,
+            unsent: LineRanges::default(),
+            left: false,
+        }
+    }
+
+    pub(super) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The input was not read to its end.
+    pub(super) fn input_was_left(&mut self) {
+        self.left = true;
+    }
+
+    pub(super) fn count_sent(&mut self, bytes: usize) {
+        self.sent += 1;
+        self.bytes += bytes as u64;
+    }
+
+    pub(super) fn count_stored(&mut self, stored: &RecordMetadata) -> Outcome {
+        self.stored += 1;
+        let Some(out) = &mut self.offsets else {
+            return Ok(());
+        };
+        match self.format {
+            Format::Table => {
+                let topic = on_stdout(&stored.topic);
+                writeln!(out, "{topic}-{}@{}", stored.partition, stored.offset)?;
+            }
+            Format::Json => {
+                let line = json!({
+                    "topic": &*stored.topic,
+                    "partition": stored.partition,
+                    "offset": stored.offset,
+                    "timestamp": stored.timestamp,
+                });
+                writeln!(out, "{line}")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows the offsets counted so far.
+    pub(super) fn flush(&mut self) -> Outcome {
+        match &mut self.offsets {
+            Some(out) => Ok(out.flush()?),
+            None => Ok(()),
+        }
+    }
+
+    /// The record of this line was not acknowledged.
+    pub(super) fn count_failed(&mut self, line: u64, failure: Failure) {
+        self.unsent.add(line);
+        self.failed += 1;
+        self.first_failure.get_or_insert(failure);
+    }
+
+    /// For people on stderr, for programs on stdout, below the offsets.
+    pub(super) fn print_summary(&mut self, elapsed: Duration) -> Outcome {
+        self.flush()?;
+        let summary = self.summary(elapsed);
+        match self.format {
+            Format::Json => writeln!(io::stdout().lock(), "{summary}")?,
+            Format::Table => eprintln!("{summary}"),
+        }
+        Ok(())
+    }
+
+    fn summary(&self, elapsed: Duration) -> String {
+        let seconds = elapsed.as_secs_f64().max(1e-3);
+        let (rate, megabytes) = (self.stored as f64 / seconds, self.bytes as f64 / 1e6);
+        match self.format {
+            Format::Json => json!({
+                "records": self.stored,
+                "failed": self.failed,
+                "bytes": self.bytes,
+                "seconds": (seconds * 1000.0).round() / 1000.0,
+                "first_error": self.first_failure.as_ref().map(ToString::to_string),
+                "failed_lines": self.unsent.pairs(),
+                "read_to_line": self.left.then_some(self.sent),
+            })
+            .to_string(),
+            Format::Table => format!(
+                "{} records sent{}, {megabytes:.1} MB in {seconds:.2} s ({} records/s, {:.1} MB/s){}",
+                grouped(self.stored),
+                if self.failed > 0 {
+                    format!(", {} failed", grouped(self.failed))
+                } else {
+                    String::new()
+                },
+                grouped(rate.round() as u64),
+                megabytes / seconds,
+                self.unsent_lines(),
+            ),
+        }
+    }
+
+    /// What must be sent again, on a line of its own; nothing when everything was sent.
+    fn unsent_lines(&self) -> String {
+        let mut parts = Vec::new();
+        if !self.unsent.is_empty() {
+            parts.push(format!("lines not acknowledged: {}", self.unsent));
+        }
+        if self.left {
+            parts.push(format!("no line after {} was read", self.sent));
+        }
+        match parts.is_empty() {
+            true => String::new(),
+            false => format!("\n{}", parts.join("; ")),
+        }
+    }
+
+    /// A failure when any record failed.
+    pub(super) fn outcome(&self) -> Outcome {
+        match &self.first_failure {
+            Some(failure) => Err(failure.clone()),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_counts_what_was_stored_and_what_failed() {
+        let mut tally = Tally::new(Format::Table, false);
+        for _ in 0..3 {
+            tally.count_sent(500_000);
+        }
+        let stored = RecordMetadata {
+            topic: "t".into(),
+            partition: 0,
+            offset: 0,
+            timestamp: 0,
+        };
+        tally.count_stored(&stored).unwrap();
+        tally.count_stored(&stored).unwrap();
+        assert_eq!(tally.outcome(), Ok(()));
+        let whole = "2 records sent, 1.5 MB in 2.00 s (1 records/s, 0.8 MB/s)";
+        assert_eq!(tally.summary(Duration::from_secs(2)), whole);
+        tally.count_failed(3, Failure::failed("first"));
+        tally.count_failed(2, Failure::failed("second"));
+        assert_eq!(
+            tally.summary(Duration::from_secs(2)),
+            "2 records sent, 2 failed, 1.5 MB in 2.00 s (1 records/s, 0.8 MB/s)\nlines not acknowledged: 2-3"
+        );
+        tally.input_was_left();
+        let summary = tally.summary(Duration::from_secs(2));
+        assert!(
+            summary.ends_with("\nlines not acknowledged: 2-3; no line after 3 was read"),
+            "{summary}"
+        );
+        assert_eq!(tally.outcome(), Err(Failure::failed("first")));
+        tally.format = Format::Json;
+        let json: serde_json::Value = serde_json::from_str(&tally.summary(Duration::from_secs(2))).unwrap();
+        assert_eq!(json["records"], 2);
+        assert_eq!(json["failed"], 2);
+        assert_eq!(json["first_error"], "first");
+        assert_eq!(json["failed_lines"], json!([[2, 3]]));
+        assert_eq!(json["read_to_line"], 3);
+    }
+}

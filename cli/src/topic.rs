@@ -1,0 +1,382 @@
+//! `streamhouse topic`: create, list, describe, alter and delete topics, delete records, show offsets.
+
+use std::collections::BTreeMap;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use streamhouse_client::{
+    ErrorCode, TopicPartition,
+    admin::{NewTopic, OffsetAt, TopicChange, TopicInfo},
+};
+
+use crate::{
+    context::Context,
+    failure::{Failure, Outcome},
+    output::{Table, emit, grouped, human_bytes},
+    screen::on_stdout,
+    values,
+};
+
+/// Manage topics.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TopicCommand {
+    /// Create a topic
+    Create(Create),
+    /// List topics
+    List {
+        /// Also the cluster's own
+        #[arg(long)]
+        internal: bool,
+    },
+    /// Show a topic's settings and partitions
+    Describe {
+        /// The topic
+        name: String,
+    },
+    /// Change settings, or add partitions
+    Alter(Alter),
+    /// Delete a topic and its records
+    Delete {
+        /// The topic
+        name: String,
+        /// Succeed when there is no such topic
+        #[arg(long)]
+        if_exists: bool,
+    },
+    /// Delete the oldest records of a partition
+    DeleteRecords {
+        /// The topic
+        name: String,
+        /// The partition
+        #[arg(short, long, value_parser = values::partition)]
+        partition: i32,
+        /// Records before this offset go; -1 deletes all there are
+        #[arg(long, allow_hyphen_values = true, value_parser = clap::value_parser!(i64).range(-1..))]
+        before_offset: i64,
+    },
+    /// Show earliest and latest offsets
+    Offsets {
+        /// The topic
+        name: String,
+        /// Also the offset of the first record at or after this time: milliseconds, or ISO 8601
+        #[arg(long, value_name = "TIME", value_parser = values::timestamp)]
+        at_timestamp: Option<i64>,
+    },
+}
+
+/// Arguments of `topic create`.
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// The topic
+    name: String,
+    /// How many partitions
+    #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..))]
+    partitions: i32,
+    /// A setting of the topic, like retention.ms=86400000; repeatable
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = values::key_value)]
+    config: Vec<(String, String)>,
+    /// Succeed when there is a topic of this name
+    #[arg(long)]
+    if_not_exists: bool,
+    /// Check everything, create nothing
+    #[arg(long)]
+    validate_only: bool,
+}
+
+/// Arguments of `topic alter`.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true, id = "change")]
+pub(crate) struct Change {
+    /// The new number of partitions; it can only grow
+    #[arg(short, long, value_parser = clap::value_parser!(i32).range(1..))]
+    partitions: Option<i32>,
+    /// A setting to set; repeatable
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = values::key_value)]
+    config: Vec<(String, String)>,
+    /// A setting that goes back to its default; repeatable
+    #[arg(long, value_name = "KEY")]
+    reset: Vec<String>,
+}
+
+/// Arguments of `topic alter`.
+#[derive(Debug, Args)]
+pub(crate) struct Alter {
+    /// The topic
+    name: String,
+    #[command(flatten)]
+    change: Change,
+    /// Check everything, change nothing
+    #[arg(long)]
+    validate_only: bool,
+}
+
+/// Runs a `topic` command.
+pub(crate) async fn run(context: &Context, command: TopicCommand) -> Outcome {
+    match command {
+        TopicCommand::Create(args) => create(context, args).await,
+        TopicCommand::List { internal } => list(context, internal).await,
+        TopicCommand::Describe { name } => {
+            let topic = context.admin().describe_topic(&name).await?;
+            emit(context.format, &topic, || description(&topic))
+        }
+        TopicCommand::Alter(args) => alter(context, args).await,
+        TopicCommand::Delete { name, if_exists } => delete(context, &name, if_exists).await,
+        TopicCommand::DeleteRecords {
+            name,
+            partition,
+            before_offset,
+        } => {
+            let before = (before_offset >= 0).then_some(before_offset);
+            let start = context
+                .admin()
+                .delete_records(&TopicPartition::new(&name, partition), before)
+                .await?;
+            emit(
+                context.format,
+                &json!({ "topic": name, "partition": partition, "log_start_offset": start }),
+                || format!("{}-{partition} now begins at offset {start}", on_stdout(&name)),
+            )
+        }
+        TopicCommand::Offsets { name, at_timestamp } => offsets(context, &name, at_timestamp).await,
+    }
+}
+
+async fn create(context: &Context, args: Create) -> Outcome {
+    let topic = NewTopic {
+        name: args.name.clone(),
+        partitions: args.partitions,
+        config: unique(args.config)?,
+        validate_only: args.validate_only,
+    };
+    let (info, created) = match context.admin().create_topic(topic).await {
+        Ok(info) => (info, !args.validate_only),
+        Err(error) if args.if_not_exists && error.code() == ErrorCode::TopicAlreadyExists => {
+            (context.admin().describe_topic(&args.name).await?, false)
+        }
+        Err(error) => return Err(error.into()),
+    };
+    emit(
+        context.format,
+        &json!({ "created": created, "topic": info }),
+        || {
+            let (name, partitions) = (on_stdout(&args.name), info.partitions.len());
+            match (created, args.validate_only) {
+                (true, _) => format!("created topic {name} with {partitions} partitions"),
+                (false, true) => format!("topic {name} can be created"),
+                (false, false) => format!("topic {name} exists with {partitions} partitions"),
+            }
+        },
+    )
+}
+
+async fn list(context: &Context, internal: bool) -> Outcome {
+    let topics = context.admin().list_topics(internal).await?;
+    emit(context.format, &topics, || {
+        let mut table = Table::new(["TOPIC", "PARTITIONS", "ID"]);
+        for topic in &topics {
+            table.row([
+                topic.name.clone(),
+                topic.partitions.to_string(),
+                topic.topic_id.clone(),
+            ]);
+        }
+        table
+    })
+}
+
+async fn alter(context: &Context, args: Alter) -> Outcome {
+    let change = TopicChange {
+        partitions: args.change.partitions,
+        set: unique(args.change.config)?,
+        reset: args.change.reset,
+        validate_only: args.validate_only,
+    };
+    if let Some(key) = change.reset.iter().find(|key| change.set.contains_key(*key)) {
+        return Err(Failure::usage(format!("{key} is both set and reset; choose one")));
+    }
+    let topic = context.admin().alter_topic(&args.name, change).await?;
+    emit(context.format, &topic, || {
+        if args.validate_only {
+            format!("topic {} can be altered so", on_stdout(&args.name))
+        } else {
+            description(&topic)
+        }
+    })
+}
+
+async fn delete(context: &Context, name: &str, if_exists: bool) -> Outcome {
+    let deleted = match context.admin().delete_topic(name).await {
+        Ok(()) => true,
+        Err(error) if if_exists && error.code() == ErrorCode::UnknownTopicOrPartition => false,
+        Err(error) => return Err(error.into()),
+    };
+    emit(
+        context.format,
+        &json!({ "deleted": deleted, "topic": name }),
+        || {
+            if deleted {
+                format!("deleted topic {}", on_stdout(name))
+            } else {
+                format!("there is no topic {}", on_stdout(name))
+            }
+        },
+    )
+}
+
+async fn offsets(context: &Context, name: &str, at: Option<i64>) -> Outcome {
+    let admin = context.admin();
+    let topic = admin.describe_topic(name).await?;
+    let partitions: Vec<_> = topic
+        .partitions
+        .iter()
+        .map(|p| TopicPartition::new(name, p.partition))
+        .collect();
+    let found = match at {
+        Some(at) => {
+            admin
+                .list_offsets(partitions.into_iter().map(|p| (p, OffsetAt::Timestamp(at))))
+                .await?
+        }
+        None => BTreeMap::new(),
+    };
+    let found_in = |partition: i32| found.get(&TopicPartition::new(name, partition));
+    let rows: Vec<_> = topic
+        .partitions
+        .iter()
+        .map(|p| {
+            json!({
+                "partition": p.partition,
+                "earliest": p.log_start_offset,
+                "latest": p.high_watermark,
+                "at_timestamp": found_in(p.partition),
+            })
+        })
+        .collect();
+    emit(
+        context.format,
+        &json!({ "topic": name, "partitions": rows }),
+        || {
+            let mut table = Table::new(["PARTITION", "EARLIEST", "LATEST", "RECORDS", "AT TIMESTAMP"]);
+            for p in &topic.partitions {
+                let records = p.high_watermark - p.log_start_offset;
+                let at = found_in(p.partition)
+                    .map(|found| found.offset.to_string())
+                    .unwrap_or_default();
+                let numbers = [
+                    i64::from(p.partition),
+                    p.log_start_offset,
+                    p.high_watermark,
+                    records,
+                ];
+                table.row(numbers.iter().map(ToString::to_string).chain([at]));
+            }
+            table
+        },
+    )
+}
+
+/// Settings by name; one that is given twice is a mistake.
+fn unique(config: Vec<(String, String)>) -> Outcome<BTreeMap<String, String>> {
+    let mut map = BTreeMap::new();
+    for (key, value) in config {
+        if map.contains_key(&key) {
+            return Err(Failure::usage(format!(
+                "--config {key} is given twice; give it once"
+            )));
+        }
+        map.insert(key, value);
+    }
+    Ok(map)
+}
+
+fn description(topic: &TopicInfo) -> String {
+    let records: i64 = topic
+        .partitions
+        .iter()
+        .map(|p| p.high_watermark - p.log_start_offset)
+        .sum();
+    let size: i64 = topic.partitions.iter().map(|p| p.size_bytes).sum();
+    let mut partitions = Table::new(["PARTITION", "LEADER", "EPOCH", "EARLIEST", "LATEST", "SIZE"]);
+    for p in &topic.partitions {
+        partitions.row([
+            p.partition.to_string(),
+            p.leader.clone(),
+            p.leader_epoch.to_string(),
+            p.log_start_offset.to_string(),
+            p.high_watermark.to_string(),
+            human_bytes(u64::try_from(p.size_bytes).unwrap_or(0)),
+        ]);
+    }
+    let mut settings = Table::new(["SETTING", "VALUE", "FROM"]);
+    for (key, value) in &topic.config {
+        let from = if topic.overridden.contains(key) {
+            "topic"
+        } else {
+            "default"
+        };
+        settings.row([key.as_str(), value.as_str(), from]);
+    }
+    format!(
+        "topic {}  id {}  created {}\n{} records in {} partitions, {}\n\n{partitions}\n{settings}",
+        on_stdout(&topic.name),
+        topic.topic_id,
+        values::show_timestamp(topic.created_at_ms),
+        grouped(u64::try_from(records).unwrap_or(0)),
+        topic.partitions.len(),
+        human_bytes(u64::try_from(size).unwrap_or(0)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use streamhouse_client::admin::PartitionInfo;
+
+    use super::*;
+
+    #[test]
+    fn a_setting_given_twice_is_refused() {
+        let pair = |key: &str| (key.to_owned(), "1".to_owned());
+        assert_eq!(unique(vec![pair("a"), pair("b")]).unwrap().len(), 2);
+        assert!(matches!(
+            unique(vec![pair("a"), pair("a")]),
+            Err(Failure::Usage(_))
+        ));
+    }
+
+    #[test]
+    fn a_description_shows_partitions_and_where_settings_come_from() {
+        let topic = TopicInfo {
+            name: "orders".into(),
+            topic_id: "t1".into(),
+            config: [
+                ("retention.ms".into(), "1000".into()),
+                ("segment.ms".into(), "5".into()),
+            ]
+            .into(),
+            overridden: vec!["segment.ms".into()],
+            partitions: vec![PartitionInfo {
+                partition: 0,
+                leader: "a-1".into(),
+                leader_address: "h:1".into(),
+                leader_epoch: 2,
+                log_start_offset: 10,
+                high_watermark: 1210,
+                size_bytes: 2048,
+            }],
+            created_at_ms: 0,
+        };
+        let text = description(&topic);
+        assert!(text.contains("1,200 records in 1 partitions, 2.0 KiB"), "{text}");
+        assert!(text.contains("a-1"), "{text}");
+        assert!(
+            text.lines()
+                .any(|line| line.starts_with("segment.ms") && line.ends_with("topic")),
+            "{text}"
+        );
+        assert!(
+            text.lines()
+                .any(|line| line.starts_with("retention.ms") && line.ends_with("default")),
+            "{text}"
+        );
+    }
+}

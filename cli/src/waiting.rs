@@ -1,0 +1,57 @@
+//! Says on stderr what a command waits for, once it has waited long enough for a person to wonder. Standard output and the
+//! outcome stay what they are.
+
+use std::{collections::HashSet, time::Duration};
+
+use serde_json::json;
+use streamhouse_client::Client;
+
+use crate::{output::Format, screen};
+
+/// How long nobody wonders.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(4);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// One line on stderr that is no error.
+pub(crate) fn warn(format: Format, message: &str) {
+    eprintln!("{}", line(format, message));
+}
+
+fn line(format: Format, message: &str) -> String {
+    match format {
+        Format::Json => json!({ "warning": { "message": message } }).to_string(),
+        Format::Table => format!("streamhouse: warning: {}", screen::on_stderr(message)),
+    }
+}
+
+/// Names agents that have not answered for a while, each once, until the runtime ends.
+pub(crate) fn name_silent_agents(client: Client, format: Format) {
+    tokio::spawn(async move {
+        let mut named = HashSet::new();
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let silent = client.unreachable_agents();
+            named.retain(|address| silent.iter().any(|agent| agent.address == *address));
+            for agent in silent.into_iter().filter(|agent| agent.lasting >= PATIENCE) {
+                if named.insert(agent.address.clone()) {
+                    warn(format, &agent.to_string());
+                }
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_is_one_line_for_people_or_programs() {
+        assert_eq!(
+            line(Format::Table, "agent a-2 is away"),
+            "streamhouse: warning: agent a-2 is away"
+        );
+        let json: serde_json::Value = serde_json::from_str(&line(Format::Json, "x\ny")).unwrap();
+        assert_eq!(json["warning"]["message"], "x\ny");
+    }
+}
