@@ -1,8 +1,8 @@
-//! The command line's definition and dispatch: one file a command.
+//! Definition and dispatch of the command line: one file per command.
 //!
-//! In reading order: [`usage`] reads the arguments; [`failure`], [`output`], [`screen`], [`waiting`] and [`values`] are
-//! shared; then [`topic`], [`produce`], [`consume`],
-//! [`group`], [`cluster`], [`completions`], [`mod@bench`].
+//! In reading order: [`usage`] parses the arguments; [`failure`], [`output`], [`screen`],
+//! [`waiting`] and [`values`] are shared by the commands; then [`topic`], [`produce`], [`consume`],
+//! [`group`], [`cluster`], [`completions`] and [`mod@bench`].
 
 mod bench;
 mod cluster;
@@ -44,7 +44,7 @@ Examples:
   streamhouse bench produce --topic bench --partitions 4 --records 1000000
 
 Traces:
-  OTEL_EXPORTER_OTLP_ENDPOINT says where spans are sent (OTLP over gRPC); OTEL_TRACES_SAMPLER, how many";
+  OTEL_EXPORTER_OTLP_ENDPOINT sets the OTLP receiver of spans (gRPC); OTEL_TRACES_SAMPLER sets the sampling";
 
 /// Produce, consume and manage StreamHouse topics.
 #[derive(Debug, Parser)]
@@ -56,11 +56,11 @@ pub(crate) struct Cli {
     command: Command,
 }
 
-/// What every command takes.
+/// Options of every command.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 struct Global {
-    /// Agents to ask first; the rest is found from there. https:// for TLS
+    /// Agents to contact first, the others are discovered; use https:// for TLS
     #[arg(
         long,
         global = true,
@@ -69,19 +69,20 @@ struct Global {
         value_name = "HOST:PORT,…"
     )]
     bootstrap: String,
-    /// How results and errors are printed
+    /// Format of results and errors
     #[arg(short, long, global = true, value_enum, default_value = "table")]
     output: Format,
-    /// How the cluster lists this client
+    /// Client name shown in the cluster
     #[arg(long, global = true, default_value = "streamhouse-cli", value_name = "NAME")]
     client_id: String,
-    /// For one call to the cluster, with its retries
+    /// Time-out of one call to the cluster, including its retries
     #[arg(long, global = true, default_value = "30s", value_name = "DURATION", value_parser = values::positive_duration)]
     timeout: Duration,
-    /// PEM file of the authority that signed the agents' certificates; the system's roots without it
+    /// PEM file of the CA that signed the agents' certificates (default: the system's roots)
     #[arg(long, global = true, env = "STREAMHOUSE_CLIENT_TLS_CA", value_name = "FILE")]
     tls_ca: Option<PathBuf>,
-    /// Name that the agents' certificates must have; the host name of --bootstrap for agents reached by an IP address
+    /// Host name to verify in the agents' certificates (default: the host of --bootstrap, if agents
+    /// are reached by IP address)
     #[arg(
         long,
         global = true,
@@ -89,13 +90,13 @@ struct Global {
         value_name = "NAME"
     )]
     tls_server_name: Option<String>,
-    /// PEM file of this client's own certificate, for agents or proxies that ask for one; with --tls-key
+    /// PEM file of the client certificate, for agents or proxies that request one; needs --tls-key
     #[arg(long, global = true, env = "STREAMHOUSE_CLIENT_TLS_CERT", value_name = "FILE")]
     tls_cert: Option<PathBuf>,
-    /// PEM file of the private key of --tls-cert
+    /// PEM file of the private key for --tls-cert
     #[arg(long, global = true, env = "STREAMHOUSE_CLIENT_TLS_KEY", value_name = "FILE")]
     tls_key: Option<PathBuf>,
-    /// Log what happens to stderr; -vv for more
+    /// Log to stderr; repeat for more detail (-vv, -vvv)
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
 }
@@ -105,27 +106,27 @@ enum Command {
     /// Manage topics
     #[command(subcommand)]
     Topic(topic::TopicCommand),
-    /// Send records, one a line, from a file or standard input
+    /// Produce records from a file or standard input, one per line
     Produce(produce::Produce),
-    /// Print records
+    /// Consume and print records
     Consume(consume::Consume),
     /// Manage consumer groups
     #[command(subcommand)]
     Group(group::GroupCommand),
-    /// Show the cluster: agents, leases, versions, stores
+    /// Show the agents, leases, versions and stores of the cluster
     Cluster,
-    /// Measure throughput, latency and cost
+    /// Benchmark throughput, latency and cost
     #[command(subcommand)]
     Bench(bench::BenchCommand),
-    /// Print a completion script
+    /// Print a shell completion script
     Completions {
-        /// For this shell
+        /// The shell
         shell: clap_complete::Shell,
     },
 }
 
 impl Cli {
-    /// How errors are printed.
+    /// Returns the output format of errors.
     pub(crate) fn format(&self) -> Format {
         self.global.output
     }
@@ -149,7 +150,7 @@ impl Cli {
     }
 }
 
-/// What the commands work with.
+/// Client and output format, as every command needs them.
 #[derive(Debug)]
 struct Context {
     client: Client,
@@ -192,10 +193,10 @@ impl Context {
     }
 }
 
-/// What the file of an option holds; nothing without the option, or where it is empty.
+/// Reads the file given by an option; `None` if the option is missing or empty.
 fn pem(option: &str, path: Option<&Path>) -> Outcome<Option<Vec<u8>>> {
     let Some(path) = path else { return Ok(None) };
-    // A name that is no text is taken as it is.
+    // A path that is not UTF-8 is used unchanged.
     let path = match path.to_str() {
         Some(text) => Path::new(values::trimmed(option, text)?),
         None => path,
@@ -217,17 +218,18 @@ fn log_to_stderr(verbose: u8) {
     };
     let mut filter = format!("streamhouse={level},streamhouse_client={level}");
     if verbose == 0 {
-        // Records that are left out or read again are nothing to be silent about.
+        // Warnings about skipped or repeated records are always shown.
         filter.push_str(",streamhouse_client::gaps=warn");
     }
-    // Nothing else sets one up in this process.
+    // Fails only if a subscriber is already set, which no other code in this process does.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
         .with_writer(std::io::stderr)
         .try_init();
 }
 
-/// Cancelled by the first SIGINT or SIGTERM, so that a command can end in order; the second ends the process at once.
+/// Returns a token that the first SIGINT or SIGTERM cancels, so that a command can end in order. A
+/// second signal ends the process at once.
 fn stop_signal() -> CancellationToken {
     let stop = CancellationToken::new();
     let token = stop.clone();
