@@ -1,4 +1,4 @@
-//! Compiles the protocol with a pure-Rust compiler, so that no protoc is needed.
+//! Compiles the protocol with a pure-Rust compiler, so that `protoc` is not needed.
 
 use std::{env, error::Error, fs, path::PathBuf};
 

@@ -1,4 +1,4 @@
-//! Builds the crate again when a migration is added: they are embedded by a macro that cannot see new files by itself.
+//! Rebuilds the crate when a migration is added: the macro that embeds them does not see new files.
 
 fn main() {
     println!("cargo:rerun-if-changed=migrations");

@@ -1,10 +1,11 @@
-//! Puts the parts of one agent together, starts them in order and stops them in order. Called by `main`, and by tests that
-//! run agents in their own process.
+//! Assembles the components of one agent, and starts and stops them in order. Called by `main`, and
+//! by tests that run agents in their own process.
 //!
-//! 1. load the certificates, open the object store (nothing is asked of it yet), bind both ports;
-//! 2. serve: from here on `/health` is fine and everything else says what is missing;
-//! 3. reach the metadata store, prove that both stores are of one cluster, and prove the object store, however long that takes;
-//! 4. keep leases, watch the directory, run the background jobs, until told to stop.
+//! 1. load the certificates, open the object store (without a request), bind both ports;
+//! 2. serve: from now on `/health` answers and every other call returns what is missing;
+//! 3. connect to the metadata store, verify that both stores belong to one cluster, and check the
+//! object store, however long that takes;
+//! 4. keep leases, watch the directory and run the background jobs until stopped.
 
 use std::{
     fmt,
@@ -52,13 +53,13 @@ use crate::{
     traces::AgentTraces,
 };
 
-/// Reads of the object store at once on behalf of readers that are behind.
+/// Concurrent reads of the object store on behalf of readers that are behind.
 const COLD_READS: usize = 16;
-/// How long to wait before trying an unreachable store again: doubling between these.
+/// Back-off between attempts to reach a store: first and longest delay, doubling in between.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
-/// How long one proof of the object store may take.
+/// Time limit of one check of the object store.
 const PROOF: Duration = Duration::from_secs(20);
-/// How long calls under way may go on after everything is handed over.
+/// How long calls in flight may take after all leases are handed over.
 const LAST_CALLS: Duration = Duration::from_secs(1);
 
 /// A running agent.
@@ -81,12 +82,20 @@ impl fmt::Debug for Agent {
 }
 
 impl Agent {
-    /// Starts an agent: when this returns its ports are bound and served. It becomes ready by itself.
+    /// Starts an agent. Its ports are bound and served when this returns; readiness follows on its
+    /// own.
+    ///
+    /// # Errors
+    /// If the object store cannot be opened, a certificate cannot be used, or a port cannot be
+    /// bound.
     pub async fn start(settings: AgentSettings) -> anyhow::Result<Self> {
         Self::start_traced(settings, Traces::default()).await
     }
 
-    /// [`Agent::start`] with traces.
+    /// Starts an agent as [`Agent::start`] does, and exports traces.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
     pub async fn start_traced(settings: AgentSettings, traces: Traces) -> anyhow::Result<Self> {
         Self::start_on(settings, Arc::new(Late::default()), traces).await
     }
@@ -99,7 +108,7 @@ impl Agent {
         streamhouse_metadata::check_address(settings.metadata_url.expose()).context("metadata-url")?;
         if settings.dev {
             let made = std::fs::create_dir_all(&settings.data_dir);
-            made.with_context(|| format!("cannot make the data directory {}", settings.data_dir.display()))?;
+            made.with_context(|| format!("cannot create the data directory {}", settings.data_dir.display()))?;
         }
         let store = store::open(&store_settings(&settings))
             .await
@@ -107,7 +116,8 @@ impl Agent {
         Self::start_with(settings, late, store, traces).await
     }
 
-    /// [`Agent::start`] on stores that are open already, if the metadata store is connected.
+    /// Starts an agent as [`Agent::start`] does, on an object store that is already open; the
+    /// metadata store may already be connected.
     pub(crate) async fn start_with(
         settings: AgentSettings,
         late: Arc<Late>,
@@ -153,55 +163,55 @@ impl Agent {
         })
     }
 
-    /// The shared parts.
+    /// Returns the components shared within the agent.
     pub fn node(&self) -> &Arc<Node> {
         &self.node
     }
 
-    /// Where gRPC and HTTP are really served.
+    /// Returns the bound addresses of gRPC and HTTP.
     pub fn addresses(&self) -> (SocketAddr, SocketAddr) {
         self.addresses
     }
 
-    /// The listeners' certificates.
+    /// Returns the certificates of the listeners.
     pub fn tls(&self) -> &Arc<Tls> {
         &self.tls
     }
 
-    /// Resolves when a part of the agent has ended by itself, which only a failure can cause. The agent is of no use
-    /// afterwards.
+    /// Waits until a component of the agent ends without being stopped, which only a failure can
+    /// cause. The agent cannot be used afterwards.
     pub async fn failed(&mut self) -> anyhow::Error {
         tokio::select! {
             served = &mut self.serving => match served {
                 Ok(Err(error)) => error.context("serving failed"),
-                Ok(Ok(())) => anyhow::anyhow!("serving ended by itself"),
+                Ok(Ok(())) => anyhow::anyhow!("serving ended unexpectedly"),
                 Err(error) => anyhow::Error::from(error).context("serving failed"),
             },
             worked = &mut self.working => match worked {
-                Ok(()) => anyhow::anyhow!("the lease keeper ended by itself"),
+                Ok(()) => anyhow::anyhow!("the lease keeper ended unexpectedly"),
                 Err(error) => anyhow::Error::from(error).context("the lease keeper failed"),
             },
         }
     }
 
-    /// Hands everything over within the drain timeout, then stops.
+    /// Hands over all leases within the drain timeout, then stops the agent.
     pub async fn drain(mut self) {
         let deadline = Instant::now() + self.node.settings.drain_timeout;
         let open = self.node.metrics.connections.clone();
         self.keeper.drain(deadline, || open.get() > 0).await;
-        // The keeper still lets go of what it holds, also when the time is up.
+        // The keeper releases what is left even after the deadline.
         let _ = timeout(LAST_CALLS, &mut self.working).await;
         self.stop.cancel();
         let _ = timeout(LAST_CALLS, &mut self.serving).await;
         match timeout(LAST_CALLS, self.node.metadata.close()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the metadata store could not be closed in order"),
-            Err(_) => tracing::warn!("the metadata store could not be closed in time"),
+            Ok(Err(error)) => tracing::warn!(%error, "closing the metadata store failed"),
+            Err(_) => tracing::warn!("closing the metadata store timed out"),
         }
         tracing::info!("stopped");
     }
 
-    /// Stops at once and hands nothing over, as a crash would.
+    /// Stops at once without handing leases over, as a crash would.
     pub async fn crash(mut self) {
         self.working.abort();
         self.serving.abort();
@@ -230,7 +240,7 @@ fn node(
     let budgets = settings.memory_budgets();
     let bound = i64::try_from(budgets.total()).unwrap_or(i64::MAX);
     metrics.memory_bound.set(bound);
-    // Half for the newest batches, half for blocks of older ones.
+    // One half for the newest batches, the other half for blocks of older ones.
     let cache = settings.cache_memory.0 / 2;
     let block_metrics = blocks::BlockMetrics {
         hits: metrics.cache_hits.clone(),
@@ -260,7 +270,7 @@ fn node(
     }
 }
 
-/// How the object store is opened.
+/// Returns the object store settings of an agent.
 pub fn store_settings(settings: &AgentSettings) -> StoreSettings {
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     StoreSettings {
@@ -273,7 +283,7 @@ pub fn store_settings(settings: &AgentSettings) -> StoreSettings {
     }
 }
 
-/// How the metadata store is opened.
+/// Returns the metadata connection options of an agent.
 pub fn connect_options(settings: &AgentSettings) -> ConnectOptions {
     ConnectOptions {
         max_connections: settings.metadata_max_connections,
@@ -317,34 +327,38 @@ fn registration(settings: &AgentSettings, (grpc, http): (SocketAddr, SocketAddr)
     }
 }
 
-/// Why a data directory cannot be used.
+/// Another agent uses the data directory.
 #[derive(Debug, thiserror::Error)]
-#[error("another agent runs on the data directory {0}; stop it, or give this one another --data-dir")]
+#[error("another agent uses the data directory {0}; stop it, or give this agent another --data-dir")]
 pub struct DataDirInUse(String);
 
-/// Makes the data directory of the embedded default this process' own for as long as the file returned is open. With
-/// other settings there is nothing to claim.
+/// Locks the data directory of the embedded default for as long as the returned file stays open.
+/// Returns `None` with other settings, which have no data directory.
+///
+/// # Errors
+/// [`DataDirInUse`] if another agent holds the lock; otherwise if the directory cannot be written.
 pub fn claim_data_dir(settings: &AgentSettings) -> anyhow::Result<Option<File>> {
     if !settings.dev {
         return Ok(None);
     }
     let shown = settings.data_dir.display();
     let made = std::fs::create_dir_all(&settings.data_dir);
-    made.with_context(|| format!("cannot make the data directory {shown}"))?;
+    made.with_context(|| format!("cannot create the data directory {shown}"))?;
     let lock = File::create(settings.data_dir.join("agent.lock"));
     let lock = lock.with_context(|| format!("cannot write to the data directory {shown}"))?;
     match lock.try_lock() {
         Ok(()) => Ok(Some(lock)),
         Err(TryLockError::WouldBlock) => Err(DataDirInUse(shown.to_string()).into()),
-        // A file system without locks: as before, nobody is kept apart.
+        // The file system has no locks: a second agent cannot be detected.
         Err(TryLockError::Error(error)) => {
-            tracing::warn!(%error, "cannot lock the data directory; run no second agent on it");
+            tracing::warn!(%error, "cannot lock the data directory; do not run a second agent on it");
             Ok(None)
         }
     }
 }
 
-/// What clients are told to connect to: the address bound, or where that means every interface, the host by name.
+/// Returns the address that clients connect to: the bound address or, where it means every
+/// interface, the host name.
 fn advertised(bound: SocketAddr, dev: bool, host: Option<&str>) -> String {
     match host {
         _ if !bound.ip().is_unspecified() => bound.to_string(),
@@ -353,7 +367,8 @@ fn advertised(bound: SocketAddr, dev: bool, host: Option<&str>) -> String {
     }
 }
 
-/// Everything that goes on beside serving, until the keeper has finished or `stop`.
+/// Runs the background tasks of the agent until the lease keeper has finished or `stop` is
+/// cancelled.
 async fn work(
     node: Arc<Node>,
     late: Arc<Late>,
@@ -372,10 +387,12 @@ async fn work(
     }
 }
 
-/// Keeps leases once both stores are there: a lease is worth nothing to an agent that cannot store anything.
+/// Runs the lease keeper once both stores are usable: an agent that cannot store records must not
+/// hold leases.
 async fn lead(node: Arc<Node>, late: Arc<Late>, keeper: Arc<Keeper>) {
     let proved = async {
-        // Reads only: whose bucket it is, only the metadata store tells.
+        // Reads only: which cluster the bucket belongs to is known only after the metadata store is
+        // reached.
         reach_object_store(&node, Question::Look).await;
         late.arrived().await;
         reach_object_store(&node, Question::Prove).await;
@@ -388,10 +405,11 @@ async fn lead(node: Arc<Node>, late: Arc<Late>, keeper: Arc<Keeper>) {
     keeper.run().await;
 }
 
-/// Keeps the directory fresh once the metadata store is reached and proved to be this bucket's.
+/// Keeps the directory up to date once the metadata store is reached and verified to belong to this
+/// bucket.
 async fn look(node: Arc<Node>, late: Arc<Late>) {
     if late.is_connected() {
-        // By a test, before the agent started.
+        // Tests connect the store before the agent starts.
         ownership::establish(&node, late.as_ref()).await;
     } else {
         let metadata = connect(&node).await;
@@ -403,7 +421,7 @@ async fn look(node: Arc<Node>, late: Arc<Late>) {
     watch::run(&node).await;
 }
 
-/// Reaches the metadata store, however long that takes.
+/// Connects to the metadata store, however long that takes.
 async fn connect(node: &Node) -> Arc<dyn MetadataStore> {
     let options = connect_options(&node.settings);
     let mut pause = RETRY.0;
@@ -411,7 +429,7 @@ async fn connect(node: &Node) -> Arc<dyn MetadataStore> {
         match streamhouse_metadata::connect(node.settings.metadata_url.expose(), &options).await {
             Ok(store) => return store,
             Err(error) => {
-                tracing::warn!(%error, "cannot reach the metadata store yet; trying again");
+                tracing::warn!(%error, "cannot reach the metadata store yet; retrying");
                 node.health.unmet(Condition::Metadata, error.to_string());
             }
         }
@@ -420,8 +438,8 @@ async fn connect(node: &Node) -> Arc<dyn MetadataStore> {
     }
 }
 
-/// Proves the object store again whenever there is a reason to doubt it; never returns. An agent that writes nothing at
-/// the moment learns that way that it can.
+/// Checks the object store again whenever there is a reason to doubt it; never returns. This is how
+/// an agent without writes learns that the store works again.
 async fn doubt_object_store(node: &Node) {
     loop {
         node.store_health.doubted().await;
@@ -430,16 +448,16 @@ async fn doubt_object_store(node: &Node) {
     }
 }
 
-/// What the object store is asked.
+/// A check of the object store.
 #[derive(Debug, Clone, Copy)]
 enum Question {
     /// Whether it can be read.
     Look,
-    /// Whether it does what we need, which takes writing.
+    /// Whether it supports all required operations, which needs write access.
     Prove,
 }
 
-/// Asks the object store until it answers well, however long that takes.
+/// Repeats a check of the object store until it succeeds.
 async fn reach_object_store(node: &Node, question: Question) {
     let store = node.store.as_ref();
     let ask = async || match question {
@@ -461,7 +479,7 @@ async fn reach_object_store(node: &Node, question: Question) {
         tracing::warn!(
             store = node.store.describe(),
             problem,
-            "the object store cannot be used yet; trying again"
+            "the object store cannot be used yet; retrying"
         );
         node.health.unmet(Condition::ObjectStore, problem);
         sleep(pause).await;

@@ -1,4 +1,5 @@
-//! The command `backup`: copies an embedded metadata store while agents go on. Of PostgreSQL it says which tool to use.
+//! The command `backup`: copies an embedded metadata store while agents run. For PostgreSQL it
+//! names the tool to use.
 
 use std::path::PathBuf;
 
@@ -7,14 +8,17 @@ use streamhouse_metadata as metadata;
 
 use crate::assembly;
 
-/// What stands after the command.
+/// Arguments of the command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     to: PathBuf,
 }
 
 impl Options {
-    /// Reads `--to FILE`, which has to be there; anything else is refused.
+    /// Parses `--to FILE`, which is required.
+    ///
+    /// # Errors
+    /// A usage message for any other arguments.
     pub fn parse(arguments: &[String]) -> Result<Self, String> {
         let to = match arguments {
             [name, file] if name == "--to" && !file.is_empty() => file.clone(),
@@ -31,17 +35,20 @@ impl Options {
     }
 }
 
-/// Writes the copy and calls `say` when it is whole.
+/// Writes the copy, and calls `say` once it is complete.
+///
+/// # Errors
+/// If the metadata store is PostgreSQL or cannot be copied, or the file exists.
 pub async fn run(settings: &AgentSettings, options: &Options, say: impl Fn(&str)) -> anyhow::Result<()> {
     anyhow::ensure!(
         !settings.metadata_url.is_empty(),
-        "metadata-url is needed: say what to copy"
+        "metadata-url is needed: it names the store to copy"
     );
     let url = settings.metadata_url.expose();
     let copied = metadata::backup(url, &assembly::connect_options(settings), &options.to).await?;
     anyhow::ensure!(
         copied,
-        "backup copies a SQLite file; the metadata store is PostgreSQL, which has a tool for that: \
+        "backup copies a SQLite file; the metadata store is PostgreSQL, which has its own tool: \
          pg_dump --format=custom --file={} --dbname=METADATA_URL",
         options.to.display()
     );

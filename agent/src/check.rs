@@ -1,5 +1,6 @@
-//! The command `check`: says whether the stores can be used with these settings. Run by people before a start, and by
-//! Kubernetes, where the last line of stderr becomes what is shown of a failed container.
+//! The command `check`: reports whether the stores can be used with these settings. Run by people
+//! before a start, and in Kubernetes, where the last line of stderr becomes the container's
+//! termination message.
 
 use std::{future::Future, sync::Arc};
 
@@ -12,10 +13,10 @@ use crate::{
     store::{self, ObjectStore},
 };
 
-/// How long the proof of one store may take.
+/// Time limit for the check of one store.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Which stores to look at.
+/// The stores to check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stores {
     metadata: bool,
@@ -23,7 +24,10 @@ pub struct Stores {
 }
 
 impl Stores {
-    /// Both without an argument; else `metadata` or `object-store`.
+    /// Parses `metadata` or `object-store`; both stores without an argument.
+    ///
+    /// # Errors
+    /// A usage message for any other argument.
     pub fn parse(arguments: &[String]) -> Result<Self, String> {
         let (metadata, objects) = match arguments {
             [] => (true, true),
@@ -40,8 +44,10 @@ impl Stores {
     }
 }
 
-/// Looks at the stores, both at once, and calls `say` with a line for each. The error names each that failed, why, and
-/// what to do.
+/// Checks the stores concurrently, and calls `say` with a line for each that can be used.
+///
+/// # Errors
+/// Names each store that failed, why, and the remedy.
 pub async fn run(settings: &AgentSettings, stores: Stores, say: impl Fn(&str)) -> anyhow::Result<()> {
     let (metadata, objects) = tokio::join!(
         looked_at(stores.metadata, metadata(settings)),
@@ -76,7 +82,7 @@ async fn looked_at(
 async fn metadata(settings: &AgentSettings) -> Result<(), String> {
     use streamhouse_metadata::Error;
     if settings.metadata_url.is_empty() {
-        return Err("metadata-url is needed: say which to look at".to_owned());
+        return Err("metadata-url is needed: it names the store to check".to_owned());
     }
     let options = assembly::connect_options(settings);
     let reached = async {
@@ -93,7 +99,7 @@ async fn metadata(settings: &AgentSettings) -> Result<(), String> {
 
 async fn objects(settings: &AgentSettings) -> Result<(), String> {
     if settings.object_store.is_empty() {
-        return Err("object-store is needed: say which to look at".to_owned());
+        return Err("object-store is needed: it names the store to check".to_owned());
     }
     let store = store::open(&assembly::store_settings(settings)).await;
     let store = store.map_err(|error| error.message().to_owned())?;
@@ -102,7 +108,8 @@ async fn objects(settings: &AgentSettings) -> Result<(), String> {
     proved.map_err(|error| error.message().to_owned())
 }
 
-/// Nothing is written to an object store that belongs to another cluster, or of which that cannot be told.
+/// Fails if the object store belongs to another cluster, or its cluster is unknown: nothing may be
+/// written to it then.
 async fn is_ours(settings: &AgentSettings, store: &Arc<dyn ObjectStore>) -> Result<(), String> {
     let Some(marker) = identity::read(store.as_ref())
         .await
@@ -112,7 +119,7 @@ async fn is_ours(settings: &AgentSettings, store: &Arc<dyn ObjectStore>) -> Resu
     };
     let unproved = |why: &str| {
         let (store, cluster) = (store.describe(), &marker.cluster_id);
-        format!("{store} belongs to cluster {cluster}, and whether that is this one cannot be told: {why}")
+        format!("{store} belongs to cluster {cluster}, and it is unknown whether that is this cluster: {why}")
     };
     if settings.metadata_url.is_empty() {
         return Err(unproved("metadata-url is needed"));
@@ -127,7 +134,7 @@ async fn is_ours(settings: &AgentSettings, store: &Arc<dyn ObjectStore>) -> Resu
         unproved("the metadata store is empty; correct metadata-url or object-store, or restore the metadata")
     })?;
     identity::compare(store.as_ref(), Some(&marker), &ours).map_err(|error| error.to_string())?;
-    // An older schema has no timeline: the migration is the operator's, or a person's.
+    // An older schema has no timeline. Migrating it is left to the operator or a person.
     let schema = streamhouse_metadata::schema(url, &options).await;
     if schema.is_ok_and(|schema| schema.found == schema.needed) {
         let older = async {

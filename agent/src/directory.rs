@@ -1,7 +1,8 @@
-//! What the cluster looks like: topics, agents and leaders, from the newest snapshot of the metadata store. The lease
-//! keeper replaces it; everybody else reads it without waiting.
+//! Owns this agent's view of the cluster: topics, agents and leaders, from the newest snapshot of
+//! the metadata store. The lease keeper replaces the view; all others read it without waiting.
 //!
-//! It may be a moment old. Nothing relies on it for safety: every write is fenced in the metadata transaction.
+//! It may be slightly stale. Safety does not depend on it: every write is fenced in the metadata
+//! transaction.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -13,23 +14,23 @@ use streamhouse_metadata::{AgentRecord, PartitionRecord, Snapshot, TopicRecord};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Duration, Instant, timeout};
 
-/// One topic of the snapshot, with its settings parsed.
+/// A topic of the snapshot, with parsed settings.
 #[derive(Debug)]
 pub struct Topic {
-    /// As the metadata store has it.
+    /// Record of the metadata store.
     pub record: TopicRecord,
-    /// Its id, as clients name it.
+    /// Id of the topic, in the form that clients use.
     pub id: String,
-    /// The settings in force.
+    /// Effective settings.
     pub config: TopicConfig,
 }
 
-/// One snapshot, indexed.
+/// An indexed snapshot.
 #[derive(Debug, Default)]
 pub struct View {
-    /// Its version; 0 before the first.
+    /// Version of the snapshot; 0 before the first one.
     pub version: u64,
-    /// The cluster's id.
+    /// Id of the cluster.
     pub cluster_id: String,
     topics: HashMap<String, Arc<Topic>>,
     partitions: HashMap<PartitionUid, (Arc<Topic>, i32)>,
@@ -68,33 +69,33 @@ impl View {
         view
     }
 
-    /// How old it is.
+    /// Returns the age of the snapshot.
     pub fn age(&self) -> Duration {
         self.taken.map_or(Duration::ZERO, |taken| taken.elapsed())
     }
 
-    /// The topic of this name.
+    /// Returns the topic with this name.
     pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
         self.topics.get(name)
     }
 
-    /// Every topic, the internal one included, in no order.
+    /// Returns all topics in no particular order, including the internal one.
     pub fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
         self.topics.values()
     }
 
-    /// The partition by name.
+    /// Returns a partition by topic and number.
     pub fn partition(&self, topic: &str, partition: i32) -> Option<&PartitionRecord> {
         let index = usize::try_from(partition).ok()?;
         self.topics.get(topic)?.record.partitions.get(index)
     }
 
-    /// The partition that a client means: by name and, unless it is empty, by the topic's id, too. A topic that was deleted and
-    /// made anew has the same name and another id.
+    /// Returns the partition that a client means: by name and, unless `id` is empty, also by topic
+    /// id. A topic that was deleted and created again has the same name and another id.
     ///
     /// # Errors
     ///
-    /// `UnknownTopicOrPartition`, and `UnknownTopicId` where the name is another topic's.
+    /// `UnknownTopicOrPartition`, or `UnknownTopicId` if the name belongs to another topic.
     pub fn find(&self, topic: &str, id: &str, partition: i32) -> Result<&PartitionRecord, Error> {
         let found = self.topics.get(topic);
         if let Some(found) = found
@@ -102,8 +103,8 @@ impl View {
             && found.id != id
         {
             let message = format!(
-                "the topic {topic:?} with the id {id} was deleted, the one of that name has the id {}: refresh the \
-                 metadata and look up offsets anew",
+                "topic {topic:?} with the id {id} was deleted, and the topic with that name now has the id {}: refresh the \
+                 metadata and look up offsets again",
                 found.id
             );
             return Err(Error::new(ErrorCode::UnknownTopicId, message));
@@ -117,29 +118,30 @@ impl View {
         })
     }
 
-    /// Topic and number of a partition.
+    /// Returns topic and number of a partition.
     pub fn name(&self, uid: PartitionUid) -> Option<(&Arc<Topic>, i32)> {
         self.partitions.get(&uid).map(|(topic, index)| (topic, *index))
     }
 
-    /// The live agents, in no order.
+    /// Returns the live agents, in no particular order.
     pub fn agents(&self) -> impl Iterator<Item = &AgentRecord> {
         self.agents.values()
     }
 
-    /// The agent of this life, while it lives.
+    /// Returns the agent of this incarnation, if it is live.
     pub fn agent(&self, incarnation: Incarnation) -> Option<&AgentRecord> {
         self.agents.get(&incarnation)
     }
 
-    /// Whether a live agent leads it.
+    /// Returns whether a live agent leads the partition.
     pub fn is_led(&self, record: &PartitionRecord) -> bool {
         record
             .holder
             .is_some_and(|holder| self.agents.contains_key(&holder))
     }
 
-    /// How many partitions a live agent leads, and how many nobody does: the coordinator slots, or the topics of users.
+    /// Returns how many partitions are led by a live agent, and how many are leaderless; of the
+    /// coordinator slots or of user topics.
     pub fn led(&self, slots: bool) -> (usize, usize) {
         let records = self
             .topics()
@@ -151,7 +153,8 @@ impl View {
         })
     }
 
-    /// How many lives are over and not yet swept, and how long the first of them has been over.
+    /// Returns how many ended incarnations are not yet swept, and how long ago the first of them
+    /// ended.
     pub fn unswept(&self) -> (usize, Duration) {
         let sealed_for = self.snapshot.unswept.iter().map(|(_, sealed_for)| *sealed_for);
         let oldest = sealed_for
@@ -160,7 +163,7 @@ impl View {
         (self.snapshot.unswept.len(), oldest)
     }
 
-    /// Who leads, as clients are told; an empty `agent_id` when nobody does.
+    /// Returns the leader in the form that clients receive; `agent_id` is empty if there is none.
     pub fn leader(&self, record: &PartitionRecord) -> v1::Leader {
         let holder = record
             .holder
@@ -173,7 +176,7 @@ impl View {
     }
 }
 
-/// The newest [`View`], and the wish for a newer one.
+/// Holds the newest [`View`], and passes on requests for a newer one.
 #[derive(Debug)]
 pub struct Directory {
     view: ArcSwap<View>,
@@ -191,28 +194,28 @@ impl Default for Directory {
     }
 }
 
-/// How long a request waits for a newer view before it answers from the one there is.
+/// How long a request waits for a newer view before it uses the existing one.
 const REFRESH_WAIT: Duration = Duration::from_millis(500);
 
 impl Directory {
-    /// The newest view.
+    /// Returns the newest view.
     pub fn view(&self) -> Arc<View> {
         self.view.load_full()
     }
 
-    /// Replaces the view; called by the lease keeper only.
+    /// Replaces the view; called only by the lease keeper.
     pub fn replace(&self, snapshot: Snapshot) {
         let version = snapshot.version;
         self.view.store(Arc::new(View::new(snapshot)));
         self.version.send_replace(version);
     }
 
-    /// Tells those who wait in [`refresh`](Self::refresh) that the view was found to be the newest.
+    /// Notifies the callers of [`refresh`](Self::refresh) that the view is still the newest.
     pub fn confirm(&self) {
         self.version.send_modify(|_| ());
     }
 
-    /// Asks for a newer view and waits until the lease keeper has looked, for a moment at most.
+    /// Requests a newer view and waits, for a limited time, until the lease keeper has checked.
     pub async fn refresh(&self) -> Arc<View> {
         let mut version = self.version.subscribe();
         version.mark_unchanged();
@@ -221,17 +224,17 @@ impl Directory {
         self.view()
     }
 
-    /// Asks for a newer view without waiting for it.
+    /// Requests a newer view without waiting for it.
     pub fn want(&self) {
         self.wanted.notify_one();
     }
 
-    /// Resolves when somebody asks for a newer view; awaited by the lease keeper.
+    /// Waits until a newer view is requested; awaited by the lease keeper.
     pub async fn refresh_wanted(&self) {
         self.wanted.notified().await;
     }
 
-    /// Sees every new version.
+    /// Returns a receiver of the version of each new view.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
     }

@@ -1,5 +1,5 @@
-//! Named places where a test may stop, delay or fail the agent. In production nothing is ever armed, and a place costs one
-//! atomic load.
+//! Owns the named fail points at which a test can stop, delay or fail the agent. None is ever armed
+//! in production, where a fail point costs one atomic load.
 
 use std::{
     collections::HashMap,
@@ -12,33 +12,33 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// The places, along the way of a record.
+/// The fail points, in the order in which a record passes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FailPoint {
-    /// A WAL object is assembled, its upload has not begun.
+    /// A WAL object is assembled; its upload has not begun.
     BeforeUpload,
-    /// The WAL object is stored, its commit has not begun.
+    /// The WAL object is stored; its commit has not begun.
     BeforeCommit,
-    /// The commit happened, nobody knows yet.
+    /// The commit is done; its outcome is not applied yet.
     AfterCommit,
-    /// A segment's intent is recorded, its object is not stored.
+    /// A segment's intent is recorded; its object is not stored.
     BeforeSegmentPut,
-    /// A segment's object is stored, the metadata does not know it.
+    /// A segment's object is stored; the metadata does not reference it.
     BeforeSegmentSwap,
-    /// The segment replaced its WAL ranges, the agent does not know yet.
+    /// The segment has replaced its WAL ranges; the agent has not applied it.
     AfterSegmentSwap,
-    /// The metadata named objects to delete, they are still stored.
+    /// The metadata returned objects to delete; they are still stored.
     BeforeDelete,
-    /// The objects are deleted, the metadata does not know.
+    /// The objects are deleted; the metadata still lists them.
     AfterDelete,
-    /// The orphans of an ended life are found, they are still stored.
+    /// The orphans of an ended incarnation are listed; they are still stored.
     BeforeSweep,
-    /// The orphans of an ended life are deleted, the metadata does not know.
+    /// The orphans of an ended incarnation are deleted; the metadata does not know.
     AfterSweep,
 }
 
 impl FailPoint {
-    /// Every place.
+    /// All fail points.
     pub const ALL: [Self; 10] = [
         Self::BeforeUpload,
         Self::BeforeCommit,
@@ -53,21 +53,21 @@ impl FailPoint {
     ];
 }
 
-/// The places that are armed.
+/// The armed fail points.
 #[derive(Debug, Default)]
 pub struct FailPoints {
     any: AtomicBool,
     armed: Mutex<HashMap<FailPoint, Armed>>,
 }
 
-/// One armed place, as those who reach it see it.
+/// An armed fail point, as seen by the tasks that reach it.
 #[derive(Debug, Clone)]
 struct Armed {
     open: watch::Receiver<bool>,
     reached: Arc<watch::Sender<bool>>,
 }
 
-/// Holds whoever reaches the place, until dropped.
+/// Blocks every task that reaches the fail point, until dropped.
 #[derive(Debug)]
 pub struct Hold {
     open: watch::Sender<bool>,
@@ -75,14 +75,14 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Resolves when somebody has reached the place.
+    /// Waits until a task has reached the fail point.
     pub async fn reached(&self) {
         let _ = self.reached.clone().wait_for(|reached| *reached).await;
     }
 }
 
 impl FailPoints {
-    /// Everybody who reaches this place waits until the returned hold is dropped.
+    /// Arms a fail point: every task that reaches it waits until the returned hold is dropped.
     pub fn hold(&self, point: FailPoint) -> Hold {
         let (open, opened) = watch::channel(false);
         let (reach, reached) = watch::channel(false);
@@ -95,7 +95,7 @@ impl FailPoints {
         Hold { open, reached }
     }
 
-    /// Waits when the place is held.
+    /// Waits while the fail point is armed.
     pub async fn reach(&self, point: FailPoint) {
         if !self.any.load(Ordering::Acquire) {
             return;

@@ -1,8 +1,9 @@
-//! A metadata store that misbehaves as a test says: the double of `store/fault.rs` for [`MetadataStore`]. Wraps any store;
-//! without faults it changes nothing but the counters. Used by the unit tests of the whole crate.
+//! A metadata store with injected faults: the counterpart of `store/fault.rs` for
+//! [`MetadataStore`]. Wraps any store; without faults it only counts calls. Used by the unit tests
+//! of the whole crate.
 //!
-//! Nothing here sleeps: a call stands still until its fault is released, and a test awaits that calls stand still.
-//! While a call is at the inner store, tokio's paused clock does not jump ahead.
+//! Nothing here sleeps: a call blocks until its fault is released, and a test waits until calls are
+//! blocked. While a call runs in the inner store, tokio's paused clock does not advance.
 
 use std::{
     collections::HashMap,
@@ -18,26 +19,26 @@ use parking_lot::Mutex;
 use streamhouse_metadata::*;
 use tokio::sync::watch;
 
-/// What goes wrong with a call.
+/// How a call fails.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum MetadataFaultKind {
-    /// Stands still before anything happens. Does not happen when the caller gives up first.
+    /// Blocks before the call is made. The call is not made if the caller gives up first.
     Hang,
-    /// Happens at once; the answer stands still.
+    /// Makes the call at once; its answer blocks.
     HangAfter,
-    /// Stands still for the caller, and happens when released, also when the caller gave up long before.
+    /// Blocks the caller, and makes the call when released, even if the caller gave up long before.
     HangLate,
-    /// The caller gets `Unavailable` at once; happens when released.
+    /// Returns `Unavailable` at once; the call is made when released.
     Late,
-    /// Nothing happens, and the caller gets `Unavailable`.
+    /// Returns `Unavailable` without making the call.
     LoseBefore,
-    /// Happens, and the caller gets `Unavailable`.
+    /// Makes the call and returns `Unavailable`.
     LoseAfter,
-    /// Nothing happens, and the caller gets this error.
+    /// Returns this error without making the call.
     Fail(fn() -> Error),
 }
 
-/// One fault: what goes wrong, with which calls, how often.
+/// One fault: how which calls fail, and how often.
 #[derive(Debug, Clone)]
 pub(crate) struct MetadataFault {
     kind: MetadataFaultKind,
@@ -47,7 +48,7 @@ pub(crate) struct MetadataFault {
 }
 
 impl MetadataFault {
-    /// Hits every call of these methods ([`Method::ALL`] for any) until it is released.
+    /// Affects every call of these methods ([`Method::ALL`] for any) until it is released.
     pub(crate) fn new(kind: MetadataFaultKind, methods: impl Into<Vec<Method>>) -> Self {
         Self {
             kind,
@@ -57,32 +58,33 @@ impl MetadataFault {
         }
     }
 
-    /// Only so often.
+    /// Limits the number of affected calls.
     pub(crate) fn times(mut self, times: u64) -> Self {
         self.times = times;
         self
     }
 
-    /// Only calls whose arguments have this in their `Debug` text: `"\"g\""`, `"Incarnation(3)"`.
+    /// Limits the fault to calls whose arguments contain this in their `Debug` text: `"\"g\""`,
+    /// `"Incarnation(3)"`.
     pub(crate) fn about(mut self, text: impl Into<String>) -> Self {
         self.about = Some(text.into());
         self
     }
 }
 
-/// A fault in force.
+/// An active fault.
 #[derive(Debug)]
 struct ActiveFault {
     fault: MetadataFault,
     left: AtomicU64,
     hits: AtomicU64,
     released: watch::Sender<bool>,
-    /// How many calls stand still.
+    /// Number of blocked calls.
     waiting: watch::Sender<usize>,
 }
 
 impl ActiveFault {
-    /// Whether the fault hits this call; takes one of its times.
+    /// Returns whether the fault affects this call, and counts it against the limit.
     fn hits(&self, method: Method, arguments: &str) -> bool {
         let about = self.fault.about.as_deref();
         let hit = !*self.released.borrow()
@@ -99,7 +101,7 @@ impl ActiveFault {
     }
 }
 
-/// Counts a call as standing still until it is dropped.
+/// Counts a call as blocked until it is dropped.
 struct Standing(Arc<ActiveFault>);
 
 impl Standing {
@@ -119,34 +121,35 @@ impl Drop for Standing {
     }
 }
 
-/// Names an added fault. Dropping it changes nothing.
+/// Handle of an added fault. Dropping it changes nothing.
 #[derive(Debug, Clone)]
 pub(crate) struct FaultHandle(Arc<ActiveFault>);
 
 impl FaultHandle {
-    /// Ends the fault: what stands still goes on, what is late happens.
+    /// Ends the fault: blocked calls continue, delayed calls are made.
     pub(crate) fn release(&self) {
         self.0.released.send_replace(true);
     }
 
-    /// Resolves when so many calls stand still, or are late.
+    /// Waits until this many calls are blocked or delayed.
     pub(crate) async fn waiting(&self, calls: usize) {
         let mut waiting = self.0.waiting.subscribe();
         let _ = waiting.wait_for(|waiting| *waiting >= calls).await;
     }
 
-    /// Resolves when no call stands still or is late any more: each went on, happened or was given up.
+    /// Waits until no call is blocked or delayed any more: each continued, was made, or was
+    /// abandoned.
     pub(crate) async fn settled(&self) {
         let _ = self.0.waiting.subscribe().wait_for(|waiting| *waiting == 0).await;
     }
 
-    /// How many calls it hit.
+    /// Returns the number of affected calls.
     pub(crate) fn hits(&self) -> u64 {
         self.0.hits.load(Ordering::SeqCst)
     }
 }
 
-/// The store around another one.
+/// A metadata store that injects faults into another one.
 #[derive(Debug)]
 pub(crate) struct FaultyMetadata {
     inner: Arc<dyn MetadataStore>,
@@ -155,7 +158,7 @@ pub(crate) struct FaultyMetadata {
 }
 
 impl FaultyMetadata {
-    /// `inner`, without faults yet.
+    /// Wraps `inner`, without faults at first.
     pub(crate) fn new(inner: Arc<dyn MetadataStore>) -> Arc<Self> {
         Arc::new(Self {
             inner,
@@ -164,18 +167,18 @@ impl FaultyMetadata {
         })
     }
 
-    /// A new store in memory, without faults yet.
+    /// Creates a store in memory, without faults at first.
     pub(crate) async fn in_memory() -> Arc<Self> {
         let options = ConnectOptions::default();
         Self::new(connect("sqlite::memory:", &options).await.unwrap())
     }
 
-    /// The store without the faults: what a test itself looks at.
+    /// Returns the store without faults, for a test's own reads.
     pub(crate) fn inner(&self) -> &Arc<dyn MetadataStore> {
         &self.inner
     }
 
-    /// Adds a fault, in force from the next call. Of several that match, the first added hits.
+    /// Adds a fault, active from the next call. If several match, the first one added applies.
     pub(crate) fn add(&self, fault: MetadataFault) -> FaultHandle {
         let active = Arc::new(ActiveFault {
             left: AtomicU64::new(fault.times),
@@ -188,27 +191,27 @@ impl FaultyMetadata {
         FaultHandle(active)
     }
 
-    /// Every call of these methods stands still, before anything happens.
+    /// Blocks every call of these methods before it is made.
     pub(crate) fn hang(&self, methods: impl Into<Vec<Method>>) -> FaultHandle {
         self.add(MetadataFault::new(MetadataFaultKind::Hang, methods))
     }
 
-    /// Every call of these methods is lost on its way.
+    /// Loses every call of these methods before it is made.
     pub(crate) fn lose_before(&self, methods: impl Into<Vec<Method>>) -> FaultHandle {
         self.add(MetadataFault::new(MetadataFaultKind::LoseBefore, methods))
     }
 
-    /// The answer to every call of these methods is lost.
+    /// Loses the answer of every call of these methods.
     pub(crate) fn lose_after(&self, methods: impl Into<Vec<Method>>) -> FaultHandle {
         self.add(MetadataFault::new(MetadataFaultKind::LoseAfter, methods))
     }
 
-    /// Every call of these methods seems lost, and happens when released.
+    /// Makes every call of these methods appear lost; they are made when released.
     pub(crate) fn late(&self, methods: impl Into<Vec<Method>>) -> FaultHandle {
         self.add(MetadataFault::new(MetadataFaultKind::Late, methods))
     }
 
-    /// Every call of these methods fails.
+    /// Fails every call of these methods.
     pub(crate) fn fail_with(&self, methods: impl Into<Vec<Method>>, error: fn() -> Error) -> FaultHandle {
         self.add(MetadataFault::new(MetadataFaultKind::Fail(error), methods))
     }
@@ -220,12 +223,12 @@ impl FaultyMetadata {
         }
     }
 
-    /// How often the method was called.
+    /// Returns the number of calls of a method.
     pub(crate) fn calls(&self, method: Method) -> u64 {
         self.calls.borrow().get(&method).copied().unwrap_or_default()
     }
 
-    /// Resolves when the method was called so often, from the beginning on.
+    /// Waits until a method was called this many times in total.
     pub(crate) async fn called(&self, method: Method, times: u64) {
         let mut calls = self.calls.subscribe();
         let _ = calls
@@ -273,10 +276,10 @@ impl FaultyMetadata {
 }
 
 fn unavailable() -> Error {
-    Error::Unavailable("the test says so".to_owned())
+    Error::Unavailable("injected by a test".to_owned())
 }
 
-/// A call that happens when the fault is released, whatever becomes of its caller.
+/// Makes a call when the fault is released, even if its caller has given up.
 fn happen_later<T: Send + 'static>(
     fault: &Arc<ActiveFault>,
     happen: impl Future<Output = T> + Send + 'static,
@@ -288,7 +291,8 @@ fn happen_later<T: Send + 'static>(
     })
 }
 
-/// Keeps tokio's paused clock where it is while SQLite's own thread works, of which tokio does not know.
+/// Keeps tokio's paused clock from advancing while SQLite's own thread works, which tokio does not
+/// see.
 async fn at_work<T>(happen: impl Future<Output = T>) -> T {
     let (done, working) = std::sync::mpsc::channel::<()>();
     drop(tokio::task::spawn_blocking(move || working.recv()));
@@ -297,7 +301,7 @@ async fn at_work<T>(happen: impl Future<Output = T>) -> T {
     outcome
 }
 
-/// Gives an owned argument out as the method takes it.
+/// Passes an owned argument in the form that the method takes.
 trait Lend<'a, Taken> {
     fn lend(&'a self) -> Taken;
 }
@@ -326,7 +330,7 @@ impl<'a> Lend<'a, &'a str> for String {
     }
 }
 
-/// Declares the trait's methods once: [`Method`] and the store follow from it.
+/// Declares the trait's methods once; [`Method`] and the store are generated from it.
 macro_rules! methods {
     ($($name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)*) => {
         /// A method of the trait, by its own name.
@@ -349,7 +353,8 @@ macro_rules! methods {
                 self.call(Method::$name, arguments, happen).await
             })*
 
-            /// Does nothing: other agents share the store, and an agent that drains closes its own only.
+            /// Does nothing: other agents share the store, and a draining agent closes only its
+            /// own.
             async fn close(&self) -> Result<()> {
                 Ok(())
             }

@@ -1,32 +1,33 @@
-//! Whether this agent is ready, and if not, why. The lease keeper, the start-up checks and the drain say what they see;
-//! `GET /ready`, gRPC health and the admin calls read it.
+//! Owns the readiness of this agent, with the reasons why it is not ready. Reported by the lease
+//! keeper, the checks at start and the drain; read by `GET /ready`, gRPC health and the admin
+//! calls.
 
 use std::{collections::BTreeMap, fmt};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// What readiness needs, in the order in which it comes about.
+/// A condition of readiness, in the order in which they are usually met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Condition {
-    /// The object store was proved to work.
+    /// The object store was checked and works.
     ObjectStore,
     /// The metadata store answers.
     Metadata,
-    /// The two stores were proved to be of one cluster, and the metadata store no older copy.
+    /// The two stores belong to one cluster, and the metadata store is not an older copy.
     Cluster,
     /// The agent is registered and its lease is renewed.
     Joined,
-    /// It leads its share of the partitions.
+    /// The agent leads its share of the partitions.
     Leases,
-    /// What producers send is stored and committed in time.
+    /// Produced records are stored and committed in time.
     Writes,
-    /// It does not stop.
+    /// The agent is not shutting down.
     Serving,
 }
 
 impl Condition {
-    /// Every condition.
+    /// All conditions.
     pub const ALL: [Self; 7] = [
         Self::ObjectStore,
         Self::Metadata,
@@ -37,7 +38,7 @@ impl Condition {
         Self::Serving,
     ];
 
-    /// The name in answers.
+    /// Returns the name in responses.
     pub const fn name(self) -> &'static str {
         match self {
             Self::ObjectStore => "object_store",
@@ -54,7 +55,7 @@ impl Condition {
         match self {
             Self::ObjectStore => Some("not checked yet"),
             Self::Metadata => Some("not reached yet"),
-            Self::Cluster => Some("not proved yet"),
+            Self::Cluster => Some("not verified yet"),
             Self::Joined => Some("not registered yet"),
             Self::Leases => Some("no leases yet"),
             Self::Writes | Self::Serving => None,
@@ -68,7 +69,7 @@ impl fmt::Display for Condition {
     }
 }
 
-/// The conditions that do not hold, each with the reason.
+/// The unmet conditions, each with the reason.
 #[derive(Debug)]
 pub struct Health {
     unmet: Mutex<BTreeMap<Condition, String>>,
@@ -91,7 +92,7 @@ impl Default for Health {
 }
 
 impl Health {
-    /// The condition holds. `true` when it did not before.
+    /// Marks the condition as met. Returns `true` if it was unmet.
     pub fn met(&self, condition: Condition) -> bool {
         let mut unmet = self.unmet.lock();
         let changed = unmet.remove(&condition).is_some();
@@ -99,7 +100,7 @@ impl Health {
         changed
     }
 
-    /// The condition does not hold. `true` when it did before: the moment to log.
+    /// Marks the condition as unmet. Returns `true` if it was met: the time to log it.
     pub fn unmet(&self, condition: Condition, why: impl Into<String>) -> bool {
         let mut unmet = self.unmet.lock();
         let changed = unmet.insert(condition, why.into()).is_none();
@@ -114,12 +115,12 @@ impl Health {
         self.changed.send_replace(());
     }
 
-    /// Why a condition does not hold; `None` when it does.
+    /// Returns why a condition is unmet; `None` if it is met.
     pub fn reason(&self, condition: Condition) -> Option<String> {
         self.unmet.lock().get(&condition).cloned()
     }
 
-    /// Resolves when the condition holds.
+    /// Waits until the condition is met.
     pub async fn until_met(&self, condition: Condition) {
         let mut changed = self.changed.subscribe();
         while self.unmet.lock().contains_key(&condition) {
@@ -129,17 +130,17 @@ impl Health {
         }
     }
 
-    /// Whether every condition holds.
+    /// Returns whether every condition is met.
     pub fn is_ready(&self) -> bool {
         *self.ready.borrow()
     }
 
-    /// Whether the agent stops and hands its leases over.
+    /// Returns whether the agent is shutting down and hands its leases over.
     pub fn draining(&self) -> bool {
         self.unmet.lock().contains_key(&Condition::Serving)
     }
 
-    /// The conditions that do not hold, with the reasons.
+    /// Returns the unmet conditions with their reasons.
     pub fn reasons(&self) -> Vec<(Condition, String)> {
         self.unmet
             .lock()
@@ -148,7 +149,7 @@ impl Health {
             .collect()
     }
 
-    /// Follows readiness.
+    /// Returns a receiver that follows readiness.
     pub fn subscribe(&self) -> watch::Receiver<bool> {
         self.ready.subscribe()
     }

@@ -1,4 +1,4 @@
-//! The commands that look at the stores themselves, past any running agent: `tables` and `objects`.
+//! The commands `tables` and `objects`, which read the stores directly, without a running agent.
 
 use std::fmt::Write as _;
 
@@ -8,12 +8,12 @@ use streamhouse_metadata::inspect;
 
 use crate::{assembly, store};
 
-/// Rows shown of each table.
+/// Rows shown per table.
 const SAMPLE: usize = 3;
-/// Objects listed at once.
+/// Objects per listing page.
 const PAGE: usize = 1000;
 
-/// What stands after the command.
+/// Arguments of the command.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Options {
     json: bool,
@@ -21,7 +21,10 @@ pub struct Options {
 }
 
 impl Options {
-    /// Reads `-o json` and, for `objects`, `--prefix P`; anything else is refused.
+    /// Parses `-o json` and, for `objects`, `--prefix P`.
+    ///
+    /// # Errors
+    /// A usage message for any other argument.
     pub fn parse(command: &str, arguments: &[String]) -> Result<Self, String> {
         let mut options = Self::default();
         let mut arguments = arguments.iter();
@@ -50,11 +53,14 @@ fn extra(command: &str) -> &'static str {
     }
 }
 
-/// The metadata store's tables: how many rows, and the first of them.
+/// Shows the metadata store's tables: the number of rows, and the first of them.
+///
+/// # Errors
+/// If the metadata store cannot be read.
 pub async fn tables(settings: &AgentSettings, options: &Options) -> anyhow::Result<String> {
     anyhow::ensure!(
         !settings.metadata_url.is_empty(),
-        "metadata-url is needed: say what to look at"
+        "metadata-url is needed: it names the store to read"
     );
     let tables = inspect::tables(settings.metadata_url.expose(), SAMPLE).await?;
     if options.json {
@@ -70,11 +76,14 @@ pub async fn tables(settings: &AgentSettings, options: &Options) -> anyhow::Resu
     Ok(out.trim_end().to_owned())
 }
 
-/// The object store's objects, in the order of their keys.
+/// Lists the objects in the object store by key.
+///
+/// # Errors
+/// If the object store cannot be read.
 pub async fn objects(settings: &AgentSettings, options: &Options) -> anyhow::Result<String> {
     anyhow::ensure!(
         !settings.object_store.is_empty(),
-        "object-store is needed: say what to look at"
+        "object-store is needed: it names the store to read"
     );
     let store = store::open(&assembly::store_settings(settings)).await?;
     let mut found = Vec::new();

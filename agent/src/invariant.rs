@@ -1,24 +1,24 @@
-//! The named invariants: what must always hold, whoever crashes next. The code that could find one broken says so through
-//! [`Metrics::violated`](crate::metrics::Metrics::violated), which counts and logs it; tests and the simulator check the
-//! same names.
+//! Names the invariants: what must hold whatever crashes. Code that detects a violation reports it
+//! through [`Metrics::violated`](crate::metrics::Metrics::violated), which counts and logs it;
+//! tests and the simulator check the same names.
 
 use std::fmt;
 
 /// Declares the invariants once: variant, name, meaning.
 macro_rules! invariants {
     ($($variant:ident, $name:literal, $meaning:literal;)*) => {
-        /// A promise about data, by the name that alerts and tests use.
+        /// A guarantee about data, by the name that alerts and tests use.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Invariant { $(#[doc = $meaning] $variant,)* }
 
         impl Invariant {
-            /// Every invariant.
+            /// All invariants.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The name in metrics and logs: `INV-P1`.
+            /// Returns the name in metrics and logs: `INV-P1`.
             pub const fn name(self) -> &'static str { match self { $(Self::$variant => $name,)* } }
 
-            /// What must hold.
+            /// Returns what must hold.
             pub const fn meaning(self) -> &'static str { match self { $(Self::$variant => $meaning,)* } }
         }
     };

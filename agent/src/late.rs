@@ -1,5 +1,6 @@
-//! A metadata store that is connected later: until then every call answers `Unavailable`, which everybody knows how to
-//! wait out. Lets the agent bind its ports and answer `/health` while the database is away.
+//! A [`MetadataStore`] whose connection is made later: until then every call returns `Unavailable`,
+//! which all callers retry. This lets the agent bind its ports and answer `/health` while the
+//! database is unavailable.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,32 +14,32 @@ use streamhouse_metadata::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// The store, once there is one.
+/// A metadata store that is connected after it is handed out.
 #[derive(Debug, Default)]
 pub struct Late {
     store: OnceLock<Arc<dyn MetadataStore>>,
     there: CancellationToken,
-    /// While set, nothing answers.
+    /// While set, every call fails.
     #[cfg(test)]
     pub(crate) cut: std::sync::atomic::AtomicBool,
-    /// How often each method was called.
+    /// Number of calls of each method.
     #[cfg(test)]
     pub(crate) calls: parking_lot::Mutex<std::collections::BTreeMap<&'static str, usize>>,
 }
 
 impl Late {
-    /// From now on calls go to this store. Only the first one counts.
+    /// Sends all further calls to this store. Only the first call of this method has an effect.
     pub fn connected(&self, store: Arc<dyn MetadataStore>) {
         let _ = self.store.set(store);
         self.there.cancel();
     }
 
-    /// Whether there is a store.
+    /// Returns whether the store is connected.
     pub fn is_connected(&self) -> bool {
         self.store.get().is_some()
     }
 
-    /// Resolves when there is a store.
+    /// Waits until the store is connected.
     pub async fn arrived(&self) {
         self.there.cancelled().await;
     }
@@ -46,7 +47,7 @@ impl Late {
     fn store(&self) -> Result<&Arc<dyn MetadataStore>> {
         #[cfg(test)]
         if self.cut.load(std::sync::atomic::Ordering::Acquire) {
-            return Err(Error::Unavailable("a test cut the connection".to_owned()));
+            return Err(Error::Unavailable("disconnected by a test".to_owned()));
         }
         self.store
             .get()
@@ -54,7 +55,7 @@ impl Late {
     }
 }
 
-/// Hands each method on.
+/// Implements each method by forwarding it.
 macro_rules! hand_on {
     ($($name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)*) => {
         #[async_trait]

@@ -1,8 +1,9 @@
-//! The StreamHouse agent: leases partitions, stores batches in the object store, serves producers, consumers and groups.
+//! The StreamHouse agent: leases partitions, stores record batches in the object store, and serves
+//! producers, consumers and consumer groups.
 //!
 //! ```text
 //! server -> { produce, fetch, groups, topics } -> { tail, segment, store } -> { clock, metrics }
-//!              ^ leases decide what is ours       maintenance works beside produce
+//!              ^ leases decide what it leads      maintenance works beside produce
 //! ```
 
 pub mod assembly;

@@ -1,8 +1,10 @@
-//! `streamhouse-agent`: reads the settings, starts the agent, prints its addresses, waits for a signal, drains.
+//! `streamhouse-agent`: loads the settings, starts the agent, prints its addresses, waits for a
+//! signal, and drains.
 //!
-//! Exit codes: 0 after a drain or a command that succeeded; 1 after a failure; 2 for settings that are refused, also a data
-//! directory that another agent uses, before any port is bound. After a failure the last line of stderr says what is wrong and what to do: Kubernetes shows it as the
-//! container's termination message.
+//! Exit codes: 0 after a drain or a successful command; 1 after a failure; 2 for refused settings,
+//! including a data directory that another agent uses, before any port is bound. After a failure
+//! the last line of stderr names the problem and the remedy: Kubernetes shows it as the container's
+//! termination message.
 
 use std::{
     env,
@@ -30,22 +32,22 @@ use streamhouse_metadata::Error as MetadataError;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// What can be asked for beside running.
+/// Commands besides `run`.
 const COMMANDS: &[&str] = &[
     "backup", "check", "migrate", "objects", "purge", "recover", "tables",
 ];
-/// How long the last spans may take on their way.
+/// How long the export of the last spans may take.
 const LAST_SPANS: Duration = Duration::from_secs(2);
-/// For settings that are refused.
+/// Exit code for refused settings.
 const REFUSED: u8 = 2;
-/// In bytes; Kubernetes keeps the last 2048 of a container's log.
+/// Maximum length of the error line, in bytes; Kubernetes keeps the last 2048 of a container's log.
 const LONGEST_COMPLAINT: usize = 1900;
 
 fn main() -> ExitCode {
     let arguments = env::args_os()
         .skip(1)
         .map(|argument| argument.to_string_lossy().into_owned());
-    // A variable that is not Unicode cannot be one of ours.
+    // A variable that is not Unicode cannot be one of the agent's.
     let variables = env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     match settings::load(arguments, variables, COMMANDS) {
@@ -62,7 +64,7 @@ fn main() -> ExitCode {
             Ok(task) => match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
                 Ok(runtime) => {
                     let outcome = runtime.block_on(task.run(*settings));
-                    // A name that is still being looked up must not hold up the end.
+                    // A pending name lookup must not delay the exit.
                     runtime.shutdown_background();
                     finish(outcome)
                 }
@@ -74,7 +76,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// A command with its own arguments.
+/// A command with its arguments.
 enum Task {
     Run,
     Backup(backup::Options),
@@ -122,7 +124,8 @@ impl Task {
     }
 }
 
-/// Runs until a signal comes and the drain is done. A second signal ends it at once.
+/// Runs the agent until a signal arrives and the drain is complete. A second signal ends it at
+/// once.
 async fn run(settings: AgentSettings) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let exporter = export_traces(&settings);
@@ -157,12 +160,12 @@ async fn serve(settings: AgentSettings, traces: Traces, signals: &mut Signals) -
     }
     tokio::select! {
         () = agent.drain() => Ok(()),
-        () = signals.next() => anyhow::bail!("a second signal came; not handing over, leases move when they expire"),
+        () = signals.next() => anyhow::bail!("received a second signal: exiting without handing leases over, they move when they expire"),
     }
 }
 
-/// Starts sending traces if OpenTelemetry's variables say where to. They say it to every program of a machine or a pod, so
-/// what they say wrongly is no reason not to serve.
+/// Starts the trace exporter if OpenTelemetry's variables name an endpoint. These variables may
+/// apply to every program of a machine or pod, so errors in them do not stop the agent.
 fn export_traces(settings: &AgentSettings) -> Option<Exporter> {
     let mut attributes = vec![KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))];
     if !settings.agent_id.is_empty() {
@@ -171,7 +174,7 @@ fn export_traces(settings: &AgentSettings) -> Option<Exporter> {
     match otlp::start("streamhouse-agent", attributes, |name| env::var(name).ok()) {
         Ok(exporter) => exporter,
         Err(problem) => {
-            tracing::error!("no traces are sent: {problem}");
+            tracing::error!("traces are not exported: {problem}");
             None
         }
     }
@@ -199,11 +202,11 @@ impl Signals {
     }
 }
 
-/// Brings the metadata schema to this build's version.
+/// Migrates the metadata schema to this build's version.
 async fn migrate(settings: &AgentSettings) -> anyhow::Result<()> {
     anyhow::ensure!(
         !settings.metadata_url.is_empty(),
-        "metadata-url is needed: say what to migrate"
+        "metadata-url is needed: it names the store to migrate"
     );
     let options = assembly::connect_options(settings);
     let migrated = streamhouse_metadata::migrate(settings.metadata_url.expose(), &options).await?;
@@ -214,7 +217,7 @@ async fn migrate(settings: &AgentSettings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Refuses what S3 requests could not carry of the SDK's own variables, before anything is asked of anybody.
+/// Refuses variables of the SDK that the S3 client cannot use, before any request is sent.
 fn check_environment(settings: &AgentSettings) -> Result<(), String> {
     if settings.object_store.starts_with("s3://") {
         check_s3_environment(|name| env::var(name).ok())
@@ -240,15 +243,15 @@ fn help() -> String {
     format!(
         "streamhouse-agent {}\n{}\n\n\
         usage: streamhouse-agent [run|backup|check|migrate|objects|purge|recover|tables] [settings]\n\n\
-        commands:\n  run      serve until SIGTERM or SIGINT, then hand over and exit (the default)\n  \
-        backup   copy the embedded metadata store while agents run --to FILE\n  \
-        check    say whether the stores can be used with these settings [metadata|object-store]\n  \
-        migrate  bring the metadata schema to this build's version\n  \
-        objects  list the object store's objects [--prefix TEXT] [-o table|json]\n  \
-        purge    delete every object and all metadata of the cluster, for ever, when no agent runs --yes\n  \
-        recover  say what restored metadata does not know of the object store, and go on without it [--yes]\n  \
+        commands:\n  run      serve until SIGTERM or SIGINT, then hand leases over and exit (the default)\n  \
+        backup   copy the embedded metadata store to a file while agents run --to FILE\n  \
+        check    check that the stores can be used with these settings [metadata|object-store]\n  \
+        migrate  migrate the metadata schema to this build's version\n  \
+        objects  list the objects in the object store [--prefix TEXT] [-o table|json]\n  \
+        purge    permanently delete all objects and metadata of the cluster; no agent may be running --yes\n  \
+        recover  report objects that restored metadata does not know, and continue without them [--yes]\n  \
         tables   show the metadata store's tables [-o table|json]\n\n\
-        settings (each also a variable: --flush-interval is STREAMHOUSE_FLUSH_INTERVAL):\n{}  \
+        settings (each also an environment variable: --flush-interval is STREAMHOUSE_FLUSH_INTERVAL):\n{}  \
         --help, --version\n\ntraces: OTEL_EXPORTER_OTLP_ENDPOINT and OpenTelemetry's other variables",
         env!("CARGO_PKG_VERSION"),
         env!("CARGO_PKG_DESCRIPTION"),
@@ -256,7 +259,7 @@ fn help() -> String {
     )
 }
 
-/// How to try the embedded agent.
+/// Prints how to try the embedded agent.
 fn hint(grpc: &str, http: &str, console: bool) {
     let look = if console {
         format!("\n  open http://{http}/console/ in a browser")
@@ -271,14 +274,14 @@ fn hint(grpc: &str, http: &str, console: bool) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Prints a line; nobody listening is no reason to end.
+/// Prints a line. A closed stdout is no reason to exit.
 fn print(line: &str) {
     let mut out = io::stdout();
     let _ = writeln!(out, "{line}");
     let _ = out.flush();
 }
 
-/// Prints an answer, and that was it.
+/// Prints a text and returns success.
 fn say(answer: &str) -> ExitCode {
     print(answer);
     ExitCode::SUCCESS
@@ -303,7 +306,8 @@ fn finish(outcome: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-/// One line, whatever a database wrote into its message, and no longer than Kubernetes keeps it.
+/// Prints an error as one line, at most as long as Kubernetes keeps it; a database's message may
+/// have several lines.
 fn complain(problem: &str) {
     let mut line = problem.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.len() > LONGEST_COMPLAINT {

@@ -1,14 +1,14 @@
-//! The budgets of what this agent holds for readers and for the segment roller: a permit a byte, taken before the bytes are
-//! there and given back when they are gone. How large each is follows from the settings: see
-//! [`MemoryBudgets`]. Producers' bytes have their own budget in the writer, the
-//! caches bound themselves.
+//! Owns the memory budgets of readers and of the segment roller: one permit per byte, acquired
+//! before the bytes are allocated and released when they are dropped. Their sizes follow from the
+//! settings: see [`MemoryBudgets`]. Produced bytes have a budget of their own in the writer; caches
+//! bound themselves.
 
 use std::sync::Arc;
 
 use streamhouse_core::settings::MemoryBudgets;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
-/// So many permits one semaphore can hand out at once.
+/// Maximum number of permits that a semaphore can issue at once.
 const MOST_AT_ONCE: usize = u32::MAX as usize;
 
 /// A budget in bytes.
@@ -19,7 +19,7 @@ pub struct ByteBudget {
 }
 
 impl ByteBudget {
-    /// Room for this many bytes.
+    /// Creates a budget of this many bytes.
     pub fn new(capacity: u64) -> Self {
         let capacity = usize::try_from(capacity)
             .unwrap_or(usize::MAX)
@@ -31,29 +31,29 @@ impl ByteBudget {
         }
     }
 
-    /// The size of the budget.
+    /// Returns the size of the budget.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Bytes that are taken.
+    /// Returns the number of acquired bytes.
     pub fn used(&self) -> usize {
         self.capacity.saturating_sub(self.permits.available_permits())
     }
 
-    /// Waits for room, in the order of those who ask; for all of it where more is asked for.
+    /// Waits for this many bytes, in order of arrival; for the whole budget if more are requested.
     ///
     /// # Errors
-    /// Never, as long as nobody closes the budget, and nobody does.
+    /// Never: the budget is not closed.
     pub async fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, AcquireError> {
         let permits = self.permits.clone();
         permits.acquire_many_owned(self.permits_of(bytes)).await
     }
 
-    /// Takes room if there is some at once.
+    /// Acquires this many bytes if they are available at once.
     ///
     /// # Errors
-    /// When there is not.
+    /// If they are not available.
     pub fn try_take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, TryAcquireError> {
         let permits = self.permits.clone();
         permits.try_acquire_many_owned(self.permits_of(bytes))
@@ -67,16 +67,16 @@ impl ByteBudget {
 /// The budgets of readers and of the segment roller.
 #[derive(Debug)]
 pub struct ReadMemory {
-    /// Answers to fetches, twice their size, from the reading until the last byte has left.
+    /// Fetch responses, at twice their size, from the read until the last byte has left.
     pub fetch: ByteBudget,
-    /// What reads of older batches put together, while they do.
+    /// Bytes that cold reads concatenate, while they do.
     pub cold_reads: ByteBudget,
     /// The segment that is being written.
     pub roll: ByteBudget,
 }
 
 impl ReadMemory {
-    /// As large as they are documented.
+    /// Creates the budgets in their documented sizes.
     pub fn new(budgets: &MemoryBudgets) -> Self {
         Self {
             fetch: ByteBudget::new(budgets.fetch),
@@ -100,7 +100,7 @@ mod tests {
         drop(some);
         drop(rest);
         assert_eq!(budget.used(), 0);
-        // Who asks for more than there is gets all of it, alone.
+        // A request for more than the budget acquires all of it, exclusively.
         let all = budget.take(1_000).await.unwrap();
         assert_eq!(budget.used(), 100);
         drop(all);

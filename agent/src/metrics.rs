@@ -1,8 +1,9 @@
-//! What the agent measures, under the names that dashboards and alerts rely on. One [`Metrics`] an agent: the parts update
-//! its fields, [`server::http`](crate::server::http) renders it.
+//! The agent's metrics, under the names that dashboards and alerts rely on. One [`Metrics`] per
+//! agent: the components update its fields, [`server::http`](crate::server::http) renders it.
 //!
-//! Labels come from fixed lists, never from what a client sent, so that the number of series stays bounded; except for the
-//! names of topics and groups, of which only so many have series of their own.
+//! Label values come from fixed lists, never from clients, so that the number of series stays
+//! bounded; the exceptions are names of topics and groups, of which a limited number has series of
+//! their own.
 
 mod groups;
 mod labels;
@@ -27,23 +28,24 @@ pub use self::{
 };
 use crate::{invariant::Invariant, process};
 
-/// The label that names a background job. Not `job`: Prometheus has that for itself, and would rename ours.
+/// The label that names a background job. Not `job`: Prometheus uses that label itself and would
+/// rename this one.
 const TASK: &str = "task";
-/// The label of what has no series of its own, as in the client's metrics.
+/// The label value of everything without a series of its own, as in the client's metrics.
 const OTHER: &str = "_other";
 
 /// The agent's metrics.
 pub struct Metrics {
     registry: Registry,
-    /// Partitions led now, coordinator slots left out.
+    /// Partitions led now, without coordinator slots.
     pub active_partitions: IntGauge,
     /// Coordinator slots led now.
     pub coordinator_slots: IntGauge,
-    /// From taking an append to its answer.
+    /// From accepting an append to its response.
     pub write_latency: Histogram,
     /// One commit transaction, retries included.
     pub commit_duration: Histogram,
-    /// From the start of a flush to its stored object.
+    /// From the start of a flush to the stored object.
     pub flush_duration: Histogram,
     /// Batches acknowledged with an offset.
     pub produced_batches: IntCounter,
@@ -51,23 +53,23 @@ pub struct Metrics {
     pub produced_records: IntCounter,
     /// Bytes acknowledged with an offset.
     pub produced_bytes: IntCounter,
-    /// Bytes given to readers from memory.
+    /// Bytes served to consumers from memory.
     pub tail_reads: IntCounter,
     /// Segments written.
     pub segments_rolled: IntCounter,
-    /// Objects that wait for their grace before they are deleted.
+    /// Unreferenced objects that wait for their grace period before deletion.
     pub garbage_waiting: IntGauge,
-    /// Objects of lives that are over, found without a reference and deleted.
+    /// Orphans of ended incarnations that were deleted.
     pub orphans_deleted: IntCounter,
     /// Bytes admitted and not yet answered.
     pub queue_bytes: IntGauge,
     /// Stored bytes of the partitions led now.
     pub stored_bytes: IntGauge,
-    /// Bytes of committed batches kept for readers at the end of the log.
+    /// Bytes of committed batches cached for consumers at the end of the log.
     pub tail_bytes: IntGauge,
     /// Bytes in the block cache.
     pub cache_bytes: IntGauge,
-    /// Reads that the block cache answered.
+    /// Reads served by the block cache.
     pub cache_hits: IntCounter,
     /// Reads that went to the object store.
     pub cache_misses: IntCounter,
@@ -106,7 +108,10 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers everything; fails only on a name used twice.
+    /// Creates and registers all metrics.
+    ///
+    /// # Errors
+    /// Fails only if a name is registered twice.
     #[allow(clippy::too_many_lines)] // one entry a metric
     pub fn new() -> Result<Self> {
         let new = Register(Registry::new());
@@ -224,7 +229,7 @@ impl Metrics {
             .build_info
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1.0);
-        // Series that alerts look at exist from the start, at zero.
+        // Series that alerts use exist from the start, at zero.
         for change in LeaseChange::ALL {
             metrics.lease_changes.with_label_values(&[change.name()]);
         }
@@ -237,12 +242,13 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Where other parts register what they alone measure (the object store's decorator).
+    /// Returns the registry, for components that register metrics of their own (the object store's
+    /// decorator).
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// Counts a request of this method; the time is taken when the answer drops the timer.
+    /// Counts a request of this method; dropping the timer records its duration.
     pub fn request(&self, method: &'static str) -> RequestTimer {
         self.grpc_requests.with_label_values(&[method]).inc();
         RequestTimer {
@@ -251,26 +257,26 @@ impl Metrics {
         }
     }
 
-    /// Counts an error told to a client: of a whole call, or of one item of it.
+    /// Counts an error returned to a client: of a whole call, or of one item of it.
     pub fn grpc_error(&self, method: &'static str, code: ErrorCode) {
         self.grpc_errors.with_label_values(&[method, code.name()]).inc();
     }
 
-    /// Counts a WAL object on its way.
+    /// Counts a WAL object that is being flushed.
     pub fn flushed(&self, reason: FlushReason, bytes: usize) {
         self.flushes.with_label_values(&[reason.name()]).inc();
         self.flush_bytes.inc_by(bytes as u64);
         self.flush_size.observe(bytes as f64);
     }
 
-    /// Counts a lease that came or went.
+    /// Counts leases that were gained or lost.
     pub fn lease_changed(&self, change: LeaseChange, leases: usize) {
         self.lease_changes
             .with_label_values(&[change.name()])
             .inc_by(leases as u64);
     }
 
-    /// Says how many partitions of the cluster are led, and how many are not.
+    /// Sets the number of partitions of the cluster with and without a leader.
     pub fn set_cluster(&self, kind: PartitionKind, (led, leaderless): (usize, usize)) {
         for (state, partitions) in [("led", led), ("leaderless", leaderless)] {
             let gauge = self.cluster_partitions.with_label_values(&[kind.name(), state]);
@@ -278,19 +284,19 @@ impl Metrics {
         }
     }
 
-    /// Says how much memory is held for this.
+    /// Sets the bytes of memory in use for this purpose.
     pub fn set_memory_used(&self, of: MemoryUse, bytes: usize) {
         let gauge = self.memory_used.with_label_values(&[of.name()]);
         gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// Says how many lives wait for their orphans to be swept, and how long the first has waited.
+    /// Sets the number of incarnations with unswept orphans, and how long the oldest has waited.
     pub fn set_unswept(&self, (lives, oldest): (usize, Duration)) {
         self.unswept_lives.set(i64::try_from(lives).unwrap_or(i64::MAX));
         self.unswept_age.set(oldest.as_secs_f64());
     }
 
-    /// Says how long the oldest WAL object under way has been in its stage.
+    /// Sets how long the oldest WAL object under way has been in its stage.
     pub fn set_write_age(&self, oldest: Option<(WriteStage, Duration)>) {
         for stage in WriteStage::ALL {
             let age = oldest
@@ -300,7 +306,7 @@ impl Metrics {
         }
     }
 
-    /// Says that a background job did a whole round, at this time of day.
+    /// Records that a background job completed a round, at this wall-clock time.
     pub fn job_succeeded(&self, job: Job, now_ms: i64) {
         self.job_success
             .with_label_values(&[job.name()])
@@ -308,55 +314,60 @@ impl Metrics {
         self.jobs.lock().insert(job, Instant::now());
     }
 
-    /// When a background job last did a whole round, in milliseconds since the Unix epoch; `None` before its first.
+    /// Returns when a background job last completed a round, in milliseconds since the Unix epoch;
+    /// `None` before the first.
     pub fn job_last_success_ms(&self, job: Job) -> Option<i64> {
         let succeeded = self.jobs.lock().contains_key(&job);
         succeeded.then(|| (self.job_success.with_label_values(&[job.name()]).get() * 1000.0) as i64)
     }
 
-    /// Says that a round of a background job failed.
+    /// Records that a round of a background job failed.
     pub fn job_failed(&self, job: Job) {
         self.job_failures.with_label_values(&[job.name()]).inc();
     }
 
-    /// The counters of a topic, to be kept: finding them takes a lock.
+    /// Returns the counters of a topic. Callers keep them: the lookup takes a lock.
     pub fn topic(&self, topic: &str) -> Arc<TopicTraffic> {
         self.topics.of(topic)
     }
 
-    /// Takes away the series of topics that are gone.
+    /// Removes the series of deleted topics.
     pub fn retain_topics(&self, exists: impl Fn(&str) -> bool) {
         self.topics.retain(exists);
     }
 
-    /// Says how the groups are that this agent coordinates; of others nothing is said any more.
+    /// Replaces the metrics of all groups that this agent coordinates.
     pub fn set_groups(&self, report: &GroupsReport) {
         self.groups.set(report);
     }
 
-    /// Says when the certificate in use at a listener ends, in seconds since the Unix epoch.
+    /// Sets when the certificate of a listener expires, in seconds since the Unix epoch.
     pub fn certificate_expires(&self, listener: &'static str, at: i64) {
         self.certificate_not_after
             .with_label_values(&[listener])
             .set(at as f64);
     }
 
-    /// Counts connections whose handshake failed, from zero on.
+    /// Returns the counter of failed handshakes of a listener; its series exists from then on.
     pub fn handshake_errors(&self, listener: &'static str) -> IntCounter {
         self.handshake_errors.with_label_values(&[listener])
     }
 
-    /// Counts and logs a broken invariant. There is no way on from here that is right; the caller refuses.
+    /// Counts and logs a violated invariant. The operation cannot continue correctly; the caller
+    /// refuses it.
     pub fn violated(&self, invariant: Invariant) {
         self.violations.with_label_values(&[invariant.name()]).inc();
         tracing::error!(%invariant, meaning = invariant.meaning(), "an invariant is broken");
     }
 
-    /// Everything in Prometheus' text format.
+    /// Renders all metrics in Prometheus' text format.
+    ///
+    /// # Errors
+    /// Fails only if the encoder does.
     pub fn render(&self) -> Result<String> {
         let jobs = self.jobs.lock().clone();
         for job in Job::ALL {
-            // One that never succeeds has to be seen, too.
+            // A job that never succeeds must be visible as well.
             let last = jobs.get(&job).unwrap_or(&self.started);
             self.job_age
                 .with_label_values(&[job.name()])
@@ -379,7 +390,7 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// Observes how long a request took when dropped.
+/// Observes the duration of a request when dropped.
 #[derive(Debug)]
 pub struct RequestTimer {
     duration: Histogram,

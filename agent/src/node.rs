@@ -1,7 +1,9 @@
-//! What the parts of one agent share: the stores, the directory, the seams, and the current [`Life`].
+//! Owns what the components of one agent share: the stores, the cluster directory, the replaceable
+//! clock and entropy, and the current [`Life`].
 //!
-//! A life is one registration with the metadata store. It ends when the lease is lost; the lease keeper then begins a new
-//! one. What belongs to a life (held partitions, the writer) is never used by the next: it is fenced.
+//! A [`Life`] is one registration with the metadata store. It ends when the lease is lost; the
+//! lease keeper then registers again. What belongs to one registration (led partitions, the writer)
+//! is never used by the next: its writes are fenced.
 
 use std::sync::Arc;
 
@@ -30,71 +32,73 @@ use crate::{
     traces::AgentTraces,
 };
 
-/// One registration of this agent, until its lease is lost or handed back.
+/// One registration of this agent, from its incarnation's start until the lease is lost or
+/// released.
 #[derive(Debug)]
 pub struct Life {
-    /// Fences every write.
+    /// The incarnation that fences every write.
     pub incarnation: Incarnation,
-    /// Kafka's broker id.
+    /// Numeric id of the agent (Kafka's broker id).
     pub node_id: i32,
-    /// What this life leads.
+    /// Partitions that this incarnation leads.
     pub held: Arc<Held>,
-    /// Takes batches to the object store.
+    /// Writes record batches to the object store.
     pub writer: Writer,
-    /// Cancelled when the life is over: nothing may be promised any more.
+    /// Cancelled when the incarnation has ended: nothing may be acknowledged after that.
     pub over: CancellationToken,
 }
 
-/// The shared parts.
+/// Components shared by the parts of one agent.
 #[derive(Debug)]
 pub struct Node {
-    /// As given.
+    /// Settings of the agent.
     pub settings: AgentSettings,
-    /// Topics, leases, offsets.
+    /// Metadata store: topics, leases, offsets.
     pub metadata: Arc<dyn MetadataStore>,
-    /// Batches.
+    /// Object store: record batches.
     pub store: Arc<dyn ObjectStore>,
-    /// Whether batches can be stored.
+    /// Whether the object store accepts writes.
     pub store_health: Arc<StoreHealth>,
-    /// What the life before was given up for, and since when that lasts; `None` while a life lasts.
+    /// The stage in which writes of the previous incarnation stalled, and since when; `None` while
+    /// an incarnation is active.
     pub stalled: Mutex<Option<(WriteStage, Instant)>>,
-    /// The cluster as last seen.
+    /// The cluster as of the newest snapshot.
     pub directory: Arc<Directory>,
-    /// The time of day.
+    /// Wall clock.
     pub clock: Arc<dyn Clock>,
-    /// Randomness.
+    /// Source of randomness.
     pub entropy: Arc<dyn Entropy>,
-    /// Older batches, as read from the object store.
+    /// Cache of older batches read from the object store.
     pub blocks: BlockCache,
-    /// Looks at partitions that others lead, for everybody who waits.
+    /// Polls the logs of partitions that other agents lead, once for all waiting readers.
     pub looks: Arc<ForeignLooks>,
-    /// A permit for each cold read that may run at once.
+    /// One permit for each cold read that may run concurrently.
     pub cold_reads: Semaphore,
-    /// What readers and the segment roller may hold.
+    /// Memory budgets of readers and of the segment roller.
     pub memory: ReadMemory,
-    /// The newest batches, in memory.
+    /// Budget of the newest batches, which are kept in memory.
     pub tails: Arc<TailBudget>,
-    /// What is measured.
+    /// Metrics of this agent.
     pub metrics: Arc<Metrics>,
-    /// Whether it is ready, and why not.
+    /// Readiness, with the reasons why the agent is not ready.
     pub health: Arc<Health>,
-    /// What is said of it in traces.
+    /// Starts the agent's trace spans.
     pub traces: AgentTraces,
-    /// Whether the two stores belong together.
+    /// Whether the two stores belong to the same cluster.
     pub ownership: Ownership,
-    /// Where tests interfere.
+    /// Fail points of tests.
     pub failpoints: Arc<FailPoints>,
-    /// `None` between lives and while draining is over.
+    /// The active incarnation; `None` between incarnations and after a drain.
     pub life: ArcSwapOption<Life>,
 }
 
 impl Node {
-    /// The current life, if there is one.
+    /// Returns the active incarnation, if there is one.
     pub fn life(&self) -> Option<Arc<Life>> {
         self.life.load_full()
     }
 
-    /// Why this agent cannot take records at the moment, as far as the stores are to blame.
+    /// Returns why this agent cannot store records, if a store is the cause.
     pub fn cannot_store(&self) -> Option<String> {
         let causes = [Condition::ObjectStore, Condition::Writes, Condition::Metadata];
         causes.into_iter().find_map(|condition| {
@@ -107,7 +111,7 @@ impl Node {
         })
     }
 
-    /// Brings the gauges up to date, for a scrape.
+    /// Updates the gauges before a scrape.
     pub fn measure(&self) {
         let gauge = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
         let life = self.life();
@@ -118,7 +122,7 @@ impl Node {
             .queue_bytes
             .set(life.as_ref().map_or(0, |life| gauge(life.writer.queued_bytes())));
         let oldest = life.as_ref().and_then(|life| life.writer.oldest());
-        // A write that a life was given up for is as old as its cause.
+        // A stalled write is as old as the stall that ended its incarnation.
         let stalled = self.stalled.lock().map(|(stage, since)| (stage, since.elapsed()));
         self.metrics.set_write_age(oldest.or(stalled));
         let stored = life.as_ref().map_or(0, |life| life.held.size_bytes());

@@ -1,5 +1,5 @@
-//! The partitions this agent leads. [`Held`] is filled and emptied by the lease keeper; produce appends to what is in it,
-//! fetch reads from it, maintenance walks it.
+//! Owns the partitions that this agent leads. [`Held`] is filled and emptied by the lease keeper;
+//! produce appends to its partitions, fetch reads from them, maintenance iterates over them.
 
 mod unrolled;
 
@@ -23,14 +23,14 @@ use crate::{
     metrics::{Metrics, TopicTraffic},
 };
 
-/// A partition this agent leads, for one epoch of leadership.
+/// A partition that this agent leads, in one leader epoch.
 #[derive(Debug)]
 pub struct Partition {
-    /// The lease that fences every write.
+    /// Lease that fences every write.
     pub lease: Lease,
-    /// The topic's name.
+    /// Name of the topic.
     pub topic: Arc<str>,
-    /// The partition's number.
+    /// Number of the partition in its topic.
     pub index: i32,
     /// The newest committed batches.
     pub tail: Mutex<Tail>,
@@ -40,12 +40,12 @@ pub struct Partition {
     unrolled: Mutex<Unrolled>,
     high_watermark: watch::Sender<i64>,
     accepting: AtomicBool,
-    /// The counters of its topic, once something moved.
+    /// Counters of the topic, from the first use on.
     traffic: OnceLock<Arc<TopicTraffic>>,
 }
 
 impl Partition {
-    /// A partition just leased, with the log as the metadata store has it.
+    /// Creates a partition that was just leased, with the log bounds of the metadata store.
     pub fn new(lease: Lease, topic: Arc<str>, index: i32, bounds: LogBounds) -> Self {
         Self {
             lease,
@@ -62,22 +62,22 @@ impl Partition {
         }
     }
 
-    /// Its unique id.
+    /// Returns the unique id of the partition.
     pub fn uid(&self) -> PartitionUid {
         self.lease.partition
     }
 
-    /// The offset after the last committed record.
+    /// Returns the offset after the last committed record.
     pub fn high_watermark(&self) -> i64 {
         *self.high_watermark.borrow()
     }
 
-    /// Wakes when the high watermark moves.
+    /// Returns a receiver that is notified when the high watermark advances.
     pub fn watch(&self) -> watch::Receiver<i64> {
         self.high_watermark.subscribe()
     }
 
-    /// Moves the high watermark after a commit; never back.
+    /// Advances the high watermark after a commit; never moves it back.
     pub fn advance_high_watermark(&self, to: i64) {
         self.high_watermark.send_if_modified(|hw| {
             let moved = to > *hw;
@@ -86,93 +86,97 @@ impl Partition {
         });
     }
 
-    /// The first offset that can be read.
+    /// Returns the first offset that can be read.
     pub fn log_start(&self) -> i64 {
         self.log_start.load(Ordering::Acquire)
     }
 
-    /// Moves the log start after the metadata has it; never back.
+    /// Advances the log start offset after the metadata store has; never moves it back.
     pub fn advance_log_start(&self, to: i64) {
         self.log_start.fetch_max(to, Ordering::AcqRel);
     }
 
-    /// The first offset that no segment covers.
+    /// Returns the first offset that no segment covers.
     pub fn rolled(&self) -> i64 {
         self.rolled.load(Ordering::Acquire)
     }
 
-    /// Stored bytes, about: exact at the time of the lease, counted since.
+    /// Returns the approximate stored bytes: exact when the lease was acquired, counted since.
     pub fn size_bytes(&self) -> i64 {
         self.size_bytes.load(Ordering::Relaxed)
     }
 
-    /// Counts the bytes of offsets just committed.
+    /// Counts the bytes of newly committed offsets.
     pub fn appended(&self, offsets: Range<i64>, bytes: usize) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         self.size_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.unrolled.lock().add(offsets.start, offsets.end, bytes);
     }
 
-    /// Committed bytes that no segment covers yet, as far as they are counted; see [`inherited`](Self::inherited).
+    /// Returns the committed bytes that no segment covers yet, as far as they are counted; see
+    /// [`inherited`](Self::inherited).
     pub fn unrolled_bytes(&self) -> i64 {
         self.unrolled.lock().bytes(self.rolled().max(self.log_start()))
     }
 
-    /// Offsets that former leaders committed and did not roll, while their bytes are not counted.
+    /// Returns the offsets that former leaders committed and did not roll, while their bytes are
+    /// not counted.
     pub fn inherited(&self) -> Option<Range<i64>> {
         self.unrolled.lock().inherited()
     }
 
-    /// Counts [`inherited`](Self::inherited) offsets: ranges in order, each `(base, end, bytes)`.
+    /// Counts the [`inherited`](Self::inherited) offsets: ranges in order, each `(base, end,
+    /// bytes)`.
     pub fn count_inherited(&self, ranges: &[(i64, i64, i64)]) {
         self.unrolled.lock().count_inherited(ranges);
     }
 
-    /// Moves the rolled offset after the metadata has it; never back.
+    /// Advances the rolled offset after the metadata store has; never moves it back.
     pub fn rolled_to(&self, end_offset: i64) {
         let before = self.rolled.fetch_max(end_offset, Ordering::AcqRel);
         self.unrolled.lock().drop_before(before.max(end_offset));
     }
 
-    /// Takes over what the metadata store says of the log after its start moved.
+    /// Replaces the stored bytes with the metadata store's count, after the log start has moved.
     pub fn set_size(&self, bytes: i64) {
         self.size_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// The counters of its topic.
+    /// Returns the counters of the topic.
     pub fn traffic(&self, metrics: &Metrics) -> &TopicTraffic {
         self.traffic.get_or_init(|| metrics.topic(&self.topic))
     }
 
-    /// Whether batches are taken: not while the partition is handed over.
+    /// Returns whether batches are accepted: not while the partition is handed over.
     pub fn accepting(&self) -> bool {
         self.accepting.load(Ordering::Acquire)
     }
 
-    /// Stops or allows taking batches.
+    /// Starts or stops accepting batches.
     pub fn set_accepting(&self, accepting: bool) {
         self.accepting.store(accepting, Ordering::Release);
     }
 }
 
-/// All that this agent leads, coordinator slots left out.
+/// All partitions that this agent leads, without coordinator slots.
 #[derive(Debug, Default)]
 pub struct Held {
     partitions: RwLock<HashMap<PartitionUid, Arc<Partition>>>,
 }
 
 impl Held {
-    /// The partition, when it is ours.
+    /// Returns the partition, if this agent leads it.
     pub fn get(&self, uid: PartitionUid) -> Option<Arc<Partition>> {
         self.partitions.read().get(&uid).cloned()
     }
 
-    /// Takes a partition up; one of the same id and an older epoch is replaced.
+    /// Adds a partition; replaces one with the same id and an older epoch.
     pub fn insert(&self, partition: Arc<Partition>) {
         self.partitions.write().insert(partition.uid(), partition);
     }
 
-    /// Lets a partition go when it is still held in this epoch or an older one. Batches in its tail are forgotten.
+    /// Removes a partition if it is led in this epoch or an older one, and drops the batches in its
+    /// tail.
     pub fn remove(&self, uid: PartitionUid, epoch: i32) -> Option<Arc<Partition>> {
         let mut partitions = self.partitions.write();
         if partitions.get(&uid).is_some_and(|p| p.lease.epoch > epoch) {
@@ -183,12 +187,12 @@ impl Held {
         Some(gone)
     }
 
-    /// All of them, in no order.
+    /// Returns all partitions, in no particular order.
     pub fn all(&self) -> Vec<Arc<Partition>> {
         self.partitions.read().values().cloned().collect()
     }
 
-    /// Stored bytes of all of them, about; see [`Partition::size_bytes`].
+    /// Returns the approximate stored bytes of all partitions; see [`Partition::size_bytes`].
     pub fn size_bytes(&self) -> i64 {
         let partitions = self.partitions.read();
         partitions
@@ -196,12 +200,12 @@ impl Held {
             .fold(0, |sum, partition| sum.saturating_add(partition.size_bytes()))
     }
 
-    /// How many.
+    /// Returns the number of partitions.
     pub fn len(&self) -> usize {
         self.partitions.read().len()
     }
 
-    /// Whether there is none.
+    /// Returns whether no partition is led.
     pub fn is_empty(&self) -> bool {
         self.partitions.read().is_empty()
     }

@@ -1,21 +1,22 @@
-//! What the operating system says of this process: CPU seconds and resident memory, from `/proc/self`. Read by the
-//! metrics when they are scraped.
+//! Owns the resource usage of this process (CPU seconds and resident memory), read from
+//! `/proc/self` by the metrics at each scrape.
 
 use std::fs;
 
-/// Linux counts CPU time in hundredths of a second, on every architecture that we run on.
+/// Clock ticks per second in `/proc/self/stat`: Linux reports hundredths on every supported
+/// architecture.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// What the process used so far.
+/// Resources that this process has used.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Usage {
-    /// User and system time.
+    /// User and system CPU time.
     pub cpu_seconds: f64,
-    /// Resident memory.
+    /// Resident memory, in bytes.
     pub resident_bytes: f64,
 }
 
-/// The current usage; `None` where there is no `/proc`.
+/// Returns the current usage, or `None` where `/proc` does not exist.
 pub fn usage() -> Option<Usage> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     let status = fs::read_to_string("/proc/self/status").ok()?;
@@ -23,9 +24,10 @@ pub fn usage() -> Option<Usage> {
 }
 
 fn parse(stat: &str, status: &str) -> Option<Usage> {
-    // The command's name stands in parentheses and may hold anything; fields are counted behind it.
+    // The command name stands in parentheses and may contain anything, so fields are counted after
+    // it.
     let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_whitespace().skip(11); // utime is field 14, state field 3
+    let mut fields = fields.split_whitespace().skip(11); // state is field 3, utime field 14
     let user: f64 = fields.next()?.parse().ok()?;
     let system: f64 = fields.next()?.parse().ok()?;
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -36,7 +38,7 @@ fn parse(stat: &str, status: &str) -> Option<Usage> {
     })
 }
 
-/// The host's name, for the default of the advertised address; `None` where it cannot be told.
+/// Returns the host's name, the default of the advertised address; `None` if it is unknown.
 pub fn host_name() -> Option<String> {
     let from_environment = std::env::var("HOSTNAME").ok();
     let name = from_environment.or_else(|| fs::read_to_string("/proc/sys/kernel/hostname").ok())?;

@@ -1,9 +1,11 @@
-//! The command `purge`: deletes every object of a cluster and then its metadata, for ever. Run by people, and by the
-//! operator for a cluster that is deleted with its data.
+//! The command `purge`: permanently deletes every object of a cluster and then its metadata. Run by
+//! operators of the cluster, and by the Kubernetes operator for a cluster that is deleted with its
+//! data.
 //!
-//! Objects go first: as long as the metadata is there, a purge that was interrupted can be run again, and finds what is
-//! left. Only keys that have the form of ours are deleted, the one that says whose bucket it is last: whatever else lies in the
-//! bucket stays, and is named. The bucket must be that of the metadata's cluster.
+//! Objects are deleted first: while the metadata exists, an interrupted purge can be run again and
+//! finds the rest. Only keys of the agent's own form are deleted, the identity marker last: all
+//! other objects in the bucket stay, and are named. The bucket must belong to the metadata store's
+//! cluster.
 
 use std::fmt;
 
@@ -17,21 +19,24 @@ use crate::{
     store::{self, DELETE_BATCH, ObjectMeta, ObjectStore, Retry, StoreError},
 };
 
-/// The word that says that it is meant.
+/// The argument that confirms the command.
 const MEANT: &str = "--yes";
-/// Pages of objects between two lines about the progress.
+/// Pages of objects between two progress lines.
 const REPORT_EVERY: u64 = 10;
-/// How many keys that are not ours are named.
+/// Maximum number of foreign keys that are named.
 const NAMED: usize = 5;
-/// How long one request is tried again.
+/// How long one request is retried.
 const TRIES: Duration = Duration::from_secs(60);
 
-/// Whether the arguments say that it is meant; else what to do.
+/// Verifies that the arguments confirm the purge.
+///
+/// # Errors
+/// A usage message otherwise.
 pub fn confirmed(arguments: &[String]) -> Result<(), String> {
     match arguments {
         [meant] if meant == MEANT => Ok(()),
         [] => Err(format!(
-            "purge deletes every record and all metadata of the cluster, for ever; stop all agents and add {MEANT} if you want that"
+            "purge permanently deletes all records and metadata of the cluster; stop all agents and add {MEANT} to confirm"
         )),
         _ => Err(format!(
             "purge: {:?} is not understood; it takes {MEANT}",
@@ -40,11 +45,14 @@ pub fn confirmed(arguments: &[String]) -> Result<(), String> {
     }
 }
 
-/// Deletes everything; `say` gets a line now and then. May be run again after any failure.
+/// Deletes everything; calls `say` with each progress line. May be run again after any failure.
+///
+/// # Errors
+/// If a store fails, the stores do not belong together, or an agent is running.
 pub async fn run(settings: &AgentSettings, say: impl Fn(&str)) -> anyhow::Result<()> {
     anyhow::ensure!(
         !settings.metadata_url.is_empty() && !settings.object_store.is_empty(),
-        "metadata-url and object-store are needed: say what to delete"
+        "metadata-url and object-store are needed: they name the stores to delete"
     );
     let (url, options) = (
         settings.metadata_url.expose(),
@@ -65,9 +73,9 @@ pub async fn run(settings: &AgentSettings, say: impl Fn(&str)) -> anyhow::Result
     let (mut deleted, mut foreign, mut pages) = (0, Foreign::default(), 0_u64);
     let mut after: Option<String> = None;
     loop {
-        // An agent that starts meanwhile would write into what is being deleted.
+        // An agent that starts meanwhile would write to what is being deleted.
         if let Some(agent) = metadata::live_agent(url, &options).await? {
-            anyhow::bail!("the agent {agent:?} lives; stop every agent of the cluster, then run this again");
+            anyhow::bail!("the agent {agent:?} is running; stop every agent of the cluster, then run this again");
         }
         let page = page(store.as_ref(), after.as_deref()).await?;
         let (ours, others): (Vec<String>, Vec<String>) = page
@@ -77,7 +85,7 @@ pub async fn run(settings: &AgentSettings, say: impl Fn(&str)) -> anyhow::Result
             .partition(|key| is_ours(key));
         anyhow::ensure!(
             cluster_id.is_some() || ours.is_empty(),
-            "the metadata store is empty, and {} does not say whose objects it holds, such as {}: correct metadata-url or \
+            "the metadata store is empty, and {} has objects, such as {}, but no marker that names their cluster: correct metadata-url or \
              object-store, or delete them by hand",
             store.describe(),
             ours.first().map_or("", String::as_str)
@@ -108,7 +116,7 @@ pub async fn run(settings: &AgentSettings, say: impl Fn(&str)) -> anyhow::Result
     Ok(())
 }
 
-/// What stays: how many, and the first of them by name.
+/// Foreign objects: how many, and the first keys.
 #[derive(Default)]
 struct Foreign {
     count: usize,
@@ -148,13 +156,13 @@ async fn delete(store: &dyn ObjectStore, keys: &[String]) -> Result<(), StoreErr
     }
 }
 
-/// For one request: a store that is busy for a moment is no reason to begin again.
+/// For a single request: a store that is busy for a moment must not fail the whole purge.
 fn retry() -> Retry {
     Retry::default().until(Instant::now() + TRIES)
 }
 
-/// Whether an agent writes objects under such keys: of the log, of segments, to say whose bucket it is,
-/// and to prove the store.
+/// Returns whether an agent writes objects under this key: WAL objects, segments, ownership objects
+/// and canaries.
 fn is_ours(key: &str) -> bool {
     keys::parse_wal_key(key).is_some()
         || keys::parse_segment_key(key).is_some()

@@ -1,7 +1,8 @@
-//! The command `recover`: lets a cluster go on whose metadata is older than its bucket, because a backup was restored or a standby
-//! without the last commits was promoted. Says what the bucket holds that the metadata does not know, and the other way round;
-//! with `--yes`, moves everything that is given once beyond what the bucket shows, so that nothing is written under a key of the
-//! lost history. Its objects are kept: neither served nor deleted.
+//! The command `recover`: lets a cluster continue whose metadata is older than its bucket, because
+//! a backup was restored or a standby without the last commits was promoted. Reports what the
+//! bucket contains that the metadata does not know, and vice versa; with `--yes`, advances every
+//! identifier that is issued once beyond what the bucket shows, so that nothing is written under a
+//! key of the lost history. Objects of that history are kept: neither served nor deleted.
 
 mod survey;
 
@@ -15,12 +16,15 @@ use crate::{
     store::{self, ObjectStore},
 };
 
-/// The word that says that it is meant.
+/// The argument that confirms the command.
 const MEANT: &str = "--yes";
-/// Producer ids that agents may have given after the newest mark.
+/// Number of producer ids that agents may have issued after the newest mark.
 const UNMARKED_PRODUCER_IDS: i64 = 1_000_000;
 
-/// Whether it is meant, from the arguments.
+/// Returns whether the arguments confirm the recovery.
+///
+/// # Errors
+/// A usage message for any other argument.
 pub fn is_meant(arguments: &[String]) -> Result<bool, String> {
     match arguments {
         [] => Ok(false),
@@ -32,11 +36,16 @@ pub fn is_meant(arguments: &[String]) -> Result<bool, String> {
     }
 }
 
-/// Says how the two stores differ, line by line, and if it is `meant` lets the metadata store go on beyond the bucket.
+/// Reports the differences between the two stores line by line and, if `meant`, advances the
+/// metadata store beyond the bucket.
+///
+/// # Errors
+/// If a store fails, the stores belong to different clusters, or an agent is running and the
+/// recovery is `meant`.
 pub async fn run(settings: &AgentSettings, meant: bool, say: impl Fn(&str)) -> anyhow::Result<()> {
     anyhow::ensure!(
         !settings.metadata_url.is_empty() && !settings.object_store.is_empty(),
-        "metadata-url and object-store are needed: say what to recover"
+        "metadata-url and object-store are needed: they name the stores to recover"
     );
     let store = store::open(&assembly::store_settings(settings)).await?;
     let metadata = open(settings, meant, &say).await?;
@@ -45,7 +54,8 @@ pub async fn run(settings: &AgentSettings, meant: bool, say: impl Fn(&str)) -> a
     outcome
 }
 
-/// Opens the metadata, which must be there, and be used by nobody if it is `meant`. A backup made while agents ran has their leases.
+/// Opens the metadata store, which must exist and, if the recovery is `meant`, have no live agent.
+/// A backup made while agents ran contains their leases.
 async fn open(
     settings: &AgentSettings,
     meant: bool,
@@ -61,7 +71,7 @@ async fn open(
     );
     if let Some(agent) = metadata::live_agent(url, &options).await? {
         let lives = format!(
-            "the agent {agent:?} lives: stop every agent of the cluster, or wait until the lease in the backup expires"
+            "the agent {agent:?} is running: stop every agent of the cluster, or wait until the lease in the backup expires"
         );
         anyhow::ensure!(!meant, "{lives}; then run this again");
         say(&lives);
@@ -80,7 +90,7 @@ async fn compare(
     identity::compare(store, marker.as_ref(), &state.cluster_id)?;
     anyhow::ensure!(
         marker.is_some() || state.in_use,
-        "the metadata store is new and {} does not say whose it is: there is nothing to recover",
+        "the metadata store is new and {} has no marker that names a cluster: there is nothing to recover",
         store.describe()
     );
     let marked = timeline::furthest(store).await?;
@@ -104,32 +114,32 @@ async fn compare(
     let recovery = recovery(&now, &marked, survey);
     if !meant {
         say(&format!(
-            "recover would: raise the timeline beyond {}; give the next incarnation after {} and the next producer id after {}; \
-             give every topic a new folder for its segments; forget segments that were begun; delete nothing",
+            "recover would: raise the timeline beyond {}; issue incarnations after {} and producer ids after {}; \
+             give every topic a new folder for its segments; drop unfinished segments; delete nothing",
             recovery.beyond.number, recovery.beyond.incarnation.0, recovery.beyond.producer_id
         ));
         say(&format!(
-            "nothing was changed; records that the metadata does not know stay lost to readers: add {MEANT} to go on without them"
+            "nothing was changed; records that the metadata does not know stay unreadable: add {MEANT} to continue without them"
         ));
         return Ok(());
     }
     let recovered = metadata.recover(&recovery).await?;
     say(&format!(
-        "recovered: timeline {}, {} topics with a new folder, {} begun segments forgotten, {} former lives closed; \
+        "recovered: timeline {}, {} topics with a new folder, {} unfinished segments dropped, {} former incarnations closed; \
          agents can be started",
         recovered.timeline.number, recovered.topics, recovered.intents, recovered.lives
     ));
     Ok(())
 }
 
-/// Whether the bucket shows that another copy of the metadata went further.
+/// Returns whether the bucket shows that another copy of the metadata advanced further.
 fn is_behind(state: &ClusterState, marked: &Timeline, survey: &Survey) -> bool {
     state.diverged
         || marked.number > state.timeline.number
         || marked.incarnation.max(survey.incarnation) > state.timeline.incarnation
 }
 
-/// From where on the store goes on.
+/// Returns the recovery that continues beyond both stores.
 fn recovery(now: &Timeline, marked: &Timeline, survey: Survey) -> Recovery {
     let given = now.producer_id.max(marked.producer_id);
     Recovery {

@@ -1,8 +1,9 @@
-//! TLS of the agent's listeners: which of them have a certificate, and the newest one of each. Loaded by
-//! [`assembly`](crate::assembly) before any port is bound; [`server`](crate::server) accepts connections with it.
+//! Owns the TLS certificates of the agent's listeners: which listeners have one, and the newest of
+//! each. Loaded by [`assembly`](crate::assembly) before any port is bound;
+//! [`server`](crate::server) accepts connections with it.
 //!
-//! Files that change while the agent runs are taken up (see [`LOOK`]). What cannot be used never replaces what works: the
-//! agent goes on with the certificate it has, and says so.
+//! Files that change while the agent runs are reloaded (see [`LOOK`]). Files that cannot be used
+//! never replace a working certificate: the agent keeps the one in use and logs why.
 
 mod files;
 
@@ -26,25 +27,26 @@ use tokio_rustls::TlsAcceptor;
 use self::files::Files;
 use crate::metrics::Metrics;
 
-/// How often the files are looked at. Kubernetes itself takes a minute or so to bring a changed Secret to a pod.
+/// Interval between two checks of the files. Kubernetes itself takes about a minute to update a
+/// Secret in a pod.
 pub const LOOK: Duration = Duration::from_secs(30);
 
-/// Why a listener cannot have TLS; says which file is wrong and what to do.
+/// Reason why a listener cannot have TLS; names the file and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct TlsError(String);
 
-/// The listeners that can have TLS.
+/// A listener that can have TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listener {
-    /// For clients.
+    /// The gRPC port, for clients.
     Grpc,
-    /// For probes and Prometheus.
+    /// The HTTP port, for probes and Prometheus.
     Http,
 }
 
 impl Listener {
-    /// Its folder below the setting's, and its label in metrics and logs.
+    /// Returns the name of its folder below `tls-dir`, which is also its label in metrics and logs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Grpc => "grpc",
@@ -52,7 +54,7 @@ impl Listener {
         }
     }
 
-    /// What is spoken on it, as ALPN names it.
+    /// Returns the ALPN name of its protocol.
     const fn protocol(self) -> &'static [u8] {
         match self {
             Self::Grpc => b"h2",
@@ -69,8 +71,12 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Loads the certificates of each listener that has a folder below `directory`; without a directory, of none. A
-    /// directory without any such folder is refused: whoever names one wants TLS.
+    /// Loads the certificate of each listener that has a folder below `directory`; none without a
+    /// directory.
+    ///
+    /// # Errors
+    /// If a certificate cannot be used, or the directory has none of these folders: setting it
+    /// means that TLS is wanted.
     pub async fn load(directory: Option<&Path>, metrics: &Arc<Metrics>) -> Result<Self, TlsError> {
         let Some(directory) = directory else {
             return Ok(Self::default());
@@ -88,7 +94,7 @@ impl Tls {
         Ok(tls)
     }
 
-    /// The certificate of a listener, if it has one.
+    /// Returns the certificate of a listener, if it has one.
     pub fn of(&self, listener: Listener) -> Option<&Arc<Certificate>> {
         match listener {
             Listener::Grpc => self.grpc.as_ref(),
@@ -96,7 +102,7 @@ impl Tls {
         }
     }
 
-    /// Looks `every` so often for files that have changed, and takes them up; never returns.
+    /// Reloads changed files once in every interval; never returns.
     pub async fn follow(&self, every: Duration) {
         loop {
             sleep(every).await;
@@ -118,7 +124,7 @@ pub struct Certificate {
     provider: Arc<CryptoProvider>,
     metrics: Arc<Metrics>,
     in_use: ArcSwap<InUse>,
-    /// What was wrong with the files when they were last looked at: said once, not in every round.
+    /// Problem with the files at the last check; logged once, not in every round.
     problem: Mutex<Option<TlsError>>,
 }
 
@@ -151,7 +157,11 @@ impl Certificate {
         })))
     }
 
-    /// Does the handshakes of the listener's connections, each with the certificate that is newest then.
+    /// Returns the acceptor of the listener's handshakes, each of which uses the certificate that
+    /// is newest then.
+    ///
+    /// # Errors
+    /// If rustls refuses the configuration.
     pub fn acceptor(self: &Arc<Self>) -> Result<TlsAcceptor, TlsError> {
         let config = ServerConfig::builder_with_provider(self.provider.clone())
             .with_safe_default_protocol_versions()
@@ -161,7 +171,8 @@ impl Certificate {
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 
-    /// Takes up the files if they have changed and can be used. `true` when a new certificate is in use.
+    /// Reloads the files if they have changed and can be used. Returns `true` if a new certificate
+    /// is in use.
     pub async fn look(&self) -> bool {
         let listener = self.listener.name();
         match self.newer().await {
@@ -170,17 +181,17 @@ impl Certificate {
                 if let Some((found, expires)) = newer {
                     self.in_use.store(Arc::new(found));
                     self.metrics.certificate_expires(listener, expires);
-                    tracing::info!(listener, "took up a new certificate");
+                    tracing::info!(listener, "loaded a new certificate");
                 }
                 if self.problem.lock().take().is_some() && !changed {
-                    tracing::info!(listener, "the certificate's files are again those in use");
+                    tracing::info!(listener, "the certificate's files match the ones in use again");
                 }
                 changed
             }
             Err(error) => {
                 let mut problem = self.problem.lock();
                 if problem.as_ref() != Some(&error) {
-                    tracing::warn!(listener, %error, "cannot take up the certificate's files; going on with the one in use");
+                    tracing::warn!(listener, %error, "cannot load the certificate's files; keeping the certificate in use");
                 }
                 *problem = Some(error);
                 false

@@ -1,5 +1,6 @@
-//! Topics as an operator sees them: created, described, altered, deleted, cut. Called by the admin service; checks
-//! everything before the metadata store is asked, and answers when this agent's own view shows the change.
+//! Creates, describes, alters and deletes topics, and deletes records. Called by the admin service;
+//! validates every request before the metadata store is asked, and answers once this agent's own
+//! view shows the change.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -18,14 +19,18 @@ use crate::{
     node::Node,
 };
 
-/// The most partitions of one topic.
+/// Maximum number of partitions of one topic.
 pub const MAX_PARTITIONS_OF_A_TOPIC: i32 = 10_000;
-/// The most partitions of all topics together.
+/// Maximum number of partitions of all topics together.
 pub const MAX_PARTITIONS: usize = 50_000;
-/// How long a change may take to show in this agent's view before the answer leaves anyway.
+/// How long to wait for this agent's view to show a change before the response is sent anyway.
 const SHOWS_WITHIN: Duration = Duration::from_secs(5);
 
-/// Creates a topic, or with `validate_only` just says whether it could be.
+/// Creates a topic, or with `validate_only` only checks whether it could be created.
+///
+/// # Errors
+/// If the name, the partitions or the settings are invalid, the topic exists, or the metadata store
+/// fails.
 pub async fn create(node: &Node, request: v1::CreateTopicRequest) -> Result<v1::TopicDescription, Error> {
     let v1::CreateTopicRequest {
         name,
@@ -65,7 +70,8 @@ pub async fn create(node: &Node, request: v1::CreateTopicRequest) -> Result<v1::
     describe_record(node, &record).await
 }
 
-/// Whether every partition has a leader, as far as there is anybody to lead, and we lead what is ours.
+/// Returns whether every partition has a leader, as far as agents are available, and this agent has
+/// taken up those that it leads.
 fn is_led(node: &Node, view: &View, topic: &Topic) -> bool {
     let anybody = view.agents().any(|agent| !agent.draining);
     let life = node.life();
@@ -80,7 +86,10 @@ fn is_led(node: &Node, view: &View, topic: &Topic) -> bool {
         })
 }
 
-/// The topics by name.
+/// Lists the topics by name.
+///
+/// # Errors
+/// `MetadataUnavailable` if this agent has not reached the metadata store.
 pub async fn list(node: &Node, include_internal: bool) -> Result<v1::ListTopicsResponse, Error> {
     let view = reached(node).await?;
     let shown = view
@@ -100,13 +109,20 @@ fn listing(record: &TopicRecord) -> v1::TopicListing {
     }
 }
 
-/// A topic with its settings, leaders and sizes.
+/// Describes a topic with its settings, leaders and sizes.
+///
+/// # Errors
+/// If the topic does not exist, or the metadata store fails.
 pub async fn describe(node: &Node, name: &str) -> Result<v1::TopicDescription, Error> {
     let topic = find(node, name).await?;
     describe_record(node, &topic.record).await
 }
 
-/// Grows a topic or changes its settings, or with `validate_only` just says whether that could be.
+/// Adds partitions to a topic or changes its settings, or with `validate_only` only checks whether
+/// it could.
+///
+/// # Errors
+/// If the topic does not exist or is internal, the change is invalid, or the metadata store fails.
 pub async fn alter(node: &Node, request: v1::AlterTopicRequest) -> Result<v1::TopicDescription, Error> {
     let v1::AlterTopicRequest {
         name,
@@ -117,7 +133,8 @@ pub async fn alter(node: &Node, request: v1::AlterTopicRequest) -> Result<v1::To
     } = request;
     let topic = find(node, &name).await?;
     refuse_internal(&topic.record)?;
-    // Only what is set now: a value that was legal once must not keep the others from being changed.
+    // Only the new values are validated: an existing value that is no longer valid must not block
+    // changes of others.
     TopicConfig::from_overrides(&set_config.clone().into_iter().collect())?;
     let (overrides, changes) = merged_config(&topic.record, set_config, reset_config)?;
     let old = count(&topic.record);
@@ -151,7 +168,10 @@ pub async fn alter(node: &Node, request: v1::AlterTopicRequest) -> Result<v1::To
     describe_record(node, &record).await
 }
 
-/// Deletes a topic. Its name is free at once; its objects go later.
+/// Deletes a topic. Its name can be reused at once; its objects are deleted later.
+///
+/// # Errors
+/// If the topic does not exist or is internal, or the metadata store fails.
 pub async fn delete(node: &Node, name: &str) -> Result<(), Error> {
     let topic = find(node, name).await?;
     refuse_internal(&topic.record)?;
@@ -165,7 +185,12 @@ pub async fn delete(node: &Node, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Moves a partition's log start forward to `before`, or to the high watermark with -1. Only its leader can.
+/// Advances a partition's log start offset to `before_offset`, or to the high watermark with -1.
+/// Returns the new log start offset.
+///
+/// # Errors
+/// `NotLeader` on any other agent, `OffsetOutOfRange` beyond the end, and errors of the metadata
+/// store.
 pub async fn delete_records(node: &Node, request: v1::DeleteRecordsRequest) -> Result<i64, Error> {
     let v1::DeleteRecordsRequest {
         topic,
@@ -188,10 +213,10 @@ pub async fn delete_records(node: &Node, request: v1::DeleteRecordsRequest) -> R
     let partition = node.life().and_then(|life| life.held.get(uid)).ok_or_else(|| {
         Error::new(
             ErrorCode::NotLeader,
-            format!("this agent does not lead {topic}-{index}; ask its leader"),
+            format!("this agent does not lead {topic}-{index}; send the request to its leader"),
         )
     })?;
-    // The store is asked: memory may not know yet what was committed last.
+    // The store is asked because memory may be behind the last commit.
     let known = partition.high_watermark();
     let bounds = fetch::stored_bounds(node, uid).await?;
     fetch::learn(node, &partition, known, &bounds)?;
@@ -208,7 +233,10 @@ pub async fn delete_records(node: &Node, request: v1::DeleteRecordsRequest) -> R
     Ok(log_start)
 }
 
-/// The view, once there is one.
+/// Returns the view, once the metadata store was reached.
+///
+/// # Errors
+/// `MetadataUnavailable` if it was not.
 pub async fn reached(node: &Node) -> Result<Arc<View>, Error> {
     let mut view = node.directory.view();
     if view.version == 0 {
@@ -237,7 +265,7 @@ async fn find(node: &Node, name: &str) -> Result<Arc<Topic>, Error> {
 fn refuse_internal(record: &TopicRecord) -> Result<(), Error> {
     if record.internal {
         let message = format!(
-            "topic {:?} is the cluster's own and cannot be changed",
+            "topic {:?} is internal and cannot be changed",
             record.name
         );
         return Err(Error::new(ErrorCode::PolicyViolation, message));
@@ -254,13 +282,13 @@ fn check_partitions(view: &View, wanted: i32, added: i32) -> Result<(), Error> {
     let there: usize = view.topics().map(|topic| topic.record.partitions.len()).sum();
     if there.saturating_add(added.unsigned_abs() as usize) > MAX_PARTITIONS {
         let message =
-            format!("the cluster has {there} partitions and takes at most {MAX_PARTITIONS}; use fewer");
+            format!("the cluster has {there} partitions and supports at most {MAX_PARTITIONS}; use fewer");
         return Err(Error::new(ErrorCode::PolicyViolation, message));
     }
     Ok(())
 }
 
-/// A topic's settings after a change, and the change.
+/// Returns a topic's overrides after a change, and the change itself.
 #[allow(clippy::type_complexity)]
 fn merged_config(
     record: &TopicRecord,
@@ -278,7 +306,7 @@ fn merged_config(
         if changes.contains_key(&key) {
             return Err(Error::new(
                 ErrorCode::InvalidRequest,
-                format!("{key:?} cannot be set and reset at once"),
+                format!("{key:?} cannot be both set and reset"),
             ));
         }
         overrides.remove(&key);
@@ -287,7 +315,7 @@ fn merged_config(
     Ok((overrides, changes))
 }
 
-/// Waits until this agent's view shows a change that the metadata store has already made.
+/// Waits until this agent's view shows a change that is in the metadata store.
 async fn shows(node: &Node, shown: impl Fn(&View) -> bool) {
     let until = Instant::now() + SHOWS_WITHIN;
     while !shown(&node.directory.view()) && Instant::now() < until {
@@ -299,7 +327,7 @@ fn count(record: &TopicRecord) -> i32 {
     i32::try_from(record.partitions.len()).unwrap_or(i32::MAX)
 }
 
-/// What a topic would be.
+/// Returns the description of a topic that does not exist yet.
 fn planned(name: String, partitions: i32, overrides: &BTreeMap<String, String>) -> v1::TopicDescription {
     let partitions = (0..partitions).map(|partition| v1::PartitionDescription {
         partition,
@@ -317,7 +345,7 @@ fn planned(name: String, partitions: i32, overrides: &BTreeMap<String, String>) 
 
 async fn describe_record(node: &Node, record: &TopicRecord) -> Result<v1::TopicDescription, Error> {
     let view = node.directory.view();
-    // The view knows newer leaders than the answer to the change itself.
+    // The view has newer leaders than the result of the change.
     let newer = view
         .topic(&record.name)
         .filter(|topic| topic.record.topic_id == record.topic_id);

@@ -1,8 +1,9 @@
-//! What the agent says of its work in traces: a span for a call that came with one, and for the upload and the commit that
-//! stored what it brought. Called by `server`, `produce` and `store`; everything does nothing where traces are off.
+//! Creates the agent's trace spans: for each call that carries a trace context, and for the upload
+//! and the commit that stored its records. Called by `server`, `produce` and `store`; does nothing
+//! where traces are off.
 //!
-//! Guarantees: no span is started for a caller that does not ask for it; none waits for anything; an object's spans have a
-//! bounded number of links, however many requests it holds.
+//! Guarantees: no span is started unless the caller sent a context; none waits for anything; the
+//! spans of an object have a bounded number of links, however many requests it holds.
 
 use opentelemetry::{
     Context, KeyValue,
@@ -13,21 +14,21 @@ use streamhouse_core::{
     trace::{self, Span, Traces, key},
 };
 
-/// The agent's name as the source of spans.
+/// Instrumentation scope of the agent's spans.
 pub const SCOPE: &str = "streamhouse-agent";
-/// The event of something that is tried again.
+/// Name of the span event for a retry.
 const RETRY: &str = "retry";
 
 /// Starts the agent's spans.
 #[derive(Debug, Clone, Default)]
 pub struct AgentTraces {
     traces: Traces,
-    /// Which database commits go to, as OpenTelemetry calls it.
+    /// Database of the commits, by its OpenTelemetry name.
     database: &'static str,
 }
 
 impl AgentTraces {
-    /// Spans go where `traces` sends them.
+    /// Creates spans that are exported through `traces`.
     pub fn new(traces: Traces, metadata_url: &str) -> Self {
         let postgres = metadata_url.starts_with("postgres");
         Self {
@@ -36,12 +37,13 @@ impl AgentTraces {
         }
     }
 
-    /// Whether spans may be started at all.
+    /// Returns whether spans may be started at all.
     pub fn is_on(&self) -> bool {
         self.traces.is_on()
     }
 
-    /// A call, if its caller sent a context. `method` is the full name, one of ours.
+    /// Starts the span of a call, if its caller sent a context. `method` is the full name of a
+    /// served method.
     pub fn call(&self, method: &str, parent: &[u8], state: Option<&[u8]>) -> Option<Span> {
         if parent.is_empty() || !self.is_on() {
             return None;
@@ -55,7 +57,7 @@ impl AgentTraces {
         Some(span)
     }
 
-    /// The upload of an object for these requests.
+    /// Starts the span of a WAL object's upload, linked to these requests.
     pub fn upload(&self, requests: &[SpanContext], object: &str, bytes: usize) -> Option<Span> {
         let builder = SpanBuilder::from_name("PUT").with_kind(SpanKind::Client);
         let mut span = self.traces.start_for(requests, builder)?;
@@ -67,7 +69,7 @@ impl AgentTraces {
         Some(span)
     }
 
-    /// The commit of an object for these requests.
+    /// Starts the span of a WAL object's commit, linked to these requests.
     pub fn commit(&self, requests: &[SpanContext], sequence: u64, partitions: usize) -> Option<Span> {
         let builder = SpanBuilder::from_name("commit").with_kind(SpanKind::Client);
         let mut span = self.traces.start_for(requests, builder)?;
@@ -85,12 +87,12 @@ impl AgentTraces {
     }
 }
 
-/// Marks a span as failed with one of our errors.
+/// Marks a span as failed with this error.
 pub fn failed(span: &mut Span, error: &Error) {
     span.fail(error.code().name(), error.message().to_owned());
 }
 
-/// Notes in the span that is at work here, if there is one, that something is tried again.
+/// Records a retry in the span that is active in this context, if there is one.
 pub fn retried(reason: &str) {
     Context::map_current(|context| {
         if context.has_active_span() {
@@ -99,7 +101,7 @@ pub fn retried(reason: &str) {
     });
 }
 
-/// Notes in this span that something is tried again.
+/// Records a retry in this span.
 pub fn retry(span: Option<&mut Span>, reason: &str) {
     if let Some(span) = span {
         span.event(RETRY, reason_of(reason));

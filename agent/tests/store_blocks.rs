@@ -1,4 +1,4 @@
-//! The block cache: right bytes, one read for many readers, bounded memory.
+//! The block cache: correct bytes, one read for many readers, bounded memory.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests, too
 
@@ -85,7 +85,7 @@ async fn what_lies_outside_is_refused() {
     assert_eq!(
         kind(Some(9000), 0..9000).await,
         StoreErrorKind::Corrupt,
-        "the metadata says more than there is"
+        "the metadata names a larger size"
     );
     assert_eq!(kind(None, 0..5001).await, StoreErrorKind::Corrupt);
     assert_eq!(kind(None, 0..20_000).await, StoreErrorKind::Corrupt);
@@ -93,7 +93,7 @@ async fn what_lies_outside_is_refused() {
     assert_eq!(
         cache.read("a", Some(5000), 0..5000).await.unwrap(),
         body(5000),
-        "and none of that does harm"
+        "failed reads do no harm"
     );
 }
 
@@ -142,7 +142,7 @@ async fn neighbours_are_read_at_once() {
         .await
         .unwrap();
     assert_eq!((metered.counts().get, metered.counts().bytes_get), (1, 3 * BLOCK));
-    // Blocks 3 to 5 are there: one read before them, one after.
+    // Blocks 3 to 5 are cached: one read before them, one after.
     let read = cache
         .read("a", Some(whole.len() as u64), 0..10 * BLOCK)
         .await
@@ -223,7 +223,7 @@ async fn memory_is_bounded() {
             whole
         );
     }
-    // The cache evicts in passing, as it is used.
+    // The cache evicts while it is used.
     while u64::try_from(metrics.held_bytes.get()).unwrap() > capacity {
         cache.read("0", Some(5 * BLOCK), 0..1).await.unwrap();
     }

@@ -1,5 +1,5 @@
-//! S3 as some clones speak it: without conditional writes, or with an old wish for Content-MD5. A small server of the test's
-//! own stands for them.
+//! Dialects of S3-compatible services: without conditional writes, or with the required Content-MD5
+//! of older versions. A small HTTP server stands in for them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests, too
 
@@ -23,7 +23,7 @@ use streamhouse_agent::store::{
 use streamhouse_core::time::SystemEntropy;
 use tokio::net::TcpListener;
 
-/// What a clone makes of `If-None-Match: *`.
+/// How a service treats `If-None-Match: *`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ConditionalWrites {
     Refused,
@@ -31,7 +31,7 @@ enum ConditionalWrites {
     Kept,
 }
 
-/// A store that speaks S3, more or less.
+/// An S3-compatible service.
 #[derive(Debug)]
 struct StoreClone {
     conditional: ConditionalWrites,
@@ -114,7 +114,7 @@ async fn answer(
     }
 }
 
-/// Serves a clone; gives its endpoint too.
+/// Serves a service; also returns its endpoint.
 async fn serve(conditional: ConditionalWrites) -> (Arc<StoreClone>, String) {
     let clone = Arc::new(StoreClone {
         conditional,
@@ -187,7 +187,7 @@ async fn a_store_that_wants_content_md5_for_a_deletion_is_given_it() {
     assert_eq!(left, ["b"]);
 }
 
-/// Today's Secrets: made with `echo` or from a file, they end in a line feed. The SDK panics on such a header.
+/// Secrets created with `echo` or from a file end in a line feed. The SDK panics on such a header.
 #[tokio::test]
 async fn keys_with_a_line_feed_are_trimmed_or_refused_and_no_reason_to_panic() {
     let (_, endpoint) = serve(ConditionalWrites::Kept).await;

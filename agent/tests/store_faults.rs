@@ -1,4 +1,4 @@
-//! Puts that settle their own outcome, and the faults that prove it.
+//! Puts that resolve ambiguous outcomes, and the faults that prove it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests, too
 
@@ -18,7 +18,7 @@ use streamhouse_core::time::Entropy;
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Randomness that repeats itself.
+/// Reproducible randomness.
 #[derive(Debug)]
 struct Seeded(AtomicU64);
 
@@ -84,7 +84,7 @@ async fn a_bucket_or_credentials_under_repair_are_waited_for() {
 async fn a_lost_reply_is_settled_by_looking() {
     let Fixture { store, retry, .. } = &fixture(3).await;
     let lost = store.add(Toxic::new(ToxicKind::LoseReply).on(&[Operation::Put]).times(1));
-    // Looking fails, too, at first.
+    // Reading the object for comparison fails as well, at first.
     store.add(
         Toxic::new(ToxicKind::Error(StoreErrorKind::Unavailable))
             .on(&[Operation::Get, Operation::Head])
@@ -109,7 +109,7 @@ async fn somebody_elses_object_is_never_taken_for_ours() {
         assert_eq!(error.kind(), StoreErrorKind::AlreadyExists, "{key}");
         assert!(error.message().contains("two writers"), "{error}");
     }
-    // Without a failed attempt of our own before, not even the same bytes are ours.
+    // Without an earlier failed attempt of this call, even equal bytes are refused.
     store.put_new("first", BODY).await.unwrap();
     let error = put_settled(store.as_ref(), "first", BODY, retry)
         .await

@@ -1,4 +1,4 @@
-//! The local directory as object store: the common rules, and what only a directory has to get right.
+//! The local directory as object store: the common rules, and those of a directory.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests, too
 
@@ -104,7 +104,7 @@ async fn two_processes_share_a_directory() {
     let directory = tempfile::tempdir().unwrap();
     let (one, two) = (opened(directory.path()).await, opened(directory.path()).await);
     for round in 0..50 {
-        // Deleting the only object removes its directory, under the hands of the other.
+        // Deleting the only object removes its directory while the other process uses it.
         let key = format!("topic/{round}/segment");
         let puts = [&one, &two].map(|store| store.put_new(&key, Bytes::from_static(b"x")));
         assert_eq!(join_all(puts).await.iter().filter(|done| done.is_ok()).count(), 1);

@@ -1,4 +1,5 @@
-//! S3 as object store, against a real MinIO: the common rules, and what a server and a network do wrong.
+//! S3 as object store, against a real MinIO: the common rules, and failures of servers and
+//! networks.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests, too
 
@@ -204,7 +205,7 @@ async fn lost_replies_and_throttling_are_settled() {
     assert_eq!(store.get("a", GetRange::Full).await.unwrap(), body);
 }
 
-/// Forwards connections to `target`; counts them.
+/// Forwards connections to `target` and counts them.
 async fn counting_proxy(target: String) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, count) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
@@ -223,8 +224,8 @@ async fn counting_proxy(target: String) -> (String, Arc<AtomicUsize>) {
     (format!("http://{address}"), count)
 }
 
-/// Everything on one thread, and a moment for the others after each request: what counts is which connections the store keeps, not
-/// whether the machine was quick enough to put one back before the next request asked.
+/// Yields to the other tasks after each request, on one thread: the test is about which connections
+/// the store keeps, not about whether a connection is back in the pool before the next request.
 async fn after_the_others<T>(answered: T) -> T {
     for _ in 0..100 {
         tokio::task::yield_now().await;
@@ -255,7 +256,7 @@ async fn connections_are_kept_and_reused() {
             .await
             .unwrap_err();
     }
-    // A request that comes before the last connection is back in the pool may open one more.
+    // A request that starts before the last connection is back in the pool may open one more.
     let opened = connections.load(Ordering::SeqCst);
     assert!(opened <= 4, "80 requests opened {opened} connections");
     for _ in 0..5 {
@@ -271,7 +272,7 @@ async fn connections_are_kept_and_reused() {
     );
 }
 
-/// Speaks TLS in front of `target`; gives its address and the certificate of the authority that vouches for it.
+/// Terminates TLS in front of `target`; returns its address and the certificate of its authority.
 async fn tls_proxy(target: String) -> (String, String) {
     let authority_key = KeyPair::generate().unwrap();
     let mut authority = CertificateParams::new(Vec::new()).unwrap();

@@ -1,7 +1,8 @@
-//! `streamhouse bench`: throughput, latency and cost of producing, consuming, and the way from end to end.
+//! `streamhouse bench`: benchmarks of producing, consuming, and end-to-end latency, with their
+//! cost.
 //!
-//! Every run is bounded by `--records` or `--duration` and ends by itself; SIGINT ends it early, with a report of what was
-//! measured until then.
+//! Every run is bounded by `--records` or `--duration`. SIGINT ends it early with a report of the
+//! measurements so far.
 
 mod consume;
 mod e2e;
@@ -34,82 +35,85 @@ use crate::{
     values,
 };
 
-/// Longest record the bench sends.
+/// Largest record that a benchmark sends.
 const MAX_RECORD: usize = 4 << 20;
 
 /// Measure throughput, latency and cost.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
-    /// Send records, measure until they are acknowledged
+    /// Produce records and measure their acknowledgement latency
     Produce(ProduceBench),
-    /// Read what a topic holds, as fast as possible
+    /// Consume the records of a topic as fast as possible
     Consume(ConsumeBench),
-    /// Send at a rate and read at once, measure from (intended) send to poll
+    /// Produce at a rate and consume at once, measuring the latency from the (intended) send to the
+    /// poll
     E2e(E2eBench),
 }
 
-/// What every bench takes.
+/// Options of every benchmark.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
-    /// The topic
+    /// The topic name
     #[arg(short, long, default_value = "bench")]
     topic: String,
-    /// Read CPU, memory, and object-store requests of this agent from its /metrics before and after; repeatable
+    /// Read CPU, memory and object-store requests from the /metrics of this agent, before and
+    /// after; repeatable
     #[arg(long, value_name = "URL")]
     agent_http: Vec<String>,
 }
 
-/// What a bench that sends takes.
+/// Options of benchmarks that produce.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Load {
-    /// Partitions of the topic, if it has to be created
+    /// Partitions of the topic, if it is created
     #[arg(short, long, default_value_t = 4, value_parser = clap::value_parser!(i32).range(1..))]
     partitions: i32,
-    /// End after so many measured records
+    /// End after this many measured records
     #[arg(short = 'n', long, conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
     records: Option<u64>,
-    /// End after so long; 10s without --records
+    /// End after this time (default: 10s, without --records)
     #[arg(short, long, value_name = "DURATION", value_parser = values::positive_duration)]
     duration: Option<Duration>,
-    /// Run so long before measuring
+    /// Warm-up time before measuring
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = values::duration)]
     warmup: Duration,
-    /// Bytes of a record's value; there is no key
+    /// Size of a record's value in bytes; records have no key
     #[arg(short = 's', long, value_name = "BYTES", default_value = "100", value_parser = values::bytes)]
     record_size: usize,
-    /// Records a second, of all producers together
+    /// Records per second, for all producers together
     #[arg(short, long, value_name = "RECORDS", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
-    /// Producers, each with its own batches and connections
+    /// Number of producers, each with its own batches and connections
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     producers: u32,
-    /// Share of each record that is the same in all of them, from 0 to 1; the rest are random bytes. With 0.5 LZ4 halves them
+    /// Share of each record that is the same in all records, from 0 to 1; the rest is random. At
+    /// 0.5, LZ4 halves the size
     #[arg(long, value_name = "SHARE", default_value = "0.5", value_parser = share)]
     compressibility: f64,
-    /// Of batches
+    /// Batch compression codec
     #[arg(long, value_enum, default_value = "lz4")]
     compression: Codec,
     /// How long a batch waits for more records
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     linger: Option<Duration>,
-    /// Bytes at which a batch is full
+    /// Batch size in bytes, uncompressed
     #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
     batch_size: Option<usize>,
-    /// The largest request, and so the largest record, compressed
+    /// Largest request, and so the largest compressed record
     #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
     max_request_size: Option<usize>,
-    /// Bytes that may wait or be on their way, in each producer
+    /// Maximum number of bytes buffered or in flight, per producer
     #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
     buffer_memory: Option<usize>,
-    /// Requests on the way to one agent, of each producer
+    /// Maximum number of requests in flight to one agent, per producer
     #[arg(long, value_name = "REQUESTS")]
     max_in_flight: Option<usize>,
 }
 
 const PRODUCE_EXAMPLES: &str = "\
-Records are values of --record-size bytes: the first part random, the rest the same text in all (see --compressibility).
-With --rate the schedule is open and latencies count from when a record was meant to be sent, so a stall counts for every
-record it delays; without it latencies include the time a record waits in the producer's full buffer. MB are 1,000,000
+Records are values of --record-size bytes: random bytes, then the same text in all records (see --compressibility).
+With --rate the load is open-loop: latencies count from the intended send time, so a stall counts for every
+record it delays. Without --rate, latencies include the wait for space in the producer's buffer. 1 MB is 1,000,000
 bytes, uncompressed.
 
 Examples:
@@ -131,16 +135,16 @@ pub(crate) struct ProduceBench {
 pub(crate) struct ConsumeBench {
     #[command(flatten)]
     common: Common,
-    /// End after so many records; all that the topic holds without
+    /// End after this many records (default: all records of the topic)
     #[arg(short = 'n', long, value_parser = clap::value_parser!(u64).range(1..))]
     records: Option<u64>,
-    /// End after so long at the latest
+    /// End after this time at the latest
     #[arg(short, long, value_name = "DURATION", default_value = "5m", value_parser = values::positive_duration)]
     duration: Duration,
-    /// Consumers; they share the partitions evenly, or as members of --group
+    /// Number of consumers, which share the partitions evenly, or as members of --group
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     consumers: u32,
-    /// Read as a group, from where it has committed, and commit
+    /// Consume as this group, from its committed offsets, and commit
     #[arg(short, long)]
     group: Option<String>,
 }
@@ -152,7 +156,7 @@ pub(crate) struct E2eBench {
     common: Common,
     #[command(flatten)]
     load: Load,
-    /// Consumers; they share the partitions evenly
+    /// Number of consumers, which share the partitions evenly
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     consumers: u32,
 }
@@ -168,7 +172,7 @@ pub(crate) async fn run(context: &Context, command: BenchCommand) -> Outcome {
     outcome(&report)
 }
 
-/// A run that lost or failed records is a failure, whatever its speed.
+/// Fails if any record was lost or failed, whatever the throughput.
 fn outcome(report: &Report) -> Outcome {
     if report.failed == 0 {
         return Ok(());
@@ -183,19 +187,19 @@ fn outcome(report: &Report) -> Outcome {
 fn share(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err("write a share from 0 to 1".to_owned()),
+        _ => Err("write a number from 0 to 1".to_owned()),
     }
 }
 
 impl Load {
-    /// What clap cannot check.
+    /// Validates what clap cannot check.
     fn validate(&self) -> Outcome {
         if self.record_size == 0 || self.record_size > MAX_RECORD {
-            return Err(Failure::usage("--record-size is 1 byte to 4 MiB"));
+            return Err(Failure::usage("--record-size must be 1 byte to 4 MiB"));
         }
         if self.record_size > 1 << 20 && self.batch_size.is_none() {
             return Err(Failure::usage(
-                "records over 1 MiB need a --batch-size that holds one",
+                "records larger than 1 MiB need a --batch-size that holds one",
             ));
         }
         Ok(())
@@ -207,7 +211,7 @@ impl Load {
     }
 
     async fn producer(&self, context: &Context) -> Outcome<Producer> {
-        // Each has connections of its own, as another process would.
+        // Each producer has connections of its own, like a separate process.
         let settings = context.client.settings().clone();
         let mut builder = Producer::builder()
             .settings(settings)
@@ -231,7 +235,7 @@ impl Load {
     }
 }
 
-/// The topic, created when it is not there, once every partition has a leader.
+/// Creates the topic if it does not exist, and waits until every partition has a leader.
 async fn prepare_topic(context: &Context, name: &str, partitions: i32) -> Outcome<TopicInfo> {
     let admin = context.admin();
     match admin.create_topic(NewTopic::new(name, partitions)).await {
@@ -244,7 +248,7 @@ async fn prepare_topic(context: &Context, name: &str, partitions: i32) -> Outcom
         .await?)
 }
 
-/// What a run has cost since it began to be measured.
+/// Measures the resources used since the start of the measurement.
 #[derive(Debug)]
 struct Meter {
     agents: Agents,
@@ -252,7 +256,7 @@ struct Meter {
 }
 
 impl Meter {
-    /// Reads the agents once, so that a wrong address is found before the run.
+    /// Reads the agents' metrics once, so that a wrong address is found before the run.
     async fn new(urls: &[String]) -> Outcome<Self> {
         let agents = Agents::new(urls);
         agents.snapshot().await?;
@@ -272,7 +276,7 @@ impl Meter {
     }
 }
 
-/// A line on stderr each second until dropped.
+/// Prints a progress line to stderr every second until it is dropped.
 #[derive(Debug)]
 struct Ticker(JoinHandle<()>);
 

@@ -1,4 +1,4 @@
-//! `streamhouse cluster`: who is in the cluster, what it leads, and where everything is stored.
+//! `streamhouse cluster`: shows the agents of the cluster, what they lead, and the stores.
 
 use streamhouse_client::admin::ClusterInfo;
 

@@ -1,4 +1,5 @@
-//! The definition of the command line: the subcommands with their arguments, and which function runs each.
+//! The definition of the command line: the subcommands with their arguments, and the dispatch to
+//! the function that runs each.
 
 use clap::{Parser, Subcommand};
 
@@ -21,7 +22,7 @@ Examples:
   streamhouse bench produce --topic bench --partitions 4 --records 1000000
 
 Traces:
-  OTEL_EXPORTER_OTLP_ENDPOINT says where spans are sent (OTLP over gRPC); OTEL_TRACES_SAMPLER, how many";
+  OTEL_EXPORTER_OTLP_ENDPOINT sets the OTLP receiver of spans (gRPC); OTEL_TRACES_SAMPLER sets the sampling";
 
 /// Produce, consume and manage StreamHouse topics.
 #[derive(Debug, Parser)]
@@ -38,27 +39,27 @@ enum Command {
     /// Manage topics
     #[command(subcommand)]
     Topic(topic::TopicCommand),
-    /// Send records, one a line, from a file or standard input
+    /// Produce records from a file or standard input, one per line
     Produce(produce::Produce),
-    /// Print records
+    /// Consume and print records
     Consume(consume::Consume),
     /// Manage consumer groups
     #[command(subcommand)]
     Group(group::GroupCommand),
-    /// Show the cluster: agents, leases, versions, stores
+    /// Show the agents, leases, versions and stores of the cluster
     Cluster,
-    /// Measure throughput, latency and cost
+    /// Benchmark throughput, latency and cost
     #[command(subcommand)]
     Bench(bench::BenchCommand),
-    /// Print a completion script
+    /// Print a shell completion script
     Completions {
-        /// For this shell
+        /// The shell
         shell: clap_complete::Shell,
     },
 }
 
 impl Cli {
-    /// How errors are printed.
+    /// Returns the output format of errors.
     pub(crate) fn format(&self) -> Format {
         self.global.output
     }
@@ -91,10 +92,10 @@ fn log_to_stderr(verbose: u8) {
     };
     let mut filter = format!("streamhouse={level},streamhouse_client={level}");
     if verbose == 0 {
-        // Records that are left out or read again are nothing to be silent about.
+        // Warnings about skipped or repeated records are always shown.
         filter.push_str(",streamhouse_client::gaps=warn");
     }
-    // Nothing else sets one up in this process.
+    // Fails only if a subscriber is already set, which no other code in this process does.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
         .with_writer(std::io::stderr)

@@ -1,4 +1,4 @@
-//! `streamhouse completions`: a completion script for a shell, on stdout.
+//! `streamhouse completions`: prints a completion script for a shell.
 
 use std::io::{self, Write};
 

@@ -1,7 +1,7 @@
-//! `streamhouse consume`: prints records, as a member of a group or from partitions of its own choice.
+//! `streamhouse consume`: prints records, as a member of a group or from selected partitions.
 //!
-//! A record counts as consumed once it is written to stdout: positions are committed only after that, and whatever a
-//! broken output or `--max-messages` left unwritten is not committed.
+//! A record counts as consumed once it is written to stdout. Offsets are committed only after that,
+//! so records that a closed pipe or `--max-messages` left unwritten are not committed.
 
 mod end;
 mod format;
@@ -29,22 +29,22 @@ use crate::{
     values,
 };
 
-/// How long a poll waits; also how soon a signal is noticed.
+/// How long a poll waits, and so how soon a signal is noticed.
 const POLL: Duration = Duration::from_millis(250);
-/// Between heartbeats at most.
+/// Maximum interval of heartbeats.
 const MAX_HEARTBEAT: Duration = Duration::from_secs(3);
-/// How long a poll waits when there is an end to be found.
+/// How long a poll waits with `--exit-at-end`.
 const POLL_TO_END: Duration = Duration::from_millis(50);
 
 const EXAMPLES: &str = "\
-Without --group it reads all partitions, or those named, from the end. In a group it goes on where the group has committed.
-With --exit-at-end it ends at the high watermarks of its start; members of a group end together, once the group has
-consumed and committed up to there.
+Without --group it reads all partitions, or the selected ones, from the log end. In a group it resumes at the committed offsets.
+With --exit-at-end it ends at the high watermarks as of its start; members of a group end together, once the group has
+committed up to these.
 
-Formats: raw is the value and a line feed; json is an object a line (bytes that are no text as base64); anything else is a
-text with %t topic, %p partition, %o offset, %T timestamp, %k key, %K its length, %v value, %V its length, %h headers, %%,
-and the escapes \\n \\t \\r \\0 \\\\ \\xHH. On a terminal control characters of records are shown as \\xHH (of values, not line feeds
-and tabs); into a pipe or file every byte goes as it is.
+Formats: raw is the value and a line feed; json is one object per line (bytes that are not UTF-8 as base64); any other is a
+template with %t topic, %p partition, %o offset, %T timestamp, %k key, %K key length, %v value, %V value length, %h headers, %%,
+and the escapes \\n \\t \\r \\0 \\\\ \\xHH. On a terminal, control characters in records are shown as \\xHH (except line feeds
+and tabs in values); a pipe or file receives every byte unchanged.
 
 Examples:
   streamhouse consume orders --from-beginning --exit-at-end > orders.txt
@@ -56,16 +56,17 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Consume {
-    /// The topics
+    /// Topics to consume
     #[arg(required = true, value_name = "TOPIC")]
     topics: Vec<String>,
-    /// Share the topics with the other members of this group, and commit
+    /// Join this consumer group, and commit offsets
     #[arg(short, long)]
     group: Option<String>,
-    /// Start at the oldest record; in a group only where nothing is committed
+    /// Start at the log start; in a group only where no offset is committed
     #[arg(short = 'b', long, conflicts_with_all = ["at_timestamp", "offset"])]
     from_beginning: bool,
-    /// Start at the first record at or after this time: milliseconds, or ISO 8601
+    /// Start at the first record at or after this time: milliseconds since the Unix epoch, or ISO
+    /// 8601
     #[arg(long, value_name = "TIME", value_parser = values::timestamp, conflicts_with_all = ["group", "offset"])]
     at_timestamp: Option<i64>,
     /// Start at this offset
@@ -76,7 +77,7 @@ pub(crate) struct Consume {
         value_parser = values::offset
     )]
     offset: Option<i64>,
-    /// Only this partition; repeatable
+    /// Consume only this partition; repeatable
     #[arg(
         short,
         long = "partition",
@@ -85,19 +86,20 @@ pub(crate) struct Consume {
         value_parser = values::partition
     )]
     partitions: Vec<i32>,
-    /// Without a heartbeat for this long the group goes on without this consumer; the agents bound it. 45s without
+    /// Time without a heartbeat after which the group removes this consumer, within the agents'
+    /// bounds (default: 45s)
     #[arg(long, value_name = "DURATION", requires = "group", value_parser = values::positive_duration)]
     session_timeout: Option<Duration>,
-    /// raw, json, or a text with tokens; raw without, or json with -o json
+    /// Output format: raw, json, or a template (default: raw, or json with -o json)
     #[arg(short, long, value_parser = parse)]
     format: Option<RecordFormat>,
-    /// What a null key or value is written as
+    /// Text to print for a null key or value
     #[arg(long, value_name = "STRING", default_value = "", hide_default_value = true)]
     null_value: String,
-    /// End when everything that was there at the start is read
+    /// Exit at the log end as of the start
     #[arg(short = 'e', long)]
     exit_at_end: bool,
-    /// End after so many records
+    /// Exit after this many records
     #[arg(short = 'n', long, value_name = "RECORDS", value_parser = clap::value_parser!(u64).range(1..))]
     max_messages: Option<u64>,
 }
@@ -128,13 +130,14 @@ pub(crate) async fn run(context: &Context, args: Consume) -> Outcome {
         joining,
     };
     let written = copy(&mut consumer, &mut sink, limits, &stop).await;
-    // Whatever ended it, what was written is committed and the others of the group need not wait.
+    // In every case, commit what was written and leave the group, so that its other members need
+    // not wait.
     let closed = consumer.close().await;
     written?;
     Ok(closed?)
 }
 
-/// What is to be read, checked to exist.
+/// Returns the partitions to read, after checking that they exist.
 async fn partitions(context: &Context, args: &Consume) -> Outcome<Vec<TopicPartition>> {
     if !args.partitions.is_empty() && args.topics.len() > 1 {
         return Err(Failure::usage(
@@ -173,7 +176,7 @@ async fn build(context: &Context, args: &Consume, partitions: &[TopicPartition])
     if let Some(group) = &args.group {
         let mut builder = builder.group(group).topics(&args.topics);
         if let Some(timeout) = args.session_timeout {
-            // Several heartbeats fit into a session, so that one that is lost does not end it.
+            // Several heartbeats fit into a session, so that losing one does not end it.
             let heartbeat = MAX_HEARTBEAT.min(timeout / 3);
             builder = builder.session_timeout(timeout).heartbeat(heartbeat);
         }
@@ -181,7 +184,7 @@ async fn build(context: &Context, args: &Consume, partitions: &[TopicPartition])
     }
     let builder = builder.auto_commit(None);
     if args.partitions.is_empty() && args.at_timestamp.is_none() && !args.exit_at_end {
-        // Also those that come up while it reads.
+        // A subscription also covers partitions added later.
         return Ok(builder.topics(&args.topics).build().await?);
     }
     let consumer = builder.assign(partitions.to_vec()).build().await?;
@@ -196,7 +199,7 @@ async fn build(context: &Context, args: &Consume, partitions: &[TopicPartition])
     Ok(consumer)
 }
 
-/// A person who names an offset wants that one, and not the nearest.
+/// Checks that an explicit offset exists: resetting it to the nearest one would be a surprise.
 async fn check_range(consumer: &Consumer, partitions: &[TopicPartition], offset: i64) -> Outcome {
     let starts = consumer.beginning_offsets(partitions).await?;
     let ends = consumer.end_offsets(partitions).await?;
@@ -205,7 +208,7 @@ async fn check_range(consumer: &Consumer, partitions: &[TopicPartition], offset:
         let (start, end) = (at(&starts), at(&ends));
         if offset < start || offset > end {
             return Err(Failure::failed(format!(
-                "{partition} has the offsets {start} to {end}, and not {offset}; name one of them"
+                "{partition} has offsets {start} to {end}, but not {offset}; choose one of these"
             )));
         }
     }
@@ -219,7 +222,7 @@ struct Limits {
     joining: Option<Joining>,
 }
 
-/// Polls and writes until the end, the last message wanted, or a signal.
+/// Polls and writes until the end, the maximum number of records, or a signal.
 async fn copy<W: io::Write>(
     consumer: &mut Consumer,
     sink: &mut Sink<W>,
@@ -248,7 +251,7 @@ async fn copy<W: io::Write>(
     Ok(())
 }
 
-/// Writes at most `most` records. What is not written is given back to the consumer, to be read again.
+/// Writes at most `most` records. Unwritten records are returned to the consumer by seeking back.
 fn write<W: io::Write>(
     consumer: &Consumer,
     sink: &mut Sink<W>,
@@ -259,7 +262,7 @@ fn write<W: io::Write>(
         return Ok(0);
     }
     let most_here = usize::try_from(most).unwrap_or(usize::MAX);
-    // A reader that is slow to take our output must not keep the heartbeat from its thread.
+    // A slow reader of the output must not block the heartbeat task.
     let written = tokio::task::block_in_place(|| sink.write_all(records.iter().take(most_here)));
     let kept = match &written {
         Ok(()) if records.len() <= most_here => return Ok(records.len() as u64),

@@ -1,4 +1,5 @@
-//! The options that every command takes, and the client that a command works with, made from them.
+//! The options that every command takes, and the client that a command works with, built from
+//! them.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,11 +15,11 @@ use crate::{
     values, waiting,
 };
 
-/// What every command takes.
+/// Options of every command.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalOptions {
-    /// Agents to ask first; the rest is found from there. https:// for TLS
+    /// Agents to contact first, the others are discovered; use https:// for TLS
     #[arg(
         long,
         global = true,
@@ -27,19 +28,20 @@ pub(crate) struct GlobalOptions {
         value_name = "HOST:PORT,…"
     )]
     pub(crate) bootstrap: String,
-    /// How results and errors are printed
+    /// Format of results and errors
     #[arg(short, long, global = true, value_enum, default_value = "table")]
     pub(crate) output: Format,
-    /// How the cluster lists this client
+    /// Client name shown in the cluster
     #[arg(long, global = true, default_value = "streamhouse-cli", value_name = "NAME")]
     pub(crate) client_id: String,
-    /// For one call to the cluster, with its retries
+    /// Time-out of one call to the cluster, including its retries
     #[arg(long, global = true, default_value = "30s", value_name = "DURATION", value_parser = values::positive_duration)]
     pub(crate) timeout: Duration,
-    /// PEM file of the authority that signed the agents' certificates; the system's roots without it
+    /// PEM file of the CA that signed the agents' certificates (default: the system's roots)
     #[arg(long, global = true, env = "STREAMHOUSE_CLIENT_TLS_CA", value_name = "FILE")]
     pub(crate) tls_ca: Option<PathBuf>,
-    /// Name that the agents' certificates must have; the host name of --bootstrap for agents reached by an IP address
+    /// Host name to verify in the agents' certificates (default: the host of --bootstrap, if agents
+    /// are reached by IP address)
     #[arg(
         long,
         global = true,
@@ -47,18 +49,18 @@ pub(crate) struct GlobalOptions {
         value_name = "NAME"
     )]
     pub(crate) tls_server_name: Option<String>,
-    /// PEM file of this client's own certificate, for agents or proxies that ask for one; with --tls-key
+    /// PEM file of the client certificate, for agents or proxies that request one; needs --tls-key
     #[arg(long, global = true, env = "STREAMHOUSE_CLIENT_TLS_CERT", value_name = "FILE")]
     pub(crate) tls_cert: Option<PathBuf>,
-    /// PEM file of the private key of --tls-cert
+    /// PEM file of the private key for --tls-cert
     #[arg(long, global = true, env = "STREAMHOUSE_CLIENT_TLS_KEY", value_name = "FILE")]
     pub(crate) tls_key: Option<PathBuf>,
-    /// Log what happens to stderr; -vv for more
+    /// Log to stderr; repeat for more detail (-vv, -vvv)
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
 }
 
-/// What the commands work with.
+/// Client and output format, as every command needs them.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) client: Client,
@@ -101,10 +103,10 @@ impl Context {
     }
 }
 
-/// What the file of an option holds; nothing without the option, or where it is empty.
+/// Reads the file given by an option; `None` if the option is missing or empty.
 fn pem(option: &str, path: Option<&Path>) -> Outcome<Option<Vec<u8>>> {
     let Some(path) = path else { return Ok(None) };
-    // A name that is no text is taken as it is.
+    // A path that is not UTF-8 is used unchanged.
     let path = match path.to_str() {
         Some(text) => Path::new(values::trimmed(option, text)?),
         None => path,

@@ -1,4 +1,5 @@
-//! Writes `docs/cli.md` from the definition of the command line, and fails when the file is not current. Only for tests.
+//! Generates `docs/cli.md` from the definition of the command line, and fails if the file is out of
+//! date. Compiled for tests only.
 
 use std::{env, fmt::Write, fs, path::Path};
 
@@ -9,11 +10,11 @@ use crate::command_line::Cli;
 const HEAD: &str = "\
 # The command line `streamhouse`
 
-Made from the code; do not edit (`UPDATE_DOCS=1 cargo test --release -p streamhouse-cli --bin streamhouse docs`).
+Generated from the code; do not edit (`UPDATE_DOCS=1 cargo test --release -p streamhouse-cli --bin streamhouse docs`).
 
-Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 called wrongly. An error is one line; with
-`-o json` it is `{\"error\":{\"code\":…,\"message\":…}}`. Before it may come warnings, a line each; with `-o json` they are
-`{\"warning\":{\"message\":…}}`. What came from elsewhere is escaped where a terminal would obey it, and only there.
+Results go to stdout, everything else to stderr. Exit codes: 0 success, 1 failure, 2 usage error. An error is one line; with
+`-o json` it is `{\"error\":{\"code\":…,\"message\":…}}`. Warnings may precede it, one per line; with `-o json` they are
+`{\"warning\":{\"message\":…}}`. Control characters in names, keys and values are escaped on a terminal, and only there.
 ";
 
 fn reference() -> String {
@@ -69,7 +70,7 @@ fn section(out: &mut String, parent: &str, command: &Command) {
 }
 
 fn options(out: &mut String, args: &[&Arg]) {
-    out.push_str("| option | default | what it does |\n|---|---|---|\n");
+    out.push_str("| option | default | description |\n|---|---|---|\n");
     for arg in args {
         let defaults: Vec<_> = arg
             .get_default_values()
@@ -115,7 +116,7 @@ fn takes_value(arg: &Arg) -> bool {
     arg.get_action().takes_values()
 }
 
-/// `-p, --partition <PARTITION>`, or `<TOPIC>`.
+/// Formats a flag such as `-p, --partition <PARTITION>`, or `<TOPIC>`.
 fn flag(arg: &Arg) -> String {
     let value = arg
         .get_value_names()

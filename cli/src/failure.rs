@@ -1,5 +1,5 @@
-//! [`Failure`]: how a command ends when it does not end well: a message for people, a code for programs, an exit code
-//! for shells. Every command returns it; `main` prints it.
+//! [`Failure`]: the error of a command, with a message for people, a code for programs and an exit
+//! code for shells. Every command returns it; `main` prints it.
 
 use std::io;
 
@@ -10,33 +10,33 @@ use crate::{output::Format, screen};
 
 /// Exit code of a command that failed.
 pub(crate) const FAILED: u8 = 1;
-/// Exit code of a command that was called wrongly.
+/// Exit code of a command that was called incorrectly.
 pub(crate) const USAGE: u8 = 2;
 
 /// The result of a command.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
-/// Why a command did not do what it was asked to.
+/// The reason why a command failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Failure {
-    /// The arguments contradict each other.
+    /// The arguments are invalid or contradict each other.
     #[error("{0}")]
     Usage(String),
-    /// It was tried and failed.
+    /// The command was tried and failed.
     #[error("{message}")]
     Failed {
         /// One line, lower-case, saying what to do.
         message: String,
-        /// The shared code, where the cluster or the client named one.
+        /// The code reported by the cluster or the client, if any.
         code: Option<ErrorCode>,
     },
-    /// Whoever read our output went away: the end of the work, not an error.
-    #[error("nobody reads the output any more")]
+    /// The reader of the output is gone, which ends the command without an error.
+    #[error("the reader of the output has closed it")]
     BrokenPipe,
 }
 
 impl Failure {
-    /// A failure without a shared code.
+    /// Creates a failure without an error code.
     pub(crate) fn failed(message: impl Into<String>) -> Self {
         Self::Failed {
             message: message.into(),
@@ -44,12 +44,12 @@ impl Failure {
         }
     }
 
-    /// Arguments that contradict each other.
+    /// Creates a failure of invalid arguments.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::Usage(message.into())
     }
 
-    /// The same with what was being done in front.
+    /// Prefixes the message with what the command was doing.
     #[must_use]
     pub(crate) fn while_doing(self, what: &str) -> Self {
         match self {
@@ -61,7 +61,7 @@ impl Failure {
         }
     }
 
-    /// What the shell sees.
+    /// Returns the exit code for the shell.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => USAGE,
@@ -70,7 +70,7 @@ impl Failure {
         }
     }
 
-    /// The line for stderr; `None` when there is nothing to say.
+    /// Returns the line for stderr, `None` if nothing is to be printed.
     pub(crate) fn line(&self, format: Format) -> Option<String> {
         let name = match self {
             Self::BrokenPipe => return None,
@@ -91,7 +91,7 @@ impl Failure {
     }
 }
 
-/// An error is one line, whatever an agent wrote into its message.
+/// Joins a message to one line: an agent's message may hold line feeds.
 fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -100,7 +100,8 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let message = match &error {
             Error::Cluster(error) => error.message().to_owned(),
-            // What failed is named with the address and what to check; without it nothing is known.
+            // Other errors name the address and what to check; a time-out without an error knows
+            // neither.
             Error::Timeout { last: None, .. } => {
                 format!("{error}; check --bootstrap and that the agent runs")
             }
@@ -116,7 +117,8 @@ impl From<Error> for Failure {
     }
 }
 
-/// Of writing to stdout; what is read names its source.
+/// Converts an error of writing to stdout. Errors of reading are converted where the source is
+/// known.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {

@@ -1,4 +1,4 @@
-//! `streamhouse group`: list, describe with lag, delete; resetting offsets is in [`reset`].
+//! `streamhouse group`: list, describe and delete groups. [`reset`] resets their offsets.
 
 mod reset;
 
@@ -17,18 +17,18 @@ use crate::{
 /// Manage consumer groups.
 #[derive(Debug, Subcommand)]
 pub(crate) enum GroupCommand {
-    /// List groups
+    /// List consumer groups
     List,
-    /// Show a group's members, their partitions, committed offsets and lag
+    /// Show members, assignments, committed offsets and lag of a group
     Describe {
-        /// The group
+        /// The group id
         group: String,
     },
-    /// Set the offsets of a group that has no members; only shows what it would do, without --execute
+    /// Reset the offsets of a group without members; a dry run unless --execute is given
     ResetOffsets(reset::ResetOffsets),
-    /// Delete a group that has no members, and its offsets
+    /// Delete a group without members, and its committed offsets
     Delete {
-        /// The group
+        /// The group id
         group: String,
     },
 }

@@ -1,5 +1,5 @@
-//! The command line `streamhouse`: parses, runs one command, prints how it ended, and leaves with its exit code: 0 done,
-//! 1 failed, 2 called wrongly.
+//! The command line `streamhouse`: parses the arguments, runs one command, prints its error, and
+//! exits with 0 (success), 1 (failure) or 2 (usage error).
 
 mod bench;
 mod cluster;
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         finish_traces(exporter).await;
         outcome
     });
-    // A read of standard input may still wait for a key press; it is not waited for.
+    // A blocking read of standard input may still be waiting for a key press; do not wait for it.
     runtime.shutdown_timeout(Duration::from_millis(100));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -59,11 +59,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// How long the last spans may take on their way.
+/// How long the export of the last spans may take.
 #[cfg(feature = "otlp")]
 const LAST_SPANS: Duration = Duration::from_secs(2);
 
-/// Starts sending traces if OpenTelemetry's variables say where to. What they say wrongly is no reason not to work.
+/// Starts the trace exporter if OpenTelemetry's variables name an endpoint. Invalid variables are
+/// reported but do not fail the command.
 #[cfg(feature = "otlp")]
 fn export_traces() -> Option<Exporter> {
     let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
@@ -73,7 +74,7 @@ fn export_traces() -> Option<Exporter> {
             exporter
         }
         Err(problem) => {
-            eprintln!("streamhouse: no traces are sent: {problem}");
+            eprintln!("streamhouse: traces are not exported: {problem}");
             None
         }
     }

@@ -1,5 +1,5 @@
-//! What the commands print: tables for people, JSON for programs. [`Table`] lays out columns, [`emit`] chooses between
-//! the two, [`human_bytes`] and [`grouped`] make numbers readable.
+//! Printing of results: tables for people, JSON for programs. [`Table`] lays out columns, [`emit`]
+//! selects the format, [`human_bytes`] and [`grouped`] format numbers.
 
 use std::{
     fmt,
@@ -13,7 +13,7 @@ use crate::{
     screen,
 };
 
-/// How results and errors are printed.
+/// The format of results and errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub(crate) enum Format {
     /// Columns for people.
@@ -23,7 +23,7 @@ pub(crate) enum Format {
     Json,
 }
 
-/// Prints `value` as JSON, or what `table` makes of it.
+/// Prints `value` as JSON, or the result of `table`.
 pub(crate) fn emit<T: Serialize, D: fmt::Display>(
     format: Format,
     value: &T,
@@ -44,7 +44,7 @@ pub(crate) fn emit<T: Serialize, D: fmt::Display>(
     print_line(text.trim_end_matches('\n'))
 }
 
-/// One line on stdout. A closed pipe is a [`Failure::BrokenPipe`], never a panic.
+/// Prints one line to stdout. A closed pipe is a [`Failure::BrokenPipe`], never a panic.
 pub(crate) fn print_line(line: &str) -> Outcome {
     let mut out = io::stdout().lock();
     out.write_all(line.as_bytes())?;
@@ -53,7 +53,7 @@ pub(crate) fn print_line(line: &str) -> Outcome {
     Ok(())
 }
 
-/// Rows under a header, as wide as they need to be; columns of numbers stand to the right.
+/// Rows below a header. Columns are as wide as their cells; columns of numbers are right-aligned.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Table {
     header: Vec<String>,
@@ -61,7 +61,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// A table with these columns.
+    /// Creates a table with these columns.
     pub(crate) fn new<S: Into<String>>(header: impl IntoIterator<Item = S>) -> Self {
         Self {
             header: header.into_iter().map(Into::into).collect(),
@@ -69,7 +69,8 @@ impl Table {
         }
     }
 
-    /// One more row; empty cells print as `-`. Cells are names that others gave: on a terminal they are escaped.
+    /// Adds a row. Empty cells print as `-`. On a terminal, control characters in cells are
+    /// escaped.
     pub(crate) fn row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
         let shown = |cell: S| screen::on_stdout(&cell.into()).into_owned();
         let mut row: Vec<String> = cells.into_iter().map(shown).collect();
@@ -122,7 +123,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// `1.5 MiB`.
+/// Formats bytes such as `1.5 MiB`.
 pub(crate) fn human_bytes(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "KiB", "MiB", "GiB", "TiB"] {
@@ -138,7 +139,7 @@ pub(crate) fn human_bytes(bytes: u64) -> String {
     format!("{value:.1} PiB")
 }
 
-/// `1,234,567`.
+/// Formats a number with separators, such as `1,234,567`.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);

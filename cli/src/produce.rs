@@ -1,5 +1,6 @@
-//! `streamhouse produce`: a record a line, from a file or standard input. The input is streamed: memory holds a few chunks,
-//! the producer's buffer, and one small entry for each record that is not settled yet.
+//! `streamhouse produce`: produces one record per line of a file or standard input. The input is
+//! streamed: memory holds a few chunks, the producer's buffer, and a small entry for each record in
+//! flight.
 
 mod input;
 mod tally;
@@ -36,12 +37,12 @@ use crate::{
 
 /// Bytes read from the input at once.
 const CHUNK: usize = 256 << 10;
-/// Records that may be on their way, whatever the producer's buffer would take.
+/// Maximum number of records in flight, whatever the producer's buffer allows.
 const MAX_PENDING: usize = 1 << 20;
 
 const EXAMPLES: &str = "\
-Every line is a record; only its line feed is stripped, so values may hold any other byte. With --crlf a carriage return
-before it is stripped, too. After a failure stderr (with -o json, the summary) says which lines were not acknowledged.
+Every line is one record. Only its line feed is removed, so values may hold any other byte; with --crlf a carriage return
+before it is removed, too. After a failure, stderr (with -o json, the summary) lists the lines that were not acknowledged.
 
 Examples:
   streamhouse produce orders --file orders.txt
@@ -52,53 +53,55 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Produce {
-    /// The topic
+    /// The topic name
     topic: String,
-    /// Read this file instead of standard input
+    /// Read from this file instead of standard input
     #[arg(short, long)]
     file: Option<PathBuf>,
-    /// Lines end as on Windows: strips the carriage return of each, and a byte order mark in front of the first
+    /// Remove Windows line endings (CR LF), and a byte order mark at the start of the input
     #[arg(long)]
     crlf: bool,
-    /// What stands between key and value (escapes: \t \n \xHH); a line without it has no key
+    /// Separator of key and value (escapes: \t \n \xHH); a line without it has no key
     #[arg(short, long, value_name = "SEP", value_parser = values::separator)]
     key_separator: Option<Separator>,
-    /// A key or value that reads so is null
+    /// Treat a key or value equal to STRING as null
     #[arg(long, value_name = "STRING")]
     null_value: Option<String>,
-    /// A header of every record; repeatable
+    /// Header of every record; repeatable
     #[arg(short = 'H', long = "header", value_name = "NAME=VALUE", value_parser = values::key_value)]
     headers: Vec<(String, String)>,
-    /// To this partition, whatever the key
+    /// Produce to this partition, regardless of the key
     #[arg(short, long, value_parser = values::partition)]
     partition: Option<i32>,
-    /// Of batches
+    /// Batch compression codec
     #[arg(long, value_enum, default_value = "lz4")]
     compression: Codec,
-    /// An acknowledged record is always stored and committed: there is no weaker choice
+    /// Acknowledgement mode; "all" is the only one: an acknowledged record is always stored and
+    /// committed
     #[arg(long, value_parser = ["all"], default_value = "all")]
     acks: String,
-    /// Bytes at which a batch is full
+    /// Batch size in bytes, uncompressed
     #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
     batch_size: Option<usize>,
-    /// The largest request, and so the largest record, compressed; agents and topics have limits of their own
+    /// Largest request, and so the largest compressed record; agents and topics have limits of
+    /// their own
     #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
     max_request_size: Option<usize>,
     /// How long a batch waits for more records
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     linger: Option<Duration>,
-    /// At most so many records a second
+    /// Maximum number of records per second
     #[arg(long, value_name = "RECORDS", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
-    /// For one record, with all retries
+    /// Time-out of delivering a record, including all retries
     #[arg(long, default_value = "2m", value_name = "DURATION", value_parser = values::positive_duration)]
     delivery_timeout: Duration,
-    /// Print where each record was stored, in the order of the input
+    /// Print the partition and offset of each record, in input order
     #[arg(long)]
     print_offsets: bool,
 }
 
-/// Codecs that are written.
+/// Codecs that can be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Codec {
     /// LZ4
@@ -177,7 +180,7 @@ async fn build(context: &Context, args: &Produce) -> Outcome<Producer> {
     Ok(builder.build().await?)
 }
 
-/// A bar for files, a spinner for streams, nothing where nobody looks.
+/// Creates a bar for files and a spinner for streams; hidden unless stderr is a terminal.
 fn progress_bar(format: Format, prints: bool, size: Option<u64>) -> ProgressBar {
     if format == Format::Json || prints || !io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -198,7 +201,7 @@ fn progress_bar(format: Format, prints: bool, size: Option<u64>) -> ProgressBar 
     }
 }
 
-/// Where lines come from.
+/// The input.
 struct Source {
     reader: Box<dyn Read + Send>,
     size: Option<u64>,
@@ -226,7 +229,7 @@ impl Source {
         open().map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))
     }
 
-    /// Reads chunks on a thread of its own, at most a few ahead.
+    /// Reads chunks on a thread of its own, at most a few ahead of the consumer.
     fn chunks(self) -> mpsc::Receiver<io::Result<Bytes>> {
         let (chunks, receiver) = mpsc::channel(8);
         let mut reader = self.reader;
@@ -238,7 +241,7 @@ impl Source {
                     Ok(read) => read,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                     Err(error) => {
-                        // The receiver may be gone; then nobody needs to know.
+                        // The receiver may be gone, in which case the error is irrelevant.
                         let _ = chunks.blocking_send(Err(error));
                         return;
                     }
@@ -256,7 +259,7 @@ impl Source {
     }
 }
 
-/// A steady rate: record number n is due n / rate after the start.
+/// A constant rate: record n is due n / rate after the start.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
     start: Instant,
@@ -278,12 +281,13 @@ struct Sender {
     ends: LineEnds,
     tally: Tally,
     pace: Option<Pace>,
-    /// In the order of the input, each with its line's number.
+    /// Deliveries in input order, each with its line number.
     pending: VecDeque<(u64, Delivery)>,
 }
 
 impl Sender {
-    /// Reads, cuts and sends until the input ends, a signal comes, or going on makes no sense.
+    /// Reads, splits and sends until the input ends, a signal arrives, or an error makes further
+    /// sending pointless.
     async fn send_all(&mut self, source: Source, bar: &ProgressBar) -> Outcome {
         let stop = stop_signal();
         let mut chunks = source.chunks();
@@ -297,7 +301,8 @@ impl Sender {
                 (line, settled) = front(&mut self.pending), if !self.pending.is_empty() => {
                     self.pending.pop_front();
                     self.settled(line, settled)?;
-                    // Whoever types or watches sees each offset at once; those that come together are written together.
+                    // Flush only when no further result is ready: interactive users see each offset
+                    // at once, and bulk results are written together.
                     if self.first_settled().is_none() {
                         self.tally.flush()?;
                     }
@@ -322,7 +327,7 @@ impl Sender {
         }
     }
 
-    /// The oldest record on its way, if its fate is known.
+    /// Returns the result of the oldest record in flight, if it is known.
     fn first_settled(&self) -> Option<(u64, streamhouse_client::Result<RecordMetadata>)> {
         let (line, delivery) = self.pending.front()?;
         Some((*line, delivery.try_result()?))
@@ -366,7 +371,7 @@ impl Sender {
         }
     }
 
-    /// Takes what is settled already, and waits while too much is not.
+    /// Takes known results, and waits while too many records are in flight.
     async fn make_room(&mut self) -> Outcome {
         let before = self.pending.len();
         while let Some((line, settled)) = self.first_settled() {
@@ -384,12 +389,12 @@ impl Sender {
         Ok(())
     }
 
-    /// Waits for everything on its way.
+    /// Waits for all records in flight.
     async fn settle_all(&mut self) -> Outcome {
         let flushed = self.producer.flush().await;
         while let Some((line, delivery)) = self.pending.pop_front() {
             let settled = delivery.await;
-            // The first failure is in the tally; the others count all the same.
+            // The summary keeps the first failure; the others are counted all the same.
             if let Err(Failure::BrokenPipe) = self.settled(line, settled) {
                 return Err(Failure::BrokenPipe);
             }
@@ -398,7 +403,8 @@ impl Sender {
         Ok(flushed?)
     }
 
-    /// Counts one record's fate. An error ends the reading: what follows would fail in the same way.
+    /// Counts the result of one record. Returns an error if the following records would fail in the
+    /// same way.
     fn settled(&mut self, line: u64, settled: streamhouse_client::Result<RecordMetadata>) -> Outcome {
         match settled {
             Ok(stored) => self.tally.count_stored(&stored),
@@ -412,7 +418,7 @@ impl Sender {
     }
 }
 
-/// The fate of the oldest record on its way.
+/// Waits for the result of the oldest record in flight.
 async fn front(pending: &mut VecDeque<(u64, Delivery)>) -> (u64, streamhouse_client::Result<RecordMetadata>) {
     match pending.front_mut() {
         Some((line, delivery)) => (*line, delivery.await),
@@ -420,7 +426,7 @@ async fn front(pending: &mut VecDeque<(u64, Delivery)>) -> (u64, streamhouse_cli
     }
 }
 
-/// Whether other records may do better than the one that failed so.
+/// Returns whether the error concerns only the record, so that others may succeed.
 fn is_about_one_record(code: ErrorCode) -> bool {
     matches!(
         code,

@@ -1,6 +1,6 @@
-//! What may be shown on a terminal. Names, keys, values and messages come from elsewhere, and a terminal obeys the control
-//! characters in them: it would recolour, overwrite or hide what stands there. So they are escaped where a terminal reads
-//! them; into a pipe or a file everything goes byte for byte.
+//! Escaping for terminals. Names, keys, values and messages may hold control characters with which
+//! a terminal would recolour, overwrite or hide text. They are escaped when the output is a
+//! terminal; pipes and files receive every byte unchanged.
 
 use std::{
     borrow::Cow,
@@ -11,28 +11,28 @@ use std::{
 static STDOUT: LazyLock<bool> = LazyLock::new(|| io::stdout().is_terminal());
 static STDERR: LazyLock<bool> = LazyLock::new(|| io::stderr().is_terminal());
 
-/// Whether standard output is read by a terminal.
+/// Returns whether standard output is a terminal.
 pub(crate) fn is_stdout() -> bool {
     *STDOUT
 }
 
-/// A name for standard output: escaped if that is a terminal.
+/// Escapes text for standard output if that is a terminal.
 pub(crate) fn on_stdout(text: &str) -> Cow<'_, str> {
     if is_stdout() { escaped(text) } else { text.into() }
 }
 
-/// A line for standard error: escaped if that is a terminal.
+/// Escapes text for standard error if that is a terminal.
 pub(crate) fn on_stderr(text: &str) -> Cow<'_, str> {
     if *STDERR { escaped(text) } else { text.into() }
 }
 
-/// Whether a terminal would obey the character instead of showing it: control characters, and those that turn the direction
-/// of writing.
+/// Returns whether a terminal would act on the character instead of showing it: control characters,
+/// and characters that change the writing direction.
 fn is_obeyed(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// The text with what a terminal would obey written as `\n`, `\x1b` or `\u{202e}`.
+/// Replaces characters on which a terminal would act with `\n`, `\x1b` or `\u{202e}`.
 pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_obeyed) {
         return text.into();
@@ -54,8 +54,8 @@ fn push(out: &mut String, c: char, is_text: bool) {
     }
 }
 
-/// Appends bytes as [`escaped`] does, those that are no text as `\xHH`. With `is_text`, line feeds and tabs stay: they lay
-/// out what a person wrote.
+/// Appends bytes like [`escaped`] does; bytes that are not UTF-8 become `\xHH`. With `is_text`,
+/// line feeds and tabs are retained as layout.
 pub(crate) fn push_escaped(out: &mut Vec<u8>, bytes: &[u8], is_text: bool) {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -67,9 +67,9 @@ pub(crate) fn push_escaped(out: &mut Vec<u8>, bytes: &[u8], is_text: bool) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// JSON whose strings hold nothing that a terminal obeys; it means the same.
+/// Escapes the characters in JSON on which a terminal would act. The JSON keeps its meaning.
 pub(crate) fn json(text: &str) -> Cow<'_, str> {
-    // Below 0x20 JSON has escapes of its own; line feeds stand between the parts.
+    // JSON already escapes characters below 0x20 in strings; line feeds separate its parts.
     let left = |c: char| is_obeyed(c) && c >= '\u{7f}';
     if !text.chars().any(left) {
         return text.into();

@@ -1,8 +1,9 @@
-//! The signals that end a command: the first lets it end in order, the second ends the process.
+//! The signals that end a command: the first one ends it in order, the second one ends the process.
 
 use tokio_util::sync::CancellationToken;
 
-/// Cancelled by the first SIGINT or SIGTERM, so that a command can end in order; the second ends the process at once.
+/// Returns a token that the first SIGINT or SIGTERM cancels, so that a command can end in order. A
+/// second signal ends the process at once.
 pub(crate) fn stop_signal() -> CancellationToken {
     let stop = CancellationToken::new();
     let token = stop.clone();

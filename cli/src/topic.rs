@@ -1,4 +1,5 @@
-//! `streamhouse topic`: create, list, describe, alter and delete topics, delete records, show offsets.
+//! `streamhouse topic`: create, list, describe, alter and delete topics, delete records, show
+//! offsets.
 
 use std::collections::BTreeMap;
 
@@ -24,41 +25,42 @@ pub(crate) enum TopicCommand {
     Create(Create),
     /// List topics
     List {
-        /// Also the cluster's own
+        /// Include the cluster's internal topics
         #[arg(long)]
         internal: bool,
     },
-    /// Show a topic's settings and partitions
+    /// Show the settings and partitions of a topic
     Describe {
-        /// The topic
+        /// The topic name
         name: String,
     },
     /// Change settings, or add partitions
     Alter(Alter),
     /// Delete a topic and its records
     Delete {
-        /// The topic
+        /// The topic name
         name: String,
-        /// Succeed when there is no such topic
+        /// Succeed if the topic does not exist
         #[arg(long)]
         if_exists: bool,
     },
     /// Delete the oldest records of a partition
     DeleteRecords {
-        /// The topic
+        /// The topic name
         name: String,
         /// The partition
         #[arg(short, long, value_parser = values::partition)]
         partition: i32,
-        /// Records before this offset go; -1 deletes all there are
+        /// Delete the records before this offset; -1 deletes all records
         #[arg(long, allow_hyphen_values = true, value_parser = clap::value_parser!(i64).range(-1..))]
         before_offset: i64,
     },
-    /// Show earliest and latest offsets
+    /// Show the earliest and latest offsets of a topic
     Offsets {
-        /// The topic
+        /// The topic name
         name: String,
-        /// Also the offset of the first record at or after this time: milliseconds, or ISO 8601
+        /// Also show the offset of the first record at or after this time: milliseconds since the
+        /// Unix epoch, or ISO 8601
         #[arg(long, value_name = "TIME", value_parser = values::timestamp)]
         at_timestamp: Option<i64>,
     },
@@ -67,18 +69,18 @@ pub(crate) enum TopicCommand {
 /// Arguments of `topic create`.
 #[derive(Debug, Args)]
 pub(crate) struct Create {
-    /// The topic
+    /// The topic name
     name: String,
-    /// How many partitions
+    /// Number of partitions
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..))]
     partitions: i32,
-    /// A setting of the topic, like retention.ms=86400000; repeatable
+    /// Topic setting, such as retention.ms=86400000; repeatable
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = values::key_value)]
     config: Vec<(String, String)>,
-    /// Succeed when there is a topic of this name
+    /// Succeed if the topic already exists
     #[arg(long)]
     if_not_exists: bool,
-    /// Check everything, create nothing
+    /// Validate the request without creating the topic
     #[arg(long)]
     validate_only: bool,
 }
@@ -87,13 +89,13 @@ pub(crate) struct Create {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true, id = "change")]
 pub(crate) struct Change {
-    /// The new number of partitions; it can only grow
+    /// New number of partitions, which can only grow
     #[arg(short, long, value_parser = clap::value_parser!(i32).range(1..))]
     partitions: Option<i32>,
-    /// A setting to set; repeatable
+    /// Topic setting to set, such as retention.ms=86400000; repeatable
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = values::key_value)]
     config: Vec<(String, String)>,
-    /// A setting that goes back to its default; repeatable
+    /// Topic setting to reset to its default; repeatable
     #[arg(long, value_name = "KEY")]
     reset: Vec<String>,
 }
@@ -101,11 +103,11 @@ pub(crate) struct Change {
 /// Arguments of `topic alter`.
 #[derive(Debug, Args)]
 pub(crate) struct Alter {
-    /// The topic
+    /// The topic name
     name: String,
     #[command(flatten)]
     change: Change,
-    /// Check everything, change nothing
+    /// Validate the request without changing the topic
     #[arg(long)]
     validate_only: bool,
 }
@@ -197,7 +199,7 @@ async fn alter(context: &Context, args: Alter) -> Outcome {
     let topic = context.admin().alter_topic(&args.name, change).await?;
     emit(context.format, &topic, || {
         if args.validate_only {
-            format!("topic {} can be altered so", on_stdout(&args.name))
+            format!("topic {} can be altered as requested", on_stdout(&args.name))
         } else {
             description(&topic)
         }
@@ -275,7 +277,7 @@ async fn offsets(context: &Context, name: &str, at: Option<i64>) -> Outcome {
     )
 }
 
-/// Settings by name; one that is given twice is a mistake.
+/// Collects settings by name; rejects duplicates.
 fn unique(config: Vec<(String, String)>) -> Outcome<BTreeMap<String, String>> {
     let mut map = BTreeMap::new();
     for (key, value) in config {

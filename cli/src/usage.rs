@@ -1,5 +1,6 @@
-//! Reading the command line's arguments, and saying what is wrong with them. clap's own words are kept where they help; a
-//! switch that is given a value and a number below zero, of which clap thinks as further arguments, are explained here.
+//! Parses the command line's arguments and reports what is wrong with them. Most of clap's messages
+//! are kept. Two mistakes are explained here, because clap takes their values for further
+//! arguments: a value after a switch, and a negative number.
 
 use std::ffi::OsString;
 
@@ -8,10 +9,10 @@ use serde_json::json;
 
 use crate::{command_line::Cli, failure};
 
-/// Reads arguments, the program's name first.
+/// Parses the arguments, the program's name first.
 ///
 /// # Errors
-/// The exit code, after help, the version, or what is wrong was printed.
+/// Fails with the exit code, once help, version or an error has been printed.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, u8> {
     let args: Vec<OsString> = args.into_iter().collect();
     let texts: Vec<String> = args
@@ -19,7 +20,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, u8>
         .map(|arg| arg.to_string_lossy().into_owned())
         .collect();
     match read(args) {
-        // A command that takes several names takes the value of a switch for one of them.
+        // A command with several positional names takes the value after a switch for one of them.
         Ok(cli) => match switch_advice(&texts) {
             None => Ok(cli),
             Some(advice) => Err(refuse(&advice, &texts)),
@@ -34,7 +35,8 @@ fn read(args: Vec<OsString>) -> Result<Cli, clap::Error> {
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
-/// The definition, in which every option takes a number below zero for its value, so that the option can refuse it.
+/// Returns the definition, in which every option accepts a negative number as its value, so that
+/// the option itself can reject it.
 pub(super) fn definition() -> Command {
     fn with_numbers(command: Command) -> Command {
         command
@@ -51,15 +53,15 @@ pub(super) fn definition() -> Command {
     with_numbers(Cli::command())
 }
 
-/// Prints help, the version, or what is wrong with the arguments; returns the exit code.
+/// Prints help, version, or what is wrong with the arguments. Returns the exit code.
 fn explain(error: &clap::Error, args: &[String]) -> u8 {
     if !error.use_stderr() {
-        // A closed pipe is no reason to fail.
+        // A closed pipe is not a failure.
         let _ = error.print();
         return 0;
     }
     match switch_advice(args).or_else(|| negative_advice(error, args)) {
-        // clap's tips would have the value read as a name.
+        // clap would suggest passing the value as a name.
         Some(advice) => refuse(&advice, args),
         None if wants_json(args) => refuse(&message_of(error), args),
         None => {
@@ -97,7 +99,7 @@ fn message_of(error: &clap::Error) -> String {
     }
 }
 
-/// What clap says, in one line: all of it but how to call the command and where to find help.
+/// Joins clap's message to one line, without the usage and the reference to the help.
 fn message(text: &str) -> String {
     let told = text
         .lines()
@@ -116,8 +118,8 @@ fn message(text: &str) -> String {
     message
 }
 
-/// What to do about the first option without a value that was given one, as `--if-exists true`; in clap's words the value
-/// is an argument too many, or a name.
+/// Returns advice for the first switch that is followed by a value, such as `--if-exists true`.
+/// clap would call the value an unexpected argument or take it for a name.
 fn switch_advice(args: &[String]) -> Option<String> {
     let is_value = |text: &str| matches!(text, "true" | "false");
     let root = Cli::command();
@@ -133,7 +135,8 @@ fn switch_advice(args: &[String]) -> Option<String> {
     })
 }
 
-/// Whether commands have this switch, `--long` or `-s`, or all of `-abc`: what follows one that takes a value is its value.
+/// Returns whether any command has this switch: `--long`, `-s`, or each letter of `-abc`. The
+/// argument after an option with a value is its value.
 fn is_switch(root: &Command, flag: &str) -> bool {
     match flag.strip_prefix("--") {
         Some(long) => has_switch(root, &|argument| argument.get_long() == Some(long)),
@@ -153,7 +156,8 @@ fn has_switch(command: &Command, is_named: &dyn Fn(&Arg) -> bool) -> bool {
             .any(|command| has_switch(command, is_named))
 }
 
-/// What to do about an option's value below zero that has a unit, as `--linger -5ms`: clap takes it for an option.
+/// Returns advice for a negative value with a unit, such as `--linger -5ms`, which clap takes for
+/// an option.
 fn negative_advice(error: &clap::Error, args: &[String]) -> Option<String> {
     let is_negative = |text: &str| {
         let digits = text.strip_prefix('-').unwrap_or_default();
@@ -165,7 +169,7 @@ fn negative_advice(error: &clap::Error, args: &[String]) -> Option<String> {
     args.windows(2).find_map(|pair| {
         let (option, value) = (&pair[0], &pair[1]);
         (option.starts_with("--") && is_negative(value))
-            .then(|| format!("{option} takes no value below zero, and {value} is one"))
+            .then(|| format!("{option} takes no value below zero, but {value} is negative"))
     })
 }
 
@@ -216,7 +220,8 @@ mod tests {
         }
     }
 
-    /// Advice looks at all commands, so a name may not be a switch in one and take a value in another.
+    /// Advice considers all commands, so a flag must not be a switch in one command and take a
+    /// value in another.
     #[test]
     fn a_switch_is_a_switch_in_every_command() {
         fn check(root: &Command, command: &Command) {

@@ -1,5 +1,5 @@
-//! Parsers of argument values shared by the commands: times, durations, sizes, `key=value` pairs, escapes. Each refuses
-//! what it does not understand and says what it would take.
+//! Parsers of argument values: times, durations, sizes, `key=value` pairs, escapes. An error says
+//! what is accepted.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use time::{
 
 use crate::failure::Failure;
 
-/// Milliseconds since the Unix epoch, or a time or date of ISO 8601; without an offset it is UTC.
+/// Parses milliseconds since the Unix epoch, or an ISO 8601 time or date; UTC without an offset.
 pub(crate) fn timestamp(text: &str) -> Result<i64, String> {
     if let Ok(ms) = text.parse::<i64>() {
         return if ms >= 0 {
@@ -25,10 +25,11 @@ pub(crate) fn timestamp(text: &str) -> Result<i64, String> {
         .or_else(|_| Date::parse(&text, &Iso8601::DEFAULT).map(|date| date.midnight().assume_utc()))
         .map_err(|_| "write milliseconds since 1970, or a time like 2026-01-31T08:00:00Z".to_owned())?;
     i64::try_from(moment.unix_timestamp_nanos() / 1_000_000)
-        .map_err(|_| "the time is too far away".to_owned())
+        .map_err(|_| "the time is out of range".to_owned())
 }
 
-/// `2026-01-31T08:00:00.5Z`; the number itself when no calendar reaches that far.
+/// Formats a time such as `2026-01-31T08:00:00.5Z`; returns the number if it is out of the
+/// calendar's range.
 pub(crate) fn show_timestamp(ms: i64) -> String {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000)
         .ok()
@@ -36,15 +37,15 @@ pub(crate) fn show_timestamp(ms: i64) -> String {
         .unwrap_or_else(|| ms.to_string())
 }
 
-/// `250ms`, `5s`, `1h 30m`; a bare number is seconds.
+/// Parses a duration such as `250ms`, `5s` or `1h 30m`; a number without a unit is in seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).map_err(|_| "a duration is not negative".to_owned());
+        return Duration::try_from_secs_f64(seconds).map_err(|_| "a duration cannot be negative".to_owned());
     }
     humantime::parse_duration(text).map_err(|_| "write a duration like 250ms, 5s or 10m".to_owned())
 }
 
-/// [`duration`], but longer than nothing.
+/// Parses a [`duration`] longer than zero.
 pub(crate) fn positive_duration(text: &str) -> Result<Duration, String> {
     duration(text).and_then(|d| {
         if d.is_zero() {
@@ -55,7 +56,7 @@ pub(crate) fn positive_duration(text: &str) -> Result<Duration, String> {
     })
 }
 
-/// `1048576`, `64k`, `1MiB`: powers of 1024.
+/// Parses a size such as `1048576`, `64k` or `1MiB`, with powers of 1024.
 pub(crate) fn bytes(text: &str) -> Result<usize, String> {
     let text = text.trim().to_ascii_lowercase();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -75,7 +76,7 @@ pub(crate) fn bytes(text: &str) -> Result<usize, String> {
         .ok_or_else(|| "the size is too large".to_owned())
 }
 
-/// A partition's number.
+/// Parses a partition number.
 pub(crate) fn partition(text: &str) -> Result<i32, String> {
     let number: Option<i32> = text.parse().ok();
     number
@@ -83,16 +84,16 @@ pub(crate) fn partition(text: &str) -> Result<i32, String> {
         .ok_or_else(|| "partitions are numbered from 0; `streamhouse topic describe` lists them".to_owned())
 }
 
-/// An offset.
+/// Parses an offset.
 pub(crate) fn offset(text: &str) -> Result<i64, String> {
     let offset: Option<i64> = text.parse().ok();
     offset
         .filter(|offset| *offset >= 0)
-        .ok_or_else(|| "offsets count from 0; `streamhouse topic offsets` shows which there are".to_owned())
+        .ok_or_else(|| "offsets count from 0; `streamhouse topic offsets` shows the existing ones".to_owned())
 }
 
-/// What an option is set to without what surrounds it: what was made from a file often ends in a line feed. What stands
-/// inside is refused by the option's name.
+/// Trims the value of an option, since a value read from a file often ends in a line feed. Rejects
+/// a control character inside, with the option's name.
 pub(crate) fn trimmed<'a>(option: &str, value: &'a str) -> Result<&'a str, Failure> {
     let value = value.trim();
     if value.chars().any(char::is_control) {
@@ -103,7 +104,7 @@ pub(crate) fn trimmed<'a>(option: &str, value: &'a str) -> Result<&'a str, Failu
     Ok(value)
 }
 
-/// `key=value`; the value may be empty and may hold `=`.
+/// Parses `key=value`; the value may be empty and may hold `=`.
 pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.to_owned())),
@@ -111,7 +112,7 @@ pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Bytes written with the escapes `\n \t \r \0 \\ \xHH`.
+/// Parses text with the escapes `\n \t \r \0 \\ \xHH` to bytes.
 pub(crate) fn escaped(text: &str) -> Result<Vec<u8>, String> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -125,7 +126,7 @@ pub(crate) fn escaped(text: &str) -> Result<Vec<u8>, String> {
     Ok(out)
 }
 
-/// The byte an escape stands for; `rest` is behind the backslash.
+/// Returns the byte of an escape; `rest` is positioned after the backslash.
 pub(crate) fn escape(rest: &mut impl Iterator<Item = u8>) -> Result<u8, String> {
     let unknown = || "an escape is one of \\n \\t \\r \\0 \\\\ \\xHH".to_owned();
     Ok(match rest.next().ok_or_else(unknown)? {
@@ -147,7 +148,7 @@ pub(crate) fn escape(rest: &mut impl Iterator<Item = u8>) -> Result<u8, String> 
     })
 }
 
-/// [`escaped`], but at least one byte.
+/// Parses [`escaped`] text of at least one byte.
 pub(crate) fn separator(text: &str) -> Result<Separator, String> {
     let bytes = escaped(text)?;
     if bytes.is_empty() {
@@ -157,7 +158,7 @@ pub(crate) fn separator(text: &str) -> Result<Separator, String> {
     }
 }
 
-/// A non-empty run of bytes between key and value.
+/// A non-empty separator between key and value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Separator(pub(crate) Vec<u8>);
 

@@ -1,5 +1,5 @@
-//! Says on stderr what a command waits for, once it has waited long enough for a person to wonder. Standard output and the
-//! outcome stay what they are.
+//! Warns on stderr what a command is waiting for, once that takes several seconds. Neither stdout
+//! nor the exit code is affected.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -8,11 +8,11 @@ use streamhouse_client::Client;
 
 use crate::{output::Format, screen};
 
-/// How long nobody wonders.
+/// How long a wait may take without a warning.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(4);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// One line on stderr that is no error.
+/// Prints a one-line warning to stderr.
 pub(crate) fn warn(format: Format, message: &str) {
     eprintln!("{}", line(format, message));
 }
@@ -24,7 +24,7 @@ fn line(format: Format, message: &str) -> String {
     }
 }
 
-/// Names agents that have not answered for a while, each once, until the runtime ends.
+/// Warns about agents that have not responded for a while, once each, until the runtime ends.
 pub(crate) fn name_silent_agents(client: Client, format: Format) {
     tokio::spawn(async move {
         let mut named = HashSet::new();

@@ -1,4 +1,4 @@
-//! The command line as a process: what it prints where, against a cluster of fake agents.
+//! The command line as a process: its output and exit codes, against a cluster of fake agents.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail as tests do
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 use streamhouse_testkit::{Authority, Spawn};
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
-/// How the command ended.
+/// Output and exit code of a command.
 #[derive(Debug)]
 struct Ended {
     code: Option<i32>,
@@ -20,7 +20,7 @@ struct Ended {
     stderr: String,
 }
 
-/// Runs it with these variables and this input.
+/// Runs the command line with these environment variables and this input.
 async fn run(args: &[&str], variables: &[(&str, &str)], input: impl Into<Vec<u8>>) -> Ended {
     let spawn = Spawn::new(env!("CARGO_BIN_EXE_streamhouse")).clean_env();
     let spawn = variables

@@ -1,8 +1,10 @@
-//! Follows a group's offsets: reads a part, commits, ends; a second consumer goes on exactly there; lag is what is left, in
-//! records and in seconds; a crash without a commit reads again what was not committed; a reset goes back by time.
+//! Offsets of a consumer group: reads a part, commits and ends; a second consumer continues exactly
+//! there; checks the lag in records and seconds; after a crash without a commit, uncommitted
+//! records are read again; a reset moves back by time.
 //!
-//! `cargo run --release -p streamhouse-client --example e2e_offset_tracking`, on the cluster of `STREAMHOUSE_BOOTSTRAP` or
-//! else on an embedded agent. Exits with 1 when anything is not as claimed.
+//! Run with `cargo run --release -p streamhouse-client --example e2e_offset_tracking`. Uses the
+//! cluster at `STREAMHOUSE_BOOTSTRAP`, or else starts an embedded agent. Exits with 1 if a check
+//! fails.
 
 mod support;
 
@@ -20,7 +22,7 @@ const RECORDS: i64 = 1_000;
 const FIRST_PART: i64 = 300;
 const SECOND_PART: i64 = 450;
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Between the timestamps of two records.
+/// Distance between the timestamps of two records.
 const SPACING_MS: i64 = 10;
 
 fn main() -> ExitCode {
@@ -58,7 +60,7 @@ async fn example(cluster: Cluster) -> Result<Cluster> {
     let mut consumer = job.consumer().await?;
     job.read(&mut consumer, FIRST_PART, SECOND_PART).await?;
     job.expect_lag(&consumer, oldest)?;
-    // It read on but committed nothing, and ends like a crash would end it: nobody hears of what it read.
+    // It read records without a commit, and ends as in a crash: without leaving the group.
     drop(consumer);
     job.expect_progress(FIRST_PART).await?;
 
@@ -112,7 +114,8 @@ impl Job {
         Ok(producer.close(PATIENCE).await?)
     }
 
-    /// A member that commits only when told to. Its session is short, so that a crash is noticed soon.
+    /// Builds a member with manual commits and a short session time-out, so that a crash is
+    /// detected soon.
     async fn consumer(&self) -> Result<Consumer> {
         let builder = self
             .client
@@ -127,7 +130,7 @@ impl Job {
         Ok(builder.build().await?)
     }
 
-    /// Reads the records `from..to`, and checks that they are these and no others.
+    /// Reads the records `from..to`, and checks that exactly these are returned.
     async fn read(&self, consumer: &mut Consumer, from: i64, to: i64) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let mut read = BTreeSet::new();
@@ -157,7 +160,7 @@ impl Job {
         Ok(())
     }
 
-    /// What the cluster says about the group, which any tool would see.
+    /// Checks the group's progress as the cluster reports it to any tool.
     async fn expect_progress(&self, committed: i64) -> Result<()> {
         let offsets = self.client.admin().group_offsets(&self.group).await?;
         ensure!(
@@ -187,7 +190,7 @@ impl Job {
         Ok(())
     }
 
-    /// What the consumer itself says: records to the end, and the age of the next one.
+    /// Checks the consumer's own lag: records to the end, and the age of the next record.
     fn expect_lag(&self, consumer: &Consumer, oldest: i64) -> Result<()> {
         let Some(lag) = consumer.lag(&self.partition) else {
             anyhow::bail!("the consumer knows no lag")
@@ -202,7 +205,7 @@ impl Job {
             "it says it has read {read} records"
         );
         let age = (self.client.settings().clock.now_ms() - (oldest + read * SPACING_MS)) as f64 / 1000.0;
-        // Up to a poll's worth of records, and the moment between the two readings of the clock.
+        // Tolerance: a poll's worth of records, and the time between the two clock readings.
         ensure!(
             (lag.seconds - age).abs() < 5.0,
             "it says {:.1} s, the next record is {age:.1} s old",
@@ -211,7 +214,8 @@ impl Job {
         Ok(())
     }
 
-    /// Sets the group's offset to the first record at or after `time`. The crashed member is forgotten first.
+    /// Resets the group's offset to the first record at or after `time`, once the crashed member
+    /// has been removed.
     async fn reset_to(&self, time: i64, expected: i64) -> Result<()> {
         let admin = self.client.admin();
         let found = admin

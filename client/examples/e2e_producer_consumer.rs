@@ -1,8 +1,10 @@
-//! Produces keyed records with headers and reads them back through a group of two consumers, then checks what a user may
-//! rely on: every record arrives once, byte for byte, in the order of its key, with its headers, key and timestamp.
+//! Produces keyed records with headers, reads them with a group of two consumers, and checks that
+//! every record is returned once, byte for byte, in the order of its key, with its key, headers and
+//! timestamp.
 //!
-//! `cargo run --release -p streamhouse-client --example e2e_producer_consumer`, on the cluster of `STREAMHOUSE_BOOTSTRAP` or
-//! else on an embedded agent. Exits with 1 when anything is not as claimed.
+//! Run with `cargo run --release -p streamhouse-client --example e2e_producer_consumer`. Uses the
+//! cluster at `STREAMHOUSE_BOOTSTRAP`, or else starts an embedded agent. Exits with 1 if a check
+//! fails.
 
 mod support;
 
@@ -30,7 +32,7 @@ fn main() -> ExitCode {
 
 async fn example(cluster: Cluster) -> Result<Cluster> {
     let client = cluster.client()?;
-    // A name of its own, so that it can run again on the same cluster.
+    // A unique name, so that the example can run again on the same cluster.
     let run = client.settings().entropy.next_u64();
     let topic = format!("e2e-producer-consumer-{run:016x}");
     client
@@ -54,7 +56,7 @@ async fn example(cluster: Cluster) -> Result<Cluster> {
     Ok(cluster)
 }
 
-/// Keys, values and headers of every kind: text, bytes that are no text, empty, null.
+/// Keys, values and headers of every kind: text, non-text bytes, empty, null.
 fn records(topic: &str, now_ms: i64) -> Vec<Record> {
     (0..RECORDS)
         .map(|number| {
@@ -100,7 +102,7 @@ async fn produce(client: &Client, records: &[Record]) -> Result<Vec<RecordMetada
     Ok(stored)
 }
 
-/// Two members read until they have all of it.
+/// Reads with two members until all records were returned.
 async fn consume(client: &Client, topic: &str, group: &str) -> Result<Vec<OwnedRecord>> {
     let member = || {
         let builder = client
@@ -183,7 +185,8 @@ fn compare(sent: &[Record], stored: &[RecordMetadata], read: &[OwnedRecord]) -> 
     in_order(sent, stored)
 }
 
-/// Records of one key went to one partition, in the order in which they were sent, without gaps in the offsets.
+/// Checks that records of one key are in one partition, in the order sent, and that offsets have no
+/// gaps.
 fn in_order(sent: &[Record], stored: &[RecordMetadata]) -> Result<()> {
     let mut last: BTreeMap<&[u8], &RecordMetadata> = BTreeMap::new();
     for (record, place) in sent.iter().zip(stored) {

@@ -1,9 +1,10 @@
-//! The whole pipeline, really running: producer -> batches -> LZ4 -> agent -> object storage -> consumer, with metrics at
-//! every step. Three topics of four partitions; 100 messages in 5 batches; a consumer group; then what the stores hold, read
-//! from the stores themselves, and what every component measured.
+//! The whole pipeline: producer -> batches -> LZ4 -> agent -> object storage -> consumer, with
+//! metrics at every step. Three topics of four partitions; 100 messages in 5 batches; a consumer
+//! group; then the contents of the stores, read directly, and the metrics of every component.
 //!
-//! `cargo run --release --features metrics -p streamhouse-client --example phase_7_complete_demo`, on the cluster of
-//! `STREAMHOUSE_BOOTSTRAP` or else on an embedded agent. Nothing is simulated; exits with 1 when anything is missing.
+//! Run with `cargo run --release --features metrics -p streamhouse-client --example
+//! phase_7_complete_demo`. Uses the cluster at `STREAMHOUSE_BOOTSTRAP`, or else starts an embedded
+//! agent. Nothing is simulated. Exits with 1 if a check fails.
 
 mod support;
 
@@ -29,9 +30,9 @@ const BATCHES: usize = 5;
 const BATCH: usize = 20;
 const GROUP: &str = "phase-7-demo";
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Longer than a cluster's own maintenance interval and segment.ms together.
+/// Longer than the default maintenance interval and `segment.ms` together.
 const SEGMENT_PATIENCE: Duration = Duration::from_secs(120);
-/// How soon waiting records are rolled into a segment, in milliseconds: soon enough to watch.
+/// Time after which records are rolled into a segment, in milliseconds; short for the demo.
 const SEGMENT_MS: &str = "1000";
 
 fn main() -> ExitCode {
@@ -44,7 +45,7 @@ async fn demo(cluster: Cluster) -> Result<Cluster> {
     describe_cluster(&admin).await?;
     create_topics(&admin).await?;
 
-    // Each component has a registry of its own, served over HTTP as in production.
+    // Each component has its own registry, served over HTTP as in production.
     let (sending, receiving) = (Registry::new(), Registry::new());
     let served = [
         ("producer", serve("127.0.0.1:0", sending.clone()).await?),
@@ -111,7 +112,7 @@ async fn create_topics(admin: &Admin) -> Result<()> {
     Ok(())
 }
 
-/// 100 messages in 5 batches: what happens to orders, one event after the other.
+/// Sends 100 messages in 5 batches: the events of some orders.
 async fn produce(producer: &Producer, run: &str) -> Result<()> {
     step(format!(
         "Producing {} messages in {BATCHES} batches",
@@ -183,7 +184,7 @@ fn message(number: usize, run: &str) -> Record {
         .with_header("number", number.to_string())
 }
 
-/// Reads all of this run's messages as a group, and shows the lag on the way.
+/// Reads all of this run's messages as a group, and prints the lag meanwhile.
 async fn consume(client: &Client, registry: Registry, run: &str) -> Result<Consumer> {
     step(format!("Consuming as the group {GROUP}"));
     let builder = client
@@ -313,7 +314,7 @@ async fn group(admin: &Admin) -> Result<()> {
     Ok(())
 }
 
-/// Waits until every partition's records stand in a segment, and lists the segments of the object store.
+/// Waits until every partition has a segment, and lists the segments in the object store.
 async fn segments(cluster: &Cluster, admin: &Admin) -> Result<()> {
     step("Segments in the object store");
     let mut wanted = BTreeSet::new();
@@ -360,8 +361,8 @@ fn key(object: &Value) -> &str {
     object["key"].as_str().unwrap_or_default()
 }
 
-/// The topic and the partition that a segment's key names. The folder of a topic under a name that was used before goes on after
-/// the name: `orders@2/0/segment_0000000000.dat`.
+/// Returns the topic and partition in a segment's key. If the topic's name was used before, its
+/// folder has a suffix: `orders@2/0/segment_0000000000.dat`.
 fn place(object: &Value) -> (&str, &str) {
     let mut parts = key(object).split('/');
     let folder = parts.next().unwrap_or_default();
@@ -369,7 +370,7 @@ fn place(object: &Value) -> (&str, &str) {
     (topic, parts.next().unwrap_or_default())
 }
 
-/// The metadata store's tables, with how many rows each has and the first of them.
+/// Prints the tables of the metadata store, with their number of rows and first row.
 async fn tables(cluster: &Cluster) -> Result<()> {
     step("Tables of the metadata store");
     let tables = cluster.ask_stores(&["tables"]).await?;
@@ -412,7 +413,7 @@ async fn tables(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// What each component measured, read the way Prometheus reads it.
+/// Prints the metrics of each component, read as Prometheus does.
 async fn metrics(cluster: &Cluster, admin: &Admin, served: &[(&str, MetricsServer)]) -> Result<()> {
     for (name, server) in served {
         let address = server.address().to_string();

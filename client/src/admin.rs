@@ -1,5 +1,6 @@
-//! [`Admin`]: topics, records, offsets, groups and the cluster. Every call goes to whichever agent answers (group calls
-//! to the group's coordinator), with retries up to `api_timeout`.
+//! [`Admin`]: administration of topics, records, offsets, groups and the cluster. Group calls go to
+//! the group's coordinator, all others to any agent; both are retried for up to
+//! [`Settings::api_timeout`].
 
 mod groups;
 mod offsets;
@@ -19,6 +20,24 @@ use streamhouse_core::protocol::v1;
 use crate::{Client, config::Settings, connection, error::Result};
 
 /// Administers a cluster. Cheap to clone.
+///
+/// Calls fail with [`Error::Cluster`](crate::Error::Cluster) if the cluster rejects the request,
+/// and with [`Error::Timeout`](crate::Error::Timeout) if no agent answers within `api_timeout`.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example() -> streamhouse_client::Result<()> {
+/// use streamhouse_client::{Admin, admin::NewTopic};
+///
+/// let admin = Admin::connect("localhost:50051")?;
+/// admin.create_topic(NewTopic::new("orders", 6).with_config("retention.ms", "86400000")).await?;
+/// for partition in admin.describe_topic("orders").await?.partitions {
+///     println!("{}: led by {}", partition.partition, partition.leader);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Admin {
     client: Client,
@@ -31,26 +50,37 @@ impl Admin {
         }
     }
 
-    /// An admin with default settings. Must be called within a tokio runtime.
+    /// Creates an admin with default settings and its own connections. Must be called within a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
     pub fn connect(bootstrap: impl Into<String>) -> Result<Self> {
         Ok(Self {
             client: Client::connect(bootstrap)?,
         })
     }
 
-    /// An admin with these settings.
+    /// Creates an admin with these settings and its own connections. Must be called within a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
     pub fn with_settings(settings: Settings) -> Result<Self> {
         Ok(Self {
             client: Client::new(settings)?,
         })
     }
 
-    /// The client it calls with.
+    /// Returns the client that this admin calls with.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// The cluster and its agents.
+    /// Returns the cluster and its agents.
+    ///
+    /// # Errors
+    /// [`Error::Cluster`](crate::Error::Cluster) and [`Error::Timeout`](crate::Error::Timeout).
     pub async fn describe_cluster(&self) -> Result<ClusterInfo> {
         let deadline = self.client.api_deadline();
         let (answer, _) = self
@@ -64,7 +94,12 @@ impl Admin {
         Ok(answer.into())
     }
 
-    /// Who leads the partitions of these topics, or of all when none is named; without offsets, so it is cheap.
+    /// Returns the leaders of the partitions of these topics, or of all topics if `topics` is
+    /// empty. Cheaper than [`Admin::describe_topic`], because it reads no offsets.
+    ///
+    /// # Errors
+    /// [`Error::Cluster`](crate::Error::Cluster) and [`Error::Timeout`](crate::Error::Timeout). An
+    /// error of a single topic is in its [`TopicPlace::error`].
     pub async fn metadata(&self, topics: &[&str]) -> Result<Vec<TopicPlace>> {
         let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
         let deadline = self.client.api_deadline();

@@ -1,5 +1,5 @@
-//! [`Client`]: connections and cached metadata, shared by producers, consumers and admins; and calls with retries, to
-//! any agent or to a group's coordinator.
+//! [`Client`]: the connections and cached metadata that producers, consumers and admins share, and
+//! the retrying calls to any agent or to a group's coordinator.
 
 mod refresh;
 
@@ -30,10 +30,27 @@ use crate::{
     retry::{Backoff, Deadline},
 };
 
-/// One search for a group's coordinator.
+/// Time limit for one attempt to find a group's coordinator.
 const FIND_WITHIN: Duration = Duration::from_secs(5);
 
-/// A connection to a cluster. Cheap to clone; producers, consumers and admins made from one share its connections.
+/// A connection to a cluster.
+///
+/// Cheap to clone. Producers, consumers and admins made from one client share its connections,
+/// cached metadata and settings.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example() -> streamhouse_client::Result<()> {
+/// use streamhouse_client::Client;
+///
+/// let client = Client::connect("localhost:50051")?;
+/// let producer = client.producer().build().await?;
+/// let topics = client.admin().list_topics(false).await?;
+/// # drop((producer, topics));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Client {
     inner: Arc<Inner>,
@@ -60,7 +77,11 @@ impl Drop for Inner {
 }
 
 impl Client {
-    /// A client with these settings. Must be called within a tokio runtime. Opens no connection yet.
+    /// Creates a client with these settings. It opens no connection before the first call.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a setting, certificate or key is invalid; [`Error::State`] outside a
+    /// tokio runtime.
     pub fn new(settings: Settings) -> Result<Self> {
         settings.validate()?;
         connection::check_tls(&settings)?;
@@ -88,27 +109,31 @@ impl Client {
         Ok(Self { inner })
     }
 
-    /// A client with default settings.
+    /// Creates a client with default settings for these bootstrap addresses
+    /// (`host:port,host:port`). It opens no connection before the first call.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
     pub fn connect(bootstrap: impl Into<String>) -> Result<Self> {
         Self::new(Settings::new(bootstrap))
     }
 
-    /// Topics, groups and the cluster.
+    /// Returns an admin on this client's connections.
     pub fn admin(&self) -> Admin {
         Admin::new(self)
     }
 
-    /// A producer on this client's connections.
+    /// Returns a builder for a producer on this client's connections.
     pub fn producer(&self) -> ProducerBuilder {
         ProducerBuilder::default().client(self)
     }
 
-    /// A consumer on this client's connections.
+    /// Returns a builder for a consumer on this client's connections.
     pub fn consumer(&self) -> ConsumerBuilder {
         ConsumerBuilder::default().client(self)
     }
 
-    /// What it was made with.
+    /// Returns the settings the client was created with.
     pub fn settings(&self) -> &Settings {
         &self.inner.settings
     }
@@ -137,7 +162,8 @@ impl Client {
         self.inner.settings.clock.now_ms()
     }
 
-    /// Known agents, then bootstrap, beginning somewhere else each time.
+    /// Returns the agents to try, in order: the known ones, then the bootstrap list, each starting
+    /// at a different position on every call to spread the load.
     pub(crate) fn candidates(&self) -> Vec<Arc<str>> {
         let mut all = self.inner.cache.agents();
         let rotation = self.inner.rotation.fetch_add(1, Ordering::Relaxed);
@@ -154,7 +180,7 @@ impl Client {
         all
     }
 
-    /// One try at one agent.
+    /// Calls one agent once, for at most `allowed`, and records whether it answered.
     pub(crate) async fn call_at<T, Fut>(
         &self,
         uri: &Arc<str>,
@@ -180,8 +206,8 @@ impl Client {
         }
     }
 
-    /// Tries agents in turn until one answers, a failure is final, or the deadline passes. Says also whether an earlier
-    /// try may have taken effect unseen.
+    /// Tries agents in turn until one answers, a failure is final, or the deadline passes. The flag
+    /// in the result is true if an earlier attempt may have taken effect.
     pub(crate) async fn call_any<T, F, Fut>(
         &self,
         what: &'static str,
@@ -198,7 +224,7 @@ impl Client {
         }
     }
 
-    /// [`Client::call_any`] whose failure also says whether an earlier try may have taken effect.
+    /// Like [`Client::call_any`], with the same flag in the error.
     pub(crate) async fn try_any<T, F, Fut>(
         &self,
         what: &'static str,
@@ -236,7 +262,8 @@ impl Client {
         }
     }
 
-    /// Calls a group's coordinator, finding it anew when it moved, until a final answer or the deadline.
+    /// Calls a group's coordinator until a final answer or the deadline, and finds the coordinator
+    /// again whenever it moves.
     pub(crate) async fn call_coordinator<T, F, Fut>(
         &self,
         group: &str,
@@ -252,7 +279,8 @@ impl Client {
             .await
     }
 
-    /// [`Client::call_coordinator`] with a time of its own for each answer: a join is answered when all have joined.
+    /// Like [`Client::call_coordinator`], with its own time limit per answer: a join is answered
+    /// only when all members have joined.
     pub(crate) async fn call_coordinator_for<T, F, Fut>(
         &self,
         group: &str,
@@ -268,7 +296,7 @@ impl Client {
         let mut backoff = self.backoff();
         let mut last = None;
         while !deadline.is_over() {
-            // Found in short turns, so that what it fails with is known before the deadline.
+            // Search in short rounds, so that the cause of a failure is known before the deadline.
             let turn = Deadline::after(deadline.left().min(FIND_WITHIN));
             let error = match self.coordinator(group, turn).await {
                 Err(
@@ -304,7 +332,8 @@ impl Client {
         Err(Error::timeout(what, deadline.allowed(), last))
     }
 
-    /// The agent that coordinates a group.
+    /// Returns the URI of the agent that coordinates a group, from the cache or by asking the
+    /// cluster.
     pub(crate) async fn coordinator(&self, group: &str, deadline: Deadline) -> Result<Arc<str>> {
         if let Some(uri) = self.inner.coordinators.lock().get(group) {
             return Ok(uri.clone());
@@ -335,13 +364,13 @@ impl Client {
         Ok(uri)
     }
 
-    /// The next call finds it anew.
+    /// Drops the cached coordinator, so that the next call finds it again.
     pub(crate) fn forget_coordinator(&self, group: &str) {
         self.inner.coordinators.lock().remove(group);
     }
 }
 
-/// Codes that the member's own state machine answers, not a retry.
+/// Returns whether the member's state machine handles this code, instead of a retry here.
 fn is_for_the_member(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::RebalanceInProgress | ErrorCode::MemberIdRequired)
 }

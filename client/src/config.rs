@@ -1,5 +1,6 @@
-//! What every client needs to know: where the agents are, who we are, how long to wait. The builders of producer,
-//! consumer and admin fill it in; [`Settings::validate`] refuses what makes no sense before any connection is opened.
+//! [`Settings`]: what producer, consumer and admin have in common: addresses, identity, time-outs.
+//! Their builders fill it in; [`Settings::validate`] rejects invalid values before any connection
+//! is opened.
 
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
@@ -7,12 +8,12 @@ use streamhouse_core::time::{Clock, Entropy, system_clock, system_entropy};
 
 use crate::error::{Error, Result};
 
-/// The port of an agent's gRPC listener, for bootstrap addresses that name none.
+/// Port of an agent's gRPC listener, for bootstrap addresses without a port.
 pub const DEFAULT_PORT: u16 = 50051;
-/// The largest gRPC message that is sent or taken.
+/// Largest gRPC message, in bytes, that the client sends or accepts.
 pub const MAX_MESSAGE_SIZE: usize = 64 << 20;
 
-/// A certificate with which a client proves who it is (mutual TLS), and the certificate's private key.
+/// A client certificate for mutual TLS, with its private key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClientIdentity {
     certificate: Vec<u8>,
@@ -20,7 +21,8 @@ pub struct ClientIdentity {
 }
 
 impl ClientIdentity {
-    /// Takes the certificate, then its intermediates, and the private key, both as PEM.
+    /// Creates an identity from a PEM certificate chain (leaf first, then intermediates) and its
+    /// PEM private key.
     pub fn new(certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
         Self {
             certificate: certificate.into(),
@@ -35,41 +37,46 @@ impl ClientIdentity {
 
 impl fmt::Debug for ClientIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The key is a secret.
+        // Omit the fields: the key is a secret.
         f.debug_struct("ClientIdentity").finish_non_exhaustive()
     }
 }
 
-/// What producer, consumer and admin share.
+/// Settings that producer, consumer and admin share.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// `host:port,host:port`; `https://host:port` for TLS. Any agents of the cluster: the rest is found from there.
+    /// Bootstrap agents: `host:port,host:port`, or `https://host:port` for TLS. Any agents of the
+    /// cluster will do: the client discovers the others from them.
     pub bootstrap: String,
-    /// Shown by the cluster where it lists clients. Default `streamhouse-client`.
+    /// Name of the client, shown by the cluster where it lists clients. Default
+    /// `streamhouse-client`.
     pub client_id: String,
-    /// For opening a connection. Default 5 s.
+    /// Time limit for opening a connection. Default 5 s.
     pub connect_timeout: Duration,
-    /// For one answer of an agent. Default 30 s.
+    /// Time limit for one answer of an agent. Default 30 s.
     pub request_timeout: Duration,
-    /// For a whole call with its retries. Default 60 s.
+    /// Time limit for a whole call with its retries. Default 60 s.
     pub api_timeout: Duration,
-    /// Pause before the first retry; it doubles, with jitter, up to `retry_backoff_max`. Default 100 ms.
+    /// Delay before the first retry. It doubles with each retry, with jitter, up to
+    /// `retry_backoff_max`. Default 100 ms.
     pub retry_backoff: Duration,
-    /// The longest pause between retries. Default 1 s.
+    /// Longest delay between retries. Default 1 s.
     pub retry_backoff_max: Duration,
-    /// How old cached leaders may get without any error. Default 5 min.
+    /// Age at which cached metadata is refreshed even without an error. Default 5 min.
     pub metadata_max_age: Duration,
-    /// PEM of the certificate authority that signed the agents' certificates; the system's roots without it.
+    /// PEM certificate of the authority that signed the agents' certificates. Default: the system's
+    /// root certificates.
     pub tls_ca_pem: Option<Vec<u8>>,
-    /// The name that every agent's certificate must have. Without it, an agent is held to the name it is reached by; one
-    /// that is reached by an IP address, as agents in Kubernetes are, to the first host name in `bootstrap`, since a
-    /// certificate names the service and not each agent. With neither, the certificate must have the IP address.
+    /// Name that every agent's certificate must carry. Without it, the certificate must match the
+    /// host name the agent is reached by. If that is an IP address, as for agents in Kubernetes, it
+    /// must match the first host name in `bootstrap`, because a certificate names the service and
+    /// not each agent; without any host name, the IP address.
     pub tls_server_name: Option<String>,
-    /// With which the client proves who it is, where whoever takes its connections asks for a certificate. None by default.
+    /// Client certificate for servers that require mutual TLS. Default: none.
     pub tls_identity: Option<ClientIdentity>,
-    /// The time of day, for timestamps of records.
+    /// Source of the current time, for timestamps of records.
     pub clock: Arc<dyn Clock>,
-    /// For jitter and the first sticky partition.
+    /// Source of randomness, for jitter and the first sticky partition.
     pub entropy: Arc<dyn Entropy>,
 }
 
@@ -94,7 +101,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The settings with the agents to ask first.
+    /// Creates default settings with these bootstrap addresses.
     pub fn new(bootstrap: impl Into<String>) -> Self {
         Self {
             bootstrap: bootstrap.into(),
@@ -102,7 +109,10 @@ impl Settings {
         }
     }
 
-    /// Refuses settings that make no sense.
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the first invalid setting.
     pub fn validate(&self) -> Result<()> {
         parse_bootstrap(&self.bootstrap)?;
         positive("connect_timeout", self.connect_timeout)?;
@@ -124,7 +134,8 @@ impl Settings {
         Ok(())
     }
 
-    /// Refuses settings beside a shared client, which has its own: they would have no effect.
+    /// Rejects settings that were changed next to a shared client: the client's own settings apply,
+    /// so they would have no effect.
     pub(crate) fn refuse_beside_client(&self) -> Result<()> {
         let Self {
             bootstrap,
@@ -156,7 +167,7 @@ impl Settings {
                 "tls_identity",
                 self.tls_identity.is_some() != tls_identity.is_some(),
             ),
-            // Of what has no values to compare, its kind.
+            // These have no equality: compare the concrete type by its debug output.
             ("clock", format!("{:?}", self.clock) != format!("{clock:?}")),
             ("entropy", format!("{:?}", self.entropy) != format!("{entropy:?}")),
         ];
@@ -169,12 +180,12 @@ impl Settings {
             return Ok(());
         }
         Err(Error::config(format!(
-            "{} would have no effect beside a shared client, whose settings hold; set it where that client is built",
+            "{} would have no effect beside a shared client, whose own settings apply; set it where that client is built",
             names.join(", ")
         )))
     }
 
-    /// The name that the certificate of the agent at `uri` must have.
+    /// Returns the name that the certificate of the agent at `uri` must carry.
     pub(crate) fn server_name(&self, uri: &str) -> String {
         if let Some(name) = &self.tls_server_name {
             return name.clone();
@@ -193,12 +204,12 @@ impl Settings {
     }
 }
 
-/// Whether a URI made by [`agent_uri`] means TLS.
+/// Returns whether a URI made by [`agent_uri`] uses TLS.
 pub(crate) fn is_secure(uri: &str) -> bool {
     uri.starts_with("https://")
 }
 
-/// The host of a URI made by [`agent_uri`], an IPv6 address without its brackets.
+/// Returns the host of a URI made by [`agent_uri`], an IPv6 address without its brackets.
 fn host_of(uri: &str) -> &str {
     let authority = uri.split_once("://").map_or(uri, |(_, authority)| authority);
     let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
@@ -214,7 +225,7 @@ fn is_server_name(name: &str) -> bool {
     is_ip(name) || (!name.is_empty() && name.len() <= 253 && name.chars().all(letters))
 }
 
-/// Refuses a zero duration.
+/// Rejects a zero duration.
 pub(crate) fn positive(name: &str, value: Duration) -> Result<()> {
     if value.is_zero() {
         return Err(Error::config(format!("{name} must be longer than zero")));
@@ -222,7 +233,7 @@ pub(crate) fn positive(name: &str, value: Duration) -> Result<()> {
     Ok(())
 }
 
-/// The agents of a bootstrap list, as URIs.
+/// Parses a bootstrap list into agent URIs.
 pub(crate) fn parse_bootstrap(list: &str) -> Result<Vec<Arc<str>>> {
     let agents: Vec<_> = list
         .split(',')
@@ -238,7 +249,7 @@ pub(crate) fn parse_bootstrap(list: &str) -> Result<Vec<Arc<str>>> {
     Ok(agents)
 }
 
-/// `host:port`, with or without a scheme, as a URI with both scheme and port.
+/// Parses `host:port`, with or without a scheme, into a URI with both scheme and port.
 pub(crate) fn agent_uri(address: &str) -> Result<Arc<str>> {
     let bad = |why: &str| {
         Error::config(format!(
@@ -250,10 +261,10 @@ pub(crate) fn agent_uri(address: &str) -> Result<Arc<str>> {
     } else {
         format!("http://{address}")
     };
-    let uri: tonic::codegen::http::Uri = with_scheme.parse().map_err(|_| bad("it does not parse"))?;
+    let uri: tonic::codegen::http::Uri = with_scheme.parse().map_err(|_| bad("it is malformed"))?;
     let scheme = uri.scheme_str().unwrap_or_default();
     if scheme != "http" && scheme != "https" {
-        return Err(bad("only http and https are spoken"));
+        return Err(bad("only http and https are supported"));
     }
     if uri.path().len() > 1 || uri.query().is_some() {
         return Err(bad("it has a path"));
@@ -262,7 +273,7 @@ pub(crate) fn agent_uri(address: &str) -> Result<Arc<str>> {
         .host()
         .filter(|host| !host.is_empty())
         .ok_or_else(|| bad("it has no host"))?;
-    // The parser takes a port out of bounds for none at all.
+    // The parser treats an out-of-range port as absent.
     let after_host = uri
         .authority()
         .and_then(|authority| authority.as_str().strip_prefix(host));

@@ -1,5 +1,5 @@
-//! [`Pool`]: one lazily opened HTTP/2 channel per agent address, shared by everything in a client. Channels reconnect by
-//! themselves; a dead peer is noticed by keep-alive pings.
+//! [`Pool`]: one lazily opened HTTP/2 channel per agent address, shared by all users of a client.
+//! Channels reconnect by themselves; keep-alive pings detect a dead peer.
 
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
@@ -24,13 +24,13 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Large enough to keep a fast link busy with fetched batches.
+/// HTTP/2 windows, large enough to keep a fast link busy with fetched batches.
 const STREAM_WINDOW: u32 = 8 << 20;
 const CONNECTION_WINDOW: u32 = 64 << 20;
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The channels of a client, by URI.
+/// A client's channels, by agent URI.
 pub(crate) struct Pool {
     channels: RwLock<HashMap<Arc<str>, Channel>>,
     settings: Settings,
@@ -52,7 +52,7 @@ impl Pool {
         }
     }
 
-    /// The channel to an agent; nothing is connected before its first use.
+    /// Returns the channel to an agent. It connects on first use.
     pub(crate) fn channel(&self, uri: &Arc<str>) -> Result<Channel> {
         if let Some(channel) = self.channels.read().get(uri) {
             return Ok(channel.clone());
@@ -66,7 +66,7 @@ impl Pool {
             .clone())
     }
 
-    /// Keeps the channels to these agents only.
+    /// Drops the channels to all agents except those for which `keep` is true.
     pub(crate) fn retain(&self, keep: impl Fn(&Arc<str>) -> bool) {
         if self.channels.read().keys().all(&keep) {
             return;
@@ -111,7 +111,7 @@ impl Pool {
     }
 }
 
-/// Refuses certificates and keys that are none, before any connection is opened.
+/// Rejects invalid certificates and keys before any connection is opened.
 pub(crate) fn check_tls(settings: &Settings) -> Result<()> {
     let begins = b"-----BEGIN CERTIFICATE-----";
     let has_certificate = |pem: &[u8]| pem.windows(begins.len()).any(|bytes| bytes == begins);
@@ -119,7 +119,7 @@ pub(crate) fn check_tls(settings: &Settings) -> Result<()> {
         && !has_certificate(pem)
     {
         return Err(Error::config(
-            "tls_ca_pem holds no certificate; give the authority's, as PEM",
+            "tls_ca_pem contains no certificate; give the certificate authority's, as PEM",
         ));
     }
     let Some(identity) = &settings.tls_identity else {
@@ -130,13 +130,13 @@ pub(crate) fn check_tls(settings: &Settings) -> Result<()> {
     let made = Endpoint::from_static("https://localhost").tls_config(tls);
     if made.is_err() || !has_certificate(certificate) {
         return Err(Error::config(
-            "tls_identity is no certificate with the private key that belongs to it; give both as PEM",
+            "tls_identity is not a certificate with its private key; give both as PEM",
         ));
     }
     Ok(())
 }
 
-/// The part of a client id that may stand in a header.
+/// Returns the part of a client id that is valid in an HTTP header.
 fn printable(client_id: &str) -> String {
     client_id
         .chars()
@@ -145,26 +145,27 @@ fn printable(client_id: &str) -> String {
         .collect()
 }
 
-/// The data service at a channel.
+/// Returns a client of the data service on this channel.
 pub(crate) fn data(channel: Channel) -> DataServiceClient<Channel> {
     DataServiceClient::new(channel)
         .max_decoding_message_size(MAX_MESSAGE_SIZE)
         .max_encoding_message_size(MAX_MESSAGE_SIZE)
 }
 
-/// The admin service at a channel.
+/// Returns a client of the admin service on this channel.
 pub(crate) fn admin(channel: Channel) -> AdminServiceClient<Channel> {
     AdminServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_SIZE)
 }
 
-/// The group service at a channel.
+/// Returns a client of the group service on this channel.
 pub(crate) fn group(channel: Channel) -> GroupServiceClient<Channel> {
     GroupServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_SIZE)
 }
 
-/// What a failed call means. Agents always name a code; a status without one was made by the transport, whose vaguest
-/// codes (a peer that died in mid-answer) are broken connections. What the transport says is "transport error"; why it
-/// failed stands in the causes.
+/// Converts the status of a failed call. Agents always set an error code; a status without one
+/// comes from the transport, and its vaguest codes (such as a peer that died while answering) are
+/// reported as broken connections. The transport's message is only "transport error", so the
+/// message includes the causes.
 pub(crate) fn status_error(status: Status) -> CoreError {
     if is_named(&status) {
         return CoreError::from(status);
@@ -177,12 +178,12 @@ pub(crate) fn status_error(status: Status) -> CoreError {
     CoreError::new(code, message)
 }
 
-/// Whether an agent made the status, and not the transport.
+/// Returns whether an agent made the status, and not the transport.
 pub(crate) fn is_named(status: &Status) -> bool {
     status.metadata().contains_key(ERROR_CODE_HEADER)
 }
 
-/// The message and the causes that add something to it.
+/// Returns the message, extended with the causes that add information.
 fn with_causes(status: &Status) -> String {
     let mut message = status.message().to_owned();
     let mut cause = std::error::Error::source(status);
@@ -196,7 +197,7 @@ fn with_causes(status: &Status) -> String {
     message
 }
 
-/// The error of a partition, member or topic within an answer, if it is one.
+/// Returns the error of a partition, member or topic within an answer, if there is one.
 pub(crate) fn item_error(error: Option<streamhouse_core::protocol::v1::Error>) -> Option<CoreError> {
     error
         .filter(|error| error.code != ErrorCode::None.number())

@@ -1,5 +1,5 @@
-//! [`DeadLetters`]: a topic for records that an application cannot process, so that it can go on with the next ones and
-//! nothing is lost.
+//! [`DeadLetters`]: a topic for records that an application cannot process, so that it can continue
+//! without losing them.
 
 use std::fmt;
 
@@ -9,25 +9,30 @@ use crate::{
     producer::{Header, Producer, Record, RecordMetadata},
 };
 
-/// Header of a dead letter: the topic that the record was read from.
+/// Header of a dead letter: the topic the record was read from.
 pub const TOPIC_HEADER: &str = "dead-letter.topic";
-/// Header of a dead letter: the partition, in decimal digits.
+/// Header of a dead letter: the partition the record was read from, in decimal digits.
 pub const PARTITION_HEADER: &str = "dead-letter.partition";
-/// Header of a dead letter: the offset, in decimal digits.
+/// Header of a dead letter: the record's offset, in decimal digits.
 pub const OFFSET_HEADER: &str = "dead-letter.offset";
-/// Header of a dead letter: the record's timestamp in milliseconds since the Unix epoch, in decimal digits.
+/// Header of a dead letter: the record's timestamp in milliseconds since the Unix epoch, in decimal
+/// digits.
 pub const TIMESTAMP_HEADER: &str = "dead-letter.timestamp";
-/// Header of a dead letter: what the processing failed with.
+/// Header of a dead letter: the error of the processing, at most 4096 bytes.
 pub const ERROR_HEADER: &str = "dead-letter.error";
 
-/// The longest error that is kept, in bytes.
+/// Longest error message in [`ERROR_HEADER`], in bytes.
 const ERROR_BYTES: usize = 4096;
 
-/// Sends consumed records to a dead-letter topic, with headers that say where each comes from and why it was put aside.
+/// Sends consumed records to a dead-letter topic, with headers that name the record's origin and
+/// the error.
 ///
-/// Key, value and headers stay as they were; the headers of the dead letter follow them. Of a record that is put aside
-/// again, the last headers of each name are the newest. The dead letter has a timestamp of its own, because retention
-/// counts from it. Records that are equal in key go to one partition, as with any producer.
+/// Key, value and headers are unchanged; the dead letter's own headers follow them. If a record
+/// becomes a dead letter again, the last header of each name is the newest. The dead letter has its
+/// own timestamp, because retention counts from it. Records with equal keys go to one partition, as
+/// with any producer.
+///
+/// # Examples
 ///
 /// ```no_run
 /// # fn process(_: streamhouse_client::ConsumerRecord<'_>) -> Result<(), std::num::ParseIntError> { Ok(()) }
@@ -55,7 +60,7 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// Sends to this topic, which must exist, with this producer.
+    /// Creates a sender to this topic, which must exist, on top of this producer.
     pub fn new(producer: Producer, topic: impl Into<String>) -> Self {
         Self {
             producer,
@@ -63,16 +68,17 @@ impl DeadLetters {
         }
     }
 
-    /// Returns the dead-letter topic's name.
+    /// Returns the name of the dead-letter topic.
     pub fn topic(&self) -> &str {
         &self.topic
     }
 
-    /// Stores a record that could not be processed. Once this returns, the record's offset may be committed.
+    /// Sends a record that could not be processed, and waits until it is stored. After that, the
+    /// record's offset may be committed.
     ///
     /// # Errors
-    /// Those of [`Producer::send`] and of its delivery. The record is not put aside then, so its offset must not be
-    /// committed.
+    /// Those of [`Producer::send`] and of its delivery. The dead letter is then not stored, so the
+    /// record's offset must not be committed.
     pub async fn send(
         &self,
         record: ConsumerRecord<'_>,
@@ -81,10 +87,10 @@ impl DeadLetters {
         self.send_owned(record.to_owned(), error).await
     }
 
-    /// [`DeadLetters::send`] for a record that owns its bytes.
+    /// Like [`DeadLetters::send`], for a record that owns its bytes.
     ///
     /// # Errors
-    /// Those of [`DeadLetters::send`].
+    /// As [`DeadLetters::send`].
     pub async fn send_owned(&self, record: OwnedRecord, error: &impl fmt::Display) -> Result<RecordMetadata> {
         self.producer
             .send(letter(&self.topic, record, &error.to_string()))

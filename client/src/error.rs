@@ -1,129 +1,139 @@
-//! [`Error`]: what a call of this library can fail with. Either the cluster said no (an [`ErrorCode`] with its message)
-//! or the client itself gave up; both say what to do. What a program may want to tell apart has a variant of its own, and
-//! [`Error::code`] and [`Error::is_retryable`] never contradict each other. Errors are cheap to clone, because one failed
-//! batch fails many records.
+//! [`Error`]: the failures of this library's calls.
+//!
+//! An error is either the cluster's (an [`ErrorCode`] with its message) or the client's own.
+//! Conditions that a program may handle differently have their own variants. [`Error::code`] and
+//! [`Error::is_retryable`] always agree. Errors are cheap to clone, because one failed batch fails
+//! many records.
 
 use std::{borrow::Cow, time::Duration};
 
 use streamhouse_core::{ErrorCode, TopicPartition};
 
-/// The result of this library's calls.
+/// Result of this library's calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, and what to do about it.
+/// A failure of a call. Its message says what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The cluster refused or failed the request.
+    /// The cluster rejected or failed the request.
     #[error("{0}")]
     Cluster(#[from] streamhouse_core::Error),
-    /// The time allowed is over; with the last failure that was retried, if there was one.
+    /// The call did not complete within its time limit.
     #[error("{what} took longer than {waited:?}{}", last.as_ref().map(|e| format!("; the last try failed with {e}")).unwrap_or_default())]
     Timeout {
-        /// What was waited for.
+        /// The operation that was waited for.
         what: Cow<'static, str>,
-        /// How long.
+        /// The time limit.
         waited: Duration,
-        /// The last retried failure.
+        /// The last failure that was retried, if there was one.
         last: Option<streamhouse_core::Error>,
     },
-    /// The producer, consumer or client was closed. Of a delivery: the record was not sent and is surely not stored.
-    #[error("it was closed; build a new one")]
+    /// The producer, consumer or client was closed. For a delivery: the record was not sent and is
+    /// not stored.
+    #[error("the producer, consumer or client is closed; build a new one")]
     Closed,
-    /// The topic's metadata are not known yet, and the call does not wait for them.
-    #[error("the metadata of topic {topic:?} are not known yet; call topic() once before, or try again")]
+    /// The topic's metadata is not cached yet, and the call does not wait for it.
+    #[error("the metadata of topic {topic:?} is not cached yet; call topic() first, or retry")]
     TopicNotKnown {
-        /// Its name.
+        /// Name of the topic.
         topic: String,
     },
-    /// The call needs a consumer group, and the consumer has none.
+    /// The call needs a consumer group, but the consumer has none.
     #[error("{what} needs a consumer group; set group")]
     NoGroup {
-        /// What was asked for.
+        /// The operation that needs a group.
         what: Cow<'static, str>,
     },
-    /// The consumer is no member of its group at the moment: it has not joined yet, or the group went on without it. The next
-    /// `poll` joins again; what was read before may be another member's by then.
-    #[error("the consumer is no member of its group at the moment; poll to join")]
+    /// The consumer is not a member of its group: it has not joined yet, or a rebalance removed it.
+    /// The next `poll` joins again; by then, another member may own the partitions that this one
+    /// has read.
+    #[error("the consumer is not a member of its group; poll to join")]
     NotMember,
-    /// The producer has ended without being closed: its task panicked, or the tokio runtime it was built in has ended. What
-    /// it had not sent is surely not stored.
+    /// The producer has ended without being closed: its task panicked, or the tokio runtime it was
+    /// built in has ended. Records it had not sent are not stored.
     #[error("the producer has ended: {reason}; build a new one")]
     ProducerEnded {
-        /// What ended it.
+        /// Reason for the end.
         reason: Cow<'static, str>,
     },
-    /// A try to send the record was not answered, and there will be no other one: it may be stored, or not.
-    #[error("whether the record is stored is not known: {reason}")]
+    /// An attempt to send the record was not answered, and there will be no further attempt: the
+    /// record may or may not be stored.
+    #[error("it is unknown whether the record is stored: {reason}")]
     OutcomeUnknown {
         /// Why there is no answer.
         reason: Cow<'static, str>,
     },
-    /// The producer's buffer had no room, at once (`try_send`) or for as long as `max_block`.
+    /// The producer's buffer had no room: at once (`try_send`), or for as long as `max_block`.
     #[error("the producer's buffer is full; send slower, or raise buffer_memory or max_block")]
     BufferFull,
-    /// A setting makes no sense, alone or with the others.
+    /// A setting is invalid, alone or in combination with others.
     #[error("{0}")]
     Config(String),
-    /// A record cannot fit into one request.
+    /// The record does not fit into one request.
     #[error(
         "the record takes {size} bytes, more than the {limit} allowed; make it smaller, or raise max_request_size (bytes as \
          they are sent) or buffer_memory (bytes before compression)"
     )]
     RecordTooLarge {
-        /// Encoded; compressed where that is what counts.
+        /// Size of the record, encoded; compressed if `limit` is a limit on compressed bytes.
         size: usize,
-        /// The smallest limit it breaks.
+        /// The limit that it exceeds, in bytes.
         limit: usize,
     },
-    /// The partition has no committed offset, or the one it has is out of range, and `auto_offset_reset` is `None`.
-    #[error("there is no offset to read {partition} from and auto_offset_reset is none; seek or commit one")]
+    /// The partition has no committed offset, or its committed offset is out of range, and
+    /// `auto_offset_reset` is [`AutoOffsetReset::None`](crate::AutoOffsetReset::None).
+    #[error(
+        "{partition} has no valid committed offset and auto_offset_reset is none; seek or commit an offset"
+    )]
     NoOffset {
-        /// Which one.
+        /// The partition.
         partition: TopicPartition,
     },
-    /// The consumer does not own the partition (any more).
+    /// The consumer does not own the partition, or owns it no longer.
     #[error("{partition} is not assigned to this consumer")]
     NotAssigned {
-        /// Which one.
+        /// The partition.
         partition: TopicPartition,
     },
-    /// The fetched bytes of a partition are damaged. Reading stops there until `seek` passes it.
+    /// The fetched bytes of a partition are damaged. The consumer reads no further there until
+    /// `seek` moves past them.
     #[error(
-        "{partition} holds damaged records at offsets {offset}..{next_offset}: {reason}; seek past them to go on, or set \
+        "{partition} holds damaged records at offsets {offset}..{next_offset}: {reason}; seek past them to continue, or set \
          skip_damaged_batches"
     )]
     Corrupt {
-        /// Which one.
+        /// The partition.
         partition: TopicPartition,
-        /// Where reading stopped.
+        /// Offset at which reading stopped.
         offset: i64,
-        /// Where it can go on.
+        /// Offset after the damaged records.
         next_offset: i64,
-        /// What is wrong with them.
+        /// What is wrong with the bytes.
         reason: String,
     },
-    /// Records of a partition cannot be fetched: they are damaged in the store, or their object is missing. They are asked
-    /// for again now and then, and `seek` passes them; other partitions go on.
-    #[error("{partition} cannot be read on at offset {offset}: {error}; mend that, or seek past it{} to go on",
+    /// Records of a partition cannot be fetched: they are damaged in the store, or their object is
+    /// missing. The consumer retries from time to time, and `seek` moves past them; other
+    /// partitions are not affected.
+    #[error("cannot read {partition} at offset {offset}: {error}; repair it, or seek past it{} to continue",
         next_offset.map_or_else(String::new, |next| format!(" to {next}")))]
     Unreadable {
-        /// Which one.
+        /// The partition.
         partition: TopicPartition,
-        /// Where reading stopped.
+        /// Offset at which reading stopped.
         offset: i64,
-        /// Where it can go on, where the agent knows that.
+        /// Offset after the unreadable records, if the agent knows it.
         next_offset: Option<i64>,
-        /// What the agent says; it names the records and their object.
+        /// The agent's error; it names the records and their object.
         error: Box<streamhouse_core::Error>,
     },
-    /// The call makes no sense in the state that things are in.
+    /// The call is invalid in the current state.
     #[error("{0}")]
     State(Cow<'static, str>),
 }
 
 impl Error {
-    /// Returns the nearest code of the shared list. It is as retryable as the error.
+    /// Returns the nearest [`ErrorCode`]. It is retryable if and only if the error is.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Cluster(error) => error.code(),
@@ -144,7 +154,7 @@ impl Error {
         }
     }
 
-    /// Returns whether the same call may succeed later without anything else being done.
+    /// Returns whether the same call may succeed later without any other change.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Cluster(error) => error.is_retryable(),
@@ -164,7 +174,7 @@ impl Error {
         }
     }
 
-    /// Returns what the cluster said: the error itself, or the last failure before a time-out.
+    /// Returns the cluster's error: the error itself, or the last failure before a time-out.
     pub fn cause(&self) -> Option<&streamhouse_core::Error> {
         match self {
             Self::Cluster(error) => Some(error),

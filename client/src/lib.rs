@@ -1,7 +1,11 @@
-//! The StreamHouse client: [`Producer`], [`Consumer`], [`Admin`], their metrics, and the command line built from them.
+//! Rust client for StreamHouse, event streaming on an object store: [`Producer`], [`Consumer`] and
+//! [`Admin`], with metrics and traces.
 //!
-//! A client knows bootstrap addresses and nothing else: it finds the leaders of partitions and the coordinators of
-//! groups by itself, follows them when they move, and never holds credentials of the stores behind the agents.
+//! A client needs only the bootstrap addresses of a few agents. It discovers the leaders of
+//! partitions and the coordinators of groups, follows them when they move, and never holds
+//! credentials for the stores behind the agents. All calls must be made within a tokio runtime.
+//!
+//! # Examples
 //!
 //! ```no_run
 //! # async fn example() -> streamhouse_client::Result<()> {
@@ -23,8 +27,22 @@
 //! # }
 //! ```
 //!
-//! In reading order: [`config`] -> `connection` -> `metadata_cache` -> `client` (calls with retries) -> `reachability` -> [`producer`],
-//! [`consumer`], [`admin`] -> [`dead_letters`], [`metrics`].
+//! Where to start:
+//!
+//! - [`producer`]: batching, idempotent sends, partitioners. [`Producer::send`] returns a
+//!   [`Delivery`], a future of the record's offset.
+//! - [`consumer`]: consumer groups and manual assignment, offsets, seeks. [`Consumer::poll`]
+//!   returns the next [`Records`].
+//! - [`admin`]: topics, groups, offsets and the cluster.
+//! - [`Client`]: shared connections for several of them; [`config`] has the settings.
+//! - [`dead_letters`]: a topic for records that cannot be processed.
+//!
+//! Every call fails with an [`Error`], which [`Error::code`] and [`Error::is_retryable`] classify.
+//!
+//! # Crate features
+//!
+//! - `metrics` (default): Prometheus metrics, see [`metrics`].
+//! - `otlp` (default): the command line exports traces over OTLP; the library does not need it.
 
 pub mod admin;
 mod client;
@@ -46,12 +64,12 @@ pub use config::{ClientIdentity, Settings};
 pub use consumer::{AutoOffsetReset, Consumer, ConsumerBuilder, ConsumerRecord, OwnedRecord, Records};
 pub use dead_letters::DeadLetters;
 pub use error::{Error, Result};
-/// Of the version whose contexts and providers this library takes.
+/// Re-exported: the version whose contexts and tracer providers this library accepts.
 pub use opentelemetry;
 pub use producer::{
     Delivery, Producer, ProducerBuilder, Record, RecordMetadata, RecordRef, SendError, TopicHandle,
 };
 pub use reachability::{CoordinatorOutage, UnreachableAgent};
-/// What an agent answers instead of a result: see [`Error::cause`].
+/// An error as an agent reports it, see [`Error::cause`].
 pub use streamhouse_core::Error as ClusterError;
 pub use streamhouse_core::{ErrorCode, TopicPartition};

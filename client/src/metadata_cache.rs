@@ -1,6 +1,6 @@
-//! [`MetadataCache`]: who leads which partition, as far as this client knows. Metadata answers and leader hints are
-//! merged by leader epoch, so that a stale answer never replaces a newer hint. Readers watch `version`, which rises with
-//! every change.
+//! [`MetadataCache`]: the metadata of topics and agents that a client has cached. It merges
+//! metadata answers and leader hints by leader epoch, so that a stale answer never replaces a newer
+//! hint. Subscribers of its version see every change.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,10 +17,10 @@ use tokio::{
 
 use crate::{config::agent_uri, connection::item_error};
 
-/// A topic that does not exist is forgotten when nobody has wanted it for so long.
+/// A missing topic is evicted if it was not requested for this long.
 const LET_GO: Duration = Duration::from_secs(60);
 
-/// Who leads a partition.
+/// Leader of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LeaderInfo {
     pub(crate) epoch: i32,
@@ -52,36 +52,36 @@ struct State {
     cluster_id: String,
     topics: HashMap<Arc<str>, TopicState>,
     agents: Vec<Arc<str>>,
-    /// The ids of agents, by URI.
+    /// Ids of agents, by URI.
     agent_ids: HashMap<Arc<str>, Arc<str>>,
 }
 
-/// A topic that exists, as one answer of the cluster described it.
+/// An existing topic, as described by one answer of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KnownTopic {
-    /// Empty where agents name no ids.
+    /// Empty if agents send no ids.
     pub(crate) topic_id: Arc<str>,
     pub(crate) partitions: i32,
-    /// The largest batch, in compressed bytes; 0 where the cluster does not say.
+    /// Largest batch, in compressed bytes; 0 if the cluster does not send it.
     pub(crate) max_message_bytes: usize,
 }
 
-/// What is known of a topic.
+/// Result of looking up a topic in the cache.
 #[derive(Debug, Clone)]
 pub(crate) enum TopicKnown {
-    /// Never asked, or no answer yet.
+    /// No answer has been received yet.
     NotYet,
-    /// It has this many partitions.
+    /// The topic has this many partitions.
     Partitions(i32),
-    /// The cluster's answer was an error.
+    /// The cluster answered with an error.
     Failed(CoreError),
 }
 
-/// The cache.
+/// The cache of one client.
 #[derive(Debug)]
 pub(crate) struct MetadataCache {
     state: RwLock<State>,
-    /// Topics that somebody uses, and since when nobody has said so: the ones a refresh asks for.
+    /// Topics in use, which every refresh requests, with the time of their last use.
     wanted: Mutex<BTreeMap<Arc<str>, Instant>>,
     version: watch::Sender<u64>,
     refresh: Notify,
@@ -99,8 +99,8 @@ impl MetadataCache {
         }
     }
 
-    /// Makes refreshes ask for a topic. To be said again while it is used, at least where its leaders are looked for in vain:
-    /// the name of a topic that does not exist is let go after a while.
+    /// Makes refreshes request a topic. Callers that wait for a leader must call this again from
+    /// time to time, because the name of a missing topic is evicted after [`LET_GO`].
     pub(crate) fn want(&self, topic: &str) {
         self.want_at(topic, Instant::now());
     }
@@ -114,7 +114,7 @@ impl MetadataCache {
         }
     }
 
-    /// The topics to ask for.
+    /// Returns the topics to request.
     pub(crate) fn wanted(&self) -> Vec<String> {
         self.wanted_at(Instant::now())
     }
@@ -124,7 +124,7 @@ impl MetadataCache {
         self.wanted.lock().keys().map(|topic| topic.to_string()).collect()
     }
 
-    /// Forgets the topics that do not exist and that nobody wants any more.
+    /// Evicts missing topics that are no longer in use.
     fn let_go(&self, now: Instant) {
         let missing = |state: &TopicState| {
             let error = state.error.as_ref();
@@ -147,7 +147,7 @@ impl MetadataCache {
         }
     }
 
-    /// Asks the refresher for fresh metadata, soon.
+    /// Requests a metadata refresh.
     pub(crate) fn request_refresh(&self) {
         self.refresh.notify_one();
     }
@@ -156,7 +156,7 @@ impl MetadataCache {
         self.refresh.notified().await;
     }
 
-    /// Changes with every merge.
+    /// Subscribes to the version, which changes with every merge.
     pub(crate) fn watch(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
     }
@@ -178,7 +178,7 @@ impl MetadataCache {
         }
     }
 
-    /// A topic that exists, as far as is known.
+    /// Returns what is cached of an existing topic.
     pub(crate) fn known(&self, topic: &str) -> Option<KnownTopic> {
         let state = self.state.read();
         let known = state.topics.get(topic).filter(|known| known.error.is_none())?;
@@ -189,25 +189,25 @@ impl MetadataCache {
         })
     }
 
-    /// The id of the topic that has the name, empty while it is not known: requests carry it, so that an agent never takes the
-    /// topic of the same name that came after for the one that is meant.
+    /// Returns the id of the topic with this name, empty if it is not known. Requests carry it, so
+    /// that an agent never serves them from a later topic of the same name.
     pub(crate) fn topic_id(&self, topic: &str) -> Arc<str> {
         let state = self.state.read();
         let known = state.topics.get(topic);
         known.map_or_else(|| Arc::from(""), |known| known.topic_id.clone())
     }
 
-    /// Every agent heard of.
+    /// Returns the URIs of all known agents.
     pub(crate) fn agents(&self) -> Vec<Arc<str>> {
         self.state.read().agents.clone()
     }
 
-    /// The id of the agent that advertises a URI, if one does.
+    /// Returns the id of the agent that advertises this URI.
     pub(crate) fn agent_id(&self, uri: &str) -> Option<Arc<str>> {
         self.state.read().agent_ids.get(uri).cloned()
     }
 
-    /// The URI of an agent that another one named; its id is kept for errors.
+    /// Returns the URI of an agent named in an answer, and keeps its id for error messages.
     pub(crate) fn agent(&self, named: &v1::Leader) -> Option<Arc<str>> {
         let uri = self.uri(&named.address)?;
         if !named.agent_id.is_empty() && self.agent_id(&uri).as_deref() != Some(&*named.agent_id) {
@@ -217,7 +217,7 @@ impl MetadataCache {
         Some(uri)
     }
 
-    /// The URI of an address as agents name themselves.
+    /// Converts an advertised address into a URI.
     pub(crate) fn uri(&self, address: &str) -> Option<Arc<str>> {
         if address.is_empty() {
             return None;
@@ -234,7 +234,7 @@ impl MetadataCache {
         })
     }
 
-    /// Takes over an answer of the cluster.
+    /// Merges an answer of the cluster.
     pub(crate) fn merge(&self, answer: v1::MetadataResponse) {
         {
             let mut state = self.state.write();
@@ -266,14 +266,14 @@ impl MetadataCache {
     fn merge_topic(&self, state: &mut State, topic: v1::TopicMetadata) {
         let known = state.topics.entry(topic.name.into()).or_default();
         if let Some(error) = item_error(topic.error) {
-            // Leaders stay: a topic that cannot be read at the moment is not a topic without partitions.
+            // Keep the leaders: the error may be temporary.
             known.error = Some(error);
             return;
         }
         known.error = None;
         known.max_message_bytes = topic.max_message_bytes as usize;
         if *known.topic_id != *topic.topic_id {
-            // Deleted and made anew: epochs start over.
+            // The topic was deleted and recreated: leader epochs start over.
             known.topic_id = topic.topic_id.into();
             known.leaders.clear();
         }
@@ -301,7 +301,8 @@ impl MetadataCache {
         }
     }
 
-    /// Takes over a hint of an agent that is not the leader. Says whether it was news.
+    /// Merges the leader named by an agent that is not the leader. Returns whether that changed the
+    /// cache.
     pub(crate) fn hint(&self, topic: &str, partition: i32, leader: Option<&v1::Leader>) -> bool {
         let Some(fresh) = self.leader_info(leader) else {
             return false;

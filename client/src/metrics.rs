@@ -1,7 +1,11 @@
-//! The metrics of producers and consumers: registration, and the HTTP server that shows them. Names are the contract's;
-//! dashboards and alerts depend on them. Updates happen per batch or poll, never per record.
+//! Prometheus metrics of producers and consumers.
 //!
-//! Without the feature `metrics` everything here is empty and costs nothing, so callers need no `cfg` of their own.
+//! Producers and consumers register their metrics at a [`Registry`], by default that of the
+//! process; the function `serve` exposes it over HTTP. Metric names are a contract that dashboards
+//! and alerts depend on. Metrics are updated per batch or poll, never per record.
+//!
+//! Without the crate feature `metrics`, all types here are empty and the updates cost nothing, so
+//! callers need no `cfg` of their own.
 
 #[cfg(feature = "metrics")]
 mod consumer;
@@ -26,7 +30,7 @@ pub(crate) use nothing::{ConsumerMetrics, ConsumerPartitionMetrics, ProducerMetr
 pub use registry::Registry;
 #[cfg(feature = "metrics")]
 pub use server::{MetricsServer, serve};
-// Hidden: only this crate updates them, and the benchmark that says what an update costs.
+// Hidden: updated only by this crate, and by the benchmark that measures the cost of an update.
 #[cfg(feature = "metrics")]
 #[doc(hidden)]
 pub use {

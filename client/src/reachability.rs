@@ -1,7 +1,7 @@
-//! [`Reachability`]: which agents do not answer, and which groups have no coordinator that does. Agents advertise the
-//! addresses that clients are sent to, and one that nobody can reach shows only as a call that takes long: so what fails
-//! at an address is remembered here, and named in errors. Written by every call of a [`Client`], read by whoever has to
-//! say what it waits for.
+//! [`Reachability`]: which agents do not answer, and which groups have no available coordinator.
+//! Agents advertise the addresses that clients are sent to, and an unreachable one shows only as a
+//! slow call; so failures are recorded by address and named in errors. Every call of a [`Client`]
+//! writes it; time-out errors and callers that report what they wait for read it.
 
 use std::{
     collections::HashMap,
@@ -23,20 +23,20 @@ use crate::{
     connection::{is_named, status_error},
 };
 
-/// A failure that nothing followed for this long says nothing of the present any more.
+/// A failure is dropped if no other follows it within this time.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 
 /// An agent that does not answer at its address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnreachableAgent {
-    /// Its id; `None` for an address of the bootstrap list, behind which no agent was found yet.
+    /// Id of the agent; `None` for a bootstrap address at which no agent was found yet.
     pub agent_id: Option<String>,
-    /// `host:port`.
+    /// Address, `host:port`.
     pub address: String,
-    /// From its first call that failed to the last one: nothing is known of the time after.
+    /// Time from the first failed call to the last one. Nothing is known about the time after.
     pub lasting: Duration,
-    /// What the last call failed with.
+    /// Error of the last call.
     pub reason: String,
 }
 
@@ -57,18 +57,18 @@ impl fmt::Display for UnreachableAgent {
     }
 }
 
-/// A group whose coordinator does not answer, or that has none at the moment.
+/// Outage of a group's coordinator: it does not answer, or the group has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CoordinatorOutage {
-    /// From the first call that failed to the last one.
+    /// Time from the first failed call to the last one.
     pub lasting: Duration,
-    /// What the last call failed with.
+    /// Error of the last call.
     pub cause: CoreError,
 }
 
 impl CoordinatorOutage {
-    /// An outage of this length.
+    /// Creates an outage of this duration.
     pub fn new(lasting: Duration, cause: CoreError) -> Self {
         Self { lasting, cause }
     }
@@ -81,11 +81,11 @@ struct Failing {
     error: CoreError,
 }
 
-/// What fails, by name.
+/// Ongoing failures, by key.
 #[derive(Debug)]
 struct Failures<K> {
     failing: Mutex<HashMap<K, Failing>>,
-    /// How many fail: a call that went well need not look further.
+    /// Number of failing keys, so that a success is cheap while there are none.
     count: AtomicUsize,
 }
 
@@ -123,7 +123,7 @@ impl<K: std::hash::Hash + Eq + Clone> Failures<K> {
         self.count.store(failing.len(), Ordering::Relaxed);
     }
 
-    /// What fails now: for how long, and with what.
+    /// Returns the current failures, with their duration and last error.
     fn current(&self, now: Instant) -> Vec<(K, Duration, CoreError)> {
         let failing = self.failing.lock();
         let current = failing
@@ -135,7 +135,7 @@ impl<K: std::hash::Hash + Eq + Clone> Failures<K> {
     }
 }
 
-/// What a client knows of the agents and coordinators that do not answer.
+/// What a client has observed about the reachability of agents and coordinators.
 #[derive(Debug, Default)]
 pub(crate) struct Reachability {
     agents: Failures<Arc<str>>,
@@ -143,7 +143,8 @@ pub(crate) struct Reachability {
 }
 
 impl Client {
-    /// Returns the agents that did not answer the last call to them, those that fail the longest first.
+    /// Returns the agents that did not answer the last call to them, those that have failed the
+    /// longest first.
     pub fn unreachable_agents(&self) -> Vec<UnreachableAgent> {
         let mut agents: Vec<_> = self.reachability().agents.current(Instant::now());
         agents.sort_by(|(a, first, _), (b, second, _)| second.cmp(first).then(a.cmp(b)));
@@ -159,17 +160,17 @@ impl Client {
             agent_id: self.cache().agent_id(uri).map(|id| id.to_string()),
             address: address.to_owned(),
             lasting,
-            // It stands in front of each cause and says nothing.
+            // The prefix stands before each cause and carries no information.
             reason: reason.replace("transport error: ", ""),
         }
     }
 
-    /// The agent answered, whatever it said.
+    /// Records that the agent answered, with a result or an error.
     pub(crate) fn agent_answered(&self, uri: &Arc<str>) {
         self.reachability().agents.succeeded(&**uri);
     }
 
-    /// The agent did not answer; returns the error that says so.
+    /// Records that the agent did not answer. Returns an error that names the agent.
     pub(crate) fn agent_is_silent(&self, uri: &Arc<str>, error: CoreError) -> CoreError {
         let told = self.unreachable(uri, Duration::ZERO, error.message()).to_string();
         let code = error.code();
@@ -178,7 +179,8 @@ impl Client {
         CoreError::new(code, told)
     }
 
-    /// Returns the error of a call that ended with this status: the agent's own, or that it cannot be reached.
+    /// Returns the error of a call that ended with this status: the agent's own error, or that the
+    /// agent is unreachable.
     pub(crate) fn call_failed(&self, uri: &Arc<str>, status: Status) -> CoreError {
         let named = is_named(&status);
         let error = status_error(status);
@@ -189,24 +191,24 @@ impl Client {
         error
     }
 
-    /// Returns the agent that fails the longest, as the reason of a wait that came to nothing.
+    /// Returns the agent that has failed the longest, as the cause of a time-out.
     pub(crate) fn unreachable_cause(&self) -> Option<CoreError> {
         let worst = self.unreachable_agents().into_iter().next()?;
         Some(CoreError::new(ErrorCode::NetworkException, worst.to_string()))
     }
 
-    /// The group's coordinator failed for a passing reason.
+    /// Records a retryable failure of the group's coordinator.
     pub(crate) fn coordinator_failed(&self, group: &str, error: &CoreError) {
         let coordinators = &self.reachability().coordinators;
         coordinators.failed(group.to_owned(), error.clone(), Instant::now());
     }
 
-    /// The group's coordinator answered.
+    /// Records that the group's coordinator answered.
     pub(crate) fn coordinator_answered(&self, group: &str) {
         self.reachability().coordinators.succeeded(group);
     }
 
-    /// Returns how long a group's coordinator has not answered, if it does not.
+    /// Returns the outage of a group's coordinator, if it does not answer.
     pub(crate) fn coordinator_outage(&self, group: &str) -> Option<CoordinatorOutage> {
         let current = self.reachability().coordinators.current(Instant::now());
         let (_, lasting, cause) = current.into_iter().find(|(name, ..)| name == group)?;

@@ -1,4 +1,5 @@
-//! [`Backoff`]: growing, jittered pauses between tries; and [`Deadline`], which bounds a call with all its tries.
+//! [`Backoff`], the growing, jittered delays between attempts, and [`Deadline`], the time limit for
+//! a call with all its attempts.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,7 +8,8 @@ use tokio::time::Instant;
 
 use crate::config::Settings;
 
-/// Pauses that double up to a bound, each shortened by up to a fifth so that clients do not march in step.
+/// Delays that double up to a maximum, each shortened by up to a fifth, so that clients do not
+/// retry in lockstep.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     first: Duration,
@@ -26,14 +28,15 @@ impl Backoff {
         }
     }
 
-    /// The pause after one more failure; never shorter than what the agent asked for.
+    /// Returns the delay after one more failure, at least `asked`, the delay that the agent
+    /// requested.
     pub(crate) fn next(&mut self, asked: Duration) -> Duration {
         let pause = self.first.saturating_mul(1 << self.tries.min(16)).min(self.most);
         self.tries = self.tries.saturating_add(1);
         pause.mul_f64(1.0 - 0.2 * self.entropy.fraction()).max(asked)
     }
 
-    /// The pause after so many failures, for what counts them itself.
+    /// Returns the delay after `tries` failures, for callers that count failures themselves.
     pub(crate) fn after(&self, tries: u32, asked: Duration) -> Duration {
         Self {
             tries: tries.saturating_sub(1),
@@ -42,19 +45,19 @@ impl Backoff {
         .next(asked)
     }
 
-    /// With longer pauses, for what is not worth asking for often.
+    /// Raises the maximum delay to `most`, for requests that should be repeated less often.
     pub(crate) fn up_to(mut self, most: Duration) -> Self {
         self.most = self.most.max(most);
         self
     }
 
-    /// After a success.
+    /// Starts over after a success.
     pub(crate) fn reset(&mut self) {
         self.tries = 0;
     }
 }
 
-/// When a call must end.
+/// Time limit of a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline {
     start: Instant,
@@ -64,7 +67,7 @@ pub(crate) struct Deadline {
 impl Deadline {
     pub(crate) fn after(allowed: Duration) -> Self {
         let start = Instant::now();
-        // A century for whoever says "for ever".
+        // Cap at a century, so that `Duration::MAX` does not overflow the clock.
         let allowed = allowed.min(Duration::from_secs(3_153_600_000));
         Self {
             start,
@@ -85,7 +88,7 @@ impl Deadline {
     }
 }
 
-/// A duration in whole milliseconds for the wire, bounded by its type.
+/// Converts a duration into whole milliseconds for the protocol, saturating at `u32::MAX`.
 pub(crate) fn wire_ms(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }

@@ -1,15 +1,16 @@
-//! What the spans of producers and consumers have in common: what they are called, and how a context is found among a
-//! record's headers. Called by `producer` and `consumer`.
+//! What the spans of producers and consumers have in common: names, and the trace context in a
+//! record's headers.
 
 use opentelemetry::trace::SpanContext;
 use streamhouse_core::trace::{self, Span, TRACEPARENT, TRACESTATE, key};
 
-/// The library's name as the source of spans.
+/// Instrumentation scope of the library's spans.
 pub(crate) const SCOPE: &str = "streamhouse-client";
-/// The messaging system, as OpenTelemetry would call it.
+/// Value of OpenTelemetry's `messaging.system` attribute.
 pub(crate) const SYSTEM: &str = "streamhouse";
 
-/// The context among these headers, the first of each name; none where it does not parse.
+/// Returns the trace context in these headers, from the first header of each name; `None` if it is
+/// missing or malformed.
 pub(crate) fn context_in<'a>(
     headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
 ) -> Option<SpanContext> {
@@ -24,7 +25,7 @@ pub(crate) fn context_in<'a>(
     trace::parse(parent?, state)
 }
 
-/// Says which agent was called.
+/// Sets the span's server address and port to those of the called agent.
 pub(crate) fn set_server(span: &mut Span, uri: &str) {
     let address = uri.split_once("://").map_or(uri, |(_, address)| address);
     let Some((host, port)) = address.rsplit_once(':') else {

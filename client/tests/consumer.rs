@@ -1,4 +1,4 @@
-//! The consumer against the fake cluster: records, positions, seeks, resets, bounds.
+//! The consumer against the fake cluster: records, positions, seeks, resets, limits.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail as tests do
 
@@ -214,7 +214,7 @@ async fn prefetching_stays_within_its_bound() {
     timeout(LONG, async {
         while seen < 5000 {
             seen += consumer.poll(POLL).await.unwrap().len();
-            // A batch may exceed the bound of the fetch that brings it.
+            // A batch may exceed the limit of its fetch.
             assert!(consumer.metrics().buffered_bytes <= 8192 + 2 * 2048);
         }
     })
@@ -240,7 +240,7 @@ async fn contradictory_settings_are_refused() {
     assert!(base().group("g").topics(["t"]).build().await.is_ok());
 }
 
-/// Where a partition's batches begin, and where its log ends.
+/// Returns the first offset of each batch of a partition, and the end of its log.
 fn bounds(cluster: &Cluster, topic: &str, partition: usize) -> Vec<i64> {
     let state = cluster.state.lock();
     let log = &state.topics[topic][partition].log;
@@ -302,7 +302,7 @@ async fn a_damaged_object_is_told_and_passed_and_other_partitions_go_on() {
     let all = expected((0..400).filter(|number| number % 2 == 0));
     assert_eq!(read(&mut consumer, rest).await, all[200 - rest..]);
 
-    // What is mended is read without a seek.
+    // Repaired records are read without a seek.
     consumer.seek(&of("t", 0), damaged.start).unwrap();
     failure(&mut consumer).await;
     cluster.change("t", 0, |partition| partition.damaged = None);
@@ -377,7 +377,7 @@ async fn a_stream_goes_on_after_an_error() {
     assert_eq!(values, [1; 5]);
 }
 
-/// A partition with a batch of two records between others that cannot be decoded.
+/// Creates a partition with a batch of two records, between others, that cannot be decoded.
 async fn poisoned() -> (Cluster, std::ops::Range<i64>) {
     let cluster = Cluster::start(1).await;
     cluster.create("t", 1);
@@ -427,7 +427,7 @@ async fn a_poisoned_batch_is_passed_over_and_counted_where_that_is_wanted() {
     assert_eq!(consumer.position(&of("t", 0)).await.unwrap(), 20);
 }
 
-/// Calls that return at once again and again must leave the thread to others, whatever they return.
+/// Calls that return at once in a loop must not starve the other tasks of the thread.
 #[tokio::test]
 async fn an_error_that_lasts_keeps_no_other_task_from_running() {
     let (cluster, _) = poisoned().await;
@@ -448,7 +448,7 @@ async fn an_error_that_lasts_keeps_no_other_task_from_running() {
     other.abort();
     assert!(steps.load(Ordering::Relaxed) >= 1000);
     assert!(errors < 1000, "it is told again after pauses only");
-    // A caller who waits is told again.
+    // A caller that waits gets the error again.
     failure(&mut consumer).await;
 }
 
@@ -572,7 +572,7 @@ async fn topics_without_a_group_are_read_whole_and_new_partitions_from_their_beg
     .await
     .unwrap();
     assert_eq!(consumer.position(&of("t", 0)).await.unwrap(), 10);
-    // The records are there before anybody can have looked.
+    // The records are written before any agent can have answered a fetch.
     cluster.create("grown", 2);
     produce(&cluster, "grown", 2, 10..30).await;
     cluster.create("made", 1);
@@ -648,7 +648,7 @@ async fn paused_partitions_starve_no_others_and_show_their_lag() {
         .build()
         .await
         .unwrap();
-    // The first two fill the bound while nothing of the third is there.
+    // The first two fill the limit while the third has no records.
     consumer.pause(&[of("t", 2)]).unwrap();
     consumer.seek(&of("t", 2), 0).unwrap();
     timeout(LONG, async {

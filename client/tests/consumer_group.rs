@@ -1,4 +1,4 @@
-//! Consumer groups against the fake cluster: commits, rebalances, members that are lost.
+//! Consumer groups against the fake cluster: commits, rebalances, lost members.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail as tests do
 
@@ -80,7 +80,7 @@ async fn automatic_commits_cover_only_what_was_polled_past() {
     assert_eq!(cluster.committed("g", "t", 0), 10, "closing commits the rest");
 }
 
-/// Writes down what happens to a member's partitions.
+/// Logs the rebalance callbacks of a member.
 #[derive(Clone, Default)]
 struct Diary(Arc<Mutex<Vec<String>>>);
 
@@ -105,7 +105,7 @@ impl RebalanceListener for Diary {
     }
 }
 
-/// Polls all members in turn until `done`, collecting values.
+/// Polls all members in turn until `done`, collecting the values.
 async fn poll_until(
     members: &mut [&mut Consumer],
     values: &mut Vec<String>,
@@ -339,7 +339,7 @@ async fn a_group_reads_a_topic_made_anew_from_its_beginning_and_commits_nothing_
     assert_eq!(cluster.committed("g", "t", 0), -1);
     consumer.commit().await.unwrap();
     assert_eq!(cluster.committed("g", "t", 0), 75);
-    // The next one has fewer partitions.
+    // The topic is recreated with fewer partitions.
     cluster.delete("t");
     cluster.create("t", 1);
     let mut values = Vec::new();

@@ -1,4 +1,5 @@
-//! A record that cannot be processed goes to the dead-letter topic and comes out of it with where it was and why.
+//! A record that cannot be processed is sent to the dead-letter topic, with its origin and the
+//! error.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail as tests do
 
@@ -49,7 +50,7 @@ async fn a_dead_letter_says_where_its_record_was_and_why_it_is_one() {
         .await
         .unwrap();
     assert_eq!((&*stored.topic, stored.offset), ("orders.dead-letters", 0));
-    // Put aside once more.
+    // The dead letter becomes a dead letter again.
     let letters = builder(&cluster).assign([of("orders.dead-letters", 0)]);
     let mut letters = letters.build().await.unwrap();
     let letter = read_all(&mut letters, 1).await.remove(0);

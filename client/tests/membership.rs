@@ -1,4 +1,5 @@
-//! What a member may rely on while its group rebalances, expels it or is left: heartbeats, commits, assignments.
+//! Guarantees to a member during rebalances, expulsion and leaving: heartbeats, commits,
+//! assignments.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail as tests do
 
@@ -27,7 +28,7 @@ use streamhouse_client::{
 };
 use tokio::time::timeout;
 
-/// Writes down what happens to a member's partitions.
+/// Logs the rebalance callbacks of a member.
 #[derive(Clone, Default)]
 struct Diary(Arc<Mutex<Vec<String>>>);
 
@@ -62,7 +63,7 @@ fn member(cluster: &Cluster) -> ConsumerBuilder {
     builder(cluster).group("g").topics(["t"]).auto_commit(None)
 }
 
-/// Polls until it has so many partitions.
+/// Polls until this many partitions are assigned.
 async fn poll_until_assigned(consumer: &mut Consumer, partitions: usize) {
     within(async {
         while consumer.assignment().len() != partitions {
@@ -76,7 +77,7 @@ async fn within<T>(what: impl Future<Output = T>) -> T {
     timeout(LONG, what).await.expect("it does not get there")
 }
 
-/// Waits until the cluster has answered so many more heartbeats.
+/// Waits until the cluster has answered this many more heartbeats.
 async fn beats(cluster: &Cluster, more: usize) {
     let before = cluster.group("g", |group| group.beats);
     within(cluster.wait_until(|cluster| {
@@ -98,7 +99,8 @@ async fn a_cooperative_rebalance_goes_on_without_polls_and_leaves_commits_by_han
         .await
         .unwrap();
     let mut values = read(&mut one, 80).await;
-    // The first works on its records, without a poll; the second joins meanwhile, and the group goes on.
+    // The first member processes its records without a poll; the second joins meanwhile, and the
+    // rebalance starts.
     let generation = one.generation();
     let mut two = member(&cluster).build().await.unwrap();
     let handle = one.handle();
@@ -150,7 +152,7 @@ async fn a_cooperative_rebalance_goes_on_without_polls_and_leaves_commits_by_han
     assert_eq!(cluster.committed("g", "t", 7), 10);
 }
 
-/// Whose `on_revoked` takes as long as five heartbeats.
+/// A listener whose `on_revoked` takes as long as five heartbeats.
 struct Slow(Cluster, Diary);
 
 impl RebalanceListener for Slow {
@@ -190,7 +192,7 @@ async fn heartbeats_go_on_while_a_member_works_and_while_it_gives_up_its_partiti
             }
         };
         let first = async {
-            // It has heard of the rebalance, and works on.
+            // It has learned of the rebalance, and continues processing.
             cluster.wait_until(|cluster| cluster.members("g") == 2).await;
             beats(&cluster, 5).await;
             poll_until_assigned(&mut one, 1).await;
@@ -227,13 +229,13 @@ async fn an_expelled_member_reads_and_commits_nothing_of_before_and_its_position
     cluster.expel("g", &one.member_id());
     let mut two = member(&cluster).build().await.unwrap();
     within(async {
-        // Also with nobody polling it, the expelled member learns of it.
+        // The expelled member learns of it even without a poll.
         while !handle.assignment().is_empty() {
             tokio::task::yield_now().await;
         }
     })
     .await;
-    // It works on with what it has, and tries to commit that.
+    // It continues with the records it has, and tries to commit them.
     let stale = handle.commit_offsets([(of("t", 0), 5)]).await.unwrap_err();
     assert_eq!(stale.code(), ErrorCode::UnknownMemberId, "{stale}");
     let stale = handle.commit().await.unwrap_err();
@@ -260,7 +262,7 @@ async fn no_ghost_stays_behind_whenever_a_consumer_closes() {
     cluster.create("t", 2);
     let mut one = member(&cluster).build().await.unwrap();
     poll_until_assigned(&mut one, 2).await;
-    // The group waits, so the join that this one closes in is not answered.
+    // The rebalance waits, so the join during which this one closes is not answered.
     cluster.hold("g", Call::Join);
     let mut two = member(&cluster).build().await.unwrap();
     tokio::select! {
@@ -270,7 +272,7 @@ async fn no_ghost_stays_behind_whenever_a_consumer_closes() {
     within(two.close()).await.unwrap();
     assert_eq!(cluster.members("g"), 1, "a member that nobody is");
     cluster.release("g", Call::Join);
-    // Its id is on its way.
+    // Its id is in flight.
     cluster.hold("g", Call::Id);
     let mut three = member(&cluster).build().await.unwrap();
     let asks = cluster.wait_until(|cluster| cluster.state.lock().group_waiting("g") == 1);
@@ -283,7 +285,7 @@ async fn no_ghost_stays_behind_whenever_a_consumer_closes() {
         .await
         .unwrap();
     assert_eq!(cluster.members("g"), 1, "a name that nobody has");
-    // The join was answered, and no poll took it over.
+    // The join was answered, but no poll has taken over its partitions.
     let mut four = member(&cluster).build().await.unwrap();
     let generation = one.generation();
     let _ = timeout(Duration::from_millis(1), four.poll(LONG)).await;
@@ -299,7 +301,7 @@ async fn no_ghost_stays_behind_whenever_a_consumer_closes() {
     assert_eq!(cluster.members("g"), 0);
 }
 
-/// Whose first `on_revoked` never ends.
+/// A listener whose first `on_revoked` never returns.
 #[derive(Clone, Default)]
 struct Stuck(Arc<AtomicUsize>);
 
@@ -409,7 +411,8 @@ async fn a_commit_never_leaves_under_the_generation_of_a_later_assignment() {
             read(&mut consumer, 5).await;
         }
     }
-    // The second waits for its turn while the member is expelled and comes back, to read on where it committed.
+    // The second commit waits for the first while the member is expelled, joins again and reads on
+    // from its commit.
     cluster.expel("g", &consumer.member_id());
     within(async {
         while consumer.generation() <= generation || consumer.assignment().is_empty() {
@@ -429,7 +432,7 @@ async fn a_commit_never_leaves_under_the_generation_of_a_later_assignment() {
     assert_eq!(cluster.committed("g", "t", 0), 5);
 }
 
-/// Knows where to read on by itself.
+/// A listener that seeks to an offset stored elsewhere.
 struct Elsewhere(i64);
 
 impl RebalanceListener for Elsewhere {
@@ -440,7 +443,7 @@ impl RebalanceListener for Elsewhere {
     ) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             for partition in partitions {
-                // A fetch that ran ahead would have brought the first records by now.
+                // A fetch before the callback ends would have returned the first records by now.
                 assert_eq!(consumer.position(partition).await.unwrap(), 0);
                 consumer.seek(partition, self.0).unwrap();
             }

@@ -1,4 +1,5 @@
-//! The producer against a cluster that fails on purpose: what is reported sent is stored, once, in order.
+//! The producer against a cluster with scripted faults: acknowledged records are stored once and in
+//! order.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail as tests do
 
@@ -35,7 +36,7 @@ fn builder(cluster: &Cluster) -> ProducerBuilder {
         .linger(Duration::from_millis(1))
 }
 
-/// Bytes that no codec makes fewer of.
+/// Returns incompressible bytes.
 fn noise(size: usize, seed: u64) -> Vec<u8> {
     let mut state = seed;
     let mut next = || {
@@ -48,7 +49,7 @@ fn noise(size: usize, seed: u64) -> Vec<u8> {
     (0..size).map(|_| next()).collect()
 }
 
-/// Sends numbered records round the partitions, each batch small, and waits for all.
+/// Sends numbered records to the partitions in turn, in small batches, and waits for all.
 async fn send_numbered(
     producer: &Producer,
     topic: &str,
@@ -61,7 +62,7 @@ async fn send_numbered(
         let record = Record::new(topic, format!("{number:06}")).with_partition(partition);
         deliveries.push(producer.send(record).await.unwrap());
         if number % 7 == 0 {
-            // Closes batches early, so that many are on their way.
+            // Close batches early, so that many are in flight.
             tokio::task::yield_now().await;
         }
     }
@@ -72,7 +73,7 @@ async fn send_numbered(
     results
 }
 
-/// Everything acknowledged is stored at its offset, once, and in the order sent.
+/// Asserts that every acknowledged record is stored at its offset, once, and in the order sent.
 fn assert_stored(
     cluster: &Cluster,
     topic: &str,
@@ -111,7 +112,7 @@ async fn records_are_stored_where_and_as_they_were_sent() {
         (1000, 0, 0)
     );
     producer.close(LONG).await.unwrap();
-    // What is refused comes back.
+    // A rejected record is returned.
     let late = Record::new("t", "late").with_key("k").with_header("h", "v");
     let refused = producer.send(late.clone()).await.unwrap_err();
     assert_eq!(refused.into_parts(), (late.clone(), Error::Closed));
@@ -289,7 +290,7 @@ async fn a_silent_agent_blocks_neither_send_nor_delivery_for_ever() {
         .build()
         .await
         .unwrap();
-    // What is measured is the buffer, not how long a busy machine takes to connect.
+    // Measure the buffer, not how long a busy machine takes to connect.
     while producer.topic("t").await.is_err() {}
     let mut deliveries = Vec::new();
     let refused = loop {
@@ -352,7 +353,8 @@ async fn a_batch_of_unknown_outcome_times_out_and_the_next_ones_go_on() {
         .unwrap()
         .await
         .unwrap();
-    // The answer to the second is lost for longer than it may take: its retries are refused.
+    // The answer to the second is lost for longer than its time limit, and its retries are
+    // rejected.
     cluster.script(std::iter::repeat_n(
         Fault::Refuse(ErrorCode::StorageUnavailable),
         30,
@@ -414,7 +416,7 @@ async fn close_settles_everything_even_when_nobody_answers() {
         producer.close(Duration::from_millis(100)).await,
         Err(Error::Timeout { .. })
     ));
-    // It was sent: it may be stored, and here it is.
+    // The record was sent, so it may be stored; here it is.
     assert!(matches!(delivery.await, Err(Error::OutcomeUnknown { .. })));
     assert_eq!(cluster.values("t", 0), ["a"]);
     assert_eq!(producer.metrics().records_failed, 1);
@@ -424,7 +426,7 @@ async fn close_settles_everything_even_when_nobody_answers() {
     assert_eq!(delivery.await.unwrap_err(), Error::Closed, "it was not sent");
 }
 
-/// Sends nothing before it is told to.
+/// Builds a producer that sends nothing before a flush.
 fn lingering(cluster: &Cluster) -> ProducerBuilder {
     builder(cluster)
         .linger(Duration::from_secs(3600))
@@ -489,7 +491,8 @@ async fn what_cannot_be_sent_is_refused_at_once() {
 async fn an_agent_that_says_nothing_does_not_hide_the_others() {
     let cluster = Cluster::start(1).await;
     cluster.create("t", 1);
-    // They take connections and never speak, as the address of a pod that is gone. Which agent is asked first is left to chance.
+    // These accept connections and never answer, like the address of a deleted pod. Which agent is
+    // called first is random.
     let silent: Vec<_> = (0..3)
         .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
         .collect();

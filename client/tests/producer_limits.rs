@@ -1,5 +1,5 @@
-//! The producer where records are too large, topics change under it, or it ends before its time: what it takes is stored, or
-//! its delivery says that it is not.
+//! The producer with records that are too large, topics that change, and an early end: accepted
+//! records are stored, or their delivery says that they are not.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail as tests do
 
@@ -25,9 +25,9 @@ use streamhouse_client::{
 use streamhouse_core::time::Entropy;
 use tokio::time::timeout;
 
-/// Nothing in these tests takes this long unless it hangs.
+/// Longer than anything in these tests takes unless it hangs.
 const LONG: Duration = Duration::from_secs(60);
-/// A topic's limit where nothing else is said.
+/// Default limit of a topic.
 const DEFAULT_LIMIT: usize = 1_048_588;
 
 fn settings(cluster: &Cluster) -> Settings {
@@ -44,14 +44,14 @@ fn builder(cluster: &Cluster) -> ProducerBuilder {
         .metrics_registry(Registry::new())
 }
 
-/// Sends nothing before it is told to.
+/// Builds a producer that sends nothing before a flush.
 fn lingering(cluster: &Cluster) -> ProducerBuilder {
     builder(cluster)
         .linger(Duration::from_secs(3600))
         .delivery_timeout(Duration::from_secs(7200))
 }
 
-/// Bytes that no codec makes fewer of, as text: the fake cluster shows values as text.
+/// Returns incompressible bytes, as text, because the fake cluster shows values as text.
 fn noise(size: usize, seed: u64) -> Vec<u8> {
     let mut state = seed;
     let mut next = || {
@@ -63,7 +63,7 @@ fn noise(size: usize, seed: u64) -> Vec<u8> {
     (0..size).map(|_| next()).collect()
 }
 
-/// Waits for all; how many failed, and one of their errors.
+/// Waits for all deliveries. Returns the number of failures and one of the errors.
 async fn settle(deliveries: Vec<Delivery>) -> (usize, Option<Error>) {
     let mut failed = (0, None);
     for delivery in deliveries {
@@ -96,11 +96,11 @@ async fn records_that_do_not_compress_are_stored_at_defaults() {
     }
 }
 
-/// Sends lines of 120 bytes to a topic with a limit of 16384; returns the producer.
+/// Sends lines of 120 bytes to a topic with a limit of 16384 bytes. Returns the producer.
 async fn send_lines(cluster: &Cluster, said: bool, codec: Compression) -> Producer {
     cluster.create("t", 1);
     cluster.limit("t", 16_384, said);
-    // However slowly the records come, what closes a batch is its size.
+    // Batches close by size, however slowly the records arrive.
     let producer = lingering(cluster).compression(codec).build().await.unwrap();
     let topic = producer.topic("t").await.unwrap();
     let mut deliveries = Vec::new();
@@ -131,7 +131,7 @@ async fn batches_keep_to_the_limit_that_metadata_name() {
         stats.batches_retried, 0,
         "one that comes out too large is cut before it is sent"
     );
-    // Now it is known how well these records compress.
+    // The compression ratio of these records is known by now.
     let topic = producer.topic("t").await.unwrap();
     let line = format!("{:->120}", 1);
     let mut deliveries = Vec::new();
@@ -156,7 +156,7 @@ async fn a_batch_that_is_refused_as_too_large_is_sent_in_parts_in_order() {
         (stats.records_failed, stats.pending_records, stats.buffered_bytes),
         (0, 0, 0)
     );
-    // A record that is too large alone fails, and says why.
+    // A record that is too large alone fails, and its error says so.
     let large = producer.send(Record::new("t", noise(20_000, 1))).await.unwrap();
     producer.flush().await.unwrap();
     assert_eq!(large.await.unwrap_err().code(), ErrorCode::MessageTooLarge);
@@ -255,7 +255,7 @@ async fn a_batch_of_unknown_outcome_does_not_swallow_the_next_one() {
     assert_eq!(cluster.values("t", 0), ["a", "b", "c", "d"]);
 }
 
-/// The values of the topic that begin with a key, by key, in the order stored.
+/// Returns the values of the topic that begin with a key, by key, in the order stored.
 fn by_key(cluster: &Cluster) -> HashMap<String, Vec<String>> {
     let mut by_key: HashMap<String, Vec<String>> = HashMap::new();
     let values = cluster.all_values("t").into_iter().flatten();
@@ -323,7 +323,7 @@ async fn what_waits_goes_to_the_topic_that_was_made_anew() {
         (stats.records_failed, stats.pending_records, stats.buffered_bytes),
         (1, 0, 0)
     );
-    // The handle of before chooses among the new partitions.
+    // The existing handle chooses among the new partitions.
     let next = producer
         .send(Record::new("t", "next").with_key("key-7"))
         .await
@@ -367,7 +367,7 @@ async fn what_was_on_its_way_to_a_deleted_topic_is_stored_once_in_the_new_one() 
     assert_eq!(cluster.values("t", 0), ["second", "third"]);
 }
 
-/// Random bits, until it is switched off.
+/// Entropy that panics once it is armed.
 #[derive(Debug, Default)]
 struct Fuse(AtomicBool);
 
@@ -469,7 +469,7 @@ async fn a_callback_that_panics_does_not_end_the_producer() {
     producer.send(Record::new("t", "b")).await.unwrap().await.unwrap();
 }
 
-/// Keeps what is logged.
+/// Captures log output.
 #[derive(Clone, Default)]
 struct Logged(Arc<Mutex<Vec<u8>>>);
 

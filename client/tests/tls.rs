@@ -1,4 +1,4 @@
-//! Mutual TLS: a server that asks for certificates lets in a client with one of its authority, and nobody else.
+//! Mutual TLS: a server that requires certificates accepts only clients with one of its authority.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail as tests do
 
@@ -11,7 +11,8 @@ use streamhouse_client::{Client, ClientIdentity, Producer, Record, Settings, met
 use streamhouse_testkit::Authority;
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
-/// A cluster of one agent that asks for certificates of `clients`; and settings that trust it.
+/// Starts a cluster of one agent that requires certificates of `clients`. Returns settings that
+/// trust it.
 async fn strict_cluster(clients: &Authority) -> (Cluster, Settings) {
     let agents = Authority::new().unwrap();
     let own = agents.issue(&["localhost"]).unwrap();

@@ -1,4 +1,5 @@
-//! Agents that advertise an address which nobody can reach: named wherever something waits for them.
+//! Agents that advertise an unreachable address are named in the errors of everything that waits
+//! for them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail as tests do
 
@@ -13,10 +14,11 @@ use fake_agent::{
 use streamhouse_client::{Client, Consumer, Error, ErrorCode, Producer, Record, Settings, metrics::Registry};
 use tokio::time::timeout;
 
-/// No agent may listen here.
+/// An address without a listener.
 const NOWHERE: &str = "127.0.0.1:1";
 
-/// Two agents, one of which says that it is nowhere, and the other's address.
+/// Starts two agents, of which one advertises an unreachable address. Returns settings with the
+/// other's address.
 async fn cluster(unreachable: usize) -> (Cluster, Settings) {
     let cluster = Cluster::start(2).await;
     cluster.create("t", 1);

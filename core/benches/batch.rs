@@ -1,5 +1,6 @@
-//! How fast batches are built, checked, stamped and read: `cargo bench -p streamhouse-core`. Throughput is in bytes of keys
-//! and values for building and reading, in bytes of the batch for checking and stamping.
+//! Benchmarks how fast batches are built, validated, stamped and decoded: `cargo bench -p
+//! streamhouse-core`. Throughput counts bytes of keys and values for building and decoding, and
+//! bytes of the batch for validating and stamping.
 
 #![allow(clippy::expect_used)] // nothing but a benchmark
 
@@ -11,10 +12,10 @@ use streamhouse_core::batch::{BatchBuilder, Compression, Limits, Records, stamp,
 
 const CODECS: [Compression; 2] = [Compression::None, Compression::Lz4];
 const VALUE_SIZES: [usize; 2] = [100, 1024];
-/// Records of a batch come to about this many bytes.
+/// Approximate bytes of the records of a batch.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// Values like log lines: half of each is the same everywhere, half is not.
+/// Generates values like log lines: half of each is common to all, half is random.
 fn values(size: usize) -> Vec<Vec<u8>> {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let mut random = || {

@@ -1,5 +1,6 @@
-//! What members of a consumer group tell each other through the coordinator, in Kafka's own bytes: subscriptions and
-//! assignments. Opaque to agents; clients encode and decode.
+//! Kafka's consumer protocol: the subscriptions and assignments that members of a consumer group
+//! exchange through the coordinator. Clients encode and decode them; to agents they are opaque
+//! bytes.
 
 use std::collections::BTreeMap;
 
@@ -13,30 +14,31 @@ use crate::{
 /// The protocol type of consumer groups.
 pub const PROTOCOL_TYPE: &str = "consumer";
 
-/// What a member wants (ConsumerProtocolSubscription, versions 0 to 3 read, 1 written, 2 when a generation is known).
+/// What a member subscribes to: ConsumerProtocolSubscription. Reads versions 0 to 3; writes version
+/// 1, or version 2 if a generation is known.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Subscription {
     /// Topics, in the member's order.
     pub topics: Vec<String>,
-    /// The assignor's own bytes.
+    /// Opaque data of the assignor.
     pub user_data: Option<Bytes>,
-    /// What the member holds at the moment.
+    /// The partitions that the member currently owns.
     pub owned: Vec<TopicPartition>,
-    /// The generation in which it held that.
+    /// The generation in which it was assigned them.
     pub generation: Option<i32>,
 }
 
-/// What a member gets (ConsumerProtocolAssignment, version 1).
+/// What a member is assigned: ConsumerProtocolAssignment, version 1.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Assignment {
-    /// Its partitions.
+    /// The assigned partitions.
     pub partitions: Vec<TopicPartition>,
-    /// The assignor's own bytes.
+    /// Opaque data of the assignor.
     pub user_data: Option<Bytes>,
 }
 
 impl Subscription {
-    /// As bytes.
+    /// Encodes the subscription.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         out.put_i16(if self.generation.is_some() { 2 } else { 1 });
@@ -50,7 +52,11 @@ impl Subscription {
         out.freeze()
     }
 
-    /// From bytes; INVALID_REQUEST when they are not a subscription.
+    /// Decodes a subscription.
+    ///
+    /// # Errors
+    ///
+    /// Fails with INVALID_REQUEST if the bytes are not a subscription.
     pub fn decode(mut bytes: Bytes) -> Result<Self, Error> {
         let version = short(&mut bytes)?;
         if version < 0 {
@@ -81,7 +87,7 @@ impl Subscription {
 }
 
 impl Assignment {
-    /// As bytes.
+    /// Encodes the assignment.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         out.put_i16(1);
@@ -90,7 +96,11 @@ impl Assignment {
         out.freeze()
     }
 
-    /// From bytes; none at all is an empty assignment. INVALID_REQUEST when they are not an assignment.
+    /// Decodes an assignment; no bytes are an empty assignment.
+    ///
+    /// # Errors
+    ///
+    /// Fails with INVALID_REQUEST if the bytes are not an assignment.
     pub fn decode(mut bytes: Bytes) -> Result<Self, Error> {
         if bytes.is_empty() {
             return Ok(Self::default());
@@ -109,7 +119,7 @@ impl Assignment {
 fn wrong() -> Error {
     Error::new(
         ErrorCode::InvalidRequest,
-        "the bytes are not of Kafka's consumer protocol",
+        "the bytes do not follow Kafka's consumer protocol",
     )
 }
 
@@ -118,7 +128,7 @@ fn count(len: usize) -> i32 {
 }
 
 fn put_string(out: &mut BytesMut, text: &str) {
-    // Topic names are far shorter than this.
+    // Topic names are far shorter than this limit.
     let text = &text.as_bytes()[..text.len().min(i16::MAX as usize)];
     out.put_i16(text.len() as i16);
     out.put_slice(text);
@@ -235,7 +245,7 @@ mod tests {
 
     #[test]
     fn kafkas_own_bytes_are_read() {
-        // Version 0, one topic "t", no user data: what kafka-python's range assignor sends.
+        // Version 0, one topic "t", no user data: sent by kafka-python's range assignor.
         let bytes = Bytes::from_static(&[0, 0, 0, 0, 0, 1, 0, 1, b't', 0xff, 0xff, 0xff, 0xff]);
         let subscription = Subscription::decode(bytes).unwrap();
         assert_eq!(

@@ -1,20 +1,21 @@
-//! Identities that travel between the crates. Newtypes, so that an offset is never taken for a partition.
+//! Identifiers shared by all crates. They are newtypes, so that an offset is never mistaken for a
+//! partition.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A partition of a topic, by name: what clients speak of.
+/// A partition as clients identify it: by topic name and number.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TopicPartition {
     /// The topic's name.
     pub topic: String,
-    /// Counted from 0.
+    /// The number of the partition, counted from 0.
     pub partition: i32,
 }
 
 impl TopicPartition {
-    /// The partition `partition` of `topic`.
+    /// Creates the identifier of partition `partition` of `topic`.
     pub fn new(topic: impl Into<String>, partition: i32) -> Self {
         Self {
             topic: topic.into(),
@@ -29,7 +30,8 @@ impl fmt::Display for TopicPartition {
     }
 }
 
-/// A partition in the metadata store: unique for ever, also across topics deleted and created again.
+/// The id of a partition in the metadata store. Never reused, not even if the topic is deleted and
+/// created again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PartitionUid(pub i64);
 
@@ -39,23 +41,26 @@ impl fmt::Display for PartitionUid {
     }
 }
 
-/// One life of one agent process, from registration to seal: unique for ever, rising.
+/// One run of an agent process, from registration to seal. Rises with every run and is never
+/// reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Incarnation(pub i64);
 
 impl fmt::Display for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Ten digits keep the keys of the object store in order.
+        // Ten digits keep the object store's keys in order.
         write!(f, "{:010}", self.0)
     }
 }
 
-/// The longest legal topic name.
+/// The largest number of characters in a topic name.
 pub const MAX_TOPIC_NAME: usize = 249;
 
-/// Why a topic name is not legal; `None` when it is. Kafka's rules: letters, digits, `.`, `_`, `-`, at most
-/// [`MAX_TOPIC_NAME`] characters, not `.` or `..`; names that begin with `__` are the cluster's own, and so is the
-/// object-store prefix `_wal`.
+/// Returns why a topic name is invalid, `None` if it is valid.
+///
+/// Kafka's rules apply: letters, digits, `.`, `_` and `-`, at most [`MAX_TOPIC_NAME`] characters,
+/// not `.` or `..`. Names that begin with `__` are reserved for the cluster, and `_wal` is a prefix
+/// in the object store.
 pub fn topic_name_problem(name: &str) -> Option<String> {
     if name.is_empty() {
         return Some("a topic name cannot be empty".to_owned());

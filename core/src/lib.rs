@@ -1,5 +1,6 @@
-//! The shared vocabulary of StreamHouse: ids, record batches, protocol, error codes, settings, and the seams for time and
-//! randomness. Every other crate stands on this one; it stands on none of them.
+//! The vocabulary shared by all crates of StreamHouse: ids, record batches, protocol, error codes,
+//! settings, and the interfaces for time and randomness. Depends on no other crate of the
+//! workspace.
 
 pub mod batch;
 pub mod consumer_protocol;

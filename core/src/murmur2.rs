@@ -1,6 +1,7 @@
-//! Hashes that must never change: Kafka's murmur2, which decides the partition of a key and the coordinator of a group.
+//! Kafka's murmur2 hash, which determines the partition of a key and the coordinator slot of a
+//! group. Its results must never change.
 
-/// Kafka's 32-bit murmur2, as its Java client has it.
+/// Hashes `data` as Kafka's Java client does: 32-bit murmur2.
 pub fn murmur2(data: &[u8]) -> i32 {
     const M: u32 = 0x5bd1_e995;
     let mut h: u32 = 0x9747_b28c ^ data.len() as u32;
@@ -21,7 +22,8 @@ pub fn murmur2(data: &[u8]) -> i32 {
     (h ^ (h >> 15)) as i32
 }
 
-/// The partition of a key among `partitions`, as Kafka's default partitioner has it; 0 when there is none.
+/// Returns the partition of a key among `partitions`, as Kafka's default partitioner does; 0 if
+/// there are none.
 pub fn partition_for_key(key: &[u8], partitions: i32) -> i32 {
     if partitions <= 0 {
         0
@@ -30,7 +32,7 @@ pub fn partition_for_key(key: &[u8], partitions: i32) -> i32 {
     }
 }
 
-/// The coordinator slot of a group among `slots`.
+/// Returns the coordinator slot of a group among `slots`.
 pub fn group_slot(group_id: &str, slots: i32) -> i32 {
     partition_for_key(group_id.as_bytes(), slots)
 }

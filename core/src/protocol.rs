@@ -1,5 +1,5 @@
-//! The gRPC protocol: generated types and services of `proto/streamhouse/v1`, and how an [`Error`] travels
-//! in them. Agents serve it, clients call it.
+//! The gRPC protocol: the types and services generated from `proto/streamhouse/v1`, and the
+//! encoding of an [`Error`] in them. Agents serve it, clients call it.
 
 use tonic::{Code, Status, metadata::MetadataValue};
 
@@ -10,14 +10,14 @@ use crate::error::{Error, ErrorCode};
 pub mod v1 {
     tonic::include_proto!("streamhouse.v1");
 
-    /// The encoded file descriptors, for gRPC reflection.
+    /// The encoded file descriptors, for gRPC server reflection.
     pub const FILE_DESCRIPTOR_SET: &[u8] =
         include_bytes!(concat!(env!("OUT_DIR"), "/streamhouse_descriptor.bin"));
 }
 
-/// The header that carries the [`ErrorCode`] name of a failed call.
+/// The response header that carries the [`ErrorCode`] name of a failed call.
 pub const ERROR_CODE_HEADER: &str = "streamhouse-error-code";
-/// The header that carries the retry hint of a failed call, in milliseconds.
+/// The response header that carries the retry hint of a failed call, in milliseconds.
 pub const RETRY_AFTER_HEADER: &str = "streamhouse-retry-after-ms";
 
 impl From<Error> for v1::Error {
@@ -66,7 +66,7 @@ impl From<Status> for Error {
     }
 }
 
-/// The gRPC code that generic tools understand best for each of ours.
+/// Returns the gRPC code that generic tools interpret best for each error code.
 fn grpc_code(code: ErrorCode) -> Code {
     use ErrorCode as E;
     match code {
@@ -120,7 +120,8 @@ fn grpc_code(code: ErrorCode) -> Code {
     }
 }
 
-/// What a status without our header means: it came from the transport or from a proxy.
+/// Returns the meaning of a status without [`ERROR_CODE_HEADER`], which comes from the transport or
+/// a proxy.
 fn transport_code(code: Code) -> ErrorCode {
     match code {
         Code::Ok => ErrorCode::None,
@@ -129,7 +130,7 @@ fn transport_code(code: Code) -> ErrorCode {
         Code::ResourceExhausted => ErrorCode::ResourceExhausted,
         Code::OutOfRange => ErrorCode::MessageTooLarge,
         Code::InvalidArgument | Code::Unimplemented => ErrorCode::InvalidRequest,
-        // Of a proxy, or of an agent's secure port to a client that speaks plain text.
+        // From a proxy, or from an agent's TLS port that received plain text.
         Code::PermissionDenied | Code::Unauthenticated => ErrorCode::PolicyViolation,
         _ => ErrorCode::Unknown,
     }

@@ -1,5 +1,5 @@
-//! The seams for wall clock and entropy. Everything that asks for the time of day or for randomness takes one of these,
-//! so that a seeded simulation can stand in; the lints refuse any other source. Durations and time-outs are measured with
+//! Interfaces for the wall clock and for randomness. All code takes them as parameters, so that a
+//! seeded simulation can replace them; lints reject other sources. Durations and time-outs use
 //! `tokio::time`, which tests can pause.
 
 use std::{
@@ -8,52 +8,52 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// Tells the time of day.
+/// A source of the wall-clock time.
 pub trait Clock: Send + Sync + fmt::Debug {
-    /// Milliseconds since the Unix epoch.
+    /// Returns the milliseconds since the Unix epoch.
     fn now_ms(&self) -> i64;
 }
 
-/// Gives random bits.
+/// A source of random bits.
 pub trait Entropy: Send + Sync + fmt::Debug {
-    /// 64 fresh random bits.
+    /// Returns 64 fresh random bits.
     fn next_u64(&self) -> u64;
 
-    /// A fraction in `0.0..1.0`, for jitter.
+    /// Returns a random fraction in `0.0..1.0`, for jitter.
     fn fraction(&self) -> f64 {
         (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 
-/// The computer's clock.
+/// The operating system's clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[allow(clippy::disallowed_methods)] // the seam itself
+    #[allow(clippy::disallowed_methods)] // the one permitted source
     fn now_ms(&self) -> i64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
     }
 }
 
-/// The operating system's randomness.
+/// The operating system's random number generator.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemEntropy;
 
 impl Entropy for SystemEntropy {
-    #[allow(clippy::disallowed_methods)] // the seam itself
+    #[allow(clippy::disallowed_methods)] // the one permitted source
     fn next_u64(&self) -> u64 {
         uuid::Uuid::new_v4().as_u64_pair().1 ^ uuid::Uuid::new_v4().as_u64_pair().0
     }
 }
 
-/// The real clock.
+/// Returns the operating system's clock.
 pub fn system_clock() -> Arc<dyn Clock> {
     Arc::new(SystemClock)
 }
 
-/// The real randomness.
+/// Returns the operating system's random number generator.
 pub fn system_entropy() -> Arc<dyn Entropy> {
     Arc::new(SystemEntropy)
 }

@@ -1,21 +1,23 @@
-//! The settings of a topic, with Kafka's names: one table of keys, defaults, bounds and help, and the typed value.
+//! Topic settings, with Kafka's names: one table of keys, defaults, bounds and descriptions, and
+//! the typed value.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use crate::error::{Error, ErrorCode};
 
-/// A topic's settings in force.
+/// The effective settings of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicConfig {
-    /// Records older than this many milliseconds may go; `None` keeps them.
+    /// Records older than this many milliseconds may be deleted; `None` retains them.
     pub retention_ms: Option<i64>,
-    /// Beyond this many stored bytes a partition, the oldest records may go; `None` keeps them.
+    /// If a partition stores more than this many bytes, the oldest records may be deleted; `None`
+    /// retains them.
     pub retention_bytes: Option<i64>,
-    /// A segment is written when this many bytes wait.
+    /// A segment is written once this many bytes have accumulated.
     pub segment_bytes: usize,
-    /// A segment is written when the oldest bytes have waited this many milliseconds.
+    /// A segment is written once the oldest bytes are this many milliseconds old.
     pub segment_ms: u64,
-    /// The largest batch taken, in bytes as it is sent.
+    /// The largest batch accepted, in bytes as it is sent.
     pub max_message_bytes: usize,
     /// How far a timestamp may lie behind the agent's clock, in milliseconds.
     pub timestamp_before_max_ms: i64,
@@ -23,42 +25,42 @@ pub struct TopicConfig {
     pub timestamp_after_max_ms: i64,
 }
 
-/// One setting.
+/// The definition of one topic setting.
 #[derive(Debug, Clone, Copy)]
 pub struct Definition {
-    /// Kafka's name.
+    /// Kafka's name of the setting.
     pub key: &'static str,
-    /// As text.
+    /// The default, as text.
     pub default: &'static str,
-    /// What is allowed, for people.
+    /// The allowed values, in words.
     pub bounds: &'static str,
-    /// What it does.
+    /// The description for users.
     pub help: &'static str,
     set: fn(&mut TopicConfig, &str) -> Result<(), String>,
 }
 
-/// Every setting, by key.
+/// All topic settings, ordered by key.
 pub const DEFINITIONS: &[Definition] = &[
     Definition {
         key: "cleanup.policy",
         default: "delete",
         bounds: "delete",
-        help: "What happens to old records. Compaction is not offered.",
+        help: "How old records are removed. Only deletion is supported, not compaction.",
         set: |_, value| match value {
             "delete" => Ok(()),
-            "compact" => Err("compaction is not offered; use delete".to_owned()),
-            other => Err(format!("{other:?} is not a policy; use delete")),
+            "compact" => Err("compaction is not supported; use delete".to_owned()),
+            other => Err(format!("{other:?} is not a cleanup policy; use delete")),
         },
     },
     Definition {
         key: "compression.type",
         default: "producer",
         bounds: "producer",
-        help: "Batches are stored as producers compress them; agents compress nothing again.",
+        help: "The codec of stored batches. Batches are stored as producers compress them; agents do not recompress.",
         set: |_, value| match value {
             "producer" => Ok(()),
             other => Err(format!(
-                "{other:?} is not offered, only \"producer\" is: batches are stored as producers compress them, so set \
+                "{other:?} is not supported, only \"producer\" is: batches are stored as producers compress them, so set \
                  the codec there (the default is lz4)"
             )),
         },
@@ -67,14 +69,14 @@ pub const DEFINITIONS: &[Definition] = &[
         key: "max.message.bytes",
         default: "1048588",
         bounds: "1024 to 16777216",
-        help: "The largest batch taken, in bytes as it is sent.",
+        help: "The largest batch that is accepted, in bytes as it is sent.",
         set: |config, value| number(value, 1024, 16 << 20).map(|n| config.max_message_bytes = n as usize),
     },
     Definition {
         key: "message.timestamp.after.max.ms",
         default: "3600000",
         bounds: "0 and more",
-        help: "How far a record's timestamp may lie ahead of the agent's clock, in milliseconds; batches beyond are refused \
+        help: "How far a record's timestamp may lie ahead of the agent's clock, in milliseconds; batches beyond that are rejected \
                with INVALID_TIMESTAMP.",
         set: |config, value| number(value, 0, i64::MAX).map(|n| config.timestamp_after_max_ms = n),
     },
@@ -82,7 +84,7 @@ pub const DEFINITIONS: &[Definition] = &[
         key: "message.timestamp.before.max.ms",
         default: "9223372036854775807",
         bounds: "0 and more",
-        help: "How far a record's timestamp may lie behind the agent's clock, in milliseconds; batches beyond are refused \
+        help: "How far a record's timestamp may lie behind the agent's clock, in milliseconds; batches beyond that are rejected \
                with INVALID_TIMESTAMP.",
         set: |config, value| number(value, 0, i64::MAX).map(|n| config.timestamp_before_max_ms = n),
     },
@@ -90,17 +92,17 @@ pub const DEFINITIONS: &[Definition] = &[
         key: "message.timestamp.type",
         default: "CreateTime",
         bounds: "CreateTime",
-        help: "Timestamps are the producer's.",
+        help: "The source of a record's timestamp. Only timestamps set by the producer are supported.",
         set: |_, value| match value {
             "CreateTime" => Ok(()),
-            other => Err(format!("{other:?} is not offered; use CreateTime")),
+            other => Err(format!("{other:?} is not supported; use CreateTime")),
         },
     },
     Definition {
         key: "retention.bytes",
         default: "-1",
         bounds: "-1 (no limit) or 0 and more",
-        help: "Stored bytes a partition keeps at least; beyond them the oldest records go.",
+        help: "The stored bytes that are retained per partition. If there are more, the oldest records are deleted.",
         set: |config, value| {
             number(value, -1, i64::MAX).map(|n| config.retention_bytes = (n >= 0).then_some(n))
         },
@@ -109,21 +111,21 @@ pub const DEFINITIONS: &[Definition] = &[
         key: "retention.ms",
         default: "604800000",
         bounds: "-1 (no limit) or 0 and more",
-        help: "How long records are kept at least, in milliseconds: by their timestamps, see below.",
+        help: "How long records are retained, in milliseconds, by their timestamps; see below.",
         set: |config, value| number(value, -1, i64::MAX).map(|n| config.retention_ms = (n >= 0).then_some(n)),
     },
     Definition {
         key: "segment.bytes",
         default: "67108864",
         bounds: "65536 to 134217728",
-        help: "A segment is written when this many bytes wait. The agent holds one segment in memory while it writes it.",
+        help: "A segment is written once a partition has this many bytes in WAL objects. The agent holds one segment in memory while it writes it.",
         set: |config, value| number(value, 65536, 128 << 20).map(|n| config.segment_bytes = n as usize),
     },
     Definition {
         key: "segment.ms",
         default: "600000",
         bounds: "100 and more",
-        help: "A segment is written when the oldest bytes have waited this long, in milliseconds.",
+        help: "A segment is written once a partition's oldest bytes in WAL objects are this old, in milliseconds.",
         set: |config, value| number(value, 100, i64::MAX).map(|n| config.segment_ms = n.unsigned_abs()),
     },
 ];
@@ -151,7 +153,7 @@ impl Default for TopicConfig {
             timestamp_after_max_ms: 0,
         };
         for definition in DEFINITIONS {
-            // The defaults are legal: a test says so.
+            // A test verifies that every default is valid.
             let _ = (definition.set)(&mut config, definition.default);
         }
         config
@@ -159,7 +161,11 @@ impl Default for TopicConfig {
 }
 
 impl TopicConfig {
-    /// The defaults with these settings over them. INVALID_CONFIG names the first that is unknown or out of bounds.
+    /// Returns the defaults with these overrides applied.
+    ///
+    /// # Errors
+    ///
+    /// Fails with INVALID_CONFIG, which names the first setting that is unknown or out of bounds.
     pub fn from_overrides(overrides: &BTreeMap<String, String>) -> Result<Self, Error> {
         let mut config = Self::default();
         for (key, value) in overrides {
@@ -170,13 +176,14 @@ impl TopicConfig {
         Ok(config)
     }
 
-    /// The same for settings that are stored already: what this build does not know or offer any more has its default, the
-    /// others hold. A topic stays usable whatever an earlier or later version allowed to be set.
+    /// Returns the defaults with stored overrides applied. A setting or value that this version
+    /// does not support keeps its default, so that a topic stays usable whichever version wrote its
+    /// settings.
     pub fn from_stored(overrides: &BTreeMap<String, String>) -> Self {
         let mut config = Self::default();
         for (key, value) in overrides {
             if let Ok(definition) = definition(key) {
-                // A setter that refuses changes nothing.
+                // A setter that fails changes nothing.
                 let _ = (definition.set)(&mut config, value);
             }
         }
@@ -184,7 +191,11 @@ impl TopicConfig {
     }
 }
 
-/// The setting of this name; INVALID_CONFIG with the nearest name when there is none.
+/// Returns the definition of a setting.
+///
+/// # Errors
+///
+/// Fails with INVALID_CONFIG, which suggests the most similar name, if there is no such setting.
 pub fn definition(key: &str) -> Result<&'static Definition, Error> {
     DEFINITIONS
         .iter()
@@ -203,7 +214,7 @@ pub fn definition(key: &str) -> Result<&'static Definition, Error> {
         })
 }
 
-/// Every setting with its value in force.
+/// Returns all settings with their effective values.
 pub fn effective(overrides: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let value = |d: &Definition| overrides.get(d.key).map_or(d.default, String::as_str).to_owned();
     DEFINITIONS
@@ -212,9 +223,9 @@ pub fn effective(overrides: &BTreeMap<String, String>) -> BTreeMap<String, Strin
         .collect()
 }
 
-/// The reference for `docs/reference/topic-config.md`.
+/// Returns the text of `docs/reference/topic-config.md`.
 pub fn reference_markdown() -> String {
-    let mut out = "# Topic settings\n\nMade from the code; do not edit.\n\n\
+    let mut out = "# Topic settings\n\nGenerated from the code; do not edit.\n\n\
         | setting | default | allowed | what it does |\n|---|---|---|---|\n"
         .to_owned();
     for Definition {
@@ -231,27 +242,27 @@ pub fn reference_markdown() -> String {
     out
 }
 
-/// What the table has no room for.
+/// Notes below the table of the reference.
 const NOTES: &str = "
 ## Timestamps and retention
 
-`retention.ms` goes by the greatest timestamp of a span (a WAL range or a segment), but never by one that lies after the moment
-when the span was stored:
+`retention.ms` applies to the greatest timestamp of a WAL range or segment, but never to one later than the
+time at which the range or segment was stored:
 
-| timestamp | expires |
+| timestamp | expiry |
 |---|---|
-| in the past | by the timestamp, as in Kafka: records older than `retention.ms` may go in the next round, however new they are here. \
-Set `message.timestamp.before.max.ms` to have such batches refused instead. |
-| in the future | by the time of storing: a wrong clock cannot keep what follows from expiring. |
-| -1 (none) or 0 | by the time of storing. In Kafka, 0 is the year 1970; here it counts as a field left empty. |
+| in the past | By the timestamp, as in Kafka: records older than `retention.ms` may be deleted in the next round, however recently they were stored. \
+Set `message.timestamp.before.max.ms` to reject such batches instead. |
+| in the future | By the time of storing, so that a producer's wrong clock cannot prevent later records from expiring. |
+| -1 (none) or 0 | By the time of storing. In Kafka, 0 means the year 1970; here it means that no timestamp is set. |
 
-Producers are refused with INVALID_TIMESTAMP when the first or the greatest timestamp of a batch lies outside \
-`message.timestamp.before.max.ms` and `message.timestamp.after.max.ms`, or is less than -1. A batch without timestamps (-1) is taken.
+A batch is rejected with INVALID_TIMESTAMP if its first or greatest timestamp lies outside \
+`message.timestamp.before.max.ms` and `message.timestamp.after.max.ms`, or is less than -1. A batch without timestamps (-1) is accepted.
 
-## Settings that are not offered
+## Unsupported values
 
-A value that is not in the table is refused with INVALID_CONFIG when a topic is created or altered. A topic that has such a value
-from an earlier version keeps working as if it were not set; reset it when convenient.
+A value that the table does not allow is rejected with INVALID_CONFIG when a topic is created or altered. A topic with such a value
+from an earlier version keeps working as if the setting were not set; reset it when convenient.
 ";
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Batches against kafka-python, in both directions: what it writes is read, and what is written here it reads, with every
-//! codec, nulls, headers, timestamps and producer fields.
+//! Verifies batches against kafka-python in both directions, with every codec, nulls, headers,
+//! timestamps and producer fields.
 
-#![allow(clippy::expect_used, clippy::panic)] // all of this file is a test
+#![allow(clippy::expect_used, clippy::panic)] // this file holds only tests
 
 use std::{
     env,
@@ -26,7 +26,7 @@ struct Printed {
     headers: Vec<(String, Option<String>)>,
 }
 
-/// A batch that kafka-python built.
+/// A batch that kafka-python encoded.
 #[derive(Debug, Deserialize)]
 struct Theirs {
     name: String,
@@ -37,7 +37,7 @@ struct Theirs {
     records: Vec<Printed>,
 }
 
-/// A batch as kafka-python reads it.
+/// A batch as kafka-python decoded it.
 #[derive(Debug, Deserialize)]
 struct Read {
     head: ReadHead,
@@ -56,7 +56,8 @@ struct ReadHead {
     producer: (i64, i16, i32),
 }
 
-/// The interpreter with kafka-python: `$STREAMHOUSE_PYTHON`, or that of the newest environment in the cache folder.
+/// Returns the interpreter with kafka-python: `$STREAMHOUSE_PYTHON`, or that of the newest
+/// environment in the cache folder.
 fn python() -> PathBuf {
     if let Some(python) = env::var_os("STREAMHOUSE_PYTHON") {
         return python.into();
@@ -158,7 +159,7 @@ fn read(batch: Bytes) -> Vec<Printed> {
         .collect()
 }
 
-/// Builds the same records here.
+/// Encodes the same records with [`BatchBuilder`].
 fn built(codec: Compression, producer: (i64, i16, i32), records: &[Printed]) -> Bytes {
     let mut builder = BatchBuilder::new(codec);
     for record in records {
@@ -210,7 +211,7 @@ fn what_kafka_python_writes_is_read() {
         assert!(records == theirs.records, "{}: the records differ", theirs.name);
         if codec == Compression::None && !theirs.transactional {
             let same = built(codec, theirs.producer, &records);
-            // Base offset and leader epoch, which stand first, are the broker's to write.
+            // Base offset and leader epoch come first and are written by the broker.
             assert!(same[16..] == batch[16..], "{}: the bytes differ", theirs.name);
         }
     }
@@ -265,7 +266,7 @@ fn what_is_written_here_kafka_python_reads() {
         }
     }
 
-    /// A run of two batches, stamped as the agent does.
+    /// Builds a run of two batches, stamped as the agent does.
     fn two_batches(codec: Compression, producer: (i64, i16, i32), records: &[Printed]) -> Bytes {
         let mut run = BytesMut::new();
         for _ in 0..2 {

@@ -1,25 +1,31 @@
-//! Opening a store, and what is done to a store as a whole: migrating it, looking at its schema, dropping it. The address chooses
-//! which store. Called by whoever needs metadata, once.
+//! Functions that open a store or work on a store as a whole: migrate it, inspect its schema, back
+//! it up, drop it.
+//!
+//! The scheme of the address selects the backend. The agent and the operator call them.
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use crate::{Error, MetadataStore, Migrated, Result, SchemaState, postgres, sqlite};
 
-/// How a store is opened.
+/// Configures the connections to a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectOptions {
-    /// Connections at most, 3 at least (readers, for SQLite). Renewals, writes and reads have connections of their own: of 8
-    /// they have 2, 3 and 3, and of more, leases 2 and the others half of the rest each.
+    /// The maximum number of connections, at least 3 (for SQLite: of readers).
+    ///
+    /// Lease renewals, writes and reads use separate pools. Of 8 connections they have 2, 3 and 3;
+    /// of more, leases have 2 and the others half of the rest each.
     pub max_connections: u32,
-    /// How long a call waits for a free connection, and for one to be made.
+    /// How long a call waits for a free connection, and for a new one to be opened.
     pub acquire_timeout: Duration,
-    /// How long one statement may take, waiting for locks included. A transaction whose agent stands still is ended by the
-    /// database after the same time, so that it holds up nobody for longer. A call that has a connection is given up a little
-    /// later, whatever the database does, and its connection is closed.
+    /// How long one statement may take, including the wait for locks.
+    ///
+    /// The database ends a transaction whose client is idle after the same time, so that it holds
+    /// its locks no longer. The client gives up a call slightly later, even if the database does
+    /// not respond, and closes the connection.
     pub statement_timeout: Duration,
-    /// The name that the database shows for our connections, unless the address has one.
+    /// The application name that the database shows, unless the address contains one.
     pub application_name: String,
-    /// Goes before what the address says of TLS (`sslmode`, `sslrootcert`). SQLite has no use for it.
+    /// Overrides the TLS parameters of the address (`sslmode`, `sslrootcert`). Ignored by SQLite.
     pub tls: Option<TlsOptions>,
 }
 
@@ -36,25 +42,26 @@ impl Default for ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// How long one attempt at a call may take once it has a connection: a little longer than the database gives one statement,
-    /// so that a database that is merely slow ends it in order.
+    /// Returns how long one attempt may take once it has a connection: slightly longer than the
+    /// database's limit for a statement, so that a slow database ends the statement itself.
     pub(crate) fn attempt_limit(&self) -> Duration {
         let (least, most) = (Duration::from_millis(100), Duration::from_secs(1));
         self.statement_timeout + (self.statement_timeout / 5).clamp(least, most)
     }
 
-    /// How long any call takes at most, waiting for a connection and all attempts included.
+    /// Returns the maximum duration of any call, including the wait for a connection and all
+    /// attempts.
     pub fn call_limit(&self) -> Duration {
         self.acquire_timeout + self.attempt_limit()
     }
 }
 
-/// TLS to PostgreSQL, for a process that has the certificates in memory.
+/// Configures TLS to PostgreSQL, with certificates in memory.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TlsOptions {
-    /// What is checked.
+    /// How the server's certificate is verified.
     pub mode: TlsMode,
-    /// Certificates in PEM that are trusted besides the computer's own.
+    /// Certificates in PEM that are trusted in addition to the system's.
     pub ca_pem: Option<Vec<u8>>,
 }
 
@@ -67,18 +74,19 @@ impl fmt::Debug for TlsOptions {
     }
 }
 
-/// How much of the server's certificate is checked; named after libpq's `sslmode`.
+/// How the server's certificate is verified; named after libpq's `sslmode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsMode {
-    /// Encrypted, to whomever. With a CA given, the same as [`VerifyCa`](Self::VerifyCa), as for libpq.
+    /// Encrypts without verification. With a CA, the same as [`VerifyCa`](Self::VerifyCa), as in
+    /// libpq.
     Require,
-    /// A CA that we trust signed it.
+    /// Requires a certificate that a trusted CA signed.
     VerifyCa,
-    /// The same, and it names the host of the address.
+    /// As [`VerifyCa`](Self::VerifyCa), and the certificate must name the host of the address.
     VerifyFull,
 }
 
-/// Which store an address means.
+/// The backend that an address selects.
 enum Backend {
     Postgres,
     Sqlite,
@@ -88,14 +96,19 @@ fn backend(url: &str) -> Result<Backend> {
     match url.split_once(':').map(|(scheme, _)| scheme) {
         Some("postgres" | "postgresql") => Ok(Backend::Postgres),
         Some("sqlite") => Ok(Backend::Sqlite),
-        // Not the address itself: it may hold a password.
+        // The address itself may contain a password.
         _ => Err(Error::Address(
             "the metadata address must begin with postgres://, postgresql:// or sqlite:".to_owned(),
         )),
     }
 }
 
-/// Looks at an address without connecting: [`Error::Address`] says what is wrong with it, and holds no part of a password.
+/// Validates an address without connecting.
+///
+/// # Errors
+///
+/// [`Error::Address`] if it is invalid. The message names the problem and contains no part of a
+/// password.
 pub fn check_address(url: &str) -> Result<()> {
     match backend(url)? {
         Backend::Postgres => postgres::check_address(url),
@@ -103,10 +116,17 @@ pub fn check_address(url: &str) -> Result<()> {
     }
 }
 
-/// Opens the store at `url`: `postgres://user:password@host:port/database?sslmode=verify-full`, `sqlite:PATH` or
-/// `sqlite::memory:`. A SQLite file is created and migrated; PostgreSQL must have been migrated with [`migrate`], else
-/// [`Error::Schema`] says so. A connection pooler before PostgreSQL is noticed; statements are not prepared then.
-/// [`Error::Address`] when the address cannot be used. Takes no longer than [`ConnectOptions::call_limit`].
+/// Opens the store at `url`: `postgres://user:password@host:port/database?sslmode=verify-full`,
+/// `sqlite:PATH` or `sqlite::memory:`.
+///
+/// A SQLite file is created and migrated; PostgreSQL must have been migrated with [`migrate`]. A
+/// connection pooler in front of PostgreSQL is detected; statements are then not prepared. Takes no
+/// longer than [`ConnectOptions::call_limit`].
+///
+/// # Errors
+///
+/// [`Error::Address`] if the address is invalid, [`Error::Schema`] if the schema is not that of
+/// this build, [`Error::Unavailable`] if the database cannot be reached.
 pub async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<dyn MetadataStore>> {
     match backend(url)? {
         Backend::Postgres => postgres::connect(url, options).await,
@@ -114,8 +134,15 @@ pub async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<dyn Meta
     }
 }
 
-/// Brings the schema of the store at `url` to the version of this build. May be repeated and run by several at once. A migration
-/// takes the time that it needs: of the time-outs only that for the connection counts.
+/// Migrates the schema of the store at `url` to the version of this build.
+///
+/// May be repeated and run concurrently. A migration takes the time that it needs: only the timeout
+/// for the connection applies.
+///
+/// # Errors
+///
+/// [`Error::Schema`] if the schema is newer than this build or was changed, [`Error::Address`] and
+/// [`Error::Unavailable`] as for [`connect`].
 pub async fn migrate(url: &str, options: &ConnectOptions) -> Result<Migrated> {
     match backend(url)? {
         Backend::Postgres => postgres::migrate(url, options).await,
@@ -123,8 +150,14 @@ pub async fn migrate(url: &str, options: &ConnectOptions) -> Result<Migrated> {
     }
 }
 
-/// Which version the schema of the store at `url` has, and which one this build needs. Only reads; a store that is empty, or a
-/// SQLite file that does not exist, has version 0. [`Error::Schema`] when it is too new for this build, or not ours.
+/// Returns the version of the schema at `url` and the version that this build needs.
+///
+/// Only reads. An empty store or a SQLite file that does not exist has version 0.
+///
+/// # Errors
+///
+/// [`Error::Schema`] if the schema is newer than this build or was not created by StreamHouse,
+/// [`Error::Address`] and [`Error::Unavailable`] as for [`connect`].
 pub async fn schema(url: &str, options: &ConnectOptions) -> Result<SchemaState> {
     match backend(url)? {
         Backend::Postgres => postgres::schema(url, options).await,
@@ -132,8 +165,12 @@ pub async fn schema(url: &str, options: &ConnectOptions) -> Result<SchemaState> 
     }
 }
 
-/// The id of the cluster whose store is at `url`, whatever the version of its schema; `None` for a store that is empty. Only reads.
-/// [`Error::Schema`] as for [`schema`].
+/// Returns the id of the cluster whose store is at `url`, whatever the version of its schema;
+/// `None` for an empty store. Only reads.
+///
+/// # Errors
+///
+/// As [`schema`].
 pub async fn cluster_id(url: &str, options: &ConnectOptions) -> Result<Option<String>> {
     match backend(url)? {
         Backend::Postgres => postgres::cluster_id(url, options).await,
@@ -141,8 +178,14 @@ pub async fn cluster_id(url: &str, options: &ConnectOptions) -> Result<Option<St
     }
 }
 
-/// Copies the SQLite file at `url` to `to`, which must not exist, as it is at one moment; agents may go on meanwhile. `false` for
-/// PostgreSQL, which has tools of its own for that.
+/// Copies the SQLite file at `url` to `to` as of one moment, also while agents use it.
+///
+/// Returns `false` for PostgreSQL, which has its own tools for backups.
+///
+/// # Errors
+///
+/// [`Error::Unavailable`] if the file does not exist, or `to` exists or cannot be written;
+/// [`Error::Schema`] as for [`schema`].
 pub async fn backup(url: &str, options: &ConnectOptions, to: &Path) -> Result<bool> {
     match backend(url)? {
         Backend::Postgres => Ok(false),
@@ -150,8 +193,13 @@ pub async fn backup(url: &str, options: &ConnectOptions, to: &Path) -> Result<bo
     }
 }
 
-/// The id of an agent that holds its lease in the store at `url`, if there is one: what is to be deleted is still in use. Only reads;
-/// a store without a schema has no agent. [`Error::Schema`] as for [`schema`].
+/// Returns the id of an agent that holds its lease in the store at `url`, if there is one.
+///
+/// Used before a store is deleted. Only reads; a store without a schema has no agent.
+///
+/// # Errors
+///
+/// As [`schema`].
 pub async fn live_agent(url: &str, options: &ConnectOptions) -> Result<Option<String>> {
     match backend(url)? {
         Backend::Postgres => postgres::live_agent(url, options).await,
@@ -159,9 +207,15 @@ pub async fn live_agent(url: &str, options: &ConnectOptions) -> Result<Option<St
     }
 }
 
-/// Drops every table of ours in the store at `url`, with everything that the cluster knows of its records; what others keep in the
-/// same database stays. All or nothing, and it may be repeated: says whether there was anything to drop. [`Error::AgentLives`] while
-/// an agent holds its lease, [`Error::Schema`] when the tables are not those of this build or an older one.
+/// Drops every table of StreamHouse in the store at `url`, with all metadata of the cluster. Other
+/// tables in the same database stay.
+///
+/// Drops all tables or none, and may be repeated. Returns whether there was a table to drop.
+///
+/// # Errors
+///
+/// [`Error::AgentLives`] while an agent holds its lease, [`Error::Schema`] if the tables are not
+/// those of this or an older build.
 pub async fn drop_schema(url: &str, options: &ConnectOptions) -> Result<bool> {
     match backend(url)? {
         Backend::Postgres => postgres::drop_schema(url, options).await,

@@ -1,6 +1,9 @@
-//! What a commit does, decided without I/O: the stores read and lock the rows, ask [`decide`], and write what it says. One
-//! place, so PostgreSQL and SQLite cannot differ. Guarantees: offsets follow the high watermark without a gap and are given
-//! out once; a refused or repeated batch takes none and splits the range; a fenced partition changes nothing.
+//! Plans a commit without I/O.
+//!
+//! The stores read and lock the rows, call [`decide`], and write the result, so that PostgreSQL and
+//! SQLite cannot differ. Guarantees: offsets follow the high watermark without a gap and are
+//! assigned once; a refused or repeated batch takes no offset and splits the range; a fenced
+//! partition changes nothing.
 
 use std::collections::HashMap;
 
@@ -12,22 +15,22 @@ use crate::{
     producers::{self, ProducerState},
 };
 
-/// A partition's row, locked.
+/// The locked row of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PartitionRow {
-    /// As stored; a commit is let in only when the caller has checked that its own incarnation is not sealed.
+    /// The holder as stored. The caller has checked that the committing incarnation is not sealed.
     pub(crate) holder: Option<Incarnation>,
     /// The leader epoch.
     pub(crate) epoch: i32,
     /// The first offset that can be read.
     pub(crate) log_start: i64,
-    /// The next offset to give out.
+    /// The next offset to assign.
     pub(crate) high_watermark: i64,
-    /// Its topic is being deleted.
+    /// Whether its topic is being deleted.
     pub(crate) deleted: bool,
 }
 
-/// A row to insert: a run of accepted batches that lie back to back in the object.
+/// A range to insert: accepted batches that are consecutive in the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NewRange {
     pub(crate) partition: PartitionUid,
@@ -39,7 +42,7 @@ pub(crate) struct NewRange {
     pub(crate) max_timestamp: i64,
 }
 
-/// A partition whose log grew.
+/// The new high watermark of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Advance {
     pub(crate) partition: PartitionUid,
@@ -47,24 +50,24 @@ pub(crate) struct Advance {
     pub(crate) added_bytes: i64,
 }
 
-/// The producer states that the commit needs, and after it the new ones.
+/// The producer states that the commit needs, and later the new ones.
 pub(crate) type Producers = HashMap<(PartitionUid, i64), ProducerState>;
 
-/// Everything to write.
+/// Everything that the store has to write.
 #[derive(Debug, Default)]
 pub(crate) struct Decision {
-    /// In the order asked.
+    /// The outcomes in the order of the request.
     pub(crate) outcome: Vec<PartitionOutcome>,
-    /// In the order of the object, so in offset order within a partition.
+    /// The ranges in the order of the object, hence in offset order within a partition.
     pub(crate) ranges: Vec<NewRange>,
-    /// One for each partition that grew.
+    /// One entry for each partition with appended batches.
     pub(crate) advances: Vec<Advance>,
-    /// One for each (partition, producer) that stored something, in that order.
+    /// One entry for each (partition, producer) with appended batches, in this order.
     pub(crate) producers: Vec<(PartitionUid, i64, ProducerState)>,
 }
 
 impl Decision {
-    /// The answer for the caller.
+    /// Returns the outcome for the caller.
     pub(crate) fn outcome(&self) -> CommitOutcome {
         CommitOutcome {
             partitions: self.outcome.clone(),
@@ -72,7 +75,7 @@ impl Decision {
     }
 }
 
-/// The (partition, producer) pairs whose states [`decide`] needs.
+/// Returns the (partition, producer) pairs whose states [`decide`] needs.
 pub(crate) fn producers_of(commit: &ObjectCommit) -> Vec<(PartitionUid, i64)> {
     let mut pairs: Vec<_> = commit
         .partitions
@@ -88,7 +91,7 @@ pub(crate) fn producers_of(commit: &ObjectCommit) -> Vec<(PartitionUid, i64)> {
     pairs
 }
 
-/// Decides a commit of an incarnation that is not sealed. `rows` holds the partitions that exist.
+/// Plans a commit of an incarnation that is not sealed. `rows` holds the partitions that exist.
 pub(crate) fn decide(
     commit: &ObjectCommit,
     mut rows: HashMap<PartitionUid, PartitionRow>,
@@ -145,23 +148,23 @@ pub(crate) fn decide(
     decision
 }
 
-/// Whether the row's lease is `incarnation`'s in `epoch`.
+/// Returns whether `incarnation` leads the partition in `epoch`.
 fn leads(row: &PartitionRow, incarnation: Incarnation, epoch: i32) -> bool {
     !row.deleted && row.holder == Some(incarnation) && row.epoch == epoch
 }
 
-/// One partition while its batches are appended.
+/// Appends batches to one partition.
 struct Log<'a> {
     part: &'a PartitionCommit,
     row: &'a mut PartitionRow,
     producers: &'a mut Producers,
     ranges: &'a mut Vec<NewRange>,
-    /// Whether the last range of `ranges` ends where the next batch begins.
+    /// Whether the next batch continues the last range of `ranges`.
     open: bool,
 }
 
 impl Log<'_> {
-    /// Judges each batch in order; returns the outcomes and how many bytes were appended.
+    /// Evaluates each batch in order. Returns the outcomes and the number of appended bytes.
     fn append_all(&mut self, touched: &mut Vec<(PartitionUid, i64)>) -> (Vec<BatchOutcome>, i64) {
         let mut position = i64::try_from(self.part.position).unwrap_or(i64::MAX);
         let mut added = 0;
@@ -204,7 +207,7 @@ impl Log<'_> {
         outcome
     }
 
-    /// Adds an accepted batch to the open range, or begins one.
+    /// Adds an accepted batch to the open range, or begins a new range.
     fn extend(&mut self, batch: &BatchMeta, base_offset: i64, position: i64, length: i64) {
         let end_offset = base_offset + i64::from(batch.records);
         self.row.high_watermark = end_offset;

@@ -1,80 +1,81 @@
-//! What a metadata transaction can fail with, and the [`ErrorCode`] that clients see for it.
+//! The errors of metadata transactions and the [`ErrorCode`] that clients receive for them.
 
 use streamhouse_core::{Error as WireError, ErrorCode, Incarnation, PartitionUid};
 
 /// The result of a metadata transaction.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a transaction did not happen.
+/// The reason why a transaction failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The store does not answer, or answered too late; the same call may be repeated.
+    /// The store does not answer or answered too late. The call may be repeated.
     #[error("the metadata store does not answer: {0}")]
     Unavailable(String),
-    /// The store's address cannot be used: says what is wrong with it.
+    /// The address of the store is invalid; the message names the problem.
     #[error("{0}")]
     Address(String),
-    /// The schema is not the one this build needs.
+    /// The schema is not the one that this build needs.
     #[error("{0}")]
     Schema(String),
-    /// The incarnation's life is over.
-    #[error("incarnation {0} is sealed: another life of this agent began, or its lease expired")]
+    /// The incarnation is sealed.
+    #[error("incarnation {0} is sealed: the agent registered again, or its lease expired")]
     Sealed(Incarnation),
-    /// The incarnation still lives.
+    /// The incarnation is not sealed or unknown.
     #[error("incarnation {0} is not sealed")]
     NotSealed(Incarnation),
-    /// The lease is another's by now.
+    /// The lease is held by another agent or in another epoch.
     #[error("the lease of partition {0} is held by another agent or in another epoch")]
     Fenced(PartitionUid),
-    /// There is no such topic.
-    #[error("there is no topic {0:?}")]
+    /// The topic does not exist.
+    #[error("topic {0:?} does not exist")]
     UnknownTopic(String),
-    /// There is no such partition, or its topic is being deleted.
-    #[error("partition {0} is gone")]
+    /// The partition does not exist, or its topic is being deleted.
+    #[error("partition {0} does not exist")]
     UnknownPartition(PartitionUid),
-    /// The name is taken.
-    #[error("there is a topic {0:?} already")]
+    /// A topic of this name exists.
+    #[error("topic {0:?} already exists")]
     TopicAlreadyExists(String),
-    /// The partition count is not possible.
+    /// The number of partitions is invalid.
     #[error("{0}")]
     InvalidPartitions(String),
-    /// The member speaks for an old generation.
+    /// The member belongs to another generation.
     #[error("generation {given} is not the group's generation {stored}")]
     IllegalGeneration {
-        /// What the caller said.
+        /// The generation of the caller.
         given: i32,
-        /// What the store says.
+        /// The generation in the store.
         stored: i32,
     },
-    /// Another copy of this store went on without it, or it lacks commits that it made before.
+    /// Another copy of this store wrote to the bucket, or this store lost commits.
     #[error(
-        "the metadata store is older than the bucket: another copy of it has written there, or it lost its last commits; stop the \
-         agents, and see what is lost with `streamhouse-agent recover`"
+        "the metadata store is older than the bucket: another copy of it wrote to the bucket, or it lost its last commits; stop all \
+         agents and run `streamhouse-agent recover` to see what is lost"
     )]
     Diverged,
     /// The store is in use.
     #[error("agent {0:?} holds its lease: stop the agents, or wait until their leases expire")]
     AgentLives(String),
-    /// The intent or the offsets do not fit what is stored.
-    #[error("the segment does not fit the log: {0}")]
+    /// The segment does not match its intent or the offsets of the log.
+    #[error("the segment does not match the log: {0}")]
     SegmentConflict(String),
-    /// The object cannot be committed any more, and whether it was is not known: it, or a later one of its life, was deleted
-    /// as garbage. Its records may be in the log.
+    /// The object cannot be committed, and the outcome of its first commit is no longer stored,
+    /// because it or a later object of the incarnation was deleted as garbage. Its records may be
+    /// in the log.
     #[error(
-        "whether {0} was committed is not known any more: it, or a later object, was deleted as garbage; send the records again"
+        "the outcome of the commit of {0} is no longer stored, because this or a later object was deleted as garbage; send the records again"
     )]
     Forgotten(String),
-    /// A row that the code cannot make sense of, or a bug: says what and where.
+    /// A row cannot be interpreted, or a bug; the message says what and where.
     #[error("unexpected state in the metadata store: {0}")]
     Inconsistent(String),
 }
 
 impl Error {
-    /// The code that clients see.
+    /// Returns the code that clients receive.
     pub fn code(&self) -> ErrorCode {
         match self {
-            // Both leave the outcome open: an idempotent producer's retry settles it.
+            // Both leave the outcome open: the retry of an idempotent producer resolves it.
             Self::Unavailable(_) | Self::Forgotten(_) => ErrorCode::MetadataUnavailable,
             Self::Address(_)
             | Self::Schema(_)

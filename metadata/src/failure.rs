@@ -1,5 +1,8 @@
-//! How a statement fails inside a store, before it becomes the crate's [`Error`], and the loop that runs a transaction of SQLite:
-//! begin, body, commit, and all of it again when the database says that a rival was in the way, within a bound.
+//! The errors inside a transaction, before they become the crate's [`Error`], and the macros that
+//! run a SQLite transaction.
+//!
+//! The macros begin, run and commit a transaction, and repeat it after a conflict with another
+//! transaction until a time limit.
 
 use std::time::Duration;
 
@@ -8,14 +11,14 @@ use crate::Error;
 /// The result inside a transaction.
 pub(crate) type Outcome<T> = Result<T, Failure>;
 
-/// Why a transaction did not happen.
+/// The reason why a transaction failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The database said no, or nothing.
+    /// The database returned an error, or the connection failed.
     Sql(sqlx::Error),
-    /// The rules said no.
+    /// A rule of the store refused the transaction.
     Refused(Error),
-    /// Nothing came back in time.
+    /// No answer arrived in time.
     Late,
 }
 
@@ -31,30 +34,34 @@ impl From<Error> for Failure {
     }
 }
 
-/// What a database's error means for the caller.
+/// Classifies an error of the database for the caller.
 pub(crate) enum Meaning {
-    /// A rival was in the way (deadlock, serialization): the same transaction may succeed at once.
+    /// Another transaction conflicted (deadlock, serialization): a retry may succeed at once.
     TryAgain(Error),
-    /// Final for this call.
+    /// A retry within this call would not succeed.
     Final(Error),
 }
 
-/// How often a transaction that lost against a rival is run at most.
+/// The maximum number of attempts at a transaction that conflicts with others.
 pub(crate) const ATTEMPTS: u32 = 6;
 
-/// How long to wait before attempt `attempt`, counted from 1.
+/// Returns the delay before attempt `attempt`, counted from 1.
 pub(crate) fn pause(attempt: u32) -> Duration {
     Duration::from_millis(2 << attempt.min(8))
 }
 
-/// What is told of a call that was given up after `limit`.
+/// Returns the error of a call that was given up after `limit`.
 pub(crate) fn no_answer(limit: Duration) -> Error {
     Error::Unavailable(format!(
-        "no answer within {limit:?}; what became of the call is open"
+        "no answer within {limit:?}; the call may have taken effect"
     ))
 }
 
-/// Waits for `$future` until `$limit` has passed; then [`Error::Unavailable`].
+/// Waits for `future`.
+///
+/// # Errors
+///
+/// [`Error::Unavailable`] once `limit` has passed; otherwise the error of `future`.
 pub(crate) async fn within<T>(
     limit: Duration,
     future: impl Future<Output = crate::Result<T>>,
@@ -65,8 +72,8 @@ pub(crate) async fn within<T>(
     }
 }
 
-/// Runs `$attempt` (an expression that is a future of [`Outcome`]), and again when `$meaning` says that a rival was in the way; until
-/// `$limit` has passed.
+/// Runs `$attempt` (an expression that is a future of [`Outcome`]), and again when `$meaning`
+/// classifies its error as a conflict, until `$limit` has passed.
 macro_rules! attempts {
     ($limit:expr, $meaning:path, $attempt:expr) => {{
         let limit: std::time::Duration = $limit;
@@ -98,7 +105,8 @@ macro_rules! attempts {
 }
 pub(crate) use attempts;
 
-/// [`attempts`] at `$body` (a future of [`Outcome`]) in a transaction `$tx` that `$begin` opens.
+/// Runs `$body` (a future of [`Outcome`]) with [`attempts`] in a transaction `$tx` that `$begin`
+/// opens.
 macro_rules! transact {
     ($limit:expr, $begin:expr, $meaning:path, $tx:ident => $body:expr) => {
         $crate::failure::attempts!($limit, $meaning, async {
@@ -109,7 +117,8 @@ macro_rules! transact {
                     Ok(value)
                 }
                 Err(failure) => {
-                    // Gives the locks back now; when it cannot, the connection is broken and they are free anyway.
+                    // Releases the locks now. If it fails, the connection is broken, which releases
+                    // them too.
                     let _ = $tx.rollback().await;
                     Err(failure)
                 }

@@ -1,6 +1,8 @@
-//! The sizes of a step of tidying, the same for both stores: small enough for a short transaction.
+//! The limits of one step of garbage collection, shared by both stores. They keep its transactions
+//! short.
 
-/// How many rows of one table one step deletes at most; PostgreSQL's statements say the number themselves.
+/// The maximum number of rows of one table that a step deletes. PostgreSQL's statements contain the
+/// number literally.
 pub(crate) const CHUNK: i64 = 1000;
-/// Up to how many waiting objects are counted, in each of the two places.
+/// The maximum number of waiting objects that are counted, in each of the two tables.
 pub(crate) const COUNTED: i64 = 100_000;

@@ -1,5 +1,5 @@
-//! Looking at the tables as they are, for people who try the system out or look into a problem: names, row counts and the
-//! first rows. Only reads. What an agent does never depends on it.
+//! Reads the tables as they are, for evaluation and troubleshooting: names, row counts and the
+//! first rows. Only reads; the agent's work never depends on it.
 
 use std::{str::FromStr, time::Duration};
 
@@ -13,21 +13,26 @@ use crate::{
     postgres::{Opening, PgConnection, Scope, ServerTimeouts, connect_once},
 };
 
-/// How long a look may take: rows of large tables are counted.
+/// The time limit: rows of large tables are counted.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A table, as it is at the moment.
+/// A sample of a table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Table {
-    /// Its name.
+    /// The name of the table.
     pub table: String,
-    /// How many rows it has.
+    /// The number of rows.
     pub rows: i64,
-    /// The first of them, by column; bytes as hexadecimal digits.
+    /// The first rows by column; bytes as hexadecimal digits.
     pub sample: Vec<Value>,
 }
 
-/// The tables of the store at `url` by name, with at most `sample` rows each.
+/// Returns the tables of the store at `url` by name, with at most `sample` rows each.
+///
+/// # Errors
+///
+/// [`Error::Address`] if the address is invalid, [`Error::Unavailable`] if the store cannot be read
+/// in time.
 pub async fn tables(url: &str, sample: usize) -> Result<Vec<Table>> {
     let unavailable = |error: sqlx::Error| Error::Unavailable(error.to_string());
     crate::check_address(url)?;

@@ -1,30 +1,33 @@
-//! The keys of objects in the object store, made and read in one place. WAL keys come from an incarnation and a number,
-//! never from an offset, so no two agents can choose the same one; segment keys are for people and tools to find.
+//! The keys of objects in the object store: the only place that builds and parses them.
+//!
+//! WAL keys consist of an incarnation and a sequence, never an offset, so that no two agents can
+//! choose the same one. Segment keys are readable for people and tools.
 
 use streamhouse_core::{Incarnation, ids::topic_name_problem};
 
-/// What every WAL key begins with.
+/// The prefix of every WAL key.
 pub const WAL_PREFIX: &str = "_wal/";
 
-/// `_wal/<incarnation>/<sequence>`, the sequence with 20 digits so that keys sort by age.
+/// Returns `_wal/<incarnation>/<sequence>`, the sequence with 20 digits so that keys sort by age.
 pub fn wal_key(incarnation: Incarnation, sequence: u64) -> String {
     format!("{WAL_PREFIX}{incarnation}/{sequence:020}")
 }
 
-/// What the keys of one incarnation begin with, the slash included.
+/// Returns the prefix of the keys of one incarnation, including the slash.
 pub fn wal_prefix(incarnation: Incarnation) -> String {
     format!("{WAL_PREFIX}{incarnation}/")
 }
 
-/// The incarnation and sequence of a WAL key; `None` for anything that [`wal_key`] does not write.
+/// Parses the incarnation and sequence of a WAL key; `None` for anything that [`wal_key`] does not
+/// return.
 pub fn parse_wal_key(key: &str) -> Option<(Incarnation, u64)> {
     let (incarnation, sequence) = key.strip_prefix(WAL_PREFIX)?.split_once('/')?;
     let parsed = (Incarnation(incarnation.parse().ok()?), sequence.parse().ok()?);
     (wal_key(parsed.0, parsed.1) == key).then_some(parsed)
 }
 
-/// The folder that the `uses`-th use of a topic's name is given: the name itself for the first one, then `{name}@2`, `{name}@3`
-/// and so on. No topic's name has an `@`, so no two folders are the same.
+/// Returns the folder for the `uses`-th use of a topic name: the name itself for the first one,
+/// then `{name}@2`, `{name}@3` and so on. A topic name has no `@`, so all folders are distinct.
 pub fn topic_folder(name: &str, uses: u64) -> String {
     if uses <= 1 {
         name.to_owned()
@@ -33,7 +36,8 @@ pub fn topic_folder(name: &str, uses: u64) -> String {
     }
 }
 
-/// The topic's name and the use of a folder; `None` for anything that [`topic_folder`] does not write.
+/// Parses the topic name and the number of the use of a folder; `None` for anything that
+/// [`topic_folder`] does not return.
 pub fn parse_topic_folder(folder: &str) -> Option<(&str, u64)> {
     let parsed = match folder.split_once('@') {
         None => (folder, 1),
@@ -43,13 +47,14 @@ pub fn parse_topic_folder(folder: &str) -> Option<(&str, u64)> {
     (legal && topic_folder(parsed.0, parsed.1) == folder).then_some(parsed)
 }
 
-/// `{folder}/{partition}/segment_{base_offset}.dat`, the offset with ten digits or more. The folder is the topic's own; see
-/// [`topic_folder`].
+/// Returns `{folder}/{partition}/segment_{base_offset}.dat`, the offset with at least ten digits.
+/// The folder belongs to one topic only; see [`topic_folder`].
 pub fn segment_key(folder: &str, partition: i32, base_offset: i64) -> String {
     format!("{folder}/{partition}/segment_{base_offset:010}.dat")
 }
 
-/// The folder, partition and base offset of a segment's key; `None` for anything that [`segment_key`] does not write.
+/// Parses the folder, partition and base offset of a segment key; `None` for anything that
+/// [`segment_key`] does not return.
 pub fn parse_segment_key(key: &str) -> Option<(&str, i32, i64)> {
     let (folder, rest) = key.split_once('/')?;
     let (partition, file) = rest.split_once('/')?;

@@ -1,11 +1,11 @@
-//! Who holds what, decided without I/O: whether a lease may move, and how the partitions of a new topic are spread. Used by
-//! both stores after they locked the rows.
+//! Decides without I/O whether a lease may move and which agents get the partitions of a new topic.
+//! Both stores call it after they locked the rows.
 
 use std::{cmp::Reverse, collections::BinaryHeap, collections::HashSet};
 
 use crate::{Incarnation, LeaseMove, LogBounds, MoveOutcome};
 
-/// A partition's row, locked, as a move sees it.
+/// The locked row of a partition, as a move needs it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HeldRow {
     /// `None` also when the holder is sealed.
@@ -14,9 +14,11 @@ pub(crate) struct HeldRow {
     pub(crate) bounds: LogBounds,
 }
 
-/// Decides one move and applies it to `row`. Asking again for a move that happened gives the same answer, so that a call
-/// with an unknown outcome may be repeated: nothing but that move leads from one epoch to the next. `takers` are the
-/// lives that may be given leases: neither sealed nor draining.
+/// Decides one move and applies it to `row`.
+///
+/// A repeated move returns the same outcome, because only that move leads from one epoch to the
+/// next; so a call with an unknown outcome may be repeated. `takers` are the incarnations that may
+/// receive leases: neither sealed nor draining.
 pub(crate) fn decide_move(row: &mut HeldRow, wish: &LeaseMove, takers: &HashSet<Incarnation>) -> MoveOutcome {
     if wish.to.is_some_and(|to| !takers.contains(&to)) {
         return MoveOutcome::Lost;
@@ -48,8 +50,8 @@ pub(crate) fn decide_move(row: &mut HeldRow, wish: &LeaseMove, takers: &HashSet<
     }
 }
 
-/// A holder for each of `count` new partitions: always the one with the fewest, the older life first among equals. All
-/// `None` when nobody is live.
+/// Returns a holder for each of `count` new partitions: always the one with the fewest partitions,
+/// the older incarnation first among equals. Returns `None`s if there is no live agent.
 pub(crate) fn spread(count: usize, loads: Vec<(Incarnation, i64)>) -> Vec<Option<Incarnation>> {
     let mut heap: BinaryHeap<_> = loads
         .into_iter()

@@ -1,6 +1,8 @@
-//! The metadata store: who leads what, which bytes lie where, what was committed. One trait, [`MetadataStore`], with two
-//! implementations held to one conformance suite: PostgreSQL for production, SQLite for the embedded default. Only this
-//! crate speaks SQL; agents and the operator call it.
+//! The metadata store: agents, leases, topics, the location of every record, and committed offsets.
+//!
+//! One trait, [`MetadataStore`], has two implementations that pass one conformance suite:
+//! PostgreSQL for production and SQLite as the embedded default. Only this crate speaks SQL; the
+//! agent and the operator call it.
 //!
 //! The log of a partition, in offsets:
 //!
@@ -9,8 +11,9 @@
 //! |--deleted--|--------- segments ---------|------ WAL ranges ------|  (nothing beyond exists)
 //! ```
 //!
-//! `log_start <= high_watermark` and `rolled <= high_watermark`; every offset in `log_start..high_watermark` lies in exactly one
-//! span. Spans are deleted whole, so the first one may begin before `log_start`; when that is a WAL range, `rolled`, its base
+//! `log_start <= high_watermark` and `rolled <= high_watermark`. Every offset in
+//! `log_start..high_watermark` lies in exactly one span. Spans are deleted as a whole, so the first
+//! one may begin before `log_start`. If that span is a WAL range, `rolled`, which is its base
 //! offset, lies before `log_start` too.
 
 #[cfg(any(test, feature = "conformance"))]
@@ -44,170 +47,293 @@ pub use error::{Error, Result};
 pub use schema::{Migrated, SchemaState};
 pub use types::*;
 
-/// The store. Every method is one transaction: it happens wholly or not at all, also when the caller is cancelled. An
-/// [`Error::Unavailable`] leaves the outcome open unless the method says that it may be repeated; all methods here may.
+/// Stores the metadata of one cluster.
 ///
-/// Every method answers within [`ConnectOptions::call_limit`], also when the database says nothing at all: then with
-/// [`Error::Unavailable`]. Many reads at a time do not hold up writes, and neither holds up renewals.
+/// Every method is one transaction: it takes effect completely or not at all, also when the caller
+/// is cancelled. Every method may be repeated after [`Error::Unavailable`].
 ///
-/// Time is the database's: leases and grace periods never depend on an agent's clock.
+/// Every method returns within [`ConnectOptions::call_limit`], even when the database does not
+/// respond. A flood of reads delays neither writes nor lease renewals, and writes do not delay
+/// renewals.
+///
+/// All times are the database's: leases and grace periods never depend on the clock of an agent.
+///
+/// # Errors
+///
+/// Every method returns [`Error::Unavailable`] when the database does not answer in time; the call
+/// may have taken effect. It returns [`Error::Inconsistent`] when a row cannot be read, and
+/// [`Error::Schema`] when a table is missing. Each method lists only its further errors.
 #[async_trait]
 pub trait MetadataStore: Send + Sync + std::fmt::Debug {
-    /// Answers when the store is reachable and its schema is the one this build needs.
+    /// Checks that the store is reachable.
     async fn ping(&self) -> Result<()>;
 
-    /// Ends every connection once the calls under way are done; calls that come later fail. A SQLite file is whole
-    /// afterwards: everything stands in the one file.
+    /// Closes every connection once the calls in progress have finished. Later calls fail.
+    ///
+    /// Afterwards a SQLite database is complete in its one file, without a journal.
     async fn close(&self) -> Result<()>;
 
     // ---- the cluster as a whole
 
-    /// Which cluster this store is that of, and how far its history goes.
+    /// Returns the id of the cluster and the timeline of this store.
     async fn cluster(&self) -> Result<ClusterState>;
 
-    /// Raises the timeline and returns the new one. [`Error::Diverged`] when a divergence was reported.
+    /// Raises the timeline and returns the new one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Diverged`] if a divergence was reported.
     async fn advance_timeline(&self) -> Result<Timeline>;
 
-    /// Says that the bucket holds a mark of another copy of this store for a number that this store gave, or that this store
-    /// lacks commits that it made before. From then on
-    /// [`register_agent`](Self::register_agent) and [`advance_timeline`](Self::advance_timeline) are refused, until
-    /// [`recover`](Self::recover).
+    /// Records that the bucket was written by another copy of this store, or that this store lost
+    /// commits.
+    ///
+    /// Until [`recover`](Self::recover) is called, [`register_agent`](Self::register_agent) and
+    /// [`advance_timeline`](Self::advance_timeline) are refused.
     async fn report_divergence(&self) -> Result<()>;
 
-    /// Lets this store go on where the bucket is ahead of it: incarnations, producer ids and the timeline continue beyond what
-    /// the bucket shows, every topic gets a folder that no object has, intents of segments are dropped and lives that are
-    /// over count as swept, so that no object that this store cannot explain is written again, adopted or deleted.
+    /// Makes a store usable again when the bucket is ahead of it.
+    ///
+    /// Incarnations, producer ids and the timeline continue after the numbers found in the bucket.
+    /// Every topic gets a folder that no object uses, all segment intents are dropped, and sealed
+    /// incarnations count as swept. Therefore no object that this store does not know is
+    /// overwritten, adopted or deleted.
+    ///
+    /// # Errors
+    ///
     /// [`Error::AgentLives`] while an agent holds its lease.
     async fn recover(&self, recovery: &Recovery) -> Result<Recovered>;
 
-    /// Which of these keys, of WAL objects or segments, no row names.
+    /// Returns those of `keys`, of WAL objects and segments, that no row names.
     async fn unknown_objects(&self, keys: &[String]) -> Result<Vec<String>>;
 
     // ---- agents and leases
 
-    /// Begins a new life of an agent. An older life with the same `agent_id` is sealed in the same transaction, and the timeline
-    /// rises. [`Error::Diverged`] when a divergence was reported.
+    /// Registers a new incarnation of an agent.
+    ///
+    /// Seals the previous incarnation of the same `agent_id` in the same transaction, and raises
+    /// the timeline.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Diverged`] if a divergence was reported.
     async fn register_agent(&self, registration: &AgentRegistration) -> Result<Registered>;
 
-    /// Renews the one lease that stands for everything `incarnation` holds, and seals agents whose lease has expired.
-    /// [`Error::Sealed`] when this incarnation's life is over: it must stop at once.
+    /// Renews the lease that covers everything `incarnation` holds, and seals agents whose lease
+    /// has expired.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sealed`] if the incarnation is sealed: it must stop at once.
     async fn renew(&self, incarnation: Incarnation) -> Result<Renewed>;
 
-    /// Marks a life as draining, for the rest of it: it keeps its leases until it moves them, but is given no new ones, neither
-    /// by [`create_topic`](Self::create_topic) nor by [`move_leases`](Self::move_leases) (the move is `Lost`).
-    /// [`Error::Sealed`] when the life is over already.
+    /// Marks an incarnation as draining until it is sealed.
+    ///
+    /// A draining incarnation keeps its leases until it moves them, but receives no new ones,
+    /// neither from [`create_topic`](Self::create_topic) nor from
+    /// [`move_leases`](Self::move_leases), which reports the move as `Lost`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sealed`] if the incarnation is sealed.
     async fn drain(&self, incarnation: Incarnation) -> Result<()>;
 
-    /// Ends a life: releases every partition still held, and fences whatever the incarnation tries later.
+    /// Seals an incarnation: releases every partition that it holds and fences its later calls.
     async fn seal(&self, incarnation: Incarnation) -> Result<()>;
 
-    /// Ends a life like [`seal`](Self::seal), but only while its lease has not been renewed for as long as `silence`
-    /// says: the one who asks may be the one who is cut off. Returns whether the life is over.
+    /// Seals an incarnation if its lease was not renewed for the time that `silence` gives, and
+    /// returns whether it is sealed.
+    ///
+    /// The condition protects against a caller that is itself cut off from the network.
     async fn seal_silent(&self, incarnation: Incarnation, silence: Silence) -> Result<bool>;
 
-    /// Everything about agents, topics and leaders when it differs from version `known`, else `None`.
+    /// Returns all agents, topics and leaders, or `None` if the version is still `known`.
     async fn snapshot(&self, known: Option<u64>) -> Result<Option<Snapshot>>;
 
-    /// Moves partitions between holders. A move happens only when the partition is still held as `from` says; the epoch
-    /// rises with every move to another holder. Taking from a sealed holder is like taking from nobody.
+    /// Moves leases between agents.
+    ///
+    /// A move takes effect only if the partition is still held as `from` and `epoch` say. The epoch
+    /// rises with every move to another holder. A sealed holder counts as none.
     async fn move_leases(&self, moves: &[LeaseMove]) -> Result<Vec<MoveOutcome>>;
 
     // ---- topics
 
-    /// Creates a topic and spreads its partitions over the live agents. `TopicAlreadyExists`. A name that was used before gets a
-    /// folder of its own, so that no object key is ever used twice; see [`keys::topic_folder`].
+    /// Creates a topic and distributes its partitions over the live agents.
+    ///
+    /// A name that was used before gets a new folder, so that no object key is ever used twice; see
+    /// [`keys::topic_folder`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TopicAlreadyExists`], or [`Error::InvalidPartitions`] without a partition.
     async fn create_topic(&self, topic: &NewTopic) -> Result<TopicRecord>;
 
-    /// Grows the partitions or changes the settings. `UnknownTopic`, `InvalidPartitions` when it would shrink.
+    /// Adds partitions to a topic or changes its settings.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTopic`], or [`Error::InvalidPartitions`] if the topic would shrink.
     async fn alter_topic(&self, name: &str, change: &TopicChange) -> Result<TopicRecord>;
 
-    /// Marks a topic deleted: no more commits or reads; its name is free at once, its objects go later. When the last topic of the
-    /// name is being deleted already, nothing happens.
+    /// Marks a topic as deleted. It takes no more commits and reads, its name is free at once, and
+    /// garbage collection deletes its objects.
+    ///
+    /// Does nothing if the last topic of this name is being deleted already.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTopic`] if there is no topic of this name.
     async fn delete_topic(&self, name: &str) -> Result<()>;
 
-    /// Makes `owner` the one that manages the topic of this name if nobody does, and returns the owner in force: it is ours when
-    /// its `uid` is. Of many who claim at the same time exactly one wins. The topic need not exist; a claim neither makes it nor
-    /// keeps anybody from changing it.
+    /// Makes `owner` the owner of a topic name unless it has one, and returns the owner in force.
+    ///
+    /// The claim succeeded if the returned `uid` is that of `owner`. Of concurrent claims exactly
+    /// one succeeds. The topic need not exist; a claim neither creates it nor protects it from
+    /// changes.
     async fn claim_topic(&self, name: &str, owner: &TopicOwner) -> Result<TopicOwner>;
 
-    /// Gives up a claim if it is that of `uid`; says whether it was. The topic stays.
+    /// Releases the claim of `uid` and returns whether it existed. The topic stays.
     async fn release_topic(&self, name: &str, uid: &str) -> Result<bool>;
 
-    /// Every topic of users with its numbers, and every owner, at one moment and in one round trip. Reads the partitions of all
-    /// topics: meant for a look every few seconds, not for the hot path.
+    /// Returns every user topic with its totals and every owner, as of one moment, in one round
+    /// trip.
+    ///
+    /// Reads the partitions of all topics: suitable every few seconds, not on the hot path.
     async fn topics_overview(&self) -> Result<TopicsOverview>;
 
     // ---- the log
 
-    /// A producer id never given before; its epoch is 0.
+    /// Returns a new producer id, whose epoch is 0.
     async fn allocate_producer_id(&self) -> Result<i64>;
 
-    /// Commits one WAL object: for each partition checks the lease, checks producer sequences, assigns offsets from the
-    /// high watermark, records the ranges, advances the high watermark. All in one transaction, with a result per batch;
-    /// a refused partition or batch leaves the others alone. Idempotent by `(incarnation, sequence)`: asked again, it
-    /// gives the first outcome. [`Error::Sealed`] when the incarnation's life is over.
+    /// Commits one WAL object.
+    ///
+    /// For each partition it checks the lease and the producer sequences, assigns offsets from the
+    /// high watermark, stores the ranges and advances the high watermark. All of this is one
+    /// transaction with a result per batch; a refused partition or batch does not affect the
+    /// others. Idempotent by `(incarnation, sequence)`: a repeated call returns the first outcome.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sealed`] if the incarnation is sealed and the object was not committed before.
+    /// [`Error::Forgotten`] if the object may have been committed but its outcome is no longer
+    /// stored.
     async fn commit_object(&self, commit: &ObjectCommit) -> Result<CommitOutcome>;
 
-    /// Where the records from a position on lie, in offset order, at most `limit` spans, with the partition's bounds.
-    /// Empty at or after the high watermark. [`Error::UnknownPartition`] when it is gone.
+    /// Returns the spans from a position on, in offset order, at most `limit` of them, with the
+    /// partition's bounds. There are none at or after the high watermark.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownPartition`] if the partition does not exist.
     async fn read_log(&self, partition: PartitionUid, from: LogPosition, limit: usize) -> Result<LogView>;
 
-    /// The bounds and sizes of partitions; those that are gone are left out.
+    /// Returns the bounds of partitions, without those that do not exist.
     async fn bounds(&self, partitions: &[PartitionUid]) -> Result<Vec<(PartitionUid, LogBounds)>>;
 
-    /// Records the intent to write the segment that begins at the partition's `rolled` offset, before its object is put.
-    /// Returns the intent left by an earlier holder if there is one: its object may exist. Fenced by the lease.
+    /// Records the intent to write the segment that begins at the partition's `rolled` offset,
+    /// before the object is put.
+    ///
+    /// Returns the existing intent if an earlier holder left one: its object may exist.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sealed`], [`Error::Fenced`] or [`Error::UnknownPartition`] if the lease is not in
+    /// force; [`Error::SegmentConflict`] if `base_offset` is not `rolled`.
     async fn begin_segment(&self, lease: Lease, base_offset: i64) -> Result<SegmentIntent>;
 
-    /// Gives the intent for the segment at the partition's `rolled` offset another key than `taken`, under which an object stands
-    /// that is not this segment: under the topic's folder if that gives one, else under a new folder of the topic. The object
-    /// under `taken` is not this partition's and is never deleted. Fenced by the lease.
+    /// Gives the intent at the partition's `rolled` offset another key than `taken`, because an
+    /// object under that key is not this segment.
+    ///
+    /// Uses the topic's current folder if that gives another key, otherwise a new folder. The
+    /// object under `taken` does not belong to this partition and is never deleted.
+    ///
+    /// # Errors
+    ///
+    /// As [`begin_segment`](Self::begin_segment), and [`Error::SegmentConflict`] without an intent
+    /// of this incarnation.
     async fn avoid_segment(&self, lease: Lease, base_offset: i64, taken: &str) -> Result<SegmentIntent>;
 
-    /// Replaces the WAL ranges that the segment covers by the segment, and drops the intent. Fenced by the lease and by
-    /// the intent. WAL objects left without ranges are queued for deletion.
+    /// Replaces the WAL ranges that the segment covers by the segment, and drops the intent. WAL
+    /// objects without remaining ranges are queued for deletion.
+    ///
+    /// # Errors
+    ///
+    /// As [`begin_segment`](Self::begin_segment), and [`Error::SegmentConflict`] if the segment
+    /// does not match its intent or the ranges.
     async fn finish_segment(&self, lease: Lease, segment: &NewSegment) -> Result<()>;
 
-    /// Moves the log start forward (never back, never beyond the high watermark) and queues what lies wholly before it
-    /// for deletion. Returns the log start in force. Fenced by the lease.
+    /// Advances the log start offset, never backwards and never beyond the high watermark, and
+    /// queues the spans that lie completely before it for deletion. Returns the log start in force.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sealed`], [`Error::Fenced`] or [`Error::UnknownPartition`] if the lease is not in
+    /// force.
     async fn advance_log_start(&self, lease: Lease, log_start: i64) -> Result<i64>;
 
     // ---- garbage
 
-    /// Takes a step at tidying (purging deleted topics, forgetting idle producers, expired group offsets and ended lives) and
-    /// returns up to `limit` objects that nothing has referenced for at least the policy's grace. A segment that a life may have put
-    /// after its intent was gone is named once more when that life has been over for the grace, and once more before the life is
-    /// forgotten. No key that is named here is ever used again.
+    /// Runs one step of garbage collection and returns up to `limit` objects to delete.
+    ///
+    /// A step purges deleted topics and removes idle producers, expired group offsets and sealed
+    /// incarnations. The returned objects have been unreferenced for at least the policy's grace,
+    /// and their keys are never used again. A segment whose upload may have arrived after its
+    /// intent was dropped is returned once more when its writer has been sealed for the grace, and
+    /// again before the writer's row is deleted.
     async fn garbage(&self, policy: &GarbagePolicy, limit: usize) -> Result<Garbage>;
 
-    /// Says that these objects are gone from the object store.
+    /// Records that these objects were deleted from the object store.
     async fn confirm_deleted(&self, keys: &[String]) -> Result<()>;
 
-    /// Which of these WAL sequences of a sealed incarnation no row knows: they are orphans. `Error::NotSealed` while the
-    /// incarnation lives.
+    /// Returns those of the WAL sequences of a sealed incarnation that no row names: they are
+    /// orphans.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotSealed`] if the incarnation is not sealed or unknown.
     async fn orphans(&self, incarnation: Incarnation, sequences: &[u64]) -> Result<Vec<u64>>;
 
-    /// Says that no orphan of a sealed incarnation is left. Before [`garbage`](Self::garbage) forgets a life, it counts as not swept
-    /// once more: an upload may have been on its way for longer than anybody thought.
+    /// Records that a sealed incarnation has no orphans left.
+    ///
+    /// Before [`garbage`](Self::garbage) deletes the row of an incarnation, it requests one more
+    /// sweep, because an upload may have been in flight for an unexpectedly long time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotSealed`] if the incarnation is not sealed or unknown.
     async fn mark_swept(&self, incarnation: Incarnation) -> Result<()>;
 
     // ---- groups
 
-    /// The groups of one coordinator slot (all slots when `None`), or one group.
+    /// Returns the groups of one coordinator slot, all groups, or one group.
     async fn groups(&self, which: &GroupQuery) -> Result<Vec<GroupRecord>>;
 
-    /// Writes a group through, or with `state: None` deletes it and its offsets. Fenced by the slot's lease.
+    /// Stores a group, or deletes it and its offsets if `state` is `None`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sealed`] or [`Error::Fenced`] if the lease is not that of the group's slot;
+    /// [`Error::IllegalGeneration`] if the stored generation is later.
     async fn put_group(&self, lease: Lease, group: &GroupWrite) -> Result<()>;
 
-    /// Commits offsets. Fenced by the slot's lease and, unless `generation` is `None`, by the generation stored. A group
-    /// without a row gets one (a consumer that assigns its partitions itself). A result per offset, in order.
+    /// Commits offsets of a group and returns one result per offset, in order. A group without a
+    /// row gets one if `generation` is `None`, as for a consumer that assigns its partitions
+    /// itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sealed`] or [`Error::Fenced`] if the lease is not that of the group's slot;
+    /// [`Error::IllegalGeneration`] if `generation` is given and is not the stored one.
     async fn commit_offsets(&self, lease: Lease, commit: &OffsetCommit) -> Result<Vec<OffsetOutcome>>;
 
-    /// How far the groups of these coordinator slots are behind, by group and topic: at most `limit` rows, those furthest
-    /// behind first. Groups that never committed are left out, and partitions that one never committed for do not count.
-    /// Reads every offset of the slots: meant for a look every few seconds.
+    /// Returns the lag of the groups of these coordinator slots by group and topic, the greatest
+    /// first, at most `limit` rows.
+    ///
+    /// Partitions for which a group never committed do not count. Reads every offset of the slots:
+    /// suitable every few seconds.
     async fn group_lags(&self, slots: &[i32], limit: usize) -> Result<Vec<GroupLag>>;
 
-    /// What a group has committed; all of it.
+    /// Returns all committed offsets of a group.
     async fn fetch_offsets(&self, group_id: &str) -> Result<Vec<CommittedOffset>>;
 }

@@ -1,21 +1,21 @@
-//! The bytes that a commit's answer is kept as, so that asking again gives the same answer.
+//! Encodes the outcome of a commit for storage, so that a repeated commit returns the same outcome.
 
 use crate::{CommitOutcome, Error, ObjectCommit, Result, keys::wal_key};
 
-/// The bytes to keep.
+/// Encodes an outcome.
 pub(crate) fn encode(outcome: &CommitOutcome) -> Result<Vec<u8>> {
     serde_json::to_vec(outcome)
-        .map_err(|error| Error::Inconsistent(format!("the outcome of a commit: {error}")))
+        .map_err(|error| Error::Inconsistent(format!("invalid outcome of a commit: {error}")))
 }
 
-/// Reads [`encode`]'s bytes.
+/// Decodes the bytes of [`encode`].
 pub(crate) fn decode(bytes: &[u8]) -> Result<CommitOutcome> {
     serde_json::from_slice(bytes)
-        .map_err(|error| Error::Inconsistent(format!("the outcome of a commit: {error}")))
+        .map_err(|error| Error::Inconsistent(format!("invalid outcome of a commit: {error}")))
 }
 
-/// The refusal of an object that was committed, emptied and deleted: its bytes are gone, it must not be committed twice, and
-/// what its commit answered went with it.
+/// Returns the error for a repeated commit of an object that was deleted as garbage: it must not be
+/// committed twice, and its outcome was deleted with it.
 pub(crate) fn forgotten(commit: &ObjectCommit) -> Error {
     Error::Forgotten(wal_key(commit.incarnation, commit.sequence))
 }

@@ -1,5 +1,6 @@
-//! What is remembered of an idempotent producer in one partition, and how its next batch is judged: Kafka's rules. Used by
-//! [`decide`](crate::decide); stored by both stores as an epoch and a short row of bytes.
+//! The state of an idempotent producer in one partition, and Kafka's rules for its next batch.
+//!
+//! Used by [`decide`](crate::decide). Both stores store the state as an epoch and a few bytes.
 
 use std::collections::VecDeque;
 
@@ -7,34 +8,36 @@ use streamhouse_core::ErrorCode;
 
 use crate::{BatchOutcome, Error, PartitionUid, ProducerBatch, Result};
 
-/// How many batches are remembered: Kafka's bound of requests in flight.
+/// The number of remembered batches: Kafka's limit of in-flight requests.
 pub(crate) const WINDOW: usize = 5;
-/// Sequences count from 0 to `i32::MAX` and then from 0 again.
+/// The number of sequences: they count from 0 to `i32::MAX` and then from 0 again.
 const MODULUS: i64 = i32::MAX as i64 + 1;
 
-/// A batch that was stored.
+/// A batch that was appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StoredBatch {
-    /// Sequence of its first record.
+    /// The sequence of its first record.
     pub(crate) first: i32,
-    /// Sequence of its last record.
+    /// The sequence of its last record.
     pub(crate) last: i32,
-    /// Offset of its first record.
+    /// The offset of its first record.
     pub(crate) base_offset: i64,
 }
 
-/// One producer's last batches in one partition, oldest first; never empty once stored. Empty means that what was stored cannot be
-/// read: then nobody knows which batches are repeated ones, and those of this epoch are refused.
+/// The last batches of one producer in one partition, oldest first.
+///
+/// Never empty when stored. Empty means that the stored bytes cannot be read: repeated batches
+/// cannot be recognized, so all batches of this epoch are refused.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct ProducerState {
-    /// The epoch of all of them.
+    /// The producer epoch of all batches.
     pub(crate) epoch: i16,
-    /// At most [`WINDOW`].
+    /// At most [`WINDOW`] batches.
     pub(crate) batches: VecDeque<StoredBatch>,
 }
 
 impl ProducerState {
-    /// The bytes that the stores keep: 16 for each batch.
+    /// Encodes the state for the stores: 16 bytes for each batch.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.batches.len() * 16);
         for batch in &self.batches {
@@ -45,13 +48,13 @@ impl ProducerState {
         bytes
     }
 
-    /// The state that a row holds. One that cannot be read costs this producer its epoch in this partition, and nobody else
-    /// anything.
+    /// Returns the state of a row. If the row cannot be read, only this producer's epoch in this
+    /// partition is affected.
     pub(crate) fn stored(partition: PartitionUid, id: i64, epoch: i16, bytes: &[u8]) -> Self {
         Self::decode(epoch, bytes).unwrap_or_else(|error| {
             tracing::error!(
                 %partition, producer = id, %error,
-                "a row of producer_state is damaged: the producer's batches are refused until it begins a new epoch"
+                "a row of the table producer_state is damaged: batches of the producer are refused until it begins a new epoch"
             );
             Self {
                 epoch,
@@ -60,18 +63,18 @@ impl ProducerState {
         })
     }
 
-    /// Reads [`ProducerState::encode`]'s bytes.
+    /// Decodes the bytes of [`ProducerState::encode`].
     fn decode(epoch: i16, bytes: &[u8]) -> Result<Self> {
         let (rows, rest) = bytes.as_chunks::<16>();
         if !rest.is_empty() || rows.is_empty() {
             return Err(Error::Inconsistent(format!(
-                "a producer state of {} bytes",
+                "a producer state of {} bytes is invalid",
                 bytes.len()
             )));
         }
         let batches = rows.iter().map(|row| {
             let number = u128::from_be_bytes(*row);
-            // The fields in the order of `encode`; the casts cut each out of the 128 bits.
+            // The fields in the order of `encode`; each cast selects its bits.
             StoredBatch {
                 first: (number >> 96) as i32,
                 last: (number >> 64) as i32,
@@ -92,8 +95,8 @@ impl ProducerState {
     }
 }
 
-/// Judges a batch of `records` records that would be stored at `base_offset`, and remembers it in `state` when it is
-/// appended. `state` is `None` for a producer that the partition does not know.
+/// Evaluates a batch of `records` records that would be appended at `base_offset`, and adds it to
+/// `state` if it is accepted. `state` is `None` for a producer that the partition does not know.
 pub(crate) fn judge(
     state: &mut Option<ProducerState>,
     batch: ProducerBatch,
@@ -153,13 +156,14 @@ pub(crate) fn judge(
     BatchOutcome::refused(ErrorCode::OutOfOrderSequenceNumber)
 }
 
-/// The sequence `by` after `sequence`.
+/// Returns the sequence `by` after `sequence`.
 fn advance(sequence: i32, by: i32) -> i32 {
-    // In 0..=i32::MAX by the modulus, so the cast keeps it.
+    // The modulus keeps it in 0..=i32::MAX, so the cast is exact.
     (i64::from(sequence) + i64::from(by)).rem_euclid(MODULUS) as i32
 }
 
-/// How far `to` lies after `from` on the circle of sequences; negative when before.
+/// Returns the distance from `from` to `to` modulo the number of sequences; negative if `to` lies
+/// before.
 fn distance(from: i32, to: i32) -> i64 {
     let ahead = (i64::from(to) - i64::from(from)).rem_euclid(MODULUS);
     if ahead >= MODULUS / 2 {
@@ -181,7 +185,7 @@ mod tests {
         }
     }
 
-    /// A producer that stored `count` batches of two records each, at offsets 0, 2, 4...
+    /// Returns the state after `count` batches of two records each, at offsets 0, 2, 4...
     fn after(count: i32) -> Option<ProducerState> {
         let mut state = None;
         for n in 0..count {

@@ -1,5 +1,5 @@
-//! What both stores read from their rows, and the rules that need nothing but these rows: lease checks, what a segment must
-//! fit, how topics are put together. No SQL and no I/O here.
+//! Types of the rows of both stores, and the rules that depend only on these rows: lease checks,
+//! segment checks, and the assembly of topics. No SQL and no I/O.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,29 +10,29 @@ use crate::{
     PartitionUid, Result, TopicChange, TopicOverview, TopicOwner, TopicRecord, TopicsOverview,
 };
 
-/// How many spans one read returns at most, whatever is asked.
+/// The maximum number of spans that one read returns, whatever the caller requests.
 pub(crate) const MAX_SPANS: usize = 10_000;
-/// The longest time that is kept in a row, in milliseconds: a hundred years.
+/// The longest duration that is stored, in milliseconds: a hundred years.
 const LONGEST_MS: i64 = 100 * 365 * 86_400_000;
 
-/// Whole milliseconds, bounded so that adding them to a time cannot overflow.
+/// Converts a duration to whole milliseconds, limited so that adding it to a time cannot overflow.
 pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis())
         .unwrap_or(LONGEST_MS)
         .min(LONGEST_MS)
 }
 
-/// The number as the databases store it.
+/// Converts a number for the database.
 pub(crate) fn signed(what: &str, number: u64) -> Result<i64> {
     i64::try_from(number).map_err(|_| Error::Inconsistent(format!("{what} {number} is too large to store")))
 }
 
-/// The number as it was before [`signed`].
+/// Converts a number of the database back; the inverse of [`signed`].
 pub(crate) fn unsigned(what: &str, number: i64) -> Result<u64> {
     u64::try_from(number).map_err(|_| Error::Inconsistent(format!("{what} {number} is negative")))
 }
 
-/// A group's sums in a topic.
+/// Converts a row with the sums of a group in a topic.
 pub(crate) fn group_lag((group_id, topic, committed, lag): (String, String, i64, i64)) -> GroupLag {
     GroupLag {
         group_id,
@@ -42,7 +42,7 @@ pub(crate) fn group_lag((group_id, topic, committed, lag): (String, String, i64,
     }
 }
 
-/// A partition's row, locked, with its topic.
+/// The locked row of a partition with its topic.
 #[derive(Debug, Clone)]
 pub(crate) struct LeasedRow {
     pub(crate) holder: Option<Incarnation>,
@@ -55,7 +55,7 @@ pub(crate) struct LeasedRow {
     pub(crate) folder: String,
 }
 
-/// Lets a write in that is fenced by `lease`. `sealed` is `None` when the incarnation was never given.
+/// Checks that `lease` is in force. `sealed` is `None` if the incarnation is unknown.
 pub(crate) fn check_lease(lease: Lease, sealed: Option<bool>, row: Option<LeasedRow>) -> Result<LeasedRow> {
     if sealed != Some(false) {
         return Err(Error::Sealed(lease.incarnation));
@@ -77,7 +77,7 @@ pub(crate) fn check_slot(lease: Lease, row: &LeasedRow, slot: i32) -> Result<()>
     Ok(())
 }
 
-/// A stored intent.
+/// A stored segment intent.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub(crate) struct IntentRow {
     pub(crate) base_offset: i64,
@@ -86,7 +86,7 @@ pub(crate) struct IntentRow {
 }
 
 impl IntentRow {
-    /// The same, as a segment that its writer may still put.
+    /// Converts the intent to a segment that its writer may still upload.
     pub(crate) fn of(self, partition: PartitionUid) -> AbandonedRow {
         AbandonedRow {
             partition_id: partition.0,
@@ -97,7 +97,7 @@ impl IntentRow {
     }
 }
 
-/// A segment that its writer cannot finish any more, but may still put.
+/// A segment that its writer can no longer finish but may still upload.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub(crate) struct AbandonedRow {
     pub(crate) partition_id: i64,
@@ -106,7 +106,8 @@ pub(crate) struct AbandonedRow {
     pub(crate) incarnation: i64,
 }
 
-/// Checks that the segment continues where the last one ended and that its intent is the lease holder's.
+/// Checks that the segment continues the previous one and that its intent belongs to the lease
+/// holder.
 pub(crate) fn check_finish(
     lease: Lease,
     row: &LeasedRow,
@@ -116,28 +117,28 @@ pub(crate) fn check_finish(
     let bounds = row.bounds;
     if segment.base_offset != bounds.rolled {
         let message = format!(
-            "it begins at {}, but {} is the first offset without a segment",
+            "it begins at offset {}, but {} is the first offset without a segment",
             segment.base_offset, bounds.rolled
         );
         return Err(Error::SegmentConflict(message));
     }
     if segment.end_offset <= segment.base_offset || segment.end_offset > bounds.high_watermark {
         let message = format!(
-            "it ends at {}, the high watermark is {}",
+            "it ends at offset {}, but the high watermark is {}",
             segment.end_offset, bounds.high_watermark
         );
         return Err(Error::SegmentConflict(message));
     }
     match intent {
         Some(intent) if intent.key == segment.key && intent.incarnation == lease.incarnation.0 => Ok(()),
-        Some(_) => Err(Error::SegmentConflict("the intent is another agent's".to_owned())),
+        Some(_) => Err(Error::SegmentConflict("another agent owns the intent".to_owned())),
         None => Err(Error::SegmentConflict(
-            "there is no intent; begin the segment first".to_owned(),
+            "there is no segment intent; begin the segment first".to_owned(),
         )),
     }
 }
 
-/// A WAL range that was deleted.
+/// A deleted WAL range.
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
 pub(crate) struct FreedRange {
     pub(crate) end_offset: i64,
@@ -146,18 +147,18 @@ pub(crate) struct FreedRange {
     pub(crate) length: i64,
 }
 
-/// What the deletion of ranges comes to.
+/// The sums over deleted ranges.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Freed {
-    /// Stored bytes.
+    /// The number of stored bytes.
     pub(crate) bytes: i64,
-    /// The greatest end offset, when there was a range.
+    /// The greatest end offset, if there was a range.
     pub(crate) end_offset: Option<i64>,
-    /// (incarnation, sequence, how many ranges), in order: rows are locked in this order.
+    /// (incarnation, sequence, number of ranges) in the order in which rows are locked.
     pub(crate) objects: Vec<(i64, i64, i32)>,
 }
 
-/// Adds up deleted ranges.
+/// Sums deleted ranges.
 pub(crate) fn freed(ranges: &[FreedRange]) -> Freed {
     let mut objects: BTreeMap<(i64, i64), i32> = BTreeMap::new();
     let mut freed = Freed::default();
@@ -173,7 +174,7 @@ pub(crate) fn freed(ranges: &[FreedRange]) -> Freed {
     freed
 }
 
-/// Puts partitions, which come by partition number, into their topics.
+/// Adds partitions, sorted by number, to their topics.
 pub(crate) fn assemble(
     mut topics: Vec<TopicRecord>,
     partitions: Vec<(Uuid, PartitionRecord)>,
@@ -189,7 +190,7 @@ pub(crate) fn assemble(
     topics
 }
 
-/// A partition record from its columns.
+/// Converts the columns of a partition.
 pub(crate) fn partition_record(uid: i64, holder: Option<i64>, epoch: i32) -> PartitionRecord {
     PartitionRecord {
         uid: PartitionUid(uid),
@@ -198,17 +199,17 @@ pub(crate) fn partition_record(uid: i64, holder: Option<i64>, epoch: i32) -> Par
     }
 }
 
-/// The settings of a topic, from the text that is stored.
+/// Parses the stored settings of a topic.
 pub(crate) fn parse_config(json: &str) -> Result<BTreeMap<String, String>> {
     serde_json::from_str(json)
-        .map_err(|error| Error::Inconsistent(format!("the settings of a topic: {error}")))
+        .map_err(|error| Error::Inconsistent(format!("invalid settings of a topic: {error}")))
 }
 
-/// The settings of topic `name` as far as they can be read: one topic's damaged row must not hide all the others. Of settings that
-/// cannot be read at all, the answer keeps every record.
+/// Parses the settings of topic `name` as far as possible, so that one damaged row does not hide
+/// all other topics. If nothing can be parsed, returns settings that keep every record.
 pub(crate) fn readable_config(name: &str, json: &str) -> BTreeMap<String, String> {
     parse_config(json).unwrap_or_else(|error| {
-        tracing::error!(topic = name, %error, "a row of topics is damaged: what can be read of it is in force");
+        tracing::error!(topic = name, %error, "a row of the table topics is damaged: only its readable settings apply");
         let Ok(serde_json::Value::Object(entries)) = serde_json::from_str(json) else {
             let keep = ["retention.ms", "retention.bytes"];
             return keep.map(|key| (key.to_owned(), "-1".to_owned())).into();
@@ -224,13 +225,13 @@ pub(crate) fn readable_config(name: &str, json: &str) -> BTreeMap<String, String
     })
 }
 
-/// The settings of a topic, as the text to store.
+/// Encodes the settings of a topic for storage.
 pub(crate) fn config_json(config: &BTreeMap<String, String>) -> Result<String> {
     serde_json::to_string(config)
-        .map_err(|error| Error::Inconsistent(format!("the settings of a topic: {error}")))
+        .map_err(|error| Error::Inconsistent(format!("invalid settings of a topic: {error}")))
 }
 
-/// The settings after a change.
+/// Applies a change to settings.
 pub(crate) fn changed_config(
     mut config: BTreeMap<String, String>,
     change: &TopicChange,
@@ -244,7 +245,7 @@ pub(crate) fn changed_config(
     config
 }
 
-/// An owner from its columns.
+/// Converts the columns of an owner.
 pub(crate) fn owner((uid, namespace, resource): (String, String, String)) -> TopicOwner {
     TopicOwner {
         uid,
@@ -253,7 +254,7 @@ pub(crate) fn owner((uid, namespace, resource): (String, String, String)) -> Top
     }
 }
 
-/// A name with its topic, its owner, or both.
+/// A topic name with its topic, its owner, or both.
 #[derive(Debug, sqlx::FromRow)]
 pub(crate) struct OverviewRow {
     name: String,
@@ -268,7 +269,7 @@ pub(crate) struct OverviewRow {
     resource: Option<String>,
 }
 
-/// Sorts the rows into topics and owners.
+/// Splits the rows into topics and owners.
 pub(crate) fn overview(rows: Vec<OverviewRow>) -> Result<TopicsOverview> {
     let mut overview = TopicsOverview::default();
     for row in rows {
@@ -291,7 +292,7 @@ pub(crate) fn overview(rows: Vec<OverviewRow>) -> Result<TopicsOverview> {
     Ok(overview)
 }
 
-/// How many partitions a change adds to `present`.
+/// Returns how many partitions a change adds to `present` ones.
 pub(crate) fn added_partitions(present: usize, change: &TopicChange) -> Result<usize> {
     let Some(wanted) = change.partitions else {
         return Ok(0);
@@ -299,17 +300,17 @@ pub(crate) fn added_partitions(present: usize, change: &TopicChange) -> Result<u
     let wanted = usize::try_from(wanted).unwrap_or(0);
     wanted.checked_sub(present).ok_or_else(|| {
         Error::InvalidPartitions(format!(
-            "a topic cannot shrink: it has {present} partitions, {wanted} were asked for"
+            "a topic cannot shrink: it has {present} partitions, but {wanted} were requested"
         ))
     })
 }
 
-/// How many partitions a new topic gets.
+/// Returns how many partitions a new topic gets.
 pub(crate) fn new_partitions(partitions: i32) -> Result<usize> {
     match usize::try_from(partitions) {
         Ok(count) if count > 0 => Ok(count),
         _ => Err(Error::InvalidPartitions(format!(
-            "a topic needs at least 1 partition, {partitions} were asked for"
+            "a topic needs at least 1 partition, but {partitions} were requested"
         ))),
     }
 }

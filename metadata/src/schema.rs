@@ -1,28 +1,31 @@
-//! The version of the schema: what a store has against what this build needs. Both stores number their migrations from 1.
+//! Compares the version of a store's schema with the one that this build needs. Both stores number
+//! their migrations from 1.
 
 use sqlx::migrate::{MigrateError, Migrator};
 
 use crate::{Error, Result};
 
-/// What a migration did.
+/// The result of a migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Migrated {
-    /// The version found; 0 for an empty store.
+    /// The version before; 0 for an empty store.
     pub from: i64,
-    /// The version that this build needs, and that is in force now.
+    /// The version that this build needs and that is now in force.
     pub to: i64,
 }
 
-/// What a store has against what this build needs; equal when nothing is to be done.
+/// The version of a store and the version that this build needs; equal if nothing has to be
+/// migrated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SchemaState {
-    /// The version found; 0 for an empty store.
+    /// The version of the store; 0 for an empty store.
     pub found: i64,
     /// The version that this build needs.
     pub needed: i64,
 }
 
-/// Every table of ours, whoever references another before it, and last the migrator's own.
+/// All tables of StreamHouse, each before the tables that it references, and finally the
+/// migrator's.
 pub(crate) const TABLES: [&str; 17] = [
     "topic_owners",
     "topic_names",
@@ -43,11 +46,15 @@ pub(crate) const TABLES: [&str; 17] = [
     "_sqlx_migrations",
 ];
 
-/// A migration that was run: its version and checksum.
+/// The version and checksum of a migration that was run.
 pub(crate) type Stored = (i64, Vec<u8>);
 
-/// The version stored and the version needed. An error when the store is ahead of this build, or was made by a migration
-/// that has been changed since.
+/// Returns the stored and the needed version.
+///
+/// # Errors
+///
+/// [`Error::Schema`] if the store is newer than this build or was created by a migration that has
+/// been changed since.
 pub(crate) fn versions(migrator: &Migrator, stored: &[Stored]) -> Result<(i64, i64)> {
     let needed = migrator
         .iter()
@@ -73,7 +80,7 @@ pub(crate) fn versions(migrator: &Migrator, stored: &[Stored]) -> Result<(i64, i
     Ok((from, needed))
 }
 
-/// The refusal of a store that is behind this build.
+/// Returns the error for a store that is older than this build.
 pub(crate) fn too_old(from: i64, needed: i64) -> Error {
     let found = if from == 0 {
         "is empty".to_owned()
@@ -87,11 +94,11 @@ pub(crate) fn too_old(from: i64, needed: i64) -> Error {
 
 fn changed(version: i64) -> Error {
     Error::Schema(format!(
-        "migration {version} of the metadata schema is not the one that was run: this build and the store do not belong together"
+        "migration {version} of the metadata schema is not the one that was run: this build and the metadata store are incompatible"
     ))
 }
 
-/// The crate's error for a migration that failed; `refusal` reads the database's own errors.
+/// Converts the error of a failed migration; `refusal` converts the errors of the database.
 pub(crate) fn migrate_error(error: MigrateError, refusal: fn(sqlx::Error) -> Error) -> Error {
     match error {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => refusal(error),

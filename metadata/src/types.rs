@@ -1,4 +1,6 @@
-//! What goes into and comes out of the transactions. Plain data; offsets are half-open (`base..end`), sizes bytes, times
+//! The arguments and results of the transactions of [`MetadataStore`](crate::MetadataStore).
+//!
+//! Plain data: offset ranges are half-open (`base..end`), sizes are bytes, and times are
 //! milliseconds since the Unix epoch by the database's clock.
 
 mod cluster;
@@ -21,79 +23,84 @@ pub use self::{
     owners::{TopicOverview, TopicOwner, TopicsOverview},
 };
 
-/// The internal topic whose partitions are the coordinator slots: a group belongs to slot `hash(group) % GROUP_SLOTS`,
-/// and whoever leads that partition coordinates the group.
+/// The internal topic whose partitions are the coordinator slots.
+///
+/// A group belongs to slot `hash(group) % GROUP_SLOTS`, and the leader of that partition
+/// coordinates the group.
 pub const GROUP_SLOT_TOPIC: &str = "__consumer_groups";
-/// How many coordinator slots there are; fixed when the store is created.
+/// The number of coordinator slots; fixed when the store is created.
 pub const GROUP_SLOTS: i32 = 16;
 
-/// What an agent says of itself when it starts.
+/// The properties that an agent registers at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentRegistration {
-    /// Stable across restarts (a pod's name).
+    /// The agent's name, stable across restarts (a pod's name).
     pub agent_id: String,
-    /// host:port for gRPC clients.
+    /// The address for gRPC clients, as host:port.
     pub grpc_address: String,
-    /// host:port for HTTP; empty for none.
+    /// The address for HTTP, as host:port; empty for none.
     pub http_address: String,
-    /// host:port for Kafka clients; empty for none.
+    /// The address for Kafka clients, as host:port; empty for none.
     pub kafka_address: String,
-    /// Availability zone; empty when unknown.
+    /// The availability zone; empty when unknown.
     pub zone: String,
-    /// The build's version.
+    /// The version of the agent's build.
     pub version: String,
-    /// How long the lease lasts without renewal.
+    /// How long the lease lasts without a renewal.
     pub lease_ttl: Duration,
 }
 
-/// The identity of the new life.
+/// The identity of a new incarnation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Registered {
-    /// This life.
+    /// The number of this incarnation.
     pub incarnation: Incarnation,
-    /// A small number, stable for the `agent_id`: Kafka's broker id.
+    /// A small number that is stable for the `agent_id`: Kafka's broker id.
     pub node_id: i32,
-    /// The point of the history at which this life began.
+    /// The timeline with which this incarnation begins.
     pub timeline: Timeline,
 }
 
 /// A renewed lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Renewed {
-    /// The current version of [`Snapshot`].
+    /// The current version of the [`Snapshot`].
     pub version: u64,
     /// How many other agents this call sealed.
     pub sealed_others: u32,
 }
 
-/// How long a lease must not have been renewed before others may end the life early; by the database's clock.
+/// How long a lease must be without renewal before another agent may seal its holder; measured by
+/// the database's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Silence {
-    /// So long.
+    /// At least this long.
     For(Duration),
-    /// Half of the lease's own time: more than one renewal was missed, since agents renew every third.
+    /// At least half of the lease's own duration. Agents renew after every third of it, so more
+    /// than one renewal was missed.
     HalfLease,
 }
 
-/// Agents, topics and leaders at one moment.
+/// All agents, topics and leaders as of one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Snapshot {
     /// Rises with every change.
     pub version: u64,
-    /// The cluster's id, made when the store was created.
+    /// The id of the cluster, created with the store.
     pub cluster_id: String,
-    /// Agents that are not sealed.
+    /// The agents that are not sealed.
     pub agents: Vec<AgentRecord>,
-    /// Sealed lives whose orphans are not yet swept, with how long they have been sealed.
+    /// The sealed incarnations whose orphans are not yet swept, with the time since they were
+    /// sealed.
     pub unswept: Vec<(Incarnation, Duration)>,
-    /// Topics that are not deleted, the internal one included.
+    /// The topics that are not deleted, including the internal one.
     pub topics: Vec<TopicRecord>,
 }
 
-/// A live agent.
+/// An agent that is not sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentRecord {
-    /// Its current life.
+    /// Its current incarnation.
     pub incarnation: Incarnation,
     /// See [`Registered::node_id`].
     pub node_id: i32,
@@ -109,79 +116,81 @@ pub struct AgentRecord {
     pub zone: String,
     /// See [`AgentRegistration`].
     pub version: String,
-    /// It hands its leases over and takes no new ones; see [`MetadataStore::drain`](crate::MetadataStore::drain).
+    /// Whether it hands over its leases and receives no new ones; see
+    /// [`MetadataStore::drain`](crate::MetadataStore::drain).
     pub draining: bool,
 }
 
-/// A topic.
+/// A topic and its partitions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicRecord {
-    /// Unique for ever.
+    /// The id of the topic, never used again.
     pub topic_id: Uuid,
-    /// Unique among topics that exist; free again as soon as the topic is deleted.
+    /// The name, unique among the topics that exist; free again as soon as the topic is deleted.
     pub name: String,
-    /// What the keys of its new segments begin with; see [`keys::topic_folder`](crate::keys::topic_folder). Never another topic's.
+    /// The prefix of the keys of its new segments; see
+    /// [`keys::topic_folder`](crate::keys::topic_folder). No other topic ever has the same.
     pub folder: String,
-    /// The cluster's own, hidden from listings.
+    /// Whether the topic belongs to the cluster itself and is hidden from listings.
     pub internal: bool,
-    /// The settings that were set.
+    /// The settings that differ from the defaults.
     pub config: BTreeMap<String, String>,
-    /// When it was created.
+    /// The time of creation.
     pub created_at_ms: i64,
-    /// By partition number, without gaps.
+    /// The partitions by number, without gaps.
     pub partitions: Vec<PartitionRecord>,
 }
 
-/// A partition and its holder.
+/// A partition and the holder of its lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartitionRecord {
-    /// Unique for ever.
+    /// The id of the partition, never used again.
     pub uid: PartitionUid,
-    /// Who holds the lease; `None` also when the holder is sealed.
+    /// The holder of the lease; `None` also when the holder is sealed.
     pub holder: Option<Incarnation>,
     /// The leader epoch; rises when the holder changes.
     pub epoch: i32,
 }
 
-/// A lease as its holder knows it; what fences a write.
+/// A lease as its holder received it; the fence of every write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Lease {
-    /// The partition (or coordinator slot).
+    /// The partition or coordinator slot.
     pub partition: PartitionUid,
     /// The holder.
     pub incarnation: Incarnation,
-    /// The epoch it was given.
+    /// The leader epoch in which the lease was granted.
     pub epoch: i32,
 }
 
-/// One wish to move a lease.
+/// A request to move a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseMove {
-    /// Which.
+    /// The partition.
     pub partition: PartitionUid,
-    /// Held by whom, in which epoch: `None` for nobody or a sealed holder.
+    /// The expected holder; `None` if there is none or it is sealed.
     pub from: Option<Incarnation>,
-    /// The epoch seen.
+    /// The expected epoch.
     pub epoch: i32,
-    /// To whom; `None` releases it. Must be live.
+    /// The new holder, which must be live; `None` releases the lease.
     pub to: Option<Incarnation>,
 }
 
-/// What became of a wish.
+/// The outcome of a [`LeaseMove`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MoveOutcome {
-    /// Done: the new epoch and the log's bounds, for the new holder.
+    /// The lease moved: the new epoch and the bounds of the log, for the new holder.
     Moved {
         /// The epoch in force.
         epoch: i32,
-        /// The log as the new holder finds it.
+        /// The bounds of the log at the moment of the move.
         bounds: LogBounds,
     },
-    /// Somebody was faster, or the target is not live.
+    /// The holder or the epoch is another one by now, or the target is not live.
     Lost,
 }
 
-/// A partition's log in numbers.
+/// The offsets that bound a partition's log, and its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LogBounds {
     /// The first offset that can be read.
@@ -190,235 +199,240 @@ pub struct LogBounds {
     pub rolled: i64,
     /// The offset after the last record.
     pub high_watermark: i64,
-    /// Stored bytes of spans not wholly before the log start.
+    /// The stored bytes of the spans that do not lie completely before the log start.
     pub size_bytes: i64,
 }
 
 /// A topic to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewTopic {
-    /// Already checked to be legal.
+    /// The name, already validated.
     pub name: String,
-    /// At least 1.
+    /// The number of partitions, at least 1.
     pub partitions: i32,
-    /// Already checked.
+    /// The settings, already validated.
     pub config: BTreeMap<String, String>,
 }
 
-/// A change of a topic.
+/// A change to a topic.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TopicChange {
-    /// The new partition count, if it changes.
+    /// The new number of partitions, if it changes.
     pub partitions: Option<i32>,
-    /// `Some` sets, `None` resets to the default.
+    /// The changed settings: `Some` sets a value, `None` resets it to the default.
     pub config: BTreeMap<String, Option<String>>,
 }
 
-/// One WAL object, stored already, to be committed.
+/// A WAL object that is stored and is to be committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectCommit {
-    /// Whose object it is.
+    /// The incarnation that wrote the object.
     pub incarnation: Incarnation,
-    /// Its number within the incarnation; with it the idempotency key.
+    /// The number of the object within the incarnation; both together are the idempotency key.
     pub sequence: u64,
-    /// Its size.
+    /// The size of the object.
     pub size_bytes: u64,
-    /// Per partition, each at most once.
+    /// The parts of the object by partition, each partition at most once.
     pub partitions: Vec<PartitionCommit>,
 }
 
-/// One partition's part of a WAL object: batches back to back from `position` on.
+/// The part of a WAL object for one partition: consecutive batches from `position` on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionCommit {
-    /// Which.
+    /// The partition.
     pub partition: PartitionUid,
-    /// The epoch in which they were taken.
+    /// The leader epoch in which the batches were accepted.
     pub epoch: i32,
-    /// Where in the object its first batch begins.
+    /// The position of the first batch in the object.
     pub position: u64,
-    /// The batches, in order and contiguous.
+    /// The batches in order, without gaps between them.
     pub batches: Vec<BatchMeta>,
 }
 
-/// What the commit needs to know of a batch.
+/// The properties of a batch that a commit needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchMeta {
-    /// Its length.
+    /// The length of the batch.
     pub size_bytes: u32,
-    /// Offsets it takes (last offset delta + 1).
+    /// The number of offsets it takes (last offset delta + 1).
     pub records: i32,
-    /// Its greatest timestamp.
+    /// The greatest timestamp in it.
     pub max_timestamp: i64,
-    /// The idempotent producer and its sequence; `None` for others.
+    /// The idempotent producer and its sequence; `None` for other producers.
     pub producer: Option<ProducerBatch>,
 }
 
-/// The idempotent producer's part of a batch.
+/// The producer id, epoch and sequence of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProducerBatch {
-    /// See [`MetadataStore::allocate_producer_id`](crate::MetadataStore::allocate_producer_id).
+    /// The producer id; see
+    /// [`MetadataStore::allocate_producer_id`](crate::MetadataStore::allocate_producer_id).
     pub id: i64,
-    /// Raised by the producer after an unresolved failure.
+    /// The producer epoch, which the producer raises after an unresolved failure.
     pub epoch: i16,
-    /// Sequence of its first record.
+    /// The sequence of its first record.
     pub first_sequence: i32,
 }
 
-/// What became of each partition, in the order asked.
+/// The outcome of a commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommitOutcome {
-    /// In the order of [`ObjectCommit::partitions`].
+    /// One outcome per partition, in the order of [`ObjectCommit::partitions`].
     pub partitions: Vec<PartitionOutcome>,
 }
 
-/// What became of a partition's batches.
+/// The outcome of a commit for one partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PartitionOutcome {
-    /// The lease was this agent's: a result per batch, in order.
+    /// The lease was in force.
     Committed {
-        /// One each.
+        /// One outcome per batch, in order.
         batches: Vec<BatchOutcome>,
         /// The new high watermark.
         high_watermark: i64,
         /// The log start in force.
         log_start: i64,
     },
-    /// The lease is another's or the partition is gone: nothing of it was committed.
+    /// The lease is held by another agent or the partition does not exist: nothing was committed.
     Fenced,
 }
 
-/// What became of a batch.
+/// The outcome of a commit for one batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BatchOutcome {
-    /// Stored with this base offset.
+    /// The batch was appended.
     Appended {
-        /// Of its first record.
+        /// The offset of its first record.
         base_offset: i64,
     },
-    /// It was stored before, with this base offset: success for the producer.
+    /// The batch was appended before; a success for the producer.
     Duplicate {
-        /// Of its first record.
+        /// The offset of its first record.
         base_offset: i64,
     },
-    /// Refused: `OutOfOrderSequenceNumber`, `DuplicateSequenceNumber` (too old to name its offset), `InvalidProducerEpoch`,
-    /// `StorageCorrupt` (what the store remembers of the producer cannot be read).
+    /// The batch was refused: `OutOfOrderSequenceNumber`, `DuplicateSequenceNumber` (too old to
+    /// return its offset), `InvalidProducerEpoch`, `StorageCorrupt` (the stored producer state
+    /// cannot be read).
     Refused {
-        /// [`ErrorCode::number`] of the reason.
+        /// The [`ErrorCode::number`] of the reason.
         code: i32,
     },
 }
 
 impl BatchOutcome {
-    /// A refusal for this reason.
+    /// Returns a refusal for this reason.
     pub fn refused(code: ErrorCode) -> Self {
         Self::Refused { code: code.number() }
     }
 }
 
-/// Where to read from.
+/// The position at which a read begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogPosition {
-    /// From the span that holds this offset on; offsets before the log start read from the log start.
+    /// The span that holds this offset; offsets before the log start read from the log start.
     Offset(i64),
-    /// From the first span whose greatest timestamp is at or after this.
+    /// The first span whose greatest timestamp is at or after this time.
     Timestamp(i64),
 }
 
-/// The answer to a read.
+/// The result of [`MetadataStore::read_log`](crate::MetadataStore::read_log).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogView {
-    /// The partition's bounds at the same moment.
+    /// The bounds of the partition at the same moment.
     pub bounds: LogBounds,
-    /// In offset order, without gaps.
+    /// The spans in offset order, without gaps.
     pub spans: Vec<LogSpan>,
-    /// The database's time of day: what retention measures ages by, so that no agent's clock can expire a record.
+    /// The database's current time. Retention measures ages by it, so that no agent's clock can
+    /// expire a record.
     pub now_ms: i64,
 }
 
-/// A run of offsets and where its bytes lie.
+/// A run of offsets and the location of its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSpan {
-    /// First offset.
+    /// The first offset.
     pub base_offset: i64,
-    /// Offset after the last.
+    /// The offset after the last one.
     pub end_offset: i64,
-    /// Greatest timestamp in it.
+    /// The greatest timestamp in it.
     pub max_timestamp: i64,
-    /// When it was stored as it is now: the commit of a WAL range, the roll of a segment.
+    /// The time of the commit for a WAL range, of the roll for a segment.
     pub stored_at_ms: i64,
-    /// The leader epoch to stamp into its batches (WAL ranges; segments are stamped).
+    /// The leader epoch to write into the batches of a WAL range. Segments contain it already.
     pub epoch: i32,
-    /// Where.
+    /// The location of the bytes.
     pub place: Place,
 }
 
-/// Where a span's bytes lie.
+/// The location of a span's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// In a WAL object: batches back to back whose base offsets are still to be stamped from `base_offset` on.
+    /// A range of a WAL object: consecutive batches whose base offsets must be assigned from
+    /// `base_offset` on.
     Wal {
-        /// Whose object.
+        /// The incarnation that wrote the object.
         incarnation: Incarnation,
-        /// Its number.
+        /// The number of the object within the incarnation.
         sequence: u64,
-        /// First byte.
+        /// The position of the first byte.
         position: u64,
-        /// How many bytes.
+        /// The number of bytes.
         length: u64,
     },
-    /// In a segment object.
+    /// A segment object.
     Segment {
-        /// Its key.
+        /// The key of the object.
         key: String,
-        /// Its size.
+        /// The size of the object.
         size_bytes: u64,
     },
 }
 
-/// An intent to write a segment.
+/// The intent to write a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentIntent {
-    /// The key to write.
+    /// The key of the object to write.
     pub key: String,
-    /// True when an earlier intent for the same key was left behind: an object may be there.
+    /// Whether an earlier intent for the same key exists: the object may exist too.
     pub inherited: bool,
 }
 
 /// A segment whose object is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewSegment {
-    /// From the intent.
+    /// The key from the intent.
     pub key: String,
-    /// First offset: the partition's `rolled`.
+    /// The first offset: the partition's `rolled`.
     pub base_offset: i64,
-    /// Offset after the last: the end of a WAL range.
+    /// The offset after the last one: the end of a WAL range.
     pub end_offset: i64,
-    /// Greatest timestamp in it.
+    /// The greatest timestamp in it.
     pub max_timestamp: i64,
-    /// Its size.
+    /// The size of the object.
     pub size_bytes: u64,
 }
 
-/// How long things are kept after nothing needs them.
+/// How long garbage collection keeps what is no longer used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GarbagePolicy {
-    /// Objects: longer than the longest read.
+    /// Unreferenced objects; must exceed the duration of the longest read.
     pub object_grace: Duration,
-    /// Producer state without a batch.
+    /// Producer state since the last batch.
     pub producer_expiry: Duration,
-    /// Offsets of groups without members.
+    /// Committed offsets of groups without members.
     pub offsets_retention: Duration,
-    /// Lives of agents that ended and left nothing: for people who look into what happened.
+    /// Rows of sealed and swept incarnations, kept for troubleshooting.
     pub lives_retention: Duration,
 }
 
-/// What a step of tidying found.
+/// The result of one step of garbage collection.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Garbage {
-    /// Objects to delete now; say so with [`MetadataStore::confirm_deleted`](crate::MetadataStore::confirm_deleted).
+    /// The objects to delete now. Confirm their deletion with
+    /// [`MetadataStore::confirm_deleted`](crate::MetadataStore::confirm_deleted).
     pub keys: Vec<String>,
-    /// Objects that wait for their grace.
+    /// The number of objects whose grace has not passed.
     pub waiting: u64,
-    /// Whether there was more than one step could do.
+    /// Whether another step has work to do.
     pub more: bool,
 }

@@ -1,5 +1,6 @@
-//! Which optional APIs the cluster has: the Prometheus operator's and cert-manager's. Looked at when the operator starts and again and
-//! again, since they may be installed at any time. Absent is a condition of the resources that want them, not an error.
+//! Discovers optional APIs: those of the Prometheus operator and of cert-manager. Checked at the
+//! start and periodically, since they may be installed at any time. A missing API is a condition of
+//! the resources that need it, not an error.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +8,7 @@ use kube::{Client, discovery};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-/// An API that may be absent.
+/// An API that may be missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OptionalApi {
     /// ServiceMonitor and PrometheusRule.
@@ -17,10 +18,10 @@ pub enum OptionalApi {
 }
 
 impl OptionalApi {
-    /// All of them.
+    /// All optional APIs.
     pub const ALL: &'static [Self] = &[Self::Monitoring, Self::CertManager];
 
-    /// Its group.
+    /// Returns the API group.
     pub fn group(self) -> &'static str {
         match self {
             Self::Monitoring => "monitoring.coreos.com",
@@ -28,7 +29,7 @@ impl OptionalApi {
         }
     }
 
-    /// The kinds that we make of it.
+    /// Returns the kinds that the operator creates.
     fn kinds(self) -> &'static [&'static str] {
         match self {
             Self::Monitoring => &["ServiceMonitor", "PrometheusRule"],
@@ -37,7 +38,7 @@ impl OptionalApi {
     }
 }
 
-/// What was found last.
+/// The result of the last discovery.
 #[derive(Debug)]
 pub struct Apis {
     found: RwLock<BTreeSet<OptionalApi>>,
@@ -51,7 +52,7 @@ impl Default for Apis {
 }
 
 impl Apis {
-    /// As if these had been found.
+    /// Creates the state in which exactly these APIs are installed.
     pub fn with(found: &[OptionalApi]) -> Self {
         Self {
             found: RwLock::new(found.iter().copied().collect()),
@@ -59,12 +60,16 @@ impl Apis {
         }
     }
 
-    /// Whether the API was there when last looked for.
+    /// Returns whether the API was installed at the last discovery.
     pub fn has(&self, api: OptionalApi) -> bool {
         self.found.read().contains(&api)
     }
 
-    /// Looks for all of them. An API server that does not answer leaves what was known.
+    /// Discovers all optional APIs. The previous result is kept if the API server does not answer.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the API server.
     pub async fn look(&self, client: &Client) -> kube::Result<()> {
         let groups = client.list_api_groups().await?;
         let mut found = BTreeSet::new();
@@ -80,13 +85,13 @@ impl Apis {
         Ok(())
     }
 
-    /// Resolves when what was found has changed since the receiver looked.
+    /// Returns a receiver that is notified when the result changes.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 }
 
-/// Whether every kind we make is served in the version we make.
+/// Returns whether every kind that the operator creates is served in the required version.
 async fn served(client: &Client, api: OptionalApi) -> kube::Result<bool> {
     let group = discovery::group(client, api.group()).await?;
     let resources = group.versioned_resources("v1");

@@ -1,15 +1,16 @@
-//! How long something that failed waits before it is tried again. Clusters and Topics use it alike.
+//! Exponential back-off for failed reconciliations of clusters and Topics.
 
 use std::time::Duration;
 
 use streamhouse_core::time::Entropy;
 
-/// The wait after the first failure.
+/// Delay after the first failure.
 const FIRST: Duration = Duration::from_secs(1);
-/// No wait is longer.
+/// Upper bound of the delay.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// How long to wait after so many failures in a row: doubled each time, and between half and all of that.
+/// Returns the delay after `failures` consecutive failures: doubled with each failure, with jitter
+/// between half and all of it.
 pub(crate) fn delay(failures: u32, entropy: &dyn Entropy) -> Duration {
     let doubled = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16));
     doubled.min(LONGEST).mul_f64(0.5 + entropy.fraction() / 2.0)
@@ -19,7 +20,7 @@ pub(crate) fn delay(failures: u32, entropy: &dyn Entropy) -> Duration {
 pub(crate) mod tests {
     use super::*;
 
-    /// Entropy that always says the same.
+    /// Entropy that always returns the same number.
     #[derive(Debug)]
     pub(crate) struct Fixed(pub(crate) u64);
 

@@ -1,5 +1,5 @@
-//! The command line of `streamhouse-operator`. Parsed by `main`, before anything else happens; what is refused here ends with exit
-//! code 2.
+//! Command line of `streamhouse-operator`. Parsed by `main` before anything else; invalid arguments
+//! end the process with exit code 2.
 
 use std::path::PathBuf;
 
@@ -18,48 +18,49 @@ Examples:
   streamhouse-operator run
   streamhouse-operator run --leader-elect false --http-listen 127.0.0.1:8080 --log-level info,kube=debug
 
-In a pod it uses the pod's service account, elsewhere KUBECONFIG or ~/.kube/config. SIGTERM ends it: work that goes on
-is finished, the Lease is released. Exit codes: 0 ended in order, 1 failed, 2 settings that are refused.";
+Connects with the pod's service account, or outside of a pod with KUBECONFIG or ~/.kube/config. On SIGTERM, running
+reconciliations finish and the Lease is released. Exit codes: 0 orderly shutdown, 1 failure, 2 invalid settings.";
 
 const DIFF: &str = "\
 Examples:
   streamhouse-operator diff -f cluster.yaml
   kubectl get topic orders -o yaml | sed s/7d/30d/ | streamhouse-operator diff -f -
 
-Changes nothing. For a StreamHouseCluster it asks the API server what each object would become; for a Topic it compares
-with the topic itself. Exit codes: 0 nothing would change, 1 something would, 2 it could not be found out.";
+Changes nothing. For a StreamHouseCluster, each object is compared with the result of a server-side dry run; a Topic is
+compared with the topic in the metadata store. Exit codes: 0 no changes, 1 changes found, 2 comparison failed.";
 
-/// Runs StreamHouse on Kubernetes: clusters of agents, and topics.
+/// Runs StreamHouse clusters and topics on Kubernetes.
 #[derive(Debug, Parser)]
 #[command(name = "streamhouse-operator", version, after_help = EXAMPLES, propagate_version = true)]
 pub struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What can be asked for.
+/// Subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Look after StreamHouseClusters and Topics until told to stop
+    /// Reconcile StreamHouseClusters and Topics until terminated
     #[command(after_help = RUN)]
     Run(Box<Settings>),
     /// Print the custom resource definitions as YAML
     Crds,
-    /// Say what the operator would change for these manifests
+    /// Show what the operator would change for the given manifests
     #[command(after_help = DIFF)]
     Diff(Diff),
-    /// Apply a Topic, wait for the operator's word on it, and delete it again: what helm test runs
+    /// Apply a Topic, wait for the operator to report its condition, and delete it (used by helm
+    /// test)
     SmokeTest(SmokeTest),
 }
 
-/// What to compare.
+/// Arguments of `diff`.
 #[derive(Debug, Args)]
 pub struct Diff {
-    /// File of manifests, or - for standard input; may be given several times
+    /// File with manifests, or - for standard input; may be given several times
     #[arg(short, long = "filename", value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
-    /// Namespace of manifests that name none; that of the kubeconfig when absent
+    /// Namespace of manifests that specify none; defaults to the kubeconfig's namespace
     #[arg(short, long, value_name = "NAME")]
     pub namespace: Option<String>,
     /// Metadata store to compare Topics with, instead of the one in the cluster's Secret
@@ -70,7 +71,7 @@ pub struct Diff {
         value_name = "URL"
     )]
     pub metadata_url: Option<String>,
-    /// The agents' image for clusters that name none, without a tag
+    /// Agent image of clusters that specify none, without a tag
     #[arg(
         long,
         env = "STREAMHOUSE_OPERATOR_DEFAULT_IMAGE",

@@ -1,27 +1,28 @@
-//! Conditions of a status: set them, find them, compare them. Called by whoever computes a status. The time of a transition changes
-//! only when the status of the condition does, so that a status computed twice from the same facts is the same.
+//! Conditions of a status: sets, finds and sorts them. Used wherever a status is computed. The
+//! transition time changes only with the condition's status, so the same facts always give the same
+//! conditions.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::crd::{ConditionType, Reason};
 
-/// Messages are cut here; the API server takes 32 KiB.
+/// Messages are truncated to this length; the API server accepts 32 KiB.
 const LONGEST: usize = 1024;
 
-/// What a condition can be.
+/// Status of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// It holds.
+    /// The condition holds.
     True,
-    /// It does not hold.
+    /// The condition does not hold.
     False,
-    /// Nobody knows.
+    /// It is unknown whether the condition holds.
     Unknown,
 }
 
 impl State {
-    /// As it stands in a resource.
+    /// Returns the value in the resource.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::True => "True",
@@ -37,7 +38,7 @@ impl From<bool> for State {
     }
 }
 
-/// The conditions of one resource, on the way to its status.
+/// The conditions of one resource while its status is computed.
 #[derive(Debug, Clone)]
 pub struct Conditions {
     conditions: Vec<Condition>,
@@ -46,7 +47,7 @@ pub struct Conditions {
 }
 
 impl Conditions {
-    /// Goes on from the conditions that are stored. `generation` is that of the spec that was looked at.
+    /// Starts with the stored conditions. `generation` is that of the observed spec.
     pub fn from(stored: &[Condition], generation: Option<i64>, now: Timestamp) -> Self {
         Self {
             conditions: stored.to_vec(),
@@ -55,7 +56,7 @@ impl Conditions {
         }
     }
 
-    /// Sets one.
+    /// Sets a condition.
     pub fn set(&mut self, kind: ConditionType, state: State, reason: Reason, message: impl Into<String>) {
         let mut message: String = message.into();
         if let Some((cut, _)) = message.char_indices().nth(LONGEST) {
@@ -84,13 +85,13 @@ impl Conditions {
         }
     }
 
-    /// Takes one out.
+    /// Removes a condition.
     pub fn remove(&mut self, kind: ConditionType) {
         self.conditions
             .retain(|condition| condition.type_ != kind.as_str());
     }
 
-    /// The list for the status, in the order of [`ConditionType::ALL`].
+    /// Returns the conditions in the order of [`ConditionType::ALL`].
     pub fn into_list(mut self) -> Vec<Condition> {
         let place = |condition: &Condition| {
             ConditionType::ALL
@@ -103,7 +104,7 @@ impl Conditions {
     }
 }
 
-/// The condition of this type, if it is there.
+/// Returns the condition of this type, if present.
 pub fn find(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
     conditions
         .iter()

@@ -1,4 +1,5 @@
-//! Clients of the API server. Called by `run` and `diff`. In a pod they use its service account, elsewhere KUBECONFIG or ~/.kube/config.
+//! Creates clients of the API server. Called by `run` and `diff`. In a pod they use the service
+//! account, elsewhere KUBECONFIG or ~/.kube/config.
 
 use std::time::Duration;
 
@@ -8,16 +9,21 @@ use kube::{Client, Config, client::ClientBuilder};
 use crate::lease::Fence;
 
 const CONNECT: Duration = Duration::from_secs(10);
-/// For a request to be written.
+/// Timeout for writing a request.
 const WRITE: Duration = Duration::from_secs(30);
-/// For an answer to go on. Longer than a watch may be silent: the API server ends each watch within 290 s.
+/// Timeout for reading a response. Longer than a watch may be silent: the API server ends each
+/// watch within 290 s.
 const READ: Duration = Duration::from_secs(295);
 
-/// How to reach the API server. Without it nothing can be done, and only whoever started us can help.
+/// Infers how to reach the API server from the environment.
+///
+/// # Errors
+///
+/// Returns an error if the process neither runs in a pod nor has a kubeconfig.
 pub async fn config() -> anyhow::Result<Config> {
     let mut config = Config::infer()
         .await
-        .context("no way to the API server: run in a pod with a service account, or set KUBECONFIG")?;
+        .context("no configuration of the API server found: run in a pod with a service account, or set KUBECONFIG")?;
     config.connect_timeout = Some(CONNECT);
     config.write_timeout = Some(WRITE);
     config.read_timeout = Some(READ);
@@ -25,13 +31,21 @@ pub async fn config() -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// A client that sends each request once. Who calls decides whether and when to try again.
+/// Creates a client that sends each request once; retries are the caller's decision.
+///
+/// # Errors
+///
+/// Returns an error if the configuration is invalid.
 pub fn client(mut config: Config) -> kube::Result<Client> {
     config.default_retry = false;
     Client::try_from(config)
 }
 
-/// A client whose writes go out within a term only.
+/// Creates a client that sends write requests only while `fence` is open.
+///
+/// # Errors
+///
+/// Returns an error if the configuration is invalid.
 pub fn fenced_client(mut config: Config, fence: &Fence) -> kube::Result<Client> {
     config.default_retry = false;
     Ok(ClientBuilder::try_from(config)?

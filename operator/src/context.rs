@@ -1,5 +1,5 @@
-//! What every reconciliation has at hand: the API server, the metadata stores, the operator's settings, metrics, the clock. Made once by
-//! `main` (or a test) and shared.
+//! The state that every reconciliation shares: the API server's client, metadata stores, settings,
+//! metrics and the clock. Created once by `run` (or a test).
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -12,31 +12,32 @@ use streamhouse_core::time::{Clock, Entropy};
 
 use crate::{apis::Apis, metrics::Metrics, stores::Stores};
 
-/// What the operator uses where a cluster says nothing.
+/// Values for clusters that do not specify them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Defaults {
-    /// The agents' image, without a tag.
+    /// Image of the agents, without a tag.
     pub image: String,
-    /// The agents' version: the operator's own.
+    /// Version of the agents: the operator's own.
     pub version: String,
 }
 
-/// Which namespaces the operator looks after.
+/// The namespaces that the operator watches.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Scope {
-    /// These only; all when `None`.
+    /// Names of the namespaces; `None` for all.
     pub namespaces: Option<Vec<String>>,
 }
 
 impl Scope {
-    /// Whether the operator looks after this namespace.
+    /// Returns whether the operator watches this namespace.
     pub fn contains(&self, namespace: &str) -> bool {
         self.namespaces
             .as_ref()
             .is_none_or(|names| names.iter().any(|name| name == namespace))
     }
 
-    /// The scopes of one watch each: everything at once, or each namespace by itself.
+    /// Splits the scope into one scope per watch: all namespaces together, or each namespace
+    /// separately.
     pub fn each(&self) -> Vec<Self> {
         match &self.namespaces {
             None => vec![self.clone()],
@@ -49,7 +50,8 @@ impl Scope {
         }
     }
 
-    /// The handles that together see every object of a kind: one over all namespaces, or one a namespace.
+    /// Returns the API handles that together cover all objects of a kind: one for all namespaces,
+    /// or one per namespace.
     pub fn apis<K>(&self, client: &Client) -> Vec<Api<K>>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
@@ -63,7 +65,7 @@ impl Scope {
         }
     }
 
-    /// The same for a kind that is known at run time only.
+    /// Like [`Scope::apis`], for a kind that is known only at run time.
     pub fn dynamic_apis(&self, client: &Client, kind: &ApiResource) -> Vec<Api<DynamicObject>> {
         match &self.namespaces {
             None => vec![Api::all_with(client.clone(), kind)],
@@ -78,25 +80,25 @@ impl Scope {
 /// Shared by all reconciliations.
 #[derive(Clone)]
 pub struct Context {
-    /// The API server.
+    /// Client of the API server.
     pub client: Client,
     /// Open metadata stores.
     pub stores: Arc<Stores>,
-    /// Which optional APIs are there.
+    /// Optional APIs that are installed.
     pub apis: Arc<Apis>,
-    /// Which namespaces.
+    /// Watched namespaces.
     pub scope: Scope,
-    /// The operator's own metrics.
+    /// The operator's metrics.
     pub metrics: Arc<Metrics>,
-    /// Where a cluster says nothing.
+    /// Values for clusters that do not specify them.
     pub defaults: Arc<Defaults>,
-    /// How often everything is compared with what it should be, unasked.
+    /// How often everything is compared with its spec without a change as the trigger.
     pub drift_interval: Duration,
-    /// The time.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Jitter.
+    /// Source of jitter.
     pub entropy: Arc<dyn Entropy>,
-    /// The name under which events are reported: the pod's.
+    /// Reporting instance of events: the pod's name.
     pub instance: Option<String>,
 }
 

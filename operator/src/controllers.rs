@@ -1,15 +1,20 @@
-//! What a leader does: the reconciliation of clusters and that of topics, side by side. Called by `run` once a term. Ends when told to,
-//! after both have finished what they were at, or as soon as one ends by itself.
+//! The controllers of a leader: clusters and topics, side by side. Called by `run` once per term.
+//! Returns after both have finished their running reconciliations, or as soon as one ends by
+//! itself.
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{cluster, context::Context, topic};
 
-/// Runs both until `stop`.
+/// Runs both controllers until `stop` is cancelled.
+///
+/// # Errors
+///
+/// Returns an error if a controller ends by itself.
 pub async fn run(context: Context, concurrency: u16, stop: CancellationToken) -> anyhow::Result<()> {
     let topics = async {
         topic::run(context.clone(), stop.clone()).await;
-        anyhow::ensure!(stop.is_cancelled(), "the watch of topics ended by itself");
+        anyhow::ensure!(stop.is_cancelled(), "the watch of Topics has ended unexpectedly");
         Ok(())
     };
     tokio::try_join!(cluster::run(context.clone(), concurrency, stop.clone()), topics)?;

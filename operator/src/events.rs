@@ -1,5 +1,6 @@
-//! Events on resources: what people read in `kubectl describe`. Best effort: an event that cannot be written is logged and changes
-//! nothing, least of all a deletion. Called by the reconciliations when something happened, not when something is.
+//! Publishes Kubernetes events, as shown by `kubectl describe`. Best effort: an event that cannot
+//! be written is logged and never delays a reconciliation or deletion. Called by the
+//! reconciliations for occurrences, not for states.
 
 use kube::{
     Client, Resource,
@@ -8,7 +9,7 @@ use kube::{
 
 use crate::crd::{MANAGER, Reason};
 
-/// Writes events.
+/// Publishes events.
 #[derive(Clone)]
 pub struct Events {
     recorder: Recorder,
@@ -21,7 +22,7 @@ impl std::fmt::Debug for Events {
 }
 
 impl Events {
-    /// Events reported by this instance (the pod's name).
+    /// Creates a publisher that reports as `instance` (the pod's name).
     pub fn new(client: Client, instance: Option<String>) -> Self {
         let reporter = Reporter {
             controller: MANAGER.to_owned(),
@@ -32,7 +33,7 @@ impl Events {
         }
     }
 
-    /// Something happened as it should.
+    /// Publishes a normal event.
     pub async fn normal<K>(&self, of: &K, reason: Reason, message: impl Into<String>)
     where
         K: Resource<DynamicType = ()>,
@@ -40,7 +41,7 @@ impl Events {
         self.publish(of, EventType::Normal, reason, message.into()).await;
     }
 
-    /// Something happened that somebody should know of.
+    /// Publishes a warning.
     pub async fn warning<K>(&self, of: &K, reason: Reason, message: impl Into<String>)
     where
         K: Resource<DynamicType = ()>,
@@ -55,13 +56,13 @@ impl Events {
         let event = Event {
             type_,
             reason: reason.as_str().to_owned(),
-            // The API takes 1 KiB.
+            // The API accepts 1 KiB.
             note: Some(note.chars().take(1000).collect()),
             action: "Reconcile".to_owned(),
             secondary: None,
         };
         if let Err(error) = self.recorder.publish(&event, &of.object_ref(&())).await {
-            tracing::warn!(%error, %reason, "an event could not be written");
+            tracing::warn!(%error, %reason, "cannot write an event");
         }
     }
 }

@@ -1,23 +1,23 @@
-//! Whether the operator lives and whether it is ready, and what is missing. Each part says for itself how it is; the HTTP server and the
-//! log tell others. A replica that stands by is ready: it can take over at any moment.
+//! Liveness and readiness of the operator, by component. Components report their state here; the
+//! HTTP server and the log show it. A standby is ready: it can take over at any time.
 
 use std::{collections::BTreeMap, fmt};
 
 use parking_lot::RwLock;
 
-/// What the operator needs to do its work.
+/// A component whose state determines readiness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// The API server answers.
     ApiServer,
     /// The custom resource definitions are installed.
     Definitions,
-    /// The operator goes on.
+    /// The process is not shutting down.
     Process,
 }
 
 impl Part {
-    /// Its name in answers.
+    /// Returns the name in responses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ApiServer => "api-server",
@@ -33,7 +33,7 @@ impl fmt::Display for Part {
     }
 }
 
-/// How the parts are.
+/// State of all components.
 #[derive(Debug)]
 pub struct Health {
     missing: RwLock<BTreeMap<Part, String>>,
@@ -41,12 +41,12 @@ pub struct Health {
 }
 
 impl Default for Health {
-    /// Just started: nothing has been looked at.
+    /// The state after the start: nothing has been checked.
     fn default() -> Self {
         let unknown = [Part::ApiServer, Part::Definitions];
         let missing = unknown
             .into_iter()
-            .map(|part| (part, "not looked at yet".to_owned()))
+            .map(|part| (part, "not checked yet".to_owned()))
             .collect();
         Self {
             missing: RwLock::new(missing),
@@ -56,14 +56,14 @@ impl Default for Health {
 }
 
 impl Health {
-    /// The part is as it should be.
+    /// Marks a component as ready.
     pub fn fine(&self, part: Part) {
         if let Some(was) = self.missing.write().remove(&part) {
-            tracing::info!(%part, was, "fine now");
+            tracing::info!(%part, was, "ready now");
         }
     }
 
-    /// The part is not, and why. Said in the log once for each reason.
+    /// Marks a component as not ready. Logs each new reason once.
     pub fn missing(&self, part: Part, why: impl Into<String>) {
         let why = why.into();
         let before = self.missing.write().insert(part, why.clone());
@@ -72,17 +72,18 @@ impl Health {
         }
     }
 
-    /// What is missing, and why; nothing when it is ready.
+    /// Returns the components that are not ready with their reasons; empty if the operator is
+    /// ready.
     pub fn reasons(&self) -> BTreeMap<Part, String> {
         self.missing.read().clone()
     }
 
-    /// A loop that must run for ever has ended: the process must be started anew.
+    /// Reports that a background loop has ended: the process must be restarted.
     pub fn died(&self, what: impl Into<String>) {
         self.dead.write().push(what.into());
     }
 
-    /// The loops that have ended.
+    /// Returns the background loops that have ended.
     pub fn dead(&self) -> Vec<String> {
         self.dead.read().clone()
     }

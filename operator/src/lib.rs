@@ -1,8 +1,10 @@
-//! The operator for Kubernetes. It turns two custom resources into what runs: a `StreamHouseCluster` into agents with their Services,
-//! policies and monitoring, and a `Topic` into rows of the metadata store.
+//! The StreamHouse operator for Kubernetes. It reconciles two custom resources: a
+//! `StreamHouseCluster` becomes agents with their Services, policies and monitoring, a `Topic`
+//! becomes rows in the metadata store.
 //!
-//! In reading order: [`crd`] what users write; [`context`] what every reconciliation has at hand; `cluster` and `topic` the two
-//! reconciliations, each a straight pipe: dereference, validate, build or plan, apply, status.
+//! In reading order: [`crd`] defines what users write; [`context`] holds what every reconciliation
+//! shares; `cluster` and `topic` are the two reconciliations, each a sequence of steps:
+//! dereference, validate, build or plan, apply, status.
 
 pub mod apis;
 mod backoff;

@@ -1,7 +1,8 @@
-//! `streamhouse-operator`: reads the command line, does what it says. `run` prints its address and goes on until SIGTERM or SIGINT.
+//! The `streamhouse-operator` binary: parses the command line and runs the subcommand. `run` prints
+//! its address and serves until SIGTERM or SIGINT.
 //!
-//! Exit codes: 0 done, or ended in order; 1 failed, or `diff` has found changes; 2 for settings that are refused, before anything is
-//! started, and for a `diff` that failed.
+//! Exit codes: 0 success or orderly shutdown; 1 failure, or `diff` has found changes; 2 invalid
+//! settings (before anything is started), or `diff` has failed.
 
 use std::{
     env,
@@ -24,11 +25,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-/// For settings that are refused.
+/// Exit code for invalid settings and for a `diff` that failed.
 const REFUSED: u8 = 2;
 
 fn main() -> ExitCode {
-    // A variable that is not Unicode cannot be one of ours.
+    // A variable name that is not Unicode cannot be a setting of the operator.
     let variables: Vec<String> = env::vars_os()
         .filter_map(|(name, _)| name.into_string().ok())
         .collect();
@@ -36,14 +37,14 @@ fn main() -> ExitCode {
         complain(&problem);
         return ExitCode::from(REFUSED);
     }
-    // Ends here with what is wrong, or with the help that was asked for.
+    // Exits with an error message or with the requested help.
     let command = Cli::parse().command;
     if rustls::crypto::ring::default_provider()
         .install_default()
         .is_err()
     {
         return failed(&anyhow::anyhow!(
-            "another provider of cryptography was installed before"
+            "another TLS cryptography provider is already installed"
         ));
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -86,9 +87,10 @@ async fn smoke_test(test: &SmokeTest) -> anyhow::Result<()> {
     smoke_test::run(client, test, print).await
 }
 
-/// Runs until a signal comes and everything has ended in order. A second signal ends it at once.
+/// Runs the operator until a signal arrives and the shutdown has finished. A second signal aborts
+/// it.
 async fn run(settings: Settings) -> anyhow::Result<()> {
-    let mut signals = Signals::new().context("signals cannot be received")?;
+    let mut signals = Signals::new().context("cannot install the signal handlers")?;
     let config = connect::config().await?;
     let listener = server::bind(settings.http_listen).await?;
     print(&format!("listening http={}", listener.local_addr()?));
@@ -103,15 +105,15 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         outcome = &mut running => return outcome,
         () = signals.next() => {}
     }
-    tracing::info!("stopping: finishing what is under way");
+    tracing::info!("stopping: finishing running reconciliations");
     stop.cancel();
     tokio::select! {
         outcome = running => outcome,
-        () = signals.next() => anyhow::bail!("a second signal came; the lease is not released, it will expire"),
+        () = signals.next() => anyhow::bail!("aborted by a second signal; the lease is not released and will expire"),
     }
 }
 
-/// SIGTERM and SIGINT.
+/// Receives SIGTERM and SIGINT.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -143,7 +145,7 @@ fn start_logging(settings: &Settings) {
     }
 }
 
-/// Prints a line; nobody listening is no reason to end.
+/// Prints a line to stdout. Write errors are ignored: a closed stdout must not end the operator.
 fn print(line: &str) {
     let mut out = io::stdout();
     let _ = writeln!(out, "{line}");

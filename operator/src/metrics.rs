@@ -1,4 +1,5 @@
-//! The operator's own metrics. One registry, made once; each reconciliation reports here.
+//! Metrics of the operator. One registry, created once; the reconciliations record their results
+//! here.
 
 use std::fmt::Write as _;
 
@@ -6,22 +7,22 @@ use prometheus::{
     HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
 };
 
-/// The custom resources, as the label `kind` names them.
+/// Custom resources, as in the label `kind`.
 pub const KINDS: &[&str] = &["StreamHouseCluster", "Topic"];
 
-/// How a reconciliation ended.
+/// Result of a reconciliation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// All is as it should be.
+    /// The actual state matches the spec.
     Ok,
-    /// It failed and is tried again.
+    /// The reconciliation failed and is retried.
     Error,
-    /// It cannot succeed until somebody changes something.
+    /// The reconciliation cannot succeed until a user changes something.
     Terminal,
 }
 
 impl Outcome {
-    /// The label's value.
+    /// Returns the value of the label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -35,7 +36,7 @@ impl Outcome {
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
-    /// A table of all of them, for `docs/reference/operator-metrics.md`.
+    /// Table of all metrics for `docs/reference/operator-metrics.md`.
     #[cfg(test)]
     reference: String,
     /// `streamhouse_operator_reconciles_total{kind,outcome}`.
@@ -61,56 +62,60 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers all of them in a registry of their own.
+    /// Registers all metrics in a new registry.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a metric's definition is invalid.
     pub fn new() -> prometheus::Result<Self> {
         let mut made = Registrar::default();
         Ok(Self {
             reconciles: made.counters(
                 "streamhouse_operator_reconciles_total",
-                "Reconciliations by outcome: ok, error (tried again), terminal (waits for a change).",
+                "Number of reconciliations by outcome: ok, error (retried), terminal (waits for a change).",
                 &["kind", "outcome"],
             )?,
             duration: made.histograms(
                 "streamhouse_operator_reconcile_duration_seconds",
-                "How long a reconciliation took, in seconds.",
+                "Duration of reconciliations in seconds.",
                 &["kind"],
             )?,
             last_success: made.gauges(
                 "streamhouse_operator_last_success_timestamp_seconds",
-                "When a reconciliation of the kind last succeeded, or, while none has, this replica first led, in seconds since the Unix epoch.",
+                "Time of the last successful reconciliation of the kind, or, if there was none yet, of the start of this replica's first term as the leader, in seconds since the Unix epoch.",
                 &["kind"],
             )?,
             drift_corrected: made.counters(
                 "streamhouse_operator_drift_corrected_total",
-                "Objects and topics that somebody had changed by hand and that were put back.",
+                "Number of objects and topics that were changed outside of the operator and restored.",
                 &["kind"],
             )?,
             resources: made.gauges(
                 "streamhouse_operator_resources",
-                "Custom resources by their Ready condition: true, false, unknown.",
+                "Number of custom resources by the status of their Ready condition: true, false, unknown.",
                 &["kind", "ready"],
             )?,
             synced: made.gauges(
                 "streamhouse_operator_synced",
-                "1 once this replica, as the leader, has seen every custom resource of the kind, else 0.",
+                "1 if this replica leads and has listed all custom resources of the kind, else 0.",
                 &["kind"],
             )?,
             leader: made.gauge(
                 "streamhouse_operator_leader",
-                "1 in the replica that holds the Lease and reconciles, else 0.",
+                "1 if this replica is the leader and reconciles, else 0.",
             )?,
             crd_missing: made.gauge(
                 "streamhouse_operator_crd_missing",
-                "1 while a custom resource definition that the operator needs is not installed.",
+                "1 if a custom resource definition that the operator requires is not installed, else 0.",
             )?,
             api_writes: made.counters(
                 "streamhouse_operator_api_writes_total",
-                "Writes to the API server by the kind written.",
+                "Number of writes to the API server by kind of object.",
                 &["kind"],
             )?,
             metadata_queries: made.counters(
                 "streamhouse_operator_metadata_queries_total",
-                "Calls of the metadata store by what was called.",
+                "Number of calls to the metadata store by operation.",
                 &["call"],
             )?,
             registry: made.registry,
@@ -119,7 +124,7 @@ impl Metrics {
         })
     }
 
-    /// Reports one reconciliation.
+    /// Records the result of one reconciliation.
     pub fn reconciled(&self, kind: &str, outcome: Outcome, seconds: f64, now_ms: i64) {
         self.reconciles.with_label_values(&[kind, outcome.as_str()]).inc();
         self.duration.with_label_values(&[kind]).observe(seconds);
@@ -128,8 +133,8 @@ impl Metrics {
         }
     }
 
-    /// Nothing has been seen yet in a new term as the leader. The time without a success counts from the first term on: terms that
-    /// are lost again and again must not hide that nothing succeeds.
+    /// Resets the state of a new term. The time without a success counts from the first term on, so
+    /// that terms that are lost repeatedly do not hide that no reconciliation succeeds.
     pub fn term_begins(&self, now_ms: i64) {
         for kind in KINDS {
             self.synced.with_label_values(&[kind]).set(0);
@@ -140,13 +145,13 @@ impl Metrics {
         }
     }
 
-    /// The kinds of which not everything has been seen.
+    /// Returns the kinds whose initial list is not complete.
     pub fn unsynced(&self) -> Vec<&'static str> {
         let unseen = |kind: &&&str| self.synced.with_label_values(&[**kind]).get() == 0;
         KINDS.iter().filter(unseen).copied().collect()
     }
 
-    /// Everything in the text format of Prometheus.
+    /// Renders all metrics in Prometheus' text format.
     pub fn render(&self) -> String {
         prometheus::TextEncoder::new()
             .encode_to_string(&self.registry.gather())
@@ -154,7 +159,7 @@ impl Metrics {
     }
 }
 
-/// Registers metrics, and writes down what each is.
+/// Registers metrics and collects their documentation.
 struct Registrar {
     registry: Registry,
     reference: String,
@@ -164,7 +169,7 @@ impl Default for Registrar {
     fn default() -> Self {
         Self {
             registry: Registry::new(),
-            reference: "| metric | type | labels | what it is |\n|---|---|---|---|\n".to_owned(),
+            reference: "| metric | type | labels | description |\n|---|---|---|---|\n".to_owned(),
         }
     }
 }
@@ -219,7 +224,7 @@ impl Registrar {
 mod tests {
     use super::*;
 
-    /// An operator that never gets anything done must be told from one that has nothing to do.
+    /// An operator whose reconciliations never succeed must be distinguishable from an idle one.
     #[test]
     fn the_time_without_a_success_counts_from_the_first_term() {
         let metrics = Metrics::new().unwrap();
@@ -236,7 +241,7 @@ mod tests {
     #[test]
     fn the_reference_is_current() {
         let metrics = Metrics::new().unwrap();
-        let head = "# Metrics of the operator\n\nMade from the code; do not edit. Served at `/metrics` of its HTTP port.\n\n";
+        let head = "# Metrics of the operator\n\nGenerated from the code; do not edit. Served at `/metrics` of the HTTP port.\n\n";
         streamhouse_testkit::assert_current(
             "docs/reference/operator-metrics.md",
             &format!("{head}{}", metrics.reference),

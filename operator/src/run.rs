@@ -1,9 +1,14 @@
-//! `streamhouse-operator run`: puts the parts together, in this order: the HTTP server, a look at what the API server offers until our
-//! definitions are there, the election, and while this replica leads, the controllers. Called by `main`. On SIGTERM the controllers
-//! finish what they are at, the Lease is released, and it returns; a loop that ends by itself is an error, after the same steps.
+//! The `streamhouse-operator run` command: wires the parts together and runs them. Called by
+//! `main`.
 //!
-//! After a lost term the process stays and stands by: nothing of a term is kept but caches of what is optional, and a restart would
-//! only take the standby away from those who might need it.
+//! Starts, in this order: the HTTP server, the API discovery until the custom resource definitions
+//! are served, the leader election, and while this replica leads, the controllers. On SIGTERM the
+//! controllers finish running reconciliations, the Lease is released, and [`Operator::run`]
+//! returns. A background loop that ends by itself is an error, reported after the same shutdown
+//! steps.
+//!
+//! After a lost term the process continues as a standby: no state of a term survives except caches
+//! of optional data, and a restart would only remove the standby while it might be needed.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -26,11 +31,11 @@ use crate::{
     surroundings::Surroundings,
 };
 
-/// How long reconciliations may go on after they were told to stop. With the release of the Lease it fits into the 30 seconds that
-/// Kubernetes gives a pod.
+/// How long running reconciliations may take after a shutdown request. Together with the release of
+/// the Lease this fits into the 30 seconds that Kubernetes grants a pod.
 pub const DRAIN: Duration = Duration::from_secs(20);
 
-/// The operator, ready to start.
+/// The operator before its start.
 #[derive(Debug)]
 pub struct Operator {
     settings: Settings,
@@ -42,30 +47,40 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// An operator of the API server that the configuration names.
+    /// Creates an operator for the API server in `config`.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the metrics cannot be registered.
     pub fn new(settings: Settings, config: Config) -> anyhow::Result<Self> {
         Ok(Self {
             settings,
             config,
             timing: Timing::default(),
             health: Arc::default(),
-            metrics: Arc::new(Metrics::new().context("the metrics cannot be registered")?),
+            metrics: Arc::new(Metrics::new().context("cannot register the metrics")?),
             apis: Arc::default(),
         })
     }
 
-    /// How it is.
+    /// Returns the health state.
     pub fn health(&self) -> Arc<Health> {
         self.health.clone()
     }
 
-    /// Its metrics.
+    /// Returns the metrics.
     pub fn metrics(&self) -> Arc<Metrics> {
         self.metrics.clone()
     }
 
-    /// Runs until `stop`, and then ends in order. `controllers` is called once a term, with what every reconciliation has at hand and
-    /// a token, and must end soon when that is cancelled.
+    /// Runs until `stop` is cancelled and the shutdown has finished. `controllers` is called once
+    /// per term with the shared context and a token, and must return soon after the token is
+    /// cancelled.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the client cannot be created, a background loop ends, or the controllers
+    /// fail.
     pub async fn run<C, F>(
         self,
         listener: TcpListener,
@@ -77,7 +92,7 @@ impl Operator {
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
         let client = connect::client(self.config.clone())
-            .context("the configuration of the API server cannot be used")?;
+            .context("cannot use the configuration of the API server")?;
         let surroundings = Surroundings::new(self.apis.clone(), self.health.clone(), self.metrics.clone());
         let complete = surroundings.complete();
         let mut loops = JoinSet::new();
@@ -89,7 +104,7 @@ impl Operator {
         let looks = client.clone();
         loops.spawn(async move {
             surroundings.watch(&looks).await;
-            "the look at the API server"
+            "the API discovery"
         });
         let stopping = stop.clone();
         let duties = self.duties(&client, complete, stop, controllers);
@@ -99,18 +114,18 @@ impl Operator {
             ended = loops.join_next() => {
                 let ended = died(ended);
                 self.health.died(&ended);
-                tracing::error!(ended, "a loop has ended that must not; ending in order");
+                tracing::error!(ended, "a background loop has ended; shutting down");
                 stopping.cancel();
                 duties.await?;
-                bail!("{ended}; the process must be started anew")
+                bail!("{ended}; the process must be restarted")
             }
         };
-        // The pages are there to the end.
+        // Health and metrics are served until the end.
         loops.shutdown().await;
         outcome
     }
 
-    /// Waits for the definitions, then leads or stands by.
+    /// Waits for the custom resource definitions, then leads or stands by.
     async fn duties<C, F>(
         &self,
         client: &Client,
@@ -124,7 +139,7 @@ impl Operator {
     {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            // It can only fail with the loop that looks, which is seen elsewhere.
+            // Fails only if the discovery loop has ended, which `run` detects.
             _ = complete.wait_for(|complete| *complete) => {}
         }
         let health = self.health.clone();
@@ -163,7 +178,8 @@ impl Operator {
             .lease_namespace()
             .unwrap_or(client.default_namespace());
         let lease = KubernetesLease::new(client.clone(), namespace, &self.settings.lease_name);
-        // The pod's name is not enough: a container that starts again in the same pod is another one.
+        // The pod name is not unique: a container that is restarted in the same pod is another
+        // replica.
         let identity = format!("{}_{:016x}", self.settings.pod_name, SystemEntropy.next_u64());
         let seams = Seams {
             timer: Arc::new(SystemTimer),
@@ -201,7 +217,7 @@ impl Operator {
             biased;
             outcome = &mut term => outcome,
             () = drained => {
-                tracing::warn!("the controllers did not end in time; dropping them");
+                tracing::warn!("the controllers did not stop in time; dropping them");
                 return Ok(());
             }
         };
@@ -215,10 +231,10 @@ impl Operator {
 
     fn fenced(&self, fence: &Fence) -> anyhow::Result<Client> {
         connect::fenced_client(self.config.clone(), fence)
-            .context("the configuration of the API server cannot be used")
+            .context("cannot use the configuration of the API server")
     }
 
-    /// The controllers of one term, as a task that ends when the future is dropped.
+    /// Starts the controllers of one term as a task that is aborted when the future is dropped.
     fn term<C, F>(
         &self,
         client: Client,
@@ -257,14 +273,14 @@ impl Operator {
 
 fn died(ended: Option<Result<&'static str, tokio::task::JoinError>>) -> String {
     match ended {
-        Some(Ok(name)) => format!("{name} has ended"),
-        Some(Err(error)) => format!("a loop failed: {error}"),
-        None => "there is no loop".to_owned(),
+        Some(Ok(name)) => format!("{name} has ended unexpectedly"),
+        Some(Err(error)) => format!("a background loop failed: {error}"),
+        None => "no background loop is running".to_owned(),
     }
 }
 
-/// Controllers run until they are told to stop.
+/// Turns the end of controllers that were not asked to stop into an error.
 fn ended_early(outcome: anyhow::Result<()>) -> anyhow::Result<()> {
     outcome?;
-    bail!("the controllers have ended by themselves; the process must be started anew")
+    bail!("the controllers have ended unexpectedly; the process must be restarted")
 }

@@ -1,6 +1,7 @@
-//! The HTTP side: `GET /health` (200 while all loops run), `GET /ready` (200 when nothing is missing; else 503 with what and why),
-//! `GET /metrics` (Prometheus text). Called by `run`, for as long as the process lives. At most [`CONNECTIONS`] connections, each for at
-//! most [`LONGEST`]; one that sends no request is closed after [`IDLE`].
+//! HTTP server of the operator: `GET /health` (200 while all background loops run), `GET /ready`
+//! (200 if every component is ready, else 503 with the reasons) and `GET /metrics` (Prometheus text
+//! format). Called by `run` and serves until the process ends. Accepts at most [`CONNECTIONS`]
+//! connections, each for at most [`LONGEST`]; one that sends no request is closed after [`IDLE`].
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -25,25 +26,29 @@ use tokio::{
 
 use crate::{health::Health, metrics::Metrics};
 
-/// Prometheus' text format.
+/// Content type of Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// Over this, new connections wait until one closes.
+/// Maximum number of open connections; further ones wait.
 const CONNECTIONS: usize = 64;
 /// How long a connection may wait for a request.
 const IDLE: Duration = Duration::from_secs(30);
-/// How long a connection may live, whatever it does.
+/// Maximum age of a connection, whether in use or not.
 const LONGEST: Duration = Duration::from_secs(300);
-/// How long to wait after the operating system refused a connection.
+/// Delay after the operating system has rejected an accept.
 const AFTER_FAILURE: Duration = Duration::from_millis(50);
 
-/// What the pages tell of.
+/// State of the handlers.
 #[derive(Debug, Clone)]
 struct Pages {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
 }
 
-/// Listens; an error says on what.
+/// Binds the listener.
+///
+/// # Errors
+///
+/// Returns the error of the operating system, with the address in its message.
 pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let bound = TcpListener::bind(address).await;
     bound.map_err(|error| {
@@ -52,7 +57,7 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     })
 }
 
-/// Serves for ever.
+/// Accepts and serves connections; never returns.
 pub async fn serve(listener: TcpListener, health: Arc<Health>, metrics: Arc<Metrics>) {
     let pages = router(health, metrics);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
@@ -69,14 +74,14 @@ pub async fn serve(listener: TcpListener, health: Arc<Health>, metrics: Arc<Metr
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection; trying again");
+                tracing::warn!(%error, "cannot accept a connection; retrying");
                 sleep(AFTER_FAILURE).await;
             }
         }
     }
 }
 
-/// The three pages.
+/// Returns the router of all three endpoints.
 pub fn router(health: Arc<Health>, metrics: Arc<Metrics>) -> Router {
     Router::new()
         .route("/health", get(alive))
@@ -85,13 +90,13 @@ pub fn router(health: Arc<Health>, metrics: Arc<Metrics>) -> Router {
         .with_state(Pages { health, metrics })
 }
 
-/// Answers one connection's requests.
+/// Serves the requests of one connection.
 async fn answer(stream: TcpStream, pages: Router) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(pages));
-    // A client that went away or was too slow is no concern of ours.
+    // Clients that disconnect or are too slow are expected.
     if let Ok(Err(error)) = timeout(LONGEST, connection).await {
         tracing::debug!(%error, "a connection ended");
     }
@@ -113,9 +118,9 @@ async fn ready(State(pages): State<Pages>) -> Response {
         .iter()
         .map(|(part, why)| json!({ "missing": part.as_str(), "reason": why }))
         .collect();
-    // Who stands by watches nothing, and is ready to begin.
+    // A standby watches nothing and is ready to take over.
     if let (true, unseen @ [_, ..]) = (leader, pages.metrics.unsynced().as_slice()) {
-        let why = format!("not every {} has been seen yet", unseen.join(" and "));
+        let why = format!("the initial list of every {} is not complete yet", unseen.join(" and "));
         reasons.push(json!({ "missing": "caches", "reason": why }));
     }
     if reasons.is_empty() {
@@ -179,14 +184,14 @@ mod tests {
         let answer = get(served.address, "/ready").await;
         assert!(
             answer.starts_with("HTTP/1.1 200"),
-            "a replica that stands by is ready: {answer}"
+            "a standby is ready: {answer}"
         );
         assert!(answer.contains(r#""leader":false"#));
         served.metrics.leader.set(1);
         let answer = get(served.address, "/ready").await;
         assert!(
             answer.starts_with("HTTP/1.1 503"),
-            "a leader must have seen everything: {answer}"
+            "a leader must be synced: {answer}"
         );
         assert!(answer.contains("StreamHouseCluster and Topic"), "{answer}");
         for kind in crate::metrics::KINDS {
@@ -203,9 +208,9 @@ mod tests {
     async fn health_is_about_loops_and_not_about_readiness() {
         let served = start().await;
         assert!(get(served.address, "/health").await.starts_with("HTTP/1.1 200"));
-        served.health.died("the look at the API server");
+        served.health.died("the API discovery");
         let answer = get(served.address, "/health").await;
-        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("the look at the API server"));
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("the API discovery"));
     }
 
     #[tokio::test]
@@ -229,7 +234,7 @@ mod tests {
             let address = served.address;
             async move { get(address, "/health").await }
         });
-        // One place is enough for the one who waits.
+        // One free connection is enough for the waiting client.
         drop(crowd.pop());
         assert!(waiting.await.unwrap().starts_with("HTTP/1.1 200"));
     }

@@ -1,5 +1,5 @@
-//! The settings of `streamhouse-operator run`: each a flag and a variable. Parsed and checked by `cli` before anything is started; the
-//! rest of the crate gets values. An unknown flag or variable is refused.
+//! Settings of `streamhouse-operator run`: each is a flag and an environment variable. Parsed and
+//! validated by `cli` before anything is started. An unknown flag or variable is an error.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -8,32 +8,33 @@ use streamhouse_core::settings::parse_duration;
 
 use crate::context::Scope;
 
-/// Every variable begins with this.
+/// Prefix of every variable.
 pub const PREFIX: &str = "STREAMHOUSE_OPERATOR_";
 
-/// How the operator runs.
+/// Settings of the operator.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Settings {
-    /// Namespaces to look after, with commas between them; all of them when empty
+    /// Namespaces to watch, separated by commas; all namespaces if empty
     #[arg(long, env = "STREAMHOUSE_OPERATOR_WATCH_NAMESPACES", default_value = "", value_name = "NAME,…",
         hide_default_value = true, value_parser = scope)]
     pub watch_namespaces: Scope,
-    /// Elect a leader among the replicas by a Lease. Without it there must be one replica only, and never two at once
+    /// Elect a leader among the replicas with a Lease. If false, at most one replica may run at any
+    /// time
     #[arg(long, env = "STREAMHOUSE_OPERATOR_LEADER_ELECT", default_value_t = true, action = ArgAction::Set,
         num_args = 0..=1, default_missing_value = "true", value_name = "true|false")]
     pub leader_elect: bool,
-    /// The Lease's namespace; the operator's own when absent
+    /// Namespace of the Lease; defaults to the operator's namespace
     #[arg(long, env = "STREAMHOUSE_OPERATOR_LEASE_NAMESPACE", value_name = "NAME", value_parser = optional_label)]
     pub lease_namespace: Option<Optional>,
-    /// The Lease's name; each installation that looks after other namespaces has its own
+    /// Name of the Lease; installations that watch different namespaces need different names
     #[arg(long, env = "STREAMHOUSE_OPERATOR_LEASE_NAME", default_value = "streamhouse-operator", value_name = "NAME",
         value_parser = label)]
     pub lease_name: String,
-    /// The name under which this replica holds the Lease and reports events: the pod's
+    /// Name of this replica in the Lease and in events: the pod's name
     #[arg(long, env = "STREAMHOUSE_OPERATOR_POD_NAME", default_value = "streamhouse-operator", value_name = "NAME",
         value_parser = label)]
     pub pod_name: String,
-    /// Where /health, /ready and /metrics are served
+    /// Address of /health, /ready and /metrics
     #[arg(
         long,
         env = "STREAMHOUSE_OPERATOR_HTTP_LISTEN",
@@ -41,19 +42,19 @@ pub struct Settings {
         value_name = "ADDRESS:PORT"
     )]
     pub http_listen: SocketAddr,
-    /// The agents' image for clusters that name none, without a tag
+    /// Agent image of clusters that specify none, without a tag
     #[arg(long, env = "STREAMHOUSE_OPERATOR_DEFAULT_IMAGE", default_value = "ghcr.io/streamhouse/streamhouse-agent",
         value_name = "IMAGE", value_parser = image)]
     pub default_image: String,
-    /// How often everything is compared with what it should be, unasked: 5s to 24h
+    /// How often all resources are compared with their spec without a change: 5s to 24h
     #[arg(long, env = "STREAMHOUSE_OPERATOR_DRIFT_INTERVAL", default_value = "60s", value_name = "DURATION",
         value_parser = drift_interval)]
     pub drift_interval: Duration,
-    /// How many reconciliations of a kind may run at once: 1 to 64
+    /// Maximum number of concurrent reconciliations per kind: 1 to 64
     #[arg(long, env = "STREAMHOUSE_OPERATOR_RECONCILE_CONCURRENCY", default_value_t = 8, value_name = "COUNT",
         value_parser = clap::value_parser!(u16).range(1..=64))]
     pub reconcile_concurrency: u16,
-    /// How lines are logged to stderr
+    /// Format of the log lines on stderr
     #[arg(
         long,
         env = "STREAMHOUSE_OPERATOR_LOG_FORMAT",
@@ -61,43 +62,45 @@ pub struct Settings {
         value_name = "FORMAT"
     )]
     pub log_format: LogFormat,
-    /// What is logged: error, warn, info, debug, trace, or a filter such as info,kube=debug
+    /// Log level: error, warn, info, debug, trace, or a filter such as info,kube=debug
     #[arg(long, env = "STREAMHOUSE_OPERATOR_LOG_LEVEL", default_value = "info", value_name = "FILTER",
         value_parser = log_level)]
     pub log_level: String,
 }
 
 impl Settings {
-    /// The Lease's namespace, where one is set.
+    /// Returns the namespace of the Lease, if set.
     pub fn lease_namespace(&self) -> Option<&str> {
         self.lease_namespace.as_ref().and_then(|name| name.0.as_deref())
     }
 }
 
-/// How lines are logged.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Human-readable text.
     Text,
-    /// For programs: an object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// A name that may be empty: a chart sets a variable to nothing where it has no value.
+/// A name that may be empty: a chart sets a variable to the empty string if it has no value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Optional(Option<String>);
 
-/// The name of a variable that is meant for the operator and that it does not know.
+/// Returns an error message for the first variable with the operator's prefix that is not a
+/// setting.
 pub fn unknown_variable<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let known: Vec<String> = known_variables();
     names
         .into_iter()
         .filter(|name| name.starts_with(PREFIX) && !is_service_link(name))
         .find(|name| !known.iter().any(|known| known == name))
-        .map(|name| format!("{name} is no setting; the settings are {}", known.join(", ")))
+        .map(|name| format!("unknown setting {name}; the settings are {}", known.join(", ")))
 }
 
-/// Kubernetes sets variables for each Service in a namespace; a Service `streamhouse-operator` gives some with our prefix.
+/// Returns whether Kubernetes sets the variable for a Service: one named `streamhouse-operator`
+/// results in variables with the operator's prefix.
 fn is_service_link(name: &str) -> bool {
     let rest = &name[PREFIX.len()..];
     ["SERVICE_HOST", "SERVICE_PORT", "PORT"]
@@ -123,12 +126,12 @@ fn known_variables() -> Vec<String> {
     names
 }
 
-/// A DNS label, as a namespace's name is.
+/// Parses a DNS label, such as the name of a namespace.
 fn label(text: &str) -> Result<String, String> {
     let fits = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
     let edges = !text.starts_with('-') && !text.ends_with('-');
     if text.is_empty() || text.len() > 63 || !edges || !text.chars().all(fits) {
-        return Err("a name is at most 63 lower-case letters, digits and '-'".to_owned());
+        return Err("must be a DNS label: at most 63 lower-case letters, digits and '-'".to_owned());
     }
     Ok(text.to_owned())
 }
@@ -158,10 +161,10 @@ fn scope(text: &str) -> Result<Scope, String> {
 fn image(text: &str) -> Result<String, String> {
     let name = text.rsplit('/').next().unwrap_or_default();
     if name.is_empty() || text.contains(char::is_whitespace) {
-        return Err("write an image such as registry.example.com/streamhouse-agent".to_owned());
+        return Err("must be an image such as registry.example.com/streamhouse-agent".to_owned());
     }
     if name.contains(':') || text.contains('@') {
-        return Err("write the image without a tag or digest: the tag is each cluster's version".to_owned());
+        return Err("must be an image without a tag or digest: the tag is the version of each cluster".to_owned());
     }
     Ok(text.to_owned())
 }
@@ -172,14 +175,14 @@ fn drift_interval(text: &str) -> Result<Duration, String> {
     if bounds.contains(&interval) {
         Ok(interval)
     } else {
-        Err("it is between 5s and 24h".to_owned())
+        Err("must be between 5s and 24h".to_owned())
     }
 }
 
 fn log_level(text: &str) -> Result<String, String> {
     tracing_subscriber::EnvFilter::try_new(text)
         .map(|_| text.to_owned())
-        .map_err(|error| format!("{error}; write error, warn, info, debug, trace or a filter"))
+        .map_err(|error| format!("{error}; must be error, warn, info, debug, trace or a filter"))
 }
 
 #[cfg(test)]
@@ -256,7 +259,7 @@ mod tests {
             (["--drift-interval", "1s"], "between 5s and 24h"),
             (["--drift-interval", "60"], "not a duration"),
             (["--reconcile-concurrency", "0"], "1..=64"),
-            (["--log-level", "=,="], "write error"),
+            (["--log-level", "=,="], "must be error"),
             (["--http-listen", "8080"], "invalid"),
             (["--leader-elect", "maybe"], "true, false"),
             (["--drift-intervall", "60s"], "similar argument"),
@@ -289,9 +292,9 @@ mod tests {
     fn the_reference_is_current() {
         let mut root = crate::cli::Cli::command();
         root.build();
-        let mut out = "# Settings of the operator\n\nMade from the code; do not edit. What `streamhouse-operator run` takes, \
-            each as a flag or as a variable; the flag wins.\nThe chart sets the variables from its values.\n\n\
-            | flag | variable | default | what it does |\n|---|---|---|---|\n"
+        let mut out = "# Settings of the operator\n\nGenerated from the code; do not edit. Settings of `streamhouse-operator run`, \
+            each as a flag or an environment variable; the flag takes precedence.\nThe chart sets the variables from its values.\n\n\
+            | flag | variable | default | description |\n|---|---|---|---|\n"
             .to_owned();
         let run = root.find_subcommand("run").unwrap();
         for argument in run

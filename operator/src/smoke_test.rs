@@ -1,6 +1,7 @@
-//! `streamhouse-operator smoke-test`: applies a Topic, waits for the operator's word on it, and deletes it again. `helm test` runs it in
-//! a pod. It needs to get, create, patch and delete Topics in one namespace, and nothing else; what it leaves behind when it is killed,
-//! its next run takes away.
+//! The `streamhouse-operator smoke-test` command: applies a Topic, waits until the operator reports
+//! its condition, and deletes it again. `helm test` runs it in a pod. Requires the rights to get,
+//! create, patch and delete Topics in one namespace. If it is killed, the next run removes what it
+//! has left behind.
 
 use std::time::Duration;
 
@@ -19,48 +20,51 @@ use crate::{
     crd::{Adopt, ClusterRef, ConditionType, DeletionPolicy, Reason, Topic, TopicSpec},
 };
 
-/// The Topic's name, and the topic's.
+/// Name of the Topic resource and of the topic.
 const NAME: &str = "streamhouse-smoke-test";
-/// A cluster that nobody has: the name is longer than a cluster's may be.
+/// Name of a cluster that cannot exist, because it is longer than allowed.
 const NO_CLUSTER: &str = "there-is-no-cluster-of-this-name-for-smoke-tests";
 const POLL: Duration = Duration::from_millis(500);
 
-/// What to test.
+/// Arguments of `smoke-test`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct SmokeTest {
-    /// Namespace to make the Topic in; the operator must look after it
+    /// Namespace of the Topic; must be watched by the operator
     #[arg(short, long, value_name = "NAME")]
     pub namespace: String,
-    /// StreamHouseCluster whose Topic must become ready. Without it the Topic names a cluster that is not there, and the operator must say so
+    /// StreamHouseCluster whose Topic must become ready. By default the Topic references a cluster
+    /// that does not exist, and the operator must report that
     #[arg(long, value_name = "NAME")]
     pub cluster: Option<String>,
-    /// How long the operator may take
+    /// How long to wait for the operator
     #[arg(long, default_value = "120s", value_name = "DURATION", value_parser = parse_duration)]
     pub timeout: Duration,
 }
 
-/// Runs the test; reports each step to `say`.
+/// Runs the test and passes each step to `say`.
 ///
 /// # Errors
-/// When the API server refuses something, or the operator does not do its part in time; the message has the Topic's last condition.
+///
+/// Returns an error if the API server rejects a request or the operator does not report the
+/// expected condition in time; the message contains the Topic's last condition.
 pub async fn run(client: Client, test: &SmokeTest, mut say: impl FnMut(&str)) -> anyhow::Result<()> {
     let topics: Api<Topic> = Api::namespaced(client, &test.namespace);
     let place = format!("{}/{NAME}", test.namespace);
     remove(&topics, test.timeout)
         .await
-        .with_context(|| format!("an earlier run's topic {place} could not be removed"))?;
+        .with_context(|| format!("cannot remove topic {place} of an earlier run"))?;
     let generation = apply(&topics, test)
         .await
-        .with_context(|| format!("topic {place} was refused"))?;
+        .with_context(|| format!("cannot apply topic {place}"))?;
     say(&format!("topic {place} applied"));
     let judged = judge(&topics, test, generation).await;
     if let Ok(verdict) = &judged {
         say(verdict);
     }
     let removed = remove(&topics, test.timeout).await;
-    // What went wrong first is what matters.
+    // The first failure is the cause.
     judged?;
-    removed.with_context(|| format!("topic {place} could not be removed"))?;
+    removed.with_context(|| format!("cannot remove topic {place}"))?;
     say(&format!("topic {place} deleted"));
     Ok(())
 }
@@ -82,7 +86,7 @@ async fn apply(topics: &Api<Topic>, test: &SmokeTest) -> kube::Result<Option<i64
             compression: None,
             cleanup_policy: None,
             config: std::collections::BTreeMap::new(),
-            // It is deleted afterwards: so it must be nobody else's.
+            // The topic is deleted afterwards, so it must not be an existing one.
             adopt: Adopt::Never,
             deletion_policy: DeletionPolicy::Delete,
             paused: false,
@@ -95,11 +99,11 @@ async fn apply(topics: &Api<Topic>, test: &SmokeTest) -> kube::Result<Option<i64
     Ok(applied.metadata.generation)
 }
 
-/// Waits until the operator has said of this generation what it must say.
+/// Waits until the operator has reported the expected condition for this generation.
 async fn judge(topics: &Api<Topic>, test: &SmokeTest, generation: Option<i64>) -> anyhow::Result<String> {
     let begin = Instant::now();
     loop {
-        let topic = topics.get(NAME).await.context("the topic could not be read")?;
+        let topic = topics.get(NAME).await.context("cannot read the topic")?;
         let conditions = topic.status.map(|status| status.conditions).unwrap_or_default();
         let ready = conditions::find(&conditions, ConditionType::Ready).cloned();
         if let Some(condition) = ready
@@ -108,24 +112,24 @@ async fn judge(topics: &Api<Topic>, test: &SmokeTest, generation: Option<i64>) -
             && expected(test, condition)
         {
             return Ok(format!(
-                "the operator says {} after {:.1?}",
+                "the operator reports {} after {:.1?}",
                 text(condition),
                 begin.elapsed()
             ));
         }
         if begin.elapsed() > test.timeout {
             let wanted = test.cluster.as_deref().map_or_else(
-                || "says that the topic's cluster is not there".to_owned(),
-                |cluster| format!("makes a topic of cluster {cluster} ready"),
+                || "reports that the topic's cluster does not exist".to_owned(),
+                |cluster| format!("makes the topic of cluster {cluster} ready"),
             );
             let last = ready.as_ref().map_or_else(
                 || {
-                    "it has said nothing of the topic: is it running, and does it look after this namespace?"
+                    "it has not reported a condition: is it running, and does it watch this namespace?"
                         .to_owned()
                 },
-                |condition| format!("its last word is {}", text(condition)),
+                |condition| format!("its last condition is {}", text(condition)),
             );
-            anyhow::bail!("waited {:?} until the operator {wanted}; {last}", test.timeout);
+            anyhow::bail!("timed out after {:?} waiting until the operator {wanted}; {last}", test.timeout);
         }
         sleep(POLL).await;
     }
@@ -149,7 +153,7 @@ fn text(condition: &Condition) -> String {
     format!("Ready={status} {reason}{separator}{message}")
 }
 
-/// Deletes the topic, if it is there, and waits until it is gone.
+/// Deletes the topic if it exists and waits until it is gone.
 async fn remove(topics: &Api<Topic>, timeout: Duration) -> anyhow::Result<()> {
     let begin = Instant::now();
     match topics.delete(NAME, &DeleteParams::default()).await {
@@ -160,7 +164,7 @@ async fn remove(topics: &Api<Topic>, timeout: Duration) -> anyhow::Result<()> {
     while let Some(topic) = topics.get_opt(NAME).await? {
         if begin.elapsed() > timeout {
             let finalizers = topic.metadata.finalizers.unwrap_or_default().join(", ");
-            anyhow::bail!("it is still there after {timeout:?}, held by its finalizers: {finalizers}");
+            anyhow::bail!("it still exists after {timeout:?}, because of its finalizers: {finalizers}");
         }
         sleep(POLL).await;
     }

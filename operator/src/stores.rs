@@ -1,5 +1,5 @@
-//! The metadata stores that are open: one for each cluster whose database answers and whose schema fits. The cluster's reconciliation
-//! publishes them, since it alone reads Secrets; the topics' passes take them from here and are woken when one comes or goes.
+//! The open metadata stores, by cluster. The reconciliation of a cluster publishes its store, since
+//! only it reads Secrets; the passes over Topics use the stores and are woken when one changes.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -7,17 +7,17 @@ use parking_lot::RwLock;
 use streamhouse_metadata::MetadataStore;
 use tokio::sync::broadcast;
 
-/// A cluster by its place: namespace and name.
+/// A cluster's namespace and name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClusterKey {
     /// The namespace.
     pub namespace: String,
-    /// The resource's name.
+    /// Name of the resource.
     pub name: String,
 }
 
 impl ClusterKey {
-    /// The cluster of this name in this namespace.
+    /// Creates a key.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self {
             namespace: namespace.into(),
@@ -32,19 +32,19 @@ impl fmt::Display for ClusterKey {
     }
 }
 
-/// What is known of a cluster's metadata store.
+/// Access to a cluster's metadata store.
 #[derive(Clone, Debug)]
 pub enum Access {
-    /// It can be used.
+    /// The store can be used.
     Open(Arc<dyn MetadataStore>),
-    /// It cannot; says why, without secrets.
+    /// The store cannot be used; contains the reason, without secrets.
     Closed(String),
 }
 
-/// Wakes are told to this many listeners' queues before the oldest is dropped; whoever lags looks at everything.
+/// Capacity of a subscriber's queue. A subscriber that lags must check all clusters.
 const WAKES: usize = 1024;
 
-/// The stores by cluster.
+/// The metadata stores by cluster.
 #[derive(Debug)]
 pub struct Stores {
     known: RwLock<HashMap<ClusterKey, Access>>,
@@ -61,12 +61,12 @@ impl Default for Stores {
 }
 
 impl Stores {
-    /// What is known of this cluster's store; `None` until its reconciliation has looked.
+    /// Returns the access to a cluster's store; `None` until its first reconciliation.
     pub fn get(&self, cluster: &ClusterKey) -> Option<Access> {
         self.known.read().get(cluster).cloned()
     }
 
-    /// Says what became of a cluster's store. Wakes listeners when it opens, closes or is another one.
+    /// Publishes the access to a cluster's store. Notifies subscribers if it has changed.
     pub fn publish(&self, cluster: &ClusterKey, access: Access) {
         let before = self.known.write().insert(cluster.clone(), access.clone());
         let same = match (&before, &access) {
@@ -75,24 +75,24 @@ impl Stores {
             _ => false,
         };
         if !same {
-            // Nobody listening is nobody to wake.
+            // Fails only without subscribers.
             let _ = self.wakes.send(cluster.clone());
         }
     }
 
-    /// The cluster is gone.
+    /// Removes a cluster that no longer exists.
     pub fn forget(&self, cluster: &ClusterKey) {
         if self.known.write().remove(cluster).is_some() {
             let _ = self.wakes.send(cluster.clone());
         }
     }
 
-    /// The clusters that something is known of.
+    /// Returns the clusters with a published store.
     pub fn clusters(&self) -> Vec<ClusterKey> {
         self.known.read().keys().cloned().collect()
     }
 
-    /// Clusters whose store has come, gone or changed, from now on.
+    /// Subscribes to clusters whose access changes from now on.
     pub fn wakes(&self) -> broadcast::Receiver<ClusterKey> {
         self.wakes.subscribe()
     }

@@ -1,6 +1,7 @@
-//! What the API server offers, looked at again and again: whether it answers at all, whether our custom resource definitions are served,
-//! and which optional APIs there are. Called by `run`. A definition that is missing is no reason to end: it may come at any time, and a
-//! crash loop would only make everything slower. Needs no rights: whoever may log in may ask what is served.
+//! Periodic discovery of the API server: whether it answers, whether the custom resource
+//! definitions are served, and which optional APIs are installed. Called by `run`. A missing
+//! definition does not end the process: it may be installed at any time, and a crash loop would
+//! only delay the start. Needs no RBAC rules: every authenticated client may use API discovery.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,18 +18,18 @@ use crate::{
     metrics::Metrics,
 };
 
-/// What must be served, by the resources' plural names.
+/// Resources that must be served, by plural name.
 const NEEDED: &[&str] = &["streamhouseclusters", "topics"];
-/// Between two looks while something is missing.
+/// Interval while something is missing.
 const SOON: Duration = Duration::from_secs(2);
-/// Between two looks while all is well.
+/// Interval while everything is served.
 const LATER: Duration = Duration::from_secs(15);
-/// Between two looks for optional APIs.
+/// Interval of the discovery of optional APIs.
 const OPTIONAL: Duration = Duration::from_secs(60);
-/// For one look.
+/// Timeout of one request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Looks around.
+/// Discovers what the API server serves.
 #[derive(Debug)]
 pub struct Surroundings {
     apis: Arc<Apis>,
@@ -38,7 +39,7 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// Nothing has been looked at.
+    /// Creates a discovery that has not run yet.
     pub fn new(apis: Arc<Apis>, health: Arc<Health>, metrics: Arc<Metrics>) -> Self {
         Self {
             apis,
@@ -48,12 +49,13 @@ impl Surroundings {
         }
     }
 
-    /// Whether the definitions were served at the last look, and the optional APIs were looked for.
+    /// Returns a receiver of whether the definitions are served and the optional APIs have been
+    /// discovered.
     pub fn complete(&self) -> watch::Receiver<bool> {
         self.complete.subscribe()
     }
 
-    /// Looks for ever.
+    /// Runs the discovery periodically; never returns.
     pub async fn watch(&self, client: &Client) {
         let mut looked: Option<Instant> = None;
         loop {
@@ -62,10 +64,10 @@ impl Surroundings {
                 match timeout(PATIENCE, self.apis.look(client)).await {
                     Ok(Ok(())) => looked = Some(Instant::now()),
                     Ok(Err(error)) => {
-                        tracing::warn!(%error, "cannot find out which optional APIs there are; trying again")
+                        tracing::warn!(%error, "cannot discover the optional APIs; retrying")
                     }
                     Err(_) => {
-                        tracing::warn!("no answer about optional APIs within {PATIENCE:?}; trying again")
+                        tracing::warn!("the discovery of optional APIs timed out after {PATIENCE:?}; retrying")
                     }
                 }
             }
@@ -77,7 +79,7 @@ impl Surroundings {
         }
     }
 
-    /// Whether the API server serves what the operator needs.
+    /// Checks whether the API server serves the required resources.
     async fn look(&self, client: &Client) -> bool {
         let version = format!("{GROUP}/{VERSION}");
         let served = match timeout(PATIENCE, client.list_api_group_resources(&version)).await {
@@ -86,12 +88,12 @@ impl Surroundings {
                 .into_iter()
                 .map(|resource| resource.name)
                 .collect(),
-            // It knows no such group.
+            // The group is not served.
             Ok(Err(kube::Error::Api(status))) if status.code == 404 => Vec::new(),
             Ok(Err(error)) => {
                 self.health.missing(
                     Part::ApiServer,
-                    format!("the API server cannot be asked: {error}"),
+                    format!("cannot query the API server: {error}"),
                 );
                 return false;
             }
@@ -120,7 +122,7 @@ impl Surroundings {
     }
 }
 
-/// The names of the definitions that are needed and not served.
+/// Returns the required definitions that are not served.
 fn missing(served: &[String]) -> Vec<String> {
     let is_served = |name: &str| served.iter().any(|served| served == name);
     NEEDED

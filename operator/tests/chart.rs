@@ -1,7 +1,8 @@
-//! The operator's chart on a real API server: installed, upgraded and uninstalled by helm; the rights of its service account; its pods
-//! and those of config/dev under the restricted pod security standard. What the rules and the samples say is tested beside the kinds.
+//! Tests of the operator's Helm chart on a real API server: install, upgrade and uninstall; the
+//! rights of its service account; its pods and those of config/dev under the restricted pod
+//! security standard. The RBAC rules and the samples are tested beside the kinds.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // all of this is tests, the helpers too
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // test code, including helpers
 
 use std::{collections::BTreeSet, path::PathBuf};
 
@@ -22,7 +23,7 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(repository(path)).unwrap()
 }
 
-/// An API server on which the chart is installed with these options.
+/// Starts an API server on which the chart is installed with these options.
 fn installed(options: &[&str]) -> KubeApi {
     let api = KubeApi::start().unwrap();
     helm(&api, "install", options);
@@ -52,7 +53,7 @@ fn namespace(api: &KubeApi, name: &str) {
     api.apply(&manifest.to_string()).unwrap();
 }
 
-/// Whether this account may; asked of the API server itself.
+/// Returns whether the operator's account may do this, according to the API server.
 fn may(api: &KubeApi, namespace: &str, verb: &str, what: &str) -> bool {
     let account = format!("system:serviceaccount:{SYSTEM}:{RELEASE}");
     let answer = api.kubectl(&[
@@ -86,7 +87,7 @@ fn an_upgrade_without_a_change_restarts_nothing_and_what_is_uninstalled_leaves_t
     );
     assert_eq!(get(&api, &deployment)["metadata"]["generation"], before);
 
-    // Beside the operator's own objects: a user's topic, which must survive.
+    // A user's topic, which must survive.
     api.apply(&read("config/samples/topics.yaml")).unwrap();
     api.helm(&["uninstall", RELEASE, "--namespace", SYSTEM]).unwrap();
     let kinds = "deployments,services,serviceaccounts,poddisruptionbudgets,roles,rolebindings,clusterroles,clusterrolebindings,configmaps,secrets,pods";
@@ -234,7 +235,7 @@ fn users_with_the_roles_view_and_edit_get_their_rights_on_our_kinds() {
         api.kubectl(&["auth", "can-i", verb, "topics.streamhouse.io", "--as", user])
             .is_ok()
     };
-    // A controller adds the rights of the aggregated roles.
+    // A controller aggregates the roles.
     streamhouse_testkit::until("the aggregation", std::time::Duration::from_secs(60), || {
         Ok((may("view", "list") && may("edit", "create")).then_some(()))
     })

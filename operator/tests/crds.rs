@@ -1,5 +1,6 @@
-//! The definitions of the custom resources, and the objects made from them, on a real API server: what it takes, what it refuses, what
-//! `kubectl` shows. Each test has a namespace of its own.
+//! Tests of the custom resource definitions, and of the objects that are derived from them, on a
+//! real API server: what it accepts, what it rejects, and what `kubectl` shows. Each test has its
+//! own namespace.
 
 use serde_json::{Value, json};
 use streamhouse_operator::{
@@ -13,7 +14,7 @@ type Result = anyhow::Result<()>;
 
 const EVERYTHING: &str = include_str!("clusters/everything.yaml");
 
-/// The shared server with the definitions installed.
+/// Returns the shared API server with the definitions installed.
 fn server() -> anyhow::Result<&'static KubeApi> {
     let server = KubeApi::shared()?;
     for (_, text) in crd::documents()? {
@@ -29,7 +30,7 @@ fn server() -> anyhow::Result<&'static KubeApi> {
     Ok(server)
 }
 
-/// A minimal cluster with this in its spec.
+/// Returns a minimal cluster with these fields in its spec.
 fn cluster(namespace: &str, name: &str, spec: &str) -> anyhow::Result<String> {
     let mut fields = json!({
         "postgresql": { "connectionSecret": { "name": "postgresql" } },
@@ -46,7 +47,7 @@ fn cluster(namespace: &str, name: &str, spec: &str) -> anyhow::Result<String> {
     .to_string())
 }
 
-/// What the server would say, without it keeping anything.
+/// Returns the API server's response to a dry run.
 fn dry_run(server: &KubeApi, manifest: &str) -> anyhow::Result<String> {
     let args = [
         "apply",
@@ -83,7 +84,7 @@ fn the_api_server_takes_the_definitions_without_reservation() -> Result {
     Ok(())
 }
 
-/// Each a spec, and what the refusal must hold.
+/// Specs and what their rejection must contain.
 const REFUSED: &[(&str, &str)] = &[
     (
         "agents: {replicas: 3, autoscaling: {minReplicas: 1, maxReplicas: 2, targetCPUUtilizationPercentage: 60}}",
@@ -95,7 +96,7 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "agents: {autoscaling: {minReplicas: 1, maxReplicas: 2}}",
-        "say by what to scale",
+        "set targetCPUUtilizationPercentage or metrics",
     ),
     ("agents: {replicas: 1001}", "should be less than or equal to 1000"),
     ("agents: {replicas: -1}", "should be greater than or equal to 0"),
@@ -125,7 +126,7 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "listeners: {grpc: {port: 8080}, http: {port: 8080}}",
-        "grpc and http need different ports",
+        "grpc and http must have different ports",
     ),
     (
         "listeners: {grpc: {port: 80}}",
@@ -354,7 +355,7 @@ fn the_samples_are_taken_as_they_stand() -> Result {
         }
         let namespace = server.create_namespace("samples")?;
         let file = path.display().to_string();
-        // Strict: a field that no schema knows is an error.
+        // Strict: an unknown field is an error.
         let args = [
             "create",
             "--dry-run=server",

@@ -1,6 +1,7 @@
-//! Leader election on the Lease of a real API server: what the simulation takes for granted, and two replicas that follow each other.
+//! Leader election with the Lease of a real API server: the assumptions of the simulation, and two
+//! replicas that follow each other.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // all of this is tests, the helpers too
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // test code, including helpers
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +25,7 @@ const TIMING: Timing = Timing {
 };
 
 async fn client(api: &KubeApi) -> Client {
-    // Another test of this process may have been first.
+    // Another test of this process may have installed it.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let kubeconfig = Kubeconfig::read_from(api.kubeconfig()).unwrap();
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
@@ -60,7 +61,7 @@ async fn of_two_writers_of_one_version_the_later_is_refused() {
     );
 
     let seen = b.get().await.unwrap().unwrap();
-    assert_eq!(seen, made, "what was written is what is read");
+    assert_eq!(seen, made, "the written record is read back");
     let renewed = a
         .update(&record("a", 1_700_000_000_000_002), &made.version)
         .await
@@ -68,7 +69,7 @@ async fn of_two_writers_of_one_version_the_later_is_refused() {
     assert_ne!(renewed.version, made.version);
     let late = b.update(&record("b", 1_700_000_000_000_003), &seen.version).await;
     assert_eq!(late, Err(StoreError::Conflict));
-    assert_eq!(b.get().await.unwrap().unwrap(), renewed, "and changed nothing");
+    assert_eq!(b.get().await.unwrap().unwrap(), renewed, "the rejected write changed nothing");
 }
 
 #[tokio::test]
@@ -114,7 +115,7 @@ async fn without_the_right_it_says_which_one_is_missing() {
         "operator",
     );
     let StoreError::Failed(why) = lease.get().await.unwrap_err() else {
-        panic!("this is no conflict");
+        panic!("not a conflict");
     };
     assert!(why.contains("grant get, create and update of leases"), "{why}");
 }
@@ -150,11 +151,12 @@ fn start(client: &Client, namespace: &str, name: &str) -> Replica {
     Replica { fence, stop, task }
 }
 
-/// Waits until the replica leads; fails if both lead at any look.
+/// Waits until the replica leads; fails if both lead at the same time.
 async fn until_leads(replica: &Replica, other: Option<&Replica>) {
     let led = async {
         loop {
-            // The other is asked first: what it held a moment ago it does not have to hold any more, but not the other way round.
+            // The other replica is checked second: a term that it held a moment ago may have ended,
+            // but not the reverse.
             let both = replica.fence.holds() && other.is_some_and(|other| other.fence.holds());
             assert!(!both, "two lead");
             if replica.fence.holds() {
@@ -165,7 +167,7 @@ async fn until_leads(replica: &Replica, other: Option<&Replica>) {
     };
     tokio::time::timeout(Duration::from_secs(60), led)
         .await
-        .expect("nobody leads");
+        .expect("no replica leads");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,7 +184,7 @@ async fn when_one_ends_in_order_or_dies_the_other_leads() {
     first.task.await.unwrap();
 
     let third = start(&client, &namespace, "third");
-    // Dies without a word, as a process that is killed does.
+    // Aborted without releasing the Lease, like a killed process.
     second.task.abort();
     assert!((&mut second.task).await.unwrap_err().is_cancelled());
     until_leads(&third, Some(&second)).await;

@@ -1,6 +1,6 @@
-//! `streamhouse-operator smoke-test` against a real API server; the operator's part is played by the test, one status at a time.
+//! Tests of `streamhouse-operator smoke-test` on a real API server; the test acts as the operator.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // all of this is tests, the helpers too
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // test code, including helpers
 
 use std::time::Duration;
 
@@ -20,9 +20,9 @@ use streamhouse_testkit::KubeApi;
 
 const NAME: &str = "streamhouse-smoke-test";
 
-/// A client, and a namespace of its own, on an API server that knows the definitions.
+/// Returns a client and a new namespace on an API server with the definitions installed.
 async fn world() -> (Client, String) {
-    // Another test of this process may have done it.
+    // Another test of this process may have installed it.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let api = KubeApi::shared().unwrap();
     let kubeconfig = Kubeconfig::read_from(api.kubeconfig()).unwrap();
@@ -51,7 +51,7 @@ fn test(namespace: &str, cluster: Option<&str>, timeout: Duration) -> SmokeTest 
     }
 }
 
-/// Once the topic is there, says this of it, like the operator.
+/// Writes this condition to the topic once it exists, as the operator would.
 async fn answer(client: Client, namespace: String, status: &str, reason: &str) {
     let topics: Api<Topic> = Api::namespaced(client, &namespace);
     let there = await_condition(topics.clone(), NAME, |topic: Option<&Topic>| topic.is_some());
@@ -78,7 +78,7 @@ async fn passes_when_the_operator_makes_the_topic_ready_and_leaves_nothing() {
     );
     passed.unwrap();
     assert!(
-        said[1].starts_with("the operator says Ready=True Reconciled: as played after"),
+        said[1].starts_with("the operator reports Ready=True Reconciled: as played after"),
         "{said:?}"
     );
     assert_eq!(said.len(), 3, "{said:?}");
@@ -106,7 +106,7 @@ async fn fails_with_the_last_condition_and_takes_the_topic_away() {
         answer(client.clone(), namespace.clone(), "Unknown", "ClusterNotReady"),
     );
     let error = format!("{:#}", failed.unwrap_err());
-    assert!(error.contains("makes a topic of cluster main ready"), "{error}");
+    assert!(error.contains("makes the topic of cluster main ready"), "{error}");
     assert!(
         error.contains("Ready=Unknown ClusterNotReady: as played"),
         "{error}"

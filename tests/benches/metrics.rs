@@ -1,5 +1,5 @@
-//! What an update of a metric costs, single and as the programs make them: for each batch, poll, request and flush. The example
-//! `metrics_overhead` reads the results and sets them against what a whole run uses.
+//! Benchmarks metric updates, single ones and all updates of a batch, poll, request and flush. The
+//! example `metrics_overhead` relates the results to the resources of a whole run.
 //!
 //! ```text
 //! cargo bench --workspace --bench metrics
@@ -35,7 +35,7 @@ fn client(c: &mut Criterion) {
     let consumer = ConsumerMetrics::new(&registry, "billing");
     let partition = consumer.partition("orders", 0);
     let mut group = c.benchmark_group("client");
-    // All that happens for a batch, from its making to its acknowledgement.
+    // All updates for a batch, from its creation to its acknowledgement.
     group.bench_function("batch", |b| {
         b.iter(|| {
             producer.set_pending(black_box(1000));
@@ -45,7 +45,7 @@ fn client(c: &mut Criterion) {
             producer.set_pending(black_box(0));
         });
     });
-    // All that happens for a poll that returns records of one partition.
+    // All updates for a poll that returns records of one partition.
     let mut offset = 0;
     group.bench_function("poll", |b| {
         b.iter(|| {
@@ -62,7 +62,7 @@ fn client(c: &mut Criterion) {
 fn agent(c: &mut Criterion) {
     let metrics = Metrics::new().unwrap();
     let mut group = c.benchmark_group("agent");
-    // A request with one batch.
+    // All updates for a request with one batch.
     group.bench_function("request", |b| {
         b.iter(|| {
             let timer = metrics.request(black_box("Produce"));

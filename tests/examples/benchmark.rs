@@ -1,7 +1,10 @@
-//! The benchmark of `docs/benchmarks.md`: one agent on a real PostgreSQL and a real MinIO, loaded by the command line.
-//! Prints what `streamhouse bench` prints, after a baseline measured in the same run: how fast this MinIO takes 8 MiB and
-//! 256 KiB objects from one plain client, one after the other; and at the end what an agent holds in memory at most while
-//! many readers catch up at once, against the bound that it states. All traffic stays on loopback; it ends by itself.
+//! The benchmark of `docs/benchmarks.md`: one agent on a real PostgreSQL and a real MinIO, loaded
+//! by the command line.
+//!
+//! Prints the output of `streamhouse bench`, after a baseline of the same run: the rate at which
+//! this MinIO stores objects of 8 MiB and 256 KiB from one plain client, sequentially. Finally
+//! prints the agent's peak memory while many readers catch up at once, relative to its stated
+//! bound. All traffic stays on loopback, and the benchmark ends by itself.
 //!
 //! Run it with `hack/benchmark.sh`.
 
@@ -19,7 +22,8 @@ use streamhouse_tests::Cluster;
 /// Objects of each size for the baseline.
 const PUTS: u32 = 20;
 
-/// What is measured: a title, and the arguments of `streamhouse bench`; `DURATION` stands for the seconds asked for.
+/// The runs: a title, and the arguments of `streamhouse bench`, in which `DURATION` is replaced by
+/// the requested seconds.
 const RUNS: [(&str, &str); 4] = [
     (
         "produce 100 B records as fast as possible",
@@ -36,7 +40,7 @@ const RUNS: [(&str, &str); 4] = [
     ),
 ];
 
-/// Readers that catch up at once, and what each of them reads: 2 GB.
+/// Number of readers that catch up at once, and the load of 2 GB that each of them reads.
 const READERS: usize = 20;
 const BACKLOG: &str = "produce --topic backlog --partitions 8 --record-size 1024 --records 2000000";
 
@@ -63,7 +67,7 @@ fn main() -> anyhow::Result<()> {
     catch_up(&cluster)
 }
 
-/// `streamhouse bench` with these arguments.
+/// Prepares `streamhouse bench` with these arguments.
 fn bench(cluster: &Cluster, arguments: &str) -> anyhow::Result<Command> {
     let mut command = Command::new(streamhouse_testkit::built_binary("streamhouse")?);
     command.env("STREAMHOUSE_BOOTSTRAP", cluster.bootstrap());
@@ -71,7 +75,7 @@ fn bench(cluster: &Cluster, arguments: &str) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// Children that end with it.
+/// Child processes that end when the value is dropped.
 struct Readers(Vec<Child>);
 
 impl Drop for Readers {
@@ -83,7 +87,7 @@ impl Drop for Readers {
     }
 }
 
-/// Lets many readers read a topic from its beginning, and prints what the agent holds in memory meanwhile.
+/// Lets many readers consume a topic from its start, and prints the agent's peak memory meanwhile.
 fn catch_up(cluster: &Cluster) -> anyhow::Result<()> {
     println!("\n== {READERS} readers catch up on 2 GB\nstreamhouse bench {BACKLOG}");
     let status = bench(cluster, BACKLOG)?.stdout(Stdio::null()).status()?;
@@ -124,7 +128,7 @@ fn catch_up(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A metric without labels.
+/// Reads a metric without labels.
 fn metric(agent: SocketAddr, name: &str) -> anyhow::Result<f64> {
     let page = http_get(agent, "/metrics")?.body;
     let value = page
@@ -136,11 +140,11 @@ fn metric(agent: SocketAddr, name: &str) -> anyhow::Result<f64> {
         .with_context(|| format!("{name} is no number"))
 }
 
-/// Puts objects of this size with curl.
+/// Measures PUTs of objects of this size with curl.
 fn baseline(minio: &MinIo, bucket: &str, size: usize) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("body");
-    // Pseudo-random, so that nothing on the way can compress it.
+    // Pseudo-random, so that it cannot be compressed on the way.
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let body: Vec<u8> = std::iter::repeat_with(|| {
         state ^= state << 13;

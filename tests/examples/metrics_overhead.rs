@@ -1,10 +1,12 @@
-//! What metrics cost: CPU at 200,000 records/s with and without them in one run, and memory. Run it with
-//! `hack/benchmark-metrics.sh`, which builds the command line without metrics and measures single updates first.
+//! Measures the overhead of metrics: CPU at 200,000 records/s with and without them, and memory.
+//! Run it with `hack/benchmark-metrics.sh`, which builds the command line without metrics and first
+//! measures single updates.
 //!
 //! `metrics_overhead BINARY-WITHOUT-METRICS CRITERION-FOLDER [PAIRS [SECONDS]]`
 //!
-//! Two figures for CPU, because a shared machine's noise is larger than what is measured: the difference of pairs of runs, whose
-//! order changes from pair to pair; and what the counted updates of a run cost, at the price of each as criterion found it.
+//! Reports two figures for CPU, because the noise of a shared machine exceeds the overhead: the
+//! difference of paired runs, whose order alternates, and the counted updates of a run multiplied
+//! by the cost of each that criterion measured.
 
 use std::{any::Any, path::Path, process::Command, time::Duration};
 
@@ -15,10 +17,10 @@ use streamhouse_client::metrics::{ConsumerMetrics, ProducerMetrics, Registry};
 use streamhouse_testkit::{Agent, built_binary};
 
 const RATE: f64 = 200_000.0;
-/// Components that are made to see what one of them takes.
+/// Number of components created to measure the memory of one.
 const COMPONENTS: usize = 1000;
 
-/// One run of the command line.
+/// Measurements of one run of the command line.
 #[derive(Debug, Clone, Copy)]
 struct Run {
     cpu: f64,
@@ -67,7 +69,7 @@ fn main() -> Result<()> {
     agent.drain()
 }
 
-/// Nanoseconds, by criterion.
+/// Nanoseconds per update, measured by criterion.
 struct Prices(Vec<(&'static str, f64)>);
 
 impl Prices {
@@ -110,8 +112,8 @@ impl Prices {
     }
 }
 
-/// What a component with its metrics takes: the growth of this process when it makes many. All of them are kept until the end, since
-/// what is given back would be used again by the next.
+/// Measures the memory of a component's metrics: the growth of this process when it creates many.
+/// All are kept until the end, since freed memory would be reused by the next component.
 fn memory() -> Result<()> {
     println!("\n== memory of the metrics of one component, mean of {COMPONENTS}");
     let mut kept = Vec::new();
@@ -123,7 +125,7 @@ fn memory() -> Result<()> {
         ("a consumer of one topic of 12 partitions", consumer),
         ("an agent", whole_agent),
     ] {
-        // The first one pays for what all share.
+        // The first one includes what all share.
         kept.push(make()?);
         let before = resident()?;
         for _ in 0..COMPONENTS {
@@ -253,10 +255,10 @@ fn report(runs: &[(Run, Run)], prices: &Prices, seconds: f64) {
         "a run: {:.0} records, {batches:.0} batches, {requests:.0} requests, {flushes:.0} flushes",
         mean(|r| r.records)
     );
-    // A scrape each 15 s.
+    // One scrape every 15 s.
     let scrapes = seconds / 15.0 * prices.of("agent/scrape");
     let client = batches * prices.of("client/batch") / 1e9;
-    // Each batch more than one a request costs three counters.
+    // Each batch beyond one per request updates three counters.
     let more = (batches - requests).max(0.0) * 3.0 * prices.of("update/counter");
     let agent =
         (requests * prices.of("agent/request") + more + flushes * prices.of("agent/flush") + scrapes) / 1e9;

@@ -1,10 +1,13 @@
-//! A load that can be watched and told what to do: one producer and one consumer in a group, each with a registry of its own that
-//! is served to Prometheus on a free port. Used by `hack/demo-observability.sh` and `tests/observability`.
+//! A controllable load for observability tests: one producer and one consumer in a group, each with
+//! a registry of its own that is served to Prometheus on a free port. Used by
+//! `hack/demo-observability.sh` and `tests/observability`.
 //!
-//! `observed_load BOOTSTRAP TOPIC GROUP RECORDS-A-SECOND` makes the topic (and another, `TOPIC-small`, that takes only small
-//! batches), prints `serving producer=ADDRESS consumer=ADDRESS`, and obeys lines of standard input: `send` (begins), `hold` and
-//! `read` (the consumer stops and goes on), `fail` and `heal` (records that the agent must refuse are sent too, or not any more),
-//! `finish` (sends no more, reads all, commits, prints what was counted as one line of JSON). It ends with its standard input.
+//! `observed_load BOOTSTRAP TOPIC GROUP RECORDS-A-SECOND` creates the topic, and another one,
+//! `TOPIC-small`, that accepts only small batches. It prints `serving producer=ADDRESS
+//! consumer=ADDRESS` and then follows commands on standard input, one per line: `send` (start
+//! producing), `hold` and `read` (pause and resume the consumer), `fail` and `heal` (start and stop
+//! sending records that the agent rejects), `finish` (stop producing, read everything, commit, and
+//! print the counts as one line of JSON). It ends with its standard input.
 
 use std::{
     sync::{
@@ -28,30 +31,30 @@ use tokio::{
 
 const PARTITIONS: i32 = 4;
 const TICK: Duration = Duration::from_millis(20);
-/// Refused records a tick: 100 a second.
+/// Rejected records per tick: 100 per second.
 const REFUSED: u64 = 2;
 /// Bytes of a record's value.
 const VALUE: usize = 100;
-/// Larger than the small topic takes.
+/// Larger than the small topic accepts.
 const TOO_LARGE: usize = 4096;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What is to be done now.
+/// The current commands.
 #[derive(Debug, Clone, Copy)]
 struct Orders {
-    /// Records are sent.
+    /// Whether records are sent.
     sending: bool,
-    /// Records that are refused are sent, too.
+    /// Whether records that the agent rejects are sent, too.
     failing: bool,
-    /// The consumer polls.
+    /// Whether the consumer polls.
     reading: bool,
-    /// No more will be sent.
+    /// Whether sending has ended.
     finished: bool,
-    /// Everything that was sent is settled, so the consumer can know when it has read all.
+    /// Whether all records sent are settled, so that the consumer can tell when it has read all.
     settled: bool,
 }
 
-/// What this program saw itself, beside the metrics.
+/// Counts of this program, independent of the metrics.
 #[derive(Debug, Default)]
 struct Seen {
     acknowledged: AtomicU64,
@@ -118,7 +121,8 @@ async fn main() -> Result<()> {
         seen.refused.load(Relaxed),
         seen.read.load(Relaxed)
     );
-    // The metrics stay to be scraped until the other side has seen enough; leaving the group takes the consumer's gauges away.
+    // The metrics remain available until standard input ends. Leaving the group removes the
+    // consumer's gauges.
     while lines.next_line().await?.is_some() {}
     consumer.close().await?;
     for server in servers {
@@ -137,7 +141,7 @@ async fn create_topic(client: &Client, topic: NewTopic) -> Result<()> {
     Ok(())
 }
 
-/// Follows standard input until it says `finish`, or ends.
+/// Follows commands from standard input until `finish` or its end.
 async fn obey(lines: &mut Lines<BufReader<Stdin>>, orders: &watch::Sender<Orders>) -> Result<()> {
     while let Some(line) = lines.next_line().await? {
         let change: fn(&mut Orders) = match line.as_str() {
@@ -147,7 +151,7 @@ async fn obey(lines: &mut Lines<BufReader<Stdin>>, orders: &watch::Sender<Orders
             "fail" => |orders| orders.failing = true,
             "heal" => |orders| orders.failing = false,
             "finish" => break,
-            other => bail!("unknown order {other:?}: say send, hold, read, fail, heal or finish"),
+            other => bail!("unknown command {other:?}: use send, hold, read, fail, heal or finish"),
         };
         orders.send_modify(change);
     }
@@ -206,7 +210,7 @@ async fn send(producer: &Producer, record: Record, seen: &Arc<Seen>) -> Result<(
     Ok(())
 }
 
-/// Bytes that do not compress.
+/// Returns bytes that do not compress.
 fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let step = move || {
@@ -218,7 +222,7 @@ fn noise(length: usize, seed: u64) -> Vec<u8> {
     std::iter::repeat_with(step).take(length).collect()
 }
 
-/// Reads while it is told to; once all that was sent is settled, until all of it is read, and commits.
+/// Reads while it is not paused. Once all records are settled, reads to the end and commits.
 async fn consume(
     mut consumer: Consumer,
     seen: Arc<Seen>,

@@ -1,4 +1,4 @@
-//! A cluster for one test: a database of its own, a bucket of its own, and agents.
+//! A cluster for one test, with a database of its own, a bucket of its own, and agents.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -10,28 +10,28 @@ use streamhouse_testkit::{Agent, AgentBuilder, Cli, MinIo, Postgres};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// Where the servers of a cluster come from.
+/// The servers that a cluster uses.
 #[derive(Debug)]
 enum Servers {
     Shared(&'static Postgres, &'static MinIo),
     Own(Box<(Postgres, MinIo)>),
 }
 
-/// Agents, and the stores behind them.
+/// Agents and the stores behind them.
 #[derive(Debug)]
 pub struct Cluster {
-    /// The agents, in the order started.
+    /// The agents, in the order in which they were started.
     pub agents: Vec<Agent>,
-    /// The URL of its database.
+    /// URL of the cluster's database.
     pub database: String,
-    /// Its bucket.
+    /// Name of the cluster's bucket.
     pub bucket: String,
     settings: Vec<(String, String)>,
     servers: Servers,
 }
 
 impl Cluster {
-    /// A cluster on the servers that the tests of this process share.
+    /// Starts a cluster on the servers shared by the tests of this process.
     pub fn start(agents: usize, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         Self::on(
             Servers::Shared(Postgres::shared()?, MinIo::shared()?),
@@ -40,7 +40,7 @@ impl Cluster {
         )
     }
 
-    /// A cluster on servers of its own, for tests that stop them.
+    /// Starts a cluster on servers of its own, for tests that stop them.
     pub fn start_alone(agents: usize, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         Self::on(
             Servers::Own(Box::new((Postgres::start()?, MinIo::start()?))),
@@ -78,7 +78,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// The metadata server.
+    /// Returns the PostgreSQL server of the metadata store.
     pub fn postgres(&self) -> &Postgres {
         match &self.servers {
             Servers::Shared(postgres, _) => postgres,
@@ -86,7 +86,7 @@ impl Cluster {
         }
     }
 
-    /// The object store.
+    /// Returns the MinIO server of the object store.
     pub fn minio(&self) -> &MinIo {
         match &self.servers {
             Servers::Shared(_, minio) => minio,
@@ -94,15 +94,15 @@ impl Cluster {
         }
     }
 
-    /// The keys of the objects that hold records, now.
+    /// Returns the keys of the objects that currently hold records.
     pub fn record_objects(&self) -> anyhow::Result<Vec<String>> {
         let mut keys = self.minio().objects(&self.bucket)?;
-        // What says whose bucket it is stays as long as the cluster.
+        // The mark of the bucket's owner stays as long as the cluster exists.
         keys.retain(|key| !key.starts_with("_cluster/"));
         Ok(keys)
     }
 
-    /// An agent of this cluster, not started: leases of 3 s, flushes of 10 ms.
+    /// Returns a builder for an agent of this cluster, with leases of 3 s and flushes every 10 ms.
     pub fn builder(&self) -> AgentBuilder {
         let builder = Agent::builder()
             .metadata(&self.database)
@@ -114,7 +114,7 @@ impl Cluster {
             .fold(builder, |builder, (key, value)| builder.env(key, value))
     }
 
-    /// Starts one more agent and waits until it is ready.
+    /// Starts another agent and waits until it is ready.
     pub fn add_agent(&mut self) -> anyhow::Result<&mut Agent> {
         let mut agent = self.builder().spawn()?;
         agent.wait_ready()?;
@@ -124,7 +124,7 @@ impl Cluster {
             .ok_or_else(|| anyhow::anyhow!("an agent was just added"))
     }
 
-    /// What clients connect to: all agents ever started.
+    /// Returns the bootstrap addresses: those of all agents ever started.
     pub fn bootstrap(&self) -> String {
         self.agents
             .iter()
@@ -133,12 +133,12 @@ impl Cluster {
             .join(",")
     }
 
-    /// For topics, groups, the cluster.
+    /// Connects an admin client.
     pub fn admin(&self) -> anyhow::Result<Admin> {
         Ok(Admin::connect(self.bootstrap())?)
     }
 
-    /// The command line.
+    /// Returns the command line, connected to the cluster.
     pub fn cli(&self) -> Cli {
         Cli::new(self.bootstrap())
     }
@@ -148,7 +148,7 @@ impl Cluster {
         self.topic_with(NewTopic::new(name, partitions)).await
     }
 
-    /// The same with settings.
+    /// Creates a topic with settings and waits until every partition has a leader.
     pub async fn topic_with(&self, topic: NewTopic) -> anyhow::Result<TopicInfo> {
         let admin = self.admin()?;
         let name = topic.name.clone();

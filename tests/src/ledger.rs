@@ -1,8 +1,10 @@
-//! A workload that remembers: numbered records go to every partition, what was acknowledged is written down, and in the
-//! end the log is read from its start and held to it.
+//! A workload that verifies delivery: numbered records are sent to every partition,
+//! acknowledgements are recorded, and finally the log is read from its start and compared with
+//! them.
 //!
-//! What [`Ledger::check`] proves: an acknowledged record stands at the offset that was acknowledged, once, with its bytes;
-//! no record stands twice; each producer's records of a partition stand in the order sent; offsets have no gap.
+//! [`Ledger::check`] proves: an acknowledged record is stored once, at the acknowledged offset,
+//! with its bytes; no record is stored twice; each producer's records of a partition are in the
+//! order sent; offsets have no gaps.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -19,10 +21,10 @@ use tokio::task::JoinHandle;
 
 static PRODUCERS: AtomicU64 = AtomicU64::new(0);
 
-/// What was acknowledged: partition and offset by value.
+/// Acknowledged records: partition and offset by value.
 pub type Acked = HashMap<String, (i32, i64)>;
 
-/// A topic, and what is known to be in it.
+/// A topic and the records acknowledged in it.
 #[derive(Debug, Clone)]
 pub struct Ledger {
     bootstrap: String,
@@ -40,11 +42,11 @@ pub struct Load {
     task: JoinHandle<anyhow::Result<u64>>,
 }
 
-/// What the log holds, by partition, in offset order.
+/// Records of the log by partition, in offset order.
 pub type Log = BTreeMap<i32, Vec<(i64, String)>>;
 
 impl Ledger {
-    /// For a topic that exists.
+    /// Creates a ledger for an existing topic.
     pub fn new(bootstrap: impl Into<String>, topic: impl Into<String>, partitions: i32) -> Self {
         Self {
             bootstrap: bootstrap.into(),
@@ -54,7 +56,7 @@ impl Ledger {
         }
     }
 
-    /// Starts producing, about `per_second` records, until [`Load::finish`].
+    /// Starts producing about `per_second` records per second, until [`Load::finish`].
     pub async fn produce(&self, per_second: u64) -> anyhow::Result<Load> {
         let producer = Producer::builder()
             .bootstrap(&self.bootstrap)
@@ -101,12 +103,16 @@ impl Ledger {
         })
     }
 
-    /// How many records are known to be acknowledged.
+    /// Returns how many records have been acknowledged.
     pub fn acked(&self) -> usize {
         self.acked.lock().map(|acked| acked.len()).unwrap_or(0)
     }
 
-    /// Reads everything from the log start to the high watermarks.
+    /// Reads all records from the log starts to the high watermarks.
+    ///
+    /// # Errors
+    ///
+    /// Fails if that takes longer than two minutes.
     pub async fn read(&self) -> anyhow::Result<Log> {
         let partitions: Vec<TopicPartition> = (0..self.partitions)
             .map(|partition| TopicPartition::new(&self.topic, partition))
@@ -140,7 +146,11 @@ impl Ledger {
         Ok(log)
     }
 
-    /// Reads the log and holds it to what was acknowledged.
+    /// Reads the log and compares it with the acknowledgements.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the first violation, or if nothing was acknowledged.
     pub async fn check(&self) -> anyhow::Result<Log> {
         let log = self.read().await?;
         let acked = self
@@ -195,12 +205,16 @@ impl Ledger {
 }
 
 impl Load {
-    /// Records acknowledged so far.
+    /// Returns how many records of this workload have been acknowledged.
     pub fn acked(&self) -> u64 {
         self.acked.load(Ordering::Acquire)
     }
 
-    /// Waits until `more` records beyond those at the call are acknowledged.
+    /// Waits until `more` further records have been acknowledged.
+    ///
+    /// # Errors
+    ///
+    /// Fails if that takes longer than a minute or the workload ends.
     pub async fn progress(&self, more: u64) -> anyhow::Result<()> {
         let target = self.acked() + more;
         for _ in 0..6000 {
@@ -218,7 +232,11 @@ impl Load {
         )
     }
 
-    /// Stops, waits until every record is settled, and says how many were sent. All must have been acknowledged.
+    /// Stops the workload, waits for all deliveries, and returns how many records were sent.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a record was not acknowledged.
     pub async fn finish(self) -> anyhow::Result<u64> {
         self.stop.store(true, Ordering::Release);
         let sent = self.task.await??;

@@ -1,5 +1,6 @@
-//! What the whole-system tests share: a cluster of real agents on a real PostgreSQL and a real MinIO ([`Cluster`]), and a
-//! workload that remembers what was acknowledged and holds the log to it ([`Ledger`]).
+//! Shared by the integration tests: a cluster of real agents on a real PostgreSQL and MinIO
+//! ([`Cluster`]), and a workload that records acknowledgements and compares the log with them
+//! ([`Ledger`]).
 
 pub mod cluster;
 pub mod ledger;
@@ -8,7 +9,7 @@ pub mod raw;
 pub use cluster::Cluster;
 pub use ledger::{Ledger, Load};
 
-/// The guide's examples are compiled as those of an application are, against the client and libraries of its choice.
+/// Compiles the examples of the client guide like those of an application.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/client-guide.md")]
 struct ClientGuide;

@@ -1,4 +1,4 @@
-//! The protocol without the client: for requests that no client of ours would send.
+//! The protocol without the client library, for requests that the library would not send.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use streamhouse_core::{
 use tokio_stream::StreamExt;
 use tonic::transport::{Channel, Endpoint};
 
-/// A connection to one agent.
+/// Connects to an agent.
 pub async fn connect(address: &str) -> anyhow::Result<DataServiceClient<Channel>> {
     let endpoint =
         Endpoint::from_shared(format!("http://{address}"))?.connect_timeout(Duration::from_secs(5));
     Ok(DataServiceClient::new(endpoint.connect().await?))
 }
 
-/// A batch of these values.
+/// Builds a batch of these values.
 pub fn batch(values: &[&[u8]], compression: Compression) -> anyhow::Result<Bytes> {
     let mut builder = BatchBuilder::new(compression);
     for value in values {
@@ -28,7 +28,11 @@ pub fn batch(values: &[&[u8]], compression: Compression) -> anyhow::Result<Bytes
     Ok(builder.finish()?)
 }
 
-/// Sends one request and gives the result of its one partition.
+/// Sends one request and returns the result of its only partition.
+///
+/// # Errors
+///
+/// Fails if the call fails; the inner result is the partition's.
 pub async fn produce(
     client: &mut DataServiceClient<Channel>,
     topic: &str,

@@ -1,5 +1,5 @@
-//! Backup and restore, by the very commands of `docs/backup-restore.md`: what was acknowledged before the backup is there afterwards,
-//! what came later is not served, and new records are.
+//! Backup and restore, with the exact commands of `docs/backup-restore.md`: records acknowledged
+//! before the backup are restored, later ones are not served, and new ones are.
 
 use std::{env, fs, path::Path, process::Command, time::Duration};
 
@@ -10,7 +10,7 @@ type Outcome = anyhow::Result<()>;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The commands below a heading of the document, a block each.
+/// Returns the commands below a heading of the document, one string per block.
 fn commands(heading: &str) -> anyhow::Result<Vec<String>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/backup-restore.md");
     let text = fs::read_to_string(path)?;
@@ -26,7 +26,7 @@ fn commands(heading: &str) -> anyhow::Result<Vec<String>> {
         .collect())
 }
 
-/// A person's shell: the agents' settings, and the programs.
+/// A shell with the agent's settings and with the programs in its path.
 struct Shell<'a> {
     folder: &'a Path,
     variables: Vec<(String, String)>,
@@ -56,7 +56,7 @@ impl<'a> Shell<'a> {
         Ok(Self { folder, variables })
     }
 
-    /// What the commands print, which all have to succeed.
+    /// Runs commands and returns their output; fails if one of them fails.
     fn run(&self, commands: &str) -> anyhow::Result<String> {
         let mut shell = Command::new("bash");
         shell
@@ -85,7 +85,8 @@ fn consume(agent: &Agent) -> anyhow::Result<Vec<String>> {
     Ok(text.lines().map(str::to_owned).collect())
 }
 
-/// A topic with one partition, whose records are rolled soon, and the first of them.
+/// Creates a topic with one partition, whose records are soon rolled, and produces the first of
+/// them.
 fn begin(agent: &Agent) -> Outcome {
     let topic = [
         "topic",
@@ -100,7 +101,8 @@ fn begin(agent: &Agent) -> Outcome {
     produce(agent, ["a1", "a2", "a3"])
 }
 
-/// What comes after the backup, until it is in a segment and the bucket is marked.
+/// Produces records after the backup, and waits until they are in a segment and the bucket is
+/// marked.
 fn go_on(agent: &Agent, objects: impl Fn() -> anyhow::Result<Vec<String>>) -> Outcome {
     let mark = || {
         let marks = objects()?
@@ -115,7 +117,7 @@ fn go_on(agent: &Agent, objects: impl Fn() -> anyhow::Result<Vec<String>>) -> Ou
     })
 }
 
-/// Runs the last commands once the lease that the backup holds has expired.
+/// Runs the last commands once the lease contained in the backup has expired.
 fn confirm(shell: &Shell<'_>, commands: &str) -> anyhow::Result<String> {
     until("the end of the lease in the backup", LIMIT, || {
         match shell.run(commands) {
@@ -161,7 +163,7 @@ fn a_dump_of_postgresql_is_restored_and_what_came_later_is_not_mixed_in() -> Out
     Ok(())
 }
 
-/// The keys of all objects below a folder.
+/// Returns the paths of all files below a folder.
 fn files(folder: &Path) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten() {

@@ -1,4 +1,5 @@
-//! Bad input and dead dependencies: each a clear error to the right party, and nothing lost.
+//! Invalid input and unavailable dependencies: each is a clear error to the right party, without
+//! data loss.
 
 use std::time::Duration;
 
@@ -12,14 +13,14 @@ use tokio_stream::StreamExt;
 type Outcome = anyhow::Result<()>;
 type Lie = fn(&mut BytesMut);
 
-/// A changed copy of a batch.
+/// Returns a changed copy of a batch.
 fn changed(batch: &Bytes, change: impl FnOnce(&mut BytesMut)) -> Bytes {
     let mut copy = BytesMut::from(&batch[..]);
     change(&mut copy);
     copy.freeze()
 }
 
-/// What is wrong with each, and what the agent answers.
+/// Returns damaged batches, each with a description and the expected error code.
 fn damaged_batches(good: &Bytes) -> anyhow::Result<Vec<(&'static str, Bytes, ErrorCode)>> {
     Ok(vec![
         (
@@ -98,7 +99,7 @@ async fn damaged_batches_are_refused_by_name_and_the_stream_goes_on() -> Outcome
         .into_inner();
     assert_eq!(
         metadata.topics[0].max_message_bytes, 1_048_588,
-        "producers are told how large a batch may be"
+        "producers learn how large a batch may be"
     );
     Ok(())
 }
@@ -289,7 +290,7 @@ fn wrong_settings_are_refused_before_a_port_is_bound() -> Outcome {
     Ok(())
 }
 
-/// Waits until the agent says on /ready what it is missing.
+/// Waits until /ready reports what the agent is missing.
 fn says_not_ready(agent: &Agent, says: &str) -> Outcome {
     until(
         &format!("/ready to speak of {says:?}"),
@@ -297,7 +298,7 @@ fn says_not_ready(agent: &Agent, says: &str) -> Outcome {
         || {
             let ready = agent.http_get("/ready")?;
             assert_eq!(ready.status, 503, "{}", ready.body);
-            assert_eq!(agent.http_get("/health")?.status, 200, "it lives all the same");
+            assert_eq!(agent.http_get("/health")?.status, 200, "the agent is alive all the same");
             Ok(ready.body.to_lowercase().contains(says).then_some(()))
         },
     )
@@ -381,7 +382,7 @@ async fn a_store_that_is_away_is_back_pressure_and_not_a_loss() -> Outcome {
     cluster.minio().stop()?;
     let mut deliveries = Vec::new();
     for number in 0_u32..8000 {
-        // Not compressible: eight times what the agent may hold.
+        // Not compressible, and eight times what the agent may hold.
         let value: Vec<u8> = (0..1000_u32)
             .map(|i| (number.wrapping_mul(2_654_435_761).wrapping_add(i * i) >> 7) as u8)
             .collect();
@@ -416,7 +417,7 @@ async fn an_advertised_address_that_nobody_can_reach_is_named_to_whoever_waits_f
         .spawn()?;
     agent.wait_ready()?;
     let cli = Cli::new(agent.bootstrap());
-    // A name is free as soon as its topic is gone.
+    // The name of a deleted topic is free at once.
     for partitions in ["1", "3", "2"] {
         cli.run(["topic", "create", "t", "--partitions", partitions])?
             .ok()?;

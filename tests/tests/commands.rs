@@ -1,4 +1,5 @@
-//! The agent's commands beside `run`, on real stores: what `check` says last, and what `purge` deletes and leaves.
+//! The agent's commands other than `run`, on real stores: the last line of `check`, and what
+//! `purge` deletes and retains.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -9,7 +10,7 @@ use streamhouse_tests::Cluster;
 type Outcome = anyhow::Result<()>;
 
 const LIMIT: Duration = Duration::from_secs(60);
-/// What Kubernetes keeps of a failed container's last words.
+/// The part of a failed container's last log lines that Kubernetes retains, in bytes.
 const TERMINATION_MESSAGE: usize = 2048;
 
 fn last_words(output: &Output) -> &str {
@@ -75,14 +76,14 @@ fn a_failed_check_says_last_what_is_wrong_in_one_line_without_secrets() -> Outco
     assert_eq!(
         sound.text(),
         "metadata store: ok\n",
-        "the object store was not asked for"
+        "the object store was not checked"
     );
     let refused = check("both", &database, "checked", key)?;
     assert_eq!(refused.status.code(), Some(2), "{}", refused.stderr);
     Ok(())
 }
 
-/// Fills two topics, the agents of one with records that are rolled into segments.
+/// Produces to two topics, one of which is rolled into segments.
 async fn fill(bootstrap: &str) -> Outcome {
     let admin = Admin::connect(bootstrap)?;
     admin
@@ -102,7 +103,7 @@ async fn fill(bootstrap: &str) -> Outcome {
     Ok(())
 }
 
-/// The names of the cluster's objects, those of its neighbour in the same bucket included.
+/// Returns the keys of all objects in the cluster's bucket, including those of its neighbour.
 fn objects(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
     cluster.minio().objects(&cluster.bucket)
 }
@@ -158,7 +159,7 @@ async fn a_purge_of_a_bucket_leaves_nothing_of_the_cluster_and_all_of_its_neighb
     a_purge_is_refused_unless_it_is_meant_and_possible(&cluster)?;
 
     cluster.agents[0].drain()?;
-    // This one never says that it ends: its lease has to expire.
+    // Killed without a drain, so its lease has to expire.
     cluster.agents[1].kill9()?;
     let done = until("the end of the last lease", LIMIT, || {
         let tried = purge(&cluster, &["--yes"])?;
@@ -206,12 +207,12 @@ async fn a_purge_of_a_bucket_leaves_nothing_of_the_cluster_and_all_of_its_neighb
     Ok(())
 }
 
-/// The names of all files below a folder, without those in which the local store keeps what is not yet an object.
+/// Returns the paths of all files below a folder, without unfinished uploads of the local store.
 fn files(folder: &Path) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(next) = folders.pop() {
-        // A folder may go while we look: the purge deletes at the same time.
+        // A folder may disappear meanwhile, since the purge deletes concurrently.
         for entry in fs::read_dir(&next).into_iter().flatten() {
             let path = entry?.path();
             if path.is_dir() {

@@ -1,4 +1,4 @@
-//! `.env.dev` names settings that exist and that an agent accepts.
+//! Verifies that `.env.dev` contains only settings that an agent accepts.
 
 use streamhouse_core::settings::{Invocation, load};
 
@@ -21,6 +21,6 @@ fn an_agent_accepts_the_settings_of_the_dev_stack() {
     assert_eq!(
         settings.metadata_url.expose(),
         "postgres://streamhouse:streamhouse_dev@localhost:5432/streamhouse_metadata",
-        "the database as users know it"
+        "the database that the documentation names"
     );
 }

@@ -1,5 +1,6 @@
-//! Agents come, go and die while records flow; the stores go away and come back. In every case: no acknowledged record is
-//! lost, none stands twice, each producer's order is kept.
+//! Agents are added, drained and killed while records are produced, and the stores are stopped and
+//! restarted. In every case no acknowledged record is lost, none is stored twice, and each
+//! producer's order is kept.
 
 use std::time::Duration;
 
@@ -29,12 +30,13 @@ async fn an_agent_killed_while_producing_loses_nothing() -> Outcome {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_killed_is_replaced_without_waiting_for_its_lease() -> Outcome {
-    // Longer than the test may take: if somebody waited for it, nothing would move on.
+    // Longer than the test may take: if an agent waited for the lease to expire, production would
+    // stop.
     let mut cluster = Cluster::start(2, &[("STREAMHOUSE_LEASE_TTL", "5m")])?;
     cluster.topic("noticed", PARTITIONS).await?;
     let ledger = Ledger::new(cluster.bootstrap(), "noticed", PARTITIONS);
     let load = ledger.produce(4000).await?;
-    // Long enough for the agents to have met.
+    // Enough time for the agents to have discovered each other.
     load.progress(10_000).await?;
     cluster.agents[0].kill9()?;
     load.progress(10_000).await?;
@@ -112,7 +114,7 @@ async fn postgresql_restarted_while_producing_loses_nothing() -> Outcome {
     load.progress(2000).await?;
     cluster.postgres().restart()?;
     load.progress(4000).await?;
-    // Longer than the leases last: nobody may be thrown out for it.
+    // Longer than a lease: no agent may lose its leases because of it.
     cluster.postgres().stop()?;
     tokio::time::sleep(Duration::from_secs(5)).await;
     cluster.postgres().start_again()?;
@@ -156,7 +158,7 @@ async fn objects_that_a_killed_agent_left_behind_are_swept() -> Outcome {
     load.finish().await?;
     ledger.check().await?;
     cluster.admin()?.delete_topic("swept").await?;
-    // With the topic gone nothing is referenced: whatever stays in the bucket would be a leak.
+    // Without the topic nothing is referenced, so any object left in the bucket would be a leak.
     streamhouse_testkit::until("no object with records", Duration::from_secs(90), || {
         Ok(cluster.record_objects()?.is_empty().then_some(()))
     })?;

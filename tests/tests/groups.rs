@@ -1,5 +1,5 @@
-//! Consumer groups on real agents: members come, go and die; the command line's members share a file; offsets outlive
-//! their coordinator.
+//! Consumer groups on real agents: members join, leave and die; members of the command line share a
+//! file; committed offsets survive their coordinator.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -16,7 +16,7 @@ type Outcome = anyhow::Result<()>;
 
 const RECORDS: usize = 30_000;
 
-/// Fills a topic with numbered records.
+/// Produces numbered records to a new topic.
 async fn fill(cluster: &Cluster, topic: &str, partitions: i32, records: usize) -> Outcome {
     cluster.topic(topic, partitions).await?;
     let producer = Producer::builder().bootstrap(cluster.bootstrap()).build().await?;
@@ -47,7 +47,7 @@ async fn member(cluster: &Cluster, group: &str, topic: &str) -> anyhow::Result<C
         .await?)
 }
 
-/// Polls until something comes.
+/// Polls until records are returned.
 async fn some(consumer: &mut Consumer) -> anyhow::Result<Vec<(TopicPartition, i64)>> {
     let polling = async {
         loop {
@@ -85,7 +85,7 @@ async fn a_group_goes_on_where_it_committed_also_after_its_coordinator_died() ->
         seen.len() as i64,
         "what was polled is what was committed"
     );
-    // Whoever coordinates the group, the other one goes on.
+    // Kill the coordinator of the group; the other agent takes over.
     let coordinator = cluster.admin()?.describe_group("resumers").await?.coordinator;
     let dies = cluster
         .agents
@@ -122,16 +122,16 @@ async fn members_share_the_partitions_and_a_dead_ones_are_taken_over() -> Outcom
         .map(|partition| TopicPartition::new("shared", partition))
         .collect();
     settle(&mut members, 2, &everybody).await?;
-    // One goes without a word: dropping it closes its connections and sends nothing.
+    // One member disappears: dropping it closes its connections without leaving the group.
     drop(members.pop());
     settle(&mut members, 3, &everybody).await?;
-    // And one leaves in order.
+    // Another member leaves in order.
     let mut last = members.pop().expect("two are left");
     last.close().await?;
     settle(&mut members, 6, &everybody).await
 }
 
-/// Polls all members until each has `share` partitions, each partition one owner, and none is missing.
+/// Polls all members until each has `share` partitions, and every partition has exactly one owner.
 async fn settle(members: &mut [Consumer], share: usize, everybody: &BTreeSet<TopicPartition>) -> Outcome {
     let settling = async {
         loop {
@@ -223,7 +223,8 @@ async fn three_members_of_the_command_line_read_a_file_back_line_for_line() -> O
     for _ in 0..3 {
         members.push(cli.spawn(arguments)?);
     }
-    // One dies in the middle, after it has shown some lines; what it had not committed comes again to another.
+    // Kill one member after it has printed some lines; lines it had not committed are read again by
+    // another member.
     until("a first line", Duration::from_secs(60), || {
         Ok((!members[0].stdout().is_empty()).then_some(()))
     })?;
@@ -236,7 +237,7 @@ async fn three_members_of_the_command_line_read_a_file_back_line_for_line() -> O
     }
     let mut shown: HashSet<&str> = output.lines().collect();
     let dead = members[0].stdout();
-    // Its last line may be cut.
+    // The last line may be cut off.
     shown.extend(dead.rsplit_once('\n').map_or("", |(whole, _)| whole).lines());
     let sent: HashSet<&str> = input.lines().collect();
     assert_eq!(shown.len(), sent.len());

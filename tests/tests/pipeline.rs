@@ -1,4 +1,4 @@
-//! The way of a record through two agents, PostgreSQL and MinIO, and the ways back out.
+//! The path of records through two agents, PostgreSQL and MinIO, and back to consumers.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -64,7 +64,7 @@ async fn what_is_produced_is_consumed_by_a_group_once_and_in_order() -> Outcome 
     Ok(())
 }
 
-/// Sends the orders of fifty customers and waits until each is acknowledged.
+/// Sends the orders of fifty customers and waits until all are acknowledged.
 async fn produce_orders(cluster: &Cluster) -> anyhow::Result<ByKey> {
     let producer = Producer::builder().bootstrap(cluster.bootstrap()).build().await?;
     let mut sent = ByKey::new();
@@ -82,7 +82,8 @@ async fn produce_orders(cluster: &Cluster) -> anyhow::Result<ByKey> {
     Ok(sent)
 }
 
-/// One member of the group: passes on what it reads until it is told to stop, then commits and leaves.
+/// Runs one member of the group: forwards what it reads until it is stopped, then commits and
+/// leaves.
 async fn read(
     mut member: Consumer,
     records: mpsc::UnboundedSender<(i32, i64, String, String)>,
@@ -146,7 +147,7 @@ async fn segments_replace_wal_objects_and_hold_the_same_records() -> Outcome {
     assert_eq!(
         ledger.check().await?,
         before,
-        "an offset has the same bytes for ever"
+        "an offset always has the same bytes"
     );
     Ok(())
 }
@@ -220,7 +221,8 @@ async fn a_deleted_topics_name_is_free_at_once_and_its_reader_reads_the_new_topi
             .iter()
             .all(|partition| partition.high_watermark == 0)
     );
-    // What is sent goes to the topic of that name, and its reader, which stood elsewhere in the old one, gets it.
+    // New records go to the new topic, and its reader, whose position was that of the old topic,
+    // receives them.
     let sent = producer.send(Record::new("again", "new")).await?.await?;
     assert_eq!(sent.offset, 0);
     let read = tokio::time::timeout(Duration::from_secs(60), async {
@@ -242,7 +244,7 @@ async fn a_deleted_topics_name_is_free_at_once_and_its_reader_reads_the_new_topi
 #[tokio::test(flavor = "multi_thread")]
 async fn offsets_are_found_by_timestamp_in_the_tail_and_in_segments() -> Outcome {
     let cluster = Cluster::start(1, &[("STREAMHOUSE_MAINTENANCE_INTERVAL", "200ms")])?;
-    // The timestamps are old: retention must not take the records away.
+    // The timestamps are old, so retention is disabled.
     let topic = NewTopic::new("times", 1)
         .with_config("segment.ms", "500")
         .with_config("retention.ms", "-1");
@@ -288,7 +290,7 @@ async fn offsets_are_found_by_timestamp_in_the_tail_and_in_segments() -> Outcome
 async fn the_command_line_prints_an_offset_as_soon_as_it_is_known() -> Outcome {
     let cluster = Cluster::start(1, &[])?;
     cluster.topic("slow", 1).await?;
-    // A record a second: this file takes minutes.
+    // One record per second: the file takes minutes.
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pipeline.rs");
     let mut producer = cluster.cli().spawn([
         "produce",

@@ -1,5 +1,6 @@
-//! Clients and agents with TLS, as in a cluster where agents are reached by their IP address and the certificate names the
-//! service: records go through the library and the command line, and what does not fit is refused with the reason.
+//! Clients and agents with TLS, as in a cluster where agents are reached by IP address and the
+//! certificate names the service: records pass through the library and the command line, and
+//! mismatches are rejected with the reason.
 
 use std::{path::Path, time::Duration};
 
@@ -10,11 +11,12 @@ use streamhouse_testkit::{Agent, Authority, Cli, Output};
 
 type Outcome = anyhow::Result<()>;
 
-/// The service's name; agents say that they are at 127.0.0.1.
+/// The service's name. Agents advertise 127.0.0.1.
 const NAME: &str = "localhost";
 const RECORDS: usize = 1000;
 
-/// Writes a certificate for `name` where agents look for it, and its authority's to `ca.pem`; returns the latter.
+/// Writes a certificate for `name` where agents expect it, and its authority's to `ca.pem`. Returns
+/// the latter.
 fn certify(folder: &Path, name: &str) -> anyhow::Result<String> {
     let authority = Authority::new()?;
     let issued = authority.issue(&[name])?;
@@ -25,7 +27,7 @@ fn certify(folder: &Path, name: &str) -> anyhow::Result<String> {
     Ok(authority.pem().to_owned())
 }
 
-/// A ready agent with a certificate for [`NAME`], and the authority's certificate.
+/// Starts an agent with a certificate for [`NAME`]. Returns it with the authority's certificate.
 fn secure_agent(folder: &Path) -> anyhow::Result<(Agent, String)> {
     let ca = certify(folder, NAME)?;
     let mut agent = Agent::builder()
@@ -108,7 +110,7 @@ async fn the_builders_take_an_authority_and_a_name() -> Outcome {
     Ok(())
 }
 
-/// Runs the command line with these options in front.
+/// Runs the command line with these options before the command.
 fn streamhouse(bootstrap: &str, options: &[&str], command: &[&str]) -> anyhow::Result<Output> {
     Cli::new(bootstrap).run(["--timeout", "5s"].iter().chain(options).chain(command))
 }

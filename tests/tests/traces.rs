@@ -1,5 +1,6 @@
-//! Traces with a real receiver: from a producer through agent, upload and commit to a consumer it is one trace; without the
-//! variables there is none; and a receiver that is not there harms nobody.
+//! Traces with a real receiver: one trace leads from a producer through agent, upload and commit to
+//! a consumer; without the variables there is none; and an unavailable receiver affects nothing
+//! else.
 
 use std::time::Duration;
 
@@ -26,18 +27,18 @@ use streamhouse_tests::{cluster::Cluster, raw};
 type Outcome = anyhow::Result<()>;
 
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
-/// How long a batch of spans waits to be sent, in milliseconds.
+/// Delay before a batch of spans is sent, in milliseconds.
 const DELAY: (&str, &str) = ("OTEL_BSP_SCHEDULE_DELAY", "50");
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// An exporter as a program would have it, with this name.
+/// Starts an exporter with this service name, like a program would.
 fn exporter(service: &'static str, endpoint: &str) -> anyhow::Result<Exporter> {
     let variable = |name: &str| (name == ENDPOINT).then(|| endpoint.to_owned());
     let exporter = otlp::start(service, Vec::new(), variable).map_err(anyhow::Error::msg)?;
     exporter.context("an endpoint was given")
 }
 
-/// An embedded agent, and a topic with one partition.
+/// Starts an embedded agent and creates a topic with one partition.
 async fn embedded(folder: &std::path::Path, variables: &[(&str, &str)]) -> anyhow::Result<Agent> {
     let builder = variables
         .iter()
@@ -52,7 +53,7 @@ async fn embedded(folder: &std::path::Path, variables: &[(&str, &str)]) -> anyho
     Ok(agent)
 }
 
-/// Reads so many records from the start of the one partition.
+/// Reads this many records from the start of the only partition.
 async fn read(
     bootstrap: &str,
     exporter: Option<&Exporter>,
@@ -81,7 +82,7 @@ async fn read(
     Ok(read)
 }
 
-/// Runs under a context, as the current one.
+/// Runs a future with `context` as the current one.
 fn under<F: Future>(context: Context, work: F) -> impl Future<Output = F::Output> {
     trace::FutureExt::with_context(work, context)
 }
@@ -91,13 +92,13 @@ fn header(record: &OwnedRecord, name: &str) -> Option<String> {
     Some(String::from_utf8_lossy(value.as_ref()?).into_owned())
 }
 
-/// The one span with this name and kind.
+/// Returns the only span with this name and kind.
 fn one<'a>(spans: &'a [ReceivedSpan], name: &str, kind: &str) -> Option<&'a ReceivedSpan> {
     let mut found = spans.iter().filter(|span| span.name == name && span.kind == kind);
     found.next().filter(|_| found.next().is_none())
 }
 
-/// A shop sends one record under a span of its own, as a part of a checkout; says at which offset it is stored.
+/// Sends a record of the service `shop` within a span `checkout`. Returns the record's offset.
 async fn check_out(bootstrap: &str, endpoint: &str) -> anyhow::Result<i64> {
     let shop = exporter("shop", endpoint)?;
     let producer = Producer::builder()
@@ -116,7 +117,7 @@ async fn check_out(bootstrap: &str, endpoint: &str) -> anyhow::Result<i64> {
     Ok(stored.offset)
 }
 
-/// Somebody bills for it, under a span that continues the record's trace.
+/// Reads the record as the service `billing`, within a span that continues the record's trace.
 async fn bill(bootstrap: &str, endpoint: &str) -> anyhow::Result<OwnedRecord> {
     let billing = exporter("billing", endpoint)?;
     let mut records = read(bootstrap, Some(&billing), 1).await?;
@@ -128,7 +129,7 @@ async fn bill(bootstrap: &str, endpoint: &str) -> anyhow::Result<OwnedRecord> {
 }
 
 const PRODUCE: &str = "streamhouse.v1.DataService/Produce";
-/// Each span with its kind, whose it is, and which of these its parent is.
+/// The expected spans: name, kind, service, and index of the parent.
 const TRACE: [(&str, &str, &str, Option<usize>); 8] = [
     ("checkout", "INTERNAL", "shop", None),
     ("send orders", "PRODUCER", "shop", Some(0)),

@@ -1,9 +1,9 @@
-//! Whole agents in one process, on one SQLite file and one directory: joining, leaving, crashing, losing the metadata
-//! store; in [`answers`] and [`lying`], what they say of offsets; in [`calls`], what they answer; in [`console`], what they
-//! show; in [`looks`], how many wait at one that does not lead; in [`names`], topics' names that come back; in
-//! [`ownership`], whose bucket it is; in [`secure`], how they are with TLS; in [`stores`], agents on stores that fail; in
-//! [`takeover`], what others find of an agent that stopped anywhere; in [`waits`], what they do not wait for; in
-//! [`simulation`], all of it at random.
+//! Whole agents in one process, on one SQLite file and one directory: joining, leaving, crashing,
+//! losing the metadata store. [`answers`] and [`lying`] check the offsets that they return;
+//! [`calls`] their admin calls and pages; [`console`] the console; [`looks`] fetches at an agent
+//! that does not lead; [`names`] topic names that are used again; [`ownership`] the bucket's
+//! cluster; [`secure`] TLS; [`stores`] stores that fail; [`takeover`] what other agents find after
+//! an agent stopped at any step; [`waits`] the bounds of waits; [`simulation`] all of it at random.
 
 mod answers;
 mod calls;
@@ -33,7 +33,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{failpoint::FailPoint, produce::handler, topics};
 
-/// Long enough for a busy machine; nothing waits for it to pass.
+/// Long enough for a busy machine; no test waits for it to elapse.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn settings(dir: &Path, id: &str, more: &[&str]) -> AgentSettings {
@@ -123,7 +123,7 @@ async fn produce(
         .map_or(Ok(result.base_offset), |error| Err(error.into()))
 }
 
-/// Asks the agents in turn until one of them stores the record.
+/// Sends a record to the agents in turn until one of them stores it.
 async fn produce_somewhere(agents: &[&Agent], topic: &str, value: &str) -> i64 {
     let deadline = Instant::now() + PATIENCE;
     for agent in agents.iter().cycle() {
@@ -158,7 +158,7 @@ async fn one_agent_leads_everything_when_the_topic_is_created() {
     one.drain().await;
 }
 
-/// The values of an agent's series, as a scrape shows them.
+/// Returns the values of an agent's series, as a scrape shows them.
 fn scraped<const N: usize>(agent: &Agent, series: [&str; N]) -> [f64; N] {
     agent.node.measure();
     let text = agent.node.metrics.render().unwrap();
@@ -169,7 +169,7 @@ fn scraped<const N: usize>(agent: &Agent, series: [&str; N]) -> [f64; N] {
     })
 }
 
-/// How long the oldest write has been uploaded and committed.
+/// Returns how long the oldest write has been in upload and in commit.
 fn write_ages(agent: &Agent) -> [f64; 2] {
     scraped(
         agent,
@@ -183,7 +183,7 @@ fn write_ages(agent: &Agent) -> [f64; 2] {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_hangs_shows_where_and_for_how_long() {
     let dir = TempDir::new().unwrap();
-    // A life is given up when a write hangs for as long as the lease.
+    // An incarnation is given up when a write hangs for as long as the lease.
     let settings = settings(dir.path(), "one", &["--lease-ttl=5m"]);
     let one = Arc::new(Agent::start(settings).await.unwrap());
     until_ready(&one).await;
@@ -220,7 +220,7 @@ async fn a_newcomer_gets_its_share_and_gives_it_back_when_it_drains() {
     let gone = life(&two).unwrap();
     two.drain().await;
     until("the first leads all", || held(&one) == 8).await;
-    until("the drained life is sealed", || {
+    until("the drained incarnation is sealed", || {
         one.node.directory.view().agent(gone).is_none()
     })
     .await;
@@ -239,7 +239,7 @@ async fn producing_goes_on_through_a_drain_and_nothing_acked_is_lost() {
     create(&one, "orders", 1).await;
     let two = agent(dir.path(), "two").await;
     let first = produce_somewhere(&[&one, &two], "orders", "0").await;
-    // Drains whoever leads, while records keep coming.
+    // Drains the leader while records keep arriving.
     let (leader, other) = if held(&one) == 1 { (one, two) } else { (two, one) };
     let node = leader.node.clone();
     let draining = tokio::spawn(leader.drain());
@@ -298,7 +298,7 @@ async fn an_agent_cut_off_stops_itself_and_begins_a_new_life_when_it_can() {
     create(&one, "orders", 2).await;
     let (before, over) = (life(&one).unwrap(), one.node.life().unwrap().over.clone());
     late.cut.store(true, Ordering::Release);
-    until("the life is over", || one.node.life().is_none()).await;
+    until("the incarnation has ended", || one.node.life().is_none()).await;
     assert!(over.is_cancelled());
     assert!(!one.node.health.is_ready());
     let refused = produce(&one, "orders", 0, "x").await.unwrap_err();
@@ -334,7 +334,7 @@ async fn a_life_sealed_by_another_of_the_same_name_ends_and_a_new_one_begins() {
     let before = life(&one).unwrap();
     let impostor = registration(&one.node.settings, one.addresses());
     one.node.metadata.register_agent(&impostor).await.unwrap();
-    until("a new life leads", || {
+    until("a new incarnation leads", || {
         life(&one).is_some_and(|now| now > before) && held(&one) == 2
     })
     .await;
@@ -355,7 +355,7 @@ async fn a_deleted_topic_is_let_go_and_new_partitions_are_taken_up() {
     assert_eq!(topics::alter(&one.node, grown).await.unwrap().partitions.len(), 4);
     assert_eq!(held(&one), 7);
     topics::delete(&one.node, "payments").await.unwrap();
-    until("its partitions are let go", || held(&one) == 4).await;
+    until("its partitions are released", || held(&one) == 4).await;
     let error = topics::describe(&one.node, "payments").await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::UnknownTopicOrPartition);
     one.drain().await;

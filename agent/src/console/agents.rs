@@ -1,4 +1,5 @@
-//! Agents and their leases: who is there, how much each leads, and which partitions one leads.
+//! Agents and their leases for the console: the live agents, how many partitions each leads, and
+//! the leases of one agent.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,18 +22,19 @@ use crate::{
     topics::reached,
 };
 
-/// Rows of one answer: usually, and at most.
+/// Rows in one response: the default and the maximum.
 const ROWS: (usize, usize) = (100, 500);
 
 #[derive(Debug, Serialize)]
 pub(super) struct List {
     agents: Vec<Row>,
-    /// How long a lease lasts without being renewed.
+    /// Lease duration without a renewal.
     lease_ttl_ms: u64,
-    /// When the agent that answers renewed its own last, in milliseconds since 1970; `None` before the first time.
+    /// Time of the last lease renewal of the serving agent, in milliseconds since 1970; `None`
+    /// before the first.
     own_renewal_ms: Option<i64>,
     now_ms: i64,
-    /// Lives that have ended and may have left objects that are still looked for.
+    /// Sealed incarnations whose orphans have not been swept yet.
     ended_lives: usize,
 }
 
@@ -46,11 +48,11 @@ struct Row {
     grpc_address: String,
     http_address: String,
     draining: bool,
-    /// It is the agent that answers.
+    /// Whether this row is the agent that serves the request.
     this: bool,
-    /// Partitions of topics that it leads.
+    /// Topic partitions that the agent leads.
     leases: usize,
-    /// Slots of consumer groups that it coordinates.
+    /// Coordinator slots that the agent leads.
     group_slots: usize,
 }
 
@@ -95,7 +97,7 @@ fn row(agent: &AgentRecord, me: Option<Incarnation>, (leases, group_slots): (usi
     }
 }
 
-/// How many partitions and slots each life leads.
+/// Counts the partitions and coordinator slots that each incarnation leads.
 fn leases(view: &View) -> HashMap<Incarnation, (usize, usize)> {
     let mut leases: HashMap<Incarnation, (usize, usize)> = HashMap::new();
     for topic in view.topics() {
@@ -119,7 +121,7 @@ struct OneAsked {
 pub(super) struct One {
     #[serde(flatten)]
     agent: Row,
-    /// Leases there are.
+    /// Total number of leases.
     total: usize,
     #[serde(flatten)]
     part: Part,
@@ -141,7 +143,7 @@ pub(super) async fn one(State(console): State<Arc<Console>>, uri: Uri) -> Answer
     let agent = view.agents().find(|agent| agent.agent_id == wanted.id);
     let agent = agent.ok_or_else(|| {
         let message = format!(
-            "there is no agent {:?} now; it stopped, or its lease ended",
+            "no live agent has the id {:?}; it stopped or its lease expired",
             wanted.id
         );
         Error::new(ErrorCode::UnknownTopicOrPartition, message)

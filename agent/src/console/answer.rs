@@ -1,5 +1,5 @@
-//! What the console's data is answered with: JSON, or a [`Problem`] with a code and a message that says what to do. And how a
-//! request says which part of a long list it wants.
+//! Responses of the console's API: JSON, or a [`Problem`] with an error code and a message that
+//! says what to do; and the parsing of query parameters, including the requested range of a list.
 
 use axum::{
     Json,
@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
 use streamhouse_core::{Error, ErrorCode};
 
-/// The answer to a request for data.
+/// The result of an API request.
 pub(super) type Answer<T> = Result<Json<T>, Problem>;
 
-/// Why there is no answer.
+/// An error response of the API.
 #[derive(Debug)]
 pub(super) struct Problem {
     status: StatusCode,
@@ -22,12 +22,12 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    /// With a status of its own.
+    /// Creates an error with a status of its own.
     pub(super) fn new(status: StatusCode, error: Error) -> Self {
         Self { status, error }
     }
 
-    /// Nothing stands at this address.
+    /// Creates the error for an unknown path.
     pub(super) fn not_found(message: &'static str) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
@@ -51,7 +51,7 @@ impl From<streamhouse_metadata::Error> for Problem {
     }
 }
 
-/// The status that says the same to programs that know only HTTP.
+/// Maps an error code to the HTTP status for clients that do not read the body.
 fn status(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::UnknownTopicOrPartition | ErrorCode::GroupIdNotFound => StatusCode::NOT_FOUND,
@@ -83,7 +83,10 @@ impl IntoResponse for Problem {
     }
 }
 
-/// What a request asks for; a parameter that is unknown or of the wrong kind is refused.
+/// Parses the query parameters.
+///
+/// # Errors
+/// `InvalidRequest` if a parameter is unknown, repeated or of the wrong type.
 pub(super) fn asked<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
     let asked = Query::<T>::try_from_uri(uri).map_err(|error| {
         let message = error.to_string();
@@ -95,17 +98,18 @@ pub(super) fn asked<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
     Ok(asked.0)
 }
 
-/// A part of a list: from where, and how many.
+/// A range of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub(super) struct Part {
-    /// Items before it.
+    /// Number of items before the range.
     pub(super) offset: usize,
-    /// Items at most.
+    /// Maximum number of items in the range.
     pub(super) limit: usize,
 }
 
 impl Part {
-    /// From what a request says, with so many when it does not say, and never more than `most`.
+    /// Creates the range that a request asks for: `usual` items if it names no limit, and never
+    /// more than `most`.
     pub(super) fn new(offset: Option<usize>, limit: Option<usize>, usual: usize, most: usize) -> Self {
         Self {
             offset: offset.unwrap_or(0),
@@ -113,13 +117,13 @@ impl Part {
         }
     }
 
-    /// This part of all items.
+    /// Returns the items of this range.
     pub(super) fn of<T>(self, items: impl Iterator<Item = T>) -> Vec<T> {
         items.skip(self.offset).take(self.limit).collect()
     }
 }
 
-/// Whether a name holds the text that is looked for, whatever the case of both.
+/// Returns whether `name` contains `wanted`, ignoring case; an empty `wanted` matches every name.
 pub(super) fn holds(name: &str, wanted: &str) -> bool {
     wanted.is_empty() || name.to_lowercase().contains(&wanted.to_lowercase())
 }
@@ -156,7 +160,7 @@ mod tests {
         let part = |offset, limit| Part::new(offset, limit, 2, 3).of(0..10);
         assert_eq!(part(None, None), [0, 1]);
         assert_eq!(part(Some(8), Some(1000)), [8, 9]);
-        assert_eq!(part(Some(1), Some(0)), [1], "none at all is of no use");
+        assert_eq!(part(Some(1), Some(0)), [1], "the minimum is one item");
         assert_eq!(part(Some(usize::MAX), Some(usize::MAX)), [0; 0]);
     }
 

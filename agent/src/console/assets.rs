@@ -1,4 +1,5 @@
-//! The page's own files, embedded in the program: nothing of it comes from elsewhere, and no step builds it.
+//! The console's static files, embedded in the binary: no build step, and nothing is loaded from
+//! elsewhere.
 
 use axum::{
     extract::Path,
@@ -15,7 +16,7 @@ const SVG: &str = "image/svg+xml";
 
 const PAGE: &str = include_str!("assets/index.html");
 
-/// Name, kind and contents.
+/// Expands to [`ASSETS`]: name, content type and contents of each file.
 macro_rules! assets {
     ($($name:literal $kind:ident,)*) => {
         const ASSETS: &[(&str, &str, &str)] = &[$(($name, $kind, include_str!(concat!("assets/", $name))),)*];
@@ -37,20 +38,21 @@ assets! {
     "agents.js" JS,
 }
 
-/// The page.
+/// Serves the page.
 pub(super) async fn page() -> Response {
     answer(HTML, PAGE)
 }
 
-/// A file of it.
+/// Serves one of the page's files.
 pub(super) async fn asset(Path(name): Path<String>) -> Response {
     match ASSETS.iter().find(|(asset, _, _)| *asset == name) {
         Some((_, kind, contents)) => answer(kind, contents),
-        None => Problem::not_found("the console has no such file").into_response(),
+        None => Problem::not_found("the console has no file of this name").into_response(),
     }
 }
 
-/// Files come once; a browser that opened several connections for them gives those back, since the port has only so many.
+/// Closes the connection after each file: browsers open several connections for them, and the port
+/// allows only a limited number.
 fn answer(kind: &'static str, contents: &'static str) -> Response {
     let headers = [(header::CONTENT_TYPE, kind), (header::CONNECTION, "close")];
     (headers, contents).into_response()
@@ -60,7 +62,8 @@ fn answer(kind: &'static str, contents: &'static str) -> Response {
 mod tests {
     use super::*;
 
-    /// What the content security policy would stop in the browser, and a name that nothing serves, are mistakes here.
+    /// Catches in a test what the content security policy would block in the browser, and names of
+    /// files that do not exist.
     #[test]
     fn the_page_needs_nothing_but_these_files() {
         let named = |contents: &str, before: &str| -> Vec<String> {

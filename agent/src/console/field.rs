@@ -1,19 +1,19 @@
-//! A key, a value or a header of a record as it is shown: text where it is UTF-8, else hexadecimal digits; never more of it than a
-//! page can hold, and always with its true size.
+//! Rendering of a record's key, value or header for the console: text if it is UTF-8, else
+//! hexadecimal digits; bounded in size, and always with the true size.
 
 use serde::Serialize;
 
-/// Bytes shown of one field.
+/// Maximum number of bytes shown of one field.
 pub(super) const LONGEST: usize = 4 << 10;
 
-/// What is shown of a field.
+/// A field as the console shows it.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Field {
-    /// In bytes, all of it.
+    /// Size in bytes of the whole field.
     size: usize,
     encoding: Encoding,
     shown: String,
-    /// There is more of it than is shown.
+    /// Whether the shown text is only the beginning of the field.
     truncated: bool,
 }
 
@@ -26,7 +26,7 @@ enum Encoding {
 }
 
 impl Field {
-    /// As much of it as is shown.
+    /// Renders the field, up to [`LONGEST`] bytes of it.
     pub(super) fn new(bytes: &[u8]) -> Self {
         let (encoding, shown, whole) = match std::str::from_utf8(bytes) {
             Ok(text) => {
@@ -46,7 +46,7 @@ impl Field {
         }
     }
 
-    /// What it costs to show it, in bytes.
+    /// Returns the length of the shown text in bytes.
     pub(super) fn cost(&self) -> usize {
         self.shown.len()
     }

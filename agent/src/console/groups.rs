@@ -1,7 +1,8 @@
-//! Consumer groups: all of them with their lag, and one with its members and its place in every partition.
+//! Consumer groups for the console: all of them with their lag, and one with its members and its
+//! progress in every partition.
 //!
-//! The list's lag is that of the partitions a group has committed for; one group's page also counts what its members read now and have
-//! not committed for yet, as `streamhouse group describe` does.
+//! The lag of the list covers the partitions with a committed offset; the page of one group also
+//! counts assigned partitions without a committed offset, as `streamhouse group describe` does.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -26,20 +27,20 @@ use super::{
 };
 use crate::node::Node;
 
-/// Rows of groups in one answer, usually and at most: each costs a query.
+/// Rows of groups in one response, default and maximum: each costs a query.
 const GROUPS: (usize, usize) = (25, 50);
-/// Rows of partitions.
+/// Rows of partitions in one response, default and maximum.
 const PARTITIONS: (usize, usize) = (50, 200);
-/// Members shown of one group.
+/// Maximum number of members shown of one group.
 const MEMBERS: usize = 200;
-/// Groups whose offsets are asked for at once.
+/// Groups whose offsets are read concurrently.
 const AT_ONCE: usize = 4;
 
-/// What all pages share.
+/// Responses that concurrent requests share.
 #[derive(Debug)]
 pub(super) struct Shared {
     listing: Kept<(), Vec<v1::GroupListing>>,
-    /// By what was looked for, and the part shown.
+    /// By filter and range.
     pages: Kept<(String, Part), List>,
     one: Kept<String, Whole>,
 }
@@ -77,11 +78,11 @@ struct Row {
     group_id: String,
     state: String,
     members: u32,
-    /// Partitions that it has committed for.
+    /// Partitions with a committed offset.
     partitions: usize,
-    /// Records behind in those.
+    /// Records behind, summed over those partitions.
     lag: i64,
-    /// `None` when it never committed.
+    /// `None` if the group never committed.
     last_commit_ms: Option<i64>,
 }
 
@@ -143,7 +144,8 @@ async fn bounds(
     Ok(node.metadata.bounds(&partitions).await?.into_iter().collect())
 }
 
-/// Records behind: from where the group goes on, to the end. Nothing is left to read of a partition that is gone.
+/// Returns the number of records between the group's next offset and the high watermark; 0 if the
+/// partition was deleted.
 fn lag(bounds: Option<&LogBounds>, committed: Option<i64>) -> i64 {
     let Some(bounds) = bounds else { return 0 };
     let next = committed.unwrap_or(bounds.log_start).max(bounds.log_start);
@@ -158,24 +160,24 @@ struct OneAsked {
     limit: Option<usize>,
 }
 
-/// All of a group.
+/// A group with its progress in all partitions.
 #[derive(Debug)]
 struct Whole {
     group: v1::GroupDescription,
     places: Vec<Place>,
 }
 
-/// Where a group is in a partition.
+/// The progress of a group in one partition.
 #[derive(Debug, Clone, Serialize)]
 struct Place {
     topic: String,
     partition: i32,
     committed: Option<i64>,
     committed_at_ms: Option<i64>,
-    /// `None` when the partition is gone.
+    /// `None` if the partition was deleted.
     high_watermark: Option<i64>,
     lag: i64,
-    /// Who reads it now; empty when nobody does.
+    /// The member that the partition is assigned to; empty if there is none.
     member_id: String,
 }
 
@@ -185,12 +187,12 @@ pub(super) struct One {
     state: String,
     generation: i32,
     assignor: String,
-    /// Empty when no agent coordinates it at the moment.
+    /// Empty while no agent coordinates the group.
     coordinator: String,
     lag: i64,
     members_total: usize,
     members: Vec<Member>,
-    /// Partitions there are.
+    /// Total number of partitions.
     total: usize,
     #[serde(flatten)]
     part: Part,
@@ -241,7 +243,7 @@ pub(super) async fn one(State(console): State<Arc<Console>>, uri: Uri) -> Answer
     }))
 }
 
-/// What a member reads; nothing where that is in words that we do not understand.
+/// Decodes a member's assignment; empty if the group uses an unknown protocol type.
 fn assigned(group: &v1::GroupDescription, member: &v1::GroupMember) -> Assignment {
     if group.protocol_type != PROTOCOL_TYPE {
         return Assignment::default();
@@ -249,10 +251,10 @@ fn assigned(group: &v1::GroupDescription, member: &v1::GroupMember) -> Assignmen
     Assignment::decode(member.assignment.clone()).unwrap_or_default()
 }
 
-/// What is known of a group in a partition before its bounds are.
+/// A partition of a group before its log bounds are read.
 #[derive(Debug, Default)]
 struct Found {
-    /// `None` when there is no such partition now.
+    /// `None` if the partition does not exist.
     uid: Option<PartitionUid>,
     committed: Option<CommittedOffset>,
     reader: String,

@@ -1,5 +1,5 @@
-//! What stands before everything the console answers: who may ask, how many at once and for how long, and what browsers are told
-//! about the answer.
+//! The console's middleware: restricts who may ask, limits concurrency and duration of API calls,
+//! and sets the security headers of every response.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -17,12 +17,13 @@ use tokio::{
 
 use super::answer::Problem;
 
-/// Requests for data at once. A page asks for one thing after the other.
+/// Maximum number of concurrent API calls. A page sends one after the other.
 const CALLS: usize = 16;
-/// How long one may take.
+/// Maximum duration of one API call.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// For browsers: take nothing from elsewhere, run nothing but our own files, show this in nobody's frame, tell nobody about it.
+/// Tell browsers to load nothing from elsewhere, to run only the console's own files, to refuse
+/// framing, and to send no referrer.
 const HEADERS: [(HeaderName, &str); 6] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -41,10 +42,10 @@ const HEADERS: [(HeaderName, &str); 6] = [
         "same-origin",
     ),
 ];
-/// Records are nobody's to keep; the page itself changes with the agent's version.
+/// Responses hold records, and the page itself changes with the agent's version.
 const CACHE: &str = "no-store";
 
-/// Who comes in.
+/// The state of the middleware.
 #[derive(Debug)]
 pub(super) struct Gate {
     calls: Semaphore,
@@ -52,7 +53,7 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// With `only_local` requests must name this machine.
+    /// Creates the guard. With `only_local` the `Host` header must name this machine.
     pub(super) fn new(only_local: bool) -> Self {
         Self {
             calls: Semaphore::new(CALLS),
@@ -61,11 +62,11 @@ impl Gate {
     }
 }
 
-/// Around everything: refuses a page of somebody else that took our address under a name of its own (DNS rebinding), and adds
-/// the headers.
+/// Wraps every request: refuses requests for foreign host names, which a page of another origin
+/// could use to reach this port (DNS rebinding), and sets the security headers.
 pub(super) async fn guarded(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
     let mut response = if gate.only_local && !names_this_machine(request.headers()) {
-        refused("this console answers on this machine only: open it by localhost or a loopback address")
+        refused("this console is served on this machine only; open it by localhost or a loopback address")
     } else {
         next.run(request).await
     };
@@ -77,22 +78,23 @@ pub(super) async fn guarded(State(gate): State<Arc<Gate>>, request: Request, nex
     response
 }
 
-/// Around data: not for pages of other sites; so many at once, each for so long.
+/// Wraps API requests: refuses those from pages of other sites, and limits concurrency and
+/// duration.
 pub(super) async fn bounded(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
     let site = request.headers().get("sec-fetch-site");
     if site.is_some_and(|site| site == "cross-site" || site == "same-site") {
-        return refused("the console's data is for its own page only");
+        return refused("the console's API accepts requests of its own page only");
     }
     let Ok(_call) = gate.calls.try_acquire() else {
         let error = Error::new(
             ErrorCode::ResourceExhausted,
-            "the console is busy; ask again in a moment",
+            "the console is busy; try again in a moment",
         );
         return Problem::from(error).into_response();
     };
     timeout(LONGEST, next.run(request)).await.unwrap_or_else(|_| {
         let message = format!(
-            "no answer within {} s; the metadata or object store may be slow",
+            "the request took longer than {} s; the metadata store or the object store may be slow",
             LONGEST.as_secs()
         );
         Problem::from(Error::new(ErrorCode::RequestTimedOut, message)).into_response()
@@ -107,7 +109,8 @@ fn refused(message: &'static str) -> Response {
     .into_response()
 }
 
-/// Whether the host asked for is a name of this machine. Who names none is no browser.
+/// Returns whether the requested host names this machine. Clients without a `Host` header are not
+/// browsers and pass.
 fn names_this_machine(headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(header::HOST) else {
         return true;

@@ -1,5 +1,6 @@
-//! Answers kept for a moment, so that any number of open pages costs the stores no more than one: whoever asks while an answer is
-//! being fetched waits for that one. Failures are kept, too: a store in trouble is not asked by every page.
+//! A cache with a time to live, so that any number of open pages costs the stores no more than one:
+//! concurrent requests for the same key share one fetch. Failures are cached as well, so that a
+//! failing store is not asked once per page.
 
 use std::{collections::HashMap, fmt, future::Future, hash::Hash, sync::Arc};
 
@@ -8,10 +9,10 @@ use streamhouse_core::Error;
 use tokio::time::{Duration, Instant};
 
 type Outcome<V> = Result<Arc<V>, Error>;
-/// An answer with its time, once there is one. Locked while it is fetched.
+/// A cached result with the time it was fetched. Locked during the fetch.
 type Slot<V> = tokio::sync::Mutex<Option<(Instant, Outcome<V>)>>;
 
-/// Answers by what was asked for.
+/// Caches one result per key.
 pub(super) struct Kept<K, V> {
     for_long: Duration,
     most: usize,
@@ -19,7 +20,7 @@ pub(super) struct Kept<K, V> {
 }
 
 impl<K: Eq + Hash + Clone, V> Kept<K, V> {
-    /// Keeps `most` answers, each this long.
+    /// Creates a cache of `most` entries that expire after `for_long`.
     pub(super) fn new(for_long: Duration, most: usize) -> Self {
         Self {
             for_long,
@@ -28,7 +29,10 @@ impl<K: Eq + Hash + Clone, V> Kept<K, V> {
         }
     }
 
-    /// The answer for `key`: the one kept, or what `ask` gives.
+    /// Returns the cached result for `key`, or fetches it with `ask`.
+    ///
+    /// # Errors
+    /// The error of `ask`, or a cached one.
     pub(super) async fn get(&self, key: &K, ask: impl Future<Output = Result<V, Error>>) -> Outcome<V> {
         let slot = self.slot(key);
         let mut answer = slot.lock().await;
@@ -48,7 +52,8 @@ impl<K: Eq + Hash + Clone, V> Kept<K, V> {
             return slot.clone();
         }
         if slots.len() >= self.most {
-            // Those that nobody waits for; there are never more that somebody does than requests at once.
+            // Evicts entries without a waiting request; those with one are bounded by the number of
+            // concurrent requests.
             slots.retain(|_, slot| Arc::strong_count(slot) > 1);
         }
         slots.entry(key.clone()).or_default().clone()

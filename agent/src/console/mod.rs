@@ -1,9 +1,11 @@
-//! The web console: a read-only page of this agent, and the JSON that it shows, below `/console/` of the HTTP port. Served only when
-//! the setting `console` says so; otherwise nothing here is reachable.
+//! The web console: a read-only page of this agent and its JSON API, below `/console/` of the HTTP
+//! port. Served only if the setting `console` is on.
 //!
-//! Guarantees: it changes nothing. It asks the metadata store little, however many pages are open: what they share is
-//! [`kept`] for a moment. Records are read as consumers read them, within the same budgets, and never more than a page can
-//! show. Every answer forbids the browser to take anything from elsewhere ([`guard`]), and no answer holds a setting that may be secret.
+//! Guarantees: the console changes nothing. Its load on the metadata store does not depend on the
+//! number of open pages: shared responses are cached ([`kept`]). Records are read like consumers
+//! read them, within the same budgets, and bounded by what a page can show. Every response forbids
+//! the browser to load anything from elsewhere ([`guard`]), and none contains a setting that may be
+//! secret.
 
 mod agents;
 mod answer;
@@ -35,14 +37,14 @@ pub(crate) use self::rates::COUNTED;
 use self::{answer::Problem, guard::Gate, kept::Kept};
 use crate::{groups::Coordinator, node::Node};
 
-/// How long what many pages share is kept: a page asks every two seconds.
+/// Time to live of shared responses; a page refreshes every two seconds.
 const SHARED: Duration = Duration::from_millis(1500);
-/// Different things kept at once; each is a page that somebody looks at.
+/// Entries of each cache; one per distinct page that is open.
 const KEPT: usize = 64;
-/// Records are read for so many pages at once.
+/// Maximum number of concurrent record reads.
 const READS: usize = 2;
 
-/// What the console shows from.
+/// The shared state of all request handlers.
 #[derive(Debug)]
 struct Console {
     node: Arc<Node>,
@@ -53,7 +55,8 @@ struct Console {
     reads: Semaphore,
 }
 
-/// The console's pages and data. With `only_local` the port is bound to this machine alone, and only names of it are answered.
+/// Builds the console's routes. `only_local` says that the port is bound to a loopback address;
+/// then only host names of this machine are accepted.
 pub fn router(node: Arc<Node>, coordinator: Arc<Coordinator>, only_local: bool) -> Router {
     let console = Arc::new(Console {
         node,
@@ -86,13 +89,13 @@ pub fn router(node: Arc<Node>, coordinator: Arc<Coordinator>, only_local: bool) 
         .with_state(console)
 }
 
-/// Leads to the page.
+/// Redirects to the page.
 fn there() -> MethodRouter<Arc<Console>> {
     get(|| async { Redirect::temporary("/console/") })
 }
 
 async fn nothing() -> Problem {
-    Problem::not_found("there is no such page of the console")
+    Problem::not_found("the console has no such endpoint")
 }
 
 fn shared<K: Eq + std::hash::Hash + Clone, V>(for_long: Duration) -> Kept<K, V> {

@@ -1,4 +1,5 @@
-//! The first page: the cluster in numbers, this agent, what its readiness needs, its stores.
+//! The console's overview: the cluster in numbers, the serving agent, its readiness conditions and
+//! its stores.
 
 use std::sync::Arc;
 
@@ -11,9 +12,9 @@ use crate::{health::Condition, node::Node};
 #[derive(Debug, Serialize)]
 pub(super) struct Overview {
     cluster_id: String,
-    /// This agent's time of day.
+    /// Wall clock of the serving agent.
     now_ms: i64,
-    /// How long ago this agent saw the cluster change: a topic, an agent or a leader.
+    /// Time since this agent saw the cluster change: a topic, an agent or a leader.
     changed_ms_ago: u64,
     counts: Counts,
     agent: This,
@@ -28,15 +29,15 @@ struct Counts {
     agents: usize,
     topics: usize,
     partitions: usize,
-    /// Partitions that nobody leads at the moment.
+    /// Partitions without a leader.
     leaderless: usize,
 }
 
-/// The agent that answers.
+/// The agent that serves the request.
 #[derive(Debug, Serialize)]
 pub(super) struct This {
     agent_id: String,
-    /// 0 while it is not registered.
+    /// 0 while the agent is not registered.
     incarnation: i64,
     version: &'static str,
     uptime_ms: u64,
@@ -81,7 +82,7 @@ pub(super) async fn overview(State(console): State<Arc<Console>>) -> Answer<Over
     }))
 }
 
-/// The agent that answers. Pages use it to see that another one does.
+/// Describes the serving agent. Pages use it to notice that another agent serves them.
 pub(super) fn this(console: &Console) -> This {
     let incarnation = console.node.life().map_or(0, |life| life.incarnation.0);
     let registered = console
@@ -96,7 +97,7 @@ pub(super) fn this(console: &Console) -> This {
     }
 }
 
-/// Which database it is; where it is and who logs in is nobody's business here.
+/// Returns the kind of the database. Its address and user are not exposed.
 fn kind_of_metadata(node: &Node) -> &'static str {
     if node.settings.metadata_url.expose().starts_with("sqlite:") {
         "SQLite"

@@ -1,5 +1,6 @@
-//! This agent's own counters, as Prometheus gets them. The page makes rates of two answers; it is told which life of which agent
-//! counted, so that it never subtracts one agent's count from another's.
+//! The counters of this agent, as Prometheus scrapes them. The page computes rates from two
+//! responses; each names the agent and the incarnation, so that counts of different incarnations
+//! are never subtracted.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,7 +15,8 @@ use super::{
 };
 use crate::{node::Node, process};
 
-/// What the page shows: its name there, the metric, and the value that a label must have, if only one series counts.
+/// The metrics that the page shows: the JSON key, the metric's name, and the label value to select,
+/// if not all series are summed.
 pub(crate) const COUNTED: &[(&str, &str, Option<&str>)] = &[
     ("produced_records", "produced_records_total", None),
     ("produced_bytes", "produced_bytes_total", None),
@@ -36,7 +38,7 @@ pub(crate) const COUNTED: &[(&str, &str, Option<&str>)] = &[
     ("tail_bytes", "tail_bytes", None),
     ("cache_bytes", "cache_bytes", None),
 ];
-/// Of this duration the page tells quantiles.
+/// The histogram that the page computes quantiles of.
 const WRITE_LATENCY: &str = "write_latency_seconds";
 const PREFIX: &str = "streamhouse_agent_";
 
@@ -47,11 +49,11 @@ pub(super) struct Rates {
     write_latency: Latency,
 }
 
-/// How long appends took so far.
+/// Cumulative histogram of append latencies.
 #[derive(Debug, Default, Serialize)]
 struct Latency {
     count: u64,
-    /// Bounds in seconds, and how many took no longer.
+    /// Upper bounds in seconds, and the number of appends up to each.
     buckets: Vec<(f64, u64)>,
 }
 
@@ -73,7 +75,7 @@ pub(super) async fn rates(State(console): State<Arc<Console>>) -> Answer<Rates> 
     }))
 }
 
-/// Every metric by its name without what all names begin with.
+/// Gathers all metrics by name, without the common prefix.
 fn gather(node: &Node) -> BTreeMap<String, MetricFamily> {
     node.measure();
     let families = node.metrics.registry().gather().into_iter();
@@ -85,7 +87,7 @@ fn gather(node: &Node) -> BTreeMap<String, MetricFamily> {
         .collect()
 }
 
-/// The sum of the series that have a label of this value; of all without one.
+/// Sums the series with a label of this value, or all series if `label` is `None`.
 fn sum(family: &MetricFamily, label: Option<&str>) -> f64 {
     let counts = family.get_field_type() == MetricType::COUNTER;
     let series = family.get_metric().iter().filter(|series| {

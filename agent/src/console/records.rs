@@ -1,5 +1,6 @@
-//! Records of one partition, a page of them: read as consumers read them, within the same budgets, unpacked within a bound, and shown
-//! as far as a person can look at them. What cannot be read is said with its place and its code.
+//! One page of a partition's records: read like consumers read them, within the same budgets,
+//! decompressed within a bound, and rendered. Unreadable batches are reported with their offsets
+//! and error code.
 
 use std::sync::Arc;
 
@@ -20,17 +21,19 @@ use super::{
 };
 use crate::{fetch, node::Node, topics::reached};
 
-/// Records of one page: usually, and at most.
+/// Records of one page: the default and the maximum.
 const RECORDS: (usize, usize) = (20, 100);
-/// Bytes read for a page, as stored. A batch is read whole, so a single larger one is read, too.
+/// Maximum number of stored bytes read for a page. Batches are read whole, so a single larger one
+/// is read as well.
 const READ: usize = 1 << 20;
-/// Bytes that all batches of a page may unpack to.
+/// Maximum number of bytes that the batches of a page may decompress to.
 const UNPACKED: usize = 8 << 20;
-/// Bytes of contents in one answer.
+/// Maximum number of bytes of contents in one response.
 const SHOWN: usize = 1 << 20;
-/// Headers shown of one record.
+/// Maximum number of headers shown of one record.
 const HEADERS: usize = 32;
-/// Reads for one page: several only where storage gives less than asked for at once.
+/// Maximum number of reads for a page: more than one is needed only if a read returns less than
+/// asked for.
 const TURNS: usize = 8;
 
 #[derive(Debug, Deserialize)]
@@ -38,11 +41,11 @@ const TURNS: usize = 8;
 struct Asked {
     topic: String,
     partition: i32,
-    /// From this offset on.
+    /// First offset of the page.
     offset: Option<i64>,
-    /// Or from the first record at or after this time on, in milliseconds since 1970.
+    /// Or the time of the first record of the page, in milliseconds since 1970.
     timestamp: Option<i64>,
-    /// How many. Without a place to start they are the newest.
+    /// Maximum number of records. Without an offset or a timestamp, the newest are shown.
     limit: Option<usize>,
 }
 
@@ -52,25 +55,25 @@ pub(super) struct Page {
     partition: i32,
     log_start_offset: i64,
     high_watermark: i64,
-    /// Where reading began.
+    /// First offset that was asked for.
     from: i64,
-    /// Where the next page begins; the high watermark at the end.
+    /// First offset of the next page; the high watermark at the end.
     next: i64,
     records: Vec<Shown>,
     /// Batches that could not be shown.
     unreadable: Vec<Unreadable>,
-    /// Why there are fewer than asked for; `None` when all are there.
+    /// Why there are fewer records than asked for; `None` if there are not.
     stopped: Option<Stopped>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Stopped {
-    /// The partition ends.
+    /// The end of the partition is reached.
     End,
-    /// The page holds no more bytes.
+    /// A byte limit of the page is reached.
     Bytes,
-    /// What follows cannot be read.
+    /// The following bytes cannot be read.
     Damage,
 }
 
@@ -81,14 +84,14 @@ struct Shown {
     key: Option<Field>,
     value: Option<Field>,
     headers: Vec<(Field, Option<Field>)>,
-    /// There may be more than are shown.
+    /// May be more than are shown.
     headers_total: usize,
 }
 
 #[derive(Debug, Serialize)]
 struct Unreadable {
     from: i64,
-    /// Behind the last offset of the batch.
+    /// The offset after the last one of the batch.
     to: i64,
     code: &'static str,
     message: String,
@@ -102,7 +105,7 @@ pub(super) async fn records(State(console): State<Arc<Console>>, uri: Uri) -> An
     let record = find(node, &wanted).await?;
     let (mut log_start, mut high_watermark) = bounds(node, &record).await?;
     let from = match (wanted.offset, wanted.timestamp) {
-        (Some(_), Some(_)) => return Err(invalid("ask for an offset or a time, not for both").into()),
+        (Some(_), Some(_)) => return Err(invalid("give either an offset or a timestamp, not both").into()),
         (Some(offset), None) => offset,
         (None, Some(time)) => fetch::cold::find_timestamp(node, record.uid, time).await?.0,
         (None, None) => high_watermark
@@ -110,13 +113,14 @@ pub(super) async fn records(State(console): State<Arc<Console>>, uri: Uri) -> An
             .max(log_start),
     };
     if from > high_watermark {
-        // A leader's memory may not know yet what was committed last.
+        // A leader's cached high watermark may lag behind the last commit.
         let stored = fetch::stored_bounds(node, record.uid).await?;
         (log_start, high_watermark) = (stored.log_start, stored.high_watermark);
     }
     if !(log_start..=high_watermark).contains(&from) {
-        let message =
-            format!("offset {from} is not in this partition now: it holds {log_start} to {high_watermark}");
+        let message = format!(
+            "offset {from} is out of range; the partition holds offsets {log_start} to {high_watermark}"
+        );
         return Err(Error::new(ErrorCode::OffsetOutOfRange, message).into());
     }
     let page = Page {
@@ -148,12 +152,12 @@ async fn find(node: &Node, wanted: &Asked) -> Result<PartitionRecord, Error> {
             .get(usize::try_from(wanted.partition).ok()?)
     });
     found.copied().ok_or_else(|| {
-        let message = format!("there is no partition {}-{}", wanted.topic, wanted.partition);
+        let message = format!("partition {}-{} does not exist", wanted.topic, wanted.partition);
         Error::new(ErrorCode::UnknownTopicOrPartition, message)
     })
 }
 
-/// Log start and high watermark.
+/// Returns the log start offset and the high watermark.
 async fn bounds(node: &Node, record: &PartitionRecord) -> Result<(i64, i64), Error> {
     if let Some(held) = node.life().and_then(|life| life.held.get(record.uid)) {
         return Ok((held.log_start(), held.high_watermark()));
@@ -162,7 +166,7 @@ async fn bounds(node: &Node, record: &PartitionRecord) -> Result<(i64, i64), Err
     Ok((bounds.log_start, bounds.high_watermark))
 }
 
-/// Reads and shows until the page is full.
+/// Reads and renders batches until the page is full.
 async fn fill(node: &Node, mut page: Page, limit: usize) -> Result<Page, Error> {
     let mut budget = Budget {
         limit,
@@ -179,7 +183,7 @@ async fn fill(node: &Node, mut page: Page, limit: usize) -> Result<Page, Error> 
         let read = answer.partitions.into_iter().next().unwrap_or_default();
         if let Some(error) = read.error {
             let error = Error::from(error);
-            // What was read before the damage is worth showing.
+            // The records before the damage are worth showing.
             if page.records.is_empty() && page.unreadable.is_empty() {
                 return Err(error);
             }
@@ -189,7 +193,7 @@ async fn fill(node: &Node, mut page: Page, limit: usize) -> Result<Page, Error> 
         if read.records.is_empty() {
             break;
         }
-        // Away from the threads that serve everybody.
+        // Decompression must not block the runtime's threads.
         let work = tokio::task::spawn_blocking(move || {
             let full = page.add(&mut budget, &read.records);
             drop(memory);
@@ -218,7 +222,7 @@ fn request(page: &Page, max_bytes: u32) -> v1::FetchRequest {
     }
 }
 
-/// What a page may still take.
+/// The remaining limits of a page.
 #[derive(Debug, Clone, Copy)]
 struct Budget {
     limit: usize,
@@ -228,7 +232,7 @@ struct Budget {
 }
 
 impl Page {
-    /// Adds what there is room for; says whether the page is full.
+    /// Adds the records that fit; returns whether the page is full.
     fn add(&mut self, budget: &mut Budget, batches: &Bytes) -> bool {
         for batch in Batches::of(batches) {
             let full = match batch {
@@ -248,7 +252,8 @@ impl Page {
     fn add_batch(&mut self, budget: &mut Budget, header: &BatchHeader, bytes: Bytes) -> bool {
         budget.read = budget.read.saturating_sub(bytes.len());
         let records = match Records::decode(bytes, budget.unpacked) {
-            // With nothing unpacked yet it would not fit into any page; else it begins the next one.
+            // If nothing is decompressed yet, the batch would not fit into any page; else it begins
+            // the next one.
             Err(BatchError::Bomb(left)) if left < UNPACKED => return true,
             Err(error) => {
                 self.skip_to(header.next_offset(), error.code(), &error.to_string());
@@ -280,7 +285,7 @@ impl Page {
         budget.limit == 0
     }
 
-    /// Tells that what lies before this offset cannot be shown, and goes on there.
+    /// Reports the records below `to` as unreadable and continues there.
     fn skip_to(&mut self, to: i64, code: ErrorCode, message: &str) {
         self.unreadable.push(Unreadable {
             from: self.next,
@@ -291,7 +296,7 @@ impl Page {
         self.next = to.max(self.next);
     }
 
-    /// Tells that there is no way on from here.
+    /// Reports that nothing can be read from the current offset on.
     fn stop_at(&mut self, code: ErrorCode, message: &str) {
         self.skip_to(self.next, code, message);
         self.stopped = Some(Stopped::Damage);
@@ -331,7 +336,7 @@ fn invalid(message: &'static str) -> Error {
 fn closing() -> Error {
     Error::new(
         ErrorCode::ShuttingDown,
-        "this agent is shutting down; ask another",
+        "this agent is shutting down; use another one",
     )
 }
 

@@ -1,4 +1,5 @@
-//! Topics: all of them with their sums, by name or size, and one with its partitions and settings.
+//! Topics for the console: all of them with totals, sorted by name or size, and one with its
+//! partitions and settings.
 
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
@@ -15,14 +16,14 @@ use super::{
 };
 use crate::{directory::View, node::Node, topics::reached};
 
-/// Rows of one answer: usually, and at most.
+/// Rows in one response: the default and the maximum.
 const ROWS: (usize, usize) = (50, 200);
 
-/// What all pages share.
+/// Responses that concurrent requests share.
 #[derive(Debug)]
 pub(super) struct Shared {
     overview: Kept<(), TopicsOverview>,
-    /// By the topic's id and partition count, and the part shown.
+    /// By topic id, partition count and range.
     bounds: Kept<(String, usize, Part), BTreeMap<PartitionUid, LogBounds>>,
 }
 
@@ -65,9 +66,9 @@ struct ListAsked {
 
 #[derive(Debug, Serialize)]
 pub(super) struct List {
-    /// Topics there are.
+    /// Total number of topics.
     total: usize,
-    /// Topics whose name holds what was looked for.
+    /// Number of topics whose name contains the filter.
     matched: usize,
     #[serde(flatten)]
     part: Part,
@@ -79,10 +80,10 @@ struct Row {
     name: String,
     partitions: i32,
     leaderless: usize,
-    /// Records that can be read.
+    /// Records between the log start offsets and the high watermarks.
     records: i64,
     size_bytes: i64,
-    /// The Kubernetes resource that manages it.
+    /// The Kubernetes resource that manages the topic.
     managed_by: Option<String>,
 }
 
@@ -92,7 +93,7 @@ pub(super) async fn list(State(console): State<Arc<Console>>, uri: Uri) -> Answe
     let all = console.topics.overview(&console.node).await?;
     let found = all.topics.iter().filter(|(name, _)| holds(name, &wanted.filter));
     let mut found: Vec<(&String, &TopicOverview)> = found.collect();
-    // By name they come already, and stay so among equals.
+    // The map is ordered by name, and the sorts are stable.
     match wanted.sort {
         Order::Name => {}
         Order::Partitions => found.sort_by_key(|(_, topic)| Reverse(topic.partitions)),
@@ -141,7 +142,7 @@ pub(super) struct One {
     size_bytes: i64,
     managed_by: Option<String>,
     config: Vec<Setting>,
-    /// Partitions there are.
+    /// Total number of partitions.
     total: usize,
     #[serde(flatten)]
     part: Part,
@@ -152,14 +153,14 @@ pub(super) struct One {
 struct Setting {
     key: String,
     value: String,
-    /// Set for this topic, not a default.
+    /// Whether the value is set for this topic and not a default.
     own: bool,
 }
 
 #[derive(Debug, Serialize)]
 struct PartitionRow {
     partition: usize,
-    /// Empty when nobody leads it.
+    /// Empty if the partition has no leader.
     leader: String,
     leader_epoch: i32,
     log_start_offset: i64,
@@ -173,7 +174,7 @@ pub(super) async fn one(State(console): State<Arc<Console>>, uri: Uri) -> Answer
     let node = &console.node;
     let view = reached(node).await?;
     let topic = view.topic(&wanted.name).ok_or_else(|| {
-        let message = format!("there is no topic {:?}; it may have been deleted", wanted.name);
+        let message = format!("topic {:?} does not exist; it may have been deleted", wanted.name);
         Error::new(ErrorCode::UnknownTopicOrPartition, message)
     })?;
     let record = &topic.record;

@@ -1,25 +1,32 @@
-//! What the metadata store says of a log, held against what the leader knows of it. A leader's memory may be behind the
-//! store (a commit's answer is lost and the commit repeated), never ahead of it.
+//! Compares the log bounds in the metadata store with what the leader knows. A leader's memory may
+//! be behind the store (when a commit's answer is lost and the commit repeated), never ahead of it.
 
 use streamhouse_core::{Error, ErrorCode, PartitionUid};
 use streamhouse_metadata::LogBounds;
 
 use crate::{invariant::Invariant, node::Node, partition::Partition};
 
-/// The log as the metadata store has it now.
+/// Returns the bounds of a log as the metadata store has them now.
+///
+/// # Errors
+/// `UnknownTopicOrPartition` if the partition does not exist, and any error of the metadata store.
 pub async fn stored_bounds(node: &Node, uid: PartitionUid) -> Result<LogBounds, Error> {
     let bounds = node.metadata.bounds(&[uid]).await?;
     bounds.first().map(|(_, bounds)| *bounds).ok_or_else(|| {
         Error::new(
             ErrorCode::UnknownTopicOrPartition,
-            "the partition is gone; its topic was deleted",
+            "the partition does not exist any more; its topic was deleted",
         )
     })
 }
 
-/// Takes over what the store says of a log that this agent leads: all of it is committed, so readers may have it. `known` is
-/// the high watermark as it was before the store was asked; a store that is behind it went back in time (INV-P2): this life
-/// of the agent ends, since nothing that it knows of the log can be trusted.
+/// Adopts the stored bounds of a log that this agent leads: everything in them is committed and may
+/// be read. `known` is the high watermark from before the store was asked; a store that is behind
+/// it went back in time (INV-P2): this incarnation ends, since nothing it knows of the log can be
+/// trusted.
+///
+/// # Errors
+/// `MetadataUnavailable` if the store is behind `known`.
 pub fn learn(node: &Node, partition: &Partition, known: i64, bounds: &LogBounds) -> Result<(), Error> {
     if bounds.high_watermark < known {
         node.metrics.violated(Invariant::P2);
@@ -28,7 +35,7 @@ pub fn learn(node: &Node, partition: &Partition, known: i64, bounds: &LogBounds)
             partition = partition.index,
             known,
             stored = bounds.high_watermark,
-            "the metadata store is behind what this agent has published; this life of the agent is over"
+            "the metadata store is behind what this agent has published; this incarnation ends"
         );
         if let Some(life) = node
             .life()
@@ -38,7 +45,7 @@ pub fn learn(node: &Node, partition: &Partition, known: i64, bounds: &LogBounds)
         }
         return Err(Error::new(
             ErrorCode::MetadataUnavailable,
-            "the metadata store is behind the log: it was restored, or lost commits; look at the agent's log",
+            "the metadata store is behind the log: it was restored, or lost commits; see the agent's log",
         ));
     }
     partition.advance_high_watermark(bounds.high_watermark);

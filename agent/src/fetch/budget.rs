@@ -1,4 +1,5 @@
-//! The memory of answers: taken before anything is read, given back with the last byte that leaves.
+//! Bounds the memory of fetch responses: acquired before anything is read, released when the last
+//! byte has left.
 
 use std::sync::Arc;
 
@@ -10,30 +11,30 @@ use tokio::{
 
 use crate::node::Node;
 
-/// How often an answer is in memory: as it was read, and as it is encoded for its reader.
+/// Copies of a response in memory: as read, and as encoded for the client.
 pub(super) const COPIES: usize = 2;
-/// Into so many parts the budget goes when not everybody can have what they ask for; fewer where the largest batch would not
-/// fit into one.
+/// Number of shares into which the budget is divided under contention; fewer if the largest batch
+/// would not fit into one.
 const SHARES: usize = 16;
-/// How long a fetch may wait for memory before it is sent back.
+/// How long a fetch may wait for memory before it is refused.
 const ADMISSION_WAIT: Duration = Duration::from_secs(1);
-/// What a reader is asked to wait when memory is full.
+/// Retry delay for consumers when memory is full.
 const RETRY_AFTER_MS: u32 = 100;
 
-/// The memory of an answer, given back when it is dropped: with the last byte that leaves.
+/// Memory of a response, released when dropped: with the last byte that leaves.
 pub type Memory = Arc<OwnedSemaphorePermit>;
 
-/// What a fetch wants of the budget.
+/// Memory that a fetch requests.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted {
-    /// Bytes that the reader asks for.
+    /// Bytes that the consumer requests.
     pub(super) asked: usize,
-    /// Permits without which it cannot go on, as it is known from a try.
+    /// Permits that are at least needed, as learned from a previous attempt.
     pub(super) least: usize,
 }
 
-/// Takes memory for the answer that is asked for, or, while others read much, for a smaller one: waits a moment for a share of
-/// the budget, and sends the request back when there is none.
+/// Acquires memory for the requested response or, under contention, for a smaller one: waits for a
+/// share of the budget, and refuses the request if none becomes free.
 pub(super) async fn admit(node: &Node, wanted: Wanted) -> Result<OwnedSemaphorePermit, Error> {
     let budget = &node.memory.fetch;
     let all = wanted.asked.saturating_mul(COPIES).max(wanted.least);
@@ -45,8 +46,9 @@ pub(super) async fn admit(node: &Node, wanted: Wanted) -> Result<OwnedSemaphoreP
     wait(node, all.min(share).max(wanted.least)).await
 }
 
-/// Keeps of `memory` what an answer of so many bytes occupies, and gives the rest back. One batch may be larger than what was
-/// asked for, and is answered whole: then the error tells how much is needed.
+/// Keeps the part of `memory` that a response of this size occupies, and releases the rest. A
+/// single batch may be larger than requested and is returned whole: if it does not fit, the error
+/// is the number of permits needed.
 pub(super) fn keep(memory: Option<OwnedSemaphorePermit>, bytes: usize) -> Result<Option<Memory>, usize> {
     let needed = bytes.saturating_mul(COPIES);
     let Some(mut memory) = memory else {
@@ -58,7 +60,7 @@ pub(super) fn keep(memory: Option<OwnedSemaphorePermit>, bytes: usize) -> Result
     Ok(memory.split(needed).map(Arc::new))
 }
 
-/// Waits a moment for so many permits, or for all there are.
+/// Waits for this many permits, or for all if there are fewer.
 pub(super) async fn wait(node: &Node, permits: usize) -> Result<OwnedSemaphorePermit, Error> {
     match timeout(ADMISSION_WAIT, node.memory.fetch.take(permits)).await {
         Ok(Ok(permit)) => Ok(permit),
@@ -66,7 +68,7 @@ pub(super) async fn wait(node: &Node, permits: usize) -> Result<OwnedSemaphorePe
     }
 }
 
-/// What a reader is told when there is no memory.
+/// Returns the error for consumers when there is no memory.
 pub(super) fn full() -> Error {
     let error = Error::new(
         ErrorCode::ResourceExhausted,

@@ -1,8 +1,10 @@
-//! Reads what is no longer in a tail: asks the metadata store where the records lie, and gets them through the block cache.
+//! Reads records that are no longer in a tail: looks up their objects in the metadata store, and
+//! reads them through the block cache.
 //!
-//! WAL ranges are stamped on the way out; segments are stamped already. Every batch's CRC is checked before it is served:
-//! damage in the store ends with STORAGE_CORRUPT, never with wrong records. Cold reads have a budget of their own, so that
-//! readers that catch up cannot slow producers.
+//! WAL ranges are stamped while they are copied out; segments are stamped already. Every batch's
+//! CRC is verified before it is returned: damage in the store ends with STORAGE_CORRUPT, never with
+//! wrong records. Cold reads have a budget of their own, so that consumers that catch up cannot
+//! slow producers down.
 
 use bytes::{Bytes, BytesMut};
 use streamhouse_core::{
@@ -24,30 +26,30 @@ use crate::{
 
 /// Spans looked up at once.
 pub(super) const SPANS: usize = 256;
-/// What a read takes of a segment at once: enough for several blocks to be on their way together.
+/// Bytes of a segment read at once: enough to fetch several blocks concurrently.
 const CHUNK: usize = 4 << 20;
-/// What is read at once when a timestamp is looked for.
+/// Bytes read at once while searching for a timestamp.
 const SOUGHT: usize = 1 << 20;
-/// The largest batch of records this agent unpacks when it looks for a timestamp.
+/// Largest batch that is decompressed while searching for a timestamp.
 const MAX_UNPACKED: usize = 64 << 20;
 
-/// What a cold read found.
+/// The result of a cold read.
 #[derive(Debug)]
 pub struct ColdRead {
     /// Whole batches, stamped; empty at the end of the log and outside its bounds.
     pub records: Bytes,
-    /// The offset after the last of them; the one asked for when there are none.
+    /// The offset after the last record; the requested offset if there are no records.
     pub next_offset: i64,
-    /// The log at the moment of the read.
+    /// Bounds of the log at the time of the read.
     pub bounds: LogBounds,
 }
 
-/// Why a span could not be read.
+/// Reason why a span could not be read.
 #[derive(Debug)]
 pub enum SpanError {
-    /// Its object is not there: the span moved meanwhile, or the object is lost.
+    /// Its object does not exist: the span has moved, or the object is lost.
     Missing(Error),
-    /// Anything else.
+    /// Any other failure.
     Failed(Error),
 }
 
@@ -59,13 +61,17 @@ impl From<SpanError> for Error {
     }
 }
 
-/// Reads from `offset` on, about `max_bytes`, at least one batch if there is one.
+/// Reads about `max_bytes` from `offset` on, at least one batch if there is one.
+///
+/// # Errors
+/// `UnknownTopicOrPartition` if the partition does not exist, `StorageCorrupt` if its records are
+/// damaged or missing, and errors of either store.
 pub async fn read(node: &Node, uid: PartitionUid, offset: i64, max_bytes: usize) -> Result<ColdRead, Error> {
     let view = look(node, uid, offset).await?;
     read_view(node, uid, &view, offset, max_bytes).await
 }
 
-/// [`read`] for what was looked up already, from `offset` on or from before it.
+/// Reads as [`read`] does, from a view that starts at or before `offset`.
 pub(super) async fn read_view(
     node: &Node,
     uid: PartitionUid,
@@ -78,7 +84,7 @@ pub(super) async fn read_view(
         Err(missing) => missing,
     };
     let error = missing(node, uid, &span, error).await?;
-    // The records moved into another object while they were read.
+    // The records moved to another object while they were being read.
     tracing::debug!(partition = %uid, %error, "reading from where the records are now");
     let view = look(node, uid, offset).await?;
     read_spans(node, uid, &view, offset, max_bytes)
@@ -91,7 +97,8 @@ async fn look(node: &Node, uid: PartitionUid, offset: i64) -> Result<LogView, Er
     Ok(node.metadata.read_log(uid, from, SPANS).await?)
 }
 
-/// Reads what a view names; the inner error is a span whose object is not there, when nothing else was read.
+/// Reads the spans of a view; the inner error is a span whose object is missing, if nothing was
+/// read before it.
 async fn read_spans(
     node: &Node,
     uid: PartitionUid,
@@ -104,7 +111,7 @@ async fn read_spans(
     let mut next_offset = offset;
     if offset >= bounds.log_start && offset < bounds.high_watermark {
         let _turn = node.cold_reads.acquire().await.map_err(|_| closing())?;
-        // Grows as it is filled, in steps: doubling would hold up to twice what is answered.
+        // Reserved up front, since growth by doubling would hold up to twice the response.
         let expected: u64 = view.spans.iter().map(|span| stored_bytes(&span.place)).sum();
         out.reserve(usize::try_from(expected).unwrap_or(usize::MAX).min(max_bytes));
         for span in &view.spans {
@@ -119,7 +126,8 @@ async fn read_spans(
                         break;
                     }
                 }
-                // What was read so far is fine. The next read begins with what is not, and fails.
+                // What was read so far is valid. The next read begins with the failing span, and
+                // returns its error.
                 Err(_) if !out.is_empty() => {
                     let read = Batches::new(&out).map_while(Result::ok).last();
                     next_offset = read.map_or(next_offset, |(header, _)| header.next_offset());
@@ -137,8 +145,11 @@ async fn read_spans(
     }))
 }
 
-/// Looks again at the row that names a missing object. Fails when it is still there: the object was deleted though it is
-/// referenced (INV-G1). Else gives the error back: the records moved meanwhile.
+/// Reads the row of a missing object again. Fails if it still references the object, which was
+/// deleted although it is referenced (INV-G1). Otherwise returns `error`: the records have moved.
+///
+/// # Errors
+/// As described, and any error of the metadata store.
 pub async fn missing(node: &Node, uid: PartitionUid, span: &LogSpan, error: Error) -> Result<Error, Error> {
     let from = LogPosition::Offset(span.base_offset);
     let view = node.metadata.read_log(uid, from, 1).await?;
@@ -151,7 +162,8 @@ pub async fn missing(node: &Node, uid: PartitionUid, span: &LogSpan, error: Erro
     Ok(error)
 }
 
-/// Fails when a span goes beyond the high watermark of the same moment: its records are not committed (INV-F1).
+/// Fails if a span ends beyond the high watermark of the same view: its records are not committed
+/// (INV-F1).
 fn check_committed(node: &Node, uid: PartitionUid, span: &LogSpan, bounds: &LogBounds) -> Result<(), Error> {
     if span.end_offset > bounds.high_watermark {
         let error = format!("they end beyond the high watermark {}", bounds.high_watermark);
@@ -160,7 +172,8 @@ fn check_committed(node: &Node, uid: PartitionUid, span: &LogSpan, bounds: &LogB
     Ok(())
 }
 
-/// Adds the batches of one span. Returns the offset after the last of them, and whether there was room for all.
+/// Appends the batches of one span. Returns the offset after the last of them, and whether all of
+/// them fitted.
 async fn read_span(
     node: &Node,
     uid: PartitionUid,
@@ -173,7 +186,7 @@ async fn read_span(
     let closing = |_| SpanError::Failed(closing());
     match &span.place {
         Place::Wal { length, .. } => {
-            // Its blocks, and the whole of it put together.
+            // Its blocks, and their concatenation.
             let twice = usize::try_from(*length).unwrap_or(usize::MAX).saturating_mul(2);
             let _memory = node.memory.cold_reads.take(twice).await.map_err(closing)?;
             let run = wal_run(node, uid, span).await?;
@@ -191,7 +204,7 @@ async fn read_span(
                 let memory = node.memory.cold_reads.take(located.bytes());
                 let _memory = memory.await.map_err(closing)?;
                 let read = reader::read(&node.blocks, key, *size_bytes, &located).await;
-                // Not all of a segment is lost with one of its blocks.
+                // Damage is limited to a block of the segment.
                 let block_span = LogSpan {
                     base_offset: located.first.start,
                     end_offset: located.first.end,
@@ -214,8 +227,9 @@ async fn read_span(
     }
 }
 
-/// Copies whole batches of a segment's block to `out`, beginning with the one that holds `from`, while `out` stays within
-/// `max_bytes`; the first one whatever its size. Returns the offset after the last, and whether there was no more room.
+/// Copies whole batches of a segment block to `out`, beginning with the one that holds `from`,
+/// while `out` stays within `max_bytes`; the first batch whatever its size. Returns the offset
+/// after the last one, and whether `out` is full.
 fn copy_whole(
     block: &Bytes,
     from: i64,
@@ -237,7 +251,7 @@ fn copy_whole(
     Ok((next, false))
 }
 
-/// How many bytes a span has in its object.
+/// Returns the stored size of a span in bytes.
 fn stored_bytes(place: &Place) -> u64 {
     match place {
         Place::Wal { length, .. } => *length,
@@ -245,7 +259,10 @@ fn stored_bytes(place: &Place) -> u64 {
     }
 }
 
-/// The batches of a WAL span, checked, not yet stamped.
+/// Returns the verified batches of a WAL range, not yet stamped.
+///
+/// # Errors
+/// [`SpanError::Missing`] if the object does not exist, otherwise [`SpanError::Failed`].
 pub async fn wal_run(node: &Node, uid: PartitionUid, span: &LogSpan) -> Result<TailRun, SpanError> {
     let Place::Wal {
         incarnation,
@@ -254,7 +271,7 @@ pub async fn wal_run(node: &Node, uid: PartitionUid, span: &LogSpan) -> Result<T
         length,
     } = span.place
     else {
-        let error = Error::new(ErrorCode::Unknown, "the span is no WAL range");
+        let error = Error::new(ErrorCode::Unknown, "the span is not a WAL range");
         return Err(SpanError::Failed(error));
     };
     let damaged = |error: &dyn std::fmt::Display| SpanError::Failed(corrupt(node, uid, span, error));
@@ -275,7 +292,7 @@ pub async fn wal_run(node: &Node, uid: PartitionUid, span: &LogSpan) -> Result<T
     }
     if records != span.end_offset - span.base_offset {
         return Err(damaged(&format!(
-            "object {key} does not hold the records it should"
+            "object {key} does not hold the records that its metadata names"
         )));
     }
     let (base_offset, end_offset, epoch) = (span.base_offset, span.end_offset, span.epoch);
@@ -288,7 +305,11 @@ pub async fn wal_run(node: &Node, uid: PartitionUid, span: &LogSpan) -> Result<T
     })
 }
 
-/// Offset and timestamp of the first record at or after `timestamp`; the high watermark and -1 when there is none.
+/// Returns offset and timestamp of the first record at or after `timestamp`; the high watermark and
+/// -1 if there is none.
+///
+/// # Errors
+/// As [`read`].
 pub async fn find_timestamp(node: &Node, uid: PartitionUid, timestamp: i64) -> Result<(i64, i64), Error> {
     let view = node
         .metadata
@@ -308,7 +329,7 @@ pub async fn find_timestamp(node: &Node, uid: PartitionUid, timestamp: i64) -> R
         for batch in Batches::of(&read.records) {
             let (header, batch) = batch.map_err(|error| corrupt(node, uid, span, &error))?;
             if header.max_timestamp >= timestamp {
-                // How much it unpacks to is known only afterwards.
+                // The decompressed size is known only afterwards.
                 let compressed = !matches!(header.compression(), Ok(Compression::None));
                 let most = MAX_UNPACKED.min(node.memory.fetch.capacity() / 2);
                 let unpacked = if compressed { most } else { 0 };
@@ -346,13 +367,14 @@ fn segment_error(node: &Node, uid: PartitionUid, span: &LogSpan, error: reader::
     }
 }
 
-/// The bytes are not those that were committed (INV-F1): they are not served.
+/// Returns the error for bytes that differ from what was committed (INV-F1); they are not returned
+/// to clients.
 fn corrupt(node: &Node, uid: PartitionUid, span: &LogSpan, error: &dyn std::fmt::Display) -> Error {
     node.metrics.violated(Invariant::F1);
     unreadable(uid, span, error)
 }
 
-/// The bytes are what a producer sent, and cannot be read.
+/// Returns the error for records that cannot be decoded, though they may be what a producer sent.
 fn unreadable(uid: PartitionUid, span: &LogSpan, error: &dyn std::fmt::Display) -> Error {
     tracing::error!(partition = %uid, place = ?span.place, %error, "stored records are damaged");
     let what = place_of(span);
@@ -363,7 +385,7 @@ fn unreadable(uid: PartitionUid, span: &LogSpan, error: &dyn std::fmt::Display) 
     .with_next_offset(span.end_offset)
 }
 
-/// The records of a span, with their object, for whoever has to find it.
+/// Describes the records of a span and their object, so that an operator can find it.
 fn place_of(span: &LogSpan) -> String {
     let key = match &span.place {
         Place::Wal {
@@ -380,13 +402,13 @@ fn place_of(span: &LogSpan) -> String {
 fn moving() -> Error {
     Error::new(
         ErrorCode::StorageUnavailable,
-        "the records move from object to object faster than they are read; try again",
+        "the records were moved to another object repeatedly while being read; try again",
     )
 }
 
 fn closing() -> Error {
     Error::new(
         ErrorCode::ShuttingDown,
-        "this agent is shutting down; ask another",
+        "this agent is shutting down; use another agent",
     )
 }

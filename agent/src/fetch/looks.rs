@@ -1,8 +1,10 @@
-//! Looks at partitions that other agents lead, on behalf of everybody here who waits for their news: however many wait, the metadata
-//! store is asked once a round for all partitions together, and once more for each that grew. Called by fetch.
+//! Polls the logs of partitions that other agents lead, on behalf of all waiting fetches of this
+//! agent: the metadata store is asked once per round for all partitions together, and once more for
+//! each partition that grew. Called by fetch.
 //!
-//! One task an agent, from the first reader that waits to the last. What a look finds may be a moment old, so it is only taken for
-//! what it proves: that there is nothing new at the high watermark it saw, or where the news after it lie.
+//! One task per agent, running while at least one fetch waits. An observation may be slightly
+//! stale, so it is only used for what it proves: that nothing is new at the high watermark it saw,
+//! or where the records after it are.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -17,35 +19,36 @@ use tokio::{
 
 use super::cold::SPANS;
 
-/// How often everything is looked at.
+/// Time between two rounds.
 const ROUND: Duration = Duration::from_millis(200);
-/// The shortest time between two rounds, however many readers come.
+/// Shortest time between two rounds, however many fetches arrive.
 const SHORTEST: Duration = Duration::from_millis(20);
-/// How many partitions that grew are read at a time.
+/// Partitions that grew whose logs are read concurrently.
 const AT_ONCE: usize = 4;
 
-/// What a look found.
+/// The result of polling one log.
 #[derive(Debug)]
 pub(super) enum Seen {
-    /// The log. `news` is what lies from the high watermark of the look before on, if that was asked.
+    /// The log. `news` is what follows the high watermark of the previous observation, if it was
+    /// read.
     Log {
         bounds: LogBounds,
         news: Option<(i64, LogView)>,
     },
-    /// No such partition.
+    /// The partition does not exist.
     Gone,
-    /// The metadata store refused or did not answer.
+    /// The metadata store failed.
     Failed(Error),
 }
 
-/// Tells of looks; `None` before the first.
+/// Receives observations; `None` before the first.
 pub(super) type Looks = watch::Receiver<Option<Arc<Seen>>>;
 
-/// The partitions that somebody waits for.
+/// Polls the partitions that fetches wait for.
 #[derive(Debug, Default)]
 pub struct ForeignLooks {
     watched: Mutex<Watched>,
-    /// Somebody waits for a first look.
+    /// Notified when a fetch waits for a first observation.
     sooner: Notify,
 }
 
@@ -56,7 +59,8 @@ struct Watched {
 }
 
 impl ForeignLooks {
-    /// What the last look at a partition found, waiting for the first one, and where the next is told.
+    /// Returns the latest observation of a partition, waiting for the first one, and the receiver
+    /// of later ones.
     pub(super) async fn at(
         self: &Arc<Self>,
         metadata: &Arc<dyn MetadataStore>,
@@ -75,7 +79,7 @@ impl ForeignLooks {
         }
     }
 
-    /// How many wait for news of a partition.
+    /// Returns the number of fetches that wait for a partition.
     #[cfg(test)]
     pub(crate) fn waiting(&self, uid: PartitionUid) -> usize {
         let watched = self.watched.lock();
@@ -98,7 +102,7 @@ impl ForeignLooks {
         sender.subscribe()
     }
 
-    /// Looks until nobody waits any more.
+    /// Polls until no fetch waits any more.
     async fn run(self: Arc<Self>, metadata: Arc<dyn MetadataStore>) {
         loop {
             let started = Instant::now();
@@ -112,7 +116,7 @@ impl ForeignLooks {
         }
     }
 
-    /// The partitions that somebody waits for; `None` ends the looking.
+    /// Returns the partitions that fetches wait for; `None` ends the task.
     fn waited_for(&self) -> Option<Vec<PartitionUid>> {
         let mut watched = self.watched.lock();
         watched.partitions.retain(|_, sender| sender.receiver_count() > 0);
@@ -155,7 +159,7 @@ impl ForeignLooks {
         stream::iter(grown)
             .for_each_concurrent(AT_ONCE, |(uid, from, bounds)| async move {
                 let read = metadata.read_log(uid, LogPosition::Offset(from), SPANS).await;
-                // Without them each reader asks for itself.
+                // Without the view each fetch reads the log itself.
                 let (bounds, news) = match read {
                     Ok(view) => (view.bounds, Some((from, view))),
                     Err(_) => (bounds, None),
@@ -165,7 +169,7 @@ impl ForeignLooks {
             .await;
     }
 
-    /// The bounds that the last look saw.
+    /// Returns the bounds of the latest observation.
     fn known(&self, uid: PartitionUid) -> Option<LogBounds> {
         let watched = self.watched.lock();
         let seen = watched.partitions.get(&uid)?.borrow().clone()?;

@@ -1,9 +1,10 @@
-//! The way of a fetch: the tail in memory for what was just committed, the block cache and the object store for what is
-//! older. Any agent serves any partition; the leader is merely the one that knows at once when something new is there.
+//! The read path: the tail in memory for newly committed records, the block cache and the object
+//! store for older ones. Any agent serves any partition; only the leader learns of new records at
+//! once.
 //!
-//! Only committed records are ever read (INV-F1): what is given out lies below a high watermark that the metadata store
-//! has. What all answers hold together is bounded, from the reading until the last byte has left for its reader; a long poll
-//! holds nothing while it waits for the first bytes.
+//! Only committed records are read (INV-F1): everything returned lies below a high watermark that
+//! the metadata store has. The memory of all responses is bounded, from the read until the last
+//! byte has left; a long poll holds no memory while it waits for the first bytes.
 
 mod bounds;
 mod budget;
@@ -31,16 +32,16 @@ use self::{
 };
 use crate::{invariant::Invariant, node::Node, partition::Partition};
 
-/// The most partitions one fetch may name.
+/// Maximum number of partitions in one fetch.
 const MAX_PARTITIONS: usize = 10_000;
-/// The longest a fetch may wait.
+/// Longest time that a fetch may wait.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// One partition's part of the answer, as far as it is known.
+/// One partition's part of the response, as far as it is read.
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
     records: Bytes,
-    /// The offset after the last of them.
+    /// The offset after the last record.
     next_offset: i64,
     high_watermark: i64,
     log_start: i64,
@@ -53,7 +54,11 @@ enum Wait {
     Foreign(Looks),
 }
 
-/// Answers one fetch.
+/// Handles one fetch request. The returned memory must be held until the response has left.
+///
+/// # Errors
+/// `InvalidRequest` if the number of partitions is out of range, `ResourceExhausted` if there is no
+/// memory. Errors of single partitions are part of the response.
 pub async fn fetch(
     node: &Node,
     request: v1::FetchRequest,
@@ -69,21 +74,21 @@ pub async fn fetch(
         let gathered = gather(node, &request, Wanted { asked, least }, deadline).await?;
         match budget::keep(gathered.memory, gathered.bytes) {
             Ok(kept) => return Ok((answer(node, &request, gathered.parts), kept)),
-            // Nothing is held while more is waited for, or nobody might ever get it.
+            // No memory is held while waiting for more; otherwise fetches could block each other.
             Err(needed) if least < needed => least = needed,
             Err(_) => return Err(budget::full()),
         }
     }
 }
 
-/// What an answer is made of.
+/// The parts of a response.
 struct Gathered {
     parts: Vec<Option<Part>>,
     bytes: usize,
     memory: Option<OwnedSemaphorePermit>,
 }
 
-/// Reads until there is enough, or the time is over.
+/// Reads until there is enough, or the deadline has passed.
 async fn gather(
     node: &Node,
     request: &v1::FetchRequest,
@@ -97,7 +102,7 @@ async fn gather(
     let view = node.directory.view();
     let known = |part: &v1::PartitionFetch| view.find(&part.topic, &part.topic_id, part.partition).is_ok();
     if !request.partitions.iter().all(known) {
-        // Once for all of them.
+        // One refresh for all partitions.
         node.directory.refresh().await;
     }
     loop {
@@ -105,7 +110,7 @@ async fn gather(
         let mut failed = false;
         if memory.is_none() {
             let permit = budget::admit(node, memory_wanted).await?;
-            // Less than asked for while many read.
+            // Less than requested under contention.
             max_bytes = memory_wanted.asked.min(permit.num_permits() / COPIES);
             memory = Some(permit);
         }
@@ -136,9 +141,9 @@ async fn gather(
     Ok(Gathered { parts, bytes, memory })
 }
 
-/// Resolves when one of these may have something new, or at the deadline.
+/// Waits until one of these may have something new, or until the deadline.
 async fn wait_for_news(mut waits: Vec<Wait>, deadline: Instant) {
-    // A closed channel means that the lease moved: worth another look, too.
+    // A closed channel means that the lease has moved, which is worth another read as well.
     let news = select_all(waits.iter_mut().map(|wait| match wait {
         Wait::Leads(receiver) => receiver.changed().map(drop).boxed(),
         Wait::Foreign(looks) => looks.changed().map(drop).boxed(),
@@ -149,7 +154,8 @@ async fn wait_for_news(mut waits: Vec<Wait>, deadline: Instant) {
     }
 }
 
-/// Reads one partition; with `only_if_room`, a first batch larger than `room` is left for the next fetch.
+/// Reads one partition; with `only_if_room`, a first batch larger than `room` is left to the next
+/// fetch.
 async fn read(
     node: &Node,
     wanted: &v1::PartitionFetch,
@@ -185,7 +191,8 @@ async fn read(
                 let (records, bytes) = (records.max(0).unsigned_abs(), read.0.records.len() as u64);
                 match held {
                     Some(partition) => partition.traffic(&node.metrics).fetched(records, bytes),
-                    // Asking the metadata store has cost more than finding the counters.
+                    // The counters are looked up per fetch, which is cheap compared with the
+                    // metadata store.
                     None => node.metrics.topic(&wanted.topic).fetched(records, bytes),
                 }
             }
@@ -195,7 +202,8 @@ async fn read(
     }
 }
 
-/// A partition this agent leads: it knows the high watermark, and says it also to whoever cannot read on.
+/// Reads a partition that this agent leads. It knows the high watermark and returns it also with an
+/// error.
 async fn read_held(node: &Node, partition: &Partition, offset: i64, room: usize) -> (Part, Option<Wait>) {
     let mut watch = partition.watch();
     let high_watermark = *watch.borrow_and_update();
@@ -203,7 +211,7 @@ async fn read_held(node: &Node, partition: &Partition, offset: i64, room: usize)
     if offset > high_watermark {
         return match read_ahead(node, partition, offset, room, high_watermark).await {
             Ok(part) => {
-                // What was learned counts as news: one more look, then the wait.
+                // The adopted bounds wake the waiter: one more read, then the wait.
                 let wait = part.error.is_none().then_some(Wait::Leads(watch));
                 (part, wait)
             }
@@ -226,8 +234,9 @@ async fn read_held(node: &Node, partition: &Partition, offset: i64, room: usize)
     (part, wait)
 }
 
-/// The leader does not know an offset yet, but the metadata store may: a commit whose answer is lost happened, and other
-/// agents serve it already. Only the store can say that an offset is out of range.
+/// Reads at an offset beyond the known high watermark. The metadata store may have it: a commit
+/// whose answer was lost did happen, and other agents already serve it. Only the store can tell
+/// that an offset is out of range.
 async fn read_ahead(
     node: &Node,
     partition: &Partition,
@@ -240,7 +249,8 @@ async fn read_ahead(
     Ok(stored(read, offset))
 }
 
-/// The newest batches are in memory, the others in objects. Returns them with the offset after the last.
+/// Reads the newest batches from memory and all others from objects. Returns them with the offset
+/// after the last record.
 async fn records_held(
     node: &Node,
     partition: &Partition,
@@ -287,7 +297,7 @@ async fn records_held(
     Ok((out.freeze(), next_offset))
 }
 
-/// A partition that another agent leads, or nobody: the metadata store knows how far it goes.
+/// Reads a partition that this agent does not lead; the metadata store has its bounds.
 async fn read_foreign(
     node: &Node,
     uid: PartitionUid,
@@ -306,13 +316,13 @@ async fn read_foreign(
             news: Some((from, view)),
             ..
         } if offset == *from => cold::read_view(node, uid, view, offset, room).await?,
-        // Older records, or newer ones than were seen.
+        // Older records, or newer ones than were observed.
         Seen::Log { .. } | Seen::Gone => cold::read(node, uid, offset, room).await?,
     };
     Ok((stored(read, offset), Some(Wait::Foreign(looks))))
 }
 
-/// What the metadata store knows of an offset.
+/// Converts a cold read at `offset` to a part of the response.
 fn stored(read: ColdRead, offset: i64) -> Part {
     let (log_start, high_watermark) = (read.bounds.log_start, read.bounds.high_watermark);
     let mut part = Part {

@@ -1,8 +1,9 @@
-//! The newest committed batches, kept in memory so that readers at the end of the log cost no request to the object store.
+//! Keeps the newest committed batches in memory, so that consumers at the end of the log cause no
+//! request to the object store.
 //!
-//! Filled by the committer, read by fetch and by the segment roller. The bytes are slices of the WAL object as it was
-//! stored; base offset and leader epoch are stamped while copying out. What all tails hold together is bounded by
-//! [`TailBudget`], which forgets whole objects, oldest first.
+//! Filled by the committer, read by fetch and by the segment roller. The bytes are slices of the
+//! WAL object as it was stored; base offset and leader epoch are stamped while copying out. The
+//! memory of all tails is bounded by [`TailBudget`], which drops whole objects, oldest first.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -15,15 +16,15 @@ use crate::partition::Partition;
 /// A run of batches back to back, as stored in one WAL object.
 #[derive(Debug, Clone)]
 pub struct TailRun {
-    /// Offset of its first record.
+    /// Offset of the first record.
     pub base_offset: i64,
-    /// Offset after its last record.
+    /// Offset after the last record.
     pub end_offset: i64,
-    /// The leader epoch to stamp.
+    /// Leader epoch to stamp.
     pub epoch: i32,
-    /// The batches; base offsets not yet stamped.
+    /// The batches; their base offsets are not stamped yet.
     pub bytes: Bytes,
-    /// The WAL object's number, for [`Tail::forget`].
+    /// Sequence of the WAL object, for [`Tail::forget`].
     pub sequence: u64,
 }
 
@@ -35,7 +36,7 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// Empty, ready for the record at this offset.
+    /// Creates an empty tail for records from this offset on.
     pub fn new(high_watermark: i64) -> Self {
         Self {
             runs: VecDeque::new(),
@@ -43,12 +44,13 @@ impl Tail {
         }
     }
 
-    /// Where the next run belongs: the end of what this leader published, or of what it found.
+    /// Returns the base offset of the next run: the end of what this leader published, or found.
     pub fn end(&self) -> i64 {
         self.end
     }
 
-    /// Adds what was just committed. A gap (which only a bug could make) drops what came before.
+    /// Adds a run that was just committed. A gap, which only a bug can cause, drops the runs
+    /// before.
     pub fn push(&mut self, run: TailRun) {
         if run.base_offset != self.end {
             self.runs.clear();
@@ -57,14 +59,14 @@ impl Tail {
         self.runs.push_back(run);
     }
 
-    /// Forgets runs of this WAL object and older ones.
+    /// Drops the runs of this WAL object and older ones.
     pub fn forget(&mut self, sequence: u64) {
         while self.runs.front().is_some_and(|run| run.sequence <= sequence) {
             self.runs.pop_front();
         }
     }
 
-    /// The runs that hold `from` and what follows, about `max_bytes` of them; `None` when `from` is older than the tail.
+    /// Returns about `max_bytes` of the runs from `from` on; `None` if `from` is not in the tail.
     pub fn runs(&self, from: i64, max_bytes: usize) -> Option<Vec<TailRun>> {
         let first = self.runs.front()?;
         if from < first.base_offset || from >= self.end {
@@ -81,9 +83,12 @@ impl Tail {
     }
 }
 
-/// Copies whole batches of a run to `out`, stamped, beginning with the one that holds `from`, while `out` stays within
-/// `max_bytes`; the first batch is copied whatever its size. Returns the offset after the last record copied, and whether
-/// the run was copied to its end.
+/// Copies whole batches of a run to `out`, stamped, beginning with the one that holds `from`, while
+/// `out` stays within `max_bytes`; the first batch whatever its size. Returns the offset after the
+/// last copied record, and whether the run was copied to its end.
+///
+/// # Errors
+/// If a batch header cannot be parsed.
 pub fn copy_stamped(
     run: &TailRun,
     from: i64,
@@ -110,7 +115,7 @@ pub fn copy_stamped(
     Ok((offset, true))
 }
 
-/// Bounds what all tails of a life hold.
+/// Bounds the memory of all tails of an incarnation.
 #[derive(Debug)]
 pub struct TailBudget {
     capacity: usize,
@@ -124,7 +129,7 @@ struct Objects {
 }
 
 impl TailBudget {
-    /// Room for this many bytes.
+    /// Creates a budget of this many bytes.
     pub fn new(capacity: usize) -> Self {
         Self {
             capacity,
@@ -132,12 +137,13 @@ impl TailBudget {
         }
     }
 
-    /// How many bytes the tails hold.
+    /// Returns how many bytes the tails hold.
     pub fn bytes(&self) -> usize {
         self.objects.lock().bytes
     }
 
-    /// Counts an object whose runs were pushed to these partitions, and forgets the oldest ones beyond the capacity.
+    /// Counts an object whose runs were added to these partitions, and drops the oldest objects
+    /// beyond the capacity.
     pub fn add(&self, sequence: u64, bytes: usize, partitions: Vec<Arc<Partition>>) {
         let mut objects = self.objects.lock();
         objects.bytes += bytes;

@@ -1,5 +1,5 @@
-//! What the coordinator has to know of the cluster: which partition a name means, and who coordinates a group. The agent's
-//! [`Directory`] knows both.
+//! The cluster as the group coordinator needs it: resolves partition names and finds the
+//! coordinator of a group. Implemented by the agent's [`Directory`].
 
 use async_trait::async_trait;
 use streamhouse_core::{Error, ErrorCode, PartitionUid, murmur2::group_slot, protocol::v1};
@@ -7,16 +7,22 @@ use streamhouse_metadata::{GROUP_SLOT_TOPIC, GROUP_SLOTS};
 
 use crate::directory::Directory;
 
-/// The cluster as the coordinator sees it. May be a moment old.
+/// Cluster metadata for the coordinator; may be slightly out of date.
 #[async_trait]
 pub trait Cluster: Send + Sync + std::fmt::Debug {
-    /// The partition that a client means and may commit offsets for; see [`View::find`](crate::directory::View::find).
+    /// Resolves the partition that a client may commit offsets for; see
+    /// [`View::find`](crate::directory::View::find).
+    ///
+    /// # Errors
+    /// `UnknownTopicOrPartition` if the partition does not exist or belongs to an internal topic,
+    /// `UnknownTopicId` if the topic of this name has another id.
     fn uid(&self, topic: &str, topic_id: &str, partition: i32) -> Result<PartitionUid, Error>;
 
-    /// Who coordinates the group, if anybody does.
+    /// Returns the agent that coordinates the group, if there is one.
     fn coordinator(&self, group_id: &str) -> Option<v1::Leader>;
 
-    /// Looks again, because something was not found; returns soon, whether there is anything newer or not.
+    /// Refreshes the metadata after a failed lookup; returns soon, even if nothing newer was
+    /// received.
     async fn refresh(&self);
 }
 
@@ -27,7 +33,7 @@ impl Cluster for Directory {
         if view.topic(topic).is_some_and(|topic| topic.record.internal) {
             return Err(Error::new(
                 ErrorCode::UnknownTopicOrPartition,
-                "offsets of the cluster's own topics cannot be committed",
+                "offsets of internal topics cannot be committed",
             ));
         }
         Ok(view.find(topic, topic_id, partition)?.uid)

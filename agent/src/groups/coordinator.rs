@@ -1,10 +1,12 @@
-//! The coordinator: keeps the groups of the slots that this agent leads, carries events to their state machines, stores what
-//! must survive before it answers. The lease keeper gives it slots and takes them; [`GroupsService`](super::GroupsService)
-//! and other protocols call the rest.
+//! The group coordinator: owns the groups of the coordinator slots that this agent leads, passes
+//! events to their state machines, and persists what must survive before it replies. The lease
+//! keeper assigns and releases slots; [`GroupsService`](super::GroupsService) and other protocols
+//! call the rest.
 //!
-//! A call goes: check the request's bounds, find the [`slot`], change the group in a copy, store it where the change must
-//! survive, put the copy in place, answer. When storing fails nothing has happened. When the lease turns out to be lost, the
-//! whole slot is dropped and everybody who waits is told NOT_COORDINATOR.
+//! A call checks the request against the limits, finds the [`slot`], applies the change to a copy
+//! of the group, stores the copy if the change must survive, puts it in place, and replies. If
+//! storing fails, nothing has changed. If the lease turns out to be lost, the whole slot is dropped
+//! and every pending call fails with NOT_COORDINATOR.
 
 mod admin;
 mod change;
@@ -34,29 +36,29 @@ use crate::{leases::Slots, metrics::Metrics, node::Node};
 
 pub use membership::JoinAnswer;
 
-/// What a coordinator is made of.
+/// The dependencies of a coordinator.
 #[derive(Debug, Clone)]
 pub struct Parts {
-    /// Where groups and offsets are stored.
+    /// Stores groups and offsets.
     pub store: Arc<dyn MetadataStore>,
-    /// For member ids.
+    /// Generates member ids.
     pub entropy: Arc<dyn Entropy>,
-    /// Names and coordinators.
+    /// Resolves partitions and coordinators.
     pub cluster: Arc<dyn Cluster>,
-    /// What is measured.
+    /// Receives the coordinator's metrics.
     pub metrics: Arc<Metrics>,
-    /// What clients may ask for.
+    /// Limits for clients' requests.
     pub limits: GroupLimits,
 }
 
-/// What the coordinator and its slots share.
+/// The state shared by the coordinator and its slots.
 #[derive(Debug)]
 struct Shared {
     parts: Parts,
-    /// The zero of the state machines' time.
+    /// The origin of the state machines' clock.
     start: Instant,
     tickets: AtomicU64,
-    /// Memory that groups take, roughly.
+    /// Approximate memory of all groups in bytes.
     bytes: AtomicUsize,
 }
 
@@ -69,14 +71,14 @@ impl Shared {
         Ticket(self.tickets.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// A member id that was never given before; `prefix` makes it readable.
+    /// Generates a unique member id; `prefix` makes it readable.
     fn member_id(&self, prefix: &str) -> MemberId {
         let entropy = &self.parts.entropy;
         format!("{prefix}-{:016x}{:016x}", entropy.next_u64(), entropy.next_u64()).into()
     }
 }
 
-/// Coordinates the groups of the slots that this agent leads.
+/// Coordinates the groups of the coordinator slots that this agent leads.
 #[derive(Debug)]
 pub struct Coordinator {
     shared: Arc<Shared>,
@@ -84,7 +86,7 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// The coordinator of this agent.
+    /// Creates the coordinator of an agent.
     pub fn new(node: Arc<Node>) -> Arc<Self> {
         let limits = if node.settings.dev {
             GroupLimits::dev()
@@ -100,7 +102,7 @@ impl Coordinator {
         })
     }
 
-    /// A coordinator made of these parts.
+    /// Creates a coordinator from its dependencies.
     pub fn from_parts(parts: Parts) -> Arc<Self> {
         let shared = Shared {
             parts,
@@ -114,17 +116,21 @@ impl Coordinator {
         })
     }
 
-    /// What it is made of.
+    /// Returns the dependencies.
     pub fn parts(&self) -> &Parts {
         &self.shared.parts
     }
 
-    /// The memory that groups take here, roughly.
+    /// Returns the approximate memory of all groups in bytes.
     pub fn bytes(&self) -> usize {
         self.shared.bytes.load(Ordering::Relaxed)
     }
 
-    /// The slot of a group: NOT_COORDINATOR when another agent leads it, COORDINATOR_LOAD_IN_PROGRESS while it is read.
+    /// Returns the slot of a group.
+    ///
+    /// # Errors
+    /// NOT_COORDINATOR if another agent leads it, COORDINATOR_LOAD_IN_PROGRESS while its groups are
+    /// loaded.
     fn slot(&self, group_id: &str) -> Result<Arc<Slot>, Error> {
         let slot = self
             .slots
@@ -149,7 +155,7 @@ impl Slots for Coordinator {
                     slot = number,
                     epoch = lease.epoch,
                     groups,
-                    "coordinates a slot of groups"
+                    "started to coordinate a slot"
                 );
                 Ok(())
             }
@@ -165,7 +171,7 @@ impl Slots for Coordinator {
         let slot = self.slots.write().remove(&number);
         if let Some(slot) = slot {
             slot.retire().await;
-            tracing::debug!(slot = number, "coordinates a slot of groups no more");
+            tracing::debug!(slot = number, "stopped coordinating a slot");
         }
     }
 }
@@ -181,7 +187,7 @@ impl Drop for Coordinator {
 fn not_coordinator() -> Error {
     Error::new(
         ErrorCode::NotCoordinator,
-        "this agent does not coordinate the group; find its coordinator again",
+        "this agent is not the coordinator of the group; look the coordinator up again",
     )
 }
 

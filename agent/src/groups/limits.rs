@@ -1,5 +1,5 @@
-//! Bounds of what clients may ask of groups, and the checks of requests against them. Called by the coordinator before
-//! anything is touched, so that nothing a client sends can grow without limit.
+//! Limits of consumer groups, and the checks of requests against them. Called by the coordinator
+//! before it touches any state, so that nothing a client sends can grow without bound.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -7,33 +7,33 @@ use streamhouse_core::{Error, ErrorCode, protocol::v1};
 
 use super::state::{Join, Protocol, Rules};
 
-/// The longest group id, instance id, client id and protocol name.
+/// Maximum length of group ids, instance ids, client ids and protocol names in bytes.
 const MAX_NAME: usize = 255;
-/// Protocols one member may offer.
+/// Maximum number of protocols that one member may offer.
 const MAX_PROTOCOLS: usize = 32;
-/// The longest time a member may ask for to join again.
+/// Maximum rebalance timeout.
 const MAX_REBALANCE: Duration = Duration::from_secs(24 * 3600);
 
-/// Bounds of groups on one agent.
+/// Limits of the groups of one agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupLimits {
-    /// Members of one group.
+    /// Maximum number of members of one group.
     pub max_members: usize,
-    /// Bytes of one member's metadata.
+    /// Maximum bytes of one member's metadata.
     pub max_member_bytes: usize,
-    /// Bytes of all members' metadata in one group, and of their assignments.
+    /// Maximum bytes of all members' metadata in one group, and of their assignments.
     pub max_group_bytes: usize,
-    /// Bytes that all groups of this agent may take; beyond it joins are put off.
+    /// Maximum bytes of all groups of this agent; joins are refused above it.
     pub max_total_bytes: usize,
-    /// Offsets in one commit.
+    /// Maximum number of offsets in one request.
     pub max_offsets: usize,
-    /// Bytes of the metadata of one committed offset.
+    /// Maximum bytes of the metadata of one committed offset.
     pub max_offset_metadata: usize,
-    /// The shortest session time-out.
+    /// Minimum session timeout.
     pub min_session_timeout: Duration,
-    /// The longest session time-out.
+    /// Maximum session timeout.
     pub max_session_timeout: Duration,
-    /// How long an empty group waits for more members after the first one.
+    /// How long a new group waits for further members after the first one.
     pub initial_rebalance_delay: Duration,
 }
 
@@ -54,7 +54,7 @@ impl Default for GroupLimits {
 }
 
 impl GroupLimits {
-    /// For the embedded default: a group starts at once, and a test need not wait long for a silent member.
+    /// Limits for development mode: groups start at once, and tests can use short session timeouts.
     pub fn dev() -> Self {
         Self {
             min_session_timeout: Duration::from_millis(100),
@@ -71,20 +71,23 @@ impl GroupLimits {
         }
     }
 
-    /// The join that a request asks for.
+    /// Validates a JoinGroup request.
+    ///
+    /// # Errors
+    /// The error code of the first violated limit.
     pub(super) fn join(&self, request: v1::JoinGroupRequest, client_host: &str) -> Result<Join, Error> {
         group_id(&request.group_id)?;
         let protocols = self.protocols(request.protocols)?;
         if request.protocol_type.is_empty() || protocols.is_empty() {
             return Err(Error::new(
                 ErrorCode::InconsistentGroupProtocol,
-                "a member needs a protocol type and at least one assignor",
+                "a member must name a protocol type and at least one assignor",
             ));
         }
         let session = Duration::from_millis(request.session_timeout_ms.into());
         if session < self.min_session_timeout || session > self.max_session_timeout {
             let (min, max) = (self.min_session_timeout, self.max_session_timeout);
-            let message = format!("the session time-out of {session:?} is not between {min:?} and {max:?}");
+            let message = format!("the session timeout of {session:?} is not between {min:?} and {max:?}");
             return Err(Error::new(ErrorCode::InvalidSessionTimeout, message));
         }
         let rebalance = match request.rebalance_timeout_ms {
@@ -106,14 +109,14 @@ impl GroupLimits {
     fn protocols(&self, offered: Vec<v1::GroupProtocol>) -> Result<Arc<[Protocol]>, Error> {
         if offered.len() > MAX_PROTOCOLS {
             return Err(invalid(format!(
-                "a member may offer {MAX_PROTOCOLS} assignors, not {}",
+                "a member may offer at most {MAX_PROTOCOLS} assignors, not {}",
                 offered.len()
             )));
         }
         let bytes: usize = offered.iter().map(|protocol| protocol.metadata.len()).sum();
         if bytes > self.max_member_bytes {
             let message = format!(
-                "the member's metadata has {bytes} bytes, the limit is {}",
+                "the member's metadata has {bytes} bytes; the limit is {}",
                 self.max_member_bytes
             );
             return Err(Error::new(ErrorCode::MessageTooLarge, message));
@@ -133,28 +136,28 @@ impl GroupLimits {
         Ok(protocols.into())
     }
 
-    /// Whether one offset may be committed, apart from its partition.
+    /// Checks one offset to be committed, apart from its partition.
     pub(super) fn offset(&self, offset: &v1::CommitOffset) -> Result<(), Error> {
         if offset.offset < 0 {
             return Err(invalid(format!(
-                "offset {} cannot be committed; offsets start at 0",
+                "offset {} cannot be committed; offsets are not negative",
                 offset.offset
             )));
         }
         if offset.metadata.len() > self.max_offset_metadata {
             let (given, limit) = (offset.metadata.len(), self.max_offset_metadata);
-            let message = format!("the offset's metadata has {given} bytes, the limit is {limit}");
+            let message = format!("the offset's metadata has {given} bytes; the limit is {limit}");
             return Err(Error::new(ErrorCode::OffsetMetadataTooLarge, message));
         }
         if offset.metadata.contains('\0') {
             return Err(invalid(
-                "the offset's metadata holds a NUL character, which cannot be stored",
+                "the offset's metadata contains a NUL character, which cannot be stored",
             ));
         }
         Ok(())
     }
 
-    /// Whether so many offsets may be committed, or asked for, at once.
+    /// Checks the number of offsets in one request.
     pub(super) fn offsets(&self, count: usize) -> Result<(), Error> {
         if count > self.max_offsets {
             return Err(invalid(format!(
@@ -166,18 +169,18 @@ impl GroupLimits {
     }
 }
 
-/// Whether it can name a group.
+/// Checks a group id.
 pub(super) fn group_id(id: &str) -> Result<(), Error> {
     let problem = match id {
         "" => "a group id cannot be empty",
         id if id.len() > MAX_NAME => "a group id has at most 255 bytes",
-        id if id.contains('\0') => "a group id cannot hold a NUL character",
+        id if id.contains('\0') => "a group id cannot contain a NUL character",
         _ => return Ok(()),
     };
     Err(Error::new(ErrorCode::InvalidGroupId, problem))
 }
 
-/// The static name in a request; an empty one is none.
+/// Parses the group instance id of a request; an empty one is `None`.
 pub(super) fn instance(id: &str) -> Result<Option<&str>, Error> {
     if id.is_empty() {
         Ok(None)
@@ -196,7 +199,7 @@ fn name<'a>(what: &str, name: &'a str) -> Result<&'a str, Error> {
     Ok(name)
 }
 
-/// As much of a name as is kept where its end does not matter.
+/// Truncates a name whose end does not matter.
 fn short(name: &str) -> &str {
     &name[..name.floor_char_boundary(MAX_NAME)]
 }

@@ -1,9 +1,10 @@
-//! Consumer groups, with Kafka's words and rules. [`state`] is one group as a pure state machine; the [`Coordinator`] keeps
-//! the groups of the coordinator slots that this agent leads, stores what must survive it, and answers; [`GroupsService`]
-//! translates gRPC.
+//! Consumer groups with Kafka's semantics. [`state`] is one group as a pure state machine; the
+//! [`Coordinator`] owns the groups of the coordinator slots that this agent leads, persists what
+//! must survive the agent, and replies; [`GroupsService`] translates gRPC.
 //!
-//! What is promised (INV-C1): a committed offset never goes back by itself, and a member of an old generation cannot
-//! commit. Both hold in the metadata transaction, fenced by the slot's lease and the stored generation, not in the agent.
+//! Guarantees (INV-C1): a committed offset never goes back unless it is reset, and a member of an
+//! old generation cannot commit. Both hold in the metadata transaction, which is fenced by the
+//! slot's lease and the stored generation, not by the agent.
 
 pub mod cluster;
 pub mod coordinator;

@@ -1,4 +1,4 @@
-//! The group service: gRPC on one side, the [`Coordinator`] on the other. Only translation.
+//! The gRPC service of consumer groups: translates requests for the [`Coordinator`].
 
 use std::sync::Arc;
 
@@ -13,22 +13,22 @@ use super::{
     limits,
 };
 
-/// What every call answers with.
+/// The result of a gRPC call.
 type Answer<T> = Result<Response<T>, Status>;
 
-/// Serves consumer groups.
+/// Serves consumer groups over gRPC.
 #[derive(Debug, Clone)]
 pub struct GroupsService {
     coordinator: Arc<Coordinator>,
 }
 
 impl GroupsService {
-    /// Serves from this coordinator.
+    /// Creates the service of a coordinator.
     pub fn new(coordinator: Arc<Coordinator>) -> Self {
         Self { coordinator }
     }
 
-    /// The coordinator it serves from.
+    /// Returns the coordinator.
     pub fn coordinator(&self) -> &Arc<Coordinator> {
         &self.coordinator
     }
@@ -43,7 +43,7 @@ impl GroupsService {
         cluster.coordinator(group_id).ok_or_else(|| {
             let error = Error::new(
                 ErrorCode::CoordinatorNotAvailable,
-                "no agent coordinates the group at the moment",
+                "no agent coordinates the group; try again",
             );
             error.with_retry_after_ms(100)
         })
@@ -74,7 +74,8 @@ impl GroupService for GroupsService {
         let _timer = self.coordinator.parts().metrics.request("JoinGroup");
         let host = host(&request);
         let request = request.into_inner();
-        // A first join whose caller goes away is taken back, so nobody is made to ask twice who does not want to.
+        // A first join whose caller disconnects is withdrawn, so the second round trip is needed
+        // only for clients that ask for it.
         let require_known = request.require_known_member_id;
         let response = match self.coordinator.join(request, &host, require_known).await? {
             JoinAnswer::Joined(response) => response,

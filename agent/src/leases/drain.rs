@@ -1,5 +1,5 @@
-//! The orderly end: every lease goes to another agent before the process exits, so that a rolling restart loses nothing
-//! and no partition waits for a lease to expire.
+//! Drains an agent before its process exits: every lease is handed over to another agent, so that a
+//! rolling restart loses nothing and no partition waits for a lease to expire.
 
 use streamhouse_metadata::Error;
 use tokio::time::{Duration, Instant, sleep, timeout_at};
@@ -7,19 +7,21 @@ use tokio::time::{Duration, Instant, sleep, timeout_at};
 use super::{keeper::Keeper, tenure::Tenure};
 use crate::{health::Condition, metrics::LeaseChange};
 
-/// How long clients are told who leads now, after everything is handed over.
+/// How long clients are redirected to the new leaders after the handover.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// How often the farewell looks whether anybody is still there.
+/// How often the connections are checked during that time.
 const LOOK: Duration = Duration::from_millis(20);
 
 impl Keeper {
     /// Drains, by `deadline` at the latest:
-    /// 1. not ready any more, and marked as draining, so that nobody gives this agent leases;
-    /// 2. batch by batch: stop taking, store and commit what is in flight, hand the leases over;
-    /// 3. keep naming the new leaders for a moment, while `connected` says that clients are there;
-    /// 4. seal this life and end [`run`](Self::run).
+    /// 1. reports unready and marks this agent as draining, so that it gets no more leases;
+    /// 2. batch by batch: stops accepting, stores and commits what is in flight, and hands the
+    ///    leases over;
+    /// 3. keeps redirecting clients to the new leaders for a while, as long as `connected` returns
+    ///    `true`;
+    /// 4. seals this incarnation and ends [`run`](Self::run).
     ///
-    /// What could not be handed over by then moves when the lease expires; nothing acknowledged is lost.
+    /// Leases not handed over by then move when they expire; acknowledged records are never lost.
     pub async fn drain(&self, deadline: Instant, connected: impl Fn() -> bool) {
         self.node.health.unmet(Condition::Serving, "draining");
         tracing::info!("draining: handing leases over");
@@ -32,7 +34,7 @@ impl Keeper {
                 }
             };
             if timeout_at(deadline, work).await.is_err() {
-                tracing::warn!("the drain timeout passed; leases that are left move when they expire");
+                tracing::warn!("the drain timeout passed; remaining leases move when they expire");
             }
         }
         self.finish.cancel();
@@ -45,7 +47,7 @@ impl Keeper {
             Ok(()) => {}
             Err(Error::Sealed(_)) => return,
             Err(error) => {
-                tracing::warn!(%error, "the cluster does not know that this agent drains; going on")
+                tracing::warn!(%error, "could not mark this agent as draining; draining anyway")
             }
         }
         let alone = self.hand_everything_over(tenure).await;
@@ -53,11 +55,12 @@ impl Keeper {
             self.say_farewell(connected).await;
         }
         if let Err(error) = tenure.insist("sealing", || metadata.seal(me)).await {
-            tracing::warn!(%error, "this life could not be sealed; it ends when its lease expires");
+            tracing::warn!(%error, "could not seal this incarnation; it ends when its lease expires");
         }
     }
 
-    /// Until the newest snapshot has nothing of ours. `true` when there was nobody to give to.
+    /// Hands over leases until the newest snapshot names this agent no more. Returns `true` if
+    /// there was no other agent to hand them to.
     async fn hand_everything_over(&self, tenure: &Tenure) -> bool {
         let me = tenure.life.incarnation;
         loop {
@@ -76,7 +79,7 @@ impl Keeper {
         }
     }
 
-    /// Producers that come late learn who leads.
+    /// Keeps serving so that late producers are redirected to the new leaders.
     async fn say_farewell(&self, connected: impl Fn() -> bool) {
         let until = Instant::now() + FAREWELL;
         while connected() && Instant::now() < until {

@@ -1,7 +1,8 @@
-//! Gives leases to other agents: for balance while a life lasts, and all of them when the agent drains.
+//! Hands leases over to other agents: for balance, and all of them during a drain.
 //!
-//! A partition that moves stops taking batches, what it took is stored and committed, and then the lease moves to its new
-//! holder in one transaction. This goes in batches, so that each partition stands still for one flush and one round trip.
+//! A moving partition stops accepting batches, its accepted ones are stored and committed, and then
+//! the lease moves to its new holder in one transaction. Moves go in batches, so that each
+//! partition is unavailable for one flush and one round trip only.
 
 use std::sync::Arc;
 
@@ -15,17 +16,17 @@ use super::{
 };
 use crate::{directory::View, metrics::LeaseChange, partition::Partition};
 
-/// Partitions that stand still together, at least.
+/// Minimum number of partitions that move together.
 const SMALLEST_BATCH: usize = 64;
-/// A hand-over goes in about so many batches.
+/// Approximate number of batches of one handover.
 const BATCHES: usize = 16;
-/// How long a partition may stand still for balance's sake before it goes on here.
+/// Maximum time that a partition may be unavailable for the sake of balance.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The pause after a hand-over that did not succeed.
+/// Pause after a failed handover.
 const REST: Duration = Duration::from_secs(1);
 
 impl Tenure {
-    /// Gives away what the plan wants elsewhere; never returns.
+    /// Hands over leases that the plan assigns to other agents; never returns.
     pub(super) async fn give_for_ever(&self) {
         let mut versions = self.node.directory.subscribe();
         let mut settled = None;
@@ -47,7 +48,7 @@ impl Tenure {
         }
     }
 
-    /// What the plan wants to go from us to others; everything when we drain.
+    /// Returns the planned moves from this agent to others; all leases if this agent is draining.
     pub(super) fn gifts(&self, view: &View, draining: bool) -> Vec<LeaseMove> {
         let me = self.life.incarnation;
         let mut agents = candidates(&view.snapshot);
@@ -63,8 +64,8 @@ impl Tenure {
             .collect()
     }
 
-    /// Carries the moves out. `false` when it was given up: a drain began meanwhile, or storing what is in flight took
-    /// longer than `patience`.
+    /// Carries the moves out. Returns `false` if it gave up: a drain began meanwhile, or storing
+    /// what is in flight took longer than `patience`.
     pub(super) async fn hand_over(
         &self,
         moves: &[LeaseMove],
@@ -107,7 +108,7 @@ impl Tenure {
         if !drained {
             tracing::warn!(
                 partitions = partitions.len(),
-                "leases stay here: what is in flight cannot be stored at the moment"
+                "handover given up: batches in flight cannot be stored now"
             );
             self.take_batches_again(&partitions);
             return false;
@@ -130,7 +131,7 @@ impl Tenure {
         true
     }
 
-    /// Coordinator slots among the leases are let go before they move.
+    /// Releases the coordinator slots among the moving leases.
     async fn release_slots(&self, batch: &[LeaseMove]) {
         let slots: Vec<i32> = {
             let mut slots = self.slots.lock();
@@ -148,11 +149,11 @@ impl Tenure {
         let mut lost = Vec::new();
         for (planned, outcome) in batch.iter().zip(outcomes) {
             if matches!(outcome, MoveOutcome::Moved { .. }) {
-                // Coordinator slots are not among the partitions held.
+                // Coordinator slots are not among the held partitions.
                 partitions += usize::from(self.life.held.remove(planned.partition, planned.epoch).is_some());
                 moved += 1;
             } else {
-                // The taker is gone, or the lease is not ours: the next snapshot knows.
+                // The new holder is gone, or the lease was lost: the next snapshot says which.
                 self.keep(planned.partition);
                 lost.extend(self.life.held.get(planned.partition));
             }

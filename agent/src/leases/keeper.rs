@@ -1,8 +1,9 @@
-//! The lease keeper: one task an agent. It registers (a new life), renews the lease, and ends the life at once when the
-//! lease is lost, or when it could not be renewed for two thirds of its time, by the monotonic clock and counted from
-//! before the last successful renewal was sent. Then it begins a new life.
+//! The lease keeper: one task per agent. It registers the agent (a new incarnation), renews the
+//! lease, and ends the incarnation at once if the lease is lost or was not renewed for two thirds
+//! of its duration, measured by the monotonic clock from before the last successful renewal was
+//! sent. Then it starts a new incarnation.
 //!
-//! Jumps of the wall clock do not matter: nothing here reads it.
+//! Jumps of the wall clock have no effect: it is never read here.
 
 use std::{fmt, sync::Arc};
 
@@ -27,27 +28,27 @@ use crate::{
     produce::{Stall, Writer, WriterDeps, WriterSettings},
 };
 
-/// How long to wait between attempts to register: doubling between these.
+/// Back-off between attempts to register: minimum and maximum.
 const REGISTER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// How often the oldest write is looked at, at least and at most.
+/// How often the oldest write is checked: minimum and maximum.
 const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
-/// A life of so many leases' time or less was a short one.
+/// Number of lease durations up to which an incarnation counts as short.
 const SHORT_LIFE: u32 = 3;
-/// The longest pause before a new life when lives end soon after they began.
+/// Maximum pause before a new incarnation after a series of short ones.
 const LONGEST_REST: Duration = Duration::from_secs(30);
 
-/// Why a life ended.
+/// Why an incarnation ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum End {
-    /// The drain is done.
+    /// The drain is complete.
     Drained,
     /// The lease could not be renewed in time.
     Expired,
-    /// The metadata store says that the life is over.
+    /// The metadata store sealed the incarnation.
     Sealed,
     /// The writer found that nothing can be written any more.
     WriterStopped,
-    /// No write was done for as long as the lease lasts: others shall lead.
+    /// No write completed for the duration of a lease: other agents shall lead.
     WritesStalled(WriteStage, Duration),
 }
 
@@ -57,10 +58,10 @@ impl fmt::Display for End {
             Self::Drained => "the agent drained",
             Self::Expired => "the lease could not be renewed in time",
             Self::Sealed => {
-                "others ended it: another agent with the same agent-id registered, the lease expired, or its \
-                address did not answer"
+                "sealed: another agent with the same agent id registered, the lease expired, or this agent's \
+                address did not respond"
             }
-            Self::WriterStopped => "the writer found the lease lost",
+            Self::WriterStopped => "the writer found that the lease is lost",
             Self::WritesStalled(stage, waited) => {
                 return write!(f, "{} took no write for {waited:.0?}", store_of(*stage));
             }
@@ -68,7 +69,7 @@ impl fmt::Display for End {
     }
 }
 
-/// The store that a stage of a write waits for.
+/// Returns the store that a stage of a write waits for.
 fn store_of(stage: WriteStage) -> &'static str {
     match stage {
         WriteStage::Upload => "the object store",
@@ -76,14 +77,14 @@ fn store_of(stage: WriteStage) -> &'static str {
     }
 }
 
-/// Keeps the leases of one agent.
+/// Registers one agent and keeps its leases.
 #[derive(Debug)]
 pub struct Keeper {
     pub(super) node: Arc<Node>,
     groups: Arc<dyn Slots>,
     registration: AgentRegistration,
     writer: WriterSettings,
-    /// The life that began last.
+    /// The latest incarnation of this process.
     last: Mutex<Option<Incarnation>>,
     pub(super) tenure: ArcSwapOption<Tenure>,
     /// Ends [`run`](Self::run).
@@ -91,7 +92,8 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// A keeper that registers as `registration` says; each life writes as `writer` says.
+    /// Creates a keeper that registers with `registration`; each incarnation writes with the
+    /// settings `writer`.
     pub fn new(
         node: Arc<Node>,
         groups: Arc<dyn Slots>,
@@ -109,7 +111,8 @@ impl Keeper {
         }
     }
 
-    /// Lives, one life after the other, until [`drain`](Self::drain) is done or [`stop`](Self::stop) is called.
+    /// Runs one incarnation after the other, until [`drain`](Self::drain) completes or
+    /// [`stop`](Self::stop) is called.
     pub async fn run(&self) {
         let mut rest = Duration::ZERO;
         loop {
@@ -128,11 +131,12 @@ impl Keeper {
             self.node.health.unmet(Condition::Joined, end.to_string());
             self.node
                 .health
-                .unmet(Condition::Leases, "no leases: a new life begins");
+                .unmet(Condition::Leases, "no leases: a new incarnation starts");
             if let End::WritesStalled(stage, _) = end {
                 self.wait_for_writes(&tenure.life, stage).await;
             }
-            // Lives that end at once are a sign of a store that fails again and again: do not take leases for nothing.
+            // Incarnations that end at once indicate a store that keeps failing: back off instead
+            // of taking leases in vain.
             let short = sent.elapsed() < self.ttl() * SHORT_LIFE;
             rest = if short {
                 (rest * 2).clamp(REGISTER.0, LONGEST_REST)
@@ -142,7 +146,7 @@ impl Keeper {
             tracing::warn!(
                 incarnation = tenure.life.incarnation.0,
                 ?rest,
-                "this life of the agent is over: {end}"
+                "this incarnation of the agent ended: {end}"
             );
             tokio::select! {
                 () = self.finish.cancelled() => return,
@@ -151,12 +155,12 @@ impl Keeper {
         }
     }
 
-    /// Ends everything without handing over, as a crash would: leases go when they expire.
+    /// Ends everything without handing over, like a crash: leases move when they expire.
     pub fn stop(&self) {
         self.finish.cancel();
     }
 
-    /// Resolves when the keeper was told to end.
+    /// Resolves when the keeper is stopping.
     pub async fn finishing(&self) {
         self.finish.cancelled().await;
     }
@@ -165,7 +169,7 @@ impl Keeper {
         self.registration.lease_ttl
     }
 
-    /// Begins a life. The time returned is from before its registration was sent.
+    /// Starts an incarnation. The returned time is from before its registration was sent.
     async fn begin(&self) -> (Arc<Tenure>, Instant) {
         let (registered, sent) = self.register().await;
         let Registered {
@@ -229,8 +233,9 @@ impl Keeper {
         }
     }
 
-    /// Why this agent must not register: another process lives under its id. Two that took turns would both be useless.
-    /// One that was restarted does not wait: its earlier life is at its own address, or at one where nobody is.
+    /// Returns why this agent must not register: another process runs under its id. Two that took
+    /// turns would both be useless. A restarted process does not wait: its earlier incarnation had
+    /// the same address, or one that refuses connections.
     async fn rival(&self) -> Result<Option<String>, Error> {
         let last = *self.last.lock();
         let Some(snapshot) = self.node.metadata.snapshot(None).await? else {
@@ -247,15 +252,15 @@ impl Keeper {
         let why = match peers::probe(address).await {
             Probe::Refuses => return Ok(None),
             Probe::Answers => format!(
-                "another agent with the id {id} is running at {address}; give this one another --agent-id, or stop \
-                that one"
+                "another agent with the id {id} is running at {address}; give this agent another --agent-id, or stop \
+                the other one"
             ),
             Probe::Silent => format!(
-                "another agent with the id {id} was running at {address} a moment ago; waiting for its lease to run \
-                out"
+                "another agent with the id {id} was running at {address}; waiting for its lease to \
+                expire"
             ),
         };
-        // It may be a stranger who has the address now.
+        // The address may belong to an unrelated process by now.
         let metadata = &self.node.metadata;
         let over = metadata
             .seal_silent(rival.incarnation, Silence::HalfLease)
@@ -270,7 +275,7 @@ impl Keeper {
             .unmet(Condition::Joined, format!("cannot register: {why}"));
     }
 
-    /// Everything that goes on during a life, until it ends.
+    /// Runs all tasks of an incarnation until it ends.
     async fn live(&self, tenure: &Tenure, sent: Instant) -> End {
         tokio::select! {
             biased;
@@ -284,8 +289,8 @@ impl Keeper {
         }
     }
 
-    /// Returns when no write was done for as long as the lease lasts although one was under way (INV-L2). An upload that
-    /// may only be slow gets more time, but not without end.
+    /// Returns when no write completed for the duration of a lease although one was under way
+    /// (INV-L2). An upload that may just be slow gets more time, but a bounded one.
     async fn watch_writes(&self, life: &Life) -> End {
         let lease = self.ttl();
         let (health, store) = (&self.node.health, &self.node.store_health);
@@ -318,7 +323,7 @@ impl Keeper {
         }
     }
 
-    /// What producers are told of writes that wait.
+    /// Returns the error that producers get for stalled writes.
     fn cause(&self, stall: Stall) -> CoreError {
         let mut text = format!(
             "{} has taken no write for {:.0?}",
@@ -339,12 +344,12 @@ impl Keeper {
         CoreError::new(code, text)
     }
 
-    /// After a life whose writes stalled: hands its partitions to whoever can write, and waits until this agent can.
-    /// That the metadata store can is proved by registering.
+    /// After stalled writes: seals the incarnation so that other agents take its partitions, and
+    /// waits until this agent can write again. For the metadata store, registering proves that.
     async fn wait_for_writes(&self, life: &Life, stage: WriteStage) {
         let seal = timeout(self.ttl() / 2, self.node.metadata.seal(life.incarnation)).await;
         if !matches!(seal, Ok(Ok(()))) {
-            tracing::warn!("the partitions cannot be given up now; they go when the lease expires");
+            tracing::warn!("could not seal this incarnation; its partitions move when the lease expires");
         }
         self.node.directory.want();
         if stage == WriteStage::Upload {
@@ -359,7 +364,8 @@ impl Keeper {
         }
     }
 
-    /// Renews every third of the lease's time, and returns when two thirds passed since the last renewal was sent.
+    /// Renews every third of the lease duration, and returns when two thirds have passed since the
+    /// last successful renewal was sent.
     async fn renew(&self, life: &Life, registered: Instant) -> End {
         let third = self.ttl() / 3;
         let (mut safe_until, mut next) = (registered + third * 2, registered + third);

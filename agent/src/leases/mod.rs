@@ -1,10 +1,12 @@
-//! Leases decide what is ours. The [`keeper`] registers the agent, renews its lease and ends its life in time; [`watch`]
-//! keeps the directory fresh; [`reconcile`] makes what is held follow the snapshot and takes what [`plan`] says;
-//! [`handover`] gives leases away, for balance and for the [`drain`]; [`peers`] notices agents that died.
+//! Leases decide which partitions and coordinator slots this agent leads. The [`keeper`] registers
+//! the agent, renews its lease and ends its incarnation in time; [`watch`] keeps the directory
+//! fresh; [`reconcile`] follows the snapshot and takes what [`plan`] assigns; [`handover`] moves
+//! leases to other agents, for balance and for the [`drain`]; [`peers`] detects dead agents.
 //!
-//! Nothing here is needed for safety: every write is fenced by (holder, epoch) in its own transaction (INV-L1). What this
-//! module adds is that an agent stops promising things before its lease ends, that everything has a leader soon, and that
-//! a lease given away stands still only for a flush and a round trip.
+//! Safety does not depend on this module: every write is fenced by (holder, epoch) in its own
+//! transaction (INV-L1). It adds that an agent stops promising before its lease ends, that
+//! everything has a leader soon, and that a moving lease is unavailable only for a flush and a
+//! round trip.
 
 pub mod drain;
 pub mod handover;
@@ -20,13 +22,18 @@ use streamhouse_metadata::{Lease, Result};
 
 pub use keeper::Keeper;
 
-/// Who coordinates groups while a coordinator slot is ours. Called by the lease keeper only.
+/// Serves the groups of the coordinator slots that this agent leads. Called by the lease keeper
+/// only.
 #[async_trait]
 pub trait Slots: Send + Sync + std::fmt::Debug {
-    /// The slot is ours under this lease; when this returns its groups are served.
+    /// Starts to coordinate the slot under this lease; when this returns, its groups are served.
+    ///
+    /// # Errors
+    /// Fails if the slot's groups cannot be loaded; the slot is not served then.
     async fn acquire(&self, slot: i32, lease: Lease) -> Result<()>;
 
-    /// The slot is not ours any more, or about to be another's: when this returns nothing is written for it. Waits for
-    /// what is being written only for a moment: a store that does not answer must not hold up who comes next.
+    /// Stops coordinating the slot, which moved or is about to move: when this returns, nothing
+    /// more is written for it. Waits only briefly for writes under way: a store that does not
+    /// respond must not delay the next coordinator.
     async fn release(&self, slot: i32);
 }

@@ -1,10 +1,12 @@
-//! Notices agents that died, long before their leases expire. Every agent connects now and then to the gRPC addresses of a
-//! few others, its successors in the ring of lives, so that the cost does not grow with the cluster. A life whose address
-//! refuses again and again is sealed, and one whose address says nothing once it missed a renewal as well.
+//! Detects dead agents long before their leases expire. Every agent regularly connects to the gRPC
+//! addresses of a few others, its successors in the ring of incarnations, so that the cost does not
+//! grow with the cluster. An incarnation whose address keeps refusing connections is sealed, and
+//! one whose address is silent if it also missed a renewal.
 //!
-//! The one who asks may be the one who is cut off. So the metadata store has the last word, in one transaction: only a
-//! lease that was not renewed meanwhile is ended; and an address that never answered us is not judged at all. An early
-//! end is safe in any case: commits are fenced (INV-L1), and an agent that lives begins a new life.
+//! The observer itself may be cut off. The metadata store therefore decides in one transaction: it
+//! ends only a lease that was not renewed meanwhile. Addresses that never responded to this agent
+//! are not judged. Ending an incarnation early is safe: commits are fenced (INV-L1), and a live
+//! agent starts a new incarnation.
 
 use std::{collections::HashMap, io::ErrorKind};
 
@@ -18,38 +20,38 @@ use tokio::{
 
 use crate::{directory::View, node::Node};
 
-/// How often each successor is asked.
+/// Interval between probes.
 const EVERY: Duration = Duration::from_millis(500);
-/// How long one attempt to connect may take.
+/// Timeout of one probe.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How many successors an agent looks after.
+/// Maximum number of agents that one agent probes.
 const SUCCESSORS: usize = 3;
-/// A life is judged after so many refusals in a row.
+/// Consecutive refusals after which an incarnation is sealed.
 const REFUSALS: u32 = 3;
-/// The same where not all of them were refusals.
+/// Consecutive failures after which an incarnation is sealed if not all were refusals.
 const SILENCES: u32 = 5;
-/// How long the metadata store may take to answer.
+/// Timeout of the call to the metadata store.
 const VERDICT: Duration = Duration::from_secs(5);
 
-/// What an address did when somebody connected.
+/// The outcome of connecting to an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Probe {
-    /// A process is there, and runs.
+    /// A running process accepted the connection.
     Answers,
-    /// The computer is there, and nobody listens.
+    /// The host is up, and no process listens.
     Refuses,
-    /// Anything else: no answer, no way, no such name.
+    /// Anything else: a timeout, no route, an unknown name.
     Silent,
 }
 
-/// Connects once, and says that nothing will be sent: a server that runs then closes the connection, with TLS and without.
-/// The operating system alone accepts connections for a process that is stopped.
+/// Connects once and shuts down the write half: a running server then closes the connection, with
+/// TLS or without. For a stopped process, the operating system only accepts the connection.
 pub(crate) async fn probe(address: &str) -> Probe {
     let asked = async {
         let mut stream = TcpStream::connect(address).await?;
         stream.shutdown().await?;
         match stream.read(&mut [0]).await {
-            // Somebody there closed it, or had something to say.
+            // The server closed the connection or sent something.
             Ok(_) => Ok(()),
             Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
             Err(error) => Err(error),
@@ -62,12 +64,12 @@ pub(crate) async fn probe(address: &str) -> Probe {
     }
 }
 
-/// What is known of one life.
+/// The probe history of one incarnation.
 #[derive(Debug, Default, Clone, Copy)]
 struct Peer {
-    /// Its address answered us at least once: it can be reached from here.
+    /// Whether its address responded at least once, and so can be reached from here.
     answered: bool,
-    /// Failures in a row, and how many of them were refusals.
+    /// Consecutive failures, and how many of them were refusals.
     failures: u32,
     refusals: u32,
     /// When the first of them began.
@@ -75,7 +77,8 @@ struct Peer {
 }
 
 impl Peer {
-    /// Takes in what a probe that began at `begun` found. Says how long the lease must have been silent to end the life.
+    /// Records the outcome of a probe that began at `begun`. Returns how long the lease must have
+    /// been silent for the incarnation to be sealed, if it should be.
     fn observe(&mut self, found: Probe, begun: Instant) -> Option<Silence> {
         if found == Probe::Answers {
             *self = Self {
@@ -95,7 +98,7 @@ impl Peer {
         }
     }
 
-    /// Begins to count again.
+    /// Restarts the count of failures.
     fn forgive(&mut self) {
         *self = Self {
             answered: self.answered,
@@ -104,7 +107,8 @@ impl Peer {
     }
 }
 
-/// The lives that `me` looks after: those that follow it in the ring of all lives, with their addresses.
+/// Returns the incarnations that `me` probes: those that follow it in the ring of all incarnations,
+/// with their addresses.
 fn successors(view: &View, me: Incarnation) -> Vec<(Incarnation, String)> {
     let mut others: Vec<_> = view
         .agents()
@@ -116,7 +120,7 @@ fn successors(view: &View, me: Incarnation) -> Vec<(Incarnation, String)> {
     others
 }
 
-/// Looks after the successors of this life; never returns.
+/// Probes the successors of this incarnation; never returns.
 pub(super) async fn watch(node: &Node, me: Incarnation) {
     let mut peers: HashMap<Incarnation, Peer> = HashMap::new();
     loop {
@@ -139,7 +143,7 @@ pub(super) async fn watch(node: &Node, me: Incarnation) {
     }
 }
 
-/// Ends a life if its lease is as silent as its address.
+/// Seals an incarnation if its lease is as silent as its address.
 async fn seal(node: &Node, life: Incarnation, address: &str, silence: Silence) -> bool {
     match timeout(VERDICT, node.metadata.seal_silent(life, silence)).await {
         Ok(Ok(true)) => {
@@ -147,7 +151,7 @@ async fn seal(node: &Node, life: Incarnation, address: &str, silence: Silence) -
                 incarnation = life.0,
                 address,
                 ?silence,
-                "an agent does not answer and does not renew its lease: its life is ended"
+                "an agent neither responds nor renews its lease: sealed its incarnation"
             );
             node.directory.want();
             true
@@ -156,12 +160,12 @@ async fn seal(node: &Node, life: Incarnation, address: &str, silence: Silence) -
             tracing::info!(
                 incarnation = life.0,
                 address,
-                "an agent does not answer here, but renews its lease"
+                "an agent does not respond to this one, but renews its lease"
             );
             false
         }
         Ok(Err(error)) => {
-            tracing::debug!(%error, "an agent that does not answer cannot be ended now");
+            tracing::debug!(%error, "an agent that does not respond could not be sealed");
             false
         }
         Err(_) => false,
@@ -229,7 +233,7 @@ mod tests {
         let accepting = async { drop(listener.accept().await.unwrap()) };
         let (answer, ()) = tokio::join!(probe(&address), accepting);
         assert_eq!(answer, Probe::Answers);
-        // As of a process that is stopped: the operating system takes the connection.
+        // Like a stopped process: the operating system accepts the connection.
         assert_eq!(probe(&address).await, Probe::Silent);
         drop(listener);
         assert_eq!(probe(&address).await, Probe::Refuses);

@@ -1,10 +1,11 @@
-//! Who should lead what, as a pure function of the snapshot. Every agent computes the same whole plan and carries out its
-//! own part: it takes what nobody holds and is planned for it, and gives away what it holds and is planned for another.
+//! The assignment of leases to agents, as a pure function of the snapshot. Every agent computes the
+//! same whole plan and carries out its own part: it takes unowned leases planned for it, and hands
+//! over leases planned for another agent.
 //!
-//! The plan evens out to within one partition an agent with as few moves as possible, leaves no unowned partition without
-//! a taker, and plans nothing when there is nothing to even out. Agents that drain are planned to hold nothing. It relies
-//! on nothing but the snapshot: moves are conditional, so agents that plan from snapshots of different age only lose
-//! moves, and agree once they see the same.
+//! The plan balances to within one lease per agent with as few moves as possible, leaves no lease
+//! unowned, and is empty if there is nothing to balance. Draining agents are planned to hold
+//! nothing. It depends on the snapshot only: moves are conditional, so agents that plan from
+//! snapshots of different age merely lose moves, and agree once they see the same one.
 
 use std::collections::BTreeMap;
 
@@ -13,22 +14,22 @@ use streamhouse_metadata::{Incarnation, LeaseMove, PartitionRecord, PartitionUid
 /// An agent that may hold leases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {
-    /// Its life.
+    /// Its incarnation.
     pub incarnation: Incarnation,
-    /// Whether it wants to hold nothing.
+    /// Whether it should hold nothing.
     pub draining: bool,
 }
 
-/// A lease to place: a partition, or a coordinator slot.
+/// A lease to place: of a partition or of a coordinator slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
-    /// Which.
+    /// The partition's unique id.
     pub uid: PartitionUid,
-    /// Its topic, as a number: an agent gives away from the topic of which it holds most.
+    /// An index of its topic: an agent gives away from the topic of which it holds most.
     pub topic: usize,
-    /// Who holds it; `None` when nobody or nobody alive does.
+    /// The holder; `None` if there is none or it is not alive.
     pub holder: Option<Incarnation>,
-    /// The epoch seen.
+    /// The epoch in the snapshot.
     pub epoch: i32,
 }
 
@@ -43,7 +44,7 @@ impl Claim {
     }
 }
 
-/// The two kinds of leases, each evened out for itself.
+/// The two kinds of leases, which are balanced independently.
 #[derive(Debug, Default)]
 pub struct Claims {
     /// Partitions of topics.
@@ -53,7 +54,7 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// Every lease of the snapshot.
+    /// Collects all leases of the snapshot.
     pub fn of(snapshot: &Snapshot) -> Self {
         let mut claims = Self::default();
         for (topic, record) in snapshot.topics.iter().enumerate() {
@@ -77,7 +78,7 @@ fn claim(topic: usize, partition: &PartitionRecord) -> Claim {
     }
 }
 
-/// The agents of the snapshot.
+/// Returns the agents of the snapshot.
 pub fn candidates(snapshot: &Snapshot) -> Vec<Candidate> {
     let agents = snapshot.agents.iter();
     agents
@@ -88,21 +89,21 @@ pub fn candidates(snapshot: &Snapshot) -> Vec<Candidate> {
         .collect()
 }
 
-/// What `me` has to do, of the plan for one kind of leases: takes (nobody holds it, `to` is me) and gives (I hold it).
-/// A draining agent without anybody to give to releases its leases.
+/// Returns the moves of one kind that `me` carries out: takes (unowned, `to` is `me`) and gives
+/// (held by `me`). A draining agent without any other agent releases its leases.
 pub fn plan(agents: &[Candidate], claims: &[Claim], me: Incarnation) -> Vec<LeaseMove> {
     let mine =
         |planned: &LeaseMove| planned.from == Some(me) || (planned.from.is_none() && planned.to == Some(me));
     plan_all(agents, claims).into_iter().filter(mine).collect()
 }
 
-/// The least that an agent holds once all is even.
+/// Returns the minimum number of leases of an agent once all is balanced.
 pub fn fair_share(agents: &[Candidate], claims: &[Claim]) -> usize {
     let takers = agents.iter().filter(|agent| !agent.draining).count();
     claims.len().checked_div(takers).unwrap_or(0)
 }
 
-/// The whole plan: the moves of all agents.
+/// Returns the whole plan: the moves of all agents.
 pub fn plan_all(agents: &[Candidate], claims: &[Claim]) -> Vec<LeaseMove> {
     let mut holdings: BTreeMap<Incarnation, Vec<Claim>> =
         agents.iter().map(|a| (a.incarnation, Vec::new())).collect();
@@ -119,7 +120,7 @@ pub fn plan_all(agents: &[Candidate], claims: &[Claim]) -> Vec<LeaseMove> {
     unowned.sort_by_key(|claim| claim.uid);
     let quotas = quotas(agents, &holdings, claims.len());
     if quotas.is_empty() {
-        // Nobody takes: who drains lets go, the rest stays unowned.
+        // There is no taker: draining agents release their leases, the rest stays unowned.
         return holdings
             .into_values()
             .flatten()
@@ -139,7 +140,8 @@ pub fn plan_all(agents: &[Candidate], claims: &[Claim]) -> Vec<LeaseMove> {
     assign(pool, rooms)
 }
 
-/// How many leases each taker should hold. Those that hold most may keep one more: fewer moves.
+/// Computes the number of leases of each taker. Those that hold most keep one more, which saves
+/// moves.
 fn quotas(
     agents: &[Candidate],
     holdings: &BTreeMap<Incarnation, Vec<Claim>>,
@@ -162,7 +164,8 @@ fn quotas(
         .collect()
 }
 
-/// What goes so that `quota` stay: from the topic of which most is held, so that each topic stays spread.
+/// Picks the leases above `quota`: from the topic of which most are held, so that each topic stays
+/// spread.
 fn excess(held: Vec<Claim>, quota: usize) -> Vec<Claim> {
     let surplus = held.len().saturating_sub(quota);
     let mut topics: BTreeMap<usize, Vec<Claim>> = BTreeMap::new();
@@ -172,7 +175,7 @@ fn excess(held: Vec<Claim>, quota: usize) -> Vec<Claim> {
     for claims in topics.values_mut() {
         claims.sort_by_key(|claim| claim.uid);
     }
-    // By how many are held, the most last; the topic makes it the same for everybody.
+    // By the number held, the most last; the topic index makes the order the same on every agent.
     let mut by_count: std::collections::BTreeSet<(usize, usize)> = topics
         .iter()
         .map(|(topic, claims)| (claims.len(), *topic))
@@ -191,7 +194,8 @@ fn excess(held: Vec<Claim>, quota: usize) -> Vec<Claim> {
     gone
 }
 
-/// Gives each lease of the pool to a room, in turns, so that the leases of one topic do not all go to one agent.
+/// Assigns the pool to the agents with room, round robin, so that the leases of one topic spread
+/// over agents.
 fn assign(pool: Vec<Claim>, mut rooms: Vec<(Incarnation, usize)>) -> Vec<LeaseMove> {
     let mut moves = Vec::with_capacity(pool.len());
     let mut turn = 0;

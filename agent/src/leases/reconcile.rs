@@ -1,8 +1,10 @@
-//! Makes what is held follow the snapshot: takes up what became ours, lets go of what is not ours any more, and takes what
-//! nobody holds and the plan gives to us. Runs for as long as a life lasts.
+//! Makes the led partitions and coordinator slots follow the snapshot: starts leading what this
+//! agent received, drops what it lost, and takes unowned leases that the plan assigns to it. Runs
+//! for as long as the incarnation lasts.
 //!
-//! What is held changes only by what a snapshot says, never ahead of one, so that snapshots of different age cannot be
-//! mixed up. Taking costs one more round trip for that.
+//! The set of led partitions changes only by what a snapshot says, never ahead of one, so that
+//! snapshots of different age cannot be mixed up. Taking a lease costs one more round trip for
+//! that.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,12 +25,12 @@ use crate::{
     partition::Partition,
 };
 
-/// Leases in one transaction.
+/// Maximum number of leases moved in one transaction.
 pub(super) const CHUNK: usize = 500;
-/// How long to wait after a failure.
+/// Pause after a failure.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// The leases that a snapshot calls ours.
+/// The leases that a snapshot assigns to this agent.
 struct Ours {
     partitions: Vec<(Lease, Arc<Topic>, i32)>,
     slots: HashMap<i32, Lease>,
@@ -36,8 +38,8 @@ struct Ours {
 }
 
 impl Tenure {
-    /// Follows the directory; never returns. After `patience` the agent counts as ready also with less than its share:
-    /// others may be unable to give it.
+    /// Follows the directory; never returns. After `patience` the agent counts as ready even with
+    /// less than its share: other agents may be unable to hand leases over.
     pub(super) async fn reconcile_for_ever(&self, patience: Duration) {
         let ready_at = Instant::now() + patience;
         let mut versions = self.node.directory.subscribe();
@@ -45,12 +47,12 @@ impl Tenure {
         loop {
             versions.mark_unchanged();
             let view = self.node.directory.view();
-            // The snapshot in which we appear is the first that says anything about us.
+            // Snapshots from before the registration say nothing about this incarnation.
             if settled != Some(view.version) && view.agent(self.life.incarnation).is_some() {
                 match self.reconcile(&view).await {
                     Ok(()) => settled = Some(view.version),
                     Err(error) => {
-                        tracing::warn!(%error, "leases cannot be taken up yet; trying again");
+                        tracing::warn!(%error, "could not take up leases; retrying");
                         sleep(RETRY).await;
                         continue;
                     }
@@ -73,7 +75,7 @@ impl Tenure {
         if !self.node.health.draining() {
             self.take(view).await?;
         }
-        // Last: a slot whose groups cannot be read must not keep partitions without a leader.
+        // Last: a slot whose groups cannot be loaded must not keep partitions without a leader.
         self.follow_slots(&ours).await
     }
 
@@ -109,8 +111,8 @@ impl Tenure {
         ours
     }
 
-    /// Lets go of partitions that are not ours any more: another took them, or their topic is gone. What is in flight for
-    /// them is answered by the writer, whose commit is refused.
+    /// Drops partitions that another agent took or whose topic was deleted. The writer answers what
+    /// is in flight for them: its commit is refused.
     fn let_go(&self, ours: &Ours) {
         let held = self.life.held.all();
         let lost = held
@@ -132,8 +134,8 @@ impl Tenure {
         self.node.metrics.lease_changed(LeaseChange::Lost, count);
     }
 
-    /// Takes up the partitions that became ours, with their logs as the metadata store has them now: nobody else can
-    /// change them any more.
+    /// Starts leading the received partitions, with their logs as the metadata store has them now:
+    /// no other agent can change them any more.
     async fn take_up(&self, ours: &Ours) -> Result<()> {
         let new = ours
             .partitions
@@ -149,7 +151,7 @@ impl Tenure {
                 .into_iter()
                 .collect();
             for (lease, topic, index) in chunk {
-                // Given away or deleted while we asked.
+                // Given away or deleted during the call.
                 let Some(bounds) = bounds.get(&lease.partition) else {
                     continue;
                 };
@@ -176,7 +178,7 @@ impl Tenure {
         Ok(())
     }
 
-    /// Makes the coordinator's slots follow.
+    /// Makes the coordinator's slots follow the snapshot.
     async fn follow_slots(&self, ours: &Ours) -> Result<()> {
         let held = self.slots.lock().clone();
         for (slot, _) in held
@@ -192,7 +194,7 @@ impl Tenure {
             .iter()
             .filter(|(slot, lease)| held.get(slot) != Some(lease))
         {
-            // A slot whose groups cannot be read must not keep the others without a coordinator.
+            // A slot whose groups cannot be loaded must not keep the others without a coordinator.
             match self.ask(self.groups.acquire(slot, lease)).await {
                 Ok(()) => drop(self.slots.lock().insert(slot, lease)),
                 Err(error) => outcome = Err(error),
@@ -201,7 +203,7 @@ impl Tenure {
         outcome
     }
 
-    /// Takes what nobody holds and the plan gives to us.
+    /// Takes unowned leases that the plan assigns to this agent.
     async fn take(&self, view: &View) -> Result<()> {
         let moves = takes(view, self);
         for chunk in moves.chunks(CHUNK) {
@@ -211,11 +213,7 @@ impl Tenure {
                 .zip(&outcomes)
                 .filter(|(_, outcome)| matches!(outcome, MoveOutcome::Moved { .. }));
             let moved: HashSet<PartitionUid> = moved.map(|(wish, _)| wish.partition).collect();
-            tracing::info!(
-                taken = moved.len(),
-                wanted = chunk.len(),
-                "took leases that nobody held"
-            );
+            tracing::info!(taken = moved.len(), wanted = chunk.len(), "took unowned leases");
             self.taken.lock().extend(moved);
         }
         if !moves.is_empty() {
@@ -224,7 +222,7 @@ impl Tenure {
         Ok(())
     }
 
-    /// Says whether we lead our share.
+    /// Reports whether this agent leads its share.
     fn report(&self, view: &View, patience_is_over: bool) {
         let (held, slots) = (self.life.held.len(), self.slots.lock().len());
         self.node
@@ -244,7 +242,7 @@ impl Tenure {
         if (held >= share && slots >= slot_share) || patience_is_over {
             self.node.health.met(Condition::Leases);
         } else if !self.node.health.is_ready() {
-            // Once ready, a new topic or an agent that left is no reason to be taken out of service.
+            // Once ready, a new topic or an agent that left does not make this agent unready.
             let why =
                 format!("leads {held} of {share} partitions and {slots} of {slot_share} coordinator slots");
             self.node.health.unmet(Condition::Leases, why);

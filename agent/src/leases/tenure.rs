@@ -1,5 +1,5 @@
-//! What belongs to one life of the agent while it leads: the life itself and the leases that go or went. Made by the keeper;
-//! shared by the loops that run during the life.
+//! The leases of one incarnation: what it leads, and what it has given away. Created by the keeper;
+//! shared by the tasks of the incarnation.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,27 +20,28 @@ use crate::{
     node::{Life, Node},
 };
 
-/// How long to wait before asking an unreachable metadata store again: doubling between these.
+/// Back-off between calls to a metadata store that is unreachable: minimum and maximum.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// How long one call may take, however long a lease lasts.
+/// Maximum duration of one call, however long a lease lasts.
 const LONGEST_CALL: Duration = Duration::from_secs(30);
 
-/// One life's leases.
+/// The leases of one incarnation.
 #[derive(Debug)]
 pub struct Tenure {
     pub(super) node: Arc<Node>,
     pub(super) groups: Arc<dyn Slots>,
     pub(super) life: Arc<Life>,
-    /// Coordinator slots acquired, with their leases.
+    /// Acquired coordinator slots with their leases.
     pub(super) slots: Mutex<HashMap<i32, Lease>>,
-    /// Leases that are being or were given away, with the epoch: a snapshot from before must not bring them back.
+    /// Leases given away or about to be, with their epochs: an older snapshot must not bring them
+    /// back.
     given: Mutex<HashMap<PartitionUid, i32>>,
-    /// Taken from nobody, not yet seen in a snapshot.
+    /// Unowned leases taken by this agent and not yet seen in a snapshot.
     pub(super) taken: Mutex<HashSet<PartitionUid>>,
-    /// One hand-over at a time.
+    /// Serializes handovers.
     pub(super) handing: tokio::sync::Mutex<()>,
-    /// Asks for a look at the same snapshot again.
+    /// Requests another look at the same snapshot.
     pub(super) again: Notify,
 }
 
@@ -58,36 +59,37 @@ impl Tenure {
         }
     }
 
-    /// From now on the lease in this epoch is not ours, whatever a snapshot says.
+    /// Marks the lease in this epoch as given away, whatever a snapshot says.
     pub(super) fn give(&self, uid: PartitionUid, epoch: i32) {
         self.given.lock().insert(uid, epoch);
     }
 
-    /// The lease was not given away after all.
+    /// Undoes [`give`](Self::give) after a move that failed.
     pub(super) fn keep(&self, uid: PartitionUid) {
         self.given.lock().remove(&uid);
     }
 
-    /// Whether the lease in this epoch was given away.
+    /// Returns whether the lease in this epoch was given away.
     pub(super) fn gave(&self, uid: PartitionUid, epoch: i32) -> bool {
         self.given.lock().get(&uid).is_some_and(|given| *given >= epoch)
     }
 
-    /// Forgets gifts that the newest snapshot knows of: of the leases that it calls ours, only these may still be given.
+    /// Drops the marks that the newest snapshot reflects: only leases that it still assigns to this
+    /// agent keep theirs.
     pub(super) fn retain_given(&self, ours: &HashMap<PartitionUid, i32>) {
         self.given
             .lock()
             .retain(|uid, given| ours.get(uid).is_some_and(|epoch| epoch <= given));
     }
 
-    /// One call, for as long as a lease lasts at most: whoever keeps leases waits for nothing without end.
+    /// Bounds one call by the lease duration, so that no task of the keeper waits indefinitely.
     pub(super) async fn ask<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         let limit = self.node.settings.lease_ttl.min(LONGEST_CALL);
         let answered = timeout(limit, call).await;
         answered.unwrap_or_else(|_| Err(Error::Unavailable(format!("no answer within {limit:?}"))))
     }
 
-    /// Repeats a transaction until the metadata store answers, or the life is over.
+    /// Repeats a transaction until the metadata store responds or the incarnation ends.
     pub(super) async fn insist<T, Call, Answer>(&self, what: &str, call: Call) -> Result<T>
     where
         Call: Fn() -> Answer,
@@ -113,7 +115,7 @@ impl Tenure {
         }
     }
 
-    /// The life is over: nothing is promised and nothing held any more.
+    /// Ends the incarnation: nothing is promised and nothing is led any more.
     pub(super) async fn end(&self) {
         self.life.over.cancel();
         self.node.life.store(None);
@@ -126,7 +128,7 @@ impl Tenure {
         self.release(&slots).await;
     }
 
-    /// Lets coordinator slots go, all at once: each may have to wait a moment for what is being written.
+    /// Releases coordinator slots concurrently: each may wait briefly for writes under way.
     pub(super) async fn release(&self, slots: &[i32]) {
         join_all(slots.iter().map(|slot| self.groups.release(*slot))).await;
     }

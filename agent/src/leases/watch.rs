@@ -1,15 +1,15 @@
-//! Keeps the directory fresh: one task an agent, for as long as the process lives, also while no lease is held. It looks
-//! every [`POLL`], and at once when somebody asks; everybody who asks while it looks shares the answer.
+//! Keeps the directory fresh: one task per agent that runs for as long as the process, even without
+//! a lease. Polls every [`POLL`], and at once on request; concurrent requests share the response.
 
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 
 use crate::{health::Condition, metrics::Job, node::Node};
 
-/// How often the metadata store is asked whether something changed.
+/// Interval between polls of the metadata store.
 const POLL: Duration = Duration::from_millis(500);
-/// The shortest time between two looks, however many ask.
+/// Minimum time between two polls, however many are requested.
 const SHORTEST: Duration = Duration::from_millis(20);
-/// How long one look may take before it counts as unanswered.
+/// Timeout of one poll.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs until dropped.
@@ -38,7 +38,7 @@ async fn look(node: &Node, known: &mut Option<u64>) {
             }
             node.metrics.job_succeeded(Job::Directory, node.clock.now_ms());
             if node.health.met(Condition::Metadata) {
-                tracing::info!("the metadata store answers");
+                tracing::info!("the metadata store responds");
             }
             return;
         }

@@ -1,5 +1,6 @@
-//! Deletes objects that nothing has referenced for longer than the longest read (INV-G1, INV-G2). The metadata store
-//! decides which; this job only carries it out, and says so.
+//! Garbage collection: deletes objects that have been unreferenced for longer than the longest read
+//! (INV-G1, INV-G2). The metadata store decides which; this job deletes them and confirms the
+//! deletion.
 
 use streamhouse_metadata::GarbagePolicy;
 use tokio::time::Duration;
@@ -7,18 +8,21 @@ use tokio::time::Duration;
 use super::JobError;
 use crate::{failpoint::FailPoint, node::Node};
 
-/// Objects a step; as many as one delete request carries.
+/// Objects per batch: as many as one delete request takes.
 const STEP: usize = 1000;
-/// Steps a round, so that the other jobs have their turn.
+/// Maximum number of batches per round, so that the other jobs get their turn.
 const STEPS: usize = 50;
-/// Objects that may fail one after the other before the rest is left for the next round.
+/// Consecutive failures after which the rest is left to the next round.
 const FAILURES: usize = 3;
-/// Producer state is kept this long after the producer's last batch.
+/// How long producer state is kept after the producer's last batch.
 const PRODUCER_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Rows of agents' former lives are kept this long after their orphans were swept.
+/// How long rows of ended incarnations are kept after their orphans were swept.
 const LIVES_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// One round.
+/// Runs one round.
+///
+/// # Errors
+/// The first failure of a store; what was deleted before it is confirmed.
 pub async fn run(node: &Node) -> Result<(), JobError> {
     let policy = GarbagePolicy {
         object_grace: node.settings.object_grace,
@@ -37,12 +41,12 @@ pub async fn run(node: &Node) -> Result<(), JobError> {
             let (deleted, failed) = delete(node, &garbage.keys).await;
             outcome = failed.and(outcome);
             if deleted.is_empty() {
-                // The same objects would come again.
+                // The next batch would hold the same objects.
                 break;
             }
             node.failpoints.reach(FailPoint::AfterDelete).await;
             node.metadata.confirm_deleted(&deleted).await?;
-            tracing::debug!(objects = deleted.len(), "deleted objects that nothing references");
+            tracing::debug!(objects = deleted.len(), "deleted unreferenced objects");
         }
         if !garbage.more {
             break;
@@ -51,8 +55,9 @@ pub async fn run(node: &Node) -> Result<(), JobError> {
     outcome
 }
 
-/// Deletes what can be deleted: together, and what fails in halves, so that one object that the store does not let go of
-/// does not keep all the others. Gives up when several objects fail in a row: then it is the store.
+/// Deletes the objects with one request, and bisects failing ones, so that a single object that
+/// cannot be deleted does not keep the others. Gives up after several consecutive failures of
+/// single objects: then the store itself fails.
 async fn delete(node: &Node, keys: &[String]) -> (Vec<String>, Result<(), JobError>) {
     let (mut deleted, mut outcome) = (Vec::new(), Ok(()));
     let (mut left, mut in_a_row) = (vec![keys], 0);
@@ -63,7 +68,7 @@ async fn delete(node: &Node, keys: &[String]) -> (Vec<String>, Result<(), JobErr
             continue;
         };
         if let [key] = keys {
-            tracing::debug!(key, %error, "an object cannot be deleted at the moment");
+            tracing::debug!(key, %error, "an object could not be deleted");
             in_a_row += 1;
         } else {
             let (first, second) = keys.split_at(keys.len() / 2);

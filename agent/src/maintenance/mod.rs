@@ -1,9 +1,9 @@
-//! The background jobs of an agent, beside the way of a record and never in it: marking the timeline, rolling WAL ranges into
-//! segments, retention, deleting what nothing references, and sweeping orphans. Each runs every maintenance interval, one after the
-//! other, and reports its last success.
+//! The background jobs of an agent, off the path of records: marking the timeline, rolling WAL
+//! ranges into segments, retention, garbage collection, and sweeping orphans. Each runs once per
+//! maintenance interval, one after the other, and reports its last success.
 //!
-//! Every step is fenced or idempotent in the metadata store: a job that is killed in the middle, or that two agents run at
-//! once, loses nothing and leaks nothing.
+//! Every step is fenced or idempotent in the metadata store: a job that is killed halfway, or runs
+//! on two agents at once, neither loses nor leaks anything.
 
 pub mod delete;
 pub mod retention;
@@ -21,31 +21,31 @@ use crate::{
     node::{Life, Node},
 };
 
-/// Why a job could not finish; it is tried again in the next round.
+/// Why a job failed; it runs again in the next round.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
-    /// The metadata store refused or does not answer.
+    /// The metadata store refused the call or is unavailable.
     #[error(transparent)]
     Metadata(#[from] streamhouse_metadata::Error),
-    /// The object store refused or does not answer.
+    /// The object store refused the call or is unavailable.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
-    /// Stored bytes are not what they should be.
+    /// Stored bytes are damaged.
     #[error("stored bytes are damaged: {0}")]
     Corrupt(String),
-    /// The stores do not belong together, or it cannot be told.
+    /// The two stores do not belong together, or it cannot be determined.
     #[error("{0}")]
     Foreign(String),
-    /// Reading back what was stored failed.
+    /// Reading stored records failed.
     #[error(transparent)]
     Read(#[from] streamhouse_core::Error),
 }
 
-/// Runs the jobs until `stop`.
+/// Runs the jobs until `stop` is cancelled.
 pub async fn run(node: Arc<Node>, every: Duration, stop: CancellationToken) {
     let (mut roller, mut marker) = (roll::Roller::default(), timeline::Marker::default());
     let mut sweeper = sweep::Sweeper::default();
-    // At the start there is no life yet, or just so: whether there is a round must not hang on who is faster.
+    // No immediate first tick: whether an incarnation exists at the start would depend on timing.
     let mut ticks = interval_at(Instant::now() + every, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -69,7 +69,8 @@ async fn round(
     marker: &mut timeline::Marker,
     sweeper: &mut sweep::Sweeper,
 ) {
-    // First, so that what the others change is never ahead of the bucket's number by more than a round.
+    // First, so that changes of the other jobs are ahead of the bucket's timeline mark by one round
+    // at most.
     report(node, Job::Timeline, marker.run(node, life).await);
     report(node, Job::Roll, roller.run(node, life).await);
     report(node, Job::Retention, retention::run(node, life).await);

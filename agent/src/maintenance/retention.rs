@@ -1,5 +1,6 @@
-//! Moves log starts forward by age and by size. Only the numbers move here; the objects go later, through the deleter.
-//! Whole spans only: what is kept may be a little more than was asked for, never less.
+//! Retention: moves log start offsets forward by age and by size. Only the offsets move here;
+//! garbage collection deletes the objects. Removes whole spans only: a little more than configured
+//! may be kept, never less.
 
 use streamhouse_metadata::{LogPosition, LogSpan, LogView, Place};
 
@@ -10,10 +11,13 @@ use crate::{
     partition::Partition,
 };
 
-/// Spans looked at in one step.
+/// Spans read in one step.
 const STEP: usize = 500;
 
-/// One round over everything this life leads.
+/// Runs one round over the partitions that this incarnation leads.
+///
+/// # Errors
+/// The first failure; the other partitions are processed nevertheless.
 pub async fn run(node: &Node, life: &Life) -> Result<(), JobError> {
     let view = node.directory.view();
     let mut outcome = Ok(());
@@ -27,11 +31,11 @@ pub async fn run(node: &Node, life: &Life) -> Result<(), JobError> {
         };
         let too_large = limits.bytes.is_some_and(|limit| partition.size_bytes() > limit);
         if partition.log_start() < partition.high_watermark() && (limits.age_ms.is_some() || too_large) {
-            // One partition's trouble must not keep the others' records for ever.
+            // A failure of one partition must not stop retention of the others.
             let shortened = shorten(node, &partition, limits).await;
             if let Err(error) = &shortened {
                 let (topic, partition) = (&*partition.topic, partition.index);
-                tracing::debug!(topic, partition, %error, "retention has to try again");
+                tracing::debug!(topic, partition, %error, "retention of a partition failed; it is retried");
             }
             outcome = shortened.and(outcome);
         }
@@ -39,7 +43,7 @@ pub async fn run(node: &Node, life: &Life) -> Result<(), JobError> {
     outcome
 }
 
-/// What a topic keeps; `None` is without limit.
+/// The limits of a topic; `None` means unlimited.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     age_ms: Option<i64>,
@@ -73,7 +77,7 @@ async fn shorten(node: &Node, partition: &Partition, limits: Limits) -> Result<(
     }
 }
 
-/// The end of the last span that need not be kept, if there is one.
+/// Returns the end of the last span that may be removed, if there is one.
 fn new_start(view: &LogView, limits: Limits) -> Option<i64> {
     let oldest = limits.age_ms.map(|age| view.now_ms.saturating_sub(age));
     let mut excess = limits
@@ -92,8 +96,9 @@ fn new_start(view: &LogView, limits: Limits) -> Option<i64> {
     log_start
 }
 
-/// The time that a span's age is counted from: its greatest timestamp, as in Kafka. One that lies after the span was stored
-/// cannot be true and must not keep what follows; -1 and 0 say that there is none. Both count from the storing.
+/// Returns the time that a span's age counts from: its greatest timestamp, as in Kafka. A timestamp
+/// later than the time the span was stored is wrong and must not keep what follows; -1 and 0 mean
+/// that there is none. In these cases the age counts from the time of storing.
 fn age_from(span: &LogSpan) -> i64 {
     if span.max_timestamp > 0 {
         span.max_timestamp.min(span.stored_at_ms)

@@ -1,10 +1,11 @@
-//! Rolls a partition's WAL ranges into a segment of its own: intent, object, swap. Bytes come from the tail when they are
-//! still there, else from the WAL objects.
+//! Rolls a partition's WAL ranges into a segment object: intent, object, swap. Batches come from
+//! the tail cache if they are still there, else from the WAL objects.
 //!
-//! A key is never overwritten. When an object is there already, of an earlier, killed attempt, it is read whole and adopted only
-//! if it is the very segment that this range gives: whole, of this partition, and byte for byte the batches that the log
-//! holds at these offsets (INV-F1). Any other, damaged or of another history of the cluster, is left alone for ever: it is not
-//! ours to delete (INV-B1). The roll goes on under another key (INV-K1).
+//! A key is never overwritten. An object that an earlier, killed attempt left under the key is read
+//! whole and adopted only if it is exactly the segment of this range: complete, of this partition,
+//! and byte for byte the batches that the log holds at these offsets (INV-F1). Any other object,
+//! damaged or of another history of the cluster, is left untouched, since it may not be this
+//! cluster's to delete (INV-B1); the roll continues under another key (INV-K1).
 
 use std::collections::HashMap;
 
@@ -29,19 +30,23 @@ use crate::{
     store::{GetRange, Retry, StoreErrorKind, put_settled},
 };
 
-/// Spans looked up at once.
+/// Spans read at once.
 const SPANS: usize = 1000;
-/// How many keys one roll tries before it leaves the rest to the next round.
+/// Maximum number of keys that one roll tries before it leaves the rest to the next round.
 const KEYS: usize = 4;
 
-/// Remembers since when each partition has something to roll.
+/// Rolls segments; tracks since when each partition has something to roll.
 #[derive(Debug, Default)]
 pub struct Roller {
     waiting: HashMap<PartitionUid, (i64, Instant)>,
 }
 
 impl Roller {
-    /// One round over everything this life leads: rolls what is large or old enough.
+    /// Runs one round over the partitions that this incarnation leads: rolls what is large or old
+    /// enough.
+    ///
+    /// # Errors
+    /// The last failure; the other partitions are processed nevertheless.
     pub async fn run(&mut self, node: &Node, life: &Life) -> Result<(), JobError> {
         let view = node.directory.view();
         let partitions = life.held.all();
@@ -59,7 +64,7 @@ impl Roller {
                 let room = topic.config.segment_bytes;
                 let rolled = roll(node, &view.cluster_id, topic, &partition, room).await;
                 self.waiting.remove(&partition.uid());
-                // One partition's trouble must not keep the others from being rolled.
+                // A failure of one partition must not keep the others from being rolled.
                 if rolled.is_err() {
                     outcome = rolled;
                     break;
@@ -87,7 +92,7 @@ impl Roller {
     }
 }
 
-/// Counts what former leaders committed and did not roll, once a leadership.
+/// Counts the ranges that former leaders committed and did not roll, once per leadership.
 async fn count_inherited(node: &Node, partition: &Partition) -> Result<(), JobError> {
     let Some(inherited) = partition.inherited() else {
         return Ok(());
@@ -111,7 +116,7 @@ async fn count_inherited(node: &Node, partition: &Partition) -> Result<(), JobEr
     Ok(())
 }
 
-/// Rolls everything that this life leads, whether it is due or not.
+/// Rolls all partitions of this incarnation, whether due or not.
 #[cfg(test)]
 pub(crate) async fn all(node: &Node, life: &Life) -> Result<(), JobError> {
     for partition in life.held.all() {
@@ -120,7 +125,7 @@ pub(crate) async fn all(node: &Node, life: &Life) -> Result<(), JobError> {
     Ok(())
 }
 
-/// Rolls a partition to its high watermark.
+/// Rolls a partition up to its high watermark.
 #[cfg(test)]
 pub(crate) async fn one(node: &Node, partition: &Partition) -> Result<(), JobError> {
     let view = node.directory.view();
@@ -148,7 +153,7 @@ async fn roll(
     partition: &Partition,
     room: usize,
 ) -> Result<(), JobError> {
-    // Retention and delete-records move the rolled offset, too.
+    // Retention and delete-records move the rolled offset as well.
     let known = partition.high_watermark();
     let bounds = stored_bounds(node, partition.uid()).await?;
     learn(node, partition, known, &bounds)?;
@@ -158,7 +163,7 @@ async fn roll(
     if base_offset >= partition.high_watermark() {
         return Ok(());
     }
-    // The segment, and the range that goes into it: as it was read, in blocks and in one piece, and stamped.
+    // The segment, and the current range three times: as read in blocks, joined, and stamped.
     let object = node.settings.flush_bytes.as_usize() + node.settings.max_request_bytes.as_usize();
     let _memory = node.memory.roll.take(room.saturating_add(object * 3)).await;
     let identity = Identity {
@@ -192,7 +197,7 @@ async fn roll(
     Ok(())
 }
 
-/// Stores the segment, or adopts it where it is stored already; returns under which key.
+/// Stores the segment, or adopts the one that is already stored; returns its key.
 async fn store(
     node: &Node,
     mut intent: SegmentIntent,
@@ -211,7 +216,7 @@ async fn store(
                     tracing::error!(
                         key = intent.key,
                         why,
-                        "a segment's key is taken; rolling under another one"
+                        "a segment's key is taken by another object; rolling under another key"
                     );
                     intent = node
                         .metadata
@@ -226,17 +231,17 @@ async fn store(
         }
     }
     Err(JobError::Corrupt(format!(
-        "object {} is taken by others again and again; the next round tries another key",
+        "object {} is still taken by another object after several attempts; the next round tries another key",
         intent.key
     )))
 }
 
-/// What stands under the key of a segment.
+/// What is stored under the key of a segment.
 enum Found {
     Nothing,
-    /// The segment itself, of an earlier attempt or a former holder.
+    /// The segment itself, of an earlier attempt or a former leader.
     Ours(SegmentSummary),
-    /// Something else, with the reason.
+    /// Another object, with the reason.
     Other(String),
 }
 
@@ -254,13 +259,13 @@ async fn look(node: &Node, key: &str, identity: &Identity, partition: &Partition
         Ok(Found::Ours(summary))
     } else {
         Ok(Found::Other(format!(
-            "its records {}..{} are not those of the log",
+            "its records {}..{} differ from those of the log",
             summary.base_offset, summary.end_offset
         )))
     }
 }
 
-/// The batches of a whole segment.
+/// Returns the batches of a whole segment.
 fn data(object: &Bytes) -> Result<Bytes, SegmentError> {
     let range = Index::parse(object, object.len() as u64)?.footer().data();
     let bounds = usize::try_from(range.start)
@@ -272,7 +277,7 @@ fn data(object: &Bytes) -> Result<Bytes, SegmentError> {
     }
 }
 
-/// Whether the log holds exactly these batches, in whole WAL ranges.
+/// Returns whether the log holds exactly these batches, in whole WAL ranges.
 async fn holds(
     node: &Node,
     partition: &Partition,
@@ -307,7 +312,8 @@ async fn holds(
     Ok(batches.is_empty())
 }
 
-/// Builds the segment from the spans after its base offset and stores it; `None` when the key is taken.
+/// Builds the segment from the spans after its base offset and stores it; returns `None` if the key
+/// is taken.
 async fn write(
     node: &Node,
     key: &str,
@@ -351,7 +357,7 @@ async fn write(
     }
 }
 
-/// A WAL range's batches, stamped.
+/// Returns the stamped batches of a WAL range.
 async fn span_bytes(node: &Node, partition: &Partition, span: &LogSpan) -> Result<Bytes, JobError> {
     let length = match span.place {
         Place::Wal { length, .. } => usize::try_from(length).unwrap_or(usize::MAX),

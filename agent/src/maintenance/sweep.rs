@@ -1,6 +1,6 @@
-//! Finds WAL objects that were stored but never committed: the leftovers of an agent that died between PUT and commit
-//! (INV-G2). Looks only below incarnations that are sealed, for longer than the grace: no commit of theirs can come any
-//! more, and no upload of theirs is still on its way.
+//! Sweeps orphans: WAL objects that were stored but never committed, because an agent died between
+//! PUT and commit (INV-G2). Considers only incarnations that have been sealed for longer than the
+//! grace period: they can commit no more, and none of their uploads is still under way.
 
 use std::collections::HashSet;
 
@@ -15,20 +15,23 @@ use crate::{
     node::{Life, Node},
 };
 
-/// Objects listed at once.
+/// Objects per listing.
 const PAGE: usize = 1000;
 
-/// How long after its time a life may wait to be swept before that is a leak (INV-G2).
+/// How long an incarnation may be overdue for sweeping before it counts as a leak (INV-G2).
 const OVERDUE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Remembers the lives whose objects leak, so that each counts once.
+/// Sweeps orphans; remembers the incarnations that leak, so that each is counted once.
 #[derive(Debug, Default)]
 pub struct Sweeper {
     overdue: HashSet<Incarnation>,
 }
 
 impl Sweeper {
-    /// One round; the agent with the oldest life sweeps for all.
+    /// Runs one round; the agent with the oldest incarnation sweeps for all.
+    ///
+    /// # Errors
+    /// The first failure; the other incarnations are swept nevertheless.
     pub async fn run(&mut self, node: &Node, life: &Life) -> Result<(), JobError> {
         let view = node.directory.view();
         if view.agents().any(|agent| agent.incarnation < life.incarnation) {
@@ -36,12 +39,12 @@ impl Sweeper {
         }
         let mut outcome = Ok(());
         for &(incarnation, sealed_for) in &view.snapshot.unswept {
-            // The snapshot's ages are as old as the snapshot, so this errs towards waiting.
+            // The ages are as old as the snapshot, so this errs towards waiting.
             let waited = sealed_for + view.age();
             if waited < node.settings.object_grace {
                 continue;
             }
-            // One life's trouble must not keep the orphans of the others.
+            // A failure for one incarnation must not keep the orphans of the others.
             let swept = sweep(node, incarnation).await;
             if swept.is_err()
                 && waited >= node.settings.object_grace + OVERDUE
@@ -55,7 +58,7 @@ impl Sweeper {
     }
 }
 
-/// One round that remembers nothing.
+/// Runs one round without memory of former ones.
 #[cfg(test)]
 pub(crate) async fn run(node: &Node, life: &Life) -> Result<(), JobError> {
     Sweeper::default().run(node, life).await
@@ -91,6 +94,6 @@ async fn sweep(node: &Node, incarnation: Incarnation) -> Result<(), JobError> {
     node.failpoints.reach(FailPoint::AfterSweep).await;
     node.metadata.mark_swept(incarnation).await?;
     node.metrics.orphans_deleted.inc_by(swept as u64);
-    tracing::info!(%incarnation, orphans = swept, "swept the objects of an agent's former life");
+    tracing::info!(%incarnation, orphans = swept, "swept the orphans of an ended incarnation");
     Ok(())
 }

@@ -1,5 +1,6 @@
-//! Marks the bucket with the metadata store's number while records come in, so that an older copy of the store is known by its
-//! lower number (INV-B1). What happened since the last mark is what a copy can be behind unnoticed: a round's worth.
+//! Marks the bucket with the position on the metadata store's timeline while records arrive, so
+//! that an older copy of the store is detected by its lower position (INV-B1). A copy can be behind
+//! unnoticed only by what happened since the last mark: one round.
 
 use super::JobError;
 use crate::{
@@ -7,7 +8,7 @@ use crate::{
     ownership,
 };
 
-/// What has happened to the logs that a life leads; two that are equal mean that nothing did.
+/// A fingerprint of the led logs; equal fingerprints mean that nothing happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Activity {
     incarnation: i64,
@@ -42,8 +43,11 @@ pub struct Marker {
 }
 
 impl Marker {
-    /// One round: marks the bucket if something happened since the last mark. A store that turns out to be an older copy ends
-    /// the life.
+    /// Runs one round: marks the bucket if something happened since the last mark. Ends the
+    /// incarnation if the store turns out to be an older copy.
+    ///
+    /// # Errors
+    /// Fails if the mark cannot be written, or if the stores do not belong together.
     pub async fn run(&mut self, node: &Node, life: &Life) -> Result<(), JobError> {
         let now = Activity::of(node, life);
         if self.marked == Some(now) {
@@ -55,9 +59,9 @@ impl Marker {
                 Ok(())
             }
             Err(error) if error.is_refusal() => {
-                // Nobody has to wait for the lease of a life that ends now.
+                // Other agents need not wait for the lease of an incarnation that ends now.
                 if let Err(unsealed) = node.metadata.seal(life.incarnation).await {
-                    tracing::warn!(%unsealed, "this life could not be sealed; it ends when its lease expires");
+                    tracing::warn!(%unsealed, "could not seal this incarnation; it ends when its lease expires");
                 }
                 let outcome = ownership::settle(node, Err(error)).map_err(JobError::Foreign);
                 life.over.cancel();

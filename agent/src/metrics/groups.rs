@@ -1,6 +1,7 @@
-//! What the groups that this agent coordinates are doing: their lag, members and state. It goes on when all members of a
-//! group are gone, which no consumer could tell. The number of series is bounded: groups beyond [`MOST_GROUPS`], and pairs of
-//! group and topic beyond [`MOST_PAIRS`], share one series. Set as a whole, every few seconds, by the coordinator.
+//! Metrics of the groups that this agent coordinates: lag, members and state. Reported even after
+//! all members of a group are gone, which consumers themselves could not do. The number of series
+//! is bounded: groups beyond [`MOST_GROUPS`], and pairs of group and topic beyond [`MOST_PAIRS`],
+//! share one series. The coordinator replaces all values every few seconds.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,30 +13,30 @@ use prometheus::{IntGaugeVec, Opts, Result};
 
 use super::{OTHER, register::Register};
 
-/// Groups with series of their own, for each agent.
+/// Maximum number of groups with series of their own, per agent.
 pub(super) const MOST_GROUPS: usize = 200;
-/// Groups and topics with series of their own, for each agent.
+/// Maximum number of pairs of group and topic with series of their own, per agent.
 pub(super) const MOST_PAIRS: usize = 1_000;
 
-/// A group, as its coordinator sees it.
+/// The state of a group, as its coordinator has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupCondition {
-    /// Kafka's word: Empty, PreparingRebalance, CompletingRebalance, Stable, Dead.
+    /// Kafka's state name: Empty, PreparingRebalance, CompletingRebalance, Stable, Dead.
     pub state: &'static str,
-    /// Its members.
+    /// Number of members.
     pub members: usize,
 }
 
-/// How far a group is behind in a topic.
+/// The progress of a group in a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct GroupProgress {
-    /// The committed offsets of its partitions, added up.
+    /// Sum of the committed offsets of its partitions.
     pub committed: i64,
-    /// Records that wait.
+    /// Records between the committed offsets and the high watermarks.
     pub lag: i64,
 }
 
-/// Everything about the groups that an agent coordinates.
+/// The metrics of all groups that an agent coordinates.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GroupsReport {
     /// By group.
@@ -44,13 +45,13 @@ pub struct GroupsReport {
     pub progress: BTreeMap<(String, String), GroupProgress>,
 }
 
-/// The gauges.
+/// The gauges, and the series that they currently have.
 pub(super) struct Groups {
     lag: IntGaugeVec,
     committed: IntGaugeVec,
     members: IntGaugeVec,
     state: IntGaugeVec,
-    /// What has series now.
+    /// The current series.
     shown: Mutex<Shown>,
 }
 
@@ -93,7 +94,7 @@ impl Groups {
         })
     }
 
-    /// Shows this and nothing else.
+    /// Replaces all series by those of this report.
     pub(super) fn set(&self, report: &GroupsReport) {
         let mut shown = self.shown.lock();
         let named = self::named(report, &shown);
@@ -131,7 +132,7 @@ impl Groups {
                 self.state.with_label_values(&[group.as_str(), state]).set(1);
             }
         }
-        // New series first, old ones after: a scrape between the two misses nothing.
+        // Adds new series before removing old ones, so that a scrape in between misses none.
         for (group, topic) in shown.pairs.iter().filter(|pair| !pairs.contains_key(pair)) {
             let _ = self.lag.remove_label_values(&[group, topic]);
             let _ = self.committed.remove_label_values(&[group, topic]);
@@ -157,7 +158,8 @@ impl Groups {
     }
 }
 
-/// The groups that have series of their own: those that have them already, then those furthest behind.
+/// Selects the groups with series of their own: those that have them already, then those with the
+/// largest lag.
 fn named<'a>(report: &'a GroupsReport, shown: &Shown) -> BTreeSet<&'a str> {
     let mut lags: BTreeMap<&str, i64> = report
         .conditions

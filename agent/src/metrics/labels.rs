@@ -1,12 +1,12 @@
-//! The labels of the agent's metrics, each from a fixed list. The parts that count name them; [`Metrics`](super::Metrics)
-//! turns them into series.
+//! The label values of the agent's metrics, each from a fixed list. Components pass them to
+//! [`Metrics`](super::Metrics), which turns them into series.
 
 /// Why a WAL object was flushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FlushReason {
     /// It reached the flush size.
     Full,
-    /// The flush interval had passed.
+    /// The flush interval passed.
     Interval,
 }
 
@@ -19,12 +19,12 @@ impl FlushReason {
     }
 }
 
-/// What the oldest WAL object under way waits for.
+/// The stage of the oldest WAL object under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteStage {
-    /// Its upload.
+    /// The object is being uploaded.
     Upload,
-    /// Its commit.
+    /// The object is being committed.
     Commit,
 }
 
@@ -40,16 +40,16 @@ impl WriteStage {
     }
 }
 
-/// What memory is held for, beside the queue, the tail and the cache.
+/// What memory is used for, besides the produce queue, the tail cache and the block cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemoryUse {
-    /// What reads of older batches put together.
+    /// Buffers of reads of older batches.
     ColdReads,
-    /// Answers to fetches.
+    /// Responses to fetches.
     Fetch,
-    /// Blocks on their way from the object store.
+    /// Blocks being read from the object store.
     InFlight,
-    /// The segment that is being written.
+    /// The segment that is being rolled.
     Roll,
 }
 
@@ -64,12 +64,12 @@ impl MemoryUse {
     }
 }
 
-/// What a partition of the cluster holds.
+/// The kind of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartitionKind {
-    /// Records of a topic.
+    /// Holds records of a topic.
     Topic,
-    /// The groups of a coordinator slot.
+    /// A coordinator slot.
     Coordinator,
 }
 
@@ -82,20 +82,20 @@ impl PartitionKind {
     }
 }
 
-/// Why a lease came or went.
+/// Why a lease was gained or lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseChange {
-    /// Taken from nobody.
+    /// Taken while unowned.
     Taken,
-    /// Given to us by another agent, by a new topic, or found to be ours.
+    /// Received from another agent, with a new topic, or found assigned in the snapshot.
     Received,
-    /// Given to another agent, to even out.
+    /// Handed over to another agent for balance.
     Balanced,
-    /// Given to another agent because this one stops.
+    /// Handed over to another agent because this one drains.
     Drained,
-    /// Lost without our doing: another took it, or the topic is gone.
+    /// Lost: taken by another agent, or the topic was deleted.
     Lost,
-    /// Let go because this life of the agent is over.
+    /// Given up because this incarnation ended.
     LifeOver,
 }
 
@@ -124,19 +124,19 @@ impl LeaseChange {
 /// The background jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Job {
-    /// Deletes what nothing references.
+    /// Deletes unreferenced objects.
     Delete,
-    /// Fetches the newest view of the cluster.
+    /// Refreshes the directory from the metadata store.
     Directory,
     /// Renews the lease.
     Renew,
-    /// Moves log starts forward.
+    /// Moves log start offsets forward.
     Retention,
     /// Rolls WAL ranges into segments.
     Roll,
-    /// Sweeps orphans of lives that are over.
+    /// Sweeps orphans of ended incarnations.
     Sweep,
-    /// Marks the bucket with the metadata store's number.
+    /// Marks the bucket with the position on the timeline.
     Timeline,
 }
 

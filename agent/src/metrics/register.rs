@@ -1,4 +1,5 @@
-//! Makes metrics under the agent's prefix and registers them, for [`Metrics::new`](super::Metrics::new).
+//! Creates metrics with the agent's prefix and registers them, for
+//! [`Metrics::new`](super::Metrics::new).
 
 use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -7,12 +8,12 @@ use prometheus::{
     exponential_buckets,
 };
 
-/// Every name begins with this.
+/// Prefix of all names.
 const PREFIX: &str = "streamhouse_agent_";
 /// Duration buckets: 0.001 s, doubling, up to 65 s.
 const DURATION_BUCKETS: (f64, f64, usize) = (0.001, 2.0, 17);
 
-/// Makes and registers metrics.
+/// Creates and registers metrics.
 pub(super) struct Register(pub(super) Registry);
 
 impl Register {

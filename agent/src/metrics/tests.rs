@@ -1,4 +1,4 @@
-//! What is updated is what is scraped.
+//! Updated values appear in the scrape.
 
 use super::{register::duration_buckets, *};
 
@@ -88,7 +88,7 @@ fn topics_are_counted_by_name_up_to_a_bound_and_leave_with_their_topic() {
     }
     let name = "streamhouse_topic_produced_records_total";
     assert_eq!(series(&text, name), topics::MOST_TOPICS + 1);
-    // "orders" is gone as well, and a partition still counts in it.
+    // "orders" is deleted as well, but a partition still counts in it.
     metrics.retain_topics(|topic| topic == "t1");
     assert_eq!(series(&metrics.render().unwrap(), name), 3);
     drop(orders);
@@ -139,7 +139,7 @@ fn groups_are_shown_up_to_a_bound_and_leave_with_their_group() {
     report
         .conditions
         .insert("billing".to_owned(), condition("Empty", 0));
-    // Many more, further behind: the ones that were there keep their names.
+    // Many more groups with larger lag: those with series keep them.
     for number in 0..groups::MOST_GROUPS + 9 {
         let group = format!("g{number}");
         report.conditions.insert(group.clone(), condition("Stable", 1));
@@ -169,7 +169,7 @@ fn groups_are_shown_up_to_a_bound_and_leave_with_their_group() {
     assert!(!metrics.render().unwrap().contains("streamhouse_group_"));
 }
 
-/// A job that has never succeeded must not look like one that is not there.
+/// A job that never succeeded must be distinguishable from one that does not exist.
 #[tokio::test]
 async fn the_age_of_a_job_counts_from_its_success_or_from_the_start() {
     let metrics = Metrics::new().unwrap();
@@ -187,7 +187,7 @@ async fn the_age_of_a_job_counts_from_its_success_or_from_the_start() {
     }
     metrics.job_failed(Job::Roll);
     metrics.job_succeeded(Job::Delete, 1500);
-    // The later one is asked for first, so that a pause between the two only widens the distance.
+    // The later one is read first, so that a pause between the two only increases the difference.
     let deleted = age(Job::Delete);
     assert!(age(Job::Roll) >= deleted + 0.02);
     assert_eq!(metrics.job_last_success_ms(Job::Delete), Some(1500));
@@ -216,7 +216,8 @@ fn a_broken_invariant_is_counted() {
     );
 }
 
-/// The reference is made from a run without TLS; what only agents with TLS show stands in it all the same.
+/// The reference is generated from a run without TLS; it lists the metrics of agents with TLS as
+/// well.
 #[tokio::test]
 async fn every_metric_stands_in_the_reference_with_its_help() {
     let metrics = Metrics::new().unwrap();

@@ -1,5 +1,5 @@
-//! What moves through topics, by topic. The number of series is bounded: beyond [`MOST_TOPICS`] the others share one. The
-//! partitions keep the handles of their topic's counters, so that counting looks nothing up.
+//! Metrics by topic. The number of series is bounded: topics beyond [`MOST_TOPICS`] share one.
+//! Partitions keep the counters of their topic, so that counting needs no lookup.
 
 use std::{
     collections::HashMap,
@@ -12,7 +12,7 @@ use prometheus::{IntCounter, IntCounterVec, Opts, Result};
 
 use super::{OTHER, register::Register};
 
-/// Topics with series of their own, for each agent.
+/// Maximum number of topics with series of their own, per agent.
 pub(super) const MOST_TOPICS: usize = 200;
 
 /// The counters of one topic.
@@ -25,13 +25,13 @@ pub struct TopicTraffic {
 }
 
 impl TopicTraffic {
-    /// Counts what was acknowledged with an offset.
+    /// Counts records acknowledged with an offset.
     pub fn produced(&self, records: u64, bytes: u64) {
         self.produced_records.inc_by(records);
         self.produced_bytes.inc_by(bytes);
     }
 
-    /// Counts what was given to a reader.
+    /// Counts records served to a consumer.
     pub fn fetched(&self, records: u64, bytes: u64) {
         self.fetched_records.inc_by(records);
         self.fetched_bytes.inc_by(bytes);
@@ -73,7 +73,7 @@ impl Topics {
         })
     }
 
-    /// The counters of this topic, or those that the topics beyond the bound share.
+    /// Returns the counters of this topic, or the shared ones of the topics beyond the limit.
     pub(super) fn of(&self, topic: &str) -> Arc<TopicTraffic> {
         let mut known = self.known.lock();
         if let Some(traffic) = known.get(topic) {
@@ -87,7 +87,7 @@ impl Topics {
         traffic
     }
 
-    /// Takes away the series of topics that are gone, once nobody counts in them any more.
+    /// Removes the series of deleted topics, once no partition counts in them.
     pub(super) fn retain(&self, exists: impl Fn(&str) -> bool) {
         self.known.lock().retain(|topic, traffic| {
             let keep = exists(topic) || Arc::strong_count(traffic) > 1;
@@ -98,7 +98,7 @@ impl Topics {
                     &self.fetched_records,
                     &self.fetched_bytes,
                 ] {
-                    // There is nothing to take away only if somebody else did.
+                    // Fails only if the series is already removed.
                     let _ = counters.remove_label_values(&[topic]);
                 }
             }

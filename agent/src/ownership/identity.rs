@@ -1,4 +1,5 @@
-//! The marker that says whose bucket and prefix this is. Created once, with If-None-Match, and deleted by `purge` only.
+//! Owns the marker object that names the cluster of a bucket and prefix. Created once, with
+//! If-None-Match, and deleted only by `purge`.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -8,25 +9,29 @@ use tokio::time::{Duration, Instant};
 use super::{OwnershipError, PREFIX, timeline};
 use crate::store::{GetRange, ObjectStore, Retry, StoreErrorKind, put_settled};
 
-/// The marker's key.
+/// Key of the marker.
 pub const KEY: &str = "_cluster/identity";
-/// The version that this build writes, and the newest that it reads.
+/// Format version that this build writes, and the newest one that it reads.
 pub const FORMAT_VERSION: u32 = 1;
-/// Objects listed at once.
+/// Objects per listing page.
 const PAGE: usize = 1000;
-/// How long the marker's put is tried again.
+/// How long the put of the marker is retried.
 const TRIES: Duration = Duration::from_secs(10);
 
-/// What the marker says.
+/// Content of the marker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// Of the keys and objects below the prefix.
+    /// Format version of the keys and objects below the prefix.
     pub format_version: u32,
-    /// The id that the metadata store was made with.
+    /// Id of the cluster, assigned when the metadata store was created.
     pub cluster_id: String,
 }
 
-/// Reads the marker; `None` when there is none.
+/// Reads the marker; returns `None` if it does not exist.
+///
+/// # Errors
+/// If the store cannot be read, the marker cannot be parsed, or its format is newer than this
+/// build.
 pub async fn read(store: &dyn ObjectStore) -> Result<Option<Identity>, OwnershipError> {
     let body = match store.get(KEY, GetRange::Full).await {
         Ok(body) => body,
@@ -47,7 +52,10 @@ pub async fn read(store: &dyn ObjectStore) -> Result<Option<Identity>, Ownership
     Ok(Some(identity))
 }
 
-/// Refuses a marker of another cluster.
+/// Verifies that the marker names this cluster; a missing marker is accepted.
+///
+/// # Errors
+/// [`OwnershipError::OtherCluster`] otherwise.
 pub fn compare(
     store: &dyn ObjectStore,
     marker: Option<&Identity>,
@@ -63,8 +71,12 @@ pub fn compare(
     }
 }
 
-/// Proves that the bucket is this cluster's. One without a marker is claimed: by a store that is in use whatever it holds, as
-/// buckets had no markers once; by a new one only if there is nothing of any cluster in it.
+/// Verifies that the bucket belongs to this cluster. A bucket without a marker is claimed: by a
+/// metadata store in use whatever the bucket contains, since early versions wrote no marker; by a
+/// new one only if the bucket contains no objects of any cluster.
+///
+/// # Errors
+/// If the bucket belongs to another cluster or may do so, or a store fails.
 pub async fn prove(store: &dyn ObjectStore, state: &ClusterState) -> Result<(), OwnershipError> {
     let marker = match read(store).await? {
         Some(marker) => Some(marker),
@@ -73,7 +85,7 @@ pub async fn prove(store: &dyn ObjectStore, state: &ClusterState) -> Result<(), 
     compare(store, marker.as_ref(), &state.cluster_id)
 }
 
-/// Creates the marker; returns that of another who was faster.
+/// Creates the marker; returns the existing one if another agent has created it first.
 async fn claim(store: &dyn ObjectStore, state: &ClusterState) -> Result<Option<Identity>, OwnershipError> {
     if !state.in_use
         && let Some(key) = trace(store).await?
@@ -98,7 +110,7 @@ async fn claim(store: &dyn ObjectStore, state: &ClusterState) -> Result<Option<I
             tracing::info!(
                 cluster_id = state.cluster_id,
                 store = store.describe(),
-                "the object store is this cluster's from now on"
+                "claimed the object store for this cluster"
             );
             Ok(None)
         }
@@ -107,7 +119,7 @@ async fn claim(store: &dyn ObjectStore, state: &ClusterState) -> Result<Option<I
     }
 }
 
-/// The key of an object that some cluster wrote, if there is one.
+/// Returns the key of an object that some cluster wrote, if there is one.
 async fn trace(store: &dyn ObjectStore) -> Result<Option<String>, OwnershipError> {
     let mut after: Option<String> = None;
     loop {
@@ -125,14 +137,14 @@ async fn trace(store: &dyn ObjectStore) -> Result<Option<String>, OwnershipError
     }
 }
 
-/// Whether an agent writes such keys for the records of a cluster.
+/// Returns whether agents write such keys for records.
 fn is_record(key: &str) -> bool {
     keys::parse_wal_key(key).is_some()
         || keys::parse_segment_key(key).is_some()
         || timeline::parse(key).is_some()
 }
 
-/// Whether an agent writes this key to say whose bucket it is.
+/// Returns whether agents write this key to record the bucket's cluster or timeline.
 pub fn is_ours(key: &str) -> bool {
     key.starts_with(PREFIX) && (key == KEY || timeline::parse(key).is_some())
 }

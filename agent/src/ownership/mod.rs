@@ -1,11 +1,12 @@
-//! Proves that the bucket and the metadata store belong together before anything is written or deleted (INV-B1): that both are of
-//! one cluster ([`identity`]), and that the store is not an older copy of the one that the bucket was written with
-//! ([`timeline`]). Called by the assembly at start, by the lease keeper with each registration, by the maintenance, and by
-//! the commands that write or delete.
+//! Verifies that the bucket and the metadata store belong together before anything is written or
+//! deleted (INV-B1): that both belong to one cluster ([`identity`]), and that the metadata store is
+//! not an older copy of the one that the bucket was written with ([`timeline`]). Called by the
+//! assembly at start, by the lease keeper for each registration, by maintenance, and by the
+//! commands that write or delete.
 //!
 //! ```text
-//! _cluster/identity                       which cluster, and the version of the format
-//! _cluster/timeline/00000000000000000042  the store's number 42 was given; the newest few are kept
+//! _cluster/identity                       the cluster's id, and the format version
+//! _cluster/timeline/00000000000000000042  mark of timeline 42; the newest few are kept
 //! ```
 
 pub mod identity;
@@ -25,87 +26,88 @@ use crate::{
     store::{ObjectStore, Retry, StoreError},
 };
 
-/// What the keys of these objects begin with.
+/// Key prefix of the identity and timeline objects.
 pub const PREFIX: &str = "_cluster/";
 
-/// Why nothing may be written.
+/// Reason why nothing may be written.
 #[derive(Debug, thiserror::Error)]
 pub enum OwnershipError {
-    /// The metadata store refused or does not answer.
+    /// The metadata store failed.
     #[error(transparent)]
     Metadata(#[from] MetadataError),
-    /// The object store refused or does not answer.
-    #[error("whose objects {store} holds cannot be told: {error}")]
+    /// The object store failed.
+    #[error("cannot determine which cluster {store} belongs to: {error}")]
     Store {
-        /// Which one.
+        /// The object store.
         store: String,
-        /// Why.
+        /// The failure.
         error: StoreError,
     },
-    /// Two clusters.
+    /// The stores belong to different clusters.
     #[error(
         "{store} belongs to cluster {theirs}, the metadata store to cluster {ours}: correct metadata-url or object-store, \
          restore the metadata of {theirs}, or give this cluster a bucket or a prefix of its own"
     )]
     OtherCluster {
-        /// Which object store.
+        /// The object store.
         store: String,
-        /// Whose it is.
+        /// Cluster that the object store belongs to.
         theirs: String,
-        /// Whose the metadata store is.
+        /// Cluster that the metadata store belongs to.
         ours: String,
     },
-    /// Objects of a cluster that nobody can name.
+    /// The object store holds objects of an unknown cluster.
     #[error(
-        "{store} holds objects of a cluster, such as {key}, but does not say of which one, and cluster {ours} of the metadata \
+        "{store} holds objects of a cluster, such as {key}, but no marker that names it, and cluster {ours} of the metadata \
          store is new: restore that cluster's metadata, or give this cluster a bucket or a prefix of its own"
     )]
     Unclaimed {
-        /// Which object store.
+        /// The object store.
         store: String,
-        /// One of the objects.
+        /// Key of one of the objects.
         key: String,
-        /// Whose the metadata store is.
+        /// Cluster that the metadata store belongs to.
         ours: String,
     },
-    /// Written by a newer build.
-    #[error("{store} has format version {found}, this build knows versions up to {known}: run a newer build")]
+    /// The format was written by a newer build.
+    #[error("{store} has format version {found}, this build supports versions up to {known}: run a newer build")]
     NewerFormat {
-        /// Which object store.
+        /// The object store.
         store: String,
-        /// What it says.
+        /// Format version of the object store.
         found: u32,
-        /// What this build writes.
+        /// Newest format version of this build.
         known: u32,
     },
-    /// The marker cannot be read.
+    /// The marker cannot be parsed.
     #[error(
-        "object {key} in {store} is not one that an agent writes: look at it, it should say whose bucket this is"
+        "object {key} in {store} was not written by an agent: inspect it, it should name the cluster of this bucket"
     )]
     Marker {
-        /// Which object store.
+        /// The object store.
         store: String,
-        /// The object.
+        /// Key of the object.
         key: String,
     },
-    /// An older copy.
+    /// The metadata store is an older copy.
     #[error(
-        "the metadata store is older than {store}: its timeline is at {ours}, that of the bucket at {theirs}; a backup was \
-         restored, or a standby without the last commits was promoted: stop the agents, and see what is lost with \
+        "the metadata store is older than {store}: its timeline is {ours}, that of the bucket is {theirs}; a backup was \
+         restored, or a standby without the last commits was promoted: stop the agents and see what is lost with \
          `streamhouse-agent recover`"
     )]
     OlderMetadata {
-        /// Which object store.
+        /// The object store.
         store: String,
-        /// The metadata store's number.
+        /// Timeline of the metadata store.
         ours: u64,
-        /// The bucket's.
+        /// Timeline of the bucket.
         theirs: u64,
     },
 }
 
 impl OwnershipError {
-    /// Whether it is proved that the two do not belong together, rather than unknown for the moment.
+    /// Returns whether the stores are known not to belong together, as opposed to a store that
+    /// failed temporarily.
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Metadata(error) => matches!(error, MetadataError::Diverged),
@@ -124,15 +126,15 @@ impl OwnershipError {
     }
 }
 
-/// What this process has proved so far.
+/// What this process has verified so far.
 #[derive(Debug, Default)]
 pub struct Ownership {
-    /// The greatest number seen in the metadata store, which never goes back.
+    /// The greatest timeline seen in the metadata store, which never moves back.
     seen: AtomicU64,
 }
 
 impl Ownership {
-    /// Takes note of a number that the store gave; refuses one that is lower than one before.
+    /// Records a timeline of the metadata store; refuses one that is lower than an earlier one.
     fn see(&self, store: &dyn ObjectStore, number: u64) -> Result<(), OwnershipError> {
         let before = self.seen.fetch_max(number, Ordering::AcqRel);
         if number < before {
@@ -146,13 +148,17 @@ impl Ownership {
     }
 }
 
-/// Proves that both are of one cluster, creating the marker where there is none, and that the store is not behind the bucket.
+/// Verifies that both stores belong to one cluster, creating the marker where there is none, and
+/// that the metadata store is not behind the bucket.
+///
+/// # Errors
+/// If they do not belong together, or a store fails.
 pub async fn prove(
     ownership: &Ownership,
     metadata: &dyn MetadataStore,
     store: &dyn ObjectStore,
 ) -> Result<(), OwnershipError> {
-    // In this order: a number is in the store before it is in the bucket.
+    // The order matters: a number is in the metadata store before it is in the bucket.
     let newest = timeline::newest(store).await?;
     let state = metadata.cluster().await?;
     identity::prove(store, &state).await?;
@@ -160,7 +166,11 @@ pub async fn prove(
     compare(store, &state, newest)
 }
 
-/// Refuses a store that is behind the newest mark, read before the state.
+/// Verifies that the metadata store is not behind the newest mark, which must be read before the
+/// state.
+///
+/// # Errors
+/// [`OwnershipError::OlderMetadata`] or a divergence.
 pub fn compare(
     store: &dyn ObjectStore,
     state: &ClusterState,
@@ -179,10 +189,11 @@ pub fn compare(
     }
 }
 
-/// How a proof is begun again: doubling between these.
+/// Back-off between attempts: first and longest delay, doubling in between.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 
-/// Proves it at start, however long that takes; until then nothing of this agent reaches the metadata store.
+/// Repeats the verification at start until it succeeds; until then this agent sends no other call
+/// to the metadata store.
 pub async fn establish(node: &Node, metadata: &dyn MetadataStore) {
     let mut pause = RETRY.0;
     loop {
@@ -194,7 +205,7 @@ pub async fn establish(node: &Node, metadata: &dyn MetadataStore) {
             Err(error) => {
                 let first = node.health.unmet(Condition::Cluster, error.to_string());
                 if error.is_refusal() || first {
-                    tracing::error!(%error, "this agent does not start its work");
+                    tracing::error!(%error, "this agent does not start");
                 }
             }
         }
@@ -203,14 +214,18 @@ pub async fn establish(node: &Node, metadata: &dyn MetadataStore) {
     }
 }
 
-/// Begins a life once it is proved again that it may, and marks the bucket with the number that the store gave for it. The time
-/// is from before the registration was sent; mark and registration take `limit` at most.
+/// Registers the agent after verifying again that it may, and marks the bucket with the timeline
+/// issued for the registration. Returns the time at which the registration was sent; registration
+/// and mark take at most `limit`.
+///
+/// # Errors
+/// The reason why the agent cannot register.
 pub async fn register(
     node: &Node,
     registration: &AgentRegistration,
     limit: Duration,
 ) -> Result<(Registered, Instant), String> {
-    let late = |_| "a store does not answer in time".to_owned();
+    let late = |_| "a store did not answer in time".to_owned();
     let proved = timeout(limit, prove(&node.ownership, &*node.metadata, &*node.store));
     settle(node, proved.await.map_err(late)?)?;
     let sent = Instant::now();
@@ -220,7 +235,7 @@ pub async fn register(
         if marked.is_err()
             && let Err(error) = node.metadata.seal(registered.incarnation).await
         {
-            tracing::warn!(%error, "a life that cannot begin could not be sealed; its lease expires");
+            tracing::warn!(%error, "a failed registration could not be sealed; its lease expires");
         }
         marked.map(|()| registered)
     };
@@ -228,7 +243,10 @@ pub async fn register(
     Ok((settle(node, begun)?, sent))
 }
 
-/// Raises the store's number and marks the bucket with it. An error that [`OwnershipError::is_refusal`] ends the life.
+/// Advances the timeline and marks the bucket with it.
+///
+/// # Errors
+/// An error that [`OwnershipError::is_refusal`] ends the incarnation.
 pub async fn advance(node: &Node) -> Result<(), OwnershipError> {
     let risen = node.metadata.advance_timeline().await?;
     node.ownership.see(&*node.store, risen.number)?;
@@ -241,16 +259,19 @@ async fn mark(node: &Node, risen: &Timeline) -> Result<(), OwnershipError> {
     let retry = Retry::new(node.entropy.clone());
     let put = timeline::put(&*node.store, risen, node.entropy.as_ref(), &retry).await;
     if let Err(error @ OwnershipError::OlderMetadata { .. }) = put {
-        // Another copy of the store gave this number. From now on this copy is refused wherever it is looked at.
+        // Another copy of the store issued this number. From now on every agent refuses this copy.
         if let Err(unsaid) = node.metadata.report_divergence().await {
-            tracing::error!(%unsaid, "the metadata store could not be told that it is an older copy");
+            tracing::error!(%unsaid, "the metadata store could not record that it is an older copy");
         }
         return Err(error);
     }
     put
 }
 
-/// Says how it stands.
+/// Reports the outcome of a verification in health and metrics.
+///
+/// # Errors
+/// The message of the outcome's error.
 pub fn settle<T>(node: &Node, outcome: Result<T, OwnershipError>) -> Result<T, String> {
     match outcome {
         Ok(value) => {

@@ -1,5 +1,6 @@
-//! The bucket's side of the timeline: an object for each number that the metadata store gave, created once. A store whose number
-//! is lower than the newest one here is an older copy of the store that this bucket was written with.
+//! Owns the bucket's timeline marks: one object for each timeline number that the metadata store
+//! issued, created once. A metadata store whose number is lower than the newest mark is an older
+//! copy of the store that this bucket was written with.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -10,22 +11,22 @@ use tokio::time::{Duration, Instant};
 use super::OwnershipError;
 use crate::store::{GetRange, ObjectStore, Retry, StoreErrorKind, put_settled};
 
-/// What the keys of marks begin with.
+/// Key prefix of the marks.
 const PREFIX: &str = "_cluster/timeline/";
-/// Marks that are kept.
+/// Number of marks that are kept.
 const KEPT: usize = 8;
-/// Objects listed at once.
+/// Objects per listing page.
 const PAGE: usize = 1000;
-/// How long a mark's put is tried again.
+/// How long the put of a mark is retried.
 const TRIES: Duration = Duration::from_secs(10);
 
-/// What a mark holds, so that a store restored from a backup can go on beyond it.
+/// Content of a mark, which lets a store restored from a backup continue beyond it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Mark {
     timeline: u64,
     incarnation: i64,
     producer_id: i64,
-    /// Random: tells the marks of two copies of one store apart.
+    /// Random, to distinguish the marks of two copies of one store.
     nonce: u64,
 }
 
@@ -33,13 +34,13 @@ fn key(number: u64) -> String {
     format!("{PREFIX}{number:020}")
 }
 
-/// The number of a mark's key; `None` for any other key.
+/// Returns the number in a mark's key, or `None` for any other key.
 pub fn parse(text: &str) -> Option<u64> {
     let number = text.strip_prefix(PREFIX)?.parse().ok()?;
     (key(number) == text).then_some(number)
 }
 
-/// The numbers of all marks, lowest first.
+/// Lists the numbers of all marks, lowest first.
 async fn numbers(store: &dyn ObjectStore) -> Result<Vec<u64>, OwnershipError> {
     let mut numbers = Vec::new();
     let mut after: Option<String> = None;
@@ -56,12 +57,18 @@ async fn numbers(store: &dyn ObjectStore) -> Result<Vec<u64>, OwnershipError> {
     }
 }
 
-/// The greatest number that the bucket was marked with.
+/// Returns the greatest number that the bucket is marked with.
+///
+/// # Errors
+/// If the object store fails.
 pub async fn newest(store: &dyn ObjectStore) -> Result<Option<u64>, OwnershipError> {
     Ok(numbers(store).await?.into_iter().max())
 }
 
-/// What the newest marks say, the greatest of each.
+/// Returns the greatest values of the newest marks.
+///
+/// # Errors
+/// If the object store fails.
 pub async fn furthest(store: &dyn ObjectStore) -> Result<Timeline, OwnershipError> {
     let mut furthest = Timeline::default();
     for number in numbers(store).await?.into_iter().rev().take(KEPT) {
@@ -71,7 +78,7 @@ pub async fn furthest(store: &dyn ObjectStore) -> Result<Timeline, OwnershipErro
             Err(error) if error.kind() == StoreErrorKind::NotFound => continue,
             Err(error) => return Err(OwnershipError::unreachable(store)(error)),
         };
-        // Of one that cannot be read the number counts.
+        // A mark that cannot be parsed still counts with its number.
         let Ok(mark) = serde_json::from_slice::<Mark>(&body) else {
             continue;
         };
@@ -81,8 +88,11 @@ pub async fn furthest(store: &dyn ObjectStore) -> Result<Timeline, OwnershipErro
     Ok(furthest)
 }
 
-/// Marks the bucket with a number that the store has just given. [`OwnershipError::OlderMetadata`] when it is marked with it
-/// already: another copy of the store gave the same number.
+/// Marks the bucket with a number that the metadata store has just issued.
+///
+/// # Errors
+/// [`OwnershipError::OlderMetadata`] if the mark exists already: another copy of the store issued
+/// the same number.
 pub async fn put(
     store: &dyn ObjectStore,
     risen: &Timeline,
@@ -111,7 +121,10 @@ pub async fn put(
     }
 }
 
-/// Deletes all marks but the newest few.
+/// Deletes all but the newest marks.
+///
+/// # Errors
+/// If the object store fails.
 pub async fn prune(store: &dyn ObjectStore) -> Result<(), OwnershipError> {
     let numbers = numbers(store).await?;
     let old: Vec<String> = numbers

@@ -1,9 +1,10 @@
-//! How many bytes of a log no segment covers yet, kept by offsets: what is rolled or deleted is what lies before an offset,
-//! whatever it was compressed to, so the count cannot drift away from the log.
+//! Counts the bytes of a log that no segment covers yet, by offset. Rolling and deletion remove a
+//! prefix of offsets, whatever its compressed size, so the count cannot drift from the log.
 
 use std::{collections::VecDeque, ops::Range};
 
-/// Neighbours are kept as one entry up to this many bytes: a log of a thousand small commits costs no thousand entries.
+/// Neighbouring commits share one entry up to this many bytes: a thousand small commits do not need
+/// a thousand entries.
 const COARSE: i64 = 64 << 10;
 
 /// Bytes of a run of offsets.
@@ -15,7 +16,7 @@ struct Run {
 }
 
 impl Run {
-    /// The bytes that lie at or after `from`, evenly spread over the offsets.
+    /// Returns the bytes at or after `from`, assuming that they are evenly spread over the offsets.
     fn bytes_from(&self, from: i64) -> i64 {
         if from <= self.base {
             return self.bytes;
@@ -26,17 +27,17 @@ impl Run {
     }
 }
 
-/// What is committed and not rolled.
+/// The committed bytes that are not rolled.
 #[derive(Debug)]
 pub(super) struct Unrolled {
     /// In offset order, without gaps.
     runs: VecDeque<Run>,
-    /// Committed by leaders before this one, and not counted yet.
+    /// Offsets committed by earlier leaders, not counted yet.
     inherited: Option<Range<i64>>,
 }
 
 impl Unrolled {
-    /// Of a log as a new leader finds it.
+    /// Creates the count for a log as a new leader finds it.
     pub(super) fn new(rolled: i64, high_watermark: i64) -> Self {
         Self {
             runs: VecDeque::new(),
@@ -44,7 +45,7 @@ impl Unrolled {
         }
     }
 
-    /// Counts what was just committed.
+    /// Counts newly committed offsets.
     pub(super) fn add(&mut self, base: i64, end: i64, bytes: i64) {
         match self.runs.back_mut() {
             Some(last) if last.end == base && last.bytes < COARSE => {
@@ -55,7 +56,7 @@ impl Unrolled {
         }
     }
 
-    /// Forgets what lies before `from`.
+    /// Drops what lies before `from`.
     pub(super) fn drop_before(&mut self, from: i64) {
         while self.runs.front().is_some_and(|run| run.end <= from) {
             self.runs.pop_front();
@@ -72,18 +73,18 @@ impl Unrolled {
         }
     }
 
-    /// The bytes at or after `from`, as far as they are counted.
+    /// Returns the bytes at or after `from`, as far as they are counted.
     pub(super) fn bytes(&self, from: i64) -> i64 {
         let runs = self.runs.iter().map(|run| run.bytes_from(from));
         runs.fold(0, i64::saturating_add)
     }
 
-    /// What is not counted yet.
+    /// Returns the offsets that are not counted yet.
     pub(super) fn inherited(&self) -> Option<Range<i64>> {
         self.inherited.clone()
     }
 
-    /// Counts what was inherited: runs in offset order, each `(base, end, bytes)`.
+    /// Counts the inherited offsets: runs in offset order, each `(base, end, bytes)`.
     pub(super) fn count_inherited(&mut self, runs: &[(i64, i64, i64)]) {
         let Some(inherited) = self.inherited.take() else {
             return;
@@ -115,7 +116,7 @@ mod tests {
         unrolled.add(30, 40, 100);
         assert_eq!((unrolled.inherited(), unrolled.bytes(0)), (Some(10..30), 100));
         unrolled.drop_before(20);
-        // The log as it is read: from the range that holds the offset on, with what came since.
+        // A log view starts with the range that holds the offset, and includes later commits.
         let read = [(15, 25, 1000), (25, 30, 50), (30, 40, 100)];
         unrolled.count_inherited(&read);
         assert_eq!((unrolled.inherited(), unrolled.bytes(0)), (None, 500 + 50 + 100));
@@ -127,7 +128,8 @@ mod tests {
     }
 
     proptest! {
-        /// Commits and rolls, in any order: what is counted is what is there, up to the size of one entry.
+        /// After commits and rolls in any order, the count differs from the log by at most one
+        /// entry.
         #[test]
         fn the_count_never_drifts(steps in prop::collection::vec((1_i64..200_000, 1_i64..50, any::<bool>()), 1..200)) {
             let mut unrolled = Unrolled::new(0, 0);

@@ -1,5 +1,5 @@
-//! The open WAL object: what was admitted and waits for the next flush. Appending is a short lock; the flusher takes
-//! whole objects out of it.
+//! Collects admitted batches in the open WAL object until the next flush. Appending holds a lock
+//! briefly; the flusher takes whole objects.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,49 +16,49 @@ use tokio::time::Instant;
 
 use crate::partition::Partition;
 
-/// What the producer is told of one partition's part of a request.
+/// The result of one partition's part of a produce request.
 pub type Ack = Result<Appended, Error>;
 
-/// Where the records ended up.
+/// Position of appended records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
     /// Offset of the first record.
     pub base_offset: i64,
-    /// The log start in force.
+    /// Log start offset after the append.
     pub log_start: i64,
 }
 
-/// Validated batches of one request for one partition, and the ticket that answers it once.
+/// Validated batches of one request for one partition, with the channel that answers it once.
 #[derive(Debug)]
 pub struct Append {
-    /// Where to.
+    /// The partition to append to.
     pub partition: Arc<Partition>,
     /// The batches, back to back.
     pub bytes: Bytes,
-    /// One each.
+    /// One entry per batch.
     pub batches: Vec<BatchMeta>,
-    /// Answered when the records are durable and committed, or surely not.
+    /// Answered once the records are durable and committed, or certain not to be.
     pub ticket: oneshot::Sender<Ack>,
-    /// The memory it occupies, given back with the ticket.
+    /// Memory of the batches, released with the ticket.
     pub permit: OwnedSemaphorePermit,
-    /// When it was taken.
+    /// When the request was accepted.
     pub since: Instant,
-    /// The span of the request it came with, if that is traced.
+    /// Span of the request, if it is traced.
     pub trace: Option<SpanContext>,
 }
 
-/// An object that takes appends no more.
+/// A WAL object that accepts no further appends.
 #[derive(Debug, Default)]
 pub struct OpenObject {
-    /// In the order of the partitions' ids: the order in which the commit locks their rows.
+    /// Appends by partition id: the order in which the commit locks their rows.
     pub partitions: BTreeMap<PartitionUid, Vec<Append>>,
     /// Bytes of all batches.
     pub bytes: usize,
 }
 
 impl OpenObject {
-    /// The object's bytes, each partition's contiguous, and what the commit needs to know of them. The appends' own bytes
-    /// are let go: from here on the object stands for them.
+    /// Returns the object's body, in which each partition's batches are contiguous, and the commit
+    /// of each partition. Drops the appends' own bytes, which the body replaces.
     pub fn assemble(&mut self) -> (Bytes, Vec<PartitionCommit>) {
         let mut body = BytesMut::with_capacity(self.bytes);
         let mut commits = Vec::with_capacity(self.partitions.len());
@@ -80,20 +80,21 @@ impl OpenObject {
         (body.freeze(), commits)
     }
 
-    /// The spans of its requests, the oldest first, each once; no more than a span may have links.
+    /// Returns the spans of the object's requests, oldest first, each once, up to the number of
+    /// links a span may have.
     pub fn traced(&self) -> Vec<SpanContext> {
         let appends = self.partitions.values().flatten();
         let mut traced: Vec<_> = appends
             .filter_map(|append| Some((append.since, append.trace.as_ref()?)))
             .collect();
         traced.sort_by_key(|(since, _)| *since);
-        // The parts of one request stand together: they were taken one right after the other.
+        // The parts of one request are adjacent: they were accepted one after the other.
         traced.dedup_by_key(|(_, trace)| trace.span_id());
         let some = traced.into_iter().take(1 + MAX_LINKS);
         some.map(|(_, trace)| trace.clone()).collect()
     }
 
-    /// Answers every ticket with this error; says how many.
+    /// Answers every ticket with this error, and returns how many there were.
     pub fn fail(self, error: &Error) -> u64 {
         let mut answered = 0;
         for append in self.partitions.into_values().flatten() {
@@ -104,7 +105,7 @@ impl OpenObject {
     }
 }
 
-/// Open and full objects that wait for the flusher.
+/// The open and the full WAL objects that wait for the flusher.
 #[derive(Debug)]
 pub struct Buffer {
     state: Mutex<State>,
@@ -117,13 +118,13 @@ pub struct Buffer {
 struct State {
     open: OpenObject,
     full: VecDeque<OpenObject>,
-    /// Appends taken in so far; those refused do not count.
+    /// Number of accepted appends; refused ones do not count.
     accepted: u64,
     closed: Option<Error>,
 }
 
 impl Buffer {
-    /// Objects are full at this many bytes.
+    /// Creates a buffer whose objects are full at this many bytes.
     pub fn new(full_at: usize) -> Self {
         Self {
             state: Mutex::default(),
@@ -132,7 +133,7 @@ impl Buffer {
         }
     }
 
-    /// Takes an append in; its ticket is answered at once when that cannot be.
+    /// Accepts an append, or answers its ticket at once if that is not possible.
     pub fn append(&self, append: Append) {
         let mut state = self.state.lock();
         if let Some(error) = &state.closed {
@@ -152,7 +153,8 @@ impl Buffer {
             .first()
             .is_some_and(|first| first.partition.lease.epoch != epoch)
         {
-            // The lease went and came back since the object was opened: an object of its own keeps the epochs apart.
+            // The lease was lost and regained since the object was opened: a new object keeps the
+            // epochs apart.
             let object = std::mem::take(&mut state.open);
             state.full.push_back(OpenObject {
                 bytes: object.bytes - append.bytes.len(),
@@ -174,12 +176,12 @@ impl Buffer {
         }
     }
 
-    /// Appends taken in so far.
+    /// Returns the number of appends accepted so far.
     pub fn accepted(&self) -> u64 {
         self.state.lock().accepted
     }
 
-    /// Whether something waits, and whether a full object does.
+    /// Returns whether anything is buffered, and whether a full object is.
     pub fn waiting(&self) -> (bool, bool) {
         let state = self.state.lock();
         (
@@ -188,7 +190,7 @@ impl Buffer {
         )
     }
 
-    /// The next object to flush, the oldest first.
+    /// Takes the next object to flush, oldest first.
     pub fn take(&self) -> Option<OpenObject> {
         let mut state = self.state.lock();
         if let Some(object) = state.full.pop_front() {
@@ -197,7 +199,7 @@ impl Buffer {
         (state.open.bytes > 0).then(|| std::mem::take(&mut state.open))
     }
 
-    /// Refuses everything from now on, and what waits; says how many appends waited.
+    /// Refuses all buffered and all future appends, and returns how many were buffered.
     pub fn close(&self, error: &Error) -> u64 {
         let mut state = self.state.lock();
         state.closed = Some(error.clone());
@@ -212,7 +214,7 @@ impl Buffer {
     }
 }
 
-/// What a producer is told while its partition moves to another agent.
+/// Returns the error for a producer whose partition is moving to another agent.
 pub fn handed_over() -> Error {
     Error::new(
         ErrorCode::NotLeader,

@@ -1,5 +1,6 @@
-//! The committer: takes uploaded objects in order, commits each in one metadata transaction, makes the records readable,
-//! and answers. The only place where a produce ticket is answered with an offset.
+//! The committer: takes uploaded objects in order, commits each in one metadata transaction, makes
+//! the records readable, and answers the producers. The only place that answers a produce ticket
+//! with an offset.
 
 use std::sync::Arc;
 
@@ -27,10 +28,10 @@ use super::{
 };
 use crate::{failpoint::FailPoint, fetch::tail::TailRun, metrics::WriteStage, partition::Partition, traces};
 
-/// How long to wait before asking an unreachable metadata store again: doubling between these.
+/// Back-off while the metadata store is unavailable: first and longest delay, doubling in between.
 const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
-/// How long the metadata store may take to be told that it lost commits.
+/// Time limit for reporting lost commits to the metadata store.
 const REPORT: Duration = Duration::from_secs(5);
 
 /// Runs until the flusher has ended and everything it flushed is answered.
@@ -49,14 +50,14 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<
 
 struct Committer {
     shared: Arc<Shared>,
-    /// When the object before was done.
+    /// When the previous object was done.
     last_done: Option<Instant>,
-    /// The outcome of a commit is not known: nothing that came after it may be committed.
+    /// A commit's outcome is unknown: no later object may be committed.
     gave_up: bool,
 }
 
 impl Committer {
-    /// Commits one object once it is stored, and answers.
+    /// Commits one object once it is stored, and answers its appends.
     async fn take(&mut self, flushed: Flushed) {
         let Flushed {
             sequence,
@@ -104,7 +105,7 @@ impl Committer {
             self.gave_up = true;
             tracing::warn!(
                 sequence,
-                "the outcome of a commit is not known; whoever waits for it is told so"
+                "the outcome of a commit is unknown; its producers receive a retryable error"
             );
             let told = unknown_outcome(shared, span);
             return refuse(shared, object, &told);
@@ -115,7 +116,7 @@ impl Committer {
         self.conclude(&commit, &body, object, outcome, &log).await;
     }
 
-    /// Acts on a commit's outcome.
+    /// Applies the outcome of a commit.
     async fn conclude(
         &mut self,
         commit: &ObjectCommit,
@@ -129,10 +130,10 @@ impl Committer {
             Ok(outcome) => match verify::verify(&object, commit, &outcome) {
                 Ok(()) => apply(shared, commit, body, object, outcome),
                 Err(broken) => {
-                    // What was flushed later must not be committed after it.
+                    // Later objects must not be committed after this one.
                     self.gave_up = true;
                     if broken.went_back {
-                        // Before the life ends, since the next one would begin.
+                        // Before the incarnation ends, since the next one would begin.
                         report_lost_commits(shared).instrument(log.clone()).await;
                     }
                     let _logged = log.enter();
@@ -141,7 +142,7 @@ impl Committer {
             },
             Err(error) => {
                 let _logged = log.enter();
-                tracing::warn!(sequence = commit.sequence, %error, "a commit was refused; this life of the agent is over");
+                tracing::warn!(sequence = commit.sequence, %error, "a commit was refused; this incarnation ends");
                 let told = if matches!(error, MetadataError::Sealed(_)) {
                     shared.life_over()
                 } else {
@@ -153,13 +154,14 @@ impl Committer {
     }
 }
 
-/// Ends the life, and answers everything in the object with this error.
+/// Ends the incarnation, and answers every append of the object with this error.
 fn refuse(shared: &Shared, object: OpenObject, told: &Error) {
     shared.close(&shared.life_over());
     shared.answered(object.fail(told));
 }
 
-/// Whether the object is stored; `false` also when the life is over before that is known: it is never committed then.
+/// Waits until the object is stored. Returns `false` also if the incarnation ends before the
+/// outcome is known: the object is never committed then.
 async fn is_stored(shared: &Shared, uploaded: oneshot::Receiver<bool>) -> bool {
     tokio::select! {
         biased;
@@ -168,14 +170,14 @@ async fn is_stored(shared: &Shared, uploaded: oneshot::Receiver<bool>) -> bool {
     }
 }
 
-/// What producers are told when nobody knows whether their records are committed: the same batches sent again are
-/// stored once. Ends the commit's span with it.
+/// Ends the commit's span and returns the error for producers whose commit has an unknown outcome.
+/// If they send the same batches again, these are stored once.
 fn unknown_outcome(shared: &Shared, span: Option<Span>) -> Error {
     let told = match shared.cause.get() {
         Some(cause) if cause.code() == ErrorCode::MetadataUnavailable => cause.clone(),
         _ => Error::new(
             ErrorCode::MetadataUnavailable,
-            "the metadata store does not answer, so it is not known whether the records are committed; try again",
+            "the metadata store does not answer, so it is unknown whether the records are committed; try again",
         ),
     };
     if let Some(mut span) = span {
@@ -184,9 +186,10 @@ fn unknown_outcome(shared: &Shared, span: Option<Span>) -> Error {
     told
 }
 
-/// Commits, asking again for as long as the store does not answer: the outcome must be known before anybody is told.
-/// Giving up would leave it open, so only the store itself can end this, with an outcome or by saying that the life is
-/// over; or the caller, when the life has been over for a while.
+/// Commits an object, retrying while the store does not answer: producers are answered only once
+/// the outcome is known. Giving up would leave it open, so only the store ends the retries, with an
+/// outcome or with the end of the incarnation; or the caller, some time after the incarnation has
+/// ended.
 async fn commit_object(
     shared: &Shared,
     commit: &ObjectCommit,
@@ -218,7 +221,8 @@ async fn commit_object(
     }
 }
 
-/// Ends the commit's span: refused, or with the partitions that had moved to another agent.
+/// Ends the commit's span: with the error, or with the number of partitions that had moved to
+/// another agent.
 fn note(span: Option<Span>, outcome: &Result<CommitOutcome, MetadataError>) {
     let Some(mut span) = span else { return };
     match outcome {
@@ -234,39 +238,40 @@ fn note(span: Option<Span>, outcome: &Result<CommitOutcome, MetadataError>) {
     }
 }
 
-/// Ends the life: what the metadata store answered cannot be true of the log that this agent leads. Nothing of it is
-/// published or acknowledged; the next life begins with what the store has.
+/// Ends the incarnation: the metadata store's answer contradicts the log that this agent leads.
+/// None of it is published or acknowledged; the next incarnation starts from what the store has.
 fn distrust(shared: &Shared, commit: &ObjectCommit, object: OpenObject, broken: &BrokenOutcome) {
     shared.deps.metrics.violated(broken.invariant);
     tracing::error!(
         sequence = commit.sequence,
         partition = %broken.partition,
-        "a commit's outcome does not continue the log, {}; this life of the agent is over",
+        "a commit's outcome does not continue the log: {}; this incarnation ends",
         broken.what
     );
     shared.close(&shared.life_over());
     let told = outcome_unknown(
-        "the metadata store's answer contradicts the log; whether the records are stored is not known: send them again",
+        "the metadata store's answer contradicts the log; it is unknown whether the records are stored: send them again",
     );
     shared.answered(object.fail(&told));
 }
 
-/// Says in the metadata store that it lacks commits which it made before: a standby without them was promoted, or a backup
-/// restored under running agents. No agent begins a life on it then, and nothing is deleted, until `recover` was run; otherwise
-/// objects of acknowledged records would be taken for ones that were never committed.
+/// Records in the metadata store that it lacks commits which it made before: a standby without them
+/// was promoted, or a backup restored while agents ran. From then on no agent starts an incarnation
+/// on it, and nothing is deleted, until `recover` was run; otherwise objects of acknowledged
+/// records would be taken for objects that were never committed.
 async fn report_lost_commits(shared: &Shared) {
     match timeout(REPORT, shared.deps.metadata.report_divergence()).await {
         Ok(Ok(())) => tracing::error!(
-            "the metadata store lost commits of acknowledged records; see what is lost with `streamhouse-agent recover`"
+            "the metadata store lost commits of acknowledged records; run `streamhouse-agent recover` to see which"
         ),
         Ok(Err(error)) => {
-            tracing::error!(%error, "the metadata store could not be told that it lost commits")
+            tracing::error!(%error, "the metadata store could not record that it lost commits")
         }
-        Err(_) => tracing::error!("the metadata store could not be told in time that it lost commits"),
+        Err(_) => tracing::error!("the metadata store did not record in time that it lost commits"),
     }
 }
 
-/// Makes what was committed readable, then answers.
+/// Publishes what was committed, then answers.
 fn apply(shared: &Shared, commit: &ObjectCommit, body: &Bytes, object: OpenObject, outcome: CommitOutcome) {
     let mut kept = Vec::with_capacity(commit.partitions.len());
     let outcomes = commit.partitions.iter().zip(outcome.partitions);
@@ -299,7 +304,7 @@ fn apply(shared: &Shared, commit: &ObjectCommit, body: &Bytes, object: OpenObjec
     shared.deps.tails.add(commit.sequence, body.len(), kept);
 }
 
-/// Counts what got offsets.
+/// Counts the batches that got offsets.
 fn measure(shared: &Shared, partition: &Partition, part: &PartitionCommit, outcomes: &[BatchOutcome]) {
     let (mut batches, mut records, mut bytes) = (0, 0, 0);
     for (batch, outcome) in part.batches.iter().zip(outcomes) {
@@ -316,7 +321,7 @@ fn measure(shared: &Shared, partition: &Partition, part: &PartitionCommit, outco
     partition.traffic(metrics).produced(records, bytes);
 }
 
-/// Puts the batches that got offsets into the partition's tail, as runs of neighbours.
+/// Adds the batches that got offsets to the partition's tail, as contiguous runs.
 fn publish(
     partition: &Partition,
     sequence: u64,
@@ -360,7 +365,8 @@ fn publish(
     flush(run);
 }
 
-/// Answers every append of a committed partition: with the first offset, or with the first batch's refusal.
+/// Answers every append of a committed partition: with its first offset, or with the error of its
+/// first refused batch.
 fn answer(shared: &Shared, appends: Vec<Append>, outcomes: &[BatchOutcome], log_start: i64) {
     let mut outcomes = outcomes.iter();
     for append in appends {
@@ -392,13 +398,13 @@ fn answer(shared: &Shared, appends: Vec<Append>, outcomes: &[BatchOutcome], log_
     }
 }
 
-/// What a producer is told of a refused batch.
+/// Returns the error for a refused batch.
 fn refusal(code: ErrorCode) -> Error {
     let message = match code {
         ErrorCode::OutOfOrderSequenceNumber => "a batch before this one is missing; send it first",
         ErrorCode::DuplicateSequenceNumber => "the batch was stored before, too long ago to name its offset",
         ErrorCode::InvalidProducerEpoch => {
-            "a newer producer with this id is at work; start over with a new producer id"
+            "a newer producer uses this producer id; start over with a new producer id"
         }
         ErrorCode::UnknownProducerId => "the producer's state has expired; start over with a new producer id",
         _ => "the batch was refused",

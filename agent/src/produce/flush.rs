@@ -1,8 +1,8 @@
-//! The flusher: decides when an object leaves the buffer, and uploads it. Uploads run in parallel, bounded; the committer
-//! receives them in the order in which they left the buffer.
+//! The flusher: decides when an object leaves the buffer, and uploads it. Uploads run concurrently,
+//! up to a limit; the committer receives them in the order in which they left the buffer.
 //!
-//! A flush starts when data waits and no upload is under way, or when an object is full; never sooner than the flush
-//! interval after the one before, unless an object is full.
+//! A flush starts when data is buffered and no upload is in flight, or when an object is full;
+//! unless an object is full, never sooner than the flush interval after the previous flush.
 
 use std::sync::Arc;
 
@@ -26,21 +26,22 @@ use crate::{
     store::{self, Retry, StoreErrorKind},
 };
 
-/// An object on its way: uploaded when `uploaded` resolves to `true`, never when it resolves to anything else.
+/// An object being uploaded: stored if `uploaded` resolves to `true`, and not stored if it resolves
+/// to anything else.
 #[derive(Debug)]
 pub(super) struct Flushed {
     pub(super) sequence: u64,
     pub(super) object: OpenObject,
     pub(super) body: Bytes,
     pub(super) commits: Vec<PartitionCommit>,
-    /// The requests in it that are traced.
+    /// Spans of the traced requests in it.
     pub(super) traced: Arc<[SpanContext]>,
     /// When the upload began.
     pub(super) begun: Instant,
     pub(super) uploaded: oneshot::Receiver<bool>,
 }
 
-/// Runs until the life is over.
+/// Runs until the incarnation ends.
 pub(super) async fn run(shared: Arc<Shared>, flushed: mpsc::UnboundedSender<Flushed>) {
     let mut flusher = Flusher {
         uploads: Arc::new(Semaphore::new(shared.settings.upload_concurrency)),
@@ -65,20 +66,20 @@ struct Flusher {
     shared: Arc<Shared>,
     flushed: mpsc::UnboundedSender<Flushed>,
     uploads: Arc<Semaphore>,
-    /// Has its permit while no upload is under way.
+    /// Has its permit while no upload is in flight.
     idle: Arc<Semaphore>,
     next_sequence: u64,
     last: Option<Instant>,
 }
 
-/// What an upload occupies until it ends.
+/// The permits that an upload holds until it ends.
 struct Slot {
     _upload: OwnedSemaphorePermit,
     _idle: Option<OwnedSemaphorePermit>,
 }
 
 impl Flusher {
-    /// Resolves when a flush is due and an upload may begin.
+    /// Waits until a flush is due and an upload may begin.
     async fn wait(&self) -> (FlushReason, Slot) {
         loop {
             let changed = self.shared.buffer.changed.notified();
@@ -110,7 +111,7 @@ impl Flusher {
         }
     }
 
-    /// Resolves when the interval has passed and no upload is under way.
+    /// Waits until the interval has passed and no upload is in flight.
     async fn due(&self) -> Option<OwnedSemaphorePermit> {
         if let Some(last) = self.last {
             sleep_until(last + self.shared.settings.flush_interval).await;
@@ -118,7 +119,7 @@ impl Flusher {
         self.idle.clone().acquire_owned().await.ok()
     }
 
-    /// Takes the next object, starts its upload and tells the committer.
+    /// Takes the next object, starts its upload and passes it to the committer.
     fn flush(&mut self, reason: FlushReason, slot: Slot) {
         let Some(mut object) = self.shared.buffer.take() else {
             return;
@@ -137,7 +138,7 @@ impl Flusher {
         };
         let shared = self.shared.clone();
         tokio::spawn(upload(shared, sequence, body.clone(), traced.clone(), slot, done));
-        // The committer lives as long as this sender.
+        // The committer runs as long as this sender exists.
         let _ = self.flushed.send(Flushed {
             sequence,
             object,
@@ -150,7 +151,7 @@ impl Flusher {
     }
 }
 
-/// Stores one object, however long it takes; gives up only when the life is over.
+/// Stores one object, however long it takes; gives up only when the incarnation ends.
 async fn upload(
     shared: Arc<Shared>,
     sequence: u64,
@@ -178,9 +179,10 @@ async fn upload(
     if let Err(error) = &stored
         && error.kind() != StoreErrorKind::Cancelled
     {
-        // Trying again is over: the key is somebody else's, which only a bug or a foreign writer can cause.
+        // Not a retryable failure: an object of another writer has the key, which only a bug or a
+        // foreign writer can cause.
         let _logged = log.entered();
-        tracing::error!(key = object, %error, "a WAL object cannot be stored; this life of the agent ends");
+        tracing::error!(key = object, %error, "a WAL object cannot be stored; this incarnation ends");
     }
     if let Err(error) = &stored {
         let status = Status::error(error.to_string());

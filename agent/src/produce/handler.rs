@@ -1,5 +1,5 @@
-//! What the produce call does with one request: finds each partition, validates its batches, admits them to bounded
-//! memory and hands them to the writer. The answers come back through the tickets.
+//! Handles one produce request: finds each partition, validates its batches, admits them to bounded
+//! memory and passes them to the writer. The answers arrive through the tickets.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -26,24 +26,25 @@ use crate::{
     traces,
 };
 
-/// What traces call it.
+/// Name of the method in traces.
 const METHOD: &str = "streamhouse.v1.DataService/Produce";
 
-/// How long a request may wait for memory before it is sent back.
+/// How long a request may wait for memory before it is refused.
 const ADMISSION_WAIT: Duration = Duration::from_millis(250);
-/// How often, and how far apart, a partition is looked for whose lease is ours and whose log is still being read.
+/// How often, and how far apart, to look for a partition whose lease this agent has and whose log
+/// it is still reading.
 const ARRIVAL_LOOKS: usize = 25;
 const ARRIVAL_PAUSE: Duration = Duration::from_millis(10);
-/// What a producer is asked to wait when memory is full.
+/// Retry delay for producers when memory is full.
 const RETRY_AFTER_MS: u32 = 100;
 
-/// A request whose batches are under way: one entry a partition, in the order asked.
+/// A request in flight: one entry per partition, in the order of the request.
 #[derive(Debug)]
 pub struct Pending {
     request_id: u64,
-    /// Without their records.
+    /// The parts of the request, without their records.
     partitions: Vec<(v1::PartitionProduce, Outcome)>,
-    /// Ends with the answer.
+    /// Ends with the response.
     span: Option<Span>,
 }
 
@@ -53,7 +54,8 @@ enum Outcome {
     Refused(Error),
 }
 
-/// Takes one request in. When this returns, its batches have their place in the order; [`Pending::finish`] answers.
+/// Accepts one request. Its batches have their place in the order when this returns;
+/// [`Pending::finish`] returns the response.
 pub async fn accept(node: &Node, request: v1::ProduceRequest) -> Pending {
     let (parent, state) = (request.traceparent.as_bytes(), request.tracestate.as_bytes());
     let mut span = node.traces.call(METHOD, parent, Some(state));
@@ -79,8 +81,9 @@ pub async fn accept(node: &Node, request: v1::ProduceRequest) -> Pending {
     }
 }
 
-/// What a request may wait for, all its partitions together: one look for newer news, a moment for leases that arrive,
-/// a moment for memory. A request that names many partitions holds up its stream no longer than one that names one.
+/// What one request may wait for, all its partitions together: one refresh of the directory, some
+/// time for arriving leases, and some time for memory. A request with many partitions blocks its
+/// stream no longer than a request with one.
 struct Waits {
     view: Arc<View>,
     refreshed: bool,
@@ -122,7 +125,8 @@ async fn accept_partition(
     Ok(receiver)
 }
 
-/// The partition as this agent holds it; looks again when it seems to be somebody else's.
+/// Finds the partition that this agent leads; refreshes the directory if it seems to be led by
+/// another agent.
 async fn find(
     node: &Node,
     waits: &mut Waits,
@@ -145,7 +149,7 @@ async fn find(
         if !arriving || waits.arrival_looks == 0 {
             break;
         }
-        // The lease is just arriving, or just leaving: a moment later the answer is clear.
+        // The lease is being acquired or released: the result is known shortly.
         waits.arrival_looks -= 1;
         sleep(ARRIVAL_PAUSE).await;
         waits.view = node.directory.view();
@@ -156,14 +160,14 @@ async fn find(
     if wanted.topic.starts_with("__") {
         return Err(Error::new(
             ErrorCode::InvalidTopic,
-            "topics that begin with \"__\" are the cluster's own",
+            "topics that begin with \"__\" are internal",
         ));
     }
     if record.holder.is_none() {
-        // Why this agent does not take it is what the producer's last error should say.
+        // The producer's last error should contain the reason why this agent does not lead.
         let message = match node.cannot_store() {
-            Some(why) => format!("nobody leads the partition: this agent cannot store records: {why}").into(),
-            None => Cow::Borrowed("nobody leads the partition yet"),
+            Some(why) => format!("the partition has no leader: this agent cannot store records: {why}").into(),
+            None => Cow::Borrowed("the partition has no leader yet"),
         };
         return Err(Error::new(ErrorCode::LeaderNotAvailable, message).with_retry_after_ms(50));
     }
@@ -182,7 +186,8 @@ fn held(
     Some((life, view.topic(&wanted.topic)?.clone(), partition))
 }
 
-/// Checks every batch whole; nothing of a request for a partition is taken when one of its batches is bad.
+/// Validates all batches of a partition; if one is invalid, none of the partition's batches is
+/// accepted.
 fn check(records: &Bytes, topic: &Topic, index: i32, now_ms: i64) -> Result<Vec<BatchMeta>, Error> {
     let limits = Limits {
         max_batch_bytes: topic.config.max_message_bytes,
@@ -208,21 +213,22 @@ fn check(records: &Bytes, topic: &Topic, index: i32, now_ms: i64) -> Result<Vec<
     if batches.is_empty() {
         return Err(Error::new(
             ErrorCode::InvalidRequest,
-            "a partition's part of a request holds no batch",
+            "a partition of the request has no batch",
         ));
     }
     Ok(batches)
 }
 
-/// Kafka's checks, by the first and the greatest timestamp of the head. A batch without timestamps (-1) is fine.
+/// Applies Kafka's timestamp checks to the first and the greatest timestamp in the header. A batch
+/// without timestamps (-1) is valid.
 fn check_timestamps(header: &BatchHeader, config: &TopicConfig, now_ms: i64) -> Result<(), String> {
     if header.timestamp_type() == TimestampType::LogAppendTime {
-        return Err("producers do not set log append times; send the record's own time".to_owned());
+        return Err("producers cannot set log append times; send the record's own timestamp".to_owned());
     }
     let (base, max) = (header.base_timestamp, header.max_timestamp);
     if base < -1 {
         return Err(format!(
-            "timestamp {base} is no time: send milliseconds since 1970, or -1 for none"
+            "timestamp {base} is invalid: send milliseconds since 1970, or -1 for none"
         ));
     }
     let (before, after) = (config.timestamp_before_max_ms, config.timestamp_after_max_ms);
@@ -261,7 +267,7 @@ fn meta(header: &BatchHeader) -> Result<BatchMeta, Error> {
     })
 }
 
-/// Waits a moment for memory; sends the request back when there is none.
+/// Waits for memory within the request's wait budget, and refuses the request if none becomes free.
 async fn admit(
     node: &Node,
     life: &Life,
@@ -292,7 +298,7 @@ async fn admit(
 }
 
 impl Pending {
-    /// The answer, when every part of the request has one.
+    /// Waits until every partition has an answer, and returns the response.
     pub async fn finish(mut self, node: &Node) -> v1::ProduceResponse {
         let mut partitions = Vec::with_capacity(self.partitions.len());
         let mut throttle_ms = 0;
@@ -319,10 +325,10 @@ impl Pending {
     }
 }
 
-/// Who should have answered ended without a word, perhaps after the commit.
+/// Returns the error for a ticket that was dropped unanswered, perhaps after the commit.
 fn lost_track() -> Error {
     super::outcome_unknown(
-        "the agent lost track of the write; whether it is stored is not known: send it again",
+        "the agent dropped the write unanswered; it is unknown whether it is stored: send it again",
     )
 }
 

@@ -1,8 +1,9 @@
-//! The way of a record into the object store: [`handler`] validates and admits, [`buffer`] collects, [`flush`] uploads,
-//! [`commit`] commits and answers. One [`Writer`] a life.
+//! The write path: [`handler`] validates and admits batches, [`buffer`] collects them, [`flush`]
+//! uploads WAL objects, [`commit`] commits them and answers. Each incarnation has one [`Writer`].
 //!
-//! An append is answered by its ticket, once: with an offset only after the object that holds it is stored and its commit
-//! is in the metadata (INV-P1), in the order in which batches were appended (INV-P4).
+//! An append is answered by its ticket, once: with an offset only after the object that holds it is
+//! stored and its commit is in the metadata store (INV-P1), in the order in which batches were
+//! appended (INV-P4).
 
 pub mod buffer;
 mod commit;
@@ -32,48 +33,49 @@ use crate::{
     traces::AgentTraces,
 };
 
-/// How long the outcome of a commit is asked for after its life is over.
+/// How long to wait for the outcome of a commit after the incarnation has ended.
 const LAST_ANSWER: Duration = Duration::from_secs(10);
 
-/// How the writer collects and uploads.
+/// Settings of the writer.
 #[derive(Debug, Clone, Copy)]
 pub struct WriterSettings {
-    /// The shortest time between two flushes.
+    /// Shortest time between two flushes.
     pub flush_interval: Duration,
-    /// An object is full at this size.
+    /// Size at which an object is full, in bytes.
     pub flush_bytes: usize,
-    /// Uploads at once.
+    /// Maximum number of concurrent uploads.
     pub upload_concurrency: usize,
-    /// Bytes admitted and not yet answered.
+    /// Bytes that may be admitted and not yet answered.
     pub memory: usize,
 }
 
-/// What a writer works with.
+/// Dependencies of a writer.
 #[derive(Debug, Clone)]
 pub struct WriterDeps {
-    /// Whose objects it writes.
+    /// Incarnation whose objects it writes.
     pub incarnation: Incarnation,
-    /// Where they are committed.
+    /// Where objects are committed.
     pub metadata: Arc<dyn MetadataStore>,
-    /// Where they are stored.
+    /// Where objects are stored.
     pub store: Arc<dyn ObjectStore>,
-    /// For jitter.
+    /// Source of jitter.
     pub entropy: Arc<dyn Entropy>,
-    /// Partitions found fenced are let go.
+    /// The led partitions; those found fenced are removed.
     pub held: Arc<Held>,
-    /// Where committed batches stay readable.
+    /// Budget of the committed batches that stay in memory.
     pub tails: Arc<TailBudget>,
-    /// What is measured.
+    /// Metrics of this agent.
     pub metrics: Arc<Metrics>,
-    /// What is said of it in traces.
+    /// Starts the agent's trace spans.
     pub traces: AgentTraces,
-    /// Where tests interfere.
+    /// Fail points of tests.
     pub failpoints: Arc<FailPoints>,
-    /// Cancelled by the lease keeper when the life is over, and by the writer when it finds the life sealed.
+    /// Cancelled by the lease keeper when the incarnation ends, and by the writer when it finds the
+    /// incarnation sealed.
     pub over: CancellationToken,
 }
 
-/// Takes validated batches to the object store and the metadata.
+/// Writes validated batches to the object store and commits them in the metadata store.
 #[derive(Debug)]
 pub struct Writer {
     shared: Arc<Shared>,
@@ -85,27 +87,27 @@ struct Shared {
     settings: WriterSettings,
     buffer: buffer::Buffer,
     memory: Arc<Semaphore>,
-    /// Appends accepted and answered so far.
+    /// Number of accepted appends that are answered.
     answered: watch::Sender<u64>,
-    /// The object that everything else waits for.
+    /// The oldest object in flight, which all others wait for.
     oldest: Mutex<Option<OldestWrite>>,
-    /// What producers are told when the agent gives the life up.
+    /// Error for producers when the agent gives the incarnation up.
     cause: OnceLock<Error>,
 }
 
-/// The oldest object under way.
+/// The oldest object in flight.
 #[derive(Debug, Clone, Copy)]
 struct OldestWrite {
     stage: WriteStage,
-    /// Since when it is in this stage.
+    /// When it entered this stage.
     since: Instant,
-    /// The same, or when the object before it was done, if that was later.
+    /// The same, or when the previous object was done, if that was later.
     no_progress_since: Instant,
     bytes: usize,
 }
 
 impl OldestWrite {
-    /// Is stored, and to be committed from now on.
+    /// Returns the state of an object that is stored and is being committed from now on.
     fn commits_now(bytes: usize) -> Self {
         let now = Instant::now();
         Self {
@@ -120,16 +122,17 @@ impl OldestWrite {
 /// How long the oldest write has waited.
 #[derive(Debug, Clone, Copy)]
 pub struct Stall {
-    /// What for.
+    /// Stage in which it waits.
     pub stage: WriteStage,
-    /// For how long nothing at all was done.
+    /// How long nothing has progressed.
     pub waited: Duration,
-    /// What the uploads under way need on a slow line.
+    /// How long the uploads in flight may take on a slow connection.
     pub transfer: Duration,
 }
 
 impl Writer {
-    /// Starts the flusher and the committer; they end when `deps.over` is cancelled and everything is answered.
+    /// Starts the flusher and the committer; they end when `deps.over` is cancelled and everything
+    /// is answered.
     pub fn start(deps: WriterDeps, settings: WriterSettings) -> Self {
         let shared = Arc::new(Shared {
             buffer: buffer::Buffer::new(settings.flush_bytes),
@@ -146,17 +149,17 @@ impl Writer {
         Self { shared }
     }
 
-    /// Takes an append in; its ticket answers.
+    /// Accepts an append; its ticket is answered later.
     pub fn append(&self, append: Append) {
         self.shared.buffer.append(append);
     }
 
-    /// The memory for appends: a permit a byte.
+    /// Returns the memory for appends: one permit per byte.
     pub fn memory(&self) -> &Arc<Semaphore> {
         &self.shared.memory
     }
 
-    /// Bytes admitted and not yet answered.
+    /// Returns the bytes that are admitted and not yet answered.
     pub fn queued_bytes(&self) -> usize {
         self.shared
             .settings
@@ -164,13 +167,13 @@ impl Writer {
             .saturating_sub(self.shared.memory.available_permits())
     }
 
-    /// What the oldest object under way waits for, and for how long already.
+    /// Returns the stage of the oldest object in flight, and how long it has been in it.
     pub fn oldest(&self) -> Option<(WriteStage, Duration)> {
         let oldest = *self.shared.oldest.lock();
         oldest.map(|oldest| (oldest.stage, oldest.since.elapsed()))
     }
 
-    /// For how long no write was done while one was under way; `None` when none is.
+    /// Returns how long no write has progressed while one is in flight; `None` if none is.
     pub fn stall(&self) -> Option<Stall> {
         let oldest = (*self.shared.oldest.lock())?;
         let bytes = match oldest.stage {
@@ -186,13 +189,14 @@ impl Writer {
         })
     }
 
-    /// Ends the life because nothing can be written: everything that is not committed is answered with `cause`.
+    /// Ends the incarnation because nothing can be written: everything that is not committed is
+    /// answered with `cause`.
     pub fn give_up(&self, cause: Error) {
         let _ = self.shared.cause.set(cause);
         self.shared.deps.over.cancel();
     }
 
-    /// Resolves when everything appended before is answered.
+    /// Waits until everything appended so far is answered.
     pub async fn drain(&self) {
         let target = self.shared.buffer.accepted();
         let mut answered = self.shared.answered.subscribe();
@@ -201,7 +205,7 @@ impl Writer {
 }
 
 impl Shared {
-    /// Ends the life: whatever is appended from now on is refused.
+    /// Ends the incarnation: every later append is refused.
     fn close(&self, error: &Error) {
         self.deps.over.cancel();
         let refused = self.buffer.close(error);
@@ -212,13 +216,13 @@ impl Shared {
         *self.oldest.lock() = oldest;
     }
 
-    /// What producers are told when the life ended before the commit: nothing of theirs was committed.
+    /// Returns the error for appends that were not committed before the incarnation ended.
     fn life_over(&self) -> Error {
         self.cause.get().cloned().unwrap_or_else(life_over)
     }
 
-    /// Resolves when nobody should wait for a commit any longer: its life is over, and the store had time to say how it
-    /// ended. What was given up has waited long enough.
+    /// Waits until the outcome of a commit is no longer worth waiting for: the incarnation has
+    /// ended, and the store had time to answer. A write that was given up has waited long enough.
     async fn last_answer(&self) {
         self.deps.over.cancelled().await;
         if self.cause.get().is_none() {
@@ -231,12 +235,13 @@ impl Shared {
     }
 }
 
-/// What producers are told when nobody knows what became of their records: an idempotent producer's retry settles it.
+/// Returns the error for appends that may or may not be committed: an idempotent producer's retry
+/// resolves it.
 fn outcome_unknown(why: &'static str) -> Error {
     Error::new(ErrorCode::MetadataUnavailable, why)
 }
 
-/// What producers are told when the agent lost its lease before the commit: nothing of theirs was committed.
+/// Returns the error for appends that were not committed before the agent lost its lease.
 fn life_over() -> Error {
     Error::new(
         ErrorCode::NotLeader,

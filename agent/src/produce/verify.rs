@@ -1,6 +1,7 @@
-//! Holds what the metadata store answered to a commit against what this agent knows of its partitions. One agent commits to
-//! a partition in an epoch, in order, so an outcome has to continue exactly where the last one ended: anything else means
-//! that the metadata went back in time, that another agent commits too, or a bug. Called by the committer before anything
+//! Verifies the metadata store's answer to a commit against what this agent knows of its
+//! partitions. In each epoch one agent commits to a partition, in order, so an outcome must
+//! continue exactly where the previous one ended: anything else means that the metadata went back
+//! in time, that another agent commits as well, or a bug. Called by the committer before anything
 //! is published or acknowledged.
 
 use std::collections::HashMap;
@@ -13,21 +14,21 @@ use streamhouse_metadata::{
 use super::buffer::OpenObject;
 use crate::invariant::Invariant;
 
-/// Sequences count from 0 to `i32::MAX` and then from 0 again.
+/// Producer sequences count from 0 to `i32::MAX` and then wrap to 0.
 const SEQUENCES: i64 = i32::MAX as i64 + 1;
 
-/// Why an outcome cannot be true.
+/// An outcome that contradicts the log.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BrokenOutcome {
     pub(super) partition: PartitionUid,
     pub(super) invariant: Invariant,
     /// Whether the metadata store lacks commits that it made before.
     pub(super) went_back: bool,
-    /// For people.
+    /// Description for the log.
     pub(super) what: String,
 }
 
-/// Checks the outcome of a whole object.
+/// Verifies the outcome of a whole object.
 pub(super) fn verify(
     object: &OpenObject,
     commit: &ObjectCommit,
@@ -50,7 +51,8 @@ pub(super) fn verify(
     Ok(())
 }
 
-/// Whether the outcome gives offsets again that were given before, or shows a log that ends where it went on.
+/// Returns whether the outcome assigns offsets a second time, or shows a log that ends before what
+/// was published.
 fn went_back(published: i64, outcome: Option<&PartitionOutcome>) -> bool {
     let Some(PartitionOutcome::Committed {
         batches,
@@ -64,7 +66,7 @@ fn went_back(published: i64, outcome: Option<&PartitionOutcome>) -> bool {
     *high_watermark < published || batches.iter().any(again)
 }
 
-/// Checks one partition's outcome; `published` is where its log ends as far as this agent published it.
+/// Verifies one partition's outcome; `published` is the end of the log as this agent published it.
 fn verify_partition(
     part: &PartitionCommit,
     published: i64,
@@ -84,7 +86,7 @@ fn verify_partition(
     for (batch, outcome) in part.batches.iter().zip(batches) {
         match *outcome {
             BatchOutcome::Appended { base_offset } if base_offset != next => {
-                let what = format!("a batch got offset {base_offset}, the next one is {next}");
+                let what = format!("a batch got offset {base_offset} instead of {next}");
                 return Err((Invariant::P2, what));
             }
             BatchOutcome::Appended { .. } => {
@@ -95,7 +97,7 @@ fn verify_partition(
                 let end = base_offset.saturating_add(batch.records.into());
                 if base_offset < 0 || end > high_watermark {
                     let what = format!(
-                        "a repeated batch is said to be at offset {base_offset}, and the log ends at {high_watermark}"
+                        "a repeated batch has offset {base_offset}, but the log ends at {high_watermark}"
                     );
                     return Err((Invariant::P3, what));
                 }
@@ -104,21 +106,21 @@ fn verify_partition(
         }
     }
     if high_watermark < published {
-        let what = format!("the log ends at {high_watermark}, and was published up to {published}");
+        let what = format!("the log ends at {high_watermark}, but was published up to {published}");
         return Err((Invariant::P2, what));
     }
     if high_watermark < next {
-        let what = format!("offsets up to {next} were given out, and the log ends at {high_watermark}");
+        let what = format!("offsets up to {next} were assigned, but the log ends at {high_watermark}");
         return Err((Invariant::P1, what));
     }
     if high_watermark > next {
-        let what = format!("the log ends at {high_watermark}, and this agent's commits at {next}");
+        let what = format!("the log ends at {high_watermark}, but this agent's commits end at {next}");
         return Err((Invariant::L1, what));
     }
     Ok(())
 }
 
-/// Checks that a producer's batches that were appended follow each other.
+/// Verifies that the appended batches of a producer follow each other.
 fn in_order(batch: &BatchMeta, next: &mut HashMap<i64, (i16, i64)>) -> Result<(), (Invariant, String)> {
     let Some(producer) = batch.producer else {
         return Ok(());
@@ -128,7 +130,7 @@ fn in_order(batch: &BatchMeta, next: &mut HashMap<i64, (i16, i64)>) -> Result<()
     match next.insert(producer.id, (producer.epoch, after)) {
         Some((epoch, expected)) if epoch == producer.epoch && expected != first => {
             let what = format!(
-                "producer {}'s sequence {first} follows {expected} - 1",
+                "producer {} sent sequence {first} instead of {expected}",
                 producer.id
             );
             Err((Invariant::P4, what))
@@ -160,7 +162,8 @@ mod tests {
         BatchOutcome::Appended { base_offset }
     }
 
-    /// What is broken when these batches, after offset 100, get these outcomes.
+    /// Returns the invariant that is violated when these batches, after offset 100, get these
+    /// outcomes.
     fn broken(batches: &[BatchMeta], outcomes: &[BatchOutcome], high_watermark: i64) -> Option<Invariant> {
         let part = PartitionCommit {
             partition: PartitionUid(1),
@@ -186,7 +189,7 @@ mod tests {
         assert_eq!(broken(&two, &[duplicate, appended(100)], 103), None);
         let refused = BatchOutcome::Refused { code: 45 };
         assert_eq!(broken(&two, &[refused, refused], 100), None);
-        // The sequences of a producer go round.
+        // The sequences of a producer wrap around.
         let round = [batch(2, Some(i32::MAX)), batch(1, Some(1))];
         assert_eq!(broken(&round, &[appended(100), appended(102)], 103), None);
         let part = PartitionCommit {
@@ -269,7 +272,7 @@ mod tests {
                 108,
                 Invariant::P4,
             ),
-            ("somebody else", &one, &[appended(100)], 110, Invariant::L1),
+            ("another committer", &one, &[appended(100)], 110, Invariant::L1),
         ];
         for (what, batches, outcomes, high_watermark, invariant) in lies {
             assert_eq!(

@@ -1,4 +1,5 @@
-//! Looks through the whole bucket and the whole metadata: what each holds that the other does not know. Reads only.
+//! Compares the whole bucket with the whole metadata: what each contains that the other does not
+//! know. Reads only.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -7,12 +8,12 @@ use streamhouse_metadata::{LogPosition, MetadataStore, PartitionUid, Place, keys
 
 use crate::store::{DELETE_BATCH, ObjectMeta, ObjectStore, Retry};
 
-/// Objects of a kind that are named.
+/// Maximum number of objects per kind that are named in the report.
 const NAMED: usize = 10;
-/// Spans of a log looked up at once.
+/// Spans of a log read at once.
 const SPANS: usize = 1000;
 
-/// Objects of one kind.
+/// Unknown objects of one kind.
 #[derive(Debug, Default)]
 struct Unknown {
     objects: u64,
@@ -43,7 +44,7 @@ impl Unknown {
     }
 }
 
-/// Records that the metadata places in an object that is not there.
+/// Records that the metadata places in a missing object.
 #[derive(Debug)]
 struct Hole {
     topic: String,
@@ -52,12 +53,12 @@ struct Hole {
     end_offset: i64,
 }
 
-/// How the two differ.
+/// The differences between the two stores.
 #[derive(Debug)]
 pub(super) struct Survey {
     /// The greatest incarnation that has objects.
     pub(super) incarnation: Incarnation,
-    /// How often each name has folders of segments, by the greatest number.
+    /// The greatest number in the segment folders of each topic name.
     pub(super) names: BTreeMap<String, u64>,
     wal: Unknown,
     segments: Unknown,
@@ -65,7 +66,7 @@ pub(super) struct Survey {
 }
 
 impl Survey {
-    /// Lists every object, and reads where every partition's records lie.
+    /// Lists all objects, and reads the places of all partitions' records.
     pub(super) async fn of(store: &dyn ObjectStore, metadata: &dyn MetadataStore) -> anyhow::Result<Self> {
         let mut survey = Self {
             incarnation: Incarnation(0),
@@ -138,15 +139,15 @@ impl Survey {
         Ok(())
     }
 
-    /// Says how they differ.
+    /// Reports the differences.
     pub(super) fn report(&self, say: &impl Fn(&str)) {
         if self.wal.objects + self.segments.objects > 0 {
             say("in the object store, and not known to the metadata store (kept, and not served):");
-            self.wal.report("objects of the log", say);
+            self.wal.report("WAL objects", say);
             self.segments.report("segments", say);
         }
         if !self.holes.is_empty() {
-            say("known to the metadata store, and not in the object store (reading there fails):");
+            say("known to the metadata store, and not in the object store (reading these records fails):");
         }
         for hole in &self.holes {
             say(&format!(
@@ -160,7 +161,7 @@ impl Survey {
     }
 }
 
-/// The stretches of a partition's log whose objects are not there.
+/// Returns the ranges of a partition's log whose objects are missing.
 async fn holes(
     metadata: &dyn MetadataStore,
     uid: PartitionUid,

@@ -1,4 +1,4 @@
-//! The fixed parts of a segment, header and footer, byte by byte; and what can be wrong with a segment.
+//! The fixed parts of a segment, header and footer, byte by byte; and the errors of the format.
 
 use std::ops::Range;
 
@@ -9,80 +9,80 @@ use uuid::Uuid;
 const HEADER_MAGIC: &[u8; 8] = b"SHSEGMT\x01";
 /// The last bytes of every segment.
 const FOOTER_MAGIC: &[u8; 8] = b"\x01TMGESHS";
-/// The version this build writes and reads.
+/// The format version that this build reads and writes.
 const VERSION: u16 = 1;
-/// The header without the cluster's id and the CRC.
+/// Length of the header without the cluster id and the CRC.
 const HEADER_FIXED: usize = 8 + 2 + 2 + 16 + 4 + 8 + 4 + 8;
-/// The longest cluster id.
+/// Maximum length of a cluster id in bytes.
 const MAX_CLUSTER_ID: usize = 1024;
-/// The footer's size.
+/// Length of the footer.
 pub(super) const FOOTER: usize = 8 + 8 + 4 + 4 + 8 + 8 + 8 + 8 + 4 + 4 + 2 + 2 + 4 + 8;
 
-/// What is wrong with a segment, or with an attempt to write one.
+/// An error in a segment, or in an attempt to write one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SegmentError {
-    /// Fewer bytes than a segment has.
+    /// The object is too short.
     #[error("the segment is cut off: {0}")]
     Truncated(&'static str),
-    /// Not a segment, or its ends are damaged.
+    /// The object is not a segment, or its magic is damaged.
     #[error("the {0} has the wrong magic")]
     Magic(&'static str),
-    /// Written by a build that is newer than this one, or damaged.
+    /// The segment was written by a newer build, or is damaged.
     #[error("the segment has format version {0}, this build reads {VERSION}; upgrade the agent")]
     Version(u16),
-    /// Damaged bytes.
+    /// A checksum does not match.
     #[error("the {part} is damaged: its CRC32C is {found:08x} instead of {expected:08x}")]
     Crc {
         /// Header, index, footer or block.
         part: String,
-        /// As stored.
+        /// The stored checksum.
         expected: u32,
-        /// As computed.
+        /// The computed checksum.
         found: u32,
     },
     /// A part contradicts itself or another one.
     #[error("the segment contradicts itself: {0}")]
     Inconsistent(String),
-    /// A sound segment, but of something else.
+    /// An intact segment of something else.
     #[error("the segment belongs to another {0}")]
     Identity(String),
-    /// A batch that is no batch, or damaged.
+    /// A batch is malformed or damaged.
     #[error("the batch at byte {position} is damaged: {problem}")]
     Batch {
-        /// Where it begins.
+        /// Its position in the object.
         position: u64,
-        /// What the batch codec says.
+        /// The error of the batch codec.
         problem: String,
     },
-    /// A batch that does not follow the one before.
-    #[error("the batch begins at offset {found}, offset {expected} comes next")]
+    /// A batch that does not follow the previous one.
+    #[error("the batch begins at offset {found}, expected {expected}")]
     Gap {
-        /// The offset that comes next.
+        /// The expected offset.
         expected: i64,
-        /// The batch's first offset.
+        /// The first offset of the batch.
         found: i64,
     },
-    /// Nothing was appended.
-    #[error("a segment has at least one batch")]
+    /// No batch was appended.
+    #[error("a segment needs at least one batch")]
     Empty,
-    /// The index does not lie in the suffix that was read: read at least `needed` bytes.
-    #[error("the index and footer have {needed} bytes, read that many")]
+    /// The index is longer than the suffix that was read: read at least `needed` bytes.
+    #[error("the index and footer have {needed} bytes; read at least that many")]
     SuffixTooShort {
         /// The size of index and footer.
         needed: u64,
     },
 }
 
-/// Whose batches a segment holds.
+/// Identifies the segment: the log it belongs to, its writer and its first offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The cluster.
+    /// The cluster's id.
     pub cluster_id: String,
-    /// The topic; another one after it was deleted and created again.
+    /// The topic's id; a topic that is deleted and created again has another one.
     pub topic_id: Uuid,
     /// The partition's number.
     pub partition: i32,
-    /// The partition, for ever.
+    /// The partition's unique id, which is never reused.
     pub partition_uid: PartitionUid,
     /// The epoch of the writer.
     pub epoch: i32,
@@ -90,7 +90,7 @@ pub struct Identity {
     pub base_offset: i64,
 }
 
-/// What the metadata keeps of a segment.
+/// What the metadata store records of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentSummary {
     /// The first offset.
@@ -103,7 +103,7 @@ pub struct SegmentSummary {
     pub size_bytes: u64,
 }
 
-/// CRC32C, as everywhere in this format.
+/// Computes the CRC32C of `bytes`, the only checksum of this format.
 pub(super) fn crc32c(bytes: &[u8]) -> u32 {
     // Only the low 32 bits are ever set for a 32-bit CRC.
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
@@ -122,7 +122,7 @@ pub(super) fn check_crc(part: impl Into<String>, bytes: &[u8], expected: u32) ->
     }
 }
 
-/// Reads numbers off the front of a slice.
+/// Reads big-endian fields from the front of a slice.
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -188,7 +188,10 @@ pub(super) fn write_header(identity: &Identity, out: &mut Vec<u8>) -> Result<(),
     Ok(())
 }
 
-/// Reads the header at the front of `bytes`; gives the identity and the header's length.
+/// Parses the header at the front of `bytes`; returns the identity and the header's length.
+///
+/// # Errors
+/// A [`SegmentError`] if the header is truncated, damaged or of another version.
 pub fn parse_header(bytes: &[u8]) -> Result<(Identity, usize), SegmentError> {
     let mut fields = Fields(bytes);
     if bytes.len() < HEADER_FIXED {
@@ -225,18 +228,18 @@ pub fn parse_header(bytes: &[u8]) -> Result<(Identity, usize), SegmentError> {
     ))
 }
 
-/// The end of a segment: where its parts are.
+/// The footer of a segment: the positions of its parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Footer {
-    /// Where the header ends and the first block begins.
+    /// Where the first block begins.
     pub data_position: u64,
-    /// Where the last block ends and the index begins.
+    /// Where the index begins.
     pub index_position: u64,
-    /// How many blocks there are, and entries in the index.
+    /// Number of blocks, and of entries in the index.
     pub blocks: u32,
-    /// How many batches there are.
+    /// Number of batches.
     pub batches: u32,
-    /// How many records there are.
+    /// Number of records.
     pub records: u64,
     /// The first offset.
     pub base_offset: i64,
@@ -251,12 +254,12 @@ pub struct Footer {
 }
 
 impl Footer {
-    /// Where the blocks are.
+    /// Returns the byte range of the blocks.
     pub fn data(&self) -> Range<u64> {
         self.data_position..self.index_position
     }
 
-    /// The size of the index.
+    /// Returns the length of the index in bytes.
     pub fn index_len(&self) -> u64 {
         u64::from(self.blocks) * super::index::ENTRY as u64
     }
@@ -280,7 +283,11 @@ impl Footer {
         out.extend_from_slice(FOOTER_MAGIC);
     }
 
-    /// Reads the footer at the end of `suffix`, the last bytes of an object of `size` bytes.
+    /// Parses the footer at the end of `suffix`, the last bytes of an object of `size` bytes.
+    ///
+    /// # Errors
+    /// A [`SegmentError`] if the footer is truncated, damaged, of another version, or inconsistent
+    /// with `size`.
     pub fn parse(suffix: &[u8], size: u64) -> Result<Self, SegmentError> {
         let Some((_, footer)) = suffix.split_last_chunk::<FOOTER>() else {
             return Err(SegmentError::Truncated("it is shorter than a footer"));
@@ -320,7 +327,7 @@ impl Footer {
             .and_then(|end| end.checked_add(FOOTER as u64));
         if end != Some(size) {
             return Err(SegmentError::Inconsistent(format!(
-                "the footer is not that of an object of {size} bytes"
+                "the footer does not match an object of {size} bytes"
             )));
         }
         if self.blocks == 0
@@ -328,7 +335,7 @@ impl Footer {
             || self.base_offset >= self.end_offset
         {
             return Err(SegmentError::Inconsistent(
-                "the footer speaks of no batches".to_owned(),
+                "the footer describes no batches".to_owned(),
             ));
         }
         Ok(())

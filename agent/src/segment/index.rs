@@ -1,5 +1,5 @@
-//! The sparse index of a segment: which block holds an offset or a timestamp. It stays in its serialized form; looking up
-//! is a binary search over fixed-size entries.
+//! The sparse index of a segment: finds the block of an offset or a timestamp. It stays in its
+//! serialized form; lookups are binary searches over fixed-size entries.
 
 use std::ops::Range;
 
@@ -7,9 +7,9 @@ use bytes::Bytes;
 
 use super::format::{FOOTER, Footer, SegmentError, check_crc};
 
-/// The size of an entry.
+/// Length of an entry.
 pub(super) const ENTRY: usize = 8 + 8 + 8 + 4 + 4;
-/// A suffix of this size holds index and footer of all but the largest segments.
+/// Length of the suffix that contains index and footer of all but the largest segments.
 pub const SUFFIX: u64 = 128 * 1024;
 
 /// One block of a segment.
@@ -17,7 +17,7 @@ pub const SUFFIX: u64 = 128 * 1024;
 pub struct Block {
     /// The first offset.
     pub base_offset: i64,
-    /// Where it begins in the object.
+    /// Its position in the object.
     pub position: u64,
     /// The greatest timestamp of this block and all before it.
     pub max_timestamp: i64,
@@ -28,12 +28,15 @@ pub struct Block {
 }
 
 impl Block {
-    /// Where it is in the object.
+    /// Returns the byte range in the object.
     pub fn range(&self) -> Range<u64> {
         self.position..self.position.saturating_add(self.length.into())
     }
 
-    /// Whether `bytes` are this block as it was written.
+    /// Checks that `bytes` are this block as it was written.
+    ///
+    /// # Errors
+    /// [`SegmentError::Crc`] if they are not.
     pub fn check(&self, bytes: &[u8]) -> Result<(), SegmentError> {
         check_crc(format!("block at byte {}", self.position), bytes, self.crc)
     }
@@ -64,7 +67,7 @@ impl Block {
     }
 }
 
-/// A segment's index, checked.
+/// The validated index of a segment.
 #[derive(Debug, Clone)]
 pub struct Index {
     footer: Footer,
@@ -72,8 +75,12 @@ pub struct Index {
 }
 
 impl Index {
-    /// Reads index and footer from the last bytes of a segment of `size` bytes, usually [`SUFFIX`] of them. When they are
-    /// too few, [`SegmentError::SuffixTooShort`] says how many it takes.
+    /// Parses index and footer from the last bytes of a segment of `size` bytes, usually [`SUFFIX`]
+    /// of them.
+    ///
+    /// # Errors
+    /// [`SegmentError::SuffixTooShort`] if more bytes are needed, another [`SegmentError`] if index
+    /// or footer are damaged.
     pub fn parse(suffix: &Bytes, size: u64) -> Result<Self, SegmentError> {
         let footer = Footer::parse(suffix, size)?;
         let needed = footer.index_len() + FOOTER as u64;
@@ -90,7 +97,7 @@ impl Index {
         Ok(index)
     }
 
-    /// Whether the blocks follow each other and fill the data between header and index.
+    /// Checks that the blocks are consecutive and fill the space between header and index.
     fn check(&self) -> Result<(), SegmentError> {
         let (mut position, mut offset, mut timestamp) =
             (self.footer.data_position, self.footer.base_offset, i64::MIN);
@@ -120,12 +127,12 @@ impl Index {
         Ok(())
     }
 
-    /// Where the parts of the segment are.
+    /// Returns the footer.
     pub fn footer(&self) -> &Footer {
         &self.footer
     }
 
-    /// Every block, in order.
+    /// Iterates over all blocks in order.
     pub fn blocks(&self) -> impl Iterator<Item = Block> + '_ {
         self.entries.as_chunks::<ENTRY>().0.iter().map(Block::parse)
     }
@@ -134,7 +141,7 @@ impl Index {
         self.entries.as_chunks::<ENTRY>().0
     }
 
-    /// The number of the block that holds `offset`; `None` outside the segment.
+    /// Returns the number of the block that contains `offset`; `None` outside the segment.
     pub fn locate(&self, offset: i64) -> Option<usize> {
         if offset < self.footer.base_offset || offset >= self.footer.end_offset {
             return None;
@@ -144,7 +151,8 @@ impl Index {
             .checked_sub(1)
     }
 
-    /// The number of the first block with a record at or after `timestamp`; `None` when there is none.
+    /// Returns the number of the first block with a record at or after `timestamp`; `None` if there
+    /// is none.
     pub fn locate_timestamp(&self, timestamp: i64) -> Option<usize> {
         let number = self
             .entries()
@@ -152,7 +160,7 @@ impl Index {
         (number < self.entries().len()).then_some(number)
     }
 
-    /// The block of this number.
+    /// Returns the block of this number.
     pub fn block(&self, number: usize) -> Option<Block> {
         self.entries().get(number).map(Block::parse)
     }

@@ -1,13 +1,14 @@
-//! The segment: a partition's batches of one stretch of offsets in one object, with what it takes to find and to trust
-//! them. Written by the roller, read by fetch.
+//! The segment format: one object with a partition's batches of a contiguous range of offsets, an
+//! index to find them, and checksums. Written by the roller, read by fetch.
 //!
 //! ```text
-//! | header: identity, CRC | block | block | ... | index: one entry a block | footer: where all that is, CRCs |
+//! | header: identity, CRC | block | block | ... | index: one entry per block | footer: positions |
 //! ```
 //!
-//! A block is a run of whole, stamped batches of about [`BLOCK`] bytes (or one larger batch). Its index entry holds its
-//! first offset, position, length, greatest timestamp so far and CRC32C. Every byte of the object is covered by a CRC32C
-//! of its own part, so that damage is found, named, and never served. All numbers are big-endian.
+//! A block is a run of whole, stamped batches of about [`BLOCK`] bytes (or one larger batch). Its
+//! index entry holds its first offset, position, length, greatest timestamp so far and CRC32C.
+//! Every byte of the object is covered by the CRC32C of its part, so that damage is detected,
+//! located, and never served. All numbers are big-endian.
 
 pub mod format;
 pub mod index;
@@ -20,7 +21,7 @@ pub use index::Index;
 pub use verify::verify;
 pub use writer::SegmentWriter;
 
-/// The size from which a block is closed.
+/// Size from which on a block is closed.
 pub const BLOCK: usize = 64 * 1024;
 
 #[cfg(test)]

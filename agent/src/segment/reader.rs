@@ -1,5 +1,5 @@
-//! Reads segments through the block cache: the index by one suffix read, then the blocks that are asked for. Called by
-//! fetch. Every block's CRC is checked before it is given out.
+//! Reads segments through the block cache: the index with one suffix read, then the requested
+//! blocks. Called by fetch. The CRC of every block is checked before it is returned.
 
 use std::ops::Range;
 
@@ -14,15 +14,15 @@ use crate::store::{
     blocks::{BlockCache, Pieces},
 };
 
-/// How much is read ahead of a reader that catches up.
+/// Bytes read ahead of a consumer that catches up.
 const READ_AHEAD: u64 = 4 << 20;
-/// Readers that ask for less are not catching up.
+/// Minimum size of a read for its consumer to count as catching up.
 const CATCHING_UP: usize = 256 * 1024;
 
 /// Why a segment could not be read.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ReadError {
-    /// The store failed; [`StoreError::is_retryable`] says whether to ask again.
+    /// The store failed; [`StoreError::is_retryable`] says whether to try again.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The segment is damaged.
@@ -30,7 +30,10 @@ pub enum ReadError {
     Segment(#[from] SegmentError),
 }
 
-/// The index of the segment `key`, which has `size` bytes.
+/// Reads the index of the segment `key` of `size` bytes.
+///
+/// # Errors
+/// Fails if the store does or the index is damaged.
 pub async fn index(blocks: &BlockCache, key: &str, size: u64) -> Result<Index, ReadError> {
     match parse_index(blocks, key, size, SUFFIX).await {
         Err(ReadError::Segment(SegmentError::SuffixTooShort { needed })) => {
@@ -45,8 +48,8 @@ async fn parse_index(blocks: &BlockCache, key: &str, size: u64, suffix: u64) -> 
     checked(blocks, key, size, &range, |bytes| Index::parse(bytes, size)).await
 }
 
-/// Reads `range` and looks at it with `check`. Bytes that were damaged on their way into the cache are read once more;
-/// damage in the store remains.
+/// Reads `range` and validates it with `check`. Bytes damaged on their way into the cache are read
+/// once more; damage in the store remains.
 async fn checked<T>(
     blocks: &BlockCache,
     key: &str,
@@ -57,7 +60,7 @@ async fn checked<T>(
     match check(&blocks.read(key, Some(size), range.clone()).await?) {
         Err(error @ SegmentError::SuffixTooShort { .. }) => Err(error.into()),
         Err(error) => {
-            tracing::warn!(key, ?range, %error, "damaged bytes, reading them once more");
+            tracing::warn!(key, ?range, %error, "damaged bytes; reading them once more");
             blocks.forget(key, range.clone());
             Ok(check(&blocks.read(key, Some(size), range.clone()).await?)?)
         }
@@ -65,7 +68,7 @@ async fn checked<T>(
     }
 }
 
-/// Where wanted batches lie in a segment: neighbouring blocks of it.
+/// The location of requested batches in a segment: consecutive blocks.
 #[derive(Debug)]
 pub struct Located {
     /// The offsets of the first block.
@@ -76,14 +79,17 @@ pub struct Located {
 }
 
 impl Located {
-    /// How many bytes they have.
+    /// Returns the total length of the blocks in bytes.
     pub fn bytes(&self) -> usize {
         usize::try_from(self.range.end - self.range.start).unwrap_or(usize::MAX)
     }
 }
 
-/// Where about `room` bytes lie from the batch with `offset` on, at least one whole batch; `None` when `offset` lies outside
-/// the segment.
+/// Locates about `room` bytes from the batch with `offset` on, at least one whole batch; `None` if
+/// `offset` lies outside the segment.
+///
+/// # Errors
+/// Fails if the index cannot be read.
 pub async fn locate(
     blocks: &BlockCache,
     key: &str,
@@ -109,8 +115,12 @@ pub async fn locate(
     }))
 }
 
-/// The blocks of the segment, checked, each with whole batches, the first of which may end before what was wanted; those
-/// before a damaged one, which is an error only where it is the first. Reads on beyond them for a reader that catches up.
+/// Reads the located blocks and checks their CRCs. Each contains whole batches; the first block may
+/// begin before the requested offset. Reads ahead for a consumer that catches up.
+///
+/// # Errors
+/// Fails if the first block is damaged or the store fails; blocks before a later damaged one are
+/// returned.
 pub async fn read(
     blocks: &BlockCache,
     key: &str,
@@ -141,7 +151,7 @@ pub async fn read(
     };
     let (mut read, mut damage) = sound(&blocks.pieces(key, Some(size), range.clone()).await?);
     if let Some(error) = damage {
-        tracing::warn!(key, ?range, %error, "damaged bytes, reading them once more");
+        tracing::warn!(key, ?range, %error, "damaged bytes; reading them once more");
         blocks.forget(key, range.clone());
         (read, damage) = sound(&blocks.pieces(key, Some(size), range.clone()).await?);
     }
@@ -160,8 +170,11 @@ pub async fn read(
     Ok(read)
 }
 
-/// An offset from which to look for the first record at or after `timestamp`: no such record lies before it. The end of
-/// the segment when there is none.
+/// Returns an offset from which to search for the first record at or after `timestamp`: no such
+/// record lies before it. Returns the end offset of the segment if there is none.
+///
+/// # Errors
+/// Fails if the index cannot be read.
 pub async fn seek_timestamp(
     blocks: &BlockCache,
     key: &str,
@@ -175,13 +188,14 @@ pub async fn seek_timestamp(
     Ok(block.map_or(index.footer().end_offset, |block| block.base_offset))
 }
 
-/// The blocks from `first` on that hold `room` bytes after the first, which may hold little of what is wanted.
+/// Selects the blocks from `first` on that contain `room` bytes after the first one, of which
+/// little may be needed.
 fn blocks_from(index: &Index, first: usize, room: usize) -> Vec<Block> {
     let mut wanted = Vec::new();
     let mut more = room as u64;
     while let Some(block) = index.block(first + wanted.len()) {
         let length = u64::from(block.length);
-        // Not for the sake of a block that is larger than what was asked for.
+        // Does not include a block that is larger than the requested size.
         if !wanted.is_empty() && (more == 0 || (length > more && length > super::BLOCK as u64 * 2)) {
             break;
         }

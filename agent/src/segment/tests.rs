@@ -1,4 +1,4 @@
-//! Segments round trip, find every offset and timestamp, and notice every damaged byte.
+//! Segments round-trip, find every offset and timestamp, and detect every damaged byte.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ fn identity(base_offset: i64) -> Identity {
     }
 }
 
-/// A stamped batch: `timestamps` are those of its records.
+/// Builds a stamped batch with one record per timestamp.
 fn batch(base_offset: i64, timestamps: &[i64], value: usize) -> Vec<u8> {
     let mut builder = BatchBuilder::new(Compression::None);
     let value = vec![7; value];
@@ -45,7 +45,7 @@ fn batch(base_offset: i64, timestamps: &[i64], value: usize) -> Vec<u8> {
     bytes
 }
 
-/// What a segment is made of, batch by batch: record timestamps and size of the values.
+/// The batches of a segment: record timestamps and the size of the values.
 type Shape = Vec<(Vec<i64>, usize)>;
 
 fn build(base_offset: i64, shape: &Shape) -> (Bytes, SegmentSummary, Vec<(BatchHeader, Vec<u8>)>) {
@@ -293,7 +293,7 @@ async fn stored(damage: Option<usize>) -> Stored {
     }
 }
 
-/// What [`reader::read`] gives, in one piece.
+/// Reads like [`reader::read`], and joins the blocks.
 async fn read(
     blocks: &BlockCache,
     key: &str,
@@ -326,7 +326,7 @@ async fn a_reader_goes_through_the_whole_segment() {
                     offset = header.next_offset();
                 }
             }
-            assert!(offset > before, "a read always goes on");
+            assert!(offset > before, "every read makes progress");
         }
         assert_eq!(seen, stored.batches, "room {room}");
     }

@@ -1,4 +1,4 @@
-//! Checks a whole segment, for adopting an object that an earlier attempt left behind.
+//! Validates a whole segment, before an object of an earlier attempt is adopted.
 
 use bytes::Bytes;
 use streamhouse_core::batch::{Batches, verify_crc};
@@ -8,8 +8,12 @@ use super::{
     index::Index,
 };
 
-/// Whether `object` is a whole, undamaged segment of this identity: every CRC, every batch, no gap between offsets. The
-/// writer's epoch may be older than `identity`'s: the offsets below the high watermark hold the same records for ever.
+/// Checks that `object` is a complete, undamaged segment of this identity: every CRC, every batch,
+/// no gap between offsets. The writer's epoch may be older than `identity`'s: records below the
+/// high watermark never change.
+///
+/// # Errors
+/// A [`SegmentError`] for the first mismatch.
 pub fn verify(object: &Bytes, identity: &Identity) -> Result<SegmentSummary, SegmentError> {
     let size = object.len() as u64;
     let (found, header) = parse_header(object)?;
@@ -17,7 +21,9 @@ pub fn verify(object: &Bytes, identity: &Identity) -> Result<SegmentSummary, Seg
     let index = Index::parse(object, size)?;
     let footer = index.footer();
     if footer.data_position != header as u64 || footer.base_offset != identity.base_offset {
-        return Err(SegmentError::Inconsistent("footer and header differ".to_owned()));
+        return Err(SegmentError::Inconsistent(
+            "footer and header disagree".to_owned(),
+        ));
     }
     check_crc("header", &object[..header], footer.header_crc)?;
     let (mut next, mut max_timestamp, mut batches) = (footer.base_offset, i64::MIN, 0_u32);
@@ -53,14 +59,14 @@ pub fn verify(object: &Bytes, identity: &Identity) -> Result<SegmentSummary, Seg
         }
         if max_timestamp != block.max_timestamp {
             return Err(SegmentError::Inconsistent(
-                "a block's timestamp is not that of its batches".to_owned(),
+                "a block's timestamp does not match its batches".to_owned(),
             ));
         }
     }
     let records = u64::try_from(next - footer.base_offset).unwrap_or_default();
     if next != footer.end_offset || batches != footer.batches || records != footer.records {
         return Err(SegmentError::Inconsistent(
-            "the footer does not count what is there".to_owned(),
+            "the footer's counts do not match the contents".to_owned(),
         ));
     }
     Ok(SegmentSummary {

@@ -9,10 +9,10 @@ use super::{
     index::{Block, ENTRY},
 };
 
-/// By how much the buffer grows: doubling would hold twice the segment for a moment.
+/// Growth of the buffer: doubling would briefly need twice the memory of the segment.
 const GROWTH: usize = 8 << 20;
 
-/// A segment that is being built; takes about as much memory as the segment.
+/// A segment under construction; uses about as much memory as the segment.
 #[derive(Debug)]
 pub struct SegmentWriter {
     identity: Identity,
@@ -28,7 +28,7 @@ pub struct SegmentWriter {
 }
 
 impl SegmentWriter {
-    /// A segment of these batches.
+    /// Creates an empty segment.
     pub fn new(identity: &Identity) -> Self {
         Self {
             identity: identity.clone(),
@@ -44,7 +44,11 @@ impl SegmentWriter {
         }
     }
 
-    /// Adds a stamped batch, which must begin where the one before ended.
+    /// Appends a stamped batch, which must begin where the previous one ended.
+    ///
+    /// # Errors
+    /// [`SegmentError::Gap`] if it does not; [`SegmentError::Inconsistent`] if the segment gets too
+    /// large.
     pub fn append(&mut self, header: &BatchHeader, batch: &[u8]) -> Result<(), SegmentError> {
         if header.base_offset != self.next_offset || header.next_offset() <= header.base_offset {
             return Err(SegmentError::Gap {
@@ -85,22 +89,25 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// The offset that the next batch begins with.
+    /// Returns the first offset of the next batch.
     pub fn next_offset(&self) -> i64 {
         self.next_offset
     }
 
-    /// The bytes so far.
+    /// Returns the number of bytes so far.
     pub fn len(&self) -> usize {
         self.out.len()
     }
 
-    /// Whether nothing was appended yet.
+    /// Returns whether no batch was appended yet.
     pub fn is_empty(&self) -> bool {
         self.batches == 0
     }
 
-    /// The whole object.
+    /// Completes the object.
+    ///
+    /// # Errors
+    /// [`SegmentError::Empty`] without any batch.
     pub fn finish(mut self) -> Result<(Bytes, SegmentSummary), SegmentError> {
         if self.is_empty() {
             return Err(SegmentError::Empty);
@@ -135,5 +142,5 @@ impl SegmentWriter {
 }
 
 fn too_large() -> SegmentError {
-    SegmentError::Inconsistent("the segment grew too large".to_owned())
+    SegmentError::Inconsistent("the segment is too large".to_owned())
 }

@@ -1,4 +1,5 @@
-//! The admin service: topics and the cluster. Only translation; the work is done in [`topics`].
+//! Implements the admin service: topics and the cluster. Only translates between protocol and
+//! [`topics`].
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use tonic::{Request, Response, Status};
 use super::data::agents;
 use crate::{node::Node, topics};
 
-/// What every admin call answers with.
+/// The result of every admin call.
 type Answer<T> = Result<Response<T>, Status>;
 
 /// Serves operators and tools.
@@ -18,7 +19,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Serves from this agent.
+    /// Creates the service of this agent.
     pub fn new(node: Arc<Node>) -> Self {
         Self { node }
     }
@@ -93,7 +94,7 @@ impl AdminService for Admin {
     }
 }
 
-/// Kind and place of a store, without what may be secret: user, password and options.
+/// Returns a store's URL without what may be secret: user, password and options.
 fn place_of(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
     match url.split_once("://") {

@@ -1,6 +1,8 @@
-//! The connections of a port: at most so many at once, each without delay, and secure where the port has a certificate.
-//! Over the limit, new ones wait in the operating system's queue until one closes; nothing here grows with the number of
-//! clients. A handshake takes a place like a connection, and has a time limit, so that nobody can hold places for nothing.
+//! Accepts the connections of a port: a bounded number at once, each with TCP_NODELAY, and with TLS
+//! where the port has a certificate. Over the limit, new connections wait in the operating system's
+//! queue until one closes; nothing here grows with the number of clients. A handshake occupies a
+//! slot like a connection and has a time limit, so that a client cannot occupy slots without using
+//! them.
 
 use std::{
     future::Future,
@@ -24,35 +26,36 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use super::plain;
 
-/// How long to wait after the operating system refused a connection (out of file descriptors).
+/// Back-off after the operating system refused to accept a connection (out of file descriptors).
 const AFTER_FAILURE: Duration = Duration::from_millis(50);
-/// Handshakes at once: each costs a signature.
+/// Maximum number of concurrent handshakes: each costs a signature.
 const HANDSHAKES: usize = 64;
 
-/// What holds for the connections of a port.
+/// Policy of the connections of a port.
 pub struct Rules {
-    /// So many at once.
+    /// Maximum number of connections.
     pub limit: usize,
-    /// Says how many there are.
+    /// Gauge of open connections.
     pub open: IntGauge,
-    /// Makes them secure, or refuses them.
+    /// TLS of the port; plain text if `None`.
     pub security: Option<Security>,
-    /// How many bytes every client of this protocol begins with, whatever it wants.
+    /// Number of bytes with which every client of this protocol begins.
     pub preface: usize,
-    /// How long a client may take to become secure, and then to send its preface.
+    /// How long a client may take for the handshake, and then for its preface.
     pub patience: Duration,
 }
 
-/// What makes the connections of a port secure.
+/// TLS of the connections of a port.
 #[derive(Clone)]
 pub struct Security {
-    /// Does the handshakes.
+    /// Performs the handshakes.
     pub acceptor: TlsAcceptor,
-    /// Counts those that fail.
+    /// Counts failed handshakes.
     pub failures: IntCounter,
 }
 
-/// Accepts connections by these rules. Secure ones come out in the order in which they became secure.
+/// Accepts connections under this policy. TLS connections are returned in the order in which their
+/// handshakes complete.
 pub fn accept(listener: TcpListener, rules: Rules) -> impl Stream<Item = io::Result<Connection>> {
     let port = Port {
         listener,
@@ -70,7 +73,7 @@ struct Port {
     listener: TcpListener,
     permits: Arc<Semaphore>,
     rules: Rules,
-    /// Handshakes under way; they end with the port.
+    /// Handshakes in progress; they end with the port.
     handshakes: JoinSet<Option<(Transport, Place)>>,
 }
 
@@ -119,14 +122,14 @@ async fn accept_one(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                // Without it, small answers wait for the acknowledgement of the one before.
+                // Otherwise small responses wait for the acknowledgement of the previous one.
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "cannot set TCP_NODELAY");
                 }
                 return stream;
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection; trying again");
+                tracing::warn!(%error, "cannot accept a connection; retrying");
                 sleep(AFTER_FAILURE).await;
             }
         }
@@ -141,7 +144,7 @@ async fn handshake(
 ) -> Option<(Transport, Place)> {
     let secured = async {
         if stream.peek(&mut [0]).await? == 0 {
-            // Somebody only looked whether anybody listens.
+            // A port probe connects and closes at once.
             return Ok(None);
         }
         if plain::refused(&mut stream).await? {
@@ -153,15 +156,16 @@ async fn handshake(
         Ok(Ok(None)) => return None,
         Ok(Ok(Some(stream))) => return Some((Transport::Secure(Box::new(stream)), place)),
         Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("it took longer than {patience:?}"),
+        Err(_) => format!("the handshake took longer than {patience:?}"),
     };
     security.failures.inc();
-    // Whoever can reach the port can make it fail: no line in the log for each.
-    tracing::debug!(problem, "a connection did not become secure");
+    // Any client that reaches the port can cause this, so it is not logged per connection at a
+    // higher level.
+    tracing::debug!(problem, "a TLS handshake failed");
     None
 }
 
-/// One of the port's places, given back when dropped.
+/// One of the port's connection slots, released when dropped.
 #[derive(Debug)]
 struct Place {
     _permit: OwnedSemaphorePermit,
@@ -190,7 +194,7 @@ enum Transport {
     Secure(Box<TlsStream<TcpStream>>),
 }
 
-/// The first bytes of a connection, which have to come by the deadline.
+/// The first bytes of a connection, which must arrive by the deadline.
 #[derive(Debug)]
 struct Beginning {
     missing: usize,
@@ -206,17 +210,17 @@ impl Beginning {
     }
 }
 
-/// An open connection; gives its place back when dropped.
+/// An open connection; releases its slot when dropped.
 #[derive(Debug)]
 pub struct Connection {
     stream: Transport,
-    /// `None` once it has begun.
+    /// `None` once the preface has arrived.
     beginning: Option<Beginning>,
     _place: Place,
 }
 
 impl Connection {
-    /// Counts what was read of the beginning. An error when nothing more came in time.
+    /// Counts bytes of the preface. Fails when the preface is not complete by the deadline.
     fn begin(&mut self, read: Option<usize>, cx: &mut Context<'_>) -> io::Result<()> {
         let Some(beginning) = &mut self.beginning else {
             return Ok(());
@@ -244,7 +248,7 @@ impl Connected for Connection {
     }
 }
 
-/// Calls the same method of whichever stream it is.
+/// Calls the same method on either kind of stream.
 macro_rules! delegate {
     ($self:ident.$method:ident($($argument:expr),*)) => {
         match &mut $self.stream {

@@ -1,5 +1,5 @@
-//! The data service: produce streams, fetches, metadata, producer ids, offsets. Only translation; the work is done in
-//! `produce`, `fetch` and the directory.
+//! Implements the data service: produce streams, fetches, metadata, producer ids, offsets. Only
+//! translates; the work is done in `produce`, `fetch` and the directory.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -17,9 +17,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{directory::View, fetch, node::Node, produce::handler};
 
-/// Requests of one produce stream that may wait for their answer.
+/// Maximum number of requests of one produce stream that wait for their response.
 const STREAM_IN_FLIGHT: usize = 64;
-/// How long a client may leave its answers unread before its produce stream ends.
+/// How long a client may leave responses unread before its produce stream ends.
 const UNREAD: Duration = Duration::from_secs(60);
 
 /// Serves producers and consumers.
@@ -29,7 +29,7 @@ pub struct Data {
 }
 
 impl Data {
-    /// Serves from this agent.
+    /// Creates the service of this agent.
     pub fn new(node: Arc<Node>) -> Self {
         Self { node }
     }
@@ -106,7 +106,7 @@ impl DataService for Data {
             view.find(&query.topic, &query.topic_id, query.partition).is_ok()
         };
         if !queries.iter().all(known) {
-            // Once for all of them.
+            // One refresh for all partitions.
             view = self.node.directory.refresh().await;
         }
         let mut partitions = Vec::with_capacity(queries.len());
@@ -154,12 +154,13 @@ impl Data {
         if let Some(Position::TimestampMs(timestamp)) = position {
             return fetch::cold::find_timestamp(&self.node, uid, timestamp).await;
         }
-        // The metadata store is asked, not our memory: an offset given out must never be ahead of another agent's answer.
+        // The metadata store is asked instead of this agent's memory: a returned offset must never
+        // be ahead of what another agent returns.
         let bounds = self.node.metadata.bounds(&[uid]).await.map_err(Error::from)?;
         let (_, bounds) = bounds.first().ok_or_else(|| {
             Error::new(
                 ErrorCode::UnknownTopicOrPartition,
-                format!("partition {topic}-{index} is gone"),
+                format!("partition {topic}-{index} does not exist any more"),
             )
         })?;
         match position {
@@ -173,7 +174,8 @@ impl Data {
     }
 }
 
-/// Serves one produce stream: requests are taken in the order sent, several wait at once, answers leave in that order.
+/// Serves one produce stream: requests are accepted in the order sent, several are in flight at
+/// once, and responses leave in that order.
 async fn serve_stream(
     node: Arc<Node>,
     mut requests: Streaming<v1::ProduceRequest>,
@@ -186,7 +188,7 @@ async fn serve_stream(
         tokio::select! {
             biased;
             Some(answer) = waiting.next(), if !waiting.is_empty() => {
-                // Nobody listens any more, or reads: what was taken in is still written.
+                // The client has disconnected or does not read: what was accepted is still written.
                 if !matches!(timeout(UNREAD, answers.send(Ok(answer))).await, Ok(Ok(()))) {
                     return;
                 }
@@ -203,7 +205,7 @@ async fn serve_stream(
                     }.boxed());
                 }
                 Some(Err(status)) => {
-                    tracing::debug!(%status, "a produce stream broke");
+                    tracing::debug!(%status, "a produce stream failed");
                     broken = Some(status);
                     open = false;
                 }
@@ -211,7 +213,7 @@ async fn serve_stream(
             },
         }
     }
-    // After the answers of the requests before it, the client learns why its stream ended.
+    // The client learns why its stream ended after the responses to the requests before.
     if let Some(status) = broken {
         let _ = timeout(UNREAD, answers.send(Err(Error::from(status).into()))).await;
     }
@@ -260,7 +262,8 @@ fn topic_metadata(view: &View, name: &str) -> v1::TopicMetadata {
     }
 }
 
-/// The live agents, by name, with how many data partitions each leads.
+/// Describes the live agents in order of their ids, with the number of data partitions that each
+/// leads.
 pub fn agents(view: &View) -> Vec<v1::AgentDescription> {
     let mut agents: Vec<v1::AgentDescription> = view
         .agents()

@@ -1,6 +1,6 @@
-//! Stands around every gRPC handler: a panic becomes an error to the one who asked and harms nobody else, calls are counted
-//! and timed by method, and errors by method and code. Only the data service counts its requests itself: one call of it
-//! carries many.
+//! Wraps every gRPC handler: a panic becomes an error of its own call only, calls are counted and
+//! timed by method, and errors are counted by method and code. The data service counts its requests
+//! itself, since one of its calls carries many.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
@@ -20,7 +20,7 @@ use crate::{
     traces::{self, AgentTraces},
 };
 
-/// The methods served: labels come from this list, never from what a client sent.
+/// The methods served. Metric labels come from this list, never from a client.
 const METHODS: &[&str] = &[
     "AlterTopic",
     "CommitOffsets",
@@ -46,11 +46,11 @@ const METHODS: &[&str] = &[
     "ResetOffsets",
     "SyncGroup",
 ];
-/// Counts its requests itself.
+/// Path of the service that counts its requests itself.
 const DATA_SERVICE: &str = "/streamhouse.v1.DataService/";
-/// A stream of many requests.
+/// The method whose call is a stream of many requests.
 const PRODUCE: &str = "Produce";
-/// For every other method.
+/// Label of every other method.
 const OTHER: &str = "other";
 
 fn method(path: &str) -> &'static str {
@@ -101,7 +101,8 @@ pub(super) async fn guard(
     keep_memory(response)
 }
 
-/// The span of a call whose caller sent a context. The requests of a produce stream have their own.
+/// Starts the span of a call whose caller sent a trace context. Requests of a produce stream have
+/// spans of their own.
 fn span(traces: &AgentTraces, method: &str, request: &Request) -> Option<Span> {
     if !traces.is_on() || method == OTHER || method == PRODUCE {
         return None;
@@ -111,7 +112,8 @@ fn span(traces: &AgentTraces, method: &str, request: &Request) -> Option<Span> {
     traces.call(name, header(TRACEPARENT)?, header(TRACESTATE))
 }
 
-/// Ties the memory of an answer to its body: it is given back when the last byte has left, or the reader has gone.
+/// Ties the memory of a response to its body: it is released when the last byte has left or the
+/// reader has disconnected.
 fn keep_memory(mut response: Response) -> Response {
     match response.extensions_mut().remove::<Memory>() {
         None => response,

@@ -1,6 +1,7 @@
-//! The HTTP side: `GET /health` (the process lives), `GET /ready` (it joined the cluster, holds its share of leases and
-//! does not drain; else 503 with the reasons), `GET /metrics` (Prometheus text). Bounded in everything that a client can
-//! make large or slow: connections, headers, and the time that either may take.
+//! Serves HTTP: `GET /health` (the process runs), `GET /ready` (the agent has joined the cluster,
+//! holds its share of leases and is not draining; otherwise 503 with the reasons), `GET /metrics`
+//! (Prometheus text). Everything that a client can make large or slow is bounded: connections,
+//! headers, and the time that either may take.
 
 use std::{future::Future, io, pin::pin, sync::Arc};
 
@@ -26,20 +27,21 @@ use tokio::{
 use super::connections::Connection;
 use crate::node::Node;
 
-/// Prometheus' text format.
+/// Content type of Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// Connections at once: probes, a few Prometheus servers, people.
+/// Maximum number of concurrent connections: probes, a few Prometheus servers, people.
 pub const CONNECTIONS: usize = 128;
-/// What the headers of one request may take, in bytes and in number.
+/// Limits of one request's headers, in bytes and in number.
 const MAX_HEADERS: (usize, usize) = (16 << 10, 64);
-/// How long a request's headers may take to come, and a connection may wait for its next request.
+/// How long a request's headers may take to arrive, and a connection may wait for its next request.
 pub const HEADERS: Duration = Duration::from_secs(30);
-/// A connection older than this ends with its current answer: one that nobody reads ends too.
+/// A connection older than this ends with its current response, so that one whose client does not
+/// read ends as well.
 const LONGEST: Duration = Duration::from_secs(600);
-/// How long the current answer may still take then.
+/// How long the current response may still take then.
 const LAST_ANSWER: Duration = Duration::from_secs(10);
 
-/// The three pages.
+/// Returns the routes of the three pages.
 pub fn router(node: Arc<Node>) -> Router {
     Router::new()
         .route("/health", get(health))
@@ -48,8 +50,11 @@ pub fn router(node: Arc<Node>) -> Router {
         .with_state(node)
 }
 
-/// Serves the router to connections until `stop` resolves and the answers under way have ended. See [`HEADERS`] for
-/// `headers`.
+/// Serves the router to connections until `stop` resolves and the responses in flight are complete.
+/// See [`HEADERS`] for `headers`.
+///
+/// # Errors
+/// If accepting connections fails.
 pub async fn serve(
     connections: impl Stream<Item = io::Result<Connection>>,
     router: Router,
@@ -72,7 +77,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// One connection, for as long as it may live.
+/// Serves one connection until it ends or reaches its maximum age.
 async fn serve_one(
     connection: Connection,
     router: Router,
@@ -94,7 +99,7 @@ async fn serve_one(
         }
     };
     if let Ok(Err(error)) = ended {
-        tracing::debug!(%error, "an HTTP connection broke");
+        tracing::debug!(%error, "an HTTP connection failed");
     }
 }
 

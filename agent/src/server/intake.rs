@@ -1,10 +1,12 @@
-//! Bounds the memory of requests that are still arriving. A message must be whole before it can be decoded, so until then
-//! its bytes lie in memory and count against nobody's budget. Here each message of each call takes its size from one
-//! budget before its bytes are read, and gives it back when its reader asks for the next one: when it was decoded, and for
-//! a produce request, when its batches were admitted to their own budget. Without room the call's bytes are not read, and
-//! HTTP/2's flow control stops the client.
+//! Bounds the memory of requests that are still arriving. A message must be complete before it can
+//! be decoded; until then its bytes are in memory and would count against no budget. Here each
+//! message of each call acquires its size from one budget before its bytes are read, and releases
+//! it when its reader asks for the next message: when the message was decoded or, for a produce
+//! request, when its batches were admitted to their own budget. Without room the call's bytes are
+//! not read, and HTTP/2 flow control stops the client.
 //!
-//! A message that began must arrive in time, or its call ends: what one client holds without sending, others cannot have.
+//! A message that has begun must arrive in time, or its call ends: memory that one client occupies
+//! without sending is missing for others.
 
 use std::{
     fmt,
@@ -24,24 +26,26 @@ use tokio::{
 
 use crate::{memory::ByteBudget, store::retry::time_for};
 
-/// How long a message may take to arrive, waiting for room included; more the larger it is.
+/// How long a message may take to arrive, waiting for memory included; larger messages get more
+/// time.
 const ARRIVAL: Duration = Duration::from_secs(30);
-/// What stands before each message: whether it is compressed, and its length.
+/// Length of the gRPC prefix of a message: compression flag and message length.
 const PREFIX: usize = 5;
 
-/// The budget.
+/// Limits the memory of arriving messages.
 #[derive(Debug, Clone)]
 pub struct Intake {
-    /// Of messages that have begun to arrive and are not yet taken in.
+    /// Budget of messages that have begun to arrive and are not yet decoded.
     memory: ByteBudget,
-    /// Messages that are larger are refused by their reader as soon as it sees the prefix.
+    /// Larger messages are refused by the decoder as soon as it reads the prefix.
     largest: usize,
     /// See [`ARRIVAL`].
     arrival: Duration,
 }
 
 impl Intake {
-    /// A budget of `memory` bytes, of all connections together, for messages of at most `largest` bytes.
+    /// Creates a budget of `memory` bytes for all connections together, for messages of at most
+    /// `largest` bytes.
     pub fn new(memory: u64, largest: usize) -> Self {
         Self {
             memory: ByteBudget::new(memory),
@@ -50,7 +54,7 @@ impl Intake {
         }
     }
 
-    /// The same body, whose messages take room before they are read.
+    /// Wraps a body so that each of its messages acquires memory before it is read.
     pub fn bound(&self, body: Body) -> Body {
         Body::new(BoundBody {
             intake: self.clone(),
@@ -64,7 +68,7 @@ impl Intake {
     }
 }
 
-/// What the message that arrives holds of the budget.
+/// Memory of the message that is arriving.
 enum Room {
     None,
     Waits(Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>),
@@ -76,12 +80,12 @@ struct BoundBody {
     inner: Body,
     /// The part of the next message's prefix that has arrived.
     prefix: BytesMut,
-    /// Arrived, and not yet handed on.
+    /// Bytes that have arrived and are not yet returned.
     read: Bytes,
-    /// What is missing of the message, of what was not handed on.
+    /// Bytes of the current message that are not yet returned.
     left: usize,
     room: Room,
-    /// When the message must be here.
+    /// Time by which the message must be complete.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
@@ -94,7 +98,7 @@ impl fmt::Debug for BoundBody {
 }
 
 impl BoundBody {
-    /// A message's prefix is whole: takes room for the message.
+    /// Acquires memory for the message whose prefix is complete.
     fn begin(&mut self) {
         let length = self
             .prefix
@@ -115,7 +119,8 @@ impl BoundBody {
         }
     }
 
-    /// The next bytes to hand on: a prefix with what has arrived of its message, or more of the message; never of two.
+    /// Returns the next bytes: a prefix with what has arrived of its message, or more of the
+    /// message; never bytes of two messages.
     fn next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if self.left == 0 && self.prefix.len() < PREFIX {
             let missing = PREFIX - self.prefix.len();
@@ -157,7 +162,7 @@ impl HttpBody for BoundBody {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = &mut *self;
         if this.left == 0 && this.prefix.is_empty() {
-            // Whoever asks for more is done with the message before.
+            // A reader that asks for more has finished the message before.
             this.room = Room::None;
         }
         loop {
@@ -201,7 +206,7 @@ mod tests {
 
     const MEMORY: u64 = 128 << 20;
 
-    /// A body that arrives as the sender says.
+    /// Returns a body that arrives as the sender sends it.
     fn body(intake: &Intake) -> (mpsc::UnboundedSender<Result<Bytes, io::Error>>, Body) {
         let (sender, receiver) = mpsc::unbounded();
         (sender, intake.bound(Body::from_stream(receiver.boxed())))

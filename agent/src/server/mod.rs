@@ -1,5 +1,6 @@
-//! The agent's ports: gRPC for clients, HTTP for probes, Prometheus and the console. Bound first, so that a port that is taken ends the
-//! start; served until told to stop, with TLS where there is a certificate.
+//! Owns the agent's ports: gRPC for clients, HTTP for probes, Prometheus and the console. Both are
+//! bound first, so that a port in use ends the start; they are served until stopped, with TLS where
+//! there is a certificate.
 
 pub mod admin;
 pub mod connections;
@@ -35,20 +36,21 @@ use crate::{
     tls::{self, Listener, Tls, TlsError},
 };
 
-/// What a client may send before it is told that there is room: one stream, and a whole connection. What a client sends
-/// and nobody reads yet lies in memory, so this counts for each connection.
+/// HTTP/2 flow-control window of one stream. What a client has sent and no handler has read is in
+/// memory, so this counts for each connection.
 pub const STREAM_WINDOW: u32 = 4 << 20;
-/// See [`STREAM_WINDOW`].
+/// HTTP/2 flow-control window of one connection; see [`STREAM_WINDOW`].
 pub const CONNECTION_WINDOW: u32 = 8 << 20;
-/// Calls of one connection at once; more wait.
+/// Maximum number of concurrent calls of one connection; further calls wait.
 const CALLS_PER_CONNECTION: usize = 1024;
-/// A connection whose peer says nothing is asked after this time, and closed when it does not answer within the other.
+/// Keepalive: a silent connection is pinged after the first duration, and closed if it does not
+/// answer within the second.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
-/// How long a client may take to become secure, and then to begin.
+/// How long a client may take for the TLS handshake, and then for its preface.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// `PRI * HTTP/2.0` and so on: a client that does not even send this would be waited for without end.
+/// Length of `PRI * HTTP/2.0` and so on: hyper waits for it without a time limit.
 const HTTP2_PREFACE: usize = 24;
-/// Headers of one call, in bytes.
+/// Maximum size of one call's headers, in bytes.
 const MAX_HEADERS: u32 = 16 << 10;
 
 /// Both ports, bound.
@@ -59,7 +61,10 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Binds both.
+    /// Binds both ports.
+    ///
+    /// # Errors
+    /// If an address cannot be bound.
     pub async fn bind(grpc: &str, http: &str) -> io::Result<Self> {
         Ok(Self {
             grpc: listen("gRPC", grpc).await?,
@@ -67,12 +72,18 @@ impl Ports {
         })
     }
 
-    /// The addresses really bound, gRPC first.
+    /// Returns the bound addresses, gRPC first.
+    ///
+    /// # Errors
+    /// If the operating system does not return a local address.
     pub fn addresses(&self) -> io::Result<(SocketAddr, SocketAddr)> {
         Ok((self.grpc.local_addr()?, self.http.local_addr()?))
     }
 
-    /// Serves both until `stop` resolves and the calls under way have ended.
+    /// Serves both ports until `stop` resolves and the calls in flight have ended.
+    ///
+    /// # Errors
+    /// If a port cannot be served, or a certificate cannot be used.
     pub async fn serve(
         self,
         node: Arc<Node>,
@@ -92,7 +103,7 @@ impl Ports {
             self.http,
             Rules {
                 limit: http::CONNECTIONS,
-                // How many HTTP connections there are says nothing about clients.
+                // The number of HTTP connections says nothing about clients, so it is not exported.
                 open: IntGauge::new("http_connections", "open")?,
                 security: security(&tls, Listener::Http, &node.metrics)?,
                 preface: 0,
@@ -143,7 +154,7 @@ impl Ports {
     }
 }
 
-/// What the HTTP port answers: the console only where it is wanted.
+/// Returns the routes of the HTTP port, with the console if it is enabled.
 fn pages(node: &Arc<Node>, groups: &GroupsService, bound: SocketAddr) -> Router {
     let pages = http::router(node.clone());
     if !node.settings.console {
@@ -157,7 +168,7 @@ fn pages(node: &Arc<Node>, groups: &GroupsService, bound: SocketAddr) -> Router 
     ))
 }
 
-/// How a listener's connections become secure, if it has a certificate.
+/// Returns the TLS of a listener, if it has a certificate.
 fn security(tls: &Tls, listener: Listener, metrics: &Metrics) -> Result<Option<Security>, TlsError> {
     let Some(certificate) = tls.of(listener) else {
         return Ok(None);
@@ -177,7 +188,7 @@ async fn listen(what: &str, address: &str) -> io::Result<TcpListener> {
     })
 }
 
-/// Every service but health.
+/// Returns the routes of every service but health.
 fn routes(node: &Arc<Node>, groups: GroupsService) -> anyhow::Result<Routes> {
     let largest = node.settings.max_request_bytes.as_usize();
     let reflection = tonic_reflection::server::Builder::configure()

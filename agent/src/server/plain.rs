@@ -1,4 +1,5 @@
-//! What a client that speaks plain text to a secure port is told. Without it, it would see a broken connection and guess.
+//! Answers clients that speak plain text to a TLS port; otherwise they would only see a broken
+//! connection.
 
 use std::io;
 
@@ -10,22 +11,24 @@ use tokio::{
 
 /// The first byte of every TLS connection: a handshake record.
 const TLS_HANDSHAKE: u8 = 22;
-/// How HTTP/2 without TLS begins.
+/// The first bytes of HTTP/2 without TLS.
 const HTTP2: &[u8] = b"PRI";
-/// How much of that comes before the first frame.
+/// Length of the HTTP/2 preface before the first frame.
 const PREFACE: usize = 24;
-/// The frame that begins a request.
+/// Type of the frame that begins a request.
 const HEADERS: u8 = 1;
-/// How long a request is waited for. Clients tell their callers why a connection ended only for requests that were on it.
+/// How long to wait for a request. Clients report why a connection ended only for requests that
+/// were sent on it.
 const REQUEST: Duration = Duration::from_secs(1);
 const ADVICE: &str = "this port speaks TLS: use https://";
-/// GOAWAY's reason for a connection that is not secure enough.
+/// GOAWAY error code for a connection that is not secure enough.
 const INADEQUATE_SECURITY: u8 = 12;
-/// How much of what the client still sends is read, so that the answer is not lost with the connection.
+/// How many more bytes of the client are read and discarded, so that the answer is not lost with
+/// the connection.
 const READ: u64 = 64 << 10;
 
-/// Looks at how the connection begins, without taking it. When that is not TLS, says so in the client's own language and
-/// returns `true`: the connection is of no more use.
+/// Peeks at the first bytes of a connection. If they are not TLS, answers in the client's protocol
+/// and returns `true`: the connection must then be dropped.
 pub(super) async fn refused(stream: &mut TcpStream) -> io::Result<bool> {
     let mut begin = [0; HTTP2.len()];
     let seen = stream.peek(&mut begin).await?;
@@ -34,7 +37,7 @@ pub(super) async fn refused(stream: &mut TcpStream) -> io::Result<bool> {
         return Ok(false);
     }
     if begin == HTTP2 {
-        // The server's SETTINGS must come first.
+        // The server's SETTINGS frame must come first.
         stream.write_all(&frame(SETTINGS, &[])).await?;
         if let Ok(asked) = timeout(REQUEST, request(stream)).await {
             asked?;
@@ -48,7 +51,7 @@ pub(super) async fn refused(stream: &mut TcpStream) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Reads until a request has begun, or much else came.
+/// Reads until a request has begun, or [`READ`] bytes have arrived.
 async fn request(stream: &mut TcpStream) -> io::Result<()> {
     let mut left = READ;
     stream.read_exact(&mut [0; PREFACE]).await?;
@@ -65,7 +68,7 @@ async fn request(stream: &mut TcpStream) -> io::Result<()> {
     }
 }
 
-/// For HTTP/1.
+/// The answer for HTTP/1.
 fn bad_request() -> Vec<u8> {
     format!(
         "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{ADVICE}\n",
@@ -74,18 +77,18 @@ fn bad_request() -> Vec<u8> {
     .into_bytes()
 }
 
-/// Kinds of frames.
+/// HTTP/2 frame types.
 const SETTINGS: u8 = 4;
 const GO_AWAY: u8 = 7;
 
-/// A frame of HTTP/2: length in three bytes, kind, no flags, stream 0. Payloads are short.
+/// Encodes an HTTP/2 frame: length in three bytes, type, no flags, stream 0. Payloads are short.
 fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0, 0, payload.len() as u8, kind, 0, 0, 0, 0, 0];
     frame.extend_from_slice(payload);
     frame
 }
 
-/// For HTTP/2: no request was served.
+/// The answer for HTTP/2: no request was served.
 fn go_away() -> Vec<u8> {
     let mut payload = vec![0, 0, 0, 0, 0, 0, 0, INADEQUATE_SECURITY];
     payload.extend_from_slice(ADVICE.as_bytes());

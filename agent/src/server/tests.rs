@@ -1,4 +1,5 @@
-//! Ports without an agent behind them: places, handshakes, plain text at a secure port, the bounds of HTTP.
+//! Ports without an agent: connection slots, handshakes, plain text at a TLS port, the limits of
+//! HTTP.
 
 use axum::{Router, routing::get};
 use futures::{FutureExt, Stream, StreamExt, future};
@@ -20,7 +21,7 @@ type Accepted = std::pin::Pin<Box<dyn Stream<Item = io::Result<Connection>> + Se
 
 /// Longer than any test takes.
 const LONG: Duration = Duration::from_secs(3600);
-/// For what is to pass.
+/// Short enough to elapse in a test.
 const SHORT: Duration = Duration::from_millis(50);
 
 /// A port with a certificate for `localhost`, or without one.
@@ -68,7 +69,7 @@ async fn bind_with(limit: usize, secure: Option<Listener>, patience: Duration) -
     }
 }
 
-/// A client that trusts the authority and speaks `protocol`.
+/// Connects a client that trusts the authority and uses `protocol`.
 async fn secured(bound: &Bound, protocol: &str) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots
@@ -86,7 +87,7 @@ async fn secured(bound: &Bound, protocol: &str) -> io::Result<tokio_rustls::clie
     TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 
-/// What the port says to `request`, until it closes the connection.
+/// Returns the port's answer to `request`, until it closes the connection.
 async fn said(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request).await.unwrap();
@@ -189,7 +190,7 @@ async fn a_client_that_has_begun_may_be_silent() {
     assert!(more.is_err(), "nothing ends it: {more:?}");
 }
 
-/// Serves "fine" at `/` until `stop` is dropped; headers have to come within `headers`.
+/// Serves "fine" at `/` until `stop` is dropped; headers must arrive within `headers`.
 async fn serve_http(
     secure: bool,
     headers: Duration,

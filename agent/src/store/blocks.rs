@@ -1,8 +1,9 @@
-//! The block cache: what fetch reads of older data. Bounded in bytes; each block is read once however many wait for it;
-//! neighbouring misses become one ranged GET.
+//! The block cache for reads of older records. Bounded in bytes; each block is read once, however
+//! many readers wait for it; adjacent misses become one ranged GET.
 //!
-//! Objects never change, so nothing is ever invalidated: blocks fall out when the space is needed. Failures are given to
-//! those who wait and are not remembered. Blocks are not checked here: their readers check the CRCs of what they use.
+//! Objects are immutable, so nothing is invalidated for freshness; blocks are evicted for space.
+//! Failures are returned to the waiting readers and not cached. The cache does not check blocks:
+//! readers check the CRCs of what they use.
 
 mod flight;
 
@@ -15,30 +16,31 @@ use prometheus::{IntCounter, IntGauge};
 use self::flight::Flights;
 use super::{ObjectStore, StoreError, StoreErrorKind};
 
-/// The usual size of a block.
+/// Usual size of a block.
 pub const DEFAULT_BLOCK: u64 = 1 << 20;
-/// What an entry costs besides its bytes.
+/// Cost of an entry besides its bytes.
 const ENTRY_OVERHEAD: usize = 128;
 
-/// A block of an object.
+/// Identifies a block of an object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct BlockId {
     key: Arc<str>,
     index: u64,
 }
 
-/// Where the cache counts; made by whoever exports it. What is read from the store counts the store's own decorator.
+/// The counters of the cache, registered by the caller. Bytes read from the store are counted by
+/// the store's own decorator.
 #[derive(Debug, Clone)]
 pub struct BlockMetrics {
     /// Blocks found in memory.
     pub hits: IntCounter,
-    /// Blocks that had to be read or waited for.
+    /// Blocks that were read or waited for.
     pub misses: IntCounter,
-    /// Bytes held, as of the last read.
+    /// Cached bytes, as of the last read.
     pub held_bytes: IntGauge,
 }
 
-/// Blocks of objects, in memory; clones share them.
+/// An in-memory cache of blocks of objects; clones share it.
 #[derive(Debug, Clone)]
 pub struct BlockCache {
     cache: Cache<BlockId, Bytes>,
@@ -48,8 +50,8 @@ pub struct BlockCache {
 }
 
 impl BlockCache {
-    /// A cache of at most `capacity` bytes of `store`'s objects, in blocks of `block` bytes (at least 4 KiB). Besides, at
-    /// most 32 blocks are being read at once.
+    /// Creates a cache of at most `capacity` bytes of `store`'s objects, in blocks of `block` bytes
+    /// (at least 4 KiB). In addition, up to 32 blocks may be in flight.
     pub fn new(store: Arc<dyn ObjectStore>, capacity: u64, block: u64, metrics: BlockMetrics) -> Self {
         let cache = Cache::builder()
             .max_capacity(capacity)
@@ -67,9 +69,13 @@ impl BlockCache {
         }
     }
 
-    /// The bytes `range` of the object `key`, which has `size` bytes if the caller knows. Within one block nothing is
-    /// copied. An object that ends before the range does is [`StoreErrorKind::Corrupt`]. Dropping the future leaves the
-    /// reads it started to those who wait with it, and to the cache.
+    /// Reads the bytes `range` of the object `key`; pass its `size` if it is known. A range within
+    /// one block is not copied. Dropping the future does not cancel its reads: other readers may
+    /// wait for them.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Corrupt`] if the object ends before the range does, else the error of the
+    /// store.
     pub async fn read(&self, key: &str, size: Option<u64>, range: Range<u64>) -> Result<Bytes, StoreError> {
         if range.is_empty() && range.start <= range.end {
             return Ok(Bytes::new());
@@ -83,8 +89,12 @@ impl BlockCache {
         })
     }
 
-    /// The blocks that hold `range`, which must not be empty, as [`read`](Self::read) gets them; without putting them
-    /// together, so that a reader of many bytes need not hold them twice.
+    /// Reads the blocks that contain the non-empty `range`, like [`read`](Self::read), but without
+    /// joining them, so that a reader of many bytes need not hold them twice.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::InvalidRange`] if the range is empty or exceeds `size`, else the error of
+    /// the store.
     pub async fn pieces(
         &self,
         key: &str,
@@ -122,12 +132,13 @@ impl BlockCache {
         })
     }
 
-    /// Bytes of blocks that are being read from the store now, each counted twice: as it arrives, and in the cache.
+    /// Returns the bytes of blocks in flight, each counted twice: as it arrives, and in the cache.
     pub fn in_flight_bytes(&self) -> u64 {
         self.flights.blocks() as u64 * self.block * 2
     }
 
-    /// Begins to read what will be asked for soon, unless enough is being read already. Needs a runtime.
+    /// Starts to read blocks that will be needed soon, unless many are in flight already. Must be
+    /// called within a runtime.
     pub fn prefetch(&self, key: &str, size: Option<u64>, range: Range<u64>) {
         let size_or_more = size.unwrap_or(u64::MAX);
         let range = range.start.min(size_or_more)..range.end.min(size_or_more);
@@ -148,8 +159,8 @@ impl BlockCache {
         drop(self.flights.land(&key, size, &missing));
     }
 
-    /// Drops the blocks that hold `range`, because their bytes turned out to be damaged: the next read asks the store
-    /// again.
+    /// Drops the blocks that contain `range`, because their bytes are damaged: the next read asks
+    /// the store again.
     pub fn forget(&self, key: &str, range: Range<u64>) {
         let key: Arc<str> = key.into();
         for index in range.start / self.block..range.end.div_ceil(self.block) {
@@ -168,7 +179,7 @@ impl BlockCache {
     }
 }
 
-/// Neighbouring blocks of an object.
+/// Adjacent blocks of an object.
 #[derive(Debug)]
 pub struct Pieces {
     first: u64,
@@ -177,8 +188,8 @@ pub struct Pieces {
 }
 
 impl Pieces {
-    /// The bytes `range` of the object: a part of one block, or a copy where it lies in several. `None` when these are not
-    /// its blocks, or the object ends before.
+    /// Returns the bytes `range` of the object: a slice of one block, or a copy if it spans
+    /// several. `None` if these are not its blocks, or the object ends before.
     pub fn cut(&self, range: &Range<u64>) -> Option<Bytes> {
         let whole = usize::try_from(range.end.checked_sub(range.start)?).ok()?;
         let indexes = range.start / self.block..range.end.div_ceil(self.block);
@@ -209,7 +220,8 @@ mod tests {
 
     const BLOCK: u64 = 4096;
 
-    /// The cache tidies up in its own time, unless it is told to: many large blocks would be in memory and in no sum.
+    /// Without explicit maintenance the cache evicts lazily: many large blocks would be in memory
+    /// and in no budget.
     #[tokio::test]
     async fn the_cache_never_holds_more_than_its_capacity_for_longer_than_a_read() {
         let directory = tempfile::tempdir().unwrap();
@@ -228,7 +240,7 @@ mod tests {
                 .read("a", Some(size), start..start + 2 * BLOCK)
                 .await
                 .unwrap();
-            // The reading task tidies up after it has answered.
+            // The reading task evicts after it has answered.
             while cache.in_flight_bytes() > 0 {
                 tokio::task::yield_now().await;
             }

@@ -1,5 +1,5 @@
-//! What can go wrong between the agent and its object store. Built by the back ends; read by everybody who decides
-//! whether to try again.
+//! Errors of the object store. Created by the back ends; read by callers that decide whether to
+//! retry.
 
 use std::{borrow::Cow, fmt, time::Duration};
 
@@ -7,39 +7,40 @@ use streamhouse_core::ErrorCode;
 
 use super::GetRange;
 
-/// The kinds of failure, alphabetical.
+/// The kinds of failures, in alphabetical order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StoreErrorKind {
     /// The key is taken; nothing was written.
     AlreadyExists,
-    /// The caller's cancellation or deadline ended the attempts; the operation may have happened.
+    /// A cancellation or deadline of the caller ended the attempts; the operation may have
+    /// happened.
     Cancelled,
     /// The bytes read are not the bytes written.
     Corrupt,
-    /// The key is not legal; nothing was sent.
+    /// The key is not valid; nothing was sent.
     InvalidKey,
     /// The range lies outside the object.
     InvalidRange,
-    /// The bucket or directory is not there.
+    /// The bucket or directory does not exist.
     MissingBucket,
-    /// There is no such object.
+    /// The object does not exist.
     NotFound,
     /// Anything else.
     Other,
-    /// The store asks to slow down.
+    /// The store asks the caller to slow down.
     Throttled,
-    /// No answer in time; the operation may have happened.
+    /// No response in time; the operation may have happened.
     Timeout,
-    /// The credentials are missing, wrong, expired or not sufficient.
+    /// The credentials are missing, wrong, expired or insufficient.
     Unauthorized,
-    /// The store cannot be reached or fails; the operation may have happened.
+    /// The store is unreachable or fails; the operation may have happened.
     Unavailable,
-    /// The store lacks something that the agent needs.
+    /// The store lacks a required feature.
     Unsupported,
 }
 
 impl StoreErrorKind {
-    /// The label in metrics.
+    /// Returns the label value in metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::AlreadyExists => "already_exists",
@@ -58,7 +59,7 @@ impl StoreErrorKind {
         }
     }
 
-    /// Whether the same call may succeed later by itself.
+    /// Returns whether the same call may succeed later without any intervention.
     pub const fn is_retryable(self) -> bool {
         match self {
             Self::Throttled | Self::Timeout | Self::Unavailable => true,
@@ -75,8 +76,8 @@ impl StoreErrorKind {
         }
     }
 
-    /// Whether the same call may succeed once an operator repaired the bucket or the credentials. Data that is already
-    /// accepted waits for that instead of being dropped.
+    /// Returns whether the same call may succeed once an operator repairs the bucket or the
+    /// credentials. Data that is already accepted waits for that instead of being dropped.
     pub const fn is_repairable(self) -> bool {
         matches!(self, Self::MissingBucket | Self::Unauthorized)
     }
@@ -88,7 +89,8 @@ impl fmt::Display for StoreErrorKind {
     }
 }
 
-/// A kind, and a message for people that says what to do. It can be cloned, for all who wait for the same read.
+/// An error of the object store: a kind, and a message that says what to do. Cloneable, since
+/// several readers may wait for the same read.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("object store: {message}")]
 pub struct StoreError {
@@ -98,7 +100,7 @@ pub struct StoreError {
 }
 
 impl StoreError {
-    /// A new error; the message is lower-case and holds no secret.
+    /// Creates an error; the message is lower-case and contains no secret.
     pub fn new(kind: StoreErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             kind,
@@ -107,7 +109,7 @@ impl StoreError {
         }
     }
 
-    /// The same with the store's wish how long to wait.
+    /// Adds the delay that the store asked for.
     #[must_use]
     pub fn with_retry_after(mut self, retry_after: Option<Duration>) -> Self {
         self.retry_after = retry_after;
@@ -115,13 +117,13 @@ impl StoreError {
     }
 
     pub(crate) fn not_found(key: &str) -> Self {
-        Self::new(StoreErrorKind::NotFound, format!("there is no object {key}"))
+        Self::new(StoreErrorKind::NotFound, format!("object {key} does not exist"))
     }
 
     pub(crate) fn already_exists(key: &str) -> Self {
         Self::new(
             StoreErrorKind::AlreadyExists,
-            format!("there is an object {key} already"),
+            format!("object {key} already exists"),
         )
     }
 
@@ -135,21 +137,21 @@ impl StoreError {
     pub(crate) fn timeout(what: &str, key: &str, after: Duration) -> Self {
         Self::new(
             StoreErrorKind::Timeout,
-            format!("no answer to {what} {key} within {after:?}"),
+            format!("no response to {what} {key} within {after:?}"),
         )
     }
 
-    /// What kind of failure it is.
+    /// Returns the kind of the failure.
     pub fn kind(&self) -> StoreErrorKind {
         self.kind
     }
 
-    /// For people.
+    /// Returns the message for people.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// How long the store asks to wait, if it said so.
+    /// Returns the delay that the store asked for, if any.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
@@ -159,8 +161,8 @@ impl StoreError {
         self.kind.is_retryable()
     }
 
-    /// What clients are told. An object that the metadata references and the store does not have, or not in that
-    /// length, is damage.
+    /// Returns the error code for clients. An object that the metadata references and that the
+    /// store does not have, or not in that length, counts as corrupt.
     pub fn code(&self) -> ErrorCode {
         match self.kind {
             StoreErrorKind::Corrupt | StoreErrorKind::InvalidRange | StoreErrorKind::NotFound => {

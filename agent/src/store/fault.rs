@@ -1,5 +1,6 @@
-//! Faults as data: a decorator that makes any store misbehave as its [`Toxic`]s say. Used by tests and simulations;
-//! seeded through [`Entropy`], so that a run can be repeated. Without toxics it changes nothing.
+//! Fault injection: a decorator that makes a store misbehave as its [`Toxic`]s say. Used by tests
+//! and simulations; seeded through [`Entropy`], so that a run can be repeated. Without toxics it
+//! changes nothing.
 
 use std::sync::Arc;
 
@@ -14,41 +15,43 @@ use tokio::{
 
 use super::{GetRange, ObjectMeta, ObjectStore, Operation, StoreError, StoreErrorKind};
 
-/// What goes wrong.
+/// The kind of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ToxicKind {
-    /// The operation is not done, and fails like this.
+    /// The operation is not executed, and fails with this kind.
     Error(StoreErrorKind),
-    /// The operation is done later.
+    /// The operation is delayed.
     Delay(Duration),
-    /// The operation is done, but its answer is lost: [`StoreErrorKind::Timeout`].
+    /// The operation is executed, but its reply is lost: [`StoreErrorKind::Timeout`].
     LoseReply,
-    /// The operation is not done before the toxic is removed.
+    /// The operation is not executed before the toxic is removed.
     Hang,
-    /// The caller gets [`StoreErrorKind::Timeout`] at once; a put or a deletion is done when the toxic is removed, as a
-    /// request that was still on its way. Other operations are not done.
+    /// The caller gets [`StoreErrorKind::Timeout`] at once; a put or a deletion is executed when
+    /// the toxic is removed, like a request that was still under way. Other operations are not
+    /// executed.
     Late,
-    /// One bit of what is read is wrong.
+    /// One bit of the read bytes is flipped.
     FlipBit,
 }
 
-/// One fault: what goes wrong, for which operations, how often.
+/// A fault: its kind, the affected operations, and how often it hits.
 #[derive(Debug, Clone)]
 pub struct Toxic {
-    /// What.
+    /// What goes wrong.
     pub kind: ToxicKind,
-    /// Which operations; all when empty.
+    /// The affected operations; all if empty.
     pub operations: Vec<Operation>,
-    /// Only keys (for listings: prefixes) that begin like this. A deletion is hit when one of its keys is.
+    /// Only keys (for listings: prefixes) with this prefix are affected; a deletion if one of its
+    /// keys is.
     pub prefix: String,
-    /// How often at most; without end when `None`.
+    /// Maximum number of hits; unlimited if `None`.
     pub times: Option<u64>,
-    /// The chance that a matching operation is hit.
+    /// The probability that a matching operation is hit.
     pub probability: f64,
 }
 
 impl Toxic {
-    /// Hits every operation on every key, until it is removed.
+    /// Creates a fault that hits every operation on every key until it is removed.
     pub fn new(kind: ToxicKind) -> Self {
         Self {
             kind,
@@ -59,28 +62,28 @@ impl Toxic {
         }
     }
 
-    /// Only these operations.
+    /// Limits the fault to these operations.
     #[must_use]
     pub fn on(mut self, operations: &[Operation]) -> Self {
         self.operations = operations.to_vec();
         self
     }
 
-    /// Only keys that begin like this.
+    /// Limits the fault to keys with this prefix.
     #[must_use]
     pub fn below(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// Only so often.
+    /// Limits the number of hits.
     #[must_use]
     pub fn times(mut self, times: u64) -> Self {
         self.times = Some(times);
         self
     }
 
-    /// Only with this chance.
+    /// Sets the probability of a hit.
     #[must_use]
     pub fn with_probability(mut self, probability: f64) -> Self {
         self.probability = probability;
@@ -94,7 +97,7 @@ impl Toxic {
     }
 }
 
-/// Names an added toxic.
+/// Identifies an added toxic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ToxicId(u64);
 
@@ -113,11 +116,11 @@ pub struct FaultStore {
     active: Arc<Mutex<Vec<Active>>>,
     next_id: Mutex<u64>,
     changed: watch::Sender<()>,
-    /// Operations that are still to be done late.
+    /// Number of operations that are still to be executed late.
     late: Arc<watch::Sender<usize>>,
 }
 
-/// What is left to do once the operation was done.
+/// The faults to apply to the reply of an operation.
 #[derive(Debug, Default, Clone, Copy)]
 struct After {
     late: Option<ToxicId>,
@@ -126,7 +129,7 @@ struct After {
 }
 
 impl FaultStore {
-    /// `inner`, without faults yet.
+    /// Wraps `inner`, without faults yet.
     pub fn new(inner: Arc<dyn ObjectStore>, entropy: Arc<dyn Entropy>) -> Self {
         Self {
             inner,
@@ -138,7 +141,7 @@ impl FaultStore {
         }
     }
 
-    /// Adds a fault, in force from the next operation.
+    /// Adds a fault, effective from the next operation on.
     pub fn add(&self, toxic: Toxic) -> ToxicId {
         let mut next = self.next_id.lock();
         let id = ToxicId(*next);
@@ -147,7 +150,7 @@ impl FaultStore {
         id
     }
 
-    /// Removes a fault; operations that hang on it go on.
+    /// Removes a fault; operations that hang on it continue.
     pub fn remove(&self, id: ToxicId) {
         self.active.lock().retain(|active| active.id != id);
         self.changed.send_replace(());
@@ -159,7 +162,7 @@ impl FaultStore {
         self.changed.send_replace(());
     }
 
-    /// How often the fault hit; 0 once it is removed.
+    /// Returns how often the fault has hit; 0 once it is removed.
     pub fn hits(&self, id: ToxicId) -> u64 {
         self.active
             .lock()
@@ -168,7 +171,7 @@ impl FaultStore {
             .map_or(0, |active| active.hits)
     }
 
-    /// The faults that hit this operation, in the order in which they were added.
+    /// Returns the faults that hit this operation, in the order in which they were added.
     fn hit<'a>(
         &self,
         operation: Operation,
@@ -179,7 +182,8 @@ impl FaultStore {
             if !active.toxic.matches(operation, keys.clone()) {
                 continue;
             }
-            // No draw for the certain ones: adding one leaves the rest of a seeded run as it was.
+            // Certain faults draw no random number, so that adding one does not change the rest of
+            // a seeded run.
             if active.toxic.probability < 1.0 && self.entropy.fraction() >= active.toxic.probability {
                 continue;
             }
@@ -209,7 +213,7 @@ impl FaultStore {
         Ok(after)
     }
 
-    /// Resolves when the toxic is removed, also after the store is gone.
+    /// Resolves when the toxic is removed, even after the store is dropped.
     fn removed(&self, id: ToxicId) -> impl Future<Output = ()> + Send + use<> {
         let (active, mut changed) = (self.active.clone(), self.changed.subscribe());
         async move {
@@ -221,7 +225,7 @@ impl FaultStore {
         }
     }
 
-    /// Does the operation when the toxic is removed, whatever becomes of the caller.
+    /// Executes the operation when the toxic is removed, even if the caller is gone.
     fn do_late<T>(&self, id: ToxicId, operation: impl Future<Output = T> + Send + 'static) {
         let (removed, late) = (self.removed(id), self.late.clone());
         late.send_modify(|late| *late += 1);
@@ -232,12 +236,12 @@ impl FaultStore {
         });
     }
 
-    /// Resolves when at least so many operations are still to be done late.
+    /// Resolves when at least `operations` operations are waiting to be executed late.
     pub async fn late(&self, operations: usize) {
         let _ = self.late.subscribe().wait_for(|late| *late >= operations).await;
     }
 
-    /// Resolves when no operation is still to be done late.
+    /// Resolves when no operation is waiting to be executed late.
     pub async fn settled(&self) {
         let _ = self.late.subscribe().wait_for(|late| *late == 0).await;
     }

@@ -1,6 +1,7 @@
-//! Whether objects can be stored, as real uploads show it. A decorator watches every creation; the lease keeper says when a
-//! write makes no progress; the proof of the store says when all is well. All of them end in one condition of the agent's
-//! readiness, so that a bucket that is gone and a disk that is full are known within seconds.
+//! Health of the object store, judged by real uploads. A decorator watches every creation; the
+//! lease keeper reports a write without progress; the store check reports success. All feed one
+//! readiness condition of the agent, so that a deleted bucket or a full disk is noticed within
+//! seconds.
 
 use std::sync::Arc;
 
@@ -12,30 +13,30 @@ use tokio::sync::Notify;
 use super::{GetRange, ObjectMeta, ObjectStore, StoreError, StoreErrorKind};
 use crate::health::{Condition, Health};
 
-/// So many uploads in a row that fail are a store that fails. One or two are the weather.
+/// Consecutive failed uploads from which on the store counts as failing; one or two are normal.
 const FAILURES: u32 = 3;
 
-/// What is known of the store's health.
+/// The health of the object store.
 #[derive(Debug)]
 pub struct StoreHealth {
     health: Arc<Health>,
     state: Mutex<Observed>,
-    /// Wakes who proves the store.
+    /// Wakes the task that checks the store.
     doubted: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Observed {
-    /// The store was proved to work once: until then only the proof speaks.
+    /// Whether the store has passed its check once: before that only the check decides.
     proved: bool,
-    /// There is a reason to doubt it.
+    /// Whether the store may have failed since.
     doubtful: bool,
     failures: u32,
     last_error: Option<String>,
 }
 
 impl StoreHealth {
-    /// Nothing is known yet.
+    /// Creates the health of a store that was not checked yet.
     pub fn new(health: Arc<Health>) -> Arc<Self> {
         Arc::new(Self {
             health,
@@ -44,31 +45,31 @@ impl StoreHealth {
         })
     }
 
-    /// The agent's readiness, of which this is a part.
+    /// Returns the agent's readiness, which includes this condition.
     pub fn health(&self) -> &Arc<Health> {
         &self.health
     }
 
-    /// Whether there is a reason to doubt that it works.
+    /// Returns whether the store may have failed.
     pub fn is_doubtful(&self) -> bool {
         self.state.lock().doubtful
     }
 
-    /// What the last upload failed with, if it failed.
+    /// Returns the error of the last upload, if it failed.
     pub fn last_error(&self) -> Option<String> {
         self.state.lock().last_error.clone()
     }
 
-    /// It does not do what it should: it is to be proved again.
+    /// Marks the store as doubtful, and requests a new check.
     pub fn doubt(&self, why: &str) {
         self.state.lock().doubtful = true;
         if self.health.unmet(Condition::ObjectStore, why) {
-            tracing::warn!(why, "the object store fails");
+            tracing::warn!(why, "the object store is failing");
         }
         self.doubted.notify_one();
     }
 
-    /// It was proved to do all that the agent needs.
+    /// Records that the store passed its check.
     pub fn proved(&self) {
         *self.state.lock() = Observed {
             proved: true,
@@ -77,16 +78,16 @@ impl StoreHealth {
         self.health.met(Condition::ObjectStore);
     }
 
-    /// Resolves when there is a reason to prove it again.
+    /// Resolves when a new check is requested.
     pub async fn doubted(&self) {
         self.doubted.notified().await;
     }
 
-    /// An upload ended.
+    /// Records the outcome of an upload.
     fn observe(&self, outcome: &Result<(), StoreError>) {
         let mut state = self.state.lock();
         let error = match outcome {
-            // It answers, and knows what it holds.
+            // The store responds consistently, so it works.
             Err(error) if !counts(error.kind()) => {
                 if error.kind() == StoreErrorKind::Throttled {
                     state.last_error = Some(error.message().to_owned());
@@ -103,7 +104,7 @@ impl StoreHealth {
             if state.proved && std::mem::take(&mut state.doubtful) {
                 drop(state);
                 self.health.met(Condition::ObjectStore);
-                tracing::info!("the object store takes objects again");
+                tracing::info!("the object store accepts objects again");
             }
             return;
         };
@@ -120,7 +121,7 @@ impl StoreHealth {
     }
 }
 
-/// Whether a failure says that nothing can be stored. A store that asks to slow down works.
+/// Returns whether a failure means that nothing can be stored. A store that throttles works.
 const fn counts(kind: StoreErrorKind) -> bool {
     match kind {
         StoreErrorKind::MissingBucket
@@ -139,7 +140,7 @@ const fn counts(kind: StoreErrorKind) -> bool {
     }
 }
 
-/// A store whose uploads are watched.
+/// A decorator that watches uploads.
 #[derive(Debug)]
 pub struct WatchedStore {
     inner: Arc<dyn ObjectStore>,
@@ -147,7 +148,7 @@ pub struct WatchedStore {
 }
 
 impl WatchedStore {
-    /// Tells `health` how the uploads to `inner` end.
+    /// Reports the outcomes of uploads to `inner` to `health`.
     pub fn new(inner: Arc<dyn ObjectStore>, health: Arc<StoreHealth>) -> Self {
         Self { inner, health }
     }
@@ -199,7 +200,7 @@ mod tests {
     fn uploads_that_fail_in_a_row_make_the_agent_unready_and_one_that_succeeds_ends_that() {
         let ready = Arc::new(Health::default());
         let store = StoreHealth::new(ready.clone());
-        // Before the proof only the proof counts.
+        // Before the first successful check, uploads do not count.
         store.observe(&Ok(()));
         assert!(ready.reason(Condition::ObjectStore).is_some());
         store.proved();
@@ -227,6 +228,6 @@ mod tests {
             store.observe(&failed(StoreErrorKind::Throttled));
         }
         assert_eq!(ready.reason(Condition::ObjectStore), None);
-        assert!(store.last_error().is_some(), "who waits is told why");
+        assert!(store.last_error().is_some(), "the reason is available");
     }
 }

@@ -1,8 +1,9 @@
-//! A local directory as object store, for the embedded default and for tests: same rules, no server.
+//! A local directory as object store, for development mode and tests: same guarantees, no server.
 //!
-//! An object is written to a temporary file, synced, and then linked to its name: the link fails when the name is taken,
-//! and a name never shows half an object. Several processes may use the directory at once. A key cannot be the
-//! directory of another key (`a` and `a/b`); the agent's keys never are.
+//! An object is written to a temporary file, synced, and linked to its name: the link fails if the
+//! name is taken, and a name never refers to a partial object. Several processes may share the
+//! directory. A key cannot be the directory of another key (`a` and `a/b`); the agent's keys never
+//! are.
 
 mod files;
 
@@ -15,17 +16,21 @@ use tokio::task::spawn_blocking;
 use self::files::Files;
 use super::{GetRange, ObjectMeta, ObjectStore, StoreError, StoreErrorKind, validate_key};
 
-/// Where unfinished objects lie; no key begins like this.
+/// Directory of unfinished objects; no key begins with it.
 pub(super) const TEMP_DIRECTORY: &str = ".unfinished";
 
-/// Objects as files below one directory.
+/// Stores objects as files below one directory.
 #[derive(Debug, Clone)]
 pub struct LocalStore {
     files: Arc<Files>,
 }
 
 impl LocalStore {
-    /// Opens the directory, creates it if need be, and removes what crashed processes left unfinished.
+    /// Opens the directory, creating it if needed, and removes what crashed processes left
+    /// unfinished.
+    ///
+    /// # Errors
+    /// Fails if the directory cannot be created, locked or read.
     pub async fn open(root: &Path) -> Result<Self, StoreError> {
         let root = root.to_owned();
         let files = blocking(move || Files::open(&root)).await?;
@@ -46,11 +51,11 @@ impl LocalStore {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    // The task fails only when the runtime goes down or the work panicked.
+    // The task fails only if the runtime shuts down or the work panicked.
     spawn_blocking(work).await.unwrap_or_else(|error| {
         Err(StoreError::new(
             StoreErrorKind::Other,
-            format!("file work did not end: {error}"),
+            format!("the file operation was aborted: {error}"),
         ))
     })
 }

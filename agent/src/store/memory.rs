@@ -1,4 +1,5 @@
-//! Objects in memory, for the unit tests of the crate: as the trait demands, at once and without I/O.
+//! An in-memory object store for the unit tests of this crate: keeps the trait's rules, without
+//! I/O.
 
 use std::{collections::BTreeMap, ops::Bound};
 
@@ -8,14 +9,14 @@ use parking_lot::Mutex;
 
 use super::{GetRange, ObjectMeta, ObjectStore, StoreError, StoreErrorKind, validate_key};
 
-/// The objects by key.
+/// Objects by key.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryStore {
     objects: Mutex<BTreeMap<String, Bytes>>,
 }
 
 impl MemoryStore {
-    /// Every key, in order.
+    /// Returns all keys in order.
     pub(crate) fn keys(&self) -> Vec<String> {
         self.objects.lock().keys().cloned().collect()
     }
@@ -23,7 +24,8 @@ impl MemoryStore {
     fn object(&self, key: &str) -> Result<Bytes, StoreError> {
         validate_key(key)?;
         let object = self.objects.lock().get(key).cloned();
-        object.ok_or_else(|| StoreError::new(StoreErrorKind::NotFound, format!("there is no object {key}")))
+        object
+            .ok_or_else(|| StoreError::new(StoreErrorKind::NotFound, format!("object {key} does not exist")))
     }
 }
 
@@ -41,7 +43,7 @@ impl ObjectStore for MemoryStore {
         validate_key(key)?;
         let mut objects = self.objects.lock();
         if objects.contains_key(key) {
-            let message = format!("there is an object {key} already");
+            let message = format!("object {key} already exists");
             return Err(StoreError::new(StoreErrorKind::AlreadyExists, message));
         }
         objects.insert(key.to_owned(), body);

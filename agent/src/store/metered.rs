@@ -1,4 +1,4 @@
-//! Counts and times what the agent asks of its object store: a decorator, put around the store at start. The metrics go
+//! Counts and times the requests to the object store: a decorator, added at start. The metrics go
 //! to Prometheus; the plain counters to `bench` and tests.
 
 use std::{
@@ -17,20 +17,20 @@ use tokio::time::Instant;
 
 use super::{GetRange, ObjectMeta, ObjectStore, Operation, StoreError};
 
-/// The requests so far, failed ones included, and the bytes that arrived.
+/// Requests so far, failed ones included, and the transferred bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Creations asked for.
+    /// Creations.
     pub put: u64,
-    /// Reads asked for.
+    /// Reads.
     pub get: u64,
-    /// Looks at one object.
+    /// Metadata lookups of one object.
     pub head: u64,
     /// Deletions; one for any number of keys.
     pub delete: u64,
     /// Listings.
     pub list: u64,
-    /// Bytes created.
+    /// Bytes written.
     pub bytes_put: u64,
     /// Bytes read.
     pub bytes_get: u64,
@@ -73,7 +73,7 @@ impl Meter {
     }
 }
 
-/// A store whose requests are counted.
+/// A decorator that counts requests.
 pub struct Metered {
     inner: Arc<dyn ObjectStore>,
     meters: [Meter; Operation::ALL.len()],
@@ -86,7 +86,10 @@ impl fmt::Debug for Metered {
 }
 
 impl Metered {
-    /// Counts the requests to `inner`, and registers the metrics with `registry`, which must not have them yet.
+    /// Counts the requests to `inner`, and registers the metrics with `registry`.
+    ///
+    /// # Errors
+    /// Fails if `registry` has the metrics already.
     pub fn new(inner: Arc<dyn ObjectStore>, registry: &Registry) -> Result<Self, prometheus::Error> {
         let requests = IntCounterVec::new(
             Opts::new(
@@ -129,7 +132,7 @@ impl Metered {
         &self.meters[operation as usize]
     }
 
-    /// What was asked so far.
+    /// Returns the requests so far.
     pub fn counts(&self) -> Counts {
         let asked = |operation| self.meter(operation).asked.load(Ordering::Relaxed);
         let moved = |operation| self.meter(operation).moved.load(Ordering::Relaxed);

@@ -1,8 +1,10 @@
-//! The object store as the agent sees it: immutable objects under keys, created once and never overwritten. Opened by
-//! [`open()`]; used by produce (WAL objects), fetch (ranged reads through [`blocks`]) and the background jobs.
+//! The object store as the agent sees it: immutable objects, created once under a key and never
+//! overwritten. Opened by [`open()`]; used by produce (WAL objects), fetch (ranged reads through
+//! [`blocks`]) and the background jobs.
 //!
-//! Every back end keeps the rules of [`ObjectStore`]; one conformance suite (`tests/store_conformance`) holds them to it.
-//! Decorators ([`fault`], [`health`], [`metered`]) are the same trait.
+//! Every back end keeps the rules of [`ObjectStore`], which one conformance suite
+//! (`tests/store_conformance`) verifies. Decorators ([`fault`], [`health`], [`metered`]) implement
+//! the same trait.
 
 pub mod blocks;
 pub mod error;
@@ -25,28 +27,28 @@ pub use error::{StoreError, StoreErrorKind};
 pub use open::{Credentials, StoreSettings, check, check_url, open};
 pub use retry::{Retry, put_settled};
 
-/// How many keys one delete request carries at most; S3's limit.
+/// Maximum number of keys in one delete request; S3's limit.
 pub const DELETE_BATCH: usize = 1000;
-/// The longest key, in bytes. S3 allows 1024; the rest is room for the prefix of the bucket.
+/// Maximum length of a key in bytes. S3 allows 1024; the rest is room for the store's prefix.
 pub const MAX_KEY: usize = 800;
-/// The longest part of a key between slashes, in bytes: what file systems allow.
+/// Maximum length of a part of a key between slashes in bytes: the limit of file systems.
 const MAX_KEY_PART: usize = 255;
 
-/// Which bytes of an object to read.
+/// The bytes of an object to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GetRange {
-    /// All of them.
+    /// The whole object.
     Full,
-    /// `start..end`. What lies after the object's end is left out; a start at or after the end, or an empty range, is
-    /// [`StoreErrorKind::InvalidRange`].
+    /// `start..end`, cut off at the object's end. A start at or after the end, or an empty range,
+    /// is [`StoreErrorKind::InvalidRange`].
     Bounded(Range<u64>),
-    /// The last so many bytes, or all when there are fewer; none, or an empty object, is
+    /// The last so many bytes, or all if there are fewer; zero, or an empty object, is
     /// [`StoreErrorKind::InvalidRange`].
     Suffix(u64),
 }
 
 impl GetRange {
-    /// How many bytes the answer has at most; `None` when only the object knows.
+    /// Returns the maximum length of the read bytes; `None` if it depends on the object.
     pub fn max_len(&self) -> Option<u64> {
         match self {
             Self::Full => None,
@@ -55,7 +57,10 @@ impl GetRange {
         }
     }
 
-    /// The range within an object of `size` bytes.
+    /// Returns the byte range within an object of `size` bytes.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::InvalidRange`] if it is empty.
     pub fn within(&self, key: &str, size: u64) -> Result<Range<u64>, StoreError> {
         let range = match self {
             Self::Full => return Ok(0..size),
@@ -89,7 +94,7 @@ impl Operation {
     /// Every operation, in order.
     pub const ALL: [Self; 5] = [Self::Put, Self::Get, Self::Head, Self::Delete, Self::List];
 
-    /// The label in metrics.
+    /// Returns the label value in metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Put => "put",
@@ -101,39 +106,55 @@ impl Operation {
     }
 }
 
-/// What a store knows of an object without reading it.
+/// The metadata of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectMeta {
-    /// Its key, without the prefix of the store.
+    /// The key, without the prefix of the store.
     pub key: String,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// When it was created, in milliseconds since the Unix epoch by the store's clock.
+    /// Time of creation in milliseconds since the Unix epoch, by the store's clock.
     pub modified_ms: i64,
 }
 
-/// Immutable objects under keys. An implementation MUST
-/// - create an object whole or not at all, at most once for a key, also when several race, and have it durable when
-///   [`put_new`](Self::put_new) returns;
-/// - report a failure of which it does not know whether the object was created as retryable, never as success;
-/// - never retry by itself for long: the caller owns deadlines and back-off ([`Retry`]);
+/// A store of immutable objects. An implementation MUST
+/// - create an object completely or not at all, at most once per key even if several callers race,
+///   and have it durable when [`put_new`](Self::put_new) returns;
+/// - report a failure after which the object may exist as retryable, never as success;
+/// - not retry for long itself: the caller owns deadlines and back-off ([`Retry`]);
 /// - never put credentials into errors, [`describe`](Self::describe) or `Debug`.
 #[async_trait]
 pub trait ObjectStore: Send + Sync + fmt::Debug {
-    /// Creates the object; never overwrites: [`StoreErrorKind::AlreadyExists`] when the key is taken.
+    /// Creates the object; never overwrites.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::AlreadyExists`] if the key is taken.
     async fn put_new(&self, key: &str, body: Bytes) -> Result<(), StoreError>;
 
     /// Reads the object or a part of it.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::NotFound`] without such an object, [`StoreErrorKind::InvalidRange`] if the
+    /// range lies outside of it.
     async fn get(&self, key: &str, range: GetRange) -> Result<Bytes, StoreError>;
 
-    /// Size and age of the object.
+    /// Returns size and age of the object.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::NotFound`] without such an object.
     async fn head(&self, key: &str) -> Result<ObjectMeta, StoreError>;
 
-    /// Deletes the objects; those that do not exist are fine. After an error some may be deleted: ask again.
+    /// Deletes the objects; missing ones are ignored.
+    ///
+    /// # Errors
+    /// After an error some may be deleted: try again with the same keys.
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError>;
 
-    /// The first `limit` objects whose key begins with `prefix` and is greater than `after`, in the order of the keys'
-    /// bytes. Fewer than `limit` means that there are no more.
+    /// Lists the first `limit` objects whose key begins with `prefix` and is greater than `after`,
+    /// in the order of the keys' bytes. Fewer than `limit` means that there are no more.
+    ///
+    /// # Errors
+    /// Fails if the store does.
     async fn list(
         &self,
         prefix: &str,
@@ -141,20 +162,23 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
         limit: usize,
     ) -> Result<Vec<ObjectMeta>, StoreError>;
 
-    /// For people: `s3://bucket/prefix`, `file:/path`.
+    /// Describes the store for people: `s3://bucket/prefix`, `file:/path`.
     fn describe(&self) -> String;
 }
 
-/// Refuses keys that some back end could not hold, or that lead out of its directory.
+/// Checks that every back end can store the key, and that it does not lead out of its directory.
+///
+/// # Errors
+/// [`StoreErrorKind::InvalidKey`] if it is not valid.
 pub fn validate_key(key: &str) -> Result<(), StoreError> {
     let problem = if key.is_empty() {
         "it is empty"
     } else if key.len() > MAX_KEY {
         "it is too long"
     } else if key.chars().any(|c| c.is_control() || c == '\\') {
-        "it has a control character or backslash"
+        "it contains a control character or a backslash"
     } else if key.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        "it has an empty, \".\" or \"..\" part between slashes"
+        "it contains an empty, \".\" or \"..\" part between slashes"
     } else if key.split('/').any(|part| part.len() > MAX_KEY_PART) {
         "a part between slashes is too long"
     } else if key.starts_with(local::TEMP_DIRECTORY) {
@@ -165,6 +189,6 @@ pub fn validate_key(key: &str) -> Result<(), StoreError> {
     let shown: String = key.chars().take(100).collect();
     Err(StoreError::new(
         StoreErrorKind::InvalidKey,
-        format!("{shown:?} is not a legal object key: {problem}"),
+        format!("{shown:?} is not a valid object key: {problem}"),
     ))
 }

@@ -1,4 +1,5 @@
-//! Opens the store that the settings name, and proves at start that it can do what the agent needs.
+//! Opens the store that the settings name, and checks at start that it supports what the agent
+//! needs.
 
 use std::{
     fmt,
@@ -17,31 +18,33 @@ use super::{
     GetRange, ObjectMeta, ObjectStore, Retry, StoreError, StoreErrorKind, local::LocalStore, s3::S3Store,
 };
 
-/// Where objects are stored.
+/// The location of the object store and how to access it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoreSettings {
     /// `s3://bucket`, `s3://bucket/prefix` or `file:/absolute/path` (also `file:relative/path`).
     pub url: String,
-    /// The S3 endpoint, such as `http://127.0.0.1:9000`; AWS's own when none is given.
+    /// The S3 endpoint, such as `http://127.0.0.1:9000`; by default that of AWS.
     pub endpoint: Option<String>,
-    /// The S3 region; from the environment when none is given.
+    /// The S3 region; by default taken from the environment.
     pub region: Option<String>,
-    /// Whether the bucket stands in the path instead of the host name; by default when an endpoint is given.
+    /// Whether the bucket is addressed in the path instead of the host name; by default if an
+    /// endpoint is given.
     pub path_style: Option<bool>,
-    /// PEM certificates to trust besides the platform's.
+    /// PEM certificates to trust in addition to the platform's.
     pub ca_file: Option<PathBuf>,
-    /// Fixed credentials; without them the standard chain is asked (environment, profile, web identity, instance role).
+    /// Static credentials; without them the standard chain is used (environment, profile, web
+    /// identity, instance role).
     pub credentials: Option<Credentials>,
 }
 
-/// Fixed S3 credentials. `Debug` shows none of them.
+/// Static S3 credentials. `Debug` shows none of them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
-    /// The public half.
+    /// The access key id.
     pub access_key_id: String,
-    /// The secret half.
+    /// The secret access key.
     pub secret_access_key: String,
-    /// For temporary credentials.
+    /// The session token of temporary credentials.
     pub session_token: Option<String>,
 }
 
@@ -51,7 +54,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// The parsed url.
+/// A parsed url.
 #[derive(Debug, PartialEq, Eq)]
 enum Location<'a> {
     S3 { bucket: &'a str, prefix: &'a str },
@@ -71,19 +74,25 @@ fn parse(url: &str) -> Result<Location<'_>, StoreError> {
             return Ok(Location::Local(Path::new(path)));
         }
     }
-    // The url itself may hold a password where none belongs, so it is not repeated.
+    // The url is not repeated: a wrong one may contain a password.
     Err(StoreError::new(
         StoreErrorKind::Other,
         "the object store's url is not s3://bucket, s3://bucket/prefix or file:/path; correct it",
     ))
 }
 
-/// Whether the url names a store; for checking settings before anything is opened.
+/// Checks that the url names a store, before anything is opened.
+///
+/// # Errors
+/// Fails if it does not; the message does not repeat the url.
 pub fn check_url(url: &str) -> Result<(), StoreError> {
     parse(url).map(drop)
 }
 
-/// Opens the store. Of S3 nothing is asked yet: see [`check`].
+/// Opens the store. Sends no request to S3 yet: see [`check`].
+///
+/// # Errors
+/// Fails if the settings are not valid, or if a local directory cannot be opened.
 pub async fn open(settings: &StoreSettings) -> Result<Arc<dyn ObjectStore>, StoreError> {
     Ok(match parse(&settings.url)? {
         Location::S3 { bucket, prefix } => Arc::new(S3Store::new(bucket, prefix, settings).await?),
@@ -91,27 +100,30 @@ pub async fn open(settings: &StoreSettings) -> Result<Arc<dyn ObjectStore>, Stor
     })
 }
 
-/// Where the objects of [`check`] stand.
+/// Prefix of the objects of [`check`].
 pub const CANARY_PREFIX: &str = "_canary/";
-/// How long each request of a check may take, with all its attempts.
+/// Maximum duration of each request of a check, retries included.
 const REQUEST: Duration = Duration::from_secs(4);
-/// A canary of this age belongs to nobody any more.
+/// Age from which on a canary counts as abandoned.
 const ABANDONED_MS: i64 = 60_000;
-/// How many abandoned canaries one check clears away.
+/// Maximum number of abandoned canaries that one check removes.
 const MOST_ABANDONED: usize = 1000;
 
-/// Creates, reads and deletes one small object, and makes sure that it cannot be created twice: a store that ignores
-/// `If-None-Match` would lose data. The error says what to do. Each request is tried again by itself, so that a store
-/// that refuses some of them is no obstacle; the caller tries the whole again while [`StoreError::is_retryable`].
+/// Creates, reads and deletes one small object, and verifies that it cannot be created twice: a
+/// store that ignores `If-None-Match` would lose data. Each request is retried on its own, so that
+/// a store that refuses some of them passes.
 ///
-/// The object goes in any case, as far as the store allows; a check that succeeds also removes those of earlier ones that
-/// could not, or whose process was killed.
+/// The object is deleted in any case, as far as the store allows; a successful check also removes
+/// the canaries that earlier checks left behind.
+///
+/// # Errors
+/// The message says what to do; the caller repeats the check while [`StoreError::is_retryable`].
 pub async fn check(store: &dyn ObjectStore, entropy: &dyn Entropy) -> Result<(), StoreError> {
     let key = format!("{CANARY_PREFIX}{:016x}", entropy.next_u64());
     let body = Bytes::from(key.clone().into_bytes());
     let proved = prove(store, &key, &body).await;
     let abandoned = if proved.is_ok() {
-        // Only tidying: that it fails is no failure of the store's.
+        // Only housekeeping: a failure here is not a failure of the check.
         let listed = timeout(REQUEST, store.list(CANARY_PREFIX, None, MOST_ABANDONED)).await;
         listed.map_or_else(
             |_| Vec::new(),
@@ -121,7 +133,7 @@ pub async fn check(store: &dyn ObjectStore, entropy: &dyn Entropy) -> Result<(),
         Vec::new()
     };
     let ours = [key.clone()];
-    // A store that did not answer is not asked for long: what failed is to be known soon.
+    // A store that did not respond is not asked for long, so that the failure is reported soon.
     let patience = if proved.is_ok() { REQUEST } else { REQUEST / 4 };
     let deleted = retry(patience).run("delete", &key, || store.delete(&ours)).await;
     if !abandoned.is_empty()
@@ -129,12 +141,12 @@ pub async fn check(store: &dyn ObjectStore, entropy: &dyn Entropy) -> Result<(),
             .run("delete", CANARY_PREFIX, || store.delete(&abandoned))
             .await
     {
-        tracing::debug!(%error, "canaries of earlier checks are left; the next check tries again");
+        tracing::debug!(%error, "canaries of earlier checks could not be deleted; the next check tries again");
     }
     proved.and(deleted)
 }
 
-/// For one request.
+/// Returns the retry policy of one request.
 fn retry(patience: Duration) -> Retry {
     Retry::default().until(Instant::now() + patience)
 }
@@ -164,7 +176,8 @@ async fn prove(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<(), S
     Ok(())
 }
 
-/// Creates the canary. That it is there after an attempt without an answer is what was wanted: the key is new.
+/// Creates the canary. If it exists after an attempt without a response, that attempt succeeded:
+/// the key is new.
 async fn create(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<(), StoreError> {
     let attempts = AtomicU32::new(0);
     let retry = retry(REQUEST);
@@ -182,7 +195,7 @@ async fn create(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<(), 
     }
 }
 
-/// The canaries that are much older than ours, by the store's own clock.
+/// Returns the canaries that are much older than this check's own, by the store's clock.
 fn abandoned(canaries: &[ObjectMeta], ours: &str) -> Vec<String> {
     let Some(now) = canaries.iter().find(|canary| canary.key == ours) else {
         return Vec::new();
@@ -330,7 +343,7 @@ mod tests {
         assert_eq!(error.kind(), StoreErrorKind::Unauthorized);
         assert_eq!(inner.keys(), Vec::<String>::new());
         store.remove(denied);
-        // An answer that is lost on the way does not count as a store without conditional writes.
+        // A lost reply is not taken for a store without conditional writes.
         store.add(Toxic::new(ToxicKind::LoseReply).on(&[Operation::Put]).times(1));
         check(&store, &SystemEntropy).await.unwrap();
         assert_eq!(inner.keys(), Vec::<String>::new());

@@ -1,5 +1,5 @@
-//! Trying again: capped exponential back-off with jitter, and the create-only put that settles its own ambiguity.
-//! Called by everybody who writes objects; the back ends themselves never retry.
+//! Retries with capped exponential back-off and jitter, and a create-only put that resolves
+//! ambiguous outcomes. Used by all writers of objects; the back ends themselves never retry.
 
 use std::{future::Future, sync::Arc};
 
@@ -12,20 +12,20 @@ use tracing::warn;
 use super::{GetRange, ObjectStore, StoreError, StoreErrorKind};
 use crate::traces;
 
-/// How to try again, and when to give up. Without a deadline and a cancellation it tries for ever.
+/// How to retry, and when to give up. Without a deadline and a cancellation it retries without end.
 #[derive(Debug, Clone)]
 pub struct Retry {
     /// The first pause; doubles with every failure.
     pub first_pause: Duration,
-    /// The longest pause.
+    /// The maximum pause.
     pub longest_pause: Duration,
-    /// The longest single attempt, whatever the store itself does; grows with the size of the body.
+    /// The maximum duration of one attempt; extended with the size of the body.
     pub attempt: Duration,
-    /// No attempt starts, and none goes on, after this.
+    /// No attempt starts or continues after this time.
     pub deadline: Option<Instant>,
     /// Ends the attempts.
     pub cancel: CancellationToken,
-    /// For the jitter.
+    /// Source of the jitter.
     pub entropy: Arc<dyn Entropy>,
 }
 
@@ -35,16 +35,16 @@ impl Default for Retry {
     }
 }
 
-/// The slowest upload that is not yet taken for a broken one.
+/// The slowest upload that does not count as broken.
 const SLOWEST_BYTES_PER_SECOND: u64 = 512 * 1024;
 
-/// `base` plus what `bytes` need on a slow line.
+/// Returns `base` plus the time that `bytes` take on a slow line.
 pub(crate) fn time_for(base: Duration, bytes: u64) -> Duration {
     base + Duration::from_millis(bytes.saturating_mul(1000) / SLOWEST_BYTES_PER_SECOND)
 }
 
 impl Retry {
-    /// Pauses of 50 ms to 3 s, attempts of 30 s, no deadline.
+    /// Creates a policy: pauses of 50 ms to 3 s, attempts of 30 s, no deadline.
     pub fn new(entropy: Arc<dyn Entropy>) -> Self {
         Self {
             first_pause: Duration::from_millis(50),
@@ -70,7 +70,11 @@ impl Retry {
         self
     }
 
-    /// Runs `operation` until it succeeds, fails for good, or the time is over. `what` and `key` are for the log.
+    /// Runs `operation` until it succeeds, fails permanently, or the time is over. `what` and `key`
+    /// are for the log.
+    ///
+    /// # Errors
+    /// The permanent failure, or the last retryable one when the time is over.
     pub async fn run<T, F, Fut>(&self, what: &str, key: &str, mut operation: F) -> Result<T, StoreError>
     where
         F: FnMut() -> Fut,
@@ -80,7 +84,7 @@ impl Retry {
         let mut last: Option<StoreError> = None;
         loop {
             match self.attempt(what, key, self.attempt, operation()).await {
-                // That the time ended during an attempt says less than why the one before failed.
+                // A timeout at the deadline says less than the failure of the previous attempt.
                 Err(error) if error.kind() == StoreErrorKind::Timeout && self.is_over() => {
                     return Err(last.unwrap_or(error));
                 }
@@ -97,7 +101,7 @@ impl Retry {
         self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
-    /// One attempt, bounded by `limit`, the deadline and the cancellation.
+    /// Runs one attempt, bounded by `limit`, the deadline and the cancellation.
     async fn attempt<T>(
         &self,
         what: &str,
@@ -118,7 +122,7 @@ impl Retry {
         }
     }
 
-    /// Waits before the next attempt; gives `error` back when there is no time for one.
+    /// Waits before the next attempt; returns `error` if there is no time for one.
     async fn pause(
         &self,
         what: &str,
@@ -130,7 +134,7 @@ impl Retry {
             .first_pause
             .saturating_mul(1_u32 << (*attempts).min(20))
             .min(self.longest_pause);
-        // Half fixed, half random: those who failed together do not come back together.
+        // Half fixed, half random, so that callers that failed together do not retry together.
         let jittered = doubled.mul_f64(0.5 + self.entropy.fraction() / 2.0);
         let pause = error
             .retry_after()
@@ -155,11 +159,17 @@ fn cancelled(what: &str, key: &str) -> StoreError {
     StoreError::new(StoreErrorKind::Cancelled, format!("{what} {key} was cancelled"))
 }
 
-/// Creates the object and settles the outcome: `Ok` means that exactly these bytes are stored under the key and durable.
+/// Creates the object and resolves ambiguous outcomes: `Ok` means that exactly these bytes are
+/// stored under the key, durably.
 ///
-/// Retryable failures are tried again as `retry` says, and so are a missing bucket and refused credentials: the bytes
-/// wait for the repair. When an attempt may have happened without an answer and the next one finds the key taken, the
-/// object is read and compared: if it is ours, that is success. After an error the object may still come to exist.
+/// Retryable failures are retried as `retry` says, and so are a missing bucket and refused
+/// credentials: the bytes wait for the repair. If an attempt may have happened without a response
+/// and the next one finds the key taken, the object is read and compared; equal bytes count as
+/// success.
+///
+/// # Errors
+/// [`StoreErrorKind::AlreadyExists`] if another object has the key, else the failure that ended the
+/// attempts; after it the object may still come to exist.
 pub async fn put_settled(
     store: &dyn ObjectStore,
     key: &str,
@@ -190,7 +200,7 @@ pub async fn put_settled(
     }
 }
 
-/// Whether the object under `key` holds `body`.
+/// Checks whether the object under `key` holds `body`.
 async fn compare(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<(), StoreError> {
     let same =
         store.head(key).await?.size == body.len() as u64 && store.get(key, GetRange::Full).await? == *body;
@@ -199,7 +209,7 @@ async fn compare(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<(),
     }
     Err(StoreError::new(
         StoreErrorKind::AlreadyExists,
-        format!("object {key} exists and holds other bytes; two writers use the same key"),
+        format!("object {key} exists with other contents; two writers use the same key"),
     ))
 }
 

@@ -1,9 +1,9 @@
-//! S3 and what speaks its protocol (MinIO and others) as object store.
+//! S3 and compatible services (MinIO and others) as object store.
 //!
-//! One client for the life of the agent: connections are kept and reused. Creation is a PUT with `If-None-Match: *`.
-//! The SDK's own retries are off: whoever calls owns deadlines and back-off. Each request has a time-out that grows with
-//! its size. Bodies are not hashed for the signature (the batches carry CRCs of their own), which saves a pass over all
-//! data.
+//! One client for the lifetime of the agent: connections are kept and reused. Creation is a PUT
+//! with `If-None-Match: *`. The SDK's own retries are disabled: callers own deadlines and back-off.
+//! Each request has a timeout that grows with its size. Bodies are not hashed for the signature,
+//! since the batches carry CRCs of their own; that saves a pass over all data.
 
 mod client;
 mod failure;
@@ -32,14 +32,14 @@ use super::{
     retry::time_for, validate_key,
 };
 
-/// The longest wait for a request without a body.
+/// Timeout of a request without a body.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a read of unknown size is taken for: a full segment.
+/// Assumed length of a read of unknown size: a full segment.
 const UNKNOWN_SIZE: u64 = 128 << 20;
-/// How many objects S3 lists at once at most.
+/// Maximum number of objects in one listing of S3.
 const LIST_PAGE: usize = 1000;
 
-/// Objects in one bucket, all below one prefix.
+/// Stores objects in one bucket, below one prefix.
 #[derive(Clone)]
 pub struct S3Store {
     client: Client,
@@ -50,13 +50,17 @@ pub struct S3Store {
 
 impl std::fmt::Debug for S3Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Not the client: its configuration knows where the credentials come from.
+        // Without the client, whose configuration refers to the credentials.
         write!(f, "S3Store({})", self.describe())
     }
 }
 
 impl S3Store {
-    /// A store for `bucket`, with its keys below `prefix` (may be empty). Sends nothing yet.
+    /// Creates a store for `bucket`, with its keys below `prefix` (may be empty). Sends no request
+    /// to S3 yet.
+    ///
+    /// # Errors
+    /// Fails if a setting is not valid, or if the CA file cannot be read.
     pub async fn new(bucket: &str, prefix: &str, settings: &StoreSettings) -> Result<Self, StoreError> {
         let prefix = prefix.trim_matches('/');
         let prefix = if prefix.is_empty() {
@@ -83,7 +87,8 @@ impl S3Store {
         }
     }
 
-    /// Sends a request and translates its failure; `bytes` is how much it moves at most.
+    /// Sends a request and translates its failure; `bytes` is the maximum number of bytes it
+    /// transfers.
     async fn send<T, E>(
         &self,
         attempt: &Attempt<'_>,
@@ -99,7 +104,7 @@ impl S3Store {
         .await
     }
 
-    /// HEAD has no body to tell a missing bucket from a missing object.
+    /// Distinguishes a missing bucket from a missing object, which a HEAD response does not.
     async fn confirm_missing(&self, not_found: StoreError) -> StoreError {
         let attempt = self.attempt("find bucket of", not_found.message());
         match self
@@ -112,7 +117,7 @@ impl S3Store {
     }
 }
 
-/// Gives up on `work` after the time that `bytes` may take.
+/// Limits `work` to the time that `bytes` may take.
 async fn bounded<T>(
     attempt: &Attempt<'_>,
     bytes: u64,
@@ -124,7 +129,7 @@ async fn bounded<T>(
         .unwrap_or_else(|_| Err(StoreError::timeout(attempt.what, attempt.key, limit)))
 }
 
-/// Reads the answer's body into one buffer, and refuses answers that are not what was asked for.
+/// Reads the body into one buffer, and refuses responses that do not match the request.
 async fn collect(
     attempt: &Attempt<'_>,
     range: &GetRange,
@@ -134,7 +139,7 @@ async fn collect(
         .content_length()
         .and_then(|length| u64::try_from(length).ok());
     if *range != GetRange::Full && promised == Some(0) {
-        // An empty object has no ranges; some stores answer with nothing instead of a refusal.
+        // An empty object has no ranges; some stores return an empty body instead of an error.
         return Err(StoreError::invalid_range(attempt.key, range));
     }
     if *range != GetRange::Full && output.content_range().is_none() {
@@ -143,14 +148,14 @@ async fn collect(
     if let (Some(most), Some(promised)) = (range.max_len(), promised)
         && promised > most
     {
-        return Err(attempt.other("the store answered with more than was asked for"));
+        return Err(attempt.other("the store returned more bytes than requested"));
     }
     let mut body = output.body;
     let (mut bytes, mut first) = (BytesMut::new(), Bytes::new());
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|error| attempt.broken_body(&error))?;
         if first.is_empty() && bytes.is_empty() {
-            // Small objects come in one piece, which needs no copy.
+            // Small objects arrive in one chunk, which needs no copy.
             first = chunk;
             continue;
         }
@@ -170,13 +175,13 @@ async fn collect(
     let bytes = if first.is_empty() { bytes.freeze() } else { first };
     match promised {
         Some(promised) if promised != bytes.len() as u64 => {
-            Err(attempt.unavailable("the answer was cut off"))
+            Err(attempt.unavailable("the response was truncated"))
         }
         _ => Ok(bytes),
     }
 }
 
-/// Adds the MD5 of the body, which some stores want of a deletion and know no newer checksum instead.
+/// Adds the MD5 of the body, which some stores require of a deletion instead of a newer checksum.
 fn add_content_md5(request: &mut HttpRequest) {
     if let Some(body) = request.body().bytes() {
         let md5 = STANDARD.encode(Md5::digest(body));
@@ -243,7 +248,7 @@ impl ObjectStore for S3Store {
                 let size = head.content_length().and_then(|size| u64::try_from(size).ok());
                 Ok(ObjectMeta {
                     key: key.to_owned(),
-                    size: size.ok_or_else(|| attempt.other("the store did not tell the object's size"))?,
+                    size: size.ok_or_else(|| attempt.other("the store did not return the object's size"))?,
                     modified_ms: head
                         .last_modified()
                         .and_then(|at| at.to_millis().ok())

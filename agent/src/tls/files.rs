@@ -1,4 +1,5 @@
-//! The two files of a listener, `tls.crt` and `tls.key`: read as one state of the folder, and made into what TLS needs.
+//! Reads the two files of a listener, `tls.crt` and `tls.key`, as one consistent state, and parses
+//! them for rustls.
 
 use std::{path::Path, sync::Arc};
 
@@ -11,15 +12,16 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::TlsError;
 
-/// The chain, the listener's own certificate first.
+/// The chain, with the listener's own certificate first.
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
-/// Longer files are surely not what they should be.
+/// Longer files cannot be certificates or keys.
 const LARGEST: usize = 1 << 20;
-/// How often to read again when the files change meanwhile.
+/// How often to read again if the files change while they are read.
 const READS: usize = 3;
 
-/// Both files as they were at one time. Kubernetes swaps a whole folder at once, but two reads may see both sides of a swap.
+/// Both files as of one time. Kubernetes swaps the whole folder at once, but two reads may fall on
+/// both sides of a swap.
 #[derive(PartialEq, Eq)]
 pub(super) struct Files {
     certificate: Vec<u8>,
@@ -38,12 +40,13 @@ impl Files {
             certificate = again;
         }
         Err(TlsError(format!(
-            "tls-dir: the files in {} change all the time; write them once",
+            "tls-dir: the files in {} change while they are read; write them once",
             directory.display()
         )))
     }
 
-    /// The certificate with its key, and when the first certificate of the chain ends, in seconds since the Unix epoch.
+    /// Returns the certificate with its key, and the earliest expiry in the chain, in seconds since
+    /// the Unix epoch.
     pub(super) fn certified(&self, provider: &CryptoProvider) -> Result<(Arc<CertifiedKey>, i64), TlsError> {
         let refuse = |file: &str, why: String| {
             Err(TlsError(format!(
@@ -65,7 +68,7 @@ impl Files {
                 Err(error) => return refuse(CERTIFICATE, error.to_string()),
             }
         }
-        // The parser's error may repeat what it read, and the key is secret.
+        // The parser's error may quote its input, and the key is secret.
         let Ok(key) = PrivateKeyDer::from_pem_slice(&self.key) else {
             return refuse(KEY, "it holds no private key in PEM".to_owned());
         };
@@ -80,7 +83,7 @@ async fn read(directory: &Path, file: &str) -> Result<Vec<u8>, TlsError> {
     let path = directory.join(file);
     let refuse = |why: String| {
         TlsError(format!(
-            "tls-dir: cannot read {}: {why}; put the listener's certificate there, or take its folder away to serve plain text",
+            "tls-dir: cannot read {}: {why}; put the listener's certificate there, or remove its folder to serve plain text",
             path.display()
         ))
     };

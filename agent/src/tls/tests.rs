@@ -1,4 +1,5 @@
-//! Certificates that are missing, broken, changed, swapped as Kubernetes does; and a small authority for other tests.
+//! Certificates that are missing, broken, changed or swapped as Kubernetes does, and a small
+//! authority for other tests.
 
 use std::{fs, os::unix::fs::symlink};
 
@@ -9,7 +10,7 @@ use super::*;
 
 /// A certificate authority.
 pub(crate) struct Authority {
-    /// Its own certificate.
+    /// Certificate of the authority.
     pub(crate) pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
@@ -26,7 +27,8 @@ impl Authority {
         }
     }
 
-    /// Writes a new pair for `name`, valid until the end of 2099, into a listener's folder, made if need be.
+    /// Writes a new pair for `name`, valid until the end of 2099, to a listener's folder, which is
+    /// created if necessary.
     pub(crate) fn write(&self, tls: &Path, listener: Listener, name: &str) {
         self.write_until(&tls.join(listener.name()), name, 2100);
     }
@@ -42,7 +44,7 @@ impl Authority {
     }
 }
 
-/// The start of 2100 and of 2101.
+/// Expiry at the start of 2100 and of 2101.
 const ENDS: [&str; 2] = ["4102444800", "4133980800"];
 
 async fn load(tls: &Path) -> Result<(Tls, Arc<Metrics>), String> {
@@ -158,7 +160,8 @@ async fn a_new_pair_is_taken_up_and_a_bad_one_is_not() {
     assert!(http.problem.lock().is_some());
 }
 
-/// A mounted Secret: `tls.crt -> ..data/tls.crt`, and `..data` is swapped for a folder with the new files.
+/// A mounted Secret: `tls.crt -> ..data/tls.crt`, where `..data` is replaced by a folder with the
+/// new files.
 #[tokio::test]
 async fn a_folder_swapped_as_kubernetes_does_is_taken_up() {
     let (dir, authority) = (TempDir::new().unwrap(), Authority::new());

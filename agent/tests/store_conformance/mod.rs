@@ -1,5 +1,5 @@
-//! The rules of [`ObjectStore`] as plain functions, which each back end's test calls through [`run_all`]. Each function
-//! keeps to a prefix of its own.
+//! The rules of [`ObjectStore`] as plain functions, which the test of each back end calls through
+//! [`run_all`]. Each function uses a prefix of its own.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests, too
 
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::future::{join, join_all};
 use streamhouse_agent::store::{DELETE_BATCH, GetRange, MAX_KEY, ObjectStore, StoreError, StoreErrorKind};
 
-/// Every rule, one after the other.
+/// Checks every rule, one after the other.
 pub(crate) async fn run_all(store: &dyn ObjectStore) {
     an_object_is_created_once(store).await;
     one_of_many_racers_wins(store).await;
@@ -31,7 +31,7 @@ fn kind<T: std::fmt::Debug>(result: Result<T, StoreError>) -> StoreErrorKind {
     result.expect_err("this must fail").kind()
 }
 
-/// Bytes that differ from place to place and from seed to seed.
+/// Returns bytes that depend on position and seed.
 fn body(size: usize, seed: u32) -> Bytes {
     (0..size as u32)
         .map(|n| (n.wrapping_add(seed).wrapping_mul(2_654_435_761) >> 13) as u8)

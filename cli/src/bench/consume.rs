@@ -1,4 +1,4 @@
-//! `bench consume`: reads what a topic holds, with consumers that share its partitions.
+//! `bench consume`: reads the records of a topic with consumers that share its partitions.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +24,7 @@ use crate::{
     signals::stop_signal,
 };
 
-/// How long a poll waits; also how soon the end is noticed.
+/// How long a poll waits, and so how soon the end is noticed.
 const POLL: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(context: &Context, args: ConsumeBench) -> Outcome<Report> {
@@ -91,7 +91,7 @@ pub(super) async fn run(context: &Context, args: ConsumeBench) -> Outcome<Report
     })
 }
 
-/// How many records to read: what there is, bounded by `--records`.
+/// Returns how many records to read: those available, at most `--records`.
 async fn goal(context: &Context, args: &ConsumeBench, topic: &TopicInfo) -> Outcome<u64> {
     let committed = match &args.group {
         Some(group) => context.admin().fetch_offsets(group, &partitions(topic)).await?,
@@ -109,7 +109,7 @@ async fn goal(context: &Context, args: &ConsumeBench, topic: &TopicInfo) -> Outc
     let held = u64::try_from(held).unwrap_or(0);
     if held == 0 {
         let message = format!(
-            "topic {} holds nothing to read; run bench produce first",
+            "topic {} has no records to read; run bench produce first",
             topic.name
         );
         return Err(Failure::failed(message));
@@ -125,7 +125,7 @@ fn partitions(topic: &TopicInfo) -> Vec<TopicPartition> {
         .collect()
 }
 
-/// Stored bytes of a record, for the line of each second only.
+/// Returns the average stored bytes per record, for the progress line only.
 fn average_size(topic: &TopicInfo) -> usize {
     let records: i64 = topic
         .partitions
@@ -156,7 +156,7 @@ async fn build(context: &Context, args: &ConsumeBench, topic: &TopicInfo) -> Out
     Ok(consumers)
 }
 
-/// What the consumers of a run share.
+/// State shared by the consumers of a run.
 #[derive(Debug)]
 struct Reading {
     left: AtomicU64,
@@ -164,7 +164,7 @@ struct Reading {
 }
 
 impl Reading {
-    /// Counts records read; the last of them ends the run.
+    /// Counts records read and ends the run after the last one.
     fn count(&self, records: u64) {
         let subtract = |left: u64| Some(left.saturating_sub(records));
         if let Ok(before) = self
@@ -177,7 +177,7 @@ impl Reading {
     }
 }
 
-/// What one consumer read.
+/// The result of one consumer.
 struct Read {
     polls: Latencies,
     records: u64,
@@ -206,7 +206,7 @@ async fn read(
         let answered = Instant::now();
         done.polls.record(answered - asked, 1);
         let size = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len) as u64;
-        // Every record is looked at, as an application would.
+        // Every record is accessed, as an application would.
         done.bytes += records
             .iter()
             .map(|record| size(record.key) + size(record.value))

@@ -1,4 +1,5 @@
-//! `bench e2e`: producers and consumers of one process and one clock; each record carries when it was meant to be sent.
+//! `bench e2e`: producers and consumers in one process with one clock. Each record carries its
+//! intended send time.
 
 use std::{
     sync::{
@@ -30,7 +31,7 @@ use crate::{
     signals::stop_signal,
 };
 
-/// How long a poll waits; also how soon the end is noticed.
+/// How long a poll waits, and so how soon the end is noticed.
 const POLL: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(context: &Context, args: E2eBench) -> Outcome<Report> {
@@ -101,7 +102,8 @@ pub(super) async fn run(context: &Context, args: E2eBench) -> Outcome<Report> {
     })
 }
 
-/// A record that was acknowledged and never came, or came twice, is worse than one that failed.
+/// Returns the error to report. A record that was lost or duplicated takes precedence over one that
+/// failed.
 fn first_error(error: Option<&streamhouse_client::Error>, acked: u64, received: u64) -> Option<String> {
     match received.cmp(&acked) {
         std::cmp::Ordering::Less => Some(format!(
@@ -116,7 +118,7 @@ fn first_error(error: Option<&streamhouse_client::Error>, acked: u64, received: 
     }
 }
 
-/// Consumers whose positions at the end are known, so that they miss nothing that is sent from now on.
+/// Creates consumers positioned at the log ends, so that they receive everything sent from now on.
 async fn consumers_at_the_end(
     context: &Context,
     args: &E2eBench,
@@ -144,17 +146,17 @@ async fn consumers_at_the_end(
     Ok(consumers)
 }
 
-/// What the tasks of a run share.
+/// State shared by the tasks of a run.
 #[derive(Debug)]
 struct Shared {
     run: u64,
     timing: Timing,
-    /// Measured records.
+    /// Measured records received.
     received: AtomicU64,
     end: CancellationToken,
 }
 
-/// Waits until `records` arrived, at most `patience`.
+/// Waits until `records` have arrived, at most for `patience`.
 async fn wait_for(shared: &Shared, records: u64, patience: Duration) {
     let deadline = Instant::now() + patience;
     while shared.received.load(Ordering::Relaxed) < records && Instant::now() < deadline {
@@ -162,7 +164,7 @@ async fn wait_for(shared: &Shared, records: u64, patience: Duration) {
     }
 }
 
-/// What one consumer measured.
+/// The result of one consumer.
 struct Read {
     latencies: Latencies,
     last: Option<Instant>,
@@ -183,7 +185,7 @@ impl Read {
         Ok(total)
     }
 
-    /// From the first measured send to the last measured record's arrival.
+    /// Returns the time from the first measured send to the arrival of the last measured record.
     fn elapsed(&self, timing: Timing) -> Duration {
         self.last.map_or(Duration::ZERO, |last| {
             last.saturating_duration_since(timing.measure_from)

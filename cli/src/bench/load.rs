@@ -1,8 +1,10 @@
-//! The sending side of a bench: [`send`] keeps to a schedule, [`Collector`] takes what became of each record.
+//! The sending side of a benchmark: [`send`] keeps to a schedule, [`Collector`] collects the
+//! deliveries.
 //!
-//! The schedule is open: at a rate, a record's latency counts from when it was meant to be sent, also when the loop could
-//! not send it then, so a stall is seen by every record it delays (no coordinated omission). Without a rate the latency
-//! counts from just before the send. Time is read once a chunk of sends, not for each.
+//! The load is open-loop: at a given rate, latency counts from a record's intended send time even
+//! if the loop was late, so that a stall counts for every record it delays (no coordinated
+//! omission). Without a rate, latency counts from just before the send. The clock is read once per
+//! chunk, not for every record.
 
 use std::{
     collections::VecDeque,
@@ -21,38 +23,39 @@ use super::{
 };
 use crate::failure::{Failure, Outcome};
 
-/// Records sent between two looks at the clock.
+/// Records sent between two readings of the clock.
 const CHUNK: usize = 128;
-/// Of the schedule, at a rate.
+/// Resolution of the schedule at a given rate.
 const TICK: Duration = Duration::from_millis(1);
 
 /// What one producer sends.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
-    /// The whole bench's zero: stamps count from it.
+    /// Common time origin of the run, from which stamps count.
     pub(super) epoch: Instant,
-    /// Before this nothing is measured.
+    /// Nothing is measured before this time.
     pub(super) measure_from: Instant,
-    /// Measured records to send; `None` leaves the end to `until`.
+    /// Number of measured records to send; `None` if only `until` ends the run.
     pub(super) records: Option<u64>,
-    /// When to stop; `None` leaves the end to `records`.
+    /// When to stop; `None` if only `records` ends the run.
     pub(super) until: Option<Instant>,
-    /// Records a second; `None` is as fast as possible.
+    /// Records per second; `None` for as fast as possible.
     pub(super) rate: Option<f64>,
-    /// Written into the records of an end-to-end run.
+    /// Id of an end-to-end run, which is written into its records.
     pub(super) run: Option<u64>,
-    /// Where in the pool of payloads to start, so that producers do not send the same.
+    /// Index of the first payload, so that producers do not send the same records.
     pub(super) first: u64,
 }
 
-/// Records that share a stamp.
+/// Records sent with the same time stamp.
 #[derive(Debug)]
 pub(super) struct Sent {
     stamp: Instant,
     deliveries: Vec<Delivery>,
 }
 
-/// Sends until the plan is fulfilled, or `stop` says so. Returns how many measured records it sent.
+/// Sends until the plan is fulfilled or `stop` is cancelled. Returns how many measured records it
+/// sent.
 pub(super) async fn send(
     producer: &Producer,
     topic: &TopicHandle,
@@ -108,7 +111,7 @@ pub(super) async fn send(
     Ok(measured)
 }
 
-/// How many records are due at each tick of a steady rate.
+/// Computes how many records are due at each tick of a constant rate.
 #[derive(Debug)]
 struct Schedule {
     rate: f64,
@@ -117,7 +120,8 @@ struct Schedule {
 }
 
 impl Schedule {
-    /// Waits for the next tick at which records are due. A loop that is late gets the ticks it missed one by one.
+    /// Waits for the next tick at which records are due. A late loop receives the missed ticks one
+    /// by one.
     async fn next_tick(&mut self) -> (Instant, u64) {
         let (tick, count) = self.advance();
         if tick > Instant::now() {
@@ -126,9 +130,9 @@ impl Schedule {
         (tick, count)
     }
 
-    /// The next tick at which records are due, and how many.
+    /// Returns the next tick at which records are due, and how many.
     fn advance(&mut self) -> (Instant, u64) {
-        // A record belongs to the tick at or after the end of its interval.
+        // A record belongs to the first tick at or after the end of its interval.
         let ticks = ((self.sent + 1) as f64 / self.rate / TICK.as_secs_f64() - 1e-9)
             .ceil()
             .max(1.0);
@@ -149,7 +153,8 @@ struct Loop<'a> {
 }
 
 impl Loop<'_> {
-    /// Sends `count` records of one stamp. Without a schedule the stamp moves on when a send had to wait for room.
+    /// Sends `count` records with the same time stamp. Without a schedule, the stamp is renewed
+    /// after waiting for buffer space.
     async fn send_chunk(
         &mut self,
         mut stamp: Instant,
@@ -199,7 +204,7 @@ async fn hand_over(sent: &mpsc::Sender<Sent>, chunk: Sent) -> Outcome {
     sent.send(chunk).await.map_err(gone)
 }
 
-/// What became of one producer's records.
+/// Results of one producer's records.
 #[derive(Debug)]
 pub(super) struct Collected {
     pub(super) latencies: Latencies,
@@ -212,12 +217,13 @@ pub(super) struct Collected {
     pub(super) last_ack: Option<Instant>,
 }
 
-/// Waits for deliveries, in order within each partition, without a task for each.
+/// Awaits deliveries in order per partition, without a task for each.
 #[derive(Debug)]
 pub(super) struct Collector {
     progress: Arc<Progress>,
     measure_from: Instant,
-    /// By partition: batches of one partition are settled in order, those of different partitions are not.
+    /// Deliveries by partition: they complete in order within a partition, but not across
+    /// partitions.
     waiting: Vec<VecDeque<(Instant, Delivery)>>,
     collected: Collected,
 }
@@ -239,7 +245,7 @@ impl Collector {
         })
     }
 
-    /// Collects until the sender is done and everything is settled.
+    /// Collects until the sender has finished and all deliveries are complete.
     pub(super) async fn run(mut self, mut sent: mpsc::Receiver<Sent>) -> Collected {
         let mut open = true;
         while open || !self.is_empty() {
@@ -254,7 +260,7 @@ impl Collector {
         self.collected
     }
 
-    /// What was collected so far.
+    /// Returns the results collected so far.
     pub(super) fn into_collected(self) -> Collected {
         self.collected
     }
@@ -273,7 +279,7 @@ impl Collector {
         }
     }
 
-    /// Takes what is settled at the front of each partition; ready when there was any.
+    /// Takes completed deliveries from the front of each partition's queue. Ready if there was any.
     fn poll_settled(&mut self, task: &mut TaskContext<'_>) -> Poll<()> {
         let mut now = None;
         for queue in &mut self.waiting {
@@ -311,7 +317,7 @@ impl Collector {
     }
 }
 
-/// Whether a record of this size can carry a stamp.
+/// Returns whether a record of this size can carry a stamp.
 pub(super) fn can_be_stamped(record_size: usize) -> bool {
     record_size >= STAMP_SIZE
 }

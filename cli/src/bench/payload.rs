@@ -1,13 +1,16 @@
-//! What the bench sends: a pool of records made once, so that the send loop only takes slices.
+//! Payloads of a benchmark: a pool of records generated once, so that the send loop only takes
+//! slices.
 //!
-//! Each record begins with random bytes and ends with a text that is the same in all of them; `compressibility` is the
-//! text's share. The random bytes come from a fixed seed: two runs send the same.
+//! Each record begins with random bytes and ends with a text common to all records;
+//! `compressibility` is the share of the text. The random bytes come from a fixed seed, so that two
+//! runs send the same records.
 
-/// The pool's aim in bytes: far more than LZ4 looks back, so that repeated records do not compress each other.
+/// Approximate size of the pool: far more than LZ4's window, so that repeated records do not
+/// compress each other.
 const POOL: usize = 4 << 20;
 const TEXT: &[u8] = b"the same words in every record, as field names and units are in real ones; ";
 
-/// Ready-made records of one size.
+/// A pool of records of one size.
 #[derive(Debug, Clone)]
 pub(super) struct Payload {
     pool: Vec<u8>,
@@ -16,7 +19,8 @@ pub(super) struct Payload {
 }
 
 impl Payload {
-    /// Records of `size` bytes, of which the share `compressibility` (0 to 1) repeats.
+    /// Generates records of `size` bytes, of which the share `compressibility` (0 to 1) is common
+    /// text.
     pub(super) fn new(size: usize, compressibility: f64) -> Self {
         let size = size.max(1);
         let count = (POOL / size).clamp(16, 65_536);
@@ -34,14 +38,14 @@ impl Payload {
         Self { pool, size, count }
     }
 
-    /// The record number `at`, counted round the pool.
+    /// Returns record number `at`, wrapping around the pool.
     pub(super) fn record(&self, at: u64) -> &[u8] {
         let at = usize::try_from(at % self.count as u64).unwrap_or(0) * self.size;
         &self.pool[at..at + self.size]
     }
 }
 
-/// SplitMix64: small, fast, and the same on every run.
+/// SplitMix64: a small, fast and reproducible generator.
 struct SplitMix(u64);
 
 impl SplitMix {
@@ -54,16 +58,16 @@ impl SplitMix {
     }
 }
 
-/// Bytes at the start of an end-to-end record: which run it is of, and when it was meant to be sent.
+/// Bytes at the start of an end-to-end record: the run's id and the intended send time.
 pub(super) const STAMP_SIZE: usize = 16;
 
-/// Writes the stamp over the record's first bytes.
+/// Writes a stamp over the record's first bytes.
 pub(super) fn stamp(record: &mut [u8], run: u64, micros: u64) {
     record[..8].copy_from_slice(&run.to_le_bytes());
     record[8..STAMP_SIZE].copy_from_slice(&micros.to_le_bytes());
 }
 
-/// The microseconds of a stamp of this run; `None` for any other record.
+/// Reads the microseconds of a stamp of this run; `None` for any other record.
 pub(super) fn read_stamp(record: &[u8], run: u64) -> Option<u64> {
     let (id, rest) = record.split_first_chunk::<8>()?;
     let (micros, _) = rest.split_first_chunk::<8>()?;

@@ -1,4 +1,4 @@
-//! `bench produce`: producers in parallel, each with its loop and its collector.
+//! `bench produce`: parallel producers, each with its send loop and its collector.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ use crate::{
     signals::stop_signal,
 };
 
-/// Chunks of sends that wait for the collector.
+/// Maximum number of chunks queued for the collector.
 const CHUNKS: usize = 1024;
 
 pub(super) async fn run(context: &Context, args: ProduceBench) -> Outcome<Report> {
@@ -81,7 +81,7 @@ pub(super) struct Timing {
 
 impl Timing {
     pub(super) fn from_now(load: &Load) -> Self {
-        // A moment for the producers to be built, so that all begin together.
+        // A short delay, so that all producers are built and begin together.
         let epoch = Instant::now() + Duration::from_millis(50);
         let measure_from = epoch + load.warmup;
         Self {
@@ -93,7 +93,7 @@ impl Timing {
 }
 
 impl Collected {
-    /// From the first measured send to the last acknowledgement.
+    /// Returns the time from the first measured send to the last acknowledgement.
     pub(super) fn elapsed(&self, timing: Timing) -> Duration {
         self.last_ack.map_or(Duration::ZERO, |last| {
             last.saturating_duration_since(timing.measure_from)
@@ -109,12 +109,12 @@ impl Collected {
     }
 }
 
-/// The producers of a run.
+/// The producer tasks of a run.
 #[derive(Debug)]
 pub(super) struct Producers(JoinSet<Outcome<Collected>>);
 
 impl Producers {
-    /// Starts them; they wait for the epoch.
+    /// Starts the tasks, which wait for the epoch.
     pub(super) fn start(
         context: &Context,
         topic: &str,
@@ -156,7 +156,7 @@ impl Producers {
         Self(tasks)
     }
 
-    /// Waits for all of them.
+    /// Waits for all tasks.
     pub(super) async fn finish(mut self) -> Outcome<Collected> {
         let mut total = Collected {
             latencies: Latencies::new()?,
@@ -172,7 +172,7 @@ impl Producers {
     }
 }
 
-/// One producer.
+/// One producer of a run.
 struct One {
     context: Context,
     topic: String,
@@ -186,7 +186,7 @@ struct One {
 impl One {
     async fn run(self) -> Outcome<Collected> {
         if self.plan.records == Some(0) {
-            // More producers than records.
+            // There are more producers than records.
             return Ok(Collector::new(self.progress, self.plan.measure_from)?.into_collected());
         }
         let producer: Producer = self.load.producer(&self.context).await?;

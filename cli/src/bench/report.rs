@@ -1,4 +1,4 @@
-//! [`Report`]: the result of a bench run, as a table or JSON.
+//! [`Report`]: the result of a benchmark, as a table or JSON.
 
 use std::{fmt, time::Duration};
 
@@ -10,31 +10,32 @@ use super::{
 };
 use crate::output::{Table, grouped, human_bytes};
 
-/// What a run found.
+/// The results of a run.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Report {
     /// `produce`, `consume` or `e2e`.
     pub(super) kind: &'static str,
     pub(super) topic: String,
     pub(super) partitions: usize,
-    /// Records a second that were asked for; `None` is as fast as possible.
+    /// Requested records per second; `None` for as fast as possible.
     pub(super) target_rate: Option<f64>,
     pub(super) produced: Option<Throughput>,
     pub(super) consumed: Option<Throughput>,
-    /// Records that failed, and why the first of them did.
+    /// Number of records that failed, and the first error.
     pub(super) failed: u64,
     pub(super) first_error: Option<String>,
-    /// Milliseconds from (intended) send to acknowledgement.
+    /// Milliseconds from the (intended) send to the acknowledgement.
     pub(super) ack_latency_ms: Option<Percentiles>,
-    /// Milliseconds from (intended) send to the poll that returned the record.
+    /// Milliseconds from the (intended) send to the poll that returned the record.
     pub(super) end_to_end_latency_ms: Option<Percentiles>,
-    /// Milliseconds of a poll that returned records.
+    /// Duration in milliseconds of polls that returned records.
     pub(super) poll_latency_ms: Option<Percentiles>,
     pub(super) client: Process,
     pub(super) agents: Vec<Agent>,
 }
 
-/// How much in how long. Bytes are keys and values, uncompressed; a megabyte is 1,000,000 bytes.
+/// Records and bytes per time. Bytes are keys and values, uncompressed; a megabyte is 1,000,000
+/// bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct Throughput {
     pub(super) records: u64,

@@ -1,5 +1,5 @@
-//! What a bench run measures: [`Latencies`] in an HDR histogram, counts that tasks share ([`Progress`]), and the line
-//! printed each second.
+//! Measurements of a benchmark: [`Latencies`] in an HDR histogram, counters shared by tasks
+//! ([`Progress`]), and the progress line.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -14,10 +14,10 @@ use crate::{
     output::grouped,
 };
 
-/// The longest latency told apart; longer ones count as this.
+/// The largest latency recorded; larger ones count as this.
 const LONGEST: Duration = Duration::from_secs(600);
 
-/// A histogram of latencies, in microseconds with three digits.
+/// A histogram of latencies, in microseconds with three significant digits.
 #[derive(Debug, Clone)]
 pub(super) struct Latencies(Histogram<u64>);
 
@@ -29,19 +29,19 @@ impl Latencies {
         Ok(Self(histogram))
     }
 
-    /// `count` records that all took this long.
+    /// Records this latency for `count` records.
     pub(super) fn record(&mut self, latency: Duration, count: u64) {
         let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         self.0.saturating_record_n(micros.max(1), count);
     }
 
-    /// Adds what another task measured.
+    /// Adds the measurements of another histogram.
     pub(super) fn merge(&mut self, other: &Self) {
-        // Both have the same bounds, so this cannot fail.
+        // Cannot fail, since both have the same bounds.
         let _ = self.0.add(&other.0);
     }
 
-    /// `None` when nothing was measured.
+    /// Returns the percentiles, `None` if nothing was measured.
     pub(super) fn percentiles(&self) -> Option<Percentiles> {
         if self.0.is_empty() {
             return None;
@@ -69,7 +69,7 @@ pub(super) struct Percentiles {
     pub(super) max: f64,
 }
 
-/// Counts since the start, of all tasks together, for the line of each second.
+/// Counters of all tasks since the start, for the progress line.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     pub(super) sent: AtomicU64,
@@ -83,10 +83,10 @@ impl Progress {
         counter.fetch_add(by, Ordering::Relaxed);
     }
 
-    /// The counts now.
+    /// Returns the current counts.
     pub(super) fn snapshot(&self) -> Counts {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        // Answers before questions: what is in flight must not come out negative.
+        // Results are read before `sent`, so that the number in flight is never negative.
         let (received, acked, failed) = (get(&self.received), get(&self.acked), get(&self.failed));
         Counts {
             sent: get(&self.sent),
@@ -106,7 +106,7 @@ pub(super) struct Counts {
     pub(super) received: u64,
 }
 
-/// The line of one second.
+/// Returns the progress line of one second.
 pub(super) fn progress_line(second: u64, before: Counts, now: Counts, record_size: usize) -> String {
     let mut parts = vec![format!("{second:>4}s")];
     let mut rate = |name: &str, count: u64| {

@@ -1,5 +1,5 @@
-//! What a run costs: CPU and memory of this process, from `/proc`, and of agents, from their `/metrics`, with their
-//! requests to the object store. Snapshots before and after make a difference.
+//! Resource usage of a run: CPU and memory of this process, from `/proc`, and of agents, from their
+//! `/metrics`, with their object-store requests. The usage is the difference of two snapshots.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,14 +12,14 @@ use serde::Serialize;
 
 use crate::failure::{Failure, Outcome};
 
-/// The kernel's unit of `/proc/<pid>/stat`: USER_HZ is 100 on every Linux that Rust runs on.
+/// Clock ticks per second in `/proc/<pid>/stat`: USER_HZ is 100 on every Linux that Rust supports.
 const TICKS_PER_SECOND: f64 = 100.0;
-/// Far more than any agent's metrics take.
+/// Limit of a metrics response, far larger than any agent's.
 const MAX_METRICS: usize = 64 << 20;
-/// For an agent to answer.
+/// Time-out of reading an agent's metrics.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// This process so far.
+/// Usage of this process since its start.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(super) struct Process {
     pub(super) cpu_seconds: f64,
@@ -27,7 +27,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Zero where there is no `/proc`.
+    /// Reads the usage; zero where there is no `/proc`.
     pub(super) fn now() -> Self {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         Self {
@@ -44,7 +44,8 @@ impl Process {
     }
 }
 
-/// User and system time of a `stat` line. The command's name, in parentheses, may hold anything.
+/// Returns user plus system time of a `stat` line. The command name, in parentheses, may hold any
+/// character.
 fn cpu_seconds(stat: &str) -> Option<f64> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace().skip(11);
@@ -58,13 +59,13 @@ fn rss_bytes(status: &str) -> Option<u64> {
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
-/// An agent so far, or between two snapshots.
+/// Usage of an agent since its start, or between two snapshots.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(super) struct Agent {
     pub(super) url: String,
     pub(super) cpu_seconds: f64,
     pub(super) rss_bytes: u64,
-    /// By operation: `put`, `get`, …
+    /// Number of requests by operation: `put`, `get`, …
     pub(super) object_store_requests: BTreeMap<String, u64>,
     pub(super) flushes: u64,
 }
@@ -105,7 +106,7 @@ impl Agent {
     }
 }
 
-/// Reads the metrics of the agents named with `--agent-http`.
+/// Reads the metrics of the agents given by `--agent-http`.
 #[derive(Debug)]
 pub(super) struct Agents {
     urls: Vec<String>,
@@ -121,7 +122,7 @@ impl Agents {
         }
     }
 
-    /// All of them now.
+    /// Reads all agents.
     pub(super) async fn snapshot(&self) -> Outcome<Vec<Agent>> {
         let mut agents = Vec::with_capacity(self.urls.len());
         for url in &self.urls {
@@ -135,7 +136,7 @@ impl Agents {
     }
 
     async fn get(&self, url: &str) -> Result<String, String> {
-        let uri = url.parse().map_err(|_| "it is not a url".to_owned())?;
+        let uri = url.parse().map_err(|_| "it is not a URL".to_owned())?;
         let answer = self.client.get(uri).await.map_err(|error| error.to_string())?;
         if !answer.status().is_success() {
             return Err(format!("it answers {}", answer.status()));
@@ -148,7 +149,7 @@ impl Agents {
     }
 }
 
-/// `host:port`, with or without scheme and path, as the address of its metrics.
+/// Returns the metrics URL of `host:port`, with or without scheme and path.
 fn metrics_url(text: &str) -> String {
     let url = if text.contains("://") {
         text.to_owned()
@@ -163,7 +164,7 @@ fn metrics_url(text: &str) -> String {
     }
 }
 
-/// What each agent did between two snapshots.
+/// Returns each agent's usage between two snapshots.
 pub(super) fn difference(before: &[Agent], after: &[Agent]) -> Vec<Agent> {
     before
         .iter()
@@ -176,7 +177,7 @@ fn round(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 
-/// One line of Prometheus' text format.
+/// One line of the Prometheus text format.
 struct Sample<'a> {
     name: &'a str,
     labels: &'a str,
@@ -205,7 +206,7 @@ impl<'a> Sample<'a> {
         })
     }
 
-    /// A label whose value holds no escapes, which is true of all that are read here.
+    /// Returns the value of a label. Escapes are not supported, since no label read here has any.
     fn label(&self, name: &str) -> Option<&'a str> {
         self.labels.split(',').find_map(|label| {
             let (key, value) = label.split_once('=')?;

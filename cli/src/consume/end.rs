@@ -1,9 +1,10 @@
-//! [`End`]: when `--exit-at-end` is reached.
+//! [`End`]: determines when `--exit-at-end` may stop.
 //!
-//! The end are the high watermarks at the start. Without a group it is reached when every position is there. In a group,
-//! a member that left as soon as its own partitions are done could be the last to leave while a partition is on its way
-//! from one member to another, and nobody would read that one's rest. So a member commits what it has done, and leaves
-//! only when the group has committed everything up to the end: whoever finishes early stands by for the others.
+//! The end offsets are the high watermarks at the start. Without a group, the consumer stops once
+//! every position has reached them. In a group that would be wrong: while a partition is moving
+//! between members, its new owner might already have left, and its remaining records would not be
+//! read. So a member commits its positions, and leaves only when the group has committed all end
+//! offsets.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,7 @@ pub(super) struct End {
 }
 
 impl End {
-    /// The high watermarks now; partitions that hold nothing are left out.
+    /// Takes the current high watermarks. Empty partitions are left out.
     pub(super) async fn at_high_watermarks(
         consumer: &Consumer,
         partitions: &[TopicPartition],
@@ -32,12 +33,14 @@ impl End {
         Ok(Self { offsets, in_group })
     }
 
-    /// Whether the consumer may stop. Commits, in a group, what makes the others stop too.
+    /// Returns whether the consumer may stop. In a group, commits positions, which lets the other
+    /// members stop too.
     pub(super) async fn is_reached(&mut self, consumer: &Consumer) -> Outcome<bool> {
         let assigned = consumer.assignment();
         let mut done = Vec::with_capacity(assigned.len());
         for partition in assigned {
-            // A position that is not known yet, or a partition that is just being taken away, is not at its end.
+            // A position that is not known yet, or a partition that is being revoked, has not
+            // reached its end.
             let Some(Ok(position)) = consumer.position(&partition).now_or_never() else {
                 return Ok(false);
             };
@@ -64,11 +67,12 @@ impl End {
         if !mine.is_empty()
             && let Err(error) = consumer.commit_offsets(mine).await
         {
-            // The group rebalances, or went on without us: whoever has the partition next does the same.
+            // The group is rebalancing or has removed this member; the partition's next owner
+            // commits instead.
             tracing::debug!(%error, "cannot commit; trying again after the next poll");
             return Ok(false);
         }
-        // What is committed up to the end stays so: it need not be asked for again.
+        // A committed end offset cannot move back, so it is not checked again.
         let open: Vec<_> = self.offsets.keys().cloned().collect();
         let committed = match consumer.committed(&open).await {
             Ok(committed) => committed,

@@ -1,12 +1,12 @@
-//! How `streamhouse consume` writes a record: raw, as JSON, or in a custom format of kcat's kind. Formats are parsed once;
-//! writing appends bytes to a buffer and cannot fail.
+//! Output formats of `streamhouse consume`: raw, JSON, or a template in the style of kcat. Formats
+//! are parsed once; formatting appends to a buffer and cannot fail.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
 use crate::{screen, values::escape};
 
-/// A record as the formats see it.
+/// A record to be formatted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct View<'a> {
     pub(crate) topic: &'a str,
@@ -18,18 +18,18 @@ pub(crate) struct View<'a> {
     pub(crate) headers: &'a [(&'a str, Option<&'a [u8]>)],
 }
 
-/// What is written for each record.
+/// The format of each record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RecordFormat {
     /// The value and a line feed.
     Raw,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// Text with tokens.
+    /// A template with tokens.
     Custom(Vec<Token>),
 }
 
-/// A part of a custom format.
+/// A part of a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Token {
     Text(Vec<u8>),
@@ -44,7 +44,7 @@ pub(crate) enum Token {
     Headers,
 }
 
-/// `raw`, `json`, or text with `%` tokens.
+/// Parses `raw`, `json`, or a template with `%` tokens.
 pub(crate) fn parse(text: &str) -> Result<RecordFormat, String> {
     match text {
         "raw" => Ok(RecordFormat::Raw),
@@ -86,13 +86,13 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
     }
     if !tokens.iter().any(|token| !matches!(token, Token::Text(_))) {
         return Err(format!(
-            "{text:?} names no part of a record; write raw, json, or something like '%k %v\\n'"
+            "{text:?} has no token for a part of a record; write raw, json, or something like '%k %v\\n'"
         ));
     }
     Ok(tokens)
 }
 
-/// The token of a letter behind `%`; `None` for `%%`.
+/// Returns the token of the letter after `%`, `None` for `%%`.
 fn token(letter: Option<u8>) -> Result<Option<Token>, String> {
     Ok(Some(match letter {
         Some(b'%') => return Ok(None),
@@ -110,7 +110,7 @@ fn token(letter: Option<u8>) -> Result<Option<Token>, String> {
 }
 
 impl RecordFormat {
-    /// Whether headers are written at all.
+    /// Returns whether headers are written.
     pub(crate) fn shows_headers(&self) -> bool {
         match self {
             Self::Raw => false,
@@ -119,7 +119,7 @@ impl RecordFormat {
         }
     }
 
-    /// Appends `record` to `out`; a null key or value is written as `null`.
+    /// Appends `record` to `out`. A null key or value is written as `null`.
     pub(crate) fn write(&self, record: &View<'_>, null: &[u8], target: Target, out: &mut Vec<u8>) {
         match self {
             Self::Raw => {
@@ -141,12 +141,12 @@ impl RecordFormat {
     }
 }
 
-/// Who reads what is written.
+/// The destination of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// A program: every byte as it is.
+    /// A program: every byte unchanged.
     Bytes,
-    /// A terminal, which would obey the control characters of a record. The format itself is the caller's own.
+    /// A terminal: control characters of the record are escaped, those of the template are not.
     Screen,
 }
 
@@ -176,7 +176,7 @@ impl Target {
 
 fn write_token(token: &Token, record: &View<'_>, null: &[u8], target: Target, out: &mut Vec<u8>) {
     let number = |number: i64, out: &mut Vec<u8>| out.extend_from_slice(number.to_string().as_bytes());
-    // Like kcat: -1 tells null from empty.
+    // As in kcat, -1 distinguishes null from empty.
     let length =
         |bytes: Option<&[u8]>| bytes.map_or(-1, |bytes| i64::try_from(bytes.len()).unwrap_or(i64::MAX));
     match token {
@@ -224,7 +224,7 @@ fn json_object(record: &View<'_>) -> Value {
     object.into()
 }
 
-/// Text as text; anything else as base64 under a name that says so.
+/// Inserts UTF-8 as text, other bytes as base64 with the suffix `_base64`.
 fn put_bytes(object: &mut Map<String, Value>, name: &str, bytes: Option<&[u8]>) {
     let Some(bytes) = bytes else {
         object.insert(name.to_owned(), Value::Null);

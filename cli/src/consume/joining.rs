@@ -1,5 +1,6 @@
-//! [`Joining`]: the wait of `streamhouse consume --group` for its group. Says on stderr what it waits for, and when the
-//! wait is over for good: a coordinator that cannot be reached for as long as one call may take will not be reached later.
+//! [`Joining`]: watches how `streamhouse consume --group` joins its group. Warns on stderr about
+//! what it waits for, and gives up if the coordinator is unreachable for the time-out of a call
+//! before the first join.
 
 use std::time::Duration;
 
@@ -12,12 +13,12 @@ use crate::{
     waiting::{PATIENCE, warn},
 };
 
-/// A consumer on its way into its group.
+/// The state of joining a group.
 #[derive(Debug)]
 pub(super) struct Joining {
     group: String,
     format: Format,
-    /// For one call to the cluster, with its retries.
+    /// Time-out of one call to the cluster, including its retries.
     allowed: Duration,
     since: Instant,
     joined: bool,
@@ -36,7 +37,7 @@ impl Joining {
         }
     }
 
-    /// Looks after a poll how things stand.
+    /// Checks the state after a poll. Prints a warning, or fails if the coordinator is unreachable.
     pub(super) fn check(&mut self, consumer: &Consumer) -> Outcome {
         let outage = consumer.coordinator_outage();
         let is_member = consumer.generation() >= 0;
@@ -70,7 +71,7 @@ impl Joining {
             } else {
                 "cannot be joined yet"
             };
-            // Which agent does not answer, and why, is said of the agent.
+            // A separate warning names the agent and the reason.
             let why = match outage.cause.code() {
                 ErrorCode::NetworkException => "the agent that coordinates it does not answer",
                 _ => outage.cause.message(),
@@ -78,7 +79,7 @@ impl Joining {
             return Ok(Some(format!("the group {group} {what}: {why}")));
         }
         if self.joined {
-            // The next outage is news.
+            // The next outage is warned about again.
             self.warned = false;
             return Ok(None);
         }
@@ -87,8 +88,8 @@ impl Joining {
         }
         self.warned = true;
         Ok(Some(format!(
-            "the group {group} does not admit this consumer yet: its other members have as long as they may process \
-             between polls to join again; `streamhouse group describe` shows them"
+            "the group {group} does not admit this consumer yet: it waits for its other members to join again, which may take as long \
+             as their maximum time between polls; `streamhouse group describe` shows them"
         )))
     }
 }

@@ -1,4 +1,4 @@
-//! [`Sink`]: formats records into a buffer and writes it out.
+//! [`Sink`]: formats records into a buffer and writes it to the output.
 
 use std::{
     collections::BTreeMap,
@@ -11,10 +11,10 @@ use streamhouse_client::{ConsumerRecord, TopicPartition};
 
 use super::format::{RecordFormat, Target, View};
 
-/// Bytes formatted before they are written.
+/// Bytes to format before writing.
 const BUFFER: usize = 64 << 10;
 
-/// Where records are printed.
+/// Formats and writes records.
 pub(super) struct Sink<W> {
     out: W,
     format: RecordFormat,
@@ -25,7 +25,7 @@ pub(super) struct Sink<W> {
 }
 
 impl<W: Write> Sink<W> {
-    /// With `on_screen` a terminal reads it.
+    /// Creates a sink; `on_screen` says that a terminal reads it.
     pub(super) fn new(out: W, format: RecordFormat, null: Vec<u8>, on_screen: bool) -> Self {
         Self {
             out,
@@ -37,7 +37,7 @@ impl<W: Write> Sink<W> {
         }
     }
 
-    /// Writes and flushes all of these.
+    /// Writes all records and flushes.
     pub(super) fn write_all<'a>(
         &mut self,
         records: impl Iterator<Item = ConsumerRecord<'a>>,
@@ -84,7 +84,7 @@ impl<W> Drop for Sink<W> {
     }
 }
 
-/// A count for whoever watches stderr while stdout goes elsewhere.
+/// Creates a record counter on stderr, if stderr is a terminal and stdout is not.
 fn spinner() -> ProgressBar {
     if io::stdout().is_terminal() || !io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -97,7 +97,7 @@ fn spinner() -> ProgressBar {
     }
 }
 
-/// The first offset of each partition among these records.
+/// Returns the first offset of each partition among the records.
 pub(super) fn first_offsets<'a>(
     records: impl Iterator<Item = ConsumerRecord<'a>>,
 ) -> BTreeMap<TopicPartition, i64> {

@@ -1,4 +1,5 @@
-//! `streamhouse group reset-offsets`: plans new offsets, shows them, and sets them only with `--execute`.
+//! `streamhouse group reset-offsets`: plans new offsets, prints them, and commits them only with
+//! `--execute`.
 
 use std::collections::BTreeMap;
 
@@ -21,14 +22,14 @@ use crate::{
 /// Arguments of `group reset-offsets`.
 #[derive(Debug, Args)]
 pub(crate) struct ResetOffsets {
-    /// The group
+    /// The group id
     group: String,
-    /// A topic, or some partitions of it: orders, or orders:0,2; repeatable
+    /// Topic, or some of its partitions: orders, or orders:0,2; repeatable
     #[arg(long = "topic", required = true, value_name = "TOPIC[:P,…]", value_parser = topic)]
     topics: Vec<Topic>,
     #[command(flatten)]
     target: Target,
-    /// Only show what would be set; the default
+    /// Only print the new offsets (the default)
     #[arg(long, conflicts_with = "execute")]
     dry_run: bool,
     /// Set the offsets
@@ -36,28 +37,28 @@ pub(crate) struct ResetOffsets {
     execute: bool,
 }
 
-/// Where to.
+/// The position to reset to.
 #[derive(Debug, Clone, Copy, Args)]
 #[group(required = true, multiple = false, id = "target")]
 pub(crate) struct Target {
-    /// To the oldest record kept
+    /// To the log start (oldest record)
     #[arg(long)]
     to_earliest: bool,
-    /// Behind the newest record
+    /// To the log end (next offset)
     #[arg(long)]
     to_latest: bool,
-    /// To this offset, or the nearest that exists
+    /// To this offset, or the nearest one that exists
     #[arg(long, value_name = "OFFSET", value_parser = values::offset)]
     to_offset: Option<i64>,
-    /// To the first record at or after this time: milliseconds, or ISO 8601
+    /// To the first record at or after this time: milliseconds since the Unix epoch, or ISO 8601
     #[arg(long, value_name = "TIME", value_parser = values::timestamp)]
     to_timestamp: Option<i64>,
-    /// This far forward, or back when negative, from what is committed
+    /// By this many records relative to the committed offset; negative moves back
     #[arg(long, value_name = "RECORDS", allow_hyphen_values = true)]
     shift_by: Option<i64>,
 }
 
-/// A topic with the partitions named; all of them when none is.
+/// A topic and the selected partitions; all if none is selected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Topic {
     name: String,
@@ -83,7 +84,7 @@ fn topic(text: &str) -> Result<Topic, String> {
     }
 }
 
-/// What is known of a partition before the reset.
+/// Offsets of a partition before the reset.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Standing {
     committed: Option<i64>,
@@ -169,7 +170,7 @@ async fn standing(context: &Context, args: &ResetOffsets) -> Outcome<BTreeMap<To
         .collect())
 }
 
-/// The new offset, within what the partition holds.
+/// Returns the new offset, clamped to the offsets that the partition holds.
 fn planned(partition: &TopicPartition, standing: &Standing, target: Target) -> Outcome<i64> {
     let wanted = if target.to_earliest {
         standing.earliest

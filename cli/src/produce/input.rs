@@ -1,36 +1,41 @@
-//! Input of `streamhouse produce`: [`Lines`] cuts chunks of bytes into lines without copying them, [`LineEnds`] knows what
-//! Windows leaves around them, [`Rules`] cut a line into key and value. All are binary safe: only the line feed, the
-//! carriage return where it is asked for, and the separator mean anything.
+//! Parsing of `streamhouse produce`'s input: [`Lines`] splits chunks of bytes into lines without
+//! copying, [`LineEnds`] handles Windows line endings, [`Rules`] split a line into key and value.
+//! All are binary-safe: only the line feed, the carriage return if requested, and the separator
+//! have a meaning.
 
 use std::mem;
 
 use bytes::Bytes;
 
-/// The longest line taken: nothing longer fits into a request.
+/// The longest line accepted. A longer one cannot fit into a request.
 pub(crate) const MAX_LINE: usize = 63 << 20;
 
-/// A line grew past [`MAX_LINE`].
+/// A line is longer than [`MAX_LINE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("line {0} is longer than 63 MiB; a record cannot be that large")]
 pub(crate) struct LineTooLong(pub(crate) u64);
 
-/// Cuts a stream of chunks into lines. Holds one chunk and at most one unfinished line.
+/// Splits a stream of chunks into lines. Holds one chunk and at most one incomplete line.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
-    /// The beginning of a line whose end was not in its chunk.
+    /// The beginning of a line that continues in the next chunk.
     carry: Vec<u8>,
     chunk: Bytes,
     lines: u64,
 }
 
 impl Lines {
-    /// The next bytes of the input. All lines of the chunk before must have been taken.
+    /// Adds the next chunk of input. All lines of the previous chunk must have been taken.
     pub(crate) fn feed(&mut self, chunk: Bytes) {
         debug_assert!(self.chunk.is_empty(), "take all lines before feeding more");
         self.chunk = chunk;
     }
 
-    /// The next whole line, without its line feed; `None` when more input is needed.
+    /// Returns the next complete line without its line feed, `None` if more input is needed.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the line is longer than [`MAX_LINE`].
     pub(crate) fn next_line(&mut self) -> Result<Option<Bytes>, LineTooLong> {
         let Some(end) = memchr::memchr(b'\n', &self.chunk) else {
             let rest = mem::take(&mut self.chunk);
@@ -51,15 +56,16 @@ impl Lines {
         Ok(Some(whole.into()))
     }
 
-    /// The last line, when the input does not end with a line feed.
+    /// Returns the last line if the input does not end with a line feed.
     pub(crate) fn finish(&mut self) -> Option<Bytes> {
         let last = mem::take(&mut self.carry);
         (!last.is_empty()).then(|| last.into())
     }
 }
 
-/// What editors and shells of Windows put around lines: carriage returns, and a byte order mark at the beginning. They are
-/// stripped when asked for, and otherwise sent with a warning, once each.
+/// Handles what Windows programs add to text: carriage returns before line feeds, and a byte order
+/// mark at the start. Both are removed if requested; otherwise they are sent, with one warning
+/// each.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LineEnds {
     strips: bool,
@@ -80,7 +86,7 @@ impl LineEnds {
         }
     }
 
-    /// The next line as it is sent, and what a person should know of it.
+    /// Returns the line to send, and a warning for the user.
     pub(crate) fn clean(&mut self, line: &Bytes) -> (Bytes, Option<String>) {
         self.lines += 1;
         let mut line = line.clone();
@@ -88,8 +94,8 @@ impl LineEnds {
         if self.lines == 1 && WIDE_MARKS.iter().any(|mark| line.starts_with(mark)) {
             self.warned = true;
             warning = Some(
-                "the input begins with a byte order mark of UTF-16; lines are cut and sent byte for byte, so write it \
-                 as UTF-8 to have text",
+                "the input begins with a byte order mark of UTF-16; lines are split and sent byte by byte, so convert it \
+                 to UTF-8 to send text",
             );
         }
         if self.lines == 1 && line.starts_with(MARK) {
@@ -97,7 +103,7 @@ impl LineEnds {
                 line = line.slice(MARK.len()..);
             } else {
                 warning = Some(
-                    "the input begins with a byte order mark, which is sent as a part of line 1; --crlf strips it",
+                    "the input begins with a byte order mark, which is sent as part of line 1; --crlf removes it",
                 );
             }
         }
@@ -108,7 +114,7 @@ impl LineEnds {
             } else if !self.warned {
                 self.warned = true;
                 let found = format!(
-                    "line {} ends with a carriage return, which is sent as a part of it; --crlf strips those",
+                    "line {} ends with a carriage return, which is sent as part of the line; --crlf removes carriage returns",
                     self.lines
                 );
                 warning = Some(warning.map_or_else(|| found.clone(), |first| format!("{first}; {found}")));
@@ -118,17 +124,17 @@ impl LineEnds {
     }
 }
 
-/// How a line becomes a record.
+/// How a line is split into key and value.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rules {
-    /// Between key and value; lines without it have no key.
+    /// Separates key and value; a line without it has no key.
     pub(crate) key_separator: Option<Vec<u8>>,
-    /// A key or value that reads so is null.
+    /// A key or value equal to this is null.
     pub(crate) null_value: Option<Vec<u8>>,
 }
 
 impl Rules {
-    /// Key and value of a line, each possibly null.
+    /// Returns key and value of a line; both may be null.
     pub(crate) fn split(&self, line: &Bytes) -> (Option<Bytes>, Option<Bytes>) {
         let cut = self.key_separator.as_ref().and_then(|separator| {
             memchr::memmem::find(line, separator)

@@ -1,4 +1,5 @@
-//! [`Tally`]: counts what became of records, prints their offsets when asked, and the summary at the end.
+//! [`Tally`]: counts the results of records, prints their offsets if requested, and the summary at
+//! the end.
 
 use std::{
     io::{self, BufWriter, Stdout, Write},
@@ -19,16 +20,16 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Tally {
     format: Format,
-    /// Where offsets are printed; `None` when nobody asked.
+    /// Where offsets are printed; `None` if not requested.
     offsets: Option<BufWriter<Stdout>>,
-    /// Records taken from the input.
+    /// Records read from the input.
     pub(super) sent: u64,
     bytes: u64,
     stored: u64,
     failed: u64,
     first_failure: Option<Failure>,
     unsent: LineRanges,
-    /// The input was not read to its end.
+    /// Whether the input was not read to its end.
     left: bool,
 }
 
@@ -52,7 +53,7 @@ impl Tally {
         self.format
     }
 
-    /// The input was not read to its end.
+    /// Records that the input was not read to its end.
     pub(super) fn input_was_left(&mut self) {
         self.left = true;
     }
@@ -85,7 +86,7 @@ impl Tally {
         Ok(())
     }
 
-    /// Shows the offsets counted so far.
+    /// Prints the offsets counted so far.
     pub(super) fn flush(&mut self) -> Outcome {
         match &mut self.offsets {
             Some(out) => Ok(out.flush()?),
@@ -93,14 +94,14 @@ impl Tally {
         }
     }
 
-    /// The record of this line was not acknowledged.
+    /// Counts a record that was not acknowledged, with its line number.
     pub(super) fn count_failed(&mut self, line: u64, failure: Failure) {
         self.unsent.add(line);
         self.failed += 1;
         self.first_failure.get_or_insert(failure);
     }
 
-    /// For people on stderr, for programs on stdout, below the offsets.
+    /// Prints the summary: to stderr for people, to stdout for programs, after the offsets.
     pub(super) fn print_summary(&mut self, elapsed: Duration) -> Outcome {
         self.flush()?;
         let summary = self.summary(elapsed);
@@ -140,7 +141,7 @@ impl Tally {
         }
     }
 
-    /// What must be sent again, on a line of its own; nothing when everything was sent.
+    /// Returns a line with what must be sent again, empty if everything was sent.
     fn unsent_lines(&self) -> String {
         let mut parts = Vec::new();
         if !self.unsent.is_empty() {
@@ -155,7 +156,7 @@ impl Tally {
         }
     }
 
-    /// A failure when any record failed.
+    /// Returns the first failure, if any record failed.
     pub(super) fn outcome(&self) -> Outcome {
         match &self.first_failure {
             Some(failure) => Err(failure.clone()),

@@ -1,12 +1,12 @@
-//! [`LineRanges`]: the lines of the input whose records were not acknowledged, as ranges, so that a person can send just
-//! those again.
+//! [`LineRanges`]: the input lines whose records were not acknowledged, as ranges, so that just
+//! these can be sent again.
 
 use std::{collections::BTreeMap, fmt};
 
-/// Ranges that a person reads; programs get them all.
+/// Maximum number of ranges printed for people; JSON output has all.
 const SHOWN: usize = 20;
 
-/// Numbers of lines, each range with its first and its last.
+/// Line numbers as ranges, each with its first and last line.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LineRanges(BTreeMap<u64, u64>);
 
@@ -33,7 +33,7 @@ impl LineRanges {
         self.0.is_empty()
     }
 
-    /// First and last of each range.
+    /// Returns the first and last line of each range.
     pub(super) fn pairs(&self) -> Vec<[u64; 2]> {
         self.0.iter().map(|(first, last)| [*first, *last]).collect()
     }

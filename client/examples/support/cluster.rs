@@ -1,5 +1,5 @@
-//! [`Cluster`]: the one named by `STREAMHOUSE_BOOTSTRAP`, or else an embedded agent (SQLite and a local folder, no server to
-//! start) as a child process that ends with the example.
+//! [`Cluster`]: the cluster at `STREAMHOUSE_BOOTSTRAP`, or else an embedded agent (SQLite and a
+//! local folder, no servers) as a child process that ends with the example.
 
 use std::{
     env,
@@ -19,13 +19,13 @@ use tokio::{
     time::timeout,
 };
 
-/// For an agent to start, or to hand over and end.
+/// Time limit for an agent to start, or to drain and exit.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A cluster to work on.
+/// The cluster that an example runs on.
 #[derive(Debug)]
 pub struct Cluster {
-    /// Where clients begin.
+    /// Bootstrap addresses for clients.
     pub bootstrap: String,
     embedded: Option<Embedded>,
 }
@@ -35,12 +35,12 @@ struct Embedded {
     agent: Child,
     http: String,
     data: TempDir,
-    /// Kept open: the agent writes its addresses there.
+    /// Kept open, because the agent writes its addresses there.
     _stdout: Lines<BufReader<ChildStdout>>,
 }
 
 impl Cluster {
-    /// The cluster of the environment, or an embedded one with these flags besides.
+    /// Connects to the cluster in the environment, or starts an embedded agent with these flags.
     pub async fn connect_or_start(agent_flags: &[&str]) -> Result<Self> {
         if let Some(bootstrap) = env::var("STREAMHOUSE_BOOTSTRAP")
             .ok()
@@ -75,12 +75,12 @@ impl Cluster {
         })
     }
 
-    /// A client of it.
+    /// Creates a client of the cluster.
     pub fn client(&self) -> Result<Client> {
         Ok(Client::connect(&self.bootstrap)?)
     }
 
-    /// Where each agent serves `/metrics`.
+    /// Returns the address of each agent's `/metrics`.
     pub async fn http_addresses(&self, admin: &Admin) -> Result<Vec<String>> {
         if let Some(embedded) = &self.embedded {
             return Ok(vec![embedded.http.clone()]);
@@ -94,8 +94,9 @@ impl Cluster {
             .collect())
     }
 
-    /// Asks the stores themselves, through the agent's own program and never through the running agent: `tables` or
-    /// `objects --prefix …`. Settings are the embedded agent's, or the environment's.
+    /// Reads the stores directly, with the agent's program instead of the running agent: `tables`
+    /// or `objects --prefix …`. Uses the settings of the embedded agent, or those of the
+    /// environment.
     pub async fn ask_stores(&self, question: &[&str]) -> Result<Value> {
         let mut command = Command::new(agent_program().await?);
         command.args(question);
@@ -119,7 +120,7 @@ impl Cluster {
         serde_json::from_slice(&output.stdout).with_context(|| format!("{what} did not print json"))
     }
 
-    /// Ends an embedded agent in order: it hands over, commits, and exits with 0.
+    /// Stops an embedded agent with SIGTERM: it drains and exits with 0.
     pub async fn stop(mut self) -> Result<()> {
         let Some(embedded) = &mut self.embedded else {
             return Ok(());
@@ -179,14 +180,14 @@ async fn start(data: &Path, log: &Path, flags: &[&str]) -> Result<Started> {
     bail!("the agent ended before it was ready")
 }
 
-/// A developer's settings for another cluster must not reach the embedded one.
+/// Removes the environment's settings for another cluster from an embedded agent's command.
 fn without_settings(command: &mut Command) {
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("STREAMHOUSE_")) {
         command.env_remove(name);
     }
 }
 
-/// The agent beside this example, built when it is not there.
+/// Returns the path of the agent's program next to this example, building it if necessary.
 async fn agent_program() -> Result<PathBuf> {
     let example = env::current_exe()?;
     let profile = example
@@ -219,7 +220,7 @@ async fn agent_program() -> Result<PathBuf> {
     Ok(program)
 }
 
-/// The last lines of the agent's log.
+/// Returns the last lines of the agent's log.
 fn tail(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();

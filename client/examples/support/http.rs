@@ -1,4 +1,4 @@
-//! One GET.
+//! A minimal HTTP client.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use anyhow::{Context, Result, ensure};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 
-/// More than any metrics take.
+/// Larger than any metrics.
 const MAX_BODY: usize = 16 << 20;
 
-/// The body of `http://{address}{path}`, as text.
+/// Returns the body of `http://{address}{path}` as text.
 pub async fn get(address: &str, path: &str) -> Result<String> {
     let url = format!("http://{address}{path}");
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<bytes::Bytes>>();

@@ -1,4 +1,4 @@
-//! What the components of the demo measured, read the way Prometheus reads it and shown as a table.
+//! Metrics of the demo's components, parsed from Prometheus's text format and printed as a table.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::table;
 
-/// What producers and consumers measure, each shown whatever its value.
+/// Metrics of producers and consumers that are always printed.
 pub const NAMES: [&str; 15] = [
     "producer_records_sent_total",
     "producer_bytes_sent_total",
@@ -25,7 +25,7 @@ pub const NAMES: [&str; 15] = [
     "consumer_current_offset",
 ];
 
-/// Number of series and their sum, by name.
+/// Number of series and their sum, by metric name.
 type Sums<'a> = BTreeMap<&'a str, (usize, f64)>;
 
 fn sums<'a>(text: &'a str, prefix: &str) -> Result<Sums<'a>> {
@@ -43,7 +43,7 @@ fn sums<'a>(text: &'a str, prefix: &str) -> Result<Sums<'a>> {
     Ok(metrics)
 }
 
-/// The metrics that are not at zero, without points in time and ages, which nobody would add up.
+/// Returns the metrics that are not zero, without timestamps and ages, which cannot be added up.
 pub fn busy(text: &str, prefix: &str) -> Result<Vec<String>> {
     let no_sum = ["_bucket", "_sum", "_age_seconds", "_timestamp_seconds"];
     let metrics = sums(text, prefix)?;
@@ -55,7 +55,8 @@ pub fn busy(text: &str, prefix: &str) -> Result<Vec<String>> {
         .collect())
 }
 
-/// One line a metric: the sum over its series, or how often and how much on average. Each must be there.
+/// Prints one line per metric: the sum over its series, or count and average. Every metric must
+/// exist.
 pub fn show(text: &str, names: Vec<String>) -> Result<()> {
     let metrics = sums(text, "streamhouse_")?;
     let mut rows = Vec::new();

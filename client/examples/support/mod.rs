@@ -1,5 +1,5 @@
-//! Shared by the examples: a cluster to work on ([`cluster`]), a little HTTP ([`http`]), metrics ([`measured`]), and plain output. Each example uses
-//! its part of it.
+//! Helpers of the examples: a cluster ([`cluster`]), HTTP ([`http`]), metrics ([`measured`]), and
+//! plain output.
 #![allow(dead_code, unreachable_pub)]
 
 pub mod cluster;
@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 pub use cluster::Cluster;
 
-/// Starts or finds a cluster, runs the example on it, and stops what was started; also when a signal ends it early.
+/// Starts or finds a cluster, runs the example on it, and stops what was started, also after an
+/// interrupt.
 pub fn run<F>(agent_flags: &[&str], example: impl FnOnce(Cluster) -> F) -> ExitCode
 where
     F: Future<Output = Result<Cluster>>,
@@ -32,7 +33,7 @@ where
         };
         tokio::select! {
             outcome = work => outcome,
-            // Dropping the work ends the agent that was started.
+            // Dropping the future ends the embedded agent.
             _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
         }
     });
@@ -45,12 +46,12 @@ where
     }
 }
 
-/// The headline of a step.
+/// Prints the headline of a step.
 pub fn step(title: impl Display) {
     println!("\n== {title}");
 }
 
-/// Columns as wide as they need to be.
+/// Prints a table with aligned columns.
 pub fn table(header: &[&str], rows: &[Vec<String>]) {
     let width = |column: usize| {
         let cells = rows
@@ -76,7 +77,8 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) {
     }
 }
 
-/// Asks until the answer is there; says every few seconds that it still waits, and gives up after `patience`.
+/// Calls `ask` until it returns a value, printing a message every few seconds, for at most
+/// `patience`.
 pub async fn until<T, Fut>(what: &str, patience: Duration, mut ask: impl FnMut() -> Fut) -> Result<T>
 where
     Fut: Future<Output = Result<Option<T>>>,

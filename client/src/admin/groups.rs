@@ -1,4 +1,4 @@
-//! Consumer groups: list, describe, delete, their committed offsets with lag, and resets of those.
+//! Consumer groups: list, describe, delete; read and reset their committed offsets.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,7 +16,10 @@ use crate::{
 };
 
 impl Admin {
-    /// All groups, by name.
+    /// Returns all groups, sorted by name.
+    ///
+    /// # Errors
+    /// [`Error::Cluster`](crate::Error::Cluster) and [`Error::Timeout`](crate::Error::Timeout).
     pub async fn list_groups(&self) -> Result<Vec<GroupListing>> {
         let (answer, _) = self
             .client
@@ -35,7 +38,11 @@ impl Admin {
         Ok(groups)
     }
 
-    /// A group with its members and what they read.
+    /// Returns a group with its members and their assignments.
+    ///
+    /// # Errors
+    /// GROUP_ID_NOT_FOUND if there is no such group; [`Error::Cluster`](crate::Error::Cluster) and
+    /// [`Error::Timeout`](crate::Error::Timeout).
     pub async fn describe_group(&self, group: &str) -> Result<GroupInfo> {
         let deadline = self.client.api_deadline();
         let answer =
@@ -50,7 +57,11 @@ impl Admin {
         Ok(answer.await?.into())
     }
 
-    /// Deletes a group without members, and its offsets.
+    /// Deletes a group and its committed offsets. The group must have no members.
+    ///
+    /// # Errors
+    /// NON_EMPTY_GROUP if the group has members, GROUP_ID_NOT_FOUND if there is no such group;
+    /// [`Error::Cluster`](crate::Error::Cluster) and [`Error::Timeout`](crate::Error::Timeout).
     pub async fn delete_group(&self, group: &str) -> Result<()> {
         let deadline = self.client.api_deadline();
         let answer =
@@ -65,7 +76,12 @@ impl Admin {
         answer.await.map(|_| ())
     }
 
-    /// What a group has committed: for these partitions, or for all when none is named.
+    /// Returns a group's committed offsets for these partitions, or for all partitions if
+    /// `partitions` is empty. Partitions without a committed offset are omitted.
+    ///
+    /// # Errors
+    /// The error of the first partition that fails; [`Error::Cluster`](crate::Error::Cluster) and
+    /// [`Error::Timeout`](crate::Error::Timeout).
     pub async fn fetch_offsets(
         &self,
         group: &str,
@@ -74,7 +90,11 @@ impl Admin {
         fetch_offsets(&self.client, group, partitions, self.client.api_deadline()).await
     }
 
-    /// A group's progress in every partition that it has committed for or reads now, with its lag in records.
+    /// Returns a group's progress, with its lag in records, for every partition that it has
+    /// committed an offset for or that is assigned to a member.
+    ///
+    /// # Errors
+    /// As [`Admin::describe_group`], [`Admin::fetch_offsets`] and [`Admin::list_offsets`].
     pub async fn group_offsets(&self, group: &str) -> Result<Vec<GroupOffset>> {
         let info = self.describe_group(group).await?;
         let committed = self.fetch_offsets(group, &[]).await?;
@@ -90,7 +110,8 @@ impl Admin {
         let starts = self.offsets_of(&partitions, OffsetAt::Earliest).await?;
         let ends = self.offsets_of(&partitions, OffsetAt::Latest).await?;
         let progress = partitions.into_iter().map(|partition| {
-            // A deleted topic leaves its commits behind for a while: nothing of it is left to read.
+            // The committed offsets of a deleted topic remain for a while; such a partition has no
+            // lag.
             let (start, end) = (starts.get(&partition).copied(), ends.get(&partition).copied());
             let (start, end) = (start.unwrap_or(0), end.unwrap_or(0));
             let committed = committed.get(&partition).cloned();
@@ -109,7 +130,7 @@ impl Admin {
         Ok(progress.collect())
     }
 
-    /// Offsets of the partitions that there are.
+    /// Returns an offset of each of these partitions, without those that no longer exist.
     async fn offsets_of(
         &self,
         partitions: &[TopicPartition],
@@ -128,7 +149,12 @@ impl Admin {
         found.into_iter().filter_map(offset).collect()
     }
 
-    /// Sets the offsets of a group that has no members. With `dry_run` only checks that it could.
+    /// Sets the committed offsets of a group that has no members. With `dry_run`, only checks
+    /// whether that is possible.
+    ///
+    /// # Errors
+    /// NON_EMPTY_GROUP if the group has members; the error of the first partition that fails;
+    /// [`Error::Cluster`](crate::Error::Cluster) and [`Error::Timeout`](crate::Error::Timeout).
     pub async fn reset_offsets(&self, group: &str, offsets: &[OffsetReset], dry_run: bool) -> Result<()> {
         let request = v1::ResetOffsetsRequest {
             group_id: group.to_owned(),
@@ -164,7 +190,8 @@ impl Admin {
     }
 }
 
-/// What a group has committed; partitions without a commit are left out. Fails with the first partition that does.
+/// Returns a group's committed offsets, without partitions that have none. Fails with the error of
+/// the first partition that fails.
 pub(crate) async fn fetch_offsets(
     client: &Client,
     group: &str,
@@ -182,8 +209,8 @@ pub(crate) async fn fetch_offsets(
         .collect()
 }
 
-/// The same for a consumer that looks for its positions: each partition on its own, with the id of the topic that is meant, or
-/// nothing.
+/// Returns a group's committed offset or error for each partition, without partitions that have
+/// none. Each partition comes with the id of its topic, empty if it is not known.
 pub(crate) async fn fetch_offsets_each(
     client: &Client,
     group: &str,

@@ -1,4 +1,4 @@
-//! Offsets of partitions: earliest, latest, by timestamp.
+//! Offsets of partitions: earliest, latest, or by timestamp.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,11 +12,15 @@ use crate::{
     retry::Deadline,
 };
 
-/// What was found for each partition.
+/// Result of an offset query for each partition.
 pub(crate) type Found = BTreeMap<TopicPartition, Result<PartitionOffset, CoreError>>;
 
 impl Admin {
-    /// The offsets asked for, of each partition. Fails when one of them cannot be had.
+    /// Returns the requested offset of each partition.
+    ///
+    /// # Errors
+    /// The error of the first partition that fails; [`Error::Cluster`](crate::Error::Cluster) and
+    /// [`Error::Timeout`](crate::Error::Timeout).
     pub async fn list_offsets(
         &self,
         queries: impl IntoIterator<Item = (TopicPartition, OffsetAt)>,
@@ -30,7 +34,7 @@ impl Admin {
     }
 }
 
-/// [`list_offsets_each`] that fails with the first partition that does.
+/// Like [`list_offsets_each`], but fails with the error of the first partition that fails.
 pub(crate) async fn list_offsets(
     client: &Client,
     queries: Vec<(TopicPartition, OffsetAt)>,
@@ -47,8 +51,9 @@ pub(crate) async fn list_offsets(
         .collect()
 }
 
-/// Asks any agent, again for the partitions that failed for a passing reason; what failed for good says so by itself. With each
-/// partition the id of the topic that is meant, or nothing.
+/// Queries any agent, and repeats the query for partitions that failed with a retryable error.
+/// Final errors are returned per partition. Each query comes with the id of the partition's topic,
+/// empty if it is not known.
 pub(crate) async fn list_offsets_each(
     client: &Client,
     queries: Vec<(TopicPartition, (OffsetAt, String))>,
@@ -80,7 +85,7 @@ pub(crate) async fn list_offsets_each(
     Ok(found)
 }
 
-/// Takes in an answer; returns the last passing failure.
+/// Moves the results of an answer from `waiting` to `found`. Returns the last retryable error.
 fn take_in(
     answer: v1::ListOffsetsResponse,
     waiting: &mut BTreeMap<TopicPartition, (OffsetAt, String)>,
@@ -97,7 +102,7 @@ fn take_in(
                 offset: partition.offset,
                 timestamp_ms: partition.timestamp_ms,
             }),
-            // A person or a consumer that asks for a topic that is not there wants to know.
+            // A missing topic is retryable, but the caller should see it at once.
             Some(error)
                 if !error.is_retryable()
                     || matches!(

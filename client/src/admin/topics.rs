@@ -1,4 +1,4 @@
-//! Topics: create, list, describe, alter, delete, and records deleted from their start.
+//! Topics: create, list, describe, alter, delete; delete records from the start of a partition.
 
 use std::time::Duration;
 
@@ -12,7 +12,25 @@ use crate::{
 };
 
 impl Admin {
-    /// Creates a topic. A retry that finds its own first try succeeded is a success.
+    /// Creates a topic. A retry succeeds if an earlier attempt of the same call has created the
+    /// topic.
+    ///
+    /// # Errors
+    /// TOPIC_ALREADY_EXISTS, INVALID_TOPIC or INVALID_CONFIG; other [`Error::Cluster`] errors and
+    /// [`Error::Timeout`].
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use streamhouse_client::{Admin, Result};
+    /// # async fn example(admin: Admin) -> Result<()> {
+    /// use streamhouse_client::admin::NewTopic;
+    ///
+    /// let topic = admin.create_topic(NewTopic::new("orders", 6)).await?;
+    /// assert_eq!(topic.partitions.len(), 6);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn create_topic(&self, topic: NewTopic) -> Result<TopicInfo> {
         let request = v1::CreateTopicRequest {
             name: topic.name.clone(),
@@ -36,7 +54,10 @@ impl Admin {
         }
     }
 
-    /// All topics, by name; the cluster's own only when asked for.
+    /// Returns all topics, sorted by name; internal topics only if `include_internal` is true.
+    ///
+    /// # Errors
+    /// [`Error::Cluster`] and [`Error::Timeout`].
     pub async fn list_topics(&self, include_internal: bool) -> Result<Vec<TopicListing>> {
         let (answer, _) = self
             .client
@@ -55,7 +76,11 @@ impl Admin {
         Ok(topics)
     }
 
-    /// A topic with its settings and partitions. One that does not exist is an error at once.
+    /// Returns a topic with its settings and partitions.
+    ///
+    /// # Errors
+    /// UNKNOWN_TOPIC_OR_PARTITION, without a retry, if there is no such topic; other
+    /// [`Error::Cluster`] errors and [`Error::Timeout`].
     pub async fn describe_topic(&self, name: &str) -> Result<TopicInfo> {
         self.describe_until(name, self.client.api_deadline()).await
     }
@@ -79,7 +104,11 @@ impl Admin {
         }
     }
 
-    /// Changes a topic and returns what it is now.
+    /// Changes a topic and returns its new description.
+    ///
+    /// # Errors
+    /// UNKNOWN_TOPIC_OR_PARTITION, INVALID_PARTITIONS or INVALID_CONFIG; other [`Error::Cluster`]
+    /// errors and [`Error::Timeout`].
     pub async fn alter_topic(&self, name: &str, change: TopicChange) -> Result<TopicInfo> {
         let request = v1::AlterTopicRequest {
             name: name.to_owned(),
@@ -98,7 +127,12 @@ impl Admin {
         Ok(answer?.into())
     }
 
-    /// Deletes a topic. A retry that finds its own first try succeeded is a success.
+    /// Deletes a topic. A retry succeeds if an earlier attempt of the same call has deleted the
+    /// topic.
+    ///
+    /// # Errors
+    /// UNKNOWN_TOPIC_OR_PARTITION if there is no such topic; other [`Error::Cluster`] errors and
+    /// [`Error::Timeout`].
     pub async fn delete_topic(&self, name: &str) -> Result<()> {
         let (answer, unsure) = self
             .client
@@ -123,12 +157,16 @@ impl Admin {
         }
     }
 
-    /// Deletes a partition's records before an offset; `None` deletes all up to the high watermark. Returns the new
-    /// first offset.
+    /// Deletes a partition's records before an offset, or all records up to the high watermark if
+    /// `before` is `None`. Returns the new log start offset.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a negative offset, OFFSET_OUT_OF_RANGE for one beyond the high
+    /// watermark; other [`Error::Cluster`] errors and [`Error::Timeout`].
     pub async fn delete_records(&self, partition: &TopicPartition, before: Option<i64>) -> Result<i64> {
         if before.is_some_and(|offset| offset < 0) {
             return Err(Error::config(
-                "the offset to delete before is negative; take 0 or more",
+                "the offset to delete before is negative; use 0 or more",
             ));
         }
         let request = v1::DeleteRecordsRequest {
@@ -146,7 +184,12 @@ impl Admin {
         Ok(answer?.log_start_offset)
     }
 
-    /// Waits until a topic exists and every partition has a leader, so that nothing sent to it has to wait.
+    /// Waits until a topic exists and all its partitions have a leader, so that records sent to it
+    /// need not wait.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] if that takes longer than `timeout`; UNKNOWN_TOPIC_OR_PARTITION, without
+    /// a retry, if there is no such topic; other [`Error::Cluster`] errors.
     pub async fn wait_for_topic(&self, name: &str, timeout: Duration) -> Result<TopicInfo> {
         let deadline = Deadline::after(timeout);
         let mut backoff = self.client.backoff();
@@ -171,7 +214,8 @@ impl Admin {
     }
 }
 
-/// "No such topic" is worth a retry where one was just created; a person who asks for one wants to know now.
+/// Makes UNKNOWN_TOPIC_OR_PARTITION final for this call. It is retryable because a topic may just
+/// have been created, but a caller that names a missing topic should see the error at once.
 fn settle_missing<T>(
     answer: Result<tonic::Response<T>, tonic::Status>,
 ) -> Result<tonic::Response<Result<T, tonic::Status>>, tonic::Status> {

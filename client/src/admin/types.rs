@@ -1,4 +1,4 @@
-//! What [`Admin`](super::Admin) takes and gives: plain data, ready to be printed or turned into JSON.
+//! Parameters and results of [`Admin`](super::Admin): plain data, most of it serializable to JSON.
 
 use std::collections::BTreeMap;
 
@@ -9,21 +9,21 @@ use streamhouse_core::{Error as CoreError, TopicPartition, protocol::v1};
 
 use crate::connection::item_error;
 
-/// A topic to create.
+/// A topic to create, see [`Admin::create_topic`](super::Admin::create_topic).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewTopic {
-    /// Its name.
+    /// Name of the topic.
     pub name: String,
-    /// How many partitions; 0 takes the cluster's default.
+    /// Number of partitions; 0 for the cluster's default.
     pub partitions: i32,
-    /// Settings that differ from the defaults.
+    /// Topic settings that differ from the defaults.
     pub config: BTreeMap<String, String>,
-    /// Checks everything, creates nothing.
+    /// Whether to check the request without creating the topic.
     pub validate_only: bool,
 }
 
 impl NewTopic {
-    /// A topic with default settings.
+    /// Creates a request with default topic settings.
     pub fn new(name: impl Into<String>, partitions: i32) -> Self {
         Self {
             name: name.into(),
@@ -33,7 +33,7 @@ impl NewTopic {
         }
     }
 
-    /// With a setting.
+    /// Adds a topic setting.
     #[must_use]
     pub fn with_config(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.config.insert(key.into(), value.into());
@@ -41,225 +41,229 @@ impl NewTopic {
     }
 }
 
-/// A change of a topic.
+/// A change of a topic, see [`Admin::alter_topic`](super::Admin::alter_topic).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TopicChange {
-    /// The new number of partitions; it can only grow. `None` leaves it.
+    /// New number of partitions, which can only grow; `None` keeps the current one.
     pub partitions: Option<i32>,
-    /// Settings to set.
+    /// Topic settings to set.
     pub set: BTreeMap<String, String>,
-    /// Settings that go back to their defaults.
+    /// Topic settings to reset to their defaults.
     pub reset: Vec<String>,
-    /// Checks everything, changes nothing.
+    /// Whether to check the request without changing the topic.
     pub validate_only: bool,
 }
 
-/// A topic in a list.
+/// A topic in a list, see [`Admin::list_topics`](super::Admin::list_topics).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TopicListing {
-    /// Its name.
+    /// Name of the topic.
     pub name: String,
-    /// Unique for ever.
+    /// Id of the topic; never used again, even for a later topic of the same name.
     pub topic_id: String,
-    /// How many partitions.
+    /// Number of partitions.
     pub partitions: i32,
-    /// The cluster's own.
+    /// Whether the topic is internal to the cluster.
     pub internal: bool,
 }
 
-/// A topic in full.
+/// Description of a topic, see [`Admin::describe_topic`](super::Admin::describe_topic).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TopicInfo {
-    /// Its name.
+    /// Name of the topic.
     pub name: String,
-    /// Unique for ever.
+    /// Id of the topic; never used again, even for a later topic of the same name.
     pub topic_id: String,
-    /// Every setting with its value in force.
+    /// Effective value of every topic setting.
     pub config: BTreeMap<String, String>,
-    /// The settings that were set, not defaulted.
+    /// Names of the settings that differ from the defaults by having been set.
     pub overridden: Vec<String>,
-    /// In order.
+    /// The partitions, in order.
     pub partitions: Vec<PartitionInfo>,
-    /// Milliseconds since the Unix epoch.
+    /// Time of creation, in milliseconds since the Unix epoch.
     pub created_at_ms: i64,
 }
 
-/// A partition in full.
+/// Description of a partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PartitionInfo {
-    /// Counted from 0.
+    /// Index of the partition, from 0.
     pub partition: i32,
-    /// The leading agent; empty while nobody leads.
+    /// Id of the leader; empty while there is none.
     pub leader: String,
-    /// Its address.
+    /// Address of the leader, `host:port`; empty while there is none.
     pub leader_address: String,
-    /// Rises when the leader changes; -1 before the first.
+    /// Leader epoch, which rises when the leader changes; -1 before the first leader.
     pub leader_epoch: i32,
-    /// The first offset kept.
+    /// Offset of the oldest record.
     pub log_start_offset: i64,
-    /// The offset after the last committed record.
+    /// Offset after the last committed record.
     pub high_watermark: i64,
-    /// Stored bytes, compressed.
+    /// Size of the stored records, in compressed bytes.
     pub size_bytes: i64,
 }
 
-/// Who leads a topic's partitions.
+/// Leaders of a topic's partitions, see [`Admin::metadata`](super::Admin::metadata).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicPlace {
-    /// Its name.
+    /// Name of the topic.
     pub name: String,
-    /// Why nothing is known of it.
+    /// Error of the topic, if its metadata is not available.
     pub error: Option<CoreError>,
-    /// Address of each partition's leader, by partition; `None` while nobody leads.
+    /// Address of each partition's leader, by partition index; `None` while there is no leader.
     pub leaders: Vec<Option<String>>,
 }
 
 /// An agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AgentInfo {
-    /// Its id.
+    /// Id of the agent.
     pub agent_id: String,
-    /// Its number for Kafka's protocol.
+    /// Node id in Kafka's protocol.
     pub node_id: i32,
-    /// `host:port` of gRPC.
+    /// Address of the gRPC listener, `host:port`.
     pub grpc_address: String,
-    /// `host:port` of health and metrics.
+    /// Address of the HTTP listener for health and metrics, `host:port`.
     pub http_address: String,
-    /// `host:port` of Kafka's protocol; empty without.
+    /// Address of the Kafka listener, `host:port`; empty if there is none.
     pub kafka_address: String,
-    /// Its zone; empty without.
+    /// Availability zone; empty if not set.
     pub zone: String,
-    /// Of the software.
+    /// Software version.
     pub version: String,
-    /// How many partitions it leads.
+    /// Number of partitions that the agent leads.
     pub leases: u32,
 }
 
-/// The cluster.
+/// Description of the cluster, see [`Admin::describe_cluster`](super::Admin::describe_cluster).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ClusterInfo {
-    /// Its id.
+    /// Id of the cluster.
     pub cluster_id: String,
-    /// Its agents.
+    /// The agents.
     pub agents: Vec<AgentInfo>,
-    /// How many topics.
+    /// Number of topics.
     pub topics: u32,
-    /// How many partitions.
+    /// Number of partitions.
     pub partitions: u32,
-    /// Of the software that answered.
+    /// Software version of the agent that answered.
     pub version: String,
-    /// Kind and place, without credentials.
+    /// Kind and location of the metadata store, without credentials.
     pub metadata_store: String,
-    /// Kind and place, without credentials.
+    /// Kind and location of the object store, without credentials.
     pub object_store: String,
 }
 
-/// Which offset is asked for.
+/// Offset to look up, see [`Admin::list_offsets`](super::Admin::list_offsets).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OffsetAt {
-    /// Of the oldest record kept.
+    /// Offset of the oldest record.
     Earliest,
-    /// After the newest record.
+    /// Offset after the newest record.
     Latest,
-    /// Of the first record whose timestamp is this or later, in milliseconds since the Unix epoch; the high watermark
-    /// when no record is that late.
+    /// Offset of the first record with this timestamp or a later one, in milliseconds since the
+    /// Unix epoch; the high watermark if there is none.
     Timestamp(i64),
 }
 
-/// An offset that was asked for.
+/// Result of an offset lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct PartitionOffset {
     /// The offset.
     pub offset: i64,
-    /// Timestamp of its record; -1 where none was asked for or found.
+    /// Timestamp of the record at that offset; -1 if the lookup was not by timestamp or found no
+    /// record.
     pub timestamp_ms: i64,
 }
 
-/// A group in a list.
+/// A group in a list, see [`Admin::list_groups`](super::Admin::list_groups).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct GroupListing {
-    /// Its name.
+    /// Name of the group.
     pub group_id: String,
     /// `Empty`, `PreparingRebalance`, `CompletingRebalance`, `Stable` or `Dead`.
     pub state: String,
-    /// `consumer` for consumers.
+    /// Protocol type; `consumer` for consumer groups.
     pub protocol_type: String,
-    /// How many members.
+    /// Number of members.
     pub members: u32,
 }
 
-/// A group in full.
+/// Description of a group, see [`Admin::describe_group`](super::Admin::describe_group).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct GroupInfo {
-    /// Its name.
+    /// Name of the group.
     pub group_id: String,
-    /// See [`GroupListing::state`].
+    /// State, see [`GroupListing::state`].
     pub state: String,
-    /// Rises with every rebalance.
+    /// Generation, which rises with every rebalance.
     pub generation: i32,
-    /// `consumer` for consumers.
+    /// Protocol type; `consumer` for consumer groups.
     pub protocol_type: String,
-    /// The assignor in force.
+    /// Name of the assignor in use.
     pub protocol_name: String,
-    /// The member that assigns.
+    /// Member id of the member that computes the assignment.
     pub leader: String,
-    /// Its members.
+    /// The members.
     pub members: Vec<GroupMember>,
-    /// Address of the agent that coordinates it.
+    /// Address of the group coordinator.
     pub coordinator: String,
 }
 
 /// A member of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct GroupMember {
-    /// Given by the coordinator.
+    /// Member id, given by the coordinator.
     pub member_id: String,
-    /// Static membership; empty without.
+    /// Group instance id of a static member; empty otherwise.
     pub group_instance_id: String,
-    /// As the member calls itself.
+    /// Client id of the member.
     pub client_id: String,
-    /// Where it connects from.
+    /// Host that the member connects from.
     pub client_host: String,
-    /// What it reads; empty while the group rebalances, or where it cannot be read.
+    /// Assigned partitions; empty while the group rebalances, and if the assignment is of another
+    /// protocol type.
     pub assignment: Vec<TopicPartition>,
 }
 
-/// What a group has committed for a partition.
+/// A group's committed offset for a partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CommittedOffset {
-    /// The next offset to read.
+    /// Offset of the next record to read.
     pub offset: i64,
-    /// A note of the committer.
+    /// Metadata that was committed with the offset.
     pub metadata: String,
-    /// Milliseconds since the Unix epoch.
+    /// Time of the commit, in milliseconds since the Unix epoch.
     pub committed_at_ms: i64,
 }
 
-/// A group's progress in a partition.
+/// A group's progress in a partition, see [`Admin::group_offsets`](super::Admin::group_offsets).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct GroupOffset {
     /// The partition.
     pub partition: TopicPartition,
-    /// `None` where the group has committed nothing.
+    /// The committed offset; `None` if there is none.
     pub committed: Option<CommittedOffset>,
-    /// The first offset kept.
+    /// Offset of the oldest record.
     pub log_start_offset: i64,
-    /// The offset after the last committed record.
+    /// Offset after the last committed record.
     pub high_watermark: i64,
-    /// Records between them; from the log's start where nothing is committed.
+    /// Records between the committed offset (or the log start offset without one) and the high
+    /// watermark.
     pub lag: i64,
-    /// The member that reads it now; empty without.
+    /// Member id of the member that the partition is assigned to; empty if there is none.
     pub member_id: String,
-    /// That member's client id.
+    /// Client id of that member.
     pub client_id: String,
 }
 
-/// An offset to set for a group without members.
+/// Offset to set for a group without members, see
+/// [`Admin::reset_offsets`](super::Admin::reset_offsets).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OffsetReset {
     /// The partition.
     pub partition: TopicPartition,
-    /// The next offset to read.
+    /// Offset of the next record to read.
     pub offset: i64,
 }
 
@@ -408,7 +412,7 @@ impl From<v1::GroupMember> for GroupMember {
     }
 }
 
-/// The partitions of assignment bytes; none where they are another protocol's.
+/// Decodes the partitions of an assignment; none if it is of another protocol type.
 fn assigned(bytes: &Bytes) -> Vec<TopicPartition> {
     let mut partitions = Assignment::decode(bytes.clone())
         .map(|assignment| assignment.partitions)

@@ -1,5 +1,5 @@
-//! Keeps a client's metadata fresh: a task asks agents on request and when the cache is old; callers wait for what it
-//! brings.
+//! The metadata refresher: a task that asks agents for metadata on request and when the cache is
+//! old. Callers wait for the changes it makes to the cache.
 
 use std::{
     sync::{Arc, Weak},
@@ -18,13 +18,14 @@ use crate::{
     retry::{Backoff, Deadline},
 };
 
-/// Between two metadata refreshes, however often they are asked for.
+/// Shortest time between two metadata refreshes, however often they are requested.
 const REFRESH_PAUSE: Duration = Duration::from_millis(50);
-/// How long an agent may say nothing to a refresh before another is asked as well.
+/// How long to wait for one agent's answer before asking the next one as well.
 const SILENCE: Duration = Duration::from_millis(300);
 
 impl Client {
-    /// Whether the task that refreshes metadata lives: it ends with the runtime that the client was built in.
+    /// Returns whether the refresher task still runs. It ends with the runtime that the client was
+    /// built in.
     fn is_refreshed(&self) -> bool {
         let refresher = self.inner.refresher.lock();
         refresher
@@ -32,7 +33,8 @@ impl Client {
             .is_some_and(|refresher| !refresher.is_finished())
     }
 
-    /// Waits until a topic's partitions are known. A topic that does not exist is waited for only for `missing_for`.
+    /// Waits until a topic's partitions are known. If the topic does not exist, waits for at most
+    /// `missing_for`.
     pub(crate) async fn partitions_of(
         &self,
         topic: &str,
@@ -42,7 +44,7 @@ impl Client {
         let mut watch = self.cache().watch();
         let missing = Deadline::after(missing_for.min(deadline.left()));
         let mut backoff = self.backoff();
-        // `None` while an answer is waited for.
+        // `None` while a requested refresh has not completed.
         let mut ask_at = Some(Instant::now());
         loop {
             self.cache().want(topic);
@@ -60,7 +62,7 @@ impl Client {
             };
             if !self.is_refreshed() {
                 return Err(Error::State(
-                    "the client's own task has ended, with the tokio runtime it was built in; build a new client".into(),
+                    "the client's refresh task has ended with the tokio runtime it was built in; build a new client".into(),
                 ));
             }
             if ask_at.is_some_and(|at| at <= Instant::now()) {
@@ -77,14 +79,15 @@ impl Client {
             let until_asked = ask_at.map(|at| at.saturating_duration_since(Instant::now()));
             let wait = until_asked.unwrap_or(deadline.left()).min(deadline.left());
             if timeout(wait, watch.changed()).await.is_ok() && ask_at.is_none() {
-                // What does not help is asked for ever more rarely: others may wait for the same answers.
+                // Back off: other callers may wait for the same refreshes.
                 ask_at = Some(Instant::now() + backoff.next(Duration::ZERO));
             }
         }
     }
 
-    /// Asks agents in turn and takes the first answer. One that has died may be silent for seconds, and who waits for a new leader
-    /// waits for this: so the next is asked already when one has said nothing for a moment.
+    /// Asks agents in turn and merges the first answer. A dead agent may not answer for seconds,
+    /// and callers that need a new leader wait for this refresh; so the next agent is asked as soon
+    /// as one has not answered within [`SILENCE`].
     async fn refresh(&self, topics: Vec<String>) -> Result<(), CoreError> {
         let mut last = CoreError::new(ErrorCode::NetworkException, "no agent is known");
         let mut asked = FuturesUnordered::new();
@@ -112,8 +115,8 @@ impl Client {
         }
     }
 
-    /// Forgets the channels and coordinators of agents that the cluster does not have any more: addresses change with every
-    /// restart in Kubernetes. Calls on their way keep their channel.
+    /// Drops the channels and coordinators of agents that are no longer in the cluster, because
+    /// addresses change with every restart in Kubernetes. Calls in flight keep their channel.
     pub(super) fn let_agents_go(&self) {
         let agents = self.inner.cache.agents();
         if agents.is_empty() {
@@ -125,7 +128,8 @@ impl Client {
     }
 
     async fn ask(&self, uri: Arc<str>, topics: Vec<String>) -> Result<v1::MetadataResponse, CoreError> {
-        // A silent agent must not hide the others for as long as a whole request may take.
+        // Use the short time limit: one agent that does not answer must not delay the refresh for a
+        // whole `request_timeout`.
         let allowed = self
             .settings()
             .connect_timeout
@@ -139,7 +143,8 @@ impl Client {
     }
 }
 
-/// Refreshes on request and when the cache is old. Ends with its client, which it does not keep alive while it waits.
+/// Refreshes on request and when the cache is older than `max_age`. Ends when the client is
+/// dropped; it holds no strong reference while it waits.
 pub(super) async fn refresh_loop(
     inner: Weak<Inner>,
     cache: Arc<MetadataCache>,
@@ -163,7 +168,7 @@ pub(super) async fn refresh_loop(
                 REFRESH_PAUSE
             }
             Err(error) => {
-                tracing::debug!(%error, "cannot refresh metadata; trying again");
+                tracing::debug!(%error, "cannot refresh metadata; retrying");
                 cache.request_refresh();
                 backoff.next(Duration::from_millis(error.retry_after_ms().into()))
             }

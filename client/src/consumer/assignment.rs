@@ -1,8 +1,9 @@
-//! [`Assignment`]: the partitions a consumer reads, where it stands in each, and what was fetched ahead. Pure state behind
-//! the consumer's lock: the fetcher fills it, `poll` empties it, seeks and rebalances change it.
+//! [`Assignment`]: the assigned partitions, the position in each, and the batches fetched ahead.
+//! Pure state behind the consumer's lock: the fetcher fills it, `poll` drains it, seeks and
+//! rebalances change it.
 //!
-//! Each partition has a serial that changes with every assignment and seek; an answer that was asked for under an older
-//! serial is dropped, so that no record of the past is ever returned.
+//! Each partition has a serial that changes with every assignment and seek. Answers to requests
+//! with an older serial are dropped, so that no record from before is ever returned.
 
 mod held_back;
 mod lag;
@@ -31,44 +32,45 @@ use crate::{
     metrics::{ConsumerMetrics, ConsumerPartitionMetrics},
 };
 
-/// Where to read on.
+/// Position to read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Position {
-    /// Where the group committed, if it did.
+    /// The group's committed offset, if there is one.
     Committed,
-    /// At an offset that must be asked for.
+    /// An offset that must be looked up.
     Lookup(OffsetAt),
-    /// Here.
+    /// This offset.
     At(i64),
 }
 
-/// A partition that is read.
+/// State of an assigned partition.
 #[derive(Debug)]
 struct Held {
     topic: Arc<str>,
     serial: u64,
     position: Position,
-    /// Of the topic that is read, empty while it is not known: its offsets mean nothing in another topic of the name.
+    /// Id of the topic that is read, empty while it is not known. Its offsets are meaningless for
+    /// another topic of the same name.
     topic_id: Arc<str>,
-    /// An agent answered for this id, so the position is one of that topic.
+    /// An agent has answered a request with this topic id, so the position belongs to that topic.
     confirmed: bool,
-    /// The topic that was read before this one of its name.
+    /// Id of the previous topic of this name, if it was read.
     former_topic: Option<Arc<str>>,
     /// The next offset to fetch, once the position is known.
     fetch_from: i64,
-    /// Being fetched or looked up.
+    /// A fetch or lookup is in flight.
     busy: bool,
     paused: bool,
-    /// Not fetched before the application has heard of it.
+    /// Fetching waits for the `on_assigned` callback to complete.
     held_back: bool,
     not_before: Option<Instant>,
-    /// Fetches and lookups that failed, one after the other.
+    /// Number of consecutive failed fetches and lookups.
     failures: u32,
     missing_since: Option<Instant>,
     trouble: Option<Trouble>,
     buffered: usize,
     high_watermark: Option<i64>,
-    /// When the end was asked for without fetching.
+    /// Time of the last request for the end without a fetch.
     end_asked: Option<Instant>,
     /// Timestamp of a record at or shortly before the position.
     timestamp: Option<i64>,
@@ -76,7 +78,7 @@ struct Held {
     metrics: Arc<ConsumerPartitionMetrics>,
 }
 
-/// Something to be asked for: a fetch or a lookup of one partition.
+/// A request to make: a fetch or a lookup of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) key: TopicPartition,
@@ -86,7 +88,7 @@ pub(super) struct Wanted {
     pub(super) topic_id: Arc<str>,
 }
 
-/// All that a consumer reads.
+/// All assigned partitions of a consumer.
 #[derive(Debug, Default)]
 pub(super) struct Assignment {
     held: BTreeMap<TopicPartition, Held>,
@@ -94,9 +96,9 @@ pub(super) struct Assignment {
     buffered: usize,
     next_serial: u64,
     topics: FollowedTopics,
-    /// Partitions may have errors.
+    /// Whether any partition may have an error; avoids scanning them in every poll.
     troubled: bool,
-    /// When `poll` may repeat an error.
+    /// Time after which `poll` may repeat an error.
     repeat_at: Option<Instant>,
     stats: ConsumerStats,
 }
@@ -114,7 +116,7 @@ impl Assignment {
         self.stats
     }
 
-    /// Adds partitions; those held already stay as they are.
+    /// Adds partitions. Those already assigned are unchanged.
     pub(super) fn add(&mut self, partitions: &[TopicPartition], metrics: &ConsumerMetrics) {
         for key in partitions {
             let serial = self.serial();
@@ -143,7 +145,7 @@ impl Assignment {
         }
     }
 
-    /// Gives partitions up, and what was fetched of them.
+    /// Removes partitions and the batches fetched of them.
     pub(super) fn remove(&mut self, partitions: &[TopicPartition]) {
         for key in partitions {
             self.held.remove(key);
@@ -180,21 +182,21 @@ impl Assignment {
         self.held.get_mut(key).filter(|held| held.serial == serial)
     }
 
-    /// Reads on elsewhere.
+    /// Moves the position of a partition.
     pub(super) fn seek(&mut self, key: &TopicPartition, to: Position) -> Result<()> {
         let serial = self.serial();
         let held = self.held.get_mut(key).ok_or_else(|| Error::NotAssigned {
             partition: key.clone(),
         })?;
         held.start_anew(serial, to);
-        // What the seek means is the topic that has the name now.
+        // A seek refers to the topic that has the name now.
         held.topic_id = Arc::from("");
         held.confirmed = false;
         self.drop_stale();
         Ok(())
     }
 
-    /// The next offset that is returned; `None` while it is not known.
+    /// Returns the next offset that `poll` returns; `None` while it is not known.
     pub(super) fn position(&self, key: &TopicPartition) -> Result<Option<i64>> {
         let held = self.get(key)?;
         match (held.position, &held.trouble) {
@@ -220,7 +222,7 @@ impl Assignment {
             .collect()
     }
 
-    /// Positions that are not committed yet.
+    /// Returns the positions that are not committed.
     pub(super) fn uncommitted(&self) -> BTreeMap<TopicPartition, i64> {
         let uncommitted = |(key, held): (&TopicPartition, &Held)| match held.position {
             Position::At(offset) if held.committed != Some(offset) => Some((key.clone(), offset)),
@@ -235,12 +237,14 @@ impl Assignment {
         }
     }
 
-    /// Partitions whose position must be looked up; they are busy until [`Assignment::found`] or [`Assignment::failed`].
+    /// Returns the partitions whose position must be looked up, and marks them as busy until
+    /// [`Assignment::found`] or [`Assignment::failed`].
     pub(super) fn lookups(&mut self, now: Instant) -> Vec<Wanted> {
         self.wanted(now, |held| !matches!(held.position, Position::At(_)))
     }
 
-    /// Partitions to fetch, unless one has `most` bytes waiting already; busy until answered.
+    /// Returns the partitions to fetch, without those that have `most` bytes buffered, and marks
+    /// them as busy until answered.
     pub(super) fn fetches(&mut self, now: Instant, most: usize) -> Vec<Wanted> {
         let mut wanted = self.wanted(now, |held| {
             matches!(held.position, Position::At(_))
@@ -274,7 +278,7 @@ impl Assignment {
         wanted
     }
 
-    /// When the next partition may be asked for again.
+    /// Returns when the next partition may be requested again.
     pub(super) fn next_retry(&self, now: Instant) -> Option<Instant> {
         self.held
             .values()
@@ -284,7 +288,7 @@ impl Assignment {
             .min()
     }
 
-    /// A lookup found where to read on, or that it must look elsewhere.
+    /// Completes a lookup: the position was found, or another lookup is needed.
     pub(super) fn found(&mut self, wanted: &Wanted, position: Position, committed: Option<i64>) {
         if let Some(held) = self.current(&wanted.key, wanted.serial) {
             held.answered();
@@ -296,7 +300,7 @@ impl Assignment {
         }
     }
 
-    /// A fetch or lookup came to nothing; it is asked for again, after `not_before` if given.
+    /// Schedules a fetch or lookup again, not before `not_before` if given.
     pub(super) fn again(&mut self, wanted: &Wanted, not_before: Option<Instant>) {
         if let Some(held) = self.current(&wanted.key, wanted.serial) {
             held.busy = false;
@@ -304,7 +308,8 @@ impl Assignment {
         }
     }
 
-    /// A fetch brought nothing but the partition's end: whoever is stuck still shows how far it is behind.
+    /// Updates the end of a partition without records, so that its lag is reported even while it
+    /// cannot be read.
     pub(super) fn ends_at(&mut self, wanted: &Wanted, high_watermark: i64, now_ms: i64) {
         if let Some(held) = self.current(&wanted.key, wanted.serial) {
             held.high_watermark = Some(high_watermark);
@@ -312,7 +317,7 @@ impl Assignment {
         }
     }
 
-    /// A fetch brought batches and the partition's end.
+    /// Adds fetched batches and updates the end of the partition.
     pub(super) fn fetched(
         &mut self,
         wanted: &Wanted,
@@ -347,7 +352,7 @@ impl Assignment {
 }
 
 impl Held {
-    /// Reads on elsewhere, and forgets what was fetched and asked for.
+    /// Moves the position, and drops the batches fetched and requests made before.
     fn start_anew(&mut self, serial: u64, to: Position) {
         self.serial = serial;
         self.answered();
@@ -356,7 +361,7 @@ impl Held {
         self.go_to(to);
     }
 
-    /// A fetch or lookup came back and nothing is wrong.
+    /// Clears the failures after a successful fetch or lookup.
     fn answered(&mut self) {
         self.busy = false;
         self.not_before = None;

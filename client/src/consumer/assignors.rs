@@ -1,5 +1,6 @@
-//! How a group's leader shares partitions among the members: pure functions of the members' subscriptions. Names and
-//! results of `range` and `roundrobin` are Kafka's, so mixed groups agree.
+//! Assignors: how the leader of a group distributes partitions among the members, as pure functions
+//! of their subscriptions. Names and results of `range` and `roundrobin` are Kafka's, so that
+//! groups may mix clients.
 
 mod range;
 mod round_robin;
@@ -9,39 +10,40 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use streamhouse_core::TopicPartition;
 
-/// A way to share partitions.
+/// A strategy to distribute partitions among the members of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Assignor {
-    /// Balanced, moves as few partitions as possible, and moves them without stopping the others: a partition is given to
-    /// its new member only after the old one gave it up.
+    /// Balanced; moves as few partitions as possible, and moves them without stopping the other
+    /// members: a partition is assigned to its new owner only after the old one has given it up.
     CooperativeSticky,
-    /// Consecutive partitions of each topic. Members with equal subscriptions get equal partitions of co-partitioned topics.
+    /// Consecutive partitions of each topic. Members with equal subscriptions get equal partitions
+    /// of co-partitioned topics.
     Range,
     /// All partitions of all topics in turn.
     RoundRobin,
 }
 
-/// A member that takes part.
+/// A member of a group, as input of an assignor.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Member {
-    /// Given by the coordinator.
+    /// Member id, given by the coordinator.
     pub id: String,
-    /// Static membership.
+    /// Group instance id of a static member.
     pub instance_id: Option<String>,
-    /// What it wants.
+    /// Subscribed topics.
     pub topics: Vec<String>,
-    /// What it holds at the moment.
+    /// Partitions that the member owns.
     pub owned: Vec<TopicPartition>,
-    /// The generation in which it held that.
+    /// Generation in which it owned them.
     pub generation: Option<i32>,
 }
 
-/// Who gets what, by member id. Every member has an entry.
+/// Assigned partitions by member id. Every member has an entry.
 pub type Assignment = BTreeMap<String, Vec<TopicPartition>>;
 
 impl Assignor {
-    /// The protocol name, as Kafka's clients know it.
+    /// Returns the protocol name, as in Kafka's clients.
     pub fn name(self) -> &'static str {
         match self {
             Self::CooperativeSticky => "cooperative-sticky",
@@ -50,21 +52,21 @@ impl Assignor {
         }
     }
 
-    /// The assignor of a protocol name.
+    /// Returns the assignor with this protocol name.
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::CooperativeSticky, Self::Range, Self::RoundRobin]
             .into_iter()
             .find(|assignor| assignor.name() == name)
     }
 
-    /// Whether members keep their partitions while the group rebalances.
+    /// Returns whether members keep their partitions during a rebalance.
     pub fn is_cooperative(self) -> bool {
         self == Self::CooperativeSticky
     }
 
-    /// Shares the partitions of `topics` (their number by name) among `members`. A topic that is not named there has no
-    /// partitions. With [`Assignor::CooperativeSticky`] a partition that changes hands is left out until its old member
-    /// no longer holds it.
+    /// Distributes the partitions of `topics` (number of partitions by name) among `members`. A
+    /// topic that is not in `topics` has no partitions. With [`Assignor::CooperativeSticky`], a
+    /// partition that changes its owner is left out until the old owner has given it up.
     pub fn assign(self, members: &[Member], topics: &BTreeMap<String, i32>) -> Assignment {
         match self {
             Self::Range => range::assign(members, topics),
@@ -74,7 +76,7 @@ impl Assignor {
     }
 }
 
-/// Leaves out the partitions that somebody else than their new member still holds.
+/// Removes the partitions that another member than their new owner still owns.
 fn withhold_moving(members: &[Member], mut assignment: Assignment) -> Assignment {
     let mut holders: BTreeMap<&TopicPartition, BTreeSet<&str>> = BTreeMap::new();
     for member in members {
@@ -92,7 +94,7 @@ fn withhold_moving(members: &[Member], mut assignment: Assignment) -> Assignment
     assignment
 }
 
-/// Members in Kafka's order: static ones by instance id, then the others by member id.
+/// Sorts members as Kafka does: static ones by instance id, then the others by member id.
 fn ordered(members: &[Member]) -> Vec<&Member> {
     let mut ordered: Vec<_> = members.iter().collect();
     ordered.sort_by(|a, b| match (&a.instance_id, &b.instance_id) {
@@ -104,7 +106,7 @@ fn ordered(members: &[Member]) -> Vec<&Member> {
     ordered
 }
 
-/// An entry for everybody.
+/// Returns an assignment without partitions, with an entry for each member.
 fn nothing_each(members: &[Member]) -> Assignment {
     members
         .iter()
@@ -112,7 +114,7 @@ fn nothing_each(members: &[Member]) -> Assignment {
         .collect()
 }
 
-/// The partitions of a topic.
+/// Returns the partitions of a topic.
 fn partitions_of<'a>(
     topic: &'a str,
     topics: &BTreeMap<String, i32>,
@@ -121,7 +123,7 @@ fn partitions_of<'a>(
     (0..count).map(move |partition| TopicPartition::new(topic, partition))
 }
 
-/// Every topic that somebody wants, in order.
+/// Returns all subscribed topics in order.
 fn wanted_topics(members: &[Member]) -> BTreeSet<&str> {
     members
         .iter()

@@ -1,4 +1,5 @@
-//! [`ConsumerBuilder`]: every knob of the consumer with its default, checked before anything starts.
+//! [`ConsumerBuilder`]: all settings of a consumer with their defaults, validated before anything
+//! starts.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -14,10 +15,10 @@ use crate::{
     traces::SCOPE,
 };
 
-/// Where to start in a partition without a (valid) committed offset.
+/// Where to start in a partition without a valid committed offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AutoOffsetReset {
-    /// At the oldest record that is kept.
+    /// At the oldest record.
     Earliest,
     /// After the newest record.
     #[default]
@@ -32,13 +33,13 @@ pub(crate) enum Reading {
     /// Nothing yet.
     #[default]
     Nothing,
-    /// Its share of these topics, given by the group; all of them without one.
+    /// The group's share of these topics; without a group, all their partitions.
     Topics(Vec<String>),
-    /// These partitions, without a group's help.
+    /// These partitions, assigned manually.
     Partitions(Vec<TopicPartition>),
 }
 
-/// The consumer's own knobs. The builder documents them.
+/// The consumer's settings, documented at the methods of [`ConsumerBuilder`].
 #[derive(Clone)]
 pub(crate) struct ConsumerConfig {
     pub(crate) group: Option<String>,
@@ -100,7 +101,7 @@ impl Default for ConsumerConfig {
     }
 }
 
-/// Builds a [`Consumer`]. Required: a bootstrap address (or a client).
+/// Builds a [`Consumer`]. Only a bootstrap address (or a client) is required.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct ConsumerBuilder {
@@ -112,200 +113,221 @@ pub struct ConsumerBuilder {
 }
 
 impl ConsumerBuilder {
-    /// Agents to ask first: `host:port,host:port`.
+    /// Sets the bootstrap agents: `host:port,host:port`.
     pub fn bootstrap(mut self, bootstrap: impl Into<String>) -> Self {
         self.settings.bootstrap = bootstrap.into();
         self
     }
 
-    /// Shares the connections, cached leaders and settings of a client, instead of having its own.
+    /// Uses the connections, cached metadata and settings of a client instead of its own.
+    /// [`ConsumerBuilder::build`] rejects settings that the client already has, such as
+    /// `request_timeout`.
     pub fn client(mut self, client: &Client) -> Self {
         self.client = Some(client.clone());
         self
     }
 
-    /// All that producer, consumer and admin have in common, at once.
+    /// Replaces all settings that producer, consumer and admin share.
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
         self
     }
 
-    /// Shown in the group's description. Default `streamhouse-client`.
+    /// Sets the client id, shown in the group's description. Default `streamhouse-client`.
     pub fn client_id(mut self, client_id: impl Into<String>) -> Self {
         self.settings.client_id = client_id.into();
         self
     }
 
-    /// PEM of the certificate authority that signed the agents' certificates. Default: the system's roots.
+    /// Sets the PEM certificate of the authority that signed the agents' certificates. Default: the
+    /// system's root certificates.
     pub fn tls_ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.settings.tls_ca_pem = Some(pem.into());
         self
     }
 
-    /// The certificate with which the client proves who it is, see [`Settings::tls_identity`].
+    /// Sets the client certificate, see [`Settings::tls_identity`].
     pub fn tls_identity(mut self, identity: ClientIdentity) -> Self {
         self.settings.tls_identity = Some(identity);
         self
     }
 
-    /// The name that every agent's certificate must have, see [`Settings::tls_server_name`].
+    /// Sets the name that every agent's certificate must carry, see [`Settings::tls_server_name`].
     pub fn tls_server_name(mut self, name: impl Into<String>) -> Self {
         self.settings.tls_server_name = Some(name.into());
         self
     }
 
-    /// The group to join (with `topics`) or to commit for (with `assign`). None by default.
+    /// Sets the group to join (with `topics`) or to commit for (with `assign`). Default: none.
     pub fn group(mut self, group: impl Into<String>) -> Self {
         self.config.group = Some(group.into());
         self
     }
 
-    /// Static membership: a restart within the session time-out keeps the member's partitions. None by default.
+    /// Makes the consumer a static member: after a restart within the session time-out it keeps its
+    /// partitions. Default: none.
     pub fn group_instance_id(mut self, id: impl Into<String>) -> Self {
         self.config.group_instance_id = Some(id.into());
         self
     }
 
-    /// Reads the group's share of these topics; without a group, all their partitions, also those that come up later.
+    /// Subscribes to topics. The consumer reads the group's share of them; without a group, all
+    /// their partitions, including later ones.
     pub fn topics<T: Into<String>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
         self.config.reading = Reading::Topics(topics.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Reads exactly these partitions.
+    /// Assigns exactly these partitions.
     pub fn assign(mut self, partitions: impl IntoIterator<Item = TopicPartition>) -> Self {
         self.config.reading = Reading::Partitions(partitions.into_iter().collect());
         self
     }
 
-    /// Where to start without a committed offset. Default [`AutoOffsetReset::Latest`].
+    /// Sets where to start without a committed offset. Default [`AutoOffsetReset::Latest`].
     pub fn auto_offset_reset(mut self, reset: AutoOffsetReset) -> Self {
         self.config.auto_offset_reset = reset;
         self
     }
 
-    /// How often `poll` commits what the polls before it returned; `None` leaves commits to the caller. Default 5 s.
+    /// Sets how often `poll` commits the records returned by earlier polls; `None` disables
+    /// automatic commits. Default 5 s.
     pub fn auto_commit(mut self, every: Option<Duration>) -> Self {
         self.config.auto_commit = every;
         self
     }
 
-    /// Without a heartbeat for this long the group goes on without this member. Default 45 s.
+    /// Sets the session time-out: a member without a heartbeat for this long is removed from the
+    /// group. Default 45 s.
     pub fn session_timeout(mut self, timeout: Duration) -> Self {
         self.config.session_timeout = timeout;
         self
     }
 
-    /// Between heartbeats. Default 3 s.
+    /// Sets the interval between heartbeats. Default 3 s.
     pub fn heartbeat(mut self, every: Duration) -> Self {
         self.config.heartbeat = every;
         self
     }
 
-    /// Without a `poll` for this long the consumer leaves its group. Default 5 min.
+    /// Sets the longest time between polls; after it, the consumer leaves its group. Default 5 min.
     pub fn max_poll_interval(mut self, interval: Duration) -> Self {
         self.config.max_poll_interval = interval;
         self
     }
 
-    /// The most records of one `poll`. Default 10,000.
+    /// Sets the maximum number of records per poll. Default 10,000.
     pub fn max_poll_records(mut self, records: usize) -> Self {
         self.config.max_poll_records = records;
         self
     }
 
-    /// The most bytes of one `poll`, decompressed; the last batch, or the last part of 8 MiB of a larger one, may exceed it.
-    /// Default 64 MiB.
+    /// Sets the maximum size of a poll in decompressed bytes. The last batch, or the last 8 MiB
+    /// part of a larger one, may exceed it. Default 64 MiB.
     pub fn max_poll_bytes(mut self, bytes: usize) -> Self {
         self.config.max_poll_bytes = bytes;
         self
     }
 
-    /// Passes over batches that cannot be decoded (a wrong CRC or structure, an unknown codec): with a warning, and counted in
-    /// [`ConsumerStats`](super::ConsumerStats). Default false: `poll` fails with [`Error::Corrupt`] until a seek.
+    /// Whether to skip batches that cannot be decoded (wrong CRC, malformed, unknown codec), with a
+    /// warning and counted in [`ConsumerStats`](super::ConsumerStats). Default false: `poll` fails
+    /// with [`Error::Corrupt`] until a seek.
     pub fn skip_damaged_batches(mut self, skip: bool) -> Self {
         self.config.skip_damaged = skip;
         self
     }
 
-    /// How long a partition that is read may not exist, because its topic was deleted, before `poll` says so with
-    /// UNKNOWN_TOPIC_OR_PARTITION; zero for at once, `None` for never. It is asked for again all the time, and read from its
-    /// beginning when it is there. Default 10 s.
+    /// Sets how long an assigned partition may be missing, because its topic was deleted, before
+    /// `poll` fails with UNKNOWN_TOPIC_OR_PARTITION; zero fails at once, `None` never. The consumer
+    /// keeps looking for the partition, and reads it from its beginning once it exists. Default 10
+    /// s.
     pub fn missing_topic_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.config.missing_topic_timeout = timeout;
         self
     }
 
-    /// How often the partitions of subscribed topics are looked at. Those that came up since are read from their beginning,
-    /// whatever `auto_offset_reset` says (unless that is none). Default 5 s.
+    /// Sets how often the partitions of subscribed topics are checked. Partitions that were added
+    /// since are read from their beginning, whatever `auto_offset_reset` is (except
+    /// [`AutoOffsetReset::None`]). Default 5 s.
     pub fn topic_refresh(mut self, every: Duration) -> Self {
         self.config.topic_refresh = every;
         self
     }
 
-    /// An agent answers a fetch once it has this much. Default 1 byte: as soon as there is anything.
+    /// Sets the minimum size of a fetch: an agent answers once it has this many bytes. Default 1
+    /// byte, which is as soon as there is any record.
     pub fn fetch_min_bytes(mut self, bytes: usize) -> Self {
         self.config.fetch_min_bytes = bytes;
         self
     }
 
-    /// An agent answers a fetch after this long in any case. Default 500 ms.
+    /// Sets how long an agent waits for `fetch_min_bytes` before it answers a fetch. Default 500
+    /// ms.
     pub fn fetch_max_wait(mut self, wait: Duration) -> Self {
         self.config.fetch_max_wait = wait;
         self
     }
 
-    /// The most bytes of one fetch; a single batch may exceed it. Default 16 MiB.
+    /// Sets the maximum size of a fetch; a single batch may exceed it. Default 16 MiB.
     pub fn fetch_max_bytes(mut self, bytes: usize) -> Self {
         self.config.fetch_max_bytes = bytes;
         self
     }
 
-    /// The most bytes of one partition in one fetch; a single batch may exceed it. Default 4 MiB.
+    /// Sets the maximum size of one partition in a fetch; a single batch may exceed it. Default 4
+    /// MiB.
     pub fn partition_fetch_bytes(mut self, bytes: usize) -> Self {
         self.config.partition_fetch_bytes = bytes;
         self
     }
 
-    /// Bytes fetched ahead, as they were sent, that wait for `poll`; fetching pauses above. Default 64 MiB.
+    /// Sets how many bytes, as sent, may be fetched ahead of `poll`; beyond that, fetching pauses.
+    /// Default 64 MiB.
     pub fn prefetch(mut self, bytes: usize) -> Self {
         self.config.prefetch = bytes;
         self
     }
 
-    /// How the group shares partitions, most wanted first; all members must have one in common. Partitions move without
-    /// a stop of the whole group only when all of them are cooperative. Default [`Assignor::CooperativeSticky`].
+    /// Sets the assignors the consumer supports, in order of preference. All members of a group
+    /// must have one in common. Partitions move without stopping the whole group only if all of
+    /// them are cooperative. Default [`Assignor::CooperativeSticky`].
     pub fn assignors(mut self, assignors: impl IntoIterator<Item = Assignor>) -> Self {
         self.config.assignors = assignors.into_iter().collect();
         self
     }
 
-    /// Told, within `poll`, when partitions come and go.
+    /// Sets the listener that is called, within `poll`, when partitions are assigned, revoked or
+    /// lost.
     pub fn rebalance_listener(mut self, listener: impl RebalanceListener) -> Self {
         self.config.listener = Some(Arc::new(listener));
         self
     }
 
-    /// For one answer of an agent, beyond the fetch's own wait. Default 30 s.
+    /// Sets the time limit for one answer of an agent, in addition to a fetch's own wait. Default
+    /// 30 s.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.settings.request_timeout = timeout;
         self
     }
 
-    /// Where the metrics are registered. Default: the process's registry, see [`metrics`](crate::metrics).
+    /// Sets where metrics are registered. Default: the process's registry, see
+    /// [`metrics`](crate::metrics).
     pub fn metrics_registry(mut self, registry: Registry) -> Self {
         self.registry = Some(registry);
         self
     }
 
-    /// Where spans go. Default: the provider that the program installed with `opentelemetry::global` before this builder
-    /// is built; without one nothing is traced.
+    /// Sets the tracer provider for spans. Default: the global provider of `opentelemetry` when the
+    /// consumer is built; without one, nothing is traced.
     pub fn tracer_provider(mut self, provider: &dyn ObjectSafeTracerProvider) -> Self {
         self.traces = Some(Traces::of(provider, SCOPE));
         self
     }
 
-    /// Checks the settings and starts the consumer. The group is joined by the first `poll`.
+    /// Validates the settings and starts the consumer. The first `poll` joins the group.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a setting is invalid; otherwise as [`Client::new`].
     pub async fn build(self) -> Result<Consumer> {
         self.validate()?;
         let client = match self.client {
@@ -324,7 +346,7 @@ impl ConsumerBuilder {
             None => self.settings.validate()?,
         }
         if config.group.as_deref() == Some("") {
-            return refuse("the group's name is empty; give it one, or leave group out");
+            return refuse("the group name is empty; set one, or leave group unset");
         }
         if config.group_instance_id.is_some() && config.group.is_none() {
             return refuse("group_instance_id needs a group; set group");
@@ -358,11 +380,11 @@ impl ConsumerBuilder {
             ("prefetch", config.prefetch),
         ] {
             if value == 0 {
-                return Err(Error::Config(format!("{name} is 0; take more")));
+                return Err(Error::Config(format!("{name} is 0; use a larger value")));
             }
         }
         if config.fetch_max_bytes > MAX_MESSAGE_SIZE / 2 {
-            return Err(Error::config("fetch_max_bytes is over 32 MiB; take less"));
+            return Err(Error::config("fetch_max_bytes is larger than 32 MiB; lower it"));
         }
         if config.fetch_min_bytes > config.fetch_max_bytes {
             return Err(Error::config(

@@ -1,7 +1,9 @@
-//! [`Committer`]: commits offsets for a consumer's group, one commit after the other. What is committed is fixed at the call,
-//! with its place in the order of all commits and with the tenures of its partitions: an older commit that gets its turn
-//! after a newer one leaves out what the newer one covered, and nothing is committed for a partition that was given up or lost
-//! since the call. Each commit runs on a task of its own, so one whose caller goes away stays in its place.
+//! [`Committer`]: commits offsets for a consumer's group, one commit after the other.
+//!
+//! The content of a commit is fixed at the call: its offsets, its serial, and the ownership epoch
+//! of each partition. An older commit that runs after a newer one leaves out what the newer one
+//! covered, and nothing is committed for a partition that was revoked or lost since the call. Each
+//! commit runs in its own task, so it keeps its place even if the caller's future is dropped.
 
 mod ledger;
 
@@ -22,17 +24,18 @@ use crate::{
     retry::Deadline,
 };
 
-/// An offset to commit: the next to read, and a note for whoever reads it.
+/// An offset to commit, with metadata.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OffsetAndMetadata {
-    /// The next offset to read.
+    /// Offset of the next record to read.
     pub offset: i64,
-    /// Kept with the offset as it is; [`Consumer::committed`](super::Consumer::committed) returns it.
+    /// Metadata stored with the offset; [`Consumer::committed`](super::Consumer::committed) returns
+    /// it.
     pub metadata: String,
 }
 
 impl OffsetAndMetadata {
-    /// An offset with a note.
+    /// Creates an offset with metadata.
     pub fn new(offset: i64, metadata: impl Into<String>) -> Self {
         Self {
             offset,
@@ -51,25 +54,28 @@ impl From<i64> for OffsetAndMetadata {
 #[derive(Debug, Clone)]
 struct CommitEntry {
     at: OffsetAndMetadata,
-    /// In which the partition was held at the call; `None` where it was not, or is not a group's to give.
+    /// Ownership epoch of the partition at the call; `None` if it was not assigned, or is assigned
+    /// manually.
     tenure: Option<u64>,
-    /// Of the topic that the offset belongs to, empty while it is not known.
+    /// Id of the topic that the offset belongs to, empty while it is not known.
     topic_id: Arc<str>,
 }
 
-/// What a call wants committed, as of the call.
+/// Content of a commit, as of the call.
 #[derive(Debug)]
 pub(super) struct CommitSnapshot {
-    /// Its place in the order of all commits.
+    /// Place in the order of all commits.
     serial: u64,
     entries: BTreeMap<TopicPartition, CommitEntry>,
-    /// By a member of the group, of what it holds; else by a consumer that assigned itself.
+    /// Whether a group member commits for its assigned partitions; otherwise, the assignment is
+    /// manual.
     by_member: bool,
-    /// The group had gone on without the member.
+    /// Whether the group had removed the member.
     lost: bool,
 }
 
-/// Commits offsets for a consumer. Cheap to clone; works as long as its consumer lives.
+/// Commits offsets for a consumer. Cheap to clone. After the consumer is closed or dropped, every
+/// commit fails.
 #[derive(Debug, Clone)]
 pub struct Committer {
     shared: Arc<Shared>,
@@ -80,7 +86,7 @@ impl Committer {
         Self { shared }
     }
 
-    /// Commits the positions after the records that `poll` returned so far.
+    /// Commits the positions after the records that `poll` has returned so far.
     ///
     /// # Errors
     /// As [`Committer::commit_offsets`].
@@ -90,13 +96,15 @@ impl Committer {
         self.commit_until(commit, self.shared.api_deadline()).await
     }
 
-    /// Commits these offsets: each the next to read, alone or with metadata. While the group rebalances the commit waits where
-    /// the consumer keeps its partitions.
+    /// Commits these offsets. Each is the offset of the next record to read, with or without
+    /// metadata. During a rebalance in which the consumer keeps its partitions, the commit waits.
     ///
     /// # Errors
-    /// [`Error::NotAssigned`] for a partition that the consumer does not hold (any more); what it holds is committed all the
-    /// same. [`Error::NotMember`], REBALANCE_IN_PROGRESS or ILLEGAL_GENERATION when the group goes on without it: the next
-    /// `poll` joins again. [`Error::Closed`] after the consumer's end, [`Error::Timeout`] after `api_timeout`.
+    /// [`Error::NotAssigned`] for a partition that is not assigned to the consumer; the other
+    /// partitions are committed all the same. [`Error::NotMember`], REBALANCE_IN_PROGRESS or
+    /// ILLEGAL_GENERATION if the group has removed the member; the next `poll` joins again.
+    /// [`Error::NoGroup`] without a group, [`Error::Config`] for a negative offset,
+    /// [`Error::Closed`] after the consumer's end, [`Error::Timeout`] after `api_timeout`.
     pub async fn commit_offsets<O: Into<OffsetAndMetadata>>(
         &self,
         offsets: impl IntoIterator<Item = (TopicPartition, O)>,
@@ -107,8 +115,8 @@ impl Committer {
         self.commit_until(commit, self.shared.api_deadline()).await
     }
 
-    /// [`Committer::commit`] in the background, of the positions at the call; the callback gets the outcome. However the tasks are
-    /// scheduled, a commit never undoes a newer one.
+    /// Commits the current positions in the background and calls `callback` with the result.
+    /// Whatever the order in which commits run, one never undoes a newer one.
     pub fn commit_async(&self, callback: impl FnOnce(Result<()>) + Send + 'static) {
         if let Err(error) = self.check_open() {
             return callback(Err(error));
@@ -117,7 +125,7 @@ impl Committer {
         tokio::spawn(async move { callback(running.await.unwrap_or(Err(Error::Closed))) });
     }
 
-    /// Commits the positions as they are now; a failure is left to the next commit.
+    /// Commits the current positions. A failure is left to the next automatic commit.
     pub(super) fn commit_in_background(&self, deadline: Deadline) {
         let commit = self.snapshot_of_all();
         if commit.entries.is_empty() {
@@ -126,7 +134,7 @@ impl Committer {
         let running = self.start(commit, deadline);
         tokio::spawn(async move {
             if let Ok(Err(error)) = running.await {
-                tracing::debug!(%error, "an automatic commit failed; the next one covers it");
+                tracing::debug!(%error, "an automatic commit failed; the next one includes its offsets");
             }
         });
     }
@@ -139,12 +147,12 @@ impl Committer {
         }
     }
 
-    /// The positions that are not committed yet.
+    /// Returns the positions that are not committed.
     pub(super) fn snapshot_of_all(&self) -> CommitSnapshot {
         self.snapshot(positions)
     }
 
-    /// The positions of these partitions that are not committed yet.
+    /// Returns the positions of these partitions that are not committed.
     pub(super) fn snapshot_of(&self, partitions: &[TopicPartition]) -> CommitSnapshot {
         self.snapshot(|assignment| {
             let mut positions = positions(assignment);
@@ -153,7 +161,7 @@ impl Committer {
         })
     }
 
-    /// Offsets with all that they are bound to, as of now.
+    /// Returns the offsets with everything they are bound to now.
     fn snapshot(
         &self,
         offsets: impl FnOnce(&Assignment) -> BTreeMap<TopicPartition, OffsetAndMetadata>,
@@ -196,7 +204,7 @@ fn positions(assignment: &Assignment) -> BTreeMap<TopicPartition, OffsetAndMetad
     positions.into_iter().map(|(key, at)| (key, at.into())).collect()
 }
 
-/// Counts as a commit that is not settled yet.
+/// Registers a commit as pending until it is dropped.
 struct PendingCommit {
     shared: Arc<Shared>,
     serial: u64,
@@ -231,7 +239,7 @@ async fn run(shared: &Shared, mut commit: CommitSnapshot, deadline: Deadline) ->
     }
     if let Some((partition, entry)) = commit.entries.iter().find(|(_, entry)| entry.at.offset < 0) {
         return Err(Error::Config(format!(
-            "cannot commit offset {} for {partition}; take 0 or more",
+            "cannot commit offset {} for {partition}; use 0 or more",
             entry.at.offset
         )));
     }
@@ -300,7 +308,7 @@ fn refusal(partition: &TopicPartition, lost: bool) -> Error {
     }
 }
 
-/// Whether a refusal means nothing, because the member is further by now.
+/// Returns whether a rejection is obsolete, because the member has moved on since the request.
 fn is_void(shared: &Shared, sent: &MemberIdentity, error: &Error) -> bool {
     match error {
         Error::Cluster(error) => {
@@ -311,7 +319,7 @@ fn is_void(shared: &Shared, sent: &MemberIdentity, error: &Error) -> bool {
     }
 }
 
-/// Sends what is left of a commit, and writes down what was committed.
+/// Sends the remaining offsets of a commit, and records those that were committed.
 async fn send(
     shared: &Shared,
     commit: &CommitSnapshot,

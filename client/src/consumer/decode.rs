@@ -1,5 +1,6 @@
-//! [`Decoded`]: a fetched batch, checked once (CRC, codec, structure), whose records are then read without failing and
-//! without a copy. A batch that unpacks to more than [`CHUNK`] comes in parts, each decoded when the one before was read.
+//! [`Decoded`]: a fetched batch, validated once (CRC, codec, structure), whose records are then
+//! read without errors and without copies. A batch that decompresses to more than [`CHUNK`] bytes
+//! is decoded in parts, each after the previous one was read.
 
 use std::fmt;
 
@@ -8,15 +9,15 @@ use streamhouse_core::batch::{BatchError, Chunks, HeadersView, Records as BatchR
 
 use super::records::ConsumerRecord;
 
-/// What of one batch is held decompressed at once, unless a single record is larger.
+/// Most bytes of one batch that are decompressed at once, unless a single record is larger.
 const CHUNK: usize = 8 << 20;
-/// The most that one record, or the window of its codec, may take.
+/// Largest record, and largest codec window, in bytes.
 const MAX_RECORD: usize = 128 << 20;
 
-/// The headers of a record, not read yet.
+/// Headers of a record, not decoded.
 pub(super) type HeadersRef<'a> = HeadersView<'a>;
 
-/// A batch that was checked, or a part of it.
+/// A validated batch, or a part of one.
 pub(super) struct Decoded {
     records: BatchRecords,
     start: i64,
@@ -32,7 +33,8 @@ impl fmt::Debug for Decoded {
 }
 
 impl Decoded {
-    /// Checks and decompresses one whole batch, or its first part; then with what the others are to be had from.
+    /// Validates and decompresses a batch, or its first part together with the source of the
+    /// remaining parts.
     pub(super) fn open(batch: &Bytes) -> Result<(Self, Option<Chunks>), BatchError> {
         verify_crc(batch)?;
         match BatchRecords::decode(batch.clone(), CHUNK) {
@@ -50,7 +52,7 @@ impl Decoded {
         }
     }
 
-    /// The next part of a batch that is not finished.
+    /// Decodes the next part of a batch.
     pub(super) fn next_of(chunks: &mut Chunks) -> Result<Self, BatchError> {
         let chunk = chunks
             .next_chunk(CHUNK)?
@@ -62,37 +64,38 @@ impl Decoded {
         })
     }
 
-    /// The offset at which it begins.
+    /// Returns the first offset.
     pub(super) fn start(&self) -> i64 {
         self.start
     }
 
-    /// The offset after its last record.
+    /// Returns the offset after the last record.
     pub(super) fn end(&self) -> i64 {
         self.end
     }
 
-    /// Bytes of its records, decompressed.
+    /// Returns the size of the records in bytes, decompressed.
     pub(super) fn bytes(&self) -> usize {
         self.records.decompressed_len()
     }
 
-    /// Its decompressed records, to slice fields from.
+    /// Returns the decompressed bytes, to slice fields from.
     pub(super) fn source(&self) -> &Bytes {
         self.records.decompressed_bytes()
     }
 
-    /// Whether these bytes stand anywhere in its records: if not, no header of theirs has this name.
+    /// Returns whether these bytes occur anywhere in the records. If not, no record has a header of
+    /// this name.
     pub(super) fn mentions(&self, text: &str) -> bool {
         memchr::memmem::find(self.records.decompressed(), text.as_bytes()).is_some()
     }
 
-    /// How many records it has.
+    /// Returns the number of records.
     pub(super) fn len(&self) -> usize {
         usize::try_from(self.records.header().record_count).unwrap_or(0)
     }
 
-    /// Its records from an offset on.
+    /// Iterates over the records from an offset on.
     pub(super) fn iter_from(&self, offset: i64) -> DecodedIter<'_> {
         let mut views = self.records.views();
         views.skip_to(offset);
@@ -103,7 +106,7 @@ impl Decoded {
     }
 }
 
-/// The records of a batch; topic and partition are the caller's to fill in.
+/// Iterator over the records of a batch. The caller fills in topic and partition.
 #[derive(Debug)]
 pub(super) struct DecodedIter<'a> {
     views: Views<'a>,
@@ -114,7 +117,7 @@ impl<'a> Iterator for DecodedIter<'a> {
     type Item = ConsumerRecord<'a>;
 
     fn next(&mut self) -> Option<ConsumerRecord<'a>> {
-        // The batch was checked as a whole, so an error cannot come up any more.
+        // The whole batch was validated, so this cannot fail.
         let view = self.views.next()?.ok()?;
         Some(ConsumerRecord {
             topic: "",
@@ -129,7 +132,7 @@ impl<'a> Iterator for DecodedIter<'a> {
     }
 }
 
-/// Names and values; a name that is not UTF-8 shows as the replacement character.
+/// Iterates over names and values. A name that is not UTF-8 becomes the replacement character.
 pub(super) fn headers(headers: HeadersRef<'_>) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
     headers
         .iter()

@@ -1,7 +1,7 @@
-//! The fetcher: a task per consumer that keeps fetched batches ready, within the prefetch bound. Partitions are fetched
-//! from their leaders, whose memory holds the tail; while a leader does not answer, from any other agent. At most two
-//! fetches are on their way to an agent, of different partitions, so that one that waits for new records does not hold up
-//! the rest. What comes back is taken in by `answers`.
+//! The fetcher: one task per consumer that keeps fetched batches ready, up to the prefetch limit.
+//! It fetches partitions from their leaders, which cache the recent records; while a leader does
+//! not answer, from any other agent. Up to two fetches, for different partitions, are in flight per
+//! agent, so that one that waits for new records does not delay the others.
 
 mod answers;
 
@@ -31,14 +31,14 @@ use crate::{
 };
 
 const FETCHES_PER_AGENT: usize = 2;
-/// Nothing waits longer than this to be looked at again.
+/// Longest time between two rounds of the fetcher.
 const IDLE: Duration = Duration::from_secs(5);
-/// How often the ends of partitions that are not fetched are asked for, so that their lag shows.
+/// How often the ends of partitions that are not fetched are requested, to update their lag.
 const ENDS_EVERY: Duration = Duration::from_secs(2);
-/// Without a wish for metadata for this long the next one is granted at once.
+/// If no metadata refresh was requested for this long, the next one is made at once.
 const CALM: Duration = Duration::from_secs(5);
 
-/// What a task brought back.
+/// Result of a fetcher task.
 enum Done {
     Fetch {
         uri: Arc<str>,
@@ -60,13 +60,13 @@ struct Fetcher {
     shared: Arc<Shared>,
     agents: HashMap<Arc<str>, Agent>,
     tasks: JoinSet<Done>,
-    /// Bytes that fetches on their way may bring.
+    /// Bytes that the fetches in flight may return.
     reserved: usize,
     metadata: MetadataWish,
     topics_looked_at: Instant,
 }
 
-/// When fresh metadata are asked for: at once, and while they do not help with a pause that grows.
+/// Throttles metadata refreshes: the first one is made at once, further ones with a growing delay.
 struct MetadataWish {
     wished: Cell<bool>,
     last: Instant,
@@ -79,7 +79,7 @@ impl MetadataWish {
         self.wished.set(true);
     }
 
-    /// Whether to ask now.
+    /// Returns whether to refresh now.
     fn is_due(&mut self, now: Instant) -> bool {
         if !self.wished.get() || now < self.not_before {
             return false;
@@ -93,13 +93,13 @@ impl MetadataWish {
         true
     }
 
-    /// When to look again.
+    /// Returns when to check again.
     fn wake(&self) -> Option<Instant> {
         self.wished.get().then_some(self.not_before)
     }
 }
 
-/// Runs until its consumer is dropped.
+/// Runs until the consumer is dropped.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut metadata = shared.client.cache().watch();
     let now = Instant::now();
@@ -134,7 +134,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
         has_news = false;
         tokio::select! {
             Some(done) = fetcher.tasks.join_next() => {
-                // A task that panicked was reported by the runtime; its partitions stay busy, the others go on.
+                // The runtime reports a panic of the task. Its partitions stay busy; the others
+                // continue.
                 if let Ok(done) = done {
                     fetcher.finish(done);
                 }
@@ -156,8 +157,8 @@ impl Fetcher {
         agents.chain(self.shared.assignment.lock().next_retry(now)).min()
     }
 
-    /// Takes in what the metadata say of the topics that are subscribed: `poll` joins again for other partitions, and those of
-    /// a consumer without a group are read from now on.
+    /// Merges the metadata of the subscribed topics. If it changed, `poll` joins again; without a
+    /// group, the new partitions are read at once.
     fn look_at_topics(&self) {
         let cache = self.shared.client.cache();
         let followed = self.shared.assignment.lock().followed();
@@ -166,7 +167,7 @@ impl Fetcher {
             cache.want(&topic);
             let id = cache.topic_id(&topic);
             let sight = match cache.topic(&topic) {
-                // It was made anew in between: that is news to come.
+                // The topic was recreated between the two reads: wait for the next change.
                 TopicKnown::Partitions(_) if cache.topic_id(&topic) != id => continue,
                 TopicKnown::Partitions(partitions) => TopicSight { id, partitions },
                 TopicKnown::Failed(error) if error.code() == ErrorCode::UnknownTopicOrPartition => {
@@ -192,8 +193,8 @@ impl Fetcher {
         }
     }
 
-    /// Asks for metadata that are missing, and now and then for those of the topics that are subscribed. Returns when to look
-    /// again.
+    /// Requests missing metadata, and regularly that of the subscribed topics. Returns when to
+    /// check again.
     fn refresh_metadata(&mut self, now: Instant) -> Option<Instant> {
         let every = self.shared.config.topic_refresh;
         let follows = self.shared.assignment.lock().follows();
@@ -206,7 +207,7 @@ impl Fetcher {
         regular.into_iter().chain(self.metadata.wake()).min()
     }
 
-    /// Asks for the ends of partitions that are not fetched.
+    /// Requests the ends of partitions that are not fetched.
     fn start_ends(&mut self, now: Instant) {
         let wanted = self.shared.assignment.lock().stale_ends(now, ENDS_EVERY);
         if !wanted.is_empty() {
@@ -240,11 +241,12 @@ impl Fetcher {
         if free == 0 {
             return;
         }
-        // A partition that alone fills half of the bound must not starve the others.
+        // A partition that fills half of the limit alone must not starve the others.
         let most = (config.prefetch / 2).max(1);
         let fetches = self.shared.assignment.lock().fetches(now, most);
         let mut fetches = self.bind(fetches);
-        // Whoever came last in the order of names would come last for ever under a tight bound.
+        // Rotate: under a tight limit, the last partitions by name would otherwise never be
+        // fetched.
         if !fetches.is_empty() {
             let by = self.shared.client.settings().entropy.next_u64() as usize % fetches.len();
             fetches.rotate_left(by);
@@ -261,8 +263,9 @@ impl Fetcher {
         }
     }
 
-    /// Names the topics that are meant. Those that the cluster has not told of yet have to wait: what is read without an id
-    /// could be of a topic that is deleted, and what follows of the next one of its name.
+    /// Binds the requests to topic ids, and holds back those whose topic's metadata is not cached:
+    /// a read without an id could return records of a deleted topic, followed by those of the next
+    /// topic of that name.
     fn bind(&self, mut wanted: Vec<Wanted>) -> Vec<Wanted> {
         let cache = self.shared.client.cache();
         wanted.retain_mut(|wanted| {
@@ -282,7 +285,8 @@ impl Fetcher {
         wanted
     }
 
-    /// The leader; while it fails or nobody leads, any other agent that answers. `None` while none may be asked.
+    /// Returns the agent to fetch from: the leader or, while it fails or there is none, any other
+    /// available agent. `None` while no agent may be called.
     fn agent_for(&self, key: &TopicPartition, now: Instant) -> Option<Arc<str>> {
         let usable = |uri: &Arc<str>| {
             self.agents

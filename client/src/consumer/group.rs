@@ -1,5 +1,6 @@
-//! Joining a group: asking for an id, JoinGroup, the leader's assignment, SyncGroup. Carried out by the membership's driver;
-//! when and with what is the machine's decision.
+//! One join of a group: requests a member id, sends JoinGroup, computes the assignment as the group
+//! leader, sends SyncGroup. The membership driver runs it; the state machine decides when and with
+//! what.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,24 +27,27 @@ use crate::{
     retry::{Deadline, wire_ms},
 };
 
-/// Beyond the rebalance time-out, for the answer of a join to arrive.
+/// Time added to the rebalance time-out for the answer to a join to arrive.
 const JOIN_MARGIN: Duration = Duration::from_secs(5);
-/// How long the leader waits for a topic's metadata before it shares the others without it.
+/// How long the group leader waits for a topic's metadata before it assigns the other topics
+/// without it.
 const METADATA_WITHIN: Duration = Duration::from_secs(5);
 
-/// What came out of a join.
+/// Result of a join.
 #[derive(Debug, Clone)]
 pub(super) struct Joined {
     pub(super) assignor: Assignor,
     pub(super) partitions: Vec<TopicPartition>,
-    /// For the leader: the topics it shared.
+    /// The topics that this member assigned as the group leader.
     pub(super) shared_topics: Option<SharedTopics>,
 }
 
-/// The topics that a leader shared: their partitions, 0 for one that does not exist (yet), and their ids.
+/// The topics that a group leader assigned: number of partitions (0 if the topic does not exist)
+/// and topic id.
 pub(super) type SharedTopics = BTreeMap<String, (i32, Arc<str>)>;
 
-/// Joins once. What it learns on the way (the member's id, the new generation) it tells the machine at once.
+/// Joins the group once. Passes the member id and the new generation to the state machine as soon
+/// as they are known.
 pub(super) async fn join(shared: Arc<Shared>, mut order: JoinOrder) -> Result<Joined> {
     let config = &shared.config;
     if order.member_id.is_empty() && config.group_instance_id.is_none() {
@@ -83,9 +87,11 @@ pub(super) async fn join(shared: Arc<Shared>, mut order: JoinOrder) -> Result<Jo
     })
 }
 
-/// Gets the id under which the member joins: known before the group waits for anybody, so that it can always take leave.
+/// Requests a member id before the join, so that the member can always leave the group, even while
+/// a rebalance waits for others.
 async fn ask_for_id(shared: &Shared, order: &JoinOrder) -> Result<String> {
-    // An agent that does not give ids first has let the member in, which joins once more under its name.
+    // An agent that does not assign ids first has let the member in, which then joins again under
+    // its id.
     let answer = call_join(shared, order).await?;
     shared.with_member(|member| member.id_given(order.serial, &answer.member_id));
     Ok(answer.member_id)
@@ -171,7 +177,7 @@ fn unknown_protocol(name: &str) -> Error {
     .into()
 }
 
-/// The members of a join, as the assignors take them.
+/// Converts the members of a join for the assignors.
 fn members_of(answer: &v1::JoinGroupResponse) -> Result<Vec<Member>> {
     let member = |member: &v1::JoinedMember| {
         let subscription = Subscription::decode(member.metadata.clone())?;
@@ -187,7 +193,7 @@ fn members_of(answer: &v1::JoinGroupResponse) -> Result<Vec<Member>> {
     answer.members.iter().map(member).collect()
 }
 
-/// Every topic that a member wants.
+/// Returns the number of partitions and the id of every subscribed topic.
 async fn topic_sizes(shared: &Shared, members: &[Member]) -> SharedTopics {
     let topics: BTreeSet<&String> = members.iter().flat_map(|member| &member.topics).collect();
     let deadline = Deadline::after(METADATA_WITHIN);
@@ -198,7 +204,7 @@ async fn topic_sizes(shared: &Shared, members: &[Member]) -> SharedTopics {
             .partitions_of(topic, deadline, Duration::ZERO)
             .await
             .unwrap_or_else(|error| {
-                tracing::warn!(topic, %error, "the group goes on without a topic until it is there");
+                tracing::warn!(topic, %error, "assigning partitions without a topic whose metadata is unavailable");
                 0
             });
         sizes.insert(topic.clone(), (size, shared.client.cache().topic_id(topic)));
@@ -206,7 +212,7 @@ async fn topic_sizes(shared: &Shared, members: &[Member]) -> SharedTopics {
     sizes
 }
 
-/// The partitions of assignment bytes.
+/// Decodes an assignment into sorted partitions.
 fn decode_assignment(bytes: &Bytes) -> Result<Vec<TopicPartition>> {
     let mut partitions = AssignmentBytes::decode(bytes.clone())?.partitions;
     partitions.sort();

@@ -1,5 +1,5 @@
-//! [`ConsumerHandle`]: a consumer for those who do not poll it, such as a task that processes its records, a signal handler or
-//! the rebalance listener.
+//! [`ConsumerHandle`]: access to a consumer from outside its polling task, such as a processing
+//! task, a signal handler or the rebalance listener.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -16,8 +16,10 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Seeks, pauses, commits and wakes a consumer from elsewhere. Cheap to clone. After the consumer was closed or dropped every
-/// call fails with [`Error::Closed`].
+/// A handle that seeks, pauses, commits and wakes a consumer from other tasks. Cheap to clone.
+/// After the consumer is closed or dropped, every call fails with [`Error::Closed`].
+///
+/// # Examples
 ///
 /// ```
 /// use futures::future::BoxFuture;
@@ -59,26 +61,26 @@ impl ConsumerHandle {
         }
     }
 
-    /// The partitions that the consumer reads now.
+    /// Returns the partitions that are assigned to the consumer.
     pub fn assignment(&self) -> Vec<TopicPartition> {
         self.shared.assignment.lock().partitions()
     }
 
-    /// The paused partitions.
+    /// Returns the paused partitions.
     pub fn paused(&self) -> Vec<TopicPartition> {
         self.shared.assignment.lock().paused()
     }
 
-    /// Makes the poll that waits, or the next one that would wait, return at once without records.
+    /// Makes the current or next waiting poll return at once without records.
     pub fn wakeup(&self) {
         self.shared.woken.store(true, Ordering::Release);
         self.shared.news.notify_one();
     }
 
-    /// Reads on at this offset.
+    /// Moves the position of a partition to `offset`.
     ///
     /// # Errors
-    /// [`Error::NotAssigned`], [`Error::Closed`], and [`Error::Config`] for a negative offset.
+    /// [`Error::NotAssigned`]; [`Error::Closed`]; [`Error::Config`] for a negative offset.
     pub fn seek(&self, partition: &TopicPartition, offset: i64) -> Result<()> {
         if offset < 0 {
             return Err(Error::config(
@@ -88,7 +90,8 @@ impl ConsumerHandle {
         self.move_to(partition, Position::At(offset))
     }
 
-    /// Reads on at the oldest record of these partitions; of all that are read when none is named.
+    /// Moves to the oldest record of these partitions, or of all assigned partitions if
+    /// `partitions` is empty.
     ///
     /// # Errors
     /// [`Error::NotAssigned`] and [`Error::Closed`].
@@ -96,7 +99,8 @@ impl ConsumerHandle {
         self.move_all(partitions, Position::Lookup(OffsetAt::Earliest))
     }
 
-    /// Reads on after the newest record of these partitions; of all that are read when none is named.
+    /// Moves to the end of these partitions, or of all assigned partitions if `partitions` is
+    /// empty.
     ///
     /// # Errors
     /// [`Error::NotAssigned`] and [`Error::Closed`].
@@ -104,8 +108,9 @@ impl ConsumerHandle {
         self.move_all(partitions, Position::Lookup(OffsetAt::Latest))
     }
 
-    /// Reads on at the first record whose timestamp (milliseconds since the Unix epoch) is this or later, in these
-    /// partitions; in all that are read when none is named. Where no record is that late: at the end.
+    /// Moves to the first record with this timestamp (milliseconds since the Unix epoch) or a later
+    /// one in these partitions, or in all assigned partitions if `partitions` is empty. Partitions
+    /// without such a record move to their end.
     ///
     /// # Errors
     /// [`Error::NotAssigned`] and [`Error::Closed`].
@@ -129,16 +134,18 @@ impl ConsumerHandle {
         Ok(())
     }
 
-    /// The next offset that `poll` returns. Waits until it is known, at most `api_timeout`.
+    /// Returns the next offset that `poll` returns. Waits until it is known, for at most
+    /// `api_timeout`.
     ///
     /// # Errors
-    /// [`Error::NotAssigned`], [`Error::Closed`], [`Error::Timeout`], and why the partition cannot be read.
+    /// [`Error::NotAssigned`]; [`Error::Closed`]; [`Error::Timeout`]; the error that keeps the
+    /// partition from being read.
     pub async fn position(&self, partition: &TopicPartition) -> Result<i64> {
         let deadline = self.shared.api_deadline();
         loop {
             let news = self.shared.news.for_others();
             tokio::pin!(news);
-            // From here on no news is missed.
+            // Register first, so that no notification is missed after the checks below.
             news.as_mut().enable();
             self.check_open()?;
             if let Some(offset) = self.shared.assignment.lock().position(partition)? {
@@ -151,7 +158,8 @@ impl ConsumerHandle {
         }
     }
 
-    /// Returns no more records of these partitions until [`ConsumerHandle::resume`]; they stay assigned.
+    /// Pauses these partitions: `poll` returns no records of them until [`ConsumerHandle::resume`].
+    /// They stay assigned.
     ///
     /// # Errors
     /// [`Error::NotAssigned`] and [`Error::Closed`].
@@ -159,14 +167,14 @@ impl ConsumerHandle {
         self.set_paused(partitions, true)
     }
 
-    /// Undoes [`ConsumerHandle::pause`].
+    /// Resumes paused partitions.
     ///
     /// # Errors
     /// [`Error::NotAssigned`] and [`Error::Closed`].
     pub fn resume(&self, partitions: &[TopicPartition]) -> Result<()> {
         self.set_paused(partitions, false)?;
         self.shared.changed.notify_one();
-        // What was fetched before the pause is ready.
+        // Records fetched before the pause may be ready: wake `poll`.
         self.shared.news.notify_one();
         Ok(())
     }
@@ -179,7 +187,7 @@ impl ConsumerHandle {
             .try_for_each(|partition| assignment.pause(partition, paused))
     }
 
-    /// Commits the positions after the records that `poll` returned so far.
+    /// Commits the positions after the records that `poll` has returned so far.
     ///
     /// # Errors
     /// As [`Committer::commit_offsets`].
@@ -187,7 +195,8 @@ impl ConsumerHandle {
         self.committer().commit().await
     }
 
-    /// Commits these offsets: each the next to read, alone or with metadata.
+    /// Commits these offsets. Each is the offset of the next record to read, with or without
+    /// metadata.
     ///
     /// # Errors
     /// As [`Committer::commit_offsets`].
@@ -198,7 +207,7 @@ impl ConsumerHandle {
         self.committer().commit_offsets(offsets).await
     }
 
-    /// [`ConsumerHandle::commit`] in the background, of the positions at the call; the callback gets the outcome.
+    /// Commits the current positions in the background and calls `callback` with the result.
     pub fn commit_async(&self, callback: impl FnOnce(Result<()>) + Send + 'static) {
         self.committer().commit_async(callback);
     }

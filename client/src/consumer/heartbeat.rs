@@ -1,5 +1,5 @@
-//! What a member tells its coordinator besides joining: that it lives, and that it goes. Carried out by the membership's
-//! driver; when is the machine's decision.
+//! The membership requests besides joining: heartbeat and leave. The membership driver runs them;
+//! the state machine decides when.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,10 +12,10 @@ use crate::{
     retry::Deadline,
 };
 
-/// A leave that takes longer is left to the session time-out.
+/// Time limit for leaving the group; beyond it, the session time-out removes the member.
 pub(super) const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
-/// Says that the member lives, again and again for a whole session if nobody answers.
+/// Sends a heartbeat, with retries for a whole session time-out.
 pub(super) async fn beat(shared: Arc<Shared>, identity: MemberIdentity) -> Result<()> {
     let request = v1::HeartbeatRequest {
         group_id: shared.group().to_owned(),
@@ -58,10 +58,10 @@ pub(super) async fn leave(shared: Arc<Shared>, member_id: String) {
     );
     match left.await {
         Ok(_) => {}
-        // It is out already.
+        // The member has been removed already.
         Err(Error::Cluster(error)) if is_out(&error) => {}
         Err(error) => {
-            tracing::debug!(%error, "could not leave the group; it notices by the session time-out")
+            tracing::debug!(%error, "could not leave the group; it removes the member after the session time-out")
         }
     }
 }

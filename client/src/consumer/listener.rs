@@ -1,12 +1,15 @@
-//! [`RebalanceListener`]: how an application hears of partitions that come and go.
+//! [`RebalanceListener`]: callbacks for assigned, revoked and lost partitions.
 
 use futures::future::BoxFuture;
 use streamhouse_core::TopicPartition;
 
 use super::{commit::Committer, handle::ConsumerHandle};
 
-/// Called within `poll` (and `close`), on the caller's task, while heartbeats go on. A poll that is cut off in a call calls again.
-/// Every method does nothing by default.
+/// Callbacks of a rebalance. They run within `poll` (and `close`) on the caller's task, while
+/// heartbeats continue in the background. If the future of `poll` is dropped during a callback, the
+/// next poll calls it again. The default methods do nothing.
+///
+/// # Examples
 ///
 /// ```
 /// use futures::future::BoxFuture;
@@ -23,7 +26,7 @@ use super::{commit::Committer, handle::ConsumerHandle};
 /// }
 /// ```
 pub trait RebalanceListener: Send + Sync + 'static {
-    /// Before these are given up: the last moment to commit for them.
+    /// Called before partitions are given up: the last chance to commit offsets for them.
     fn on_revoked<'a>(
         &'a self,
         partitions: &'a [TopicPartition],
@@ -33,8 +36,8 @@ pub trait RebalanceListener: Send + Sync + 'static {
         Box::pin(async {})
     }
 
-    /// After these were given to this consumer. None of their records is fetched before this ends, so this is where to seek to
-    /// positions that are kept elsewhere, or to pause.
+    /// Called after partitions were assigned to this consumer. None of their records is fetched
+    /// before the callback ends, so it may seek to positions stored elsewhere, or pause partitions.
     fn on_assigned<'a>(
         &'a self,
         partitions: &'a [TopicPartition],
@@ -44,8 +47,9 @@ pub trait RebalanceListener: Send + Sync + 'static {
         Box::pin(async {})
     }
 
-    /// These are gone without a chance to commit: the group went on without this member. Nothing of them is returned by
-    /// `poll` or committed any more, from the moment of the loss.
+    /// Called when partitions are lost without a chance to commit, because the group removed this
+    /// member. From the moment of the loss, `poll` returns none of their records and nothing is
+    /// committed for them.
     fn on_lost<'a>(&'a self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, ()> {
         let _ = partitions;
         Box::pin(async {})

@@ -1,6 +1,7 @@
-//! The consumer's life in its group. A pure machine knows where the member stands; a driver, one task, carries out what it
-//! orders; `poll` does the duties that need the application: tell it of lost partitions, give up, take over. Every step may
-//! be cut off and repeated, because a caller may drop the future of `poll` at any await.
+//! A consumer's group membership. A pure state machine holds the member's state; a driver task
+//! executes its orders; `poll` performs the actions that involve the application: reports lost
+//! partitions, revokes and assigns partitions. Every step may be interrupted and repeated, because
+//! a caller may drop the future of `poll` at any await.
 
 mod driver;
 mod machine;
@@ -24,12 +25,12 @@ use crate::{
 };
 
 impl Shared {
-    /// The group's name; empty without one.
+    /// Returns the group name; empty without a group.
     pub(super) fn group(&self) -> &str {
         self.config.group.as_deref().unwrap_or_default()
     }
 
-    /// Lets an event happen to the member, and tells everybody who waits for its effects.
+    /// Applies an event to the member and notifies all waiters.
     pub(super) fn with_member<T>(&self, event: impl FnOnce(&mut MemberMachine) -> T) -> T {
         let outcome = {
             let mut member = self.member.lock();
@@ -41,7 +42,8 @@ impl Shared {
         outcome
     }
 
-    /// Stops reading what the member does not hold any more, before anybody else sees the change.
+    /// Stops reading the partitions that the member has lost, before the change is visible to other
+    /// tasks.
     fn drop_lost(&self, member: &mut MemberMachine) -> bool {
         let dropped = member.take_dropped();
         if !dropped.is_empty() {
@@ -55,7 +57,8 @@ impl Shared {
         self.news.notify_one();
     }
 
-    /// The next duty; what is to be taken over is in the assignment already, but not read before [`Shared::taken`].
+    /// Returns the next action. Partitions to assign are in the assignment from then on, but not
+    /// fetched before [`Shared::taken`].
     fn duty(&self) -> Option<Duty> {
         let mut member = self.member.lock();
         let duty = member.duty();
@@ -75,7 +78,7 @@ impl Shared {
     }
 }
 
-/// Does what the member owes the application, until it owes nothing.
+/// Performs the member's pending actions.
 async fn do_duties(shared: &Arc<Shared>) {
     while let Some(duty) = shared.duty() {
         match duty {
@@ -88,7 +91,7 @@ async fn do_duties(shared: &Arc<Shared>) {
             Duty::Revoke(partitions) => {
                 settle_commits(shared, &partitions).await;
                 if shared.member.lock().has_lost() {
-                    // Meanwhile: there is nothing left to give up.
+                    // The partitions were lost meanwhile: there is nothing to revoke.
                     continue;
                 }
                 tell_revoked(shared, &partitions).await;
@@ -105,15 +108,15 @@ async fn do_duties(shared: &Arc<Shared>) {
     }
 }
 
-/// Brings commits to an end before partitions are given up: in automatic mode of what was read of them, and those that the
-/// application started before.
+/// Completes commits before partitions are revoked: with automatic commits, that of the positions
+/// read; and the commits that the application has started.
 async fn settle_commits(shared: &Arc<Shared>, partitions: &[TopicPartition]) {
     let deadline = Deadline::after(shared.client.settings().request_timeout);
     let committer = Committer::new(shared.clone());
     if shared.config.auto_commit.is_some() && shared.config.group.is_some() {
         let commit = committer.snapshot_of(partitions);
         if let Err(error) = committer.commit_until(commit, deadline).await {
-            tracing::warn!(%error, "the last commit before giving partitions up failed; their next reader repeats records");
+            tracing::warn!(%error, "the last commit before partitions were revoked failed; their next owner reads some records again");
         }
     }
     let last = shared.next_commit();
@@ -130,12 +133,11 @@ async fn tell_revoked(shared: &Arc<Shared>, partitions: &[TopicPartition]) {
 }
 
 impl Consumer {
-    /// Does what the membership asks of the application.
+    /// Performs the pending actions of the membership.
     pub(super) async fn drive_membership(&self) -> Result<()> {
         if self.driver.as_ref().is_some_and(|driver| driver.0.is_finished()) {
             return Err(Error::State(
-                "the task that keeps the membership ended, perhaps with its runtime; build a new consumer"
-                    .into(),
+                "the membership task has ended, perhaps with its tokio runtime; build a new consumer".into(),
             ));
         }
         if self.shared.member.lock().start_poll(Instant::now()) {
@@ -148,7 +150,7 @@ impl Consumer {
         }
     }
 
-    /// Reads the group's share of topics, or all of them without a group.
+    /// Subscribes to topics: joins the group or, without one, reads all their partitions.
     pub(super) fn join(&mut self, topics: Vec<String>) {
         let whole = self.shared.config.group.is_none();
         self.shared.assignment.lock().follow(&topics, whole);
@@ -166,7 +168,7 @@ impl Consumer {
         }
     }
 
-    /// Reads partitions of the caller's choice.
+    /// Assigns partitions manually.
     pub(super) fn take(&mut self, partitions: Vec<TopicPartition>) {
         for partition in &partitions {
             self.shared.client.cache().want(&partition.topic);
@@ -178,7 +180,7 @@ impl Consumer {
         self.shared.changed.notify_one();
     }
 
-    /// Gives up everything it reads and leaves the group. May be cut off and called again.
+    /// Gives up all partitions and leaves the group. May be interrupted and called again.
     pub(super) async fn give_up_all(&mut self) {
         self.shared.assignment.lock().follow(&[], false);
         if self.shared.member.lock().is_subscribed() {
@@ -195,7 +197,8 @@ impl Consumer {
         }
         let mut changes = self.shared.member_changes.subscribe();
         let leaving = changes.wait_for(|_| self.shared.member.lock().has_left());
-        // The id may have to come first, then the leave; what takes longer is left to the session time-out.
+        // A member id may have to arrive before the leave request; beyond this time, the session
+        // time-out removes the member.
         let _ = timeout(LEAVE_WITHIN * 2, leaving).await;
     }
 }

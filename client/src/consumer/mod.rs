@@ -1,14 +1,18 @@
-//! [`Consumer`]: reads records, as a member of a group or from partitions of its own choice. A fetcher task keeps records
-//! ready within a byte bound; another keeps the membership: it joins, sends heartbeats and notices when the group goes on
-//! without this member, whatever the application does. New partitions are taken over, and old ones given up, within
-//! [`Consumer::poll`]; lost ones are neither read nor committed from the moment of the loss.
+//! [`Consumer`]: reads records, as a member of a consumer group or from manually assigned
+//! partitions.
 //!
-//! Guarantees: records of a partition come in offset order, each committed one once per assignment, none of a partition
-//! that is not (any more) this consumer's; an automatic commit covers only records whose poll was followed by another.
+//! A background task fetches records ahead, up to [`ConsumerBuilder::prefetch`]. Another keeps the
+//! group membership, whatever the application does: it joins, sends heartbeats and detects
+//! expulsion. Partitions are taken over and given up within [`Consumer::poll`]; partitions that the
+//! group has given to another member are neither read nor committed from the moment the loss is
+//! detected.
 //!
-//! In reading order: `builder` -> `assignment` (positions) -> `fetcher` -> `decode` -> `records`; `membership` (its pure
-//! `machine` and the `driver`) -> `group`, `heartbeat` -> `assignors`; `commit`; `poll` brings them together, `handle` is the
-//! consumer for other tasks; `traces` beside it.
+//! Guarantees:
+//!
+//! - Records of a partition are returned in offset order, each committed record once per
+//!   assignment.
+//! - No record is returned for a partition that is not assigned to this consumer.
+//! - An automatic commit covers only records whose poll was followed by another poll.
 
 mod assignment;
 pub mod assignors;
@@ -59,20 +63,48 @@ use crate::{
     retry::Deadline,
 };
 
-/// The target of log lines that say which records are left out or read again: the command line always shows them.
+/// Target of log events about records that are skipped or read again. The command line always shows
+/// them.
 const GAPS: &str = "streamhouse_client::gaps";
 
-/// Reads records. One consumer is polled by one task; use several consumers of a group for more.
+/// Reads records. A consumer is polled by one task; to read in parallel, add more consumers to the
+/// group.
 ///
-/// Dropping it ends its tasks and connections at once; [`Consumer::close`] also commits (in automatic mode) and leaves
-/// the group, so that the other members need not wait for the session time-out.
+/// Dropping a consumer ends its tasks and connections at once. [`Consumer::close`] also commits
+/// (with automatic commits) and leaves the group, so that the other members need not wait for the
+/// session time-out.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example() -> streamhouse_client::Result<()> {
+/// use std::time::Duration;
+/// use streamhouse_client::{AutoOffsetReset, Consumer};
+///
+/// let mut consumer = Consumer::builder()
+///     .bootstrap("localhost:50051")
+///     .group("billing")
+///     .topics(["orders"])
+///     .auto_offset_reset(AutoOffsetReset::Earliest)
+///     .auto_commit(None)
+///     .build()
+///     .await?;
+/// loop {
+///     let records = consumer.poll(Duration::from_secs(1)).await?;
+///     for record in &records {
+///         println!("{}-{}@{}", record.topic, record.partition, record.offset);
+///     }
+///     consumer.commit().await?;
+/// }
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Consumer {
     shared: Arc<Shared>,
-    /// Keeps the membership, once topics are subscribed.
+    /// Keeps the membership; set once topics are subscribed.
     driver: Option<AbortOnDrop>,
     last_commit: tokio::time::Instant,
-    /// Closing has begun.
+    /// Whether closing has begun.
     closed: bool,
     _fetcher: AbortOnDrop,
 }
@@ -83,7 +115,7 @@ impl Drop for Consumer {
     }
 }
 
-/// What the consumer's tasks have in common.
+/// State that the consumer and its tasks share.
 #[derive(Debug)]
 struct Shared {
     client: Client,
@@ -91,28 +123,28 @@ struct Shared {
     metrics: ConsumerMetrics,
     traces: ConsumerTraces,
     assignment: parking_lot::Mutex<Assignment>,
-    /// Locked before the assignment where both are.
+    /// Locked before `assignment` if both are.
     member: parking_lot::Mutex<MemberMachine>,
     /// Set while topics are subscribed by a pattern.
     pattern: parking_lot::Mutex<Option<TopicPattern>>,
-    /// Rises with everything that happens to the member.
+    /// Version that rises with every event of the member.
     member_changes: tokio::sync::watch::Sender<u64>,
-    /// Held by the commit that is under way.
+    /// Locked by the commit in progress, so that commits run one after the other.
     commits: tokio::sync::Mutex<CommitLedger>,
     last_commit: AtomicU64,
-    /// The places of the commits that are not settled yet.
+    /// Serials of the commits that are not settled.
     pending_commits: tokio::sync::watch::Sender<BTreeSet<u64>>,
-    /// Somebody wants `poll` to return.
+    /// Set by `wakeup`: the next `poll` returns without records.
     woken: AtomicBool,
-    /// Everything is given up, or the consumer is gone.
+    /// Set when the consumer is closed or dropped.
     closed: AtomicBool,
-    /// The assignment or a position changed: the fetcher looks again.
+    /// Notified when the assignment or a position changes, to wake the fetcher.
     changed: tokio::sync::Notify,
-    /// There are records, errors or group matters: `poll` looks again.
+    /// Notified when there are records, errors or group events, to wake `poll`.
     news: News,
 }
 
-/// Wakes the poll that waits, now or the next time, and everybody else who waits at the moment.
+/// Wakes the waiting poll, or the next one, and all other current waiters.
 #[derive(Debug, Default)]
 struct News {
     poll: tokio::sync::Notify,
@@ -129,13 +161,13 @@ impl News {
         self.poll.notified()
     }
 
-    /// For others than the poll.
+    /// Returns a future for waiters other than `poll`.
     fn for_others(&self) -> tokio::sync::futures::Notified<'_> {
         self.others.notified()
     }
 }
 
-/// A task that ends with its owner.
+/// A task that is aborted when its owner is dropped.
 #[derive(Debug)]
 struct AbortOnDrop(tokio::task::AbortHandle);
 
@@ -145,32 +177,50 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// What a consumer has done so far.
+/// Totals of a consumer, see [`Consumer::metrics`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ConsumerStats {
     /// Records returned by `poll`.
     pub records_consumed: u64,
-    /// Their bytes, decompressed.
+    /// Bytes of those records, decompressed.
     pub bytes_consumed: u64,
     /// Bytes fetched ahead that wait for `poll`.
     pub buffered_bytes: u64,
-    /// Damaged batches that were passed over, see [`ConsumerBuilder::skip_damaged_batches`].
+    /// Damaged batches that were skipped, see [`ConsumerBuilder::skip_damaged_batches`].
     pub batches_skipped: u64,
-    /// The offsets in them.
+    /// Offsets in the skipped batches.
     pub records_skipped: u64,
 }
 
 /// How far a consumer is behind the end of a partition.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Lag {
-    /// Records between its position and the last known end.
+    /// Records between the position and the last known end.
     pub records: i64,
-    /// Age of the record it reads next (or read last, where the next one is not known); 0 at the end.
+    /// Age in seconds of the next record to read (or of the last one read, if the next is not
+    /// known); 0 at the end.
     pub seconds: f64,
 }
 
 impl Consumer {
-    /// A consumer with defaults, to be changed.
+    /// Returns a builder with default settings.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example() -> streamhouse_client::Result<()> {
+    /// use streamhouse_client::Consumer;
+    ///
+    /// let consumer = Consumer::builder()
+    ///     .bootstrap("localhost:50051")
+    ///     .group("billing")
+    ///     .topics(["orders"])
+    ///     .build()
+    ///     .await?;
+    /// # drop(consumer);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn builder() -> ConsumerBuilder {
         ConsumerBuilder::default()
     }
@@ -229,7 +279,7 @@ impl Shared {
         self.client.api_deadline()
     }
 
-    /// The place of the next commit in the order of all.
+    /// Returns the serial of the next commit.
     fn next_commit(&self) -> u64 {
         self.last_commit.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -238,7 +288,7 @@ impl Shared {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Nothing is read or committed any more.
+    /// Ends reading and committing.
     fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.news.notify_one();

@@ -1,4 +1,5 @@
-//! [`Consumer::poll`]: brings the group, the fetched batches and the caller together.
+//! [`Consumer::poll`]: group membership, fetched batches and automatic commits, driven by the
+//! caller.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -20,7 +21,7 @@ use crate::{
     retry::Deadline,
 };
 
-/// Marks the consumer as polling while it lives.
+/// Marks the consumer as polling until it is dropped.
 struct Polling(Arc<Shared>);
 
 impl Polling {
@@ -39,21 +40,40 @@ impl Drop for Polling {
 }
 
 impl Consumer {
-    /// Returns records, as soon as there are any; none after `timeout`. Also where the consumer joins its group, calls the
-    /// rebalance listener and commits (in automatic mode) what the polls before returned, so call it often: at least
-    /// every `max_poll_interval`. Dropping the future loses nothing. [`ConsumerHandle::wakeup`](super::ConsumerHandle::wakeup)
-    /// makes it return early, without records.
+    /// Returns the next records as soon as there are any, or no records after `timeout_after`.
+    ///
+    /// Also joins the group, calls the rebalance listener and, with automatic commits, commits what
+    /// earlier polls returned; so call it at least every `max_poll_interval`.
+    /// [`ConsumerHandle::wakeup`](super::ConsumerHandle::wakeup) makes it return early without
+    /// records.
+    ///
+    /// Cancel safe: dropping the future loses no records.
     ///
     /// # Errors
-    ///
-    /// What keeps a partition from being read: [`Error::Corrupt`] and [`Error::NoOffset`] until a seek;
-    /// [`Error::Unreadable`], and UNKNOWN_TOPIC_OR_PARTITION for a topic that is gone, until it can be read. Each is told once,
-    /// and as long as it lasts again after a second; other partitions go on meanwhile. Besides, what the group refuses, and
+    /// Errors that keep a partition from being read: [`Error::Corrupt`] and [`Error::NoOffset`]
+    /// until a seek; [`Error::Unreadable`], and UNKNOWN_TOPIC_OR_PARTITION for a deleted topic,
+    /// until the partition can be read. Each is returned at once and, while it lasts, about every
+    /// second; other partitions are read meanwhile. Also errors of the group membership, and
     /// [`Error::Closed`].
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use streamhouse_client::{Consumer, Result};
+    /// # async fn example(mut consumer: Consumer) -> Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// for record in &consumer.poll(Duration::from_secs(1)).await? {
+    ///     println!("{}-{}@{}", record.topic, record.partition, record.offset);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn poll(&mut self, timeout_after: Duration) -> Result<Records> {
         let polled = self.poll_once(timeout_after).await;
         if polled.as_ref().map_or(true, Records::is_empty) {
-            // A caller who polls again at once must not keep the other tasks of its thread from running.
+            // Yield, so that a caller that polls in a loop does not starve the other tasks of its
+            // thread.
             yield_now().await;
         }
         polled
@@ -69,7 +89,7 @@ impl Consumer {
         self.commit_if_due();
         loop {
             self.drive_membership().await?;
-            // First, or the records of other partitions could hide it for ever.
+            // Errors come first: records of other partitions could otherwise hide them forever.
             if let Some(error) = self.shared.assignment.lock().due_error(Instant::now()) {
                 return Err(error);
             }
@@ -84,7 +104,8 @@ impl Consumer {
                 return Ok(records);
             }
             if deadline.is_over() {
-                // A membership that is over for good stays an error, without a poll that returns at once for ever.
+                // Keep returning a final membership error, but only after the time-out, so that
+                // polls in a loop do not spin.
                 return match self.shared.member.lock().fatal() {
                     Some(error) => Err(error),
                     None => Ok(records),
@@ -96,7 +117,8 @@ impl Consumer {
         }
     }
 
-    /// Takes what was fetched, up to `max_poll_records` and `max_poll_bytes`, and moves the positions over it.
+    /// Takes fetched records, up to `max_poll_records` and `max_poll_bytes`, and advances the
+    /// positions past them.
     fn take_ready(&self) -> Records {
         let mut records = Records::default();
         let now_ms = self.shared.client.now_ms();
@@ -113,7 +135,8 @@ impl Consumer {
             match fetched.decode() {
                 Ok(decoded) => {
                     let left = config.max_poll_records - records.len();
-                    // The records hold all of the part, also where they are only some of it.
+                    // Count the whole part: the records keep it in memory even if only some of it
+                    // is returned.
                     let held = decoded.bytes();
                     let mut assignment = self.shared.assignment.lock();
                     if let Some(piece) = assignment.consume(fetched, decoded, left, now_ms) {
@@ -124,12 +147,12 @@ impl Consumer {
                 Err(error) => self.damaged(&fetched, &error),
             }
         }
-        // There is room for more.
+        // The buffer has room again: wake the fetcher.
         self.shared.changed.notify_one();
         records
     }
 
-    /// A batch cannot be decoded: it is passed over, or `poll` says so.
+    /// Handles a batch that cannot be decoded: skips it, or makes `poll` fail.
     fn damaged(&self, fetched: &Fetched, error: &BatchError) {
         let skip = self.shared.config.skip_damaged;
         let skipped = self
@@ -143,7 +166,7 @@ impl Consumer {
         }
     }
 
-    /// In automatic mode: commits, in the background, what was returned by the polls before this one.
+    /// With automatic commits, starts a background commit of what earlier polls returned.
     fn commit_if_due(&mut self) {
         let Some(every) = self
             .shared

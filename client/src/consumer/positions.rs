@@ -1,4 +1,5 @@
-//! Finding where to read on: the group's committed offsets first, then by `auto_offset_reset` or as a seek asked.
+//! Looks up positions: the group's committed offset first, then by `auto_offset_reset` or as a seek
+//! requested.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,13 +14,13 @@ use crate::{
     retry::Deadline,
 };
 
-/// What a lookup found: a position and, where it is the group's, the offset committed.
+/// Result of a lookup: a position and, if it is the group's, the committed offset.
 pub(super) struct Lookup {
     pub(super) wanted: Wanted,
     pub(super) found: Result<(Position, Option<i64>)>,
 }
 
-/// Looks up positions, each on its own: one that fails leaves the others alone.
+/// Looks up positions, each independently of the others' errors.
 pub(super) async fn look_up(shared: &Shared, wanted: Vec<Wanted>) -> Vec<Lookup> {
     let (by_commit, by_offset): (Vec<_>, Vec<_>) = wanted
         .into_iter()
@@ -53,8 +54,8 @@ async fn committed(shared: &Shared, wanted: Vec<Wanted>) -> Vec<Lookup> {
     wanted.into_iter().map(found).collect()
 }
 
-/// Where the group stands; else, in a partition that came up while it was subscribed, its beginning; else where
-/// `auto_offset_reset` says.
+/// Returns the committed offset; otherwise, for a partition added while its topic was subscribed,
+/// the beginning; otherwise the position by `auto_offset_reset`.
 fn after_commit(
     shared: &Shared,
     wanted: &Wanted,
@@ -74,13 +75,13 @@ fn after_commit(
     }
 }
 
-/// A partition and its end.
+/// The end of a partition.
 pub(super) struct EndFound {
     pub(super) wanted: Wanted,
     pub(super) end: i64,
 }
 
-/// Finds the ends of partitions, as far as that goes within a time.
+/// Finds the ends of partitions, as far as possible within the time limit.
 pub(super) async fn find_ends(shared: &Shared, wanted: Vec<Wanted>, within: Duration) -> Vec<EndFound> {
     let query = |wanted: &Wanted| {
         let id = wanted.topic_id.to_string();
@@ -96,7 +97,7 @@ pub(super) async fn find_ends(shared: &Shared, wanted: Vec<Wanted>, within: Dura
             found.collect()
         }
         Err(error) => {
-            tracing::debug!(%error, "cannot find the ends of partitions that are not read; their lag does not show");
+            tracing::debug!(%error, "cannot find the ends of partitions that are not fetched; their lag is not updated");
             Vec::new()
         }
     }
@@ -105,7 +106,7 @@ pub(super) async fn find_ends(shared: &Shared, wanted: Vec<Wanted>, within: Dura
 async fn offsets(shared: &Shared, wanted: Vec<Wanted>) -> Vec<Lookup> {
     let query = |wanted: &Wanted| match wanted.position {
         Position::Lookup(at) => (wanted.key.clone(), (at, wanted.topic_id.to_string())),
-        // Not asked for here; any answer is as good.
+        // Not requested here: the answer is ignored.
         Position::At(_) | Position::Committed => (
             wanted.key.clone(),
             (OffsetAt::Latest, wanted.topic_id.to_string()),

@@ -1,5 +1,5 @@
-//! What an application asks a consumer besides records: what it reads, where it stands, how far behind it is; and the
-//! seeks, pauses and commits.
+//! The operations of [`Consumer`] besides `poll`: subscriptions, seeks, pauses, commits and
+//! queries.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -18,9 +18,11 @@ use crate::{
 };
 
 impl Consumer {
-    /// Reads the group's share of these topics from now on, or without a group all of them, instead of what it read before. A
-    /// member stays in its group, keeps what it still wants and gives up the rest with the next poll. No topics: as
-    /// [`Consumer::unsubscribe`].
+    /// Subscribes to these topics, in place of the current subscription or assignment. The consumer
+    /// reads the group's share of them; without a group, all their partitions.
+    ///
+    /// A member stays in its group, keeps the partitions it still wants, and gives up the others in
+    /// the next poll. An empty list is the same as [`Consumer::unsubscribe`].
     ///
     /// # Errors
     /// [`Error::Closed`].
@@ -36,11 +38,13 @@ impl Consumer {
         Ok(())
     }
 
-    /// [`Consumer::subscribe`] to all topics whose whole names match a regular expression, as of now and from then on: topics
-    /// that come or go are noticed within seconds. The cluster's own topics never match.
+    /// Subscribes to all topics whose whole name matches a regular expression, now and in the
+    /// future; matching topics that are created or deleted are noticed within seconds. Internal
+    /// topics never match.
     ///
     /// # Errors
-    /// [`Error::Closed`], [`Error::NoGroup`], [`Error::Config`] for a pattern that is none, and why the topics cannot be listed.
+    /// [`Error::Closed`]; [`Error::NoGroup`]; [`Error::Config`] for an invalid pattern; errors of
+    /// [`Admin::list_topics`](crate::Admin::list_topics).
     pub async fn subscribe_pattern(&mut self, pattern: &str) -> Result<()> {
         self.check_open()?;
         if self.shared.config.group.is_none() {
@@ -53,7 +57,7 @@ impl Consumer {
         Ok(())
     }
 
-    /// Shares these topics from now on; a member stays one.
+    /// Changes the subscription without leaving the group.
     async fn switch_to(&mut self, topics: Vec<String>) {
         if !self.shared.member.lock().is_subscribed() {
             self.give_up_all().await;
@@ -61,7 +65,7 @@ impl Consumer {
         self.join(topics);
     }
 
-    /// Reads exactly these partitions from now on, instead of what it read before.
+    /// Assigns exactly these partitions, in place of the current subscription or assignment.
     ///
     /// # Errors
     /// [`Error::Closed`].
@@ -73,7 +77,7 @@ impl Consumer {
         Ok(())
     }
 
-    /// Reads nothing any more: commits (in automatic mode) and leaves the group.
+    /// Stops reading: commits (with automatic commits) and leaves the group.
     ///
     /// # Errors
     /// [`Error::Closed`].
@@ -84,11 +88,15 @@ impl Consumer {
         Ok(())
     }
 
-    /// Commits (in automatic mode), waits for commits under way, tells the listener, leaves the group and ends. Later calls
-    /// fail with [`Error::Closed`]. A close that was cut off goes on when it is called again; after that it does nothing.
+    /// Commits (with automatic commits), waits for commits in progress, calls the rebalance
+    /// listener, leaves the group and ends. Later calls fail with [`Error::Closed`].
+    ///
+    /// If the future is dropped, calling `close` again continues; once it has completed, further
+    /// calls do nothing.
     ///
     /// # Errors
-    /// None at present: what could not be committed is logged, and read again by the next reader.
+    /// None at present. Offsets that could not be committed are logged; their records are read
+    /// again by the next owner of the partition.
     pub async fn close(&mut self) -> Result<()> {
         self.closed = true;
         self.give_up_all().await;
@@ -96,11 +104,11 @@ impl Consumer {
         Ok(())
     }
 
-    /// [`Consumer::close`] that takes no longer than this. What is left to do is done when it is closed again; when it is
-    /// dropped, the group goes on by the session time-out.
+    /// Like [`Consumer::close`], with a time limit. Closing again continues; if the consumer is
+    /// dropped instead, the group removes the member after the session time-out.
     ///
     /// # Errors
-    /// [`Error::Timeout`].
+    /// [`Error::Timeout`] if closing takes longer than `within`.
     pub async fn close_within(&mut self, within: Duration) -> Result<()> {
         match timeout(within, self.close()).await {
             Ok(closed) => closed,
@@ -112,17 +120,17 @@ impl Consumer {
         if self.closed { Err(Error::Closed) } else { Ok(()) }
     }
 
-    /// This consumer for other tasks and for the rebalance listener.
+    /// Returns a handle to this consumer for other tasks and for the rebalance listener.
     pub fn handle(&self) -> ConsumerHandle {
         ConsumerHandle::new(self.shared.clone())
     }
 
-    /// The partitions it reads now.
+    /// Returns the partitions that are assigned to this consumer.
     pub fn assignment(&self) -> Vec<TopicPartition> {
         self.shared.assignment.lock().partitions()
     }
 
-    /// The topics that are subscribed; none with `assign`.
+    /// Returns the subscribed topics; none with manual assignment.
     pub fn subscription(&self) -> Vec<String> {
         match self.shared.config.group {
             Some(_) => self.shared.member.lock().topics().to_vec(),
@@ -133,35 +141,62 @@ impl Consumer {
         }
     }
 
-    /// Its id in the group; empty outside of one.
+    /// Returns the member id; empty if the consumer is not in a group.
     pub fn member_id(&self) -> String {
         self.shared.member.lock().member_id().to_owned()
     }
 
-    /// Returns how long the coordinator of its group has not answered; `None` while it does, and outside of a group.
+    /// Returns the outage of the group's coordinator; `None` while it answers, and without a group.
     pub fn coordinator_outage(&self) -> Option<CoordinatorOutage> {
         let group = self.shared.config.group.as_deref()?;
         self.shared.client.coordinator_outage(group)
     }
 
-    /// The group's generation that it belongs to; -1 outside of one.
+    /// Returns the group generation that the consumer belongs to; -1 if it is not a member.
     pub fn generation(&self) -> i32 {
         self.shared.member.lock().generation()
     }
 
-    /// Commits the positions after the records returned so far. Fails when the group goes on without this member.
+    /// Commits the positions after the records returned so far.
     ///
     /// # Errors
     /// As [`Committer::commit_offsets`].
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use streamhouse_client::{Consumer, Result};
+    /// # async fn example(mut consumer: Consumer) -> Result<()> {
+    /// # use std::time::Duration;
+    /// for record in &consumer.poll(Duration::from_secs(1)).await? {
+    ///     println!("{:?}", record.value);
+    /// }
+    /// consumer.commit().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn commit(&self) -> Result<()> {
         self.check_open()?;
         self.committer().commit().await
     }
 
-    /// Commits these offsets: each the next to read, alone or with metadata.
+    /// Commits these offsets. Each is the offset of the next record to read, with or without
+    /// metadata.
     ///
     /// # Errors
     /// As [`Committer::commit_offsets`].
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use streamhouse_client::{Consumer, Result};
+    /// # async fn example(consumer: Consumer) -> Result<()> {
+    /// use streamhouse_client::TopicPartition;
+    ///
+    /// consumer.commit_offsets([(TopicPartition::new("orders", 0), 42_i64)]).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn commit_offsets<O: Into<OffsetAndMetadata>>(
         &self,
         offsets: impl IntoIterator<Item = (TopicPartition, O)>,
@@ -170,7 +205,7 @@ impl Consumer {
         self.committer().commit_offsets(offsets).await
     }
 
-    /// [`Consumer::commit`] in the background, of the positions at the call; the callback gets the outcome.
+    /// Commits the current positions in the background and calls `callback` with the result.
     pub fn commit_async(&self, callback: impl FnOnce(Result<()>) + Send + 'static) {
         match self.check_open() {
             Ok(()) => self.committer().commit_async(callback),
@@ -178,58 +213,68 @@ impl Consumer {
         }
     }
 
-    /// Commits for this consumer from elsewhere, such as a task that processes its records.
+    /// Returns a handle that commits for this consumer from elsewhere, such as a task that
+    /// processes its records.
     pub fn committer(&self) -> Committer {
         Committer::new(self.shared.clone())
     }
 
-    /// Reads on at this offset.
+    /// Moves the position of a partition to `offset`.
     ///
     /// # Errors
-    /// [`Error::NotAssigned`], [`Error::Closed`], and [`Error::Config`] for a negative offset.
+    /// [`Error::NotAssigned`]; [`Error::Closed`]; [`Error::Config`] for a negative offset.
     pub fn seek(&self, partition: &TopicPartition, offset: i64) -> Result<()> {
         self.check_open()?;
         self.handle().seek(partition, offset)
     }
 
-    /// Reads on at the oldest record of these partitions; of all it reads when none is named.
+    /// Moves to the oldest record of these partitions, or of all assigned partitions if
+    /// `partitions` is empty.
     ///
     /// # Errors
-    /// As [`Consumer::seek`].
+    /// [`Error::NotAssigned`] and [`Error::Closed`].
     pub fn seek_to_beginning(&self, partitions: &[TopicPartition]) -> Result<()> {
         self.check_open()?;
         self.handle().seek_to_beginning(partitions)
     }
 
-    /// Reads on after the newest record of these partitions; of all it reads when none is named.
+    /// Moves to the end of these partitions, or of all assigned partitions if `partitions` is
+    /// empty.
     ///
     /// # Errors
-    /// As [`Consumer::seek`].
+    /// [`Error::NotAssigned`] and [`Error::Closed`].
     pub fn seek_to_end(&self, partitions: &[TopicPartition]) -> Result<()> {
         self.check_open()?;
         self.handle().seek_to_end(partitions)
     }
 
-    /// Reads on at the first record whose timestamp (milliseconds since the Unix epoch) is this or later, in these
-    /// partitions; in all it reads when none is named. Where no record is that late: at the end.
+    /// Moves to the first record with this timestamp (milliseconds since the Unix epoch) or a later
+    /// one in these partitions, or in all assigned partitions if `partitions` is empty. Partitions
+    /// without such a record move to their end.
     ///
     /// # Errors
-    /// As [`Consumer::seek`].
+    /// [`Error::NotAssigned`] and [`Error::Closed`].
     pub fn seek_to_timestamp(&self, partitions: &[TopicPartition], timestamp_ms: i64) -> Result<()> {
         self.check_open()?;
         self.handle().seek_to_timestamp(partitions, timestamp_ms)
     }
 
-    /// The next offset `poll` returns. Waits until it is known, at most `api_timeout`.
+    /// Returns the next offset that `poll` returns. Waits until it is known, for at most
+    /// `api_timeout`.
     ///
     /// # Errors
-    /// [`Error::NotAssigned`], [`Error::Closed`], [`Error::Timeout`], and why the partition cannot be read.
+    /// [`Error::NotAssigned`]; [`Error::Closed`]; [`Error::Timeout`]; the error that keeps the
+    /// partition from being read.
     pub async fn position(&self, partition: &TopicPartition) -> Result<i64> {
         self.check_open()?;
         self.handle().position(partition).await
     }
 
-    /// What the group has committed for these partitions; those without a commit are left out.
+    /// Returns the group's committed offsets for these partitions, without those that have none.
+    ///
+    /// # Errors
+    /// [`Error::NoGroup`]; the error of the first partition that fails; [`Error::Cluster`] and
+    /// [`Error::Timeout`].
     pub async fn committed(
         &self,
         partitions: &[TopicPartition],
@@ -242,8 +287,12 @@ impl Consumer {
         fetch_offsets(&self.shared.client, group, partitions, self.shared.api_deadline()).await
     }
 
-    /// For each partition the offset of the first record at or after the timestamp (milliseconds since the Unix epoch);
-    /// the high watermark, with timestamp -1, where no record is that late.
+    /// Returns, for each partition, the offset of the first record with the given timestamp
+    /// (milliseconds since the Unix epoch) or a later one; the high watermark, with timestamp -1,
+    /// if there is none.
+    ///
+    /// # Errors
+    /// As [`Admin::list_offsets`](crate::Admin::list_offsets).
     pub async fn offsets_for_times(
         &self,
         times: impl IntoIterator<Item = (TopicPartition, i64)>,
@@ -256,7 +305,10 @@ impl Consumer {
         .await
     }
 
-    /// The offsets of the oldest records kept.
+    /// Returns the offsets of the oldest records of these partitions.
+    ///
+    /// # Errors
+    /// As [`Admin::list_offsets`](crate::Admin::list_offsets).
     pub async fn beginning_offsets(
         &self,
         partitions: &[TopicPartition],
@@ -270,7 +322,10 @@ impl Consumer {
             .collect())
     }
 
-    /// The offsets after the newest records.
+    /// Returns the offsets after the newest records of these partitions.
+    ///
+    /// # Errors
+    /// As [`Admin::list_offsets`](crate::Admin::list_offsets).
     pub async fn end_offsets(&self, partitions: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, i64>> {
         let offsets = self
             .offsets(partitions.iter().map(|p| (p.clone(), OffsetAt::Latest)))
@@ -288,7 +343,8 @@ impl Consumer {
         list_offsets(&self.shared.client, queries.collect(), self.shared.api_deadline()).await
     }
 
-    /// Returns no more records of these partitions until [`Consumer::resume`]; they stay assigned.
+    /// Pauses these partitions: `poll` returns no records of them until [`Consumer::resume`]. They
+    /// stay assigned.
     ///
     /// # Errors
     /// [`Error::NotAssigned`] and [`Error::Closed`].
@@ -297,7 +353,7 @@ impl Consumer {
         self.handle().pause(partitions)
     }
 
-    /// Undoes [`Consumer::pause`].
+    /// Resumes paused partitions.
     ///
     /// # Errors
     /// [`Error::NotAssigned`] and [`Error::Closed`].
@@ -306,22 +362,23 @@ impl Consumer {
         self.handle().resume(partitions)
     }
 
-    /// The paused partitions.
+    /// Returns the paused partitions.
     pub fn paused(&self) -> Vec<TopicPartition> {
         self.shared.assignment.lock().paused()
     }
 
-    /// How far each partition is behind, as of its last fetch; partitions not fetched yet are left out.
+    /// Returns the lag of each partition as of its last fetch. Partitions that were not fetched yet
+    /// are omitted.
     pub fn lags(&self) -> BTreeMap<TopicPartition, Lag> {
         self.shared.assignment.lock().lags(self.shared.client.now_ms())
     }
 
-    /// How far a partition is behind; `None` before its first fetch.
+    /// Returns the lag of a partition; `None` before its first fetch.
     pub fn lag(&self, partition: &TopicPartition) -> Option<Lag> {
         self.lags().remove(partition)
     }
 
-    /// What it has done so far.
+    /// Returns the consumer's totals.
     pub fn metrics(&self) -> ConsumerStats {
         let assignment = self.shared.assignment.lock();
         ConsumerStats {

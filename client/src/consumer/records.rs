@@ -1,4 +1,5 @@
-//! [`Records`]: what a poll returns. The bytes stay where they were fetched and decompressed; iterating borrows them.
+//! [`Records`]: the result of a poll. Records borrow from the fetched and decompressed bytes,
+//! without a copy.
 
 use std::sync::Arc;
 
@@ -9,50 +10,51 @@ use streamhouse_core::{TopicPartition, trace};
 use super::decode::{Decoded, DecodedIter};
 use crate::traces;
 
-/// A record, borrowed from its [`Records`].
+/// A consumed record, borrowed from its [`Records`].
 #[derive(Debug, Clone, Copy)]
 pub struct ConsumerRecord<'a> {
-    /// The topic's name.
+    /// Name of the topic.
     pub topic: &'a str,
-    /// Counted from 0.
+    /// Index of the partition, from 0.
     pub partition: i32,
-    /// Its place in the partition.
+    /// Offset in the partition.
     pub offset: i64,
-    /// Milliseconds since the Unix epoch.
+    /// Timestamp in milliseconds since the Unix epoch.
     pub timestamp: i64,
-    /// Null and empty are different things.
+    /// Key. `None` (null) is distinct from an empty key.
     pub key: Option<&'a [u8]>,
-    /// Null in a tombstone.
+    /// Value; `None` (null) in a tombstone.
     pub value: Option<&'a [u8]>,
     pub(super) headers: super::decode::HeadersRef<'a>,
-    /// Where key and value stand.
+    /// The decompressed bytes that key and value are part of.
     pub(super) source: &'a Bytes,
 }
 
 impl<'a> ConsumerRecord<'a> {
-    /// Names and values of its headers, in order.
+    /// Returns the names and values of the headers, in order.
     pub fn headers(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
         super::decode::headers(self.headers)
     }
 
-    /// The context of the span under which the record was sent, from its headers; an empty one without. Spans that work on
-    /// the record, and are started as children of this, continue its trace.
+    /// Returns the trace context from the record's headers, that of the span under which the record
+    /// was sent; an empty context without one. Spans started as its children continue the record's
+    /// trace.
     pub fn trace_context(&self) -> Context {
         within(traces::context_in(self.headers()))
     }
 
-    /// The key, shared instead of borrowed: no copy is made, and the batch (or the part of a large one) that the record came
-    /// in stays in memory for as long as this does. [`ConsumerRecord::to_owned`] copies, for what is kept long.
+    /// Returns the key as shared bytes, without a copy. They keep the batch (or the part of a large
+    /// batch) in memory; use [`ConsumerRecord::to_owned`] for keys that are kept long.
     pub fn key_bytes(&self) -> Option<Bytes> {
         self.key.map(|key| self.source.slice_ref(key))
     }
 
-    /// The value, shared instead of borrowed; see [`ConsumerRecord::key_bytes`].
+    /// Returns the value as shared bytes, see [`ConsumerRecord::key_bytes`].
     pub fn value_bytes(&self) -> Option<Bytes> {
         self.value.map(|value| self.source.slice_ref(value))
     }
 
-    /// A copy that owns its bytes.
+    /// Copies the record.
     pub fn to_owned(&self) -> OwnedRecord {
         OwnedRecord {
             topic: self.topic.to_owned(),
@@ -69,27 +71,27 @@ impl<'a> ConsumerRecord<'a> {
     }
 }
 
-/// A record that owns its bytes.
+/// A consumed record that owns its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnedRecord {
-    /// The topic's name.
+    /// Name of the topic.
     pub topic: String,
-    /// Counted from 0.
+    /// Index of the partition, from 0.
     pub partition: i32,
-    /// Its place in the partition.
+    /// Offset in the partition.
     pub offset: i64,
-    /// Milliseconds since the Unix epoch.
+    /// Timestamp in milliseconds since the Unix epoch.
     pub timestamp: i64,
-    /// Null and empty are different things.
+    /// Key. `None` (null) is distinct from an empty key.
     pub key: Option<Bytes>,
-    /// Null in a tombstone.
+    /// Value; `None` (null) in a tombstone.
     pub value: Option<Bytes>,
-    /// Names and values, in order.
+    /// Names and values of the headers, in order.
     pub headers: Vec<(String, Option<Bytes>)>,
 }
 
 impl OwnedRecord {
-    /// See [`ConsumerRecord::trace_context`].
+    /// Returns the trace context, see [`ConsumerRecord::trace_context`].
     pub fn trace_context(&self) -> Context {
         let headers = self.headers.iter();
         within(traces::context_in(
@@ -102,7 +104,7 @@ fn within(span: Option<SpanContext>) -> Context {
     span.map_or_else(Context::new, |span| trace::within(&span))
 }
 
-/// Part of one batch: the records in `from..to`.
+/// The records `from..to` of one batch.
 #[derive(Debug, Clone)]
 pub(super) struct Piece {
     pub(super) topic: Arc<str>,
@@ -119,7 +121,7 @@ impl Piece {
         usize::try_from(self.to - self.from).unwrap_or(0)
     }
 
-    /// Its records.
+    /// Iterates over the records.
     pub(super) fn iter(&self) -> impl Iterator<Item = ConsumerRecord<'_>> {
         let records = self.batch.iter_from(self.from);
         records
@@ -132,7 +134,7 @@ impl Piece {
     }
 }
 
-/// The records of one poll, partition by partition, in offset order within each.
+/// The records of one poll, grouped by partition and in offset order within each.
 #[derive(Debug, Clone, Default)]
 pub struct Records {
     pieces: Vec<Piece>,
@@ -149,17 +151,17 @@ impl Records {
         self.pieces.iter()
     }
 
-    /// How many records.
+    /// Returns the number of records.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no records.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// All of them.
+    /// Iterates over all records.
     pub fn iter(&self) -> RecordsIter<'_> {
         RecordsIter {
             pieces: self.pieces.iter(),
@@ -168,7 +170,7 @@ impl Records {
         }
     }
 
-    /// The partitions they come from.
+    /// Returns the partitions of the records.
     pub fn partitions(&self) -> Vec<TopicPartition> {
         let mut all: Vec<_> = self
             .pieces
@@ -180,7 +182,7 @@ impl Records {
         all
     }
 
-    /// Those of one partition; none when it is not among them.
+    /// Returns the records of one partition; none if the poll returned none of it.
     pub fn partition(&self, partition: &TopicPartition) -> PartitionRecords {
         let of = |piece: &&Piece| piece.partition == partition.partition && *piece.topic == *partition.topic;
         let mut records = Self::default();
@@ -193,7 +195,10 @@ impl Records {
         }
     }
 
-    /// All of them by partition, to be handed to a task for each, say. Nothing is copied.
+    /// Splits the records by partition without a copy, for example to process each partition in its
+    /// own task.
+    ///
+    /// # Examples
     ///
     /// ```no_run
     /// # async fn example(mut consumer: streamhouse_client::Consumer) -> streamhouse_client::Result<()> {
@@ -214,7 +219,8 @@ impl Records {
     }
 }
 
-/// The records of one partition, in offset order: a share of [`Records`] that owns what it holds and may outlive them.
+/// The records of one partition, in offset order. It shares the bytes with its [`Records`] and may
+/// outlive them.
 #[derive(Debug, Clone)]
 pub struct PartitionRecords {
     partition: TopicPartition,
@@ -222,27 +228,27 @@ pub struct PartitionRecords {
 }
 
 impl PartitionRecords {
-    /// Where they come from.
+    /// Returns the partition.
     pub fn partition(&self) -> &TopicPartition {
         &self.partition
     }
 
-    /// How many records.
+    /// Returns the number of records.
     pub fn len(&self) -> usize {
         self.records.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no records.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
-    /// The offset after the last of them: what to commit once all are processed.
+    /// Returns the offset after the last record: the one to commit once all are processed.
     pub fn next_offset(&self) -> Option<i64> {
         self.records.pieces.last().map(|piece| piece.to)
     }
 
-    /// All of them.
+    /// Iterates over the records.
     pub fn iter(&self) -> RecordsIter<'_> {
         self.records.iter()
     }
@@ -266,7 +272,7 @@ impl<'a> IntoIterator for &'a Records {
     }
 }
 
-/// Iterates over [`Records`].
+/// Iterator over [`Records`].
 #[derive(Debug)]
 pub struct RecordsIter<'a> {
     pieces: std::slice::Iter<'a, Piece>,

@@ -1,4 +1,4 @@
-//! A consumer as a stream.
+//! A consumer as a [`Stream`].
 
 use std::time::Duration;
 
@@ -9,8 +9,11 @@ use super::{Consumer, Records};
 use crate::error::Result;
 
 impl Consumer {
-    /// Polls again and again: a stream of non-empty [`Records`]. After an error it goes on with the next poll, after a pause
-    /// that grows with every error; it never ends by itself before the consumer is closed.
+    /// Returns a stream of non-empty [`Records`] that polls repeatedly. After an error it polls
+    /// again, with a delay that grows with consecutive errors. It ends only when the consumer is
+    /// closed.
+    ///
+    /// # Examples
     ///
     /// ```no_run
     /// # async fn example(mut consumer: streamhouse_client::Consumer) -> streamhouse_client::Result<()> {
@@ -31,7 +34,7 @@ impl Consumer {
             (self, backoff, false),
             |(consumer, mut backoff, failed)| async move {
                 if failed && !consumer.closed {
-                    // An error that lasts must not become a flood of errors.
+                    // Back off, so that a lasting error does not produce a flood of errors.
                     sleep(backoff.next(Duration::ZERO)).await;
                 }
                 loop {

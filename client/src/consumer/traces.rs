@@ -1,8 +1,8 @@
-//! The consumer's spans: one for each record that was traced by its producer, from its arrival until `poll` hands it over,
-//! as a part of the same trace. Called by `poll`.
+//! The consumer's spans: one per record that its producer traced, from its arrival until `poll`
+//! returns it, within the same trace.
 //!
-//! Guarantees: without a tracer a poll costs one branch; batches without traced records are not even read for them; the
-//! spans of one poll are bounded.
+//! Guarantees: without a tracer, a poll costs one branch; batches without traced records are not
+//! searched for headers; the number of spans per poll is bounded.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +12,7 @@ use streamhouse_core::trace::{self, Traces, key};
 use super::{ConsumerRecord, Records, records::Piece};
 use crate::traces::{self, SYSTEM};
 
-/// Records of one poll that have a span; those beyond have none, and keep their context.
+/// Maximum number of spans per poll. Records beyond have no span, and keep their context.
 const MOST_SPANS: usize = 256;
 
 /// Starts a consumer's spans.
@@ -32,7 +32,7 @@ impl ConsumerTraces {
         }
     }
 
-    /// Records are handed over.
+    /// Traces the records that a poll returns.
     pub(super) fn received(&self, records: &Records) {
         if !self.traces.is_on() {
             return;
@@ -51,7 +51,7 @@ impl ConsumerTraces {
         }
     }
 
-    /// The span of one record, if its producer's was sampled; says whether there was one.
+    /// Traces one record if its producer's span was sampled. Returns whether it was.
     fn record(&self, piece: &Piece, record: &ConsumerRecord<'_>) -> bool {
         let sampled = traces::context_in(record.headers()).filter(|context| context.is_sampled());
         let Some(parent) = sampled else { return false };

@@ -1,4 +1,4 @@
-//! The consumer's metrics.
+//! Metrics of consumers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,7 +26,7 @@ impl ConsumerVecs {
             ),
             bytes: r.counter(
                 "streamhouse_consumer_bytes_consumed_total",
-                "Their bytes, decompressed.",
+                "Bytes of the records returned by poll, decompressed.",
                 topic,
             ),
             poll: r.durations(
@@ -38,7 +38,7 @@ impl ConsumerVecs {
     }
 }
 
-/// A consumer's metrics.
+/// Metrics of one consumer.
 #[derive(Debug, Clone)]
 pub struct ConsumerMetrics {
     registry: Registry,
@@ -47,7 +47,7 @@ pub struct ConsumerMetrics {
 }
 
 impl ConsumerMetrics {
-    /// A member of this group that shows what it measures at this registry.
+    /// Creates the metrics of a consumer in this group.
     pub fn new(registry: &Registry, group: &str) -> Self {
         let group = registry.group_label(group);
         let poll = registry.inner.consumer.poll.with_label_values(&[&group]);
@@ -58,12 +58,12 @@ impl ConsumerMetrics {
         }
     }
 
-    /// A poll returned records, after so long.
+    /// Records a poll that returned records after `took`.
     pub fn polled(&self, took: Duration) {
         self.poll.observe(took.as_secs_f64());
     }
 
-    /// A partition's; its gauges are shown until the result is dropped.
+    /// Returns the metrics of a partition. Its gauges are exported until the result is dropped.
     pub fn partition(&self, topic: &str, partition: i32) -> Arc<ConsumerPartitionMetrics> {
         let topic = self.registry.topic_label(topic);
         let vecs = &self.registry.inner.consumer;
@@ -90,23 +90,23 @@ pub struct ConsumerPartitionMetrics {
 }
 
 impl ConsumerPartitionMetrics {
-    /// A poll returned records of this partition.
+    /// Records that a poll returned records of this partition.
     pub fn consumed(&self, records: usize, bytes: usize) {
         self.records.inc_by(records as u64);
         self.bytes.inc_by(bytes as u64);
     }
 
-    /// The offset that poll returns next.
+    /// Sets the offset that poll returns next.
     pub fn position(&self, offset: i64) {
         self.gauges.position(offset);
     }
 
-    /// The offset last committed.
+    /// Sets the last committed offset.
     pub fn committed(&self, offset: i64) {
         self.gauges.committed(offset);
     }
 
-    /// How far it is behind the end.
+    /// Sets the distance from the end of the partition.
     pub fn lag(&self, records: i64, seconds: f64) {
         self.gauges.lag(records, seconds);
     }

@@ -1,14 +1,16 @@
-//! How many series a registry may have. Whoever makes a registry says so; both builds, with and without metrics, know it.
+//! Limits on the number of series of a registry, available with and without the feature `metrics`.
 
-/// What may have series of its own in one registry. What comes beyond shares one series with the label `_other`.
+/// How many topics, groups and partitions have their own series in one registry. All others share a
+/// series with the label value `_other`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Topics: 200 unless said otherwise.
+    /// Topics. Default 200.
     pub topics: usize,
-    /// Consumer groups: 200 unless said otherwise.
+    /// Consumer groups. Default 200.
     pub groups: usize,
-    /// Partitions, with four gauges each for a consumer: 10,000 unless said otherwise. 0 switches series of single partitions off:
-    /// a group then has one for each topic, with the sum of the lags and the highest age.
+    /// Partitions, with four gauges each per consumer. Default 10,000. 0 disables series of single
+    /// partitions: a group then has one series per topic, with the sum of the lags and the maximum
+    /// age.
     pub partitions: usize,
 }
 

@@ -1,13 +1,13 @@
-//! The metrics of a build without the feature `metrics`: nothing.
+//! Empty stand-ins for the metrics, for builds without the feature `metrics`.
 
 use std::{sync::Arc, time::Duration};
 
-/// Where metrics would be registered.
+/// Placeholder for a metrics registry.
 #[derive(Debug, Clone, Default)]
 pub struct Registry;
 
 impl Registry {
-    /// Nothing to register at.
+    /// Creates a placeholder.
     pub fn new() -> Self {
         Self
     }

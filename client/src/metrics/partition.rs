@@ -1,6 +1,7 @@
-//! The gauges of the partitions that a consumer reads: a series each, or one that a topic's partitions share when there are more
-//! than the registry's limit (or when the limit is 0). A shared series holds sums, and for the age the highest, so that
-//! dashboards and alerts by group and topic go on as they were.
+//! Per-partition gauges of consumers. Each partition has its own series; partitions beyond the
+//! registry's limit (or all of them if the limit is 0) share one series per topic. A shared series
+//! holds sums, and for the age the maximum, so that dashboards and alerts by group and topic work
+//! the same.
 
 use std::{
     array,
@@ -13,13 +14,13 @@ use prometheus::{Gauge, GaugeVec, IntGauge, IntGaugeVec};
 
 use super::registry::{OTHER, Register, Registry};
 
-/// The gauges of whole numbers, in the order of their array.
+/// Number of integer gauges; the constants below are their indexes.
 const NUMBERS: usize = 3;
 const LAG: usize = 0;
 const COMMITTED: usize = 1;
 const CURRENT: usize = 2;
 
-/// Group, topic and partition.
+/// Labels of a series: group, topic and partition.
 type Labels = [String; 3];
 
 pub(super) struct PartitionVecs {
@@ -28,17 +29,17 @@ pub(super) struct PartitionVecs {
     shown: Mutex<Shown>,
 }
 
-/// What is shown now.
+/// The exported series.
 #[derive(Default)]
 struct Shown {
     series: HashMap<Labels, Arc<Series>>,
-    /// How many of them are of one partition.
+    /// Number of series that belong to a single partition.
     own: usize,
-    /// Names the next user of a series.
+    /// Number of the next user of a series.
     next: u64,
 }
 
-/// A series of each gauge, and who uses it.
+/// One series of every gauge, and its users.
 #[derive(Debug)]
 struct Series {
     numbers: [IntGauge; NUMBERS],
@@ -47,7 +48,8 @@ struct Series {
 }
 
 impl Series {
-    /// Says how old the next record of one user is, or with `None` that the user is gone; says whether there are others.
+    /// Sets the age of a user's next record, or removes the user with `None`. Returns whether the
+    /// series still has users.
     fn set_age(&self, user: u64, age: Option<f64>) -> bool {
         let mut ages = self.ages.lock();
         let before = match age {
@@ -58,7 +60,8 @@ impl Series {
         if age >= highest {
             self.lag_seconds.set(age);
         } else if before.is_some_and(|before| before >= highest) {
-            // All of them are looked at only when it was the oldest: thousands may share a series.
+            // Scan all ages only if the oldest one changed: thousands of partitions may share a
+            // series.
             self.lag_seconds.set(ages.values().copied().fold(0.0, f64::max));
         }
         !ages.is_empty()
@@ -93,7 +96,7 @@ impl PartitionVecs {
         }
     }
 
-    /// The series for a partition, and the number of its new user.
+    /// Adds a user to a partition's series. Returns the series and the user's number.
     fn enter(&self, group: &str, topic: &str, partition: i32, limit: usize) -> (Labels, Arc<Series>, u64) {
         let mut shown = self.shown.lock();
         let mut labels = [group.to_owned(), topic.to_owned(), partition.to_string()];
@@ -117,7 +120,7 @@ impl PartitionVecs {
         (labels, series, user)
     }
 
-    /// Takes a user out of a series, and the series away after its last.
+    /// Removes a user from a series, and the series with its last user.
     fn leave(&self, labels: &Labels, user: u64) {
         let mut shown = self.shown.lock();
         if shown
@@ -136,7 +139,7 @@ impl PartitionVecs {
     }
 }
 
-/// A partition's part of the gauges, until this is dropped.
+/// One partition's share of the gauges, removed on drop.
 #[derive(Debug)]
 pub(super) struct PartitionGauges {
     labels: Labels,
@@ -147,7 +150,7 @@ pub(super) struct PartitionGauges {
 }
 
 impl PartitionGauges {
-    /// `topic` is the label, which may be [`OTHER`].
+    /// `topic` is the label value, which may be [`OTHER`].
     pub(super) fn new(registry: &Registry, group: &str, topic: &str, partition: i32) -> Self {
         let inner = &registry.inner;
         let (labels, series, user) = inner
@@ -184,7 +187,8 @@ impl PartitionGauges {
 
 impl Drop for PartitionGauges {
     fn drop(&mut self) {
-        // Another member reads the partition now: a gauge that stands still would look like a lag that does not shrink.
+        // Another member reads the partition now: a gauge that no longer changes would look like a
+        // growing backlog.
         for which in [LAG, COMMITTED, CURRENT] {
             self.show(which, 0);
         }

@@ -1,4 +1,4 @@
-//! The producer's metrics.
+//! Metrics of producers.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ pub(super) struct ProducerVecs {
     batch_records: HistogramVec,
     batch_bytes: HistogramVec,
     pending: IntGaugeVec,
-    /// Whether a topic has series; before, an empty label stands for the topics to come.
+    /// Whether a topic has series. Before that, an empty label value stands for future topics.
     has_topics: Mutex<bool>,
 }
 
-/// The label while no topic is known: to Prometheus no label at all.
+/// Label value before the first topic: for Prometheus, an empty value is no label.
 const NO_TOPIC: &[&str] = &[""];
 
 impl ProducerVecs {
@@ -39,43 +39,44 @@ impl ProducerVecs {
             ),
             errors: r.counter(
                 "streamhouse_producer_send_errors_total",
-                "Records that failed for good.",
+                "Records that failed finally.",
                 topic,
             ),
             send: r.durations(
                 "streamhouse_producer_send_duration_seconds",
-                "From the first send of a batch to its acknowledgement: the longest of its records.",
+                "Time from the first send of a batch to its acknowledgement: that of its oldest record.",
                 topic,
             ),
             flush: r.durations(
                 "streamhouse_producer_batch_flush_duration_seconds",
-                "From the request with a batch to the agent's answer.",
+                "Time from the request with a batch to the agent's answer.",
                 topic,
             ),
             batch_records: r.histogram(
                 "streamhouse_producer_batch_size_records",
-                "Records of a batch.",
+                "Records per batch.",
                 topic,
                 1.0,
                 18,
             ),
             batch_bytes: r.histogram(
                 "streamhouse_producer_batch_size_bytes",
-                "Bytes of a batch, before compression.",
+                "Bytes per batch, before compression.",
                 topic,
                 256.0,
                 16,
             ),
             pending: r.gauge(
                 "streamhouse_producer_pending_records",
-                "Records that wait or are on their way.",
+                "Records that are buffered or in flight.",
                 topic,
             ),
             has_topics: Mutex::new(false),
         }
     }
 
-    /// Shows every metric, at zero, before there is a topic: what scrapes a producer finds what it asks for from its start.
+    /// Exports every metric with value zero before the first topic, so that a scrape always finds
+    /// them.
     fn show_all(&self) {
         let has_topics = self.has_topics.lock();
         if !*has_topics {
@@ -89,13 +90,13 @@ impl ProducerVecs {
         }
     }
 
-    /// Makes place for the series of the first topic.
+    /// Removes the placeholder series, before the first topic gets its own.
     fn show_topics(&self) {
         let mut has_topics = self.has_topics.lock();
         if std::mem::replace(&mut *has_topics, true) {
             return;
         }
-        // What is not there need not be removed.
+        // Removing series that do not exist is harmless.
         for counter in [&self.records, &self.bytes, &self.errors] {
             let _ = counter.remove_label_values(NO_TOPIC);
         }
@@ -110,18 +111,18 @@ impl ProducerVecs {
     }
 }
 
-/// A producer's metrics.
+/// Metrics of one producer.
 #[derive(Debug, Clone)]
 pub struct ProducerMetrics(Registry);
 
 impl ProducerMetrics {
-    /// A producer that shows what it measures at this registry.
+    /// Creates the metrics of a producer.
     pub fn new(registry: &Registry) -> Self {
         registry.inner.producer.show_all();
         Self(registry.clone())
     }
 
-    /// A topic's, with the labels looked up once.
+    /// Returns the metrics of a topic, with its labels resolved once.
     pub fn topic(&self, topic: &str) -> ProducerTopicMetrics {
         let topic = self.0.topic_label(topic);
         let (label, vecs) = (&[topic.as_str()][..], &self.0.inner.producer);
@@ -140,7 +141,7 @@ impl ProducerMetrics {
     }
 }
 
-/// A producer's metrics of one topic.
+/// Metrics of one producer for one topic.
 #[derive(Debug)]
 pub struct ProducerTopicMetrics {
     records: IntCounter,
@@ -151,35 +152,35 @@ pub struct ProducerTopicMetrics {
     batch_records: Histogram,
     batch_bytes: Histogram,
     pending: IntGauge,
-    /// This producer's part of the gauge, which others may share.
+    /// This producer's share of the gauge, which other producers may share.
     shown: Mutex<i64>,
 }
 
 impl ProducerTopicMetrics {
-    /// A batch is made.
+    /// Records that a batch was closed.
     pub fn batch(&self, records: u32, bytes: usize) {
         self.batch_records.observe(records.into());
         self.batch_bytes.observe(bytes as f64);
     }
 
-    /// A batch is acknowledged, so long after its first record was sent.
+    /// Records that a batch was acknowledged, `took` after its first record was sent.
     pub fn sent(&self, records: u32, bytes: usize, took: Duration) {
         self.records.inc_by(records.into());
         self.bytes.inc_by(bytes as u64);
         self.send.observe(took.as_secs_f64());
     }
 
-    /// A request with batches is answered, so long after it was made.
+    /// Records that a request with batches was answered after `took`.
     pub fn flushed(&self, took: Duration) {
         self.flush.observe(took.as_secs_f64());
     }
 
-    /// Records failed for good.
+    /// Records that records failed finally.
     pub fn failed(&self, records: u32) {
         self.errors.inc_by(records.into());
     }
 
-    /// So many records of this producer wait or are on their way.
+    /// Sets the number of this producer's records that are not settled.
     pub fn set_pending(&self, pending: i64) {
         let mut shown = self.shown.lock();
         self.pending.add(pending - *shown);

@@ -1,4 +1,4 @@
-//! The metrics, registered at a Prometheus registry.
+//! [`Registry`]: the client's metrics, registered at a Prometheus registry.
 
 use std::{
     collections::HashSet,
@@ -11,11 +11,13 @@ use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeV
 
 use super::{consumer::ConsumerVecs, limits::Limits, partition::PartitionVecs, producer::ProducerVecs};
 
-/// What the rest share: topics, groups and partitions beyond the [`Limits`].
+/// Label value that topics, groups and partitions beyond the [`Limits`] share.
 pub(super) const OTHER: &str = "_other";
 
-/// Where metrics are registered: once for any number of producers and consumers. `Registry::default()` is the one of the
-/// process, which is also Prometheus's default registry.
+/// Registers the client's metrics at a Prometheus registry; one serves any number of producers and
+/// consumers.
+///
+/// `Registry::default()` is that of the process and uses Prometheus's default registry.
 #[derive(Clone)]
 pub struct Registry {
     pub(super) inner: Arc<Inner>,
@@ -47,18 +49,18 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// A registry of its own, with nothing else in it.
+    /// Creates a registry with a new, empty Prometheus registry.
     pub fn new() -> Self {
         Self::at(prometheus::Registry::new())
     }
 
-    /// Registers at a Prometheus registry. Make one `Registry` per Prometheus registry and clone it: the metrics of a
-    /// second one would not be shown.
+    /// Registers the metrics at an existing Prometheus registry. Call this once per Prometheus
+    /// registry and clone the result: the metrics of a second `Registry` would not be exported.
     pub fn at(registry: prometheus::Registry) -> Self {
         Self::with_limits(registry, Limits::default())
     }
 
-    /// The same, with other limits on the number of series.
+    /// Like [`Registry::at`], with other limits on the number of series.
     pub fn with_limits(registry: prometheus::Registry, limits: Limits) -> Self {
         let register = Register(&registry);
         let producer = ProducerVecs::new(&register);
@@ -78,23 +80,23 @@ impl Registry {
         }
     }
 
-    /// The Prometheus registry, to gather from or to add to.
+    /// Returns the Prometheus registry, to gather from it or to register more metrics.
     pub fn prometheus(&self) -> &prometheus::Registry {
         &self.inner.registry
     }
 
-    /// A topic's label, bounded in number.
+    /// Returns a topic's label value, [`OTHER`] beyond the limit.
     pub(super) fn topic_label(&self, topic: &str) -> String {
         bounded(&self.inner.topics, topic, self.inner.limits.topics)
     }
 
-    /// A group's label, bounded in number.
+    /// Returns a group's label value, [`OTHER`] beyond the limit.
     pub(super) fn group_label(&self, group: &str) -> String {
         bounded(&self.inner.groups, group, self.inner.limits.groups)
     }
 }
 
-/// The name itself if it is one of the first so many.
+/// Returns the name itself if it is among the first `most` names.
 fn bounded(names: &Mutex<HashSet<String>>, name: &str, most: usize) -> String {
     let mut names = names.lock();
     if names.contains(name) || names.len() < most {
@@ -104,16 +106,17 @@ fn bounded(names: &Mutex<HashSet<String>>, name: &str, most: usize) -> String {
     OTHER.to_owned()
 }
 
-/// Makes metrics and registers them.
+/// Creates and registers metrics.
 pub(super) struct Register<'a>(&'a prometheus::Registry);
 
 impl Register<'_> {
     fn keep<C: prometheus::core::Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
-        // Names and labels are constants that the tests register, so this cannot fail in use.
+        // Names and labels are constants that the tests register, so this cannot fail in
+        // production.
         #[allow(clippy::expect_used)]
         let metric = made.expect("metric names and labels are valid");
         if let Err(error) = self.0.register(Box::new(metric.clone())) {
-            tracing::warn!(%error, "a metric is registered already and will not be shown twice");
+            tracing::warn!(%error, "a metric is already registered; its second instance is not exported");
         }
         metric
     }

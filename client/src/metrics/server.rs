@@ -1,4 +1,4 @@
-//! Serves `/metrics` (and `/health`) of a producer or consumer process to Prometheus.
+//! HTTP server for `/metrics` and `/health` of a process with producers or consumers.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::Registry;
 use crate::error::{Error, Result};
 
-/// A running metrics server; it ends when dropped.
+/// A running metrics server. Dropping it stops the server.
 #[derive(Debug)]
 pub struct MetricsServer {
     address: SocketAddr,
@@ -21,7 +21,23 @@ pub struct MetricsServer {
     task: Option<JoinHandle<()>>,
 }
 
-/// Serves a registry at an address; port 0 takes a free one.
+/// Serves a registry's metrics over HTTP at an address. Port 0 selects a free port.
+///
+/// # Errors
+/// [`Error::Config`] if the address cannot be bound.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example() -> streamhouse_client::Result<()> {
+/// use streamhouse_client::metrics;
+///
+/// let server = metrics::serve("0.0.0.0:9090", Default::default()).await?;
+/// println!("metrics at http://{}/metrics", server.address());
+/// server.close().await;
+/// # Ok(())
+/// # }
+/// ```
 pub async fn serve(address: impl ToSocketAddrs, registry: Registry) -> Result<MetricsServer> {
     let refuse = |error: std::io::Error| {
         Error::Config(format!(
@@ -38,7 +54,7 @@ pub async fn serve(address: impl ToSocketAddrs, registry: Registry) -> Result<Me
     let stopped = stop.clone().cancelled_owned();
     let task = tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(stopped).await {
-            tracing::warn!(%error, "the metrics server ended");
+            tracing::warn!(%error, "the metrics server failed");
         }
     });
     Ok(MetricsServer {
@@ -49,12 +65,12 @@ pub async fn serve(address: impl ToSocketAddrs, registry: Registry) -> Result<Me
 }
 
 impl MetricsServer {
-    /// Where it listens.
+    /// Returns the address the server listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Answers what it has begun to, and ends.
+    /// Stops the server after it has answered the requests in progress.
     pub async fn close(mut self) {
         self.stop.cancel();
         if let Some(task) = self.task.take() {
@@ -72,7 +88,7 @@ impl Drop for MetricsServer {
 async fn metrics(State(registry): State<Registry>) -> impl IntoResponse {
     let mut out = Vec::new();
     if let Err(error) = TextEncoder::new().encode(&registry.prometheus().gather(), &mut out) {
-        tracing::warn!(%error, "some metrics cannot be shown");
+        tracing::warn!(%error, "cannot encode some metrics");
     }
     ([(CONTENT_TYPE, TextEncoder::new().format_type().to_owned())], out)
 }

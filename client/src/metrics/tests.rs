@@ -1,4 +1,4 @@
-//! The contract's names, and the bounds on labels.
+//! The metric names of the contract, and the limits on label values.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ fn a_producer_shows_all_its_metrics_before_the_first_record_and_then_only_those_
     );
 }
 
-/// The producer's metrics, as the contract names them.
+/// The producer's metrics, as named in the contract.
 const PRODUCER: [&str; 8] = [
     "streamhouse_producer_records_sent_total",
     "streamhouse_producer_bytes_sent_total",
@@ -229,7 +229,8 @@ fn a_partition_that_moves_within_a_process_keeps_its_series() {
 }
 
 proptest::proptest! {
-    /// Whatever the order of updates and of partitions that go: the shared age is that of the oldest that is left.
+    /// For any order of updates and dropped partitions, the shared age is that of the oldest
+    /// remaining partition.
     #[test]
     fn the_shared_age_is_the_highest_of_those_that_are_left(
         steps in proptest::collection::vec((0_usize..4, proptest::option::of(0_u8..9)), 1..40),

@@ -1,4 +1,4 @@
-//! What the dispatcher does with the answers of agents, and with streams that end without one.
+//! The dispatcher's handling of agents' answers, and of streams that end without one.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use super::{
 };
 use crate::connection::item_error;
 
-/// Requests are not made smaller than this, however large one was that an agent refused.
+/// Smallest limit on requests, however large a request was that an agent refused.
 const LEAST_REQUEST: usize = 64 << 10;
-/// The shortest time between two log lines about the same trouble.
+/// Shortest time between two log messages about the same problem.
 const COMPLAINTS: Duration = Duration::from_secs(10);
 
 impl Dispatcher {
-    /// An agent answered a request.
+    /// Handles an agent's answer to a request.
     pub(super) fn answered(&mut self, link: usize, stream: u64, response: v1::ProduceResponse) {
         let now = Instant::now();
         let Some(from) = self.links.get_mut(link).filter(|link| link.stream == stream) else {
@@ -43,7 +43,7 @@ impl Dispatcher {
         }
     }
 
-    /// The result for a lane: in its place, or wherever the agent put it.
+    /// Returns the result for a lane: at its index, or wherever the agent put it.
     fn take_result(
         &self,
         results: &mut [Option<v1::PartitionProduceResult>],
@@ -90,7 +90,7 @@ impl Dispatcher {
             let before = self.lanes[lane].not_before;
             self.failed(lane, flight, error);
             if elsewhere {
-                // Another agent leads: there is nothing to wait for.
+                // Another agent leads: retry there without a delay.
                 self.lanes[lane].not_before = before;
             }
             return;
@@ -100,7 +100,7 @@ impl Dispatcher {
         }
     }
 
-    /// A batch was not acknowledged.
+    /// Handles a batch that was not acknowledged.
     pub(super) fn failed(&mut self, lane: usize, flight: Flight, error: CoreError) {
         if error.code() == ErrorCode::MessageTooLarge && self.send_in_parts(lane, flight) {
             return;
@@ -123,7 +123,8 @@ impl Dispatcher {
                     self.complain(&problem);
                 }
                 let entry = &mut self.lanes[lane];
-                // Batches refused only because one before them failed do not make the lane wait longer than that one.
+                // A batch rejected only because an earlier one failed does not delay the lane
+                // longer than that one.
                 if sequence && entry.lane.in_flight() > 0 {
                     return;
                 }
@@ -134,20 +135,17 @@ impl Dispatcher {
         }
     }
 
-    /// Says why records wait, long before their time is over; now and then, however many wait.
+    /// Logs from time to time why records wait, long before they time out.
     fn complain(&mut self, problem: &str) {
         let now = Instant::now();
         let lately = |at: Instant| now.saturating_duration_since(at) < COMPLAINTS;
         if !self.complained.is_some_and(lately) {
             self.complained = Some(now);
-            tracing::error!(
-                problem,
-                "records wait: the cluster cannot store them; trying again"
-            );
+            tracing::error!(problem, "the cluster cannot store records; retrying");
         }
     }
 
-    /// A stream is over.
+    /// Handles the end of a stream.
     pub(super) fn broken(&mut self, link: usize, stream: u64, error: &CoreError) {
         if self.links.get(link).is_some_and(|link| link.stream == stream) {
             tracing::debug!(agent = %self.links[link].uri, %error, "a produce stream ended");
@@ -155,14 +153,15 @@ impl Dispatcher {
         }
     }
 
-    /// An agent took too long to answer.
+    /// Handles an agent that took too long to answer.
     pub(super) fn timed_out(&mut self, link: usize, waited: Duration) {
-        tracing::warn!(agent = %self.links[link].uri, ?waited, "an agent does not answer; opening a new stream");
+        tracing::warn!(agent = %self.links[link].uri, ?waited, "an agent does not answer; reconnecting");
         let error = CoreError::new(ErrorCode::RequestTimedOut, format!("no answer in {waited:?}"));
         self.reopen(link, &error);
     }
 
-    /// Ends the link's stream; what was on its way is sent again. Whether it was stored is not known, whatever the error.
+    /// Closes the link's stream and sends the batches in flight again. Whether they were stored is
+    /// unknown, whatever the error.
     fn reopen(&mut self, link: usize, error: &CoreError) {
         let pause = self.links[link]
             .backoff
@@ -170,7 +169,8 @@ impl Dispatcher {
         self.links[link].pause(Instant::now(), pause);
         let too_large = error.code() == ErrorCode::MessageTooLarge;
         let lost = CoreError::new(
-            // An agent answers what it took before it says so, and takes nothing after it.
+            // An agent answers the requests it accepted before it reports this, and accepts none
+            // after.
             if too_large {
                 ErrorCode::ShuttingDown
             } else {
@@ -203,8 +203,9 @@ impl Dispatcher {
 }
 
 impl Dispatcher {
-    /// The agent ended a stream because a request was larger than it takes: the first that it did not answer. Sends less at
-    /// once; a batch that was alone in the request is cut, or fails.
+    /// Handles a stream that the agent ended because a request was too large: the first one not
+    /// answered. Lowers the link's request size; a batch that was alone in the request is split, or
+    /// fails.
     fn too_large(&mut self, link: usize, sent: &mut Vec<Sent>, error: &CoreError, again: &CoreError) {
         if sent.is_empty() {
             return;
@@ -215,7 +216,7 @@ impl Dispatcher {
         self.links[link].most_bytes = most;
         tracing::warn!(
             agent = %self.links[link].uri, bytes = refused.bytes, most,
-            "the agent takes no request this large; sending less at once"
+            "the agent rejected a request as too large; sending smaller requests"
         );
         let alone = refused.batches.len() == 1;
         for (lane, flight) in refused.batches {
@@ -229,7 +230,7 @@ impl Dispatcher {
     }
 }
 
-/// Notes in the span of a request that a part of it was not acknowledged.
+/// Records in a request's span that a part of it was not acknowledged.
 fn note_failure(span: Option<&mut Span>, result: Option<&v1::PartitionProduceResult>) {
     let error = result.and_then(|result| result.error.as_ref());
     let error = error.filter(|error| error.code != ErrorCode::None.number());
@@ -238,7 +239,7 @@ fn note_failure(span: Option<&mut Span>, result: Option<&v1::PartitionProduceRes
     }
 }
 
-/// Failures that say that what is known of the leader is wrong.
+/// Returns whether this error means that the cached leader is outdated.
 fn wants_refresh(code: ErrorCode) -> bool {
     matches!(
         code,

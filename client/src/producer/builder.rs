@@ -1,4 +1,5 @@
-//! [`ProducerBuilder`]: every knob of the producer with its default, checked before anything starts.
+//! [`ProducerBuilder`]: all settings of a producer with their defaults, validated before anything
+//! starts.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +18,7 @@ use crate::{
     traces::SCOPE,
 };
 
-/// The producer's own knobs. The builder documents them.
+/// The producer's settings, documented at the methods of [`ProducerBuilder`].
 #[derive(Debug, Clone)]
 pub(crate) struct ProducerConfig {
     pub(crate) linger: Duration,
@@ -49,7 +50,7 @@ impl Default for ProducerConfig {
     }
 }
 
-/// Builds a [`Producer`]. Only the bootstrap address (or a client) is required.
+/// Builds a [`Producer`]. Only a bootstrap address (or a client) is required.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct ProducerBuilder {
@@ -61,134 +62,151 @@ pub struct ProducerBuilder {
 }
 
 impl ProducerBuilder {
-    /// Agents to ask first: `host:port,host:port`.
+    /// Sets the bootstrap agents: `host:port,host:port`.
     pub fn bootstrap(mut self, bootstrap: impl Into<String>) -> Self {
         self.settings.bootstrap = bootstrap.into();
         self
     }
 
-    /// Shares the connections, cached leaders and settings of a client, instead of having its own. Settings of this builder
-    /// that the client has, such as `request_timeout`, are then refused by [`ProducerBuilder::build`].
+    /// Uses the connections, cached metadata and settings of a client instead of its own.
+    /// [`ProducerBuilder::build`] rejects settings that the client already has, such as
+    /// `request_timeout`.
     pub fn client(mut self, client: &Client) -> Self {
         self.client = Some(client.clone());
         self
     }
 
-    /// All that producer, consumer and admin have in common, at once.
+    /// Replaces all settings that producer, consumer and admin share.
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
         self
     }
 
-    /// Shown by the cluster where it lists clients. Default `streamhouse-client`.
+    /// Sets the client id, shown by the cluster where it lists clients. Default
+    /// `streamhouse-client`.
     pub fn client_id(mut self, client_id: impl Into<String>) -> Self {
         self.settings.client_id = client_id.into();
         self
     }
 
-    /// PEM of the certificate authority that signed the agents' certificates. Default: the system's roots.
+    /// Sets the PEM certificate of the authority that signed the agents' certificates. Default: the
+    /// system's root certificates.
     pub fn tls_ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.settings.tls_ca_pem = Some(pem.into());
         self
     }
 
-    /// The certificate with which the client proves who it is, see [`Settings::tls_identity`].
+    /// Sets the client certificate, see [`Settings::tls_identity`].
     pub fn tls_identity(mut self, identity: ClientIdentity) -> Self {
         self.settings.tls_identity = Some(identity);
         self
     }
 
-    /// The name that every agent's certificate must have, see [`Settings::tls_server_name`].
+    /// Sets the name that every agent's certificate must carry, see [`Settings::tls_server_name`].
     pub fn tls_server_name(mut self, name: impl Into<String>) -> Self {
         self.settings.tls_server_name = Some(name.into());
         self
     }
 
-    /// How long a batch waits for more records before it is sent. Default 5 ms; 0 sends at once.
+    /// Sets how long a batch waits for more records before it is sent. Zero sends at once. Default
+    /// 5 ms.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.config.linger = linger;
         self
     }
 
-    /// Uncompressed bytes at which a batch is full. Default 1 MiB. A topic whose `max.message.bytes` is less gets batches
-    /// that fit, by how well its records compress.
+    /// Sets the size in uncompressed bytes at which a batch is full. Batches of a topic with a
+    /// smaller `max.message.bytes` are limited accordingly, by how well its records compress.
+    /// Default 1 MiB.
     pub fn batch_size(mut self, bytes: usize) -> Self {
         self.config.batch_size = bytes;
         self
     }
 
-    /// Requests on the way to one agent. Default 5. Order is kept with any number.
+    /// Sets the maximum number of requests in flight per agent. Records keep their order with any
+    /// number. Default 5.
     pub fn max_in_flight(mut self, requests: usize) -> Self {
         self.config.max_in_flight = requests;
         self
     }
 
-    /// The largest request, and so the largest record, in bytes as they are sent: compressed. Default 8 MiB. Agents have a
-    /// limit of their own, `max-request-bytes`, and topics `max.message.bytes`.
+    /// Sets the maximum size of a request, and so of a record, in bytes as sent (compressed).
+    /// Agents and topics have their own limits, `max-request-bytes` and `max.message.bytes`.
+    /// Default 8 MiB.
     pub fn max_request_size(mut self, bytes: usize) -> Self {
         self.config.max_request_size = bytes;
         self
     }
 
-    /// Uncompressed bytes of records that wait or are on their way, and so the largest record before compression. Default
-    /// 64 MiB. `send` waits while it is full.
+    /// Sets the memory for records that are buffered or in flight, in uncompressed bytes, which
+    /// also limits the uncompressed size of a record. `send` waits while it is full. Default 64
+    /// MiB.
     pub fn buffer_memory(mut self, bytes: usize) -> Self {
         self.config.buffer_memory = bytes;
         self
     }
 
-    /// Of batches. Default LZ4.
+    /// Sets the compression of batches. Default LZ4.
     pub fn compression(mut self, compression: Compression) -> Self {
         self.config.compression = compression;
         self
     }
 
-    /// Whether retries are recognised by the cluster and stored once. Default true. Without it a batch whose answer was
-    /// lost is sent again and may be stored twice, and only one batch of a partition is on its way at a time.
+    /// Whether the producer is idempotent: the cluster recognizes retries and stores each batch
+    /// once. Without idempotence, a batch whose answer was lost is sent again and may be stored
+    /// twice, and only one batch per partition is in flight. Default true.
     pub fn idempotent(mut self, idempotent: bool) -> Self {
         self.config.idempotent = idempotent;
         self
     }
 
-    /// From `send` to success or failure, with all retries. Default 120 s.
+    /// Sets the time limit from `send` to success or failure, including all retries. Default 120 s.
     pub fn delivery_timeout(mut self, timeout: Duration) -> Self {
         self.config.delivery_timeout = timeout;
         self
     }
 
-    /// For one answer of an agent; after it the connection counts as broken. Default 30 s.
+    /// Sets the time limit for one answer of an agent, after which the connection counts as broken.
+    /// Default 30 s.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.settings.request_timeout = timeout;
         self
     }
 
-    /// The longest that `send` waits, for buffer space and for the topic's metadata together. Default 60 s.
+    /// Sets how long `send` waits, for buffer space and for the topic's metadata together. Default
+    /// 60 s.
     pub fn max_block(mut self, max_block: Duration) -> Self {
         self.config.max_block = max_block;
         self
     }
 
-    /// Chooses partitions. Default: Kafka's murmur2 of the key; without a key, one partition is kept until its batch closes,
-    /// and those whose leader does not keep up are passed over.
+    /// Sets the partitioner. Default: Kafka's murmur2 hash of the key; records without a key stay
+    /// with one partition until its batch closes, and partitions whose leader does not keep up are
+    /// skipped.
     pub fn partitioner(mut self, partitioner: impl Partitioner) -> Self {
         self.config.partitioner = Arc::new(partitioner);
         self
     }
 
-    /// Where the metrics are registered. Default: the process's registry, see [`metrics`](crate::metrics).
+    /// Sets where metrics are registered. Default: the process's registry, see
+    /// [`metrics`](crate::metrics).
     pub fn metrics_registry(mut self, registry: Registry) -> Self {
         self.registry = Some(registry);
         self
     }
 
-    /// Where spans go. Default: the provider that the program installed with `opentelemetry::global` before this builder
-    /// is built; without one nothing is traced.
+    /// Sets the tracer provider for spans. Default: the global provider of `opentelemetry` when the
+    /// producer is built; without one, nothing is traced.
     pub fn tracer_provider(mut self, provider: &dyn ObjectSafeTracerProvider) -> Self {
         self.traces = Some(Traces::of(provider, SCOPE));
         self
     }
 
-    /// Checks the settings and starts the producer. It opens no connection yet, so it also works while no agent runs.
+    /// Validates the settings and starts the producer. It opens no connection yet, so it succeeds
+    /// even while no agent runs.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a setting is invalid; otherwise as [`Client::new`].
     pub async fn build(self) -> Result<Producer> {
         self.validate()?;
         let client = match self.client {
@@ -212,25 +230,25 @@ impl ProducerBuilder {
         }
         if config.max_in_flight == 0 || config.max_in_flight > 1000 {
             return refuse(format!(
-                "max_in_flight is {}; take 1 to 1000",
+                "max_in_flight is {}; use 1 to 1000",
                 config.max_in_flight
             ));
         }
         if config.batch_size < 1024 {
             return refuse(format!(
-                "batch_size is {} bytes; take 1024 or more",
+                "batch_size is {} bytes; use 1024 or more",
                 config.batch_size
             ));
         }
         if config.max_request_size < 2048 {
             return refuse(format!(
-                "max_request_size is {} bytes; take 2048 or more",
+                "max_request_size is {} bytes; use 2048 or more",
                 config.max_request_size
             ));
         }
         if config.max_request_size > MAX_MESSAGE_SIZE - (1 << 20) {
             return refuse(format!(
-                "max_request_size is {} bytes; take 63 MiB or less",
+                "max_request_size is {} bytes; use 63 MiB or less",
                 config.max_request_size
             ));
         }
@@ -238,13 +256,13 @@ impl ProducerBuilder {
             return refuse("batch_size is larger than max_request_size; lower it".into());
         }
         if config.compression == Compression::Zstd {
-            return refuse("zstd is read, not written; take lz4, gzip, snappy or none".into());
+            return refuse("the producer cannot write zstd; use lz4, gzip, snappy or none".into());
         }
         if config.buffer_memory < config.batch_size {
             return refuse("buffer_memory is smaller than batch_size; raise it".into());
         }
         if u32::try_from(config.buffer_memory).is_err() {
-            return refuse("buffer_memory is 4 GiB or more; take less".into());
+            return refuse("buffer_memory is 4 GiB or more; lower it".into());
         }
         Ok(())
     }

@@ -1,8 +1,10 @@
-//! [`Delivery`]: the future of one record, and the [`Ticket`] that all records of a batch share.
+//! [`Delivery`], the future of one record's outcome, and [`Ticket`], which all records of a batch
+//! share.
 //!
-//! A ticket is completed exactly once, by whoever owns the batch; when the producer ends, for whatever reason, it completes
-//! all that are left, so no delivery waits for ever and no callback is lost. A batch that is taken apart passes its ticket on
-//! to the batches that its records go to. A callback that panics is caught.
+//! A ticket is completed exactly once, by the owner of the batch. When the producer ends, it
+//! completes all remaining tickets, so no delivery waits forever and no callback is lost. If a
+//! batch is split, its ticket completes with the batches that its records moved to. Panics of
+//! callbacks are caught.
 
 use std::{
     fmt,
@@ -21,22 +23,23 @@ use parking_lot::Mutex;
 use super::record::RecordMetadata;
 use crate::error::{Error, Result};
 
-/// Called once with what became of a record. It runs on the producer's own task: it must not block. A panic in it is logged
-/// and harms no other record.
+/// Called once with the outcome of a record, on the producer's task, so it must not block. A panic
+/// in it is logged and does not affect other records.
 pub type Callback = Box<dyn FnOnce(Result<RecordMetadata>) + Send>;
 
-/// What became of a batch.
+/// Outcome of a batch.
 #[derive(Debug, Clone)]
 enum Outcome {
-    /// Stored; the offset of its first record, or -1 where it is not known any more.
+    /// Stored; with the offset of its first record, or -1 if it is no longer known.
     Stored(i64),
-    /// Not stored, or nobody knows.
+    /// Not stored, or of unknown outcome.
     Failed(Error),
-    /// Each record has its outcome in another batch: which, and its place there.
+    /// Its records have moved to other batches, which have their outcomes; with the new location of
+    /// each.
     Moved(Box<[Place]>),
 }
 
-/// Where a record of a batch that was taken apart is: the batch, and the place within it.
+/// Location of a record of a split batch: the batch it moved to, and its index there.
 pub(crate) type Place = (Arc<Ticket>, u32);
 
 /// The shared completion of a batch's records.
@@ -44,9 +47,9 @@ pub(crate) struct Ticket {
     id: u64,
     topic: Arc<str>,
     partition: i32,
-    /// Known once the batch is closed.
+    /// Set once the batch is closed.
     records: AtomicU32,
-    /// Some try of the batch may have been stored.
+    /// Whether an attempt to send the batch may have been stored.
     unsure: AtomicBool,
     outcome: OnceLock<Outcome>,
     waiters: Mutex<Waiters>,
@@ -56,13 +59,13 @@ pub(crate) struct Ticket {
 struct Waiters {
     wakers: Vec<Option<Waker>>,
     callbacks: Vec<(u32, i64, Callback)>,
-    /// Where its records went; empty unless the batch was taken apart.
+    /// Where the records moved; empty unless the batch was split.
     places: Vec<Place>,
-    /// How many of the batches in `places` are not settled.
+    /// Number of batches in `places` that are not settled.
     unsettled_places: usize,
-    /// Batches with records in this one.
+    /// Split batches with records in this one.
     origins: Vec<Arc<Ticket>>,
-    /// The outcome is known and the callbacks were called.
+    /// Whether the outcome is set and the callbacks were called.
     finished: bool,
 }
 
@@ -79,43 +82,43 @@ impl Ticket {
         })
     }
 
-    /// Unique within the producer, rising.
+    /// Returns the id, unique within the producer and rising.
     pub(crate) fn id(&self) -> u64 {
         self.id
     }
 
-    /// The batch is stored, its first record at `base_offset`.
+    /// Completes the batch as stored, with its first record at `base_offset`.
     pub(crate) fn stored(&self, base_offset: i64) {
         self.complete(Outcome::Stored(base_offset));
     }
 
-    /// The batch failed for good.
+    /// Completes the batch as failed.
     pub(crate) fn failed(&self, error: Error) {
         self.complete(Outcome::Failed(error));
     }
 
-    /// The batch is closed, with so many records.
+    /// Sets the number of records when the batch is closed.
     pub(crate) fn set_records(&self, records: u32) {
         self.records.store(records, Ordering::Relaxed);
     }
 
-    /// See [`Ticket::set_records`].
+    /// Returns the number of records, see [`Ticket::set_records`].
     pub(crate) fn records(&self) -> u32 {
         self.records.load(Ordering::Relaxed)
     }
 
-    /// Says whether some try of the batch may have been stored.
+    /// Sets whether an attempt to send the batch may have been stored.
     pub(crate) fn set_unsure(&self, unsure: bool) {
         self.unsure.store(unsure, Ordering::Relaxed);
     }
 
-    /// See [`Ticket::set_unsure`].
+    /// Returns whether the batch may be stored, see [`Ticket::set_unsure`].
     pub(crate) fn is_unsure(&self) -> bool {
         self.unsure.load(Ordering::Relaxed)
     }
 
-    /// The batch was taken apart: each of its records, in order, has its outcome at another place. The ticket is complete
-    /// when all of these batches are.
+    /// Moves the records, in order, to these locations, because the batch was split. The ticket
+    /// completes when all of those batches have.
     pub(crate) fn move_to(self: &Arc<Self>, places: Vec<Place>) {
         let mut batches: Vec<Arc<Self>> = places.iter().map(|(ticket, _)| ticket.clone()).collect();
         batches.sort_unstable_by_key(|ticket| ticket.id);
@@ -126,7 +129,8 @@ impl Ticket {
                 return;
             }
             waiters.places = places;
-            // One more than there are, so that none completes the ticket before all are told.
+            // One more than the number of batches, so that the ticket cannot complete before all
+            // are registered.
             waiters.unsettled_places = batches.len() + 1;
         }
         for batch in batches {
@@ -137,12 +141,12 @@ impl Ticket {
         self.place_settled();
     }
 
-    /// Whether the batch was taken apart, so that others complete the ticket.
+    /// Returns whether the batch was split, so that other batches complete the ticket.
     pub(crate) fn is_moved(&self) -> bool {
         !self.waiters.lock().places.is_empty()
     }
 
-    /// Has `origin` informed of this batch's outcome; false when that is known already.
+    /// Registers `origin` for this batch's completion. Returns false if it is complete already.
     fn add_origin(&self, origin: &Arc<Self>) -> bool {
         let mut waiters = self.waiters.lock();
         if self.is_done() {
@@ -164,12 +168,13 @@ impl Ticket {
         self.complete(Outcome::Moved(places.into()));
     }
 
-    /// Whether the batch's fate is known.
+    /// Returns whether the outcome is known.
     pub(crate) fn is_done(&self) -> bool {
         self.outcome.get().is_some()
     }
 
-    /// Calls `callback` on completion for record `index`; at once when that was already.
+    /// Calls `callback` on completion with the outcome of record `index`; at once if complete
+    /// already.
     pub(crate) fn on_completion(&self, index: u32, timestamp: i64, callback: Callback) {
         {
             let mut waiters = self.waiters.lock();
@@ -185,7 +190,7 @@ impl Ticket {
 
     fn complete(&self, outcome: Outcome) {
         let (callbacks, origins) = {
-            // Set under the lock, so that no waiter registers between the two.
+            // Set under the lock, so that no waiter is registered in between.
             let mut waiters = self.waiters.lock();
             if self.outcome.set(outcome).is_err() {
                 return;
@@ -233,7 +238,7 @@ impl Ticket {
         })
     }
 
-    /// Waits until the fate of the whole batch is known and its callbacks were called.
+    /// Waits until the outcome of the whole batch is known and its callbacks were called.
     pub(crate) async fn done(&self) {
         poll_fn(|cx| {
             let mut waiters = self.waiters.lock();
@@ -256,17 +261,33 @@ impl fmt::Debug for Ticket {
     }
 }
 
-/// Calls a callback, which may panic.
+/// Calls a callback, and catches its panics.
 fn call(callback: Callback, result: Result<RecordMetadata>) {
     if catch_unwind(AssertUnwindSafe(|| callback(result))).is_err() {
-        tracing::error!("a callback of a delivery panicked; the producer goes on");
+        tracing::error!("a delivery callback panicked; the producer continues");
     }
 }
 
-/// What will become of a sent record: await it, or drop it (the record is sent all the same).
+/// The outcome of a sent record, as a future. Dropping it does not cancel the record.
 ///
-/// After [`Error::Timeout`] and [`Error::OutcomeUnknown`] the record may be stored, or be stored later; after every other error
-/// it is not.
+/// After [`Error::Timeout`] and [`Error::OutcomeUnknown`] the record may be stored, or may still
+/// become stored; after every other error it is not stored.
+///
+/// # Examples
+///
+/// ```no_run
+/// # use streamhouse_client::{Producer, Result};
+/// # async fn example(producer: Producer) -> Result<()> {
+/// use streamhouse_client::Record;
+///
+/// let delivery = producer.send(Record::new("orders", "tea")).await?;
+/// match delivery.await {
+///     Ok(stored) => println!("stored at offset {}", stored.offset),
+///     Err(error) => eprintln!("not acknowledged: {error}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "a record counts as stored only once its delivery says so"]
 pub struct Delivery {
@@ -286,7 +307,7 @@ impl Delivery {
         }
     }
 
-    /// The result, when it is known already.
+    /// Returns the outcome if it is known already.
     pub fn try_result(&self) -> Option<Result<RecordMetadata>> {
         self.ticket
             .outcome
@@ -294,19 +315,19 @@ impl Delivery {
             .map(|outcome| self.ticket.result(outcome, self.index, self.timestamp))
     }
 
-    /// The partition that was chosen for the record. Where the topic is made anew before the record is stored, that can be
-    /// another one: [`RecordMetadata::partition`] is where it is.
+    /// Returns the partition chosen for the record. If the topic is recreated before the record is
+    /// stored, the record may go to another one: [`RecordMetadata::partition`] is authoritative.
     pub fn partition(&self) -> i32 {
         self.ticket.partition
     }
 
-    /// Calls `callback` with the result as well.
+    /// Registers a callback for the outcome without consuming the delivery.
     pub(crate) fn observe(&self, callback: impl FnOnce(Result<RecordMetadata>) + Send + 'static) {
         self.ticket
             .on_completion(self.index, self.timestamp, Box::new(callback));
     }
 
-    /// Calls `callback` with the result instead.
+    /// Calls `callback` with the outcome, in place of awaiting the delivery.
     pub fn on_completion(self, callback: impl FnOnce(Result<RecordMetadata>) + Send + 'static) {
         self.observe(callback);
     }
@@ -398,7 +419,7 @@ mod tests {
         ticket.stored(5);
         ticket.done().await;
         assert_eq!(called.load(Ordering::SeqCst), 1);
-        // The outcome is known: it is called at once.
+        // The outcome is known: the callback is called at once.
         Delivery::new(ticket, 1, 0).on_completion(|_| panic!("on purpose"));
     }
 

@@ -1,9 +1,10 @@
-//! The dispatcher: one task per producer that decides which batch goes to which agent and when. It owns the lanes and the
-//! links; appenders, agents and the metadata cache only tell it that something happened.
+//! The dispatcher: one task per producer that decides when each batch is sent, and to which agent.
+//! It owns the lanes (one per partition) and the links (one per agent); appenders, agents and the
+//! metadata cache only notify it.
 //!
-//! A lane with something to send stands in the queue of its leader's link, at most once. A link with room for a request
-//! takes one batch from each lane in its queue until the request is full. Everything else is a reason to look at a lane
-//! again: an answer, a timer, a new leader, a producer id.
+//! A lane with something to send is in the queue of its leader's link, at most once. A link with
+//! room for a request takes one batch from each queued lane until the request is full. Answers,
+//! timers, new leaders and producer ids make the dispatcher check a lane again.
 
 use std::{
     cmp::Reverse,
@@ -32,31 +33,31 @@ use super::{
 };
 use crate::connection;
 
-/// Between two looks at time-outs.
+/// Interval between time-out checks.
 const TICK: Duration = Duration::from_millis(100);
 
-/// A lane and what the dispatcher knows about it.
+/// A lane: one partition as the dispatcher sees it.
 pub(super) struct Entry {
     pub(super) topic: Arc<Topic>,
     pub(super) partition: Arc<Partition>,
     pub(super) lane: Lane,
-    /// Where its batches on their way went, and under which leader epoch.
+    /// Link and leader epoch of the batches in flight.
     pub(super) sent_to: Option<(usize, i32)>,
-    /// Nothing is sent before.
+    /// Nothing is sent before this time.
     pub(super) not_before: Option<Instant>,
     pub(super) queued: bool,
-    /// It was looked at when nobody led its partition.
+    /// Whether the partition had no leader at the last check.
     pub(super) leaderless: bool,
     timer: Option<Instant>,
 }
 
-/// The dispatcher's state.
+/// State of the dispatcher.
 pub(super) struct Dispatcher {
     pub(super) shared: Arc<Shared>,
     pub(super) lanes: Vec<Entry>,
     pub(super) links: Vec<Link>,
     pub(super) by_uri: HashMap<Arc<str>, usize>,
-    /// Links whose agent is gone, for others to use.
+    /// Links to departed agents, to be reused.
     pub(super) free_links: Vec<usize>,
     pub(super) leaderless: Leaderless,
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
@@ -68,12 +69,13 @@ pub(super) struct Dispatcher {
     pub(super) events: mpsc::Sender<Event>,
 }
 
-/// Runs until `stop`; `guard` then fails what is left, as it does when this panics or is not run any more.
+/// Runs until `stop`. Then `guard` fails the remaining records, as it does if this task panics or
+/// is dropped.
 pub(super) async fn run(shared: Arc<Shared>, guard: EndGuard, stop: CancellationToken) {
     let (events, inbox) = mpsc::channel(1024);
     let mut dispatcher = Dispatcher::new(shared, events);
     stop.run_until_cancelled(dispatcher.work(inbox)).await;
-    // The links' tasks end with it, and no answer can settle a batch any more.
+    // Ends the links' tasks, so that no answer can settle a batch any more.
     drop(dispatcher);
     drop(guard);
 }
@@ -117,7 +119,7 @@ impl Dispatcher {
             }
             let now = Instant::now();
             if self.take_notes() {
-                // A topic may have been made anew before its lanes were here.
+                // A topic may have been recreated before its lanes existed here.
                 self.follow_topics();
             }
             self.run_timers(now);
@@ -148,7 +150,7 @@ impl Dispatcher {
         }
     }
 
-    /// Takes what appenders said; says whether there are new lanes.
+    /// Processes the appenders' events. Returns whether there are new lanes.
     pub(super) fn take_notes(&mut self) -> bool {
         let notes = self.shared.take_notes();
         let known = self.lanes.len();
@@ -191,12 +193,12 @@ impl Dispatcher {
             .filter_map(|link| link.not_before)
             .min();
         let lane = self.timers.peek().map(|Reverse((at, _))| *at);
-        // A pause that is over is no reason to wake: the queue then waits for answers.
+        // A pause that is over is no reason to wake up: the queue then waits for answers.
         let now = Instant::now();
         paused.filter(|at| *at > now).into_iter().chain(lane).min()
     }
 
-    /// Looks at a lane again at `at`.
+    /// Schedules a check of a lane at `at`.
     pub(super) fn look_again(&mut self, lane: usize, at: Instant) {
         let Some(entry) = self.lanes.get_mut(lane) else {
             return;
@@ -208,7 +210,8 @@ impl Dispatcher {
     }
 
     fn run_timers(&mut self, now: Instant) {
-        // In a hurry nothing waits for its linger; what waits for another reason sets its timer again.
+        // During a flush no lane waits for its linger; lanes that wait for another reason set their
+        // timer again.
         let hurried = self.shared.is_hurried();
         let mut due = Vec::new();
         while self
@@ -228,7 +231,7 @@ impl Dispatcher {
         }
     }
 
-    /// Queues a lane at its leader's link if it has something to send, or sees to it that it is looked at again.
+    /// Queues a lane at its leader's link if it has something to send, or schedules its next check.
     pub(super) fn schedule(&mut self, lane: usize) {
         let now = Instant::now();
         let linger = self.linger();
@@ -287,7 +290,7 @@ impl Dispatcher {
             && let Some((old, epoch)) = entry.sent_to
             && old != link
         {
-            // Its answers from the old leader decide first, unless that leader surely cannot store any more.
+            // Wait for the old leader's answers, unless it can no longer store anything.
             if !self.shared.config.idempotent || leader.epoch <= epoch {
                 return;
             }
@@ -298,7 +301,7 @@ impl Dispatcher {
         self.links[link].ready.push_back(lane);
     }
 
-    /// Asks for a producer id, if a lane waits for one and nothing asks.
+    /// Requests a producer id if a lane waits for one and no request is in flight.
     pub(super) fn ask_for_identity(&mut self) {
         while self.asking.try_join_next().is_some() {}
         if !self.asking.is_empty() || self.wants_identity.is_empty() {
@@ -328,14 +331,14 @@ impl Dispatcher {
                             .await;
                         return;
                     }
-                    Err(error) => tracing::warn!(%error, "cannot get a producer id; trying again"),
+                    Err(error) => tracing::warn!(%error, "cannot get a producer id; retrying"),
                 }
                 tokio::time::sleep(backoff.next(Duration::ZERO)).await;
             }
         });
     }
 
-    /// Leaders may have moved, topics may have grown.
+    /// Handles new metadata: leaders may have moved, topics may have grown.
     fn metadata_changed(&mut self) {
         self.take_notes();
         self.follow_topics();
@@ -358,7 +361,7 @@ impl Dispatcher {
                 _ => false,
             };
             if moved_on && shared.config.idempotent {
-                // The old leader cannot store any more, so nothing is gained by waiting for its answers.
+                // The old leader can no longer store anything, so its answers need not be awaited.
                 entry.lane.abandon(&moved());
             }
             self.schedule(lane);

@@ -1,4 +1,4 @@
-//! [`Encoder`]: the record batch codec, as the producer uses it.
+//! [`Encoder`]: the producer's use of the record batch codec.
 
 use bytes::{Bytes, BytesMut};
 use streamhouse_core::{
@@ -8,7 +8,7 @@ use streamhouse_core::{
 
 use super::record::RecordRef;
 
-/// Who wrote a batch, for the cluster to recognise a retry.
+/// Producer id and epoch of a batch, by which the cluster recognizes retries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity {
     pub(super) id: i64,
@@ -16,7 +16,7 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Of a producer that is not idempotent.
+    /// Identity of a producer that is not idempotent.
     pub(super) const NONE: Self = Self { id: -1, epoch: -1 };
 }
 
@@ -29,7 +29,7 @@ impl Encoder {
         Self(BatchBuilder::new(compression))
     }
 
-    /// Appends a record; returns its place in the batch.
+    /// Appends a record. Returns its index in the batch.
     pub(super) fn append(&mut self, timestamp: i64, record: &RecordRef<'_>) -> Result<u32, BatchError> {
         let index = self
             .0
@@ -37,7 +37,7 @@ impl Encoder {
         Ok(index.unsigned_abs())
     }
 
-    /// [`Encoder::append`] of a record that was in another batch.
+    /// Like [`Encoder::append`], for a record of another batch.
     pub(super) fn append_again(&mut self, record: &BatchRecord) -> Result<u32, BatchError> {
         let headers: Vec<_> = record.headers.iter().collect();
         let (key, value) = (record.key.as_deref(), record.value.as_deref());
@@ -45,7 +45,7 @@ impl Encoder {
         Ok(index.unsigned_abs())
     }
 
-    /// Its size so far, not compressed.
+    /// Returns the size of the batch so far, uncompressed.
     pub(super) fn size(&self) -> usize {
         self.0.size_bytes()
     }
@@ -54,13 +54,14 @@ impl Encoder {
         self.0.len().unsigned_abs()
     }
 
-    /// Compresses and closes the batch; the encoder is empty again. The result is never larger than [`Encoder::size`].
+    /// Compresses and closes the batch, and empties the encoder. The result is never larger than
+    /// [`Encoder::size`].
     pub(super) fn seal(&mut self, identity: Identity, sequence: i32) -> Result<Bytes, CoreError> {
         self.0.set_producer(identity.id, identity.epoch, sequence);
         self.0.finish_smallest().map_err(core_error)
     }
 
-    /// Forgets its records.
+    /// Removes all records.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
@@ -70,14 +71,15 @@ fn core_error(error: BatchError) -> CoreError {
     CoreError::new(error.code(), error.to_string())
 }
 
-/// The records of a sealed batch.
+/// Decodes the records of a sealed batch.
 pub(super) fn records_of(batch: &Bytes) -> Result<Vec<BatchRecord>, CoreError> {
-    // What an encoder took is no bomb.
+    // No size limit is needed: the batch was encoded by this producer.
     let records = Records::decode(batch.clone(), i32::MAX as usize).map_err(core_error)?;
     records.collect::<Result<_, _>>().map_err(core_error)
 }
 
-/// A sealed batch as two, each with half of the records, under no identity; and how many records these are.
+/// Splits a sealed batch into two, each with half of the records and without an identity. Returns
+/// the number of records of each.
 pub(super) fn halves(batch: &Bytes, compression: Compression) -> Result<[(Bytes, u32); 2], CoreError> {
     let records = records_of(batch)?;
     let (first, second) = records.split_at(records.len() / 2);
@@ -92,10 +94,11 @@ pub(super) fn halves(batch: &Bytes, compression: Compression) -> Result<[(Bytes,
     Ok([seal(first)?, seal(second)?])
 }
 
-/// The batch under another identity and sequence.
+/// Returns the batch with another identity and sequence.
 pub(super) fn restamp(batch: &Bytes, identity: Identity, sequence: i32) -> Bytes {
     let mut bytes = BytesMut::from(&batch[..]);
-    // It was sealed by an encoder, so it parses; were it damaged, the agent would refuse it by its CRC.
+    // The batch was sealed by an encoder, so it parses; if it were damaged, the agent would reject
+    // it by its CRC.
     let _ = renumber(&mut bytes, identity.id, identity.epoch, sequence);
     bytes.freeze()
 }

@@ -1,8 +1,10 @@
-//! How a producer ends: closed, dropped, or because its dispatcher is gone (it panicked, or the runtime it was built in has
-//! ended). In each case a guard refuses new records, settles every delivery and counts what was lost.
+//! The end of a producer: closed, dropped, or because its dispatcher ended (a panic, or the end of
+//! its tokio runtime). In each case a guard rejects new records, completes every delivery, and
+//! counts the lost records.
 //!
-//! Guarantees: after the end no `send` succeeds and no delivery is left open. [`Error::Closed`] means surely not stored; a
-//! record of which a request was on its way fails with [`Error::OutcomeUnknown`].
+//! Guarantees: after the end, no `send` succeeds and no delivery is outstanding. [`Error::Closed`]
+//! means that a record is not stored; records with a request in flight fail with
+//! [`Error::OutcomeUnknown`].
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -12,11 +14,11 @@ use tracing::{error, warn};
 use super::{shared::Shared, topic::Topic};
 use crate::error::Error;
 
-/// Ends the producer when it is dropped: with the dispatcher's task, however that ends.
+/// Ends the producer when the dispatcher's task ends, for any reason.
 #[derive(Debug)]
 pub(super) struct EndGuard {
     shared: Arc<Shared>,
-    /// Cancelled when the task is told to end.
+    /// Cancelled when the task is asked to end.
     stop: CancellationToken,
 }
 
@@ -34,7 +36,7 @@ impl Drop for EndGuard {
             return;
         }
         let reason = if panics {
-            "its task panicked, the log says where"
+            "its task panicked (see the log)"
         } else {
             "the tokio runtime it was built in has ended"
         };
@@ -42,7 +44,7 @@ impl Drop for EndGuard {
         if panics || records > 0 {
             error!(
                 reason,
-                records, "the producer has ended; what was not acknowledged fails"
+                records, "the producer has ended; records that were not acknowledged fail"
             );
         }
         self.shared.stop(Error::ProducerEnded {
@@ -52,26 +54,26 @@ impl Drop for EndGuard {
 }
 
 impl Shared {
-    /// `send` fails from now on.
+    /// Makes `send` fail from now on.
     pub(super) fn refuse_new(&self) {
         self.refusing.store(true, Ordering::Release);
         self.buffer.close();
     }
 
-    /// Why nothing can be sent (any more).
+    /// Returns the error of calls after the end.
     pub(super) fn closed(&self) -> Error {
         self.ended.get().cloned().unwrap_or(Error::Closed)
     }
 
-    /// Whether everything is settled and nothing will be sent any more.
+    /// Returns whether the producer has ended, so that everything is settled.
     pub(super) fn is_stopped(&self) -> bool {
         self.ended.get().is_some()
     }
 
-    /// Fails everything that is left. Called by the guard of the dispatcher when that ends.
+    /// Fails all remaining records. Called by the dispatcher's guard.
     fn stop(&self, why: Error) {
         self.refuse_new();
-        // Before the partitions are looked at: those that come later see it.
+        // Set before the partitions are stopped, so that later ones see it.
         let why = self.ended.get_or_init(|| why).clone();
         let lanes = self.lanes_from(0);
         for (topic, partition) in &lanes {
@@ -82,7 +84,7 @@ impl Shared {
         }
         let left = std::mem::take(&mut *self.unsettled.lock());
         for batch in left.into_values() {
-            // One that was taken apart is completed by those that have its records.
+            // A split batch is completed by the batches that have its records.
             if batch.ticket.is_done() || batch.ticket.is_moved() {
                 continue;
             }
@@ -110,13 +112,13 @@ impl Shared {
         topic.metrics.failed(records);
     }
 
-    /// Warns when records are lost because nobody closed the producer.
+    /// Warns about records that are lost because the producer was dropped without a close.
     pub(super) fn warn_of_drop(&self) {
         let records = self.stats().pending_records;
         if records > 0 && !self.is_stopped() {
             warn!(
                 records,
-                "a producer was dropped with records that are not acknowledged; they fail: call close() or flush() first"
+                "a producer was dropped with unacknowledged records, which fail; call close() or flush() first"
             );
         }
     }

@@ -1,18 +1,20 @@
-//! [`Lane`]: the sealed batches of one partition, their sequence numbers, and what happens when one fails. Pure: it does
-//! no I/O and reads no clock; the dispatcher drives it.
+//! [`Lane`]: the sealed batches of one partition, their sequence numbers, and what happens when one
+//! fails. Pure: it does no I/O and reads no clock; the dispatcher drives it.
 //!
-//! The rules that keep an idempotent producer honest:
-//! - A sealed batch keeps its identity (producer id, epoch), sequence and bytes through all its tries.
-//! - Once a batch is to be sent again, nothing more is sent before every batch on its way is answered; then those that
-//!   failed go again, in their order.
-//! - A batch that fails for good leaves a gap that the cluster will not accept the next batch behind. The lane then takes
-//!   a new identity and starts from sequence 0, and batches that surely were not stored are renumbered. A batch whose
-//!   outcome is unknown is never renumbered: it is asked about under its old number, and fails if that is refused.
-//! - A number is given to another batch only if the batch that had it surely was not stored: otherwise the cluster could take
-//!   the other one for a retry, acknowledge and drop it.
-//! - A batch that is cut in parts leaves its place and its numbers to these.
+//! Rules of an idempotent producer:
+//! - A sealed batch keeps its identity (producer id and epoch), sequence and bytes through all
+//!   attempts.
+//! - Once a batch must be sent again, no other batch is sent before all batches in flight are
+//!   answered; then those that failed are sent again, in order.
+//! - A batch that fails finally leaves a gap, behind which the cluster does not accept the next
+//!   batch. The lane then takes a new identity, starts at sequence 0, and renumbers batches that
+//!   are certainly not stored. A batch of unknown outcome is never renumbered: it is sent again
+//!   under its old number, and fails if that is rejected.
+//! - A number is reused only if its batch is certainly not stored; otherwise the cluster could take
+//!   the new batch for a retry, acknowledge it and drop it.
+//! - The parts of a split batch take its place and its numbers.
 //!
-//! Without idempotence one batch is on its way at a time, so that retries cannot change the order.
+//! Without idempotence, one batch is in flight at a time, so that retries cannot change the order.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -28,45 +30,46 @@ use super::{
 };
 use crate::error::Error;
 
-/// What the cluster remembers of an idempotent producer: so many batches of a partition may be on their way.
+/// Number of batches per partition that the cluster remembers for an idempotent producer, and so
+/// the maximum in flight.
 const MOST_IN_FLIGHT: usize = 5;
 
-/// A batch ready to be sent, as often as it takes.
+/// A sealed batch, to be sent until it is settled.
 #[derive(Debug, Clone)]
 pub(super) struct Sealed {
     pub(super) bytes: Bytes,
     pub(super) records: u32,
     pub(super) ticket: Arc<Ticket>,
     pub(super) opened: Instant,
-    /// What its records hold of the buffer.
+    /// Bytes of the buffer that its records have reserved.
     pub(super) reserved: usize,
-    /// The spans of its records.
+    /// Spans of its records.
     pub(super) traced: Box<[SpanContext]>,
-    /// The records whose partition was named.
+    /// The records whose partition was set explicitly.
     pub(super) pinned: Pinned,
     pub(super) tries: u32,
     first_sequence: i32,
-    /// Some try may have been stored without an answer.
+    /// Whether an attempt may have been stored without an answer.
     unsure: bool,
     last_error: Option<CoreError>,
 }
 
-/// What became of a batch for good.
+/// Final outcome of a batch.
 #[derive(Debug)]
 pub(super) struct Settled {
     pub(super) batch: Sealed,
     pub(super) outcome: Result<i64, Error>,
 }
 
-/// The place of a batch in the order of its lane.
+/// Place of a batch in the order of its lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct BatchNo {
     no: u64,
-    /// How many records stand before it in the batch that it is a part of.
+    /// For a part of a split batch: the number of records before it.
     from: u32,
 }
 
-/// One try of a batch: answers to earlier tries are not its answers.
+/// One attempt to send a batch. Answers to earlier attempts do not count for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Flight {
     no: BatchNo,
@@ -74,38 +77,38 @@ pub(super) struct Flight {
 }
 
 impl Flight {
-    /// Whether the batch was sent before.
+    /// Returns whether the batch was sent before.
     pub(super) fn is_retry(self) -> bool {
         self.tries > 1
     }
 }
 
-/// What the dispatcher should do after an answer.
+/// What an answer means for a batch.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // passed on at once, never kept
 pub(super) enum Verdict {
     /// The batch is settled.
     Settled(Box<Settled>),
-    /// It will be sent again.
+    /// The batch will be sent again.
     Retry,
-    /// The lane does not wait for this batch (any more).
+    /// The lane does not (or no longer) wait for this attempt.
     Stale,
 }
 
-/// What a lane can send.
+/// What a lane can send next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
     /// A sealed batch of this many bytes.
     Again(usize),
     /// A new batch, to be sealed.
     New,
-    /// Nothing before an answer.
+    /// Nothing before the next answer.
     Blocked,
     /// Nothing before a producer id other than this one.
     NeedsIdentity(Option<Identity>),
 }
 
-/// The sender's side of a partition.
+/// The sending side of a partition.
 #[derive(Debug)]
 pub(super) struct Lane {
     idempotent: bool,
@@ -113,11 +116,11 @@ pub(super) struct Lane {
     next_sequence: i32,
     next_no: u64,
     in_flight: BTreeMap<BatchNo, Sealed>,
-    /// To be sent again, or, parts of a batch, for the first time.
+    /// To be sent again or, for parts of a split batch, for the first time.
     again: BTreeMap<BatchNo, Sealed>,
-    /// Something is to be sent again and something else is still on its way.
+    /// Whether a batch must be sent again while others are still in flight.
     recovering: bool,
-    /// There is a gap in the sequence: the identity is used up.
+    /// Whether the sequence has a gap, so that a new identity is needed.
     spent: bool,
 }
 
@@ -135,7 +138,7 @@ impl Lane {
         }
     }
 
-    /// Whether no sealed batch is left in it.
+    /// Returns whether no sealed batch is left.
     pub(super) fn is_empty(&self) -> bool {
         self.in_flight.is_empty() && self.again.is_empty()
     }
@@ -144,19 +147,20 @@ impl Lane {
         self.in_flight.len()
     }
 
-    /// How often the first batch that is to be sent again was sent.
+    /// Returns the number of attempts of the first batch to be sent again.
     pub(super) fn tries(&self) -> u32 {
         self.again.values().next().map_or(0, |batch| batch.tries)
     }
 
-    /// What could be sent now.
+    /// Returns what can be sent now.
     pub(super) fn next(&self) -> Next {
         let most = if self.idempotent { MOST_IN_FLIGHT } else { 1 };
         if self.in_flight.len() >= most || (self.recovering && !self.in_flight.is_empty()) {
             return Next::Blocked;
         }
         if self.spent {
-            // Only batches to be asked about go out under the old identity, and all answers are awaited before it changes.
+            // Only batches of unknown outcome are sent under the old identity, and all answers are
+            // awaited before it changes.
             return match self.again.values().find(|batch| batch.unsure) {
                 Some(batch) => Next::Again(batch.bytes.len()),
                 None if self.in_flight.is_empty() => Next::NeedsIdentity(self.identity),
@@ -173,7 +177,8 @@ impl Lane {
         }
     }
 
-    /// Takes a producer id, if it waits for one: renumbers what is left from sequence 0. Says whether it did.
+    /// Adopts a producer id if one is needed, and renumbers the remaining batches from sequence 0.
+    /// Returns whether it did.
     pub(super) fn adopt(&mut self, identity: Identity) -> bool {
         if !matches!(self.next(), Next::NeedsIdentity(old) if old != Some(identity)) {
             return false;
@@ -189,13 +194,13 @@ impl Lane {
         true
     }
 
-    /// The identity and first sequence of the next new batch.
+    /// Returns the identity and first sequence of the next new batch.
     pub(super) fn stamp(&self) -> (Identity, i32) {
         let identity = self.identity.unwrap_or(Identity::NONE);
         (identity, if self.idempotent { self.next_sequence } else { -1 })
     }
 
-    /// Takes in a new batch, sealed with [`Lane::stamp`], as sent.
+    /// Adds a new batch, sealed with [`Lane::stamp`], as sent.
     pub(super) fn send_new(&mut self, new: NewBatch) -> Flight {
         self.recovering = false;
         let (no, mut batch) = self.take_in(new);
@@ -205,7 +210,7 @@ impl Lane {
         Flight { no, tries: 1 }
     }
 
-    /// Takes in a new batch, sealed with [`Lane::stamp`], to be sent after those it has.
+    /// Adds a new batch, sealed with [`Lane::stamp`], to be sent after the existing ones.
     pub(super) fn put_new(&mut self, new: NewBatch) {
         let (no, batch) = self.take_in(new);
         self.again.insert(no, batch);
@@ -222,13 +227,14 @@ impl Lane {
         (no, Sealed::new(new, first_sequence))
     }
 
-    /// A batch that the cluster finds too large, if it can be cut: it has several records.
+    /// Returns a batch that the cluster rejected as too large, if it can be split.
     pub(super) fn divisible(&self, flight: Flight) -> Option<Sealed> {
         let batch = self.in_flight.get(&flight.no)?;
         (batch.tries == flight.tries && batch.records > 1).then(|| batch.clone())
     }
 
-    /// Puts the parts of a batch in its place, under its numbers: should it be stored after all, the cluster refuses them.
+    /// Replaces a batch by its parts, under its numbers: if it is stored after all, the cluster
+    /// rejects them.
     pub(super) fn put_parts(
         &mut self,
         flight: Flight,
@@ -255,7 +261,7 @@ impl Lane {
         }
     }
 
-    /// Takes out all that is left, in order; answers that still come are stale.
+    /// Takes all remaining batches, in order. Later answers to them are stale.
     pub(super) fn take_all(&mut self) -> Vec<Sealed> {
         let mut all = std::mem::take(&mut self.in_flight);
         all.append(&mut self.again);
@@ -263,7 +269,7 @@ impl Lane {
         all.into_values().collect()
     }
 
-    /// Marks the next batch that is to be sent again as sent.
+    /// Marks the next batch to be sent again as sent.
     pub(super) fn send_again(&mut self) -> Option<(Flight, Bytes)> {
         self.recovering = false;
         let spent = self.spent;
@@ -280,7 +286,7 @@ impl Lane {
         Some((Flight { no, tries }, bytes))
     }
 
-    /// The spans of the records of a batch on its way.
+    /// Returns the spans of the records of a batch in flight.
     pub(super) fn traced(&self, flight: Flight) -> &[SpanContext] {
         self.in_flight.get(&flight.no).map_or(&[], |batch| &batch.traced)
     }
@@ -292,7 +298,7 @@ impl Lane {
         self.in_flight.remove(&flight.no)
     }
 
-    /// The agent stored the batch.
+    /// Handles a batch that the agent stored.
     pub(super) fn stored(&mut self, flight: Flight, base_offset: i64) -> Verdict {
         match self.take(flight) {
             Some(batch) => settled(batch, Ok(base_offset)),
@@ -300,7 +306,7 @@ impl Lane {
         }
     }
 
-    /// The batch was not acknowledged.
+    /// Handles a batch that was not acknowledged.
     pub(super) fn failed(&mut self, flight: Flight, error: CoreError) -> Verdict {
         let Some(mut batch) = self.take(flight) else {
             return Verdict::Stale;
@@ -308,7 +314,8 @@ impl Lane {
         let no = flight.no;
         let code = error.code();
         if code == ErrorCode::DuplicateSequenceNumber && self.idempotent {
-            // Stored by an earlier try, so long ago that nobody knows the offset.
+            // Stored by an earlier attempt, so long ago that the cluster no longer knows the
+            // offset.
             return settled(batch, Ok(-1));
         }
         let sequence_refused = self.idempotent
@@ -330,9 +337,10 @@ impl Lane {
         Verdict::Retry
     }
 
-    /// The cluster does not accept the batch's sequence.
+    /// Handles a batch whose sequence the cluster rejected.
     fn refused(&mut self, no: BatchNo, mut batch: Sealed, error: CoreError) -> Verdict {
-        // Under a spent identity only batches to be asked about go again: only those may still close the gap.
+        // Once the identity is used up, only batches of unknown outcome are sent again, so only
+        // those can close the gap.
         let may_come = |(other, earlier): (&BatchNo, &Sealed)| *other < no && (!self.spent || earlier.unsure);
         let waits_for_earlier =
             self.in_flight.keys().any(|other| *other < no) || self.again.iter().any(may_come);
@@ -353,11 +361,12 @@ impl Lane {
         self.recovering = true;
     }
 
-    /// The batch (already taken out) is refused for good. That says nothing of earlier tries.
+    /// Fails a batch (already removed) that was rejected finally. Earlier attempts may still have
+    /// been stored.
     fn refuse(&mut self, batch: Sealed, error: CoreError) -> Settled {
         let error = if batch.unsure {
             let reason = format!(
-                "a try to send it was not answered, or not clearly, and the last one failed with {error}"
+                "an earlier attempt to send it had no conclusive answer, and the last one failed with {error}"
             );
             Error::OutcomeUnknown {
                 reason: reason.into(),
@@ -368,11 +377,11 @@ impl Lane {
         self.give_up(batch, error)
     }
 
-    /// The batch (already taken out) fails for good.
+    /// Fails a batch (already removed) finally.
     fn give_up(&mut self, batch: Sealed, error: Error) -> Settled {
         let last = after(batch.first_sequence, batch.records) == self.next_sequence;
         if last && !batch.unsure && !self.spent {
-            // Nothing was numbered after it: the sequence has no gap if the next batch takes its place.
+            // No later batch was numbered: the next one takes its sequence, without a gap.
             self.next_sequence = batch.first_sequence;
         } else {
             self.spent = self.idempotent;
@@ -383,7 +392,8 @@ impl Lane {
         }
     }
 
-    /// Whatever is on its way is to be sent again, because its answers will not come or nobody waits for them.
+    /// Queues all batches in flight to be sent again, because their answers will not arrive or are
+    /// no longer awaited.
     pub(super) fn abandon(&mut self, error: &CoreError) {
         for (no, mut batch) in std::mem::take(&mut self.in_flight) {
             batch.unsure = true;
@@ -392,7 +402,7 @@ impl Lane {
         }
     }
 
-    /// Gives up the batches that were opened before `cutoff`: their time is over.
+    /// Fails the batches that were opened before `cutoff`, because they have timed out.
     pub(super) fn expire(&mut self, cutoff: Instant, waited: std::time::Duration) -> Vec<Settled> {
         let old = |batches: &BTreeMap<BatchNo, Sealed>| -> Vec<BatchNo> {
             batches
@@ -402,7 +412,7 @@ impl Lane {
                 .collect()
         };
         let mut gone = Vec::new();
-        // The newest first, so that numbers can be taken back one after the other.
+        // Newest first, so that numbers can be taken back one after the other.
         let mut nos: Vec<_> = old(&self.in_flight).into_iter().chain(old(&self.again)).collect();
         nos.sort_unstable_by(|a, b| b.cmp(a));
         for no in nos {
@@ -466,7 +476,7 @@ fn settled(batch: Sealed, outcome: Result<i64, Error>) -> Verdict {
     Verdict::Settled(Box::new(Settled { batch, outcome }))
 }
 
-/// The sequence after a batch; it wraps to 0 as Kafka's does.
+/// Returns the sequence after a batch. It wraps to 0, as in Kafka.
 fn after(sequence: i32, records: u32) -> i32 {
     ((i64::from(sequence) + i64::from(records)) & i64::from(i32::MAX)) as i32
 }

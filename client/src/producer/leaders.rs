@@ -1,4 +1,4 @@
-//! Who leads, and who did: the link to each leader, partitions that nobody leads, and links to agents that are gone.
+//! Leaders of partitions: links to them, partitions without one, and links to departed agents.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use super::{dispatcher::Dispatcher, link::Link};
 use crate::retry::Backoff;
 
-/// How often the cluster is asked who leads the partitions that nobody seems to lead: all of them together, with a pause that
-/// grows until one of them is led.
+/// Throttles metadata requests for partitions without a leader: one for all of them together, with
+/// a delay that grows until one of them has a leader.
 #[derive(Debug)]
 pub(super) struct Leaderless {
     backoff: Backoff,
@@ -23,7 +23,7 @@ impl Leaderless {
         }
     }
 
-    /// Whether to ask now, and when to look again.
+    /// Returns whether to request metadata now, and when to check again.
     fn look(&mut self, now: Instant) -> (bool, Instant) {
         if let Some(at) = self.not_before.filter(|at| *at > now) {
             return (false, at);
@@ -40,7 +40,7 @@ impl Leaderless {
 }
 
 impl Dispatcher {
-    /// Nobody leads the lane's partition, as far as is known: says when to look again.
+    /// Handles a lane whose partition has no known leader. Returns when to check again.
     pub(super) fn ask_for_leader(&mut self, lane: usize, now: Instant) -> Instant {
         if let Some(entry) = self.lanes.get_mut(lane) {
             entry.leaderless = true;
@@ -48,7 +48,7 @@ impl Dispatcher {
         let (asks, again) = self.leaderless.look(now);
         if asks {
             let cache = self.shared.client.cache();
-            // It is used as long as it is waited for.
+            // Keeps the topic in use while its leader is awaited.
             if let Some(entry) = self.lanes.get(lane) {
                 cache.want(&entry.partition.topic);
             }
@@ -57,7 +57,7 @@ impl Dispatcher {
         again
     }
 
-    /// The lane's partition is led.
+    /// Handles a lane whose partition has a leader.
     pub(super) fn found_leader(&mut self, lane: usize) {
         if let Some(entry) = self.lanes.get_mut(lane)
             && std::mem::take(&mut entry.leaderless)
@@ -85,7 +85,8 @@ impl Dispatcher {
         link
     }
 
-    /// Ends the streams to agents that the cluster does not have any more, once nothing is on its way or waits there.
+    /// Closes the streams to agents that have left the cluster, once nothing is in flight or queued
+    /// there.
     pub(super) fn let_links_go(&mut self) {
         let agents = self.shared.client.cache().agents();
         if agents.is_empty() {
@@ -154,7 +155,7 @@ mod tests {
         let mut now = start;
         while now < start + Duration::from_secs(60) {
             let (asks, again) = leaderless.look(now);
-            // Every lane looks; only one asks.
+            // Every lane checks, but only one requests metadata.
             assert_eq!(leaderless.look(now), (false, again));
             asked += usize::from(asks);
             now = again;

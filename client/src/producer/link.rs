@@ -1,5 +1,6 @@
-//! [`Link`]: the produce stream to one agent. A task opens the stream and passes answers on to the dispatcher; when the
-//! stream ends, for whatever reason, it says so once, and the dispatcher opens the next one.
+//! [`Link`]: the produce stream to one agent. A task opens the stream and forwards answers to the
+//! dispatcher; when the stream ends, for any reason, it reports that once, and the dispatcher opens
+//! the next stream.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -15,55 +16,55 @@ use crate::{
     retry::Backoff,
 };
 
-/// What tasks tell the dispatcher.
+/// Events from tasks to the dispatcher.
 #[derive(Debug)]
 pub(super) enum Event {
     /// An agent answered a request.
     Answer {
-        /// Which link.
+        /// Index of the link.
         link: usize,
-        /// Which of its streams.
+        /// Number of its stream.
         stream: u64,
         /// The answer.
         response: v1::ProduceResponse,
     },
-    /// A stream is over.
+    /// A stream has ended.
     Broken {
-        /// Which link.
+        /// Index of the link.
         link: usize,
-        /// Which of its streams.
+        /// Number of its stream.
         stream: u64,
-        /// Why.
+        /// Why it ended.
         error: CoreError,
     },
-    /// The cluster gave a producer id.
+    /// The cluster assigned a producer id.
     Identity(Identity),
 }
 
-/// A request on its way.
+/// A request in flight.
 #[derive(Debug)]
 pub(super) struct Sent {
-    /// The lanes it serves, and with which batch.
+    /// Its lanes, with the attempt of each.
     pub(super) batches: Vec<(usize, Flight)>,
-    /// Of its records, as they were sent.
+    /// Bytes of its records, as sent.
     pub(super) bytes: usize,
     pub(super) at: Instant,
     /// Ends with the answer.
     pub(super) span: Option<Span>,
 }
 
-/// One agent, as the dispatcher sees it.
+/// Connection to one agent, as the dispatcher sees it.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) uri: Arc<str>,
-    /// Lanes with something to send here.
+    /// Lanes with something to send to this agent.
     pub(super) ready: std::collections::VecDeque<usize>,
     pub(super) in_flight: BTreeMap<u64, Sent>,
     /// Nothing is sent before: the agent asked for a pause, or its stream just broke.
     pub(super) not_before: Option<Instant>,
     pub(super) stream: u64,
     pub(super) backoff: Backoff,
-    /// The most bytes of a request, where the agent takes less than the producer would send.
+    /// Maximum size of a request, if the agent accepts less than the producer's limit.
     pub(super) most_bytes: usize,
     requests: Option<mpsc::Sender<v1::ProduceRequest>>,
     task: Option<AbortHandle>,
@@ -92,7 +93,7 @@ impl Link {
         }
     }
 
-    /// Becomes the link to another agent; answers to what it was before are not taken for answers to what it is.
+    /// Reuses the link for another agent. Answers to earlier requests are ignored.
     pub(super) fn serve(&mut self, uri: Arc<str>, backoff: Backoff) {
         self.close();
         self.stream += 1;
@@ -102,12 +103,13 @@ impl Link {
         self.not_before = None;
     }
 
-    /// Whether a request may be sent now.
+    /// Returns whether a request may be sent now.
     pub(super) fn has_room(&self, now: Instant, max_in_flight: usize) -> bool {
         self.in_flight.len() < max_in_flight && self.not_before.is_none_or(|at| at <= now)
     }
 
-    /// Opens a stream, unless one is open. `index` is this link's, `room` its largest number of requests on their way.
+    /// Opens a stream, unless one is open. `index` is this link's index, `room` its maximum number
+    /// of requests in flight.
     pub(super) fn open(&mut self, client: &Client, index: usize, room: usize, events: &mpsc::Sender<Event>) {
         if self.requests.is_some() {
             return;
@@ -137,7 +139,7 @@ impl Link {
         self.task = Some(task.abort_handle());
     }
 
-    /// Sends a request; false when the stream is over already.
+    /// Sends a request. Returns false if the stream has ended already.
     pub(super) fn send(
         &mut self,
         partitions: Vec<v1::PartitionProduce>,
@@ -166,7 +168,7 @@ impl Link {
             .is_some_and(|requests| requests.try_send(request).is_ok())
     }
 
-    /// Ends the stream; answers that still come are ignored. Returns what was on its way.
+    /// Closes the stream; later answers are ignored. Returns the requests in flight.
     pub(super) fn close(&mut self) -> Vec<Sent> {
         self.requests = None;
         if let Some(task) = self.task.take() {
@@ -175,12 +177,12 @@ impl Link {
         std::mem::take(&mut self.in_flight).into_values().collect()
     }
 
-    /// When the oldest request on its way was sent.
+    /// Returns when the oldest request in flight was sent.
     pub(super) fn oldest(&self) -> Option<Instant> {
         self.in_flight.values().next().map(|sent| sent.at)
     }
 
-    /// Sends nothing for a while.
+    /// Sends nothing for the duration of `pause`.
     pub(super) fn pause(&mut self, now: Instant, pause: Duration) {
         let until = now + pause;
         self.not_before = Some(self.not_before.map_or(until, |at| at.max(until)));
@@ -204,7 +206,7 @@ async fn open(
     }
 }
 
-/// Runs one stream to its end, which is the error returned.
+/// Forwards a stream's answers until it ends. Returns its error.
 async fn follow(
     mut answers: Streaming<v1::ProduceResponse>,
     link: usize,

@@ -1,15 +1,16 @@
-//! [`Producer`]: sends records. `send` encodes a record straight into its partition's open batch and returns; one
-//! dispatcher task closes batches, gives them sequence numbers, sends them to the leaders and settles their deliveries.
+//! [`Producer`]: sends records in batches.
 //!
-//! Guarantees: a delivery succeeds only after the cluster acknowledged the record; every delivery is settled within
-//! `delivery_timeout` and every callback called exactly once; with `idempotent` (the default) an acknowledged record is
-//! stored once; records of one producer to one partition keep their order; `send` waits at most `max_block`.
+//! [`Producer::send`] encodes a record directly into the open batch of its partition and returns a
+//! [`Delivery`], a future of the outcome. A background task closes batches, gives them sequence
+//! numbers, sends them to the partition leaders, and retries.
 //!
-//! In reading order: `record` -> `topic` (partitions of a topic) -> `partition` (open and closed batches) -> `lane`
-//! (sequence numbers and retries of a partition) -> `dispatcher` (when and where to send) -> `request` (what goes together)
-//! -> `link` (the stream to one agent) -> `answers` -> `settle` -> `delivery`; `traces` beside them. What is rare has files of
-//! its own: `regroup` (batches that are too large, topics that were made anew), `leaders` (partitions without one, agents that
-//! are gone), `ending`.
+//! Guarantees:
+//!
+//! - A delivery succeeds only after the cluster has acknowledged the record.
+//! - Every delivery completes within `delivery_timeout`, and every callback is called exactly once.
+//! - An idempotent producer (the default) stores an acknowledged record once.
+//! - Records of one producer to one partition keep their order.
+//! - `send` waits for at most `max_block`.
 
 mod answers;
 mod builder;
@@ -52,18 +53,40 @@ use crate::{
     retry::Deadline,
 };
 
-/// Sends records. Cheap to clone: clones share batches, buffer and connections. When the last clone is dropped without
-/// [`Producer::close`], what is not yet acknowledged fails, as after a `close` that had no time, and a warning is logged.
+/// Sends records. Cheap to clone: clones share batches, buffer and connections.
 ///
-/// It lives in the tokio runtime that it was built in: when that ends, everything that is left fails with
-/// [`Error::ProducerEnded`] or [`Error::OutcomeUnknown`], and so does every later call.
+/// A producer runs in the tokio runtime that it was built in. When that ends, all outstanding
+/// records fail with [`Error::ProducerEnded`] or [`Error::OutcomeUnknown`], and so does every later
+/// call. If the last clone is dropped without [`Producer::close`], records that are not
+/// acknowledged fail and a warning is logged.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example() -> streamhouse_client::Result<()> {
+/// use std::time::Duration;
+/// use streamhouse_client::{Producer, Record};
+///
+/// let producer = Producer::builder().bootstrap("localhost:50051").build().await?;
+/// let mut deliveries = Vec::new();
+/// for order in ["tea", "coffee"] {
+///     deliveries.push(producer.send(Record::new("orders", order)).await?);
+/// }
+/// for delivery in deliveries {
+///     let stored = delivery.await?;
+///     println!("partition {}, offset {}", stored.partition, stored.offset);
+/// }
+/// producer.close(Duration::from_secs(10)).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Producer {
     shared: Arc<Shared>,
     running: Arc<Running>,
 }
 
-/// Ends the dispatcher with the last producer.
+/// Stops the dispatcher when the last clone of the producer is dropped.
 #[derive(Debug)]
 struct Running {
     shared: Arc<Shared>,
@@ -80,7 +103,7 @@ impl Drop for Running {
     }
 }
 
-/// Why a record was not taken, and the record. It was not sent.
+/// The error of a record that was not accepted, together with the record. The record was not sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SendError(Box<Rejected>);
 
@@ -95,22 +118,22 @@ impl SendError {
         Self(Box::new(Rejected { record, error }))
     }
 
-    /// Why it was not taken.
+    /// Returns why the record was not accepted.
     pub fn error(&self) -> &Error {
         &self.0.error
     }
 
-    /// The record.
+    /// Returns the record.
     pub fn record(&self) -> &Record {
         &self.0.record
     }
 
-    /// The record, to be sent again or kept elsewhere, and why it was not taken.
+    /// Splits the error into the record, to be sent again or stored elsewhere, and the cause.
     pub fn into_parts(self) -> (Record, Error) {
         (self.0.record, self.0.error)
     }
 
-    /// The nearest code of the shared list, see [`Error::code`].
+    /// Returns the nearest error code, see [`Error::code`].
     pub fn code(&self) -> ErrorCode {
         self.0.error.code()
     }
@@ -134,27 +157,44 @@ impl From<SendError> for Error {
     }
 }
 
-/// What a producer has done so far.
+/// Totals of a producer, see [`Producer::metrics`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ProducerStats {
-    /// Records acknowledged.
+    /// Acknowledged records.
     pub records_sent: u64,
-    /// Their bytes, encoded and compressed.
+    /// Bytes of those records, encoded and compressed.
     pub bytes_sent: u64,
-    /// Batches acknowledged.
+    /// Acknowledged batches.
     pub batches_sent: u64,
-    /// Records that failed for good.
+    /// Records that failed finally.
     pub records_failed: u64,
     /// Batches that were sent again.
     pub batches_retried: u64,
-    /// Records that wait or are on their way.
+    /// Records that are buffered or in flight.
     pub pending_records: u64,
     /// Bytes of `buffer_memory` in use.
     pub buffered_bytes: u64,
 }
 
 impl Producer {
-    /// A producer with defaults, to be changed.
+    /// Returns a builder with default settings.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example() -> streamhouse_client::Result<()> {
+    /// use std::time::Duration;
+    /// use streamhouse_client::Producer;
+    ///
+    /// let producer = Producer::builder()
+    ///     .bootstrap("localhost:50051")
+    ///     .linger(Duration::from_millis(20))
+    ///     .build()
+    ///     .await?;
+    /// # drop(producer);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn builder() -> ProducerBuilder {
         ProducerBuilder::default()
     }
@@ -170,7 +210,7 @@ impl Producer {
         })?;
         let stop = CancellationToken::new();
         let shared = Arc::new(Shared::new(client, config, &registry.unwrap_or_default(), traces));
-        // Made here: a task that is never run drops it, too.
+        // Create the guard here: it must run even if the task never starts.
         let guard = EndGuard::new(shared.clone(), stop.clone());
         let dispatcher = runtime.spawn(dispatcher::run(shared.clone(), guard, stop.clone()));
         let running = Running {
@@ -184,18 +224,39 @@ impl Producer {
         })
     }
 
-    /// A handle that spares looking up the topic for every record. Waits for the topic's metadata, at most `max_block`.
+    /// Returns a handle to a topic, which saves the lookup of the topic for every record. Waits for
+    /// the topic's metadata, for at most `max_block`.
+    ///
+    /// # Errors
+    /// UNKNOWN_TOPIC_OR_PARTITION if there is no such topic, [`Error::Timeout`] if its metadata is
+    /// not available in time, [`Error::Closed`] and [`Error::ProducerEnded`].
     pub async fn topic(&self, name: &str) -> Result<TopicHandle> {
         self.shared
             .topic(name, Deadline::after(self.shared.config.max_block))
             .await
     }
 
-    /// Takes a record into its partition's batch. Waits while the buffer is full or the topic's metadata are unknown,
-    /// at most `max_block`. On success the returned [`Delivery`] tells what becomes of the record.
+    /// Appends a record to a batch of its partition. Waits while the buffer is full or the topic's
+    /// metadata is not cached, for at most `max_block`. The returned [`Delivery`] is a future of
+    /// the record's outcome.
     ///
     /// # Errors
-    /// With the record, which was not taken then.
+    /// The record was not accepted, and is returned with the error: [`Error::BufferFull`],
+    /// [`Error::RecordTooLarge`], an unknown topic or partition, [`Error::Timeout`],
+    /// [`Error::Closed`] or [`Error::ProducerEnded`].
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use streamhouse_client::{Producer, Result};
+    /// # async fn example(producer: Producer) -> Result<()> {
+    /// use streamhouse_client::Record;
+    ///
+    /// let delivery = producer.send(Record::new("orders", "tea").with_key("customer-1")).await?;
+    /// println!("stored at offset {}", delivery.await?.offset);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn send(&self, record: Record) -> Result<Delivery, SendError> {
         match self.send_borrowed(&record).await {
             Ok(delivery) => Ok(delivery),
@@ -212,7 +273,24 @@ impl Producer {
             .await
     }
 
-    /// [`Producer::send`] for borrowed bytes and a known topic: the fastest way.
+    /// Like [`Producer::send`], for borrowed bytes and a known topic: the fastest way to send.
+    ///
+    /// # Errors
+    /// As [`Producer::send`].
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use streamhouse_client::{Producer, Result};
+    /// # async fn example(producer: Producer) -> Result<()> {
+    /// use streamhouse_client::RecordRef;
+    ///
+    /// let orders = producer.topic("orders").await?;
+    /// let delivery = producer.send_ref(&orders, RecordRef::keyed(b"customer-1", b"tea")).await?;
+    /// delivery.await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn send_ref(&self, topic: &TopicHandle, record: RecordRef<'_>) -> Result<Delivery> {
         match self.shared.try_send_untraced(topic, record) {
             Err(Error::BufferFull) => {
@@ -223,8 +301,11 @@ impl Producer {
         }
     }
 
-    /// [`Producer::send`] that never waits: [`Error::BufferFull`] when the buffer is, [`Error::TopicNotKnown`] while the
-    /// topic's metadata are unknown (call [`Producer::topic`] first).
+    /// Like [`Producer::send`], but never waits.
+    ///
+    /// # Errors
+    /// [`Error::BufferFull`] if the buffer is full; [`Error::TopicNotKnown`] if the topic's
+    /// metadata is not cached (call [`Producer::topic`] first); otherwise as [`Producer::send`].
     pub fn try_send(&self, record: &Record) -> Result<Delivery> {
         let topic = self
             .shared
@@ -236,16 +317,20 @@ impl Producer {
             .try_send(&topic, borrowed(record, &borrowed_headers(record)))
     }
 
-    /// [`Producer::send_ref`] that never waits.
+    /// Like [`Producer::send_ref`], but never waits.
+    ///
+    /// # Errors
+    /// [`Error::BufferFull`] if the buffer is full; otherwise as [`Producer::send`].
     pub fn try_send_ref(&self, topic: &TopicHandle, record: RecordRef<'_>) -> Result<Delivery> {
         self.shared.try_send(topic, record)
     }
 
-    /// [`Producer::send`] whose outcome goes to a callback. With `Ok` the callback is called exactly once, on the
-    /// producer's task, where it must not block; with `Err` it is not called.
+    /// Like [`Producer::send`], with a callback for the outcome. If this returns `Ok`, the callback
+    /// is called exactly once, on the producer's task, where it must not block; otherwise it is not
+    /// called.
     ///
     /// # Errors
-    /// With the record, which was not taken then.
+    /// As [`Producer::send`].
     pub async fn send_with_callback(
         &self,
         record: Record,
@@ -255,8 +340,12 @@ impl Producer {
         Ok(())
     }
 
-    /// Sends all open batches at once and waits until everything sent before this call is settled, one way or the other
-    /// (`delivery_timeout` at the latest), and its callbacks were called. The deliveries tell how it went.
+    /// Sends all open batches at once, and waits until all records sent before this call are
+    /// settled (within `delivery_timeout`) and their callbacks were called. The outcome of each
+    /// record is in its delivery.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] or [`Error::ProducerEnded`] if the producer has ended.
     pub async fn flush(&self) -> Result<()> {
         self.shared.flush().await;
         if self.shared.is_stopped() {
@@ -266,17 +355,29 @@ impl Producer {
         }
     }
 
-    /// Takes no more records, waits for those it has, and ends. What is not settled within `timeout` fails: with
-    /// [`Error::Closed`] what surely is not stored, with [`Error::OutcomeUnknown`] what was sent and not answered.
+    /// Rejects new records, waits for the outstanding ones, and ends. Records that are not settled
+    /// within `timeout_after` fail: with [`Error::Closed`] if they are not stored, with
+    /// [`Error::OutcomeUnknown`] if they were sent but not answered.
     ///
     /// # Errors
-    /// [`Error::Timeout`] when something was not settled in time; [`Error::ProducerEnded`] when it had ended before.
+    /// [`Error::Timeout`] if records were not settled in time; [`Error::ProducerEnded`] if the
+    /// producer had ended before.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use streamhouse_client::{Producer, Result};
+    /// # async fn example(producer: Producer) -> Result<()> {
+    /// producer.close(std::time::Duration::from_secs(10)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn close(&self, timeout_after: Duration) -> Result<()> {
         self.shared.refuse_new();
         let settled = timeout(timeout_after, self.shared.flush()).await;
         self.running.stop.cancel();
         if let Some(dispatcher) = self.running.dispatcher.lock().await.take() {
-            // It ends by itself once cancelled; a panic in it was reported by the runtime.
+            // The task ends by itself once cancelled; the runtime has reported a panic in it.
             let _ = dispatcher.await;
         }
         settled.map_err(|_| Error::timeout("sending the last records", timeout_after, None))?;
@@ -286,7 +387,7 @@ impl Producer {
         }
     }
 
-    /// What it has done so far.
+    /// Returns the producer's totals.
     pub fn metrics(&self) -> ProducerStats {
         self.shared.stats()
     }

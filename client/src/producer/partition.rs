@@ -1,5 +1,6 @@
-//! [`Partition`]: the batches of one partition that are not yet the dispatcher's: the open one, which `send` appends to,
-//! and full ones behind it. A short lock guards both; the dispatcher takes batches out in order.
+//! [`Partition`]: the batches of one partition that the dispatcher has not taken yet: the open one,
+//! to which `send` appends, and the full ones. A short lock guards both; the dispatcher takes
+//! batches in order.
 
 use std::{
     collections::VecDeque,
@@ -23,24 +24,24 @@ use super::{
 };
 use crate::error::Error;
 
-/// A batch that still takes records, or is full and waits to be sealed.
+/// A batch that accepts records, or is full and waits to be sealed.
 #[derive(Debug)]
 pub(super) struct OpenBatch {
     pub(super) encoder: Encoder,
     pub(super) ticket: Arc<Ticket>,
     pub(super) opened: Instant,
-    /// What its records hold of the buffer.
+    /// Bytes of the buffer that its records have reserved.
     pub(super) reserved: usize,
-    /// The spans of its records, as many as a span may have links.
+    /// Spans of its records, up to the number of links a span may have.
     pub(super) traced: Vec<SpanContext>,
-    /// The places of the records whose partition was named, and not chosen.
+    /// The records whose partition was set explicitly, not chosen.
     pub(super) pinned: Pinned,
-    /// It could have been sent already: it waits for its leader.
+    /// Whether it could be sent already, and waits for its leader.
     pub(super) due: bool,
 }
 
 impl OpenBatch {
-    /// A batch without records.
+    /// Creates a batch without records.
     pub(super) fn new(encoder: Encoder, ticket: Arc<Ticket>, opened: Instant) -> Self {
         Self {
             encoder,
@@ -54,12 +55,12 @@ impl OpenBatch {
     }
 }
 
-/// Places of records in a batch, in order.
+/// Indexes of records in a batch, in order.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pinned(Vec<Range<u32>>);
 
 impl Pinned {
-    /// The places within a part of the batch, counted from its beginning.
+    /// Returns the indexes within a part of the batch, relative to the start of the part.
     pub(super) fn part(&self, part: Range<u32>) -> Self {
         let within = |range: &Range<u32>| {
             let (start, end) = (range.start.max(part.start), range.end.min(part.end));
@@ -81,17 +82,17 @@ impl Pinned {
     }
 }
 
-/// The appenders' side of a partition.
+/// The appending side of a partition.
 #[derive(Debug)]
 pub(super) struct Partition {
     pub(super) topic: Arc<str>,
-    /// Which topic of that name; empty where agents name no ids.
+    /// Id of the topic; empty if agents send no ids.
     pub(super) topic_id: Arc<str>,
     pub(super) index: i32,
-    /// Its lane in the dispatcher.
+    /// Index of its lane in the dispatcher.
     pub(super) lane: usize,
     led: AtomicBool,
-    /// How many batches wait for the leader.
+    /// Number of batches that wait for the leader.
     queue: AtomicUsize,
     batches: Mutex<Batches>,
 }
@@ -103,43 +104,45 @@ struct Batches {
     state: Taking,
 }
 
-/// Whether a partition takes records.
+/// Whether a partition accepts records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Taking {
     #[default]
     Yes,
-    /// The topic was made anew: others take its records.
+    /// The topic was recreated: other partitions accept its records.
     Retired,
     /// The producer has ended.
     Stopped,
 }
 
-/// What an append did.
+/// Outcome of an append.
 pub(super) enum Appended {
-    /// The record is in; a new batch was opened for it, the batch before it was closed by it.
+    /// The record was appended; flags for a new batch opened for it, and for a full one closed by
+    /// it.
     Done {
         delivery: Delivery,
         opened: bool,
         filled: bool,
     },
-    /// Nothing: it would have needed a new batch, or joined one that is due, and the caller prefers another partition then.
+    /// Not appended: it would need a new batch, or join one that is due, and the caller then
+    /// prefers another partition.
     MoveOn { filled: bool },
-    /// Nothing: the topic was made anew, and has other partitions.
+    /// Not appended: the topic was recreated and has other partitions.
     Retired,
-    /// Nothing: the producer has ended.
+    /// Not appended: the producer has ended.
     Stopped,
-    /// Nothing: why.
+    /// Not appended, because of this error.
     Refused(Error),
 }
 
 /// What a partition has to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pullable {
-    /// A batch of this many bytes, not compressed.
+    /// A batch of this many bytes, uncompressed.
     Batch(usize),
-    /// One that waits for more records until then.
+    /// A batch that waits for more records until then.
     Later(Instant),
-    /// No record at all.
+    /// No records.
     Nothing,
 }
 
@@ -153,12 +156,12 @@ pub(super) struct Opening<'a> {
 /// When a record without a key prefers another partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Prefers {
-    /// Never: it is for this one.
+    /// Never.
     This,
-    /// Where it would need a new batch.
+    /// If it would need a new batch.
     OpenBatch,
-    /// Where it would need a new batch, or the open one could have been sent: a leader that is slow gets no more records than
-    /// the others only because its batches are open longer.
+    /// If it would need a new batch, or the open one is due: a slow leader must not get more
+    /// records than the others only because its batches are open longer.
     PromptBatch,
 }
 
@@ -181,7 +184,7 @@ impl Partition {
         }
     }
 
-    /// How many batches wait for the leader.
+    /// Returns the number of batches that wait for the leader.
     pub(super) fn queue(&self) -> usize {
         self.queue.load(Ordering::Relaxed)
     }
@@ -194,7 +197,7 @@ impl Partition {
         self.led.store(led, Ordering::Relaxed);
     }
 
-    /// Appends a record, for which `reserved` bytes of the buffer are held already.
+    /// Appends a record, for which `reserved` bytes of the buffer are reserved already.
     pub(super) fn append(
         &self,
         record: &RecordRef<'_>,
@@ -258,7 +261,7 @@ impl Partition {
         }
     }
 
-    /// The next batch to send: a full one, or the open one when it has waited for `linger` (or waits no longer).
+    /// Takes the next batch to send: a full one, or the open one after it has waited for `linger`.
     pub(super) fn pull(&self, now: Instant, linger: Duration) -> Option<OpenBatch> {
         let mut batches = self.batches.lock();
         let pulled = match batches.full.pop_front() {
@@ -269,7 +272,7 @@ impl Partition {
         pulled
     }
 
-    /// What [`Partition::pull`] would give.
+    /// Returns what [`Partition::pull`] would take.
     pub(super) fn pullable(&self, now: Instant, linger: Duration) -> Pullable {
         let mut batches = self.batches.lock();
         let full = batches.full.front().map(|full| full.encoder.size());
@@ -288,10 +291,10 @@ impl Partition {
         }
     }
 
-    /// Takes out the batches that were opened before `cutoff`.
+    /// Takes the batches that were opened before `cutoff`.
     pub(super) fn take_older(&self, cutoff: Instant) -> Vec<OpenBatch> {
         let mut batches = self.batches.lock();
-        // Batches of a topic that was made anew do not stand in the order in which they were opened.
+        // Batches of a recreated topic are not in the order in which they were opened.
         let (mut old, young): (Vec<_>, Vec<_>) = std::mem::take(&mut batches.full)
             .into_iter()
             .partition(|batch| batch.opened <= cutoff);
@@ -301,19 +304,19 @@ impl Partition {
         old
     }
 
-    /// Puts full batches behind those it has. Only before appenders know of the partition.
+    /// Appends full batches. Only before appenders use the partition.
     pub(super) fn put_full(&self, full: impl IntoIterator<Item = OpenBatch>) {
         let mut batches = self.batches.lock();
         batches.full.extend(full);
         self.queue.store(batches.queue(), Ordering::Relaxed);
     }
 
-    /// Takes no more records, because others do, and gives those it has.
+    /// Stops accepting records, because other partitions do, and returns the remaining batches.
     pub(super) fn retire(&self) -> Vec<OpenBatch> {
         self.end(Taking::Retired)
     }
 
-    /// Takes no more records, because the producer has ended, and gives those it has.
+    /// Stops accepting records, because the producer has ended, and returns the remaining batches.
     pub(super) fn stop(&self) -> Vec<OpenBatch> {
         self.end(Taking::Stopped)
     }

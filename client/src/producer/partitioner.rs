@@ -1,18 +1,19 @@
-//! [`Partitioner`]: which partition a record goes to. The default is Kafka's: murmur2 of the key, so that a key lands
-//! where any Kafka client would put it; without a key, one partition is kept until its batch closes, which makes batches
-//! full and few.
+//! [`Partitioner`]: which partition a record goes to. The default is Kafka's: the murmur2 hash of
+//! the key, so that a key goes to the same partition as with any Kafka client. Records without a
+//! key stay with one partition until its batch closes, which makes batches full and few.
 
 use std::fmt;
 
 use streamhouse_core::murmur2::murmur2;
 
-/// Chooses partitions by key. Records with an explicit partition are not shown to it.
+/// Chooses partitions by key. It is not asked about records with an explicit partition.
 pub trait Partitioner: Send + Sync + fmt::Debug + 'static {
-    /// The partition, in `0..partitions`; `None` leaves it to the producer, which sticks to one until its batch closes.
+    /// Returns the partition, in `0..partitions`. `None` leaves the choice to the producer, which
+    /// stays with one partition until its batch closes.
     fn partition(&self, topic: &str, key: Option<&[u8]>, partitions: i32) -> Option<i32>;
 }
 
-/// Kafka's murmur2 for keys; sticky without.
+/// Kafka's default partitioner: murmur2 for records with a key, sticky for those without.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DefaultPartitioner;
 
@@ -22,7 +23,8 @@ impl Partitioner for DefaultPartitioner {
     }
 }
 
-/// One partition after the other, whatever the key: even, but with smaller batches and no order by key.
+/// Sends records to all partitions in turn, whatever the key. The distribution is even, but batches
+/// are smaller and records of a key have no order.
 #[derive(Debug, Default)]
 pub struct RoundRobinPartitioner {
     next: std::sync::atomic::AtomicU32,
@@ -35,9 +37,9 @@ impl Partitioner for RoundRobinPartitioner {
     }
 }
 
-/// Where Kafka's clients put a key.
+/// Returns the partition that Kafka's clients choose for a key.
 pub fn key_partition(key: &[u8], partitions: i32) -> i32 {
-    // As Kafka's toPositive: the sign bit is dropped, not the sign.
+    // Like Kafka's `toPositive`: clear the sign bit instead of negating.
     (murmur2(key) as i32 & i32::MAX) % partitions.max(1)
 }
 
@@ -47,7 +49,7 @@ mod tests {
 
     #[test]
     fn keys_land_where_kafkas_clients_put_them() {
-        // murmur2 values from Kafka's own UtilsTest.
+        // Hashes from Kafka's own `UtilsTest`.
         for (key, hash) in [
             ("21", -973_932_308_i32),
             ("foobar", -790_332_482),

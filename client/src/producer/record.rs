@@ -1,5 +1,5 @@
-//! What goes into the producer: [`Record`] owns its bytes, [`RecordRef`] borrows them for the hot path; and what comes
-//! out: [`RecordMetadata`].
+//! The producer's input, [`Record`] with its own bytes and [`RecordRef`] with borrowed ones, and
+//! its output, [`RecordMetadata`].
 
 use std::sync::Arc;
 
@@ -7,34 +7,35 @@ use bytes::Bytes;
 use opentelemetry::{Context, trace::TraceContextExt};
 use streamhouse_core::trace::{self, TRACEPARENT, TRACESTATE};
 
-/// A record to send. Key and value may each be absent (null) or empty, which are different things.
+/// A record to send. Key and value may each be null (`None`), which is distinct from empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Record {
-    /// The topic's name.
+    /// Name of the topic.
     pub topic: String,
-    /// Chooses the partition where `partition` does not: equal keys, equal partition.
+    /// Key. Unless `partition` is set, it selects the partition: equal keys go to the same
+    /// partition.
     pub key: Option<Bytes>,
-    /// The payload; absent in a tombstone.
+    /// Value; `None` (null) in a tombstone.
     pub value: Option<Bytes>,
-    /// In order; names may repeat.
+    /// Headers, in order; names may repeat.
     pub headers: Vec<Header>,
-    /// Milliseconds since the Unix epoch; the time of `send` without it.
+    /// Timestamp in milliseconds since the Unix epoch; `None` for the time of `send`.
     pub timestamp: Option<i64>,
-    /// Overrides the partitioner.
+    /// Partition; `None` leaves the choice to the partitioner.
     pub partition: Option<i32>,
 }
 
 /// A header of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
-    /// Its name.
+    /// Name of the header.
     pub key: String,
-    /// Its value, which may be null.
+    /// Value of the header, which may be null.
     pub value: Option<Bytes>,
 }
 
 impl Record {
-    /// A record without a key.
+    /// Creates a record without a key.
     pub fn new(topic: impl Into<String>, value: impl Into<Bytes>) -> Self {
         Self {
             topic: topic.into(),
@@ -43,7 +44,7 @@ impl Record {
         }
     }
 
-    /// A key with a null value: "the key is gone".
+    /// Creates a tombstone: a key with a null value, which marks the key as deleted.
     pub fn tombstone(topic: impl Into<String>, key: impl Into<Bytes>) -> Self {
         Self {
             topic: topic.into(),
@@ -52,14 +53,14 @@ impl Record {
         }
     }
 
-    /// With a key.
+    /// Sets the key.
     #[must_use]
     pub fn with_key(mut self, key: impl Into<Bytes>) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    /// With one more header.
+    /// Appends a header.
     #[must_use]
     pub fn with_header(mut self, key: impl Into<String>, value: impl Into<Bytes>) -> Self {
         self.headers.push(Header {
@@ -69,8 +70,9 @@ impl Record {
         self
     }
 
-    /// As a part of the trace of this context, where that is not the current one when the record is sent: its span becomes
-    /// the parent of the record's. Without a span in it, nothing changes.
+    /// Sends the record as part of this context's trace, in place of the context that is current at
+    /// `send`: its span becomes the parent of the record's span. Does nothing if the context has no
+    /// span.
     #[must_use]
     pub fn with_trace_context(mut self, context: &Context) -> Self {
         let span = context.span().span_context().clone();
@@ -84,14 +86,14 @@ impl Record {
         self
     }
 
-    /// With a timestamp in milliseconds since the Unix epoch.
+    /// Sets the timestamp, in milliseconds since the Unix epoch.
     #[must_use]
     pub fn with_timestamp(mut self, timestamp: i64) -> Self {
         self.timestamp = Some(timestamp);
         self
     }
 
-    /// To this partition, whatever the key.
+    /// Sets the partition, whatever the key.
     #[must_use]
     pub fn with_partition(mut self, partition: i32) -> Self {
         self.partition = Some(partition);
@@ -99,23 +101,23 @@ impl Record {
     }
 }
 
-/// A borrowed record for [`Producer::send_ref`](super::Producer::send_ref): nothing is allocated for it.
+/// A borrowed record for [`Producer::send_ref`](super::Producer::send_ref), without allocations.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RecordRef<'a> {
-    /// See [`Record::key`].
+    /// Key, see [`Record::key`].
     pub key: Option<&'a [u8]>,
-    /// See [`Record::value`].
+    /// Value, see [`Record::value`].
     pub value: Option<&'a [u8]>,
-    /// Names and values.
+    /// Names and values of the headers.
     pub headers: &'a [(&'a str, Option<&'a [u8]>)],
-    /// See [`Record::timestamp`].
+    /// Timestamp, see [`Record::timestamp`].
     pub timestamp: Option<i64>,
-    /// See [`Record::partition`].
+    /// Partition, see [`Record::partition`].
     pub partition: Option<i32>,
 }
 
 impl<'a> RecordRef<'a> {
-    /// A record without a key.
+    /// Creates a record without a key.
     pub fn new(value: &'a [u8]) -> Self {
         Self {
             value: Some(value),
@@ -123,7 +125,7 @@ impl<'a> RecordRef<'a> {
         }
     }
 
-    /// A record with a key.
+    /// Creates a record with a key.
     pub fn keyed(key: &'a [u8], value: &'a [u8]) -> Self {
         Self {
             key: Some(key),
@@ -136,12 +138,13 @@ impl<'a> RecordRef<'a> {
 /// Where a record was stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordMetadata {
-    /// The topic's name.
+    /// Name of the topic.
     pub topic: Arc<str>,
-    /// Counted from 0.
+    /// Index of the partition, from 0.
     pub partition: i32,
-    /// -1 when the record is surely stored but so long ago that the cluster cannot name its offset any more.
+    /// Offset in the partition; -1 if the record is stored, but so long ago that the cluster no
+    /// longer knows its offset.
     pub offset: i64,
-    /// The record's, in milliseconds since the Unix epoch.
+    /// Timestamp of the record, in milliseconds since the Unix epoch.
     pub timestamp: i64,
 }

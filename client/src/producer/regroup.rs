@@ -1,8 +1,9 @@
-//! Records that change their batch after they were taken: a batch is cut because it is larger than its topic allows, or the
-//! topic was deleted and made anew, and what waits goes to the partitions of the new one.
+//! Records that move to another batch after they were accepted: a batch is split because it is
+//! larger than its topic allows, or the topic was deleted and recreated, and waiting records move
+//! to the new partitions.
 //!
-//! Guarantees: a record is in one batch that may be sent, never in two; its delivery follows it; its time-out and its part of
-//! the buffer stay what they were; records of one key keep their order.
+//! Guarantees: a record is in exactly one batch that may be sent; its delivery follows it; its
+//! time-out and its share of the buffer do not change; records of one key keep their order.
 
 use std::sync::Arc;
 
@@ -22,7 +23,8 @@ use super::{
 };
 use crate::metadata_cache::KnownTopic;
 
-/// A batch as parts of at most `limit` bytes each, or of one record, in order. The batch itself where it cannot be cut.
+/// Splits a batch into parts of at most `limit` bytes, or of one record, in order. Returns the
+/// batch itself if it cannot be split.
 pub(super) fn cut(shared: &Shared, partition: &Partition, whole: NewBatch, limit: usize) -> Vec<NewBatch> {
     let mut left = vec![(whole.bytes.clone(), whole.records)];
     let mut parts = Vec::new();
@@ -34,7 +36,7 @@ pub(super) fn cut(shared: &Shared, partition: &Partition, whole: NewBatch, limit
         match halves(&bytes, shared.config.compression) {
             Ok([first, second]) => left.extend([second, first]),
             Err(error) => {
-                tracing::error!(%error, "a batch cannot be cut");
+                tracing::error!(%error, "cannot split a batch");
                 parts.push((bytes, records));
             }
         }
@@ -67,7 +69,7 @@ pub(super) fn cut(shared: &Shared, partition: &Partition, whole: NewBatch, limit
     batches
 }
 
-/// Divides a batch's part of the buffer among its records, to the last byte.
+/// Divides a batch's reserved bytes among its records, without a remainder.
 struct Shares {
     reserved: usize,
     records: u32,
@@ -88,7 +90,8 @@ impl Shares {
 }
 
 impl Dispatcher {
-    /// The cluster found a batch larger than its topic allows: sends it in parts. False where it cannot be cut.
+    /// Sends a batch in parts, because the cluster rejected it as larger than its topic allows.
+    /// Returns false if it cannot be split.
     pub(super) fn send_in_parts(&mut self, lane: usize, flight: Flight) -> bool {
         let entry = &self.lanes[lane];
         let Some(whole) = entry.lane.divisible(flight) else {
@@ -96,13 +99,13 @@ impl Dispatcher {
         };
         entry.topic.refused(whole.bytes.len());
         let limit = entry.topic.max_message_bytes();
-        // What the topic allows is news.
+        // The topic's limit has changed.
         self.shared.client.cache().request_refresh();
         self.cut_sent(lane, flight, whole, limit)
     }
 
-    /// The agent takes no request that is large enough for a batch: sends it in parts of at most `limit` bytes. False where
-    /// it cannot be cut.
+    /// Sends a batch in parts of at most `limit` bytes, because the agent accepts no request that
+    /// is large enough for it. Returns false if it cannot be split.
     pub(super) fn send_in_parts_of(&mut self, lane: usize, flight: Flight, limit: usize) -> bool {
         let whole = self.lanes[lane].lane.divisible(flight);
         whole.is_some_and(|whole| self.cut_sent(lane, flight, whole, limit))
@@ -118,13 +121,13 @@ impl Dispatcher {
         }
         tracing::debug!(
             topic = %entry.topic.name, size, parts = parts.len(),
-            "a batch is larger than the cluster allows; sending it in parts"
+            "a batch is larger than the cluster allows; splitting it"
         );
         entry.lane.put_parts(flight, &whole, parts);
         true
     }
 
-    /// Follows what metadata say of the topics: their limits, their growth, and whether another topic has the name.
+    /// Applies new metadata of the topics: limits, new partitions, and recreations.
     pub(super) fn follow_topics(&mut self) {
         let shared = self.shared.clone();
         for topic in shared.topics() {
@@ -142,11 +145,12 @@ impl Dispatcher {
         self.take_notes();
     }
 
-    /// The topic was deleted and made anew. Whatever was on its way to the old one cannot be stored in the new one, since
-    /// requests name the topic's id; so all that is not acknowledged goes to the partitions of the new one.
+    /// Handles a topic that was deleted and recreated. Batches in flight to the old topic cannot be
+    /// stored in the new one, because requests carry the topic id; so all records that are not
+    /// acknowledged move to the new partitions.
     fn made_anew(&mut self, topic: &Arc<Topic>, known: &KnownTopic) {
         let shared = self.shared.clone();
-        // Appenders that choose a partition wait here.
+        // Appenders that choose a partition block on this lock.
         let mut partitions = topic.partitions.write();
         let new = shared.new_partitions(topic, 0..known.partitions);
         let mut moving = Moving::new(&shared, topic, &new);
@@ -166,7 +170,7 @@ impl Dispatcher {
             partitions = known.partitions,
             before = partitions.len(),
             records = moved,
-            "the topic was deleted and made anew; records that wait go to the new one"
+            "the topic was deleted and recreated; waiting records move to the new one"
         );
         *partitions = new.clone().into();
         drop(partitions);
@@ -200,21 +204,21 @@ impl From<Sealed> for NewBatch {
     }
 }
 
-/// What is known of the batch that a record comes from.
+/// The batch that a record comes from.
 struct Origin {
     opened: Instant,
     traced: Vec<SpanContext>,
-    /// The partition that it was for.
+    /// Index of its partition.
     index: i32,
     pinned: Pinned,
 }
 
-/// Records on their way from the partitions of a topic to those of the one that was made after it.
+/// Records that move from the partitions of a topic to those of its recreation.
 struct Moving<'a> {
     shared: &'a Shared,
     topic: &'a Topic,
     partitions: &'a [Arc<Partition>],
-    /// By partition: the last one still takes records.
+    /// By partition; the last batch of each still accepts records.
     batches: Vec<Vec<OpenBatch>>,
     moved: usize,
 }
@@ -285,7 +289,7 @@ impl<'a> Moving<'a> {
         ticket.move_to(places);
     }
 
-    /// Finds a record's new place.
+    /// Finds the new location of a record.
     fn place(&mut self, record: &BatchRecord, pinned: bool, share: usize, origin: &Origin) -> Place {
         let count = i32::try_from(self.partitions.len()).unwrap_or(i32::MAX);
         let chosen = if pinned {
@@ -305,13 +309,13 @@ impl<'a> Moving<'a> {
             None => Err(CoreError::new(
                 ErrorCode::UnknownTopicOrPartition,
                 format!(
-                    "{} was deleted and made anew, and has no partition {index} any more; it has {count}",
+                    "{} was deleted and recreated, and has no partition {index} any more; it has {count}",
                     self.topic.name
                 ),
             )),
         };
         appended.unwrap_or_else(|error| {
-            // It was pending within a batch; now it is one of its own.
+            // The record was pending within its batch; now it is pending alone.
             let ticket = Ticket::new(u64::MAX, self.topic.name.clone(), index);
             self.fail(&ticket, 1, share, error);
             (ticket, 0)
@@ -361,7 +365,7 @@ impl<'a> Moving<'a> {
             .fail(self.topic, ticket, records, reserved, error.into());
     }
 
-    /// Hands the batches to their partitions; returns how many records there are.
+    /// Adds the batches to their partitions. Returns the number of records.
     fn finish(self) -> usize {
         for (partition, batches) in self.partitions.iter().zip(self.batches) {
             partition.put_full(batches);

@@ -1,4 +1,5 @@
-//! How requests are made: what a link has room for, one batch of each lane in its queue, up to the size of a request.
+//! Composition of requests: as many as a link has room for, with one batch of each lane in its
+//! queue, up to the request size.
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use super::{
 };
 
 impl Dispatcher {
-    /// Sends what a link has room for.
+    /// Sends requests while the link has room.
     pub(super) fn pump(&mut self, link: usize, now: Instant) {
         while self.links[link].has_room(now, self.shared.config.max_in_flight) {
             let (partitions, batches) = self.fill_request(link, now);
@@ -26,7 +27,7 @@ impl Dispatcher {
             let lanes: Vec<usize> = batches.iter().map(|(lane, _)| *lane).collect();
             let room = self.shared.config.max_in_flight;
             self.links[link].open(&self.shared.client, link, room, &self.events);
-            // Were the stream over already, its end is in the inbox and brings the batches back.
+            // If the stream has ended already, its event is in the inbox and returns the batches.
             let trace = self.trace(link, &batches);
             let _ = self.links[link].send(partitions, batches, trace);
             for lane in lanes {
@@ -35,7 +36,7 @@ impl Dispatcher {
         }
     }
 
-    /// One batch of each lane in the link's queue, up to the size of a request.
+    /// Takes one batch of each lane in the link's queue, up to the size of a request.
     fn fill_request(
         &mut self,
         link: usize,
@@ -75,7 +76,8 @@ impl Dispatcher {
         (partitions, batches)
     }
 
-    /// The next batch of a lane, marked as sent; none where it has none or its leader is another by now.
+    /// Takes the next batch of a lane and marks it as sent; `None` if there is none, or if the lane
+    /// has another leader by now.
     fn take_batch(
         &mut self,
         lane: usize,
@@ -116,13 +118,13 @@ impl Dispatcher {
                 topic: partition.topic.to_string(),
                 partition: partition.index,
                 records,
-                // Where the name is another topic's by now, nothing of this is stored there.
+                // If the name belongs to another topic by now, the agent stores nothing of this.
                 topic_id: partition.topic_id.to_string(),
             },
         ))
     }
 
-    /// Seals a batch and marks it as sent: the first of its parts, where it turns out too large.
+    /// Seals a batch and marks it as sent. If it is too large, splits it and marks the first part.
     fn seal(&mut self, lane: usize, link: usize, open: OpenBatch) -> Option<(Flight, bytes::Bytes)> {
         let entry = &mut self.lanes[lane];
         let OpenBatch {
@@ -165,8 +167,8 @@ impl Dispatcher {
         Some((self.lanes[lane].lane.send_new(new), bytes))
     }
 
-    /// Takes a batch that is larger than topic and agent allow in parts that are not, each behind the one before; the first is
-    /// marked as sent.
+    /// Splits a batch that is larger than topic or agent allow, and queues the parts in order; the
+    /// first is marked as sent.
     fn seal_in_parts(
         &mut self,
         lane: usize,
@@ -191,7 +193,7 @@ impl Dispatcher {
         Some((flight, bytes))
     }
 
-    /// What a request with these batches says of its trace.
+    /// Returns the trace context of a request with these batches.
     fn trace(&self, link: usize, batches: &[(usize, Flight)]) -> RequestTrace {
         let traces = &self.shared.traces;
         if !traces.is_on() {

@@ -1,4 +1,4 @@
-//! How batches end: acknowledged, failed, or out of time; and what that frees.
+//! How batches end: acknowledged, failed, or timed out; and what that releases.
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
@@ -11,11 +11,11 @@ use super::{
 };
 use crate::error::Error;
 
-/// An answer that takes longer makes the dispatcher ask who leads.
+/// Time without an answer after which the dispatcher requests metadata, to find a new leader.
 const SLOW_ANSWER: Duration = Duration::from_secs(2);
 
 impl Dispatcher {
-    /// Looks at time-outs.
+    /// Checks time-outs.
     pub(super) fn tick(&mut self, now: Instant) {
         for link in 0..self.links.len() {
             let Some(oldest) = self.links[link].oldest() else {

@@ -1,5 +1,5 @@
-//! [`Shared`]: what appenders and the dispatcher have in common: topics, the buffer's budget, unsettled batches, and the
-//! inbox through which appenders tell the dispatcher that a batch was opened or filled.
+//! [`Shared`]: the state that appenders and the dispatcher share: topics, the buffer budget,
+//! unsettled batches, and the inbox of events for the dispatcher.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -37,17 +37,17 @@ use crate::{
     retry::Deadline,
 };
 
-/// Encoders kept with their buffers for the next batches.
+/// Maximum number of encoders kept with their buffers for the next batches.
 const SPARE_ENCODERS: usize = 8;
-/// How long `send` believes that a topic that does not exist may yet appear.
+/// How long `send` waits for a missing topic to appear.
 const MISSING_TOPIC: std::time::Duration = std::time::Duration::from_secs(3);
 
-/// What appenders tell the dispatcher.
+/// Events from appenders to the dispatcher.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Note {
     /// A batch was opened in this lane.
     Opened(usize, Instant),
-    /// A batch is full in this lane.
+    /// A batch in this lane is full.
     Filled(usize),
 }
 
@@ -68,27 +68,27 @@ pub(super) struct Counters {
     pub(super) batches_retried: AtomicU64,
 }
 
-/// A producer's shared state.
+/// Shared state of a producer.
 pub(super) struct Shared {
     pub(super) client: Client,
     pub(super) config: ProducerConfig,
     pub(super) metrics: ProducerMetrics,
     pub(super) counters: Counters,
     pub(super) traces: ProducerTraces,
-    /// Told when the dispatcher has something to look at.
+    /// Notified when the dispatcher has work.
     pub(super) wake: Notify,
     topics: RwLock<HashMap<Arc<str>, TopicHandle>>,
-    /// Every partition, by lane.
+    /// All partitions, by lane.
     lanes: Mutex<Vec<(Arc<Topic>, Arc<Partition>)>>,
     /// Free bytes of the buffer.
     pub(super) buffer: Semaphore,
     pub(super) unsettled: Mutex<BTreeMap<u64, Unsettled>>,
     next_ticket: AtomicU64,
     inbox: Mutex<Vec<Note>>,
-    /// How many callers want open batches to be sent at once.
+    /// Number of callers that want open batches to be sent at once.
     hurried: AtomicUsize,
     pub(super) refusing: AtomicBool,
-    /// Why it has ended, once it has.
+    /// Why the producer has ended, once it has.
     pub(super) ended: OnceLock<Error>,
     spare: Mutex<Vec<Encoder>>,
 }
@@ -102,7 +102,7 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// While it lives, open batches do not wait for more records.
+/// While one exists, open batches do not wait for more records.
 struct Hurry<'a>(&'a Shared);
 
 impl Drop for Hurry<'_> {
@@ -133,12 +133,12 @@ impl Shared {
         }
     }
 
-    /// A topic that was used before.
+    /// Returns a topic that was used before.
     pub(super) fn known_topic(&self, name: &str) -> Option<TopicHandle> {
         self.topics.read().get(name).cloned()
     }
 
-    /// A topic, with its metadata waited for.
+    /// Returns a topic, waiting for its metadata if necessary.
     pub(super) async fn topic(&self, name: &str, deadline: Deadline) -> Result<TopicHandle> {
         if let Some(topic) = self.known_topic(name) {
             return Ok(topic);
@@ -148,7 +148,8 @@ impl Shared {
         }
         let known = loop {
             self.client.partitions_of(name, deadline, MISSING_TOPIC).await?;
-            // All of one answer, since the name may be another topic's by now.
+            // Use one answer of the cluster for everything: the name may belong to another topic by
+            // now.
             if let Some(known) = self.client.cache().known(name) {
                 break known;
             }
@@ -164,12 +165,12 @@ impl Shared {
         let handle = TopicHandle { topic };
         topics.insert(name, handle.clone());
         drop(topics);
-        // The dispatcher looks whether the topic is still the one that has the name.
+        // Wake the dispatcher to check that the topic has not been recreated meanwhile.
         self.wake.notify_one();
         Ok(handle)
     }
 
-    /// Gives a topic lanes for the partitions it does not know yet.
+    /// Adds the partitions that a topic does not have yet.
     pub(super) fn grow(&self, topic: &Arc<Topic>, count: i32) {
         let mut partitions = topic.partitions.write();
         let have = i32::try_from(partitions.len()).unwrap_or(i32::MAX);
@@ -180,7 +181,7 @@ impl Shared {
         }
     }
 
-    /// Makes partitions of a topic, each with a lane.
+    /// Creates partitions of a topic, each with a lane.
     pub(super) fn new_partitions(&self, topic: &Arc<Topic>, indexes: Range<i32>) -> Vec<Arc<Partition>> {
         let topic_id = topic.id();
         let mut lanes = self.lanes.lock();
@@ -188,7 +189,8 @@ impl Shared {
             let partition = Partition::new(topic.name.clone(), topic_id.clone(), index, lanes.len());
             let partition = Arc::new(partition);
             lanes.push((topic.clone(), partition.clone()));
-            // The end may have come between; it stops only the partitions that it finds.
+            // The producer may have ended meanwhile, and has stopped only the partitions that
+            // existed then.
             if self.is_stopped() {
                 partition.stop();
             }
@@ -197,7 +199,7 @@ impl Shared {
         new.collect()
     }
 
-    /// The lanes from `from` on.
+    /// Returns the lanes from `from` on.
     pub(super) fn lanes_from(&self, from: usize) -> Vec<(Arc<Topic>, Arc<Partition>)> {
         self.lanes
             .lock()
@@ -226,8 +228,8 @@ impl Shared {
         span.follow(sent)
     }
 
-    /// [`Shared::try_send`] where nothing is traced; where something is, as if the buffer were full, so that a record that
-    /// has to wait after all has one span.
+    /// Like [`Shared::try_send`], without a span. With tracing, fails as if the buffer were full,
+    /// so that a record that has to wait gets only one span.
     pub(super) fn try_send_untraced(&self, topic: &TopicHandle, record: RecordRef<'_>) -> Result<Delivery> {
         if self.traces.is_on() {
             return Err(Error::BufferFull);
@@ -252,7 +254,7 @@ impl Shared {
         }
     }
 
-    /// Appends a record, waiting for room until the deadline.
+    /// Appends a record, waiting for buffer space until the deadline.
     pub(super) async fn send(
         &self,
         topic: &TopicHandle,
@@ -283,7 +285,8 @@ impl Shared {
         let room = match self.buffer.try_acquire_many(size as u32) {
             Ok(room) => room,
             Err(_) => {
-                // Batches that wait for more records would wait for those that wait for room.
+                // Send open batches now: they would otherwise wait for records that wait for buffer
+                // space.
                 let _hurry = self.hurry();
                 match timeout(deadline.left(), self.buffer.acquire_many(size as u32)).await {
                     Ok(room) => room.map_err(|_| self.closed())?,
@@ -295,7 +298,7 @@ impl Shared {
         self.append(topic, record, size, trace)
     }
 
-    /// Appends a record that has `size` bytes of the buffer.
+    /// Appends a record for which `size` bytes of the buffer are reserved.
     fn append(
         &self,
         topic: &TopicHandle,
@@ -346,10 +349,10 @@ impl Shared {
                 }
                 Appended::Refused(error) => return Err(error),
                 Appended::Stopped => return Err(self.closed()),
-                // The choice waits until the new partitions are there.
+                // Retry: `choose` blocks until the new partitions exist.
                 Appended::Retired => {}
                 Appended::MoveOn { filled } => {
-                    // A new batch is the moment to move on to another partition.
+                    // A new batch is needed, so switch to another partition.
                     if filled {
                         self.note(Note::Filled(partition.lane));
                     }
@@ -360,7 +363,7 @@ impl Shared {
         }
     }
 
-    /// A batch of this partition, whose oldest record was taken `opened`.
+    /// Opens a batch of this partition, whose oldest record was accepted at `opened`.
     pub(super) fn open_batch(&self, partition: &Partition, opened: Instant) -> (Encoder, Arc<Ticket>) {
         let encoder = self
             .spare
@@ -400,12 +403,12 @@ impl Shared {
         }
     }
 
-    /// What appenders told since the last call.
+    /// Takes the events posted since the last call.
     pub(super) fn take_notes(&self) -> Vec<Note> {
         std::mem::take(&mut *self.inbox.lock())
     }
 
-    /// Takes an encoder back for the next batch.
+    /// Keeps an encoder for the next batch.
     pub(super) fn recycle(&self, mut encoder: Encoder) {
         let mut spare = self.spare.lock();
         if spare.len() < SPARE_ENCODERS {
@@ -420,7 +423,7 @@ impl Shared {
         Hurry(self)
     }
 
-    /// Whether open batches are to be sent at once.
+    /// Returns whether open batches should be sent at once.
     pub(super) fn is_hurried(&self) -> bool {
         self.hurried.load(Ordering::Acquire) > 0
     }
@@ -439,14 +442,14 @@ impl Shared {
         }
     }
 
-    /// A batch is settled: `reserved` bytes and `records` are free again. The caller completes the ticket.
+    /// Releases a settled batch's `reserved` bytes and `records`. The caller completes the ticket.
     pub(super) fn release(&self, topic: &Topic, ticket: &Ticket, records: u32, reserved: usize) {
         self.unsettled.lock().remove(&ticket.id());
         topic.pending.fetch_sub(i64::from(records), Ordering::Relaxed);
         self.buffer.add_permits(reserved);
     }
 
-    /// Lanes with a batch opened before `cutoff`.
+    /// Returns the lanes with a batch opened before `cutoff`.
     pub(super) fn overdue(&self, cutoff: Instant) -> Vec<usize> {
         let mut unsettled = self.unsettled.lock();
         unsettled.retain(|_, batch| !batch.ticket.is_done());

@@ -1,5 +1,5 @@
-//! What a record may take: its part of the buffer before compression, and its place in a request after it. Asked by every
-//! `send`, so that a record that can never be sent is refused at once.
+//! Size limits of records: the share of the buffer before compression, and the size of a request
+//! after it. Checked by every `send`, so that a record that can never be sent is rejected at once.
 
 use super::{
     builder::ProducerConfig,
@@ -11,18 +11,19 @@ use crate::{
     error::{Error, Result},
 };
 
-/// The most that a record takes beyond key, value and headers, and a header beyond its name and value.
+/// Maximum overhead of a record beyond key, value and headers, and of a header beyond its name and
+/// value.
 const RECORD_OVERHEAD: usize = 36;
 const HEADER_OVERHEAD: usize = 10;
-/// The head of a batch, topic name and framing of a request.
+/// Overhead of a request: batch header, topic name and framing.
 const REQUEST_OVERHEAD: usize = 1024;
-/// However well a record compresses, consumers have to hold it.
+/// Maximum uncompressed size, however well a record compresses, because consumers must hold it.
 const MOST_UNCOMPRESSED: usize = MAX_MESSAGE_SIZE;
 
-/// Bytes that a record takes at most before compression, if it may be sent at all.
+/// Returns the maximum size of a record before compression.
 ///
 /// # Errors
-/// [`Error::RecordTooLarge`] when it fits into the buffer or into a request never.
+/// [`Error::RecordTooLarge`] if it can fit neither into the buffer nor into a request.
 pub(super) fn size_of(record: &RecordRef<'_>, config: &ProducerConfig) -> Result<usize> {
     let bytes = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
     let headers: usize = record
@@ -37,8 +38,8 @@ pub(super) fn size_of(record: &RecordRef<'_>, config: &ProducerConfig) -> Result
     Ok(size)
 }
 
-/// Whether a record that is larger than a request fits into one when it is compressed. It is the only one of its batch, so
-/// compressing it alone tells.
+/// Checks whether a record larger than a request fits into one after compression. It will be alone
+/// in its batch, so compressing it alone is exact.
 #[cold]
 fn check_large(record: &RecordRef<'_>, size: usize, config: &ProducerConfig) -> Result<()> {
     let limit = config.buffer_memory.min(MOST_UNCOMPRESSED);

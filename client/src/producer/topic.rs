@@ -1,9 +1,10 @@
-//! [`TopicHandle`]: a topic's partitions as the producer sees them, the sticky choice for records without a key, and how much
-//! fits into a batch.
+//! [`TopicHandle`]: the producer's state of a topic: its partitions, the sticky choice for records
+//! without a key, and the limit on batches.
 //!
-//! The sticky choice (KIP-794): one partition is kept until its batch closes, then the next one that has no batch waiting;
-//! where all have, the one with the shortest queue. A batch that waits for its leader takes no more records without a key
-//! while another partition could: so partitions get equal shares, and those of a slow leader no more than the others.
+//! The sticky choice (KIP-794): records without a key go to one partition until its batch closes,
+//! then to the next one that has no batch waiting; if all have, to the one with the shortest queue.
+//! A batch that waits for its leader accepts no more records without a key while another partition
+//! could, so that all partitions get equal shares, and those of a slow leader no more.
 
 use std::sync::{
     Arc,
@@ -19,68 +20,73 @@ use super::{
 };
 use crate::{error::Result, metadata_cache::KnownTopic, metrics::ProducerTopicMetrics};
 
-/// Marks a sticky choice that is kept until its batch closes, because no partition is without a queue.
+/// Flag of a sticky choice that stays until its batch is full, because every partition has a queue.
 const STAY: u32 = 1 << 31;
-/// A ratio of compression of 1: nothing is saved.
+/// Compression ratio of 1, in the unit of ratios: nothing is saved.
 const UNCOMPRESSED: u32 = 1000;
-/// How fast the expected ratio rises from batch to batch, at least; it falls by this part of the difference. A batch that is
-/// cut costs more than one that is less full.
+/// How fast the expected ratio changes per batch: it rises by at least [`RATIO_UP`], and falls by
+/// one [`RATIO_DOWN`]th of the difference, because splitting a batch costs more than sending a
+/// smaller one.
 const RATIO_UP: u32 = 50;
 const RATIO_DOWN: u32 = 8;
-/// The part of a batch that is left for those that compress worse than expected.
+/// Fraction of a batch that is reserved for records that compress worse than expected.
 const MARGIN: u32 = 16;
-/// The least that a topic can limit batches to.
+/// Smallest batch limit that a topic can have, in bytes.
 const LEAST_LIMIT: usize = 1024;
 
-/// A topic, looked up once: see [`Producer::topic`](super::Producer::topic). Cheap to clone; belongs to its producer.
+/// A topic of a producer, resolved once, see [`Producer::topic`](super::Producer::topic). Cheap to
+/// clone.
 #[derive(Debug, Clone)]
 pub struct TopicHandle {
     pub(super) topic: Arc<Topic>,
 }
 
 impl TopicHandle {
-    /// The topic's name.
+    /// Returns the name of the topic.
     pub fn name(&self) -> &str {
         &self.topic.name
     }
 
-    /// How many partitions it has, as far as is known.
+    /// Returns the number of partitions, as far as it is known.
     pub fn partitions(&self) -> usize {
         self.topic.partitions.read().len()
     }
 }
 
-/// A topic's shared state.
+/// Shared state of a topic.
 #[derive(Debug)]
 pub(super) struct Topic {
     pub(super) name: Arc<str>,
     pub(super) partitions: RwLock<Arc<[Arc<Partition>]>>,
     pub(super) metrics: ProducerTopicMetrics,
-    /// Records that are not settled yet.
+    /// Number of records that are not settled.
     pub(super) pending: AtomicI64,
-    /// The partition of records without a key, modulo the number of partitions; with [`STAY`].
+    /// The partition for records without a key, modulo the number of partitions; with the flag
+    /// [`STAY`].
     sticky: AtomicU32,
     ids: Mutex<TopicIds>,
     limit: BatchLimit,
 }
 
-/// Which topics had the name.
+/// Ids of the topics that have had this name.
 #[derive(Debug)]
 struct TopicIds {
-    /// The one that has it; empty where agents name no ids.
+    /// Id of the current topic; empty if agents send no ids.
     current: Arc<str>,
-    /// Those that had it before. An id never comes back: an answer that names one of these is an old one.
+    /// Ids of earlier topics. An id is never used again, so an answer with one of these is
+    /// outdated.
     gone: Vec<Arc<str>>,
 }
 
-/// How large batches may be: the topic's limit is for compressed bytes, and fullness is judged before compression.
+/// Limit on the size of batches. The topic's limit applies to compressed bytes, but a batch is
+/// filled with uncompressed ones.
 #[derive(Debug)]
 struct BatchLimit {
-    /// Compressed bytes; `usize::MAX` while it is not known.
+    /// Limit in compressed bytes; `usize::MAX` while it is not known.
     compressed: AtomicUsize,
-    /// What compression is expected to leave of 1000 bytes.
+    /// Expected compressed size of 1000 bytes.
     ratio: AtomicU32,
-    /// What follows from the two: bytes before compression.
+    /// Resulting limit in uncompressed bytes.
     fill: AtomicUsize,
 }
 
@@ -95,15 +101,16 @@ impl BatchLimit {
     }
 }
 
-/// Where a record goes.
+/// The partition chosen for a record.
 pub(super) struct Choice {
     pub(super) partition: Arc<Partition>,
-    /// The sticky value the choice was made by: another partition is as good once this one's batch is full.
+    /// The sticky value of the choice, if any: another partition is just as good once this one's
+    /// batch is full.
     pub(super) sticky: Option<u32>,
 }
 
 impl Choice {
-    /// Whether the record would rather go to another partition.
+    /// Returns when the record prefers another partition.
     pub(super) fn prefers(&self) -> Prefers {
         match self.sticky {
             None => Prefers::This,
@@ -135,12 +142,12 @@ impl Topic {
         topic
     }
 
-    /// The id of the topic that has the name, as far as the producer follows it.
+    /// Returns the id of the topic that has the name, as far as the producer knows.
     pub(super) fn id(&self) -> Arc<str> {
         self.ids.lock().current.clone()
     }
 
-    /// Whether this is the id of a topic that was made under the name after the one that is known. Follows it, if so.
+    /// Adopts this id if it belongs to a later topic of the same name. Returns whether it does.
     pub(super) fn follow(&self, id: &Arc<str>) -> bool {
         let mut ids = self.ids.lock();
         if id.is_empty() || ids.current == *id || ids.gone.contains(id) {
@@ -152,24 +159,24 @@ impl Topic {
         anew
     }
 
-    /// The bytes, before compression, at which a batch is full.
+    /// Returns the uncompressed size at which a batch is full.
     pub(super) fn fill(&self, batch_size: usize) -> usize {
         self.limit.fill.load(Ordering::Relaxed).min(batch_size)
     }
 
-    /// The largest batch that the topic takes, compressed, as far as is known.
+    /// Returns the largest batch that the topic accepts, compressed, as far as it is known.
     pub(super) fn max_message_bytes(&self) -> usize {
         self.limit.compressed.load(Ordering::Relaxed)
     }
 
-    /// The topic's limit; 0 where the cluster does not say.
+    /// Sets the topic's limit; 0 if the cluster does not send it.
     pub(super) fn set_max_message_bytes(&self, limit: usize) {
         if limit > 0 && self.limit.compressed.swap(limit, Ordering::Relaxed) != limit {
             self.limit.update();
         }
     }
 
-    /// The topic refused a batch of this size: where it does not say its limit, half of it is tried.
+    /// Lowers the limit after the topic refused a batch of this size without sending its limit.
     pub(super) fn refused(&self, size: usize) {
         if size <= self.max_message_bytes() {
             self.limit
@@ -179,7 +186,7 @@ impl Topic {
         }
     }
 
-    /// Learns from a batch how well records compress.
+    /// Updates the expected compression ratio from a batch.
     pub(super) fn compressed(&self, before: usize, after: usize) {
         let seen = after.saturating_mul(UNCOMPRESSED as usize) / before.max(1);
         let seen = u32::try_from(seen).unwrap_or(UNCOMPRESSED).clamp(1, UNCOMPRESSED);
@@ -213,7 +220,7 @@ impl Topic {
             None => {
                 let sticky = self.sticky.load(Ordering::Relaxed);
                 let at = (sticky & !STAY) as usize % partitions.len().max(1);
-                // With one partition there is nothing to choose.
+                // With one partition there is no choice.
                 (at, (partitions.len() > 1).then_some(sticky))
             }
         };
@@ -234,14 +241,15 @@ impl Topic {
         }
     }
 
-    /// Moves the sticky choice on, unless another thread did already: to the next partition whose leader keeps up; where
-    /// none does, to the one with the shortest queue. Partitions without a leader are passed over.
+    /// Advances the sticky choice, unless another thread already did: to the next partition whose
+    /// leader keeps up or, if none does, to the one with the shortest queue. Partitions without a
+    /// leader are skipped.
     pub(super) fn move_on(&self, from: u32) {
         let partitions = self.partitions.read();
         let count = u32::try_from(partitions.len()).unwrap_or(1).max(1);
         let (mut next, mut shortest) = ((from & !STAY).wrapping_add(1) % count, usize::MAX);
         for step in 1..=count {
-            // Kept below the count, so that wrapping never upsets the order.
+            // Keep the value below the count, so that wrapping does not change the order.
             let at = (from & !STAY).wrapping_add(step) % count;
             let led = partitions
                 .get(at as usize)

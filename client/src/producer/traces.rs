@@ -1,8 +1,10 @@
-//! The producer's spans: one from `send` to the outcome of a record that is sampled, whose context travels in the record's
-//! headers; and one for each request that carries such records, whose context travels in the request.
+//! The producer's spans: one per sampled record, from `send` to its outcome, whose context travels
+//! in the record's headers; and one per request with such records, whose context travels in the
+//! request.
 //!
-//! Guarantees: without a tracer a record costs one branch, an unsampled one the sampler's decision; a record that brings a
-//! context keeps its headers as they are; spans that are open at once are bounded.
+//! Guarantees: without a tracer, a record costs one branch; an unsampled one costs the sampler's
+//! decision; a record that already carries a context keeps its headers; the number of open spans is
+//! bounded.
 
 use std::sync::{
     Arc,
@@ -21,9 +23,9 @@ use crate::{
     traces::{self, SYSTEM},
 };
 
-/// Records of one producer that may be traced at once; those beyond are sent without a span.
+/// Maximum number of traced records in flight per producer. Records beyond are sent without a span.
 const MOST_OPEN: usize = 4096;
-/// What traces call a request.
+/// RPC method name of a produce request in traces.
 const METHOD: &str = "streamhouse.v1.DataService/Produce";
 
 /// Starts a producer's spans.
@@ -34,14 +36,14 @@ pub(super) struct ProducerTraces {
     open: Arc<AtomicUsize>,
 }
 
-/// The span of a record, until its outcome is known.
+/// Span of a record until its outcome is known.
 #[derive(Debug)]
 pub(super) struct SendSpan {
     span: Span,
     _slot: Slot,
 }
 
-/// Holds one of the [`MOST_OPEN`].
+/// One of the [`MOST_OPEN`] slots for open spans.
 #[derive(Debug)]
 struct Slot(Arc<AtomicUsize>);
 
@@ -51,14 +53,14 @@ impl Drop for Slot {
     }
 }
 
-/// A context as headers of a record.
+/// A trace context as headers of a record.
 #[derive(Debug)]
 pub(super) struct Carried {
     parent: String,
     state: Option<String>,
 }
 
-/// What a request says of its trace.
+/// Trace context of a request.
 #[derive(Debug, Default)]
 pub(super) struct RequestTrace {
     pub(super) span: Option<Span>,
@@ -79,7 +81,8 @@ impl ProducerTraces {
         self.traces.is_on()
     }
 
-    /// The span of a record that is sampled: by the context it brings, or the current one, or as the root of a new trace.
+    /// Starts the span of a record if it is sampled. Its parent is the context in the record's
+    /// headers or the current one; otherwise it is the root of a new trace.
     pub(super) fn send(&self, topic: &str, record: &RecordRef<'_>) -> Option<SendSpan> {
         if !self.is_on() {
             return None;
@@ -103,7 +106,7 @@ impl ProducerTraces {
         Some(SendSpan { span, _slot: slot })
     }
 
-    /// What a request with these records says, which goes to the agent at `uri`.
+    /// Returns the trace context of a request with these records to the agent at `uri`.
     pub(super) fn request(&self, uri: &str, traced: &[SpanContext], batches: usize) -> RequestTrace {
         let Some(first) = traced.first() else {
             return RequestTrace::default();
@@ -131,7 +134,7 @@ impl SendSpan {
         self.span.context()
     }
 
-    /// What to add to the record's headers; nothing if they say something of a trace already.
+    /// Returns the headers to add to the record; `None` if it carries a trace context already.
     pub(super) fn carried(&self, record: &RecordRef<'_>) -> Option<Carried> {
         let says_something = record.headers.iter().any(|(name, _)| *name == TRACEPARENT);
         (!says_something).then(|| {
@@ -140,7 +143,7 @@ impl SendSpan {
         })
     }
 
-    /// Ends with the record's outcome.
+    /// Ends the span with the record's outcome.
     pub(super) fn follow(self, sent: Result<Delivery>) -> Result<Delivery> {
         match sent {
             Ok(delivery) => {
@@ -173,7 +176,7 @@ impl SendSpan {
 }
 
 impl Carried {
-    /// The record's headers, and these.
+    /// Returns the record's headers with these appended.
     pub(super) fn with<'a>(
         &'a self,
         headers: &[(&'a str, Option<&'a [u8]>)],

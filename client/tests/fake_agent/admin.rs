@@ -1,4 +1,4 @@
-//! The admin service of the fake agents: it lists and describes topics, and nothing else.
+//! The admin service of the fake agents: lists and describes topics only.
 
 use streamhouse_core::{
     Error, ErrorCode,

@@ -312,7 +312,7 @@ impl Agent {
     }
 }
 
-/// Whether there is such a partition, of the topic that is meant.
+/// Checks that the partition exists and belongs to the requested topic id.
 fn find(state: &State, produce: &v1::PartitionProduce) -> Result<(), Error> {
     let partitions = state.topics.get(&produce.topic).map_or(0, Vec::len);
     if partitions > 0 && !produce.topic_id.is_empty() && produce.topic_id != state.topic_id(&produce.topic) {

@@ -1,5 +1,5 @@
-//! The group service of the fake agents: one coordinator (agent 0), Kafka's states, a rebalance that completes when every
-//! member it knows has joined again or was dropped for not doing so.
+//! The group service of the fake agents: one coordinator (agent 0), Kafka's group states, and a
+//! rebalance that completes when every member has joined again or was removed.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -16,50 +16,50 @@ use tonic::{Request, Response, Status};
 
 use super::Agent;
 
-/// A member that does not join again within this is dropped.
+/// A member that does not join again within this time is removed.
 const REJOIN_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 pub struct Group {
     pub generation: i32,
-    /// A join phase is under way since then.
+    /// Start of the join phase in progress.
     joining: Option<Instant>,
     members: BTreeMap<String, Member>,
     leader: String,
     assignments: Option<HashMap<String, Bytes>>,
     next_member: usize,
-    /// Ids that were given and have not joined yet.
+    /// Assigned ids that have not joined yet.
     pending: BTreeSet<String>,
     pub committed: HashMap<(String, i32), i64>,
-    /// What was committed with the offset.
+    /// Metadata committed with the offsets.
     notes: HashMap<(String, i32), String>,
-    /// Offsets in the order of their commits, with the generations they came under.
+    /// Committed offsets in order, with their generations.
     pub commits: Vec<(i32, i64)>,
-    /// Heartbeats of members, whatever they were answered.
+    /// Heartbeats of members, whatever their answer.
     pub beats: usize,
-    /// Calls that are kept waiting.
+    /// Calls that a test holds back.
     pub held: BTreeSet<Call>,
-    /// Calls that arrived and wait.
+    /// Number of calls held back now.
     pub waiting: usize,
 }
 
-/// A kind of call that a test can keep waiting.
+/// A kind of call that a test can hold back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Call {
-    /// The first question of a member, for its id.
+    /// A member's request for an id.
     Id,
-    /// Joins: nobody is answered.
+    /// Joins: none is answered.
     Join,
-    /// Commits: they are taken in when they are released.
+    /// Commits: processed when released.
     Commit,
-    /// The answers to commits that were taken in.
+    /// Answers to commits that were processed.
     CommitAnswer,
 }
 
 #[derive(Debug, Default)]
 struct Member {
     request: v1::JoinGroupRequest,
-    /// Has joined the phase under way.
+    /// Whether it has joined in the current join phase.
     joined: bool,
 }
 
@@ -73,7 +73,7 @@ impl Group {
         format!("member-{:03}", self.next_member)
     }
 
-    /// Ends the join phase when everybody is there; members that take too long are out.
+    /// Ends the join phase when all members have joined; removes those that take too long.
     fn try_complete(&mut self) {
         let Some(since) = self.joining else { return };
         if self.held.contains(&Call::Join) {
@@ -151,7 +151,7 @@ impl Group {
 }
 
 impl Agent {
-    /// The error of a partition that is not the one that is meant.
+    /// Returns the error of a partition that does not belong to the requested topic id.
     fn meant(&self, topic: &str, id: &str, partition: i32) -> Option<v1::Error> {
         let state = self.cluster.state.lock();
         state.find(topic, id, partition).err().map(Into::into)
@@ -166,7 +166,7 @@ impl Agent {
         }
     }
 
-    /// Waits until `done` gives something, looking again whenever the group changes.
+    /// Waits until `done` returns a value, checking again whenever the group changes.
     async fn wait_for<T>(
         &self,
         group: &str,
@@ -190,7 +190,7 @@ impl Agent {
         }
     }
 
-    /// Waits while calls of this kind are kept waiting.
+    /// Waits while calls of this kind are held back.
     async fn pass(&self, group: &str, call: Call) {
         self.with_group(group, |group| group.waiting += 1);
         let free = |group: &mut Group| (!group.held.contains(&call)).then_some(Ok(()));
@@ -282,7 +282,7 @@ impl GroupService for Agent {
             if !group.members.contains_key(&member_id) {
                 return Some(Err(refuse(ErrorCode::UnknownMemberId)));
             }
-            // Another member may join again before this task has looked.
+            // Another member may join again before this task has checked.
             let is_complete = group.joining.is_none() || group.generation > before;
             is_complete.then(|| Ok(group.join_answer(&member_id)))
         });
@@ -459,12 +459,12 @@ impl GroupService for Agent {
 }
 
 impl super::State {
-    /// Heartbeats that a group has had.
+    /// Returns the number of heartbeats of a group.
     pub fn group_beats(&self, group: &str) -> usize {
         self.groups.get(group).map_or(0, |group| group.beats)
     }
 
-    /// Calls to a group that are kept waiting.
+    /// Returns the number of calls to a group that are held back.
     pub fn group_waiting(&self, group: &str) -> usize {
         let held = |group: &Group| if group.held.is_empty() { 0 } else { group.waiting };
         self.groups.get(group).map_or(0, held)
@@ -472,7 +472,7 @@ impl super::State {
 }
 
 impl super::Cluster {
-    /// What a group committed for a partition; -1: nothing.
+    /// Returns a group's committed offset; -1 without one.
     pub fn committed(&self, group: &str, topic: &str, partition: i32) -> i64 {
         let state = self.state.lock();
         let committed = state
@@ -482,7 +482,7 @@ impl super::Cluster {
         committed.copied().unwrap_or(-1)
     }
 
-    /// Throws a member out, as a coordinator does after the session time-out.
+    /// Removes a member, as a coordinator does after the session time-out.
     pub fn expel(&self, group: &str, member: &str) {
         let mut state = self.state.lock();
         let group = state.groups.get_mut(group).unwrap();
@@ -495,24 +495,24 @@ impl super::Cluster {
         self.changed.notify_waiters();
     }
 
-    /// Looks at, or changes, what is known of a group.
+    /// Reads or changes the state of a group.
     pub fn group<T>(&self, group: &str, act: impl FnOnce(&mut Group) -> T) -> T {
         let outcome = act(self.state.lock().groups.entry(group.to_owned()).or_default());
         self.changed.notify_waiters();
         outcome
     }
 
-    /// Keeps calls of this kind waiting.
+    /// Holds back calls of this kind.
     pub fn hold(&self, group: &str, call: Call) {
         self.group(group, |group| group.held.insert(call));
     }
 
-    /// Lets calls of this kind go on.
+    /// Releases calls of this kind.
     pub fn release(&self, group: &str, call: Call) {
         self.group(group, |group| group.held.remove(&call));
     }
 
-    /// Members, and who was given an id and has not joined yet.
+    /// Returns the number of members, including assigned ids that have not joined yet.
     pub fn members(&self, group: &str) -> usize {
         self.state
             .lock()

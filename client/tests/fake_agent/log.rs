@@ -20,12 +20,13 @@ pub struct Log {
 struct ProducerState {
     epoch: i16,
     next_sequence: i32,
-    /// First sequence, records and offset of the last batches.
+    /// First sequence, number of records and offset of the last batches.
     last: VecDeque<(i32, i32, i64)>,
 }
 
 impl Log {
-    /// Appends one or more batches of at most so many bytes each; returns the offset of the first.
+    /// Appends one or more batches of at most `max_batch_bytes` each. Returns the offset of the
+    /// first.
     pub fn append(&mut self, records: &Bytes, max_batch_bytes: usize) -> Result<i64, Error> {
         let mut first = None;
         for batch in Batches::of(records) {
@@ -52,7 +53,7 @@ impl Log {
         Ok(offset)
     }
 
-    /// The offset of a duplicate; an error where the sequence is not the next.
+    /// Returns the offset of a duplicate, or an error if the sequence is not the next.
     fn check_sequence(&mut self, header: &BatchHeader) -> Result<Option<i64>, Error> {
         let known = self.producers.contains_key(&header.producer_id);
         let state = self.producers.entry(header.producer_id).or_default();
@@ -88,7 +89,7 @@ impl Log {
         Ok(None)
     }
 
-    /// Appends a batch as it is, whatever is wrong with it.
+    /// Appends a batch without validation.
     pub fn append_unchecked(&mut self, batch: &[u8], records: i64) {
         let mut bytes = batch.to_vec();
         stamp(&mut bytes, self.end, 1);
@@ -96,7 +97,8 @@ impl Log {
         self.end += records;
     }
 
-    /// Batches from an offset on that begin before `end`, up to so many bytes but at least one.
+    /// Returns batches from an offset on that begin before `end`: up to `max_bytes`, but at least
+    /// one.
     pub fn read(&self, offset: i64, end: i64, max_bytes: usize) -> Vec<u8> {
         let mut out = Vec::new();
         for batch in &self.batches {
@@ -119,7 +121,7 @@ impl Log {
         self.records().into_iter().map(|(_, _, value)| value).collect()
     }
 
-    /// Offset, timestamp and value of each record.
+    /// Returns offset, timestamp and value of each record.
     pub fn records(&self) -> Vec<(i64, i64, String)> {
         let mut all = Vec::new();
         for batch in &self.batches {

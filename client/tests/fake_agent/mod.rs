@@ -1,5 +1,6 @@
-//! A small in-memory cluster behind real gRPC, with scripted faults: what the client's tests run against. It keeps the
-//! rules that the client relies on (leaders with epochs, idempotent producers, groups) and nothing else.
+//! A small in-memory cluster behind real gRPC, with scripted faults, for the client's tests. It
+//! implements only the rules that the client relies on: leaders with epochs, idempotent producers,
+//! groups.
 
 #![allow(dead_code, unreachable_pub)] // a module of several test programs, each with its own use of it
 
@@ -34,7 +35,7 @@ use tonic::{
 
 use self::log::Log;
 
-/// What goes wrong with one produce request.
+/// A fault of one produce request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Stored, but the stream breaks before the answer.
@@ -47,11 +48,11 @@ pub enum Fault {
     Silence,
     /// Stored and answered, with a throttle in milliseconds.
     Throttle(u32),
-    /// Stored; every partition is answered with this error all the same.
+    /// Stored, but every partition is answered with this error.
     StoreAndFail(ErrorCode),
-    /// The leader of every partition in it moves to the next agent first.
+    /// The leader of every partition in the request moves to the next agent first.
     MoveLeader,
-    /// Nothing goes wrong: a place in the script.
+    /// No fault: a placeholder in the script.
     None,
 }
 
@@ -61,7 +62,7 @@ pub struct Partition {
     pub log: Log,
     pub leader: usize,
     pub epoch: i32,
-    /// Nobody leads it, though every agent serves it.
+    /// Whether it has no leader, though every agent serves it.
     pub leaderless: bool,
     /// Offsets whose object is damaged.
     pub damaged: Option<Range<i64>>,
@@ -78,34 +79,34 @@ pub struct Arrival {
 pub struct State {
     pub topics: HashMap<String, Vec<Partition>>,
     pub addresses: Vec<String>,
-    /// One for each produce request, in order; none left: nothing goes wrong.
+    /// One per produce request, in order; without any left, there is no fault.
     pub faults: VecDeque<Fault>,
     pub arrivals: Vec<Arrival>,
-    /// Whether leaders are named when another agent is asked.
+    /// Whether answers of other agents name the leader.
     pub hints: bool,
     pub metadata_asked: usize,
-    /// How often each topic was made: the first has the id `id-<name>`.
+    /// How often each topic was created: the first has the id `id-<name>`.
     pub made: HashMap<String, usize>,
-    /// The largest batch of each topic that has a limit, and whether metadata say so.
+    /// Largest batch of each topic with a limit, and whether metadata answers contain it.
     pub limits: HashMap<String, (usize, bool)>,
-    /// The largest request, in bytes of records; 0 without a limit.
+    /// Largest request, in bytes of records; 0 for no limit.
     pub largest_request: usize,
     pub fetches: Vec<usize>,
     next_producer: i64,
     groups: HashMap<String, groups::Group>,
 }
 
-/// The cluster: clones share it.
+/// A cluster of fake agents. Clones share it.
 #[derive(Clone)]
 pub struct Cluster {
     pub state: Arc<Mutex<State>>,
     dead: Arc<Vec<AtomicBool>>,
-    /// Told when a log grows or a group changes.
+    /// Notified when a log grows or a group changes.
     pub changed: Arc<Notify>,
     servers: Arc<Vec<AbortHandle>>,
 }
 
-/// One agent of it.
+/// One agent of the cluster.
 #[derive(Clone)]
 struct Agent {
     cluster: Cluster,
@@ -113,12 +114,12 @@ struct Agent {
 }
 
 impl Cluster {
-    /// Starts so many agents on free ports.
+    /// Starts this many agents on free ports.
     pub async fn start(agents: usize) -> Self {
         Self::start_with(agents, None).await
     }
 
-    /// Starts one agent that speaks TLS.
+    /// Starts one agent with TLS.
     pub async fn start_secure(tls: ServerTlsConfig) -> Self {
         Self::start_with(1, Some(tls)).await
     }
@@ -165,7 +166,7 @@ impl Cluster {
         cluster
     }
 
-    /// Makes a topic, or makes it anew; its partitions are led by the agents in turn.
+    /// Creates or recreates a topic. Its partitions are led by the agents in turn.
     pub fn create(&self, topic: &str, partitions: usize) {
         let mut state = self.state.lock();
         *state.made.entry(topic.to_owned()).or_default() += 1;
@@ -174,7 +175,7 @@ impl Cluster {
         self.grow(topic, partitions);
     }
 
-    /// Gives a topic more partitions.
+    /// Adds partitions to a topic.
     pub fn grow(&self, topic: &str, partitions: usize) {
         let mut state = self.state.lock();
         let agents = state.addresses.len();
@@ -190,7 +191,7 @@ impl Cluster {
         self.changed.notify_waiters();
     }
 
-    /// Deletes a topic, and what groups have committed for it.
+    /// Deletes a topic and its committed offsets.
     pub fn delete(&self, topic: &str) {
         let mut state = self.state.lock();
         state.topics.remove(topic).unwrap();
@@ -207,7 +208,7 @@ impl Cluster {
         self.changed.notify_waiters();
     }
 
-    /// Where the agents are: all, or one.
+    /// Returns the addresses of all agents, or of one.
     pub fn bootstrap(&self) -> String {
         self.state.lock().addresses.join(",")
     }
@@ -216,12 +217,12 @@ impl Cluster {
         self.state.lock().addresses[agent].clone()
     }
 
-    /// Goes wrong with the next requests, one each.
+    /// Scripts faults for the next requests, one each.
     pub fn script(&self, faults: impl IntoIterator<Item = Fault>) {
         self.state.lock().faults.extend(faults);
     }
 
-    /// The agent answers nothing but errors any more; its partitions move to the next living one.
+    /// Makes an agent answer only with errors; its partitions move to the next live one.
     pub fn kill(&self, agent: usize) {
         self.dead[agent].store(true, Ordering::SeqCst);
         let agents = self.dead.len();
@@ -234,12 +235,12 @@ impl Cluster {
         self.changed.notify_waiters();
     }
 
-    /// Waits until the cluster is as wished; looks again whenever it changes.
+    /// Waits until a condition holds, checking again whenever the cluster changes.
     pub async fn wait_until(&self, done: impl Fn(&Self) -> bool) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
-            // From here on a change is not missed.
+            // From here on, no change is missed.
             changed.as_mut().enable();
             if done(self) {
                 return;
@@ -248,12 +249,12 @@ impl Cluster {
         }
     }
 
-    /// The values in a partition, in order.
+    /// Returns the values in a partition, in order.
     pub fn values(&self, topic: &str, partition: usize) -> Vec<String> {
         self.state.lock().topics[topic][partition].log.values()
     }
 
-    /// What a topic holds, partition by partition.
+    /// Returns the values of a topic by partition.
     pub fn all_values(&self, topic: &str) -> Vec<Vec<String>> {
         let state = self.state.lock();
         state.topics[topic]
@@ -262,7 +263,7 @@ impl Cluster {
             .collect()
     }
 
-    /// Limits the batches of a topic; metadata say so, or not.
+    /// Limits the batches of a topic; `said` is whether metadata answers contain the limit.
     pub fn limit(&self, topic: &str, bytes: usize, said: bool) {
         self.state.lock().limits.insert(topic.to_owned(), (bytes, said));
     }
@@ -290,7 +291,7 @@ impl State {
         }
     }
 
-    /// The partition that is meant.
+    /// Returns the partition of the requested topic id.
     fn find(&self, topic: &str, id: &str, partition: i32) -> Result<&Partition, Error> {
         let partitions = self.topics.get(topic);
         if partitions.is_some() && !id.is_empty() && id != self.topic_id(topic) {
@@ -315,7 +316,7 @@ impl Agent {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // The servers hold clones; the last handle of a test holds the only copy of this list with them.
+        // The servers hold clones; only a test's last handle holds the remaining copy of this list.
         if Arc::strong_count(&self.servers) == 1 {
             self.servers.iter().for_each(AbortHandle::abort);
         }

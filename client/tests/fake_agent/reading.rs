@@ -1,4 +1,4 @@
-//! What the consumer's tests have in common: filling a topic, reading it.
+//! Helpers of the consumer tests: fill a topic, read it.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::Cluster;
 
-/// Nothing in these tests takes this long unless it hangs.
+/// Longer than anything in these tests takes unless it hangs.
 pub const LONG: Duration = Duration::from_secs(60);
 pub const POLL: Duration = Duration::from_millis(200);
 
@@ -40,7 +40,7 @@ pub async fn produce(cluster: &Cluster, topic: &str, partitions: i32, numbers: s
     producer.close(LONG).await.unwrap();
 }
 
-/// Polls until so many records came.
+/// Polls until this many records were returned.
 pub async fn read(consumer: &mut Consumer, count: usize) -> Vec<String> {
     let mut values = Vec::new();
     let reading = async {
@@ -54,7 +54,7 @@ pub async fn read(consumer: &mut Consumer, count: usize) -> Vec<String> {
     values
 }
 
-/// Polls until that fails.
+/// Polls until an error.
 pub async fn failure(consumer: &mut Consumer) -> Error {
     let polling = async {
         loop {

@@ -1,5 +1,8 @@
-//! [`Chunks`]: a batch decoded part by part, so that one that unpacks to far more than it takes on the wire is never held
-//! whole. Each part holds whole records and is a [`Records`] of its own.
+//! Decodes a batch in parts ([`Chunks`]), so that a batch that decompresses to far more than its
+//! size on the wire is never held in memory as a whole.
+//!
+//! Called by consumers for batches larger than their fetch buffer. Every part holds whole records
+//! and is a [`Records`] of its own.
 
 use std::{
     fmt,
@@ -16,38 +19,42 @@ use super::{
     varint, view,
 };
 
-/// What a batch's codec unpacks, as it is read.
+/// The decompressed bytes of a batch's records, read on demand.
 type Unpacked = Box<dyn Read + Send>;
 
-/// The records of one batch in parts. The CRC is the caller's to check ([`verify_crc`](super::verify_crc)).
+/// Decodes the records of one batch in parts.
+///
+/// Does not check the CRC; the caller does, with [`verify_crc`](super::verify_crc).
 pub struct Chunks {
     header: BatchHeader,
     unpacked: Unpacked,
-    /// The start of a record that is not read whole yet.
+    /// The beginning of a record whose end has not been read yet.
     begun: Vec<u8>,
     left: i32,
-    /// The offset of the last record given out, less the batch's first.
+    /// Offset of the last record returned, relative to the base offset.
     last_delta: i64,
     most: usize,
 }
 
-/// Some of a batch's records.
+/// Some of the records of a batch.
 #[derive(Debug, Clone)]
 pub struct Chunk {
-    /// The records; they were checked, see [`Records::check`].
+    /// The records, already validated as by [`Records::check`].
     pub records: Records,
-    /// The offset at which it begins: where the one before ended.
+    /// The offset at which this part begins: the end of the previous part.
     pub start: i64,
-    /// The offset after its last record; after the batch for the last one.
+    /// The offset after the last record of this part; for the last part, the offset after the
+    /// batch.
     pub end: i64,
 }
 
 impl Chunks {
-    /// Opens one whole batch. A single record, and the window of its codec, may take `most` bytes.
+    /// Opens one whole batch. `most` bounds the bytes of a single record and the window of the
+    /// codec.
     ///
     /// # Errors
     ///
-    /// The head is damaged, or names an unknown codec.
+    /// Fails if the header is damaged or names an unknown codec.
     pub fn new(batch: &Bytes, most: usize) -> Result<Self, BatchError> {
         let header = BatchHeader::parse(batch)?;
         let records = batch.slice(HEADER_LEN..header.size());
@@ -68,16 +75,18 @@ impl Chunks {
         })
     }
 
-    /// Whether all records were given out.
+    /// Returns whether all records have been returned.
     pub fn is_finished(&self) -> bool {
         self.left <= 0
     }
 
-    /// The next records: as many whole ones as `room` bytes hold, and at least one. `None` after the last.
+    /// Returns the next records: as many whole ones as fit into `room` bytes, and at least one.
+    /// Returns `None` after the last record.
     ///
     /// # Errors
     ///
-    /// The records are damaged, or one of them is larger than allowed. Nothing comes after an error.
+    /// Fails if the records are damaged or one of them is larger than allowed. No records follow an
+    /// error.
     pub fn next_chunk(&mut self, room: usize) -> Result<Option<Chunk>, BatchError> {
         if self.left <= 0 {
             return Ok(None);
@@ -115,7 +124,7 @@ impl Chunks {
         self.check(Records::of_chunk(header, bytes.into()))
     }
 
-    /// Reads on until there are `wanted` bytes; says whether there are.
+    /// Reads until `bytes` holds `wanted` bytes or the input ends. Returns whether it holds them.
     fn fill(&mut self, bytes: &mut Vec<u8>, wanted: usize) -> Result<bool, BatchError> {
         let mut have = bytes.len();
         bytes.resize(wanted.max(have), 0);
@@ -131,7 +140,8 @@ impl Chunks {
         Ok(have >= wanted)
     }
 
-    /// How many bytes the record that begins here takes, as far as it can be told.
+    /// Returns how many bytes are needed to hold the record at the start of `bytes`, as far as they
+    /// reveal it.
     fn needed(&self, bytes: &[u8]) -> Result<usize, BatchError> {
         let mut at = 0;
         let Ok(length) = varint::get(bytes, &mut at) else {
@@ -144,7 +154,7 @@ impl Chunks {
         }
     }
 
-    /// Reads every record once, see [`Records::check`].
+    /// Validates every record once, see [`Records::check`].
     fn check(&mut self, records: Records) -> Result<Chunk, BatchError> {
         let base = self.header.base_offset;
         let start = base.wrapping_add(self.last_delta).wrapping_add(1);
@@ -173,7 +183,7 @@ impl fmt::Debug for Chunks {
     }
 }
 
-/// Where the last whole record ends, and how many there are, of at most `most`.
+/// Returns the end of the last whole record, and the number of whole records, at most `most`.
 fn whole_records(bytes: &[u8], most: i32) -> (usize, i32) {
     let (mut end, mut count) = (0, 0);
     while count < most {
@@ -187,7 +197,8 @@ fn whole_records(bytes: &[u8], most: i32) -> (usize, i32) {
     (end, count)
 }
 
-/// The codecs that are ours report a [`BatchError`], the others their own.
+/// Unwraps the [`BatchError`] that this module's own readers report; other codecs report errors of
+/// their own.
 fn unpacking(error: io::Error) -> BatchError {
     match error.downcast::<BatchError>() {
         Ok(error) => error,
@@ -195,7 +206,8 @@ fn unpacking(error: io::Error) -> BatchError {
     }
 }
 
-/// Snappy block by block. A bare block, which other clients than the Java one write, is unpacked whole.
+/// Decompresses Snappy block by block. A bare block, as written by clients other than the Java one,
+/// is decompressed as a whole.
 struct SnappyReader {
     input: Bytes,
     most: usize,
@@ -248,7 +260,7 @@ impl Read for SnappyReader {
     }
 }
 
-/// Zstandard frames, one after the other.
+/// Decompresses consecutive Zstandard frames.
 struct ZstdReader {
     state: ZstdState,
     window: u64,

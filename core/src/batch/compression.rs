@@ -1,4 +1,5 @@
-//! The codecs of a batch's records. Decompression never makes more than it is allowed to, whatever the input claims.
+//! The codecs of a batch's records. Decompression never allocates more than the given limit,
+//! whatever the input claims.
 
 use std::{
     cell::RefCell,
@@ -12,37 +13,38 @@ use bytes::Bytes;
 
 use super::{BatchError, lz4};
 
-/// A codec, with Kafka's names and numbers.
+/// A compression codec, with Kafka's name and number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Compression {
-    /// As they are.
+    /// No compression.
     None,
     /// gzip.
     Gzip,
     /// Snappy, in the framing of Kafka's Java client.
     Snappy,
-    /// LZ4 frames: the default.
+    /// LZ4 frames, the default.
     #[default]
     Lz4,
-    /// Zstandard; read, not written.
+    /// Zstandard, which is read but not written.
     Zstd,
 }
 
-/// The head of the Java client's snappy framing.
+/// The header of the Java client's Snappy framing.
 const XERIAL: [u8; 16] = [
     0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1,
 ];
-/// Bytes of a block in that framing.
+/// Uncompressed bytes of a block in that framing.
 const XERIAL_BLOCK: usize = 32 * 1024;
-/// A byte of snappy stands for at most so many: three bytes copy 64.
+/// Upper bound of Snappy's compression ratio: three bytes copy up to 64.
 const SNAPPY_MAX_RATIO: usize = 22;
-/// The window that every zstd decoder has to offer; larger ones only where that much output is allowed.
+/// The window that every Zstandard decoder must support. Larger windows are accepted only if the
+/// limit allows that much output.
 const ZSTD_WINDOW: usize = 8 << 20;
-/// What a thread keeps for the next batch at most.
+/// The largest buffer that a thread retains for the next batch.
 const KEEP: usize = 1 << 20;
 
-/// What compressing and decompressing need besides input and output. One a thread, so that neither a batch nor a
-/// partition's builder pays for it.
+/// Buffers and tables for compressing and decompressing. There is one per thread, so that neither a
+/// batch nor a builder allocates its own.
 struct Scratch {
     lz4: lz4::Compressor,
     out: Vec<u8>,
@@ -52,7 +54,7 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch { lz4: lz4::Compressor::new(), out: Vec::new() });
 }
 
-/// Gives `work` the thread's scratch space; its output buffer holds anything.
+/// Calls `work` with the thread's scratch space. The output buffer has arbitrary contents.
 fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
     SCRATCH.with_borrow_mut(|scratch| {
         let done = work(scratch);
@@ -64,10 +66,14 @@ fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
 }
 
 impl Compression {
-    /// Every codec, by number.
+    /// All codecs, ordered by number.
     pub const ALL: [Self; 5] = [Self::None, Self::Gzip, Self::Snappy, Self::Lz4, Self::Zstd];
 
-    /// The codec of a number in the attributes.
+    /// Returns the codec with this number in the batch attributes.
+    ///
+    /// # Errors
+    ///
+    /// Fails with [`BatchError::UnsupportedCompression`] if the number is unknown.
     pub fn from_id(id: i16) -> Result<Self, BatchError> {
         Self::ALL
             .into_iter()
@@ -75,12 +81,12 @@ impl Compression {
             .ok_or_else(|| BatchError::UnsupportedCompression(format!("there is no compression type {id}")))
     }
 
-    /// Its number in the attributes.
+    /// Returns the number in the batch attributes.
     pub fn id(self) -> i16 {
         self as i16
     }
 
-    /// Its name in settings.
+    /// Returns the name used in settings.
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -91,8 +97,8 @@ impl Compression {
         }
     }
 
-    /// Compresses `records` behind `head`, or leaves them as they are where both together would have more than `most`
-    /// bytes; `finish` gets both and the codec that was used.
+    /// Compresses `records` after `head`. Leaves them uncompressed if head and compressed records
+    /// exceed `most` bytes. Calls `finish` with the bytes and the codec that was used.
     pub(super) fn compress<T>(
         self,
         head: &[u8],
@@ -109,7 +115,7 @@ impl Compression {
                 Self::Snappy => snappy(records, out)?,
                 Self::Lz4 => lz4.compress(records, out)?,
                 Self::Zstd => {
-                    let message = "zstd is read, not written; use lz4".to_owned();
+                    let message = "zstd can be read but not written; use lz4".to_owned();
                     return Err(BatchError::UnsupportedCompression(message));
                 }
             }
@@ -122,7 +128,7 @@ impl Compression {
         })
     }
 
-    /// `records` decompressed: at most `limit` bytes.
+    /// Decompresses `records` to at most `limit` bytes.
     pub(super) fn decompress(self, records: &Bytes, limit: usize) -> Result<Bytes, BatchError> {
         if self == Self::None {
             return if records.len() > limit {
@@ -175,7 +181,7 @@ fn snappy(records: &[u8], out: &mut Vec<u8>) -> Result<(), BatchError> {
     Ok(())
 }
 
-/// Reads to the end, growing with what is really there.
+/// Reads to the end; the buffer grows with the actual output.
 fn read_all(reader: impl Read, limit: usize, out: &mut Vec<u8>) -> Result<usize, BatchError> {
     out.clear();
     reader
@@ -208,7 +214,7 @@ fn unzstd(records: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<usize, Batc
     Ok(out.len())
 }
 
-/// Snappy, with the Java client's framing or as one bare block.
+/// Decompresses Snappy with the Java client's framing or as one bare block.
 fn unsnap(records: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<usize, BatchError> {
     out.clear();
     let mut decoder = snap::raw::Decoder::new();
@@ -228,7 +234,8 @@ fn unsnap(records: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<usize, Batc
     Ok(out.len())
 }
 
-/// How many bytes snappy's blocks say that they unpack to. Looks at lengths only; an error when these are damaged.
+/// Returns the size that Snappy's blocks claim to decompress to. Reads lengths only; fails if these
+/// are damaged.
 pub(super) fn snappy_bound(records: &[u8]) -> Result<usize, BatchError> {
     let mut most: usize = 0;
     snappy_blocks(records, |block| {
@@ -239,8 +246,9 @@ pub(super) fn snappy_bound(records: &[u8]) -> Result<usize, BatchError> {
     Ok(most)
 }
 
-/// The next block of snappy's: where it stands in `rest`, how much it unpacks to, at most `most`, and whether blocks are
-/// framed. The one before said whether there was one and whether it was framed.
+/// Finds the next Snappy block: its range in `rest`, its decompressed size of at most `most`, and
+/// whether blocks are framed. The pair says whether a block came before, and whether that one was
+/// framed.
 pub(super) fn snappy_block(
     rest: &[u8],
     (begun, framed): (bool, bool),
@@ -270,7 +278,7 @@ pub(super) fn snappy_block(
     Ok((start..end, size, framed))
 }
 
-/// Refuses a block that says it unpacks to more than it can: a lie, and not worth an allocation.
+/// Rejects a block that claims a larger size than the codec can produce, before any allocation.
 fn snappy_claim(block: &[u8], size: usize) -> Result<(), BatchError> {
     if size > block.len().saturating_mul(SNAPPY_MAX_RATIO) {
         return Err(damaged(&"a snappy block claims more than it can hold"));
@@ -278,7 +286,7 @@ fn snappy_claim(block: &[u8], size: usize) -> Result<(), BatchError> {
     Ok(())
 }
 
-/// Gives each block to `visit`, in order.
+/// Calls `visit` with every block, in order.
 fn snappy_blocks(
     records: &[u8],
     mut visit: impl FnMut(&[u8]) -> Result<(), BatchError>,
@@ -286,7 +294,7 @@ fn snappy_blocks(
     let Some(framed) = records.strip_prefix(&XERIAL[..8]) else {
         return visit(records);
     };
-    // Two versions, which some writers turn around: all there is, is version 1.
+    // Two version fields follow, in either order depending on the writer. Only version 1 exists.
     let mut rest = framed
         .get(8..)
         .ok_or_else(|| damaged(&"the snappy head is cut short"))?;

@@ -1,5 +1,5 @@
-//! Reading records out of a batch, one by one, without a copy each: keys, values and headers are slices of the batch, or
-//! of its decompressed records.
+//! Decodes the records of a batch one by one without copying: keys, values and headers are slices
+//! of the batch or of its decompressed records.
 
 use bytes::Bytes;
 
@@ -8,22 +8,22 @@ use super::{
     view::{self, HeadersView, RecordView},
 };
 
-/// A record.
+/// A record with owned fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Its offset in the partition.
+    /// The offset in the partition.
     pub offset: i64,
     /// Milliseconds since the Unix epoch.
     pub timestamp: i64,
-    /// `None` is null, which is not the same as empty.
+    /// The key. `None` is null, which differs from empty.
     pub key: Option<Bytes>,
-    /// `None` is null: a tombstone.
+    /// The value. `None` is null: a tombstone.
     pub value: Option<Bytes>,
-    /// In the order written.
+    /// The headers, in the order written.
     pub headers: Headers,
 }
 
-/// The headers of a record, read when asked for.
+/// The headers of a record, decoded on demand.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Headers {
     bytes: Bytes,
@@ -31,17 +31,17 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// How many there are.
+    /// Returns the number of headers.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no headers.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Keys and values, in the order written; keys may stand more than once.
+    /// Iterates over keys and values in the order written. Keys may repeat.
     pub fn iter(&self) -> impl Iterator<Item = (Bytes, Option<Bytes>)> + '_ {
         let view = HeadersView {
             bytes: &self.bytes,
@@ -56,7 +56,7 @@ impl Headers {
     }
 }
 
-/// The records of one batch. Ends after the first error.
+/// Iterates over the records of one batch. Ends after the first error.
 #[derive(Debug, Clone)]
 pub struct Records {
     header: BatchHeader,
@@ -66,8 +66,13 @@ pub struct Records {
 }
 
 impl Records {
-    /// Opens one whole batch, decompressing to at most `max_uncompressed` bytes. The CRC is the caller's to check
-    /// ([`verify_crc`](super::verify_crc)).
+    /// Opens one whole batch and decompresses its records to at most `max_uncompressed` bytes. Does
+    /// not check the CRC; the caller does, with [`verify_crc`](super::verify_crc).
+    ///
+    /// # Errors
+    ///
+    /// Fails if the header or the compressed records are damaged, or if the records decompress to
+    /// more than the limit.
     pub fn decode(batch: Bytes, max_uncompressed: usize) -> Result<Self, BatchError> {
         let header = BatchHeader::parse(&batch)?;
         let compressed = batch.slice(HEADER_LEN..header.size());
@@ -86,7 +91,7 @@ impl Records {
         })
     }
 
-    /// Some of a batch's records, decompressed; the head says how many.
+    /// Creates the iterator over decompressed records; `header` holds their count.
     pub(super) fn of_chunk(header: BatchHeader, bytes: Bytes) -> Self {
         Self {
             header,
@@ -96,17 +101,17 @@ impl Records {
         }
     }
 
-    /// The head of the batch.
+    /// Returns the batch header.
     pub fn header(&self) -> &BatchHeader {
         &self.header
     }
 
-    /// Its decompressed records, shared: fields of views can be sliced from them without a copy.
+    /// Returns the decompressed records. Fields of views can be sliced from them without copying.
     pub fn decompressed_bytes(&self) -> &Bytes {
         &self.bytes
     }
 
-    /// The head, and the decompressed records.
+    /// Returns the header and the decompressed records.
     pub(super) fn parts(&self) -> (&BatchHeader, &[u8]) {
         (&self.header, &self.bytes)
     }
@@ -152,7 +157,7 @@ impl Iterator for Records {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        // A record has at least seven bytes, whatever the count claims.
+        // A record takes at least seven bytes, whatever the count claims.
         let most = (self.bytes.len() - self.position) / 7 + 1;
         (0, Some(most.min(usize::try_from(self.left).unwrap_or(0) + 1)))
     }

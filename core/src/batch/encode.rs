@@ -1,10 +1,10 @@
-//! Building a batch: records are encoded one by one into a buffer that is kept from batch to batch.
+//! Builds batches: records are encoded one by one into a buffer that is reused from batch to batch.
 
 use bytes::Bytes;
 
 use super::{BatchError, Compression, HEADER_LEN, header, varint};
 
-/// Collects records and makes a batch of them.
+/// Collects records and encodes them as a batch.
 #[derive(Debug)]
 pub struct BatchBuilder {
     compression: Compression,
@@ -16,7 +16,7 @@ pub struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// An empty batch.
+    /// Creates an empty builder.
     pub fn new(compression: Compression) -> Self {
         Self {
             compression,
@@ -28,7 +28,11 @@ impl BatchBuilder {
         }
     }
 
-    /// Adds a record; returns its offset within the batch.
+    /// Appends a record and returns its offset within the batch.
+    ///
+    /// # Errors
+    ///
+    /// Fails with [`BatchError::TooLarge`] if the batch would exceed the format's limits.
     pub fn append<K: AsRef<[u8]>, V: AsRef<[u8]>>(
         &mut self,
         timestamp: i64,
@@ -85,33 +89,44 @@ impl BatchBuilder {
         }
     }
 
-    /// How many records it has.
+    /// Returns the number of records.
     pub fn len(&self) -> i32 {
         self.count
     }
 
-    /// Whether it has none.
+    /// Returns whether the builder holds no records.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Its size so far, head included, not compressed.
+    /// Returns the uncompressed size so far, header included.
     pub fn size_bytes(&self) -> usize {
         HEADER_LEN + self.records.len()
     }
 
-    /// Makes the batch idempotent.
+    /// Sets the producer id, producer epoch and base sequence, which make the batch idempotent.
     pub fn set_producer(&mut self, id: i64, epoch: i16, base_sequence: i32) {
         self.producer = (id, epoch, base_sequence);
     }
 
-    /// The finished batch, base offset 0 and leader epoch -1; the builder is empty again and keeps its buffer.
+    /// Encodes the batch with base offset 0 and leader epoch -1. Empties the builder but retains
+    /// its buffer.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there are no records, if compression fails, or if the batch exceeds the format's
+    /// limits.
     pub fn finish(&mut self) -> Result<Bytes, BatchError> {
         self.finish_with(false)
     }
 
-    /// [`BatchBuilder::finish`] that leaves the records as they are where compression would make them larger: the batch
-    /// has at most [`BatchBuilder::size_bytes`] bytes.
+    /// Encodes the batch as [`BatchBuilder::finish`] does, but leaves the records uncompressed
+    /// where compression would enlarge them: the batch has at most [`BatchBuilder::size_bytes`]
+    /// bytes.
+    ///
+    /// # Errors
+    ///
+    /// Same as [`BatchBuilder::finish`].
     pub fn finish_smallest(&mut self) -> Result<Bytes, BatchError> {
         self.finish_with(true)
     }
@@ -136,14 +151,15 @@ impl BatchBuilder {
                 batch[21..23].copy_from_slice(&codec.id().to_be_bytes());
                 let crc = header::crc_of(batch);
                 batch[17..21].copy_from_slice(&crc.to_be_bytes());
-                // A copy just as large as the batch: it may wait long, and buffers grow in steps.
+                // Copied at its exact size: the batch may be queued for long, and buffers grow in
+                // steps.
                 Ok(Bytes::copy_from_slice(batch))
             })?;
         self.clear();
         Ok(batch)
     }
 
-    /// The head, its length, codec and CRC still 0.
+    /// Builds the header with length, codec and CRC still 0.
     fn head(&self) -> [u8; HEADER_LEN] {
         let (producer_id, producer_epoch, base_sequence) = self.producer;
         let mut head = [0; HEADER_LEN];
@@ -159,7 +175,7 @@ impl BatchBuilder {
         head
     }
 
-    /// Forgets the records and the producer; keeps the buffer.
+    /// Removes the records and the producer fields; retains the buffer.
     pub fn clear(&mut self) {
         self.records.clear();
         self.count = 0;

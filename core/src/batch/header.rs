@@ -1,4 +1,4 @@
-//! The fixed head of a RecordBatch v2: parsing without decompressing, checking, stamping.
+//! The fixed header of a RecordBatch v2: parsing without decompressing, validating, stamping.
 
 use bytes::Bytes;
 
@@ -6,49 +6,49 @@ use super::{BatchError, Compression, structure};
 
 /// Bytes before the records.
 pub const HEADER_LEN: usize = 61;
-/// Bytes before those that `batch_length` counts.
+/// Bytes before those counted by `batch_length`.
 const LENGTH_END: usize = 12;
-/// Where the bytes that the CRC covers begin.
+/// Position of the first byte covered by the CRC.
 const CRC_START: usize = 21;
 
-/// The attributes that may be set: codec, timestamp type, transactional, control.
+/// The attribute bits that may be set: codec, timestamp type, transactional, control.
 const KNOWN_ATTRIBUTES: i16 = 0x3f;
 
-/// The head of a batch. Sizes are bytes, times milliseconds since the Unix epoch.
+/// A batch header. Sizes are in bytes, times in milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchHeader {
-    /// Offset of the first record; stamped by the agent.
+    /// Offset of the first record, stamped by the agent.
     pub base_offset: i64,
-    /// Bytes after this field.
+    /// Number of bytes after this field.
     pub batch_length: i32,
-    /// Stamped by the agent.
+    /// Epoch of the partition's leader, stamped by the agent.
     pub leader_epoch: i32,
-    /// CRC32C of everything after it.
+    /// CRC32C of everything after this field.
     pub crc: u32,
     /// Compression, timestamp type, transactional and control bits.
     pub attributes: i16,
-    /// Offsets the batch takes, less one.
+    /// Number of offsets that the batch occupies, minus one.
     pub last_offset_delta: i32,
     /// Timestamp of the first record.
     pub base_timestamp: i64,
-    /// Greatest timestamp.
+    /// Greatest timestamp of all records.
     pub max_timestamp: i64,
-    /// -1: not idempotent.
+    /// Producer id; -1 if not idempotent.
     pub producer_id: i64,
-    /// -1: not idempotent.
+    /// Producer epoch; -1 if not idempotent.
     pub producer_epoch: i16,
-    /// Sequence of the first record; -1: not idempotent.
+    /// Sequence of the first record; -1 if not idempotent.
     pub base_sequence: i32,
-    /// How many records there are.
+    /// Number of records.
     pub record_count: i32,
 }
 
-/// What the timestamps of a batch mean.
+/// The meaning of a batch's timestamps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimestampType {
-    /// The producer's.
+    /// Set by the producer, per record.
     CreateTime,
-    /// The agent's, one for the whole batch.
+    /// Set by the agent, once for the whole batch.
     LogAppendTime,
 }
 
@@ -59,8 +59,12 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 }
 
 impl BatchHeader {
-    /// Reads the head of the batch at the start of `bytes`, which may hold more. Checks magic and that the whole batch is
-    /// there; neither the CRC nor the records.
+    /// Parses the header of the batch at the start of `bytes`, which may hold more than one batch.
+    /// Checks the magic and that the batch is complete, but neither the CRC nor the records.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the batch is truncated, has another magic, or has a header with impossible lengths.
     pub fn parse(bytes: &[u8]) -> Result<Self, BatchError> {
         if bytes.len() < HEADER_LEN {
             return Err(BatchError::Truncated {
@@ -107,24 +111,28 @@ impl BatchHeader {
         Ok(header)
     }
 
-    /// The whole batch, head included.
+    /// Returns the size of the whole batch, header included.
     pub fn size(&self) -> usize {
         LENGTH_END + usize::try_from(self.batch_length).unwrap_or(0)
     }
 
-    /// Offset after the last record.
+    /// Returns the offset after the last record.
     pub fn next_offset(&self) -> i64 {
         self.base_offset
             .saturating_add(i64::from(self.last_offset_delta))
             .saturating_add(1)
     }
 
-    /// The codec of the records.
+    /// Returns the codec of the records.
+    ///
+    /// # Errors
+    ///
+    /// Fails with [`BatchError::UnsupportedCompression`] if the codec is unknown.
     pub fn compression(&self) -> Result<Compression, BatchError> {
         Compression::from_id(self.attributes & 7)
     }
 
-    /// What the timestamps mean.
+    /// Returns the meaning of the timestamps.
     pub fn timestamp_type(&self) -> TimestampType {
         if self.attributes & 8 == 0 {
             TimestampType::CreateTime
@@ -133,30 +141,34 @@ impl BatchHeader {
         }
     }
 
-    /// Whether the batch is part of a transaction.
+    /// Returns whether the batch is part of a transaction.
     pub fn is_transactional(&self) -> bool {
         self.attributes & 16 != 0
     }
 
-    /// Whether it holds control records, which no consumer sees.
+    /// Returns whether the batch holds control records, which are never delivered to applications.
     pub fn is_control(&self) -> bool {
         self.attributes & 32 != 0
     }
 }
 
-/// What a batch may be.
+/// Limits that [`validate`] enforces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// The largest batch, head included.
+    /// The largest batch, header included, in bytes.
     pub max_batch_bytes: usize,
 }
 
-/// CRC32C of the part of a whole batch that it covers.
+/// Computes the CRC32C of one whole batch.
 pub(super) fn crc_of(batch: &[u8]) -> u32 {
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &batch[CRC_START..]) as u32
 }
 
 /// Checks the CRC of one whole batch.
+///
+/// # Errors
+///
+/// Fails with [`BatchError::WrongCrc`] if it differs, or if the header cannot be parsed.
 pub fn verify_crc(batch: &[u8]) -> Result<(), BatchError> {
     let stored = BatchHeader::parse(batch)?.crc;
     let computed = crc_of(batch);
@@ -167,8 +179,13 @@ pub fn verify_crc(batch: &[u8]) -> Result<(), BatchError> {
     }
 }
 
-/// Checks one whole batch as a producer sends it: size, magic, CRC, counts, sequence fields, codec, attributes, timestamps,
-/// and that its records can be what the head says. Never decompresses.
+/// Validates one whole batch as a producer sends it: size, magic, CRC, counts, sequence fields,
+/// codec, attributes, timestamps, and that the records are consistent with the header. Never
+/// decompresses.
+///
+/// # Errors
+///
+/// Fails with the first violation found; [`BatchError::code`] is the code for the producer.
 pub fn validate(batch: &[u8], limits: &Limits) -> Result<BatchHeader, BatchError> {
     let header = BatchHeader::parse(batch)?;
     if header.size() != batch.len() {
@@ -214,7 +231,7 @@ pub fn validate(batch: &[u8], limits: &Limits) -> Result<BatchHeader, BatchError
             "the attributes {attributes:#06x} have a bit that producers do not set"
         )));
     }
-    // Some clients leave the greatest one out.
+    // Some clients leave the greatest timestamp out.
     if header.max_timestamp < header.base_timestamp && header.max_timestamp != -1 {
         let (max, base) = (header.max_timestamp, header.base_timestamp);
         return Err(BatchError::Invalid(format!(
@@ -225,7 +242,7 @@ pub fn validate(batch: &[u8], limits: &Limits) -> Result<BatchHeader, BatchError
     Ok(header)
 }
 
-/// Writes base offset and leader epoch, which the CRC does not cover, into one whole batch.
+/// Writes base offset and leader epoch into one whole batch. The CRC does not cover them.
 pub fn stamp(batch: &mut [u8], base_offset: i64, leader_epoch: i32) {
     if let Some(head) = batch.get_mut(..16) {
         head[..8].copy_from_slice(&base_offset.to_be_bytes());
@@ -233,7 +250,12 @@ pub fn stamp(batch: &mut [u8], base_offset: i64, leader_epoch: i32) {
     }
 }
 
-/// Stamps batches back to back, offsets counted on from `base_offset`; returns the offset after the last record.
+/// Stamps consecutive batches with rising offsets from `base_offset`. Returns the offset after the
+/// last record.
+///
+/// # Errors
+///
+/// Fails if a batch cannot be parsed.
 pub fn stamp_all(batches: &mut [u8], base_offset: i64, leader_epoch: i32) -> Result<i64, BatchError> {
     let (mut offset, mut position) = (base_offset, 0);
     while position < batches.len() {
@@ -245,19 +267,20 @@ pub fn stamp_all(batches: &mut [u8], base_offset: i64, leader_epoch: i32) -> Res
     Ok(offset)
 }
 
-/// Batches that stand back to back in a buffer. Ends after the first error.
+/// Iterates over consecutive batches in a buffer. Ends after the first error.
 #[derive(Debug, Clone)]
 pub struct Batches<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Batches<'a> {
-    /// The batches of `bytes`.
+    /// Creates an iterator over the batches of `bytes`.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
-    /// The batches of `bytes` as slices of their own, without a copy.
+    /// Creates an iterator that yields the batches of `bytes` as slices of their own, without
+    /// copying.
     pub fn of(bytes: &Bytes) -> OwnedBatches {
         OwnedBatches { rest: bytes.clone() }
     }
@@ -284,7 +307,7 @@ impl<'a> Iterator for Batches<'a> {
     }
 }
 
-/// See [`Batches::of`].
+/// Iterates over consecutive batches as owned slices, see [`Batches::of`].
 #[derive(Debug, Clone)]
 pub struct OwnedBatches {
     rest: Bytes,

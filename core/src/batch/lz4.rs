@@ -1,6 +1,8 @@
-//! LZ4 frames, written as Kafka's clients write them (independent blocks of 64 KiB, no checksums: the batch's CRC covers
-//! them) and read whatever their flags. Blocks are `lz4_flex`'s; the frame is taken apart here, because its frame types
-//! allocate for each frame what the frame claims, and this is the hot path of every producer and consumer.
+//! LZ4 frames: written as Kafka's clients write them (independent blocks of 64 KiB, no checksums,
+//! since the batch's CRC covers them) and read with any flags.
+//!
+//! Blocks are handled by `lz4_flex`; frames are parsed here, because its frame types allocate what
+//! each frame claims, and this is the hot path of every producer and consumer.
 
 mod reader;
 
@@ -16,18 +18,18 @@ pub(super) use self::reader::FrameReader;
 use super::BatchError;
 
 const MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
-/// Version 1, independent blocks; 64 KiB; and the checksum of these two bytes.
+/// Version 1 with independent blocks; blocks of 64 KiB; and the checksum of these two bytes.
 const DESCRIPTOR: [u8; 3] = [0x60, 0x40, 0x82];
-/// Bytes of a block before compression: just so many that the small hash table does.
+/// Uncompressed bytes of a block: the most for which the small hash table suffices.
 const BLOCK: usize = 64 * 1024 - 2;
-/// Set in a block's size when the block is stored as it is.
+/// Flag in a block's size: the block is stored uncompressed.
 const STORED: u32 = 1 << 31;
-/// How far back a linked block refers.
+/// How far back a linked block refers, in bytes.
 const WINDOW: usize = 64 * 1024;
-/// A byte of input stands for at most so many of output.
+/// Upper bound of the compression ratio.
 const MAX_RATIO: usize = 255;
 
-/// What compressing needs besides its output; made once and used again.
+/// Reusable state of the compressor.
 pub(super) struct Compressor {
     table: CompressTable,
     block: Vec<u8>,
@@ -61,7 +63,7 @@ impl Compressor {
     }
 }
 
-/// The flags of a frame.
+/// The parsed flags of a frame.
 struct Frame {
     linked: bool,
     block_checksums: bool,
@@ -70,8 +72,9 @@ struct Frame {
     max_block: usize,
 }
 
-/// Decompresses frames into `out`, of which it overwrites and grows what it needs; returns how many bytes it wrote, at
-/// most `limit`. `out` never grows beyond what the input can stand for.
+/// Decompresses consecutive frames into `out`, which it overwrites and extends as needed. Returns
+/// how many bytes it wrote, at most `limit`. `out` never grows beyond what the input can decompress
+/// to.
 pub(super) fn decompress(mut input: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<usize, BatchError> {
     let mut written = 0;
     while !input.is_empty() {
@@ -81,7 +84,8 @@ pub(super) fn decompress(mut input: &[u8], limit: usize, out: &mut Vec<u8>) -> R
     Ok(written)
 }
 
-/// How many bytes frames can unpack to at most. Looks at heads and lengths only; an error when these are damaged.
+/// Returns an upper bound of the decompressed size of consecutive frames. Reads headers and lengths
+/// only; fails if these are damaged.
 pub(super) fn bound(mut input: &[u8]) -> Result<usize, BatchError> {
     let mut most: usize = 0;
     while !input.is_empty() {
@@ -92,7 +96,7 @@ pub(super) fn bound(mut input: &[u8]) -> Result<usize, BatchError> {
 }
 
 impl Frame {
-    /// See [`bound`]; moves `input` behind the frame.
+    /// Does the same for one frame, see [`bound`], and moves `input` past it.
     fn bound(&self, input: &mut &[u8]) -> Result<usize, BatchError> {
         let mut most: usize = 0;
         while let Some((block, stored)) = self.next_block(input)? {
@@ -103,13 +107,13 @@ impl Frame {
         }
         match self.content_size.map(usize::try_from) {
             Some(Ok(size)) if size <= most => Ok(size),
-            Some(_) => Err(damaged("the LZ4 frame claims more than it can hold")),
+            Some(_) => Err(damaged("the LZ4 frame claims a larger content size than it can hold")),
             None => Ok(most),
         }
     }
 
-    /// The next block as it stands in the frame, and whether it is stored as it is; `None` at the frame's end mark. A
-    /// checksum behind the block is not looked at.
+    /// Returns the next block as stored in the frame, and whether it is uncompressed; `None` at the
+    /// frame's end mark. Skips the block's checksum.
     fn next_block<'a>(&self, input: &mut &'a [u8]) -> Result<Option<(&'a [u8], bool)>, BatchError> {
         let size = u32::from_le_bytes(array(take(input, 4)?));
         if size == 0 {
@@ -125,7 +129,7 @@ impl Frame {
         Ok(Some((block, size & STORED != 0)))
     }
 
-    /// What a block can unpack to at most.
+    /// Returns an upper bound of a block's decompressed size.
     fn block_bound(&self, block: &[u8], stored: bool) -> usize {
         if stored {
             block.len()
@@ -136,16 +140,16 @@ impl Frame {
 
     fn read(input: &mut &[u8]) -> Result<Self, BatchError> {
         if take(input, 4)? != MAGIC {
-            return Err(damaged("this is no LZ4 frame"));
+            return Err(damaged("the compressed records are not an LZ4 frame"));
         }
         let start = *input;
         let descriptor = take(input, 2)?;
         let (flags, size) = (descriptor[0], descriptor[1]);
         if flags >> 6 != 1 || flags & 0b10 != 0 || size & 0x8f != 0 || size < 0x40 {
-            return Err(damaged("the LZ4 frame's flags are not of version 1"));
+            return Err(damaged("the LZ4 frame is not of version 1"));
         }
         if flags & 1 != 0 {
-            return Err(damaged("the LZ4 frame wants a dictionary"));
+            return Err(damaged("the LZ4 frame needs a dictionary, which is not supported"));
         }
         let content_size = match flags & 8 {
             0 => None,
@@ -196,12 +200,12 @@ impl Frame {
             return Err(damaged("the LZ4 frame's content checksum is wrong"));
         }
         if self.content_size.is_some_and(|size| size != content.len() as u64) {
-            return Err(damaged("the LZ4 frame's content has another size than it says"));
+            return Err(damaged("the LZ4 frame's content differs from its stated size"));
         }
         Ok(end)
     }
 
-    /// One block, written behind `window`; returns where it ends.
+    /// Decompresses one block after `window`. Returns the end of the output.
     fn block(
         &self,
         block: &[u8],

@@ -1,12 +1,14 @@
-//! Kafka's RecordBatch v2: the batch format on the wire, in memory and at rest. Producers encode, agents check and stamp
-//! without decompressing, consumers decode lazily.
+//! Kafka's RecordBatch v2: the format of records on the wire, in memory and at rest. Producers
+//! encode batches, agents validate and stamp them without decompressing, consumers decode them
+//! lazily.
 //!
 //! ```text
 //! base_offset 8 | length 4 | leader_epoch 4 | magic 1 | crc 4 || attributes 2 | last_offset_delta 4 | base_timestamp 8 |
 //! max_timestamp 8 | producer_id 8 | producer_epoch 2 | base_sequence 4 | record_count 4 | records, maybe compressed
 //! ```
 //!
-//! The CRC32C covers what stands after it; base offset and leader epoch lie outside, so stamping them costs 12 bytes.
+//! The CRC32C covers everything after it. Base offset and leader epoch lie outside, so stamping
+//! them rewrites 12 bytes.
 
 mod chunks;
 mod compression;
@@ -34,52 +36,52 @@ pub use view::{HeadersView, RecordView, Views};
 
 use crate::error::ErrorCode;
 
-/// What is wrong with a batch.
+/// The reason why a batch is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BatchError {
-    /// It ends too early.
-    #[error("the batch is cut short: {needed} bytes needed, {have} there")]
+    /// The batch ends too early.
+    #[error("the batch is truncated: {needed} bytes are needed, {have} are present")]
     Truncated {
         /// Bytes needed at least.
         needed: usize,
-        /// Bytes there.
+        /// Bytes present.
         have: usize,
     },
-    /// It is no RecordBatch v2.
-    #[error("magic {0} is not supported; only record batches of magic 2 are")]
+    /// The batch is not a RecordBatch v2.
+    #[error("magic {0} is not supported; use record batches of magic 2")]
     UnsupportedMagic(i8),
-    /// Its bytes changed on the way.
-    #[error("the CRC is {stored:#010x}, but the bytes have {computed:#010x}")]
+    /// The bytes do not match the stored CRC.
+    #[error("the stored CRC is {stored:#010x}, but the CRC of the bytes is {computed:#010x}")]
     WrongCrc {
-        /// In the header.
+        /// The CRC in the header.
         stored: u32,
-        /// Of the bytes.
+        /// The CRC of the bytes.
         computed: u32,
     },
-    /// It is larger than allowed.
+    /// The batch is larger than allowed.
     #[error(
-        "the batch has {size} bytes, {limit} are allowed; send smaller batches or raise max.message.bytes"
+        "the batch has {size} bytes, the limit is {limit}; send smaller batches or raise max.message.bytes"
     )]
     TooLarge {
-        /// Its size.
+        /// Size of the batch, in bytes.
         size: usize,
-        /// The limit.
+        /// The limit, in bytes.
         limit: usize,
     },
-    /// Decompressed, it is larger than allowed.
+    /// The batch is larger than allowed once it is decompressed.
     #[error("the batch decompresses to more than {0} bytes")]
     Bomb(usize),
-    /// Its codec is unknown, or cannot be written.
+    /// The codec is unknown or cannot be written.
     #[error("{0}")]
     UnsupportedCompression(String),
-    /// Its parts contradict each other.
+    /// Parts of the batch contradict each other.
     #[error("{0}")]
     Invalid(String),
 }
 
 impl BatchError {
-    /// The code that clients see.
+    /// Returns the error code that clients receive.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Truncated { .. } | Self::WrongCrc { .. } => ErrorCode::CorruptMessage,

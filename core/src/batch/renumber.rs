@@ -1,8 +1,13 @@
-//! Giving a batch that surely was not stored another producer id, epoch and sequence.
+//! Assigns another producer id, epoch and sequence to a batch that is certain not to have been
+//! stored.
 
 use super::{BatchError, BatchHeader, header};
 
-/// Rewrites the producer's part of one whole batch, and its CRC.
+/// Rewrites the producer fields and the CRC of one whole batch.
+///
+/// # Errors
+///
+/// Fails if the header cannot be parsed.
 pub fn renumber(
     batch: &mut [u8],
     producer_id: i64,

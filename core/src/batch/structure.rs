@@ -1,25 +1,28 @@
-//! Whether what is inside a batch can be what its head says, as far as that is to be seen without decompressing. Called by
-//! [`validate`](super::validate) after the CRC, which only says that the bytes are those that the producer sent.
+//! Checks that the records of a batch are consistent with its header, as far as possible without
+//! decompressing. Called by [`validate`](super::validate) after the CRC, which only proves that the
+//! bytes are those the producer sent.
 //!
-//! - Records as they are: their lengths lead from one to the next and to the end, their offsets count from 0 on. What else
-//!   is in a record would take twice the time to read.
-//! - Compressed records: the codec's frame is there and whole, and it can unpack to as many records as the head claims.
+//! - Uncompressed records: each length leads to the next record and the last one to the end;
+//!   offsets count from 0. The remaining fields are not read, which would take twice the time.
+//! - Compressed records: the codec's frame is present and complete, and can hold as many records as
+//!   the header claims.
 
 use super::{BatchError, BatchHeader, Compression, compression, lz4, varint, view};
 
-/// The fewest bytes of a record: its length, attributes, two deltas, the lengths of key and value, the count of headers.
+/// The smallest record: its length, attributes, two deltas, the lengths of key and value, and the
+/// header count.
 const LEAST_RECORD: usize = 7;
-/// What one byte of gzip unpacks to at most: 258 bytes take at least two bits.
+/// Upper bound of gzip's compression ratio: 258 bytes take at least two bits.
 const GZIP_MAX_RATIO: usize = 1032;
-/// The head and the end of a gzip stream.
+/// Bytes of the header and the trailer of a gzip stream.
 const GZIP_FRAME: usize = 18;
-/// The most that a block of zstd unpacks to, and the fewest bytes that it takes.
+/// The largest decompressed size of a Zstandard block, and its smallest compressed size.
 const ZSTD_BLOCK: (usize, usize) = (128 << 10, 4);
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// Frames that decoders skip begin with one of sixteen numbers.
+/// The last three bytes of the magic numbers of skippable frames; the first byte is 0x50 to 0x5f.
 const ZSTD_SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
 
-/// Checks `records`, the bytes behind the head.
+/// Checks `records`, the bytes after the header.
 pub(super) fn check(header: &BatchHeader, records: &[u8]) -> Result<(), BatchError> {
     let count = usize::try_from(header.record_count).unwrap_or(0);
     let most = match header.compression()? {
@@ -31,7 +34,7 @@ pub(super) fn check(header: &BatchHeader, records: &[u8]) -> Result<(), BatchErr
     };
     if count.saturating_mul(LEAST_RECORD) > most {
         return Err(BatchError::Invalid(format!(
-            "{count} records cannot be in {} bytes",
+            "{count} records do not fit into {} bytes",
             records.len()
         )));
     }
@@ -41,17 +44,17 @@ pub(super) fn check(header: &BatchHeader, records: &[u8]) -> Result<(), BatchErr
     Ok(())
 }
 
-/// Goes from record to record.
+/// Checks the lengths and offsets of uncompressed records.
 fn walk(header: &BatchHeader, records: &[u8]) -> Result<(), BatchError> {
     let mut position = 0;
     for delta in 0..i64::from(header.record_count) {
         let mut at = position;
         position = view::end_of_record(records, &mut at).ok_or_else(|| invalid("a record is cut short"))?;
         let record = &records[at..position];
-        let mut at = 1; // behind the attributes
-        varint::get(record, &mut at)?; // the delta of time
+        let mut at = 1; // after the attributes
+        varint::get(record, &mut at)?; // the timestamp delta
         if varint::get(record, &mut at)? != delta {
-            return Err(invalid("the offsets of a batch's records do not count from 0 on"));
+            return Err(invalid("the offsets of a batch's records do not count from 0"));
         }
     }
     if position != records.len() {
@@ -62,7 +65,7 @@ fn walk(header: &BatchHeader, records: &[u8]) -> Result<(), BatchError> {
 
 fn gzip(records: &[u8]) -> Result<usize, BatchError> {
     if !records.starts_with(&[0x1f, 0x8b, 8]) || records.len() <= GZIP_FRAME {
-        return Err(invalid("this is no gzip stream"));
+        return Err(invalid("the compressed records are not a gzip stream"));
     }
     Ok((records.len() - GZIP_FRAME).saturating_mul(GZIP_MAX_RATIO))
 }
@@ -73,7 +76,7 @@ fn zstd(records: &[u8]) -> Result<usize, BatchError> {
             .get(1..)
             .is_some_and(|rest| rest.starts_with(&ZSTD_SKIPPABLE));
     if !records.starts_with(&ZSTD_MAGIC) && !skippable {
-        return Err(invalid("this is no zstd frame"));
+        return Err(invalid("the compressed records are not a zstd frame"));
     }
     let (unpacked, packed) = ZSTD_BLOCK;
     Ok((records.len() / packed).saturating_mul(unpacked))

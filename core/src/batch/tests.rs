@@ -1,4 +1,4 @@
-//! Batches as a whole: round trips, what is refused, and what happens to damaged bytes.
+//! Tests of whole batches: round trips, rejected headers, and damaged bytes.
 
 mod bombs;
 mod chunks;
@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What a test writes and expects to read.
+/// A record that a test writes and expects to read back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Written {
     timestamp: i64,
@@ -47,7 +47,7 @@ fn codec() -> impl Strategy<Value = Compression> {
     prop::sample::select(Compression::ALL.to_vec())
 }
 
-/// One that is also written.
+/// Generates a codec that can also be written.
 fn written_codec() -> impl Strategy<Value = Compression> {
     prop::sample::select(Compression::ALL[..4].to_vec())
 }
@@ -87,7 +87,7 @@ fn encode(codec: Compression, records: &[Written]) -> Bytes {
     )
 }
 
-/// The batch of this head with other records.
+/// Builds the batch with this header and other records.
 fn with_records(codec: Compression, head: &[u8], records: &[u8]) -> Bytes {
     let mut batch = [head, records].concat();
     let length = batch.len() as i32 - 12;
@@ -118,7 +118,7 @@ fn of(record: Record) -> Written {
     }
 }
 
-/// A batch of one small record.
+/// Builds a batch of one small record.
 fn small() -> Vec<u8> {
     let record = Written {
         timestamp: 5,
@@ -129,7 +129,7 @@ fn small() -> Vec<u8> {
     encode(Compression::None, &[record]).to_vec()
 }
 
-/// Makes the CRC right again.
+/// Recomputes the CRC.
 fn resealed(mut batch: Vec<u8>) -> Vec<u8> {
     let crc = header::crc_of(&batch);
     batch[17..21].copy_from_slice(&crc.to_be_bytes());
@@ -328,7 +328,7 @@ fn what_is_wrong_with_a_head_has_its_code() {
             &[0; 4],
             ErrorCode::InvalidRecord,
         ),
-        ("a bit that nobody knows", 21, &[0x40], ErrorCode::InvalidRecord),
+        ("an unknown attribute bit", 21, &[0x40], ErrorCode::InvalidRecord),
         (
             "a greatest timestamp before the first",
             35,

@@ -1,25 +1,26 @@
-//! Zig-zag varints, as records use them for lengths and deltas. On the hot path of both producers and consumers.
+//! Zig-zag varints, which encode the lengths and deltas of records. On the hot path of producers
+//! and consumers.
 
 use super::BatchError;
 
-/// The longest encoding of a value.
+/// Bytes of the longest encoding.
 const MAX_LEN: usize = 10;
 
 fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }
 
-/// How many bytes `value` takes.
+/// Returns how many bytes the encoding of `value` takes.
 #[inline]
 pub(super) fn len(value: i64) -> usize {
     (64 - (zigzag(value) | 1).leading_zeros() as usize).div_ceil(7)
 }
 
-/// Appends `value`.
+/// Appends the encoding of `value`.
 #[inline]
 pub(super) fn put(out: &mut Vec<u8>, value: i64) {
     let mut left = zigzag(value);
-    // Nearly every delta and length fits into one byte or two.
+    // Fast path: nearly every delta and length fits into one byte or two.
     if left < 0x80 {
         out.push(left as u8);
         return;
@@ -35,7 +36,7 @@ pub(super) fn put(out: &mut Vec<u8>, value: i64) {
     out.extend_from_slice(&bytes[..=used]);
 }
 
-/// Reads a value and moves `position` behind it.
+/// Decodes a value and moves `position` past it.
 #[inline]
 pub(super) fn get(bytes: &[u8], position: &mut usize) -> Result<i64, BatchError> {
     let rest = bytes.get(*position..).unwrap_or_default();

@@ -1,24 +1,24 @@
-//! Records borrowed from a decoded batch: the consumer's fast path, without a reference count per field. A batch is
-//! checked once by [`Records::check`]; views of a checked batch never fail.
+//! Records borrowed from a decoded batch: the fast path of consumers, without a reference count per
+//! field. [`Records::check`] validates a batch once; views of a validated batch never fail.
 
 use super::{BatchError, BatchHeader, Records, TimestampType, varint};
 
 /// A record that borrows from its batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordView<'a> {
-    /// Its offset in the partition.
+    /// The offset in the partition.
     pub offset: i64,
     /// Milliseconds since the Unix epoch.
     pub timestamp: i64,
-    /// `None` is null, which is not the same as empty.
+    /// The key. `None` is null, which differs from empty.
     pub key: Option<&'a [u8]>,
-    /// `None` is null: a tombstone.
+    /// The value. `None` is null: a tombstone.
     pub value: Option<&'a [u8]>,
-    /// In the order written.
+    /// The headers, in the order written.
     pub headers: HeadersView<'a>,
 }
 
-/// The headers of a record, read when asked for.
+/// The headers of a record, decoded on demand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HeadersView<'a> {
     pub(super) bytes: &'a [u8],
@@ -26,20 +26,20 @@ pub struct HeadersView<'a> {
 }
 
 impl<'a> HeadersView<'a> {
-    /// How many there are.
+    /// Returns the number of headers.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no headers.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Keys and values, in the order written; keys may stand more than once.
+    /// Iterates over keys and values in the order written. Keys may repeat.
     pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + use<'a> {
         let (bytes, mut position) = (self.bytes, 0);
-        // They were checked with the record, so nothing is left out here.
+        // The headers were validated with the record, so none is skipped here.
         (0..self.count).map_while(move |_| {
             let key = field(bytes, &mut position).ok()??;
             Some((key, field(bytes, &mut position).ok()?))
@@ -47,7 +47,7 @@ impl<'a> HeadersView<'a> {
     }
 }
 
-/// Iterates over the records of a batch, borrowed. Ends after the first error.
+/// Iterates over the records of a batch as views. Ends after the first error.
 #[derive(Debug, Clone)]
 pub struct Views<'a> {
     header: &'a BatchHeader,
@@ -57,7 +57,7 @@ pub struct Views<'a> {
 }
 
 impl Records {
-    /// The records from the batch's first on, borrowed, wherever this iterator stands.
+    /// Iterates over all records of the batch as views, regardless of this iterator's position.
     pub fn views(&self) -> Views<'_> {
         let (header, bytes) = self.parts();
         Views {
@@ -68,7 +68,12 @@ impl Records {
         }
     }
 
-    /// Reads every record once: structure, counts, and offsets that rise within the batch's range.
+    /// Validates every record once: structure, count, and offsets that rise within the batch's
+    /// range.
+    ///
+    /// # Errors
+    ///
+    /// Fails with [`BatchError::Invalid`] or [`BatchError::Truncated`] at the first damaged record.
     pub fn check(&self) -> Result<(), BatchError> {
         let mut before = -1;
         for record in self.views() {
@@ -81,19 +86,19 @@ impl Records {
         Ok(())
     }
 
-    /// Its records as they were encoded, decompressed.
+    /// Returns the encoded records, decompressed.
     pub fn decompressed(&self) -> &[u8] {
         self.parts().1
     }
 
-    /// Bytes of its records, decompressed.
+    /// Returns the size of the decompressed records in bytes.
     pub fn decompressed_len(&self) -> usize {
         self.decompressed().len()
     }
 }
 
 impl<'a> Views<'a> {
-    /// Jumps over the records before `offset`, reading no more of them than their lengths and deltas.
+    /// Skips the records before `offset`, decoding only their lengths and deltas.
     pub fn skip_to(&mut self, offset: i64) {
         while self.left > 0 {
             let mut at = self.position;
@@ -131,7 +136,7 @@ impl<'a> Iterator for Views<'a> {
     }
 }
 
-/// Reads the record at `position` of the decompressed records, and moves `position` behind it.
+/// Decodes the record at `position` of the decompressed records and moves `position` past it.
 pub(super) fn read<'a>(
     header: &BatchHeader,
     bytes: &'a [u8],
@@ -177,7 +182,7 @@ pub(super) fn read<'a>(
     })
 }
 
-/// Reads a record's length; `position` moves to its first byte, the end is returned.
+/// Decodes a record's length. Moves `position` to the record's first byte and returns its end.
 pub(super) fn end_of_record(bytes: &[u8], position: &mut usize) -> Option<usize> {
     let length = usize::try_from(varint::get(bytes, position).ok()?).ok()?;
     position.checked_add(length).filter(|end| *end <= bytes.len())

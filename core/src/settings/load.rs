@@ -1,33 +1,34 @@
-//! From the command line and the environment to [`AgentSettings`].
+//! Parses the command line and the environment into [`AgentSettings`].
 
 use std::{fmt::Write as _, iter::Peekable};
 
 use super::{AgentSettings, DEFINITIONS, Definition, nearest};
 
-/// What the command line asks for.
+/// A parsed command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Invocation {
     /// `--help`.
     Help,
     /// `--version`.
     Version,
-    /// A command (`run` when none was given) with these settings and what stood after it.
+    /// A command (`run` if none is given) with its settings and arguments.
     Command {
-        /// Its name.
+        /// The command's name.
         name: String,
-        /// The settings.
+        /// The agent's settings.
         settings: Box<AgentSettings>,
-        /// Its own arguments.
+        /// The arguments after the command.
         arguments: Vec<String>,
     },
 }
 
-/// Why the settings are refused; the message says what to do, and never holds a value that may be secret.
+/// The reason why settings are rejected. The message says what to do and never holds a value that
+/// may be secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct SettingsError(String);
 
-/// Variables that begin like ours and belong to the client, to tests and to scripts.
+/// Variables with the agent's prefix that belong to the client, to tests or to scripts.
 const FOREIGN: [&str; 4] = [
     "STREAMHOUSE_BOOTSTRAP",
     "STREAMHOUSE_CACHE",
@@ -35,10 +36,16 @@ const FOREIGN: [&str; 4] = [
     "STREAMHOUSE_MINIO",
 ];
 const FOREIGN_PREFIXES: [&str; 2] = ["STREAMHOUSE_CLIENT_", "STREAMHOUSE_TEST_"];
-/// Set by Kubernetes for a Service named `streamhouse…`.
+/// Marks of variables that Kubernetes sets for a Service named `streamhouse…`.
 const SERVICE_MARKS: [&str; 4] = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT", "_TCP"];
 
-/// Reads flags (without the program's name) and variables. `commands` are the names allowed beside `run`.
+/// Parses flags (without the program's name) and variables. `commands` are the names allowed
+/// besides `run`.
+///
+/// # Errors
+///
+/// Fails if a flag, variable or command is unknown, or if a value is invalid or contradicts another
+/// one.
 pub fn load(
     arguments: impl IntoIterator<Item = String>,
     environment: impl IntoIterator<Item = (String, String)>,
@@ -89,7 +96,7 @@ fn apply(
     given: Vec<(&'static Definition, String, String)>,
     complete: bool,
 ) -> Result<AgentSettings, SettingsError> {
-    // Flags stand after variables, and a later one wins.
+    // Flags come after variables, and a later value wins.
     let dev = given
         .iter()
         .rev()
@@ -130,8 +137,9 @@ fn of_variable(variable: &str) -> Result<Option<&'static Definition>, SettingsEr
     )))
 }
 
-/// The setting of a flag and its value, taken from the next argument where it needs one, or may have one: a switch takes
-/// `true` and `false` only, so that a command after it is not taken for its value. `None` for a flag of the command.
+/// Returns the setting of a flag and its value, which is the next argument if the flag has no `=`.
+/// A switch takes only `true` and `false`, so that a command after it is not taken for its value.
+/// Returns `None` for a flag of the command itself.
 fn of_flag(
     flag: &str,
     arguments: &mut Peekable<impl Iterator<Item = String>>,
@@ -171,12 +179,12 @@ fn is_switch_value(text: &str) -> bool {
 fn unknown_command(name: &str, commands: &[&str]) -> SettingsError {
     let known: Vec<&str> = ["run"].iter().chain(commands).copied().collect();
     SettingsError(format!(
-        "there is no command {name:?}; there are {}",
+        "there is no command {name:?}; use one of {}",
         known.join(", ")
     ))
 }
 
-/// The help text's part about settings.
+/// Returns the settings part of the help text.
 pub fn help() -> String {
     let mut out = String::new();
     for definition in DEFINITIONS {
@@ -198,11 +206,11 @@ pub fn help() -> String {
     out
 }
 
-/// The reference for `docs/reference/settings.md`.
+/// Returns the text of `docs/reference/settings.md`.
 pub fn reference_markdown() -> String {
-    let mut out = "# Agent settings\n\nMade from the code; do not edit. A flag beats its variable. An unknown flag or `STREAMHOUSE_` \
-        variable, and settings that contradict each other, are refused before any port is bound.\n\n\
-        | flag | variable | default | with `--dev` | allowed | what it does |\n|---|---|---|---|---|---|\n"
+    let mut out = "# Agent settings\n\nGenerated from the code; do not edit. A flag overrides its variable. An unknown flag or `STREAMHOUSE_` \
+        variable, or settings that contradict each other, are rejected before any port is bound.\n\n\
+        | flag | variable | default | with `--dev` | allowed | description |\n|---|---|---|---|---|---|\n"
         .to_owned();
     for definition in DEFINITIONS {
         let Definition {
@@ -249,8 +257,9 @@ mod tests {
         }
     }
 
-    /// So that an agent stays something that can be learned. Three over thirty: none of the names that users rely on could go
-    /// when TLS, the console and the retention of offsets came.
+    /// Bounds the number of settings, so that an agent stays learnable. It is three above thirty,
+    /// because TLS, the console and offsets retention were added and no existing setting could be
+    /// removed.
     const MOST_SETTINGS: usize = 33;
 
     #[test]
@@ -277,7 +286,7 @@ mod tests {
         assert_eq!(settings.object_store, "file:.streamhouse/objects");
     }
 
-    /// Each in the four ways in which people write it, and then a command.
+    /// Covers the four ways to write a switch, each followed by a command.
     #[test]
     fn a_switch_takes_a_value_too() {
         let switches: Vec<&Definition> = DEFINITIONS
@@ -298,7 +307,7 @@ mod tests {
                 (switch.set)(&mut expected, if on { "true" } else { "false" }).unwrap();
                 let all = arguments.into_iter().chain(["migrate".to_owned()]);
                 let Ok(Invocation::Command { name, settings, .. }) = load(all, [], &["migrate"]) else {
-                    panic!("{flag} {on} is refused");
+                    panic!("{flag} {on} is rejected");
                 };
                 expected.metadata_url = settings.metadata_url.clone();
                 expected.object_store.clone_from(&settings.object_store);
@@ -370,7 +379,8 @@ mod tests {
         assert!(run(&["--dev"], &foreign).is_ok());
     }
 
-    /// All that Kubernetes sets for Services named `streamhouse`, `streamhouse-agents` and `streamhouse-metadata`.
+    /// The variables that Kubernetes sets for Services named `streamhouse`, `streamhouse-agents`
+    /// and `streamhouse-metadata`.
     #[test]
     fn the_variables_of_services_are_left_alone() {
         for service in ["STREAMHOUSE", "STREAMHOUSE_AGENTS", "STREAMHOUSE_METADATA"] {

@@ -1,38 +1,40 @@
-//! What an agent may hold in memory, derived from its settings: one number for each use, and their sum. The agent sizes its
-//! budgets by them, and `docs/sizing.md` states them; each use takes its bytes from its own budget and waits, or asks its
-//! client to slow down, when that is empty.
+//! The memory budgets of an agent, derived from its settings: one bound for each use, and their
+//! sum. Agents size their budgets by them, and `docs/sizing.md` documents them. Each use takes
+//! bytes from its own budget; if that is exhausted, it waits or asks the client to slow down.
 
 use super::AgentSettings;
 
 const MIB: u64 = 1 << 20;
 /// The largest segment: the upper bound of the topic setting `segment.bytes`.
 const LARGEST_SEGMENT: u64 = 128 * MIB;
-/// Blocks of the object store being read, each twice for a moment: as it arrives, and in the cache.
+/// Blocks being read from the object store. Each is briefly held twice: as received and in the
+/// cache.
 const BLOCKS_IN_FLIGHT: u64 = 64 * MIB;
-/// Requests that are still arriving, unless two of the largest are more.
+/// Requests being received, unless two of the largest size take more.
 const ARRIVING: u64 = 128 * MIB;
-/// Members of consumer groups.
+/// State of consumer group members.
 const GROUPS: u64 = 128 * MIB;
-/// The program, its threads, connections, and what the allocator keeps.
+/// The program, its threads and connections, and what the allocator retains.
 const BASE: u64 = 48 * MIB;
 
-/// The budgets, in bytes.
+/// The memory budgets, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryBudgets {
-    /// Batches taken from producers and not yet acknowledged, and one object being put together of them.
+    /// Batches accepted from producers and not yet acknowledged, and one object being assembled
+    /// from them.
     pub produce: u64,
     /// The newest batches, and blocks read from the object store.
     pub cache: u64,
-    /// Answers to fetches, each counted twice: as read, and as encoded for its reader.
+    /// Fetch responses, each counted twice: as read and as encoded.
     pub fetch: u64,
-    /// Blocks that are on their way from the object store.
+    /// Blocks being received from the object store.
     pub in_flight: u64,
-    /// What reads of older batches put together of blocks.
+    /// Older batches assembled from blocks.
     pub cold_reads: u64,
-    /// The segment that is being written.
+    /// The segment being written.
     pub roll: u64,
-    /// Requests that are still arriving.
+    /// Requests being received.
     pub requests: u64,
     /// Members of consumer groups.
     pub groups: u64,
@@ -41,7 +43,7 @@ pub struct MemoryBudgets {
 }
 
 impl MemoryBudgets {
-    /// All of it: what an agent's resident memory stays under.
+    /// Returns the sum of all budgets, which bounds the agent's resident memory.
     pub fn total(&self) -> u64 {
         let Self {
             produce,
@@ -63,11 +65,11 @@ impl MemoryBudgets {
 }
 
 impl AgentSettings {
-    /// What an agent with these settings may hold in memory.
+    /// Returns the memory budgets of an agent with these settings.
     pub fn memory_budgets(&self) -> MemoryBudgets {
-        // An object is full at flush-bytes; the request that filled it is in it, too.
+        // An object is full at flush-bytes, plus the request that filled it.
         let object = self.flush_bytes.0.saturating_add(self.max_request_bytes.0);
-        // A batch is answered whole, whatever its reader asked for.
+        // A batch is returned whole, even if it is larger than the reader's limit.
         let answer = self.max_fetch_bytes.0.max(self.max_request_bytes.0);
         MemoryBudgets {
             produce: self.produce_memory.0.saturating_add(object),
@@ -87,7 +89,7 @@ impl AgentSettings {
 mod tests {
     use super::*;
 
-    /// Each number stands in the table of docs/sizing.md, and so does the sum.
+    /// Verifies every budget and the sum in the table of docs/sizing.md.
     #[test]
     fn the_documented_sum_is_the_sum() {
         let budgets = AgentSettings::defaults(false).memory_budgets();

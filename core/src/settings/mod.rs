@@ -1,8 +1,9 @@
-//! The agent's settings as data: one table of names, defaults, bounds and help ([`DEFINITIONS`]), the typed value
-//! ([`AgentSettings`]), and how flags and environment become it ([`load`]).
+//! Agent settings: one table of names, defaults, bounds and descriptions ([`DEFINITIONS`]), the
+//! typed value ([`AgentSettings`]), and the parser for flags and environment variables ([`load`]).
 //!
-//! A setting `flush-interval` is the flag `--flush-interval` and the variable `STREAMHOUSE_FLUSH_INTERVAL`; flags win.
-//! What is unknown or contradictory is refused before anything starts.
+//! The setting `flush-interval` is the flag `--flush-interval` and the variable
+//! `STREAMHOUSE_FLUSH_INTERVAL`; flags win. Unknown or contradictory settings are rejected before
+//! anything starts.
 
 mod load;
 mod memory;
@@ -18,25 +19,25 @@ pub use overrides::Overrides;
 pub use table::{DEFINITIONS, Definition};
 pub use units::{ByteSize, Secret, parse_duration};
 
-/// What `of` makes of the setting nearest to `name`.
+/// Returns the name that `of` gives to the setting most similar to `name`.
 fn nearest(name: &str, of: impl Fn(&Definition) -> String) -> String {
     let names = DEFINITIONS.iter().map(of);
     let best = names.max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
     best.unwrap_or_default()
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Plain text, for people.
     Text,
-    /// For machines: one JSON object a line.
+    /// One JSON object per line, for machines.
     Json,
 }
 
-/// Everything an agent can be told. See [`DEFINITIONS`] for what each does.
+/// All settings of an agent. See [`DEFINITIONS`] for their meaning.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)] // the table documents each, once
+#[allow(missing_docs)] // the table documents each setting
 pub struct AgentSettings {
     pub dev: bool,
     pub data_dir: PathBuf,
@@ -74,7 +75,8 @@ pub struct AgentSettings {
 }
 
 impl AgentSettings {
-    /// The defaults of a production agent, or of the embedded one. Required settings are empty.
+    /// Returns the defaults of a production agent, or of one with `--dev`. Required settings are
+    /// empty.
     pub fn defaults(dev: bool) -> Self {
         let mut settings = Self {
             dev,
@@ -112,14 +114,14 @@ impl AgentSettings {
             log_level: String::new(),
         };
         for definition in DEFINITIONS {
-            // The defaults are legal: a test says so.
+            // A test verifies that every default is valid.
             let _ = (definition.set)(&mut settings, definition.default_for(dev));
         }
         settings.dev = dev;
         settings
     }
 
-    /// Fills in what follows from other settings, and refuses what contradicts itself.
+    /// Fills in settings that follow from others, and rejects contradictions.
     pub(crate) fn complete(mut self) -> Result<Self, String> {
         if self.dev {
             let data = self.data_dir.display();
@@ -152,7 +154,7 @@ impl AgentSettings {
         )?;
         if self.flush_interval * 4 > self.lease_ttl {
             return Err(
-                "flush-interval cannot be longer than a quarter of lease-ttl: a flush must fit into a lease"
+                "flush-interval cannot be longer than a quarter of lease-ttl: a flush must complete within a lease"
                     .to_owned(),
             );
         }
@@ -162,7 +164,7 @@ impl AgentSettings {
     fn check_stores(&self) -> Result<(), String> {
         if self.metadata_url.is_empty() {
             return Err(
-                "metadata-url is needed: postgres://user:password@host/database (or --dev to try it out)"
+                "metadata-url is needed: set it to postgres://user:password@host/database (or use --dev to try it out)"
                     .to_owned(),
             );
         }
@@ -171,21 +173,21 @@ impl AgentSettings {
             .iter()
             .any(|scheme| url.starts_with(scheme))
         {
-            return Err("metadata-url begins with postgres:// or sqlite:".to_owned());
+            return Err("metadata-url must begin with postgres:// or sqlite:".to_owned());
         }
         if self.object_store.is_empty() {
             return Err(
-                "object-store is needed: s3://bucket or s3://bucket/prefix (or --dev to try it out)"
+                "object-store is needed: set it to s3://bucket or s3://bucket/prefix (or use --dev to try it out)"
                     .to_owned(),
             );
         }
         let s3 = self.object_store.starts_with("s3://");
         if !s3 && !self.object_store.starts_with("file:") {
-            return Err("object-store begins with s3:// or file:".to_owned());
+            return Err("object-store must begin with s3:// or file:".to_owned());
         }
         if !s3 && (!self.s3_endpoint.is_empty() || self.s3_ca_file.is_some()) {
             return Err(
-                "s3-endpoint and s3-ca-file are for an object-store that begins with s3://".to_owned(),
+                "s3-endpoint and s3-ca-file need an object-store that begins with s3://".to_owned(),
             );
         }
         Ok(())

@@ -1,5 +1,6 @@
-//! Settings as they stand in a document, such as a Kubernetes resource: names in camelCase, values as text, numbers or
-//! true and false. Checked against the table when they are read, and handed to an agent as variables.
+//! Agent settings in a document, such as a Kubernetes resource: names in camelCase; values as text,
+//! numbers or booleans. They are validated when they are deserialized, and passed to an agent as
+//! environment variables.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -7,13 +8,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{AgentSettings, DEFINITIONS, Definition, nearest};
 
-/// Some of the agent's settings, each known and legal by itself; the rest have their defaults. Whether they fit together
-/// is only known with all of them: see [`Overrides::over`].
+/// Some of the agent's settings, each of them known and valid by itself; the others have their
+/// defaults. [`Overrides::over`] checks whether they fit together.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Overrides(BTreeMap<&'static str, String>);
 
 impl Overrides {
-    /// Sets one by its flag's name or its camelCase name; the error names it and says what is allowed.
+    /// Sets a setting by its flag name or camelCase name.
+    ///
+    /// # Errors
+    ///
+    /// Fails with a message that names the setting and its allowed values.
     pub fn set(&mut self, name: &str, value: impl Into<String>) -> Result<(), String> {
         let found = DEFINITIONS
             .iter()
@@ -30,18 +35,23 @@ impl Overrides {
         Ok(())
     }
 
-    /// The value of a setting by its flag's name, if it is set.
+    /// Returns the value of a setting by its flag name, if it is set.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
-    /// As variables for an agent's environment.
+    /// Returns the settings as environment variables of an agent.
     pub fn variables(&self) -> impl Iterator<Item = (String, &str)> {
         self.set_definitions()
             .map(|(definition, value)| (definition.variable(), value))
     }
 
-    /// These over the defaults, complete and without contradictions, as an agent with nothing else set has them.
+    /// Applies the overrides to the defaults and returns complete settings, as an agent with only
+    /// these settings has them.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the settings contradict each other or a required one is missing.
     pub fn over(&self, dev: bool) -> Result<AgentSettings, String> {
         let mut settings = AgentSettings::defaults(dev);
         for (definition, value) in self.set_definitions() {
@@ -59,7 +69,7 @@ impl Overrides {
 
 impl fmt::Debug for Overrides {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // One of them may hold a password, and the typed settings know which.
+        // A value may hold a password, and only the typed settings know which one.
         f.debug_set().entries(self.0.keys()).finish()
     }
 }
@@ -75,7 +85,7 @@ impl Serialize for Overrides {
 
 impl<'de> Deserialize<'de> for Overrides {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// What a person may write for a value.
+        /// A value as written in the document.
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Value {

@@ -1,37 +1,38 @@
-//! The table of the agent's settings. Each stands here once; flags, variables, help and reference follow from it.
+//! The table of agent settings. Each is defined here once; flags, variables, help text and
+//! reference are generated from it.
 
 use std::{net::Ipv6Addr, path::PathBuf, str::FromStr};
 
 use super::{AgentSettings, ByteSize, LogFormat, Secret, parse_duration};
 
-/// One setting.
+/// The definition of one agent setting.
 #[derive(Debug, Clone, Copy)]
 pub struct Definition {
-    /// The flag without its dashes.
+    /// The flag without its leading dashes.
     pub name: &'static str,
-    /// As text; empty for none.
+    /// The default, as text; empty for none.
     pub default: &'static str,
-    /// The default with `--dev`, where it differs.
+    /// The default with `--dev`, if it differs.
     pub dev_default: Option<&'static str>,
-    /// What is allowed, for people.
+    /// The allowed values, in words.
     pub bounds: &'static str,
-    /// What it does.
+    /// The description for users.
     pub help: &'static str,
     pub(super) set: fn(&mut AgentSettings, &str) -> Result<(), String>,
 }
 
 impl Definition {
-    /// The default as text.
+    /// Returns the default as text.
     pub fn default_for(&self, dev: bool) -> &'static str {
         self.dev_default.filter(|_| dev).unwrap_or(self.default)
     }
 
-    /// The variable: `STREAMHOUSE_FLUSH_INTERVAL`.
+    /// Returns the environment variable, such as `STREAMHOUSE_FLUSH_INTERVAL`.
     pub fn variable(&self) -> String {
         format!("STREAMHOUSE_{}", self.name.replace('-', "_").to_ascii_uppercase())
     }
 
-    /// The name in documents: `flushInterval`.
+    /// Returns the name in documents, such as `flushInterval`.
     pub fn camel_name(&self) -> String {
         let mut parts = self.name.split('-');
         let first = parts.next().unwrap_or_default().to_owned();
@@ -40,8 +41,8 @@ impl Definition {
         })
     }
 
-    /// Sets it. What has a control character inside, such as a line feed of a file, is no value of any setting, and not
-    /// repeated: it may be secret.
+    /// Parses and sets a value. A value with a control character, such as a line feed read from a
+    /// file, is invalid for every setting; the error does not repeat it, since it may be secret.
     pub(super) fn apply(&self, settings: &mut AgentSettings, value: &str) -> Result<(), String> {
         if value.chars().any(char::is_control) {
             return Err("the value holds a line feed or another control character; remove it".to_owned());
@@ -49,7 +50,7 @@ impl Definition {
         (self.set)(settings, value)
     }
 
-    /// Whether the flag needs no value.
+    /// Returns whether the flag needs no value.
     pub fn is_switch(&self) -> bool {
         self.bounds == SWITCH
     }
@@ -60,7 +61,7 @@ const SWITCH: &str = "true or false";
 fn number<T: FromStr + PartialOrd + std::fmt::Display>(text: &str, min: T, max: T) -> Result<T, String> {
     let number: T = text
         .parse()
-        .map_err(|_| format!("{text:?} is not a number of that kind"))?;
+        .map_err(|_| format!("{text:?} is not a number in the allowed range"))?;
     if number >= min && number <= max {
         Ok(number)
     } else {
@@ -93,8 +94,9 @@ fn switch(text: &str) -> Result<bool, String> {
         .map_err(|_| format!("{text:?} is neither true nor false"))
 }
 
-/// `host:port`. The port is always given, so the last colon stands before it, and an IPv6 address needs no brackets here:
-/// whoever fills in a pod's address does not know its family. They are added, since everybody else needs them.
+/// Parses `host:port`. The port is mandatory, so it follows the last colon, and an IPv6 address
+/// needs no brackets: a template that fills in a pod's address does not know the address family.
+/// Brackets are added to the result, since all other code needs them.
 fn address(text: &str) -> Result<String, String> {
     let refused = || format!("{text:?} is not host:port");
     let (host, port) = text.rsplit_once(':').ok_or_else(refused)?;
@@ -148,14 +150,14 @@ pub const DEFINITIONS: &[Definition] = &[
         "dev",
         "false",
         SWITCH,
-        "The embedded default: SQLite and a local directory, no server to start.",
+        "Development mode: an agent with SQLite and a local directory, without any other server.",
         |s, v| switch(v).map(|v| s.dev = v),
     ),
     define(
         "data-dir",
         ".streamhouse",
         "a path",
-        "Where --dev keeps its data.",
+        "Directory for the data of --dev.",
         |s, v| {
             s.data_dir = PathBuf::from(v);
             Ok(())
@@ -165,7 +167,7 @@ pub const DEFINITIONS: &[Definition] = &[
         "agent-id",
         "",
         "up to 200 characters",
-        "Names this agent across restarts; the host's name when empty.",
+        "Stable name of this agent across restarts. Defaults to the host name.",
         |s, v| {
             if v.len() > 200 {
                 return Err("it is longer than 200 characters".to_owned());
@@ -174,7 +176,7 @@ pub const DEFINITIONS: &[Definition] = &[
             Ok(())
         },
     ),
-    define("zone", "", "text", "The availability zone it runs in.", |s, v| {
+    define("zone", "", "text", "Availability zone of this agent.", |s, v| {
         s.zone = v.to_owned();
         Ok(())
     }),
@@ -184,7 +186,7 @@ pub const DEFINITIONS: &[Definition] = &[
             "http-listen",
             "0.0.0.0:8080",
             "host:port",
-            "Where /health, /ready and /metrics are served.",
+            "Address of the HTTP listener for /health, /ready and /metrics.",
             |s, v| address(v).map(|v| s.http_listen = v),
         ),
     ),
@@ -194,7 +196,7 @@ pub const DEFINITIONS: &[Definition] = &[
             "grpc-listen",
             "0.0.0.0:50051",
             "host:port",
-            "Where clients are served.",
+            "Address of the gRPC listener for clients.",
             |s, v| address(v).map(|v| s.grpc_listen = v),
         ),
     ),
@@ -204,8 +206,8 @@ pub const DEFINITIONS: &[Definition] = &[
             "console",
             "false",
             SWITCH,
-            "Serves the read-only web console below /console/ of the HTTP port. It has no login and shows what records hold: \
-            see docs/console.md before you switch it on.",
+            "Serves the read-only web console at /console/ of the HTTP listener. It has no login and shows record contents: \
+            see docs/console.md before you enable it.",
             |s, v| switch(v).map(|v| s.console = v),
         ),
     ),
@@ -213,8 +215,8 @@ pub const DEFINITIONS: &[Definition] = &[
         "tls-dir",
         "",
         "a path",
-        "A folder with a folder for each listener, grpc and http, that holds tls.crt and tls.key, as Kubernetes mounts them; \
-        a listener without its folder serves plain text. Changed files are taken up within half a minute.",
+        "Directory with a subdirectory per listener (grpc, http) that holds tls.crt and tls.key, as Kubernetes mounts them. \
+        A listener without a subdirectory serves plain text. Changed files are reloaded within 30 seconds.",
         |s, v| {
             s.tls_dir = (!v.is_empty()).then(|| PathBuf::from(v));
             Ok(())
@@ -224,21 +226,21 @@ pub const DEFINITIONS: &[Definition] = &[
         "advertised-grpc-address",
         "",
         "host:port",
-        "What clients are told to connect to; follows from grpc-listen and the host's name when empty.",
+        "Address that clients are given to connect to. Defaults to the host name and the port of grpc-listen.",
         |s, v| optional_address(v).map(|v| s.advertised_grpc_address = v),
     ),
     define(
         "advertised-http-address",
         "",
         "host:port",
-        "The same for HTTP.",
+        "Address of the HTTP listener that clients are given. Defaults to the host name and the port of http-listen.",
         |s, v| optional_address(v).map(|v| s.advertised_http_address = v),
     ),
     define(
         "metadata-url",
         "",
         "postgres://… or sqlite:…",
-        "The metadata store. May hold a password: prefer the variable to the flag.",
+        "URL of the metadata store. It may hold a password, so prefer the variable to the flag.",
         |s, v| {
             s.metadata_url = Secret::new(v);
             Ok(())
@@ -248,21 +250,21 @@ pub const DEFINITIONS: &[Definition] = &[
         "metadata-max-connections",
         "8",
         "2 to 200",
-        "Connections to PostgreSQL.",
+        "Maximum number of connections to PostgreSQL.",
         |s, v| number(v, 2, 200).map(|v| s.metadata_max_connections = v),
     ),
     define(
         "metadata-timeout",
         "5s",
         "100ms to 5m",
-        "How long one metadata transaction may take.",
+        "Time-out of a metadata transaction.",
         |s, v| millis(v, 100, 300_000).map(|v| s.metadata_timeout = v),
     ),
     define(
         "object-store",
         "",
         "s3://bucket[/prefix] or file:directory",
-        "Where records are stored.",
+        "Object store for records.",
         |s, v| {
             s.object_store = v.to_owned();
             Ok(())
@@ -272,7 +274,7 @@ pub const DEFINITIONS: &[Definition] = &[
         "s3-endpoint",
         "",
         "a URL",
-        "The endpoint of an S3-compatible store; AWS when empty.",
+        "Endpoint of an S3-compatible store. Defaults to AWS.",
         |s, v| {
             s.s3_endpoint = v.to_owned();
             Ok(())
@@ -282,10 +284,10 @@ pub const DEFINITIONS: &[Definition] = &[
         "s3-region",
         "us-east-1",
         "letters, digits and -",
-        "The bucket's region.",
+        "Region of the bucket.",
         |s, v| {
             if !v.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
-                return Err("it is not a region's name".to_owned());
+                return Err("it is not a region name".to_owned());
             }
             s.s3_region = v.to_owned();
             Ok(())
@@ -295,14 +297,14 @@ pub const DEFINITIONS: &[Definition] = &[
         "s3-path-style",
         "false",
         SWITCH,
-        "Puts the bucket into the path instead of the host name, as MinIO wants it.",
+        "Addresses the bucket in the path instead of the host name, as MinIO requires.",
         |s, v| switch(v).map(|v| s.s3_path_style = v),
     ),
     define(
         "s3-ca-file",
         "",
         "a path",
-        "Certificates (PEM) to trust for the endpoint.",
+        "PEM file with CA certificates to trust for the endpoint.",
         |s, v| {
             s.s3_ca_file = (!v.is_empty()).then(|| PathBuf::from(v));
             Ok(())
@@ -314,7 +316,7 @@ pub const DEFINITIONS: &[Definition] = &[
             "flush-interval",
             "250ms",
             "1ms to 1m",
-            "The shortest time between two flushes: trades latency for PUT requests.",
+            "Minimum time between two flushes. A longer interval means higher latency and fewer PUT requests.",
             |s, v| millis(v, 1, 60_000).map(|v| s.flush_interval = v),
         ),
     ),
@@ -322,70 +324,70 @@ pub const DEFINITIONS: &[Definition] = &[
         "flush-bytes",
         "8MiB",
         "64KiB to 64MiB",
-        "A flush starts at once when this much waits.",
+        "A flush starts at once when this many bytes are queued.",
         |s, v| size(v, 64 << 10, 64 << 20).map(|v| s.flush_bytes = v),
     ),
     define(
         "upload-concurrency",
         "4",
         "1 to 64",
-        "Uploads at once.",
+        "Maximum number of concurrent uploads.",
         |s, v| number(v, 1, 64).map(|v| s.upload_concurrency = v),
     ),
     define(
         "produce-memory",
         "128MiB",
         "1MiB to 64GiB",
-        "Bytes taken from producers and not yet acknowledged; beyond it they are asked to slow down.",
+        "Budget for bytes received from producers and not yet acknowledged. When it is exhausted, producers are throttled.",
         |s, v| size(v, 1 << 20, 64 << 30).map(|v| s.produce_memory = v),
     ),
     define(
         "cache-memory",
         "128MiB",
         "1MiB to 64GiB",
-        "Bytes kept to serve readers: the newest batches, and blocks read from the object store.",
+        "Cache for reads: the newest batches, and blocks read from the object store.",
         |s, v| size(v, 1 << 20, 64 << 30).map(|v| s.cache_memory = v),
     ),
     define(
         "max-request-bytes",
         "16MiB",
         "64KiB to 64MiB",
-        "The largest request taken.",
+        "Largest request that is accepted.",
         |s, v| size(v, 64 << 10, 64 << 20).map(|v| s.max_request_bytes = v),
     ),
     define(
         "max-fetch-bytes",
         "32MiB",
         "64KiB to 64MiB",
-        "The largest answer to a fetch.",
+        "Largest response to a fetch.",
         |s, v| size(v, 64 << 10, 64 << 20).map(|v| s.max_fetch_bytes = v),
     ),
     define(
         "max-connections",
         "2000",
         "1 to 100000",
-        "Client connections at once.",
+        "Maximum number of concurrent client connections.",
         |s, v| number(v, 1, 100_000).map(|v| s.max_connections = v),
     ),
     define(
         "lease-ttl",
         "10s",
         "1s to 5m",
-        "How long a dead agent's partitions stand still at most.",
+        "Lease duration. After a crash, the agent's partitions are unavailable until its leases expire or another agent detects the crash.",
         |s, v| millis(v, 1_000, 300_000).map(|v| s.lease_ttl = v),
     ),
     define(
         "object-grace",
         "10m",
         "1s to 24h",
-        "How long an object is kept after nothing references it; longer than the longest read.",
+        "How long an unreferenced object is kept before it is deleted. Must be longer than the longest read.",
         |s, v| millis(v, 1_000, 86_400_000).map(|v| s.object_grace = v),
     ),
     define(
         "offsets-retention",
         "168h",
         "1s to 87600h",
-        "How long the offsets of a consumer group without members are kept after its last member left and its last commit; \
+        "How long the offsets of a consumer group are kept after its last member left and its last commit, as \
         Kafka's offsets.retention.minutes.",
         |s, v| millis(v, 1_000, 315_360_000_000).map(|v| s.offsets_retention = v),
     ),
@@ -393,21 +395,21 @@ pub const DEFINITIONS: &[Definition] = &[
         "maintenance-interval",
         "10s",
         "100ms to 1h",
-        "How often segments, retention, deleting and sweeping are looked at.",
+        "Interval of background maintenance: writing segments, retention, deletion and garbage collection.",
         |s, v| millis(v, 100, 3_600_000).map(|v| s.maintenance_interval = v),
     ),
     define(
         "drain-timeout",
         "30s",
         "1s to 10m",
-        "How long a stopping agent may take to hand its partitions over.",
+        "How long a stopping agent may take to hand over its partitions.",
         |s, v| millis(v, 1_000, 600_000).map(|v| s.drain_timeout = v),
     ),
     define(
         "log-format",
         "text",
         "text or json",
-        "How log lines look.",
+        "Format of log lines.",
         |s, v| {
             s.log_format = match v {
                 "text" => LogFormat::Text,
@@ -421,7 +423,7 @@ pub const DEFINITIONS: &[Definition] = &[
         "log-level",
         "info",
         "a tracing filter",
-        "What is logged: error, warn, info, debug, trace, or a filter such as info,streamhouse_agent=debug.",
+        "Log level: error, warn, info, debug, trace, or a filter such as info,streamhouse_agent=debug.",
         |s, v| {
             s.log_level = v.to_owned();
             Ok(())

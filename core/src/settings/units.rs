@@ -4,13 +4,13 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-/// A number of bytes, written `64KiB`, `8MiB`, `1GiB` or as a plain number.
+/// A number of bytes, written as `64KiB`, `8MiB`, `1GiB` or a plain number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ByteSize(pub u64);
 
 impl ByteSize {
-    /// For sizes in memory.
+    /// Returns the size as `usize`, for memory.
     pub fn as_usize(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
@@ -72,7 +72,11 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// Reads `250ms`, `10s`, `5m`, `1h`.
+/// Parses a duration such as `250ms`, `10s`, `5m` or `1h`.
+///
+/// # Errors
+///
+/// Fails if the text has no unit, an unknown unit, or is out of range.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a duration; write 250ms, 10s, 5m or 1h");
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -90,22 +94,22 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(wrong)
 }
 
-/// Text that may hold a password: shown nowhere, not in logs and not in errors.
+/// Text that may hold a password. It is never shown in logs or errors.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Hides this text.
+    /// Wraps the text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text itself, for the one who needs it.
+    /// Returns the text itself.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether there is none.
+    /// Returns whether the text is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

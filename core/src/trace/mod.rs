@@ -1,8 +1,9 @@
-//! Traces: what agents and clients need of OpenTelemetry. [`Traces`] starts spans, or does nothing at the cost of a branch;
-//! [`parse`] and [`write()`] are the only places that know how a context travels (W3C Trace Context); `otlp` sends spans away.
+//! Distributed traces: what agents and clients use of OpenTelemetry. [`Traces`] starts spans, or
+//! does nothing at the cost of one branch. Only [`parse`] and [`write()`] know the encoding of a
+//! context (W3C Trace Context). `otlp` exports spans.
 //!
-//! Guarantees: whatever a peer or a record says about its trace, parsing it neither fails nor takes more than a bounded
-//! amount of work; a span that is not sampled is never held.
+//! Guarantees: parsing a context from a peer or a record never fails and takes a bounded amount of
+//! work; a span that is not sampled is never held.
 
 #[cfg(feature = "otlp")]
 pub mod otlp;
@@ -20,18 +21,18 @@ use opentelemetry::{
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 pub use opentelemetry_semantic_conventions::attribute as key;
 
-/// The header, of a record or of a call, that names the span it belongs to.
+/// The header, of a record or of a call, with the id of the parent span.
 pub const TRACEPARENT: &str = "traceparent";
-/// The header with what vendors add to it.
+/// The header with vendor-specific state of the trace.
 pub const TRACESTATE: &str = "tracestate";
-/// The most links of one span; what would need more is still right, only less complete.
+/// The largest number of links of one span. Further links are dropped.
 pub const MAX_LINKS: usize = 32;
-/// Longer ones are not read: version 00 has 55 bytes, later ones may add to that.
+/// Longer values are ignored: version 00 takes 55 bytes, later versions may append to it.
 const LONGEST_PARENT: usize = 256;
-/// Longer ones are left out; the standard asks for 512.
+/// Longer values are dropped; the standard requires at least 512.
 const LONGEST_STATE: usize = 512;
 
-/// Starts spans, or nothing where traces are off. Cheap to clone.
+/// Starts spans, or does nothing if tracing is off. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Traces {
     tracer: Option<Arc<global::BoxedTracer>>,
@@ -44,7 +45,8 @@ impl fmt::Debug for Traces {
 }
 
 impl Traces {
-    /// Spans of the library `scope`, for the provider's exporters.
+    /// Creates the starter of spans of the instrumentation library `scope`, which `provider`
+    /// exports.
     pub fn of(provider: &dyn global::ObjectSafeTracerProvider, scope: &'static str) -> Self {
         let scope = InstrumentationScope::builder(scope)
             .with_version(env!("CARGO_PKG_VERSION"))
@@ -54,7 +56,7 @@ impl Traces {
         }
     }
 
-    /// With the provider that the program installed; off where it installed none.
+    /// Creates it with the globally installed provider; off if the program installed none.
     pub fn installed(scope: &'static str) -> Self {
         let provider = global::tracer_provider();
         if is_real(&provider.tracer(scope)) {
@@ -64,19 +66,20 @@ impl Traces {
         }
     }
 
-    /// Whether spans may be sampled at all.
+    /// Returns whether any span may be sampled.
     pub fn is_on(&self) -> bool {
         self.tracer.is_some()
     }
 
-    /// Starts a span, if it is sampled: the sampler is asked before anything else is done. `builder` should therefore
-    /// borrow its name, and attributes be set on what is returned.
+    /// Starts a span if it is sampled. The sampler decides before anything else is done, so
+    /// `builder` should borrow its name, and attributes should be set on the span returned.
     pub fn start(&self, parent: &Context, builder: SpanBuilder) -> Option<Span> {
         let span = self.tracer.as_ref()?.build_with_context(builder, parent);
         span.span_context().is_sampled().then_some(Span(span))
     }
 
-    /// Starts a span as the child of the first of these, with links to the others, as far as there is room for them.
+    /// Starts a span as a child of the first context, with links to the others, at most
+    /// [`MAX_LINKS`].
     pub fn start_for(&self, contexts: &[SpanContext], builder: SpanBuilder) -> Option<Span> {
         let (parent, others) = contexts.split_first()?;
         if !self.is_on() {
@@ -87,8 +90,9 @@ impl Traces {
     }
 }
 
-/// Whether a tracer records anything at all. One that does not hands the parent's context on; one that does obeys when it
-/// is told to keep silent, and so leaves no trace of the question.
+/// Returns whether a tracer records spans. A tracer that does not returns the parent's context
+/// unchanged; one that does creates a new context even while telemetry is suppressed, so the probe
+/// is never exported.
 fn is_real(tracer: &global::BoxedTracer) -> bool {
     let parent = SpanContext::new(
         TraceId::from(1),
@@ -102,22 +106,22 @@ fn is_real(tracer: &global::BoxedTracer) -> bool {
     *span.span_context() != parent
 }
 
-/// The context in which the span is the active one.
+/// Returns the context in which the span is the active one.
 pub fn within(span: &SpanContext) -> Context {
     Context::new().with_remote_span_context(span.clone())
 }
 
-/// A sampled span; it ends when it is dropped.
+/// A sampled span, which ends when it is dropped.
 #[derive(Debug)]
 pub struct Span(global::BoxedSpan);
 
 impl Span {
-    /// What its children need.
+    /// Returns the context that child spans need.
     pub fn context(&self) -> &SpanContext {
         self.0.span_context()
     }
 
-    /// Completes the name, once it is clear that the span is sampled.
+    /// Completes the name, once the span is known to be sampled.
     pub fn rename(&mut self, name: String) {
         self.0.update_name(name);
     }
@@ -127,33 +131,33 @@ impl Span {
         self.0.set_attribute(KeyValue::new(key, value));
     }
 
-    /// Notes that something happened.
+    /// Adds an event.
     pub fn event(&mut self, name: impl Into<Cow<'static, str>>, attributes: Vec<KeyValue>) {
         self.0.add_event(name, attributes);
     }
 
-    /// Marks it as failed: the kind of the error, from a fixed list, and what was said.
+    /// Marks the span as failed, with the kind of the error from a fixed list and a message.
     pub fn fail(&mut self, kind: &'static str, message: String) {
         self.set(key::ERROR_TYPE, kind);
         self.0.set_status(Status::error(message));
     }
 
-    /// Makes it the active span of a context, for work that asks for that; it ends with the context's last clone.
+    /// Makes the span the active one of a context. It ends with the context's last clone.
     pub fn into_context(self) -> Context {
         Context::new().with_span(self.0)
     }
 }
 
-/// What log lines of this work carry: the names of its trace and its span.
+/// Returns the log span whose fields are the trace id and span id.
 pub fn log_span(span: Option<&SpanContext>) -> tracing::Span {
-    // As an error, so that every level of logging keeps it with the lines it does keep.
+    // Error level, so that every log level keeps these fields on the lines it logs.
     span.map_or_else(
         tracing::Span::none,
         |span| tracing::error_span!("traced", trace_id = %span.trace_id(), span_id = %span.span_id()),
     )
 }
 
-/// The two headers, wherever they stand.
+/// The two trace headers, from any carrier.
 struct Headers<'a> {
     parent: &'a str,
     state: Option<&'a str>,
@@ -173,7 +177,8 @@ impl Extractor for Headers<'_> {
     }
 }
 
-/// Reads a context as it travels; none where it does not parse. What is wrong with `state` alone costs only the state.
+/// Parses a context; `None` if `parent` is invalid. An invalid `state` is dropped without affecting
+/// the rest.
 pub fn parse(parent: &[u8], state: Option<&[u8]>) -> Option<SpanContext> {
     let parent = text(parent, LONGEST_PARENT).filter(|parent| !parent.contains('+'))?;
     let state = state.and_then(|state| text(state, LONGEST_STATE));
@@ -183,14 +188,14 @@ pub fn parse(parent: &[u8], state: Option<&[u8]>) -> Option<SpanContext> {
     span.is_valid().then_some(span)
 }
 
-/// Text of a bounded length.
+/// Returns the bytes as text if they are valid and not too long.
 fn text(bytes: &[u8], longest: usize) -> Option<&str> {
     (bytes.len() <= longest)
         .then(|| std::str::from_utf8(bytes).ok())
         .flatten()
 }
 
-/// A context as it travels: the parent, and the state where there is any.
+/// Formats a context as `traceparent`, and as `tracestate` if it has state.
 pub fn write(context: &SpanContext) -> (String, Option<String>) {
     let parent = format!(
         "00-{}-{}-{:02x}",

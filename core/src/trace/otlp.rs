@@ -1,8 +1,9 @@
-//! Sends spans to a receiver of OTLP over gRPC. Called by the programs, once, at their start and at their end; everything is
-//! said by OpenTelemetry's own variables.
+//! Exports spans over gRPC to an OTLP receiver. Programs call it once at their start and at their
+//! end; OpenTelemetry's standard variables configure it.
 //!
-//! Guarantees: without an endpoint nothing is started; what waits is bounded; a receiver that does not answer holds up nobody
-//! and fails nothing, and the log says so once, not for every span. Headers, which may hold tokens, are never logged.
+//! Guarantees: nothing is started without an endpoint; the queue is bounded; a receiver that does
+//! not respond neither delays nor fails other work, and is logged once, not for every span.
+//! Headers, which may hold tokens, are never logged.
 
 use std::{
     fs,
@@ -22,10 +23,11 @@ use opentelemetry_sdk::{
 
 use super::Traces;
 
-/// After a failure was logged, the next that may be: so many of them later, some ten minutes.
+/// After a failure is logged, this many further failures pass before the next log line: about ten
+/// minutes.
 const REPORT_EVERY: u64 = 60;
 
-/// Variables that the SDK takes as they are.
+/// Variables that the SDK reads without trimming.
 const EXACT: [&str; 8] = [
     "OTEL_SERVICE_NAME",
     "OTEL_RESOURCE_ATTRIBUTES",
@@ -37,14 +39,18 @@ const EXACT: [&str; 8] = [
     "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
 ];
 
-/// Where spans go. [`Exporter::finish`] sends what is left.
+/// The exporter of this process. [`Exporter::finish`] sends the remaining spans.
 #[derive(Debug)]
 pub struct Exporter {
     provider: SdkTracerProvider,
 }
 
-/// Starts the exporter that the variables ask for; none without an endpoint. Must be called within a tokio runtime that
-/// outlives it. `attributes` describe the process. An error says which variable is wrong.
+/// Starts the exporter that the variables configure, `None` without an endpoint. `attributes`
+/// describe the process. Must be called within a tokio runtime that outlives the exporter.
+///
+/// # Errors
+///
+/// Fails with a message that names the variable with an invalid value.
 pub fn start(
     service: &'static str,
     attributes: Vec<KeyValue>,
@@ -68,11 +74,11 @@ pub fn start(
     match given("OTEL_TRACES_EXPORTER").as_deref() {
         None | Some("otlp") => {}
         Some("none") => return Ok(None),
-        Some(other) => return Err(format!("OTEL_TRACES_EXPORTER is {other:?}; take otlp or none")),
+        Some(other) => return Err(format!("OTEL_TRACES_EXPORTER is {other:?}; use otlp or none")),
     }
     if let Some(protocol) = either("PROTOCOL").filter(|protocol| protocol != "grpc") {
         return Err(format!(
-            "OTEL_EXPORTER_OTLP_PROTOCOL is {protocol:?}; take grpc, and the receiver's port for it, usually 4317"
+            "OTEL_EXPORTER_OTLP_PROTOCOL is {protocol:?}; use grpc, and the receiver's gRPC port, usually 4317"
         ));
     }
     let exporter = exporter(&endpoint, either("CERTIFICATE"))?;
@@ -89,9 +95,9 @@ pub fn start(
     Ok(Some(Exporter { provider }))
 }
 
-/// Refuses variables whose value no request can carry, or that would be passed over in silence; the message names the
-/// variable and not its value, which may be a token. What is read here is trimmed; the rest the SDK takes as it is, but for
-/// headers, around each of which it trims.
+/// Rejects variables with a value that no request can carry or that would be ignored silently. The
+/// message names the variable but not its value, which may be a token. Variables read here are
+/// trimmed; the SDK uses the others untrimmed, except that it trims each header.
 fn check_variables(variable: &impl Fn(&str) -> Option<String>) -> Result<(), String> {
     let both = |what: &str| {
         [
@@ -116,13 +122,14 @@ fn check_variables(variable: &impl Fn(&str) -> Option<String>) -> Result<(), Str
     }
     match checked.into_iter().find(|(_, is_bad)| *is_bad) {
         Some((name, _)) => Err(format!(
-            "{name} holds a line feed or another control character; set it without"
+            "{name} holds a line feed or another control character; remove it"
         )),
         None => Ok(()),
     }
 }
 
-/// Whether a pair `name=value` holds what no header can, also where it is written as `%0a`.
+/// Returns whether a pair `name=value` holds a control character, also percent-encoded such as
+/// `%0a`.
 fn is_no_header(pair: &str) -> bool {
     let escaped = |at: usize| {
         pair.get(at + 1..at + 3)
@@ -153,41 +160,42 @@ fn exporter(endpoint: &str, certificate: Option<String>) -> Result<OtlpExporter,
 }
 
 impl Exporter {
-    /// Spans of the library `scope` that go to this exporter.
+    /// Returns a tracer for the instrumentation library `scope`.
     pub fn traces(&self, scope: &'static str) -> Traces {
         Traces::of(&self.provider, scope)
     }
 
-    /// What the builders of producers and consumers take.
+    /// Returns the provider, for the builders of producers and consumers.
     pub fn provider(&self) -> &SdkTracerProvider {
         &self.provider
     }
 
-    /// Makes it the process's provider, which libraries find by themselves.
+    /// Installs the provider globally, where libraries look for it.
     pub fn install(&self) {
         global::set_tracer_provider(self.provider.clone());
     }
 
-    /// Sends what is left, for as long as `allowed`, and ends. What the receiver did not take by then is lost.
+    /// Sends the remaining spans for at most `allowed`, then shuts down. Spans not accepted by then
+    /// are lost.
     pub async fn finish(self, allowed: Duration) {
         let provider = self.provider;
-        // It waits for the thread that sends, which a task must not.
+        // The shutdown blocks on the exporter's thread, which an async task must not do.
         let ended = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(allowed));
         match tokio::time::timeout(allowed, ended).await {
             Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => tracing::info!(%error, "the last traces were not taken"),
-            Ok(Err(_)) | Err(_) => tracing::info!("the last traces were not taken in time"),
+            Ok(Ok(Err(error))) => tracing::info!(%error, "the last spans could not be exported"),
+            Ok(Err(_)) | Err(_) => tracing::info!("the last spans could not be exported in time"),
         }
     }
 }
 
-/// An exporter whose failures are logged, but not each of them.
+/// An exporter that logs failures, but not every one of them.
 #[derive(Debug)]
 struct Reporting<E> {
     inner: E,
     /// Failures since the last success.
     failures: AtomicU64,
-    /// Spans lost with them.
+    /// Spans lost by these failures.
     lost: AtomicU64,
 }
 
@@ -200,7 +208,8 @@ impl<E> Reporting<E> {
         }
     }
 
-    /// Whether this outcome is worth a line: the first failure, one now and then after it, and the recovery.
+    /// Logs the first failure, some of the following ones, and the recovery. Returns whether it
+    /// logged.
     fn report(&self, outcome: &OTelSdkResult, spans: usize) -> bool {
         match outcome {
             Ok(()) => {
@@ -218,7 +227,7 @@ impl<E> Reporting<E> {
                     .fetch_add(1, Ordering::Relaxed)
                     .is_multiple_of(REPORT_EVERY);
                 if due {
-                    tracing::warn!(%error, lost, "traces cannot be exported; their spans are lost, and nothing else");
+                    tracing::warn!(%error, lost, "traces cannot be exported; their spans are lost, records are not affected");
                 }
                 due
             }

@@ -1,4 +1,5 @@
-//! A context survives its way, whatever it is; what is no context is none; and nothing is sampled that should not be.
+//! Contexts survive a round trip, invalid ones are ignored, and nothing is sampled against the
+//! sampler's decision.
 
 use std::sync::Mutex;
 
@@ -13,7 +14,7 @@ use super::*;
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-/// Keeps the spans that ended.
+/// Collects the spans that ended.
 #[derive(Debug, Clone, Default)]
 struct Ended(Arc<Mutex<Vec<SpanData>>>);
 

@@ -1,4 +1,4 @@
-//! Committing objects: offsets, idempotence, producers.
+//! Commits of WAL objects: offsets, idempotence, producers.
 
 use streamhouse_core::ErrorCode;
 
@@ -101,7 +101,7 @@ pub async fn the_same_object_commits_once(store: &Store) {
         assert_eq!(store.commit_object(&commit).await.unwrap(), first);
     }
     assert_eq!(log.read(0).await.bounds.high_watermark, 3);
-    // Another object is another one, also with a lower number.
+    // Another sequence is another object, even a lower one.
     let other = object(log.lease.incarnation, 3, &[(log.lease, &[batch(3)])]);
     assert_eq!(
         batches(&store.commit_object(&other).await.unwrap(), 0),
@@ -109,7 +109,7 @@ pub async fn the_same_object_commits_once(store: &Store) {
     );
 }
 
-/// What was committed may be acknowledged, whoever lives; what was not may never be committed.
+/// Committed objects may be acknowledged after the seal; others may never be committed.
 pub async fn an_outcome_can_be_asked_for_after_the_seal(store: &Store) {
     let log = Log::new(store).await;
     let commit = object(log.lease.incarnation, 0, &[(log.lease, &[batch(3)])]);
@@ -216,7 +216,7 @@ pub async fn a_producers_gap_and_old_epoch_are_refused(store: &Store) {
     }
     let old = log.commit(&[of_epoch(2, 0)]).await.unwrap();
     assert_eq!(batches(&old, 0), [refused(ErrorCode::DuplicateSequenceNumber)]);
-    // Another partition knows nothing of it.
+    // The producer is unknown to another partition.
     let other = leases(&topic(store, "payments", 1).await)[0];
     let outcome = store
         .commit_object(&object(log.lease.incarnation, 99, &[(other, &[of_epoch(0, 0)])]))
@@ -272,7 +272,7 @@ pub async fn many_partitions_commit_in_one_object(store: &Store) {
         }
     }
     let view = Log::of(store, leases[0]).read(0).await;
-    // 50 bytes of each of the 299 others lie before it.
+    // 50 bytes of each of the 299 others precede it.
     assert!(
         matches!(
             view.spans[0].place,

@@ -1,4 +1,4 @@
-//! What the scenarios begin with: agents, topics, and a partition's log with its holder.
+//! The fixtures of the scenarios: agents, topics, and a partition's log with its holder.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,14 +12,14 @@ use crate::{
 /// A store under test.
 pub type Store = Arc<dyn MetadataStore>;
 
-/// Keeps objects for ever.
+/// Keeps everything for longer than any test runs.
 pub const KEEP: GarbagePolicy = GarbagePolicy {
     object_grace: Duration::from_secs(86_400),
     producer_expiry: Duration::from_secs(86_400),
     offsets_retention: Duration::from_secs(86_400),
     lives_retention: Duration::from_secs(86_400),
 };
-/// Gives objects up at once, and forgets nothing else.
+/// Returns unreferenced objects at once, and keeps everything else.
 pub const NO_GRACE: GarbagePolicy = GarbagePolicy {
     object_grace: Duration::ZERO,
     ..KEEP
@@ -37,7 +37,7 @@ pub fn registration(agent_id: &str, lease_ttl: Duration) -> AgentRegistration {
     }
 }
 
-/// A life whose lease lasts longer than any test.
+/// Registers an incarnation whose lease lasts longer than any test.
 pub async fn agent(store: &Store, agent_id: &str) -> Registered {
     store
         .register_agent(&registration(agent_id, Duration::from_secs(3600)))
@@ -45,7 +45,7 @@ pub async fn agent(store: &Store, agent_id: &str) -> Registered {
         .unwrap()
 }
 
-/// A resource of this name in the namespace `default`.
+/// Returns an owner of this name in the namespace `default`.
 pub fn owner(resource: &str) -> TopicOwner {
     TopicOwner {
         uid: format!("uid-of-{resource}"),
@@ -70,7 +70,7 @@ pub async fn snapshot(store: &Store) -> Snapshot {
     store.snapshot(None).await.unwrap().unwrap()
 }
 
-/// The leases of a topic's partitions, all of which must be held.
+/// Returns the leases of a topic's partitions, all of which must be held.
 pub fn leases(topic: &TopicRecord) -> Vec<Lease> {
     let lease = |partition: &crate::PartitionRecord| Lease {
         partition: partition.uid,
@@ -80,7 +80,7 @@ pub fn leases(topic: &TopicRecord) -> Vec<Lease> {
     topic.partitions.iter().map(lease).collect()
 }
 
-/// Moves a lease to another life; `None` when the move was lost.
+/// Moves a lease to another incarnation; returns `None` if the move was lost.
 pub async fn take(store: &Store, lease: Lease, to: Incarnation) -> Option<Lease> {
     let wish = LeaseMove {
         partition: lease.partition,
@@ -98,7 +98,7 @@ pub async fn take(store: &Store, lease: Lease, to: Incarnation) -> Option<Lease>
     }
 }
 
-/// The lease of coordinator slot `slot`, taken by `holder` from nobody.
+/// Gives the free lease of coordinator slot `slot` to `holder`.
 pub async fn slot(store: &Store, slot: usize, holder: Incarnation) -> Lease {
     let topics = snapshot(store).await.topics;
     let slots = topics
@@ -122,7 +122,7 @@ pub async fn slot(store: &Store, slot: usize, holder: Incarnation) -> Lease {
     }
 }
 
-/// A batch of `records` records, 10 bytes each.
+/// Returns a batch of `records` records of 10 bytes each.
 pub fn batch(records: i32) -> BatchMeta {
     BatchMeta {
         size_bytes: records.unsigned_abs() * 10,
@@ -132,7 +132,7 @@ pub fn batch(records: i32) -> BatchMeta {
     }
 }
 
-/// The same of an idempotent producer in epoch 0.
+/// Returns a batch of an idempotent producer in epoch 0.
 pub fn sequenced(producer: i64, first_sequence: i32, records: i32) -> BatchMeta {
     BatchMeta {
         producer: Some(ProducerBatch {
@@ -144,7 +144,7 @@ pub fn sequenced(producer: i64, first_sequence: i32, records: i32) -> BatchMeta 
     }
 }
 
-/// An object with these batches, one after the other.
+/// Returns an object with these batches, one after the other.
 pub fn object(incarnation: Incarnation, sequence: u64, parts: &[(Lease, &[BatchMeta])]) -> ObjectCommit {
     let mut position = 0;
     let mut partitions = Vec::new();
@@ -168,7 +168,7 @@ pub fn object(incarnation: Incarnation, sequence: u64, parts: &[(Lease, &[BatchM
     }
 }
 
-/// The outcomes of the batches of one partition; panics when it was fenced.
+/// Returns the outcomes of the batches of one partition; panics if it was fenced.
 pub fn batches(outcome: &CommitOutcome, partition: usize) -> Vec<BatchOutcome> {
     match &outcome.partitions[partition] {
         PartitionOutcome::Committed { batches, .. } => batches.clone(),
@@ -176,7 +176,7 @@ pub fn batches(outcome: &CommitOutcome, partition: usize) -> Vec<BatchOutcome> {
     }
 }
 
-/// A partition's log, its holder, and the holder's next object.
+/// A partition's log, its holder, and the sequence of the holder's next object.
 pub struct Log {
     pub store: Store,
     pub lease: Lease,
@@ -184,7 +184,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// The only partition of a new topic, held by a new agent.
+    /// Creates a topic with one partition, held by a new agent.
     pub async fn new(store: &Store) -> Self {
         agent(store, "agent-0").await;
         Self::of(store, leases(&topic(store, "orders", 1).await)[0])
@@ -210,7 +210,7 @@ impl Log {
         self.append_at(records, 1000).await
     }
 
-    /// The same with a timestamp.
+    /// Appends one batch with a timestamp.
     pub async fn append_at(&mut self, records: i32, max_timestamp: i64) -> i64 {
         let outcome = self
             .commit(&[BatchMeta {
@@ -232,7 +232,7 @@ impl Log {
             .unwrap()
     }
 
-    /// Rolls everything up to `end_offset` into a segment; returns its key.
+    /// Rolls all ranges up to `end_offset` into a segment; returns its key.
     pub async fn roll(&self, end_offset: i64) -> String {
         let base_offset = self.read(0).await.bounds.rolled;
         let intent = self.store.begin_segment(self.lease, base_offset).await.unwrap();
@@ -248,14 +248,14 @@ impl Log {
     }
 }
 
-/// Every object that garbage names under `policy`, steps taken until there is no more.
+/// Runs garbage collection until there is no more to do; returns all keys to delete.
 pub async fn garbage(store: &Store, policy: GarbagePolicy) -> Vec<String> {
     let mut keys = garbage_step(store, policy).await.keys;
     keys.sort();
     keys
 }
 
-/// The same with what waits.
+/// Runs garbage collection until there is no more to do; returns the result of the last step.
 pub async fn garbage_step(store: &Store, policy: GarbagePolicy) -> Garbage {
     for _ in 0..1000 {
         let found = store.garbage(&policy, 100_000).await.unwrap();
@@ -266,7 +266,7 @@ pub async fn garbage_step(store: &Store, policy: GarbagePolicy) -> Garbage {
     panic!("garbage never comes to an end");
 }
 
-/// Checks what must hold of any log: bounds in order, spans that cover it without gap or overlap.
+/// Checks the invariants of any log: ordered bounds, and spans without gap or overlap.
 pub async fn check_log(store: &Store, uid: PartitionUid) {
     let view = store.read_log(uid, LogPosition::Offset(0), 10_000).await.unwrap();
     let bounds = view.bounds;

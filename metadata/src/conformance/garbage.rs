@@ -1,4 +1,4 @@
-//! Deleting safely: nothing referenced, nothing leaked.
+//! Garbage collection: no referenced object is deleted, and no object leaks.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ pub async fn an_object_that_a_row_references_is_never_garbage(store: &Store) {
     let key = wal_key(log.lease.incarnation, 0);
     store.seal(log.lease.incarnation).await.unwrap();
     assert_eq!(garbage(store, NO_GRACE).await, Vec::<String>::new());
-    // A confirmation of something referenced is a mistake of the caller; the row must stay.
+    // Confirming a referenced object is a mistake of the caller; its row must stay.
     store.confirm_deleted(&[key]).await.unwrap();
     assert_eq!(
         store.orphans(log.lease.incarnation, &[0]).await.unwrap(),
@@ -91,7 +91,7 @@ pub async fn a_deleted_topic_leaves_nothing(store: &Store) {
     assert_ne!(again.partitions[0].uid, log.lease.partition);
     let view = Log::of(store, leases(&again)[0]).read(0).await;
     assert_eq!((view.bounds.high_watermark, view.spans.len()), (0, 0));
-    // The object shared with the other topic lives until that one lets go.
+    // The shared object stays until the other topic releases it too.
     store.delete_topic("payments").await.unwrap();
     assert_eq!(garbage(store, NO_GRACE).await, [wal_key(life, 50)]);
 }
@@ -118,7 +118,7 @@ pub async fn a_large_topic_is_purged_in_steps(store: &Store) {
     topic(store, "orders", 1).await;
 }
 
-/// INV-G2: between PUT and commit an agent may die.
+/// INV-G2: an agent may crash between PUT and commit.
 pub async fn orphans_are_sought_below_sealed_lives_only(store: &Store) {
     let mut log = Log::new(store).await;
     let life = log.lease.incarnation;
@@ -130,7 +130,7 @@ pub async fn orphans_are_sought_below_sealed_lives_only(store: &Store) {
     let stranger = Incarnation(life.0 + 1000);
     assert!(
         matches!(store.orphans(stranger, &[0]).await, Err(Error::NotSealed(_))),
-        "it may be another cluster's"
+        "it may belong to another cluster"
     );
     store.seal(life).await.unwrap();
     assert_eq!(
@@ -162,7 +162,7 @@ pub async fn a_deleted_object_is_never_committed_again(store: &Store) {
         batches(&store.commit_object(&next).await.unwrap(), 0),
         [BatchOutcome::Appended { base_offset: 10 }]
     );
-    // When the life is over, too: an answer that claims that nothing happened would be wrong.
+    // Also when the incarnation is sealed: an error that claims no side effects would be wrong.
     store.seal(log.lease.incarnation).await.unwrap();
     let forgotten = again().await;
     assert!(matches!(forgotten, Error::Forgotten(_)), "{forgotten}");
@@ -196,7 +196,7 @@ pub async fn idle_producers_are_forgotten(store: &Store) {
     assert_eq!(batches(&unknown, 0), expected);
 }
 
-/// INV-C1: the offsets of a group that has members stay, however old.
+/// INV-C1: the offsets of a group with members stay, whatever their age.
 pub async fn offsets_expire_in_groups_without_members_only(store: &Store) {
     let log = Log::new(store).await;
     let lease = slot(store, 0, log.lease.incarnation).await;
@@ -253,25 +253,25 @@ pub async fn offsets_expire_in_groups_without_members_only(store: &Store) {
     assert!(!step.more);
 }
 
-/// Forgets ended lives at once, and nothing else.
+/// Deletes sealed incarnations at once, and keeps everything else.
 const FORGET: GarbagePolicy = GarbagePolicy {
     lives_retention: Duration::ZERO,
     ..KEEP
 };
-/// And gives objects up at once.
+/// Deletes sealed incarnations and unreferenced objects at once.
 const FORGET_NOW: GarbagePolicy = GarbagePolicy {
     object_grace: Duration::ZERO,
     ..FORGET
 };
 
-/// INV-L1: also without its row a life stays over.
+/// INV-L1: an incarnation stays sealed even without its row.
 pub async fn an_ended_life_is_forgotten_when_nothing_is_left_of_it(store: &Store) {
     let first = agent(store, "agent-0").await;
     let life = first.incarnation;
     let held = leases(&topic(store, "orders", 2).await);
     let commit = object(life, 0, &[(held[0], &[batch(1)])]);
     store.commit_object(&commit).await.unwrap();
-    // A row is there when its orphans can be asked for.
+    // Its row exists if its orphans can be queried.
     let known = async || match store.orphans(life, &[0]).await {
         Ok(_) => true,
         Err(Error::NotSealed(_)) => false,
@@ -282,7 +282,7 @@ pub async fn an_ended_life_is_forgotten_when_nothing_is_left_of_it(store: &Store
     assert!(known().await, "its orphans are not swept yet");
     store.mark_swept(life).await.unwrap();
     garbage(store, FORGET).await;
-    assert!(known().await, "its object is there");
+    assert!(known().await, "its object exists");
     let second = agent(store, "agent-1").await.incarnation;
     let lease = take_over(store, held[0], second).await;
     Log::of(store, lease).roll(1).await;
@@ -291,12 +291,12 @@ pub async fn an_ended_life_is_forgotten_when_nothing_is_left_of_it(store: &Store
     assert!(known().await, "a partition names it");
     take_over(store, held[1], second).await;
     garbage(store, KEEP).await;
-    assert!(known().await, "its time is not over");
+    assert!(known().await, "its retention has not passed");
     garbage(store, FORGET).await;
-    assert!(known().await, "it is looked through once more");
+    assert!(known().await, "it is swept a second time");
     assert_eq!(snapshot(store).await.unswept[0].0, life);
     garbage(store, FORGET).await;
-    assert!(known().await, "nobody has looked yet");
+    assert!(known().await, "the second sweep is not done");
     store.mark_swept(life).await.unwrap();
     garbage(store, FORGET).await;
     assert!(!known().await);
@@ -318,7 +318,7 @@ pub async fn an_ended_life_is_forgotten_when_nothing_is_left_of_it(store: &Store
     assert_eq!(Log::of(store, lease).read(0).await.bounds.high_watermark, 1);
 }
 
-/// INV-G2: a put may arrive long after its intent was dropped.
+/// INV-G2: an upload may arrive long after its intent was dropped.
 pub async fn a_segment_whose_intent_was_dropped_is_deleted_again_when_its_writers_life_is_over(
     store: &Store,
 ) {
@@ -340,7 +340,7 @@ pub async fn a_segment_whose_intent_was_dropped_is_deleted_again_when_its_writer
     assert_eq!(
         garbage(store, KEEP).await,
         Vec::<String>::new(),
-        "its life is not over for long enough"
+        "it was not sealed long enough ago"
     );
     let again = |why: &'static str| {
         let (store, late) = (store.clone(), late.clone());
@@ -350,21 +350,21 @@ pub async fn a_segment_whose_intent_was_dropped_is_deleted_again_when_its_writer
             assert_eq!(garbage(&store, NO_GRACE).await, Vec::<String>::new(), "{why}");
         }
     };
-    again("its life is over").await;
+    again("it is sealed").await;
     store.mark_swept(life).await.unwrap();
     garbage(store, FORGET).await;
-    again("the last look").await;
+    again("the second sweep").await;
     store.mark_swept(life).await.unwrap();
     for _ in 0..2 {
         assert_eq!(garbage(store, FORGET_NOW).await, Vec::<String>::new());
     }
     assert!(
         matches!(store.orphans(life, &[]).await, Err(Error::NotSealed(_))),
-        "it is forgotten"
+        "its row is deleted"
     );
 }
 
-/// INV-G1, INV-G2: the heir's segment has the same key.
+/// INV-G1, INV-G2: the segment of the new holder has the same key.
 pub async fn a_segment_that_an_heir_finished_is_deleted_again_only_when_the_log_let_go_of_it(store: &Store) {
     let mut log = Log::new(store).await;
     let life = log.lease.incarnation;
@@ -378,17 +378,17 @@ pub async fn a_segment_that_an_heir_finished_is_deleted_again_only_when_the_log_
     assert_eq!(
         garbage(store, NO_GRACE).await,
         Vec::<String>::new(),
-        "the heir is about to put it"
+        "the new holder is about to upload it"
     );
     assert_eq!(heir.roll(10).await, key);
     let wal = wal_key(life, 0);
     assert_eq!(
         garbage(store, NO_GRACE).await,
         std::slice::from_ref(&wal),
-        "the log has it"
+        "the log contains it"
     );
     store.confirm_deleted(&[wal]).await.unwrap();
-    // Also when the life is forgotten long before the log lets go of the segment.
+    // Also when the incarnation's row is deleted long before the log drops the segment.
     heir.roll(20).await;
     store.confirm_deleted(&[wal_key(life, 1)]).await.unwrap();
     for _ in 0..2 {
@@ -397,7 +397,7 @@ pub async fn a_segment_that_an_heir_finished_is_deleted_again_only_when_the_log_
     }
     assert!(
         matches!(store.orphans(life, &[]).await, Err(Error::NotSealed(_))),
-        "it is forgotten"
+        "its row is deleted"
     );
     store.advance_log_start(heir.lease, 10).await.unwrap();
     assert_eq!(garbage(store, NO_GRACE).await, std::slice::from_ref(&key));
@@ -405,7 +405,7 @@ pub async fn a_segment_that_an_heir_finished_is_deleted_again_only_when_the_log_
     assert_eq!(garbage(store, NO_GRACE).await, Vec::<String>::new());
 }
 
-/// Moves the lease of a life that is sealed.
+/// Moves the lease of a sealed incarnation.
 async fn take_over(store: &Store, lease: Lease, to: Incarnation) -> Lease {
     let wish = LeaseMove {
         partition: lease.partition,

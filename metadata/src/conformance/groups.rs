@@ -1,4 +1,4 @@
-//! Groups and their offsets.
+//! Consumer groups and their offsets.
 
 use super::fixture::{Log, NO_GRACE, Store, agent, garbage, leases, slot, take, topic};
 use crate::{
@@ -175,13 +175,13 @@ pub async fn a_consumer_without_membership_commits(store: &Store) {
         store.groups(&GroupQuery::Slot(0)).await.unwrap(),
         [record("g", 0, 0, b"")]
     );
-    // Later it becomes a group with members, and its offsets are still there.
+    // When it becomes a group with members, its offsets remain.
     store
         .put_group(lease, &group("g", 0, 1, b"members"))
         .await
         .unwrap();
     assert_eq!(store.fetch_offsets("g").await.unwrap()[0].offset, 7);
-    // A reset by an operator names no generation either.
+    // A reset names no generation either.
     store
         .commit_offsets(lease, &commit("g", None, vec![offset(log.lease.partition, 2)]))
         .await
@@ -332,7 +332,7 @@ pub async fn lag_is_told_of_groups_whose_members_are_gone(store: &Store) {
         [row("b", "orders", 12, 8)]
     );
     assert_eq!(store.group_lags(&[], 100).await.unwrap(), []);
-    // What retention took away cannot be read any more, and is nothing to wait for.
+    // Records that retention deleted cannot be read any more, so they do not count as lag.
     store.advance_log_start(log.lease, 15).await.unwrap();
     let lags = store.group_lags(&[0, 1], 2).await.unwrap();
     assert_eq!(lags, [row("a", "orders", 4, 5), row("b", "orders", 12, 5)]);

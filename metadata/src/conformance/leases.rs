@@ -1,4 +1,4 @@
-//! Lives, leases and fencing.
+//! Incarnations, leases and fencing.
 
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ pub async fn a_second_life_seals_the_first(store: &Store) {
     );
 }
 
-/// Registers a life whose lease is over as soon as it began.
+/// Registers an incarnation whose lease expires immediately.
 async fn short_lived(store: &Store, agent_id: &str) -> Incarnation {
     store
         .register_agent(&registration(agent_id, Duration::ZERO))
@@ -79,7 +79,7 @@ async fn short_lived(store: &Store, agent_id: &str) -> Incarnation {
         .incarnation
 }
 
-/// Renews until `others` lives were sealed; the clock of the store has to move on first.
+/// Renews until `others` incarnations were sealed; the clock of the store has to advance first.
 async fn renew_until_sealed(store: &Store, incarnation: Incarnation, others: u32) {
     let mut sealed = 0;
     while sealed < others {
@@ -181,7 +181,8 @@ pub async fn sealing_twice_or_a_stranger_is_harmless(store: &Store) {
     assert_eq!(snapshot(store).await.version, before.version);
 }
 
-/// A life whose lease was renewed since somebody found its agent silent goes on, however long its lease is.
+/// An incarnation that renewed its lease since its agent appeared silent is not sealed, however
+/// long its lease is.
 pub async fn a_life_is_sealed_early_only_while_its_lease_is_not_renewed(store: &Store) {
     let hour = Duration::from_secs(3600);
     let mut log = Log::new(store).await;
@@ -206,12 +207,12 @@ pub async fn a_life_is_sealed_early_only_while_its_lease_is_not_renewed(store: &
     let after = snapshot(store).await;
     assert!(after.version > before);
     assert!(after.agents.is_empty() && after.unswept.len() == 1);
-    // Asked again, and of a life that never was: it is over, and nothing changes.
+    // A repeated call, and an unknown incarnation: it counts as sealed, and nothing changes.
     assert!(store.seal_silent(life, Silence::For(hour)).await.unwrap());
     let stranger = Incarnation(1_000_000);
     assert!(store.seal_silent(stranger, Silence::HalfLease).await.unwrap());
     assert_eq!(snapshot(store).await.version, after.version);
-    // A lease that is over as soon as it began has missed its renewals.
+    // A lease that expired immediately has missed its renewals.
     let expired = short_lived(store, "agent-2").await;
     assert!(store.seal_silent(expired, Silence::HalfLease).await.unwrap());
     assert!(matches!(store.renew(expired).await, Err(Error::Sealed(_))));
@@ -225,9 +226,9 @@ pub async fn the_version_rises_with_every_change_and_only_then(store: &Store) {
         version = now;
     };
     let life = agent(store, "agent-0").await.incarnation;
-    rose("an agent came").await;
+    rose("an agent registered").await;
     let lease = leases(&topic(store, "orders", 1).await)[0];
-    rose("a topic came").await;
+    rose("a topic was created").await;
     store
         .alter_topic(
             "orders",
@@ -240,17 +241,17 @@ pub async fn the_version_rises_with_every_change_and_only_then(store: &Store) {
         .unwrap();
     rose("a topic grew").await;
     let other = agent(store, "agent-1").await.incarnation;
-    rose("another agent came").await;
+    rose("another agent registered").await;
     take(store, lease, other).await.unwrap();
     rose("a lease moved").await;
     store.drain(other).await.unwrap();
     rose("an agent drains").await;
     store.delete_topic("orders").await.unwrap();
-    rose("a topic went").await;
+    rose("a topic was deleted").await;
     store.seal(other).await.unwrap();
-    rose("an agent went").await;
+    rose("an agent was sealed").await;
     store.mark_swept(other).await.unwrap();
-    rose("a life was swept").await;
+    rose("an incarnation was swept").await;
     let known = snapshot(store).await.version;
     store.renew(life).await.unwrap();
     assert_eq!(take(store, lease, life).await, None);
@@ -283,7 +284,7 @@ pub async fn a_draining_agent_keeps_its_leases_and_gets_no_new_ones(store: &Stor
         topic(store, "shipments", 1).await.partitions[0].holder,
         Some(heir)
     );
-    // The next life of the same agent does not drain.
+    // The next incarnation of the same agent does not drain.
     let next = agent(store, "agent-0").await.incarnation;
     let agents = snapshot(store).await.agents;
     assert!(
@@ -335,7 +336,7 @@ pub async fn a_lease_moves_only_from_the_holder_and_epoch_named(store: &Store) {
     assert_eq!(take(store, old, Incarnation(new.0 + 1000)).await, None);
     let moved = take(store, old, new).await.unwrap();
     assert_eq!(moved.epoch, old.epoch + 1);
-    // Asked again after an unknown outcome: the same answer.
+    // Repeated after an unknown outcome: the same answer.
     assert_eq!(take(store, old, new).await, Some(moved));
     let back = take(store, moved, old.incarnation).await.unwrap();
     assert_eq!(back.epoch, old.epoch + 2);
@@ -413,7 +414,7 @@ pub async fn a_zombie_cannot_write_after_another_took_the_lease(store: &Store) {
     fenced(store.finish_segment(zombie.lease, &segment).await);
     fenced(store.advance_log_start(zombie.lease, 5).await.map(|_| ()));
     assert_eq!(heir.append(2).await, 5);
-    // Also when the lease comes back: what was taken in the old epoch stays out.
+    // Also when the lease returns: batches accepted in the old epoch stay refused.
     let back = take(store, heir.lease, zombie.lease.incarnation).await.unwrap();
     assert_eq!(
         zombie.commit(&[batch(1)]).await.unwrap().partitions,

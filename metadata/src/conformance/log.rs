@@ -1,4 +1,4 @@
-//! Reading the log.
+//! Reads of the log.
 
 use super::fixture::{Log, Store, check_log, topic};
 use crate::{Error, LogPosition, LogView, PartitionUid, Place};
@@ -14,7 +14,8 @@ fn ends(view: &LogView) -> Vec<i64> {
     view.spans.iter().map(|span| span.end_offset).collect()
 }
 
-/// Two segments (0..10, 10..20) and three ranges (20..25, 25..30, 30..35), with rising times.
+/// Creates two segments (0..10, 10..20) and three ranges (20..25, 25..30, 30..35), with rising
+/// times.
 async fn mixed(store: &Store) -> Log {
     let mut log = Log::new(store).await;
     for n in 0..7 {
@@ -83,7 +84,7 @@ pub async fn a_read_by_time_begins_with_the_first_span_that_reaches_it(store: &S
             .spans
             .is_empty()
     );
-    // What is deleted is not found, though its time fits.
+    // Deleted records are not found, although their time matches.
     store.advance_log_start(log.lease, 27).await.unwrap();
     assert_eq!(
         read(&log, LogPosition::Timestamp(0), 100).await.spans[0].base_offset,
@@ -150,7 +151,7 @@ pub async fn producer_ids_are_never_given_twice(store: &Store) {
     );
 }
 
-/// Whatever the records say of the time: retention goes by it.
+/// Retention uses the time of storage, whatever the timestamps of the records.
 pub async fn a_span_tells_when_it_was_stored(store: &Store) {
     let mut log = Log::new(store).await;
     let before = log.read(0).await.now_ms;
@@ -161,7 +162,7 @@ pub async fn a_span_tells_when_it_was_stored(store: &Store) {
     let view = log.read(0).await;
     let times: Vec<i64> = view.spans.iter().map(|span| span.stored_at_ms).collect();
     assert_eq!(times.len(), 3);
-    // Transactions begin, and milliseconds are rounded, a little before or after the clock is read.
+    // Transactions begin slightly before the clock is read, and milliseconds are rounded.
     assert!(
         times
             .iter()

@@ -1,6 +1,9 @@
-//! What every metadata store must do, as scenarios that are plain functions of a fresh store. Each backend's tests run all
-//! of them through [`conformance_suite!`](crate::conformance_suite); a wrapper around a store can be held to them too.
-//! Named after the invariants of the data path where one is at stake.
+//! The requirements on every metadata store, as scenarios that are plain functions of a fresh
+//! store.
+//!
+//! The tests of each backend run all of them through
+//! [`conformance_suite!`](crate::conformance_suite); a wrapper around a store can be tested with
+//! them too. A scenario names the invariant of the data path that it checks.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests, though not only cfg(test)
 

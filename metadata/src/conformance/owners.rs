@@ -1,4 +1,4 @@
-//! Who manages a topic's name, and the overview that the operator works from.
+//! The owners of topic names, and the overview that the operator uses.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub async fn a_name_is_claimed_by_one_until_it_lets_go(store: &Store) {
     assert_eq!(second.to_string(), "default/second");
 }
 
-/// A resource that is deleted and made again under the same name is another one.
+/// A resource that is deleted and created again under the same name is another owner.
 pub async fn an_owner_is_known_by_its_uid(store: &Store) {
     let old = owner("orders");
     let new = crate::TopicOwner {
@@ -48,7 +48,7 @@ pub async fn a_claim_stands_without_its_topic(store: &Store) {
     assert_eq!(
         store.snapshot(Some(before)).await.unwrap(),
         None,
-        "owners are none of the agents' business"
+        "owners are not part of the snapshot"
     );
     topic(store, "orders", 1).await;
     store.delete_topic("orders").await.unwrap();
@@ -129,7 +129,7 @@ pub async fn an_overview_leaves_out_a_topic_that_was_deleted(store: &Store) {
     assert_eq!((again.partitions, again.high_watermark), (2, 0));
 }
 
-/// More topics than fit any page of anything.
+/// More topics than any page size.
 pub async fn an_overview_of_many_topics_is_whole(store: &Store) {
     for n in 0..300 {
         let name = format!("topic-{n:03}");

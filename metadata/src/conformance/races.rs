@@ -1,4 +1,4 @@
-//! Several agents at the same time.
+//! Concurrent calls of several agents.
 
 use std::sync::{
     Arc,
@@ -13,7 +13,7 @@ use super::fixture::{
 };
 use crate::{BatchOutcome, Error, Lease, LeaseMove, MoveOutcome, PartitionOutcome, Result, keys::wal_key};
 
-/// Runs `count` futures that all begin together; their results in no order.
+/// Runs `count` futures that start together; returns their results in any order.
 async fn together<T, F>(count: usize, future: impl Fn(usize, Arc<Barrier>) -> F) -> Vec<T>
 where
     T: Send + 'static,
@@ -93,7 +93,7 @@ pub async fn racing_claims_have_one_winner(store: &Store) {
     }
 }
 
-/// Claims and releases of many: whoever is told that it is his is alone until he lets go.
+/// Concurrent claims and releases: a claimant that succeeds is the only owner until it releases.
 pub async fn a_claim_is_held_by_one_at_a_time(store: &Store) {
     let holders = Arc::new(AtomicUsize::new(0));
     let held = together(4, |n, barrier| {
@@ -149,7 +149,8 @@ pub async fn racing_commits_of_one_object_commit_once(store: &Store) {
     check_log(store, log.lease.partition).await;
 }
 
-/// Agents whose objects hold each other's partitions too, in different orders: all fenced parts, no deadlock.
+/// Objects that also contain batches for partitions of other agents, in different orders: those
+/// parts are fenced, and there is no deadlock.
 pub async fn agents_commit_to_their_partitions_at_the_same_time(store: &Store) {
     const AGENTS: usize = 4;
     const OBJECTS: u64 = 8;
@@ -191,7 +192,7 @@ pub async fn agents_commit_to_their_partitions_at_the_same_time(store: &Store) {
     }
 }
 
-/// INV-L1: whatever was committed was committed before the seal returned.
+/// INV-L1: every commit that succeeded did so before the seal returned.
 pub async fn a_seal_waits_for_commits_and_lets_none_in_after(store: &Store) {
     let log = Log::new(store).await;
     let lease = log.lease;
@@ -232,7 +233,7 @@ pub async fn a_seal_waits_for_commits_and_lets_none_in_after(store: &Store) {
     );
 }
 
-/// Objects that hold ranges of all partitions, rolled in opposite orders.
+/// Objects with ranges of all partitions, rolled in opposite orders.
 pub async fn segments_of_shared_objects_roll_at_the_same_time(store: &Store) {
     let life = agent(store, "agent-0").await.incarnation;
     let leases = Arc::new(leases(&topic(store, "orders", 6).await));

@@ -5,7 +5,7 @@ use super::fixture::{
 };
 use crate::{Error, Lease, LogPosition, NewSegment, Place, keys::wal_key};
 
-/// A log of five ranges of ten records, each in an object of its own.
+/// Creates a log of five ranges of ten records, each in an object of its own.
 async fn fifty(store: &Store) -> Log {
     let mut log = Log::new(store).await;
     for _ in 0..5 {
@@ -135,7 +135,7 @@ pub async fn a_segment_needs_its_own_intent(store: &Store) {
             .finish_segment(log.lease, &segment("orders/0/other.dat", 0, 10))
             .await,
     );
-    // A new holder that has not begun does not finish what another began.
+    // A new holder without an intent does not finish the segment of another.
     let new = agent(store, "agent-1").await.incarnation;
     let heir = take(store, log.lease, new).await.unwrap();
     conflict(
@@ -159,7 +159,7 @@ pub async fn finishing_again_is_harmless(store: &Store) {
     check_log(store, log.lease.partition).await;
 }
 
-/// INV-G1: an object lives as long as one range in it.
+/// INV-G1: an object is referenced as long as one of its ranges exists.
 pub async fn an_object_is_garbage_with_its_last_range(store: &Store) {
     let life = agent(store, "agent-0").await.incarnation;
     let leases = leases(&topic(store, "orders", 2).await);
@@ -224,7 +224,7 @@ pub async fn what_lies_before_the_log_start_is_queued_for_deletion(store: &Store
     let rolled: Vec<_> = (0..3).map(|sequence| wal_key(life, sequence)).collect();
     assert_eq!(garbage(store, NO_GRACE).await, rolled);
     store.confirm_deleted(&rolled).await.unwrap();
-    // 25 lies within the second segment, so only the first one goes.
+    // 25 lies within the second segment, so only the first one is deleted.
     store.advance_log_start(log.lease, 25).await.unwrap();
     assert_eq!(garbage(store, NO_GRACE).await, std::slice::from_ref(&first));
     store.confirm_deleted(&[first]).await.unwrap();
@@ -254,7 +254,8 @@ pub async fn what_lies_before_the_log_start_is_queued_for_deletion(store: &Store
     check_log(store, log.lease.partition).await;
 }
 
-/// INV-G2: what a zombie may have put before the log went on is deleted.
+/// INV-G2: an object that a former holder may have uploaded before the log start passed it is
+/// deleted.
 pub async fn an_intent_behind_the_log_start_is_dropped_and_its_object_deleted(store: &Store) {
     let log = fifty(store).await;
     let key = store.begin_segment(log.lease, 0).await.unwrap().key;

@@ -1,4 +1,4 @@
-//! How far the history of a store goes, and going on where the bucket is ahead of it.
+//! The timeline of a store, divergence, and recovery.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{
     keys::wal_key,
 };
 
-/// Gives objects up at once, and forgets lives at once.
+/// Deletes unreferenced objects and sealed incarnations at once.
 const NOTHING_WAITS: GarbagePolicy = GarbagePolicy {
     object_grace: Duration::ZERO,
     lives_retention: Duration::ZERO,
@@ -89,7 +89,8 @@ pub async fn a_recovery_waits_for_no_agent(store: &Store) {
     store.recover(&Recovery::default()).await.unwrap();
 }
 
-/// INV-B1, INV-K1: nothing that another history of the cluster may have written is written again, taken over or deleted.
+/// INV-B1, INV-K1: no object that another history of the cluster may have written is overwritten,
+/// adopted or deleted.
 pub async fn a_recovery_goes_on_beyond_what_the_bucket_has(store: &Store) {
     let mut log = Log::new(store).await;
     log.append(5).await;
@@ -111,7 +112,7 @@ pub async fn a_recovery_goes_on_beyond_what_the_bucket_has(store: &Store) {
     assert_eq!(
         snapshot(store).await.unswept,
         [],
-        "what that life left is not looked for"
+        "the objects of that incarnation are not swept"
     );
     assert_eq!(garbage(store, NOTHING_WAITS).await, Vec::<String>::new());
     assert_eq!(snapshot(store).await.unswept, [], "nor later");
@@ -131,7 +132,7 @@ pub async fn a_recovery_goes_on_beyond_what_the_bucket_has(store: &Store) {
     fresh.append(1).await;
     assert_eq!(fresh.roll(1).await, "unheard-of@2/0/segment_0000000000.dat");
 
-    // Again, and with nothing beyond: numbers never go back.
+    // Repeated without newer numbers in the bucket: numbers never go back.
     store.seal(next.incarnation).await.unwrap();
     let again = store.recover(&Recovery::default()).await.unwrap();
     assert_eq!(again.timeline.number, 43);
@@ -142,7 +143,7 @@ pub async fn a_recovery_goes_on_beyond_what_the_bucket_has(store: &Store) {
     assert_eq!(store.allocate_producer_id().await.unwrap(), 5002);
 }
 
-/// The lease of the log's partition for `holder`, taken from nobody.
+/// Gives the free lease of the log's partition to `holder`.
 async fn taken_up(store: &Store, log: &Log, holder: Incarnation) -> Lease {
     let wish = LeaseMove {
         partition: log.lease.partition,
@@ -186,7 +187,7 @@ pub async fn objects_that_no_row_names_are_told(store: &Store) {
     assert_eq!(waiting, Vec::<String>::new(), "its deletion is queued");
 }
 
-/// INV-K1, INV-B1: a key that is taken is left to whoever took it.
+/// INV-K1, INV-B1: an object under a key that is already used is left untouched.
 pub async fn a_key_that_is_taken_is_left_alone(store: &Store) {
     agent(store, "agent-0").await;
     let orders = leases(&topic(store, "orders", 2).await);
@@ -206,7 +207,7 @@ pub async fn a_key_that_is_taken_is_left_alone(store: &Store) {
     );
     let again = store.begin_segment(orders[0], 0).await.unwrap();
     assert_eq!((again.key.as_str(), again.inherited), (other.key.as_str(), true));
-    // The next partition uses the folder that there is by now.
+    // The next partition uses the folder that exists by now.
     let second = store.avoid_segment(orders[1], 0, &taken[1]).await.unwrap();
     assert_eq!(second.key, "orders@2/1/segment_0000000000.dat");
     let third = store.avoid_segment(orders[1], 0, &second.key).await.unwrap();

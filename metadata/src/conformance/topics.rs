@@ -171,7 +171,7 @@ pub async fn a_deleted_topic_takes_no_commits_and_no_reads(store: &Store) {
     assert!(matches!(alter, Err(Error::UnknownTopic(_))));
 }
 
-/// INV-K1: a name comes back at once, an object key never.
+/// INV-K1: a topic name is reused at once, an object key never.
 pub async fn a_deleted_name_is_free_at_once_and_gets_a_folder_of_its_own(store: &Store) {
     let mut log = Log::new(store).await;
     let mut folders = vec!["orders".to_owned()];
@@ -185,7 +185,7 @@ pub async fn a_deleted_name_is_free_at_once_and_gets_a_folder_of_its_own(store: 
         );
         store.delete_topic("orders").await.unwrap();
         store.delete_topic("orders").await.unwrap();
-        // In the last round, when nothing is left of the former ones.
+        // In the last round, also after everything of the former topics is deleted.
         if use_of_the_name == 4 {
             let keys = garbage(store, NO_GRACE).await;
             store.confirm_deleted(&keys).await.unwrap();

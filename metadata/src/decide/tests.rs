@@ -1,4 +1,5 @@
-//! The invariants of a commit, over random objects: offsets without gaps and never twice, order kept, repeats recognised.
+//! The invariants of a commit, over random objects: offsets are assigned once and without gaps, the
+//! order is kept, and repeated batches are recognized.
 
 use proptest::prelude::*;
 
@@ -194,7 +195,7 @@ fn the_pairs_to_read_are_named_once_and_in_order() {
     assert_eq!(producers_of(&commit), [(P, 9), (Q, 1), (Q, 2)]);
 }
 
-/// A batch as the strategies make it: who sends it, how much, and what is wrong with it.
+/// A generated batch: its producer, its number of records, and its sequence.
 #[derive(Debug, Clone)]
 enum Sent {
     Plain(i32),
@@ -212,7 +213,7 @@ fn sent() -> impl Strategy<Value = Sent> {
     ]
 }
 
-/// What a producer did so far: its next sequence and each batch it sent with the offset it got.
+/// The state of a producer: its next sequence and each batch that it sent with the assigned offset.
 #[derive(Debug, Default, Clone)]
 struct Sender {
     next: i32,
@@ -250,7 +251,8 @@ proptest! {
     }
 }
 
-/// The batch that `send` stands for and what the rules say of it, by a model that shares no code with the decision.
+/// Returns the batch that `send` describes and its expected outcome, by a model that shares no code
+/// with the decision.
 fn plan(senders: &mut HashMap<i64, Sender>, send: &Sent, offset: i64) -> (BatchMeta, BatchOutcome) {
     match *send {
         Sent::Plain(records) => (plain(records), BatchOutcome::Appended { base_offset: offset }),
@@ -289,7 +291,8 @@ fn refused_gap(senders: &HashMap<i64, Sender>, producer: i64) -> BatchOutcome {
     })
 }
 
-/// The ranges cover exactly the new offsets, in order, and lie within the object without touching each other.
+/// Checks that the ranges cover exactly the new offsets, in order, and do not overlap in the
+/// object.
 fn check_ranges(decision: &Decision, commit: &ObjectCommit, from: i64, to: i64) -> Result<(), TestCaseError> {
     let mut offset = from;
     let mut position = 0;

@@ -1,5 +1,8 @@
-//! Reads a PostgreSQL address. What the driver would misread or ignore is refused here by name: a password that is not
-//! percent-encoded, several hosts, a parameter that nobody knows. No message holds any part of a password.
+//! Parses a PostgreSQL address.
+//!
+//! Refuses what the driver would misread or ignore and names it: a password that is not
+//! percent-encoded, several hosts, an unknown parameter. No message contains any part of a
+//! password.
 
 use std::str::FromStr;
 
@@ -28,12 +31,13 @@ const PARAMETERS: [&str; 17] = [
     "application_name",
 ];
 
-/// An address that was read.
+/// A parsed address.
 #[derive(Debug, Clone)]
 pub(super) struct Address {
-    /// Where to connect to, and as whom.
+    /// The host, the database and the credentials.
     pub(super) settings: PgConnectOptions,
-    /// The address says `statement-cache-capacity=0`: a pooler in between hands each transaction another connection.
+    /// Whether the address contains `statement-cache-capacity=0`, which declares a connection
+    /// pooler that may run each transaction on another server connection.
     pub(super) pooled: bool,
 }
 
@@ -63,7 +67,7 @@ impl FromStr for Address {
         let settings = PgConnectOptions::from_str(url).map_err(|error| match error {
             sqlx::Error::Configuration(inner) if inner.to_string() == "invalid port number" => {
                 if parts.user_info().is_some() {
-                    refused("what follows the host's colon is no port number")
+                    refused("the text after the host's colon is no port number")
                 } else {
                     unencoded()
                 }
@@ -80,19 +84,19 @@ impl FromStr for Address {
 
 fn refused(problem: &str) -> Error {
     Error::Address(format!(
-        "the PostgreSQL address cannot be used: {problem}; it looks like postgres://user:password@host:port/database"
+        "the PostgreSQL address cannot be used: {problem}; expected postgres://user:password@host:port/database"
     ))
 }
 
 fn unencoded() -> Error {
     refused(
-        "a user or a password with one of these characters must be percent-encoded: # is %23, / is %2F, ? is %3F, : is %3A, \
+        "in a user name or a password, these characters must be percent-encoded: # is %23, / is %2F, ? is %3F, : is %3A, \
          @ is %40, % is %25",
     )
 }
 
 fn unknown_parameter(name: &str) -> Error {
-    // Not a name that may be a piece of something else.
+    // Do not show a name that may be a piece of a password.
     let shown = if name.len() <= 40
         && name
             .chars()
@@ -103,14 +107,14 @@ fn unknown_parameter(name: &str) -> Error {
         "it has a parameter that is not known".to_owned()
     };
     refused(&format!(
-        "{shown} and would be ignored, so take it out (known are {}, options)",
+        "{shown} and would be ignored: remove it (known parameters are {}, options)",
         PARAMETERS.join(", ")
     ))
 }
 
-/// The pieces of an address as they are written.
+/// The parts of an address as they are written.
 struct Parts<'a> {
-    /// User, password, host and port.
+    /// The user, password, host and port.
     authority: &'a str,
     /// The database.
     path: &'a str,
@@ -146,7 +150,8 @@ impl<'a> Parts<'a> {
             .map_or(self.authority, |(_, hosts)| hosts)
     }
 
-    /// Whether the sign that ends a password stands where none belongs: one of the password's own characters ended the part before.
+    /// Returns whether an `@` or `#` occurs where none belongs: a character of the password ended
+    /// the authority early.
     fn has_stray_password(&self) -> bool {
         let began = self.user_info().is_none() && self.authority.contains(':');
         self.fragment.is_some() || self.path.contains('@') || (began && self.query.contains('@'))

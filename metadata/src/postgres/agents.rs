@@ -1,8 +1,10 @@
-//! Lives of agents and the fence that every write of an agent passes.
+//! Incarnations of agents, and the fence that every write of an agent passes.
 //!
-//! Locks, always in this order, so that nobody waits in a circle: the row of `cluster` (whoever changes agents, leaders or
-//! topics), rows of `agents`, rows of `partitions` by id, rows of `wal_objects` by key. A write of an agent locks its row
-//! FOR KEY SHARE: renewals pass it, a seal (FOR UPDATE) waits for it, so after a seal nothing of that life can commit.
+//! Every transaction takes its locks in this order, so that none deadlock: the row of `cluster`
+//! (for a change of agents, leaders or topics), rows of `agents`, rows of `partitions` by id, rows
+//! of `wal_objects` by key. A write of an agent locks the agent's row FOR KEY SHARE: renewals do
+//! not conflict with it, but a seal (FOR UPDATE) waits for it. Therefore nothing of an incarnation
+//! commits after it was sealed.
 
 use sqlx::{query, query_as, query_scalar};
 use uuid::Uuid;
@@ -14,7 +16,7 @@ use crate::{
     rows::{LeasedRow, check_lease, millis, unsigned},
 };
 
-/// Takes the lock that makes changes of agents, leaders and topics come one by one.
+/// Locks the row of `cluster`, which serializes changes of agents, leaders and topics.
 pub(super) async fn lock_cluster(conn: &mut PgConnection) -> Outcome<()> {
     query("SELECT version FROM cluster FOR UPDATE")
         .execute(conn)
@@ -22,7 +24,8 @@ pub(super) async fn lock_cluster(conn: &mut PgConnection) -> Outcome<()> {
     Ok(())
 }
 
-/// The same unless another has it; says whether it did. For whoever holds locks that come later in the order.
+/// As [`lock_cluster`], unless another transaction holds the lock; returns whether it was taken.
+/// For callers that hold locks that come later in the order.
 pub(super) async fn lock_cluster_if_free(conn: &mut PgConnection) -> Outcome<bool> {
     let locked: Option<i64> = query_scalar("SELECT version FROM cluster FOR UPDATE SKIP LOCKED")
         .fetch_optional(conn)
@@ -30,7 +33,7 @@ pub(super) async fn lock_cluster_if_free(conn: &mut PgConnection) -> Outcome<boo
     Ok(locked.is_some())
 }
 
-/// Says that agents, leaders or topics changed. The caller holds the lock of [`lock_cluster`].
+/// Increments the version of the snapshot. The caller holds the lock of [`lock_cluster`].
 pub(super) async fn bump(conn: &mut PgConnection) -> Outcome<u64> {
     let version: i64 = query_scalar("UPDATE cluster SET version = version + 1 RETURNING version")
         .fetch_one(conn)
@@ -38,7 +41,7 @@ pub(super) async fn bump(conn: &mut PgConnection) -> Outcome<u64> {
     Ok(unsigned("the version", version)?)
 }
 
-/// Seals lives whose rows the caller has locked FOR UPDATE.
+/// Seals incarnations whose rows the caller has locked FOR UPDATE.
 async fn seal_locked(conn: &mut PgConnection, incarnations: &[i64]) -> Outcome<()> {
     query("UPDATE agents SET sealed_at = clock_timestamp() WHERE incarnation = ANY($1)")
         .bind(incarnations)
@@ -88,7 +91,7 @@ pub(super) async fn register(conn: &mut PgConnection, new: &AgentRegistration) -
     })
 }
 
-/// Renews a lease, which no index knows of, and looks for others that expired.
+/// Renews a lease, a column that no index covers, and looks for other leases that have expired.
 pub(super) const RENEW: &str = "
     UPDATE agents SET lease_expires_at = now() + lease_ttl_ms * interval '1 ms'
     WHERE incarnation = $1 AND sealed_at IS NULL
@@ -96,7 +99,7 @@ pub(super) const RENEW: &str = "
               EXISTS (SELECT 1 FROM agents other
                       WHERE other.sealed_at IS NULL AND other.lease_expires_at < now() AND other.incarnation <> $1)";
 
-/// Renews a lease; says whether leases of others have expired.
+/// Renews a lease; also returns whether leases of others have expired.
 pub(super) async fn renew(conn: &mut PgConnection, incarnation: Incarnation) -> Outcome<(Renewed, bool)> {
     let renewed: Option<(i64, bool)> = query_as(RENEW).bind(incarnation.0).fetch_optional(conn).await?;
     let (version, expired) = renewed.ok_or(Error::Sealed(incarnation))?;
@@ -109,9 +112,11 @@ pub(super) async fn renew(conn: &mut PgConnection, incarnation: Incarnation) -> 
     ))
 }
 
-/// Seals the lives whose lease has expired; `None` when there is nothing to seal now. Waits for nobody: a life that is in
-/// the middle of a commit, or a change by another agent, is left for the next renewal, so that one agent that stands still
-/// within a transaction cannot make the others miss their renewals.
+/// Seals the incarnations whose lease has expired; returns `None` if there is none to seal now.
+///
+/// Does not wait for locks: an incarnation in the middle of a commit, and a concurrent change by
+/// another agent, are left to the next renewal. So one agent that hangs in a transaction cannot
+/// make the others miss their renewals.
 pub(super) async fn seal_expired(conn: &mut PgConnection) -> Outcome<Option<Renewed>> {
     if !lock_cluster_if_free(conn).await? {
         return Ok(None);
@@ -168,8 +173,10 @@ pub(super) async fn seal(conn: &mut PgConnection, incarnation: Incarnation) -> O
     Ok(())
 }
 
-/// Seals a life whose lease was not renewed for so long; says whether it is over. Waits for no transaction of that life,
-/// as [`seal_expired`] does not: whoever asks asks again.
+/// Seals an incarnation whose lease was not renewed for the given time; returns whether it is
+/// sealed.
+///
+/// As [`seal_expired`], it does not wait for a transaction of that incarnation: the caller retries.
 pub(super) async fn seal_silent(
     conn: &mut PgConnection,
     incarnation: Incarnation,
@@ -180,7 +187,7 @@ pub(super) async fn seal_silent(
         Silence::For(duration) => Some(millis(duration)),
         Silence::HalfLease => None,
     };
-    // The lease was renewed its own time before it ends.
+    // The last renewal happened one lease duration before the lease ends.
     let live: Option<(bool,)> = query_as(
         "SELECT lease_expires_at - (lease_ttl_ms - coalesce($2::bigint, lease_ttl_ms / 2)) * interval '1 ms'
                 <= clock_timestamp()
@@ -201,7 +208,7 @@ pub(super) async fn seal_silent(
     }
 }
 
-/// Whether the incarnation is sealed; `None` when it was never given.
+/// Returns whether the incarnation is sealed; `None` if it is unknown.
 pub(super) async fn sealed(conn: &mut PgConnection, incarnation: Incarnation) -> Outcome<Option<bool>> {
     let sealed = query_scalar("SELECT sealed_at IS NOT NULL FROM agents WHERE incarnation = $1")
         .bind(incarnation.0)
@@ -225,7 +232,7 @@ struct LeaseColumns {
     folder: String,
 }
 
-/// A partition's row with its topic, for a write of its holder.
+/// Selects the row of a partition with its topic, for a write of its holder.
 macro_rules! leased_sql {
     ($lock:literal) => {
         concat!(
@@ -239,16 +246,17 @@ macro_rules! leased_sql {
 pub(super) const LEASED_EXCLUSIVE: &str = leased_sql!("FOR NO KEY UPDATE OF p");
 pub(super) const LEASED_SHARED: &str = leased_sql!("FOR SHARE OF p");
 
-/// How the partition's row is locked until the transaction ends.
+/// The strength of the lock on the partition's row, which is held until the transaction ends.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Lock {
-    /// The log is about to change.
+    /// For changes of the log.
     Exclusive,
-    /// Only the lease must stay.
+    /// For changes that only require that the lease stays in force.
     Shared,
 }
 
-/// The partition's row, locked, when the lease is in force; it stays in force until the transaction ends.
+/// Locks and returns the partition's row if the lease is in force; it stays in force until the
+/// transaction ends.
 pub(super) async fn leased(conn: &mut PgConnection, lease: Lease, lock: Lock) -> Outcome<LeasedRow> {
     let sealed: Option<bool> =
         query_scalar("SELECT sealed_at IS NOT NULL FROM agents WHERE incarnation = $1 FOR KEY SHARE")

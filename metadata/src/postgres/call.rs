@@ -1,7 +1,9 @@
-//! One call of the store: a connection, a transaction, its body, all of it again when that may help, and an end to the waiting.
+//! One call of the store: a connection, a transaction and its body, repeated where a retry may
+//! help, within a time limit.
 //!
-//! Two clocks bound a call. The server's (`statement_timeout` and its like) end a statement in good order. This one's ends it when
-//! the server says nothing at all: the call fails, its connection is closed, and the outcome is open.
+//! Two timeouts bound a call. The server's (`statement_timeout` and related settings) end a
+//! statement cleanly. The client's ends the call when the server does not respond: the call fails,
+//! its connection is closed, and its outcome is unknown.
 
 use tokio::time::{Duration, Instant, sleep};
 
@@ -15,21 +17,22 @@ use crate::{
     failure::{ATTEMPTS, Failure, Outcome, no_answer, pause},
 };
 
-/// The state of one call, over its attempts.
+/// The state of one call over its attempts.
 pub(super) struct Call<'a> {
     lane: &'a Lane,
     scope: Scope,
-    /// May be run again though it may have happened: it only looks, or it tidies.
+    /// Whether the call may be repeated although it may have taken effect: it only reads, or it is
+    /// a step of garbage collection.
     repeatable: bool,
-    /// For one attempt, once it has a connection.
+    /// The time limit of one attempt once it has a connection.
     limit: Duration,
-    /// For all attempts.
+    /// The deadline of all attempts.
     until: Instant,
     attempt: u32,
 }
 
 impl<'a> Call<'a> {
-    /// A call that takes `total` at most, and `limit` once it has a connection.
+    /// Creates a call that takes `total` at most, and `limit` once it has a connection.
     pub(super) fn new(
         lane: &'a Lane,
         purpose: Purpose,
@@ -46,30 +49,32 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// A connection for the next attempt.
+    /// Acquires a connection for the next attempt.
     pub(super) async fn acquire(&mut self) -> Outcome<Lent> {
         self.attempt += 1;
         self.lane.acquire(self.until).await
     }
 
-    /// When the attempt that begins now is given up.
+    /// Returns the deadline of the attempt that begins now.
     pub(super) fn deadline(&self) -> Instant {
         self.until.min(Instant::now() + self.limit)
     }
 
-    /// Begins what the call's scope says.
+    /// Begins what the call's scope requires.
     pub(super) async fn begin(&self, lent: &mut Lent) -> Outcome<()> {
         lent.begin(self.scope).await
     }
 
-    /// The end of the call, or `None` for another attempt. `lent` is `None` when there was no connection.
+    /// Returns the result of the call, or `None` for another attempt. `lent` is `None` if there was
+    /// no connection.
     pub(super) async fn settle<T>(&mut self, lent: Option<Lent>, outcome: Outcome<T>) -> Option<Result<T>> {
         let in_doubt = lent
             .as_ref()
             .is_some_and(|lent| !self.repeatable && lent.is_in_doubt(self.scope));
         let meant = match outcome {
             Err(Failure::Sql(error)) => {
-                // The server refused in order; after anything else half an answer may be on its way.
+                // The server reported an error. After any other failure, part of an answer may be
+                // in flight.
                 let in_order = matches!(error, sqlx::Error::Database(_));
                 let meant = meaning(error);
                 if in_order && matches!(meant, Meaning::TryAgain(_) | Meaning::Final(_)) {
@@ -78,7 +83,7 @@ impl<'a> Call<'a> {
                 meant
             }
             Err(Failure::Late) => {
-                // Others may be as silent.
+                // Other connections may be unresponsive too.
                 self.lane.expire();
                 return Some(Err(no_answer(self.limit)));
             }

@@ -1,4 +1,4 @@
-//! The cluster as a whole: how far the history of this store goes, and going on where the bucket is ahead of it.
+//! The cluster as a whole: its timeline, and recovery when the bucket is ahead of this store.
 
 use sqlx::{query, query_as, query_scalar};
 use uuid::Uuid;
@@ -15,7 +15,7 @@ use crate::{
     rows::{signed, unsigned},
 };
 
-/// The greatest numbers that the two sequences gave; 0 before the first.
+/// Selects the greatest numbers that the two sequences allocated; 0 before the first.
 const GIVEN: &str = "
     SELECT (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM agents_incarnation_seq),
            (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM producer_ids)";
@@ -45,7 +45,7 @@ pub(super) async fn state(conn: &mut PgConnection) -> Outcome<ClusterState> {
     })
 }
 
-/// Takes the lock of [`lock_cluster`], and refuses a store whose history does not go on.
+/// Takes the lock of [`lock_cluster`] and refuses a store with a reported divergence.
 pub(super) async fn check_history(conn: &mut PgConnection) -> Outcome<()> {
     let diverged: bool = query_scalar("SELECT diverged_at IS NOT NULL FROM cluster FOR UPDATE")
         .fetch_one(conn)
@@ -85,7 +85,7 @@ pub(super) async fn recover(conn: &mut PgConnection, recovery: &Recovery) -> Out
     if let Some(agent_id) = live.fetch_optional(&mut *conn).await? {
         return Err(Error::AgentLives(agent_id).into());
     }
-    // Not looked through again either: what they left may be another history's.
+    // They are not swept again: their objects may belong to another history.
     let lives = query(
         "UPDATE agents SET sealed_at = coalesce(sealed_at, clock_timestamp()),
                            swept_at = coalesce(swept_at, clock_timestamp()), last_look = true

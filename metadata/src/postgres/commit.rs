@@ -1,5 +1,6 @@
-//! The commit of a WAL object: the hottest transaction. Four statements, whatever the number of partitions: the agent's
-//! row, the partitions' rows, the producers' states, and one that writes everything.
+//! The commit of a WAL object: the hottest transaction. It takes four statements whatever the
+//! number of partitions: the agent's row, the partitions' rows, the producer states, and one that
+//! writes everything.
 
 use std::collections::HashMap;
 
@@ -15,25 +16,26 @@ use crate::{
     rows::signed,
 };
 
-/// The agent's row, kept from being sealed until the end, and what the object's first commit answered.
+/// Locks the agent's row against a seal, and selects the outcome of an earlier commit of the
+/// object.
 pub(super) const LOCK_AGENT: &str = "
     SELECT a.sealed_at IS NOT NULL, a.forgotten_sequence,
            (SELECT w.outcome FROM wal_objects w WHERE w.incarnation = $1 AND w.sequence = $2)
     FROM agents a WHERE a.incarnation = $1 FOR KEY SHARE OF a";
 
-/// The partitions' rows, locked in order.
+/// Locks the partitions' rows in order.
 pub(super) const LOCK_PARTITIONS: &str = "
     SELECT id, holder, epoch, log_start, high_watermark, deleted FROM partitions
     WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
 
-/// The states of (partition, producer) pairs.
+/// Selects the states of (partition, producer) pairs.
 pub(super) const READ_PRODUCERS: &str = "
     SELECT s.partition_id, s.producer_id, s.epoch, s.batches
     FROM UNNEST($1::bigint[], $2::bigint[]) AS u (partition_id, producer_id)
     JOIN producer_state s ON s.partition_id = u.partition_id AND s.producer_id = u.producer_id";
 
-/// Everything that a commit writes. Two commits of the same object at once: the second breaks the key of `wal_objects`,
-/// and run again it finds the first one's outcome.
+/// Writes everything that a commit changes. Of two concurrent commits of one object, the second
+/// violates the key of `wal_objects`; its retry finds the outcome of the first.
 pub(super) const WRITE: &str = "
     WITH new_ranges AS (
         INSERT INTO ranges (partition_id, end_offset, base_offset, incarnation, sequence, position, length, epoch,
@@ -171,7 +173,7 @@ async fn write(
     Ok(())
 }
 
-/// One column of the rows, as the array that a statement takes.
+/// Collects one column of the rows into the array that a statement takes.
 fn column<R, V>(rows: &[R], value: impl Fn(&R) -> V) -> Vec<V> {
     rows.iter().map(value).collect()
 }

@@ -1,8 +1,9 @@
-//! A connection to PostgreSQL as every statement here uses it, and how one is opened.
+//! A connection to PostgreSQL as this store uses it, and how it is opened.
 //!
-//! A connection pooler (PgBouncer and its like) may hand each transaction another server connection. Then nothing may be left in a
-//! session: no settings, and no prepared statements, whose names would be those of other clients' statements. Opening a
-//! connection finds out: a setting that travels with the start of a session arrives at PostgreSQL, and not through a pooler.
+//! A connection pooler (such as PgBouncer) may run each transaction on another server connection.
+//! Then nothing may remain in a session: no settings, and no prepared statements, because their
+//! names would collide with those of other clients. Opening a connection detects a pooler: a
+//! setting in the startup packet arrives at PostgreSQL, but not through a pooler.
 
 use std::{
     fmt,
@@ -24,33 +25,34 @@ use tokio::time::{Duration, Instant};
 use super::{address::Address, tls};
 use crate::{ConnectOptions, Result};
 
-/// The setting that a session of ours begins with; PostgreSQL keeps it, a pooler refuses or drops it.
+/// The setting that every session begins with; PostgreSQL stores it, a pooler refuses or drops it.
 const MARK: &str = "streamhouse.session";
 
-/// How connections are opened, and what is set on each.
+/// Opens connections with the settings of the store.
 #[derive(Clone)]
 pub(crate) struct Opening {
-    /// Without settings of the session.
+    /// Without session settings, for a pooler.
     plain: PgConnectOptions,
-    /// With them.
+    /// With session settings.
     direct: PgConnectOptions,
-    /// What a transaction through a pooler begins with, instead.
+    /// The statements that set the same at the begin of each transaction through a pooler.
     local: Arc<str>,
-    /// A pooler was found, or the address says that there is one. Stays so: what is right for a pooler is right without one.
+    /// Whether a pooler was detected or the address declares one. Never reset: the settings for a
+    /// pooler also work without one.
     pooled: Arc<AtomicBool>,
 }
 
-/// Time-outs of the server, in milliseconds; 0 for none.
+/// Timeouts that the server enforces, in milliseconds; 0 for none.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ServerTimeouts {
-    /// For each statement.
+    /// The limit of each statement.
     pub(crate) statement: u128,
-    /// For each lock, and for a transaction left standing.
+    /// The limit of the wait for each lock, and of an idle transaction.
     pub(crate) lock: u128,
 }
 
 impl ServerTimeouts {
-    /// Those of the calls.
+    /// Returns the timeouts of the store's calls.
     pub(crate) fn of(options: &ConnectOptions) -> Self {
         let millis = options.statement_timeout.as_millis();
         Self {
@@ -61,7 +63,7 @@ impl ServerTimeouts {
 }
 
 impl Opening {
-    /// Reads the address. Every statement and lock is bounded as `timeouts` say.
+    /// Parses the address. The server bounds every statement and lock by `timeouts`.
     pub(crate) fn new(url: &str, options: &ConnectOptions, timeouts: ServerTimeouts) -> Result<Self> {
         let Address { settings, pooled } = url.parse()?;
         let settings = match &options.tls {
@@ -76,16 +78,17 @@ impl Opening {
             ("statement_timeout", timeouts.statement.to_string()),
             ("lock_timeout", timeouts.lock.to_string()),
             ("idle_in_transaction_session_timeout", timeouts.lock.to_string()),
-            // Rows are found by index in memory or on flash: the default, made for turning disks, prefers to read whole tables.
+            // Rows are found by index in memory or on flash. The default is for rotating disks and
+            // prefers sequential scans.
             ("random_page_cost", "1.1".to_owned()),
-            // Every statement here is short; compiling one takes longer than running it.
+            // All statements are short: compiling one takes longer than running it.
             ("jit", "off".to_owned()),
         ];
         let local: String = values
             .iter()
             .map(|(name, value)| format!("; SET LOCAL {name} = '{value}'"))
             .collect();
-        // No numbers with a fraction are read here, and poolers refuse the parameter.
+        // No floating-point numbers are read, and poolers refuse the parameter.
         let plain = settings.extra_float_digits(None);
         Ok(Self {
             direct: plain.clone().options(values).options([(MARK, "direct")]),
@@ -95,18 +98,18 @@ impl Opening {
         })
     }
 
-    /// The host and port, for messages.
+    /// Returns the host and port, for messages.
     pub(crate) fn target(&self) -> String {
         format!("{}:{}", self.plain.get_host(), self.plain.get_port())
     }
 
-    /// The settings of a direct connection.
+    /// Returns the options of a direct connection.
     #[cfg(test)]
     pub(crate) fn direct(&self) -> &PgConnectOptions {
         &self.direct
     }
 
-    /// Opens a connection. Not bounded in time: the caller does that.
+    /// Opens a connection. The caller bounds the time.
     pub(crate) async fn open(&self) -> Result<PgConnection, sqlx::Error> {
         if self.pooled.load(Ordering::Relaxed) {
             return self.open_through_pooler().await;
@@ -139,13 +142,14 @@ impl Opening {
         if !self.pooled.swap(true, Ordering::Relaxed) {
             tracing::info!(
                 target = self.target(),
-                "a connection pooler stands before PostgreSQL: statements are not prepared, which costs commits per second"
+                "PostgreSQL is reached through a connection pooler: statements are not prepared, which lowers the commit rate"
             );
         }
     }
 }
 
-/// Protocol violation, as PgBouncer says it, and feature not supported, as other poolers do.
+/// Returns whether the code is a protocol violation (PgBouncer) or "feature not supported" (other
+/// poolers).
 fn is_refused_setting(code: Option<&str>) -> bool {
     matches!(code, Some("08P01" | "0A000"))
 }
@@ -153,18 +157,19 @@ fn is_refused_setting(code: Option<&str>) -> bool {
 /// How a call uses its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// One statement, or several that are each enough for themselves.
+    /// One statement, or several independent ones.
     Statement,
     /// A transaction.
     Transaction,
-    /// A transaction that only reads, and sees one moment.
+    /// A read-only transaction that sees one snapshot.
     Moment,
 }
 
-/// A connection. Stands in for the driver's own, and keeps statements unnamed where a pooler wants that.
+/// A connection. Wraps the driver's connection and keeps statements unnamed where a pooler requires
+/// it.
 pub(crate) struct PgConnection {
     raw: sqlx::PgConnection,
-    /// What each transaction sets; `None` for a session of its own.
+    /// The statements that begin each transaction; `None` for a direct session.
     local: Option<Arc<str>>,
     opened: Instant,
 }
@@ -186,21 +191,22 @@ impl PgConnection {
         }
     }
 
-    /// Whether a pooler stands in between.
+    /// Returns whether the connection goes through a pooler.
     pub(crate) fn is_pooled(&self) -> bool {
         self.local.is_some()
     }
 
-    /// How long ago it was opened.
+    /// Returns the time since it was opened.
     pub(crate) fn age(&self) -> Duration {
         self.opened.elapsed()
     }
 
-    /// Begins what `scope` says; says whether a transaction is open now.
+    /// Begins what `scope` requires; returns whether a transaction is open.
     pub(crate) async fn begin(&mut self, scope: Scope) -> Result<bool, sqlx::Error> {
         let begin = match (scope, &self.local) {
             (Scope::Statement, None) => return Ok(false),
-            // A statement needs two messages: through a pooler only a transaction keeps them on one connection.
+            // A statement takes two messages: through a pooler only a transaction keeps them on one
+            // server connection.
             (Scope::Statement | Scope::Transaction, _) => "BEGIN",
             (Scope::Moment, _) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         };
@@ -209,32 +215,32 @@ impl PgConnection {
         Ok(true)
     }
 
-    /// Commits.
+    /// Commits the transaction.
     pub(crate) async fn commit(&mut self) -> Result<(), sqlx::Error> {
         self.run("COMMIT").await
     }
 
-    /// Rolls back.
+    /// Rolls the transaction back.
     pub(crate) async fn rollback(&mut self) -> Result<(), sqlx::Error> {
         self.run("ROLLBACK").await
     }
 
-    /// Asks the server whether it is there.
+    /// Checks that the server responds.
     pub(crate) async fn ping(&mut self) -> Result<(), sqlx::Error> {
         self.raw.ping().await
     }
 
-    /// Closes it with a word to the server.
+    /// Closes the connection and notifies the server.
     pub(crate) async fn close(self) -> Result<(), sqlx::Error> {
         self.raw.close().await
     }
 
-    /// The driver's connection.
+    /// Returns the driver's connection.
     pub(crate) fn raw(&mut self) -> &mut sqlx::PgConnection {
         &mut self.raw
     }
 
-    /// Runs statements of ours that need no arguments and are not prepared.
+    /// Runs statements without arguments and without preparing them.
     pub(crate) async fn run(&mut self, sql: &str) -> Result<(), sqlx::Error> {
         raw_sql(AssertSqlSafe(sql.to_owned()))
             .execute(&mut self.raw)
@@ -243,7 +249,7 @@ impl PgConnection {
     }
 }
 
-/// A query whose statement gets no name: it is gone with the next one.
+/// A query whose statement has no name, so that the next one replaces it.
 struct Unnamed<E>(E);
 
 impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Unnamed<E> {

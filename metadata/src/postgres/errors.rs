@@ -1,24 +1,24 @@
-//! What PostgreSQL's errors mean: whether to run the transaction again, on the same connection or another, tell the caller to, or
-//! give up.
+//! Classifies PostgreSQL's errors: whether to retry the transaction, on the same or another
+//! connection, or to return the error to the caller.
 
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use crate::Error;
 
-/// What an error means for the call and for its connection.
+/// The consequence of an error for the call and its connection.
 #[derive(Debug)]
 pub(super) enum Meaning {
-    /// A rival was in the way (deadlock, serialization): the same transaction may succeed at once.
+    /// Another transaction conflicted (deadlock, serialization): a retry may succeed at once.
     TryAgain(Error),
-    /// Nothing happened, and nothing ever will on this connection: another may do it.
+    /// The call had no effect and cannot succeed on this connection, but may on another.
     Stale(Error),
-    /// The connection is gone, and with it the outcome of a commit that was under way.
+    /// The connection is lost, and with it the outcome of a commit in progress.
     Broken(Error),
-    /// Final for this call.
+    /// A retry within this call would not succeed.
     Final(Error),
 }
 
-/// What an error means.
+/// Classifies an error.
 pub(super) fn meaning(error: sqlx::Error) -> Meaning {
     let text = error.to_string();
     let Some(code) = error.as_database_error().and_then(|error| error.code()) else {
@@ -36,28 +36,29 @@ pub(super) fn meaning(error: sqlx::Error) -> Meaning {
     };
     // Classes and codes: https://www.postgresql.org/docs/current/errcodes-appendix.html
     match code.as_ref() {
-        // Serialization failure, deadlock; a unique key that a rival took first.
+        // Serialization failure, deadlock; a unique key that a concurrent transaction inserted
+        // first.
         "40001" | "40P01" => Meaning::TryAgain(Error::Unavailable(text)),
         "23505" => Meaning::TryAgain(Error::Inconsistent(text)),
-        // No such table or column.
+        // Undefined table or column.
         "42P01" | "42703" => Meaning::Final(Error::Schema(format!(
             "{text}: run `streamhouse-agent migrate`, or a newer build"
         ))),
-        // Not ours to write on this connection: to what is, or has become, a standby.
+        // The server is a standby, or has become one.
         "25006" => Meaning::Stale(Error::Unavailable(text)),
-        // Not connected yet.
+        // The server is starting up or shutting down.
         "57P03" => Meaning::Stale(Error::Unavailable(text)),
         // The tables changed under a prepared statement.
         "0A000" if text.contains("cached plan") => Meaning::Stale(Error::Unavailable(text)),
-        // A statement's name that is not there, or is there already.
+        // A prepared statement does not exist, or exists already.
         "26000" | "42P05" => Meaning::Stale(Error::Unavailable(format!(
-            "{text}: if a connection pooler stands before PostgreSQL, add statement-cache-capacity=0 to the address"
+            "{text}: if PostgreSQL is reached through a connection pooler, add statement-cache-capacity=0 to the address"
         ))),
-        // Ended by the server or on the way to it, whatever the reason.
+        // The server or the network ended the connection.
         code if is_fatal(&error) || code.starts_with("08") => Meaning::Broken(Error::Unavailable(text)),
-        // Waited too long for a lock or in a statement.
+        // The wait for a lock, or the statement, took too long.
         "55P03" | "57014" => Meaning::Final(Error::Unavailable(text)),
-        // Authorization, no such database, resources, operator intervention, system.
+        // Authorization, missing database, resources, operator intervention, system.
         code if ["28", "3D", "53", "57", "58"]
             .iter()
             .any(|class| code.starts_with(class)) =>
@@ -68,15 +69,15 @@ pub(super) fn meaning(error: sqlx::Error) -> Meaning {
     }
 }
 
-/// What to do when the connection broke because the server's certificate was refused.
+/// Returns a message if the connection broke because the server's certificate was refused.
 fn untrusted(error: &std::io::Error) -> Option<String> {
     let inner = error.get_ref()?.downcast_ref::<rustls::Error>()?;
     matches!(inner, rustls::Error::InvalidCertificate(_)).then(|| {
-        format!("the server's certificate was refused ({inner}): check its CA, its names and its dates")
+        format!("the server's certificate was refused ({inner}): check its CA, its host names and its validity period")
     })
 }
 
-/// The crate's error for an error of PostgreSQL.
+/// Converts an error of PostgreSQL to the crate's error.
 pub(super) fn refusal(error: sqlx::Error) -> Error {
     match meaning(error) {
         Meaning::TryAgain(error) | Meaning::Stale(error) | Meaning::Broken(error) | Meaning::Final(error) => {
@@ -85,7 +86,7 @@ pub(super) fn refusal(error: sqlx::Error) -> Error {
     }
 }
 
-/// Whether the server closed the connection with this error.
+/// Returns whether the server closed the connection with this error.
 fn is_fatal(error: &sqlx::Error) -> bool {
     error
         .as_database_error()
@@ -93,7 +94,8 @@ fn is_fatal(error: &sqlx::Error) -> bool {
         .is_some_and(|error| matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic))
 }
 
-/// Whether a server that cannot be connected to now may be in a moment: it starts, or has too many connections.
+/// Returns whether a server that cannot be connected to may accept connections soon: it is
+/// starting, or has too many connections.
 pub(super) fn is_starting(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(io) => io.kind() == std::io::ErrorKind::ConnectionRefused,

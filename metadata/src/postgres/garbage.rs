@@ -1,5 +1,8 @@
-//! Tidying in small steps, and which objects may be deleted. Several agents may do it at once: each step takes rows that no
-//! other has locked. The size of a step, [`CHUNK`], stands as a number in the statements, so that plans are made for it.
+//! Garbage collection in small steps.
+//!
+//! Several agents may run it at once: each step takes rows that no other transaction has locked.
+//! The statements contain the size of a step, [`CHUNK`], as a literal, so that the planner knows
+//! it.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -19,7 +22,7 @@ use crate::{
     rows::{AbandonedRow, FreedRange, freed, millis, signed, unsigned},
 };
 
-/// Deletes a chunk of a deleted topic's ranges.
+/// Deletes a chunk of the ranges of a deleted topic.
 pub(super) const PURGE_RANGES: &str = "
     WITH chunk AS MATERIALIZED (
         SELECT r.partition_id, r.end_offset FROM partitions p JOIN ranges r ON r.partition_id = p.id
@@ -27,7 +30,7 @@ pub(super) const PURGE_RANGES: &str = "
     DELETE FROM ranges r USING chunk WHERE r.partition_id = chunk.partition_id AND r.end_offset = chunk.end_offset
     RETURNING r.end_offset, r.incarnation, r.sequence, r.length";
 
-/// The same for segments.
+/// Deletes a chunk of the segments of a deleted topic.
 pub(super) const PURGE_SEGMENTS: &str = "
     WITH chunk AS MATERIALIZED (
         SELECT s.partition_id, s.end_offset FROM partitions p JOIN segments s ON s.partition_id = p.id
@@ -57,7 +60,7 @@ const PURGE_OFFSETS: &str = "
     DELETE FROM consumer_offsets o USING chunk
     WHERE o.partition_id = chunk.partition_id AND o.group_id = chunk.group_id";
 
-/// Forgets a chunk of producers that stored nothing for some time.
+/// Deletes a chunk of the states of idle producers.
 pub(super) const EXPIRE_PRODUCERS: &str = "
     WITH idle AS MATERIALIZED (
         SELECT partition_id, producer_id FROM producer_state WHERE last_used <= now() - $1::bigint * interval '1 ms'
@@ -65,14 +68,14 @@ pub(super) const EXPIRE_PRODUCERS: &str = "
     DELETE FROM producer_state s USING idle
     WHERE s.partition_id = idle.partition_id AND s.producer_id = idle.producer_id";
 
-/// Lives that left nothing behind for long enough, to be looked through once more.
+/// Selects incarnations that were swept long enough ago and have no object, for a second sweep.
 pub(super) const ENDED_LIVES: &str = "
     SELECT incarnation FROM agents a
     WHERE swept_at IS NOT NULL AND swept_at <= now() - $1::bigint * interval '1 ms' AND NOT last_look
     AND NOT EXISTS (SELECT 1 FROM wal_objects w WHERE w.incarnation = a.incarnation)
     ORDER BY swept_at LIMIT 1000 FOR UPDATE SKIP LOCKED";
 
-/// Forgets lives that were looked through once more, and that no partition names as its holder.
+/// Deletes incarnations that were swept a second time and that no partition names as its holder.
 pub(super) const FORGET_LIVES: &str = "
     WITH looked AS MATERIALIZED (
         SELECT incarnation FROM agents a WHERE last_look AND swept_at IS NOT NULL
@@ -84,7 +87,8 @@ pub(super) const FORGET_LIVES: &str = "
     WHERE a.incarnation = looked.incarnation AND NOT EXISTS (SELECT 1 FROM named WHERE named.holder = a.incarnation)
     RETURNING a.incarnation";
 
-/// Queues segments that a life over for long enough, or forgotten, may have put after all; not those that the log has by now.
+/// Queues segments that an incarnation may have uploaded late, if it was sealed long enough ago or
+/// its row is deleted, except those that the log contains by now.
 pub(super) const ABANDONED: &str = "
     WITH due AS MATERIALIZED (
         SELECT a.incarnation, a.key, a.topic_id, l.incarnation IS NULL AS forgotten
@@ -109,7 +113,7 @@ pub(super) const ABANDONED: &str = "
     )
     SELECT count(*) FROM due";
 
-/// Objects that nothing references for long enough, oldest first.
+/// Selects objects that have been unreferenced for long enough, oldest first.
 pub(super) const UNREFERENCED: &str = "
     SELECT key, incarnation, sequence FROM (
         (SELECT unreferenced_at AS since, NULL AS key, incarnation, sequence FROM wal_objects
@@ -120,11 +124,11 @@ pub(super) const UNREFERENCED: &str = "
          WHERE queued_at <= now() - $1::bigint * interval '1 ms' ORDER BY queued_at LIMIT $2)
     ) objects ORDER BY since LIMIT $2";
 
-/// Which WAL objects of an incarnation have a row.
+/// Selects which WAL objects of an incarnation have a row.
 pub(super) const KNOWN_OBJECTS: &str =
     "SELECT sequence FROM wal_objects WHERE incarnation = $1 AND sequence = ANY($2::bigint[])";
 
-/// One step of taking the rows of a deleted topic away; says whether there is more.
+/// Deletes a chunk of the rows of a deleted topic; returns whether there is more.
 pub(super) async fn purge(conn: &mut PgConnection) -> Outcome<bool> {
     let topic: Option<Uuid> = query_scalar(
         "SELECT topic_id FROM topics WHERE deleted_at IS NOT NULL AND NOT purged
@@ -155,7 +159,7 @@ pub(super) async fn purge(conn: &mut PgConnection) -> Outcome<bool> {
     Ok(topic.is_some())
 }
 
-/// A chunk of each table for one topic; true when nothing is left.
+/// Deletes a chunk of each table for one topic; returns whether nothing is left.
 async fn purge_chunk(conn: &mut PgConnection, topic_id: Uuid) -> Outcome<bool> {
     let ranges: Vec<FreedRange> = query_as(PURGE_RANGES)
         .bind(topic_id)
@@ -181,7 +185,7 @@ async fn purge_chunk(conn: &mut PgConnection, topic_id: Uuid) -> Outcome<bool> {
     Ok(rows == 0)
 }
 
-/// Forgets producers that stored nothing for the policy's time.
+/// Deletes the states of producers that appended nothing for the policy's time.
 pub(super) async fn expire_producers(conn: &mut PgConnection, policy: &GarbagePolicy) -> Outcome<bool> {
     let deleted = query(EXPIRE_PRODUCERS)
         .bind(millis(policy.producer_expiry))
@@ -190,7 +194,8 @@ pub(super) async fn expire_producers(conn: &mut PgConnection, policy: &GarbagePo
     Ok(i64::try_from(deleted.rows_affected()).unwrap_or(i64::MAX) >= CHUNK)
 }
 
-/// Forgets the offsets, and then the rows, of groups without members that committed nothing for the policy's time.
+/// Deletes the offsets, and then the rows, of groups without members that committed nothing for the
+/// policy's time.
 pub(super) async fn expire_offsets(conn: &mut PgConnection, policy: &GarbagePolicy) -> Outcome<bool> {
     let retention = millis(policy.offsets_retention);
     let groups: Vec<String> = query_scalar(
@@ -212,7 +217,7 @@ pub(super) async fn expire_offsets(conn: &mut PgConnection, policy: &GarbagePoli
     .bind(retention)
     .execute(&mut *conn)
     .await?;
-    // Looked at again when the next offset is due, so that they do not stand before others.
+    // They are due again with their next offset, so that they do not precede others in the queue.
     query(
         "UPDATE consumer_groups g SET idle_since = o.next
          FROM (SELECT group_id, min(committed_at) AS next FROM consumer_offsets WHERE group_id = ANY($1) GROUP BY group_id) o
@@ -231,18 +236,20 @@ pub(super) async fn expire_offsets(conn: &mut PgConnection, policy: &GarbagePoli
     Ok(i64::try_from(groups.len()).unwrap_or(i64::MAX) >= CHUNK)
 }
 
-/// Queues what ended lives may have put late.
+/// Queues segments that sealed incarnations may have uploaded late.
 pub(super) async fn queue_abandoned(conn: &mut PgConnection, policy: &GarbagePolicy) -> Outcome<bool> {
     let queued: i64 = query_scalar(ABANDONED)
         .bind(millis(policy.object_grace))
         .fetch_one(conn)
         .await?;
-    // Those queued now are found in the next step.
+    // The next step returns what was queued now.
     Ok(queued > 0)
 }
 
-/// Forgets lives that ended, left no object, and that no partition names as its holder. Of a life without a row nothing can be
-/// committed either, and its number is never given again. Each is looked through once more before: it counts as not swept again.
+/// Deletes incarnations that are sealed, have no object, and that no partition names as its holder.
+///
+/// An incarnation without a row cannot commit either, and its number is never used again. Each is
+/// swept a second time before: it counts as not swept again.
 pub(super) async fn forget_lives(conn: &mut PgConnection, policy: &GarbagePolicy) -> Outcome<bool> {
     let ended: Vec<i64> = query_scalar(ENDED_LIVES)
         .bind(millis(policy.lives_retention))
@@ -261,7 +268,8 @@ pub(super) async fn forget_lives(conn: &mut PgConnection, policy: &GarbagePolicy
     Ok(i64::try_from(forgotten.len()).unwrap_or(i64::MAX) >= CHUNK)
 }
 
-/// Has lives swept once more. A rival that changes agents is let through first: the rows come again in the next step.
+/// Requests a second sweep of incarnations. If another transaction is changing agents, the next
+/// step does it.
 async fn look_again(conn: &mut PgConnection, lives: &[i64]) -> Outcome<()> {
     if !lock_cluster_if_free(conn).await? {
         return Ok(());
@@ -278,7 +286,7 @@ async fn look_again(conn: &mut PgConnection, lives: &[i64]) -> Outcome<()> {
     Ok(())
 }
 
-/// The objects to delete now, and how many wait.
+/// Returns the objects to delete now, and how many wait.
 pub(super) async fn unreferenced(
     conn: &mut PgConnection,
     policy: &GarbagePolicy,
@@ -326,7 +334,7 @@ pub(super) async fn confirm(conn: &mut PgConnection, keys: &[String]) -> Outcome
         }
     }
     if !named.is_empty() {
-        // In order, so that two confirmations of the same keys do not wait in a circle.
+        // In order, so that concurrent confirmations of the same keys do not deadlock.
         query(
             "WITH gone AS MATERIALIZED (SELECT key FROM deletions WHERE key = ANY($1) ORDER BY key FOR UPDATE)
              DELETE FROM deletions d USING gone WHERE d.key = gone.key",
@@ -354,7 +362,7 @@ pub(super) async fn confirm(conn: &mut PgConnection, keys: &[String]) -> Outcome
     remember_forgotten(conn, &gone).await
 }
 
-/// Keeps, for each life, the greatest sequence that is gone.
+/// Records the greatest deleted sequence of each incarnation.
 async fn remember_forgotten(conn: &mut PgConnection, gone: &[(i64, i64)]) -> Outcome<()> {
     let mut greatest: BTreeMap<i64, i64> = BTreeMap::new();
     for &(incarnation, sequence) in gone {

@@ -1,5 +1,5 @@
-//! Consumer groups and their offsets. Writes hold the slot's row FOR SHARE: the lease stays, groups of one slot do not wait
-//! for each other.
+//! Consumer groups and their offsets. Writes lock the slot's row FOR SHARE: the lease stays in
+//! force, and groups of one slot do not wait for each other.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -16,7 +16,7 @@ use crate::{
     rows::{check_slot, group_lag},
 };
 
-/// Writes offsets; partitions that are gone are left out.
+/// Writes offsets, except those of partitions that do not exist.
 pub(super) const WRITE_OFFSETS: &str = "
     INSERT INTO consumer_offsets (group_id, partition_id, committed_offset, leader_epoch, metadata, committed_at)
     SELECT $1, p.id, u.committed_offset, u.leader_epoch, u.metadata, clock_timestamp()
@@ -27,7 +27,7 @@ pub(super) const WRITE_OFFSETS: &str = "
         leader_epoch = excluded.leader_epoch, metadata = excluded.metadata, committed_at = excluded.committed_at
     RETURNING partition_id";
 
-/// What a group has committed.
+/// Selects the committed offsets of a group.
 pub(super) const FETCH_OFFSETS: &str = "
     SELECT t.name, p.partition, p.id, o.committed_offset, o.leader_epoch, o.metadata,
            (extract(epoch FROM o.committed_at) * 1000)::bigint AS committed_at
@@ -36,7 +36,7 @@ pub(super) const FETCH_OFFSETS: &str = "
     JOIN topics t ON t.topic_id = p.topic_id
     WHERE o.group_id = $1 ORDER BY t.name COLLATE \"C\", p.partition";
 
-/// The groups of a coordinator slot.
+/// Selects the groups of a coordinator slot.
 pub(super) const GROUPS_OF_SLOT: &str = "
     SELECT group_id, slot, generation, state FROM consumer_groups WHERE slot = $1 ORDER BY group_id COLLATE \"C\"";
 
@@ -67,7 +67,7 @@ pub(super) async fn groups(conn: &mut PgConnection, which: &GroupQuery) -> Outco
     Ok(records.collect())
 }
 
-/// The generation stored, its row locked.
+/// Locks the row of a group and returns its generation.
 async fn lock_generation(conn: &mut PgConnection, group_id: &str) -> Outcome<Option<i32>> {
     let stored = query_scalar("SELECT generation FROM consumer_groups WHERE group_id = $1 FOR NO KEY UPDATE")
         .bind(group_id)
@@ -112,7 +112,7 @@ pub(super) async fn put(conn: &mut PgConnection, lease: Lease, group: &GroupWrit
     .execute(&mut *conn)
     .await?;
     if written.rows_affected() == 0 {
-        // Somebody put the group's first row since it was looked for, in a later generation.
+        // A concurrent call inserted the group's first row, in a later generation.
         let stored = lock_generation(conn, &group.group_id)
             .await?
             .unwrap_or(group.generation);
@@ -165,7 +165,8 @@ pub(super) async fn commit_offsets(
     Ok(outcomes.collect())
 }
 
-/// Writes the offsets and returns whose partition is there. Of several for one partition the last counts.
+/// Writes the offsets and returns the partitions that exist. Of several offsets for one partition
+/// the last one wins.
 async fn write_offsets(conn: &mut PgConnection, commit: &OffsetCommit) -> Outcome<HashSet<i64>> {
     let last: BTreeMap<i64, &OffsetToCommit> = commit
         .offsets

@@ -1,9 +1,12 @@
-//! The connections to PostgreSQL, in lanes: each kind of call has connections and a queue of its own, so that no flood of one kind
-//! takes them from another. A connection is given to one call at a time and comes back only when the call left it in order;
-//! cut off in the middle, silent or no longer the primary's, it is closed at once.
+//! The connection pools. Leases, writes and reads each have connections and a queue of their own,
+//! so that a flood of one kind cannot starve another.
 //!
-//! Why not the driver's pool: it asks a connection that comes back for a sign of life without a bound, so that one silent
-//! connection keeps its place for ever, and it cannot throw away those that a fail-over has left behind.
+//! A connection is lent to one call at a time and returned only if the call ended cleanly. It is
+//! closed at once if the call was cancelled or timed out, or the server is no longer the primary.
+//!
+//! The driver's own pool does not fit: it pings returned connections without a timeout, so that an
+//! unresponsive connection occupies its place indefinitely, and it cannot discard connections that
+//! a failover left behind.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -21,30 +24,31 @@ use super::{
 };
 use crate::{ConnectOptions, Error, failure::Outcome};
 
-/// A connection that lay idle for longer is asked whether it still lives before it is used.
+/// A connection that was idle for longer is pinged before it is used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
-/// How long it may take to answer that.
+/// The timeout of that ping.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
-/// A connection that nobody needed for so long is closed.
+/// A connection that was idle for longer is closed.
 const LONGEST_IDLE: Duration = Duration::from_secs(600);
-/// A connection is replaced at this age, so that new addresses of the server are found and its memory is given back.
+/// A connection is replaced at this age, so that new addresses of the server are found and its
+/// memory is released.
 const LONGEST_LIFE: Duration = Duration::from_secs(1800);
-/// Pauses before connecting again: doubling between these.
+/// The back-off between attempts to connect: doubles from the first to the second value.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
-/// What a call is for; each has its own connections.
+/// The kind of a call; each kind has its own connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// Registering, renewing, sealing and moving leases.
     Leases,
     /// Commits, segments, groups, offsets, topics.
     Writes,
-    /// Everything that only looks, and tidying.
+    /// Reads and garbage collection.
     Reads,
 }
 
-/// Divides the connections: at least one for each purpose, two for leases once there are four, and of the rest the greater half
-/// for writes.
+/// Divides the connections: at least one for each purpose, two for leases if there are at least
+/// four, and the larger half of the rest for writes.
 pub(super) fn split(connections: u32) -> [usize; 3] {
     let all = usize::try_from(connections)
         .unwrap_or(usize::MAX)
@@ -54,7 +58,7 @@ pub(super) fn split(connections: u32) -> [usize; 3] {
     [leases, all - leases - reads, reads]
 }
 
-/// All lanes of a store.
+/// The pools of a store.
 #[derive(Debug)]
 pub(super) struct Lanes {
     leases: Lane,
@@ -84,7 +88,7 @@ impl Lanes {
         }
     }
 
-    /// The lane for a purpose.
+    /// Returns the pool for a purpose.
     pub(super) fn of(&self, purpose: Purpose) -> &Lane {
         match purpose {
             Purpose::Leases => &self.leases,
@@ -93,7 +97,7 @@ impl Lanes {
         }
     }
 
-    /// Closes the connections that lie idle, each with a word to the server within `limit` in all.
+    /// Closes the idle connections cleanly, within `limit` in total.
     pub(super) async fn close(&self, limit: Duration) {
         let until = Instant::now() + limit;
         for lane in [&self.leases, &self.writes, &self.reads] {
@@ -104,7 +108,7 @@ impl Lanes {
         }
     }
 
-    /// How many connections lie idle.
+    /// Returns the number of idle connections.
     pub(super) fn idle(&self) -> usize {
         [&self.leases, &self.writes, &self.reads]
             .iter()
@@ -122,7 +126,7 @@ struct Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Not the settings: they hold the password.
+        // Not the settings: they contain the password.
         f.debug_struct("Shared").finish_non_exhaustive()
     }
 }
@@ -154,7 +158,7 @@ struct Idle {
 }
 
 impl Lane {
-    /// Gives out a connection within the time for that, and not after `deadline`.
+    /// Acquires a connection within the acquire timeout and before `deadline`.
     pub(super) async fn acquire(&self, deadline: Instant) -> Outcome<Lent> {
         let until = deadline.min(Instant::now() + self.shared.acquire_timeout);
         let permit = match timeout_at(until, self.permits.clone().acquire_owned()).await {
@@ -166,7 +170,7 @@ impl Lane {
             if trusted || answers(&mut idle.conn, until).await {
                 return Ok(self.lend(idle.conn, idle.generation, permit));
             }
-            // The others that lay idle as long are no better.
+            // The others that were idle for as long are no better.
             self.expire();
         }
         let generation = self.shared.generation.load(Ordering::Acquire);
@@ -174,14 +178,14 @@ impl Lane {
         Ok(self.lend(conn, generation, permit))
     }
 
-    /// From now on only connections that are opened later are used, in every lane.
+    /// Discards all open connections of every pool: only those that are opened later are used.
     pub(super) fn expire(&self) {
         self.shared.generation.fetch_add(1, Ordering::AcqRel);
     }
 
     fn busy(&self) -> Error {
         Error::Unavailable(format!(
-            "no connection in time: all {} for {} are busy; if that goes on, raise metadata-max-connections",
+            "no connection was free in time: all {} for {} are busy; if this persists, raise metadata-max-connections",
             self.size, self.name
         ))
     }
@@ -209,7 +213,8 @@ impl Lane {
         }
     }
 
-    /// Opens a connection; again and again while the server is starting or refuses, until the time is up.
+    /// Opens a connection; retries while the server is starting or refuses connections, until
+    /// `until`.
     async fn connect(&self, until: Instant) -> Outcome<PgConnection> {
         let mut pause = RECONNECT.0;
         loop {
@@ -228,7 +233,7 @@ impl Lane {
     }
 }
 
-/// What is said when no connection comes about.
+/// Returns the error for a server that does not respond.
 pub(super) fn silent(opening: &Opening) -> Error {
     Error::Unavailable(format!("PostgreSQL at {} does not answer", opening.target()))
 }
@@ -238,21 +243,21 @@ async fn answers(conn: &mut PgConnection, until: Instant) -> bool {
     matches!(timeout_at(until, conn.ping()).await, Ok(Ok(())))
 }
 
-/// A connection given to one call. Dropped, it is closed; [`Lent::keep`] keeps it.
+/// A connection lent to one call. Closed when dropped; [`Lent::keep`] returns it to its pool.
 #[derive(Debug)]
 pub(super) struct Lent {
     pub(super) conn: PgConnection,
     generation: u64,
-    /// A transaction is open.
+    /// Whether a transaction is open.
     open: bool,
-    /// The commit is under way: from now on only the server knows what became of it.
+    /// Whether a COMMIT was sent: from then on only the server knows its outcome.
     committing: bool,
     idle: Arc<IdleConnections>,
     permit: OwnedSemaphorePermit,
 }
 
 impl Lent {
-    /// Begins what `scope` says.
+    /// Begins what `scope` requires.
     pub(super) async fn begin(&mut self, scope: Scope) -> Outcome<()> {
         self.open = self.conn.begin(scope).await?;
         Ok(())
@@ -268,18 +273,18 @@ impl Lent {
             self.conn.commit().await?;
             self.open = false;
         } else if self.conn.rollback().await.is_ok() {
-            // When it could not, the connection is broken and the locks are free anyway.
+            // If it fails, the connection is broken, which releases the locks too.
             self.open = false;
         }
         outcome
     }
 
-    /// Whether the call may have happened though it failed; `scope` is what was begun.
+    /// Returns whether the failed call may have taken effect; `scope` is what was begun.
     pub(super) fn is_in_doubt(&self, scope: Scope) -> bool {
         self.committing || (scope == Scope::Statement && !self.open)
     }
 
-    /// Keeps the connection for the next call, unless a transaction is still open on it.
+    /// Returns the connection to its pool, unless a transaction is still open on it.
     pub(super) fn keep(self) {
         if self.open {
             return;
@@ -293,7 +298,7 @@ impl Lent {
         } = self;
         let now = Instant::now();
         let mut idle = idle.lock();
-        // The longest idle ones lie at the front.
+        // The connections that were idle for longest are at the front.
         let stale = idle.partition_point(|idle| now - idle.since > LONGEST_IDLE);
         idle.drain(..stale);
         idle.push(Idle {
@@ -301,7 +306,7 @@ impl Lent {
             generation,
             since: now,
         });
-        // After it lies there: who waited finds it.
+        // Only now, so that the next waiter finds the connection.
         drop(idle);
         drop(permit);
     }

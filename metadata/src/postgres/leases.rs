@@ -1,4 +1,4 @@
-//! Moving leases, and the snapshot of agents, topics and leaders.
+//! Moves of leases, and the snapshot of agents, topics and leaders.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,7 +18,7 @@ use crate::{
     rows::unsigned,
 };
 
-/// The version of the snapshot.
+/// Returns the version of the snapshot.
 pub(super) async fn version(conn: &mut PgConnection) -> Outcome<u64> {
     let version = query_scalar("SELECT version FROM cluster")
         .fetch_one(conn)
@@ -39,7 +39,7 @@ struct AgentColumns {
     draining: bool,
 }
 
-/// Reads everything; the transaction must see one moment.
+/// Reads the snapshot; the transaction must see one database snapshot.
 pub(super) async fn snapshot(conn: &mut PgConnection) -> Outcome<Snapshot> {
     let (version, cluster_id): (i64, String) = query_as("SELECT version, cluster_id FROM cluster")
         .fetch_one(&mut *conn)
@@ -97,7 +97,7 @@ struct HeldColumns {
 }
 
 pub(super) async fn move_leases(conn: &mut PgConnection, moves: &[LeaseMove]) -> Outcome<Vec<MoveOutcome>> {
-    // Nobody is sealed, registered or set draining while the lock is held.
+    // The lock prevents that agents are sealed, registered or marked as draining meanwhile.
     lock_cluster(conn).await?;
     let agents: Vec<(i64, bool)> =
         query_as("SELECT incarnation, draining FROM agents WHERE sealed_at IS NULL")

@@ -1,5 +1,6 @@
-//! Reading the log: bounds, and where the records from an offset or a time on lie. One statement each, so that bounds and
-//! spans are of one moment; an offset is located by a range scan of an index.
+//! Reads of the log: bounds, and the location of the records from an offset or a time on. Each is
+//! one statement, so that bounds and spans are consistent; an offset is located by an index range
+//! scan.
 
 use sqlx::{query_as, query_scalar};
 
@@ -10,7 +11,7 @@ use crate::{
     rows::{MAX_SPANS, unsigned},
 };
 
-/// The statement that reads from the offset that the expression `$from` gives.
+/// Builds the statement that reads from the offset that the expression `$from` returns.
 macro_rules! read_sql {
     ($from:literal) => {
         concat!(
@@ -37,10 +38,11 @@ macro_rules! read_sql {
     };
 }
 
-/// From an offset on.
+/// Reads from an offset on.
 pub(super) const READ_OFFSET: &str = read_sql!("greatest(p.log_start, $2::bigint)");
 
-/// From the first span on that reaches a time. `end_offset - 1` lies in that span, so the index alone answers.
+/// Reads from the first span that reaches a time. `end_offset - 1` lies in that span, so the index
+/// alone is sufficient.
 pub(super) const READ_TIMESTAMP: &str = read_sql!(
     "greatest(p.log_start, coalesce(
         (SELECT end_offset - 1 FROM segments WHERE partition_id = p.id AND end_offset > p.log_start
@@ -50,7 +52,7 @@ pub(super) const READ_TIMESTAMP: &str = read_sql!(
         p.high_watermark))"
 );
 
-/// The bounds of partitions, in the order asked.
+/// Selects the bounds of partitions in the order of the request.
 pub(super) const BOUNDS: &str = "
     SELECT p.id, p.log_start, p.rolled, p.high_watermark, p.size_bytes
     FROM UNNEST($1::bigint[]) WITH ORDINALITY AS u (id, n) JOIN partitions p ON p.id = u.id AND NOT p.deleted
@@ -95,7 +97,7 @@ struct BoundsColumns {
     span: SpanColumns,
 }
 
-/// All `NULL` when the partition has no span from there on.
+/// All `NULL` if the partition has no span from the position on.
 #[derive(sqlx::FromRow)]
 struct SpanColumns {
     base_offset: Option<i64>,

@@ -1,5 +1,5 @@
-//! Migrating PostgreSQL, checking at connect that it was migrated, and dropping what was. No store migrates itself, so that a
-//! rolling upgrade does it once and when its operator wants.
+//! Migrates PostgreSQL, checks the schema on connect, and drops it. A store does not migrate
+//! itself, so that a rolling upgrade does it once and when the operator decides.
 
 use std::time::Duration;
 
@@ -19,13 +19,14 @@ use crate::{
     schema::{Migrated, SchemaState, Stored, TABLES, migrate_error, too_old, versions},
 };
 
-/// The numbered steps, embedded in the build.
+/// The numbered migrations, embedded in the build.
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
-/// How long dropping everything may take: large tables need their time.
+/// The time limit for dropping all tables, which may be large.
 const DROP_LIMIT: Duration = Duration::from_secs(600);
 
-/// Runs `$body` in `$scope` on the connection `$conn`, and again when a rival was in the way.
+/// Runs `$body` in `$scope` on the connection `$conn`, and again after a conflict with another
+/// transaction.
 macro_rules! scoped {
     ($conn:ident, $scope:ident, $body:expr) => {{
         let mut attempt = 0;
@@ -36,7 +37,7 @@ macro_rules! scoped {
                 let done: Outcome<_> = $body.await;
                 match &done {
                     Ok(_) if open => $conn.commit().await?,
-                    // When it cannot, the connection is broken and the locks are free anyway.
+                    // If it fails, the connection is broken, which releases the locks too.
                     Err(_) if open => drop($conn.rollback().await),
                     _ => {}
                 }
@@ -59,9 +60,11 @@ macro_rules! scoped {
     }};
 }
 
-/// Migrates the database that `url` names. The migrator holds an advisory lock meanwhile, and each step is a transaction.
+/// Migrates the database that `url` names. The migrator holds an advisory lock, and each migration
+/// is a transaction.
 pub(crate) async fn migrate(url: &str, options: &ConnectOptions) -> Result<Migrated> {
-    // A migration of a large table takes its time; what it waits for is the lock of another one.
+    // A migration of a large table takes long; it waits only for the lock of a concurrent
+    // migration.
     let unbounded = ServerTimeouts {
         statement: 0,
         lock: 0,
@@ -72,7 +75,7 @@ pub(crate) async fn migrate(url: &str, options: &ConnectOptions) -> Result<Migra
         let migrated = if conn.is_pooled() {
             migrate_through_pooler(&mut conn).await
         } else {
-            // Not `run`: its future cannot be sent between threads ("`Acquire` is not general enough").
+            // Not `run`: its future is not `Send` ("`Acquire` is not general enough").
             MIGRATOR.run_direct(None, conn.raw(), false).await
         };
         migrated.map_err(|error| migrate_error(error, refusal))?;
@@ -81,12 +84,13 @@ pub(crate) async fn migrate(url: &str, options: &ConnectOptions) -> Result<Migra
     Ok(Migrated { from, to })
 }
 
-/// All steps in one transaction, which a pooler keeps on one server connection. The statements that the migrator prepares and its lock
-/// belong to that connection and are taken away before another client gets it.
+/// Runs all migrations in one transaction, which a pooler keeps on one server connection. The
+/// migrator's prepared statements and lock belong to that connection and are released before
+/// another client gets it.
 async fn migrate_through_pooler(conn: &mut PgConnection) -> Result<(), MigrateError> {
     let mut whole = conn.raw().begin().await?;
     raw_sql("DEALLOCATE ALL").execute(&mut *whole).await?;
-    // The migrator lets go of its lock when it is done, which is before this is committed.
+    // The migrator releases its lock when it is done, which is before this transaction commits.
     let database: String = raw_sql("SELECT current_database()::text")
         .fetch_one(&mut *whole)
         .await?
@@ -106,7 +110,7 @@ async fn migrate_through_pooler(conn: &mut PgConnection) -> Result<(), MigrateEr
     migrated
 }
 
-/// Looks at the schema of the database that `url` names.
+/// Reads the version of the schema of the database that `url` names.
 pub(crate) async fn schema(url: &str, options: &ConnectOptions) -> Result<SchemaState> {
     let mut conn = open(url, options).await?;
     within(options.attempt_limit(), async {
@@ -117,7 +121,7 @@ pub(crate) async fn schema(url: &str, options: &ConnectOptions) -> Result<Schema
     .await
 }
 
-/// Looks for the cluster's id in the database that `url` names.
+/// Reads the id of the cluster from the database that `url` names.
 pub(crate) async fn cluster_id(url: &str, options: &ConnectOptions) -> Result<Option<String>> {
     let mut conn = open(url, options).await?;
     within(options.attempt_limit(), async {
@@ -168,9 +172,9 @@ async fn live(conn: &mut PgConnection) -> Outcome<Option<String>> {
     Ok(live)
 }
 
-/// Drops our tables in the database that `url` names.
+/// Drops the tables of StreamHouse in the database that `url` names.
 pub(crate) async fn drop_schema(url: &str, options: &ConnectOptions) -> Result<bool> {
-    // To drop large tables takes its time; to wait for whoever uses them is bounded.
+    // Dropping large tables takes long; the wait for transactions that use them is bounded.
     let timeouts = ServerTimeouts {
         statement: 0,
         ..ServerTimeouts::of(options)
@@ -184,10 +188,10 @@ pub(crate) async fn drop_schema(url: &str, options: &ConnectOptions) -> Result<b
     .await
 }
 
-/// Drops everything, unless an agent is live; says whether there was anything. None can register in between: it waits for the
-/// lock, and then finds no table.
+/// Drops all tables unless an agent is live; returns whether there were any. No agent can register
+/// meanwhile: it waits for the lock and then finds no table.
 async fn drop_all(conn: &mut PgConnection) -> Outcome<bool> {
-    // Nobody migrates meanwhile.
+    // Excludes a concurrent migration.
     let database: String = query_scalar("SELECT current_database()::text")
         .fetch_one(&mut *conn)
         .await?;
@@ -199,7 +203,7 @@ async fn drop_all(conn: &mut PgConnection) -> Outcome<bool> {
     if found == 0 {
         return Ok(false);
     }
-    // In the order of all others: the cluster, then the agents.
+    // In the common lock order: the cluster, then the agents.
     query("LOCK TABLE cluster, agents IN ACCESS EXCLUSIVE MODE")
         .execute(&mut *conn)
         .await?;
@@ -214,7 +218,8 @@ async fn drop_all(conn: &mut PgConnection) -> Outcome<bool> {
     Ok(true)
 }
 
-/// The key of the advisory lock that the migrator takes: a number of its own times the CRC-32 of the database's name.
+/// Returns the key of the migrator's advisory lock: a constant times the CRC-32 of the database's
+/// name.
 fn migrators_lock(database: &str) -> i64 {
     let crc = database.bytes().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| {
@@ -224,7 +229,7 @@ fn migrators_lock(database: &str) -> i64 {
     0x3d32_ad9e * i64::from(!crc)
 }
 
-/// Refuses a database whose schema is not this build's.
+/// Refuses a database whose schema is older than this build, newer, or changed.
 pub(super) async fn check(conn: &mut PgConnection) -> Result<()> {
     let (from, needed) = versions(&MIGRATOR, &stored(conn).await?)?;
     if from < needed {

@@ -1,5 +1,7 @@
-//! The metadata store in PostgreSQL: production. Read committed with explicit row locks; see `agents` for their order. Each
-//! call is bounded in time: acquiring a connection, each statement, each lock, and a transaction left standing.
+//! The metadata store in PostgreSQL, for production.
+//!
+//! Uses READ COMMITTED with explicit row locks; see `agents` for their order. Each call is bounded
+//! in time: the acquisition of a connection, each statement, each lock, and an idle transaction.
 
 mod address;
 mod agents;
@@ -45,28 +47,28 @@ use crate::{
     failure::{Failure, Outcome, within},
 };
 
-/// The store.
+/// A [`MetadataStore`] in PostgreSQL.
 pub(crate) struct PostgresStore {
     lanes: Lanes,
-    /// For an attempt with a connection, and for a call as a whole.
+    /// The time limits of an attempt that has a connection, and of a call as a whole.
     limits: (Duration, Duration),
 }
 
 impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the lanes: their settings hold the password.
+        // Not the pools: their settings contain the password.
         f.debug_struct("PostgresStore")
             .field("idle_connections", &self.lanes.idle())
             .finish_non_exhaustive()
     }
 }
 
-/// Refuses an address that cannot be used.
+/// Validates an address.
 pub(crate) fn check_address(url: &str) -> Result<()> {
     url.parse::<Address>().map(drop)
 }
 
-/// One connection outside the lanes, with the true reason when there is none.
+/// Opens one connection outside the pools, and returns the exact error if that fails.
 pub(crate) async fn connect_once(opening: &Opening, options: &ConnectOptions) -> Result<PgConnection> {
     match timeout(options.acquire_timeout, opening.open()).await {
         Ok(connected) => connected.map_err(refusal),
@@ -89,8 +91,8 @@ pub(crate) async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<d
     }))
 }
 
-/// Runs `$body` in `$scope` on a connection `$conn` for `$purpose`. Every wait in it has an end, and what went wrong on a connection
-/// that is no good any more is tried on another.
+/// Runs `$body` in `$scope` on a connection `$conn` for `$purpose`. Every wait is bounded, and a
+/// call that failed because of its connection is retried on another one.
 macro_rules! call {
     ($store:expr, $purpose:ident, $scope:ident, $conn:ident => $body:expr) => {{
         let mut call = $store.call(Purpose::$purpose, Scope::$scope);
@@ -115,14 +117,14 @@ macro_rules! call {
     }};
 }
 
-/// [`call!`] in a transaction.
+/// Runs `$body` with [`call!`] in a transaction.
 macro_rules! transact {
     ($store:expr, $purpose:ident, $conn:ident => $body:expr) => {
         call!($store, $purpose, Transaction, $conn => $body)
     };
 }
 
-/// [`call!`] outside any transaction: one statement, or several that are each enough for themselves.
+/// Runs `$body` with [`call!`] without a transaction: one statement, or several independent ones.
 macro_rules! statement {
     ($store:expr, $purpose:ident, $conn:ident => $body:expr) => {
         call!($store, $purpose, Statement, $conn => $body)
@@ -134,11 +136,12 @@ impl PostgresStore {
         Call::new(self.lanes.of(purpose), purpose, scope, self.limits)
     }
 
-    /// Seals others whose lease has expired. The caller's renewal stands, so a failure is only told.
+    /// Seals agents with an expired lease. The caller's renewal has succeeded, so a failure is only
+    /// logged.
     async fn seal_expired(&self) -> Option<Renewed> {
         let sealed: Result<Option<Renewed>> = transact!(self, Leases, conn => agents::seal_expired(conn));
         sealed.unwrap_or_else(|error| {
-            tracing::warn!(%error, "agents whose lease expired could not be sealed; the next renewal tries again");
+            tracing::warn!(%error, "agents with an expired lease could not be sealed; the next renewal tries again");
             None
         })
     }
@@ -268,7 +271,7 @@ impl MetadataStore for PostgresStore {
     }
 
     async fn garbage(&self, policy: &GarbagePolicy, limit: usize) -> Result<Garbage> {
-        // Each step is a transaction of its own: short, and one that fails keeps none of the others from being done.
+        // Each step is a short transaction of its own; one that fails does not prevent the others.
         let purged: Result<bool> = transact!(self, Reads, conn => garbage::purge(conn));
         let producers: Result<bool> =
             statement!(self, Reads, conn => garbage::expire_producers(conn, policy));
@@ -278,9 +281,9 @@ impl MetadataStore for PostgresStore {
         let found: Garbage = statement!(self, Reads, conn => garbage::unreferenced(conn, policy, limit))?;
         let steps = [
             ("purging deleted topics", purged),
-            ("forgetting idle producers", producers),
+            ("removing idle producers", producers),
             ("expiring group offsets", offsets),
-            ("forgetting ended lives", lives),
+            ("removing sealed incarnations", lives),
             ("queueing abandoned segments", abandoned),
         ];
         let more = steps
@@ -288,7 +291,7 @@ impl MetadataStore for PostgresStore {
             .fold(found.more, |more, (step, done)| match done {
                 Ok(left) => more | left,
                 Err(error) => {
-                    tracing::warn!(step, %error, "a step at tidying failed; the next round tries again");
+                    tracing::warn!(step, %error, "a step of garbage collection failed; the next round tries again");
                     more
                 }
             });
@@ -310,7 +313,7 @@ impl MetadataStore for PostgresStore {
     async fn groups(&self, which: &GroupQuery) -> Result<Vec<GroupRecord>> {
         match which {
             GroupQuery::All => statement!(self, Reads, conn => groups::groups(conn, which)),
-            // Without them a coordinator cannot work.
+            // A coordinator cannot work without them, so they do not compete with other reads.
             GroupQuery::Slot(_) | GroupQuery::Id(_) => {
                 statement!(self, Writes, conn => groups::groups(conn, which))
             }

@@ -1,4 +1,4 @@
-//! Who manages a topic's name, and the overview of topics and owners, for the operator.
+//! The owners of topic names, and the overview of topics and owners, for the operator.
 
 use sqlx::{query, query_as};
 
@@ -11,13 +11,13 @@ use crate::{
 
 const OWNER: &str = "SELECT uid, namespace, resource FROM topic_owners WHERE name = $1";
 
-/// Inserts the claim, or locks the one of a rival who was faster, so that there is always one to tell.
+/// Inserts the claim or locks that of a concurrent claimant, so that a row is always returned.
 const CLAIM: &str = "
     INSERT INTO topic_owners AS o (name, uid, namespace, resource) VALUES ($1, $2, $3, $4)
     ON CONFLICT (name) DO UPDATE SET name = o.name
     RETURNING o.uid, o.namespace, o.resource";
 
-/// Each table is read once, whatever the number of topics.
+/// Scans each table once, whatever the number of topics.
 pub(super) const OVERVIEW: &str = "
     SELECT coalesce(t.name, o.name) AS name, t.topic_id, t.config,
            coalesce(p.partitions, 0) AS partitions, coalesce(p.high_watermark, 0) AS high_watermark,
@@ -30,7 +30,8 @@ pub(super) const OVERVIEW: &str = "
                FROM partitions WHERE NOT deleted GROUP BY topic_id) p ON p.topic_id = t.topic_id
     FULL JOIN topic_owners o ON o.name = t.name";
 
-/// Each of the two statements is enough for itself: the first saves a write when the name is claimed, as it mostly is.
+/// Runs two independent statements: the first saves a write if the name is claimed already, which
+/// is the usual case.
 pub(super) async fn claim(conn: &mut PgConnection, name: &str, new: &TopicOwner) -> Outcome<TopicOwner> {
     let found = query_as(OWNER).bind(name).fetch_optional(&mut *conn).await?;
     if let Some(found) = found {

@@ -1,5 +1,6 @@
-//! The plans of the hot queries on a representative volume: every one an index scan, nothing that grows is read whole. With
-//! `UPDATE_DOCS=1` the plans' shape is written to `docs/metadata-queries.md`.
+//! Tests the plans of the hot queries on a representative volume: each must use an index, and none
+//! may scan a growing table as a whole. `UPDATE_DOCS=1` writes the plans to
+//! `docs/metadata-queries.md`.
 
 mod queries;
 
@@ -18,7 +19,7 @@ use crate::{
     tests::support::{database, options},
 };
 
-/// Tables that grow with partitions, records, producers or groups.
+/// The tables that grow with partitions, records, producers or groups.
 const GROWING: [&str; 9] = [
     "partitions",
     "wal_objects",
@@ -31,10 +32,10 @@ const GROWING: [&str; 9] = [
     "consumer_offsets",
 ];
 
-/// A representative volume.
+/// Fills the tables with a representative volume.
 const FILL: &str = include_str!("plans/fill.sql");
 
-/// The plan of a query, for these arguments or (`generic`) for any.
+/// Returns the plan of a query for these arguments, or the generic one.
 async fn plan(conn: &mut PgConnection, hot: &Hot, generic: bool) -> Value {
     let mode = if generic {
         "force_generic_plan"
@@ -46,7 +47,7 @@ async fn plan(conn: &mut PgConnection, hot: &Hot, generic: bool) -> Value {
         hot.sql
     );
     conn.execute(sqlx::raw_sql(AssertSqlSafe(prepare))).await.unwrap();
-    // A subquery is no argument; its value is.
+    // A subquery cannot be an argument: it is replaced by its value.
     let mut arguments = hot.arguments.clone();
     if let Some(end) = arguments.find(")").filter(|_| arguments.starts_with("(SELECT")) {
         let value = format!("SELECT {}::text", &arguments[..=end]);
@@ -81,7 +82,7 @@ fn walk(node: &Value, depth: usize, visit: &mut impl FnMut(&Value, usize)) {
     }
 }
 
-/// What is wrong with a plan, if anything is.
+/// Returns the problems of a plan.
 fn complaints(hot: &Hot, plan: &Value) -> Vec<String> {
     let (mut used, mut wrong) = (Vec::new(), Vec::new());
     let mut reads: HashMap<String, u32> = HashMap::new();
@@ -93,24 +94,24 @@ fn complaints(hot: &Hot, plan: &Value) -> Vec<String> {
             return;
         }
         if !hot.whole.is_empty() && text(node, "Node Type") == "Nested Loop" {
-            wrong.push(format!("{}: may read a table once for each row", hot.name));
+            wrong.push(format!("{}: may scan a table once for each row", hot.name));
         }
         if text(node, "Node Type") == "Seq Scan" && GROWING.contains(&relation) {
-            wrong.push(format!("{}: reads all of {relation}", hot.name));
+            wrong.push(format!("{}: scans all of {relation}", hot.name));
         }
         let ordered = matches!(
             text(node, "Node Type"),
             "Index Scan" | "Index Only Scan" | "Bitmap Index Scan"
         );
         if ordered && node["Index Cond"].is_null() && GROWING.contains(&relation) {
-            wrong.push(format!("{}: reads all of {}", hot.name, text(node, "Index Name")));
+            wrong.push(format!("{}: scans all of {}", hot.name, text(node, "Index Name")));
         }
     });
     wrong.extend(
         hot.whole
             .iter()
             .filter(|table| reads.get(**table) != Some(&1))
-            .map(|table| format!("{}: does not read {table} once", hot.name)),
+            .map(|table| format!("{}: does not scan {table} exactly once", hot.name)),
     );
     wrong.extend(
         hot.indexes
@@ -121,7 +122,7 @@ fn complaints(hot: &Hot, plan: &Value) -> Vec<String> {
     wrong
 }
 
-/// The plan's shape, one node a line.
+/// Formats the plan with one node per line.
 fn shape(plan: &Value) -> String {
     let mut lines = String::new();
     walk(plan, 0, &mut |node, depth| {
@@ -143,7 +144,7 @@ fn shape(plan: &Value) -> String {
             }
         }
         if !text(node, "Index Cond").is_empty() {
-            // Lists of a hundred ids say nothing.
+            // Lists of a hundred ids are shortened.
             let condition = text(node, "Index Cond");
             let short = condition
                 .find('{')
@@ -161,7 +162,7 @@ fn shape(plan: &Value) -> String {
 
 #[tokio::test]
 async fn every_hot_query_is_answered_by_an_index() {
-    // As the store's connections are set, but patient.
+    // The settings of the store's connections, but with a long timeout.
     let patient = ConnectOptions {
         statement_timeout: Duration::from_secs(300),
         ..options()
@@ -201,20 +202,20 @@ async fn every_hot_query_is_answered_by_an_index() {
         let there = written.contains(&unindent(hot.sql));
         assert!(
             there,
-            "docs/metadata-queries.md does not show {:?} as it is: run this test with UPDATE_DOCS=1",
+            "docs/metadata-queries.md does not show the current query {:?}: run this test with UPDATE_DOCS=1",
             hot.name
         );
     }
 }
 
 const INTRODUCTION: &str = "# The hot queries of the metadata store\n
-What PostgreSQL does for each statement that runs often, on 10,000 partitions, 200,000 WAL ranges, 44,000 WAL objects,
+The plan that PostgreSQL chooses for each frequent statement, on 10,000 partitions, 200,000 WAL ranges, 44,000 WAL objects,
 300,000 segments, 100,000 producer states and 100,000 group offsets. Written by the test `every_hot_query_is_answered_by_an_index`
-(`UPDATE_DOCS=1 cargo test -p streamhouse-metadata --lib plans`), which also fails when one of them reads a growing table or
-index whole, with the plan for its arguments or with the generic one. The last one is not hot and reads the partitions whole, once:
-the operator's look at all topics.\n";
+(`UPDATE_DOCS=1 cargo test -p streamhouse-metadata --lib plans`), which also fails if one of the plans, custom or generic,
+scans a growing table or index as a whole. The last query is not hot and reads the table of partitions
+once as a whole: it is the operator's overview of all topics.\n";
 
-/// The text without the indentation that all its lines share.
+/// Removes the indentation that all lines share.
 fn unindent(sql: &str) -> String {
     let lines: Vec<&str> = sql.lines().filter(|line| !line.trim().is_empty()).collect();
     let shared = lines
@@ -230,10 +231,11 @@ fn unindent(sql: &str) -> String {
     lines.iter().map(cut).collect::<Vec<_>>().join("\n")
 }
 
-/// The updates of the hot path stay in their pages and touch no index.
+/// Updates on the hot path must be heap-only (HOT): they stay in their page and touch no index.
 #[tokio::test]
 async fn hot_rows_are_updated_in_place() {
-    // A server of its own: a long transaction in any database of a server delays what is cleaned up in the others.
+    // A server of its own: a long transaction in any database of a server delays the clean-up in
+    // others.
     let server = Postgres::start().unwrap();
     let url = server.create_database("metadata").unwrap();
     migrate(&url, &options()).await.unwrap();
@@ -256,7 +258,7 @@ async fn hot_rows_are_updated_in_place() {
         ("agents", 200),
     ] {
         let counts = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = $1";
-        // The server counts with a delay.
+        // The server updates its counters with a delay.
         let (all, in_place): (i64, i64) = loop {
             let counted: (i64, i64) = sqlx::query_as(counts)
                 .bind(table)
@@ -270,7 +272,7 @@ async fn hot_rows_are_updated_in_place() {
         };
         assert!(
             in_place * 100 >= all * 95,
-            "{table}: {in_place} of {all} updates in place"
+            "{table}: only {in_place} of {all} updates were made in place"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Rolling WAL ranges into segments, and moving the start of the log.
+//! Rolls WAL ranges into segments, and advances the log start.
 
 use sqlx::{query, query_as};
 use uuid::Uuid;
@@ -20,13 +20,13 @@ pub(super) const DELETE_RANGES: &str = "
     DELETE FROM ranges WHERE partition_id = $1 AND end_offset <= $2
     RETURNING end_offset, incarnation, sequence, length";
 
-/// Locks objects in order, so that two rolls that share objects wait for each other and not in a circle.
+/// Locks objects in order, so that concurrent rolls that share objects do not deadlock.
 pub(super) const LOCK_OBJECTS: &str = "
     SELECT w.sequence FROM UNNEST($1::bigint[], $2::bigint[]) AS u (incarnation, sequence)
     JOIN wal_objects w ON w.incarnation = u.incarnation AND w.sequence = u.sequence
     ORDER BY w.incarnation, w.sequence FOR NO KEY UPDATE OF w";
 
-/// Counts down the ranges of objects; those without any are garbage from now on.
+/// Decrements the range counts of objects; those that reach zero become garbage.
 pub(super) const RELEASE_OBJECTS: &str = "
     UPDATE wal_objects w
     SET live_ranges = w.live_ranges - u.count,
@@ -38,7 +38,7 @@ pub(super) async fn begin(conn: &mut PgConnection, lease: Lease, base_offset: i6
     let row = leased(conn, lease, Lock::Exclusive).await?;
     if base_offset != row.bounds.rolled {
         let message = format!(
-            "it begins at {base_offset}, but {} is the first offset without a segment",
+            "it begins at offset {base_offset}, but {} is the first offset without a segment",
             row.bounds.rolled
         );
         return Err(Error::SegmentConflict(message).into());
@@ -80,8 +80,9 @@ async fn intent(conn: &mut PgConnection, lease: Lease, base_offset: i64) -> Outc
     Ok(row)
 }
 
-/// Moves an intent away from a key that is taken: to the topic's folder if it has another one by now, else to a new one. What stands
-/// under the key is nobody's to delete. Takes the lock of all changes of topics first, as everybody does.
+/// Changes the key of an intent because an object that is not this segment has the key: uses the
+/// topic's current folder if that gives another key, otherwise a new folder. The other object is
+/// never deleted. Locks the cluster first, according to the lock order.
 pub(super) async fn avoid(
     conn: &mut PgConnection,
     lease: Lease,
@@ -94,7 +95,7 @@ pub(super) async fn avoid(
     if base_offset != row.bounds.rolled
         || found.is_none_or(|intent| intent.incarnation != lease.incarnation.0)
     {
-        let message = format!("no segment that begins at {base_offset} was begun by this agent");
+        let message = format!("this agent has no segment intent at offset {base_offset}");
         return Err(Error::SegmentConflict(message).into());
     }
     let mut key = segment_key(&row.folder, row.partition, base_offset);
@@ -132,7 +133,7 @@ pub(super) async fn finish(conn: &mut PgConnection, lease: Lease, segment: &NewS
             .fetch_optional(&mut *conn)
             .await?;
     if stored.is_some_and(|(base_offset, key)| base_offset == segment.base_offset && key == segment.key) {
-        // Asked again: it happened.
+        // A repeated call: the segment is stored already.
         return Ok(());
     }
     check_finish(
@@ -143,7 +144,7 @@ pub(super) async fn finish(conn: &mut PgConnection, lease: Lease, segment: &NewS
     )?;
     let freed = delete_ranges(conn, lease.partition.0, segment.end_offset).await?;
     if freed.end_offset != Some(segment.end_offset) {
-        let message = format!("{} is not the end of a range", segment.end_offset);
+        let message = format!("offset {} is not the end of a WAL range", segment.end_offset);
         return Err(Error::SegmentConflict(message).into());
     }
     let size_bytes = signed("the segment's size", segment.size_bytes)?;
@@ -168,7 +169,8 @@ pub(super) async fn finish(conn: &mut PgConnection, lease: Lease, segment: &NewS
     Ok(())
 }
 
-/// Deletes the ranges of a partition that end at or before `end_offset`, and lets go of their objects.
+/// Deletes the ranges of a partition that end at or before `end_offset`, and releases their
+/// objects.
 async fn delete_ranges(conn: &mut PgConnection, partition: i64, end_offset: i64) -> Outcome<Freed> {
     let ranges: Vec<FreedRange> = query_as(DELETE_RANGES)
         .bind(partition)
@@ -180,7 +182,7 @@ async fn delete_ranges(conn: &mut PgConnection, partition: i64, end_offset: i64)
     Ok(freed)
 }
 
-/// Lets go of the objects of deleted ranges.
+/// Releases the objects of deleted ranges.
 pub(super) async fn release_objects(conn: &mut PgConnection, freed: &Freed) -> Outcome<()> {
     if freed.objects.is_empty() {
         return Ok(());
@@ -232,7 +234,8 @@ pub(super) async fn advance(conn: &mut PgConnection, lease: Lease, log_start: i6
     Ok(log_start)
 }
 
-/// Drops the intents that can never be finished, because the log goes on after them; their objects may exist, or still arrive.
+/// Drops the intents that can no longer be finished because the log start has passed them. Their
+/// objects may exist or still arrive.
 async fn drop_stale_intents(
     conn: &mut PgConnection,
     lease: Lease,
@@ -250,7 +253,8 @@ async fn drop_stale_intents(
     give_up(conn, topic_id, &stale).await
 }
 
-/// Queues the objects of intents that are dropped, and remembers whose put may still arrive.
+/// Queues the objects of dropped intents for deletion, and records the writers whose uploads may
+/// still arrive.
 pub(super) async fn give_up(
     conn: &mut PgConnection,
     topic_id: Uuid,
@@ -261,7 +265,7 @@ pub(super) async fn give_up(
     abandon(conn, topic_id, dropped).await
 }
 
-/// Remembers segments whose put may still arrive although their intent is gone or another's.
+/// Records segments whose upload may still arrive although their intent was dropped or taken over.
 async fn abandon(conn: &mut PgConnection, topic_id: Uuid, segments: &[AbandonedRow]) -> Outcome<()> {
     if segments.is_empty() {
         return Ok(());
@@ -287,7 +291,7 @@ async fn abandon(conn: &mut PgConnection, topic_id: Uuid, segments: &[AbandonedR
     Ok(())
 }
 
-/// Queues a topic's segments for deletion.
+/// Queues segments of a topic for deletion.
 pub(super) async fn queue(conn: &mut PgConnection, topic_id: Uuid, keys: &[String]) -> Outcome<()> {
     if keys.is_empty() {
         return Ok(());

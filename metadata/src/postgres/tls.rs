@@ -1,4 +1,5 @@
-//! TLS to PostgreSQL from values: certificates are looked at before a connection is tried, so that a wrong one is named.
+//! Configures TLS to PostgreSQL. Certificates are validated before a connection is opened, so that
+//! an error names them.
 
 use rustls::{
     RootCertStore,
@@ -8,7 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use crate::{Error, Result, TlsMode, TlsOptions};
 
-/// Puts `tls` in the place of what `settings` say.
+/// Overrides the TLS parameters of `settings` with `tls`.
 pub(super) fn apply(settings: PgConnectOptions, tls: &TlsOptions) -> Result<PgConnectOptions> {
     let mode = match (tls.mode, &tls.ca_pem) {
         (TlsMode::Require, None) => PgSslMode::Require,
@@ -25,12 +26,12 @@ pub(super) fn apply(settings: PgConnectOptions, tls: &TlsOptions) -> Result<PgCo
     }
 }
 
-/// Refuses what holds no certificate, or a damaged one. The driver would trust nobody, and print the text, which may be a key that
-/// was given by mistake.
+/// Refuses text without a certificate or with a damaged one. The driver would trust no certificate
+/// and print the text, which may be a private key that was given by mistake.
 fn check(pem: &[u8]) -> Result<()> {
     let refused = |problem: &str| {
         Error::Unavailable(format!(
-            "the CA certificate for PostgreSQL {problem}: give certificates in PEM"
+            "the CA certificate for PostgreSQL {problem}: provide certificates in PEM"
         ))
     };
     let mut found = RootCertStore::empty();

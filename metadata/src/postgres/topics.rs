@@ -1,4 +1,4 @@
-//! Topics and their partitions. Whoever changes them holds the lock of the cluster's row.
+//! Topics and their partitions. Every change holds the lock of the cluster's row.
 
 use sqlx::{query, query_as, query_scalar};
 use uuid::Uuid;
@@ -32,7 +32,7 @@ fn record((topic_id, name, folder, internal, config, created_at_ms): TopicColumn
     })
 }
 
-/// Every topic that is not deleted, by name.
+/// Returns every topic that is not deleted, by name.
 pub(super) async fn all(conn: &mut PgConnection) -> Outcome<Vec<TopicRecord>> {
     let topics: Vec<TopicColumns> = query_as(
         "SELECT topic_id, name, folder, internal, config::text, (extract(epoch FROM created_at) * 1000)::bigint
@@ -80,7 +80,7 @@ async fn one(conn: &mut PgConnection, topic_id: Uuid) -> Outcome<TopicRecord> {
     })
 }
 
-/// Adds `count` partitions after the `present` ones, spread over the live agents.
+/// Adds `count` partitions after the `present` ones, distributed over the live agents.
 async fn add_partitions(
     conn: &mut PgConnection,
     topic_id: Uuid,
@@ -116,7 +116,7 @@ async fn add_partitions(
     Ok(())
 }
 
-/// The folder of one more use of a name; none is ever given twice.
+/// Allocates the folder for another use of a name; no folder is returned twice.
 async fn next_folder(conn: &mut PgConnection, name: &str) -> Outcome<String> {
     let uses: i64 = query_scalar(
         "INSERT INTO topic_names (name, uses) VALUES ($1, 1)
@@ -128,9 +128,12 @@ async fn next_folder(conn: &mut PgConnection, name: &str) -> Outcome<String> {
     Ok(topic_folder(name, unsigned("the uses of a name", uses)?))
 }
 
-/// Gives a topic a folder that no key was ever made of, for its segments from now on; those that it has stay where they are, and
-/// so do its intents, which keep the keys that they have. The caller holds the lock of
-/// [`lock_cluster`]. [`Error::UnknownTopic`] when its row is gone.
+/// Gives a topic a folder that no key uses, for its future segments. Existing segments and intents
+/// keep their keys. The caller holds the lock of [`lock_cluster`].
+///
+/// # Errors
+///
+/// [`Error::UnknownTopic`] if its row does not exist.
 pub(super) async fn fresh_folder(conn: &mut PgConnection, topic_id: Uuid) -> Outcome<String> {
     let name: Option<String> = query_scalar("SELECT name FROM topics WHERE topic_id = $1")
         .bind(topic_id)
@@ -206,14 +209,14 @@ pub(super) async fn delete(conn: &mut PgConnection, name: &str) -> Outcome<()> {
     .await?;
     let (topic_id, deleted) = found.ok_or_else(|| Error::UnknownTopic(name.to_owned()))?;
     if deleted {
-        // Asked again: it is on its way.
+        // A repeated call: the deletion is in progress.
         return Ok(());
     }
     query("UPDATE topics SET deleted_at = clock_timestamp() WHERE topic_id = $1")
         .bind(topic_id)
         .execute(&mut *conn)
         .await?;
-    // In the order of all others, so that no commit and no deletion wait for each other.
+    // In the common lock order, so that commits and deletions do not deadlock.
     query("SELECT id FROM partitions WHERE topic_id = $1 ORDER BY id FOR NO KEY UPDATE")
         .bind(topic_id)
         .execute(&mut *conn)

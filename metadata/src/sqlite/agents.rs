@@ -1,4 +1,4 @@
-//! Lives of agents, their leases, and the snapshot of everything that changes seldom.
+//! Incarnations of agents, their leases, and the snapshot of agents, topics and leaders.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,7 +17,7 @@ use crate::{
     rows::{LeasedRow, check_lease, millis, unsigned},
 };
 
-/// Says that agents, leaders or topics changed.
+/// Increments the version of the snapshot.
 pub(super) async fn bump(conn: &mut SqliteConnection) -> Outcome<()> {
     query("UPDATE cluster SET version = version + 1")
         .execute(conn)
@@ -122,7 +122,8 @@ pub(super) async fn seal(conn: &mut SqliteConnection, incarnation: Incarnation) 
     Ok(())
 }
 
-/// Seals a life whose lease was not renewed for so long; says whether it is over.
+/// Seals an incarnation whose lease was not renewed for the given time; returns whether it is
+/// sealed.
 pub(super) async fn seal_silent(
     conn: &mut SqliteConnection,
     incarnation: Incarnation,
@@ -133,7 +134,7 @@ pub(super) async fn seal_silent(
         Silence::For(duration) => Some(millis(duration)),
         Silence::HalfLease => None,
     };
-    // The lease was renewed its own time before it ends.
+    // The last renewal happened one lease duration before the lease ends.
     let silent = query(
         "UPDATE agents SET sealed_at = ?1
          WHERE incarnation = ?2 AND sealed_at IS NULL
@@ -151,7 +152,7 @@ pub(super) async fn seal_silent(
     Ok(sealed(conn, incarnation).await?.unwrap_or(true))
 }
 
-/// Whether the incarnation is sealed; `None` when it was never given.
+/// Returns whether the incarnation is sealed; `None` if it is unknown.
 pub(super) async fn sealed(conn: &mut SqliteConnection, incarnation: Incarnation) -> Outcome<Option<bool>> {
     let sealed = query_scalar("SELECT sealed_at IS NOT NULL FROM agents WHERE incarnation = ?1")
         .bind(incarnation.0)
@@ -175,7 +176,7 @@ struct LeaseColumns {
     folder: String,
 }
 
-/// The partition's row, when the lease is in force.
+/// Returns the partition's row if the lease is in force.
 pub(super) async fn leased(conn: &mut SqliteConnection, lease: Lease) -> Outcome<LeasedRow> {
     let sealed = sealed(conn, lease.incarnation).await?;
     let row: Option<LeaseColumns> = query_as(

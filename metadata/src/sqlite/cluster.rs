@@ -1,4 +1,4 @@
-//! The cluster as a whole: how far the history of this store goes, and going on where the bucket is ahead of it.
+//! The cluster as a whole: its timeline, and recovery when the bucket is ahead of this store.
 
 use sqlx::{SqliteConnection, query, query_as, query_scalar};
 use uuid::Uuid;
@@ -40,7 +40,7 @@ pub(super) async fn state(conn: &mut SqliteConnection) -> Outcome<ClusterState> 
     })
 }
 
-/// Refuses a store whose history does not go on.
+/// Refuses a store with a reported divergence.
 pub(super) async fn check_history(conn: &mut SqliteConnection) -> Outcome<()> {
     let diverged: bool = query_scalar("SELECT diverged_at IS NOT NULL FROM cluster")
         .fetch_one(conn)
@@ -82,7 +82,7 @@ pub(super) async fn recover(conn: &mut SqliteConnection, recovery: &Recovery) ->
     if let Some(agent_id) = live.bind(now).fetch_optional(&mut *conn).await? {
         return Err(Error::AgentLives(agent_id).into());
     }
-    // Not looked through again either: what they left may be another history's.
+    // They are not swept again: their objects may belong to another history.
     let lives = query(
         "UPDATE agents SET sealed_at = coalesce(sealed_at, ?1), swept_at = coalesce(swept_at, ?1), last_look = 1
          WHERE swept_at IS NULL OR NOT last_look",
@@ -121,7 +121,8 @@ pub(super) async fn recover(conn: &mut SqliteConnection, recovery: &Recovery) ->
     })
 }
 
-/// Moves everything that is given once beyond what another history gave.
+/// Advances the timeline and the sequences of incarnations and producer ids beyond those of another
+/// history.
 async fn continue_beyond(conn: &mut SqliteConnection, beyond: &Timeline) -> Outcome<()> {
     query(
         "UPDATE cluster SET timeline = max(timeline, ?1), last_producer_id = max(last_producer_id, ?2), diverged_at = NULL",

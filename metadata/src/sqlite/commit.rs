@@ -1,4 +1,5 @@
-//! The commit of a WAL object: read the rows, let [`decide`](crate::decide) decide, write what it says.
+//! The commit of a WAL object: reads the rows, plans the commit with [`decide`](crate::decide), and
+//! writes the result.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Tidying in small steps, and which objects may be deleted.
+//! Garbage collection in small steps.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -66,7 +66,7 @@ pub(super) async fn garbage(
     })
 }
 
-/// Takes the rows of deleted topics away, a chunk of each table; says whether there is more.
+/// Deletes a chunk of the rows of a deleted topic; returns whether there is more.
 async fn purge(conn: &mut SqliteConnection) -> Outcome<bool> {
     let topic: Option<Uuid> = query_scalar(
         "SELECT topic_id FROM topics WHERE deleted_at IS NOT NULL AND NOT purged ORDER BY deleted_at LIMIT 1",
@@ -94,7 +94,7 @@ async fn purge(conn: &mut SqliteConnection) -> Outcome<bool> {
     Ok(topic.is_some())
 }
 
-/// One step for one topic; true when nothing is left.
+/// Deletes a chunk of each table for one topic; returns whether nothing is left.
 async fn purge_chunk(conn: &mut SqliteConnection, topic_id: Uuid) -> Outcome<bool> {
     let ranges: Vec<FreedRange> = query_as(
         "DELETE FROM ranges WHERE (partition_id, end_offset) IN (
@@ -150,7 +150,7 @@ async fn purge_chunk(conn: &mut SqliteConnection, topic_id: Uuid) -> Outcome<boo
     Ok(rows == 0)
 }
 
-/// Forgets producers that stored nothing since `due`.
+/// Deletes the states of producers that appended nothing since `due`.
 async fn expire_producers(conn: &mut SqliteConnection, due: i64) -> Outcome<bool> {
     let deleted = query(
         "DELETE FROM producer_state WHERE (partition_id, producer_id) IN (
@@ -163,7 +163,8 @@ async fn expire_producers(conn: &mut SqliteConnection, due: i64) -> Outcome<bool
     Ok(i64::try_from(deleted.rows_affected()).unwrap_or(i64::MAX) >= CHUNK)
 }
 
-/// Forgets the offsets, and then the rows, of groups without members that committed nothing since `due`.
+/// Deletes the offsets, and then the rows, of groups without members that committed nothing since
+/// `due`.
 async fn expire_offsets(conn: &mut SqliteConnection, due: i64) -> Outcome<bool> {
     let groups: Vec<String> = query_scalar(
         "SELECT group_id FROM consumer_groups WHERE idle_since IS NOT NULL AND idle_since <= ?1
@@ -185,7 +186,8 @@ async fn expire_offsets(conn: &mut SqliteConnection, due: i64) -> Outcome<bool> 
                 .fetch_one(&mut *conn)
                 .await?;
         match next {
-            // Looked at again when its next offset is due, so that it does not stand before others.
+            // It is due again with its next offset, so that it does not precede others in the
+            // queue.
             Some(next) => {
                 query("UPDATE consumer_groups SET idle_since = ?2 WHERE group_id = ?1")
                     .bind(group)
@@ -204,7 +206,8 @@ async fn expire_offsets(conn: &mut SqliteConnection, due: i64) -> Outcome<bool> 
     Ok(i64::try_from(groups.len()).unwrap_or(i64::MAX) >= CHUNK)
 }
 
-/// Queues segments that a life over since before `due`, or forgotten, may have put after all; not those that the log has by now.
+/// Queues segments that an incarnation may have uploaded late, if it was sealed before `due` or its
+/// row is deleted, except those that the log contains by now.
 async fn queue_abandoned(conn: &mut SqliteConnection, due: i64) -> Outcome<bool> {
     let abandoned: Vec<(i64, String, Uuid, bool)> = query_as(
         "SELECT a.incarnation, a.key, a.topic_id, l.incarnation IS NULL
@@ -236,13 +239,15 @@ async fn queue_abandoned(conn: &mut SqliteConnection, due: i64) -> Outcome<bool>
             .execute(&mut *conn)
             .await?;
     }
-    // Those queued now are found in the next step.
+    // The next step returns what was queued now.
     Ok(!abandoned.is_empty())
 }
 
-/// Forgets lives that were swept before `due`, left no object, and that no partition names as its holder. Of a life without a row
-/// nothing can be committed either, and its number is never given again. Each is looked through once more before: it counts as not
-/// swept again.
+/// Deletes incarnations that were swept before `due`, have no object, and that no partition names
+/// as its holder.
+///
+/// An incarnation without a row cannot commit either, and its number is never used again. Each is
+/// swept a second time before: it counts as not swept again.
 async fn forget_lives(conn: &mut SqliteConnection, due: i64) -> Outcome<bool> {
     let ended: Vec<(i64, bool)> = query_as(
         "SELECT incarnation, last_look FROM agents a WHERE swept_at IS NOT NULL AND (last_look OR swept_at <= ?1)

@@ -1,4 +1,4 @@
-//! Reading the log: bounds, and where the records from an offset or a time on lie.
+//! Reads of the log: bounds, and the location of the records from an offset or a time on.
 
 use sqlx::{SqliteConnection, query_as, query_scalar};
 
@@ -47,7 +47,7 @@ pub(super) async fn bounds(
     Ok(found)
 }
 
-/// The offset to read from for a timestamp: that of the first span that reaches it.
+/// Returns the base offset of the first span that reaches a timestamp.
 async fn offset_of_time(
     conn: &mut SqliteConnection,
     uid: PartitionUid,

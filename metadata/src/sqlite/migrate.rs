@@ -1,4 +1,5 @@
-//! Migrating a SQLite file, which every connect does; looking at its schema, and dropping it.
+//! Migrates a SQLite file, which every connect does; reads its schema version, copies it, and drops
+//! its tables.
 
 use std::{
     fmt::Display,
@@ -19,7 +20,7 @@ use crate::{
     schema::{Migrated, SchemaState, Stored, TABLES, migrate_error, versions},
 };
 
-/// The numbered steps, embedded in the build.
+/// The numbered migrations, embedded in the build.
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// Migrates the file that `url` names.
@@ -32,7 +33,7 @@ pub(crate) async fn migrate(url: &str) -> Result<Migrated> {
     migrated
 }
 
-/// Looks at the schema of the file that `url` names, without making it.
+/// Reads the version of the schema of the file that `url` names, without creating the file.
 pub(crate) async fn schema(url: &str, options: &ConnectOptions) -> Result<SchemaState> {
     let settings = parse(url)?
         .read_only(true)
@@ -52,7 +53,7 @@ pub(crate) async fn schema(url: &str, options: &ConnectOptions) -> Result<Schema
     Ok(SchemaState { found, needed })
 }
 
-/// Looks for the cluster's id in the file that `url` names.
+/// Reads the id of the cluster from the file that `url` names.
 pub(crate) async fn cluster_id(url: &str, options: &ConnectOptions) -> Result<Option<String>> {
     let settings = parse(url)?
         .read_only(true)
@@ -72,7 +73,8 @@ pub(crate) async fn cluster_id(url: &str, options: &ConnectOptions) -> Result<Op
     Ok(id)
 }
 
-/// Copies the file that `url` names, as one transaction sees it. The copy appears under its name when it is whole.
+/// Copies the file that `url` names, as one transaction sees it. The copy appears under its name
+/// when it is complete.
 pub(crate) async fn backup(url: &str, options: &ConnectOptions, to: &Path) -> Result<()> {
     let settings = parse(url)?
         .read_only(true)
@@ -84,12 +86,12 @@ pub(crate) async fn backup(url: &str, options: &ConnectOptions, to: &Path) -> Re
     let unwritten =
         |why: &dyn Display| Error::Unavailable(format!("the copy {} cannot be written: {why}", to.display()));
     if to.try_exists().map_err(|error| unwritten(&error))? {
-        return Err(unwritten(&"it exists; give another name"));
+        return Err(unwritten(&"it exists; choose another name"));
     }
     let mut partial = to.as_os_str().to_owned();
     partial.push(".partial");
     let partial = PathBuf::from(partial);
-    // Of an attempt that was interrupted.
+    // A remainder of an interrupted attempt.
     let _ = fs::remove_file(&partial);
     let text = partial
         .to_str()
@@ -139,10 +141,10 @@ async fn live(conn: &mut SqliteConnection) -> Result<Option<String>, sqlx::Error
     .await
 }
 
-/// How long dropping everything may take.
+/// The time limit for dropping all tables.
 const DROP_LIMIT: Duration = Duration::from_secs(600);
 
-/// Drops our tables in the file that `url` names. The file stays.
+/// Drops the tables of StreamHouse in the file that `url` names. The file stays.
 pub(crate) async fn drop_schema(url: &str, options: &ConnectOptions) -> Result<bool> {
     let settings = connect_options(url)?
         .create_if_missing(false)
@@ -162,7 +164,8 @@ pub(crate) async fn drop_schema(url: &str, options: &ConnectOptions) -> Result<b
     .await
 }
 
-/// Drops everything, unless an agent is live. Holds the write lock, so none can register in between.
+/// Drops all tables unless an agent is live. The caller's write lock keeps agents from registering
+/// meanwhile.
 async fn drop_all(conn: &mut SqliteConnection) -> Outcome<()> {
     if let Some(agent_id) = live(&mut *conn).await? {
         return Err(Error::AgentLives(agent_id).into());
@@ -174,22 +177,23 @@ async fn drop_all(conn: &mut SqliteConnection) -> Outcome<()> {
     Ok(())
 }
 
-/// Whether the file exists; that of a store in memory never does.
+/// Returns whether the file exists; an in-memory store never has one.
 fn is_there(settings: &SqliteConnectOptions) -> Result<bool> {
     let path = settings.get_filename();
     path.try_exists().map_err(|error| {
         Error::Unavailable(format!(
-            "the SQLite file {} cannot be looked at: {error}",
+            "the SQLite file {} cannot be accessed: {error}",
             path.display()
         ))
     })
 }
 
-/// How often a migration is begun again when a rival process migrates the same file.
+/// The maximum number of attempts when another process migrates the same file.
 const ATTEMPTS: u32 = 10;
 
-/// Migrates an open store. SQLite has no lock that outlasts a transaction, so of two that migrate at once one may find a
-/// step done half way through its own; it looks again.
+/// Migrates an open store. SQLite has no lock that outlasts a transaction, so one of two concurrent
+/// migrators may fail because the other finished a migration first; it then reads the version
+/// again.
 pub(super) async fn run(pool: &SqlitePool) -> Result<Migrated> {
     let mut conn = pool.acquire().await.map_err(refusal)?;
     let mut attempt = 1;

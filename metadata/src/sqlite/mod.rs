@@ -1,5 +1,7 @@
-//! The metadata store in one SQLite file: the embedded default. One connection writes, so transactions come one by one;
-//! readers have their own. A commit is on disk before it returns (WAL journal, synchronous=FULL).
+//! The metadata store in one SQLite file, the embedded default.
+//!
+//! One connection writes, so transactions are serialized; readers have their own connections. A
+//! commit is on disk before it returns (WAL journal, synchronous=FULL).
 
 mod agents;
 mod cluster;
@@ -31,15 +33,17 @@ use crate::{
     rows::unsigned,
 };
 
-/// The store.
+/// A [`MetadataStore`] in SQLite.
 pub(crate) struct SqliteStore {
-    /// One connection: SQLite has one writer anyway, and so nobody waits for a lock inside SQLite.
+    /// One connection: SQLite allows one writer, and a queue here avoids lock waits inside SQLite.
     writer: SqlitePool,
-    /// The same pool for a store in memory, which lives in its one connection.
+    /// The readers; the same pool as `writer` for an in-memory store, which exists in one
+    /// connection.
     reader: SqlitePool,
-    /// Whether the two pools are two.
+    /// Whether the two pools are distinct.
     is_file: bool,
-    /// How long a call may take. What is given up goes on in its connection, which serves nobody before it is done.
+    /// The time limit of a call. A call that was given up continues on its connection, which serves
+    /// no other call before it ends.
     limit: Duration,
 }
 
@@ -49,7 +53,7 @@ impl fmt::Debug for SqliteStore {
     }
 }
 
-/// Opens the store, creates it when it is not there, and migrates it.
+/// Opens the store, creates it if it does not exist, and migrates it.
 pub(crate) async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<dyn MetadataStore>> {
     let in_memory = url.contains(":memory:") || url.contains("mode=memory");
     let settings = connect_options(url)?.busy_timeout(options.statement_timeout);
@@ -57,7 +61,7 @@ pub(crate) async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<d
         SqlitePoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(options.acquire_timeout)
-            // A store in memory is gone with its connection.
+            // An in-memory store exists as long as its connection.
             .min_connections(u32::from(in_memory))
             .idle_timeout(None)
             .max_lifetime(None)
@@ -83,21 +87,21 @@ pub(crate) async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<d
     }))
 }
 
-/// Refuses an address that cannot be used.
+/// Validates an address.
 pub(crate) fn check_address(url: &str) -> Result<()> {
     parse(url).map(drop)
 }
 
-/// The address.
+/// Parses an address.
 fn parse(url: &str) -> Result<SqliteConnectOptions> {
     SqliteConnectOptions::from_str(url).map_err(|error| {
         Error::Address(format!(
-            "the SQLite address cannot be read: {error}; write sqlite:PATH"
+            "the SQLite address cannot be read: {error}; expected sqlite:PATH"
         ))
     })
 }
 
-/// What every connection is set to.
+/// Returns the options of every connection.
 fn connect_options(url: &str) -> Result<SqliteConnectOptions> {
     Ok(parse(url)?
         .create_if_missing(true)
@@ -107,7 +111,7 @@ fn connect_options(url: &str) -> Result<SqliteConnectOptions> {
         .statement_cache_capacity(200))
 }
 
-/// What an error of SQLite means.
+/// Classifies an error of SQLite.
 fn meaning(error: sqlx::Error) -> Meaning {
     let code = error
         .as_database_error()
@@ -132,21 +136,21 @@ fn meaning(error: sqlx::Error) -> Meaning {
     }
 }
 
-/// The crate's error for an error of SQLite.
+/// Converts an error of SQLite to the crate's error.
 fn refusal(error: sqlx::Error) -> Error {
     match meaning(error) {
         Meaning::TryAgain(error) | Meaning::Final(error) => error,
     }
 }
 
-/// The time in milliseconds: SQLite's, which is the computer's.
+/// Returns the current time in milliseconds by SQLite's clock, which is the system's.
 async fn now(conn: &mut SqliteConnection) -> Outcome<i64> {
     Ok(query_scalar("SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)")
         .fetch_one(conn)
         .await?)
 }
 
-/// The version of the snapshot.
+/// Returns the version of the snapshot.
 async fn version(conn: &mut SqliteConnection) -> Outcome<u64> {
     let version = query_scalar("SELECT version FROM cluster")
         .fetch_one(conn)
@@ -155,12 +159,13 @@ async fn version(conn: &mut SqliteConnection) -> Outcome<u64> {
 }
 
 impl SqliteStore {
-    /// A transaction that may write: it takes the write lock at once, so it cannot fail half way for want of it.
+    /// Begins a transaction that may write. It takes the write lock at once, so that it cannot fail
+    /// later for lack of it.
     async fn write(&self) -> Outcome<Transaction<'static, Sqlite>> {
         Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
     }
 
-    /// A transaction that sees one moment.
+    /// Begins a transaction that reads one snapshot.
     async fn read(&self) -> Outcome<Transaction<'static, Sqlite>> {
         Ok(self.reader.begin().await?)
     }
@@ -174,7 +179,8 @@ impl MetadataStore for SqliteStore {
     }
 
     async fn close(&self) -> Result<()> {
-        // The one that may write last: with the last connection SQLite moves the journal into the file.
+        // The writer is closed last: with the last connection SQLite moves the journal into the
+        // file.
         if self.is_file {
             self.reader.close().await;
         }

@@ -1,4 +1,4 @@
-//! Who manages a topic's name, and the overview of topics and owners, for the operator.
+//! The owners of topic names, and the overview of topics and owners, for the operator.
 
 use sqlx::{SqliteConnection, query, query_as};
 

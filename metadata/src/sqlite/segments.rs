@@ -1,4 +1,4 @@
-//! Rolling WAL ranges into segments, and moving the start of the log.
+//! Rolls WAL ranges into segments, and advances the log start.
 
 use sqlx::{SqliteConnection, query, query_as};
 use uuid::Uuid;
@@ -19,7 +19,7 @@ pub(super) async fn begin(
     let row = leased(conn, lease).await?;
     if base_offset != row.bounds.rolled {
         let message = format!(
-            "it begins at {base_offset}, but {} is the first offset without a segment",
+            "it begins at offset {base_offset}, but {} is the first offset without a segment",
             row.bounds.rolled
         );
         return Err(Error::SegmentConflict(message).into());
@@ -62,8 +62,9 @@ async fn intent(conn: &mut SqliteConnection, lease: Lease, base_offset: i64) -> 
     Ok(row)
 }
 
-/// Moves an intent away from a key that is taken: to the topic's folder if it has another one by now, else to a new one. What stands
-/// under the key is nobody's to delete.
+/// Changes the key of an intent because an object that is not this segment has the key: uses the
+/// topic's current folder if that gives another key, otherwise a new folder. The other object is
+/// never deleted.
 pub(super) async fn avoid(
     conn: &mut SqliteConnection,
     lease: Lease,
@@ -75,7 +76,7 @@ pub(super) async fn avoid(
     if base_offset != row.bounds.rolled
         || found.is_none_or(|intent| intent.incarnation != lease.incarnation.0)
     {
-        let message = format!("no segment that begins at {base_offset} was begun by this agent");
+        let message = format!("this agent has no segment intent at offset {base_offset}");
         return Err(Error::SegmentConflict(message).into());
     }
     let mut key = segment_key(&row.folder, row.partition, base_offset);
@@ -113,7 +114,7 @@ pub(super) async fn finish(conn: &mut SqliteConnection, lease: Lease, segment: &
             .fetch_optional(&mut *conn)
             .await?;
     if stored.is_some_and(|(base_offset, key)| base_offset == segment.base_offset && key == segment.key) {
-        // Asked again: it happened.
+        // A repeated call: the segment is stored already.
         return Ok(());
     }
     check_finish(
@@ -124,7 +125,7 @@ pub(super) async fn finish(conn: &mut SqliteConnection, lease: Lease, segment: &
     )?;
     let freed = delete_ranges(conn, lease.partition.0, segment.end_offset).await?;
     if freed.end_offset != Some(segment.end_offset) {
-        let message = format!("{} is not the end of a range", segment.end_offset);
+        let message = format!("offset {} is not the end of a WAL range", segment.end_offset);
         return Err(Error::SegmentConflict(message).into());
     }
     let size_bytes = signed("the segment's size", segment.size_bytes)?;
@@ -156,7 +157,8 @@ pub(super) async fn finish(conn: &mut SqliteConnection, lease: Lease, segment: &
     Ok(())
 }
 
-/// Deletes the ranges of a partition that end at or before `end_offset`, and lets go of their objects.
+/// Deletes the ranges of a partition that end at or before `end_offset`, and releases their
+/// objects.
 async fn delete_ranges(conn: &mut SqliteConnection, partition: i64, end_offset: i64) -> Outcome<Freed> {
     let ranges: Vec<FreedRange> = query_as(
         "DELETE FROM ranges WHERE partition_id = ?1 AND end_offset <= ?2
@@ -171,7 +173,7 @@ async fn delete_ranges(conn: &mut SqliteConnection, partition: i64, end_offset: 
     Ok(freed)
 }
 
-/// Counts down the ranges of objects; those without any are garbage from now on.
+/// Decrements the range counts of objects; those that reach zero become garbage.
 pub(super) async fn release_objects(conn: &mut SqliteConnection, freed: &Freed) -> Outcome<()> {
     let now = now(conn).await?;
     for &(incarnation, sequence, count) in &freed.objects {
@@ -220,7 +222,8 @@ pub(super) async fn advance(conn: &mut SqliteConnection, lease: Lease, log_start
     Ok(log_start)
 }
 
-/// Drops the intents that can never be finished, because the log goes on after them; their objects may exist, or still arrive.
+/// Drops the intents that can no longer be finished because the log start has passed them. Their
+/// objects may exist or still arrive.
 async fn drop_stale_intents(
     conn: &mut SqliteConnection,
     lease: Lease,
@@ -238,7 +241,8 @@ async fn drop_stale_intents(
     give_up(conn, topic_id, &stale).await
 }
 
-/// Queues the objects of intents that are dropped, and remembers whose put may still arrive.
+/// Queues the objects of dropped intents for deletion, and records the writers whose uploads may
+/// still arrive.
 pub(super) async fn give_up(
     conn: &mut SqliteConnection,
     topic_id: Uuid,
@@ -249,7 +253,7 @@ pub(super) async fn give_up(
     abandon(conn, topic_id, dropped).await
 }
 
-/// Remembers segments whose put may still arrive although their intent is gone or another's.
+/// Records segments whose upload may still arrive although their intent was dropped or taken over.
 async fn abandon(conn: &mut SqliteConnection, topic_id: Uuid, segments: &[AbandonedRow]) -> Outcome<()> {
     for segment in segments {
         query(
@@ -267,7 +271,7 @@ async fn abandon(conn: &mut SqliteConnection, topic_id: Uuid, segments: &[Abando
     Ok(())
 }
 
-/// Queues a topic's segments for deletion.
+/// Queues segments of a topic for deletion.
 pub(super) async fn queue(conn: &mut SqliteConnection, topic_id: Uuid, keys: &[String]) -> Outcome<()> {
     let now = now(conn).await?;
     for key in keys {

@@ -29,7 +29,7 @@ fn record((topic_id, name, folder, internal, config, created_at_ms): TopicColumn
     })
 }
 
-/// Every topic that is not deleted, by name.
+/// Returns every topic that is not deleted, by name.
 pub(super) async fn all(conn: &mut SqliteConnection) -> Outcome<Vec<TopicRecord>> {
     let topics: Vec<TopicColumns> = query_as(
         "SELECT topic_id, name, folder, internal, config, created_at FROM topics WHERE deleted_at IS NULL ORDER BY name",
@@ -75,7 +75,7 @@ async fn one(conn: &mut SqliteConnection, topic_id: Uuid) -> Outcome<TopicRecord
     })
 }
 
-/// Adds `count` partitions after the `present` ones, spread over the live agents.
+/// Adds `count` partitions after the `present` ones, distributed over the live agents.
 async fn add_partitions(
     conn: &mut SqliteConnection,
     topic_id: Uuid,
@@ -112,7 +112,7 @@ async fn add_partitions(
     Ok(())
 }
 
-/// The folder of one more use of a name; none is ever given twice.
+/// Allocates the folder for another use of a name; no folder is returned twice.
 async fn next_folder(conn: &mut SqliteConnection, name: &str) -> Outcome<String> {
     let uses: i64 = query_scalar(
         "INSERT INTO topic_names (name, uses) VALUES (?1, 1)
@@ -124,8 +124,12 @@ async fn next_folder(conn: &mut SqliteConnection, name: &str) -> Outcome<String>
     Ok(topic_folder(name, unsigned("the uses of a name", uses)?))
 }
 
-/// Gives a topic a folder that no key was ever made of, for its segments from now on; those that it has stay where they are, and
-/// so do its intents, which keep the keys that they have. [`Error::UnknownTopic`] when its row is gone.
+/// Gives a topic a folder that no key uses, for its future segments. Existing segments and intents
+/// keep their keys.
+///
+/// # Errors
+///
+/// [`Error::UnknownTopic`] if its row does not exist.
 pub(super) async fn fresh_folder(conn: &mut SqliteConnection, topic_id: Uuid) -> Outcome<String> {
     let name: Option<String> = query_scalar("SELECT name FROM topics WHERE topic_id = ?1")
         .bind(topic_id)
@@ -173,7 +177,7 @@ pub(super) async fn create(conn: &mut SqliteConnection, new: &NewTopic) -> Outco
     one(conn, topic_id).await
 }
 
-/// The id and settings of a topic that is there and not internal.
+/// Returns the id and the settings of a topic that exists and is not internal.
 async fn find(conn: &mut SqliteConnection, name: &str) -> Outcome<(Uuid, String)> {
     let found: Option<(Uuid, String)> = query_as(
         "SELECT topic_id, config FROM topics WHERE name = ?1 AND deleted_at IS NULL AND NOT internal",
@@ -218,7 +222,7 @@ pub(super) async fn delete(conn: &mut SqliteConnection, name: &str) -> Outcome<(
     .await?;
     let (topic_id, deleted) = found.ok_or_else(|| Error::UnknownTopic(name.to_owned()))?;
     if deleted {
-        // Asked again: it is on its way.
+        // A repeated call: the deletion is in progress.
         return Ok(());
     }
     let now = now(conn).await?;

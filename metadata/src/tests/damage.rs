@@ -1,4 +1,4 @@
-//! Rows that cannot be read: they cost what they belong to, and nothing else.
+//! Damaged rows: they affect only what they belong to.
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection, query};
 use streamhouse_core::ErrorCode;
@@ -10,7 +10,7 @@ use crate::{
     connect,
 };
 
-/// Runs statements on the store's tables, past the store.
+/// Executes SQL on the store's tables, bypassing the store.
 async fn spoil(url: &str, sql: &str) {
     if url.starts_with("sqlite") {
         let mut conn = SqliteConnection::connect(url).await.unwrap();
@@ -21,7 +21,7 @@ async fn spoil(url: &str, sql: &str) {
     }
 }
 
-/// A store of each kind, by its address.
+/// Opens a store of each kind; returns them with their addresses.
 async fn stores() -> (tempfile::TempDir, Vec<(String, Store)>) {
     let folder = tempfile::tempdir().unwrap();
     let sqlite = format!("sqlite:{}", folder.path().join("metadata.db").display());
@@ -60,7 +60,7 @@ async fn a_damaged_producer_costs_its_batches_and_no_others() {
         let refused = BatchOutcome::refused(ErrorCode::StorageCorrupt);
         assert_eq!(batches(&outcome, 0), [refused, appended(2)], "{url}");
         assert_eq!(batches(&outcome, 1), [appended(2), appended(3)], "{url}");
-        // The life goes on, and a new epoch mends the row.
+        // The incarnation continues, and a new epoch repairs the row.
         store.renew(life).await.unwrap();
         let mut anew = sequenced(1, 0, 1);
         anew.producer.as_mut().unwrap().epoch = 1;

@@ -1,4 +1,5 @@
-//! What happens when PostgreSQL is down, slow, too old, too new, or does not know us; and when several migrate at once.
+//! PostgreSQL that is down, slow, too old, too new, or refuses the credentials; and concurrent
+//! migrations.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::{
     postgres::{Opening, ServerTimeouts},
 };
 
-/// Nothing waits for long.
+/// Returns options with short timeouts.
 fn hasty() -> ConnectOptions {
     ConnectOptions {
         max_connections: 3,
@@ -103,11 +104,11 @@ async fn a_statement_that_waits_too_long_is_given_up() {
     assert_eq!(
         log.read(0).await.bounds.high_watermark,
         1,
-        "what was given up was not done"
+        "the calls that timed out had no effect"
     );
 }
 
-/// An agent that stands still within a commit holds nobody up but itself, and not for long.
+/// An agent that hangs within a commit blocks only itself, and not for long.
 #[tokio::test]
 async fn an_agent_that_stands_still_in_a_transaction_is_cut_off() {
     let url = database().await;
@@ -131,7 +132,7 @@ async fn an_agent_that_stands_still_in_a_transaction_is_cut_off() {
         .execute(&mut *standing)
         .await
         .unwrap();
-    // The renewal of others does not wait for it.
+    // The renewal of another agent does not wait for it.
     assert_eq!(store.renew(live).await.unwrap().sealed_others, 0);
     // The seal does, until the database ends the transaction.
     patiently(|| store.seal(log.lease.incarnation)).await;
@@ -145,15 +146,16 @@ async fn an_agent_that_stands_still_in_a_transaction_is_cut_off() {
     ));
 }
 
-/// How many of the database's connections wait for a lock. `conn` must not be in a transaction: there the answer would stay the
-/// first one.
+/// Returns how many of the database's connections wait for a lock. `conn` must not be in a
+/// transaction, because the statistics would be frozen there.
 async fn waiting(conn: &mut PgConnection) -> i64 {
     let count = "SELECT count(*) FROM pg_stat_activity
                  WHERE datname = current_database() AND wait_event_type = 'Lock'";
     query_scalar(count).fetch_one(conn).await.unwrap()
 }
 
-/// INV-L1, step by step: the seal returns after the commit that was let in before it, and a renewal passes it.
+/// INV-L1, step by step: the seal returns after a commit that began before it, and a renewal does
+/// not wait.
 #[tokio::test]
 async fn a_seal_waits_for_a_commit_under_way_and_a_renewal_does_not() {
     let url = database().await;
@@ -199,7 +201,7 @@ async fn a_call_that_is_dropped_half_way_did_not_happen() {
         let commit = object(log.lease.incarnation, sequence, &[(log.lease, &[batch(1)])]);
         let (calling, callee) = (commit.clone(), store.clone());
         let call = tokio::spawn(async move { callee.commit_object(&calling).await });
-        // It waits for our lock: cut it off there.
+        // The call waits for the lock of this test and is cancelled there.
         while waiting(&mut watch).await < 1 {}
         call.abort();
         assert!(call.await.unwrap_err().is_cancelled());
@@ -327,7 +329,7 @@ async fn what_sqlite_acknowledged_is_there_after_reopening() {
     let mut log = Log::new(&store).await;
     log.append(5).await;
     let cluster_id = store.snapshot(None).await.unwrap().unwrap().cluster_id;
-    // A second process on the same file: both see one store.
+    // A second process on the same file: both use one store.
     let second: Store = connect(&url, &options()).await.unwrap();
     topic(&second, "payments", 1).await;
     assert_eq!(store.snapshot(None).await.unwrap().unwrap().topics.len(), 3);

@@ -1,5 +1,5 @@
-//! Random sequences of calls, compared step by step with a model that keeps everything in plain lists: on SQLite many long
-//! ones, on PostgreSQL a few.
+//! Random sequences of calls, compared step by step with a model that keeps everything in plain
+//! lists: many long ones on SQLite, a few on PostgreSQL.
 
 mod state;
 
@@ -8,17 +8,17 @@ use proptest::{prelude::*, test_runner::TestRunner};
 use self::state::Model;
 use crate::tests::support::{Fresh, postgres, sqlite_memory};
 
-/// How many agent ids there are.
+/// The number of agent ids.
 const AGENTS: usize = 3;
-/// How many partitions the topic has.
+/// The number of partitions of the topic.
 const PARTITIONS: usize = 2;
 
-/// The names that are claimed; there is a topic of the first only.
+/// The names that are claimed; only the first one is a topic.
 const NAMES: [&str; 2] = ["orders", "payments"];
-/// How many claim them.
+/// The number of claimants.
 const OWNERS: usize = 3;
 
-/// One call, before it is known what the ids will be. Agents and partitions are indexes.
+/// One call before its ids are known. Agents and partitions are indexes.
 #[derive(Debug, Clone)]
 enum Op {
     Register(usize),
@@ -61,7 +61,7 @@ enum Op {
     Overview,
 }
 
-/// One batch: which producer, in which epoch, and where its sequence lies relative to the next one expected.
+/// One batch: its producer, its epoch, and its sequence relative to the next one expected.
 #[derive(Debug, Clone)]
 struct Send {
     producer: Option<i64>,

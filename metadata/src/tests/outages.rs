@@ -1,5 +1,6 @@
-//! What happens when PostgreSQL says nothing, when it fails over under connections that stay, and when many ask at once: every call
-//! has an end, what is no good is thrown away, and reads hold up neither writes nor renewals.
+//! PostgreSQL that does not respond, fails over under open connections, or gets many calls at once:
+//! every call ends, unusable connections are discarded, and reads delay neither writes nor
+//! renewals.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::{
     connect, drop_schema, inspect, live_agent, migrate, schema,
 };
 
-/// Short enough to be waited for, and long enough for a busy machine.
+/// Short enough to wait for, and long enough for a busy machine.
 fn short() -> ConnectOptions {
     let limit = Duration::from_millis(1500);
     ConnectOptions {
@@ -27,7 +28,8 @@ fn unavailable<T: std::fmt::Debug>(result: crate::Result<T>) {
     assert!(matches!(result, Err(Error::Unavailable(_))), "{result:?}");
 }
 
-/// A store behind a proxy, with a log that holds one record; and the address without the proxy.
+/// Opens a store behind a proxy, with a log that holds one record; also returns the address without
+/// the proxy.
 async fn behind_proxy(options: &ConnectOptions) -> (SilentProxy, Store, Log, String) {
     let proxy = SilentProxy::start(Postgres::shared().unwrap().port()).unwrap();
     let url = database().await;
@@ -37,17 +39,17 @@ async fn behind_proxy(options: &ConnectOptions) -> (SilentProxy, Store, Log, Str
     (proxy, store, log, url)
 }
 
-/// A call under way when its connection falls silent ends, and is no burden for the next ones.
+/// A call whose connection becomes silent ends, and does not affect the next ones.
 #[tokio::test]
 async fn a_silent_connection_ends_its_calls_and_is_never_used_again() {
     let (proxy, store, mut log, _) = behind_proxy(&short()).await;
-    // Every lane has connections that were just used.
+    // Every pool has connections that were just used.
     store.renew(log.lease.incarnation).await.unwrap();
     log.read(0).await;
     let uids = [log.lease.partition];
     proxy.swallow_established();
     unavailable(log.commit(&[batch(1)]).await);
-    // The first call found out for all: those that lay idle are gone with it.
+    // The first failure discards all idle connections.
     let commit = object(log.lease.incarnation, 9, &[(log.lease, &[batch(1)])]);
     store.commit_object(&commit).await.unwrap();
     store.renew(log.lease.incarnation).await.unwrap();
@@ -55,7 +57,8 @@ async fn a_silent_connection_ends_its_calls_and_is_never_used_again() {
     assert!(store.snapshot(None).await.unwrap().is_some());
 }
 
-/// The answer to COMMIT is lost: the call fails with its outcome open, and asking again tells it.
+/// The answer to COMMIT is lost: the call fails with an unknown outcome, and a repeated call
+/// returns it.
 #[tokio::test]
 async fn a_commit_whose_answer_is_lost_is_told_when_asked_again() {
     let (proxy, store, log, url) = behind_proxy(&short()).await;
@@ -99,7 +102,7 @@ async fn a_commit_whose_answer_is_lost_is_told_when_asked_again() {
     assert_eq!(log.read(0).await.bounds.high_watermark, 4, "and once");
 }
 
-/// A call that is dropped while its connection is silent takes no place with it.
+/// A call that is dropped while its connection is silent releases its place in the pool.
 #[tokio::test]
 async fn a_dropped_call_on_a_silent_connection_leaves_its_place() {
     let few = ConnectOptions {
@@ -107,7 +110,8 @@ async fn a_dropped_call_on_a_silent_connection_leaves_its_place() {
         ..short()
     };
     let (proxy, store, log, _) = behind_proxy(&few).await;
-    // New ones are silent as well, or a fast machine opens one and commits before the call is dropped.
+    // New connections are silent too; otherwise a fast machine opens one and commits before the
+    // call is dropped.
     proxy.swallow_new(true);
     proxy.swallow_established();
     let commit = object(log.lease.incarnation, 5, &[(log.lease, &[batch(1)])]);
@@ -123,7 +127,7 @@ async fn a_dropped_call_on_a_silent_connection_leaves_its_place() {
     store.commit_object(&commit).await.unwrap();
 }
 
-/// Everything that opens a connection of its own has an end too.
+/// Every function that opens a connection of its own is bounded in time.
 #[tokio::test]
 async fn opening_a_silent_store_has_an_end() {
     let proxy = SilentProxy::start(Postgres::shared().unwrap().port()).unwrap();
@@ -137,7 +141,7 @@ async fn opening_a_silent_store_has_an_end() {
     unavailable(inspect::tables(&url, 1).await);
 }
 
-/// After a fail-over the old connections may lead to what is a standby now.
+/// After a failover the old connections may lead to a server that is now a standby.
 #[tokio::test]
 async fn connections_that_became_read_only_are_thrown_away_at_once() {
     let server = Postgres::shared().unwrap();
@@ -145,7 +149,7 @@ async fn connections_that_became_read_only_are_thrown_away_at_once() {
     let name = url.rsplit('/').next().unwrap().to_owned();
     let mut log = Log::new(&(connect(&url, &options()).await.unwrap())).await;
     log.append(1).await;
-    // Sessions that begin now stay read-only for ever.
+    // Sessions that begin now stay read-only.
     let set = |to: &str| {
         let sql = format!("ALTER DATABASE {name} SET default_transaction_read_only = {to}");
         server.admin_sql("postgres", &sql).unwrap();
@@ -160,7 +164,7 @@ async fn connections_that_became_read_only_are_thrown_away_at_once() {
     ] {
         unavailable(result);
     }
-    // Idle in each lane, and read-only.
+    // Idle in each pool, and read-only.
     store.snapshot(None).await.unwrap();
     log.store = store.clone();
     log.read(0).await;
@@ -169,14 +173,14 @@ async fn connections_that_became_read_only_are_thrown_away_at_once() {
         overview.unwrap();
     }
     set("off");
-    // No time passes, and nobody asks twice.
+    // Succeeds at once, without a repeated call.
     store.renew(life).await.unwrap();
     log.append(1).await;
     topic(&store, "after", 1).await;
     store.allocate_producer_id().await.unwrap();
 }
 
-/// An idle connection that the server has ended is no reason for a transaction to fail.
+/// An idle connection that the server closed does not fail a transaction.
 #[tokio::test]
 async fn a_connection_that_was_ended_is_replaced_within_the_call() {
     let server = Postgres::shared().unwrap();
@@ -194,7 +198,7 @@ async fn a_connection_that_was_ended_is_replaced_within_the_call() {
     }
 }
 
-/// Reads that hold all their connections: renewals and commits pass.
+/// Reads that hold all their connections do not delay renewals and commits.
 #[tokio::test]
 async fn a_flood_of_reads_holds_up_neither_renewals_nor_commits() {
     let url = database().await;
@@ -216,7 +220,7 @@ async fn a_flood_of_reads_holds_up_neither_renewals_nor_commits() {
     let mut watch = PgConnection::connect(&url).await.unwrap();
     let waiting = "SELECT count(*) FROM pg_stat_activity
                    WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    // Of six connections two are for reads.
+    // Two of six connections are for reads.
     loop {
         let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&mut watch).await.unwrap();
         assert!(waiting <= 2, "{waiting} connections read");
@@ -235,7 +239,7 @@ async fn a_flood_of_reads_holds_up_neither_renewals_nor_commits() {
     }
 }
 
-/// The same for commits that wait: a renewal and a read pass.
+/// Commits that wait do not delay a renewal or a read.
 #[tokio::test]
 async fn waiting_commits_hold_up_neither_renewals_nor_reads() {
     let url = database().await;
@@ -265,7 +269,8 @@ async fn waiting_commits_hold_up_neither_renewals_nor_reads() {
     }
 }
 
-/// Another process holds the write lock of the file: calls end, and work again when it lets go.
+/// While another process holds the write lock of the file, calls end; they succeed after its
+/// release.
 #[tokio::test]
 async fn a_sqlite_file_that_stays_locked_ends_the_calls() {
     let folder = tempfile::tempdir().unwrap();

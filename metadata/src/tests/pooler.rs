@@ -1,4 +1,5 @@
-//! A real PgBouncer between the store and PostgreSQL, in each mode, refusing or dropping what it does not know of a session's start.
+//! A real PgBouncer between the store and PostgreSQL, in each mode, which refuses or drops unknown
+//! startup parameters.
 
 use sqlx::{Connection, PgConnection, Row, query_scalar};
 use streamhouse_testkit::{PgBouncer, Postgres};
@@ -10,7 +11,7 @@ use crate::{
     connect, drop_schema, inspect, live_agent, migrate, schema,
 };
 
-/// Everything that a store does, from nothing to nothing, by several clients at once.
+/// Runs the whole lifecycle of a store through a pooler, with several concurrent clients.
 async fn serves(name: &str, mode: &str, ignored: &str) {
     let server = Postgres::shared().unwrap();
     let direct = server.create_database(name).unwrap();
@@ -38,7 +39,7 @@ async fn serves(name: &str, mode: &str, ignored: &str) {
     });
     assert!(inspect::tables(&url, 1).await.unwrap().len() > 5);
     assert!(live_agent(&url, &options()).await.unwrap().is_some());
-    // What the store sets is set for its own transactions only, and no statement is left behind.
+    // The store's settings apply to its own transactions only, and no statement is left prepared.
     let mut left = PgConnection::connect(&direct).await.unwrap();
     let settled: String = query_scalar("SHOW statement_timeout")
         .fetch_one(&mut left)
@@ -85,7 +86,7 @@ async fn a_pooler_that_drops_what_it_does_not_know_is_noticed() {
     serves("pooled_ignored", "transaction", "options,extra_float_digits").await;
 }
 
-/// What to say when a pooler is not noticed, because it hands on what begins a session.
+/// The address can declare a pooler that is not detected because it forwards startup parameters.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_can_say_that_there_is_a_pooler() {
     let server = Postgres::shared().unwrap();

@@ -1,4 +1,4 @@
-//! The schema as a whole: looking at it, bringing an older one up to date, dropping it.
+//! The schema as a whole: reading its version, migrating an older one, dropping it.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn found(url: &str) -> i64 {
     found
 }
 
-/// Everything in the database that is not PostgreSQL's own.
+/// Returns everything in the database that is not PostgreSQL's own.
 async fn relations(conn: &mut PgConnection) -> Vec<String> {
     let names = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY 1";
     query_scalar(names).fetch_all(conn).await.unwrap()
@@ -99,8 +99,8 @@ async fn a_store_of_the_first_version_is_brought_up_to_date_with_what_it_holds()
     }
 }
 
-/// Topics of the version before folders: one that exists, one whose objects are being deleted, one that left nothing but the
-/// number of its partition.
+/// Topics of the version before folders: one that exists, one whose objects are being deleted, and
+/// one of which only the number of its partition is left.
 const TOPICS_WITHOUT_FOLDERS: [&str; 2] = [
     "INSERT INTO topics (topic_id, name, config, created_at, deleted_at, purged)
      VALUES ('00000000-0000-0000-0000-000000000001', 'orders', '{}', now(), NULL, false),
@@ -124,7 +124,7 @@ const TOPICS_WITHOUT_FOLDERS: [&str; 2] = [
      DELETE FROM partitions WHERE topic_id = x'00000000000000000000000000000002'",
 ];
 
-/// INV-K1: what the version before wrote keeps its keys, and no later topic gets them.
+/// INV-K1: objects of the previous version keep their keys, and no later topic gets them.
 #[tokio::test]
 async fn topics_without_folders_keep_their_keys() {
     let postgres = Postgres::shared().unwrap().create_database("folders").unwrap();
@@ -152,7 +152,8 @@ async fn topics_without_folders_keep_their_keys() {
         assert_eq!((orders.folder.as_str(), orders.partitions.len()), ("orders", 1));
         let old = orders.partitions[0];
         assert_eq!(store.bounds(&[old.uid]).await.unwrap()[0].1.high_watermark, 7);
-        // Partition 17 is the topic's after the 16 coordinator slots, 18 was that of the other one.
+        // Partition 17 is the topic's, after the 16 coordinator slots; 18 was that of the other
+        // topic.
         let next = topic(&store, "payments", 1).await;
         assert_eq!(
             (next.folder.as_str(), next.partitions[0].uid.0),
@@ -286,7 +287,7 @@ async fn an_agent_that_lives_keeps_the_tables() {
     refused_while_live(&url, "agent-0").await;
     store.ping().await.unwrap();
     store.seal(live).await.unwrap();
-    // One that is gone without a word keeps them until its lease expires.
+    // One that crashed keeps the tables until its lease expires.
     let gone = registration("agent-1", Duration::from_secs(3600));
     let gone = store.register_agent(&gone).await.unwrap().incarnation;
     refused_while_live(&url, "agent-1").await;
@@ -304,7 +305,7 @@ async fn an_agent_that_lives_keeps_the_tables() {
     assert!(drop_schema(&url, &options()).await.unwrap());
 }
 
-/// It waits for whoever is in the middle of a transaction, but not for ever, and then nothing has happened.
+/// Dropping waits for transactions in progress, but not indefinitely, and then changes nothing.
 #[tokio::test]
 async fn dropping_gives_up_on_tables_in_use() {
     let url = Postgres::shared().unwrap().create_database("in_use").unwrap();
@@ -362,7 +363,7 @@ async fn several_drop_at_once() {
     assert_eq!(dropped, [false, false, false, true]);
 }
 
-/// What a person who copies the file, and only that, gets.
+/// Copies only the file itself, without its journal, and opens the copy.
 async fn copied(from: &std::path::Path, folder: &std::path::Path) -> Store {
     let copy = folder.join("copied.db");
     std::fs::copy(from, &copy).unwrap();
@@ -379,7 +380,7 @@ async fn a_file_that_was_closed_is_whole() {
     let store: Store = connect(&url, &options()).await.unwrap();
     let mut log = Log::new(&store).await;
     log.append(5).await;
-    // Its readers have been used, too.
+    // Its readers have been used too.
     let id = snapshot(&store).await.cluster_id;
     store.close().await.unwrap();
     assert!(!folder.path().join("metadata.db-wal").exists());
@@ -411,7 +412,7 @@ async fn a_file_is_copied_while_it_is_in_use() {
         store.cluster().await.unwrap()
     );
     for (from, to, says) in [
-        (&url, &to, "it exists; give another name"),
+        (&url, &to, "it exists; choose another name"),
         (
             &format!("{url}.absent"),
             &folder.path().join("other.db"),

@@ -13,13 +13,14 @@ use tokio::sync::OnceCell;
 
 use crate::{ConnectOptions, MetadataStore, connect, migrate};
 
-/// A store and what must outlive it.
+/// A store and the directory that must outlive it.
 pub(crate) struct Fresh {
     pub(crate) store: Arc<dyn MetadataStore>,
     _folder: Option<tempfile::TempDir>,
 }
 
-/// Few connections: many stores share the server. And patience: on a busy machine nothing fails for want of time.
+/// Returns options with few connections, because many stores share the server, and long timeouts,
+/// so that tests do not time out on a busy machine.
 pub(crate) fn options() -> ConnectOptions {
     let patience = Duration::from_secs(60);
     ConnectOptions {
@@ -30,7 +31,7 @@ pub(crate) fn options() -> ConnectOptions {
     }
 }
 
-/// The URL of a new database in the shared server, migrated.
+/// Returns the URL of a new, migrated database in the shared server.
 pub(crate) async fn database() -> String {
     static TEMPLATE: OnceCell<()> = OnceCell::const_new();
     static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -42,7 +43,7 @@ pub(crate) async fn database() -> String {
         })
         .await;
     let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-    // A copy has the same cluster id as its siblings, which no test minds.
+    // A copy has the same cluster id as the template, which does not matter to the tests.
     server
         .admin_sql(
             "postgres",

@@ -1,4 +1,4 @@
-//! TLS to a real PostgreSQL that lets nobody in without it.
+//! TLS to a real PostgreSQL that requires it.
 
 use std::sync::OnceLock;
 
@@ -11,7 +11,7 @@ use crate::{
 
 const SECRET: &str = "sEcReT";
 
-/// A server whose certificate names `localhost`, and not the address 127.0.0.1 that its URLs name.
+/// Returns a server whose certificate names `localhost`, but not the address 127.0.0.1 of its URLs.
 fn server() -> &'static (Authority, Postgres) {
     static SERVER: OnceLock<(Authority, Postgres)> = OnceLock::new();
     SERVER.get_or_init(|| {
@@ -31,12 +31,12 @@ fn tls(mode: TlsMode, ca: Option<&Authority>) -> ConnectOptions {
     }
 }
 
-/// The host by the name in the certificate.
+/// Replaces the address by the name in the certificate.
 fn by_name(url: &str) -> String {
     url.replace("127.0.0.1", "localhost")
 }
 
-/// Everything that connects is refused in the same words, without the password.
+/// Checks that every function that connects fails with the same message, without the password.
 async fn refused(url: &str, options: &ConnectOptions, says: &str) {
     let url = url.replace(":streamhouse@", &format!(":{SECRET}@"));
     for result in [

@@ -1,17 +1,19 @@
-//! The cluster as a whole: its id, and how far the history goes that a store tells of it.
+//! The identity of a cluster, its timeline, and recovery from a divergence.
 
 use std::collections::BTreeMap;
 
 use super::Incarnation;
 
-/// A point of a cluster's history. Of two copies of one store, the one with the lower number is the older one.
+/// A point in the history of a cluster. Of two copies of a metadata store, the one with the lower
+/// number is older.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeline {
-    /// Rises with each life of an agent and with [`advance_timeline`](crate::MetadataStore::advance_timeline).
+    /// Rises with each registration and with
+    /// [`advance_timeline`](crate::MetadataStore::advance_timeline).
     pub number: u64,
-    /// The greatest incarnation given until then.
+    /// The greatest incarnation allocated so far.
     pub incarnation: Incarnation,
-    /// The greatest producer id given until then.
+    /// The greatest producer id allocated so far.
     pub producer_id: i64,
 }
 
@@ -25,37 +27,39 @@ impl Default for Timeline {
     }
 }
 
-/// What a store says of its cluster.
+/// The state of the cluster as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterState {
-    /// Made when the store was created.
+    /// The id of the cluster, created with the store.
     pub cluster_id: String,
-    /// Now.
+    /// The current timeline.
     pub timeline: Timeline,
-    /// See [`report_divergence`](crate::MetadataStore::report_divergence).
+    /// Whether a divergence was reported; see
+    /// [`report_divergence`](crate::MetadataStore::report_divergence).
     pub diverged: bool,
-    /// Whether an agent ever registered, or a user ever created a topic.
+    /// Whether an agent ever registered or a user ever created a topic.
     pub in_use: bool,
 }
 
-/// What a bucket holds beyond what a store knows; see [`recover`](crate::MetadataStore::recover).
+/// What a bucket contains beyond the state of the metadata store; see
+/// [`recover`](crate::MetadataStore::recover).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Recovery {
-    /// The greatest of each that the bucket shows.
+    /// The greatest numbers that the bucket shows.
     pub beyond: Timeline,
-    /// How often each topic name was used at least, from the folders of segments.
+    /// The minimum number of uses of each topic name, from the folders of segments.
     pub names: BTreeMap<String, u64>,
 }
 
-/// What a recovery did.
+/// The result of a recovery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recovered {
-    /// The history goes on from here.
+    /// The timeline from which the history continues.
     pub timeline: Timeline,
-    /// Topics that write their segments under another folder from now on.
+    /// The number of topics that use a new folder for their segments.
     pub topics: u64,
-    /// Intents that were dropped; their objects stay.
+    /// The number of dropped segment intents; their objects remain.
     pub intents: u64,
-    /// Lives whose objects are not looked through any more.
+    /// The number of incarnations whose objects are no longer swept.
     pub lives: u64,
 }

@@ -1,88 +1,89 @@
-//! Groups, their offsets, and what alerts need to know of them.
+//! Consumer groups, their committed offsets and their lag.
 
 use streamhouse_core::PartitionUid;
 
-/// Which groups.
+/// Selects groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GroupQuery {
-    /// All of one slot.
+    /// All groups of one coordinator slot.
     Slot(i32),
-    /// All.
+    /// All groups.
     All,
-    /// One.
+    /// The group with this id.
     Id(String),
 }
 
 /// A stored group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupRecord {
-    /// Its id.
+    /// The id of the group.
     pub group_id: String,
-    /// Its slot.
+    /// Its coordinator slot.
     pub slot: i32,
     /// Its generation.
     pub generation: i32,
-    /// The coordinator's own bytes (members, protocol, assignments).
+    /// The coordinator's encoded state (members, protocol, assignments).
     pub state: Vec<u8>,
 }
 
-/// A group to write.
+/// A group to store or delete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupWrite {
-    /// Its id.
+    /// The id of the group.
     pub group_id: String,
-    /// Its slot.
+    /// Its coordinator slot.
     pub slot: i32,
     /// Its generation; never lower than the stored one.
     pub generation: i32,
-    /// `None` deletes the group and its offsets. No bytes (`Some` of nothing) say that the group has no members: only then do
-    /// its offsets expire.
+    /// The encoded state; `None` deletes the group and its offsets. Empty state means that the
+    /// group has no members: only then do its offsets expire.
     pub state: Option<Vec<u8>>,
 }
 
-/// Offsets to commit.
+/// Offsets to commit for a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OffsetCommit {
-    /// The group.
+    /// The id of the group.
     pub group_id: String,
-    /// Its slot.
+    /// Its coordinator slot.
     pub slot: i32,
-    /// The member's generation, checked; `None` for a consumer without membership and for resets.
+    /// The member's generation, which is checked; `None` for a consumer without membership and for
+    /// resets.
     pub generation: Option<i32>,
-    /// What to commit.
+    /// The offsets to commit.
     pub offsets: Vec<OffsetToCommit>,
 }
 
 /// One offset to commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OffsetToCommit {
-    /// The partition, by its unique id: offsets of a deleted topic never speak for a new one.
+    /// The partition by its unique id, so that offsets of a deleted topic never apply to a new one.
     pub partition: PartitionUid,
     /// The next offset to read.
     pub offset: i64,
-    /// Of the last record read; -1 when unknown.
+    /// The leader epoch of the last record read; -1 when unknown.
     pub leader_epoch: i32,
-    /// The client's own words.
+    /// Text that the client attaches to the offset.
     pub metadata: String,
 }
 
-/// What became of one.
+/// The outcome of the commit of one offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OffsetOutcome {
-    /// Stored.
+    /// The offset was stored.
     Committed,
-    /// The partition is gone.
+    /// The partition does not exist.
     UnknownPartition,
 }
 
 /// A committed offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommittedOffset {
-    /// The topic's name.
+    /// The name of the topic.
     pub topic: String,
-    /// The partition's number.
+    /// The number of the partition.
     pub partition: i32,
-    /// Its unique id.
+    /// The unique id of the partition.
     pub uid: PartitionUid,
     /// The next offset to read.
     pub offset: i64,
@@ -90,19 +91,20 @@ pub struct CommittedOffset {
     pub leader_epoch: i32,
     /// See [`OffsetToCommit::metadata`].
     pub metadata: String,
-    /// When.
+    /// The time of the commit.
     pub committed_at_ms: i64,
 }
 
-/// How far a group is behind in a topic: sums over the partitions that it has committed for.
+/// The lag of a group in a topic: sums over the partitions for which the group has committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupLag {
-    /// The group.
+    /// The id of the group.
     pub group_id: String,
-    /// The topic's name.
+    /// The name of the topic.
     pub topic: String,
-    /// The committed offsets, added up: it rises while the group gets on.
+    /// The sum of the committed offsets; rises while the group makes progress.
     pub committed: i64,
-    /// Records between what is committed, or the log's start where that is later, and the end.
+    /// The number of records between the committed offset, or the log start if that is later, and
+    /// the high watermark.
     pub lag: i64,
 }

@@ -1,13 +1,13 @@
-//! Who manages a topic's name, and topics in numbers: what the operator reads and writes, and agents never look at.
+//! The owners of topic names and the totals of topics, for the operator. Agents do not use them.
 
 use std::{collections::BTreeMap, fmt};
 
 use uuid::Uuid;
 
-/// The Kubernetes resource that manages a topic's name. Two are the same when their `uid` is.
+/// The Kubernetes resource that manages a topic name. Two owners are the same if their `uid` is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicOwner {
-    /// Unique for ever: a resource that is deleted and made again has another.
+    /// The uid of the resource; a resource that is deleted and created again has another one.
     pub uid: String,
     /// Its namespace.
     pub namespace: String,
@@ -21,29 +21,30 @@ impl fmt::Display for TopicOwner {
     }
 }
 
-/// Every topic of users and every owner at one moment, by name. A name can be in one of the maps only: a topic that nobody manages,
-/// or an owner whose topic does not exist (yet, or any more).
+/// All user topics and all owners as of one moment, by topic name.
+///
+/// A name can be in one map only: a topic without an owner, or an owner whose topic does not exist.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TopicsOverview {
     /// The topics that exist, without the internal one.
     pub topics: BTreeMap<String, TopicOverview>,
-    /// See [`MetadataStore::claim_topic`](crate::MetadataStore::claim_topic).
+    /// The owners; see [`MetadataStore::claim_topic`](crate::MetadataStore::claim_topic).
     pub owners: BTreeMap<String, TopicOwner>,
 }
 
-/// A topic in numbers.
+/// The totals of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicOverview {
-    /// Unique for ever: another id under the same name is another topic.
+    /// The id of the topic; another id under the same name is another topic.
     pub topic_id: Uuid,
-    /// The settings that were set.
+    /// The settings that differ from the defaults.
     pub config: BTreeMap<String, String>,
-    /// How many there are.
+    /// The number of partitions.
     pub partitions: i32,
-    /// Records ever: the sum of the high watermarks.
+    /// The sum of the high watermarks: all records ever appended.
     pub high_watermark: i64,
-    /// Records deleted: the sum of the log starts.
+    /// The sum of the log starts: all records deleted.
     pub log_start: i64,
-    /// Stored bytes; see [`LogBounds::size_bytes`](crate::LogBounds::size_bytes).
+    /// The stored bytes; see [`LogBounds::size_bytes`](crate::LogBounds::size_bytes).
     pub size_bytes: i64,
 }

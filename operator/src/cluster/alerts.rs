@@ -1,6 +1,7 @@
-//! The alerts, from the same file that every other Prometheus loads (`config/prometheus/streamhouse.rules.yml`): which a cluster has,
-//! and what they look like for one cluster. The file's conventions are in its first lines and held by `hack/check-observability.sh`.
-//! Called by `validate` for the names and by `build` for the rules.
+//! The alerts of a cluster, derived from the rules file that every other Prometheus loads
+//! (`config/prometheus/streamhouse.rules.yml`): which alerts a cluster has, and their expressions
+//! for one cluster. The conventions of the file are in its first lines and enforced by
+//! `hack/check-observability.sh`. Used by `validate` for the names and by `build` for the rules.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
@@ -8,13 +9,13 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 const FILE: &str = include_str!("../../../config/prometheus/streamhouse.rules.yml");
-/// Groups that are about machines and about the operator: not a cluster's.
+/// Groups about machines and about the operator, which no cluster has.
 const OTHERS: [&str; 2] = ["streamhouse-system", "streamhouse-operator"];
-/// Groups whose series come from programs of users, which may not know the cluster's name.
+/// Groups whose series come from client programs, which may not know the cluster's name.
 const CLIENTS: [&str; 2] = ["streamhouse-consumer", "streamhouse-producer"];
-/// The matcher that stands in every selector of a cluster's series.
+/// Matcher in every selector of a cluster's series.
 const ANY_CLUSTER: &str = r#"streamhouse_cluster=~".*""#;
-/// Alerts that would tell of every cluster that is stopped on purpose.
+/// Alerts that would fire for every cluster that is stopped intentionally.
 const WHILE_RUNNING: [&str; 1] = ["AgentsAbsent"];
 
 #[derive(Debug, Default, Deserialize)]
@@ -30,35 +31,36 @@ struct Group {
 
 /// The groups of a cluster.
 static GROUPS: LazyLock<Vec<Group>> = LazyLock::new(|| {
-    // The file is part of this program, and a test reads it.
+    // The file is compiled in, and a test parses it.
     let file: File = serde_yaml_ng::from_str(FILE).unwrap_or_default();
     let ours = |group: &Group| !OTHERS.contains(&group.name.as_str());
     file.groups.into_iter().filter(ours).collect()
 });
 
-/// The cluster that rules are made for, and what its user wants otherwise.
+/// The cluster that rules are rendered for, with the overrides of its spec.
 #[derive(Debug, Clone, Copy)]
 pub struct For<'a> {
-    /// The cluster's name.
+    /// Name of the cluster.
     pub cluster: &'a str,
-    /// The cluster's namespace.
+    /// Namespace of the cluster.
     pub namespace: &'a str,
-    /// Whether it has any agent.
+    /// Whether the cluster has agents.
     pub runs: bool,
-    /// Other thresholds by alert.
+    /// Thresholds that override the default, by alert.
     pub thresholds: &'a BTreeMap<String, String>,
-    /// Other times until they fire, by alert.
+    /// Durations (`for`) that override the default, by alert.
     pub waits: &'a BTreeMap<String, String>,
     /// Alerts to leave out.
     pub disabled: &'a [String],
 }
 
-/// The names of a cluster's alerts, in the order of the file.
+/// Returns the names of a cluster's alerts, in the order of the file.
 pub fn names() -> impl Iterator<Item = &'static str> {
     GROUPS.iter().flat_map(|group| &group.rules).filter_map(name)
 }
 
-/// The threshold of an alert, if it is an alert of clusters and has one.
+/// Returns the default threshold of an alert; `None` if a cluster has no such alert or it has no
+/// threshold.
 pub fn threshold(alert: &str) -> Option<&'static str> {
     let rule = GROUPS
         .iter()
@@ -67,7 +69,7 @@ pub fn threshold(alert: &str) -> Option<&'static str> {
     rule.get("annotations")?.get("threshold")?.as_str()
 }
 
-/// The groups of one cluster, as a PrometheusRule has them.
+/// Renders the groups of one cluster, as in a PrometheusRule.
 pub fn groups(cluster: For<'_>) -> Vec<Value> {
     let mut groups = Vec::new();
     for group in GROUPS.iter() {
@@ -101,7 +103,7 @@ fn name(rule: &Map<String, Value>) -> Option<&str> {
     rule.get("alert")?.as_str()
 }
 
-/// The rule for one cluster, with what its user wants otherwise.
+/// Renders the rule for one cluster with its overrides.
 fn adapted(rule: &Map<String, Value>, matcher: &str, cluster: For<'_>) -> Value {
     let mut rule = rule.clone();
     let mut expression = rule
@@ -128,7 +130,8 @@ fn adapted(rule: &Map<String, Value>, matcher: &str, cluster: For<'_>) -> Value 
     Value::Object(rule)
 }
 
-/// The expression with the comparison with `usual` made one with `wanted`; `> 10` is not the beginning of `> 100`.
+/// Replaces the number of a comparison with `usual` by `wanted`; `> 10` does not match the
+/// beginning of `> 100`.
 fn compared(expression: &str, comparison: &str, usual: &str, wanted: &str) -> String {
     let searched = format!("{comparison}{usual}");
     let whole = |at: &(usize, &str)| {

@@ -1,6 +1,7 @@
-//! Applies the children of a cluster with server-side apply, and removes those that are no longer wanted. Called by the reconciliation.
-//! Guarantees: an object that is not managed for this cluster is never touched; fields that others own stay theirs; what the spec no
-//! longer says is taken out of the child, and a child that it no longer wants is deleted.
+//! Applies the children of a cluster with server-side apply and deletes those that are no longer
+//! desired. Called by the reconciliation. Guarantees: an object that is not managed for this
+//! cluster is never changed; fields of other field managers are kept; a field that is removed from
+//! the spec is removed from the child.
 
 use std::collections::BTreeSet;
 
@@ -24,25 +25,26 @@ use crate::{
     stores::ClusterKey,
 };
 
-/// What applying has done and could not do.
+/// Result of applying the children.
 #[derive(Debug, Default)]
 pub(super) struct Applied {
-    /// Children that could not be applied, and why.
+    /// Children that could not be applied, with the reason.
     pub(super) problems: Vec<Problem>,
-    /// Children that somebody had changed or deleted by hand, as `Kind name`.
+    /// Children that were changed or deleted by another client, as `Kind name`.
     pub(super) drift: Vec<String>,
-    /// The Deployment as the API server has it now.
+    /// The Deployment as stored.
     pub(super) deployment: Option<DynamicObject>,
-    /// The job that checks the bucket, as the API server has it now.
+    /// The Job that checks the bucket, as stored.
     pub(super) preflight: Option<DynamicObject>,
 }
 
-/// The API of a kind in a namespace.
+/// Returns the API of a kind in a namespace.
 pub(super) fn api(context: &Context, kind: ManagedKind, namespace: &str) -> Api<DynamicObject> {
     Api::namespaced_with(context.client.clone(), namespace, &kind.api_resource())
 }
 
-/// Whether the object is managed for this cluster, or was for an earlier one of the same place.
+/// Returns whether the object is managed for this cluster, or for an earlier one with the same name
+/// and namespace.
 pub(super) fn ours(object: &DynamicObject, key: &ClusterKey) -> bool {
     let labels = object.labels();
     let is = |label: &str, value: &str| labels.get(label).is_some_and(|found| found == value);
@@ -51,7 +53,11 @@ pub(super) fn ours(object: &DynamicObject, key: &ClusterKey) -> bool {
         && is(LABEL_CLUSTER_NAMESPACE, &key.namespace)
 }
 
-/// Applies all children. One that cannot be applied is told and does not stop the others.
+/// Applies all children. A child that cannot be applied is reported and does not stop the others.
+///
+/// # Errors
+///
+/// Returns errors of the API server that may be temporary.
 pub(super) async fn apply(
     context: &Context,
     key: &ClusterKey,
@@ -83,7 +89,7 @@ pub(super) async fn apply(
                 condition: ConditionType::Progressing,
                 reason: Reason::Progressing,
                 message: format!(
-                    "waiting for the deletion of the old {} {}",
+                    "waiting for the deletion of the previous {} {}",
                     child.kind,
                     child.name()
                 ),
@@ -103,7 +109,7 @@ pub(super) fn not_ours(child: &Child) -> Problem {
         condition: condition_of(child.kind),
         reason: Reason::NotOurs,
         message: format!(
-            "there is a {} {name} that is not managed for this cluster: rename or delete it",
+            "{} {name} exists and is not managed for this cluster: rename or delete it",
             child.kind
         ),
     }
@@ -117,7 +123,7 @@ pub(super) fn refused(child: &Child, why: &str) -> Problem {
     }
 }
 
-/// Which condition speaks of a kind.
+/// Returns the condition that is affected by a kind.
 fn condition_of(kind: ManagedKind) -> ConditionType {
     match kind {
         ManagedKind::ServiceMonitor | ManagedKind::PrometheusRule => ConditionType::MonitoringAvailable,
@@ -125,7 +131,7 @@ fn condition_of(kind: ManagedKind) -> ConditionType {
     }
 }
 
-/// What became of one child.
+/// Result of applying one child.
 enum One {
     Done {
         object: Box<DynamicObject>,
@@ -172,7 +178,7 @@ async fn apply_one(context: &Context, key: &ClusterKey, child: &Child) -> kube::
     })
 }
 
-/// Whether the child had been changed or deleted by somebody else, the spec being the same as before.
+/// Returns whether another client has changed or deleted the child while the spec was unchanged.
 fn drifted(child: &Child, before: Option<&DynamicObject>, after: &DynamicObject) -> bool {
     let Some(before) = before else {
         return true;
@@ -181,7 +187,7 @@ fn drifted(child: &Child, before: Option<&DynamicObject>, after: &DynamicObject)
     hash(before) == hash(&child.object) && before.resource_version() != after.resource_version()
 }
 
-/// Deletes children that are ours and not among the wanted ones.
+/// Deletes children of this cluster that are no longer desired.
 pub(super) async fn remove_orphans(
     context: &Context,
     key: &ClusterKey,
@@ -208,7 +214,7 @@ pub(super) async fn remove_orphans(
     Ok(())
 }
 
-/// Deletes children that owner references do not reach: those in other namespaces.
+/// Deletes children in other namespaces, which owner references do not reach.
 pub(super) async fn remove_elsewhere(context: &Context, key: &ClusterKey, uid: &str) -> kube::Result<()> {
     for kind in ManagedKind::ALL
         .iter()
@@ -224,7 +230,8 @@ pub(super) async fn remove_elsewhere(context: &Context, key: &ClusterKey, uid: &
     Ok(())
 }
 
-/// The objects of a kind that are really this cluster's: a user's own with copied labels is not.
+/// Lists the objects of a kind that belong to this cluster. Labels alone are not enough: a user may
+/// have copied them.
 pub(super) async fn ours_of(
     context: &Context,
     kind: ManagedKind,
@@ -260,7 +267,7 @@ pub(super) async fn ours_of(
     Ok(found)
 }
 
-/// Deletes exactly this object, not a successor of the same name.
+/// Deletes exactly this object, not a successor with the same name.
 pub(super) async fn delete(context: &Context, kind: ManagedKind, object: &DynamicObject) -> kube::Result<()> {
     if object.metadata.deletion_timestamp.is_some() {
         return Ok(());

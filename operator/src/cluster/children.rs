@@ -1,53 +1,58 @@
-//! The kinds of objects that a cluster is made of: the one list that drives what is watched, what the operator may do, and where
-//! orphans are looked for. And the labels and annotations by which the operator knows its own.
+//! The kinds of objects that a cluster consists of: the single list that determines what is
+//! watched, which rights the operator needs, and where children are searched for deletion. Also the
+//! labels and annotations of managed objects.
 
 use kube::core::{ApiResource, GroupVersionKind};
 
 use crate::apis::OptionalApi;
 
-/// On every child: the cluster it belongs to.
+/// Label of every child: name of its cluster.
 pub const LABEL_CLUSTER: &str = "streamhouse.io/cluster";
-/// On every child: the namespace of that cluster.
+/// Label of every child: namespace of its cluster.
 pub const LABEL_CLUSTER_NAMESPACE: &str = "streamhouse.io/cluster-namespace";
-/// On a child in another namespace, where no owner reference reaches: the cluster's uid.
+/// Annotation of a child in another namespace, where owner references do not reach: uid of its
+/// cluster.
 pub const ANNOTATION_OWNER_UID: &str = "streamhouse.io/owner-uid";
-/// On every child: a hash of it as it was rendered. Equal means that there is nothing to do but to look for changes by others.
+/// Annotation of every child: hash of the rendered object. If it is unchanged, a difference is a
+/// change by another client.
 pub const ANNOTATION_RENDERED_HASH: &str = "streamhouse.io/rendered-hash";
-/// On the agents' pods: a hash of their settings and of the Secrets that they read when they start.
+/// Annotation of the agents' pods: hash of their settings and of the Secrets that they read at
+/// start.
 pub const ANNOTATION_CONFIG_HASH: &str = "streamhouse.io/config-hash";
 
 macro_rules! kinds {
     ($($kind:ident: $group:literal, $version:literal, $plural:literal, $optional:expr;)+) => {
-        /// The kind of a child.
+        /// Kind of a child.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[allow(missing_docs)] // each is a kind of Kubernetes' own name
+        #[allow(missing_docs)] // the variants are names of Kubernetes kinds
         pub enum ManagedKind { $($kind,)+ }
 
         impl ManagedKind {
-            /// All of them, in the order in which they are applied.
+            /// All kinds, in the order in which they are applied.
             pub const ALL: &'static [Self] = &[$(Self::$kind),+];
 
-            /// The kind's name.
+            /// Returns the name of the kind.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$kind => stringify!($kind),)+ }
             }
 
-            /// Its API group; empty for the core's.
+            /// Returns the API group; empty for the core group.
             pub fn group(self) -> &'static str {
                 match self { $(Self::$kind => $group,)+ }
             }
 
-            /// The version that is written.
+            /// Returns the API version that is written.
             pub fn version(self) -> &'static str {
                 match self { $(Self::$kind => $version,)+ }
             }
 
-            /// Its name in paths and in rules of RBAC.
+            /// Returns the plural name in paths and RBAC rules.
             pub fn plural(self) -> &'static str {
                 match self { $(Self::$kind => $plural,)+ }
             }
 
-            /// The API that must be installed for it, where that is not Kubernetes itself.
+            /// Returns the API that must be installed for this kind, unless it is part of
+            /// Kubernetes.
             pub fn optional_api(self) -> Option<OptionalApi> {
                 match self { $(Self::$kind => $optional,)+ }
             }
@@ -70,10 +75,11 @@ kinds! {
 }
 
 impl ManagedKind {
-    /// What the operator does with each of them, and so must be allowed to.
+    /// Verbs that the operator uses on each kind.
     pub const VERBS: &'static [&'static str] = &["get", "list", "watch", "create", "patch", "delete"];
 
-    /// Whether the spec may want it in another namespace than the cluster's, where owner references do not reach.
+    /// Returns whether the spec can place this kind in another namespace, where owner references do
+    /// not reach.
     pub fn may_live_elsewhere(self) -> bool {
         matches!(
             self,
@@ -81,7 +87,7 @@ impl ManagedKind {
         )
     }
 
-    /// As the API server's client wants it.
+    /// Returns the resource for a dynamic API client.
     pub fn api_resource(self) -> ApiResource {
         let kind = GroupVersionKind::gvk(self.group(), self.version(), self.as_str());
         ApiResource::from_gvk_with_plural(&kind, self.plural())
@@ -104,7 +110,7 @@ mod tests {
 
     const RULES: &str = include_str!("../../../charts/streamhouse-operator/templates/_rules.tpl");
 
-    /// Verbs by group and resource, as the chart's rules for a namespace give them.
+    /// Returns the verbs by group and resource from the chart's rules for a namespace.
     fn rights() -> BTreeMap<(String, String), BTreeSet<String>> {
         let (_, rest) = RULES
             .split_once("define \"streamhouse-operator.rules\" -}}")

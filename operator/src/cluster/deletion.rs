@@ -1,7 +1,9 @@
-//! The end of a cluster. Children in its namespace go with the resource, by their owner references; what this file adds is what owner
-//! references cannot do: children in other namespaces, and, when the spec says `deletionPolicy: Delete` and the annotation confirms it,
-//! metadata and objects. Called by the reconciliation when the resource is being deleted. Never blocks a namespace: when the data cannot
-//! be deleted any more (namespace ending, confirmation missing), it is kept and said so.
+//! Deletion of a cluster. Children in its namespace are deleted by Kubernetes through their owner
+//! references. This module deletes the rest: children in other namespaces and, with
+//! `deletionPolicy: Delete` and the confirming annotation, metadata and objects. Called by the
+//! reconciliation of a cluster that is being deleted. Never blocks the deletion of a namespace:
+//! data that can no longer be deleted (namespace terminating, confirmation missing) is kept, and an
+//! event reports it.
 
 use std::time::Duration;
 
@@ -26,15 +28,15 @@ use crate::{
     stores::ClusterKey,
 };
 
-/// How soon to look again while agents stop or the purge runs.
+/// Interval of the checks while agents stop or the purge runs.
 const SOON: Duration = Duration::from_secs(2);
 
-/// Whether this cluster needs a last word from us when it is deleted.
+/// Returns whether the cluster needs the operator's finalizer.
 pub(super) fn needs_finalizer(cluster: &StreamHouseCluster, elsewhere: bool) -> bool {
     elsewhere || cluster.spec.deletion_policy == DeletionPolicy::Delete
 }
 
-/// Adds or removes our finalizer, leaving those of others alone.
+/// Adds or removes the operator's finalizer and keeps all others.
 pub(super) async fn set_finalizer(
     context: &Context,
     cluster: &StreamHouseCluster,
@@ -50,7 +52,7 @@ pub(super) async fn set_finalizer(
     } else {
         finalizers.retain(|finalizer| finalizer != FINALIZER);
     }
-    // The version makes this a comparison and a swap: nobody else's finalizer is lost.
+    // The resource version makes this a compare-and-swap, so that no other finalizer is lost.
     let patch =
         json!({ "metadata": { "finalizers": finalizers, "resourceVersion": cluster.resource_version() } });
     let api: Api<StreamHouseCluster> =
@@ -69,15 +71,15 @@ pub(super) async fn set_finalizer(
     }
 }
 
-/// How far a deletion is.
+/// Progress of a deletion.
 pub(super) enum Deletion {
-    /// Nothing is left to do: the finalizer is gone.
+    /// The finalizer has been removed.
     Done,
-    /// It waits; says for what.
+    /// The deletion waits for this and is checked again after the duration.
     Pending(String, Duration),
 }
 
-/// One step of the deletion.
+/// Executes one step of the deletion.
 pub(super) async fn step(
     context: &Context,
     events: &Events,
@@ -99,7 +101,7 @@ pub(super) async fn step(
                 Purge::Done => None,
                 Purge::Pending(what) => return Ok(Deletion::Pending(what, SOON)),
             },
-            None => Some("the spec is not valid, so the data cannot be found".to_owned()),
+            None => Some("the spec is invalid, so the data cannot be located".to_owned()),
         },
     };
     apply::remove_elsewhere(context, key, &cluster.uid().unwrap_or_default()).await?;
@@ -123,7 +125,7 @@ pub(super) async fn step(
     Ok(Deletion::Done)
 }
 
-/// Why the data is kept; `None` when it is to be deleted.
+/// Returns why the data is kept; `None` if it is to be deleted.
 async fn why_kept(
     context: &Context,
     cluster: &StreamHouseCluster,
@@ -142,7 +144,7 @@ async fn why_kept(
     let namespace = namespaces.get_opt(&key.namespace).await?;
     let ending = namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some());
     Ok(ending.then(|| {
-        "the namespace is being deleted, so nothing can run in it that would delete them".to_owned()
+        "the namespace is being deleted, so the Job that deletes them cannot run".to_owned()
     }))
 }
 
@@ -151,7 +153,7 @@ enum Purge {
     Pending(String),
 }
 
-/// Stops the agents, then has a job delete objects and metadata.
+/// Stops the agents, then deletes objects and metadata with a Job.
 async fn purge(context: &Context, key: &ClusterKey, desired: &Desired) -> kube::Result<Purge> {
     let deployments = apply::api(context, ManagedKind::Deployment, &key.namespace);
     if let Some(deployment) = deployments.get_opt(&desired.agent()).await? {
@@ -179,12 +181,12 @@ async fn purge(context: &Context, key: &ClusterKey, desired: &Desired) -> kube::
             "metadata and objects are being deleted".to_owned(),
         )),
         Bucket::Failed(why) => Ok(Purge::Pending(format!(
-            "metadata and objects could not be deleted, trying again: {why}; to keep them, remove the annotation {CONFIRM_DELETION}"
+            "cannot delete metadata and objects, retrying: {why}; to keep them, remove the annotation {CONFIRM_DELETION}"
         ))),
     }
 }
 
-/// What the status says meanwhile.
+/// Returns the problem that the status shows meanwhile.
 pub(super) fn pending(what: &str) -> super::problem::Problem {
     super::problem::Problem {
         condition: ConditionType::Ready,

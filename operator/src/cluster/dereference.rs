@@ -1,6 +1,7 @@
-//! Reads what a cluster refers to: the Secrets. They are read one by one, by name, and never listed or watched, so that the operator
-//! needs no right to do so; that one has changed is noticed within the drift interval. Called first in a reconciliation. What is missing
-//! is told as a [`Problem`] that names the Secret and the key, never a value.
+//! Reads the Secrets that a cluster references. They are read one by one, by name, and never listed
+//! or watched, so that the operator needs no right to do so; a change is detected within the drift
+//! interval. The first reading step of a reconciliation. A missing Secret is reported as a
+//! [`Problem`] that names the Secret and the key, never a value.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -20,19 +21,19 @@ use crate::{
     crd::{self, ConditionType, Reason},
 };
 
-/// Connections of the operator to one database: its calls are few and short.
+/// Maximum number of connections to one database: the operator's calls are few and short.
 const CONNECTIONS: u32 = 4;
-/// The key of an authority's certificate.
+/// Key of the CA certificate in a Secret.
 const AUTHORITY: &str = "ca.crt";
 
-/// How to reach the metadata store. Its `Debug` shows no secret.
+/// Connection parameters of the metadata store. Its `Debug` output contains no secret.
 #[derive(Clone)]
 pub(super) struct Connection {
-    /// With the password.
+    /// Connection string, including the password.
     pub(super) url: String,
-    /// With certificates.
+    /// Options, including certificates.
     pub(super) options: ConnectOptions,
-    /// Changes when any of it does.
+    /// Changes with any of the parameters.
     pub(super) fingerprint: String,
 }
 
@@ -42,20 +43,20 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// What was read.
+/// The resolved references of a cluster.
 #[derive(Debug)]
 pub(super) struct Dereferenced {
-    /// How to reach the metadata store, or what is missing.
+    /// Connection to the metadata store, or what is missing.
     pub(super) connection: Result<Connection, Problem>,
     /// Everything that is missing.
     pub(super) problems: Vec<Problem>,
-    /// Whether a Secret is missing that agents read when they start: they must not be started anew.
+    /// Whether a Secret is missing that agents read at start, so that they must not be restarted.
     pub(super) hold: bool,
-    /// What the children depend on.
+    /// Inputs of the children.
     pub(super) inputs: Inputs,
 }
 
-/// Reads the Secrets that the cluster needs.
+/// Reads the Secrets that the cluster requires.
 pub(super) async fn dereference(context: &Context, desired: &Desired) -> kube::Result<Dereferenced> {
     let mut secrets = Secrets::default();
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &desired.namespace);
@@ -94,14 +95,14 @@ pub(super) async fn dereference(context: &Context, desired: &Desired) -> kube::R
     })
 }
 
-/// Which condition a Secret matters to.
+/// Returns the problem of a missing Secret, for the condition that it affects.
 fn missing(desired: &Desired, secret: &NeededSecret, what: String) -> Problem {
     let database = &desired.postgresql;
     let authority = database.tls.as_ref().and_then(|tls| tls.authority.as_ref());
     let of_database =
         database.connection.name == secret.name || authority.is_some_and(|key| key.name == secret.name);
     let condition = match secret.restarts {
-        // Agents that run go on with the certificates they have.
+        // Running agents keep the certificates they have loaded.
         false => ConditionType::Degraded,
         true if of_database => ConditionType::MetadataReachable,
         true => ConditionType::StorageReachable,
@@ -113,8 +114,9 @@ fn missing(desired: &Desired, secret: &NeededSecret, what: String) -> Problem {
     }
 }
 
-/// What stands in the object store's credentials and cannot: agents would refuse to start with it. What surrounds a value is
-/// trimmed, there and here, since a Secret that is made from a file often ends in a line feed.
+/// Finds invalid credentials of the object store, with which agents would refuse to start.
+/// Surrounding white space is trimmed, here and by the agents, since a Secret that is created from
+/// a file often ends with a line feed.
 fn malformed_credentials(desired: &Desired, secrets: &Secrets) -> Vec<Problem> {
     let credentials = desired.storage.credentials.iter();
     let keys = credentials.flat_map(|keys| [&keys.access_key_id, &keys.secret_access_key]);
@@ -123,7 +125,7 @@ fn malformed_credentials(desired: &Desired, secrets: &Secrets) -> Vec<Problem> {
             Err(_) => "not text",
             Ok("") => "empty",
             Ok(value) if value.chars().any(char::is_control) => {
-                "it holds a line feed or another control character: store it without"
+                "contains a line feed or another control character: store the value without it"
             }
             Ok(_) => return None,
         };
@@ -148,10 +150,10 @@ fn connection(desired: &Desired, secrets: &Secrets) -> Result<Connection, Proble
         })
     };
     if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
-        return refuse("not a connection string; it looks like postgres://user:password@host:port/database");
+        return refuse("not a connection string: expected postgres://user:password@host:port/database");
     }
     if url.chars().any(char::is_control) {
-        return refuse("it holds a line feed or another control character: store it without");
+        return refuse("contains a line feed or another control character: store the value without it");
     }
     if let Err(error) = streamhouse_metadata::check_address(url) {
         return refuse(&error.to_string());
@@ -168,7 +170,7 @@ fn connection(desired: &Desired, secrets: &Secrets) -> Result<Connection, Proble
             .iter()
             .any(|part| url.contains(part))
         {
-            return refuse("TLS is set here and in spec.postgresql.tls: set it in one place");
+            return refuse("TLS is configured here and in spec.postgresql.tls: configure it in one place");
         }
         let ca_pem = match &tls.authority {
             Some(authority) => Some(secrets.text(authority)?.as_bytes().to_vec()),
@@ -208,7 +210,7 @@ impl Secrets {
         let value = self.value(&key.name, &key.key);
         let value = value.ok_or_else(|| {
             problem(format!(
-                "Secret {} or its key {} is missing: make it",
+                "Secret {} or its key {} does not exist: create it",
                 key.name, key.key
             ))
         })?;
@@ -216,10 +218,10 @@ impl Secrets {
             .map_err(|_| problem(format!("Secret {}, key {}: not text", key.name, key.key)))
     }
 
-    /// What a Secret lacks, for people.
+    /// Describes what is missing of a Secret.
     fn lacks(&self, needed: &NeededSecret) -> Option<String> {
         let Some(found) = self.0.get(&needed.name) else {
-            return Some(format!("there is no Secret {}: make it", needed.name));
+            return Some(format!("Secret {} does not exist: create it", needed.name));
         };
         let absent: Vec<&str> = needed
             .keys
@@ -231,7 +233,7 @@ impl Secrets {
             .then(|| format!("Secret {} has no key {}: add it", needed.name, absent.join(", ")))
     }
 
-    /// Over the keys that agents read when they start.
+    /// Hashes the keys that agents read at start.
     fn hash(&self, needed: &[NeededSecret]) -> String {
         let mut hash = Sha256::new();
         for secret in needed.iter().filter(|secret| secret.restarts) {
@@ -244,7 +246,7 @@ impl Secrets {
             }
         }
         let mut text = hex(&hash.finalize());
-        // Enough to tell versions apart; the rest would only help somebody who guesses at the contents.
+        // Enough to distinguish versions; more would only help to guess the contents.
         text.truncate(16);
         text
     }
@@ -356,6 +358,6 @@ mod tests {
         let lacks = secrets("a").lacks(&needed(&["uri", "dsn"], true)).unwrap();
         assert_eq!(lacks, "Secret metadata has no key dsn: add it");
         let lacks = Secrets::default().lacks(&needed(&["uri"], true)).unwrap();
-        assert_eq!(lacks, "there is no Secret metadata: make it");
+        assert_eq!(lacks, "Secret metadata does not exist: create it");
     }
 }

@@ -1,5 +1,6 @@
-//! A cluster as it shall be: checked, with every default filled in, in types of our own. Made by `validate` and nobody else, so whoever
-//! holds one need not check anything again; taken by `build` and by the steps that read.
+//! The desired state of a cluster: validated, with every default filled in, in the operator's own
+//! types. Created only by `validate`, so that its users need no further checks; used by `build` and
+//! by the steps that read.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,81 +9,82 @@ use serde_json::Value;
 
 use crate::crd::{DeletionPolicy, IssuerRef, TlsMode, ZoneSpread};
 
-/// A cluster as it shall be.
+/// The desired state of a cluster.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Desired {
-    /// The resource's name.
+    /// Name of the resource.
     pub name: String,
-    /// The resource's namespace.
+    /// Namespace of the resource.
     pub namespace: String,
-    /// The resource's uid; empty for one that was not read from an API server.
+    /// Uid of the resource; empty if it was not read from an API server.
     pub uid: String,
-    /// What children in the same namespace are owned by; `None` for a resource without a uid.
+    /// Owner reference of the children in the same namespace; `None` for a resource without a uid.
     pub owner: Option<OwnerReference>,
-    /// The agents' version.
+    /// Version of the agents.
     pub version: String,
-    /// The agents' image.
+    /// Image of the agents.
     pub image: ImageReference,
-    /// How many agents.
+    /// Number of agents.
     pub scale: Scale,
-    /// What each agent asks for and may use, as in a container.
+    /// Resource requests and limits of each agent, as in a container.
     pub resources: Value,
     /// How strictly agents are spread over zones.
     pub zone_spread: ZoneSpread,
-    /// The agents' `STREAMHOUSE_` variables, without those that hold secrets or differ from pod to pod.
+    /// `STREAMHOUSE_` variables of the agents, without those that contain secrets or differ between
+    /// pods.
     pub variables: BTreeMap<String, String>,
     /// How long a stopping agent may take.
     pub drain_timeout: Duration,
-    /// The service account that the agents run as.
+    /// Service account of the agents.
     pub service_account: ServiceAccount,
-    /// What is merged over the pod template last.
+    /// Override of the pod template, merged last.
     pub pod_template: Option<Value>,
-    /// Where clients connect.
+    /// Listener for clients.
     pub grpc: Port,
-    /// `/health`, `/ready` and `/metrics`.
+    /// Listener for `/health`, `/ready` and `/metrics`.
     pub http: Port,
-    /// The database.
+    /// The metadata database.
     pub postgresql: Database,
     /// The bucket.
     pub storage: Bucket,
-    /// How Prometheus scrapes the agents, if it shall.
+    /// Scrape configuration, if a ServiceMonitor is desired.
     pub service_monitor: Option<Scrape>,
-    /// The alerts, if there shall be any.
+    /// Alerts, if a PrometheusRule is desired.
     pub alerts: Option<Alerts>,
-    /// The dashboard, if there shall be one.
+    /// Dashboard, if desired.
     pub dashboard: Option<Dashboard>,
-    /// Who may connect, if that shall be limited.
+    /// Allowed peers, if a NetworkPolicy is desired.
     pub network_policy: Option<Peers>,
-    /// How many agents an eviction may take at once, if that shall be limited.
+    /// `maxUnavailable`, if a PodDisruptionBudget is desired.
     pub max_unavailable: Option<Value>,
-    /// What becomes of the data with the resource.
+    /// What happens to the data when the resource is deleted.
     pub deletion_policy: DeletionPolicy,
 }
 
-/// An image.
+/// Image of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageReference {
-    /// As a container names it.
+    /// Complete reference of the image.
     pub reference: String,
-    /// When it is pulled; Kubernetes' default when absent.
+    /// Pull policy; Kubernetes' default if `None`.
     pub pull_policy: Option<&'static str>,
-    /// Secrets for the registry.
+    /// Secrets with credentials for the registry.
     pub pull_secrets: Vec<String>,
 }
 
-/// How many agents.
+/// Number of agents.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Scale {
-    /// None, until the cluster is started again.
+    /// No agents, until `spec.stopped` is unset.
     Stopped,
-    /// This many.
+    /// A fixed number.
     Fixed(i32),
-    /// As many as a HorizontalPodAutoscaler says.
+    /// A number chosen by a HorizontalPodAutoscaler.
     Automatic(Autoscaler),
 }
 
 impl Scale {
-    /// How many there are at least.
+    /// Returns the minimum number of agents.
     pub fn least(&self) -> i32 {
         match self {
             Self::Stopped => 0,
@@ -92,167 +94,168 @@ impl Scale {
     }
 }
 
-/// A HorizontalPodAutoscaler.
+/// Configuration of a HorizontalPodAutoscaler.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Autoscaler {
-    /// At least this many.
+    /// Minimum number of agents.
     pub min: i32,
-    /// At most this many.
+    /// Maximum number of agents.
     pub max: i32,
-    /// Average CPU use in percent of what is requested.
+    /// Target average CPU utilization, in percent of the request.
     pub cpu: Option<i32>,
-    /// Further metrics.
+    /// Additional metrics.
     pub metrics: Vec<Value>,
-    /// How fast; ours when absent.
+    /// Scaling behavior; the operator's default if `None`.
     pub behavior: Option<Value>,
 }
 
-/// A service account.
+/// Service account of the agents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceAccount {
-    /// Its name.
+    /// Name of the account.
     pub name: String,
-    /// The annotations of the one to make; `None` for one that exists already.
+    /// Annotations of the account to create; `None` if it already exists.
     pub make: Option<BTreeMap<String, String>>,
 }
 
 /// A listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
-    /// Its number.
+    /// Port number.
     pub number: u16,
-    /// Where its certificate comes from; plain text when absent.
+    /// TLS certificate; `None` for plain text.
     pub certificate: Option<Certificate>,
 }
 
 impl Port {
-    /// Whether it speaks TLS.
+    /// Returns whether the listener uses TLS.
     pub fn is_tls(&self) -> bool {
         self.certificate.is_some()
     }
 }
 
-/// A listener's certificate.
+/// TLS certificate of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
-    /// The Secret that holds it.
+    /// Secret that contains the certificate.
     pub secret: String,
-    /// Who signs it into that Secret; `None` when somebody else does.
+    /// Issuer that signs the certificate; `None` if the Secret is provided by the user.
     pub issuer: Option<IssuerRef>,
 }
 
 /// A key of a Secret in the cluster's namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyOfSecret {
-    /// The Secret.
+    /// Name of the Secret.
     pub name: String,
-    /// The key.
+    /// Key in the Secret.
     pub key: String,
 }
 
-/// The database.
+/// The metadata database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Database {
-    /// Where the connection string is.
+    /// Secret key of the connection string.
     pub connection: KeyOfSecret,
-    /// How the connection is protected; what the connection string says when absent.
+    /// TLS of the connection; `None` if the connection string determines it.
     pub tls: Option<DatabaseTls>,
 }
 
-/// How the connection to the database is protected.
+/// TLS of the connection to the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseTls {
-    /// What is checked.
+    /// Verification of the server's certificate.
     pub mode: TlsMode,
-    /// Whom to trust; the system's authorities when absent.
+    /// CA certificates to trust; those of the image if `None`.
     pub authority: Option<KeyOfSecret>,
 }
 
 /// The bucket. Its name, endpoint and region are among the variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bucket {
-    /// Whom to trust; the system's authorities when absent.
+    /// CA certificates to trust; those of the image if `None`.
     pub authority: Option<KeyOfSecret>,
-    /// The access key; workload identity when absent.
+    /// Access key; `None` for workload identity.
     pub credentials: Option<Credentials>,
 }
 
-/// An access key.
+/// Access key of the bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
-    /// Its id.
+    /// Secret key of the access key id.
     pub access_key_id: KeyOfSecret,
-    /// Its secret.
+    /// Secret key of the secret access key.
     pub secret_access_key: KeyOfSecret,
 }
 
-/// How Prometheus scrapes the agents.
+/// Configuration of the ServiceMonitor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scrape {
-    /// Further labels.
+    /// Additional labels.
     pub labels: BTreeMap<String, String>,
-    /// The namespace of the ServiceMonitor.
+    /// Namespace of the ServiceMonitor.
     pub namespace: String,
-    /// How often.
+    /// Scrape interval.
     pub interval: Option<String>,
-    /// How long a scrape may take.
+    /// Scrape timeout.
     pub timeout: Option<String>,
-    /// Further relabelings of the target.
+    /// Additional relabelings of the targets.
     pub relabelings: Vec<Value>,
-    /// Further relabelings of the metrics.
+    /// Additional relabelings of the metrics.
     pub metric_relabelings: Vec<Value>,
-    /// How the certificate is checked, where the user says it.
+    /// TLS configuration, if set by the user.
     pub tls_config: Option<Value>,
 }
 
-/// The alerts.
+/// Configuration of the PrometheusRule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alerts {
-    /// Further labels of the PrometheusRule.
+    /// Additional labels.
     pub labels: BTreeMap<String, String>,
-    /// Its namespace.
+    /// Namespace of the PrometheusRule.
     pub namespace: String,
-    /// Other thresholds by alert.
+    /// Thresholds that override the default, by alert.
     pub thresholds: BTreeMap<String, String>,
-    /// Other times until they fire, by alert.
+    /// Durations (`for`) that override the default, by alert.
     pub waits: BTreeMap<String, String>,
     /// Alerts to leave out.
     pub disabled: Vec<String>,
 }
 
-/// The dashboard.
+/// Configuration of the dashboard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dashboard {
-    /// Further labels of the ConfigMap.
+    /// Additional labels of the ConfigMap.
     pub labels: BTreeMap<String, String>,
-    /// Its namespace.
+    /// Namespace of the ConfigMap.
     pub namespace: String,
-    /// Grafana's folder.
+    /// Folder in Grafana.
     pub folder: String,
 }
 
-/// Who may connect.
+/// Peers that may connect.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Peers {
-    /// To the listeners for clients; everybody in the namespace when empty.
+    /// Peers of the listener for clients; all pods in the namespace if empty.
     pub clients: Vec<Value>,
-    /// To metrics; everybody when empty.
+    /// Peers of the metrics; all if empty.
     pub monitoring: Vec<Value>,
 }
 
-/// A Secret that the cluster needs.
+/// A Secret that the cluster requires.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NeededSecret {
-    /// Its name.
+    /// Name of the Secret.
     pub name: String,
-    /// The keys that must be in it.
+    /// Keys that must exist.
     pub keys: Vec<String>,
-    /// Whether agents read it only when they start, so that another content restarts them. Listeners' certificates they read again.
+    /// Whether agents read the Secret only at start, so that a change restarts them. Certificates
+    /// of listeners are reloaded.
     pub restarts: bool,
 }
 
 impl Desired {
-    /// The Secrets without which agents cannot start, each once and in a fixed order.
+    /// Returns the Secrets without which agents cannot start, each once and in a fixed order.
     pub fn secrets(&self) -> Vec<NeededSecret> {
         let mut needed: BTreeMap<&str, NeededSecret> = BTreeMap::new();
         let mut need = |name, key: &str, restarts| {
@@ -288,22 +291,22 @@ impl Desired {
         needed.into_values().collect()
     }
 
-    /// The Service that clients connect to.
+    /// Returns the name of the Service that clients connect to.
     pub fn service(&self) -> String {
         format!("{}-agents", self.name)
     }
 
-    /// The Deployment, and whatever else there is one of for all agents.
+    /// Returns the name of the Deployment and of other objects that exist once for all agents.
     pub fn agent(&self) -> String {
         format!("{}-agent", self.name)
     }
 
-    /// The host and port that clients in the Kubernetes cluster connect to.
+    /// Returns the host and port for clients in the Kubernetes cluster.
     pub fn bootstrap(&self) -> String {
         format!("{}.{}.svc:{}", self.service(), self.namespace, self.grpc.number)
     }
 
-    /// The APIs that may be absent and that this cluster wants.
+    /// Returns the optional APIs that this cluster requires.
     pub fn optional_apis(&self) -> Vec<crate::apis::OptionalApi> {
         use crate::apis::OptionalApi;
         let signs = |port: &Port| {

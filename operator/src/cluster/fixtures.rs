@@ -1,4 +1,4 @@
-//! Clusters for tests, written as users write them. Called by the tests of this crate only.
+//! Clusters for tests, in the form that users write. Used only by the tests of this crate.
 
 use crate::{
     cluster::{desired::Desired, inputs::Inputs, problem::Problem, validate::validate},
@@ -6,7 +6,7 @@ use crate::{
     crd::StreamHouseCluster,
 };
 
-/// What the operator of these tests is.
+/// Defaults of the operator in these tests.
 pub(crate) fn defaults() -> Defaults {
     Defaults {
         image: "ghcr.io/streamhouse/streamhouse-agent".to_owned(),
@@ -14,7 +14,7 @@ pub(crate) fn defaults() -> Defaults {
     }
 }
 
-/// Everything installed, and a Secret read.
+/// All optional APIs installed and a Secret read.
 pub(crate) fn inputs() -> Inputs {
     Inputs {
         secret_hash: "5ec2e7".to_owned(),
@@ -25,7 +25,7 @@ pub(crate) fn inputs() -> Inputs {
     }
 }
 
-/// The cluster team-a/events with what a minimal one says, and this in its spec.
+/// Returns the cluster team-a/events with a minimal spec and these fields.
 pub(crate) fn cluster(spec: &str) -> StreamHouseCluster {
     let mut resource: serde_json::Value = serde_yaml_ng::from_str(
         "apiVersion: streamhouse.io/v1alpha1
@@ -44,15 +44,15 @@ spec:
     serde_json::from_value(resource).unwrap()
 }
 
-/// The same, checked.
+/// Returns the validated cluster with these fields.
 pub(crate) fn desired(spec: &str) -> Desired {
     validate(&cluster(spec), &defaults()).unwrap()
 }
 
-/// What is wrong with it.
+/// Returns the validation problem of the cluster with these fields.
 pub(crate) fn problem(spec: &str) -> Problem {
     validate(&cluster(spec), &defaults()).unwrap_err()
 }
 
-/// Every field set.
+/// A spec with every field set.
 pub(crate) const EVERYTHING: &str = include_str!("../../tests/clusters/everything.yaml");

@@ -1,25 +1,26 @@
-//! What a cluster's objects depend on beside its spec: facts that `dereference` reads from the API server and that `build` takes as
-//! given. Holds hashes of Secrets, never what is in them.
+//! Inputs of a cluster's objects besides its spec: facts that `dereference` reads from the API
+//! server and that `build` takes as arguments. Contains hashes of Secrets, never their contents.
 
 use crate::apis::OptionalApi;
 
-/// The facts.
+/// The inputs of `build`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Inputs {
-    /// A hash over those Secrets that agents read only when they start: another hash restarts them.
+    /// Hash of the Secrets that agents read only at start: a different hash restarts them.
     pub secret_hash: String,
-    /// Whether the Prometheus operator's API is installed.
+    /// Whether the API of the Prometheus operator is installed.
     pub monitoring_api: bool,
-    /// Whether cert-manager's API is installed.
+    /// Whether the API of cert-manager is installed.
     pub cert_manager_api: bool,
-    /// Whether the Secret of the http listener has the authority's certificate too (`ca.crt`).
+    /// Whether the Secret of the HTTP listener also contains a CA certificate (`ca.crt`).
     pub http_authority: bool,
-    /// Whether the check of the bucket is wanted. The Job of a finished check is kept while this says so: it is the proof.
+    /// Whether the check of the bucket is desired. The Job of a finished check is kept as its
+    /// result while this is set.
     pub preflight: bool,
 }
 
 impl Inputs {
-    /// Whether an API that may be absent is there.
+    /// Returns whether an optional API is installed.
     pub fn has(&self, api: OptionalApi) -> bool {
         match api {
             OptionalApi::Monitoring => self.monitoring_api,

@@ -1,4 +1,4 @@
-//! The labels of a cluster's objects and the selector of its agents.
+//! Labels of a cluster's objects and the selector of its agents.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::crd::MANAGER;
 
-/// The part of a cluster that an agent is.
+/// Component label of the agents.
 pub(super) const AGENT: &str = "agent";
 
 const NAME: &str = "app.kubernetes.io/name";
@@ -18,14 +18,15 @@ const COMPONENT: &str = "app.kubernetes.io/component";
 const VERSION: &str = "app.kubernetes.io/version";
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
-/// What agents are found by. Never changes: a Deployment's selector cannot.
+/// Returns the selector of the agents. Must never change, since the selector of a Deployment is
+/// immutable.
 pub fn selector(cluster: &str) -> BTreeMap<String, String> {
     [(NAME, "streamhouse"), (INSTANCE, cluster), (COMPONENT, AGENT)]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into()
 }
 
-/// The selector as the API takes it in a request.
+/// Returns the selector of the agents in the form of a list request.
 pub fn selector_text(cluster: &str) -> String {
     let parts: Vec<String> = selector(cluster)
         .iter()
@@ -34,12 +35,12 @@ pub fn selector_text(cluster: &str) -> String {
     parts.join(",")
 }
 
-/// What all children of a cluster are found by, as the API takes it in a request.
+/// Returns the selector of all children of a cluster in the form of a list request.
 pub fn children_selector(namespace: &str, cluster: &str) -> String {
     format!("{LABEL_CLUSTER}={cluster},{LABEL_CLUSTER_NAMESPACE}={namespace},{MANAGED_BY}={MANAGER}")
 }
 
-/// On every object of the cluster.
+/// Returns the labels of every object of the cluster.
 pub(super) fn common(desired: &Desired, component: &str) -> BTreeMap<String, String> {
     let mut labels: BTreeMap<String, String> = [
         (NAME, "streamhouse"),
@@ -51,14 +52,14 @@ pub(super) fn common(desired: &Desired, component: &str) -> BTreeMap<String, Str
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
-    // A tag may be longer than a label.
+    // A tag may be longer than a label value.
     if names::is_label_value(&desired.version) {
         labels.insert(VERSION.to_owned(), desired.version.clone());
     }
     labels
 }
 
-/// Whether a label or annotation is the operator's own, which no user's may replace.
+/// Returns whether a label or annotation is reserved for the operator.
 pub(super) fn is_reserved(name: &str) -> bool {
     name.starts_with("streamhouse.io/") || [NAME, INSTANCE, COMPONENT, VERSION, MANAGED_BY].contains(&name)
 }

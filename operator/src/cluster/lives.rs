@@ -1,9 +1,10 @@
-//! Ends the lives of agents whose pods have ended, so that nobody waits for their leases to expire: Kubernetes knows it
-//! first. Called by the reconciliation while agents are missing. Only tidying: what fails here, the leases do later.
+//! Seals the incarnations of agents whose pods have ended, so that their leases need not expire:
+//! Kubernetes knows first. Called by the reconciliation while agents are missing. Only an
+//! optimization: without it the leases expire.
 //!
-//! A pod's name is its agent's id, and a Deployment gives no name twice, so an agent of that name is the pod's. That a pod
-//! has ended is certain; that there is none of the name could be another cluster's doing, so there the lease must have
-//! missed a renewal as well.
+//! The name of a pod is the id of its agent, and a Deployment never reuses a name, so an agent with
+//! that id belongs to the pod. A pod that has ended is certain; a pod that does not exist could
+//! belong to another cluster, so in that case the lease must also have missed a renewal.
 
 use std::time::Duration;
 
@@ -17,19 +18,19 @@ use crate::{
     stores::{Access, ClusterKey},
 };
 
-/// How long the metadata store may take for all of it.
+/// Time limit of all calls to the metadata store.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A life whose agent runs no more.
+/// An incarnation whose agent no longer runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
     /// Its pod has ended.
     Surely(Incarnation),
-    /// There is no pod of its name.
+    /// Its pod does not exist.
     Probably(Incarnation),
 }
 
-/// Ends what has ended.
+/// Seals the incarnations of ended pods.
 pub(super) async fn end(
     context: &Context,
     key: &ClusterKey,
@@ -39,7 +40,7 @@ pub(super) async fn end(
     let Some(Access::Open(store)) = context.stores.get(key) else {
         return Ok(());
     };
-    // Before the pods: whoever registered has a pod by then.
+    // Read before the pods: an agent that has registered has a pod by then.
     let Ok(Ok(Some(snapshot))) = timeout(PATIENCE, store.snapshot(None)).await else {
         return Ok(());
     };
@@ -47,7 +48,7 @@ pub(super) async fn end(
     let pods = pods.list(&ListParams::default().labels(selector)).await?.items;
     let lives = ended(&snapshot.agents, &pods, deployment);
     if timeout(PATIENCE, seal(&*store, key, &lives)).await.is_err() {
-        tracing::debug!(cluster = %key, "lives of ended pods are left to their leases: the store does not answer");
+        tracing::debug!(cluster = %key, "the metadata store does not answer; the leases of ended pods will expire");
     }
     Ok(())
 }
@@ -64,17 +65,17 @@ async fn seal(store: &dyn MetadataStore, key: &ClusterKey, lives: &[Ended]) {
         match sealed {
             Ok(true) => {
                 let incarnation = incarnation.0;
-                tracing::info!(cluster = %key, incarnation, "ended the life of an agent whose pod has ended");
+                tracing::info!(cluster = %key, incarnation, "sealed the incarnation of an agent whose pod has ended");
             }
             Ok(false) => {}
             Err(error) => {
-                tracing::debug!(cluster = %key, %error, "the life of an ended pod is left to its lease")
+                tracing::debug!(cluster = %key, %error, "cannot seal the incarnation of an ended pod; its lease will expire")
             }
         }
     }
 }
 
-/// The lives whose pods have ended.
+/// Returns the incarnations whose pods have ended.
 fn ended(agents: &[AgentRecord], pods: &[Pod], deployment: &str) -> Vec<Ended> {
     let ours = |agent: &&AgentRecord| {
         let rest = agent.agent_id.strip_prefix(deployment);

@@ -1,14 +1,15 @@
-//! Merges a user's piece of a pod template over the operator's, as Kubernetes merges patches: objects field by field, the lists that have
-//! a key by it, other lists as a whole; null takes a field away. Called by
-//! the pod builder, and by `validate` for the keys.
+//! Merges a user's override into the operator's pod template, as Kubernetes merges patches: objects
+//! by field, lists with a merge key by that key, other lists as a whole; null removes a field. Used
+//! by the pod builder, and by `validate` to check the merge keys.
 
 use serde_json::{Map, Value};
 
-/// A list whose elements are known by a key.
+/// A list whose elements are identified by a key.
 struct Keyed {
     list: &'static str,
     key: &'static str,
-    /// Whether an element of the user's replaces ours instead of being merged into it: of two sources of a value only one may be left.
+    /// Whether an element of the override replaces the operator's element instead of being merged
+    /// into it: two sources of one value must not be combined.
     replaces: bool,
 }
 
@@ -83,7 +84,7 @@ fn without_nulls(value: &Value) -> Value {
     }
 }
 
-/// The first list with an element that lacks the key by which it is merged, and that key.
+/// Returns the first list with an element that lacks its merge key, and that key.
 pub(super) fn without_key(value: &Value) -> Option<(&'static str, &'static str)> {
     match value {
         Value::Object(fields) => fields.iter().find_map(|(name, value)| {

@@ -1,5 +1,6 @@
-//! Opens a cluster's metadata store and keeps its schema at the version that the agents need. Called by the reconciliation before it
-//! applies anything, so that agents never roll to a version whose schema is not there. The open store is published for the topics.
+//! Opens a cluster's metadata store and migrates its schema to the version that the agents require.
+//! Called by the reconciliation before it applies anything, so that agents never roll to a version
+//! whose schema is missing. Publishes the open store for the Topics.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -13,7 +14,7 @@ use crate::{
     stores::{Access, ClusterKey},
 };
 
-/// The stores that this process has opened, by cluster, with what they were opened with.
+/// The stores that this process has opened, by cluster, with their connection parameters.
 #[derive(Debug, Default)]
 pub(super) struct Opened(Mutex<HashMap<ClusterKey, Known>>);
 
@@ -24,20 +25,24 @@ struct Known {
     cluster_id: String,
 }
 
-/// A store that can be used.
+/// State of a metadata store that can be used.
 #[derive(Debug)]
 pub(super) struct Reached {
-    /// The version of its schema.
+    /// Version of the schema.
     pub(super) schema_version: i64,
-    /// Which version it had before this call, when this call migrated it.
+    /// Version of the schema before this call has migrated it.
     pub(super) migrated_from: Option<i64>,
-    /// The id made with the metadata.
+    /// Cluster id in the metadata.
     pub(super) cluster_id: String,
 }
 
 impl Opened {
-    /// Reaches the store, migrates it when it is behind, and publishes what became of it. One that is not that of the cluster
-    /// `expected` is refused before anything in it is changed.
+    /// Opens the store, migrates its schema if it is outdated, and publishes the result.
+    ///
+    /// # Errors
+    ///
+    /// Returns a problem if the store cannot be used. A store of a cluster other than `expected` is
+    /// rejected before anything in it is changed.
     pub(super) async fn reach(
         &self,
         context: &Context,
@@ -113,13 +118,13 @@ impl Opened {
         Ok((store, reached))
     }
 
-    /// The cluster is gone.
+    /// Drops the store of a cluster that no longer exists.
     pub(super) fn forget(&self, key: &ClusterKey) {
         self.0.lock().remove(key);
     }
 }
 
-/// Refuses a database that is not that of the cluster `expected`. A resource without an id takes what it finds.
+/// Rejects a database of a cluster other than `expected`. A resource without an id accepts any.
 async fn is_expected(connection: &Connection, expected: Option<&str>) -> Result<(), Problem> {
     let Some(expected) = expected else {
         return Ok(());
@@ -127,15 +132,15 @@ async fn is_expected(connection: &Connection, expected: Option<&str>) -> Result<
     let found = streamhouse_metadata::cluster_id(&connection.url, &connection.options).await;
     let found = match found.map_err(|error| problem(&error))? {
         Some(found) if found == expected => return Ok(()),
-        Some(found) => format!("is that of cluster {found}"),
+        Some(found) => format!("belongs to cluster {found}"),
         None => "is empty".to_owned(),
     };
     Err(Problem {
         condition: ConditionType::MetadataReachable,
         reason: Reason::OtherCluster,
         message: format!(
-            "the database {found}, and this resource is cluster {expected} by status.clusterId: correct the connection \
-             string in spec.postgresql, or restore the metadata of {expected}; a new cluster needs a new resource"
+            "the database {found}, but status.clusterId of this resource is {expected}: correct the connection \
+             string in spec.postgresql or restore the metadata of {expected}; create a new resource for a new cluster"
         ),
     })
 }

@@ -1,14 +1,17 @@
-//! The reconciliation of a `StreamHouseCluster`: a straight pipe whose steps are the files of this folder.
+//! The reconciliation of a `StreamHouseCluster`: a sequence of steps, one per file of this
+//! directory.
 //!
-//! 1. [`validate`]: judge the spec and make the [`desired`] cluster of it, purely;
-//! 2. `dereference`: read the Secrets that it names;
-//! 3. `metadata`: reach PostgreSQL and bring its schema to the version that the agents need;
-//! 4. [`build`]: make the children, purely;
-//! 5. `apply`: apply them, remove those that are no longer wanted;
-//! 6. `status`: say how it stands; always, also when a step failed.
+//! 1. [`validate`]: validates the spec and derives the [`desired`] state, without side effects;
+//! 2. `dereference`: reads the referenced Secrets;
+//! 3. `metadata`: connects to PostgreSQL and migrates its schema to the version that the agents
+//!    require;
+//! 4. [`build`]: renders the children, without side effects;
+//! 5. `apply`: applies the children and deletes those that are no longer desired;
+//! 6. `status`: writes the status, also after a failed step.
 //!
-//! Health never blocks a fix: a spec that is valid is applied whatever state the agents are in. The one exception is a schema that is
-//! too new: agents that could not work with it do not replace those that can.
+//! A valid spec is applied regardless of the health of the agents, so that a fix is never blocked.
+//! The one exception is a schema that is too new: agents that cannot work with it must not replace
+//! those that can.
 
 pub mod alerts;
 mod apply;
@@ -59,10 +62,10 @@ use crate::{
     stores::ClusterKey,
 };
 
-/// How soon to look again while something is on its way that no watch tells of.
+/// Interval of the checks while a change is pending that no watch reports.
 const SOON: Duration = Duration::from_secs(5);
 
-/// One process' reconciler of clusters.
+/// Reconciles clusters; one per process.
 #[derive(Debug)]
 pub(crate) struct Reconciler {
     context: Context,
@@ -80,13 +83,13 @@ impl Reconciler {
         }
     }
 
-    /// The cluster is gone.
+    /// Drops the state of a cluster that no longer exists.
     pub(crate) fn forget(&self, key: &ClusterKey) {
         self.opened.forget(key);
         self.context.stores.forget(key);
     }
 
-    /// Brings everything in line with the resource once, and says when to look again.
+    /// Reconciles the cluster once and returns when to do so again.
     pub(crate) async fn reconcile(&self, cluster: Arc<StreamHouseCluster>) -> kube::Result<Action> {
         let key = ClusterKey::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
         let mut findings = Findings {
@@ -99,7 +102,7 @@ impl Reconciler {
             findings.problems.push(Problem {
                 condition: ConditionType::Progressing,
                 reason: Reason::InternalError,
-                message: format!("the API server refused or did not answer: {error}; trying again"),
+                message: format!("the API server rejected a request or did not answer: {error}; retrying"),
             });
         }
         let gone = matches!(&worked, Ok(Step::Gone));
@@ -151,7 +154,7 @@ impl Reconciler {
         self.children(cluster, key, &desired, &read, findings).await
     }
 
-    /// The metadata store, before anything rolls.
+    /// Opens the metadata store, before any agent is replaced.
     async fn reach(
         &self,
         cluster: &StreamHouseCluster,
@@ -195,7 +198,7 @@ impl Reconciler {
             .any(|problem| matches!(problem.reason, Reason::SchemaTooNew | Reason::OtherCluster));
         let mut kept = Vec::new();
         if unfit || read.hold {
-            // Agents that run go on: none is replaced by one that could not work.
+            // Running agents are kept: none is replaced by one that cannot work.
             kept.extend([ManagedKind::Deployment, ManagedKind::Job]);
             children.retain(|child| !kept.contains(&child.kind));
         }
@@ -206,7 +209,7 @@ impl Reconciler {
             == cluster.metadata.generation;
         let applied = apply::apply(context, key, &children, same_spec).await?;
         for drift in &applied.drift {
-            let message = format!("{drift} was changed or deleted by hand and was put back");
+            let message = format!("{drift} was changed or deleted outside of the operator and was restored");
             self.events
                 .warning(cluster, Reason::DriftCorrected, message)
                 .await;
@@ -236,7 +239,7 @@ impl Reconciler {
         }))
     }
 
-    /// Looks at the agents without changing anything.
+    /// Reads the state of the agents without changing anything.
     async fn observe(&self, key: &ClusterKey, findings: &mut Findings) -> kube::Result<()> {
         let deployments = apply::api(&self.context, ManagedKind::Deployment, &key.namespace);
         let name = format!("{}-agent", key.name);
@@ -267,15 +270,16 @@ impl Reconciler {
     }
 }
 
-/// When to look again.
+/// When to reconcile again.
 enum Step {
-    /// Never: the resource is gone.
+    /// Never: the resource no longer exists.
     Gone,
-    /// After this, unless something changes before.
+    /// After this time, or on a change.
     Again(Duration),
 }
 
-/// Whether the spec wants objects in another namespace, where owner references do not reach.
+/// Returns whether the spec places objects in another namespace, where owner references do not
+/// reach.
 fn lives_elsewhere(cluster: &StreamHouseCluster, key: &ClusterKey) -> bool {
     let monitoring = &cluster.spec.monitoring;
     [
@@ -288,7 +292,7 @@ fn lives_elsewhere(cluster: &StreamHouseCluster, key: &ClusterKey) -> bool {
     .any(|namespace| *namespace != key.namespace)
 }
 
-/// APIs that the spec needs and that are not installed.
+/// Returns the APIs that the spec requires and that are not installed.
 fn absent_apis(context: &Context, desired: &Desired) -> Vec<Problem> {
     let absent = desired
         .optional_apis()
@@ -300,14 +304,14 @@ fn absent_apis(context: &Context, desired: &Desired) -> Vec<Problem> {
                 condition: ConditionType::MonitoringAvailable,
                 reason: Reason::MonitoringApiMissing,
                 message:
-                    "monitoring.coreos.com/v1 is not served: install the Prometheus operator, or switch \
-                    spec.monitoring.serviceMonitor and prometheusRule off"
+                    "monitoring.coreos.com/v1 is not served: install the Prometheus operator or disable \
+                    spec.monitoring.serviceMonitor and spec.monitoring.prometheusRule"
                         .to_owned(),
             },
             OptionalApi::CertManager => Problem {
                 condition: ConditionType::Degraded,
                 reason: Reason::CertManagerMissing,
-                message: "cert-manager.io/v1 is not served: install cert-manager, or name a Secret in \
+                message: "cert-manager.io/v1 is not served: install cert-manager or set a Secret in \
                     spec.listeners"
                     .to_owned(),
             },

@@ -1,10 +1,11 @@
-//! What names, labels and annotations may look like in Kubernetes. Called by the checks and by the builders.
+//! Syntax of names, labels and annotations in Kubernetes. Used by the validation and the builders.
 
 use std::collections::BTreeMap;
 
 use super::problem::Problem;
 
-/// A label of DNS: up to 63 lower-case letters, digits and hyphens, with neither end a hyphen.
+/// Returns whether the text is a DNS label: up to 63 lower-case letters, digits and hyphens, with a
+/// hyphen at neither end.
 pub(super) fn is_dns_label(text: &str) -> bool {
     let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     (1..=63).contains(&text.len())
@@ -13,7 +14,7 @@ pub(super) fn is_dns_label(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-/// A name of Kubernetes' labels and annotations: `part` or `domain/part`.
+/// Returns whether the text is a label or annotation key: `name` or `domain/name`.
 fn is_key(text: &str) -> bool {
     let (domain, part) = text
         .split_once('/')
@@ -22,7 +23,7 @@ fn is_key(text: &str) -> bool {
     domain.is_none_or(known) && !part.is_empty() && is_label_value(part)
 }
 
-/// A value of a label; may be empty.
+/// Returns whether the text is a label value; may be empty.
 pub(super) fn is_label_value(text: &str) -> bool {
     let inside = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let end = |c: char| c.is_ascii_alphanumeric();
@@ -32,34 +33,34 @@ pub(super) fn is_label_value(text: &str) -> bool {
         && text.chars().next_back().is_none_or(end)
 }
 
-/// Labels that Kubernetes takes.
+/// Checks labels against the syntax of Kubernetes.
 pub(super) fn labels(field: &str, labels: &BTreeMap<String, String>) -> Result<(), Problem> {
     for (name, value) in labels {
         if !is_key(name) {
             return Err(Problem::spec(format!(
-                "{field}: {name:?} is not the name of a label"
+                "{field}: {name:?} is not a label key"
             )));
         }
         if !is_label_value(value) {
             return Err(Problem::spec(format!(
-                "{field}: {value:?} is no value of a label: up to 63 letters, digits, '-', '_' and '.'"
+                "{field}: {value:?} is not a label value: up to 63 letters, digits, '-', '_' and '.'"
             )));
         }
     }
     Ok(())
 }
 
-/// Annotations that Kubernetes takes.
+/// Checks annotations against the syntax of Kubernetes.
 pub(super) fn annotations(field: &str, annotations: &BTreeMap<String, String>) -> Result<(), Problem> {
     match annotations.keys().find(|name| !is_key(name)) {
         Some(name) => Err(Problem::spec(format!(
-            "{field}: {name:?} is not the name of an annotation"
+            "{field}: {name:?} is not an annotation key"
         ))),
         None => Ok(()),
     }
 }
 
-/// `flushInterval` as `flush-interval`.
+/// Converts `flushInterval` to `flush-interval`.
 pub(super) fn kebab(name: &str) -> String {
     let mut kebab = String::with_capacity(name.len() + 4);
     for letter in name.chars() {

@@ -1,12 +1,13 @@
-//! Where files from Secrets are in an agent's container. Settings name these places and mounts fill them.
+//! Paths of files from Secrets in an agent's container. Settings reference them and volume mounts
+//! provide them.
 
-/// A folder for each listener with a certificate.
+/// Directory with one subdirectory per listener with a certificate.
 pub(super) const TLS: &str = "/etc/streamhouse/tls";
-/// The folder of the database's authority.
+/// Directory of the database's CA certificate.
 pub(super) const DATABASE: &str = "/etc/streamhouse/postgresql";
-/// The folder of the object store's authority.
+/// Directory of the object store's CA certificate.
 pub(super) const STORE: &str = "/etc/streamhouse/object-storage";
-/// The file in [`STORE`].
+/// CA certificate in [`STORE`].
 pub(super) const STORE_AUTHORITY: &str = "/etc/streamhouse/object-storage/ca.crt";
-/// The file in [`DATABASE`].
+/// CA certificate in [`DATABASE`].
 pub(super) const DATABASE_AUTHORITY: &str = "/etc/streamhouse/postgresql/ca.crt";

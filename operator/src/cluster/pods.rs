@@ -1,14 +1,15 @@
-//! Why agents are not ready, in the pods' own words. Called by the status when fewer agents are available than wanted. Only reads.
+//! Determines why agents are not ready, from the status of their pods. Used by the status while
+//! fewer agents are available than desired. Only reads.
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::{Api, ResourceExt, api::ListParams};
 
 use crate::context::Context;
 
-/// Reasons for waiting that are no trouble.
+/// Waiting reasons of a container that is starting normally.
 const PATIENT: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
-/// The first trouble among the pods with these labels, as `pod: reason: message`.
+/// Returns the first problem of the pods with these labels, as `pod: reason: message`.
 pub(super) async fn trouble(
     context: &Context,
     namespace: &str,
@@ -16,7 +17,7 @@ pub(super) async fn trouble(
 ) -> kube::Result<Option<String>> {
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
     let mut pods = pods.list(&ListParams::default().labels(selector)).await?.items;
-    // The newest first: it has the newest template.
+    // The newest pod first: it has the current template.
     pods.sort_by_key(|pod| std::cmp::Reverse(pod.creation_timestamp()));
     Ok(pods
         .iter()
@@ -24,7 +25,7 @@ pub(super) async fn trouble(
         .find_map(|pod| Some(format!("pod {}: {}", pod.name_any(), of_pod(pod)?))))
 }
 
-/// What a finished container left as its last word.
+/// Returns the termination message of a finished container.
 pub(super) fn last_word(pod: &Pod) -> Option<String> {
     let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
     statuses.iter().find_map(|status| {
@@ -38,7 +39,7 @@ pub(super) fn last_word(pod: &Pod) -> Option<String> {
     })
 }
 
-/// What troubles a pod.
+/// Returns the problem of a pod.
 pub(super) fn of_pod(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?;
     let unschedulable = status
@@ -70,7 +71,7 @@ fn of_container(status: &ContainerStatus) -> Option<String> {
     if PATIENT.contains(&reason) {
         return None;
     }
-    // A container that crashed says more in its last words than in its being restarted.
+    // The termination message of a crashed container says more than the back-off message.
     let ended = status
         .last_state
         .as_ref()

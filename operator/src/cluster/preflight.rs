@@ -1,6 +1,7 @@
-//! What the job that checks the bucket has found. Only agents open the object store, so the check is an agent's: a job runs
-//! `streamhouse-agent check object-store` with the very settings, identity and network of the agents, and its outcome is read here.
-//! The job's name follows from its contents, so that other settings are checked by another job.
+//! Reads the result of the Job that checks the bucket. Only agents open the object store, so the
+//! Job runs `streamhouse-agent check object-store` with the settings, identity and network of the
+//! agents. The name of the Job is derived from its contents, so that changed settings are checked
+//! by another Job.
 
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
@@ -11,28 +12,29 @@ use kube::{
 use super::{apply, children::ManagedKind, pods};
 use crate::{context::Context, stores::ClusterKey};
 
-/// How long a failed check stands before it is made again, in milliseconds.
+/// Time until a failed check is repeated, in milliseconds.
 const AGAIN_MS: i64 = 60_000;
 
-/// What the check has found.
+/// Result of the check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Bucket {
-    /// A canary was put, read and deleted.
+    /// A test object was written, read and deleted.
     Verified,
-    /// The check is running, or waits for something.
+    /// The check is running or waiting.
     Checking(String),
-    /// It failed.
+    /// The check failed.
     Failed(String),
 }
 
-/// Reads the job's outcome. A job that failed a while ago is deleted: the next reconciliation makes it anew.
+/// Reads the result of the Job. A Job that failed some time ago is deleted, so that the next
+/// reconciliation creates it again.
 pub(super) async fn bucket(
     context: &Context,
     key: &ClusterKey,
     object: Option<&DynamicObject>,
 ) -> kube::Result<Bucket> {
     let Some(object) = object else {
-        return Ok(Bucket::Checking("the check has not begun".to_owned()));
+        return Ok(Bucket::Checking("the check has not started".to_owned()));
     };
     let Ok(job) = object.clone().try_parse::<Job>() else {
         return Ok(Bucket::Checking("the check has no status yet".to_owned()));
@@ -66,14 +68,14 @@ pub(super) async fn bucket(
     }
     let trouble = pods.iter().find_map(pods::of_pod);
     match word.or(trouble) {
-        // It tries a few times; what it found first is worth telling already.
+        // The Job retries a few times; the first failure is reported at once.
         Some(word) if status.failed.unwrap_or(0) > 0 => Ok(Bucket::Failed(last_line(&word))),
         Some(word) => Ok(Bucket::Checking(last_line(&word))),
         None => Ok(Bucket::Checking("the check is running".to_owned())),
     }
 }
 
-/// The agent's last line says what is wrong and what to do.
+/// Returns the last line, in which an agent says what is wrong and what to do.
 fn last_line(text: &str) -> String {
     text.lines()
         .rev()

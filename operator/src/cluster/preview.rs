@@ -1,5 +1,6 @@
-//! What a reconciliation would change, without changing it. Called by `diff`. It goes the way of a reconciliation, dereference, validate,
-//! build, and asks the API server with a dry run what each child would become.
+//! Computes what a reconciliation would change, without changing it. Called by `diff`. Follows the
+//! steps of a reconciliation (dereference, validate, build) and determines the result for each
+//! child with a server-side dry run.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -24,16 +25,16 @@ use crate::{
     stores::ClusterKey,
 };
 
-/// What a cluster would become.
+/// The changes of a cluster.
 #[derive(Debug, Default)]
 pub(crate) struct Preview {
-    /// Its objects, each as it is and as it would be.
+    /// The objects, each before and after.
     pub(crate) objects: Vec<Changed>,
-    /// What stands in the way, for people.
+    /// Problems, as messages.
     pub(crate) problems: Vec<String>,
 }
 
-/// One object; one of the two sides is there at least.
+/// One object; at least one of the two sides is present.
 #[derive(Debug)]
 pub(crate) struct Changed {
     pub(crate) kind: ManagedKind,
@@ -41,7 +42,7 @@ pub(crate) struct Changed {
     pub(crate) after: Option<DynamicObject>,
 }
 
-/// What applying this cluster would change.
+/// Returns what applying this cluster would change.
 pub(crate) async fn preview(context: &Context, cluster: &StreamHouseCluster) -> anyhow::Result<Preview> {
     let desired = desired(context, cluster)?;
     let Dereferenced {
@@ -65,7 +66,7 @@ pub(crate) async fn preview(context: &Context, cluster: &StreamHouseCluster) -> 
         .filter(|api| !context.apis.has(*api))
     {
         preview.problems.push(format!(
-            "{} is not installed: its objects are left out",
+            "{} is not installed: its objects are not created",
             api.group()
         ));
     }
@@ -75,7 +76,7 @@ pub(crate) async fn preview(context: &Context, cluster: &StreamHouseCluster) -> 
         if hold && child.kind == ManagedKind::Deployment {
             preview
                 .problems
-                .push("agents are not started anew while a Secret is missing".to_owned());
+                .push("agents are not restarted while a Secret is missing".to_owned());
             continue;
         }
         match try_one(context, &key, child).await? {
@@ -90,7 +91,7 @@ pub(crate) async fn preview(context: &Context, cluster: &StreamHouseCluster) -> 
     Ok(preview)
 }
 
-/// What applying one child would change, or what stands in the way.
+/// Returns what applying one child would change, or the problem.
 async fn try_one(
     context: &Context,
     key: &ClusterKey,
@@ -112,11 +113,11 @@ async fn try_one(
         Err(kube::Error::Api(status)) if status.code != 429 && status.code < 500 => {
             Ok(Err(apply::refused(child, &status.message).message))
         }
-        Err(error) => Err(error).context("the API server cannot be asked"),
+        Err(error) => Err(error).context("cannot query the API server"),
     }
 }
 
-/// What is there and would be removed.
+/// Returns the existing objects that would be deleted.
 async fn orphans(
     context: &Context,
     key: &ClusterKey,
@@ -143,7 +144,7 @@ async fn orphans(
     Ok(orphans)
 }
 
-/// The cluster's metadata store, to be read. Its schema is left as it is.
+/// Opens the cluster's metadata store for reading, without migrating its schema.
 pub(crate) async fn metadata(
     context: &Context,
     cluster: &StreamHouseCluster,
@@ -155,7 +156,7 @@ pub(crate) async fn metadata(
     match read.connection {
         Ok(connection) => streamhouse_metadata::connect(&connection.url, &connection.options)
             .await
-            .context("cannot use the metadata store; from outside of the Kubernetes cluster forward its port and give --metadata-url"),
+            .context("cannot connect to the metadata store; outside of the Kubernetes cluster, forward its port and set --metadata-url"),
         Err(problem) => bail!("{}: {}", problem.reason, problem.message),
     }
 }

@@ -1,21 +1,22 @@
-//! Why a step of a cluster's reconciliation cannot go on, as its status will say it. Made by `validate` and by the steps that read.
+//! A problem that prevents a step of a cluster's reconciliation, in the form of its condition.
+//! Created by `validate` and by the steps that read.
 
 use crate::crd::{ConditionType, Reason};
 
-/// What is wrong: the condition that it makes false, why, and what to do. Never holds a secret.
+/// A problem: the affected condition, its reason, and what to do. Never contains a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Problem {
-    /// The condition.
+    /// The affected condition.
     pub condition: ConditionType,
-    /// Its reason.
+    /// The reason of the condition.
     pub reason: Reason,
-    /// Its message.
+    /// The message of the condition.
     pub message: String,
 }
 
 impl Problem {
-    /// The spec contradicts itself, or says something that cannot be.
+    /// Creates a problem of an invalid spec.
     pub fn spec(message: impl Into<String>) -> Self {
         Self {
             condition: ConditionType::Ready,

@@ -1,7 +1,8 @@
-//! Hands the number of agents over to the autoscaler. With server-side apply a field that its only owner leaves out is gone, and a
-//! Deployment without a number has one replica: five agents would become one until the autoscaler notices. So before the operator lets
-//! go of the number, a manager of another name holds it as it is; the autoscaler takes it from that one without asking. Called before a
-//! Deployment is applied.
+//! Transfers the number of agents to the autoscaler. With server-side apply, a field that its only
+//! manager no longer specifies is removed, and a Deployment without `replicas` has one: five agents
+//! would become one until the autoscaler reacts. So before the operator drops the field, another
+//! field manager takes it over with its present value; the autoscaler then changes it freely.
+//! Called before a Deployment is applied.
 
 use kube::{
     Api,
@@ -12,10 +13,11 @@ use serde_json::json;
 use super::{build::Child, children::ManagedKind};
 use crate::crd::MANAGER;
 
-/// Holds the number while nobody else does.
+/// Field manager that holds the number until the autoscaler changes it.
 const KEEPER: &str = "streamhouse-operator-replicas";
 
-/// Keeps the number of replicas that the API server has, if `child` no longer says one and the operator alone did.
+/// Keeps the stored number of replicas if `child` no longer specifies one and only the operator
+/// did.
 pub(super) async fn keep(
     api: &Api<DynamicObject>,
     child: &Child,
@@ -28,7 +30,8 @@ pub(super) async fn keep(
         .data
         .pointer("/spec/replicas")
         .and_then(serde_json::Value::as_i64);
-    // A stopped cluster has none, and an autoscaler never begins with none: the API server's own one is right then.
+    // A stopped cluster has zero replicas, with which an autoscaler does nothing: the API server's
+    // default of one is right then.
     let Some(replicas) = replicas.filter(|replicas| *replicas > 0 && is_ours(before)) else {
         return Ok(());
     };
@@ -42,7 +45,7 @@ pub(super) async fn keep(
     Ok(())
 }
 
-/// Whether the operator holds the number of replicas.
+/// Returns whether the operator manages the number of replicas.
 fn is_ours(deployment: &DynamicObject) -> bool {
     let managers = deployment.metadata.managed_fields.iter().flatten();
     let mut ours = managers.filter(|entry| entry.manager.as_deref() == Some(MANAGER));

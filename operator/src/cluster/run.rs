@@ -1,5 +1,5 @@
-//! Watches clusters and their children, and reconciles what changes. Called by the process while it leads. Ends when told to, after the
-//! reconciliations under way have finished.
+//! Watches clusters and their children and reconciles on changes. Called by the leader. Returns
+//! after `stop` is cancelled and running reconciliations have finished.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -34,21 +34,21 @@ use crate::{
     stores::ClusterKey,
 };
 
-/// Changes that come close together are looked at together.
+/// Changes in quick succession are reconciled together.
 const DEBOUNCE: Duration = Duration::from_millis(200);
-/// The label's value in metrics.
+/// Value of the label `kind` in metrics.
 const KIND: &str = "StreamHouseCluster";
 
 struct Work {
     reconciler: Reconciler,
     failures: Mutex<HashMap<ClusterKey, u32>>,
     context: Context,
-    /// The watches that have seen everything once.
+    /// The watches that have listed all their clusters.
     seen: Mutex<HashSet<Option<Vec<String>>>>,
 }
 
 impl Work {
-    /// The watch of this scope has seen everything.
+    /// Records that the watch of this scope has listed all its clusters.
     fn saw(&self, scope: &Scope) {
         let mut seen = self.seen.lock();
         seen.insert(scope.namespaces.clone());
@@ -58,7 +58,11 @@ impl Work {
     }
 }
 
-/// Runs until `stop`, with at most `concurrency` reconciliations at once for each watch.
+/// Runs until `stop` is cancelled, with at most `concurrency` concurrent reconciliations per watch.
+///
+/// # Errors
+///
+/// Returns an error if a watch ends by itself.
 pub async fn run(context: Context, concurrency: u16, stop: CancellationToken) -> anyhow::Result<()> {
     let work = Arc::new(Work {
         reconciler: Reconciler::new(context.clone()),
@@ -69,9 +73,9 @@ pub async fn run(context: Context, concurrency: u16, stop: CancellationToken) ->
     loop {
         let mut changes = context.apis.changes();
         changes.mark_unchanged();
-        // Ends this round: for good, or because there are other APIs to watch.
+        // Ends this iteration: at shutdown, or to watch different APIs.
         let round = stop.child_token();
-        // A store for each watch: one that begins anew replaces all that is in its store.
+        // One store per watch: a watch that restarts replaces the contents of its store.
         let each = context.scope.each();
         let watching = future::try_join_all(
             each.iter()
@@ -80,11 +84,11 @@ pub async fn run(context: Context, concurrency: u16, stop: CancellationToken) ->
         tokio::pin!(watching);
         tokio::select! {
             ended = &mut watching => {
-                anyhow::ensure!(stop.is_cancelled(), "the watch of clusters ended by itself: {ended:?}");
+                anyhow::ensure!(stop.is_cancelled(), "the watch of clusters has ended unexpectedly: {ended:?}");
                 return Ok(());
             }
             _ = changes.changed() => {
-                tracing::info!("an optional API came or went: watching anew");
+                tracing::info!("the set of optional APIs has changed: restarting the watches");
                 round.cancel();
                 watching.await?;
             }
@@ -144,11 +148,11 @@ async fn watch(
     tokio::select! {
         () = caught_up => Ok(()),
         () = working => Ok(()),
-        () = ends => anyhow::bail!("the watch for the ends of clusters ended by itself"),
+        () = ends => anyhow::bail!("the watch for deleted clusters has ended unexpectedly"),
     }
 }
 
-/// A controller tells of what is there and of what is being deleted, not of what is gone: that is watched for here.
+/// Watches for clusters that no longer exist, which a controller does not report.
 async fn notice_ends(work: Arc<Work>, scope: &Scope, clusters: Api<StreamHouseCluster>) {
     let key_of = |cluster: &StreamHouseCluster| {
         ClusterKey::new(cluster.namespace().unwrap_or_default(), cluster.name_any())
@@ -182,12 +186,12 @@ async fn notice_ends(work: Arc<Work>, scope: &Scope, clusters: Api<StreamHouseCl
             }
             Ok(watcher::Event::Delete(cluster)) => forget(&key_of(&cluster)),
             Ok(watcher::Event::Apply(_)) => {}
-            Err(error) => tracing::debug!(%error, "the watch for the ends of clusters failed; trying again"),
+            Err(error) => tracing::debug!(%error, "the watch for deleted clusters failed; retrying"),
         }
     }
 }
 
-/// The cluster that a child says it is for.
+/// Returns the cluster in the labels of a child.
 fn owner(child: DynamicObject) -> Option<ObjectRef<StreamHouseCluster>> {
     let labels = child.labels();
     let (name, namespace) = (labels.get(LABEL_CLUSTER)?, labels.get(LABEL_CLUSTER_NAMESPACE)?);
@@ -212,13 +216,13 @@ async fn reconcile(cluster: Arc<StreamHouseCluster>, work: Arc<Work>) -> Result<
             Ok(action)
         }
         Err(error) => {
-            tracing::warn!(cluster = %key, %error, "the cluster could not be reconciled; trying again");
+            tracing::warn!(cluster = %key, %error, "cannot reconcile the cluster; retrying");
             Err(error)
         }
     }
 }
 
-/// The longer it fails, the later it is tried again, and not all at once.
+/// Requeues with exponential back-off and jitter.
 fn on_error(cluster: Arc<StreamHouseCluster>, _: &kube::Error, work: Arc<Work>) -> Action {
     let key = ClusterKey::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
     let failures = {
@@ -230,7 +234,7 @@ fn on_error(cluster: Arc<StreamHouseCluster>, _: &kube::Error, work: Arc<Work>) 
     Action::requeue(delay(failures, &*work.context.entropy))
 }
 
-/// How many clusters are ready, for the metrics.
+/// Counts the clusters by readiness for the metrics.
 fn count(context: &Context, store: &Store<StreamHouseCluster>) {
     let mut counts = HashMap::from([("true", 0), ("false", 0), ("unknown", 0)]);
     for cluster in store.state() {

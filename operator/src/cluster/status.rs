@@ -1,5 +1,5 @@
-//! Computes a cluster's status from what a reconciliation has found, purely, and writes it when it differs. Called last in every
-//! reconciliation, also in one that failed.
+//! Computes a cluster's status from the findings of a reconciliation, without side effects, and
+//! writes it if it differs. The last step of every reconciliation, also of a failed one.
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -16,49 +16,49 @@ use crate::{
     crd::{AgentsStatus, ClusterStatus, ConditionType, MANAGER, Reason, StreamHouseCluster},
 };
 
-/// What a reconciliation has found.
+/// Findings of a reconciliation.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    /// The spec says to write nothing.
+    /// Whether the spec is paused.
     pub(super) paused: bool,
-    /// The spec says to run nothing.
+    /// Whether the spec is stopped.
     pub(super) stopped: bool,
-    /// Everything that is wrong.
+    /// All problems.
     pub(super) problems: Vec<Problem>,
-    /// The metadata store, when it was reached.
+    /// State of the metadata store, if it is usable.
     pub(super) metadata: Option<Reached>,
-    /// What the check of the bucket says; `None` when it was not looked at.
+    /// Result of the check of the bucket; `None` if it was not read.
     pub(super) bucket: Option<Bucket>,
-    /// The agents' Deployment, when there is one.
+    /// Deployment of the agents, if it exists.
     pub(super) deployment: Option<Deployment>,
-    /// Why agents are not ready, in their pods' words.
+    /// Why agents are not ready, from the status of their pods.
     pub(super) trouble: Option<String>,
-    /// Whether any monitoring object is wanted; `None` when the spec was not looked at.
+    /// Whether any monitoring object is desired; `None` if the spec was not evaluated.
     pub(super) monitoring: Option<bool>,
-    /// The version in the spec that was applied.
+    /// Version in the applied spec.
     pub(super) version: Option<String>,
-    /// host:port of the Service.
+    /// Address of the Service (`host:port`).
     pub(super) bootstrap: Option<String>,
-    /// The label selector of the agents' pods.
+    /// Label selector of the agents' pods.
     pub(super) selector: String,
 }
 
-/// How the agents are doing, in numbers.
+/// State of the agents' Deployment in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Rollout {
-    /// How many are wanted.
+    /// Desired number of agents.
     pub(super) wanted: i32,
-    /// How many there are.
+    /// Number of agents.
     pub(super) replicas: i32,
-    /// How many are ready for a while.
+    /// Number of agents that have been ready for the minimum time.
     pub(super) available: i32,
-    /// How many are ready.
+    /// Number of ready agents.
     pub(super) ready: i32,
-    /// How many have the newest template.
+    /// Number of agents with the current pod template.
     pub(super) updated: i32,
-    /// Whether these numbers speak of the newest template.
+    /// Whether these numbers describe the current pod template.
     pub(super) observed: bool,
-    /// Whether the Deployment has given up waiting.
+    /// Whether the progress deadline of the Deployment was exceeded.
     pub(super) overdue: bool,
 }
 
@@ -82,12 +82,12 @@ impl Rollout {
         }
     }
 
-    /// Enough agents serve, and the numbers are true.
+    /// Returns whether enough agents are available, with current numbers.
     pub(super) fn serves(self) -> bool {
         self.observed && self.wanted > 0 && self.available >= self.wanted
     }
 
-    /// Every agent has the newest template, and no other is left.
+    /// Returns whether every agent has the current pod template.
     pub(super) fn settled(self) -> bool {
         self.observed
             && self.updated == self.wanted
@@ -96,7 +96,7 @@ impl Rollout {
     }
 }
 
-/// The status that follows from what was found.
+/// Computes the status from the findings.
 pub(super) fn compute(cluster: &StreamHouseCluster, findings: &Findings, now: Timestamp) -> ClusterStatus {
     let old = cluster.status.clone().unwrap_or_default();
     let rollout = findings.deployment.as_ref().map(Rollout::of);
@@ -139,7 +139,7 @@ pub(super) fn compute(cluster: &StreamHouseCluster, findings: &Findings, now: Ti
 
 fn paused(c: &mut Conditions, findings: &Findings) {
     if findings.paused {
-        let message = "spec.paused is set: nothing is written; unset it to go on";
+        let message = "spec.paused is set: the operator changes nothing; unset it to resume";
         c.set(ConditionType::Paused, State::True, Reason::Paused, message);
     } else {
         c.set(ConditionType::Paused, State::False, Reason::NotPaused, "");
@@ -162,7 +162,7 @@ fn metadata(c: &mut Conditions, findings: &Findings) {
             c.set(kind, State::True, Reason::MetadataMigrated, message);
         }
         (None, None) if findings.paused => {}
-        (None, None) => c.set(kind, State::Unknown, Reason::Progressing, "not looked at yet"),
+        (None, None) => c.set(kind, State::Unknown, Reason::Progressing, "not checked yet"),
     }
 }
 
@@ -171,7 +171,7 @@ fn storage(c: &mut Conditions, findings: &Findings) {
     match (problem_of(findings, kind), &findings.bucket) {
         (Some(problem), _) => c.set(kind, State::False, problem.reason, problem.message.clone()),
         (None, Some(Bucket::Verified)) => {
-            let message = "a canary object was put once only, read and deleted";
+            let message = "a test object was conditionally written, read and deleted";
             c.set(kind, State::True, Reason::StorageVerified, message);
         }
         (None, Some(Bucket::Failed(why))) => {
@@ -181,7 +181,7 @@ fn storage(c: &mut Conditions, findings: &Findings) {
             c.set(kind, State::Unknown, Reason::StorageChecking, what.clone())
         }
         (None, None) if findings.paused => {}
-        (None, None) => c.set(kind, State::Unknown, Reason::Progressing, "not looked at yet"),
+        (None, None) => c.set(kind, State::Unknown, Reason::Progressing, "not checked yet"),
     }
 }
 
@@ -194,7 +194,7 @@ fn monitoring(c: &mut Conditions, findings: &Findings) {
             kind,
             State::False,
             Reason::MonitoringDisabled,
-            "set spec.monitoring to have the agents scraped, alerts and a dashboard",
+            "set spec.monitoring to create a ServiceMonitor, alerts and a dashboard",
         ),
         (None, None) => {}
     }
@@ -207,7 +207,7 @@ fn progressing(c: &mut Conditions, findings: &Findings, rollout: Option<Rollout>
         (None, Some(rollout)) if rollout.settled() => c.set(kind, State::False, Reason::Reconciled, ""),
         (None, Some(rollout)) => {
             let message = format!(
-                "{} of {} agents have the newest template, {} are available",
+                "{} of {} agents have the current pod template, {} are available",
                 rollout.updated, rollout.wanted, rollout.available
             );
             c.set(kind, State::True, Reason::Progressing, message);
@@ -216,12 +216,12 @@ fn progressing(c: &mut Conditions, findings: &Findings, rollout: Option<Rollout>
             kind,
             State::True,
             Reason::Progressing,
-            "the agents' Deployment is not there yet",
+            "the Deployment of the agents does not exist yet",
         ),
     }
 }
 
-/// What is worth a look although agents may serve.
+/// Reports problems even while agents serve.
 fn degraded(c: &mut Conditions, findings: &Findings, rollout: Option<Rollout>) {
     let kind = ConditionType::Degraded;
     let storage = match &findings.bucket {
@@ -240,7 +240,7 @@ fn degraded(c: &mut Conditions, findings: &Findings, rollout: Option<Rollout>) {
     let overdue = rollout.filter(|rollout| rollout.overdue).map(|_| {
         (
             Reason::AgentsUnavailable,
-            "the rollout makes no progress: see the agents' pods".to_owned(),
+            "the rollout makes no progress: check the pods of the agents".to_owned(),
         )
     });
     match trouble.or(grave).or(storage).or(overdue) {
@@ -260,7 +260,7 @@ fn ready(c: &mut Conditions, findings: &Findings, rollout: Option<Rollout>) {
             kind,
             State::False,
             Reason::AgentsStopped,
-            "spec.stopped is set: no agent runs; unset it to resume",
+            "spec.stopped is set: no agents run; unset it to resume",
         );
     }
     match (rollout, &findings.trouble) {
@@ -277,12 +277,12 @@ fn ready(c: &mut Conditions, findings: &Findings, rollout: Option<Rollout>) {
             kind,
             State::False,
             Reason::AgentsNotReady,
-            "the agents' Deployment is not there yet",
+            "the Deployment of the agents does not exist yet",
         ),
     }
 }
 
-/// Writes the status when it differs from what is stored. A cluster that is gone has none.
+/// Writes the status if it differs from the stored one. Ignores a cluster that no longer exists.
 pub(super) async fn write(
     context: &Context,
     cluster: &StreamHouseCluster,

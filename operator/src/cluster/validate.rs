@@ -1,7 +1,8 @@
-//! From the resource as users write it to the cluster as it shall be: fills in defaults and refuses what no schema can see. Pure. Called
-//! by the reconciliation and by `diff`. Repeats the rules of the schema, since a resource may be older than they are.
+//! Validates a cluster and derives its desired state: fills in defaults and rejects what a schema
+//! cannot. Free of side effects. Used by the reconciliation and by `diff`. Repeats the rules of the
+//! schema, since a resource may be older than a rule.
 //!
-//! The first thing that is wrong is told, with its field and with what to do.
+//! Reports the first problem, with its field and what to do.
 
 mod agents;
 mod monitoring;
@@ -30,7 +31,11 @@ use crate::{
 const GRPC_PORT: u16 = 50051;
 const HTTP_PORT: u16 = 8080;
 
-/// The cluster as it shall be, or the first thing that is wrong with it.
+/// Returns the desired state of the cluster.
+///
+/// # Errors
+///
+/// Returns the first problem of the spec.
 pub fn validate(cluster: &StreamHouseCluster, defaults: &Defaults) -> Result<Desired, Problem> {
     let spec = &cluster.spec;
     let name = cluster.name_any();
@@ -39,13 +44,13 @@ pub fn validate(cluster: &StreamHouseCluster, defaults: &Defaults) -> Result<Des
         || !name.starts_with(|first: char| first.is_ascii_lowercase())
     {
         return Err(Problem::spec(
-            "metadata.name has at most 40 characters, lower-case letters, digits and '-', and begins with a letter: make a new cluster",
+            "metadata.name must have at most 40 characters, consist of lower-case letters, digits and '-', and start with a letter: create a new cluster",
         ));
     }
     let namespace = cluster.namespace().unwrap_or_default();
     if namespace.is_empty() {
         return Err(Problem::spec(
-            "metadata.namespace is missing: a cluster lives in a namespace",
+            "metadata.namespace is missing",
         ));
     }
     let (grpc, http) = listeners(&name, spec)?;
@@ -83,7 +88,7 @@ pub fn validate(cluster: &StreamHouseCluster, defaults: &Defaults) -> Result<Des
     })
 }
 
-/// The owner of the children: it goes after them when it is deleted in the foreground.
+/// Returns the owner reference of the children, which blocks a foreground deletion of the cluster.
 fn owner(cluster: &StreamHouseCluster) -> Option<OwnerReference> {
     let owner = cluster.controller_owner_ref(&())?;
     Some(OwnerReference {
@@ -102,7 +107,7 @@ fn image(spec: &ClusterSpec, defaults: &Defaults) -> Result<ImageReference, Prob
     let last = repository.rsplit('/').next().unwrap_or_default();
     if repository.contains(|c: char| c.is_whitespace() || c == '@') || last.contains(':') || last.is_empty() {
         return Err(Problem::spec(format!(
-            "spec.image.repository {repository:?} is a registry and a name only: give the tag as image.tag and the digest as image.digest"
+            "spec.image.repository {repository:?} must be a registry and a name only: set the tag as image.tag and the digest as image.digest"
         )));
     }
     let tag = image.tag.clone().unwrap_or_else(|| version(spec, defaults));
@@ -122,14 +127,14 @@ fn listeners(cluster: &str, spec: &ClusterSpec) -> Result<(Port, Port), Problem>
     let listeners = &spec.listeners;
     if listeners.kafka.as_ref().is_some_and(|kafka| kafka.enabled) {
         return Err(Problem::spec(
-            "this version's agents do not serve the Kafka protocol yet: leave spec.listeners.kafka.enabled out",
+            "agents of this version do not serve the Kafka protocol yet: remove spec.listeners.kafka.enabled",
         ));
     }
     let grpc = port(cluster, "grpc", &listeners.grpc, GRPC_PORT)?;
     let http = port(cluster, "http", &listeners.http, HTTP_PORT)?;
     if grpc.number == http.number {
         return Err(Problem::spec(format!(
-            "spec.listeners.grpc and spec.listeners.http both have port {}: they need different ones",
+            "spec.listeners.grpc and spec.listeners.http both have port {}: set different ports",
             grpc.number
         )));
     }
@@ -195,7 +200,7 @@ fn bucket(spec: &ClusterSpec) -> Result<Bucket, Problem> {
             .any(|scheme| endpoint.starts_with(scheme))
     {
         return Err(Problem::spec(
-            "spec.objectStorage.endpoint begins with http:// or https://",
+            "spec.objectStorage.endpoint must start with http:// or https://",
         ));
     }
     let credentials = storage.credentials_secret.as_ref().map(|secret| {
@@ -214,7 +219,7 @@ fn bucket(spec: &ClusterSpec) -> Result<Bucket, Problem> {
     })
 }
 
-/// The agents' variables, and all their settings together as an agent will have them.
+/// Returns the variables of the agents, and all their settings as the agents will parse them.
 fn settings(
     spec: &ClusterSpec,
     grpc: &Port,
@@ -222,11 +227,11 @@ fn settings(
 ) -> Result<(BTreeMap<String, String>, AgentSettings), Problem> {
     let refuse = |problem: String| Problem::spec(format!("spec.agents.settings: {problem}"));
     let mut overrides = Overrides::default();
-    // For machines; a user may want it otherwise.
+    // Logs in Kubernetes are collected by machines; the user may override this.
     overrides.set("log-format", "json").map_err(refuse)?;
     for (name, value) in &spec.agents.settings {
         if let Some(owner) = owner_of_setting(&names::kebab(name)) {
-            return Err(refuse(format!("{name} follows from {owner}: leave it out")));
+            return Err(refuse(format!("{name} is derived from {owner}: remove it")));
         }
         overrides.set(name, value.to_string()).map_err(refuse)?;
     }
@@ -264,7 +269,8 @@ fn settings(
         .variables()
         .map(|(name, value)| (name, value.to_owned()))
         .collect();
-    // Only the agents know the connection string; any will do to see whether the others fit together.
+    // Only agents read the connection string; any valid one allows checking the combination of the
+    // other settings.
     overrides
         .set("metadata-url", "postgres://postgresql/streamhouse")
         .map_err(refuse)?;

@@ -1,4 +1,5 @@
-//! The part `agents` of a cluster: how many, what they may use, their settings, and what is merged over their pods.
+//! The `agents` part of a cluster's spec: replicas, resources, settings and the pod template. Read
+//! by the cluster's validation.
 
 use std::collections::BTreeMap;
 
@@ -9,68 +10,73 @@ use serde_json::Value;
 
 use super::{Scalar, schema};
 
-/// The agents.
+/// Configuration of the agents.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize, KubeSchema)]
 #[x_kube(
     validation = Rule::new("!(has(self.replicas) && has(self.autoscaling))").message("set replicas or autoscaling, not both")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct Agents {
-    /// How many; 3 when neither this nor `autoscaling` is set.
+    /// Number of agents. Defaults to 3 if `autoscaling` is not set either.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: Option<i32>,
-    /// Lets a HorizontalPodAutoscaler choose how many.
+    /// Scales the agents with a HorizontalPodAutoscaler. Cannot be combined with `replicas`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<Autoscaling>,
-    /// What each agent asks for and may use. When absent: a quarter of a CPU, and as much memory as the settings `produceMemory` and
-    /// `cacheMemory` together and 256 MiB more; at most twice that memory.
+    /// Resource requests and limits of each agent. By default an agent requests 250m CPU and memory
+    /// equal to `produceMemory` plus `cacheMemory` plus 256 MiB, with a memory limit of twice the
+    /// request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
-    /// How strictly agents are spread over zones.
+    /// How strictly agents are spread over availability zones. `ScheduleAnyway` prefers an even
+    /// spread, `DoNotSchedule` requires it, `Off` adds no zone constraint.
     #[serde(default)]
     pub zone_spread: ZoneSpread,
-    /// The agent's settings, by the names of its reference; each has the agent's default when absent.
+    /// Settings of the agents, by the names in the settings reference. A setting that is absent has
+    /// the agent's default.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::agent_settings")]
     pub settings: BTreeMap<String, Scalar>,
-    /// The service account that the agents run as.
+    /// Service account of the agents' pods.
     #[serde(default)]
     pub service_account: ServiceAccountSpec,
-    /// Merged over the pod template last: metadata and spec as in a Pod, the agent's container by its name `agent`.
+    /// Overrides for the agents' pod template (`metadata` and `spec` as in a Pod), merged last. The
+    /// agent's container is named `agent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::free_form")]
     pub pod_template: Option<Value>,
 }
 
-/// What an agent asks for and may use, as in a container.
+/// Resource requests and limits of a container.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Resources {
-    /// What is set aside for it.
+    /// Resource requests per agent, such as `cpu: 500m`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::quantities")]
     pub requests: BTreeMap<String, Scalar>,
-    /// What it may use at most.
+    /// Resource limits per agent, such as `memory: 2Gi`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::quantities")]
     pub limits: BTreeMap<String, Scalar>,
 }
 
-/// How many agents, and by what.
+/// Configuration of the HorizontalPodAutoscaler.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(
     validation = Rule::new("self.minReplicas <= self.maxReplicas").message("minReplicas must not be greater than maxReplicas"),
-    validation = Rule::new("has(self.targetCPUUtilizationPercentage) || has(self.metrics)").message("say by what to scale: targetCPUUtilizationPercentage or metrics")
+    validation = Rule::new("has(self.targetCPUUtilizationPercentage) || has(self.metrics)").message("set targetCPUUtilizationPercentage or metrics")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct Autoscaling {
-    /// At least this many.
+    /// Minimum number of agents.
     #[schemars(range(min = 1, max = 1000))]
     pub min_replicas: i32,
-    /// At most this many.
+    /// Maximum number of agents.
     #[schemars(range(min = 1, max = 1000))]
     pub max_replicas: i32,
-    /// Average CPU use, in percent of what is requested (so `resources.requests.cpu` is needed).
+    /// Target average CPU utilization, as a percentage of the CPU request. Requires
+    /// `resources.requests.cpu` if `resources` is set.
     #[serde(
         default,
         rename = "targetCPUUtilizationPercentage",
@@ -78,17 +84,18 @@ pub struct Autoscaling {
     )]
     #[schemars(range(min = 1, max = 1000))]
     pub target_cpu_utilization_percentage: Option<i32>,
-    /// Further metrics, as in a HorizontalPodAutoscaler (autoscaling/v2).
+    /// Additional metrics to scale on, as in a HorizontalPodAutoscaler (`autoscaling/v2`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::free_form_list")]
     pub metrics: Vec<Value>,
-    /// How fast, as in a HorizontalPodAutoscaler. Down by one agent a minute when absent: each hands its partitions over.
+    /// Scaling behavior, as in a HorizontalPodAutoscaler. By default at most one agent is removed
+    /// per minute, because each hands over its partitions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::free_form")]
     pub behavior: Option<Value>,
 }
 
-/// How strictly agents are spread over zones.
+/// How strictly agents are spread over availability zones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[allow(missing_docs)]
 pub enum ZoneSpread {
@@ -99,7 +106,8 @@ pub enum ZoneSpread {
 }
 
 impl ZoneSpread {
-    /// What happens to a pod that cannot be spread, as a topology spread constraint has it; `None` without any.
+    /// Returns the `whenUnsatisfiable` value of the topology spread constraint; `None` for no
+    /// constraint.
     pub fn when_unsatisfiable(self) -> Option<&'static str> {
         match self {
             Self::ScheduleAnyway => Some("ScheduleAnyway"),
@@ -109,15 +117,17 @@ impl ZoneSpread {
     }
 }
 
-/// The service account that the agents run as.
+/// Service account of the agents' pods.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceAccountSpec {
-    /// One that exists; the operator makes one when absent.
+    /// Name of an existing service account. By default the operator creates one named
+    /// `CLUSTER-agent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub name: Option<String>,
-    /// Annotations of the one the operator makes, such as those of workload identity.
+    /// Annotations of the service account that the operator creates, for example for workload
+    /// identity.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::text_map")]
     pub annotations: BTreeMap<String, String>,

@@ -1,4 +1,4 @@
-//! The resource `StreamHouseCluster`: agents, and the PostgreSQL and bucket that they use.
+//! The resource `StreamHouseCluster`: a group of agents with their PostgreSQL database and bucket.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::{Agents, DeletionPolicy, Listeners, Monitoring, ObjectStorage, Postgresql, Scalar, schema};
 
-/// Event streaming whose only disk is the object store: stateless agents on one PostgreSQL database and one bucket.
+/// A StreamHouse cluster: stateless agents that store records in one bucket and metadata in one
+/// PostgreSQL database.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "streamhouse.io",
@@ -19,7 +20,7 @@ use super::{Agents, DeletionPolicy, Listeners, Monitoring, ObjectStorage, Postgr
     shortname = "shc",
     category = "streamhouse",
     namespaced,
-    doc = "Event streaming whose only disk is the object store: stateless agents on one PostgreSQL database and one bucket.",
+    doc = "A StreamHouse cluster: stateless agents that store records in one bucket and metadata in one PostgreSQL database.",
     status = "ClusterStatus",
     derive = "PartialEq",
     selectable = ".spec.version",
@@ -29,84 +30,89 @@ use super::{Agents, DeletionPolicy, Listeners, Monitoring, ObjectStorage, Postgr
         status_replicas_path = ".status.agents.replicas",
         label_selector_path = ".status.agents.selector"
     ),
-    printcolumn(name = "Agents", type_ = "string", json_path = ".status.agents.summary", description = "Ready agents of those wanted."),
+    printcolumn(name = "Agents", type_ = "string", json_path = ".status.agents.summary", description = "Ready and desired number of agents."),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = "1"),
     printcolumn(name = "Bootstrap", type_ = "string", json_path = ".status.bootstrap", priority = "1"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("self.metadata.name.size() <= 40").message("a cluster's name has at most 40 characters, so that the names of its objects fit"),
-    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("a cluster's name is lower-case letters, digits and '-', and begins with a letter, as a Service's name does")
+    validation = Rule::new("self.metadata.name.size() <= 40").message("metadata.name must have at most 40 characters, because the names of the cluster's objects are derived from it"),
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must consist of lower-case letters, digits and '-', start with a letter and end with a letter or digit")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterSpec {
-    /// The agents' version: the image's tag unless `image.tag` is set. The operator's own version when absent.
+    /// Version of the agents, used as the image tag unless `image.tag` is set. Defaults to the
+    /// operator's version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[a-zA-Z0-9_][a-zA-Z0-9._-]*$"))]
     pub version: Option<String>,
-    /// Where the agents' image comes from.
+    /// Container image of the agents.
     #[serde(default)]
     pub image: Image,
-    /// The agents.
+    /// Configuration of the agents.
     #[serde(default)]
     pub agents: Agents,
-    /// The database that holds the metadata.
+    /// PostgreSQL database that holds the metadata.
     pub postgresql: Postgresql,
-    /// The bucket that holds the records.
+    /// Bucket that holds the records.
     pub object_storage: ObjectStorage,
-    /// Where clients connect.
+    /// Ports and TLS of the agents.
     #[serde(default)]
     pub listeners: Listeners,
-    /// What Prometheus and Grafana are given.
+    /// Prometheus and Grafana integration.
     #[serde(default)]
     pub monitoring: Monitoring,
-    /// Who may connect to the agents.
+    /// Network access to the agents.
     #[serde(default)]
     pub network_policy: NetworkPolicySpec,
-    /// How many agents an eviction may take at once.
+    /// Limit on voluntary evictions of agents.
     #[serde(default)]
     pub disruption_budget: DisruptionBudget,
-    /// Stops all changes to this cluster, except that a deletion is honoured.
+    /// Stops all changes to this cluster by the operator. A deletion is still carried out. Defaults
+    /// to false.
     #[serde(default)]
     pub paused: bool,
-    /// Runs no agent, and keeps everything else.
+    /// Scales the agents to zero and keeps all other objects and the data. Defaults to false.
     #[serde(default)]
     pub stopped: bool,
-    /// What becomes of metadata and objects when this resource is deleted. `Delete` also needs the annotation
+    /// Whether metadata and objects are kept (`Retain`, the default) or deleted (`Delete`) when
+    /// this resource is deleted. `Delete` also requires the annotation
     /// `streamhouse.io/confirm-deletion: NAME-OF-THE-CLUSTER`.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 }
 
-/// An image.
+/// Container image of the agents.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Image {
-    /// Registry and name, without a tag; the operator's default when absent.
+    /// Registry and name of the image, without a tag. Defaults to the operator's `--default-image`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 512),
         regex(pattern = r"^[a-zA-Z0-9][a-zA-Z0-9._:/-]*[a-zA-Z0-9]$")
     )]
     pub repository: Option<String>,
-    /// The tag, where it is not the version.
+    /// Tag of the image. Defaults to `version`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[a-zA-Z0-9_][a-zA-Z0-9._-]*$"))]
     pub tag: Option<String>,
-    /// `sha256:…`: pins the image; the tag is then for people.
+    /// Digest of the image (`sha256:…`). If set, it determines the image and the tag is
+    /// informational.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 80), regex(pattern = r"^sha256:[0-9a-f]{64}$"))]
     pub digest: Option<String>,
-    /// Always, IfNotPresent or Never; Kubernetes' default when absent.
+    /// Pull policy: `Always`, `IfNotPresent` or `Never`. By default Kubernetes derives it from the
+    /// tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull_policy: Option<PullPolicy>,
-    /// Secrets for the registry, by name.
+    /// Names of Secrets with credentials for the registry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
     pub pull_secrets: Vec<String>,
 }
 
-/// When the image is pulled.
+/// Pull policy of the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[allow(missing_docs)]
 pub enum PullPolicy {
@@ -116,7 +122,7 @@ pub enum PullPolicy {
 }
 
 impl PullPolicy {
-    /// As a container has it.
+    /// Returns the value of `imagePullPolicy`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Always => "Always",
@@ -126,31 +132,34 @@ impl PullPolicy {
     }
 }
 
-/// Who may connect to the agents.
+/// Network access to the agents.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkPolicySpec {
-    /// Whether a NetworkPolicy is made.
+    /// Whether the operator creates a NetworkPolicy. Defaults to false.
     #[serde(default)]
     pub enabled: bool,
-    /// Who may connect as a client, as the `from` of a NetworkPolicy; everybody in the namespace when absent.
+    /// Peers that may connect as clients, in the form of a NetworkPolicy's `from`. By default all
+    /// pods in the cluster's namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::free_form_list")]
     pub clients: Vec<Value>,
-    /// Who may scrape metrics; every namespace when absent.
+    /// Peers that may scrape metrics, in the form of a NetworkPolicy's `from`. By default all
+    /// namespaces.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::free_form_list")]
     pub monitoring: Vec<Value>,
 }
 
-/// How many agents an eviction may take at once.
+/// Limit on voluntary evictions of agents.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DisruptionBudget {
-    /// Whether a PodDisruptionBudget is made.
+    /// Whether the operator creates a PodDisruptionBudget. Defaults to true.
     #[serde(default = "yes")]
     pub enabled: bool,
-    /// How many agents may be evicted at once, as a number or a percentage; 1 when absent.
+    /// Maximum number of agents that may be evicted at the same time, as a number or a percentage.
+    /// Defaults to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::number_or_percentage")]
     pub max_unavailable: Option<Scalar>,
@@ -169,51 +178,52 @@ fn yes() -> bool {
     true
 }
 
-/// What the operator has seen and done.
+/// Observed state of the cluster.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterStatus {
-    /// The generation of the spec that this status speaks of.
+    /// Generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The version that the agents run, once all do.
+    /// Version of the agents; changes once all agents run it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// The agents.
+    /// State of the agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agents: Option<AgentsStatus>,
-    /// What clients in the Kubernetes cluster connect to: host:port.
+    /// Address (`host:port`) for clients inside the Kubernetes cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<String>,
-    /// The id made with the metadata.
+    /// Unique id of the cluster, stored in its metadata.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<String>,
-    /// The version of the metadata schema.
+    /// Version of the metadata schema.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema_version: Option<i64>,
-    /// Ready, Progressing, Degraded, MetadataReachable, StorageReachable, MonitoringAvailable and Paused.
+    /// Conditions: Ready, Progressing, Degraded, MetadataReachable, StorageReachable,
+    /// MonitoringAvailable and Paused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 
-/// The agents.
+/// State of the agents.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentsStatus {
-    /// How many there are.
+    /// Number of agents.
     #[serde(default)]
     pub replicas: i32,
-    /// How many are ready.
+    /// Number of ready agents.
     #[serde(default)]
     pub ready: i32,
-    /// How many have the newest template.
+    /// Number of agents with the current pod template.
     #[serde(default)]
     pub updated: i32,
-    /// Ready and wanted, for people: 3/3.
+    /// Ready and desired number of agents, such as `3/3`.
     #[serde(default)]
     pub summary: String,
-    /// The label selector of the agents' pods, for the scale subresource.
+    /// Label selector of the agents' pods, used by the scale subresource.
     #[serde(default)]
     pub selector: String,
 }

@@ -1,4 +1,5 @@
-//! The conditions and reasons that statuses and events speak in: one list each, documented from here. Called by whoever writes a status.
+//! The condition types and reasons of statuses and events, each with its documentation. Used
+//! wherever a status is computed.
 
 use std::fmt::{self, Write as _};
 
@@ -9,15 +10,15 @@ macro_rules! words {
         pub enum $name { $(#[doc = $help] $variant,)+ }
 
         impl $name {
-            /// All of them, in the order of the documents.
+            /// All values, in the order of the documentation.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// As it stands in a resource.
+            /// Returns the value in the resource.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => stringify!($variant),)+ }
             }
 
-            /// What it means.
+            /// Returns the meaning.
             pub fn help(self) -> &'static str {
                 match self { $(Self::$variant => $help,)+ }
             }
@@ -32,80 +33,80 @@ macro_rules! words {
 }
 
 words! {
-    /// What is said of a resource. `True`, `False` or `Unknown`.
+    /// Type of a condition. Its status is `True`, `False` or `Unknown`.
     ConditionType {
-        Ready: "the resource is as its spec says and serves",
-        Progressing: "a change is on its way",
-        Degraded: "something works less well than it should; the message says what",
-        MetadataReachable: "PostgreSQL answers and its schema fits",
-        StorageReachable: "the bucket takes, gives and deletes objects as needed",
-        MonitoringAvailable: "the monitoring objects that were asked for are in place",
-        Paused: "the operator writes nothing for this resource",
+        Ready: "the resource matches its spec and is usable",
+        Progressing: "a change is being rolled out",
+        Degraded: "the resource is impaired; the message describes how",
+        MetadataReachable: "PostgreSQL is reachable and its schema is compatible",
+        StorageReachable: "objects can be written to, read from and deleted in the bucket",
+        MonitoringAvailable: "the configured monitoring objects exist",
+        Paused: "the operator changes nothing for this resource",
     }
 }
 
 words! {
-    /// Why a condition is what it is.
+    /// Reason of a condition or event.
     Reason {
-        // Both kinds
-        Reconciled: "everything is as the spec says",
-        Progressing: "a change is on its way",
-        Paused: "spec.paused is set: nothing is written",
-        NotPaused: "the operator looks after this resource",
-        InvalidSpec: "the spec contradicts itself in a way no schema can see; the message names the field",
+        // Both kinds.
+        Reconciled: "the actual state matches the spec",
+        Progressing: "a change is being rolled out",
+        Paused: "spec.paused is set: the operator changes nothing",
+        NotPaused: "the operator reconciles this resource",
+        InvalidSpec: "the spec is invalid in a way that the schema cannot detect; the message names the field",
         Deleting: "the resource is being deleted",
-        DeletePending: "the deletion waits for something; the message says for what",
-        InternalError: "the operator failed; the message says how, and it tries again",
-        // Clusters
+        DeletePending: "the deletion is waiting; the message says for what",
+        InternalError: "the reconciliation failed and is retried; the message contains the error",
+        // Clusters.
         AgentsReady: "enough agents are ready",
-        AgentsNotReady: "agents are still starting",
-        AgentsUnavailable: "agents cannot start or cannot serve; the message has the pod's own reason",
-        AgentsStopped: "spec.stopped is set: no agent runs",
-        AllHealthy: "nothing is wrong",
-        SecretMissing: "a Secret or a key in it that the spec names is not there",
-        ConnectionInvalid: "what a Secret holds cannot be used as a connection string or an access key",
-        MetadataMigrated: "PostgreSQL answers, and its schema is the one the agents need",
-        MetadataUnreachable: "PostgreSQL does not answer or refuses",
-        SchemaTooNew: "the schema was made by a newer version: agents of this version must not run",
-        OtherCluster: "the database is not that of the cluster in status.clusterId; the message has both ids",
-        StorageVerified: "a canary object was put, read and deleted",
+        AgentsNotReady: "agents are starting",
+        AgentsUnavailable: "agents cannot start or serve; the message contains the reason of the pod",
+        AgentsStopped: "spec.stopped is set: no agents run",
+        AllHealthy: "no problems were found",
+        SecretMissing: "a Secret in the spec, or a key in it, does not exist",
+        ConnectionInvalid: "the value in a Secret is not a valid connection string or access key",
+        MetadataMigrated: "PostgreSQL is reachable and has the schema version that the agents require",
+        MetadataUnreachable: "PostgreSQL does not answer or rejects the connection",
+        SchemaTooNew: "the schema is of a newer version: agents of this version must not be started",
+        OtherCluster: "the database belongs to a cluster other than status.clusterId; the message contains both ids",
+        StorageVerified: "a test object was written, read and deleted",
         StorageChecking: "the check of the bucket is running",
-        StorageUnreachable: "the check of the bucket failed; the message has its reason",
-        MonitoringApplied: "all monitoring objects asked for are in place",
-        MonitoringDisabled: "no monitoring object is asked for",
-        MonitoringApiMissing: "monitoring.coreos.com is not installed: install the Prometheus operator, or switch monitoring off",
-        CertManagerMissing: "cert-manager.io is not installed: install cert-manager, or name a Secret",
-        NotOurs: "an object of that name exists and is not managed for this resource: rename or delete it",
-        ApplyFailed: "the API server refused an object; the message says which and why",
-        // Topics
-        AlreadyExists: "the topic exists and adopt is Never",
-        Adopted: "a topic that existed is now managed by this resource",
+        StorageUnreachable: "the check of the bucket failed; the message contains the error",
+        MonitoringApplied: "all configured monitoring objects exist",
+        MonitoringDisabled: "no monitoring objects are configured",
+        MonitoringApiMissing: "monitoring.coreos.com is not installed: install the Prometheus operator or disable monitoring",
+        CertManagerMissing: "cert-manager.io is not installed: install cert-manager or set a Secret",
+        NotOurs: "an object with the same name exists and is not managed for this resource: rename or delete it",
+        ApplyFailed: "the API server rejected an object; the message contains the object and the error",
+        // Topics.
+        AlreadyExists: "the topic already exists and spec.adopt is Never",
+        Adopted: "an existing topic is now managed by this resource",
         ResourceConflict: "another resource manages this topic; the message names it",
-        InvalidConfig: "a setting is unknown or out of bounds; the message names it, the others are in force",
-        InvalidPartitions: "the topic has more partitions than the spec says: they can only grow",
-        ClusterNotFound: "there is no cluster of that name in this namespace",
+        InvalidConfig: "a setting is unknown or out of bounds; the message names it, all other settings are applied",
+        InvalidPartitions: "the topic has more partitions than spec.partitions, and their number cannot be reduced",
+        ClusterNotFound: "the namespace has no StreamHouseCluster with this name",
         ClusterNotReady: "the cluster's metadata store cannot be used yet",
-        // Events
+        // Events.
         Created: "the topic was created",
         PartitionsIncreased: "partitions were added",
         ConfigUpdated: "settings were changed",
-        Recreated: "the topic was gone and was created anew: its id has changed, its records are lost",
-        DriftCorrected: "somebody changed the topic or an object by hand; it was put back",
+        Recreated: "the topic was deleted outside of the operator and created again: it has a new id, its records are lost",
+        DriftCorrected: "the topic or an object was changed outside of the operator and was restored",
         Deleted: "the topic was deleted",
-        Retained: "the resource is gone; the topic and its records are kept",
-        DataRetained: "the cluster is gone; metadata and objects are kept",
+        Retained: "the resource was deleted; the topic and its records are kept",
+        DataRetained: "the cluster was deleted; its metadata and objects are kept",
         DataDeleted: "metadata and objects were deleted",
-        SchemaMigrated: "the metadata schema was brought to the version that the agents need",
+        SchemaMigrated: "the metadata schema was migrated to the version that the agents require",
     }
 }
 
-/// The reference for `docs/reference/conditions.md`.
+/// Renders `docs/reference/conditions.md`.
 pub fn reasons_markdown() -> String {
-    let mut out = "# Conditions and reasons\n\nMade from the code; do not edit.\n\n## Conditions\n\n| type | means, when `True` |\n|---|---|\n".to_owned();
+    let mut out = "# Conditions and reasons\n\nGenerated from the code; do not edit.\n\n## Conditions\n\n| type | meaning of `True` |\n|---|---|\n".to_owned();
     for condition in ConditionType::ALL {
         let _ = writeln!(out, "| `{condition}` | {} |", condition.help());
     }
-    out.push_str("\n## Reasons of conditions and events\n\n| reason | means |\n|---|---|\n");
+    out.push_str("\n## Reasons of conditions and events\n\n| reason | meaning |\n|---|---|\n");
     for reason in Reason::ALL {
         let _ = writeln!(out, "| `{reason}` | {} |", reason.help());
     }
@@ -118,7 +119,7 @@ mod tests {
 
     use super::*;
 
-    /// Reasons that say that all is well, that wait for nobody, or that tell of something that has happened.
+    /// Reasons that require no action.
     const CALM: &[Reason] = &[
         Reason::Reconciled,
         Reason::Progressing,

@@ -1,8 +1,11 @@
-//! The custom resources `StreamHouseCluster` and `Topic`, as users write them. Owns their shape, bounds, defaults and rules; `crds/` is
-//! generated from here. Everything the API server accepts can be read into these types: what needs more than a schema to be judged stays
-//! text here and is judged by `validate`, because one resource that cannot be read would blind the watch for all of them.
+//! The custom resources `StreamHouseCluster` and `Topic`, as users write them. Owns their schema,
+//! bounds, defaults and validation rules; `crds/` is generated from this module.
+//!
+//! Everything that the API server accepts can be deserialized into these types. A value that a
+//! schema cannot judge stays a string here and is checked by `validate`, because one resource that
+//! cannot be deserialized would break the watch of all resources of its kind.
 
-// The derive makes a second, hidden struct of each one with rules, and marks it `pub`.
+// The derive generates a second, hidden struct for each struct with rules and marks it `pub`.
 #[allow(unreachable_pub)]
 mod agents;
 #[allow(unreachable_pub)]
@@ -30,18 +33,20 @@ pub use topic::*;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-/// The API group.
+/// API group of the custom resources.
 pub const GROUP: &str = "streamhouse.io";
-/// The API version.
+/// API version of the custom resources.
 pub const VERSION: &str = "v1alpha1";
-/// The operator's name as a field manager, as `managed-by` and in events. Never changes: server-side apply knows our fields by it.
+/// Field manager, `managed-by` label and event source of the operator. Must never change:
+/// server-side apply identifies the operator's fields by it.
 pub const MANAGER: &str = "streamhouse-operator";
-/// On a cluster with `deletionPolicy: Delete`: set to the cluster's name it confirms that its records may be deleted.
+/// Annotation on a cluster with `deletionPolicy: Delete`. Set to the cluster's name, it confirms
+/// that the records may be deleted.
 pub const CONFIRM_DELETION: &str = "streamhouse.io/confirm-deletion";
-/// The finalizer of both kinds.
+/// Finalizer of both kinds.
 pub const FINALIZER: &str = "streamhouse.io/finalizer";
 
-/// Both definitions, in the order in which they are installed.
+/// Returns both custom resource definitions in installation order.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     vec![StreamHouseCluster::crd(), Topic::crd()]
         .into_iter()
@@ -49,7 +54,11 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
         .collect()
 }
 
-/// Both definitions as files: name and text. The folder `crds/` holds them, and so does the chart.
+/// Returns both definitions as file name and YAML text, as stored in `crds/` and in the chart.
+///
+/// # Errors
+///
+/// Returns an error if a definition cannot be serialized.
 pub fn documents() -> Result<Vec<(String, String)>, serde_yaml_ng::Error> {
     let document = |definition: CustomResourceDefinition| {
         let file = format!("{}_{}.yaml", definition.spec.group, definition.spec.names.plural);

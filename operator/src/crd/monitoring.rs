@@ -1,4 +1,5 @@
-//! The part `monitoring` of a cluster: what Prometheus and Grafana are given.
+//! The `monitoring` part of a cluster's spec: the ServiceMonitor, the PrometheusRule and the
+//! dashboard.
 
 use std::collections::BTreeMap;
 
@@ -8,105 +9,110 @@ use serde_json::Value;
 
 use super::schema;
 
-/// What Prometheus and Grafana are given. Each is made where its API is installed.
+/// Prometheus and Grafana integration. An object is created only if its API is installed.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Monitoring {
-    /// How Prometheus scrapes the agents.
+    /// ServiceMonitor for scraping the agents.
     #[serde(default)]
     pub service_monitor: ServiceMonitorSpec,
-    /// The alerts.
+    /// PrometheusRule with the alerts.
     #[serde(default)]
     pub prometheus_rule: PrometheusRuleSpec,
-    /// The dashboards.
+    /// Grafana dashboard.
     #[serde(default)]
     pub dashboards: DashboardsSpec,
 }
 
-/// How Prometheus scrapes the agents.
+/// ServiceMonitor for scraping the agents.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceMonitorSpec {
-    /// Whether a ServiceMonitor is made.
+    /// Whether the operator creates a ServiceMonitor. Defaults to false.
     #[serde(default)]
     pub enabled: bool,
-    /// Labels by which a Prometheus selects it; kube-prometheus-stack wants `release: NAME`.
+    /// Additional labels, by which a Prometheus selects the ServiceMonitor. kube-prometheus-stack
+    /// requires `release: NAME`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::text_map")]
     pub labels: BTreeMap<String, String>,
-    /// The namespace it is made in; the cluster's when absent.
+    /// Namespace of the ServiceMonitor. Defaults to the cluster's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub namespace: Option<String>,
-    /// How often, such as 30s; Prometheus' own default when absent.
+    /// Scrape interval, such as `30s`. Defaults to Prometheus' global interval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(ms|s|m|h))+$"))]
     pub interval: Option<String>,
-    /// How long a scrape may take.
+    /// Scrape timeout, such as `10s`. Must not be longer than `interval`. Defaults to Prometheus'
+    /// global timeout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(ms|s|m|h))+$"))]
     pub scrape_timeout: Option<String>,
-    /// Further relabelings, as in a ServiceMonitor.
+    /// Additional relabelings of the targets, as in a ServiceMonitor.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::free_form_list")]
     pub relabelings: Vec<Value>,
-    /// Further relabelings of the metrics, as in a ServiceMonitor.
+    /// Additional relabelings of the metrics, as in a ServiceMonitor.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::free_form_list")]
     pub metric_relabelings: Vec<Value>,
-    /// How the agents' certificate is checked, as in a ServiceMonitor. When absent it follows from the certificate of `listeners.http`;
-    /// needed where that has one and the ServiceMonitor is in another namespace, from which no Secret of this one can be read.
+    /// TLS configuration for scraping, as in a ServiceMonitor. By default it is derived from the
+    /// certificate of `listeners.http`. Required if that listener uses TLS and the ServiceMonitor
+    /// is in another namespace, where it cannot read Secrets of the cluster's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::free_form")]
     pub tls_config: Option<Value>,
 }
 
-/// The alerts.
+/// PrometheusRule with the alerts.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PrometheusRuleSpec {
-    /// Whether a PrometheusRule is made.
+    /// Whether the operator creates a PrometheusRule. Defaults to false.
     #[serde(default)]
     pub enabled: bool,
-    /// Labels by which a Prometheus selects it.
+    /// Additional labels, by which a Prometheus selects the PrometheusRule.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::text_map")]
     pub labels: BTreeMap<String, String>,
-    /// The namespace it is made in; the cluster's when absent.
+    /// Namespace of the PrometheusRule. Defaults to the cluster's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub namespace: Option<String>,
-    /// Other thresholds, by the alert's name, in the unit of the alert.
+    /// Thresholds by alert name, in the unit of the alert. An alert that is absent has its default
+    /// threshold.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::thresholds")]
     pub thresholds: BTreeMap<String, String>,
-    /// How long an alert's condition must hold before it fires (`for` of its rule), where not as long as usual, by the alert's
-    /// name, such as 30s or 1h30m.
+    /// How long the condition of an alert must hold before the alert fires (`for` of the rule), by
+    /// alert name, such as `30s` or `1h30m`. An alert that is absent has its default duration.
     #[serde(default, rename = "for", skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::waits")]
     pub waits: BTreeMap<String, String>,
-    /// Alerts to leave out, by name.
+    /// Names of alerts to leave out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 128)))]
     pub disabled_alerts: Vec<String>,
 }
 
-/// The dashboards.
+/// Grafana dashboard.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DashboardsSpec {
-    /// Whether a ConfigMap with the dashboard is made, labelled `grafana_dashboard: "1"` for Grafana's sidecar.
+    /// Whether the operator creates a ConfigMap with the dashboard, labelled `grafana_dashboard:
+    /// "1"` for Grafana's sidecar. Defaults to false.
     #[serde(default)]
     pub enabled: bool,
-    /// Further labels.
+    /// Additional labels of the ConfigMap.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::text_map")]
     pub labels: BTreeMap<String, String>,
-    /// The namespace it is made in; the cluster's when absent.
+    /// Namespace of the ConfigMap. Defaults to the cluster's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub namespace: Option<String>,
-    /// Grafana's folder; StreamHouse when absent.
+    /// Folder in Grafana. Defaults to `StreamHouse`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub folder: Option<String>,

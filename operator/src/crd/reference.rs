@@ -1,4 +1,5 @@
-//! The reference of the custom resources for people, made from their schema. Called by a test that holds `docs/reference/api.md` to it.
+//! Renders the reference of the custom resources in Markdown from their schema. Called by a test
+//! that compares it with `docs/reference/api.md`.
 
 use std::fmt::Write as _;
 
@@ -8,10 +9,10 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 
 use super::definitions;
 
-/// The reference for `docs/reference/api.md`.
+/// Renders `docs/reference/api.md`.
 pub fn api_markdown() -> String {
-    let mut out = "# The custom resources\n\nMade from the code; do not edit. Every field that is not marked as required can be left \
-        out. Samples are in [config/samples](../../config/samples); what a status says is in [conditions.md](conditions.md).\n"
+    let mut out = "# The custom resources\n\nGenerated from the code; do not edit. Fields that are not marked as required are optional. \
+        Samples are in [config/samples](../../config/samples); conditions are described in [conditions.md](conditions.md).\n"
         .to_owned();
     for definition in definitions() {
         resource(&mut out, &definition);
@@ -50,7 +51,7 @@ fn resource(out: &mut String, definition: &CustomResourceDefinition) {
             {
                 let _ = writeln!(
                     out,
-                    "\n### {} {part}\n\n| field | type | what it is |\n|---|---|---|",
+                    "\n### {} {part}\n\n| field | type | description |\n|---|---|---|",
                     names.kind
                 );
                 fields(out, "", schema);
@@ -59,12 +60,12 @@ fn resource(out: &mut String, definition: &CustomResourceDefinition) {
     }
 }
 
-/// Every rule of the schema that is not about one field.
+/// Lists every validation rule of the schema.
 fn rules(out: &mut String, schema: &JSONSchemaProps) {
     let mut messages = Vec::new();
     collect(schema, "", &mut messages);
     if !messages.is_empty() {
-        out.push_str("\nThe API server holds these rules:\n\n");
+        out.push_str("\nThe API server enforces these rules:\n\n");
         for message in messages {
             let _ = writeln!(out, "- {message}");
         }
@@ -104,7 +105,7 @@ fn fields(out: &mut String, path: &str, schema: &JSONSchemaProps) {
             if required { ", required" } else { "" },
             about(property)
         );
-        // Conditions are Kubernetes' own type.
+        // Conditions are a type of Kubernetes.
         if name == "conditions" {
             continue;
         }

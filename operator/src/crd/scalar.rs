@@ -1,21 +1,23 @@
-//! A value that a person may write as a number or as text, or, where it is a switch, as true or false. Used where the schema says `x-kubernetes-int-or-string`: that takes integers
-//! of any size, which `IntOrString` of the API's own types does not, and one resource that cannot be read would blind the watch.
+//! A value that may be written as a number, a string or a boolean. Used where the schema says
+//! `x-kubernetes-int-or-string`: the API server accepts integers of any size there, unlike
+//! `IntOrString` of the API types, and one resource that cannot be deserialized would break the
+//! watch.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A number, text, or a switch.
+/// A number, a string or a boolean.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Scalar {
     /// An integer.
     Integer(i64),
-    /// A number that no integer of 64 bits holds.
+    /// A number that does not fit into 64 bits as an integer.
     Number(f64),
-    /// Text.
+    /// A string.
     Text(String),
-    /// True or false. The definition takes it only for settings that are switches.
+    /// A boolean. The schema accepts it only for settings that are switches.
     Switch(bool),
 }
 

@@ -1,4 +1,5 @@
-//! Pieces of schema that the derive macros cannot express: quantities, free-form objects, the agent's settings from their own table.
+//! Schema fragments that the derive macros cannot express: quantities, free-form objects and the
+//! agent's settings.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps,
@@ -7,7 +8,8 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 use streamhouse_core::settings::DEFINITIONS;
 
-/// Settings that follow from other fields of the resource, and so are not set by hand; each with what it follows from.
+/// Settings that are derived from other fields of the resource and cannot be set directly, each
+/// with the field that determines it.
 pub(crate) const OWNED_SETTINGS: &[(&str, &str)] = &[
     ("dev", "the cluster's own PostgreSQL and bucket"),
     ("data-dir", "the cluster's own PostgreSQL and bucket"),
@@ -32,7 +34,8 @@ pub(crate) const OWNED_SETTINGS: &[(&str, &str)] = &[
     ("s3-ca-file", "objectStorage.caSecret"),
 ];
 
-/// What a setting, by its flag's name, follows from, if it is not set by hand.
+/// Returns the field that determines a setting, by flag name; `None` if the setting can be set
+/// directly.
 pub(crate) fn owner_of_setting(name: &str) -> Option<&'static str> {
     OWNED_SETTINGS
         .iter()
@@ -40,12 +43,12 @@ pub(crate) fn owner_of_setting(name: &str) -> Option<&'static str> {
         .map(|(_, owner)| *owner)
 }
 
-/// An object whose fields are another API's.
+/// An object whose fields are defined by another API.
 pub(super) fn free_form(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
 }
 
-/// A list of objects whose fields are another API's.
+/// A list of objects whose fields are defined by another API.
 pub(super) fn free_form_list(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array", "maxItems": 64,
@@ -53,7 +56,7 @@ pub(super) fn free_form_list(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Amounts of resources by name, as a container has them.
+/// Resource quantities by resource name, as in a container.
 pub(super) fn quantities(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object", "maxProperties": 32,
@@ -65,7 +68,7 @@ pub(super) fn quantities(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// A number of pods, or a percentage of them.
+/// A number of pods or a percentage.
 pub(super) fn number_or_percentage(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "anyOf": [{ "type": "integer" }, { "type": "string" }],
@@ -82,7 +85,7 @@ pub(super) fn text_map(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Further settings of a topic: a value, or null to leave the setting alone.
+/// Additional topic settings: a value, or null to leave the setting unmanaged.
 pub(super) fn topic_config(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object", "maxProperties": 64,
@@ -93,7 +96,7 @@ pub(super) fn topic_config(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Thresholds of alerts by the alert's name.
+/// Thresholds by alert name.
 pub(super) fn thresholds(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object", "maxProperties": 64,
@@ -101,7 +104,7 @@ pub(super) fn thresholds(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Times that alerts wait, by the alert's name.
+/// Durations by alert name.
 pub(super) fn waits(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object", "maxProperties": 64,
@@ -111,12 +114,12 @@ pub(super) fn waits(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// The agent's own settings, from their table, without those that follow from other fields.
+/// The settings of the agent, without those that are derived from other fields.
 pub(super) fn agent_settings(_: &mut SchemaGenerator) -> Schema {
     let mut properties = Map::new();
     for definition in DEFINITIONS.iter().filter(|d| owner_of_setting(d.name).is_none()) {
         let default = match (definition.name, definition.default) {
-            // Logs of a cluster are for machines first.
+            // Logs in Kubernetes are collected by machines.
             ("log-format", _) => " Default: json.".to_owned(),
             (_, "") => String::new(),
             (_, default) => format!(" Default: {default}."),
@@ -137,7 +140,7 @@ pub(super) fn agent_settings(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object", "properties": Value::Object(properties) })
 }
 
-/// Takes out what a structural schema may not have, and what only repeats itself.
+/// Removes what a structural schema does not allow, and redundant parts.
 pub(super) fn tidy(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
         if let Some(schema) = version
@@ -151,8 +154,8 @@ pub(super) fn tidy(mut crd: CustomResourceDefinition) -> CustomResourceDefinitio
     crd
 }
 
-/// Formats such as `uint16` mean nothing to the API server, which warns of them. A null is not another way to leave a field out: rules
-/// would have to know of it. A number or text needs no more words than that.
+/// Removes formats such as `uint16`, about which the API server warns; null as a second way to omit
+/// a field, which every rule would have to handle; and `anyOf` beside `x-kubernetes-int-or-string`.
 fn tidy_properties(schema: &mut JSONSchemaProps) {
     if schema.x_kubernetes_int_or_string == Some(true) {
         schema.any_of = None;
@@ -173,7 +176,7 @@ fn tidy_properties(schema: &mut JSONSchemaProps) {
         .flat_map(|properties| properties.values_mut())
     {
         property.nullable = None;
-        // Nor is it one of several words; kubectl's own check of a definition stumbles over it.
+        // A null in an enum also fails kubectl's validation of the definition.
         if let Some(words) = &mut property.enum_ {
             words.retain(|word| !word.0.is_null());
         }

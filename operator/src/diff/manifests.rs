@@ -1,5 +1,6 @@
-//! Reads manifests: files or standard input, several documents each, lists too. Called by `diff`. Takes StreamHouseClusters and Topics
-//! and refuses everything else by name, so that nothing is left out unnoticed.
+//! Reads manifests from files or standard input, including multiple documents and lists. Called by
+//! `diff`. Rejects every kind except StreamHouseCluster and Topic by name, so that no manifest is
+//! skipped silently.
 
 use std::{fs, io::Read, path::Path};
 
@@ -9,7 +10,7 @@ use serde_json::Value;
 
 use crate::crd::{GROUP, VERSION};
 
-/// A manifest as it was written.
+/// A manifest as given by the user.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Manifest {
     pub(super) kind: Kind,
@@ -18,7 +19,7 @@ pub(super) struct Manifest {
     pub(super) value: Value,
 }
 
-/// What it is of.
+/// Kind of a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     StreamHouseCluster,
@@ -34,7 +35,7 @@ impl Kind {
     }
 }
 
-/// Reads a file; `-` is standard input.
+/// Reads the manifests of a file; `-` is standard input.
 pub(super) fn read(path: &Path, namespace: &str) -> anyhow::Result<Vec<Manifest>> {
     let mut text = String::new();
     if path == Path::new("-") {
@@ -48,18 +49,18 @@ pub(super) fn read(path: &Path, namespace: &str) -> anyhow::Result<Vec<Manifest>
     parse(&text, namespace).context(shown)
 }
 
-/// The manifests in a text.
+/// Parses the manifests in a text.
 pub(super) fn parse(text: &str, namespace: &str) -> anyhow::Result<Vec<Manifest>> {
     let mut found = Vec::new();
     for document in serde_yaml_ng::Deserializer::from_str(text) {
-        let value = Value::deserialize(document).context("this is not YAML")?;
+        let value = Value::deserialize(document).context("invalid YAML")?;
         take(value, namespace, &mut found)?;
     }
     Ok(found)
 }
 
 fn take(mut value: Value, namespace: &str, found: &mut Vec<Manifest>) -> anyhow::Result<()> {
-    // Between two separators there may be nothing.
+    // A document may be empty.
     if value.is_null() {
         return Ok(());
     }
@@ -78,14 +79,14 @@ fn take(mut value: Value, namespace: &str, found: &mut Vec<Manifest>) -> anyhow:
     let kind = match kind.as_str() {
         "StreamHouseCluster" => Kind::StreamHouseCluster,
         "Topic" => Kind::Topic,
-        "" => bail!("a document has no kind: this is no manifest"),
+        "" => bail!("a document has no kind"),
         other => bail!(
-            "{other} {name:?}: only StreamHouseClusters and Topics can be compared; for others use kubectl diff"
+            "{other} {name:?}: only StreamHouseClusters and Topics can be compared; use kubectl diff for other kinds"
         ),
     };
     if version != format!("{GROUP}/{VERSION}") {
         bail!(
-            "{} {name:?} has apiVersion {version:?}: write {GROUP}/{VERSION}",
+            "{} {name:?} has apiVersion {version:?}, expected {GROUP}/{VERSION}",
             kind.as_str()
         );
     }
@@ -140,7 +141,7 @@ mod tests {
                 "metadata.name",
             ),
             ("just words", "no kind"),
-            ("a: [", "not YAML"),
+            ("a: [", "invalid YAML"),
         ] {
             let error = format!("{:#}", parse(text, "default").unwrap_err());
             assert!(error.contains(says), "{text:?}: {error}");

@@ -1,6 +1,7 @@
-//! `streamhouse-operator diff`: what the operator would change for the given manifests. Called by `main`. Goes the same way as a
-//! reconciliation, up to the point where something would be written: the API server judges and completes each manifest in a dry run,
-//! then a cluster's objects are built and compared with what is there, and a topic's plan is made and shown.
+//! The `streamhouse-operator diff` command: shows what the operator would change for the given
+//! manifests. Called by `main`. Follows the steps of a reconciliation up to the first write: the
+//! API server validates and completes each manifest in a dry run; then a cluster's objects are
+//! built and compared with the existing ones, and a topic's plan is computed and shown.
 
 mod manifests;
 mod text;
@@ -33,7 +34,12 @@ use crate::{
     topic::plan_of,
 };
 
-/// Compares; whether anything would change.
+/// Compares the manifests, writes the differences to `out` and returns whether there are any.
+///
+/// # Errors
+///
+/// Returns an error if a manifest cannot be read or is rejected, or if the API server or the
+/// metadata store cannot be queried.
 pub async fn run(arguments: &Diff, out: &mut (dyn Write + Send)) -> anyhow::Result<bool> {
     let config = connect::config().await?;
     let namespace = arguments
@@ -45,7 +51,7 @@ pub async fn run(arguments: &Diff, out: &mut (dyn Write + Send)) -> anyhow::Resu
         manifests.extend(manifests::read(file, &namespace)?);
     }
     unique(&manifests)?;
-    // Clusters first: what a topic is compared with may be in the same files.
+    // Clusters first: a Topic may reference a cluster in the same files.
     manifests.sort_by_key(|manifest| manifest.kind);
     let client = connect::client(config)?;
     let mut comparison = Comparison::new(client, arguments)?;
@@ -54,7 +60,7 @@ pub async fn run(arguments: &Diff, out: &mut (dyn Write + Send)) -> anyhow::Resu
         .apis
         .look(&comparison.context.client)
         .await
-        .context("the API server cannot be asked")?;
+        .context("cannot query the API server")?;
     let mut differs = false;
     for manifest in &manifests {
         let what = format!(
@@ -76,13 +82,13 @@ pub async fn run(arguments: &Diff, out: &mut (dyn Write + Send)) -> anyhow::Resu
     Ok(differs)
 }
 
-/// Twice the same resource would be compared with itself.
+/// Rejects duplicates, which would be compared with the same existing resource.
 fn unique(manifests: &[Manifest]) -> anyhow::Result<()> {
     let mut seen = BTreeSet::new();
     for manifest in manifests {
         if !seen.insert((manifest.kind, &manifest.namespace, &manifest.name)) {
             bail!(
-                "{} {}/{} is given twice",
+                "{} {}/{} is specified twice",
                 manifest.kind.as_str(),
                 manifest.namespace,
                 manifest.name
@@ -92,7 +98,7 @@ fn unique(manifests: &[Manifest]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is asked more than once.
+/// State of one comparison; caches what several manifests need.
 struct Comparison {
     context: Context,
     metadata_url: Option<String>,
@@ -125,13 +131,13 @@ impl Comparison {
         })
     }
 
-    /// What differs in the objects of a cluster; empty when nothing does.
+    /// Returns the differences in the objects of a cluster; empty if there are none.
     async fn cluster(&mut self, manifest: &Manifest) -> anyhow::Result<String> {
         let cluster: StreamHouseCluster = self.complete(manifest).await?;
         let key = ClusterKey::new(&manifest.namespace, &manifest.name);
         self.clusters.insert(key, cluster.clone());
         if cluster.spec.paused {
-            return Ok("! paused: nothing is written\n".to_owned());
+            return Ok("! paused: nothing is changed\n".to_owned());
         }
         let preview = preview::preview(&self.context, &cluster).await?;
         let mut shown = String::new();
@@ -151,7 +157,7 @@ impl Comparison {
         Ok(shown)
     }
 
-    /// What differs in a topic; empty when nothing does.
+    /// Returns the differences in a topic; empty if there are none.
     async fn topic(&mut self, manifest: &Manifest) -> anyhow::Result<String> {
         let topic: Topic = self.complete(manifest).await?;
         let key = ClusterKey::new(&manifest.namespace, &topic.spec.cluster_ref.name);
@@ -159,7 +165,7 @@ impl Comparison {
         let plan = plan_of(&topic, &overview);
         let mut shown = String::new();
         if topic.spec.paused && !plan.is_at_rest() {
-            shown.push_str("! paused: nothing is written until spec.paused is taken out\n");
+            shown.push_str("! paused: nothing is changed until spec.paused is removed\n");
         }
         for change in &plan.changes {
             shown.push_str(&format!("~ {change}\n"));
@@ -170,7 +176,7 @@ impl Comparison {
         Ok(shown)
     }
 
-    /// All topics of a cluster as they are, asked once.
+    /// Returns all topics of a cluster, queried once.
     async fn overview(&mut self, key: &ClusterKey) -> anyhow::Result<Arc<TopicsOverview>> {
         if let Some(known) = self.overviews.get(key) {
             return Ok(known.clone());
@@ -178,7 +184,7 @@ impl Comparison {
         let store = match &self.metadata_url {
             Some(url) => streamhouse_metadata::connect(url, &ConnectOptions::default())
                 .await
-                .context("cannot use the metadata store of --metadata-url")?,
+                .context("cannot connect to the metadata store of --metadata-url")?,
             None => {
                 let cluster = self.find(key).await?;
                 preview::metadata(&self.context, &cluster).await?
@@ -187,13 +193,13 @@ impl Comparison {
         let overview = store
             .topics_overview()
             .await
-            .context("the metadata store cannot be asked")?;
+            .context("cannot query the metadata store")?;
         let overview = Arc::new(overview);
         self.overviews.insert(key.clone(), overview.clone());
         Ok(overview)
     }
 
-    /// A cluster from the given files, or else as it is.
+    /// Returns a cluster from the given manifests, or else from the API server.
     async fn find(&mut self, key: &ClusterKey) -> anyhow::Result<StreamHouseCluster> {
         if let Some(given) = self.clusters.get(key) {
             return Ok(given.clone());
@@ -202,13 +208,14 @@ impl Comparison {
         let found = api
             .get_opt(&key.name)
             .await
-            .context("the API server cannot be asked")?;
+            .context("cannot query the API server")?;
         found.with_context(|| {
-            format!("there is no StreamHouseCluster {key}: give its manifest too, or --metadata-url")
+            format!("StreamHouseCluster {key} does not exist: add its manifest or set --metadata-url")
         })
     }
 
-    /// The resource as the API server would store it: judged, with its defaults, and with its uid if it is there already.
+    /// Returns the resource as the API server would store it: validated, with defaults, and with
+    /// the uid of the existing resource.
     async fn complete<K>(&self, manifest: &Manifest) -> anyhow::Result<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -233,7 +240,7 @@ impl Comparison {
                 manifest.value.clone(),
             ),
         };
-        // Strict: a misspelt field is told, not left out.
+        // Strict: a misspelled field is an error instead of being dropped.
         let request = Request::builder()
             .method(method)
             .uri(format!(
@@ -243,13 +250,13 @@ impl Comparison {
             .body(serde_json::to_vec(&body)?)?;
         match client.request(request).await {
             Ok(stored) => Ok(stored),
-            Err(kube::Error::Api(status)) => bail!("the API server refuses it: {}", status.message),
-            Err(error) => Err(error).context("the API server cannot be asked"),
+            Err(kube::Error::Api(status)) => bail!("the API server rejects it: {}", status.message),
+            Err(error) => Err(error).context("cannot query the API server"),
         }
     }
 }
 
-/// The manifest in the place of what is stored: its spec, labels and annotations are the manifest's.
+/// Replaces spec, labels and annotations of the stored resource with those of the manifest.
 fn over<K: Serialize>(live: &K, manifest: &Manifest) -> anyhow::Result<Value> {
     let mut body = serde_json::to_value(live)?;
     body["apiVersion"] = manifest.value["apiVersion"].clone();
@@ -264,7 +271,7 @@ fn over<K: Serialize>(live: &K, manifest: &Manifest) -> anyhow::Result<Value> {
     if let Some(metadata) = body["metadata"].as_object_mut() {
         metadata.remove("managedFields");
     }
-    // Fields that the manifest has beside these are judged too.
+    // Unknown top-level fields of the manifest are kept for strict validation.
     for (name, value) in manifest.value.as_object().into_iter().flatten() {
         if body.get(name).is_none() {
             body[name.as_str()] = value.clone();
@@ -281,7 +288,7 @@ fn missing_definition(error: kube::Error, kind: Kind) -> anyhow::Error {
                 kind.as_str()
             )
         }
-        error => anyhow::Error::new(error).context("the API server cannot be asked"),
+        error => anyhow::Error::new(error).context("cannot query the API server"),
     }
 }
 
@@ -315,7 +322,7 @@ mod tests {
         let metadata = json!({ "name": "a", "uid": "1", "resourceVersion": "7", "labels": { "kept": "yes" },
             "annotations": { "b": "c" } });
         assert_eq!(body["metadata"], metadata);
-        assert_eq!(body["spce"], json!({}), "a misspelt field reaches the judge");
+        assert_eq!(body["spce"], json!({}), "a misspelled field reaches the validation");
     }
 
     #[test]
@@ -326,7 +333,7 @@ mod tests {
             unique(&[one.clone(), one])
                 .unwrap_err()
                 .to_string()
-                .contains("Topic default/a is given twice")
+                .contains("Topic default/a is specified twice")
         );
     }
 }

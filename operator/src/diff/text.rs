@@ -1,10 +1,10 @@
-//! Two objects side by side, as people read it: YAML without what the API server keeps for itself, as a unified diff. Called by `diff`.
-//! Holds no Secret, since no Secret is among a cluster's objects.
+//! Compares two objects as a unified diff of their YAML, without the fields that the API server
+//! maintains. Called by `diff`. Shows no Secrets, since a cluster's objects include none.
 
 use serde_json::Value;
 use similar::TextDiff;
 
-/// Fields of `metadata` that say nothing about what somebody wants.
+/// Fields of `metadata` that the API server maintains.
 const BOOKKEEPING: &[&str] = &[
     "creationTimestamp",
     "deletionGracePeriodSeconds",
@@ -15,7 +15,8 @@ const BOOKKEEPING: &[&str] = &[
     "uid",
 ];
 
-/// What differs from `before` to `after`, either of which may not be there; nothing if they are equal.
+/// Returns the difference between `before` and `after`; `None` if they are equal. `None` as an
+/// argument stands for a missing object.
 pub(super) fn unified(
     title: &str,
     before: Option<&Value>,
@@ -46,7 +47,7 @@ pub(super) fn unified(
     Ok(Some(text))
 }
 
-/// The object without status and without what the API server keeps for itself.
+/// Returns the object without its status and without the fields that the API server maintains.
 fn wanted(object: &Value) -> Value {
     let mut object = object.clone();
     if let Some(fields) = object.as_object_mut() {
@@ -62,7 +63,7 @@ fn wanted(object: &Value) -> Value {
             .into_iter()
             .flatten()
         {
-            // Of an owner that is not applied yet it is another one at each look.
+            // The uid of an owner that is not applied yet differs in each dry run.
             if let Some(owner) = owner.as_object_mut() {
                 owner.remove("uid");
             }

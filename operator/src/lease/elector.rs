@@ -1,6 +1,7 @@
-//! Takes and keeps the Lease, and runs the work while it is held. Called by `run`, once. Guarantees: the work is told to stop at the
-//! renew deadline at the latest, and is dropped a grace later, before another replica can take over; after an orderly stop the Lease is
-//! released once the work is gone.
+//! Acquires and renews the Lease, and runs the work while it is held. Called once by `run`.
+//! Guarantees: the work is stopped at the renew deadline at the latest and dropped after a grace
+//! period, before another replica can take over; after an orderly stop the Lease is released once
+//! the work has ended.
 
 use std::{fmt, future::Future, pin::pin, sync::Arc, time::Duration};
 
@@ -15,42 +16,42 @@ use super::{
     timer::Timer,
 };
 
-/// What the work gets.
+/// Passed to the work of one term.
 #[derive(Debug, Clone)]
 pub struct Term {
-    /// Stop: the term ends.
+    /// Cancelled when the term ends.
     pub stop: CancellationToken,
-    /// Whether the term goes on, by the clock.
+    /// Tells by the monotonic clock whether the term is still running.
     pub fence: Fence,
 }
 
-/// Why the election is over.
+/// Why the election has ended.
 #[derive(Debug)]
 pub enum Ended<T> {
-    /// It was told to stop.
+    /// The election was stopped.
     Stopped,
-    /// The work ended by itself, with this.
+    /// The work ended by itself with this result.
     Work(T),
 }
 
-/// Why a term is over. The work is gone in each case.
+/// Why a term has ended. The work has been dropped in each case.
 enum TermEnd<T> {
-    /// The Lease is another one's, or could not be renewed in time.
+    /// Another replica holds the Lease, or it could not be renewed in time.
     Lost(&'static str),
-    /// It was told to stop.
+    /// The election was stopped.
     Stopped,
     /// The work ended by itself.
     Work(T),
 }
 
-/// What the elector has from outside.
+/// Clocks and entropy of the elector, replaceable in tests.
 #[derive(Debug, Clone)]
 pub struct Seams {
-    /// For all that is measured.
+    /// Measures all durations.
     pub timer: Arc<dyn Timer>,
-    /// For what people read in the Lease.
+    /// Provides the times that are written to the Lease, which are informational.
     pub clock: Arc<dyn Clock>,
-    /// Jitter.
+    /// Source of jitter.
     pub entropy: Arc<dyn Entropy>,
 }
 
@@ -73,8 +74,8 @@ impl fmt::Debug for Elector {
 }
 
 impl Elector {
-    /// A replica by this identity, which no other process must ever use. `drain` is how long the work may take to end in order when
-    /// the election is told to stop; the Lease is kept meanwhile.
+    /// Creates a replica with this identity, which no other process may ever use. `drain` is how
+    /// long the work may take to end after a stop request; the Lease is kept meanwhile.
     pub fn new(
         store: Arc<dyn LeaseStore>,
         identity: String,
@@ -92,20 +93,21 @@ impl Elector {
         }
     }
 
-    /// Tells when this replica begins and ceases to lead.
+    /// Registers a callback for the beginning and end of each term.
     #[must_use]
     pub fn on_change(mut self, tell: impl Fn(bool) + Send + Sync + 'static) -> Self {
         self.on_change = Box::new(tell);
         self
     }
 
-    /// The fence of this replica's terms.
+    /// Returns the fence of this replica's terms.
     pub fn fence(&self) -> Fence {
         self.fence.clone()
     }
 
-    /// Stands by, leads when it can, and stands by again after a term was lost; until `stop`, or until the work ends by itself. The
-    /// work is polled by the same task that renews the Lease: give a handle of a spawned task that ends when it is dropped.
+    /// Waits for the Lease, runs the work while holding it, and continues as a standby after a lost
+    /// term; until `stop` is cancelled or the work ends by itself. The work is polled by the task
+    /// that renews the Lease: pass the handle of a spawned task that is aborted on drop.
     pub async fn run<W, F>(mut self, stop: CancellationToken, mut work: W) -> Ended<F::Output>
     where
         W: FnMut(Term) -> F,
@@ -118,7 +120,7 @@ impl Elector {
                 () = self.acquire() => false,
             };
             if stopped {
-                // The claim may have been on its way.
+                // A write that claims the Lease may be in flight.
                 if self.machine.is_pending() {
                     self.release().await;
                 }
@@ -130,7 +132,7 @@ impl Elector {
             self.fence.set(None);
             (self.on_change)(false);
             match end {
-                TermEnd::Lost(why) => tracing::warn!(why, "not leading any more; standing by"),
+                TermEnd::Lost(why) => tracing::warn!(why, "no longer leading; standing by"),
                 TermEnd::Stopped => {
                     self.release().await;
                     return Ended::Stopped;
@@ -148,7 +150,7 @@ impl Elector {
         }
     }
 
-    /// Tries until this replica leads.
+    /// Returns once this replica leads.
     async fn acquire(&mut self) {
         let mut before: Option<String> = None;
         loop {
@@ -158,14 +160,14 @@ impl Elector {
             }
             let holder = self.machine.holder().map(ToOwned::to_owned);
             if holder != before {
-                tracing::info!(holder = holder.as_deref().unwrap_or("nobody"), "standing by");
+                tracing::info!(holder = holder.as_deref().unwrap_or("none"), "standing by");
                 before = holder;
             }
             self.seams.timer.sleep_until(self.next_round()).await;
         }
     }
 
-    /// Runs the work and renews the Lease beside it. The work is gone when this returns.
+    /// Runs the work and renews the Lease meanwhile. The work has been dropped when this returns.
     async fn lead<W, F>(&mut self, stop: &CancellationToken, work: &mut W) -> TermEnd<F::Output>
     where
         W: FnMut(Term) -> F,
@@ -182,7 +184,7 @@ impl Elector {
         let (why, grace) = loop {
             let Some(until) = self.machine.until() else {
                 break (
-                    "another replica holds the lease, or it was deleted",
+                    "the lease was taken over or deleted",
                     Duration::ZERO,
                 );
             };
@@ -198,13 +200,14 @@ impl Elector {
                     stop_work.cancel();
                 }
                 () = timer.sleep_until(drained_by.unwrap_or(until)), if drained_by.is_some() => {
-                    tracing::warn!("the work did not end in time; dropping it");
+                    tracing::warn!("the work did not stop in time; dropping it");
                     return TermEnd::Stopped;
                 }
                 () = async { timer.sleep_until(next).await; self.round().await } => {}
             }
         };
-        // Nothing more goes out from here on, and what goes on without writing ends before another replica can lead.
+        // From here on no write is sent, and work that continues without writing ends before
+        // another replica can lead.
         self.fence.set(None);
         let dropped_at = self.machine.until().unwrap_or_else(|| timer.now()) + grace;
         stop_work.cancel();
@@ -216,10 +219,10 @@ impl Elector {
         TermEnd::Lost(why)
     }
 
-    /// Goes step by step until there is nothing more to do for now. May be dropped at any point.
+    /// Executes steps until there is none left for now. Safe to drop at any await point.
     async fn round(&mut self) {
         self.machine.begin_round(self.now());
-        // A look, a write that is refused, a look, a write: more refusals are left to the next round.
+        // Read, rejected write, read, write: further conflicts are left to the next round.
         let mut writes = 0;
         while writes < 2 {
             let go_on = match self.machine.next(self.now(), self.now_us()) {
@@ -240,7 +243,7 @@ impl Elector {
         }
     }
 
-    /// Reads the Lease; `false` if there is no answer.
+    /// Reads the Lease; returns `false` on failure.
     async fn look(&mut self) -> bool {
         match self.call(self.store.get()).await {
             Ok(stored) => {
@@ -249,13 +252,13 @@ impl Elector {
                 true
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot read the lease; trying again");
+                tracing::warn!(%error, "cannot read the lease; retrying");
                 false
             }
         }
     }
 
-    /// Writes the Lease. `true` if somebody else did: a look will say who.
+    /// Writes the Lease. Returns `true` on a conflict: the next read shows the holder.
     async fn write(&mut self, record: &Record, version: Option<&str>) -> bool {
         let sent = self.now();
         self.machine.writes();
@@ -267,7 +270,7 @@ impl Elector {
             }
             Err(StoreError::Conflict) => true,
             Err(error) => {
-                tracing::warn!(%error, "cannot write the lease; trying again");
+                tracing::warn!(%error, "cannot write the lease; retrying");
                 false
             }
         }
@@ -280,7 +283,8 @@ impl Elector {
         }
     }
 
-    /// Lets another replica take over at once. Best effort: without it the others wait for the duration.
+    /// Releases the Lease so that another replica can take over at once. Best effort: otherwise the
+    /// others wait until it expires.
     async fn release(&mut self) {
         self.fence.set(None);
         self.machine.end_term();
@@ -298,7 +302,7 @@ impl Elector {
         }
     }
 
-    /// A call with a time limit. What was sent may still arrive later.
+    /// Limits the duration of a call. A request may still arrive after the timeout.
     async fn call<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         let limit = self.machine.timing().call();
         let over = self.seams.timer.sleep_until(self.now() + limit);
@@ -309,7 +313,8 @@ impl Elector {
         }
     }
 
-    /// A fifth more or less, so that replicas do not go in step.
+    /// Returns the time of the next round, with a jitter of a fifth so that replicas do not run in
+    /// lockstep.
     fn next_round(&self) -> Instant {
         let retry = self.machine.timing().retry;
         self.now() + retry.mul_f64(0.8 + 0.4 * self.seams.entropy.fraction())

@@ -1,5 +1,6 @@
-//! Lets no writing request of an ended term out. The elector opens, extends and closes it; a client of the API server that was built with
-//! its layer asks it before each request. It looks at the clock itself, so it holds even when this process has not run for a while.
+//! Rejects write requests of an ended term. The elector opens, extends and closes the fence; a
+//! client that was built with its layer checks it before each request. The check uses the clock, so
+//! it also holds after this process was suspended.
 
 use std::sync::Arc;
 
@@ -11,41 +12,45 @@ use tower::filter::FilterLayer;
 
 use super::timer::Timer;
 
-/// Whether this replica leads.
+/// Tells whether this replica leads.
 #[derive(Debug, Clone)]
 pub struct Fence {
     until: Arc<Mutex<Option<Instant>>>,
     timer: Arc<dyn Timer>,
 }
 
-/// Why a request was not sent.
+/// The term has ended, so the request was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("this replica does not lead any more; nothing was sent")]
+#[error("this replica is no longer the leader; the request was not sent")]
 pub struct TermOver;
 
 impl Fence {
-    /// Closed, until the elector opens it.
+    /// Creates a closed fence.
     pub(super) fn new(timer: Arc<dyn Timer>) -> Self {
         let until = Arc::default();
         Self { until, timer }
     }
 
-    /// Whether the term goes on now.
+    /// Returns whether the term is running.
     pub fn holds(&self) -> bool {
         self.until().is_some_and(|until| self.timer.now() < until)
     }
 
-    /// When the term ends, unless it is extended; `None` without a term.
+    /// Returns the end of the term unless it is extended; `None` without a term.
     pub fn until(&self) -> Option<Instant> {
         *self.until.lock()
     }
 
-    /// The term goes on until then; `None` ends it.
+    /// Sets the end of the term; `None` ends it now.
     pub(super) fn set(&self, until: Option<Instant>) {
         *self.until.lock() = until;
     }
 
-    /// Lets a request pass that only reads, or that is sent within the term.
+    /// Passes a request that only reads or that is sent within the term.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`TermOver`] for a write request outside of a term.
     pub fn pass<B>(&self, request: Request<B>) -> Result<Request<B>, TermOver> {
         let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
         if reads || self.holds() {
@@ -55,7 +60,8 @@ impl Fence {
         }
     }
 
-    /// A layer for a client whose writes need the term. The client must not try again by itself below the layer.
+    /// Returns a layer for a client whose writes require the term. The client must not retry below
+    /// this layer.
     pub fn layer(
         &self,
     ) -> FilterLayer<impl FnMut(Request<Body>) -> Result<Request<Body>, TermOver> + Clone + Send + use<>>
@@ -73,7 +79,7 @@ mod tests {
 
     use super::*;
 
-    /// A clock that is set by hand.
+    /// A timer that is set manually.
     #[derive(Debug)]
     struct Hand(Mutex<Instant>);
 
@@ -101,7 +107,7 @@ mod tests {
         *clock.0.lock() += Duration::from_secs(10);
         assert!(
             pass(&Method::GET) && !writes.iter().any(pass),
-            "without anybody closing it"
+            "without an explicit end"
         );
     }
 }

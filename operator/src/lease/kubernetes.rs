@@ -1,5 +1,6 @@
-//! The Lease in Kubernetes. Every write replaces the object at the version that was read, so that the API server refuses the later of
-//! two writers; a patch without a version would let both believe that they won. What others put on the object, such as labels, stays.
+//! The Lease in Kubernetes. Every write replaces the object at the version that was read, so that
+//! the API server rejects the later of two writers; with a patch without a version both would
+//! succeed. Fields and labels set by other clients are kept.
 
 use std::time::Duration;
 
@@ -18,12 +19,12 @@ use super::{
 };
 use crate::crd::MANAGER;
 
-/// One Lease object.
+/// A store for one Lease object.
 pub struct KubernetesLease {
     api: Api<Lease>,
     namespace: String,
     name: String,
-    /// As it was read or written last: what a replacement starts from.
+    /// The object as last read or written; the base of the next replacement.
     last: Mutex<Option<Lease>>,
 }
 
@@ -34,7 +35,7 @@ impl std::fmt::Debug for KubernetesLease {
 }
 
 impl KubernetesLease {
-    /// The Lease of this name.
+    /// Creates a store for the Lease of this name.
     pub fn new(client: Client, namespace: &str, name: &str) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
@@ -44,23 +45,23 @@ impl KubernetesLease {
         }
     }
 
-    /// Remembers the object and gives what stands in it.
+    /// Caches the object and returns its record.
     fn remember(&self, lease: Lease) -> Stored {
         let stored = stored(&lease);
         *self.last.lock() = Some(lease);
         stored
     }
 
-    /// What was called failed.
+    /// Classifies the error of a failed call.
     fn failed(&self, what: &str, error: &kube::Error) -> StoreError {
         match error {
             kube::Error::Api(status) if status.code == 409 => StoreError::Conflict,
             kube::Error::Api(status) if status.code == 403 => StoreError::Failed(format!(
-                "may not {what} the lease {}/{}: grant get, create and update of leases there ({})",
+                "not permitted to {what} the lease {}/{}: grant get, create and update of leases ({})",
                 self.namespace, self.name, status.message
             )),
             kube::Error::Api(status) if status.code == 404 => StoreError::Failed(format!(
-                "cannot {what} the lease {}/{}: is there a namespace of that name? ({})",
+                "cannot {what} the lease {}/{}: does the namespace exist? ({})",
                 self.namespace, self.name, status.message
             )),
             error => StoreError::Failed(format!(
@@ -74,7 +75,7 @@ impl KubernetesLease {
 #[async_trait]
 impl LeaseStore for KubernetesLease {
     async fn get(&self) -> Result<Option<Stored>, StoreError> {
-        // Without a version in the request the API server reads from its store, not from its cache.
+        // Without a resource version the API server reads from etcd instead of its cache.
         let found = self.api.get_opt(&self.name).await;
         let found = found.map_err(|error| self.failed("get", &error))?;
         Ok(found.map(|lease| self.remember(lease)))
@@ -98,16 +99,16 @@ impl LeaseStore for KubernetesLease {
         let last = self.last.lock().clone();
         let same = last.filter(|lease| lease.metadata.resource_version.as_deref() == Some(version));
         let Some(mut lease) = same else {
-            // Something newer was read in the meantime.
+            // A newer version was read meanwhile.
             return Err(StoreError::Conflict);
         };
-        // Kubernetes' own record of who set which field; nobody reads it here.
+        // Maintained by the API server; not needed in the replacement.
         lease.metadata.managed_fields = None;
         lease.spec = Some(spec(record, lease.spec.as_ref()));
         let replaced = self.api.replace(&self.name, &options(), &lease).await;
         match replaced {
             Ok(lease) => Ok(self.remember(lease)),
-            // Deleted since: a look will say so.
+            // Deleted meanwhile: the next read shows it.
             Err(kube::Error::Api(status)) if status.code == 404 => Err(StoreError::Conflict),
             Err(error) => Err(self.failed("update", &error)),
         }
@@ -140,10 +141,10 @@ fn stored(lease: &Lease) -> Stored {
     }
 }
 
-/// The record over what else stands in the spec.
+/// Merges the record into the remaining fields of the spec.
 fn spec(record: &Record, before: Option<&LeaseSpec>) -> LeaseSpec {
     let time = |micros: i64| Timestamp::from_microsecond(micros).ok().map(MicroTime);
-    // Whole seconds, and at least one: the API server takes no others.
+    // The API server accepts only whole seconds of at least one.
     let seconds = record.duration.map(|duration| duration.as_secs().max(1));
     LeaseSpec {
         holder_identity: Some(record.holder.clone().unwrap_or_default()),
@@ -180,7 +181,7 @@ mod tests {
         assert_eq!(
             lease.spec.unwrap().strategy,
             before.strategy,
-            "what is not ours stays"
+            "unknown fields are kept"
         );
     }
 }

@@ -1,19 +1,23 @@
-//! Leader election: of several replicas one works, the others stand by. Called by `run`.
+//! Leader election: one replica works, the others are on standby. Called by `run`.
 //!
-//! A Lease (coordination.k8s.io/v1) names the holder. In reading order: [`state`] decides, purely, what a replica does next from what it
-//! has seen and from its own monotonic clock; [`elector`] does it and runs the work; [`fence`] lets no request of an ended term out;
-//! [`kubernetes`] is the Lease itself.
+//! A Lease (coordination.k8s.io/v1) names the holder. In reading order: [`state`] decides, without
+//! side effects, what a replica does next from what it has observed and its own monotonic clock;
+//! [`elector`] executes that and runs the work; [`fence`] rejects requests of an ended term;
+//! [`kubernetes`] stores the Lease.
 //!
-//! What holds, and why:
-//! - **Never two leaders.** A leader stops by its own clock, counted from before it sent its last successful write
-//!   ([`Timing::renew_deadline`], and its work is gone [`Timing::grace`] later). Another takes over only after it has itself watched the
-//!   Lease stay unchanged for the whole duration. No two clocks are ever compared, so only their *rates* matter: the deadlines leave
-//!   room for clocks that differ in speed by a sixth. Every write carries the version that it replaces, so of two writes one is
-//!   refused, and one that arrives late changes nothing.
-//! - **A process that was stopped and goes on** (a paused virtual machine) finds its term over before it sends anything: the
-//!   [`fence`] looks at the clock before each writing request.
-//! - **Somebody leads soon.** A replica that ends in order empties the holder once its work is done, and the other takes over at its
-//!   next look, within [`Timing::retry`]. After a crash it takes the duration and a look.
+//! Guarantees:
+//! - **Never two leaders.** A leader stops by its own clock, counted from before it sent its last
+//!   successful write ([`Timing::renew_deadline`]; its work is dropped [`Timing::grace`] later).
+//!   Another replica takes over only after it has itself observed the Lease unchanged for the whole
+//!   duration. Clocks of different replicas are never compared, so only their *rates* matter: the
+//!   deadlines tolerate clocks whose speed differs by a sixth. Every write carries the version that
+//!   it replaces, so one of two concurrent writes is rejected, and a write that arrives late
+//!   changes nothing.
+//! - **A suspended process** (such as a paused virtual machine) finds its term ended before it
+//!   sends a request: the [`fence`] checks the clock before each write request.
+//! - **A new leader is elected soon.** A replica that stops in an orderly way empties the holder
+//!   once its work has ended, and another takes over at its next read, within [`Timing::retry`].
+//!   After a crash it takes the lease duration and one read.
 
 pub mod elector;
 pub mod fence;

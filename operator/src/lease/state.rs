@@ -1,18 +1,20 @@
-//! What a replica does next about the Lease: a pure state machine from what it has seen of the Lease and when, by its own monotonic
-//! clock. Called by the elector. Does no input or output and asks no clock: moments come from outside.
+//! Decides what a replica does next about the Lease: a pure state machine over what it has observed
+//! and when, by its own monotonic clock. Called by the elector. Performs no I/O and reads no clock:
+//! times are arguments.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The times of the election; Kubernetes' own defaults.
+/// Times of the election; the defaults are those of Kubernetes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// How long another replica must see no sign of life before it takes over.
+    /// How long another replica must observe no renewal before it takes over.
     pub duration: Duration,
-    /// How long after its last successful write a leader stops, at the latest. Shorter than `duration`.
+    /// How long after its last successful write a leader stops, at the latest. Shorter than
+    /// `duration`.
     pub renew_deadline: Duration,
-    /// How long between two tries, about.
+    /// Approximate interval between two attempts.
     pub retry: Duration,
 }
 
@@ -27,79 +29,81 @@ impl Default for Timing {
 }
 
 impl Timing {
-    /// How long work may take to end by itself after the deadline, before it is dropped.
+    /// Returns how long the work may take to end after the deadline before it is dropped.
     pub fn grace(&self) -> Duration {
         self.duration.saturating_sub(self.renew_deadline) / 2
     }
 
-    /// How long one call may take: two fit before the deadline.
+    /// Returns the time limit of one call: two calls fit before the deadline.
     pub fn call(&self) -> Duration {
         self.renew_deadline / 2
     }
 }
 
-/// What stands in the Lease.
+/// Content of the Lease.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Record {
-    /// Who holds it; nobody when it was released.
+    /// Identity of the holder; none if it was released.
     pub holder: Option<String>,
-    /// How long the holder's sign of life counts.
+    /// How long a renewal of the holder is valid.
     pub duration: Option<Duration>,
-    /// When the holder took it, in microseconds of its clock: for people.
+    /// When the holder acquired the Lease, in microseconds of its clock; informational.
     pub acquired_us: i64,
-    /// When the holder last wrote, in microseconds of its clock: for people, and grows with each write so that each one is a change.
+    /// When the holder last wrote, in microseconds of its clock; informational. Increases with each
+    /// write, so that each one is a change.
     pub renewed_us: i64,
     /// How often the holder has changed.
     pub transitions: i32,
 }
 
-/// A record as it is stored.
+/// A record with its version in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    /// What stands in it.
+    /// The record.
     pub record: Record,
-    /// Changes with every write, and is given back with the next.
+    /// Changes with every write and is passed to the next one.
     pub version: String,
 }
 
-/// What to do next.
+/// The next step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Read the Lease.
     Look,
-    /// Make the Lease, with this in it.
+    /// Create the Lease with this record.
     Create(Record),
-    /// Write this over the version.
+    /// Replace this version with this record.
     Update(Record, String),
-    /// Nothing, until the next round: another one holds it.
+    /// Wait for the next round: another replica holds the Lease.
     Wait,
 }
 
-/// One replica's view.
+/// State of one replica.
 #[derive(Debug)]
 pub struct Machine {
     identity: String,
     timing: Timing,
-    /// What was seen last; `None` until the first look.
+    /// The last observation; `None` before the first read.
     seen: Option<Seen>,
-    /// Whether what was seen is the newest as far as this replica can know: no write of its own is under way or of unknown outcome.
+    /// Whether the observation is the newest known state: no own write is in flight or has an
+    /// unknown outcome.
     fresh: bool,
-    /// Whether a write was sent and its outcome is not known.
+    /// Whether an own write has an unknown outcome.
     pending: bool,
-    /// The end of the term, if there is one.
+    /// End of the current term, if any.
     until: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Seen {
     stored: Option<Stored>,
-    /// From when on it can be taken: the holder has shown no sign of life for long enough.
+    /// When the Lease can be taken over: the holder has not renewed it for long enough.
     free_from: Instant,
 }
 
 impl Machine {
-    /// A replica that has seen nothing. The identity must be used by no other process, before or after: two of one name could not
-    /// tell each other apart.
+    /// Creates the state of a replica that has observed nothing. No other process may use the
+    /// identity, before or after: two processes with one identity could not be distinguished.
     pub fn new(identity: String, timing: Timing) -> Self {
         Self {
             identity,
@@ -111,32 +115,33 @@ impl Machine {
         }
     }
 
-    /// The name it holds the Lease by.
+    /// Returns the identity in the Lease.
     pub fn identity(&self) -> &str {
         &self.identity
     }
 
-    /// The times it goes by.
+    /// Returns the times of the election.
     pub fn timing(&self) -> Timing {
         self.timing
     }
 
-    /// When the term ends, unless a write succeeds before. `None` without a term.
+    /// Returns the end of the term unless a write succeeds before; `None` without a term.
     pub fn until(&self) -> Option<Instant> {
         self.until
     }
 
-    /// Who holds the Lease, as far as was seen.
+    /// Returns the observed holder of the Lease.
     pub fn holder(&self) -> Option<&str> {
         holder(self.seen.as_ref()?.stored.as_ref()?)
     }
 
-    /// Whether there is a term and it goes on.
+    /// Returns whether a term is running.
     pub fn leads(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| now < until)
     }
 
-    /// A round of steps begins. Who does not lead looks first: what it saw is old.
+    /// Begins a round of steps. A replica without a term reads first, because its observation is
+    /// outdated.
     pub fn begin_round(&mut self, now: Instant) {
         if !self.leads(now) {
             self.fresh = false;
@@ -144,7 +149,7 @@ impl Machine {
         }
     }
 
-    /// What to do next. `clock_us` is the time of day, for the record.
+    /// Returns the next step. `clock_us` is the wall-clock time for the record.
     pub fn next(&self, now: Instant, clock_us: i64) -> Step {
         let Some(seen) = self.seen.as_ref().filter(|_| self.fresh) else {
             return Step::Look;
@@ -159,7 +164,8 @@ impl Machine {
         }
     }
 
-    /// A look gave this, and the answer came `now`. Who led and sees another one's name, or no Lease, does not lead any more.
+    /// Records the result of a read, received at `now`. A leader that observes another holder or no
+    /// Lease has lost its term.
     pub fn looked(&mut self, stored: Option<Stored>, now: Instant) {
         self.fresh = true;
         self.pending = false;
@@ -178,31 +184,33 @@ impl Machine {
         let free_from = match &stored {
             Some(held) if holder(held).is_some() => now + self.patience(&held.record),
             Some(_) => now,
-            // Somebody deleted it under the holder, who does not know yet.
+            // The Lease was deleted while held; the holder may not have noticed yet.
             None => self.seen.as_ref().map_or(now, |_| now + self.timing.duration),
         };
         self.seen = Some(Seen { stored, free_from });
     }
 
-    /// A write is about to be sent. Until its outcome is known, nothing that was seen counts.
+    /// Records that a write is about to be sent. Until its outcome is known, no observation is
+    /// valid.
     pub fn writes(&mut self) {
         self.fresh = false;
         self.pending = true;
     }
 
-    /// Whether a write was sent whose outcome is not known.
+    /// Returns whether a write has an unknown outcome.
     pub fn is_pending(&self) -> bool {
         self.pending
     }
 
-    /// The write that was sent at `sent` succeeded and left this; the answer came `now`.
+    /// Records a successful write that was sent at `sent` and answered at `now`.
     pub fn wrote(&mut self, stored: Stored, sent: Instant, now: Instant) {
         self.looked(Some(stored), now);
-        // From before the write was sent: whoever saw it, saw it later.
+        // Counted from before the write was sent: every observer has seen it later.
         self.until = (self.holder() == Some(&self.identity)).then(|| sent + self.timing.renew_deadline);
     }
 
-    /// What to write to let others take over at once; `None` when this replica is not the holder as far as it knows.
+    /// Returns the write that releases the Lease; `None` if this replica is not known to be the
+    /// holder.
     pub fn release(&self, clock_us: i64) -> Option<(Record, String)> {
         let stored = self.seen.as_ref().filter(|_| self.fresh)?.stored.as_ref()?;
         (holder(stored) == Some(&self.identity)).then(|| {
@@ -214,18 +222,18 @@ impl Machine {
         })
     }
 
-    /// The term is over, whatever the Lease says.
+    /// Ends the term regardless of the Lease.
     pub fn end_term(&mut self) {
         self.until = None;
     }
 
-    /// How long without a sign of life until the holder is taken for gone.
+    /// Returns how long the holder may go without a renewal until it is considered gone.
     fn patience(&self, record: &Record) -> Duration {
         let stated = record.duration.filter(|duration| !duration.is_zero());
         stated.unwrap_or(self.timing.duration)
     }
 
-    /// Takes over from whoever held it before.
+    /// Returns the record that takes over the Lease.
     fn claim(&self, before: &Record, clock_us: i64) -> Record {
         let renewal = self.renewal(before, clock_us);
         Record {
@@ -237,8 +245,8 @@ impl Machine {
         }
     }
 
-    /// Goes on holding it. The time always grows, even if the clock stands still or was set back: a write that changes nothing would
-    /// be no sign of life.
+    /// Returns the record that renews the Lease. Its time always increases, even if the clock
+    /// stands still or was set back: a write that changes nothing would not be a renewal.
     fn renewal(&self, before: &Record, clock_us: i64) -> Record {
         Record {
             holder: Some(self.identity.clone()),
@@ -250,7 +258,7 @@ impl Machine {
     }
 }
 
-/// Who holds it; an empty name is nobody's.
+/// Returns the holder; an empty name means that the Lease is free.
 fn holder(stored: &Stored) -> Option<&str> {
     stored.record.holder.as_deref().filter(|name| !name.is_empty())
 }

@@ -1,30 +1,31 @@
-//! Where the Lease is: what the elector needs of it, as a trait, so that a simulation can stand in.
+//! The storage of the Lease as a trait, so that tests can simulate it.
 
 use async_trait::async_trait;
 
 use super::state::{Record, Stored};
 
-/// A Lease somewhere. Each method is one try; the elector repeats.
+/// Stores one Lease. Each method is one attempt; the elector retries.
 #[async_trait]
 pub trait LeaseStore: Send + Sync {
-    /// The newest record: never one from before a write that had been answered. `None` when there is no Lease.
+    /// Returns the newest record, never one that precedes an acknowledged write; `None` if there is
+    /// no Lease.
     async fn get(&self) -> Result<Option<Stored>, StoreError>;
 
-    /// Makes the Lease; [`StoreError::Conflict`] if there is one.
+    /// Creates the Lease; returns [`StoreError::Conflict`] if it exists.
     async fn create(&self, record: &Record) -> Result<Stored, StoreError>;
 
-    /// Writes over `version`; [`StoreError::Conflict`], and nothing is changed, if that is not what is stored. Must not succeed in
-    /// any other case, however late it arrives.
+    /// Replaces `version`; returns [`StoreError::Conflict`] without a change if another version is
+    /// stored. Must not succeed in any other case, however late the request arrives.
     async fn update(&self, record: &Record, version: &str) -> Result<Stored, StoreError>;
 }
 
-/// Why a call did not do what it was asked to.
+/// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// Somebody else has written.
-    #[error("the lease was changed by somebody else")]
+    /// Another client has written the Lease.
+    #[error("the lease was changed by another client")]
     Conflict,
-    /// It failed, or nobody knows; says how.
+    /// The call failed or its outcome is unknown; contains the cause.
     #[error("{0}")]
     Failed(String),
 }

@@ -1,4 +1,5 @@
-//! The election as a whole, in a simulated world: never two leaders, somebody soon, and the cases that people meet.
+//! Tests of the whole election in a simulation: never two leaders, a new leader soon, and typical
+//! failures.
 
 mod world;
 
@@ -12,14 +13,15 @@ const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Until when there is trouble; everything of that time has arrived by [`QUIET`].
+/// Faults are injected until this time; all delayed requests have arrived by [`QUIET`].
 const TROUBLE: Duration = seconds(120);
 const QUIET: Duration = seconds(150);
-/// How long after that somebody must lead: the duration by the slowest clock, a look that just missed it, and a call.
+/// How long after that a replica must lead: the duration by the slowest clock, a read that just
+/// missed it, and a call.
 const SOON: Duration = seconds(25);
 const END: Duration = seconds(240);
 
-/// Clocks differ in speed by up to a sixth.
+/// Clock speeds differ by up to a sixth.
 fn rate() -> impl Strategy<Value = f64> {
     0.93..1.08
 }
@@ -28,7 +30,7 @@ fn within(longest: Duration) -> impl Strategy<Value = Duration> {
     (0..longest.as_millis() as u64).prop_map(Duration::from_millis)
 }
 
-/// A replica that lives, stops or crashes before the quiet.
+/// A replica that runs, stops or crashes before the quiet period.
 fn habits(pauses: usize) -> impl Strategy<Value = Habits> {
     let pause = (within(seconds(90)), within(seconds(30)));
     (
@@ -49,7 +51,7 @@ fn habits(pauses: usize) -> impl Strategy<Value = Habits> {
         })
 }
 
-/// Two or three replicas, of which the first lives.
+/// Two or three replicas, of which the first neither stops nor crashes.
 fn replicas(pauses: usize) -> impl Strategy<Value = Vec<Habits>> {
     proptest::collection::vec(habits(pauses), 2..=3).prop_map(|mut all| {
         all[0].stop = None;
@@ -100,8 +102,8 @@ proptest! {
             }
         });
         prop_assert_eq!(two, None);
-        prop_assert!(led_at.is_some_and(|at| at <= QUIET + SOON), "nobody led in time: {:?}", led_at);
-        prop_assert_eq!(gap, None, "and whoever leads without trouble goes on");
+        prop_assert!(led_at.is_some_and(|at| at <= QUIET + SOON), "no replica led in time: {:?}", led_at);
+        prop_assert_eq!(gap, None, "a leader without faults keeps leading");
     }
 
     #[test]
@@ -124,7 +126,7 @@ proptest! {
     }
 }
 
-/// Runs two replicas and gives when each of them led first.
+/// Runs two replicas and returns when each of them led first.
 fn two(first: Habits, second: Habits) -> (World, Vec<Option<Duration>>) {
     let world = World::new(7);
     let mut replicas = enter(&world, &[first, second]);
@@ -168,8 +170,8 @@ fn after_an_orderly_stop_the_other_leads_at_its_next_look() {
     };
     let (world, led) = two(stops, later());
     let led = led[1].unwrap();
-    assert!(led >= seconds(63), "the work comes to its end first: {led:?}");
-    assert!(led < seconds(66), "then one look is enough: {led:?}");
+    assert!(led >= seconds(63), "the work ends first: {led:?}");
+    assert!(led < seconds(66), "then one read is enough: {led:?}");
     assert_eq!(world.lease().unwrap().transitions, 1);
 }
 
@@ -233,6 +235,6 @@ fn a_lease_that_somebody_deletes_makes_no_second_leader() {
         }
         assert!(leaders(replicas).len() < 2);
     });
-    assert_eq!(leaders(&replicas).len(), 1, "and somebody leads again");
+    assert_eq!(leaders(&replicas).len(), 1, "a replica leads again");
     assert!(replicas.iter().all(Replica::lives));
 }

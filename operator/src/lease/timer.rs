@@ -1,22 +1,22 @@
-//! The seam for monotonic time, so that the election can be simulated with clocks that run at different speeds. Called by the elector
-//! and the fence.
+//! Monotonic time as a trait, so that tests can simulate clocks of different speeds. Used by the
+//! elector and the fence.
 
 use std::fmt;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-/// A clock that only goes forward, and waiting for it.
+/// A monotonic clock with timers.
 #[async_trait]
 pub trait Timer: Send + Sync + fmt::Debug {
-    /// Now.
+    /// Returns the current time.
     fn now(&self) -> Instant;
 
-    /// Returns at that moment, or at once if it is past.
+    /// Returns at this time, or immediately if it has passed.
     async fn sleep_until(&self, at: Instant);
 }
 
-/// The computer's.
+/// The monotonic clock of the operating system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemTimer;
 

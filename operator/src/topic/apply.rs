@@ -1,5 +1,6 @@
-//! Carries out a plan: claims the name, holds the resource by its finalizer, creates or alters the topic. Each step may be repeated, and
-//! the process may end between any two: the next pass plans the rest. Called by a pass for one Topic at a time, for many at once.
+//! Applies a plan: claims the name, sets the finalizer, creates or alters the topic. Every step is
+//! idempotent, and the process may end between any two: the next pass plans the rest. Called by a
+//! pass, concurrently for different Topics.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,20 +18,20 @@ use crate::{
     crd::{Adopt, DeletionPolicy, Topic},
 };
 
-/// What came of it.
+/// Result of applying a plan.
 #[derive(Debug, Default)]
 pub(super) struct Applied {
     /// The changes that were made.
     pub(super) done: Vec<Change>,
-    /// The topic after them, if it was created or altered.
+    /// The topic after the changes, if it was created or altered.
     pub(super) record: Option<TopicRecord>,
-    /// Why the plan ended early: somebody was faster.
+    /// Why the plan was aborted: another client was faster.
     pub(super) refused: Option<Problem>,
-    /// The resource after them, if it was changed.
+    /// The resource after the changes, if it was changed.
     pub(super) latest: Option<Arc<Topic>>,
 }
 
-/// Who claims: this resource.
+/// Returns the owner of the claim: this resource.
 pub(super) fn owner(topic: &Topic) -> TopicOwner {
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
     TopicOwner {
@@ -40,7 +41,7 @@ pub(super) fn owner(topic: &Topic) -> TopicOwner {
     }
 }
 
-/// Carries the plan out.
+/// Applies the plan.
 pub(super) async fn apply(
     context: &Context,
     store: &Store,
@@ -109,7 +110,8 @@ async fn create(
             applied.record = Some(record);
             applied.done.push(create.clone());
         }
-        // Somebody created it since it was looked at. With a claim of this very moment it is not ours to keep.
+        // Created by another client since the query. If the name was only just claimed, the claim
+        // must not be kept.
         Err(Error::TopicAlreadyExists(_))
             if wanted.adopt == Adopt::Never && applied.done.contains(&Change::Claim) =>
         {
@@ -122,7 +124,7 @@ async fn create(
     Ok(applied)
 }
 
-/// All alterations in one transaction.
+/// Combines all alterations into one transaction.
 fn in_one(alterations: &[&Change]) -> TopicChange {
     let mut change = TopicChange {
         partitions: None,
@@ -139,7 +141,7 @@ fn in_one(alterations: &[&Change]) -> TopicChange {
     change
 }
 
-/// Refusals that only say that what was observed is no longer so.
+/// Classifies errors that only mean that the observed state is outdated.
 fn raced(error: Error) -> Failure {
     match error {
         Error::TopicAlreadyExists(_) | Error::UnknownTopic(_) | Error::InvalidPartitions(_) => {

@@ -1,5 +1,5 @@
-//! Which Topics wait before they are tried again, and for how long. A Topic that fails waits longer each time, with jitter, and hinders
-//! no other; a change of it ends the wait at once. Owned by the memory of one cluster's passes.
+//! Back-off of Topics. A Topic that fails waits longer each time, with jitter, without delaying
+//! others; a change of the Topic ends its wait. Owned by the state of one cluster's passes.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use crate::{backoff::delay, crd::Topic};
 
-/// What must not have changed for a Topic to go on waiting; nor need anybody look at a Topic whose fingerprint is the same, since the
-/// rest of it is the operator's own writing.
+/// The parts of a Topic whose change ends its wait. A Topic with an unchanged fingerprint needs no
+/// pass either, since all other parts are written by the operator itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fingerprint {
     uid: Option<String>,
@@ -19,7 +19,7 @@ pub(super) struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// That of this Topic.
+    /// Returns the fingerprint of a Topic.
     pub(super) fn of(topic: &Topic) -> Self {
         let metadata = &topic.metadata;
         Self {
@@ -31,7 +31,7 @@ impl Fingerprint {
     }
 }
 
-/// The Topics of one cluster that wait, by uid.
+/// The waiting Topics of one cluster, by uid.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     topics: HashMap<String, Wait>,
@@ -45,13 +45,13 @@ struct Wait {
 }
 
 impl Waiting {
-    /// Until when this Topic waits, if it does.
+    /// Returns until when this Topic waits, if it does.
     pub(super) fn until(&self, uid: &str, topic: &Topic, now: Instant) -> Option<Instant> {
         let wait = self.topics.get(uid)?;
         (wait.due > now && wait.of == Fingerprint::of(topic)).then_some(wait.due)
     }
 
-    /// It failed; gives the time of the next try.
+    /// Records a failure and returns the time of the next attempt.
     pub(super) fn failed(
         &mut self,
         uid: &str,
@@ -70,17 +70,17 @@ impl Waiting {
         due
     }
 
-    /// It did not fail.
+    /// Records a success.
     pub(super) fn succeeded(&mut self, uid: &str) {
         self.topics.remove(uid);
     }
 
-    /// Forgets those that are gone.
+    /// Drops the Topics that no longer exist.
     pub(super) fn keep(&mut self, there: &HashSet<&str>) {
         self.topics.retain(|uid, _| there.contains(uid.as_str()));
     }
 
-    /// Nobody waits any longer: what they waited for has changed.
+    /// Ends all waits, because their common cause has changed.
     pub(super) fn clear(&mut self) {
         self.topics.clear();
     }

@@ -1,6 +1,7 @@
-//! Watches Topics and clusters and starts the passes. Called once by whoever leads, and ends when told to, with whatever is under way:
-//! each step of a pass may be repeated. A watch that breaks is taken up again; until every watch has seen everything once no pass
-//! starts, since what is not seen would be taken for gone.
+//! Watches Topics and clusters and starts the passes. Called once by the leader. Ends when `stop`
+//! is cancelled and aborts running passes, whose steps are idempotent. A broken watch is restarted.
+//! No pass starts before every watch has listed its objects, since an object that has not been
+//! listed would be considered deleted.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -36,10 +37,10 @@ use crate::{
 };
 
 type Cluster = PartialObjectMeta<StreamHouseCluster>;
-/// What happened, and in which of the watches.
+/// A watch's events with its index.
 type Events<K> = Pin<Box<dyn Stream<Item = (usize, watcher::Result<Event<K>>)> + Send>>;
 
-/// Looks after all Topics in the scope until `stop`.
+/// Reconciles all Topics in the scope until `stop` is cancelled.
 pub async fn run(context: Context, stop: CancellationToken) {
     let mut controller = Controller::new(context);
     let (mut topics, mut clusters) = controller.watch();
@@ -54,7 +55,7 @@ pub async fn run(context: Context, stop: CancellationToken) {
             wake = wakes.recv() => match wake {
                 Ok(cluster) => controller.schedule.wake(cluster, Instant::now()),
                 Err(RecvError::Lagged(_)) => controller.schedule.wake_all(Instant::now()),
-                // The context holds the other end.
+                // The context holds the sender.
                 Err(RecvError::Closed) => return,
             },
             Some(ended) = controller.running.join_next_with_id() => controller.ended(ended),
@@ -63,16 +64,16 @@ pub async fn run(context: Context, stop: CancellationToken) {
     }
 }
 
-/// A pass's cluster, what it remembers and what came of it.
+/// A finished pass: its cluster, state and report.
 type Ended = (ClusterKey, Memory, Report);
 
 struct Controller {
     context: Context,
     topics: Vec<reflector::Store<Topic>>,
     clusters: Vec<reflector::Store<Cluster>>,
-    /// Watches that have seen everything once.
+    /// Watches that have listed all their objects.
     seen: HashSet<(&'static str, usize)>,
-    /// Topics as they were when they last woke their cluster.
+    /// Fingerprints of the Topics when they last woke their cluster.
     known: HashMap<String, Fingerprint>,
     schedule: Schedule,
     running: JoinSet<Ended>,
@@ -93,7 +94,8 @@ impl Controller {
         }
     }
 
-    /// One watch a kind, or one a kind and namespace. Of clusters only the metadata is needed.
+    /// Starts one watch per kind, or one per kind and namespace. Clusters are watched by metadata
+    /// only.
     fn watch(&mut self) -> (Events<Topic>, Events<Cluster>) {
         let (client, scope) = (&self.context.client, &self.context.scope);
         let mut topics: Vec<Events<Topic>> = Vec::new();
@@ -136,13 +138,13 @@ impl Controller {
             Ok(Event::Init) => {}
             Ok(Event::InitDone) => {
                 self.saw("topics", watch);
-                // Which ones went while nobody watched, the passes see.
+                // Deletions that were missed while the watch was broken are found by the passes.
                 let all = self.topics.iter().flat_map(reflector::Store::state);
                 let there: HashSet<String> = all.map(|topic| uid(&topic).to_owned()).collect();
                 self.known.retain(|uid, _| there.contains(uid));
                 self.schedule.wake_all(Instant::now());
             }
-            Err(error) => tracing::warn!(%error, "the watch of Topics broke and is taken up again"),
+            Err(error) => tracing::warn!(%error, "the watch of Topics failed; restarting it"),
         }
     }
 
@@ -159,11 +161,11 @@ impl Controller {
                 self.saw("clusters", watch);
                 self.schedule.wake_all(Instant::now());
             }
-            Err(error) => tracing::warn!(%error, "the watch of clusters broke and is taken up again"),
+            Err(error) => tracing::warn!(%error, "the watch of clusters failed; restarting it"),
         }
     }
 
-    /// A watch has seen everything once.
+    /// Records that a watch has listed all its objects.
     fn saw(&mut self, kind: &'static str, watch: usize) {
         self.seen.insert((kind, watch));
         if self.is_complete() {
@@ -181,7 +183,7 @@ impl Controller {
         }
     }
 
-    /// When the next pass starts; not before everything was seen.
+    /// Returns when the next pass starts; `None` before all watches are synced.
     fn next(&self) -> Option<Instant> {
         self.schedule.next().filter(|_| self.is_complete())
     }
@@ -243,7 +245,7 @@ impl Controller {
             }
             Err(error) => {
                 if let Some(cluster) = self.passes.remove(&error.id()) {
-                    tracing::error!(%cluster, %error, "a pass over the topics of a cluster broke down");
+                    tracing::error!(%cluster, %error, "a pass over the Topics of a cluster panicked");
                     self.schedule.broke(&cluster, Instant::now());
                 }
             }
@@ -260,7 +262,7 @@ impl Controller {
     }
 }
 
-/// The cluster that a Topic names.
+/// Returns the cluster that a Topic references.
 fn cluster_of(topic: &Topic) -> Option<ClusterKey> {
     let namespace = topic.metadata.namespace.as_deref()?;
     Some(ClusterKey::new(namespace, topic.spec.cluster_ref.name.as_str()))

@@ -1,4 +1,4 @@
-//! What can go wrong while a plan is carried out, and what is said of it. Called by the steps of a pass.
+//! Errors while a plan is applied, and their conditions. Used by the steps of a pass.
 
 use std::time::Duration;
 
@@ -7,28 +7,28 @@ use streamhouse_metadata as metadata;
 use super::validate::Problem;
 use crate::{conditions::State, crd::Reason};
 
-/// No call of the API server takes longer.
+/// Timeout of one call to the API server.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Why a Topic is tried again.
+/// Why a Topic is retried.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     /// The metadata store failed.
     #[error("{0}")]
     Store(#[from] metadata::Error),
-    /// The API server refused or did not answer.
+    /// The API server rejected the request or did not answer.
     #[error("the API server: {0}")]
     Api(String),
-    /// Somebody changed the topic since it was looked at. The next look tells.
-    #[error("the topic changed meanwhile: {0}")]
+    /// Another client changed the topic since the query. The next pass sees the change.
+    #[error("the topic was changed concurrently: {0}")]
     Raced(String),
-    /// The resource is gone, or another one has its name: nobody is left to tell.
-    #[error("the resource is gone")]
+    /// The resource was deleted, or another one has its name, so no status can be written.
+    #[error("the resource was deleted")]
     Gone,
 }
 
 impl Failure {
-    /// What the resource's Ready condition says of it; nothing when the next look will tell.
+    /// Returns the status and reason of the Ready condition; `None` if the next pass determines it.
     pub(super) fn ready(&self) -> Option<(State, Problem)> {
         match self {
             Self::Store(error) => Some((
@@ -54,10 +54,10 @@ impl From<kube::Error> for Failure {
     }
 }
 
-/// Waits for the API server, though not for ever.
+/// Limits the duration of a call to the API server.
 pub(super) async fn within<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
     match tokio::time::timeout(PATIENCE, call).await {
         Ok(answer) => Ok(answer?),
-        Err(_) => Err(Failure::Api(format!("no answer within {} s", PATIENCE.as_secs()))),
+        Err(_) => Err(Failure::Api(format!("no response within {} s", PATIENCE.as_secs()))),
     }
 }

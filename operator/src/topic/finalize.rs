@@ -1,6 +1,7 @@
-//! The end of a Topic: what a deletion does, decided purely, and the finalizer that lets it be done. A Topic has the finalizer only
-//! while its deletion policy is Delete and it manages the topic. Nothing here may keep a namespace from ending: where the topic cannot
-//! or need not be deleted, the finalizer goes and the topic stays.
+//! Deletion of a Topic: the decision what to delete (without side effects) and the finalizer. A
+//! Topic has the finalizer only while its deletion policy is Delete and it manages the topic. Must
+//! never block the deletion of a namespace: if the topic cannot or need not be deleted, the
+//! finalizer is removed and the topic is kept.
 
 use std::sync::Arc;
 
@@ -20,43 +21,44 @@ use crate::{
     crd::{DeletionPolicy, FINALIZER, MANAGER, Topic},
 };
 
-/// Changes of the finalizers are tried so often against others who change the same resource.
+/// Attempts to change the finalizers despite concurrent changes of the resource.
 const TRIES: usize = 3;
 
-/// What surrounds a Topic that is being deleted.
+/// State of the cluster and the namespace of a Topic that is being deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Surroundings {
-    /// The cluster goes on.
+    /// The cluster exists and is not being deleted.
     Stay,
-    /// The cluster is gone or going.
+    /// The cluster does not exist or is being deleted.
     ClusterEnds,
-    /// The namespace is going, the cluster with it.
+    /// The namespace is being deleted, and the cluster with it.
     NamespaceEnds,
 }
 
-/// What the end of a Topic takes.
+/// What the deletion of a Topic requires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Removal {
-    /// The metadata store is needed and cannot be used: the finalizer stays.
+    /// Wait until the metadata store is available; the finalizer stays.
     Wait,
-    /// This much.
+    /// Delete this much and remove the finalizer.
     Proceed {
         /// Delete the topic.
         delete: bool,
-        /// Give up the claim.
+        /// Release the claim.
         release: bool,
-        /// Why the topic is kept though the policy says Delete.
+        /// Why the topic is kept although the policy is Delete.
         kept: Option<&'static str>,
     },
 }
 
-/// Whether our finalizer is on it.
+/// Returns whether the Topic has the operator's finalizer.
 pub(super) fn is_held(topic: &Topic) -> bool {
     let finalizers = topic.metadata.finalizers.as_deref().unwrap_or_default();
     finalizers.iter().any(|finalizer| finalizer == FINALIZER)
 }
 
-/// Decides the end of a Topic with a deletion timestamp. `observed` is `None` while the metadata store cannot be used.
+/// Plans the deletion of a Topic with a deletion timestamp. `observed` is `None` while the metadata
+/// store is unavailable.
 pub(super) fn removal(topic: &Topic, around: Surroundings, observed: Option<Observed<'_>>) -> Removal {
     let uid = topic.metadata.uid.as_deref().unwrap_or_default();
     let ours = observed.is_some_and(|observed| observed.is_owned_by(uid));
@@ -69,7 +71,7 @@ pub(super) fn removal(topic: &Topic, around: Surroundings, observed: Option<Obse
         return keep(None);
     }
     match around {
-        Surroundings::ClusterEnds => return keep(Some("its cluster is gone")),
+        Surroundings::ClusterEnds => return keep(Some("its cluster was deleted")),
         Surroundings::NamespaceEnds => return keep(Some("its namespace is being deleted")),
         Surroundings::Stay => {}
     }
@@ -84,7 +86,8 @@ pub(super) fn removal(topic: &Topic, around: Surroundings, observed: Option<Obse
     }
 }
 
-/// Whether this namespace is going. Without the right to read namespaces the cluster's own end has to tell.
+/// Returns whether the namespace is being deleted. Without the right to read namespaces, only the
+/// state of the cluster is considered.
 pub(super) async fn namespace_ends(context: &Context, namespace: &str) -> Result<bool, Failure> {
     let namespaces: Api<Namespace> = Api::all(context.client.clone());
     let found = within(async {
@@ -98,8 +101,12 @@ pub(super) async fn namespace_ends(context: &Context, namespace: &str) -> Result
         .is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
 }
 
-/// Puts our finalizer on or takes it off, and leaves those of others. Gives the resource as it is then, or nothing if it was so
-/// already. [`Failure::Gone`] when the resource is no more.
+/// Adds or removes the operator's finalizer and keeps all others. Returns the changed resource, or
+/// `None` if no change was necessary.
+///
+/// # Errors
+///
+/// Returns [`Failure::Gone`] if the resource no longer exists.
 pub(super) async fn hold(
     context: &Context,
     topic: &Arc<Topic>,
@@ -138,11 +145,11 @@ pub(super) async fn hold(
         }
     }
     Err(Failure::Raced(
-        "its finalizers are changed by others too".to_owned(),
+        "its finalizers are being changed by other clients".to_owned(),
     ))
 }
 
-/// The resource version guards the list: a merge patch replaces it whole.
+/// The resource version guards the list, which a merge patch replaces as a whole.
 fn patch(topic: &Topic, held: bool) -> serde_json::Value {
     let others = topic
         .metadata

@@ -1,10 +1,13 @@
-//! Topics: custom resources become rows of the metadata store, and stay so. Whoever leads calls [`run`]; `diff` calls [`plan_of`].
+//! Topics: reconciles custom resources with rows of the metadata store. The leader calls [`run`];
+//! `diff` calls [`plan_of`].
 //!
-//! In reading order: [`controller`] watches and decides when; `schedule` its timetable; [`pass`] one look at one cluster's topics;
-//! `one` what a pass does for each Topic: [`validate`] and [`plan`] (pure), `apply`, [`finalize`] when it goes, `status`, `news`.
+//! In reading order: [`controller`] watches and decides when; `schedule` is its timetable; [`pass`]
+//! reconciles the Topics of one cluster; `one` is the part of a pass for each Topic: [`validate`]
+//! and [`plan`] (without side effects), `apply`, [`finalize`] on deletion, `status`, `news`.
 //!
-//! What holds: a topic is changed only after its Topic has claimed the name in the metadata store, where one row decides between two;
-//! planning again after applying gives nothing; every step may be repeated after a crash; a Topic that fails hinders no other.
+//! Guarantees: a topic is changed only after its Topic has claimed the name in the metadata store,
+//! where one row decides between two claims; planning again after applying gives no changes; every
+//! step may be repeated after a crash; a Topic that fails does not delay others.
 
 mod apply;
 mod backoff;

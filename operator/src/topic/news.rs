@@ -1,4 +1,5 @@
-//! What people are told when something happened to a Topic: events. Pure; a pass publishes them once everything else is done.
+//! The events of a Topic. Computed without side effects; a pass publishes them after all other
+//! work.
 
 use super::{
     plan::{Change, summary},
@@ -9,10 +10,10 @@ use crate::{
     crd::{Reason, Topic},
 };
 
-/// An event to be.
+/// An event to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct News {
-    /// Somebody should look.
+    /// Whether the event is a warning.
     pub(super) warning: bool,
     pub(super) reason: Reason,
     pub(super) message: String,
@@ -35,13 +36,14 @@ impl News {
         }
     }
 
-    /// Whether it tells that somebody else's change was undone.
+    /// Returns whether the event reports that a change by another client was undone.
     pub(super) fn is_drift(&self) -> bool {
         matches!(self.reason, Reason::DriftCorrected | Reason::Recreated)
     }
 }
 
-/// What happened to the topic: these changes were made, and it has this id now. `topic` is as it was before.
+/// Returns the events for the changes that were made. The topic now has this id; `topic` is the
+/// resource before the changes.
 pub(super) fn of_changes(topic: &Topic, done: &[Change], topic_id: &str) -> Vec<News> {
     let before = topic
         .status
@@ -56,7 +58,7 @@ pub(super) fn of_changes(topic: &Topic, done: &[Change], topic_id: &str) -> Vec<
         return vec![News::warning(
             Reason::Recreated,
             format!(
-                "the topic {before} was deleted by somebody; there is a new one, {topic_id}, without its records"
+                "topic {before} was deleted outside of the operator; its replacement {topic_id} does not contain its records"
             ),
         )];
     }
@@ -71,7 +73,7 @@ pub(super) fn of_changes(topic: &Topic, done: &[Change], topic_id: &str) -> Vec<
         };
         return vec![News::normal(
             Reason::Adopted,
-            format!("the topic existed and is managed from now on{changes}"),
+            format!("the existing topic is now managed by this resource{changes}"),
         )];
     }
     if rest.is_empty() {
@@ -80,13 +82,13 @@ pub(super) fn of_changes(topic: &Topic, done: &[Change], topic_id: &str) -> Vec<
     if status::is_settled(topic) {
         return vec![News::normal(
             Reason::DriftCorrected,
-            format!("somebody changed the topic; put back: {}", summary(&rest)),
+            format!("the topic was changed outside of the operator; restored: {}", summary(&rest)),
         )];
     }
     of_spec(&rest)
 }
 
-/// What a change of the spec did.
+/// Returns the events for a change of the spec.
 fn of_spec(done: &[Change]) -> Vec<News> {
     let mut news = Vec::new();
     let mut settings = Vec::new();
@@ -105,7 +107,7 @@ fn of_spec(done: &[Change]) -> Vec<News> {
     news
 }
 
-/// A Topic that stops being ready for a reason that waits for somebody is told once.
+/// Returns an event when a Topic becomes not ready for a reason that requires action by a user.
 pub(super) fn of_problem(topic: &Topic, ready: &(State, Reason, String)) -> Option<News> {
     let (state, reason, message) = ready;
     let before = status::ready(topic).map(|(_, reason, _)| reason);

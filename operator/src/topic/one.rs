@@ -1,5 +1,6 @@
-//! One Topic in a pass: its plan carried out and its status written, or its end. Called by the pass for each Topic that is due. Whatever
-//! fails ends up in the status, if there is still a resource to have one.
+//! Reconciles one Topic within a pass: applies its plan and writes its status, or finalizes its
+//! deletion. Called by the pass for each Topic that is due. Every error ends up in the status if
+//! the resource still exists.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,10 +26,10 @@ use crate::{
     metrics::Outcome,
 };
 
-/// An event is not worth waiting longer for.
+/// Timeout for publishing an event.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What one Topic needs of the pass.
+/// What a Topic needs from the pass.
 pub(super) struct One<'a> {
     pub(super) context: &'a Context,
     pub(super) events: &'a Events,
@@ -37,20 +38,20 @@ pub(super) struct One<'a> {
     pub(super) refresh: bool,
 }
 
-/// What became of it.
+/// Result for one Topic.
 pub(super) struct Handled {
-    /// As it is now, as far as we know.
+    /// The resource as last known.
     pub(super) topic: Arc<Topic>,
-    /// It was written: the watch will lag behind for a moment.
+    /// Whether it was written: the watch lags behind for a moment.
     pub(super) written: bool,
-    /// The last finalizer was ours, or it went meanwhile.
+    /// Whether it was deleted, for example because the last finalizer was removed.
     pub(super) gone: bool,
     pub(super) outcome: Outcome,
-    /// It is to be tried again without a change.
+    /// Whether to retry without a change.
     pub(super) again: bool,
 }
 
-/// What is to be said of it.
+/// Status, outcome and events that follow from a reconciliation.
 struct Verdict {
     facts: Option<Facts>,
     outcome: Outcome,
@@ -59,7 +60,7 @@ struct Verdict {
 }
 
 impl Verdict {
-    /// Nothing is to be done before something changes.
+    /// Creates a verdict that waits for a change.
     fn waits(state: State, problem: Problem) -> Self {
         Self {
             facts: Some(Facts {
@@ -90,7 +91,7 @@ impl Verdict {
 }
 
 impl One<'_> {
-    /// Does what is to be done for it.
+    /// Reconciles the Topic.
     pub(super) async fn handle(&self, topic: Arc<Topic>) -> Handled {
         let mut handled = Handled {
             topic,
@@ -121,7 +122,7 @@ impl One<'_> {
         handled
     }
 
-    /// The way of a Topic that stays.
+    /// Reconciles a Topic that is not being deleted.
     async fn reconcile(&self, store: &Store, overview: &TopicsOverview, handled: &mut Handled) -> Verdict {
         let topic = handled.topic.clone();
         let wanted = match validate(&topic) {
@@ -143,13 +144,13 @@ impl One<'_> {
             }
             Err(failure) => {
                 handled.gone = matches!(failure, Failure::Gone);
-                tracing::warn!(topic = %wanted.name, error = %failure, "a topic is not as its resource says yet");
+                tracing::warn!(topic = %wanted.name, error = %failure, "a topic could not be reconciled");
                 Verdict::failed(&failure)
             }
         }
     }
 
-    /// The way of a Topic that goes.
+    /// Finalizes a Topic that is being deleted.
     async fn end(&self, handled: &mut Handled) -> Verdict {
         match self.remove(handled).await {
             Ok(verdict) => verdict,
@@ -161,7 +162,7 @@ impl One<'_> {
                 }
             }
             Err(failure) => {
-                let facts = pending(format!("the deletion failed and is tried again: {failure}"));
+                let facts = pending(format!("the deletion failed and is retried: {failure}"));
                 Verdict {
                     facts,
                     ..Verdict::failed(&failure)
@@ -196,7 +197,7 @@ impl One<'_> {
         } = removal(&topic, around, observed)
         else {
             let verdict = Verdict::waits(State::False, Problem::new(Reason::DeletePending, ""));
-            let why = format!("the topic is deleted as soon as the metadata store can be used: {why}");
+            let why = format!("the topic is deleted once the metadata store is available: {why}");
             return Ok(Verdict {
                 facts: pending(why),
                 ..verdict
@@ -214,17 +215,18 @@ impl One<'_> {
         Ok(done(match kept {
             Some(why) => vec![News::normal(
                 Reason::Retained,
-                format!("the topic {name} is kept: {why}"),
+                format!("topic {name} is kept: {why}"),
             )],
             None if delete => vec![News::normal(
                 Reason::Deleted,
-                format!("the topic {name} is deleted"),
+                format!("topic {name} was deleted"),
             )],
             None => Vec::new(),
         }))
     }
 
-    /// Leaves the metadata store as it should be without this Topic. `lightly`: a store that fails must not hold the resource up.
+    /// Removes the Topic from the metadata store. `lightly`: an error of the store does not delay
+    /// the deletion of the resource.
     async fn leave(
         &self,
         store: &Store,
@@ -243,9 +245,9 @@ impl One<'_> {
         if release {
             match store.release(name, uid).await {
                 Ok(_) => {}
-                // A later pass finds the claim without its resource.
+                // A later pass finds the stale claim.
                 Err(error) if lightly => {
-                    tracing::warn!(topic = %name, %error, "a claim could not be given up")
+                    tracing::warn!(topic = %name, %error, "cannot release a claim")
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -253,7 +255,7 @@ impl One<'_> {
         Ok(())
     }
 
-    /// Writes the status, then tells people.
+    /// Writes the status, then publishes the events.
     async fn conclude(&self, handled: &mut Handled, mut verdict: Verdict) {
         handled.outcome = verdict.outcome;
         handled.again = verdict.again;
@@ -268,7 +270,7 @@ impl One<'_> {
                 Ok(None) => {}
                 Err(Failure::Gone) => handled.gone = true,
                 Err(failure) => {
-                    tracing::warn!(topic = %before.topic_name(), error = %failure, "a status could not be written");
+                    tracing::warn!(topic = %before.topic_name(), error = %failure, "cannot write a status");
                     handled.outcome = Outcome::Error;
                     handled.again = true;
                 }
@@ -288,7 +290,7 @@ impl One<'_> {
 
     async fn write(&self, topic: &Topic, facts: &Facts) -> Result<Option<Topic>, Failure> {
         let now = Timestamp::from_millisecond(self.context.clock.now_ms()).unwrap_or_default();
-        // As the API server stores it.
+        // Rounded to seconds, as the API server stores it.
         let now = Timestamp::from_second(now.as_second()).unwrap_or_default();
         let status = status::compute(topic, facts, self.refresh, now);
         status::write(self.context, topic, &status).await
@@ -308,12 +310,12 @@ impl One<'_> {
             }
         };
         if tokio::time::timeout(PATIENCE, telling).await.is_err() {
-            tracing::warn!(%reason, "an event took too long and is left out");
+            tracing::warn!(%reason, "publishing an event timed out");
         }
     }
 }
 
-/// What is said of a deletion that waits.
+/// Returns the status of a deletion that waits.
 fn pending(message: String) -> Option<Facts> {
     Some(Facts {
         known: Known::AsBefore,
@@ -322,11 +324,11 @@ fn pending(message: String) -> Option<Facts> {
     })
 }
 
-/// What is said of a Topic that is paused: what would be done.
+/// Returns the status of a paused Topic, with the changes that would be made.
 fn paused(topic: &Topic, observed: Observed<'_>, plan: &Plan) -> Verdict {
     let would = match plan.changes.is_empty() {
         true => "spec.paused is set".to_owned(),
-        false => format!("paused; would {}", plan.summary()),
+        false => format!("paused; pending changes: {}", plan.summary()),
     };
     let ready = match (plan.is_at_rest(), plan.problems.first()) {
         (true, _) => (State::True, Reason::Reconciled, String::new()),
@@ -335,7 +337,7 @@ fn paused(topic: &Topic, observed: Observed<'_>, plan: &Plan) -> Verdict {
         }
         _ => (State::False, Reason::Paused, would.clone()),
     };
-    // Another topic under the name is news, to be told when somebody may act on it.
+    // A different topic under the name is reported once the Topic is no longer paused.
     let before = topic
         .status
         .as_ref()
@@ -360,7 +362,7 @@ fn paused(topic: &Topic, observed: Observed<'_>, plan: &Plan) -> Verdict {
     }
 }
 
-/// The observed topic in numbers.
+/// Returns the observed topic's id, partitions, records and size.
 fn numbers(observed: Observed<'_>) -> Known {
     match observed.topic {
         Some(topic) => Known::Topic(Numbers {
@@ -373,7 +375,7 @@ fn numbers(observed: Observed<'_>) -> Known {
     }
 }
 
-/// What is said of a plan that was carried out.
+/// Returns the status and events of an applied plan.
 fn applied_verdict(
     topic: &Topic,
     wanted: &Wanted,
@@ -402,7 +404,7 @@ fn applied_verdict(
         Known::AsBefore | Known::None => Vec::new(),
     };
     if !applied.done.is_empty() {
-        tracing::info!(topic = %wanted.name, changes = %super::plan::summary(&applied.done), "a topic was changed");
+        tracing::info!(topic = %wanted.name, changes = %super::plan::summary(&applied.done), "changed a topic");
     }
     let ready = match problem {
         None => (State::True, Reason::Reconciled, String::new()),

@@ -1,6 +1,7 @@
-//! One pass over the Topics of one cluster: a single look at the metadata store, then for each Topic what its plan says, then its status.
-//! At rest that is one query and nothing written. One Topic that fails hinders no other. Called by the controller, never twice at once
-//! for one cluster; a test calls it too. It may be cut off at any await: the next pass does the rest.
+//! One pass over the Topics of one cluster: a single query of the metadata store, then the plan of
+//! each Topic, then its status. At rest this is one query and no write. A Topic that fails does not
+//! delay others. Called by the controller, never concurrently for the same cluster, and by `tests`.
+//! May be cancelled at any await point: the next pass does the rest.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -31,88 +32,88 @@ use crate::{
     stores::{Access, ClusterKey},
 };
 
-/// So many Topics are worked on at the same time.
+/// Number of Topics that are reconciled concurrently.
 const ABREAST: usize = 16;
-/// After so many looks that failed in a row, Topics that were ready are no longer called so.
+/// Number of consecutive failed queries after which ready Topics are no longer reported as ready.
 const PATIENCE: u32 = 3;
 
-/// Whether the cluster's resource is there.
+/// Whether the cluster's resource exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
-    /// There is none.
+    /// The resource does not exist.
     Missing,
-    /// It is being deleted.
+    /// The resource is being deleted.
     Ending,
-    /// It is there.
+    /// The resource exists.
     Live,
 }
 
-/// What a pass looks at.
+/// Input of a pass.
 #[derive(Debug)]
 pub struct View {
     /// The cluster.
     pub cluster: ClusterKey,
-    /// Whether it is there.
+    /// Whether its resource exists.
     pub presence: Presence,
-    /// Its Topics, all of them: a claim of one that is not here may be taken for left behind.
+    /// All of its Topics: the claim of a Topic that is not listed here may be considered stale.
     pub topics: Vec<Arc<Topic>>,
-    /// Its metadata store; `None` when nobody has looked yet.
+    /// Access to its metadata store; `None` before its first reconciliation.
     pub access: Option<Access>,
-    /// Take records and sizes into the statuses too.
+    /// Whether to update records and sizes in the statuses.
     pub refresh: bool,
 }
 
-/// What passes over one cluster remember.
+/// State that is kept between the passes over one cluster.
 #[derive(Debug, Default)]
 pub struct Memory {
-    /// Topics as we have written them last, until the watch has caught up, by uid.
+    /// Topics as last written, by uid, until the watch has caught up.
     latest: HashMap<String, Arc<Topic>>,
     waiting: Waiting,
-    /// Looks at the metadata store that failed in a row.
+    /// Number of consecutive failed queries of the metadata store.
     failures: u32,
     open: bool,
 }
 
-/// Topics by their Ready condition.
+/// Number of Topics by their Ready condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
     /// Ready.
     pub ready: i64,
     /// Not ready.
     pub not_ready: i64,
-    /// Nobody knows.
+    /// Unknown.
     pub unknown: i64,
 }
 
-/// What came of a pass.
+/// Result of a pass.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Report {
-    /// When to come again without being asked.
+    /// When to run the next pass without a change.
     pub retry_at: Option<Instant>,
-    /// How the Topics are.
+    /// Number of Topics by readiness.
     pub tally: Tally,
-    /// Topics that failed or wait for a change.
+    /// Number of Topics that failed or wait for a change.
     pub troubled: usize,
 }
 
-/// What a pass can do.
+/// Access of a pass to the metadata store.
 pub(super) enum Ground {
-    /// Everything.
+    /// The store was queried.
     Open { store: Store, overview: TopicsOverview },
-    /// Nothing that needs the metadata store.
+    /// The store is not available.
     Shut {
         problem: Problem,
-        /// Also those that were ready are not called so any longer.
+        /// Whether Topics that were ready are reported as unknown, too.
         everyone: bool,
         outcome: Outcome,
     },
 }
 
-/// One pass.
+/// Runs one pass.
 pub async fn pass(context: &Context, mut view: View, memory: &mut Memory) -> Report {
     let started = Instant::now();
     memory.freshen(&mut view.topics);
-    // The older of two that want the same name comes first.
+    // Of two Topics that want the same name, the older comes first.
     view.topics
         .sort_by_cached_key(|topic| (topic.metadata.creation_timestamp.clone(), uid(topic).to_owned()));
     let ground = look(context, &view, memory).await;
@@ -165,12 +166,12 @@ pub async fn pass(context: &Context, mut view: View, memory: &mut Memory) -> Rep
     report
 }
 
-/// The uid, which everything in the API server has.
+/// Returns the uid, which every object in the API server has.
 pub(super) fn uid(topic: &Topic) -> &str {
     topic.metadata.uid.as_deref().unwrap_or_default()
 }
 
-/// Looks at the metadata store, once, and gives up the claims of Topics that are gone.
+/// Queries the metadata store once and releases stale claims.
 async fn look(context: &Context, view: &View, memory: &mut Memory) -> Ground {
     let shut = |reason, message: &str, everyone| Ground::Shut {
         problem: Problem::new(reason, message),
@@ -180,15 +181,15 @@ async fn look(context: &Context, view: &View, memory: &mut Memory) -> Ground {
     let name = &view.cluster.name;
     let access = match (view.presence, &view.access) {
         (Presence::Missing, _) => {
-            let message = format!("there is no StreamHouseCluster {name:?} in this namespace: create it");
+            let message = format!("StreamHouseCluster {name:?} does not exist in this namespace: create it");
             return shut(Reason::ClusterNotFound, &message, true);
         }
         (Presence::Ending, _) => {
-            let message = format!("the StreamHouseCluster {name:?} is being deleted");
+            let message = format!("StreamHouseCluster {name:?} is being deleted");
             return shut(Reason::ClusterNotReady, &message, true);
         }
         (Presence::Live, None) => {
-            let message = "the cluster's metadata store has not been looked at yet";
+            let message = "the metadata store of the cluster has not been checked yet";
             return shut(Reason::ClusterNotReady, message, false);
         }
         (Presence::Live, Some(Access::Closed(why))) => {
@@ -210,7 +211,7 @@ async fn look(context: &Context, view: &View, memory: &mut Memory) -> Ground {
         }
         Err(error) => {
             memory.failures = memory.failures.saturating_add(1);
-            tracing::warn!(cluster = %view.cluster, %error, "the topics of a cluster could not be looked at");
+            tracing::warn!(cluster = %view.cluster, %error, "cannot query the topics of a cluster");
             Ground::Shut {
                 problem: Problem::new(Reason::ClusterNotReady, error.to_string()),
                 everyone: memory.failures >= PATIENCE,
@@ -220,8 +221,9 @@ async fn look(context: &Context, view: &View, memory: &mut Memory) -> Ground {
     }
 }
 
-/// A Topic that kept its topic leaves its claim behind when it goes, and so does one that went while the operator was down. What is
-/// claimed from this cluster's namespace, or stands in the way of a Topic, is given up if the API server knows no such resource.
+/// Releases stale claims. A Topic that retains its topic leaves its claim behind when it is
+/// deleted, and so does one that is deleted while the operator is down. A claim from this cluster's
+/// namespace, or one that blocks a Topic, is released if the API server has no such resource.
 async fn release_orphans(context: &Context, view: &View, store: &Store, overview: &mut TopicsOverview) {
     let there: HashSet<&str> = view.topics.iter().map(|topic| uid(topic)).collect();
     let wanted: HashSet<&str> = view.topics.iter().map(|topic| topic.topic_name()).collect();
@@ -238,7 +240,7 @@ async fn release_orphans(context: &Context, view: &View, store: &Store, overview
             match release_orphan(context, store, &name, &owner).await {
                 Ok(released) => released.then_some(name),
                 Err(error) => {
-                    tracing::warn!(topic = %name, %owner, %error, "could not tell whether a claim was left behind");
+                    tracing::warn!(topic = %name, %owner, %error, "cannot determine whether a claim is stale");
                     None
                 }
             }
@@ -251,7 +253,7 @@ async fn release_orphans(context: &Context, view: &View, store: &Store, overview
     }
 }
 
-/// Asks the API server itself: the watch may lag, and another replica may know more.
+/// Queries the API server directly: the watch may lag, and another replica may know more.
 async fn release_orphan(
     context: &Context,
     store: &Store,
@@ -263,11 +265,12 @@ async fn release_orphan(
     if found.is_some_and(|found| found.metadata.uid.as_deref() == Some(&owner.uid)) {
         return Ok(false);
     }
-    tracing::info!(topic = %name, %owner, "its Topic is gone: the claim is given up, the topic stays");
+    tracing::info!(topic = %name, %owner, "the Topic no longer exists: releasing its claim, keeping the topic");
     Ok(store.release(name, &owner.uid).await?)
 }
 
-/// What surrounds Topics that are being deleted. The namespace is asked for only when there is one.
+/// Determines the state of the owner of Topics that are being deleted. Reads the namespace only if
+/// there are such Topics.
 async fn surroundings(context: &Context, view: &View) -> Result<Surroundings, Failure> {
     let ends = |topic: &Arc<Topic>| topic.metadata.deletion_timestamp.is_some() && is_held(topic);
     if view.presence != Presence::Live {
@@ -280,7 +283,8 @@ async fn surroundings(context: &Context, view: &View) -> Result<Surroundings, Fa
 }
 
 impl Memory {
-    /// Puts what we wrote last in the place of what the watch does not know yet, and forgets what it knows.
+    /// Replaces Topics that the watch has not caught up with by their last written version, and
+    /// drops versions that it has.
     fn freshen(&mut self, topics: &mut [Arc<Topic>]) {
         let there: HashSet<&str> = topics.iter().map(|topic| uid(topic)).collect();
         self.latest.retain(|uid, _| there.contains(uid.as_str()));
@@ -319,7 +323,7 @@ impl Memory {
     }
 }
 
-/// The API server's versions are numbers that rise, as Kubernetes has promised since its 1.35.
+/// Resource versions are increasing numbers, as guaranteed since Kubernetes 1.35.
 fn version(topic: &Topic) -> u64 {
     let version = topic.metadata.resource_version.as_deref();
     version

@@ -1,5 +1,6 @@
-//! What has to change so that a topic is as its resource says: a pure function of what is observed and what is wanted. Called by a
-//! pass, which carries it out, and by `diff`, which prints it. Law: planning again after carrying out gives nothing.
+//! Computes what has to change so that a topic matches its resource, from the observed and the
+//! desired state and without side effects. Used by a pass, which applies the plan, and by `diff`,
+//! which prints it. Planning again after applying gives no changes.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -9,7 +10,7 @@ use streamhouse_metadata::{TopicOverview, TopicOwner, TopicsOverview};
 use super::validate::{Problem, Setting, Wanted, validate};
 use crate::crd::{Adopt, Reason, Topic};
 
-/// What the metadata store knows of a name.
+/// State of a topic name in the metadata store.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Observed<'a> {
     /// The topic.
@@ -19,7 +20,7 @@ pub struct Observed<'a> {
 }
 
 impl<'a> Observed<'a> {
-    /// What the overview says of this name.
+    /// Returns the state of this name.
     pub fn of(overview: &'a TopicsOverview, name: &str) -> Self {
         Self {
             topic: overview.topics.get(name),
@@ -27,45 +28,45 @@ impl<'a> Observed<'a> {
         }
     }
 
-    /// Whether the resource with this uid manages it.
+    /// Returns whether the resource with this uid manages the topic.
     pub fn is_owned_by(&self, uid: &str) -> bool {
         self.owner.is_some_and(|owner| owner.uid == uid)
     }
 }
 
-/// One step.
+/// A planned change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Make this resource the one that manages the name.
+    /// Claim the name for this resource.
     Claim,
     /// Create the topic.
     Create {
-        /// How many.
+        /// Number of partitions.
         partitions: i32,
-        /// The settings that are not the default.
+        /// Settings that differ from their default.
         config: BTreeMap<String, String>,
     },
     /// Add partitions.
     Grow {
-        /// What there is.
+        /// Present number.
         from: i32,
-        /// What there will be.
+        /// Desired number.
         to: i32,
     },
-    /// Give a setting a value.
+    /// Set a value.
     Set {
-        /// Which.
+        /// Key of the setting.
         key: String,
-        /// What was set before, if anything.
+        /// Present value, if set.
         from: Option<String>,
-        /// The value.
+        /// Desired value.
         to: String,
     },
-    /// Give a setting its default again.
+    /// Reset a setting to its default.
     Reset {
-        /// Which.
+        /// Key of the setting.
         key: String,
-        /// What was set before.
+        /// Present value.
         from: String,
     },
 }
@@ -73,7 +74,7 @@ pub enum Change {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Claim => f.write_str("take charge of the name"),
+            Self::Claim => f.write_str("claim the topic name"),
             Self::Create { partitions, config } => {
                 let s = if *partitions == 1 { "" } else { "s" };
                 write!(f, "create the topic with {partitions} partition{s}")?;
@@ -84,7 +85,7 @@ impl fmt::Display for Change {
                 }
                 Ok(())
             }
-            Self::Grow { from, to } => write!(f, "grow partitions from {from} to {to}"),
+            Self::Grow { from, to } => write!(f, "increase partitions from {from} to {to}"),
             Self::Set { key, from, to } => match from {
                 Some(from) => write!(f, "set {key} to {to} (was {from})"),
                 None => write!(f, "set {key} to {to} (was the default{})", default_of(key)),
@@ -100,12 +101,12 @@ fn default_of(key: &str) -> String {
     topic_config::definition(key).map_or(String::new(), |definition| format!(", {}", definition.default))
 }
 
-/// What has to change, and why the topic is not ready even then.
+/// Planned changes, and why the topic is not ready even after them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
-    /// In this order.
+    /// Changes in the order of execution.
     pub changes: Vec<Change>,
-    /// Empty when all will be well.
+    /// Problems; empty if the topic is ready after the changes.
     pub problems: Vec<Problem>,
 }
 
@@ -117,18 +118,18 @@ impl Plan {
         }
     }
 
-    /// Whether the topic is as it should be already.
+    /// Returns whether the topic already matches its resource.
     pub fn is_at_rest(&self) -> bool {
         self.changes.is_empty() && self.problems.is_empty()
     }
 
-    /// The changes in one line.
+    /// Returns the changes in one line.
     pub fn summary(&self) -> String {
         summary(&self.changes)
     }
 }
 
-/// Changes in one line.
+/// Returns the changes in one line.
 pub fn summary(changes: &[Change]) -> String {
     changes
         .iter()
@@ -151,7 +152,7 @@ impl fmt::Display for Plan {
     }
 }
 
-/// The plan for a Topic as it stands in a file or in the API server; a Topic that was never applied has no uid.
+/// Plans a Topic from a file or the API server. A Topic that was never applied has no uid.
 pub fn plan_of(topic: &Topic, overview: &TopicsOverview) -> Plan {
     let uid = topic.metadata.uid.as_deref().unwrap_or_default();
     match validate(topic) {
@@ -160,7 +161,7 @@ pub fn plan_of(topic: &Topic, overview: &TopicsOverview) -> Plan {
     }
 }
 
-/// What the resource with this uid has to change.
+/// Plans the changes for the resource with this uid.
 pub fn plan(wanted: &Wanted, observed: Observed<'_>, uid: &str) -> Plan {
     let ours = observed.is_owned_by(uid);
     if let Some(owner) = observed.owner.filter(|_| !ours) {
@@ -191,11 +192,11 @@ pub(super) fn conflict(owner: &TopicOwner) -> Problem {
     )
 }
 
-/// The topic is there and may not be taken over.
+/// The topic exists and must not be adopted.
 pub(super) fn already_exists() -> Problem {
     Problem::new(
         Reason::AlreadyExists,
-        "the topic exists already and spec.adopt is Never: set it to IfExists to manage the topic, or choose another name",
+        "the topic already exists and spec.adopt is Never: set it to IfExists to manage the topic, or choose another name",
     )
 }
 
@@ -208,7 +209,7 @@ fn alter(wanted: &Wanted, topic: &TopicOverview, plan: &mut Plan) {
         Some(to) if to < topic.partitions => plan.problems.push(Problem::new(
             Reason::InvalidPartitions,
             format!(
-                "the topic has {0} partitions, spec.partitions is {to}: partitions cannot be taken away; set it to {0}",
+                "the topic has {0} partitions but spec.partitions is {to}: partitions cannot be removed; set it to {0}",
                 topic.partitions
             ),
         )),

@@ -1,6 +1,6 @@
-//! When which cluster's Topics are passed over: soon after something woke it, when a Topic is to be tried again, and at the drift
-//! interval. Wakes that come together make one pass; a cluster has never two at once. Pure but for the time it is given. Owned by the
-//! controller.
+//! Schedules the passes of each cluster: shortly after a change, when a Topic is due for a retry,
+//! and at the drift interval. Changes in quick succession result in one pass; passes of one cluster
+//! never overlap. Time is passed in as an argument. Owned by the controller.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -10,9 +10,9 @@ use tokio::time::Instant;
 use super::pass::{Memory, Report, Tally};
 use crate::stores::ClusterKey;
 
-/// What comes within this time of a wake is in the same pass.
+/// Changes within this time after the first one are handled by the same pass.
 const DEBOUNCE: Duration = Duration::from_millis(100);
-/// After a pass that broke down.
+/// Delay after a pass that panicked.
 const RECOVERY: Duration = Duration::from_secs(30);
 
 /// The clusters and when they are due.
@@ -25,7 +25,7 @@ pub(super) struct Schedule {
 
 #[derive(Debug)]
 struct Entry {
-    /// Lent to the pass while one runs.
+    /// Moved to the pass while it runs.
     memory: Option<Memory>,
     woken: Option<Instant>,
     retry_at: Option<Instant>,
@@ -45,7 +45,7 @@ impl Entry {
 pub(super) struct Start {
     pub(super) cluster: ClusterKey,
     pub(super) memory: Memory,
-    /// The drift interval has passed.
+    /// Whether the drift interval has passed.
     pub(super) refresh: bool,
 }
 
@@ -58,7 +58,7 @@ impl Schedule {
         }
     }
 
-    /// Something of this cluster changed.
+    /// Schedules a pass after a change of this cluster.
     pub(super) fn wake(&mut self, cluster: ClusterKey, now: Instant) {
         let drift_at = self.drift_at(now);
         let entry = self.clusters.entry(cluster).or_insert_with(|| Entry {
@@ -71,20 +71,20 @@ impl Schedule {
         entry.woken.get_or_insert(now + DEBOUNCE);
     }
 
-    /// Nobody can tell what changed.
+    /// Schedules a pass of every cluster, because it is unknown which one has changed.
     pub(super) fn wake_all(&mut self, now: Instant) {
         for entry in self.clusters.values_mut() {
             entry.woken.get_or_insert(now + DEBOUNCE);
         }
     }
 
-    /// When the next pass can start.
+    /// Returns when the next pass can start.
     pub(super) fn next(&self) -> Option<Instant> {
         let resting = self.clusters.values().filter(|entry| entry.memory.is_some());
         resting.map(Entry::due).min()
     }
 
-    /// The passes that are due.
+    /// Takes the passes that are due.
     pub(super) fn start(&mut self, now: Instant) -> Vec<Start> {
         let drift_at = self.drift_at(now);
         let mut starts = Vec::new();
@@ -109,7 +109,7 @@ impl Schedule {
         starts
     }
 
-    /// A pass came to its end. `needed`: there is a cluster, or a Topic of it, to come back for.
+    /// Records the end of a pass. `needed`: the cluster, or a Topic of it, still exists.
     pub(super) fn finished(&mut self, cluster: &ClusterKey, memory: Memory, report: &Report, needed: bool) {
         let Some(entry) = self.clusters.get_mut(cluster) else {
             return;
@@ -123,7 +123,7 @@ impl Schedule {
         entry.tally = report.tally;
     }
 
-    /// A pass broke down, and its memory with it.
+    /// Records a pass that panicked, whose state is lost.
     pub(super) fn broke(&mut self, cluster: &ClusterKey, now: Instant) {
         if let Some(entry) = self.clusters.get_mut(cluster) {
             entry.memory = Some(Memory::default());
@@ -131,7 +131,7 @@ impl Schedule {
         }
     }
 
-    /// All Topics of all clusters.
+    /// Returns the numbers of all Topics of all clusters.
     pub(super) fn tally(&self) -> Tally {
         let mut sum = Tally::default();
         for Entry { tally, .. } in self.clusters.values() {
@@ -142,7 +142,8 @@ impl Schedule {
         sum
     }
 
-    /// The interval and up to a tenth more or less, so that clusters do not keep step.
+    /// Returns the time after the interval with a jitter of a tenth, so that clusters do not run in
+    /// lockstep.
     fn drift_at(&self, now: Instant) -> Instant {
         now + self.interval.mul_f64(0.9 + self.entropy.fraction() / 5.0)
     }

@@ -1,5 +1,5 @@
-//! The status of a Topic: computed from what is known, and written only when it differs from what is stored. Called by a pass for every
-//! Topic, also when something failed.
+//! Computes the status of a Topic and writes it only if it differs from the stored one. Called by a
+//! pass for every Topic, also after an error.
 
 use jiff::Timestamp;
 use kube::{
@@ -15,18 +15,18 @@ use crate::{
     crd::{ConditionType, MANAGER, Reason, Topic, TopicStatus},
 };
 
-/// What is known of the topic behind a resource.
+/// What is known about the topic of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Known {
     /// Nothing new.
     AsBefore,
-    /// This resource has none.
+    /// The resource has no topic.
     None,
-    /// This one.
+    /// The resource manages this topic.
     Topic(Numbers),
 }
 
-/// A topic in numbers.
+/// Id, partitions, records and size of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Numbers {
     pub(super) topic_id: String,
@@ -35,16 +35,17 @@ pub(super) struct Numbers {
     pub(super) size_bytes: i64,
 }
 
-/// What a status is made of.
+/// The facts that determine a status.
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
     pub(super) known: Known,
     pub(super) ready: (State, Reason, String),
-    /// What is not done because the Topic is paused.
+    /// The changes that are not made because the Topic is paused.
     pub(super) paused: Option<String>,
 }
 
-/// The status. Records and sizes change all the time: they are taken when `refresh` says so, or when there are none yet.
+/// Computes the status. Records and sizes change permanently: they are updated only if `refresh` is
+/// set or none are stored.
 pub(super) fn compute(topic: &Topic, facts: &Facts, refresh: bool, now: Timestamp) -> TopicStatus {
     let stored = topic.status.clone().unwrap_or_default();
     let generation = topic.metadata.generation;
@@ -97,7 +98,7 @@ pub(super) fn compute(topic: &Topic, facts: &Facts, refresh: bool, now: Timestam
     }
 }
 
-/// Writes it if it differs; gives the resource as the API server has it then.
+/// Writes the status if it differs and returns the updated resource.
 pub(super) async fn write(
     context: &Context,
     topic: &Topic,
@@ -110,7 +111,7 @@ pub(super) async fn write(
     let (Some(namespace), Some(name)) = (&metadata.namespace, &metadata.name) else {
         return Err(Failure::Gone);
     };
-    // The uid keeps it from a resource of the same name made since.
+    // The uid prevents writing to a recreated resource of the same name.
     let patch = json!({
         "apiVersion": Topic::api_version(&()),
         "kind": Topic::kind(&()),
@@ -125,7 +126,8 @@ pub(super) async fn write(
     Ok(Some(written))
 }
 
-/// What the stored Ready condition says: its status, its reason, and whether it speaks of this generation of the spec.
+/// Returns the stored Ready condition: its status, its reason, and whether it describes the present
+/// generation.
 pub(super) fn ready(topic: &Topic) -> Option<(&str, &str, bool)> {
     let status = topic.status.as_ref()?;
     let ready = find(&status.conditions, ConditionType::Ready)?;
@@ -133,7 +135,8 @@ pub(super) fn ready(topic: &Topic) -> Option<(&str, &str, bool)> {
     Some((&ready.status, &ready.reason, current))
 }
 
-/// Whether this generation of the spec was carried out, as far as it can be: what differs now was changed by somebody else.
+/// Returns whether this generation of the spec has been applied as far as possible: a difference
+/// now is a change by another client.
 pub(super) fn is_settled(topic: &Topic) -> bool {
     let partly = [Reason::InvalidConfig.as_str(), Reason::InvalidPartitions.as_str()];
     ready(topic).is_some_and(|(status, reason, current)| {

@@ -1,4 +1,4 @@
-//! The metadata store as a pass uses it: the few calls about topics, each counted. Called by the steps of a pass.
+//! The metadata store as used by a pass: the calls about topics, each counted in the metrics.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use streamhouse_metadata::{
 
 use crate::metrics::Metrics;
 
-/// The store of one cluster.
+/// The metadata store of one cluster.
 #[derive(Debug, Clone)]
 pub(super) struct Store {
     store: Arc<dyn MetadataStore>,

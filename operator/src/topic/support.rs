@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::crd::Topic;
 
-/// The Topic `orders` of generation 1 with these fields of its spec besides the cluster.
+/// Returns the Topic `orders` of generation 1 with these fields in its spec beside the cluster.
 pub(super) fn topic(spec: Value) -> Topic {
     let mut whole = json!({
         "apiVersion": "streamhouse.io/v1alpha1", "kind": "Topic",

@@ -1,7 +1,8 @@
-//! What a Topic asks for, judged without reading anything. Repeats the rules of the resource's schema as guards, since a resource may
-//! be older than the rules, and judges what no schema can: sizes, durations, the settings' own bounds. Called by the plan and by `diff`.
+//! Validates a Topic without reading anything. Repeats the rules of the schema, since a resource
+//! may be older than a rule, and checks what a schema cannot: sizes, durations and the bounds of
+//! settings. Called by the plan.
 //!
-//! A setting that is wrong is named and left alone; the others stand.
+//! An invalid setting is reported and left unmanaged; all other settings are applied.
 
 use std::collections::BTreeMap;
 
@@ -9,44 +10,44 @@ use streamhouse_core::{ids::topic_name_problem, topic_config::TopicConfig};
 
 use crate::crd::{Adopt, CleanupPolicy, Compression, Reason, Topic};
 
-/// As many partitions as the schema allows.
+/// Maximum number of partitions, as in the schema.
 const MOST_PARTITIONS: i32 = 10_000;
 
-/// What a Topic asks for.
+/// The desired state of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
-    /// The topic's name, which is legal.
+    /// Valid name of the topic.
     pub name: String,
-    /// How many at least; whatever there is when absent.
+    /// Minimum number of partitions; `None` accepts any number.
     pub partitions: Option<i32>,
-    /// By key; a setting that is not here has its default.
+    /// Settings by key; a setting that is absent has its default.
     pub settings: BTreeMap<String, Setting>,
-    /// Whether a topic that exists may be taken over.
+    /// Whether an existing topic may be adopted.
     pub adopt: Adopt,
-    /// What is wrong, though not so wrong that nothing can be done.
+    /// Problems that do not prevent the other changes.
     pub problems: Vec<Problem>,
 }
 
-/// What is asked of one setting.
+/// Desired state of one setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Setting {
-    /// This value, which is legal.
+    /// A valid value.
     Value(String),
-    /// Whatever it is: it was given as null, or given wrongly.
+    /// Unmanaged: the value is null or invalid.
     Leave,
 }
 
 /// Why a Topic is not ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// In one word.
+    /// The reason of the condition.
     pub reason: Reason,
-    /// Says what to do.
+    /// The message, which says what to do.
     pub message: String,
 }
 
 impl Problem {
-    /// One with this reason.
+    /// Creates a problem.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             reason,
@@ -55,7 +56,11 @@ impl Problem {
     }
 }
 
-/// Judges a Topic. An error when nothing at all can be done for it.
+/// Validates a Topic.
+///
+/// # Errors
+///
+/// Returns a problem that prevents all changes.
 pub fn validate(topic: &Topic) -> Result<Wanted, Problem> {
     let invalid = |message: String| Err(Problem::new(Reason::InvalidSpec, message));
     let name = topic.topic_name();
@@ -72,7 +77,7 @@ pub fn validate(topic: &Topic) -> Result<Wanted, Problem> {
         .and_then(|status| status.topic_name.as_deref());
     if let Some(before) = before.filter(|before| *before != name) {
         return invalid(format!(
-            "spec.topicName: cannot change from {before:?} to {name:?}; put it back, and make a new Topic for the other name"
+            "spec.topicName: cannot change from {before:?} to {name:?}: restore it and create a new Topic for the other name"
         ));
     }
     if let Some(partitions) = topic.spec.partitions
@@ -92,7 +97,7 @@ pub fn validate(topic: &Topic) -> Result<Wanted, Problem> {
     })
 }
 
-/// The settings of the spec's own fields and of `spec.config`.
+/// Collects the settings of the spec's own fields and of `spec.config`.
 fn settings(topic: &Topic, problems: &mut Vec<Problem>) -> BTreeMap<String, Setting> {
     let mut settings = BTreeMap::new();
     let mut wrong = |message: String| problems.push(Problem::new(Reason::InvalidConfig, message));
@@ -110,7 +115,7 @@ fn settings(topic: &Topic, problems: &mut Vec<Problem>) -> BTreeMap<String, Sett
         let setting = match value.as_ref().map(ToString::to_string) {
             _ if settings.contains_key(key) => {
                 wrong(format!(
-                    "spec.config: {key} has a field of its own that is set too: set one"
+                    "spec.config: {key} is also set by its own field: set only one"
                 ));
                 Setting::Leave
             }
@@ -134,14 +139,14 @@ fn settings(topic: &Topic, problems: &mut Vec<Problem>) -> BTreeMap<String, Sett
     settings
 }
 
-/// A setting with a field of its own.
+/// A setting with its own field in the spec.
 struct Field {
     path: &'static str,
     key: &'static str,
     value: Result<String, String>,
 }
 
-/// Those that are set.
+/// Returns the settings whose fields are set.
 fn fields(topic: &Topic) -> impl Iterator<Item = Field> {
     let spec = &topic.spec;
     let retention = spec.retention.as_ref();
@@ -167,7 +172,7 @@ fn fields(topic: &Topic) -> impl Iterator<Item = Field> {
     .flatten()
 }
 
-/// The setting's own opinion of a value; names the key.
+/// Checks a value against the bounds of its setting; the message contains the key.
 fn legal(key: &str, value: &str) -> Result<(), String> {
     let alone = BTreeMap::from([(key.to_owned(), value.to_owned())]);
     TopicConfig::from_overrides(&alone)
@@ -181,7 +186,7 @@ fn legal_key(key: &str) -> Result<(), String> {
         .map_err(|error| error.message().to_owned())
 }
 
-/// A duration such as `7d` or `-1`, in milliseconds.
+/// Parses a duration such as `7d` or `-1` into milliseconds.
 fn milliseconds(text: &str) -> Result<String, String> {
     let units = [
         ("ms", 1),
@@ -193,7 +198,7 @@ fn milliseconds(text: &str) -> Result<String, String> {
     with_unit(text, &units, "a duration such as 7d, 12h or -1")
 }
 
-/// An amount such as `10Gi` or `-1`, in bytes.
+/// Parses a size such as `10Gi` or `-1` into bytes.
 fn whole_bytes(text: &str) -> Result<String, String> {
     let units = [
         ("Ki", 1 << 10),
@@ -202,7 +207,7 @@ fn whole_bytes(text: &str) -> Result<String, String> {
         ("Ti", 1 << 40),
         ("", 1),
     ];
-    with_unit(text, &units, "an amount such as 64Mi, 10Gi or a number of bytes")
+    with_unit(text, &units, "a size such as 64Mi, 10Gi or a number of bytes")
 }
 
 fn with_unit(text: &str, units: &[(&str, i64)], what: &str) -> Result<String, String> {

@@ -1,4 +1,4 @@
-//! What is applied, restored, removed and left alone.
+//! What is applied, restored, deleted and left unchanged.
 
 use std::collections::BTreeMap;
 
@@ -127,7 +127,7 @@ async fn how_many_agents_run_is_left_to_the_autoscaler_when_there_is_one() {
         .patch_scale("main-agent", &PatchParams::default(), &Patch::Merge(&scale))
         .await
         .unwrap();
-    // A change that is applied shows that the reconciliation has passed.
+    // A change that is applied shows that a reconciliation has finished.
     world
         .change(json!({ "agents": { "settings": { "flushInterval": "100ms" } } }))
         .await;
@@ -154,7 +154,7 @@ async fn no_agent_goes_when_an_autoscaler_takes_over() {
     world
         .change(json!({ "agents": { "replicas": null, "autoscaling": autoscaling } }))
         .await;
-    // It is applied after the Deployment.
+    // The autoscaler is applied after the Deployment.
     world.object::<HorizontalPodAutoscaler>("main-agent").await;
     assert_eq!(world.deployment().await.spec.unwrap().replicas, Some(4));
     world
@@ -280,11 +280,11 @@ async fn a_rotated_secret_rolls_the_agents_once() {
         .await;
     let text = serde_json::to_string(&rolled).unwrap();
     assert!(!text.contains("another-secret") && !text.contains("very-secret"));
-    // Two more looks at everything change nothing.
+    // Two more reconciliations change nothing.
     world.passes(2).await;
     let after = world.deployment().await;
     assert_eq!(after.metadata.generation, rolled.metadata.generation);
-    // A Secret that is written again with the same contents rolls nothing.
+    // A Secret that is written again with the same contents restarts nothing.
     world
         .secret(
             "bucket",

@@ -1,4 +1,4 @@
-//! How a cluster ends: it never blocks, and data goes only when that was said twice.
+//! Deletion of a cluster: it never blocks, and data is deleted only after a confirmation.
 
 use k8s_openapi::api::{apps::v1::Deployment, batch::v1::Job, core::v1::Namespace};
 use kube::{

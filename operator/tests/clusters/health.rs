@@ -1,4 +1,4 @@
-//! What is wrong is said, in words that help, and never stands in the way of a fix.
+//! Problems are reported with what to do, and never block a fix.
 
 use std::time::Duration;
 
@@ -114,7 +114,7 @@ async fn an_unreachable_database_is_told_without_its_password() {
     assert!(!message.contains("hunter2"), "{message}");
     let cluster = serde_json::to_string(&world.cluster().await).unwrap();
     assert!(!cluster.contains("hunter2"));
-    // The agents are there all the same: they wait for the database as we do.
+    // The agents are deployed all the same: they wait for the database as well.
     world.deployment().await;
     world.secret("metadata", &[("uri", &world.database)]).await;
     world
@@ -186,7 +186,7 @@ async fn a_database_of_another_cluster_is_refused_before_anything_in_it_is_chang
     assert_eq!(
         status.cluster_id,
         Some(ours.clone()),
-        "the resource stays what it is"
+        "the id in the status is kept"
     );
     world
         .sql("ALTER TABLE cluster RENAME TO away; ALTER TABLE _sqlx_migrations RENAME TO gone")
@@ -265,7 +265,7 @@ async fn the_life_of_an_agent_whose_pod_has_ended_is_ended() {
         .await
         .unwrap();
     world
-        .until("its life is over", || async {
+        .until("its incarnation is sealed", || async {
             let agents = store.snapshot(None).await.unwrap().unwrap().agents;
             let lives: Vec<_> = agents.iter().map(|agent| agent.incarnation).collect();
             (lives == [other.incarnation]).then_some(())

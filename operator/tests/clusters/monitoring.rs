@@ -1,4 +1,5 @@
-//! Optional APIs: absent is a condition, not an error; present, their objects are made, also in other namespaces.
+//! Optional APIs: a missing one is a condition, not an error; once it is installed, its objects are
+//! created, also in other namespaces.
 
 use kube::{
     Api,
@@ -18,7 +19,8 @@ fn monitors(world: &World, kind: &str, namespace: &str) -> Api<DynamicObject> {
     Api::namespaced_with(world.client.clone(), namespace, &kind)
 }
 
-/// One test, since an API that is installed is there for all: absent, then installed, then elsewhere.
+/// A single test, since an installed API affects all clusters: missing, then installed, then
+/// disabled.
 #[tokio::test(flavor = "multi_thread")]
 async fn monitoring_objects_wait_for_their_api_and_then_come_by_themselves() {
     let world = World::new().await;
@@ -27,7 +29,7 @@ async fn monitoring_objects_wait_for_their_api_and_then_come_by_themselves() {
         .condition("MonitoringAvailable", "False", "MonitoringApiMissing")
         .await;
     assert!(message.contains("install the Prometheus operator"), "{message}");
-    // It does not hold up anything else.
+    // A missing API does not block other changes.
     world.deployment().await;
     world.agents_become_ready().await;
     world.condition("Ready", "True", "AgentsReady").await;

@@ -1,4 +1,5 @@
-//! One namespace with one operator that looks after it, and the means to watch what it does. Called by the tests beside.
+//! One namespace with an operator that watches it, and helpers to observe it. Used by the tests of
+//! clusters.
 
 use std::{
     sync::{
@@ -36,12 +37,12 @@ use streamhouse_testkit::{KubeApi, Postgres};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// How long a condition may take: a loaded machine is slow, and nobody waits longer than needed.
+/// How long a condition may take on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(90);
-/// How often everything is looked at unasked, here.
+/// Drift interval in these tests.
 pub(crate) const DRIFT: Duration = Duration::from_secs(2);
 
-/// A test's own part of the world.
+/// The environment of one test.
 pub(crate) struct World {
     pub(crate) api: &'static KubeApi,
     pub(crate) client: Client,
@@ -51,7 +52,8 @@ pub(crate) struct World {
     running: Option<(CancellationToken, JoinHandle<anyhow::Result<()>>)>,
 }
 
-/// The API server with its controllers and our definitions, one for all tests of the process.
+/// Returns the API server with its controllers and the custom resource definitions, shared by all
+/// tests of the process.
 async fn api() -> &'static KubeApi {
     static ONCE: tokio::sync::OnceCell<&'static KubeApi> = tokio::sync::OnceCell::const_new();
     ONCE.get_or_init(|| async {
@@ -90,7 +92,7 @@ async fn client(api: &KubeApi) -> Client {
 }
 
 impl World {
-    /// A namespace with the Secrets that the minimal cluster names; the operator runs.
+    /// Creates a namespace with the Secrets of the minimal cluster and starts the operator.
     pub(crate) async fn new() -> Self {
         let mut world = Self::without_operator().await;
         world.start();
@@ -150,7 +152,7 @@ impl World {
         }
     }
 
-    /// Another process of the operator, which knows nothing of what the first one did.
+    /// Replaces the operator by a new process without state.
     pub(crate) async fn restart(&mut self) {
         self.stop().await;
         self.context = context(self.client.clone(), &self.namespace);
@@ -179,7 +181,7 @@ impl World {
             .unwrap();
     }
 
-    /// The smallest cluster, with these fields of the spec over it.
+    /// Returns the minimal cluster with these fields in its spec.
     pub(crate) fn minimal(&self, over: Value) -> StreamHouseCluster {
         let mut cluster = json!({
             "apiVersion": "streamhouse.io/v1alpha1", "kind": "StreamHouseCluster",
@@ -202,7 +204,7 @@ impl World {
         self.of().create(&PostParams::default(), &cluster).await.unwrap()
     }
 
-    /// Changes fields of the spec; null takes one out.
+    /// Changes fields of the spec; null removes one.
     pub(crate) async fn change(&self, spec: Value) -> StreamHouseCluster {
         let patch = json!({ "spec": spec });
         self.of()
@@ -215,7 +217,7 @@ impl World {
         self.of().get("main").await.unwrap()
     }
 
-    /// Asks until it is so.
+    /// Polls until the condition returns a value.
     pub(crate) async fn until<T, F>(&self, what: &str, mut condition: impl FnMut() -> F) -> T
     where
         F: Future<Output = Option<T>>,
@@ -237,7 +239,7 @@ impl World {
         }
     }
 
-    /// Waits for a condition of the cluster to be so, with the spec as it is now, and gives its message.
+    /// Waits for a condition of the cluster for the present spec and returns its message.
     pub(crate) async fn condition(&self, kind: &str, status: &str, reason: &str) -> String {
         let what = format!("{kind}={status} {reason}");
         self.until(&what, || async {
@@ -252,7 +254,7 @@ impl World {
         .await
     }
 
-    /// Waits for an object.
+    /// Waits until an object exists.
     pub(crate) async fn object<K>(&self, name: &str) -> K
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
@@ -263,7 +265,7 @@ impl World {
         self.object_where(name, |_| true).await
     }
 
-    /// Waits for an object to be so.
+    /// Waits until an object satisfies the predicate.
     pub(crate) async fn object_where<K>(&self, name: &str, so: impl Fn(&K) -> bool) -> K
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
@@ -282,7 +284,7 @@ impl World {
         .await
     }
 
-    /// Waits for an object to be gone.
+    /// Waits until an object is deleted.
     pub(crate) async fn gone<K>(&self, name: &str)
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
@@ -302,7 +304,7 @@ impl World {
         .await;
     }
 
-    /// The agents' Deployment with the template in force.
+    /// Returns the agents' Deployment.
     pub(crate) async fn deployment(&self) -> Deployment {
         self.object("main-agent").await
     }
@@ -325,7 +327,7 @@ impl World {
             .of::<Pod>()
             .patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&patch))
             .await;
-        // It may be on its way out by now.
+        // The pod may be terminating.
         if let Err(error) = patched {
             assert!(
                 matches!(&error, kube::Error::Api(status) if status.code == 404 || status.code == 409),
@@ -334,7 +336,7 @@ impl World {
         }
     }
 
-    /// Does what a kubelet does until the Deployment is as wanted: every pod runs and is ready.
+    /// Acts as a kubelet until every pod of the Deployment is running and ready.
     pub(crate) async fn agents_become_ready(&self) {
         self.until("the agents' becoming ready", || async {
             for pod in self.pods("app.kubernetes.io/component=agent,app.kubernetes.io/instance=main").await {
@@ -359,7 +361,8 @@ impl World {
         .await;
     }
 
-    /// Ends the pod of a job as a kubelet does, with these last words. One that failed is tried again by the job; the first time counts.
+    /// Ends the pod of a Job as a kubelet does, with this termination message. A failed pod is
+    /// retried by the Job; the first failure counts.
     pub(crate) async fn job_ends(&self, prefix: &str, succeeds: bool, words: &str) {
         self.until("the job's pod", || async {
             let jobs = self.of::<Job>().list(&ListParams::default()).await.unwrap().items;
@@ -386,7 +389,7 @@ impl World {
         .await;
     }
 
-    /// The events of a reason on the cluster.
+    /// Returns the messages of the cluster's events with this reason.
     pub(crate) async fn events(&self, reason: &str) -> Vec<String> {
         let events = self
             .of::<Event>()
@@ -401,7 +404,8 @@ impl World {
             .collect()
     }
 
-    /// Everything that the operator could have written in the namespace, by kind and name, with its version.
+    /// Returns the version of every object that the operator may have written in the namespace, by
+    /// kind and name.
     pub(crate) async fn versions(&self) -> Vec<(String, String)> {
         let kinds = "serviceaccounts,configmaps,services,deployments,poddisruptionbudgets,networkpolicies,horizontalpodautoscalers,jobs,streamhouseclusters";
         let (api, namespace) = (self.api, self.namespace.clone());
@@ -426,7 +430,7 @@ impl World {
         versions
     }
 
-    /// Waits until the operator has looked at everything this many times more.
+    /// Waits until the operator has finished this many further reconciliations.
     pub(crate) async fn passes(&self, count: u64) {
         let done = || {
             self.context
@@ -435,9 +439,9 @@ impl World {
                 .with_label_values(&["StreamHouseCluster", "ok"])
                 .get()
         };
-        // One may be under way that began before.
+        // A reconciliation may be running that began before.
         let wanted = done() + count + 1;
-        self.until("the operator's looking again", || async {
+        self.until("further reconciliations", || async {
             (done() >= wanted).then_some(())
         })
         .await;
@@ -484,7 +488,7 @@ fn context(client: Client, namespace: &str) -> Context {
     }
 }
 
-/// Puts one document over another, field by field.
+/// Merges `over` into `below`, field by field.
 fn merge(below: &mut Value, over: Value) {
     match (below, over) {
         (Value::Object(below), Value::Object(over)) => {

@@ -1,10 +1,11 @@
-//! `streamhouse-operator diff` on a real API server with a real PostgreSQL: what it tells of, and that it changes nothing.
+//! Tests of `streamhouse-operator diff` on a real API server with a real PostgreSQL: its output,
+//! and that it changes nothing.
 
 use streamhouse_testkit::{KubeApi, Process, Spawn, until};
 
 use super::{BINARY, Operator, PATIENCE, crds, world};
 
-/// Runs `diff` with these manifests as its standard input.
+/// Runs `diff` with these manifests on standard input.
 fn diff(api: &KubeApi, manifests: &str, more: &[&str]) -> (Option<i32>, String, String) {
     let mut process: Process = Spawn::new(BINARY)
         .clean_env()
@@ -39,7 +40,7 @@ fn diff_tells_what_would_change_and_changes_nothing() {
     let here = ["-n", namespace.as_str()];
     let kubectl = |args: &[&str]| api.kubectl(&[args, &here[..]].concat()).unwrap();
 
-    // Nothing is there yet.
+    // Nothing exists yet.
     let (code, out, err) = diff(&api, &cluster, &[]);
     assert_eq!(code, Some(1), "{err}");
     assert!(
@@ -53,10 +54,10 @@ fn diff_tells_what_would_change_and_changes_nothing() {
     assert_eq!(
         kubectl(&["get", "streamhouseclusters,deployments", "-o", "name"]),
         "",
-        "nothing was made"
+        "nothing was created"
     );
 
-    // The operator makes it.
+    // The operator creates it.
     let mut operator = Operator::start(api.kubeconfig(), "op-0", &[]);
     operator.until_leads();
     let topic = |more: &str| world::topic(&namespace, more);
@@ -75,10 +76,10 @@ fn diff_tells_what_would_change_and_changes_nothing() {
     assert_eq!(
         (code, out.as_str()),
         (Some(0), ""),
-        "what is as it should be has no difference: {err}"
+        "an up-to-date object has no difference: {err}"
     );
 
-    // What would change.
+    // Pending changes.
     let changed = world::cluster(&namespace, "  agents: {replicas: 5}\n");
     let (code, out, _) = diff(&api, &changed, &[]);
     assert_eq!(code, Some(1));
@@ -87,14 +88,14 @@ fn diff_tells_what_would_change_and_changes_nothing() {
     let (code, out, _) = diff(&api, &grown, &[]);
     assert_eq!(code, Some(1));
     assert!(
-        out.contains("~ grow partitions from 3 to 6\n") && out.contains("~ set retention.ms to 604800000"),
+        out.contains("~ increase partitions from 3 to 6\n") && out.contains("~ set retention.ms to 604800000"),
         "{out}"
     );
     let show = "jsonpath={.spec.partitions} {.status.partitions}";
     assert_eq!(
         kubectl(&["get", "topic", "orders", "-o", show]),
         "3 3",
-        "and nothing did"
+        "nothing was changed"
     );
     let replicas = kubectl(&[
         "get",
@@ -108,7 +109,7 @@ fn diff_tells_what_would_change_and_changes_nothing() {
     refusals(&api, &namespace);
 }
 
-/// What cannot be, and what cannot be found out.
+/// Invalid changes, and failed comparisons.
 fn refusals(api: &KubeApi, namespace: &str) {
     for (manifests, says) in [
         (
@@ -145,7 +146,7 @@ fn refusals(api: &KubeApi, namespace: &str) {
     let (code, out, _) = diff(api, &world::cluster(namespace, ""), &[]);
     assert_eq!(code, Some(1));
     assert!(
-        out.contains("! SecretMissing: there is no Secret bucket"),
+        out.contains("! SecretMissing: Secret bucket does not exist"),
         "{out}"
     );
 }

@@ -1,6 +1,7 @@
-//! The operator as a process on a real API server: how it starts, waits, leads, hands over and ends.
+//! Tests of the operator as a process on a real API server: start, waiting, leading, handover and
+//! shutdown.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // all of this is tests, the helpers too
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // test code, including helpers
 
 mod diff;
 mod rights;
@@ -45,7 +46,7 @@ impl Operator {
         http_get(self.address, path).ok()
     }
 
-    /// Waits until the page has this status; gives its body.
+    /// Waits until the endpoint responds with this status; returns the body.
     fn until(&mut self, path: &str, status: u16, holds: impl Fn(&str) -> bool) -> String {
         let what = format!("{path} with {status}");
         let process = &mut self.process;
@@ -130,7 +131,7 @@ fn missing_definitions_are_waited_for_and_told_of() {
             .contains("streamhouse-operator crds"),
         "{body}"
     );
-    assert_eq!(operator.get("/health").unwrap().status, 200, "it lives and waits");
+    assert_eq!(operator.get("/health").unwrap().status, 200, "it is alive and waits");
     assert_eq!(operator.metric("streamhouse_operator_crd_missing"), Some(1));
     assert!(!operator.leads());
 
@@ -138,7 +139,7 @@ fn missing_definitions_are_waited_for_and_told_of() {
     operator.until("/ready", 200, |body| body.contains(r#""leader":true"#));
     assert_eq!(operator.metric("streamhouse_operator_crd_missing"), Some(0));
 
-    // And when they go while it runs: the same, without a restart.
+    // The definitions are removed while it runs: the same, without a restart.
     api.kubectl(&["delete", "crd", "topics.streamhouse.io"]).unwrap();
     operator.until("/ready", 503, |body| body.contains("topics.streamhouse.io"));
     api.apply(&crds()).unwrap();
@@ -222,7 +223,7 @@ fn settings_that_are_refused_end_it_before_anything_starts() {
         (
             &["run"],
             &[("STREAMHOUSE_OPERATOR_DRIFT", "60s")],
-            "STREAMHOUSE_OPERATOR_DRIFT is no setting",
+            "unknown setting STREAMHOUSE_OPERATOR_DRIFT",
         ),
         (
             &["run"],

@@ -1,5 +1,5 @@
-//! The rights that the chart gives are those that the operator needs: no more by comparison with what it makes, no less by running with
-//! them and nothing else.
+//! The rights that the chart grants are exactly those that the operator needs: no more, by
+//! comparison with the kinds that it creates; no less, by running with them alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use super::{Operator, PATIENCE, crds, world};
 
 const RULES: &str = include_str!("../../../charts/streamhouse-operator/templates/_rules.tpl");
 
-/// A rule of RBAC.
+/// An RBAC rule.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Rule {
@@ -22,7 +22,7 @@ struct Rule {
     verbs: Vec<String>,
 }
 
-/// What a template of the chart defines, with the Lease's name put in.
+/// Returns the body of a template of the chart, with the name of the Lease inserted.
 fn defined(name: &str) -> String {
     let start = format!("{{{{- define \"streamhouse-operator.{name}\" -}}}}");
     let (_, rest) = RULES.split_once(&start).expect("the chart defines the rules");
@@ -37,7 +37,7 @@ fn rules(name: &str) -> Vec<Rule> {
     serde_yaml_ng::from_str(&defined(name)).unwrap()
 }
 
-/// Verbs by group and resource.
+/// Returns the verbs by group and resource.
 fn by_resource(rules: &[Rule]) -> BTreeMap<(String, String), BTreeSet<String>> {
     let mut all: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
     for rule in rules {
@@ -91,7 +91,7 @@ fn the_chart_gives_the_rights_that_the_code_needs_and_no_other() {
     assert_eq!(lease[1].resource_names, ["streamhouse-operator"]);
 }
 
-/// A role with these rules for the account, in a namespace or everywhere.
+/// Grants these rules to the account, in a namespace or in all namespaces.
 fn grant(api: &KubeApi, name: &str, rules: &str, namespace: Option<&str>, account: &str) {
     let (prefix, place) = match namespace {
         Some(namespace) => ("", format!("  namespace: {namespace}\n")),
@@ -106,7 +106,8 @@ fn grant(api: &KubeApi, name: &str, rules: &str, namespace: Option<&str>, accoun
     api.apply(&manifests).unwrap();
 }
 
-/// Runs an operator as this account on a cluster that has everything, to its end, and looks at what it was refused.
+/// Runs an operator as this account with a cluster that uses every feature, and checks that no
+/// request was forbidden.
 fn work(api: &KubeApi, account: &str, namespace: &str, more: &[&str]) {
     let kubeconfig = api.kubeconfig_for_service_account("default", account).unwrap();
     let mut operator = Operator::start(&kubeconfig, account, more);

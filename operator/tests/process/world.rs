@@ -1,13 +1,13 @@
-//! A namespace with the Secrets of a cluster whose metadata are in a database of their own, and manifests that fit.
+//! A namespace with the Secrets of a cluster and its own metadata database, and matching manifests.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use streamhouse_testkit::{KubeApi, Postgres};
 
-/// Stands in the Secrets, and must stand nowhere else.
+/// Contents of the Secrets, which must not appear anywhere else.
 pub(crate) const SECRET: &str = "never-to-be-shown";
 
-/// A new namespace, ready for [`cluster`].
+/// Creates a namespace for [`cluster`].
 pub(crate) fn namespace(api: &KubeApi) -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -28,7 +28,7 @@ pub(crate) fn namespace(api: &KubeApi) -> String {
     namespace
 }
 
-/// A cluster `main`; `more` are further lines of its spec.
+/// Returns a cluster `main`; `more` are additional lines of its spec.
 pub(crate) fn cluster(namespace: &str, more: &str) -> String {
     format!(
         "apiVersion: streamhouse.io/v1alpha1\nkind: StreamHouseCluster\nmetadata:\n  name: main\n  namespace: {namespace}\nspec:\n\
@@ -37,7 +37,7 @@ pub(crate) fn cluster(namespace: &str, more: &str) -> String {
     )
 }
 
-/// A topic `orders` of it; `more` are further lines of its spec.
+/// Returns a topic `orders` of that cluster; `more` are additional lines of its spec.
 pub(crate) fn topic(namespace: &str, more: &str) -> String {
     format!(
         "apiVersion: streamhouse.io/v1alpha1\nkind: Topic\nmetadata:\n  name: orders\n  namespace: {namespace}\nspec:\n\

@@ -1,4 +1,5 @@
-//! An operator that is killed anywhere leaves nothing that the next one does not bring to its end, once.
+//! An operator that is killed at any point leaves nothing that the next one does not complete
+//! exactly once.
 
 use serde_json::json;
 use streamhouse_operator::stores::Access;
@@ -8,8 +9,9 @@ use crate::{
     world::{RARELY, World, eventually, is_held},
 };
 
-/// Runs an operator until its `calls`-th change of the metadata store stops, and kills it there. The API server's part is between
-/// those changes: claim, finalizer, create, status; delete, release, finalizer.
+/// Runs an operator until its `calls`-th change of the metadata store stops, and kills it at that
+/// point. Changes of the API server lie between those: claim, finalizer, create, status; delete,
+/// release, finalizer.
 async fn killed_at(world: &World, calls: i64, stop: Stop) {
     let probe = Probe::new(world.store.clone(), calls, stop);
     let operator = world.operator_with(Some(Access::Open(probe.clone())), RARELY);
@@ -42,7 +44,7 @@ async fn an_operator_killed_in_mid_create_is_followed_by_one_that_ends_with_one_
         assert_eq!(
             made.map_or(row.topic_id, |made| made.topic_id),
             row.topic_id,
-            "made twice"
+            "created twice"
         );
         assert_eq!(topic.status.unwrap().topic_id, Some(row.topic_id.to_string()));
         assert_eq!(world.owner(&name).await, Some(name.clone()));
@@ -114,7 +116,7 @@ async fn operators_killed_at_any_time_leave_every_topic_to_be_made_once() {
             assert_eq!(
                 *ids.entry(name).or_insert(row.topic_id),
                 row.topic_id,
-                "made twice"
+                "created twice"
             );
         }
     }
@@ -128,7 +130,7 @@ async fn operators_killed_at_any_time_leave_every_topic_to_be_made_once() {
         (names.len(), names.len())
     );
     for (name, id) in ids {
-        assert_eq!(overview.topics[&name].topic_id, id, "made twice");
+        assert_eq!(overview.topics[&name].topic_id, id, "created twice");
     }
     eventually("an event for each", async || {
         !world.events("topic-99").await.is_empty()

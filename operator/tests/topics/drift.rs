@@ -1,4 +1,4 @@
-//! What others do to a topic behind the operator's back is undone within the drift interval, told and counted.
+//! Changes of a topic by other clients are undone within the drift interval, reported and counted.
 
 use std::collections::BTreeMap;
 

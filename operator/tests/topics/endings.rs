@@ -1,4 +1,5 @@
-//! What becomes of a topic when its resource goes, whatever else is down, gone or going.
+//! What happens to a topic when its resource is deleted, in combination with other failures and
+//! deletions.
 
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ async fn with_retain_the_resource_goes_at_once_and_the_topic_is_kept_and_free_fo
     assert!(!is_held(&topic));
     let before = world.row("orders").await.unwrap();
     world.delete("first").await;
-    assert_eq!(world.get("first").await, None, "nothing held it");
+    assert_eq!(world.get("first").await, None, "no finalizer delayed it");
     eventually("the end of the claim", async || {
         world.owner("orders").await.is_none()
     })
@@ -170,7 +171,7 @@ async fn with_its_cluster_gone_or_going_a_topic_is_let_go_and_kept() {
         world.apply(name, json!({ "deletionPolicy": "Delete" })).await;
         world.until_ready(name).await;
     }
-    // Something, such as the cluster's own reconciliation, holds the cluster.
+    // Another finalizer, such as that of the cluster's own reconciliation, keeps the cluster.
     let hold = Patch::Merge(json!({ "metadata": { "finalizers": ["a.example/b"] } }));
     world
         .clusters()
@@ -249,7 +250,7 @@ async fn a_namespace_ends_within_a_minute_though_the_operator_was_down_and_keeps
             namespaces.get_opt(&world.namespace).await.unwrap().is_none()
         }),
     );
-    assert!(ended.await.is_ok(), "the namespace still ends after a minute");
+    assert!(ended.await.is_ok(), "the namespace is still terminating after a minute");
     for name in &names {
         assert!(world.row(name).await.is_some(), "{name} was deleted");
     }
@@ -261,7 +262,8 @@ async fn in_a_namespace_that_ends_a_topic_is_let_go_and_kept_though_its_cluster_
     let _operator = world.operator();
     world.apply("orders", json!({ "deletionPolicy": "Delete" })).await;
     world.until_ready("orders").await;
-    // No controllers run here, so nothing but the mark is there: the moment before they come to the cluster.
+    // No controllers run here, so the namespace is only marked: the situation before they delete
+    // the cluster.
     let namespaces: Api<Namespace> = Api::all(world.client.clone());
     namespaces
         .delete(&world.namespace, &DeleteParams::default())

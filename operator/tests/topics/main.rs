@@ -1,7 +1,8 @@
-//! The reconciliation of Topics against a real API server and a real PostgreSQL: every row of the table of outcomes, crashes, rivals,
-//! and thousands of Topics at rest. No agent runs here: topics are rows.
+//! Tests of the reconciliation of Topics against a real API server and a real PostgreSQL: the table
+//! of outcomes, crashes, competing owners, and thousands of Topics at rest. No agent runs here:
+//! topics are rows of the metadata store.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // all of this is tests, the helpers too
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // test code, including helpers
 
 mod crashes;
 mod drift;

@@ -1,4 +1,5 @@
-//! What becomes of a Topic that stays: created, adopted, grown, configured, refused, paused, without a cluster.
+//! Outcomes for a Topic that is not deleted: created, adopted, extended, configured, rejected,
+//! paused, without a cluster.
 
 use serde_json::json;
 use streamhouse_operator::{conditions::find, crd::ConditionType, stores::Access};
@@ -34,7 +35,7 @@ async fn a_topic_with_nothing_set_is_created_with_defaults_and_then_at_rest() {
     world.until_events_are("orders", &["Created"]).await;
     operator.stop().await;
 
-    // Another operator looks again and again and finds nothing to do.
+    // Another operator queries repeatedly and finds nothing to change.
     let mut second = world.operator_with(Some(world.open()), OFTEN);
     let looks = "streamhouse_operator_metadata_queries_total{call=\"topics_overview\"}";
     eventually("a third look", async || second.metric(looks) >= 3.0).await;
@@ -249,7 +250,7 @@ async fn a_paused_topic_is_not_changed_and_says_what_would_be() {
         )
         .await;
     let topic = world.until_ready_is("new", "False", "Paused").await;
-    assert!(message(&topic).contains("would take charge of the name; create the topic with 3 partitions"));
+    assert!(message(&topic).contains("pending changes: claim the topic name; create the topic with 3 partitions"));
     assert!(!is_held(&topic));
     assert_eq!(world.overview().await, Default::default());
 
@@ -264,7 +265,7 @@ async fn a_paused_topic_is_not_changed_and_says_what_would_be() {
         )
         .await;
     let topic = world.until_ready_is("orders", "False", "Paused").await;
-    assert_eq!(message(&topic), "paused; would set segment.ms to 2000 (was 1000)");
+    assert_eq!(message(&topic), "paused; pending changes: set segment.ms to 2000 (was 1000)");
     let conditions = &topic.status.as_ref().unwrap().conditions;
     assert_eq!(find(conditions, ConditionType::Paused).unwrap().status, "True");
     assert_eq!(world.row("orders").await.unwrap().config["segment.ms"], "1000");
@@ -330,7 +331,7 @@ async fn a_topic_waits_for_its_cluster_and_is_woken_when_it_comes() {
         })
         .await;
 
-    // Nobody tries again and again while it waits.
+    // No retries while it waits.
     assert_eq!(operator.sum("streamhouse_operator_metadata_queries_total"), 0.0);
     operator.access(&world, world.open());
     world.until_ready("orders").await;

@@ -1,5 +1,6 @@
-//! A metadata store in the way of the real one: it lets one of the operator's calls never come back, before or after it has taken
-//! effect, or lets its first looks fail. What an operator that is killed at that point has done is what was done.
+//! A metadata store in front of the real one: it suspends one of the operator's calls, before or
+//! after it has taken effect, or fails the first queries. An operator that is killed at that point
+//! has done exactly the calls before.
 
 use std::sync::{
     Arc,
@@ -10,7 +11,7 @@ use async_trait::async_trait;
 use streamhouse_metadata::*;
 use tokio::sync::Notify;
 
-/// Where a call stops.
+/// Where a call is suspended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
     Before,
@@ -27,7 +28,7 @@ pub(crate) struct Probe {
 }
 
 impl Probe {
-    /// Fails the first looks.
+    /// Creates a store whose first overviews fail.
     pub(crate) fn blind(store: Arc<dyn MetadataStore>, looks: i64) -> Arc<Self> {
         Arc::new(Self {
             store,
@@ -38,7 +39,7 @@ impl Probe {
         })
     }
 
-    /// Lets `calls` of the calls that change something pass, and stops the next one.
+    /// Creates a store that passes `calls` of the changing calls and suspends the next one.
     pub(crate) fn new(store: Arc<dyn MetadataStore>, calls: i64, stop: Stop) -> Arc<Self> {
         Arc::new(Self {
             store,
@@ -49,7 +50,7 @@ impl Probe {
         })
     }
 
-    /// Resolves when a call has stopped.
+    /// Resolves when a call has been suspended.
     pub(crate) async fn stopped(&self) {
         self.stopped.notified().await;
     }
@@ -59,7 +60,7 @@ impl Probe {
             return call.await;
         }
         if self.stop == Stop::After {
-            // Whether it succeeded is for the next operator to find out.
+            // The next operator has to find out whether it succeeded.
             drop(call.await);
         }
         self.stopped.notify_one();
@@ -67,7 +68,7 @@ impl Probe {
     }
 }
 
-/// What the operator does not call, or only reads.
+/// Delegates the calls that the operator does not use or that only read.
 macro_rules! hand_on {
     ($($name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)*) => {
         #[async_trait]

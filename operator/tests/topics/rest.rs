@@ -1,4 +1,5 @@
-//! Five thousand Topics at rest cost one query of the metadata store a look, and nothing of the API server.
+//! Five thousand Topics at rest cost one query of the metadata store per pass and no request to the
+//! API server.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use crate::world::{OFTEN, World, database, eventually, install};
 const TOPICS: usize = 5_000;
 const LOOKS: &str = "streamhouse_operator_metadata_queries_total{call=\"topics_overview\"}";
 
-/// Requests for our kinds that were not reads, as the API server counts them.
+/// Returns the number of write requests for the operator's kinds, as counted by the API server.
 fn writes(api: &KubeApi) -> f64 {
     let metrics = api.metrics().unwrap();
     let ours = metrics.lines().filter(|line| {
@@ -71,7 +72,7 @@ async fn five_thousand_topics_at_rest_cost_one_query_a_look_and_no_write() {
     }
     eventually("all Topics", async || operator.metric(ready) == all).await;
     assert_eq!(world.overview().await.topics.len(), TOPICS);
-    assert_eq!(operator.metric(made), all, "each was made once");
+    assert_eq!(operator.metric(made), all, "each was created once");
     operator.stop().await;
 
     let (before, writes_before) = (versions(&world).await, writes(&api));

@@ -1,4 +1,4 @@
-//! Two resources that want one topic, and two operators that see the same resources.
+//! Two resources for one topic, and two operators that reconcile the same resources.
 
 use serde_json::json;
 
@@ -22,7 +22,7 @@ async fn of_two_topics_for_one_name_one_manages_it_and_the_other_names_the_first
     assert_eq!(before.partitions, 2);
 
     world.delete("second").await;
-    assert_eq!(world.get("second").await, None, "nothing held it");
+    assert_eq!(world.get("second").await, None, "no finalizer delayed it");
     world
         .apply("first", json!({ "topicName": "orders", "partitions": 3 }))
         .await;
@@ -78,7 +78,7 @@ async fn two_operators_and_pairs_of_rivals_created_at_once_end_with_one_owner_ea
     }
     assert_eq!(world.overview().await.topics.len(), names.len());
 
-    // From here on neither writes, though both look.
+    // From here on neither operator writes, though both query.
     let writes = || {
         operators
             .iter()

@@ -1,4 +1,4 @@
-//! What the API server itself refuses, asked with a dry run, and what it must not refuse.
+//! What the API server itself rejects, tested with dry runs, and what it must accept.
 
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};

@@ -1,4 +1,5 @@
-//! A namespace with a cluster, its database, and an operator that looks after it. Every test has its own.
+//! A namespace with a cluster, its database and an operator that watches it. Every test has its
+//! own.
 
 use std::{
     collections::BTreeMap,
@@ -29,16 +30,16 @@ use streamhouse_testkit::{KubeApi, Postgres};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Long enough for the slowest machine; nobody waits longer than needed.
+/// Long enough for the slowest machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
-/// The cluster of every world.
+/// Name of the cluster.
 pub(crate) const CLUSTER: &str = "main";
-/// So rarely that no test sees it.
+/// A drift interval that no test reaches.
 pub(crate) const RARELY: Duration = Duration::from_secs(86_400);
-/// For tests of what happens unasked.
+/// A drift interval for tests without changes.
 pub(crate) const OFTEN: Duration = Duration::from_millis(500);
 
-/// What a test has to itself.
+/// The environment of one test.
 pub(crate) struct World {
     pub(crate) client: Client,
     pub(crate) namespace: String,
@@ -46,7 +47,7 @@ pub(crate) struct World {
     pub(crate) store: Arc<dyn MetadataStore>,
 }
 
-/// An operator at work; it ends with this value, as if killed.
+/// A running operator; dropping it aborts the operator, as if killed.
 pub(crate) struct Operator {
     pub(crate) context: Context,
     task: JoinHandle<()>,
@@ -60,13 +61,13 @@ impl Drop for Operator {
 }
 
 impl Operator {
-    /// Ends it as a signal would; what it counted can still be read.
+    /// Stops the operator as a signal would; its metrics can still be read.
     pub(crate) async fn stop(&mut self) {
         self.stop.cancel();
         (&mut self.task).await.unwrap();
     }
 
-    /// Ends it as a crash would, and waits until it is over.
+    /// Aborts the operator as a crash would, and waits for its end.
     pub(crate) async fn kill(mut self) {
         self.task.abort();
         assert!((&mut self.task).await.unwrap_err().is_cancelled());
@@ -78,7 +79,7 @@ impl Operator {
         line.map_or(0.0, |value| value.trim().parse().unwrap())
     }
 
-    /// All values of a counter, whatever its labels.
+    /// Returns the sum of a counter over all labels.
     pub(crate) fn sum(&self, name: &str) -> f64 {
         let text = self.context.metrics.render();
         let lines = text.lines().filter(|line| line.starts_with(&format!("{name}{{")));
@@ -92,16 +93,16 @@ impl Operator {
     }
 }
 
-/// A client of this server. Each runtime needs its own.
+/// Creates a client of this server. Each runtime needs its own.
 pub(crate) async fn client(api: &KubeApi) -> Client {
-    // The first test of the process does it.
+    // The first test of the process installs it.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let kubeconfig = Kubeconfig::read_from(api.kubeconfig()).unwrap();
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
     Client::try_from(config.unwrap()).unwrap()
 }
 
-/// The server of all tests that need none to themselves, with the definitions installed.
+/// Returns the shared API server with the definitions installed.
 fn shared() -> &'static KubeApi {
     static READY: OnceLock<&'static KubeApi> = OnceLock::new();
     READY.get_or_init(|| {
@@ -111,7 +112,7 @@ fn shared() -> &'static KubeApi {
     })
 }
 
-/// Installs the definitions as a person would, and waits until they are served.
+/// Installs the definitions as a user would and waits until they are served.
 pub(crate) fn install(api: &KubeApi) {
     let definitions: Vec<String> = documents().unwrap().into_iter().map(|(_, text)| text).collect();
     api.apply(&definitions.join("\n---\n")).unwrap();
@@ -125,7 +126,7 @@ pub(crate) fn install(api: &KubeApi) {
     .unwrap();
 }
 
-/// An empty database on this server, migrated.
+/// Creates an empty, migrated database on this server.
 pub(crate) async fn database(postgres: &Postgres, name: &str) -> Arc<dyn MetadataStore> {
     let url = postgres.create_database(name).unwrap();
     let options = ConnectOptions {
@@ -138,7 +139,7 @@ pub(crate) async fn database(postgres: &Postgres, name: &str) -> Arc<dyn Metadat
 }
 
 impl World {
-    /// With a cluster and its open metadata store.
+    /// Creates an environment with a cluster and its open metadata store.
     pub(crate) async fn new(name: &str) -> Self {
         let world = Self::without_cluster(name).await;
         world.create_cluster().await;
@@ -185,7 +186,7 @@ impl World {
             .unwrap();
     }
 
-    /// An operator whose view of the metadata store is this.
+    /// Starts an operator with this access to the metadata store.
     pub(crate) fn operator_with(&self, access: Option<Access>, drift_interval: Duration) -> Operator {
         let stores = Arc::new(Stores::default());
         if let Some(access) = access {
@@ -232,7 +233,7 @@ impl World {
         manifest
     }
 
-    /// What `kubectl apply --server-side` does; what is no longer in the spec is removed.
+    /// Acts like `kubectl apply --server-side`: fields that are no longer in the spec are removed.
     pub(crate) async fn try_apply(&self, name: &str, spec: Value) -> kube::Result<Topic> {
         let manifest = Patch::Apply(Self::manifest(name, spec));
         self.topics
@@ -252,7 +253,7 @@ impl World {
         self.topics.delete(name, &DeleteParams::default()).await.unwrap();
     }
 
-    /// Waits until the Topic is as it should be.
+    /// Waits until the Topic satisfies the predicate.
     pub(crate) async fn until(&self, name: &str, what: &str, holds: impl Fn(&Topic) -> bool) -> Topic {
         let holds = |topic: Option<&Topic>| topic.is_some_and(&holds);
         let waited = tokio::time::timeout(PATIENCE, await_condition(self.topics.clone(), name, holds)).await;
@@ -262,7 +263,7 @@ impl World {
         }
     }
 
-    /// Waits for the Ready condition of the spec as it stands.
+    /// Waits for the Ready condition of the present spec.
     pub(crate) async fn until_ready_is(&self, name: &str, status: &str, reason: &str) -> Topic {
         let generation = self.get(name).await.unwrap().metadata.generation;
         self.until(name, &format!("Ready={status} {reason}"), |topic| {
@@ -276,7 +277,7 @@ impl World {
         self.until_ready_is(name, "True", "Reconciled").await
     }
 
-    /// Waits until the Topic is gone from the API server.
+    /// Waits until the Topic is deleted from the API server.
     pub(crate) async fn until_gone(&self, name: &str) {
         eventually(&format!("the end of {name}"), async || {
             self.get(name).await.is_none()
@@ -288,12 +289,12 @@ impl World {
         self.store.topics_overview().await.unwrap()
     }
 
-    /// The topic, if it exists.
+    /// Returns the topic, if it exists.
     pub(crate) async fn row(&self, name: &str) -> Option<TopicOverview> {
         self.overview().await.topics.remove(name)
     }
 
-    /// The name of the Topic that manages this topic.
+    /// Returns the name of the Topic that manages this topic.
     pub(crate) async fn owner(&self, name: &str) -> Option<String> {
         self.overview()
             .await
@@ -302,7 +303,7 @@ impl World {
             .map(|owner| owner.resource)
     }
 
-    /// What a client of the agents can do.
+    /// Creates a topic as a client of the agents would.
     pub(crate) async fn create_row(&self, name: &str, partitions: i32, config: &[(&str, &str)]) {
         let config: BTreeMap<String, String> = config
             .iter()
@@ -317,7 +318,7 @@ impl World {
         self.store.create_topic(&new).await.unwrap();
     }
 
-    /// The reasons and messages of the events on this Topic, oldest first.
+    /// Returns the reasons and messages of the events on this Topic, oldest first.
     pub(crate) async fn events(&self, name: &str) -> Vec<(String, String)> {
         let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
         let mut found = events.list(&ListParams::default()).await.unwrap().items;
@@ -330,7 +331,7 @@ impl World {
             .collect()
     }
 
-    /// Waits for events with these reasons, and finds no others.
+    /// Waits for events with these reasons and asserts that there are no others.
     pub(crate) async fn until_events_are(&self, name: &str, reasons: &[&str]) -> Vec<(String, String)> {
         let what = format!("the events {reasons:?} of {name}");
         eventually(&what, async || self.events(name).await.len() >= reasons.len()).await;
@@ -341,13 +342,13 @@ impl World {
     }
 }
 
-/// Status and reason of the Ready condition.
+/// Returns the status and reason of the Ready condition.
 pub(crate) fn ready(topic: &Topic) -> (&str, &str) {
     let conditions = topic.status.as_ref().map_or(&[][..], |status| &status.conditions);
     find(conditions, ConditionType::Ready).map_or(("", ""), |ready| (&ready.status, &ready.reason))
 }
 
-/// The message of the Ready condition.
+/// Returns the message of the Ready condition.
 pub(crate) fn message(topic: &Topic) -> &str {
     let conditions = topic.status.as_ref().map_or(&[][..], |status| &status.conditions);
     find(conditions, ConditionType::Ready).map_or("", |ready| &ready.message)
@@ -362,7 +363,7 @@ pub(crate) fn is_held(topic: &Topic) -> bool {
         .any(|finalizer| finalizer == FINALIZER)
 }
 
-/// Waits for something that nobody tells of.
+/// Polls until the condition holds.
 pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let mut ask = tokio::time::interval(Duration::from_millis(20));
     let waited = tokio::time::timeout(PATIENCE, async {

@@ -1,4 +1,5 @@
-//! Starts servers, says where they are, and waits to be killed: the victim of the test that checks that they end with it.
+//! Starts servers, prints their ports, and waits to be killed, for the test that verifies that the
+//! servers end with their process.
 
 use streamhouse_testkit::{MinIo, Postgres};
 

@@ -1,4 +1,4 @@
-//! A real agent: the built binary as a process of its own, on free ports.
+//! Runs the built agent binary as a separate process on free ports.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,7 +8,7 @@ use anyhow::Context;
 
 use crate::{MinIo, Port, Process, Response, Spawn, http_get, programs, wait};
 
-/// Settings of an agent to be started.
+/// Builder of an [`Agent`]: its settings and arguments.
 #[derive(Debug, Clone, Default)]
 pub struct AgentBuilder {
     name: Option<String>,
@@ -17,41 +17,42 @@ pub struct AgentBuilder {
 }
 
 impl AgentBuilder {
-    /// The name used in messages.
+    /// Sets the name used in messages.
     pub fn name(mut self, name: impl Into<String>) -> AgentBuilder {
         self.name = Some(name.into());
         self
     }
 
-    /// One more argument of the command line.
+    /// Adds a command-line argument.
     pub fn arg(mut self, arg: impl Into<String>) -> AgentBuilder {
         self.args.push(arg.into());
         self
     }
 
-    /// A setting by its environment variable; the test's own environment is not passed on.
+    /// Sets an environment variable, such as a setting. The test's own environment is not
+    /// inherited.
     pub fn env(mut self, key: impl Into<String>, value: impl Into<String>) -> AgentBuilder {
         self.envs.push((key.into(), value.into()));
         self
     }
 
-    /// The settings so far, as variables.
+    /// Returns the environment variables set so far.
     pub fn variables(&self) -> &[(String, String)] {
         &self.envs
     }
 
-    /// The metadata store, such as a URL from [`crate::Postgres::create_database`].
+    /// Sets the metadata store, such as a URL from [`crate::Postgres::create_database`].
     pub fn metadata(self, url: &str) -> AgentBuilder {
         self.env("STREAMHOUSE_METADATA_URL", url)
     }
 
-    /// The embedded default, with its data below `folder`: SQLite and a local directory.
+    /// Enables development mode, with its data below `folder`: SQLite and a local directory.
     pub fn dev(self, folder: &Path) -> AgentBuilder {
         self.env("STREAMHOUSE_DEV", "true")
             .env("STREAMHOUSE_DATA_DIR", folder.display().to_string())
     }
 
-    /// A bucket of a MinIO as the object store.
+    /// Uses a MinIO bucket as the object store.
     pub fn minio(self, server: &MinIo, bucket: &str) -> AgentBuilder {
         self.env("STREAMHOUSE_OBJECT_STORE", format!("s3://{bucket}"))
             .env("STREAMHOUSE_S3_ENDPOINT", server.endpoint())
@@ -61,7 +62,12 @@ impl AgentBuilder {
             .env("AWS_SECRET_ACCESS_KEY", server.secret_key())
     }
 
-    /// Starts the agent and waits until it listens. It need not be ready yet: see [`Agent::wait_ready`].
+    /// Starts the agent and waits until it listens. It may not be ready yet, see
+    /// [`Agent::wait_ready`].
+    ///
+    /// # Errors
+    ///
+    /// Fails if the binary is not built, or if the agent ends before it listens.
     pub fn spawn(self) -> anyhow::Result<Agent> {
         let (grpc, http) = (Port::reserve()?, Port::reserve()?);
         let mut agent = Agent {
@@ -74,21 +80,30 @@ impl AgentBuilder {
         Ok(agent)
     }
 
-    /// Runs the agent until it ends by itself, for settings it should refuse and for commands such as `migrate`.
+    /// Runs the agent until it ends by itself, for settings it should reject and for commands such
+    /// as `migrate`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the agent runs longer than `limit`. Its exit status is not checked.
     pub fn run(self, limit: Duration) -> anyhow::Result<crate::Output> {
         let mut process = self.process(&[])?.start()?;
         let status = process.wait(limit)?;
         Ok(crate::Output::of(&process, status))
     }
 
-    /// Starts a command such as `purge`, and does not wait.
+    /// Starts a command such as `purge` without waiting for its end.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the binary is not built or cannot be started.
     pub fn start_command(self) -> anyhow::Result<Process> {
         self.process(&[])?.start()
     }
 
     fn start(&self, grpc: &Port, http: &Port) -> anyhow::Result<Process> {
         let (id, grpc, http) = (format!("agent-{}", grpc.number()), grpc.address(), http.address());
-        // Agents on one host need ids of their own; a test's own --agent-id comes later and wins.
+        // Agents on one host need distinct ids. A test's own --agent-id comes later and wins.
         let listen = [
             format!("--agent-id={id}"),
             format!("--grpc-listen={grpc}"),
@@ -117,7 +132,7 @@ impl AgentBuilder {
     }
 }
 
-/// A running (or ended) agent.
+/// An agent process, running or ended.
 #[derive(Debug)]
 pub struct Agent {
     process: Process,
@@ -127,37 +142,45 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Settings of a new agent.
+    /// Returns a builder for a new agent.
     pub fn builder() -> AgentBuilder {
         AgentBuilder::default()
     }
 
-    /// Where it serves gRPC.
+    /// Returns the address of the gRPC listener.
     pub fn grpc(&self) -> SocketAddr {
         self.grpc.address()
     }
 
-    /// The gRPC address as `127.0.0.1:port`, as clients take it.
+    /// Returns the gRPC address as `127.0.0.1:port`, for clients.
     pub fn bootstrap(&self) -> String {
         self.grpc().to_string()
     }
 
-    /// Where it serves health and metrics.
+    /// Returns the address of the HTTP listener.
     pub fn http(&self) -> SocketAddr {
         self.http.address()
     }
 
-    /// The process, for signals and logs.
+    /// Returns the process, for signals and logs.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
 
-    /// Gets a path such as `/metrics` from the agent.
+    /// Sends a GET request for a path such as `/metrics` to the agent.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the agent does not respond within 10 s.
     pub fn http_get(&self, path: &str) -> anyhow::Result<Response> {
         http_get(self.http(), path)
     }
 
-    /// Waits until `GET /ready` says 200; an error with the end of the log if the agent ends or that takes over a minute.
+    /// Waits until `GET /ready` returns 200.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the end of the log if the agent ends or is not ready within a minute.
     pub fn wait_ready(&mut self) -> anyhow::Result<()> {
         let address = self.http();
         let process = &mut self.process;
@@ -170,7 +193,11 @@ impl Agent {
         ready.with_context(|| self.process.log_tail())
     }
 
-    /// The value of a metric without labels, or the sum over all its labels.
+    /// Returns the value of a metric, summed over all its labels.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the agent has no such metric.
     pub fn metric(&self, name: &str) -> anyhow::Result<f64> {
         let text = self.http_get("/metrics")?.body;
         let values = text
@@ -183,12 +210,12 @@ impl Agent {
         Ok(values.iter().sum())
     }
 
-    /// SIGKILL, and waits for the end.
+    /// Sends SIGKILL and waits for the end.
     pub fn kill9(&mut self) -> anyhow::Result<()> {
         self.process.kill9()
     }
 
-    /// SIGTERM, and waits for the drain to end with success.
+    /// Sends SIGTERM and waits until the drain succeeds.
     pub fn drain(&mut self) -> anyhow::Result<()> {
         self.process.terminate()?;
         let status = self.process.wait(wait::PATIENCE)?;
@@ -200,14 +227,15 @@ impl Agent {
         Ok(())
     }
 
-    /// Starts again after the end of the process, with the same settings and addresses.
+    /// Starts the ended process again with the same settings and addresses.
     pub fn start_again(&mut self) -> anyhow::Result<()> {
         anyhow::ensure!(!self.process.is_running(), "the agent runs already");
         self.process = self.builder.start(&self.grpc, &self.http)?;
         self.wait_listening()
     }
 
-    /// The agent says `listening grpc=<address> http=<address>` on its standard output once both ports are bound.
+    /// Waits for the line `listening grpc=<address> http=<address>`, which the agent prints once
+    /// both ports are bound.
     fn wait_listening(&mut self) -> anyhow::Result<()> {
         let process = &mut self.process;
         let listening = wait::until(

@@ -1,11 +1,11 @@
-//! A certificate authority of a test, for servers that speak TLS. Its keys live in memory and end with the test.
+//! A certificate authority for tests of TLS servers. Its keys are held in memory only.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Context;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 
-/// The authority.
+/// A certificate authority.
 #[derive(Debug)]
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -17,15 +17,16 @@ pub struct Authority {
 pub struct Issued {
     /// The certificate.
     pub certificate: String,
-    /// Its key.
+    /// The private key.
     pub key: String,
 }
 
 impl Authority {
-    /// A new one, which nobody trusts yet.
+    /// Creates an authority that no client trusts yet.
     pub fn new() -> anyhow::Result<Authority> {
         let mut params = CertificateParams::default();
-        // Each has a name of its own: of two with one name, the wrong one would be a bad signature and not a stranger.
+        // Names are unique: with two authorities of one name, verification would report a bad
+        // signature instead of an unknown issuer.
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let name = format!("authority {} of a test", NUMBER.fetch_add(1, Ordering::Relaxed));
         params.distinguished_name.push(DnType::CommonName, name);
@@ -39,12 +40,16 @@ impl Authority {
         })
     }
 
-    /// Its own certificate in PEM: what clients have to trust.
+    /// Returns the authority's certificate in PEM, for clients to trust.
     pub fn pem(&self) -> &str {
         &self.certificate
     }
 
-    /// A certificate for a server with these names; IP addresses count as names.
+    /// Issues a server certificate for these names, which may be IP addresses.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a name is not valid in a certificate.
     pub fn issue(&self, names: &[&str]) -> anyhow::Result<Issued> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let params = CertificateParams::new(names).context("a name cannot stand in a certificate")?;

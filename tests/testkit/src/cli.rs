@@ -1,4 +1,4 @@
-//! The `streamhouse` command line, run as a user would.
+//! Runs the `streamhouse` command line as a user would.
 
 use std::ffi::OsStr;
 use std::process::ExitStatus;
@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use crate::{Process, Spawn, programs};
 
-/// What a finished program said.
+/// The result of a finished program.
 #[derive(Debug, Clone)]
 pub struct Output {
-    /// How it ended.
+    /// The exit status.
     pub status: ExitStatus,
-    /// Its standard output, byte for byte.
+    /// Standard output as bytes.
     pub stdout: Vec<u8>,
-    /// Its standard error as text.
+    /// Standard error as text.
     pub stderr: String,
 }
 
@@ -26,12 +26,16 @@ impl Output {
         }
     }
 
-    /// The standard output as text.
+    /// Returns standard output as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    /// This output, or an error that shows what the program said if it failed.
+    /// Returns this output if the program succeeded.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the program's output otherwise.
     pub fn ok(self) -> anyhow::Result<Output> {
         anyhow::ensure!(
             self.status.success(),
@@ -44,7 +48,7 @@ impl Output {
     }
 }
 
-/// The command line against one cluster.
+/// The command line with the bootstrap address of one cluster.
 #[derive(Debug, Clone)]
 pub struct Cli {
     bootstrap: String,
@@ -52,7 +56,7 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// The command line with this bootstrap address in its environment.
+    /// Creates a command line with this bootstrap address in its environment.
     pub fn new(bootstrap: impl Into<String>) -> Cli {
         Cli {
             bootstrap: bootstrap.into(),
@@ -60,18 +64,18 @@ impl Cli {
         }
     }
 
-    /// One more variable in its environment; the test's own is not passed on.
+    /// Sets an environment variable. The test's own environment is not inherited.
     pub fn env(mut self, key: impl Into<String>, value: impl Into<String>) -> Cli {
         self.envs.push((key.into(), value.into()));
         self
     }
 
-    /// Runs it to its end, two minutes at most, with nothing on its standard input.
+    /// Runs a command to its end, for at most two minutes, without standard input.
     pub fn run(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> anyhow::Result<Output> {
         finish(self.command(args)?)
     }
 
-    /// Runs it to its end, two minutes at most, with `input` on its standard input.
+    /// Runs a command to its end, for at most two minutes, with `input` as standard input.
     pub fn run_with_input(
         &self,
         args: impl IntoIterator<Item = impl AsRef<OsStr>>,
@@ -80,7 +84,7 @@ impl Cli {
         finish(self.command(args)?.input(input))
     }
 
-    /// Starts it and does not wait.
+    /// Starts a command without waiting for its end.
     pub fn spawn(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> anyhow::Result<Process> {
         self.command(args)?.start()
     }

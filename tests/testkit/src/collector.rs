@@ -1,7 +1,7 @@
-//! A real OpenTelemetry Collector on a free port, which tells the spans that it received.
+//! A real OpenTelemetry Collector on a free port, which returns the spans that it received.
 //!
-//! Called by the tests of traces. Guarantees: a span that [`Collector::spans`] gives came over the wire, as OTLP; the collector ends
-//! with its value.
+//! Called by the tests of traces. Guarantees: a span that [`Collector::spans`] returns was received
+//! over OTLP; the collector ends when its value is dropped.
 
 use std::collections::BTreeMap;
 use std::net::TcpStream;
@@ -18,34 +18,34 @@ use crate::{Port, Process, Spawn, guard, programs, wait};
 pub struct ReceivedSpan {
     /// The resource's `service.name`.
     pub service: String,
-    /// The library that made it.
+    /// The instrumentation library that created it.
     pub scope: String,
-    /// In hexadecimal digits.
+    /// The trace id in hexadecimal digits.
     pub trace_id: String,
-    /// In hexadecimal digits.
+    /// The span id in hexadecimal digits.
     pub span_id: String,
-    /// The parent's `span_id`; empty in a root.
+    /// The `span_id` of the parent; empty for a root span.
     pub parent: String,
-    /// What it is called.
+    /// The span's name.
     pub name: String,
     /// `INTERNAL`, `SERVER`, `CLIENT`, `PRODUCER` or `CONSUMER`.
     pub kind: &'static str,
-    /// In nanoseconds since the Unix epoch.
+    /// Start time in nanoseconds since the Unix epoch.
     pub start: u64,
-    /// In nanoseconds since the Unix epoch.
+    /// End time in nanoseconds since the Unix epoch.
     pub end: u64,
-    /// Values as text.
+    /// Attributes, with values as text.
     pub attributes: BTreeMap<String, String>,
-    /// The span ids it links to.
+    /// Span ids of the links.
     pub links: Vec<String>,
-    /// The names of what happened in it.
+    /// Names of the events.
     pub events: Vec<String>,
-    /// What is said of its failure, if it failed.
+    /// The status message, if the span failed.
     pub error: Option<String>,
 }
 
 impl ReceivedSpan {
-    /// The value of an attribute, as text; empty without.
+    /// Returns the value of an attribute as text; empty if it is missing.
     pub fn attribute(&self, key: &str) -> &str {
         self.attributes.get(key).map_or("", String::as_str)
     }
@@ -60,7 +60,7 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Starts one that has received nothing.
+    /// Starts a collector that has received nothing.
     pub fn start() -> anyhow::Result<Collector> {
         let folder = guard::folder("streamhouse-collector-")?;
         let port = Port::reserve()?;
@@ -79,20 +79,20 @@ impl Collector {
         Ok(collector)
     }
 
-    /// What `OTEL_EXPORTER_OTLP_ENDPOINT` is to be.
+    /// Returns the value for `OTEL_EXPORTER_OTLP_ENDPOINT`.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.port.address())
     }
 
-    /// The process, to pause it or to end it.
+    /// Returns the process, to pause or end it.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
 
-    /// Every span received so far.
+    /// Returns all spans received so far.
     pub fn spans(&self) -> anyhow::Result<Vec<ReceivedSpan>> {
         let said = self.process.stdout();
-        // The last line may still be in the writing.
+        // The last line may be incomplete.
         let whole = said.rfind('\n').map_or("", |end| &said[..end]);
         let mut spans = Vec::new();
         for line in whole.lines() {
@@ -102,7 +102,7 @@ impl Collector {
         Ok(spans)
     }
 
-    /// Waits until `wanted` finds what it looks for among the spans.
+    /// Waits until `wanted` returns a value for the spans received.
     pub fn wait_for<T>(
         &self,
         what: &str,
@@ -131,7 +131,7 @@ fn configuration(port: &Port) -> String {
     )
 }
 
-/// Reads one request of OTLP in its JSON form.
+/// Reads one OTLP request in its JSON encoding.
 fn read(request: &Value, spans: &mut Vec<ReceivedSpan>) {
     for resource in list(&request["resourceSpans"]) {
         let about = attributes(&resource["resource"]["attributes"]);
@@ -172,7 +172,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// 64 bits, which JSON has no number for.
+/// JSON has no 64-bit integers, so OTLP encodes them as text.
 fn nanoseconds(value: &Value) -> u64 {
     value.as_str().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
@@ -188,7 +188,7 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Each value is an object with its type as the only key.
+/// Every value is an object with its type as the only key.
 fn attributes(value: &Value) -> BTreeMap<String, String> {
     let pairs = list(value).iter().filter_map(|pair| {
         let value = pair["value"].as_object()?.values().next()?;

@@ -1,10 +1,16 @@
-//! Holds generated documents to the code they are made from. Called by the tests of the crates that write documents.
+//! Verifies that generated documents are up to date. Called by the tests of the crates that
+//! generate documents.
 
 use std::{env, fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 
-/// Fails when the document at `path` (from the workspace's root) is not `expected`; with `UPDATE_DOCS=1` writes it.
+/// Compares the document at `path`, relative to the workspace root, with `expected`. Writes it if
+/// `UPDATE_DOCS` is set.
+///
+/// # Errors
+///
+/// Fails if the document differs.
 pub fn assert_current(path: &str, expected: &str) -> Result<()> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path);
     if env::var_os("UPDATE_DOCS").is_some() {

@@ -1,7 +1,9 @@
-//! The guard: one shell for each test process that ends what the test started and removes its folders, once the test is gone.
+//! The guard: a shell process, one per test process, that ends the test's child processes and
+//! removes its folders once the test process has ended.
 //!
-//! The guard reads lines from a pipe whose other end only the test process holds. However that process ends, the kernel closes the
-//! pipe, and the guard cleans up. Called by `process` and by whoever makes a folder; statics, which Rust never drops, rely on it.
+//! The guard reads lines from a pipe whose other end is held only by the test process. However that
+//! process ends, the kernel closes the pipe, and the guard cleans up. Called by `process` and by
+//! all code that creates folders. Statics rely on it, since Rust never drops them.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -11,7 +13,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::Context;
 
-/// Ends each process group with its own polite signal, then with KILL, then removes the folders.
+/// Sends each process group its own signal, then KILL, and removes the folders.
 const SCRIPT: &str = r#"
 groups= folders=
 while read -r what value; do
@@ -31,18 +33,18 @@ done
 printf '%s' "$folders" | while read -r folder; do rm -rf -- "$folder"; done
 "#;
 
-/// Ends the process group `group` with `signal` when the test process ends.
+/// Registers the process group `group` to be ended with `signal` when the test process ends.
 pub(crate) fn watch(group: u32, signal: &str) -> anyhow::Result<()> {
     tell(&format!("group {group}:{signal}\n"))
 }
 
-/// The process group has ended and been waited for: its number may be given to others.
+/// Unregisters a process group that has ended, because its number may be reused.
 pub(crate) fn forget(group: u32, signal: &str) {
-    // A guard that cannot be told is a guard that has ended, which then ends nobody.
+    // If the guard cannot be reached it has ended, and ends no group.
     let _ = tell(&format!("forget {group}:{signal}\n"));
 }
 
-/// A new temporary folder that is removed when it is dropped or the test process ends.
+/// Creates a temporary folder, which is removed when it is dropped or the test process ends.
 pub(crate) fn folder(prefix: &str) -> anyhow::Result<tempfile::TempDir> {
     let folder = tempfile::Builder::new()
         .prefix(prefix)
@@ -80,7 +82,7 @@ fn tell(line: &str) -> anyhow::Result<()> {
 
 fn start() -> anyhow::Result<ChildStdin> {
     let mut guard = Command::new("sh");
-    // Its own process group: a Ctrl-C meant for the tests must not end the one that cleans up after them.
+    // In its own process group, so that a Ctrl-C for the tests does not end the guard.
     guard
         .args(["-c", SCRIPT])
         .current_dir(PathBuf::from("/"))

@@ -1,4 +1,4 @@
-//! A plain HTTP GET, for health, metrics and readiness checks of servers on this machine.
+//! A plain HTTP GET, for health, metrics and readiness checks of local servers.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -6,25 +6,29 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-/// The answer to a GET.
+/// The response to a GET request.
 #[derive(Debug, Clone)]
 pub struct Response {
-    /// The status code, such as 200.
+    /// Status code, such as 200.
     pub status: u16,
-    /// The header lines as sent, without the status line.
+    /// Header lines as sent, without the status line.
     pub headers: String,
-    /// The body as text.
+    /// Body as text.
     pub body: String,
 }
 
-/// Gets `path` from the server at `address`; 10 s at most.
+/// Sends a GET request for `path` to the server at `address`, for at most 10 s.
+///
+/// # Errors
+///
+/// Fails if the server does not respond in time or the response is not HTTP.
 pub fn http_get(address: SocketAddr, path: &str) -> anyhow::Result<Response> {
     let limit = Duration::from_secs(10);
     let mut stream = TcpStream::connect_timeout(&address, limit)
         .with_context(|| format!("cannot connect to {address}"))?;
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(limit))?;
-    // HTTP/1.0: the body ends with the connection, so there are no chunks to decode.
+    // With HTTP/1.0 the body ends with the connection, so there are no chunks to decode.
     write!(
         stream,
         "GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: */*\r\n\r\n"

@@ -1,8 +1,9 @@
-//! A real Kubernetes API: etcd and kube-apiserver on free ports, with RBAC, and the controller manager where a test needs it.
+//! A real Kubernetes API: etcd and kube-apiserver on free ports with RBAC, and optionally the
+//! controller manager.
 //!
-//! Called by tests of the operator and of the chart. Each test takes a namespace of its own from [`KubeApi::shared`], or a server of
-//! its own from [`KubeApi::start`] when it stops the server or changes what all namespaces share. There is no node: pods are accepted
-//! and never run.
+//! Called by tests of the operator and of the chart. Each test uses a namespace of its own in
+//! [`KubeApi::shared`], or a server of its own from [`KubeApi::start`] if it stops the server or
+//! changes cluster-wide resources. There is no node: pods are accepted but never run.
 
 mod kubeconfig;
 mod pki;
@@ -19,7 +20,7 @@ use pki::Pki;
 
 const SERVICE_RANGE: &str = "10.96.0.0/16";
 
-/// An API server with its store.
+/// An API server with its etcd.
 #[derive(Debug)]
 pub struct KubeApi {
     folder: TempDir,
@@ -31,7 +32,7 @@ pub struct KubeApi {
     running: Mutex<Option<Running>>,
 }
 
-/// In the order in which they end.
+/// The processes, in the order in which they are stopped.
 #[derive(Debug)]
 struct Running {
     controllers: Option<Process>,
@@ -40,14 +41,15 @@ struct Running {
 }
 
 impl KubeApi {
-    /// The server shared by all tests of this process; started on the first call. Do not stop it.
+    /// Returns the server shared by all tests of this process, started on the first call. Do not
+    /// stop it.
     pub fn shared() -> anyhow::Result<&'static KubeApi> {
         static SHARED: OnceLock<Result<KubeApi, String>> = OnceLock::new();
         let shared = SHARED.get_or_init(|| KubeApi::start().map_err(|error| format!("{error:#}")));
         shared.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
     }
 
-    /// Makes a new server and starts it; it has only what Kubernetes makes by itself.
+    /// Creates and starts a server, which holds only what Kubernetes creates by itself.
     pub fn start() -> anyhow::Result<KubeApi> {
         let folder = guard::folder("streamhouse-kube-")?;
         let pki = Pki::create(folder.path())?;
@@ -67,7 +69,7 @@ impl KubeApi {
         Ok(server)
     }
 
-    /// Starts the controllers beside the server, as in every cluster: garbage collection, the end of namespaces, deployments, service
+    /// Starts the controllers: garbage collection, deletion of namespaces, deployments, service
     /// accounts. They stop with the server.
     pub fn controller_manager(&self) -> anyhow::Result<()> {
         let mut slot = self.lock();
@@ -85,7 +87,7 @@ impl KubeApi {
             .start()?;
         running.controllers = Some(controllers);
         drop(slot);
-        // The first thing that shows that they work: nobody else makes it.
+        // Only the controllers create this account, so it shows that they run.
         wait::until("the start of the controllers", wait::PATIENCE, || {
             Ok(self
                 .kubectl(&["get", "serviceaccount", "default", "-n", "default"])
@@ -94,39 +96,45 @@ impl KubeApi {
         Ok(())
     }
 
-    /// The server's port on 127.0.0.1.
+    /// Returns the server's port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port.number()
     }
 
-    /// The administrator's kubeconfig.
+    /// Returns the administrator's kubeconfig.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
 
-    /// A kubeconfig for a user with these groups, who may do what RBAC grants them and nothing else.
+    /// Creates a kubeconfig for a user in these groups, who has only the permissions granted by
+    /// RBAC.
     pub fn kubeconfig_for(&self, user: &str, groups: &[&str]) -> anyhow::Result<PathBuf> {
         self.write_kubeconfig(user, &Identity::User { name: user, groups })
     }
 
-    /// A kubeconfig with an hour's token of a service account, which must exist: what a pod of that account has.
+    /// Creates a kubeconfig with a one-hour token of an existing service account, as its pods have.
     pub fn kubeconfig_for_service_account(&self, namespace: &str, name: &str) -> anyhow::Result<PathBuf> {
         let token = self.kubectl(&["create", "token", name, "-n", namespace])?;
         self.write_kubeconfig(&format!("{namespace}.{name}"), &Identity::Token(token.trim()))
     }
 
-    /// Runs kubectl as the administrator and gives what it prints; an error with what it says when it fails.
+    /// Runs kubectl as the administrator and returns its output.
+    ///
+    /// # Errors
+    ///
+    /// Fails with kubectl's error output if kubectl fails.
     pub fn kubectl(&self, args: &[&str]) -> anyhow::Result<String> {
         self.kubectl_as(&self.kubeconfig, args, "")
     }
 
-    /// `kubectl apply` of these manifests, as the administrator.
+    /// Applies these manifests with `kubectl apply` as the administrator.
     pub fn apply(&self, manifests: &str) -> anyhow::Result<String> {
         let args = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
         self.kubectl_as(&self.kubeconfig, &args, manifests)
     }
 
-    /// Installs the resources of the Prometheus operator (ServiceMonitor and the like), as its own release defines them.
+    /// Installs the custom resources of the Prometheus operator, such as ServiceMonitor, from its
+    /// own release.
     pub fn install_monitoring_definitions(&self) -> anyhow::Result<()> {
         let folder = programs::monitoring_definitions()?;
         for name in ["servicemonitors", "prometheusrules"] {
@@ -145,11 +153,11 @@ impl KubeApi {
         Ok(())
     }
 
-    /// Runs kubectl as whom the kubeconfig says, with `input` for its standard input.
+    /// Runs kubectl as the user of the kubeconfig, with `input` as standard input.
     pub fn kubectl_as(&self, kubeconfig: &Path, args: &[&str], input: &str) -> anyhow::Result<String> {
         let mut kubectl = program("kubectl")?
             .arg(flag("kubeconfig", kubeconfig))
-            // What it remembers of another server that had this port must not count.
+            // A separate cache: another server on this port may have been cached.
             .arg(flag("cache-dir", &self.folder.path().join("kubectl")))
             .args(args)
             .input(input)
@@ -164,7 +172,11 @@ impl KubeApi {
         Ok(kubectl.stdout())
     }
 
-    /// Runs helm as the administrator and gives what it prints; an error with what it says when it fails.
+    /// Runs helm as the administrator and returns its output.
+    ///
+    /// # Errors
+    ///
+    /// Fails with helm's error output if helm fails.
     pub fn helm(&self, args: &[&str]) -> anyhow::Result<String> {
         let mut helm = Spawn::new(programs::helm()?)
             .clean_env()
@@ -183,7 +195,7 @@ impl KubeApi {
         Ok(helm.stdout())
     }
 
-    /// Makes a namespace with a name that starts with `prefix` and that no other test has.
+    /// Creates a namespace with a unique name that starts with `prefix`.
     pub fn create_namespace(&self, prefix: &str) -> anyhow::Result<String> {
         let manifest =
             format!(r#"{{"apiVersion":"v1","kind":"Namespace","metadata":{{"generateName":"{prefix}-"}}}}"#);
@@ -191,7 +203,7 @@ impl KubeApi {
         self.kubectl_as(&self.kubeconfig, &args, &manifest)
     }
 
-    /// Stops at once, as a crash would: the server, its store, and the controllers if they run.
+    /// Kills the server, etcd and, if they run, the controllers, as a crash would.
     pub fn stop(&self) -> anyhow::Result<()> {
         let Some(running) = self.lock().take() else {
             return Ok(());
@@ -205,7 +217,8 @@ impl KubeApi {
         Ok(())
     }
 
-    /// Starts after [`KubeApi::stop`], on the same port with the same objects, without the controllers.
+    /// Starts again after [`KubeApi::stop`], on the same port with the same objects, without the
+    /// controllers.
     pub fn start_again(&self) -> anyhow::Result<()> {
         let mut slot = self.lock();
         anyhow::ensure!(slot.is_none(), "the API server runs already");
@@ -230,13 +243,13 @@ impl KubeApi {
         Ok(())
     }
 
-    /// Stops and starts again.
+    /// Stops the server and starts it again.
     pub fn restart(&self) -> anyhow::Result<()> {
         self.stop()?;
         self.start_again()
     }
 
-    /// The server holds its connections and answers nobody, until [`KubeApi::resume`].
+    /// Pauses the server, which holds its connections without responding until [`KubeApi::resume`].
     pub fn pause(&self) -> anyhow::Result<()> {
         let mut slot = self.lock();
         slot.as_mut()
@@ -245,7 +258,7 @@ impl KubeApi {
             .pause()
     }
 
-    /// Answers again after [`KubeApi::pause`].
+    /// Resumes the server after [`KubeApi::pause`].
     pub fn resume(&self) -> anyhow::Result<()> {
         let mut slot = self.lock();
         slot.as_mut()
@@ -254,7 +267,8 @@ impl KubeApi {
             .resume()
     }
 
-    /// The server's own metrics, such as `apiserver_request_total{verb="PATCH",...}`, in the Prometheus text format.
+    /// Returns the server's own metrics, such as `apiserver_request_total{verb="PATCH",...}`, in
+    /// the Prometheus text format.
     pub fn metrics(&self) -> anyhow::Result<String> {
         self.kubectl(&["get", "--raw", "/metrics"])
     }
@@ -269,9 +283,9 @@ impl KubeApi {
         kubeconfig::write(path, self.port(), &self.pki, identity)
     }
 
-    /// Ready, and the namespace that all tests expect is there.
+    /// Returns whether the server is ready and the default namespace exists.
     fn answers(&self) -> bool {
-        // A connection costs nothing; kubectl is a process.
+        // Connecting first is cheap; kubectl is a process.
         std::net::TcpStream::connect(self.port.address()).is_ok()
             && self.kubectl(&["get", "--raw", "/readyz"]).is_ok()
             && self.kubectl(&["get", "namespace", "default"]).is_ok()
@@ -305,7 +319,7 @@ impl KubeApi {
         let Pki { server, .. } = &self.pki;
         program("kube-apiserver")?
             .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
-            // The address of a loopback device cannot be an endpoint, and nothing here looks for one.
+            // The address of a loopback device cannot be an endpoint, and no test needs one.
             .arg("--endpoint-reconciler-type=none")
             .arg(format!("--secure-port={}", self.port()))
             .arg(format!("--etcd-servers=http://{}", self.etcd.address()))
@@ -325,7 +339,7 @@ impl KubeApi {
     }
 }
 
-/// A program of Kubernetes, without the developer's settings.
+/// Prepares a program of Kubernetes without the developer's environment.
 fn program(name: &str) -> anyhow::Result<Spawn> {
     Ok(Spawn::new(programs::kubernetes(name)?).clean_env())
 }

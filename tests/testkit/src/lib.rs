@@ -1,8 +1,12 @@
-//! Real servers for tests: PostgreSQL with PgBouncer, MinIO, the Kubernetes API and an OpenTelemetry Collector on free ports, gone when the test is.
+//! Real servers for tests: PostgreSQL with PgBouncer, MinIO, the Kubernetes API and an
+//! OpenTelemetry Collector, on free ports for the duration of a test.
 //!
-//! Owns: how tests find, start, stop and break the servers they need, and how they run the built binaries. Called by tests only.
-//! Guarantees: everything listens on 127.0.0.1; every process started here ends, and every folder made here is removed, when its
-//! value is dropped *or* the test process ends in any way, SIGKILL included. The API blocks; it works in sync and async tests alike.
+//! Owns how tests start, stop and disturb the servers they need, and how they run the built
+//! binaries. Used by tests only.
+//!
+//! Guarantees: everything listens on 127.0.0.1; every process started here ends, and every folder
+//! created here is removed, when its value is dropped *or* the test process ends in any way,
+//! SIGKILL included. The API blocks; it works in sync and async tests.
 
 mod agent;
 mod authority;

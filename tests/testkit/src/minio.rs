@@ -1,7 +1,8 @@
 //! A real MinIO on a free port, with one drive in a temporary folder.
 //!
-//! Called by tests of the object store and of the whole system. Each test takes a bucket of its own from [`MinIo::shared`], or a
-//! server of its own from [`MinIo::start`] when it stops or pauses the server.
+//! Called by tests of the object store and of the whole system. Each test uses a bucket of its own
+//! in [`MinIo::shared`], or a server of its own from [`MinIo::start`] if it stops or pauses the
+//! server.
 
 use std::path::Path;
 use std::process::Command;
@@ -24,7 +25,8 @@ pub struct MinIo {
 }
 
 impl MinIo {
-    /// The server shared by all tests of this process; started on the first call. Do not stop or pause it.
+    /// Returns the server shared by all tests of this process, started on the first call. Do not
+    /// stop or pause it.
     pub fn shared() -> anyhow::Result<&'static MinIo> {
         static SHARED: OnceLock<Result<MinIo, String>> = OnceLock::new();
         let shared = SHARED.get_or_init(|| MinIo::start().map_err(|error| format!("{error:#}")));
@@ -44,32 +46,32 @@ impl MinIo {
         Ok(server)
     }
 
-    /// The endpoint's URL.
+    /// Returns the endpoint's URL.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.port.address())
     }
 
-    /// The server's port on 127.0.0.1.
+    /// Returns the server's port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port.number()
     }
 
-    /// The access key of the root user.
+    /// Returns the access key of the root user.
     pub fn access_key(&self) -> &'static str {
         ACCESS_KEY
     }
 
-    /// The secret key of the root user.
+    /// Returns the secret key of the root user.
     pub fn secret_key(&self) -> &'static str {
         SECRET_KEY
     }
 
-    /// Any region will do; this one is MinIO's default.
+    /// Returns the region: MinIO accepts any, and this is its default.
     pub fn region(&self) -> &'static str {
         "us-east-1"
     }
 
-    /// Makes a bucket, by a signed request like any client's.
+    /// Creates a bucket with a signed request.
     pub fn create_bucket(&self, name: &str) -> anyhow::Result<()> {
         let mut curl = Command::new("curl");
         curl.args([
@@ -87,7 +89,7 @@ impl MinIo {
             "--user",
             &format!("{ACCESS_KEY}:{SECRET_KEY}"),
         ]);
-        // The signature of a request without a body.
+        // The digest of an empty body.
         curl.args([
             "--header",
             "x-amz-content-sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
@@ -103,7 +105,8 @@ impl MinIo {
         Ok(())
     }
 
-    /// The keys of all objects in a bucket, sorted, read from the drive itself: also what no client would list.
+    /// Returns the keys of all objects in a bucket, sorted. Reads the drive itself, so includes
+    /// what clients cannot list.
     pub fn objects(&self, bucket: &str) -> anyhow::Result<Vec<String>> {
         let root = self.folder.path().join("data").join(bucket);
         let mut keys = Vec::new();
@@ -112,12 +115,13 @@ impl MinIo {
         Ok(keys)
     }
 
-    /// MinIO's own metrics, such as `minio_s3_requests_total{api="putobject"}`, in the Prometheus text format.
+    /// Returns MinIO's own metrics, such as `minio_s3_requests_total{api="putobject"}`, in the
+    /// Prometheus text format.
     pub fn metrics(&self) -> anyhow::Result<String> {
         Ok(http_get(self.port.address(), "/minio/v2/metrics/cluster")?.body)
     }
 
-    /// Stops at once, as a crash would.
+    /// Kills the server, as a crash would.
     pub fn stop(&self) -> anyhow::Result<()> {
         let Some(mut process) = self.lock().take() else {
             return Ok(());
@@ -125,7 +129,7 @@ impl MinIo {
         process.kill9()
     }
 
-    /// Starts after [`MinIo::stop`], on the same port with the same data.
+    /// Starts again after [`MinIo::stop`], on the same port with the same data.
     pub fn start_again(&self) -> anyhow::Result<()> {
         let mut slot = self.lock();
         anyhow::ensure!(slot.is_none(), "MinIO runs already");
@@ -140,18 +144,18 @@ impl MinIo {
         Ok(())
     }
 
-    /// Stops and starts again.
+    /// Stops the server and starts it again.
     pub fn restart(&self) -> anyhow::Result<()> {
         self.stop()?;
         self.start_again()
     }
 
-    /// The server keeps its sockets and answers nobody, until [`MinIo::resume`].
+    /// Pauses the server, which holds its sockets without responding until [`MinIo::resume`].
     pub fn pause(&self) -> anyhow::Result<()> {
         self.lock().as_mut().context("MinIO does not run")?.pause()
     }
 
-    /// Answers again after [`MinIo::pause`].
+    /// Resumes the server after [`MinIo::pause`].
     pub fn resume(&self) -> anyhow::Result<()> {
         self.lock().as_mut().context("MinIO does not run")?.resume()
     }
@@ -178,7 +182,7 @@ impl MinIo {
     }
 }
 
-/// MinIO keeps an object as a folder of the key's name with the file `xl.meta` in it.
+/// MinIO stores an object as a folder named after the key, with the file `xl.meta` in it.
 fn collect(root: &Path, folder: &Path, keys: &mut Vec<String>) -> anyhow::Result<()> {
     if folder.join("xl.meta").is_file() {
         keys.push(folder.strip_prefix(root)?.to_string_lossy().into_owned());
@@ -186,7 +190,7 @@ fn collect(root: &Path, folder: &Path, keys: &mut Vec<String>) -> anyhow::Result
     }
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        // A folder may go while we look: the server deletes objects at the same time.
+        // A folder may disappear meanwhile, since the server deletes objects concurrently.
         if path.is_dir() && collect(root, &path, keys).is_err() && path.is_dir() {
             anyhow::bail!("cannot read {}", path.display());
         }

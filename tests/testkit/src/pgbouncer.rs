@@ -1,4 +1,4 @@
-//! A real PgBouncer on a free port, before a [`Postgres`] of the tests.
+//! A real PgBouncer on a free port, in front of a [`Postgres`] of the tests.
 
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::{Port, Postgres, Process, guard, programs, wait};
 
-/// A pooler. Ended when it is dropped or the test process ends.
+/// A connection pooler, which ends when it is dropped or the test process ends.
 #[derive(Debug)]
 pub struct PgBouncer {
     port: Port,
@@ -16,8 +16,8 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts one that keeps two connections to each database of `server`. `mode` is its `pool_mode`; `ignored` are the parameters of
-    /// a start that it drops instead of refusing.
+    /// Starts a pooler with eight connections to each database of `server`. `mode` is its
+    /// `pool_mode`; `ignored` lists startup parameters that it ignores instead of rejecting.
     pub fn start(server: &Postgres, mode: &str, ignored: &str) -> anyhow::Result<PgBouncer> {
         let program = programs::pgbouncer()?;
         let folder = guard::folder("streamhouse-pgbouncer-")?;
@@ -33,7 +33,7 @@ impl PgBouncer {
              ignore_startup_parameters = {ignored}\n"
         );
         std::fs::write(&ini, settings)?;
-        // It runs as another user when the tests run as root.
+        // It runs as another user if the tests run as root.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
         let mut process = server.program(&program).arg(&ini).start()?;
         wait::until("the start of PgBouncer", wait::PATIENCE, || {
@@ -51,7 +51,7 @@ impl PgBouncer {
         })
     }
 
-    /// The URL of a database through the pooler.
+    /// Returns the URL of a database through the pooler.
     pub fn url(&self, database: &str) -> String {
         format!(
             "postgres://streamhouse:streamhouse@127.0.0.1:{}/{database}",

@@ -1,8 +1,9 @@
-//! Free ports on 127.0.0.1, held for as long as their server may come back to them.
+//! Free ports on 127.0.0.1, reserved for as long as their server may be started again.
 //!
-//! Guarantees: no two live values in any test process of this user hold one port (a file lock says so), and the port lies below the
-//! range from which the kernel takes the ports of outgoing connections. Otherwise a client that reconnects to a stopped server could
-//! take the server's own port, or even connect to itself.
+//! Guarantees: no two live values in any test process of this user have the same port (enforced
+//! with file locks), and ports lie below the range from which the kernel assigns ports to outgoing
+//! connections. Otherwise a client that reconnects to a stopped server could take the server's
+//! port, or even connect to itself.
 
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -14,7 +15,7 @@ use anyhow::Context;
 const FIRST: u16 = 15_000;
 const COUNT: u16 = 17_000;
 
-/// A port that nobody listens on and that no other [`Port`] holds.
+/// A port on which no process listens and that no other [`Port`] reserves.
 #[derive(Debug)]
 pub struct Port {
     number: u16,
@@ -23,6 +24,10 @@ pub struct Port {
 
 impl Port {
     /// Reserves a free port until the value is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Fails if all ports are taken.
     pub fn reserve() -> anyhow::Result<Port> {
         let start = RandomState::new().build_hasher().finish();
         for step in 0..u64::from(COUNT) {
@@ -44,12 +49,12 @@ impl Port {
         Ok(free.then_some(Port { number, _lock: lock }))
     }
 
-    /// The port's number.
+    /// Returns the port number.
     pub fn number(&self) -> u16 {
         self.number
     }
 
-    /// `127.0.0.1` with this port.
+    /// Returns `127.0.0.1` with this port.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.number))
     }

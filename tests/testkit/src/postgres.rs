@@ -1,7 +1,8 @@
-//! A real PostgreSQL on a free port, as durable as in production.
+//! A real PostgreSQL on a free port, with production durability settings.
 //!
-//! Called by tests of the metadata store and of the whole system. Each test takes a database of its own from [`Postgres::shared`], or
-//! a server of its own from [`Postgres::start`] when it stops the server.
+//! Called by tests of the metadata store and of the whole system. Each test uses a database of its
+//! own in [`Postgres::shared`], or a server of its own from [`Postgres::start`] if it stops the
+//! server.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,8 @@ const PASSWORD: &str = "streamhouse";
 const ADMIN: &str = "admin";
 const ADMIN_PASSWORD: &str = "admin-of-a-test";
 
-/// fsync stays on: what a test sees survive a crash must survive for the reason it would in production.
+/// fsync stays on: data that survives a crash in a test must survive for the same reason as in
+/// production.
 const SETTINGS: &[&str] = &[
     "listen_addresses=127.0.0.1",
     "unix_socket_directories=",
@@ -40,7 +42,7 @@ pub struct Postgres {
     process: Mutex<Option<Process>>,
 }
 
-/// The user that runs the server when the test runs as root, whom PostgreSQL refuses.
+/// The user that runs the server if the tests run as root, which PostgreSQL refuses.
 #[derive(Debug, Clone)]
 struct User {
     uid: u32,
@@ -48,20 +50,21 @@ struct User {
 }
 
 impl Postgres {
-    /// The server shared by all tests of this process; started on the first call. Do not stop it.
+    /// Returns the server shared by all tests of this process, started on the first call. Do not
+    /// stop it.
     pub fn shared() -> anyhow::Result<&'static Postgres> {
         static SHARED: OnceLock<Result<Postgres, String>> = OnceLock::new();
         let shared = SHARED.get_or_init(|| Postgres::start().map_err(|error| format!("{error:#}")));
         shared.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
     }
 
-    /// Makes a new server and starts it; it is empty but for the role `streamhouse`.
+    /// Creates and starts a server, which is empty except for the role `streamhouse`.
     pub fn start() -> anyhow::Result<Postgres> {
         Postgres::start_with(None)
     }
 
-    /// The same for TLS only: a client that does not encrypt is refused. The server shows a certificate of `authority` with these
-    /// names; its URL names the host 127.0.0.1.
+    /// Creates and starts a server that requires TLS. Its certificate is issued by `authority` for
+    /// these names; its URL has the host 127.0.0.1.
     pub fn start_with_tls(authority: &Authority, names: &[&str]) -> anyhow::Result<Postgres> {
         Postgres::start_with(Some((authority, names)))
     }
@@ -93,17 +96,17 @@ impl Postgres {
         Ok(server)
     }
 
-    /// The folder of PostgreSQL's programs.
+    /// Returns the folder of PostgreSQL's programs.
     pub fn programs(&self) -> &Path {
         &self.programs
     }
 
-    /// The server's port on 127.0.0.1.
+    /// Returns the server's port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port.number()
     }
 
-    /// The URL of a database for the role `streamhouse`.
+    /// Returns the URL of a database for the role `streamhouse`.
     pub fn url(&self, database: &str) -> String {
         format!(
             "postgres://{ROLE}:{PASSWORD}@127.0.0.1:{}/{database}",
@@ -111,14 +114,14 @@ impl Postgres {
         )
     }
 
-    /// Makes a database owned by the role `streamhouse` and gives its URL.
+    /// Creates a database owned by the role `streamhouse` and returns its URL.
     pub fn create_database(&self, name: &str) -> anyhow::Result<String> {
         let quoted = name.replace('"', "\"\"");
         self.admin_sql("postgres", &format!("CREATE DATABASE \"{quoted}\" OWNER {ROLE}"))?;
         Ok(self.url(name))
     }
 
-    /// Runs SQL as the server's superuser; rows come back one a line, columns separated by `|`.
+    /// Runs SQL as the superuser. Returns one line per row, with columns separated by `|`.
     pub fn admin_sql(&self, database: &str, sql: &str) -> anyhow::Result<String> {
         let mut psql = Command::new(self.programs.join("psql"));
         psql.args([
@@ -155,7 +158,8 @@ impl Postgres {
         Ok(text)
     }
 
-    /// Stops at once, as a crash would: connections break, and the next start recovers from the log.
+    /// Stops the server without a shutdown checkpoint, as a crash would: connections break, and the
+    /// next start recovers from the log.
     pub fn stop(&self) -> anyhow::Result<()> {
         let Some(mut process) = self.lock().take() else {
             return Ok(());
@@ -164,7 +168,7 @@ impl Postgres {
         process.wait(wait::PATIENCE).map(drop)
     }
 
-    /// Starts after [`Postgres::stop`], on the same port with the same data.
+    /// Starts again after [`Postgres::stop`], on the same port with the same data.
     pub fn start_again(&self) -> anyhow::Result<()> {
         let mut slot = self.lock();
         anyhow::ensure!(slot.is_none(), "PostgreSQL runs already");
@@ -182,7 +186,7 @@ impl Postgres {
         Ok(())
     }
 
-    /// Stops and starts again.
+    /// Stops the server and starts it again.
     pub fn restart(&self) -> anyhow::Result<()> {
         self.stop()?;
         self.start_again()
@@ -219,7 +223,8 @@ impl Postgres {
         Ok(())
     }
 
-    /// The certificate, its key, which only the server may read, and a rule that lets nobody in without TLS.
+    /// Writes the certificate, its key, readable only by the server, and a rule that rejects
+    /// connections without TLS.
     fn set_up_tls(&self, authority: &Authority, names: &[&str]) -> anyhow::Result<()> {
         let issued = authority.issue(names)?;
         for (name, text) in [
@@ -240,7 +245,7 @@ impl Postgres {
     fn spawn(&self) -> anyhow::Result<Process> {
         let tls = if self.tls { "ssl=on" } else { "ssl=off" };
         let settings = SETTINGS.iter().chain([&tls]).flat_map(|setting| ["-c", setting]);
-        // QUIT rather than KILL: the server then frees its shared memory before it goes.
+        // QUIT instead of KILL, so that the server releases its shared memory.
         let postgres = self.program("postgres").args(settings).last_signal("QUIT");
         postgres
             .arg("-D")
@@ -250,7 +255,8 @@ impl Postgres {
             .start()
     }
 
-    /// A program of PostgreSQL's by name, or another one by path, as the user that runs the server.
+    /// Prepares a program of PostgreSQL by name, or another one by path, to run as the server's
+    /// user.
     pub(crate) fn program(&self, name: impl AsRef<Path>) -> Spawn {
         let path: &Path = &self.programs.join(&name);
         let spawn = match &self.user {
@@ -270,12 +276,13 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // The process ends by force in its own drop if this fails.
+        // If this fails, dropping the process kills it.
         let _ = self.stop();
     }
 }
 
-/// Nobody when the test does not run as root; the package's user `postgres` otherwise, or `nobody`.
+/// Returns `None` unless the test runs as root; otherwise the package's user `postgres`, or
+/// `nobody`.
 fn unprivileged_user() -> anyhow::Result<Option<User>> {
     let id = |args: &[&str]| -> anyhow::Result<Option<u32>> {
         let output = Command::new("id")

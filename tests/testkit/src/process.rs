@@ -1,7 +1,8 @@
 //! A child process that never outlives the test, with its output in files.
 //!
-//! Called by the servers of this crate, and by tests for programs of their own. Guarantees: the process (its whole process group) has
-//! ended when the value is dropped and when the test process has ended in any way. When a test panics, the end of the log is printed.
+//! Called by the servers of this crate, and by tests for other programs. Guarantees: the process
+//! and its whole process group have ended once the value is dropped or the test process has ended
+//! in any way. When a test panics, the end of the log is printed.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -15,11 +16,12 @@ use tempfile::TempDir;
 
 use crate::{guard, wait};
 
-/// Waits for a line before it becomes the program: until the guard knows the process, the program has not begun. A test that dies in
-/// between closes the pipe, and the program never starts. `exec` keeps the process number, so signals reach the program itself.
+/// Waits for a line before it executes the program, so that the program starts only after the guard
+/// has registered the process. If the test process dies in between, the pipe closes and the program
+/// never starts. `exec` keeps the process id, so signals reach the program itself.
 const GATE: &str = r#"read -r go || exit 125; input=$1; shift; exec "$@" <"$input""#;
 
-/// What to start, and how.
+/// Builder of a [`Process`].
 #[derive(Debug)]
 pub struct Spawn {
     name: String,
@@ -31,7 +33,7 @@ pub struct Spawn {
 }
 
 impl Spawn {
-    /// A program by name or path.
+    /// Creates a builder for a program by name or path.
     pub fn new(program: impl AsRef<OsStr>) -> Spawn {
         let program = program.as_ref().to_owned();
         let name = Path::new(&program)
@@ -49,34 +51,34 @@ impl Spawn {
         }
     }
 
-    /// The name used in messages and logs instead of the program's.
+    /// Sets the name used in messages and logs instead of the program's.
     pub fn name(mut self, name: impl Into<String>) -> Spawn {
         self.name = name.into();
         self
     }
 
-    /// One more argument.
+    /// Adds an argument.
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Spawn {
         self.args.push(arg.as_ref().to_owned());
         self
     }
 
-    /// More arguments.
+    /// Adds arguments.
     pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Spawn {
         self.args
             .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 
-    /// An environment variable.
+    /// Sets an environment variable.
     pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Spawn {
         self.envs
             .push((key.as_ref().to_owned(), Some(value.as_ref().to_owned())));
         self
     }
 
-    /// Takes the variables that steer StreamHouse, AWS, PostgreSQL, Kubernetes and OpenTelemetry out of the environment: the developer's own settings
-    /// must not change what a test sees.
+    /// Removes the environment variables that affect StreamHouse, AWS, PostgreSQL, Kubernetes and
+    /// OpenTelemetry, so that the developer's settings do not change a test's result.
     pub fn clean_env(mut self) -> Spawn {
         let steering = |key: &OsString| {
             let key = key.to_string_lossy();
@@ -99,19 +101,24 @@ impl Spawn {
         self
     }
 
-    /// What the program reads from its standard input; nothing by default.
+    /// Sets the standard input; empty by default.
     pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Spawn {
         self.input = Some(bytes.into());
         self
     }
 
-    /// The signal with which the guard ends it when the test process is gone; KILL by default.
+    /// Sets the signal with which the guard ends the process once the test process has ended; KILL
+    /// by default.
     pub(crate) fn last_signal(mut self, signal: &'static str) -> Spawn {
         self.last_signal = signal;
         self
     }
 
     /// Starts the program.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the program or the guard cannot be started.
     pub fn start(self) -> anyhow::Result<Process> {
         let folder = guard::folder("streamhouse-run-")?;
         let input = match &self.input {
@@ -156,7 +163,7 @@ impl Spawn {
     }
 }
 
-/// A running (or ended) child process.
+/// A child process, running or ended.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -167,12 +174,12 @@ pub struct Process {
 }
 
 impl Process {
-    /// The process number, which is also the number of its process group.
+    /// Returns the process id, which is also the id of the process group.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// The exit status if it has ended.
+    /// Returns the exit status if the process has ended.
     pub fn try_wait(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         if self.status.is_none() {
             self.status = self
@@ -186,18 +193,22 @@ impl Process {
         Ok(self.status)
     }
 
-    /// Whether it still runs.
+    /// Returns whether the process is running.
     pub fn is_running(&mut self) -> bool {
         matches!(self.try_wait(), Ok(None))
     }
 
-    /// Waits until it ends; an error with the end of its log if that takes longer than `limit`.
+    /// Waits until the process ends.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the end of the log if that takes longer than `limit`.
     pub fn wait(&mut self, limit: Duration) -> anyhow::Result<ExitStatus> {
         let what = format!("the end of {}", self.name);
         wait::until(&what, limit, || self.try_wait()).with_context(|| self.log_tail())
     }
 
-    /// Sends `signal` (a name such as `TERM`) to the process group, if it still runs.
+    /// Sends `signal` (a name such as `TERM`) to the process group, if it is running.
     pub fn signal(&mut self, signal: &str) -> anyhow::Result<()> {
         if !self.is_running() {
             return Ok(());
@@ -214,38 +225,38 @@ impl Process {
         Ok(())
     }
 
-    /// SIGKILL, and waits for the end.
+    /// Sends SIGKILL and waits for the end.
     pub fn kill9(&mut self) -> anyhow::Result<()> {
         self.signal("KILL")?;
         self.wait(wait::PATIENCE).map(drop)
     }
 
-    /// SIGTERM. Does not wait: follow with [`Process::wait`].
+    /// Sends SIGTERM without waiting; call [`Process::wait`] afterwards.
     pub fn terminate(&mut self) -> anyhow::Result<()> {
         self.signal("TERM")
     }
 
-    /// SIGSTOP: the process holds its sockets and does nothing.
+    /// Sends SIGSTOP: the process holds its sockets without doing anything.
     pub fn pause(&mut self) -> anyhow::Result<()> {
         self.signal("STOP")
     }
 
-    /// SIGCONT after [`Process::pause`].
+    /// Sends SIGCONT after [`Process::pause`].
     pub fn resume(&mut self) -> anyhow::Result<()> {
         self.signal("CONT")
     }
 
-    /// Everything it has written to its standard output.
+    /// Returns everything written to standard output.
     pub fn stdout(&self) -> String {
         self.read("stdout")
     }
 
-    /// Everything it has written to its standard error.
+    /// Returns everything written to standard error.
     pub fn stderr(&self) -> String {
         self.read("stderr")
     }
 
-    /// The end of both outputs, for messages.
+    /// Returns the end of both outputs, for messages.
     pub fn log_tail(&self) -> String {
         let tail = |text: String| {
             let lines: Vec<&str> = text.lines().collect();
@@ -274,7 +285,7 @@ impl Drop for Process {
         if std::thread::panicking() {
             eprintln!("{}", self.log_tail());
         }
-        // Nothing is left to do about a failure here: the guard ends the group with the test process.
+        // A failure needs no handling: the guard ends the group with the test process.
         let _ = self.kill9();
     }
 }

@@ -1,4 +1,5 @@
-//! Where the programs are that tests start. Never installs anything: that is the work of `hack/test.sh`, which the errors name.
+//! Locates the programs that tests start. Never installs anything; the errors refer to
+//! `hack/test.sh`, which does.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,7 @@ use anyhow::Context;
 /// The versions that `hack/test.sh` installs.
 const VERSIONS: &str = include_str!("../../../hack/versions.sh");
 
-/// The MinIO binary: `$STREAMHOUSE_MINIO`, or the one of the pinned version in the cache folder.
+/// Returns the MinIO binary: `$STREAMHOUSE_MINIO`, or the pinned version in the cache folder.
 pub(crate) fn minio() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("STREAMHOUSE_MINIO") {
         return existing(PathBuf::from(path)).context("$STREAMHOUSE_MINIO names a file that does not exist");
@@ -17,7 +18,8 @@ pub(crate) fn minio() -> anyhow::Result<PathBuf> {
     existing(path).context("MinIO is missing: run hack/test.sh, which installs it")
 }
 
-/// A program of Kubernetes: in the folder `$STREAMHOUSE_KUBERNETES`, or of the pinned version in the cache folder.
+/// Returns a program of Kubernetes: in the folder `$STREAMHOUSE_KUBERNETES`, or the pinned version
+/// in the cache folder.
 pub(crate) fn kubernetes(name: &str) -> anyhow::Result<PathBuf> {
     let folder = match std::env::var_os("STREAMHOUSE_KUBERNETES") {
         Some(folder) => PathBuf::from(folder),
@@ -27,8 +29,8 @@ pub(crate) fn kubernetes(name: &str) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("{name} is missing: run hack/test.sh, which installs it"))
 }
 
-/// The folder with the definitions of the Prometheus operator's resources: in `$STREAMHOUSE_PROMETHEUS_OPERATOR`, or of the pinned
-/// version in the cache folder.
+/// Returns the folder with the custom resource definitions of the Prometheus operator: in
+/// `$STREAMHOUSE_PROMETHEUS_OPERATOR`, or the pinned version in the cache folder.
 pub(crate) fn monitoring_definitions() -> anyhow::Result<PathBuf> {
     let folder = match std::env::var_os("STREAMHOUSE_PROMETHEUS_OPERATOR") {
         Some(folder) => PathBuf::from(folder),
@@ -41,7 +43,8 @@ pub(crate) fn monitoring_definitions() -> anyhow::Result<PathBuf> {
         .context("the definitions of the Prometheus operator are missing: run hack/test.sh, which makes them")
 }
 
-/// helm: `$STREAMHOUSE_HELM`, or the newest in the cache folder, whose name is a digest of what helm is built from.
+/// Returns helm: `$STREAMHOUSE_HELM`, or the newest one in the cache folder. The folder's name is a
+/// digest of helm's build inputs.
 pub(crate) fn helm() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("STREAMHOUSE_HELM") {
         return existing(PathBuf::from(path)).context("$STREAMHOUSE_HELM names a file that does not exist");
@@ -49,8 +52,8 @@ pub(crate) fn helm() -> anyhow::Result<PathBuf> {
     newest("kubernetes-tools-", "helm")?.context("helm is missing: run hack/test.sh, which installs it")
 }
 
-/// The OpenTelemetry Collector: `$STREAMHOUSE_OTEL_COLLECTOR`, or the newest of the pinned version in the cache folder, whose name
-/// ends with a digest of what it is built from.
+/// Returns the OpenTelemetry Collector: `$STREAMHOUSE_OTEL_COLLECTOR`, or the newest build of the
+/// pinned version in the cache folder. The folder's name ends with a digest of the build inputs.
 pub(crate) fn otel_collector() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("STREAMHOUSE_OTEL_COLLECTOR") {
         return existing(PathBuf::from(path))
@@ -61,7 +64,7 @@ pub(crate) fn otel_collector() -> anyhow::Result<PathBuf> {
         .context("the OpenTelemetry Collector is missing: run hack/test.sh, which installs it")
 }
 
-/// The program of this name that was built last, in the folders of the cache whose names begin so.
+/// Returns the most recently built program of this name, in the cache folders with this prefix.
 fn newest(prefix: &str, program: &str) -> anyhow::Result<Option<PathBuf>> {
     let folders = std::fs::read_dir(cache()?).into_iter().flatten().flatten();
     let newest = folders
@@ -80,7 +83,8 @@ fn version_of(key: &str) -> anyhow::Result<&'static str> {
         .with_context(|| format!("no {key} in hack/versions.sh"))
 }
 
-/// The folder with PostgreSQL's `initdb` and `postgres`: `$STREAMHOUSE_TEST_PG_BIN`, or the newest one that is installed.
+/// Returns the folder with PostgreSQL's `initdb` and `postgres`: `$STREAMHOUSE_TEST_PG_BIN`, or the
+/// newest version installed.
 pub(crate) fn postgres() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("STREAMHOUSE_TEST_PG_BIN") {
         return existing(PathBuf::from(path))
@@ -104,7 +108,7 @@ pub(crate) fn postgres() -> anyhow::Result<PathBuf> {
         .context("PostgreSQL's initdb is missing: run hack/test.sh, which installs it")
 }
 
-/// PgBouncer: `$STREAMHOUSE_TEST_PGBOUNCER`, or the one that is installed.
+/// Returns PgBouncer: `$STREAMHOUSE_TEST_PGBOUNCER`, or the installed one.
 pub(crate) fn pgbouncer() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("STREAMHOUSE_TEST_PGBOUNCER") {
         return existing(PathBuf::from(path))
@@ -118,7 +122,12 @@ pub(crate) fn pgbouncer() -> anyhow::Result<PathBuf> {
         .context("PgBouncer is missing: run hack/test.sh, which installs it")
 }
 
-/// A binary of this workspace: in `$STREAMHOUSE_TEST_BIN_DIR`, or in the target folder of the running test.
+/// Returns a binary of this workspace: in `$STREAMHOUSE_TEST_BIN_DIR`, or in the target folder of
+/// the running test.
+///
+/// # Errors
+///
+/// Fails if the binary is not built.
 pub fn built_binary(name: &str) -> anyhow::Result<PathBuf> {
     let missing = || {
         format!(
@@ -128,7 +137,8 @@ pub fn built_binary(name: &str) -> anyhow::Result<PathBuf> {
     if let Some(folder) = std::env::var_os("STREAMHOUSE_TEST_BIN_DIR") {
         return existing(Path::new(&folder).join(name)).with_context(missing);
     }
-    // The test lies in target/<profile>/deps, an example in target/<profile>/examples, a binary in target/<profile>.
+    // Tests are in target/<profile>/deps, examples in target/<profile>/examples, binaries in
+    // target/<profile>.
     let test = std::env::current_exe().context("the test does not know its own path")?;
     test.ancestors()
         .skip(1)

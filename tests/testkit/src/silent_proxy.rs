@@ -1,7 +1,8 @@
-//! A TCP proxy that falls silent: what a network does that drops packets, or a server that stands still.
+//! A TCP proxy that can fall silent, like a network that drops packets or a server that hangs.
 //!
-//! Called by tests of whoever must not wait for ever. It stands before any server on 127.0.0.1; connections go through it until the
-//! test says otherwise. No byte is ever changed; a silent connection stays open and swallows.
+//! Called by tests of time-outs. Placed in front of any server on 127.0.0.1, it forwards
+//! connections until the test silences them. It never changes a byte; a silenced connection stays
+//! open and discards what it receives.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 
-/// The proxy. Gone, with all its connections, when it is dropped.
+/// The proxy. It closes all connections when it is dropped.
 #[derive(Debug)]
 pub struct SilentProxy {
     address: SocketAddr,
@@ -20,16 +21,16 @@ pub struct SilentProxy {
 #[derive(Debug)]
 struct Shared {
     target: SocketAddr,
-    /// New connections are closed at once.
+    /// Whether new connections are closed at once.
     refusing: AtomicBool,
-    /// New connections are silent from the start.
+    /// Whether new connections are silent from the start.
     silent: AtomicBool,
     over: AtomicBool,
     accepted: AtomicUsize,
     links: Mutex<Vec<Link>>,
 }
 
-/// One connection through the proxy.
+/// A connection through the proxy.
 #[derive(Debug)]
 struct Link {
     near: TcpStream,
@@ -37,7 +38,7 @@ struct Link {
     quiet: Arc<Quiet>,
 }
 
-/// Which ways are silent.
+/// The directions that are silent.
 #[derive(Debug, Default)]
 struct Quiet {
     requests: AtomicBool,
@@ -45,7 +46,7 @@ struct Quiet {
 }
 
 impl SilentProxy {
-    /// A proxy before the server on this port.
+    /// Starts a proxy in front of the server on this port.
     pub fn start(port: u16) -> anyhow::Result<SilentProxy> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).context("the proxy cannot listen")?;
         let address = listener.local_addr()?;
@@ -62,12 +63,12 @@ impl SilentProxy {
         Ok(SilentProxy { address, shared })
     }
 
-    /// The port on which it listens.
+    /// Returns the port on which the proxy listens.
     pub fn port(&self) -> u16 {
         self.address.port()
     }
 
-    /// The address of a server, by way of the proxy: its port is replaced.
+    /// Returns a server's URL with its port replaced by the proxy's.
     pub fn url(&self, url: &str) -> String {
         url.replace(
             &format!("127.0.0.1:{}", self.shared.target.port()),
@@ -75,12 +76,12 @@ impl SilentProxy {
         )
     }
 
-    /// How many connections were made through it.
+    /// Returns how many connections were accepted.
     pub fn accepted(&self) -> usize {
         self.shared.accepted.load(Ordering::SeqCst)
     }
 
-    /// The connections there are fall silent, both ways; new ones work.
+    /// Silences the existing connections in both directions; new ones work.
     pub fn swallow_established(&self) {
         for link in self.shared.lock().iter() {
             link.quiet.requests.store(true, Ordering::SeqCst);
@@ -88,24 +89,25 @@ impl SilentProxy {
         }
     }
 
-    /// The connections there are carry requests, and lose the answers; new ones work.
+    /// Silences the responses of the existing connections, which still carry requests; new ones
+    /// work.
     pub fn swallow_answers(&self) {
         for link in self.shared.lock().iter() {
             link.quiet.answers.store(true, Ordering::SeqCst);
         }
     }
 
-    /// Whether new connections are accepted and silent from the start.
+    /// Sets whether new connections are silent from the start.
     pub fn swallow_new(&self, silent: bool) {
         self.shared.silent.store(silent, Ordering::SeqCst);
     }
 
-    /// Whether new connections are closed at once.
+    /// Sets whether new connections are closed at once.
     pub fn refuse_new(&self, refusing: bool) {
         self.shared.refusing.store(refusing, Ordering::SeqCst);
     }
 
-    /// Closes the connections there are.
+    /// Closes the existing connections.
     pub fn cut(&self) {
         for link in self.shared.lock().drain(..) {
             link.close();
@@ -117,7 +119,7 @@ impl Drop for SilentProxy {
     fn drop(&mut self) {
         self.shared.over.store(true, Ordering::SeqCst);
         self.cut();
-        // Wakes the listener, which then sees that it is over.
+        // Wakes the listener, which then stops.
         let _ = TcpStream::connect(self.address);
     }
 }
@@ -144,7 +146,7 @@ impl Shared {
             if self.refusing.load(Ordering::SeqCst) {
                 continue;
             }
-            // A server that is away looks like one that closes.
+            // An unreachable server looks like one that closes the connection.
             let _ = self.join(near);
         }
     }
@@ -166,7 +168,7 @@ impl Shared {
     }
 }
 
-/// Carries bytes one way until an end closes.
+/// Forwards bytes in one direction until either end closes.
 fn pump(mut from: TcpStream, mut to: TcpStream, silent: &AtomicBool) {
     let mut buffer = [0; 16 * 1024];
     loop {
@@ -194,7 +196,7 @@ fn in_background(work: impl FnOnce() + Send + 'static) {
 mod tests {
     use super::*;
 
-    /// Says back what it hears.
+    /// Starts a server that echoes what it receives.
     fn echo() -> u16 {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();

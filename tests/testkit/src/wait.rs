@@ -1,13 +1,16 @@
-//! Waiting for a condition with a deadline, the only place of this crate that reads a clock.
+//! Waits for a condition with a deadline. The only module of this crate that reads the clock.
 
 use std::time::{Duration, Instant};
 
-/// How long servers get to start or stop. Generous: a loaded CI machine is slow, and nobody waits longer than needed.
+/// How long servers may take to start or stop. Generous, since CI machines are slow and no test
+/// waits longer than needed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Asks `condition` every 10 ms until it gives a value; an error that names `what` once `limit` has passed.
+/// Calls `condition` every 10 ms until it returns a value; `Ok(None)` means "not yet".
 ///
-/// An error from `condition` ends the waiting at once: return `Ok(None)` for "not yet".
+/// # Errors
+///
+/// Fails with the error of `condition`, or with one that names `what` once `limit` has passed.
 pub fn until<T>(
     what: &str,
     limit: Duration,

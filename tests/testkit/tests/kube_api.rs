@@ -1,4 +1,5 @@
-//! The testkit's own tests of the Kubernetes API: it is real, asks RBAC, and comes back with its objects.
+//! Tests of the testkit's Kubernetes API: it is the real one, enforces RBAC, and restarts with its
+//! objects.
 
 use std::time::Duration;
 
@@ -6,7 +7,8 @@ use streamhouse_testkit::{KubeApi, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Makes a role of a namespace that may read ConfigMaps. (The role `view` of every cluster is empty until the controllers fill it.)
+/// Creates a role that may read ConfigMaps in a namespace. (The cluster role `view` is empty until
+/// the controllers fill it.)
 fn create_reader(api: &KubeApi, namespace: &str) -> anyhow::Result<String> {
     let role = ["create", "role", "reader", "-n", namespace];
     api.kubectl(&[&role[..], &["--verb=get,list", "--resource=configmaps"]].concat())
@@ -82,7 +84,7 @@ fn a_user_may_do_what_its_groups_are_granted_and_no_more() {
     let stranger = api.kubeconfig_for("bob", &["others"]).unwrap();
 
     let get = ["get", "configmap", "seen", "-n", n];
-    // The authorizer hears of the new binding through a watch.
+    // The authorizer learns of the new binding through a watch.
     until("the right to get", LIMIT, || {
         Ok(api.kubectl_as(&reader, &get, "").ok())
     })

@@ -1,4 +1,4 @@
-//! The testkit's own tests: the servers are real, come back with their data, and are gone when the test is.
+//! Tests of the testkit's servers: they are real, restart with their data, and end with the test.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -157,7 +157,7 @@ fn listens(port: u16) -> bool {
 }
 
 fn alive(id: u32) -> bool {
-    // A zombie has ended; whoever adopted it has only not looked yet.
+    // A zombie has ended and only waits to be reaped.
     std::fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 

@@ -1,5 +1,6 @@
-//! Wrong answers: what an agent says of offsets, batches, timestamps and settings must be true also when its memory is
-//! behind, when a store lies, and when a client sends nonsense.
+//! Wrong answers: what an agent returns for offsets, batches, timestamps and settings must be
+//! correct also when its memory is behind, when a store returns false answers, and when a client
+//! sends invalid requests.
 
 use bytes::Bytes;
 use streamhouse_core::{
@@ -26,7 +27,7 @@ use crate::{
     },
 };
 
-/// The jobs run when the test says so.
+/// The jobs run only when a test runs them.
 const BY_HAND: &[&str] = &["--maintenance-interval=1h"];
 
 async fn produce_bytes(agent: &Agent, topic: &str, records: Bytes) -> Result<i64, streamhouse_core::Error> {
@@ -47,7 +48,7 @@ async fn produce_bytes(agent: &Agent, topic: &str, records: Bytes) -> Result<i64
         .map_or(Ok(result.base_offset), |error| Err(error.into()))
 }
 
-/// One record with a timestamp.
+/// Returns a batch of one record with a timestamp.
 fn record(timestamp: i64, value: &[u8]) -> Bytes {
     let mut batch = BatchBuilder::new(Compression::None);
     batch
@@ -56,7 +57,8 @@ fn record(timestamp: i64, value: &[u8]) -> Bytes {
     batch.finish().unwrap()
 }
 
-/// The high watermark, how many bytes of records, and the error of a fetch that does not wait.
+/// Returns the high watermark, the number of record bytes, and the error of a fetch that does not
+/// wait.
 async fn fetched(agent: &Agent, topic: &str, offset: i64) -> (i64, usize, Option<ErrorCode>) {
     let wanted = v1::PartitionFetch {
         topic: topic.to_owned(),
@@ -110,7 +112,7 @@ async fn high_watermark(stores: &FaultyStores, uid: PartitionUid) -> i64 {
         .high_watermark
 }
 
-/// How often each invariant was found broken, those of zero left out.
+/// Returns how often each violated invariant was counted.
 fn violations(agent: &Agent) -> Vec<(&'static str, f64)> {
     let all = Invariant::ALL.iter().map(|invariant| {
         let series = format!("invariant_violations_total{{invariant=\"{}\"}}", invariant.name());
@@ -142,19 +144,19 @@ async fn a_leader_that_waits_for_its_commits_answer_knows_what_is_committed() {
 
     let page = console::data(&one, "records?topic=orders&partition=0&offset=2").await;
     assert_eq!(page["high_watermark"], 2, "{page}");
-    // Where a consumer is that read from another agent.
+    // The position of a consumer that has read from another agent.
     assert_eq!(fetched(&one, "orders", 2).await, (2, 0, None));
     assert_eq!(
         fetched(&one, "orders", 3).await.2,
         Some(ErrorCode::OffsetOutOfRange)
     );
-    // What is committed is served, though its own commit is not answered yet.
+    // What is committed is served, though the leader's own commit is not answered yet.
     let (high_watermark, bytes, error) = fetched(&one, "orders", 1).await;
     assert_eq!((high_watermark, error), (2, None));
     assert!(bytes > 0);
     let away = stores.metadata.lose_before([Method::read_log, Method::bounds]);
     let unknown = fetched(&one, "orders", 9).await.2.unwrap();
-    assert!(unknown.is_retryable(), "nobody knows: {unknown}");
+    assert!(unknown.is_retryable(), "the end is unknown: {unknown}");
     away.release();
 
     lost.release();
@@ -194,7 +196,7 @@ async fn records_are_deleted_up_to_what_the_store_has_committed() {
     Arc::into_inner(one).unwrap().drain().await;
 }
 
-/// An agent on a store that can lie.
+/// Starts an agent on a store that can return false answers.
 async fn lied_to(stores: &FaultyStores) -> (Agent, Arc<LyingMetadata>) {
     let lying = LyingMetadata::new(stores.metadata.clone());
     let one = start_agent_on("one", BY_HAND, lying.clone(), stores.store.clone()).await;
@@ -246,7 +248,7 @@ async fn an_outcome_that_cannot_be_true_is_not_acknowledged_and_ends_the_life() 
         assert_eq!(violations(&one), [(invariant, 1.0)]);
         assert_eq!(held.high_watermark(), 1, "nothing of it is published");
         if invariant == "INV-P2" {
-            // Commits that were acknowledged are gone: nothing goes on before `recover`.
+            // Acknowledged commits are lost: the agent must not continue before `recover`.
             until("it says what to do", || {
                 one.node
                     .health
@@ -256,7 +258,7 @@ async fn an_outcome_that_cannot_be_true_is_not_acknowledged_and_ends_the_life() 
             .await;
             assert_eq!(life(&one), None);
         } else {
-            until("a new life begins", || {
+            until("a new incarnation begins", || {
                 life(&one).is_some_and(|life| life > before)
             })
             .await;
@@ -280,7 +282,7 @@ async fn a_store_behind_what_was_published_ends_the_life() {
     assert_eq!(error.code(), ErrorCode::MetadataUnavailable);
     assert_eq!(violations(&one), [("INV-P2", 1.0)]);
     *lying.behind.lock() = 0;
-    until("a new life begins", || {
+    until("a new incarnation begins", || {
         life(&one).is_some_and(|life| life > before)
     })
     .await;
@@ -312,7 +314,7 @@ async fn a_missing_and_a_damaged_object_are_counted_and_never_served() {
     create(&one, "payments", 1).await;
     produce(&one, "orders", 0, "a").await.unwrap();
     produce(&one, "payments", 0, "b").await.unwrap();
-    // It leads nothing, so it reads what is stored.
+    // It leads nothing, so it reads from the object store.
     let two = stores.agent("two", BY_HAND).await;
     until("each leads one", || (held(&one), held(&two)) == (1, 1)).await;
     let (mine, reader) = match one.node.life().unwrap().held.get(uid(&one, "orders")) {
@@ -426,7 +428,7 @@ async fn timestamps_out_of_bounds_are_refused() {
         sent.map(drop).map_err(|error| error.code())
     };
     let refused = Err(ErrorCode::InvalidTimestamp);
-    // Microseconds where milliseconds belong, just too far ahead, and no time at all.
+    // Microseconds instead of milliseconds, just too far ahead, and invalid timestamps.
     for timestamp in [now * 1000, now + 3_700_000, -2, i64::MIN] {
         assert_eq!(sent("orders", timestamp).await, refused, "{timestamp}");
     }
@@ -467,7 +469,7 @@ async fn retention_takes_no_record_at_once_and_is_stopped_by_none() {
         0,
         "nothing is older than an hour"
     );
-    // An old record expires by its own time, as in Kafka.
+    // An old record expires by its own timestamp, as in Kafka.
     create_with(&one, "old", &[("retention.ms", "3600000")]).await;
     produce_bytes(&one, "old", record(now - 7_200_000, b"x"))
         .await
@@ -527,7 +529,7 @@ async fn an_object_that_cannot_be_deleted_does_not_keep_the_others() {
         assert!(Instant::now() < deadline, "{:?}", wal());
         sleep(Duration::from_millis(20)).await;
     }
-    assert!(delete::run(&one.node).await.is_err(), "and it is told");
+    assert!(delete::run(&one.node).await.is_err(), "and it is reported");
     stores.store.clear();
     delete::run(&one.node).await.unwrap();
     assert_eq!(wal(), Vec::<String>::new());
@@ -599,7 +601,7 @@ async fn what_waits_to_be_rolled_is_counted_over_rolls_and_leaders() {
         roller.run(&one.node, &life).await.unwrap();
         assert_eq!(rolled(&one), f64::from(n), "a few bytes are no segment");
     }
-    // What is deleted waits no more.
+    // Deleted records no longer wait to be rolled.
     produce_bytes(&one, "orders", record(5, &[b'x'; 60_000]))
         .await
         .unwrap();
@@ -615,7 +617,7 @@ async fn what_waits_to_be_rolled_is_counted_over_rolls_and_leaders() {
         .unwrap();
     roller.run(&one.node, &life).await.unwrap();
     assert_eq!(rolled(&one), 8.0);
-    // The next leader rolls what this one left when there is enough.
+    // The next leader rolls what this one left once there is enough.
     produce_bytes(&one, "orders", record(5, &[b'x'; 30_000]))
         .await
         .unwrap();
@@ -654,7 +656,7 @@ async fn a_setting_that_nothing_honours_is_refused_and_a_topic_that_has_it_works
     assert_eq!(error.code(), ErrorCode::InvalidConfig);
     assert!(error.message().contains("only \"producer\""), "{error}");
 
-    // From an earlier version.
+    // As an earlier version stored it.
     let retention = ("retention.ms".to_owned(), "5000".to_owned());
     let old = NewTopic {
         name: "old".to_owned(),
@@ -722,7 +724,7 @@ async fn a_slot_whose_groups_cannot_be_read_does_not_keep_the_others_without_a_c
     let broken = MetadataFault::new(MetadataFaultKind::LoseBefore, [Method::groups]);
     stores.metadata.add(broken.about("Slot(3)"));
     let one = stores.starting("one", BY_HAND).await;
-    until("it lives", || life(&one).is_some()).await;
+    until("it is registered", || life(&one).is_some()).await;
     let address = format!("http://{}", one.addresses().0);
     let mut client = GroupServiceClient::connect(address).await.unwrap();
     let deadline = Instant::now() + PATIENCE;

@@ -1,4 +1,4 @@
-//! What a whole agent answers: admin calls, HTTP pages, gRPC.
+//! The answers of a whole agent to admin calls, HTTP pages and gRPC.
 
 use streamhouse_core::protocol::v1::admin_service_client::AdminServiceClient;
 use tokio::{
@@ -266,7 +266,7 @@ async fn grpc_serves_our_services_health_and_reflection_within_bounds() {
     one.drain().await;
 }
 
-/// By the leader from memory and from the store, and by an agent that leads nothing.
+/// Counted by the leader from memory and from the store, and by an agent that leads nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_moves_through_a_topic_is_counted_by_its_name() {
     let dir = TempDir::new().unwrap();

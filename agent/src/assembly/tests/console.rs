@@ -1,4 +1,5 @@
-//! The console of a whole agent: its data against what the agent knows, its limits, its headers, and that it is off unless asked for.
+//! The console of a whole agent: its data compared with the agent's state, its limits, its headers,
+//! and that it is off by default.
 
 mod records;
 
@@ -12,7 +13,7 @@ use tokio::{
 
 use super::*;
 
-/// An answer: status, headers in lower case, body.
+/// An HTTP response: status, headers in lower case, body.
 struct Answer {
     status: u16,
     headers: String,
@@ -32,7 +33,7 @@ impl Answer {
     }
 }
 
-/// Sends a request line and headers, and reads the answer to its end.
+/// Sends a request line and headers, and reads the whole response.
 async fn ask(agent: &Agent, request: &str, headers: &str) -> Answer {
     let mut stream = TcpStream::connect(agent.addresses().1).await.unwrap();
     let request = format!("{request} HTTP/1.1\r\n{headers}connection: close\r\n\r\n");
@@ -213,7 +214,7 @@ async fn topics_are_found_and_shown_in_parts() {
             .map(|topic| topic["name"].as_str().unwrap().to_owned())
             .collect()
     };
-    // The list is kept for a moment; the test's clock goes on by itself.
+    // The list is cached briefly by the real clock.
     let deadline = Instant::now() + PATIENCE;
     while data(&one, "topics").await["topics"][1]["records"] != 5 {
         assert!(Instant::now() < deadline, "the list never shows the records");
@@ -286,7 +287,7 @@ async fn a_topic_and_an_agent_are_shown_as_the_agent_knows_them() {
     one.drain().await;
 }
 
-/// Commits an offset at whichever agent coordinates the group; it tells which.
+/// Commits an offset at the agent that coordinates the group, and returns that agent.
 async fn commit<'a>(agents: &[&'a Agent], group: &str, offset: i64) -> &'a Agent {
     let request = v1::CommitOffsetsRequest {
         group_id: group.to_owned(),
@@ -378,7 +379,7 @@ async fn rates_come_from_counters_that_there_are() {
     let dir = TempDir::new().unwrap();
     let one = agent(dir.path(), "one").await;
     create(&one, "orders", 1).await;
-    // What has never happened has no series yet.
+    // A series exists only after its first event.
     drop(one.node.metrics.request("Fetch"));
     one.node.metrics.grpc_error("Fetch", ErrorCode::Unknown);
     let before = data(&one, "rates").await;
@@ -409,7 +410,7 @@ async fn too_many_at_once_are_sent_back_and_a_store_that_is_away_is_said() {
         .unwrap();
     until("it is ready", || one.node.health.is_ready()).await;
     create(&one, "orders", 1).await;
-    // Reads wait for memory that others have; what comes then finds every place taken.
+    // Reads wait for memory that is taken; further requests find every slot occupied.
     let taken = one.node.memory.fetch.take(usize::MAX).await.unwrap();
     produce(&one, "orders", 0, "x").await.unwrap();
     let asks = (0..64).map(|_| code(&one, "records?topic=orders&partition=0"));

@@ -1,5 +1,5 @@
-//! What was promised and what was seen, and the invariants between the two, each by its name. Reads with code of its own;
-//! looks at the stores without their faults.
+//! Records what was acknowledged and what was read, and checks the invariants between the two, each
+//! by its name. Uses its own code to read, and looks at the stores without their faults.
 
 #![allow(clippy::needless_update)] // messages get new fields
 
@@ -15,7 +15,7 @@ use streamhouse_metadata::{LogPosition, Place, keys};
 use super::{stores::FaultyStores, *};
 use crate::{fetch, invariant::Invariant};
 
-/// Fails the test, saying which promise is broken.
+/// Fails the test and names the violated invariant.
 macro_rules! violated {
     ($invariant:ident, $($what:tt)*) => { panic!("{} violated: {}", Invariant::$invariant, format!($($what)*)) };
 }
@@ -28,33 +28,33 @@ pub(super) struct LogName {
     pub(super) uid: PartitionUid,
 }
 
-/// One log, as producers and readers know it.
+/// One partition's log, as producers and consumers know it.
 #[derive(Debug, Default)]
 struct LogLedger {
-    /// Values given to agents, acknowledged or not, in each producer's order.
+    /// Values sent to agents, acknowledged or not, in each producer's order.
     sent: Vec<String>,
-    /// The offset that an acknowledgement named, with the value.
+    /// The value acknowledged at each offset.
     acked: BTreeMap<i64, String>,
-    /// What readers were given.
+    /// The values that consumers read.
     seen: BTreeMap<i64, String>,
 }
 
-/// Everything promised and seen.
+/// Everything acknowledged and read.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     logs: HashMap<PartitionUid, LogLedger>,
-    /// Who committed in an epoch of a partition.
+    /// The incarnation that committed in each epoch of a partition.
     committers: HashMap<(PartitionUid, i32), Incarnation>,
     pub(super) acks: u64,
 }
 
 impl Ledger {
-    /// A value that leaves for an agent the first time.
+    /// Records a value that is sent for the first time.
     pub(super) fn sent(&mut self, log: &LogName, value: &str) {
         self.logs.entry(log.uid).or_default().sent.push(value.to_owned());
     }
 
-    /// An acknowledgement.
+    /// Records an acknowledgement.
     pub(super) fn acked(&mut self, log: &LogName, offset: i64, value: &str) {
         self.acks += 1;
         let ledger = self.logs.entry(log.uid).or_default();
@@ -69,7 +69,7 @@ impl Ledger {
         }
     }
 
-    /// Records that a reader was given for `offset` on. Returns the offset to read next.
+    /// Checks records that a consumer received for `offset`. Returns the next offset to read.
     fn read(&mut self, log: &LogName, offset: i64, records: &[(i64, String)]) -> i64 {
         let ledger = self.logs.entry(log.uid).or_default();
         let mut next = offset;
@@ -98,7 +98,7 @@ impl Ledger {
         next
     }
 
-    /// The log was read to its end: compares it with what was promised.
+    /// Compares a log that was read to its end with what was acknowledged.
     pub(super) fn check_whole(&self, log: &LogName, high_watermark: i64) {
         let Some(ledger) = self.logs.get(&log.uid) else {
             return;
@@ -132,7 +132,7 @@ impl Ledger {
     }
 }
 
-/// What a fetch from `offset` on gave, by the records' offsets.
+/// Fetches from `offset` on, and returns the values with their offsets.
 pub(super) async fn fetch_values(
     node: &Node,
     log: &LogName,
@@ -172,7 +172,7 @@ fn decode(records: &Bytes) -> Vec<(i64, String)> {
     values
 }
 
-/// Reads once, as any reader would, and checks what it is given. Returns the offset to read next, or the error.
+/// Reads once, as any consumer would, and checks the records. Returns the next offset to read.
 pub(super) async fn read_and_check(
     stores: &FaultyStores,
     ledger: &parking_lot::Mutex<Ledger>,
@@ -200,7 +200,7 @@ pub(super) async fn read_and_check(
     Ok(next)
 }
 
-/// Every log of the users' topics that exist.
+/// Returns the partitions of all user topics.
 pub(super) async fn logs(stores: &FaultyStores) -> Vec<LogName> {
     let snapshot = stores.metadata.inner().snapshot(None).await.unwrap().unwrap();
     let topics = snapshot.topics.iter().filter(|topic| !topic.internal);
@@ -217,7 +217,7 @@ pub(super) async fn logs(stores: &FaultyStores) -> Vec<LogName> {
         .collect()
 }
 
-/// The keys that rows reference; checks on the way who committed in which epoch.
+/// Returns the keys that rows reference, and checks which incarnation committed in each epoch.
 pub(super) async fn referenced(
     stores: &FaultyStores,
     ledger: &parking_lot::Mutex<Ledger>,
@@ -256,15 +256,16 @@ pub(super) async fn referenced(
     referenced
 }
 
-/// Compares the bucket with the metadata. With `quiet`, nothing is under way: nothing else may be stored either.
+/// Compares the bucket with the metadata. With `quiet`, nothing is in flight: no unreferenced
+/// object may be stored either.
 pub(super) async fn check_objects(stores: &FaultyStores, ledger: &parking_lot::Mutex<Ledger>, quiet: bool) {
     let referenced = referenced(stores, ledger).await;
     let stored = stores.objects.keys().into_iter();
-    // Others that begin so are the cluster's own.
+    // Other keys with this prefix are internal.
     let stored: BTreeSet<String> = stored
         .filter(|key| !key.starts_with('_') || key.starts_with(keys::WAL_PREFIX))
         .collect();
-    // Rows may have gone since they were read; those of a quiet cluster have not.
+    // Rows may have been deleted since they were read, but not in a quiet cluster.
     let missing: Vec<&String> = referenced.difference(&stored).collect();
     if quiet && !missing.is_empty() {
         violated!(G1, "rows reference {missing:?}, which are not stored");
@@ -275,7 +276,7 @@ pub(super) async fn check_objects(stores: &FaultyStores, ledger: &parking_lot::M
     }
 }
 
-/// A producer that numbers what it sends to one log.
+/// A producer that numbers the values it sends to one partition.
 #[derive(Debug)]
 pub(super) struct Producer {
     pub(super) log: LogName,
@@ -290,12 +291,13 @@ impl Producer {
         Self { log, id, sequence: 0 }
     }
 
-    /// The value of a sequence number: "producer.sequence".
+    /// Returns the value of a sequence number: "producer.sequence".
     pub(super) fn value(&self, sequence: i32) -> String {
         format!("{}.{sequence}", self.id)
     }
 
-    /// Hands one batch to an agent; its outcome is awaited apart, so that several can be under way.
+    /// Sends one batch to an agent; its outcome is awaited separately, so that several can be in
+    /// flight.
     pub(super) async fn hand_in(&self, node: &Node, sequence: i32) -> handler::Pending {
         let mut batch = BatchBuilder::new(Compression::None);
         batch.set_producer(self.id, 0, sequence);
@@ -317,7 +319,7 @@ impl Producer {
         handler::accept(node, request).await
     }
 
-    /// Sends the next value to this agent; the sequence goes on only when it is acknowledged.
+    /// Sends the next value to this agent; the sequence advances only when it is acknowledged.
     pub(super) async fn send(
         &mut self,
         ledger: &parking_lot::Mutex<Ledger>,
@@ -333,7 +335,7 @@ impl Producer {
     }
 }
 
-/// The offset of the only batch of a request.
+/// Returns the offset of a request's only batch.
 pub(super) fn offset(mut response: v1::ProduceResponse) -> Result<i64, streamhouse_core::Error> {
     let result = response.partitions.remove(0);
     result

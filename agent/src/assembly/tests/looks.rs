@@ -1,10 +1,11 @@
-//! Readers at an agent that does not lead: however many wait for a partition's news, the metadata store is asked for one.
+//! Fetches at an agent that does not lead: however many wait for a partition, the metadata store is
+//! polled once for all of them.
 
 use super::*;
 
 const POLLS: usize = 500;
 
-/// How often the agent asked the metadata store about a log.
+/// Returns how often the agent asked the metadata store about a log.
 fn asked(late: &Late) -> usize {
     let calls = late.calls.lock();
     ["bounds", "read_log"]
@@ -57,7 +58,7 @@ async fn polls_of_a_partition_that_another_agent_leads_share_one_look() {
     }
     let asked = asked(&late) - before;
     assert!(asked < POLLS / 2, "{POLLS} polls asked the store {asked} times");
-    // Nobody waits, and so nobody looks.
+    // The poller ends with the last waiting fetch.
     until("the looking ends", || two.node.looks.waiting(uid) == 0).await;
     two.drain().await;
     one.drain().await;

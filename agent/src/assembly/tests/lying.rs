@@ -1,4 +1,5 @@
-//! A metadata store that answers what cannot be true, as one does that lost its newest commits.
+//! A metadata store with answers that cannot be true, like those of a store that lost its newest
+//! commits.
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -7,16 +8,16 @@ use streamhouse_metadata::*;
 use super::*;
 use crate::faulty_metadata::FaultyMetadata;
 
-/// What becomes of a commit's outcome.
+/// Changes the outcome of a commit.
 type Lie = fn(&mut CommitOutcome);
 
-/// The store around one that tells the truth.
+/// A metadata store that changes the answers of another one.
 #[derive(Debug)]
 pub(crate) struct LyingMetadata {
     inner: Arc<FaultyMetadata>,
-    /// Told of the next commit.
+    /// Applied to the outcome of the next commit.
     pub(crate) commit: Mutex<Option<Lie>>,
-    /// How many records the bounds leave out.
+    /// Number of records that the bounds leave out.
     pub(crate) behind: Mutex<i64>,
 }
 

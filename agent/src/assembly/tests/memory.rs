@@ -1,9 +1,10 @@
-//! What an agent holds for readers and for the segment roller stays within its budgets, and each byte of it is counted.
+//! The memory for readers and for the segment roller stays within its budgets, and each byte of it
+//! is counted.
 
 use super::*;
 use crate::fetch;
 
-/// Small budgets: what two readers ask for is more than there is.
+/// Starts an agent with small budgets: two readers request more than there is.
 async fn small(dir: &Path, id: &str) -> Agent {
     let small = [
         "--maintenance-interval=100ms",
@@ -30,10 +31,10 @@ async fn create_small(agent: &Agent) {
     topics::create(&agent.node, request).await.unwrap();
 }
 
-/// Of 60 kB each.
+/// Number of records, of 60 kB each.
 const RECORDS: usize = 32;
 
-/// Nothing is beyond its budget now.
+/// Asserts that no budget is exceeded.
 fn check(agent: &Agent) {
     let (memory, budgets) = (&agent.node.memory, agent.node.settings.memory_budgets());
     for (what, used, budget) in [
@@ -51,7 +52,7 @@ fn check(agent: &Agent) {
     }
 }
 
-/// Reads everything from the beginning, as fast as it may; gives the number of bytes.
+/// Reads everything from the beginning as fast as possible, and returns the number of bytes.
 async fn catch_up(agent: &Agent, end: i64) -> usize {
     let (mut offset, mut total) = (0, 0);
     while offset < end {
@@ -103,7 +104,7 @@ async fn twenty_readers_that_catch_up_stay_within_the_budgets() {
         one.node.metrics.segments_rolled.get() > 0
     })
     .await;
-    // Nothing is in the memory of an agent that leads nothing.
+    // An agent that leads nothing has nothing in memory.
     let two = Arc::new(small(dir.path(), "two").await);
     let readers = (0..20).map(|_| {
         let two = two.clone();

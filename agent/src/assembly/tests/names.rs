@@ -1,5 +1,6 @@
-//! Names that come back: a topic that is deleted and made anew under its name shares nothing with the one before (INV-K1), and
-//! whatever comes late finds nothing that it could spoil or leave behind (INV-G1, INV-G2).
+//! Topic names that are used again: a topic that is deleted and created again under its name shares
+//! nothing with the one before (INV-K1), and late requests can neither damage it nor leave objects
+//! behind (INV-G1, INV-G2).
 
 use bytes::Bytes;
 use streamhouse_core::{
@@ -19,7 +20,7 @@ use crate::{
     store::{GetRange, StoreErrorKind},
 };
 
-/// The jobs run when a test says so, and segments are written as soon as it does.
+/// The jobs run only when a test runs them, and segments are then written at once.
 const BY_HAND: [&str; 2] = ["--maintenance-interval=1h", "--object-grace=1s"];
 
 async fn by_hand(dir: &Path, id: &str) -> Agent {
@@ -28,7 +29,7 @@ async fn by_hand(dir: &Path, id: &str) -> Agent {
     agent
 }
 
-/// A topic with one partition that is rolled whenever somebody looks.
+/// Creates a topic with one partition that is rolled in every round.
 async fn topic(agent: &Agent, name: &str) -> PartitionUid {
     let request = v1::CreateTopicRequest {
         name: name.to_owned(),
@@ -44,7 +45,8 @@ fn uid(agent: &Agent, name: &str) -> PartitionUid {
     agent.node.directory.view().partition(name, 0).unwrap().uid
 }
 
-/// Rolls until the whole log of a partition that this agent leads lies in segments; returns the key of the last one.
+/// Rolls until the whole log of a led partition is in segments, and returns the key of the last
+/// one.
 async fn rolled(agent: &Agent, uid: PartitionUid) -> String {
     let (mut roller, deadline) = (Roller::default(), Instant::now() + PATIENCE);
     loop {
@@ -64,7 +66,7 @@ async fn rolled(agent: &Agent, uid: PartitionUid) -> String {
     }
 }
 
-/// The values of a partition's records as the objects have them, read through the block cache.
+/// Reads the values of a partition's records from the objects, through the block cache.
 async fn values(agent: &Agent, uid: PartitionUid) -> Vec<String> {
     let read = cold::read(&agent.node, uid, 0, 1 << 20).await.unwrap();
     let mut values = Vec::new();
@@ -85,7 +87,7 @@ async fn is_stored(agent: &Agent, key: &str) -> bool {
     }
 }
 
-/// Runs the deleter until an object is gone.
+/// Runs the deleter until an object is deleted.
 async fn deleted(agent: &Agent, key: &str) {
     let deadline = Instant::now() + PATIENCE;
     while is_stored(agent, key).await {
@@ -95,7 +97,7 @@ async fn deleted(agent: &Agent, key: &str) {
     }
 }
 
-/// Runs the deleter until nothing waits for it any more.
+/// Runs the deleter until no garbage is left.
 async fn tidied(agent: &Agent) {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -103,7 +105,7 @@ async fn tidied(agent: &Agent) {
         if agent.node.metrics.garbage_waiting.get() == 0 {
             return;
         }
-        assert!(Instant::now() < deadline, "something waits for ever");
+        assert!(Instant::now() < deadline, "garbage is never deleted");
         sleep(Duration::from_millis(20)).await;
     }
 }
@@ -113,7 +115,7 @@ async fn the_next_topic_of_a_name_serves_its_own_records_only() {
     let dir = TempDir::new().unwrap();
     let one = by_hand(dir.path(), "one").await;
     let mut keys = Vec::new();
-    // The same base offset, and the same size, and another one.
+    // The same base offset, with the same size and with others.
     for value in ["first!", "second", "the third, which is longer", "4"] {
         let uid = topic(&one, "orders").await;
         assert_eq!(produce(&one, "orders", 0, value).await, Ok(0));
@@ -143,12 +145,12 @@ async fn a_paused_agents_late_delete_takes_nothing_from_the_next_topic() {
     let old_key = rolled(&one, old).await;
     let two = Arc::new(by_hand(dir.path(), "two").await);
     topics::delete(&one.node, "orders").await.unwrap();
-    // The second agent lists the old topic's objects, and stands still before it deletes them.
+    // The second agent lists the old topic's objects, and blocks before it deletes them.
     let paused = two.node.failpoints.hold(FailPoint::BeforeDelete);
     let late = tokio::spawn({
         let two = two.clone();
         async move {
-            // The first round may come before the grace is over.
+            // The first round may run before the grace has elapsed.
             for _ in 0..3000 {
                 delete::run(&two.node).await.unwrap();
                 sleep(Duration::from_millis(20)).await;
@@ -158,7 +160,7 @@ async fn a_paused_agents_late_delete_takes_nothing_from_the_next_topic() {
     paused.reached().await;
     deleted(&one, &old_key).await;
     tidied(&one).await;
-    // Everything of the old topic is gone, and its name is another's.
+    // Everything of the old topic is deleted, and its name belongs to another topic.
     let new = topic(&one, "orders").await;
     produce_somewhere(&[&one, &*two], "orders", "new").await;
     let leader = [&one, &*two]
@@ -202,7 +204,7 @@ async fn a_segment_put_after_the_purge_blocks_nobody_and_does_not_stay() {
     topics::delete(&one.node, "orders").await.unwrap();
     tidied(&one).await;
     drop(paused);
-    // The swap is refused: the partition is gone. The object is there.
+    // The swap is refused since the partition does not exist any more. The object is stored.
     roll.await.unwrap();
     let late = "orders/0/segment_0000000000.dat";
     assert!(is_stored(&one, late).await, "the test must put it late");
@@ -213,7 +215,7 @@ async fn a_segment_put_after_the_purge_blocks_nobody_and_does_not_stay() {
     assert_ne!(key, late);
     let two = by_hand(dir.path(), "two").await;
     Arc::into_inner(one).unwrap().crash().await;
-    until("the crashed life is sealed", || {
+    until("the crashed incarnation is sealed", || {
         two.node.directory.view().snapshot.agents.len() == 1
     })
     .await;
@@ -234,9 +236,9 @@ async fn a_wal_object_put_after_the_sweep_does_not_stay() {
         let view = two.node.directory.view();
         view.snapshot.unswept.iter().any(|(unswept, _)| *unswept == gone)
     };
-    until("the crashed life is sealed", || is_unswept(&two)).await;
+    until("the crashed incarnation is sealed", || is_unswept(&two)).await;
     swept(&two, || !is_unswept(&two)).await;
-    // An upload that was on its way for all that time arrives.
+    // A delayed upload is stored.
     let late = keys::wal_key(gone, 5);
     two.node
         .store
@@ -253,14 +255,14 @@ async fn a_wal_object_put_after_the_sweep_does_not_stay() {
     until("it is to be swept once more", || is_unswept(&two)).await;
     swept(&two, || !is_unswept(&two)).await;
     assert!(!is_stored(&two, &late).await);
-    // Forgotten as soon as no partition names it any more.
+    // The row is dropped as soon as no partition names the incarnation any more.
     let deadline = Instant::now() + PATIENCE;
     while !matches!(
         two.node.metadata.orphans(gone, &[5]).await,
         Err(MetadataError::NotSealed(_))
     ) {
         two.node.metadata.garbage(&policy, 1).await.unwrap();
-        assert!(Instant::now() < deadline, "the life is kept for ever");
+        assert!(Instant::now() < deadline, "the incarnation is never dropped");
         sleep(Duration::from_millis(20)).await;
     }
     two.drain().await;
@@ -341,7 +343,8 @@ async fn commit(
     }
 }
 
-/// What a produce, a fetch, a look for offsets, a commit and a look at what is committed are answered.
+/// Returns the error codes of a produce, a fetch, an offset query, a commit and a fetch of
+/// committed offsets.
 async fn answers(agent: &Agent, topic_id: &str) -> [ErrorCode; 5] {
     let address = format!("http://{}", agent.addresses().0);
     let mut data = DataServiceClient::connect(address.clone()).await.unwrap();

@@ -1,5 +1,5 @@
-//! Agents whose two stores do not belong together: another cluster's bucket, an older copy of the metadata, objects under keys that
-//! are taken.
+//! Agents whose two stores do not belong together: a bucket of another cluster, an older copy of
+//! the metadata, objects under keys that are taken.
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
@@ -17,9 +17,9 @@ use crate::{
     store::GetRange,
 };
 
-/// Jobs run all the time.
+/// The jobs run frequently.
 const BUSY: &[&str] = &["--maintenance-interval=100ms"];
-/// And nothing waits for a grace longer than need be.
+/// The jobs run frequently, and unreferenced objects are deleted after a short grace.
 const HASTY: &[&str] = &["--maintenance-interval=100ms", "--object-grace=1s"];
 
 async fn busy(dir: &Path) -> Agent {
@@ -32,13 +32,13 @@ async fn started(settings: AgentSettings) -> Agent {
     agent
 }
 
-/// Starts an agent that must not begin its work; returns why.
+/// Starts an agent that must not become ready, and returns the reason.
 async fn refused(settings: AgentSettings) -> (Agent, String) {
     let agent = Agent::start(settings).await.unwrap();
     let why = || {
         let reasons = agent.node.health.reasons();
         let cluster = reasons.into_iter().find(|(of, _)| *of == Condition::Cluster);
-        cluster.map(|(_, why)| why).filter(|why| why != "not proved yet")
+        cluster.map(|(_, why)| why).filter(|why| why != "not verified yet")
     };
     until("it says why not", || why().is_some()).await;
     let why = why().unwrap();
@@ -55,7 +55,7 @@ async fn cluster_id(agent: &Agent) -> String {
     agent.node.metadata.cluster().await.unwrap().cluster_id
 }
 
-/// A topic of one partition that keeps its records for ever, whatever their timestamps say.
+/// Creates a topic with one partition that keeps its records whatever their timestamps are.
 async fn keeping(agent: &Agent, name: &str, segment_ms: &str) {
     let config = [("retention.ms", "-1"), ("segment.ms", segment_ms)];
     let config = config.map(|(key, value)| (key.to_owned(), value.to_owned()));
@@ -68,12 +68,12 @@ async fn keeping(agent: &Agent, name: &str, segment_ms: &str) {
     topics::create(&agent.node, request).await.unwrap();
 }
 
-/// One whose records are rolled at once.
+/// Creates a topic whose records are rolled at once.
 async fn rolling(agent: &Agent, name: &str) {
     keeping(agent, name, "100").await;
 }
 
-/// One whose records stay in the log.
+/// Creates a topic whose records stay in the WAL.
 async fn lasting(agent: &Agent, name: &str) {
     keeping(agent, name, "3600000").await;
 }
@@ -88,7 +88,7 @@ fn named(prefix: &str, count: usize) -> Vec<String> {
     (0..count).map(|number| format!("{prefix}{number}")).collect()
 }
 
-/// Every record of the topic's partition, past any memory.
+/// Reads every record of the topic's partition from the stores, not from memory.
 async fn values(agent: &Agent, topic: &str) -> Vec<String> {
     let uid = uid(agent, topic);
     let (mut values, mut from) = (Vec::new(), 0);
@@ -130,7 +130,7 @@ async fn newest_mark(agent: &Agent) -> Option<u64> {
         .unwrap()
 }
 
-/// Waits until what happened so far is marked in the bucket.
+/// Waits until the bucket has a mark beyond this one.
 async fn until_marked(agent: &Agent, beyond: Option<u64>) {
     let deadline = Instant::now() + PATIENCE;
     while newest_mark(agent).await <= beyond {
@@ -205,7 +205,7 @@ async fn an_unmarked_bucket_is_claimed_by_a_store_in_use_and_by_a_new_one_only_i
     assert_eq!(said, serde_json::json!({ "format_version": 1, "cluster_id": id }));
     one.drain().await;
 
-    // As builds left it that knew no marker.
+    // As versions without markers left it.
     fs::remove_dir_all(dir.path().join("objects/_cluster")).unwrap();
     let other = format!("--metadata-url=sqlite:{}", dir.path().join("two.db").display());
     let (two, why) = refused(settings(dir.path(), "two", &[BUSY, &[&other]].concat())).await;
@@ -310,7 +310,7 @@ async fn an_older_copy_of_the_metadata_waits_for_a_recovery_and_mixes_nothing_in
     rolling(&one, "orders").await;
     produce_all(&one, "orders", &named("a", 10)).await;
     one.drain().await;
-    // The file is whole after an orderly stop.
+    // The file is complete after an orderly stop.
     fs::copy(metadata_file(dir.path()), &copy).unwrap();
 
     let one = busy(dir.path()).await;
@@ -367,7 +367,7 @@ async fn a_recovery_is_refused_while_an_agent_lives_and_for_another_cluster() {
     let one = busy(dir.path()).await;
     let ours = one.node.settings.clone();
     let error = recover::run(&ours, true, |_| {}).await.unwrap_err().to_string();
-    assert!(error.contains("\"one\" lives"), "{error}");
+    assert!(error.contains("\"one\" is running"), "{error}");
     one.drain().await;
     let absent = format!("--metadata-url=sqlite:{}", dir.path().join("absent.db").display());
     let absent = settings(dir.path(), "one", &[&absent]);
@@ -389,7 +389,7 @@ async fn a_mark_that_another_copy_made_ends_the_work_until_a_recovery() {
     let dir = TempDir::new().unwrap();
     let one = busy(dir.path()).await;
     lasting(&one, "orders").await;
-    // As an agent does that works on the copy that this store was promoted from: whatever number comes next is taken.
+    // As an agent does on the copy that this store was promoted from: every next number is taken.
     let number = one.node.metadata.cluster().await.unwrap().timeline.number;
     for number in number + 1..number + 50 {
         let key = format!("_cluster/timeline/{number:020}");
@@ -420,7 +420,7 @@ async fn a_mark_that_another_copy_made_ends_the_work_until_a_recovery() {
     one.drain().await;
 }
 
-/// The identity of the segment that begins at offset 0.
+/// Returns the identity of the segment that begins at offset 0.
 async fn identity(agent: &Agent, topic: &str) -> Identity {
     let uid = uid(agent, topic);
     let view = agent.node.directory.view();
@@ -448,7 +448,8 @@ fn segment(identity: &Identity, batches: &Bytes) -> Bytes {
     writer.finish().unwrap().0
 }
 
-/// What the roll does when an object stands under the key of its segment: how many K1 it counts, and where the records are.
+/// Rolls a partition while an object exists under the key of its segment. Returns how many K1
+/// violations are counted, and the keys that are used.
 async fn rolled_over(object: impl AsyncFnOnce(&Agent) -> Bytes) -> (f64, BTreeSet<String>) {
     let dir = TempDir::new().unwrap();
     let one = busy(dir.path()).await;
@@ -471,7 +472,7 @@ async fn rolled_over(object: impl AsyncFnOnce(&Agent) -> Bytes) -> (f64, BTreeSe
     );
     let used = keys_of(&one, "orders").await;
     let violated = violations(&one, Invariant::K1);
-    // Rolling goes on.
+    // Rolling continues.
     produce_all(&one, "orders", &named("b", 5)).await;
     until_rolled(&one, "orders").await;
     assert_eq!(
@@ -490,7 +491,7 @@ async fn logged(agent: &Agent, offset: i64) -> Bytes {
         .records
 }
 
-/// Sound batches of other records at the same offsets.
+/// Returns valid batches of other records at the same offsets.
 fn other_batches(count: i64) -> Bytes {
     let mut all = Vec::new();
     for offset in 0..count {
@@ -542,7 +543,8 @@ async fn any_other_object_under_its_key_is_left_alone_and_the_roll_goes_on_under
     }
 }
 
-/// INV-B1: of everything below `_wal/` only what a former life of this cluster left is deleted.
+/// INV-B1: below `_wal/`, only objects that an earlier incarnation of this cluster left are
+/// deleted.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sweep_deletes_nothing_that_the_metadata_cannot_explain() {
     let dir = TempDir::new().unwrap();
@@ -574,7 +576,7 @@ async fn the_sweep_deletes_nothing_that_the_metadata_cannot_explain() {
         let seen = life(&one).is_some_and(|life| view.agent(life).is_some());
         seen && view.snapshot.unswept.is_empty()
     };
-    until("the former life is swept", swept).await;
+    until("the former incarnation is swept", swept).await;
     let left = keys_of(&one, "_wal/").await;
     assert!(kept.is_subset(&left), "{:?}", kept.difference(&left).next());
     assert!(

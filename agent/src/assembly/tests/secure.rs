@@ -1,4 +1,5 @@
-//! A whole agent with certificates: records over TLS, clients that speak plain text, a certificate that changes.
+//! A whole agent with certificates: records over TLS, clients that speak plain text, a certificate
+//! that changes.
 
 use streamhouse_core::protocol::v1::data_service_client::DataServiceClient;
 use tokio::{
@@ -10,7 +11,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use super::*;
 use crate::tls::{Listener, tests::Authority};
 
-/// An agent whose listeners have certificates for this name, beside the address that clients connect to.
+/// The name in the certificates of the listeners, besides the address that clients connect to.
 const NAME: &str = "agents.shop.svc";
 
 async fn secure_agent(dir: &Path, authority: &Authority) -> Agent {
@@ -24,7 +25,7 @@ async fn secure_agent(dir: &Path, authority: &Authority) -> Agent {
     one
 }
 
-/// A client that trusts `authority` and wants the certificate to be for `name`.
+/// Connects a client that trusts `authority` and requires a certificate for `name`.
 async fn connect(agent: &Agent, authority: &Authority, name: &str) -> Result<Channel, String> {
     let tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(&authority.pem))
@@ -150,7 +151,7 @@ async fn broken_files_are_refused_before_a_port_is_bound() {
     );
     std::fs::create_dir_all(dir.path().join("tls/http")).unwrap();
     let tls = format!("--tls-dir={}", dir.path().join("tls").display());
-    // If it tried to bind, it would complain about the port.
+    // An attempt to bind would fail because of the port.
     let listen = format!("--grpc-listen={}", taken.local_addr().unwrap());
     let error = Agent::start(settings(dir.path(), "one", &[&tls, &listen]))
         .await

@@ -1,10 +1,10 @@
-//! A cluster in one process under a random schedule of faults, while producers write and readers read through every
-//! fail-over. Readers compare each answer with what is acknowledged at that moment, and the end compares everything, the
-//! bucket included.
+//! A cluster in one process under a random schedule of faults, while producers write and consumers
+//! read through every fail-over. Consumers compare each response with the records acknowledged at
+//! that time, and at the end everything is compared, including the bucket.
 //!
-//! The schedule follows from a seed, which a failure prints; `STREAMHOUSE_SEED` repeats it. Tasks still interleave as the
-//! machine likes: a seed gives the same faults in the same order, not the same nanoseconds. Lives end when the schedule says
-//! so, never by the clock.
+//! The schedule follows from a seed, which a failure prints; `STREAMHOUSE_SEED` repeats it. Tasks
+//! still interleave freely: a seed gives the same faults in the same order, not the same timing.
+//! Incarnations end when the schedule says so, never by the clock.
 
 mod clients;
 
@@ -31,36 +31,36 @@ use crate::{
     },
 };
 
-/// What can happen in one step.
+/// One step of the schedule.
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// An agent crashes; its life is sealed a step later. One always lives.
+    /// An agent crashes; its incarnation is sealed a step later. At least one agent stays up.
     Crash,
     /// A crashed agent starts again.
     Start,
-    /// The life of a running agent is sealed, as if it had been cut off.
+    /// The incarnation of a running agent is sealed, as if the agent had been cut off.
     Seal,
-    /// Calls of one method hang, are lost, lose their answer, or come late.
+    /// Calls of one method hang, are lost, lose their answer, or are delayed.
     Metadata(MetadataFaultKind),
     /// One operation of the object store fails or loses its answer.
     Store(ToxicKind),
-    /// A segment's put, or a WAL object's, lands after its caller gave up.
+    /// The put of a segment or WAL object is applied after its caller gave up.
     LatePut(&'static str),
-    /// An agent stands still at one of the fail points.
+    /// An agent blocks at one of the fail points.
     Hold,
-    /// An agent rolls all that it leads.
+    /// An agent rolls all partitions that it leads.
     Roll,
-    /// An agent deletes what nothing references.
+    /// An agent deletes unreferenced objects.
     Delete,
-    /// An agent sweeps.
+    /// An agent sweeps orphans.
     Sweep,
-    /// A topic of its own is created, written and deleted again.
+    /// A separate topic is created, written and deleted.
     DeleteTopic,
-    /// A topic is deleted, and created again under its name.
+    /// A topic is deleted, and created again under the same name.
     RecreateTopic,
 }
 
-/// The steps of every schedule, as likely as they stand here often.
+/// The steps of every schedule, weighted by how often they are listed.
 const STEPS: &[Step] = &[
     Step::Crash,
     Step::Crash,
@@ -92,10 +92,10 @@ const STEPS: &[Step] = &[
 const STEPS_A_RUN: usize = 30;
 const SEEDS: [u64; 3] = [1, 2, 3];
 const LOGS: i32 = 2;
-/// How long a step lasts at most when no record is acknowledged.
+/// Longest duration of a step while no record is acknowledged.
 const STEP_TIME: Duration = Duration::from_millis(60);
 
-/// Randomness that repeats itself.
+/// Deterministic randomness.
 #[derive(Debug)]
 struct Seeded(AtomicU64);
 
@@ -119,18 +119,19 @@ impl Seeded {
     }
 }
 
-/// What the schedule, the producers and the readers share.
+/// State shared by the schedule, the producers and the consumers.
 struct World {
     stores: FaultyStores,
     ledger: Mutex<Ledger>,
-    /// The agents that run.
+    /// The running agents.
     nodes: Mutex<Vec<(String, Arc<Node>)>>,
-    /// Where each of them answers.
+    /// The gRPC address of each agent.
     addresses: Mutex<HashMap<String, SocketAddr>>,
     logs: Mutex<Vec<LogName>>,
-    /// Held while reading; deleting waits for the reads that began before: the grace that is longer than the longest read.
+    /// Held while reading; deletion waits for the reads that began before it, which stands for a
+    /// grace longer than the longest read.
     reads: RwLock<()>,
-    /// For the clients; the schedule has its own, so that they cannot disturb it.
+    /// For the clients; the schedule has its own, so that they cannot change it.
     entropy: Seeded,
     stop_producing: CancellationToken,
     stop_reading: CancellationToken,
@@ -162,7 +163,7 @@ struct Simulation {
     heals: Vec<(usize, Heal)>,
     jobs: JoinSet<()>,
     clients: JoinSet<()>,
-    /// Topics that came and went.
+    /// Number of topics created and deleted.
     topics: usize,
 }
 
@@ -240,7 +241,7 @@ impl Simulation {
         }
     }
 
-    /// A client or a job that failed fails the simulation.
+    /// Fails the simulation if a client or a job has failed.
     fn report_failures(&mut self) {
         let done = [self.clients.try_join_next(), self.jobs.try_join_next()];
         if let Some(failed) = done.into_iter().flatten().find_map(Result::err) {
@@ -319,7 +320,7 @@ impl Simulation {
         self.agents[self.entropy.below(self.agents.len())].1.node.clone()
     }
 
-    /// A background job of one agent. It may fail: it is tried again another time.
+    /// Runs a background job of one agent. It may fail, since it is repeated.
     fn job(&mut self, step: Step) {
         let (world, node) = (self.world.clone(), self.any_agent());
         self.jobs.spawn(async move {
@@ -335,7 +336,7 @@ impl Simulation {
         });
     }
 
-    /// A topic that comes and goes; the clients do not know of it.
+    /// Runs the lifetime of a topic that the clients do not use.
     fn jobs_topic(&mut self, step: Step) {
         let (world, node) = (self.world.clone(), self.any_agent());
         self.topics += 1;
@@ -351,7 +352,8 @@ impl Simulation {
         });
     }
 
-    /// Heals everything, lets what is under way end, and compares all that was promised with all that is there.
+    /// Ends all faults, waits for what is in flight, and compares everything acknowledged with
+    /// everything stored.
     async fn finish(mut self) {
         self.world.stores.metadata.clear();
         self.world.stores.store.clear();
@@ -367,7 +369,7 @@ impl Simulation {
             while let Some(done) = self.jobs.join_next().await {
                 done.unwrap();
             }
-            // The producers get their last acknowledgements; then the readers read to the end.
+            // The producers get their last acknowledgements; then the consumers read to the end.
             while self.clients.len() > 2 {
                 self.clients.join_next().await.unwrap().unwrap();
             }
@@ -378,7 +380,7 @@ impl Simulation {
         };
         assert!(
             timeout(PATIENCE, ends).await.is_ok(),
-            "the clients get no answers"
+            "the clients get no responses"
         );
         self.world.stores.store.settled().await;
         let logs = self.world.logs.lock().clone();
@@ -408,7 +410,7 @@ impl Simulation {
         judge.drain().await;
     }
 
-    /// Every other agent crashes, every other life ends, and the topics that were left go.
+    /// Crashes all other agents, ends all other incarnations, and deletes the remaining topics.
     async fn end_everything_but(&mut self, judge: &Agent) {
         for (_, agent) in self.agents.drain(..) {
             agent.crash().await;
@@ -430,7 +432,7 @@ impl Simulation {
     }
 }
 
-/// A topic is created, written, rolled, read and deleted. Any of it may fail, or take too long.
+/// Creates, writes, rolls, reads and deletes a topic. Each step may fail, or take too long.
 async fn short_life(world: &World, node: &Node, name: &str) {
     let request = v1::CreateTopicRequest {
         name: name.to_owned(),
@@ -447,7 +449,7 @@ async fn short_life(world: &World, node: &Node, name: &str) {
         if let Some(life) = node.life() {
             let _either = timeout(STEP_TIME, roll::all(node, &life)).await;
         }
-        // Whoever does not lead it reads it through its cache.
+        // An agent that does not lead it reads it through its cache.
         for _ in 0..3 {
             let reader = world.node();
             let _reads = world.reads.read().await;
@@ -460,8 +462,8 @@ async fn short_life(world: &World, node: &Node, name: &str) {
     let _either = timeout(STEP_TIME * 4, delete::run(node)).await;
 }
 
-/// What may go wrong in the metadata store. Two are left out: `delete_topic` says only a name, and offsets that a group
-/// commits late are not fenced within a generation.
+/// Methods of the metadata store that may fail. Two are left out: `delete_topic` names only a
+/// topic, and offsets that a group commits late are not fenced within a generation.
 const METHODS: &[Method] = &[
     Method::commit_object,
     Method::commit_object,

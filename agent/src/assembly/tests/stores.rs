@@ -1,4 +1,4 @@
-//! The two stores of a cluster, in memory and each behind its faults, and agents that start on them.
+//! The two stores of a cluster, in memory and each with its faults, and agents that start on them.
 
 use streamhouse_metadata::{GarbagePolicy, MetadataStore};
 
@@ -9,18 +9,19 @@ use crate::{
     store::{fault::FaultStore, memory::MemoryStore},
 };
 
-/// What the agents of one cluster share.
+/// The stores that the agents of one cluster share.
 #[derive(Debug, Clone)]
 pub(crate) struct FaultyStores {
     pub(crate) metadata: Arc<FaultyMetadata>,
     pub(crate) store: Arc<FaultStore>,
-    /// What is really stored.
+    /// The objects that are really stored.
     pub(crate) objects: Arc<MemoryStore>,
     /// The agents' grace for objects, if not the default.
     grace: Option<Duration>,
 }
 
-/// Arguments of agents whose lives end only when they are sealed, and whose background jobs run when a test says so.
+/// Arguments of agents whose incarnations end only when they are sealed, and whose background jobs
+/// run only when a test runs them.
 pub(crate) const QUIET: [&str; 2] = ["--lease-ttl=5m", "--maintenance-interval=1h"];
 
 impl FaultyStores {
@@ -34,7 +35,7 @@ impl FaultyStores {
         }
     }
 
-    /// Objects are deleted as soon as nothing references them.
+    /// Creates stores whose agents delete objects as soon as nothing references them.
     pub(crate) async fn without_graces() -> Self {
         Self {
             grace: Some(Duration::ZERO),
@@ -42,14 +43,15 @@ impl FaultyStores {
         }
     }
 
-    /// An agent on these stores, ready; `more` are arguments of its command line.
+    /// Starts an agent on these stores and waits until it is ready; `more` are command line
+    /// arguments.
     pub(crate) async fn agent(&self, id: &str, more: &[&str]) -> Agent {
         let agent = self.starting(id, more).await;
         until_ready(&agent).await;
         agent
     }
 
-    /// An agent on these stores that becomes ready by itself.
+    /// Starts an agent on these stores, which becomes ready on its own.
     pub(crate) async fn starting(&self, id: &str, more: &[&str]) -> Agent {
         let (metadata, store) = (self.metadata.clone(), self.store.clone());
         let Some(grace) = self.grace else {
@@ -68,7 +70,7 @@ pub(crate) async fn start_agent_on(
     metadata: Arc<dyn MetadataStore>,
     store: Arc<dyn ObjectStore>,
 ) -> Agent {
-    // Nothing is kept in the folder.
+    // Nothing is stored in the directory.
     start(settings(Path::new("/nowhere"), id, more), metadata, store).await
 }
 
@@ -84,7 +86,8 @@ async fn start(
         .unwrap()
 }
 
-/// Lets the metadata store forget ended lives, as it does in the end; before that they may ask to be swept once more.
+/// Lets the metadata store drop ended incarnations, as it eventually does; before that they may be
+/// swept once more.
 pub(crate) async fn look_again(stores: &FaultyStores) {
     let policy = GarbagePolicy {
         object_grace: Duration::ZERO,
@@ -95,12 +98,12 @@ pub(crate) async fn look_again(stores: &FaultyStores) {
     stores.metadata.inner().garbage(&policy, 0).await.unwrap();
 }
 
-/// Rolls everything that `node` leads, then deletes and sweeps until nothing is left to do. Every life but those that live
-/// has ended.
+/// Rolls everything that `node` leads, then deletes and sweeps until nothing is left to do. All
+/// incarnations but those of running agents must have ended.
 pub(crate) async fn tidy(stores: &FaultyStores, node: &Node) {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let life = node.life().expect("the agent lives");
+        let life = node.life().expect("the agent is registered");
         let round = async {
             roll::all(node, &life).await?;
             delete::run(node).await?;
@@ -116,7 +119,7 @@ pub(crate) async fn tidy(stores: &FaultyStores, node: &Node) {
             "tidying does not end: {done:?}, {:?}",
             snapshot.unswept
         );
-        // The sweep goes by what the directory knows, and is another agent's while that one's life is older.
+        // The sweep uses the directory, and belongs to the agent with the oldest incarnation.
         node.directory.refresh().await;
         sleep(Duration::from_millis(10)).await;
     }

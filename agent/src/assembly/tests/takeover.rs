@@ -1,5 +1,6 @@
-//! An agent stops at each step of flush, commit, roll, swap, delete and sweep; another takes over; then the first goes on,
-//! or it crashed. The object store fails each operation of these steps in each way. The invariants hold.
+//! An agent stops at each step of flush, commit, roll, swap, delete and sweep; another takes over;
+//! then the first continues, or it has crashed. The object store fails each operation of these
+//! steps in each way. The invariants hold.
 
 use streamhouse_metadata::keys;
 
@@ -17,18 +18,18 @@ use crate::{
     },
 };
 
-/// Two agents, a topic, and what was promised.
+/// Two agents, a topic, and the acknowledged records.
 struct Cluster {
     stores: FaultyStores,
     ledger: parking_lot::Mutex<Ledger>,
     log: LogName,
     producer: Producer,
-    /// Leads, and has the oldest life.
+    /// The leader, which has the oldest incarnation.
     first: Agent,
 }
 
 impl Cluster {
-    /// One agent, with two records in the WAL and one orphan below an ended life.
+    /// Starts one agent, with two records in the WAL and one orphan of an ended incarnation.
     async fn new() -> Self {
         let stores = FaultyStores::without_graces().await;
         let first = stores.agent("one", &QUIET).await;
@@ -53,7 +54,7 @@ impl Cluster {
         cluster
     }
 
-    /// What an agent leaves that dies between PUT and commit.
+    /// Leaves the orphan of an agent that ended between PUT and commit.
     async fn leave_an_orphan(&self) {
         let registration = AgentRegistration {
             agent_id: "dead".to_owned(),
@@ -66,14 +67,14 @@ impl Cluster {
         metadata.seal(dead).await.unwrap();
         let node = self.first.node.clone();
         node.directory.want();
-        until("the ended life shows", || {
+        until("the ended incarnation shows", || {
             let view = node.directory.view();
             view.snapshot.unswept.iter().any(|(life, _)| *life == dead)
         })
         .await;
     }
 
-    /// A segment of a topic that was deleted.
+    /// Leaves a segment of a deleted topic.
     async fn leave_a_deleted_segment(&self) {
         create(&self.first, "gone", 1).await;
         produce(&self.first, "gone", 0, "x").await.unwrap();
@@ -85,7 +86,7 @@ impl Cluster {
         until("it leads one log", || held(&self.first) == 1).await;
     }
 
-    /// The leader crashes, and another agent leads.
+    /// Crashes the leader and waits until another agent leads.
     async fn fail_over(&mut self) {
         let life = life(&self.first).unwrap();
         let next = format!("after-{life}");
@@ -127,7 +128,7 @@ impl Cluster {
     }
 }
 
-/// What the first agent is at when it stops: a step of the way that goes through `point`.
+/// Runs the step that passes `point`.
 async fn work(node: Arc<Node>, point: FailPoint) {
     let Some(life) = node.life() else { return };
     let _either = match point {
@@ -140,7 +141,8 @@ async fn work(node: Arc<Node>, point: FailPoint) {
     };
 }
 
-/// Stops the first agent at `point`; a second one takes over; the first crashed, or goes on as a zombie.
+/// Stops the first agent at `point` and lets a second one take over; the first has crashed, or
+/// continues as a zombie.
 async fn stops_at(point: FailPoint, crashes: bool) {
     let mut cluster = Cluster::new().await;
     let node = cluster.first.node.clone();
@@ -185,7 +187,7 @@ async fn stops_at(point: FailPoint, crashes: bool) {
     if let Some(pending) = pending
         && let Ok(offset) = offset(pending.finish(&node).await)
     {
-        // Acknowledged by both: as the same record.
+        // Acknowledged by both, as the same record.
         assert_eq!(
             fetch_values(&second, &cluster.log, offset, 1).await.unwrap()[0],
             (offset, value)
@@ -207,11 +209,11 @@ async fn an_agent_that_goes_on_after_another_took_over_loses_and_leaves_nothing(
     futures::future::join_all(points.map(|point| stops_at(point, false))).await;
 }
 
-/// One way in which the object store fails one operation, while everything is done once.
+/// Fails one operation of the object store in one way, while each job runs.
 async fn store_fails(operation: Operation, kind: ToxicKind, prefix: &str) {
     let mut cluster = Cluster::new().await;
     cluster.leave_a_deleted_segment().await;
-    // What the next leader rolls is not in its memory.
+    // The next leader has no tail in memory of what it rolls.
     cluster.fail_over().await;
     let node = cluster.first.node.clone();
     let life = node.life().unwrap();
@@ -232,7 +234,8 @@ async fn store_fails(operation: Operation, kind: ToxicKind, prefix: &str) {
     cluster.stores.store.clear();
     cluster.stores.store.settled().await;
     cluster.insist(&node).await;
-    // What landed late under a key that was deleted already goes when the life has ended.
+    // What arrived late under a key that was deleted already is removed once the incarnation has
+    // ended.
     cluster.fail_over().await;
     let second = cluster.first.node.clone();
     cluster.insist(&second).await;
@@ -264,9 +267,9 @@ async fn an_object_store_that_fails_any_operation_in_any_way_loses_and_leaves_no
             (O::Get, kind, "_wal/"),
         ]);
     }
-    // Nothing to delete, as a store might say it.
+    // Nothing to delete, as some stores report it.
     cases.push((O::Delete, T::Error(E::NotFound), "_wal/"));
-    // Gone, as a store says it that is not quite consistent.
+    // Not found, as a store that is not quite consistent reports it.
     cases.push((O::Get, T::Error(E::NotFound), "_wal/"));
     cases.push((O::Put, T::Late, "_wal/"));
     cases.push((O::Delete, T::Late, "_wal/"));

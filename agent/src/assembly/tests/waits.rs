@@ -1,5 +1,6 @@
-//! No wait is without a bound: stores that hang or refuse, peers that die, two agents with one name. What is told apart by
-//! time in production is told apart here by leases that last longer than any test.
+//! Every wait has a bound: stores that hang or refuse, peers that die, two agents with one name.
+//! What production distinguishes by time is distinguished here by leases that last longer than any
+//! test.
 
 use bytes::Bytes;
 use streamhouse_core::protocol::v1::group_service_client::GroupServiceClient;
@@ -54,7 +55,7 @@ async fn a_disk_that_is_full_is_known_before_any_lease_ends_and_loses_nothing() 
     stores.store.clear();
     assert_eq!(write.await.unwrap(), Ok(0));
     until("it is ready again", || one.node.health.is_ready()).await;
-    assert_eq!(life(&one), before, "no life ended");
+    assert_eq!(life(&one), before, "no incarnation ended");
     end(one).await;
 }
 
@@ -66,7 +67,7 @@ async fn an_idle_agent_learns_that_the_object_store_works_again() {
         .store
         .add(puts(ToxicKind::Error(StoreErrorKind::Unauthorized)));
     for _ in 0..3 {
-        // As a background job that gives up.
+        // As a background job does that gives up.
         let put = one.node.store.put_new("key", Bytes::from_static(b"x"));
         assert!(put.await.is_err());
     }
@@ -90,18 +91,18 @@ async fn an_agent_that_cannot_store_gives_its_partitions_up() {
         "{error}"
     );
     assert!(over.is_cancelled());
-    until("its life is sealed", || {
+    until("its incarnation is sealed", || {
         one.node.directory.view().agent(before).is_none()
     })
     .await;
-    assert_eq!(life(&one), None, "no new life while nothing can be stored");
+    assert_eq!(life(&one), None, "no incarnation while nothing can be stored");
     let why = reason(&one, Condition::Joined);
     assert!(why.contains("the object store took no write"), "{why}");
     until("the object store is to blame", || {
         !reason(&one, Condition::ObjectStore).is_empty()
     })
     .await;
-    // Who sends meanwhile is told why, and the age of the write is still measured.
+    // Producers learn the reason meanwhile, and the age of the write is still measured.
     let error = produce(&one, "orders", 0, "x").await.unwrap_err();
     assert!(
         error.is_retryable()
@@ -133,10 +134,10 @@ async fn an_agent_whose_commits_hang_gives_its_partitions_up_while_renewals_succ
         error.message().contains("the metadata store has taken no write"),
         "{error}"
     );
-    until("the life is over", || life(&one) != Some(before)).await;
+    until("the incarnation has ended", || life(&one) != Some(before)).await;
     hung.release();
     until("it leads", || held(&one) == 1 && one.node.health.is_ready()).await;
-    // The commit that was given up did not happen after all.
+    // The abandoned commit was not made.
     assert_eq!(produce_somewhere(&[&one], "orders", "x").await, 0);
     end(one).await;
 }
@@ -180,12 +181,12 @@ async fn a_group_write_that_hangs_does_not_keep_a_new_life_from_beginning() {
     let committing = tokio::spawn(async move { groups.commit_offsets(commit).await });
     lost.waiting(1).await;
     one.node.metadata.seal(before).await.unwrap();
-    until("a new life leads", || {
+    until("a new incarnation leads", || {
         life(&one).is_some_and(|now| now > before) && one.node.health.is_ready() && held(&one) == 1
     })
     .await;
     let error = streamhouse_core::Error::from(committing.await.unwrap().unwrap_err());
-    assert_eq!(error.code(), ErrorCode::MetadataUnavailable, "nobody knows");
+    assert_eq!(error.code(), ErrorCode::MetadataUnavailable, "outcome unknown");
     one.drain().await;
 }
 
@@ -201,9 +202,9 @@ async fn a_look_that_hangs_does_not_keep_a_life_from_ending() {
     create_unseen(&stores, "payments").await;
     hung.waiting(1).await;
     stores.metadata.inner().seal(before).await.unwrap();
-    until("the life is over", || life(&one) != Some(before)).await;
+    until("the incarnation has ended", || life(&one) != Some(before)).await;
     hung.release();
-    until("a new life leads", || {
+    until("a new incarnation leads", || {
         held(&one) == 2 && one.node.health.is_ready()
     })
     .await;
@@ -238,14 +239,14 @@ async fn a_request_looks_for_news_once_however_many_partitions_moved() {
     let before = stores.metadata.calls(Method::snapshot);
     let pending = handler::accept(&one.node, request).await;
     let looks = stores.metadata.calls(Method::snapshot) - before;
-    // Some more come by themselves, now and then.
+    // A few more are caused by background tasks.
     assert!(looks < 50, "{looks} looks");
     let answer = pending.finish(&one.node).await;
     assert!(answer.partitions.iter().all(|part| part.error.is_some()));
     one.drain().await;
 }
 
-/// Another agent's life that leads its share, as far as the metadata store knows.
+/// Registers another agent that leads its share, as far as the metadata store knows.
 async fn impostor(one: &Agent, id: &str, listener: &TcpListener) -> Incarnation {
     let http = one.addresses().1;
     let mut other = registration(&one.node.settings, (listener.local_addr().unwrap(), http));
@@ -279,7 +280,7 @@ async fn an_agent_that_crashed_is_replaced_and_its_name_taken_over_at_once() {
     let one = stores.agent("one", &[LONG_LEASE]).await;
     create(&one, "orders", 2).await;
     one.crash().await;
-    // The same name at another address, where the old address refuses.
+    // The same name at another address; the old address refuses connections.
     let again = stores.agent("one", &[LONG_LEASE]).await;
     until("it leads all", || held(&again) == 2).await;
     again.drain().await;
@@ -299,7 +300,7 @@ async fn an_address_that_never_answered_is_not_judged() {
         ..registration(&one.node.settings, one.addresses())
     };
     let life = one.node.metadata.register_agent(&unreachable).await.unwrap();
-    // Somebody who is judged comes and goes meanwhile, so that time has passed.
+    // An agent that is probed comes and goes meanwhile, which proves that time has passed.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let dead = impostor(&one, "two", &listener).await;
     listener.accept().await.unwrap();
@@ -330,7 +331,7 @@ async fn two_agents_with_one_name_do_not_take_turns() {
     assert_eq!(produce(&one, "orders", 0, "x").await, Ok(0));
     assert_eq!((life(&one), life(&two)), (Some(before), None));
     assert!(one.node.health.is_ready());
-    // It waits for its turn.
+    // The second agent waits for the first to leave.
     one.drain().await;
     until("the second leads", || held(&two) == 1).await;
     two.drain().await;

@@ -38,14 +38,14 @@ export const agents = {
           { title: "Incarnation", number: true },
         ],
         rows,
-        empty: "No agent is registered at the moment.",
+        empty: "No agent is registered.",
       }),
       facts("leases", [
-        ["A lease lasts", duration(data.lease_ttl_ms)],
-        ["This agent renewed its own", when(data.own_renewal_ms, data.now_ms)],
-        ["Ended lives still looked after", count(data.ended_lives)],
+        ["Lease duration", duration(data.lease_ttl_ms)],
+        ["This agent's last renewal", when(data.own_renewal_ms, data.now_ms)],
+        ["Ended incarnations not swept yet", count(data.ended_lives)],
       ]),
-      h("p", { class: "quiet", "data-key": "note" }, "An agent stands here while its lease is renewed. One lease stands for all that it leads; when it ends, the others take over."),
+      h("p", { class: "quiet", "data-key": "note" }, "An agent is listed while it renews its lease. One lease covers everything that an agent leads; when it expires, other agents take over."),
     ];
   },
   say: (data) => plural(data.agents.length, "agent"),
@@ -59,7 +59,7 @@ export const agent = {
       key: `${lease.topic}/${lease.partition}`,
       cells: [
         lease.internal ? `${lease.topic}-${lease.partition}` : h("a", { href: link(["topics", lease.topic]) }, `${lease.topic}-${lease.partition}`),
-        lease.internal ? "slot of consumer groups" : "partition",
+        lease.internal ? "coordinator slot" : "partition",
         count(lease.leader_epoch),
       ],
     }));
@@ -79,9 +79,9 @@ export const agent = {
       table({
         id: "leases",
         caption: plural(data.total, "lease"),
-        columns: [{ title: "Lease" }, { title: "What it is" }, { title: "Epoch", number: true }],
+        columns: [{ title: "Lease" }, { title: "Kind" }, { title: "Epoch", number: true }],
         rows,
-        empty: "It leads nothing.",
+        empty: "This agent leads no partitions or coordinator slots.",
       }),
       pager(data, data.total, "leases", (offset) => link(["agents", data.agent_id], { offset })),
     ].filter(Boolean);

@@ -1,4 +1,5 @@
-// The page: which view the address names, a look every two seconds while somebody looks, and what is said when there is no answer.
+// Entry point of the page: resolves the view from the address, refreshes it every two seconds while
+// the page is visible, and shows errors.
 
 import { h, morph } from "./dom.js";
 import { time } from "./format.js";
@@ -25,7 +26,7 @@ let paused = false;
 let shownAt = 0;
 let abort = new AbortController();
 
-// The view that an address names, the names in it, and its parameters.
+// Resolves the view, the names in the path and the parameters of an address.
 function routeOf(hash) {
   const [path, query = ""] = hash.replace(/^#\/?/, "").split("?");
   const [first, ...names] = path.split("/").filter(Boolean).map(decode);
@@ -51,17 +52,17 @@ const nowhere = {
   still: true,
   title: () => "No such page",
   load: async () => ({}),
-  render: () => [h("p", {}, "There is no such page here. ", h("a", { href: "#/" }, "Go to the overview"), ".")],
+  render: () => [h("p", {}, "This page does not exist. ", h("a", { href: "#/" }, "Go to the overview"), ".")],
 };
 
-// Asks the agent for one thing.
+// Fetches one API resource.
 async function get(what, parameters = {}) {
   const query = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value !== undefined && value !== ""));
   const signal = AbortSignal.any([abort.signal, AbortSignal.timeout(PATIENCE_MS)]);
   const answer = await fetch(`api/${what}?${query}`, { signal, cache: "no-store", headers: { accept: "application/json" } });
   const body = await answer.json().catch(() => ({}));
   if (answer.ok) return body;
-  const error = body.error ?? { code: `HTTP ${answer.status}`, message: "the answer is no StreamHouse console's; something stands in between" };
+  const error = body.error ?? { code: `HTTP ${answer.status}`, message: "the response does not come from a StreamHouse console; check the proxies in between" };
   throw Object.assign(new Error(error.message), { code: error.code, status: answer.status });
 }
 
@@ -83,31 +84,31 @@ function settle() {
 function explain(error) {
   const from = shownAt ? ` What is shown is from ${time(shownAt).slice(11, 19)} UTC.` : "";
   if (error.status) {
-    const again = route.view.still || error.status === 404 || error.status === 400 ? "" : " The page tries again every two seconds.";
+    const again = route.view.still || error.status === 404 || error.status === 400 ? "" : " The page retries every two seconds.";
     return [h("strong", {}, error.code), ` ${error.message}.${again}${error.status < 500 ? "" : from}`];
   }
-  return [h("strong", {}, "The agent does not answer."), ` It may have stopped, or the way to it is broken. The page tries again every two seconds.${from}`];
+  return [h("strong", {}, "The agent does not answer."), ` It may have stopped, or the network path to it is broken. The page retries every two seconds.${from}`];
 }
 
-// What stands where there is nothing to show.
+// The content shown when the first load of a view fails.
 const instead = () => (route.view.still ? route.view.render(null, route, { samples }) : [h("p", {}, h("a", { href: `#/${route.section}` }, "Go to the list"))]);
 
 function complain(error) {
   view.removeAttribute("aria-busy");
   const refused = error.status >= 400 && error.status < 500;
-  show(refused ? "still" : "lost", refused ? "No answer to this" : "No answer");
+  show(refused ? "still" : "lost", refused ? "Request refused" : "No answer");
   morph(problem, [h("p", {}, explain(error))]);
   problem.hidden = false;
   view.classList.toggle("old", !refused);
 }
 
 function praise() {
-  if (!problem.hidden && !problem.dataset.refused) say("The agent answers again.");
+  if (!problem.hidden && !problem.dataset.refused) say("The agent responds again.");
   problem.hidden = true;
   view.classList.remove("old");
 }
 
-// One look: the agent's rates, then what the view shows.
+// One refresh: the agent's counters first, then the data of the view.
 async function look(mine, first) {
   try {
     samples.add(await get("rates"));
@@ -128,7 +129,8 @@ async function look(mine, first) {
   }
 }
 
-// Looks now, and again while somebody looks at a view that changes.
+// Refreshes now, and schedules the next refresh while the page is visible and the view is a live
+// one.
 async function run(first) {
   clearTimeout(timer);
   const mine = turn;
@@ -138,7 +140,8 @@ async function run(first) {
   if ((!route.view.still || lost) && !paused && !document.hidden) timer = setTimeout(() => run(first && lost), EVERY_MS);
 }
 
-// Goes to what the address names. The focus moves to the title only when the page is another one.
+// Navigates to the current address. The focus moves to the title only if the view or its names
+// changed.
 function go() {
   const before = route;
   route = routeOf(location.hash);
@@ -170,7 +173,7 @@ function go() {
 function setPaused(value) {
   paused = value;
   pause.textContent = paused ? "Resume" : "Pause";
-  say(paused ? "Refreshing is paused." : "Refreshing goes on.");
+  say(paused ? "Refreshing is paused." : "Refreshing is resumed.");
   if (paused) {
     clearTimeout(timer);
     settle();
@@ -179,7 +182,8 @@ function setPaused(value) {
   }
 }
 
-// Typing replaces the address: the way back leads to the page before, not to each letter.
+// Typing in a filter replaces the address, so that the back button leads to the previous page and
+// not through each letter.
 function submit(form, replace) {
   const values = Object.fromEntries(new FormData(form));
   const address = form.dataset.read === undefined ? link([form.dataset.go], values) : asked(form.dataset.read, values);

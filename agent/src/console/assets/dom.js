@@ -1,5 +1,6 @@
-// Elements made without any markup, and a patch that turns what is shown into what should be shown without touching the rest: focus,
-// selection, scroll positions and open details stay. Whatever the cluster holds becomes text nodes and attributes, never markup.
+// Creates elements without markup, and patches the shown DOM into the wanted one while leaving the
+// rest untouched: focus, selection, scroll positions and open details are kept. Data of the cluster
+// becomes text nodes and attributes, never markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -15,16 +16,17 @@ function make(element, attributes, children) {
   return element;
 }
 
-// An element with attributes and children; strings become text.
+// Creates an HTML element with attributes and children; strings become text nodes.
 export const h = (tag, attributes, ...children) => make(document.createElement(tag), attributes, children);
 
-// The same for SVG.
+// Creates an SVG element.
 export const s = (tag, attributes, ...children) => make(document.createElementNS(SVG, tag), attributes, children);
 
 const keyOf = (node) => (node.nodeType === Node.ELEMENT_NODE ? (node.getAttribute("data-key") ?? undefined) : undefined);
 const alike = (a, b) => a.nodeType === b.nodeType && a.nodeName === b.nodeName;
 
-// Makes the children of `parent` what `fresh` is. Children with a `data-key` are found again wherever they stand now.
+// Makes the children of `parent` equal to `fresh`. Children with a `data-key` are matched by key,
+// wherever they are now.
 export function morph(parent, fresh) {
   const wanted = new Set(fresh.map(keyOf).filter((key) => key !== undefined));
   const known = new Map();
@@ -34,7 +36,8 @@ export function morph(parent, fresh) {
   }
   let at = parent.firstChild;
   for (const node of fresh) {
-    // What is gone leaves first, so that what stays need not move: moving takes the focus away.
+    // Removes vanished nodes first, so that the remaining ones need not move: moving a node takes
+    // the focus away.
     while (at && keyOf(at) !== undefined && !wanted.has(keyOf(at))) at = drop(at);
     const key = keyOf(node);
     const match = key === undefined ? (at && keyOf(at) === undefined ? at : null) : known.get(key);
@@ -61,7 +64,7 @@ function patch(old, fresh) {
     return;
   }
   for (const { name } of [...old.attributes]) {
-    // Whether details are open is up to who reads them.
+    // The user decides whether details are open.
     if (!fresh.hasAttribute(name) && !(name === "open" && old.nodeName === "DETAILS")) old.removeAttribute(name);
   }
   for (const { name, value } of fresh.attributes) {
@@ -70,6 +73,6 @@ function patch(old, fresh) {
     if (name === "value" && old.nodeName === "INPUT" && old !== document.activeElement) old.value = value;
   }
   morph(old, [...fresh.childNodes]);
-  // What was chosen stays until the page is asked for something else.
+  // A selection is kept until the page asks for another one.
   if (old.nodeName === "SELECT" && old.dataset.chosen !== fresh.dataset.chosen) old.value = fresh.value;
 }

@@ -1,4 +1,5 @@
-// Numbers, sizes and times as people read them. Nothing here depends on the browser's language: the page is in English.
+// Formats numbers, sizes and times for people. Independent of the browser's language: the page is
+// in English.
 
 const WHOLE = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const FEW = new Intl.NumberFormat("en-US", { maximumFractionDigits: 1 });
@@ -10,7 +11,7 @@ export const isNumber = (value) => typeof value === "number" && Number.isFinite(
 // 1,234,567
 export const count = (value) => (isNumber(value) ? WHOLE.format(value) : NOTHING);
 
-// One decimal while it tells something.
+// One decimal below 100.
 export const about = (value) => (!isNumber(value) ? NOTHING : value >= 100 ? WHOLE.format(value) : FEW.format(value));
 
 // 4.2 MiB
@@ -42,7 +43,7 @@ export function duration(ms) {
   return minutes > 0 ? `${minutes} min` : `${all} s`;
 }
 
-// 2026-01-31 08:00:00.371Z: to the millisecond, in UTC, as the command line has it.
+// 2026-01-31 08:00:00.371Z: millisecond precision in UTC, as on the command line.
 export function time(ms) {
   if (!isNumber(ms)) return NOTHING;
   const date = new Date(ms);
@@ -51,9 +52,9 @@ export function time(ms) {
 
 export const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
 
-// Text with its control characters made visible: they could hide or turn around what stands beside them.
+// Makes control characters visible: they could hide or reorder the text beside them.
 export const visible = (text) =>
   text.replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]/g, (c) => (c === "\u007f" ? "\u2421" : String.fromCharCode(0x2400 + c.charCodeAt(0)))).replace(/[\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029]/g, (c) => `\\u${c.charCodeAt(0).toString(16)}`);
 
-// 00ff 12ab: hexadecimal digits, two bytes together.
+// 00ff 12ab: hexadecimal digits in groups of two bytes.
 export const groups = (hex) => hex.replace(/(.{4})(?=.)/g, "$1 ");

@@ -1,4 +1,4 @@
-// Consumer groups, and one group with its place in each partition and its members.
+// Consumer groups, and one group with its progress in each partition and its members.
 
 import { h } from "./dom.js";
 import { count, plural } from "./format.js";
@@ -15,7 +15,7 @@ export const groups = {
       key: group.group_id,
       cells: [h("a", { href: link(["groups", group.group_id]) }, group.group_id), stateBadge(group.state), count(group.members), count(group.partitions), count(group.lag), when(group.last_commit_ms)],
     }));
-    const empty = data.total ? `No group's name holds \u201c${parameters.filter}\u201d.` : ["No groups yet. Read with one: ", command("streamhouse consume orders --group billing --from-beginning")];
+    const empty = data.total ? `No group's name holds \u201c${parameters.filter}\u201d.` : ["No groups yet. Consume with one: ", command("streamhouse consume orders --group billing --from-beginning")];
     return [
       filterForm("groups", "groups", parameters),
       table({
@@ -32,7 +32,7 @@ export const groups = {
         rows,
         empty,
       }),
-      h("p", { class: "quiet", "data-key": "note" }, "Partitions and lag are of what a group has committed for: records between its place and the end."),
+      h("p", { class: "quiet", "data-key": "note" }, "Partitions and lag cover the partitions with a committed offset: lag is the number of records between it and the high watermark."),
       pager(data, data.matched, "groups", (offset) => link(["groups"], { ...parameters, offset })),
     ].filter(Boolean);
   },
@@ -44,10 +44,10 @@ function places(data) {
     key: `${place.topic}/${place.partition}`,
     cells: [
       h("a", { href: link(["topics", place.topic]) }, `${place.topic}-${place.partition}`),
-      place.committed === null ? "nothing" : count(place.committed),
+      place.committed === null ? "none" : count(place.committed),
       place.high_watermark === null ? badge("gone", "warn") : count(place.high_watermark),
       count(place.lag),
-      place.member_id ? h("code", {}, place.member_id) : "nobody",
+      place.member_id ? h("code", {}, place.member_id) : "none",
       when(place.committed_at_ms),
     ],
   }));
@@ -59,11 +59,11 @@ function places(data) {
       { title: "Committed", number: true },
       { title: "High watermark", number: true },
       { title: "Lag", number: true },
-      { title: "Read by" },
+      { title: "Assigned to" },
       { title: "Committed at (UTC)" },
     ],
     rows,
-    empty: "It has committed nothing, and reads nothing.",
+    empty: "No committed offsets and no assigned partitions.",
   });
 }
 
@@ -78,7 +78,7 @@ function members(data) {
     caption: `${plural(data.members_total, "member")}${more > 0 ? `, ${count(more)} of them not shown` : ""}`,
     columns: [{ title: "Member" }, { title: "Client" }, { title: "Host" }, { title: "Instance" }, { title: "Partitions", number: true }],
     rows,
-    empty: "No consumer is a member now.",
+    empty: "The group has no members.",
   });
 }
 
@@ -94,7 +94,7 @@ export const group = {
         ["Members", count(data.members_total)],
         ["Generation", count(data.generation)],
         ["Assignor", data.assignor || "none"],
-        ["Coordinator", data.coordinator ? h("a", { href: link(["agents", data.coordinator]) }, data.coordinator) : badge("nobody", "bad")],
+        ["Coordinator", data.coordinator ? h("a", { href: link(["agents", data.coordinator]) }, data.coordinator) : badge("none", "bad")],
       ]),
       places(data),
       pager(data, data.total, "partitions", (offset) => link(["groups", data.group_id], { offset })),

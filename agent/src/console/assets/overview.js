@@ -1,4 +1,4 @@
-// The first page.
+// The overview page.
 
 import { h } from "./dom.js";
 import { about, bytes, count, duration, plural } from "./format.js";
@@ -6,11 +6,11 @@ import { badge, card, cards, command, facts, sparkline, table } from "./parts.js
 import { counterNow } from "./rates.js";
 
 const CONDITIONS = {
-  object_store: ["Object store", "was proved to work"],
-  metadata: ["Metadata store", "answers"],
-  joined: ["Joined", "is registered, and renews its lease"],
+  object_store: ["Object store", "passed its check"],
+  metadata: ["Metadata store", "responds"],
+  joined: ["Joined", "is registered and renews its lease"],
   leases: ["Leases", "leads its share of the partitions"],
-  serving: ["Serving", "does not stop"],
+  serving: ["Serving", "is not draining"],
 };
 
 function rate(title, samples, name, show) {
@@ -26,7 +26,7 @@ function readiness(data) {
   return table({
     id: "readiness",
     caption: data.ready ? "This agent is ready" : "This agent is not ready",
-    columns: [{ title: "Condition" }, { title: "Holds" }, { title: "Which means, or why not" }],
+    columns: [{ title: "Condition" }, { title: "Met" }, { title: "Meaning, or reason" }],
     rows,
   });
 }
@@ -57,7 +57,7 @@ export const overview = {
         ["Version", agent.version],
         ["Up for", duration(agent.uptime_ms)],
         ["Incarnation", agent.incarnation ? String(agent.incarnation) : "none yet"],
-        ["Cluster", data.cluster_id || "not known yet"],
+        ["Cluster", data.cluster_id || "unknown"],
         ["Metadata store", data.metadata_store],
         ["Object store", data.object_store],
         ["Last change of a topic, an agent or a leader", `${duration(data.changed_ms_ago)} ago`],

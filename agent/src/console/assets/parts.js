@@ -1,17 +1,17 @@
-// What the pages are made of: tables, pagers, cards, small curves, fields of records.
+// Building blocks of the pages: tables, pagers, cards, sparklines, fields of records.
 
 import { h, s } from "./dom.js";
 import { bytes, count, duration, groups, time, visible } from "./format.js";
 
-// #/path?name=value, without what is empty.
+// Builds #/path?name=value and leaves out empty parameters.
 export function link(path, parameters = {}) {
   const query = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value !== undefined && value !== null && value !== ""));
   const text = query.toString();
   return `#/${path.map(encodeURIComponent).join("/")}${text && `?${text}`}`;
 }
 
-// A table in a region of its own that scrolls sideways when it must. `columns`: title, number. `rows`: key, cells; the first cell names
-// the row.
+// A table in a region of its own that scrolls sideways if needed. `columns`: title, number. `rows`:
+// key, cells; the first cell is the row's header.
 export function table({ id, caption, columns, rows, empty }) {
   const head = columns.map(({ title, number }) => h("th", { scope: "col", class: number && "number" }, title));
   const body = rows.map(({ key, cells, className }) =>
@@ -31,7 +31,8 @@ export function table({ id, caption, columns, rows, empty }) {
   );
 }
 
-// Links to the part before and behind, and where this one stands. `to` makes the link for an offset.
+// Links to the previous and next range, and the position of the current one. `to` builds the link
+// for an offset.
 export function pager({ offset, limit }, total, what, to) {
   if (total <= limit && offset === 0) return null;
   const last = Math.min(offset + limit, total);
@@ -40,12 +41,12 @@ export function pager({ offset, limit }, total, what, to) {
     "nav",
     { class: "pager", "aria-label": `Parts of the ${what}`, "data-key": `pager-${what}` },
     step("Previous", Math.max(0, offset - limit), offset > 0),
-    h("span", {}, last > offset ? `${count(offset + 1)} to ${count(last)} of ${count(total)}` : `nothing here; there are ${count(total)}`),
+    h("span", {}, last > offset ? `${count(offset + 1)} to ${count(last)} of ${count(total)}` : `none here, ${count(total)} in total`),
     step("Next", offset + limit, last < total),
   );
 }
 
-// A number that matters, with what it means; `more` stands below.
+// A key figure; `more` is shown below it.
 export function card(title, value, { more, href, kind } = {}) {
   return h(
     "div",
@@ -57,7 +58,7 @@ export function card(title, value, { more, href, kind } = {}) {
 
 export const cards = (...all) => h("dl", { class: "cards", "data-key": "cards" }, all);
 
-// The course of a number. It only repeats what stands beside it in words, so it is hidden from who cannot see it.
+// The course of a value. Hidden from screen readers, because the value beside it says the same.
 export function sparkline(values) {
   const [width, height] = [120, 26];
   const most = Math.max(...values, 0);
@@ -73,7 +74,7 @@ export function sparkline(values) {
 
 export const badge = (text, kind = "") => h("span", { class: `badge ${kind}` }, text);
 
-// A time, and how long ago it was by the agent's clock.
+// A time, and its age by the agent's clock.
 export function when(ms, now) {
   if (ms === null || ms === undefined) return "never";
   const text = time(ms);
@@ -89,14 +90,14 @@ export const facts = (key, pairs) =>
     pairs.filter(Boolean).map(([name, value]) => h("div", { "data-key": name }, h("dt", {}, name), h("dd", {}, value))),
   );
 
-// Who answers.
+// The agent that served the data.
 export const agentLine = (agent, note) =>
   h("p", { class: "quiet", "data-key": "agent-line" }, "Agent ", h("strong", {}, agent.agent_id || "not registered yet"), `, up for ${duration(agent.uptime_ms)}. `, note);
 
-// What to type to get something to look at.
+// A command to type on a page that is still empty.
 export const command = (text) => h("code", { class: "command" }, text);
 
-// Longer fields scroll by themselves, by the keyboard too.
+// Longer fields scroll on their own, by keyboard as well.
 const [LONG, LINES] = [800, 10];
 const SCROLLS = { tabindex: 0, role: "group", "aria-label": "A long field" };
 

@@ -1,20 +1,21 @@
-// Rates from two answers of the same life of the same agent, kept for two minutes; and the page that shows them all.
+// Computes rates from consecutive responses of one incarnation of one agent, kept for two minutes,
+// and shows them all on a page.
 
 import { h } from "./dom.js";
 import { about, bytes, count, seconds } from "./format.js";
 import { agentLine, sparkline, table } from "./parts.js";
 
 const KEEP = 60;
-// Quantiles need more than two answers to say something.
+// Quantiles need a window of more than two responses to be meaningful.
 const WINDOW_MS = 30000;
 
-// What has never happened has no series yet.
+// A counter that was never incremented has no series yet.
 const number = (sample, name) => sample.values[name] ?? 0;
 
 export class Samples {
   #samples = [];
 
-  // Takes an answer; forgets those of another agent or an earlier life of it.
+  // Adds a response, and drops the earlier ones if they are of another agent or incarnation.
   add(answer) {
     const last = this.#samples.at(-1);
     const same = last && last.agent.agent_id === answer.agent.agent_id && last.agent.incarnation === answer.agent.incarnation;
@@ -31,7 +32,7 @@ export class Samples {
     return this.latest ? number(this.latest, name) : undefined;
   }
 
-  // The rate a second between each two answers.
+  // The rate per second between each two responses.
   rates(name) {
     const rates = [];
     for (let i = 1; i < this.#samples.length; i += 1) {
@@ -42,12 +43,13 @@ export class Samples {
     return rates;
   }
 
-  // What a gauge was.
+  // The values of a gauge.
   values(name) {
     return this.#samples.map((sample) => number(sample, name));
   }
 
-  // The quantile of the latest half minute, in seconds: the bound that so many stayed below. Undefined when there was nothing.
+  // The quantile of the latest half minute, in seconds: the upper bound of its bucket. Undefined
+  // without observations.
   latency(quantile) {
     const after = this.latest;
     const before = this.#samples.find((sample) => after.agent.uptime_ms - sample.agent.uptime_ms <= WINDOW_MS);
@@ -63,30 +65,30 @@ const COUNTERS = [
   ["produced_records", "Records in", about, "/s", "acknowledged with an offset"],
   ["produced_bytes", "Bytes in", bytes, "/s", "as sent, compressed"],
   ["produced_batches", "Batches in", about, "/s", ""],
-  ["fetch_requests", "Fetches", about, "/s", "of consumers, long polls included"],
-  ["tail_read_bytes", "Bytes out of memory", bytes, "/s", "to readers at the end of a partition"],
-  ["store_puts", "Object store PUTs", about, "/s", "each is paid for"],
-  ["store_gets", "Object store GETs", about, "/s", "each is paid for"],
-  ["store_bytes_put", "Bytes stored", bytes, "/s", ""],
-  ["store_bytes_get", "Bytes read from the store", bytes, "/s", ""],
-  ["flushes", "Flushes", about, "/s", "objects with the batches of all partitions"],
+  ["fetch_requests", "Fetches", about, "/s", "from consumers, long polls included"],
+  ["tail_read_bytes", "Bytes read from memory", bytes, "/s", "by consumers at the end of a partition"],
+  ["store_puts", "Object store PUTs", about, "/s", "billed per request"],
+  ["store_gets", "Object store GETs", about, "/s", "billed per request"],
+  ["store_bytes_put", "Bytes written to the object store", bytes, "/s", ""],
+  ["store_bytes_get", "Bytes read from the object store", bytes, "/s", ""],
+  ["flushes", "Flushes", about, "/s", "WAL objects, each with batches of many partitions"],
   ["grpc_requests", "gRPC requests", about, "/s", ""],
-  ["grpc_errors", "gRPC errors", about, "/s", "of calls, or of one item of a call"],
+  ["grpc_errors", "gRPC errors", about, "/s", "of a call, or of one item of a call"],
   ["cpu_seconds", "CPU", about, " cores", ""],
 ];
 
 const GAUGES = [
   ["active_partitions", "Partitions led", count],
   ["connections", "Client connections", count],
-  ["queue_bytes", "Bytes that wait to be stored", bytes],
-  ["tail_bytes", "Newest batches in memory", bytes],
+  ["queue_bytes", "Bytes admitted and not stored yet", bytes],
+  ["tail_bytes", "Tail cache", bytes],
   ["cache_bytes", "Block cache", bytes],
   ["resident_bytes", "Memory of the process", bytes],
 ];
 
 export const counterNow = (samples, name) => samples.rates(name).at(-1);
 
-const bound = (value) => (value === undefined ? "nothing written" : value === Infinity ? "over 65 s" : `\u2264 ${seconds(value)}`);
+const bound = (value) => (value === undefined ? "no appends" : value === Infinity ? "over 65 s" : `\u2264 ${seconds(value)}`);
 
 function counterRows(samples) {
   return COUNTERS.map(([name, title, show, unit, note]) => {
@@ -117,27 +119,27 @@ export const rates = {
   render(_, __, { samples }) {
     if (!samples.latest) return [h("p", { class: "quiet" }, "Measuring.")];
     const latency = [
-      { key: "p50", cells: ["Half of the appends", bound(samples.latency(0.5))] },
-      { key: "p99", cells: ["99 of 100 appends", bound(samples.latency(0.99))] },
+      { key: "p50", cells: ["p50", bound(samples.latency(0.5))] },
+      { key: "p99", cells: ["p99", bound(samples.latency(0.99))] },
     ];
     return [
-      agentLine(samples.latest.agent, "These are the numbers of this agent alone. For the whole cluster, and for longer than two minutes, use Prometheus."),
+      agentLine(samples.latest.agent, "These are the counters of this agent only. For the whole cluster, and for longer than two minutes, use Prometheus."),
       table({
         id: "counters",
-        caption: "Per second, between the last two looks",
-        columns: [{ title: "What" }, { title: "Now", number: true }, { title: "Most", number: true }, { title: "Last two minutes" }],
+        caption: "Rates between the last two refreshes",
+        columns: [{ title: "Metric" }, { title: "Now", number: true }, { title: "Maximum", number: true }, { title: "Last two minutes" }],
         rows: counterRows(samples),
       }),
       table({
         id: "latency",
-        caption: "From taking an append to its answer, in the last half minute",
-        columns: [{ title: "Which" }, { title: "Took", number: true }],
+        caption: "Append latency in the last half minute",
+        columns: [{ title: "Quantile" }, { title: "Latency", number: true }],
         rows: latency,
       }),
       table({
         id: "gauges",
-        caption: "At the moment",
-        columns: [{ title: "What" }, { title: "Now", number: true }, { title: "Last two minutes" }],
+        caption: "Current values",
+        columns: [{ title: "Metric" }, { title: "Now", number: true }, { title: "Last two minutes" }],
         rows: gaugeRows(samples),
       }),
     ];

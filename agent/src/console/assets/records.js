@@ -1,4 +1,5 @@
-// The record browser: a page of one partition, read when asked for. It does not refresh by itself: what somebody reads stays.
+// The record browser: one page of one partition. It does not refresh on its own, so that the shown
+// records stay in place.
 
 import { h } from "./dom.js";
 import { count, plural, time } from "./format.js";
@@ -9,8 +10,8 @@ const USUAL = 20;
 
 const STOPPED = {
   end: "This is the end of the partition.",
-  bytes: "The page is full: it reads 1 MiB, and shows 1 MiB of contents, at most. Go on with Newer.",
-  damage: "What follows could not be read.",
+  bytes: "The page is full: it reads at most 1 MiB and shows at most 1 MiB of contents. Continue with Newer.",
+  damage: "The following records could not be read.",
 };
 
 function limitOf(parameters) {
@@ -18,7 +19,7 @@ function limitOf(parameters) {
   return LIMITS.includes(limit) ? limit : USUAL;
 }
 
-// A time as people write it: milliseconds, or ISO 8601, in UTC where it does not say.
+// Parses a time as people write it: milliseconds, or ISO 8601, in UTC unless it names an offset.
 function milliseconds(text) {
   const trimmed = text.trim();
   if (/^\d+$/.test(trimmed)) return Number(trimmed);
@@ -42,7 +43,7 @@ function form(topic, parameters) {
   );
 }
 
-// Where the form leads.
+// The address that the form leads to.
 export function asked(topic, values) {
   const parameters = { partition: values.partition, limit: values.limit };
   if (values.start === "offset") parameters.offset = values.at.trim() || "0";
@@ -68,7 +69,7 @@ function unreadable(data) {
     key: String(damage.from),
     cells: [damage.to > damage.from ? `${count(damage.from)} to ${count(damage.to - 1)}` : `from ${count(damage.from)}`, h("code", {}, damage.code), damage.message],
   }));
-  return table({ id: "unreadable", caption: "Could not be shown", columns: [{ title: "Offsets" }, { title: "Code" }, { title: "Why" }], rows });
+  return table({ id: "unreadable", caption: "Records that could not be shown", columns: [{ title: "Offsets" }, { title: "Code" }, { title: "Reason" }], rows });
 }
 
 function steps(data, parameters) {
@@ -103,7 +104,7 @@ export const records = {
       key: String(record.offset),
       cells: [count(record.offset), h("time", { datetime: time(record.timestamp_ms).replace(" ", "T"), class: "stamp" }, time(record.timestamp_ms)), field(record.key), field(record.value), headers(record)],
     }));
-    const held = data.high_watermark > data.log_start_offset ? `holds offsets ${count(data.log_start_offset)} to ${count(data.high_watermark - 1)}` : "holds no records now";
+    const held = data.high_watermark > data.log_start_offset ? `holds offsets ${count(data.log_start_offset)} to ${count(data.high_watermark - 1)}` : "holds no records";
     return [
       ...top,
       h("p", { class: "quiet", "data-key": "held" }, `Partition ${data.partition} ${held}. `, data.stopped ? STOPPED[data.stopped] : ""),
@@ -113,7 +114,7 @@ export const records = {
         caption: plural(data.records.length, "record"),
         columns: [{ title: "Offset", number: true }, { title: "Time (UTC)" }, { title: "Key" }, { title: "Value" }, { title: "Headers" }],
         rows,
-        empty: "No records from here on.",
+        empty: "No records from this position on.",
       }),
       steps(data, parameters),
     ].filter(Boolean);

@@ -26,7 +26,7 @@ function state(topic) {
   const badges = [];
   if (topic.leaderless) badges.push(badge(`${plural(topic.leaderless, "partition")} without a leader`, "bad"));
   if (topic.managed_by) badges.push(badge(`managed by ${topic.managed_by}`));
-  return badges.length ? badges : badge("fine", "good");
+  return badges.length ? badges : badge("ok", "good");
 }
 
 export const topics = {
@@ -60,7 +60,7 @@ function settings(config) {
     "details",
     { "data-key": "settings" },
     h("summary", {}, `Settings: ${own ? `${count(own)} of ${count(config.length)} set for this topic` : "all defaults"}`),
-    table({ id: "settings", caption: "Settings in force", columns: [{ title: "Setting" }, { title: "Value" }, { title: "From" }], rows }),
+    table({ id: "settings", caption: "Effective settings", columns: [{ title: "Setting" }, { title: "Value" }, { title: "Source" }], rows }),
   );
 }
 
@@ -72,7 +72,7 @@ export const topic = {
       key: String(partition.partition),
       cells: [
         data.internal ? String(partition.partition) : h("a", { href: link(["topics", data.name, "records"], { partition: partition.partition }), "aria-label": `Partition ${partition.partition}: records` }, String(partition.partition)),
-        partition.leader ? h("a", { href: link(["agents", partition.leader]) }, partition.leader) : badge("nobody", "bad"),
+        partition.leader ? h("a", { href: link(["agents", partition.leader]) }, partition.leader) : badge("none", "bad"),
         count(partition.leader_epoch),
         count(partition.log_start_offset),
         count(partition.high_watermark),
@@ -104,7 +104,7 @@ export const topic = {
         ],
         rows,
       }),
-      !data.internal && h("p", { class: "quiet", "data-key": "note" }, "Choose a partition to look at its records."),
+      !data.internal && h("p", { class: "quiet", "data-key": "note" }, "Select a partition to browse its records."),
       pager(data, data.total, "partitions", (offset) => link(["topics", data.name], { offset })),
       settings(data.config),
     ].filter(Boolean);

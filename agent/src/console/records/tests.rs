@@ -1,4 +1,4 @@
-//! What a page takes of batches, without an agent: limits, damage, and where the next page begins.
+//! Limits of a page, damaged batches, and the start of the next page, without an agent.
 
 use streamhouse_core::batch::{BatchBuilder, Compression, stamp};
 
@@ -25,7 +25,7 @@ fn page(from: i64) -> Page {
     }
 }
 
-/// A batch of such values whose first offset is `base`.
+/// Builds a batch of these values whose first offset is `base`.
 fn batch(base: i64, values: &[&[u8]]) -> Vec<u8> {
     let mut builder = BatchBuilder::new(Compression::None);
     for value in values {

@@ -1,4 +1,4 @@
-//! What operators ask for: list, describe, delete, reset.
+//! Administrative requests: list, describe and delete groups, reset offsets.
 
 use std::sync::Arc;
 
@@ -16,8 +16,11 @@ use crate::groups::{
 };
 
 impl Coordinator {
-    /// Every group of the cluster, by id. Any agent can answer; of the groups that it coordinates it knows the state of the
-    /// moment, of the others the one stored last.
+    /// Lists every group of the cluster, by id. Any agent can answer: groups that it coordinates
+    /// are listed with their current state, others with the state stored last.
+    ///
+    /// # Errors
+    /// Fails if the metadata store does.
     pub async fn list_groups(&self) -> Result<v1::ListGroupsResponse, Error> {
         let records = self.parts().store.groups(&GroupQuery::All).await?;
         let groups = records.into_iter().map(|record| self.listing(&record)).collect();
@@ -49,7 +52,10 @@ impl Coordinator {
         }
     }
 
-    /// A group with its members. One that only has offsets is Empty; GROUP_ID_NOT_FOUND when there is nothing of it.
+    /// Describes a group with its members. A group with committed offsets only is Empty.
+    ///
+    /// # Errors
+    /// NOT_COORDINATOR on other agents, GROUP_ID_NOT_FOUND if neither members nor offsets exist.
     pub async fn describe(&self, group_id: &str) -> Result<v1::GroupDescription, Error> {
         limits::group_id(group_id)?;
         let slot = self.slot(group_id)?;
@@ -65,8 +71,11 @@ impl Coordinator {
         Ok(self.description(group_id, empty.view()))
     }
 
-    /// A group with its members, from any agent: as [`describe`](Self::describe) tells it where this agent coordinates it, else as it
-    /// was stored last.
+    /// Describes a group from any agent: like [`describe`](Self::describe) if this agent
+    /// coordinates it, else from the state stored last.
+    ///
+    /// # Errors
+    /// GROUP_ID_NOT_FOUND if the group does not exist; fails if the metadata store does.
     pub async fn look(&self, group_id: &str) -> Result<v1::GroupDescription, Error> {
         match self.describe(group_id).await {
             Err(error)
@@ -82,6 +91,9 @@ impl Coordinator {
     }
 
     /// Deletes a group without members, and its offsets.
+    ///
+    /// # Errors
+    /// NON_EMPTY_GROUP while the group has members, GROUP_ID_NOT_FOUND if it does not exist.
     pub async fn delete(&self, group_id: &str) -> Result<(), Error> {
         limits::group_id(group_id)?;
         let slot = self.slot(group_id)?;
@@ -92,7 +104,11 @@ impl Coordinator {
             .map_err(|_| unexpected())?
     }
 
-    /// Sets the offsets of a group that has no members; with `validate_only` only checks that it could.
+    /// Sets the offsets of a group without members; with `validate_only` only checks whether it
+    /// could.
+    ///
+    /// # Errors
+    /// NON_EMPTY_GROUP while the group has members. Each offset has a result of its own.
     pub async fn reset_offsets(
         &self,
         request: v1::ResetOffsetsRequest,
@@ -123,7 +139,7 @@ impl Coordinator {
         found.ok_or_else(|| {
             Error::new(
                 ErrorCode::GroupIdNotFound,
-                format!("there is no group {group_id:?}"),
+                format!("group {group_id:?} does not exist"),
             )
         })
     }
@@ -141,7 +157,7 @@ impl Coordinator {
         }
     }
 
-    /// Whether this agent coordinates the group at the moment.
+    /// Returns whether this agent coordinates the group now.
     pub fn coordinates(&self, group_id: &str) -> bool {
         self.slots
             .read()
@@ -171,10 +187,9 @@ fn non_empty() -> Error {
 fn for_client(error: WriteError) -> Error {
     match error {
         WriteError::Refused(error) => error,
-        WriteError::Generation { .. } => Error::new(
-            ErrorCode::RebalanceInProgress,
-            "the group changes at the moment; try again",
-        ),
+        WriteError::Generation { .. } => {
+            Error::new(ErrorCode::RebalanceInProgress, "the group is changing; try again")
+        }
     }
 }
 
@@ -195,7 +210,7 @@ async fn delete(slot: &Arc<Slot>, cell: &Arc<Cell>, generation: i32) -> Result<(
         .write(slot.shared.parts.store.put_group(slot.lease, &group))
         .await;
     deleted.map_err(for_client)?;
-    // Ids that were given away and not used yet are forgotten with it.
+    // Also drops member ids that were issued and not used yet.
     state.put(None);
     Ok(())
 }
@@ -206,7 +221,8 @@ async fn reset(
     offsets: Vec<OffsetToCommit>,
 ) -> Result<Vec<streamhouse_metadata::OffsetOutcome>, Error> {
     let _no_commit = cell.commits.lock().await;
-    // Held until the offsets are written: nobody joins meanwhile and begins to read from the old ones.
+    // Held until the offsets are written, so that no member joins meanwhile and reads from the old
+    // ones.
     let state = cell.state.lock().await;
     slot.check()?;
     if state.group.as_ref().is_some_and(Group::has_members) {

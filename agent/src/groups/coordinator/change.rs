@@ -1,5 +1,6 @@
-//! One change of one group: in a copy, stored where it must survive, then put in place and answered. Once begun it goes on to
-//! its end, also when the call that began it is cancelled: memory and store never part.
+//! Applies one change to one group: to a copy, stored if it must survive, then put in place and
+//! answered. A change that has begun completes even if its caller is cancelled, so that memory and
+//! store never diverge.
 
 use std::sync::Arc;
 
@@ -10,29 +11,34 @@ use tokio::sync::{OwnedMutexGuard, oneshot};
 use super::slot::{Cell, NEVER, Slot, State, WriteError};
 use crate::groups::state::{Effects, Group, Reply, Ticket};
 
-/// What members are told while the store is ahead of the group in memory.
+/// The error for members while the stored generation is ahead of the one in memory.
 pub(super) fn rebalancing() -> Error {
-    Error::new(ErrorCode::RebalanceInProgress, "the group rebalances; join again")
+    Error::new(
+        ErrorCode::RebalanceInProgress,
+        "the group is rebalancing; join again",
+    )
 }
 
-/// How long the timers of a group rest after storing it failed, in milliseconds.
+/// Pause of a group's timers after a failed write, in milliseconds.
 const REST_MS: i64 = 250;
 
-/// Somebody who waits for an answer.
+/// A call that waits for the reply to its ticket.
 pub(super) type Waiter = (Ticket, oneshot::Sender<Result<Reply, Error>>);
 
-/// What a group that is not in memory means for a change.
+/// How a change treats a group that is not in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Absent {
-    /// It is read from the store.
+    /// The group is read from the store.
     Read,
-    /// It has no members: the change finds an empty group.
+    /// The group has no members: the change is applied to an empty group.
     Empty,
 }
 
 impl Slot {
-    /// Carries `change` out. `waiter`, if there is one, is answered when the change or a later one says so; when this fails,
-    /// it is not.
+    /// Applies `change`. The `waiter`, if given, is answered by this change or by a later one.
+    ///
+    /// # Errors
+    /// The error of the change or of the store; `waiter` is dropped without an answer then.
     pub(super) async fn change<F>(
         self: &Arc<Self>,
         cell: &Arc<Cell>,
@@ -56,7 +62,7 @@ impl Slot {
         })?
     }
 
-    /// The same for a caller who has the group locked and will not be cancelled.
+    /// Like [`change`](Self::change), for a caller that has locked the group and is not cancelled.
     pub(super) async fn change_locked<F>(
         &self,
         cell: &Cell,
@@ -93,14 +99,15 @@ impl Slot {
             }
         }
         self.set_due(cell, due);
-        // Checked after the due time is set: who goes away from now on sets it again.
+        // Checked after the due time is set: a caller that leaves from now on sets it again.
         if state.waiting.values().any(oneshot::Sender::is_closed) {
             self.set_due(cell, now);
         }
         Ok(())
     }
 
-    /// Takes back what was not stored: the group in memory stays, unless the store turns out to be ahead of it.
+    /// Handles a failed write: the group in memory stays, unless the stored generation is ahead of
+    /// it.
     fn settle(&self, cell: &Cell, state: &mut State, error: WriteError) -> Error {
         match error {
             WriteError::Refused(error) => error,
@@ -111,7 +118,7 @@ impl Slot {
         }
     }
 
-    /// A write whose outcome was unknown did happen after all: the group goes on from there.
+    /// Catches up with a write whose outcome was unknown and which did happen.
     pub(super) fn catch_up(&self, cell: &Cell, state: &mut State, stored: i32) {
         let Some(mut group) = state.group.take() else {
             return;
@@ -146,7 +153,8 @@ impl Slot {
             .store
             .groups(&GroupQuery::Id(cell.id.to_string()))
             .await?;
-        // Groups with members are in memory since the slot was loaded: what this state says was forgotten on purpose.
+        // Groups with members are in memory since the slot was loaded, so the stored members were
+        // dropped on purpose.
         let generation = records.first().map_or(0, |record| record.generation);
         Ok(Group::new(self.shared.parts.limits.rules(), generation))
     }

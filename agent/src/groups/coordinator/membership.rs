@@ -1,4 +1,4 @@
-//! What members ask for: join, sync, heartbeat, leave.
+//! Requests of group members: join, sync, heartbeat, leave.
 
 use std::sync::Arc;
 
@@ -16,18 +16,22 @@ use crate::groups::{
     state::{Group, Joined, Reply, Ticket},
 };
 
-/// What a join is answered with.
+/// The outcome of a join.
 #[derive(Debug, Clone, PartialEq)]
 pub enum JoinAnswer {
-    /// It takes part.
+    /// The member joined a generation.
     Joined(v1::JoinGroupResponse),
-    /// It has to join again with this member id (MEMBER_ID_REQUIRED).
+    /// The member must join again with this id (MEMBER_ID_REQUIRED).
     IdRequired(String),
 }
 
 impl Coordinator {
-    /// Joins a group and waits until its members are together. With `require_known_member_id` a new dynamic member is only
-    /// given its id and has to come back with it, as Kafka's protocol has it from version 4 of the request on.
+    /// Joins a group and waits until the rebalance completes. With `require_known_member_id` a new
+    /// dynamic member only gets its id and must join again with it, as in Kafka's JoinGroup from
+    /// version 4 on.
+    ///
+    /// # Errors
+    /// Those of Kafka's JoinGroup; RESOURCE_EXHAUSTED if the groups take all of their memory.
     pub async fn join(
         &self,
         request: v1::JoinGroupRequest,
@@ -53,12 +57,15 @@ impl Coordinator {
             Reply::IdRequired(id) => Ok(JoinAnswer::IdRequired(id.to_string())),
             Reply::Synced(_) => Err(Error::new(
                 ErrorCode::Unknown,
-                "a join got the answer of a sync; this is a bug",
+                "a join received the reply to a sync; this is a bug",
             )),
         }
     }
 
-    /// Brings the leader's assignments, and waits for the caller's.
+    /// Takes the assignments from the leader, and waits for the assignment of the caller.
+    ///
+    /// # Errors
+    /// Those of Kafka's SyncGroup; MESSAGE_TOO_LARGE if the assignments exceed their limit.
     pub async fn sync(&self, request: v1::SyncGroupRequest) -> Result<v1::SyncGroupResponse, Error> {
         let (slot, cell) = self.member_cell(&request.group_id)?;
         limits::instance(&request.group_instance_id)?;
@@ -88,12 +95,15 @@ impl Coordinator {
             }),
             _ => Err(Error::new(
                 ErrorCode::Unknown,
-                "a sync got the answer of a join; this is a bug",
+                "a sync received the reply to a join; this is a bug",
             )),
         }
     }
 
-    /// A member says that it lives.
+    /// Extends a member's session.
+    ///
+    /// # Errors
+    /// REBALANCE_IN_PROGRESS asks the member to join again; else those of Kafka's Heartbeat.
     pub async fn heartbeat(&self, request: &v1::HeartbeatRequest) -> Result<(), Error> {
         let (slot, cell) = self.member_cell(&request.group_id)?;
         let instance = limits::instance(&request.group_instance_id)?;
@@ -108,7 +118,10 @@ impl Coordinator {
         )
     }
 
-    /// A member goes.
+    /// Removes a member from its group.
+    ///
+    /// # Errors
+    /// UNKNOWN_MEMBER_ID or FENCED_INSTANCE_ID if it is not a member.
     pub async fn leave(&self, request: v1::LeaveGroupRequest) -> Result<(), Error> {
         let (slot, cell) = self.member_cell(&request.group_id)?;
         limits::instance(&request.group_instance_id)?;
@@ -119,7 +132,7 @@ impl Coordinator {
         slot.change(&cell, Absent::Empty, None, change).await
     }
 
-    /// The place of a group that somebody claims to be a member of.
+    /// Finds the entry of a group that the caller claims to be a member of.
     fn member_cell(&self, group_id: &str) -> Result<(Arc<Slot>, Arc<Cell>), Error> {
         limits::group_id(group_id)?;
         let slot = self.slot(group_id)?;
@@ -132,7 +145,7 @@ impl Coordinator {
         if self.bytes() < limit {
             return Ok(());
         }
-        let message = format!("the groups of this agent take all of their {limit} bytes; try again later");
+        let message = format!("the groups of this agent use all of their {limit} bytes; try again later");
         Err(Error::new(ErrorCode::ResourceExhausted, message).with_retry_after_ms(1_000))
     }
 }
@@ -160,7 +173,8 @@ fn response(joined: Joined) -> v1::JoinGroupResponse {
     }
 }
 
-/// A call that waits for its answer. Dropped before, it tells the ticker that nobody waits any more.
+/// A call that waits for its reply. Dropped before the reply, it wakes the ticker to withdraw the
+/// ticket.
 struct Waiting {
     slot: Arc<Slot>,
     cell: Arc<Cell>,
@@ -192,8 +206,9 @@ impl Waiting {
         answer
     }
 
-    /// The slot is over. A change that is just being stored may still answer: a new member that took part in it must learn its
-    /// id, or it would be a ghost to the next coordinator.
+    /// Takes the last possible reply after the slot was retired. A change that is just being stored
+    /// may still reply: a new member that took part in it must learn its id, or the next
+    /// coordinator would wait for it.
     async fn last_answer(&mut self) -> Result<Reply, Error> {
         drop(self.cell.state.lock().await);
         self.answer.try_recv().unwrap_or_else(|_| Err(not_coordinator()))

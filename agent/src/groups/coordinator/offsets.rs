@@ -1,5 +1,5 @@
-//! Committed offsets: commit and fetch. Offsets live in the store only; the store checks lease and generation in the
-//! transaction that writes them (INV-C1).
+//! Commits and fetches offsets. Offsets live in the store only; it checks lease and generation in
+//! the transaction that writes them (INV-C1).
 
 use std::sync::Arc;
 
@@ -13,20 +13,20 @@ use super::{
 };
 use crate::groups::{limits, state::Group};
 
-/// Offsets with the results of those that cannot be committed filled in.
+/// Offsets of a request, with the results of those that cannot be committed already set.
 pub(super) struct Resolved {
     results: Vec<v1::CommitOffsetResult>,
-    /// With their places in `results`.
+    /// With their indexes in `results`.
     offsets: Vec<(usize, OffsetToCommit)>,
 }
 
 impl Resolved {
-    /// The offsets that can be committed.
+    /// Returns the offsets that can be committed.
     pub(super) fn to_commit(&self) -> Vec<OffsetToCommit> {
         self.offsets.iter().map(|(_, offset)| offset.clone()).collect()
     }
 
-    /// The results, when the store said this.
+    /// Returns the results, given the store's outcomes.
     pub(super) fn finish(mut self, outcomes: &[OffsetOutcome]) -> Vec<v1::CommitOffsetResult> {
         for ((place, _), outcome) in self.offsets.iter().zip(outcomes) {
             if *outcome == OffsetOutcome::UnknownPartition {
@@ -38,7 +38,12 @@ impl Resolved {
 }
 
 impl Coordinator {
-    /// Commits offsets for a member, or, with generation -1 and no member id, for a consumer without membership.
+    /// Commits offsets for a member, or, with generation -1 and no member id, for a consumer
+    /// without membership.
+    ///
+    /// # Errors
+    /// ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID or REBALANCE_IN_PROGRESS if the caller may not commit.
+    /// Each offset has a result of its own.
     pub async fn commit_offsets(
         &self,
         request: v1::CommitOffsetsRequest,
@@ -48,7 +53,8 @@ impl Coordinator {
         let resolved = self.resolve(&request.offsets).await?;
         let cell = slot.cell(&request.group_id);
         let offsets = resolved.to_commit();
-        // On its own task: whoever comes next must not overtake this commit, also when its caller goes away.
+        // Runs on a task of its own: a later commit must not overtake this one, even if the caller
+        // is cancelled.
         let commit = tokio::spawn(async move { commit(&slot, &cell, &request, offsets).await });
         let outcomes = commit.await.map_err(|_| unexpected())??;
         Ok(v1::CommitOffsetsResponse {
@@ -56,7 +62,12 @@ impl Coordinator {
         })
     }
 
-    /// What a group has committed: for the partitions named, or all. Any agent can answer.
+    /// Returns the committed offsets of a group: for the named partitions, or all. Any agent can
+    /// answer.
+    ///
+    /// # Errors
+    /// Fails if the group id is invalid, too many partitions are named, or the metadata store
+    /// fails.
     pub async fn fetch_offsets(
         &self,
         request: &v1::FetchOffsetsRequest,
@@ -89,7 +100,8 @@ impl Coordinator {
         })
     }
 
-    /// For each partition the error when the topic that is meant is not the one of that name any more.
+    /// Returns for each partition the error if its topic id is not that of the current topic of
+    /// this name.
     async fn other_topics(&self, wanted: &[v1::TopicPartition]) -> Vec<Option<Error>> {
         let cluster = &self.parts().cluster;
         let other = |wanted: &v1::TopicPartition| {
@@ -107,7 +119,8 @@ impl Coordinator {
         wanted.iter().map(other).collect()
     }
 
-    /// Finds the partitions, looking again once for those that are not known here yet, and checks each offset.
+    /// Resolves the partitions, refreshing the metadata once for unknown ones, and checks each
+    /// offset.
     pub(super) async fn resolve(&self, offsets: &[v1::CommitOffset]) -> Result<Resolved, Error> {
         let (cluster, limits) = (&self.parts().cluster, &self.parts().limits);
         limits.offsets(offsets.len())?;
@@ -181,13 +194,14 @@ async fn commit(
             let mut state = cell.state.lock().await;
             slot.catch_up(cell, &mut state, stored);
             let current = state.group.as_ref().map_or(stored, Group::generation);
-            // The group went on while this commit was on its way: its member joins again and reads these records again.
+            // The group moved on while this commit was under way: its member joins again and reads
+            // these records again.
             tracing::debug!(
                 group_id = &*cell.id,
                 given,
                 stored,
                 current,
-                "a commit came too late"
+                "refused a commit of an old generation"
             );
             Err(rebalancing())
         }
@@ -238,7 +252,7 @@ fn nothing(wanted: &v1::TopicPartition) -> v1::CommittedOffset {
 fn unknown_partition() -> Error {
     Error::new(
         ErrorCode::UnknownTopicOrPartition,
-        "there is no such topic or partition; nothing was committed for it",
+        "the topic or partition does not exist; its offset was not committed",
     )
 }
 

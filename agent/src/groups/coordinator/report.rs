@@ -1,6 +1,6 @@
-//! What the coordinator tells of its groups for alerts: how far each is behind, who is in it, in which state it is. It asks the
-//! metadata store once for all slots, every few seconds and never for a scrape. So the lag of a group is told when every
-//! consumer of it is dead, by whoever coordinates it then.
+//! Group metrics for alerts: lag, members and state of each group. Read from the metadata store
+//! with one query for all slots every few seconds, never during a scrape. The lag of a group is
+//! therefore reported by its coordinator even if all of its consumers are gone.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,17 +10,18 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::{Coordinator, slot::Slot};
 use crate::metrics::{GroupCondition, GroupProgress, GroupsReport};
 
-/// How often.
+/// Interval of the reports.
 const EVERY: Duration = Duration::from_secs(10);
-/// How long a group that is being changed is waited for.
+/// Maximum wait for a group that is being changed.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Rows asked for: far more than series that are shown.
+/// Maximum number of rows read: far more than the number of series.
 const MOST_ROWS: usize = 10_000;
-/// The state of a group that is not in memory, because nobody is in it.
+/// State of a group without members, which is not in memory.
 const EMPTY: &str = "Empty";
 
 impl Coordinator {
-    /// Reports every few seconds, until dropped. While the store fails what was told last stays.
+    /// Updates the metrics every few seconds, until dropped. The last values stay while the store
+    /// fails.
     pub async fn keep_reporting(&self) {
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -28,13 +29,16 @@ impl Coordinator {
             ticks.tick().await;
             match timeout(EVERY, self.report()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "the lag of groups is not known at the moment"),
-                Err(_) => tracing::debug!("the lag of groups is not known in time"),
+                Ok(Err(error)) => tracing::debug!(%error, "group lag could not be read"),
+                Err(_) => tracing::debug!("group lag was not read in time"),
             }
         }
     }
 
-    /// Tells the metrics of every group of the slots that this agent leads now.
+    /// Updates the metrics of every group of the slots that this agent leads.
+    ///
+    /// # Errors
+    /// Fails if the metadata store does; the metrics are unchanged then.
     pub async fn report(&self) -> Result<(), StoreError> {
         let slots = self.slots.read().values().cloned().collect::<Vec<_>>();
         let slots: Vec<Arc<Slot>> = slots.into_iter().filter(|slot| slot.check().is_ok()).collect();
@@ -65,7 +69,7 @@ impl Coordinator {
                             report.conditions.insert(cell.id.to_string(), condition);
                         }
                     }
-                    // Not known is not empty.
+                    // An unknown state must not be reported as empty.
                     Err(_) => drop(report.conditions.remove(&*cell.id)),
                 }
             }

@@ -1,5 +1,5 @@
-//! One coordinator slot under one lease: its groups in memory, and the gate that every write goes through. When the slot is
-//! over, nothing is written for it any more and everybody who waits is told.
+//! One coordinator slot under one lease: its groups in memory, and the gate for every write. After
+//! the slot is retired, nothing is written for it and every pending call fails.
 
 use std::{
     collections::HashMap,
@@ -26,12 +26,12 @@ use crate::{
     invariant::Invariant,
 };
 
-/// How long what is being written may take once the slot is over.
+/// Time for writes under way after the slot is retired.
 const LAST_WRITES: Duration = Duration::from_secs(1);
-/// A due time that never comes.
+/// The due time of a group without timers.
 pub(super) const NEVER: i64 = i64::MAX;
 
-/// A slot.
+/// A coordinator slot under one lease.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) shared: Arc<Shared>,
@@ -39,35 +39,36 @@ pub(super) struct Slot {
     pub(super) lease: Lease,
     loaded: AtomicBool,
     pub(super) over: CancellationToken,
-    /// Cancelled when what is being written has had its time.
+    /// Cancelled when the writes under way have used up their time.
     given_up: CancellationToken,
     pub(super) cells: Mutex<HashMap<Arc<str>, Arc<Cell>>>,
-    /// Held for reading by writes to the store: who gets it for writing knows that none is under way.
+    /// Held for reading during writes to the store; the write lock proves that none is under way.
     writes: RwLock<()>,
-    /// Wakes the ticker when something is due earlier than it thought.
+    /// Wakes the ticker if something is due earlier than planned.
     pub(super) sooner: Notify,
-    /// Until when the ticker sleeps.
+    /// When the ticker wakes up next.
     pub(super) wakes: AtomicI64,
 }
 
-/// One group's place in a slot.
+/// The entry of one group in a slot.
 #[derive(Debug)]
 pub(super) struct Cell {
     pub(super) id: Arc<str>,
     pub(super) state: Arc<tokio::sync::Mutex<State>>,
-    /// Commits of one group go one after the other, in the order they came (INV-C1). Taken before `state`.
+    /// Serializes the commits of one group in the order of their arrival (INV-C1). Locked before
+    /// `state`.
     pub(super) commits: Arc<tokio::sync::Mutex<()>>,
-    /// When the group's timers have something to do.
+    /// When the group's timers are due.
     due: AtomicI64,
 }
 
-/// A group in memory, and who waits for it.
+/// A group in memory with the calls that wait for a reply.
 pub(super) struct State {
     shared: Arc<Shared>,
-    /// `None` while nobody is in it: what there is to know is in the store.
+    /// `None` while the group has no members: its state is in the store.
     pub(super) group: Option<Group>,
     pub(super) waiting: HashMap<Ticket, oneshot::Sender<Result<Reply, Error>>>,
-    /// What it takes of [`Shared::bytes`].
+    /// The bytes that this entry is charged in [`Shared::bytes`].
     charged: usize,
 }
 
@@ -81,7 +82,7 @@ impl fmt::Debug for State {
 }
 
 impl State {
-    /// Puts the group in place; one without members is forgotten, the store has it.
+    /// Replaces the group; one without members is dropped from memory, since the store has it.
     pub(super) fn put(&mut self, group: Option<Group>) {
         self.group = group.filter(|group| !group.is_vacant());
         let bytes = self.group.as_ref().map_or(0, Group::bytes);
@@ -121,7 +122,7 @@ impl Cell {
         self.due.load(Ordering::Acquire)
     }
 
-    /// Nobody uses it, and nothing is in it.
+    /// Returns whether the entry is neither referenced nor holds anything.
     pub(super) fn is_unused(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) == 1 && self.state.try_lock().is_ok_and(|state| state.is_idle())
     }
@@ -143,7 +144,7 @@ impl Slot {
         })
     }
 
-    /// Reads the groups that have members, then serves. Returns how many.
+    /// Loads the groups with members, then starts to serve. Returns their number.
     pub(super) async fn load(self: &Arc<Self>) -> Result<usize, StoreError> {
         let records = self
             .shared
@@ -168,16 +169,17 @@ impl Slot {
         Ok(groups)
     }
 
-    /// The stored group. One that cannot be read goes on without members, who will join again.
+    /// Decodes a stored group. If that fails, the group continues without members, which have to
+    /// join again.
     pub(super) fn read(&self, group_id: &str, generation: i32, state: &[u8], now: i64) -> Group {
         let rules = self.shared.parts.limits.rules();
         Group::load(rules, generation, state, now).unwrap_or_else(|error| {
-            tracing::error!(group_id, %error, "the group's members are forgotten and have to join again");
+            tracing::error!(group_id, %error, "the stored group cannot be decoded; its members have to join again");
             Group::new(rules, generation)
         })
     }
 
-    /// Whether it serves.
+    /// Returns an error unless the slot serves.
     pub(super) fn check(&self) -> Result<(), Error> {
         if self.over.is_cancelled() {
             return Err(not_coordinator());
@@ -185,26 +187,27 @@ impl Slot {
         if !self.loaded.load(Ordering::Acquire) {
             let error = Error::new(
                 ErrorCode::CoordinatorLoadInProgress,
-                "the coordinator is still reading its groups",
+                "the coordinator is still loading its groups",
             );
             return Err(error.with_retry_after_ms(50));
         }
         Ok(())
     }
 
-    /// Nothing is promised any more. Writes under way are fenced by the lease, or succeed while it still holds.
+    /// Stops serving. Writes under way are fenced by the lease, or succeed while it is still valid.
     pub(super) fn drop_out(&self) {
         self.over.cancel();
     }
 
-    /// Nothing is promised any more, and when this returns nothing is written either. What the store does not answer in
-    /// time is given up: the lease fences it, and its callers are told that nobody knows.
+    /// Stops serving; after it returned, nothing is written either. Writes that the store does not
+    /// answer in time are abandoned: the lease fences them, and their outcome is unknown to the
+    /// callers.
     pub(super) async fn retire(&self) {
         self.drop_out();
         if timeout(LAST_WRITES, self.writes.write()).await.is_err() {
             tracing::warn!(
                 slot = self.number,
-                "the metadata store does not answer; giving a group's write up"
+                "the metadata store does not respond; abandoning a group's write"
             );
             self.given_up.cancel();
         }
@@ -212,7 +215,7 @@ impl Slot {
         self.cells.lock().clear();
     }
 
-    /// The group's place, made when there is none.
+    /// Returns the entry of the group, created if needed.
     pub(super) fn cell(&self, group_id: &str) -> Arc<Cell> {
         let mut cells = self.cells.lock();
         if let Some(cell) = cells.get(group_id) {
@@ -222,18 +225,18 @@ impl Slot {
         let cell = Arc::new(Cell::new(self.shared.clone(), id.clone()));
         cells.insert(id, cell.clone());
         if self.wakes.load(Ordering::Acquire) == NEVER {
-            // The ticker sleeps as if there were nothing; it is to clear this place away some day.
+            // The ticker sleeps without a deadline; it must remove this entry when it is unused.
             self.sooner.notify_one();
         }
         cell
     }
 
-    /// The group's place, if there is one.
+    /// Returns the entry of the group, if it exists.
     pub(super) fn find(&self, group_id: &str) -> Option<Arc<Cell>> {
         self.cells.lock().get(group_id).cloned()
     }
 
-    /// Says when the group's timers have something to do.
+    /// Sets when the group's timers are due.
     pub(super) fn set_due(&self, cell: &Cell, due: i64) {
         cell.due.store(due, Ordering::Release);
         if due < self.wakes.load(Ordering::Acquire) {
@@ -241,22 +244,22 @@ impl Slot {
         }
     }
 
-    /// Says so when the store is in an older generation than one that this coordinator wrote: the metadata went back in
-    /// time, and with it what the group had committed (INV-C1).
+    /// Reports a store whose generation is older than one that this coordinator wrote: the metadata
+    /// went back in time, and the committed offsets of the group with it (INV-C1).
     pub(super) fn distrust_older(&self, group_id: &str, given: i32, stored: i32) {
-        // A group without a row was deleted, and begins anew.
+        // A group without a row was deleted and starts anew.
         if (1..given).contains(&stored) {
             self.shared.parts.metrics.violated(Invariant::C1);
             tracing::error!(
                 group_id,
                 given,
                 stored,
-                "the metadata store has an older generation of a group than we wrote"
+                "the metadata store has an older generation of a group than this agent wrote"
             );
         }
     }
 
-    /// Runs one transaction for this slot. When the lease is lost the slot is over.
+    /// Runs one transaction for this slot. Stops serving if the lease is lost.
     pub(super) async fn write<T>(
         &self,
         transaction: impl Future<Output = Result<T, StoreError>>,
@@ -269,12 +272,12 @@ impl Slot {
             biased;
             outcome = transaction => outcome,
             () = self.given_up.cancelled() => {
-                Err(StoreError::Unavailable("it did not answer before the slot went to another agent".to_owned()))
+                Err(StoreError::Unavailable("no response before the slot moved to another agent".to_owned()))
             }
         };
         outcome.map_err(|error| match error {
             StoreError::Fenced(_) | StoreError::Sealed(_) | StoreError::UnknownPartition(_) => {
-                tracing::warn!(slot = self.number, %error, "lost a slot of groups");
+                tracing::warn!(slot = self.number, %error, "lost a coordinator slot");
                 self.drop_out();
                 WriteError::Refused(not_coordinator())
             }
@@ -284,16 +287,16 @@ impl Slot {
     }
 }
 
-/// Why nothing was written.
+/// Why a write failed.
 #[derive(Debug)]
 pub(super) enum WriteError {
-    /// The store is in another generation than the group in memory.
+    /// The stored generation is not that of the group in memory.
     Generation {
-        /// Ours.
+        /// The generation in memory.
         given: i32,
-        /// The store's.
+        /// The stored generation.
         stored: i32,
     },
-    /// For the client.
+    /// The error for the client.
     Refused(Error),
 }

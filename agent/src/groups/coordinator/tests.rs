@@ -1,4 +1,4 @@
-//! The coordinator against a real store.
+//! The coordinator against a real metadata store.
 
 mod failover;
 mod faults;
@@ -177,7 +177,7 @@ async fn a_silent_member_is_noticed_and_the_other_gets_everything() {
         .unwrap();
     let other = agent.joining(join_request(""));
     until(async || agent.heartbeat(&silent).await == E::RebalanceInProgress).await;
-    // It says nothing any more: the newcomer is alone when its session is over.
+    // It sends no more heartbeats: the newcomer is alone after its session expired.
     let other = other.await.unwrap().unwrap();
     assert_eq!((other.members.len(), &other.leader), (1, &other.member_id));
     assert_eq!(agent.heartbeat(&silent).await, E::UnknownMemberId);
@@ -200,11 +200,7 @@ async fn a_group_whose_members_all_fall_silent_becomes_empty_and_takes_no_memory
         (member.generation + 1, 0)
     );
     let next = agent.join(join_request("")).await.unwrap();
-    assert_eq!(
-        next.generation,
-        member.generation + 2,
-        "the generation goes on where it was"
-    );
+    assert_eq!(next.generation, member.generation + 2, "the generation continues");
 }
 
 #[tokio::test]
@@ -294,7 +290,7 @@ async fn each_offset_has_its_own_result() {
     assert_eq!(
         agent.commit(Some(&member), 6).await,
         unknown,
-        "the name is still known here, the partition is gone"
+        "the name is still cached, the partition is deleted"
     );
     let topic = NewTopic {
         name: "fresh".to_owned(),
@@ -469,5 +465,9 @@ async fn a_member_that_wants_its_id_first_gets_it_at_once_and_can_leave_with_it(
         ..Default::default()
     };
     service.leave_group(tonic::Request::new(leave)).await.unwrap();
-    assert_eq!(agent.state().await.1, 1, "who was only named is forgotten");
+    assert_eq!(
+        agent.state().await.1,
+        1,
+        "a member that only got its id is dropped"
+    );
 }

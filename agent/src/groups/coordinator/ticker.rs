@@ -1,4 +1,5 @@
-//! The slot's clock: wakes groups whose timers are due, notices callers who went away, forgets places that nobody uses.
+//! The timer task of a slot: runs the timers of groups that are due, withdraws calls whose callers
+//! are gone, and removes unused entries.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -11,15 +12,15 @@ use super::{
 };
 use crate::groups::state::{Effects, Group, Ticket};
 
-/// The shortest sleep: timers are that exact.
+/// Minimum sleep: the resolution of the timers.
 const SHORTEST_MS: i64 = 10;
-/// The longest sleep while there are groups: unused places go away that fast.
+/// Maximum sleep while there are entries: how soon unused ones are removed.
 const LONGEST_MS: i64 = 1_000;
 
-/// Runs until the slot is over.
+/// Runs until the slot is retired.
 pub(super) async fn run(slot: Arc<Slot>) {
     loop {
-        // Whatever becomes due while we look wakes us.
+        // Anything that becomes due during the scan wakes this task.
         slot.wakes.store(NEVER, Ordering::Release);
         let wakes = look(&slot);
         slot.wakes.store(wakes, Ordering::Release);
@@ -40,7 +41,7 @@ pub(super) async fn run(slot: Arc<Slot>) {
     }
 }
 
-/// Begins what is due, and says when to look again.
+/// Starts the timers that are due, and returns when to look again.
 fn look(slot: &Arc<Slot>) -> i64 {
     let now = slot.shared.now();
     let mut due = Vec::new();
@@ -60,7 +61,7 @@ fn look(slot: &Arc<Slot>) -> i64 {
         }
     }
     for cell in due {
-        // One that is being changed gets its new due time from that change; look again soon.
+        // A group that is being changed gets its new due time from that change; look again soon.
         match cell.state.clone().try_lock_owned() {
             Ok(state) => drop(tokio::spawn(expire(slot.clone(), cell, state))),
             Err(_) => next = next.min(now.saturating_add(SHORTEST_MS)),
@@ -80,7 +81,8 @@ async fn expire(slot: Arc<Slot>, cell: Arc<Cell>, state: tokio::sync::OwnedMutex
         let mut all = Effects::default();
         for ticket in gone {
             merge(&mut all, group.withdraw(now, ticket));
-            // Nobody hears it: it clears the waiter away, once the change is in place.
+            // The receiver is gone: the reply only removes the waiter, after the change is in
+            // place.
             all.replies.push((ticket, Err(not_coordinator())));
         }
         merge(&mut all, group.expire(now));
@@ -90,7 +92,7 @@ async fn expire(slot: Arc<Slot>, cell: Arc<Cell>, state: tokio::sync::OwnedMutex
         .change_locked(&cell, state, Absent::Empty, None, change)
         .await
     {
-        tracing::debug!(group_id = &*cell.id, %error, "a group's timers have to wait");
+        tracing::debug!(group_id = &*cell.id, %error, "a group's timers failed; they run again later");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the state machine refuses with. Each message says what the client does next.
+//! Errors of the state machine. Each message says what the client does next.
 
 use streamhouse_core::{Error, ErrorCode};
 
@@ -24,20 +24,23 @@ pub(super) fn illegal_generation(given: i32, current: i32) -> Error {
 }
 
 pub(super) fn rebalancing() -> Error {
-    Error::new(ErrorCode::RebalanceInProgress, "the group rebalances; join again")
+    Error::new(
+        ErrorCode::RebalanceInProgress,
+        "the group is rebalancing; join again",
+    )
 }
 
 pub(super) fn dead() -> Error {
     Error::new(
         ErrorCode::CoordinatorNotAvailable,
-        "the group was deleted a moment ago; try again",
+        "the group was just deleted; try again",
     )
 }
 
 pub(super) fn inconsistent() -> Error {
     Error::new(
         ErrorCode::InconsistentGroupProtocol,
-        "the group's members have another protocol type, or no assignor in common with this member; use one that they have",
+        "the group's members use another protocol type, or share no assignor with this member; offer one that they support",
     )
 }
 

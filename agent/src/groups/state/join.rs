@@ -1,4 +1,4 @@
-//! Joining: new members, members that come back, and static members that replace their former selves.
+//! Joining: new members, returning members, and static members that restart under a new member id.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -9,24 +9,24 @@ use super::{
     errors::{dead, fenced_instance, full, inconsistent, rebalancing, unknown_member},
 };
 
-/// A call to join, its bounds checked already.
+/// A join whose limits are already checked.
 #[derive(Debug, Clone)]
 pub struct Join {
     /// Empty on the first join.
     pub member_id: String,
-    /// Static name.
+    /// The group instance id of a static member.
     pub instance: Option<Arc<str>>,
-    /// What the client calls itself.
+    /// The client id.
     pub client_id: Arc<str>,
-    /// From where it calls.
+    /// The address of the client.
     pub client_host: Arc<str>,
-    /// Not empty.
+    /// The protocol type; not empty.
     pub protocol_type: Arc<str>,
-    /// At least one, the preferred first.
+    /// The supported protocols, the preferred one first; at least one.
     pub protocols: Arc<[Protocol]>,
-    /// How long it may be silent.
+    /// The session timeout in milliseconds.
     pub session_ms: i64,
-    /// How long it may take to join again.
+    /// The rebalance timeout in milliseconds.
     pub rebalance_ms: i64,
 }
 
@@ -44,8 +44,9 @@ pub(super) fn protocol_bytes(protocols: &[Protocol]) -> usize {
 }
 
 impl Group {
-    /// A member joins. `fresh` names it should it be new; with `require_known` a new dynamic member is only given that name
-    /// and has to join again with it, so that a lost answer leaves no ghost behind.
+    /// Processes a join. A new member gets the id `fresh`; with `require_known` a new dynamic
+    /// member only gets that id and must join again with it, so that a lost reply leaves no ghost
+    /// member.
     pub fn join(
         &mut self,
         now: i64,
@@ -67,7 +68,7 @@ impl Group {
         effects
     }
 
-    /// Whether the others could work with this member.
+    /// Checks whether the other members share a protocol with this one.
     fn check_join(&self, join: &Join) -> Result<(), Error> {
         if self.phase == Phase::Dead {
             return Err(dead());
@@ -100,7 +101,7 @@ impl Group {
         }
     }
 
-    /// Whether there is room; `but` is the member that this join replaces.
+    /// Checks the group's limits; `but` is the member that this join replaces.
     fn check_room(&self, join: &Join, but: Option<&MemberId>) -> Result<(), Error> {
         let replaced = |id: &MemberId| but == Some(id);
         let ids = self
@@ -174,7 +175,7 @@ impl Group {
         let same = member.protocols == join.protocols;
         let leads = self.leader.as_ref() == Some(&id);
         match self.phase {
-            // Its answer was lost, or it looks twice: nothing changes.
+            // Its reply was lost, or it joined twice: nothing changes.
             Phase::Completing if same => self.answer_current(now, &id, ticket, effects),
             Phase::Stable if same && !leads => self.answer_current(now, &id, ticket, effects),
             Phase::Preparing { .. } => {
@@ -232,7 +233,8 @@ impl Group {
                     until,
                 };
             }
-            // Members come one after the other when an application starts: one rebalance for all of them.
+            // Members join one after the other when an application starts: one rebalance for all of
+            // them.
             Phase::Preparing { not_before, until } if now < *not_before => *not_before = more.min(*until),
             Phase::Preparing { .. } | Phase::Dead => {}
             Phase::Completing | Phase::Stable => return self.prepare(now, effects),
@@ -240,7 +242,7 @@ impl Group {
         self.try_complete(now, effects);
     }
 
-    /// A member takes part in the rebalance with what it says now.
+    /// Updates a member with its new join and counts it in for the rebalance.
     fn update(&mut self, id: &MemberId, join: Join, ticket: Ticket, effects: &mut Effects) {
         let alone = self.members.len() == 1;
         let Some(member) = self.members.get_mut(id) else {
@@ -263,7 +265,8 @@ impl Group {
         }
     }
 
-    /// A static member starts anew under a new id; its former self is fenced. A stable group stays as it is.
+    /// Replaces a static member by its restarted instance under a new id, and fences the old id. A
+    /// stable group stays stable.
     fn replace_static(
         &mut self,
         now: i64,
@@ -304,7 +307,8 @@ impl Group {
                 effects.persist = true;
                 let mut joined = self.joined(&fresh);
                 if led {
-                    // It must not assign anew: told of another leader, it takes the assignment that it had.
+                    // It must not assign again: with another leader in the reply, it takes the
+                    // assignment it had.
                     joined.leader = old.clone();
                     joined.members.clear();
                 }
@@ -319,7 +323,7 @@ impl Group {
         effects.answer(ticket, Reply::Joined(self.joined(id)));
     }
 
-    /// What a member learns when it has joined the generation in force.
+    /// Returns the reply to a member that joined the current generation.
     pub(super) fn joined(&self, id: &MemberId) -> Joined {
         let leader = self.leader.clone().unwrap_or_else(|| id.clone());
         Joined {

@@ -1,4 +1,4 @@
-//! What members do while they work: heartbeats, commits, leaving.
+//! Requests of members between rebalances: heartbeats, commits, leaving.
 
 use streamhouse_core::Error;
 
@@ -8,7 +8,7 @@ use super::{
 };
 
 impl Group {
-    /// Whether the group knows the member, and nobody took its static name.
+    /// Checks that the member exists and that its instance id is not taken by another one.
     pub(super) fn check_member(&self, member_id: &str, instance: Option<&str>) -> Result<(), Error> {
         if self.phase == Phase::Dead {
             return Err(unknown_member());
@@ -25,14 +25,18 @@ impl Group {
         }
     }
 
-    /// The member was heard of.
+    /// Extends the session of a member.
     pub(super) fn touch(&mut self, now: i64, id: &str) {
         if let Some(member) = self.members.get_mut(id) {
             member.expires = now.saturating_add(member.session_ms);
         }
     }
 
-    /// A member says that it lives; REBALANCE_IN_PROGRESS asks it to join again.
+    /// Processes a heartbeat.
+    ///
+    /// # Errors
+    /// REBALANCE_IN_PROGRESS asks the member to join again; UNKNOWN_MEMBER_ID, FENCED_INSTANCE_ID
+    /// or ILLEGAL_GENERATION if it is no current member.
     pub fn heartbeat(
         &mut self,
         now: i64,
@@ -52,8 +56,12 @@ impl Group {
         }
     }
 
-    /// Whether these offsets may be committed, and under which generation the store must check them again: `None` for a
-    /// consumer without membership, which is let in while the group has no members.
+    /// Checks whether a member may commit, and returns the generation that the store must check
+    /// again: `None` for a consumer without membership, which may commit while the group has no
+    /// members.
+    ///
+    /// # Errors
+    /// Those of [`heartbeat`](Self::heartbeat).
     pub fn check_commit(
         &mut self,
         now: i64,
@@ -73,7 +81,8 @@ impl Group {
             return Err(illegal_generation(generation, self.generation));
         }
         self.touch(now, member_id);
-        // It has joined a generation whose partitions it does not know yet: what it read belongs to the one before.
+        // The member does not know its partitions in this generation yet: what it read belongs to
+        // the one before.
         if self.phase == Phase::Completing {
             Err(rebalancing())
         } else {
@@ -81,7 +90,11 @@ impl Group {
         }
     }
 
-    /// A member goes by itself. With an empty `member_id` whoever has the static name goes.
+    /// Removes a member that leaves. With an empty `member_id` the member with the instance id is
+    /// removed.
+    ///
+    /// # Errors
+    /// UNKNOWN_MEMBER_ID or FENCED_INSTANCE_ID if there is no such member.
     pub fn leave(&mut self, now: i64, member_id: &str, instance: Option<&str>) -> Result<Effects, Error> {
         let mut effects = Effects::default();
         if self.pending.remove(member_id).is_some() {
@@ -100,7 +113,7 @@ impl Group {
         Ok(effects)
     }
 
-    /// Forgets a member; who waits for it is told.
+    /// Removes a member and refuses its pending calls.
     pub(super) fn remove(&mut self, id: &MemberId, effects: &mut Effects) {
         let Some(member) = self.members.remove(id) else {
             return;
@@ -116,7 +129,8 @@ impl Group {
         }
     }
 
-    /// The others share what the member had. That it went is stored, or the next coordinator would wait for it to join again.
+    /// Rebalances after a removal. The removal is persisted, or the next coordinator would wait for
+    /// the member to join again.
     pub(super) fn after_removal(&mut self, now: i64, effects: &mut Effects) {
         effects.persist = true;
         match self.phase {
@@ -126,7 +140,7 @@ impl Group {
         }
     }
 
-    /// Nobody waits for this ticket any more: the call was cancelled or its connection broke.
+    /// Withdraws a ticket whose call was cancelled or whose connection broke.
     pub fn withdraw(&mut self, now: i64, ticket: Ticket) -> Effects {
         let mut effects = Effects::default();
         let holds = |member: &super::Member| member.joining == Some(ticket) || member.syncing == Some(ticket);
@@ -145,7 +159,8 @@ impl Group {
         member.joining = member.joining.filter(|held| *held != ticket);
         member.syncing = member.syncing.filter(|held| *held != ticket);
         member.expires = now.saturating_add(member.session_ms);
-        // A client that never learned its id cannot come back as this member; a static one comes back by its name.
+        // A dynamic client that never learned its id cannot return as this member; a static one
+        // returns by its instance id.
         if joining && member.unnamed && member.instance.is_none() {
             self.remove(&id, &mut effects);
             self.after_removal(now, &mut effects);

@@ -1,15 +1,16 @@
-//! One consumer group as a pure state machine, with Kafka's classic protocol: no I/O, no clock, no randomness. Called by the
-//! coordinator, which passes the time in and carries the [`Effects`] out.
+//! One consumer group as a pure state machine of Kafka's classic protocol: no I/O, no clock, no
+//! randomness. Driven by the coordinator, which passes the time in and carries the [`Effects`] out.
 //!
 //! ```text
-//!            first join                all joined, or time is up            the leader's assignment
-//! Empty ----------------> Preparing ------------------------------> Completing ----------------> Stable
-//!   ^                       |   ^                                       |                          |
-//!   +--- nobody is left ----+   +---- a member comes, goes, or changes -+--------------------------+
+//!            first join            all joined, or timeout            the leader's assignment
+//! Empty ---------------> Preparing ----------------------> Completing ----------------> Stable
+//!   ^                      |   ^                               |                          |
+//!   +-- no members left ---+   +-- a member joins, leaves, or changes --------------------+
 //! ```
 //!
-//! What always holds: the generation never goes down; every ticket is answered exactly once, unless it is withdrawn; a member
-//! of an old generation can neither sync nor commit; and once its timers have run, a group that nobody speaks to is Empty.
+//! Invariants: the generation never decreases; every ticket is answered exactly once, unless it is
+//! withdrawn; a member of an old generation can neither sync nor commit; and a group without client
+//! activity is Empty once its timers have run.
 
 mod errors;
 mod join;
@@ -32,87 +33,87 @@ pub use join::Join;
 pub use record::Record;
 pub use view::{GroupView, MemberView};
 
-/// Names a member: given by the coordinator, unique for ever.
+/// A member id: assigned by the coordinator, never reused.
 pub type MemberId = Arc<str>;
 
-/// A place in the queue for an answer: one per call to join or sync.
+/// Identifies the pending reply of one join or sync call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 
-/// Bounds of one group.
+/// Limits of one group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
-    /// Members at most, those who still have to come back with their new id included.
+    /// Maximum number of members, including issued member ids that have not joined yet.
     pub max_members: usize,
-    /// Bytes that the members' metadata takes together at most; also the bound of one round of assignments.
+    /// Maximum bytes of the members' metadata in total, and of one round of assignments.
     pub max_bytes: usize,
-    /// How long an empty group waits for more members after the first one, in milliseconds.
+    /// How long an empty group waits for further members after the first one, in milliseconds.
     pub initial_delay_ms: i64,
 }
 
-/// One way of assigning partitions that a member offers, with what it says to the leader in it.
+/// A protocol (assignor) that a member supports, with its metadata for the leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Protocol {
     /// "range", "cooperative-sticky", …
     pub name: Arc<str>,
-    /// Opaque here.
+    /// Opaque to the coordinator.
     pub metadata: Bytes,
 }
 
-/// The answer to a join.
+/// The reply to a join.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Joined {
-    /// The generation joined.
+    /// The generation that was joined.
     pub generation: i32,
     /// "consumer".
     pub protocol_type: Arc<str>,
-    /// The protocol that was chosen.
+    /// The selected protocol.
     pub protocol: Arc<str>,
-    /// Who assigns.
+    /// The member that computes the assignments.
     pub leader: MemberId,
-    /// Who is answered.
+    /// The member that the reply is for.
     pub member_id: MemberId,
-    /// Everybody, for the leader only.
+    /// All members; for the leader only.
     pub members: Vec<JoinedMember>,
 }
 
-/// What the leader learns of a member.
+/// A member as described to the leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinedMember {
-    /// Its id.
+    /// The member id.
     pub member_id: MemberId,
-    /// Its static name.
+    /// The group instance id.
     pub instance: Option<Arc<str>>,
-    /// Its metadata in the chosen protocol.
+    /// The metadata for the selected protocol.
     pub metadata: Bytes,
 }
 
-/// The answer to a sync.
+/// The reply to a sync.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Synced {
-    /// What the leader gave this member.
+    /// The assignment of this member.
     pub assignment: Bytes,
-    /// The protocol that was chosen.
+    /// The selected protocol.
     pub protocol: Arc<str>,
 }
 
-/// What a ticket is answered with.
+/// The reply to a ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// To a join.
+    /// The reply to a join.
     Joined(Joined),
-    /// To a first join of somebody who shall come back with this id.
+    /// The reply to a first join: the member must join again with this id.
     IdRequired(MemberId),
-    /// To a sync.
+    /// The reply to a sync.
     Synced(Synced),
 }
 
-/// What an event makes the coordinator do: persist first, then answer.
+/// The effects of an event, for the coordinator: persist first, then reply.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// Whether [`Group::record`] must be stored before anybody is answered.
+    /// Whether [`Group::record`] must be stored before any reply is sent.
     pub persist: bool,
-    /// Answers, each to a ticket that waited or to the event's own.
+    /// Replies to waiting tickets, or to the ticket of the event itself.
     pub replies: Vec<(Ticket, Result<Reply, Error>)>,
 }
 
@@ -126,23 +127,23 @@ impl Effects {
     }
 }
 
-/// Where a group stands. Times are milliseconds of the caller's monotonic clock.
+/// The phase of a group. Times are milliseconds of the caller's monotonic clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// No members.
     Empty,
-    /// Waits until everybody has joined.
+    /// Waits until all members have joined.
     Preparing {
-        /// More members may come until then.
+        /// Waits for further members until then.
         not_before: i64,
-        /// Whoever has not joined by then is left behind.
+        /// Members that have not joined by then are removed.
         until: i64,
     },
-    /// Waits for the leader's assignment.
+    /// Waits for the leader's assignments.
     Completing,
-    /// Everybody works.
+    /// All members have assignments.
     Stable,
-    /// Deleted; the coordinator forgets it.
+    /// Deleted; the coordinator drops it.
     Dead,
 }
 
@@ -155,22 +156,23 @@ struct Member {
     rebalance_ms: i64,
     protocols: Arc<[Protocol]>,
     assignment: Bytes,
-    /// When it counts as gone, unless it waits for an answer.
+    /// When the session expires, unless the member waits for a reply.
     expires: i64,
-    /// It takes part in the rebalance under way.
+    /// Whether it has joined the current rebalance.
     joined: bool,
     joining: Option<Ticket>,
     syncing: Option<Ticket>,
-    /// It asked for its assignment in this generation.
+    /// Whether it asked for its assignment in this generation.
     synced: bool,
-    /// Its client has never been told its id: should the client go away, nobody can speak for it.
+    /// Whether its client has not received its id yet: if that client disconnects, the member is
+    /// removed.
     unnamed: bool,
-    /// Rises with every member that is added: the eldest becomes leader.
+    /// Increases with every added member: the oldest becomes the leader.
     order: u64,
 }
 
 impl Member {
-    /// Who waits for us cannot send heartbeats, and shall not.
+    /// A member that waits for a reply cannot send heartbeats and does not expire.
     fn is_waiting(&self) -> bool {
         self.joining.is_some() || self.syncing.is_some()
     }
@@ -184,28 +186,28 @@ impl Member {
     }
 }
 
-/// A group.
+/// A consumer group.
 #[derive(Debug, Clone)]
 pub struct Group {
     rules: Rules,
     phase: Phase,
     generation: i32,
     protocol_type: Arc<str>,
-    /// Empty while none is chosen.
+    /// Empty until one is selected.
     protocol: Arc<str>,
     leader: Option<MemberId>,
     members: BTreeMap<MemberId, Member>,
-    /// Static names and who has them.
+    /// Member ids by group instance id.
     statics: HashMap<Arc<str>, MemberId>,
-    /// Ids given to clients that have to come back with them, and until when.
+    /// Issued member ids that have not joined yet, with their expiry.
     pending: BTreeMap<MemberId, i64>,
-    /// Until when every member must have asked for its assignment.
+    /// Deadline for every member to ask for its assignment.
     sync_until: Option<i64>,
     next_order: u64,
 }
 
 impl Group {
-    /// A group without members whose last generation was `generation` (0 for one that never was).
+    /// Creates a group without members; `generation` is its last one (0 for a new group).
     pub fn new(rules: Rules, generation: i32) -> Self {
         Self {
             rules,
@@ -222,27 +224,28 @@ impl Group {
         }
     }
 
-    /// The generation in force.
+    /// Returns the current generation.
     pub fn generation(&self) -> i32 {
         self.generation
     }
 
-    /// No members, and nobody is expected: all that there is to know is in the store.
+    /// Returns whether the group has neither members nor issued ids: all of its state is in the
+    /// store.
     pub fn is_vacant(&self) -> bool {
         self.members.is_empty() && self.pending.is_empty()
     }
 
-    /// How many are in it.
+    /// Returns the number of members.
     pub fn member_count(&self) -> usize {
         self.members.len()
     }
 
-    /// Whether anybody is in it.
+    /// Returns whether the group has members.
     pub fn has_members(&self) -> bool {
         !self.members.is_empty()
     }
 
-    /// From now on every call is refused; the coordinator forgets it.
+    /// Refuses every call from now on; the coordinator drops the group.
     pub fn kill(&mut self) {
         self.phase = Phase::Dead;
     }

@@ -1,4 +1,4 @@
-//! Random clients against the state machine: whatever they do, what must hold holds.
+//! Random clients against the state machine: the invariants hold whatever they do.
 
 use std::collections::BTreeMap;
 
@@ -67,7 +67,7 @@ const OFFERS: [&[&str]; 4] = [&["range"], &["range", "robin"], &["robin", "range
 
 struct World {
     desk: Desk,
-    /// Everybody who ever got an id, by when.
+    /// Every member id ever issued, in order.
     known: Vec<MemberId>,
 }
 
@@ -194,7 +194,7 @@ impl World {
         );
     }
 
-    /// Another coordinator takes over what was stored; those who waited here are told.
+    /// Another coordinator loads what was stored; pending calls fail.
     fn failover(&mut self) {
         let Some(record) = self.desk.persisted.clone() else {
             return;
@@ -232,7 +232,7 @@ impl World {
         assert_eq!(
             waiting,
             self.desk.open.len(),
-            "every ticket that is open is held by a member"
+            "every open ticket belongs to a member"
         );
         assert_eq!(statics, group.statics.clone().into_iter().collect());
         assert!(group.members.len() + group.pending.len() <= group.rules.max_members);
@@ -246,13 +246,13 @@ impl World {
                     .as_ref()
                     .is_some_and(|leader| group.members.contains_key(leader))
             ),
-            Phase::Dead => panic!("nobody killed it"),
+            Phase::Dead => panic!("the group is never deleted here"),
         }
         if matches!(group.phase, Phase::Completing | Phase::Stable) {
             let offers = |m: &Member| m.protocols.iter().any(|p| p.name == group.protocol);
             assert!(
                 group.members.values().all(offers),
-                "everybody has the chosen protocol"
+                "all members support the selected protocol"
             );
             let reloaded = Group::load(group.rules, group.generation, &group.record().state, 0).unwrap();
             assert_eq!(
@@ -290,7 +290,7 @@ proptest! {
             world.run(event);
             world.check(before);
         }
-        // Silence: the timers alone bring the group to rest.
+        // Without any client activity, the timers alone empty the group.
         for _ in 0..1_000 {
             let Some(deadline) = world.desk.group.deadline() else { break };
             world.pass(deadline - world.desk.now);
@@ -318,7 +318,8 @@ proptest! {
             world.desk.group.members.values().all(|m| m.protocols.iter().any(|p| names.contains(&&*p.name)))
         }));
         prop_assume!(!offers.is_empty() || world.desk.group.members.is_empty());
-        // Everybody answers whatever it is asked; one more comes. In a few rounds all work.
+        // Every member follows the protocol, and one more joins. After a few rounds the group is
+        // stable.
         world.desk.join_with(join(""), false);
         for _ in 0..12 {
             if world.desk.group.phase == Phase::Stable && world.desk.group.members.values().all(|m| m.synced) {

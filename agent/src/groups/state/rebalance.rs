@@ -1,4 +1,4 @@
-//! The rebalance itself: beginning it, ending it, choosing protocol and leader.
+//! The rebalance: starting and completing it, selecting the protocol and the leader.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Effects, Group, JoinedMember, Member, MemberId, Phase, Reply, errors::rebalancing};
 
 impl Group {
-    /// Everybody has to join again; who waits for an answer to a join has done so already.
+    /// Starts a rebalance: all members must join again; those with a pending join already have.
     pub(super) fn prepare(&mut self, now: i64, effects: &mut Effects) {
         for member in self.members.values_mut() {
             member.joined = member.joining.is_some();
@@ -25,7 +25,7 @@ impl Group {
         self.try_complete(now, effects);
     }
 
-    /// How long the slowest member may take to join.
+    /// Returns the longest rebalance timeout of the members.
     pub(super) fn rebalance_ms(&self) -> i64 {
         self.members
             .values()
@@ -34,13 +34,13 @@ impl Group {
             .unwrap_or(0)
     }
 
-    /// Ends the joining when nobody is missing, or when the time for it is over.
+    /// Completes the join phase if no member is missing, or if its time is over.
     pub(super) fn try_complete(&mut self, now: i64, effects: &mut Effects) {
         let Phase::Preparing { not_before, until } = self.phase else {
             return;
         };
         if self.members.is_empty() {
-            // Ids given away may still come back: they will find an empty group.
+            // Issued ids may still join: they find an empty group.
             return self.complete(now, effects);
         }
         let all = self.members.values().all(|member| member.joined) && self.pending.is_empty();
@@ -52,7 +52,7 @@ impl Group {
             if self.members.values().any(|member| member.joined) || self.members.is_empty() {
                 self.complete(now, effects);
             } else {
-                // Static members alone, away for a moment: their sessions decide.
+                // Only static members, all of them away: their sessions decide.
                 let until = now.saturating_add(self.rebalance_ms().max(1));
                 self.phase = Phase::Preparing {
                     not_before: now,
@@ -62,7 +62,7 @@ impl Group {
         }
     }
 
-    /// Dynamic members that have not joined are out; static ones have until their session ends.
+    /// Removes dynamic members that have not joined; static ones stay until their session expires.
     fn leave_behind(&mut self) {
         self.members
             .retain(|_, member| member.joined || member.instance.is_some());
@@ -85,7 +85,7 @@ impl Group {
         let mut answers = Vec::new();
         for (id, member) in &mut self.members {
             member.assignment = Bytes::new();
-            // A static member that is away is not expected before its session ends.
+            // A static member that is away need not sync before its session expires.
             member.synced = !member.joined;
             member.joined = false;
             if let Some(ticket) = member.joining.take() {
@@ -99,7 +99,7 @@ impl Group {
         }
     }
 
-    /// The leader stays while it takes part; else the eldest of those who do.
+    /// Elects the leader: the current one if it takes part, else the oldest member that does.
     fn elect(&self) -> Option<MemberId> {
         let takes_part = |id: &MemberId| self.members.get(id).is_some_and(|member| member.joined);
         if let Some(leader) = self.leader.as_ref().filter(|leader| takes_part(leader)) {
@@ -110,7 +110,8 @@ impl Group {
             .map(|(id, _)| id.clone())
     }
 
-    /// The protocol that everybody has and most prefer; among equals the one that the eldest prefers.
+    /// Selects the protocol that all members support and most prefer; among equals the one that the
+    /// oldest member prefers.
     pub(super) fn select_protocol(&self) -> Arc<str> {
         let members: Vec<&Member> = self.members.values().collect();
         let Some(eldest) = members.iter().min_by_key(|member| member.order) else {
@@ -132,7 +133,7 @@ impl Group {
                 *votes.entry(&favourite.name).or_default() += 1;
             }
         }
-        // The last of equals wins a maximum, so the eldest's favourite comes last.
+        // `max_by_key` returns the last of equals, so the oldest member's favourite comes last.
         let chosen = candidates
             .iter()
             .rev()
@@ -140,7 +141,7 @@ impl Group {
         chosen.map_or_else(|| "".into(), |name| (*name).clone())
     }
 
-    /// What the leader assigns from.
+    /// Describes all members for the leader.
     pub(super) fn for_leader(&self) -> Vec<JoinedMember> {
         let described = self.members.iter().map(|(id, member)| JoinedMember {
             member_id: id.clone(),
@@ -150,7 +151,8 @@ impl Group {
         described.collect()
     }
 
-    /// The store turned out to be in a later generation, after a write whose outcome was unknown: everybody joins again.
+    /// Catches up with a later stored generation, after a write whose outcome was unknown: all
+    /// members join again.
     pub fn catch_up(&mut self, now: i64, stored: i32) -> Effects {
         let mut effects = Effects::default();
         if stored <= self.generation {

@@ -1,4 +1,4 @@
-//! A group as bytes: what survives the agent that coordinates it.
+//! The persisted form of a group, which survives the agent that coordinates it.
 
 use std::sync::Arc;
 
@@ -8,22 +8,22 @@ use streamhouse_core::{Error, ErrorCode};
 
 use super::{Group, Member, Phase, Protocol, Rules};
 
-/// The layout of [`StoredGroup`]; a later one is refused.
+/// The format version of [`StoredGroup`]; other versions are refused.
 const FORMAT: u32 = 1;
 
-/// The members have to join again.
+/// The members must join again.
 const PREPARING: u32 = 1;
-/// The leader has to assign.
+/// The leader must assign.
 const COMPLETING: u32 = 2;
 /// The leader has assigned.
 const STABLE: u32 = 3;
 
-/// What is stored of a group.
+/// The stored state of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Fences old members.
+    /// Fences members of old generations.
     pub generation: i32,
-    /// Empty when the group has no members.
+    /// Empty if the group has no members.
     pub state: Vec<u8>,
 }
 
@@ -40,7 +40,7 @@ struct StoredGroup {
     /// [`PREPARING`], [`COMPLETING`] or [`STABLE`].
     #[prost(uint32, tag = "5")]
     phase: u32,
-    /// The eldest first.
+    /// The oldest first.
     #[prost(message, repeated, tag = "6")]
     members: Vec<StoredMember>,
 }
@@ -75,8 +75,8 @@ struct StoredProtocol {
 }
 
 impl Group {
-    /// What must be stored so that another coordinator can go on. Members whose clients do not know their id yet are left out:
-    /// nobody could speak for them there.
+    /// Encodes what another coordinator needs to continue the group. Leaves out dynamic members
+    /// whose clients have not received their ids yet: those clients could not continue there.
     pub fn record(&self) -> Record {
         let named = |member: &Member| !member.unnamed || member.instance.is_some();
         let members = self.members.iter().filter(|(_, member)| named(member));
@@ -109,8 +109,11 @@ impl Group {
         }
     }
 
-    /// The group as it was stored. Its members are given a fresh session: they go on as if nothing had happened. UNKNOWN when
-    /// the bytes cannot be read.
+    /// Decodes a stored group. Its members get a fresh session, so that they continue as if nothing
+    /// had happened.
+    ///
+    /// # Errors
+    /// UNKNOWN if the bytes cannot be decoded.
     pub fn load(rules: Rules, generation: i32, state: &[u8], now: i64) -> Result<Self, Error> {
         let mut group = Self::new(rules, generation);
         if state.is_empty() {
@@ -119,13 +122,13 @@ impl Group {
         let unreadable = |why: String| {
             Error::new(
                 ErrorCode::Unknown,
-                format!("the stored group cannot be read: {why}"),
+                format!("the stored group cannot be decoded: {why}"),
             )
         };
         let stored = StoredGroup::decode(state).map_err(|error| unreadable(error.to_string()))?;
         if stored.format != FORMAT {
             return Err(unreadable(format!(
-                "its format is {}, this build knows {FORMAT}",
+                "its format version is {}, this agent supports {FORMAT}",
                 stored.format
             )));
         }
@@ -149,7 +152,7 @@ impl Group {
                 not_before: now,
                 until,
             },
-            other => return Err(unreadable(format!("it knows no phase {other}"))),
+            other => return Err(unreadable(format!("unknown phase {other}"))),
         };
         group.sync_until = (group.phase == Phase::Completing).then_some(until);
         Ok(group)

@@ -1,4 +1,4 @@
-//! Syncing: the leader brings the assignments, everybody gets theirs.
+//! Syncing: the leader provides the assignments, and every member gets its own.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use super::{
 };
 
 impl Group {
-    /// A member asks for its assignment; the leader brings everybody's.
+    /// Processes a sync: a member asks for its assignment; the leader provides all of them.
     pub fn sync(
         &mut self,
         now: i64,
@@ -60,7 +60,7 @@ impl Group {
             Phase::Completing if bytes > self.rules.max_bytes => Err(Error::new(
                 ErrorCode::MessageTooLarge,
                 format!(
-                    "the assignments take {bytes} bytes together, the limit is {}",
+                    "the assignments have {bytes} bytes in total; the limit is {}",
                     self.rules.max_bytes
                 ),
             )),

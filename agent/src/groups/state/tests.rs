@@ -1,4 +1,4 @@
-//! The state machine's rules, one by one, told to a [`Desk`].
+//! The rules of the state machine, one by one, through a [`Desk`].
 
 mod bounds_and_storage;
 mod rebalancing;
@@ -19,7 +19,8 @@ const RULES: Rules = Rules {
 const SESSION: i64 = 10_000;
 const REBALANCE: i64 = 60_000;
 
-/// A group with a clock and a ticket office that notes every answer, and that none is given twice.
+/// A group with a clock and a ticket counter; records every reply and asserts that none is given
+/// twice.
 pub(super) struct Desk {
     pub(super) group: Group,
     pub(super) now: i64,
@@ -134,7 +135,7 @@ impl Desk {
         self.answers[&ticket].as_ref().unwrap_err().code()
     }
 
-    /// Two members, m1 leading m2, stable in generation 2.
+    /// Creates two stable members in generation 2, m1 being the leader.
     fn pair() -> Self {
         let mut desk = Self::new(RULES);
         desk.join("");

@@ -1,9 +1,9 @@
-//! Time: who was silent for too long, and what has waited for long enough.
+//! Timers: expired sessions and deadlines of the rebalance.
 
 use super::{Effects, Group, MemberId, Phase};
 
 impl Group {
-    /// Does what is due at `now`.
+    /// Applies everything that is due at `now`.
     pub fn expire(&mut self, now: i64) -> Effects {
         let mut effects = Effects::default();
         self.pending.retain(|_, until| now < *until);
@@ -25,7 +25,8 @@ impl Group {
         if !gone.is_empty() {
             self.after_removal(now, &mut effects);
         } else if late_to_sync && self.phase == Phase::Completing {
-            // Everybody asked, and nobody leads: only a group that was stored without its leader gets here.
+            // All members have asked, and there is no leader: happens only to a group stored
+            // without one.
             self.prepare(now, &mut effects);
         } else {
             self.try_complete(now, &mut effects);
@@ -33,7 +34,7 @@ impl Group {
         effects
     }
 
-    /// When [`expire`](Self::expire) has something to do, should nothing happen before.
+    /// Returns when [`expire`](Self::expire) is due, provided that nothing else happens.
     pub fn deadline(&self) -> Option<i64> {
         let sessions = self
             .members

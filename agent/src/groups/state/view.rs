@@ -1,4 +1,4 @@
-//! A group as operators see it.
+//! A group as seen by administrators.
 
 use std::sync::Arc;
 
@@ -6,47 +6,47 @@ use bytes::Bytes;
 
 use super::{Group, MemberId, Phase, join::protocol_bytes};
 
-/// What a member costs beyond its strings and bytes, roughly.
+/// Approximate bytes of a member beyond its strings and payloads.
 const MEMBER_OVERHEAD: usize = 400;
-/// What a group costs beyond its members, roughly.
+/// Approximate bytes of a group beyond its members.
 const GROUP_OVERHEAD: usize = 600;
 
-/// A group, described.
+/// The description of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupView {
     /// Empty, PreparingRebalance, CompletingRebalance, Stable, Dead.
     pub state: &'static str,
-    /// The generation in force.
+    /// The current generation.
     pub generation: i32,
     /// "consumer".
     pub protocol_type: Arc<str>,
-    /// The chosen protocol.
+    /// The selected protocol.
     pub protocol: Arc<str>,
-    /// Empty when nobody leads.
+    /// Empty without a leader.
     pub leader: MemberId,
-    /// By id.
+    /// In the order of their ids.
     pub members: Vec<MemberView>,
 }
 
-/// A member, described.
+/// The description of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberView {
-    /// Its id.
+    /// The member id.
     pub member_id: MemberId,
-    /// Its static name.
+    /// The group instance id.
     pub instance: Option<Arc<str>>,
-    /// What the client calls itself.
+    /// The client id.
     pub client_id: Arc<str>,
-    /// From where it calls.
+    /// The address of the client.
     pub client_host: Arc<str>,
-    /// In the chosen protocol.
+    /// For the selected protocol.
     pub metadata: Bytes,
-    /// What it was given.
+    /// The current assignment.
     pub assignment: Bytes,
 }
 
 impl Group {
-    /// The state's name.
+    /// Returns Kafka's name of the state.
     pub fn state(&self) -> &'static str {
         match self.phase {
             Phase::Empty => "Empty",
@@ -57,7 +57,7 @@ impl Group {
         }
     }
 
-    /// For describing and listing.
+    /// Describes the group for listing and describing.
     pub fn view(&self) -> GroupView {
         let members = self.members.iter().map(|(id, member)| MemberView {
             member_id: id.clone(),
@@ -81,7 +81,7 @@ impl Group {
         }
     }
 
-    /// The memory that it takes, roughly.
+    /// Returns the approximate memory of the group in bytes.
     pub fn bytes(&self) -> usize {
         let members = self.members.iter().map(|(id, member)| {
             let instance = member.instance.as_ref().map_or(0, |instance| instance.len());

@@ -1,4 +1,4 @@
-//! Properties of the plan, checked on a model of the metadata store's conditional moves.
+//! Properties of the plan, checked against a model of the metadata store's conditional moves.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,8 @@ struct Cluster {
 }
 
 impl Cluster {
-    /// `holders[i]` names the holder of lease `i`: an agent's number, or nobody when there is no such agent.
+    /// Creates a model in which `holders[i]` is the number of the agent that holds lease `i`; an
+    /// unknown number means none.
     fn new(agents: usize, holders: &[usize]) -> Self {
         let agents: Vec<Candidate> = (0..agents)
             .map(|n| Candidate {
@@ -92,7 +93,7 @@ impl Cluster {
         assert_eq!(plan_all(&self.agents, &self.claims), [], "what is even stays");
     }
 
-    /// Every agent in turn sees the newest snapshot and does its part.
+    /// Lets every agent in turn see the newest snapshot and carry out its part.
     fn settle(&mut self) -> usize {
         let mut done = 0;
         for _ in 0..3 {
@@ -104,7 +105,7 @@ impl Cluster {
         done
     }
 
-    /// The fewest moves that can even out what there is.
+    /// Returns the minimum number of moves that balance the leases.
     fn fewest_moves(&self) -> usize {
         let mut counts: Vec<usize> = self.counts().into_values().collect();
         counts.sort_unstable_by(|a, b| b.cmp(a));
@@ -171,7 +172,7 @@ proptest! {
         mut cluster in clusters(),
         steps in proptest::collection::vec((0_usize..9, any::<bool>()), 0..60),
     ) {
-        // Each agent plans from the snapshot it saw last, which others have moved on from since.
+        // Each agent plans from the snapshot it saw last; others have changed the state since.
         let mut seen: Vec<Cluster> = vec![cluster.clone(); cluster.agents.len()];
         for (agent, looks) in steps {
             let agent = agent % cluster.agents.len();

@@ -1,4 +1,5 @@
-//! The reads under way: each block at most once, neighbours together, a bounded number of blocks at a time.
+//! Reads in flight: each block is read at most once, adjacent blocks together, and a bounded number
+//! of blocks at a time.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -12,22 +13,22 @@ use super::{
     BlockId,
 };
 
-/// How many blocks are read at once at most; the others wait.
+/// Maximum number of blocks in flight; further reads wait.
 pub(super) const MOST_IN_FLIGHT: usize = 32;
-/// How many neighbours one GET reads at most.
+/// Maximum number of adjacent blocks that one GET reads.
 const LONGEST_RUN: usize = 8;
 
-/// What became of the read of a block.
+/// The outcome of reading a block; `None` while it is in flight.
 type Outcome = Option<Result<Bytes, StoreError>>;
 
-/// Where a block will arrive.
+/// A block that was requested and may still be in flight.
 pub(super) struct Landing {
     index: u64,
     arrival: watch::Receiver<Outcome>,
 }
 
 impl Landing {
-    /// The block, once it is there.
+    /// Waits for the block.
     pub(super) async fn wait(mut self) -> Result<(u64, Bytes), StoreError> {
         match self
             .arrival
@@ -36,16 +37,16 @@ impl Landing {
             .map(|outcome| outcome.clone())
         {
             Ok(Some(outcome)) => outcome.map(|bytes| (self.index, bytes)),
-            // The reading task is gone: the runtime goes down.
+            // The reading task is gone: the runtime is shutting down.
             _ => Err(StoreError::new(
                 StoreErrorKind::Unavailable,
-                "the read was given up, ask again",
+                "the read was cancelled; try again",
             )),
         }
     }
 }
 
-/// The reads under way.
+/// The reads in flight.
 pub(super) struct Flights {
     store: Arc<dyn ObjectStore>,
     cache: Cache<BlockId, Bytes>,
@@ -65,7 +66,7 @@ impl fmt::Debug for Flights {
     }
 }
 
-/// Neighbouring blocks that one GET reads.
+/// Adjacent blocks that one GET reads.
 struct Run {
     key: Arc<str>,
     first: u64,
@@ -84,17 +85,18 @@ impl Flights {
         }
     }
 
-    /// How many blocks are being read.
+    /// Returns the number of blocks in flight.
     pub(super) fn blocks(&self) -> usize {
         MOST_IN_FLIGHT.saturating_sub(self.room.available_permits())
     }
 
-    /// Whether a read ahead should rather not begin.
+    /// Returns whether a read-ahead should not start now.
     pub(super) fn busy(&self) -> bool {
         self.room.available_permits() < MOST_IN_FLIGHT / 2
     }
 
-    /// Joins the reads of the blocks `indexes` (rising) of the object, and begins those that nobody reads yet.
+    /// Joins the reads of the blocks `indexes` (ascending) of the object, and starts those not in
+    /// flight yet.
     pub(super) fn land(self: &Arc<Self>, key: &Arc<str>, size: Option<u64>, indexes: &[u64]) -> Vec<Landing> {
         let mut landings = Vec::with_capacity(indexes.len());
         let mut runs: Vec<Run> = Vec::new();
@@ -104,7 +106,8 @@ impl Flights {
                 key: key.clone(),
                 index,
             };
-            // It may have arrived since the caller looked: a block enters the cache before it leaves this map.
+            // The block may have arrived since the caller looked: it enters the cache before it
+            // leaves this map.
             let arrival = match (under_way.get(&id), self.cache.get(&id)) {
                 (Some(arrival), _) => arrival.clone(),
                 (None, Some(bytes)) => watch::channel(Some(Ok(bytes))).1,
@@ -129,7 +132,7 @@ impl Flights {
         drop(under_way);
         for run in runs {
             let flights = self.clone();
-            // Not tied to the one who asked: others may wait for the same blocks.
+            // A task of its own: others may wait for the same blocks when the caller is cancelled.
             drop(tokio::spawn(async move { flights.fly(run, size).await }));
         }
         landings
@@ -141,7 +144,7 @@ impl Flights {
             run: &run,
         };
         let blocks = u32::try_from(run.arrivals.len()).unwrap_or(u32::MAX);
-        // Until the run was taken apart: until then its bytes are there twice.
+        // Held until the run is split: its bytes exist twice until then.
         let _room = self.room.acquire_many(blocks).await;
         let outcome = self.fetch(&run, size).await;
         for (index, arrival) in (run.first..).zip(&run.arrivals) {
@@ -162,7 +165,7 @@ impl Flights {
             }
             arrival.send_replace(Some(outcome));
         }
-        // What has to go for these blocks goes now, and not some time later.
+        // Evicts for these blocks now and not at some later time.
         self.cache.run_pending_tasks();
         drop(landed);
     }
@@ -200,13 +203,13 @@ impl Flights {
 }
 
 impl Run {
-    /// The index after the last block.
+    /// Returns the index after the last block.
     fn next(&self) -> u64 {
         self.first + self.arrivals.len() as u64
     }
 }
 
-/// Takes the run out of the map however its task ends.
+/// Removes the run from the map, however its task ends.
 struct Landed<'a> {
     flights: &'a Flights,
     run: &'a Run,

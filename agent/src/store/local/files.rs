@@ -1,4 +1,5 @@
-//! The blocking file work behind [`LocalStore`](super::LocalStore), which calls it on the blocking pool.
+//! The blocking file operations behind [`LocalStore`](super::LocalStore), which runs them on the
+//! blocking pool.
 
 use std::{
     collections::HashSet,
@@ -18,20 +19,20 @@ use super::{
     TEMP_DIRECTORY,
 };
 
-/// How often a put makes the directory anew when somebody keeps removing it.
+/// How often a put recreates its directory while another process keeps removing it.
 const DIRECTORY_ATTEMPTS: usize = 8;
 
-/// One opened directory.
+/// An opened directory.
 #[derive(Debug)]
 pub(super) struct Files {
     root: PathBuf,
-    /// Our own corner of the temporary directory; nobody else writes there.
+    /// The temporary directory of this process; no other process writes there.
     temp: PathBuf,
-    /// Locked while we live, so that others know that `temp` is in use.
+    /// Locked while this process runs, so that others know that `temp` is in use.
     _lock: File,
     next_temp: AtomicU64,
-    /// Directories known to be durable, with all their parents. Held for reading while a name is linked, for writing
-    /// while an empty directory is removed.
+    /// Directories known to be durable, with all their parents. Locked for reading while a name is
+    /// linked, for writing while an empty directory is removed.
     durable: RwLock<HashSet<PathBuf>>,
 }
 
@@ -53,10 +54,12 @@ impl Files {
         fs::create_dir_all(&temp_root)?;
         let root = fs::canonicalize(root)?;
         if let Some(parent) = root.parent() {
-            // The directory itself may be new. Where its parent is not ours to open, somebody else made it before.
+            // The directory itself may be new. If its parent cannot be opened, another user created
+            // it before.
             let _ = sync_directory(parent);
         }
-        // One opener at a time: nobody takes a corner for abandoned while its owner is about to lock it.
+        // One opener at a time, so that a temporary directory is not taken for abandoned while its
+        // owner is about to lock it.
         let opening = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -99,7 +102,7 @@ impl Files {
                 file.sync_data()
             });
         let linked = written.and_then(|()| self.link(&temp, &self.root.join(key)));
-        // Left behind, it is removed at the next open.
+        // If it stays behind, the next open removes it.
         let _ = fs::remove_file(&temp);
         linked.map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => StoreError::already_exists(key),
@@ -107,7 +110,7 @@ impl Files {
         })
     }
 
-    /// Gives the file its name, for good: the name is durable also when this says that it was there before.
+    /// Links the file to its name durably, even if the name already exists.
     fn link(&self, temp: &Path, path: &Path) -> io::Result<()> {
         let Some(directory) = path.parent() else {
             return Err(ErrorKind::InvalidInput.into());
@@ -131,13 +134,13 @@ impl Files {
         }
         Err(io::Error::new(
             ErrorKind::NotFound,
-            "the directory is removed again and again",
+            "the directory keeps being removed",
         ))
     }
 
-    /// Makes the directory and everything above it up to the root durable.
+    /// Creates the directory, and makes it and everything above it up to the root durable.
     fn make_directory(&self, directory: &Path) -> io::Result<()> {
-        // Never re-creates the root: a vanished root is an unmounted disk, not an empty store.
+        // Never recreates the root: a vanished root is an unmounted disk, not an empty store.
         fs::metadata(&self.root)?;
         let mut durable = self.durable.write();
         fs::create_dir_all(directory)?;
@@ -200,7 +203,7 @@ impl Files {
         Ok(())
     }
 
-    /// Removes the directory, and those above it, while nothing is in them.
+    /// Removes the directory, and those above it, as long as they are empty.
     fn remove_if_empty(&self, directory: &Path) {
         let mut durable = self.durable.write();
         for empty in directory.ancestors().take_while(|path| *path != self.root) {
@@ -224,7 +227,7 @@ impl Files {
         Ok(found)
     }
 
-    /// Adds what lies below `directory` (empty, or ending in a slash), in the order of the keys.
+    /// Appends what lies below `directory` (empty, or ending in a slash), in the order of the keys.
     fn walk(&self, directory: &str, page: &Page<'_>, found: &mut Vec<ObjectMeta>) -> io::Result<()> {
         let entries = match fs::read_dir(self.root.join(directory)) {
             Ok(entries) => entries,
@@ -234,7 +237,7 @@ impl Files {
         let mut names = Vec::new();
         for entry in entries {
             let entry = entry?;
-            // Not ours: every key is Unicode.
+            // Not an object: every key is Unicode.
             let Ok(name) = entry.file_name().into_string() else {
                 continue;
             };
@@ -299,7 +302,7 @@ impl Files {
     }
 }
 
-/// What a listing asks for.
+/// The parameters of a listing.
 struct Page<'a> {
     prefix: &'a str,
     after: Option<&'a str>,
@@ -307,7 +310,8 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    /// Whether the key, or for a directory (ending in a slash) some key below it, belongs to the page.
+    /// Returns whether the key, or for a directory (ending in a slash) some key below it, belongs
+    /// to the page.
     fn wants(&self, key: &str) -> bool {
         if key.starts_with(TEMP_DIRECTORY) {
             return false;
@@ -335,7 +339,7 @@ fn meta(key: &str, metadata: &fs::Metadata) -> ObjectMeta {
     }
 }
 
-/// Removes the corners whose owners are dead: nobody holds their lock.
+/// Removes the temporary directories of dead processes: their locks are free.
 fn remove_abandoned(temp_root: &Path) -> io::Result<()> {
     for entry in fs::read_dir(temp_root)? {
         let path = entry?.path();
@@ -368,7 +372,7 @@ fn kind_of(error: &io::Error) -> StoreErrorKind {
         | ErrorKind::IsADirectory
         | ErrorKind::InvalidInput
         | ErrorKind::InvalidFilename => StoreErrorKind::InvalidKey,
-        // A full or failing disk: the bytes wait until it is repaired.
+        // A full or failing disk: writes wait until it is repaired.
         _ => StoreErrorKind::Unavailable,
     }
 }

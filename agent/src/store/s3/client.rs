@@ -21,16 +21,17 @@ use super::{
     outside::{self, CheckedCredentials},
 };
 
-/// How long a connection may take to open.
+/// Timeout for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Shorter than what servers and load balancers allow, so that a kept connection is not closed while it is taken.
+/// Shorter than the idle timeout of servers and load balancers, so that a pooled connection is not
+/// closed while it is taken.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// As many idle connections as uploads and reads may run at once.
+/// Maximum number of idle connections: as many as uploads and reads may run concurrently.
 const IDLE_CONNECTIONS: usize = 64;
-/// What stores without regions are told.
+/// The region for stores without regions.
 const DEFAULT_REGION: &str = "us-east-1";
 
-/// The client; nothing is sent yet, except that the region may be asked of the environment.
+/// Builds the client. Sends no request to S3, but may look up the region in the environment.
 pub(super) async fn connect(settings: &StoreSettings) -> Result<Client, StoreError> {
     let http = http_client(settings.ca_file.as_deref()).await?;
     let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build();
@@ -70,7 +71,8 @@ pub(super) async fn connect(settings: &StoreSettings) -> Result<Client, StoreErr
 fn region(settings: &StoreSettings) -> RegionProviderChain {
     let chain = RegionProviderChain::first_try(settings.region.clone().map(Region::new));
     if settings.endpoint.is_some() {
-        // Not AWS: its instance metadata service, the last place of the default chain, would be asked in vain.
+        // Not AWS: the instance metadata service, last in the default chain, would be asked in
+        // vain.
         return chain
             .or_else(EnvironmentVariableRegionProvider::new())
             .or_else(DEFAULT_REGION);
@@ -83,10 +85,10 @@ fn checked_endpoint(endpoint: &str) -> Result<&str, StoreError> {
         .strip_prefix("http://")
         .or_else(|| endpoint.strip_prefix("https://"))
         .unwrap_or_default();
-    // The message does not repeat it: a wrong endpoint may hold a password.
+    // The message does not repeat the endpoint: a wrong one may contain a password.
     if host.is_empty() || host.contains(['@', '?', '#']) || !host.chars().all(|c| c.is_ascii_graphic()) {
         return Err(invalid(
-            "the endpoint is not a url such as https://minio.example:9000",
+            "the endpoint is not a url like https://minio.example:9000",
         ));
     }
     Ok(endpoint)
@@ -114,11 +116,11 @@ async fn http_client(ca_file: Option<&Path>) -> Result<SharedHttpClient, StoreEr
         .build_https())
 }
 
-/// The HTTP client panics on damaged certificates, so they are looked at first.
+/// Validates the certificates first, since the HTTP client panics on damaged ones.
 fn check_certificates(path: &Path, pem: &[u8]) -> Result<(), StoreError> {
     let damaged = |why: String| {
         invalid(format!(
-            "the CA file {} does not hold PEM certificates ({why}); give a CA bundle",
+            "the CA file {} does not contain valid PEM certificates ({why}); give a CA bundle",
             path.display()
         ))
     };

@@ -1,4 +1,4 @@
-//! Translates what S3 and the SDK say into [`StoreError`]s that tell people what to do.
+//! Translates errors of S3 and the SDK into [`StoreError`]s that say what to do.
 
 use std::{error::Error, time::Duration};
 
@@ -10,7 +10,7 @@ use super::{
     outside::MalformedCredentials,
 };
 
-/// One request, for its error messages.
+/// Describes one request, for its error messages.
 pub(super) struct Attempt<'a> {
     pub(super) what: &'static str,
     pub(super) key: &'a str,
@@ -18,7 +18,7 @@ pub(super) struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// What became of a request that failed.
+    /// Translates the failure of a request.
     pub(super) fn failure<E>(&self, error: &SdkError<E>) -> StoreError
     where
         E: ProvideErrorMetadata + Error + 'static,
@@ -34,10 +34,10 @@ impl Attempt<'_> {
                 self.refused(service.err().code(), service.err().message(), status, retry_after)
             }
             SdkError::ResponseError(_) => match status {
-                // What stands before the store (a proxy) answers in other formats than XML.
+                // A proxy in front of the store may respond in another format than XML.
                 Some(status @ 300..) => self.refused(None, None, Some(status), None),
                 _ => self.unavailable(&format!(
-                    "the answer makes no sense: {}",
+                    "the response cannot be parsed: {}",
                     DisplayErrorContext(error)
                 )),
             },
@@ -47,7 +47,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// No connection, or no credentials to sign with.
+    /// Translates a request that was not sent: no connection, or no credentials to sign with.
     fn not_sent(&self, error: &(dyn Error + 'static)) -> StoreError {
         let causes = || std::iter::successors(Some(error), |error| (*error).source());
         let credentials = causes().find_map(|cause| cause.downcast_ref::<CredentialsError>());
@@ -57,11 +57,11 @@ impl Attempt<'_> {
         let text = DisplayErrorContext(error).to_string();
         match credentials {
             Some(CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_)) => {
-                self.unavailable(&format!("the credentials service does not answer: {text}"))
+                self.unavailable(&format!("the credentials service does not respond: {text}"))
             }
             Some(_) => self.error(
                 StoreErrorKind::Unauthorized,
-                "no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or give the agent a role",
+                "no credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the agent an IAM role",
             ),
             None if causes().any(<dyn Error>::is::<rustls::Error>) || text.contains("TLS handshake failed") => self
                 .unavailable(&format!("the store's certificate is not accepted: {text}; set the CA file of its issuer")),
@@ -69,7 +69,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// What the store answered, by its code or else its status.
+    /// Translates an error response, by its code or else by its status.
     pub(super) fn refused(
         &self,
         code: Option<&str>,
@@ -96,7 +96,7 @@ impl Attempt<'_> {
             ) => Kind::Throttled,
             ("PreconditionFailed", _) => Kind::AlreadyExists,
             ("InvalidRange", _) => Kind::InvalidRange,
-            // Cut off or damaged on the way, or racing with another request for the key.
+            // Truncated or damaged in transit, or racing with another request for the key.
             (
                 "RequestTimeout"
                 | "IncompleteBody"
@@ -109,7 +109,7 @@ impl Attempt<'_> {
             ("RequestTimeTooSkewed", _) => {
                 return self.error(
                     Kind::Unauthorized,
-                    "the clocks differ too much; set this computer's clock",
+                    "the clocks differ too much; synchronize this machine's clock",
                 );
             }
             ("AuthorizationHeaderMalformed" | "PermanentRedirect", _) => {
@@ -140,7 +140,8 @@ impl Attempt<'_> {
             .with_retry_after(retry_after)
     }
 
-    /// The store lacks what was asked of it. All that is special about a put is that it must not overwrite.
+    /// Translates an error of a store that lacks a feature. The only special requirement of a put
+    /// is that it must not overwrite.
     fn unsupported(&self, message: Option<&str>) -> StoreError {
         let lacks = match self.what {
             "put" => "the store does not support conditional writes (If-None-Match)",
@@ -153,14 +154,17 @@ impl Attempt<'_> {
 
     pub(super) fn missing_bucket(&self) -> StoreError {
         let message = format!(
-            "there is no bucket {}; create it, or correct the store's url",
+            "there is no bucket {}; create it, or correct the object store's url",
             self.bucket
         );
         StoreError::new(StoreErrorKind::MissingBucket, message)
     }
 
     pub(super) fn broken_body(&self, error: &(dyn Error + 'static)) -> StoreError {
-        self.unavailable(&format!("the answer broke off: {}", DisplayErrorContext(error)))
+        self.unavailable(&format!(
+            "the response was interrupted: {}",
+            DisplayErrorContext(error)
+        ))
     }
 
     pub(super) fn unavailable(&self, why: &str) -> StoreError {

@@ -1,13 +1,15 @@
-//! What the S3 client gets from outside the settings: credentials, and the variables that the SDK reads. The SDK puts an
-//! access key's id, a session token and the region into headers, and panics on what no header can hold; a Secret that was
-//! made from a file often ends in a line feed. So what surrounds a value is trimmed, and what stands inside is refused by name.
+//! Input of the S3 client from outside the settings: credentials, and the environment variables
+//! that the SDK reads. The SDK puts the access key id, the session token and the region into
+//! headers, and panics on characters that no header may contain; a Secret created from a file often
+//! ends in a line feed. Therefore surrounding whitespace is trimmed, and inner control characters
+//! are refused by the name of the value.
 
 use aws_credential_types::{
     Credentials,
     provider::{self, ProvideCredentials, SharedCredentialsProvider, error::CredentialsError, future},
 };
 
-/// Variables that the SDK reads and trims, or that are trimmed for it.
+/// Variables that the SDK trims, or that are trimmed for it.
 const TRIMMED: [&str; 6] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -16,7 +18,7 @@ const TRIMMED: [&str; 6] = [
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
 ];
-/// Variables that the SDK takes as they are.
+/// Variables that the SDK uses unchanged.
 const EXACT: [&str; 5] = [
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
@@ -24,13 +26,13 @@ const EXACT: [&str; 5] = [
     "AWS_ROLE_ARN",
     "AWS_ROLE_SESSION_NAME",
 ];
-/// Said of a value that is refused; the value itself may be secret.
-const REFUSED: &str = "holds a line feed or another character that no key has; set it without";
+/// The reason of a refusal; the value itself may be secret.
+const REFUSED: &str = "contains a line feed or another character that is not allowed; remove it";
 
-/// Refuses variables that no request can carry; the message names the variable and not its value. `variable` looks one up.
+/// Refuses environment variables that no request can carry; `variable` looks one up.
 ///
 /// # Errors
-/// The message for people.
+/// A message for people that names the variable and not its value.
 pub fn check_environment(variable: impl Fn(&str) -> Option<String>) -> Result<(), String> {
     let refused = |name: &str| Err(format!("{name} {REFUSED}"));
     for name in TRIMMED {
@@ -52,39 +54,37 @@ pub fn check_environment(variable: impl Fn(&str) -> Option<String>) -> Result<()
     Ok(())
 }
 
-/// The region without what surrounds it.
+/// Returns the region without surrounding whitespace.
 pub(super) fn region(region: &str) -> Result<&str, String> {
     let region = region.trim();
     if is_token(region) {
         Ok(region)
     } else {
-        Err(format!(
-            "the region {region:?} is not a region's name; correct it"
-        ))
+        Err(format!("{region:?} is not a valid region; correct it"))
     }
 }
 
-/// What a header can hold, and nothing that only looks like nothing.
+/// Returns whether a header can carry the text.
 fn is_token(text: &str) -> bool {
     text.chars().all(|c| c.is_ascii_graphic())
 }
 
-/// What can be signed with, and typed: the secret half is in no header.
+/// Returns whether the text can be signed with; the secret access key is not put into headers.
 fn is_text(text: &str) -> bool {
     !text.chars().any(char::is_control)
 }
 
-/// Credentials that no request can carry. The message names the part that is wrong and not its value.
+/// Credentials that no request can carry. The message names the affected part and not its value.
 #[derive(Debug, thiserror::Error)]
 #[error("the {0} {REFUSED}")]
 pub(super) struct MalformedCredentials(&'static str);
 
-/// Gives on the credentials of another provider, trimmed, and refuses malformed ones.
+/// Wraps a credentials provider: trims its credentials, and refuses malformed ones.
 #[derive(Debug)]
 pub(super) struct CheckedCredentials(SharedCredentialsProvider);
 
 impl CheckedCredentials {
-    /// Checks what `inner` provides.
+    /// Wraps `inner`.
     pub(super) fn new(inner: SharedCredentialsProvider) -> Self {
         Self(inner)
     }

@@ -1,4 +1,5 @@
-//! Partitions that are assigned while the application is told so: their positions can be set, nothing is fetched yet.
+//! Partitions whose `on_assigned` callback has not completed: their positions can be set, but they
+//! are not fetched yet.
 
 use streamhouse_core::TopicPartition;
 
@@ -6,7 +7,8 @@ use super::Assignment;
 use crate::metrics::ConsumerMetrics;
 
 impl Assignment {
-    /// Adds partitions that are not fetched before [`Assignment::release`]; those held already stay as they are.
+    /// Adds partitions that are not fetched before [`Assignment::release`]. Those already assigned
+    /// are unchanged.
     pub(in crate::consumer) fn add_held_back(
         &mut self,
         partitions: &[TopicPartition],

@@ -1,4 +1,4 @@
-//! How far partitions are behind their ends, for applications and metrics.
+//! Lag of the partitions, for applications and metrics.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -9,7 +9,7 @@ use super::{Assignment, Held, Position, Wanted};
 use crate::consumer::Lag;
 
 impl Assignment {
-    /// How far each partition is behind, those whose end is known.
+    /// Returns the lag of each partition whose end is known.
     pub(in crate::consumer) fn lags(&self, now_ms: i64) -> BTreeMap<TopicPartition, Lag> {
         self.held
             .iter()
@@ -17,8 +17,8 @@ impl Assignment {
             .collect()
     }
 
-    /// Partitions that are not fetched, paused ones and those that stand still, and whose end was not asked for within
-    /// `every`: it is asked for now.
+    /// Returns the partitions that are not fetched (paused, or with an error) and whose end was not
+    /// requested within `every`, and marks their ends as requested now.
     pub(in crate::consumer) fn stale_ends(&mut self, now: Instant, every: Duration) -> Vec<Wanted> {
         let mut stale = Vec::new();
         for (key, held) in &mut self.held {

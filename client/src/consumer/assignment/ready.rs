@@ -1,4 +1,5 @@
-//! What was fetched and waits for `poll`: taken batch by batch, decoded part by part, passed over or given up.
+//! Fetched batches that wait for `poll`: taken one by one, decoded part by part, skipped or
+//! dropped.
 
 use std::sync::Arc;
 
@@ -19,18 +20,18 @@ use crate::{
 pub(in crate::consumer) struct Fetched {
     pub(in crate::consumer) key: TopicPartition,
     serial: u64,
-    /// The offset that was asked for: a batch may begin before it.
+    /// The requested offset; the batch may begin before it.
     asked: i64,
     header: BatchHeader,
     bytes: Bytes,
-    /// Milliseconds since the Unix epoch.
+    /// Time of arrival, in milliseconds since the Unix epoch.
     arrived_ms: i64,
     decoded: Option<Arc<Decoded>>,
     /// The parts after the one that was decoded last.
     rest: Option<Box<Chunks>>,
 }
 
-/// Damaged records that were passed over.
+/// A range of damaged records that was skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::consumer) struct SkippedRange {
     pub(in crate::consumer) from: i64,
@@ -58,12 +59,13 @@ impl Fetched {
         self.serial
     }
 
-    /// Bytes, as they were fetched.
+    /// Returns the size of the batch in bytes, as fetched.
     pub(super) fn size(&self) -> usize {
         self.bytes.len()
     }
 
-    /// The part of the batch that is next, decoded now if it was not before. Slow: not for under a lock.
+    /// Returns the next part of the batch, decoding it if necessary. Slow: not to be called under a
+    /// lock.
     pub(in crate::consumer) fn decode(&mut self) -> Result<Arc<Decoded>, BatchError> {
         if let Some(decoded) = &self.decoded {
             return Ok(decoded.clone());
@@ -80,14 +82,15 @@ impl Fetched {
         self.rest.as_ref().is_some_and(|rest| !rest.is_finished())
     }
 
-    /// Whether it holds nothing for consumers.
+    /// Returns whether the batch is a control batch, without records for consumers.
     pub(in crate::consumer) fn is_control(&self) -> bool {
         self.header.is_control()
     }
 }
 
 impl Assignment {
-    /// The next batch for `poll`, undecoded perhaps; batches of paused partitions stay.
+    /// Takes the next batch for `poll`, which may not be decoded yet. Batches of paused partitions
+    /// stay.
     pub(in crate::consumer) fn next_ready(&mut self) -> Option<Fetched> {
         let held = &self.held;
         let at = self
@@ -97,8 +100,9 @@ impl Assignment {
         self.ready.remove(at)
     }
 
-    /// Moves the position over up to `most` records of a decoded part, and returns them. What is left of the batch goes
-    /// back to be the next. `None` when the batch is stale or the part has nothing to return.
+    /// Advances the position past up to `most` records of a decoded part and returns them. The rest
+    /// of the batch stays next in the queue. `None` if the batch is stale or the part has nothing
+    /// to return.
     pub(in crate::consumer) fn consume(
         &mut self,
         fetched: Fetched,
@@ -160,7 +164,7 @@ impl Assignment {
         })
     }
 
-    /// Passes over a batch that holds nothing for consumers.
+    /// Skips a batch without records for consumers.
     pub(in crate::consumer) fn skip(&mut self, fetched: &Fetched) {
         self.buffered -= fetched.bytes.len();
         if let Some(held) = self.current(&fetched.key, fetched.serial) {
@@ -169,8 +173,8 @@ impl Assignment {
         }
     }
 
-    /// A fetched batch is damaged. With `skip` it is passed over. Else everything fetched of its partition is dropped, and
-    /// `poll` says so until a seek.
+    /// Handles a damaged batch. With `skip`, the position moves past it. Otherwise all fetched
+    /// batches of its partition are dropped, and `poll` fails until a seek.
     pub(in crate::consumer) fn damaged(
         &mut self,
         fetched: &Fetched,
@@ -189,7 +193,8 @@ impl Assignment {
             Position::At(offset) => offset,
             _ => fetched.header.base_offset,
         };
-        // Its head may be what is damaged: it cannot reach beyond the next batch, nor beyond the partition's end.
+        // The header may be damaged too: the batch cannot extend beyond the next batch or the end
+        // of the partition.
         let bound = following.or(held.high_watermark).unwrap_or(i64::MAX);
         let claimed = fetched.header.next_offset();
         let to = claimed.min(bound).max(from.saturating_add(1));
@@ -219,8 +224,8 @@ impl Assignment {
         None
     }
 
-    /// Makes room for the partitions that are read: what waits for paused ones is dropped, to be fetched again when they
-    /// are resumed.
+    /// Frees buffer space for the partitions that are read: drops the batches of paused partitions,
+    /// which are fetched again after a resume.
     pub(in crate::consumer) fn evict_paused(&mut self) {
         let paused: Vec<_> = self
             .held
@@ -246,10 +251,11 @@ impl Assignment {
 }
 
 impl Held {
-    /// A batch of this size was returned or passed over as a whole.
+    /// Accounts for a batch of this size that was returned or skipped completely.
     fn returned(&mut self, size: usize) {
         self.buffered = self.buffered.saturating_sub(size);
-        // Nothing is left before the next fetch: not even records that were deleted meanwhile.
+        // Nothing is buffered before the next fetch offset, so skip records that were deleted
+        // meanwhile.
         if let Position::At(offset) = self.position
             && self.buffered == 0
             && self.fetch_from > offset

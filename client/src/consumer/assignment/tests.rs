@@ -1,4 +1,4 @@
-//! What a consumer reads, and how far, under every order of events.
+//! The assignment's positions and buffers, for all orders of events.
 
 mod anew;
 mod errors;
@@ -47,13 +47,13 @@ fn fetch_at(assignment: &mut Assignment, now: Instant, batches: Vec<(BatchHeader
     assignment.fetched(&wanted, batches, end, 2000);
 }
 
-/// The error of the first partition that has one.
+/// Returns the error of the first partition that has one.
 fn error(assignment: &Assignment) -> Option<Error> {
     let mut troubles = assignment.held.values().filter_map(|held| held.trouble.as_ref());
     troubles.next().map(|trouble| trouble.error().clone())
 }
 
-/// Offsets of the records that one poll of at most so many gives.
+/// Returns the offsets of one poll of at most `most` records.
 fn poll(assignment: &mut Assignment, most: usize) -> Vec<i64> {
     let mut records = crate::Records::default();
     while records.len() < most {
@@ -185,7 +185,7 @@ fn an_unknown_partition_is_refused() {
     ));
 }
 
-/// After a restart or a rebalance the group's commits are what they were, also if nothing is read any more.
+/// After a restart or rebalance, the committed offset is reported even if nothing is read.
 #[cfg(feature = "metrics")]
 #[test]
 fn what_the_group_has_committed_before_is_shown_at_once() {
@@ -208,7 +208,7 @@ fn what_the_group_has_committed_before_is_shown_at_once() {
     assert!(assignment.uncommitted().is_empty());
 }
 
-/// A consumer that is stuck must not look as if it had read everything.
+/// A consumer that cannot read must not appear to have read everything.
 #[cfg(feature = "metrics")]
 #[test]
 fn a_partition_that_cannot_be_read_shows_a_lag_that_grows() {
@@ -246,7 +246,7 @@ fn held_back_partitions_are_looked_up_but_not_fetched_before_their_release() {
     assert_eq!(assignment.position(&keys[0]), Ok(Some(3)));
     assert!(assignment.fetches(Instant::now(), usize::MAX).is_empty());
     assignment.seek(&keys[0], Position::At(7)).unwrap();
-    // The listener was cut off and is called again: what it set stays.
+    // The callback was interrupted and is called again: the position it set stays.
     assignment.add_held_back(&keys, &metrics);
     assignment.release(&keys);
     let fetches = assignment.fetches(Instant::now(), usize::MAX);

@@ -1,6 +1,6 @@
-//! Which topic a partition's position belongs to, and which topics are read as a whole. A topic that is deleted and made anew
-//! under its name has another id, and the offsets of the one mean nothing in the other. Partitions that come up while a topic
-//! is followed are new to their reader from their first record on.
+//! Which topic a partition's position belongs to, and which topics are subscribed. A topic that is
+//! deleted and recreated under its name has a new id, and offsets of one are meaningless in the
+//! other. Partitions that are added while a topic is subscribed are read from their first record.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,13 +10,13 @@ use tokio::time::Instant;
 use super::{Assignment, Position, Wanted, trouble::Trouble};
 use crate::{error::Error, metrics::ConsumerMetrics};
 
-/// The topics that are subscribed.
+/// The subscribed topics.
 #[derive(Debug, Default)]
 pub(super) struct FollowedTopics {
     topics: BTreeMap<Arc<str>, FollowedTopic>,
-    /// Every partition of theirs is read: there is no group to share them with.
+    /// Whether all their partitions are read, because there is no group to share them with.
     whole: bool,
-    /// They are others than before, and nothing was taken in of them yet.
+    /// Whether the subscription changed since the fetcher last looked at it.
     changed: bool,
 }
 
@@ -26,23 +26,24 @@ struct FollowedTopic {
     last: Option<TopicSight>,
 }
 
-/// A topic as the cluster told of it: its id and how many partitions it had. One that did not exist had none.
+/// Metadata of a topic at one point in time: its id and number of partitions; 0 for a missing
+/// topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::consumer) struct TopicSight {
     pub(in crate::consumer) id: Arc<str>,
     pub(in crate::consumer) partitions: i32,
 }
 
-/// A partition whose topic was deleted and made anew.
+/// Deletion and recreation of a topic, as a partition of it sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::consumer) struct TopicChange {
     pub(in crate::consumer) former_id: Arc<str>,
-    /// Where the former one was read.
+    /// The position in the former topic.
     pub(in crate::consumer) position: i64,
 }
 
 impl Assignment {
-    /// What is asked for is asked for in the topic with this id from now on, unless one was named before.
+    /// Binds a request to the topic with this id, unless it is bound already.
     pub(in crate::consumer) fn bind(&mut self, wanted: &mut Wanted, topic_id: &Arc<str>) {
         if !wanted.topic_id.is_empty() {
             return;
@@ -53,8 +54,9 @@ impl Assignment {
         }
     }
 
-    /// The id of the topic that an offset to commit belongs to; empty while it is not known. An offset beyond what was
-    /// returned of a topic made anew is one of the former topic, for which nothing can be committed any more.
+    /// Returns the id of the topic that an offset to commit belongs to, empty while it is not
+    /// known. An offset beyond the position in a recreated topic belongs to the former topic, for
+    /// which nothing can be committed any more.
     pub(in crate::consumer) fn topic_id(&self, key: &TopicPartition, offset: i64) -> Arc<str> {
         let Some(held) = self.held.get(key) else {
             return Arc::from("");
@@ -66,9 +68,10 @@ impl Assignment {
         }
     }
 
-    /// The name is another topic's by now, and the position says nothing of that one. With `restart` the partition is read
-    /// from where a new one is, which is returned as a change; else it stands still. One that has no position yet, or only
-    /// that of a seek which nothing was read at, merely had an old id, and is asked for again.
+    /// Handles the answer that another topic has the name now, for which the position is
+    /// meaningless. With `restart`, the partition is read like a new one, which is returned as a
+    /// change; otherwise it fails until a seek. If it has no position yet, or that of a seek at
+    /// which nothing was read, only its topic id was outdated, and it is requested again.
     pub(in crate::consumer) fn topic_changed(
         &mut self,
         wanted: &Wanted,
@@ -81,7 +84,7 @@ impl Assignment {
         let held = self.current(&wanted.key, wanted.serial)?;
         held.busy = false;
         let position = match held.position {
-            // To read on at the offset of a seek could leave records out.
+            // Reading on at the offset of a seek could skip records.
             Position::At(position) if held.confirmed || restart => position,
             Position::At(_) | Position::Committed | Position::Lookup(_) => {
                 held.topic_id = Arc::from("");
@@ -104,7 +107,8 @@ impl Assignment {
         Some(TopicChange { former_id, position })
     }
 
-    /// Follows these topics instead of those before; with `whole` it reads all their partitions, see [`Assignment::sight`].
+    /// Replaces the subscription. With `whole`, all partitions of the topics are read, see
+    /// [`Assignment::sight`].
     pub(in crate::consumer) fn follow(&mut self, topics: &[String], whole: bool) {
         let mut before = std::mem::take(&mut self.topics.topics);
         let followed = topics.iter().map(|topic| {
@@ -119,7 +123,8 @@ impl Assignment {
         };
     }
 
-    /// Follows all topics that match a pattern now: those that were not there when it was asked before came up since.
+    /// Replaces the subscription with the topics that match a pattern now. Topics that did not
+    /// match at the last check are new.
     pub(in crate::consumer) fn follow_matches(&mut self, topics: &[String]) {
         let before = self.followed();
         self.follow(topics, false);
@@ -133,22 +138,22 @@ impl Assignment {
         }
     }
 
-    /// Whether topics are subscribed.
+    /// Returns whether topics are subscribed.
     pub(in crate::consumer) fn follows(&self) -> bool {
         !self.topics.topics.is_empty()
     }
 
-    /// Whether other topics are subscribed than when this was asked last.
+    /// Returns whether the subscription changed since the last call.
     pub(in crate::consumer) fn follows_others(&mut self) -> bool {
         std::mem::take(&mut self.topics.changed)
     }
 
-    /// The topics that are subscribed.
+    /// Returns the subscribed topics.
     pub(in crate::consumer) fn followed(&self) -> Vec<Arc<str>> {
         self.topics.topics.keys().cloned().collect()
     }
 
-    /// Takes in what the cluster tells of a followed topic; says whether that is news.
+    /// Merges the metadata of a subscribed topic. Returns whether it changed.
     pub(in crate::consumer) fn sight(
         &mut self,
         topic: &str,
@@ -177,7 +182,8 @@ impl Assignment {
         true
     }
 
-    /// Whether all of a partition came up while it was followed, so that nothing of it was there to be left out.
+    /// Returns whether a partition was added while its topic was subscribed, so that it has no
+    /// records from before.
     pub(in crate::consumer) fn is_new(&self, wanted: &Wanted) -> bool {
         let made_anew = |key| self.held.get(key).is_some_and(|held| held.former_topic.is_some());
         let followed = self.topics.topics.get(wanted.key.topic.as_str());

@@ -1,5 +1,6 @@
-//! What keeps partitions from being read, and how `poll` tells of it: each error at once, and as long as it lasts again
-//! after a pause, so that a caller who polls on gets the records of the other partitions and no flood of errors.
+//! Errors that keep partitions from being read, and when `poll` returns them: each at once and,
+//! while it lasts, again after a pause, so that a caller that keeps polling gets the records of the
+//! other partitions and no flood of errors.
 
 use std::time::Duration;
 
@@ -9,20 +10,20 @@ use tokio::time::Instant;
 use super::{Assignment, Position, Wanted};
 use crate::error::Error;
 
-/// Before an error that lasts is told again.
+/// Pause before a lasting error is returned again.
 const REPEAT: Duration = Duration::from_secs(1);
 
-/// An error of one partition.
+/// The error of one partition.
 #[derive(Debug)]
 pub(super) struct Trouble {
     error: Error,
-    /// Only a seek ends it; the partition is not asked for before.
+    /// Whether only a seek clears it; the partition is not requested before.
     is_final: bool,
     told: Option<Instant>,
 }
 
 impl Trouble {
-    /// One that only a seek ends.
+    /// Creates an error that only a seek clears.
     pub(super) fn lasting(error: Error) -> Self {
         Self {
             error,
@@ -41,7 +42,7 @@ impl Trouble {
 }
 
 impl Assignment {
-    /// The partition cannot be read on before a seek: `poll` says so.
+    /// Sets an error that `poll` returns and that only a seek clears.
     pub(in crate::consumer) fn failed(&mut self, wanted: &Wanted, error: Error) {
         self.troubled = true;
         if let Some(held) = self.current(&wanted.key, wanted.serial) {
@@ -50,13 +51,13 @@ impl Assignment {
         }
     }
 
-    /// The partition cannot be read at the moment: `poll` says so, and it is asked for again after `not_before`.
+    /// Sets an error that `poll` returns while the partition is requested again after `not_before`.
     pub(in crate::consumer) fn failing(&mut self, wanted: &Wanted, error: Error, not_before: Instant) {
         self.troubled = true;
         if let Some(held) = self.current(&wanted.key, wanted.serial) {
             held.busy = false;
             held.not_before = Some(not_before);
-            // It lasts: what was told is told again after the pause only.
+            // The same failure continues: do not return it again before the pause is over.
             let told = held.trouble.as_ref().and_then(|trouble| trouble.told);
             held.trouble = Some(Trouble {
                 error,
@@ -66,7 +67,7 @@ impl Assignment {
         }
     }
 
-    /// A fetch or lookup failed; returns how many have, one after the other.
+    /// Counts a failed fetch or lookup. Returns the number of consecutive failures.
     pub(in crate::consumer) fn count_failure(&mut self, wanted: &Wanted) -> u32 {
         self.current(&wanted.key, wanted.serial).map_or(1, |held| {
             held.failures = held.failures.saturating_add(1);
@@ -74,7 +75,7 @@ impl Assignment {
         })
     }
 
-    /// There is no such partition (any more); returns for how long that has been so.
+    /// Records that the partition does not exist. Returns for how long that has been so.
     pub(in crate::consumer) fn missing_for(&mut self, wanted: &Wanted, now: Instant) -> Duration {
         self.current(&wanted.key, wanted.serial)
             .map_or(Duration::ZERO, |held| {
@@ -82,7 +83,8 @@ impl Assignment {
             })
     }
 
-    /// The log begins later than where it was to be read on. What was fetched before is still returned.
+    /// Moves the position to the log start offset, because the records before were deleted. Batches
+    /// fetched before are still returned.
     pub(in crate::consumer) fn begins_at(&mut self, wanted: &Wanted, log_start: i64) {
         if let Some(held) = self.current(&wanted.key, wanted.serial) {
             held.answered();
@@ -93,7 +95,7 @@ impl Assignment {
         }
     }
 
-    /// The log ends before where it was to be read on, so nothing that was fetched belongs to it: reads on elsewhere.
+    /// Moves the position after the end of the log moved back, and drops all fetched batches.
     pub(in crate::consumer) fn reset(&mut self, wanted: &Wanted, to: Position) {
         let serial = self.serial();
         if let Some(held) = self.current(&wanted.key, wanted.serial) {
@@ -102,10 +104,11 @@ impl Assignment {
         }
     }
 
-    /// The error that `poll` tells now: one that it has not told, or after a pause the one that it told longest ago. What
-    /// was fetched of a partition before its error is returned first.
+    /// Returns the error that `poll` should return now: one that was not returned yet or, after the
+    /// pause, the one returned longest ago. Batches that were fetched before a partition's error
+    /// are returned first.
     pub(in crate::consumer) fn due_error(&mut self, now: Instant) -> Option<Error> {
-        // With every poll: the partitions are looked through only when there may be something.
+        // Called by every poll: scan the partitions only if any may have an error.
         self.troubled = self.troubled && self.held.values().any(|held| held.trouble.is_some());
         if !self.troubled {
             return None;
@@ -123,7 +126,7 @@ impl Assignment {
         self.repeat_at = Some(now + REPEAT);
         for (other, held) in &mut self.held {
             if let Some(trouble) = &mut held.trouble {
-                // A topic that is gone is one error, however many partitions it had.
+                // Report a missing topic once, however many partitions it had.
                 let same = other.topic == topic && is_missing(&error) && is_missing(&trouble.error);
                 if same || *other == key {
                     trouble.told = Some(now);
@@ -133,7 +136,7 @@ impl Assignment {
         Some(error)
     }
 
-    /// When [`Assignment::due_error`] has something to tell, unless that changes.
+    /// Returns when [`Assignment::due_error`] will return an error, if nothing changes before.
     pub(in crate::consumer) fn next_error(&self, now: Instant) -> Option<Instant> {
         if !self.troubled {
             return None;

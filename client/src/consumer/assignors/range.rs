@@ -1,4 +1,5 @@
-//! Kafka's range assignor: topic by topic, consecutive partitions; the first members get the remainder.
+//! Kafka's range assignor: consecutive partitions topic by topic; the first members get the
+//! remainder.
 
 use std::collections::BTreeMap;
 

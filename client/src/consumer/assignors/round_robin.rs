@@ -1,5 +1,5 @@
-//! Kafka's round-robin assignor: all partitions of all topics, in order, to the members in turn; a member that does not
-//! want the topic is passed over.
+//! Kafka's round-robin assignor: all partitions of all topics, in order, to the members in turn.
+//! Members without a subscription to the topic are skipped.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ pub(super) fn assign(members: &[Member], topics: &BTreeMap<String, i32>) -> Assi
     let mut turn = 0;
     for topic in wanted_topics(members) {
         for partition in partitions_of(topic, topics) {
-            // Somebody wants the topic, so this ends within one round.
+            // At least one member subscribes to the topic, so this ends within one round.
             while !order[turn % order.len()].topics.iter().any(|t| t == topic) {
                 turn += 1;
             }

@@ -1,6 +1,6 @@
-//! The sticky assignor: members keep what they hold, what is free goes to whoever has least, and only as many partitions
-//! move as balance needs. Balanced means: no partition could move to a member that wants its topic and has at least two
-//! fewer.
+//! The sticky assignor: members keep their partitions, unowned ones go to the member with the
+//! fewest, and only as many partitions move as balance requires. An assignment is balanced if no
+//! partition could move to a subscribed member that has at least two fewer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,7 +30,8 @@ pub(super) fn assign(members: &[Member], topics: &BTreeMap<String, i32>) -> Assi
         .collect()
 }
 
-/// What each member keeps at first: what it holds, still wants, and nobody held in a later generation.
+/// Returns what each member keeps at first: the partitions it owns, still subscribes to, and that
+/// no member owned in a later generation.
 fn kept(
     order: &[&Member],
     topics: &BTreeMap<String, i32>,
@@ -60,7 +61,7 @@ fn kept(
     }
     let mut shares = vec![BTreeSet::new(); order.len()];
     for (partition, (_, claimants)) in claims {
-        // Two claims of one generation cannot both be true: neither counts.
+        // Two claims of one generation contradict each other: neither counts.
         if let [only] = claimants[..] {
             shares[only].insert(partition.clone());
         }
@@ -68,7 +69,8 @@ fn kept(
     shares
 }
 
-/// Gives what nobody keeps to whoever has least; the topics with the fewest takers first.
+/// Assigns unowned partitions to the members with the fewest; topics with the fewest subscribers
+/// first.
 fn give_free(
     shares: &mut [BTreeSet<TopicPartition>],
     topics: &BTreeMap<String, i32>,
@@ -86,7 +88,8 @@ fn give_free(
     }
 }
 
-/// A move from a member with much to one with at least two fewer; from the fullest member that has one.
+/// Finds a move to a member with at least two partitions fewer, from the member with the most
+/// partitions that has one.
 fn best_move(
     shares: &[BTreeSet<TopicPartition>],
     takers: &BTreeMap<&str, Vec<usize>>,
@@ -103,7 +106,7 @@ fn best_move(
     let mut fullest: Vec<usize> = (0..shares.len()).collect();
     fullest.sort_by_key(|at| (std::cmp::Reverse(shares[*at].len()), *at));
     for from in fullest {
-        // The last partitions first, so that those given last move first.
+        // Start with the last partitions, so that those assigned last move first.
         let found = shares[from].iter().rev().filter_map(|partition| {
             let to = *least.get(&*partition.topic)?;
             (shares[to].len() + 2 <= shares[from].len()).then_some((partition, to))

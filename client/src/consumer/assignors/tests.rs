@@ -1,4 +1,4 @@
-//! The assignors, held to their laws: complete, balanced, sticky, and never two owners at once.
+//! The properties of the assignors: complete, balanced, sticky, and never two owners at once.
 
 use proptest::prelude::*;
 
@@ -103,7 +103,7 @@ fn names_lead_back() {
     assert_eq!(Assignor::from_name("other"), None);
 }
 
-/// Members that want some of the topics and hold something, not always consistently.
+/// Members with random subscriptions and owned partitions, which may contradict each other.
 fn groups() -> impl Strategy<Value = (Vec<Member>, BTreeMap<String, i32>)> {
     let one = (
         prop::collection::btree_set(0..4_usize, 1..4),
@@ -141,7 +141,7 @@ fn groups() -> impl Strategy<Value = (Vec<Member>, BTreeMap<String, i32>)> {
         })
 }
 
-/// Every partition that somebody wants, given to exactly one member that wants it.
+/// Asserts that every partition of a subscribed topic is assigned to exactly one subscriber.
 fn assert_complete(members: &[Member], topics: &BTreeMap<String, i32>, assignment: &Assignment) {
     let mut given = BTreeSet::new();
     for member in members {
@@ -161,7 +161,7 @@ fn assert_complete(members: &[Member], topics: &BTreeMap<String, i32>, assignmen
     assert_eq!(given, wanted);
 }
 
-/// The sticky assignor in rounds, until nothing moves any more.
+/// Runs the sticky assignor in rounds until nothing moves.
 fn settle(mut members: Vec<Member>, topics: &BTreeMap<String, i32>) -> (Vec<Member>, i32) {
     let mut round = 0;
     loop {

@@ -1,22 +1,22 @@
-//! [`CommitLedger`]: which of a consumer's commits is the newest that took effect, for each partition.
+//! [`CommitLedger`]: the newest commit that took effect, for each partition.
 
 use std::collections::BTreeMap;
 
 use streamhouse_core::TopicPartition;
 
-/// Held by the commit whose turn it is.
+/// Locked by the commit in progress.
 #[derive(Debug, Default)]
 pub(in crate::consumer) struct CommitLedger {
     newest: BTreeMap<TopicPartition, u64>,
 }
 
 impl CommitLedger {
-    /// Whether a commit of a later call took effect already: this one must not undo it.
+    /// Returns whether a newer commit took effect already, which this one must not undo.
     pub(super) fn is_covered(&self, partition: &TopicPartition, serial: u64) -> bool {
         self.newest.get(partition).is_some_and(|newest| *newest > serial)
     }
 
-    /// The commit with this serial took effect.
+    /// Records that the commit with this serial took effect.
     pub(super) fn cover(&mut self, partition: &TopicPartition, serial: u64) {
         let newest = self.newest.entry(partition.clone()).or_default();
         *newest = serial.max(*newest);
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Commits of rising offsets that get their turns in any order leave the newest offset behind.
+        /// Commits of rising offsets that run in any order leave the newest offset.
         #[test]
         fn whatever_the_order_of_turns_the_newest_commit_stays(
             turns in Just((0..20_u64).collect::<Vec<_>>()).prop_shuffle(),

@@ -1,5 +1,5 @@
-//! What fetches and lookups bring back: records into the assignment, positions that have to change, and errors that are
-//! tried again, with pauses that grow, or told by `poll`.
+//! Results of fetches and lookups: adds records to the assignment, changes positions, and retries
+//! errors with growing delays or lets `poll` return them.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -23,9 +23,9 @@ use crate::{
     error::Error,
 };
 
-/// The longest pause before a partition is asked for again that is not there, or whose records cannot be read.
+/// Longest delay before a missing or unreadable partition is requested again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// An agent that fails for an unknown reason is given so many chances before `poll` says so.
+/// Number of consecutive unknown errors before `poll` returns the error.
 const CHANCES: u32 = 5;
 
 impl Fetcher {
@@ -62,7 +62,7 @@ impl Fetcher {
                 Err(error @ Error::NoOffset { .. }) => self.shared.assignment.lock().failed(&wanted, error),
                 Err(Error::Cluster(error)) => self.cannot_read(&wanted, error, now),
                 Err(error) => {
-                    tracing::warn!(partition = %wanted.key, %error, "cannot find where to read; trying again");
+                    tracing::warn!(partition = %wanted.key, %error, "cannot look up the position; retrying");
                     let mut assignment = self.shared.assignment.lock();
                     let failures = assignment.count_failure(&wanted);
                     let pause = self.shared.client.backoff().after(failures, Duration::ZERO);
@@ -90,7 +90,7 @@ impl Fetcher {
                     .backoff
                     .next(Duration::from_millis(error.retry_after_ms().into()));
                 agent.not_before = Some(now + pause);
-                tracing::debug!(agent = %uri, %error, "a fetch failed; trying again elsewhere");
+                tracing::debug!(agent = %uri, %error, "a fetch failed; retrying with another agent");
                 self.metadata.wish();
                 for wanted in asked {
                     if error.is_retryable() {
@@ -115,7 +115,7 @@ impl Fetcher {
         for wanted in asked {
             match results.remove(&wanted.key) {
                 Some(result) => self.finish_partition(&wanted, result, now),
-                // An agent may leave out what did not fit any more.
+                // An agent may omit partitions that no longer fit into the answer.
                 None => self.shared.assignment.lock().again(&wanted, None),
             }
         }
@@ -150,13 +150,13 @@ impl Fetcher {
                 };
                 assignment.failed(wanted, error);
             }
-            // What stands before the damage is fine; the next fetch begins with it.
+            // Batches before the damage are valid; the next fetch starts at the damage.
             _ => assignment.fetched(wanted, batches, result.high_watermark, now_ms),
         }
     }
 
-    /// The offset is not in the log. Records that were deleted are left out, and nothing else; beyond the end the policy
-    /// decides.
+    /// Handles an offset outside the log. Before the start, only the deleted records are skipped;
+    /// beyond the end, `auto_offset_reset` applies.
     fn out_of_range(&self, wanted: &Wanted, log_start: i64, high_watermark: i64) {
         let (key, from) = (&wanted.key, offset_of(wanted));
         let policy = self.shared.config.auto_offset_reset;
@@ -169,12 +169,12 @@ impl Fetcher {
             let count = log_start - from;
             tracing::warn!(
                 target: GAPS, partition = %key, from, to = log_start, count,
-                "records were deleted before they were read; going on with the oldest one that is kept"
+                "records were deleted before they were read; continuing at the oldest record"
             );
             return assignment.begins_at(wanted, log_start);
         }
         if high_watermark < 0 {
-            tracing::warn!(target: GAPS, partition = %key, from, ?policy, "the offset is out of range; reading on by the policy");
+            tracing::warn!(target: GAPS, partition = %key, from, ?policy, "the offset is out of range; resetting it by auto_offset_reset");
             return assignment.reset(wanted, position);
         }
         let to = match policy {
@@ -183,12 +183,13 @@ impl Fetcher {
         };
         tracing::warn!(
             target: GAPS, partition = %key, from, to, count = from - to, ?policy,
-            "the offset is beyond the end of the partition; going back by the policy"
+            "the offset is beyond the end of the partition; resetting it by auto_offset_reset"
         );
         assignment.reset(wanted, Position::At(to));
     }
 
-    /// A fetch or a lookup of a partition failed: it is asked for again, later with every failure, or `poll` says so.
+    /// Handles a failed fetch or lookup: retries it with a growing delay, or lets `poll` return the
+    /// error.
     fn cannot_read(&self, wanted: &Wanted, error: CoreError, now: Instant) {
         let asked = Duration::from_millis(error.retry_after_ms().into());
         let failures = self.shared.assignment.lock().count_failure(wanted);
@@ -200,7 +201,7 @@ impl Fetcher {
             ErrorCode::UnknownTopicOrPartition => self.missing(wanted, &error, late, now),
             code if error.is_retryable() || (code == ErrorCode::Unknown && failures < CHANCES) => {
                 self.metadata.wish();
-                tracing::debug!(partition = %wanted.key, %error, failures, "cannot read; trying again");
+                tracing::debug!(partition = %wanted.key, %error, failures, "cannot read a partition; retrying");
                 self.shared.assignment.lock().again(wanted, Some(soon));
             }
             _ => {
@@ -213,24 +214,24 @@ impl Fetcher {
                     },
                     Position::Committed | Position::Lookup(_) => error.into(),
                 };
-                tracing::warn!(partition = %wanted.key, %error, "a partition cannot be read; the others go on");
+                tracing::warn!(partition = %wanted.key, %error, "a partition cannot be read; other partitions are not affected");
                 self.shared.assignment.lock().failing(wanted, error, late);
             }
         }
     }
 
-    /// The partition is not there: its topic was deleted, or it is not known everywhere yet.
+    /// Handles a missing partition: its topic was deleted, or is not known to all agents yet.
     fn missing(&self, wanted: &Wanted, error: &CoreError, not_before: Instant, now: Instant) {
         self.metadata.wish();
         let mut assignment = self.shared.assignment.lock();
         let since = assignment.missing_for(wanted, now);
         let patience = self.shared.config.missing_topic_timeout;
         if patience.is_none_or(|patience| since < patience) {
-            tracing::debug!(partition = %wanted.key, %error, "there is no such partition; asking again");
+            tracing::debug!(partition = %wanted.key, %error, "the partition does not exist; retrying");
             return assignment.again(wanted, Some(not_before));
         }
         let message = format!(
-            "{} is gone ({}); create its topic again, or read something else",
+            "{} does not exist any more ({}); recreate its topic, or read another one",
             wanted.key,
             error.message()
         );
@@ -238,7 +239,7 @@ impl Fetcher {
         assignment.failing(wanted, error.into(), not_before);
     }
 
-    /// The topic was deleted and made anew.
+    /// Handles a topic that was deleted and recreated.
     fn topic_changed(&self, wanted: &Wanted, error: CoreError, not_before: Instant) {
         self.metadata.wish();
         let restart = reset_position(self.shared.config.auto_offset_reset).is_some();
@@ -247,13 +248,13 @@ impl Fetcher {
         if let Some(TopicChange { former_id, position }) = changed {
             tracing::warn!(
                 target: GAPS, partition = %wanted.key, %former_id, position,
-                "the topic was deleted and made anew; reading the new one from its beginning"
+                "the topic was deleted and recreated; reading the new one from its beginning"
             );
         }
     }
 }
 
-/// Where `auto_offset_reset` reads on.
+/// Returns the position that `auto_offset_reset` selects.
 pub(in crate::consumer) fn reset_position(reset: AutoOffsetReset) -> Option<Position> {
     match reset {
         AutoOffsetReset::Earliest => Some(Position::Lookup(OffsetAt::Earliest)),
@@ -262,7 +263,7 @@ pub(in crate::consumer) fn reset_position(reset: AutoOffsetReset) -> Option<Posi
     }
 }
 
-/// The batches of an answer, each a slice of it, and what is wrong with what follows them.
+/// Splits an answer into its batches, each a slice of it, and the reason why the rest is invalid.
 fn split(records: &Bytes) -> (Vec<(BatchHeader, Bytes)>, Option<String>) {
     let mut batches = Vec::new();
     for batch in Batches::of(records) {

@@ -1,6 +1,6 @@
-//! The membership's driver: one task per consumer with a group, which carries the machine's orders out (joins, heartbeats,
-//! leaves) and reports the answers to it. It goes on whatever the application does, so a member that works for long, or is
-//! in its `on_revoked`, lives on in its group.
+//! The membership driver: one task per consumer in a group, which executes the state machine's
+//! orders (joins, heartbeats, leaves) and reports the results to it. It runs independently of the
+//! application, so a member stays in its group during long processing and within `on_revoked`.
 
 use std::{collections::BTreeSet, future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -21,31 +21,31 @@ use crate::{
     retry::Backoff,
 };
 
-/// While a subscribed topic does not exist, metadata are asked for this often.
+/// Interval between metadata requests while a subscribed topic does not exist.
 const MISSING_TOPIC: Duration = Duration::from_secs(1);
 
-/// Between two looks for topics that match a pattern.
+/// Interval between listings of the topics that match a pattern.
 const LISTING_PAUSE: Duration = Duration::from_secs(5);
 
 type Call<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// The calls that are under way.
+/// The driver's calls in flight.
 struct Driver {
     shared: Arc<Shared>,
     join: Option<(u64, Call<Result<Joined>>)>,
     beat: Option<(MemberIdentity, Call<Result<()>>)>,
     leave: Option<Call<()>>,
     backoff: Backoff,
-    /// What this member shared as the group's leader, to notice when topics change.
+    /// What this member assigned as the group leader, to detect changed topics.
     shared_topics: Option<SharedTopics>,
-    /// When to ask for a missing topic again.
+    /// When to request the metadata of a missing topic again.
     next_look: Instant,
-    /// The topics that match a pattern, being asked for.
+    /// A listing of the topics that match a pattern, in flight.
     listing: Option<(TopicPattern, Call<Result<Vec<String>>>)>,
     next_listing: Instant,
 }
 
-/// Runs until its consumer is dropped.
+/// Runs until the consumer is dropped.
 pub(in crate::consumer) async fn run(shared: Arc<Shared>) {
     let mut changes = shared.member_changes.subscribe();
     let mut metadata = shared.client.cache().watch();
@@ -81,7 +81,8 @@ pub(in crate::consumer) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// The outcome of a call, with what it was made for; never while there is none.
+/// Waits for the result of a call, and returns it with the call's key. Pending forever without a
+/// call.
 async fn call<K: Clone, T>(running: &mut Option<(K, Call<T>)>) -> (K, T) {
     match running {
         Some((key, call)) => {
@@ -100,7 +101,7 @@ async fn leave(running: &mut Option<Call<()>>) {
 }
 
 impl Driver {
-    /// Starts and cuts off what the machine orders. Returns when to look again.
+    /// Starts and aborts calls as ordered. Returns when to run again.
     fn carry_out(&mut self, now: Instant) -> Instant {
         let orders = self.orders(now);
         if self.join.as_ref().map(|(serial, _)| *serial) != orders.joining {
@@ -125,7 +126,7 @@ impl Driver {
             self.shared.client.cache().request_refresh();
             self.next_look = now + MISSING_TOPIC;
         }
-        // Nothing waits longer than this to be looked at again.
+        // Upper bound, so that the driver runs regularly.
         let idle = now + self.shared.config.heartbeat.min(MISSING_TOPIC);
         orders.wake.unwrap_or(idle).min(idle)
     }
@@ -171,7 +172,7 @@ impl Driver {
             _ => Duration::ZERO,
         };
         let pause = self.backoff.next(asked);
-        tracing::debug!(%error, group = self.shared.group(), "joining again");
+        tracing::debug!(%error, group = self.shared.group(), "could not join the group; retrying");
         self.shared
             .with_member(|member| member.join_failed(serial, error, Instant::now(), pause));
     }
@@ -182,7 +183,7 @@ impl Driver {
             .with_member(|member| member.beat_ended(sent, outcome, Instant::now()));
     }
 
-    /// Shares the group's topics anew when one that this leader shared has grown, or was made anew.
+    /// Starts a rebalance if a topic that this leader assigned has grown or was recreated.
     fn look_at_topics(&mut self) {
         let Some(topics) = &self.shared_topics else {
             return;
@@ -200,7 +201,7 @@ impl Driver {
         }
     }
 
-    /// Looks from time to time which topics match the pattern that is subscribed.
+    /// Regularly lists the topics that match the subscribed pattern.
     fn list_topics(&mut self, now: Instant) {
         let pattern = self.shared.pattern.lock().clone();
         if let Some(pattern) = pattern
@@ -231,11 +232,12 @@ impl Driver {
                 self.shared.with_member(|member| member.change_topics(topics));
             }
             Ok(_) => {}
-            Err(error) => tracing::debug!(%error, "cannot list topics for the pattern; trying again"),
+            Err(error) => tracing::debug!(%error, "cannot list topics for the pattern; retrying"),
         }
     }
 
-    /// Whether a topic that the group wants is missing: then metadata are worth asking for more often.
+    /// Returns whether a subscribed topic is missing, so that metadata should be requested more
+    /// often.
     fn misses_topics(&self) -> bool {
         self.shared_topics
             .as_ref()

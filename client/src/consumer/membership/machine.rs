@@ -1,18 +1,20 @@
-//! [`MemberMachine`]: a member of a consumer group as a pure state machine, with Kafka's classic protocol: no I/O, no clock, no
-//! randomness. The driver carries its [`Orders`] out and reports the answers; `poll` runs its [`Duty`]s, because the
-//! application's callbacks belong there; commits ask it under which name they may be sent.
+//! [`MemberMachine`]: a member of a consumer group as a pure state machine of Kafka's classic group
+//! protocol: no I/O, no clock, no randomness. The driver executes its [`Orders`] and reports the
+//! answers; `poll` performs its [`Duty`]s, because they call the application; commits ask it for
+//! the identity to send.
 //!
 //! ```text
-//!         first poll             all that must go first is given up           assignment
-//! Out ---------------> Preparing ------------------------------> Joining ----------------> Stable
-//!  ^                      ^  ^                                      |                        |
-//!  |  closed, or no poll  |  +------------- the join failed --------+                        |
-//!  +----------------------+------- the group rebalances, or went on without the member ------+
+//!                first poll               revoked                 assignment
+//!   Unjoined ---------------> Preparing ------------> Joining ------------------> Stable
+//!      ^                        ^   ^                    |                           |
+//!      |  closed, or no poll    |   +---- join failed ---+                           |
+//!      +------------------------+------ rebalance, or removed from the group --------+
 //! ```
 //!
-//! What always holds: a partition is held from the begin of its `Assign` until the end of its `Revoke`, or until the group is
-//! known to have gone on; each such time is a tenure, and an offset of one tenure is never committed in another; an answer
-//! counts only for the member id and generation it was asked with.
+//! Invariants: a partition is owned from the start of its `Assign` action until the end of its
+//! `Revoke` action, or until the member learns that the group has removed it. Each such period has
+//! a number, its ownership epoch, and an offset of one epoch is never committed in another. An
+//! answer counts only for the member id and generation of its request.
 
 mod answers;
 mod duties;
@@ -29,95 +31,97 @@ pub(in crate::consumer) use self::answers::Verdict;
 pub(in crate::consumer) use self::duties::Duty;
 use crate::error::Error;
 
-/// What is fixed for a member.
+/// Fixed settings of a member.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::consumer) struct MemberRules {
-    /// Partitions are kept through rebalances.
+    /// Whether partitions are kept during rebalances.
     pub(in crate::consumer) cooperative: bool,
-    /// It has a name that outlives it, and stays in the group when it closes.
+    /// Whether the member is static: it stays in the group when it closes.
     pub(in crate::consumer) is_static: bool,
-    /// Between heartbeats.
+    /// Interval between heartbeats.
     pub(in crate::consumer) heartbeat: Duration,
-    /// It leaves its group without a poll for this long.
+    /// Longest time between polls before the member leaves its group.
     pub(in crate::consumer) max_poll_interval: Duration,
-    /// An id that is being asked for while the member leaves is waited for this long.
+    /// How long a leaving member waits for an id it has requested.
     pub(in crate::consumer) leave_within: Duration,
 }
 
-/// Who a request comes from; its answer counts for this member and generation only.
+/// Identity of a request's sender. The answer counts only for this member and generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::consumer) struct MemberIdentity {
-    /// Empty before the coordinator gave one.
+    /// Empty before the coordinator has assigned an id.
     pub(in crate::consumer) member_id: String,
     /// -1 while not a member.
     pub(in crate::consumer) generation: i32,
 }
 
-/// What a join brings to the group.
+/// A join to execute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::consumer) struct JoinOrder {
-    /// Names the join among all of this member.
+    /// Number of the join among all joins of this member.
     pub(in crate::consumer) serial: u64,
     pub(in crate::consumer) topics: Vec<String>,
     pub(in crate::consumer) member_id: String,
-    /// What it holds, and since which generation.
+    /// Owned partitions, and the generation they were assigned in.
     pub(in crate::consumer) owned: Vec<TopicPartition>,
     pub(in crate::consumer) generation: i32,
 }
 
-/// What the driver does next.
+/// What the driver executes next.
 #[derive(Debug, Default)]
 pub(in crate::consumer) struct Orders {
-    /// Starts this join.
+    /// Join to start.
     pub(in crate::consumer) join: Option<JoinOrder>,
-    /// The join that goes on; any other is cut off.
+    /// Join to continue; any other is aborted.
     pub(in crate::consumer) joining: Option<u64>,
-    /// Sends this heartbeat.
+    /// Heartbeat to send.
     pub(in crate::consumer) beat: Option<MemberIdentity>,
-    /// Whose heartbeat is still of use; any other is cut off.
+    /// Identity of the heartbeat to continue; any other is aborted.
     pub(in crate::consumer) identity: Option<MemberIdentity>,
-    /// Tells the group that the member with this id goes.
+    /// Member id to leave the group with.
     pub(in crate::consumer) leave: Option<String>,
-    /// Looks again then.
+    /// When to ask for orders again.
     pub(in crate::consumer) wake: Option<Instant>,
-    /// The application's side has something to do.
+    /// Whether the application's side may have an action to perform.
     pub(in crate::consumer) changed: bool,
 }
 
-/// Where the member stands.
+/// State of the member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Phase {
-    /// Neither a member nor about to be one.
+    /// Neither a member nor joining.
     Out,
-    /// Will join, not before this, and once all that must go first is given up and the application has heard of what was lost:
-    /// while it works on that, others had better read it.
+    /// Will join after `not_before`, once all partitions to revoke are revoked and lost ones are
+    /// reported to the application: until then, others should read the partitions.
     Preparing { not_before: Instant },
-    /// A join is under way.
+    /// A join is in flight.
     Joining {
         serial: u64,
-        /// What it told the group that it holds.
+        /// Owned partitions as sent with the join.
         claimed: BTreeSet<TopicPartition>,
     },
-    /// It has its assignment.
+    /// The member has its assignment.
     Stable {
         target: BTreeSet<TopicPartition>,
-        /// What others wait for: once it is given up, the member joins again.
+        /// Owned partitions that other members wait for: once they are revoked, the member joins
+        /// again.
         awaited: BTreeSet<TopicPartition>,
     },
-    /// It leaves, and waits for the id that it has asked for.
+    /// Leaving, and waiting for the id it has requested.
     Leaving { serial: u64, until: Instant },
 }
 
-/// How a commit may go.
+/// Whether a commit may be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::consumer) enum CommitPermit {
-    /// Now, as this member.
+    /// Send it with this identity.
     Send(MemberIdentity),
-    /// The member has joined a generation and does not know its assignment yet: any answer would mean nothing.
+    /// Wait: the member has joined a generation but does not know its assignment yet, so any answer
+    /// would be meaningless.
     Wait,
 }
 
-/// The machine.
+/// The state machine.
 #[derive(Debug)]
 pub(in crate::consumer) struct MemberMachine {
     rules: MemberRules,
@@ -125,40 +129,42 @@ pub(in crate::consumer) struct MemberMachine {
     /// `None` without a subscription.
     topics: Option<Vec<String>>,
     member_id: String,
-    /// The generation whose assignment it knows.
+    /// Generation of the last known assignment.
     generation: i32,
-    /// The generation that the coordinator has it in: newer while it waits for the assignment.
+    /// Generation that the member has joined; newer than `generation` while it waits for the
+    /// assignment.
     announced: i32,
-    /// A join was tried since the last assignment: the group may be further than this member knows.
+    /// Whether a join was attempted since the last assignment, so that the group may be in a later
+    /// generation.
     unsure: bool,
-    /// The group asked for another join.
+    /// Whether the group has requested another join.
     rejoin: bool,
-    /// What it reads, and in which tenure.
+    /// Owned partitions with their ownership epochs.
     held: BTreeMap<TopicPartition, u64>,
-    /// Held, but the application has not heard of them (to the end) yet.
+    /// Owned partitions whose `Assign` action has not completed.
     assigning: BTreeSet<TopicPartition>,
-    /// Somebody else's already, and the application has not heard of it yet.
+    /// Lost partitions that were not reported to the application yet.
     lost: BTreeSet<TopicPartition>,
-    /// Not to be read any more; taken by the caller of every event.
+    /// Partitions that must not be read any more; taken after every event.
     dropped: Vec<TopicPartition>,
     last_serial: u64,
     last_tenure: u64,
-    /// Everything is to be given up.
+    /// Whether everything is to be given up.
     closing: bool,
-    /// Ids to take leave for.
+    /// Ids to leave the group with.
     departing: Vec<String>,
-    /// A leave is on its way.
+    /// Whether a leave request is in flight.
     leaving: bool,
-    /// Why it cannot join; tried again later.
+    /// Why the last join failed; a join is attempted again later.
     failure: Option<Error>,
-    /// Why it can never join.
+    /// Why the member can never join.
     fatal: Option<streamhouse_core::Error>,
     polling: bool,
     last_poll: Instant,
     next_beat: Instant,
-    /// The heartbeat on its way.
+    /// The heartbeat in flight.
     beating: Option<MemberIdentity>,
-    /// Whether `duty` may have something to say.
+    /// Whether [`MemberMachine::duty`] may have an action.
     due: bool,
 }
 
@@ -208,7 +214,7 @@ impl MemberMachine {
         self.generation
     }
 
-    /// Wants the group's share of these topics. A member joins again, after it gave up what it no longer wants.
+    /// Subscribes to topics. A member joins again, after it has given up what it no longer wants.
     pub(in crate::consumer) fn subscribe(&mut self, topics: Vec<String>) {
         if let Phase::Stable { target, .. } = &mut self.phase {
             target.retain(|partition| topics.contains(&partition.topic));
@@ -219,14 +225,14 @@ impl MemberMachine {
         self.due = true;
     }
 
-    /// Other topics match the subscription by now.
+    /// Updates the topics of a pattern subscription.
     pub(in crate::consumer) fn change_topics(&mut self, topics: Vec<String>) {
         if !self.closing && self.topics.as_ref().is_some_and(|old| *old != topics) {
             self.subscribe(topics);
         }
     }
 
-    /// The application polls. Says whether that makes the member join.
+    /// Records the start of a poll. Returns whether it makes the member join.
     pub(in crate::consumer) fn start_poll(&mut self, now: Instant) -> bool {
         self.polling = true;
         let may_join = self.topics.is_some() && !self.closing && self.fatal.is_none();
@@ -238,43 +244,43 @@ impl MemberMachine {
         joins
     }
 
-    /// The application's poll is over, or was cut off.
+    /// Records the end of a poll.
     pub(in crate::consumer) fn end_poll(&mut self, now: Instant) {
         self.polling = false;
         self.last_poll = now;
     }
 
-    /// Why the membership does not go on, once each time it fails.
+    /// Takes the reason why the last join failed.
     pub(in crate::consumer) fn take_failure(&mut self) -> Option<Error> {
         self.failure.take()
     }
 
-    /// Why it never will.
+    /// Returns the reason why the member can never join.
     pub(in crate::consumer) fn fatal(&self) -> Option<Error> {
         self.fatal.clone().map(Error::from)
     }
 
-    /// The group should be shared anew, because what it reads changed.
+    /// Requests a rebalance, because the subscribed topics changed.
     pub(in crate::consumer) fn ask_rejoin(&mut self) {
         self.rejoin = true;
     }
 
-    /// What is not to be read any more, since the last event.
+    /// Takes the partitions that were lost or revoked since the last event.
     pub(in crate::consumer) fn take_dropped(&mut self) -> Vec<TopicPartition> {
         std::mem::take(&mut self.dropped)
     }
 
-    /// The tenure in which a partition is held.
+    /// Returns the ownership epoch of a partition, if it is owned.
     pub(in crate::consumer) fn tenure(&self, partition: &TopicPartition) -> Option<u64> {
         self.held.get(partition).copied()
     }
 
-    /// Whether the group went on without this member, and the application has not heard of it yet.
+    /// Returns whether partitions were lost and not yet reported to the application.
     pub(in crate::consumer) fn has_lost(&self) -> bool {
         !self.lost.is_empty()
     }
 
-    /// How a commit of what is held may go now.
+    /// Returns whether owned partitions may be committed now.
     pub(in crate::consumer) fn commit_permit(&self) -> CommitPermit {
         if self.announced == self.generation || !self.gets_on() {
             CommitPermit::Send(self.identity())
@@ -283,24 +289,25 @@ impl MemberMachine {
         }
     }
 
-    /// Whether the next assignment comes without the application's doing.
+    /// Returns whether the next assignment arrives without an action of the application.
     fn gets_on(&self) -> bool {
         let joining = matches!(self.phase, Phase::Joining { .. });
         let is_wanted = |key: &TopicPartition| self.topics().contains(&key.topic);
         joining || (self.rules.cooperative && !self.closing && self.held.keys().all(is_wanted))
     }
 
-    /// Gives up everything from now on: see [`Duty`]. Heartbeats go on.
+    /// Starts to give up all partitions. Heartbeats continue.
     pub(in crate::consumer) fn start_leaving(&mut self) {
         self.closing = true;
         self.due = true;
     }
 
-    /// Ends the membership; call it when nothing is held any more.
+    /// Ends the membership. Call it when no partition is owned any more.
     pub(in crate::consumer) fn leave(&mut self, now: Instant) {
         let asking = self.member_id.is_empty() && !self.rules.is_static;
         self.phase = match self.phase {
-            // The id is on its way. Without it nobody could take leave, and the group would wait for a ghost.
+            // The requested id has not arrived. Without it the member cannot leave, and the group
+            // would wait for it.
             Phase::Joining { serial, .. } if asking => Phase::Leaving {
                 serial,
                 until: now + self.rules.leave_within,
@@ -314,23 +321,23 @@ impl MemberMachine {
         (self.rejoin, self.closing, self.fatal, self.failure) = (false, false, None, None);
     }
 
-    /// Whether nothing is left to be told to the group.
+    /// Returns whether all leave requests are done.
     pub(in crate::consumer) fn has_left(&self) -> bool {
         self.phase == Phase::Out && self.departing.is_empty() && !self.leaving
     }
 
-    /// A leave was answered, or given up.
+    /// Records that a leave request was answered or given up.
     pub(in crate::consumer) fn left(&mut self) {
         self.leaving = false;
     }
 
-    /// What the driver does now.
+    /// Returns what the driver executes now.
     pub(in crate::consumer) fn orders(&mut self, now: Instant) -> Orders {
         let mut orders = Orders::default();
         if self.polls_too_rarely(now) {
             tracing::warn!(
                 interval = ?self.rules.max_poll_interval,
-                "no poll within max_poll_interval: leaving the group; poll more often or raise it"
+                "no poll within max_poll_interval: leaving the group; poll more often, or raise max_poll_interval"
             );
             self.lose_everything();
             self.depart();
@@ -427,7 +434,8 @@ impl MemberMachine {
         }
     }
 
-    /// Takes leave, now that the id is known; a static member stays, so that it may come back to its partitions.
+    /// Queues a leave request if the id is known. A static member stays, so that it can return to
+    /// its partitions.
     fn depart(&mut self) {
         let member_id = std::mem::take(&mut self.member_id);
         if !member_id.is_empty() && !self.rules.is_static {
@@ -440,7 +448,7 @@ impl MemberMachine {
         self.beating = None;
     }
 
-    /// The group went on without this member: what it held is somebody else's.
+    /// Drops all owned partitions, because the group has removed this member.
     fn lose_everything(&mut self) {
         let held = std::mem::take(&mut self.held);
         self.dropped.extend(held.keys().cloned());

@@ -1,4 +1,4 @@
-//! [`TopicPattern`]: a subscription to all topics whose names match, those that come later included.
+//! [`TopicPattern`]: a subscription to all topics with matching names, including future ones.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Result},
 };
 
-/// A regular expression for whole topic names. Cheap to clone.
+/// A regular expression that matches whole topic names. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(in crate::consumer) struct TopicPattern(Arc<Regex>);
 
@@ -18,19 +18,19 @@ impl TopicPattern {
         match Regex::new(&format!("^(?:{pattern})$")) {
             Ok(regex) => Ok(Self(Arc::new(regex))),
             Err(error) => Err(Error::Config(format!(
-                "{pattern:?} is not a regular expression: {error}; escape what is meant as it stands"
+                "{pattern:?} is not a regular expression: {error}; escape literal special characters with a backslash"
             ))),
         }
     }
 
-    /// The topics that match now, in order of their names. The cluster's own are not among them.
+    /// Returns the matching topics, sorted by name, without internal ones.
     pub(in crate::consumer) async fn topics(self, client: Client) -> Result<Vec<String>> {
         let topics = client.admin().list_topics(false).await?;
         let names = topics.into_iter().map(|topic| topic.name);
         Ok(names.filter(|name| self.0.is_match(name)).collect())
     }
 
-    /// Whether this is the very subscription, not just one like it.
+    /// Returns whether both are the same subscription, not just equal patterns.
     pub(super) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }

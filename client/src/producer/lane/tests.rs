@@ -1,5 +1,5 @@
-//! The lane against a model of the cluster: whatever is lost, refused or late, an acknowledged batch is stored once and in
-//! order, and the lane always gets on.
+//! The lane against a model of the cluster: whatever is lost, rejected or delayed, an acknowledged
+//! batch is stored once and in order, and the lane always makes progress.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -16,17 +16,17 @@ use super::*;
 #[derive(Default)]
 struct Remembered {
     next: i32,
-    /// First sequence, records and offset of the last batches.
+    /// First sequence, number of records and offset of the last batches.
     last: VecDeque<(i32, i32, i64)>,
 }
 
-/// What the cluster knows of the partition.
+/// The cluster's state of the partition.
 #[derive(Default)]
 struct Model {
     producers: HashMap<i64, Remembered>,
     /// The numbers of the records, in the order stored.
     stored: Vec<u32>,
-    /// Of each batch, the first.
+    /// The first number of each batch.
     batches: Vec<u32>,
 }
 
@@ -93,26 +93,26 @@ fn new_batch(numbers: std::ops::Range<u32>, ticket: u64, lane: &Lane) -> NewBatc
     }
 }
 
-/// What happens next in a run.
+/// A step of a run.
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// A batch of so many records.
+    /// Sends a batch of this many records.
     Send(u32),
-    /// One that is cut in two when it is sealed.
+    /// Sends a batch that is split in two when it is sealed.
     SendInParts(u32),
-    /// The first request on its way arrives and is answered.
+    /// The first request in flight arrives and is answered.
     Answer,
-    /// It is refused, nothing changed.
+    /// It is rejected without effect.
     Refuse(ErrorCode),
-    /// It is too large, and cut where that is possible.
+    /// It is rejected as too large, and split if possible.
     TooLarge,
-    /// It is stored, and answered with an error that says nothing of that.
+    /// It is stored, and answered with an error that does not reveal it.
     StoreAndFail,
-    /// The connection breaks after so many requests arrived; the rest may still arrive later.
+    /// The connection breaks after this many requests arrived; the others may still arrive later.
     Break(usize),
     /// A request of a broken connection arrives.
     Late,
-    /// The time of the oldest batch is over.
+    /// The oldest batch times out.
     Expire,
 }
 
@@ -141,7 +141,7 @@ struct Run {
     sent: u32,
     tickets: u64,
     identities: i64,
-    /// Numbers acknowledged, with their offsets, in the order acknowledged.
+    /// Acknowledged numbers with their offsets, in the order of the acknowledgements.
     acked: Vec<(u32, i64)>,
     failed: Vec<u32>,
 }
@@ -221,7 +221,7 @@ impl Run {
         }
     }
 
-    /// Sends what is to be sent again, or a new batch of so many records.
+    /// Sends the next batch to be sent again, or a new batch of this many records.
     fn send(&mut self, records: u32, in_parts: bool) {
         if let Next::NeedsIdentity(old) = self.lane.next() {
             self.identities += 1;
@@ -261,7 +261,7 @@ impl Run {
         new_batch(numbers, self.tickets, &self.lane)
     }
 
-    /// What the dispatcher does when the cluster finds a batch too large.
+    /// Handles a batch that is too large, as the dispatcher does.
     fn too_large(&mut self, flight: Flight) {
         let Some(whole) = self.lane.divisible(flight) else {
             let error = CoreError::new(ErrorCode::MessageTooLarge, "too large");
@@ -304,7 +304,7 @@ impl Run {
         }
     }
 
-    /// Lets everything be answered.
+    /// Runs until everything is answered.
     fn finish(&mut self) {
         for _ in 0..1000 {
             if self.lane.is_empty() {
@@ -383,7 +383,8 @@ fn a_sequence_that_may_be_stored_is_not_given_to_another_batch() {
     run.step(Step::StoreAndFail);
     run.send(2, false);
     run.answer();
-    // Under the first's sequence the cluster would have taken the second for a retry, and dropped it.
+    // Under the first batch's sequence, the cluster would have taken the second for a retry and
+    // dropped it.
     assert_eq!(run.model.stored, [0, 1, 2, 3]);
     assert_eq!((run.acked, run.failed), (vec![(2, 2), (3, 3)], vec![0, 1]));
     assert_eq!(run.identities, 2);
@@ -400,7 +401,7 @@ fn parts_of_a_batch_take_its_place_and_its_numbers() {
     assert_eq!(run.model.stored, [0, 1, 2, 3]);
     assert_eq!(run.acked, [(0, 0), (1, 1), (2, 2), (3, 3)]);
     assert_eq!(run.identities, 1, "no gap, so no new identity");
-    // Of one that is stored, the cluster refuses the parts.
+    // If the batch is stored already, the cluster rejects its parts.
     run.send(2, false);
     run.step(Step::Break(1));
     run.send(0, false);

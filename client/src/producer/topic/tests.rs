@@ -1,4 +1,4 @@
-//! How records without a key spread, and how full batches get.
+//! Distribution of records without a key, and the size of batches.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ fn topic(partitions: i32) -> Topic {
     topic
 }
 
-/// Appends a record without a key, as `send` does; returns its partition.
+/// Appends a record without a key, as `send` does. Returns its partition.
 fn append(topic: &Topic, batch_size: usize) -> i32 {
     let mut moved_on = false;
     loop {
@@ -59,8 +59,8 @@ fn append(topic: &Topic, batch_size: usize) -> i32 {
     }
 }
 
-/// So many records for each linger; the leader of partition 0 takes a batch only every `slow` lingers, the others at once
-/// when they are due. Says how many records each partition got.
+/// Sends `records` records per linger; the leader of partition 0 accepts a batch only every `slow`
+/// lingers, the others as soon as they are due. Returns the number of records per partition.
 fn spread(records: usize, slow: u32, rounds: u32, batch_size: usize) -> [usize; 3] {
     let topic = topic(3);
     let mut got = [0; 3];
@@ -68,7 +68,7 @@ fn spread(records: usize, slow: u32, rounds: u32, batch_size: usize) -> [usize; 
         for _ in 0..records {
             got[append(&topic, batch_size) as usize] += 1;
         }
-        // The linger is over: the dispatcher looks at each.
+        // The linger is over: the dispatcher checks each partition.
         let later = Instant::now() + LINGER;
         for partition in topic.partitions.read().iter() {
             let _ = partition.pullable(later, LINGER);
@@ -112,7 +112,7 @@ fn where_no_leader_keeps_up_batches_still_fill() {
             let _ = partition.pullable(Instant::now() + LINGER, LINGER);
         }
     }
-    // Every open batch is due and cannot be sent. One of them is filled, then the next.
+    // All open batches are due and cannot be sent. One of them is filled, then the next.
     let chosen: Vec<i32> = (0..150).map(|_| append(&topic, 10_000)).collect();
     let moves = chosen.windows(2).filter(|pair| pair[0] != pair[1]).count();
     assert!(moves <= 4, "{chosen:?}");

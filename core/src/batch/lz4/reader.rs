@@ -1,4 +1,5 @@
-//! LZ4 frames unpacked block by block, for batches too large to be unpacked whole. Holds one block and the window before it.
+//! Decompresses LZ4 frames block by block, for batches too large to be decompressed as a whole.
+//! Holds one block and the window before it.
 
 use std::{
     hash::Hasher as _,
@@ -11,12 +12,12 @@ use twox_hash::XxHash32;
 use super::{Frame, STORED, WINDOW, array, damaged, take, xxhash};
 use crate::batch::BatchError;
 
-/// Reads the content of frames.
+/// Reads the content of consecutive frames.
 pub(in crate::batch) struct FrameReader {
     input: Bytes,
     position: usize,
     frame: Option<OpenFrame>,
-    /// The window, and behind it the block that is handed out.
+    /// The window, followed by the block being returned.
     out: Vec<u8>,
     at: usize,
     end: usize,
@@ -41,7 +42,7 @@ impl FrameReader {
         }
     }
 
-    /// Unpacks the next block that is not empty. Returns whether there was one.
+    /// Decompresses the next block that is not empty. Returns whether there was one.
     fn next_block(&mut self) -> Result<bool, BatchError> {
         while self.at == self.end {
             let mut rest = &self.input[self.position..];
@@ -89,14 +90,14 @@ impl FrameReader {
 }
 
 impl OpenFrame {
-    /// Checks what stands behind the last block.
+    /// Checks the checksum and content size after the last block.
     fn finish(&self, rest: &mut &[u8]) -> Result<(), BatchError> {
         if self.frame.content_checksum && self.hasher.finish_32() != u32::from_le_bytes(array(take(rest, 4)?))
         {
             return Err(damaged("the LZ4 frame's content checksum is wrong"));
         }
         if self.frame.content_size.is_some_and(|size| size != self.unpacked) {
-            return Err(damaged("the LZ4 frame's content has another size than it says"));
+            return Err(damaged("the LZ4 frame's content differs from its stated size"));
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! LZ4 frames against another implementation of them, `lz4_flex`'s own, and against damage.
+//! Tests LZ4 frames against another implementation, `lz4_flex`'s own, and against damage.
 
 use std::io::{Read as _, Write as _};
 
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Bytes that compress here and there.
+/// Generates bytes that are compressible in places.
 fn content() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..300),

@@ -1,4 +1,5 @@
-//! Small batches that unpack to much: refused at the limit, without making more than that first.
+//! Small batches that decompress to far more than allowed are rejected without allocating more than
+//! the limit.
 
 use std::io::Write as _;
 

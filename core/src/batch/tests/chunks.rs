@@ -1,4 +1,5 @@
-//! A batch decoded in parts holds what it holds as a whole, never more at once than it may, and damage is an error.
+//! A batch decoded in parts yields the same records as a whole one, holds no more bytes at once
+//! than allowed, and reports damage as an error.
 
 use std::io::Write as _;
 
@@ -6,7 +7,7 @@ use super::*;
 
 const MOST: usize = 1 << 20;
 
-/// All parts of a batch that fit into `room`, as offsets and values.
+/// Returns the offsets and values of all parts that fit into `room`.
 fn in_parts(batch: &Bytes, room: usize) -> Result<Vec<(i64, Option<Bytes>)>, BatchError> {
     let mut chunks = Chunks::new(batch, MOST)?;
     let mut next = BatchHeader::parse(batch)?.base_offset;

@@ -1,8 +1,9 @@
-//! Damaged bytes: an error, or what was written, but never a panic and never more than the input allows.
+//! Damaged bytes yield an error or the records written, but never a panic, and never more than the
+//! input allows.
 
 use super::*;
 
-/// One way to damage bytes.
+/// A way to damage bytes.
 #[derive(Debug, Clone)]
 enum Damage {
     Flip { at: u32, mask: u8 },
@@ -23,7 +24,7 @@ impl Damage {
         ]
     }
 
-    /// Damages what stands from `from` on.
+    /// Damages the bytes after `from`.
     fn apply(&self, bytes: &mut Vec<u8>, from: usize) {
         let place = |at: u32| from + at as usize % (bytes.len() - from).max(1);
         let end = |at: usize, length: u8| bytes.len().min(at + usize::from(length));
@@ -55,7 +56,7 @@ fn damages() -> impl Strategy<Value = Vec<Damage>> {
     prop::collection::vec(Damage::any(), 1..4)
 }
 
-/// Reads all there is in every way there is, and holds results to what the input allows.
+/// Reads the batch in every possible way and checks that the results are bounded by the input.
 fn read_everything(batch: &Bytes, limit: usize) {
     for (header, _) in Batches::new(batch).flatten() {
         let _ = (header.compression(), header.next_offset(), header.size());
@@ -67,7 +68,7 @@ fn read_everything(batch: &Bytes, limit: usize) {
     assert!(records.decompressed_len() <= limit);
     let unpacked = records.decompressed_len();
     let least = records.clone().collect::<Vec<_>>();
-    // A record takes at least seven bytes, whatever the counts claim; one more for the error.
+    // A record takes at least seven bytes, whatever the counts claim; plus one for the error.
     assert!(
         least.len() <= unpacked / 7 + 1,
         "{} records from {unpacked} bytes",

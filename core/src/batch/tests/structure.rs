@@ -1,4 +1,4 @@
-//! Batches whose CRC is right and whose inside is nonsense.
+//! Batches with a correct CRC and inconsistent contents are rejected.
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn record(value: &[u8]) -> Written {
     }
 }
 
-/// The head says that there are `count` records.
+/// Rewrites the header to claim `count` records.
 fn claiming(batch: &[u8], count: i32) -> Vec<u8> {
     let mut batch = batch.to_vec();
     batch[23..27].copy_from_slice(&(count - 1).to_be_bytes());
@@ -52,7 +52,7 @@ fn the_lengths_of_records_as_they_are_are_followed() {
     validate(&batch, &LIMITS).unwrap();
     refused("fewer than there are", &claiming(&batch, 1));
     refused("more than there are", &claiming(&batch, 3));
-    // Length, attributes and the delta of time stand before the delta of the offset.
+    // Length, attributes and the timestamp delta precede the offset delta.
     let mut twice = batch.to_vec();
     let second = HEADER_LEN + 1 + (twice[HEADER_LEN] as usize >> 1);
     twice[second + 3] = 0;
@@ -82,7 +82,7 @@ fn a_frame_of_lz4_is_followed_to_its_end() {
     }
     let longer = [frame, &[1]].concat();
     refused("longer", &with_records(Compression::Lz4, head, &longer));
-    // Two frames are what some writers make of one batch.
+    // Some writers split one batch into two frames.
     let two = [frame, frame].concat();
     validate(&with_records(Compression::Lz4, head, &two), &LIMITS).unwrap();
 }
@@ -92,7 +92,7 @@ proptest! {
     fn what_can_be_read_is_taken(codec in codec(), records in records()) {
         let batch = encode(codec, &records);
         prop_assert!(validate(&batch, &LIMITS).is_ok());
-        // What is claimed beyond what can be there is refused before anything is unpacked.
+        // A count that the records cannot hold is rejected before anything is decompressed.
         let unpacked = Records::decode(batch.clone(), LIMIT).unwrap().decompressed_len();
         let beyond = i32::try_from(unpacked / 7 + 1).unwrap();
         if codec == Compression::None {

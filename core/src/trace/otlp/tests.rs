@@ -1,4 +1,5 @@
-//! What the variables ask for, and what is logged of failures. That spans arrive is tested with a real receiver, in `tests/`.
+//! Tests of the variables and of logging failures. The integration tests verify with a real
+//! receiver that spans arrive.
 
 use std::collections::HashMap;
 
@@ -35,7 +36,7 @@ async fn only_an_endpoint_starts_it() {
 async fn what_cannot_be_done_is_said_with_the_variable() {
     let refused = |variables: &[(&str, &str)]| started(variables).unwrap_err();
     assert!(refused(&[ENDPOINT, ("OTEL_TRACES_EXPORTER", "zipkin")]).contains("OTEL_TRACES_EXPORTER"));
-    assert!(refused(&[ENDPOINT, ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")]).contains("take grpc"));
+    assert!(refused(&[ENDPOINT, ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")]).contains("use grpc"));
     let missing = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:1"),
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", "no-such.pem"),
@@ -81,7 +82,7 @@ async fn the_end_is_not_held_up_by_a_receiver_that_is_not_there() {
     drop(span);
     let finish = exporter.finish(Duration::from_millis(200));
     let ended = tokio::time::timeout(Duration::from_secs(60), finish).await;
-    assert!(ended.is_ok(), "it has a deadline");
+    assert!(ended.is_ok(), "the shutdown exceeded its deadline");
 }
 
 #[test]
@@ -93,5 +94,5 @@ fn failures_are_logged_rarely_and_the_recovery_once() {
     assert_eq!(reporting.lost.load(Ordering::Relaxed), 700);
     assert!(reporting.report(&Ok(()), 1));
     assert!(!reporting.report(&Ok(()), 1));
-    assert!(reporting.report(&failure(), 1), "a new outage is news");
+    assert!(reporting.report(&failure(), 1), "a new outage is logged again");
 }

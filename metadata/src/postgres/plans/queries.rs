@@ -2,13 +2,13 @@
 
 use super::super::{agents, commit, garbage, groups, log, owners, segments};
 
-/// A query, its arguments as SQL, and the indexes that it must use.
+/// A query with its arguments as SQL, and the indexes that it must use.
 pub(super) struct Hot {
     pub(super) name: &'static str,
     pub(super) sql: &'static str,
     pub(super) arguments: String,
     pub(super) indexes: &'static [&'static str],
-    /// The growing tables that it is meant to read whole, once each.
+    /// The growing tables that it may scan as a whole, once each.
     pub(super) whole: &'static [&'static str],
 }
 
@@ -22,18 +22,18 @@ fn hot(name: &'static str, sql: &'static str, arguments: &[&str], indexes: &'sta
     }
 }
 
-/// The array `from..from + 100`.
+/// Returns the array `from..from + 100`.
 fn numbers(from: i64) -> String {
     let list: Vec<String> = (from..from + 100).map(|n| n.to_string()).collect();
     format!("'{{{}}}'", list.join(","))
 }
 
-/// The array that holds a value a hundred times.
+/// Returns an array that contains a value a hundred times.
 fn same(value: &str) -> String {
     format!("'{{{}}}'", vec![value; 100].join(","))
 }
 
-/// Every hot query.
+/// Returns every hot query.
 pub(super) fn all() -> Vec<Hot> {
     [
         commits(),
@@ -57,7 +57,7 @@ fn commits() -> Vec<Hot> {
     ];
     vec![
         hot(
-            "commit: the agent's row, and an earlier outcome",
+            "commit: lock the agent's row and read an earlier outcome",
             commit::LOCK_AGENT,
             &["7", "1234"],
             &["agents_pkey", "wal_objects_pkey"],
@@ -69,7 +69,7 @@ fn commits() -> Vec<Hot> {
             &["partitions_pkey"],
         ),
         hot(
-            "commit: the producers' states",
+            "commit: read the producer states",
             commit::READ_PRODUCERS,
             &[&uids, &ones],
             &["producer_state_pkey"],
@@ -137,7 +137,7 @@ fn rolls() -> Vec<Hot> {
             objects,
         ),
         hot(
-            "roll: let go of the objects",
+            "roll: release the objects",
             segments::RELEASE_OBJECTS,
             &[&ones, &sequences, &ones],
             objects,
@@ -146,7 +146,7 @@ fn rolls() -> Vec<Hot> {
 }
 
 fn garbage() -> Vec<Hot> {
-    // A topic's id is put in its place before the query is planned.
+    // The topic's id replaces the subquery before the query is planned.
     let topic = "(SELECT topic_id FROM topics WHERE name = 'topic-7')";
     vec![
         hot(
@@ -156,19 +156,19 @@ fn garbage() -> Vec<Hot> {
             &["wal_objects_garbage", "deletions_queued"],
         ),
         hot(
-            "garbage: forget producers",
+            "garbage: remove idle producers",
             garbage::EXPIRE_PRODUCERS,
             &["32400000"],
             &["producer_state_idle", "producer_state_pkey"],
         ),
         hot(
-            "garbage: lives that left nothing",
+            "garbage: incarnations without objects",
             garbage::ENDED_LIVES,
             &["60000"],
             &["agents_swept", "wal_objects_pkey"],
         ),
         hot(
-            "garbage: segments that ended lives may have put late",
+            "garbage: segments that sealed incarnations may have put late",
             garbage::ABANDONED,
             &["60000"],
             &["segment_intents_pkey", "segments_pkey"],
@@ -219,7 +219,7 @@ fn groups() -> Vec<Hot> {
     ]
 }
 
-/// Not of the hot path: what the operator asks every few seconds.
+/// Not on the hot path: the operator runs it every few seconds.
 fn overview() -> Vec<Hot> {
     vec![Hot {
         whole: &["partitions"],

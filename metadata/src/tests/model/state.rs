@@ -1,4 +1,5 @@
-//! The model: what a metadata store must answer, by rules written a second time and as plainly as possible.
+//! The model: what a metadata store must answer, by a second and simpler implementation of the
+//! rules.
 
 mod commit;
 
@@ -12,7 +13,7 @@ use crate::{
     keys::{parse_wal_key, segment_key, wal_key},
 };
 
-/// A run of offsets: in which object (`Ok`) or segment (`Err`).
+/// A run of offsets in an object (`Ok`) or a segment (`Err`).
 #[derive(Debug, Clone, PartialEq)]
 struct Span {
     base: i64,
@@ -22,7 +23,7 @@ struct Span {
 
 /// An epoch and everything stored in it: first and last sequence, base offset.
 type Stored = (i16, Vec<(i32, i32, i64)>);
-/// Whether an error is the one to expect.
+/// Whether an error is the expected one.
 type Refusal = fn(&Error) -> bool;
 
 #[derive(Debug)]
@@ -35,7 +36,7 @@ struct Part {
     spans: Vec<Span>,
     /// By producer id.
     producers: HashMap<i64, Stored>,
-    /// Base offset -> who began the segment.
+    /// The incarnation that began each segment, by base offset.
     intents: BTreeMap<i64, Incarnation>,
 }
 
@@ -50,7 +51,7 @@ impl Part {
 
 pub(super) struct Model {
     store: Store,
-    /// The newest life of each agent id.
+    /// The latest incarnation of each agent id.
     lives: Vec<Option<Incarnation>>,
     sealed: BTreeSet<Incarnation>,
     parts: Vec<Part>,
@@ -58,7 +59,8 @@ pub(super) struct Model {
     /// Objects whose rows exist.
     objects: BTreeSet<(Incarnation, u64)>,
     forgotten: HashMap<Incarnation, u64>,
-    /// Segments that a life may still put, and whether they were queued for deletion because it was over.
+    /// Segments that an incarnation may still upload, and whether they were queued for deletion
+    /// because it was sealed.
     abandoned: BTreeMap<(Incarnation, String), bool>,
     deletions: BTreeSet<String>,
     owners: BTreeMap<String, TopicOwner>,
@@ -95,7 +97,7 @@ impl Model {
         }
     }
 
-    /// Makes the call of both and compares.
+    /// Makes the call to the store and the model, and compares the results.
     pub(super) async fn step(&mut self, op: &Op) {
         match op {
             Op::Register(n) => self.register(*n).await,
@@ -169,7 +171,7 @@ impl Model {
         );
     }
 
-    /// The lease as agent `n` believes it, and the refusal to expect if it is not in force.
+    /// Returns the lease that agent `n` uses, and the expected error if it is not in force.
     fn lease(&self, n: usize, partition: usize) -> Option<(Lease, Option<Refusal>)> {
         let life = self.lives[n]?;
         let part = &self.parts[partition];
@@ -272,7 +274,7 @@ impl Model {
         }
     }
 
-    /// The keys of segments that the log has or is about to have.
+    /// Returns the keys of segments that the log contains or is about to contain.
     fn used_keys(&self) -> BTreeSet<String> {
         let mut used = BTreeSet::new();
         for (number, part) in (0..).zip(&self.parts) {

@@ -1,4 +1,4 @@
-//! The Deployment of the agents.
+//! Builds the Deployment of the agents.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,8 @@ use crate::cluster::{
     labels,
 };
 
-/// The Deployment. Rolls agent by agent, the new one first: an agent that stops hands its partitions to others that are there.
+/// Builds the Deployment. It rolls one agent after the other and starts the new one first: an agent
+/// that stops hands its partitions over to running agents.
 pub(super) fn deployment(desired: &Desired, inputs: &Inputs) -> Child {
     let mut spec = json!({
         "selector": { "matchLabels": labels::selector(&desired.name) },
@@ -26,7 +27,7 @@ pub(super) fn deployment(desired: &Desired, inputs: &Inputs) -> Child {
     Draft::new(desired, ManagedKind::Deployment, desired.agent()).body(json!({ "spec": spec }))
 }
 
-/// `None` leaves the number to whoever scales.
+/// Returns the number of replicas; `None` leaves it to the autoscaler.
 fn replicas(scale: &Scale) -> Option<Value> {
     match scale {
         Scale::Stopped => Some(json!(0)),

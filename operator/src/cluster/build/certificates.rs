@@ -1,4 +1,4 @@
-//! The certificates that cert-manager is asked for.
+//! Builds the Certificates for cert-manager.
 
 use serde_json::json;
 
@@ -8,8 +8,8 @@ use crate::cluster::{
     desired::{Desired, Port},
 };
 
-/// The certificate of a listener, if an issuer shall sign it. It names the Service; agents are checked by that name too, since nobody
-/// knows the addresses of pods beforehand.
+/// Builds the Certificate of a listener if it has an issuer. It names the Service; connections to
+/// agents are verified against that name too, since the addresses of pods are not known in advance.
 pub(super) fn certificate(desired: &Desired, listener: &str, port: &Port) -> Option<Child> {
     let certificate = port.certificate.as_ref()?;
     let issuer = certificate.issuer.as_ref()?;

@@ -1,5 +1,6 @@
-//! What a container is given by others: variables that differ from pod to pod, and variables and files from Secrets. Called by the pod
-//! builder. Names of Secrets and keys only; their content goes from Kubernetes into the container.
+//! Environment variables and files of a container: variables that differ between pods, and
+//! variables and files from Secrets. Used by the pod builder. Contains only names and keys of
+//! Secrets; Kubernetes puts their contents into the container.
 
 use serde_json::{Value, json};
 
@@ -8,17 +9,18 @@ use crate::cluster::{
     paths,
 };
 
-/// Readable by the group, which is the pod's own.
+/// Readable by the group, which is that of the pod.
 const FILE_MODE: i64 = 0o440;
 
-/// Who an agent is, and where others reach it.
+/// Returns the variables of an agent's identity and advertised addresses.
 pub(super) fn identity(desired: &Desired) -> Vec<Value> {
     let field = |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": path } } });
     let address = |port: u16| format!("$(POD_IP):{port}");
     vec![
         field("POD_IP", "status.podIP"),
         field("STREAMHOUSE_AGENT_ID", "metadata.name"),
-        // Kubernetes copies the node's label to its pods; it is empty where it does not yet.
+        // Kubernetes copies this label from the node to its pods; older versions do not, which
+        // leaves it empty.
         field(
             "STREAMHOUSE_ZONE",
             "metadata.labels['topology.kubernetes.io/zone']",
@@ -34,7 +36,7 @@ pub(super) fn identity(desired: &Desired) -> Vec<Value> {
     ]
 }
 
-/// How the database and the object store are reached.
+/// Returns the variables for the access to the database and the object store.
 pub(super) fn access(desired: &Desired) -> Vec<Value> {
     let mut variables = vec![secret("STREAMHOUSE_METADATA_URL", &desired.postgresql.connection)];
     if let Some(tls) = &desired.postgresql.tls {
@@ -69,12 +71,12 @@ pub(super) struct Mount {
 }
 
 impl Mount {
-    /// The container's part.
+    /// Returns the volume mount of the container.
     pub(super) fn in_container(&self) -> Value {
         json!({ "name": self.name, "mountPath": self.folder, "readOnly": true })
     }
 
-    /// The pod's part.
+    /// Returns the volume of the pod.
     pub(super) fn volume(&self) -> Value {
         let item = |(key, path): &(String, &str)| json!({ "key": key, "path": path });
         let items: Vec<Value> = self.files.iter().map(item).collect();
@@ -82,7 +84,7 @@ impl Mount {
     }
 }
 
-/// The listeners' certificates.
+/// Returns the certificates of the listeners.
 pub(super) fn certificates(desired: &Desired) -> Vec<Mount> {
     let listeners = [
         ("grpc", "grpc-tls", &desired.grpc),
@@ -99,7 +101,7 @@ pub(super) fn certificates(desired: &Desired) -> Vec<Mount> {
     listeners.into_iter().filter_map(mount).collect()
 }
 
-/// Whom to trust at the database and at the object store.
+/// Returns the CA certificates of the database and the object store.
 pub(super) fn authorities(desired: &Desired) -> Vec<Mount> {
     let database = desired
         .postgresql

@@ -1,5 +1,5 @@
-//! The Jobs: the check of the bucket before agents start, and the deletion of everything that a cluster has stored. The agent's program
-//! does both, since nobody else opens the object store.
+//! Builds the Jobs: the check of the bucket before agents start, and the deletion of all data of a
+//! cluster. Both run the agent's program, since only that opens the object store.
 
 use serde_json::{Value, json};
 
@@ -10,8 +10,10 @@ use super::{
 };
 use crate::cluster::{children::ManagedKind, desired::Desired, inputs::Inputs};
 
-/// Whether the bucket takes, gives and deletes objects, with the agents' own settings, rights and files. Its name has a hash of all that
-/// it depends on: another bucket or another key is another check. A Job that has failed stays until somebody deletes it.
+/// Builds the Job that checks whether objects can be written, read and deleted in the bucket, with
+/// the settings, rights and files of the agents. Its name contains a hash of everything that it
+/// depends on, so that another bucket or key is checked again. A failed Job stays until it is
+/// deleted.
 pub(super) fn preflight(desired: &Desired, inputs: &Inputs) -> Child {
     const COMPONENT: &str = "preflight";
     let spec = json!({
@@ -31,7 +33,8 @@ pub(super) fn preflight(desired: &Desired, inputs: &Inputs) -> Child {
     )
 }
 
-/// Deletes all objects and the metadata. Can be stopped and started again at any point.
+/// Builds the Job that deletes all objects and the metadata. It can be interrupted and restarted at
+/// any point.
 pub(super) fn purge(desired: &Desired) -> Child {
     const COMPONENT: &str = "purge";
     let spec = json!({

@@ -1,5 +1,6 @@
-//! From a cluster as it shall be to the objects that it stands for. Pure, and cannot fail: what could be wrong was refused by `validate`.
-//! The same cluster and the same inputs give the same objects, to the byte. Called by the reconciliation and by `diff`.
+//! Renders the objects of a cluster from its desired state. Free of side effects and infallible:
+//! invalid specs are rejected by `validate`. The same cluster and inputs give identical objects,
+//! byte by byte. Used by the reconciliation and by `diff`.
 
 mod agents;
 mod certificates;
@@ -16,28 +17,29 @@ use kube::core::DynamicObject;
 
 use super::{children::ManagedKind, desired::Desired, inputs::Inputs};
 
-/// One object of a cluster, complete: names, labels, owner, the hash of itself.
+/// One complete object of a cluster: with names, labels, owner reference and the hash of itself.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Child {
-    /// Its kind.
+    /// Kind of the object.
     pub kind: ManagedKind,
-    /// The object, as it is applied.
+    /// The object as it is applied.
     pub object: DynamicObject,
 }
 
 impl Child {
-    /// Its name.
+    /// Returns the name.
     pub fn name(&self) -> &str {
         self.object.metadata.name.as_deref().unwrap_or_default()
     }
 
-    /// Its namespace.
+    /// Returns the namespace.
     pub fn namespace(&self) -> &str {
         self.object.metadata.namespace.as_deref().unwrap_or_default()
     }
 }
 
-/// All objects of a cluster, in the order in which they are applied. Those of an API that is not installed are left out.
+/// Builds all objects of a cluster, in the order in which they are applied. Objects of an API that
+/// is not installed are left out.
 pub fn build(desired: &Desired, inputs: &Inputs) -> Vec<Child> {
     let children = [
         config::service_account(desired),
@@ -58,7 +60,8 @@ pub fn build(desired: &Desired, inputs: &Inputs) -> Vec<Child> {
     children.into_iter().flatten().filter(installed).collect()
 }
 
-/// The Job that deletes all records and the metadata: for a cluster that is being deleted with them, and for nothing else.
+/// Builds the Job that deletes all records and the metadata. Only for a cluster whose deletion with
+/// its data was confirmed.
 pub fn purge(desired: &Desired) -> Child {
     jobs::purge(desired)
 }

@@ -1,4 +1,4 @@
-//! What Prometheus and Grafana are given: the ServiceMonitor, the PrometheusRule, and the dashboard in a ConfigMap.
+//! Builds the ServiceMonitor, the PrometheusRule, and the ConfigMap with the dashboard.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
@@ -18,19 +18,19 @@ use crate::cluster::{
 };
 
 const MONITORING: &str = "monitoring";
-/// The job by which alerts and dashboard know the agents.
+/// Value of the label `job`, by which alerts and dashboard select the agents.
 const JOB: &str = "streamhouse-agents";
 const DASHBOARD: &str = "streamhouse-overview";
 
 static OVERVIEW: LazyLock<Value> = LazyLock::new(|| {
-    // The file is part of this program, and a test reads it.
+    // The file is compiled in, and a test parses it.
     serde_json::from_str(include_str!(
         "../../../../grafana/dashboards/streamhouse-overview.json"
     ))
     .unwrap_or_default()
 });
 
-/// How the agents are scraped. Each series says of which cluster it is.
+/// Builds the ServiceMonitor. Each series is labelled with its cluster.
 pub(super) fn service_monitor(desired: &Desired, inputs: &Inputs) -> Option<Child> {
     let scrape = desired.service_monitor.as_ref()?;
     let set =
@@ -69,7 +69,8 @@ pub(super) fn service_monitor(desired: &Desired, inputs: &Inputs) -> Option<Chil
     )
 }
 
-/// Prometheus connects to addresses of pods; the certificate names the Service.
+/// Returns the TLS configuration. Prometheus connects to the addresses of pods; the certificate
+/// names the Service.
 fn tls_config(desired: &Desired, scrape: &Scrape, inputs: &Inputs) -> Value {
     let mut config = json!({ "serverName": format!("{}.{}.svc", desired.service(), desired.namespace) });
     match (&scrape.tls_config, &desired.http.certificate) {
@@ -77,13 +78,13 @@ fn tls_config(desired: &Desired, scrape: &Scrape, inputs: &Inputs) -> Value {
         (None, Some(certificate)) if inputs.http_authority => {
             config["ca"] = json!({ "secret": { "name": certificate.secret, "key": "ca.crt" } });
         }
-        // A public authority, which Prometheus trusts by itself.
+        // A public CA, which Prometheus trusts by default.
         (None, _) => {}
     }
     config
 }
 
-/// The alerts of this cluster.
+/// Builds the PrometheusRule of the cluster.
 pub(super) fn prometheus_rule(desired: &Desired) -> Option<Child> {
     let wanted = desired.alerts.as_ref()?;
     let groups = alerts::groups(For {
@@ -104,7 +105,7 @@ pub(super) fn prometheus_rule(desired: &Desired) -> Option<Child> {
     )
 }
 
-/// The dashboard, for the sidecar that puts such ConfigMaps into Grafana.
+/// Builds the ConfigMap of the dashboard for Grafana's sidecar.
 pub(super) fn dashboard(desired: &Desired) -> Option<Child> {
     let wanted = desired.dashboard.as_ref()?;
     let mut labels = wanted.labels.clone();
@@ -118,7 +119,8 @@ pub(super) fn dashboard(desired: &Desired) -> Option<Child> {
     Some(draft.annotations([folder]).body(json!({ "data": data })))
 }
 
-/// The dashboard of this cluster: Grafana takes no two with one uid, and it opens on its own cluster.
+/// Returns the dashboard with a unique uid, which Grafana requires, and with this cluster as its
+/// default selection.
 fn overview(desired: &Desired) -> Value {
     let mut overview = OVERVIEW.clone();
     let place = format!("{}/{}", desired.namespace, desired.name);

@@ -1,11 +1,12 @@
-//! How agents are reached, and by whom: the Service and the NetworkPolicy.
+//! Builds the Service and the NetworkPolicy.
 
 use serde_json::{Value, json};
 
 use super::{Child, object::Draft};
 use crate::cluster::{children::ManagedKind, desired::Desired, labels};
 
-/// The Service: what clients connect to first, and what Prometheus finds the agents by. Further on clients speak to each agent itself.
+/// Builds the Service: the first contact of clients and the target of Prometheus' discovery.
+/// Afterwards clients connect to each agent directly.
 pub(super) fn service(desired: &Desired) -> Child {
     let port = |name: &str, number: u16, protocol: &str| json!({ "name": name, "port": number, "targetPort": name, "protocol": "TCP", "appProtocol": protocol });
     let grpc = if desired.grpc.is_tls() {
@@ -21,7 +22,7 @@ pub(super) fn service(desired: &Desired) -> Child {
     } }))
 }
 
-/// Who may connect: agents to each other, clients, and who scrapes metrics.
+/// Builds the NetworkPolicy, which admits agents, clients and metrics scrapers.
 pub(super) fn policy(desired: &Desired) -> Option<Child> {
     let peers = desired.network_policy.as_ref()?;
     let agents = json!({ "podSelector": { "matchLabels": labels::selector(&desired.name) } });

@@ -1,4 +1,5 @@
-//! What every child has: its name, labels, owner and the hash of itself. Called by each builder last.
+//! Builds what all children have in common: name, labels, owner reference and the hash of the
+//! object. Each builder ends here.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use crate::cluster::{
     labels,
 };
 
-/// The start of an object; its body is what stands beside `metadata`.
+/// An object under construction; its body is everything beside `metadata`.
 #[derive(Debug)]
 pub(super) struct Draft<'a> {
     desired: &'a Desired,
@@ -25,7 +26,7 @@ pub(super) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    /// An object of this name in the cluster's namespace.
+    /// Starts an object with this name in the cluster's namespace.
     pub(super) fn new(desired: &'a Desired, kind: ManagedKind, name: impl Into<String>) -> Self {
         Self {
             desired,
@@ -37,13 +38,14 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Is another part of the cluster than an agent.
+    /// Sets a component other than the agents.
     pub(super) fn component(mut self, component: &str) -> Self {
         self.labels.extend(labels::common(self.desired, component));
         self
     }
 
-    /// In this namespace. In another than the cluster's its name tells the clusters of all namespaces apart.
+    /// Sets the namespace. In a namespace other than the cluster's, the name includes the cluster's
+    /// namespace to keep it unique.
     pub(super) fn within(mut self, namespace: &'a str) -> Self {
         if namespace != self.desired.namespace {
             self.name = fit(&format!("{}-{}", self.desired.namespace, self.name));
@@ -52,20 +54,20 @@ impl<'a> Draft<'a> {
         self
     }
 
-    /// Further labels; the operator's own stay as they are.
+    /// Adds labels; the operator's own labels take precedence.
     pub(super) fn labels(mut self, further: &BTreeMap<String, String>) -> Self {
         let ours = std::mem::replace(&mut self.labels, further.clone());
         self.labels.extend(ours);
         self
     }
 
-    /// Further annotations.
+    /// Adds annotations.
     pub(super) fn annotations(mut self, further: impl IntoIterator<Item = (String, String)>) -> Self {
         self.annotations.extend(further);
         self
     }
 
-    /// The object.
+    /// Builds the object with this body.
     pub(super) fn body(mut self, body: Value) -> Child {
         let owned = self.namespace == self.desired.namespace;
         if !owned {
@@ -96,7 +98,8 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// The first 16 hexadecimal digits of a text's SHA-256: enough to tell one cluster's renderings apart.
+/// Returns the first 16 hexadecimal digits of a text's SHA-256, enough to distinguish the
+/// renderings of one cluster.
 pub(super) fn short_hash(text: &str) -> String {
     Sha256::digest(text)
         .iter()
@@ -105,7 +108,8 @@ pub(super) fn short_hash(text: &str) -> String {
         .collect()
 }
 
-/// A name of at most 63 characters: a long one ends in a hash of all of it.
+/// Returns a name of at most 63 characters: a longer one is truncated and ends with a hash of
+/// itself.
 fn fit(name: &str) -> String {
     if name.len() <= 63 {
         return name.to_owned();

@@ -1,4 +1,5 @@
-//! The pods: what agents and Jobs have in common (environment, files, rights), and what the user merges over it.
+//! Builds the pod templates: what agents and Jobs share (environment, files, security context), and
+//! the user's override.
 
 use serde_json::{Value, json};
 
@@ -10,12 +11,12 @@ use crate::cluster::{
     children::ANNOTATION_CONFIG_HASH, desired::Desired, inputs::Inputs, labels, merge::merge,
 };
 
-/// The container's name, by which a user's pod template speaks of it.
+/// Name of the container, by which a user's pod template refers to it.
 pub(super) const CONTAINER: &str = "agent";
-/// Nobody: the images' user.
+/// User of the images, which is unprivileged.
 const USER: i64 = 65532;
 
-/// The pod template of the agents.
+/// Builds the pod template of the agents.
 pub(super) fn agents(desired: &Desired, inputs: &Inputs) -> Value {
     let mounts = [given::certificates(desired), given::authorities(desired)].concat();
     let environment = [given::identity(desired), given::access(desired)].concat();
@@ -35,7 +36,8 @@ pub(super) fn agents(desired: &Desired, inputs: &Inputs) -> Value {
                 { "name": "http", "containerPort": desired.http.number, "protocol": "TCP" },
             ],
             "resources": desired.resources,
-            // Two minutes to start; then a live one answers within half a minute, and a stopping one is known at once by its own word.
+            // Up to two minutes to start; afterwards a hanging agent is restarted after half a
+            // minute, and a stopping one reports itself as not ready at once.
             "startupProbe": probe("/health", 2, 60),
             "livenessProbe": probe("/health", 10, 3),
             "readinessProbe": probe("/ready", 5, 2),
@@ -61,16 +63,16 @@ pub(super) fn agents(desired: &Desired, inputs: &Inputs) -> Value {
     template
 }
 
-/// The pod template of a Job that runs the agent's program with these arguments.
+/// Builds the pod template of a Job that runs the agent's program with these arguments.
 pub(super) fn job(desired: &Desired, component: &str, arguments: &[&str]) -> Value {
-    // A listener's certificate may not be there yet, and a Job listens to nobody.
+    // The certificate of a listener may not exist yet, and a Job has no listener.
     let mounts = given::authorities(desired);
     let mut container = container(desired, arguments, &given::access(desired), &mounts);
     merge(
         &mut container,
         &json!({
             "resources": { "requests": { "cpu": "50m", "memory": "64Mi" }, "limits": { "memory": "256Mi" } },
-            // Its last line says what is wrong, and so becomes the message of a condition.
+            // The last line of the log becomes the message of a condition.
             "terminationMessagePolicy": "FallbackToLogsOnError",
         }),
     );
@@ -89,7 +91,8 @@ pub(super) fn job(desired: &Desired, component: &str, arguments: &[&str]) -> Val
     template
 }
 
-/// The user's pod template without what would keep a Job from ending or makes sense for a server only.
+/// Returns the user's override without what would keep a Job from ending or applies to a server
+/// only.
 fn for_job(over: &Value) -> Value {
     let mut over = over.clone();
     let Some(spec) = over.get_mut("spec").and_then(Value::as_object_mut) else {
@@ -152,7 +155,7 @@ fn spec(desired: &Desired, container: Value, mounts: &[Mount]) -> Value {
     without_empty_lists(json!({
         "serviceAccountName": desired.service_account.name,
         "automountServiceAccountToken": false,
-        // Variables of every Service would come on top of the agent's own.
+        // The variables of every Service would be added to the agent's own.
         "enableServiceLinks": false,
         "imagePullSecrets": pull_secrets,
         "securityContext": {
@@ -164,7 +167,7 @@ fn spec(desired: &Desired, container: Value, mounts: &[Mount]) -> Value {
     }))
 }
 
-/// The API server keeps no empty list, so none is asked for.
+/// Removes empty lists, which the API server does not store.
 fn without_empty_lists(mut object: Value) -> Value {
     if let Some(fields) = object.as_object_mut() {
         fields.retain(|_, value| !value.as_array().is_some_and(Vec::is_empty));
@@ -172,7 +175,8 @@ fn without_empty_lists(mut object: Value) -> Value {
     object
 }
 
-/// Agents of one generation over nodes and zones; those of the one before do not count, or a roll-out would be lopsided.
+/// Spreads the agents over nodes and zones. Counts only pods of the same template, because those of
+/// the previous one would skew a rollout.
 fn spread(desired: &Desired) -> Vec<Value> {
     let over = |topology: &str, otherwise: &str| {
         json!({

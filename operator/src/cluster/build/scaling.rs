@@ -1,5 +1,4 @@
-//! How many agents may go at once, and how many there are when that is not fixed: the PodDisruptionBudget and the
-//! HorizontalPodAutoscaler.
+//! Builds the PodDisruptionBudget and the HorizontalPodAutoscaler.
 
 use serde_json::{Value, json};
 
@@ -10,7 +9,8 @@ use crate::cluster::{
     labels,
 };
 
-/// What evictions may take at once. A pod that is not ready may always go: it serves nobody, and would hold up a drained node for ever.
+/// Builds the PodDisruptionBudget. A pod that is not ready may always be evicted: it serves no
+/// requests and would block the drain of a node.
 pub(super) fn disruption_budget(desired: &Desired) -> Option<Child> {
     let max_unavailable = desired.max_unavailable.clone()?;
     let draft = Draft::new(desired, ManagedKind::PodDisruptionBudget, desired.agent());
@@ -21,7 +21,7 @@ pub(super) fn disruption_budget(desired: &Desired) -> Option<Child> {
     } })))
 }
 
-/// Who chooses the number of agents, when that is not the user.
+/// Builds the HorizontalPodAutoscaler, if the number of agents is not fixed.
 pub(super) fn autoscaler(desired: &Desired) -> Option<Child> {
     let Scale::Automatic(autoscaler) = &desired.scale else {
         return None;
@@ -45,7 +45,8 @@ pub(super) fn autoscaler(desired: &Desired) -> Option<Child> {
     } })))
 }
 
-/// One agent a minute: each hands its partitions over, and nobody should wait for several of them at once.
+/// Scales down by one agent per minute: each hands its partitions over, which should not happen for
+/// several agents at once.
 fn slowly_down() -> Value {
     json!({ "scaleDown": {
         "stabilizationWindowSeconds": 300,

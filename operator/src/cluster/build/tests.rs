@@ -1,4 +1,4 @@
-//! The objects of clusters, as snapshots and as laws over generated clusters.
+//! The objects of clusters, as snapshots and as properties of generated clusters.
 
 use std::collections::BTreeSet;
 
@@ -31,7 +31,7 @@ fn of_kind(children: &[Child], kind: ManagedKind) -> Value {
     serde_json::to_value(&child.object).unwrap()
 }
 
-/// As a file for `kubectl`, with the dashboard's JSON left out: that is a file of its own.
+/// Renders the objects as YAML, with the dashboard's JSON abbreviated.
 fn document(children: &[Child]) -> String {
     let mut documents = Vec::new();
     for child in children {
@@ -64,7 +64,7 @@ fn everything() {
     insta::assert_snapshot!(document(&built(EVERYTHING)));
 }
 
-/// Only what differs from the minimal cluster.
+/// Renders only the objects that differ from those of the minimal cluster.
 fn difference(spec: &str) -> String {
     let minimal = built("{}");
     let changed: Vec<Child> = built(spec)
@@ -253,7 +253,7 @@ fn no_job_is_found_by_the_selector_of_agents() {
     }
 }
 
-/// Whether the API's own types know every field.
+/// Asserts that the API's own types have every field.
 fn known<T: Serialize + DeserializeOwned>(child: &Child) {
     let given = serde_json::to_value(&child.object).unwrap();
     let read: T =
@@ -284,7 +284,8 @@ fn assert_covers(given: &Value, known: &Value, path: &str) {
     }
 }
 
-/// Holds an object to the type of its kind; optional APIs have none here, their objects are held to the API server's.
+/// Checks an object against the type of its kind. The types of optional APIs are not available
+/// here.
 fn assert_known(child: &Child) {
     match child.kind {
         ManagedKind::ServiceAccount => known::<ServiceAccount>(child),

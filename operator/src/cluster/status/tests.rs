@@ -1,4 +1,4 @@
-//! What the status says, case by case, without an API server.
+//! Status for different findings, without an API server.
 
 use serde_json::{Value, json};
 
@@ -46,7 +46,7 @@ fn computed(findings: &Findings) -> ClusterStatus {
     compute(&cluster(json!({})), findings, Timestamp::UNIX_EPOCH)
 }
 
-/// The condition as `status reason`.
+/// Returns the condition as `status reason`.
 fn said(status: &ClusterStatus, kind: ConditionType) -> String {
     let condition = find(&status.conditions, kind).unwrap();
     format!("{} {}", condition.status, condition.reason)

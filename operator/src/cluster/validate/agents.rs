@@ -1,5 +1,5 @@
-//! Checks of `spec.agents` and of what surrounds the pods: how many there are, what they may use, who may connect, what evictions may
-//! take.
+//! Validates `spec.agents` and the fields around the pods: number of agents, resources, network
+//! access and evictions.
 
 use std::collections::BTreeMap;
 
@@ -23,10 +23,10 @@ use crate::{
 const USUAL_REPLICAS: i32 = 3;
 const USUAL_CPU: &str = "250m";
 const MIB: u64 = 1 << 20;
-/// What an agent needs beside the two budgets that its settings give it: code, connections, the work of compressing.
+/// Memory of an agent beside the two budgets in its settings: code, connections, compression.
 const BESIDE_BUDGETS: u64 = 256 * MIB;
 
-/// How many agents.
+/// Returns the number of agents.
 pub(super) fn scale(spec: &ClusterSpec) -> Result<Scale, Problem> {
     let agents = &spec.agents;
     let scale = match (&agents.autoscaling, agents.replicas) {
@@ -48,14 +48,14 @@ fn autoscaler(spec: &ClusterSpec) -> Result<Autoscaler, Problem> {
     };
     if wanted.min_replicas > wanted.max_replicas || wanted.min_replicas < 1 {
         return Err(Problem::spec(format!(
-            "{FIELD}: minReplicas ({}) is at least 1 and not greater than maxReplicas ({})",
+            "{FIELD}: minReplicas ({}) must be at least 1 and not greater than maxReplicas ({})",
             wanted.min_replicas, wanted.max_replicas
         )));
     }
     let cpu = wanted.target_cpu_utilization_percentage;
     if cpu.is_none() && wanted.metrics.is_empty() {
         return Err(Problem::spec(format!(
-            "{FIELD}: say by what to scale: targetCPUUtilizationPercentage or metrics"
+            "{FIELD}: set targetCPUUtilizationPercentage or metrics"
         )));
     }
     let asks_for_cpu = spec.agents.resources.as_ref().is_none_or(|resources| {
@@ -63,7 +63,7 @@ fn autoscaler(spec: &ClusterSpec) -> Result<Autoscaler, Problem> {
     });
     if cpu.is_some() && !asks_for_cpu {
         return Err(Problem::spec(format!(
-            "{FIELD}.targetCPUUtilizationPercentage is a share of what is requested: set spec.agents.resources.requests.cpu"
+            "{FIELD}.targetCPUUtilizationPercentage is a percentage of the CPU request: set spec.agents.resources.requests.cpu"
         )));
     }
     shapes::check_each::<MetricSpec>(&format!("{FIELD}.metrics"), &wanted.metrics)?;
@@ -79,7 +79,8 @@ fn autoscaler(spec: &ClusterSpec) -> Result<Autoscaler, Problem> {
     })
 }
 
-/// What an agent asks for and may use. Without a word from the user that follows from the memory that its settings give it.
+/// Returns the resource requests and limits. By default they are derived from the memory budgets in
+/// the settings.
 pub(super) fn resources(spec: &ClusterSpec, settings: &AgentSettings) -> Result<Value, Problem> {
     let budgets = settings.produce_memory.0.saturating_add(settings.cache_memory.0);
     let Some(wanted) = &spec.agents.resources else {
@@ -103,11 +104,11 @@ pub(super) fn resources(spec: &ClusterSpec, settings: &AgentSettings) -> Result<
             )));
         }
     }
-    #[allow(clippy::cast_precision_loss)] // nobody has so much memory
+    #[allow(clippy::cast_precision_loss)] // exact for every realistic amount of memory
     if let Some(limit) = limits.get("memory").filter(|limit| limit.amount < budgets as f64) {
         return Err(Problem::spec(format!(
             "spec.agents.resources.limits.memory ({}) is less than the settings produceMemory and cacheMemory together ({}Mi): \
-            agents would be killed; raise it, or lower those",
+            agents would be killed; increase the limit or reduce the settings",
             limit.text,
             budgets / MIB
         )));
@@ -135,21 +136,21 @@ fn amounts(part: &str, given: &BTreeMap<String, Scalar>) -> Result<BTreeMap<Stri
         match quantity::parse(&text).filter(|amount| *amount >= 0.0) {
             Some(amount) => Ok((name.clone(), Amount { text, amount })),
             None => Err(Problem::spec(format!(
-                "spec.agents.resources.{part}.{name}: {text:?} is no amount; write 500m, 2 or 512Mi"
+                "spec.agents.resources.{part}.{name}: {text:?} is not a quantity such as 500m, 2 or 512Mi"
             ))),
         }
     };
     given.iter().map(read).collect()
 }
 
-/// The account that the agents run as.
+/// Returns the service account of the agents.
 pub(super) fn service_account(cluster: &str, spec: &ClusterSpec) -> Result<ServiceAccount, Problem> {
     let wanted = &spec.agents.service_account;
     names::annotations("spec.agents.serviceAccount.annotations", &wanted.annotations)?;
     match &wanted.name {
         Some(_) if !wanted.annotations.is_empty() => Err(Problem::spec(
-            "spec.agents.serviceAccount: annotations are for the account that the operator makes; annotate the one that name \
-            says yourself, or leave name out",
+            "spec.agents.serviceAccount: annotations apply only to the account that the operator creates; remove annotations \
+            or name",
         )),
         Some(name) => Ok(ServiceAccount {
             name: name.clone(),
@@ -162,7 +163,7 @@ pub(super) fn service_account(cluster: &str, spec: &ClusterSpec) -> Result<Servi
     }
 }
 
-/// Who may connect.
+/// Returns the allowed peers.
 pub(super) fn network_policy(spec: &ClusterSpec) -> Result<Option<Peers>, Problem> {
     let wanted = &spec.network_policy;
     shapes::check_each::<NetworkPolicyPeer>("spec.networkPolicy.clients", &wanted.clients)?;
@@ -173,7 +174,7 @@ pub(super) fn network_policy(spec: &ClusterSpec) -> Result<Option<Peers>, Proble
     }))
 }
 
-/// What evictions may take at once, as a PodDisruptionBudget has it.
+/// Returns `maxUnavailable` as in a PodDisruptionBudget.
 pub(super) fn max_unavailable(spec: &ClusterSpec) -> Result<Option<Value>, Problem> {
     let wanted = &spec.disruption_budget;
     let refuse = |given: &Scalar| {

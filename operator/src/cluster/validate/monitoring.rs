@@ -1,4 +1,4 @@
-//! Checks of `spec.monitoring`.
+//! Validates `spec.monitoring`.
 
 use crate::{
     cluster::{
@@ -14,10 +14,10 @@ use super::shapes;
 
 const USUAL_FOLDER: &str = "StreamHouse";
 
-/// Each, if it is asked for.
+/// The configuration of each object that is enabled.
 type Asked = (Option<Scrape>, Option<Alerts>, Option<Dashboard>);
 
-/// What Prometheus and Grafana are given.
+/// Returns the configuration of the ServiceMonitor, the PrometheusRule and the dashboard.
 pub(super) fn monitoring(spec: &ClusterSpec, namespace: &str, http: &Port) -> Result<Asked, Problem> {
     let wanted = &spec.monitoring;
     let scrape = scrape(wanted, namespace, http)?;
@@ -33,7 +33,7 @@ pub(super) fn monitoring(spec: &ClusterSpec, namespace: &str, http: &Port) -> Re
 fn place(field: &str, wanted: Option<&String>, own: &str) -> Result<String, Problem> {
     match wanted {
         Some(namespace) if !names::is_dns_label(namespace) => Err(Problem::spec(format!(
-            "spec.monitoring.{field}.namespace: {namespace:?} is no name of a namespace"
+            "spec.monitoring.{field}.namespace: {namespace:?} is not a namespace name"
         ))),
         Some(namespace) => Ok(namespace.clone()),
         None => Ok(own.to_owned()),
@@ -55,12 +55,12 @@ fn scrape(wanted: &Monitoring, own: &str, http: &Port) -> Result<Scrape, Problem
         .as_ref()
         .is_some_and(|config| !config.is_object())
     {
-        return Err(Problem::spec(format!("{FIELD}.tlsConfig is no object")));
+        return Err(Problem::spec(format!("{FIELD}.tlsConfig is not an object")));
     }
     if wanted.enabled && http.is_tls() && namespace != own && wanted.tls_config.is_none() {
         return Err(Problem::spec(format!(
-            "{FIELD} is in the namespace {namespace}, from which the certificate's authority cannot be read here: set \
-            {FIELD}.tlsConfig ({{}} for a public authority), or leave its namespace out"
+            "{FIELD} is in the namespace {namespace}, where the CA certificate in {own} cannot be read: set \
+            {FIELD}.tlsConfig ({{}} for a public CA) or remove {FIELD}.namespace"
         )));
     }
     let read = |what: &str, text: Option<&String>| match text {
@@ -68,7 +68,7 @@ fn scrape(wanted: &Monitoring, own: &str, http: &Port) -> Result<Scrape, Problem
         Some(text) => match millis(text) {
             Some(millis) if millis > 0 => Ok(Some(millis)),
             _ => Err(Problem::spec(format!(
-                "{FIELD}.{what}: {text:?} is no duration; write 30s or 1m30s"
+                "{FIELD}.{what}: {text:?} is not a duration such as 30s or 1m30s"
             ))),
         },
     };
@@ -81,7 +81,7 @@ fn scrape(wanted: &Monitoring, own: &str, http: &Port) -> Result<Scrape, Problem
         .is_some_and(|(interval, timeout)| timeout > interval)
     {
         return Err(Problem::spec(format!(
-            "{FIELD}: scrapeTimeout is longer than interval, which Prometheus refuses"
+            "{FIELD}: scrapeTimeout is longer than interval, which Prometheus rejects"
         )));
     }
     Ok(Scrape {
@@ -113,21 +113,21 @@ fn alerts(wanted: &Monitoring, own: &str) -> Result<Alerts, Problem> {
     for (name, value) in &wanted.thresholds {
         if alerts::threshold(name).is_none() {
             return Err(Problem::spec(format!(
-                "{FIELD}.thresholds: {name} has no threshold; set how long it waits, with {FIELD}.for, or leave it out, with \
+                "{FIELD}.thresholds: {name} has no threshold; set its duration with {FIELD}.for or disable it with \
                 disabledAlerts"
             )));
         }
         let digits = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_digit());
         if value.split('.').count() > 2 || !value.split('.').all(digits) {
             return Err(Problem::spec(format!(
-                "{FIELD}.thresholds.{name}: {value:?} is no number such as 10 or 0.5"
+                "{FIELD}.thresholds.{name}: {value:?} is not a number such as 10 or 0.5"
             )));
         }
     }
     for (name, text) in &wanted.waits {
         if millis(text).is_none() {
             return Err(Problem::spec(format!(
-                "{FIELD}.for.{name}: {text:?} is no duration; write 30s or 1h30m, a year at most"
+                "{FIELD}.for.{name}: {text:?} is not a duration such as 30s or 1h30m of at most a year"
             )));
         }
     }
@@ -140,7 +140,7 @@ fn alerts(wanted: &Monitoring, own: &str) -> Result<Alerts, Problem> {
     })
 }
 
-/// The alert whose name is most like this one.
+/// Returns the alert with the most similar name.
 fn nearest(name: &str) -> &'static str {
     let likeness = |known: &&str| strsim::jaro_winkler(known, name);
     alerts::names()
@@ -158,7 +158,8 @@ fn dashboard(wanted: &Monitoring, own: &str) -> Result<Dashboard, Problem> {
     })
 }
 
-/// Prometheus' durations: `30s`, `1m30s`; a year at most, since Prometheus refuses all rules for one that it cannot hold.
+/// Parses a Prometheus duration such as `30s` or `1m30s`. The maximum is a year, since Prometheus
+/// rejects all rules if one duration overflows.
 fn millis(text: &str) -> Option<u64> {
     const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
     const LONGEST: u64 = 365 * 24 * 3_600_000;

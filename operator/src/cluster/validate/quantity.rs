@@ -1,6 +1,7 @@
-//! Amounts of resources as Kubernetes writes them: `250m`, `512Mi`, `1e3`. Called where amounts are compared.
+//! Parses quantities as Kubernetes writes them: `250m`, `512Mi`, `1e3`. Used where quantities are
+//! compared.
 
-/// The amount as a number, or `None` if Kubernetes would not take it.
+/// Returns the quantity as a number; `None` if Kubernetes would not accept it.
 pub(super) fn parse(text: &str) -> Option<f64> {
     let digits = text
         .find(|c: char| !matches!(c, '0'..='9' | '.' | '+' | '-'))

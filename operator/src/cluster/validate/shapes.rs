@@ -1,12 +1,13 @@
-//! Fields whose shape is another API's and so is free in our schema: held to that API's types here, so that a typing error is told of
-//! where it was made and not when the object is applied. Called by the other checks.
+//! Validates fields that another API defines and that are therefore free-form in the schema,
+//! against the types of that API, so that a typing error is reported in the custom resource and not
+//! when the object is applied. Used by the other validations.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::cluster::problem::Problem;
 
-/// A relabeling of a ServiceMonitor; its CRD is not among the types of the API's library.
+/// A relabeling of a ServiceMonitor, whose types are not part of the Kubernetes API library.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Relabeling {
@@ -26,10 +27,10 @@ pub(super) struct Relabeling {
     action: Option<String>,
 }
 
-/// Holds a value to a type: every field known and of its kind.
+/// Checks a value against a type: every field must exist and have the right type.
 pub(super) fn check<T: Serialize + DeserializeOwned>(field: &str, given: &Value) -> Result<(), Problem> {
     if !given.is_object() {
-        return Err(Problem::spec(format!("{field} is no object")));
+        return Err(Problem::spec(format!("{field} is not an object")));
     }
     let refuse = |error: &dyn std::fmt::Display| Problem::spec(format!("{field}: {error}"));
     let read: T = T::deserialize(given).map_err(|error| refuse(&error))?;
@@ -40,7 +41,7 @@ pub(super) fn check<T: Serialize + DeserializeOwned>(field: &str, given: &Value)
     }
 }
 
-/// The same for each of a list.
+/// Checks each element of a list.
 pub(super) fn check_each<T: Serialize + DeserializeOwned>(
     field: &str,
     given: &[Value],
@@ -51,7 +52,8 @@ pub(super) fn check_each<T: Serialize + DeserializeOwned>(
         .try_for_each(|(index, value)| check::<T>(&format!("{field}[{index}]"), value))
 }
 
-/// The path of the first field that is in `given` and not in `known`. Empty ones do not count: types leave them out.
+/// Returns the path of the first field in `given` that is missing in `known`. Empty values are
+/// ignored, because types omit them.
 fn unknown(given: &Value, known: &Value) -> Option<String> {
     match (given, known) {
         (Value::Object(given), Value::Object(known)) => {

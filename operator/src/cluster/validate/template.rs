@@ -1,5 +1,5 @@
-//! Checks of `spec.agents.podTemplate`: that it is a piece of a pod template, that lists can be merged, and that it leaves alone by what
-//! the agents' pods are found.
+//! Validates `spec.agents.podTemplate`: it must be part of a pod template, its lists must be
+//! mergeable, and it must not change the labels that select the agents' pods.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::cluster::{labels, merge, names, problem::Problem};
 
 const FIELD: &str = "spec.agents.podTemplate";
 
-/// Refuses what cannot be merged or would break the selectors.
+/// Rejects what cannot be merged or would break the selectors.
 pub(super) fn check(template: &Value) -> Result<(), Problem> {
     only(FIELD, template, &["metadata", "spec"])?;
     if let Some(metadata) = given(template, "metadata") {
@@ -21,14 +21,14 @@ pub(super) fn check(template: &Value) -> Result<(), Problem> {
         return Ok(());
     };
     if !spec.is_object() {
-        return Err(Problem::spec(format!("{FIELD}.spec is no object")));
+        return Err(Problem::spec(format!("{FIELD}.spec is not an object")));
     }
-    // Fields that only a newer Kubernetes knows are its business.
+    // Fields of newer Kubernetes versions are passed through.
     PodSpec::deserialize(&without_nulls(spec))
         .map_err(|error| Problem::spec(format!("{FIELD}.spec: {error}")))?;
     match merge::without_key(spec) {
         Some((list, key)) => Err(Problem::spec(format!(
-            "{FIELD}.spec.{list}: each needs {key}, by which it is merged into the operator's own"
+            "{FIELD}.spec.{list}: each element needs {key}, by which it is merged"
         ))),
         None => Ok(()),
     }
@@ -53,31 +53,31 @@ fn check_metadata(metadata: &Value) -> Result<(), Problem> {
     let own = |name: &&String| labels::is_reserved(name);
     match own_labels.keys().chain(annotations.keys()).find(own) {
         Some(name) => Err(Problem::spec(format!(
-            "{field}: {name} is the operator's, by which it finds the agents' pods: leave it out"
+            "{field}: {name} is reserved for the operator: remove it"
         ))),
         None => Ok(()),
     }
 }
 
-/// The field, unless it is null.
+/// Returns the field, unless it is null.
 fn given<'a>(value: &'a Value, field: &str) -> Option<&'a Value> {
     value.get(field).filter(|value| !value.is_null())
 }
 
 fn only(field: &str, value: &Value, known: &[&str]) -> Result<(), Problem> {
     let Some(object) = value.as_object() else {
-        return Err(Problem::spec(format!("{field} is no object")));
+        return Err(Problem::spec(format!("{field} is not an object")));
     };
     match object.keys().find(|name| !known.contains(&name.as_str())) {
         Some(name) => Err(Problem::spec(format!(
-            "{field} has no field {name}; it takes {}",
+            "{field} has no field {name}; its fields are {}",
             known.join(" and ")
         ))),
         None => Ok(()),
     }
 }
 
-/// A null takes a field away when merging; no type has it.
+/// Removes nulls, which remove a field when merging but fit no type.
 fn without_nulls(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {

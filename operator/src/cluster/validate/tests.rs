@@ -1,4 +1,4 @@
-//! What is refused and how it is said, and what the defaults are.
+//! Rejected specs with their messages, and the defaults.
 
 use std::time::Duration;
 
@@ -113,7 +113,7 @@ fn stopped_beats_every_number() {
     }
 }
 
-/// Each a spec, and what its message must hold.
+/// Specs and what their messages must contain.
 const REFUSED: &[(&str, &[&str])] = &[
     (
         "agents: {settings: {flushIntervall: 1s}}",
@@ -130,15 +130,15 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("agents: {settings: {produceMemory: 1e30}}", &["produceMemory"]),
     (
         "agents: {settings: {grpcListen: '0.0.0.0:1'}}",
-        &["grpcListen follows from listeners.grpc.port"],
+        &["grpcListen is derived from listeners.grpc.port"],
     ),
     (
         "agents: {settings: {metadataUrl: 'postgres://u:hunter2@h/d'}}",
-        &["metadataUrl follows from postgresql.connectionSecret"],
+        &["metadataUrl is derived from postgresql.connectionSecret"],
     ),
     (
         "agents: {settings: {tlsDir: /tls}}",
-        &["tlsDir follows from listeners.grpc.tls"],
+        &["tlsDir is derived from listeners.grpc.tls"],
     ),
     (
         "agents: {settings: {flushInterval: 10s}}",
@@ -154,7 +154,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ),
     (
         "agents: {autoscaling: {minReplicas: 1, maxReplicas: 2}}",
-        &["say by what to scale"],
+        &["set targetCPUUtilizationPercentage or metrics"],
     ),
     (
         "agents: {resources: {}, autoscaling: {minReplicas: 1, maxReplicas: 2, targetCPUUtilizationPercentage: 9}}",
@@ -185,7 +185,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ),
     (
         "agents: {serviceAccount: {name: mine, annotations: {a: b}}}",
-        &["serviceAccount", "leave name out"],
+        &["serviceAccount", "remove annotations or name"],
     ),
     (
         "agents: {podTemplate: {spce: {}}}",
@@ -197,7 +197,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ),
     (
         "agents: {podTemplate: {metadata: {labels: {app.kubernetes.io/name: mine}}}}",
-        &["app.kubernetes.io/name is the operator's"],
+        &["app.kubernetes.io/name is reserved for the operator"],
     ),
     (
         "agents: {podTemplate: {metadata: {labels: {a: 1}}}}",
@@ -205,7 +205,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ),
     (
         "agents: {podTemplate: {metadata: {annotations: {streamhouse.io/config-hash: x}}}}",
-        &["streamhouse.io/config-hash is the operator's"],
+        &["streamhouse.io/config-hash is reserved for the operator"],
     ),
     (
         "agents: {podTemplate: {spec: {nodeSelector: [a]}}}",
@@ -213,11 +213,11 @@ const REFUSED: &[(&str, &[&str])] = &[
     ),
     (
         "agents: {podTemplate: {spec: {containers: [{image: x}]}}}",
-        &["podTemplate.spec.containers: each needs name"],
+        &["podTemplate.spec.containers: each element needs name"],
     ),
     (
         "agents: {podTemplate: {spec: {containers: [{name: agent, volumeMounts: [{name: x}]}]}}}",
-        &["volumeMounts: each needs mountPath"],
+        &["volumeMounts: each element needs mountPath"],
     ),
     (
         "image: {repository: 'example.com/agent:1.0'}",
@@ -268,7 +268,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ),
     (
         "monitoring: {serviceMonitor: {namespace: Monitoring}}",
-        &["no name of a namespace"],
+        &["not a namespace name"],
     ),
     (
         "{monitoring: {serviceMonitor: {enabled: true, namespace: monitoring}}, listeners: {http: {tls: {secretName: a}}}}",
@@ -288,15 +288,15 @@ const REFUSED: &[(&str, &[&str])] = &[
     ),
     (
         "monitoring: {prometheusRule: {for: {AgentDown: soon}}}",
-        &["for.AgentDown", "no duration"],
+        &["for.AgentDown", "not a duration"],
     ),
     (
         "monitoring: {prometheusRule: {for: {AgentDown: 9999999h}}}",
-        &["for.AgentDown", "a year at most"],
+        &["for.AgentDown", "at most a year"],
     ),
     (
         "monitoring: {prometheusRule: {thresholds: {HighConsumerLag: '1.2.3'}}}",
-        &["HighConsumerLag", "no number"],
+        &["HighConsumerLag", "not a number"],
     ),
     (
         "monitoring: {prometheusRule: {disabledAlerts: [DiskSpaceLow]}}",

@@ -1,4 +1,4 @@
-//! The rules of the state machine, one by one. The simulation tests them together.
+//! Tests of the state machine, rule by rule. The simulation tests their combination.
 
 use super::*;
 
@@ -28,7 +28,7 @@ fn written(step: Step) -> Record {
     }
 }
 
-/// A machine that leads since `now`, and what it wrote.
+/// Returns the state of a leader since `now`, and what it wrote.
 fn leader(now: Instant) -> (Machine, Stored) {
     let mut machine = machine();
     machine.looked(None, now);
@@ -72,11 +72,11 @@ fn a_held_lease_is_taken_only_after_it_was_watched_unchanged_for_its_whole_durat
     let (now, mut machine) = (Instant::now(), machine());
     machine.looked(Some(held_by("b", 1)), now);
     assert_eq!(machine.next(now, 0), Step::Wait);
-    // Seen again with the same version: no sign of life.
+    // Observed again with the same version: no renewal.
     machine.looked(Some(held_by("b", 1)), now + 14 * SECOND);
     assert_eq!(machine.next(now + 14 * SECOND, 0), Step::Wait);
     assert!(matches!(machine.next(now + 15 * SECOND, 0), Step::Update(_, version) if version == "1"));
-    // A new version starts the wait anew.
+    // A new version restarts the wait.
     machine.looked(Some(held_by("b", 2)), now + 15 * SECOND);
     assert_eq!(machine.next(now + 29 * SECOND, 0), Step::Wait);
     assert!(matches!(machine.next(now + 30 * SECOND, 0), Step::Update(..)));
@@ -95,7 +95,7 @@ fn the_duration_that_counts_is_the_holders() {
     assert_eq!(
         machine.next(now + 14 * SECOND, 0),
         Step::Wait,
-        "its own where the Lease says nothing"
+        "the replica's own duration if the Lease has none"
     );
 }
 
@@ -121,7 +121,7 @@ fn a_write_of_unknown_outcome_is_followed_by_a_look_and_keeps_the_term() {
     machine.writes();
     machine.begin_round(now + 4 * SECOND);
     assert_eq!(machine.next(now + 4 * SECOND, 0), Step::Look);
-    assert_eq!(machine.until(), Some(now + 10 * SECOND), "and is not made longer");
+    assert_eq!(machine.until(), Some(now + 10 * SECOND), "and is not extended");
     let arrived = Stored {
         version: "2".to_owned(),
         ..stored
@@ -131,7 +131,7 @@ fn a_write_of_unknown_outcome_is_followed_by_a_look_and_keeps_the_term() {
     assert_eq!(
         machine.until(),
         Some(now + 10 * SECOND),
-        "only a write that is known makes it longer"
+        "only an acknowledged write extends it"
     );
 }
 
@@ -163,7 +163,7 @@ fn each_renewal_is_a_change_even_if_the_clock_was_set_back() {
     assert_eq!(
         (record.acquired_us, record.transitions),
         (100, 0),
-        "and it is still the same term"
+        "it is still the same term"
     );
 }
 
@@ -180,7 +180,7 @@ fn only_the_holder_releases() {
     assert_eq!(
         machine.release(200),
         None,
-        "it must look first: its last write may have arrived"
+        "it must read first: its last write may have arrived"
     );
 }
 
@@ -195,7 +195,7 @@ fn after_its_term_it_may_take_its_own_lease_again() {
     machine.looked(Some(stored), later);
     assert!(
         matches!(machine.next(later, 0), Step::Update(..)),
-        "nobody was in between, or the version would differ"
+        "no other replica held it meanwhile, or the version would differ"
     );
 }
 

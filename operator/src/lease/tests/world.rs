@@ -1,5 +1,6 @@
-//! A world for the election: virtual time, clocks that run at different speeds, processes that pause, and a Lease behind a network that
-//! loses, delays and repeats. Everything follows from one seed. Used by the tests beside it.
+//! Simulation of the election: virtual time, clocks of different speeds, processes that pause, and
+//! a Lease behind a network that loses, delays and duplicates requests. Deterministic for a given
+//! seed. Used by the tests of the election.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,19 +32,19 @@ use super::super::{
 type Answer = Result<Option<Stored>, StoreError>;
 type Slot = Arc<Mutex<Option<Answer>>>;
 
-/// True time begins at zero.
+/// State of the simulation. True time starts at zero.
 #[derive(Debug, Default)]
 struct State {
     now: Duration,
-    /// Moments at which something may go on.
+    /// Times at which a replica may continue.
     timers: BTreeSet<Duration>,
     lease: Option<Stored>,
     version: u64,
-    /// Requests on their way, by arrival.
+    /// Requests in flight, by arrival.
     requests: BTreeMap<(Duration, u64), (Request, Option<Slot>)>,
     sequence: u64,
     random: u64,
-    /// How many of a thousand calls meet trouble.
+    /// How many of a thousand calls are faulty.
     trouble: u64,
 }
 
@@ -54,7 +55,7 @@ enum Request {
     Update(Record, String),
 }
 
-/// Shared by all that are in it.
+/// The simulation, shared by all replicas.
 #[derive(Debug, Clone, Default)]
 pub(super) struct World(Arc<Mutex<State>>);
 
@@ -69,17 +70,17 @@ impl World {
         self.0.lock().now
     }
 
-    /// From now on so many of a thousand calls meet trouble.
+    /// Sets how many of a thousand calls are faulty from now on.
     pub(super) fn trouble(&self, of_a_thousand: u64) {
         self.0.lock().trouble = of_a_thousand;
     }
 
-    /// Who holds the Lease.
+    /// Returns the record of the Lease.
     pub(super) fn lease(&self) -> Option<Record> {
         self.0.lock().lease.as_ref().map(|stored| stored.record.clone())
     }
 
-    /// Somebody deletes the Lease.
+    /// Deletes the Lease.
     pub(super) fn delete_lease(&self) {
         self.0.lock().lease = None;
     }
@@ -94,7 +95,7 @@ impl World {
         bits ^ (bits >> 31)
     }
 
-    /// Between nothing and this long.
+    /// Returns a random duration of at most `longest`.
     fn some(&self, longest: Duration) -> Duration {
         longest.mul_f64((self.random() >> 11) as f64 / (1_u64 << 53) as f64)
     }
@@ -111,7 +112,8 @@ impl World {
         .await;
     }
 
-    /// Goes to the next moment at which something may go on, but not beyond `end`; `false` at the end.
+    /// Advances to the next time at which a replica may continue, but not beyond `end`; returns
+    /// `false` at the end.
     pub(super) fn advance(&self, end: Duration) -> bool {
         let mut state = self.0.lock();
         let arrival = state.requests.keys().next().map(|(at, _)| *at);
@@ -151,22 +153,23 @@ impl World {
         match draw % 6 {
             // The request is lost.
             0 if trouble => {}
-            // The connection breaks before it arrives; it arrives later, much later perhaps.
+            // The connection breaks before the request arrives; it arrives later, possibly much
+            // later.
             1 if trouble => self.send(request, self.some(seconds(20)), None),
-            // It arrives, the answer is lost and the connection breaks at once.
+            // The request arrives, the response is lost and the connection breaks at once.
             2 if trouble => {
                 self.send(request, latency, None);
                 self.sleep_until(self.now() + 2 * latency).await;
                 return Err(StoreError::Failed("connection reset".to_owned()));
             }
-            // It arrives twice; the second answer comes back.
+            // The request arrives twice; the second response is delivered.
             3 if trouble => {
                 self.send(request.clone(), latency, None);
                 self.send(request, 2 * latency, Some(slot.clone()));
             }
-            // It is slow there.
+            // The request is slow.
             4 if trouble => self.send(request, self.some(seconds(8)), Some(slot.clone())),
-            // It arrives twice, the second time much later.
+            // The request arrives twice, the second time much later.
             5 if trouble => {
                 self.send(request.clone(), latency, Some(slot.clone()));
                 self.send(request, latency + self.some(seconds(20)), None);
@@ -185,7 +188,7 @@ impl World {
 }
 
 impl State {
-    /// What the API server does: one write at a time, refused unless the version is the stored one.
+    /// Acts as the API server: one write at a time, rejected unless the version matches.
     fn arrives(&mut self, request: Request) -> Answer {
         let (record, fits) = match request {
             Request::Get => return Ok(self.lease.clone()),
@@ -200,7 +203,7 @@ impl State {
         if !fits {
             return Err(StoreError::Conflict);
         }
-        // Like the API server's store: a write that changes nothing leaves the version.
+        // Like etcd behind the API server: a write that changes nothing keeps the version.
         if self.lease.as_ref().is_none_or(|stored| stored.record != record) {
             self.version += 1;
             let version = self.version.to_string();
@@ -249,7 +252,7 @@ impl Timer for Watch {
 
     async fn sleep_until(&self, at: Instant) {
         let shown = at.saturating_duration_since(self.base);
-        // Never early by the last digit.
+        // Never early because of rounding.
         let at = shown.div_f64(self.rate) + Duration::from_nanos(10);
         self.world.sleep_until(at).await;
     }
@@ -274,20 +277,20 @@ impl Entropy for Dice {
     }
 }
 
-/// How a replica behaves.
+/// Behavior of a replica.
 #[derive(Debug, Clone)]
 pub(super) struct Habits {
-    /// How fast its clock runs.
+    /// Speed of its clock.
     pub(super) rate: f64,
     /// When it starts.
     pub(super) start: Duration,
-    /// When it is told to stop.
+    /// When it is asked to stop.
     pub(super) stop: Option<Duration>,
-    /// When it dies.
+    /// When it crashes.
     pub(super) crash: Option<Duration>,
-    /// When it does not run, and for how long.
+    /// When it is suspended, and for how long.
     pub(super) pauses: Vec<(Duration, Duration)>,
-    /// How long its work goes on after it was told to stop.
+    /// How long its work continues after a stop request.
     pub(super) lingers: Duration,
 }
 
@@ -315,7 +318,7 @@ pub(super) struct Replica {
     working: Weak<AtomicBool>,
 }
 
-/// The work exists as long as this does.
+/// Marks the work as running until it is dropped.
 struct Working(Arc<AtomicBool>);
 
 impl Drop for Working {
@@ -360,7 +363,7 @@ impl Replica {
                 }
             };
             let ended = elector.run(told, work).await;
-            assert!(matches!(ended, Ended::Stopped), "nothing else ends it here");
+            assert!(matches!(ended, Ended::Stopped), "the election ends only on request");
         };
         Self {
             name: name.to_owned(),
@@ -373,24 +376,24 @@ impl Replica {
         }
     }
 
-    /// Whether it may write.
+    /// Returns whether it may write.
     pub(super) fn leads(&self) -> bool {
         self.process.is_some() && self.fence.holds()
     }
 
-    /// Whether it has work that was not dropped.
+    /// Returns whether its work has not been dropped.
     pub(super) fn works(&self) -> bool {
         self.working
             .upgrade()
             .is_some_and(|working| working.load(Ordering::SeqCst))
     }
 
-    /// Whether its process is there.
+    /// Returns whether its process exists.
     pub(super) fn lives(&self) -> bool {
         self.process.is_some()
     }
 
-    /// Does what it can do now.
+    /// Polls the process once.
     pub(super) fn poll(&mut self) {
         let now = self.world.now();
         let due = |at: Option<Duration>| at.is_some_and(|at| now >= at);
@@ -428,10 +431,10 @@ impl Replica {
     }
 }
 
-/// Lets everything happen until `end` of true time; looks after each step.
+/// Runs the simulation until `end` of true time and calls `look` after each step.
 pub(super) fn run(world: &World, replicas: &mut [Replica], end: Duration, mut look: impl FnMut(&[Replica])) {
     loop {
-        // What one does may let another go on at the same moment.
+        // Progress of one replica may enable another at the same time.
         for _ in 0..3 {
             replicas.iter_mut().for_each(Replica::poll);
         }

@@ -1,4 +1,4 @@
-//! The end of a Topic in each situation.
+//! Deletion of a Topic in each situation.
 
 use serde_json::json;
 use streamhouse_metadata::{TopicOverview, TopicOwner};
@@ -32,7 +32,7 @@ fn there() -> TopicOverview {
     }
 }
 
-/// The end with the owner that is seen, and whether its topic is.
+/// Plans the deletion with this owner and this existence of the topic.
 fn end(topic: &Topic, around: Surroundings, of: Option<(&str, bool)>) -> Removal {
     let seen = of.map(|(uid, exists)| (owner(uid), exists.then(there)));
     let observed = seen.as_ref().map(|(owner, topic)| Observed {
@@ -57,7 +57,7 @@ fn delete_deletes_and_gives_up_the_claim() {
         end(&topic, Surroundings::Stay, Some(("uid-1", true))),
         proceed(true, true, None)
     );
-    // Killed between the two.
+    // The process was killed between the two steps.
     assert_eq!(
         end(&topic, Surroundings::Stay, Some(("uid-1", false))),
         proceed(false, true, None)

@@ -1,4 +1,4 @@
-//! What is told, and what is told once.
+//! Which events are published, and that each is published once.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! The plan for each situation, and the law: planning again after applying gives nothing.
+//! Plans for each situation, and the invariant that planning again after applying gives no changes.
 
 use std::collections::BTreeMap;
 
@@ -62,7 +62,7 @@ fn what_is_there_is_adopted_with_its_partitions_and_converged() {
     let plan = plan_of(&spec, &world(Some(there), None));
     assert_eq!(
         plan.to_string(),
-        "take charge of the name\n\
+        "claim the topic name\n\
          set segment.ms to 1000 (was the default, 600000)\n\
          reset max.message.bytes to the default, 1048588 (was 2048)"
     );
@@ -107,7 +107,7 @@ fn a_spec_that_makes_no_sense_changes_nothing() {
     assert!(plan.to_string().starts_with("InvalidSpec: spec.topicName"));
 }
 
-/// What the metadata store does with each change.
+/// Applies the changes as the metadata store does.
 fn carry_out(changes: &[Change], uid: &str, world: &mut TopicsOverview) {
     let name = || "orders".to_owned();
     for change in changes {

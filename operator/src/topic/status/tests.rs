@@ -1,4 +1,4 @@
-//! Statuses are the same for the same facts, and say no more than is known.
+//! The status is the same for the same facts and contains only what is known.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! What is legal, what is named, what is left alone.
+//! Validation of names, partitions, settings and units.
 
 use serde_json::json;
 
@@ -98,7 +98,7 @@ fn a_value_out_of_bounds_is_named_and_left_alone() {
 fn a_setting_given_twice_is_named_and_left_alone() {
     let twice = json!({ "retention": { "time": "1d" }, "config": { "retention.ms": 1 } });
     let wanted = validate(&topic(twice)).unwrap();
-    assert!(problem_of(&wanted).contains("retention.ms has a field of its own"));
+    assert!(problem_of(&wanted).contains("retention.ms is also set by its own field"));
     assert_eq!(wanted.settings["retention.ms"], Setting::Leave);
 }
 
@@ -160,7 +160,7 @@ fn durations_and_amounts_have_their_units() {
         );
     }
     for text in ["", "Gi", "1G", "1 Gi", "-5"] {
-        assert!(whole_bytes(text).unwrap_err().contains("not an amount"), "{text}");
+        assert!(whole_bytes(text).unwrap_err().contains("not a size"), "{text}");
     }
     for text in ["9223372036854775807d", "99999999999999999999ms"] {
         assert!(milliseconds(text).unwrap_err().contains("too large"), "{text}");

@@ -1,6 +1,6 @@
-//! Writes the files by which clients find a test's API server and say who they are.
+//! Writes kubeconfigs, with which clients find a test's API server and authenticate.
 //!
-//! Called by `kube_api` alone. JSON is YAML, so every client reads them.
+//! Called by `kube_api` only. JSON is valid YAML, so every client can read the files.
 
 use std::path::{Path, PathBuf};
 
@@ -8,18 +8,19 @@ use serde_json::{Value, json};
 
 use super::pki::Pki;
 
-/// Who a client is.
+/// The identity of a client.
 #[derive(Debug)]
 pub(super) enum Identity<'a> {
     /// The administrator, by certificate.
     Admin,
-    /// A user and groups, in whose name the administrator's certificate speaks: authorization sees only them.
+    /// A user and groups, impersonated by the administrator's certificate: authorization considers
+    /// only these.
     User { name: &'a str, groups: &'a [&'a str] },
-    /// Whoever the token is of.
+    /// The owner of a token.
     Token(&'a str),
 }
 
-/// Writes a kubeconfig for the server at `port` of 127.0.0.1.
+/// Writes a kubeconfig for the server at `port` on 127.0.0.1.
 pub(super) fn write(path: PathBuf, port: u16, pki: &Pki, identity: &Identity<'_>) -> anyhow::Result<PathBuf> {
     let config = json!({
         "apiVersion": "v1",

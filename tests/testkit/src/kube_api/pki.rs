@@ -1,7 +1,8 @@
-//! The keys and certificates of a test's API server, made anew for each one and kept in its folder.
+//! Keys and certificates of a test's API server, generated for each server and stored in its
+//! folder.
 //!
-//! Called by `kube_api` alone. One authority signs the server's certificate and the administrator's; the key of service accounts is
-//! not part of it.
+//! Called by `kube_api` only. One authority signs the certificates of the server and of the
+//! administrator. The key of service accounts is independent of it.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,7 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
-/// Files, each named for what the API server calls it.
+/// The files, named after the API server's flags.
 #[derive(Debug)]
 pub(super) struct Pki {
     pub(super) authority: PathBuf,
@@ -28,7 +29,7 @@ pub(super) struct Pair {
 }
 
 impl Pki {
-    /// Makes all of it in `folder`, which must exist.
+    /// Generates all files in `folder`, which must exist.
     pub(super) fn create(folder: &Path) -> anyhow::Result<Pki> {
         let mut params = named("ca of a test", None)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -74,7 +75,7 @@ impl Pair {
     }
 }
 
-/// Kubernetes takes a user's name from the common name and the group from the organization.
+/// Kubernetes reads the user from the common name and the group from the organization.
 fn named(name: &str, group: Option<&str>) -> anyhow::Result<CertificateParams> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.distinguished_name.push(DnType::CommonName, name);

@@ -1,4 +1,4 @@
-//! The console's records: as they are, in pages that are bounded, with what cannot be read named.
+//! The console's records: shown as they are, in bounded pages, with unreadable ones named.
 
 use super::*;
 
@@ -77,7 +77,7 @@ async fn large_records_fill_a_page_and_the_next_goes_on_there() {
     let dir = TempDir::new().unwrap();
     let one = agent(dir.path(), "one").await;
     create(&one, "large", 1).await;
-    // 9 MiB that LZ4 makes small, then records that it cannot.
+    // 9 MiB that LZ4 compresses well, then records that it cannot compress.
     produce_batch(&one, "large", &vec![vec![b'x'; 1 << 20]; 9]).await;
     let noise = |seed: u64| -> Vec<u8> {
         let mut state = seed;
@@ -119,7 +119,7 @@ async fn damaged_and_deleted_records_are_said_and_not_shown() {
     produce(&one, "orders", 0, "first").await.unwrap();
     produce(&one, "orders", 0, "second").await.unwrap();
     one.drain().await;
-    // What is read after a restart comes from the objects; one of them is damaged now.
+    // After a restart records are read from the objects, one of which is now damaged.
     let objects = dir.path().join("objects");
     let mut damaged = 0;
     let mut folders = vec![objects];
@@ -161,7 +161,8 @@ async fn damaged_and_deleted_records_are_said_and_not_shown() {
     one.drain().await;
 }
 
-/// What the leader says of the end of `orders` to who reads from its damaged beginning; before it leads, it does not know.
+/// Returns the end of `orders` that the leader reports to a consumer at its damaged beginning;
+/// before it leads, the end is unknown.
 async fn end_of_an_unreadable_partition(agent: &Agent) -> i64 {
     loop {
         let request = v1::FetchRequest {

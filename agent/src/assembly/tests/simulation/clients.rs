@@ -1,5 +1,5 @@
-//! The clients of the simulation: producers that keep their order and their sequences, readers that ask any agent, and a
-//! consumer that commits what it has read.
+//! The clients of the simulation: producers that keep order and sequences, consumers that read from
+//! any agent, and a consumer group that commits its offsets.
 
 #![allow(clippy::needless_update)] // messages get new fields
 
@@ -8,13 +8,13 @@ use tonic::transport::Endpoint;
 
 use super::*;
 
-/// How long a client waits for an answer before it asks again, perhaps another agent.
+/// How long a client waits for a response before it retries, possibly at another agent.
 const REQUEST_TIME: Duration = Duration::from_millis(400);
 const PAUSE: Duration = Duration::from_millis(3);
-/// Batches of one producer under way at once.
+/// Maximum number of batches of one producer in flight.
 const WINDOW: i32 = 3;
 
-/// Sends values, several at once, each until it is acknowledged. Ends when it may, with nothing open.
+/// Sends values, several at once, each until it is acknowledged. Ends with nothing in flight.
 pub(super) async fn produce_values(world: Arc<World>, mut producer: Producer) {
     let mut sent = 0;
     while producer.sequence < sent || !world.stop_producing.is_cancelled() {
@@ -26,7 +26,7 @@ pub(super) async fn produce_values(world: Arc<World>, mut producer: Producer) {
         }
         let node = world.node();
         let first = producer.sequence;
-        // Batches get their place in the order one after the other; their answers come when they come.
+        // Batches get their place in the order one after the other; their responses arrive later.
         let window = async {
             let mut pending = Vec::new();
             for sequence in first..sent {
@@ -45,9 +45,9 @@ pub(super) async fn produce_values(world: Arc<World>, mut producer: Producer) {
                 }
                 Err(error) => {
                     let code = error.code();
-                    // One after a batch that was not stored has to wait for it.
+                    // A batch after one that was not stored must wait for it.
                     let waits = code == ErrorCode::OutOfOrderSequenceNumber && sequence > first;
-                    // An agent that has just started knows no topic.
+                    // An agent that has just started knows no topics.
                     let new = code == ErrorCode::UnknownTopicOrPartition;
                     assert!(
                         error.is_retryable() || waits || new,
@@ -62,7 +62,7 @@ pub(super) async fn produce_values(world: Arc<World>, mut producer: Producer) {
     }
 }
 
-/// Reads every log again and again, from any agent, sometimes from its beginning; in the end to its end.
+/// Reads every log repeatedly, from any agent and sometimes from its beginning; finally to its end.
 pub(super) async fn read_logs(world: Arc<World>) {
     let mut positions: HashMap<LogName, i64> = HashMap::new();
     loop {
@@ -100,7 +100,8 @@ pub(super) async fn read_logs(world: Arc<World>) {
     }
 }
 
-/// Commits one offset after the other for a group, at whichever agent coordinates it, and looks that it never goes back.
+/// Commits increasing offsets of a group, at whichever agent coordinates it, and verifies that they
+/// never go back.
 pub(super) async fn consume_group(world: Arc<World>) {
     let log = world.logs.lock().first().cloned();
     let mut acked = -1;
@@ -141,7 +142,7 @@ async fn coordinator(world: &World) -> Option<Groups> {
     Some(GroupServiceClient::new(endpoint.connect().await.ok()?))
 }
 
-/// Whether the commit was acknowledged; `None` when it is open.
+/// Returns whether the commit was acknowledged; `None` if that is unknown.
 async fn commit(world: &World, log: &LogName, offset: i64) -> Option<bool> {
     let offset = v1::CommitOffset {
         topic: log.topic.clone(),
@@ -160,7 +161,7 @@ async fn commit(world: &World, log: &LogName, offset: i64) -> Option<bool> {
     Some(answer.into_inner().offsets.first()?.error.is_none())
 }
 
-/// What is committed, if the agent asked knows.
+/// Returns the committed offset, if the agent knows it.
 async fn committed(world: &World, log: &LogName) -> Option<i64> {
     let request = v1::FetchOffsetsRequest {
         group_id: "readers".to_owned(),

@@ -1,4 +1,4 @@
-//! Slots that come and go: what members notice when another agent takes over.
+//! Slots that move: what members notice when another agent takes over.
 
 use std::sync::Arc;
 
@@ -52,7 +52,8 @@ async fn who_waits_at_a_zombie_is_sent_to_the_new_coordinator() {
     until(async || zombie.heartbeat(&first).await == E::RebalanceInProgress).await;
     let b = world.agent("b").await;
     world.lease(&b, "g").await;
-    // The first member's join would complete the rebalance, but the new generation cannot be stored.
+    // The first member's join would complete the rebalance, but the new generation cannot be
+    // stored.
     assert_eq!(
         code(zombie.join(join_request(&first.member_id)).await),
         E::NotCoordinator
@@ -177,8 +178,8 @@ async fn a_group_that_cannot_be_read_goes_on_without_members() {
     assert_eq!(agent.single().await.generation, 42);
 }
 
-/// Members that do what a consumer does, while the slot moves to and fro without warning: every commit that is
-/// acknowledged holds, and nobody ever commits in an old generation.
+/// Members that behave like consumers while the slot moves back and forth without warning: every
+/// acknowledged commit holds, and no commit succeeds in an old generation.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledged_commits_hold_while_the_slot_moves_to_and_fro() {
     let world = World::new().await;
@@ -221,7 +222,7 @@ async fn consume(agents: Arc<[Agent; 2]>) {
             continue;
         }
         while commits < 30 && agent.heartbeat(&joined).await == E::None {
-            // Only the leader commits, so that what it commits is what must be found.
+            // Only the leader commits, so that its commit is the one to be found.
             if joined.leader != joined.member_id {
                 commits += 1;
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;

@@ -1,4 +1,4 @@
-//! A metadata store that fails: nothing is promised that is not stored, and nothing that is stored is forgotten.
+//! A failing metadata store: nothing is promised that is not stored, and nothing stored is lost.
 
 use streamhouse_metadata::{Error as StoreError, GroupQuery};
 
@@ -28,7 +28,7 @@ async fn nothing_happens_while_the_store_is_away() {
     assert_eq!(
         agent.heartbeat(&member).await,
         E::None,
-        "members need not be afraid"
+        "heartbeats do not need the store"
     );
     assert_eq!(code(agent.leave(&member).await), E::MetadataUnavailable);
     cut.release();
@@ -72,7 +72,7 @@ async fn timers_that_cannot_be_stored_are_tried_again() {
 }
 
 impl Coordinator {
-    /// Whether the session of a member of "g" is over, though it is still there.
+    /// Returns whether the session of a member of "g" has expired although it is still a member.
     async fn now_is_past(&self, member_id: &str) -> bool {
         let cell = self.slot("g").unwrap().find("g").unwrap();
         let state = cell.state.lock().await;
@@ -97,7 +97,7 @@ async fn a_rebalance_whose_outcome_was_lost_is_done_again() {
     let second = agent.joining(join_request(""));
     until(async || agent.heartbeat(&first).await == E::RebalanceInProgress).await;
     let mute = world.mute();
-    // The new generation is stored, but nobody here knows.
+    // The new generation is stored, but its coordinator does not know.
     assert_eq!(
         code(agent.join(join_request(&first.member_id)).await),
         E::MetadataUnavailable
@@ -199,7 +199,7 @@ async fn a_store_in_an_older_generation_than_was_written_is_found() {
         let text = agent.coordinator.parts().metrics.render().unwrap();
         text.contains("invariant_violations_total{invariant=\"INV-C1\"} 1")
     };
-    // Too late is not wrong.
+    // A late commit is not a violation.
     let commits = [Method::commit_offsets];
     let ahead = || StoreError::IllegalGeneration { given: 3, stored: 4 };
     let late = world.store.fail_with(commits, ahead);

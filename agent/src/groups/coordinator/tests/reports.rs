@@ -1,4 +1,4 @@
-//! What a coordinator tells the metrics of its groups, above all when nobody else can.
+//! The group metrics of a coordinator, above all after all consumers are gone.
 
 use streamhouse_metadata::{BatchMeta, LeaseMove, MoveOutcome, ObjectCommit, PartitionCommit};
 
@@ -6,7 +6,7 @@ use super::{super::*, world::*};
 use crate::faulty_metadata::Method;
 
 impl World {
-    /// Ten records more in orders-0, committed by this agent.
+    /// Commits ten more records to orders-0 by this agent.
     async fn ten_records(&self, agent: &Agent, sequence: u64) {
         let snapshot = self.store.snapshot(None).await.unwrap().unwrap();
         let orders = snapshot
@@ -50,7 +50,7 @@ impl World {
     }
 }
 
-/// What a scrape finds of the group "g".
+/// Returns the metrics of the group "g" as scraped.
 async fn scraped(agent: &Agent) -> Vec<String> {
     agent.coordinator.report().await.unwrap();
     let text = agent.coordinator.parts().metrics.render().unwrap();
@@ -88,13 +88,13 @@ async fn lag_goes_on_being_told_when_every_member_is_dead() {
         "state{g,state=\"Empty\"} 1",
     ];
     assert_eq!(scraped(&a).await, nobody_left);
-    // While the store fails, what was told last stays: a gap would end an alert.
+    // The last values stay while the store fails: a gap would resolve an alert.
     let away = world.store.lose_before(Method::ALL);
     a.coordinator.report().await.unwrap_err();
     let text = a.coordinator.parts().metrics.render().unwrap();
     assert!(text.contains("streamhouse_group_lag_records{group=\"g\",topic=\"orders\"} 16"));
     away.release();
-    // Whoever coordinates the group next tells it on, and the one before says nothing any more.
+    // The next coordinator continues the series, and the previous one drops them.
     let b = world.agent("b").await;
     world.coordinate(&b, "g").await;
     assert_eq!(scraped(&b).await, nobody_left);

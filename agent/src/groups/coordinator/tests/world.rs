@@ -1,4 +1,5 @@
-//! A cluster for the tests: a real SQLite store, agents with leases in it, and members that call their coordinators.
+//! A cluster for the tests: a real SQLite store, agents with leases in it, and members that call
+//! their coordinators.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -17,7 +18,7 @@ use crate::{
 };
 use streamhouse_core::protocol::v1;
 
-/// What a coordinator asks the store.
+/// Methods of the store that a coordinator calls.
 const GROUP_METHODS: [Method; 4] = [
     Method::groups,
     Method::put_group,
@@ -25,13 +26,13 @@ const GROUP_METHODS: [Method; 4] = [
     Method::fetch_offsets,
 ];
 
-/// The store and the names in it.
+/// The store, and the names cached by the agents.
 pub(super) struct World {
     pub(super) store: Arc<FaultyMetadata>,
     pub(super) names: Arc<Names>,
 }
 
-/// What the agents know of topics: nothing until they look.
+/// The topics that the agents know: none before a refresh.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     store: Mutex<Option<Arc<dyn MetadataStore>>>,
@@ -71,7 +72,7 @@ impl Cluster for Names {
     }
 }
 
-/// One agent.
+/// One agent with its coordinator.
 pub(super) struct Agent {
     pub(super) coordinator: Arc<Coordinator>,
     pub(super) incarnation: Incarnation,
@@ -85,7 +86,7 @@ pub(super) fn limits() -> GroupLimits {
 }
 
 impl World {
-    /// With the topic "orders" of four partitions.
+    /// Creates a cluster with the topic "orders" of four partitions.
     pub(super) async fn new() -> Self {
         let store = FaultyMetadata::in_memory().await;
         let topic = NewTopic {
@@ -99,17 +100,17 @@ impl World {
         Self { store, names }
     }
 
-    /// From now on no call about groups reaches the store.
+    /// Lets no call about groups reach the store from now on.
     pub(super) fn cut(&self) -> FaultHandle {
         self.store.lose_before(GROUP_METHODS)
     }
 
-    /// From now on answers to what is written for groups are lost.
+    /// Drops the replies to writes of groups from now on.
     pub(super) fn mute(&self) -> FaultHandle {
         self.store.lose_after([Method::put_group, Method::commit_offsets])
     }
 
-    /// From now on calls about the group, or the `Slot(n)`, stand still before anything happens.
+    /// Blocks calls about the group, or the `Slot(n)`, before they take effect.
     pub(super) fn hold(&self, about: &str) -> FaultHandle {
         self.store
             .add(MetadataFault::new(MetadataFaultKind::Hang, GROUP_METHODS).about(about))
@@ -158,7 +159,7 @@ impl World {
         topic.partitions[usize::try_from(slot).unwrap()]
     }
 
-    /// Moves the lease of the group's slot to the agent, which does not know yet.
+    /// Moves the lease of the group's slot to the agent, without notifying it.
     pub(super) async fn lease(&self, agent: &Agent, group: &str) -> (i32, Lease) {
         let slot = group_slot(group, GROUP_SLOTS);
         let record = self.slot_record(slot).await;
@@ -182,13 +183,13 @@ impl World {
         )
     }
 
-    /// Makes the agent the group's coordinator. The one before is not told.
+    /// Makes the agent the group's coordinator, without notifying the previous one.
     pub(super) async fn coordinate(&self, agent: &Agent, group: &str) {
         let (slot, lease) = self.lease(agent, group).await;
         agent.coordinator.acquire(slot, lease).await.unwrap();
     }
 
-    /// The usual beginning: one agent that coordinates the group "g".
+    /// Creates a cluster with one agent that coordinates the group "g".
     pub(super) async fn with_agent() -> (Self, Agent) {
         let world = Self::new().await;
         let agent = world.agent("a").await;
@@ -221,7 +222,7 @@ impl Agent {
         }
     }
 
-    /// A join that goes on by itself; resolves to its handle when the coordinator holds it.
+    /// Spawns a join; the handle resolves to its outcome.
     pub(super) fn joining(&self, request: v1::JoinGroupRequest) -> Call<v1::JoinGroupResponse> {
         let coordinator = self.coordinator.clone();
         tokio::spawn(async move {
@@ -273,7 +274,7 @@ impl Agent {
         }
     }
 
-    /// What "g" has committed for orders-0.
+    /// Returns the committed offset of "g" for orders-0.
     pub(super) async fn committed(&self) -> i64 {
         let request = v1::FetchOffsetsRequest {
             group_id: "g".to_owned(),
@@ -291,14 +292,14 @@ impl Agent {
         (description.state, description.members.len())
     }
 
-    /// One member, alone and stable.
+    /// Joins one member, alone and stable.
     pub(super) async fn single(&self) -> v1::JoinGroupResponse {
         let member = self.join(join_request("")).await.unwrap();
         self.sync(&member).await.unwrap();
         member
     }
 
-    /// Two members, the first leading, both stable.
+    /// Joins two members, the first as the leader, both stable.
     pub(super) async fn pair(&self) -> (v1::JoinGroupResponse, v1::JoinGroupResponse) {
         let first = self.join(join_request("")).await.unwrap();
         let second = self.joining(join_request(""));
@@ -312,10 +313,10 @@ impl Agent {
     }
 }
 
-/// A call under way.
+/// The handle of a spawned call.
 pub(super) type Call<T> = tokio::task::JoinHandle<Result<T, Error>>;
 
-/// Gives every member its own id as its assignment.
+/// Assigns every member its own id.
 fn sync_request(member: &v1::JoinGroupResponse) -> v1::SyncGroupRequest {
     let assignments = member.members.iter().map(|member| v1::MemberAssignment {
         member_id: member.member_id.clone(),
@@ -359,7 +360,7 @@ pub(super) fn code<T>(outcome: Result<T, Error>) -> ErrorCode {
     outcome.map_or_else(|error| error.code(), |_| ErrorCode::None)
 }
 
-/// Waits for a condition that must come true.
+/// Waits until the condition holds.
 pub(super) async fn until(mut condition: impl AsyncFnMut() -> bool) {
     let wait = async {
         while !condition().await {

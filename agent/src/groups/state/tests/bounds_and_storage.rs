@@ -1,4 +1,4 @@
-//! Bounds, and what survives the coordinator.
+//! Limits, and what survives the coordinator.
 
 use super::*;
 
@@ -79,7 +79,7 @@ fn a_stored_group_goes_on_where_it_was() {
     desk.now = 77;
     desk.group = Group::load(RULES, record.generation, &record.state, desk.now).unwrap();
     assert_eq!((desk.group.state(), desk.group.record()), ("Stable", record));
-    assert_eq!(desk.group.deadline(), Some(77 + SESSION), "sessions begin anew");
+    assert_eq!(desk.group.deadline(), Some(77 + SESSION), "sessions start again");
     assert_eq!((desk.heartbeat(2, "m1"), desk.heartbeat(2, "m2")), (None, None));
     let sync = desk.sync(2, "m2", &[]);
     assert_eq!(desk.assignment(sync), b"two");

@@ -252,7 +252,7 @@ fn members_without_a_protocol_in_common_are_refused() {
     assert_eq!(
         &*alone.joined(changed).protocol,
         "robin",
-        "a member alone may change its mind"
+        "a single member may change its protocols"
     );
 }
 

@@ -1,4 +1,4 @@
-//! Static members: they keep their place through a restart.
+//! Static members keep their place across a restart.
 
 use super::*;
 
@@ -28,7 +28,7 @@ fn a_static_member_that_restarts_takes_its_place_without_a_rebalance() {
     assert_eq!(
         desk.heartbeat(2, "m2"),
         Some(E::UnknownMemberId),
-        "also when it does not say who it was"
+        "even without its instance id"
     );
 }
 

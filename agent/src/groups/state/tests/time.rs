@@ -1,4 +1,4 @@
-//! Time: silence, patience, callers who went away.
+//! Timeouts: silent members, slow rebalances, disconnected callers.
 
 use super::*;
 
@@ -53,7 +53,7 @@ fn who_does_not_join_again_in_time_is_out() {
         assert_eq!(
             desk.heartbeat(2, "m2"),
             Some(E::RebalanceInProgress),
-            "it lives but does not join"
+            "it sends heartbeats but does not join"
         );
     }
     assert!(desk.waits(third));
@@ -98,7 +98,7 @@ fn who_waits_for_an_answer_does_not_expire() {
     let mut desk = Desk::pair();
     let third = desk.join("");
     let first = desk.join("m1");
-    // m2 goes on saying that it lives, so the rebalance goes on.
+    // m2 keeps sending heartbeats, so the rebalance continues.
     for _ in 0..4 {
         desk.pass(SESSION - 1);
         desk.heartbeat(2, "m2");
@@ -110,7 +110,7 @@ fn who_waits_for_an_answer_does_not_expire() {
     assert_eq!(
         desk.heartbeat(3, "m6"),
         None,
-        "its session began anew with the answer"
+        "its session restarted with the reply"
     );
 }
 
@@ -125,7 +125,7 @@ fn a_leader_that_never_assigns_is_removed_and_those_who_wait_join_again() {
     let beats = REBALANCE / (SESSION - 1);
     for _ in 0..beats {
         desk.pass(SESSION - 1);
-        assert_eq!(desk.heartbeat(3, "m1"), None, "it lives");
+        assert_eq!(desk.heartbeat(3, "m1"), None, "it sends heartbeats");
     }
     assert!(waiting.iter().all(|ticket| desk.waits(*ticket)));
     desk.pass(REBALANCE - beats * (SESSION - 1));
@@ -158,7 +158,7 @@ fn a_member_that_never_asks_for_its_assignment_is_removed_from_a_stable_group() 
 fn an_id_that_nobody_comes_back_with_is_forgotten_and_holds_the_rebalance_up_no_longer() {
     let mut desk = Desk::pair();
     desk.join_with(join(""), true);
-    assert_eq!(desk.group.state(), "Stable", "giving an id away disturbs nobody");
+    assert_eq!(desk.group.state(), "Stable", "issuing an id starts no rebalance");
     let (first, second) = (desk.join("m1"), desk.join("m2"));
     assert!(desk.waits(first), "the newcomer is expected");
     desk.pass(SESSION);

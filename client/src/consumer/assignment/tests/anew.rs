@@ -1,4 +1,4 @@
-//! Topics that are deleted and made anew, and topics that grow.
+//! Topics that are deleted and recreated, and topics that grow.
 
 use super::*;
 
@@ -17,7 +17,7 @@ fn changed() -> Error {
 }
 
 impl Reader {
-    /// Reads the topic "old" from offset 7 on.
+    /// Reads the topic "old" from offset 7.
     fn of_old() -> Self {
         let key = TopicPartition::new("t", 0);
         let mut assignment = Assignment::default();
@@ -69,7 +69,7 @@ fn a_topic_made_anew_is_read_from_its_beginning_and_nothing_of_the_old_one_is_re
     assert!(reader.assignment.uncommitted().is_empty());
     assert!(reader.assignment.due_error(reader.now).is_none());
 
-    // The id that is known may be old for a while.
+    // The cached id may be outdated for a while.
     let wanted = reader.lookup("old");
     assert_eq!(
         reader
@@ -128,7 +128,7 @@ fn without_a_policy_a_topic_made_anew_stops_whoever_read_the_old_one_until_a_see
     assert!(reader.assignment.lookups(reader.now).is_empty());
     assert_eq!(reader.assignment.position(&reader.key).unwrap(), Some(7));
 
-    // A seek means the topic that there is, also where the id that is known is old.
+    // A seek refers to the current topic, even if the cached id is outdated.
     reader.assignment.seek(&reader.key, Position::At(0)).unwrap();
     let wanted = reader.fetch("old");
     assert_eq!(

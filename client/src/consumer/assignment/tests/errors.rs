@@ -1,4 +1,4 @@
-//! Errors of partitions, and what is told of them when.
+//! Errors of partitions, and when `poll` returns them.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ fn an_error_is_told_at_once_and_again_after_a_pause() {
     assert_eq!(code(&mut assignment, now), None, "it is told once");
     assert_eq!(assignment.next_error(now), Some(now + SECOND));
 
-    // Another one does not wait for it.
+    // Another error does not wait for the first one's pause.
     assignment.failing(&wanted[1], gone(), now);
     assert_eq!(
         code(&mut assignment, now),

@@ -1,22 +1,22 @@
-//! Every record once and in order, whatever happens in between.
+//! Every record is returned once and in order, for random sequences of events.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Where the log ends.
+/// End of the log.
 const END: i64 = 40;
 
 #[derive(Debug, Clone)]
 enum Event {
     Ask,
-    /// The newest fetch on its way brings so many batches.
+    /// The newest fetch in flight returns this many batches.
     Answer(usize),
     Poll(usize),
     Pause(bool),
     Evict,
     Seek(i64),
-    /// Records before this are deleted.
+    /// Records before this offset are deleted.
     Truncate(i64),
 }
 
@@ -32,7 +32,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// A consumer of one partition, and what it has to return next.
+/// A consumer of one partition, and the offset it must return next.
 struct Model {
     assignment: Assignment,
     key: TopicPartition,

@@ -1,4 +1,5 @@
-//! What the coordinator's answers mean to the member: to joins, heartbeats and commits, each judged by what it was asked with.
+//! The coordinator's answers to joins, heartbeats and commits, each judged by the identity it was
+//! requested with.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -8,18 +9,18 @@ use tokio::time::Instant;
 use super::{MemberIdentity, MemberMachine, Phase};
 use crate::error::Error;
 
-/// What becomes of a commit that was refused.
+/// How to handle a rejected commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::consumer) enum Verdict {
-    /// It was sent under a generation that is over for a member that went on with the group: to be sent again, for what the
-    /// member still holds, once it knows its assignment.
+    /// Send it again, for the partitions still owned, once the assignment is known: it was sent in
+    /// an earlier generation by a member that has moved on with the group.
     Again,
-    /// The refusal stands.
+    /// The rejection is final.
     Final,
 }
 
 impl MemberMachine {
-    /// The coordinator named the member, which has to join under that name now.
+    /// Sets the member id that the coordinator has assigned; the member must join with it.
     pub(in crate::consumer) fn id_given(&mut self, serial: u64, member_id: &str) {
         if self.goes_on(serial) {
             member_id.clone_into(&mut self.member_id);
@@ -27,7 +28,8 @@ impl MemberMachine {
         }
     }
 
-    /// The join is answered; the assignment is still to come. The group counts this member's heartbeats from now on.
+    /// Handles the answer to a join, before the assignment. From now on the group expects
+    /// heartbeats.
     pub(in crate::consumer) fn join_answered(&mut self, serial: u64, identity: MemberIdentity, now: Instant) {
         if !self.goes_on(serial) {
             return;
@@ -40,7 +42,8 @@ impl MemberMachine {
         self.next_beat = now + self.rules.heartbeat;
     }
 
-    /// The assignment is there. With `cooperative` others wait for what is missing in it until this member gave it up.
+    /// Handles the assignment. With `cooperative`, other members wait until this one has revoked
+    /// the partitions that are missing in it.
     pub(in crate::consumer) fn synced(
         &mut self,
         serial: u64,
@@ -70,7 +73,7 @@ impl MemberMachine {
         self.phase = Phase::Stable { target, awaited };
     }
 
-    /// The join came to nothing; the next one starts after `pause`.
+    /// Handles a failed join. The next one starts after `pause`.
     pub(in crate::consumer) fn join_failed(
         &mut self,
         serial: u64,
@@ -88,12 +91,14 @@ impl MemberMachine {
         self.phase = Phase::Preparing {
             not_before: now + pause,
         };
-        // The subscription may have changed since the join started: then something is to be given up before the next one.
+        // The subscription may have changed since the join started, so that partitions must be
+        // revoked before the next one.
         self.due = true;
         match (error.code(), error) {
             (ErrorCode::RebalanceInProgress | ErrorCode::MemberIdRequired, _) => {}
             (ErrorCode::UnknownMemberId, _) => self.expelled(true),
-            // Another generation than the one it joined: nobody heard there what it holds.
+            // The group is in another generation than the one joined, in which it does not know
+            // what this member owns.
             (ErrorCode::IllegalGeneration, _) => self.expelled(false),
             (ErrorCode::FencedInstanceId, Error::Cluster(error)) => self.fenced(error),
             (_, error) if error.is_retryable() => {}
@@ -101,7 +106,7 @@ impl MemberMachine {
         }
     }
 
-    /// A heartbeat was answered, or the coordinator was silent for a whole session.
+    /// Handles the result of a heartbeat: an answer, or no answer for a whole session time-out.
     pub(in crate::consumer) fn beat_ended(
         &mut self,
         sent: &MemberIdentity,
@@ -119,7 +124,7 @@ impl MemberMachine {
             }
             Err(error) => {
                 if *sent == self.announced_identity() {
-                    tracing::warn!(%error, "the group's coordinator cannot be reached");
+                    tracing::warn!(%error, "the group coordinator cannot be reached");
                     self.expelled(false);
                     self.prepare(now);
                 }
@@ -127,7 +132,7 @@ impl MemberMachine {
         }
     }
 
-    /// A commit was refused.
+    /// Handles a rejected commit.
     pub(in crate::consumer) fn commit_refused(
         &mut self,
         sent: &MemberIdentity,
@@ -144,7 +149,8 @@ impl MemberMachine {
         if sent.member_id != self.member_id {
             return Verdict::Final;
         }
-        // The group may be further than the request was; this member is on its way there.
+        // The group may be in a later generation than the request; this member is already joining
+        // it.
         let is_past = self.unsure || sent.generation != self.announced;
         match error.code() {
             ErrorCode::RebalanceInProgress | ErrorCode::IllegalGeneration if is_past => self.again(),
@@ -170,7 +176,7 @@ impl MemberMachine {
         }
     }
 
-    /// What must be given up first is given up by the application, which perhaps waits for this very commit.
+    /// Partitions to revoke are revoked by the application, which may be waiting for this commit.
     fn again(&self) -> Verdict {
         if self.gets_on() {
             Verdict::Again
@@ -190,7 +196,7 @@ impl MemberMachine {
             tracing::warn!(
                 member_id = self.member_id,
                 partitions = self.held.len(),
-                "the group went on without this member: its partitions are lost"
+                "the group has removed this member; its partitions are lost"
             );
         }
         self.lose_everything();
@@ -206,7 +212,7 @@ impl MemberMachine {
         self.fatal = Some(error);
     }
 
-    /// Whether this join is the one that is under way.
+    /// Returns whether this is the join in flight.
     fn goes_on(&self, serial: u64) -> bool {
         match self.phase {
             Phase::Joining { serial: current, .. } | Phase::Leaving { serial: current, .. } => {
@@ -216,7 +222,7 @@ impl MemberMachine {
         }
     }
 
-    /// Goes, if the id was all that it waited for.
+    /// Completes leaving if the member waited only for its id.
     fn leave_if_known(&mut self) -> bool {
         let leaving = matches!(self.phase, Phase::Leaving { .. });
         if leaving {

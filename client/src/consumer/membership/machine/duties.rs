@@ -1,6 +1,6 @@
-//! What the application's side does for the membership, within `poll` and `close`: hear of partitions that are lost, give
-//! partitions up, take partitions over. Each duty is given out again until it is reported done, because a caller may drop the
-//! future of `poll` at any await.
+//! The actions of a rebalance that involve the application, performed within `poll` and `close`:
+//! report lost partitions, revoke partitions, assign partitions. Each is returned again until it is
+//! completed, because a caller may drop the future of `poll` at any await.
 
 use std::collections::BTreeSet;
 
@@ -8,19 +8,19 @@ use streamhouse_core::TopicPartition;
 
 use super::{MemberMachine, Phase};
 
-/// What is to be done next.
+/// The next action to perform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::consumer) enum Duty {
-    /// To tell the application that these are gone. [`MemberMachine::told_lost`] ends it.
+    /// Report these partitions as lost; ended by [`MemberMachine::told_lost`].
     Lose(Vec<TopicPartition>),
-    /// To give these up, with the last commits. [`MemberMachine::given_up`] ends it.
+    /// Revoke these partitions after their last commits; ended by [`MemberMachine::given_up`].
     Revoke(Vec<TopicPartition>),
-    /// To take these over. They count as held from now on; [`MemberMachine::taken`] ends it.
+    /// Assign these partitions. They are owned from now on; ended by [`MemberMachine::taken`].
     Assign(Vec<TopicPartition>),
 }
 
 impl MemberMachine {
-    /// The next duty: losses first, so that nothing new is begun before the application heard of them.
+    /// Returns the next action: losses first, so that nothing new starts before they are reported.
     pub(in crate::consumer) fn duty(&mut self) -> Option<Duty> {
         if !self.due {
             return None;
@@ -40,7 +40,7 @@ impl MemberMachine {
         None
     }
 
-    /// What has to be given up before anything else happens.
+    /// Returns the partitions that must be revoked before anything else.
     pub(super) fn first_to_go(&self) -> Vec<TopicPartition> {
         let is_unwanted = |key: &TopicPartition| match &self.phase {
             _ if self.closing => true,
@@ -77,7 +77,7 @@ impl MemberMachine {
         }
     }
 
-    /// These are read no more. Some may have been lost meanwhile: the application knows already.
+    /// Completes a revocation. Partitions that were lost meanwhile are not reported again.
     pub(in crate::consumer) fn given_up(&mut self, partitions: &[TopicPartition]) {
         for key in partitions {
             self.lost.remove(key);
@@ -88,7 +88,7 @@ impl MemberMachine {
         }
     }
 
-    /// The application knows that it has these. Returns those that it still has.
+    /// Completes an assignment. Returns the partitions that are still owned.
     pub(in crate::consumer) fn taken(&mut self, partitions: &[TopicPartition]) -> Vec<TopicPartition> {
         let mut still = partitions.to_vec();
         still.retain(|key| self.assigning.remove(key));

@@ -1,4 +1,4 @@
-//! Single scenes of a member's life.
+//! Single scenarios of a member.
 
 mod model;
 
@@ -31,7 +31,7 @@ fn machine(cooperative: bool, is_static: bool, now: Instant) -> MemberMachine {
     machine
 }
 
-/// Joins generation `generation` and takes over these partitions.
+/// Joins generation `generation` and completes the assignment of these partitions.
 fn join(machine: &mut MemberMachine, generation: i32, partitions: &[i32], now: Instant) {
     machine.start_poll(now);
     let serial = machine.orders(now).join.expect("no join").serial;
@@ -63,7 +63,7 @@ fn a_member_that_works_for_long_beats_on_through_a_rebalance_of_an_eager_group()
         at(now, 3),
         Err(refused(ErrorCode::RebalanceInProgress)),
     );
-    // Its partitions are given up by the next poll; until then it must not join, and lives on.
+    // The next poll revokes its partitions. Until then it must not join, and stays a member.
     for seconds in [6, 100, 290] {
         let orders = machine.orders(at(now, seconds));
         assert!(orders.join.is_none());
@@ -111,7 +111,7 @@ fn a_cooperative_member_joins_again_without_a_poll_and_answers_of_before_mean_no
     assert_eq!(machine.commit_permit(), CommitPermit::Send(identity.clone()));
     assert_eq!(machine.commit_refused(&old, &illegal, now), Verdict::Again);
     assert!(!machine.has_lost());
-    // In force, the same answer means that the group went on without it.
+    // In the current generation, the same answer means that the group has removed the member.
     assert_eq!(machine.commit_refused(&identity, &illegal, now), Verdict::Final);
     assert!(machine.has_lost() && machine.tenure(&of(0)).is_none());
 }
@@ -212,7 +212,7 @@ fn a_member_that_leaves_while_its_id_is_asked_for_waits_for_it() {
     assert_eq!((orders.joining, orders.leave.as_deref()), (None, Some("m")));
     machine.left();
     assert!(machine.has_left());
-    // Nobody waits for ever.
+    // The wait is limited.
     machine.subscribe(vec!["t".into()]);
     machine.start_poll(now);
     machine.orders(now).join.unwrap();

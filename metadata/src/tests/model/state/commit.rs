@@ -1,4 +1,4 @@
-//! The model's commits: Kafka's rules for producers once more, and what an object's batches come to.
+//! The model's commits: a second implementation of Kafka's rules for producers.
 
 use streamhouse_core::ErrorCode;
 
@@ -9,7 +9,7 @@ use crate::{
 };
 
 impl Model {
-    /// The batch that `send` stands for, and what becomes of it.
+    /// Returns the batch that `send` describes, and its expected outcome.
     fn judge(part: &mut Part, send: &Send) -> (BatchMeta, BatchOutcome) {
         let size_bytes = send.records.unsigned_abs() * 10;
         let mut meta = BatchMeta {
@@ -29,7 +29,7 @@ impl Model {
         let epoch = epoch + i16::from(send.raise_epoch);
         let first = match usize::try_from(send.back) {
             Ok(0) => next,
-            // The batch stored so many before, if there is one: a retry.
+            // A retry of the batch that was stored `back` batches ago, if there is one.
             Ok(back) if back <= stored.len() => stored[stored.len() - back].0,
             _ => next + 1,
         };
@@ -84,7 +84,8 @@ impl Model {
         (meta, outcome)
     }
 
-    /// What a commit of `life` appends to a partition, and what it answers.
+    /// Returns what a commit of the incarnation `life` appends to a partition, and its expected
+    /// outcome.
     fn append(
         part: &mut Part,
         life: Incarnation,
@@ -174,7 +175,7 @@ impl Model {
         if self.objects.contains(&(commit.incarnation, commit.sequence)) {
             assert_eq!(&answer.unwrap(), outcome);
         } else {
-            // Also of a sealed life: that nothing was committed would be a lie.
+            // Also for a sealed incarnation: an error that claims no side effects would be wrong.
             assert!(self.forgotten[&commit.incarnation] >= commit.sequence);
             assert!(matches!(answer, Err(Error::Forgotten(_))), "{answer:?}");
         }

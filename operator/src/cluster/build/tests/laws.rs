@@ -1,11 +1,12 @@
-//! Laws that hold for every cluster, over generated ones.
+//! Properties of every cluster, tested with generated ones.
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::cluster::{fixtures::defaults, validate::validate};
 
-/// A number of listeners' certificates, numbers of agents, parts switched on, and a namespace that may be long.
+/// Generates clusters with different listeners, numbers of agents, parts and lengths of the
+/// namespace.
 fn specs() -> impl Strategy<Value = (String, String, Inputs)> {
     let tls = || {
         prop::sample::select(vec![
@@ -71,7 +72,7 @@ proptest! {
         let cluster = serde_yaml_ng::from_str(&cluster).unwrap();
         let desired = validate(&cluster, &defaults()).unwrap();
         let children = build(&desired, &inputs);
-        prop_assert_eq!(&children, &build(&desired, &inputs), "the same twice");
+        prop_assert_eq!(&children, &build(&desired, &inputs), "not deterministic");
         let mut seen = BTreeSet::new();
         for child in &children {
             assert_known(child);

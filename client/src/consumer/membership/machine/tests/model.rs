@@ -1,4 +1,4 @@
-//! Random members, applications and networks against the state machine: whatever happens, what must hold holds.
+//! Random members, applications and network failures against the state machine and its invariants.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,17 +17,17 @@ fn refuse<T>(code: ErrorCode) -> Result<T, CoreError> {
     Err(CoreError::new(code, "the model says so"))
 }
 
-/// The group as its coordinator has it.
+/// The state of the group at its coordinator.
 #[derive(Debug, Default)]
 struct Coordinator {
     generation: i32,
     members: BTreeMap<String, Seat>,
     pending: BTreeSet<String>,
     joining: bool,
-    /// Of the generation, once its leader brought it.
+    /// Assignments of the generation, once its leader has sent them.
     shares: Option<BTreeMap<String, Vec<TopicPartition>>>,
     committed: BTreeMap<TopicPartition, i64>,
-    /// Generations that members were answered with, and have not heard of yet.
+    /// Generations that were answered to members and not yet received.
     answers: BTreeMap<String, i32>,
     names: usize,
 }
@@ -145,7 +145,7 @@ impl Coordinator {
         }
     }
 
-    /// Members that have not joined are left behind.
+    /// Removes the members that have not joined.
     fn end_joining(&mut self) {
         if self.joining {
             self.members.retain(|_, seat| seat.joined);
@@ -157,7 +157,7 @@ impl Coordinator {
     }
 }
 
-/// How far a join is.
+/// Progress of a join.
 #[derive(Debug)]
 enum Stage {
     Asking,
@@ -178,7 +178,7 @@ struct CommitCall {
     answer: Option<Result<(), CoreError>>,
 }
 
-/// A consumer: the machine, its driver and its application.
+/// A consumer: state machine, driver and application.
 #[derive(Debug)]
 struct Consumer {
     machine: MemberMachine,
@@ -247,7 +247,7 @@ impl Consumer {
         self.leaves.extend(orders.leave);
     }
 
-    /// The network moves the join on by one step.
+    /// Advances the join by one step.
     fn step_join(&mut self, group: &mut Coordinator, now: Instant) {
         let Some((mut order, stage)) = self.join.take() else {
             return;
@@ -350,7 +350,7 @@ impl Consumer {
                 Some(Ok(())) => {}
                 Some(Err(error)) => {
                     let verdict = self.machine.commit_refused(&call.sent, &error, now);
-                    // Sent again under the name of the day, if it is still held.
+                    // Send it again with the current identity if the partition is still owned.
                     if verdict == Verdict::Again
                         && self.machine.tenure(&call.key) == Some(call.tenure)
                         && let CommitPermit::Send(sent) = self.machine.commit_permit()
@@ -362,7 +362,7 @@ impl Consumer {
         }
     }
 
-    /// The application begins its next duty, or ends the one that it is at.
+    /// Starts the application's next action, or completes the current one.
     fn step_duty(&mut self, group: &Coordinator, now: Instant) {
         let Some(duty) = self.duty.take() else {
             if !self.closing {
@@ -419,7 +419,7 @@ enum Event {
     Beat(u8),
     Commit(u8, u8),
     Duty(u8),
-    /// The future of poll is dropped.
+    /// The future of `poll` is dropped.
     CutOff(u8),
     Leave(u8),
     Read(u8, u8),
@@ -427,11 +427,11 @@ enum Event {
     Start,
     Close(u8),
     Resubscribe(u8, bool),
-    /// The coordinator gives a member up.
+    /// The coordinator removes a member.
     Expel(u8),
     /// The time to join is over.
     EndJoining,
-    /// Another coordinator is in a later generation.
+    /// Another coordinator has a later generation.
     Jump,
     /// The network loses the answer to a join.
     LoseJoin(u8),
@@ -575,7 +575,7 @@ impl World {
         }
     }
 
-    /// Everybody answers, polls and has time: the group comes to rest.
+    /// All members answer and poll until the group is stable.
     fn settle(&mut self) {
         for _ in 0..120 {
             for who in 0..u8::try_from(self.consumers.len()).unwrap() {
@@ -629,7 +629,7 @@ fn assignor() -> impl Strategy<Value = Assignor> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Nobody is expelled: nothing is ever lost, whatever the order of events.
+    /// Without expulsions nothing is ever lost, for any order of events.
     #[test]
     fn healthy_rebalances_lose_nothing(
         assignor in assignor(),
@@ -649,8 +649,8 @@ proptest! {
         }
     }
 
-    /// Members are expelled, answers get lost, generations jump: no offset goes back, no partition has two readers, and in
-    /// the end all is read and no ghost is left.
+    /// Members are expelled, answers are lost, generations jump: no offset moves back, no partition
+    /// has two owners, and in the end all partitions are read and no dead member is left.
     #[test]
     fn whatever_happens_the_group_recovers_and_no_offset_goes_back(
         assignor in assignor(),
@@ -660,7 +660,7 @@ proptest! {
         for event in &events {
             world.run(event);
         }
-        // Ids that were given in answers which the network lost end with their sessions.
+        // Ids in answers that the network lost end with their sessions.
         world.settle();
         world.group.pending.clear();
         world.check_rest();
