@@ -19,7 +19,7 @@ use futures::FutureExt;
 use streamhouse_core::{
     settings::AgentSettings,
     time::{system_clock, system_entropy},
-    trace::Traces,
+    trace::OptionalTracer,
 };
 use streamhouse_metadata::{AgentRegistration, ConnectOptions, MetadataStore};
 use tokio::{
@@ -30,44 +30,44 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    directory::Directory,
-    failpoint::FailPoints,
+    deferred_metadata::DeferredMetadataStore,
+    directory::ClusterDirectory,
+    failpoint::FailPointRegistry,
     fetch::tail::TailBudget,
-    groups::{Coordinator, GroupsService},
-    health::{Condition, Health},
-    late::Late,
-    leases::{Keeper, watch},
+    groups::{GroupCoordinator, GroupGrpcService},
+    health::{AgentHealth, ReadinessCondition},
+    leases::{LeaseKeeper, watch},
     maintenance,
-    memory::ReadMemory,
-    metrics::Metrics,
-    node::Node,
-    ownership::{self, Ownership, identity},
+    memory::ReadMemoryBudgets,
+    metrics::AgentMetrics,
+    node::AgentNode,
+    ownership::{self, OwnershipState, identity},
     process,
     produce::WriterSettings,
-    server::Ports,
+    server::ServerPorts,
     store::{
         self, ObjectStore, StoreSettings, blocks,
         health::{StoreHealth, WatchedStore},
     },
-    tls::Tls,
+    tls::ListenerCertificates,
     traces::AgentTraces,
 };
 
 /// Concurrent reads of the object store on behalf of readers that are behind.
-const COLD_READS: usize = 16;
+const MAX_CONCURRENT_COLD_READS: usize = 16;
 /// Back-off between attempts to reach a store: first and longest delay, doubling in between.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 /// Time limit of one check of the object store.
-const PROOF: Duration = Duration::from_secs(20);
+const STORE_CHECK_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long calls in flight may take after all leases are handed over.
-const LAST_CALLS: Duration = Duration::from_secs(1);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
 /// A running agent.
 pub struct Agent {
-    node: Arc<Node>,
-    keeper: Arc<Keeper>,
+    node: Arc<AgentNode>,
+    keeper: Arc<LeaseKeeper>,
     addresses: (SocketAddr, SocketAddr),
-    tls: Arc<Tls>,
+    tls: Arc<ListenerCertificates>,
     stop: CancellationToken,
     serving: JoinHandle<anyhow::Result<()>>,
     working: JoinHandle<()>,
@@ -89,60 +89,65 @@ impl Agent {
     /// If the object store cannot be opened, a certificate cannot be used, or a port cannot be
     /// bound.
     pub async fn start(settings: AgentSettings) -> anyhow::Result<Self> {
-        Self::start_traced(settings, Traces::default()).await
+        Self::start_traced(settings, OptionalTracer::default()).await
     }
 
     /// Starts an agent as [`Agent::start`] does, and exports traces.
     ///
     /// # Errors
     /// As [`Agent::start`].
-    pub async fn start_traced(settings: AgentSettings, traces: Traces) -> anyhow::Result<Self> {
-        Self::start_on(settings, Arc::new(Late::default()), traces).await
+    pub async fn start_traced(settings: AgentSettings, traces: OptionalTracer) -> anyhow::Result<Self> {
+        Self::start_with_deferred_metadata(settings, Arc::new(DeferredMetadataStore::default()), traces).await
     }
 
-    pub(crate) async fn start_on(
+    pub(crate) async fn start_with_deferred_metadata(
         settings: AgentSettings,
-        late: Arc<Late>,
-        traces: Traces,
+        deferred: Arc<DeferredMetadataStore>,
+        traces: OptionalTracer,
     ) -> anyhow::Result<Self> {
         streamhouse_metadata::check_address(settings.metadata_url.expose()).context("metadata-url")?;
         if settings.dev {
             let made = std::fs::create_dir_all(&settings.data_dir);
-            made.with_context(|| format!("cannot create the data directory {}", settings.data_dir.display()))?;
+            made.with_context(|| {
+                format!("cannot create the data directory {}", settings.data_dir.display())
+            })?;
         }
-        let store = store::open(&store_settings(&settings))
+        let store = store::open_store(&store_settings(&settings))
             .await
             .context("the object store cannot be opened")?;
-        Self::start_with(settings, late, store, traces).await
+        Self::start_with_stores(settings, deferred, store, traces).await
     }
 
     /// Starts an agent as [`Agent::start`] does, on an object store that is already open; the
     /// metadata store may already be connected.
-    pub(crate) async fn start_with(
+    pub(crate) async fn start_with_stores(
         settings: AgentSettings,
-        late: Arc<Late>,
+        deferred: Arc<DeferredMetadataStore>,
         store: Arc<dyn ObjectStore>,
-        traces: Traces,
+        traces: OptionalTracer,
     ) -> anyhow::Result<Self> {
-        let metrics = Arc::new(Metrics::new()?);
-        let tls = Arc::new(Tls::load(settings.tls_dir.as_deref(), &metrics).await?);
-        let store_health = StoreHealth::new(Arc::new(Health::default()));
+        let metrics = Arc::new(AgentMetrics::new()?);
+        let tls = Arc::new(ListenerCertificates::load(settings.tls_dir.as_deref(), &metrics).await?);
+        let store_health = StoreHealth::new(Arc::new(AgentHealth::default()));
         let store = Arc::new(WatchedStore::new(store, store_health.clone()));
-        let store: Arc<dyn ObjectStore> = Arc::new(store::metered::Metered::new(store, metrics.registry())?);
-        let node = Arc::new(node(
+        let store: Arc<dyn ObjectStore> = Arc::new(store::metered::MeteredObjectStore::new(
+            store,
+            metrics.registry(),
+        )?);
+        let node = Arc::new(build_node(
             settings,
-            late.clone(),
+            deferred.clone(),
             (store, store_health),
             metrics,
             traces,
         ));
-        let ports = Ports::bind(&node.settings.grpc_listen, &node.settings.http_listen).await?;
+        let ports = ServerPorts::bind(&node.settings.grpc_listen, &node.settings.http_listen).await?;
         let addresses = ports.addresses()?;
-        let coordinator = Coordinator::new(node.clone());
+        let coordinator = GroupCoordinator::new(node.clone());
         let registration = registration(&node.settings, addresses);
-        let groups = GroupsService::new(coordinator.clone());
+        let groups = GroupGrpcService::new(coordinator.clone());
         let reporting = coordinator.clone();
-        let keeper = Arc::new(Keeper::new(
+        let keeper = Arc::new(LeaseKeeper::new(
             node.clone(),
             coordinator,
             registration,
@@ -151,7 +156,13 @@ impl Agent {
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned().map(drop).shared();
         let serving = tokio::spawn(ports.serve(node.clone(), groups, tls.clone(), stopped));
-        let working = tokio::spawn(work(node.clone(), late, keeper.clone(), reporting, stop.clone()));
+        let working = tokio::spawn(run_background_tasks(
+            node.clone(),
+            deferred,
+            keeper.clone(),
+            reporting,
+            stop.clone(),
+        ));
         Ok(Self {
             node,
             keeper,
@@ -164,7 +175,7 @@ impl Agent {
     }
 
     /// Returns the components shared within the agent.
-    pub fn node(&self) -> &Arc<Node> {
+    pub fn node(&self) -> &Arc<AgentNode> {
         &self.node
     }
 
@@ -174,13 +185,13 @@ impl Agent {
     }
 
     /// Returns the certificates of the listeners.
-    pub fn tls(&self) -> &Arc<Tls> {
+    pub fn tls(&self) -> &Arc<ListenerCertificates> {
         &self.tls
     }
 
     /// Waits until a component of the agent ends without being stopped, which only a failure can
     /// cause. The agent cannot be used afterwards.
-    pub async fn failed(&mut self) -> anyhow::Error {
+    pub async fn wait_for_failure(&mut self) -> anyhow::Error {
         tokio::select! {
             served = &mut self.serving => match served {
                 Ok(Err(error)) => error.context("serving failed"),
@@ -200,10 +211,10 @@ impl Agent {
         let open = self.node.metrics.connections.clone();
         self.keeper.drain(deadline, || open.get() > 0).await;
         // The keeper releases what is left even after the deadline.
-        let _ = timeout(LAST_CALLS, &mut self.working).await;
+        let _ = timeout(SHUTDOWN_GRACE, &mut self.working).await;
         self.stop.cancel();
-        let _ = timeout(LAST_CALLS, &mut self.serving).await;
-        match timeout(LAST_CALLS, self.node.metadata.close()).await {
+        let _ = timeout(SHUTDOWN_GRACE, &mut self.serving).await;
+        match timeout(SHUTDOWN_GRACE, self.node.metadata.close()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "closing the metadata store failed"),
             Err(_) => tracing::warn!("closing the metadata store timed out"),
@@ -217,8 +228,8 @@ impl Agent {
         self.serving.abort();
         let _ = (&mut self.working).await;
         let _ = (&mut self.serving).await;
-        if let Some(life) = self.node.life.swap(None) {
-            life.over.cancel();
+        if let Some(session) = self.node.session.swap(None) {
+            session.ended.cancel();
         }
     }
 }
@@ -230,13 +241,13 @@ impl Drop for Agent {
     }
 }
 
-fn node(
+fn build_node(
     settings: AgentSettings,
-    late: Arc<Late>,
+    deferred: Arc<DeferredMetadataStore>,
     (store, store_health): (Arc<dyn ObjectStore>, Arc<StoreHealth>),
-    metrics: Arc<Metrics>,
-    traces: Traces,
-) -> Node {
+    metrics: Arc<AgentMetrics>,
+    traces: OptionalTracer,
+) -> AgentNode {
     let budgets = settings.memory_budgets();
     let bound = i64::try_from(budgets.total()).unwrap_or(i64::MAX);
     metrics.memory_bound.set(bound);
@@ -247,25 +258,25 @@ fn node(
         misses: metrics.cache_misses.clone(),
         held_bytes: metrics.cache_bytes.clone(),
     };
-    Node {
-        metadata: late,
-        directory: Arc::new(Directory::default()),
+    AgentNode {
+        metadata: deferred,
+        directory: Arc::new(ClusterDirectory::default()),
         clock: system_clock(),
         entropy: system_entropy(),
-        blocks: blocks::BlockCache::new(store.clone(), cache, blocks::DEFAULT_BLOCK, block_metrics),
+        blocks: blocks::BlockCache::new(store.clone(), cache, blocks::DEFAULT_BLOCK_SIZE, block_metrics),
         store,
-        looks: Arc::default(),
-        cold_reads: Semaphore::new(COLD_READS),
-        memory: ReadMemory::new(&budgets),
+        foreign_logs: Arc::default(),
+        cold_reads: Semaphore::new(MAX_CONCURRENT_COLD_READS),
+        memory: ReadMemoryBudgets::new(&budgets),
         tails: Arc::new(TailBudget::new(usize::try_from(cache).unwrap_or(usize::MAX))),
         metrics,
         health: store_health.health().clone(),
         store_health,
-        stalled: parking_lot::Mutex::default(),
+        stalled_write: parking_lot::Mutex::default(),
         traces: AgentTraces::new(traces, settings.metadata_url.expose()),
-        ownership: Ownership::default(),
-        failpoints: Arc::new(FailPoints::default()),
-        life: arc_swap::ArcSwapOption::empty(),
+        ownership: OwnershipState::default(),
+        failpoints: Arc::new(FailPointRegistry::default()),
+        session: arc_swap::ArcSwapOption::empty(),
         settings,
     }
 }
@@ -307,7 +318,7 @@ fn registration(settings: &AgentSettings, (grpc, http): (SocketAddr, SocketAddr)
     let host = process::host_name();
     let given = |given: &str, bound| {
         if given.is_empty() {
-            advertised(bound, settings.dev, host.as_deref())
+            advertised_address(bound, settings.dev, host.as_deref())
         } else {
             given.to_owned()
         }
@@ -330,14 +341,14 @@ fn registration(settings: &AgentSettings, (grpc, http): (SocketAddr, SocketAddr)
 /// Another agent uses the data directory.
 #[derive(Debug, thiserror::Error)]
 #[error("another agent uses the data directory {0}; stop it, or give this agent another --data-dir")]
-pub struct DataDirInUse(String);
+pub struct DataDirInUseError(String);
 
 /// Locks the data directory of the embedded default for as long as the returned file stays open.
 /// Returns `None` with other settings, which have no data directory.
 ///
 /// # Errors
-/// [`DataDirInUse`] if another agent holds the lock; otherwise if the directory cannot be written.
-pub fn claim_data_dir(settings: &AgentSettings) -> anyhow::Result<Option<File>> {
+/// [`DataDirInUseError`] if another agent holds the lock; otherwise if the directory cannot be written.
+pub fn lock_data_dir(settings: &AgentSettings) -> anyhow::Result<Option<File>> {
     if !settings.dev {
         return Ok(None);
     }
@@ -348,7 +359,7 @@ pub fn claim_data_dir(settings: &AgentSettings) -> anyhow::Result<Option<File>> 
     let lock = lock.with_context(|| format!("cannot write to the data directory {shown}"))?;
     match lock.try_lock() {
         Ok(()) => Ok(Some(lock)),
-        Err(TryLockError::WouldBlock) => Err(DataDirInUse(shown.to_string()).into()),
+        Err(TryLockError::WouldBlock) => Err(DataDirInUseError(shown.to_string()).into()),
         // The file system has no locks: a second agent cannot be detected.
         Err(TryLockError::Error(error)) => {
             tracing::warn!(%error, "cannot lock the data directory; do not run a second agent on it");
@@ -359,7 +370,7 @@ pub fn claim_data_dir(settings: &AgentSettings) -> anyhow::Result<Option<File>> 
 
 /// Returns the address that clients connect to: the bound address or, where it means every
 /// interface, the host name.
-fn advertised(bound: SocketAddr, dev: bool, host: Option<&str>) -> String {
+fn advertised_address(bound: SocketAddr, dev: bool, host: Option<&str>) -> String {
     match host {
         _ if !bound.ip().is_unspecified() => bound.to_string(),
         Some(host) if !dev => format!("{host}:{}", bound.port()),
@@ -369,37 +380,41 @@ fn advertised(bound: SocketAddr, dev: bool, host: Option<&str>) -> String {
 
 /// Runs the background tasks of the agent until the lease keeper has finished or `stop` is
 /// cancelled.
-async fn work(
-    node: Arc<Node>,
-    late: Arc<Late>,
-    keeper: Arc<Keeper>,
-    coordinator: Arc<Coordinator>,
+async fn run_background_tasks(
+    node: Arc<AgentNode>,
+    deferred: Arc<DeferredMetadataStore>,
+    keeper: Arc<LeaseKeeper>,
+    coordinator: Arc<GroupCoordinator>,
     stop: CancellationToken,
 ) {
     let every = node.settings.maintenance_interval;
     tokio::select! {
         () = stop.cancelled() => {}
-        () = lead(node.clone(), late.clone(), keeper) => {}
-        () = look(node.clone(), late) => {}
-        () = coordinator.keep_reporting() => {}
+        () = run_lease_keeper(node.clone(), deferred.clone(), keeper) => {}
+        () = run_directory_watch(node.clone(), deferred) => {}
+        () = coordinator.run_reports() => {}
         () = maintenance::run(node.clone(), every, stop.clone()) => {}
-        () = doubt_object_store(&node) => {}
+        () = recheck_object_store(&node) => {}
     }
 }
 
 /// Runs the lease keeper once both stores are usable: an agent that cannot store records must not
 /// hold leases.
-async fn lead(node: Arc<Node>, late: Arc<Late>, keeper: Arc<Keeper>) {
+async fn run_lease_keeper(
+    node: Arc<AgentNode>,
+    deferred: Arc<DeferredMetadataStore>,
+    keeper: Arc<LeaseKeeper>,
+) {
     let proved = async {
         // Reads only: which cluster the bucket belongs to is known only after the metadata store is
         // reached.
-        reach_object_store(&node, Question::Look).await;
-        late.arrived().await;
-        reach_object_store(&node, Question::Prove).await;
-        node.store_health.proved();
+        wait_for_object_store(&node, StoreProbe::Read).await;
+        deferred.wait_connected().await;
+        wait_for_object_store(&node, StoreProbe::ReadWrite).await;
+        node.store_health.mark_proved();
     };
     tokio::select! {
-        () = keeper.finishing() => return,
+        () = keeper.wait_stopped() => return,
         () = proved => {}
     }
     keeper.run().await;
@@ -407,83 +422,84 @@ async fn lead(node: Arc<Node>, late: Arc<Late>, keeper: Arc<Keeper>) {
 
 /// Keeps the directory up to date once the metadata store is reached and verified to belong to this
 /// bucket.
-async fn look(node: Arc<Node>, late: Arc<Late>) {
-    if late.is_connected() {
+async fn run_directory_watch(node: Arc<AgentNode>, deferred: Arc<DeferredMetadataStore>) {
+    if deferred.is_connected() {
         // Tests connect the store before the agent starts.
-        ownership::establish(&node, late.as_ref()).await;
+        ownership::wait_for_proof(&node, deferred.as_ref()).await;
     } else {
-        let metadata = connect(&node).await;
-        node.health.met(Condition::Metadata);
-        ownership::establish(&node, metadata.as_ref()).await;
-        late.connected(metadata);
+        let metadata = connect_metadata(&node).await;
+        node.health.set_met(ReadinessCondition::Metadata);
+        ownership::wait_for_proof(&node, metadata.as_ref()).await;
+        deferred.set_store(metadata);
     }
-    node.directory.want();
+    node.directory.request_refresh();
     watch::run(&node).await;
 }
 
 /// Connects to the metadata store, however long that takes.
-async fn connect(node: &Node) -> Arc<dyn MetadataStore> {
+async fn connect_metadata(node: &AgentNode) -> Arc<dyn MetadataStore> {
     let options = connect_options(&node.settings);
-    let mut pause = RETRY.0;
+    let mut pause = RETRY_BACKOFF.0;
     loop {
         match streamhouse_metadata::connect(node.settings.metadata_url.expose(), &options).await {
             Ok(store) => return store,
             Err(error) => {
                 tracing::warn!(%error, "cannot reach the metadata store yet; retrying");
-                node.health.unmet(Condition::Metadata, error.to_string());
+                node.health
+                    .set_unmet(ReadinessCondition::Metadata, error.to_string());
             }
         }
         sleep(pause).await;
-        pause = (pause * 2).min(RETRY.1);
+        pause = (pause * 2).min(RETRY_BACKOFF.1);
     }
 }
 
 /// Checks the object store again whenever there is a reason to doubt it; never returns. This is how
 /// an agent without writes learns that the store works again.
-async fn doubt_object_store(node: &Node) {
+async fn recheck_object_store(node: &AgentNode) {
     loop {
-        node.store_health.doubted().await;
-        reach_object_store(node, Question::Prove).await;
-        node.store_health.proved();
+        node.store_health.wait_doubtful().await;
+        wait_for_object_store(node, StoreProbe::ReadWrite).await;
+        node.store_health.mark_proved();
     }
 }
 
 /// A check of the object store.
 #[derive(Debug, Clone, Copy)]
-enum Question {
+enum StoreProbe {
     /// Whether it can be read.
-    Look,
+    Read,
     /// Whether it supports all required operations, which needs write access.
-    Prove,
+    ReadWrite,
 }
 
 /// Repeats a check of the object store until it succeeds.
-async fn reach_object_store(node: &Node, question: Question) {
+async fn wait_for_object_store(node: &AgentNode, question: StoreProbe) {
     let store = node.store.as_ref();
     let ask = async || match question {
-        Question::Look => identity::read(store)
+        StoreProbe::Read => identity::read_identity(store)
             .await
             .map(drop)
             .map_err(|error| error.to_string()),
-        Question::Prove => store::check(store, node.entropy.as_ref())
+        StoreProbe::ReadWrite => store::check_store(store, node.entropy.as_ref())
             .await
             .map_err(|error| error.to_string()),
     };
-    let mut pause = RETRY.0;
+    let mut pause = RETRY_BACKOFF.0;
     loop {
-        let problem = match timeout(PROOF, ask()).await {
+        let problem = match timeout(STORE_CHECK_TIMEOUT, ask()).await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error,
-            Err(_) => format!("no answer within {PROOF:?}"),
+            Err(_) => format!("no answer within {STORE_CHECK_TIMEOUT:?}"),
         };
         tracing::warn!(
             store = node.store.describe(),
             problem,
             "the object store cannot be used yet; retrying"
         );
-        node.health.unmet(Condition::ObjectStore, problem);
+        node.health.set_unmet(ReadinessCondition::ObjectStore, problem);
         sleep(pause).await;
-        pause = (pause * 2).min(RETRY.1);
+        pause = (pause * 2).min(RETRY_BACKOFF.1);
     }
 }
 

@@ -10,11 +10,11 @@ use crate::assembly;
 
 /// Arguments of the command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
+pub struct BackupOptions {
     to: PathBuf,
 }
 
-impl Options {
+impl BackupOptions {
     /// Parses `--to FILE`, which is required.
     ///
     /// # Errors
@@ -39,7 +39,11 @@ impl Options {
 ///
 /// # Errors
 /// If the metadata store is PostgreSQL or cannot be copied, or the file exists.
-pub async fn run(settings: &AgentSettings, options: &Options, say: impl Fn(&str)) -> anyhow::Result<()> {
+pub async fn run(
+    settings: &AgentSettings,
+    options: &BackupOptions,
+    say: impl Fn(&str),
+) -> anyhow::Result<()> {
     anyhow::ensure!(
         !settings.metadata_url.is_empty(),
         "metadata-url is needed: it names the store to copy"
@@ -60,13 +64,13 @@ pub async fn run(settings: &AgentSettings, options: &Options, say: impl Fn(&str)
 mod tests {
     use super::*;
 
-    fn parse(arguments: &[&str]) -> Result<Options, String> {
-        Options::parse(&arguments.iter().map(ToString::to_string).collect::<Vec<_>>())
+    fn parse(arguments: &[&str]) -> Result<BackupOptions, String> {
+        BackupOptions::parse(&arguments.iter().map(ToString::to_string).collect::<Vec<_>>())
     }
 
     #[test]
     fn a_file_is_needed() {
-        let to = Options {
+        let to = BackupOptions {
             to: "/backups/monday.db".into(),
         };
         assert_eq!(parse(&["--to", "/backups/monday.db"]), Ok(to.clone()));

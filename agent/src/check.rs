@@ -1,4 +1,4 @@
-//! The command `check`: reports whether the stores can be used with these settings. Run by people
+//! The command `check_store`: reports whether the stores can be used with these settings. Run by people
 //! before a start, and in Kubernetes, where the last line of stderr becomes the container's
 //! termination message.
 
@@ -14,17 +14,17 @@ use crate::{
 };
 
 /// Time limit for the check of one store.
-const LIMIT: Duration = Duration::from_secs(20);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The stores to check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stores {
+pub struct CheckedStores {
     metadata: bool,
     objects: bool,
 }
 
-impl Stores {
-    /// Parses `metadata` or `object-store`; both stores without an argument.
+impl CheckedStores {
+    /// Parses `check_metadata` or `object-store`; both stores without an argument.
     ///
     /// # Errors
     /// A usage message for any other argument.
@@ -48,10 +48,10 @@ impl Stores {
 ///
 /// # Errors
 /// Names each store that failed, why, and the remedy.
-pub async fn run(settings: &AgentSettings, stores: Stores, say: impl Fn(&str)) -> anyhow::Result<()> {
+pub async fn run(settings: &AgentSettings, stores: CheckedStores, say: impl Fn(&str)) -> anyhow::Result<()> {
     let (metadata, objects) = tokio::join!(
-        looked_at(stores.metadata, metadata(settings)),
-        looked_at(stores.objects, objects(settings)),
+        run_with_timeout(stores.metadata, check_metadata(settings)),
+        run_with_timeout(stores.objects, check_objects(settings)),
     );
     let mut problems = Vec::new();
     for (what, outcome) in [("metadata store", metadata), ("object store", objects)] {
@@ -65,21 +65,21 @@ pub async fn run(settings: &AgentSettings, stores: Stores, say: impl Fn(&str)) -
     Ok(())
 }
 
-async fn looked_at(
+async fn run_with_timeout(
     wanted: bool,
     look: impl Future<Output = Result<(), String>>,
 ) -> Option<Result<(), String>> {
     if !wanted {
         return None;
     }
-    Some(timeout(LIMIT, look).await.unwrap_or_else(|_| {
+    Some(timeout(CHECK_TIMEOUT, look).await.unwrap_or_else(|_| {
         Err(format!(
-            "no answer within {LIMIT:?}; check its address and the network"
+            "no answer within {CHECK_TIMEOUT:?}; check its address and the network"
         ))
     }))
 }
 
-async fn metadata(settings: &AgentSettings) -> Result<(), String> {
+async fn check_metadata(settings: &AgentSettings) -> Result<(), String> {
     use streamhouse_metadata::Error;
     if settings.metadata_url.is_empty() {
         return Err("metadata-url is needed: it names the store to check".to_owned());
@@ -97,21 +97,21 @@ async fn metadata(settings: &AgentSettings) -> Result<(), String> {
     })
 }
 
-async fn objects(settings: &AgentSettings) -> Result<(), String> {
+async fn check_objects(settings: &AgentSettings) -> Result<(), String> {
     if settings.object_store.is_empty() {
         return Err("object-store is needed: it names the store to check".to_owned());
     }
-    let store = store::open(&assembly::store_settings(settings)).await;
+    let store = store::open_store(&assembly::store_settings(settings)).await;
     let store = store.map_err(|error| error.message().to_owned())?;
-    is_ours(settings, &store).await?;
-    let proved = store::check(store.as_ref(), &SystemEntropy).await;
+    check_ownership(settings, &store).await?;
+    let proved = store::check_store(store.as_ref(), &SystemEntropy).await;
     proved.map_err(|error| error.message().to_owned())
 }
 
 /// Fails if the object store belongs to another cluster, or its cluster is unknown: nothing may be
 /// written to it then.
-async fn is_ours(settings: &AgentSettings, store: &Arc<dyn ObjectStore>) -> Result<(), String> {
-    let Some(marker) = identity::read(store.as_ref())
+async fn check_ownership(settings: &AgentSettings, store: &Arc<dyn ObjectStore>) -> Result<(), String> {
+    let Some(marker) = identity::read_identity(store.as_ref())
         .await
         .map_err(|error| error.to_string())?
     else {
@@ -133,16 +133,16 @@ async fn is_ours(settings: &AgentSettings, store: &Arc<dyn ObjectStore>) -> Resu
     let ours = ours.ok_or_else(|| {
         unproved("the metadata store is empty; correct metadata-url or object-store, or restore the metadata")
     })?;
-    identity::compare(store.as_ref(), Some(&marker), &ours).map_err(|error| error.to_string())?;
+    identity::check_cluster(store.as_ref(), Some(&marker), &ours).map_err(|error| error.to_string())?;
     // An older schema has no timeline. Migrating it is left to the operator or a person.
     let schema = streamhouse_metadata::schema(url, &options).await;
     if schema.is_ok_and(|schema| schema.found == schema.needed) {
         let older = async {
-            let newest = timeline::newest(store.as_ref()).await?;
+            let newest = timeline::newest_mark(store.as_ref()).await?;
             let metadata = streamhouse_metadata::connect(url, &options).await?;
-            let state = metadata.cluster().await?;
+            let state = metadata.cluster_state().await?;
             metadata.close().await?;
-            ownership::compare(store.as_ref(), &state, newest)
+            ownership::check_timeline(store.as_ref(), &state, newest)
         };
         older.await.map_err(|error| error.to_string())?;
     }
@@ -153,14 +153,14 @@ async fn is_ours(settings: &AgentSettings, store: &Arc<dyn ObjectStore>) -> Resu
 mod tests {
     use std::cell::RefCell;
 
-    use streamhouse_core::settings::{Invocation, load};
+    use streamhouse_core::settings::{AgentInvocation, load};
 
     use super::*;
 
     fn settings(arguments: &[String]) -> AgentSettings {
         let arguments = [&["check".to_owned()], arguments].concat();
         match load(arguments, [], &["check"]) {
-            Ok(Invocation::Command { settings, .. }) => *settings,
+            Ok(AgentInvocation::Command { settings, .. }) => *settings,
             other => panic!("{other:?}"),
         }
     }
@@ -168,7 +168,7 @@ mod tests {
     async fn check(settings: &AgentSettings, arguments: &[&str]) -> (Vec<String>, Option<String>) {
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         let said = RefCell::new(Vec::new());
-        let outcome = run(settings, Stores::parse(&arguments).unwrap(), |line| {
+        let outcome = run(settings, CheckedStores::parse(&arguments).unwrap(), |line| {
             said.borrow_mut().push(line.to_owned());
         })
         .await;
@@ -192,7 +192,7 @@ mod tests {
             url: format!("file:{}", objects.display()),
             ..store::StoreSettings::default()
         };
-        let left = store::open(&objects)
+        let left = store::open_store(&objects)
             .await
             .unwrap()
             .list("", None, 10)
@@ -250,7 +250,7 @@ mod tests {
             &["--json"],
         ] {
             let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-            let parsed = Stores::parse(&arguments);
+            let parsed = CheckedStores::parse(&arguments);
             assert!(parsed.is_err(), "{parsed:?}");
         }
     }

@@ -10,15 +10,15 @@ use arc_swap::ArcSwap;
 use streamhouse_core::{
     Error, ErrorCode, Incarnation, PartitionUid, protocol::v1, topic_config::TopicConfig,
 };
-use streamhouse_metadata::{AgentRecord, PartitionRecord, Snapshot, TopicRecord};
+use streamhouse_metadata::{AgentEntry, ClusterSnapshot, PartitionEntry, TopicEntry};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Duration, Instant, timeout};
 
 /// A topic of the snapshot, with parsed settings.
 #[derive(Debug)]
-pub struct Topic {
+pub struct DirectoryTopic {
     /// Record of the metadata store.
-    pub record: TopicRecord,
+    pub record: TopicEntry,
     /// Id of the topic, in the form that clients use.
     pub id: String,
     /// Effective settings.
@@ -27,25 +27,25 @@ pub struct Topic {
 
 /// An indexed snapshot.
 #[derive(Debug, Default)]
-pub struct View {
+pub struct ClusterView {
     /// Version of the snapshot; 0 before the first one.
     pub version: u64,
     /// Id of the cluster.
     pub cluster_id: String,
-    topics: HashMap<String, Arc<Topic>>,
-    partitions: HashMap<PartitionUid, (Arc<Topic>, i32)>,
-    agents: HashMap<Incarnation, AgentRecord>,
+    topics: HashMap<String, Arc<DirectoryTopic>>,
+    partitions: HashMap<PartitionUid, (Arc<DirectoryTopic>, i32)>,
+    agents: HashMap<Incarnation, AgentEntry>,
     /// The snapshot itself.
-    pub snapshot: Snapshot,
-    taken: Option<Instant>,
+    pub snapshot: ClusterSnapshot,
+    loaded_at: Option<Instant>,
 }
 
-impl View {
-    fn new(snapshot: Snapshot) -> Self {
+impl ClusterView {
+    fn new(snapshot: ClusterSnapshot) -> Self {
         let mut view = Self {
             version: snapshot.version,
             cluster_id: snapshot.cluster_id.clone(),
-            taken: Some(Instant::now()),
+            loaded_at: Some(Instant::now()),
             agents: snapshot
                 .agents
                 .iter()
@@ -55,7 +55,7 @@ impl View {
         };
         for record in &snapshot.topics {
             let config = TopicConfig::from_stored(&record.config);
-            let topic = Arc::new(Topic {
+            let topic = Arc::new(DirectoryTopic {
                 record: record.clone(),
                 id: record.topic_id.to_string(),
                 config,
@@ -71,21 +71,21 @@ impl View {
 
     /// Returns the age of the snapshot.
     pub fn age(&self) -> Duration {
-        self.taken.map_or(Duration::ZERO, |taken| taken.elapsed())
+        self.loaded_at.map_or(Duration::ZERO, |taken| taken.elapsed())
     }
 
     /// Returns the topic with this name.
-    pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
+    pub fn topic(&self, name: &str) -> Option<&Arc<DirectoryTopic>> {
         self.topics.get(name)
     }
 
     /// Returns all topics in no particular order, including the internal one.
-    pub fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<DirectoryTopic>> {
         self.topics.values()
     }
 
     /// Returns a partition by topic and number.
-    pub fn partition(&self, topic: &str, partition: i32) -> Option<&PartitionRecord> {
+    pub fn partition(&self, topic: &str, partition: i32) -> Option<&PartitionEntry> {
         let index = usize::try_from(partition).ok()?;
         self.topics.get(topic)?.record.partitions.get(index)
     }
@@ -96,7 +96,7 @@ impl View {
     /// # Errors
     ///
     /// `UnknownTopicOrPartition`, or `UnknownTopicId` if the name belongs to another topic.
-    pub fn find(&self, topic: &str, id: &str, partition: i32) -> Result<&PartitionRecord, Error> {
+    pub fn find_partition(&self, topic: &str, id: &str, partition: i32) -> Result<&PartitionEntry, Error> {
         let found = self.topics.get(topic);
         if let Some(found) = found
             && !id.is_empty()
@@ -119,22 +119,22 @@ impl View {
     }
 
     /// Returns topic and number of a partition.
-    pub fn name(&self, uid: PartitionUid) -> Option<(&Arc<Topic>, i32)> {
+    pub fn partition_name(&self, uid: PartitionUid) -> Option<(&Arc<DirectoryTopic>, i32)> {
         self.partitions.get(&uid).map(|(topic, index)| (topic, *index))
     }
 
     /// Returns the live agents, in no particular order.
-    pub fn agents(&self) -> impl Iterator<Item = &AgentRecord> {
+    pub fn agents(&self) -> impl Iterator<Item = &AgentEntry> {
         self.agents.values()
     }
 
     /// Returns the agent of this incarnation, if it is live.
-    pub fn agent(&self, incarnation: Incarnation) -> Option<&AgentRecord> {
+    pub fn agent(&self, incarnation: Incarnation) -> Option<&AgentEntry> {
         self.agents.get(&incarnation)
     }
 
     /// Returns whether a live agent leads the partition.
-    pub fn is_led(&self, record: &PartitionRecord) -> bool {
+    pub fn is_led(&self, record: &PartitionEntry) -> bool {
         record
             .holder
             .is_some_and(|holder| self.agents.contains_key(&holder))
@@ -142,7 +142,7 @@ impl View {
 
     /// Returns how many partitions are led by a live agent, and how many are leaderless; of the
     /// coordinator slots or of user topics.
-    pub fn led(&self, slots: bool) -> (usize, usize) {
+    pub fn count_led(&self, slots: bool) -> (usize, usize) {
         let records = self
             .topics()
             .filter(|topic| topic.record.internal == slots)
@@ -155,7 +155,7 @@ impl View {
 
     /// Returns how many ended incarnations are not yet swept, and how long ago the first of them
     /// ended.
-    pub fn unswept(&self) -> (usize, Duration) {
+    pub fn unswept_backlog(&self) -> (usize, Duration) {
         let sealed_for = self.snapshot.unswept.iter().map(|(_, sealed_for)| *sealed_for);
         let oldest = sealed_for
             .max()
@@ -164,7 +164,7 @@ impl View {
     }
 
     /// Returns the leader in the form that clients receive; `agent_id` is empty if there is none.
-    pub fn leader(&self, record: &PartitionRecord) -> v1::Leader {
+    pub fn leader(&self, record: &PartitionEntry) -> v1::Leader {
         let holder = record
             .holder
             .and_then(|incarnation| self.agents.get(&incarnation));
@@ -176,15 +176,15 @@ impl View {
     }
 }
 
-/// Holds the newest [`View`], and passes on requests for a newer one.
+/// Holds the newest [`ClusterView`], and passes on requests for a newer one.
 #[derive(Debug)]
-pub struct Directory {
-    view: ArcSwap<View>,
+pub struct ClusterDirectory {
+    view: ArcSwap<ClusterView>,
     version: watch::Sender<u64>,
     wanted: Notify,
 }
 
-impl Default for Directory {
+impl Default for ClusterDirectory {
     fn default() -> Self {
         Self {
             view: ArcSwap::default(),
@@ -195,42 +195,42 @@ impl Default for Directory {
 }
 
 /// How long a request waits for a newer view before it uses the existing one.
-const REFRESH_WAIT: Duration = Duration::from_millis(500);
+const REFRESH_TIMEOUT: Duration = Duration::from_millis(500);
 
-impl Directory {
+impl ClusterDirectory {
     /// Returns the newest view.
-    pub fn view(&self) -> Arc<View> {
+    pub fn view(&self) -> Arc<ClusterView> {
         self.view.load_full()
     }
 
     /// Replaces the view; called only by the lease keeper.
-    pub fn replace(&self, snapshot: Snapshot) {
+    pub fn replace(&self, snapshot: ClusterSnapshot) {
         let version = snapshot.version;
-        self.view.store(Arc::new(View::new(snapshot)));
+        self.view.store(Arc::new(ClusterView::new(snapshot)));
         self.version.send_replace(version);
     }
 
     /// Notifies the callers of [`refresh`](Self::refresh) that the view is still the newest.
-    pub fn confirm(&self) {
+    pub fn confirm_newest(&self) {
         self.version.send_modify(|_| ());
     }
 
     /// Requests a newer view and waits, for a limited time, until the lease keeper has checked.
-    pub async fn refresh(&self) -> Arc<View> {
+    pub async fn refresh(&self) -> Arc<ClusterView> {
         let mut version = self.version.subscribe();
         version.mark_unchanged();
         self.wanted.notify_one();
-        let _ = timeout(REFRESH_WAIT, version.changed()).await;
+        let _ = timeout(REFRESH_TIMEOUT, version.changed()).await;
         self.view()
     }
 
     /// Requests a newer view without waiting for it.
-    pub fn want(&self) {
+    pub fn request_refresh(&self) {
         self.wanted.notify_one();
     }
 
     /// Waits until a newer view is requested; awaited by the lease keeper.
-    pub async fn refresh_wanted(&self) {
+    pub async fn refresh_requested(&self) {
         self.wanted.notified().await;
     }
 
@@ -246,13 +246,13 @@ mod tests {
 
     use super::*;
 
-    fn topic(internal: bool, holders: &[Option<i64>]) -> TopicRecord {
-        let partitions = holders.iter().map(|holder| PartitionRecord {
+    fn topic(internal: bool, holders: &[Option<i64>]) -> TopicEntry {
+        let partitions = holders.iter().map(|holder| PartitionEntry {
             uid: PartitionUid(0),
             holder: holder.map(Incarnation),
             epoch: 1,
         });
-        TopicRecord {
+        TopicEntry {
             name: format!("internal-{internal}"),
             folder: format!("internal-{internal}"),
             internal,
@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn partitions_of_nobody_and_of_a_dead_agent_are_leaderless() {
-        let live = AgentRecord {
+        let live = AgentEntry {
             incarnation: Incarnation(2),
             node_id: 1,
             agent_id: "agent-0".to_owned(),
@@ -276,7 +276,7 @@ mod tests {
             version: String::new(),
             draining: false,
         };
-        let view = View::new(Snapshot {
+        let view = ClusterView::new(ClusterSnapshot {
             agents: vec![live],
             topics: vec![
                 topic(false, &[Some(2), Some(1), None, Some(2), Some(2)]),
@@ -286,12 +286,12 @@ mod tests {
                 (Incarnation(1), Duration::from_secs(9)),
                 (Incarnation(0), Duration::from_secs(90)),
             ],
-            ..Snapshot::default()
+            ..ClusterSnapshot::default()
         });
-        assert_eq!((view.led(false), view.led(true)), ((3, 2), (1, 1)));
-        let (lives, oldest) = view.unswept();
-        assert_eq!(lives, 2);
+        assert_eq!((view.count_led(false), view.count_led(true)), ((3, 2), (1, 1)));
+        let (incarnations, oldest) = view.unswept_backlog();
+        assert_eq!(incarnations, 2);
         assert!(oldest >= Duration::from_secs(90));
-        assert_eq!(View::default().unswept(), (0, Duration::ZERO));
+        assert_eq!(ClusterView::default().unswept_backlog(), (0, Duration::ZERO));
     }
 }

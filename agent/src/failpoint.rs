@@ -55,44 +55,44 @@ impl FailPoint {
 
 /// The armed fail points.
 #[derive(Debug, Default)]
-pub struct FailPoints {
+pub struct FailPointRegistry {
     any: AtomicBool,
-    armed: Mutex<HashMap<FailPoint, Armed>>,
+    armed: Mutex<HashMap<FailPoint, ArmedFailPoint>>,
 }
 
 /// An armed fail point, as seen by the tasks that reach it.
 #[derive(Debug, Clone)]
-struct Armed {
+struct ArmedFailPoint {
     open: watch::Receiver<bool>,
     reached: Arc<watch::Sender<bool>>,
 }
 
 /// Blocks every task that reaches the fail point, until dropped.
 #[derive(Debug)]
-pub struct Hold {
+pub struct FailPointGuard {
     open: watch::Sender<bool>,
     reached: watch::Receiver<bool>,
 }
 
-impl Hold {
+impl FailPointGuard {
     /// Waits until a task has reached the fail point.
-    pub async fn reached(&self) {
+    pub async fn wait_reached(&self) {
         let _ = self.reached.clone().wait_for(|reached| *reached).await;
     }
 }
 
-impl FailPoints {
+impl FailPointRegistry {
     /// Arms a fail point: every task that reaches it waits until the returned hold is dropped.
-    pub fn hold(&self, point: FailPoint) -> Hold {
+    pub fn hold(&self, point: FailPoint) -> FailPointGuard {
         let (open, opened) = watch::channel(false);
         let (reach, reached) = watch::channel(false);
-        let armed = Armed {
+        let armed = ArmedFailPoint {
             open: opened,
             reached: Arc::new(reach),
         };
         self.armed.lock().insert(point, armed);
         self.any.store(true, Ordering::Release);
-        Hold { open, reached }
+        FailPointGuard { open, reached }
     }
 
     /// Waits while the fail point is armed.
@@ -110,7 +110,7 @@ impl FailPoints {
     }
 }
 
-impl Drop for Hold {
+impl Drop for FailPointGuard {
     fn drop(&mut self) {
         self.open.send_replace(true);
     }

@@ -42,14 +42,14 @@ pub(crate) enum MetadataFaultKind {
 #[derive(Debug, Clone)]
 pub(crate) struct MetadataFault {
     kind: MetadataFaultKind,
-    methods: Vec<Method>,
+    methods: Vec<MetadataMethod>,
     about: Option<String>,
     times: u64,
 }
 
 impl MetadataFault {
-    /// Affects every call of these methods ([`Method::ALL`] for any) until it is released.
-    pub(crate) fn new(kind: MetadataFaultKind, methods: impl Into<Vec<Method>>) -> Self {
+    /// Affects every call of these methods ([`MetadataMethod::ALL`] for any) until it is released.
+    pub(crate) fn new(kind: MetadataFaultKind, methods: impl Into<Vec<MetadataMethod>>) -> Self {
         Self {
             kind,
             methods: methods.into(),
@@ -59,14 +59,14 @@ impl MetadataFault {
     }
 
     /// Limits the number of affected calls.
-    pub(crate) fn times(mut self, times: u64) -> Self {
+    pub(crate) fn with_limit(mut self, times: u64) -> Self {
         self.times = times;
         self
     }
 
     /// Limits the fault to calls whose arguments contain this in their `Debug` text: `"\"g\""`,
     /// `"Incarnation(3)"`.
-    pub(crate) fn about(mut self, text: impl Into<String>) -> Self {
+    pub(crate) fn with_argument(mut self, text: impl Into<String>) -> Self {
         self.about = Some(text.into());
         self
     }
@@ -74,7 +74,7 @@ impl MetadataFault {
 
 /// An active fault.
 #[derive(Debug)]
-struct ActiveFault {
+struct ActiveMetadataFault {
     fault: MetadataFault,
     left: AtomicU64,
     hits: AtomicU64,
@@ -83,9 +83,9 @@ struct ActiveFault {
     waiting: watch::Sender<usize>,
 }
 
-impl ActiveFault {
+impl ActiveMetadataFault {
     /// Returns whether the fault affects this call, and counts it against the limit.
-    fn hits(&self, method: Method, arguments: &str) -> bool {
+    fn take_hit(&self, method: MetadataMethod, arguments: &str) -> bool {
         let about = self.fault.about.as_deref();
         let hit = !*self.released.borrow()
             && self.fault.methods.contains(&method)
@@ -102,20 +102,20 @@ impl ActiveFault {
 }
 
 /// Counts a call as blocked until it is dropped.
-struct Standing(Arc<ActiveFault>);
+struct BlockedCallGuard(Arc<ActiveMetadataFault>);
 
-impl Standing {
-    fn new(fault: &Arc<ActiveFault>) -> Self {
+impl BlockedCallGuard {
+    fn new(fault: &Arc<ActiveMetadataFault>) -> Self {
         fault.waiting.send_modify(|waiting| *waiting += 1);
         Self(fault.clone())
     }
 
-    async fn released(&self) {
+    async fn wait_released(&self) {
         let _ = self.0.released.subscribe().wait_for(|released| *released).await;
     }
 }
 
-impl Drop for Standing {
+impl Drop for BlockedCallGuard {
     fn drop(&mut self) {
         self.0.waiting.send_modify(|waiting| *waiting -= 1);
     }
@@ -123,41 +123,41 @@ impl Drop for Standing {
 
 /// Handle of an added fault. Dropping it changes nothing.
 #[derive(Debug, Clone)]
-pub(crate) struct FaultHandle(Arc<ActiveFault>);
+pub(crate) struct MetadataFaultHandle(Arc<ActiveMetadataFault>);
 
-impl FaultHandle {
+impl MetadataFaultHandle {
     /// Ends the fault: blocked calls continue, delayed calls are made.
     pub(crate) fn release(&self) {
         self.0.released.send_replace(true);
     }
 
     /// Waits until this many calls are blocked or delayed.
-    pub(crate) async fn waiting(&self, calls: usize) {
+    pub(crate) async fn wait_for_blocked_calls(&self, calls: usize) {
         let mut waiting = self.0.waiting.subscribe();
         let _ = waiting.wait_for(|waiting| *waiting >= calls).await;
     }
 
     /// Waits until no call is blocked or delayed any more: each continued, was made, or was
     /// abandoned.
-    pub(crate) async fn settled(&self) {
+    pub(crate) async fn wait_settled(&self) {
         let _ = self.0.waiting.subscribe().wait_for(|waiting| *waiting == 0).await;
     }
 
     /// Returns the number of affected calls.
-    pub(crate) fn hits(&self) -> u64 {
+    pub(crate) fn hit_count(&self) -> u64 {
         self.0.hits.load(Ordering::SeqCst)
     }
 }
 
 /// A metadata store that injects faults into another one.
 #[derive(Debug)]
-pub(crate) struct FaultyMetadata {
+pub(crate) struct FaultyMetadataStore {
     inner: Arc<dyn MetadataStore>,
-    faults: Mutex<Vec<Arc<ActiveFault>>>,
-    calls: watch::Sender<HashMap<Method, u64>>,
+    faults: Mutex<Vec<Arc<ActiveMetadataFault>>>,
+    calls: watch::Sender<HashMap<MetadataMethod, u64>>,
 }
 
-impl FaultyMetadata {
+impl FaultyMetadataStore {
     /// Wraps `inner`, without faults at first.
     pub(crate) fn new(inner: Arc<dyn MetadataStore>) -> Arc<Self> {
         Arc::new(Self {
@@ -168,7 +168,7 @@ impl FaultyMetadata {
     }
 
     /// Creates a store in memory, without faults at first.
-    pub(crate) async fn in_memory() -> Arc<Self> {
+    pub(crate) async fn new_in_memory() -> Arc<Self> {
         let options = ConnectOptions::default();
         Self::new(connect("sqlite::memory:", &options).await.unwrap())
     }
@@ -179,8 +179,8 @@ impl FaultyMetadata {
     }
 
     /// Adds a fault, active from the next call. If several match, the first one added applies.
-    pub(crate) fn add(&self, fault: MetadataFault) -> FaultHandle {
-        let active = Arc::new(ActiveFault {
+    pub(crate) fn add_fault(&self, fault: MetadataFault) -> MetadataFaultHandle {
+        let active = Arc::new(ActiveMetadataFault {
             left: AtomicU64::new(fault.times),
             hits: AtomicU64::new(0),
             released: watch::Sender::new(false),
@@ -188,32 +188,36 @@ impl FaultyMetadata {
             fault,
         });
         self.faults.lock().push(active.clone());
-        FaultHandle(active)
+        MetadataFaultHandle(active)
     }
 
     /// Blocks every call of these methods before it is made.
-    pub(crate) fn hang(&self, methods: impl Into<Vec<Method>>) -> FaultHandle {
-        self.add(MetadataFault::new(MetadataFaultKind::Hang, methods))
+    pub(crate) fn hang(&self, methods: impl Into<Vec<MetadataMethod>>) -> MetadataFaultHandle {
+        self.add_fault(MetadataFault::new(MetadataFaultKind::Hang, methods))
     }
 
     /// Loses every call of these methods before it is made.
-    pub(crate) fn lose_before(&self, methods: impl Into<Vec<Method>>) -> FaultHandle {
-        self.add(MetadataFault::new(MetadataFaultKind::LoseBefore, methods))
+    pub(crate) fn lose_before(&self, methods: impl Into<Vec<MetadataMethod>>) -> MetadataFaultHandle {
+        self.add_fault(MetadataFault::new(MetadataFaultKind::LoseBefore, methods))
     }
 
     /// Loses the answer of every call of these methods.
-    pub(crate) fn lose_after(&self, methods: impl Into<Vec<Method>>) -> FaultHandle {
-        self.add(MetadataFault::new(MetadataFaultKind::LoseAfter, methods))
+    pub(crate) fn lose_after(&self, methods: impl Into<Vec<MetadataMethod>>) -> MetadataFaultHandle {
+        self.add_fault(MetadataFault::new(MetadataFaultKind::LoseAfter, methods))
     }
 
     /// Makes every call of these methods appear lost; they are made when released.
-    pub(crate) fn late(&self, methods: impl Into<Vec<Method>>) -> FaultHandle {
-        self.add(MetadataFault::new(MetadataFaultKind::Late, methods))
+    pub(crate) fn delay(&self, methods: impl Into<Vec<MetadataMethod>>) -> MetadataFaultHandle {
+        self.add_fault(MetadataFault::new(MetadataFaultKind::Late, methods))
     }
 
     /// Fails every call of these methods.
-    pub(crate) fn fail_with(&self, methods: impl Into<Vec<Method>>, error: fn() -> Error) -> FaultHandle {
-        self.add(MetadataFault::new(MetadataFaultKind::Fail(error), methods))
+    pub(crate) fn fail_with(
+        &self,
+        methods: impl Into<Vec<MetadataMethod>>,
+        error: fn() -> Error,
+    ) -> MetadataFaultHandle {
+        self.add_fault(MetadataFault::new(MetadataFaultKind::Fail(error), methods))
     }
 
     /// Releases every fault.
@@ -224,45 +228,45 @@ impl FaultyMetadata {
     }
 
     /// Returns the number of calls of a method.
-    pub(crate) fn calls(&self, method: Method) -> u64 {
+    pub(crate) fn calls(&self, method: MetadataMethod) -> u64 {
         self.calls.borrow().get(&method).copied().unwrap_or_default()
     }
 
     /// Waits until a method was called this many times in total.
-    pub(crate) async fn called(&self, method: Method, times: u64) {
+    pub(crate) async fn wait_for_calls(&self, method: MetadataMethod, times: u64) {
         let mut calls = self.calls.subscribe();
         let _ = calls
             .wait_for(|calls| calls.get(&method).is_some_and(|called| *called >= times))
             .await;
     }
 
-    async fn call<T: Send + 'static>(
+    async fn call_with_faults<T: Send + 'static>(
         &self,
-        method: Method,
+        method: MetadataMethod,
         arguments: String,
         happen: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
         self.calls
             .send_modify(|calls| *calls.entry(method).or_default() += 1);
-        let happen = at_work(happen);
-        let hit = |fault: &&Arc<ActiveFault>| fault.hits(method, &arguments);
+        let happen = run_with_clock_held(happen);
+        let hit = |fault: &&Arc<ActiveMetadataFault>| fault.take_hit(method, &arguments);
         let fault = self.faults.lock().iter().find(hit).cloned();
         let Some(fault) = fault else {
             return happen.await;
         };
         match fault.fault.kind {
             MetadataFaultKind::Hang => {
-                Standing::new(&fault).released().await;
+                BlockedCallGuard::new(&fault).wait_released().await;
                 happen.await
             }
             MetadataFaultKind::HangAfter => {
                 let outcome = happen.await;
-                Standing::new(&fault).released().await;
+                BlockedCallGuard::new(&fault).wait_released().await;
                 outcome
             }
-            MetadataFaultKind::HangLate => happen_later(&fault, happen).await.unwrap(),
+            MetadataFaultKind::HangLate => run_when_released(&fault, happen).await.unwrap(),
             MetadataFaultKind::Late => {
-                drop(happen_later(&fault, happen));
+                drop(run_when_released(&fault, happen));
                 Err(unavailable())
             }
             MetadataFaultKind::LoseBefore => Err(unavailable()),
@@ -280,20 +284,20 @@ fn unavailable() -> Error {
 }
 
 /// Makes a call when the fault is released, even if its caller has given up.
-fn happen_later<T: Send + 'static>(
-    fault: &Arc<ActiveFault>,
+fn run_when_released<T: Send + 'static>(
+    fault: &Arc<ActiveMetadataFault>,
     happen: impl Future<Output = T> + Send + 'static,
 ) -> tokio::task::JoinHandle<T> {
-    let standing = Standing::new(fault);
+    let standing = BlockedCallGuard::new(fault);
     tokio::spawn(async move {
-        standing.released().await;
+        standing.wait_released().await;
         happen.await
     })
 }
 
 /// Keeps tokio's paused clock from advancing while SQLite's own thread works, which tokio does not
 /// see.
-async fn at_work<T>(happen: impl Future<Output = T>) -> T {
+async fn run_with_clock_held<T>(happen: impl Future<Output = T>) -> T {
     let (done, working) = std::sync::mpsc::channel::<()>();
     drop(tokio::task::spawn_blocking(move || working.recv()));
     let outcome = happen.await;
@@ -302,55 +306,55 @@ async fn at_work<T>(happen: impl Future<Output = T>) -> T {
 }
 
 /// Passes an owned argument in the form that the method takes.
-trait Lend<'a, Taken> {
+trait ArgumentLender<'a, Taken> {
     fn lend(&'a self) -> Taken;
 }
 
-impl<'a, T> Lend<'a, &'a T> for T {
+impl<'a, T> ArgumentLender<'a, &'a T> for T {
     fn lend(&'a self) -> &'a T {
         self
     }
 }
 
-impl<T: Clone> Lend<'_, T> for T {
+impl<T: Clone> ArgumentLender<'_, T> for T {
     fn lend(&self) -> T {
         self.clone()
     }
 }
 
-impl<'a, T> Lend<'a, &'a [T]> for Vec<T> {
+impl<'a, T> ArgumentLender<'a, &'a [T]> for Vec<T> {
     fn lend(&'a self) -> &'a [T] {
         self
     }
 }
 
-impl<'a> Lend<'a, &'a str> for String {
+impl<'a> ArgumentLender<'a, &'a str> for String {
     fn lend(&'a self) -> &'a str {
         self
     }
 }
 
-/// Declares the trait's methods once; [`Method`] and the store are generated from it.
-macro_rules! methods {
+/// Declares the trait's methods once; [`MetadataMethod`] and the store are generated from it.
+macro_rules! declare_methods {
     ($($name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)*) => {
         /// A method of the trait, by its own name.
         #[allow(non_camel_case_types)]
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub(crate) enum Method { $($name,)* }
+        pub(crate) enum MetadataMethod { $($name,)* }
 
-        impl Method {
+        impl MetadataMethod {
             /// Every method.
             pub(crate) const ALL: &'static [Self] = &[$(Self::$name,)*];
         }
 
         #[async_trait]
-        impl MetadataStore for FaultyMetadata {
+        impl MetadataStore for FaultyMetadataStore {
             $(async fn $name(&self, $($argument: $kind),*) -> Result<$answer> {
                 let arguments = format!("{:?}", ($(&$argument,)*));
                 let inner = self.inner.clone();
                 $(let $argument = $argument.to_owned();)*
                 let happen = async move { inner.$name($($argument.lend()),*).await };
-                self.call(Method::$name, arguments, happen).await
+                self.call_with_faults(MetadataMethod::$name, arguments, happen).await
             })*
 
             /// Does nothing: other agents share the store, and a draining agent closes only its
@@ -362,22 +366,22 @@ macro_rules! methods {
     };
 }
 
-methods! {
+declare_methods! {
     ping() -> ();
-    cluster() -> ClusterState;
+    cluster_state() -> ClusterState;
     advance_timeline() -> Timeline;
     report_divergence() -> ();
-    recover(recovery: &Recovery) -> Recovered;
+    recover(recovery: &RecoveryRequest) -> RecoveryOutcome;
     unknown_objects(keys: &[String]) -> Vec<String>;
-    register_agent(registration: &AgentRegistration) -> Registered;
-    renew(incarnation: Incarnation) -> Renewed;
+    register_agent(registration: &AgentRegistration) -> AgentIdentity;
+    renew(incarnation: Incarnation) -> LeaseRenewal;
     drain(incarnation: Incarnation) -> ();
     seal(incarnation: Incarnation) -> ();
-    seal_silent(incarnation: Incarnation, silence: Silence) -> bool;
-    snapshot(known: Option<u64>) -> Option<Snapshot>;
-    move_leases(moves: &[LeaseMove]) -> Vec<MoveOutcome>;
-    create_topic(topic: &NewTopic) -> TopicRecord;
-    alter_topic(name: &str, change: &TopicChange) -> TopicRecord;
+    seal_if_silent(incarnation: Incarnation, silence: SilenceThreshold) -> bool;
+    snapshot(known: Option<u64>) -> Option<ClusterSnapshot>;
+    move_leases(moves: &[LeaseMove]) -> Vec<LeaseMoveOutcome>;
+    create_topic(topic: &NewTopic) -> TopicEntry;
+    alter_topic(name: &str, change: &TopicChange) -> TopicEntry;
     delete_topic(name: &str) -> ();
     claim_topic(name: &str, owner: &TopicOwner) -> TopicOwner;
     release_topic(name: &str, uid: &str) -> bool;
@@ -387,16 +391,16 @@ methods! {
     read_log(partition: PartitionUid, from: LogPosition, limit: usize) -> LogView;
     bounds(partitions: &[PartitionUid]) -> Vec<(PartitionUid, LogBounds)>;
     begin_segment(lease: Lease, base_offset: i64) -> SegmentIntent;
-    avoid_segment(lease: Lease, base_offset: i64, taken: &str) -> SegmentIntent;
+    reassign_segment_key(lease: Lease, base_offset: i64, taken: &str) -> SegmentIntent;
     finish_segment(lease: Lease, segment: &NewSegment) -> ();
     advance_log_start(lease: Lease, log_start: i64) -> i64;
-    garbage(policy: &GarbagePolicy, limit: usize) -> Garbage;
+    collect_garbage(policy: &GarbagePolicy, limit: usize) -> GarbageBatch;
     confirm_deleted(keys: &[String]) -> ();
     orphans(incarnation: Incarnation, sequences: &[u64]) -> Vec<u64>;
     mark_swept(incarnation: Incarnation) -> ();
-    groups(which: &GroupQuery) -> Vec<GroupRecord>;
+    groups(which: &GroupQuery) -> Vec<PersistedGroup>;
     put_group(lease: Lease, group: &GroupWrite) -> ();
-    commit_offsets(lease: Lease, commit: &OffsetCommit) -> Vec<OffsetOutcome>;
+    commit_offsets(lease: Lease, commit: &OffsetCommit) -> Vec<OffsetCommitOutcome>;
     group_lags(slots: &[i32], limit: usize) -> Vec<GroupLag>;
     fetch_offsets(group_id: &str) -> Vec<CommittedOffset>;
 }
@@ -405,24 +409,34 @@ methods! {
 mod tests {
     use super::*;
 
-    async fn producer_id(store: &FaultyMetadata) -> Result<i64> {
+    async fn producer_id(store: &FaultyMetadataStore) -> Result<i64> {
         store.allocate_producer_id().await
     }
 
     #[tokio::test]
     async fn a_lost_call_happens_not_at_all_or_without_an_answer() {
-        let store = FaultyMetadata::in_memory().await;
+        let store = FaultyMetadataStore::new_in_memory().await;
         let first = producer_id(&store).await.unwrap();
-        let before = store.lose_before([Method::allocate_producer_id]);
+        let before = store.lose_before([MetadataMethod::allocate_producer_id]);
         assert!(matches!(producer_id(&store).await, Err(Error::Unavailable(_))));
         before.release();
         assert_eq!(producer_id(&store).await.unwrap(), first + 1);
-        let lost = MetadataFault::new(MetadataFaultKind::LoseAfter, [Method::allocate_producer_id]).times(1);
-        let lost = store.add(lost);
+        let lost = MetadataFault::new(
+            MetadataFaultKind::LoseAfter,
+            [MetadataMethod::allocate_producer_id],
+        )
+        .with_limit(1);
+        let lost = store.add_fault(lost);
         assert!(matches!(producer_id(&store).await, Err(Error::Unavailable(_))));
         assert_eq!(producer_id(&store).await.unwrap(), first + 3);
-        assert_eq!((lost.hits(), store.calls(Method::allocate_producer_id)), (1, 5));
-        store.fail_with(Method::ALL, || Error::Sealed(Incarnation(7)));
+        assert_eq!(
+            (
+                lost.hit_count(),
+                store.calls(MetadataMethod::allocate_producer_id)
+            ),
+            (1, 5)
+        );
+        store.fail_with(MetadataMethod::ALL, || Error::Sealed(Incarnation(7)));
         assert!(matches!(store.ping().await, Err(Error::Sealed(Incarnation(7)))));
         store.clear();
         store.ping().await.unwrap();
@@ -431,24 +445,29 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_hangs_goes_on_when_it_is_released_and_is_gone_with_its_caller() {
-        let store = FaultyMetadata::in_memory().await;
+        let store = FaultyMetadataStore::new_in_memory().await;
         let first = producer_id(&store).await.unwrap();
-        let hang = store.hang([Method::allocate_producer_id]);
-        let call = |store: &Arc<FaultyMetadata>| {
+        let hang = store.hang([MetadataMethod::allocate_producer_id]);
+        let call = |store: &Arc<FaultyMetadataStore>| {
             let store = store.clone();
             tokio::spawn(async move { producer_id(&store).await })
         };
         let (patient, hasty) = (call(&store), call(&store));
-        hang.waiting(2).await;
+        hang.wait_for_blocked_calls(2).await;
         hasty.abort();
         assert!(hasty.await.unwrap_err().is_cancelled());
         hang.release();
         assert_eq!(patient.await.unwrap().unwrap(), first + 1);
-        store.called(Method::allocate_producer_id, 3).await;
+        store
+            .wait_for_calls(MetadataMethod::allocate_producer_id, 3)
+            .await;
 
-        let answer = store.add(MetadataFault::new(MetadataFaultKind::HangAfter, Method::ALL));
+        let answer = store.add_fault(MetadataFault::new(
+            MetadataFaultKind::HangAfter,
+            MetadataMethod::ALL,
+        ));
         let call = call(&store);
-        answer.waiting(1).await;
+        answer.wait_for_blocked_calls(1).await;
         assert_eq!(store.inner().allocate_producer_id().await.unwrap(), first + 3);
         answer.release();
         assert_eq!(call.await.unwrap().unwrap(), first + 2);
@@ -456,25 +475,26 @@ mod tests {
 
     #[tokio::test]
     async fn a_late_call_happens_after_its_caller_gave_up() {
-        let store = FaultyMetadata::in_memory().await;
+        let store = FaultyMetadataStore::new_in_memory().await;
         let topic = |name: &str| NewTopic {
             name: name.to_owned(),
             partitions: 1,
             config: Default::default(),
         };
-        let late = store.late([Method::create_topic]);
+        let late = store.delay([MetadataMethod::create_topic]);
         assert!(matches!(
             store.create_topic(&topic("a")).await,
             Err(Error::Unavailable(_))
         ));
-        late.waiting(1).await;
+        late.wait_for_blocked_calls(1).await;
         late.release();
-        late.settled().await;
-        let silent = MetadataFault::new(MetadataFaultKind::HangLate, [Method::create_topic]).about("\"b\"");
-        let silent = store.add(silent);
+        late.wait_settled().await;
+        let silent = MetadataFault::new(MetadataFaultKind::HangLate, [MetadataMethod::create_topic])
+            .with_argument("\"b\"");
+        let silent = store.add_fault(silent);
         let caller = store.clone();
         let caller = tokio::spawn(async move { caller.create_topic(&topic("b")).await });
-        silent.waiting(1).await;
+        silent.wait_for_blocked_calls(1).await;
         caller.abort();
         store.create_topic(&topic("c")).await.unwrap();
         let names = async || {
@@ -486,7 +506,7 @@ mod tests {
         };
         assert_eq!(names().await, ["a", "c"]);
         store.clear();
-        silent.settled().await;
+        silent.wait_settled().await;
         assert_eq!(names().await, ["a", "b", "c"]);
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 /// A condition of readiness, in the order in which they are usually met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Condition {
+pub enum ReadinessCondition {
     /// The object store was checked and works.
     ObjectStore,
     /// The metadata store answers.
@@ -26,7 +26,7 @@ pub enum Condition {
     Serving,
 }
 
-impl Condition {
+impl ReadinessCondition {
     /// All conditions.
     pub const ALL: [Self; 7] = [
         Self::ObjectStore,
@@ -51,7 +51,7 @@ impl Condition {
         }
     }
 
-    const fn at_start(self) -> Option<&'static str> {
+    const fn initial_reason(self) -> Option<&'static str> {
         match self {
             Self::ObjectStore => Some("not checked yet"),
             Self::Metadata => Some("not reached yet"),
@@ -63,7 +63,7 @@ impl Condition {
     }
 }
 
-impl fmt::Display for Condition {
+impl fmt::Display for ReadinessCondition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -71,17 +71,17 @@ impl fmt::Display for Condition {
 
 /// The unmet conditions, each with the reason.
 #[derive(Debug)]
-pub struct Health {
-    unmet: Mutex<BTreeMap<Condition, String>>,
+pub struct AgentHealth {
+    unmet: Mutex<BTreeMap<ReadinessCondition, String>>,
     ready: watch::Sender<bool>,
     changed: watch::Sender<()>,
 }
 
-impl Default for Health {
+impl Default for AgentHealth {
     fn default() -> Self {
-        let unmet = Condition::ALL
+        let unmet = ReadinessCondition::ALL
             .into_iter()
-            .filter_map(|c| c.at_start().map(|why| (c, why.to_owned())))
+            .filter_map(|c| c.initial_reason().map(|why| (c, why.to_owned())))
             .collect();
         Self {
             unmet: Mutex::new(unmet),
@@ -91,9 +91,9 @@ impl Default for Health {
     }
 }
 
-impl Health {
+impl AgentHealth {
     /// Marks the condition as met. Returns `true` if it was unmet.
-    pub fn met(&self, condition: Condition) -> bool {
+    pub fn set_met(&self, condition: ReadinessCondition) -> bool {
         let mut unmet = self.unmet.lock();
         let changed = unmet.remove(&condition).is_some();
         self.publish(&unmet);
@@ -101,14 +101,14 @@ impl Health {
     }
 
     /// Marks the condition as unmet. Returns `true` if it was met: the time to log it.
-    pub fn unmet(&self, condition: Condition, why: impl Into<String>) -> bool {
+    pub fn set_unmet(&self, condition: ReadinessCondition, why: impl Into<String>) -> bool {
         let mut unmet = self.unmet.lock();
         let changed = unmet.insert(condition, why.into()).is_none();
         self.publish(&unmet);
         changed
     }
 
-    fn publish(&self, unmet: &BTreeMap<Condition, String>) {
+    fn publish(&self, unmet: &BTreeMap<ReadinessCondition, String>) {
         let now = unmet.is_empty();
         self.ready
             .send_if_modified(|ready| std::mem::replace(ready, now) != now);
@@ -116,12 +116,12 @@ impl Health {
     }
 
     /// Returns why a condition is unmet; `None` if it is met.
-    pub fn reason(&self, condition: Condition) -> Option<String> {
+    pub fn reason(&self, condition: ReadinessCondition) -> Option<String> {
         self.unmet.lock().get(&condition).cloned()
     }
 
     /// Waits until the condition is met.
-    pub async fn until_met(&self, condition: Condition) {
+    pub async fn wait_met(&self, condition: ReadinessCondition) {
         let mut changed = self.changed.subscribe();
         while self.unmet.lock().contains_key(&condition) {
             if changed.changed().await.is_err() {
@@ -136,12 +136,12 @@ impl Health {
     }
 
     /// Returns whether the agent is shutting down and hands its leases over.
-    pub fn draining(&self) -> bool {
-        self.unmet.lock().contains_key(&Condition::Serving)
+    pub fn is_draining(&self) -> bool {
+        self.unmet.lock().contains_key(&ReadinessCondition::Serving)
     }
 
     /// Returns the unmet conditions with their reasons.
-    pub fn reasons(&self) -> Vec<(Condition, String)> {
+    pub fn reasons(&self) -> Vec<(ReadinessCondition, String)> {
         self.unmet
             .lock()
             .iter()
@@ -161,21 +161,21 @@ mod tests {
 
     #[test]
     fn ready_means_that_nothing_is_missing() {
-        let health = Health::default();
+        let health = AgentHealth::default();
         assert!(!health.is_ready());
-        for condition in Condition::ALL {
-            health.met(condition);
+        for condition in ReadinessCondition::ALL {
+            health.set_met(condition);
         }
         assert!(health.is_ready() && health.reasons().is_empty());
-        assert!(health.unmet(Condition::Metadata, "no answer"));
-        assert!(!health.unmet(Condition::Metadata, "still no answer"));
+        assert!(health.set_unmet(ReadinessCondition::Metadata, "no answer"));
+        assert!(!health.set_unmet(ReadinessCondition::Metadata, "still no answer"));
         assert_eq!(
             health.reasons(),
-            [(Condition::Metadata, "still no answer".to_owned())]
+            [(ReadinessCondition::Metadata, "still no answer".to_owned())]
         );
-        assert!(!health.is_ready() && !health.draining());
-        assert!(health.met(Condition::Metadata) && health.is_ready());
-        health.unmet(Condition::Serving, "draining");
-        assert!(health.draining() && !health.is_ready());
+        assert!(!health.is_ready() && !health.is_draining());
+        assert!(health.set_met(ReadinessCondition::Metadata) && health.is_ready());
+        health.set_unmet(ReadinessCondition::Serving, "draining");
+        assert!(health.is_draining() && !health.is_ready());
     }
 }

@@ -1,4 +1,4 @@
-//! The commands `tables` and `objects`, which read the stores directly, without a running agent.
+//! The commands `tables` and `list_objects`, which read the stores directly, without a running agent.
 
 use std::fmt::Write as _;
 
@@ -9,19 +9,19 @@ use streamhouse_metadata::inspect;
 use crate::{assembly, store};
 
 /// Rows shown per table.
-const SAMPLE: usize = 3;
+const SAMPLE_ROWS: usize = 3;
 /// Objects per listing page.
-const PAGE: usize = 1000;
+const LIST_PAGE_SIZE: usize = 1000;
 
 /// Arguments of the command.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Options {
+pub struct InspectOptions {
     json: bool,
     prefix: String,
 }
 
-impl Options {
-    /// Parses `-o json` and, for `objects`, `--prefix P`.
+impl InspectOptions {
+    /// Parses `-o json` and, for `list_objects`, `--prefix P`.
     ///
     /// # Errors
     /// A usage message for any other argument.
@@ -36,7 +36,7 @@ impl Options {
                 _ => {
                     return Err(format!(
                         "{command}: unexpected argument {argument:?}; it takes -o table|json{}",
-                        extra(command)
+                        extra_arguments(command)
                     ));
                 }
             }
@@ -45,7 +45,7 @@ impl Options {
     }
 }
 
-fn extra(command: &str) -> &'static str {
+fn extra_arguments(command: &str) -> &'static str {
     if command == "objects" {
         " and --prefix TEXT"
     } else {
@@ -57,12 +57,12 @@ fn extra(command: &str) -> &'static str {
 ///
 /// # Errors
 /// If the metadata store cannot be read.
-pub async fn tables(settings: &AgentSettings, options: &Options) -> anyhow::Result<String> {
+pub async fn show_tables(settings: &AgentSettings, options: &InspectOptions) -> anyhow::Result<String> {
     anyhow::ensure!(
         !settings.metadata_url.is_empty(),
         "metadata-url is needed: it names the store to read"
     );
-    let tables = inspect::tables(settings.metadata_url.expose(), SAMPLE).await?;
+    let tables = inspect::sample_tables(settings.metadata_url.expose(), SAMPLE_ROWS).await?;
     if options.json {
         return Ok(serde_json::to_string(&tables)?);
     }
@@ -80,17 +80,19 @@ pub async fn tables(settings: &AgentSettings, options: &Options) -> anyhow::Resu
 ///
 /// # Errors
 /// If the object store cannot be read.
-pub async fn objects(settings: &AgentSettings, options: &Options) -> anyhow::Result<String> {
+pub async fn list_objects(settings: &AgentSettings, options: &InspectOptions) -> anyhow::Result<String> {
     anyhow::ensure!(
         !settings.object_store.is_empty(),
         "object-store is needed: it names the store to read"
     );
-    let store = store::open(&assembly::store_settings(settings)).await?;
+    let store = store::open_store(&assembly::store_settings(settings)).await?;
     let mut found = Vec::new();
     loop {
         let after = found.last().map(|object: &store::ObjectMeta| object.key.clone());
-        let page = store.list(&options.prefix, after.as_deref(), PAGE).await?;
-        let last = page.len() < PAGE;
+        let page = store
+            .list(&options.prefix, after.as_deref(), LIST_PAGE_SIZE)
+            .await?;
+        let last = page.len() < LIST_PAGE_SIZE;
         found.extend(page);
         if last {
             break;
@@ -117,12 +119,12 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_refused() {
         let parse = |command, arguments: &[&str]| {
-            Options::parse(
+            InspectOptions::parse(
                 command,
                 &arguments.iter().map(ToString::to_string).collect::<Vec<_>>(),
             )
         };
-        let json = Options {
+        let json = InspectOptions {
             json: true,
             prefix: "orders/".to_owned(),
         };

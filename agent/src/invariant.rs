@@ -1,5 +1,5 @@
 //! Names the invariants: what must hold whatever crashes. Code that detects a violation reports it
-//! through [`Metrics::violated`](crate::metrics::Metrics::violated), which counts and logs it;
+//! through [`AgentMetrics::violated`](crate::metrics::AgentMetrics::violated), which counts and logs it;
 //! tests and the simulator check the same names.
 
 use std::fmt;

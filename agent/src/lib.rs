@@ -10,6 +10,7 @@ pub mod assembly;
 pub mod backup;
 pub mod check;
 pub mod console;
+pub mod deferred_metadata;
 pub mod directory;
 pub mod failpoint;
 #[cfg(test)]
@@ -19,7 +20,6 @@ pub mod groups;
 pub mod health;
 pub mod inspect;
 pub mod invariant;
-pub mod late;
 pub mod leases;
 pub mod maintenance;
 pub mod memory;

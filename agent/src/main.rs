@@ -15,17 +15,17 @@ use std::{
 
 use opentelemetry::KeyValue;
 use streamhouse_agent::{
-    assembly::{self, Agent, DataDirInUse},
+    assembly::{self, Agent, DataDirInUseError},
     backup, check, inspect, purge, recover,
     store::s3::check_environment as check_s3_environment,
     tls::TlsError,
     traces,
 };
 use streamhouse_core::{
-    settings::{self, AgentSettings, Invocation, LogFormat},
+    settings::{self, AgentInvocation, AgentSettings, LogFormat},
     trace::{
-        Traces,
-        otlp::{self, Exporter},
+        OptionalTracer,
+        otlp::{self, TraceExporter},
     },
 };
 use streamhouse_metadata::Error as MetadataError;
@@ -37,11 +37,11 @@ const COMMANDS: &[&str] = &[
     "backup", "check", "migrate", "objects", "purge", "recover", "tables",
 ];
 /// How long the export of the last spans may take.
-const LAST_SPANS: Duration = Duration::from_secs(2);
+const SPAN_EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Exit code for refused settings.
-const REFUSED: u8 = 2;
+const REFUSED_SETTINGS_EXIT_CODE: u8 = 2;
 /// Maximum length of the error line, in bytes; Kubernetes keeps the last 2048 of a container's log.
-const LONGEST_COMPLAINT: usize = 1900;
+const MAX_ERROR_LINE_BYTES: usize = 1900;
 
 fn main() -> ExitCode {
     let arguments = env::args_os()
@@ -51,13 +51,15 @@ fn main() -> ExitCode {
     let variables = env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     match settings::load(arguments, variables, COMMANDS) {
-        Ok(Invocation::Help) => say(&help()),
-        Ok(Invocation::Version) => say(concat!("streamhouse-agent ", env!("CARGO_PKG_VERSION"))),
-        Ok(Invocation::Command {
+        Ok(AgentInvocation::Help) => print_and_exit(&help()),
+        Ok(AgentInvocation::Version) => {
+            print_and_exit(concat!("streamhouse-agent ", env!("CARGO_PKG_VERSION")))
+        }
+        Ok(AgentInvocation::Command {
             name,
             settings,
             arguments,
-        }) => match Task::parse(&name, &arguments)
+        }) => match AgentCommand::parse(&name, &arguments)
             .and_then(|task| start_logging(&settings).map(|()| task))
             .and_then(|task| check_environment(&settings).map(|()| task))
         {
@@ -66,42 +68,44 @@ fn main() -> ExitCode {
                     let outcome = runtime.block_on(task.run(*settings));
                     // A pending name lookup must not delay the exit.
                     runtime.shutdown_background();
-                    finish(outcome)
+                    exit_with_outcome(outcome)
                 }
-                Err(error) => finish(Err(error.into())),
+                Err(error) => exit_with_outcome(Err(error.into())),
             },
-            Err(problem) => refuse(&problem),
+            Err(problem) => exit_with_refusal(&problem),
         },
-        Err(error) => refuse(&error.to_string()),
+        Err(error) => exit_with_refusal(&error.to_string()),
     }
 }
 
 /// A command with its arguments.
-enum Task {
+enum AgentCommand {
     Run,
-    Backup(backup::Options),
-    Check(check::Stores),
+    Backup(backup::BackupOptions),
+    Check(check::CheckedStores),
     Migrate,
-    Objects(inspect::Options),
+    Objects(inspect::InspectOptions),
     Purge,
-    Recover { meant: bool },
-    Tables(inspect::Options),
+    Recover { confirmed: bool },
+    Tables(inspect::InspectOptions),
 }
 
-impl Task {
+impl AgentCommand {
     fn parse(name: &str, arguments: &[String]) -> Result<Self, String> {
         let alone = |task| match arguments.first() {
             None => Ok(task),
             Some(extra) => Err(format!("unexpected argument {extra:?}; try --help")),
         };
         match name {
-            "backup" => backup::Options::parse(arguments).map(Self::Backup),
-            "check" => check::Stores::parse(arguments).map(Self::Check),
+            "backup" => backup::BackupOptions::parse(arguments).map(Self::Backup),
+            "check" => check::CheckedStores::parse(arguments).map(Self::Check),
             "migrate" => alone(Self::Migrate),
-            "objects" => inspect::Options::parse(name, arguments).map(Self::Objects),
-            "purge" => purge::confirmed(arguments).map(|()| Self::Purge),
-            "recover" => recover::is_meant(arguments).map(|meant| Self::Recover { meant }),
-            "tables" => inspect::Options::parse(name, arguments).map(Self::Tables),
+            "objects" => inspect::InspectOptions::parse(name, arguments).map(Self::Objects),
+            "purge" => purge::require_confirmation(arguments).map(|()| Self::Purge),
+            "recover" => {
+                recover::parse_confirmation(arguments).map(|meant| Self::Recover { confirmed: meant })
+            }
+            "tables" => inspect::InspectOptions::parse(name, arguments).map(Self::Tables),
             _ => alone(Self::Run),
         }
     }
@@ -109,17 +113,17 @@ impl Task {
     async fn run(self, settings: AgentSettings) -> anyhow::Result<()> {
         match self {
             Self::Run => run(settings).await,
-            Self::Backup(options) => backup::run(&settings, &options, print).await,
-            Self::Check(stores) => check::run(&settings, stores, print).await,
+            Self::Backup(options) => backup::run(&settings, &options, print_line).await,
+            Self::Check(stores) => check::run(&settings, stores, print_line).await,
             Self::Migrate => migrate(&settings).await,
-            Self::Objects(options) => inspect::objects(&settings, &options)
+            Self::Objects(options) => inspect::list_objects(&settings, &options)
                 .await
-                .map(|text| print(&text)),
-            Self::Purge => purge::run(&settings, print).await,
-            Self::Recover { meant } => recover::run(&settings, meant, print).await,
-            Self::Tables(options) => inspect::tables(&settings, &options)
+                .map(|text| print_line(&text)),
+            Self::Purge => purge::run(&settings, print_line).await,
+            Self::Recover { confirmed: meant } => recover::run(&settings, meant, print_line).await,
+            Self::Tables(options) => inspect::show_tables(&settings, &options)
                 .await
-                .map(|text| print(&text)),
+                .map(|text| print_line(&text)),
         }
     }
 }
@@ -127,28 +131,34 @@ impl Task {
 /// Runs the agent until a signal arrives and the drain is complete. A second signal ends it at
 /// once.
 async fn run(settings: AgentSettings) -> anyhow::Result<()> {
-    let mut signals = Signals::new()?;
+    let mut signals = TerminationSignals::new()?;
     let exporter = export_traces(&settings);
-    let traces = exporter.as_ref().map(|exporter| exporter.traces(traces::SCOPE));
+    let traces = exporter
+        .as_ref()
+        .map(|exporter| exporter.tracer(traces::TRACER_NAME));
     let served = serve(settings, traces.unwrap_or_default(), &mut signals).await;
     if let Some(exporter) = exporter {
-        exporter.finish(LAST_SPANS).await;
+        exporter.shutdown(SPAN_EXPORT_TIMEOUT).await;
     }
     served
 }
 
-async fn serve(settings: AgentSettings, traces: Traces, signals: &mut Signals) -> anyhow::Result<()> {
+async fn serve(
+    settings: AgentSettings,
+    traces: OptionalTracer,
+    signals: &mut TerminationSignals,
+) -> anyhow::Result<()> {
     let (dev, console) = (settings.dev, settings.console);
-    let _claimed = assembly::claim_data_dir(&settings)?;
+    let _claimed = assembly::lock_data_dir(&settings)?;
     let mut agent = Agent::start_traced(settings, traces).await?;
     let (grpc, http) = agent.addresses();
-    print(&format!("listening grpc={grpc} http={http}"));
+    print_line(&format!("listening grpc={grpc} http={http}"));
     let mut ready = agent.node().health.subscribe();
     let announced = async {
         if ready.wait_for(|ready| *ready).await.is_ok() {
-            print("ready");
+            print_line("ready");
             if dev {
-                hint(&grpc.to_string(), &http.to_string(), console);
+                print_quick_start(&grpc.to_string(), &http.to_string(), console);
             }
         }
         std::future::pending::<()>().await;
@@ -156,7 +166,7 @@ async fn serve(settings: AgentSettings, traces: Traces, signals: &mut Signals) -
     tokio::select! {
         () = signals.next() => {}
         () = announced => {}
-        error = agent.failed() => return Err(error),
+        error = agent.wait_for_failure() => return Err(error),
     }
     tokio::select! {
         () = agent.drain() => Ok(()),
@@ -166,7 +176,7 @@ async fn serve(settings: AgentSettings, traces: Traces, signals: &mut Signals) -
 
 /// Starts the trace exporter if OpenTelemetry's variables name an endpoint. These variables may
 /// apply to every program of a machine or pod, so errors in them do not stop the agent.
-fn export_traces(settings: &AgentSettings) -> Option<Exporter> {
+fn export_traces(settings: &AgentSettings) -> Option<TraceExporter> {
     let mut attributes = vec![KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))];
     if !settings.agent_id.is_empty() {
         attributes.push(KeyValue::new("service.instance.id", settings.agent_id.clone()));
@@ -181,12 +191,12 @@ fn export_traces(settings: &AgentSettings) -> Option<Exporter> {
 }
 
 /// SIGTERM and SIGINT.
-struct Signals {
+struct TerminationSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
-impl Signals {
+impl TerminationSignals {
     fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -210,7 +220,7 @@ async fn migrate(settings: &AgentSettings) -> anyhow::Result<()> {
     );
     let options = assembly::connect_options(settings);
     let migrated = streamhouse_metadata::migrate(settings.metadata_url.expose(), &options).await?;
-    print(&format!(
+    print_line(&format!(
         "metadata schema: version {} (was {})",
         migrated.to, migrated.from
     ));
@@ -255,12 +265,12 @@ fn help() -> String {
         --help, --version\n\ntraces: OTEL_EXPORTER_OTLP_ENDPOINT and OpenTelemetry's other variables",
         env!("CARGO_PKG_VERSION"),
         env!("CARGO_PKG_DESCRIPTION"),
-        settings::help()
+        settings::help_text()
     )
 }
 
 /// Prints how to try the embedded agent.
-fn hint(grpc: &str, http: &str, console: bool) {
+fn print_quick_start(grpc: &str, http: &str, console: bool) {
     let look = if console {
         format!("\n  open http://{http}/console/ in a browser")
     } else {
@@ -275,32 +285,34 @@ fn hint(grpc: &str, http: &str, console: bool) {
 }
 
 /// Prints a line. A closed stdout is no reason to exit.
-fn print(line: &str) {
+fn print_line(line: &str) {
     let mut out = io::stdout();
     let _ = writeln!(out, "{line}");
     let _ = out.flush();
 }
 
 /// Prints a text and returns success.
-fn say(answer: &str) -> ExitCode {
-    print(answer);
+fn print_and_exit(answer: &str) -> ExitCode {
+    print_line(answer);
     ExitCode::SUCCESS
 }
 
-fn refuse(problem: &str) -> ExitCode {
-    complain(problem);
-    ExitCode::from(REFUSED)
+fn exit_with_refusal(problem: &str) -> ExitCode {
+    print_error(problem);
+    ExitCode::from(REFUSED_SETTINGS_EXIT_CODE)
 }
 
-fn finish(outcome: anyhow::Result<()>) -> ExitCode {
+fn exit_with_outcome(outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is::<TlsError>() || error.is::<DataDirInUse>() => refuse(&error.to_string()),
-        Err(error) if matches!(error.downcast_ref(), Some(MetadataError::Address(_))) => {
-            refuse(&format!("{error:#}"))
+        Err(error) if error.is::<TlsError>() || error.is::<DataDirInUseError>() => {
+            exit_with_refusal(&error.to_string())
+        }
+        Err(error) if matches!(error.downcast_ref(), Some(MetadataError::InvalidAddress(_))) => {
+            exit_with_refusal(&format!("{error:#}"))
         }
         Err(error) => {
-            complain(&format!("{error:#}"));
+            print_error(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -308,10 +320,10 @@ fn finish(outcome: anyhow::Result<()>) -> ExitCode {
 
 /// Prints an error as one line, at most as long as Kubernetes keeps it; a database's message may
 /// have several lines.
-fn complain(problem: &str) {
+fn print_error(problem: &str) {
     let mut line = problem.split_whitespace().collect::<Vec<_>>().join(" ");
-    if line.len() > LONGEST_COMPLAINT {
-        line.truncate(line.floor_char_boundary(LONGEST_COMPLAINT));
+    if line.len() > MAX_ERROR_LINE_BYTES {
+        line.truncate(line.floor_char_boundary(MAX_ERROR_LINE_BYTES));
         line.push('…');
     }
     let _ = writeln!(io::stderr(), "streamhouse-agent: {line}");

@@ -9,7 +9,7 @@ use streamhouse_core::settings::MemoryBudgets;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 /// Maximum number of permits that a semaphore can issue at once.
-const MOST_AT_ONCE: usize = u32::MAX as usize;
+const MAX_PERMITS: usize = u32::MAX as usize;
 
 /// A budget in bytes.
 #[derive(Debug, Clone)]
@@ -23,7 +23,7 @@ impl ByteBudget {
     pub fn new(capacity: u64) -> Self {
         let capacity = usize::try_from(capacity)
             .unwrap_or(usize::MAX)
-            .min(MOST_AT_ONCE)
+            .min(MAX_PERMITS)
             .min(Semaphore::MAX_PERMITS);
         Self {
             permits: Arc::new(Semaphore::new(capacity)),
@@ -45,28 +45,28 @@ impl ByteBudget {
     ///
     /// # Errors
     /// Never: the budget is not closed.
-    pub async fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, AcquireError> {
+    pub async fn acquire(&self, bytes: usize) -> Result<OwnedSemaphorePermit, AcquireError> {
         let permits = self.permits.clone();
-        permits.acquire_many_owned(self.permits_of(bytes)).await
+        permits.acquire_many_owned(self.permits_for(bytes)).await
     }
 
     /// Acquires this many bytes if they are available at once.
     ///
     /// # Errors
     /// If they are not available.
-    pub fn try_take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, TryAcquireError> {
+    pub fn try_acquire(&self, bytes: usize) -> Result<OwnedSemaphorePermit, TryAcquireError> {
         let permits = self.permits.clone();
-        permits.try_acquire_many_owned(self.permits_of(bytes))
+        permits.try_acquire_many_owned(self.permits_for(bytes))
     }
 
-    fn permits_of(&self, bytes: usize) -> u32 {
+    fn permits_for(&self, bytes: usize) -> u32 {
         u32::try_from(bytes.min(self.capacity)).unwrap_or(u32::MAX)
     }
 }
 
 /// The budgets of readers and of the segment roller.
 #[derive(Debug)]
-pub struct ReadMemory {
+pub struct ReadMemoryBudgets {
     /// Fetch responses, at twice their size, from the read until the last byte has left.
     pub fetch: ByteBudget,
     /// Bytes that cold reads concatenate, while they do.
@@ -75,7 +75,7 @@ pub struct ReadMemory {
     pub roll: ByteBudget,
 }
 
-impl ReadMemory {
+impl ReadMemoryBudgets {
     /// Creates the budgets in their documented sizes.
     pub fn new(budgets: &MemoryBudgets) -> Self {
         Self {
@@ -93,15 +93,15 @@ mod tests {
     #[tokio::test]
     async fn no_more_is_taken_than_there_is() {
         let budget = ByteBudget::new(100);
-        let some = budget.take(60).await.unwrap();
+        let some = budget.acquire(60).await.unwrap();
         assert_eq!((budget.used(), budget.capacity()), (60, 100));
-        assert!(budget.try_take(41).is_err());
-        let rest = budget.try_take(40).unwrap();
+        assert!(budget.try_acquire(41).is_err());
+        let rest = budget.try_acquire(40).unwrap();
         drop(some);
         drop(rest);
         assert_eq!(budget.used(), 0);
         // A request for more than the budget acquires all of it, exclusively.
-        let all = budget.take(1_000).await.unwrap();
+        let all = budget.acquire(1_000).await.unwrap();
         assert_eq!(budget.used(), 100);
         drop(all);
     }

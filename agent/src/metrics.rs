@@ -1,4 +1,4 @@
-//! The agent's metrics, under the names that dashboards and alerts rely on. One [`Metrics`] per
+//! The agent's metrics, under the names that dashboards and alerts rely on. One [`AgentMetrics`] per
 //! agent: the components update its fields, [`server::http`](crate::server::http) renders it.
 //!
 //! Label values come from fixed lists, never from clients, so that the number of series stays
@@ -20,22 +20,22 @@ use prometheus::{
 use streamhouse_core::ErrorCode;
 use tokio::time::{Duration, Instant};
 
-use self::{groups::Groups, register::Register, topics::Topics};
+use self::{groups::GroupMetrics, register::MetricRegistrar, topics::TopicMetrics};
 pub use self::{
-    groups::{GroupCondition, GroupProgress, GroupsReport},
-    labels::{FlushReason, Job, LeaseChange, MemoryUse, PartitionKind, WriteStage},
+    groups::{GroupProgress, GroupStatus, GroupsReport},
+    labels::{BackgroundJob, FlushReason, LeaseChange, MemoryUse, PartitionKind, WriteStage},
     topics::TopicTraffic,
 };
 use crate::{invariant::Invariant, process};
 
 /// The label that names a background job. Not `job`: Prometheus uses that label itself and would
 /// rename this one.
-const TASK: &str = "task";
+const TASK_LABEL: &str = "task";
 /// The label value of everything without a series of its own, as in the client's metrics.
-const OTHER: &str = "_other";
+const OTHER_LABEL_VALUE: &str = "_other";
 
 /// The agent's metrics.
-pub struct Metrics {
+pub struct AgentMetrics {
     registry: Registry,
     /// Partitions led now, without coordinator slots.
     pub active_partitions: IntGauge,
@@ -96,10 +96,10 @@ pub struct Metrics {
     job_success: GaugeVec,
     started: Instant,
     /// When each job last succeeded, if it has.
-    jobs: Mutex<BTreeMap<Job, Instant>>,
+    jobs: Mutex<BTreeMap<BackgroundJob, Instant>>,
     violations: IntCounterVec,
-    topics: Topics,
-    groups: Groups,
+    topics: TopicMetrics,
+    groups: GroupMetrics,
     certificate_not_after: GaugeVec,
     handshake_errors: IntCounterVec,
     cpu_seconds: Counter,
@@ -107,14 +107,14 @@ pub struct Metrics {
     build_info: GaugeVec,
 }
 
-impl Metrics {
+impl AgentMetrics {
     /// Creates and registers all metrics.
     ///
     /// # Errors
     /// Fails only if a name is registered twice.
     #[allow(clippy::too_many_lines)] // one entry a metric
     pub fn new() -> Result<Self> {
-        let new = Register(Registry::new());
+        let new = MetricRegistrar(Registry::new());
         let metrics = Self {
             active_partitions: new.gauge("active_partitions", "Partitions this agent leads.")?,
             coordinator_slots: new.gauge("coordinator_slots", "Group coordinator slots this agent leads.")?,
@@ -178,7 +178,7 @@ impl Metrics {
                 "unswept_lives",
                 "Lives of agents that are over and whose orphans are not yet deleted, in the whole cluster.",
             )?,
-            unswept_age: new.plain(Gauge::new(
+            unswept_age: new.register(Gauge::new(
                 "streamhouse_agent_unswept_life_age_seconds",
                 "How long the first of them has been over; 0 without one.",
             )?)?,
@@ -190,13 +190,17 @@ impl Metrics {
             job_age: new.float_gauges(
                 "job_last_success_age_seconds",
                 "Since a background job last succeeded, or since the agent's start while it has not.",
-                TASK,
+                TASK_LABEL,
             )?,
-            job_failures: new.counters("job_failures_total", "Failed runs of a background job.", &[TASK])?,
+            job_failures: new.counters(
+                "job_failures_total",
+                "Failed runs of a background job.",
+                &[TASK_LABEL],
+            )?,
             job_success: new.float_gauges(
                 "job_last_success_timestamp_seconds",
                 "When a job last succeeded.",
-                TASK,
+                TASK_LABEL,
             )?,
             started: Instant::now(),
             jobs: Mutex::default(),
@@ -205,8 +209,8 @@ impl Metrics {
                 "Broken invariants: a bug.",
                 &["invariant"],
             )?,
-            topics: Topics::new(&new)?,
-            groups: Groups::new(&new)?,
+            topics: TopicMetrics::new(&new)?,
+            groups: GroupMetrics::new(&new)?,
             certificate_not_after: new.float_gauges(
                 "certificate_not_after_seconds",
                 "When the certificate that a listener serves now expires, in seconds since 1970.",
@@ -217,11 +221,11 @@ impl Metrics {
                 "Connections that failed before they were secure.",
                 &["listener"],
             )?,
-            cpu_seconds: new.plain(Counter::new(
+            cpu_seconds: new.register(Counter::new(
                 "process_cpu_seconds_total",
                 "CPU seconds used, user and system.",
             )?)?,
-            resident_bytes: new.plain(Gauge::new("process_resident_memory_bytes", "Resident memory.")?)?,
+            resident_bytes: new.register(Gauge::new("process_resident_memory_bytes", "Resident memory.")?)?,
             build_info: new.float_gauges("build_info", "Always 1; the version is the label.", "version")?,
             registry: new.0,
         };
@@ -233,7 +237,7 @@ impl Metrics {
         for change in LeaseChange::ALL {
             metrics.lease_changes.with_label_values(&[change.name()]);
         }
-        for job in Job::ALL {
+        for job in BackgroundJob::ALL {
             metrics.job_failures.with_label_values(&[job.name()]);
         }
         for invariant in Invariant::ALL {
@@ -249,7 +253,7 @@ impl Metrics {
     }
 
     /// Counts a request of this method; dropping the timer records its duration.
-    pub fn request(&self, method: &'static str) -> RequestTimer {
+    pub fn start_request(&self, method: &'static str) -> RequestTimer {
         self.grpc_requests.with_label_values(&[method]).inc();
         RequestTimer {
             duration: self.grpc_duration.with_label_values(&[method]),
@@ -258,19 +262,19 @@ impl Metrics {
     }
 
     /// Counts an error returned to a client: of a whole call, or of one item of it.
-    pub fn grpc_error(&self, method: &'static str, code: ErrorCode) {
+    pub fn record_grpc_error(&self, method: &'static str, code: ErrorCode) {
         self.grpc_errors.with_label_values(&[method, code.name()]).inc();
     }
 
     /// Counts a WAL object that is being flushed.
-    pub fn flushed(&self, reason: FlushReason, bytes: usize) {
+    pub fn record_flush(&self, reason: FlushReason, bytes: usize) {
         self.flushes.with_label_values(&[reason.name()]).inc();
         self.flush_bytes.inc_by(bytes as u64);
         self.flush_size.observe(bytes as f64);
     }
 
     /// Counts leases that were gained or lost.
-    pub fn lease_changed(&self, change: LeaseChange, leases: usize) {
+    pub fn record_lease_change(&self, change: LeaseChange, leases: usize) {
         self.lease_changes
             .with_label_values(&[change.name()])
             .inc_by(leases as u64);
@@ -307,7 +311,7 @@ impl Metrics {
     }
 
     /// Records that a background job completed a round, at this wall-clock time.
-    pub fn job_succeeded(&self, job: Job, now_ms: i64) {
+    pub fn record_job_success(&self, job: BackgroundJob, now_ms: i64) {
         self.job_success
             .with_label_values(&[job.name()])
             .set(now_ms as f64 / 1000.0);
@@ -316,19 +320,19 @@ impl Metrics {
 
     /// Returns when a background job last completed a round, in milliseconds since the Unix epoch;
     /// `None` before the first.
-    pub fn job_last_success_ms(&self, job: Job) -> Option<i64> {
+    pub fn job_last_success_ms(&self, job: BackgroundJob) -> Option<i64> {
         let succeeded = self.jobs.lock().contains_key(&job);
         succeeded.then(|| (self.job_success.with_label_values(&[job.name()]).get() * 1000.0) as i64)
     }
 
     /// Records that a round of a background job failed.
-    pub fn job_failed(&self, job: Job) {
+    pub fn record_job_failure(&self, job: BackgroundJob) {
         self.job_failures.with_label_values(&[job.name()]).inc();
     }
 
     /// Returns the counters of a topic. Callers keep them: the lookup takes a lock.
-    pub fn topic(&self, topic: &str) -> Arc<TopicTraffic> {
-        self.topics.of(topic)
+    pub fn topic_traffic(&self, topic: &str) -> Arc<TopicTraffic> {
+        self.topics.get_or_create(topic)
     }
 
     /// Removes the series of deleted topics.
@@ -342,20 +346,20 @@ impl Metrics {
     }
 
     /// Sets when the certificate of a listener expires, in seconds since the Unix epoch.
-    pub fn certificate_expires(&self, listener: &'static str, at: i64) {
+    pub fn set_certificate_expiry(&self, listener: &'static str, at: i64) {
         self.certificate_not_after
             .with_label_values(&[listener])
             .set(at as f64);
     }
 
     /// Returns the counter of failed handshakes of a listener; its series exists from then on.
-    pub fn handshake_errors(&self, listener: &'static str) -> IntCounter {
+    pub fn handshake_error_counter(&self, listener: &'static str) -> IntCounter {
         self.handshake_errors.with_label_values(&[listener])
     }
 
     /// Counts and logs a violated invariant. The operation cannot continue correctly; the caller
     /// refuses it.
-    pub fn violated(&self, invariant: Invariant) {
+    pub fn record_violation(&self, invariant: Invariant) {
         self.violations.with_label_values(&[invariant.name()]).inc();
         tracing::error!(%invariant, meaning = invariant.meaning(), "an invariant is broken");
     }
@@ -366,14 +370,14 @@ impl Metrics {
     /// Fails only if the encoder does.
     pub fn render(&self) -> Result<String> {
         let jobs = self.jobs.lock().clone();
-        for job in Job::ALL {
+        for job in BackgroundJob::ALL {
             // A job that never succeeds must be visible as well.
             let last = jobs.get(&job).unwrap_or(&self.started);
             self.job_age
                 .with_label_values(&[job.name()])
                 .set(last.elapsed().as_secs_f64());
         }
-        if let Some(usage) = process::usage() {
+        if let Some(usage) = process::read_usage() {
             self.cpu_seconds
                 .inc_by((usage.cpu_seconds - self.cpu_seconds.get()).max(0.0));
             self.resident_bytes.set(usage.resident_bytes);
@@ -384,7 +388,7 @@ impl Metrics {
     }
 }
 
-impl fmt::Debug for Metrics {
+impl fmt::Debug for AgentMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
     }

@@ -1,7 +1,7 @@
 //! Owns what the components of one agent share: the stores, the cluster directory, the replaceable
-//! clock and entropy, and the current [`Life`].
+//! clock and entropy, and the current [`AgentSession`].
 //!
-//! A [`Life`] is one registration with the metadata store. It ends when the lease is lost; the
+//! A [`AgentSession`] is one registration with the metadata store. It ends when the lease is lost; the
 //! lease keeper then registers again. What belongs to one registration (led partitions, the writer)
 //! is never used by the next: its writes are fenced.
 
@@ -19,15 +19,15 @@ use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    directory::Directory,
-    failpoint::FailPoints,
-    fetch::{looks::ForeignLooks, tail::TailBudget},
-    health::{Condition, Health},
-    memory::ReadMemory,
-    metrics::{MemoryUse, Metrics, PartitionKind, WriteStage},
-    ownership::Ownership,
-    partition::Held,
-    produce::Writer,
+    directory::ClusterDirectory,
+    failpoint::FailPointRegistry,
+    fetch::{foreign_logs::ForeignLogWatcher, tail::TailBudget},
+    health::{AgentHealth, ReadinessCondition},
+    memory::ReadMemoryBudgets,
+    metrics::{AgentMetrics, MemoryUse, PartitionKind, WriteStage},
+    ownership::OwnershipState,
+    partition::LedPartitions,
+    produce::WalWriter,
     store::{ObjectStore, blocks::BlockCache, health::StoreHealth},
     traces::AgentTraces,
 };
@@ -35,22 +35,22 @@ use crate::{
 /// One registration of this agent, from its incarnation's start until the lease is lost or
 /// released.
 #[derive(Debug)]
-pub struct Life {
+pub struct AgentSession {
     /// The incarnation that fences every write.
     pub incarnation: Incarnation,
     /// Numeric id of the agent (Kafka's broker id).
     pub node_id: i32,
     /// Partitions that this incarnation leads.
-    pub held: Arc<Held>,
+    pub partitions: Arc<LedPartitions>,
     /// Writes record batches to the object store.
-    pub writer: Writer,
+    pub writer: WalWriter,
     /// Cancelled when the incarnation has ended: nothing may be acknowledged after that.
-    pub over: CancellationToken,
+    pub ended: CancellationToken,
 }
 
 /// Components shared by the parts of one agent.
 #[derive(Debug)]
-pub struct Node {
+pub struct AgentNode {
     /// Settings of the agent.
     pub settings: AgentSettings,
     /// Metadata store: topics, leases, offsets.
@@ -61,9 +61,9 @@ pub struct Node {
     pub store_health: Arc<StoreHealth>,
     /// The stage in which writes of the previous incarnation stalled, and since when; `None` while
     /// an incarnation is active.
-    pub stalled: Mutex<Option<(WriteStage, Instant)>>,
+    pub stalled_write: Mutex<Option<(WriteStage, Instant)>>,
     /// The cluster as of the newest snapshot.
-    pub directory: Arc<Directory>,
+    pub directory: Arc<ClusterDirectory>,
     /// Wall clock.
     pub clock: Arc<dyn Clock>,
     /// Source of randomness.
@@ -71,61 +71,70 @@ pub struct Node {
     /// Cache of older batches read from the object store.
     pub blocks: BlockCache,
     /// Polls the logs of partitions that other agents lead, once for all waiting readers.
-    pub looks: Arc<ForeignLooks>,
+    pub foreign_logs: Arc<ForeignLogWatcher>,
     /// One permit for each cold read that may run concurrently.
     pub cold_reads: Semaphore,
     /// Memory budgets of readers and of the segment roller.
-    pub memory: ReadMemory,
+    pub memory: ReadMemoryBudgets,
     /// Budget of the newest batches, which are kept in memory.
     pub tails: Arc<TailBudget>,
     /// Metrics of this agent.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<AgentMetrics>,
     /// Readiness, with the reasons why the agent is not ready.
-    pub health: Arc<Health>,
+    pub health: Arc<AgentHealth>,
     /// Starts the agent's trace spans.
     pub traces: AgentTraces,
     /// Whether the two stores belong to the same cluster.
-    pub ownership: Ownership,
+    pub ownership: OwnershipState,
     /// Fail points of tests.
-    pub failpoints: Arc<FailPoints>,
+    pub failpoints: Arc<FailPointRegistry>,
     /// The active incarnation; `None` between incarnations and after a drain.
-    pub life: ArcSwapOption<Life>,
+    pub session: ArcSwapOption<AgentSession>,
 }
 
-impl Node {
+impl AgentNode {
     /// Returns the active incarnation, if there is one.
-    pub fn life(&self) -> Option<Arc<Life>> {
-        self.life.load_full()
+    pub fn session(&self) -> Option<Arc<AgentSession>> {
+        self.session.load_full()
     }
 
     /// Returns why this agent cannot store records, if a store is the cause.
-    pub fn cannot_store(&self) -> Option<String> {
-        let causes = [Condition::ObjectStore, Condition::Writes, Condition::Metadata];
+    pub fn storage_problem(&self) -> Option<String> {
+        let causes = [
+            ReadinessCondition::ObjectStore,
+            ReadinessCondition::Writes,
+            ReadinessCondition::Metadata,
+        ];
         causes.into_iter().find_map(|condition| {
             let why = self.health.reason(condition)?;
             Some(match condition {
-                Condition::ObjectStore => format!("the object store: {why}"),
-                Condition::Metadata => format!("the metadata store: {why}"),
+                ReadinessCondition::ObjectStore => format!("the object store: {why}"),
+                ReadinessCondition::Metadata => format!("the metadata store: {why}"),
                 _ => why,
             })
         })
     }
 
     /// Updates the gauges before a scrape.
-    pub fn measure(&self) {
+    pub fn update_gauges(&self) {
         let gauge = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
-        let life = self.life();
+        let session = self.session();
         self.metrics
             .active_partitions
-            .set(life.as_ref().map_or(0, |life| gauge(life.held.len())));
-        self.metrics
-            .queue_bytes
-            .set(life.as_ref().map_or(0, |life| gauge(life.writer.queued_bytes())));
-        let oldest = life.as_ref().and_then(|life| life.writer.oldest());
+            .set(session.as_ref().map_or(0, |life| gauge(life.partitions.len())));
+        self.metrics.queue_bytes.set(
+            session
+                .as_ref()
+                .map_or(0, |life| gauge(life.writer.queued_bytes())),
+        );
+        let oldest = session.as_ref().and_then(|life| life.writer.oldest_write());
         // A stalled write is as old as the stall that ended its incarnation.
-        let stalled = self.stalled.lock().map(|(stage, since)| (stage, since.elapsed()));
+        let stalled = self
+            .stalled_write
+            .lock()
+            .map(|(stage, since)| (stage, since.elapsed()));
         self.metrics.set_write_age(oldest.or(stalled));
-        let stored = life.as_ref().map_or(0, |life| life.held.size_bytes());
+        let stored = session.as_ref().map_or(0, |life| life.partitions.size_bytes());
         self.metrics.stored_bytes.set(stored);
         self.metrics.tail_bytes.set(gauge(self.tails.bytes()));
         for (of, bytes) in [
@@ -142,10 +151,11 @@ impl Node {
         self.metrics.ready.set(i64::from(self.health.is_ready()));
         let view = self.directory.view();
         if view.version > 0 {
-            self.metrics.set_cluster(PartitionKind::Topic, view.led(false));
             self.metrics
-                .set_cluster(PartitionKind::Coordinator, view.led(true));
-            self.metrics.set_unswept(view.unswept());
+                .set_cluster(PartitionKind::Topic, view.count_led(false));
+            self.metrics
+                .set_cluster(PartitionKind::Coordinator, view.count_led(true));
+            self.metrics.set_unswept(view.unswept_backlog());
             self.metrics.retain_topics(|topic| view.topic(topic).is_some());
         }
     }

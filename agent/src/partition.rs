@@ -1,4 +1,4 @@
-//! Owns the partitions that this agent leads. [`Held`] is filled and emptied by the lease keeper;
+//! Owns the partitions that this agent leads. [`LedPartitions`] is filled and emptied by the lease keeper;
 //! produce appends to its partitions, fetch reads from them, maintenance iterates over them.
 
 mod unrolled;
@@ -17,15 +17,15 @@ use streamhouse_core::PartitionUid;
 use streamhouse_metadata::{Lease, LogBounds};
 use tokio::sync::watch;
 
-use self::unrolled::Unrolled;
+use self::unrolled::UnrolledBytes;
 use crate::{
-    fetch::tail::Tail,
-    metrics::{Metrics, TopicTraffic},
+    fetch::tail::PartitionTail,
+    metrics::{AgentMetrics, TopicTraffic},
 };
 
 /// A partition that this agent leads, in one leader epoch.
 #[derive(Debug)]
-pub struct Partition {
+pub struct LedPartition {
     /// Lease that fences every write.
     pub lease: Lease,
     /// Name of the topic.
@@ -33,29 +33,29 @@ pub struct Partition {
     /// Number of the partition in its topic.
     pub index: i32,
     /// The newest committed batches.
-    pub tail: Mutex<Tail>,
+    pub tail: Mutex<PartitionTail>,
     log_start: AtomicI64,
     rolled: AtomicI64,
     size_bytes: AtomicI64,
-    unrolled: Mutex<Unrolled>,
+    unrolled: Mutex<UnrolledBytes>,
     high_watermark: watch::Sender<i64>,
     accepting: AtomicBool,
     /// Counters of the topic, from the first use on.
     traffic: OnceLock<Arc<TopicTraffic>>,
 }
 
-impl Partition {
+impl LedPartition {
     /// Creates a partition that was just leased, with the log bounds of the metadata store.
     pub fn new(lease: Lease, topic: Arc<str>, index: i32, bounds: LogBounds) -> Self {
         Self {
             lease,
             topic,
             index,
-            tail: Mutex::new(Tail::new(bounds.high_watermark)),
+            tail: Mutex::new(PartitionTail::new(bounds.high_watermark)),
             log_start: AtomicI64::new(bounds.log_start),
             rolled: AtomicI64::new(bounds.rolled),
             size_bytes: AtomicI64::new(bounds.size_bytes),
-            unrolled: Mutex::new(Unrolled::new(bounds.rolled, bounds.high_watermark)),
+            unrolled: Mutex::new(UnrolledBytes::new(bounds.rolled, bounds.high_watermark)),
             high_watermark: watch::Sender::new(bounds.high_watermark),
             accepting: AtomicBool::new(true),
             traffic: OnceLock::new(),
@@ -73,7 +73,7 @@ impl Partition {
     }
 
     /// Returns a receiver that is notified when the high watermark advances.
-    pub fn watch(&self) -> watch::Receiver<i64> {
+    pub fn watch_high_watermark(&self) -> watch::Receiver<i64> {
         self.high_watermark.subscribe()
     }
 
@@ -97,7 +97,7 @@ impl Partition {
     }
 
     /// Returns the first offset that no segment covers.
-    pub fn rolled(&self) -> i64 {
+    pub fn rolled_offset(&self) -> i64 {
         self.rolled.load(Ordering::Acquire)
     }
 
@@ -107,32 +107,34 @@ impl Partition {
     }
 
     /// Counts the bytes of newly committed offsets.
-    pub fn appended(&self, offsets: Range<i64>, bytes: usize) {
+    pub fn record_append(&self, offsets: Range<i64>, bytes: usize) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         self.size_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.unrolled.lock().add(offsets.start, offsets.end, bytes);
     }
 
     /// Returns the committed bytes that no segment covers yet, as far as they are counted; see
-    /// [`inherited`](Self::inherited).
+    /// [`inherited_offsets`](Self::inherited_offsets).
     pub fn unrolled_bytes(&self) -> i64 {
-        self.unrolled.lock().bytes(self.rolled().max(self.log_start()))
+        self.unrolled
+            .lock()
+            .bytes(self.rolled_offset().max(self.log_start()))
     }
 
     /// Returns the offsets that former leaders committed and did not roll, while their bytes are
     /// not counted.
-    pub fn inherited(&self) -> Option<Range<i64>> {
+    pub fn inherited_offsets(&self) -> Option<Range<i64>> {
         self.unrolled.lock().inherited()
     }
 
-    /// Counts the [`inherited`](Self::inherited) offsets: ranges in order, each `(base, end,
+    /// Counts the [`inherited_offsets`](Self::inherited_offsets) offsets: ranges in order, each `(base, end,
     /// bytes)`.
     pub fn count_inherited(&self, ranges: &[(i64, i64, i64)]) {
         self.unrolled.lock().count_inherited(ranges);
     }
 
     /// Advances the rolled offset after the metadata store has; never moves it back.
-    pub fn rolled_to(&self, end_offset: i64) {
+    pub fn advance_rolled(&self, end_offset: i64) {
         let before = self.rolled.fetch_max(end_offset, Ordering::AcqRel);
         self.unrolled.lock().drop_before(before.max(end_offset));
     }
@@ -143,12 +145,12 @@ impl Partition {
     }
 
     /// Returns the counters of the topic.
-    pub fn traffic(&self, metrics: &Metrics) -> &TopicTraffic {
-        self.traffic.get_or_init(|| metrics.topic(&self.topic))
+    pub fn traffic(&self, metrics: &AgentMetrics) -> &TopicTraffic {
+        self.traffic.get_or_init(|| metrics.topic_traffic(&self.topic))
     }
 
     /// Returns whether batches are accepted: not while the partition is handed over.
-    pub fn accepting(&self) -> bool {
+    pub fn is_accepting(&self) -> bool {
         self.accepting.load(Ordering::Acquire)
     }
 
@@ -160,24 +162,24 @@ impl Partition {
 
 /// All partitions that this agent leads, without coordinator slots.
 #[derive(Debug, Default)]
-pub struct Held {
-    partitions: RwLock<HashMap<PartitionUid, Arc<Partition>>>,
+pub struct LedPartitions {
+    partitions: RwLock<HashMap<PartitionUid, Arc<LedPartition>>>,
 }
 
-impl Held {
+impl LedPartitions {
     /// Returns the partition, if this agent leads it.
-    pub fn get(&self, uid: PartitionUid) -> Option<Arc<Partition>> {
+    pub fn get(&self, uid: PartitionUid) -> Option<Arc<LedPartition>> {
         self.partitions.read().get(&uid).cloned()
     }
 
     /// Adds a partition; replaces one with the same id and an older epoch.
-    pub fn insert(&self, partition: Arc<Partition>) {
+    pub fn insert(&self, partition: Arc<LedPartition>) {
         self.partitions.write().insert(partition.uid(), partition);
     }
 
     /// Removes a partition if it is led in this epoch or an older one, and drops the batches in its
     /// tail.
-    pub fn remove(&self, uid: PartitionUid, epoch: i32) -> Option<Arc<Partition>> {
+    pub fn remove(&self, uid: PartitionUid, epoch: i32) -> Option<Arc<LedPartition>> {
         let mut partitions = self.partitions.write();
         if partitions.get(&uid).is_some_and(|p| p.lease.epoch > epoch) {
             return None;
@@ -188,11 +190,11 @@ impl Held {
     }
 
     /// Returns all partitions, in no particular order.
-    pub fn all(&self) -> Vec<Arc<Partition>> {
+    pub fn all(&self) -> Vec<Arc<LedPartition>> {
         self.partitions.read().values().cloned().collect()
     }
 
-    /// Returns the approximate stored bytes of all partitions; see [`Partition::size_bytes`].
+    /// Returns the approximate stored bytes of all partitions; see [`LedPartition::size_bytes`].
     pub fn size_bytes(&self) -> i64 {
         let partitions = self.partitions.read();
         partitions

@@ -9,7 +9,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Resources that this process has used.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Usage {
+pub struct ProcessUsage {
     /// User and system CPU time.
     pub cpu_seconds: f64,
     /// Resident memory, in bytes.
@@ -17,13 +17,13 @@ pub struct Usage {
 }
 
 /// Returns the current usage, or `None` where `/proc` does not exist.
-pub fn usage() -> Option<Usage> {
+pub fn read_usage() -> Option<ProcessUsage> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    parse(&stat, &status)
+    parse_usage(&stat, &status)
 }
 
-fn parse(stat: &str, status: &str) -> Option<Usage> {
+fn parse_usage(stat: &str, status: &str) -> Option<ProcessUsage> {
     // The command name stands in parentheses and may contain anything, so fields are counted after
     // it.
     let (_, fields) = stat.rsplit_once(')')?;
@@ -32,7 +32,7 @@ fn parse(stat: &str, status: &str) -> Option<Usage> {
     let system: f64 = fields.next()?.parse().ok()?;
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: f64 = resident.split_whitespace().next()?.parse().ok()?;
-    Some(Usage {
+    Some(ProcessUsage {
         cpu_seconds: (user + system) / TICKS_PER_SECOND,
         resident_bytes: kib * 1024.0,
     })
@@ -55,18 +55,18 @@ mod tests {
         let stat = "42 (a) b c) S 1 2 3 4 5 6 7 8 9 10 250 150 0 0 20 0 4 0 100 1000 2000";
         let status = "Name:\tx\nVmRSS:\t    2048 kB\n";
         assert_eq!(
-            parse(stat, status),
-            Some(Usage {
+            parse_usage(stat, status),
+            Some(ProcessUsage {
                 cpu_seconds: 4.0,
                 resident_bytes: 2_097_152.0
             })
         );
-        assert_eq!(parse("", ""), None);
+        assert_eq!(parse_usage("", ""), None);
     }
 
     #[test]
     #[cfg(target_os = "linux")]
     fn this_process_uses_memory() {
-        assert!(usage().unwrap().resident_bytes > 0.0);
+        assert!(read_usage().unwrap().resident_bytes > 0.0);
     }
 }

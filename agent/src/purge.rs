@@ -16,30 +16,30 @@ use tokio::time::{Duration, Instant};
 use crate::{
     assembly,
     ownership::identity,
-    store::{self, DELETE_BATCH, ObjectMeta, ObjectStore, Retry, StoreError},
+    store::{self, DELETE_BATCH, ObjectMeta, ObjectStore, RetryPolicy, StoreError},
 };
 
 /// The argument that confirms the command.
-const MEANT: &str = "--yes";
+const CONFIRM_FLAG: &str = "--yes";
 /// Pages of objects between two progress lines.
-const REPORT_EVERY: u64 = 10;
+const PAGES_PER_REPORT: u64 = 10;
 /// Maximum number of foreign keys that are named.
-const NAMED: usize = 5;
+const MAX_NAMED_KEYS: usize = 5;
 /// How long one request is retried.
-const TRIES: Duration = Duration::from_secs(60);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Verifies that the arguments confirm the purge.
 ///
 /// # Errors
 /// A usage message otherwise.
-pub fn confirmed(arguments: &[String]) -> Result<(), String> {
+pub fn require_confirmation(arguments: &[String]) -> Result<(), String> {
     match arguments {
-        [meant] if meant == MEANT => Ok(()),
+        [meant] if meant == CONFIRM_FLAG => Ok(()),
         [] => Err(format!(
-            "purge permanently deletes all records and metadata of the cluster; stop all agents and add {MEANT} to confirm"
+            "purge permanently deletes all records and metadata of the cluster; stop all agents and add {CONFIRM_FLAG} to confirm"
         )),
         _ => Err(format!(
-            "purge: {:?} is not understood; it takes {MEANT}",
+            "purge: {:?} is not understood; it takes {CONFIRM_FLAG}",
             arguments.join(" ")
         )),
     }
@@ -58,11 +58,11 @@ pub async fn run(settings: &AgentSettings, say: impl Fn(&str)) -> anyhow::Result
         settings.metadata_url.expose(),
         assembly::connect_options(settings),
     );
-    let store = store::open(&assembly::store_settings(settings)).await?;
+    let store = store::open_store(&assembly::store_settings(settings)).await?;
     let cluster_id = metadata::cluster_id(url, &options).await?;
-    let marker = identity::read(store.as_ref()).await?;
+    let marker = identity::read_identity(store.as_ref()).await?;
     match (&cluster_id, &marker) {
-        (Some(ours), marker) => identity::compare(store.as_ref(), marker.as_ref(), ours)?,
+        (Some(ours), marker) => identity::check_cluster(store.as_ref(), marker.as_ref(), ours)?,
         (None, Some(marker)) => anyhow::bail!(
             "{} belongs to cluster {}, and the metadata store is empty: correct metadata-url or object-store",
             store.describe(),
@@ -70,19 +70,21 @@ pub async fn run(settings: &AgentSettings, say: impl Fn(&str)) -> anyhow::Result
         ),
         (None, None) => {}
     }
-    let (mut deleted, mut foreign, mut pages) = (0, Foreign::default(), 0_u64);
+    let (mut deleted, mut foreign, mut pages) = (0, ForeignObjects::default(), 0_u64);
     let mut after: Option<String> = None;
     loop {
         // An agent that starts meanwhile would write to what is being deleted.
         if let Some(agent) = metadata::live_agent(url, &options).await? {
-            anyhow::bail!("the agent {agent:?} is running; stop every agent of the cluster, then run this again");
+            anyhow::bail!(
+                "the agent {agent:?} is running; stop every agent of the cluster, then run this again"
+            );
         }
-        let page = page(store.as_ref(), after.as_deref()).await?;
+        let page = list_page(store.as_ref(), after.as_deref()).await?;
         let (ours, others): (Vec<String>, Vec<String>) = page
             .iter()
             .map(|object| object.key.clone())
-            .filter(|key| key != identity::KEY)
-            .partition(|key| is_ours(key));
+            .filter(|key| key != identity::IDENTITY_KEY)
+            .partition(|key| is_cluster_key(key));
         anyhow::ensure!(
             cluster_id.is_some() || ours.is_empty(),
             "the metadata store is empty, and {} has objects, such as {}, but no marker that names their cluster: correct metadata-url or \
@@ -90,20 +92,20 @@ pub async fn run(settings: &AgentSettings, say: impl Fn(&str)) -> anyhow::Result
             store.describe(),
             ours.first().map_or("", String::as_str)
         );
-        delete(store.as_ref(), &ours).await?;
+        delete_keys(store.as_ref(), &ours).await?;
         deleted += ours.len();
         foreign.add(others);
         pages += 1;
         if page.len() < DELETE_BATCH {
             break;
         }
-        if pages.is_multiple_of(REPORT_EVERY) {
+        if pages.is_multiple_of(PAGES_PER_REPORT) {
             say(&format!("object store: deleted {deleted} objects so far"));
         }
         after = page.last().map(|object| object.key.clone());
     }
     if marker.is_some() {
-        delete(store.as_ref(), &[identity::KEY.to_owned()]).await?;
+        delete_keys(store.as_ref(), &[identity::IDENTITY_KEY.to_owned()]).await?;
         deleted += 1;
     }
     say(&format!("object store: deleted {deleted} objects{foreign}"));
@@ -118,59 +120,59 @@ pub async fn run(settings: &AgentSettings, say: impl Fn(&str)) -> anyhow::Result
 
 /// Foreign objects: how many, and the first keys.
 #[derive(Default)]
-struct Foreign {
+struct ForeignObjects {
     count: usize,
     named: Vec<String>,
 }
 
-impl Foreign {
+impl ForeignObjects {
     fn add(&mut self, keys: Vec<String>) {
         self.count += keys.len();
-        let room = NAMED - self.named.len();
+        let room = MAX_NAMED_KEYS - self.named.len();
         self.named.extend(keys.into_iter().take(room));
     }
 }
 
-impl fmt::Display for Foreign {
+impl fmt::Display for ForeignObjects {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.count == 0 {
             return Ok(());
         }
-        let more = if self.count > NAMED { ", ..." } else { "" };
+        let more = if self.count > MAX_NAMED_KEYS { ", ..." } else { "" };
         let named = self.named.join(", ");
         write!(f, "; {} that are not ours stay: {named}{more}", self.count)
     }
 }
 
-async fn page(store: &dyn ObjectStore, after: Option<&str>) -> Result<Vec<ObjectMeta>, StoreError> {
+async fn list_page(store: &dyn ObjectStore, after: Option<&str>) -> Result<Vec<ObjectMeta>, StoreError> {
     let what = after.unwrap_or("the first objects");
-    retry()
+    retry_policy()
         .run("list", what, || store.list("", after, DELETE_BATCH))
         .await
 }
 
-async fn delete(store: &dyn ObjectStore, keys: &[String]) -> Result<(), StoreError> {
+async fn delete_keys(store: &dyn ObjectStore, keys: &[String]) -> Result<(), StoreError> {
     match keys.first() {
         None => Ok(()),
-        Some(first) => retry().run("delete", first, || store.delete(keys)).await,
+        Some(first) => retry_policy().run("delete", first, || store.delete(keys)).await,
     }
 }
 
 /// For a single request: a store that is busy for a moment must not fail the whole purge.
-fn retry() -> Retry {
-    Retry::default().until(Instant::now() + TRIES)
+fn retry_policy() -> RetryPolicy {
+    RetryPolicy::default().with_deadline(Instant::now() + REQUEST_TIMEOUT)
 }
 
 /// Returns whether an agent writes objects under this key: WAL objects, segments, ownership objects
 /// and canaries.
-fn is_ours(key: &str) -> bool {
+fn is_cluster_key(key: &str) -> bool {
     keys::parse_wal_key(key).is_some()
         || keys::parse_segment_key(key).is_some()
-        || identity::is_ours(key)
-        || is_canary(key)
+        || identity::is_ownership_key(key)
+        || is_canary_key(key)
 }
 
-fn is_canary(key: &str) -> bool {
+fn is_canary_key(key: &str) -> bool {
     let hexadecimal = |name: &str| name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
     key.strip_prefix(store::open::CANARY_PREFIX)
         .is_some_and(hexadecimal)
@@ -190,7 +192,7 @@ mod tests {
             "_cluster/identity",
             "_cluster/timeline/00000000000000000042",
         ] {
-            assert!(is_ours(ours), "{ours}");
+            assert!(is_cluster_key(ours), "{ours}");
         }
         for foreign in [
             "_wal/0000000003/9",
@@ -205,14 +207,15 @@ mod tests {
             "_canary/00000000deadbeef/x",
             "notes.txt",
         ] {
-            assert!(!is_ours(foreign), "{foreign}");
+            assert!(!is_cluster_key(foreign), "{foreign}");
         }
     }
 
     #[test]
     fn it_has_to_be_meant() {
-        let given =
-            |arguments: &[&str]| confirmed(&arguments.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let given = |arguments: &[&str]| {
+            require_confirmation(&arguments.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
         assert_eq!(given(&["--yes"]), Ok(()));
         assert!(given(&[]).unwrap_err().contains("--yes"));
         for other in [&["--yes", "--yes"] as &[&str], &["yes"], &["--force"]] {

@@ -7,9 +7,9 @@
 mod survey;
 
 use streamhouse_core::settings::AgentSettings;
-use streamhouse_metadata::{self as metadata, ClusterState, MetadataStore, Recovery, Timeline};
+use streamhouse_metadata::{self as metadata, ClusterState, MetadataStore, RecoveryRequest, Timeline};
 
-use self::survey::Survey;
+use self::survey::RecoverySurvey;
 use crate::{
     assembly,
     ownership::{identity, timeline},
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The argument that confirms the command.
-const MEANT: &str = "--yes";
+const CONFIRM_FLAG: &str = "--yes";
 /// Number of producer ids that agents may have issued after the newest mark.
 const UNMARKED_PRODUCER_IDS: i64 = 1_000_000;
 
@@ -25,12 +25,12 @@ const UNMARKED_PRODUCER_IDS: i64 = 1_000_000;
 ///
 /// # Errors
 /// A usage message for any other argument.
-pub fn is_meant(arguments: &[String]) -> Result<bool, String> {
+pub fn parse_confirmation(arguments: &[String]) -> Result<bool, String> {
     match arguments {
         [] => Ok(false),
-        [meant] if meant == MEANT => Ok(true),
+        [meant] if meant == CONFIRM_FLAG => Ok(true),
         _ => Err(format!(
-            "recover: {:?} is not understood; it takes {MEANT}, or nothing to see what it would do",
+            "recover: {:?} is not understood; it takes {CONFIRM_FLAG}, or nothing to see what it would do",
             arguments.join(" ")
         )),
     }
@@ -47,16 +47,16 @@ pub async fn run(settings: &AgentSettings, meant: bool, say: impl Fn(&str)) -> a
         !settings.metadata_url.is_empty() && !settings.object_store.is_empty(),
         "metadata-url and object-store are needed: they name the stores to recover"
     );
-    let store = store::open(&assembly::store_settings(settings)).await?;
-    let metadata = open(settings, meant, &say).await?;
-    let outcome = compare(store.as_ref(), metadata.as_ref(), meant, say).await;
+    let store = store::open_store(&assembly::store_settings(settings)).await?;
+    let metadata = open_metadata(settings, meant, &say).await?;
+    let outcome = compare_stores(store.as_ref(), metadata.as_ref(), meant, say).await;
     metadata.close().await?;
     outcome
 }
 
 /// Opens the metadata store, which must exist and, if the recovery is `meant`, have no live agent.
 /// A backup made while agents ran contains their leases.
-async fn open(
+async fn open_metadata(
     settings: &AgentSettings,
     meant: bool,
     say: &impl Fn(&str),
@@ -70,31 +70,31 @@ async fn open(
         "the metadata store is empty: restore a backup of it first, or correct metadata-url"
     );
     if let Some(agent) = metadata::live_agent(url, &options).await? {
-        let lives = format!(
+        let running = format!(
             "the agent {agent:?} is running: stop every agent of the cluster, or wait until the lease in the backup expires"
         );
-        anyhow::ensure!(!meant, "{lives}; then run this again");
-        say(&lives);
+        anyhow::ensure!(!meant, "{running}; then run this again");
+        say(&running);
     }
     Ok(metadata::connect(url, &options).await?)
 }
 
-async fn compare(
+async fn compare_stores(
     store: &dyn ObjectStore,
     metadata: &dyn MetadataStore,
     meant: bool,
     say: impl Fn(&str),
 ) -> anyhow::Result<()> {
-    let state = metadata.cluster().await?;
-    let marker = identity::read(store).await?;
-    identity::compare(store, marker.as_ref(), &state.cluster_id)?;
+    let state = metadata.cluster_state().await?;
+    let marker = identity::read_identity(store).await?;
+    identity::check_cluster(store, marker.as_ref(), &state.cluster_id)?;
     anyhow::ensure!(
         marker.is_some() || state.in_use,
         "the metadata store is new and {} has no marker that names a cluster: there is nothing to recover",
         store.describe()
     );
-    let marked = timeline::furthest(store).await?;
-    let survey = Survey::of(store, metadata).await?;
+    let marked = timeline::furthest_timeline(store).await?;
+    let survey = RecoverySurvey::collect(store, metadata).await?;
     let now = state.timeline;
     say(&format!(
         "metadata store: cluster {}, timeline {}, incarnations up to {}",
@@ -111,15 +111,15 @@ async fn compare(
         say("the metadata store is not older than the object store: nothing to recover");
         return Ok(());
     }
-    let recovery = recovery(&now, &marked, survey);
+    let recovery = plan_recovery(&now, &marked, survey);
     if !meant {
         say(&format!(
             "recover would: raise the timeline beyond {}; issue incarnations after {} and producer ids after {}; \
              give every topic a new folder for its segments; drop unfinished segments; delete nothing",
-            recovery.beyond.number, recovery.beyond.incarnation.0, recovery.beyond.producer_id
+            recovery.observed.number, recovery.observed.incarnation.0, recovery.observed.producer_id
         ));
         say(&format!(
-            "nothing was changed; records that the metadata does not know stay unreadable: add {MEANT} to continue without them"
+            "nothing was changed; records that the metadata does not know stay unreadable: add {CONFIRM_FLAG} to continue without them"
         ));
         return Ok(());
     }
@@ -127,28 +127,28 @@ async fn compare(
     say(&format!(
         "recovered: timeline {}, {} topics with a new folder, {} unfinished segments dropped, {} former incarnations closed; \
          agents can be started",
-        recovered.timeline.number, recovered.topics, recovered.intents, recovered.lives
+        recovered.timeline.number, recovered.topics, recovered.intents, recovered.incarnations
     ));
     Ok(())
 }
 
 /// Returns whether the bucket shows that another copy of the metadata advanced further.
-fn is_behind(state: &ClusterState, marked: &Timeline, survey: &Survey) -> bool {
+fn is_behind(state: &ClusterState, marked: &Timeline, survey: &RecoverySurvey) -> bool {
     state.diverged
         || marked.number > state.timeline.number
         || marked.incarnation.max(survey.incarnation) > state.timeline.incarnation
 }
 
 /// Returns the recovery that continues beyond both stores.
-fn recovery(now: &Timeline, marked: &Timeline, survey: Survey) -> Recovery {
+fn plan_recovery(now: &Timeline, marked: &Timeline, survey: RecoverySurvey) -> RecoveryRequest {
     let given = now.producer_id.max(marked.producer_id);
-    Recovery {
-        beyond: Timeline {
+    RecoveryRequest {
+        observed: Timeline {
             number: now.number.max(marked.number),
             incarnation: now.incarnation.max(marked.incarnation).max(survey.incarnation),
             producer_id: given.saturating_add(UNMARKED_PRODUCER_IDS),
         },
-        names: survey.names,
+        topic_name_uses: survey.names,
     }
 }
 
@@ -158,8 +158,9 @@ mod tests {
 
     #[test]
     fn it_has_to_be_meant() {
-        let given =
-            |arguments: &[&str]| is_meant(&arguments.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let given = |arguments: &[&str]| {
+            parse_confirmation(&arguments.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
         assert_eq!(given(&[]), Ok(false));
         assert_eq!(given(&["--yes"]), Ok(true));
         for other in [&["--yes", "--yes"] as &[&str], &["yes"], &["--force"]] {

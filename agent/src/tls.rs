@@ -2,7 +2,7 @@
 //! each. Loaded by [`assembly`](crate::assembly) before any port is bound;
 //! [`server`](crate::server) accepts connections with it.
 //!
-//! Files that change while the agent runs are reloaded (see [`LOOK`]). Files that cannot be used
+//! Files that change while the agent runs are reloaded (see [`RELOAD_INTERVAL`]). Files that cannot be used
 //! never replace a working certificate: the agent keeps the one in use and logs why.
 
 mod files;
@@ -24,12 +24,12 @@ use rustls::{
 use tokio::time::{Duration, sleep};
 use tokio_rustls::TlsAcceptor;
 
-use self::files::Files;
-use crate::metrics::Metrics;
+use self::files::CertificateFiles;
+use crate::metrics::AgentMetrics;
 
 /// Interval between two checks of the files. Kubernetes itself takes about a minute to update a
 /// Secret in a pod.
-pub const LOOK: Duration = Duration::from_secs(30);
+pub const RELOAD_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Reason why a listener cannot have TLS; names the file and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,14 +38,14 @@ pub struct TlsError(String);
 
 /// A listener that can have TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listener {
+pub enum ListenerKind {
     /// The gRPC port, for clients.
     Grpc,
     /// The HTTP port, for probes and Prometheus.
     Http,
 }
 
-impl Listener {
+impl ListenerKind {
     /// Returns the name of its folder below `tls-dir`, which is also its label in metrics and logs.
     pub const fn name(self) -> &'static str {
         match self {
@@ -55,7 +55,7 @@ impl Listener {
     }
 
     /// Returns the ALPN name of its protocol.
-    const fn protocol(self) -> &'static [u8] {
+    const fn alpn_protocol(self) -> &'static [u8] {
         match self {
             Self::Grpc => b"h2",
             Self::Http => b"http/1.1",
@@ -65,25 +65,25 @@ impl Listener {
 
 /// The certificates of the listeners that have one.
 #[derive(Debug, Default)]
-pub struct Tls {
-    grpc: Option<Arc<Certificate>>,
-    http: Option<Arc<Certificate>>,
+pub struct ListenerCertificates {
+    grpc: Option<Arc<ListenerCertificate>>,
+    http: Option<Arc<ListenerCertificate>>,
 }
 
-impl Tls {
+impl ListenerCertificates {
     /// Loads the certificate of each listener that has a folder below `directory`; none without a
     /// directory.
     ///
     /// # Errors
     /// If a certificate cannot be used, or the directory has none of these folders: setting it
     /// means that TLS is wanted.
-    pub async fn load(directory: Option<&Path>, metrics: &Arc<Metrics>) -> Result<Self, TlsError> {
+    pub async fn load(directory: Option<&Path>, metrics: &Arc<AgentMetrics>) -> Result<Self, TlsError> {
         let Some(directory) = directory else {
             return Ok(Self::default());
         };
         let tls = Self {
-            grpc: Certificate::load(Listener::Grpc, directory, metrics).await?,
-            http: Certificate::load(Listener::Http, directory, metrics).await?,
+            grpc: ListenerCertificate::load(ListenerKind::Grpc, directory, metrics).await?,
+            http: ListenerCertificate::load(ListenerKind::Http, directory, metrics).await?,
         };
         if tls.certificates().next().is_none() {
             return Err(TlsError(format!(
@@ -95,64 +95,64 @@ impl Tls {
     }
 
     /// Returns the certificate of a listener, if it has one.
-    pub fn of(&self, listener: Listener) -> Option<&Arc<Certificate>> {
+    pub fn certificate(&self, listener: ListenerKind) -> Option<&Arc<ListenerCertificate>> {
         match listener {
-            Listener::Grpc => self.grpc.as_ref(),
-            Listener::Http => self.http.as_ref(),
+            ListenerKind::Grpc => self.grpc.as_ref(),
+            ListenerKind::Http => self.http.as_ref(),
         }
     }
 
     /// Reloads changed files once in every interval; never returns.
-    pub async fn follow(&self, every: Duration) {
+    pub async fn reload_periodically(&self, every: Duration) {
         loop {
             sleep(every).await;
             for certificate in self.certificates() {
-                certificate.look().await;
+                certificate.reload().await;
             }
         }
     }
 
-    fn certificates(&self) -> impl Iterator<Item = &Arc<Certificate>> {
+    fn certificates(&self) -> impl Iterator<Item = &Arc<ListenerCertificate>> {
         self.grpc.iter().chain(&self.http)
     }
 }
 
 /// The newest usable certificate of one listener.
-pub struct Certificate {
-    listener: Listener,
+pub struct ListenerCertificate {
+    listener: ListenerKind,
     directory: PathBuf,
     provider: Arc<CryptoProvider>,
-    metrics: Arc<Metrics>,
-    in_use: ArcSwap<InUse>,
+    metrics: Arc<AgentMetrics>,
+    loaded: ArcSwap<LoadedCertificate>,
     /// Problem with the files at the last check; logged once, not in every round.
     problem: Mutex<Option<TlsError>>,
 }
 
-struct InUse {
-    files: Files,
+struct LoadedCertificate {
+    files: CertificateFiles,
     key: Arc<CertifiedKey>,
 }
 
-impl Certificate {
+impl ListenerCertificate {
     async fn load(
-        listener: Listener,
+        listener: ListenerKind,
         directory: &Path,
-        metrics: &Arc<Metrics>,
+        metrics: &Arc<AgentMetrics>,
     ) -> Result<Option<Arc<Self>>, TlsError> {
         let directory = directory.join(listener.name());
         if !tokio::fs::try_exists(&directory).await.unwrap_or(true) {
             return Ok(None);
         }
         let provider = Arc::new(ring::default_provider());
-        let files = Files::read(&directory).await?;
-        let (key, expires) = files.certified(&provider)?;
-        metrics.certificate_expires(listener.name(), expires);
+        let files = CertificateFiles::read(&directory).await?;
+        let (key, expires) = files.parse_certified_key(&provider)?;
+        metrics.set_certificate_expiry(listener.name(), expires);
         Ok(Some(Arc::new(Self {
             listener,
             directory,
             provider,
             metrics: metrics.clone(),
-            in_use: ArcSwap::from_pointee(InUse { files, key }),
+            loaded: ArcSwap::from_pointee(LoadedCertificate { files, key }),
             problem: Mutex::default(),
         })))
     }
@@ -167,20 +167,20 @@ impl Certificate {
             .with_safe_default_protocol_versions()
             .map_err(|error| TlsError(format!("cannot set up TLS: {error}")))?;
         let mut config = config.with_no_client_auth().with_cert_resolver(self.clone());
-        config.alpn_protocols = vec![self.listener.protocol().to_vec()];
+        config.alpn_protocols = vec![self.listener.alpn_protocol().to_vec()];
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 
     /// Reloads the files if they have changed and can be used. Returns `true` if a new certificate
     /// is in use.
-    pub async fn look(&self) -> bool {
+    pub async fn reload(&self) -> bool {
         let listener = self.listener.name();
-        match self.newer().await {
+        match self.load_changed().await {
             Ok(newer) => {
                 let changed = newer.is_some();
                 if let Some((found, expires)) = newer {
-                    self.in_use.store(Arc::new(found));
-                    self.metrics.certificate_expires(listener, expires);
+                    self.loaded.store(Arc::new(found));
+                    self.metrics.set_certificate_expiry(listener, expires);
                     tracing::info!(listener, "loaded a new certificate");
                 }
                 if self.problem.lock().take().is_some() && !changed {
@@ -199,23 +199,23 @@ impl Certificate {
         }
     }
 
-    async fn newer(&self) -> Result<Option<(InUse, i64)>, TlsError> {
-        let files = Files::read(&self.directory).await?;
-        if files == self.in_use.load().files {
+    async fn load_changed(&self) -> Result<Option<(LoadedCertificate, i64)>, TlsError> {
+        let files = CertificateFiles::read(&self.directory).await?;
+        if files == self.loaded.load().files {
             return Ok(None);
         }
-        let (key, expires) = files.certified(&self.provider)?;
-        Ok(Some((InUse { files, key }, expires)))
+        let (key, expires) = files.parse_certified_key(&self.provider)?;
+        Ok(Some((LoadedCertificate { files, key }, expires)))
     }
 }
 
-impl ResolvesServerCert for Certificate {
+impl ResolvesServerCert for ListenerCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.in_use.load().key.clone())
+        Some(self.loaded.load().key.clone())
     }
 }
 
-impl fmt::Debug for Certificate {
+impl fmt::Debug for ListenerCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Certificate")
             .field("listener", &self.listener)

@@ -10,28 +10,31 @@ use streamhouse_core::{
     protocol::v1,
     topic_config::{self, TopicConfig},
 };
-use streamhouse_metadata::{LogBounds, NewTopic, TopicChange, TopicRecord};
+use streamhouse_metadata::{LogBounds, NewTopic, TopicChange, TopicEntry};
 use tokio::time::{Duration, Instant};
 
 use crate::{
-    directory::{Topic, View},
+    directory::{ClusterView, DirectoryTopic},
     fetch,
-    node::Node,
+    node::AgentNode,
 };
 
 /// Maximum number of partitions of one topic.
-pub const MAX_PARTITIONS_OF_A_TOPIC: i32 = 10_000;
+pub const MAX_PARTITIONS_PER_TOPIC: i32 = 10_000;
 /// Maximum number of partitions of all topics together.
-pub const MAX_PARTITIONS: usize = 50_000;
+pub const MAX_CLUSTER_PARTITIONS: usize = 50_000;
 /// How long to wait for this agent's view to show a change before the response is sent anyway.
-const SHOWS_WITHIN: Duration = Duration::from_secs(5);
+const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Creates a topic, or with `validate_only` only checks whether it could be created.
 ///
 /// # Errors
 /// If the name, the partitions or the settings are invalid, the topic exists, or the metadata store
 /// fails.
-pub async fn create(node: &Node, request: v1::CreateTopicRequest) -> Result<v1::TopicDescription, Error> {
+pub async fn create(
+    node: &AgentNode,
+    request: v1::CreateTopicRequest,
+) -> Result<v1::TopicDescription, Error> {
     let v1::CreateTopicRequest {
         name,
         partitions,
@@ -41,7 +44,7 @@ pub async fn create(node: &Node, request: v1::CreateTopicRequest) -> Result<v1::
     if let Some(problem) = topic_name_problem(&name) {
         return Err(Error::new(ErrorCode::InvalidTopic, problem));
     }
-    let view = reached(node).await?;
+    let view = require_view(node).await?;
     let config: BTreeMap<String, String> = config.into_iter().collect();
     TopicConfig::from_overrides(&config)?;
     check_partitions(&view, partitions, partitions)?;
@@ -49,7 +52,7 @@ pub async fn create(node: &Node, request: v1::CreateTopicRequest) -> Result<v1::
         if node.directory.refresh().await.topic(&name).is_some() {
             return Err(streamhouse_metadata::Error::TopicAlreadyExists(name).into());
         }
-        return Ok(planned(name, partitions, &config));
+        return Ok(planned_description(name, partitions, &config));
     }
     let record = node
         .metadata
@@ -60,11 +63,11 @@ pub async fn create(node: &Node, request: v1::CreateTopicRequest) -> Result<v1::
         })
         .await?;
     tracing::info!(topic = record.name, partitions, "topic created");
-    let view = shows(node, |view| {
+    let view = wait_until_visible(node, |view| {
         let topic = view
             .topic(&record.name)
             .filter(|topic| topic.record.topic_id == record.topic_id);
-        topic.is_some_and(|topic| is_led(node, view, topic))
+        topic.is_some_and(|topic| is_fully_led(node, view, topic))
     });
     view.await;
     describe_record(node, &record).await
@@ -72,16 +75,18 @@ pub async fn create(node: &Node, request: v1::CreateTopicRequest) -> Result<v1::
 
 /// Returns whether every partition has a leader, as far as agents are available, and this agent has
 /// taken up those that it leads.
-fn is_led(node: &Node, view: &View, topic: &Topic) -> bool {
+fn is_fully_led(node: &AgentNode, view: &ClusterView, topic: &DirectoryTopic) -> bool {
     let anybody = view.agents().any(|agent| !agent.draining);
-    let life = node.life();
+    let session = node.session();
     topic
         .record
         .partitions
         .iter()
-        .all(|record| match (record.holder, &life) {
+        .all(|record| match (record.holder, &session) {
             (None, _) => !anybody,
-            (Some(holder), Some(life)) if holder == life.incarnation => life.held.get(record.uid).is_some(),
+            (Some(holder), Some(session)) if holder == session.incarnation => {
+                session.partitions.get(record.uid).is_some()
+            }
             (Some(_), _) => true,
         })
 }
@@ -90,8 +95,8 @@ fn is_led(node: &Node, view: &View, topic: &Topic) -> bool {
 ///
 /// # Errors
 /// `MetadataUnavailable` if this agent has not reached the metadata store.
-pub async fn list(node: &Node, include_internal: bool) -> Result<v1::ListTopicsResponse, Error> {
-    let view = reached(node).await?;
+pub async fn list(node: &AgentNode, include_internal: bool) -> Result<v1::ListTopicsResponse, Error> {
+    let view = require_view(node).await?;
     let shown = view
         .topics()
         .filter(|topic| include_internal || !topic.record.internal);
@@ -100,11 +105,11 @@ pub async fn list(node: &Node, include_internal: bool) -> Result<v1::ListTopicsR
     Ok(v1::ListTopicsResponse { topics })
 }
 
-fn listing(record: &TopicRecord) -> v1::TopicListing {
+fn listing(record: &TopicEntry) -> v1::TopicListing {
     v1::TopicListing {
         name: record.name.clone(),
         topic_id: record.topic_id.to_string(),
-        partitions: count(record),
+        partitions: partition_count(record),
         internal: record.internal,
     }
 }
@@ -113,8 +118,8 @@ fn listing(record: &TopicRecord) -> v1::TopicListing {
 ///
 /// # Errors
 /// If the topic does not exist, or the metadata store fails.
-pub async fn describe(node: &Node, name: &str) -> Result<v1::TopicDescription, Error> {
-    let topic = find(node, name).await?;
+pub async fn describe(node: &AgentNode, name: &str) -> Result<v1::TopicDescription, Error> {
+    let topic = find_topic(node, name).await?;
     describe_record(node, &topic.record).await
 }
 
@@ -123,7 +128,7 @@ pub async fn describe(node: &Node, name: &str) -> Result<v1::TopicDescription, E
 ///
 /// # Errors
 /// If the topic does not exist or is internal, the change is invalid, or the metadata store fails.
-pub async fn alter(node: &Node, request: v1::AlterTopicRequest) -> Result<v1::TopicDescription, Error> {
+pub async fn alter(node: &AgentNode, request: v1::AlterTopicRequest) -> Result<v1::TopicDescription, Error> {
     let v1::AlterTopicRequest {
         name,
         partitions,
@@ -131,13 +136,13 @@ pub async fn alter(node: &Node, request: v1::AlterTopicRequest) -> Result<v1::To
         reset_config,
         validate_only,
     } = request;
-    let topic = find(node, &name).await?;
+    let topic = find_topic(node, &name).await?;
     refuse_internal(&topic.record)?;
     // Only the new values are validated: an existing value that is no longer valid must not block
     // changes of others.
     TopicConfig::from_overrides(&set_config.clone().into_iter().collect())?;
     let (overrides, changes) = merged_config(&topic.record, set_config, reset_config)?;
-    let old = count(&topic.record);
+    let old = partition_count(&topic.record);
     if partitions != 0 {
         if partitions < old {
             let message = format!("topic {name:?} has {old} partitions; the count can only grow");
@@ -147,21 +152,25 @@ pub async fn alter(node: &Node, request: v1::AlterTopicRequest) -> Result<v1::To
     }
     if validate_only {
         let partitions = if partitions == 0 { old } else { partitions };
-        return Ok(planned(name, partitions, &overrides));
+        return Ok(planned_description(name, partitions, &overrides));
     }
     let change = TopicChange {
         partitions: (partitions > old).then_some(partitions),
         config: changes,
     };
     let record = node.metadata.alter_topic(&name, &change).await?;
-    tracing::info!(topic = name, partitions = count(&record), "topic altered");
-    shows(node, |view| {
+    tracing::info!(
+        topic = name,
+        partitions = partition_count(&record),
+        "topic altered"
+    );
+    wait_until_visible(node, |view| {
         view.topic(&name).is_none_or(|topic| {
             let newer = topic.record.topic_id != record.topic_id;
             newer
                 || (topic.record.config == record.config
-                    && is_led(node, view, topic)
-                    && count(&topic.record) >= partitions)
+                    && is_fully_led(node, view, topic)
+                    && partition_count(&topic.record) >= partitions)
         })
     })
     .await;
@@ -172,13 +181,13 @@ pub async fn alter(node: &Node, request: v1::AlterTopicRequest) -> Result<v1::To
 ///
 /// # Errors
 /// If the topic does not exist or is internal, or the metadata store fails.
-pub async fn delete(node: &Node, name: &str) -> Result<(), Error> {
-    let topic = find(node, name).await?;
+pub async fn delete(node: &AgentNode, name: &str) -> Result<(), Error> {
+    let topic = find_topic(node, name).await?;
     refuse_internal(&topic.record)?;
     node.metadata.delete_topic(name).await?;
     tracing::info!(topic = name, "topic deleted");
     let id = topic.record.topic_id;
-    shows(node, |view| {
+    wait_until_visible(node, |view| {
         view.topic(name).is_none_or(|topic| topic.record.topic_id != id)
     })
     .await;
@@ -191,13 +200,13 @@ pub async fn delete(node: &Node, name: &str) -> Result<(), Error> {
 /// # Errors
 /// `NotLeader` on any other agent, `OffsetOutOfRange` beyond the end, and errors of the metadata
 /// store.
-pub async fn delete_records(node: &Node, request: v1::DeleteRecordsRequest) -> Result<i64, Error> {
+pub async fn delete_records(node: &AgentNode, request: v1::DeleteRecordsRequest) -> Result<i64, Error> {
     let v1::DeleteRecordsRequest {
         topic,
         partition: index,
         before_offset,
     } = request;
-    let found = find(node, &topic).await?;
+    let found = find_topic(node, &topic).await?;
     refuse_internal(&found.record)?;
     let uid = node
         .directory
@@ -210,16 +219,19 @@ pub async fn delete_records(node: &Node, request: v1::DeleteRecordsRequest) -> R
                 format!("there is no partition {topic}-{index}"),
             )
         })?;
-    let partition = node.life().and_then(|life| life.held.get(uid)).ok_or_else(|| {
-        Error::new(
-            ErrorCode::NotLeader,
-            format!("this agent does not lead {topic}-{index}; send the request to its leader"),
-        )
-    })?;
+    let partition = node
+        .session()
+        .and_then(|life| life.partitions.get(uid))
+        .ok_or_else(|| {
+            Error::new(
+                ErrorCode::NotLeader,
+                format!("this agent does not lead {topic}-{index}; send the request to its leader"),
+            )
+        })?;
     // The store is asked because memory may be behind the last commit.
     let known = partition.high_watermark();
-    let bounds = fetch::stored_bounds(node, uid).await?;
-    fetch::learn(node, &partition, known, &bounds)?;
+    let bounds = fetch::read_bounds(node, uid).await?;
+    fetch::adopt_bounds(node, &partition, known, &bounds)?;
     let end = bounds.high_watermark;
     let before = if before_offset == -1 { end } else { before_offset };
     if !(0..=end).contains(&before) {
@@ -237,7 +249,7 @@ pub async fn delete_records(node: &Node, request: v1::DeleteRecordsRequest) -> R
 ///
 /// # Errors
 /// `MetadataUnavailable` if it was not.
-pub async fn reached(node: &Node) -> Result<Arc<View>, Error> {
+pub async fn require_view(node: &AgentNode) -> Result<Arc<ClusterView>, Error> {
     let mut view = node.directory.view();
     if view.version == 0 {
         view = node.directory.refresh().await;
@@ -252,8 +264,8 @@ pub async fn reached(node: &Node) -> Result<Arc<View>, Error> {
     Ok(view)
 }
 
-async fn find(node: &Node, name: &str) -> Result<Arc<Topic>, Error> {
-    let mut view = reached(node).await?;
+async fn find_topic(node: &AgentNode, name: &str) -> Result<Arc<DirectoryTopic>, Error> {
+    let mut view = require_view(node).await?;
     if view.topic(name).is_none() {
         view = node.directory.refresh().await;
     }
@@ -262,27 +274,25 @@ async fn find(node: &Node, name: &str) -> Result<Arc<Topic>, Error> {
         .ok_or_else(|| streamhouse_metadata::Error::UnknownTopic(name.to_owned()).into())
 }
 
-fn refuse_internal(record: &TopicRecord) -> Result<(), Error> {
+fn refuse_internal(record: &TopicEntry) -> Result<(), Error> {
     if record.internal {
-        let message = format!(
-            "topic {:?} is internal and cannot be changed",
-            record.name
-        );
+        let message = format!("topic {:?} is internal and cannot be changed", record.name);
         return Err(Error::new(ErrorCode::PolicyViolation, message));
     }
     Ok(())
 }
 
-fn check_partitions(view: &View, wanted: i32, added: i32) -> Result<(), Error> {
-    if !(1..=MAX_PARTITIONS_OF_A_TOPIC).contains(&wanted) {
+fn check_partitions(view: &ClusterView, wanted: i32, added: i32) -> Result<(), Error> {
+    if !(1..=MAX_PARTITIONS_PER_TOPIC).contains(&wanted) {
         let message =
-            format!("a topic has between 1 and {MAX_PARTITIONS_OF_A_TOPIC} partitions, not {wanted}");
+            format!("a topic has between 1 and {MAX_PARTITIONS_PER_TOPIC} partitions, not {wanted}");
         return Err(Error::new(ErrorCode::InvalidPartitions, message));
     }
     let there: usize = view.topics().map(|topic| topic.record.partitions.len()).sum();
-    if there.saturating_add(added.unsigned_abs() as usize) > MAX_PARTITIONS {
-        let message =
-            format!("the cluster has {there} partitions and supports at most {MAX_PARTITIONS}; use fewer");
+    if there.saturating_add(added.unsigned_abs() as usize) > MAX_CLUSTER_PARTITIONS {
+        let message = format!(
+            "the cluster has {there} partitions and supports at most {MAX_CLUSTER_PARTITIONS}; use fewer"
+        );
         return Err(Error::new(ErrorCode::PolicyViolation, message));
     }
     Ok(())
@@ -291,7 +301,7 @@ fn check_partitions(view: &View, wanted: i32, added: i32) -> Result<(), Error> {
 /// Returns a topic's overrides after a change, and the change itself.
 #[allow(clippy::type_complexity)]
 fn merged_config(
-    record: &TopicRecord,
+    record: &TopicEntry,
     set: impl IntoIterator<Item = (String, String)>,
     reset: Vec<String>,
 ) -> Result<(BTreeMap<String, String>, BTreeMap<String, Option<String>>), Error> {
@@ -302,7 +312,7 @@ fn merged_config(
         changes.insert(key, Some(value));
     }
     for key in reset {
-        topic_config::definition(&key)?;
+        topic_config::find_definition(&key)?;
         if changes.contains_key(&key) {
             return Err(Error::new(
                 ErrorCode::InvalidRequest,
@@ -316,19 +326,23 @@ fn merged_config(
 }
 
 /// Waits until this agent's view shows a change that is in the metadata store.
-async fn shows(node: &Node, shown: impl Fn(&View) -> bool) {
-    let until = Instant::now() + SHOWS_WITHIN;
+async fn wait_until_visible(node: &AgentNode, shown: impl Fn(&ClusterView) -> bool) {
+    let until = Instant::now() + VISIBILITY_TIMEOUT;
     while !shown(&node.directory.view()) && Instant::now() < until {
         node.directory.refresh().await;
     }
 }
 
-fn count(record: &TopicRecord) -> i32 {
+fn partition_count(record: &TopicEntry) -> i32 {
     i32::try_from(record.partitions.len()).unwrap_or(i32::MAX)
 }
 
 /// Returns the description of a topic that does not exist yet.
-fn planned(name: String, partitions: i32, overrides: &BTreeMap<String, String>) -> v1::TopicDescription {
+fn planned_description(
+    name: String,
+    partitions: i32,
+    overrides: &BTreeMap<String, String>,
+) -> v1::TopicDescription {
     let partitions = (0..partitions).map(|partition| v1::PartitionDescription {
         partition,
         ..v1::PartitionDescription::default()
@@ -336,14 +350,14 @@ fn planned(name: String, partitions: i32, overrides: &BTreeMap<String, String>) 
     v1::TopicDescription {
         name,
         topic_id: String::new(),
-        config: topic_config::effective(overrides).into_iter().collect(),
+        config: topic_config::effective_config(overrides).into_iter().collect(),
         overridden: overrides.keys().cloned().collect(),
         partitions: partitions.collect(),
         created_at_ms: 0,
     }
 }
 
-async fn describe_record(node: &Node, record: &TopicRecord) -> Result<v1::TopicDescription, Error> {
+async fn describe_record(node: &AgentNode, record: &TopicEntry) -> Result<v1::TopicDescription, Error> {
     let view = node.directory.view();
     // The view has newer leaders than the result of the change.
     let newer = view
@@ -352,7 +366,7 @@ async fn describe_record(node: &Node, record: &TopicRecord) -> Result<v1::TopicD
     let record = newer.map_or(record, |topic| &topic.record);
     let uids: Vec<PartitionUid> = record.partitions.iter().map(|partition| partition.uid).collect();
     let bounds: BTreeMap<PartitionUid, LogBounds> = node.metadata.bounds(&uids).await?.into_iter().collect();
-    let mut description = planned(record.name.clone(), 0, &record.config);
+    let mut description = planned_description(record.name.clone(), 0, &record.config);
     for (partition, found) in (0_i32..).zip(&record.partitions) {
         let bounds = bounds.get(&found.uid).copied().unwrap_or_default();
         description.partitions.push(v1::PartitionDescription {

@@ -11,25 +11,25 @@ use opentelemetry::{
 };
 use streamhouse_core::{
     Error,
-    trace::{self, Span, Traces, key},
+    trace::{self, OptionalTracer, SampledSpan, key},
 };
 
 /// Instrumentation scope of the agent's spans.
-pub const SCOPE: &str = "streamhouse-agent";
+pub const TRACER_NAME: &str = "streamhouse-agent";
 /// Name of the span event for a retry.
-const RETRY: &str = "retry";
+const RETRY_EVENT: &str = "retry";
 
 /// Starts the agent's spans.
 #[derive(Debug, Clone, Default)]
 pub struct AgentTraces {
-    traces: Traces,
+    traces: OptionalTracer,
     /// Database of the commits, by its OpenTelemetry name.
     database: &'static str,
 }
 
 impl AgentTraces {
     /// Creates spans that are exported through `traces`.
-    pub fn new(traces: Traces, metadata_url: &str) -> Self {
+    pub fn new(traces: OptionalTracer, metadata_url: &str) -> Self {
         let postgres = metadata_url.starts_with("postgres");
         Self {
             traces,
@@ -44,25 +44,25 @@ impl AgentTraces {
 
     /// Starts the span of a call, if its caller sent a context. `method` is the full name of a
     /// served method.
-    pub fn call(&self, method: &str, parent: &[u8], state: Option<&[u8]>) -> Option<Span> {
+    pub fn start_call(&self, method: &str, parent: &[u8], state: Option<&[u8]>) -> Option<SampledSpan> {
         if parent.is_empty() || !self.is_on() {
             return None;
         }
-        let parent = trace::within(&trace::parse(parent, state)?);
+        let parent = trace::context_of(&trace::parse_trace_context(parent, state)?);
         let builder = SpanBuilder::from_name("call").with_kind(SpanKind::Server);
         let mut span = self.traces.start(&parent, builder)?;
         span.rename(method.to_owned());
-        span.set(key::RPC_SYSTEM_NAME, "grpc");
-        span.set(key::RPC_METHOD, method.to_owned());
+        span.set_attribute(key::RPC_SYSTEM_NAME, "grpc");
+        span.set_attribute(key::RPC_METHOD, method.to_owned());
         Some(span)
     }
 
     /// Starts the span of a WAL object's upload, linked to these requests.
-    pub fn upload(&self, requests: &[SpanContext], object: &str, bytes: usize) -> Option<Span> {
+    pub fn start_upload(&self, requests: &[SpanContext], object: &str, bytes: usize) -> Option<SampledSpan> {
         let builder = SpanBuilder::from_name("PUT").with_kind(SpanKind::Client);
-        let mut span = self.traces.start_for(requests, builder)?;
-        span.set("streamhouse.object.key", object.to_owned());
-        span.set(
+        let mut span = self.traces.start_linked(requests, builder)?;
+        span.set_attribute("streamhouse.object.key", object.to_owned());
+        span.set_attribute(
             "streamhouse.object.size",
             i64::try_from(bytes).unwrap_or(i64::MAX),
         );
@@ -70,16 +70,21 @@ impl AgentTraces {
     }
 
     /// Starts the span of a WAL object's commit, linked to these requests.
-    pub fn commit(&self, requests: &[SpanContext], sequence: u64, partitions: usize) -> Option<Span> {
+    pub fn start_commit(
+        &self,
+        requests: &[SpanContext],
+        sequence: u64,
+        partitions: usize,
+    ) -> Option<SampledSpan> {
         let builder = SpanBuilder::from_name("commit").with_kind(SpanKind::Client);
-        let mut span = self.traces.start_for(requests, builder)?;
-        span.set(key::DB_SYSTEM_NAME, self.database);
-        span.set(key::DB_OPERATION_NAME, "commit");
-        span.set(
+        let mut span = self.traces.start_linked(requests, builder)?;
+        span.set_attribute(key::DB_SYSTEM_NAME, self.database);
+        span.set_attribute(key::DB_OPERATION_NAME, "commit");
+        span.set_attribute(
             "streamhouse.object.sequence",
             i64::try_from(sequence).unwrap_or(i64::MAX),
         );
-        span.set(
+        span.set_attribute(
             "streamhouse.partitions",
             i64::try_from(partitions).unwrap_or(i64::MAX),
         );
@@ -88,26 +93,26 @@ impl AgentTraces {
 }
 
 /// Marks a span as failed with this error.
-pub fn failed(span: &mut Span, error: &Error) {
-    span.fail(error.code().name(), error.message().to_owned());
+pub fn mark_failed(span: &mut SampledSpan, error: &Error) {
+    span.set_error(error.code().name(), error.message().to_owned());
 }
 
 /// Records a retry in the span that is active in this context, if there is one.
-pub fn retried(reason: &str) {
+pub fn record_retry_in_current_span(reason: &str) {
     Context::map_current(|context| {
         if context.has_active_span() {
-            context.span().add_event(RETRY, reason_of(reason));
+            context.span().add_event(RETRY_EVENT, retry_attributes(reason));
         }
     });
 }
 
 /// Records a retry in this span.
-pub fn retry(span: Option<&mut Span>, reason: &str) {
+pub fn record_retry(span: Option<&mut SampledSpan>, reason: &str) {
     if let Some(span) = span {
-        span.event(RETRY, reason_of(reason));
+        span.add_event(RETRY_EVENT, retry_attributes(reason));
     }
 }
 
-fn reason_of(reason: &str) -> Vec<KeyValue> {
+fn retry_attributes(reason: &str) -> Vec<KeyValue> {
     vec![KeyValue::new(key::EXCEPTION_MESSAGE, reason.to_owned())]
 }

@@ -8,28 +8,28 @@ use bytes::Bytes;
 use futures::future::join_all;
 use prometheus::{IntCounter, IntGauge, Registry};
 use streamhouse_agent::store::{
-    ObjectStore, Operation, StoreErrorKind,
+    ObjectStore, StoreErrorKind, StoreOperation,
     blocks::{BlockCache, BlockMetrics},
     fault::{FaultStore, Toxic, ToxicKind},
     local::LocalStore,
-    metered::Metered,
+    metered::MeteredObjectStore,
 };
 use streamhouse_core::time::system_entropy;
 
 const BLOCK: u64 = 4096;
 
-struct Fixture {
+struct BlockCacheFixture {
     _directory: tempfile::TempDir,
     faults: Arc<FaultStore>,
-    metered: Arc<Metered>,
+    metered: Arc<MeteredObjectStore>,
     cache: BlockCache,
     metrics: BlockMetrics,
 }
 
-async fn fixture(capacity: u64) -> Fixture {
+async fn fixture(capacity: u64) -> BlockCacheFixture {
     let directory = tempfile::tempdir().unwrap();
     let local = LocalStore::open(directory.path()).await.unwrap();
-    let metered = Arc::new(Metered::new(Arc::new(local), &Registry::new()).unwrap());
+    let metered = Arc::new(MeteredObjectStore::new(Arc::new(local), &Registry::new()).unwrap());
     let faults = Arc::new(FaultStore::new(metered.clone(), system_entropy()));
     let metrics = BlockMetrics {
         hits: IntCounter::new("hits", "hits").unwrap(),
@@ -37,7 +37,7 @@ async fn fixture(capacity: u64) -> Fixture {
         held_bytes: IntGauge::new("held", "held").unwrap(),
     };
     let cache = BlockCache::new(faults.clone(), capacity, BLOCK, metrics.clone());
-    Fixture {
+    BlockCacheFixture {
         _directory: directory,
         faults,
         metered,
@@ -55,7 +55,7 @@ fn body(size: u64) -> Bytes {
 
 #[tokio::test]
 async fn every_range_gives_the_right_bytes() {
-    let Fixture { faults, cache, .. } = &fixture(1 << 20).await;
+    let BlockCacheFixture { faults, cache, .. } = &fixture(1 << 20).await;
     for size in [1, 4095, 4096, 4097, 20_000] {
         let (key, whole) = (format!("{size}"), body(size));
         faults.put_new(&key, whole.clone()).await.unwrap();
@@ -78,7 +78,7 @@ async fn every_range_gives_the_right_bytes() {
 
 #[tokio::test]
 async fn what_lies_outside_is_refused() {
-    let Fixture { faults, cache, .. } = &fixture(1 << 20).await;
+    let BlockCacheFixture { faults, cache, .. } = &fixture(1 << 20).await;
     faults.put_new("a", body(5000)).await.unwrap();
     let kind = async |size, range| cache.read("a", size, range).await.unwrap_err().kind();
     assert_eq!(kind(Some(5000), 0..5001).await, StoreErrorKind::InvalidRange);
@@ -99,7 +99,7 @@ async fn what_lies_outside_is_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_readers_of_a_block_cause_one_read() {
-    let Fixture {
+    let BlockCacheFixture {
         faults,
         metered,
         cache,
@@ -107,7 +107,7 @@ async fn many_readers_of_a_block_cause_one_read() {
         ..
     } = &fixture(1 << 20).await;
     faults.put_new("a", body(4096)).await.unwrap();
-    let hang = faults.add(Toxic::new(ToxicKind::Hang).on(&[Operation::Get]));
+    let hang = faults.add(Toxic::new(ToxicKind::Hang).on(&[StoreOperation::Get]));
     let readers: Vec<_> = (0..50)
         .map(|_| {
             let cache = cache.clone();
@@ -128,7 +128,7 @@ async fn many_readers_of_a_block_cause_one_read() {
 
 #[tokio::test]
 async fn neighbours_are_read_at_once() {
-    let Fixture {
+    let BlockCacheFixture {
         faults,
         metered,
         cache,
@@ -157,7 +157,7 @@ async fn neighbours_are_read_at_once() {
 
 #[tokio::test]
 async fn a_failure_is_told_to_all_and_not_remembered() {
-    let Fixture {
+    let BlockCacheFixture {
         faults,
         metered,
         cache,
@@ -166,7 +166,7 @@ async fn a_failure_is_told_to_all_and_not_remembered() {
     faults.put_new("a", body(4096)).await.unwrap();
     faults.add(
         Toxic::new(ToxicKind::Error(StoreErrorKind::Throttled))
-            .on(&[Operation::Get])
+            .on(&[StoreOperation::Get])
             .times(1),
     );
     let (one, two) = (
@@ -185,7 +185,7 @@ async fn a_failure_is_told_to_all_and_not_remembered() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_goes_away_does_not_take_the_block_with_it() {
-    let Fixture {
+    let BlockCacheFixture {
         faults,
         metered,
         cache,
@@ -193,7 +193,7 @@ async fn a_reader_that_goes_away_does_not_take_the_block_with_it() {
         ..
     } = &fixture(1 << 20).await;
     faults.put_new("a", body(4096)).await.unwrap();
-    let hang = faults.add(Toxic::new(ToxicKind::Hang).on(&[Operation::Get]));
+    let hang = faults.add(Toxic::new(ToxicKind::Hang).on(&[StoreOperation::Get]));
     let read = |cache: BlockCache| tokio::spawn(async move { cache.read("a", Some(4096), 0..4096).await });
     let (first, second) = (read(cache.clone()), read(cache.clone()));
     while metrics.misses.get() < 2 || faults.hits(hang) < 1 {
@@ -209,7 +209,7 @@ async fn a_reader_that_goes_away_does_not_take_the_block_with_it() {
 #[tokio::test]
 async fn memory_is_bounded() {
     let capacity = 64 * 1024;
-    let Fixture {
+    let BlockCacheFixture {
         faults,
         cache,
         metrics,
@@ -231,7 +231,7 @@ async fn memory_is_bounded() {
 
 #[tokio::test]
 async fn what_is_read_ahead_is_there_when_it_is_wanted() {
-    let Fixture {
+    let BlockCacheFixture {
         faults,
         metered,
         cache,
@@ -253,7 +253,7 @@ async fn what_is_read_ahead_is_there_when_it_is_wanted() {
 
 #[tokio::test]
 async fn forgotten_blocks_are_read_anew() {
-    let Fixture {
+    let BlockCacheFixture {
         faults,
         metered,
         cache,
@@ -261,7 +261,7 @@ async fn forgotten_blocks_are_read_anew() {
     } = &fixture(1 << 20).await;
     faults.put_new("a", body(3 * BLOCK)).await.unwrap();
     cache.read("a", Some(3 * BLOCK), 0..3 * BLOCK).await.unwrap();
-    cache.forget("a", BLOCK..BLOCK + 1);
+    cache.invalidate("a", BLOCK..BLOCK + 1);
     cache.read("a", Some(3 * BLOCK), 0..3 * BLOCK).await.unwrap();
     assert_eq!((metered.counts().get, metered.counts().bytes_get), (2, 4 * BLOCK));
 }

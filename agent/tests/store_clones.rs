@@ -18,7 +18,8 @@ use axum::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use md5::{Digest as _, Md5};
 use streamhouse_agent::store::{
-    Credentials, GetRange, ObjectStore, Retry, StoreErrorKind, StoreSettings, check, open, put_settled,
+    GetRange, ObjectStore, RetryPolicy, S3Credentials, StoreErrorKind, StoreSettings, check_store,
+    open_store, put_settled,
 };
 use streamhouse_core::time::SystemEntropy;
 use tokio::net::TcpListener;
@@ -39,12 +40,12 @@ struct StoreClone {
     requests: Mutex<Vec<Method>>,
 }
 
-fn refusal(status: StatusCode, code: &str, message: &str) -> Response {
+fn error_response(status: StatusCode, code: &str, message: &str) -> Response {
     let body = format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>");
     (status, [("content-type", "application/xml")], body).into_response()
 }
 
-async fn answer(
+async fn handle_request(
     State(clone): State<Arc<StoreClone>>,
     method: Method,
     uri: Uri,
@@ -60,10 +61,10 @@ async fn answer(
             match clone.conditional {
                 ConditionalWrites::Refused if conditional => {
                     let what = "A header you provided implies functionality that is not implemented.";
-                    return refusal(StatusCode::NOT_IMPLEMENTED, "NotImplemented", what);
+                    return error_response(StatusCode::NOT_IMPLEMENTED, "NotImplemented", what);
                 }
                 ConditionalWrites::Kept if conditional && objects.contains_key(&key) => {
-                    return refusal(
+                    return error_response(
                         StatusCode::PRECONDITION_FAILED,
                         "PreconditionFailed",
                         "there is one",
@@ -76,7 +77,7 @@ async fn answer(
         }
         "GET" => {
             let Some(object) = objects.get(&key) else {
-                return refusal(StatusCode::NOT_FOUND, "NoSuchKey", "there is none");
+                return error_response(StatusCode::NOT_FOUND, "NoSuchKey", "there is none");
             };
             let Some(range) = headers.get("range").and_then(|range| range.to_str().ok()) else {
                 return object.clone().into_response();
@@ -97,10 +98,10 @@ async fn answer(
             match headers.get("content-md5").and_then(|md5| md5.to_str().ok()) {
                 None => {
                     let what = "Missing required header for this request: Content-MD5.";
-                    return refusal(StatusCode::BAD_REQUEST, "InvalidRequest", what);
+                    return error_response(StatusCode::BAD_REQUEST, "InvalidRequest", what);
                 }
                 Some(md5) if md5 != expected => {
-                    return refusal(StatusCode::BAD_REQUEST, "BadDigest", "another MD5");
+                    return error_response(StatusCode::BAD_REQUEST, "BadDigest", "another MD5");
                 }
                 Some(_) => {}
             }
@@ -115,7 +116,7 @@ async fn answer(
 }
 
 /// Serves a service; also returns its endpoint.
-async fn serve(conditional: ConditionalWrites) -> (Arc<StoreClone>, String) {
+async fn serve_clone(conditional: ConditionalWrites) -> (Arc<StoreClone>, String) {
     let clone = Arc::new(StoreClone {
         conditional,
         objects: Mutex::default(),
@@ -123,24 +124,24 @@ async fn serve(conditional: ConditionalWrites) -> (Arc<StoreClone>, String) {
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let router = Router::new().fallback(answer).with_state(clone.clone());
+    let router = Router::new().fallback(handle_request).with_state(clone.clone());
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     (clone, endpoint)
 }
 
 async fn store(conditional: ConditionalWrites) -> (Arc<StoreClone>, Arc<dyn ObjectStore>) {
-    let (clone, endpoint) = serve(conditional).await;
+    let (clone, endpoint) = serve_clone(conditional).await;
     let settings = StoreSettings {
         url: "s3://data".to_owned(),
         endpoint: Some(endpoint),
-        credentials: Some(keys("id", "hush", None)),
+        credentials: Some(credentials("id", "hush", None)),
         ..StoreSettings::default()
     };
-    (clone, open(&settings).await.unwrap())
+    (clone, open_store(&settings).await.unwrap())
 }
 
-fn keys(id: &str, secret: &str, token: Option<&str>) -> Credentials {
-    Credentials {
+fn credentials(id: &str, secret: &str, token: Option<&str>) -> S3Credentials {
+    S3Credentials {
         access_key_id: id.to_owned(),
         secret_access_key: secret.to_owned(),
         session_token: token.map(str::to_owned),
@@ -151,7 +152,7 @@ fn keys(id: &str, secret: &str, token: Option<&str>) -> Credentials {
 async fn a_store_without_conditional_writes_is_named_and_not_asked_again() {
     for conditional in [ConditionalWrites::Refused, ConditionalWrites::Ignored] {
         let (clone, store) = store(conditional).await;
-        let error = check(store.as_ref(), &SystemEntropy).await.unwrap_err();
+        let error = check_store(store.as_ref(), &SystemEntropy).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Unsupported, "{error}");
         assert!(!error.is_retryable());
         let message = error.message();
@@ -163,7 +164,7 @@ async fn a_store_without_conditional_writes_is_named_and_not_asked_again() {
         assert!(clone.objects.lock().unwrap().is_empty(), "the canary is gone");
         if conditional == ConditionalWrites::Refused {
             let before = clone.requests.lock().unwrap().len();
-            let retry = Retry::default();
+            let retry = RetryPolicy::default();
             let put = put_settled(store.as_ref(), "a", Bytes::from_static(b"a"), &retry);
             assert_eq!(put.await.unwrap_err().kind(), StoreErrorKind::Unsupported);
             assert_eq!(
@@ -178,7 +179,7 @@ async fn a_store_without_conditional_writes_is_named_and_not_asked_again() {
 #[tokio::test]
 async fn a_store_that_wants_content_md5_for_a_deletion_is_given_it() {
     let (clone, store) = store(ConditionalWrites::Kept).await;
-    check(store.as_ref(), &SystemEntropy).await.unwrap();
+    check_store(store.as_ref(), &SystemEntropy).await.unwrap();
     for key in ["a", "b", "c"] {
         store.put_new(key, Bytes::from_static(b"x")).await.unwrap();
     }
@@ -190,7 +191,7 @@ async fn a_store_that_wants_content_md5_for_a_deletion_is_given_it() {
 /// Secrets created with `echo` or from a file end in a line feed. The SDK panics on such a header.
 #[tokio::test]
 async fn keys_with_a_line_feed_are_trimmed_or_refused_and_no_reason_to_panic() {
-    let (_, endpoint) = serve(ConditionalWrites::Kept).await;
+    let (_, endpoint) = serve_clone(ConditionalWrites::Kept).await;
     let with = |credentials, region: &str| StoreSettings {
         url: "s3://data".to_owned(),
         endpoint: Some(endpoint.clone()),
@@ -198,15 +199,15 @@ async fn keys_with_a_line_feed_are_trimmed_or_refused_and_no_reason_to_panic() {
         credentials: Some(credentials),
         ..StoreSettings::default()
     };
-    let trimmed = with(keys("id\n", "hush\n", Some("token\r\n")), "us-east-1\n");
-    let store = open(&trimmed).await.unwrap();
-    check(store.as_ref(), &SystemEntropy).await.unwrap();
+    let trimmed = with(credentials("id\n", "hush\n", Some("token\r\n")), "us-east-1\n");
+    let store = open_store(&trimmed).await.unwrap();
+    check_store(store.as_ref(), &SystemEntropy).await.unwrap();
     for (credentials, named) in [
-        (keys("i\nd", "hush", None), "access key id"),
-        (keys("id", "hu\nsh", None), "secret access key"),
-        (keys("id", "hush", Some("tok\nen")), "session token"),
+        (credentials("i\nd", "hush", None), "access key id"),
+        (credentials("id", "hu\nsh", None), "secret access key"),
+        (credentials("id", "hush", Some("tok\nen")), "session token"),
     ] {
-        let store = open(&with(credentials, "us-east-1")).await.unwrap();
+        let store = open_store(&with(credentials, "us-east-1")).await.unwrap();
         let error = store.get("a", GetRange::Full).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Unauthorized, "{error}");
         assert!(
@@ -214,7 +215,7 @@ async fn keys_with_a_line_feed_are_trimmed_or_refused_and_no_reason_to_panic() {
             "{error}"
         );
     }
-    let error = open(&with(keys("id", "hush", None), "us\neast"))
+    let error = open_store(&with(credentials("id", "hush", None), "us\neast"))
         .await
         .unwrap_err();
     assert!(error.message().contains("region"), "{error}");

@@ -9,7 +9,7 @@ use std::sync::{
 
 use bytes::Bytes;
 use streamhouse_agent::store::{
-    GetRange, ObjectStore, Operation, Retry, StoreErrorKind,
+    GetRange, ObjectStore, RetryPolicy, StoreErrorKind, StoreOperation,
     fault::{FaultStore, Toxic, ToxicKind},
     local::LocalStore,
     put_settled,
@@ -20,9 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Reproducible randomness.
 #[derive(Debug)]
-struct Seeded(AtomicU64);
+struct SeededEntropy(AtomicU64);
 
-impl Entropy for Seeded {
+impl Entropy for SeededEntropy {
     fn next_u64(&self) -> u64 {
         // SplitMix64.
         let mut z = self.0.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
@@ -32,23 +32,23 @@ impl Entropy for Seeded {
     }
 }
 
-struct Fixture {
+struct FaultStoreFixture {
     _directory: tempfile::TempDir,
     store: Arc<FaultStore>,
-    retry: Retry,
+    retry: RetryPolicy,
 }
 
-async fn fixture(seed: u64) -> Fixture {
+async fn fixture(seed: u64) -> FaultStoreFixture {
     let directory = tempfile::tempdir().unwrap();
-    let entropy = Arc::new(Seeded(AtomicU64::new(seed)));
+    let entropy = Arc::new(SeededEntropy(AtomicU64::new(seed)));
     let local = LocalStore::open(directory.path()).await.unwrap();
     let store = Arc::new(FaultStore::new(Arc::new(local), entropy.clone()));
-    let retry = Retry {
+    let retry = RetryPolicy {
         first_pause: Duration::from_millis(1),
         longest_pause: Duration::from_millis(4),
-        ..Retry::new(entropy)
+        ..RetryPolicy::new(entropy)
     };
-    Fixture {
+    FaultStoreFixture {
         _directory: directory,
         store,
         retry,
@@ -59,13 +59,17 @@ const BODY: Bytes = Bytes::from_static(b"the bytes");
 
 #[tokio::test]
 async fn throttling_is_waited_out() {
-    let Fixture { store, retry, .. } = &fixture(1).await;
+    let FaultStoreFixture { store, retry, .. } = &fixture(1).await;
     for kind in [
         StoreErrorKind::Throttled,
         StoreErrorKind::Unavailable,
         StoreErrorKind::Timeout,
     ] {
-        store.add(Toxic::new(ToxicKind::Error(kind)).on(&[Operation::Put]).times(5));
+        store.add(
+            Toxic::new(ToxicKind::Error(kind))
+                .on(&[StoreOperation::Put])
+                .times(5),
+        );
     }
     put_settled(store.as_ref(), "a", BODY, retry).await.unwrap();
     assert_eq!(store.get("a", GetRange::Full).await.unwrap(), BODY);
@@ -73,7 +77,7 @@ async fn throttling_is_waited_out() {
 
 #[tokio::test]
 async fn a_bucket_or_credentials_under_repair_are_waited_for() {
-    let Fixture { store, retry, .. } = &fixture(2).await;
+    let FaultStoreFixture { store, retry, .. } = &fixture(2).await;
     for kind in [StoreErrorKind::MissingBucket, StoreErrorKind::Unauthorized] {
         store.add(Toxic::new(ToxicKind::Error(kind)).times(3));
     }
@@ -82,12 +86,16 @@ async fn a_bucket_or_credentials_under_repair_are_waited_for() {
 
 #[tokio::test]
 async fn a_lost_reply_is_settled_by_looking() {
-    let Fixture { store, retry, .. } = &fixture(3).await;
-    let lost = store.add(Toxic::new(ToxicKind::LoseReply).on(&[Operation::Put]).times(1));
+    let FaultStoreFixture { store, retry, .. } = &fixture(3).await;
+    let lost = store.add(
+        Toxic::new(ToxicKind::LoseReply)
+            .on(&[StoreOperation::Put])
+            .times(1),
+    );
     // Reading the object for comparison fails as well, at first.
     store.add(
         Toxic::new(ToxicKind::Error(StoreErrorKind::Unavailable))
-            .on(&[Operation::Get, Operation::Head])
+            .on(&[StoreOperation::Get, StoreOperation::Head])
             .times(2),
     );
     put_settled(store.as_ref(), "a", BODY, retry).await.unwrap();
@@ -97,12 +105,12 @@ async fn a_lost_reply_is_settled_by_looking() {
 
 #[tokio::test]
 async fn somebody_elses_object_is_never_taken_for_ours() {
-    let Fixture { store, retry, .. } = &fixture(4).await;
+    let FaultStoreFixture { store, retry, .. } = &fixture(4).await;
     for (key, theirs) in [("same-size", "9 bytes.."), ("other-size", "more than nine bytes")] {
         store.put_new(key, Bytes::from(theirs)).await.unwrap();
         store.add(
             Toxic::new(ToxicKind::Error(StoreErrorKind::Timeout))
-                .on(&[Operation::Put])
+                .on(&[StoreOperation::Put])
                 .times(1),
         );
         let error = put_settled(store.as_ref(), key, BODY, retry).await.unwrap_err();
@@ -119,7 +127,7 @@ async fn somebody_elses_object_is_never_taken_for_ours() {
 
 #[tokio::test]
 async fn a_failure_for_good_ends_at_once() {
-    let Fixture { store, retry, .. } = &fixture(5).await;
+    let FaultStoreFixture { store, retry, .. } = &fixture(5).await;
     let toxic = store.add(Toxic::new(ToxicKind::Error(StoreErrorKind::Other)));
     assert_eq!(
         put_settled(store.as_ref(), "a", BODY, retry)
@@ -148,9 +156,11 @@ async fn a_failure_for_good_ends_at_once() {
 
 #[tokio::test]
 async fn the_deadline_ends_it_with_the_last_failure() {
-    let Fixture { store, retry, .. } = &fixture(6).await;
+    let FaultStoreFixture { store, retry, .. } = &fixture(6).await;
     let toxic = store.add(Toxic::new(ToxicKind::Error(StoreErrorKind::Unavailable)));
-    let retry = retry.clone().until(Instant::now() + Duration::from_millis(100));
+    let retry = retry
+        .clone()
+        .with_deadline(Instant::now() + Duration::from_millis(100));
     let error = put_settled(store.as_ref(), "a", BODY, &retry).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unavailable);
     assert!(store.hits(toxic) > 1);
@@ -158,9 +168,11 @@ async fn the_deadline_ends_it_with_the_last_failure() {
 
 #[tokio::test]
 async fn a_store_that_hangs_is_left_at_the_deadline_and_by_cancellation() {
-    let Fixture { store, retry, .. } = &fixture(7).await;
-    let toxic = store.add(Toxic::new(ToxicKind::Hang).on(&[Operation::Put]));
-    let until = retry.clone().until(Instant::now() + Duration::from_millis(50));
+    let FaultStoreFixture { store, retry, .. } = &fixture(7).await;
+    let toxic = store.add(Toxic::new(ToxicKind::Hang).on(&[StoreOperation::Put]));
+    let until = retry
+        .clone()
+        .with_deadline(Instant::now() + Duration::from_millis(50));
     assert_eq!(
         put_settled(store.as_ref(), "a", BODY, &until)
             .await
@@ -170,7 +182,7 @@ async fn a_store_that_hangs_is_left_at_the_deadline_and_by_cancellation() {
     );
 
     let cancel = CancellationToken::new();
-    let cancelled = retry.clone().cancelled_by(cancel.clone());
+    let cancelled = retry.clone().with_cancellation(cancel.clone());
     let put = tokio::spawn({
         let store = store.clone();
         async move { put_settled(store.as_ref(), "a", BODY, &cancelled).await }
@@ -184,8 +196,8 @@ async fn a_store_that_hangs_is_left_at_the_deadline_and_by_cancellation() {
 
 #[tokio::test]
 async fn what_hangs_goes_on_when_the_toxic_is_removed() {
-    let Fixture { store, .. } = &fixture(8).await;
-    let toxic = store.add(Toxic::new(ToxicKind::Hang).on(&[Operation::Put]));
+    let FaultStoreFixture { store, .. } = &fixture(8).await;
+    let toxic = store.add(Toxic::new(ToxicKind::Hang).on(&[StoreOperation::Put]));
     let put = tokio::spawn({
         let store = store.clone();
         async move { store.put_new("a", BODY).await }
@@ -201,10 +213,10 @@ async fn what_hangs_goes_on_when_the_toxic_is_removed() {
 
 #[tokio::test]
 async fn toxics_hit_only_what_they_name() {
-    let Fixture { store, .. } = &fixture(9).await;
+    let FaultStoreFixture { store, .. } = &fixture(9).await;
     let toxic = Toxic::new(ToxicKind::Error(StoreErrorKind::Other))
-        .on(&[Operation::Put, Operation::Delete])
-        .below("x/");
+        .on(&[StoreOperation::Put, StoreOperation::Delete])
+        .with_prefix("x/");
     let id = store.add(toxic);
     store.put_new("y/a", BODY).await.unwrap();
     assert!(store.put_new("x/a", BODY).await.is_err());
@@ -217,7 +229,7 @@ async fn toxics_hit_only_what_they_name() {
 #[tokio::test]
 async fn chance_repeats_with_its_seed() {
     async fn run(seed: u64) -> Vec<bool> {
-        let Fixture { store, .. } = &fixture(seed).await;
+        let FaultStoreFixture { store, .. } = &fixture(seed).await;
         store.add(Toxic::new(ToxicKind::Error(StoreErrorKind::Other)).with_probability(0.5));
         let mut failed = Vec::new();
         for _ in 0..64 {
@@ -233,7 +245,7 @@ async fn chance_repeats_with_its_seed() {
 
 #[tokio::test]
 async fn reads_are_tried_again_by_the_same_rules() {
-    let Fixture { store, retry, .. } = &fixture(12).await;
+    let FaultStoreFixture { store, retry, .. } = &fixture(12).await;
     store.put_new("a", BODY).await.unwrap();
     store.add(Toxic::new(ToxicKind::Error(StoreErrorKind::Throttled)).times(4));
     let read = retry
@@ -252,24 +264,28 @@ async fn reads_are_tried_again_by_the_same_rules() {
 async fn a_put_or_deletion_that_is_late_happens_after_its_caller_gave_up() {
     let fixture = fixture(1).await;
     let store = &fixture.store;
-    let late = store.add(Toxic::new(ToxicKind::Late).on(&[Operation::Put, Operation::Delete]));
+    let late = store.add(Toxic::new(ToxicKind::Late).on(&[StoreOperation::Put, StoreOperation::Delete]));
     for key in ["a", "b"] {
         let error = store.put_new(key, BODY).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Timeout);
     }
-    store.late(2).await;
+    store.wait_late(2).await;
     assert_eq!(
         store.head("a").await.unwrap_err().kind(),
         StoreErrorKind::NotFound
     );
     store.remove(late);
-    store.settled().await;
+    store.wait_settled().await;
     assert_eq!(store.get("a", GetRange::Full).await.unwrap(), BODY);
-    let late = store.add(Toxic::new(ToxicKind::Late).on(&[Operation::Delete]).below("b"));
+    let late = store.add(
+        Toxic::new(ToxicKind::Late)
+            .on(&[StoreOperation::Delete])
+            .with_prefix("b"),
+    );
     assert!(store.delete(&["b".to_owned()]).await.unwrap_err().is_retryable());
     assert_eq!(store.get("b", GetRange::Full).await.unwrap(), BODY);
     store.remove(late);
-    store.settled().await;
+    store.wait_settled().await;
     assert_eq!(
         store.head("b").await.unwrap_err().kind(),
         StoreErrorKind::NotFound

@@ -10,37 +10,41 @@ use bytes::Bytes;
 use futures::future::join_all;
 use prometheus::Registry;
 use streamhouse_agent::store::{
-    Credentials, GetRange, ObjectStore, StoreErrorKind, StoreSettings, check, fault::FaultStore,
-    local::LocalStore, metered::Metered, open,
+    GetRange, ObjectStore, S3Credentials, StoreErrorKind, StoreSettings, check_store, fault::FaultStore,
+    local::LocalStore, metered::MeteredObjectStore, open_store,
 };
 use streamhouse_core::{
     ErrorCode,
     time::{SystemEntropy, system_entropy},
 };
 
-async fn opened(root: &Path) -> LocalStore {
+async fn open_local_store(root: &Path) -> LocalStore {
     LocalStore::open(root).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_directory_keeps_the_rules() {
     let directory = tempfile::tempdir().unwrap();
-    store_conformance::run_all(&opened(directory.path()).await).await;
+    store_conformance::run_all(&open_local_store(directory.path()).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn decorators_keep_the_rules() {
     let directory = tempfile::tempdir().unwrap();
     let registry = Registry::new();
-    let faults = FaultStore::new(Arc::new(opened(directory.path()).await), system_entropy());
-    store_conformance::run_all(&Metered::new(Arc::new(faults), &registry).unwrap()).await;
+    let faults = FaultStore::new(
+        Arc::new(open_local_store(directory.path()).await),
+        system_entropy(),
+    );
+    store_conformance::run_all(&MeteredObjectStore::new(Arc::new(faults), &registry).unwrap()).await;
 }
 
 #[tokio::test]
 async fn requests_are_counted() {
     let directory = tempfile::tempdir().unwrap();
     let registry = Registry::new();
-    let store = Metered::new(Arc::new(opened(directory.path()).await), &registry).unwrap();
+    let store =
+        MeteredObjectStore::new(Arc::new(open_local_store(directory.path()).await), &registry).unwrap();
     store.put_new("a", Bytes::from_static(b"12345")).await.unwrap();
     store
         .put_new("a", Bytes::from_static(b"12345"))
@@ -78,11 +82,11 @@ async fn requests_are_counted() {
 async fn what_a_dead_process_left_unfinished_is_removed() {
     let directory = tempfile::tempdir().unwrap();
     let unfinished = directory.path().join(".unfinished");
-    let live = opened(directory.path()).await;
+    let live = open_local_store(directory.path()).await;
     fs::create_dir_all(unfinished.join("dead")).unwrap();
     fs::write(unfinished.join("dead/0"), b"half").unwrap();
     fs::write(unfinished.join("dead.owner"), b"").unwrap();
-    let second = opened(directory.path()).await;
+    let second = open_local_store(directory.path()).await;
     assert!(!unfinished.join("dead").exists() && !unfinished.join("dead.owner").exists());
     live.put_new("a", Bytes::from_static(b"1")).await.unwrap();
     second.put_new("b", Bytes::from_static(b"2")).await.unwrap();
@@ -102,7 +106,10 @@ async fn what_a_dead_process_left_unfinished_is_removed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn two_processes_share_a_directory() {
     let directory = tempfile::tempdir().unwrap();
-    let (one, two) = (opened(directory.path()).await, opened(directory.path()).await);
+    let (one, two) = (
+        open_local_store(directory.path()).await,
+        open_local_store(directory.path()).await,
+    );
     for round in 0..50 {
         // Deleting the only object removes its directory while the other process uses it.
         let key = format!("topic/{round}/segment");
@@ -121,7 +128,7 @@ async fn two_processes_share_a_directory() {
 #[tokio::test]
 async fn an_empty_directory_goes_with_its_last_object() {
     let directory = tempfile::tempdir().unwrap();
-    let store = opened(directory.path()).await;
+    let store = open_local_store(directory.path()).await;
     store.put_new("topic/0/a", Bytes::new()).await.unwrap();
     store.put_new("topic/1/a", Bytes::new()).await.unwrap();
     store.delete(&["topic/0/a".to_owned()]).await.unwrap();
@@ -133,7 +140,7 @@ async fn an_empty_directory_goes_with_its_last_object() {
 #[tokio::test]
 async fn a_vanished_directory_is_no_empty_store() {
     let directory = tempfile::tempdir().unwrap();
-    let store = opened(directory.path()).await;
+    let store = open_local_store(directory.path()).await;
     store.put_new("a", Bytes::new()).await.unwrap();
     fs::remove_dir_all(directory.path()).unwrap();
     let keys = ["a".to_owned()];
@@ -157,7 +164,7 @@ async fn a_vanished_directory_is_no_empty_store() {
 #[tokio::test]
 async fn no_key_leads_to_unfinished_objects() {
     let directory = tempfile::tempdir().unwrap();
-    let store = opened(directory.path()).await;
+    let store = open_local_store(directory.path()).await;
     let error = store
         .put_new(".unfinished/open.lock", Bytes::new())
         .await
@@ -172,8 +179,8 @@ async fn the_settings_lead_to_a_checked_store() {
         url: format!("file:{}", directory.path().display()),
         ..StoreSettings::default()
     };
-    let store = open(&settings).await.unwrap();
-    check(store.as_ref(), &SystemEntropy).await.unwrap();
+    let store = open_store(&settings).await.unwrap();
+    check_store(store.as_ref(), &SystemEntropy).await.unwrap();
     assert_eq!(store.list("", None, 10).await.unwrap(), [], "the check cleans up");
 
     let blocked = directory.path().join("file");
@@ -182,7 +189,7 @@ async fn the_settings_lead_to_a_checked_store() {
         url: format!("file:{}", blocked.display()),
         ..StoreSettings::default()
     };
-    let error = open(&wrong).await.unwrap_err();
+    let error = open_store(&wrong).await.unwrap_err();
     assert!(error.message().contains("check the path"), "{error}");
 }
 
@@ -190,13 +197,13 @@ async fn the_settings_lead_to_a_checked_store() {
 async fn a_wrong_url_is_refused_without_repeating_it() {
     let settings = StoreSettings {
         url: "s3://id:hush@bucket".to_owned(),
-        credentials: Some(Credentials {
+        credentials: Some(S3Credentials {
             access_key_id: "id".to_owned(),
             secret_access_key: "hush".to_owned(),
             session_token: None,
         }),
         ..StoreSettings::default()
     };
-    let error = open(&settings).await.unwrap_err();
+    let error = open_store(&settings).await.unwrap_err();
     assert!(!format!("{error} {error:?}").contains("hush"), "{error}");
 }

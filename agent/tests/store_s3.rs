@@ -18,9 +18,10 @@ use futures::future::join_all;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use streamhouse_agent::store::{
-    Credentials, GetRange, ObjectStore, Operation, Retry, StoreErrorKind, StoreSettings, check,
+    GetRange, ObjectStore, RetryPolicy, S3Credentials, StoreErrorKind, StoreOperation, StoreSettings,
+    check_store,
     fault::{FaultStore, Toxic, ToxicKind},
-    open, put_settled,
+    open_store, put_settled,
 };
 use streamhouse_core::time::{SystemEntropy, system_entropy};
 use streamhouse_testkit::MinIo;
@@ -34,7 +35,7 @@ fn settings(server: &MinIo, url: &str) -> StoreSettings {
     StoreSettings {
         url: url.to_owned(),
         endpoint: Some(server.endpoint()),
-        credentials: Some(Credentials {
+        credentials: Some(S3Credentials {
             access_key_id: server.access_key().to_owned(),
             secret_access_key: server.secret_key().to_owned(),
             session_token: None,
@@ -45,7 +46,9 @@ fn settings(server: &MinIo, url: &str) -> StoreSettings {
 
 async fn bucket(server: &MinIo, name: &str) -> Arc<dyn ObjectStore> {
     server.create_bucket(name).unwrap();
-    open(&settings(server, &format!("s3://{name}"))).await.unwrap()
+    open_store(&settings(server, &format!("s3://{name}")))
+        .await
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -58,7 +61,7 @@ async fn minio_keeps_the_rules() {
 async fn a_prefix_and_a_decorator_keep_the_rules() {
     let server = MinIo::shared().unwrap();
     server.create_bucket("prefixed").unwrap();
-    let store = open(&settings(server, "s3://prefixed/some/where/"))
+    let store = open_store(&settings(server, "s3://prefixed/some/where/"))
         .await
         .unwrap();
     assert_eq!(store.describe(), "s3://prefixed/some/where");
@@ -74,18 +77,18 @@ async fn a_prefix_and_a_decorator_keep_the_rules() {
 async fn a_good_bucket_passes_the_check_and_stays_clean() {
     let server = MinIo::shared().unwrap();
     let store = bucket(server, "checked").await;
-    check(store.as_ref(), &SystemEntropy).await.unwrap();
+    check_store(store.as_ref(), &SystemEntropy).await.unwrap();
     assert!(server.objects("checked").unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn a_missing_bucket_is_named_by_every_operation() {
-    let store = open(&settings(MinIo::shared().unwrap(), "s3://not-there"))
+    let store = open_store(&settings(MinIo::shared().unwrap(), "s3://not-there"))
         .await
         .unwrap();
     let keys = ["a".to_owned()];
     for error in [
-        check(store.as_ref(), &SystemEntropy).await.unwrap_err(),
+        check_store(store.as_ref(), &SystemEntropy).await.unwrap_err(),
         store.put_new("a", Bytes::from_static(b"a")).await.unwrap_err(),
         store.get("a", GetRange::Full).await.unwrap_err(),
         store.head("a").await.unwrap_err(),
@@ -106,13 +109,13 @@ async fn wrong_credentials_are_refused_with_advice() {
     server.create_bucket("guarded").unwrap();
     for (id, secret) in [("minioadmin", "wrong-hush-hush"), ("nobody", "wrong-hush-hush")] {
         let mut settings = settings(server, "s3://guarded");
-        settings.credentials = Some(Credentials {
+        settings.credentials = Some(S3Credentials {
             access_key_id: id.to_owned(),
             secret_access_key: secret.to_owned(),
             session_token: None,
         });
-        let store = open(&settings).await.unwrap();
-        let error = check(store.as_ref(), &SystemEntropy).await.unwrap_err();
+        let store = open_store(&settings).await.unwrap();
+        let error = check_store(store.as_ref(), &SystemEntropy).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Unauthorized, "{error}");
         assert!(error.message().contains("check the credentials"), "{error}");
         assert!(!format!("{error} {error:?} {store:?} {settings:?}").contains("hush-hush"));
@@ -132,7 +135,7 @@ async fn an_endpoint_without_a_server_is_unavailable() {
         endpoint: Some(format!("http://{closed}")),
         ..settings(MinIo::shared().unwrap(), "s3://somewhere")
     };
-    let error = check(open(&settings).await.unwrap().as_ref(), &SystemEntropy)
+    let error = check_store(open_store(&settings).await.unwrap().as_ref(), &SystemEntropy)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error}");
@@ -149,7 +152,7 @@ async fn a_server_that_speaks_no_tls_is_unavailable() {
         endpoint: Some(server.endpoint().replace("http://", "https://")),
         ..settings(server, "s3://somewhere")
     };
-    let error = check(open(&settings).await.unwrap().as_ref(), &SystemEntropy)
+    let error = check_store(open_store(&settings).await.unwrap().as_ref(), &SystemEntropy)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error}");
@@ -176,7 +179,7 @@ async fn a_stopped_server_is_unavailable_and_a_waiting_put_survives_it() {
                 store.as_ref(),
                 "waiting",
                 Bytes::from_static(b"3"),
-                &Retry::default(),
+                &RetryPolicy::default(),
             )
             .await
         }
@@ -191,14 +194,18 @@ async fn a_stopped_server_is_unavailable_and_a_waiting_put_survives_it() {
 async fn lost_replies_and_throttling_are_settled() {
     let store = bucket(MinIo::shared().unwrap(), "settled").await;
     let faults = FaultStore::new(store.clone(), system_entropy());
-    let lost = faults.add(Toxic::new(ToxicKind::LoseReply).on(&[Operation::Put]).times(1));
+    let lost = faults.add(
+        Toxic::new(ToxicKind::LoseReply)
+            .on(&[StoreOperation::Put])
+            .times(1),
+    );
     let slow = faults.add(
         Toxic::new(ToxicKind::Error(StoreErrorKind::Throttled))
-            .on(&[Operation::Put])
+            .on(&[StoreOperation::Put])
             .times(3),
     );
     let body = Bytes::from(vec![9; 100_000]);
-    put_settled(&faults, "a", body.clone(), &Retry::default())
+    put_settled(&faults, "a", body.clone(), &RetryPolicy::default())
         .await
         .unwrap();
     assert_eq!((faults.hits(lost), faults.hits(slow)), (1, 3));
@@ -226,7 +233,7 @@ async fn counting_proxy(target: String) -> (String, Arc<AtomicUsize>) {
 
 /// Yields to the other tasks after each request, on one thread: the test is about which connections
 /// the store keeps, not about whether a connection is back in the pool before the next request.
-async fn after_the_others<T>(answered: T) -> T {
+async fn yield_to_tasks<T>(answered: T) -> T {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
@@ -238,7 +245,7 @@ async fn connections_are_kept_and_reused() {
     let server = MinIo::shared().unwrap();
     server.create_bucket("reuse").unwrap();
     let (endpoint, connections) = counting_proxy(format!("127.0.0.1:{}", server.port())).await;
-    let store = open(&StoreSettings {
+    let store = open_store(&StoreSettings {
         endpoint: Some(endpoint),
         ..settings(server, "s3://reuse")
     })
@@ -247,12 +254,12 @@ async fn connections_are_kept_and_reused() {
     for n in 0..20 {
         let key = format!("{n}");
         let put = || store.put_new(&key, Bytes::from(vec![0; 50_000]));
-        after_the_others(put().await).await.unwrap();
-        after_the_others(put().await).await.unwrap_err();
-        after_the_others(store.get(&key, GetRange::Suffix(100)).await)
+        yield_to_tasks(put().await).await.unwrap();
+        yield_to_tasks(put().await).await.unwrap_err();
+        yield_to_tasks(store.get(&key, GetRange::Suffix(100)).await)
             .await
             .unwrap();
-        after_the_others(store.get("missing", GetRange::Full).await)
+        yield_to_tasks(store.get("missing", GetRange::Full).await)
             .await
             .unwrap_err();
     }
@@ -261,7 +268,7 @@ async fn connections_are_kept_and_reused() {
     assert!(opened <= 4, "80 requests opened {opened} connections");
     for _ in 0..5 {
         let got = join_all((0..4).map(|_| store.get("0", GetRange::Full))).await;
-        after_the_others(got)
+        yield_to_tasks(got)
             .await
             .into_iter()
             .for_each(|got| drop(got.unwrap()));
@@ -320,7 +327,7 @@ async fn a_certificate_is_accepted_only_from_a_trusted_authority() {
         endpoint: Some(endpoint),
         ..settings(server, "s3://tls")
     };
-    let error = check(open(&untrusting).await.unwrap().as_ref(), &SystemEntropy)
+    let error = check_store(open_store(&untrusting).await.unwrap().as_ref(), &SystemEntropy)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error}");
@@ -333,8 +340,8 @@ async fn a_certificate_is_accepted_only_from_a_trusted_authority() {
         ca_file: Some(ca_file),
         ..untrusting
     };
-    let store = open(&trusting).await.unwrap();
-    check(store.as_ref(), &SystemEntropy).await.unwrap();
+    let store = open_store(&trusting).await.unwrap();
+    check_store(store.as_ref(), &SystemEntropy).await.unwrap();
     let body = Bytes::from(vec![5; 3 << 20]);
     store.put_new("a", body.clone()).await.unwrap();
     assert!(store.get("a", GetRange::Full).await.unwrap() == body);
@@ -345,18 +352,23 @@ async fn a_server_that_hangs_does_not_hold_a_put_beyond_its_deadline() {
     let server = MinIo::start().unwrap();
     let store = bucket(&server, "hang").await;
     server.pause().unwrap();
-    let retry = Retry {
-        attempt: Duration::from_millis(300),
+    let retry = RetryPolicy {
+        attempt_timeout: Duration::from_millis(300),
         deadline: Some(tokio::time::Instant::now() + Duration::from_secs(1)),
-        ..Retry::default()
+        ..RetryPolicy::default()
     };
     let error = put_settled(store.as_ref(), "a", Bytes::from_static(b"a"), &retry)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Timeout, "{error}");
     server.resume().unwrap();
-    put_settled(store.as_ref(), "b", Bytes::from_static(b"b"), &Retry::default())
-        .await
-        .unwrap();
+    put_settled(
+        store.as_ref(),
+        "b",
+        Bytes::from_static(b"b"),
+        &RetryPolicy::default(),
+    )
+    .await
+    .unwrap();
     assert_eq!(store.get("b", GetRange::Full).await.unwrap(), "b");
 }

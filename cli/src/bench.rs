@@ -1,7 +1,7 @@
 //! `streamhouse bench`: benchmarks of producing, consuming, and end-to-end latency, with their
 //! cost.
 //!
-//! Every run is bounded by `--records` or `--duration`. SIGINT ends it early with a report of the
+//! Every run is bounded by `--records` or `--parse_duration`. SIGINT ends it early with a report of the
 //! measurements so far.
 
 mod consume;
@@ -23,15 +23,15 @@ use streamhouse_client::{
 use tokio::{task::JoinHandle, time::MissedTickBehavior};
 
 use self::{
-    report::Report,
-    stats::{Progress, progress_line},
-    usage::{Agent, Agents, Process},
+    report::BenchReport,
+    stats::{ProgressCounters, progress_line},
+    usage::{AgentUsage, AgentUsageReader, ClientUsage},
 };
 use crate::{
-    context::Context,
-    failure::{Failure, Outcome},
-    output::emit,
-    produce::Codec,
+    command_error::{CommandError, CommandResult},
+    context::CommandContext,
+    output::print_result,
+    produce::CodecArg,
     values,
 };
 
@@ -42,17 +42,17 @@ const MAX_RECORD: usize = 4 << 20;
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
     /// Produce records and measure their acknowledgement latency
-    Produce(ProduceBench),
+    Produce(ProduceBenchArgs),
     /// Consume the records of a topic as fast as possible
-    Consume(ConsumeBench),
+    Consume(ConsumeBenchArgs),
     /// Produce at a rate and consume at once, measuring the latency from the (intended) send to the
     /// poll
-    E2e(E2eBench),
+    E2e(E2eBenchArgs),
 }
 
 /// Options of every benchmark.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct Common {
+pub(crate) struct BenchArgs {
     /// The topic name
     #[arg(short, long, default_value = "bench")]
     topic: String,
@@ -64,7 +64,7 @@ pub(crate) struct Common {
 
 /// Options of benchmarks that produce.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct Load {
+pub(crate) struct LoadArgs {
     /// Partitions of the topic, if it is created
     #[arg(short, long, default_value_t = 4, value_parser = clap::value_parser!(i32).range(1..))]
     partitions: i32,
@@ -72,13 +72,13 @@ pub(crate) struct Load {
     #[arg(short = 'n', long, conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
     records: Option<u64>,
     /// End after this time (default: 10s, without --records)
-    #[arg(short, long, value_name = "DURATION", value_parser = values::positive_duration)]
+    #[arg(short, long, value_name = "DURATION", value_parser = values::parse_positive_duration)]
     duration: Option<Duration>,
     /// Warm-up time before measuring
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = values::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = values::parse_duration)]
     warmup: Duration,
     /// Size of a record's value in bytes; records have no key
-    #[arg(short = 's', long, value_name = "BYTES", default_value = "100", value_parser = values::bytes)]
+    #[arg(short = 's', long, value_name = "BYTES", default_value = "100", value_parser = values::parse_bytes)]
     record_size: usize,
     /// Records per second, for all producers together
     #[arg(short, long, value_name = "RECORDS", value_parser = clap::value_parser!(u64).range(1..))]
@@ -88,22 +88,22 @@ pub(crate) struct Load {
     producers: u32,
     /// Share of each record that is the same in all records, from 0 to 1; the rest is random. At
     /// 0.5, LZ4 halves the size
-    #[arg(long, value_name = "SHARE", default_value = "0.5", value_parser = share)]
+    #[arg(long, value_name = "SHARE", default_value = "0.5", value_parser = parse_share)]
     compressibility: f64,
     /// Batch compression codec
     #[arg(long, value_enum, default_value = "lz4")]
-    compression: Codec,
+    compression: CodecArg,
     /// How long a batch waits for more records
-    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = values::parse_duration)]
     linger: Option<Duration>,
     /// Batch size in bytes, uncompressed
-    #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = values::parse_bytes)]
     batch_size: Option<usize>,
     /// Largest request, and so the largest compressed record
-    #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = values::parse_bytes)]
     max_request_size: Option<usize>,
     /// Maximum number of bytes buffered or in flight, per producer
-    #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = values::parse_bytes)]
     buffer_memory: Option<usize>,
     /// Maximum number of requests in flight to one agent, per producer
     #[arg(long, value_name = "REQUESTS")]
@@ -123,23 +123,23 @@ Examples:
 /// Arguments of `bench produce`.
 #[derive(Debug, Args)]
 #[command(after_help = PRODUCE_EXAMPLES)]
-pub(crate) struct ProduceBench {
+pub(crate) struct ProduceBenchArgs {
     #[command(flatten)]
-    common: Common,
+    common: BenchArgs,
     #[command(flatten)]
-    load: Load,
+    load: LoadArgs,
 }
 
 /// Arguments of `bench consume`.
 #[derive(Debug, Args)]
-pub(crate) struct ConsumeBench {
+pub(crate) struct ConsumeBenchArgs {
     #[command(flatten)]
-    common: Common,
+    common: BenchArgs,
     /// End after this many records (default: all records of the topic)
     #[arg(short = 'n', long, value_parser = clap::value_parser!(u64).range(1..))]
     records: Option<u64>,
     /// End after this time at the latest
-    #[arg(short, long, value_name = "DURATION", default_value = "5m", value_parser = values::positive_duration)]
+    #[arg(short, long, value_name = "DURATION", default_value = "5m", value_parser = values::parse_positive_duration)]
     duration: Duration,
     /// Number of consumers, which share the partitions evenly, or as members of --group
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
@@ -151,54 +151,54 @@ pub(crate) struct ConsumeBench {
 
 /// Arguments of `bench e2e`.
 #[derive(Debug, Args)]
-pub(crate) struct E2eBench {
+pub(crate) struct E2eBenchArgs {
     #[command(flatten)]
-    common: Common,
+    common: BenchArgs,
     #[command(flatten)]
-    load: Load,
+    load: LoadArgs,
     /// Number of consumers, which share the partitions evenly
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     consumers: u32,
 }
 
 /// Runs a `bench` command.
-pub(crate) async fn run(context: &Context, command: BenchCommand) -> Outcome {
+pub(crate) async fn run(context: &CommandContext, command: BenchCommand) -> CommandResult {
     let report = match command {
         BenchCommand::Produce(args) => produce::run(context, args).await?,
         BenchCommand::Consume(args) => consume::run(context, args).await?,
         BenchCommand::E2e(args) => e2e::run(context, args).await?,
     };
-    emit(context.format, &report, || &report)?;
-    outcome(&report)
+    print_result(context.format, &report, || &report)?;
+    check_failed_records(&report)
 }
 
 /// Fails if any record was lost or failed, whatever the throughput.
-fn outcome(report: &Report) -> Outcome {
+fn check_failed_records(report: &BenchReport) -> CommandResult {
     if report.failed == 0 {
         return Ok(());
     }
     let why = report.first_error.as_deref().unwrap_or("the cause is unknown");
-    Err(Failure::failed(format!(
+    Err(CommandError::failed(format!(
         "{} records failed; the first: {why}",
         report.failed
     )))
 }
 
-fn share(text: &str) -> Result<f64, String> {
+fn parse_share(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
         _ => Err("write a number from 0 to 1".to_owned()),
     }
 }
 
-impl Load {
+impl LoadArgs {
     /// Validates what clap cannot check.
-    fn validate(&self) -> Outcome {
+    fn validate(&self) -> CommandResult {
         if self.record_size == 0 || self.record_size > MAX_RECORD {
-            return Err(Failure::usage("--record-size must be 1 byte to 4 MiB"));
+            return Err(CommandError::usage("--record-size must be 1 byte to 4 MiB"));
         }
         if self.record_size > 1 << 20 && self.batch_size.is_none() {
-            return Err(Failure::usage(
+            return Err(CommandError::usage(
                 "records larger than 1 MiB need a --batch-size that holds one",
             ));
         }
@@ -210,11 +210,11 @@ impl Load {
             .or(self.records.is_none().then_some(Duration::from_secs(10)))
     }
 
-    async fn producer(&self, context: &Context) -> Outcome<Producer> {
+    async fn build_producer(&self, context: &CommandContext) -> CommandResult<Producer> {
         // Each producer has connections of its own, like a separate process.
-        let settings = context.client.settings().clone();
+        let settings = context.client.config().clone();
         let mut builder = Producer::builder()
-            .settings(settings)
+            .client_config(settings)
             .compression(self.compression.into());
         if let Some(linger) = self.linger {
             builder = builder.linger(linger);
@@ -236,7 +236,7 @@ impl Load {
 }
 
 /// Creates the topic if it does not exist, and waits until every partition has a leader.
-async fn prepare_topic(context: &Context, name: &str, partitions: i32) -> Outcome<TopicInfo> {
+async fn prepare_topic(context: &CommandContext, name: &str, partitions: i32) -> CommandResult<TopicInfo> {
     let admin = context.admin();
     match admin.create_topic(NewTopic::new(name, partitions)).await {
         Ok(_) => {}
@@ -244,44 +244,47 @@ async fn prepare_topic(context: &Context, name: &str, partitions: i32) -> Outcom
         Err(error) => return Err(error.into()),
     }
     Ok(admin
-        .wait_for_topic(name, context.client.settings().api_timeout)
+        .wait_for_topic(name, context.client.config().api_timeout)
         .await?)
 }
 
 /// Measures the resources used since the start of the measurement.
 #[derive(Debug)]
-struct Meter {
-    agents: Agents,
-    before: Option<(Process, Vec<Agent>)>,
+struct UsageMeter {
+    agents: AgentUsageReader,
+    before: Option<(ClientUsage, Vec<AgentUsage>)>,
 }
 
-impl Meter {
+impl UsageMeter {
     /// Reads the agents' metrics once, so that a wrong address is found before the run.
-    async fn new(urls: &[String]) -> Outcome<Self> {
-        let agents = Agents::new(urls);
+    async fn new(urls: &[String]) -> CommandResult<Self> {
+        let agents = AgentUsageReader::new(urls);
         agents.snapshot().await?;
         Ok(Self { agents, before: None })
     }
 
-    async fn start(&mut self) -> Outcome {
+    async fn start(&mut self) -> CommandResult {
         let agents = self.agents.snapshot().await?;
-        self.before = Some((Process::now(), agents));
+        self.before = Some((ClientUsage::now(), agents));
         Ok(())
     }
 
-    async fn finish(self) -> Outcome<(Process, Vec<Agent>)> {
-        let (process, after) = (Process::now(), self.agents.snapshot().await?);
+    async fn finish(self) -> CommandResult<(ClientUsage, Vec<AgentUsage>)> {
+        let (process, after) = (ClientUsage::now(), self.agents.snapshot().await?);
         let (process_before, before) = self.before.unwrap_or_default();
-        Ok((process.since(process_before), usage::difference(&before, &after)))
+        Ok((
+            process.since(process_before),
+            usage::usage_difference(&before, &after),
+        ))
     }
 }
 
 /// Prints a progress line to stderr every second until it is dropped.
 #[derive(Debug)]
-struct Ticker(JoinHandle<()>);
+struct ProgressTicker(JoinHandle<()>);
 
-impl Ticker {
-    fn start(progress: Arc<Progress>, record_size: usize) -> Self {
+impl ProgressTicker {
+    fn start(progress: Arc<ProgressCounters>, record_size: usize) -> Self {
         let overwrite = std::io::stderr().is_terminal();
         Self(tokio::spawn(async move {
             let mut ticks = tokio::time::interval(Duration::from_secs(1));
@@ -303,7 +306,7 @@ impl Ticker {
     }
 }
 
-impl Drop for Ticker {
+impl Drop for ProgressTicker {
     fn drop(&mut self) {
         self.0.abort();
         if std::io::stderr().is_terminal() {
@@ -318,12 +321,12 @@ mod tests {
 
     #[test]
     fn a_share_is_between_none_and_all() {
-        assert_eq!(share("0.25"), Ok(0.25));
+        assert_eq!(parse_share("0.25"), Ok(0.25));
         assert!(
-            share("1.5").is_err()
-                && share("-0.1").is_err()
-                && share("half").is_err()
-                && share("NaN").is_err()
+            parse_share("1.5").is_err()
+                && parse_share("-0.1").is_err()
+                && parse_share("half").is_err()
+                && parse_share("NaN").is_err()
         );
     }
 }

@@ -3,23 +3,23 @@
 use streamhouse_client::admin::ClusterInfo;
 
 use crate::{
-    context::Context,
-    failure::Outcome,
-    output::{Table, emit},
+    command_error::CommandResult,
+    context::CommandContext,
+    output::{TextTable, print_result},
 };
 
 /// Runs `cluster`.
-pub(crate) async fn run(context: &Context) -> Outcome {
+pub(crate) async fn run(context: &CommandContext) -> CommandResult {
     let cluster = context.admin().describe_cluster().await?;
-    emit(context.format, &cluster, || description(&cluster))
+    print_result(context.format, &cluster, || render_cluster(&cluster))
 }
 
-fn description(cluster: &ClusterInfo) -> String {
-    let mut agents = Table::new([
+fn render_cluster(cluster: &ClusterInfo) -> String {
+    let mut agents = TextTable::new([
         "AGENT", "NODE", "GRPC", "HTTP", "KAFKA", "ZONE", "VERSION", "LEASES",
     ]);
     for agent in &cluster.agents {
-        agents.row([
+        agents.add_row([
             agent.agent_id.clone(),
             agent.node_id.to_string(),
             agent.grpc_address.clone(),
@@ -60,7 +60,7 @@ mod tests {
             version: "0.1.0".into(),
             leases,
         };
-        let text = description(&ClusterInfo {
+        let text = render_cluster(&ClusterInfo {
             cluster_id: "c".into(),
             agents: vec![agent("a-1", 7), agent("a-2", 5)],
             topics: 3,

@@ -4,11 +4,12 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench, cluster, completions, consume,
-    context::{Context, GlobalOptions},
-    failure::Outcome,
+    bench, cluster,
+    command_error::CommandResult,
+    completions, consume,
+    context::{CommandContext, GlobalArgs},
     group,
-    output::Format,
+    output::OutputFormat,
     produce, topic,
 };
 
@@ -29,20 +30,20 @@ Traces:
 #[command(name = "streamhouse", version, after_help = EXAMPLES, propagate_version = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
-    global: GlobalOptions,
+    global: GlobalArgs,
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     /// Manage topics
     #[command(subcommand)]
     Topic(topic::TopicCommand),
     /// Produce records from a file or standard input, one per line
-    Produce(produce::Produce),
+    Produce(produce::ProduceArgs),
     /// Consume and print records
-    Consume(consume::Consume),
+    Consume(consume::ConsumeArgs),
     /// Manage consumer groups
     #[command(subcommand)]
     Group(group::GroupCommand),
@@ -60,30 +61,30 @@ enum Command {
 
 impl Cli {
     /// Returns the output format of errors.
-    pub(crate) fn format(&self) -> Format {
+    pub(crate) fn format(&self) -> OutputFormat {
         self.global.output
     }
 
     /// Runs the command.
-    pub(crate) async fn run(self) -> Outcome {
-        if let Command::Completions { shell } = self.command {
+    pub(crate) async fn run(self) -> CommandResult {
+        if let CliCommand::Completions { shell } = self.command {
             return completions::run(shell);
         }
-        log_to_stderr(self.global.verbose);
-        let context = Context::new(&self.global)?;
+        init_stderr_logging(self.global.verbose);
+        let context = CommandContext::new(&self.global)?;
         match self.command {
-            Command::Topic(command) => topic::run(&context, command).await,
-            Command::Produce(args) => produce::run(&context, args).await,
-            Command::Consume(args) => consume::run(&context, args).await,
-            Command::Group(command) => group::run(&context, command).await,
-            Command::Cluster => cluster::run(&context).await,
-            Command::Bench(command) => bench::run(&context, command).await,
-            Command::Completions { .. } => Ok(()),
+            CliCommand::Topic(command) => topic::run(&context, command).await,
+            CliCommand::Produce(args) => produce::run(&context, args).await,
+            CliCommand::Consume(args) => consume::run(&context, args).await,
+            CliCommand::Group(command) => group::run(&context, command).await,
+            CliCommand::Cluster => cluster::run(&context).await,
+            CliCommand::Bench(command) => bench::run(&context, command).await,
+            CliCommand::Completions { .. } => Ok(()),
         }
     }
 }
 
-fn log_to_stderr(verbose: u8) {
+fn init_stderr_logging(verbose: u8) {
     let level = match verbose {
         0 => "error",
         1 => "info",
@@ -107,17 +108,17 @@ mod tests {
     use clap::FromArgMatches;
 
     use super::*;
-    use crate::usage;
+    use crate::arguments;
 
     fn parse(args: &str) -> Result<Cli, clap::Error> {
         let args = std::iter::once("streamhouse").chain(args.split_whitespace());
-        let matches = usage::definition().try_get_matches_from(args)?;
+        let matches = arguments::definition().try_get_matches_from(args)?;
         Cli::from_arg_matches(&matches)
     }
 
     #[test]
     fn the_definition_is_sound() {
-        usage::definition().debug_assert();
+        arguments::definition().debug_assert();
     }
 
     #[test]
@@ -127,7 +128,7 @@ mod tests {
             "topic list -o json",
             "topic -o json list --timeout 5s",
         ] {
-            assert_eq!(parse(args).unwrap().format(), Format::Json, "{args}");
+            assert_eq!(parse(args).unwrap().format(), OutputFormat::Json, "{args}");
         }
     }
 

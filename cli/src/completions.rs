@@ -5,15 +5,15 @@ use std::io::{self, Write};
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use crate::{command_line::Cli, failure::Outcome};
+use crate::{command_error::CommandResult, command_line::Cli};
 
 /// Runs `completions`.
-pub(crate) fn run(shell: Shell) -> Outcome {
-    io::stdout().lock().write_all(&script(shell))?;
+pub(crate) fn run(shell: Shell) -> CommandResult {
+    io::stdout().lock().write_all(&generate_script(shell))?;
     Ok(())
 }
 
-fn script(shell: Shell) -> Vec<u8> {
+fn generate_script(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "streamhouse", &mut script);
     script
@@ -28,7 +28,7 @@ mod tests {
     #[test]
     fn every_shell_completes_the_commands() {
         for shell in Shell::value_variants() {
-            let script = String::from_utf8(script(*shell)).unwrap();
+            let script = String::from_utf8(generate_script(*shell)).unwrap();
             assert!(script.contains("reset-offsets"), "{shell}");
         }
     }

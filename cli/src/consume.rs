@@ -5,36 +5,35 @@
 
 mod end;
 mod format;
-mod joining;
+mod group_join;
 mod sink;
 
 use std::{collections::BTreeMap, io, time::Duration};
 
 use clap::Args;
-use streamhouse_client::{AutoOffsetReset, Consumer, Records, TopicPartition};
+use streamhouse_client::{AutoOffsetReset, Consumer, ConsumerRecords, TopicPartition};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    end::End,
-    format::{RecordFormat, parse},
-    joining::Joining,
-    sink::Sink,
+    end::ConsumeEnd,
+    format::{RecordFormat, parse_format},
+    group_join::GroupJoinWatch,
+    sink::RecordSink,
 };
 use crate::{
-    context::Context,
-    failure::{Failure, Outcome},
-    output::Format,
-    screen,
+    command_error::{CommandError, CommandResult},
+    context::CommandContext,
+    output::OutputFormat,
     signals::stop_signal,
-    values,
+    terminal, values,
 };
 
 /// How long a poll waits, and so how soon a signal is noticed.
-const POLL: Duration = Duration::from_millis(250);
+const POLL_TIMEOUT: Duration = Duration::from_millis(250);
 /// Maximum interval of heartbeats.
 const MAX_HEARTBEAT: Duration = Duration::from_secs(3);
 /// How long a poll waits with `--exit-at-end`.
-const POLL_TO_END: Duration = Duration::from_millis(50);
+const POLL_TIMEOUT_TO_END: Duration = Duration::from_millis(50);
 
 const EXAMPLES: &str = "\
 Without --group it reads all partitions, or the selected ones, from the log end. In a group it resumes at the committed offsets.
@@ -55,7 +54,7 @@ Examples:
 /// Arguments of `consume`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub(crate) struct Consume {
+pub(crate) struct ConsumeArgs {
     /// Topics to consume
     #[arg(required = true, value_name = "TOPIC")]
     topics: Vec<String>,
@@ -67,14 +66,14 @@ pub(crate) struct Consume {
     from_beginning: bool,
     /// Start at the first record at or after this time: milliseconds since the Unix epoch, or ISO
     /// 8601
-    #[arg(long, value_name = "TIME", value_parser = values::timestamp, conflicts_with_all = ["group", "offset"])]
+    #[arg(long, value_name = "TIME", value_parser = values::parse_timestamp, conflicts_with_all = ["group", "offset"])]
     at_timestamp: Option<i64>,
     /// Start at this offset
     #[arg(
         long,
         requires = "partitions",
         conflicts_with = "group",
-        value_parser = values::offset
+        value_parser = values::parse_offset
     )]
     offset: Option<i64>,
     /// Consume only this partition; repeatable
@@ -83,15 +82,15 @@ pub(crate) struct Consume {
         long = "partition",
         conflicts_with = "group",
         value_name = "PARTITION",
-        value_parser = values::partition
+        value_parser = values::parse_partition
     )]
     partitions: Vec<i32>,
     /// Time without a heartbeat after which the group removes this consumer, within the agents'
     /// bounds (default: 45s)
-    #[arg(long, value_name = "DURATION", requires = "group", value_parser = values::positive_duration)]
+    #[arg(long, value_name = "DURATION", requires = "group", value_parser = values::parse_positive_duration)]
     session_timeout: Option<Duration>,
     /// Output format: raw, json, or a template (default: raw, or json with -o json)
-    #[arg(short, long, value_parser = parse)]
+    #[arg(short, long, value_parser = parse_format)]
     format: Option<RecordFormat>,
     /// Text to print for a null key or value
     #[arg(long, value_name = "STRING", default_value = "", hide_default_value = true)]
@@ -105,31 +104,31 @@ pub(crate) struct Consume {
 }
 
 /// Runs `consume`.
-pub(crate) async fn run(context: &Context, args: Consume) -> Outcome {
-    let partitions = partitions(context, &args).await?;
-    let mut consumer = build(context, &args, &partitions).await?;
+pub(crate) async fn run(context: &CommandContext, args: ConsumeArgs) -> CommandResult {
+    let partitions = resolve_partitions(context, &args).await?;
+    let mut consumer = build_consumer(context, &args, &partitions).await?;
     let stop = stop_signal();
     let format = args.format.clone().unwrap_or(match context.format {
-        Format::Json => RecordFormat::Json,
-        Format::Table => RecordFormat::Raw,
+        OutputFormat::Json => RecordFormat::Json,
+        OutputFormat::Table => RecordFormat::Raw,
     });
     let null = args.null_value.clone().into_bytes();
-    let mut sink = Sink::new(io::stdout(), format, null, screen::is_stdout());
+    let mut sink = RecordSink::new(io::stdout(), format, null, terminal::is_stdout_terminal());
     let end = if args.exit_at_end {
-        Some(End::at_high_watermarks(&consumer, &partitions, args.group.is_some()).await?)
+        Some(ConsumeEnd::at_high_watermarks(&consumer, &partitions, args.group.is_some()).await?)
     } else {
         None
     };
     let joining = args.group.as_deref().map(|group| {
-        let allowed = context.client.settings().api_timeout;
-        Joining::new(group, context.format, allowed)
+        let allowed = context.client.config().api_timeout;
+        GroupJoinWatch::new(group, context.format, allowed)
     });
-    let limits = Limits {
+    let limits = ConsumeLimits {
         end,
         max: args.max_messages,
         joining,
     };
-    let written = copy(&mut consumer, &mut sink, limits, &stop).await;
+    let written = copy_records(&mut consumer, &mut sink, limits, &stop).await;
     // In every case, commit what was written and leave the group, so that its other members need
     // not wait.
     let closed = consumer.close().await;
@@ -138,9 +137,12 @@ pub(crate) async fn run(context: &Context, args: Consume) -> Outcome {
 }
 
 /// Returns the partitions to read, after checking that they exist.
-async fn partitions(context: &Context, args: &Consume) -> Outcome<Vec<TopicPartition>> {
+async fn resolve_partitions(
+    context: &CommandContext,
+    args: &ConsumeArgs,
+) -> CommandResult<Vec<TopicPartition>> {
     if !args.partitions.is_empty() && args.topics.len() > 1 {
-        return Err(Failure::usage(
+        return Err(CommandError::usage(
             "--partition needs a single topic; run one command for each topic",
         ));
     }
@@ -156,7 +158,7 @@ async fn partitions(context: &Context, args: &Consume) -> Outcome<Vec<TopicParti
                 "topic {topic} has {} partitions, so no partition {missing}; name another",
                 known.len()
             );
-            return Err(Failure::failed(message));
+            return Err(CommandError::failed(message));
         }
         let wanted = known
             .iter()
@@ -166,7 +168,11 @@ async fn partitions(context: &Context, args: &Consume) -> Outcome<Vec<TopicParti
     Ok(all)
 }
 
-async fn build(context: &Context, args: &Consume, partitions: &[TopicPartition]) -> Outcome<Consumer> {
+async fn build_consumer(
+    context: &CommandContext,
+    args: &ConsumeArgs,
+    partitions: &[TopicPartition],
+) -> CommandResult<Consumer> {
     let reset = if args.from_beginning {
         AutoOffsetReset::Earliest
     } else {
@@ -200,14 +206,14 @@ async fn build(context: &Context, args: &Consume, partitions: &[TopicPartition])
 }
 
 /// Checks that an explicit offset exists: resetting it to the nearest one would be a surprise.
-async fn check_range(consumer: &Consumer, partitions: &[TopicPartition], offset: i64) -> Outcome {
+async fn check_range(consumer: &Consumer, partitions: &[TopicPartition], offset: i64) -> CommandResult {
     let starts = consumer.beginning_offsets(partitions).await?;
     let ends = consumer.end_offsets(partitions).await?;
     for partition in partitions {
         let at = |of: &BTreeMap<TopicPartition, i64>| of.get(partition).copied().unwrap_or(0);
         let (start, end) = (at(&starts), at(&ends));
         if offset < start || offset > end {
-            return Err(Failure::failed(format!(
+            return Err(CommandError::failed(format!(
                 "{partition} has offsets {start} to {end}, but not {offset}; choose one of these"
             )));
         }
@@ -216,29 +222,33 @@ async fn check_range(consumer: &Consumer, partitions: &[TopicPartition], offset:
 }
 
 /// When to stop.
-struct Limits {
-    end: Option<End>,
+struct ConsumeLimits {
+    end: Option<ConsumeEnd>,
     max: Option<u64>,
-    joining: Option<Joining>,
+    joining: Option<GroupJoinWatch>,
 }
 
 /// Polls and writes until the end, the maximum number of records, or a signal.
-async fn copy<W: io::Write>(
+async fn copy_records<W: io::Write>(
     consumer: &mut Consumer,
-    sink: &mut Sink<W>,
-    limits: Limits,
+    sink: &mut RecordSink<W>,
+    limits: ConsumeLimits,
     stop: &CancellationToken,
-) -> Outcome {
-    let Limits {
+) -> CommandResult {
+    let ConsumeLimits {
         mut end,
         max,
         mut joining,
     } = limits;
-    let patience = if end.is_some() { POLL_TO_END } else { POLL };
+    let patience = if end.is_some() {
+        POLL_TIMEOUT_TO_END
+    } else {
+        POLL_TIMEOUT
+    };
     let mut left = max.unwrap_or(u64::MAX);
     while !stop.is_cancelled() && left > 0 {
         let records = consumer.poll(patience).await?;
-        left -= write(consumer, sink, &records, left)?;
+        left -= write_records(consumer, sink, &records, left)?;
         if let Some(joining) = &mut joining {
             joining.check(consumer)?;
         }
@@ -252,12 +262,12 @@ async fn copy<W: io::Write>(
 }
 
 /// Writes at most `most` records. Unwritten records are returned to the consumer by seeking back.
-fn write<W: io::Write>(
+fn write_records<W: io::Write>(
     consumer: &Consumer,
-    sink: &mut Sink<W>,
-    records: &Records,
+    sink: &mut RecordSink<W>,
+    records: &ConsumerRecords,
     most: u64,
-) -> Outcome<u64> {
+) -> CommandResult<u64> {
     if records.is_empty() {
         return Ok(0);
     }

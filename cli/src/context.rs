@@ -7,18 +7,18 @@ use std::{
 };
 
 use clap::{ArgAction, Args};
-use streamhouse_client::{Admin, Client, ClientIdentity, Settings};
+use streamhouse_client::{Admin, Client, ClientConfig, ClientIdentity};
 
 use crate::{
-    failure::{Failure, Outcome},
-    output::Format,
-    values, waiting,
+    command_error::{CommandError, CommandResult},
+    output::OutputFormat,
+    values, warnings,
 };
 
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
-pub(crate) struct GlobalOptions {
+pub(crate) struct GlobalArgs {
     /// Agents to contact first, the others are discovered; use https:// for TLS
     #[arg(
         long,
@@ -30,12 +30,12 @@ pub(crate) struct GlobalOptions {
     pub(crate) bootstrap: String,
     /// Format of results and errors
     #[arg(short, long, global = true, value_enum, default_value = "table")]
-    pub(crate) output: Format,
+    pub(crate) output: OutputFormat,
     /// Client name shown in the cluster
     #[arg(long, global = true, default_value = "streamhouse-cli", value_name = "NAME")]
     pub(crate) client_id: String,
     /// Time-out of one call to the cluster, including its retries
-    #[arg(long, global = true, default_value = "30s", value_name = "DURATION", value_parser = values::positive_duration)]
+    #[arg(long, global = true, default_value = "30s", value_name = "DURATION", value_parser = values::parse_positive_duration)]
     pub(crate) timeout: Duration,
     /// PEM file of the CA that signed the agents' certificates (default: the system's roots)
     #[arg(long, global = true, env = "STREAMHOUSE_CLIENT_TLS_CA", value_name = "FILE")]
@@ -62,36 +62,40 @@ pub(crate) struct GlobalOptions {
 
 /// Client and output format, as every command needs them.
 #[derive(Debug)]
-pub(crate) struct Context {
+pub(crate) struct CommandContext {
     pub(crate) client: Client,
-    pub(crate) format: Format,
+    pub(crate) format: OutputFormat,
 }
 
-impl Context {
-    pub(crate) fn new(global: &GlobalOptions) -> Outcome<Self> {
-        let mut settings = Settings::new(values::trimmed("--bootstrap", &global.bootstrap)?);
-        values::trimmed("--client-id", &global.client_id)?.clone_into(&mut settings.client_id);
+impl CommandContext {
+    pub(crate) fn new(global: &GlobalArgs) -> CommandResult<Self> {
+        let mut settings = ClientConfig::new(values::trim_option("--bootstrap", &global.bootstrap)?);
+        values::trim_option("--client-id", &global.client_id)?.clone_into(&mut settings.client_id);
         settings.tls_server_name = global
             .tls_server_name
             .as_deref()
-            .map(|name| values::trimmed("--tls-server-name", name))
+            .map(|name| values::trim_option("--tls-server-name", name))
             .transpose()?
             .filter(|name| !name.is_empty())
             .map(str::to_owned);
         settings.api_timeout = global.timeout;
         settings.request_timeout = settings.request_timeout.min(global.timeout);
         settings.connect_timeout = settings.connect_timeout.min(global.timeout);
-        settings.tls_ca_pem = pem("--tls-ca", global.tls_ca.as_deref())?;
-        let certificate = pem("--tls-cert", global.tls_cert.as_deref())?;
-        let key = pem("--tls-key", global.tls_key.as_deref())?;
+        settings.tls_ca_pem = read_pem("--tls-ca", global.tls_ca.as_deref())?;
+        let certificate = read_pem("--tls-cert", global.tls_cert.as_deref())?;
+        let key = read_pem("--tls-key", global.tls_key.as_deref())?;
         settings.tls_identity = match (certificate, key) {
             (Some(certificate), Some(key)) => Some(ClientIdentity::new(certificate, key)),
             (None, None) => None,
-            (Some(_), None) => return Err(Failure::usage("--tls-cert needs --tls-key, its private key")),
-            (None, Some(_)) => return Err(Failure::usage("--tls-key needs --tls-cert, its certificate")),
+            (Some(_), None) => {
+                return Err(CommandError::usage("--tls-cert needs --tls-key, its private key"));
+            }
+            (None, Some(_)) => {
+                return Err(CommandError::usage("--tls-key needs --tls-cert, its certificate"));
+            }
         };
         let client = Client::new(settings)?;
-        waiting::name_silent_agents(client.clone(), global.output);
+        warnings::warn_about_silent_agents(client.clone(), global.output);
         Ok(Self {
             client,
             format: global.output,
@@ -104,17 +108,17 @@ impl Context {
 }
 
 /// Reads the file given by an option; `None` if the option is missing or empty.
-fn pem(option: &str, path: Option<&Path>) -> Outcome<Option<Vec<u8>>> {
+fn read_pem(option: &str, path: Option<&Path>) -> CommandResult<Option<Vec<u8>>> {
     let Some(path) = path else { return Ok(None) };
     // A path that is not UTF-8 is used unchanged.
     let path = match path.to_str() {
-        Some(text) => Path::new(values::trimmed(option, text)?),
+        Some(text) => Path::new(values::trim_option(option, text)?),
         None => path,
     };
     if path.as_os_str().is_empty() {
         return Ok(None);
     }
     let read = std::fs::read(path);
-    let refused = |error| Failure::usage(format!("cannot read {option} {}: {error}", path.display()));
+    let refused = |error| CommandError::usage(format!("cannot read {option} {}: {error}", path.display()));
     read.map(Some).map_err(refused)
 }

@@ -7,7 +7,7 @@ use clap::{Arg, Command, CommandFactory};
 
 use crate::command_line::Cli;
 
-const HEAD: &str = "\
+const REFERENCE_HEADER: &str = "\
 # The command line `streamhouse`
 
 Generated from the code; do not edit (`UPDATE_DOCS=1 cargo test --release -p streamhouse-cli --bin streamhouse docs`).
@@ -17,24 +17,24 @@ Results go to stdout, everything else to stderr. Exit codes: 0 success, 1 failur
 `{\"warning\":{\"message\":…}}`. Control characters in names, keys and values are escaped on a terminal, and only there.
 ";
 
-fn reference() -> String {
+fn render_reference() -> String {
     let mut root = Cli::command();
     root.build();
-    let mut out = HEAD.to_owned();
+    let mut out = REFERENCE_HEADER.to_owned();
     let global: Vec<&Arg> = root.get_arguments().filter(|arg| arg.is_global_set()).collect();
     out.push_str("\n## Global options\n\n");
-    options(&mut out, &global);
-    examples(&mut out, &root);
+    write_options(&mut out, &global);
+    write_examples(&mut out, &root);
     for command in root
         .get_subcommands()
         .filter(|command| command.get_name() != "help")
     {
-        section(&mut out, "streamhouse", command);
+        write_section(&mut out, "streamhouse", command);
     }
     out
 }
 
-fn section(out: &mut String, parent: &str, command: &Command) {
+fn write_section(out: &mut String, parent: &str, command: &Command) {
     let name = format!("{parent} {}", command.get_name());
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
     let mut below = command
@@ -43,7 +43,7 @@ fn section(out: &mut String, parent: &str, command: &Command) {
         .peekable();
     if below.peek().is_some() {
         let _ = write!(out, "\n## `{name}`\n\n{about}.\n");
-        below.for_each(|command| section(out, &name, command));
+        below.for_each(|command| write_section(out, &name, command));
         return;
     }
     let level = if parent == "streamhouse" { "##" } else { "###" };
@@ -64,12 +64,12 @@ fn section(out: &mut String, parent: &str, command: &Command) {
         .collect();
     if !own.is_empty() {
         out.push('\n');
-        options(out, &own);
+        write_options(out, &own);
     }
-    examples(out, command);
+    write_examples(out, command);
 }
 
-fn options(out: &mut String, args: &[&Arg]) {
+fn write_options(out: &mut String, args: &[&Arg]) {
     out.push_str("| option | default | description |\n|---|---|---|\n");
     for arg in args {
         let defaults: Vec<_> = arg
@@ -106,7 +106,7 @@ fn options(out: &mut String, args: &[&Arg]) {
         let _ = writeln!(
             out,
             "| `{}`{variable} | {default} | {}{choices} |",
-            cell(&flag(arg)),
+            cell(&format_flag(arg)),
             cell(&help)
         );
     }
@@ -117,7 +117,7 @@ fn takes_value(arg: &Arg) -> bool {
 }
 
 /// Formats a flag such as `-p, --partition <PARTITION>`, or `<TOPIC>`.
-fn flag(arg: &Arg) -> String {
+fn format_flag(arg: &Arg) -> String {
     let value = arg
         .get_value_names()
         .map(|names| names.join(" "))
@@ -134,7 +134,7 @@ fn flag(arg: &Arg) -> String {
     }
 }
 
-fn examples(out: &mut String, command: &Command) {
+fn write_examples(out: &mut String, command: &Command) {
     if let Some(help) = command.get_after_help() {
         let _ = write!(out, "\n```text\n{help}\n```\n");
     }
@@ -143,7 +143,7 @@ fn examples(out: &mut String, command: &Command) {
 #[test]
 fn the_reference_is_current() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/cli.md");
-    let expected = reference();
+    let expected = render_reference();
     if env::var_os("UPDATE_DOCS").is_some() {
         fs::create_dir_all(path.parent().expect("a document has a folder")).expect("the folder can be made");
         fs::write(&path, &expected).expect("the document can be written");

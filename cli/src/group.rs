@@ -7,10 +7,10 @@ use serde_json::json;
 use streamhouse_client::admin::{GroupInfo, GroupOffset};
 
 use crate::{
-    context::Context,
-    failure::Outcome,
-    output::{Table, emit, grouped},
-    screen::on_stdout,
+    command_error::CommandResult,
+    context::CommandContext,
+    output::{TextTable, group_digits, print_result},
+    terminal::escape_for_stdout,
     values,
 };
 
@@ -25,7 +25,7 @@ pub(crate) enum GroupCommand {
         group: String,
     },
     /// Reset the offsets of a group without members; a dry run unless --execute is given
-    ResetOffsets(reset::ResetOffsets),
+    ResetOffsets(reset::ResetOffsetsArgs),
     /// Delete a group without members, and its committed offsets
     Delete {
         /// The group id
@@ -34,48 +34,49 @@ pub(crate) enum GroupCommand {
 }
 
 /// Runs a `group` command.
-pub(crate) async fn run(context: &Context, command: GroupCommand) -> Outcome {
+pub(crate) async fn run(context: &CommandContext, command: GroupCommand) -> CommandResult {
     match command {
-        GroupCommand::List => list(context).await,
-        GroupCommand::Describe { group } => describe(context, &group).await,
+        GroupCommand::List => list_groups(context).await,
+        GroupCommand::Describe { group } => describe_group(context, &group).await,
         GroupCommand::ResetOffsets(args) => reset::run(context, args).await,
         GroupCommand::Delete { group } => {
             context.admin().delete_group(&group).await?;
-            emit(
+            print_result(
                 context.format,
                 &json!({ "deleted": true, "group": group }),
-                || format!("deleted group {}", on_stdout(&group)),
+                || format!("deleted group {}", escape_for_stdout(&group)),
             )
         }
     }
 }
 
-async fn list(context: &Context) -> Outcome {
+async fn list_groups(context: &CommandContext) -> CommandResult {
     let groups = context.admin().list_groups().await?;
-    emit(context.format, &groups, || {
-        let mut table = Table::new(["GROUP", "STATE", "MEMBERS", "PROTOCOL"]);
+    print_result(context.format, &groups, || {
+        let mut table = TextTable::new(["GROUP", "STATE", "MEMBERS", "PROTOCOL"]);
         for group in &groups {
             let members = group.members.to_string();
-            table.row([&group.group_id, &group.state, &members, &group.protocol_type].map(String::as_str));
+            table
+                .add_row([&group.group_id, &group.state, &members, &group.protocol_type].map(String::as_str));
         }
         table
     })
 }
 
-async fn describe(context: &Context, group: &str) -> Outcome {
+async fn describe_group(context: &CommandContext, group: &str) -> CommandResult {
     let admin = context.admin();
     let info = admin.describe_group(group).await?;
     let offsets = admin.group_offsets(group).await?;
     let lag: i64 = offsets.iter().map(|offset| offset.lag).sum();
-    emit(
+    print_result(
         context.format,
         &json!({ "group": info, "offsets": offsets, "lag": lag }),
-        || description(&info, &offsets, lag),
+        || render_group(&info, &offsets, lag),
     )
 }
 
-fn description(info: &GroupInfo, offsets: &[GroupOffset], lag: i64) -> String {
-    let mut progress = Table::new([
+fn render_group(info: &GroupInfo, offsets: &[GroupOffset], lag: i64) -> String {
+    let mut progress = TextTable::new([
         "TOPIC",
         "PARTITION",
         "COMMITTED",
@@ -86,23 +87,23 @@ fn description(info: &GroupInfo, offsets: &[GroupOffset], lag: i64) -> String {
     ]);
     for offset in offsets {
         let committed = offset.committed.as_ref();
-        progress.row([
+        progress.add_row([
             offset.partition.topic.clone(),
             offset.partition.partition.to_string(),
             committed.map(|at| at.offset.to_string()).unwrap_or_default(),
             offset.high_watermark.to_string(),
             offset.lag.to_string(),
             committed
-                .map(|at| values::show_timestamp(at.committed_at_ms))
+                .map(|at| values::format_timestamp(at.committed_at_ms))
                 .unwrap_or_default(),
             offset.member_id.clone(),
         ]);
     }
-    let mut members = Table::new(["MEMBER", "CLIENT", "HOST", "PARTITIONS"]);
+    let mut members = TextTable::new(["MEMBER", "CLIENT", "HOST", "PARTITIONS"]);
     for member in &info.members {
         let mut assigned: Vec<String> = member.assignment.iter().map(ToString::to_string).collect();
         assigned.sort();
-        members.row(
+        members.add_row(
             [
                 &member.member_id,
                 &member.client_id,
@@ -119,13 +120,13 @@ fn description(info: &GroupInfo, offsets: &[GroupOffset], lag: i64) -> String {
     };
     format!(
         "group {}  state {}  generation {}  assignor {}  coordinator {}\n{} members, {} records behind\n\n{members}\n{progress}",
-        on_stdout(&info.group_id),
+        escape_for_stdout(&info.group_id),
         info.state,
         info.generation,
-        on_stdout(protocol),
+        escape_for_stdout(protocol),
         info.coordinator,
         info.members.len(),
-        grouped(u64::try_from(lag).unwrap_or(0)),
+        group_digits(u64::try_from(lag).unwrap_or(0)),
     )
 }
 
@@ -170,7 +171,7 @@ mod tests {
             member_id: "m-1".into(),
             client_id: "cli".into(),
         };
-        let text = description(&info, &[offset], 1410);
+        let text = render_group(&info, &[offset], 1410);
         assert!(text.contains("1 members, 1,410 records behind"), "{text}");
         assert!(text.contains("orders-1"), "{text}");
         assert!(

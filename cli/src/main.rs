@@ -1,34 +1,34 @@
 //! The command line `streamhouse`: parses the arguments, runs one command, prints its error, and
 //! exits with 0 (success), 1 (failure) or 2 (usage error).
 
+mod arguments;
 mod bench;
 mod cluster;
+mod command_error;
 mod command_line;
 mod completions;
 mod consume;
 mod context;
 #[cfg(test)]
 mod docs;
-mod failure;
 mod group;
 mod output;
 mod produce;
-mod screen;
 mod signals;
+mod terminal;
 mod topic;
-mod usage;
 mod values;
-mod waiting;
+mod warnings;
 
 use std::{process::ExitCode, time::Duration};
 
 #[cfg(feature = "otlp")]
 use streamhouse_client::opentelemetry::KeyValue;
 #[cfg(feature = "otlp")]
-use streamhouse_core::trace::otlp::{self, Exporter};
+use streamhouse_core::trace::otlp::{self, TraceExporter};
 
 fn main() -> ExitCode {
-    let cli = match usage::parse(std::env::args_os()) {
+    let cli = match arguments::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(code) => return ExitCode::from(code),
     };
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("streamhouse: cannot start: {error}");
-            return ExitCode::from(failure::FAILED);
+            return ExitCode::from(command_error::EXIT_FAILED);
         }
     };
     let outcome = runtime.block_on(async {
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if let Some(line) = failure.line(format) {
+            if let Some(line) = failure.render(format) {
                 eprintln!("{line}");
             }
             ExitCode::from(failure.exit_code())
@@ -61,16 +61,16 @@ fn main() -> ExitCode {
 
 /// How long the export of the last spans may take.
 #[cfg(feature = "otlp")]
-const LAST_SPANS: Duration = Duration::from_secs(2);
+const TRACE_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Starts the trace exporter if OpenTelemetry's variables name an endpoint. Invalid variables are
 /// reported but do not fail the command.
 #[cfg(feature = "otlp")]
-fn export_traces() -> Option<Exporter> {
+fn export_traces() -> Option<TraceExporter> {
     let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
     match otlp::start("streamhouse", vec![version], |name| std::env::var(name).ok()) {
         Ok(exporter) => {
-            exporter.iter().for_each(Exporter::install);
+            exporter.iter().for_each(TraceExporter::install_globally);
             exporter
         }
         Err(problem) => {
@@ -81,9 +81,9 @@ fn export_traces() -> Option<Exporter> {
 }
 
 #[cfg(feature = "otlp")]
-async fn finish_traces(exporter: Option<Exporter>) {
+async fn finish_traces(exporter: Option<TraceExporter>) {
     if let Some(exporter) = exporter {
-        exporter.finish(LAST_SPANS).await;
+        exporter.shutdown(TRACE_SHUTDOWN_TIMEOUT).await;
     }
 }
 

@@ -1,5 +1,5 @@
-//! Printing of results: tables for people, JSON for programs. [`Table`] lays out columns, [`emit`]
-//! selects the format, [`human_bytes`] and [`grouped`] format numbers.
+//! Printing of results: tables for people, JSON for programs. [`TextTable`] lays out columns, [`print_result`]
+//! selects the format, [`human_bytes`] and [`group_digits`] format numbers.
 
 use std::{
     fmt,
@@ -9,13 +9,13 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    failure::{Failure, Outcome},
-    screen,
+    command_error::{CommandError, CommandResult},
+    terminal,
 };
 
 /// The format of results and errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub(crate) enum Format {
+pub(crate) enum OutputFormat {
     /// Columns for people.
     #[default]
     Table,
@@ -24,28 +24,28 @@ pub(crate) enum Format {
 }
 
 /// Prints `value` as JSON, or the result of `table`.
-pub(crate) fn emit<T: Serialize, D: fmt::Display>(
-    format: Format,
+pub(crate) fn print_result<T: Serialize, D: fmt::Display>(
+    format: OutputFormat,
     value: &T,
     table: impl FnOnce() -> D,
-) -> Outcome {
+) -> CommandResult {
     let text = match format {
-        Format::Json => {
+        OutputFormat::Json => {
             let text = serde_json::to_string_pretty(value)
-                .map_err(|error| Failure::failed(format!("cannot write the result as json: {error}")))?;
-            if screen::is_stdout() {
-                screen::json(&text).into_owned()
+                .map_err(|error| CommandError::failed(format!("cannot write the result as json: {error}")))?;
+            if terminal::is_stdout_terminal() {
+                terminal::escape_json(&text).into_owned()
             } else {
                 text
             }
         }
-        Format::Table => table().to_string(),
+        OutputFormat::Table => table().to_string(),
     };
     print_line(text.trim_end_matches('\n'))
 }
 
-/// Prints one line to stdout. A closed pipe is a [`Failure::BrokenPipe`], never a panic.
-pub(crate) fn print_line(line: &str) -> Outcome {
+/// Prints one line to stdout. A closed pipe is a [`CommandError::BrokenPipe`], never a panic.
+pub(crate) fn print_line(line: &str) -> CommandResult {
     let mut out = io::stdout().lock();
     out.write_all(line.as_bytes())?;
     out.write_all(b"\n")?;
@@ -55,12 +55,12 @@ pub(crate) fn print_line(line: &str) -> Outcome {
 
 /// Rows below a header. Columns are as wide as their cells; columns of numbers are right-aligned.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Table {
+pub(crate) struct TextTable {
     header: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
-impl Table {
+impl TextTable {
     /// Creates a table with these columns.
     pub(crate) fn new<S: Into<String>>(header: impl IntoIterator<Item = S>) -> Self {
         Self {
@@ -71,8 +71,8 @@ impl Table {
 
     /// Adds a row. Empty cells print as `-`. On a terminal, control characters in cells are
     /// escaped.
-    pub(crate) fn row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
-        let shown = |cell: S| screen::on_stdout(&cell.into()).into_owned();
+    pub(crate) fn add_row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
+        let shown = |cell: S| terminal::escape_for_stdout(&cell.into()).into_owned();
         let mut row: Vec<String> = cells.into_iter().map(shown).collect();
         row.resize(self.header.len(), String::new());
         row.iter_mut()
@@ -101,7 +101,7 @@ impl Table {
     }
 }
 
-impl fmt::Display for Table {
+impl fmt::Display for TextTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let columns: Vec<(usize, bool)> = (0..self.header.len())
             .map(|column| (self.width(column), self.is_numeric(column)))
@@ -140,7 +140,7 @@ pub(crate) fn human_bytes(bytes: u64) -> String {
 }
 
 /// Formats a number with separators, such as `1,234,567`.
-pub(crate) fn grouped(number: u64) -> String {
+pub(crate) fn group_digits(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
@@ -158,10 +158,10 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_they_need_and_numbers_stand_right() {
-        let mut table = Table::new(["TOPIC", "LAG"]);
-        table.row(["orders", "7"]);
-        table.row(["payments", "12,000"]);
-        table.row(["x", ""]);
+        let mut table = TextTable::new(["TOPIC", "LAG"]);
+        table.add_row(["orders", "7"]);
+        table.add_row(["payments", "12,000"]);
+        table.add_row(["x", ""]);
         assert_eq!(
             table.to_string(),
             "TOPIC        LAG\norders         7\npayments  12,000\nx              -\n"
@@ -173,8 +173,8 @@ mod tests {
         assert_eq!(human_bytes(0), "0 B");
         assert_eq!(human_bytes(1536), "1.5 KiB");
         assert_eq!(human_bytes(u64::MAX), "16384.0 PiB");
-        assert_eq!(grouped(0), "0");
-        assert_eq!(grouped(999), "999");
-        assert_eq!(grouped(1_234_567), "1,234,567");
+        assert_eq!(group_digits(0), "0");
+        assert_eq!(group_digits(999), "999");
+        assert_eq!(group_digits(1_234_567), "1,234,567");
     }
 }

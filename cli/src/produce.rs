@@ -3,8 +3,8 @@
 //! flight.
 
 mod input;
-mod tally;
-mod unsent;
+mod line_ranges;
+mod summary;
 
 use std::{
     collections::VecDeque,
@@ -23,20 +23,20 @@ use streamhouse_client::{
 use tokio::{sync::mpsc, time::Instant};
 
 use self::{
-    input::{LineEnds, Lines, Rules},
-    tally::Tally,
+    input::{LineEndCleaner, LineParser, LineSplitter},
+    summary::ProduceSummary,
 };
 use crate::{
-    context::Context,
-    failure::{Failure, Outcome},
-    output::Format,
+    command_error::{CommandError, CommandResult},
+    context::CommandContext,
+    output::OutputFormat,
     signals::stop_signal,
-    values::{self, Separator},
-    waiting::warn,
+    values::{self, KeySeparator},
+    warnings::warn,
 };
 
 /// Bytes read from the input at once.
-const CHUNK: usize = 256 << 10;
+const CHUNK_BYTES: usize = 256 << 10;
 /// Maximum number of records in flight, whatever the producer's buffer allows.
 const MAX_PENDING: usize = 1 << 20;
 
@@ -52,7 +52,7 @@ Examples:
 /// Arguments of `produce`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub(crate) struct Produce {
+pub(crate) struct ProduceArgs {
     /// The topic name
     topic: String,
     /// Read from this file instead of standard input
@@ -62,39 +62,39 @@ pub(crate) struct Produce {
     #[arg(long)]
     crlf: bool,
     /// Separator of key and value (escapes: \t \n \xHH); a line without it has no key
-    #[arg(short, long, value_name = "SEP", value_parser = values::separator)]
-    key_separator: Option<Separator>,
+    #[arg(short, long, value_name = "SEP", value_parser = values::parse_separator)]
+    key_separator: Option<KeySeparator>,
     /// Treat a key or value equal to STRING as null
     #[arg(long, value_name = "STRING")]
     null_value: Option<String>,
     /// Header of every record; repeatable
-    #[arg(short = 'H', long = "header", value_name = "NAME=VALUE", value_parser = values::key_value)]
+    #[arg(short = 'H', long = "header", value_name = "NAME=VALUE", value_parser = values::parse_key_value)]
     headers: Vec<(String, String)>,
     /// Produce to this partition, regardless of the key
-    #[arg(short, long, value_parser = values::partition)]
+    #[arg(short, long, value_parser = values::parse_partition)]
     partition: Option<i32>,
     /// Batch compression codec
     #[arg(long, value_enum, default_value = "lz4")]
-    compression: Codec,
+    compression: CodecArg,
     /// Acknowledgement mode; "all" is the only one: an acknowledged record is always stored and
     /// committed
     #[arg(long, value_parser = ["all"], default_value = "all")]
     acks: String,
     /// Batch size in bytes, uncompressed
-    #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = values::parse_bytes)]
     batch_size: Option<usize>,
     /// Largest request, and so the largest compressed record; agents and topics have limits of
     /// their own
-    #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = values::parse_bytes)]
     max_request_size: Option<usize>,
     /// How long a batch waits for more records
-    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = values::parse_duration)]
     linger: Option<Duration>,
     /// Maximum number of records per second
     #[arg(long, value_name = "RECORDS", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
     /// Time-out of delivering a record, including all retries
-    #[arg(long, default_value = "2m", value_name = "DURATION", value_parser = values::positive_duration)]
+    #[arg(long, default_value = "2m", value_name = "DURATION", value_parser = values::parse_positive_duration)]
     delivery_timeout: Duration,
     /// Print the partition and offset of each record, in input order
     #[arg(long)]
@@ -103,7 +103,7 @@ pub(crate) struct Produce {
 
 /// Codecs that can be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Codec {
+pub(crate) enum CodecArg {
     /// LZ4
     Lz4,
     /// Uncompressed
@@ -114,36 +114,36 @@ pub(crate) enum Codec {
     Snappy,
 }
 
-impl From<Codec> for Compression {
-    fn from(codec: Codec) -> Self {
+impl From<CodecArg> for Compression {
+    fn from(codec: CodecArg) -> Self {
         match codec {
-            Codec::Lz4 => Self::Lz4,
-            Codec::None => Self::None,
-            Codec::Gzip => Self::Gzip,
-            Codec::Snappy => Self::Snappy,
+            CodecArg::Lz4 => Self::Lz4,
+            CodecArg::None => Self::None,
+            CodecArg::Gzip => Self::Gzip,
+            CodecArg::Snappy => Self::Snappy,
         }
     }
 }
 
 /// Runs `produce`.
-pub(crate) async fn run(context: &Context, args: Produce) -> Outcome {
-    let source = Source::open(&args)?;
-    let producer = build(context, &args).await?;
+pub(crate) async fn run(context: &CommandContext, args: ProduceArgs) -> CommandResult {
+    let source = InputSource::open(&args)?;
+    let producer = build_producer(context, &args).await?;
     let topic = producer.topic(&args.topic).await?;
     let bar = progress_bar(context.format, args.print_offsets, source.size);
-    let mut sender = Sender {
-        rules: Rules {
+    let mut sender = LineSender {
+        rules: LineParser {
             key_separator: args.key_separator.clone().map(|separator| separator.0),
             null_value: args.null_value.clone().map(String::into_bytes),
         },
-        tally: Tally::new(context.format, args.print_offsets),
+        tally: ProduceSummary::new(context.format, args.print_offsets),
         pending: VecDeque::new(),
-        pace: args.rate.map(|rate| Pace {
+        pace: args.rate.map(|rate| SendPace {
             start: Instant::now(),
             rate: rate as f64,
         }),
-        lines: Lines::default(),
-        ends: LineEnds::new(args.crlf),
+        lines: LineSplitter::default(),
+        ends: LineEndCleaner::new(args.crlf),
         producer,
         topic,
         args,
@@ -153,21 +153,21 @@ pub(crate) async fn run(context: &Context, args: Produce) -> Outcome {
     let settled = sender.settle_all().await;
     bar.finish_and_clear();
     if read.is_err() {
-        sender.tally.input_was_left();
+        sender.tally.mark_input_unfinished();
     }
     sender.tally.print_summary(started.elapsed())?;
     read?;
     settled?;
-    sender.tally.outcome()
+    sender.tally.result()
 }
 
-async fn build(context: &Context, args: &Produce) -> Outcome<Producer> {
+async fn build_producer(context: &CommandContext, args: &ProduceArgs) -> CommandResult<Producer> {
     let mut builder = context
         .client
         .producer()
         .compression(args.compression.into())
         .delivery_timeout(args.delivery_timeout)
-        .max_block(context.client.settings().api_timeout.max(args.delivery_timeout));
+        .max_block(context.client.config().api_timeout.max(args.delivery_timeout));
     if let Some(bytes) = args.batch_size {
         builder = builder.batch_size(bytes);
     }
@@ -181,8 +181,8 @@ async fn build(context: &Context, args: &Produce) -> Outcome<Producer> {
 }
 
 /// Creates a bar for files and a spinner for streams; hidden unless stderr is a terminal.
-fn progress_bar(format: Format, prints: bool, size: Option<u64>) -> ProgressBar {
-    if format == Format::Json || prints || !io::stderr().is_terminal() {
+fn progress_bar(format: OutputFormat, prints: bool, size: Option<u64>) -> ProgressBar {
+    if format == OutputFormat::Json || prints || !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
     let (bar, template) = match size {
@@ -202,13 +202,13 @@ fn progress_bar(format: Format, prints: bool, size: Option<u64>) -> ProgressBar 
 }
 
 /// The input.
-struct Source {
+struct InputSource {
     reader: Box<dyn Read + Send>,
     size: Option<u64>,
 }
 
-impl Source {
-    fn open(args: &Produce) -> Outcome<Self> {
+impl InputSource {
+    fn open(args: &ProduceArgs) -> CommandResult<Self> {
         let Some(path) = &args.file else {
             return Ok(Self {
                 reader: Box::new(io::stdin()),
@@ -226,16 +226,16 @@ impl Source {
                 size: meta.is_file().then_some(meta.len()),
             })
         };
-        open().map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))
+        open().map_err(|error| CommandError::failed(format!("cannot read {}: {error}", path.display())))
     }
 
     /// Reads chunks on a thread of its own, at most a few ahead of the consumer.
-    fn chunks(self) -> mpsc::Receiver<io::Result<Bytes>> {
+    fn spawn_reader(self) -> mpsc::Receiver<io::Result<Bytes>> {
         let (chunks, receiver) = mpsc::channel(8);
         let mut reader = self.reader;
         tokio::task::spawn_blocking(move || {
             loop {
-                let mut chunk = vec![0; CHUNK];
+                let mut chunk = vec![0; CHUNK_BYTES];
                 let read = match reader.read(&mut chunk) {
                     Ok(0) => return,
                     Ok(read) => read,
@@ -247,7 +247,7 @@ impl Source {
                     }
                 };
                 chunk.truncate(read);
-                if read < CHUNK / 4 {
+                if read < CHUNK_BYTES / 4 {
                     chunk.shrink_to_fit();
                 }
                 if chunks.blocking_send(Ok(chunk.into())).is_err() {
@@ -261,46 +261,46 @@ impl Source {
 
 /// A constant rate: record n is due n / rate after the start.
 #[derive(Debug, Clone, Copy)]
-struct Pace {
+struct SendPace {
     start: Instant,
     rate: f64,
 }
 
-impl Pace {
-    fn due(&self, record: u64) -> Instant {
+impl SendPace {
+    fn due_at(&self, record: u64) -> Instant {
         self.start + Duration::from_secs_f64(record as f64 / self.rate)
     }
 }
 
-struct Sender {
-    args: Produce,
+struct LineSender {
+    args: ProduceArgs,
     producer: Producer,
     topic: TopicHandle,
-    rules: Rules,
-    lines: Lines,
-    ends: LineEnds,
-    tally: Tally,
-    pace: Option<Pace>,
+    rules: LineParser,
+    lines: LineSplitter,
+    ends: LineEndCleaner,
+    tally: ProduceSummary,
+    pace: Option<SendPace>,
     /// Deliveries in input order, each with its line number.
     pending: VecDeque<(u64, Delivery)>,
 }
 
-impl Sender {
+impl LineSender {
     /// Reads, splits and sends until the input ends, a signal arrives, or an error makes further
     /// sending pointless.
-    async fn send_all(&mut self, source: Source, bar: &ProgressBar) -> Outcome {
+    async fn send_all(&mut self, source: InputSource, bar: &ProgressBar) -> CommandResult {
         let stop = stop_signal();
-        let mut chunks = source.chunks();
+        let mut chunks = source.spawn_reader();
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {
                     let read = self.tally.sent;
-                    return Err(Failure::failed(format!("interrupted; only the first {read} records were sent")));
+                    return Err(CommandError::failed(format!("interrupted; only the first {read} records were sent")));
                 }
-                (line, settled) = front(&mut self.pending), if !self.pending.is_empty() => {
+                (line, settled) = next_settled(&mut self.pending), if !self.pending.is_empty() => {
                     self.pending.pop_front();
-                    self.settled(line, settled)?;
+                    self.record_outcome(line, settled)?;
                     // Flush only when no further result is ready: interactive users see each offset
                     // at once, and bulk results are written together.
                     if self.first_settled().is_none() {
@@ -309,11 +309,11 @@ impl Sender {
                 }
                 chunk = chunks.recv() => {
                     let Some(chunk) = chunk else { break };
-                    let chunk = chunk.map_err(|error| Failure::failed(format!("cannot read the input: {error}")))?;
+                    let chunk = chunk.map_err(|error| CommandError::failed(format!("cannot read the input: {error}")))?;
                     bar.inc(chunk.len() as u64);
                     self.lines.feed(chunk);
-                    while let Some(line) = self.lines.next_line().map_err(|e| Failure::failed(e.to_string()))? {
-                        self.send(&line).await?;
+                    while let Some(line) = self.lines.next_line().map_err(|e| CommandError::failed(e.to_string()))? {
+                        self.send_line(&line).await?;
                         if stop.is_cancelled() {
                             break;
                         }
@@ -322,7 +322,7 @@ impl Sender {
             }
         }
         match self.lines.finish() {
-            Some(last) => self.send(&last).await,
+            Some(last) => self.send_line(&last).await,
             None => Ok(()),
         }
     }
@@ -333,10 +333,10 @@ impl Sender {
         Some((*line, delivery.try_result()?))
     }
 
-    async fn send(&mut self, line: &Bytes) -> Outcome {
+    async fn send_line(&mut self, line: &Bytes) -> CommandResult {
         self.make_room().await?;
         if let Some(pace) = self.pace {
-            let due = pace.due(self.tally.sent);
+            let due = pace.due_at(self.tally.sent);
             if due > Instant::now() {
                 tokio::time::sleep_until(due).await;
             }
@@ -367,36 +367,36 @@ impl Sender {
                 self.pending.push_back((number, delivery));
                 Ok(())
             }
-            Err(error) => self.settled(number, Err(error)),
+            Err(error) => self.record_outcome(number, Err(error)),
         }
     }
 
     /// Takes known results, and waits while too many records are in flight.
-    async fn make_room(&mut self) -> Outcome {
+    async fn make_room(&mut self) -> CommandResult {
         let before = self.pending.len();
         while let Some((line, settled)) = self.first_settled() {
             self.pending.pop_front();
-            self.settled(line, settled)?;
+            self.record_outcome(line, settled)?;
         }
         if self.pending.len() < before {
             self.tally.flush()?;
         }
         while self.pending.len() >= MAX_PENDING {
-            let (line, settled) = front(&mut self.pending).await;
+            let (line, settled) = next_settled(&mut self.pending).await;
             self.pending.pop_front();
-            self.settled(line, settled)?;
+            self.record_outcome(line, settled)?;
         }
         Ok(())
     }
 
     /// Waits for all records in flight.
-    async fn settle_all(&mut self) -> Outcome {
+    async fn settle_all(&mut self) -> CommandResult {
         let flushed = self.producer.flush().await;
         while let Some((line, delivery)) = self.pending.pop_front() {
             let settled = delivery.await;
             // The summary keeps the first failure; the others are counted all the same.
-            if let Err(Failure::BrokenPipe) = self.settled(line, settled) {
-                return Err(Failure::BrokenPipe);
+            if let Err(CommandError::BrokenPipe) = self.record_outcome(line, settled) {
+                return Err(CommandError::BrokenPipe);
             }
         }
         self.producer.close(self.args.delivery_timeout).await?;
@@ -405,12 +405,16 @@ impl Sender {
 
     /// Counts the result of one record. Returns an error if the following records would fail in the
     /// same way.
-    fn settled(&mut self, line: u64, settled: streamhouse_client::Result<RecordMetadata>) -> Outcome {
+    fn record_outcome(
+        &mut self,
+        line: u64,
+        settled: streamhouse_client::Result<RecordMetadata>,
+    ) -> CommandResult {
         match settled {
             Ok(stored) => self.tally.count_stored(&stored),
             Err(error) => {
                 let alone = is_about_one_record(error.code());
-                let failure = Failure::from(error).while_doing("a record was not sent");
+                let failure = CommandError::from(error).with_context("a record was not sent");
                 self.tally.count_failed(line, failure.clone());
                 if alone { Ok(()) } else { Err(failure) }
             }
@@ -419,7 +423,9 @@ impl Sender {
 }
 
 /// Waits for the result of the oldest record in flight.
-async fn front(pending: &mut VecDeque<(u64, Delivery)>) -> (u64, streamhouse_client::Result<RecordMetadata>) {
+async fn next_settled(
+    pending: &mut VecDeque<(u64, Delivery)>,
+) -> (u64, streamhouse_client::Result<RecordMetadata>) {
     match pending.front_mut() {
         Some((line, delivery)) => (*line, delivery.await),
         None => std::future::pending().await,
@@ -441,9 +447,9 @@ mod tests {
     #[test]
     fn the_pace_is_steady() {
         let start = Instant::now();
-        let pace = Pace { start, rate: 200.0 };
-        assert_eq!(pace.due(0), start);
-        assert_eq!(pace.due(300) - start, Duration::from_millis(1500));
+        let pace = SendPace { start, rate: 200.0 };
+        assert_eq!(pace.due_at(0), start);
+        assert_eq!(pace.due_at(300) - start, Duration::from_millis(1500));
     }
 
     #[test]
@@ -456,11 +462,11 @@ mod tests {
     #[tokio::test]
     async fn a_source_is_read_to_its_end_in_order() {
         let input: Vec<u8> = (0..1_000_000_u32).flat_map(u32::to_le_bytes).collect();
-        let source = Source {
+        let source = InputSource {
             reader: Box::new(io::Cursor::new(input.clone())),
             size: None,
         };
-        let mut chunks = source.chunks();
+        let mut chunks = source.spawn_reader();
         let mut read = Vec::new();
         while let Some(chunk) = chunks.recv().await {
             read.extend_from_slice(&chunk.unwrap());

@@ -7,14 +7,14 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use streamhouse_client::{
     ErrorCode, TopicPartition,
-    admin::{NewTopic, OffsetAt, TopicChange, TopicInfo},
+    admin::{NewTopic, OffsetSpec, TopicChange, TopicInfo},
 };
 
 use crate::{
-    context::Context,
-    failure::{Failure, Outcome},
-    output::{Table, emit, grouped, human_bytes},
-    screen::on_stdout,
+    command_error::{CommandError, CommandResult},
+    context::CommandContext,
+    output::{TextTable, group_digits, human_bytes, print_result},
+    terminal::escape_for_stdout,
     values,
 };
 
@@ -22,7 +22,7 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub(crate) enum TopicCommand {
     /// Create a topic
-    Create(Create),
+    Create(CreateTopicArgs),
     /// List topics
     List {
         /// Include the cluster's internal topics
@@ -35,7 +35,7 @@ pub(crate) enum TopicCommand {
         name: String,
     },
     /// Change settings, or add partitions
-    Alter(Alter),
+    Alter(AlterTopicArgs),
     /// Delete a topic and its records
     Delete {
         /// The topic name
@@ -49,7 +49,7 @@ pub(crate) enum TopicCommand {
         /// The topic name
         name: String,
         /// The partition
-        #[arg(short, long, value_parser = values::partition)]
+        #[arg(short, long, value_parser = values::parse_partition)]
         partition: i32,
         /// Delete the records before this offset; -1 deletes all records
         #[arg(long, allow_hyphen_values = true, value_parser = clap::value_parser!(i64).range(-1..))]
@@ -61,21 +61,21 @@ pub(crate) enum TopicCommand {
         name: String,
         /// Also show the offset of the first record at or after this time: milliseconds since the
         /// Unix epoch, or ISO 8601
-        #[arg(long, value_name = "TIME", value_parser = values::timestamp)]
+        #[arg(long, value_name = "TIME", value_parser = values::parse_timestamp)]
         at_timestamp: Option<i64>,
     },
 }
 
-/// Arguments of `topic create`.
+/// Arguments of `topic create_topic`.
 #[derive(Debug, Args)]
-pub(crate) struct Create {
+pub(crate) struct CreateTopicArgs {
     /// The topic name
     name: String,
     /// Number of partitions
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..))]
     partitions: i32,
     /// Topic setting, such as retention.ms=86400000; repeatable
-    #[arg(short, long, value_name = "KEY=VALUE", value_parser = values::key_value)]
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = values::parse_key_value)]
     config: Vec<(String, String)>,
     /// Succeed if the topic already exists
     #[arg(long)]
@@ -85,44 +85,44 @@ pub(crate) struct Create {
     validate_only: bool,
 }
 
-/// Arguments of `topic alter`.
+/// Arguments of `topic alter_topic`.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true, id = "change")]
-pub(crate) struct Change {
+pub(crate) struct TopicChangeArgs {
     /// New number of partitions, which can only grow
     #[arg(short, long, value_parser = clap::value_parser!(i32).range(1..))]
     partitions: Option<i32>,
     /// Topic setting to set, such as retention.ms=86400000; repeatable
-    #[arg(short, long, value_name = "KEY=VALUE", value_parser = values::key_value)]
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = values::parse_key_value)]
     config: Vec<(String, String)>,
     /// Topic setting to reset to its default; repeatable
     #[arg(long, value_name = "KEY")]
     reset: Vec<String>,
 }
 
-/// Arguments of `topic alter`.
+/// Arguments of `topic alter_topic`.
 #[derive(Debug, Args)]
-pub(crate) struct Alter {
+pub(crate) struct AlterTopicArgs {
     /// The topic name
     name: String,
     #[command(flatten)]
-    change: Change,
+    change: TopicChangeArgs,
     /// Validate the request without changing the topic
     #[arg(long)]
     validate_only: bool,
 }
 
 /// Runs a `topic` command.
-pub(crate) async fn run(context: &Context, command: TopicCommand) -> Outcome {
+pub(crate) async fn run(context: &CommandContext, command: TopicCommand) -> CommandResult {
     match command {
-        TopicCommand::Create(args) => create(context, args).await,
-        TopicCommand::List { internal } => list(context, internal).await,
+        TopicCommand::Create(args) => create_topic(context, args).await,
+        TopicCommand::List { internal } => list_topics(context, internal).await,
         TopicCommand::Describe { name } => {
             let topic = context.admin().describe_topic(&name).await?;
-            emit(context.format, &topic, || description(&topic))
+            print_result(context.format, &topic, || render_topic(&topic))
         }
-        TopicCommand::Alter(args) => alter(context, args).await,
-        TopicCommand::Delete { name, if_exists } => delete(context, &name, if_exists).await,
+        TopicCommand::Alter(args) => alter_topic(context, args).await,
+        TopicCommand::Delete { name, if_exists } => delete_topic(context, &name, if_exists).await,
         TopicCommand::DeleteRecords {
             name,
             partition,
@@ -133,21 +133,26 @@ pub(crate) async fn run(context: &Context, command: TopicCommand) -> Outcome {
                 .admin()
                 .delete_records(&TopicPartition::new(&name, partition), before)
                 .await?;
-            emit(
+            print_result(
                 context.format,
                 &json!({ "topic": name, "partition": partition, "log_start_offset": start }),
-                || format!("{}-{partition} now begins at offset {start}", on_stdout(&name)),
+                || {
+                    format!(
+                        "{}-{partition} now begins at offset {start}",
+                        escape_for_stdout(&name)
+                    )
+                },
             )
         }
-        TopicCommand::Offsets { name, at_timestamp } => offsets(context, &name, at_timestamp).await,
+        TopicCommand::Offsets { name, at_timestamp } => show_offsets(context, &name, at_timestamp).await,
     }
 }
 
-async fn create(context: &Context, args: Create) -> Outcome {
+async fn create_topic(context: &CommandContext, args: CreateTopicArgs) -> CommandResult {
     let topic = NewTopic {
         name: args.name.clone(),
         partitions: args.partitions,
-        config: unique(args.config)?,
+        config: collect_unique(args.config)?,
         validate_only: args.validate_only,
     };
     let (info, created) = match context.admin().create_topic(topic).await {
@@ -157,11 +162,11 @@ async fn create(context: &Context, args: Create) -> Outcome {
         }
         Err(error) => return Err(error.into()),
     };
-    emit(
+    print_result(
         context.format,
         &json!({ "created": created, "topic": info }),
         || {
-            let (name, partitions) = (on_stdout(&args.name), info.partitions.len());
+            let (name, partitions) = (escape_for_stdout(&args.name), info.partitions.len());
             match (created, args.validate_only) {
                 (true, _) => format!("created topic {name} with {partitions} partitions"),
                 (false, true) => format!("topic {name} can be created"),
@@ -171,12 +176,12 @@ async fn create(context: &Context, args: Create) -> Outcome {
     )
 }
 
-async fn list(context: &Context, internal: bool) -> Outcome {
+async fn list_topics(context: &CommandContext, internal: bool) -> CommandResult {
     let topics = context.admin().list_topics(internal).await?;
-    emit(context.format, &topics, || {
-        let mut table = Table::new(["TOPIC", "PARTITIONS", "ID"]);
+    print_result(context.format, &topics, || {
+        let mut table = TextTable::new(["TOPIC", "PARTITIONS", "ID"]);
         for topic in &topics {
-            table.row([
+            table.add_row([
                 topic.name.clone(),
                 topic.partitions.to_string(),
                 topic.topic_id.clone(),
@@ -186,46 +191,51 @@ async fn list(context: &Context, internal: bool) -> Outcome {
     })
 }
 
-async fn alter(context: &Context, args: Alter) -> Outcome {
+async fn alter_topic(context: &CommandContext, args: AlterTopicArgs) -> CommandResult {
     let change = TopicChange {
         partitions: args.change.partitions,
-        set: unique(args.change.config)?,
+        set: collect_unique(args.change.config)?,
         reset: args.change.reset,
         validate_only: args.validate_only,
     };
     if let Some(key) = change.reset.iter().find(|key| change.set.contains_key(*key)) {
-        return Err(Failure::usage(format!("{key} is both set and reset; choose one")));
+        return Err(CommandError::usage(format!(
+            "{key} is both set and reset; choose one"
+        )));
     }
     let topic = context.admin().alter_topic(&args.name, change).await?;
-    emit(context.format, &topic, || {
+    print_result(context.format, &topic, || {
         if args.validate_only {
-            format!("topic {} can be altered as requested", on_stdout(&args.name))
+            format!(
+                "topic {} can be altered as requested",
+                escape_for_stdout(&args.name)
+            )
         } else {
-            description(&topic)
+            render_topic(&topic)
         }
     })
 }
 
-async fn delete(context: &Context, name: &str, if_exists: bool) -> Outcome {
+async fn delete_topic(context: &CommandContext, name: &str, if_exists: bool) -> CommandResult {
     let deleted = match context.admin().delete_topic(name).await {
         Ok(()) => true,
         Err(error) if if_exists && error.code() == ErrorCode::UnknownTopicOrPartition => false,
         Err(error) => return Err(error.into()),
     };
-    emit(
+    print_result(
         context.format,
         &json!({ "deleted": deleted, "topic": name }),
         || {
             if deleted {
-                format!("deleted topic {}", on_stdout(name))
+                format!("deleted topic {}", escape_for_stdout(name))
             } else {
-                format!("there is no topic {}", on_stdout(name))
+                format!("there is no topic {}", escape_for_stdout(name))
             }
         },
     )
 }
 
-async fn offsets(context: &Context, name: &str, at: Option<i64>) -> Outcome {
+async fn show_offsets(context: &CommandContext, name: &str, at: Option<i64>) -> CommandResult {
     let admin = context.admin();
     let topic = admin.describe_topic(name).await?;
     let partitions: Vec<_> = topic
@@ -236,7 +246,7 @@ async fn offsets(context: &Context, name: &str, at: Option<i64>) -> Outcome {
     let found = match at {
         Some(at) => {
             admin
-                .list_offsets(partitions.into_iter().map(|p| (p, OffsetAt::Timestamp(at))))
+                .list_offsets(partitions.into_iter().map(|p| (p, OffsetSpec::Timestamp(at))))
                 .await?
         }
         None => BTreeMap::new(),
@@ -254,11 +264,11 @@ async fn offsets(context: &Context, name: &str, at: Option<i64>) -> Outcome {
             })
         })
         .collect();
-    emit(
+    print_result(
         context.format,
         &json!({ "topic": name, "partitions": rows }),
         || {
-            let mut table = Table::new(["PARTITION", "EARLIEST", "LATEST", "RECORDS", "AT TIMESTAMP"]);
+            let mut table = TextTable::new(["PARTITION", "EARLIEST", "LATEST", "RECORDS", "AT TIMESTAMP"]);
             for p in &topic.partitions {
                 let records = p.high_watermark - p.log_start_offset;
                 let at = found_in(p.partition)
@@ -270,7 +280,7 @@ async fn offsets(context: &Context, name: &str, at: Option<i64>) -> Outcome {
                     p.high_watermark,
                     records,
                 ];
-                table.row(numbers.iter().map(ToString::to_string).chain([at]));
+                table.add_row(numbers.iter().map(ToString::to_string).chain([at]));
             }
             table
         },
@@ -278,11 +288,11 @@ async fn offsets(context: &Context, name: &str, at: Option<i64>) -> Outcome {
 }
 
 /// Collects settings by name; rejects duplicates.
-fn unique(config: Vec<(String, String)>) -> Outcome<BTreeMap<String, String>> {
+fn collect_unique(config: Vec<(String, String)>) -> CommandResult<BTreeMap<String, String>> {
     let mut map = BTreeMap::new();
     for (key, value) in config {
         if map.contains_key(&key) {
-            return Err(Failure::usage(format!(
+            return Err(CommandError::usage(format!(
                 "--config {key} is given twice; give it once"
             )));
         }
@@ -291,16 +301,16 @@ fn unique(config: Vec<(String, String)>) -> Outcome<BTreeMap<String, String>> {
     Ok(map)
 }
 
-fn description(topic: &TopicInfo) -> String {
+fn render_topic(topic: &TopicInfo) -> String {
     let records: i64 = topic
         .partitions
         .iter()
         .map(|p| p.high_watermark - p.log_start_offset)
         .sum();
     let size: i64 = topic.partitions.iter().map(|p| p.size_bytes).sum();
-    let mut partitions = Table::new(["PARTITION", "LEADER", "EPOCH", "EARLIEST", "LATEST", "SIZE"]);
+    let mut partitions = TextTable::new(["PARTITION", "LEADER", "EPOCH", "EARLIEST", "LATEST", "SIZE"]);
     for p in &topic.partitions {
-        partitions.row([
+        partitions.add_row([
             p.partition.to_string(),
             p.leader.clone(),
             p.leader_epoch.to_string(),
@@ -309,21 +319,21 @@ fn description(topic: &TopicInfo) -> String {
             human_bytes(u64::try_from(p.size_bytes).unwrap_or(0)),
         ]);
     }
-    let mut settings = Table::new(["SETTING", "VALUE", "FROM"]);
+    let mut settings = TextTable::new(["SETTING", "VALUE", "FROM"]);
     for (key, value) in &topic.config {
         let from = if topic.overridden.contains(key) {
             "topic"
         } else {
             "default"
         };
-        settings.row([key.as_str(), value.as_str(), from]);
+        settings.add_row([key.as_str(), value.as_str(), from]);
     }
     format!(
         "topic {}  id {}  created {}\n{} records in {} partitions, {}\n\n{partitions}\n{settings}",
-        on_stdout(&topic.name),
+        escape_for_stdout(&topic.name),
         topic.topic_id,
-        values::show_timestamp(topic.created_at_ms),
-        grouped(u64::try_from(records).unwrap_or(0)),
+        values::format_timestamp(topic.created_at_ms),
+        group_digits(u64::try_from(records).unwrap_or(0)),
         topic.partitions.len(),
         human_bytes(u64::try_from(size).unwrap_or(0)),
     )
@@ -338,10 +348,10 @@ mod tests {
     #[test]
     fn a_setting_given_twice_is_refused() {
         let pair = |key: &str| (key.to_owned(), "1".to_owned());
-        assert_eq!(unique(vec![pair("a"), pair("b")]).unwrap().len(), 2);
+        assert_eq!(collect_unique(vec![pair("a"), pair("b")]).unwrap().len(), 2);
         assert!(matches!(
-            unique(vec![pair("a"), pair("a")]),
-            Err(Failure::Usage(_))
+            collect_unique(vec![pair("a"), pair("a")]),
+            Err(CommandError::Usage(_))
         ));
     }
 
@@ -367,7 +377,7 @@ mod tests {
             }],
             created_at_ms: 0,
         };
-        let text = description(&topic);
+        let text = render_topic(&topic);
         assert!(text.contains("1,200 records in 1 partitions, 2.0 KiB"), "{text}");
         assert!(text.contains("a-1"), "{text}");
         assert!(

@@ -8,10 +8,10 @@ use time::{
     format_description::well_known::{Iso8601, Rfc3339},
 };
 
-use crate::failure::Failure;
+use crate::command_error::CommandError;
 
 /// Parses milliseconds since the Unix epoch, or an ISO 8601 time or date; UTC without an offset.
-pub(crate) fn timestamp(text: &str) -> Result<i64, String> {
+pub(crate) fn parse_timestamp(text: &str) -> Result<i64, String> {
     if let Ok(ms) = text.parse::<i64>() {
         return if ms >= 0 {
             Ok(ms)
@@ -30,7 +30,7 @@ pub(crate) fn timestamp(text: &str) -> Result<i64, String> {
 
 /// Formats a time such as `2026-01-31T08:00:00.5Z`; returns the number if it is out of the
 /// calendar's range.
-pub(crate) fn show_timestamp(ms: i64) -> String {
+pub(crate) fn format_timestamp(ms: i64) -> String {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000)
         .ok()
         .and_then(|moment| moment.format(&Rfc3339).ok())
@@ -38,16 +38,16 @@ pub(crate) fn show_timestamp(ms: i64) -> String {
 }
 
 /// Parses a duration such as `250ms`, `5s` or `1h 30m`; a number without a unit is in seconds.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<f64>() {
         return Duration::try_from_secs_f64(seconds).map_err(|_| "a duration cannot be negative".to_owned());
     }
     humantime::parse_duration(text).map_err(|_| "write a duration like 250ms, 5s or 10m".to_owned())
 }
 
-/// Parses a [`duration`] longer than zero.
-pub(crate) fn positive_duration(text: &str) -> Result<Duration, String> {
-    duration(text).and_then(|d| {
+/// Parses a [`parse_duration`] longer than zero.
+pub(crate) fn parse_positive_duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).and_then(|d| {
         if d.is_zero() {
             Err("it must be longer than zero".to_owned())
         } else {
@@ -57,7 +57,7 @@ pub(crate) fn positive_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Parses a size such as `1048576`, `64k` or `1MiB`, with powers of 1024.
-pub(crate) fn bytes(text: &str) -> Result<usize, String> {
+pub(crate) fn parse_bytes(text: &str) -> Result<usize, String> {
     let text = text.trim().to_ascii_lowercase();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -77,7 +77,7 @@ pub(crate) fn bytes(text: &str) -> Result<usize, String> {
 }
 
 /// Parses a partition number.
-pub(crate) fn partition(text: &str) -> Result<i32, String> {
+pub(crate) fn parse_partition(text: &str) -> Result<i32, String> {
     let number: Option<i32> = text.parse().ok();
     number
         .filter(|number| *number >= 0)
@@ -85,7 +85,7 @@ pub(crate) fn partition(text: &str) -> Result<i32, String> {
 }
 
 /// Parses an offset.
-pub(crate) fn offset(text: &str) -> Result<i64, String> {
+pub(crate) fn parse_offset(text: &str) -> Result<i64, String> {
     let offset: Option<i64> = text.parse().ok();
     offset
         .filter(|offset| *offset >= 0)
@@ -94,10 +94,10 @@ pub(crate) fn offset(text: &str) -> Result<i64, String> {
 
 /// Trims the value of an option, since a value read from a file often ends in a line feed. Rejects
 /// a control character inside, with the option's name.
-pub(crate) fn trimmed<'a>(option: &str, value: &'a str) -> Result<&'a str, Failure> {
+pub(crate) fn trim_option<'a>(option: &str, value: &'a str) -> Result<&'a str, CommandError> {
     let value = value.trim();
     if value.chars().any(char::is_control) {
-        return Err(Failure::usage(format!(
+        return Err(CommandError::usage(format!(
             "{option} holds a line feed or another control character; remove it"
         )));
     }
@@ -105,7 +105,7 @@ pub(crate) fn trimmed<'a>(option: &str, value: &'a str) -> Result<&'a str, Failu
 }
 
 /// Parses `key=value`; the value may be empty and may hold `=`.
-pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
+pub(crate) fn parse_key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.to_owned())),
         _ => Err("write key=value".to_owned()),
@@ -113,12 +113,12 @@ pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
 }
 
 /// Parses text with the escapes `\n \t \r \0 \\ \xHH` to bytes.
-pub(crate) fn escaped(text: &str) -> Result<Vec<u8>, String> {
+pub(crate) fn parse_escapes(text: &str) -> Result<Vec<u8>, String> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
         if byte == b'\\' {
-            out.push(escape(&mut rest)?)
+            out.push(parse_escape(&mut rest)?)
         } else {
             out.push(byte)
         }
@@ -127,7 +127,7 @@ pub(crate) fn escaped(text: &str) -> Result<Vec<u8>, String> {
 }
 
 /// Returns the byte of an escape; `rest` is positioned after the backslash.
-pub(crate) fn escape(rest: &mut impl Iterator<Item = u8>) -> Result<u8, String> {
+pub(crate) fn parse_escape(rest: &mut impl Iterator<Item = u8>) -> Result<u8, String> {
     let unknown = || "an escape is one of \\n \\t \\r \\0 \\\\ \\xHH".to_owned();
     Ok(match rest.next().ok_or_else(unknown)? {
         b'n' => b'\n',
@@ -148,19 +148,19 @@ pub(crate) fn escape(rest: &mut impl Iterator<Item = u8>) -> Result<u8, String> 
     })
 }
 
-/// Parses [`escaped`] text of at least one byte.
-pub(crate) fn separator(text: &str) -> Result<Separator, String> {
-    let bytes = escaped(text)?;
+/// Parses [`parse_escapes`] text of at least one byte.
+pub(crate) fn parse_separator(text: &str) -> Result<KeySeparator, String> {
+    let bytes = parse_escapes(text)?;
     if bytes.is_empty() {
         Err("a separator has at least one byte".to_owned())
     } else {
-        Ok(Separator(bytes))
+        Ok(KeySeparator(bytes))
     }
 }
 
 /// A non-empty separator between key and value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Separator(pub(crate) Vec<u8>);
+pub(crate) struct KeySeparator(pub(crate) Vec<u8>);
 
 #[cfg(test)]
 mod tests {
@@ -177,55 +177,69 @@ mod tests {
             ("2023-11-14 22:13:20", 1_700_000_000_000),
             ("2023-11-14T23:13:20+01:00", 1_700_000_000_000),
         ] {
-            assert_eq!(timestamp(text), Ok(ms), "{text}");
+            assert_eq!(parse_timestamp(text), Ok(ms), "{text}");
         }
         for bad in ["", "-5", "yesterday", "2023-13-01", "2023-11-14T25:00:00Z"] {
-            assert!(timestamp(bad).is_err(), "{bad}");
+            assert!(parse_timestamp(bad).is_err(), "{bad}");
         }
-        assert_eq!(show_timestamp(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
-        assert_eq!(show_timestamp(i64::MAX), i64::MAX.to_string());
+        assert_eq!(format_timestamp(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
+        assert_eq!(format_timestamp(i64::MAX), i64::MAX.to_string());
     }
 
     #[test]
     fn durations_and_sizes_take_units() {
-        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(duration("1.5"), Ok(Duration::from_millis(1500)));
-        assert_eq!(duration("0"), Ok(Duration::ZERO));
-        assert!(duration("-1").is_err() && duration("soon").is_err() && positive_duration("0s").is_err());
-        assert_eq!(bytes("512"), Ok(512));
-        assert_eq!(bytes("64k"), Ok(65_536));
-        assert_eq!(bytes("8 MiB"), Ok(8 << 20));
-        assert!(bytes("1.5m").is_err() && bytes("m").is_err() && bytes("99999999999999g").is_err());
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_duration("1.5"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_duration("0"), Ok(Duration::ZERO));
+        assert!(
+            parse_duration("-1").is_err()
+                && parse_duration("soon").is_err()
+                && parse_positive_duration("0s").is_err()
+        );
+        assert_eq!(parse_bytes("512"), Ok(512));
+        assert_eq!(parse_bytes("64k"), Ok(65_536));
+        assert_eq!(parse_bytes("8 MiB"), Ok(8 << 20));
+        assert!(
+            parse_bytes("1.5m").is_err()
+                && parse_bytes("m").is_err()
+                && parse_bytes("99999999999999g").is_err()
+        );
     }
 
     #[test]
     fn partitions_and_offsets_are_not_negative() {
-        assert_eq!((partition("2"), offset("9000000000")), (Ok(2), Ok(9_000_000_000)));
+        assert_eq!(
+            (parse_partition("2"), parse_offset("9000000000")),
+            (Ok(2), Ok(9_000_000_000))
+        );
         for bad in ["-1", "", "x", "1.5", "99999999999999999999"] {
-            assert!(partition(bad).is_err() && offset(bad).is_err(), "{bad}");
+            assert!(
+                parse_partition(bad).is_err() && parse_offset(bad).is_err(),
+                "{bad}"
+            );
         }
     }
 
     #[test]
     fn what_surrounds_a_setting_is_trimmed_and_a_control_character_inside_is_refused_by_name() {
-        assert_eq!(trimmed("--bootstrap", " a:1\r\n"), Ok("a:1"));
-        let refused = trimmed("--tls-ca", "a\nb").unwrap_err().to_string();
+        assert_eq!(trim_option("--bootstrap", " a:1\r\n"), Ok("a:1"));
+        let refused = trim_option("--tls-ca", "a\nb").unwrap_err().to_string();
         assert!(refused.starts_with("--tls-ca holds a line feed"), "{refused}");
     }
 
     #[test]
     fn pairs_split_at_the_first_equals_sign() {
-        assert_eq!(key_value("a=b=c"), Ok(("a".into(), "b=c".into())));
-        assert_eq!(key_value("a="), Ok(("a".into(), String::new())));
-        assert!(key_value("a").is_err() && key_value("=b").is_err());
+        assert_eq!(parse_key_value("a=b=c"), Ok(("a".into(), "b=c".into())));
+        assert_eq!(parse_key_value("a="), Ok(("a".into(), String::new())));
+        assert!(parse_key_value("a").is_err() && parse_key_value("=b").is_err());
     }
 
     #[test]
     fn escapes_become_bytes() {
-        assert_eq!(escaped("a\\t\\x00\\\\ä"), Ok(b"a\t\0\\\xc3\xa4".to_vec()));
+        assert_eq!(parse_escapes("a\\t\\x00\\\\ä"), Ok(b"a\t\0\\\xc3\xa4".to_vec()));
         for bad in ["\\", "\\q", "\\x1", "\\xg0"] {
-            assert!(escaped(bad).is_err(), "{bad}");
+            assert!(parse_escapes(bad).is_err(), "{bad}");
         }
-        assert!(separator("").is_err());
+        assert!(parse_separator("").is_err());
     }
 }

@@ -7,22 +7,22 @@ mod fake_agent;
 
 use std::time::Duration;
 
-use fake_agent::Cluster;
+use fake_agent::FakeCluster;
 use serde_json::Value;
-use streamhouse_testkit::{Authority, Spawn};
+use streamhouse_testkit::{CertificateAuthority, ProcessBuilder};
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
 /// Output and exit code of a command.
 #[derive(Debug)]
-struct Ended {
+struct CommandOutput {
     code: Option<i32>,
     stdout: String,
     stderr: String,
 }
 
 /// Runs the command line with these environment variables and this input.
-async fn run(args: &[&str], variables: &[(&str, &str)], input: impl Into<Vec<u8>>) -> Ended {
-    let spawn = Spawn::new(env!("CARGO_BIN_EXE_streamhouse")).clean_env();
+async fn run(args: &[&str], variables: &[(&str, &str)], input: impl Into<Vec<u8>>) -> CommandOutput {
+    let spawn = ProcessBuilder::new(env!("CARGO_BIN_EXE_streamhouse")).clean_env();
     let spawn = variables
         .iter()
         .fold(spawn, |spawn, (name, value)| spawn.env(name, value));
@@ -30,7 +30,7 @@ async fn run(args: &[&str], variables: &[(&str, &str)], input: impl Into<Vec<u8>
     let ended = tokio::task::spawn_blocking(move || {
         let mut process = spawn.start().unwrap();
         let status = process.wait(Duration::from_secs(60)).unwrap();
-        Ended {
+        CommandOutput {
             code: status.code(),
             stdout: process.stdout(),
             stderr: process.stderr(),
@@ -39,7 +39,7 @@ async fn run(args: &[&str], variables: &[(&str, &str)], input: impl Into<Vec<u8>
     ended.await.unwrap()
 }
 
-async fn produce(cluster: &Cluster, args: &[&str], input: impl Into<Vec<u8>>) -> Ended {
+async fn produce(cluster: &FakeCluster, args: &[&str], input: impl Into<Vec<u8>>) -> CommandOutput {
     let bootstrap = format!("{}\r\n", cluster.bootstrap());
     let args: Vec<&str> = ["produce", "t"].iter().chain(args).copied().collect();
     run(&args, &[("STREAMHOUSE_BOOTSTRAP", &bootstrap)], input).await
@@ -47,7 +47,7 @@ async fn produce(cluster: &Cluster, args: &[&str], input: impl Into<Vec<u8>>) ->
 
 #[tokio::test]
 async fn carriage_returns_are_named_and_stripped_when_asked_for() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     let ended = produce(&cluster, &[], "a\nb\r\nc\r\n").await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -69,7 +69,7 @@ async fn carriage_returns_are_named_and_stripped_when_asked_for() {
 
 #[tokio::test]
 async fn a_failure_names_the_lines_that_were_not_acknowledged() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     let huge = "x".repeat(9 << 20);
     let input = format!("a\n{huge}\nb\n{huge}\n{huge}\nc\n");
@@ -136,7 +136,7 @@ async fn with_json_a_usage_error_is_one_whole_json_object() {
 #[tokio::test]
 async fn a_certificate_of_ones_own_comes_from_files_whose_names_may_end_in_a_line_feed() {
     let folder = tempfile::tempdir().unwrap();
-    let authority = Authority::new().unwrap();
+    let authority = CertificateAuthority::new().unwrap();
     let (agent, client) = (
         authority.issue(&["localhost"]).unwrap(),
         authority.issue(&["cli"]).unwrap(),
@@ -144,7 +144,7 @@ async fn a_certificate_of_ones_own_comes_from_files_whose_names_may_end_in_a_lin
     let tls = ServerTlsConfig::new()
         .identity(Identity::from_pem(agent.certificate, agent.key))
         .client_ca_root(Certificate::from_pem(authority.pem()));
-    let cluster = Cluster::start_secure(tls).await;
+    let cluster = FakeCluster::start_secure(tls).await;
     cluster.create("t", 1);
     let file = |name: &str, text: &str| {
         let path = folder.path().join(name);
@@ -181,7 +181,7 @@ async fn a_certificate_of_ones_own_comes_from_files_whose_names_may_end_in_a_lin
 
 #[tokio::test]
 async fn a_producer_that_waits_for_its_leader_says_so_on_the_way_and_at_the_end() {
-    let cluster = Cluster::start(2).await;
+    let cluster = FakeCluster::start(2).await;
     cluster.create("t", 1);
     {
         let mut state = cluster.state.lock();
@@ -208,7 +208,7 @@ async fn a_producer_that_waits_for_its_leader_says_so_on_the_way_and_at_the_end(
 
 #[tokio::test]
 async fn records_that_cannot_be_read_end_a_consume_with_the_object_named() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     for value in ["a", "b", "c"] {
         assert_eq!(produce(&cluster, &[], value).await.code, Some(0));

@@ -13,15 +13,15 @@ use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 use anyhow::{Result, ensure};
 use streamhouse_client::{
     AutoOffsetReset, Client, Consumer, Record, TopicPartition,
-    admin::{NewTopic, OffsetAt, OffsetReset},
+    admin::{NewTopic, OffsetReset, OffsetSpec},
 };
-use support::{Cluster, step};
+use support::{ExampleCluster, step};
 use tokio::time::Instant;
 
 const RECORDS: i64 = 1_000;
 const FIRST_PART: i64 = 300;
 const SECOND_PART: i64 = 450;
-const PATIENCE: Duration = Duration::from_secs(60);
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 /// Distance between the timestamps of two records.
 const SPACING_MS: i64 = 10;
 
@@ -29,22 +29,22 @@ fn main() -> ExitCode {
     support::run(&[], example)
 }
 
-async fn example(cluster: Cluster) -> Result<Cluster> {
+async fn example(cluster: ExampleCluster) -> Result<ExampleCluster> {
     let client = cluster.client()?;
-    let run = client.settings().entropy.next_u64();
+    let run = client.config().entropy.next_u64();
     let topic = format!("e2e-offset-tracking-{run:016x}");
-    let job = Job {
+    let job = OffsetTracking {
         partition: TopicPartition::new(&topic, 0),
         group: format!("{topic}-job"),
         client,
     };
     job.client.admin().create_topic(NewTopic::new(&topic, 1)).await?;
-    job.client.admin().wait_for_topic(&topic, PATIENCE).await?;
+    job.client.admin().wait_for_topic(&topic, STEP_TIMEOUT).await?;
 
     step(format!(
         "producing {RECORDS} records to {topic}, one for each {SPACING_MS} ms of the last seconds"
     ));
-    let oldest = job.client.settings().clock.now_ms() - RECORDS * SPACING_MS;
+    let oldest = job.client.config().clock.now_ms() - RECORDS * SPACING_MS;
     job.produce(oldest).await?;
 
     step(format!("reading {FIRST_PART} records, committing, ending"));
@@ -85,13 +85,13 @@ async fn example(cluster: Cluster) -> Result<Cluster> {
     Ok(cluster)
 }
 
-struct Job {
+struct OffsetTracking {
     client: Client,
     group: String,
     partition: TopicPartition,
 }
 
-impl Job {
+impl OffsetTracking {
     async fn produce(&self, oldest: i64) -> Result<()> {
         let producer = self.client.producer().build().await?;
         let mut deliveries = Vec::new();
@@ -111,7 +111,7 @@ impl Job {
                 stored.offset
             );
         }
-        Ok(producer.close(PATIENCE).await?)
+        Ok(producer.close(STEP_TIMEOUT).await?)
     }
 
     /// Builds a member with manual commits and a short session time-out, so that a crash is
@@ -132,13 +132,13 @@ impl Job {
 
     /// Reads the records `from..to`, and checks that exactly these are returned.
     async fn read(&self, consumer: &mut Consumer, from: i64, to: i64) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + STEP_TIMEOUT;
         let mut read = BTreeSet::new();
         let mut next = from;
         while next < to {
             ensure!(
                 Instant::now() < deadline,
-                "stuck at offset {next} for {PATIENCE:?}"
+                "stuck at offset {next} for {STEP_TIMEOUT:?}"
             );
             for record in &consumer.poll(Duration::from_millis(200)).await? {
                 ensure!(
@@ -204,7 +204,7 @@ impl Job {
             (SECOND_PART..RECORDS).contains(&read),
             "it says it has read {read} records"
         );
-        let age = (self.client.settings().clock.now_ms() - (oldest + read * SPACING_MS)) as f64 / 1000.0;
+        let age = (self.client.config().clock.now_ms() - (oldest + read * SPACING_MS)) as f64 / 1000.0;
         // Tolerance: a poll's worth of records, and the time between the two clock readings.
         ensure!(
             (lag.seconds - age).abs() < 5.0,
@@ -219,7 +219,7 @@ impl Job {
     async fn reset_to(&self, time: i64, expected: i64) -> Result<()> {
         let admin = self.client.admin();
         let found = admin
-            .list_offsets([(self.partition.clone(), OffsetAt::Timestamp(time))])
+            .list_offsets([(self.partition.clone(), OffsetSpec::Timestamp(time))])
             .await?;
         let offset = found.get(&self.partition).map(|at| at.offset);
         ensure!(
@@ -230,7 +230,7 @@ impl Job {
             partition: self.partition.clone(),
             offset: expected,
         }];
-        support::until("the group to be empty", PATIENCE, || async {
+        support::wait_until("the group to be empty", STEP_TIMEOUT, || async {
             match admin.reset_offsets(&self.group, &reset, false).await {
                 Ok(()) => Ok(Some(())),
                 Err(error) if error.code() == streamhouse_client::ErrorCode::NonEmptyGroup => Ok(None),

@@ -18,31 +18,31 @@ use anyhow::{Context, Result, ensure};
 use streamhouse_client::{
     AutoOffsetReset, Client, Consumer, OwnedRecord, Record, RecordMetadata, admin::NewTopic,
 };
-use support::{Cluster, step};
+use support::{ExampleCluster, step};
 use tokio::time::Instant;
 
 const PARTITIONS: i32 = 4;
 const RECORDS: usize = 10_000;
 const KEYS: usize = 50;
-const PATIENCE: Duration = Duration::from_secs(60);
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     support::run(&[], example)
 }
 
-async fn example(cluster: Cluster) -> Result<Cluster> {
+async fn example(cluster: ExampleCluster) -> Result<ExampleCluster> {
     let client = cluster.client()?;
     // A unique name, so that the example can run again on the same cluster.
-    let run = client.settings().entropy.next_u64();
+    let run = client.config().entropy.next_u64();
     let topic = format!("e2e-producer-consumer-{run:016x}");
     client
         .admin()
         .create_topic(NewTopic::new(&topic, PARTITIONS))
         .await?;
-    client.admin().wait_for_topic(&topic, PATIENCE).await?;
+    client.admin().wait_for_topic(&topic, STEP_TIMEOUT).await?;
 
     step(format!("producing {RECORDS} records with {KEYS} keys to {topic}"));
-    let sent = records(&topic, client.settings().clock.now_ms());
+    let sent = records(&topic, client.config().clock.now_ms());
     let stored = produce(&client, &sent).await?;
 
     step("consuming them with a group of two");
@@ -90,7 +90,7 @@ async fn produce(client: &Client, records: &[Record]) -> Result<Vec<RecordMetada
     for delivery in deliveries {
         stored.push(delivery.await.context("a record was not stored")?);
     }
-    producer.close(PATIENCE).await?;
+    producer.close(STEP_TIMEOUT).await?;
     let stats = producer.metrics();
     println!(
         "   {} records acknowledged in {:.0?}, {} batches, {} bytes compressed",
@@ -113,14 +113,14 @@ async fn consume(client: &Client, topic: &str, group: &str) -> Result<Vec<OwnedR
         async { builder.build().await }
     };
     let (mut first, mut second) = (member().await?, member().await?);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + STEP_TIMEOUT;
     let mut read: Vec<OwnedRecord> = Vec::with_capacity(RECORDS);
     let both_have_partitions =
         |a: &Consumer, b: &Consumer| a.assignment().len() == 2 && b.assignment().len() == 2;
     while read.len() < RECORDS || !both_have_partitions(&first, &second) {
         ensure!(
             Instant::now() < deadline,
-            "only {} of {RECORDS} records after {PATIENCE:?}",
+            "only {} of {RECORDS} records after {STEP_TIMEOUT:?}",
             read.len()
         );
         let wait = Duration::from_millis(100);

@@ -19,9 +19,9 @@ use serde_json::Value;
 use streamhouse_client::{
     Admin, AutoOffsetReset, Client, Consumer, ErrorCode, Producer, Record, TopicPartition,
     admin::{NewTopic, TopicChange},
-    metrics::{MetricsServer, Registry, serve},
+    metrics::{MetricsRegistry, MetricsServer, serve},
 };
-use support::{Cluster, http, measured, step, table, until};
+use support::{ExampleCluster, http, measurements, step, table, wait_until};
 use tokio::time::Instant;
 
 const TOPICS: [&str; 3] = ["orders", "payments", "shipments"];
@@ -29,9 +29,9 @@ const PARTITIONS: i32 = 4;
 const BATCHES: usize = 5;
 const BATCH: usize = 20;
 const GROUP: &str = "phase-7-demo";
-const PATIENCE: Duration = Duration::from_secs(60);
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longer than the default maintenance interval and `segment.ms` together.
-const SEGMENT_PATIENCE: Duration = Duration::from_secs(120);
+const SEGMENT_TIMEOUT: Duration = Duration::from_secs(120);
 /// Time after which records are rolled into a segment, in milliseconds; short for the demo.
 const SEGMENT_MS: &str = "1000";
 
@@ -39,19 +39,19 @@ fn main() -> ExitCode {
     support::run(&["--maintenance-interval", "500ms"], demo)
 }
 
-async fn demo(cluster: Cluster) -> Result<Cluster> {
+async fn demo(cluster: ExampleCluster) -> Result<ExampleCluster> {
     let client = cluster.client()?;
     let admin = client.admin();
     describe_cluster(&admin).await?;
     create_topics(&admin).await?;
 
     // Each component has its own registry, served over HTTP as in production.
-    let (sending, receiving) = (Registry::new(), Registry::new());
+    let (sending, receiving) = (MetricsRegistry::new(), MetricsRegistry::new());
     let served = [
         ("producer", serve("127.0.0.1:0", sending.clone()).await?),
         ("consumer", serve("127.0.0.1:0", receiving.clone()).await?),
     ];
-    let run = format!("{:016x}", client.settings().entropy.next_u64());
+    let run = format!("{:016x}", client.config().entropy.next_u64());
     let producer = client.producer().metrics_registry(sending).build().await?;
     produce(&producer, &run).await?;
     let consumer = consume(&client, receiving, &run).await?;
@@ -102,7 +102,7 @@ async fn create_topics(admin: &Admin) -> Result<()> {
             }
             Err(error) => return Err(error.into()),
         }
-        let topic = admin.wait_for_topic(name, PATIENCE).await?;
+        let topic = admin.wait_for_topic(name, STEP_TIMEOUT).await?;
         ensure!(
             topic.partitions.len() >= PARTITIONS as usize,
             "{name} has {} partitions",
@@ -185,7 +185,7 @@ fn message(number: usize, run: &str) -> Record {
 }
 
 /// Reads all of this run's messages as a group, and prints the lag meanwhile.
-async fn consume(client: &Client, registry: Registry, run: &str) -> Result<Consumer> {
+async fn consume(client: &Client, registry: MetricsRegistry, run: &str) -> Result<Consumer> {
     step(format!("Consuming as the group {GROUP}"));
     let builder = client
         .consumer()
@@ -199,11 +199,11 @@ async fn consume(client: &Client, registry: Registry, run: &str) -> Result<Consu
         .await?;
     let mut read = BTreeSet::new();
     let mut polls = 0;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + STEP_TIMEOUT;
     while read.len() < BATCHES * BATCH {
         ensure!(
             Instant::now() < deadline,
-            "only {} messages came in {PATIENCE:?}",
+            "only {} messages came in {STEP_TIMEOUT:?}",
             read.len()
         );
         let records = consumer.poll(Duration::from_secs(1)).await?;
@@ -315,7 +315,7 @@ async fn group(admin: &Admin) -> Result<()> {
 }
 
 /// Waits until every partition has a segment, and lists the segments in the object store.
-async fn segments(cluster: &Cluster, admin: &Admin) -> Result<()> {
+async fn segments(cluster: &ExampleCluster, admin: &Admin) -> Result<()> {
     step("Segments in the object store");
     let mut wanted = BTreeSet::new();
     for name in TOPICS {
@@ -326,13 +326,13 @@ async fn segments(cluster: &Cluster, admin: &Admin) -> Result<()> {
             .filter(|p| p.high_watermark > p.log_start_offset);
         wanted.extend(filled.map(|p| (name, p.partition.to_string())));
     }
-    let objects = until(
+    let objects = wait_until(
         "the background job that rolls segments",
-        SEGMENT_PATIENCE,
+        SEGMENT_TIMEOUT,
         || async {
             let mut found = Vec::new();
             for name in TOPICS {
-                let listed = cluster.ask_stores(&["objects", "--prefix", name]).await?;
+                let listed = cluster.query_stores(&["objects", "--prefix", name]).await?;
                 let listed = listed.as_array().context("objects is not a list")?;
                 let segments = listed.iter().filter(|object| place(object).0 == name);
                 found.extend(segments.cloned());
@@ -371,9 +371,9 @@ fn place(object: &Value) -> (&str, &str) {
 }
 
 /// Prints the tables of the metadata store, with their number of rows and first row.
-async fn tables(cluster: &Cluster) -> Result<()> {
+async fn tables(cluster: &ExampleCluster) -> Result<()> {
     step("Tables of the metadata store");
-    let tables = cluster.ask_stores(&["tables"]).await?;
+    let tables = cluster.query_stores(&["tables"]).await?;
     let tables = tables.as_array().context("tables is not a list")?;
     let rows: Vec<Vec<String>> = tables
         .iter()
@@ -414,18 +414,20 @@ async fn tables(cluster: &Cluster) -> Result<()> {
 }
 
 /// Prints the metrics of each component, read as Prometheus does.
-async fn metrics(cluster: &Cluster, admin: &Admin, served: &[(&str, MetricsServer)]) -> Result<()> {
+async fn metrics(cluster: &ExampleCluster, admin: &Admin, served: &[(&str, MetricsServer)]) -> Result<()> {
     for (name, server) in served {
         let address = server.address().to_string();
         step(format!("Metrics of the {name}: http://{address}/metrics"));
         let text = http::get(&address, "/metrics").await?;
-        let names = measured::NAMES.iter().filter(|metric| metric.starts_with(name));
-        measured::show(&text, names.map(|name| format!("streamhouse_{name}")).collect())?;
+        let names = measurements::NAMES
+            .iter()
+            .filter(|metric| metric.starts_with(name));
+        measurements::show(&text, names.map(|name| format!("streamhouse_{name}")).collect())?;
     }
     for address in cluster.http_addresses(admin).await? {
         step(format!("Metrics of the agent: http://{address}/metrics"));
         let text = http::get(&address, "/metrics").await?;
-        measured::show(&text, measured::busy(&text, "streamhouse_agent_")?)?;
+        measurements::show(&text, measurements::nonzero(&text, "streamhouse_agent_")?)?;
     }
     Ok(())
 }
@@ -435,7 +437,7 @@ async fn finish(producer: Producer, mut consumer: Consumer) -> Result<()> {
     show_lag(&consumer, "now");
     let lag: i64 = consumer.lags().values().map(|lag| lag.records).sum();
     ensure!(lag == 0, "the consumer is {lag} records behind");
-    producer.close(PATIENCE).await?;
+    producer.close(STEP_TIMEOUT).await?;
     consumer.close().await?;
     println!("   producer and consumer closed; nothing was simulated");
     Ok(())

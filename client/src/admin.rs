@@ -1,6 +1,6 @@
 //! [`Admin`]: administration of topics, records, offsets, groups and the cluster. Group calls go to
 //! the group's coordinator, all others to any agent; both are retried for up to
-//! [`Settings::api_timeout`].
+//! [`ClientConfig::api_timeout`].
 
 mod groups;
 mod offsets;
@@ -9,7 +9,8 @@ mod types;
 
 pub use types::{
     AgentInfo, ClusterInfo, CommittedOffset, GroupInfo, GroupListing, GroupMember, GroupOffset, NewTopic,
-    OffsetAt, OffsetReset, PartitionInfo, PartitionOffset, TopicChange, TopicInfo, TopicListing, TopicPlace,
+    OffsetReset, OffsetSpec, PartitionInfo, PartitionOffset, TopicChange, TopicInfo, TopicLeaders,
+    TopicListing,
 };
 
 pub(crate) use groups::{fetch_offsets, fetch_offsets_each};
@@ -17,7 +18,7 @@ pub(crate) use offsets::{list_offsets, list_offsets_each};
 
 use streamhouse_core::protocol::v1;
 
-use crate::{Client, config::Settings, connection, error::Result};
+use crate::{Client, config::ClientConfig, connection, error::Result};
 
 /// Administers a cluster. Cheap to clone.
 ///
@@ -66,7 +67,7 @@ impl Admin {
     ///
     /// # Errors
     /// As [`Client::new`].
-    pub fn with_settings(settings: Settings) -> Result<Self> {
+    pub fn with_config(settings: ClientConfig) -> Result<Self> {
         Ok(Self {
             client: Client::new(settings)?,
         })
@@ -85,8 +86,8 @@ impl Admin {
         let deadline = self.client.api_deadline();
         let (answer, _) = self
             .client
-            .call_any("describing the cluster", deadline, |channel| async move {
-                connection::admin(channel)
+            .call_any_agent("describing the cluster", deadline, |channel| async move {
+                connection::admin_client(channel)
                     .describe_cluster(v1::DescribeClusterRequest {})
                     .await
             })
@@ -99,19 +100,19 @@ impl Admin {
     ///
     /// # Errors
     /// [`Error::Cluster`](crate::Error::Cluster) and [`Error::Timeout`](crate::Error::Timeout). An
-    /// error of a single topic is in its [`TopicPlace::error`].
-    pub async fn metadata(&self, topics: &[&str]) -> Result<Vec<TopicPlace>> {
+    /// error of a single topic is in its [`TopicLeaders::error`].
+    pub async fn metadata(&self, topics: &[&str]) -> Result<Vec<TopicLeaders>> {
         let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
         let deadline = self.client.api_deadline();
         let (answer, _) = self
             .client
-            .call_any("reading metadata", deadline, |channel| {
+            .call_any_agent("reading metadata", deadline, |channel| {
                 let request = v1::MetadataRequest {
                     topics: topics.clone(),
                 };
-                async move { connection::data(channel).metadata(request).await }
+                async move { connection::data_client(channel).metadata(request).await }
             })
             .await?;
-        Ok(answer.topics.into_iter().map(TopicPlace::from).collect())
+        Ok(answer.topics.into_iter().map(TopicLeaders::from).collect())
     }
 }

@@ -20,18 +20,18 @@ use tonic::{Response, Status, transport::Channel};
 
 use crate::{
     admin::Admin,
-    config::{Settings, is_secure, parse_bootstrap},
-    connection::{self, Pool},
+    config::{ClientConfig, is_secure, parse_bootstrap},
+    connection::{self, ChannelPool},
     consumer::ConsumerBuilder,
     error::{Error, Result},
     metadata_cache::MetadataCache,
     producer::ProducerBuilder,
-    reachability::Reachability,
+    reachability::ReachabilityTracker,
     retry::{Backoff, Deadline},
 };
 
 /// Time limit for one attempt to find a group's coordinator.
-const FIND_WITHIN: Duration = Duration::from_secs(5);
+const COORDINATOR_LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection to a cluster.
 ///
@@ -53,22 +53,22 @@ const FIND_WITHIN: Duration = Duration::from_secs(5);
 /// ```
 #[derive(Debug, Clone)]
 pub struct Client {
-    inner: Arc<Inner>,
+    inner: Arc<ClientInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    settings: Settings,
+struct ClientInner {
+    config: ClientConfig,
     bootstrap: Vec<Arc<str>>,
-    pool: Pool,
+    pool: ChannelPool,
     cache: Arc<MetadataCache>,
     coordinators: Mutex<HashMap<String, Arc<str>>>,
     rotation: AtomicUsize,
     refresher: Mutex<Option<AbortHandle>>,
-    reachability: Reachability,
+    reachability: ReachabilityTracker,
 }
 
-impl Drop for Inner {
+impl Drop for ClientInner {
     fn drop(&mut self) {
         if let Some(refresher) = self.refresher.get_mut().take() {
             refresher.abort();
@@ -82,28 +82,28 @@ impl Client {
     /// # Errors
     /// [`Error::Config`] if a setting, certificate or key is invalid; [`Error::State`] outside a
     /// tokio runtime.
-    pub fn new(settings: Settings) -> Result<Self> {
+    pub fn new(settings: ClientConfig) -> Result<Self> {
         settings.validate()?;
-        connection::check_tls(&settings)?;
+        connection::validate_tls(&settings)?;
         let runtime = Handle::try_current()
             .map_err(|_| Error::State("the client needs a tokio runtime; call it from async code".into()))?;
         let bootstrap = parse_bootstrap(&settings.bootstrap)?;
         let https = bootstrap.first().is_some_and(|uri| is_secure(uri));
-        let inner = Arc::new(Inner {
-            pool: Pool::new(&settings),
+        let inner = Arc::new(ClientInner {
+            pool: ChannelPool::new(&settings),
             cache: Arc::new(MetadataCache::new(https)),
             coordinators: Mutex::default(),
             rotation: AtomicUsize::new(settings.entropy.next_u64() as usize % 1024),
             refresher: Mutex::default(),
-            reachability: Reachability::default(),
+            reachability: ReachabilityTracker::default(),
             bootstrap,
-            settings,
+            config: settings,
         });
         let refresher = runtime.spawn(refresh::refresh_loop(
             Arc::downgrade(&inner),
             inner.cache.clone(),
-            Backoff::new(&inner.settings),
-            inner.settings.metadata_max_age,
+            Backoff::new(&inner.config),
+            inner.config.metadata_max_age,
         ));
         *inner.refresher.lock() = Some(refresher.abort_handle());
         Ok(Self { inner })
@@ -115,7 +115,7 @@ impl Client {
     /// # Errors
     /// As [`Client::new`].
     pub fn connect(bootstrap: impl Into<String>) -> Result<Self> {
-        Self::new(Settings::new(bootstrap))
+        Self::new(ClientConfig::new(bootstrap))
     }
 
     /// Returns an admin on this client's connections.
@@ -134,15 +134,15 @@ impl Client {
     }
 
     /// Returns the settings the client was created with.
-    pub fn settings(&self) -> &Settings {
-        &self.inner.settings
+    pub fn config(&self) -> &ClientConfig {
+        &self.inner.config
     }
 
     pub(crate) fn cache(&self) -> &MetadataCache {
         &self.inner.cache
     }
 
-    pub(crate) fn reachability(&self) -> &Reachability {
+    pub(crate) fn reachability(&self) -> &ReachabilityTracker {
         &self.inner.reachability
     }
 
@@ -151,20 +151,20 @@ impl Client {
     }
 
     pub(crate) fn backoff(&self) -> Backoff {
-        Backoff::new(&self.inner.settings)
+        Backoff::new(&self.inner.config)
     }
 
     pub(crate) fn api_deadline(&self) -> Deadline {
-        Deadline::after(self.inner.settings.api_timeout)
+        Deadline::after(self.inner.config.api_timeout)
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
-        self.inner.settings.clock.now_ms()
+        self.inner.config.clock.now_ms()
     }
 
     /// Returns the agents to try, in order: the known ones, then the bootstrap list, each starting
     /// at a different position on every call to spread the load.
-    pub(crate) fn candidates(&self) -> Vec<Arc<str>> {
+    pub(crate) fn candidate_agents(&self) -> Vec<Arc<str>> {
         let mut all = self.inner.cache.agents();
         let rotation = self.inner.rotation.fetch_add(1, Ordering::Relaxed);
         if !all.is_empty() {
@@ -180,8 +180,8 @@ impl Client {
         all
     }
 
-    /// Calls one agent once, for at most `allowed`, and records whether it answered.
-    pub(crate) async fn call_at<T, Fut>(
+    /// Calls one agent once, for at most `timeout`, and records whether it answered.
+    pub(crate) async fn call_agent<T, Fut>(
         &self,
         uri: &Arc<str>,
         allowed: Duration,
@@ -195,20 +195,20 @@ impl Client {
             .map_err(|error| CoreError::new(ErrorCode::NetworkException, error.to_string()))?;
         match timeout(allowed, call(channel)).await {
             Ok(Ok(response)) => {
-                self.agent_answered(uri);
+                self.record_agent_success(uri);
                 Ok(response.into_inner())
             }
-            Ok(Err(status)) => Err(self.call_failed(uri, status)),
+            Ok(Err(status)) => Err(self.error_of_failed_call(uri, status)),
             Err(_) => {
                 let late = CoreError::new(ErrorCode::RequestTimedOut, format!("no answer in {allowed:?}"));
-                Err(self.agent_is_silent(uri, late))
+                Err(self.record_agent_failure(uri, late))
             }
         }
     }
 
     /// Tries agents in turn until one answers, a failure is final, or the deadline passes. The flag
     /// in the result is true if an earlier attempt may have taken effect.
-    pub(crate) async fn call_any<T, F, Fut>(
+    pub(crate) async fn call_any_agent<T, F, Fut>(
         &self,
         what: &'static str,
         deadline: Deadline,
@@ -218,14 +218,14 @@ impl Client {
         F: Fn(Channel) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
-        match self.try_any(what, deadline, call).await {
+        match self.try_any_agent(what, deadline, call).await {
             Ok(answer) => Ok(answer),
             Err((error, _)) => Err(error),
         }
     }
 
-    /// Like [`Client::call_any`], with the same flag in the error.
-    pub(crate) async fn try_any<T, F, Fut>(
+    /// Like [`Client::call_any_agent`], with the same flag in the error.
+    pub(crate) async fn try_any_agent<T, F, Fut>(
         &self,
         what: &'static str,
         deadline: Deadline,
@@ -239,13 +239,13 @@ impl Client {
         let mut unsure = false;
         let mut last: Option<CoreError> = None;
         loop {
-            for uri in self.candidates() {
-                let left = deadline.left();
+            for uri in self.candidate_agents() {
+                let left = deadline.remaining();
                 if left.is_zero() {
-                    return Err((Error::timeout(what, deadline.allowed(), last), unsure));
+                    return Err((Error::timeout(what, deadline.timeout(), last), unsure));
                 }
                 match self
-                    .call_at(&uri, left.min(self.settings().request_timeout), &call)
+                    .call_agent(&uri, left.min(self.config().request_timeout), &call)
                     .await
                 {
                     Ok(answer) => return Ok((answer, unsure)),
@@ -257,8 +257,8 @@ impl Client {
                 }
             }
             let asked = last.as_ref().map_or(0, CoreError::retry_after_ms);
-            let pause = backoff.next(Duration::from_millis(asked.into()));
-            tokio::time::sleep(pause.min(deadline.left())).await;
+            let pause = backoff.next_delay(Duration::from_millis(asked.into()));
+            tokio::time::sleep(pause.min(deadline.remaining())).await;
         }
     }
 
@@ -275,13 +275,13 @@ impl Client {
         F: Fn(Channel) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
-        self.call_coordinator_for(group, what, deadline, self.settings().request_timeout, call)
+        self.call_coordinator_with_timeout(group, what, deadline, self.config().request_timeout, call)
             .await
     }
 
     /// Like [`Client::call_coordinator`], with its own time limit per answer: a join is answered
     /// only when all members have joined.
-    pub(crate) async fn call_coordinator_for<T, F, Fut>(
+    pub(crate) async fn call_coordinator_with_timeout<T, F, Fut>(
         &self,
         group: &str,
         what: &'static str,
@@ -297,8 +297,8 @@ impl Client {
         let mut last = None;
         while !deadline.is_over() {
             // Search in short rounds, so that the cause of a failure is known before the deadline.
-            let turn = Deadline::after(deadline.left().min(FIND_WITHIN));
-            let error = match self.coordinator(group, turn).await {
+            let turn = Deadline::after(deadline.remaining().min(COORDINATOR_LOOKUP_TIMEOUT));
+            let error = match self.find_coordinator(group, turn).await {
                 Err(
                     Error::Cluster(error)
                     | Error::Timeout {
@@ -308,50 +308,50 @@ impl Client {
                 Err(error) => return Err(error),
                 Ok(uri) => {
                     match self
-                        .call_at(&uri, deadline.left().min(answer_within), &call)
+                        .call_agent(&uri, deadline.remaining().min(answer_within), &call)
                         .await
                     {
                         Ok(answer) => {
-                            self.coordinator_answered(group);
+                            self.record_coordinator_success(group);
                             return Ok(answer);
                         }
                         Err(error) => error,
                     }
                 }
             };
-            if !error.is_retryable() || is_for_the_member(error.code()) {
-                self.coordinator_answered(group);
+            if !error.is_retryable() || is_membership_code(error.code()) {
+                self.record_coordinator_success(group);
                 return Err(error.into());
             }
-            self.coordinator_failed(group, &error);
-            self.forget_coordinator(group);
-            let pause = backoff.next(Duration::from_millis(error.retry_after_ms().into()));
+            self.record_coordinator_failure(group, &error);
+            self.evict_coordinator(group);
+            let pause = backoff.next_delay(Duration::from_millis(error.retry_after_ms().into()));
             last = Some(error);
-            tokio::time::sleep(pause.min(deadline.left())).await;
+            tokio::time::sleep(pause.min(deadline.remaining())).await;
         }
-        Err(Error::timeout(what, deadline.allowed(), last))
+        Err(Error::timeout(what, deadline.timeout(), last))
     }
 
     /// Returns the URI of the agent that coordinates a group, from the cache or by asking the
     /// cluster.
-    pub(crate) async fn coordinator(&self, group: &str, deadline: Deadline) -> Result<Arc<str>> {
+    pub(crate) async fn find_coordinator(&self, group: &str, deadline: Deadline) -> Result<Arc<str>> {
         if let Some(uri) = self.inner.coordinators.lock().get(group) {
             return Ok(uri.clone());
         }
         let (answer, _) = self
-            .call_any(
+            .call_any_agent(
                 "finding the group's coordinator",
                 deadline,
                 |channel| async move {
                     let request = v1::FindCoordinatorRequest {
                         group_id: group.to_owned(),
                     };
-                    connection::group(channel).find_coordinator(request).await
+                    connection::group_client(channel).find_coordinator(request).await
                 },
             )
             .await?;
         let leader = answer.coordinator.unwrap_or_default();
-        let uri = self.inner.cache.agent(&leader).ok_or_else(|| {
+        let uri = self.inner.cache.register_agent(&leader).ok_or_else(|| {
             CoreError::new(
                 ErrorCode::CoordinatorNotAvailable,
                 "no agent coordinates the group at the moment",
@@ -365,13 +365,13 @@ impl Client {
     }
 
     /// Drops the cached coordinator, so that the next call finds it again.
-    pub(crate) fn forget_coordinator(&self, group: &str) {
+    pub(crate) fn evict_coordinator(&self, group: &str) {
         self.inner.coordinators.lock().remove(group);
     }
 }
 
 /// Returns whether the member's state machine handles this code, instead of a retry here.
-fn is_for_the_member(code: ErrorCode) -> bool {
+fn is_membership_code(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::RebalanceInProgress | ErrorCode::MemberIdRequired)
 }
 
@@ -387,7 +387,7 @@ mod tests {
             client.channel(&uri.into()).unwrap();
             coordinators().insert(group.to_owned(), uri.into());
         }
-        client.let_agents_go();
+        client.evict_departed_agents();
         assert_eq!(coordinators().len(), 3, "nothing is known of the agents yet");
         let agent = v1::AgentDescription {
             grpc_address: "b:1".to_owned(),
@@ -397,7 +397,7 @@ mod tests {
             agents: vec![agent],
             ..Default::default()
         });
-        client.let_agents_go();
+        client.evict_departed_agents();
         let mut left: Vec<_> = coordinators().keys().cloned().collect();
         left.sort();
         assert_eq!(left, ["h", "i"]);
@@ -417,7 +417,7 @@ mod tests {
         let client = theirs.block_on(async { Client::connect("a:1") }).unwrap();
         drop(theirs);
         let hour = Duration::from_secs(3600);
-        let known = runtime().block_on(client.partitions_of("t", Deadline::after(hour), hour));
+        let known = runtime().block_on(client.wait_for_partitions("t", Deadline::after(hour), hour));
         assert!(matches!(known, Err(Error::State(_))), "{known:?}");
     }
 }

@@ -1,5 +1,5 @@
-//! [`Settings`]: what producer, consumer and admin have in common: addresses, identity, time-outs.
-//! Their builders fill it in; [`Settings::validate`] rejects invalid values before any connection
+//! [`ClientConfig`]: what producer, consumer and admin have in common: addresses, identity, time-outs.
+//! Their builders fill it in; [`ClientConfig::validate`] rejects invalid values before any connection
 //! is opened.
 
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
@@ -44,7 +44,7 @@ impl fmt::Debug for ClientIdentity {
 
 /// Settings that producer, consumer and admin share.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct ClientConfig {
     /// Bootstrap agents: `host:port,host:port`, or `https://host:port` for TLS. Any agents of the
     /// cluster will do: the client discovers the others from them.
     pub bootstrap: String,
@@ -80,7 +80,7 @@ pub struct Settings {
     pub entropy: Arc<dyn Entropy>,
 }
 
-impl Default for Settings {
+impl Default for ClientConfig {
     fn default() -> Self {
         Self {
             bootstrap: String::new(),
@@ -100,7 +100,7 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl ClientConfig {
     /// Creates default settings with these bootstrap addresses.
     pub fn new(bootstrap: impl Into<String>) -> Self {
         Self {
@@ -115,10 +115,10 @@ impl Settings {
     /// [`Error::Config`] naming the first invalid setting.
     pub fn validate(&self) -> Result<()> {
         parse_bootstrap(&self.bootstrap)?;
-        positive("connect_timeout", self.connect_timeout)?;
-        positive("request_timeout", self.request_timeout)?;
-        positive("api_timeout", self.api_timeout)?;
-        positive("retry_backoff", self.retry_backoff)?;
+        ensure_positive("connect_timeout", self.connect_timeout)?;
+        ensure_positive("request_timeout", self.request_timeout)?;
+        ensure_positive("api_timeout", self.api_timeout)?;
+        ensure_positive("retry_backoff", self.retry_backoff)?;
         if self.retry_backoff_max < self.retry_backoff {
             return Err(Error::config(
                 "retry_backoff_max is shorter than retry_backoff; raise it",
@@ -136,7 +136,7 @@ impl Settings {
 
     /// Rejects settings that were changed next to a shared client: the client's own settings apply,
     /// so they would have no effect.
-    pub(crate) fn refuse_beside_client(&self) -> Result<()> {
+    pub(crate) fn reject_with_shared_client(&self) -> Result<()> {
         let Self {
             bootstrap,
             client_id,
@@ -186,7 +186,7 @@ impl Settings {
     }
 
     /// Returns the name that the certificate of the agent at `uri` must carry.
-    pub(crate) fn server_name(&self, uri: &str) -> String {
+    pub(crate) fn tls_name_of(&self, uri: &str) -> String {
         if let Some(name) = &self.tls_server_name {
             return name.clone();
         }
@@ -204,12 +204,12 @@ impl Settings {
     }
 }
 
-/// Returns whether a URI made by [`agent_uri`] uses TLS.
+/// Returns whether a URI made by [`parse_agent_uri`] uses TLS.
 pub(crate) fn is_secure(uri: &str) -> bool {
     uri.starts_with("https://")
 }
 
-/// Returns the host of a URI made by [`agent_uri`], an IPv6 address without its brackets.
+/// Returns the host of a URI made by [`parse_agent_uri`], an IPv6 address without its brackets.
 fn host_of(uri: &str) -> &str {
     let authority = uri.split_once("://").map_or(uri, |(_, authority)| authority);
     let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
@@ -226,7 +226,7 @@ fn is_server_name(name: &str) -> bool {
 }
 
 /// Rejects a zero duration.
-pub(crate) fn positive(name: &str, value: Duration) -> Result<()> {
+pub(crate) fn ensure_positive(name: &str, value: Duration) -> Result<()> {
     if value.is_zero() {
         return Err(Error::config(format!("{name} must be longer than zero")));
     }
@@ -239,7 +239,7 @@ pub(crate) fn parse_bootstrap(list: &str) -> Result<Vec<Arc<str>>> {
         .split(',')
         .map(str::trim)
         .filter(|part| !part.is_empty())
-        .map(agent_uri)
+        .map(parse_agent_uri)
         .collect::<Result<_>>()?;
     if agents.is_empty() {
         return Err(Error::config(
@@ -250,7 +250,7 @@ pub(crate) fn parse_bootstrap(list: &str) -> Result<Vec<Arc<str>>> {
 }
 
 /// Parses `host:port`, with or without a scheme, into a URI with both scheme and port.
-pub(crate) fn agent_uri(address: &str) -> Result<Arc<str>> {
+pub(crate) fn parse_agent_uri(address: &str) -> Result<Arc<str>> {
     let bad = |why: &str| {
         Error::config(format!(
             "{address:?} is not an agent's address ({why}); write host:port or https://host:port"
@@ -326,23 +326,23 @@ mod tests {
 
     #[test]
     fn an_agent_reached_by_its_ip_address_is_held_to_the_bootstraps_name() {
-        let name = |bootstrap: &str, uri: &str| Settings::new(bootstrap).server_name(uri);
+        let name = |bootstrap: &str, uri: &str| ClientConfig::new(bootstrap).tls_name_of(uri);
         let service = "https://10.0.0.1:1,http://plain:1,https://agents.shop.svc:50051,https://other:1";
         assert_eq!(name(service, "https://10.0.0.7:50051"), "agents.shop.svc");
         assert_eq!(name(service, "https://[fd00::7]:50051"), "agents.shop.svc");
         assert_eq!(name(service, "https://agent-0:50051"), "agent-0");
         assert_eq!(name("https://10.0.0.1:1", "https://10.0.0.7:50051"), "10.0.0.7");
         assert_eq!(name("https://[fd00::1]:1", "https://[fd00::7]:50051"), "fd00::7");
-        let mut settings = Settings::new(service);
+        let mut settings = ClientConfig::new(service);
         settings.tls_server_name = Some("given".to_owned());
         for uri in ["https://10.0.0.7:50051", "https://agents.shop.svc:50051"] {
-            assert_eq!(settings.server_name(uri), "given");
+            assert_eq!(settings.tls_name_of(uri), "given");
         }
     }
 
     #[test]
     fn a_server_name_is_a_name_or_an_address() {
-        let mut settings = Settings::new("a:1");
+        let mut settings = ClientConfig::new("a:1");
         for (name, legal) in [
             ("agents.shop.svc", true),
             ("10.0.0.7", true),
@@ -358,7 +358,7 @@ mod tests {
 
     #[test]
     fn no_debug_output_shows_a_private_key() {
-        let mut settings = Settings::new("a:1");
+        let mut settings = ClientConfig::new("a:1");
         settings.tls_identity = Some(ClientIdentity::new("certificate", "hunter2"));
         let bytes = format!("{:?}", b"hunter2");
         let shown = format!("{settings:?}");
@@ -371,7 +371,7 @@ mod tests {
 
     #[test]
     fn contradictory_times_are_refused() {
-        let mut settings = Settings::new("a:1");
+        let mut settings = ClientConfig::new("a:1");
         settings.validate().unwrap();
         settings.retry_backoff_max = Duration::from_millis(1);
         assert!(settings.validate().is_err());

@@ -1,4 +1,4 @@
-//! [`Pool`]: one lazily opened HTTP/2 channel per agent address, shared by all users of a client.
+//! [`ChannelPool`]: one lazily opened HTTP/2 channel per agent address, shared by all users of a client.
 //! Channels reconnect by themselves; keep-alive pings detect a dead peer.
 
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
@@ -20,7 +20,7 @@ use tonic::{
 };
 
 use crate::{
-    config::{MAX_MESSAGE_SIZE, Settings, is_secure},
+    config::{ClientConfig, MAX_MESSAGE_SIZE, is_secure},
     error::{Error, Result},
 };
 
@@ -31,12 +31,12 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A client's channels, by agent URI.
-pub(crate) struct Pool {
+pub(crate) struct ChannelPool {
     channels: RwLock<HashMap<Arc<str>, Channel>>,
-    settings: Settings,
+    config: ClientConfig,
 }
 
-impl fmt::Debug for Pool {
+impl fmt::Debug for ChannelPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
             .field("agents", &self.channels.read().keys())
@@ -44,11 +44,11 @@ impl fmt::Debug for Pool {
     }
 }
 
-impl Pool {
-    pub(crate) fn new(settings: &Settings) -> Self {
+impl ChannelPool {
+    pub(crate) fn new(settings: &ClientConfig) -> Self {
         Self {
             channels: RwLock::default(),
-            settings: settings.clone(),
+            config: settings.clone(),
         }
     }
 
@@ -79,13 +79,13 @@ impl Pool {
             |error: tonic::transport::Error| Error::Config(format!("cannot connect to {uri}: {error}"));
         let agent = format!(
             "{} streamhouse-client/{}",
-            printable(&self.settings.client_id),
+            printable_client_id(&self.config.client_id),
             env!("CARGO_PKG_VERSION")
         );
         let endpoint = Endpoint::from_shared(uri.to_string())
             .and_then(|endpoint| endpoint.user_agent(agent))
             .map_err(refuse)?
-            .connect_timeout(self.settings.connect_timeout)
+            .connect_timeout(self.config.connect_timeout)
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -95,12 +95,12 @@ impl Pool {
         if !is_secure(uri) {
             return Ok(endpoint);
         }
-        let tls = ClientTlsConfig::new().domain_name(self.settings.server_name(uri));
-        let tls = match &self.settings.tls_ca_pem {
+        let tls = ClientTlsConfig::new().domain_name(self.config.tls_name_of(uri));
+        let tls = match &self.config.tls_ca_pem {
             Some(pem) => tls.ca_certificate(Certificate::from_pem(pem)),
             None => tls.with_native_roots(),
         };
-        let tls = match &self.settings.tls_identity {
+        let tls = match &self.config.tls_identity {
             Some(identity) => {
                 let (certificate, key) = identity.pem();
                 tls.identity(Identity::from_pem(certificate, key))
@@ -112,7 +112,7 @@ impl Pool {
 }
 
 /// Rejects invalid certificates and keys before any connection is opened.
-pub(crate) fn check_tls(settings: &Settings) -> Result<()> {
+pub(crate) fn validate_tls(settings: &ClientConfig) -> Result<()> {
     let begins = b"-----BEGIN CERTIFICATE-----";
     let has_certificate = |pem: &[u8]| pem.windows(begins.len()).any(|bytes| bytes == begins);
     if let Some(pem) = &settings.tls_ca_pem
@@ -137,7 +137,7 @@ pub(crate) fn check_tls(settings: &Settings) -> Result<()> {
 }
 
 /// Returns the part of a client id that is valid in an HTTP header.
-fn printable(client_id: &str) -> String {
+fn printable_client_id(client_id: &str) -> String {
     client_id
         .chars()
         .filter(|c| c.is_ascii_graphic())
@@ -146,19 +146,19 @@ fn printable(client_id: &str) -> String {
 }
 
 /// Returns a client of the data service on this channel.
-pub(crate) fn data(channel: Channel) -> DataServiceClient<Channel> {
+pub(crate) fn data_client(channel: Channel) -> DataServiceClient<Channel> {
     DataServiceClient::new(channel)
         .max_decoding_message_size(MAX_MESSAGE_SIZE)
         .max_encoding_message_size(MAX_MESSAGE_SIZE)
 }
 
 /// Returns a client of the admin service on this channel.
-pub(crate) fn admin(channel: Channel) -> AdminServiceClient<Channel> {
+pub(crate) fn admin_client(channel: Channel) -> AdminServiceClient<Channel> {
     AdminServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_SIZE)
 }
 
 /// Returns a client of the group service on this channel.
-pub(crate) fn group(channel: Channel) -> GroupServiceClient<Channel> {
+pub(crate) fn group_client(channel: Channel) -> GroupServiceClient<Channel> {
     GroupServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_SIZE)
 }
 
@@ -166,11 +166,11 @@ pub(crate) fn group(channel: Channel) -> GroupServiceClient<Channel> {
 /// comes from the transport, and its vaguest codes (such as a peer that died while answering) are
 /// reported as broken connections. The transport's message is only "transport error", so the
 /// message includes the causes.
-pub(crate) fn status_error(status: Status) -> CoreError {
-    if is_named(&status) {
+pub(crate) fn error_from_status(status: Status) -> CoreError {
+    if has_error_code(&status) {
         return CoreError::from(status);
     }
-    let message = with_causes(&status);
+    let message = message_with_causes(&status);
     let code = match CoreError::from(status).code() {
         ErrorCode::Unknown => ErrorCode::NetworkException,
         code => code,
@@ -179,12 +179,12 @@ pub(crate) fn status_error(status: Status) -> CoreError {
 }
 
 /// Returns whether an agent made the status, and not the transport.
-pub(crate) fn is_named(status: &Status) -> bool {
+pub(crate) fn has_error_code(status: &Status) -> bool {
     status.metadata().contains_key(ERROR_CODE_HEADER)
 }
 
 /// Returns the message, extended with the causes that add information.
-fn with_causes(status: &Status) -> String {
+fn message_with_causes(status: &Status) -> String {
     let mut message = status.message().to_owned();
     let mut cause = std::error::Error::source(status);
     while let Some(error) = cause {
@@ -211,16 +211,16 @@ mod tests {
     #[test]
     fn a_nameless_internal_status_is_a_broken_connection() {
         assert_eq!(
-            status_error(Status::internal("h2 broke")).code(),
+            error_from_status(Status::internal("h2 broke")).code(),
             ErrorCode::NetworkException
         );
         let named = Status::from(CoreError::new(ErrorCode::Unknown, "see the log"));
-        assert_eq!(status_error(named).code(), ErrorCode::Unknown);
+        assert_eq!(error_from_status(named).code(), ErrorCode::Unknown);
     }
 
     #[tokio::test]
     async fn channels_to_agents_that_are_gone_are_let_go() {
-        let pool = Pool::new(&Settings::new("a:1"));
+        let pool = ChannelPool::new(&ClientConfig::new("a:1"));
         for uri in ["http://a:1", "http://b:1", "http://c:1"] {
             pool.channel(&uri.into()).unwrap();
         }
@@ -232,7 +232,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_agent_has_one_channel() {
-        let pool = Pool::new(&Settings::new("a:1"));
+        let pool = ChannelPool::new(&ClientConfig::new("a:1"));
         pool.channel(&"http://a:1".into()).unwrap();
         pool.channel(&"http://a:1".into()).unwrap();
         assert_eq!(pool.channels.read().len(), 1);

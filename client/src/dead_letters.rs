@@ -6,7 +6,7 @@ use std::fmt;
 use crate::{
     consumer::{ConsumerRecord, OwnedRecord},
     error::Result,
-    producer::{Header, Producer, Record, RecordMetadata},
+    producer::{Producer, Record, RecordHeader, RecordMetadata},
 };
 
 /// Header of a dead letter: the topic the record was read from.
@@ -22,7 +22,7 @@ pub const TIMESTAMP_HEADER: &str = "dead-letter.timestamp";
 pub const ERROR_HEADER: &str = "dead-letter.error";
 
 /// Longest error message in [`ERROR_HEADER`], in bytes.
-const ERROR_BYTES: usize = 4096;
+const MAX_ERROR_BYTES: usize = 4096;
 
 /// Sends consumed records to a dead-letter topic, with headers that name the record's origin and
 /// the error.
@@ -93,19 +93,19 @@ impl DeadLetters {
     /// As [`DeadLetters::send`].
     pub async fn send_owned(&self, record: OwnedRecord, error: &impl fmt::Display) -> Result<RecordMetadata> {
         self.producer
-            .send(letter(&self.topic, record, &error.to_string()))
+            .send(build_dead_letter(&self.topic, record, &error.to_string()))
             .await?
             .await
     }
 }
 
-fn letter(topic: &str, record: OwnedRecord, error: &str) -> Record {
-    let mut headers: Vec<Header> = record
+fn build_dead_letter(topic: &str, record: OwnedRecord, error: &str) -> Record {
+    let mut headers: Vec<RecordHeader> = record
         .headers
         .into_iter()
-        .map(|(key, value)| Header { key, value })
+        .map(|(key, value)| RecordHeader { key, value })
         .collect();
-    let mut end = error.len().min(ERROR_BYTES);
+    let mut end = error.len().min(MAX_ERROR_BYTES);
     while !error.is_char_boundary(end) {
         end -= 1;
     }
@@ -116,7 +116,7 @@ fn letter(topic: &str, record: OwnedRecord, error: &str) -> Record {
         (TIMESTAMP_HEADER, record.timestamp.to_string()),
         (ERROR_HEADER, error[..end].to_owned()),
     ];
-    headers.extend(own.into_iter().map(|(key, value)| Header {
+    headers.extend(own.into_iter().map(|(key, value)| RecordHeader {
         key: key.to_owned(),
         value: Some(value.into()),
     }));
@@ -144,7 +144,7 @@ mod tests {
             value: None,
             headers: vec![("a".into(), None)],
         };
-        let letter = letter("orders.dead-letters", record, &"ä".repeat(3000));
+        let letter = build_dead_letter("orders.dead-letters", record, &"ä".repeat(3000));
         assert_eq!(
             (&*letter.topic, letter.partition, letter.timestamp),
             ("orders.dead-letters", None, None)
@@ -166,6 +166,6 @@ mod tests {
             ]
         );
         let error = std::str::from_utf8(headers[5].1.unwrap()).unwrap();
-        assert_eq!((headers[5].0, error.len()), (ERROR_HEADER, ERROR_BYTES));
+        assert_eq!((headers[5].0, error.len()), (ERROR_HEADER, MAX_ERROR_BYTES));
     }
 }

@@ -32,7 +32,7 @@
 //! - [`producer`]: batching, idempotent sends, partitioners. [`Producer::send`] returns a
 //!   [`Delivery`], a future of the record's offset.
 //! - [`consumer`]: consumer groups and manual assignment, offsets, seeks. [`Consumer::poll`]
-//!   returns the next [`Records`].
+//!   returns the next [`ConsumerRecords`].
 //! - [`admin`]: topics, groups, offsets and the cluster.
 //! - [`Client`]: shared connections for several of them; [`config`] has the settings.
 //! - [`dead_letters`]: a topic for records that cannot be processed.
@@ -60,8 +60,10 @@ mod traces;
 
 pub use admin::Admin;
 pub use client::Client;
-pub use config::{ClientIdentity, Settings};
-pub use consumer::{AutoOffsetReset, Consumer, ConsumerBuilder, ConsumerRecord, OwnedRecord, Records};
+pub use config::{ClientConfig, ClientIdentity};
+pub use consumer::{
+    AutoOffsetReset, Consumer, ConsumerBuilder, ConsumerRecord, ConsumerRecords, OwnedRecord,
+};
 pub use dead_letters::DeadLetters;
 pub use error::{Error, Result};
 /// Re-exported: the version whose contexts and tracer providers this library accepts.

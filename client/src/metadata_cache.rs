@@ -15,28 +15,28 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{config::agent_uri, connection::item_error};
+use crate::{config::parse_agent_uri, connection::item_error};
 
 /// A missing topic is evicted if it was not requested for this long.
-const LET_GO: Duration = Duration::from_secs(60);
+const MISSING_TOPIC_EXPIRY: Duration = Duration::from_secs(60);
 
 /// Leader of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LeaderInfo {
+pub(crate) struct PartitionLeader {
     pub(crate) epoch: i32,
     pub(crate) uri: Arc<str>,
 }
 
 #[derive(Debug)]
-struct TopicState {
+struct CachedTopic {
     /// Empty before the first answer.
     topic_id: Arc<str>,
     error: Option<CoreError>,
-    leaders: Vec<Option<LeaderInfo>>,
+    leaders: Vec<Option<PartitionLeader>>,
     max_message_bytes: usize,
 }
 
-impl Default for TopicState {
+impl Default for CachedTopic {
     fn default() -> Self {
         Self {
             topic_id: Arc::from(""),
@@ -48,9 +48,9 @@ impl Default for TopicState {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct CachedMetadata {
     cluster_id: String,
-    topics: HashMap<Arc<str>, TopicState>,
+    topics: HashMap<Arc<str>, CachedTopic>,
     agents: Vec<Arc<str>>,
     /// Ids of agents, by URI.
     agent_ids: HashMap<Arc<str>, Arc<str>>,
@@ -58,7 +58,7 @@ struct State {
 
 /// An existing topic, as described by one answer of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct KnownTopic {
+pub(crate) struct TopicSnapshot {
     /// Empty if agents send no ids.
     pub(crate) topic_id: Arc<str>,
     pub(crate) partitions: i32,
@@ -68,9 +68,9 @@ pub(crate) struct KnownTopic {
 
 /// Result of looking up a topic in the cache.
 #[derive(Debug, Clone)]
-pub(crate) enum TopicKnown {
+pub(crate) enum TopicLookup {
     /// No answer has been received yet.
-    NotYet,
+    Unknown,
     /// The topic has this many partitions.
     Partitions(i32),
     /// The cluster answered with an error.
@@ -80,9 +80,9 @@ pub(crate) enum TopicKnown {
 /// The cache of one client.
 #[derive(Debug)]
 pub(crate) struct MetadataCache {
-    state: RwLock<State>,
+    state: RwLock<CachedMetadata>,
     /// Topics in use, which every refresh requests, with the time of their last use.
-    wanted: Mutex<BTreeMap<Arc<str>, Instant>>,
+    tracked: Mutex<BTreeMap<Arc<str>, Instant>>,
     version: watch::Sender<u64>,
     refresh: Notify,
     https: bool,
@@ -92,7 +92,7 @@ impl MetadataCache {
     pub(crate) fn new(https: bool) -> Self {
         Self {
             state: RwLock::default(),
-            wanted: Mutex::default(),
+            tracked: Mutex::default(),
             version: watch::Sender::new(0),
             refresh: Notify::new(),
             https,
@@ -100,13 +100,13 @@ impl MetadataCache {
     }
 
     /// Makes refreshes request a topic. Callers that wait for a leader must call this again from
-    /// time to time, because the name of a missing topic is evicted after [`LET_GO`].
-    pub(crate) fn want(&self, topic: &str) {
-        self.want_at(topic, Instant::now());
+    /// time to time, because the name of a missing topic is evicted after [`MISSING_TOPIC_EXPIRY`].
+    pub(crate) fn track_topic(&self, topic: &str) {
+        self.track_topic_at(topic, Instant::now());
     }
 
-    fn want_at(&self, topic: &str, now: Instant) {
-        let mut wanted = self.wanted.lock();
+    fn track_topic_at(&self, topic: &str, now: Instant) {
+        let mut wanted = self.tracked.lock();
         if let Some(last) = wanted.get_mut(topic) {
             *last = now;
         } else {
@@ -115,26 +115,31 @@ impl MetadataCache {
     }
 
     /// Returns the topics to request.
-    pub(crate) fn wanted(&self) -> Vec<String> {
-        self.wanted_at(Instant::now())
+    pub(crate) fn tracked_topics(&self) -> Vec<String> {
+        self.tracked_topics_at(Instant::now())
     }
 
-    fn wanted_at(&self, now: Instant) -> Vec<String> {
-        self.let_go(now);
-        self.wanted.lock().keys().map(|topic| topic.to_string()).collect()
+    fn tracked_topics_at(&self, now: Instant) -> Vec<String> {
+        self.evict_missing_topics(now);
+        self.tracked
+            .lock()
+            .keys()
+            .map(|topic| topic.to_string())
+            .collect()
     }
 
     /// Evicts missing topics that are no longer in use.
-    fn let_go(&self, now: Instant) {
-        let missing = |state: &TopicState| {
+    fn evict_missing_topics(&self, now: Instant) {
+        let missing = |state: &CachedTopic| {
             let error = state.error.as_ref();
             error.is_some_and(|error| error.code() == ErrorCode::UnknownTopicOrPartition)
         };
         let mut gone = Vec::new();
         {
             let state = self.state.read();
-            self.wanted.lock().retain(|topic, last| {
-                let keep = now < *last + LET_GO || !state.topics.get(topic).is_some_and(missing);
+            self.tracked.lock().retain(|topic, last| {
+                let keep =
+                    now < *last + MISSING_TOPIC_EXPIRY || !state.topics.get(topic).is_some_and(missing);
                 if !keep {
                     gone.push(topic.clone());
                 }
@@ -152,37 +157,37 @@ impl MetadataCache {
         self.refresh.notify_one();
     }
 
-    pub(crate) async fn refresh_requested(&self) {
+    pub(crate) async fn wait_for_refresh_request(&self) {
         self.refresh.notified().await;
     }
 
     /// Subscribes to the version, which changes with every merge.
-    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
     }
 
-    pub(crate) fn leader(&self, topic: &str, partition: i32) -> Option<LeaderInfo> {
+    pub(crate) fn leader(&self, topic: &str, partition: i32) -> Option<PartitionLeader> {
         let state = self.state.read();
         let leaders = &state.topics.get(topic)?.leaders;
         leaders.get(usize::try_from(partition).ok()?)?.clone()
     }
 
-    pub(crate) fn topic(&self, topic: &str) -> TopicKnown {
+    pub(crate) fn lookup_topic(&self, topic: &str) -> TopicLookup {
         let state = self.state.read();
         match state.topics.get(topic) {
-            None => TopicKnown::NotYet,
+            None => TopicLookup::Unknown,
             Some(known) => match &known.error {
-                Some(error) => TopicKnown::Failed(error.clone()),
-                None => TopicKnown::Partitions(i32::try_from(known.leaders.len()).unwrap_or(i32::MAX)),
+                Some(error) => TopicLookup::Failed(error.clone()),
+                None => TopicLookup::Partitions(i32::try_from(known.leaders.len()).unwrap_or(i32::MAX)),
             },
         }
     }
 
     /// Returns what is cached of an existing topic.
-    pub(crate) fn known(&self, topic: &str) -> Option<KnownTopic> {
+    pub(crate) fn topic_snapshot(&self, topic: &str) -> Option<TopicSnapshot> {
         let state = self.state.read();
         let known = state.topics.get(topic).filter(|known| known.error.is_none())?;
-        Some(KnownTopic {
+        Some(TopicSnapshot {
             topic_id: known.topic_id.clone(),
             partitions: i32::try_from(known.leaders.len()).unwrap_or(i32::MAX),
             max_message_bytes: known.max_message_bytes,
@@ -208,8 +213,8 @@ impl MetadataCache {
     }
 
     /// Returns the URI of an agent named in an answer, and keeps its id for error messages.
-    pub(crate) fn agent(&self, named: &v1::Leader) -> Option<Arc<str>> {
-        let uri = self.uri(&named.address)?;
+    pub(crate) fn register_agent(&self, named: &v1::Leader) -> Option<Arc<str>> {
+        let uri = self.agent_uri(&named.address)?;
         if !named.agent_id.is_empty() && self.agent_id(&uri).as_deref() != Some(&*named.agent_id) {
             let id = Arc::from(&*named.agent_id);
             self.state.write().agent_ids.insert(uri.clone(), id);
@@ -218,19 +223,19 @@ impl MetadataCache {
     }
 
     /// Converts an advertised address into a URI.
-    pub(crate) fn uri(&self, address: &str) -> Option<Arc<str>> {
+    pub(crate) fn agent_uri(&self, address: &str) -> Option<Arc<str>> {
         if address.is_empty() {
             return None;
         }
         let scheme = if self.https { "https" } else { "http" };
-        agent_uri(&format!("{scheme}://{address}")).ok()
+        parse_agent_uri(&format!("{scheme}://{address}")).ok()
     }
 
-    fn leader_info(&self, leader: Option<&v1::Leader>) -> Option<LeaderInfo> {
+    fn partition_leader(&self, leader: Option<&v1::Leader>) -> Option<PartitionLeader> {
         let leader = leader?;
-        Some(LeaderInfo {
+        Some(PartitionLeader {
             epoch: leader.epoch,
-            uri: self.uri(&leader.address)?,
+            uri: self.agent_uri(&leader.address)?,
         })
     }
 
@@ -242,14 +247,14 @@ impl MetadataCache {
             let agents: Vec<_> = answer
                 .agents
                 .iter()
-                .filter_map(|agent| self.uri(&agent.grpc_address))
+                .filter_map(|agent| self.agent_uri(&agent.grpc_address))
                 .collect();
             if !agents.is_empty() {
                 state.agents = agents;
                 state.agent_ids = answer
                     .agents
                     .iter()
-                    .filter_map(|agent| self.named(agent))
+                    .filter_map(|agent| self.agent_id_entry(agent))
                     .collect();
             }
             for topic in answer.topics {
@@ -259,11 +264,11 @@ impl MetadataCache {
         self.version.send_modify(|version| *version += 1);
     }
 
-    fn named(&self, agent: &v1::AgentDescription) -> Option<(Arc<str>, Arc<str>)> {
-        Some((self.uri(&agent.grpc_address)?, Arc::from(&*agent.agent_id)))
+    fn agent_id_entry(&self, agent: &v1::AgentDescription) -> Option<(Arc<str>, Arc<str>)> {
+        Some((self.agent_uri(&agent.grpc_address)?, Arc::from(&*agent.agent_id)))
     }
 
-    fn merge_topic(&self, state: &mut State, topic: v1::TopicMetadata) {
+    fn merge_topic(&self, state: &mut CachedMetadata, topic: v1::TopicMetadata) {
         let known = state.topics.entry(topic.name.into()).or_default();
         if let Some(error) = item_error(topic.error) {
             // Keep the leaders: the error may be temporary.
@@ -287,7 +292,7 @@ impl MetadataCache {
             .leaders
             .resize(usize::try_from(count).unwrap_or(0).min(1_000_000), None);
         for partition in topic.partitions {
-            let fresh = self.leader_info(partition.leader.as_ref());
+            let fresh = self.partition_leader(partition.leader.as_ref());
             let Some(slot) = usize::try_from(partition.partition)
                 .ok()
                 .and_then(|at| known.leaders.get_mut(at))
@@ -303,8 +308,8 @@ impl MetadataCache {
 
     /// Merges the leader named by an agent that is not the leader. Returns whether that changed the
     /// cache.
-    pub(crate) fn hint(&self, topic: &str, partition: i32, leader: Option<&v1::Leader>) -> bool {
-        let Some(fresh) = self.leader_info(leader) else {
+    pub(crate) fn apply_leader_hint(&self, topic: &str, partition: i32, leader: Option<&v1::Leader>) -> bool {
+        let Some(fresh) = self.partition_leader(leader) else {
             return false;
         };
         {
@@ -334,25 +339,25 @@ mod tests {
     fn the_name_of_a_topic_that_is_gone_is_let_go_when_nobody_wants_it() {
         let cache = MetadataCache::new(false);
         let start = Instant::now();
-        let late = start + LET_GO;
-        cache.want_at("t", start);
-        cache.want_at("u", start);
+        let late = start + MISSING_TOPIC_EXPIRY;
+        cache.track_topic_at("t", start);
+        cache.track_topic_at("u", start);
         cache.merge(answer("1", &[leader(1, 1)]));
         assert_eq!(
-            cache.wanted_at(late),
+            cache.tracked_topics_at(late),
             ["t", "u"],
             "an idle one stays, and one not known yet"
         );
         let mut gone = answer("", &[]);
         gone.topics[0].error = Some(CoreError::new(ErrorCode::UnknownTopicOrPartition, "no t").into());
         cache.merge(gone);
-        cache.want_at("t", late);
-        assert_eq!(cache.wanted_at(late), ["t", "u"], "it is waited for");
-        assert_eq!(cache.wanted_at(late + LET_GO), ["u"]);
-        assert!(matches!(cache.topic("t"), TopicKnown::NotYet));
-        cache.want_at("t", late);
+        cache.track_topic_at("t", late);
+        assert_eq!(cache.tracked_topics_at(late), ["t", "u"], "it is waited for");
+        assert_eq!(cache.tracked_topics_at(late + MISSING_TOPIC_EXPIRY), ["u"]);
+        assert!(matches!(cache.lookup_topic("t"), TopicLookup::Unknown));
+        cache.track_topic_at("t", late);
         cache.merge(answer("2", &[leader(1, 1)]));
-        assert_eq!(cache.wanted_at(late + LET_GO), ["t", "u"]);
+        assert_eq!(cache.tracked_topics_at(late + MISSING_TOPIC_EXPIRY), ["t", "u"]);
     }
 
     fn leader(epoch: i32, port: u16) -> v1::Leader {
@@ -389,8 +394,8 @@ mod tests {
     fn a_stale_answer_does_not_replace_a_newer_hint() {
         let cache = MetadataCache::new(false);
         cache.merge(answer("1", &[leader(3, 1)]));
-        assert!(cache.hint("t", 0, Some(&leader(4, 2))));
-        assert!(!cache.hint("t", 0, Some(&leader(3, 9))));
+        assert!(cache.apply_leader_hint("t", 0, Some(&leader(4, 2))));
+        assert!(!cache.apply_leader_hint("t", 0, Some(&leader(3, 9))));
         cache.merge(answer("1", &[leader(3, 1)]));
         assert_eq!(&*cache.leader("t", 0).unwrap().uri, "http://h:2");
         cache.merge(answer("1", &[leader(5, 3)]));
@@ -406,7 +411,7 @@ mod tests {
         cache.merge(answer("2", &[leader(1, 2)]));
         assert_eq!(&*cache.topic_id("t"), "2");
         assert_eq!(&*cache.leader("t", 0).unwrap().uri, "https://h:2");
-        assert!(matches!(cache.topic("t"), TopicKnown::Partitions(1)));
+        assert!(matches!(cache.lookup_topic("t"), TopicLookup::Partitions(1)));
         assert_eq!(cache.leader("t", 1), None);
         assert_eq!(cache.leader("t", -1), None);
     }
@@ -428,6 +433,6 @@ mod tests {
         failed.topics[0].error =
             Some(CoreError::new(streamhouse_core::ErrorCode::UnknownTopicOrPartition, "no t").into());
         cache.merge(failed);
-        assert!(matches!(cache.topic("t"), TopicKnown::Failed(_)));
+        assert!(matches!(cache.lookup_topic("t"), TopicLookup::Failed(_)));
     }
 }

@@ -1,4 +1,4 @@
-//! [`Reachability`]: which agents do not answer, and which groups have no available coordinator.
+//! [`ReachabilityTracker`]: which agents do not answer, and which groups have no available coordinator.
 //! Agents advertise the addresses that clients are sent to, and an unreachable one shows only as a
 //! slow call; so failures are recorded by address and named in errors. Every call of a [`Client`]
 //! writes it; time-out errors and callers that report what they wait for read it.
@@ -20,11 +20,11 @@ use tonic::Status;
 
 use crate::{
     Client,
-    connection::{is_named, status_error},
+    connection::{error_from_status, has_error_code},
 };
 
 /// A failure is dropped if no other follows it within this time.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+const FAILURE_EXPIRY: Duration = Duration::from_secs(60);
 
 /// An agent that does not answer at its address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub struct UnreachableAgent {
     /// Address, `host:port`.
     pub address: String,
     /// Time from the first failed call to the last one. Nothing is known about the time after.
-    pub lasting: Duration,
+    pub duration: Duration,
     /// Error of the last call.
     pub reason: String,
 }
@@ -62,7 +62,7 @@ impl fmt::Display for UnreachableAgent {
 #[non_exhaustive]
 pub struct CoordinatorOutage {
     /// Time from the first failed call to the last one.
-    pub lasting: Duration,
+    pub duration: Duration,
     /// Error of the last call.
     pub cause: CoreError,
 }
@@ -70,12 +70,15 @@ pub struct CoordinatorOutage {
 impl CoordinatorOutage {
     /// Creates an outage of this duration.
     pub fn new(lasting: Duration, cause: CoreError) -> Self {
-        Self { lasting, cause }
+        Self {
+            duration: lasting,
+            cause,
+        }
     }
 }
 
 #[derive(Debug)]
-struct Failing {
+struct FailureState {
     since: Instant,
     last: Instant,
     error: CoreError,
@@ -83,13 +86,13 @@ struct Failing {
 
 /// Ongoing failures, by key.
 #[derive(Debug)]
-struct Failures<K> {
-    failing: Mutex<HashMap<K, Failing>>,
+struct FailureTracker<K> {
+    failing: Mutex<HashMap<K, FailureState>>,
     /// Number of failing keys, so that a success is cheap while there are none.
     count: AtomicUsize,
 }
 
-impl<K> Default for Failures<K> {
+impl<K> Default for FailureTracker<K> {
     fn default() -> Self {
         Self {
             failing: Mutex::default(),
@@ -98,11 +101,11 @@ impl<K> Default for Failures<K> {
     }
 }
 
-impl<K: std::hash::Hash + Eq + Clone> Failures<K> {
-    fn failed(&self, key: K, error: CoreError, now: Instant) {
+impl<K: std::hash::Hash + Eq + Clone> FailureTracker<K> {
+    fn record_failure(&self, key: K, error: CoreError, now: Instant) {
         let mut failing = self.failing.lock();
-        failing.retain(|_, failure| now - failure.last < FORGOTTEN_AFTER);
-        let failure = failing.entry(key).or_insert_with(|| Failing {
+        failing.retain(|_, failure| now - failure.last < FAILURE_EXPIRY);
+        let failure = failing.entry(key).or_insert_with(|| FailureState {
             since: now,
             last: now,
             error: error.clone(),
@@ -111,7 +114,7 @@ impl<K: std::hash::Hash + Eq + Clone> Failures<K> {
         self.count.store(failing.len(), Ordering::Relaxed);
     }
 
-    fn succeeded<Q: std::hash::Hash + Eq + ?Sized>(&self, key: &Q)
+    fn record_success<Q: std::hash::Hash + Eq + ?Sized>(&self, key: &Q)
     where
         K: std::borrow::Borrow<Q>,
     {
@@ -128,7 +131,7 @@ impl<K: std::hash::Hash + Eq + Clone> Failures<K> {
         let failing = self.failing.lock();
         let current = failing
             .iter()
-            .filter(|(_, failure)| now - failure.last < FORGOTTEN_AFTER);
+            .filter(|(_, failure)| now - failure.last < FAILURE_EXPIRY);
         current
             .map(|(key, failure)| (key.clone(), failure.last - failure.since, failure.error.clone()))
             .collect()
@@ -137,9 +140,9 @@ impl<K: std::hash::Hash + Eq + Clone> Failures<K> {
 
 /// What a client has observed about the reachability of agents and coordinators.
 #[derive(Debug, Default)]
-pub(crate) struct Reachability {
-    agents: Failures<Arc<str>>,
-    coordinators: Failures<String>,
+pub(crate) struct ReachabilityTracker {
+    agents: FailureTracker<Arc<str>>,
+    coordinators: FailureTracker<String>,
 }
 
 impl Client {
@@ -149,45 +152,47 @@ impl Client {
         let mut agents: Vec<_> = self.reachability().agents.current(Instant::now());
         agents.sort_by(|(a, first, _), (b, second, _)| second.cmp(first).then(a.cmp(b)));
         let agent = |(uri, lasting, error): (Arc<str>, Duration, CoreError)| {
-            self.unreachable(&uri, lasting, error.message())
+            self.describe_unreachable(&uri, lasting, error.message())
         };
         agents.into_iter().map(agent).collect()
     }
 
-    fn unreachable(&self, uri: &Arc<str>, lasting: Duration, reason: &str) -> UnreachableAgent {
+    fn describe_unreachable(&self, uri: &Arc<str>, lasting: Duration, reason: &str) -> UnreachableAgent {
         let address = uri.split_once("://").map_or(&**uri, |(_, address)| address);
         UnreachableAgent {
             agent_id: self.cache().agent_id(uri).map(|id| id.to_string()),
             address: address.to_owned(),
-            lasting,
+            duration: lasting,
             // The prefix stands before each cause and carries no information.
             reason: reason.replace("transport error: ", ""),
         }
     }
 
     /// Records that the agent answered, with a result or an error.
-    pub(crate) fn agent_answered(&self, uri: &Arc<str>) {
-        self.reachability().agents.succeeded(&**uri);
+    pub(crate) fn record_agent_success(&self, uri: &Arc<str>) {
+        self.reachability().agents.record_success(&**uri);
     }
 
     /// Records that the agent did not answer. Returns an error that names the agent.
-    pub(crate) fn agent_is_silent(&self, uri: &Arc<str>, error: CoreError) -> CoreError {
-        let told = self.unreachable(uri, Duration::ZERO, error.message()).to_string();
+    pub(crate) fn record_agent_failure(&self, uri: &Arc<str>, error: CoreError) -> CoreError {
+        let told = self
+            .describe_unreachable(uri, Duration::ZERO, error.message())
+            .to_string();
         let code = error.code();
         let agents = &self.reachability().agents;
-        agents.failed(uri.clone(), error, Instant::now());
+        agents.record_failure(uri.clone(), error, Instant::now());
         CoreError::new(code, told)
     }
 
     /// Returns the error of a call that ended with this status: the agent's own error, or that the
     /// agent is unreachable.
-    pub(crate) fn call_failed(&self, uri: &Arc<str>, status: Status) -> CoreError {
-        let named = is_named(&status);
-        let error = status_error(status);
+    pub(crate) fn error_of_failed_call(&self, uri: &Arc<str>, status: Status) -> CoreError {
+        let named = has_error_code(&status);
+        let error = error_from_status(status);
         if !named && error.code() == ErrorCode::NetworkException {
-            return self.agent_is_silent(uri, error);
+            return self.record_agent_failure(uri, error);
         }
-        self.agent_answered(uri);
+        self.record_agent_success(uri);
         error
     }
 
@@ -198,21 +203,24 @@ impl Client {
     }
 
     /// Records a retryable failure of the group's coordinator.
-    pub(crate) fn coordinator_failed(&self, group: &str, error: &CoreError) {
+    pub(crate) fn record_coordinator_failure(&self, group: &str, error: &CoreError) {
         let coordinators = &self.reachability().coordinators;
-        coordinators.failed(group.to_owned(), error.clone(), Instant::now());
+        coordinators.record_failure(group.to_owned(), error.clone(), Instant::now());
     }
 
     /// Records that the group's coordinator answered.
-    pub(crate) fn coordinator_answered(&self, group: &str) {
-        self.reachability().coordinators.succeeded(group);
+    pub(crate) fn record_coordinator_success(&self, group: &str) {
+        self.reachability().coordinators.record_success(group);
     }
 
     /// Returns the outage of a group's coordinator, if it does not answer.
     pub(crate) fn coordinator_outage(&self, group: &str) -> Option<CoordinatorOutage> {
         let current = self.reachability().coordinators.current(Instant::now());
         let (_, lasting, cause) = current.into_iter().find(|(name, ..)| name == group)?;
-        Some(CoordinatorOutage { lasting, cause })
+        Some(CoordinatorOutage {
+            duration: lasting,
+            cause,
+        })
     }
 }
 
@@ -245,7 +253,7 @@ mod tests {
     #[tokio::test]
     async fn an_advertised_address_that_does_not_answer_is_named_with_its_agent() {
         let client = client();
-        let error = client.agent_is_silent(&"http://10.0.0.9:50051".into(), refused());
+        let error = client.record_agent_failure(&"http://10.0.0.9:50051".into(), refused());
         assert_eq!(error.code(), ErrorCode::NetworkException);
         assert!(
             error.message().starts_with(
@@ -253,7 +261,7 @@ mod tests {
             ),
             "{error}"
         );
-        let error = client.agent_is_silent(&"http://seed:1".into(), refused());
+        let error = client.record_agent_failure(&"http://seed:1".into(), refused());
         assert!(
             error.message().starts_with("no agent answers at seed:1 (tcp"),
             "{error}"
@@ -263,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_known_until_a_success_or_until_nobody_asks_any_more() {
-        let failures = Failures::<String>::default();
+        let failures = FailureTracker::<String>::default();
         let (start, second) = (Instant::now(), Duration::from_secs(1));
         let known = |at| {
             let mut known = failures.current(at);
@@ -271,25 +279,25 @@ mod tests {
             let known = known.into_iter().map(|(key, lasting, _)| (key, lasting));
             known.collect::<Vec<_>>()
         };
-        failures.failed("a".to_owned(), refused(), start);
-        failures.failed("a".to_owned(), refused(), start + 7 * second);
-        failures.failed("b".to_owned(), refused(), start + 7 * second);
+        failures.record_failure("a".to_owned(), refused(), start);
+        failures.record_failure("a".to_owned(), refused(), start + 7 * second);
+        failures.record_failure("b".to_owned(), refused(), start + 7 * second);
         let now = start + 8 * second;
         let none = Duration::ZERO;
         assert_eq!(known(now), [("a".to_owned(), 7 * second), ("b".to_owned(), none)]);
-        failures.succeeded("a");
+        failures.record_success("a");
         assert_eq!(known(now), [("b".to_owned(), none)]);
-        assert!(known(now + FORGOTTEN_AFTER).is_empty());
+        assert!(known(now + FAILURE_EXPIRY).is_empty());
     }
 
     #[tokio::test]
     async fn a_coordinators_outage_lasts_until_it_answers() {
         let client = client();
         assert_eq!(client.coordinator_outage("g"), None);
-        client.coordinator_failed("g", &refused());
+        client.record_coordinator_failure("g", &refused());
         assert_eq!(client.coordinator_outage("g").unwrap().cause, refused());
         assert_eq!(client.coordinator_outage("h"), None);
-        client.coordinator_answered("g");
+        client.record_coordinator_success("g");
         assert_eq!(client.coordinator_outage("g"), None);
     }
 
@@ -297,12 +305,12 @@ mod tests {
     async fn an_agents_own_error_is_an_answer() {
         let client = client();
         let uri = "http://10.0.0.9:50051".into();
-        client.agent_is_silent(&uri, refused());
+        client.record_agent_failure(&uri, refused());
         let own = CoreError::new(ErrorCode::ResourceExhausted, "slow down");
-        assert_eq!(client.call_failed(&uri, Status::from(own.clone())), own);
+        assert_eq!(client.error_of_failed_call(&uri, Status::from(own.clone())), own);
         assert!(client.unreachable_agents().is_empty());
         assert_eq!(client.unreachable_cause(), None);
-        let broken = client.call_failed(&uri, Status::unavailable("gone"));
+        let broken = client.error_of_failed_call(&uri, Status::unavailable("gone"));
         assert!(broken.message().contains("a-2"), "{broken}");
         assert_eq!(client.unreachable_agents().len(), 1);
     }

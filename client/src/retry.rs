@@ -6,23 +6,23 @@ use std::{sync::Arc, time::Duration};
 use streamhouse_core::time::Entropy;
 use tokio::time::Instant;
 
-use crate::config::Settings;
+use crate::config::ClientConfig;
 
 /// Delays that double up to a maximum, each shortened by up to a fifth, so that clients do not
 /// retry in lockstep.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     first: Duration,
-    most: Duration,
+    max: Duration,
     tries: u32,
     entropy: Arc<dyn Entropy>,
 }
 
 impl Backoff {
-    pub(crate) fn new(settings: &Settings) -> Self {
+    pub(crate) fn new(settings: &ClientConfig) -> Self {
         Self {
             first: settings.retry_backoff,
-            most: settings.retry_backoff_max,
+            max: settings.retry_backoff_max,
             tries: 0,
             entropy: settings.entropy.clone(),
         }
@@ -30,24 +30,24 @@ impl Backoff {
 
     /// Returns the delay after one more failure, at least `asked`, the delay that the agent
     /// requested.
-    pub(crate) fn next(&mut self, asked: Duration) -> Duration {
-        let pause = self.first.saturating_mul(1 << self.tries.min(16)).min(self.most);
+    pub(crate) fn next_delay(&mut self, asked: Duration) -> Duration {
+        let pause = self.first.saturating_mul(1 << self.tries.min(16)).min(self.max);
         self.tries = self.tries.saturating_add(1);
         pause.mul_f64(1.0 - 0.2 * self.entropy.fraction()).max(asked)
     }
 
     /// Returns the delay after `tries` failures, for callers that count failures themselves.
-    pub(crate) fn after(&self, tries: u32, asked: Duration) -> Duration {
+    pub(crate) fn delay_after(&self, tries: u32, asked: Duration) -> Duration {
         Self {
             tries: tries.saturating_sub(1),
             ..self.clone()
         }
-        .next(asked)
+        .next_delay(asked)
     }
 
-    /// Raises the maximum delay to `most`, for requests that should be repeated less often.
-    pub(crate) fn up_to(mut self, most: Duration) -> Self {
-        self.most = self.most.max(most);
+    /// Raises the maximum delay to `max`, for requests that should be repeated less often.
+    pub(crate) fn with_max_delay(mut self, most: Duration) -> Self {
+        self.max = self.max.max(most);
         self
     }
 
@@ -75,15 +75,15 @@ impl Deadline {
         }
     }
 
-    pub(crate) fn left(&self) -> Duration {
+    pub(crate) fn remaining(&self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        self.left().is_zero()
+        self.remaining().is_zero()
     }
 
-    pub(crate) fn allowed(&self) -> Duration {
+    pub(crate) fn timeout(&self) -> Duration {
         self.end - self.start
     }
 }
@@ -99,12 +99,12 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_their_bound_and_respect_what_was_asked() {
-        let mut backoff = Backoff::new(&Settings::new("a:1"));
-        let pauses: Vec<_> = (0..6).map(|_| backoff.next(Duration::ZERO)).collect();
+        let mut backoff = Backoff::new(&ClientConfig::new("a:1"));
+        let pauses: Vec<_> = (0..6).map(|_| backoff.next_delay(Duration::ZERO)).collect();
         assert!(pauses[0] <= Duration::from_millis(100) && pauses[0] >= Duration::from_millis(80));
         assert!(pauses[5] <= Duration::from_secs(1) && pauses[5] >= Duration::from_millis(800));
-        assert_eq!(backoff.next(Duration::from_secs(9)), Duration::from_secs(9));
+        assert_eq!(backoff.next_delay(Duration::from_secs(9)), Duration::from_secs(9));
         backoff.reset();
-        assert!(backoff.next(Duration::ZERO) <= Duration::from_millis(100));
+        assert!(backoff.next_delay(Duration::ZERO) <= Duration::from_millis(100));
     }
 }

@@ -2,16 +2,16 @@
 //! record's headers.
 
 use opentelemetry::trace::SpanContext;
-use streamhouse_core::trace::{self, Span, TRACEPARENT, TRACESTATE, key};
+use streamhouse_core::trace::{self, SampledSpan, TRACEPARENT, TRACESTATE, key};
 
 /// Instrumentation scope of the library's spans.
-pub(crate) const SCOPE: &str = "streamhouse-client";
+pub(crate) const INSTRUMENTATION_SCOPE: &str = "streamhouse-client";
 /// Value of OpenTelemetry's `messaging.system` attribute.
-pub(crate) const SYSTEM: &str = "streamhouse";
+pub(crate) const MESSAGING_SYSTEM_NAME: &str = "streamhouse";
 
 /// Returns the trace context in these headers, from the first header of each name; `None` if it is
 /// missing or malformed.
-pub(crate) fn context_in<'a>(
+pub(crate) fn extract_context<'a>(
     headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
 ) -> Option<SpanContext> {
     let (mut parent, mut state) = (None, None);
@@ -22,19 +22,19 @@ pub(crate) fn context_in<'a>(
             _ => {}
         }
     }
-    trace::parse(parent?, state)
+    trace::parse_trace_context(parent?, state)
 }
 
 /// Sets the span's server address and port to those of the called agent.
-pub(crate) fn set_server(span: &mut Span, uri: &str) {
+pub(crate) fn set_server_address(span: &mut SampledSpan, uri: &str) {
     let address = uri.split_once("://").map_or(uri, |(_, address)| address);
     let Some((host, port)) = address.rsplit_once(':') else {
         return;
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    span.set(key::SERVER_ADDRESS, host.to_owned());
+    span.set_attribute(key::SERVER_ADDRESS, host.to_owned());
     if let Ok(port) = port.parse::<u16>() {
-        span.set(key::SERVER_PORT, i64::from(port));
+        span.set_attribute(key::SERVER_PORT, i64::from(port));
     }
 }
 
@@ -52,17 +52,23 @@ mod tests {
             (TRACEPARENT, Some(PARENT)),
             (TRACEPARENT, Some(b"another")),
         ];
-        let context = context_in(headers.into_iter()).unwrap();
+        let context = extract_context(headers.into_iter()).unwrap();
         assert_eq!(context.span_id().to_string(), "00f067aa0ba902b7");
         assert_eq!(context.trace_state().header(), "a=b");
     }
 
     #[test]
     fn without_a_whole_context_there_is_none() {
-        assert_eq!(context_in(std::iter::empty()), None);
-        assert_eq!(context_in([(TRACESTATE, Some(&b"a=b"[..]))].into_iter()), None);
-        assert_eq!(context_in([(TRACEPARENT, None)].into_iter()), None);
-        assert_eq!(context_in([("Traceparent", Some(PARENT))].into_iter()), None);
-        assert_eq!(context_in([(TRACEPARENT, Some(&b"tea"[..]))].into_iter()), None);
+        assert_eq!(extract_context(std::iter::empty()), None);
+        assert_eq!(
+            extract_context([(TRACESTATE, Some(&b"a=b"[..]))].into_iter()),
+            None
+        );
+        assert_eq!(extract_context([(TRACEPARENT, None)].into_iter()), None);
+        assert_eq!(extract_context([("Traceparent", Some(PARENT))].into_iter()), None);
+        assert_eq!(
+            extract_context([(TRACEPARENT, Some(&b"tea"[..]))].into_iter()),
+            None
+        );
     }
 }

@@ -14,17 +14,19 @@ use std::{
 };
 
 use fake_agent::{
-    Cluster,
-    reading::{LONG, POLL, builder, expected, failure, of, produce, read},
+    FakeCluster,
+    helpers::{POLL_TIMEOUT, TEST_TIMEOUT, builder, expected, next_error, of, produce, read},
 };
 use futures::{StreamExt, pin_mut};
-use streamhouse_client::{AutoOffsetReset, Consumer, ConsumerBuilder, Error, ErrorCode, metrics::Registry};
+use streamhouse_client::{
+    AutoOffsetReset, Consumer, ConsumerBuilder, Error, ErrorCode, metrics::MetricsRegistry,
+};
 use streamhouse_core::batch::{BatchBuilder, BatchHeader, Compression};
 use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn assigned_partitions_are_read_in_order_with_everything_in_the_records() {
-    let cluster = Cluster::start(2).await;
+    let cluster = FakeCluster::start(2).await;
     cluster.create("t", 2);
     produce(&cluster, "t", 2, 0..500).await;
     let mut consumer = builder(&cluster)
@@ -36,7 +38,7 @@ async fn assigned_partitions_are_read_in_order_with_everything_in_the_records() 
     let mut by_partition: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
     let mut seen = 0;
     while seen < 500 {
-        let records = consumer.poll(POLL).await.unwrap();
+        let records = consumer.poll(POLL_TIMEOUT).await.unwrap();
         assert!(records.len() <= 77);
         for record in &records {
             let number =
@@ -60,12 +62,12 @@ async fn assigned_partitions_are_read_in_order_with_everything_in_the_records() 
     assert_eq!(consumer.lag(&of("t", 0)).unwrap().records, 0);
     assert_eq!(consumer.metrics().records_consumed, 500);
     consumer.close().await.unwrap();
-    assert_eq!(consumer.poll(POLL).await.unwrap_err(), Error::Closed);
+    assert_eq!(consumer.poll(POLL_TIMEOUT).await.unwrap_err(), Error::Closed);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn seeks_lead_to_offsets_ends_and_times() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     produce(&cluster, "t", 1, 0..100).await;
     let mut consumer = builder(&cluster)
@@ -108,7 +110,7 @@ async fn seeks_lead_to_offsets_ends_and_times() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_waiting_poll_is_woken_by_new_records_and_pauses_hold() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 2);
     let mut consumer = builder(&cluster)
         .assign([of("t", 0), of("t", 1)])
@@ -132,7 +134,7 @@ async fn a_waiting_poll_is_woken_by_new_records_and_pauses_hold() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn offsets_out_of_range_are_reset_as_configured() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     produce(&cluster, "t", 1, 0..10).await;
     let mut earliest = builder(&cluster).assign([of("t", 0)]).build().await.unwrap();
@@ -144,14 +146,14 @@ async fn offsets_out_of_range_are_reset_as_configured() {
         .build()
         .await
         .unwrap();
-    assert!(matches!(failure(&mut none).await, Error::NoOffset { .. }));
+    assert!(matches!(next_error(&mut none).await, Error::NoOffset { .. }));
     none.seek(&of("t", 0), 9).unwrap();
     assert_eq!(read(&mut none, 1).await, expected(9..10));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_agent_serves_while_the_leader_does_not_answer() {
-    let cluster = Cluster::start(2).await;
+    let cluster = FakeCluster::start(2).await;
     cluster.create("t", 2);
     produce(&cluster, "t", 2, 0..10).await;
     let mut consumer = builder(&cluster)
@@ -169,7 +171,7 @@ async fn another_agent_serves_while_the_leader_does_not_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_that_nobody_leads_is_read_from_any_agent() {
-    let cluster = Cluster::start(2).await;
+    let cluster = FakeCluster::start(2).await;
     cluster.create("t", 1);
     produce(&cluster, "t", 1, 0..10).await;
     cluster.change("t", 0, |partition| partition.leaderless = true);
@@ -179,7 +181,7 @@ async fn a_partition_that_nobody_leads_is_read_from_any_agent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_is_a_stream() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     produce(&cluster, "t", 1, 0..30).await;
     let mut consumer = builder(&cluster)
@@ -198,7 +200,7 @@ async fn a_consumer_is_a_stream() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn prefetching_stays_within_its_bound() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 2);
     produce(&cluster, "t", 2, 0..5000).await;
     let mut consumer = builder(&cluster)
@@ -211,9 +213,9 @@ async fn prefetching_stays_within_its_bound() {
         .await
         .unwrap();
     let mut seen = 0;
-    timeout(LONG, async {
+    timeout(TEST_TIMEOUT, async {
         while seen < 5000 {
-            seen += consumer.poll(POLL).await.unwrap().len();
+            seen += consumer.poll(POLL_TIMEOUT).await.unwrap().len();
             // A batch may exceed the limit of its fetch.
             assert!(consumer.metrics().buffered_bytes <= 8192 + 2 * 2048);
         }
@@ -229,7 +231,7 @@ async fn contradictory_settings_are_refused() {
     let base = || {
         Consumer::builder()
             .bootstrap("localhost:1")
-            .metrics_registry(Registry::new())
+            .metrics_registry(MetricsRegistry::new())
     };
     assert!(refused(Consumer::builder()).await);
     assert!(refused(base().group("")).await);
@@ -241,7 +243,7 @@ async fn contradictory_settings_are_refused() {
 }
 
 /// Returns the first offset of each batch of a partition, and the end of its log.
-fn bounds(cluster: &Cluster, topic: &str, partition: usize) -> Vec<i64> {
+fn bounds(cluster: &FakeCluster, topic: &str, partition: usize) -> Vec<i64> {
     let state = cluster.state.lock();
     let log = &state.topics[topic][partition].log;
     let starts = log
@@ -253,7 +255,7 @@ fn bounds(cluster: &Cluster, topic: &str, partition: usize) -> Vec<i64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_object_is_told_and_passed_and_other_partitions_go_on() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 2);
     produce(&cluster, "t", 2, 0..400).await;
     let bounds = bounds(&cluster, "t", 0);
@@ -266,10 +268,10 @@ async fn a_damaged_object_is_told_and_passed_and_other_partitions_go_on() {
         .unwrap();
     let before = usize::try_from(damaged.start).unwrap();
     let mut values = Vec::new();
-    let error = timeout(LONG, async {
+    let error = timeout(TEST_TIMEOUT, async {
         let mut told = None;
         while told.is_none() || values.len() < before + 200 {
-            match consumer.poll(POLL).await {
+            match consumer.poll(POLL_TIMEOUT).await {
                 Ok(records) => values.extend(records.iter().map(|record| (record.partition, record.offset))),
                 Err(error) => told = Some(error),
             }
@@ -304,11 +306,11 @@ async fn a_damaged_object_is_told_and_passed_and_other_partitions_go_on() {
 
     // Repaired records are read without a seek.
     consumer.seek(&of("t", 0), damaged.start).unwrap();
-    failure(&mut consumer).await;
+    next_error(&mut consumer).await;
     cluster.change("t", 0, |partition| partition.damaged = None);
-    let again = timeout(LONG, async {
+    let again = timeout(TEST_TIMEOUT, async {
         loop {
-            match consumer.poll(POLL).await {
+            match consumer.poll(POLL_TIMEOUT).await {
                 Ok(records) if !records.is_empty() => return records.iter().next().unwrap().offset,
                 _ => {}
             }
@@ -319,7 +321,7 @@ async fn a_damaged_object_is_told_and_passed_and_other_partitions_go_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_is_not_hidden_by_the_records_of_other_partitions() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 2);
     produce(&cluster, "t", 2, 0..400).await;
     cluster.change("t", 0, |partition| partition.damaged = Some(0..10));
@@ -330,17 +332,20 @@ async fn an_error_is_not_hidden_by_the_records_of_other_partitions() {
         .await
         .unwrap();
     let mut before = 0;
-    timeout(LONG, async {
-        while let Ok(records) = consumer.poll(POLL).await {
+    timeout(TEST_TIMEOUT, async {
+        while let Ok(records) = consumer.poll(POLL_TIMEOUT).await {
             before += records.len();
         }
     })
     .await
     .expect("nothing fails");
     assert!(before < 200, "told after all that could be read");
-    timeout(LONG, async {
+    timeout(TEST_TIMEOUT, async {
         while before < 200 {
-            before += consumer.poll(POLL).await.map_or(0, |records| records.len());
+            before += consumer
+                .poll(POLL_TIMEOUT)
+                .await
+                .map_or(0, |records| records.len());
         }
     })
     .await
@@ -349,7 +354,7 @@ async fn an_error_is_not_hidden_by_the_records_of_other_partitions() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_goes_on_after_an_error() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 2);
     produce(&cluster, "t", 2, 0..10).await;
     cluster.change("t", 0, |partition| partition.damaged = Some(0..5));
@@ -361,7 +366,7 @@ async fn a_stream_goes_on_after_an_error() {
     let stream = consumer.stream();
     pin_mut!(stream);
     let (mut errors, mut values) = (0, Vec::new());
-    timeout(LONG, async {
+    timeout(TEST_TIMEOUT, async {
         while errors < 2 || values.len() < 5 {
             match stream.next().await.unwrap() {
                 Ok(records) => values.extend(records.iter().map(|record| record.partition)),
@@ -378,8 +383,8 @@ async fn a_stream_goes_on_after_an_error() {
 }
 
 /// Creates a partition with a batch of two records, between others, that cannot be decoded.
-async fn poisoned() -> (Cluster, std::ops::Range<i64>) {
-    let cluster = Cluster::start(1).await;
+async fn cluster_with_damaged_batch() -> (FakeCluster, std::ops::Range<i64>) {
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     produce(&cluster, "t", 1, 0..10).await;
     let mut builder = BatchBuilder::new(Compression::None);
@@ -397,10 +402,10 @@ async fn poisoned() -> (Cluster, std::ops::Range<i64>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_poisoned_batch_is_an_error_with_its_offsets_until_a_seek() {
-    let (cluster, poison) = poisoned().await;
+    let (cluster, poison) = cluster_with_damaged_batch().await;
     let mut consumer = builder(&cluster).assign([of("t", 0)]).build().await.unwrap();
     assert_eq!(read(&mut consumer, 10).await, expected(0..10));
-    let error = failure(&mut consumer).await;
+    let error = next_error(&mut consumer).await;
     let Error::Corrupt {
         offset, next_offset, ..
     } = error
@@ -414,7 +419,7 @@ async fn a_poisoned_batch_is_an_error_with_its_offsets_until_a_seek() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_poisoned_batch_is_passed_over_and_counted_where_that_is_wanted() {
-    let (cluster, _) = poisoned().await;
+    let (cluster, _) = cluster_with_damaged_batch().await;
     let mut consumer = builder(&cluster)
         .assign([of("t", 0)])
         .skip_damaged_batches(true)
@@ -430,9 +435,9 @@ async fn a_poisoned_batch_is_passed_over_and_counted_where_that_is_wanted() {
 /// Calls that return at once in a loop must not starve the other tasks of the thread.
 #[tokio::test]
 async fn an_error_that_lasts_keeps_no_other_task_from_running() {
-    let (cluster, _) = poisoned().await;
+    let (cluster, _) = cluster_with_damaged_batch().await;
     let mut consumer = builder(&cluster).assign([of("t", 0)]).build().await.unwrap();
-    failure(&mut consumer).await;
+    next_error(&mut consumer).await;
     let steps = Arc::new(AtomicUsize::new(0));
     let counted = steps.clone();
     let other = tokio::spawn(async move {
@@ -449,12 +454,12 @@ async fn an_error_that_lasts_keeps_no_other_task_from_running() {
     assert!(steps.load(Ordering::Relaxed) >= 1000);
     assert!(errors < 1000, "it is told again after pauses only");
     // A caller that waits gets the error again.
-    failure(&mut consumer).await;
+    next_error(&mut consumer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_deleted_before_they_were_read_do_not_take_the_others_with_them() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     produce(&cluster, "t", 1, 0..100).await;
     cluster.change("t", 0, |partition| partition.log.start = 33);
@@ -468,9 +473,9 @@ async fn records_deleted_before_they_were_read_do_not_take_the_others_with_them(
     assert_eq!(read(&mut consumer, 67).await, expected(33..100));
     consumer.seek(&of("t", 0), 1000).unwrap();
     produce(&cluster, "t", 1, 100..101).await;
-    timeout(LONG, async {
+    timeout(TEST_TIMEOUT, async {
         while consumer.position(&of("t", 0)).await.unwrap() > 101 {
-            consumer.poll(POLL).await.unwrap();
+            consumer.poll(POLL_TIMEOUT).await.unwrap();
         }
     })
     .await
@@ -479,7 +484,7 @@ async fn records_deleted_before_they_were_read_do_not_take_the_others_with_them(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_made_anew_is_read_from_its_beginning_by_whoever_read_the_old_one() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     produce(&cluster, "t", 1, 0..100).await;
     let mut consumer = builder(&cluster)
@@ -506,12 +511,12 @@ async fn a_topic_made_anew_is_read_from_its_beginning_by_whoever_read_the_old_on
     read(&mut strict, 150).await;
     cluster.delete("t");
     cluster.create("t", 1);
-    assert_eq!(failure(&mut strict).await.code(), ErrorCode::UnknownTopicId);
+    assert_eq!(next_error(&mut strict).await.code(), ErrorCode::UnknownTopicId);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_topic_is_told_and_read_again_when_it_is_there_again() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 2);
     cluster.create("u", 1);
     produce(&cluster, "t", 2, 0..10).await;
@@ -523,14 +528,14 @@ async fn a_deleted_topic_is_told_and_read_again_when_it_is_there_again() {
         .unwrap();
     read(&mut consumer, 10).await;
     cluster.delete("t");
-    let error = failure(&mut consumer).await;
+    let error = next_error(&mut consumer).await;
     assert_eq!(error.code(), ErrorCode::UnknownTopicOrPartition, "{error}");
     assert!(error.to_string().contains("t-"), "{error}");
     produce(&cluster, "u", 1, 10..20).await;
     let read_on = async |consumer: &mut Consumer| {
         let mut values = Vec::new();
         while values.len() < 10 {
-            if let Ok(records) = consumer.poll(POLL).await {
+            if let Ok(records) = consumer.poll(POLL_TIMEOUT).await {
                 values.extend(records.iter().map(|record| record.value.unwrap().to_vec()));
             }
         }
@@ -543,17 +548,17 @@ async fn a_deleted_topic_is_told_and_read_again_when_it_is_there_again() {
             .map(String::into_bytes)
             .collect::<Vec<_>>()
     };
-    let others = timeout(LONG, read_on(&mut consumer)).await;
+    let others = timeout(TEST_TIMEOUT, read_on(&mut consumer)).await;
     assert_eq!(others.expect("the others do not go on"), bytes(10..20));
     cluster.create("t", 2);
     produce(&cluster, "t", 2, 20..30).await;
-    let again = timeout(LONG, read_on(&mut consumer)).await;
+    let again = timeout(TEST_TIMEOUT, read_on(&mut consumer)).await;
     assert_eq!(again.expect("it does not come back"), bytes(20..30));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn topics_without_a_group_are_read_whole_and_new_partitions_from_their_beginning() {
-    let cluster = Cluster::start(2).await;
+    let cluster = FakeCluster::start(2).await;
     cluster.create("t", 1);
     produce(&cluster, "t", 1, 0..10).await;
     let mut consumer = builder(&cluster)
@@ -564,7 +569,7 @@ async fn topics_without_a_group_are_read_whole_and_new_partitions_from_their_beg
         .await
         .unwrap();
     assert_eq!(consumer.subscription(), ["later", "t"]);
-    timeout(LONG, async {
+    timeout(TEST_TIMEOUT, async {
         while consumer.assignment().is_empty() {
             consumer.poll(Duration::from_millis(10)).await.unwrap();
         }
@@ -593,7 +598,7 @@ async fn topics_without_a_group_are_read_whole_and_new_partitions_from_their_beg
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_small_batch_unpacks_to_comes_in_parts() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     let value = vec![7; 1 << 20];
     let mut builder_of_batch = BatchBuilder::new(Compression::Lz4);
@@ -616,9 +621,9 @@ async fn what_a_small_batch_unpacks_to_comes_in_parts() {
         .await
         .unwrap();
     let mut offsets = Vec::new();
-    timeout(LONG, async {
+    timeout(TEST_TIMEOUT, async {
         while offsets.len() < 80 {
-            let records = consumer.poll(POLL).await.unwrap();
+            let records = consumer.poll(POLL_TIMEOUT).await.unwrap();
             let bytes: usize = records.iter().map(|record| record.value.unwrap().len()).sum();
             assert!(bytes <= 8 << 20, "{bytes} at once");
             offsets.extend(records.iter().map(|record| record.offset));
@@ -630,14 +635,21 @@ async fn what_a_small_batch_unpacks_to_comes_in_parts() {
     assert_eq!(consumer.metrics().buffered_bytes, 0);
     consumer.seek(&of("t", 0), 39).unwrap();
     assert_eq!(
-        consumer.poll(LONG).await.unwrap().iter().next().unwrap().offset,
+        consumer
+            .poll(TEST_TIMEOUT)
+            .await
+            .unwrap()
+            .iter()
+            .next()
+            .unwrap()
+            .offset,
         39
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn paused_partitions_starve_no_others_and_show_their_lag() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 3);
     produce(&cluster, "t", 3, 0..3000).await;
     let mut consumer = builder(&cluster)
@@ -651,7 +663,7 @@ async fn paused_partitions_starve_no_others_and_show_their_lag() {
     // The first two fill the limit while the third has no records.
     consumer.pause(&[of("t", 2)]).unwrap();
     consumer.seek(&of("t", 2), 0).unwrap();
-    timeout(LONG, async {
+    timeout(TEST_TIMEOUT, async {
         while consumer.metrics().buffered_bytes < 8192 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -664,10 +676,10 @@ async fn paused_partitions_starve_no_others_and_show_their_lag() {
     read(&mut consumer, 1000).await;
     produce(&cluster, "t", 3, 3000..3300).await;
     read(&mut consumer, 100).await;
-    timeout(LONG, async {
+    timeout(TEST_TIMEOUT, async {
         let lag = |consumer: &Consumer, at: usize| consumer.lag(&paused[at]).map_or(0, |lag| lag.records);
         while lag(&consumer, 0) != 1100 || lag(&consumer, 1) != 1100 {
-            consumer.poll(POLL).await.unwrap();
+            consumer.poll(POLL_TIMEOUT).await.unwrap();
         }
     })
     .await
@@ -678,7 +690,7 @@ async fn paused_partitions_starve_no_others_and_show_their_lag() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_are_had_by_partition_and_their_bytes_without_a_copy() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 2);
     produce(&cluster, "t", 2, 0..100).await;
     let mut consumer = builder(&cluster)
@@ -688,9 +700,9 @@ async fn records_are_had_by_partition_and_their_bytes_without_a_copy() {
         .unwrap();
     let mut next = BTreeMap::new();
     let mut kept = Vec::new();
-    timeout(LONG, async {
+    timeout(TEST_TIMEOUT, async {
         while kept.len() < 100 {
-            let records = consumer.poll(POLL).await.unwrap();
+            let records = consumer.poll(POLL_TIMEOUT).await.unwrap();
             let mut seen = 0;
             for part in records.by_partition() {
                 assert!(

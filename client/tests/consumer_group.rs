@@ -7,20 +7,20 @@ mod fake_agent;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use fake_agent::{
-    Cluster,
-    reading::{LONG, builder, expected, of, produce, read},
+    FakeCluster,
+    helpers::{TEST_TIMEOUT, builder, expected, of, produce, read},
 };
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use streamhouse_client::{
     AutoOffsetReset, Consumer, ErrorCode, TopicPartition,
-    consumer::{Assignor, Committer, ConsumerHandle, RebalanceListener},
+    consumer::{Assignor, ConsumerHandle, OffsetCommitter, RebalanceListener},
 };
 use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_goes_on_where_it_committed() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     produce(&cluster, "t", 1, 0..20).await;
     let group = || {
@@ -51,7 +51,7 @@ async fn a_group_goes_on_where_it_committed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn automatic_commits_cover_only_what_was_polled_past() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     produce(&cluster, "t", 1, 0..10).await;
     let mut consumer = builder(&cluster)
@@ -69,7 +69,7 @@ async fn automatic_commits_cover_only_what_was_polled_past() {
         "the last poll's records may not be processed yet"
     );
     read(&mut consumer, 5).await;
-    timeout(LONG, async {
+    timeout(TEST_TIMEOUT, async {
         while cluster.committed("g", "t", 0) < 5 {
             consumer.poll(Duration::from_millis(5)).await.unwrap();
         }
@@ -82,10 +82,14 @@ async fn automatic_commits_cover_only_what_was_polled_past() {
 
 /// Logs the rebalance callbacks of a member.
 #[derive(Clone, Default)]
-struct Diary(Arc<Mutex<Vec<String>>>);
+struct ListenerLog(Arc<Mutex<Vec<String>>>);
 
-impl RebalanceListener for Diary {
-    fn on_revoked<'a>(&'a self, partitions: &'a [TopicPartition], _: &'a Committer) -> BoxFuture<'a, ()> {
+impl RebalanceListener for ListenerLog {
+    fn on_revoked<'a>(
+        &'a self,
+        partitions: &'a [TopicPartition],
+        _: &'a OffsetCommitter,
+    ) -> BoxFuture<'a, ()> {
         self.0.lock().push(format!("revoked {}", partitions.len()));
         Box::pin(async {})
     }
@@ -120,7 +124,7 @@ async fn poll_until(
             }
         }
     };
-    timeout(LONG, polling)
+    timeout(TEST_TIMEOUT, polling)
         .await
         .expect("the group does not get there");
 }
@@ -131,11 +135,11 @@ fn shares(members: &[&mut Consumer]) -> Vec<usize> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cooperative_group_shares_without_stopping_and_reads_everything_once() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 4);
     produce(&cluster, "t", 4, 0..400).await;
-    let diaries = [Diary::default(), Diary::default()];
-    let member = |diary: &Diary| {
+    let diaries = [ListenerLog::default(), ListenerLog::default()];
+    let member = |diary: &ListenerLog| {
         builder(&cluster)
             .group("g")
             .topics(["t"])
@@ -177,9 +181,9 @@ async fn a_cooperative_group_shares_without_stopping_and_reads_everything_once()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_eager_group_gives_up_everything_first() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 3);
-    let diary = Diary::default();
+    let diary = ListenerLog::default();
     let member = || {
         builder(&cluster)
             .group("g")
@@ -206,10 +210,10 @@ async fn an_eager_group_gives_up_everything_first() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expelled_member_loses_its_partitions_cannot_commit_and_comes_back() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     produce(&cluster, "t", 1, 0..10).await;
-    let diary = Diary::default();
+    let diary = ListenerLog::default();
     let mut consumer = builder(&cluster)
         .group("g")
         .topics(["t"])
@@ -241,7 +245,7 @@ async fn an_expelled_member_loses_its_partitions_cannot_commit_and_comes_back() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_does_not_poll_leaves_its_group() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     let mut consumer = builder(&cluster)
         .group("g")
@@ -255,9 +259,12 @@ async fn a_member_that_does_not_poll_leaves_its_group() {
         shares(members) == [1]
     })
     .await;
-    timeout(LONG, cluster.wait_until(|cluster| cluster.members("g") == 0))
-        .await
-        .expect("it stays");
+    timeout(
+        TEST_TIMEOUT,
+        cluster.wait_until(|cluster| cluster.members("g") == 0),
+    )
+    .await
+    .expect("it stays");
     produce(&cluster, "t", 1, 0..5).await;
     assert_eq!(read(&mut consumer, 5).await, expected(0..5));
     assert_eq!(cluster.members("g"), 1);
@@ -265,7 +272,7 @@ async fn a_member_that_does_not_poll_leaves_its_group() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_grows_is_shared_anew() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     let mut consumer = builder(&cluster)
         .group("g")
@@ -287,7 +294,7 @@ async fn a_topic_that_grows_is_shared_anew() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn new_partitions_are_read_from_their_beginning_soon() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     produce(&cluster, "t", 1, 0..10).await;
     let mut consumer = builder(&cluster)
@@ -313,7 +320,7 @@ async fn new_partitions_are_read_from_their_beginning_soon() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_reads_a_topic_made_anew_from_its_beginning_and_commits_nothing_of_the_old_one() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     produce(&cluster, "t", 1, 0..100).await;
     let mut consumer = builder(&cluster)

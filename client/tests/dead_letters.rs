@@ -6,25 +6,27 @@
 mod fake_agent;
 
 use fake_agent::{
-    Cluster,
-    reading::{LONG, POLL, builder, of, produce},
+    FakeCluster,
+    helpers::{POLL_TIMEOUT, TEST_TIMEOUT, builder, of, produce},
 };
 use streamhouse_client::{
     Consumer, DeadLetters, OwnedRecord, Producer,
     dead_letters::{ERROR_HEADER, OFFSET_HEADER, PARTITION_HEADER, TOPIC_HEADER},
-    metrics::Registry,
+    metrics::MetricsRegistry,
 };
 use tokio::time::timeout;
 
 async fn read_all(consumer: &mut Consumer, count: usize) -> Vec<OwnedRecord> {
     let mut read = Vec::new();
-    let reading = async {
+    let helpers = async {
         while read.len() < count {
-            let records = consumer.poll(POLL).await.unwrap();
+            let records = consumer.poll(POLL_TIMEOUT).await.unwrap();
             read.extend(records.iter().map(|record| record.to_owned()));
         }
     };
-    timeout(LONG, reading).await.expect("the records do not come");
+    timeout(TEST_TIMEOUT, helpers)
+        .await
+        .expect("the records do not come");
     read
 }
 
@@ -35,7 +37,7 @@ fn header<'a>(record: &'a OwnedRecord, name: &str) -> Option<&'a str> {
 
 #[tokio::test]
 async fn a_dead_letter_says_where_its_record_was_and_why_it_is_one() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("orders", 2);
     cluster.create("orders.dead-letters", 1);
     produce(&cluster, "orders", 2, 0..10).await;
@@ -43,7 +45,7 @@ async fn a_dead_letter_says_where_its_record_was_and_why_it_is_one() {
     let read = read_all(&mut consumer, 5).await;
     let producer = Producer::builder()
         .bootstrap(cluster.bootstrap())
-        .metrics_registry(Registry::new());
+        .metrics_registry(MetricsRegistry::new());
     let dead_letters = DeadLetters::new(producer.build().await.unwrap(), "orders.dead-letters");
     let stored = dead_letters
         .send_owned(read[3].clone(), &"no order")

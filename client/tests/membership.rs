@@ -15,31 +15,35 @@ use std::{
 };
 
 use fake_agent::{
-    Cluster,
-    groups::Call,
-    reading::{LONG, POLL, builder, expected, of, produce, read},
+    FakeCluster,
+    groups::HeldCall,
+    helpers::{POLL_TIMEOUT, TEST_TIMEOUT, builder, expected, of, produce, read},
 };
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use streamhouse_client::{
-    Consumer, ConsumerBuilder, Error, ErrorCode, Settings, TopicPartition,
-    consumer::{Assignor, Committer, ConsumerHandle, OffsetAndMetadata, RebalanceListener},
-    metrics::Registry,
+    ClientConfig, Consumer, ConsumerBuilder, Error, ErrorCode, TopicPartition,
+    consumer::{Assignor, ConsumerHandle, OffsetAndMetadata, OffsetCommitter, RebalanceListener},
+    metrics::MetricsRegistry,
 };
 use tokio::time::timeout;
 
 /// Logs the rebalance callbacks of a member.
 #[derive(Clone, Default)]
-struct Diary(Arc<Mutex<Vec<String>>>);
+struct ListenerLog(Arc<Mutex<Vec<String>>>);
 
-impl Diary {
+impl ListenerLog {
     fn write(&self, what: &str, partitions: &[TopicPartition]) {
         self.0.lock().push(format!("{what} {}", partitions.len()));
     }
 }
 
-impl RebalanceListener for Diary {
-    fn on_revoked<'a>(&'a self, partitions: &'a [TopicPartition], _: &'a Committer) -> BoxFuture<'a, ()> {
+impl RebalanceListener for ListenerLog {
+    fn on_revoked<'a>(
+        &'a self,
+        partitions: &'a [TopicPartition],
+        _: &'a OffsetCommitter,
+    ) -> BoxFuture<'a, ()> {
         self.write("revoked", partitions);
         Box::pin(async {})
     }
@@ -59,13 +63,13 @@ impl RebalanceListener for Diary {
     }
 }
 
-fn member(cluster: &Cluster) -> ConsumerBuilder {
+fn member(cluster: &FakeCluster) -> ConsumerBuilder {
     builder(cluster).group("g").topics(["t"]).auto_commit(None)
 }
 
 /// Polls until this many partitions are assigned.
 async fn poll_until_assigned(consumer: &mut Consumer, partitions: usize) {
-    within(async {
+    within_timeout(async {
         while consumer.assignment().len() != partitions {
             consumer.poll(Duration::from_millis(20)).await.unwrap();
         }
@@ -73,14 +77,14 @@ async fn poll_until_assigned(consumer: &mut Consumer, partitions: usize) {
     .await;
 }
 
-async fn within<T>(what: impl Future<Output = T>) -> T {
-    timeout(LONG, what).await.expect("it does not get there")
+async fn within_timeout<T>(what: impl Future<Output = T>) -> T {
+    timeout(TEST_TIMEOUT, what).await.expect("it does not get there")
 }
 
 /// Waits until the cluster has answered this many more heartbeats.
-async fn beats(cluster: &Cluster, more: usize) {
+async fn wait_for_heartbeats(cluster: &FakeCluster, more: usize) {
     let before = cluster.group("g", |group| group.beats);
-    within(cluster.wait_until(|cluster| {
+    within_timeout(cluster.wait_until(|cluster| {
         let now = cluster.state.lock().group_beats("g");
         now >= before + more
     }))
@@ -89,10 +93,10 @@ async fn beats(cluster: &Cluster, more: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cooperative_rebalance_goes_on_without_polls_and_leaves_commits_by_hand_alone() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 8);
     produce(&cluster, "t", 8, 0..80).await;
-    let diary = Diary::default();
+    let diary = ListenerLog::default();
     let mut one = member(&cluster)
         .rebalance_listener(diary.clone())
         .build()
@@ -121,13 +125,13 @@ async fn a_cooperative_rebalance_goes_on_without_polls_and_leaves_commits_by_han
     };
     tokio::select! {
         () = works => {}
-        _ = async { loop { two.poll(POLL).await.unwrap(); } } => {}
+        _ = async { loop { two.poll(POLL_TIMEOUT).await.unwrap(); } } => {}
     }
     handle
         .commit_offsets((0..8).map(|partition| (of("t", partition), 10)))
         .await
         .unwrap();
-    within(async {
+    within_timeout(async {
         while two.assignment().len() < 4 {
             values.extend(
                 one.poll(Duration::from_millis(10))
@@ -153,16 +157,16 @@ async fn a_cooperative_rebalance_goes_on_without_polls_and_leaves_commits_by_han
 }
 
 /// A listener whose `on_revoked` takes as long as five heartbeats.
-struct Slow(Cluster, Diary);
+struct SlowListener(FakeCluster, ListenerLog);
 
-impl RebalanceListener for Slow {
+impl RebalanceListener for SlowListener {
     fn on_revoked<'a>(
         &'a self,
         partitions: &'a [TopicPartition],
-        commits: &'a Committer,
+        commits: &'a OffsetCommitter,
     ) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            beats(&self.0, 5).await;
+            wait_for_heartbeats(&self.0, 5).await;
             commits.commit().await.expect("the last commit is refused");
             self.1.write("revoked", partitions);
         })
@@ -177,12 +181,12 @@ impl RebalanceListener for Slow {
 #[tokio::test(flavor = "multi_thread")]
 async fn heartbeats_go_on_while_a_member_works_and_while_it_gives_up_its_partitions() {
     for assignor in [Assignor::Range, Assignor::CooperativeSticky] {
-        let cluster = Cluster::start(1).await;
+        let cluster = FakeCluster::start(1).await;
         cluster.create("t", 2);
         produce(&cluster, "t", 2, 0..10).await;
-        let diary = Diary::default();
+        let diary = ListenerLog::default();
         let group = || member(&cluster).assignors([assignor]);
-        let listener = Slow(cluster.clone(), diary.clone());
+        let listener = SlowListener(cluster.clone(), diary.clone());
         let mut one = group().rebalance_listener(listener).build().await.unwrap();
         read(&mut one, 10).await;
         let mut two = group().build().await.unwrap();
@@ -194,13 +198,13 @@ async fn heartbeats_go_on_while_a_member_works_and_while_it_gives_up_its_partiti
         let first = async {
             // It has learned of the rebalance, and continues processing.
             cluster.wait_until(|cluster| cluster.members("g") == 2).await;
-            beats(&cluster, 5).await;
+            wait_for_heartbeats(&cluster, 5).await;
             poll_until_assigned(&mut one, 1).await;
             loop {
-                one.poll(POLL).await.unwrap();
+                one.poll(POLL_TIMEOUT).await.unwrap();
             }
         };
-        within(async {
+        within_timeout(async {
             tokio::select! { () = second => {}, () = first => {} }
         })
         .await;
@@ -214,10 +218,10 @@ async fn heartbeats_go_on_while_a_member_works_and_while_it_gives_up_its_partiti
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expelled_member_reads_and_commits_nothing_of_before_and_its_positions_come_anew() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     produce(&cluster, "t", 1, 0..20).await;
-    let diary = Diary::default();
+    let diary = ListenerLog::default();
     let mut one = member(&cluster)
         .max_poll_records(5)
         .rebalance_listener(diary.clone())
@@ -228,7 +232,7 @@ async fn an_expelled_member_reads_and_commits_nothing_of_before_and_its_position
     let handle = one.handle();
     cluster.expel("g", &one.member_id());
     let mut two = member(&cluster).build().await.unwrap();
-    within(async {
+    within_timeout(async {
         // The expelled member learns of it even without a poll.
         while !handle.assignment().is_empty() {
             tokio::task::yield_now().await;
@@ -258,55 +262,55 @@ async fn an_expelled_member_reads_and_commits_nothing_of_before_and_its_position
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_ghost_stays_behind_whenever_a_consumer_closes() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 2);
     let mut one = member(&cluster).build().await.unwrap();
     poll_until_assigned(&mut one, 2).await;
     // The rebalance waits, so the join during which this one closes is not answered.
-    cluster.hold("g", Call::Join);
+    cluster.hold("g", HeldCall::Join);
     let mut two = member(&cluster).build().await.unwrap();
     tokio::select! {
-        _ = two.poll(LONG) => panic!("it joined"),
-        () = within(cluster.wait_until(|cluster| cluster.members("g") == 2)) => {}
+        _ = two.poll(TEST_TIMEOUT) => panic!("it joined"),
+        () = within_timeout(cluster.wait_until(|cluster| cluster.members("g") == 2)) => {}
     }
-    within(two.close()).await.unwrap();
+    within_timeout(two.close()).await.unwrap();
     assert_eq!(cluster.members("g"), 1, "a member that nobody is");
-    cluster.release("g", Call::Join);
+    cluster.release("g", HeldCall::Join);
     // Its id is in flight.
-    cluster.hold("g", Call::Id);
+    cluster.hold("g", HeldCall::Id);
     let mut three = member(&cluster).build().await.unwrap();
     let asks = cluster.wait_until(|cluster| cluster.state.lock().group_waiting("g") == 1);
     tokio::select! {
-        _ = three.poll(LONG) => panic!("it joined"),
-        () = within(asks) => {}
+        _ = three.poll(TEST_TIMEOUT) => panic!("it joined"),
+        () = within_timeout(asks) => {}
     }
-    let release = async { cluster.release("g", Call::Id) };
-    within(async { tokio::join!(three.close(), release).0 })
+    let release = async { cluster.release("g", HeldCall::Id) };
+    within_timeout(async { tokio::join!(three.close(), release).0 })
         .await
         .unwrap();
     assert_eq!(cluster.members("g"), 1, "a name that nobody has");
     // The join was answered, but no poll has taken over its partitions.
     let mut four = member(&cluster).build().await.unwrap();
     let generation = one.generation();
-    let _ = timeout(Duration::from_millis(1), four.poll(LONG)).await;
-    within(async {
+    let _ = timeout(Duration::from_millis(1), four.poll(TEST_TIMEOUT)).await;
+    within_timeout(async {
         while one.generation() <= generation || four.generation() < one.generation() {
             tokio::task::yield_now().await;
         }
     })
     .await;
-    within(four.close()).await.unwrap();
+    within_timeout(four.close()).await.unwrap();
     assert_eq!(cluster.members("g"), 1);
-    within(one.close()).await.unwrap();
+    within_timeout(one.close()).await.unwrap();
     assert_eq!(cluster.members("g"), 0);
 }
 
 /// A listener whose first `on_revoked` never returns.
 #[derive(Clone, Default)]
-struct Stuck(Arc<AtomicUsize>);
+struct StuckListener(Arc<AtomicUsize>);
 
-impl RebalanceListener for Stuck {
-    fn on_revoked<'a>(&'a self, _: &'a [TopicPartition], commits: &'a Committer) -> BoxFuture<'a, ()> {
+impl RebalanceListener for StuckListener {
+    fn on_revoked<'a>(&'a self, _: &'a [TopicPartition], commits: &'a OffsetCommitter) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             if self.0.fetch_add(1, Ordering::Relaxed) == 0 {
                 std::future::pending::<()>().await;
@@ -318,10 +322,10 @@ impl RebalanceListener for Stuck {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_close_that_was_cut_off_can_be_repeated_and_closed_means_closed() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     produce(&cluster, "t", 1, 0..10).await;
-    let stuck = Stuck::default();
+    let stuck = StuckListener::default();
     let mut consumer = member(&cluster)
         .rebalance_listener(stuck.clone())
         .build()
@@ -334,11 +338,11 @@ async fn a_close_that_was_cut_off_can_be_repeated_and_closed_means_closed() {
         .await
         .unwrap_err();
     assert!(matches!(cut_off, Error::Timeout { .. }), "{cut_off}");
-    assert_eq!(consumer.poll(POLL).await.unwrap_err(), Error::Closed);
-    within(consumer.close()).await.unwrap();
+    assert_eq!(consumer.poll(POLL_TIMEOUT).await.unwrap_err(), Error::Closed);
+    within_timeout(consumer.close()).await.unwrap();
     assert_eq!((cluster.committed("g", "t", 0), cluster.members("g")), (10, 0));
     assert_eq!(stuck.0.load(Ordering::Relaxed), 2);
-    within(consumer.close()).await.unwrap();
+    within_timeout(consumer.close()).await.unwrap();
     assert_eq!(consumer.subscribe(["t"]).await, Err(Error::Closed));
     assert_eq!(consumer.assign([of("t", 0)]).await, Err(Error::Closed));
     assert_eq!(consumer.unsubscribe().await, Err(Error::Closed));
@@ -360,12 +364,12 @@ async fn a_close_that_was_cut_off_can_be_repeated_and_closed_means_closed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_in_the_background_never_undoes_a_newer_one_and_close_waits_for_it() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     produce(&cluster, "t", 1, 0..40).await;
     let mut consumer = member(&cluster).max_poll_records(1).build().await.unwrap();
     for round in 0..4 {
-        cluster.hold("g", Call::Commit);
+        cluster.hold("g", HeldCall::Commit);
         let outcomes = Arc::new(AtomicUsize::new(0));
         for _ in 0..10 {
             read(&mut consumer, 1).await;
@@ -375,12 +379,13 @@ async fn a_commit_in_the_background_never_undoes_a_newer_one_and_close_waits_for
                 outcomes.fetch_add(1, Ordering::Relaxed);
             });
         }
-        cluster.release("g", Call::Commit);
+        cluster.release("g", HeldCall::Commit);
         if round == 3 {
-            within(consumer.close()).await.unwrap();
+            within_timeout(consumer.close()).await.unwrap();
         }
-        within(cluster.wait_until(|cluster| cluster.committed("g", "t", 0) == (round + 1) * 10)).await;
-        within(async {
+        within_timeout(cluster.wait_until(|cluster| cluster.committed("g", "t", 0) == (round + 1) * 10))
+            .await;
+        within_timeout(async {
             while outcomes.load(Ordering::Relaxed) < 10 {
                 tokio::task::yield_now().await;
             }
@@ -395,33 +400,33 @@ async fn a_commit_in_the_background_never_undoes_a_newer_one_and_close_waits_for
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_never_leaves_under_the_generation_of_a_later_assignment() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     produce(&cluster, "t", 1, 0..10).await;
     let mut consumer = member(&cluster).max_poll_records(5).build().await.unwrap();
     read(&mut consumer, 5).await;
     let generation = consumer.generation();
-    cluster.hold("g", Call::CommitAnswer);
+    cluster.hold("g", HeldCall::CommitAnswer);
     let outcomes = Arc::new(Mutex::new(Vec::new()));
     for number in 0..2 {
         let outcomes = outcomes.clone();
         consumer.commit_async(move |outcome| outcomes.lock().push((number, outcome.is_ok())));
         if number == 0 {
-            within(cluster.wait_until(|cluster| cluster.committed("g", "t", 0) == 5)).await;
+            within_timeout(cluster.wait_until(|cluster| cluster.committed("g", "t", 0) == 5)).await;
             read(&mut consumer, 5).await;
         }
     }
     // The second commit waits for the first while the member is expelled, joins again and reads on
     // from its commit.
     cluster.expel("g", &consumer.member_id());
-    within(async {
+    within_timeout(async {
         while consumer.generation() <= generation || consumer.assignment().is_empty() {
             consumer.poll(Duration::from_millis(10)).await.unwrap();
         }
     })
     .await;
-    cluster.release("g", Call::CommitAnswer);
-    within(async {
+    cluster.release("g", HeldCall::CommitAnswer);
+    within_timeout(async {
         while outcomes.lock().len() < 2 {
             tokio::task::yield_now().await;
         }
@@ -433,9 +438,9 @@ async fn a_commit_never_leaves_under_the_generation_of_a_later_assignment() {
 }
 
 /// A listener that seeks to an offset stored elsewhere.
-struct Elsewhere(i64);
+struct SeekingListener(i64);
 
-impl RebalanceListener for Elsewhere {
+impl RebalanceListener for SeekingListener {
     fn on_assigned<'a>(
         &'a self,
         partitions: &'a [TopicPartition],
@@ -453,11 +458,11 @@ impl RebalanceListener for Elsewhere {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn positions_can_be_set_before_records_flow() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     produce(&cluster, "t", 1, 0..20).await;
     let mut consumer = member(&cluster)
-        .rebalance_listener(Elsewhere(7))
+        .rebalance_listener(SeekingListener(7))
         .build()
         .await
         .unwrap();
@@ -467,7 +472,7 @@ async fn positions_can_be_set_before_records_flow() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handle_steers_a_consumer_that_waits_in_a_poll_elsewhere() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     produce(&cluster, "t", 1, 0..10).await;
     let mut consumer = member(&cluster).build().await.unwrap();
@@ -475,18 +480,20 @@ async fn a_handle_steers_a_consumer_that_waits_in_a_poll_elsewhere() {
     let handle = consumer.handle();
     let (woken, wakes) = tokio::sync::oneshot::channel();
     let polling = tokio::spawn(async move {
-        woken.send(consumer.poll(LONG * 10).await.unwrap().len()).unwrap();
+        woken
+            .send(consumer.poll(TEST_TIMEOUT * 10).await.unwrap().len())
+            .unwrap();
         (read(&mut consumer, 4).await, consumer)
     });
     handle.wakeup();
-    assert_eq!(within(wakes).await, Ok(0));
+    assert_eq!(within_timeout(wakes).await, Ok(0));
     assert_eq!(handle.assignment(), [of("t", 0)]);
-    assert_eq!(within(handle.position(&of("t", 0))).await.unwrap(), 10);
+    assert_eq!(within_timeout(handle.position(&of("t", 0))).await.unwrap(), 10);
     handle.pause(&[of("t", 0)]).unwrap();
     handle.seek(&of("t", 0), 6).unwrap();
     assert_eq!(handle.paused(), [of("t", 0)]);
     handle.resume(&[of("t", 0)]).unwrap();
-    let (values, consumer) = within(polling).await.unwrap();
+    let (values, consumer) = within_timeout(polling).await.unwrap();
     assert_eq!(values, expected(6..10));
     handle.commit().await.unwrap();
     assert_eq!(cluster.committed("g", "t", 0), 10);
@@ -497,11 +504,11 @@ async fn a_handle_steers_a_consumer_that_waits_in_a_poll_elsewhere() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_subscription_keeps_the_member_and_what_it_still_wants() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     for topic in ["t", "u", "v"] {
         cluster.create(topic, 2);
     }
-    let diary = Diary::default();
+    let diary = ListenerLog::default();
     let mut consumer = member(&cluster)
         .topics(["t", "u"])
         .rebalance_listener(diary.clone())
@@ -513,7 +520,7 @@ async fn another_subscription_keeps_the_member_and_what_it_still_wants() {
     consumer.subscribe(["u", "v"]).await.unwrap();
     assert_eq!(consumer.subscription(), ["u", "v"]);
     let wanted = [of("u", 0), of("u", 1), of("v", 0), of("v", 1)];
-    within(async {
+    within_timeout(async {
         while consumer.assignment() != wanted {
             consumer.poll(Duration::from_millis(20)).await.unwrap();
         }
@@ -527,7 +534,7 @@ async fn another_subscription_keeps_the_member_and_what_it_still_wants() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_note_is_kept_with_the_offset() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     produce(&cluster, "t", 1, 0..5).await;
     let mut consumer = member(&cluster).build().await.unwrap();
@@ -552,18 +559,18 @@ async fn a_note_is_kept_with_the_offset() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pattern_covers_topics_that_come_later() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     for topic in ["orders-1", "orders-2", "old-orders-1"] {
         cluster.create(topic, 1);
     }
-    let diary = Diary::default();
-    let settings = Settings {
+    let diary = ListenerLog::default();
+    let settings = ClientConfig {
         metadata_max_age: Duration::from_millis(100),
-        ..Settings::new(cluster.bootstrap())
+        ..ClientConfig::new(cluster.bootstrap())
     };
     let mut consumer = Consumer::builder()
-        .settings(settings)
-        .metrics_registry(Registry::new())
+        .client_config(settings)
+        .metrics_registry(MetricsRegistry::new())
         .heartbeat(Duration::from_millis(50))
         .group("g")
         .rebalance_listener(diary.clone())

@@ -14,25 +14,25 @@ use std::{
     time::Duration,
 };
 
-use fake_agent::{Cluster, Fault};
+use fake_agent::{FakeCluster, ProduceFault};
 use parking_lot::Mutex;
 use streamhouse_client::{
-    Client, Error, ErrorCode, Producer, ProducerBuilder, Record, RecordRef, Settings,
-    metrics::Registry,
+    Client, ClientConfig, Error, ErrorCode, Producer, ProducerBuilder, Record, RecordRef,
+    metrics::MetricsRegistry,
     producer::{Compression, key_partition},
 };
 
-const LONG: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-fn builder(cluster: &Cluster) -> ProducerBuilder {
-    let settings = Settings {
+fn builder(cluster: &FakeCluster) -> ProducerBuilder {
+    let settings = ClientConfig {
         retry_backoff: Duration::from_millis(5),
         retry_backoff_max: Duration::from_millis(50),
-        ..Settings::new(cluster.bootstrap())
+        ..ClientConfig::new(cluster.bootstrap())
     };
     Producer::builder()
-        .settings(settings)
-        .metrics_registry(Registry::new())
+        .client_config(settings)
+        .metrics_registry(MetricsRegistry::new())
         .linger(Duration::from_millis(1))
 }
 
@@ -75,7 +75,7 @@ async fn send_numbered(
 
 /// Asserts that every acknowledged record is stored at its offset, once, and in the order sent.
 fn assert_stored(
-    cluster: &Cluster,
+    cluster: &FakeCluster,
     topic: &str,
     partitions: usize,
     results: &[streamhouse_client::Result<i64>],
@@ -99,7 +99,7 @@ fn assert_stored(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_are_stored_where_and_as_they_were_sent() {
-    let cluster = Cluster::start(2).await;
+    let cluster = FakeCluster::start(2).await;
     cluster.create("t", 4);
     let producer = builder(&cluster).build().await.unwrap();
     let results = send_numbered(&producer, "t", 1000, 4).await;
@@ -111,7 +111,7 @@ async fn records_are_stored_where_and_as_they_were_sent() {
         (stats.records_sent, stats.pending_records, stats.buffered_bytes),
         (1000, 0, 0)
     );
-    producer.close(LONG).await.unwrap();
+    producer.close(TEST_TIMEOUT).await.unwrap();
     // A rejected record is returned.
     let late = Record::new("t", "late").with_key("k").with_header("h", "v");
     let refused = producer.send(late.clone()).await.unwrap_err();
@@ -126,7 +126,7 @@ async fn records_are_stored_where_and_as_they_were_sent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_choose_partitions_as_kafka_does_and_the_rest_spreads() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 3);
     let producer = builder(&cluster).build().await.unwrap();
     let topic = producer.topic("t").await.unwrap();
@@ -153,7 +153,7 @@ async fn keys_choose_partitions_as_kafka_does_and_the_rest_spreads() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_doubled_or_reordered_whatever_goes_wrong() {
-    use Fault::{LoseAnswer, LoseRequest, MoveLeader, Refuse, Throttle};
+    use ProduceFault::{LoseAnswer, LoseRequest, MoveLeader, Refuse, Throttle};
     let faults = [
         LoseAnswer,
         LoseRequest,
@@ -163,13 +163,13 @@ async fn nothing_is_lost_doubled_or_reordered_whatever_goes_wrong() {
         Refuse(ErrorCode::StorageUnavailable),
         Refuse(ErrorCode::MetadataUnavailable),
         Refuse(ErrorCode::LeaderNotAvailable),
-        Fault::None,
+        ProduceFault::None,
     ];
     for seed in 0..6_usize {
-        let cluster = Cluster::start(3).await;
+        let cluster = FakeCluster::start(3).await;
         cluster.create("t", 3);
         cluster.state.lock().hints = seed % 2 == 0;
-        cluster.script((0..60).map(|at| faults[(at * 7 + seed * 5 + at * at * seed) % faults.len()]));
+        cluster.script_faults((0..60).map(|at| faults[(at * 7 + seed * 5 + at * at * seed) % faults.len()]));
         let producer = builder(&cluster)
             .batch_size(1024)
             .linger(Duration::ZERO)
@@ -194,13 +194,13 @@ async fn nothing_is_lost_doubled_or_reordered_whatever_goes_wrong() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_idempotence_order_still_holds_and_nothing_is_lost() {
-    let cluster = Cluster::start(2).await;
+    let cluster = FakeCluster::start(2).await;
     cluster.create("t", 2);
-    cluster.script([
-        Fault::Refuse(ErrorCode::ResourceExhausted),
-        Fault::None,
-        Fault::MoveLeader,
-        Fault::Refuse(ErrorCode::LeaderNotAvailable),
+    cluster.script_faults([
+        ProduceFault::Refuse(ErrorCode::ResourceExhausted),
+        ProduceFault::None,
+        ProduceFault::MoveLeader,
+        ProduceFault::Refuse(ErrorCode::LeaderNotAvailable),
     ]);
     let producer = builder(&cluster)
         .idempotent(false)
@@ -216,9 +216,9 @@ async fn without_idempotence_order_still_holds_and_nothing_is_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_batch_fails_alone_and_those_behind_it_are_renumbered() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
-    cluster.script([Fault::None, Fault::Refuse(ErrorCode::InvalidRecord)]);
+    cluster.script_faults([ProduceFault::None, ProduceFault::Refuse(ErrorCode::InvalidRecord)]);
     let producer = builder(&cluster)
         .batch_size(1024)
         .linger(Duration::ZERO)
@@ -237,12 +237,12 @@ async fn a_refused_batch_fails_alone_and_those_behind_it_are_renumbered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hint_is_followed_without_asking_for_metadata() {
-    let cluster = Cluster::start(2).await;
+    let cluster = FakeCluster::start(2).await;
     cluster.create("t", 1);
     let producer = builder(&cluster).build().await.unwrap();
     producer.send(Record::new("t", "a")).await.unwrap().await.unwrap();
     let asked = cluster.state.lock().metadata_asked;
-    cluster.script([Fault::MoveLeader]);
+    cluster.script_faults([ProduceFault::MoveLeader]);
     producer.send(Record::new("t", "b")).await.unwrap().await.unwrap();
     assert_eq!(cluster.state.lock().metadata_asked, asked);
     assert_eq!(cluster.values("t", 0), ["a", "b"]);
@@ -250,11 +250,11 @@ async fn a_hint_is_followed_without_asking_for_metadata() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bootstrap_agent_may_go_away() {
-    let cluster = Cluster::start(2).await;
+    let cluster = FakeCluster::start(2).await;
     cluster.create("t", 2);
     let producer = Producer::builder()
         .bootstrap(cluster.address(0))
-        .metrics_registry(Registry::new())
+        .metrics_registry(MetricsRegistry::new())
         .build()
         .await
         .unwrap();
@@ -267,9 +267,9 @@ async fn the_bootstrap_agent_may_go_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_throttled_producer_waits() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
-    cluster.script([Fault::Throttle(150)]);
+    cluster.script_faults([ProduceFault::Throttle(150)]);
     let producer = builder(&cluster).linger(Duration::ZERO).build().await.unwrap();
     producer.send(Record::new("t", "a")).await.unwrap().await.unwrap();
     producer.send(Record::new("t", "b")).await.unwrap().await.unwrap();
@@ -279,9 +279,9 @@ async fn a_throttled_producer_waits() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_agent_blocks_neither_send_nor_delivery_for_ever() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
-    cluster.script([Fault::Silence; 50]);
+    cluster.script_faults([ProduceFault::Silence; 50]);
     let producer = builder(&cluster)
         .batch_size(1024)
         .buffer_memory(4096)
@@ -317,9 +317,9 @@ async fn a_silent_agent_blocks_neither_send_nor_delivery_for_ever() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_answer_is_asked_for_again_after_the_request_timeout() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
-    cluster.script([Fault::Silence]);
+    cluster.script_faults([ProduceFault::Silence]);
     let producer = builder(&cluster)
         .request_timeout(Duration::from_millis(200))
         .build()
@@ -337,9 +337,9 @@ async fn a_lost_answer_is_asked_for_again_after_the_request_timeout() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_of_unknown_outcome_times_out_and_the_next_ones_go_on() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
-    cluster.script([Fault::None, Fault::Silence]);
+    cluster.script_faults([ProduceFault::None, ProduceFault::Silence]);
     let producer = builder(&cluster)
         .delivery_timeout(Duration::from_millis(300))
         .request_timeout(Duration::from_millis(150))
@@ -355,8 +355,8 @@ async fn a_batch_of_unknown_outcome_times_out_and_the_next_ones_go_on() {
         .unwrap();
     // The answer to the second is lost for longer than its time limit, and its retries are
     // rejected.
-    cluster.script(std::iter::repeat_n(
-        Fault::Refuse(ErrorCode::StorageUnavailable),
+    cluster.script_faults(std::iter::repeat_n(
+        ProduceFault::Refuse(ErrorCode::StorageUnavailable),
         30,
     ));
     let second = producer.send(Record::new("t", "000001")).await.unwrap().await;
@@ -377,13 +377,13 @@ async fn a_batch_of_unknown_outcome_times_out_and_the_next_ones_go_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_callback_is_called_once() {
-    let cluster = Cluster::start(2).await;
+    let cluster = FakeCluster::start(2).await;
     cluster.create("t", 2);
-    cluster.script([
-        Fault::LoseAnswer,
-        Fault::None,
-        Fault::Refuse(ErrorCode::InvalidRecord),
-        Fault::LoseRequest,
+    cluster.script_faults([
+        ProduceFault::LoseAnswer,
+        ProduceFault::None,
+        ProduceFault::Refuse(ErrorCode::InvalidRecord),
+        ProduceFault::LoseRequest,
     ]);
     let producer = builder(&cluster).batch_size(1024).build().await.unwrap();
     let calls: Arc<Vec<AtomicUsize>> = Arc::new((0..300).map(|_| AtomicUsize::new(0)).collect());
@@ -407,9 +407,9 @@ async fn every_callback_is_called_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn close_settles_everything_even_when_nobody_answers() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
-    cluster.script([Fault::Silence; 10]);
+    cluster.script_faults([ProduceFault::Silence; 10]);
     let producer = builder(&cluster).build().await.unwrap();
     let delivery = producer.send(Record::new("t", "a")).await.unwrap();
     assert!(matches!(
@@ -427,7 +427,7 @@ async fn close_settles_everything_even_when_nobody_answers() {
 }
 
 /// Builds a producer that sends nothing before a flush.
-fn lingering(cluster: &Cluster) -> ProducerBuilder {
+fn lingering(cluster: &FakeCluster) -> ProducerBuilder {
     builder(cluster)
         .linger(Duration::from_secs(3600))
         .delivery_timeout(Duration::from_secs(7200))
@@ -435,7 +435,7 @@ fn lingering(cluster: &Cluster) -> ProducerBuilder {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn linger_does_not_hold_up_a_flush() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 3);
     let producer = builder(&cluster)
         .linger(Duration::from_secs(3600))
@@ -452,13 +452,13 @@ async fn linger_does_not_hold_up_a_flush() {
             .all(|delivery| delivery.unwrap().try_result().unwrap().is_ok())
     );
     let last = producer.send(Record::new("t", "b")).await.unwrap();
-    producer.close(LONG).await.unwrap();
+    producer.close(TEST_TIMEOUT).await.unwrap();
     assert!(last.try_result().unwrap().is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_sent_is_refused_at_once() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     let producer = builder(&cluster)
         .batch_size(1024)
@@ -489,7 +489,7 @@ async fn what_cannot_be_sent_is_refused_at_once() {
 
 #[tokio::test]
 async fn an_agent_that_says_nothing_does_not_hide_the_others() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     // These accept connections and never answer, like the address of a deleted pod. Which agent is
     // called first is random.
@@ -501,15 +501,15 @@ async fn an_agent_that_says_nothing_does_not_hide_the_others() {
         bootstrap = format!("{},{bootstrap}", listener.local_addr().unwrap());
     }
     for _ in 0..4 {
-        let settings = Settings {
+        let settings = ClientConfig {
             connect_timeout: Duration::from_secs(3600),
             request_timeout: Duration::from_secs(3600),
-            ..Settings::new(bootstrap.clone())
+            ..ClientConfig::new(bootstrap.clone())
         };
         let producer = builder(&cluster)
-            .settings(settings)
+            .client_config(settings)
             .idempotent(false)
-            .max_block(LONG)
+            .max_block(TEST_TIMEOUT)
             .delivery_timeout(Duration::from_secs(7200))
             .build()
             .await
@@ -520,7 +520,7 @@ async fn an_agent_that_says_nothing_does_not_hide_the_others() {
 
 #[tokio::test]
 async fn an_unknown_topic_is_named_in_the_error() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     let producer = builder(&cluster)
         .max_block(Duration::from_millis(200))
         .build()
@@ -537,7 +537,7 @@ async fn contradictory_settings_are_refused() {
     let base = || {
         Producer::builder()
             .bootstrap("localhost:1")
-            .metrics_registry(Registry::new())
+            .metrics_registry(MetricsRegistry::new())
     };
     assert!(refused(Producer::builder()).await);
     assert!(refused(base().bootstrap("ftp://x")).await);
@@ -546,13 +546,20 @@ async fn contradictory_settings_are_refused() {
     assert!(refused(base().batch_size(9 << 20)).await);
     assert!(refused(base().buffer_memory(1000)).await);
     assert!(refused(base().compression(Compression::Zstd)).await);
-    assert!(refused(base().linger(LONG).delivery_timeout(Duration::from_secs(1))).await);
+    assert!(
+        refused(
+            base()
+                .linger(TEST_TIMEOUT)
+                .delivery_timeout(Duration::from_secs(1))
+        )
+        .await
+    );
     assert!(base().build().await.is_ok());
     // A shared client has its own settings.
     let client = Client::connect("localhost:1").unwrap();
-    let shared = || client.producer().metrics_registry(Registry::new());
+    let shared = || client.producer().metrics_registry(MetricsRegistry::new());
     let refusal = shared()
-        .request_timeout(LONG * 2)
+        .request_timeout(TEST_TIMEOUT * 2)
         .client_id("me")
         .build()
         .await
@@ -562,8 +569,8 @@ async fn contradictory_settings_are_refused() {
         text.contains("client_id, request_timeout") && text.contains("shared client"),
         "{text}"
     );
-    assert!(refused(shared().settings(Settings::new("localhost:2"))).await);
-    assert!(shared().linger(LONG).build().await.is_ok());
-    let consumer = client.consumer().request_timeout(LONG * 2).build().await;
+    assert!(refused(shared().client_config(ClientConfig::new("localhost:2"))).await);
+    assert!(shared().linger(TEST_TIMEOUT).build().await.is_ok());
+    let consumer = client.consumer().request_timeout(TEST_TIMEOUT * 2).build().await;
     assert!(matches!(consumer, Err(Error::Config(_))));
 }

@@ -15,37 +15,37 @@ use std::{
     time::Duration,
 };
 
-use fake_agent::{Cluster, Fault};
+use fake_agent::{FakeCluster, ProduceFault};
 use parking_lot::Mutex;
 use streamhouse_client::{
-    Delivery, Error, ErrorCode, Producer, ProducerBuilder, Record, RecordRef, Settings,
-    metrics::Registry,
+    ClientConfig, Delivery, Error, ErrorCode, Producer, ProducerBuilder, Record, RecordRef,
+    metrics::MetricsRegistry,
     producer::{Compression, key_partition},
 };
 use streamhouse_core::time::Entropy;
 use tokio::time::timeout;
 
 /// Longer than anything in these tests takes unless it hangs.
-const LONG: Duration = Duration::from_secs(60);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Default limit of a topic.
 const DEFAULT_LIMIT: usize = 1_048_588;
 
-fn settings(cluster: &Cluster) -> Settings {
-    Settings {
+fn settings(cluster: &FakeCluster) -> ClientConfig {
+    ClientConfig {
         retry_backoff: Duration::from_millis(5),
         retry_backoff_max: Duration::from_millis(50),
-        ..Settings::new(cluster.bootstrap())
+        ..ClientConfig::new(cluster.bootstrap())
     }
 }
 
-fn builder(cluster: &Cluster) -> ProducerBuilder {
+fn builder(cluster: &FakeCluster) -> ProducerBuilder {
     Producer::builder()
-        .settings(settings(cluster))
-        .metrics_registry(Registry::new())
+        .client_config(settings(cluster))
+        .metrics_registry(MetricsRegistry::new())
 }
 
 /// Builds a producer that sends nothing before a flush.
-fn lingering(cluster: &Cluster) -> ProducerBuilder {
+fn lingering(cluster: &FakeCluster) -> ProducerBuilder {
     builder(cluster)
         .linger(Duration::from_secs(3600))
         .delivery_timeout(Duration::from_secs(7200))
@@ -64,10 +64,10 @@ fn noise(size: usize, seed: u64) -> Vec<u8> {
 }
 
 /// Waits for all deliveries. Returns the number of failures and one of the errors.
-async fn settle(deliveries: Vec<Delivery>) -> (usize, Option<Error>) {
+async fn await_all(deliveries: Vec<Delivery>) -> (usize, Option<Error>) {
     let mut failed = (0, None);
     for delivery in deliveries {
-        if let Err(error) = timeout(LONG, delivery).await.expect("a delivery hangs") {
+        if let Err(error) = timeout(TEST_TIMEOUT, delivery).await.expect("a delivery hangs") {
             failed = (failed.0 + 1, Some(error));
         }
     }
@@ -76,11 +76,11 @@ async fn settle(deliveries: Vec<Delivery>) -> (usize, Option<Error>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_that_do_not_compress_are_stored_at_defaults() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     for codec in [Compression::Lz4, Compression::Snappy, Compression::Gzip] {
         let topic = codec.name();
         cluster.create(topic, 1);
-        cluster.limit(topic, DEFAULT_LIMIT, false);
+        cluster.limit_batches(topic, DEFAULT_LIMIT, false);
         let producer = builder(&cluster).compression(codec).build().await.unwrap();
         let handle = producer.topic(topic).await.unwrap();
         let pool = noise(1 << 20, 7);
@@ -90,16 +90,16 @@ async fn records_that_do_not_compress_are_stored_at_defaults() {
             let record = RecordRef::new(&pool[at..at + 1021]);
             deliveries.push(producer.send_ref(&handle, record).await.unwrap());
         }
-        assert_eq!(settle(deliveries).await, (0, None), "{codec}");
+        assert_eq!(await_all(deliveries).await, (0, None), "{codec}");
         assert_eq!(cluster.values(topic, 0).len(), 3000);
         assert_eq!(producer.metrics().batches_retried, 0, "none was refused");
     }
 }
 
 /// Sends lines of 120 bytes to a topic with a limit of 16384 bytes. Returns the producer.
-async fn send_lines(cluster: &Cluster, said: bool, codec: Compression) -> Producer {
+async fn send_lines(cluster: &FakeCluster, said: bool, codec: Compression) -> Producer {
     cluster.create("t", 1);
-    cluster.limit("t", 16_384, said);
+    cluster.limit_batches("t", 16_384, said);
     // Batches close by size, however slowly the records arrive.
     let producer = lingering(cluster).compression(codec).build().await.unwrap();
     let topic = producer.topic("t").await.unwrap();
@@ -111,7 +111,7 @@ async fn send_lines(cluster: &Cluster, said: bool, codec: Compression) -> Produc
     }
     producer.flush().await.unwrap();
     for (number, delivery) in deliveries.into_iter().enumerate() {
-        let stored = timeout(LONG, delivery).await.unwrap().unwrap();
+        let stored = timeout(TEST_TIMEOUT, delivery).await.unwrap().unwrap();
         assert_eq!(usize::try_from(stored.offset).unwrap(), number);
     }
     let values = cluster.values("t", 0);
@@ -121,10 +121,10 @@ async fn send_lines(cluster: &Cluster, said: bool, codec: Compression) -> Produc
 
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_keep_to_the_limit_that_metadata_name() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     let producer = send_lines(&cluster, true, Compression::None).await;
     assert_eq!(producer.metrics().batches_retried, 0, "none was refused");
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     let producer = send_lines(&cluster, true, Compression::Lz4).await;
     let stats = producer.metrics();
     assert_eq!(
@@ -141,7 +141,7 @@ async fn batches_keep_to_the_limit_that_metadata_name() {
     }
     producer.flush().await.unwrap();
     for delivery in deliveries {
-        timeout(LONG, delivery).await.unwrap().unwrap();
+        timeout(TEST_TIMEOUT, delivery).await.unwrap().unwrap();
     }
     let more = producer.metrics().batches_sent - stats.batches_sent;
     assert!(more < 40, "batches are as full as compression lets them: {more}");
@@ -149,7 +149,7 @@ async fn batches_keep_to_the_limit_that_metadata_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_is_refused_as_too_large_is_sent_in_parts_in_order() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     let producer = send_lines(&cluster, false, Compression::None).await;
     let stats = producer.metrics();
     assert_eq!(
@@ -164,9 +164,9 @@ async fn a_batch_that_is_refused_as_too_large_is_sent_in_parts_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn callbacks_of_a_batch_in_parts_come_once_and_in_order() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
-    cluster.limit("t", 2000, false);
+    cluster.limit_batches("t", 2000, false);
     let producer = lingering(&cluster)
         .compression(Compression::None)
         .build()
@@ -189,9 +189,9 @@ async fn callbacks_of_a_batch_in_parts_come_once_and_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_record_that_compresses_well_is_sent() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
-    cluster.limit("t", DEFAULT_LIMIT, true);
+    cluster.limit_batches("t", DEFAULT_LIMIT, true);
     let producer = builder(&cluster).build().await.unwrap();
     let large = producer
         .send(Record::new("t", vec![b'x'; 10 << 20]))
@@ -208,7 +208,7 @@ async fn a_large_record_that_compresses_well_is_sent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_become_smaller_for_an_agent_that_takes_less() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 4);
     cluster.state.lock().largest_request = 100_000;
     let producer = lingering(&cluster)
@@ -221,14 +221,14 @@ async fn requests_become_smaller_for_an_agent_that_takes_less() {
         let record = Record::new("t", noise(500, number)).with_partition((number % 4) as i32);
         deliveries.push(producer.send(record).await.unwrap());
     }
-    timeout(LONG, producer.flush())
+    timeout(TEST_TIMEOUT, producer.flush())
         .await
         .expect("it tries for ever")
         .unwrap();
-    assert_eq!(settle(deliveries).await, (0, None));
+    assert_eq!(await_all(deliveries).await, (0, None));
     assert_eq!(cluster.all_values("t").iter().map(Vec::len).sum::<usize>(), 2000);
     let alone = producer.send(Record::new("t", noise(200_000, 1))).await.unwrap();
-    timeout(LONG, producer.flush())
+    timeout(TEST_TIMEOUT, producer.flush())
         .await
         .expect("it tries for ever")
         .unwrap();
@@ -237,9 +237,9 @@ async fn requests_become_smaller_for_an_agent_that_takes_less() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_of_unknown_outcome_does_not_swallow_the_next_one() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
-    cluster.script([Fault::None, Fault::StoreAndFail(ErrorCode::Unknown)]);
+    cluster.script_faults([ProduceFault::None, ProduceFault::StoreAndFail(ErrorCode::Unknown)]);
     let producer = builder(&cluster).linger(Duration::ZERO).build().await.unwrap();
     let mut outcomes = Vec::new();
     for value in ["a", "b", "c", "d"] {
@@ -256,7 +256,7 @@ async fn a_batch_of_unknown_outcome_does_not_swallow_the_next_one() {
 }
 
 /// Returns the values of the topic that begin with a key, by key, in the order stored.
-fn by_key(cluster: &Cluster) -> HashMap<String, Vec<String>> {
+fn by_key(cluster: &FakeCluster) -> HashMap<String, Vec<String>> {
     let mut by_key: HashMap<String, Vec<String>> = HashMap::new();
     let values = cluster.all_values("t").into_iter().flatten();
     for value in values.filter(|value| value.starts_with("key")) {
@@ -267,7 +267,7 @@ fn by_key(cluster: &Cluster) -> HashMap<String, Vec<String>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_goes_to_the_topic_that_was_made_anew() {
-    let cluster = Cluster::start(2).await;
+    let cluster = FakeCluster::start(2).await;
     cluster.create("t", 4);
     let producer = lingering(&cluster).build().await.unwrap();
     let old = producer
@@ -298,7 +298,7 @@ async fn what_waits_goes_to_the_topic_that_was_made_anew() {
         .unwrap();
     let free = producer.send(Record::new("t", "free")).await.unwrap();
     cluster.create("t", 2);
-    timeout(LONG, producer.flush())
+    timeout(TEST_TIMEOUT, producer.flush())
         .await
         .expect("records wait for partitions that are gone")
         .unwrap();
@@ -329,13 +329,13 @@ async fn what_waits_goes_to_the_topic_that_was_made_anew() {
         .await
         .unwrap();
     assert_eq!(next.partition(), key_partition(b"key-7", 2));
-    producer.close(LONG).await.unwrap();
+    producer.close(TEST_TIMEOUT).await.unwrap();
     next.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_on_its_way_to_a_deleted_topic_is_stored_once_in_the_new_one() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 2);
     let producer = builder(&cluster)
         .request_timeout(Duration::from_millis(300))
@@ -347,7 +347,7 @@ async fn what_was_on_its_way_to_a_deleted_topic_is_stored_once_in_the_new_one() 
         .await
         .unwrap();
     first.await.unwrap();
-    cluster.script([Fault::Silence]);
+    cluster.script_faults([ProduceFault::Silence]);
     let arrived = cluster.state.lock().arrivals.len();
     let second = producer
         .send(Record::new("t", "second").with_partition(0))
@@ -357,7 +357,7 @@ async fn what_was_on_its_way_to_a_deleted_topic_is_stored_once_in_the_new_one() 
         .wait_until(|cluster| cluster.state.lock().arrivals.len() > arrived)
         .await;
     cluster.create("t", 1);
-    let stored = timeout(LONG, second).await.expect("it hangs").unwrap();
+    let stored = timeout(TEST_TIMEOUT, second).await.expect("it hangs").unwrap();
     assert_eq!((stored.partition, stored.offset), (0, 0));
     let third = producer
         .send(Record::new("t", "third").with_partition(0))
@@ -369,9 +369,9 @@ async fn what_was_on_its_way_to_a_deleted_topic_is_stored_once_in_the_new_one() 
 
 /// Entropy that panics once it is armed.
 #[derive(Debug, Default)]
-struct Fuse(AtomicBool);
+struct PanickingEntropy(AtomicBool);
 
-impl Entropy for Fuse {
+impl Entropy for PanickingEntropy {
     fn next_u64(&self) -> u64 {
         assert!(!self.0.load(Ordering::SeqCst), "blown on purpose");
         7
@@ -380,23 +380,25 @@ impl Entropy for Fuse {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dispatcher_that_dies_settles_everything_and_takes_nothing_more() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 2);
-    let fuse = Arc::new(Fuse::default());
-    let settings = Settings {
+    let fuse = Arc::new(PanickingEntropy::default());
+    let settings = ClientConfig {
         entropy: fuse.clone(),
         ..settings(&cluster)
     };
-    let producer = lingering(&cluster).settings(settings).build().await.unwrap();
+    let producer = lingering(&cluster).client_config(settings).build().await.unwrap();
     let sent = producer
         .send(Record::new("t", "a").with_partition(0))
         .await
         .unwrap();
     fuse.0.store(true, Ordering::SeqCst);
-    cluster.script([Fault::Refuse(ErrorCode::StorageUnavailable)]);
-    let flushed = timeout(LONG, producer.flush()).await.expect("a flush hangs");
+    cluster.script_faults([ProduceFault::Refuse(ErrorCode::StorageUnavailable)]);
+    let flushed = timeout(TEST_TIMEOUT, producer.flush())
+        .await
+        .expect("a flush hangs");
     assert!(matches!(flushed, Err(Error::ProducerEnded { .. })), "{flushed:?}");
-    let outcome = timeout(LONG, sent).await.expect("a delivery hangs");
+    let outcome = timeout(TEST_TIMEOUT, sent).await.expect("a delivery hangs");
     assert!(
         matches!(outcome, Err(Error::OutcomeUnknown { .. })),
         "{outcome:?}"
@@ -406,7 +408,9 @@ async fn a_dispatcher_that_dies_settles_everything_and_takes_nothing_more() {
         matches!(refused.error(), Error::ProducerEnded { .. }),
         "{refused}"
     );
-    let closed = timeout(LONG, producer.close(LONG)).await.expect("a close hangs");
+    let closed = timeout(TEST_TIMEOUT, producer.close(TEST_TIMEOUT))
+        .await
+        .expect("a close hangs");
     assert!(matches!(closed, Err(Error::ProducerEnded { .. })), "{closed:?}");
     assert_eq!(producer.metrics().records_failed, 1);
 }
@@ -421,7 +425,7 @@ fn a_producer_whose_runtime_has_ended_says_so() {
             .unwrap()
     };
     let servers = runtime();
-    let cluster = servers.block_on(Cluster::start(1));
+    let cluster = servers.block_on(FakeCluster::start(1));
     cluster.create("t", 1);
     let theirs = runtime();
     let producer = theirs.block_on(lingering(&cluster).build()).unwrap();
@@ -429,12 +433,14 @@ fn a_producer_whose_runtime_has_ended_says_so() {
     drop(theirs);
     let ours = runtime();
     ours.block_on(async {
-        let outcome = timeout(LONG, waiting)
+        let outcome = timeout(TEST_TIMEOUT, waiting)
             .await
             .expect("a delivery hangs")
             .unwrap_err();
         assert!(outcome.to_string().contains("runtime"), "{outcome}");
-        let flushed = timeout(LONG, producer.flush()).await.expect("a flush hangs");
+        let flushed = timeout(TEST_TIMEOUT, producer.flush())
+            .await
+            .expect("a flush hangs");
         assert!(matches!(flushed, Err(Error::ProducerEnded { .. })), "{flushed:?}");
         let refused = producer.send(Record::new("t", "b")).await.unwrap_err();
         assert!(
@@ -446,7 +452,7 @@ fn a_producer_whose_runtime_has_ended_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_callback_that_panics_does_not_end_the_producer() {
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     let producer = builder(&cluster).build().await.unwrap();
     let called = Arc::new(AtomicUsize::new(0));
@@ -461,7 +467,7 @@ async fn a_callback_that_panics_does_not_end_the_producer() {
             .await
             .unwrap();
     }
-    timeout(LONG, producer.flush())
+    timeout(TEST_TIMEOUT, producer.flush())
         .await
         .expect("a flush hangs")
         .unwrap();
@@ -471,9 +477,9 @@ async fn a_callback_that_panics_does_not_end_the_producer() {
 
 /// Captures log output.
 #[derive(Clone, Default)]
-struct Logged(Arc<Mutex<Vec<u8>>>);
+struct LogCapture(Arc<Mutex<Vec<u8>>>);
 
-impl io::Write for Logged {
+impl io::Write for LogCapture {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().extend_from_slice(bytes);
         Ok(bytes.len())
@@ -486,7 +492,7 @@ impl io::Write for Logged {
 
 #[tokio::test]
 async fn a_producer_that_is_dropped_with_records_warns() {
-    let logged = Logged::default();
+    let logged = LogCapture::default();
     let writer = logged.clone();
     let subscriber = tracing_subscriber::fmt()
         .with_writer(move || writer.clone())
@@ -497,7 +503,7 @@ async fn a_producer_that_is_dropped_with_records_warns() {
             .matches("dropped with records")
             .count()
     };
-    let cluster = Cluster::start(1).await;
+    let cluster = FakeCluster::start(1).await;
     cluster.create("t", 1);
     let producer = lingering(&cluster).build().await.unwrap();
     drop(producer.send(Record::new("t", "a")).await.unwrap());
@@ -509,7 +515,7 @@ async fn a_producer_that_is_dropped_with_records_warns() {
     assert_eq!(warned(), 1);
     let closed = lingering(&cluster).build().await.unwrap();
     drop(closed.send(Record::new("t", "c")).await.unwrap());
-    closed.close(LONG).await.unwrap();
+    closed.close(TEST_TIMEOUT).await.unwrap();
     drop(closed);
     assert_eq!(warned(), 1, "nothing was lost");
 }

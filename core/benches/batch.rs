@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use streamhouse_core::batch::{BatchBuilder, Compression, Limits, Records, stamp, validate};
+use streamhouse_core::batch::{BatchBuilder, BatchLimits, Compression, DecodedRecords, stamp, validate};
 
 const CODECS: [Compression; 2] = [Compression::None, Compression::Lz4];
 const VALUE_SIZES: [usize; 2] = [100, 1024];
@@ -16,7 +16,7 @@ const VALUE_SIZES: [usize; 2] = [100, 1024];
 const BATCH_BYTES: usize = 64 * 1024;
 
 /// Generates values like log lines: half of each is common to all, half is random.
-fn values(size: usize) -> Vec<Vec<u8>> {
+fn test_values(size: usize) -> Vec<Vec<u8>> {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let mut random = || {
         state ^= state << 13;
@@ -43,16 +43,16 @@ fn fill(builder: &mut BatchBuilder, values: &[Vec<u8>]) {
     }
 }
 
-fn batch(codec: Compression, values: &[Vec<u8>]) -> Bytes {
+fn build_batch(codec: Compression, values: &[Vec<u8>]) -> Bytes {
     let mut builder = BatchBuilder::new(codec);
     fill(&mut builder, values);
     builder.finish().expect("the batch is not empty")
 }
 
-fn bench(criterion: &mut Criterion) {
+fn bench_batches(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("batch");
     for size in VALUE_SIZES {
-        let values = values(size);
+        let values = test_values(size);
         for codec in CODECS {
             let name = |what: &str| BenchmarkId::new(format!("{what}/{codec}"), size);
             let mut builder = BatchBuilder::new(codec);
@@ -66,10 +66,11 @@ fn bench(criterion: &mut Criterion) {
                     builder.finish().expect("the batch is not empty")
                 });
             });
-            let encoded = batch(codec, &values);
+            let encoded = build_batch(codec, &values);
             group.bench_function(name("decode"), |bencher| {
                 bencher.iter(|| {
-                    let records = Records::decode(encoded.clone(), 1 << 24).expect("the batch is whole");
+                    let records =
+                        DecodedRecords::decode(encoded.clone(), 1 << 24).expect("the batch is whole");
                     records
                         .map(|record| record.map_or(0, |record| record.value.map_or(0, |v| v.len())))
                         .sum::<usize>()
@@ -77,7 +78,8 @@ fn bench(criterion: &mut Criterion) {
             });
             group.bench_function(name("views"), |bencher| {
                 bencher.iter(|| {
-                    let records = Records::decode(encoded.clone(), 1 << 24).expect("the batch is whole");
+                    let records =
+                        DecodedRecords::decode(encoded.clone(), 1 << 24).expect("the batch is whole");
                     records
                         .views()
                         .map(|record| record.map_or(0, |record| record.value.map_or(0, <[u8]>::len)))
@@ -88,7 +90,7 @@ fn bench(criterion: &mut Criterion) {
                 elements: values.len() as u64,
                 bytes: encoded.len() as u64,
             });
-            let limits = Limits {
+            let limits = BatchLimits {
                 max_batch_bytes: 1 << 24,
             };
             group.bench_function(name("validate"), |bencher| {
@@ -107,5 +109,5 @@ fn bench(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, bench);
+criterion_group!(benches, bench_batches);
 criterion_main!(benches);

@@ -17,7 +17,7 @@ pub const PROTOCOL_TYPE: &str = "consumer";
 /// What a member subscribes to: ConsumerProtocolSubscription. Reads versions 0 to 3; writes version
 /// 1, or version 2 if a generation is known.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Subscription {
+pub struct ConsumerSubscription {
     /// Topics, in the member's order.
     pub topics: Vec<String>,
     /// Opaque data of the assignor.
@@ -30,21 +30,21 @@ pub struct Subscription {
 
 /// What a member is assigned: ConsumerProtocolAssignment, version 1.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Assignment {
+pub struct ConsumerAssignment {
     /// The assigned partitions.
     pub partitions: Vec<TopicPartition>,
     /// Opaque data of the assignor.
     pub user_data: Option<Bytes>,
 }
 
-impl Subscription {
+impl ConsumerSubscription {
     /// Encodes the subscription.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         out.put_i16(if self.generation.is_some() { 2 } else { 1 });
-        out.put_i32(count(self.topics.len()));
+        out.put_i32(to_i32_len(self.topics.len()));
         self.topics.iter().for_each(|topic| put_string(&mut out, topic));
-        put_data(&mut out, self.user_data.as_ref());
+        put_bytes(&mut out, self.user_data.as_ref());
         put_partitions(&mut out, &self.owned);
         if let Some(generation) = self.generation {
             out.put_i32(generation);
@@ -58,22 +58,22 @@ impl Subscription {
     ///
     /// Fails with INVALID_REQUEST if the bytes are not a subscription.
     pub fn decode(mut bytes: Bytes) -> Result<Self, Error> {
-        let version = short(&mut bytes)?;
+        let version = get_i16(&mut bytes)?;
         if version < 0 {
-            return Err(wrong());
+            return Err(decode_error());
         }
         let mut topics = Vec::new();
-        for _ in 0..int(&mut bytes)? {
-            topics.push(string(&mut bytes)?);
+        for _ in 0..get_i32(&mut bytes)? {
+            topics.push(get_string(&mut bytes)?);
         }
-        let user_data = data(&mut bytes)?;
+        let user_data = get_bytes(&mut bytes)?;
         let owned = if version >= 1 {
-            partitions(&mut bytes)?
+            get_partitions(&mut bytes)?
         } else {
             Vec::new()
         };
         let generation = if version >= 2 {
-            Some(int(&mut bytes)?).filter(|generation| *generation >= 0)
+            Some(get_i32(&mut bytes)?).filter(|generation| *generation >= 0)
         } else {
             None
         };
@@ -86,13 +86,13 @@ impl Subscription {
     }
 }
 
-impl Assignment {
+impl ConsumerAssignment {
     /// Encodes the assignment.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         out.put_i16(1);
         put_partitions(&mut out, &self.partitions);
-        put_data(&mut out, self.user_data.as_ref());
+        put_bytes(&mut out, self.user_data.as_ref());
         out.freeze()
     }
 
@@ -105,25 +105,25 @@ impl Assignment {
         if bytes.is_empty() {
             return Ok(Self::default());
         }
-        if short(&mut bytes)? < 0 {
-            return Err(wrong());
+        if get_i16(&mut bytes)? < 0 {
+            return Err(decode_error());
         }
-        let partitions = partitions(&mut bytes)?;
+        let partitions = get_partitions(&mut bytes)?;
         Ok(Self {
             partitions,
-            user_data: data(&mut bytes)?,
+            user_data: get_bytes(&mut bytes)?,
         })
     }
 }
 
-fn wrong() -> Error {
+fn decode_error() -> Error {
     Error::new(
         ErrorCode::InvalidRequest,
         "the bytes do not follow Kafka's consumer protocol",
     )
 }
 
-fn count(len: usize) -> i32 {
+fn to_i32_len(len: usize) -> i32 {
     i32::try_from(len).unwrap_or(i32::MAX)
 }
 
@@ -134,11 +134,11 @@ fn put_string(out: &mut BytesMut, text: &str) {
     out.put_slice(text);
 }
 
-fn put_data(out: &mut BytesMut, data: Option<&Bytes>) {
+fn put_bytes(out: &mut BytesMut, data: Option<&Bytes>) {
     match data {
         None => out.put_i32(-1),
         Some(data) => {
-            out.put_i32(count(data.len()));
+            out.put_i32(to_i32_len(data.len()));
             out.put_slice(data);
         }
     }
@@ -152,48 +152,48 @@ fn put_partitions(out: &mut BytesMut, partitions: &[TopicPartition]) {
             .or_default()
             .push(partition.partition);
     }
-    out.put_i32(count(topics.len()));
+    out.put_i32(to_i32_len(topics.len()));
     for (topic, numbers) in topics {
         put_string(out, topic);
-        out.put_i32(count(numbers.len()));
+        out.put_i32(to_i32_len(numbers.len()));
         numbers.iter().for_each(|number| out.put_i32(*number));
     }
 }
 
-fn short(bytes: &mut Bytes) -> Result<i16, Error> {
-    bytes.try_get_i16().map_err(|_| wrong())
+fn get_i16(bytes: &mut Bytes) -> Result<i16, Error> {
+    bytes.try_get_i16().map_err(|_| decode_error())
 }
 
-fn int(bytes: &mut Bytes) -> Result<i32, Error> {
-    bytes.try_get_i32().map_err(|_| wrong())
+fn get_i32(bytes: &mut Bytes) -> Result<i32, Error> {
+    bytes.try_get_i32().map_err(|_| decode_error())
 }
 
 fn take(bytes: &mut Bytes, length: usize) -> Result<Bytes, Error> {
     if length > bytes.len() {
-        Err(wrong())
+        Err(decode_error())
     } else {
         Ok(bytes.split_to(length))
     }
 }
 
-fn string(bytes: &mut Bytes) -> Result<String, Error> {
-    let length = usize::try_from(short(bytes)?).map_err(|_| wrong())?;
-    String::from_utf8(take(bytes, length)?.to_vec()).map_err(|_| wrong())
+fn get_string(bytes: &mut Bytes) -> Result<String, Error> {
+    let length = usize::try_from(get_i16(bytes)?).map_err(|_| decode_error())?;
+    String::from_utf8(take(bytes, length)?.to_vec()).map_err(|_| decode_error())
 }
 
-fn data(bytes: &mut Bytes) -> Result<Option<Bytes>, Error> {
-    match int(bytes)? {
+fn get_bytes(bytes: &mut Bytes) -> Result<Option<Bytes>, Error> {
+    match get_i32(bytes)? {
         -1 => Ok(None),
-        length => take(bytes, usize::try_from(length).map_err(|_| wrong())?).map(Some),
+        length => take(bytes, usize::try_from(length).map_err(|_| decode_error())?).map(Some),
     }
 }
 
-fn partitions(bytes: &mut Bytes) -> Result<Vec<TopicPartition>, Error> {
+fn get_partitions(bytes: &mut Bytes) -> Result<Vec<TopicPartition>, Error> {
     let mut out = Vec::new();
-    for _ in 0..int(bytes)? {
-        let topic = string(bytes)?;
-        for _ in 0..int(bytes)? {
-            out.push(TopicPartition::new(topic.clone(), int(bytes)?));
+    for _ in 0..get_i32(bytes)? {
+        let topic = get_string(bytes)?;
+        for _ in 0..get_i32(bytes)? {
+            out.push(TopicPartition::new(topic.clone(), get_i32(bytes)?));
         }
     }
     Ok(out)
@@ -205,7 +205,7 @@ mod tests {
 
     use super::*;
 
-    fn owned() -> impl Strategy<Value = Vec<TopicPartition>> {
+    fn any_partitions() -> impl Strategy<Value = Vec<TopicPartition>> {
         prop::collection::btree_set(("[a-z]{1,5}", 0_i32..9), 0..20).prop_map(|set| {
             set.into_iter()
                 .map(|(topic, partition)| TopicPartition::new(topic, partition))
@@ -213,7 +213,7 @@ mod tests {
         })
     }
 
-    fn some_data() -> impl Strategy<Value = Option<Bytes>> {
+    fn any_user_data() -> impl Strategy<Value = Option<Bytes>> {
         prop::option::of(prop::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from))
     }
 
@@ -221,23 +221,23 @@ mod tests {
         #[test]
         fn subscriptions_read_back(
             topics in prop::collection::vec("[a-z]{0,9}", 0..5),
-            owned in owned(), user_data in some_data(), generation in prop::option::of(0..i32::MAX),
+            owned in any_partitions(), user_data in any_user_data(), generation in prop::option::of(0..i32::MAX),
         ) {
-            let subscription = Subscription { topics, user_data, owned, generation };
-            prop_assert_eq!(Subscription::decode(subscription.encode()).unwrap(), subscription);
+            let subscription = ConsumerSubscription { topics, user_data, owned, generation };
+            prop_assert_eq!(ConsumerSubscription::decode(subscription.encode()).unwrap(), subscription);
         }
 
         #[test]
-        fn assignments_read_back(partitions in owned(), user_data in some_data()) {
-            let assignment = Assignment { partitions, user_data };
-            prop_assert_eq!(Assignment::decode(assignment.encode()).unwrap(), assignment);
+        fn assignments_read_back(partitions in any_partitions(), user_data in any_user_data()) {
+            let assignment = ConsumerAssignment { partitions, user_data };
+            prop_assert_eq!(ConsumerAssignment::decode(assignment.encode()).unwrap(), assignment);
         }
 
         #[test]
         fn damaged_bytes_are_an_error_or_a_value(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let bytes = Bytes::from(bytes);
-            let _ = Subscription::decode(bytes.clone());
-            if let Ok(assignment) = Assignment::decode(bytes.clone()) {
+            let _ = ConsumerSubscription::decode(bytes.clone());
+            if let Ok(assignment) = ConsumerAssignment::decode(bytes.clone()) {
                 prop_assert!(assignment.partitions.len() <= bytes.len());
             }
         }
@@ -247,7 +247,7 @@ mod tests {
     fn kafkas_own_bytes_are_read() {
         // Version 0, one topic "t", no user data: sent by kafka-python's range assignor.
         let bytes = Bytes::from_static(&[0, 0, 0, 0, 0, 1, 0, 1, b't', 0xff, 0xff, 0xff, 0xff]);
-        let subscription = Subscription::decode(bytes).unwrap();
+        let subscription = ConsumerSubscription::decode(bytes).unwrap();
         assert_eq!(
             (subscription.topics, subscription.user_data),
             (vec!["t".to_owned()], None)

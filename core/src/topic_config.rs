@@ -27,7 +27,7 @@ pub struct TopicConfig {
 
 /// The definition of one topic setting.
 #[derive(Debug, Clone, Copy)]
-pub struct Definition {
+pub struct TopicSettingDefinition {
     /// Kafka's name of the setting.
     pub key: &'static str,
     /// The default, as text.
@@ -40,8 +40,8 @@ pub struct Definition {
 }
 
 /// All topic settings, ordered by key.
-pub const DEFINITIONS: &[Definition] = &[
-    Definition {
+pub const TOPIC_SETTING_DEFINITIONS: &[TopicSettingDefinition] = &[
+    TopicSettingDefinition {
         key: "cleanup.policy",
         default: "delete",
         bounds: "delete",
@@ -52,7 +52,7 @@ pub const DEFINITIONS: &[Definition] = &[
             other => Err(format!("{other:?} is not a cleanup policy; use delete")),
         },
     },
-    Definition {
+    TopicSettingDefinition {
         key: "compression.type",
         default: "producer",
         bounds: "producer",
@@ -65,30 +65,32 @@ pub const DEFINITIONS: &[Definition] = &[
             )),
         },
     },
-    Definition {
+    TopicSettingDefinition {
         key: "max.message.bytes",
         default: "1048588",
         bounds: "1024 to 16777216",
         help: "The largest batch that is accepted, in bytes as it is sent.",
-        set: |config, value| number(value, 1024, 16 << 20).map(|n| config.max_message_bytes = n as usize),
+        set: |config, value| {
+            parse_number(value, 1024, 16 << 20).map(|n| config.max_message_bytes = n as usize)
+        },
     },
-    Definition {
+    TopicSettingDefinition {
         key: "message.timestamp.after.max.ms",
         default: "3600000",
         bounds: "0 and more",
         help: "How far a record's timestamp may lie ahead of the agent's clock, in milliseconds; batches beyond that are rejected \
                with INVALID_TIMESTAMP.",
-        set: |config, value| number(value, 0, i64::MAX).map(|n| config.timestamp_after_max_ms = n),
+        set: |config, value| parse_number(value, 0, i64::MAX).map(|n| config.timestamp_after_max_ms = n),
     },
-    Definition {
+    TopicSettingDefinition {
         key: "message.timestamp.before.max.ms",
         default: "9223372036854775807",
         bounds: "0 and more",
         help: "How far a record's timestamp may lie behind the agent's clock, in milliseconds; batches beyond that are rejected \
                with INVALID_TIMESTAMP.",
-        set: |config, value| number(value, 0, i64::MAX).map(|n| config.timestamp_before_max_ms = n),
+        set: |config, value| parse_number(value, 0, i64::MAX).map(|n| config.timestamp_before_max_ms = n),
     },
-    Definition {
+    TopicSettingDefinition {
         key: "message.timestamp.type",
         default: "CreateTime",
         bounds: "CreateTime",
@@ -98,39 +100,41 @@ pub const DEFINITIONS: &[Definition] = &[
             other => Err(format!("{other:?} is not supported; use CreateTime")),
         },
     },
-    Definition {
+    TopicSettingDefinition {
         key: "retention.bytes",
         default: "-1",
         bounds: "-1 (no limit) or 0 and more",
         help: "The stored bytes that are retained per partition. If there are more, the oldest records are deleted.",
         set: |config, value| {
-            number(value, -1, i64::MAX).map(|n| config.retention_bytes = (n >= 0).then_some(n))
+            parse_number(value, -1, i64::MAX).map(|n| config.retention_bytes = (n >= 0).then_some(n))
         },
     },
-    Definition {
+    TopicSettingDefinition {
         key: "retention.ms",
         default: "604800000",
         bounds: "-1 (no limit) or 0 and more",
         help: "How long records are retained, in milliseconds, by their timestamps; see below.",
-        set: |config, value| number(value, -1, i64::MAX).map(|n| config.retention_ms = (n >= 0).then_some(n)),
+        set: |config, value| {
+            parse_number(value, -1, i64::MAX).map(|n| config.retention_ms = (n >= 0).then_some(n))
+        },
     },
-    Definition {
+    TopicSettingDefinition {
         key: "segment.bytes",
         default: "67108864",
         bounds: "65536 to 134217728",
         help: "A segment is written once a partition has this many bytes in WAL objects. The agent holds one segment in memory while it writes it.",
-        set: |config, value| number(value, 65536, 128 << 20).map(|n| config.segment_bytes = n as usize),
+        set: |config, value| parse_number(value, 65536, 128 << 20).map(|n| config.segment_bytes = n as usize),
     },
-    Definition {
+    TopicSettingDefinition {
         key: "segment.ms",
         default: "600000",
         bounds: "100 and more",
         help: "A segment is written once a partition's oldest bytes in WAL objects are this old, in milliseconds.",
-        set: |config, value| number(value, 100, i64::MAX).map(|n| config.segment_ms = n.unsigned_abs()),
+        set: |config, value| parse_number(value, 100, i64::MAX).map(|n| config.segment_ms = n.unsigned_abs()),
     },
 ];
 
-fn number(value: &str, min: i64, max: i64) -> Result<i64, String> {
+fn parse_number(value: &str, min: i64, max: i64) -> Result<i64, String> {
     let number: i64 = value
         .parse()
         .map_err(|_| format!("{value:?} is not a whole number"))?;
@@ -152,7 +156,7 @@ impl Default for TopicConfig {
             timestamp_before_max_ms: 0,
             timestamp_after_max_ms: 0,
         };
-        for definition in DEFINITIONS {
+        for definition in TOPIC_SETTING_DEFINITIONS {
             // A test verifies that every default is valid.
             let _ = (definition.set)(&mut config, definition.default);
         }
@@ -169,7 +173,7 @@ impl TopicConfig {
     pub fn from_overrides(overrides: &BTreeMap<String, String>) -> Result<Self, Error> {
         let mut config = Self::default();
         for (key, value) in overrides {
-            let set = definition(key)?.set;
+            let set = find_definition(key)?.set;
             set(&mut config, value)
                 .map_err(|problem| Error::new(ErrorCode::InvalidConfig, format!("{key}: {problem}")))?;
         }
@@ -182,7 +186,7 @@ impl TopicConfig {
     pub fn from_stored(overrides: &BTreeMap<String, String>) -> Self {
         let mut config = Self::default();
         for (key, value) in overrides {
-            if let Ok(definition) = definition(key) {
+            if let Ok(definition) = find_definition(key) {
                 // A setter that fails changes nothing.
                 let _ = (definition.set)(&mut config, value);
             }
@@ -196,12 +200,12 @@ impl TopicConfig {
 /// # Errors
 ///
 /// Fails with INVALID_CONFIG, which suggests the most similar name, if there is no such setting.
-pub fn definition(key: &str) -> Result<&'static Definition, Error> {
-    DEFINITIONS
+pub fn find_definition(key: &str) -> Result<&'static TopicSettingDefinition, Error> {
+    TOPIC_SETTING_DEFINITIONS
         .iter()
         .find(|definition| definition.key == key)
         .ok_or_else(|| {
-            let nearest = DEFINITIONS
+            let nearest = TOPIC_SETTING_DEFINITIONS
                 .iter()
                 .max_by(|a, b| strsim::jaro_winkler(a.key, key).total_cmp(&strsim::jaro_winkler(b.key, key)));
             let hint = nearest
@@ -215,9 +219,10 @@ pub fn definition(key: &str) -> Result<&'static Definition, Error> {
 }
 
 /// Returns all settings with their effective values.
-pub fn effective(overrides: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let value = |d: &Definition| overrides.get(d.key).map_or(d.default, String::as_str).to_owned();
-    DEFINITIONS
+pub fn effective_config(overrides: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let value =
+        |d: &TopicSettingDefinition| overrides.get(d.key).map_or(d.default, String::as_str).to_owned();
+    TOPIC_SETTING_DEFINITIONS
         .iter()
         .map(|definition| (definition.key.to_owned(), value(definition)))
         .collect()
@@ -228,22 +233,22 @@ pub fn reference_markdown() -> String {
     let mut out = "# Topic settings\n\nGenerated from the code; do not edit.\n\n\
         | setting | default | allowed | what it does |\n|---|---|---|---|\n"
         .to_owned();
-    for Definition {
+    for TopicSettingDefinition {
         key,
         default,
         bounds,
         help,
         ..
-    } in DEFINITIONS
+    } in TOPIC_SETTING_DEFINITIONS
     {
         let _ = writeln!(out, "| `{key}` | `{default}` | {bounds} | {help} |");
     }
-    out.push_str(NOTES);
+    out.push_str(REFERENCE_NOTES);
     out
 }
 
 /// Notes below the table of the reference.
-const NOTES: &str = "
+const REFERENCE_NOTES: &str = "
 ## Timestamps and retention
 
 `retention.ms` applies to the greatest timestamp of a WAL range or segment, but never to one later than the
@@ -275,7 +280,7 @@ mod tests {
 
     #[test]
     fn every_default_is_legal_and_in_force() {
-        for definition in DEFINITIONS {
+        for definition in TOPIC_SETTING_DEFINITIONS {
             let set = TopicConfig::from_overrides(&overrides(definition.key, definition.default));
             assert_eq!(set.unwrap(), TopicConfig::default(), "{}", definition.key);
         }

@@ -13,12 +13,13 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use streamhouse_core::batch::{
-    BatchBuilder, BatchHeader, Batches, Compression, Limits, Record, Records, stamp_all, validate,
+    BatchBuilder, BatchHeader, BatchIter, BatchLimits, Compression, DecodedRecords, Record, stamp_all,
+    validate,
 };
 
 /// A record as both sides print it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Printed {
+struct PrintedRecord {
     offset: i64,
     timestamp: i64,
     key: Option<String>,
@@ -28,24 +29,24 @@ struct Printed {
 
 /// A batch that kafka-python encoded.
 #[derive(Debug, Deserialize)]
-struct Theirs {
+struct KafkaPythonEncodedBatch {
     name: String,
     codec: String,
     producer: (i64, i16, i32),
     transactional: bool,
     bytes: String,
-    records: Vec<Printed>,
+    records: Vec<PrintedRecord>,
 }
 
 /// A batch as kafka-python decoded it.
 #[derive(Debug, Deserialize)]
-struct Read {
-    head: ReadHead,
-    records: Vec<Printed>,
+struct KafkaPythonDecodedBatch {
+    head: DecodedHeader,
+    records: Vec<PrintedRecord>,
 }
 
 #[derive(Debug, PartialEq, Eq, Deserialize)]
-struct ReadHead {
+struct DecodedHeader {
     crc_is_right: bool,
     base_offset: i64,
     leader_epoch: i32,
@@ -58,7 +59,7 @@ struct ReadHead {
 
 /// Returns the interpreter with kafka-python: `$STREAMHOUSE_PYTHON`, or that of the newest
 /// environment in the cache folder.
-fn python() -> PathBuf {
+fn find_python() -> PathBuf {
     if let Some(python) = env::var_os("STREAMHOUSE_PYTHON") {
         return python.into();
     }
@@ -90,9 +91,9 @@ fn python() -> PathBuf {
     })
 }
 
-fn run(command: &str, input: &str) -> Vec<String> {
+fn run_script(command: &str, input: &str) -> Vec<String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka_python.py");
-    let python = python();
+    let python = find_python();
     let mut child = Command::new(&python)
         .arg(script)
         .arg(command)
@@ -136,10 +137,10 @@ fn unhex(text: &str) -> Vec<u8> {
     digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
-fn printed(record: Record) -> Printed {
+fn to_printed(record: Record) -> PrintedRecord {
     let text = |bytes: Option<Bytes>| bytes.map(|bytes| hex(&bytes));
     let key = |bytes: Bytes| String::from_utf8(bytes.to_vec()).expect("header keys are text");
-    Printed {
+    PrintedRecord {
         offset: record.offset,
         timestamp: record.timestamp,
         headers: record
@@ -152,15 +153,15 @@ fn printed(record: Record) -> Printed {
     }
 }
 
-fn read(batch: Bytes) -> Vec<Printed> {
-    let records = Records::decode(batch, 64 << 20).expect("the batch is whole");
+fn read_batch(batch: Bytes) -> Vec<PrintedRecord> {
+    let records = DecodedRecords::decode(batch, 64 << 20).expect("the batch is whole");
     records
-        .map(|record| printed(record.expect("the record is whole")))
+        .map(|record| to_printed(record.expect("the record is whole")))
         .collect()
 }
 
 /// Encodes the same records with [`BatchBuilder`].
-fn built(codec: Compression, producer: (i64, i16, i32), records: &[Printed]) -> Bytes {
+fn build_batch(codec: Compression, producer: (i64, i16, i32), records: &[PrintedRecord]) -> Bytes {
     let mut builder = BatchBuilder::new(codec);
     for record in records {
         let bytes = |text: &Option<String>| text.as_deref().map(unhex);
@@ -178,8 +179,8 @@ fn built(codec: Compression, producer: (i64, i16, i32), records: &[Printed]) -> 
     builder.finish().expect("the batch is not empty")
 }
 
-fn theirs() -> Vec<Theirs> {
-    run("encode", "")
+fn encode_with_kafka_python() -> Vec<KafkaPythonEncodedBatch> {
+    run_script("encode", "")
         .iter()
         .map(|line| serde_json::from_str(line).expect("the script prints batches"))
         .collect()
@@ -187,13 +188,13 @@ fn theirs() -> Vec<Theirs> {
 
 #[test]
 fn what_kafka_python_writes_is_read() {
-    let batches = theirs();
+    let batches = encode_with_kafka_python();
     assert_eq!(batches.len(), 13, "every codec twice, and three special ones");
     for theirs in batches {
         let batch = Bytes::from(unhex(&theirs.bytes));
         let header = validate(
             &batch,
-            &Limits {
+            &BatchLimits {
                 max_batch_bytes: 16 << 20,
             },
         )
@@ -207,10 +208,10 @@ fn what_kafka_python_writes_is_read() {
         assert_eq!(header.is_transactional(), theirs.transactional, "{}", theirs.name);
         let latest = theirs.records.iter().map(|record| record.timestamp).max();
         assert_eq!(Some(header.max_timestamp), latest, "{}", theirs.name);
-        let records = read(batch.clone());
+        let records = read_batch(batch.clone());
         assert!(records == theirs.records, "{}: the records differ", theirs.name);
         if codec == Compression::None && !theirs.transactional {
-            let same = built(codec, theirs.producer, &records);
+            let same = build_batch(codec, theirs.producer, &records);
             // Base offset and leader epoch come first and are written by the broker.
             assert!(same[16..] == batch[16..], "{}: the bytes differ", theirs.name);
         }
@@ -219,7 +220,7 @@ fn what_kafka_python_writes_is_read() {
 
 #[test]
 fn what_is_written_here_kafka_python_reads() {
-    let records = theirs().remove(0).records;
+    let records = encode_with_kafka_python().remove(0).records;
     let codecs = [
         Compression::None,
         Compression::Gzip,
@@ -237,15 +238,16 @@ fn what_is_written_here_kafka_python_reads() {
         .map(|&(codec, producer)| two_batches(codec, producer, &records))
         .collect();
     let input: String = runs.iter().map(|run| format!("\"{}\"\n", hex(run))).collect();
-    let answers = run("decode", &input);
+    let answers = run_script("decode", &input);
     assert_eq!(answers.len(), cases.len());
     for ((answer, run), (codec, producer)) in answers.iter().zip(&runs).zip(cases) {
-        let found: Vec<Read> = serde_json::from_str(answer).expect("the script prints what it read");
+        let found: Vec<KafkaPythonDecodedBatch> =
+            serde_json::from_str(answer).expect("the script prints what it read");
         assert_eq!(found.len(), 2, "{codec}");
         let mut next_offset = base_offset;
-        for (read, ours) in found.iter().zip(Batches::new(run)) {
+        for (read, ours) in found.iter().zip(BatchIter::new(run)) {
             let (ours, _): (BatchHeader, _) = ours.expect("the batch is whole");
-            let expected = ReadHead {
+            let expected = DecodedHeader {
                 crc_is_right: true,
                 base_offset: next_offset,
                 leader_epoch,
@@ -256,21 +258,21 @@ fn what_is_written_here_kafka_python_reads() {
                 producer,
             };
             assert_eq!(read.head, expected, "{codec}");
-            let shifted = |record: &Printed| Printed {
+            let shifted = |record: &PrintedRecord| PrintedRecord {
                 offset: record.offset + next_offset,
                 ..record.clone()
             };
-            let expected: Vec<Printed> = records.iter().map(shifted).collect();
+            let expected: Vec<PrintedRecord> = records.iter().map(shifted).collect();
             assert!(read.records == expected, "{codec}: the records differ");
             next_offset = ours.next_offset();
         }
     }
 
     /// Builds a run of two batches, stamped as the agent does.
-    fn two_batches(codec: Compression, producer: (i64, i16, i32), records: &[Printed]) -> Bytes {
+    fn two_batches(codec: Compression, producer: (i64, i16, i32), records: &[PrintedRecord]) -> Bytes {
         let mut run = BytesMut::new();
         for _ in 0..2 {
-            run.extend_from_slice(&built(codec, producer, records));
+            run.extend_from_slice(&build_batch(codec, producer, records));
         }
         stamp_all(&mut run, 1 << 41, 77).expect("the batches are whole");
         run.freeze()

@@ -5,7 +5,7 @@
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
-use crate::{Error, MetadataStore, Migrated, Result, SchemaState, postgres, sqlite};
+use crate::{Error, MetadataStore, MigrationOutcome, Result, SchemaState, postgres, sqlite};
 
 /// Configures the connections to a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,17 +87,17 @@ pub enum TlsMode {
 }
 
 /// The backend that an address selects.
-enum Backend {
+enum BackendKind {
     Postgres,
     Sqlite,
 }
 
-fn backend(url: &str) -> Result<Backend> {
+fn parse_backend(url: &str) -> Result<BackendKind> {
     match url.split_once(':').map(|(scheme, _)| scheme) {
-        Some("postgres" | "postgresql") => Ok(Backend::Postgres),
-        Some("sqlite") => Ok(Backend::Sqlite),
+        Some("postgres" | "postgresql") => Ok(BackendKind::Postgres),
+        Some("sqlite") => Ok(BackendKind::Sqlite),
         // The address itself may contain a password.
-        _ => Err(Error::Address(
+        _ => Err(Error::InvalidAddress(
             "the metadata address must begin with postgres://, postgresql:// or sqlite:".to_owned(),
         )),
     }
@@ -110,9 +110,9 @@ fn backend(url: &str) -> Result<Backend> {
 /// [`Error::Address`] if it is invalid. The message names the problem and contains no part of a
 /// password.
 pub fn check_address(url: &str) -> Result<()> {
-    match backend(url)? {
-        Backend::Postgres => postgres::check_address(url),
-        Backend::Sqlite => sqlite::check_address(url),
+    match parse_backend(url)? {
+        BackendKind::Postgres => postgres::check_address(url),
+        BackendKind::Sqlite => sqlite::check_address(url),
     }
 }
 
@@ -125,12 +125,12 @@ pub fn check_address(url: &str) -> Result<()> {
 ///
 /// # Errors
 ///
-/// [`Error::Address`] if the address is invalid, [`Error::Schema`] if the schema is not that of
+/// [`Error::Address`] if the address is invalid, [`Error::SchemaMismatch`] if the schema is not that of
 /// this build, [`Error::Unavailable`] if the database cannot be reached.
 pub async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<dyn MetadataStore>> {
-    match backend(url)? {
-        Backend::Postgres => postgres::connect(url, options).await,
-        Backend::Sqlite => sqlite::connect(url, options).await,
+    match parse_backend(url)? {
+        BackendKind::Postgres => postgres::connect(url, options).await,
+        BackendKind::Sqlite => sqlite::connect(url, options).await,
     }
 }
 
@@ -141,12 +141,12 @@ pub async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<dyn Meta
 ///
 /// # Errors
 ///
-/// [`Error::Schema`] if the schema is newer than this build or was changed, [`Error::Address`] and
+/// [`Error::SchemaMismatch`] if the schema is newer than this build or was changed, [`Error::Address`] and
 /// [`Error::Unavailable`] as for [`connect`].
-pub async fn migrate(url: &str, options: &ConnectOptions) -> Result<Migrated> {
-    match backend(url)? {
-        Backend::Postgres => postgres::migrate(url, options).await,
-        Backend::Sqlite => sqlite::migrate(url).await,
+pub async fn migrate(url: &str, options: &ConnectOptions) -> Result<MigrationOutcome> {
+    match parse_backend(url)? {
+        BackendKind::Postgres => postgres::migrate(url, options).await,
+        BackendKind::Sqlite => sqlite::migrate(url).await,
     }
 }
 
@@ -156,12 +156,12 @@ pub async fn migrate(url: &str, options: &ConnectOptions) -> Result<Migrated> {
 ///
 /// # Errors
 ///
-/// [`Error::Schema`] if the schema is newer than this build or was not created by StreamHouse,
+/// [`Error::SchemaMismatch`] if the schema is newer than this build or was not created by StreamHouse,
 /// [`Error::Address`] and [`Error::Unavailable`] as for [`connect`].
 pub async fn schema(url: &str, options: &ConnectOptions) -> Result<SchemaState> {
-    match backend(url)? {
-        Backend::Postgres => postgres::schema(url, options).await,
-        Backend::Sqlite => sqlite::schema(url, options).await,
+    match parse_backend(url)? {
+        BackendKind::Postgres => postgres::schema(url, options).await,
+        BackendKind::Sqlite => sqlite::schema(url, options).await,
     }
 }
 
@@ -172,9 +172,9 @@ pub async fn schema(url: &str, options: &ConnectOptions) -> Result<SchemaState> 
 ///
 /// As [`schema`].
 pub async fn cluster_id(url: &str, options: &ConnectOptions) -> Result<Option<String>> {
-    match backend(url)? {
-        Backend::Postgres => postgres::cluster_id(url, options).await,
-        Backend::Sqlite => sqlite::cluster_id(url, options).await,
+    match parse_backend(url)? {
+        BackendKind::Postgres => postgres::cluster_id(url, options).await,
+        BackendKind::Sqlite => sqlite::cluster_id(url, options).await,
     }
 }
 
@@ -185,11 +185,11 @@ pub async fn cluster_id(url: &str, options: &ConnectOptions) -> Result<Option<St
 /// # Errors
 ///
 /// [`Error::Unavailable`] if the file does not exist, or `to` exists or cannot be written;
-/// [`Error::Schema`] as for [`schema`].
+/// [`Error::SchemaMismatch`] as for [`schema`].
 pub async fn backup(url: &str, options: &ConnectOptions, to: &Path) -> Result<bool> {
-    match backend(url)? {
-        Backend::Postgres => Ok(false),
-        Backend::Sqlite => sqlite::backup(url, options, to).await.map(|()| true),
+    match parse_backend(url)? {
+        BackendKind::Postgres => Ok(false),
+        BackendKind::Sqlite => sqlite::backup(url, options, to).await.map(|()| true),
     }
 }
 
@@ -201,9 +201,9 @@ pub async fn backup(url: &str, options: &ConnectOptions, to: &Path) -> Result<bo
 ///
 /// As [`schema`].
 pub async fn live_agent(url: &str, options: &ConnectOptions) -> Result<Option<String>> {
-    match backend(url)? {
-        Backend::Postgres => postgres::live_agent(url, options).await,
-        Backend::Sqlite => sqlite::live_agent(url, options).await,
+    match parse_backend(url)? {
+        BackendKind::Postgres => postgres::live_agent(url, options).await,
+        BackendKind::Sqlite => sqlite::live_agent(url, options).await,
     }
 }
 
@@ -214,11 +214,11 @@ pub async fn live_agent(url: &str, options: &ConnectOptions) -> Result<Option<St
 ///
 /// # Errors
 ///
-/// [`Error::AgentLives`] while an agent holds its lease, [`Error::Schema`] if the tables are not
+/// [`Error::AgentHoldsLease`] while an agent holds its lease, [`Error::SchemaMismatch`] if the tables are not
 /// those of this or an older build.
 pub async fn drop_schema(url: &str, options: &ConnectOptions) -> Result<bool> {
-    match backend(url)? {
-        Backend::Postgres => postgres::drop_schema(url, options).await,
-        Backend::Sqlite => sqlite::drop_schema(url, options).await,
+    match parse_backend(url)? {
+        BackendKind::Postgres => postgres::drop_schema(url, options).await,
+        BackendKind::Sqlite => sqlite::drop_schema(url, options).await,
     }
 }

@@ -14,10 +14,10 @@ pub enum Error {
     Unavailable(String),
     /// The address of the store is invalid; the message names the problem.
     #[error("{0}")]
-    Address(String),
+    InvalidAddress(String),
     /// The schema is not the one that this build needs.
     #[error("{0}")]
-    Schema(String),
+    SchemaMismatch(String),
     /// The incarnation is sealed.
     #[error("incarnation {0} is sealed: the agent registered again, or its lease expired")]
     Sealed(Incarnation),
@@ -55,7 +55,7 @@ pub enum Error {
     Diverged,
     /// The store is in use.
     #[error("agent {0:?} holds its lease: stop the agents, or wait until their leases expire")]
-    AgentLives(String),
+    AgentHoldsLease(String),
     /// The segment does not match its intent or the offsets of the log.
     #[error("the segment does not match the log: {0}")]
     SegmentConflict(String),
@@ -65,7 +65,7 @@ pub enum Error {
     #[error(
         "the outcome of the commit of {0} is no longer stored, because this or a later object was deleted as garbage; send the records again"
     )]
-    Forgotten(String),
+    OutcomeExpired(String),
     /// A row cannot be interpreted, or a bug; the message says what and where.
     #[error("unexpected state in the metadata store: {0}")]
     Inconsistent(String),
@@ -76,14 +76,14 @@ impl Error {
     pub fn code(&self) -> ErrorCode {
         match self {
             // Both leave the outcome open: the retry of an idempotent producer resolves it.
-            Self::Unavailable(_) | Self::Forgotten(_) => ErrorCode::MetadataUnavailable,
-            Self::Address(_)
-            | Self::Schema(_)
+            Self::Unavailable(_) | Self::OutcomeExpired(_) => ErrorCode::MetadataUnavailable,
+            Self::InvalidAddress(_)
+            | Self::SchemaMismatch(_)
             | Self::Inconsistent(_)
             | Self::SegmentConflict(_)
             | Self::NotSealed(_)
             | Self::Diverged
-            | Self::AgentLives(_) => ErrorCode::Unknown,
+            | Self::AgentHoldsLease(_) => ErrorCode::Unknown,
             Self::Sealed(_) | Self::Fenced(_) => ErrorCode::NotLeader,
             Self::UnknownTopic(_) | Self::UnknownPartition(_) => ErrorCode::UnknownTopicOrPartition,
             Self::TopicAlreadyExists(_) => ErrorCode::TopicAlreadyExists,

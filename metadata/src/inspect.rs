@@ -9,16 +9,16 @@ use sqlx::{ConnectOptions as _, Connection, SqliteConnection, sqlite::SqliteConn
 
 use crate::{
     ConnectOptions, Error, Result,
-    failure::within,
-    postgres::{Opening, PgConnection, Scope, ServerTimeouts, connect_once},
+    postgres::{PostgresConnector, ServerTimeouts, StoreConnection, TransactionScope, connect_once},
+    transaction::with_timeout,
 };
 
 /// The time limit: rows of large tables are counted.
-const LIMIT: Duration = Duration::from_secs(60);
+const INSPECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A sample of a table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Table {
+pub struct TableSample {
     /// The name of the table.
     pub table: String,
     /// The number of rows.
@@ -31,53 +31,61 @@ pub struct Table {
 ///
 /// # Errors
 ///
-/// [`Error::Address`] if the address is invalid, [`Error::Unavailable`] if the store cannot be read
+/// [`Error::InvalidAddress`] if the address is invalid, [`Error::Unavailable`] if the store cannot be read
 /// in time.
-pub async fn tables(url: &str, sample: usize) -> Result<Vec<Table>> {
+pub async fn sample_tables(url: &str, sample: usize) -> Result<Vec<TableSample>> {
     let unavailable = |error: sqlx::Error| Error::Unavailable(error.to_string());
     crate::check_address(url)?;
     if url.starts_with("sqlite") {
-        return within(LIMIT, async { of_sqlite(url, sample).await.map_err(unavailable) }).await;
+        return with_timeout(INSPECT_TIMEOUT, async {
+            sample_sqlite_tables(url, sample).await.map_err(unavailable)
+        })
+        .await;
     }
     let options = ConnectOptions::default();
-    let millis = LIMIT.as_millis();
+    let millis = INSPECT_TIMEOUT.as_millis();
     let timeouts = ServerTimeouts {
         statement: millis,
         lock: millis,
     };
-    let mut conn = connect_once(&Opening::new(url, &options, timeouts)?, &options).await?;
-    within(LIMIT, async {
-        let tables = of_postgres(&mut conn, sample).await.map_err(unavailable)?;
+    let mut conn = connect_once(&PostgresConnector::new(url, &options, timeouts)?, &options).await?;
+    with_timeout(INSPECT_TIMEOUT, async {
+        let tables = sample_postgres_tables(&mut conn, sample)
+            .await
+            .map_err(unavailable)?;
         conn.close().await.map_err(unavailable)?;
         Ok(tables)
     })
     .await
 }
 
-async fn of_postgres(conn: &mut PgConnection, sample: usize) -> Result<Vec<Table>, sqlx::Error> {
-    conn.begin(Scope::Moment).await?;
+async fn sample_postgres_tables(
+    conn: &mut StoreConnection,
+    sample: usize,
+) -> Result<Vec<TableSample>, sqlx::Error> {
+    conn.begin(TransactionScope::ReadOnlySnapshot).await?;
     let names = "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() ORDER BY 1";
     let names: Vec<String> = sqlx::query_scalar(names).fetch_all(&mut *conn).await?;
     let mut tables = Vec::with_capacity(names.len());
     for table in names {
-        let quoted = quote(&table);
+        let quoted = quote_identifier(&table);
         let rows = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {quoted}")));
         let rows: i64 = rows.fetch_one(&mut *conn).await?;
         let first = format!("SELECT row_to_json(t)::text FROM (SELECT * FROM {quoted} LIMIT {sample}) t");
         let first: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(first))
             .fetch_all(&mut *conn)
             .await?;
-        tables.push(Table {
+        tables.push(TableSample {
             table,
             rows,
-            sample: parsed(first),
+            sample: parse_rows(first),
         });
     }
     conn.commit().await?;
     Ok(tables)
 }
 
-async fn of_sqlite(url: &str, sample: usize) -> Result<Vec<Table>, sqlx::Error> {
+async fn sample_sqlite_tables(url: &str, sample: usize) -> Result<Vec<TableSample>, sqlx::Error> {
     let mut conn: SqliteConnection = SqliteConnectOptions::from_str(url)?
         .read_only(true)
         .connect()
@@ -86,13 +94,13 @@ async fn of_sqlite(url: &str, sample: usize) -> Result<Vec<Table>, sqlx::Error> 
     let names: Vec<String> = sqlx::query_scalar(names).fetch_all(&mut conn).await?;
     let mut tables = Vec::with_capacity(names.len());
     for table in names {
-        let quoted = quote(&table);
+        let quoted = quote_identifier(&table);
         let columns: Vec<String> = sqlx::query_scalar("SELECT name FROM pragma_table_info($1)")
             .bind(&table)
             .fetch_all(&mut conn)
             .await?;
         let field = |column: &String| {
-            let (name, column) = (column.replace('\'', "''"), quote(column));
+            let (name, column) = (column.replace('\'', "''"), quote_identifier(column));
             format!("'{name}', CASE typeof({column}) WHEN 'blob' THEN hex({column}) ELSE {column} END")
         };
         let fields: Vec<String> = columns.iter().map(field).collect();
@@ -105,21 +113,21 @@ async fn of_sqlite(url: &str, sample: usize) -> Result<Vec<Table>, sqlx::Error> 
         let first: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(first))
             .fetch_all(&mut conn)
             .await?;
-        tables.push(Table {
+        tables.push(TableSample {
             table,
             rows,
-            sample: parsed(first),
+            sample: parse_rows(first),
         });
     }
     conn.close().await?;
     Ok(tables)
 }
 
-fn quote(name: &str) -> String {
+fn quote_identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-fn parsed(rows: Vec<String>) -> Vec<Value> {
+fn parse_rows(rows: Vec<String>) -> Vec<Value> {
     rows.into_iter()
         .map(|row| serde_json::from_str(&row).unwrap_or(Value::String(row)))
         .collect()

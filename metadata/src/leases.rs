@@ -3,11 +3,11 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, collections::HashSet};
 
-use crate::{Incarnation, LeaseMove, LogBounds, MoveOutcome};
+use crate::{Incarnation, LeaseMove, LeaseMoveOutcome, LogBounds};
 
 /// The locked row of a partition, as a move needs it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct HeldRow {
+pub(crate) struct PartitionLeaseRow {
     /// `None` also when the holder is sealed.
     pub(crate) holder: Option<Incarnation>,
     pub(crate) epoch: i32,
@@ -17,34 +17,42 @@ pub(crate) struct HeldRow {
 /// Decides one move and applies it to `row`.
 ///
 /// A repeated move returns the same outcome, because only that move leads from one epoch to the
-/// next; so a call with an unknown outcome may be repeated. `takers` are the incarnations that may
+/// next; so a call with an unknown outcome may be repeated. `eligible` are the incarnations that may
 /// receive leases: neither sealed nor draining.
-pub(crate) fn decide_move(row: &mut HeldRow, wish: &LeaseMove, takers: &HashSet<Incarnation>) -> MoveOutcome {
-    if wish.to.is_some_and(|to| !takers.contains(&to)) {
-        return MoveOutcome::Lost;
+pub(crate) fn apply_move(
+    row: &mut PartitionLeaseRow,
+    lease_move: &LeaseMove,
+    eligible: &HashSet<Incarnation>,
+) -> LeaseMoveOutcome {
+    if lease_move.to.is_some_and(|to| !eligible.contains(&to)) {
+        return LeaseMoveOutcome::Lost;
     }
-    let raised = wish.epoch.checked_add(1);
-    let done_before = match wish.to {
+    let raised = lease_move.epoch.checked_add(1);
+    let done_before = match lease_move.to {
         Some(to) => {
             row.holder == Some(to)
-                && (Some(row.epoch) == raised || (row.epoch == wish.epoch && wish.from == wish.to))
+                && (Some(row.epoch) == raised
+                    || (row.epoch == lease_move.epoch && lease_move.from == lease_move.to))
         }
-        None => row.holder.is_none() && row.epoch == wish.epoch,
+        None => row.holder.is_none() && row.epoch == lease_move.epoch,
     };
     if done_before {
-        return MoveOutcome::Moved {
+        return LeaseMoveOutcome::Moved {
             epoch: row.epoch,
             bounds: row.bounds,
         };
     }
-    let (true, Some(raised)) = (row.holder == wish.from && row.epoch == wish.epoch, raised) else {
-        return MoveOutcome::Lost;
+    let (true, Some(raised)) = (
+        row.holder == lease_move.from && row.epoch == lease_move.epoch,
+        raised,
+    ) else {
+        return LeaseMoveOutcome::Lost;
     };
-    row.holder = wish.to;
-    if wish.to.is_some() {
+    row.holder = lease_move.to;
+    if lease_move.to.is_some() {
         row.epoch = raised;
     }
-    MoveOutcome::Moved {
+    LeaseMoveOutcome::Moved {
         epoch: row.epoch,
         bounds: row.bounds,
     }
@@ -52,7 +60,7 @@ pub(crate) fn decide_move(row: &mut HeldRow, wish: &LeaseMove, takers: &HashSet<
 
 /// Returns a holder for each of `count` new partitions: always the one with the fewest partitions,
 /// the older incarnation first among equals. Returns `None`s if there is no live agent.
-pub(crate) fn spread(count: usize, loads: Vec<(Incarnation, i64)>) -> Vec<Option<Incarnation>> {
+pub(crate) fn assign_holders(count: usize, loads: Vec<(Incarnation, i64)>) -> Vec<Option<Incarnation>> {
     let mut heap: BinaryHeap<_> = loads
         .into_iter()
         .map(|(agent, load)| Reverse((load, agent)))
@@ -73,15 +81,15 @@ mod tests {
     const A: Incarnation = Incarnation(1);
     const B: Incarnation = Incarnation(2);
 
-    fn row(holder: Option<Incarnation>, epoch: i32) -> HeldRow {
-        HeldRow {
+    fn row(holder: Option<Incarnation>, epoch: i32) -> PartitionLeaseRow {
+        PartitionLeaseRow {
             holder,
             epoch,
             bounds: LogBounds::default(),
         }
     }
 
-    fn wish(from: Option<Incarnation>, epoch: i32, to: Option<Incarnation>) -> LeaseMove {
+    fn lease_move(from: Option<Incarnation>, epoch: i32, to: Option<Incarnation>) -> LeaseMove {
         LeaseMove {
             partition: crate::PartitionUid(1),
             from,
@@ -90,47 +98,65 @@ mod tests {
         }
     }
 
-    fn epoch_after(mut held: HeldRow, wish: LeaseMove) -> Option<i32> {
-        match decide_move(&mut held, &wish, &HashSet::from([A, B])) {
-            MoveOutcome::Moved { epoch, .. } => Some(epoch),
-            MoveOutcome::Lost => None,
+    fn epoch_after(mut row: PartitionLeaseRow, lease_move: LeaseMove) -> Option<i32> {
+        match apply_move(&mut row, &lease_move, &HashSet::from([A, B])) {
+            LeaseMoveOutcome::Moved { epoch, .. } => Some(epoch),
+            LeaseMoveOutcome::Lost => None,
         }
     }
 
     #[test]
     fn a_move_needs_the_holder_and_the_epoch_that_it_names() {
-        assert_eq!(epoch_after(row(Some(A), 3), wish(Some(A), 3, Some(B))), Some(4));
-        assert_eq!(epoch_after(row(Some(A), 3), wish(Some(A), 2, Some(B))), None);
-        assert_eq!(epoch_after(row(Some(A), 3), wish(None, 3, Some(B))), None);
-        assert_eq!(epoch_after(row(None, 0), wish(None, 0, Some(A))), Some(1));
+        assert_eq!(
+            epoch_after(row(Some(A), 3), lease_move(Some(A), 3, Some(B))),
+            Some(4)
+        );
+        assert_eq!(
+            epoch_after(row(Some(A), 3), lease_move(Some(A), 2, Some(B))),
+            None
+        );
+        assert_eq!(epoch_after(row(Some(A), 3), lease_move(None, 3, Some(B))), None);
+        assert_eq!(epoch_after(row(None, 0), lease_move(None, 0, Some(A))), Some(1));
     }
 
     #[test]
     fn a_release_keeps_the_epoch_and_the_next_holder_raises_it() {
-        assert_eq!(epoch_after(row(Some(A), 3), wish(Some(A), 3, None)), Some(3));
-        assert_eq!(epoch_after(row(None, 3), wish(None, 3, Some(A))), Some(4));
+        assert_eq!(
+            epoch_after(row(Some(A), 3), lease_move(Some(A), 3, None)),
+            Some(3)
+        );
+        assert_eq!(epoch_after(row(None, 3), lease_move(None, 3, Some(A))), Some(4));
     }
 
     #[test]
     fn a_move_asked_for_again_gives_the_same_answer() {
-        assert_eq!(epoch_after(row(Some(B), 4), wish(Some(A), 3, Some(B))), Some(4));
-        assert_eq!(epoch_after(row(Some(A), 4), wish(Some(A), 3, Some(B))), None);
-        assert_eq!(epoch_after(row(None, 3), wish(Some(A), 3, None)), Some(3));
+        assert_eq!(
+            epoch_after(row(Some(B), 4), lease_move(Some(A), 3, Some(B))),
+            Some(4)
+        );
+        assert_eq!(
+            epoch_after(row(Some(A), 4), lease_move(Some(A), 3, Some(B))),
+            None
+        );
+        assert_eq!(epoch_after(row(None, 3), lease_move(Some(A), 3, None)), Some(3));
     }
 
     #[test]
     fn a_move_to_the_holder_itself_keeps_the_epoch() {
-        assert_eq!(epoch_after(row(Some(A), 3), wish(Some(A), 3, Some(A))), Some(3));
+        assert_eq!(
+            epoch_after(row(Some(A), 3), lease_move(Some(A), 3, Some(A))),
+            Some(3)
+        );
     }
 
     #[test]
     fn nothing_moves_to_a_life_that_is_over_or_beyond_the_last_epoch() {
         assert_eq!(
-            epoch_after(row(Some(A), 3), wish(Some(A), 3, Some(Incarnation(9)))),
+            epoch_after(row(Some(A), 3), lease_move(Some(A), 3, Some(Incarnation(9)))),
             None
         );
         assert_eq!(
-            epoch_after(row(Some(A), i32::MAX), wish(Some(A), i32::MAX, Some(B))),
+            epoch_after(row(Some(A), i32::MAX), lease_move(Some(A), i32::MAX, Some(B))),
             None
         );
     }
@@ -138,9 +164,9 @@ mod tests {
     #[test]
     fn partitions_go_to_the_least_loaded() {
         assert_eq!(
-            spread(4, vec![(A, 2), (B, 0)]),
+            assign_holders(4, vec![(A, 2), (B, 0)]),
             vec![Some(B), Some(B), Some(A), Some(B)]
         );
-        assert_eq!(spread(2, vec![]), vec![None, None]);
+        assert_eq!(assign_holders(2, vec![]), vec![None, None]);
     }
 }

@@ -16,22 +16,22 @@
 //! one may begin before `log_start`. If that span is a WAL range, `rolled`, which is its base
 //! offset, lies before `log_start` too.
 
+mod commit_outcome;
+mod commit_plan;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod connect;
-mod decide;
 pub mod error;
-mod failure;
-mod garbage;
+mod garbage_limits;
 pub mod inspect;
 pub mod keys;
 mod leases;
-mod outcome;
 mod postgres;
 mod producers;
 mod rows;
 mod schema;
 mod sqlite;
+mod transaction;
 pub mod types;
 
 #[cfg(test)]
@@ -44,7 +44,7 @@ pub use connect::{
     migrate, schema,
 };
 pub use error::{Error, Result};
-pub use schema::{Migrated, SchemaState};
+pub use schema::{MigrationOutcome, SchemaState};
 pub use types::*;
 
 /// Stores the metadata of one cluster.
@@ -62,7 +62,7 @@ pub use types::*;
 ///
 /// Every method returns [`Error::Unavailable`] when the database does not answer in time; the call
 /// may have taken effect. It returns [`Error::Inconsistent`] when a row cannot be read, and
-/// [`Error::Schema`] when a table is missing. Each method lists only its further errors.
+/// [`Error::SchemaMismatch`] when a table is missing. Each method lists only its further errors.
 #[async_trait]
 pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     /// Checks that the store is reachable.
@@ -76,7 +76,7 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     // ---- the cluster as a whole
 
     /// Returns the id of the cluster and the timeline of this store.
-    async fn cluster(&self) -> Result<ClusterState>;
+    async fn cluster_state(&self) -> Result<ClusterState>;
 
     /// Raises the timeline and returns the new one.
     ///
@@ -101,8 +101,8 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     ///
-    /// [`Error::AgentLives`] while an agent holds its lease.
-    async fn recover(&self, recovery: &Recovery) -> Result<Recovered>;
+    /// [`Error::AgentHoldsLease`] while an agent holds its lease.
+    async fn recover(&self, recovery: &RecoveryRequest) -> Result<RecoveryOutcome>;
 
     /// Returns those of `keys`, of WAL objects and segments, that no row names.
     async fn unknown_objects(&self, keys: &[String]) -> Result<Vec<String>>;
@@ -117,7 +117,7 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     /// # Errors
     ///
     /// [`Error::Diverged`] if a divergence was reported.
-    async fn register_agent(&self, registration: &AgentRegistration) -> Result<Registered>;
+    async fn register_agent(&self, registration: &AgentRegistration) -> Result<AgentIdentity>;
 
     /// Renews the lease that covers everything `incarnation` holds, and seals agents whose lease
     /// has expired.
@@ -125,7 +125,7 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     /// # Errors
     ///
     /// [`Error::Sealed`] if the incarnation is sealed: it must stop at once.
-    async fn renew(&self, incarnation: Incarnation) -> Result<Renewed>;
+    async fn renew(&self, incarnation: Incarnation) -> Result<LeaseRenewal>;
 
     /// Marks an incarnation as draining until it is sealed.
     ///
@@ -145,16 +145,16 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     /// returns whether it is sealed.
     ///
     /// The condition protects against a caller that is itself cut off from the network.
-    async fn seal_silent(&self, incarnation: Incarnation, silence: Silence) -> Result<bool>;
+    async fn seal_if_silent(&self, incarnation: Incarnation, silence: SilenceThreshold) -> Result<bool>;
 
     /// Returns all agents, topics and leaders, or `None` if the version is still `known`.
-    async fn snapshot(&self, known: Option<u64>) -> Result<Option<Snapshot>>;
+    async fn snapshot(&self, known: Option<u64>) -> Result<Option<ClusterSnapshot>>;
 
     /// Moves leases between agents.
     ///
     /// A move takes effect only if the partition is still held as `from` and `epoch` say. The epoch
     /// rises with every move to another holder. A sealed holder counts as none.
-    async fn move_leases(&self, moves: &[LeaseMove]) -> Result<Vec<MoveOutcome>>;
+    async fn move_leases(&self, moves: &[LeaseMove]) -> Result<Vec<LeaseMoveOutcome>>;
 
     // ---- topics
 
@@ -166,14 +166,14 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     /// # Errors
     ///
     /// [`Error::TopicAlreadyExists`], or [`Error::InvalidPartitions`] without a partition.
-    async fn create_topic(&self, topic: &NewTopic) -> Result<TopicRecord>;
+    async fn create_topic(&self, topic: &NewTopic) -> Result<TopicEntry>;
 
     /// Adds partitions to a topic or changes its settings.
     ///
     /// # Errors
     ///
     /// [`Error::UnknownTopic`], or [`Error::InvalidPartitions`] if the topic would shrink.
-    async fn alter_topic(&self, name: &str, change: &TopicChange) -> Result<TopicRecord>;
+    async fn alter_topic(&self, name: &str, change: &TopicChange) -> Result<TopicEntry>;
 
     /// Marks a topic as deleted. It takes no more commits and reads, its name is free at once, and
     /// garbage collection deletes its objects.
@@ -216,7 +216,7 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     /// # Errors
     ///
     /// [`Error::Sealed`] if the incarnation is sealed and the object was not committed before.
-    /// [`Error::Forgotten`] if the object may have been committed but its outcome is no longer
+    /// [`Error::OutcomeExpired`] if the object may have been committed but its outcome is no longer
     /// stored.
     async fn commit_object(&self, commit: &ObjectCommit) -> Result<CommitOutcome>;
 
@@ -252,7 +252,12 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     ///
     /// As [`begin_segment`](Self::begin_segment), and [`Error::SegmentConflict`] without an intent
     /// of this incarnation.
-    async fn avoid_segment(&self, lease: Lease, base_offset: i64, taken: &str) -> Result<SegmentIntent>;
+    async fn reassign_segment_key(
+        &self,
+        lease: Lease,
+        base_offset: i64,
+        taken: &str,
+    ) -> Result<SegmentIntent>;
 
     /// Replaces the WAL ranges that the segment covers by the segment, and drops the intent. WAL
     /// objects without remaining ranges are queued for deletion.
@@ -281,7 +286,7 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     /// and their keys are never used again. A segment whose upload may have arrived after its
     /// intent was dropped is returned once more when its writer has been sealed for the grace, and
     /// again before the writer's row is deleted.
-    async fn garbage(&self, policy: &GarbagePolicy, limit: usize) -> Result<Garbage>;
+    async fn collect_garbage(&self, policy: &GarbagePolicy, limit: usize) -> Result<GarbageBatch>;
 
     /// Records that these objects were deleted from the object store.
     async fn confirm_deleted(&self, keys: &[String]) -> Result<()>;
@@ -307,7 +312,7 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     // ---- groups
 
     /// Returns the groups of one coordinator slot, all groups, or one group.
-    async fn groups(&self, which: &GroupQuery) -> Result<Vec<GroupRecord>>;
+    async fn groups(&self, which: &GroupQuery) -> Result<Vec<PersistedGroup>>;
 
     /// Stores a group, or deletes it and its offsets if `state` is `None`.
     ///
@@ -325,7 +330,7 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     ///
     /// [`Error::Sealed`] or [`Error::Fenced`] if the lease is not that of the group's slot;
     /// [`Error::IllegalGeneration`] if `generation` is given and is not the stored one.
-    async fn commit_offsets(&self, lease: Lease, commit: &OffsetCommit) -> Result<Vec<OffsetOutcome>>;
+    async fn commit_offsets(&self, lease: Lease, commit: &OffsetCommit) -> Result<Vec<OffsetCommitOutcome>>;
 
     /// Returns the lag of the groups of these coordinator slots by group and topic, the greatest
     /// first, at most `limit` rows.

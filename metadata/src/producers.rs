@@ -9,9 +9,9 @@ use streamhouse_core::ErrorCode;
 use crate::{BatchOutcome, Error, PartitionUid, ProducerBatch, Result};
 
 /// The number of remembered batches: Kafka's limit of in-flight requests.
-pub(crate) const WINDOW: usize = 5;
+pub(crate) const MAX_REMEMBERED_BATCHES: usize = 5;
 /// The number of sequences: they count from 0 to `i32::MAX` and then from 0 again.
-const MODULUS: i64 = i32::MAX as i64 + 1;
+const SEQUENCE_MODULUS: i64 = i32::MAX as i64 + 1;
 
 /// A batch that was appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(crate) struct StoredBatch {
 pub(crate) struct ProducerState {
     /// The producer epoch of all batches.
     pub(crate) epoch: i16,
-    /// At most [`WINDOW`] batches.
+    /// At most [`MAX_REMEMBERED_BATCHES`] batches.
     pub(crate) batches: VecDeque<StoredBatch>,
 }
 
@@ -50,7 +50,7 @@ impl ProducerState {
 
     /// Returns the state of a row. If the row cannot be read, only this producer's epoch in this
     /// partition is affected.
-    pub(crate) fn stored(partition: PartitionUid, id: i64, epoch: i16, bytes: &[u8]) -> Self {
+    pub(crate) fn from_stored(partition: PartitionUid, id: i64, epoch: i16, bytes: &[u8]) -> Self {
         Self::decode(epoch, bytes).unwrap_or_else(|error| {
             tracing::error!(
                 %partition, producer = id, %error,
@@ -87,8 +87,8 @@ impl ProducerState {
         })
     }
 
-    fn remember(&mut self, batch: StoredBatch) {
-        if self.batches.len() >= WINDOW {
+    fn push_batch(&mut self, batch: StoredBatch) {
+        if self.batches.len() >= MAX_REMEMBERED_BATCHES {
             self.batches.pop_front();
         }
         self.batches.push_back(batch);
@@ -97,7 +97,7 @@ impl ProducerState {
 
 /// Evaluates a batch of `records` records that would be appended at `base_offset`, and adds it to
 /// `state` if it is accepted. `state` is `None` for a producer that the partition does not know.
-pub(crate) fn judge(
+pub(crate) fn evaluate_batch(
     state: &mut Option<ProducerState>,
     batch: ProducerBatch,
     records: i32,
@@ -108,7 +108,7 @@ pub(crate) fn judge(
     }
     let new = StoredBatch {
         first: batch.first_sequence,
-        last: advance(batch.first_sequence, records - 1),
+        last: add_to_sequence(batch.first_sequence, records - 1),
         base_offset,
     };
     let Some(known) = state else {
@@ -146,28 +146,28 @@ pub(crate) fn judge(
     let (Some(oldest), Some(newest)) = (known.batches.front(), known.batches.back()) else {
         return BatchOutcome::refused(ErrorCode::StorageCorrupt);
     };
-    if new.first == advance(newest.last, 1) {
-        known.remember(new);
+    if new.first == add_to_sequence(newest.last, 1) {
+        known.push_batch(new);
         return BatchOutcome::Appended { base_offset };
     }
-    if distance(oldest.first, new.first) < 0 {
+    if sequence_distance(oldest.first, new.first) < 0 {
         return BatchOutcome::refused(ErrorCode::DuplicateSequenceNumber);
     }
     BatchOutcome::refused(ErrorCode::OutOfOrderSequenceNumber)
 }
 
 /// Returns the sequence `by` after `sequence`.
-fn advance(sequence: i32, by: i32) -> i32 {
+fn add_to_sequence(sequence: i32, by: i32) -> i32 {
     // The modulus keeps it in 0..=i32::MAX, so the cast is exact.
-    (i64::from(sequence) + i64::from(by)).rem_euclid(MODULUS) as i32
+    (i64::from(sequence) + i64::from(by)).rem_euclid(SEQUENCE_MODULUS) as i32
 }
 
 /// Returns the distance from `from` to `to` modulo the number of sequences; negative if `to` lies
 /// before.
-fn distance(from: i32, to: i32) -> i64 {
-    let ahead = (i64::from(to) - i64::from(from)).rem_euclid(MODULUS);
-    if ahead >= MODULUS / 2 {
-        ahead - MODULUS
+fn sequence_distance(from: i32, to: i32) -> i64 {
+    let ahead = (i64::from(to) - i64::from(from)).rem_euclid(SEQUENCE_MODULUS);
+    if ahead >= SEQUENCE_MODULUS / 2 {
+        ahead - SEQUENCE_MODULUS
     } else {
         ahead
     }
@@ -186,30 +186,33 @@ mod tests {
     }
 
     /// Returns the state after `count` batches of two records each, at offsets 0, 2, 4...
-    fn after(count: i32) -> Option<ProducerState> {
+    fn state_after(count: i32) -> Option<ProducerState> {
         let mut state = None;
         for n in 0..count {
             let base_offset = i64::from(n * 2);
             assert_eq!(
-                judge(&mut state, batch(1, n * 2), 2, base_offset),
+                evaluate_batch(&mut state, batch(1, n * 2), 2, base_offset),
                 BatchOutcome::Appended { base_offset }
             );
         }
         state
     }
 
-    fn refused(state: &Option<ProducerState>, batch: ProducerBatch, code: ErrorCode) {
+    fn assert_refused(state: &Option<ProducerState>, batch: ProducerBatch, code: ErrorCode) {
         let mut after = state.clone();
-        assert_eq!(judge(&mut after, batch, 2, 100), BatchOutcome::refused(code));
+        assert_eq!(
+            evaluate_batch(&mut after, batch, 2, 100),
+            BatchOutcome::refused(code)
+        );
         assert_eq!(&after, state, "a refused batch leaves no trace");
     }
 
     #[test]
     fn each_of_the_last_five_batches_is_known_again_by_its_first_offset() {
-        let mut state = after(7);
+        let mut state = state_after(7);
         for n in 2..7 {
             assert_eq!(
-                judge(&mut state, batch(1, n * 2), 2, 100),
+                evaluate_batch(&mut state, batch(1, n * 2), 2, 100),
                 BatchOutcome::Duplicate {
                     base_offset: i64::from(n * 2)
                 }
@@ -219,56 +222,56 @@ mod tests {
 
     #[test]
     fn a_retry_older_than_the_window_is_refused_as_a_duplicate() {
-        refused(&after(7), batch(1, 2), ErrorCode::DuplicateSequenceNumber);
+        assert_refused(&state_after(7), batch(1, 2), ErrorCode::DuplicateSequenceNumber);
     }
 
     #[test]
     fn a_gap_and_a_batch_cut_otherwise_are_out_of_order() {
-        refused(&after(3), batch(1, 8), ErrorCode::OutOfOrderSequenceNumber);
-        refused(&after(3), batch(1, 3), ErrorCode::OutOfOrderSequenceNumber);
+        assert_refused(&state_after(3), batch(1, 8), ErrorCode::OutOfOrderSequenceNumber);
+        assert_refused(&state_after(3), batch(1, 3), ErrorCode::OutOfOrderSequenceNumber);
     }
 
     #[test]
     fn an_old_epoch_is_fenced_and_a_new_one_begins_at_zero() {
-        refused(&after(2), batch(0, 4), ErrorCode::InvalidProducerEpoch);
-        refused(&after(2), batch(2, 4), ErrorCode::OutOfOrderSequenceNumber);
-        let mut state = after(2);
+        assert_refused(&state_after(2), batch(0, 4), ErrorCode::InvalidProducerEpoch);
+        assert_refused(&state_after(2), batch(2, 4), ErrorCode::OutOfOrderSequenceNumber);
+        let mut state = state_after(2);
         assert_eq!(
-            judge(&mut state, batch(2, 0), 2, 50),
+            evaluate_batch(&mut state, batch(2, 0), 2, 50),
             BatchOutcome::Appended { base_offset: 50 }
         );
         assert_eq!(
-            judge(&mut state, batch(2, 0), 2, 99),
+            evaluate_batch(&mut state, batch(2, 0), 2, 99),
             BatchOutcome::Duplicate { base_offset: 50 }
         );
-        refused(&state, batch(1, 4), ErrorCode::InvalidProducerEpoch);
+        assert_refused(&state, batch(1, 4), ErrorCode::InvalidProducerEpoch);
     }
 
     #[test]
     fn an_unknown_producer_begins_at_zero() {
-        refused(&None, batch(0, 1), ErrorCode::UnknownProducerId);
+        assert_refused(&None, batch(0, 1), ErrorCode::UnknownProducerId);
         assert_eq!(
-            judge(&mut None, batch(0, 0), 1, 9),
+            evaluate_batch(&mut None, batch(0, 0), 1, 9),
             BatchOutcome::Appended { base_offset: 9 }
         );
     }
 
     #[test]
     fn a_damaged_state_refuses_its_epoch_and_takes_the_next() {
-        let mut state = Some(ProducerState::stored(PartitionUid(1), 7, 1, &[0; 17]));
-        refused(&state, batch(1, 0), ErrorCode::StorageCorrupt);
-        refused(&state, batch(0, 0), ErrorCode::InvalidProducerEpoch);
+        let mut state = Some(ProducerState::from_stored(PartitionUid(1), 7, 1, &[0; 17]));
+        assert_refused(&state, batch(1, 0), ErrorCode::StorageCorrupt);
+        assert_refused(&state, batch(0, 0), ErrorCode::InvalidProducerEpoch);
         assert_eq!(
-            judge(&mut state, batch(2, 0), 2, 50),
+            evaluate_batch(&mut state, batch(2, 0), 2, 50),
             BatchOutcome::Appended { base_offset: 50 }
         );
     }
 
     #[test]
     fn negative_numbers_are_invalid() {
-        refused(&None, batch(0, -1), ErrorCode::InvalidRecord);
-        refused(&None, batch(-1, 0), ErrorCode::InvalidRecord);
-        refused(
+        assert_refused(&None, batch(0, -1), ErrorCode::InvalidRecord);
+        assert_refused(&None, batch(-1, 0), ErrorCode::InvalidRecord);
+        assert_refused(
             &None,
             ProducerBatch {
                 id: -1,
@@ -292,24 +295,24 @@ mod tests {
         });
         // Sequences MAX, 0, 1.
         assert_eq!(
-            judge(&mut state, batch(0, i32::MAX), 3, 4),
+            evaluate_batch(&mut state, batch(0, i32::MAX), 3, 4),
             BatchOutcome::Appended { base_offset: 4 }
         );
         assert_eq!(
-            judge(&mut state, batch(0, 2), 1, 7),
+            evaluate_batch(&mut state, batch(0, 2), 1, 7),
             BatchOutcome::Appended { base_offset: 7 }
         );
         assert_eq!(
-            judge(&mut state, batch(0, i32::MAX), 3, 9),
+            evaluate_batch(&mut state, batch(0, i32::MAX), 3, 9),
             BatchOutcome::Duplicate { base_offset: 4 }
         );
-        refused(&state, batch(0, i32::MAX - 9), ErrorCode::DuplicateSequenceNumber);
-        refused(&state, batch(0, 9), ErrorCode::OutOfOrderSequenceNumber);
+        assert_refused(&state, batch(0, i32::MAX - 9), ErrorCode::DuplicateSequenceNumber);
+        assert_refused(&state, batch(0, 9), ErrorCode::OutOfOrderSequenceNumber);
     }
 
     #[test]
     fn the_stored_bytes_lead_back_to_the_state() {
-        let state = after(7).unwrap();
+        let state = state_after(7).unwrap();
         assert_eq!(ProducerState::decode(1, &state.encode()).unwrap(), state);
         assert!(ProducerState::decode(1, &[]).is_err());
         assert!(ProducerState::decode(1, &[0; 17]).is_err());

@@ -6,29 +6,29 @@ use std::{collections::BTreeMap, time::Duration};
 use uuid::Uuid;
 
 use crate::{
-    Error, GROUP_SLOT_TOPIC, GroupLag, Incarnation, Lease, LogBounds, NewSegment, PartitionRecord,
-    PartitionUid, Result, TopicChange, TopicOverview, TopicOwner, TopicRecord, TopicsOverview,
+    Error, GROUP_SLOT_TOPIC, GroupLag, Incarnation, Lease, LogBounds, NewSegment, PartitionEntry,
+    PartitionUid, Result, TopicChange, TopicEntry, TopicOwner, TopicSummary, TopicsOverview,
 };
 
 /// The maximum number of spans that one read returns, whatever the caller requests.
 pub(crate) const MAX_SPANS: usize = 10_000;
 /// The longest duration that is stored, in milliseconds: a hundred years.
-const LONGEST_MS: i64 = 100 * 365 * 86_400_000;
+const MAX_DURATION_MS: i64 = 100 * 365 * 86_400_000;
 
 /// Converts a duration to whole milliseconds, limited so that adding it to a time cannot overflow.
 pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis())
-        .unwrap_or(LONGEST_MS)
-        .min(LONGEST_MS)
+        .unwrap_or(MAX_DURATION_MS)
+        .min(MAX_DURATION_MS)
 }
 
 /// Converts a number for the database.
-pub(crate) fn signed(what: &str, number: u64) -> Result<i64> {
+pub(crate) fn to_signed(what: &str, number: u64) -> Result<i64> {
     i64::try_from(number).map_err(|_| Error::Inconsistent(format!("{what} {number} is too large to store")))
 }
 
-/// Converts a number of the database back; the inverse of [`signed`].
-pub(crate) fn unsigned(what: &str, number: i64) -> Result<u64> {
+/// Converts a number of the database back; the inverse of [`to_signed`].
+pub(crate) fn to_unsigned(what: &str, number: i64) -> Result<u64> {
     u64::try_from(number).map_err(|_| Error::Inconsistent(format!("{what} {number} is negative")))
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn group_lag((group_id, topic, committed, lag): (String, String, i64,
 
 /// The locked row of a partition with its topic.
 #[derive(Debug, Clone)]
-pub(crate) struct LeasedRow {
+pub(crate) struct LeasedPartitionRow {
     pub(crate) holder: Option<Incarnation>,
     pub(crate) epoch: i32,
     pub(crate) deleted: bool,
@@ -56,7 +56,11 @@ pub(crate) struct LeasedRow {
 }
 
 /// Checks that `lease` is in force. `sealed` is `None` if the incarnation is unknown.
-pub(crate) fn check_lease(lease: Lease, sealed: Option<bool>, row: Option<LeasedRow>) -> Result<LeasedRow> {
+pub(crate) fn check_lease(
+    lease: Lease,
+    sealed: Option<bool>,
+    row: Option<LeasedPartitionRow>,
+) -> Result<LeasedPartitionRow> {
     if sealed != Some(false) {
         return Err(Error::Sealed(lease.incarnation));
     }
@@ -70,7 +74,7 @@ pub(crate) fn check_lease(lease: Lease, sealed: Option<bool>, row: Option<Leased
 }
 
 /// Checks that the lease is that of the coordinator slot `slot`.
-pub(crate) fn check_slot(lease: Lease, row: &LeasedRow, slot: i32) -> Result<()> {
+pub(crate) fn check_slot(lease: Lease, row: &LeasedPartitionRow, slot: i32) -> Result<()> {
     if row.topic != GROUP_SLOT_TOPIC || row.partition != slot {
         return Err(Error::Fenced(lease.partition));
     }
@@ -79,16 +83,16 @@ pub(crate) fn check_slot(lease: Lease, row: &LeasedRow, slot: i32) -> Result<()>
 
 /// A stored segment intent.
 #[derive(Debug, Clone, sqlx::FromRow)]
-pub(crate) struct IntentRow {
+pub(crate) struct SegmentIntentRow {
     pub(crate) base_offset: i64,
     pub(crate) key: String,
     pub(crate) incarnation: i64,
 }
 
-impl IntentRow {
+impl SegmentIntentRow {
     /// Converts the intent to a segment that its writer may still upload.
-    pub(crate) fn of(self, partition: PartitionUid) -> AbandonedRow {
-        AbandonedRow {
+    pub(crate) fn into_abandoned(self, partition: PartitionUid) -> AbandonedSegmentRow {
+        AbandonedSegmentRow {
             partition_id: partition.0,
             base_offset: self.base_offset,
             key: self.key,
@@ -99,7 +103,7 @@ impl IntentRow {
 
 /// A segment that its writer can no longer finish but may still upload.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
-pub(crate) struct AbandonedRow {
+pub(crate) struct AbandonedSegmentRow {
     pub(crate) partition_id: i64,
     pub(crate) base_offset: i64,
     pub(crate) key: String,
@@ -108,10 +112,10 @@ pub(crate) struct AbandonedRow {
 
 /// Checks that the segment continues the previous one and that its intent belongs to the lease
 /// holder.
-pub(crate) fn check_finish(
+pub(crate) fn check_segment(
     lease: Lease,
-    row: &LeasedRow,
-    intent: Option<IntentRow>,
+    row: &LeasedPartitionRow,
+    intent: Option<SegmentIntentRow>,
     segment: &NewSegment,
 ) -> Result<()> {
     let bounds = row.bounds;
@@ -140,7 +144,7 @@ pub(crate) fn check_finish(
 
 /// A deleted WAL range.
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
-pub(crate) struct FreedRange {
+pub(crate) struct DeletedRangeRow {
     pub(crate) end_offset: i64,
     pub(crate) incarnation: i64,
     pub(crate) sequence: i64,
@@ -149,7 +153,7 @@ pub(crate) struct FreedRange {
 
 /// The sums over deleted ranges.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Freed {
+pub(crate) struct DeletedRanges {
     /// The number of stored bytes.
     pub(crate) bytes: i64,
     /// The greatest end offset, if there was a range.
@@ -159,9 +163,9 @@ pub(crate) struct Freed {
 }
 
 /// Sums deleted ranges.
-pub(crate) fn freed(ranges: &[FreedRange]) -> Freed {
+pub(crate) fn sum_deleted_ranges(ranges: &[DeletedRangeRow]) -> DeletedRanges {
     let mut objects: BTreeMap<(i64, i64), i32> = BTreeMap::new();
-    let mut freed = Freed::default();
+    let mut freed = DeletedRanges::default();
     for range in ranges {
         freed.bytes += range.length;
         freed.end_offset = freed.end_offset.max(Some(range.end_offset));
@@ -175,12 +179,11 @@ pub(crate) fn freed(ranges: &[FreedRange]) -> Freed {
 }
 
 /// Adds partitions, sorted by number, to their topics.
-pub(crate) fn assemble(
-    mut topics: Vec<TopicRecord>,
-    partitions: Vec<(Uuid, PartitionRecord)>,
-) -> Vec<TopicRecord> {
-    let mut by_topic: std::collections::HashMap<Uuid, Vec<PartitionRecord>> =
-        std::collections::HashMap::new();
+pub(crate) fn group_partitions_by_topic(
+    mut topics: Vec<TopicEntry>,
+    partitions: Vec<(Uuid, PartitionEntry)>,
+) -> Vec<TopicEntry> {
+    let mut by_topic: std::collections::HashMap<Uuid, Vec<PartitionEntry>> = std::collections::HashMap::new();
     for (topic_id, partition) in partitions {
         by_topic.entry(topic_id).or_default().push(partition);
     }
@@ -191,8 +194,8 @@ pub(crate) fn assemble(
 }
 
 /// Converts the columns of a partition.
-pub(crate) fn partition_record(uid: i64, holder: Option<i64>, epoch: i32) -> PartitionRecord {
-    PartitionRecord {
+pub(crate) fn partition_entry(uid: i64, holder: Option<i64>, epoch: i32) -> PartitionEntry {
+    PartitionEntry {
         uid: PartitionUid(uid),
         holder: holder.map(Incarnation),
         epoch,
@@ -232,7 +235,7 @@ pub(crate) fn config_json(config: &BTreeMap<String, String>) -> Result<String> {
 }
 
 /// Applies a change to settings.
-pub(crate) fn changed_config(
+pub(crate) fn apply_config_change(
     mut config: BTreeMap<String, String>,
     change: &TopicChange,
 ) -> BTreeMap<String, String> {
@@ -246,7 +249,7 @@ pub(crate) fn changed_config(
 }
 
 /// Converts the columns of an owner.
-pub(crate) fn owner((uid, namespace, resource): (String, String, String)) -> TopicOwner {
+pub(crate) fn topic_owner((uid, namespace, resource): (String, String, String)) -> TopicOwner {
     TopicOwner {
         uid,
         namespace,
@@ -270,15 +273,15 @@ pub(crate) struct OverviewRow {
 }
 
 /// Splits the rows into topics and owners.
-pub(crate) fn overview(rows: Vec<OverviewRow>) -> Result<TopicsOverview> {
+pub(crate) fn build_overview(rows: Vec<OverviewRow>) -> Result<TopicsOverview> {
     let mut overview = TopicsOverview::default();
     for row in rows {
         if let (Some(uid), Some(namespace), Some(resource)) = (row.uid, row.namespace, row.resource) {
-            let owner = owner((uid, namespace, resource));
+            let owner = topic_owner((uid, namespace, resource));
             overview.owners.insert(row.name.clone(), owner);
         }
         if let (Some(topic_id), Some(config)) = (row.topic_id, row.config) {
-            let topic = TopicOverview {
+            let topic = TopicSummary {
                 topic_id,
                 config: readable_config(&row.name, &config),
                 partitions: row.partitions,
@@ -293,7 +296,7 @@ pub(crate) fn overview(rows: Vec<OverviewRow>) -> Result<TopicsOverview> {
 }
 
 /// Returns how many partitions a change adds to `present` ones.
-pub(crate) fn added_partitions(present: usize, change: &TopicChange) -> Result<usize> {
+pub(crate) fn added_partition_count(present: usize, change: &TopicChange) -> Result<usize> {
     let Some(wanted) = change.partitions else {
         return Ok(0);
     };
@@ -306,7 +309,7 @@ pub(crate) fn added_partitions(present: usize, change: &TopicChange) -> Result<u
 }
 
 /// Returns how many partitions a new topic gets.
-pub(crate) fn new_partitions(partitions: i32) -> Result<usize> {
+pub(crate) fn initial_partition_count(partitions: i32) -> Result<usize> {
     match usize::try_from(partitions) {
         Ok(count) if count > 0 => Ok(count),
         _ => Err(Error::InvalidPartitions(format!(

@@ -7,7 +7,7 @@ use crate::{Error, Result};
 
 /// The result of a migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Migrated {
+pub struct MigrationOutcome {
     /// The version before; 0 for an empty store.
     pub from: i64,
     /// The version that this build needs and that is now in force.
@@ -47,7 +47,7 @@ pub(crate) const TABLES: [&str; 17] = [
 ];
 
 /// The version and checksum of a migration that was run.
-pub(crate) type Stored = (i64, Vec<u8>);
+pub(crate) type AppliedMigration = (i64, Vec<u8>);
 
 /// Returns the stored and the needed version.
 ///
@@ -55,7 +55,7 @@ pub(crate) type Stored = (i64, Vec<u8>);
 ///
 /// [`Error::Schema`] if the store is newer than this build or was created by a migration that has
 /// been changed since.
-pub(crate) fn versions(migrator: &Migrator, stored: &[Stored]) -> Result<(i64, i64)> {
+pub(crate) fn check_versions(migrator: &Migrator, stored: &[AppliedMigration]) -> Result<(i64, i64)> {
     let needed = migrator
         .iter()
         .map(|migration| migration.version)
@@ -67,33 +67,33 @@ pub(crate) fn versions(migrator: &Migrator, stored: &[Stored]) -> Result<(i64, i
         .max()
         .unwrap_or_default();
     if from > needed {
-        return Err(Error::Schema(format!(
+        return Err(Error::SchemaMismatch(format!(
             "the metadata schema has version {from}, this build knows versions up to {needed}: run a newer build"
         )));
     }
     for migration in migrator.iter() {
         let found = stored.iter().find(|(version, _)| *version == migration.version);
         if found.is_some_and(|(_, checksum)| checksum.as_slice() != migration.checksum.as_ref()) {
-            return Err(changed(migration.version));
+            return Err(changed_migration_error(migration.version));
         }
     }
     Ok((from, needed))
 }
 
 /// Returns the error for a store that is older than this build.
-pub(crate) fn too_old(from: i64, needed: i64) -> Error {
+pub(crate) fn outdated_schema_error(from: i64, needed: i64) -> Error {
     let found = if from == 0 {
         "is empty".to_owned()
     } else {
         format!("has version {from}")
     };
-    Error::Schema(format!(
+    Error::SchemaMismatch(format!(
         "the metadata schema {found}, this build needs version {needed}: run `streamhouse-agent migrate`"
     ))
 }
 
-fn changed(version: i64) -> Error {
-    Error::Schema(format!(
+fn changed_migration_error(version: i64) -> Error {
+    Error::SchemaMismatch(format!(
         "migration {version} of the metadata schema is not the one that was run: this build and the metadata store are incompatible"
     ))
 }
@@ -102,10 +102,10 @@ fn changed(version: i64) -> Error {
 pub(crate) fn migrate_error(error: MigrateError, refusal: fn(sqlx::Error) -> Error) -> Error {
     match error {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => refusal(error),
-        MigrateError::VersionMismatch(version) => changed(version),
-        MigrateError::VersionMissing(version) => Error::Schema(format!(
+        MigrateError::VersionMismatch(version) => changed_migration_error(version),
+        MigrateError::VersionMissing(version) => Error::SchemaMismatch(format!(
             "the metadata schema has version {version}, which this build does not know: run a newer build"
         )),
-        other => Error::Schema(other.to_string()),
+        other => Error::SchemaMismatch(other.to_string()),
     }
 }

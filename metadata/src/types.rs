@@ -15,12 +15,12 @@ pub use streamhouse_core::{Incarnation, PartitionUid};
 use uuid::Uuid;
 
 pub use self::{
-    cluster::{ClusterState, Recovered, Recovery, Timeline},
+    cluster::{ClusterState, RecoveryOutcome, RecoveryRequest, Timeline},
     groups::{
-        CommittedOffset, GroupLag, GroupQuery, GroupRecord, GroupWrite, OffsetCommit, OffsetOutcome,
-        OffsetToCommit,
+        CommittedOffset, GroupLag, GroupQuery, GroupWrite, OffsetCommit, OffsetCommitOutcome, OffsetToCommit,
+        PersistedGroup,
     },
-    owners::{TopicOverview, TopicOwner, TopicsOverview},
+    owners::{TopicOwner, TopicSummary, TopicsOverview},
 };
 
 /// The internal topic whose partitions are the coordinator slots.
@@ -52,7 +52,7 @@ pub struct AgentRegistration {
 
 /// The identity of a new incarnation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Registered {
+pub struct AgentIdentity {
     /// The number of this incarnation.
     pub incarnation: Incarnation,
     /// A small number that is stable for the `agent_id`: Kafka's broker id.
@@ -63,8 +63,8 @@ pub struct Registered {
 
 /// A renewed lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Renewed {
-    /// The current version of the [`Snapshot`].
+pub struct LeaseRenewal {
+    /// The current version of the [`ClusterSnapshot`].
     pub version: u64,
     /// How many other agents this call sealed.
     pub sealed_others: u32,
@@ -73,9 +73,9 @@ pub struct Renewed {
 /// How long a lease must be without renewal before another agent may seal its holder; measured by
 /// the database's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Silence {
+pub enum SilenceThreshold {
     /// At least this long.
-    For(Duration),
+    AtLeast(Duration),
     /// At least half of the lease's own duration. Agents renew after every third of it, so more
     /// than one renewal was missed.
     HalfLease,
@@ -83,26 +83,26 @@ pub enum Silence {
 
 /// All agents, topics and leaders as of one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Snapshot {
+pub struct ClusterSnapshot {
     /// Rises with every change.
     pub version: u64,
     /// The id of the cluster, created with the store.
     pub cluster_id: String,
     /// The agents that are not sealed.
-    pub agents: Vec<AgentRecord>,
+    pub agents: Vec<AgentEntry>,
     /// The sealed incarnations whose orphans are not yet swept, with the time since they were
     /// sealed.
     pub unswept: Vec<(Incarnation, Duration)>,
     /// The topics that are not deleted, including the internal one.
-    pub topics: Vec<TopicRecord>,
+    pub topics: Vec<TopicEntry>,
 }
 
 /// An agent that is not sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AgentRecord {
+pub struct AgentEntry {
     /// Its current incarnation.
     pub incarnation: Incarnation,
-    /// See [`Registered::node_id`].
+    /// See [`AgentIdentity::node_id`].
     pub node_id: i32,
     /// See [`AgentRegistration`].
     pub agent_id: String,
@@ -117,13 +117,13 @@ pub struct AgentRecord {
     /// See [`AgentRegistration`].
     pub version: String,
     /// Whether it hands over its leases and receives no new ones; see
-    /// [`MetadataStore::drain`](crate::MetadataStore::drain).
+    /// [`MetadataStore::mark_draining`](crate::MetadataStore::mark_draining).
     pub draining: bool,
 }
 
 /// A topic and its partitions.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicRecord {
+pub struct TopicEntry {
     /// The id of the topic, never used again.
     pub topic_id: Uuid,
     /// The name, unique among the topics that exist; free again as soon as the topic is deleted.
@@ -138,12 +138,12 @@ pub struct TopicRecord {
     /// The time of creation.
     pub created_at_ms: i64,
     /// The partitions by number, without gaps.
-    pub partitions: Vec<PartitionRecord>,
+    pub partitions: Vec<PartitionEntry>,
 }
 
 /// A partition and the holder of its lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PartitionRecord {
+pub struct PartitionEntry {
     /// The id of the partition, never used again.
     pub uid: PartitionUid,
     /// The holder of the lease; `None` also when the holder is sealed.
@@ -178,7 +178,7 @@ pub struct LeaseMove {
 
 /// The outcome of a [`LeaseMove`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MoveOutcome {
+pub enum LeaseMoveOutcome {
     /// The lease moved: the new epoch and the bounds of the log, for the new holder.
     Moved {
         /// The epoch in force.
@@ -246,12 +246,12 @@ pub struct PartitionCommit {
     /// The position of the first batch in the object.
     pub position: u64,
     /// The batches in order, without gaps between them.
-    pub batches: Vec<BatchMeta>,
+    pub batches: Vec<BatchMetadata>,
 }
 
 /// The properties of a batch that a commit needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BatchMeta {
+pub struct BatchMetadata {
     /// The length of the batch.
     pub size_bytes: u32,
     /// The number of offsets it takes (last offset delta + 1).
@@ -361,12 +361,12 @@ pub struct LogSpan {
     /// The leader epoch to write into the batches of a WAL range. Segments contain it already.
     pub epoch: i32,
     /// The location of the bytes.
-    pub place: Place,
+    pub place: SpanLocation,
 }
 
 /// The location of a span's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum SpanLocation {
     /// A range of a WAL object: consecutive batches whose base offsets must be assigned from
     /// `base_offset` on.
     Wal {
@@ -422,12 +422,12 @@ pub struct GarbagePolicy {
     /// Committed offsets of groups without members.
     pub offsets_retention: Duration,
     /// Rows of sealed and swept incarnations, kept for troubleshooting.
-    pub lives_retention: Duration,
+    pub incarnation_retention: Duration,
 }
 
 /// The result of one step of garbage collection.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Garbage {
+pub struct GarbageBatch {
     /// The objects to delete now. Confirm their deletion with
     /// [`MetadataStore::confirm_deleted`](crate::MetadataStore::confirm_deleted).
     pub keys: Vec<String>,

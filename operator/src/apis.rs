@@ -40,20 +40,20 @@ impl OptionalApi {
 
 /// The result of the last discovery.
 #[derive(Debug)]
-pub struct Apis {
+pub struct OptionalApis {
     found: RwLock<BTreeSet<OptionalApi>>,
     changed: watch::Sender<u64>,
 }
 
-impl Default for Apis {
+impl Default for OptionalApis {
     fn default() -> Self {
-        Self::with(&[])
+        Self::with_found(&[])
     }
 }
 
-impl Apis {
+impl OptionalApis {
     /// Creates the state in which exactly these APIs are installed.
-    pub fn with(found: &[OptionalApi]) -> Self {
+    pub fn with_found(found: &[OptionalApi]) -> Self {
         Self {
             found: RwLock::new(found.iter().copied().collect()),
             changed: watch::channel(0).0,
@@ -70,11 +70,11 @@ impl Apis {
     /// # Errors
     ///
     /// Returns the error of the API server.
-    pub async fn look(&self, client: &Client) -> kube::Result<()> {
+    pub async fn discover(&self, client: &Client) -> kube::Result<()> {
         let groups = client.list_api_groups().await?;
         let mut found = BTreeSet::new();
         for api in OptionalApi::ALL {
-            if groups.groups.iter().any(|group| group.name == api.group()) && served(client, *api).await? {
+            if groups.groups.iter().any(|group| group.name == api.group()) && is_served(client, *api).await? {
                 found.insert(*api);
             }
         }
@@ -86,13 +86,13 @@ impl Apis {
     }
 
     /// Returns a receiver that is notified when the result changes.
-    pub fn changes(&self) -> watch::Receiver<u64> {
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 }
 
 /// Returns whether every kind that the operator creates is served in the required version.
-async fn served(client: &Client, api: OptionalApi) -> kube::Result<bool> {
+async fn is_served(client: &Client, api: OptionalApi) -> kube::Result<bool> {
     let group = discovery::group(client, api.group()).await?;
     let resources = group.versioned_resources("v1");
     Ok(api

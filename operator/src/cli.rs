@@ -5,15 +5,15 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{settings::Settings, smoke_test::SmokeTest};
+use crate::{settings::OperatorSettings, smoke_test::SmokeTestArgs};
 
-const EXAMPLES: &str = "\
+const EXAMPLES_HELP: &str = "\
 Examples:
   streamhouse-operator run --watch-namespaces orders,billing --drift-interval 30s
   streamhouse-operator crds | kubectl apply --server-side -f -
   streamhouse-operator diff -f cluster.yaml -f topics.yaml";
 
-const RUN: &str = "\
+const RUN_HELP: &str = "\
 Examples:
   streamhouse-operator run
   streamhouse-operator run --leader-elect false --http-listen 127.0.0.1:8080 --log-level info,kube=debug
@@ -21,7 +21,7 @@ Examples:
 Connects with the pod's service account, or outside of a pod with KUBECONFIG or ~/.kube/config. On SIGTERM, running
 reconciliations finish and the Lease is released. Exit codes: 0 orderly shutdown, 1 failure, 2 invalid settings.";
 
-const DIFF: &str = "\
+const DIFF_HELP: &str = "\
 Examples:
   streamhouse-operator diff -f cluster.yaml
   kubectl get topic orders -o yaml | sed s/7d/30d/ | streamhouse-operator diff -f -
@@ -31,7 +31,7 @@ compared with the topic in the metadata store. Exit codes: 0 no changes, 1 chang
 
 /// Runs StreamHouse clusters and topics on Kubernetes.
 #[derive(Debug, Parser)]
-#[command(name = "streamhouse-operator", version, after_help = EXAMPLES, propagate_version = true)]
+#[command(name = "streamhouse-operator", version, after_help = EXAMPLES_HELP, propagate_version = true)]
 pub struct Cli {
     /// The subcommand.
     #[command(subcommand)]
@@ -42,21 +42,21 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Reconcile StreamHouseClusters and Topics until terminated
-    #[command(after_help = RUN)]
-    Run(Box<Settings>),
+    #[command(after_help = RUN_HELP)]
+    Run(Box<OperatorSettings>),
     /// Print the custom resource definitions as YAML
     Crds,
     /// Show what the operator would change for the given manifests
-    #[command(after_help = DIFF)]
-    Diff(Diff),
+    #[command(after_help = DIFF_HELP)]
+    Diff(DiffArgs),
     /// Apply a Topic, wait for the operator to report its condition, and delete it (used by helm
     /// test)
-    SmokeTest(SmokeTest),
+    SmokeTest(SmokeTestArgs),
 }
 
 /// Arguments of `diff`.
 #[derive(Debug, Args)]
-pub struct Diff {
+pub struct DiffArgs {
     /// File with manifests, or - for standard input; may be given several times
     #[arg(short, long = "filename", value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
@@ -120,7 +120,7 @@ mod tests {
             }
             let variable = format!(
                 "{}{}",
-                crate::settings::PREFIX,
+                crate::settings::VARIABLE_PREFIX,
                 long.replace('-', "_").to_uppercase()
             );
             assert_eq!(argument.get_env().unwrap().to_str(), Some(variable.as_str()));

@@ -5,14 +5,14 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use crate::crd::{ConditionType, Reason};
+use crate::crd::{ConditionReason, ConditionType};
 
 /// Messages are truncated to this length; the API server accepts 32 KiB.
-const LONGEST: usize = 1024;
+const MAX_MESSAGE_CHARS: usize = 1024;
 
 /// Status of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum State {
+pub enum ConditionStatus {
     /// The condition holds.
     True,
     /// The condition does not hold.
@@ -21,7 +21,7 @@ pub enum State {
     Unknown,
 }
 
-impl State {
+impl ConditionStatus {
     /// Returns the value in the resource.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -32,7 +32,7 @@ impl State {
     }
 }
 
-impl From<bool> for State {
+impl From<bool> for ConditionStatus {
     fn from(holds: bool) -> Self {
         if holds { Self::True } else { Self::False }
     }
@@ -40,15 +40,15 @@ impl From<bool> for State {
 
 /// The conditions of one resource while its status is computed.
 #[derive(Debug, Clone)]
-pub struct Conditions {
+pub struct ConditionSet {
     conditions: Vec<Condition>,
     generation: Option<i64>,
     now: Timestamp,
 }
 
-impl Conditions {
+impl ConditionSet {
     /// Starts with the stored conditions. `generation` is that of the observed spec.
-    pub fn from(stored: &[Condition], generation: Option<i64>, now: Timestamp) -> Self {
+    pub fn from_stored(stored: &[Condition], generation: Option<i64>, now: Timestamp) -> Self {
         Self {
             conditions: stored.to_vec(),
             generation,
@@ -57,9 +57,15 @@ impl Conditions {
     }
 
     /// Sets a condition.
-    pub fn set(&mut self, kind: ConditionType, state: State, reason: Reason, message: impl Into<String>) {
+    pub fn set(
+        &mut self,
+        kind: ConditionType,
+        state: ConditionStatus,
+        reason: ConditionReason,
+        message: impl Into<String>,
+    ) {
         let mut message: String = message.into();
-        if let Some((cut, _)) = message.char_indices().nth(LONGEST) {
+        if let Some((cut, _)) = message.char_indices().nth(MAX_MESSAGE_CHARS) {
             message.truncate(cut);
             message.push('…');
         }
@@ -92,7 +98,7 @@ impl Conditions {
     }
 
     /// Returns the conditions in the order of [`ConditionType::ALL`].
-    pub fn into_list(mut self) -> Vec<Condition> {
+    pub fn into_sorted_vec(mut self) -> Vec<Condition> {
         let place = |condition: &Condition| {
             ConditionType::ALL
                 .iter()
@@ -105,7 +111,7 @@ impl Conditions {
 }
 
 /// Returns the condition of this type, if present.
-pub fn find(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
+pub fn find_condition(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
     conditions
         .iter()
         .find(|condition| condition.type_ == kind.as_str())
@@ -121,31 +127,36 @@ mod tests {
             Timestamp::from_second(1).unwrap(),
             Timestamp::from_second(2).unwrap(),
         );
-        let mut conditions = Conditions::from(&[], Some(1), first);
+        let mut conditions = ConditionSet::from_stored(&[], Some(1), first);
         conditions.set(
             ConditionType::Ready,
-            State::False,
-            Reason::Progressing,
+            ConditionStatus::False,
+            ConditionReason::Progressing,
             "starting",
         );
-        let stored = conditions.into_list();
-        let mut conditions = Conditions::from(&stored, Some(2), later);
+        let stored = conditions.into_sorted_vec();
+        let mut conditions = ConditionSet::from_stored(&stored, Some(2), later);
         conditions.set(
             ConditionType::Ready,
-            State::False,
-            Reason::AgentsNotReady,
+            ConditionStatus::False,
+            ConditionReason::AgentsNotReady,
             "1 of 3",
         );
-        let stored = conditions.into_list();
+        let stored = conditions.into_sorted_vec();
         assert_eq!(stored[0].last_transition_time, Time(first));
         assert_eq!(
             (stored[0].observed_generation, stored[0].message.as_str()),
             (Some(2), "1 of 3")
         );
-        let mut conditions = Conditions::from(&stored, Some(2), later);
-        conditions.set(ConditionType::Ready, State::True, Reason::AgentsReady, "");
+        let mut conditions = ConditionSet::from_stored(&stored, Some(2), later);
+        conditions.set(
+            ConditionType::Ready,
+            ConditionStatus::True,
+            ConditionReason::AgentsReady,
+            "",
+        );
         assert_eq!(
-            find(&conditions.into_list(), ConditionType::Ready)
+            find_condition(&conditions.into_sorted_vec(), ConditionType::Ready)
                 .unwrap()
                 .last_transition_time,
             Time(later)
@@ -154,22 +165,39 @@ mod tests {
 
     #[test]
     fn long_messages_are_cut_between_characters() {
-        let mut conditions = Conditions::from(&[], None, Timestamp::UNIX_EPOCH);
+        let mut conditions = ConditionSet::from_stored(&[], None, Timestamp::UNIX_EPOCH);
         conditions.set(
             ConditionType::Ready,
-            State::False,
-            Reason::InternalError,
+            ConditionStatus::False,
+            ConditionReason::InternalError,
             "ä".repeat(5000),
         );
-        assert_eq!(conditions.into_list()[0].message.chars().count(), LONGEST + 1);
+        assert_eq!(
+            conditions.into_sorted_vec()[0].message.chars().count(),
+            MAX_MESSAGE_CHARS + 1
+        );
     }
 
     #[test]
     fn the_list_is_in_a_fixed_order() {
-        let mut conditions = Conditions::from(&[], None, Timestamp::UNIX_EPOCH);
-        conditions.set(ConditionType::Paused, State::False, Reason::NotPaused, "");
-        conditions.set(ConditionType::Ready, State::True, Reason::Reconciled, "");
-        let types: Vec<String> = conditions.into_list().into_iter().map(|c| c.type_).collect();
+        let mut conditions = ConditionSet::from_stored(&[], None, Timestamp::UNIX_EPOCH);
+        conditions.set(
+            ConditionType::Paused,
+            ConditionStatus::False,
+            ConditionReason::NotPaused,
+            "",
+        );
+        conditions.set(
+            ConditionType::Ready,
+            ConditionStatus::True,
+            ConditionReason::Reconciled,
+            "",
+        );
+        let types: Vec<String> = conditions
+            .into_sorted_vec()
+            .into_iter()
+            .map(|c| c.type_)
+            .collect();
         assert_eq!(types, ["Ready", "Paused"]);
     }
 }

@@ -10,11 +10,11 @@ use kube::{
 };
 use streamhouse_core::time::{Clock, Entropy};
 
-use crate::{apis::Apis, metrics::Metrics, stores::Stores};
+use crate::{apis::OptionalApis, metadata_stores::MetadataStores, metrics::OperatorMetrics};
 
 /// Values for clusters that do not specify them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Defaults {
+pub struct ClusterDefaults {
     /// Image of the agents, without a tag.
     pub image: String,
     /// Version of the agents: the operator's own.
@@ -23,12 +23,12 @@ pub struct Defaults {
 
 /// The namespaces that the operator watches.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Scope {
+pub struct WatchScope {
     /// Names of the namespaces; `None` for all.
     pub namespaces: Option<Vec<String>>,
 }
 
-impl Scope {
+impl WatchScope {
     /// Returns whether the operator watches this namespace.
     pub fn contains(&self, namespace: &str) -> bool {
         self.namespaces
@@ -38,7 +38,7 @@ impl Scope {
 
     /// Splits the scope into one scope per watch: all namespaces together, or each namespace
     /// separately.
-    pub fn each(&self) -> Vec<Self> {
+    pub fn per_watch(&self) -> Vec<Self> {
         match &self.namespaces {
             None => vec![self.clone()],
             Some(names) => names
@@ -65,7 +65,7 @@ impl Scope {
         }
     }
 
-    /// Like [`Scope::apis`], for a kind that is known only at run time.
+    /// Like [`WatchScope::apis`], for a kind that is known only at run time.
     pub fn dynamic_apis(&self, client: &Client, kind: &ApiResource) -> Vec<Api<DynamicObject>> {
         match &self.namespaces {
             None => vec![Api::all_with(client.clone(), kind)],
@@ -79,19 +79,19 @@ impl Scope {
 
 /// Shared by all reconciliations.
 #[derive(Clone)]
-pub struct Context {
+pub struct OperatorContext {
     /// Client of the API server.
     pub client: Client,
     /// Open metadata stores.
-    pub stores: Arc<Stores>,
+    pub stores: Arc<MetadataStores>,
     /// Optional APIs that are installed.
-    pub apis: Arc<Apis>,
+    pub apis: Arc<OptionalApis>,
     /// Watched namespaces.
-    pub scope: Scope,
+    pub scope: WatchScope,
     /// The operator's metrics.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<OperatorMetrics>,
     /// Values for clusters that do not specify them.
-    pub defaults: Arc<Defaults>,
+    pub defaults: Arc<ClusterDefaults>,
     /// How often everything is compared with its spec without a change as the trigger.
     pub drift_interval: Duration,
     /// The clock.
@@ -102,7 +102,7 @@ pub struct Context {
     pub instance: Option<String>,
 }
 
-impl fmt::Debug for Context {
+impl fmt::Debug for OperatorContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Context")
             .field("defaults", &self.defaults)

@@ -4,14 +4,14 @@
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{cluster, context::Context, topic};
+use crate::{cluster, context::OperatorContext, topic};
 
 /// Runs both controllers until `stop` is cancelled.
 ///
 /// # Errors
 ///
 /// Returns an error if a controller ends by itself.
-pub async fn run(context: Context, concurrency: u16, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(context: OperatorContext, concurrency: u16, stop: CancellationToken) -> anyhow::Result<()> {
     let topics = async {
         topic::run(context.clone(), stop.clone()).await;
         anyhow::ensure!(stop.is_cancelled(), "the watch of Topics has ended unexpectedly");

@@ -7,25 +7,25 @@ use kube::{
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 
-use crate::crd::{MANAGER, Reason};
+use crate::crd::{ConditionReason, FIELD_MANAGER};
 
 /// Publishes events.
 #[derive(Clone)]
-pub struct Events {
+pub struct EventPublisher {
     recorder: Recorder,
 }
 
-impl std::fmt::Debug for Events {
+impl std::fmt::Debug for EventPublisher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Events").finish_non_exhaustive()
     }
 }
 
-impl Events {
+impl EventPublisher {
     /// Creates a publisher that reports as `instance` (the pod's name).
     pub fn new(client: Client, instance: Option<String>) -> Self {
         let reporter = Reporter {
-            controller: MANAGER.to_owned(),
+            controller: FIELD_MANAGER.to_owned(),
             instance,
         };
         Self {
@@ -34,7 +34,7 @@ impl Events {
     }
 
     /// Publishes a normal event.
-    pub async fn normal<K>(&self, of: &K, reason: Reason, message: impl Into<String>)
+    pub async fn publish_normal<K>(&self, of: &K, reason: ConditionReason, message: impl Into<String>)
     where
         K: Resource<DynamicType = ()>,
     {
@@ -42,14 +42,14 @@ impl Events {
     }
 
     /// Publishes a warning.
-    pub async fn warning<K>(&self, of: &K, reason: Reason, message: impl Into<String>)
+    pub async fn publish_warning<K>(&self, of: &K, reason: ConditionReason, message: impl Into<String>)
     where
         K: Resource<DynamicType = ()>,
     {
         self.publish(of, EventType::Warning, reason, message.into()).await;
     }
 
-    async fn publish<K>(&self, of: &K, type_: EventType, reason: Reason, note: String)
+    async fn publish<K>(&self, of: &K, type_: EventType, reason: ConditionReason, note: String)
     where
         K: Resource<DynamicType = ()>,
     {

@@ -7,7 +7,7 @@ use parking_lot::RwLock;
 
 /// A component whose state determines readiness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
+pub enum HealthComponent {
     /// The API server answers.
     ApiServer,
     /// The custom resource definitions are installed.
@@ -16,7 +16,7 @@ pub enum Part {
     Process,
 }
 
-impl Part {
+impl HealthComponent {
     /// Returns the name in responses.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -27,7 +27,7 @@ impl Part {
     }
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for HealthComponent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -35,38 +35,38 @@ impl fmt::Display for Part {
 
 /// State of all components.
 #[derive(Debug)]
-pub struct Health {
-    missing: RwLock<BTreeMap<Part, String>>,
-    dead: RwLock<Vec<String>>,
+pub struct HealthState {
+    unready: RwLock<BTreeMap<HealthComponent, String>>,
+    ended_loops: RwLock<Vec<String>>,
 }
 
-impl Default for Health {
+impl Default for HealthState {
     /// The state after the start: nothing has been checked.
     fn default() -> Self {
-        let unknown = [Part::ApiServer, Part::Definitions];
+        let unknown = [HealthComponent::ApiServer, HealthComponent::Definitions];
         let missing = unknown
             .into_iter()
             .map(|part| (part, "not checked yet".to_owned()))
             .collect();
         Self {
-            missing: RwLock::new(missing),
-            dead: RwLock::default(),
+            unready: RwLock::new(missing),
+            ended_loops: RwLock::default(),
         }
     }
 }
 
-impl Health {
+impl HealthState {
     /// Marks a component as ready.
-    pub fn fine(&self, part: Part) {
-        if let Some(was) = self.missing.write().remove(&part) {
+    pub fn mark_healthy(&self, part: HealthComponent) {
+        if let Some(was) = self.unready.write().remove(&part) {
             tracing::info!(%part, was, "ready now");
         }
     }
 
     /// Marks a component as not ready. Logs each new reason once.
-    pub fn missing(&self, part: Part, why: impl Into<String>) {
+    pub fn mark_unready(&self, part: HealthComponent, why: impl Into<String>) {
         let why = why.into();
-        let before = self.missing.write().insert(part, why.clone());
+        let before = self.unready.write().insert(part, why.clone());
         if before.as_ref() != Some(&why) {
             tracing::warn!(%part, why, "not ready");
         }
@@ -74,18 +74,18 @@ impl Health {
 
     /// Returns the components that are not ready with their reasons; empty if the operator is
     /// ready.
-    pub fn reasons(&self) -> BTreeMap<Part, String> {
-        self.missing.read().clone()
+    pub fn unready_reasons(&self) -> BTreeMap<HealthComponent, String> {
+        self.unready.read().clone()
     }
 
     /// Reports that a background loop has ended: the process must be restarted.
-    pub fn died(&self, what: impl Into<String>) {
-        self.dead.write().push(what.into());
+    pub fn mark_loop_ended(&self, what: impl Into<String>) {
+        self.ended_loops.write().push(what.into());
     }
 
     /// Returns the background loops that have ended.
-    pub fn dead(&self) -> Vec<String> {
-        self.dead.read().clone()
+    pub fn ended_loops(&self) -> Vec<String> {
+        self.ended_loops.read().clone()
     }
 }
 
@@ -95,17 +95,17 @@ mod tests {
 
     #[test]
     fn ready_is_when_every_part_is_fine() {
-        let health = Health::default();
-        assert_eq!(health.reasons().len(), 2);
-        health.fine(Part::ApiServer);
-        health.missing(Part::Definitions, "topics");
+        let health = HealthState::default();
+        assert_eq!(health.unready_reasons().len(), 2);
+        health.mark_healthy(HealthComponent::ApiServer);
+        health.mark_unready(HealthComponent::Definitions, "topics");
         assert_eq!(
-            health.reasons(),
-            BTreeMap::from([(Part::Definitions, "topics".to_owned())])
+            health.unready_reasons(),
+            BTreeMap::from([(HealthComponent::Definitions, "topics".to_owned())])
         );
-        health.fine(Part::Definitions);
-        assert!(health.reasons().is_empty() && health.dead().is_empty());
-        health.died("the watch");
-        assert_eq!(health.dead(), ["the watch"]);
+        health.mark_healthy(HealthComponent::Definitions);
+        assert!(health.unready_reasons().is_empty() && health.ended_loops().is_empty());
+        health.mark_loop_ended("the watch");
+        assert_eq!(health.ended_loops(), ["the watch"]);
     }
 }

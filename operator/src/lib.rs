@@ -6,6 +6,7 @@
 //! shares; `cluster` and `topic` are the two reconciliations, each a sequence of steps:
 //! dereference, validate, build or plan, apply, status.
 
+pub mod api_discovery;
 pub mod apis;
 mod backoff;
 pub mod cli;
@@ -19,11 +20,10 @@ pub mod diff;
 pub mod events;
 pub mod health;
 pub mod lease;
+pub mod metadata_stores;
 pub mod metrics;
 pub mod run;
 pub mod server;
 pub mod settings;
 pub mod smoke_test;
-pub mod stores;
-pub mod surroundings;
 pub mod topic;

@@ -12,7 +12,7 @@ pub const KINDS: &[&str] = &["StreamHouseCluster", "Topic"];
 
 /// Result of a reconciliation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ReconcileOutcome {
     /// The actual state matches the spec.
     Ok,
     /// The reconciliation failed and is retried.
@@ -21,7 +21,7 @@ pub enum Outcome {
     Terminal,
 }
 
-impl Outcome {
+impl ReconcileOutcome {
     /// Returns the value of the label.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -34,7 +34,7 @@ impl Outcome {
 
 /// The metrics.
 #[derive(Debug, Clone)]
-pub struct Metrics {
+pub struct OperatorMetrics {
     registry: Registry,
     /// Table of all metrics for `docs/reference/operator-metrics.md`.
     #[cfg(test)]
@@ -61,59 +61,59 @@ pub struct Metrics {
     pub metadata_queries: IntCounterVec,
 }
 
-impl Metrics {
+impl OperatorMetrics {
     /// Registers all metrics in a new registry.
     ///
     /// # Errors
     ///
     /// Returns an error if a metric's definition is invalid.
     pub fn new() -> prometheus::Result<Self> {
-        let mut made = Registrar::default();
+        let mut made = MetricsRegistrar::default();
         Ok(Self {
-            reconciles: made.counters(
+            reconciles: made.register_counters(
                 "streamhouse_operator_reconciles_total",
                 "Number of reconciliations by outcome: ok, error (retried), terminal (waits for a change).",
                 &["kind", "outcome"],
             )?,
-            duration: made.histograms(
+            duration: made.register_histograms(
                 "streamhouse_operator_reconcile_duration_seconds",
                 "Duration of reconciliations in seconds.",
                 &["kind"],
             )?,
-            last_success: made.gauges(
+            last_success: made.register_gauges(
                 "streamhouse_operator_last_success_timestamp_seconds",
                 "Time of the last successful reconciliation of the kind, or, if there was none yet, of the start of this replica's first term as the leader, in seconds since the Unix epoch.",
                 &["kind"],
             )?,
-            drift_corrected: made.counters(
+            drift_corrected: made.register_counters(
                 "streamhouse_operator_drift_corrected_total",
                 "Number of objects and topics that were changed outside of the operator and restored.",
                 &["kind"],
             )?,
-            resources: made.gauges(
+            resources: made.register_gauges(
                 "streamhouse_operator_resources",
                 "Number of custom resources by the status of their Ready condition: true, false, unknown.",
                 &["kind", "ready"],
             )?,
-            synced: made.gauges(
+            synced: made.register_gauges(
                 "streamhouse_operator_synced",
                 "1 if this replica leads and has listed all custom resources of the kind, else 0.",
                 &["kind"],
             )?,
-            leader: made.gauge(
+            leader: made.register_gauge(
                 "streamhouse_operator_leader",
                 "1 if this replica is the leader and reconciles, else 0.",
             )?,
-            crd_missing: made.gauge(
+            crd_missing: made.register_gauge(
                 "streamhouse_operator_crd_missing",
                 "1 if a custom resource definition that the operator requires is not installed, else 0.",
             )?,
-            api_writes: made.counters(
+            api_writes: made.register_counters(
                 "streamhouse_operator_api_writes_total",
                 "Number of writes to the API server by kind of object.",
                 &["kind"],
             )?,
-            metadata_queries: made.counters(
+            metadata_queries: made.register_counters(
                 "streamhouse_operator_metadata_queries_total",
                 "Number of calls to the metadata store by operation.",
                 &["call"],
@@ -125,17 +125,17 @@ impl Metrics {
     }
 
     /// Records the result of one reconciliation.
-    pub fn reconciled(&self, kind: &str, outcome: Outcome, seconds: f64, now_ms: i64) {
+    pub fn record_reconcile(&self, kind: &str, outcome: ReconcileOutcome, seconds: f64, now_ms: i64) {
         self.reconciles.with_label_values(&[kind, outcome.as_str()]).inc();
         self.duration.with_label_values(&[kind]).observe(seconds);
-        if outcome == Outcome::Ok {
+        if outcome == ReconcileOutcome::Ok {
             self.last_success.with_label_values(&[kind]).set(now_ms / 1000);
         }
     }
 
     /// Resets the state of a new term. The time without a success counts from the first term on, so
     /// that terms that are lost repeatedly do not hide that no reconciliation succeeds.
-    pub fn term_begins(&self, now_ms: i64) {
+    pub fn begin_term(&self, now_ms: i64) {
         for kind in KINDS {
             self.synced.with_label_values(&[kind]).set(0);
             let last_success = self.last_success.with_label_values(&[kind]);
@@ -146,7 +146,7 @@ impl Metrics {
     }
 
     /// Returns the kinds whose initial list is not complete.
-    pub fn unsynced(&self) -> Vec<&'static str> {
+    pub fn unsynced_kinds(&self) -> Vec<&'static str> {
         let unseen = |kind: &&&str| self.synced.with_label_values(&[**kind]).get() == 0;
         KINDS.iter().filter(unseen).copied().collect()
     }
@@ -160,12 +160,12 @@ impl Metrics {
 }
 
 /// Registers metrics and collects their documentation.
-struct Registrar {
+struct MetricsRegistrar {
     registry: Registry,
     reference: String,
 }
 
-impl Default for Registrar {
+impl Default for MetricsRegistrar {
     fn default() -> Self {
         Self {
             registry: Registry::new(),
@@ -174,33 +174,48 @@ impl Default for Registrar {
     }
 }
 
-impl Registrar {
-    fn counters(&mut self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+impl MetricsRegistrar {
+    fn register_counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntCounterVec> {
         let made = IntCounterVec::new(Opts::new(name, help), labels)?;
-        self.add(made.clone(), "counter", name, help, labels)?;
+        self.register(made.clone(), "counter", name, help, labels)?;
         Ok(made)
     }
 
-    fn gauges(&mut self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+    fn register_gauges(
+        &mut self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntGaugeVec> {
         let made = IntGaugeVec::new(Opts::new(name, help), labels)?;
-        self.add(made.clone(), "gauge", name, help, labels)?;
+        self.register(made.clone(), "gauge", name, help, labels)?;
         Ok(made)
     }
 
-    fn gauge(&mut self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    fn register_gauge(&mut self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
         let made = IntGauge::new(name, help)?;
-        self.add(made.clone(), "gauge", name, help, &[])?;
+        self.register(made.clone(), "gauge", name, help, &[])?;
         Ok(made)
     }
 
-    fn histograms(&mut self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<HistogramVec> {
+    fn register_histograms(
+        &mut self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<HistogramVec> {
         let buckets = prometheus::exponential_buckets(0.001, 2.0, 15)?;
         let made = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?;
-        self.add(made.clone(), "histogram", name, help, labels)?;
+        self.register(made.clone(), "histogram", name, help, labels)?;
         Ok(made)
     }
 
-    fn add(
+    fn register(
         &mut self,
         made: impl Collector + 'static,
         kind: &str,
@@ -227,20 +242,20 @@ mod tests {
     /// An operator whose reconciliations never succeed must be distinguishable from an idle one.
     #[test]
     fn the_time_without_a_success_counts_from_the_first_term() {
-        let metrics = Metrics::new().unwrap();
+        let metrics = OperatorMetrics::new().unwrap();
         let last = |kind| metrics.last_success.with_label_values(&[kind]).get();
-        metrics.term_begins(90_000);
+        metrics.begin_term(90_000);
         assert_eq!((last("Topic"), last("StreamHouseCluster")), (90, 90));
-        metrics.reconciled("Topic", Outcome::Error, 0.1, 95_000);
+        metrics.record_reconcile("Topic", ReconcileOutcome::Error, 0.1, 95_000);
         assert_eq!(last("Topic"), 90);
-        metrics.reconciled("Topic", Outcome::Ok, 0.1, 100_000);
-        metrics.term_begins(200_000);
+        metrics.record_reconcile("Topic", ReconcileOutcome::Ok, 0.1, 100_000);
+        metrics.begin_term(200_000);
         assert_eq!((last("Topic"), last("StreamHouseCluster")), (100, 90));
     }
 
     #[test]
     fn the_reference_is_current() {
-        let metrics = Metrics::new().unwrap();
+        let metrics = OperatorMetrics::new().unwrap();
         let head = "# Metrics of the operator\n\nGenerated from the code; do not edit. Served at `/metrics` of the HTTP port.\n\n";
         streamhouse_testkit::assert_current(
             "docs/reference/operator-metrics.md",

@@ -19,31 +19,34 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
-    apis::Apis,
+    api_discovery::ApiDiscovery,
+    apis::OptionalApis,
     connect,
-    context::{Context, Defaults},
-    health::{Health, Part},
-    lease::{Elector, Ended, Fence, KubernetesLease, Seams, SystemTimer, Term, Timing},
-    metrics::Metrics,
+    context::{ClusterDefaults, OperatorContext},
+    health::{HealthComponent, HealthState},
+    lease::{
+        ElectionEnvironment, ElectionOutcome, ElectionTiming, KubernetesLeaseStore, LeaderElector,
+        LeaderTerm, SystemTimer, TermFence,
+    },
+    metadata_stores::MetadataStores,
+    metrics::OperatorMetrics,
     server,
-    settings::Settings,
-    stores::Stores,
-    surroundings::Surroundings,
+    settings::OperatorSettings,
 };
 
 /// How long running reconciliations may take after a shutdown request. Together with the release of
 /// the Lease this fits into the 30 seconds that Kubernetes grants a pod.
-pub const DRAIN: Duration = Duration::from_secs(20);
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The operator before its start.
 #[derive(Debug)]
 pub struct Operator {
-    settings: Settings,
+    settings: OperatorSettings,
     config: Config,
-    timing: Timing,
-    health: Arc<Health>,
-    metrics: Arc<Metrics>,
-    apis: Arc<Apis>,
+    timing: ElectionTiming,
+    health: Arc<HealthState>,
+    metrics: Arc<OperatorMetrics>,
+    apis: Arc<OptionalApis>,
 }
 
 impl Operator {
@@ -52,24 +55,24 @@ impl Operator {
     /// # Errors
     ///
     /// Returns an error if the metrics cannot be registered.
-    pub fn new(settings: Settings, config: Config) -> anyhow::Result<Self> {
+    pub fn new(settings: OperatorSettings, config: Config) -> anyhow::Result<Self> {
         Ok(Self {
             settings,
             config,
-            timing: Timing::default(),
+            timing: ElectionTiming::default(),
             health: Arc::default(),
-            metrics: Arc::new(Metrics::new().context("cannot register the metrics")?),
+            metrics: Arc::new(OperatorMetrics::new().context("cannot register the metrics")?),
             apis: Arc::default(),
         })
     }
 
     /// Returns the health state.
-    pub fn health(&self) -> Arc<Health> {
+    pub fn health(&self) -> Arc<HealthState> {
         self.health.clone()
     }
 
     /// Returns the metrics.
-    pub fn metrics(&self) -> Arc<Metrics> {
+    pub fn metrics(&self) -> Arc<OperatorMetrics> {
         self.metrics.clone()
     }
 
@@ -88,13 +91,13 @@ impl Operator {
         controllers: C,
     ) -> anyhow::Result<()>
     where
-        C: Fn(Context, CancellationToken) -> F,
+        C: Fn(OperatorContext, CancellationToken) -> F,
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let client = connect::client(self.config.clone())
+        let client = connect::new_client(self.config.clone())
             .context("cannot use the configuration of the API server")?;
-        let surroundings = Surroundings::new(self.apis.clone(), self.health.clone(), self.metrics.clone());
-        let complete = surroundings.complete();
+        let surroundings = ApiDiscovery::new(self.apis.clone(), self.health.clone(), self.metrics.clone());
+        let complete = surroundings.subscribe_readiness();
         let mut loops = JoinSet::new();
         let (health, metrics) = (self.health.clone(), self.metrics.clone());
         loops.spawn(async move {
@@ -103,17 +106,17 @@ impl Operator {
         });
         let looks = client.clone();
         loops.spawn(async move {
-            surroundings.watch(&looks).await;
+            surroundings.run(&looks).await;
             "the API discovery"
         });
         let stopping = stop.clone();
-        let duties = self.duties(&client, complete, stop, controllers);
+        let duties = self.run_duties(&client, complete, stop, controllers);
         tokio::pin!(duties);
         let outcome = tokio::select! {
             outcome = &mut duties => outcome,
             ended = loops.join_next() => {
-                let ended = died(ended);
-                self.health.died(&ended);
+                let ended = describe_ended_loop(ended);
+                self.health.mark_loop_ended(&ended);
                 tracing::error!(ended, "a background loop has ended; shutting down");
                 stopping.cancel();
                 duties.await?;
@@ -126,7 +129,7 @@ impl Operator {
     }
 
     /// Waits for the custom resource definitions, then leads or stands by.
-    async fn duties<C, F>(
+    async fn run_duties<C, F>(
         &self,
         client: &Client,
         mut complete: watch::Receiver<bool>,
@@ -134,7 +137,7 @@ impl Operator {
         controllers: C,
     ) -> anyhow::Result<()>
     where
-        C: Fn(Context, CancellationToken) -> F,
+        C: Fn(OperatorContext, CancellationToken) -> F,
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
         tokio::select! {
@@ -146,14 +149,14 @@ impl Operator {
         let told = stop.clone();
         let watch_stop = async move {
             told.cancelled().await;
-            health.missing(Part::Process, "stopping");
+            health.mark_unready(HealthComponent::Process, "stopping");
             std::future::pending::<()>().await;
         };
         let work = async {
             if self.settings.leader_elect {
-                self.elect(client, stop, controllers).await
+                self.run_elected(client, stop, controllers).await
             } else {
-                self.alone(client.clone(), stop, controllers).await
+                self.run_without_election(client.clone(), stop, controllers).await
             }
         };
         tokio::select! {
@@ -163,55 +166,60 @@ impl Operator {
     }
 
     /// Runs the controllers while this replica leads.
-    async fn elect<C, F>(
+    async fn run_elected<C, F>(
         &self,
         client: &Client,
         stop: CancellationToken,
         controllers: C,
     ) -> anyhow::Result<()>
     where
-        C: Fn(Context, CancellationToken) -> F,
+        C: Fn(OperatorContext, CancellationToken) -> F,
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
         let namespace = self
             .settings
             .lease_namespace()
             .unwrap_or(client.default_namespace());
-        let lease = KubernetesLease::new(client.clone(), namespace, &self.settings.lease_name);
+        let lease = KubernetesLeaseStore::new(client.clone(), namespace, &self.settings.lease_name);
         // The pod name is not unique: a container that is restarted in the same pod is another
         // replica.
         let identity = format!("{}_{:016x}", self.settings.pod_name, SystemEntropy.next_u64());
-        let seams = Seams {
+        let seams = ElectionEnvironment {
             timer: Arc::new(SystemTimer),
             clock: system_clock(),
             entropy: system_entropy(),
         };
         let leader = self.metrics.leader.clone();
-        let elector = Elector::new(Arc::new(lease), identity, self.timing, DRAIN, seams)
+        let elector = LeaderElector::new(Arc::new(lease), identity, self.timing, DRAIN_TIMEOUT, seams)
             .on_change(move |leads| leader.set(i64::from(leads)));
-        let fenced = self.fenced(&elector.fence())?;
+        let fenced = self.new_fenced_client(&elector.fence())?;
         let ended = elector
-            .run(stop, |term: Term| {
-                self.term(fenced.clone(), term.stop, &controllers)
+            .run(stop, |term: LeaderTerm| {
+                self.spawn_term(fenced.clone(), term.stop, &controllers)
             })
             .await;
         match ended {
-            Ended::Stopped => Ok(()),
-            Ended::Work(outcome) => ended_early(outcome),
+            ElectionOutcome::Stopped => Ok(()),
+            ElectionOutcome::Work(outcome) => ensure_stopped_on_request(outcome),
         }
     }
 
     /// Runs the controllers without an election.
-    async fn alone<C, F>(&self, client: Client, stop: CancellationToken, controllers: C) -> anyhow::Result<()>
+    async fn run_without_election<C, F>(
+        &self,
+        client: Client,
+        stop: CancellationToken,
+        controllers: C,
+    ) -> anyhow::Result<()>
     where
-        C: Fn(Context, CancellationToken) -> F,
+        C: Fn(OperatorContext, CancellationToken) -> F,
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
         self.metrics.leader.set(1);
-        let mut term = std::pin::pin!(self.term(client, stop.clone(), &controllers));
+        let mut term = std::pin::pin!(self.spawn_term(client, stop.clone(), &controllers));
         let drained = async {
             stop.cancelled().await;
-            tokio::time::sleep(DRAIN).await;
+            tokio::time::sleep(DRAIN_TIMEOUT).await;
         };
         let outcome = tokio::select! {
             biased;
@@ -225,41 +233,41 @@ impl Operator {
         if stop.is_cancelled() {
             Ok(())
         } else {
-            ended_early(outcome)
+            ensure_stopped_on_request(outcome)
         }
     }
 
-    fn fenced(&self, fence: &Fence) -> anyhow::Result<Client> {
-        connect::fenced_client(self.config.clone(), fence)
+    fn new_fenced_client(&self, fence: &TermFence) -> anyhow::Result<Client> {
+        connect::new_fenced_client(self.config.clone(), fence)
             .context("cannot use the configuration of the API server")
     }
 
     /// Starts the controllers of one term as a task that is aborted when the future is dropped.
-    fn term<C, F>(
+    fn spawn_term<C, F>(
         &self,
         client: Client,
         stop: CancellationToken,
         controllers: &C,
     ) -> impl Future<Output = anyhow::Result<()>> + use<C, F>
     where
-        C: Fn(Context, CancellationToken) -> F,
+        C: Fn(OperatorContext, CancellationToken) -> F,
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let context = self.context(client);
-        self.metrics.term_begins(context.clock.now_ms());
+        let context = self.new_context(client);
+        self.metrics.begin_term(context.clock.now_ms());
         let task = AbortOnDropHandle::new(tokio::spawn(controllers(context, stop)));
         async move { task.await.context("the controllers failed")? }
     }
 
-    fn context(&self, client: Client) -> Context {
+    fn new_context(&self, client: Client) -> OperatorContext {
         let settings = &self.settings;
-        Context {
+        OperatorContext {
             client,
-            stores: Arc::new(Stores::default()),
+            stores: Arc::new(MetadataStores::default()),
             apis: self.apis.clone(),
             scope: settings.watch_namespaces.clone(),
             metrics: self.metrics.clone(),
-            defaults: Arc::new(Defaults {
+            defaults: Arc::new(ClusterDefaults {
                 image: settings.default_image.clone(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
             }),
@@ -271,7 +279,7 @@ impl Operator {
     }
 }
 
-fn died(ended: Option<Result<&'static str, tokio::task::JoinError>>) -> String {
+fn describe_ended_loop(ended: Option<Result<&'static str, tokio::task::JoinError>>) -> String {
     match ended {
         Some(Ok(name)) => format!("{name} has ended unexpectedly"),
         Some(Err(error)) => format!("a background loop failed: {error}"),
@@ -280,7 +288,7 @@ fn died(ended: Option<Result<&'static str, tokio::task::JoinError>>) -> String {
 }
 
 /// Turns the end of controllers that were not asked to stop into an error.
-fn ended_early(outcome: anyhow::Result<()>) -> anyhow::Result<()> {
+fn ensure_stopped_on_request(outcome: anyhow::Result<()>) -> anyhow::Result<()> {
     outcome?;
     bail!("the controllers have ended unexpectedly; the process must be restarted")
 }

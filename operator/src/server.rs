@@ -1,7 +1,7 @@
-//! HTTP server of the operator: `GET /health` (200 while all background loops run), `GET /ready`
+//! HTTP server of the operator: `GET /health` (200 while all background loops run), `GET /get_ready`
 //! (200 if every component is ready, else 503 with the reasons) and `GET /metrics` (Prometheus text
-//! format). Called by `run` and serves until the process ends. Accepts at most [`CONNECTIONS`]
-//! connections, each for at most [`LONGEST`]; one that sends no request is closed after [`IDLE`].
+//! format). Called by `run` and serves until the process ends. Accepts at most [`MAX_CONNECTIONS`]
+//! connections, each for at most [`MAX_CONNECTION_AGE`]; one that sends no request is closed after [`IDLE_TIMEOUT`].
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -24,24 +24,24 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{health::Health, metrics::Metrics};
+use crate::{health::HealthState, metrics::OperatorMetrics};
 
 /// Content type of Prometheus' text format.
-const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Maximum number of open connections; further ones wait.
-const CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 64;
 /// How long a connection may wait for a request.
-const IDLE: Duration = Duration::from_secs(30);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum age of a connection, whether in use or not.
-const LONGEST: Duration = Duration::from_secs(300);
+const MAX_CONNECTION_AGE: Duration = Duration::from_secs(300);
 /// Delay after the operating system has rejected an accept.
-const AFTER_FAILURE: Duration = Duration::from_millis(50);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// State of the handlers.
 #[derive(Debug, Clone)]
-struct Pages {
-    health: Arc<Health>,
-    metrics: Arc<Metrics>,
+struct ServerState {
+    health: Arc<HealthState>,
+    metrics: Arc<OperatorMetrics>,
 }
 
 /// Binds the listener.
@@ -58,9 +58,9 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts and serves connections; never returns.
-pub async fn serve(listener: TcpListener, health: Arc<Health>, metrics: Arc<Metrics>) {
+pub async fn serve(listener: TcpListener, health: Arc<HealthState>, metrics: Arc<OperatorMetrics>) {
     let pages = router(health, metrics);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else {
             return;
@@ -69,41 +69,41 @@ pub async fn serve(listener: TcpListener, health: Arc<Health>, metrics: Arc<Metr
             Ok((stream, _)) => {
                 let pages = pages.clone();
                 tokio::spawn(async move {
-                    answer(stream, pages).await;
+                    serve_connection(stream, pages).await;
                     drop(place);
                 });
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection; retrying");
-                sleep(AFTER_FAILURE).await;
+                sleep(ACCEPT_RETRY_DELAY).await;
             }
         }
     }
 }
 
 /// Returns the router of all three endpoints.
-pub fn router(health: Arc<Health>, metrics: Arc<Metrics>) -> Router {
+pub fn router(health: Arc<HealthState>, metrics: Arc<OperatorMetrics>) -> Router {
     Router::new()
-        .route("/health", get(alive))
-        .route("/ready", get(ready))
-        .route("/metrics", get(measured))
-        .with_state(Pages { health, metrics })
+        .route("/health", get(get_health))
+        .route("/ready", get(get_ready))
+        .route("/metrics", get(get_metrics))
+        .with_state(ServerState { health, metrics })
 }
 
 /// Serves the requests of one connection.
-async fn answer(stream: TcpStream, pages: Router) {
+async fn serve_connection(stream: TcpStream, pages: Router) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(IDLE)
+        .header_read_timeout(IDLE_TIMEOUT)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(pages));
     // Clients that disconnect or are too slow are expected.
-    if let Ok(Err(error)) = timeout(LONGEST, connection).await {
+    if let Ok(Err(error)) = timeout(MAX_CONNECTION_AGE, connection).await {
         tracing::debug!(%error, "a connection ended");
     }
 }
 
-async fn alive(State(pages): State<Pages>) -> Response {
-    let dead = pages.health.dead();
+async fn get_health(State(pages): State<ServerState>) -> Response {
+    let dead = pages.health.ended_loops();
     if dead.is_empty() {
         return (StatusCode::OK, Json(json!({ "healthy": true }))).into_response();
     }
@@ -111,16 +111,19 @@ async fn alive(State(pages): State<Pages>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
 }
 
-async fn ready(State(pages): State<Pages>) -> Response {
+async fn get_ready(State(pages): State<ServerState>) -> Response {
     let leader = pages.metrics.leader.get() == 1;
-    let reasons = pages.health.reasons();
+    let reasons = pages.health.unready_reasons();
     let mut reasons: Vec<_> = reasons
         .iter()
         .map(|(part, why)| json!({ "missing": part.as_str(), "reason": why }))
         .collect();
     // A standby watches nothing and is ready to take over.
-    if let (true, unseen @ [_, ..]) = (leader, pages.metrics.unsynced().as_slice()) {
-        let why = format!("the initial list of every {} is not complete yet", unseen.join(" and "));
+    if let (true, unseen @ [_, ..]) = (leader, pages.metrics.unsynced_kinds().as_slice()) {
+        let why = format!(
+            "the initial list of every {} is not complete yet",
+            unseen.join(" and ")
+        );
         reasons.push(json!({ "missing": "caches", "reason": why }));
     }
     if reasons.is_empty() {
@@ -130,8 +133,12 @@ async fn ready(State(pages): State<Pages>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
 }
 
-async fn measured(State(pages): State<Pages>) -> Response {
-    ([(header::CONTENT_TYPE, METRICS_TYPE)], pages.metrics.render()).into_response()
+async fn get_metrics(State(pages): State<ServerState>) -> Response {
+    (
+        [(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)],
+        pages.metrics.render(),
+    )
+        .into_response()
 }
 
 #[cfg(test)]
@@ -141,20 +148,23 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
-    use crate::health::Part;
+    use crate::health::HealthComponent;
 
-    struct Served {
+    struct TestServer {
         address: SocketAddr,
-        health: Arc<Health>,
-        metrics: Arc<Metrics>,
+        health: Arc<HealthState>,
+        metrics: Arc<OperatorMetrics>,
     }
 
-    async fn start() -> Served {
+    async fn start() -> TestServer {
         let listener = bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (health, metrics) = (Arc::new(Health::default()), Arc::new(Metrics::new().unwrap()));
+        let (health, metrics) = (
+            Arc::new(HealthState::default()),
+            Arc::new(OperatorMetrics::new().unwrap()),
+        );
         tokio::spawn(serve(listener, health.clone(), metrics.clone()));
-        Served {
+        TestServer {
             address,
             health,
             metrics,
@@ -173,19 +183,17 @@ mod tests {
     #[tokio::test]
     async fn ready_says_what_is_missing_and_why() {
         let served = start().await;
-        served.health.fine(Part::ApiServer);
-        served
-            .health
-            .missing(Part::Definitions, "topics.streamhouse.io is not installed");
+        served.health.mark_healthy(HealthComponent::ApiServer);
+        served.health.mark_unready(
+            HealthComponent::Definitions,
+            "topics.streamhouse.io is not installed",
+        );
         let answer = get(served.address, "/ready").await;
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
         assert!(answer.contains("custom-resource-definitions") && answer.contains("topics.streamhouse.io"));
-        served.health.fine(Part::Definitions);
+        served.health.mark_healthy(HealthComponent::Definitions);
         let answer = get(served.address, "/ready").await;
-        assert!(
-            answer.starts_with("HTTP/1.1 200"),
-            "a standby is ready: {answer}"
-        );
+        assert!(answer.starts_with("HTTP/1.1 200"), "a standby is ready: {answer}");
         assert!(answer.contains(r#""leader":false"#));
         served.metrics.leader.set(1);
         let answer = get(served.address, "/ready").await;
@@ -208,7 +216,7 @@ mod tests {
     async fn health_is_about_loops_and_not_about_readiness() {
         let served = start().await;
         assert!(get(served.address, "/health").await.starts_with("HTTP/1.1 200"));
-        served.health.died("the API discovery");
+        served.health.mark_loop_ended("the API discovery");
         let answer = get(served.address, "/health").await;
         assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("the API discovery"));
     }
@@ -218,7 +226,7 @@ mod tests {
         let served = start().await;
         let answer = get(served.address, "/metrics").await;
         assert!(
-            answer.contains(METRICS_TYPE) && answer.contains("\nstreamhouse_operator_leader 0\n"),
+            answer.contains(METRICS_CONTENT_TYPE) && answer.contains("\nstreamhouse_operator_leader 0\n"),
             "{answer}"
         );
     }
@@ -227,7 +235,7 @@ mod tests {
     async fn a_silent_crowd_leaves_room_for_nobody_but_holds_nothing_for_ever() {
         let served = start().await;
         let mut crowd = Vec::new();
-        for _ in 0..CONNECTIONS {
+        for _ in 0..MAX_CONNECTIONS {
             crowd.push(TcpStream::connect(served.address).await.unwrap());
         }
         let waiting = tokio::spawn({

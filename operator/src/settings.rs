@@ -6,33 +6,33 @@ use std::{net::SocketAddr, time::Duration};
 use clap::{ArgAction, Args, CommandFactory, ValueEnum};
 use streamhouse_core::settings::parse_duration;
 
-use crate::context::Scope;
+use crate::context::WatchScope;
 
 /// Prefix of every variable.
-pub const PREFIX: &str = "STREAMHOUSE_OPERATOR_";
+pub const VARIABLE_PREFIX: &str = "STREAMHOUSE_OPERATOR_";
 
 /// Settings of the operator.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct Settings {
+pub struct OperatorSettings {
     /// Namespaces to watch, separated by commas; all namespaces if empty
     #[arg(long, env = "STREAMHOUSE_OPERATOR_WATCH_NAMESPACES", default_value = "", value_name = "NAME,…",
-        hide_default_value = true, value_parser = scope)]
-    pub watch_namespaces: Scope,
+        hide_default_value = true, value_parser = parse_scope)]
+    pub watch_namespaces: WatchScope,
     /// Elect a leader among the replicas with a Lease. If false, at most one replica may run at any
     /// time
     #[arg(long, env = "STREAMHOUSE_OPERATOR_LEADER_ELECT", default_value_t = true, action = ArgAction::Set,
         num_args = 0..=1, default_missing_value = "true", value_name = "true|false")]
     pub leader_elect: bool,
     /// Namespace of the Lease; defaults to the operator's namespace
-    #[arg(long, env = "STREAMHOUSE_OPERATOR_LEASE_NAMESPACE", value_name = "NAME", value_parser = optional_label)]
-    pub lease_namespace: Option<Optional>,
+    #[arg(long, env = "STREAMHOUSE_OPERATOR_LEASE_NAMESPACE", value_name = "NAME", value_parser = parse_optional_label)]
+    pub lease_namespace: Option<OptionalName>,
     /// Name of the Lease; installations that watch different namespaces need different names
     #[arg(long, env = "STREAMHOUSE_OPERATOR_LEASE_NAME", default_value = "streamhouse-operator", value_name = "NAME",
-        value_parser = label)]
+        value_parser = parse_label)]
     pub lease_name: String,
     /// Name of this replica in the Lease and in events: the pod's name
     #[arg(long, env = "STREAMHOUSE_OPERATOR_POD_NAME", default_value = "streamhouse-operator", value_name = "NAME",
-        value_parser = label)]
+        value_parser = parse_label)]
     pub pod_name: String,
     /// Address of /health, /ready and /metrics
     #[arg(
@@ -44,11 +44,11 @@ pub struct Settings {
     pub http_listen: SocketAddr,
     /// Agent image of clusters that specify none, without a tag
     #[arg(long, env = "STREAMHOUSE_OPERATOR_DEFAULT_IMAGE", default_value = "ghcr.io/streamhouse/streamhouse-agent",
-        value_name = "IMAGE", value_parser = image)]
+        value_name = "IMAGE", value_parser = parse_image)]
     pub default_image: String,
     /// How often all resources are compared with their spec without a change: 5s to 24h
     #[arg(long, env = "STREAMHOUSE_OPERATOR_DRIFT_INTERVAL", default_value = "60s", value_name = "DURATION",
-        value_parser = drift_interval)]
+        value_parser = parse_drift_interval)]
     pub drift_interval: Duration,
     /// Maximum number of concurrent reconciliations per kind: 1 to 64
     #[arg(long, env = "STREAMHOUSE_OPERATOR_RECONCILE_CONCURRENCY", default_value_t = 8, value_name = "COUNT",
@@ -64,11 +64,11 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Log level: error, warn, info, debug, trace, or a filter such as info,kube=debug
     #[arg(long, env = "STREAMHOUSE_OPERATOR_LOG_LEVEL", default_value = "info", value_name = "FILTER",
-        value_parser = log_level)]
+        value_parser = parse_log_level)]
     pub log_level: String,
 }
 
-impl Settings {
+impl OperatorSettings {
     /// Returns the namespace of the Lease, if set.
     pub fn lease_namespace(&self) -> Option<&str> {
         self.lease_namespace.as_ref().and_then(|name| name.0.as_deref())
@@ -86,15 +86,15 @@ pub enum LogFormat {
 
 /// A name that may be empty: a chart sets a variable to the empty string if it has no value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Optional(Option<String>);
+pub struct OptionalName(Option<String>);
 
 /// Returns an error message for the first variable with the operator's prefix that is not a
 /// setting.
-pub fn unknown_variable<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub fn find_unknown_variable<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let known: Vec<String> = known_variables();
     names
         .into_iter()
-        .filter(|name| name.starts_with(PREFIX) && !is_service_link(name))
+        .filter(|name| name.starts_with(VARIABLE_PREFIX) && !is_service_link(name))
         .find(|name| !known.iter().any(|known| known == name))
         .map(|name| format!("unknown setting {name}; the settings are {}", known.join(", ")))
 }
@@ -102,7 +102,7 @@ pub fn unknown_variable<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<
 /// Returns whether Kubernetes sets the variable for a Service: one named `streamhouse-operator`
 /// results in variables with the operator's prefix.
 fn is_service_link(name: &str) -> bool {
-    let rest = &name[PREFIX.len()..];
+    let rest = &name[VARIABLE_PREFIX.len()..];
     ["SERVICE_HOST", "SERVICE_PORT", "PORT"]
         .iter()
         .any(|link| rest == *link || rest.starts_with(&format!("{link}_")))
@@ -119,7 +119,7 @@ fn known_variables() -> Vec<String> {
         .flat_map(|command| command.get_arguments())
         .filter_map(|argument| argument.get_env())
         .map(|name| name.to_string_lossy().into_owned())
-        .filter(|name| name.starts_with(PREFIX))
+        .filter(|name| name.starts_with(VARIABLE_PREFIX))
         .collect();
     names.sort();
     names.dedup();
@@ -127,7 +127,7 @@ fn known_variables() -> Vec<String> {
 }
 
 /// Parses a DNS label, such as the name of a namespace.
-fn label(text: &str) -> Result<String, String> {
+fn parse_label(text: &str) -> Result<String, String> {
     let fits = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
     let edges = !text.starts_with('-') && !text.ends_with('-');
     if text.is_empty() || text.len() > 63 || !edges || !text.chars().all(fits) {
@@ -136,40 +136,42 @@ fn label(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn optional_label(text: &str) -> Result<Optional, String> {
+fn parse_optional_label(text: &str) -> Result<OptionalName, String> {
     if text.is_empty() {
-        return Ok(Optional(None));
+        return Ok(OptionalName(None));
     }
-    label(text).map(|name| Optional(Some(name)))
+    parse_label(text).map(|name| OptionalName(Some(name)))
 }
 
-fn scope(text: &str) -> Result<Scope, String> {
+fn parse_scope(text: &str) -> Result<WatchScope, String> {
     if text.trim().is_empty() {
-        return Ok(Scope::default());
+        return Ok(WatchScope::default());
     }
     let mut names = text
         .split(',')
-        .map(|name| label(name.trim()))
+        .map(|name| parse_label(name.trim()))
         .collect::<Result<Vec<_>, _>>()?;
     names.sort();
     names.dedup();
-    Ok(Scope {
+    Ok(WatchScope {
         namespaces: Some(names),
     })
 }
 
-fn image(text: &str) -> Result<String, String> {
+fn parse_image(text: &str) -> Result<String, String> {
     let name = text.rsplit('/').next().unwrap_or_default();
     if name.is_empty() || text.contains(char::is_whitespace) {
         return Err("must be an image such as registry.example.com/streamhouse-agent".to_owned());
     }
     if name.contains(':') || text.contains('@') {
-        return Err("must be an image without a tag or digest: the tag is the version of each cluster".to_owned());
+        return Err(
+            "must be an image without a tag or digest: the tag is the version of each cluster".to_owned(),
+        );
     }
     Ok(text.to_owned())
 }
 
-fn drift_interval(text: &str) -> Result<Duration, String> {
+fn parse_drift_interval(text: &str) -> Result<Duration, String> {
     let interval = parse_duration(text)?;
     let bounds = Duration::from_secs(5)..=Duration::from_secs(24 * 3600);
     if bounds.contains(&interval) {
@@ -179,7 +181,7 @@ fn drift_interval(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn log_level(text: &str) -> Result<String, String> {
+fn parse_log_level(text: &str) -> Result<String, String> {
     tracing_subscriber::EnvFilter::try_new(text)
         .map(|_| text.to_owned())
         .map_err(|error| format!("{error}; must be error, warn, info, debug, trace or a filter"))
@@ -194,14 +196,14 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Parser)]
-    struct Line {
+    struct TestCli {
         #[command(flatten)]
-        settings: Settings,
+        settings: OperatorSettings,
     }
 
-    fn parse(arguments: &[&str]) -> Result<Settings, String> {
+    fn parse(arguments: &[&str]) -> Result<OperatorSettings, String> {
         let line = std::iter::once("test").chain(arguments.iter().copied());
-        Line::try_parse_from(line)
+        TestCli::try_parse_from(line)
             .map(|line| line.settings)
             .map_err(|error| error.to_string())
     }
@@ -209,7 +211,7 @@ mod tests {
     #[test]
     fn the_defaults_look_after_everything() {
         let settings = parse(&[]).unwrap();
-        assert_eq!(settings.watch_namespaces, Scope::default());
+        assert_eq!(settings.watch_namespaces, WatchScope::default());
         assert!(settings.leader_elect);
         assert_eq!(settings.lease_namespace(), None);
         assert_eq!(settings.drift_interval, Duration::from_secs(60));
@@ -272,7 +274,7 @@ mod tests {
 
     #[test]
     fn an_unknown_variable_is_refused_and_those_of_kubernetes_are_not() {
-        let unknown = unknown_variable(["PATH", "STREAMHOUSE_OPERATOR_DRIFT"]).unwrap();
+        let unknown = find_unknown_variable(["PATH", "STREAMHOUSE_OPERATOR_DRIFT"]).unwrap();
         assert!(
             unknown.contains("STREAMHOUSE_OPERATOR_DRIFT_INTERVAL"),
             "{unknown}"
@@ -285,7 +287,7 @@ mod tests {
             "STREAMHOUSE_OPERATOR_METRICS_SERVICE_HOST",
             "STREAMHOUSE_OPERATOR_METRICS_PORT",
         ];
-        assert_eq!(unknown_variable(fine), None);
+        assert_eq!(find_unknown_variable(fine), None);
     }
 
     #[test]

@@ -17,18 +17,18 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     conditions,
-    crd::{Adopt, ClusterRef, ConditionType, DeletionPolicy, Reason, Topic, TopicSpec},
+    crd::{AdoptionPolicy, ClusterRef, ConditionReason, ConditionType, DeletionPolicy, Topic, TopicSpec},
 };
 
 /// Name of the Topic resource and of the topic.
-const NAME: &str = "streamhouse-smoke-test";
+const TOPIC_NAME: &str = "streamhouse-smoke-test";
 /// Name of a cluster that cannot exist, because it is longer than allowed.
-const NO_CLUSTER: &str = "there-is-no-cluster-of-this-name-for-smoke-tests";
-const POLL: Duration = Duration::from_millis(500);
+const ABSENT_CLUSTER: &str = "there-is-no-cluster-of-this-name-for-smoke-tests";
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Arguments of `smoke-test`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct SmokeTest {
+pub struct SmokeTestArgs {
     /// Namespace of the Topic; must be watched by the operator
     #[arg(short, long, value_name = "NAME")]
     pub namespace: String,
@@ -47,21 +47,21 @@ pub struct SmokeTest {
 ///
 /// Returns an error if the API server rejects a request or the operator does not report the
 /// expected condition in time; the message contains the Topic's last condition.
-pub async fn run(client: Client, test: &SmokeTest, mut say: impl FnMut(&str)) -> anyhow::Result<()> {
+pub async fn run(client: Client, test: &SmokeTestArgs, mut say: impl FnMut(&str)) -> anyhow::Result<()> {
     let topics: Api<Topic> = Api::namespaced(client, &test.namespace);
-    let place = format!("{}/{NAME}", test.namespace);
-    remove(&topics, test.timeout)
+    let place = format!("{}/{TOPIC_NAME}", test.namespace);
+    delete_topic(&topics, test.timeout)
         .await
         .with_context(|| format!("cannot remove topic {place} of an earlier run"))?;
-    let generation = apply(&topics, test)
+    let generation = apply_topic(&topics, test)
         .await
         .with_context(|| format!("cannot apply topic {place}"))?;
     say(&format!("topic {place} applied"));
-    let judged = judge(&topics, test, generation).await;
+    let judged = wait_for_condition(&topics, test, generation).await;
     if let Ok(verdict) = &judged {
         say(verdict);
     }
-    let removed = remove(&topics, test.timeout).await;
+    let removed = delete_topic(&topics, test.timeout).await;
     // The first failure is the cause.
     judged?;
     removed.with_context(|| format!("cannot remove topic {place}"))?;
@@ -69,15 +69,15 @@ pub async fn run(client: Client, test: &SmokeTest, mut say: impl FnMut(&str)) ->
     Ok(())
 }
 
-async fn apply(topics: &Api<Topic>, test: &SmokeTest) -> kube::Result<Option<i64>> {
+async fn apply_topic(topics: &Api<Topic>, test: &SmokeTestArgs) -> kube::Result<Option<i64>> {
     let topic = Topic {
         metadata: ObjectMeta {
-            name: Some(NAME.to_owned()),
+            name: Some(TOPIC_NAME.to_owned()),
             ..ObjectMeta::default()
         },
         spec: TopicSpec {
             cluster_ref: ClusterRef {
-                name: test.cluster.clone().unwrap_or_else(|| NO_CLUSTER.to_owned()),
+                name: test.cluster.clone().unwrap_or_else(|| ABSENT_CLUSTER.to_owned()),
             },
             topic_name: None,
             partitions: Some(1),
@@ -87,33 +87,37 @@ async fn apply(topics: &Api<Topic>, test: &SmokeTest) -> kube::Result<Option<i64
             cleanup_policy: None,
             config: std::collections::BTreeMap::new(),
             // The topic is deleted afterwards, so it must not be an existing one.
-            adopt: Adopt::Never,
+            adopt: AdoptionPolicy::Never,
             deletion_policy: DeletionPolicy::Delete,
             paused: false,
         },
         status: None,
     };
     let applied = topics
-        .patch(NAME, &PatchParams::apply(NAME), &Patch::Apply(&topic))
+        .patch(TOPIC_NAME, &PatchParams::apply(TOPIC_NAME), &Patch::Apply(&topic))
         .await?;
     Ok(applied.metadata.generation)
 }
 
 /// Waits until the operator has reported the expected condition for this generation.
-async fn judge(topics: &Api<Topic>, test: &SmokeTest, generation: Option<i64>) -> anyhow::Result<String> {
+async fn wait_for_condition(
+    topics: &Api<Topic>,
+    test: &SmokeTestArgs,
+    generation: Option<i64>,
+) -> anyhow::Result<String> {
     let begin = Instant::now();
     loop {
-        let topic = topics.get(NAME).await.context("cannot read the topic")?;
+        let topic = topics.get(TOPIC_NAME).await.context("cannot read the topic")?;
         let conditions = topic.status.map(|status| status.conditions).unwrap_or_default();
-        let ready = conditions::find(&conditions, ConditionType::Ready).cloned();
+        let ready = conditions::find_condition(&conditions, ConditionType::Ready).cloned();
         if let Some(condition) = ready
             .as_ref()
             .filter(|ready| ready.observed_generation == generation)
-            && expected(test, condition)
+            && is_expected(test, condition)
         {
             return Ok(format!(
                 "the operator reports {} after {:.1?}",
-                text(condition),
+                format_condition(condition),
                 begin.elapsed()
             ));
         }
@@ -127,22 +131,25 @@ async fn judge(topics: &Api<Topic>, test: &SmokeTest, generation: Option<i64>) -
                     "it has not reported a condition: is it running, and does it watch this namespace?"
                         .to_owned()
                 },
-                |condition| format!("its last condition is {}", text(condition)),
+                |condition| format!("its last condition is {}", format_condition(condition)),
             );
-            anyhow::bail!("timed out after {:?} waiting until the operator {wanted}; {last}", test.timeout);
+            anyhow::bail!(
+                "timed out after {:?} waiting until the operator {wanted}; {last}",
+                test.timeout
+            );
         }
-        sleep(POLL).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
-fn expected(test: &SmokeTest, ready: &Condition) -> bool {
+fn is_expected(test: &SmokeTestArgs, ready: &Condition) -> bool {
     match test.cluster {
         Some(_) => ready.status == "True",
-        None => ready.status != "True" && ready.reason == Reason::ClusterNotFound.as_str(),
+        None => ready.status != "True" && ready.reason == ConditionReason::ClusterNotFound.as_str(),
     }
 }
 
-fn text(condition: &Condition) -> String {
+fn format_condition(condition: &Condition) -> String {
     let Condition {
         status,
         reason,
@@ -154,19 +161,19 @@ fn text(condition: &Condition) -> String {
 }
 
 /// Deletes the topic if it exists and waits until it is gone.
-async fn remove(topics: &Api<Topic>, timeout: Duration) -> anyhow::Result<()> {
+async fn delete_topic(topics: &Api<Topic>, timeout: Duration) -> anyhow::Result<()> {
     let begin = Instant::now();
-    match topics.delete(NAME, &DeleteParams::default()).await {
+    match topics.delete(TOPIC_NAME, &DeleteParams::default()).await {
         Ok(_) => {}
         Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
         Err(error) => return Err(error.into()),
     }
-    while let Some(topic) = topics.get_opt(NAME).await? {
+    while let Some(topic) = topics.get_opt(TOPIC_NAME).await? {
         if begin.elapsed() > timeout {
             let finalizers = topic.metadata.finalizers.unwrap_or_default().join(", ");
             anyhow::bail!("it still exists after {timeout:?}, because of its finalizers: {finalizers}");
         }
-        sleep(POLL).await;
+        sleep(POLL_INTERVAL).await;
     }
     Ok(())
 }

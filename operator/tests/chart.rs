@@ -12,7 +12,7 @@ use streamhouse_operator::cli::Cli;
 use streamhouse_testkit::KubeApi;
 
 const RELEASE: &str = "streamhouse-operator";
-const SYSTEM: &str = "streamhouse-system";
+const SYSTEM_NAMESPACE: &str = "streamhouse-system";
 
 fn repository(path: &str) -> String {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
@@ -24,7 +24,7 @@ fn read(path: &str) -> String {
 }
 
 /// Starts an API server on which the chart is installed with these options.
-fn installed(options: &[&str]) -> KubeApi {
+fn install_chart(options: &[&str]) -> KubeApi {
     let api = KubeApi::start().unwrap();
     helm(&api, "install", options);
     api
@@ -32,7 +32,7 @@ fn installed(options: &[&str]) -> KubeApi {
 
 fn helm(api: &KubeApi, verb: &str, options: &[&str]) {
     let chart = repository("charts/streamhouse-operator");
-    let mut arguments = vec![verb, RELEASE, chart.as_str(), "--namespace", SYSTEM];
+    let mut arguments = vec![verb, RELEASE, chart.as_str(), "--namespace", SYSTEM_NAMESPACE];
     if verb == "install" {
         arguments.push("--create-namespace");
     }
@@ -46,7 +46,7 @@ fn get(api: &KubeApi, arguments: &[&str]) -> Value {
     serde_json::from_str(&api.kubectl(&all).unwrap()).unwrap()
 }
 
-fn namespace(api: &KubeApi, name: &str) {
+fn create_namespace(api: &KubeApi, name: &str) {
     let labels = json!({ "pod-security.kubernetes.io/enforce": "restricted" });
     let manifest =
         json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name, "labels": labels } });
@@ -54,8 +54,8 @@ fn namespace(api: &KubeApi, name: &str) {
 }
 
 /// Returns whether the operator's account may do this, according to the API server.
-fn may(api: &KubeApi, namespace: &str, verb: &str, what: &str) -> bool {
-    let account = format!("system:serviceaccount:{SYSTEM}:{RELEASE}");
+fn is_allowed(api: &KubeApi, namespace: &str, verb: &str, what: &str) -> bool {
+    let account = format!("system:serviceaccount:{SYSTEM_NAMESPACE}:{RELEASE}");
     let answer = api.kubectl(&[
         "auth",
         "can-i",
@@ -71,11 +71,11 @@ fn may(api: &KubeApi, namespace: &str, verb: &str, what: &str) -> bool {
 
 #[test]
 fn an_upgrade_without_a_change_restarts_nothing_and_what_is_uninstalled_leaves_the_definitions_only() {
-    let api = installed(&[
+    let api = install_chart(&[
         "--values",
         &repository("charts/streamhouse-operator/values-ha.yaml"),
     ]);
-    let deployment = ["deployment", RELEASE, "--namespace", SYSTEM];
+    let deployment = ["deployment", RELEASE, "--namespace", SYSTEM_NAMESPACE];
     let before = get(&api, &deployment)["metadata"]["generation"].clone();
     helm(
         &api,
@@ -89,7 +89,8 @@ fn an_upgrade_without_a_change_restarts_nothing_and_what_is_uninstalled_leaves_t
 
     // A user's topic, which must survive.
     api.apply(&read("config/samples/topics.yaml")).unwrap();
-    api.helm(&["uninstall", RELEASE, "--namespace", SYSTEM]).unwrap();
+    api.helm(&["uninstall", RELEASE, "--namespace", SYSTEM_NAMESPACE])
+        .unwrap();
     let kinds = "deployments,services,serviceaccounts,poddisruptionbudgets,roles,rolebindings,clusterroles,clusterrolebindings,configmaps,secrets,pods";
     let left = get(
         &api,
@@ -126,7 +127,7 @@ fn an_upgrade_without_a_change_restarts_nothing_and_what_is_uninstalled_leaves_t
 
 #[test]
 fn the_operator_may_do_its_work_everywhere_and_nothing_more() {
-    let api = installed(&[]);
+    let api = install_chart(&[]);
     for (verb, what) in [
         ("patch", "streamhouseclusters.streamhouse.io/main"),
         ("patch", "topics.streamhouse.io/orders"),
@@ -141,9 +142,9 @@ fn the_operator_may_do_its_work_everywhere_and_nothing_more() {
     ] {
         let (what, subresource) = what.split_once(" --subresource=").unwrap_or((what, ""));
         let allowed = match subresource {
-            "" => may(&api, "default", verb, what),
+            "" => is_allowed(&api, "default", verb, what),
             subresource => {
-                let account = format!("system:serviceaccount:{SYSTEM}:{RELEASE}");
+                let account = format!("system:serviceaccount:{SYSTEM_NAMESPACE}:{RELEASE}");
                 let subresource = format!("--subresource={subresource}");
                 api.kubectl(&["auth", "can-i", verb, what, &subresource, "--as", &account])
                     .is_ok()
@@ -164,14 +165,14 @@ fn the_operator_may_do_its_work_everywhere_and_nothing_more() {
         ("get", "leases.coordination.k8s.io/somebody-elses"),
     ] {
         assert!(
-            !may(&api, "default", verb, what),
+            !is_allowed(&api, "default", verb, what),
             "must be forbidden: {verb} {what}"
         );
     }
     for verb in ["get", "update"] {
-        assert!(may(
+        assert!(is_allowed(
             &api,
-            SYSTEM,
+            SYSTEM_NAMESPACE,
             verb,
             &format!("leases.coordination.k8s.io/{RELEASE}")
         ));
@@ -180,8 +181,8 @@ fn the_operator_may_do_its_work_everywhere_and_nothing_more() {
 
 #[test]
 fn the_chart_sets_every_setting_of_the_operator_and_no_other() {
-    let api = installed(&[]);
-    let deployment = get(&api, &["deployment", RELEASE, "--namespace", SYSTEM]);
+    let api = install_chart(&[]);
+    let deployment = get(&api, &["deployment", RELEASE, "--namespace", SYSTEM_NAMESPACE]);
     let container = &deployment["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(container["args"], json!(["run"]));
     let set: BTreeSet<String> = container["env"]
@@ -202,23 +203,23 @@ fn the_chart_sets_every_setting_of_the_operator_and_no_other() {
 #[test]
 fn an_operator_for_one_namespace_may_nothing_in_another() {
     let api = KubeApi::start().unwrap();
-    namespace(&api, "orders");
+    create_namespace(&api, "orders");
     helm(&api, "install", &["--set", "watchNamespaces={orders}"]);
     for (verb, what) in [
         ("list", "topics.streamhouse.io"),
         ("create", "deployments.apps"),
         ("get", "secrets/postgresql"),
     ] {
-        assert!(may(&api, "orders", verb, what), "{verb} {what}");
-        assert!(!may(&api, "default", verb, what), "{verb} {what}");
+        assert!(is_allowed(&api, "orders", verb, what), "{verb} {what}");
+        assert!(!is_allowed(&api, "default", verb, what), "{verb} {what}");
     }
-    assert!(may(&api, "orders", "get", "namespaces/orders"));
+    assert!(is_allowed(&api, "orders", "get", "namespaces/orders"));
 }
 
 #[test]
 fn users_with_the_roles_view_and_edit_get_their_rights_on_our_kinds() {
-    let api = installed(&[]);
-    api.controller_manager().unwrap();
+    let api = install_chart(&[]);
+    api.start_controller_manager().unwrap();
     for role in ["view", "edit"] {
         api.kubectl(&[
             "create",
@@ -236,7 +237,7 @@ fn users_with_the_roles_view_and_edit_get_their_rights_on_our_kinds() {
             .is_ok()
     };
     // A controller aggregates the roles.
-    streamhouse_testkit::until("the aggregation", std::time::Duration::from_secs(60), || {
+    streamhouse_testkit::wait_until("the aggregation", std::time::Duration::from_secs(60), || {
         Ok((may("view", "list") && may("edit", "create")).then_some(()))
     })
     .unwrap();
@@ -245,8 +246,8 @@ fn users_with_the_roles_view_and_edit_get_their_rights_on_our_kinds() {
 
 #[test]
 fn every_pod_keeps_the_restricted_standard() {
-    let api = installed(&[]);
-    namespace(&api, "streamhouse");
+    let api = install_chart(&[]);
+    create_namespace(&api, "streamhouse");
     api.kubectl(&[
         "create",
         "serviceaccount",
@@ -259,12 +260,12 @@ fn every_pod_keeps_the_restricted_standard() {
     api.apply(&read("config/dev/minio.yaml")).unwrap();
     let template = |arguments: &[&str]| get(&api, arguments)["spec"]["template"].clone();
     let mut pods = vec![
-        template(&["deployment", RELEASE, "--namespace", SYSTEM]),
+        template(&["deployment", RELEASE, "--namespace", SYSTEM_NAMESPACE]),
         template(&["statefulset", "postgresql", "--namespace", "streamhouse"]),
         template(&["statefulset", "minio", "--namespace", "streamhouse"]),
     ];
     let hooks = api
-        .helm(&["get", "hooks", RELEASE, "--namespace", SYSTEM])
+        .helm(&["get", "hooks", RELEASE, "--namespace", SYSTEM_NAMESPACE])
         .unwrap();
     let test = hooks
         .split("\n---")

@@ -4,8 +4,8 @@
 
 use serde_json::{Value, json};
 use streamhouse_operator::{
-    cluster::{build::build, children::ManagedKind, inputs::Inputs, validate::validate},
-    context::Defaults,
+    cluster::{build::build, children::ManagedKind, inputs::BuildInputs, validate::validate},
+    context::ClusterDefaults,
     crd::{self, StreamHouseCluster},
 };
 use streamhouse_testkit::KubeApi;
@@ -17,7 +17,7 @@ const EVERYTHING: &str = include_str!("clusters/everything.yaml");
 /// Returns the shared API server with the definitions installed.
 fn server() -> anyhow::Result<&'static KubeApi> {
     let server = KubeApi::shared()?;
-    for (_, text) in crd::documents()? {
+    for (_, text) in crd::definition_documents()? {
         server.apply(&text)?;
     }
     server.kubectl(&[
@@ -239,8 +239,8 @@ fn what_is_stored_can_be_read_whatever_a_user_wrote() -> Result {
     Ok(())
 }
 
-fn defaults() -> Defaults {
-    Defaults {
+fn defaults() -> ClusterDefaults {
+    ClusterDefaults {
         image: "ghcr.io/streamhouse/streamhouse-agent".to_owned(),
         version: "0.1.0".to_owned(),
     }
@@ -315,11 +315,11 @@ fn every_object_of_a_cluster_is_one_that_the_api_server_takes() -> Result {
         "{agents: {autoscaling: {minReplicas: 1, maxReplicas: 3, targetCPUUtilizationPercentage: 60}},
         listeners: {grpc: {tls: {issuerRef: {name: local}}}}, networkPolicy: {enabled: true}}";
     server.install_monitoring_definitions()?;
-    let inputs = Inputs {
+    let inputs = BuildInputs {
         secret_hash: "5ec2e7".to_owned(),
         monitoring_api: true,
         preflight: true,
-        ..Inputs::default()
+        ..BuildInputs::default()
     };
     let mut taken = std::collections::BTreeSet::new();
     for (name, spec) in [

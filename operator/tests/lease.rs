@@ -11,17 +11,18 @@ use kube::{
 };
 use streamhouse_core::time::{system_clock, system_entropy};
 use streamhouse_operator::lease::{
-    Elector, Fence, KubernetesLease, LeaseStore, Record, Seams, StoreError, SystemTimer, Timing,
+    ElectionEnvironment, ElectionTiming, KubernetesLeaseStore, LeaderElector, LeaseRecord, LeaseStore,
+    LeaseStoreError, SystemTimer, TermFence,
 };
 use streamhouse_testkit::KubeApi;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Short, so that an expiry is seen soon; long enough for a slow machine to renew.
-const TIMING: Timing = Timing {
-    duration: Duration::from_secs(6),
+const TIMING: ElectionTiming = ElectionTiming {
+    lease_duration: Duration::from_secs(6),
     renew_deadline: Duration::from_secs(4),
-    retry: Duration::from_millis(300),
+    retry_period: Duration::from_millis(300),
 };
 
 async fn client(api: &KubeApi) -> Client {
@@ -31,11 +32,11 @@ async fn client(api: &KubeApi) -> Client {
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .unwrap();
-    streamhouse_operator::connect::client(config).unwrap()
+    streamhouse_operator::connect::new_client(config).unwrap()
 }
 
-fn record(holder: &str, renewed_us: i64) -> Record {
-    Record {
+fn record(holder: &str, renewed_us: i64) -> LeaseRecord {
+    LeaseRecord {
         holder: Some(holder.to_owned()),
         duration: Some(Duration::from_secs(15)),
         acquired_us: 1_700_000_000_000_000,
@@ -50,14 +51,14 @@ async fn of_two_writers_of_one_version_the_later_is_refused() {
     let namespace = api.create_namespace("lease").unwrap();
     let client = client(api).await;
     let (a, b) = (
-        KubernetesLease::new(client.clone(), &namespace, "operator"),
-        KubernetesLease::new(client, &namespace, "operator"),
+        KubernetesLeaseStore::new(client.clone(), &namespace, "operator"),
+        KubernetesLeaseStore::new(client, &namespace, "operator"),
     );
     assert_eq!(a.get().await.unwrap(), None);
     let made = a.create(&record("a", 1_700_000_000_000_001)).await.unwrap();
     assert_eq!(
         b.create(&record("b", 1_700_000_000_000_001)).await,
-        Err(StoreError::Conflict)
+        Err(LeaseStoreError::Conflict)
     );
 
     let seen = b.get().await.unwrap().unwrap();
@@ -68,21 +69,25 @@ async fn of_two_writers_of_one_version_the_later_is_refused() {
         .unwrap();
     assert_ne!(renewed.version, made.version);
     let late = b.update(&record("b", 1_700_000_000_000_003), &seen.version).await;
-    assert_eq!(late, Err(StoreError::Conflict));
-    assert_eq!(b.get().await.unwrap().unwrap(), renewed, "the rejected write changed nothing");
+    assert_eq!(late, Err(LeaseStoreError::Conflict));
+    assert_eq!(
+        b.get().await.unwrap().unwrap(),
+        renewed,
+        "the rejected write changed nothing"
+    );
 }
 
 #[tokio::test]
 async fn what_others_put_on_the_lease_stays_and_a_lease_that_is_gone_is_a_conflict() {
     let api = KubeApi::shared().unwrap();
     let namespace = api.create_namespace("lease").unwrap();
-    let lease = KubernetesLease::new(client(api).await, &namespace, "operator");
+    let lease = KubernetesLeaseStore::new(client(api).await, &namespace, "operator");
     lease.create(&record("a", 1_700_000_000_000_001)).await.unwrap();
     let here = ["-n", namespace.as_str()];
     api.kubectl(&[&["label", "lease", "operator", "team=streams"], &here[..]].concat())
         .unwrap();
     let seen = lease.get().await.unwrap().unwrap();
-    let released = Record {
+    let released = LeaseRecord {
         holder: None,
         ..record("a", 1_700_000_000_000_002)
     };
@@ -96,7 +101,7 @@ async fn what_others_put_on_the_lease_stays_and_a_lease_that_is_gone_is_a_confli
     api.kubectl(&[&["delete", "lease", "operator"], &here[..]].concat())
         .unwrap();
     let late = lease.update(&released, &written.version).await;
-    assert_eq!(late, Err(StoreError::Conflict));
+    assert_eq!(late, Err(LeaseStoreError::Conflict));
 }
 
 #[tokio::test]
@@ -109,32 +114,32 @@ async fn without_the_right_it_says_which_one_is_missing() {
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .unwrap();
-    let lease = KubernetesLease::new(
-        streamhouse_operator::connect::client(config).unwrap(),
+    let lease = KubernetesLeaseStore::new(
+        streamhouse_operator::connect::new_client(config).unwrap(),
         &namespace,
         "operator",
     );
-    let StoreError::Failed(why) = lease.get().await.unwrap_err() else {
+    let LeaseStoreError::Failed(why) = lease.get().await.unwrap_err() else {
         panic!("not a conflict");
     };
     assert!(why.contains("grant get, create and update of leases"), "{why}");
 }
 
 /// An elector in a task, with work that only waits.
-struct Replica {
-    fence: Fence,
+struct TestReplica {
+    fence: TermFence,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
-fn start(client: &Client, namespace: &str, name: &str) -> Replica {
-    let lease = KubernetesLease::new(client.clone(), namespace, "operator");
-    let seams = Seams {
+fn start(client: &Client, namespace: &str, name: &str) -> TestReplica {
+    let lease = KubernetesLeaseStore::new(client.clone(), namespace, "operator");
+    let seams = ElectionEnvironment {
         timer: Arc::new(SystemTimer),
         clock: system_clock(),
         entropy: system_entropy(),
     };
-    let elector = Elector::new(
+    let elector = LeaderElector::new(
         Arc::new(lease),
         name.to_owned(),
         TIMING,
@@ -148,18 +153,18 @@ fn start(client: &Client, namespace: &str, name: &str) -> Replica {
             .run(told, |term| async move { term.stop.cancelled().await })
             .await;
     });
-    Replica { fence, stop, task }
+    TestReplica { fence, stop, task }
 }
 
 /// Waits until the replica leads; fails if both lead at the same time.
-async fn until_leads(replica: &Replica, other: Option<&Replica>) {
+async fn until_leads(replica: &TestReplica, other: Option<&TestReplica>) {
     let led = async {
         loop {
             // The other replica is checked second: a term that it held a moment ago may have ended,
             // but not the reverse.
-            let both = replica.fence.holds() && other.is_some_and(|other| other.fence.holds());
+            let both = replica.fence.is_open() && other.is_some_and(|other| other.fence.is_open());
             assert!(!both, "two lead");
-            if replica.fence.holds() {
+            if replica.fence.is_open() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -14,14 +14,14 @@ use kube::{
 use serde_json::json;
 use streamhouse_operator::{
     crd::{FINALIZER, Topic, definitions},
-    smoke_test::{SmokeTest, run},
+    smoke_test::{SmokeTestArgs, run},
 };
 use streamhouse_testkit::KubeApi;
 
 const NAME: &str = "streamhouse-smoke-test";
 
 /// Returns a client and a new namespace on an API server with the definitions installed.
-async fn world() -> (Client, String) {
+async fn test_namespace() -> (Client, String) {
     // Another test of this process may have installed it.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let api = KubeApi::shared().unwrap();
@@ -43,8 +43,8 @@ async fn world() -> (Client, String) {
     (client, api.create_namespace("smoke").unwrap())
 }
 
-fn test(namespace: &str, cluster: Option<&str>, timeout: Duration) -> SmokeTest {
-    SmokeTest {
+fn test(namespace: &str, cluster: Option<&str>, timeout: Duration) -> SmokeTestArgs {
+    SmokeTestArgs {
         namespace: namespace.to_owned(),
         cluster: cluster.map(str::to_owned),
         timeout,
@@ -52,7 +52,7 @@ fn test(namespace: &str, cluster: Option<&str>, timeout: Duration) -> SmokeTest 
 }
 
 /// Writes this condition to the topic once it exists, as the operator would.
-async fn answer(client: Client, namespace: String, status: &str, reason: &str) {
+async fn answer_as_operator(client: Client, namespace: String, status: &str, reason: &str) {
     let topics: Api<Topic> = Api::namespaced(client, &namespace);
     let there = await_condition(topics.clone(), NAME, |topic: Option<&Topic>| topic.is_some());
     let topic = there.await.unwrap().unwrap();
@@ -69,12 +69,12 @@ async fn answer(client: Client, namespace: String, status: &str, reason: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn passes_when_the_operator_makes_the_topic_ready_and_leaves_nothing() {
-    let (client, namespace) = world().await;
+    let (client, namespace) = test_namespace().await;
     let test = test(&namespace, Some("main"), Duration::from_secs(60));
     let mut said = Vec::new();
     let (passed, ()) = tokio::join!(
         run(client.clone(), &test, |line| said.push(line.to_owned())),
-        answer(client.clone(), namespace.clone(), "True", "Reconciled"),
+        answer_as_operator(client.clone(), namespace.clone(), "True", "Reconciled"),
     );
     passed.unwrap();
     assert!(
@@ -88,22 +88,22 @@ async fn passes_when_the_operator_makes_the_topic_ready_and_leaves_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_cluster_passes_when_the_operator_says_that_there_is_none() {
-    let (client, namespace) = world().await;
+    let (client, namespace) = test_namespace().await;
     let test = test(&namespace, None, Duration::from_secs(60));
     let (passed, ()) = tokio::join!(
         run(client.clone(), &test, |_| ()),
-        answer(client.clone(), namespace.clone(), "Unknown", "ClusterNotFound"),
+        answer_as_operator(client.clone(), namespace.clone(), "Unknown", "ClusterNotFound"),
     );
     passed.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fails_with_the_last_condition_and_takes_the_topic_away() {
-    let (client, namespace) = world().await;
+    let (client, namespace) = test_namespace().await;
     let test = test(&namespace, Some("main"), Duration::from_secs(3));
     let (failed, ()) = tokio::join!(
         run(client.clone(), &test, |_| ()),
-        answer(client.clone(), namespace.clone(), "Unknown", "ClusterNotReady"),
+        answer_as_operator(client.clone(), namespace.clone(), "Unknown", "ClusterNotReady"),
     );
     let error = format!("{:#}", failed.unwrap_err());
     assert!(error.contains("makes the topic of cluster main ready"), "{error}");
@@ -117,7 +117,7 @@ async fn fails_with_the_last_condition_and_takes_the_topic_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fails_without_an_operator_and_says_so() {
-    let (client, namespace) = world().await;
+    let (client, namespace) = test_namespace().await;
     let error = run(client, &test(&namespace, None, Duration::from_secs(1)), |_| ())
         .await
         .unwrap_err();
@@ -126,7 +126,7 @@ async fn fails_without_an_operator_and_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_earlier_run_left_is_removed_first_and_a_finalizer_that_holds_it_is_named() {
-    let (client, namespace) = world().await;
+    let (client, namespace) = test_namespace().await;
     let topics: Api<Topic> = Api::namespaced(client.clone(), &namespace);
     let old = json!({
         "apiVersion": "streamhouse.io/v1alpha1", "kind": "Topic",
@@ -148,7 +148,7 @@ async fn what_an_earlier_run_left_is_removed_first_and_a_finalizer_that_holds_it
     let long = test(&namespace, Some("main"), Duration::from_secs(60));
     let (passed, ()) = tokio::join!(
         run(client.clone(), &long, |_| ()),
-        answer(client.clone(), namespace.clone(), "True", "Reconciled"),
+        answer_as_operator(client.clone(), namespace.clone(), "True", "Reconciled"),
     );
     passed.unwrap();
 }

@@ -10,14 +10,14 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use streamhouse_agent::metrics::{FlushReason, Metrics};
-use streamhouse_client::metrics::{ConsumerMetrics, ProducerMetrics, Registry};
+use streamhouse_agent::metrics::{AgentMetrics, FlushReason};
+use streamhouse_client::metrics::{ConsumerMetrics, MetricsRegistry, ProducerMetrics};
 use tokio::time::Duration;
 
-const TOOK: Duration = Duration::from_micros(3_210);
+const SAMPLE_DURATION: Duration = Duration::from_micros(3_210);
 
 fn single(c: &mut Criterion) {
-    let metrics = Metrics::new().unwrap();
+    let metrics = AgentMetrics::new().unwrap();
     let mut group = c.benchmark_group("update");
     group.bench_function("counter", |b| {
         b.iter(|| metrics.produced_records.inc_by(black_box(100)))
@@ -30,18 +30,18 @@ fn single(c: &mut Criterion) {
 }
 
 fn client(c: &mut Criterion) {
-    let registry = Registry::new();
-    let producer = ProducerMetrics::new(&registry).topic("orders");
+    let registry = MetricsRegistry::new();
+    let producer = ProducerMetrics::new(&registry).for_topic("orders");
     let consumer = ConsumerMetrics::new(&registry, "billing");
-    let partition = consumer.partition("orders", 0);
+    let partition = consumer.for_partition("orders", 0);
     let mut group = c.benchmark_group("client");
     // All updates for a batch, from its creation to its acknowledgement.
     group.bench_function("batch", |b| {
         b.iter(|| {
             producer.set_pending(black_box(1000));
-            producer.batch(black_box(1000), black_box(100_000));
-            producer.flushed(black_box(TOOK));
-            producer.sent(black_box(1000), black_box(50_000), black_box(TOOK));
+            producer.record_batch(black_box(1000), black_box(100_000));
+            producer.record_flush(black_box(SAMPLE_DURATION));
+            producer.record_sent(black_box(1000), black_box(50_000), black_box(SAMPLE_DURATION));
             producer.set_pending(black_box(0));
         });
     });
@@ -50,22 +50,22 @@ fn client(c: &mut Criterion) {
     group.bench_function("poll", |b| {
         b.iter(|| {
             offset += 500;
-            consumer.polled(black_box(TOOK));
-            partition.consumed(black_box(500), black_box(50_000));
-            partition.position(black_box(offset));
-            partition.lag(black_box(10), black_box(0.01));
+            consumer.record_poll(black_box(SAMPLE_DURATION));
+            partition.record_consumed(black_box(500), black_box(50_000));
+            partition.set_position(black_box(offset));
+            partition.set_lag(black_box(10), black_box(0.01));
         });
     });
     group.finish();
 }
 
 fn agent(c: &mut Criterion) {
-    let metrics = Metrics::new().unwrap();
+    let metrics = AgentMetrics::new().unwrap();
     let mut group = c.benchmark_group("agent");
     // All updates for a request with one batch.
     group.bench_function("request", |b| {
         b.iter(|| {
-            let timer = metrics.request(black_box("Produce"));
+            let timer = metrics.start_request(black_box("Produce"));
             metrics.produced_batches.inc();
             metrics.produced_records.inc_by(black_box(1000));
             metrics.produced_bytes.inc_by(black_box(50_000));
@@ -75,7 +75,7 @@ fn agent(c: &mut Criterion) {
     });
     group.bench_function("flush", |b| {
         b.iter(|| {
-            metrics.flushed(black_box(FlushReason::Interval), black_box(200_000));
+            metrics.record_flush(black_box(FlushReason::Interval), black_box(200_000));
             metrics.flush_duration.observe(black_box(0.003_21));
             metrics.commit_duration.observe(black_box(0.003_21));
         });

@@ -1,7 +1,7 @@
 //! The benchmark of `docs/benchmarks.md`: one agent on a real PostgreSQL and a real MinIO, loaded
 //! by the command line.
 //!
-//! Prints the output of `streamhouse bench`, after a baseline of the same run: the rate at which
+//! Prints the output of `streamhouse bench_command`, after a baseline of the same run: the rate at which
 //! this MinIO stores objects of 8 MiB and 256 KiB from one plain client, sequentially. Finally
 //! prints the agent's peak memory while many readers catch up at once, relative to its stated
 //! bound. All traffic stays on loopback, and the benchmark ends by itself.
@@ -17,12 +17,12 @@ use std::{
 
 use anyhow::{Context, ensure};
 use streamhouse_testkit::{MinIo, http_get};
-use streamhouse_tests::Cluster;
+use streamhouse_tests::TestCluster;
 
 /// Objects of each size for the baseline.
 const PUTS: u32 = 20;
 
-/// The runs: a title, and the arguments of `streamhouse bench`, in which `DURATION` is replaced by
+/// The runs: a title, and the arguments of `streamhouse bench_command`, in which `DURATION` is replaced by
 /// the requested seconds.
 const RUNS: [(&str, &str); 4] = [
     (
@@ -49,26 +49,26 @@ fn main() -> anyhow::Result<()> {
         .nth(1)
         .map_or(Ok(15), |text| text.parse())
         .context("seconds a run")?;
-    let cluster = Cluster::start(1, &[("STREAMHOUSE_FLUSH_INTERVAL", "5ms")])?;
+    let cluster = TestCluster::start(1, &[("STREAMHOUSE_FLUSH_INTERVAL", "5ms")])?;
     println!("== baseline: plain PUTs to the same MinIO, one after the other");
     for size in [8 << 20, 256 << 10] {
-        baseline(cluster.minio(), &cluster.bucket, size)?;
+        measure_put_baseline(cluster.minio(), &cluster.bucket, size)?;
     }
     let http = format!("http://{}", cluster.agents[0].http());
     for (what, arguments) in RUNS {
         let arguments = arguments.replace("DURATION", &format!("{seconds}s"));
         println!("\n== {what}\nstreamhouse bench {arguments}");
-        let status = bench(&cluster, &arguments)?
+        let status = bench_command(&cluster, &arguments)?
             .arg("--agent-http")
             .arg(&http)
             .status()?;
         ensure!(status.success(), "the benchmark ended with {status}");
     }
-    catch_up(&cluster)
+    measure_catch_up(&cluster)
 }
 
-/// Prepares `streamhouse bench` with these arguments.
-fn bench(cluster: &Cluster, arguments: &str) -> anyhow::Result<Command> {
+/// Prepares `streamhouse bench_command` with these arguments.
+fn bench_command(cluster: &TestCluster, arguments: &str) -> anyhow::Result<Command> {
     let mut command = Command::new(streamhouse_testkit::built_binary("streamhouse")?);
     command.env("STREAMHOUSE_BOOTSTRAP", cluster.bootstrap());
     command.arg("bench").args(arguments.split(' '));
@@ -76,9 +76,9 @@ fn bench(cluster: &Cluster, arguments: &str) -> anyhow::Result<Command> {
 }
 
 /// Child processes that end when the value is dropped.
-struct Readers(Vec<Child>);
+struct ReaderProcesses(Vec<Child>);
 
-impl Drop for Readers {
+impl Drop for ReaderProcesses {
     fn drop(&mut self) {
         for reader in &mut self.0 {
             let _ = reader.kill();
@@ -88,16 +88,16 @@ impl Drop for Readers {
 }
 
 /// Lets many readers consume a topic from its start, and prints the agent's peak memory meanwhile.
-fn catch_up(cluster: &Cluster) -> anyhow::Result<()> {
+fn measure_catch_up(cluster: &TestCluster) -> anyhow::Result<()> {
     println!("\n== {READERS} readers catch up on 2 GB\nstreamhouse bench {BACKLOG}");
-    let status = bench(cluster, BACKLOG)?.stdout(Stdio::null()).status()?;
+    let status = bench_command(cluster, BACKLOG)?.stdout(Stdio::null()).status()?;
     ensure!(status.success(), "the benchmark ended with {status}");
     println!("streamhouse bench consume --topic backlog    ({READERS} times at once)");
     let agent = cluster.agents[0].http();
-    let mut readers = Readers(Vec::new());
+    let mut readers = ReaderProcesses(Vec::new());
     let started = now();
     for _ in 0..READERS {
-        let mut command = bench(cluster, "consume --topic backlog --duration 10m")?;
+        let mut command = bench_command(cluster, "consume --topic backlog --duration 10m")?;
         readers
             .0
             .push(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
@@ -105,7 +105,7 @@ fn catch_up(cluster: &Cluster) -> anyhow::Result<()> {
     let mut peak = 0.0_f64;
     let mut left: Vec<usize> = (0..READERS).collect();
     while !left.is_empty() {
-        peak = peak.max(metric(agent, "process_resident_memory_bytes")?);
+        peak = peak.max(read_metric(agent, "process_resident_memory_bytes")?);
         let mut still = Vec::new();
         for reader in left {
             match readers.0[reader].try_wait()? {
@@ -117,7 +117,7 @@ fn catch_up(cluster: &Cluster) -> anyhow::Result<()> {
         sleep(Duration::from_millis(200));
     }
     let took = started.elapsed();
-    let bound = metric(agent, "streamhouse_agent_memory_bound_bytes")?;
+    let bound = read_metric(agent, "streamhouse_agent_memory_bound_bytes")?;
     let mebibytes = |bytes: f64| bytes / f64::from(1 << 20);
     println!(
         "agent: {:.0} MiB resident at most, {:.2} of the {:.0} MiB that it states as its bound; {took:.0?}",
@@ -129,7 +129,7 @@ fn catch_up(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 /// Reads a metric without labels.
-fn metric(agent: SocketAddr, name: &str) -> anyhow::Result<f64> {
+fn read_metric(agent: SocketAddr, name: &str) -> anyhow::Result<f64> {
     let page = http_get(agent, "/metrics")?.body;
     let value = page
         .lines()
@@ -141,7 +141,7 @@ fn metric(agent: SocketAddr, name: &str) -> anyhow::Result<f64> {
 }
 
 /// Measures PUTs of objects of this size with curl.
-fn baseline(minio: &MinIo, bucket: &str, size: usize) -> anyhow::Result<()> {
+fn measure_put_baseline(minio: &MinIo, bucket: &str, size: usize) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("body");
     // Pseudo-random, so that it cannot be compressed on the way.

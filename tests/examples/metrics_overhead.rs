@@ -12,9 +12,9 @@ use std::{any::Any, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use streamhouse_agent::{metrics::Metrics, process};
-use streamhouse_client::metrics::{ConsumerMetrics, ProducerMetrics, Registry};
-use streamhouse_testkit::{Agent, built_binary};
+use streamhouse_agent::{metrics::AgentMetrics, process};
+use streamhouse_client::metrics::{ConsumerMetrics, MetricsRegistry, ProducerMetrics};
+use streamhouse_testkit::{AgentProcess, built_binary};
 
 const RATE: f64 = 200_000.0;
 /// Number of components created to measure the memory of one.
@@ -22,7 +22,7 @@ const COMPONENTS: usize = 1000;
 
 /// Measurements of one run of the command line.
 #[derive(Debug, Clone, Copy)]
-struct Run {
+struct RunMeasurement {
     cpu: f64,
     agent_cpu: f64,
     records: f64,
@@ -38,18 +38,18 @@ fn main() -> Result<()> {
     };
     let number = |at: usize, default: u32| rest.get(at).map_or(Ok(default), |text| text.parse());
     let (pairs, seconds) = (number(0, 8)?, number(1, 10)?);
-    let prices = Prices::read(Path::new(estimates))?;
+    let prices = UpdateCosts::read(Path::new(estimates))?;
     prices.print();
-    memory()?;
+    measure_memory()?;
 
     let folder = tempfile::tempdir()?;
-    let mut agent = Agent::builder().dev(folder.path()).spawn()?;
+    let mut agent = AgentProcess::builder().dev(folder.path()).spawn()?;
     agent.wait_ready()?;
     let with = built_binary("streamhouse")?;
     println!("\n== {pairs} pairs of runs of {seconds} s at 200,000 records/s of 100 B");
     let mut runs = Vec::new();
     for pair in 0..pairs {
-        let measure = |binary: &Path| run(&agent, binary, seconds);
+        let measure = |binary: &Path| measure_run(&agent, binary, seconds);
         let (on, off) = if pair % 2 == 0 {
             let on = measure(&with)?;
             (on, measure(Path::new(without))?)
@@ -65,14 +65,14 @@ fn main() -> Result<()> {
         );
         runs.push((on, off));
     }
-    report(&runs, &prices, f64::from(seconds));
+    print_report(&runs, &prices, f64::from(seconds));
     agent.drain()
 }
 
 /// Nanoseconds per update, measured by criterion.
-struct Prices(Vec<(&'static str, f64)>);
+struct UpdateCosts(Vec<(&'static str, f64)>);
 
-impl Prices {
+impl UpdateCosts {
     fn read(folder: &Path) -> Result<Self> {
         let names = [
             "update/counter",
@@ -95,7 +95,7 @@ impl Prices {
         names.into_iter().map(price).collect::<Result<_>>().map(Self)
     }
 
-    fn of(&self, name: &str) -> f64 {
+    fn nanoseconds(&self, name: &str) -> f64 {
         self.0
             .iter()
             .find(|(of, _)| *of == name)
@@ -114,51 +114,53 @@ impl Prices {
 
 /// Measures the memory of a component's metrics: the growth of this process when it creates many.
 /// All are kept until the end, since freed memory would be reused by the next component.
-fn memory() -> Result<()> {
+fn measure_memory() -> Result<()> {
     println!("\n== memory of the metrics of one component, mean of {COMPONENTS}");
     let mut kept = Vec::new();
     for (what, make) in [
         (
             "a producer of one topic",
-            producer as fn() -> Result<Box<dyn Any>>,
+            make_producer_metrics as fn() -> Result<Box<dyn Any>>,
         ),
-        ("a consumer of one topic of 12 partitions", consumer),
-        ("an agent", whole_agent),
+        ("a consumer of one topic of 12 partitions", make_consumer_metrics),
+        ("an agent", make_agent_metrics),
     ] {
         // The first one includes what all share.
         kept.push(make()?);
-        let before = resident()?;
+        let before = resident_bytes()?;
         for _ in 0..COMPONENTS {
             kept.push(make()?);
         }
-        let each = (resident()? - before) / COMPONENTS as f64 / 1024.0;
+        let each = (resident_bytes()? - before) / COMPONENTS as f64 / 1024.0;
         println!("{what:<46} {each:>6.1} KiB");
     }
     Ok(())
 }
 
-fn resident() -> Result<f64> {
-    let usage = process::usage().context("there is no /proc")?;
+fn resident_bytes() -> Result<f64> {
+    let usage = process::read_usage().context("there is no /proc")?;
     Ok(usage.resident_bytes)
 }
 
-fn producer() -> Result<Box<dyn Any>> {
-    let registry = Registry::new();
-    let producer = ProducerMetrics::new(&registry).topic("orders");
-    producer.sent(1, 1, Duration::from_millis(1));
+fn make_producer_metrics() -> Result<Box<dyn Any>> {
+    let registry = MetricsRegistry::new();
+    let producer = ProducerMetrics::new(&registry).for_topic("orders");
+    producer.record_sent(1, 1, Duration::from_millis(1));
     Ok(Box::new((registry, producer)))
 }
 
-fn consumer() -> Result<Box<dyn Any>> {
-    let registry = Registry::new();
+fn make_consumer_metrics() -> Result<Box<dyn Any>> {
+    let registry = MetricsRegistry::new();
     let consumer = ConsumerMetrics::new(&registry, "billing");
-    let partitions: Vec<_> = (0..12).map(|index| consumer.partition("orders", index)).collect();
-    partitions.iter().for_each(|partition| partition.lag(1, 0.1));
+    let partitions: Vec<_> = (0..12)
+        .map(|index| consumer.for_partition("orders", index))
+        .collect();
+    partitions.iter().for_each(|partition| partition.set_lag(1, 0.1));
     Ok(Box::new((registry, consumer, partitions)))
 }
 
-fn whole_agent() -> Result<Box<dyn Any>> {
-    let metrics = Metrics::new()?;
+fn make_agent_metrics() -> Result<Box<dyn Any>> {
+    let metrics = AgentMetrics::new()?;
     for method in [
         "Produce",
         "Fetch",
@@ -167,12 +169,12 @@ fn whole_agent() -> Result<Box<dyn Any>> {
         "Heartbeat",
         "CommitOffsets",
     ] {
-        drop(metrics.request(method));
+        drop(metrics.start_request(method));
     }
     Ok(Box::new(metrics))
 }
 
-fn run(agent: &Agent, binary: &Path, seconds: u32) -> Result<Run> {
+fn measure_run(agent: &AgentProcess, binary: &Path, seconds: u32) -> Result<RunMeasurement> {
     let counted = || -> Result<[f64; 4]> {
         let text = agent.http_get("/metrics")?.body;
         let value = |series: &str| -> Result<f64> {
@@ -225,7 +227,7 @@ fn run(agent: &Agent, binary: &Path, seconds: u32) -> Result<Run> {
     );
     let after = counted()?;
     let [records, batches, requests, flushes] = std::array::from_fn(|n| after[n] - before[n]);
-    Ok(Run {
+    Ok(RunMeasurement {
         cpu: number(&report["client"]["cpu_seconds"])?,
         agent_cpu: number(&report["agents"][0]["cpu_seconds"])?,
         records,
@@ -235,7 +237,7 @@ fn run(agent: &Agent, binary: &Path, seconds: u32) -> Result<Run> {
     })
 }
 
-fn report(runs: &[(Run, Run)], prices: &Prices, seconds: f64) {
+fn print_report(runs: &[(RunMeasurement, RunMeasurement)], prices: &UpdateCosts, seconds: f64) {
     let mut differences: Vec<f64> = runs
         .iter()
         .map(|(on, off)| (on.cpu - off.cpu) / off.cpu)
@@ -249,19 +251,23 @@ fn report(runs: &[(Run, Run)], prices: &Prices, seconds: f64) {
         percent(differences[0]),
         percent(differences[differences.len() - 1])
     );
-    let mean = |of: fn(&Run) -> f64| runs.iter().map(|(on, _)| of(on)).sum::<f64>() / runs.len() as f64;
+    let mean =
+        |of: fn(&RunMeasurement) -> f64| runs.iter().map(|(on, _)| of(on)).sum::<f64>() / runs.len() as f64;
     let (batches, requests, flushes) = (mean(|r| r.batches), mean(|r| r.requests), mean(|r| r.flushes));
     println!(
         "a run: {:.0} records, {batches:.0} batches, {requests:.0} requests, {flushes:.0} flushes",
         mean(|r| r.records)
     );
     // One scrape every 15 s.
-    let scrapes = seconds / 15.0 * prices.of("agent/scrape");
-    let client = batches * prices.of("client/batch") / 1e9;
+    let scrapes = seconds / 15.0 * prices.nanoseconds("agent/scrape");
+    let client = batches * prices.nanoseconds("client/batch") / 1e9;
     // Each batch beyond one per request updates three counters.
-    let more = (batches - requests).max(0.0) * 3.0 * prices.of("update/counter");
-    let agent =
-        (requests * prices.of("agent/request") + more + flushes * prices.of("agent/flush") + scrapes) / 1e9;
+    let more = (batches - requests).max(0.0) * 3.0 * prices.nanoseconds("update/counter");
+    let agent = (requests * prices.nanoseconds("agent/request")
+        + more
+        + flushes * prices.nanoseconds("agent/flush")
+        + scrapes)
+        / 1e9;
     println!(
         "client, counted updates: {:.4} % of its CPU",
         client / mean(|r| r.cpu) * 100.0

@@ -21,7 +21,7 @@ use anyhow::{Context, Result, bail, ensure};
 use streamhouse_client::{
     AutoOffsetReset, Client, Consumer, ErrorCode, Producer, Record,
     admin::NewTopic,
-    metrics::{Registry, serve},
+    metrics::{MetricsRegistry, serve},
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines, Stdin},
@@ -32,16 +32,16 @@ use tokio::{
 const PARTITIONS: i32 = 4;
 const TICK: Duration = Duration::from_millis(20);
 /// Rejected records per tick: 100 per second.
-const REFUSED: u64 = 2;
+const REFUSED_PER_TICK: u64 = 2;
 /// Bytes of a record's value.
-const VALUE: usize = 100;
+const VALUE_BYTES: usize = 100;
 /// Larger than the small topic accepts.
-const TOO_LARGE: usize = 4096;
-const PATIENCE: Duration = Duration::from_secs(60);
+const TOO_LARGE_BYTES: usize = 4096;
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The current commands.
 #[derive(Debug, Clone, Copy)]
-struct Orders {
+struct LoadControl {
     /// Whether records are sent.
     sending: bool,
     /// Whether records that the agent rejects are sent, too.
@@ -56,7 +56,7 @@ struct Orders {
 
 /// Counts of this program, independent of the metrics.
 #[derive(Debug, Default)]
-struct Seen {
+struct ObservedCounts {
     acknowledged: AtomicU64,
     refused: AtomicU64,
     read: AtomicU64,
@@ -79,7 +79,7 @@ async fn main() -> Result<()> {
     )
     .await?;
 
-    let (sending, receiving) = (Registry::new(), Registry::new());
+    let (sending, receiving) = (MetricsRegistry::new(), MetricsRegistry::new());
     let servers = [
         serve("127.0.0.1:0", sending.clone()).await?,
         serve("127.0.0.1:0", receiving.clone()).await?,
@@ -94,8 +94,8 @@ async fn main() -> Result<()> {
         .build()
         .await?;
 
-    let seen = Arc::new(Seen::default());
-    let (orders, ordered) = watch::channel(Orders {
+    let seen = Arc::new(ObservedCounts::default());
+    let (orders, ordered) = watch::channel(LoadControl {
         sending: false,
         failing: false,
         reading: true,
@@ -111,7 +111,7 @@ async fn main() -> Result<()> {
         servers[1].address()
     );
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    obey(&mut lines, &orders).await?;
+    apply_commands(&mut lines, &orders).await?;
     produced.await??;
     orders.send_modify(|orders| orders.settled = true);
     let mut consumer = consumed.await??;
@@ -137,14 +137,17 @@ async fn create_topic(client: &Client, topic: NewTopic) -> Result<()> {
         Err(error) if error.code() != ErrorCode::TopicAlreadyExists => return Err(error.into()),
         _ => {}
     }
-    client.admin().wait_for_topic(&name, PATIENCE).await?;
+    client.admin().wait_for_topic(&name, TIMEOUT).await?;
     Ok(())
 }
 
 /// Follows commands from standard input until `finish` or its end.
-async fn obey(lines: &mut Lines<BufReader<Stdin>>, orders: &watch::Sender<Orders>) -> Result<()> {
+async fn apply_commands(
+    lines: &mut Lines<BufReader<Stdin>>,
+    orders: &watch::Sender<LoadControl>,
+) -> Result<()> {
     while let Some(line) = lines.next_line().await? {
-        let change: fn(&mut Orders) = match line.as_str() {
+        let change: fn(&mut LoadControl) = match line.as_str() {
             "send" => |orders| orders.sending = true,
             "hold" => |orders| orders.reading = false,
             "read" => |orders| orders.reading = true,
@@ -166,8 +169,8 @@ async fn produce(
     producer: Producer,
     [topic, small]: [String; 2],
     rate: f64,
-    seen: Arc<Seen>,
-    mut orders: watch::Receiver<Orders>,
+    seen: Arc<ObservedCounts>,
+    mut orders: watch::Receiver<LoadControl>,
 ) -> Result<()> {
     let (mut last, mut owed, mut number) = (Instant::now(), 0.0, 0_u64);
     let mut ticks = interval(TICK);
@@ -185,19 +188,29 @@ async fn produce(
             owed += rate * passed.as_secs_f64();
         }
         while owed >= 1.0 {
-            send(&producer, Record::new(&topic, noise(VALUE, number)), &seen).await?;
+            send(
+                &producer,
+                Record::new(&topic, incompressible_bytes(VALUE_BYTES, number)),
+                &seen,
+            )
+            .await?;
             (owed, number) = (owed - 1.0, number + 1);
         }
-        for _ in 0..if now.failing { REFUSED } else { 0 } {
-            send(&producer, Record::new(&small, noise(TOO_LARGE, number)), &seen).await?;
+        for _ in 0..if now.failing { REFUSED_PER_TICK } else { 0 } {
+            send(
+                &producer,
+                Record::new(&small, incompressible_bytes(TOO_LARGE_BYTES, number)),
+                &seen,
+            )
+            .await?;
             number += 1;
         }
     }
-    producer.close(PATIENCE).await?;
+    producer.close(TIMEOUT).await?;
     Ok(())
 }
 
-async fn send(producer: &Producer, record: Record, seen: &Arc<Seen>) -> Result<()> {
+async fn send(producer: &Producer, record: Record, seen: &Arc<ObservedCounts>) -> Result<()> {
     let seen = seen.clone();
     let count = move |outcome: streamhouse_client::Result<_>| {
         match outcome {
@@ -211,7 +224,7 @@ async fn send(producer: &Producer, record: Record, seen: &Arc<Seen>) -> Result<(
 }
 
 /// Returns bytes that do not compress.
-fn noise(length: usize, seed: u64) -> Vec<u8> {
+fn incompressible_bytes(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let step = move || {
         state ^= state << 13;
@@ -225,8 +238,8 @@ fn noise(length: usize, seed: u64) -> Vec<u8> {
 /// Reads while it is not paused. Once all records are settled, reads to the end and commits.
 async fn consume(
     mut consumer: Consumer,
-    seen: Arc<Seen>,
-    mut orders: watch::Receiver<Orders>,
+    seen: Arc<ObservedCounts>,
+    mut orders: watch::Receiver<LoadControl>,
 ) -> Result<Consumer> {
     let mut ending: Option<Instant> = None;
     loop {
@@ -238,8 +251,8 @@ async fn consume(
         if now.settled {
             let since = *ending.get_or_insert_with(Instant::now);
             ensure!(
-                since.elapsed() < PATIENCE,
-                "the consumer did not reach the end within {PATIENCE:?}"
+                since.elapsed() < TIMEOUT,
+                "the consumer did not reach the end within {TIMEOUT:?}"
             );
         }
         let read = consumer.poll(Duration::from_millis(200)).await?.len();

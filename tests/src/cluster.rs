@@ -6,54 +6,54 @@ use streamhouse_client::{
     Admin,
     admin::{NewTopic, TopicInfo},
 };
-use streamhouse_testkit::{Agent, AgentBuilder, Cli, MinIo, Postgres};
+use streamhouse_testkit::{AgentProcess, AgentProcessBuilder, CliRunner, MinIo, Postgres};
 
-static NEXT: AtomicU32 = AtomicU32::new(0);
+static NEXT_CLUSTER: AtomicU32 = AtomicU32::new(0);
 
 /// The servers that a cluster uses.
 #[derive(Debug)]
-enum Servers {
+enum ClusterServers {
     Shared(&'static Postgres, &'static MinIo),
     Own(Box<(Postgres, MinIo)>),
 }
 
 /// Agents and the stores behind them.
 #[derive(Debug)]
-pub struct Cluster {
+pub struct TestCluster {
     /// The agents, in the order in which they were started.
-    pub agents: Vec<Agent>,
+    pub agents: Vec<AgentProcess>,
     /// URL of the cluster's database.
     pub database: String,
     /// Name of the cluster's bucket.
     pub bucket: String,
     settings: Vec<(String, String)>,
-    servers: Servers,
+    servers: ClusterServers,
 }
 
-impl Cluster {
+impl TestCluster {
     /// Starts a cluster on the servers shared by the tests of this process.
     pub fn start(agents: usize, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
-        Self::on(
-            Servers::Shared(Postgres::shared()?, MinIo::shared()?),
+        Self::start_on(
+            ClusterServers::Shared(Postgres::shared()?, MinIo::shared()?),
             agents,
             settings,
         )
     }
 
     /// Starts a cluster on servers of its own, for tests that stop them.
-    pub fn start_alone(agents: usize, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
-        Self::on(
-            Servers::Own(Box::new((Postgres::start()?, MinIo::start()?))),
+    pub fn start_with_own_servers(agents: usize, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        Self::start_on(
+            ClusterServers::Own(Box::new((Postgres::start()?, MinIo::start()?))),
             agents,
             settings,
         )
     }
 
-    fn on(servers: Servers, agents: usize, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+    fn start_on(servers: ClusterServers, agents: usize, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         let name = format!(
             "cluster-{}-{}",
             std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
+            NEXT_CLUSTER.fetch_add(1, Ordering::Relaxed)
         );
         let mut cluster = Self {
             agents: Vec::new(),
@@ -68,10 +68,10 @@ impl Cluster {
         cluster.database = cluster.postgres().create_database(&name.replace('-', "_"))?;
         cluster.minio().create_bucket(&name)?;
         cluster
-            .builder()
+            .agent_builder()
             .arg("migrate")
             .run(std::time::Duration::from_secs(60))?
-            .ok()?;
+            .ensure_success()?;
         for _ in 0..agents {
             cluster.add_agent()?;
         }
@@ -81,16 +81,16 @@ impl Cluster {
     /// Returns the PostgreSQL server of the metadata store.
     pub fn postgres(&self) -> &Postgres {
         match &self.servers {
-            Servers::Shared(postgres, _) => postgres,
-            Servers::Own(own) => &own.0,
+            ClusterServers::Shared(postgres, _) => postgres,
+            ClusterServers::Own(own) => &own.0,
         }
     }
 
     /// Returns the MinIO server of the object store.
     pub fn minio(&self) -> &MinIo {
         match &self.servers {
-            Servers::Shared(_, minio) => minio,
-            Servers::Own(own) => &own.1,
+            ClusterServers::Shared(_, minio) => minio,
+            ClusterServers::Own(own) => &own.1,
         }
     }
 
@@ -103,8 +103,8 @@ impl Cluster {
     }
 
     /// Returns a builder for an agent of this cluster, with leases of 3 s and flushes every 10 ms.
-    pub fn builder(&self) -> AgentBuilder {
-        let builder = Agent::builder()
+    pub fn agent_builder(&self) -> AgentProcessBuilder {
+        let builder = AgentProcess::builder()
             .metadata(&self.database)
             .minio(self.minio(), &self.bucket)
             .env("STREAMHOUSE_LEASE_TTL", "3s")
@@ -115,8 +115,8 @@ impl Cluster {
     }
 
     /// Starts another agent and waits until it is ready.
-    pub fn add_agent(&mut self) -> anyhow::Result<&mut Agent> {
-        let mut agent = self.builder().spawn()?;
+    pub fn add_agent(&mut self) -> anyhow::Result<&mut AgentProcess> {
+        let mut agent = self.agent_builder().spawn()?;
         agent.wait_ready()?;
         self.agents.push(agent);
         self.agents
@@ -128,7 +128,7 @@ impl Cluster {
     pub fn bootstrap(&self) -> String {
         self.agents
             .iter()
-            .map(Agent::bootstrap)
+            .map(AgentProcess::bootstrap)
             .collect::<Vec<_>>()
             .join(",")
     }
@@ -139,17 +139,17 @@ impl Cluster {
     }
 
     /// Returns the command line, connected to the cluster.
-    pub fn cli(&self) -> Cli {
-        Cli::new(self.bootstrap())
+    pub fn cli(&self) -> CliRunner {
+        CliRunner::new(self.bootstrap())
     }
 
     /// Creates a topic and waits until every partition has a leader.
-    pub async fn topic(&self, name: &str, partitions: i32) -> anyhow::Result<TopicInfo> {
-        self.topic_with(NewTopic::new(name, partitions)).await
+    pub async fn create_topic(&self, name: &str, partitions: i32) -> anyhow::Result<TopicInfo> {
+        self.create_topic_with(NewTopic::new(name, partitions)).await
     }
 
     /// Creates a topic with settings and waits until every partition has a leader.
-    pub async fn topic_with(&self, topic: NewTopic) -> anyhow::Result<TopicInfo> {
+    pub async fn create_topic_with(&self, topic: NewTopic) -> anyhow::Result<TopicInfo> {
         let admin = self.admin()?;
         let name = topic.name.clone();
         admin.create_topic(topic).await?;

@@ -2,7 +2,7 @@
 //! acknowledgements are recorded, and finally the log is read from its start and compared with
 //! them.
 //!
-//! [`Ledger::check`] proves: an acknowledged record is stored once, at the acknowledged offset,
+//! [`DeliveryLedger::check`] proves: an acknowledged record is stored once, at the acknowledged offset,
 //! with its bytes; no record is stored twice; each producer's records of a partition are in the
 //! order sent; offsets have no gaps.
 
@@ -19,23 +19,23 @@ use anyhow::{Context, bail, ensure};
 use streamhouse_client::{AutoOffsetReset, Consumer, Producer, Record, TopicPartition};
 use tokio::task::JoinHandle;
 
-static PRODUCERS: AtomicU64 = AtomicU64::new(0);
+static NEXT_PRODUCER: AtomicU64 = AtomicU64::new(0);
 
 /// Acknowledged records: partition and offset by value.
-pub type Acked = HashMap<String, (i32, i64)>;
+pub type AckedRecords = HashMap<String, (i32, i64)>;
 
 /// A topic and the records acknowledged in it.
 #[derive(Debug, Clone)]
-pub struct Ledger {
+pub struct DeliveryLedger {
     bootstrap: String,
     topic: String,
     partitions: i32,
-    acked: Arc<Mutex<Acked>>,
+    acked: Arc<Mutex<AckedRecords>>,
 }
 
 /// A running workload.
 #[derive(Debug)]
-pub struct Load {
+pub struct RunningWorkload {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
     acked: Arc<AtomicU64>,
@@ -43,9 +43,9 @@ pub struct Load {
 }
 
 /// Records of the log by partition, in offset order.
-pub type Log = BTreeMap<i32, Vec<(i64, String)>>;
+pub type PartitionLogs = BTreeMap<i32, Vec<(i64, String)>>;
 
-impl Ledger {
+impl DeliveryLedger {
     /// Creates a ledger for an existing topic.
     pub fn new(bootstrap: impl Into<String>, topic: impl Into<String>, partitions: i32) -> Self {
         Self {
@@ -56,15 +56,15 @@ impl Ledger {
         }
     }
 
-    /// Starts producing about `per_second` records per second, until [`Load::finish`].
-    pub async fn produce(&self, per_second: u64) -> anyhow::Result<Load> {
+    /// Starts producing about `per_second` records per second, until [`RunningWorkload::finish`].
+    pub async fn produce(&self, per_second: u64) -> anyhow::Result<RunningWorkload> {
         let producer = Producer::builder()
             .bootstrap(&self.bootstrap)
             .linger(Duration::from_millis(2))
             .delivery_timeout(Duration::from_secs(90))
             .build()
             .await?;
-        let name = PRODUCERS.fetch_add(1, Ordering::Relaxed);
+        let name = NEXT_PRODUCER.fetch_add(1, Ordering::Relaxed);
         let (stop, sent, acked) = (
             Arc::<AtomicBool>::default(),
             Arc::<AtomicU64>::default(),
@@ -95,7 +95,7 @@ impl Ledger {
             producer.close(Duration::from_secs(90)).await?;
             Ok(number)
         });
-        Ok(Load {
+        Ok(RunningWorkload {
             stop,
             sent,
             acked,
@@ -113,7 +113,7 @@ impl Ledger {
     /// # Errors
     ///
     /// Fails if that takes longer than two minutes.
-    pub async fn read(&self) -> anyhow::Result<Log> {
+    pub async fn read(&self) -> anyhow::Result<PartitionLogs> {
         let partitions: Vec<TopicPartition> = (0..self.partitions)
             .map(|partition| TopicPartition::new(&self.topic, partition))
             .collect();
@@ -126,7 +126,7 @@ impl Ledger {
         let ends = consumer.end_offsets(&partitions).await?;
         let starts = consumer.beginning_offsets(&partitions).await?;
         let mut left: i64 = partitions.iter().map(|p| ends[p] - starts[p]).sum();
-        let mut log = Log::new();
+        let mut log = PartitionLogs::new();
         let reading = async {
             while left > 0 {
                 for record in &consumer.poll(Duration::from_secs(1)).await? {
@@ -151,7 +151,7 @@ impl Ledger {
     /// # Errors
     ///
     /// Fails with the first violation, or if nothing was acknowledged.
-    pub async fn check(&self) -> anyhow::Result<Log> {
+    pub async fn check(&self) -> anyhow::Result<PartitionLogs> {
         let log = self.read().await?;
         let acked = self
             .acked
@@ -204,7 +204,7 @@ impl Ledger {
     }
 }
 
-impl Load {
+impl RunningWorkload {
     /// Returns how many records of this workload have been acknowledged.
     pub fn acked(&self) -> u64 {
         self.acked.load(Ordering::Acquire)
@@ -215,7 +215,7 @@ impl Load {
     /// # Errors
     ///
     /// Fails if that takes longer than a minute or the workload ends.
-    pub async fn progress(&self, more: u64) -> anyhow::Result<()> {
+    pub async fn wait_for_acked(&self, more: u64) -> anyhow::Result<()> {
         let target = self.acked() + more;
         for _ in 0..6000 {
             if self.acked() >= target {

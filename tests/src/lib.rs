@@ -1,13 +1,13 @@
 //! Shared by the integration tests: a cluster of real agents on a real PostgreSQL and MinIO
-//! ([`Cluster`]), and a workload that records acknowledgements and compares the log with them
-//! ([`Ledger`]).
+//! ([`TestCluster`]), and a workload that records acknowledgements and compares the log with them
+//! ([`DeliveryLedger`]).
 
 pub mod cluster;
 pub mod ledger;
 pub mod raw;
 
-pub use cluster::Cluster;
-pub use ledger::{Ledger, Load};
+pub use cluster::TestCluster;
+pub use ledger::{DeliveryLedger, RunningWorkload};
 
 /// Compiles the examples of the client guide like those of an application.
 #[cfg(doctest)]

@@ -3,15 +3,15 @@
 
 use std::{env, fs, path::Path, process::Command, time::Duration};
 
-use streamhouse_testkit::{Agent, AgentBuilder, Cli, built_binary, until};
-use streamhouse_tests::Cluster;
+use streamhouse_testkit::{AgentProcess, AgentProcessBuilder, CliRunner, built_binary, wait_until};
+use streamhouse_tests::TestCluster;
 
-type Outcome = anyhow::Result<()>;
+type TestResult = anyhow::Result<()>;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Returns the commands below a heading of the document, one string per block.
-fn commands(heading: &str) -> anyhow::Result<Vec<String>> {
+fn documented_commands(heading: &str) -> anyhow::Result<Vec<String>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/backup-restore.md");
     let text = fs::read_to_string(path)?;
     let section = text
@@ -27,15 +27,15 @@ fn commands(heading: &str) -> anyhow::Result<Vec<String>> {
 }
 
 /// A shell with the agent's settings and with the programs in its path.
-struct Shell<'a> {
+struct AgentShell<'a> {
     folder: &'a Path,
     variables: Vec<(String, String)>,
 }
 
-impl<'a> Shell<'a> {
+impl<'a> AgentShell<'a> {
     fn new(
         folder: &'a Path,
-        agent: &AgentBuilder,
+        agent: &AgentProcessBuilder,
         programs: &[&Path],
         more: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
@@ -71,23 +71,26 @@ impl<'a> Shell<'a> {
     }
 }
 
-fn produce(agent: &Agent, records: [&str; 3]) -> Outcome {
+fn produce(agent: &AgentProcess, records: [&str; 3]) -> TestResult {
     let lines = records.map(|record| format!("{record}\n")).concat();
-    Cli::new(agent.bootstrap())
+    CliRunner::new(agent.bootstrap())
         .run_with_input(["produce", "orders"], lines)?
-        .ok()?;
+        .ensure_success()?;
     Ok(())
 }
 
-fn consume(agent: &Agent) -> anyhow::Result<Vec<String>> {
+fn consume(agent: &AgentProcess) -> anyhow::Result<Vec<String>> {
     let everything = ["consume", "orders", "--from-beginning", "--exit-at-end"];
-    let text = Cli::new(agent.bootstrap()).run(everything)?.ok()?.text();
+    let text = CliRunner::new(agent.bootstrap())
+        .run(everything)?
+        .ensure_success()?
+        .stdout_text();
     Ok(text.lines().map(str::to_owned).collect())
 }
 
 /// Creates a topic with one partition, whose records are soon rolled, and produces the first of
 /// them.
-fn begin(agent: &Agent) -> Outcome {
+fn create_topic_and_produce(agent: &AgentProcess) -> TestResult {
     let topic = [
         "topic",
         "create",
@@ -97,13 +100,16 @@ fn begin(agent: &Agent) -> Outcome {
         "--config",
         "segment.ms=100",
     ];
-    Cli::new(agent.bootstrap()).run(topic)?.ok()?;
+    CliRunner::new(agent.bootstrap()).run(topic)?.ensure_success()?;
     produce(agent, ["a1", "a2", "a3"])
 }
 
 /// Produces records after the backup, and waits until they are in a segment and the bucket is
 /// marked.
-fn go_on(agent: &Agent, objects: impl Fn() -> anyhow::Result<Vec<String>>) -> Outcome {
+fn produce_after_backup(
+    agent: &AgentProcess,
+    objects: impl Fn() -> anyhow::Result<Vec<String>>,
+) -> TestResult {
     let mark = || {
         let marks = objects()?
             .into_iter()
@@ -112,14 +118,14 @@ fn go_on(agent: &Agent, objects: impl Fn() -> anyhow::Result<Vec<String>>) -> Ou
     };
     let before = mark()?;
     produce(agent, ["b1", "b2", "b3"])?;
-    until("a mark of the lost records", LIMIT, || {
+    wait_until("a mark of the lost records", LIMIT, || {
         Ok((mark()? > before).then_some(()))
     })
 }
 
 /// Runs the last commands once the lease contained in the backup has expired.
-fn confirm(shell: &Shell<'_>, commands: &str) -> anyhow::Result<String> {
-    until("the end of the lease in the backup", LIMIT, || {
+fn run_confirmed_recovery(shell: &AgentShell<'_>, commands: &str) -> anyhow::Result<String> {
+    wait_until("the end of the lease in the backup", LIMIT, || {
         match shell.run(commands) {
             Err(error) if error.to_string().contains("lease in the backup") => Ok(None),
             ended => ended.map(Some),
@@ -136,27 +142,27 @@ fn check_recovery(dry_run: &str, recovered: &str) {
 }
 
 #[test]
-fn a_dump_of_postgresql_is_restored_and_what_came_later_is_not_mixed_in() -> Outcome {
-    let mut cluster = Cluster::start(1, &[("STREAMHOUSE_MAINTENANCE_INTERVAL", "100ms")])?;
-    let [backup, restore, confirmed] = &commands("PostgreSQL")?[..] else {
+fn a_dump_of_postgresql_is_restored_and_what_came_later_is_not_mixed_in() -> TestResult {
+    let mut cluster = TestCluster::start(1, &[("STREAMHOUSE_MAINTENANCE_INTERVAL", "100ms")])?;
+    let [backup, restore, confirmed] = &documented_commands("PostgreSQL")?[..] else {
         anyhow::bail!("the document has other commands");
     };
     let folder = tempfile::tempdir()?;
     let restored = cluster
         .postgres()
         .create_database(&format!("{}-restored", cluster.bucket))?;
-    let shell = Shell::new(
+    let shell = AgentShell::new(
         folder.path(),
-        &cluster.builder(),
+        &cluster.agent_builder(),
         &[cluster.postgres().programs()],
         &[("RESTORED_DATABASE_URL", &restored)],
     )?;
-    begin(&cluster.agents[0])?;
+    create_topic_and_produce(&cluster.agents[0])?;
     shell.run(backup)?;
-    go_on(&cluster.agents[0], || cluster.minio().objects(&cluster.bucket))?;
+    produce_after_backup(&cluster.agents[0], || cluster.minio().objects(&cluster.bucket))?;
     cluster.agents[0].drain()?;
-    check_recovery(&shell.run(restore)?, &confirm(&shell, confirmed)?);
-    let mut agent = cluster.builder().metadata(&restored).spawn()?;
+    check_recovery(&shell.run(restore)?, &run_confirmed_recovery(&shell, confirmed)?);
+    let mut agent = cluster.agent_builder().metadata(&restored).spawn()?;
     agent.wait_ready()?;
     produce(&agent, ["c1", "c2", "c3"])?;
     assert_eq!(consume(&agent)?, ["a1", "a2", "a3", "c1", "c2", "c3"]);
@@ -164,12 +170,12 @@ fn a_dump_of_postgresql_is_restored_and_what_came_later_is_not_mixed_in() -> Out
 }
 
 /// Returns the paths of all files below a folder.
-fn files(folder: &Path) -> anyhow::Result<Vec<String>> {
+fn list_files(folder: &Path) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten() {
         let path = entry?.path();
         if path.is_dir() {
-            found.extend(files(&path)?);
+            found.extend(list_files(&path)?);
         } else {
             found.push(path.display().to_string());
         }
@@ -178,22 +184,22 @@ fn files(folder: &Path) -> anyhow::Result<Vec<String>> {
 }
 
 #[test]
-fn a_copy_of_the_embedded_store_is_restored_and_what_came_later_is_not_mixed_in() -> Outcome {
+fn a_copy_of_the_embedded_store_is_restored_and_what_came_later_is_not_mixed_in() -> TestResult {
     let (data, folder) = (tempfile::tempdir()?, tempfile::tempdir()?);
-    let [backup, restore, confirmed] = &commands("SQLite")?[..] else {
+    let [backup, restore, confirmed] = &documented_commands("SQLite")?[..] else {
         anyhow::bail!("the document has other commands");
     };
-    let builder = Agent::builder()
+    let builder = AgentProcess::builder()
         .dev(data.path())
         .env("STREAMHOUSE_MAINTENANCE_INTERVAL", "100ms");
-    let shell = Shell::new(folder.path(), &builder, &[], &[])?;
+    let shell = AgentShell::new(folder.path(), &builder, &[], &[])?;
     let mut agent = builder.spawn()?;
     agent.wait_ready()?;
-    begin(&agent)?;
+    create_topic_and_produce(&agent)?;
     shell.run(backup)?;
-    go_on(&agent, || files(&data.path().join("objects")))?;
+    produce_after_backup(&agent, || list_files(&data.path().join("objects")))?;
     agent.drain()?;
-    check_recovery(&shell.run(restore)?, &confirm(&shell, confirmed)?);
+    check_recovery(&shell.run(restore)?, &run_confirmed_recovery(&shell, confirmed)?);
     agent.start_again()?;
     agent.wait_ready()?;
     produce(&agent, ["c1", "c2", "c3"])?;

@@ -6,15 +6,15 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use streamhouse_client::{Admin, ErrorCode, Producer, Record, admin::NewTopic};
 use streamhouse_core::{batch::Compression, protocol::v1};
-use streamhouse_testkit::{Agent, Cli, MinIo, Postgres, until};
-use streamhouse_tests::{Cluster, raw};
+use streamhouse_testkit::{AgentProcess, CliRunner, MinIo, Postgres, wait_until};
+use streamhouse_tests::{TestCluster, raw};
 use tokio_stream::StreamExt;
 
-type Outcome = anyhow::Result<()>;
-type Lie = fn(&mut BytesMut);
+type TestResult = anyhow::Result<()>;
+type BatchCorruption = fn(&mut BytesMut);
 
 /// Returns a changed copy of a batch.
-fn changed(batch: &Bytes, change: impl FnOnce(&mut BytesMut)) -> Bytes {
+fn with_change(batch: &Bytes, change: impl FnOnce(&mut BytesMut)) -> Bytes {
     let mut copy = BytesMut::from(&batch[..]);
     change(&mut copy);
     copy.freeze()
@@ -30,12 +30,12 @@ fn damaged_batches(good: &Bytes) -> anyhow::Result<Vec<(&'static str, Bytes, Err
         ),
         (
             "a flipped byte",
-            changed(good, |b| b[70] ^= 1),
+            with_change(good, |b| b[70] ^= 1),
             ErrorCode::CorruptMessage,
         ),
         (
             "an old magic",
-            changed(good, |b| b[16] = 1),
+            with_change(good, |b| b[16] = 1),
             ErrorCode::UnsupportedForMessageFormat,
         ),
         ("no batch", Bytes::new(), ErrorCode::InvalidRequest),
@@ -46,12 +46,12 @@ fn damaged_batches(good: &Bytes) -> anyhow::Result<Vec<(&'static str, Bytes, Err
         ),
         (
             "a negative length",
-            changed(good, |b| b[8..12].copy_from_slice(&(-5_i32).to_be_bytes())),
+            with_change(good, |b| b[8..12].copy_from_slice(&(-5_i32).to_be_bytes())),
             ErrorCode::InvalidRecord,
         ),
         (
             "a huge length",
-            changed(good, |b| b[8..12].copy_from_slice(&i32::MAX.to_be_bytes())),
+            with_change(good, |b| b[8..12].copy_from_slice(&i32::MAX.to_be_bytes())),
             ErrorCode::CorruptMessage,
         ),
         (
@@ -63,9 +63,9 @@ fn damaged_batches(good: &Bytes) -> anyhow::Result<Vec<(&'static str, Bytes, Err
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn damaged_batches_are_refused_by_name_and_the_stream_goes_on() -> Outcome {
+async fn damaged_batches_are_refused_by_name_and_the_stream_goes_on() -> TestResult {
     let folder = tempfile::tempdir()?;
-    let mut agent = Agent::builder().dev(folder.path()).spawn()?;
+    let mut agent = AgentProcess::builder().dev(folder.path()).spawn()?;
     agent.wait_ready()?;
     Admin::connect(agent.bootstrap())?
         .create_topic(NewTopic::new("t", 1))
@@ -105,16 +105,16 @@ async fn damaged_batches_are_refused_by_name_and_the_stream_goes_on() -> Outcome
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn counts_that_lie_are_refused_although_the_crc_is_right() -> Outcome {
+async fn counts_that_lie_are_refused_although_the_crc_is_right() -> TestResult {
     let folder = tempfile::tempdir()?;
-    let mut agent = Agent::builder().dev(folder.path()).spawn()?;
+    let mut agent = AgentProcess::builder().dev(folder.path()).spawn()?;
     agent.wait_ready()?;
     Admin::connect(agent.bootstrap())?
         .create_topic(NewTopic::new("t", 1))
         .await?;
     let mut client = raw::connect(&agent.bootstrap()).await?;
     let good = raw::batch(&[b"one"], Compression::None)?;
-    let lies: [(&str, Lie); 4] = [
+    let lies: [(&str, BatchCorruption); 4] = [
         ("more records than offsets", |b| {
             b[57..61].copy_from_slice(&9_i32.to_be_bytes())
         }),
@@ -125,7 +125,7 @@ async fn counts_that_lie_are_refused_although_the_crc_is_right() -> Outcome {
         ("a control batch", |b| b[22] |= 32),
     ];
     for (what, lie) in lies {
-        let batch = changed(&good, |batch| {
+        let batch = with_change(&good, |batch| {
             lie(batch);
             let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &batch[21..]) as u32;
             batch[17..21].copy_from_slice(&crc.to_be_bytes());
@@ -137,9 +137,9 @@ async fn counts_that_lie_are_refused_although_the_crc_is_right() -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fetches_out_of_range_and_absurd_ones_are_refused() -> Outcome {
+async fn fetches_out_of_range_and_absurd_ones_are_refused() -> TestResult {
     let folder = tempfile::tempdir()?;
-    let mut agent = Agent::builder().dev(folder.path()).spawn()?;
+    let mut agent = AgentProcess::builder().dev(folder.path()).spawn()?;
     agent.wait_ready()?;
     Admin::connect(agent.bootstrap())?
         .create_topic(NewTopic::new("t", 1))
@@ -185,9 +185,10 @@ async fn fetches_out_of_range_and_absurd_ones_are_refused() -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_larger_than_allowed_ends_its_stream_with_a_clear_status_and_the_agent_lives() -> Outcome {
+async fn a_request_larger_than_allowed_ends_its_stream_with_a_clear_status_and_the_agent_lives() -> TestResult
+{
     let folder = tempfile::tempdir()?;
-    let mut agent = Agent::builder()
+    let mut agent = AgentProcess::builder()
         .dev(folder.path())
         .arg("--max-request-bytes=1MiB")
         .spawn()?;
@@ -226,9 +227,9 @@ async fn a_request_larger_than_allowed_ends_its_stream_with_a_clear_status_and_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn topics_with_bad_names_or_settings_are_refused_with_what_to_do() -> Outcome {
+async fn topics_with_bad_names_or_settings_are_refused_with_what_to_do() -> TestResult {
     let folder = tempfile::tempdir()?;
-    let mut agent = Agent::builder().dev(folder.path()).spawn()?;
+    let mut agent = AgentProcess::builder().dev(folder.path()).spawn()?;
     agent.wait_ready()?;
     let admin = Admin::connect(agent.bootstrap())?;
     admin.create_topic(NewTopic::new("taken", 1)).await?;
@@ -263,21 +264,21 @@ async fn topics_with_bad_names_or_settings_are_refused_with_what_to_do() -> Outc
 }
 
 #[test]
-fn wrong_settings_are_refused_before_a_port_is_bound() -> Outcome {
+fn wrong_settings_are_refused_before_a_port_is_bound() -> TestResult {
     for (argument, says) in [
         ("--flush-intervall=5ms", "--flush-interval"),
         ("--flush-interval=5", "250ms"),
         ("--s3-endpoint=http://127.0.0.1:1", "s3-endpoint"),
     ] {
-        let output = Agent::builder()
+        let output = AgentProcess::builder()
             .arg("--dev")
             .arg(argument)
             .run(Duration::from_secs(30))?;
         assert_eq!(output.status.code(), Some(2), "{argument}");
         assert!(output.stderr.contains(says), "{argument}: {}", output.stderr);
-        assert!(!output.text().contains("listening"), "{argument}");
+        assert!(!output.stdout_text().contains("listening"), "{argument}");
     }
-    let output = Agent::builder()
+    let output = AgentProcess::builder()
         .arg("--dev")
         .env("STREAMHOUSE_FLUSH_INTERVALL", "5ms")
         .run(Duration::from_secs(30))?;
@@ -291,88 +292,95 @@ fn wrong_settings_are_refused_before_a_port_is_bound() -> Outcome {
 }
 
 /// Waits until /ready reports what the agent is missing.
-fn says_not_ready(agent: &Agent, says: &str) -> Outcome {
-    until(
+fn wait_for_not_ready_reason(agent: &AgentProcess, says: &str) -> TestResult {
+    wait_until(
         &format!("/ready to speak of {says:?}"),
         Duration::from_secs(60),
         || {
             let ready = agent.http_get("/ready")?;
             assert_eq!(ready.status, 503, "{}", ready.body);
-            assert_eq!(agent.http_get("/health")?.status, 200, "the agent is alive all the same");
+            assert_eq!(
+                agent.http_get("/health")?.status,
+                200,
+                "the agent is alive all the same"
+            );
             Ok(ready.body.to_lowercase().contains(says).then_some(()))
         },
     )
 }
 
 #[test]
-fn an_agent_waits_for_postgresql_and_says_so() -> Outcome {
+fn an_agent_waits_for_postgresql_and_says_so() -> TestResult {
     let postgres = Postgres::start()?;
     let url = postgres.create_database("late")?;
     let folder = tempfile::tempdir()?;
-    Agent::builder()
+    AgentProcess::builder()
         .arg("migrate")
         .metadata(&url)
         .run(Duration::from_secs(60))?
-        .ok()?;
+        .ensure_success()?;
     postgres.stop()?;
     let store = format!("file:{}", folder.path().display());
-    let mut agent = Agent::builder()
+    let mut agent = AgentProcess::builder()
         .metadata(&url)
         .env("STREAMHOUSE_OBJECT_STORE", store)
         .spawn()?;
-    says_not_ready(&agent, "metadata")?;
+    wait_for_not_ready_reason(&agent, "metadata")?;
     postgres.start_again()?;
     agent.wait_ready()?;
     Ok(())
 }
 
 #[test]
-fn an_agent_waits_for_the_object_store_and_says_so() -> Outcome {
+fn an_agent_waits_for_the_object_store_and_says_so() -> TestResult {
     let minio = MinIo::start()?;
     minio.create_bucket("late")?;
     minio.stop()?;
     let folder = tempfile::tempdir()?;
     let url = format!("sqlite:{}", folder.path().join("metadata.db").display());
-    let mut agent = Agent::builder().metadata(&url).minio(&minio, "late").spawn()?;
-    says_not_ready(&agent, "object store")?;
+    let mut agent = AgentProcess::builder()
+        .metadata(&url)
+        .minio(&minio, "late")
+        .spawn()?;
+    wait_for_not_ready_reason(&agent, "object store")?;
     minio.start_again()?;
     agent.wait_ready()?;
     Ok(())
 }
 
 #[test]
-fn a_missing_bucket_and_wrong_credentials_are_named_and_no_secret_is_shown() -> Outcome {
+fn a_missing_bucket_and_wrong_credentials_are_named_and_no_secret_is_shown() -> TestResult {
     let minio = MinIo::shared()?;
     let folder = tempfile::tempdir()?;
     let url = format!("sqlite:{}", folder.path().join("metadata.db").display());
-    let missing = Agent::builder()
+    let missing = AgentProcess::builder()
         .metadata(&url)
         .minio(minio, "no-such-bucket")
         .spawn()?;
-    says_not_ready(&missing, "no-such-bucket")?;
+    wait_for_not_ready_reason(&missing, "no-such-bucket")?;
     drop(missing);
     minio.create_bucket("closed")?;
     let url = format!("sqlite:{}", folder.path().join("other.db").display());
     let secret = "not-the-secret-key";
-    let mut wrong = Agent::builder()
+    let mut wrong = AgentProcess::builder()
         .metadata(&url)
         .minio(minio, "closed")
         .env("AWS_SECRET_ACCESS_KEY", secret)
         .spawn()?;
-    says_not_ready(&wrong, "credentials")?;
+    wait_for_not_ready_reason(&wrong, "credentials")?;
     assert!(!wrong.process().stderr().contains(secret) && !wrong.process().stdout().contains(secret));
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_is_away_is_back_pressure_and_not_a_loss() -> Outcome {
+async fn a_store_that_is_away_is_back_pressure_and_not_a_loss() -> TestResult {
     let settings = [
         ("STREAMHOUSE_PRODUCE_MEMORY", "1MiB"),
         ("STREAMHOUSE_MAX_REQUEST_BYTES", "1MiB"),
         ("STREAMHOUSE_FLUSH_BYTES", "256KiB"),
     ];
-    let cluster = Cluster::start_alone(1, &settings)?;
-    cluster.topic("pressed", 1).await?;
+    let cluster = TestCluster::start_with_own_servers(1, &settings)?;
+    cluster.create_topic("pressed", 1).await?;
     let producer = Producer::builder().bootstrap(cluster.bootstrap()).build().await?;
     let value = Bytes::from(vec![b'x'; 1000]);
     producer
@@ -408,22 +416,22 @@ async fn a_store_that_is_away_is_back_pressure_and_not_a_loss() -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_advertised_address_that_nobody_can_reach_is_named_to_whoever_waits_for_it() -> Outcome {
+async fn an_advertised_address_that_nobody_can_reach_is_named_to_whoever_waits_for_it() -> TestResult {
     let folder = tempfile::tempdir()?;
-    let mut agent = Agent::builder()
+    let mut agent = AgentProcess::builder()
         .dev(folder.path())
         .arg("--agent-id=a-lost")
         .arg("--advertised-grpc-address=127.0.0.1:1")
         .spawn()?;
     agent.wait_ready()?;
-    let cli = Cli::new(agent.bootstrap());
+    let cli = CliRunner::new(agent.bootstrap());
     // The name of a deleted topic is free at once.
     for partitions in ["1", "3", "2"] {
         cli.run(["topic", "create", "t", "--partitions", partitions])?
-            .ok()?;
-        cli.run(["topic", "delete", "t"])?.ok()?;
+            .ensure_success()?;
+        cli.run(["topic", "delete", "t"])?.ensure_success()?;
     }
-    cli.run(["topic", "create", "t"])?.ok()?;
+    cli.run(["topic", "create", "t"])?.ensure_success()?;
     let named = "agent a-lost advertises 127.0.0.1:1, which does not answer (";
     let consume = cli.run(["consume", "t", "-g", "billing", "--timeout", "6s"])?;
     assert_eq!(consume.status.code(), Some(1), "{}", consume.stderr);

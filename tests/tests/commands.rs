@@ -1,29 +1,29 @@
 //! The agent's commands other than `run`, on real stores: the last line of `check`, and what
-//! `purge` deletes and retains.
+//! `run_purge` deletes and retains.
 
 use std::{fs, path::Path, time::Duration};
 
 use streamhouse_client::{Admin, Producer, Record, admin::NewTopic};
-use streamhouse_testkit::{Agent, MinIo, Output, Postgres, until};
-use streamhouse_tests::Cluster;
+use streamhouse_testkit::{AgentProcess, MinIo, Postgres, ProgramOutput, wait_until};
+use streamhouse_tests::TestCluster;
 
-type Outcome = anyhow::Result<()>;
+type TestResult = anyhow::Result<()>;
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// The part of a failed container's last log lines that Kubernetes retains, in bytes.
-const TERMINATION_MESSAGE: usize = 2048;
+const MAX_TERMINATION_MESSAGE: usize = 2048;
 
-fn last_words(output: &Output) -> &str {
+fn last_stderr_line(output: &ProgramOutput) -> &str {
     output.stderr.lines().last().unwrap_or_default()
 }
 
 #[test]
-fn a_failed_check_says_last_what_is_wrong_in_one_line_without_secrets() -> Outcome {
+fn a_failed_check_says_last_what_is_wrong_in_one_line_without_secrets() -> TestResult {
     let (postgres, minio) = (Postgres::shared()?, MinIo::shared()?);
     let database = postgres.create_database("checked")?;
     minio.create_bucket("checked")?;
     let check = |what: &str, metadata: &str, bucket: &str, secret: &str| {
-        let agent = Agent::builder().metadata(metadata).minio(minio, bucket);
+        let agent = AgentProcess::builder().metadata(metadata).minio(minio, bucket);
         agent
             .env("AWS_SECRET_ACCESS_KEY", secret)
             .arg("check")
@@ -31,8 +31,8 @@ fn a_failed_check_says_last_what_is_wrong_in_one_line_without_secrets() -> Outco
             .run(LIMIT)
     };
     let key = minio.secret_key();
-    let sound = check("object-store", &database, "checked", key)?.ok()?;
-    assert_eq!(sound.text(), "object store: ok\n");
+    let sound = check("object-store", &database, "checked", key)?.ensure_success()?;
+    assert_eq!(sound.stdout_text(), "object store: ok\n");
     assert_eq!(
         minio.objects("checked")?,
         Vec::<String>::new(),
@@ -56,25 +56,25 @@ fn a_failed_check_says_last_what_is_wrong_in_one_line_without_secrets() -> Outco
     ] {
         let failed = check(what, url, bucket, secret)?;
         assert_eq!(failed.status.code(), Some(1), "{what}: {}", failed.stderr);
-        let last = last_words(&failed);
+        let last = last_stderr_line(&failed);
         assert!(last.starts_with("streamhouse-agent: "), "{what}: {last}");
         assert!(
-            last.contains(named) && last.len() < TERMINATION_MESSAGE,
+            last.contains(named) && last.len() < MAX_TERMINATION_MESSAGE,
             "{what}: {last}"
         );
         assert!(
-            !failed.stderr.contains("hunter2") && !failed.text().contains("hunter2"),
+            !failed.stderr.contains("hunter2") && !failed.stdout_text().contains("hunter2"),
             "{what}"
         );
     }
-    Agent::builder()
+    AgentProcess::builder()
         .metadata(&database)
         .arg("migrate")
         .run(LIMIT)?
-        .ok()?;
-    let sound = check("metadata", &database, "absent", "hunter2hunter2")?.ok()?;
+        .ensure_success()?;
+    let sound = check("metadata", &database, "absent", "hunter2hunter2")?.ensure_success()?;
     assert_eq!(
-        sound.text(),
+        sound.stdout_text(),
         "metadata store: ok\n",
         "the object store was not checked"
     );
@@ -84,7 +84,7 @@ fn a_failed_check_says_last_what_is_wrong_in_one_line_without_secrets() -> Outco
 }
 
 /// Produces to two topics, one of which is rolled into segments.
-async fn fill(bootstrap: &str) -> Outcome {
+async fn produce_to_two_topics(bootstrap: &str) -> TestResult {
     let admin = Admin::connect(bootstrap)?;
     admin
         .create_topic(NewTopic::new("rolled", 3).with_config("segment.ms", "100"))
@@ -104,56 +104,58 @@ async fn fill(bootstrap: &str) -> Outcome {
 }
 
 /// Returns the keys of all objects in the cluster's bucket, including those of its neighbour.
-fn objects(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+fn object_keys(cluster: &TestCluster) -> anyhow::Result<Vec<String>> {
     cluster.minio().objects(&cluster.bucket)
 }
 
-fn purge(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<Output> {
-    let agent = cluster.builder().arg("purge");
+fn run_purge(cluster: &TestCluster, arguments: &[&str]) -> anyhow::Result<ProgramOutput> {
+    let agent = cluster.agent_builder().arg("purge");
     arguments
         .iter()
         .fold(agent, |agent, argument| agent.arg(*argument))
         .run(LIMIT)
 }
 
-fn a_purge_is_refused_unless_it_is_meant_and_possible(cluster: &Cluster) -> Outcome {
-    let unmeant = purge(cluster, &[])?;
+fn a_purge_is_refused_unless_it_is_meant_and_possible(cluster: &TestCluster) -> TestResult {
+    let unmeant = run_purge(cluster, &[])?;
     assert_eq!(unmeant.status.code(), Some(2), "{}", unmeant.stderr);
-    assert!(last_words(&unmeant).contains("--yes"), "{}", unmeant.stderr);
-    let lives = purge(cluster, &["--yes"])?;
+    assert!(last_stderr_line(&unmeant).contains("--yes"), "{}", unmeant.stderr);
+    let lives = run_purge(cluster, &["--yes"])?;
     assert_eq!(lives.status.code(), Some(1), "{}", lives.stderr);
     assert!(
-        last_words(&lives).contains("stop every agent"),
+        last_stderr_line(&lives).contains("stop every agent"),
         "{}",
         lives.stderr
     );
     assert!(
-        objects(cluster)?.iter().any(|name| name.starts_with("rolled/")),
+        object_keys(cluster)?
+            .iter()
+            .any(|name| name.starts_with("rolled/")),
         "nothing was deleted"
     );
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_purge_of_a_bucket_leaves_nothing_of_the_cluster_and_all_of_its_neighbour() -> Outcome {
-    let mut cluster = Cluster::start(2, &[("STREAMHOUSE_MAINTENANCE_INTERVAL", "100ms")])?;
+async fn a_purge_of_a_bucket_leaves_nothing_of_the_cluster_and_all_of_its_neighbour() -> TestResult {
+    let mut cluster = TestCluster::start(2, &[("STREAMHOUSE_MAINTENANCE_INTERVAL", "100ms")])?;
     let neighbour = cluster.postgres().create_database("neighbour")?;
     let neighbour = || {
         let bucket = format!("s3://{}/other", cluster.bucket);
         cluster
-            .builder()
+            .agent_builder()
             .metadata(&neighbour)
             .env("STREAMHOUSE_OBJECT_STORE", bucket)
     };
-    neighbour().arg("migrate").run(LIMIT)?.ok()?;
+    neighbour().arg("migrate").run(LIMIT)?.ensure_success()?;
     let mut other = neighbour().spawn()?;
     other.wait_ready()?;
-    fill(&other.bootstrap()).await?;
+    produce_to_two_topics(&other.bootstrap()).await?;
     other.drain()?;
 
-    fill(&cluster.bootstrap()).await?;
-    until("a segment", LIMIT, || {
-        let names = objects(&cluster)?;
+    produce_to_two_topics(&cluster.bootstrap()).await?;
+    wait_until("a segment", LIMIT, || {
+        let names = object_keys(&cluster)?;
         Ok(names.iter().any(|name| name.starts_with("rolled/")).then_some(()))
     })?;
     a_purge_is_refused_unless_it_is_meant_and_possible(&cluster)?;
@@ -161,8 +163,8 @@ async fn a_purge_of_a_bucket_leaves_nothing_of_the_cluster_and_all_of_its_neighb
     cluster.agents[0].drain()?;
     // Killed without a drain, so its lease has to expire.
     cluster.agents[1].kill9()?;
-    let done = until("the end of the last lease", LIMIT, || {
-        let tried = purge(&cluster, &["--yes"])?;
+    let done = wait_until("the end of the last lease", LIMIT, || {
+        let tried = run_purge(&cluster, &["--yes"])?;
         anyhow::ensure!(
             tried.status.success() || tried.stderr.contains("stop every agent"),
             "{}",
@@ -171,22 +173,25 @@ async fn a_purge_of_a_bucket_leaves_nothing_of_the_cluster_and_all_of_its_neighb
         Ok(tried.status.success().then_some(tried))
     })?;
     assert!(
-        done.text().contains("metadata store: dropped the schema\n"),
+        done.stdout_text()
+            .contains("metadata store: dropped the schema\n"),
         "{}",
-        done.text()
+        done.stdout_text()
     );
-    let left = objects(&cluster)?;
+    let left = object_keys(&cluster)?;
     assert!(
         !left.is_empty() && left.iter().all(|name| name.starts_with("other/")),
         "{left:?}"
     );
-    let tables = cluster.builder().arg("tables").arg("-o").arg("json");
-    assert_eq!(tables.run(LIMIT)?.ok()?.text(), "[]\n");
-    let again = purge(&cluster, &["--yes"])?.ok()?;
+    let tables = cluster.agent_builder().arg("tables").arg("-o").arg("json");
+    assert_eq!(tables.run(LIMIT)?.ensure_success()?.stdout_text(), "[]\n");
+    let again = run_purge(&cluster, &["--yes"])?.ensure_success()?;
     assert!(
-        again.text().starts_with("object store: deleted 0 objects; "),
+        again
+            .stdout_text()
+            .starts_with("object store: deleted 0 objects; "),
         "{}",
-        again.text()
+        again.stdout_text()
     );
 
     other.start_again()?;
@@ -196,7 +201,11 @@ async fn a_purge_of_a_bucket_leaves_nothing_of_the_cluster_and_all_of_its_neighb
         .await?;
     let records: i64 = topic.partitions.iter().map(|p| p.high_watermark).sum();
     assert_eq!(records, 300);
-    cluster.builder().arg("migrate").run(LIMIT)?.ok()?;
+    cluster
+        .agent_builder()
+        .arg("migrate")
+        .run(LIMIT)?
+        .ensure_success()?;
     cluster.agents[0].start_again()?;
     cluster.agents[0].wait_ready()?;
     assert_eq!(
@@ -208,7 +217,7 @@ async fn a_purge_of_a_bucket_leaves_nothing_of_the_cluster_and_all_of_its_neighb
 }
 
 /// Returns the paths of all files below a folder, without unfinished uploads of the local store.
-fn files(folder: &Path) -> anyhow::Result<Vec<String>> {
+fn list_files(folder: &Path) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(next) = folders.pop() {
@@ -228,11 +237,11 @@ fn files(folder: &Path) -> anyhow::Result<Vec<String>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_purge_that_is_killed_is_finished_by_the_next_one() -> Outcome {
+async fn a_purge_that_is_killed_is_finished_by_the_next_one() -> TestResult {
     let folder = tempfile::tempdir()?;
-    let mut agent = Agent::builder().dev(folder.path()).spawn()?;
+    let mut agent = AgentProcess::builder().dev(folder.path()).spawn()?;
     agent.wait_ready()?;
-    fill(&agent.bootstrap()).await?;
+    produce_to_two_topics(&agent.bootstrap()).await?;
     agent.drain()?;
     let objects = folder.path().join("objects");
     let old = objects.join("_wal/0000000077");
@@ -244,31 +253,36 @@ async fn a_purge_that_is_killed_is_finished_by_the_next_one() -> Outcome {
     for foreign in ["notes.txt", "orders/0/segment_1.dat", "orders/0/picture.png"] {
         fs::write(objects.join(foreign), "not ours")?;
     }
-    let purge = || Agent::builder().dev(folder.path()).arg("purge").arg("--yes");
-    let before = files(&objects)?.len();
+    let purge = || {
+        AgentProcess::builder()
+            .dev(folder.path())
+            .arg("purge")
+            .arg("--yes")
+    };
+    let before = list_files(&objects)?.len();
     let mut killed = purge().start_command()?;
-    until("the first deletions", LIMIT, || {
-        Ok((files(&objects)?.len() < before).then_some(()))
+    wait_until("the first deletions", LIMIT, || {
+        Ok((list_files(&objects)?.len() < before).then_some(()))
     })?;
     killed.kill9()?;
-    let done = purge().run(LIMIT)?.ok()?;
+    let done = purge().run(LIMIT)?.ensure_success()?;
     assert!(
-        done.text().contains(
+        done.stdout_text().contains(
             "; 3 that are not ours stay: notes.txt, orders/0/picture.png, orders/0/segment_1.dat\n"
         ),
         "{}",
-        done.text()
+        done.stdout_text()
     );
     assert_eq!(
-        files(&objects)?,
+        list_files(&objects)?,
         ["notes.txt", "orders/0/picture.png", "orders/0/segment_1.dat"]
     );
-    let tables = Agent::builder()
+    let tables = AgentProcess::builder()
         .dev(folder.path())
         .arg("tables")
         .run(LIMIT)?
-        .ok()?;
-    assert_eq!(tables.text().trim(), "");
+        .ensure_success()?;
+    assert_eq!(tables.stdout_text().trim(), "");
     agent.start_again()?;
     agent.wait_ready()?;
     assert_eq!(

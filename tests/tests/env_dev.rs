@@ -1,6 +1,6 @@
 //! Verifies that `.env.dev` contains only settings that an agent accepts.
 
-use streamhouse_core::settings::{Invocation, load};
+use streamhouse_core::settings::{AgentInvocation, load};
 
 #[test]
 fn an_agent_accepts_the_settings_of_the_dev_stack() {
@@ -14,7 +14,7 @@ fn an_agent_accepts_the_settings_of_the_dev_stack() {
         })
         .map(|(name, value)| (name.to_owned(), value.to_owned()));
     let invocation = load([], variables, &[]).expect("settings that are accepted");
-    let Invocation::Command { settings, .. } = invocation else {
+    let AgentInvocation::Command { settings, .. } = invocation else {
         panic!("no command: {invocation:?}")
     };
     assert_eq!(settings.object_store, "s3://streamhouse-data");

@@ -9,16 +9,16 @@ use std::{
 use streamhouse_client::{
     AutoOffsetReset, Consumer, ErrorCode, Producer, Record, TopicPartition, admin::OffsetReset,
 };
-use streamhouse_testkit::until;
-use streamhouse_tests::Cluster;
+use streamhouse_testkit::wait_until;
+use streamhouse_tests::TestCluster;
 
-type Outcome = anyhow::Result<()>;
+type TestResult = anyhow::Result<()>;
 
 const RECORDS: usize = 30_000;
 
 /// Produces numbered records to a new topic.
-async fn fill(cluster: &Cluster, topic: &str, partitions: i32, records: usize) -> Outcome {
-    cluster.topic(topic, partitions).await?;
+async fn produce_numbered(cluster: &TestCluster, topic: &str, partitions: i32, records: usize) -> TestResult {
+    cluster.create_topic(topic, partitions).await?;
     let producer = Producer::builder().bootstrap(cluster.bootstrap()).build().await?;
     for number in 0..records {
         let partition = (number % partitions.unsigned_abs() as usize) as i32;
@@ -32,7 +32,7 @@ async fn fill(cluster: &Cluster, topic: &str, partitions: i32, records: usize) -
     Ok(())
 }
 
-async fn member(cluster: &Cluster, group: &str, topic: &str) -> anyhow::Result<Consumer> {
+async fn join_group(cluster: &TestCluster, group: &str, topic: &str) -> anyhow::Result<Consumer> {
     let builder = Consumer::builder()
         .bootstrap(cluster.bootstrap())
         .group(group)
@@ -48,7 +48,7 @@ async fn member(cluster: &Cluster, group: &str, topic: &str) -> anyhow::Result<C
 }
 
 /// Polls until records are returned.
-async fn some(consumer: &mut Consumer) -> anyhow::Result<Vec<(TopicPartition, i64)>> {
+async fn poll_until_records(consumer: &mut Consumer) -> anyhow::Result<Vec<(TopicPartition, i64)>> {
     let polling = async {
         loop {
             let records = consumer.poll(Duration::from_millis(500)).await?;
@@ -64,13 +64,13 @@ async fn some(consumer: &mut Consumer) -> anyhow::Result<Vec<(TopicPartition, i6
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_group_goes_on_where_it_committed_also_after_its_coordinator_died() -> Outcome {
-    let mut cluster = Cluster::start(2, &[])?;
-    fill(&cluster, "resumed", 4, RECORDS).await?;
-    let mut first = member(&cluster, "resumers", "resumed").await?;
+async fn a_group_goes_on_where_it_committed_also_after_its_coordinator_died() -> TestResult {
+    let mut cluster = TestCluster::start(2, &[])?;
+    produce_numbered(&cluster, "resumed", 4, RECORDS).await?;
+    let mut first = join_group(&cluster, "resumers", "resumed").await?;
     let mut seen = HashSet::new();
     for _ in 0..3 {
-        seen.extend(some(&mut first).await?);
+        seen.extend(poll_until_records(&mut first).await?);
     }
     first.commit().await?;
     let committed: HashMap<TopicPartition, i64> = {
@@ -94,7 +94,7 @@ async fn a_group_goes_on_where_it_committed_also_after_its_coordinator_died() ->
         .expect("one of the two");
     cluster.agents[dies].kill9()?;
     while seen.len() < RECORDS {
-        for place in some(&mut first).await? {
+        for place in poll_until_records(&mut first).await? {
             assert!(
                 seen.insert(place.clone()),
                 "{place:?} came twice to a member that never stopped"
@@ -103,7 +103,7 @@ async fn a_group_goes_on_where_it_committed_also_after_its_coordinator_died() ->
     }
     first.commit().await?;
     first.close().await?;
-    let mut second = member(&cluster, "resumers", "resumed").await?;
+    let mut second = join_group(&cluster, "resumers", "resumed").await?;
     let nothing = second.poll(Duration::from_secs(3)).await?;
     assert!(nothing.is_empty(), "everything was committed before");
     second.close().await?;
@@ -111,28 +111,32 @@ async fn a_group_goes_on_where_it_committed_also_after_its_coordinator_died() ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn members_share_the_partitions_and_a_dead_ones_are_taken_over() -> Outcome {
-    let cluster = Cluster::start(1, &[])?;
-    fill(&cluster, "shared", 6, RECORDS).await?;
+async fn members_share_the_partitions_and_a_dead_ones_are_taken_over() -> TestResult {
+    let cluster = TestCluster::start(1, &[])?;
+    produce_numbered(&cluster, "shared", 6, RECORDS).await?;
     let mut members = Vec::new();
     for _ in 0..3 {
-        members.push(member(&cluster, "sharers", "shared").await?);
+        members.push(join_group(&cluster, "sharers", "shared").await?);
     }
     let everybody: BTreeSet<TopicPartition> = (0..6)
         .map(|partition| TopicPartition::new("shared", partition))
         .collect();
-    settle(&mut members, 2, &everybody).await?;
+    wait_until_balanced(&mut members, 2, &everybody).await?;
     // One member disappears: dropping it closes its connections without leaving the group.
     drop(members.pop());
-    settle(&mut members, 3, &everybody).await?;
+    wait_until_balanced(&mut members, 3, &everybody).await?;
     // Another member leaves in order.
     let mut last = members.pop().expect("two are left");
     last.close().await?;
-    settle(&mut members, 6, &everybody).await
+    wait_until_balanced(&mut members, 6, &everybody).await
 }
 
 /// Polls all members until each has `share` partitions, and every partition has exactly one owner.
-async fn settle(members: &mut [Consumer], share: usize, everybody: &BTreeSet<TopicPartition>) -> Outcome {
+async fn wait_until_balanced(
+    members: &mut [Consumer],
+    share: usize,
+    everybody: &BTreeSet<TopicPartition>,
+) -> TestResult {
     let settling = async {
         loop {
             for member in members.iter_mut() {
@@ -149,14 +153,14 @@ async fn settle(members: &mut [Consumer], share: usize, everybody: &BTreeSet<Top
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn offsets_are_reset_only_while_nobody_reads() -> Outcome {
-    let cluster = Cluster::start(1, &[])?;
-    fill(&cluster, "rewound", 1, 1000).await?;
+async fn offsets_are_reset_only_while_nobody_reads() -> TestResult {
+    let cluster = TestCluster::start(1, &[])?;
+    produce_numbered(&cluster, "rewound", 1, 1000).await?;
     let admin = cluster.admin()?;
-    let mut reader = member(&cluster, "rewinders", "rewound").await?;
+    let mut reader = join_group(&cluster, "rewinders", "rewound").await?;
     let mut read = 0;
     while read < 1000 {
-        read += some(&mut reader).await?.len();
+        read += poll_until_records(&mut reader).await?.len();
     }
     reader.commit().await?;
     let reset = [OffsetReset {
@@ -184,8 +188,8 @@ async fn offsets_are_reset_only_while_nobody_reads() -> Outcome {
         .map(|committed| committed.offset);
     assert_eq!(committed, Some(1000), "a dry run changes nothing");
     admin.reset_offsets("rewinders", &reset, false).await?;
-    let mut reader = member(&cluster, "rewinders", "rewound").await?;
-    assert_eq!(some(&mut reader).await?[0].1, 250);
+    let mut reader = join_group(&cluster, "rewinders", "rewound").await?;
+    assert_eq!(poll_until_records(&mut reader).await?[0].1, 250);
     reader.close().await?;
     admin.delete_group("rewinders").await?;
     assert_eq!(
@@ -200,15 +204,15 @@ async fn offsets_are_reset_only_while_nobody_reads() -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn three_members_of_the_command_line_read_a_file_back_line_for_line() -> Outcome {
-    let cluster = Cluster::start(2, &[])?;
-    cluster.topic("lines", 6).await?;
+async fn three_members_of_the_command_line_read_a_file_back_line_for_line() -> TestResult {
+    let cluster = TestCluster::start(2, &[])?;
+    cluster.create_topic("lines", 6).await?;
     let input: String = (0..100_000)
         .map(|number| format!("line {number} of the file\n"))
         .collect();
     let cli = cluster.cli();
     cli.run_with_input(["produce", "lines"], input.clone().into_bytes())?
-        .ok()?;
+        .ensure_success()?;
     let arguments = [
         "consume",
         "lines",
@@ -225,7 +229,7 @@ async fn three_members_of_the_command_line_read_a_file_back_line_for_line() -> O
     }
     // Kill one member after it has printed some lines; lines it had not committed are read again by
     // another member.
-    until("a first line", Duration::from_secs(60), || {
+    wait_until("a first line", Duration::from_secs(60), || {
         Ok((!members[0].stdout().is_empty()).then_some(()))
     })?;
     members[0].kill9()?;

@@ -6,19 +6,19 @@ use std::{
 };
 
 use streamhouse_client::{AutoOffsetReset, Consumer, Producer, Record, TopicPartition, admin::NewTopic};
-use streamhouse_testkit::Cli;
-use streamhouse_tests::{Cluster, Ledger};
+use streamhouse_testkit::CliRunner;
+use streamhouse_tests::{DeliveryLedger, TestCluster};
 use tokio::sync::{mpsc, watch};
 
-type Outcome = anyhow::Result<()>;
-type ByKey = BTreeMap<String, Vec<String>>;
+type TestResult = anyhow::Result<()>;
+type ValuesByKey = BTreeMap<String, Vec<String>>;
 
 const ORDERS: usize = 20_000;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_produced_is_consumed_by_a_group_once_and_in_order() -> Outcome {
-    let cluster = Cluster::start(2, &[])?;
-    let topic = cluster.topic("orders", 6).await?;
+async fn what_is_produced_is_consumed_by_a_group_once_and_in_order() -> TestResult {
+    let cluster = TestCluster::start(2, &[])?;
+    let topic = cluster.create_topic("orders", 6).await?;
     let leaders: HashSet<&String> = topic
         .partitions
         .iter()
@@ -43,9 +43,13 @@ async fn what_is_produced_is_consumed_by_a_group_once_and_in_order() -> Outcome 
             .auto_offset_reset(AutoOffsetReset::Earliest)
             .build()
             .await?;
-        members.push(tokio::spawn(read(member, records.clone(), stopped.clone())));
+        members.push(tokio::spawn(read_until_stopped(
+            member,
+            records.clone(),
+            stopped.clone(),
+        )));
     }
-    let mut got = ByKey::new();
+    let mut got = ValuesByKey::new();
     let mut places = HashSet::new();
     while places.len() < ORDERS {
         let next = tokio::time::timeout(Duration::from_secs(60), received.recv()).await?;
@@ -65,9 +69,9 @@ async fn what_is_produced_is_consumed_by_a_group_once_and_in_order() -> Outcome 
 }
 
 /// Sends the orders of fifty customers and waits until all are acknowledged.
-async fn produce_orders(cluster: &Cluster) -> anyhow::Result<ByKey> {
+async fn produce_orders(cluster: &TestCluster) -> anyhow::Result<ValuesByKey> {
     let producer = Producer::builder().bootstrap(cluster.bootstrap()).build().await?;
-    let mut sent = ByKey::new();
+    let mut sent = ValuesByKey::new();
     let mut deliveries = Vec::new();
     for number in 0..ORDERS {
         let (key, value) = (format!("customer-{}", number % 50), format!("order-{number:06}"));
@@ -84,11 +88,11 @@ async fn produce_orders(cluster: &Cluster) -> anyhow::Result<ByKey> {
 
 /// Runs one member of the group: forwards what it reads until it is stopped, then commits and
 /// leaves.
-async fn read(
+async fn read_until_stopped(
     mut member: Consumer,
     records: mpsc::UnboundedSender<(i32, i64, String, String)>,
     stopped: watch::Receiver<bool>,
-) -> Outcome {
+) -> TestResult {
     let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
     while !*stopped.borrow() {
         for record in &member.poll(Duration::from_millis(200)).await? {
@@ -106,27 +110,28 @@ async fn read(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn segments_replace_wal_objects_and_hold_the_same_records() -> Outcome {
+async fn segments_replace_wal_objects_and_hold_the_same_records() -> TestResult {
     let settings = [
         ("STREAMHOUSE_MAINTENANCE_INTERVAL", "200ms"),
         ("STREAMHOUSE_OBJECT_GRACE", "1s"),
     ];
-    let cluster = Cluster::start(2, &settings)?;
+    let cluster = TestCluster::start(2, &settings)?;
     cluster
-        .topic_with(NewTopic::new("events", 3).with_config("segment.ms", "500"))
+        .create_topic_with(NewTopic::new("events", 3).with_config("segment.ms", "500"))
         .await?;
-    let ledger = Ledger::new(cluster.bootstrap(), "events", 3);
+    let ledger = DeliveryLedger::new(cluster.bootstrap(), "events", 3);
     let load = ledger.produce(2000).await?;
-    load.progress(5000).await?;
+    load.wait_for_acked(5000).await?;
     load.finish().await?;
     let before = ledger.check().await?;
 
-    let names = streamhouse_testkit::until("segments, and no WAL object", Duration::from_secs(60), || {
-        let names = cluster.record_objects()?;
-        let done = names.iter().any(|name| name.starts_with("events/"))
-            && !names.iter().any(|name| name.starts_with("_wal/"));
-        Ok(done.then_some(names))
-    })?;
+    let names =
+        streamhouse_testkit::wait_until("segments, and no WAL object", Duration::from_secs(60), || {
+            let names = cluster.record_objects()?;
+            let done = names.iter().any(|name| name.starts_with("events/"))
+                && !names.iter().any(|name| name.starts_with("_wal/"));
+            Ok(done.then_some(names))
+        })?;
     for name in &names {
         let mut parts = name.split('/');
         assert_eq!(parts.next(), Some("events"), "{names:?}");
@@ -153,17 +158,17 @@ async fn segments_replace_wal_objects_and_hold_the_same_records() -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn retention_and_delete_records_move_the_log_start_and_free_the_objects() -> Outcome {
+async fn retention_and_delete_records_move_the_log_start_and_free_the_objects() -> TestResult {
     let settings = [
         ("STREAMHOUSE_MAINTENANCE_INTERVAL", "200ms"),
         ("STREAMHOUSE_OBJECT_GRACE", "1s"),
     ];
-    let cluster = Cluster::start(1, &settings)?;
+    let cluster = TestCluster::start(1, &settings)?;
     let admin = cluster.admin()?;
-    cluster.topic("short", 1).await?;
-    let ledger = Ledger::new(cluster.bootstrap(), "short", 1);
+    cluster.create_topic("short", 1).await?;
+    let ledger = DeliveryLedger::new(cluster.bootstrap(), "short", 1);
     let load = ledger.produce(1000).await?;
-    load.progress(1000).await?;
+    load.wait_for_acked(1000).await?;
     let sent = load.finish().await? as i64;
 
     let partition = TopicPartition::new("short", 0);
@@ -185,20 +190,20 @@ async fn retention_and_delete_records_move_the_log_start_and_free_the_objects() 
         anyhow::Ok(())
     })
     .await??;
-    streamhouse_testkit::until("no object with records", wait, || {
+    streamhouse_testkit::wait_until("no object with records", wait, || {
         Ok(cluster.record_objects()?.is_empty().then_some(()))
     })?;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_topics_name_is_free_at_once_and_its_reader_reads_the_new_topic() -> Outcome {
-    let cluster = Cluster::start(1, &[])?;
+async fn a_deleted_topics_name_is_free_at_once_and_its_reader_reads_the_new_topic() -> TestResult {
+    let cluster = TestCluster::start(1, &[])?;
     let admin = cluster.admin()?;
-    let first = cluster.topic("again", 2).await?;
-    let ledger = Ledger::new(cluster.bootstrap(), "again", 2);
+    let first = cluster.create_topic("again", 2).await?;
+    let ledger = DeliveryLedger::new(cluster.bootstrap(), "again", 2);
     let load = ledger.produce(500).await?;
-    load.progress(200).await?;
+    load.wait_for_acked(200).await?;
     load.finish().await?;
     let producer = Producer::builder().bootstrap(cluster.bootstrap()).build().await?;
     producer.send(Record::new("again", "old")).await?.await?;
@@ -210,9 +215,10 @@ async fn a_deleted_topics_name_is_free_at_once_and_its_reader_reads_the_new_topi
         .build()
         .await?;
     while reader.poll(Duration::from_millis(200)).await?.is_empty() {}
-    let cli = Cli::new(cluster.bootstrap());
-    cli.run(["topic", "delete", "again"])?.ok()?;
-    cli.run(["topic", "create", "again", "--partitions", "2"])?.ok()?;
+    let cli = CliRunner::new(cluster.bootstrap());
+    cli.run(["topic", "delete", "again"])?.ensure_success()?;
+    cli.run(["topic", "create", "again", "--partitions", "2"])?
+        .ensure_success()?;
     let second = admin.describe_topic("again").await?;
     assert_ne!(first.topic_id, second.topic_id);
     assert!(
@@ -242,13 +248,13 @@ async fn a_deleted_topics_name_is_free_at_once_and_its_reader_reads_the_new_topi
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn offsets_are_found_by_timestamp_in_the_tail_and_in_segments() -> Outcome {
-    let cluster = Cluster::start(1, &[("STREAMHOUSE_MAINTENANCE_INTERVAL", "200ms")])?;
+async fn offsets_are_found_by_timestamp_in_the_tail_and_in_segments() -> TestResult {
+    let cluster = TestCluster::start(1, &[("STREAMHOUSE_MAINTENANCE_INTERVAL", "200ms")])?;
     // The timestamps are old, so retention is disabled.
     let topic = NewTopic::new("times", 1)
         .with_config("segment.ms", "500")
         .with_config("retention.ms", "-1");
-    cluster.topic_with(topic).await?;
+    cluster.create_topic_with(topic).await?;
     let producer = Producer::builder().bootstrap(cluster.bootstrap()).build().await?;
     let base = 1_700_000_000_000;
     for number in 0..1000 {
@@ -275,7 +281,7 @@ async fn offsets_are_found_by_timestamp_in_the_tail_and_in_segments() -> Outcome
                 "{timestamp} in {round}"
             );
         }
-        streamhouse_testkit::until("a segment", Duration::from_secs(30), || {
+        streamhouse_testkit::wait_until("a segment", Duration::from_secs(30), || {
             let names = cluster.minio().objects(&cluster.bucket)?;
             Ok(names
                 .iter()
@@ -287,9 +293,9 @@ async fn offsets_are_found_by_timestamp_in_the_tail_and_in_segments() -> Outcome
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_command_line_prints_an_offset_as_soon_as_it_is_known() -> Outcome {
-    let cluster = Cluster::start(1, &[])?;
-    cluster.topic("slow", 1).await?;
+async fn the_command_line_prints_an_offset_as_soon_as_it_is_known() -> TestResult {
+    let cluster = TestCluster::start(1, &[])?;
+    cluster.create_topic("slow", 1).await?;
     // One record per second: the file takes minutes.
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pipeline.rs");
     let mut producer = cluster.cli().spawn([
@@ -301,7 +307,7 @@ async fn the_command_line_prints_an_offset_as_soon_as_it_is_known() -> Outcome {
         "1",
         "--print-offsets",
     ])?;
-    streamhouse_testkit::until("the first offset", Duration::from_secs(60), || {
+    streamhouse_testkit::wait_until("the first offset", Duration::from_secs(60), || {
         Ok(producer.stdout().starts_with("slow-0@0\n").then_some(()))
     })?;
     assert!(producer.is_running());

@@ -5,20 +5,20 @@
 use std::{path::Path, time::Duration};
 
 use streamhouse_client::{
-    Admin, AutoOffsetReset, Client, Consumer, Producer, Record, Settings, admin::NewTopic,
+    Admin, AutoOffsetReset, Client, ClientConfig, Consumer, Producer, Record, admin::NewTopic,
 };
-use streamhouse_testkit::{Agent, Authority, Cli, Output};
+use streamhouse_testkit::{AgentProcess, CertificateAuthority, CliRunner, ProgramOutput};
 
-type Outcome = anyhow::Result<()>;
+type TestResult = anyhow::Result<()>;
 
 /// The service's name. Agents advertise 127.0.0.1.
-const NAME: &str = "localhost";
+const SERVER_NAME: &str = "localhost";
 const RECORDS: usize = 1000;
 
 /// Writes a certificate for `name` where agents expect it, and its authority's to `ca.pem`. Returns
 /// the latter.
-fn certify(folder: &Path, name: &str) -> anyhow::Result<String> {
-    let authority = Authority::new()?;
+fn write_certificate(folder: &Path, name: &str) -> anyhow::Result<String> {
+    let authority = CertificateAuthority::new()?;
     let issued = authority.issue(&[name])?;
     std::fs::create_dir_all(folder.join("grpc"))?;
     std::fs::write(folder.join("grpc/tls.crt"), issued.certificate)?;
@@ -27,10 +27,10 @@ fn certify(folder: &Path, name: &str) -> anyhow::Result<String> {
     Ok(authority.pem().to_owned())
 }
 
-/// Starts an agent with a certificate for [`NAME`]. Returns it with the authority's certificate.
-fn secure_agent(folder: &Path) -> anyhow::Result<(Agent, String)> {
-    let ca = certify(folder, NAME)?;
-    let mut agent = Agent::builder()
+/// Starts an agent with a certificate for [`SERVER_NAME`]. Returns it with the authority's certificate.
+fn start_tls_agent(folder: &Path) -> anyhow::Result<(AgentProcess, String)> {
+    let ca = write_certificate(folder, SERVER_NAME)?;
+    let mut agent = AgentProcess::builder()
         .dev(folder)
         .arg(format!("--tls-dir={}", folder.display()))
         .spawn()?;
@@ -38,15 +38,15 @@ fn secure_agent(folder: &Path) -> anyhow::Result<(Agent, String)> {
     Ok((agent, ca))
 }
 
-fn port(agent: &Agent) -> u16 {
+fn port(agent: &AgentProcess) -> u16 {
     agent.grpc().port()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_group_reads_what_was_produced_and_each_agent_is_held_to_the_services_name() -> Outcome {
+async fn a_group_reads_what_was_produced_and_each_agent_is_held_to_the_services_name() -> TestResult {
     let folder = tempfile::tempdir()?;
-    let (agent, ca) = secure_agent(folder.path())?;
-    let mut settings = Settings::new(format!("https://{NAME}:{}", port(&agent)));
+    let (agent, ca) = start_tls_agent(folder.path())?;
+    let mut settings = ClientConfig::new(format!("https://{SERVER_NAME}:{}", port(&agent)));
     settings.tls_ca_pem = Some(ca.into_bytes());
     let client = Client::new(settings)?;
     client.admin().create_topic(NewTopic::new("orders", 4)).await?;
@@ -77,18 +77,18 @@ async fn a_group_reads_what_was_produced_and_each_agent_is_held_to_the_services_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_builders_take_an_authority_and_a_name() -> Outcome {
+async fn the_builders_take_an_authority_and_a_name() -> TestResult {
     let folder = tempfile::tempdir()?;
-    let (agent, ca) = secure_agent(folder.path())?;
+    let (agent, ca) = start_tls_agent(folder.path())?;
     let bootstrap = format!("https://127.0.0.1:{}", port(&agent));
     let producer = Producer::builder()
         .bootstrap(&bootstrap)
         .tls_ca_pem(ca.clone())
-        .tls_server_name(NAME);
+        .tls_server_name(SERVER_NAME);
     let producer = producer.build().await?;
-    let mut settings = Settings::new(&bootstrap);
+    let mut settings = ClientConfig::new(&bootstrap);
     settings.tls_ca_pem = Some(ca.clone().into_bytes());
-    settings.tls_server_name = Some(NAME.to_owned());
+    settings.tls_server_name = Some(SERVER_NAME.to_owned());
     Client::new(settings)?
         .admin()
         .create_topic(NewTopic::new("orders", 1))
@@ -97,7 +97,7 @@ async fn the_builders_take_an_authority_and_a_name() -> Outcome {
     let consumer = Consumer::builder()
         .bootstrap(&bootstrap)
         .tls_ca_pem(ca)
-        .tls_server_name(NAME)
+        .tls_server_name(SERVER_NAME)
         .group("billing")
         .topics(["orders"])
         .auto_offset_reset(AutoOffsetReset::Earliest);
@@ -111,23 +111,23 @@ async fn the_builders_take_an_authority_and_a_name() -> Outcome {
 }
 
 /// Runs the command line with these options before the command.
-fn streamhouse(bootstrap: &str, options: &[&str], command: &[&str]) -> anyhow::Result<Output> {
-    Cli::new(bootstrap).run(["--timeout", "5s"].iter().chain(options).chain(command))
+fn run_streamhouse(bootstrap: &str, options: &[&str], command: &[&str]) -> anyhow::Result<ProgramOutput> {
+    CliRunner::new(bootstrap).run(["--timeout", "5s"].iter().chain(options).chain(command))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_command_line_speaks_tls() -> Outcome {
+async fn the_command_line_speaks_tls() -> TestResult {
     let folder = tempfile::tempdir()?;
-    let (agent, _) = secure_agent(folder.path())?;
+    let (agent, _) = start_tls_agent(folder.path())?;
     let ca = folder.path().join("ca.pem").display().to_string();
-    let by_name = format!("https://{NAME}:{}", port(&agent));
+    let by_name = format!("https://{SERVER_NAME}:{}", port(&agent));
     let by_address = format!("https://127.0.0.1:{}", port(&agent));
     let trusting = ["--tls-ca", &ca];
-    streamhouse(&by_name, &trusting, &["topic", "create", "orders"])?.ok()?;
-    Cli::new(&by_name)
+    run_streamhouse(&by_name, &trusting, &["topic", "create", "orders"])?.ensure_success()?;
+    CliRunner::new(&by_name)
         .run_with_input(["--tls-ca", &ca, "produce", "orders"], "two pounds of tea\n")?
-        .ok()?;
-    let named = ["--tls-ca", &ca, "--tls-server-name", NAME];
+        .ensure_success()?;
+    let named = ["--tls-ca", &ca, "--tls-server-name", SERVER_NAME];
     let read = [
         "consume",
         "orders",
@@ -136,25 +136,25 @@ async fn the_command_line_speaks_tls() -> Outcome {
         "-f",
         "%v",
     ];
-    let read = streamhouse(&by_address, &named, &read)?.ok()?;
-    assert_eq!(read.text().trim(), "two pounds of tea");
+    let read = run_streamhouse(&by_address, &named, &read)?.ensure_success()?;
+    assert_eq!(read.stdout_text().trim(), "two pounds of tea");
 
-    let refused = streamhouse(&by_address, &trusting, &["topic", "list"])?;
+    let refused = run_streamhouse(&by_address, &trusting, &["topic", "list"])?;
     assert!(!refused.status.success());
     assert!(
         refused.stderr.contains("not valid for name"),
         "{}",
         refused.stderr
     );
-    let untrusting = streamhouse(&by_name, &[], &["topic", "list"])?;
+    let untrusting = run_streamhouse(&by_name, &[], &["topic", "list"])?;
     assert!(untrusting.stderr.contains("certificate"), "{}", untrusting.stderr);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn plain_text_to_a_secure_port_is_refused_at_once_and_tls_to_a_plain_port_by_name() -> Outcome {
+async fn plain_text_to_a_secure_port_is_refused_at_once_and_tls_to_a_plain_port_by_name() -> TestResult {
     let folder = tempfile::tempdir()?;
-    let (agent, _) = secure_agent(folder.path())?;
+    let (agent, _) = start_tls_agent(folder.path())?;
     let error = Admin::connect(format!("http://127.0.0.1:{}", port(&agent)))?
         .list_topics(false)
         .await
@@ -164,7 +164,7 @@ async fn plain_text_to_a_secure_port_is_refused_at_once_and_tls_to_a_plain_port_
         error.to_string().contains("this port speaks TLS: use https://"),
         "{error}"
     );
-    let refused = streamhouse(&agent.bootstrap(), &[], &["topic", "list"])?;
+    let refused = run_streamhouse(&agent.bootstrap(), &[], &["topic", "list"])?;
     assert_eq!(refused.status.code(), Some(1));
     assert!(
         refused.stderr.contains("this port speaks TLS"),
@@ -173,10 +173,10 @@ async fn plain_text_to_a_secure_port_is_refused_at_once_and_tls_to_a_plain_port_
     );
 
     let plain = tempfile::tempdir()?;
-    let mut plain_agent = Agent::builder().dev(plain.path()).spawn()?;
+    let mut plain_agent = AgentProcess::builder().dev(plain.path()).spawn()?;
     plain_agent.wait_ready()?;
-    let refused = streamhouse(
-        &format!("https://{NAME}:{}", port(&plain_agent)),
+    let refused = run_streamhouse(
+        &format!("https://{SERVER_NAME}:{}", port(&plain_agent)),
         &[],
         &["topic", "list"],
     )?;
@@ -185,16 +185,16 @@ async fn plain_text_to_a_secure_port_is_refused_at_once_and_tls_to_a_plain_port_
 }
 
 #[test]
-fn an_agent_with_broken_files_ends_before_it_listens_and_says_which() -> Outcome {
+fn an_agent_with_broken_files_ends_before_it_listens_and_says_which() -> TestResult {
     let folder = tempfile::tempdir()?;
-    certify(folder.path(), NAME)?;
+    write_certificate(folder.path(), SERVER_NAME)?;
     std::fs::write(folder.path().join("grpc/tls.key"), "hunter2")?;
-    let ended = Agent::builder()
+    let ended = AgentProcess::builder()
         .dev(folder.path())
         .arg(format!("--tls-dir={}", folder.path().display()))
         .run(Duration::from_secs(60))?;
     assert_eq!(ended.status.code(), Some(2), "{}", ended.stderr);
-    assert_eq!(ended.text(), "", "it never listened");
+    assert_eq!(ended.stdout_text(), "", "it never listened");
     let last = ended.stderr.lines().last().unwrap_or_default();
     assert!(
         last.contains("tls-dir: ") && last.contains("tls.key"),

@@ -19,44 +19,47 @@ use streamhouse_client::{
 use streamhouse_core::{
     batch::Compression,
     protocol::v1,
-    trace::otlp::{self, Exporter},
+    trace::otlp::{self, TraceExporter},
 };
-use streamhouse_testkit::{Agent, Cli, Collector, Port, ReceivedSpan};
-use streamhouse_tests::{cluster::Cluster, raw};
+use streamhouse_testkit::{AgentProcess, CliRunner, OtelCollector, ReceivedSpan, ReservedPort};
+use streamhouse_tests::{cluster::TestCluster, raw};
 
-type Outcome = anyhow::Result<()>;
+type TestResult = anyhow::Result<()>;
 
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 /// Delay before a batch of spans is sent, in milliseconds.
-const DELAY: (&str, &str) = ("OTEL_BSP_SCHEDULE_DELAY", "50");
-const PATIENCE: Duration = Duration::from_secs(60);
+const EXPORT_DELAY: (&str, &str) = ("OTEL_BSP_SCHEDULE_DELAY", "50");
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Starts an exporter with this service name, like a program would.
-fn exporter(service: &'static str, endpoint: &str) -> anyhow::Result<Exporter> {
+fn start_exporter(service: &'static str, endpoint: &str) -> anyhow::Result<TraceExporter> {
     let variable = |name: &str| (name == ENDPOINT).then(|| endpoint.to_owned());
     let exporter = otlp::start(service, Vec::new(), variable).map_err(anyhow::Error::msg)?;
     exporter.context("an endpoint was given")
 }
 
 /// Starts an embedded agent and creates a topic with one partition.
-async fn embedded(folder: &std::path::Path, variables: &[(&str, &str)]) -> anyhow::Result<Agent> {
+async fn start_embedded_agent(
+    folder: &std::path::Path,
+    variables: &[(&str, &str)],
+) -> anyhow::Result<AgentProcess> {
     let builder = variables
         .iter()
-        .fold(Agent::builder().dev(folder), |builder, (key, value)| {
+        .fold(AgentProcess::builder().dev(folder), |builder, (key, value)| {
             builder.env(*key, *value)
         });
     let mut agent = builder.spawn()?;
     agent.wait_ready()?;
     let admin = Admin::connect(agent.bootstrap())?;
     admin.create_topic(NewTopic::new("orders", 1)).await?;
-    admin.wait_for_topic("orders", PATIENCE).await?;
+    admin.wait_for_topic("orders", TEST_TIMEOUT).await?;
     Ok(agent)
 }
 
 /// Reads this many records from the start of the only partition.
-async fn read(
+async fn read_records(
     bootstrap: &str,
-    exporter: Option<&Exporter>,
+    exporter: Option<&TraceExporter>,
     records: usize,
 ) -> anyhow::Result<Vec<OwnedRecord>> {
     let mut builder = Consumer::builder()
@@ -77,30 +80,30 @@ async fn read(
         }
         anyhow::Ok(())
     };
-    tokio::time::timeout(PATIENCE, all).await??;
+    tokio::time::timeout(TEST_TIMEOUT, all).await??;
     consumer.close().await?;
     Ok(read)
 }
 
 /// Runs a future with `context` as the current one.
-fn under<F: Future>(context: Context, work: F) -> impl Future<Output = F::Output> {
+fn with_current_context<F: Future>(context: Context, work: F) -> impl Future<Output = F::Output> {
     trace::FutureExt::with_context(work, context)
 }
 
-fn header(record: &OwnedRecord, name: &str) -> Option<String> {
+fn header_text(record: &OwnedRecord, name: &str) -> Option<String> {
     let (_, value) = record.headers.iter().find(|(key, _)| key == name)?;
     Some(String::from_utf8_lossy(value.as_ref()?).into_owned())
 }
 
 /// Returns the only span with this name and kind.
-fn one<'a>(spans: &'a [ReceivedSpan], name: &str, kind: &str) -> Option<&'a ReceivedSpan> {
+fn find_only_span<'a>(spans: &'a [ReceivedSpan], name: &str, kind: &str) -> Option<&'a ReceivedSpan> {
     let mut found = spans.iter().filter(|span| span.name == name && span.kind == kind);
     found.next().filter(|_| found.next().is_none())
 }
 
 /// Sends a record of the service `shop` within a span `checkout`. Returns the record's offset.
-async fn check_out(bootstrap: &str, endpoint: &str) -> anyhow::Result<i64> {
-    let shop = exporter("shop", endpoint)?;
+async fn send_order(bootstrap: &str, endpoint: &str) -> anyhow::Result<i64> {
+    let shop = start_exporter("shop", endpoint)?;
     let producer = Producer::builder()
         .bootstrap(bootstrap)
         .tracer_provider(shop.provider())
@@ -109,32 +112,32 @@ async fn check_out(bootstrap: &str, endpoint: &str) -> anyhow::Result<i64> {
     let tracer = shop.provider().tracer("shop");
     let checkout = Context::new().with_span(tracer.start_with_context("checkout", &Context::new()));
     let record = Record::new("orders", "two pounds of tea").with_header("kind", "tea");
-    let delivery = under(checkout.clone(), producer.send(record)).await?;
+    let delivery = with_current_context(checkout.clone(), producer.send(record)).await?;
     let stored = delivery.await?;
     checkout.span().end();
-    producer.close(PATIENCE).await?;
-    shop.finish(PATIENCE).await;
+    producer.close(TEST_TIMEOUT).await?;
+    shop.shutdown(TEST_TIMEOUT).await;
     Ok(stored.offset)
 }
 
 /// Reads the record as the service `billing`, within a span that continues the record's trace.
-async fn bill(bootstrap: &str, endpoint: &str) -> anyhow::Result<OwnedRecord> {
-    let billing = exporter("billing", endpoint)?;
-    let mut records = read(bootstrap, Some(&billing), 1).await?;
+async fn receive_order(bootstrap: &str, endpoint: &str) -> anyhow::Result<OwnedRecord> {
+    let billing = start_exporter("billing", endpoint)?;
+    let mut records = read_records(bootstrap, Some(&billing), 1).await?;
     let record = records.pop().context("one record")?;
     let tracer = billing.provider().tracer("billing");
     drop(tracer.start_with_context("bill", &record.trace_context()));
-    billing.finish(PATIENCE).await;
+    billing.shutdown(TEST_TIMEOUT).await;
     Ok(record)
 }
 
-const PRODUCE: &str = "streamhouse.v1.DataService/Produce";
+const PRODUCE_SPAN: &str = "streamhouse.v1.DataService/Produce";
 /// The expected spans: name, kind, service, and index of the parent.
-const TRACE: [(&str, &str, &str, Option<usize>); 8] = [
+const EXPECTED_TRACE: [(&str, &str, &str, Option<usize>); 8] = [
     ("checkout", "INTERNAL", "shop", None),
     ("send orders", "PRODUCER", "shop", Some(0)),
-    (PRODUCE, "CLIENT", "shop", Some(1)),
-    (PRODUCE, "SERVER", "streamhouse-agent", Some(2)),
+    (PRODUCE_SPAN, "CLIENT", "shop", Some(1)),
+    (PRODUCE_SPAN, "SERVER", "streamhouse-agent", Some(2)),
     ("PUT", "CLIENT", "streamhouse-agent", Some(3)),
     ("commit", "CLIENT", "streamhouse-agent", Some(3)),
     ("receive orders", "CONSUMER", "billing", Some(1)),
@@ -142,19 +145,24 @@ const TRACE: [(&str, &str, &str, Option<usize>); 8] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_trace_leads_from_the_producer_through_upload_and_commit_to_the_consumer() -> Outcome {
-    let collector = Collector::start()?;
+async fn one_trace_leads_from_the_producer_through_upload_and_commit_to_the_consumer() -> TestResult {
+    let collector = OtelCollector::start()?;
     let endpoint = collector.endpoint();
-    let cluster = Cluster::start(1, &[(ENDPOINT, &endpoint), DELAY])?;
-    cluster.topic("orders", 1).await?;
-    let offset = check_out(&cluster.bootstrap(), &endpoint).await?;
-    let record = bill(&cluster.bootstrap(), &endpoint).await?;
+    let cluster = TestCluster::start(1, &[(ENDPOINT, &endpoint), EXPORT_DELAY])?;
+    cluster.create_topic("orders", 1).await?;
+    let offset = send_order(&cluster.bootstrap(), &endpoint).await?;
+    let record = receive_order(&cluster.bootstrap(), &endpoint).await?;
     let spans = collector.wait_for("the whole trace", |spans| {
-        let of = |(name, kind, ..): (&str, &str, _, _)| one(spans, name, kind).cloned();
-        TRACE.into_iter().map(of).collect::<Option<Vec<_>>>()
+        let of = |(name, kind, ..): (&str, &str, _, _)| find_only_span(spans, name, kind).cloned();
+        EXPECTED_TRACE.into_iter().map(of).collect::<Option<Vec<_>>>()
     })?;
-    assert_eq!(collector.spans()?.len(), TRACE.len(), "{:#?}", collector.spans());
-    for (span, (_, _, service, parent)) in spans.iter().zip(TRACE) {
+    assert_eq!(
+        collector.spans()?.len(),
+        EXPECTED_TRACE.len(),
+        "{:#?}",
+        collector.spans()
+    );
+    for (span, (_, _, service, parent)) in spans.iter().zip(EXPECTED_TRACE) {
         assert_eq!(span.trace_id, spans[0].trace_id, "{span:#?}");
         assert_eq!(span.service, service, "{span:#?}");
         assert_eq!(
@@ -174,8 +182,8 @@ async fn one_trace_leads_from_the_producer_through_upload_and_commit_to_the_cons
     );
 
     let carried = format!("00-{}-{}-01", send.trace_id, send.span_id);
-    assert_eq!(header(&record, "traceparent"), Some(carried));
-    assert_eq!(header(&record, "kind").as_deref(), Some("tea"));
+    assert_eq!(header_text(&record, "traceparent"), Some(carried));
+    assert_eq!(header_text(&record, "kind").as_deref(), Some("tea"));
     for span in [send, receive] {
         assert_eq!(span.attribute("messaging.system"), "streamhouse");
         assert_eq!(span.attribute("messaging.destination.name"), "orders");
@@ -197,17 +205,17 @@ async fn one_trace_leads_from_the_producer_through_upload_and_commit_to_the_cons
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_that_is_tried_again_says_so_in_its_span_and_its_log_lines_name_the_trace() -> Outcome {
-    let collector = Collector::start()?;
+async fn an_upload_that_is_tried_again_says_so_in_its_span_and_its_log_lines_name_the_trace() -> TestResult {
+    let collector = OtelCollector::start()?;
     let endpoint = collector.endpoint();
     let settings = [
         (ENDPOINT, endpoint.as_str()),
-        DELAY,
+        EXPORT_DELAY,
         ("STREAMHOUSE_LOG_FORMAT", "json"),
     ];
-    let mut cluster = Cluster::start_alone(1, &settings)?;
-    cluster.topic("orders", 1).await?;
-    let shop = exporter("shop", &endpoint)?;
+    let mut cluster = TestCluster::start_with_own_servers(1, &settings)?;
+    cluster.create_topic("orders", 1).await?;
+    let shop = start_exporter("shop", &endpoint)?;
     let producer = Producer::builder()
         .bootstrap(cluster.bootstrap())
         .tracer_provider(shop.provider())
@@ -216,16 +224,18 @@ async fn an_upload_that_is_tried_again_says_so_in_its_span_and_its_log_lines_nam
     cluster.minio().stop()?;
     let delivery = producer.send(Record::new("orders", "tea")).await?;
     let agent = cluster.agents[0].process();
-    let line = streamhouse_testkit::until("a line about the next try", PATIENCE, || {
+    let line = streamhouse_testkit::wait_until("a line about the next try", TEST_TIMEOUT, || {
         let said = agent.stderr();
         let tried = said.lines().find(|line| line.contains("failed, trying again"));
         Ok(tried.map(str::to_owned))
     })?;
     cluster.minio().start_again()?;
     delivery.await?;
-    shop.finish(PATIENCE).await;
+    shop.shutdown(TEST_TIMEOUT).await;
 
-    let put = collector.wait_for("the upload's span", |spans| one(spans, "PUT", "CLIENT").cloned())?;
+    let put = collector.wait_for("the upload's span", |spans| {
+        find_only_span(spans, "PUT", "CLIENT").cloned()
+    })?;
     assert!(put.events.iter().any(|event| event == "retry"), "{put:#?}");
     assert_eq!(put.error, None);
     let line: serde_json::Value = serde_json::from_str(&line)?;
@@ -235,12 +245,12 @@ async fn an_upload_that_is_tried_again_says_so_in_its_span_and_its_log_lines_nam
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_traces_in_one_object_are_linked_and_the_links_are_bounded() -> Outcome {
-    let collector = Collector::start()?;
+async fn many_traces_in_one_object_are_linked_and_the_links_are_bounded() -> TestResult {
+    let collector = OtelCollector::start()?;
     let endpoint = collector.endpoint();
     let folder = tempfile::tempdir()?;
-    let agent = embedded(folder.path(), &[(ENDPOINT, &endpoint), DELAY]).await?;
-    let shop = exporter("shop", &endpoint)?;
+    let agent = start_embedded_agent(folder.path(), &[(ENDPOINT, &endpoint), EXPORT_DELAY]).await?;
+    let shop = start_exporter("shop", &endpoint)?;
     let producer = Producer::builder()
         .bootstrap(agent.bootstrap())
         .linger(Duration::from_secs(30))
@@ -250,15 +260,16 @@ async fn many_traces_in_one_object_are_linked_and_the_links_are_bounded() -> Out
     for number in 0..50 {
         drop(producer.send(Record::new("orders", format!("{number}"))).await?);
     }
-    producer.close(PATIENCE).await?;
-    shop.finish(PATIENCE).await;
+    producer.close(TEST_TIMEOUT).await?;
+    shop.shutdown(TEST_TIMEOUT).await;
     let spans = collector.wait_for("the commit", |spans| {
-        one(spans, "commit", "CLIENT").map(|_| spans.to_vec())
+        find_only_span(spans, "commit", "CLIENT").map(|_| spans.to_vec())
     })?;
     let sends: Vec<_> = spans.iter().filter(|span| span.kind == "PRODUCER").collect();
     assert_eq!(sends.len(), 50, "each is the root of a trace");
     assert!(sends.iter().all(|span| span.parent.is_empty()));
-    let request = one(&spans, "streamhouse.v1.DataService/Produce", "CLIENT").context("one request")?;
+    let request =
+        find_only_span(&spans, "streamhouse.v1.DataService/Produce", "CLIENT").context("one request")?;
     let first = sends
         .iter()
         .find(|span| span.span_id == request.parent)
@@ -275,18 +286,25 @@ async fn many_traces_in_one_object_are_linked_and_the_links_are_bounded() -> Out
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_command_line_is_traced_by_the_same_variables() -> Outcome {
-    let collector = Collector::start()?;
+async fn the_command_line_is_traced_by_the_same_variables() -> TestResult {
+    let collector = OtelCollector::start()?;
     let endpoint = collector.endpoint();
     let folder = tempfile::tempdir()?;
-    let mut agent = embedded(folder.path(), &[(ENDPOINT, &endpoint), DELAY]).await?;
-    let cli = Cli::new(agent.bootstrap()).env(ENDPOINT, &endpoint);
-    cli.run_with_input(["produce", "orders"], "tea\n")?.ok()?;
+    let mut agent = start_embedded_agent(folder.path(), &[(ENDPOINT, &endpoint), EXPORT_DELAY]).await?;
+    let cli = CliRunner::new(agent.bootstrap()).env(ENDPOINT, &endpoint);
+    cli.run_with_input(["produce", "orders"], "tea\n")?
+        .ensure_success()?;
     let read = ["consume", "orders", "--from-beginning", "--exit-at-end"];
-    cli.clone().env("OTEL_SERVICE_NAME", "auditor").run(read)?.ok()?;
+    cli.clone()
+        .env("OTEL_SERVICE_NAME", "auditor")
+        .run(read)?
+        .ensure_success()?;
     let (send, receive) = collector.wait_for("both ends", |spans| {
-        let send = one(spans, "send orders", "PRODUCER")?;
-        Some((send.clone(), one(spans, "receive orders", "CONSUMER")?.clone()))
+        let send = find_only_span(spans, "send orders", "PRODUCER")?;
+        Some((
+            send.clone(),
+            find_only_span(spans, "receive orders", "CONSUMER")?.clone(),
+        ))
     })?;
     assert_eq!(
         (&receive.trace_id, &receive.parent),
@@ -298,8 +316,10 @@ async fn the_command_line_is_traced_by_the_same_variables() -> Outcome {
     );
 
     let never = cli.clone().env("OTEL_TRACES_SAMPLER", "always_off");
-    never.run_with_input(["produce", "orders"], "coffee\n")?.ok()?;
-    let records = self::read(&agent.bootstrap(), None, 2).await?;
+    never
+        .run_with_input(["produce", "orders"], "coffee\n")?
+        .ensure_success()?;
+    let records = self::read_records(&agent.bootstrap(), None, 2).await?;
     assert!(records[0].headers.iter().any(|(name, _)| name == "traceparent"));
     assert_eq!(records[1].headers, []);
     agent.drain()?;
@@ -317,12 +337,12 @@ async fn the_command_line_is_traced_by_the_same_variables() -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_that_is_not_sampled_has_no_span_and_keeps_the_context_it_brought() -> Outcome {
-    let collector = Collector::start()?;
+async fn a_record_that_is_not_sampled_has_no_span_and_keeps_the_context_it_brought() -> TestResult {
+    let collector = OtelCollector::start()?;
     let endpoint = collector.endpoint();
     let folder = tempfile::tempdir()?;
-    let mut agent = embedded(folder.path(), &[(ENDPOINT, &endpoint), DELAY]).await?;
-    let shop = exporter("shop", &endpoint)?;
+    let mut agent = start_embedded_agent(folder.path(), &[(ENDPOINT, &endpoint), EXPORT_DELAY]).await?;
+    let shop = start_exporter("shop", &endpoint)?;
     let producer = Producer::builder()
         .bootstrap(agent.bootstrap())
         .tracer_provider(shop.provider())
@@ -339,14 +359,14 @@ async fn a_record_that_is_not_sampled_has_no_span_and_keeps_the_context_it_broug
         ))
     };
     let unsampled = context(TraceFlags::NOT_SAMPLED);
-    let sent = under(unsampled.clone(), producer.send(Record::new("orders", "current")));
+    let sent = with_current_context(unsampled.clone(), producer.send(Record::new("orders", "current")));
     sent.await?.await?;
     let record = Record::new("orders", "brought").with_trace_context(&unsampled);
     producer.send(record).await?.await?;
     let record = Record::new("orders", "sampled").with_trace_context(&context(TraceFlags::SAMPLED));
     producer.send(record).await?.await?;
-    producer.close(PATIENCE).await?;
-    shop.finish(PATIENCE).await;
+    producer.close(TEST_TIMEOUT).await?;
+    shop.shutdown(TEST_TIMEOUT).await;
     agent.drain()?;
 
     let spans = collector.spans()?;
@@ -359,12 +379,12 @@ async fn a_record_that_is_not_sampled_has_no_span_and_keeps_the_context_it_broug
     );
     agent.start_again()?;
     agent.wait_ready()?;
-    let records = read(&agent.bootstrap(), None, 3).await?;
+    let records = read_records(&agent.bootstrap(), None, 3).await?;
     let brought = |flags| format!("00-{:032x}-{:016x}-{flags}", 7, 9);
-    assert_eq!(header(&records[0], "traceparent"), None);
-    assert_eq!(header(&records[1], "traceparent"), Some(brought("00")));
+    assert_eq!(header_text(&records[0], "traceparent"), None);
+    assert_eq!(header_text(&records[1], "traceparent"), Some(brought("00")));
     assert_eq!(
-        header(&records[2], "traceparent"),
+        header_text(&records[2], "traceparent"),
         Some(brought("01")),
         "the library rewrites no header"
     );
@@ -372,17 +392,17 @@ async fn a_record_that_is_not_sampled_has_no_span_and_keeps_the_context_it_broug
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_variables_nothing_is_sent_and_no_header_is_added() -> Outcome {
-    let collector = Collector::start()?;
+async fn without_the_variables_nothing_is_sent_and_no_header_is_added() -> TestResult {
+    let collector = OtelCollector::start()?;
     let folder = tempfile::tempdir()?;
-    let mut agent = embedded(folder.path(), &[]).await?;
-    Cli::new(agent.bootstrap())
+    let mut agent = start_embedded_agent(folder.path(), &[]).await?;
+    CliRunner::new(agent.bootstrap())
         .run_with_input(["produce", "orders"], "tea\n")?
-        .ok()?;
+        .ensure_success()?;
     let producer = Producer::builder().bootstrap(agent.bootstrap()).build().await?;
     producer.send(Record::new("orders", "coffee")).await?.await?;
-    producer.close(PATIENCE).await?;
-    let records = read(&agent.bootstrap(), None, 2).await?;
+    producer.close(TEST_TIMEOUT).await?;
+    let records = read_records(&agent.bootstrap(), None, 2).await?;
     assert!(
         records.iter().all(|record| record.headers.is_empty()),
         "{records:?}"
@@ -394,11 +414,11 @@ async fn without_the_variables_nothing_is_sent_and_no_header_is_added() -> Outco
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_peer_says_wrongly_of_its_trace_is_ignored() -> Outcome {
-    let collector = Collector::start()?;
+async fn what_a_peer_says_wrongly_of_its_trace_is_ignored() -> TestResult {
+    let collector = OtelCollector::start()?;
     let endpoint = collector.endpoint();
     let folder = tempfile::tempdir()?;
-    let mut agent = embedded(folder.path(), &[(ENDPOINT, &endpoint), DELAY]).await?;
+    let mut agent = start_embedded_agent(folder.path(), &[(ENDPOINT, &endpoint), EXPORT_DELAY]).await?;
     let mut client = raw::connect(&agent.bootstrap()).await?;
     for traceparent in ["tea", "00-0-0-01", &"00-".repeat(100_000)] {
         let part = v1::PartitionProduce {
@@ -425,41 +445,42 @@ async fn what_a_peer_says_wrongly_of_its_trace_is_ignored() -> Outcome {
     agent.drain()?;
     let spans = collector.spans()?;
     assert_eq!(spans.len(), 1, "{spans:#?}");
-    let call = one(&spans, "streamhouse.v1.DataService/Metadata", "SERVER").context("the call's span")?;
+    let call =
+        find_only_span(&spans, "streamhouse.v1.DataService/Metadata", "SERVER").context("the call's span")?;
     assert_eq!(call.parent, "0000000000000009");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_receiver_that_is_dead_or_silent_fails_nothing_and_is_logged_once() -> Outcome {
-    let nobody = Port::reserve()?;
+async fn a_receiver_that_is_dead_or_silent_fails_nothing_and_is_logged_once() -> TestResult {
+    let nobody = ReservedPort::reserve()?;
     let dead = format!("http://{}", nobody.address());
-    let mut silent = Collector::start()?;
+    let mut silent = OtelCollector::start()?;
     silent.process().pause()?;
     for endpoint in [dead, silent.endpoint()] {
         let folder = tempfile::tempdir()?;
         let variables = [
             (ENDPOINT, endpoint.as_str()),
-            DELAY,
+            EXPORT_DELAY,
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "300"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer hunter2"),
             ("STREAMHOUSE_LOG_LEVEL", "trace"),
         ];
-        let mut agent = embedded(folder.path(), &variables).await?;
+        let mut agent = start_embedded_agent(folder.path(), &variables).await?;
         let cli = variables[..4]
             .iter()
-            .fold(Cli::new(agent.bootstrap()), |cli, (key, value)| {
+            .fold(CliRunner::new(agent.bootstrap()), |cli, (key, value)| {
                 cli.env(*key, *value)
             });
         cli.run_with_input(["produce", "orders"], "tea\n".repeat(1000))?
-            .ok()?;
+            .ensure_success()?;
         let complaints = |said: &str| said.matches("traces cannot be exported").count();
-        streamhouse_testkit::until("a line about it", PATIENCE, || {
+        streamhouse_testkit::wait_until("a line about it", TEST_TIMEOUT, || {
             Ok((complaints(&agent.process().stderr()) > 0).then_some(()))
         })?;
         cli.run_with_input(["produce", "orders"], "tea\n".repeat(1000))?
-            .ok()?;
-        assert_eq!(read(&agent.bootstrap(), None, 2000).await?.len(), 2000);
+            .ensure_success()?;
+        assert_eq!(read_records(&agent.bootstrap(), None, 2000).await?.len(), 2000);
         agent.drain()?;
         let said = agent.process().stderr();
         assert_eq!(complaints(&said), 1, "{said}");

@@ -1,24 +1,24 @@
 //! Whole agents in one process, on one SQLite file and one directory: joining, leaving, crashing,
-//! losing the metadata store. [`answers`] and [`lying`] check the offsets that they return;
-//! [`calls`] their admin calls and pages; [`console`] the console; [`looks`] fetches at an agent
-//! that does not lead; [`names`] topic names that are used again; [`ownership`] the bucket's
-//! cluster; [`secure`] TLS; [`stores`] stores that fail; [`takeover`] what other agents find after
-//! an agent stopped at any step; [`waits`] the bounds of waits; [`simulation`] all of it at random.
+//! losing the metadata store. [`wrong_answers`] and [`false_answers`] check the offsets that they return;
+//! [`admin_calls`] their admin calls and pages; [`console`] the console; [`foreign_polls`] fetches at an agent
+//! that does not lead; [`topic_reuse`] topic names that are used again; [`ownership`] the bucket's
+//! cluster; [`tls_agents`] TLS; [`stores`] stores that fail; [`takeover`] what other agents find after
+//! an agent stopped at any step; [`bounded_waits`] the bounds of waits; [`simulation`] all of it at random.
 
-mod answers;
-mod calls;
+mod admin_calls;
+mod bounded_waits;
 mod console;
+mod false_answers;
+mod foreign_polls;
 mod ledger;
-mod looks;
-mod lying;
 mod memory;
-mod names;
 mod ownership;
-mod secure;
 mod simulation;
 pub(crate) mod stores;
 mod takeover;
-mod waits;
+mod tls_agents;
+mod topic_reuse;
+mod wrong_answers;
 
 use std::{collections::HashMap, path::Path, sync::atomic::Ordering};
 
@@ -26,7 +26,7 @@ use streamhouse_core::{
     ErrorCode, Incarnation,
     batch::{BatchBuilder, Compression},
     protocol::v1,
-    settings::{Invocation, load},
+    settings::{AgentInvocation, load},
 };
 use tempfile::TempDir;
 
@@ -34,7 +34,7 @@ use super::*;
 use crate::{failpoint::FailPoint, produce::handler, topics};
 
 /// Long enough for a busy machine; no test waits for it to elapse.
-const PATIENCE: Duration = Duration::from_secs(60);
+const EVENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn settings(dir: &Path, id: &str, more: &[&str]) -> AgentSettings {
     let data = format!("--data-dir={}", dir.display());
@@ -49,40 +49,40 @@ fn settings(dir: &Path, id: &str, more: &[&str]) -> AgentSettings {
     ];
     let arguments = fixed.iter().chain(more).map(ToString::to_string);
     match load(arguments, [], &[]) {
-        Ok(Invocation::Command { settings, .. }) => *settings,
+        Ok(AgentInvocation::Command { settings, .. }) => *settings,
         other => panic!("{other:?}"),
     }
 }
 
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + EVENT_TIMEOUT;
     while !holds() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
         sleep(Duration::from_millis(10)).await;
     }
 }
 
-async fn agent(dir: &Path, id: &str) -> Agent {
+async fn start_agent(dir: &Path, id: &str) -> Agent {
     let agent = Agent::start(settings(dir, id, &[])).await.unwrap();
-    until_ready(&agent).await;
+    wait_ready(&agent).await;
     agent
 }
 
-async fn until_ready(agent: &Agent) {
+async fn wait_ready(agent: &Agent) {
     let mut ready = agent.node.health.subscribe();
-    let waited = timeout(PATIENCE, ready.wait_for(|ready| *ready)).await;
+    let waited = timeout(EVENT_TIMEOUT, ready.wait_for(|ready| *ready)).await;
     assert!(matches!(waited, Ok(Ok(_))), "{:?}", agent.node.health.reasons());
 }
 
-fn held(agent: &Agent) -> usize {
-    agent.node.life().map_or(0, |life| life.held.len())
+fn led_count(agent: &Agent) -> usize {
+    agent.node.session().map_or(0, |life| life.partitions.len())
 }
 
-fn life(agent: &Agent) -> Option<Incarnation> {
-    agent.node.life().map(|life| life.incarnation)
+fn incarnation(agent: &Agent) -> Option<Incarnation> {
+    agent.node.session().map(|life| life.incarnation)
 }
 
-async fn create(agent: &Agent, name: &str, partitions: i32) -> v1::TopicDescription {
+async fn create_topic(agent: &Agent, name: &str, partitions: i32) -> v1::TopicDescription {
     let request = v1::CreateTopicRequest {
         name: name.to_owned(),
         partitions,
@@ -124,8 +124,8 @@ async fn produce(
 }
 
 /// Sends a record to the agents in turn until one of them stores it.
-async fn produce_somewhere(agents: &[&Agent], topic: &str, value: &str) -> i64 {
-    let deadline = Instant::now() + PATIENCE;
+async fn produce_to_any(agents: &[&Agent], topic: &str, value: &str) -> i64 {
+    let deadline = Instant::now() + EVENT_TIMEOUT;
     for agent in agents.iter().cycle() {
         match produce(agent, topic, 0, value).await {
             Ok(offset) => return offset,
@@ -145,9 +145,9 @@ async fn produce_somewhere(agents: &[&Agent], topic: &str, value: &str) -> i64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_agent_leads_everything_when_the_topic_is_created() {
     let dir = TempDir::new().unwrap();
-    let one = agent(dir.path(), "one").await;
-    let topic = create(&one, "orders", 7).await;
-    assert_eq!(held(&one), 7);
+    let one = start_agent(dir.path(), "one").await;
+    let topic = create_topic(&one, "orders", 7).await;
+    assert_eq!(led_count(&one), 7);
     assert!(
         topic
             .partitions
@@ -159,8 +159,8 @@ async fn one_agent_leads_everything_when_the_topic_is_created() {
 }
 
 /// Returns the values of an agent's series, as a scrape shows them.
-fn scraped<const N: usize>(agent: &Agent, series: [&str; N]) -> [f64; N] {
-    agent.node.measure();
+fn scrape_values<const N: usize>(agent: &Agent, series: [&str; N]) -> [f64; N] {
+    agent.node.update_gauges();
     let text = agent.node.metrics.render().unwrap();
     series.map(|series| {
         let series = format!("streamhouse_agent_{series} ");
@@ -171,7 +171,7 @@ fn scraped<const N: usize>(agent: &Agent, series: [&str; N]) -> [f64; N] {
 
 /// Returns how long the oldest write has been in upload and in commit.
 fn write_ages(agent: &Agent) -> [f64; 2] {
-    scraped(
+    scrape_values(
         agent,
         [
             "write_stage_age_seconds{stage=\"upload\"}",
@@ -186,41 +186,44 @@ async fn a_write_that_hangs_shows_where_and_for_how_long() {
     // An incarnation is given up when a write hangs for as long as the lease.
     let settings = settings(dir.path(), "one", &["--lease-ttl=5m"]);
     let one = Arc::new(Agent::start(settings).await.unwrap());
-    until_ready(&one).await;
-    create(&one, "orders", 1).await;
+    wait_ready(&one).await;
+    create_topic(&one, "orders", 1).await;
     assert_eq!(write_ages(&one), [0.0, 0.0]);
     let upload = one.node.failpoints.hold(FailPoint::BeforeUpload);
     let commit = one.node.failpoints.hold(FailPoint::BeforeCommit);
     let writer = one.clone();
     let write = tokio::spawn(async move { produce(&writer, "orders", 0, "x").await });
-    until(
+    wait_until(
         "the upload ages",
         || matches!(write_ages(&one), [age, 0.0] if age > 0.0),
     )
     .await;
     drop(upload);
-    until(
+    wait_until(
         "the commit ages",
         || matches!(write_ages(&one), [0.0, age] if age > 0.0),
     )
     .await;
     drop(commit);
     assert_eq!(write.await.unwrap(), Ok(0));
-    until("nothing is under way", || write_ages(&one) == [0.0, 0.0]).await;
+    wait_until("nothing is under way", || write_ages(&one) == [0.0, 0.0]).await;
     Arc::into_inner(one).unwrap().drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newcomer_gets_its_share_and_gives_it_back_when_it_drains() {
     let dir = TempDir::new().unwrap();
-    let one = agent(dir.path(), "one").await;
-    create(&one, "orders", 8).await;
-    let two = agent(dir.path(), "two").await;
-    until("both lead the same", || (held(&one), held(&two)) == (4, 4)).await;
-    let gone = life(&two).unwrap();
+    let one = start_agent(dir.path(), "one").await;
+    create_topic(&one, "orders", 8).await;
+    let two = start_agent(dir.path(), "two").await;
+    wait_until("both lead the same", || {
+        (led_count(&one), led_count(&two)) == (4, 4)
+    })
+    .await;
+    let gone = incarnation(&two).unwrap();
     two.drain().await;
-    until("the first leads all", || held(&one) == 8).await;
-    until("the drained incarnation is sealed", || {
+    wait_until("the first leads all", || led_count(&one) == 8).await;
+    wait_until("the drained incarnation is sealed", || {
         one.node.directory.view().agent(gone).is_none()
     })
     .await;
@@ -235,36 +238,43 @@ async fn a_newcomer_gets_its_share_and_gives_it_back_when_it_drains() {
 #[tokio::test(flavor = "multi_thread")]
 async fn producing_goes_on_through_a_drain_and_nothing_acked_is_lost() {
     let dir = TempDir::new().unwrap();
-    let one = agent(dir.path(), "one").await;
-    create(&one, "orders", 1).await;
-    let two = agent(dir.path(), "two").await;
-    let first = produce_somewhere(&[&one, &two], "orders", "0").await;
+    let one = start_agent(dir.path(), "one").await;
+    create_topic(&one, "orders", 1).await;
+    let two = start_agent(dir.path(), "two").await;
+    let first = produce_to_any(&[&one, &two], "orders", "0").await;
     // Drains the leader while records keep arriving.
-    let (leader, other) = if held(&one) == 1 { (one, two) } else { (two, one) };
+    let (leader, other) = if led_count(&one) == 1 {
+        (one, two)
+    } else {
+        (two, one)
+    };
     let node = leader.node.clone();
     let draining = tokio::spawn(leader.drain());
     let mut acked = vec![first];
     while !draining.is_finished() || acked.len() < 50 {
-        acked.push(produce_somewhere(&[&other], "orders", "x").await);
+        acked.push(produce_to_any(&[&other], "orders", "x").await);
     }
     draining.await.unwrap();
     let expected: Vec<i64> = (0..acked.len() as i64).collect();
     assert_eq!(acked, expected, "gap-free, in order, none twice");
     let description = topics::describe(&other.node, "orders").await.unwrap();
     assert_eq!(description.partitions[0].high_watermark, acked.len() as i64);
-    assert!(node.life().is_none());
+    assert!(node.session().is_none());
     other.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_heals_when_the_lease_expires() {
     let dir = TempDir::new().unwrap();
-    let one = agent(dir.path(), "one").await;
-    create(&one, "orders", 6).await;
-    let two = agent(dir.path(), "two").await;
-    until("both lead the same", || (held(&one), held(&two)) == (3, 3)).await;
+    let one = start_agent(dir.path(), "one").await;
+    create_topic(&one, "orders", 6).await;
+    let two = start_agent(dir.path(), "two").await;
+    wait_until("both lead the same", || {
+        (led_count(&one), led_count(&two)) == (3, 3)
+    })
+    .await;
     two.crash().await;
-    until("the survivor leads all", || held(&one) == 6).await;
+    wait_until("the survivor leads all", || led_count(&one) == 6).await;
     for partition in 0..6 {
         assert_eq!(produce(&one, "orders", partition, "x").await, Ok(0));
     }
@@ -274,11 +284,11 @@ async fn a_crash_heals_when_the_lease_expires() {
         "cluster_partitions{kind=\"coordinator\",state=\"leaderless\"}",
         "unswept_lives",
     ];
-    until("the survivor shows it", || {
-        scraped(&one, cluster) == [6.0, 0.0, 0.0, 1.0]
+    wait_until("the survivor shows it", || {
+        scrape_values(&one, cluster) == [6.0, 0.0, 0.0, 1.0]
     })
     .await;
-    let [age, stored, written] = scraped(
+    let [age, stored, written] = scrape_values(
         &one,
         ["unswept_life_age_seconds", "stored_bytes", "produced_bytes_total"],
     );
@@ -290,52 +300,62 @@ async fn a_crash_heals_when_the_lease_expires() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_cut_off_stops_itself_and_begins_a_new_life_when_it_can() {
     let dir = TempDir::new().unwrap();
-    let late = Arc::new(Late::default());
-    let one = Agent::start_on(settings(dir.path(), "one", &[]), late.clone(), Traces::default())
-        .await
-        .unwrap();
-    until("it is ready", || one.node.health.is_ready()).await;
-    create(&one, "orders", 2).await;
-    let (before, over) = (life(&one).unwrap(), one.node.life().unwrap().over.clone());
-    late.cut.store(true, Ordering::Release);
-    until("the incarnation has ended", || one.node.life().is_none()).await;
+    let deferred = Arc::new(DeferredMetadataStore::default());
+    let one = Agent::start_with_deferred_metadata(
+        settings(dir.path(), "one", &[]),
+        deferred.clone(),
+        OptionalTracer::default(),
+    )
+    .await
+    .unwrap();
+    wait_until("it is ready", || one.node.health.is_ready()).await;
+    create_topic(&one, "orders", 2).await;
+    let (before, over) = (
+        incarnation(&one).unwrap(),
+        one.node.session().unwrap().ended.clone(),
+    );
+    deferred.disconnected.store(true, Ordering::Release);
+    wait_until("the incarnation has ended", || one.node.session().is_none()).await;
     assert!(over.is_cancelled());
     assert!(!one.node.health.is_ready());
     let refused = produce(&one, "orders", 0, "x").await.unwrap_err();
     assert!(refused.is_retryable(), "{refused}");
-    late.cut.store(false, Ordering::Release);
-    until("it leads again", || held(&one) == 2 && one.node.health.is_ready()).await;
-    assert!(life(&one).unwrap() > before);
-    assert_eq!(produce_somewhere(&[&one], "orders", "x").await, 0);
+    deferred.disconnected.store(false, Ordering::Release);
+    wait_until("it leads again", || {
+        led_count(&one) == 2 && one.node.health.is_ready()
+    })
+    .await;
+    assert!(incarnation(&one).unwrap() > before);
+    assert_eq!(produce_to_any(&[&one], "orders", "x").await, 0);
     one.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_without_the_metadata_store_ends_at_its_time_limit() {
     let dir = TempDir::new().unwrap();
-    let late = Arc::new(Late::default());
+    let deferred = Arc::new(DeferredMetadataStore::default());
     let settings = settings(dir.path(), "one", &["--drain-timeout=1s", "--lease-ttl=5m"]);
-    let one = Agent::start_on(settings, late.clone(), Traces::default())
+    let one = Agent::start_with_deferred_metadata(settings, deferred.clone(), OptionalTracer::default())
         .await
         .unwrap();
-    until("it is ready", || one.node.health.is_ready()).await;
-    create(&one, "orders", 1).await;
-    late.cut.store(true, Ordering::Release);
+    wait_until("it is ready", || one.node.health.is_ready()).await;
+    create_topic(&one, "orders", 1).await;
+    deferred.disconnected.store(true, Ordering::Release);
     let node = one.node.clone();
     one.drain().await;
-    assert!(node.life().is_none());
+    assert!(node.session().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_life_sealed_by_another_of_the_same_name_ends_and_a_new_one_begins() {
     let dir = TempDir::new().unwrap();
-    let one = agent(dir.path(), "one").await;
-    create(&one, "orders", 2).await;
-    let before = life(&one).unwrap();
+    let one = start_agent(dir.path(), "one").await;
+    create_topic(&one, "orders", 2).await;
+    let before = incarnation(&one).unwrap();
     let impostor = registration(&one.node.settings, one.addresses());
     one.node.metadata.register_agent(&impostor).await.unwrap();
-    until("a new incarnation leads", || {
-        life(&one).is_some_and(|now| now > before) && held(&one) == 2
+    wait_until("a new incarnation leads", || {
+        incarnation(&one).is_some_and(|now| now > before) && led_count(&one) == 2
     })
     .await;
     one.drain().await;
@@ -344,18 +364,18 @@ async fn a_life_sealed_by_another_of_the_same_name_ends_and_a_new_one_begins() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_topic_is_let_go_and_new_partitions_are_taken_up() {
     let dir = TempDir::new().unwrap();
-    let one = agent(dir.path(), "one").await;
-    create(&one, "orders", 2).await;
-    create(&one, "payments", 3).await;
+    let one = start_agent(dir.path(), "one").await;
+    create_topic(&one, "orders", 2).await;
+    create_topic(&one, "payments", 3).await;
     let grown = v1::AlterTopicRequest {
         name: "orders".to_owned(),
         partitions: 4,
         ..v1::AlterTopicRequest::default()
     };
     assert_eq!(topics::alter(&one.node, grown).await.unwrap().partitions.len(), 4);
-    assert_eq!(held(&one), 7);
+    assert_eq!(led_count(&one), 7);
     topics::delete(&one.node, "payments").await.unwrap();
-    until("its partitions are released", || held(&one) == 4).await;
+    wait_until("its partitions are released", || led_count(&one) == 4).await;
     let error = topics::describe(&one.node, "payments").await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::UnknownTopicOrPartition);
     one.drain().await;
@@ -364,10 +384,16 @@ async fn a_deleted_topic_is_let_go_and_new_partitions_are_taken_up() {
 #[test]
 fn clients_are_told_an_address_that_they_can_reach() {
     let everywhere = "0.0.0.0:50051".parse().unwrap();
-    assert_eq!(advertised(everywhere, false, Some("agent-0")), "agent-0:50051");
-    assert_eq!(advertised(everywhere, true, Some("agent-0")), "127.0.0.1:50051");
     assert_eq!(
-        advertised("10.0.0.7:1".parse().unwrap(), false, Some("agent-0")),
+        advertised_address(everywhere, false, Some("agent-0")),
+        "agent-0:50051"
+    );
+    assert_eq!(
+        advertised_address(everywhere, true, Some("agent-0")),
+        "127.0.0.1:50051"
+    );
+    assert_eq!(
+        advertised_address("10.0.0.7:1".parse().unwrap(), false, Some("agent-0")),
         "10.0.0.7:1"
     );
 }

@@ -9,25 +9,25 @@ use std::{
 use axum::{Json, extract::State, http::Uri};
 use serde::{Deserialize, Serialize};
 use streamhouse_core::{Error, ErrorCode, Incarnation};
-use streamhouse_metadata::AgentRecord;
+use streamhouse_metadata::AgentEntry;
 
 use super::{
-    Console,
-    answer::{Answer, Part, asked},
+    ConsoleState,
+    api::{ApiResult, PageRange, parse_query},
     overview::millis,
 };
 use crate::{
-    directory::{Topic, View},
-    metrics::Job,
-    topics::reached,
+    directory::{ClusterView, DirectoryTopic},
+    metrics::BackgroundJob,
+    topics::require_view,
 };
 
 /// Rows in one response: the default and the maximum.
-const ROWS: (usize, usize) = (100, 500);
+const PAGE_ROWS: (usize, usize) = (100, 500);
 
 #[derive(Debug, Serialize)]
-pub(super) struct List {
-    agents: Vec<Row>,
+pub(super) struct AgentListPage {
+    agents: Vec<AgentRow>,
     /// Lease duration without a renewal.
     lease_ttl_ms: u64,
     /// Time of the last lease renewal of the serving agent, in milliseconds since 1970; `None`
@@ -39,7 +39,7 @@ pub(super) struct List {
 }
 
 #[derive(Debug, Serialize)]
-struct Row {
+struct AgentRow {
     agent_id: String,
     node_id: i32,
     incarnation: i64,
@@ -56,15 +56,15 @@ struct Row {
     group_slots: usize,
 }
 
-pub(super) async fn list(State(console): State<Arc<Console>>) -> Answer<List> {
+pub(super) async fn list_agents(State(console): State<Arc<ConsoleState>>) -> ApiResult<AgentListPage> {
     let node = &console.node;
-    let view = reached(node).await?;
-    let me = node.life().map(|life| life.incarnation);
-    let leases = leases(&view);
-    let mut agents: Vec<Row> = view
+    let view = require_view(node).await?;
+    let me = node.session().map(|life| life.incarnation);
+    let leases = count_leases(&view);
+    let mut agents: Vec<AgentRow> = view
         .agents()
         .map(|agent| {
-            row(
+            agent_row(
                 agent,
                 me,
                 leases.get(&agent.incarnation).copied().unwrap_or_default(),
@@ -72,17 +72,17 @@ pub(super) async fn list(State(console): State<Arc<Console>>) -> Answer<List> {
         })
         .collect();
     agents.sort_by(|a, b| a.agent_id.cmp(&b.agent_id));
-    Ok(Json(List {
+    Ok(Json(AgentListPage {
         agents,
         lease_ttl_ms: millis(node.settings.lease_ttl),
-        own_renewal_ms: node.metrics.job_last_success_ms(Job::Renew),
+        own_renewal_ms: node.metrics.job_last_success_ms(BackgroundJob::Renew),
         now_ms: node.clock.now_ms(),
         ended_lives: view.snapshot.unswept.len(),
     }))
 }
 
-fn row(agent: &AgentRecord, me: Option<Incarnation>, (leases, group_slots): (usize, usize)) -> Row {
-    Row {
+fn agent_row(agent: &AgentEntry, me: Option<Incarnation>, (leases, group_slots): (usize, usize)) -> AgentRow {
+    AgentRow {
         agent_id: agent.agent_id.clone(),
         node_id: agent.node_id,
         incarnation: agent.incarnation.0,
@@ -98,7 +98,7 @@ fn row(agent: &AgentRecord, me: Option<Incarnation>, (leases, group_slots): (usi
 }
 
 /// Counts the partitions and coordinator slots that each incarnation leads.
-fn leases(view: &View) -> HashMap<Incarnation, (usize, usize)> {
+fn count_leases(view: &ClusterView) -> HashMap<Incarnation, (usize, usize)> {
     let mut leases: HashMap<Incarnation, (usize, usize)> = HashMap::new();
     for topic in view.topics() {
         for holder in topic.record.partitions.iter().filter_map(|p| p.holder) {
@@ -111,20 +111,20 @@ fn leases(view: &View) -> HashMap<Incarnation, (usize, usize)> {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct OneAsked {
+struct AgentDetailsQuery {
     id: String,
     offset: Option<usize>,
     limit: Option<usize>,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct One {
+pub(super) struct AgentDetails {
     #[serde(flatten)]
-    agent: Row,
+    agent: AgentRow,
     /// Total number of leases.
     total: usize,
     #[serde(flatten)]
-    part: Part,
+    part: PageRange,
     partitions: Vec<LeaseRow>,
 }
 
@@ -136,10 +136,10 @@ struct LeaseRow {
     internal: bool,
 }
 
-pub(super) async fn one(State(console): State<Arc<Console>>, uri: Uri) -> Answer<One> {
-    let wanted: OneAsked = asked(&uri)?;
-    let part = Part::new(wanted.offset, wanted.limit, ROWS.0, ROWS.1);
-    let view = reached(&console.node).await?;
+pub(super) async fn get_agent(State(console): State<Arc<ConsoleState>>, uri: Uri) -> ApiResult<AgentDetails> {
+    let wanted: AgentDetailsQuery = parse_query(&uri)?;
+    let part = PageRange::new(wanted.offset, wanted.limit, PAGE_ROWS.0, PAGE_ROWS.1);
+    let view = require_view(&console.node).await?;
     let agent = view.agents().find(|agent| agent.agent_id == wanted.id);
     let agent = agent.ok_or_else(|| {
         let message = format!(
@@ -148,8 +148,11 @@ pub(super) async fn one(State(console): State<Arc<Console>>, uri: Uri) -> Answer
         );
         Error::new(ErrorCode::UnknownTopicOrPartition, message)
     })?;
-    let counts = leases(&view).get(&agent.incarnation).copied().unwrap_or_default();
-    let topics: BTreeMap<&str, &Arc<Topic>> =
+    let counts = count_leases(&view)
+        .get(&agent.incarnation)
+        .copied()
+        .unwrap_or_default();
+    let topics: BTreeMap<&str, &Arc<DirectoryTopic>> =
         view.topics().map(|topic| (&*topic.record.name, topic)).collect();
     let led = topics.values().flat_map(|topic| {
         let partitions = topic.record.partitions.iter().enumerate();
@@ -162,10 +165,10 @@ pub(super) async fn one(State(console): State<Arc<Console>>, uri: Uri) -> Answer
                 internal: topic.record.internal,
             })
     });
-    Ok(Json(One {
+    Ok(Json(AgentDetails {
         total: counts.0 + counts.1,
         part,
-        partitions: part.of(led),
-        agent: row(agent, console.node.life().map(|life| life.incarnation), counts),
+        partitions: part.select(led),
+        agent: agent_row(agent, console.node.session().map(|life| life.incarnation), counts),
     }))
 }

@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::answer::Problem;
+use super::api::ApiError;
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
@@ -39,21 +39,21 @@ assets! {
 }
 
 /// Serves the page.
-pub(super) async fn page() -> Response {
-    answer(HTML, PAGE)
+pub(super) async fn get_index() -> Response {
+    asset_response(HTML, PAGE)
 }
 
 /// Serves one of the page's files.
-pub(super) async fn asset(Path(name): Path<String>) -> Response {
+pub(super) async fn get_asset(Path(name): Path<String>) -> Response {
     match ASSETS.iter().find(|(asset, _, _)| *asset == name) {
-        Some((_, kind, contents)) => answer(kind, contents),
-        None => Problem::not_found("the console has no file of this name").into_response(),
+        Some((_, kind, contents)) => asset_response(kind, contents),
+        None => ApiError::not_found("the console has no file of this name").into_response(),
     }
 }
 
 /// Closes the connection after each file: browsers open several connections for them, and the port
 /// allows only a limited number.
-fn answer(kind: &'static str, contents: &'static str) -> Response {
+fn asset_response(kind: &'static str, contents: &'static str) -> Response {
     let headers = [(header::CONTENT_TYPE, kind), (header::CONNECTION, "close")];
     (headers, contents).into_response()
 }

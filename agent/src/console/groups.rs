@@ -14,50 +14,50 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use streamhouse_core::{
     Error, PartitionUid,
-    consumer_protocol::{Assignment, PROTOCOL_TYPE},
+    consumer_protocol::{ConsumerAssignment, PROTOCOL_TYPE},
     protocol::v1,
 };
 use streamhouse_metadata::{CommittedOffset, LogBounds};
 
 use super::{
-    Console, SHARED,
-    answer::{Answer, Part, asked, holds},
-    kept::Kept,
-    shared,
+    CACHE_TTL, ConsoleState,
+    api::{ApiResult, PageRange, name_contains, parse_query},
+    new_cache,
+    ttl_cache::TtlCache,
 };
-use crate::node::Node;
+use crate::node::AgentNode;
 
 /// Rows of groups in one response, default and maximum: each costs a query.
-const GROUPS: (usize, usize) = (25, 50);
+const GROUP_ROWS: (usize, usize) = (25, 50);
 /// Rows of partitions in one response, default and maximum.
-const PARTITIONS: (usize, usize) = (50, 200);
+const PARTITION_ROWS: (usize, usize) = (50, 200);
 /// Maximum number of members shown of one group.
-const MEMBERS: usize = 200;
+const MAX_MEMBERS_SHOWN: usize = 200;
 /// Groups whose offsets are read concurrently.
-const AT_ONCE: usize = 4;
+const CONCURRENT_OFFSET_READS: usize = 4;
 
 /// Responses that concurrent requests share.
 #[derive(Debug)]
-pub(super) struct Shared {
-    listing: Kept<(), Vec<v1::GroupListing>>,
+pub(super) struct GroupPageCache {
+    listing: TtlCache<(), Vec<v1::GroupListing>>,
     /// By filter and range.
-    pages: Kept<(String, Part), List>,
-    one: Kept<String, Whole>,
+    pages: TtlCache<(String, PageRange), GroupListPage>,
+    details: TtlCache<String, GroupWithProgress>,
 }
 
-impl Default for Shared {
+impl Default for GroupPageCache {
     fn default() -> Self {
         Self {
-            listing: shared(SHARED),
-            pages: shared(SHARED),
-            one: shared(SHARED),
+            listing: new_cache(CACHE_TTL),
+            pages: new_cache(CACHE_TTL),
+            details: new_cache(CACHE_TTL),
         }
     }
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ListAsked {
+struct GroupListQuery {
     #[serde(default)]
     filter: String,
     offset: Option<usize>,
@@ -65,16 +65,16 @@ struct ListAsked {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct List {
+pub(super) struct GroupListPage {
     total: usize,
     matched: usize,
     #[serde(flatten)]
-    part: Part,
-    groups: Vec<Row>,
+    part: PageRange,
+    groups: Vec<GroupRow>,
 }
 
 #[derive(Debug, Serialize)]
-struct Row {
+struct GroupRow {
     group_id: String,
     state: String,
     members: u32,
@@ -86,45 +86,55 @@ struct Row {
     last_commit_ms: Option<i64>,
 }
 
-pub(super) async fn list(State(console): State<Arc<Console>>, uri: Uri) -> Answer<Arc<List>> {
-    let wanted: ListAsked = asked(&uri)?;
-    let part = Part::new(wanted.offset, wanted.limit, GROUPS.0, GROUPS.1);
+pub(super) async fn list_groups(
+    State(console): State<Arc<ConsoleState>>,
+    uri: Uri,
+) -> ApiResult<Arc<GroupListPage>> {
+    let wanted: GroupListQuery = parse_query(&uri)?;
+    let part = PageRange::new(wanted.offset, wanted.limit, GROUP_ROWS.0, GROUP_ROWS.1);
     let key = (wanted.filter, part);
-    let page = console.groups.pages.get(&key, read_page(&console, &key.0, part));
+    let page = console
+        .groups
+        .pages
+        .get_or_fetch(&key, load_group_page(&console, &key.0, part));
     Ok(Json(page.await?))
 }
 
-async fn read_page(console: &Console, filter: &str, part: Part) -> Result<List, Error> {
+async fn load_group_page(
+    console: &ConsoleState,
+    filter: &str,
+    part: PageRange,
+) -> Result<GroupListPage, Error> {
     let ask = async {
         let mut groups = console.coordinator.list_groups().await?.groups;
         groups.sort_by(|a, b| a.group_id.cmp(&b.group_id));
         Ok(groups)
     };
-    let all = console.groups.listing.get(&(), ask).await?;
-    let matched = || all.iter().filter(|group| holds(&group.group_id, filter));
+    let all = console.groups.listing.get_or_fetch(&(), ask).await?;
+    let matched = || all.iter().filter(|group| name_contains(&group.group_id, filter));
     let store = &console.node.metadata;
-    let shown = stream::iter(part.of(matched().cloned()))
+    let shown = stream::iter(part.select(matched().cloned()))
         .map(|group| async move {
             let offsets = store.fetch_offsets(&group.group_id).await?;
             Ok::<_, Error>((group, offsets))
         })
-        .buffered(AT_ONCE)
+        .buffered(CONCURRENT_OFFSET_READS)
         .try_collect::<Vec<_>>()
         .await?;
     let committed = shown.iter().flat_map(|(_, offsets)| offsets);
-    let bounds = bounds(&console.node, committed.map(|offset| offset.uid)).await?;
-    let groups = shown.iter().map(|(group, offsets)| Row {
+    let bounds = read_bounds(&console.node, committed.map(|offset| offset.uid)).await?;
+    let groups = shown.iter().map(|(group, offsets)| GroupRow {
         group_id: group.group_id.clone(),
         state: group.state.clone(),
         members: group.members,
         partitions: offsets.len(),
         lag: offsets
             .iter()
-            .map(|at| lag(bounds.get(&at.uid), Some(at.offset)))
+            .map(|at| compute_lag(bounds.get(&at.uid), Some(at.offset)))
             .sum(),
         last_commit_ms: offsets.iter().map(|offset| offset.committed_at_ms).max(),
     });
-    Ok(List {
+    Ok(GroupListPage {
         total: all.len(),
         matched: matched().count(),
         part,
@@ -132,8 +142,8 @@ async fn read_page(console: &Console, filter: &str, part: Part) -> Result<List, 
     })
 }
 
-async fn bounds(
-    node: &Node,
+async fn read_bounds(
+    node: &AgentNode,
     partitions: impl Iterator<Item = PartitionUid>,
 ) -> Result<HashMap<PartitionUid, LogBounds>, Error> {
     let partitions: BTreeSet<PartitionUid> = partitions.collect();
@@ -146,7 +156,7 @@ async fn bounds(
 
 /// Returns the number of records between the group's next offset and the high watermark; 0 if the
 /// partition was deleted.
-fn lag(bounds: Option<&LogBounds>, committed: Option<i64>) -> i64 {
+fn compute_lag(bounds: Option<&LogBounds>, committed: Option<i64>) -> i64 {
     let Some(bounds) = bounds else { return 0 };
     let next = committed.unwrap_or(bounds.log_start).max(bounds.log_start);
     (bounds.high_watermark - next).max(0)
@@ -154,7 +164,7 @@ fn lag(bounds: Option<&LogBounds>, committed: Option<i64>) -> i64 {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct OneAsked {
+struct GroupDetailsQuery {
     id: String,
     offset: Option<usize>,
     limit: Option<usize>,
@@ -162,14 +172,14 @@ struct OneAsked {
 
 /// A group with its progress in all partitions.
 #[derive(Debug)]
-struct Whole {
+struct GroupWithProgress {
     group: v1::GroupDescription,
-    places: Vec<Place>,
+    places: Vec<PartitionProgress>,
 }
 
 /// The progress of a group in one partition.
 #[derive(Debug, Clone, Serialize)]
-struct Place {
+struct PartitionProgress {
     topic: String,
     partition: i32,
     committed: Option<i64>,
@@ -182,7 +192,7 @@ struct Place {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct One {
+pub(super) struct GroupDetails {
     group_id: String,
     state: String,
     generation: i32,
@@ -191,16 +201,16 @@ pub(super) struct One {
     coordinator: String,
     lag: i64,
     members_total: usize,
-    members: Vec<Member>,
+    members: Vec<GroupMemberRow>,
     /// Total number of partitions.
     total: usize,
     #[serde(flatten)]
-    part: Part,
-    partitions: Vec<Place>,
+    part: PageRange,
+    partitions: Vec<PartitionProgress>,
 }
 
 #[derive(Debug, Serialize)]
-struct Member {
+struct GroupMemberRow {
     member_id: String,
     group_instance_id: String,
     client_id: String,
@@ -208,23 +218,27 @@ struct Member {
     partitions: usize,
 }
 
-pub(super) async fn one(State(console): State<Arc<Console>>, uri: Uri) -> Answer<One> {
-    let wanted: OneAsked = asked(&uri)?;
-    let part = Part::new(wanted.offset, wanted.limit, PARTITIONS.0, PARTITIONS.1);
+pub(super) async fn get_group(State(console): State<Arc<ConsoleState>>, uri: Uri) -> ApiResult<GroupDetails> {
+    let wanted: GroupDetailsQuery = parse_query(&uri)?;
+    let part = PageRange::new(wanted.offset, wanted.limit, PARTITION_ROWS.0, PARTITION_ROWS.1);
     let whole = console
         .groups
-        .one
-        .get(&wanted.id, read_whole(&console, &wanted.id))
+        .details
+        .get_or_fetch(&wanted.id, load_group(&console, &wanted.id))
         .await?;
-    let Whole { group, places } = whole.as_ref();
-    let members = group.members.iter().take(MEMBERS).map(|member| Member {
-        member_id: member.member_id.clone(),
-        group_instance_id: member.group_instance_id.clone(),
-        client_id: member.client_id.clone(),
-        client_host: member.client_host.clone(),
-        partitions: assigned(group, member).partitions.len(),
-    });
-    Ok(Json(One {
+    let GroupWithProgress { group, places } = whole.as_ref();
+    let members = group
+        .members
+        .iter()
+        .take(MAX_MEMBERS_SHOWN)
+        .map(|member| GroupMemberRow {
+            member_id: member.member_id.clone(),
+            group_instance_id: member.group_instance_id.clone(),
+            client_id: member.client_id.clone(),
+            client_host: member.client_host.clone(),
+            partitions: decode_assignment(group, member).partitions.len(),
+        });
+    Ok(Json(GroupDetails {
         group_id: group.group_id.clone(),
         state: group.state.clone(),
         generation: group.generation,
@@ -239,34 +253,34 @@ pub(super) async fn one(State(console): State<Arc<Console>>, uri: Uri) -> Answer
         members: members.collect(),
         total: places.len(),
         part,
-        partitions: part.of(places.iter().cloned()),
+        partitions: part.select(places.iter().cloned()),
     }))
 }
 
 /// Decodes a member's assignment; empty if the group uses an unknown protocol type.
-fn assigned(group: &v1::GroupDescription, member: &v1::GroupMember) -> Assignment {
+fn decode_assignment(group: &v1::GroupDescription, member: &v1::GroupMember) -> ConsumerAssignment {
     if group.protocol_type != PROTOCOL_TYPE {
-        return Assignment::default();
+        return ConsumerAssignment::default();
     }
-    Assignment::decode(member.assignment.clone()).unwrap_or_default()
+    ConsumerAssignment::decode(member.assignment.clone()).unwrap_or_default()
 }
 
 /// A partition of a group before its log bounds are read.
 #[derive(Debug, Default)]
-struct Found {
+struct GroupPartition {
     /// `None` if the partition does not exist.
     uid: Option<PartitionUid>,
     committed: Option<CommittedOffset>,
     reader: String,
 }
 
-async fn read_whole(console: &Console, id: &str) -> Result<Whole, Error> {
-    let group = console.coordinator.look(id).await?;
+async fn load_group(console: &ConsoleState, id: &str) -> Result<GroupWithProgress, Error> {
+    let group = console.coordinator.describe_or_load(id).await?;
     let committed = console.node.metadata.fetch_offsets(id).await?;
     let view = console.node.directory.view();
-    let mut partitions: BTreeMap<(String, i32), Found> = BTreeMap::new();
+    let mut partitions: BTreeMap<(String, i32), GroupPartition> = BTreeMap::new();
     for offset in committed {
-        let found = Found {
+        let found = GroupPartition {
             uid: Some(offset.uid),
             reader: String::new(),
             committed: Some(offset.clone()),
@@ -274,32 +288,32 @@ async fn read_whole(console: &Console, id: &str) -> Result<Whole, Error> {
         partitions.insert((offset.topic, offset.partition), found);
     }
     for member in &group.members {
-        for assigned in assigned(&group, member).partitions {
+        for assigned in decode_assignment(&group, member).partitions {
             let record = view.partition(&assigned.topic, assigned.partition);
             let found = partitions
                 .entry((assigned.topic, assigned.partition))
-                .or_insert_with(|| Found {
+                .or_insert_with(|| GroupPartition {
                     uid: record.map(|record| record.uid),
-                    ..Found::default()
+                    ..GroupPartition::default()
                 });
             found.reader.clone_from(&member.member_id);
         }
     }
-    let bounds = bounds(&console.node, partitions.values().filter_map(|found| found.uid)).await?;
+    let bounds = read_bounds(&console.node, partitions.values().filter_map(|found| found.uid)).await?;
     let places = partitions.into_iter().map(|((topic, partition), found)| {
         let bounds = found.uid.and_then(|uid| bounds.get(&uid));
         let committed = found.committed.as_ref();
-        Place {
+        PartitionProgress {
             topic,
             partition,
-            lag: lag(bounds, committed.map(|at| at.offset)),
+            lag: compute_lag(bounds, committed.map(|at| at.offset)),
             committed: committed.map(|at| at.offset),
             committed_at_ms: committed.map(|at| at.committed_at_ms),
             high_watermark: bounds.map(|bounds| bounds.high_watermark),
             member_id: found.reader,
         }
     });
-    Ok(Whole {
+    Ok(GroupWithProgress {
         group,
         places: places.collect(),
     })
@@ -323,8 +337,8 @@ mod tests {
             (Some(25), 0),
             (Some(99), 0),
         ] {
-            assert_eq!(lag(Some(&bounds), committed), behind, "{committed:?}");
+            assert_eq!(compute_lag(Some(&bounds), committed), behind, "{committed:?}");
         }
-        assert_eq!(lag(None, Some(3)), 0);
+        assert_eq!(compute_lag(None, Some(3)), 0);
     }
 }

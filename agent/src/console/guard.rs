@@ -15,16 +15,16 @@ use tokio::{
     time::{Duration, timeout},
 };
 
-use super::answer::Problem;
+use super::api::ApiError;
 
 /// Maximum number of concurrent API calls. A page sends one after the other.
-const CALLS: usize = 16;
+const MAX_CONCURRENT_CALLS: usize = 16;
 /// Maximum duration of one API call.
-const LONGEST: Duration = Duration::from_secs(10);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Tell browsers to load nothing from elsewhere, to run only the console's own files, to refuse
 /// framing, and to send no referrer.
-const HEADERS: [(HeaderName, &str); 6] = [
+const SECURITY_HEADERS: [(HeaderName, &str); 6] = [
     (
         header::CONTENT_SECURITY_POLICY,
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; \
@@ -43,20 +43,20 @@ const HEADERS: [(HeaderName, &str); 6] = [
     ),
 ];
 /// Responses hold records, and the page itself changes with the agent's version.
-const CACHE: &str = "no-store";
+const CACHE_CONTROL_VALUE: &str = "no-store";
 
 /// The state of the middleware.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(super) struct ConsoleGuard {
     calls: Semaphore,
     only_local: bool,
 }
 
-impl Gate {
+impl ConsoleGuard {
     /// Creates the guard. With `only_local` the `Host` header must name this machine.
     pub(super) fn new(only_local: bool) -> Self {
         Self {
-            calls: Semaphore::new(CALLS),
+            calls: Semaphore::new(MAX_CONCURRENT_CALLS),
             only_local,
         }
     }
@@ -64,45 +64,60 @@ impl Gate {
 
 /// Wraps every request: refuses requests for foreign host names, which a page of another origin
 /// could use to reach this port (DNS rebinding), and sets the security headers.
-pub(super) async fn guarded(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
-    let mut response = if gate.only_local && !names_this_machine(request.headers()) {
-        refused("this console is served on this machine only; open it by localhost or a loopback address")
+pub(super) async fn secure_response(
+    State(gate): State<Arc<ConsoleGuard>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut response = if gate.only_local && !has_local_host(request.headers()) {
+        forbidden_response(
+            "this console is served on this machine only; open it by localhost or a loopback address",
+        )
     } else {
         next.run(request).await
     };
     let headers = response.headers_mut();
-    for (name, value) in HEADERS {
+    for (name, value) in SECURITY_HEADERS {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(CACHE));
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static(CACHE_CONTROL_VALUE),
+    );
     response
 }
 
 /// Wraps API requests: refuses those from pages of other sites, and limits concurrency and
 /// duration.
-pub(super) async fn bounded(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+pub(super) async fn limit_calls(
+    State(gate): State<Arc<ConsoleGuard>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let site = request.headers().get("sec-fetch-site");
     if site.is_some_and(|site| site == "cross-site" || site == "same-site") {
-        return refused("the console's API accepts requests of its own page only");
+        return forbidden_response("the console's API accepts requests of its own page only");
     }
     let Ok(_call) = gate.calls.try_acquire() else {
         let error = Error::new(
             ErrorCode::ResourceExhausted,
             "the console is busy; try again in a moment",
         );
-        return Problem::from(error).into_response();
+        return ApiError::from(error).into_response();
     };
-    timeout(LONGEST, next.run(request)).await.unwrap_or_else(|_| {
-        let message = format!(
-            "the request took longer than {} s; the metadata store or the object store may be slow",
-            LONGEST.as_secs()
-        );
-        Problem::from(Error::new(ErrorCode::RequestTimedOut, message)).into_response()
-    })
+    timeout(CALL_TIMEOUT, next.run(request))
+        .await
+        .unwrap_or_else(|_| {
+            let message = format!(
+                "the request took longer than {} s; the metadata store or the object store may be slow",
+                CALL_TIMEOUT.as_secs()
+            );
+            ApiError::from(Error::new(ErrorCode::RequestTimedOut, message)).into_response()
+        })
 }
 
-fn refused(message: &'static str) -> Response {
-    Problem::new(
+fn forbidden_response(message: &'static str) -> Response {
+    ApiError::new(
         StatusCode::FORBIDDEN,
         Error::new(ErrorCode::PolicyViolation, message),
     )
@@ -111,15 +126,15 @@ fn refused(message: &'static str) -> Response {
 
 /// Returns whether the requested host names this machine. Clients without a `Host` header are not
 /// browsers and pass.
-fn names_this_machine(headers: &HeaderMap) -> bool {
+fn has_local_host(headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(header::HOST) else {
         return true;
     };
     let authority = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
-    authority.is_some_and(|authority| is_local(authority.host()))
+    authority.is_some_and(|authority| is_local_host(authority.host()))
 }
 
-fn is_local(host: &str) -> bool {
+fn is_local_host(host: &str) -> bool {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     match bare.parse::<IpAddr>() {
@@ -146,7 +161,7 @@ mod tests {
             "localhost.:80",
         ] {
             let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(local))]);
-            assert!(names_this_machine(&headers), "{local}");
+            assert!(has_local_host(&headers), "{local}");
         }
         for foreign in [
             "evil.example",
@@ -161,8 +176,8 @@ mod tests {
             "a b",
         ] {
             let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(foreign))]);
-            assert!(!names_this_machine(&headers), "{foreign}");
+            assert!(!has_local_host(&headers), "{foreign}");
         }
-        assert!(names_this_machine(&HeaderMap::new()));
+        assert!(has_local_host(&HeaderMap::new()));
     }
 }

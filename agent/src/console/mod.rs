@@ -2,22 +2,22 @@
 //! port. Served only if the setting `console` is on.
 //!
 //! Guarantees: the console changes nothing. Its load on the metadata store does not depend on the
-//! number of open pages: shared responses are cached ([`kept`]). Records are read like consumers
+//! number of open pages: shared responses are cached ([`ttl_cache`]). Records are read like consumers
 //! read them, within the same budgets, and bounded by what a page can show. Every response forbids
 //! the browser to load anything from elsewhere ([`guard`]), and none contains a setting that may be
 //! secret.
 
 mod agents;
-mod answer;
+mod api;
 mod assets;
 mod field;
 mod groups;
 mod guard;
-mod kept;
 mod overview;
 mod rates;
 mod records;
 mod topics;
+mod ttl_cache;
 
 use std::sync::Arc;
 
@@ -33,71 +33,71 @@ use tokio::{
 };
 
 #[cfg(test)]
-pub(crate) use self::rates::COUNTED;
-use self::{answer::Problem, guard::Gate, kept::Kept};
-use crate::{groups::Coordinator, node::Node};
+pub(crate) use self::rates::EXPOSED_METRICS;
+use self::{api::ApiError, guard::ConsoleGuard, ttl_cache::TtlCache};
+use crate::{groups::GroupCoordinator, node::AgentNode};
 
 /// Time to live of shared responses; a page refreshes every two seconds.
-const SHARED: Duration = Duration::from_millis(1500);
+const CACHE_TTL: Duration = Duration::from_millis(1500);
 /// Entries of each cache; one per distinct page that is open.
-const KEPT: usize = 64;
+const CACHE_CAPACITY: usize = 64;
 /// Maximum number of concurrent record reads.
-const READS: usize = 2;
+const CONCURRENT_RECORD_READS: usize = 2;
 
 /// The shared state of all request handlers.
 #[derive(Debug)]
-struct Console {
-    node: Arc<Node>,
-    coordinator: Arc<Coordinator>,
+struct ConsoleState {
+    node: Arc<AgentNode>,
+    coordinator: Arc<GroupCoordinator>,
     started: Instant,
-    topics: topics::Shared,
-    groups: groups::Shared,
+    topics: topics::TopicPageCache,
+    groups: groups::GroupPageCache,
     reads: Semaphore,
 }
 
 /// Builds the console's routes. `only_local` says that the port is bound to a loopback address;
 /// then only host names of this machine are accepted.
-pub fn router(node: Arc<Node>, coordinator: Arc<Coordinator>, only_local: bool) -> Router {
-    let console = Arc::new(Console {
+pub fn router(node: Arc<AgentNode>, coordinator: Arc<GroupCoordinator>, only_local: bool) -> Router {
+    let console = Arc::new(ConsoleState {
         node,
         coordinator,
         started: Instant::now(),
-        topics: topics::Shared::default(),
-        groups: groups::Shared::default(),
-        reads: Semaphore::new(READS),
+        topics: topics::TopicPageCache::default(),
+        groups: groups::GroupPageCache::default(),
+        reads: Semaphore::new(CONCURRENT_RECORD_READS),
     });
-    let gate = Arc::new(Gate::new(only_local));
+    let gate = Arc::new(ConsoleGuard::new(only_local));
     let api = Router::new()
-        .route("/overview", get(overview::overview))
-        .route("/topics", get(topics::list))
-        .route("/topic", get(topics::one))
-        .route("/groups", get(groups::list))
-        .route("/group", get(groups::one))
-        .route("/agents", get(agents::list))
-        .route("/agent", get(agents::one))
-        .route("/rates", get(rates::rates))
-        .route("/records", get(records::records))
-        .fallback(nothing)
-        .layer(from_fn_with_state(gate.clone(), guard::bounded));
+        .route("/overview", get(overview::get_overview))
+        .route("/topics", get(topics::list_topics))
+        .route("/topic", get(topics::get_topic))
+        .route("/groups", get(groups::list_groups))
+        .route("/group", get(groups::get_group))
+        .route("/agents", get(agents::list_agents))
+        .route("/agent", get(agents::get_agent))
+        .route("/rates", get(rates::get_rates))
+        .route("/records", get(records::get_records))
+        .fallback(unknown_endpoint)
+        .layer(from_fn_with_state(gate.clone(), guard::limit_calls));
     Router::new()
-        .route("/", there())
-        .route("/console", there())
-        .route("/console/", get(assets::page))
-        .route("/console/{asset}", get(assets::asset))
+        .route("/", redirect_to_console())
+        .route("/console", redirect_to_console())
+        .route("/console/", get(assets::get_index))
+        .route("/console/{asset}", get(assets::get_asset))
         .nest("/console/api", api)
-        .layer(from_fn_with_state(gate, guard::guarded))
+        .layer(from_fn_with_state(gate, guard::secure_response))
         .with_state(console)
 }
 
 /// Redirects to the page.
-fn there() -> MethodRouter<Arc<Console>> {
+fn redirect_to_console() -> MethodRouter<Arc<ConsoleState>> {
     get(|| async { Redirect::temporary("/console/") })
 }
 
-async fn nothing() -> Problem {
-    Problem::not_found("the console has no such endpoint")
+async fn unknown_endpoint() -> ApiError {
+    ApiError::not_found("the console has no such endpoint")
 }
 
-fn shared<K: Eq + std::hash::Hash + Clone, V>(for_long: Duration) -> Kept<K, V> {
-    Kept::new(for_long, KEPT)
+fn new_cache<K: Eq + std::hash::Hash + Clone, V>(for_long: Duration) -> TtlCache<K, V> {
+    TtlCache::new(for_long, CACHE_CAPACITY)
 }

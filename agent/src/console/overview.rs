@@ -6,26 +6,26 @@ use std::sync::Arc;
 use axum::{Json, extract::State};
 use serde::Serialize;
 
-use super::{Console, answer::Answer};
-use crate::{health::Condition, node::Node};
+use super::{ConsoleState, api::ApiResult};
+use crate::{health::ReadinessCondition, node::AgentNode};
 
 #[derive(Debug, Serialize)]
-pub(super) struct Overview {
+pub(super) struct ClusterOverview {
     cluster_id: String,
     /// Wall clock of the serving agent.
     now_ms: i64,
     /// Time since this agent saw the cluster change: a topic, an agent or a leader.
     changed_ms_ago: u64,
-    counts: Counts,
-    agent: This,
+    counts: ClusterCounts,
+    agent: ServingAgent,
     ready: bool,
-    conditions: Vec<Needed>,
+    conditions: Vec<ConditionRow>,
     object_store: String,
     metadata_store: &'static str,
 }
 
 #[derive(Debug, Serialize)]
-struct Counts {
+struct ClusterCounts {
     agents: usize,
     topics: usize,
     partitions: usize,
@@ -35,7 +35,7 @@ struct Counts {
 
 /// The agent that serves the request.
 #[derive(Debug, Serialize)]
-pub(super) struct This {
+pub(super) struct ServingAgent {
     agent_id: String,
     /// 0 while the agent is not registered.
     incarnation: i64,
@@ -44,52 +44,52 @@ pub(super) struct This {
 }
 
 #[derive(Debug, Serialize)]
-struct Needed {
+struct ConditionRow {
     condition: &'static str,
     met: bool,
     reason: Option<String>,
 }
 
-pub(super) async fn overview(State(console): State<Arc<Console>>) -> Answer<Overview> {
+pub(super) async fn get_overview(State(console): State<Arc<ConsoleState>>) -> ApiResult<ClusterOverview> {
     let node = &console.node;
     let view = node.directory.view();
-    let (led, leaderless) = view.led(false);
-    let counts = Counts {
+    let (led, leaderless) = view.count_led(false);
+    let counts = ClusterCounts {
         agents: view.agents().count(),
         topics: view.topics().filter(|topic| !topic.record.internal).count(),
         partitions: led + leaderless,
         leaderless,
     };
     let unmet = node.health.reasons();
-    let conditions = Condition::ALL.into_iter().map(|condition| {
+    let conditions = ReadinessCondition::ALL.into_iter().map(|condition| {
         let reason = unmet.iter().find(|(other, _)| *other == condition);
-        Needed {
+        ConditionRow {
             condition: condition.name(),
             met: reason.is_none(),
             reason: reason.map(|(_, why)| why.clone()),
         }
     });
-    Ok(Json(Overview {
+    Ok(Json(ClusterOverview {
         cluster_id: view.cluster_id.clone(),
         now_ms: node.clock.now_ms(),
         changed_ms_ago: millis(view.age()),
         counts,
-        agent: this(&console),
+        agent: serving_agent(&console),
         ready: unmet.is_empty(),
         conditions: conditions.collect(),
         object_store: node.store.describe(),
-        metadata_store: kind_of_metadata(node),
+        metadata_store: metadata_store_kind(node),
     }))
 }
 
 /// Describes the serving agent. Pages use it to notice that another agent serves them.
-pub(super) fn this(console: &Console) -> This {
-    let incarnation = console.node.life().map_or(0, |life| life.incarnation.0);
+pub(super) fn serving_agent(console: &ConsoleState) -> ServingAgent {
+    let incarnation = console.node.session().map_or(0, |life| life.incarnation.0);
     let registered = console
         .node
-        .life()
+        .session()
         .and_then(|life| console.node.directory.view().agent(life.incarnation).cloned());
-    This {
+    ServingAgent {
         agent_id: registered.map_or_else(|| console.node.settings.agent_id.clone(), |agent| agent.agent_id),
         incarnation,
         version: env!("CARGO_PKG_VERSION"),
@@ -98,7 +98,7 @@ pub(super) fn this(console: &Console) -> This {
 }
 
 /// Returns the kind of the database. Its address and user are not exposed.
-fn kind_of_metadata(node: &Node) -> &'static str {
+fn metadata_store_kind(node: &AgentNode) -> &'static str {
     if node.settings.metadata_url.expose().starts_with("sqlite:") {
         "SQLite"
     } else {

@@ -9,15 +9,15 @@ use prometheus::proto::{MetricFamily, MetricType};
 use serde::Serialize;
 
 use super::{
-    Console,
-    answer::Answer,
-    overview::{This, this},
+    ConsoleState,
+    api::ApiResult,
+    overview::{ServingAgent, serving_agent},
 };
-use crate::{node::Node, process};
+use crate::{node::AgentNode, process};
 
 /// The metrics that the page shows: the JSON key, the metric's name, and the label value to select,
 /// if not all series are summed.
-pub(crate) const COUNTED: &[(&str, &str, Option<&str>)] = &[
+pub(crate) const EXPOSED_METRICS: &[(&str, &str, Option<&str>)] = &[
     ("produced_records", "produced_records_total", None),
     ("produced_bytes", "produced_bytes_total", None),
     ("produced_batches", "produced_batches_total", None),
@@ -43,41 +43,41 @@ const WRITE_LATENCY: &str = "write_latency_seconds";
 const PREFIX: &str = "streamhouse_agent_";
 
 #[derive(Debug, Serialize)]
-pub(super) struct Rates {
-    agent: This,
+pub(super) struct CounterSnapshot {
+    agent: ServingAgent,
     values: BTreeMap<&'static str, f64>,
-    write_latency: Latency,
+    write_latency: AppendLatency,
 }
 
 /// Cumulative histogram of append latencies.
 #[derive(Debug, Default, Serialize)]
-struct Latency {
+struct AppendLatency {
     count: u64,
     /// Upper bounds in seconds, and the number of appends up to each.
     buckets: Vec<(f64, u64)>,
 }
 
-pub(super) async fn rates(State(console): State<Arc<Console>>) -> Answer<Rates> {
+pub(super) async fn get_rates(State(console): State<Arc<ConsoleState>>) -> ApiResult<CounterSnapshot> {
     let node = &console.node;
-    let families = gather(node);
-    let values = COUNTED
+    let families = gather_families(node);
+    let values = EXPOSED_METRICS
         .iter()
-        .filter_map(|(name, metric, label)| Some((*name, sum(families.get(*metric)?, *label))));
+        .filter_map(|(name, metric, label)| Some((*name, sum_series(families.get(*metric)?, *label))));
     let mut values: BTreeMap<&str, f64> = values.collect();
-    if let Some(usage) = process::usage() {
+    if let Some(usage) = process::read_usage() {
         values.insert("cpu_seconds", usage.cpu_seconds);
         values.insert("resident_bytes", usage.resident_bytes);
     }
-    Ok(Json(Rates {
-        agent: this(&console),
+    Ok(Json(CounterSnapshot {
+        agent: serving_agent(&console),
         values,
-        write_latency: families.get(WRITE_LATENCY).map(latency).unwrap_or_default(),
+        write_latency: families.get(WRITE_LATENCY).map(read_latency).unwrap_or_default(),
     }))
 }
 
 /// Gathers all metrics by name, without the common prefix.
-fn gather(node: &Node) -> BTreeMap<String, MetricFamily> {
-    node.measure();
+fn gather_families(node: &AgentNode) -> BTreeMap<String, MetricFamily> {
+    node.update_gauges();
     let families = node.metrics.registry().gather().into_iter();
     families
         .map(|family| {
@@ -88,7 +88,7 @@ fn gather(node: &Node) -> BTreeMap<String, MetricFamily> {
 }
 
 /// Sums the series with a label of this value, or all series if `label` is `None`.
-fn sum(family: &MetricFamily, label: Option<&str>) -> f64 {
+fn sum_series(family: &MetricFamily, label: Option<&str>) -> f64 {
     let counts = family.get_field_type() == MetricType::COUNTER;
     let series = family.get_metric().iter().filter(|series| {
         label.is_none_or(|wanted| series.get_label().iter().any(|label| label.value() == wanted))
@@ -104,13 +104,13 @@ fn sum(family: &MetricFamily, label: Option<&str>) -> f64 {
         .sum()
 }
 
-fn latency(family: &MetricFamily) -> Latency {
+fn read_latency(family: &MetricFamily) -> AppendLatency {
     let Some(histogram) = family.get_metric().first().map(|series| series.get_histogram()) else {
-        return Latency::default();
+        return AppendLatency::default();
     };
     let buckets = histogram.get_bucket().iter();
     let finite = buckets.filter(|bucket| bucket.upper_bound().is_finite());
-    Latency {
+    AppendLatency {
         count: histogram.get_sample_count(),
         buckets: finite
             .map(|bucket| (bucket.upper_bound(), bucket.cumulative_count()))

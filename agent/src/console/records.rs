@@ -9,36 +9,36 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use streamhouse_core::{
     Error, ErrorCode,
-    batch::{BatchError, BatchHeader, Batches, HeadersView, RecordView, Records},
+    batch::{BatchError, BatchHeader, BatchIter, DecodedRecords, HeadersView, RecordView},
     protocol::v1,
 };
-use streamhouse_metadata::PartitionRecord;
+use streamhouse_metadata::PartitionEntry;
 
 use super::{
-    Console,
-    answer::{Answer, asked},
-    field::Field,
+    ConsoleState,
+    api::{ApiResult, parse_query},
+    field::RenderedField,
 };
-use crate::{fetch, node::Node, topics::reached};
+use crate::{fetch, node::AgentNode, topics::require_view};
 
 /// Records of one page: the default and the maximum.
-const RECORDS: (usize, usize) = (20, 100);
+const RECORD_ROWS: (usize, usize) = (20, 100);
 /// Maximum number of stored bytes read for a page. Batches are read whole, so a single larger one
 /// is read as well.
-const READ: usize = 1 << 20;
+const MAX_READ_BYTES: usize = 1 << 20;
 /// Maximum number of bytes that the batches of a page may decompress to.
-const UNPACKED: usize = 8 << 20;
+const MAX_UNPACKED_BYTES: usize = 8 << 20;
 /// Maximum number of bytes of contents in one response.
-const SHOWN: usize = 1 << 20;
+const MAX_CONTENT_BYTES: usize = 1 << 20;
 /// Maximum number of headers shown of one record.
-const HEADERS: usize = 32;
+const MAX_HEADERS_SHOWN: usize = 32;
 /// Maximum number of reads for a page: more than one is needed only if a read returns less than
 /// asked for.
-const TURNS: usize = 8;
+const MAX_READS: usize = 8;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct RecordsQuery {
     topic: String,
     partition: i32,
     /// First offset of the page.
@@ -50,7 +50,7 @@ struct Asked {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Page {
+pub(super) struct RecordPage {
     topic: String,
     partition: i32,
     log_start_offset: i64,
@@ -59,16 +59,16 @@ pub(super) struct Page {
     from: i64,
     /// First offset of the next page; the high watermark at the end.
     next: i64,
-    records: Vec<Shown>,
+    records: Vec<RecordRow>,
     /// Batches that could not be shown.
-    unreadable: Vec<Unreadable>,
+    unreadable: Vec<UnreadableRange>,
     /// Why there are fewer records than asked for; `None` if there are not.
-    stopped: Option<Stopped>,
+    stopped: Option<StopReason>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Stopped {
+enum StopReason {
     /// The end of the partition is reached.
     End,
     /// A byte limit of the page is reached.
@@ -78,18 +78,18 @@ enum Stopped {
 }
 
 #[derive(Debug, Serialize)]
-struct Shown {
+struct RecordRow {
     offset: i64,
     timestamp_ms: i64,
-    key: Option<Field>,
-    value: Option<Field>,
-    headers: Vec<(Field, Option<Field>)>,
+    key: Option<RenderedField>,
+    value: Option<RenderedField>,
+    headers: Vec<(RenderedField, Option<RenderedField>)>,
     /// May be more than are shown.
     headers_total: usize,
 }
 
 #[derive(Debug, Serialize)]
-struct Unreadable {
+struct UnreadableRange {
     from: i64,
     /// The offset after the last one of the batch.
     to: i64,
@@ -97,15 +97,17 @@ struct Unreadable {
     message: String,
 }
 
-pub(super) async fn records(State(console): State<Arc<Console>>, uri: Uri) -> Answer<Page> {
-    let wanted: Asked = asked(&uri)?;
-    let limit = wanted.limit.unwrap_or(RECORDS.0).clamp(1, RECORDS.1);
-    let _turn = console.reads.acquire().await.map_err(|_| closing())?;
+pub(super) async fn get_records(State(console): State<Arc<ConsoleState>>, uri: Uri) -> ApiResult<RecordPage> {
+    let wanted: RecordsQuery = parse_query(&uri)?;
+    let limit = wanted.limit.unwrap_or(RECORD_ROWS.0).clamp(1, RECORD_ROWS.1);
+    let _turn = console.reads.acquire().await.map_err(|_| shutting_down())?;
     let node = &console.node;
-    let record = find(node, &wanted).await?;
-    let (mut log_start, mut high_watermark) = bounds(node, &record).await?;
+    let record = find_partition(node, &wanted).await?;
+    let (mut log_start, mut high_watermark) = partition_bounds(node, &record).await?;
     let from = match (wanted.offset, wanted.timestamp) {
-        (Some(_), Some(_)) => return Err(invalid("give either an offset or a timestamp, not both").into()),
+        (Some(_), Some(_)) => {
+            return Err(invalid_request("give either an offset or a timestamp, not both").into());
+        }
         (Some(offset), None) => offset,
         (None, Some(time)) => fetch::cold::find_timestamp(node, record.uid, time).await?.0,
         (None, None) => high_watermark
@@ -114,7 +116,7 @@ pub(super) async fn records(State(console): State<Arc<Console>>, uri: Uri) -> An
     };
     if from > high_watermark {
         // A leader's cached high watermark may lag behind the last commit.
-        let stored = fetch::stored_bounds(node, record.uid).await?;
+        let stored = fetch::read_bounds(node, record.uid).await?;
         (log_start, high_watermark) = (stored.log_start, stored.high_watermark);
     }
     if !(log_start..=high_watermark).contains(&from) {
@@ -123,7 +125,7 @@ pub(super) async fn records(State(console): State<Arc<Console>>, uri: Uri) -> An
         );
         return Err(Error::new(ErrorCode::OffsetOutOfRange, message).into());
     }
-    let page = Page {
+    let page = RecordPage {
         topic: wanted.topic,
         partition: wanted.partition,
         log_start_offset: log_start,
@@ -134,16 +136,16 @@ pub(super) async fn records(State(console): State<Arc<Console>>, uri: Uri) -> An
         unreadable: Vec::new(),
         stopped: None,
     };
-    let mut page = fill(node, page, limit).await?;
+    let mut page = fill_page(node, page, limit).await?;
     if page.stopped.is_none() && page.records.len() < limit {
         let end = page.next >= page.high_watermark;
-        page.stopped = Some(if end { Stopped::End } else { Stopped::Bytes });
+        page.stopped = Some(if end { StopReason::End } else { StopReason::Bytes });
     }
     Ok(Json(page))
 }
 
-async fn find(node: &Node, wanted: &Asked) -> Result<PartitionRecord, Error> {
-    let view = reached(node).await?;
+async fn find_partition(node: &AgentNode, wanted: &RecordsQuery) -> Result<PartitionEntry, Error> {
+    let view = require_view(node).await?;
     let topic = view.topic(&wanted.topic).filter(|topic| !topic.record.internal);
     let found = topic.and_then(|topic| {
         topic
@@ -158,27 +160,27 @@ async fn find(node: &Node, wanted: &Asked) -> Result<PartitionRecord, Error> {
 }
 
 /// Returns the log start offset and the high watermark.
-async fn bounds(node: &Node, record: &PartitionRecord) -> Result<(i64, i64), Error> {
-    if let Some(held) = node.life().and_then(|life| life.held.get(record.uid)) {
+async fn partition_bounds(node: &AgentNode, record: &PartitionEntry) -> Result<(i64, i64), Error> {
+    if let Some(held) = node.session().and_then(|life| life.partitions.get(record.uid)) {
         return Ok((held.log_start(), held.high_watermark()));
     }
-    let bounds = fetch::stored_bounds(node, record.uid).await?;
+    let bounds = fetch::read_bounds(node, record.uid).await?;
     Ok((bounds.log_start, bounds.high_watermark))
 }
 
 /// Reads and renders batches until the page is full.
-async fn fill(node: &Node, mut page: Page, limit: usize) -> Result<Page, Error> {
-    let mut budget = Budget {
+async fn fill_page(node: &AgentNode, mut page: RecordPage, limit: usize) -> Result<RecordPage, Error> {
+    let mut budget = PageBudget {
         limit,
-        read: READ,
-        unpacked: UNPACKED,
-        shown: SHOWN,
+        read: MAX_READ_BYTES,
+        unpacked: MAX_UNPACKED_BYTES,
+        shown: MAX_CONTENT_BYTES,
     };
-    for _ in 0..TURNS {
+    for _ in 0..MAX_READS {
         if page.next >= page.high_watermark {
             break;
         }
-        let request = request(&page, u32::try_from(budget.read).unwrap_or(u32::MAX));
+        let request = fetch_request(&page, u32::try_from(budget.read).unwrap_or(u32::MAX));
         let (answer, memory) = fetch::fetch(node, request).await?;
         let read = answer.partitions.into_iter().next().unwrap_or_default();
         if let Some(error) = read.error {
@@ -195,12 +197,12 @@ async fn fill(node: &Node, mut page: Page, limit: usize) -> Result<Page, Error> 
         }
         // Decompression must not block the runtime's threads.
         let work = tokio::task::spawn_blocking(move || {
-            let full = page.add(&mut budget, &read.records);
+            let full = page.add_batches(&mut budget, &read.records);
             drop(memory);
             (page, budget, full)
         });
         let full;
-        (page, budget, full) = work.await.map_err(|_| closing())?;
+        (page, budget, full) = work.await.map_err(|_| shutting_down())?;
         if full {
             break;
         }
@@ -208,7 +210,7 @@ async fn fill(node: &Node, mut page: Page, limit: usize) -> Result<Page, Error> 
     Ok(page)
 }
 
-fn request(page: &Page, max_bytes: u32) -> v1::FetchRequest {
+fn fetch_request(page: &RecordPage, max_bytes: u32) -> v1::FetchRequest {
     v1::FetchRequest {
         partitions: vec![v1::PartitionFetch {
             topic: page.topic.clone(),
@@ -224,17 +226,17 @@ fn request(page: &Page, max_bytes: u32) -> v1::FetchRequest {
 
 /// The remaining limits of a page.
 #[derive(Debug, Clone, Copy)]
-struct Budget {
+struct PageBudget {
     limit: usize,
     read: usize,
     unpacked: usize,
     shown: usize,
 }
 
-impl Page {
+impl RecordPage {
     /// Adds the records that fit; returns whether the page is full.
-    fn add(&mut self, budget: &mut Budget, batches: &Bytes) -> bool {
-        for batch in Batches::of(batches) {
+    fn add_batches(&mut self, budget: &mut PageBudget, batches: &Bytes) -> bool {
+        for batch in BatchIter::owned(batches) {
             let full = match batch {
                 Ok((header, bytes)) => self.add_batch(budget, &header, bytes),
                 Err(error) => {
@@ -249,12 +251,12 @@ impl Page {
         budget.read == 0
     }
 
-    fn add_batch(&mut self, budget: &mut Budget, header: &BatchHeader, bytes: Bytes) -> bool {
+    fn add_batch(&mut self, budget: &mut PageBudget, header: &BatchHeader, bytes: Bytes) -> bool {
         budget.read = budget.read.saturating_sub(bytes.len());
-        let records = match Records::decode(bytes, budget.unpacked) {
+        let records = match DecodedRecords::decode(bytes, budget.unpacked) {
             // If nothing is decompressed yet, the batch would not fit into any page; else it begins
             // the next one.
-            Err(BatchError::Bomb(left)) if left < UNPACKED => return true,
+            Err(BatchError::DecompressedTooLarge(left)) if left < MAX_UNPACKED_BYTES => return true,
             Err(error) => {
                 self.skip_to(header.next_offset(), error.code(), &error.to_string());
                 return false;
@@ -275,9 +277,9 @@ impl Page {
                     break;
                 }
             };
-            let shown = Shown::new(&view);
+            let shown = RecordRow::new(&view);
             budget.limit -= 1;
-            budget.shown = budget.shown.saturating_sub(shown.cost());
+            budget.shown = budget.shown.saturating_sub(shown.content_len());
             self.next = view.offset + 1;
             self.records.push(shown);
         }
@@ -287,7 +289,7 @@ impl Page {
 
     /// Reports the records below `to` as unreadable and continues there.
     fn skip_to(&mut self, to: i64, code: ErrorCode, message: &str) {
-        self.unreadable.push(Unreadable {
+        self.unreadable.push(UnreadableRange {
             from: self.next,
             to,
             code: code.name(),
@@ -299,41 +301,44 @@ impl Page {
     /// Reports that nothing can be read from the current offset on.
     fn stop_at(&mut self, code: ErrorCode, message: &str) {
         self.skip_to(self.next, code, message);
-        self.stopped = Some(Stopped::Damage);
+        self.stopped = Some(StopReason::Damage);
     }
 }
 
-impl Shown {
+impl RecordRow {
     fn new(view: &RecordView<'_>) -> Self {
         Self {
             offset: view.offset,
             timestamp_ms: view.timestamp,
-            key: view.key.map(Field::new),
-            value: view.value.map(Field::new),
-            headers: headers(&view.headers),
+            key: view.key.map(RenderedField::new),
+            value: view.value.map(RenderedField::new),
+            headers: render_headers(&view.headers),
             headers_total: view.headers.len(),
         }
     }
 
-    fn cost(&self) -> usize {
-        let field = |field: &Option<Field>| field.as_ref().map_or(0, Field::cost);
-        let headers = self.headers.iter().map(|(key, value)| key.cost() + field(value));
+    fn content_len(&self) -> usize {
+        let field = |field: &Option<RenderedField>| field.as_ref().map_or(0, RenderedField::shown_len);
+        let headers = self
+            .headers
+            .iter()
+            .map(|(key, value)| key.shown_len() + field(value));
         field(&self.key) + field(&self.value) + headers.sum::<usize>()
     }
 }
 
-fn headers(view: &HeadersView<'_>) -> Vec<(Field, Option<Field>)> {
-    let shown = view.iter().take(HEADERS);
+fn render_headers(view: &HeadersView<'_>) -> Vec<(RenderedField, Option<RenderedField>)> {
+    let shown = view.iter().take(MAX_HEADERS_SHOWN);
     shown
-        .map(|(key, value)| (Field::new(key), value.map(Field::new)))
+        .map(|(key, value)| (RenderedField::new(key), value.map(RenderedField::new)))
         .collect()
 }
 
-fn invalid(message: &'static str) -> Error {
+fn invalid_request(message: &'static str) -> Error {
     Error::new(ErrorCode::InvalidRequest, message)
 }
 
-fn closing() -> Error {
+fn shutting_down() -> Error {
     Error::new(
         ErrorCode::ShuttingDown,
         "this agent is shutting down; use another one",

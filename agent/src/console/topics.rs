@@ -6,46 +6,46 @@ use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 use axum::{Json, extract::State, http::Uri};
 use serde::{Deserialize, Serialize};
 use streamhouse_core::{Error, ErrorCode, PartitionUid, topic_config};
-use streamhouse_metadata::{LogBounds, TopicOverview, TopicsOverview};
+use streamhouse_metadata::{LogBounds, TopicSummary, TopicsOverview};
 
 use super::{
-    Console, SHARED,
-    answer::{Answer, Part, asked, holds},
-    kept::Kept,
-    shared,
+    CACHE_TTL, ConsoleState,
+    api::{ApiResult, PageRange, name_contains, parse_query},
+    new_cache,
+    ttl_cache::TtlCache,
 };
-use crate::{directory::View, node::Node, topics::reached};
+use crate::{directory::ClusterView, node::AgentNode, topics::require_view};
 
 /// Rows in one response: the default and the maximum.
-const ROWS: (usize, usize) = (50, 200);
+const PAGE_ROWS: (usize, usize) = (50, 200);
 
 /// Responses that concurrent requests share.
 #[derive(Debug)]
-pub(super) struct Shared {
-    overview: Kept<(), TopicsOverview>,
+pub(super) struct TopicPageCache {
+    overview: TtlCache<(), TopicsOverview>,
     /// By topic id, partition count and range.
-    bounds: Kept<(String, usize, Part), BTreeMap<PartitionUid, LogBounds>>,
+    bounds: TtlCache<(String, usize, PageRange), BTreeMap<PartitionUid, LogBounds>>,
 }
 
-impl Default for Shared {
+impl Default for TopicPageCache {
     fn default() -> Self {
         Self {
-            overview: shared(SHARED),
-            bounds: shared(SHARED),
+            overview: new_cache(CACHE_TTL),
+            bounds: new_cache(CACHE_TTL),
         }
     }
 }
 
-impl Shared {
-    async fn overview(&self, node: &Node) -> Result<Arc<TopicsOverview>, Error> {
+impl TopicPageCache {
+    async fn overview(&self, node: &AgentNode) -> Result<Arc<TopicsOverview>, Error> {
         let ask = async { node.metadata.topics_overview().await.map_err(Error::from) };
-        self.overview.get(&(), ask).await
+        self.overview.get_or_fetch(&(), ask).await
     }
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Order {
+enum TopicOrder {
     #[default]
     Name,
     Partitions,
@@ -55,28 +55,28 @@ enum Order {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ListAsked {
+struct TopicListQuery {
     #[serde(default)]
     filter: String,
     #[serde(default)]
-    sort: Order,
+    sort: TopicOrder,
     offset: Option<usize>,
     limit: Option<usize>,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct List {
+pub(super) struct TopicListPage {
     /// Total number of topics.
     total: usize,
     /// Number of topics whose name contains the filter.
     matched: usize,
     #[serde(flatten)]
-    part: Part,
-    topics: Vec<Row>,
+    part: PageRange,
+    topics: Vec<TopicRow>,
 }
 
 #[derive(Debug, Serialize)]
-struct Row {
+struct TopicRow {
     name: String,
     partitions: i32,
     leaderless: usize,
@@ -87,29 +87,40 @@ struct Row {
     managed_by: Option<String>,
 }
 
-pub(super) async fn list(State(console): State<Arc<Console>>, uri: Uri) -> Answer<List> {
-    let wanted: ListAsked = asked(&uri)?;
-    let part = Part::new(wanted.offset, wanted.limit, ROWS.0, ROWS.1);
+pub(super) async fn list_topics(
+    State(console): State<Arc<ConsoleState>>,
+    uri: Uri,
+) -> ApiResult<TopicListPage> {
+    let wanted: TopicListQuery = parse_query(&uri)?;
+    let part = PageRange::new(wanted.offset, wanted.limit, PAGE_ROWS.0, PAGE_ROWS.1);
     let all = console.topics.overview(&console.node).await?;
-    let found = all.topics.iter().filter(|(name, _)| holds(name, &wanted.filter));
-    let mut found: Vec<(&String, &TopicOverview)> = found.collect();
+    let found = all
+        .topics
+        .iter()
+        .filter(|(name, _)| name_contains(name, &wanted.filter));
+    let mut found: Vec<(&String, &TopicSummary)> = found.collect();
     // The map is ordered by name, and the sorts are stable.
     match wanted.sort {
-        Order::Name => {}
-        Order::Partitions => found.sort_by_key(|(_, topic)| Reverse(topic.partitions)),
-        Order::Records => found.sort_by_key(|(_, topic)| Reverse(topic.high_watermark - topic.log_start)),
-        Order::Size => found.sort_by_key(|(_, topic)| Reverse(topic.size_bytes)),
+        TopicOrder::Name => {}
+        TopicOrder::Partitions => found.sort_by_key(|(_, topic)| Reverse(topic.partitions)),
+        TopicOrder::Records => {
+            found.sort_by_key(|(_, topic)| Reverse(topic.high_watermark - topic.log_start))
+        }
+        TopicOrder::Size => found.sort_by_key(|(_, topic)| Reverse(topic.size_bytes)),
     }
     let view = console.node.directory.view();
-    let rows = part.of(found.iter()).into_iter().map(|(name, topic)| Row {
-        name: (*name).clone(),
-        partitions: topic.partitions,
-        leaderless: leaderless(&view, name),
-        records: topic.high_watermark - topic.log_start,
-        size_bytes: topic.size_bytes,
-        managed_by: all.owners.get(*name).map(ToString::to_string),
-    });
-    Ok(Json(List {
+    let rows = part
+        .select(found.iter())
+        .into_iter()
+        .map(|(name, topic)| TopicRow {
+            name: (*name).clone(),
+            partitions: topic.partitions,
+            leaderless: count_leaderless(&view, name),
+            records: topic.high_watermark - topic.log_start,
+            size_bytes: topic.size_bytes,
+            managed_by: all.owners.get(*name).map(ToString::to_string),
+        });
+    Ok(Json(TopicListPage {
         total: all.topics.len(),
         matched: found.len(),
         part,
@@ -117,7 +128,7 @@ pub(super) async fn list(State(console): State<Arc<Console>>, uri: Uri) -> Answe
     }))
 }
 
-fn leaderless(view: &View, name: &str) -> usize {
+fn count_leaderless(view: &ClusterView, name: &str) -> usize {
     view.topic(name).map_or(0, |topic| {
         let partitions = topic.record.partitions.iter();
         partitions.filter(|p| !view.is_led(p)).count()
@@ -126,14 +137,14 @@ fn leaderless(view: &View, name: &str) -> usize {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct OneAsked {
+struct TopicDetailsQuery {
     name: String,
     offset: Option<usize>,
     limit: Option<usize>,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct One {
+pub(super) struct TopicDetails {
     name: String,
     topic_id: String,
     internal: bool,
@@ -141,16 +152,16 @@ pub(super) struct One {
     records: i64,
     size_bytes: i64,
     managed_by: Option<String>,
-    config: Vec<Setting>,
+    config: Vec<TopicSetting>,
     /// Total number of partitions.
     total: usize,
     #[serde(flatten)]
-    part: Part,
+    part: PageRange,
     partitions: Vec<PartitionRow>,
 }
 
 #[derive(Debug, Serialize)]
-struct Setting {
+struct TopicSetting {
     key: String,
     value: String,
     /// Whether the value is set for this topic and not a default.
@@ -168,24 +179,24 @@ struct PartitionRow {
     size_bytes: i64,
 }
 
-pub(super) async fn one(State(console): State<Arc<Console>>, uri: Uri) -> Answer<One> {
-    let wanted: OneAsked = asked(&uri)?;
-    let part = Part::new(wanted.offset, wanted.limit, ROWS.0, ROWS.1);
+pub(super) async fn get_topic(State(console): State<Arc<ConsoleState>>, uri: Uri) -> ApiResult<TopicDetails> {
+    let wanted: TopicDetailsQuery = parse_query(&uri)?;
+    let part = PageRange::new(wanted.offset, wanted.limit, PAGE_ROWS.0, PAGE_ROWS.1);
     let node = &console.node;
-    let view = reached(node).await?;
+    let view = require_view(node).await?;
     let topic = view.topic(&wanted.name).ok_or_else(|| {
         let message = format!("topic {:?} does not exist; it may have been deleted", wanted.name);
         Error::new(ErrorCode::UnknownTopicOrPartition, message)
     })?;
     let record = &topic.record;
-    let shown = part.of(record.partitions.iter().enumerate());
+    let shown = part.select(record.partitions.iter().enumerate());
     let ask = async {
         let uids: Vec<PartitionUid> = shown.iter().map(|(_, partition)| partition.uid).collect();
         let bounds = node.metadata.bounds(&uids).await?;
         Ok::<_, Error>(bounds.into_iter().collect())
     };
     let key = (record.topic_id.to_string(), record.partitions.len(), part);
-    let bounds = console.topics.bounds.get(&key, ask).await?;
+    let bounds = console.topics.bounds.get_or_fetch(&key, ask).await?;
     let all = console.topics.overview(node).await?;
     let sums = all.topics.get(&record.name);
     let rows = shown.iter().map(|(number, partition)| {
@@ -199,7 +210,7 @@ pub(super) async fn one(State(console): State<Arc<Console>>, uri: Uri) -> Answer
             size_bytes: bounds.size_bytes,
         }
     });
-    Ok(Json(One {
+    Ok(Json(TopicDetails {
         name: record.name.clone(),
         topic_id: record.topic_id.to_string(),
         internal: record.internal,
@@ -207,17 +218,17 @@ pub(super) async fn one(State(console): State<Arc<Console>>, uri: Uri) -> Answer
         records: sums.map_or(0, |sums| sums.high_watermark - sums.log_start),
         size_bytes: sums.map_or(0, |sums| sums.size_bytes),
         managed_by: all.owners.get(&record.name).map(ToString::to_string),
-        config: settings(&record.config),
+        config: topic_settings(&record.config),
         total: record.partitions.len(),
         part,
         partitions: rows.collect(),
     }))
 }
 
-fn settings(overrides: &BTreeMap<String, String>) -> Vec<Setting> {
-    let effective = topic_config::effective(overrides).into_iter();
+fn topic_settings(overrides: &BTreeMap<String, String>) -> Vec<TopicSetting> {
+    let effective = topic_config::effective_config(overrides).into_iter();
     effective
-        .map(|(key, value)| Setting {
+        .map(|(key, value)| TopicSetting {
             own: overrides.contains_key(&key),
             key,
             value,

@@ -4,13 +4,13 @@
 use streamhouse_core::{Error, ErrorCode, PartitionUid};
 use streamhouse_metadata::LogBounds;
 
-use crate::{invariant::Invariant, node::Node, partition::Partition};
+use crate::{invariant::Invariant, node::AgentNode, partition::LedPartition};
 
 /// Returns the bounds of a log as the metadata store has them now.
 ///
 /// # Errors
 /// `UnknownTopicOrPartition` if the partition does not exist, and any error of the metadata store.
-pub async fn stored_bounds(node: &Node, uid: PartitionUid) -> Result<LogBounds, Error> {
+pub async fn read_bounds(node: &AgentNode, uid: PartitionUid) -> Result<LogBounds, Error> {
     let bounds = node.metadata.bounds(&[uid]).await?;
     bounds.first().map(|(_, bounds)| *bounds).ok_or_else(|| {
         Error::new(
@@ -27,9 +27,14 @@ pub async fn stored_bounds(node: &Node, uid: PartitionUid) -> Result<LogBounds, 
 ///
 /// # Errors
 /// `MetadataUnavailable` if the store is behind `known`.
-pub fn learn(node: &Node, partition: &Partition, known: i64, bounds: &LogBounds) -> Result<(), Error> {
+pub fn adopt_bounds(
+    node: &AgentNode,
+    partition: &LedPartition,
+    known: i64,
+    bounds: &LogBounds,
+) -> Result<(), Error> {
     if bounds.high_watermark < known {
-        node.metrics.violated(Invariant::P2);
+        node.metrics.record_violation(Invariant::P2);
         tracing::error!(
             topic = &*partition.topic,
             partition = partition.index,
@@ -37,11 +42,11 @@ pub fn learn(node: &Node, partition: &Partition, known: i64, bounds: &LogBounds)
             stored = bounds.high_watermark,
             "the metadata store is behind what this agent has published; this incarnation ends"
         );
-        if let Some(life) = node
-            .life()
-            .filter(|life| life.incarnation == partition.lease.incarnation)
+        if let Some(session) = node
+            .session()
+            .filter(|session| session.incarnation == partition.lease.incarnation)
         {
-            life.over.cancel();
+            session.ended.cancel();
         }
         return Err(Error::new(
             ErrorCode::MetadataUnavailable,

@@ -9,48 +9,61 @@ use tokio::{
     time::{Duration, timeout},
 };
 
-use crate::node::Node;
+use crate::node::AgentNode;
 
 /// Copies of a response in memory: as read, and as encoded for the client.
-pub(super) const COPIES: usize = 2;
+pub(super) const RESPONSE_COPIES: usize = 2;
 /// Number of shares into which the budget is divided under contention; fewer if the largest batch
 /// would not fit into one.
-const SHARES: usize = 16;
+const BUDGET_SHARES: usize = 16;
 /// How long a fetch may wait for memory before it is refused.
-const ADMISSION_WAIT: Duration = Duration::from_secs(1);
+const ADMISSION_TIMEOUT: Duration = Duration::from_secs(1);
 /// Retry delay for consumers when memory is full.
 const RETRY_AFTER_MS: u32 = 100;
 
 /// Memory of a response, released when dropped: with the last byte that leaves.
-pub type Memory = Arc<OwnedSemaphorePermit>;
+pub type ResponseMemory = Arc<OwnedSemaphorePermit>;
 
 /// Memory that a fetch requests.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted {
+pub(super) struct MemoryRequest {
     /// Bytes that the consumer requests.
-    pub(super) asked: usize,
+    pub(super) max_bytes: usize,
     /// Permits that are at least needed, as learned from a previous attempt.
-    pub(super) least: usize,
+    pub(super) min_permits: usize,
 }
 
 /// Acquires memory for the requested response or, under contention, for a smaller one: waits for a
 /// share of the budget, and refuses the request if none becomes free.
-pub(super) async fn admit(node: &Node, wanted: Wanted) -> Result<OwnedSemaphorePermit, Error> {
+pub(super) async fn admit_response(
+    node: &AgentNode,
+    wanted: MemoryRequest,
+) -> Result<OwnedSemaphorePermit, Error> {
     let budget = &node.memory.fetch;
-    let all = wanted.asked.saturating_mul(COPIES).max(wanted.least);
-    if let Ok(permit) = budget.try_take(all) {
+    let all = wanted
+        .max_bytes
+        .saturating_mul(RESPONSE_COPIES)
+        .max(wanted.min_permits);
+    if let Ok(permit) = budget.try_acquire(all) {
         return Ok(permit);
     }
-    let batch = node.settings.max_request_bytes.as_usize().saturating_mul(COPIES);
-    let share = (budget.capacity() / SHARES).max(batch.min(budget.capacity() / 4));
-    wait(node, all.min(share).max(wanted.least)).await
+    let batch = node
+        .settings
+        .max_request_bytes
+        .as_usize()
+        .saturating_mul(RESPONSE_COPIES);
+    let share = (budget.capacity() / BUDGET_SHARES).max(batch.min(budget.capacity() / 4));
+    wait_for_permits(node, all.min(share).max(wanted.min_permits)).await
 }
 
 /// Keeps the part of `memory` that a response of this size occupies, and releases the rest. A
 /// single batch may be larger than requested and is returned whole: if it does not fit, the error
 /// is the number of permits needed.
-pub(super) fn keep(memory: Option<OwnedSemaphorePermit>, bytes: usize) -> Result<Option<Memory>, usize> {
-    let needed = bytes.saturating_mul(COPIES);
+pub(super) fn shrink_to_response(
+    memory: Option<OwnedSemaphorePermit>,
+    bytes: usize,
+) -> Result<Option<ResponseMemory>, usize> {
+    let needed = bytes.saturating_mul(RESPONSE_COPIES);
     let Some(mut memory) = memory else {
         return Ok(None);
     };
@@ -61,15 +74,18 @@ pub(super) fn keep(memory: Option<OwnedSemaphorePermit>, bytes: usize) -> Result
 }
 
 /// Waits for this many permits, or for all if there are fewer.
-pub(super) async fn wait(node: &Node, permits: usize) -> Result<OwnedSemaphorePermit, Error> {
-    match timeout(ADMISSION_WAIT, node.memory.fetch.take(permits)).await {
+pub(super) async fn wait_for_permits(
+    node: &AgentNode,
+    permits: usize,
+) -> Result<OwnedSemaphorePermit, Error> {
+    match timeout(ADMISSION_TIMEOUT, node.memory.fetch.acquire(permits)).await {
         Ok(Ok(permit)) => Ok(permit),
-        _ => Err(full()),
+        _ => Err(memory_full_error()),
     }
 }
 
 /// Returns the error for consumers when there is no memory.
-pub(super) fn full() -> Error {
+pub(super) fn memory_full_error() -> Error {
     let error = Error::new(
         ErrorCode::ResourceExhausted,
         "the agent's memory for readers is full; slow down",

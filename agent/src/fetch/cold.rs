@@ -9,29 +9,29 @@
 use bytes::{Bytes, BytesMut};
 use streamhouse_core::{
     Error, ErrorCode, PartitionUid,
-    batch::{BatchError, Batches, Compression, Records, verify_crc},
+    batch::{BatchError, BatchIter, Compression, DecodedRecords, verify_crc},
 };
-use streamhouse_metadata::{LogBounds, LogPosition, LogSpan, LogView, Place, keys};
+use streamhouse_metadata::{LogBounds, LogPosition, LogSpan, LogView, SpanLocation, keys};
 
 use super::{
-    budget::{self, COPIES},
+    budget::{self, RESPONSE_COPIES},
     tail::{TailRun, copy_stamped},
 };
 use crate::{
     invariant::Invariant,
-    node::Node,
+    node::AgentNode,
     segment::reader,
     store::{StoreError, StoreErrorKind},
 };
 
 /// Spans looked up at once.
-pub(super) const SPANS: usize = 256;
+pub(super) const MAX_SPANS: usize = 256;
 /// Bytes of a segment read at once: enough to fetch several blocks concurrently.
-const CHUNK: usize = 4 << 20;
+const SEGMENT_READ_BYTES: usize = 4 << 20;
 /// Bytes read at once while searching for a timestamp.
-const SOUGHT: usize = 1 << 20;
+const TIMESTAMP_READ_BYTES: usize = 1 << 20;
 /// Largest batch that is decompressed while searching for a timestamp.
-const MAX_UNPACKED: usize = 64 << 20;
+const MAX_DECOMPRESSED_BYTES: usize = 64 << 20;
 
 /// The result of a cold read.
 #[derive(Debug)]
@@ -66,14 +66,19 @@ impl From<SpanError> for Error {
 /// # Errors
 /// `UnknownTopicOrPartition` if the partition does not exist, `StorageCorrupt` if its records are
 /// damaged or missing, and errors of either store.
-pub async fn read(node: &Node, uid: PartitionUid, offset: i64, max_bytes: usize) -> Result<ColdRead, Error> {
-    let view = look(node, uid, offset).await?;
+pub async fn read_log_range(
+    node: &AgentNode,
+    uid: PartitionUid,
+    offset: i64,
+    max_bytes: usize,
+) -> Result<ColdRead, Error> {
+    let view = look_up_spans(node, uid, offset).await?;
     read_view(node, uid, &view, offset, max_bytes).await
 }
 
 /// Reads as [`read`] does, from a view that starts at or before `offset`.
 pub(super) async fn read_view(
-    node: &Node,
+    node: &AgentNode,
     uid: PartitionUid,
     view: &LogView,
     offset: i64,
@@ -83,24 +88,24 @@ pub(super) async fn read_view(
         Ok(read) => return Ok(read),
         Err(missing) => missing,
     };
-    let error = missing(node, uid, &span, error).await?;
+    let error = confirm_missing(node, uid, &span, error).await?;
     // The records moved to another object while they were being read.
     tracing::debug!(partition = %uid, %error, "reading from where the records are now");
-    let view = look(node, uid, offset).await?;
+    let view = look_up_spans(node, uid, offset).await?;
     read_spans(node, uid, &view, offset, max_bytes)
         .await?
-        .map_err(|_| moving())
+        .map_err(|_| moving_error())
 }
 
-async fn look(node: &Node, uid: PartitionUid, offset: i64) -> Result<LogView, Error> {
+async fn look_up_spans(node: &AgentNode, uid: PartitionUid, offset: i64) -> Result<LogView, Error> {
     let from = LogPosition::Offset(offset);
-    Ok(node.metadata.read_log(uid, from, SPANS).await?)
+    Ok(node.metadata.read_log(uid, from, MAX_SPANS).await?)
 }
 
 /// Reads the spans of a view; the inner error is a span whose object is missing, if nothing was
 /// read before it.
 async fn read_spans(
-    node: &Node,
+    node: &AgentNode,
     uid: PartitionUid,
     view: &LogView,
     offset: i64,
@@ -110,7 +115,11 @@ async fn read_spans(
     let mut out = BytesMut::new();
     let mut next_offset = offset;
     if offset >= bounds.log_start && offset < bounds.high_watermark {
-        let _turn = node.cold_reads.acquire().await.map_err(|_| closing())?;
+        let _turn = node
+            .cold_reads
+            .acquire()
+            .await
+            .map_err(|_| shutting_down_error())?;
         // Reserved up front, since growth by doubling would hold up to twice the response.
         let expected: u64 = view.spans.iter().map(|span| stored_bytes(&span.place)).sum();
         out.reserve(usize::try_from(expected).unwrap_or(usize::MAX).min(max_bytes));
@@ -129,7 +138,7 @@ async fn read_spans(
                 // What was read so far is valid. The next read begins with the failing span, and
                 // returns its error.
                 Err(_) if !out.is_empty() => {
-                    let read = Batches::new(&out).map_while(Result::ok).last();
+                    let read = BatchIter::new(&out).map_while(Result::ok).last();
                     next_offset = read.map_or(next_offset, |(header, _)| header.next_offset());
                     break;
                 }
@@ -150,13 +159,18 @@ async fn read_spans(
 ///
 /// # Errors
 /// As described, and any error of the metadata store.
-pub async fn missing(node: &Node, uid: PartitionUid, span: &LogSpan, error: Error) -> Result<Error, Error> {
+pub async fn confirm_missing(
+    node: &AgentNode,
+    uid: PartitionUid,
+    span: &LogSpan,
+    error: Error,
+) -> Result<Error, Error> {
     let from = LogPosition::Offset(span.base_offset);
     let view = node.metadata.read_log(uid, from, 1).await?;
     if view.spans.iter().any(|now| now.place == span.place) {
-        node.metrics.violated(Invariant::G1);
+        node.metrics.record_violation(Invariant::G1);
         tracing::error!(partition = %uid, place = ?span.place, %error, "an object that the metadata names is missing");
-        let message = format!("{} are missing: {}", place_of(span), error.message());
+        let message = format!("{} are missing: {}", describe_span(span), error.message());
         return Err(Error::new(error.code(), message).with_next_offset(span.end_offset));
     }
     Ok(error)
@@ -164,10 +178,15 @@ pub async fn missing(node: &Node, uid: PartitionUid, span: &LogSpan, error: Erro
 
 /// Fails if a span ends beyond the high watermark of the same view: its records are not committed
 /// (INV-F1).
-fn check_committed(node: &Node, uid: PartitionUid, span: &LogSpan, bounds: &LogBounds) -> Result<(), Error> {
+fn check_committed(
+    node: &AgentNode,
+    uid: PartitionUid,
+    span: &LogSpan,
+    bounds: &LogBounds,
+) -> Result<(), Error> {
     if span.end_offset > bounds.high_watermark {
         let error = format!("they end beyond the high watermark {}", bounds.high_watermark);
-        return Err(corrupt(node, uid, span, &error));
+        return Err(corrupt_error(node, uid, span, &error));
     }
     Ok(())
 }
@@ -175,35 +194,35 @@ fn check_committed(node: &Node, uid: PartitionUid, span: &LogSpan, bounds: &LogB
 /// Appends the batches of one span. Returns the offset after the last of them, and whether all of
 /// them fitted.
 async fn read_span(
-    node: &Node,
+    node: &AgentNode,
     uid: PartitionUid,
     span: &LogSpan,
     from: i64,
     max_bytes: usize,
     out: &mut BytesMut,
 ) -> Result<(i64, bool), SpanError> {
-    let damaged = |error: &BatchError| SpanError::Failed(corrupt(node, uid, span, error));
-    let closing = |_| SpanError::Failed(closing());
+    let damaged = |error: &BatchError| SpanError::Failed(corrupt_error(node, uid, span, error));
+    let closing = |_| SpanError::Failed(shutting_down_error());
     match &span.place {
-        Place::Wal { length, .. } => {
+        SpanLocation::Wal { length, .. } => {
             // Its blocks, and their concatenation.
             let twice = usize::try_from(*length).unwrap_or(usize::MAX).saturating_mul(2);
-            let _memory = node.memory.cold_reads.take(twice).await.map_err(closing)?;
+            let _memory = node.memory.cold_reads.acquire(twice).await.map_err(closing)?;
             let run = wal_run(node, uid, span).await?;
             copy_stamped(&run, from, max_bytes, out).map_err(|error| damaged(&error))
         }
-        Place::Segment { key, size_bytes } => {
+        SpanLocation::Segment { key, size_bytes } => {
             let (mut next, mut full) = (from.max(span.base_offset), false);
             while next < span.end_offset && !full && (out.is_empty() || out.len() < max_bytes) {
                 let before = next;
-                let room = max_bytes.saturating_sub(out.len()).clamp(1, CHUNK);
-                let located = reader::locate(&node.blocks, key, *size_bytes, next, room).await;
+                let room = max_bytes.saturating_sub(out.len()).clamp(1, SEGMENT_READ_BYTES);
+                let located = reader::locate_blocks(&node.blocks, key, *size_bytes, next, room).await;
                 let Some(located) = located.map_err(|error| segment_error(node, uid, span, error))? else {
                     break;
                 };
-                let memory = node.memory.cold_reads.take(located.bytes());
+                let memory = node.memory.cold_reads.acquire(located.bytes());
                 let _memory = memory.await.map_err(closing)?;
-                let read = reader::read(&node.blocks, key, *size_bytes, &located).await;
+                let read = reader::read_blocks(&node.blocks, key, *size_bytes, &located).await;
                 // Damage is limited to a block of the segment.
                 let block_span = LogSpan {
                     base_offset: located.first.start,
@@ -212,8 +231,8 @@ async fn read_span(
                 };
                 let read = read.map_err(|error| segment_error(node, uid, &block_span, error))?;
                 for block in read {
-                    (next, full) = copy_whole(&block, next, max_bytes, out)
-                        .map_err(|error| SpanError::Failed(corrupt(node, uid, &block_span, &error)))?;
+                    (next, full) = copy_batches(&block, next, max_bytes, out)
+                        .map_err(|error| SpanError::Failed(corrupt_error(node, uid, &block_span, &error)))?;
                     if full {
                         break;
                     }
@@ -230,14 +249,14 @@ async fn read_span(
 /// Copies whole batches of a segment block to `out`, beginning with the one that holds `from`,
 /// while `out` stays within `max_bytes`; the first batch whatever its size. Returns the offset
 /// after the last one, and whether `out` is full.
-fn copy_whole(
+fn copy_batches(
     block: &Bytes,
     from: i64,
     max_bytes: usize,
     out: &mut BytesMut,
 ) -> Result<(i64, bool), BatchError> {
     let mut next = from;
-    for batch in Batches::new(block) {
+    for batch in BatchIter::new(block) {
         let (header, bytes) = batch?;
         if header.next_offset() > next {
             if !out.is_empty() && out.len() + bytes.len() > max_bytes {
@@ -252,10 +271,10 @@ fn copy_whole(
 }
 
 /// Returns the stored size of a span in bytes.
-fn stored_bytes(place: &Place) -> u64 {
+fn stored_bytes(place: &SpanLocation) -> u64 {
     match place {
-        Place::Wal { length, .. } => *length,
-        Place::Segment { size_bytes, .. } => *size_bytes,
+        SpanLocation::Wal { length, .. } => *length,
+        SpanLocation::Segment { size_bytes, .. } => *size_bytes,
     }
 }
 
@@ -263,8 +282,8 @@ fn stored_bytes(place: &Place) -> u64 {
 ///
 /// # Errors
 /// [`SpanError::Missing`] if the object does not exist, otherwise [`SpanError::Failed`].
-pub async fn wal_run(node: &Node, uid: PartitionUid, span: &LogSpan) -> Result<TailRun, SpanError> {
-    let Place::Wal {
+pub async fn wal_run(node: &AgentNode, uid: PartitionUid, span: &LogSpan) -> Result<TailRun, SpanError> {
+    let SpanLocation::Wal {
         incarnation,
         sequence,
         position,
@@ -274,18 +293,18 @@ pub async fn wal_run(node: &Node, uid: PartitionUid, span: &LogSpan) -> Result<T
         let error = Error::new(ErrorCode::Unknown, "the span is not a WAL range");
         return Err(SpanError::Failed(error));
     };
-    let damaged = |error: &dyn std::fmt::Display| SpanError::Failed(corrupt(node, uid, span, error));
+    let damaged = |error: &dyn std::fmt::Display| SpanError::Failed(corrupt_error(node, uid, span, error));
     let key = keys::wal_key(incarnation, sequence);
     let range = position..position + length;
     let bytes = node.blocks.read(&key, None, range).await;
-    let bytes = bytes.map_err(|error| store_error(&error))?;
+    let bytes = bytes.map_err(|error| span_error(&error))?;
     if bytes.len() as u64 != length {
         return Err(damaged(&format!(
             "object {key} is shorter than its metadata says"
         )));
     }
     let mut records = 0;
-    for batch in Batches::new(&bytes) {
+    for batch in BatchIter::new(&bytes) {
         let (header, batch) = batch.map_err(|error| damaged(&error))?;
         verify_crc(batch).map_err(|error| damaged(&error))?;
         records += i64::from(header.last_offset_delta) + 1;
@@ -310,7 +329,11 @@ pub async fn wal_run(node: &Node, uid: PartitionUid, span: &LogSpan) -> Result<T
 ///
 /// # Errors
 /// As [`read`].
-pub async fn find_timestamp(node: &Node, uid: PartitionUid, timestamp: i64) -> Result<(i64, i64), Error> {
+pub async fn find_timestamp(
+    node: &AgentNode,
+    uid: PartitionUid,
+    timestamp: i64,
+) -> Result<(i64, i64), Error> {
     let view = node
         .metadata
         .read_log(uid, LogPosition::Timestamp(timestamp), 1)
@@ -319,25 +342,25 @@ pub async fn find_timestamp(node: &Node, uid: PartitionUid, timestamp: i64) -> R
         return Ok((view.bounds.high_watermark, -1));
     };
     let mut from = span.base_offset.max(view.bounds.log_start);
-    if let Place::Segment { key, size_bytes } = &span.place {
+    if let SpanLocation::Segment { key, size_bytes } = &span.place {
         let found = reader::seek_timestamp(&node.blocks, key, *size_bytes, timestamp).await;
         from = from.max(found.map_err(|error| segment_error(node, uid, span, error))?);
     }
     while from < span.end_offset {
-        let _memory = budget::wait(node, COPIES * SOUGHT).await?;
-        let read = read(node, uid, from, SOUGHT).await?;
-        for batch in Batches::of(&read.records) {
-            let (header, batch) = batch.map_err(|error| corrupt(node, uid, span, &error))?;
+        let _memory = budget::wait_for_permits(node, RESPONSE_COPIES * TIMESTAMP_READ_BYTES).await?;
+        let read = read_log_range(node, uid, from, TIMESTAMP_READ_BYTES).await?;
+        for batch in BatchIter::owned(&read.records) {
+            let (header, batch) = batch.map_err(|error| corrupt_error(node, uid, span, &error))?;
             if header.max_timestamp >= timestamp {
                 // The decompressed size is known only afterwards.
                 let compressed = !matches!(header.compression(), Ok(Compression::None));
-                let most = MAX_UNPACKED.min(node.memory.fetch.capacity() / 2);
+                let most = MAX_DECOMPRESSED_BYTES.min(node.memory.fetch.capacity() / 2);
                 let unpacked = if compressed { most } else { 0 };
-                let _unpacked = budget::wait(node, unpacked).await?;
-                let records =
-                    Records::decode(batch, MAX_UNPACKED).map_err(|error| unreadable(uid, span, &error))?;
+                let _unpacked = budget::wait_for_permits(node, unpacked).await?;
+                let records = DecodedRecords::decode(batch, MAX_DECOMPRESSED_BYTES)
+                    .map_err(|error| unreadable_error(uid, span, &error))?;
                 for record in records {
-                    let record = record.map_err(|error| unreadable(uid, span, &error))?;
+                    let record = record.map_err(|error| unreadable_error(uid, span, &error))?;
                     if record.timestamp >= timestamp && record.offset >= view.bounds.log_start {
                         return Ok((record.offset, record.timestamp));
                     }
@@ -352,32 +375,42 @@ pub async fn find_timestamp(node: &Node, uid: PartitionUid, timestamp: i64) -> R
     Ok((view.bounds.high_watermark, -1))
 }
 
-fn store_error(error: &StoreError) -> SpanError {
-    let told = Error::new(error.code(), error.to_string());
+fn span_error(error: &StoreError) -> SpanError {
+    let reported = Error::new(error.code(), error.to_string());
     match error.kind() {
-        StoreErrorKind::NotFound => SpanError::Missing(told),
-        _ => SpanError::Failed(told),
+        StoreErrorKind::NotFound => SpanError::Missing(reported),
+        _ => SpanError::Failed(reported),
     }
 }
 
-fn segment_error(node: &Node, uid: PartitionUid, span: &LogSpan, error: reader::ReadError) -> SpanError {
+fn segment_error(
+    node: &AgentNode,
+    uid: PartitionUid,
+    span: &LogSpan,
+    error: reader::SegmentReadError,
+) -> SpanError {
     match error {
-        reader::ReadError::Store(error) => store_error(&error),
-        reader::ReadError::Segment(error) => SpanError::Failed(corrupt(node, uid, span, &error)),
+        reader::SegmentReadError::Store(error) => span_error(&error),
+        reader::SegmentReadError::Segment(error) => SpanError::Failed(corrupt_error(node, uid, span, &error)),
     }
 }
 
 /// Returns the error for bytes that differ from what was committed (INV-F1); they are not returned
 /// to clients.
-fn corrupt(node: &Node, uid: PartitionUid, span: &LogSpan, error: &dyn std::fmt::Display) -> Error {
-    node.metrics.violated(Invariant::F1);
-    unreadable(uid, span, error)
+fn corrupt_error(
+    node: &AgentNode,
+    uid: PartitionUid,
+    span: &LogSpan,
+    error: &dyn std::fmt::Display,
+) -> Error {
+    node.metrics.record_violation(Invariant::F1);
+    unreadable_error(uid, span, error)
 }
 
 /// Returns the error for records that cannot be decoded, though they may be what a producer sent.
-fn unreadable(uid: PartitionUid, span: &LogSpan, error: &dyn std::fmt::Display) -> Error {
+fn unreadable_error(uid: PartitionUid, span: &LogSpan, error: &dyn std::fmt::Display) -> Error {
     tracing::error!(partition = %uid, place = ?span.place, %error, "stored records are damaged");
-    let what = place_of(span);
+    let what = describe_span(span);
     Error::new(
         ErrorCode::StorageCorrupt,
         format!("{what} are damaged and are not served: {error}"),
@@ -386,27 +419,27 @@ fn unreadable(uid: PartitionUid, span: &LogSpan, error: &dyn std::fmt::Display) 
 }
 
 /// Describes the records of a span and their object, so that an operator can find it.
-fn place_of(span: &LogSpan) -> String {
+fn describe_span(span: &LogSpan) -> String {
     let key = match &span.place {
-        Place::Wal {
+        SpanLocation::Wal {
             incarnation,
             sequence,
             ..
         } => keys::wal_key(*incarnation, *sequence),
-        Place::Segment { key, .. } => key.clone(),
+        SpanLocation::Segment { key, .. } => key.clone(),
     };
     let (base, end) = (span.base_offset, span.end_offset);
     format!("the stored records {base}..{end} in object {key}")
 }
 
-fn moving() -> Error {
+fn moving_error() -> Error {
     Error::new(
         ErrorCode::StorageUnavailable,
         "the records were moved to another object repeatedly while being read; try again",
     )
 }
 
-fn closing() -> Error {
+fn shutting_down_error() -> Error {
     Error::new(
         ErrorCode::ShuttingDown,
         "this agent is shutting down; use another agent",

@@ -9,7 +9,7 @@
 mod bounds;
 mod budget;
 pub mod cold;
-pub mod looks;
+pub mod foreign_logs;
 pub mod tail;
 
 use bytes::{Bytes, BytesMut};
@@ -22,24 +22,24 @@ use tokio::{
 };
 
 pub use self::{
-    bounds::{learn, stored_bounds},
-    budget::Memory,
+    bounds::{adopt_bounds, read_bounds},
+    budget::ResponseMemory,
 };
 use self::{
-    budget::{COPIES, Wanted},
+    budget::{MemoryRequest, RESPONSE_COPIES},
     cold::ColdRead,
-    looks::{Looks, Seen},
+    foreign_logs::{LogObservation, ObservationReceiver},
 };
-use crate::{invariant::Invariant, node::Node, partition::Partition};
+use crate::{invariant::Invariant, node::AgentNode, partition::LedPartition};
 
 /// Maximum number of partitions in one fetch.
-const MAX_PARTITIONS: usize = 10_000;
+const MAX_FETCH_PARTITIONS: usize = 10_000;
 /// Longest time that a fetch may wait.
-const MAX_WAIT: Duration = Duration::from_secs(60);
+const MAX_FETCH_WAIT: Duration = Duration::from_secs(60);
 
 /// One partition's part of the response, as far as it is read.
 #[derive(Debug, Clone)]
-pub(crate) struct Part {
+pub(crate) struct PartitionRead {
     records: Bytes,
     /// The offset after the last record.
     next_offset: i64,
@@ -49,9 +49,9 @@ pub(crate) struct Part {
 }
 
 /// What to wait for when a partition has nothing new.
-enum Wait {
-    Leads(watch::Receiver<i64>),
-    Foreign(Looks),
+enum AppendSignal {
+    Led(watch::Receiver<i64>),
+    Foreign(ObservationReceiver),
 }
 
 /// Handles one fetch request. The returned memory must be held until the response has left.
@@ -60,47 +60,59 @@ enum Wait {
 /// `InvalidRequest` if the number of partitions is out of range, `ResourceExhausted` if there is no
 /// memory. Errors of single partitions are part of the response.
 pub async fn fetch(
-    node: &Node,
+    node: &AgentNode,
     request: v1::FetchRequest,
-) -> Result<(v1::FetchResponse, Option<Memory>), Error> {
-    if request.partitions.is_empty() || request.partitions.len() > MAX_PARTITIONS {
-        let message = format!("a fetch names between 1 and {MAX_PARTITIONS} partitions");
+) -> Result<(v1::FetchResponse, Option<ResponseMemory>), Error> {
+    if request.partitions.is_empty() || request.partitions.len() > MAX_FETCH_PARTITIONS {
+        let message = format!("a fetch names between 1 and {MAX_FETCH_PARTITIONS} partitions");
         return Err(Error::new(ErrorCode::InvalidRequest, message));
     }
     let asked = (request.max_bytes as usize).clamp(1, node.settings.max_fetch_bytes.as_usize());
-    let deadline = Instant::now() + Duration::from_millis(request.max_wait_ms.into()).min(MAX_WAIT);
+    let deadline = Instant::now() + Duration::from_millis(request.max_wait_ms.into()).min(MAX_FETCH_WAIT);
     let mut least = 0;
     loop {
-        let gathered = gather(node, &request, Wanted { asked, least }, deadline).await?;
-        match budget::keep(gathered.memory, gathered.bytes) {
-            Ok(kept) => return Ok((answer(node, &request, gathered.parts), kept)),
+        let gathered = gather(
+            node,
+            &request,
+            MemoryRequest {
+                max_bytes: asked,
+                min_permits: least,
+            },
+            deadline,
+        )
+        .await?;
+        match budget::shrink_to_response(gathered.memory, gathered.bytes) {
+            Ok(kept) => return Ok((build_response(node, &request, gathered.parts), kept)),
             // No memory is held while waiting for more; otherwise fetches could block each other.
             Err(needed) if least < needed => least = needed,
-            Err(_) => return Err(budget::full()),
+            Err(_) => return Err(budget::memory_full_error()),
         }
     }
 }
 
 /// The parts of a response.
-struct Gathered {
-    parts: Vec<Option<Part>>,
+struct GatheredReads {
+    parts: Vec<Option<PartitionRead>>,
     bytes: usize,
     memory: Option<OwnedSemaphorePermit>,
 }
 
 /// Reads until there is enough, or the deadline has passed.
 async fn gather(
-    node: &Node,
+    node: &AgentNode,
     request: &v1::FetchRequest,
-    memory_wanted: Wanted,
+    memory_wanted: MemoryRequest,
     deadline: Instant,
-) -> Result<Gathered, Error> {
-    let mut max_bytes = memory_wanted.asked;
-    let mut parts: Vec<Option<Part>> = vec![None; request.partitions.len()];
+) -> Result<GatheredReads, Error> {
+    let mut max_bytes = memory_wanted.max_bytes;
+    let mut parts: Vec<Option<PartitionRead>> = vec![None; request.partitions.len()];
     let mut bytes = 0;
     let mut memory = None;
     let view = node.directory.view();
-    let known = |part: &v1::PartitionFetch| view.find(&part.topic, &part.topic_id, part.partition).is_ok();
+    let known = |part: &v1::PartitionFetch| {
+        view.find_partition(&part.topic, &part.topic_id, part.partition)
+            .is_ok()
+    };
     if !request.partitions.iter().all(known) {
         // One refresh for all partitions.
         node.directory.refresh().await;
@@ -109,9 +121,11 @@ async fn gather(
         let mut waits = Vec::new();
         let mut failed = false;
         if memory.is_none() {
-            let permit = budget::admit(node, memory_wanted).await?;
+            let permit = budget::admit_response(node, memory_wanted).await?;
             // Less than requested under contention.
-            max_bytes = memory_wanted.asked.min(permit.num_permits() / COPIES);
+            max_bytes = memory_wanted
+                .max_bytes
+                .min(permit.num_permits() / RESPONSE_COPIES);
             memory = Some(permit);
         }
         for (part, wanted) in parts.iter_mut().zip(&request.partitions) {
@@ -123,7 +137,7 @@ async fn gather(
             let room = max_bytes
                 .saturating_sub(bytes)
                 .min((wanted.max_bytes as usize).max(1));
-            let (read, wait) = read(node, wanted, room, bytes > 0).await;
+            let (read, wait) = read_partition(node, wanted, room, bytes > 0).await;
             bytes += read.records.len();
             failed |= read.error.is_some();
             *part = Some(read);
@@ -136,17 +150,17 @@ async fn gather(
         if bytes == 0 {
             memory = None;
         }
-        wait_for_news(waits, deadline).await;
+        wait_for_append(waits, deadline).await;
     }
-    Ok(Gathered { parts, bytes, memory })
+    Ok(GatheredReads { parts, bytes, memory })
 }
 
 /// Waits until one of these may have something new, or until the deadline.
-async fn wait_for_news(mut waits: Vec<Wait>, deadline: Instant) {
+async fn wait_for_append(mut waits: Vec<AppendSignal>, deadline: Instant) {
     // A closed channel means that the lease has moved, which is worth another read as well.
     let news = select_all(waits.iter_mut().map(|wait| match wait {
-        Wait::Leads(receiver) => receiver.changed().map(drop).boxed(),
-        Wait::Foreign(looks) => looks.changed().map(drop).boxed(),
+        AppendSignal::Led(receiver) => receiver.changed().map(drop).boxed(),
+        AppendSignal::Foreign(looks) => looks.changed().map(drop).boxed(),
     }));
     tokio::select! {
         _ = news => {}
@@ -156,30 +170,30 @@ async fn wait_for_news(mut waits: Vec<Wait>, deadline: Instant) {
 
 /// Reads one partition; with `only_if_room`, a first batch larger than `room` is left to the next
 /// fetch.
-async fn read(
-    node: &Node,
+async fn read_partition(
+    node: &AgentNode,
     wanted: &v1::PartitionFetch,
     room: usize,
     only_if_room: bool,
-) -> (Part, Option<Wait>) {
+) -> (PartitionRead, Option<AppendSignal>) {
     let view = node.directory.view();
-    let record = match view.find(&wanted.topic, &wanted.topic_id, wanted.partition) {
+    let record = match view.find_partition(&wanted.topic, &wanted.topic_id, wanted.partition) {
         Ok(record) if !wanted.topic.starts_with("__") => record,
         Ok(_) => {
             let message = format!("there is no partition {}-{}", wanted.topic, wanted.partition);
             let unknown = Error::new(ErrorCode::UnknownTopicOrPartition, message);
-            return (Part::failed(unknown), None);
+            return (PartitionRead::failed(unknown), None);
         }
-        Err(error) => return (Part::failed(error), None),
+        Err(error) => return (PartitionRead::failed(error), None),
     };
-    let held = node.life().and_then(|life| life.held.get(record.uid));
+    let held = node.session().and_then(|life| life.partitions.get(record.uid));
     let read = match &held {
-        Some(partition) => Ok(read_held(node, partition, wanted.offset, room).await),
+        Some(partition) => Ok(read_led(node, partition, wanted.offset, room).await),
         None => read_foreign(node, record.uid, wanted.offset, room).await,
     };
     match read {
         Ok((part, wait)) if only_if_room && part.records.len() > room => (
-            Part {
+            PartitionRead {
                 records: Bytes::new(),
                 ..part
             },
@@ -190,41 +204,49 @@ async fn read(
                 let records = read.0.next_offset.saturating_sub(wanted.offset);
                 let (records, bytes) = (records.max(0).unsigned_abs(), read.0.records.len() as u64);
                 match held {
-                    Some(partition) => partition.traffic(&node.metrics).fetched(records, bytes),
+                    Some(partition) => partition.traffic(&node.metrics).record_fetched(records, bytes),
                     // The counters are looked up per fetch, which is cheap compared with the
                     // metadata store.
-                    None => node.metrics.topic(&wanted.topic).fetched(records, bytes),
+                    None => node
+                        .metrics
+                        .topic_traffic(&wanted.topic)
+                        .record_fetched(records, bytes),
                 }
             }
             read
         }
-        Err(error) => (Part::failed(error), None),
+        Err(error) => (PartitionRead::failed(error), None),
     }
 }
 
 /// Reads a partition that this agent leads. It knows the high watermark and returns it also with an
 /// error.
-async fn read_held(node: &Node, partition: &Partition, offset: i64, room: usize) -> (Part, Option<Wait>) {
-    let mut watch = partition.watch();
+async fn read_led(
+    node: &AgentNode,
+    partition: &LedPartition,
+    offset: i64,
+    room: usize,
+) -> (PartitionRead, Option<AppendSignal>) {
+    let mut watch = partition.watch_high_watermark();
     let high_watermark = *watch.borrow_and_update();
     let log_start = partition.log_start();
     if offset > high_watermark {
-        return match read_ahead(node, partition, offset, room, high_watermark).await {
+        return match read_beyond_known(node, partition, offset, room, high_watermark).await {
             Ok(part) => {
                 // The adopted bounds wake the waiter: one more read, then the wait.
-                let wait = part.error.is_none().then_some(Wait::Leads(watch));
+                let wait = part.error.is_none().then_some(AppendSignal::Led(watch));
                 (part, wait)
             }
-            Err(error) => (Part::failed(error), None),
+            Err(error) => (PartitionRead::failed(error), None),
         };
     }
-    let read = records_held(node, partition, offset, room, log_start, high_watermark).await;
-    let wait = read.is_ok().then_some(Wait::Leads(watch));
+    let read = read_led_records(node, partition, offset, room, log_start, high_watermark).await;
+    let wait = read.is_ok().then_some(AppendSignal::Led(watch));
     let ((records, next_offset), error) = match read {
         Ok(read) => (read, None),
         Err(error) => ((Bytes::new(), offset), Some(error)),
     };
-    let part = Part {
+    let part = PartitionRead {
         records,
         next_offset,
         high_watermark,
@@ -237,41 +259,41 @@ async fn read_held(node: &Node, partition: &Partition, offset: i64, room: usize)
 /// Reads at an offset beyond the known high watermark. The metadata store may have it: a commit
 /// whose answer was lost did happen, and other agents already serve it. Only the store can tell
 /// that an offset is out of range.
-async fn read_ahead(
-    node: &Node,
-    partition: &Partition,
+async fn read_beyond_known(
+    node: &AgentNode,
+    partition: &LedPartition,
     offset: i64,
     room: usize,
     high_watermark: i64,
-) -> Result<Part, Error> {
-    let read = cold::read(node, partition.uid(), offset, room).await?;
-    learn(node, partition, high_watermark, &read.bounds)?;
-    Ok(stored(read, offset))
+) -> Result<PartitionRead, Error> {
+    let read = cold::read_log_range(node, partition.uid(), offset, room).await?;
+    adopt_bounds(node, partition, high_watermark, &read.bounds)?;
+    Ok(part_from_cold_read(read, offset))
 }
 
 /// Reads the newest batches from memory and all others from objects. Returns them with the offset
 /// after the last record.
-async fn records_held(
-    node: &Node,
-    partition: &Partition,
+async fn read_led_records(
+    node: &AgentNode,
+    partition: &LedPartition,
     offset: i64,
     room: usize,
     log_start: i64,
     high_watermark: i64,
 ) -> Result<(Bytes, i64), Error> {
     if offset < log_start || offset > high_watermark {
-        return Err(out_of_range(offset, log_start, high_watermark));
+        return Err(out_of_range_error(offset, log_start, high_watermark));
     }
     if offset == high_watermark {
         return Ok((Bytes::new(), offset));
     }
     let runs = partition.tail.lock().runs(offset, room);
     let Some(runs) = runs else {
-        let read = cold::read(node, partition.uid(), offset, room).await?;
-        learn(node, partition, high_watermark, &read.bounds)?;
+        let read = cold::read_log_range(node, partition.uid(), offset, room).await?;
+        adopt_bounds(node, partition, high_watermark, &read.bounds)?;
         let LogBounds { log_start, .. } = read.bounds;
         if offset < log_start {
-            return Err(out_of_range(offset, log_start, read.bounds.high_watermark));
+            return Err(out_of_range_error(offset, log_start, read.bounds.high_watermark));
         }
         return Ok((read.records, read.next_offset));
     };
@@ -285,7 +307,7 @@ async fn records_held(
     for run in &runs {
         let copied = tail::copy_stamped(run, offset, room, &mut out);
         let (next, whole) = copied.map_err(|error| {
-            node.metrics.violated(Invariant::F1);
+            node.metrics.record_violation(Invariant::F1);
             Error::new(ErrorCode::StorageCorrupt, error.to_string())
         })?;
         next_offset = next_offset.max(next);
@@ -299,33 +321,38 @@ async fn records_held(
 
 /// Reads a partition that this agent does not lead; the metadata store has its bounds.
 async fn read_foreign(
-    node: &Node,
+    node: &AgentNode,
     uid: PartitionUid,
     offset: i64,
     room: usize,
-) -> Result<(Part, Option<Wait>), Error> {
-    let (seen, looks) = node.looks.at(&node.metadata, uid).await;
+) -> Result<(PartitionRead, Option<AppendSignal>), Error> {
+    let (seen, looks) = node.foreign_logs.latest(&node.metadata, uid).await;
     let read = match &*seen {
-        Seen::Failed(error) => return Err(error.clone()),
-        Seen::Log { bounds, .. } if offset == bounds.high_watermark => ColdRead {
+        LogObservation::Failed(error) => return Err(error.clone()),
+        LogObservation::Log { bounds, .. } if offset == bounds.high_watermark => ColdRead {
             records: Bytes::new(),
             next_offset: offset,
             bounds: *bounds,
         },
-        Seen::Log {
-            news: Some((from, view)),
+        LogObservation::Log {
+            appended: Some((from, view)),
             ..
         } if offset == *from => cold::read_view(node, uid, view, offset, room).await?,
         // Older records, or newer ones than were observed.
-        Seen::Log { .. } | Seen::Gone => cold::read(node, uid, offset, room).await?,
+        LogObservation::Log { .. } | LogObservation::Gone => {
+            cold::read_log_range(node, uid, offset, room).await?
+        }
     };
-    Ok((stored(read, offset), Some(Wait::Foreign(looks))))
+    Ok((
+        part_from_cold_read(read, offset),
+        Some(AppendSignal::Foreign(looks)),
+    ))
 }
 
 /// Converts a cold read at `offset` to a part of the response.
-fn stored(read: ColdRead, offset: i64) -> Part {
+fn part_from_cold_read(read: ColdRead, offset: i64) -> PartitionRead {
     let (log_start, high_watermark) = (read.bounds.log_start, read.bounds.high_watermark);
-    let mut part = Part {
+    let mut part = PartitionRead {
         records: read.records,
         next_offset: read.next_offset,
         high_watermark,
@@ -333,20 +360,20 @@ fn stored(read: ColdRead, offset: i64) -> Part {
         error: None,
     };
     if offset < log_start || offset > high_watermark {
-        part.error = Some(out_of_range(offset, log_start, high_watermark));
+        part.error = Some(out_of_range_error(offset, log_start, high_watermark));
         part.records = Bytes::new();
     }
     part
 }
 
-fn out_of_range(offset: i64, log_start: i64, high_watermark: i64) -> Error {
+fn out_of_range_error(offset: i64, log_start: i64, high_watermark: i64) -> Error {
     let message = format!(
         "offset {offset} is not between the log start {log_start} and the high watermark {high_watermark}"
     );
     Error::new(ErrorCode::OffsetOutOfRange, message)
 }
 
-impl Part {
+impl PartitionRead {
     fn failed(error: Error) -> Self {
         Self {
             records: Bytes::new(),
@@ -358,18 +385,22 @@ impl Part {
     }
 }
 
-fn answer(node: &Node, request: &v1::FetchRequest, parts: Vec<Option<Part>>) -> v1::FetchResponse {
+fn build_response(
+    node: &AgentNode,
+    request: &v1::FetchRequest,
+    parts: Vec<Option<PartitionRead>>,
+) -> v1::FetchResponse {
     let view = node.directory.view();
-    let me = node.life().map(|life| life.incarnation);
+    let me = node.session().map(|life| life.incarnation);
     let results = request.partitions.iter().zip(parts).filter_map(|(wanted, part)| {
         let part = part?;
-        let record = view.find(&wanted.topic, &wanted.topic_id, wanted.partition);
+        let record = view.find_partition(&wanted.topic, &wanted.topic_id, wanted.partition);
         let leader = record
             .ok()
             .filter(|r| r.holder.is_some() && r.holder != me)
             .map(|record| view.leader(record));
         if let Some(error) = &part.error {
-            node.metrics.grpc_error("Fetch", error.code());
+            node.metrics.record_grpc_error("Fetch", error.code());
         }
         Some(v1::PartitionFetchResult {
             topic: wanted.topic.clone(),

@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use streamhouse_core::batch::{self, BatchError, BatchHeader};
 
-use crate::partition::Partition;
+use crate::partition::LedPartition;
 
 /// A run of batches back to back, as stored in one WAL object.
 #[derive(Debug, Clone)]
@@ -24,18 +24,18 @@ pub struct TailRun {
     pub epoch: i32,
     /// The batches; their base offsets are not stamped yet.
     pub bytes: Bytes,
-    /// Sequence of the WAL object, for [`Tail::forget`].
+    /// Sequence of the WAL object, for [`PartitionTail::drop_through`].
     pub sequence: u64,
 }
 
 /// One partition's newest runs, without gaps, up to the high watermark.
 #[derive(Debug)]
-pub struct Tail {
+pub struct PartitionTail {
     runs: VecDeque<TailRun>,
     end: i64,
 }
 
-impl Tail {
+impl PartitionTail {
     /// Creates an empty tail for records from this offset on.
     pub fn new(high_watermark: i64) -> Self {
         Self {
@@ -60,7 +60,7 @@ impl Tail {
     }
 
     /// Drops the runs of this WAL object and older ones.
-    pub fn forget(&mut self, sequence: u64) {
+    pub fn drop_through(&mut self, sequence: u64) {
         while self.runs.front().is_some_and(|run| run.sequence <= sequence) {
             self.runs.pop_front();
         }
@@ -119,13 +119,13 @@ pub fn copy_stamped(
 #[derive(Debug)]
 pub struct TailBudget {
     capacity: usize,
-    objects: Mutex<Objects>,
+    objects: Mutex<TailObjects>,
 }
 
 #[derive(Debug, Default)]
-struct Objects {
+struct TailObjects {
     bytes: usize,
-    queue: VecDeque<(u64, usize, Vec<Arc<Partition>>)>,
+    queue: VecDeque<(u64, usize, Vec<Arc<LedPartition>>)>,
 }
 
 impl TailBudget {
@@ -144,7 +144,7 @@ impl TailBudget {
 
     /// Counts an object whose runs were added to these partitions, and drops the oldest objects
     /// beyond the capacity.
-    pub fn add(&self, sequence: u64, bytes: usize, partitions: Vec<Arc<Partition>>) {
+    pub fn add(&self, sequence: u64, bytes: usize, partitions: Vec<Arc<LedPartition>>) {
         let mut objects = self.objects.lock();
         objects.bytes += bytes;
         objects.queue.push_back((sequence, bytes, partitions));
@@ -154,7 +154,7 @@ impl TailBudget {
             };
             objects.bytes -= bytes;
             for partition in partitions {
-                partition.tail.lock().forget(sequence);
+                partition.tail.lock().drop_through(sequence);
             }
         }
     }

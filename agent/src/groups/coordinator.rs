@@ -1,9 +1,9 @@
 //! The group coordinator: owns the groups of the coordinator slots that this agent leads, passes
 //! events to their state machines, and persists what must survive before it replies. The lease
-//! keeper assigns and releases slots; [`GroupsService`](super::GroupsService) and other protocols
+//! keeper assigns and releases slots; [`GroupGrpcService`](super::GroupGrpcService) and other protocols
 //! call the rest.
 //!
-//! A call checks the request against the limits, finds the [`slot`], applies the change to a copy
+//! A call checks the request against the limits, finds the [`serving_slot`], applies the change to a copy
 //! of the group, stores the copy if the change must survive, puts it in place, and replies. If
 //! storing fails, nothing has changed. If the lease turns out to be lost, the whole slot is dropped
 //! and every pending call fails with NOT_COORDINATOR.
@@ -30,70 +30,70 @@ use streamhouse_core::{Error, ErrorCode, murmur2::group_slot, time::Entropy};
 use streamhouse_metadata::{Error as StoreError, GROUP_SLOTS, Lease, MetadataStore};
 use tokio::time::Instant;
 
-use self::slot::Slot;
-use super::{cluster::Cluster, limits::GroupLimits, state::MemberId, state::Ticket};
-use crate::{leases::Slots, metrics::Metrics, node::Node};
+use self::slot::CoordinatorSlot;
+use super::{group_directory::GroupDirectory, limits::GroupLimits, state::MemberId, state::ReplyTicket};
+use crate::{leases::CoordinatorSlots, metrics::AgentMetrics, node::AgentNode};
 
-pub use membership::JoinAnswer;
+pub use membership::JoinOutcome;
 
 /// The dependencies of a coordinator.
 #[derive(Debug, Clone)]
-pub struct Parts {
+pub struct CoordinatorDeps {
     /// Stores groups and offsets.
     pub store: Arc<dyn MetadataStore>,
     /// Generates member ids.
     pub entropy: Arc<dyn Entropy>,
     /// Resolves partitions and coordinators.
-    pub cluster: Arc<dyn Cluster>,
+    pub cluster: Arc<dyn GroupDirectory>,
     /// Receives the coordinator's metrics.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<AgentMetrics>,
     /// Limits for clients' requests.
     pub limits: GroupLimits,
 }
 
 /// The state shared by the coordinator and its slots.
 #[derive(Debug)]
-struct Shared {
-    parts: Parts,
+struct CoordinatorContext {
+    deps: CoordinatorDeps,
     /// The origin of the state machines' clock.
     start: Instant,
     tickets: AtomicU64,
     /// Approximate memory of all groups in bytes.
-    bytes: AtomicUsize,
+    memory_bytes: AtomicUsize,
 }
 
-impl Shared {
-    fn now(&self) -> i64 {
+impl CoordinatorContext {
+    fn now_ms(&self) -> i64 {
         i64::try_from(self.start.elapsed().as_millis()).unwrap_or(i64::MAX)
     }
 
-    fn ticket(&self) -> Ticket {
-        Ticket(self.tickets.fetch_add(1, Ordering::Relaxed))
+    fn next_ticket(&self) -> ReplyTicket {
+        ReplyTicket(self.tickets.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Generates a unique member id; `prefix` makes it readable.
-    fn member_id(&self, prefix: &str) -> MemberId {
-        let entropy = &self.parts.entropy;
+    fn new_member_id(&self, prefix: &str) -> MemberId {
+        let entropy = &self.deps.entropy;
         format!("{prefix}-{:016x}{:016x}", entropy.next_u64(), entropy.next_u64()).into()
     }
 }
 
 /// Coordinates the groups of the coordinator slots that this agent leads.
 #[derive(Debug)]
-pub struct Coordinator {
-    shared: Arc<Shared>,
-    slots: RwLock<HashMap<i32, Arc<Slot>>>,
+pub struct GroupCoordinator {
+    shared: Arc<CoordinatorContext>,
+    slots: RwLock<HashMap<i32, Arc<CoordinatorSlot>>>,
 }
 
-impl Coordinator {
+impl GroupCoordinator {
     /// Creates the coordinator of an agent.
-    pub fn new(node: Arc<Node>) -> Arc<Self> {
+    pub fn new(node: Arc<AgentNode>) -> Arc<Self> {
         let limits = if node.settings.dev {
             GroupLimits::dev()
         } else {
             GroupLimits::default()
         };
-        Self::from_parts(Parts {
+        Self::from_deps(CoordinatorDeps {
             store: node.metadata.clone(),
             entropy: node.entropy.clone(),
             cluster: node.directory.clone(),
@@ -103,12 +103,12 @@ impl Coordinator {
     }
 
     /// Creates a coordinator from its dependencies.
-    pub fn from_parts(parts: Parts) -> Arc<Self> {
-        let shared = Shared {
-            parts,
+    pub fn from_deps(parts: CoordinatorDeps) -> Arc<Self> {
+        let shared = CoordinatorContext {
+            deps: parts,
             start: Instant::now(),
             tickets: AtomicU64::new(1),
-            bytes: AtomicUsize::new(0),
+            memory_bytes: AtomicUsize::new(0),
         };
         Arc::new(Self {
             shared: Arc::new(shared),
@@ -117,13 +117,13 @@ impl Coordinator {
     }
 
     /// Returns the dependencies.
-    pub fn parts(&self) -> &Parts {
-        &self.shared.parts
+    pub fn deps(&self) -> &CoordinatorDeps {
+        &self.shared.deps
     }
 
     /// Returns the approximate memory of all groups in bytes.
-    pub fn bytes(&self) -> usize {
-        self.shared.bytes.load(Ordering::Relaxed)
+    pub fn memory_bytes(&self) -> usize {
+        self.shared.memory_bytes.load(Ordering::Relaxed)
     }
 
     /// Returns the slot of a group.
@@ -131,23 +131,23 @@ impl Coordinator {
     /// # Errors
     /// NOT_COORDINATOR if another agent leads it, COORDINATOR_LOAD_IN_PROGRESS while its groups are
     /// loaded.
-    fn slot(&self, group_id: &str) -> Result<Arc<Slot>, Error> {
+    fn serving_slot(&self, group_id: &str) -> Result<Arc<CoordinatorSlot>, Error> {
         let slot = self
             .slots
             .read()
             .get(&group_slot(group_id, GROUP_SLOTS))
             .cloned()
             .ok_or_else(not_coordinator)?;
-        slot.check()?;
+        slot.ensure_serving()?;
         Ok(slot)
     }
 }
 
 #[async_trait]
-impl Slots for Coordinator {
+impl CoordinatorSlots for GroupCoordinator {
     async fn acquire(&self, number: i32, lease: Lease) -> Result<(), StoreError> {
         self.release(number).await;
-        let slot = Slot::new(self.shared.clone(), number, lease);
+        let slot = CoordinatorSlot::new(self.shared.clone(), number, lease);
         self.slots.write().insert(number, slot.clone());
         match slot.load().await {
             Ok(groups) => {
@@ -160,7 +160,7 @@ impl Slots for Coordinator {
                 Ok(())
             }
             Err(error) => {
-                slot.drop_out();
+                slot.stop_serving();
                 self.slots.write().retain(|_, held| !Arc::ptr_eq(held, &slot));
                 Err(error)
             }
@@ -176,10 +176,10 @@ impl Slots for Coordinator {
     }
 }
 
-impl Drop for Coordinator {
+impl Drop for GroupCoordinator {
     fn drop(&mut self) {
         for slot in self.slots.get_mut().values() {
-            slot.drop_out();
+            slot.stop_serving();
         }
     }
 }

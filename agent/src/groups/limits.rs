@@ -5,14 +5,14 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use streamhouse_core::{Error, ErrorCode, protocol::v1};
 
-use super::state::{Join, Protocol, Rules};
+use super::state::{GroupRules, JoinRequest, MemberProtocol};
 
 /// Maximum length of group ids, instance ids, client ids and protocol names in bytes.
-const MAX_NAME: usize = 255;
+const MAX_NAME_LEN: usize = 255;
 /// Maximum number of protocols that one member may offer.
 const MAX_PROTOCOLS: usize = 32;
 /// Maximum rebalance timeout.
-const MAX_REBALANCE: Duration = Duration::from_secs(24 * 3600);
+const MAX_REBALANCE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 /// Limits of the groups of one agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +63,8 @@ impl GroupLimits {
         }
     }
 
-    pub(super) fn rules(&self) -> Rules {
-        Rules {
+    pub(super) fn rules(&self) -> GroupRules {
+        GroupRules {
             max_members: self.max_members,
             max_bytes: self.max_group_bytes,
             initial_delay_ms: millis(self.initial_rebalance_delay),
@@ -75,9 +75,13 @@ impl GroupLimits {
     ///
     /// # Errors
     /// The error code of the first violated limit.
-    pub(super) fn join(&self, request: v1::JoinGroupRequest, client_host: &str) -> Result<Join, Error> {
-        group_id(&request.group_id)?;
-        let protocols = self.protocols(request.protocols)?;
+    pub(super) fn parse_join(
+        &self,
+        request: v1::JoinGroupRequest,
+        client_host: &str,
+    ) -> Result<JoinRequest, Error> {
+        check_group_id(&request.group_id)?;
+        let protocols = self.check_protocols(request.protocols)?;
         if request.protocol_type.is_empty() || protocols.is_empty() {
             return Err(Error::new(
                 ErrorCode::InconsistentGroupProtocol,
@@ -92,23 +96,23 @@ impl GroupLimits {
         }
         let rebalance = match request.rebalance_timeout_ms {
             0 => session,
-            given => Duration::from_millis(given.into()).min(MAX_REBALANCE),
+            given => Duration::from_millis(given.into()).min(MAX_REBALANCE_TIMEOUT),
         };
-        Ok(Join {
+        Ok(JoinRequest {
             member_id: request.member_id,
-            instance: instance(&request.group_instance_id)?.map(Arc::from),
-            client_id: short(&request.client_id).into(),
-            client_host: short(client_host).into(),
-            protocol_type: name("the protocol type", &request.protocol_type)?.into(),
+            instance: parse_instance_id(&request.group_instance_id)?.map(Arc::from),
+            client_id: truncate_name(&request.client_id).into(),
+            client_host: truncate_name(client_host).into(),
+            protocol_type: check_name("the protocol type", &request.protocol_type)?.into(),
             protocols,
             session_ms: millis(session),
             rebalance_ms: millis(rebalance),
         })
     }
 
-    fn protocols(&self, offered: Vec<v1::GroupProtocol>) -> Result<Arc<[Protocol]>, Error> {
+    fn check_protocols(&self, offered: Vec<v1::GroupProtocol>) -> Result<Arc<[MemberProtocol]>, Error> {
         if offered.len() > MAX_PROTOCOLS {
-            return Err(invalid(format!(
+            return Err(invalid_request(format!(
                 "a member may offer at most {MAX_PROTOCOLS} assignors, not {}",
                 offered.len()
             )));
@@ -124,11 +128,11 @@ impl GroupLimits {
         let mut seen = HashSet::new();
         let mut protocols = Vec::with_capacity(offered.len());
         for protocol in offered {
-            let name: Arc<str> = name("an assignor's name", &protocol.name)?.into();
+            let name: Arc<str> = check_name("an assignor's name", &protocol.name)?.into();
             if !seen.insert(name.clone()) {
-                return Err(invalid(format!("the assignor {name:?} is offered twice")));
+                return Err(invalid_request(format!("the assignor {name:?} is offered twice")));
             }
-            protocols.push(Protocol {
+            protocols.push(MemberProtocol {
                 name,
                 metadata: protocol.metadata,
             });
@@ -137,9 +141,9 @@ impl GroupLimits {
     }
 
     /// Checks one offset to be committed, apart from its partition.
-    pub(super) fn offset(&self, offset: &v1::CommitOffset) -> Result<(), Error> {
+    pub(super) fn check_offset(&self, offset: &v1::CommitOffset) -> Result<(), Error> {
         if offset.offset < 0 {
-            return Err(invalid(format!(
+            return Err(invalid_request(format!(
                 "offset {} cannot be committed; offsets are not negative",
                 offset.offset
             )));
@@ -150,7 +154,7 @@ impl GroupLimits {
             return Err(Error::new(ErrorCode::OffsetMetadataTooLarge, message));
         }
         if offset.metadata.contains('\0') {
-            return Err(invalid(
+            return Err(invalid_request(
                 "the offset's metadata contains a NUL character, which cannot be stored",
             ));
         }
@@ -158,9 +162,9 @@ impl GroupLimits {
     }
 
     /// Checks the number of offsets in one request.
-    pub(super) fn offsets(&self, count: usize) -> Result<(), Error> {
+    pub(super) fn check_offset_count(&self, count: usize) -> Result<(), Error> {
         if count > self.max_offsets {
-            return Err(invalid(format!(
+            return Err(invalid_request(format!(
                 "{count} offsets in one request; send at most {} at once",
                 self.max_offsets
             )));
@@ -170,10 +174,10 @@ impl GroupLimits {
 }
 
 /// Checks a group id.
-pub(super) fn group_id(id: &str) -> Result<(), Error> {
+pub(super) fn check_group_id(id: &str) -> Result<(), Error> {
     let problem = match id {
         "" => "a group id cannot be empty",
-        id if id.len() > MAX_NAME => "a group id has at most 255 bytes",
+        id if id.len() > MAX_NAME_LEN => "a group id has at most 255 bytes",
         id if id.contains('\0') => "a group id cannot contain a NUL character",
         _ => return Ok(()),
     };
@@ -181,18 +185,18 @@ pub(super) fn group_id(id: &str) -> Result<(), Error> {
 }
 
 /// Parses the group instance id of a request; an empty one is `None`.
-pub(super) fn instance(id: &str) -> Result<Option<&str>, Error> {
+pub(super) fn parse_instance_id(id: &str) -> Result<Option<&str>, Error> {
     if id.is_empty() {
         Ok(None)
     } else {
-        name("the group instance id", id).map(Some)
+        check_name("the group instance id", id).map(Some)
     }
 }
 
-fn name<'a>(what: &str, name: &'a str) -> Result<&'a str, Error> {
-    if name.is_empty() || name.len() > MAX_NAME {
-        return Err(invalid(format!(
-            "{what} has {} bytes; use 1 to {MAX_NAME}",
+fn check_name<'a>(what: &str, name: &'a str) -> Result<&'a str, Error> {
+    if name.is_empty() || name.len() > MAX_NAME_LEN {
+        return Err(invalid_request(format!(
+            "{what} has {} bytes; use 1 to {MAX_NAME_LEN}",
             name.len()
         )));
     }
@@ -200,11 +204,11 @@ fn name<'a>(what: &str, name: &'a str) -> Result<&'a str, Error> {
 }
 
 /// Truncates a name whose end does not matter.
-fn short(name: &str) -> &str {
-    &name[..name.floor_char_boundary(MAX_NAME)]
+fn truncate_name(name: &str) -> &str {
+    &name[..name.floor_char_boundary(MAX_NAME_LEN)]
 }
 
-fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+fn invalid_request(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorCode::InvalidRequest, message)
 }
 
@@ -235,19 +239,25 @@ mod tests {
     fn refusal(change: impl FnOnce(&mut v1::JoinGroupRequest)) -> ErrorCode {
         let mut request = request();
         change(&mut request);
-        GroupLimits::default().join(request, "host").unwrap_err().code()
+        GroupLimits::default()
+            .parse_join(request, "host")
+            .unwrap_err()
+            .code()
     }
 
     #[test]
     fn a_join_without_a_rebalance_timeout_takes_the_session_timeout() {
-        let join = GroupLimits::default().join(request(), "host").unwrap();
+        let join = GroupLimits::default().parse_join(request(), "host").unwrap();
         assert_eq!((join.session_ms, join.rebalance_ms), (10_000, 10_000));
         let patient = v1::JoinGroupRequest {
             rebalance_timeout_ms: u32::MAX,
             ..request()
         };
         assert_eq!(
-            GroupLimits::default().join(patient, "host").unwrap().rebalance_ms,
+            GroupLimits::default()
+                .parse_join(patient, "host")
+                .unwrap()
+                .rebalance_ms,
             86_400_000
         );
     }
@@ -293,7 +303,7 @@ mod tests {
             client_id: "ä".repeat(200),
             ..request()
         };
-        let join = GroupLimits::default().join(long, "host").unwrap();
+        let join = GroupLimits::default().parse_join(long, "host").unwrap();
         assert_eq!(&*join.client_id, "ä".repeat(127));
     }
 
@@ -305,20 +315,20 @@ mod tests {
             metadata: metadata.to_owned(),
             ..Default::default()
         };
-        assert!(limits.offset(&offset(0, &"m".repeat(4096))).is_ok());
+        assert!(limits.check_offset(&offset(0, &"m".repeat(4096))).is_ok());
         assert_eq!(
-            limits.offset(&offset(-1, "")).unwrap_err().code(),
+            limits.check_offset(&offset(-1, "")).unwrap_err().code(),
             ErrorCode::InvalidRequest
         );
         assert_eq!(
-            limits.offset(&offset(0, "\0")).unwrap_err().code(),
+            limits.check_offset(&offset(0, "\0")).unwrap_err().code(),
             ErrorCode::InvalidRequest
         );
         let long = offset(0, &"m".repeat(4097));
         assert_eq!(
-            limits.offset(&long).unwrap_err().code(),
+            limits.check_offset(&long).unwrap_err().code(),
             ErrorCode::OffsetMetadataTooLarge
         );
-        assert!(limits.offsets(20_000).is_ok() && limits.offsets(20_001).is_err());
+        assert!(limits.check_offset_count(20_000).is_ok() && limits.check_offset_count(20_001).is_err());
     }
 }

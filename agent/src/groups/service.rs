@@ -1,4 +1,4 @@
-//! The gRPC service of consumer groups: translates requests for the [`Coordinator`].
+//! The gRPC service of consumer groups: translates requests for the [`GroupCoordinator`].
 
 use std::sync::Arc;
 
@@ -9,33 +9,33 @@ use streamhouse_core::{
 use tonic::{Request, Response, Status};
 
 use super::{
-    coordinator::{Coordinator, JoinAnswer},
+    coordinator::{GroupCoordinator, JoinOutcome},
     limits,
 };
 
 /// The result of a gRPC call.
-type Answer<T> = Result<Response<T>, Status>;
+type GroupServiceResult<T> = Result<Response<T>, Status>;
 
 /// Serves consumer groups over gRPC.
 #[derive(Debug, Clone)]
-pub struct GroupsService {
-    coordinator: Arc<Coordinator>,
+pub struct GroupGrpcService {
+    coordinator: Arc<GroupCoordinator>,
 }
 
-impl GroupsService {
+impl GroupGrpcService {
     /// Creates the service of a coordinator.
-    pub fn new(coordinator: Arc<Coordinator>) -> Self {
+    pub fn new(coordinator: Arc<GroupCoordinator>) -> Self {
         Self { coordinator }
     }
 
     /// Returns the coordinator.
-    pub fn coordinator(&self) -> &Arc<Coordinator> {
+    pub fn coordinator(&self) -> &Arc<GroupCoordinator> {
         &self.coordinator
     }
 
-    async fn find(&self, group_id: &str) -> Result<v1::Leader, Error> {
-        limits::group_id(group_id)?;
-        let cluster = &self.coordinator.parts().cluster;
+    async fn locate_coordinator(&self, group_id: &str) -> Result<v1::Leader, Error> {
+        limits::check_group_id(group_id)?;
+        let cluster = &self.coordinator.deps().cluster;
         if let Some(coordinator) = cluster.coordinator(group_id) {
             return Ok(coordinator);
         }
@@ -50,7 +50,7 @@ impl GroupsService {
     }
 }
 
-fn host<T>(request: &Request<T>) -> String {
+fn client_host<T>(request: &Request<T>) -> String {
     request
         .remote_addr()
         .map(|address| address.ip().to_string())
@@ -58,28 +58,31 @@ fn host<T>(request: &Request<T>) -> String {
 }
 
 #[tonic::async_trait]
-impl GroupService for GroupsService {
+impl GroupService for GroupGrpcService {
     async fn find_coordinator(
         &self,
         request: Request<v1::FindCoordinatorRequest>,
-    ) -> Answer<v1::FindCoordinatorResponse> {
-        let _timer = self.coordinator.parts().metrics.request("FindCoordinator");
-        let coordinator = self.find(&request.get_ref().group_id).await?;
+    ) -> GroupServiceResult<v1::FindCoordinatorResponse> {
+        let _timer = self.coordinator.deps().metrics.start_request("FindCoordinator");
+        let coordinator = self.locate_coordinator(&request.get_ref().group_id).await?;
         Ok(Response::new(v1::FindCoordinatorResponse {
             coordinator: Some(coordinator),
         }))
     }
 
-    async fn join_group(&self, request: Request<v1::JoinGroupRequest>) -> Answer<v1::JoinGroupResponse> {
-        let _timer = self.coordinator.parts().metrics.request("JoinGroup");
-        let host = host(&request);
+    async fn join_group(
+        &self,
+        request: Request<v1::JoinGroupRequest>,
+    ) -> GroupServiceResult<v1::JoinGroupResponse> {
+        let _timer = self.coordinator.deps().metrics.start_request("JoinGroup");
+        let host = client_host(&request);
         let request = request.into_inner();
         // A first join whose caller disconnects is withdrawn, so the second round trip is needed
         // only for clients that ask for it.
         let require_known = request.require_known_member_id;
         let response = match self.coordinator.join(request, &host, require_known).await? {
-            JoinAnswer::Joined(response) => response,
-            JoinAnswer::IdRequired(member_id) => v1::JoinGroupResponse {
+            JoinOutcome::Joined(response) => response,
+            JoinOutcome::IdRequired(member_id) => v1::JoinGroupResponse {
                 generation: -1,
                 member_id,
                 ..Default::default()
@@ -88,19 +91,28 @@ impl GroupService for GroupsService {
         Ok(Response::new(response))
     }
 
-    async fn sync_group(&self, request: Request<v1::SyncGroupRequest>) -> Answer<v1::SyncGroupResponse> {
-        let _timer = self.coordinator.parts().metrics.request("SyncGroup");
+    async fn sync_group(
+        &self,
+        request: Request<v1::SyncGroupRequest>,
+    ) -> GroupServiceResult<v1::SyncGroupResponse> {
+        let _timer = self.coordinator.deps().metrics.start_request("SyncGroup");
         Ok(Response::new(self.coordinator.sync(request.into_inner()).await?))
     }
 
-    async fn heartbeat(&self, request: Request<v1::HeartbeatRequest>) -> Answer<v1::HeartbeatResponse> {
-        let _timer = self.coordinator.parts().metrics.request("Heartbeat");
+    async fn heartbeat(
+        &self,
+        request: Request<v1::HeartbeatRequest>,
+    ) -> GroupServiceResult<v1::HeartbeatResponse> {
+        let _timer = self.coordinator.deps().metrics.start_request("Heartbeat");
         self.coordinator.heartbeat(request.get_ref()).await?;
         Ok(Response::new(v1::HeartbeatResponse {}))
     }
 
-    async fn leave_group(&self, request: Request<v1::LeaveGroupRequest>) -> Answer<v1::LeaveGroupResponse> {
-        let _timer = self.coordinator.parts().metrics.request("LeaveGroup");
+    async fn leave_group(
+        &self,
+        request: Request<v1::LeaveGroupRequest>,
+    ) -> GroupServiceResult<v1::LeaveGroupResponse> {
+        let _timer = self.coordinator.deps().metrics.start_request("LeaveGroup");
         self.coordinator.leave(request.into_inner()).await?;
         Ok(Response::new(v1::LeaveGroupResponse {}))
     }
@@ -108,8 +120,8 @@ impl GroupService for GroupsService {
     async fn commit_offsets(
         &self,
         request: Request<v1::CommitOffsetsRequest>,
-    ) -> Answer<v1::CommitOffsetsResponse> {
-        let _timer = self.coordinator.parts().metrics.request("CommitOffsets");
+    ) -> GroupServiceResult<v1::CommitOffsetsResponse> {
+        let _timer = self.coordinator.deps().metrics.start_request("CommitOffsets");
         Ok(Response::new(
             self.coordinator.commit_offsets(request.into_inner()).await?,
         ))
@@ -118,23 +130,26 @@ impl GroupService for GroupsService {
     async fn fetch_offsets(
         &self,
         request: Request<v1::FetchOffsetsRequest>,
-    ) -> Answer<v1::FetchOffsetsResponse> {
-        let _timer = self.coordinator.parts().metrics.request("FetchOffsets");
+    ) -> GroupServiceResult<v1::FetchOffsetsResponse> {
+        let _timer = self.coordinator.deps().metrics.start_request("FetchOffsets");
         Ok(Response::new(
             self.coordinator.fetch_offsets(request.get_ref()).await?,
         ))
     }
 
-    async fn list_groups(&self, _: Request<v1::ListGroupsRequest>) -> Answer<v1::ListGroupsResponse> {
-        let _timer = self.coordinator.parts().metrics.request("ListGroups");
+    async fn list_groups(
+        &self,
+        _: Request<v1::ListGroupsRequest>,
+    ) -> GroupServiceResult<v1::ListGroupsResponse> {
+        let _timer = self.coordinator.deps().metrics.start_request("ListGroups");
         Ok(Response::new(self.coordinator.list_groups().await?))
     }
 
     async fn describe_group(
         &self,
         request: Request<v1::DescribeGroupRequest>,
-    ) -> Answer<v1::GroupDescription> {
-        let _timer = self.coordinator.parts().metrics.request("DescribeGroup");
+    ) -> GroupServiceResult<v1::GroupDescription> {
+        let _timer = self.coordinator.deps().metrics.start_request("DescribeGroup");
         Ok(Response::new(
             self.coordinator.describe(&request.get_ref().group_id).await?,
         ))
@@ -143,8 +158,8 @@ impl GroupService for GroupsService {
     async fn delete_group(
         &self,
         request: Request<v1::DeleteGroupRequest>,
-    ) -> Answer<v1::DeleteGroupResponse> {
-        let _timer = self.coordinator.parts().metrics.request("DeleteGroup");
+    ) -> GroupServiceResult<v1::DeleteGroupResponse> {
+        let _timer = self.coordinator.deps().metrics.start_request("DeleteGroup");
         self.coordinator.delete(&request.get_ref().group_id).await?;
         Ok(Response::new(v1::DeleteGroupResponse {}))
     }
@@ -152,8 +167,8 @@ impl GroupService for GroupsService {
     async fn reset_offsets(
         &self,
         request: Request<v1::ResetOffsetsRequest>,
-    ) -> Answer<v1::ResetOffsetsResponse> {
-        let _timer = self.coordinator.parts().metrics.request("ResetOffsets");
+    ) -> GroupServiceResult<v1::ResetOffsetsResponse> {
+        let _timer = self.coordinator.deps().metrics.start_request("ResetOffsets");
         Ok(Response::new(
             self.coordinator.reset_offsets(request.into_inner()).await?,
         ))

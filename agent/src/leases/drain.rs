@@ -4,15 +4,15 @@
 use streamhouse_metadata::Error;
 use tokio::time::{Duration, Instant, sleep, timeout_at};
 
-use super::{keeper::Keeper, tenure::Tenure};
-use crate::{health::Condition, metrics::LeaseChange};
+use super::{keeper::LeaseKeeper, lease_set::LeaseSet};
+use crate::{health::ReadinessCondition, metrics::LeaseChange};
 
 /// How long clients are redirected to the new leaders after the handover.
-const FAREWELL: Duration = Duration::from_secs(1);
+const REDIRECT_GRACE: Duration = Duration::from_secs(1);
 /// How often the connections are checked during that time.
-const LOOK: Duration = Duration::from_millis(20);
+const CONNECTION_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-impl Keeper {
+impl LeaseKeeper {
     /// Drains, by `deadline` at the latest:
     /// 1. reports unready and marks this agent as draining, so that it gets no more leases;
     /// 2. batch by batch: stops accepting, stores and commits what is in flight, and hands the
@@ -23,14 +23,16 @@ impl Keeper {
     ///
     /// Leases not handed over by then move when they expire; acknowledged records are never lost.
     pub async fn drain(&self, deadline: Instant, connected: impl Fn() -> bool) {
-        self.node.health.unmet(Condition::Serving, "draining");
+        self.node
+            .health
+            .set_unmet(ReadinessCondition::Serving, "draining");
         tracing::info!("draining: handing leases over");
-        if let Some(tenure) = self.tenure.load_full() {
-            let over = tenure.life.over.clone();
+        if let Some(tenure) = self.leases.load_full() {
+            let over = tenure.session.ended.clone();
             let work = async {
                 tokio::select! {
                     () = over.cancelled() => {}
-                    () = self.leave(&tenure, connected) => {}
+                    () = self.drain_incarnation(&tenure, connected) => {}
                 }
             };
             if timeout_at(deadline, work).await.is_err() {
@@ -40,32 +42,35 @@ impl Keeper {
         self.finish.cancel();
     }
 
-    async fn leave(&self, tenure: &Tenure, connected: impl Fn() -> bool) {
-        let me = tenure.life.incarnation;
+    async fn drain_incarnation(&self, tenure: &LeaseSet, connected: impl Fn() -> bool) {
+        let me = tenure.session.incarnation;
         let metadata = &self.node.metadata;
-        match tenure.insist("draining", || metadata.drain(me)).await {
+        match tenure
+            .retry_until_answered("draining", || metadata.drain(me))
+            .await
+        {
             Ok(()) => {}
             Err(Error::Sealed(_)) => return,
             Err(error) => {
                 tracing::warn!(%error, "could not mark this agent as draining; draining anyway")
             }
         }
-        let alone = self.hand_everything_over(tenure).await;
+        let alone = self.hand_over_all(tenure).await;
         if !alone {
-            self.say_farewell(connected).await;
+            self.redirect_clients(connected).await;
         }
-        if let Err(error) = tenure.insist("sealing", || metadata.seal(me)).await {
+        if let Err(error) = tenure.retry_until_answered("sealing", || metadata.seal(me)).await {
             tracing::warn!(%error, "could not seal this incarnation; it ends when its lease expires");
         }
     }
 
     /// Hands over leases until the newest snapshot names this agent no more. Returns `true` if
     /// there was no other agent to hand them to.
-    async fn hand_everything_over(&self, tenure: &Tenure) -> bool {
-        let me = tenure.life.incarnation;
+    async fn hand_over_all(&self, tenure: &LeaseSet) -> bool {
+        let me = tenure.session.incarnation;
         loop {
             let view = self.node.directory.refresh().await;
-            let moves = tenure.gifts(&view, true);
+            let moves = tenure.planned_handovers(&view, true);
             if moves.is_empty() {
                 let mut records = view.topics().flat_map(|topic| &topic.record.partitions);
                 if records.all(|record| record.holder != Some(me)) {
@@ -80,10 +85,10 @@ impl Keeper {
     }
 
     /// Keeps serving so that late producers are redirected to the new leaders.
-    async fn say_farewell(&self, connected: impl Fn() -> bool) {
-        let until = Instant::now() + FAREWELL;
+    async fn redirect_clients(&self, connected: impl Fn() -> bool) {
+        let until = Instant::now() + REDIRECT_GRACE;
         while connected() && Instant::now() < until {
-            sleep(LOOK).await;
+            sleep(CONNECTION_POLL_INTERVAL).await;
         }
     }
 }

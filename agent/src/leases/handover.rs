@@ -6,42 +6,42 @@
 
 use std::sync::Arc;
 
-use streamhouse_metadata::{LeaseMove, MoveOutcome};
+use streamhouse_metadata::{LeaseMove, LeaseMoveOutcome};
 use tokio::time::{Duration, sleep, timeout};
 
 use super::{
-    plan::{Claims, candidates, plan},
-    reconcile::CHUNK,
-    tenure::Tenure,
+    lease_set::LeaseSet,
+    plan::{ClaimsByKind, lease_candidates, plan_moves},
+    reconcile::MOVES_PER_TRANSACTION,
 };
-use crate::{directory::View, metrics::LeaseChange, partition::Partition};
+use crate::{directory::ClusterView, metrics::LeaseChange, partition::LedPartition};
 
 /// Minimum number of partitions that move together.
-const SMALLEST_BATCH: usize = 64;
+const MIN_BATCH: usize = 64;
 /// Approximate number of batches of one handover.
-const BATCHES: usize = 16;
+const TARGET_BATCHES: usize = 16;
 /// Maximum time that a partition may be unavailable for the sake of balance.
-const PATIENCE: Duration = Duration::from_secs(5);
+const BALANCE_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after a failed handover.
-const REST: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-impl Tenure {
+impl LeaseSet {
     /// Hands over leases that the plan assigns to other agents; never returns.
-    pub(super) async fn give_for_ever(&self) {
+    pub(super) async fn run_balancing(&self) {
         let mut versions = self.node.directory.subscribe();
         let mut settled = None;
         loop {
             versions.mark_unchanged();
             let view = self.node.directory.view();
-            if settled != Some(view.version) && !self.node.health.draining() {
-                let moves = self.gifts(&view, false);
+            if settled != Some(view.version) && !self.node.health.is_draining() {
+                let moves = self.planned_handovers(&view, false);
                 if moves.is_empty() {
                     settled = Some(view.version);
                 } else if !self
-                    .hand_over(&moves, LeaseChange::Balanced, Some(PATIENCE))
+                    .hand_over(&moves, LeaseChange::Balanced, Some(BALANCE_DRAIN_TIMEOUT))
                     .await
                 {
-                    sleep(REST).await;
+                    sleep(RETRY_PAUSE).await;
                 }
             }
             let _ = versions.changed().await;
@@ -49,18 +49,18 @@ impl Tenure {
     }
 
     /// Returns the planned moves from this agent to others; all leases if this agent is draining.
-    pub(super) fn gifts(&self, view: &View, draining: bool) -> Vec<LeaseMove> {
-        let me = self.life.incarnation;
-        let mut agents = candidates(&view.snapshot);
+    pub(super) fn planned_handovers(&self, view: &ClusterView, draining: bool) -> Vec<LeaseMove> {
+        let me = self.session.incarnation;
+        let mut agents = lease_candidates(&view.snapshot);
         for agent in agents.iter_mut().filter(|agent| agent.incarnation == me) {
             agent.draining |= draining;
         }
-        let claims = Claims::of(&view.snapshot);
-        let moves = plan(&agents, &claims.slots, me)
+        let claims = ClaimsByKind::from_snapshot(&view.snapshot);
+        let moves = plan_moves(&agents, &claims.slots, me)
             .into_iter()
-            .chain(plan(&agents, &claims.data, me));
+            .chain(plan_moves(&agents, &claims.data, me));
         moves
-            .filter(|planned| planned.from == Some(me) && !self.gave(planned.partition, planned.epoch))
+            .filter(|planned| planned.from == Some(me) && !self.is_given(planned.partition, planned.epoch))
             .collect()
     }
 
@@ -72,10 +72,10 @@ impl Tenure {
         why: LeaseChange,
         patience: Option<Duration>,
     ) -> bool {
-        let _one_at_a_time = self.handing.lock().await;
-        let batch = (moves.len() / BATCHES).clamp(SMALLEST_BATCH, CHUNK);
+        let _one_at_a_time = self.handover_lock.lock().await;
+        let batch = (moves.len() / TARGET_BATCHES).clamp(MIN_BATCH, MOVES_PER_TRANSACTION);
         for batch in moves.chunks(batch) {
-            if why == LeaseChange::Balanced && self.node.health.draining() {
+            if why == LeaseChange::Balanced && self.node.health.is_draining() {
                 return false;
             }
             if !self.hand_over_batch(batch, why, patience).await {
@@ -91,17 +91,17 @@ impl Tenure {
         why: LeaseChange,
         patience: Option<Duration>,
     ) -> bool {
-        let partitions: Vec<Arc<Partition>> = batch
+        let partitions: Vec<Arc<LedPartition>> = batch
             .iter()
-            .filter_map(|planned| self.life.held.get(planned.partition))
+            .filter_map(|planned| self.session.partitions.get(planned.partition))
             .collect();
         for partition in &partitions {
             partition.set_accepting(false);
         }
         let drained = match patience {
-            Some(patience) => timeout(patience, self.life.writer.drain()).await.is_ok(),
+            Some(patience) => timeout(patience, self.session.writer.drain()).await.is_ok(),
             None => {
-                self.life.writer.drain().await;
+                self.session.writer.drain().await;
                 true
             }
         };
@@ -110,29 +110,29 @@ impl Tenure {
                 partitions = partitions.len(),
                 "handover given up: batches in flight cannot be stored now"
             );
-            self.take_batches_again(&partitions);
+            self.resume_accepting(&partitions);
             return false;
         }
         for planned in batch {
-            self.give(planned.partition, planned.epoch);
+            self.mark_given(planned.partition, planned.epoch);
         }
-        self.release_slots(batch).await;
+        self.release_moving_slots(batch).await;
         let outcomes = self
-            .insist("handing over leases", || self.node.metadata.move_leases(batch))
+            .retry_until_answered("handing over leases", || self.node.metadata.move_leases(batch))
             .await;
         let outcomes = match outcomes {
             Ok(outcomes) => outcomes,
             Err(error) => {
                 tracing::warn!(%error, "leases could not be handed over");
-                vec![MoveOutcome::Lost; batch.len()]
+                vec![LeaseMoveOutcome::Lost; batch.len()]
             }
         };
-        self.settle(batch, &outcomes, why);
+        self.apply_outcomes(batch, &outcomes, why);
         true
     }
 
     /// Releases the coordinator slots among the moving leases.
-    async fn release_slots(&self, batch: &[LeaseMove]) {
+    async fn release_moving_slots(&self, batch: &[LeaseMove]) {
         let slots: Vec<i32> = {
             let mut slots = self.slots.lock();
             let moving = |uid| batch.iter().any(|planned| planned.partition == uid);
@@ -141,35 +141,40 @@ impl Tenure {
                 .map(|(slot, _)| slot)
                 .collect()
         };
-        self.release(&slots).await;
+        self.release_slots(&slots).await;
     }
 
-    fn settle(&self, batch: &[LeaseMove], outcomes: &[MoveOutcome], why: LeaseChange) {
+    fn apply_outcomes(&self, batch: &[LeaseMove], outcomes: &[LeaseMoveOutcome], why: LeaseChange) {
         let (mut moved, mut partitions) = (0, 0);
         let mut lost = Vec::new();
         for (planned, outcome) in batch.iter().zip(outcomes) {
-            if matches!(outcome, MoveOutcome::Moved { .. }) {
+            if matches!(outcome, LeaseMoveOutcome::Moved { .. }) {
                 // Coordinator slots are not among the held partitions.
-                partitions += usize::from(self.life.held.remove(planned.partition, planned.epoch).is_some());
+                partitions += usize::from(
+                    self.session
+                        .partitions
+                        .remove(planned.partition, planned.epoch)
+                        .is_some(),
+                );
                 moved += 1;
             } else {
                 // The new holder is gone, or the lease was lost: the next snapshot says which.
-                self.keep(planned.partition);
-                lost.extend(self.life.held.get(planned.partition));
+                self.unmark_given(planned.partition);
+                lost.extend(self.session.partitions.get(planned.partition));
             }
         }
         tracing::info!(moved, wanted = batch.len(), ?why, "handed leases over");
-        self.node.metrics.lease_changed(why, partitions);
-        self.take_batches_again(&lost);
+        self.node.metrics.record_lease_change(why, partitions);
+        self.resume_accepting(&lost);
         if moved < batch.len() {
-            self.again.notify_one();
+            self.recheck.notify_one();
         }
-        self.node.directory.want();
+        self.node.directory.request_refresh();
     }
 
-    fn take_batches_again(&self, partitions: &[Arc<Partition>]) {
+    fn resume_accepting(&self, partitions: &[Arc<LedPartition>]) {
         for partition in partitions {
-            partition.set_accepting(!self.node.health.draining());
+            partition.set_accepting(!self.node.health.is_draining());
         }
     }
 }

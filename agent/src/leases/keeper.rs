@@ -10,36 +10,36 @@ use std::{fmt, sync::Arc};
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use streamhouse_core::{Error as CoreError, ErrorCode, Incarnation};
-use streamhouse_metadata::{AgentRegistration, Error, Registered, Silence};
+use streamhouse_metadata::{AgentIdentity, AgentRegistration, Error, SilenceThreshold};
 use tokio::time::{Duration, Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Slots,
-    peers::{self, Probe},
-    tenure::Tenure,
+    CoordinatorSlots,
+    lease_set::LeaseSet,
+    peers::{self, ProbeResult},
 };
 use crate::{
-    health::Condition,
-    metrics::{Job, WriteStage},
-    node::{Life, Node},
+    health::ReadinessCondition,
+    metrics::{BackgroundJob, WriteStage},
+    node::{AgentNode, AgentSession},
     ownership,
-    partition::Held,
-    produce::{Stall, Writer, WriterDeps, WriterSettings},
+    partition::LedPartitions,
+    produce::{WalWriter, WriteStall, WriterDeps, WriterSettings},
 };
 
 /// Back-off between attempts to register: minimum and maximum.
-const REGISTER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+const REGISTER_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How often the oldest write is checked: minimum and maximum.
-const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+const STALL_CHECK_INTERVAL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 /// Number of lease durations up to which an incarnation counts as short.
-const SHORT_LIFE: u32 = 3;
+const SHORT_INCARNATION_LEASES: u32 = 3;
 /// Maximum pause before a new incarnation after a series of short ones.
-const LONGEST_REST: Duration = Duration::from_secs(30);
+const MAX_RESTART_PAUSE: Duration = Duration::from_secs(30);
 
 /// Why an incarnation ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum End {
+enum IncarnationEnd {
     /// The drain is complete.
     Drained,
     /// The lease could not be renewed in time.
@@ -52,7 +52,7 @@ enum End {
     WritesStalled(WriteStage, Duration),
 }
 
-impl fmt::Display for End {
+impl fmt::Display for IncarnationEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Drained => "the agent drained",
@@ -63,14 +63,14 @@ impl fmt::Display for End {
             }
             Self::WriterStopped => "the writer found that the lease is lost",
             Self::WritesStalled(stage, waited) => {
-                return write!(f, "{} took no write for {waited:.0?}", store_of(*stage));
+                return write!(f, "{} took no write for {waited:.0?}", stage_store_name(*stage));
             }
         })
     }
 }
 
 /// Returns the store that a stage of a write waits for.
-fn store_of(stage: WriteStage) -> &'static str {
+fn stage_store_name(stage: WriteStage) -> &'static str {
     match stage {
         WriteStage::Upload => "the object store",
         WriteStage::Commit => "the metadata store",
@@ -79,24 +79,24 @@ fn store_of(stage: WriteStage) -> &'static str {
 
 /// Registers one agent and keeps its leases.
 #[derive(Debug)]
-pub struct Keeper {
-    pub(super) node: Arc<Node>,
-    groups: Arc<dyn Slots>,
+pub struct LeaseKeeper {
+    pub(super) node: Arc<AgentNode>,
+    groups: Arc<dyn CoordinatorSlots>,
     registration: AgentRegistration,
     writer: WriterSettings,
     /// The latest incarnation of this process.
-    last: Mutex<Option<Incarnation>>,
-    pub(super) tenure: ArcSwapOption<Tenure>,
+    last_incarnation: Mutex<Option<Incarnation>>,
+    pub(super) leases: ArcSwapOption<LeaseSet>,
     /// Ends [`run`](Self::run).
     pub(super) finish: CancellationToken,
 }
 
-impl Keeper {
+impl LeaseKeeper {
     /// Creates a keeper that registers with `registration`; each incarnation writes with the
     /// settings `writer`.
     pub fn new(
-        node: Arc<Node>,
-        groups: Arc<dyn Slots>,
+        node: Arc<AgentNode>,
+        groups: Arc<dyn CoordinatorSlots>,
         registration: AgentRegistration,
         writer: WriterSettings,
     ) -> Self {
@@ -105,8 +105,8 @@ impl Keeper {
             groups,
             registration,
             writer,
-            last: Mutex::default(),
-            tenure: ArcSwapOption::empty(),
+            last_incarnation: Mutex::default(),
+            leases: ArcSwapOption::empty(),
             finish: CancellationToken::new(),
         }
     }
@@ -119,32 +119,34 @@ impl Keeper {
             let begun = tokio::select! {
                 biased;
                 () = self.finish.cancelled() => return,
-                begun = self.begin() => begun,
+                begun = self.start_incarnation() => begun,
             };
             let (tenure, sent) = begun;
-            let end = self.live(&tenure, sent).await;
-            self.tenure.store(None);
-            tenure.end().await;
-            if end == End::Drained {
+            let end = self.run_incarnation(&tenure, sent).await;
+            self.leases.store(None);
+            tenure.end_incarnation().await;
+            if end == IncarnationEnd::Drained {
                 return;
             }
-            self.node.health.unmet(Condition::Joined, end.to_string());
             self.node
                 .health
-                .unmet(Condition::Leases, "no leases: a new incarnation starts");
-            if let End::WritesStalled(stage, _) = end {
-                self.wait_for_writes(&tenure.life, stage).await;
+                .set_unmet(ReadinessCondition::Joined, end.to_string());
+            self.node
+                .health
+                .set_unmet(ReadinessCondition::Leases, "no leases: a new incarnation starts");
+            if let IncarnationEnd::WritesStalled(stage, _) = end {
+                self.wait_for_writes(&tenure.session, stage).await;
             }
             // Incarnations that end at once indicate a store that keeps failing: back off instead
             // of taking leases in vain.
-            let short = sent.elapsed() < self.ttl() * SHORT_LIFE;
+            let short = sent.elapsed() < self.lease_ttl() * SHORT_INCARNATION_LEASES;
             rest = if short {
-                (rest * 2).clamp(REGISTER.0, LONGEST_REST)
+                (rest * 2).clamp(REGISTER_BACKOFF.0, MAX_RESTART_PAUSE)
             } else {
                 Duration::ZERO
             };
             tracing::warn!(
-                incarnation = tenure.life.incarnation.0,
+                incarnation = tenure.session.incarnation.0,
                 ?rest,
                 "this incarnation of the agent ended: {end}"
             );
@@ -161,18 +163,18 @@ impl Keeper {
     }
 
     /// Resolves when the keeper is stopping.
-    pub async fn finishing(&self) {
+    pub async fn wait_stopped(&self) {
         self.finish.cancelled().await;
     }
 
-    fn ttl(&self) -> Duration {
+    fn lease_ttl(&self) -> Duration {
         self.registration.lease_ttl
     }
 
     /// Starts an incarnation. The returned time is from before its registration was sent.
-    async fn begin(&self) -> (Arc<Tenure>, Instant) {
+    async fn start_incarnation(&self) -> (Arc<LeaseSet>, Instant) {
         let (registered, sent) = self.register().await;
-        let Registered {
+        let AgentIdentity {
             incarnation, node_id, ..
         } = registered;
         tracing::info!(
@@ -181,44 +183,46 @@ impl Keeper {
             agent_id = self.registration.agent_id,
             "registered"
         );
-        let (held, over) = (Arc::new(Held::default()), CancellationToken::new());
+        let (held, over) = (Arc::new(LedPartitions::default()), CancellationToken::new());
         let deps = WriterDeps {
             incarnation,
             metadata: self.node.metadata.clone(),
             store: self.node.store.clone(),
             entropy: self.node.entropy.clone(),
-            held: held.clone(),
+            partitions: held.clone(),
             tails: self.node.tails.clone(),
             metrics: self.node.metrics.clone(),
             traces: self.node.traces.clone(),
             failpoints: self.node.failpoints.clone(),
-            over: over.clone(),
+            session_ended: over.clone(),
         };
-        let writer = Writer::start(deps, self.writer);
-        let life = Arc::new(Life {
+        let writer = WalWriter::start(deps, self.writer);
+        let life = Arc::new(AgentSession {
             incarnation,
             node_id,
-            held,
+            partitions: held,
             writer,
-            over,
+            ended: over,
         });
-        self.node.life.store(Some(life.clone()));
-        *self.last.lock() = Some(incarnation);
-        self.node.stalled.lock().take();
-        self.node.health.met(Condition::Writes);
-        let tenure = Arc::new(Tenure::new(self.node.clone(), self.groups.clone(), life));
-        self.tenure.store(Some(tenure.clone()));
-        self.node.health.met(Condition::Joined);
-        self.node.directory.want();
+        self.node.session.store(Some(life.clone()));
+        *self.last_incarnation.lock() = Some(incarnation);
+        self.node.stalled_write.lock().take();
+        self.node.health.set_met(ReadinessCondition::Writes);
+        let tenure = Arc::new(LeaseSet::new(self.node.clone(), self.groups.clone(), life));
+        self.leases.store(Some(tenure.clone()));
+        self.node.health.set_met(ReadinessCondition::Joined);
+        self.node.directory.request_refresh();
         (tenure, sent)
     }
 
-    async fn register(&self) -> (Registered, Instant) {
-        let mut pause = REGISTER.0;
+    async fn register(&self) -> (AgentIdentity, Instant) {
+        let mut pause = REGISTER_BACKOFF.0;
         loop {
-            let problem = match timeout(self.ttl() / 2, self.rival()).await {
+            let problem = match timeout(self.lease_ttl() / 2, self.find_rival()).await {
                 Ok(Ok(None)) => {
-                    match ownership::register(&self.node, &self.registration, self.ttl() / 2).await {
+                    match ownership::register_agent(&self.node, &self.registration, self.lease_ttl() / 2)
+                        .await
+                    {
                         Ok(registered) => return registered,
                         Err(problem) => problem,
                     }
@@ -227,17 +231,17 @@ impl Keeper {
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "the metadata store does not answer".to_owned(),
             };
-            self.cannot_register(&problem);
+            self.report_registration_failure(&problem);
             sleep(pause.mul_f64(0.5 + self.node.entropy.fraction())).await;
-            pause = (pause * 2).min(REGISTER.1);
+            pause = (pause * 2).min(REGISTER_BACKOFF.1);
         }
     }
 
     /// Returns why this agent must not register: another process runs under its id. Two that took
     /// turns would both be useless. A restarted process does not wait: its earlier incarnation had
     /// the same address, or one that refuses connections.
-    async fn rival(&self) -> Result<Option<String>, Error> {
-        let last = *self.last.lock();
+    async fn find_rival(&self) -> Result<Option<String>, Error> {
+        let last = *self.last_incarnation.lock();
         let Some(snapshot) = self.node.metadata.snapshot(None).await? else {
             return Ok(None);
         };
@@ -249,13 +253,13 @@ impl Keeper {
         });
         let Some(rival) = rival else { return Ok(None) };
         let (id, address) = (&us.agent_id, &rival.grpc_address);
-        let why = match peers::probe(address).await {
-            Probe::Refuses => return Ok(None),
-            Probe::Answers => format!(
+        let why = match peers::probe_address(address).await {
+            ProbeResult::Refuses => return Ok(None),
+            ProbeResult::Answers => format!(
                 "another agent with the id {id} is running at {address}; give this agent another --agent-id, or stop \
                 the other one"
             ),
-            Probe::Silent => format!(
+            ProbeResult::Silent => format!(
                 "another agent with the id {id} was running at {address}; waiting for its lease to \
                 expire"
             ),
@@ -263,42 +267,42 @@ impl Keeper {
         // The address may belong to an unrelated process by now.
         let metadata = &self.node.metadata;
         let over = metadata
-            .seal_silent(rival.incarnation, Silence::HalfLease)
+            .seal_if_silent(rival.incarnation, SilenceThreshold::HalfLease)
             .await?;
         Ok((!over).then_some(why))
     }
 
-    fn cannot_register(&self, why: &str) {
+    fn report_registration_failure(&self, why: &str) {
         tracing::warn!("cannot register yet: {why}; trying again");
         self.node
             .health
-            .unmet(Condition::Joined, format!("cannot register: {why}"));
+            .set_unmet(ReadinessCondition::Joined, format!("cannot register: {why}"));
     }
 
     /// Runs all tasks of an incarnation until it ends.
-    async fn live(&self, tenure: &Tenure, sent: Instant) -> End {
+    async fn run_incarnation(&self, tenure: &LeaseSet, sent: Instant) -> IncarnationEnd {
         tokio::select! {
             biased;
-            () = self.finish.cancelled() => End::Drained,
-            end = self.renew(&tenure.life, sent) => end,
-            () = tenure.life.over.cancelled() => End::WriterStopped,
-            () = tenure.reconcile_for_ever(self.ttl()) => End::WriterStopped,
-            () = tenure.give_for_ever() => End::WriterStopped,
-            end = self.watch_writes(&tenure.life) => end,
-            () = peers::watch(&self.node, tenure.life.incarnation) => End::WriterStopped,
+            () = self.finish.cancelled() => IncarnationEnd::Drained,
+            end = self.renew_lease(&tenure.session, sent) => end,
+            () = tenure.session.ended.cancelled() => IncarnationEnd::WriterStopped,
+            () = tenure.run_reconciliation(self.lease_ttl()) => IncarnationEnd::WriterStopped,
+            () = tenure.run_balancing() => IncarnationEnd::WriterStopped,
+            end = self.watch_writes(&tenure.session) => end,
+            () = peers::watch_peers(&self.node, tenure.session.incarnation) => IncarnationEnd::WriterStopped,
         }
     }
 
     /// Returns when no write completed for the duration of a lease although one was under way
     /// (INV-L2). An upload that may just be slow gets more time, but a bounded one.
-    async fn watch_writes(&self, life: &Life) -> End {
-        let lease = self.ttl();
+    async fn watch_writes(&self, life: &AgentSession) -> IncarnationEnd {
+        let lease = self.lease_ttl();
         let (health, store) = (&self.node.health, &self.node.store_health);
-        let tick = (lease / 20).clamp(LOOK.0, LOOK.1);
+        let tick = (lease / 20).clamp(STALL_CHECK_INTERVAL.0, STALL_CHECK_INTERVAL.1);
         loop {
             sleep(tick).await;
-            let Some(stall) = life.writer.stall() else {
-                health.met(Condition::Writes);
+            let Some(stall) = life.writer.current_stall() else {
+                health.set_met(ReadinessCondition::Writes);
                 continue;
             };
             let slow = if store.is_doubtful() {
@@ -308,26 +312,26 @@ impl Keeper {
             };
             let limit = lease + slow;
             if stall.waited >= limit {
-                let cause = self.cause(stall);
-                health.unmet(Condition::Writes, cause.message());
+                let cause = self.stall_error(stall);
+                health.set_unmet(ReadinessCondition::Writes, cause.message());
                 let since = Instant::now().checked_sub(stall.waited);
-                *self.node.stalled.lock() = since.map(|since| (stall.stage, since));
+                *self.node.stalled_write.lock() = since.map(|since| (stall.stage, since));
                 life.writer.give_up(cause);
-                return End::WritesStalled(stall.stage, stall.waited);
+                return IncarnationEnd::WritesStalled(stall.stage, stall.waited);
             }
             if stall.waited >= limit / 3 {
-                health.unmet(Condition::Writes, self.cause(stall).message());
+                health.set_unmet(ReadinessCondition::Writes, self.stall_error(stall).message());
             } else {
-                health.met(Condition::Writes);
+                health.set_met(ReadinessCondition::Writes);
             }
         }
     }
 
     /// Returns the error that producers get for stalled writes.
-    fn cause(&self, stall: Stall) -> CoreError {
+    fn stall_error(&self, stall: WriteStall) -> CoreError {
         let mut text = format!(
             "{} has taken no write for {:.0?}",
-            store_of(stall.stage),
+            stage_store_name(stall.stage),
             stall.waited
         );
         let code = match stall.stage {
@@ -336,7 +340,7 @@ impl Keeper {
         };
         let last_error = match stall.stage {
             WriteStage::Upload => self.node.store_health.last_error(),
-            WriteStage::Commit => self.node.health.reason(Condition::Metadata),
+            WriteStage::Commit => self.node.health.reason(ReadinessCondition::Metadata),
         };
         if let Some(error) = last_error {
             text = format!("{text}: {error}");
@@ -346,57 +350,57 @@ impl Keeper {
 
     /// After stalled writes: seals the incarnation so that other agents take its partitions, and
     /// waits until this agent can write again. For the metadata store, registering proves that.
-    async fn wait_for_writes(&self, life: &Life, stage: WriteStage) {
-        let seal = timeout(self.ttl() / 2, self.node.metadata.seal(life.incarnation)).await;
+    async fn wait_for_writes(&self, life: &AgentSession, stage: WriteStage) {
+        let seal = timeout(self.lease_ttl() / 2, self.node.metadata.seal(life.incarnation)).await;
         if !matches!(seal, Ok(Ok(()))) {
             tracing::warn!("could not seal this incarnation; its partitions move when the lease expires");
         }
-        self.node.directory.want();
+        self.node.directory.request_refresh();
         if stage == WriteStage::Upload {
-            let why = self.node.health.reason(Condition::Writes);
+            let why = self.node.health.reason(ReadinessCondition::Writes);
             self.node
                 .store_health
-                .doubt(why.as_deref().unwrap_or("no write was stored in time"));
+                .mark_doubtful(why.as_deref().unwrap_or("no write was stored in time"));
             tokio::select! {
                 () = self.finish.cancelled() => {}
-                () = self.node.health.until_met(Condition::ObjectStore) => {}
+                () = self.node.health.wait_met(ReadinessCondition::ObjectStore) => {}
             }
         }
     }
 
     /// Renews every third of the lease duration, and returns when two thirds have passed since the
     /// last successful renewal was sent.
-    async fn renew(&self, life: &Life, registered: Instant) -> End {
-        let third = self.ttl() / 3;
+    async fn renew_lease(&self, life: &AgentSession, registered: Instant) -> IncarnationEnd {
+        let third = self.lease_ttl() / 3;
         let (mut safe_until, mut next) = (registered + third * 2, registered + third);
         loop {
             sleep_until(next.min(safe_until)).await;
             let sent = Instant::now();
             if sent >= safe_until {
-                return End::Expired;
+                return IncarnationEnd::Expired;
             }
-            let attempt = safe_until.min(sent + self.ttl() / 4);
+            let attempt = safe_until.min(sent + self.lease_ttl() / 4);
             let problem = match timeout_at(attempt, self.node.metadata.renew(life.incarnation)).await {
                 Ok(Ok(renewed)) => {
                     (safe_until, next) = (sent + third * 2, sent + third);
                     self.node
                         .metrics
-                        .job_succeeded(Job::Renew, self.node.clock.now_ms());
+                        .record_job_success(BackgroundJob::Renew, self.node.clock.now_ms());
                     if renewed.sealed_others > 0 {
                         tracing::info!(agents = renewed.sealed_others, "other agents' leases expired");
                     }
                     if renewed.version != self.node.directory.view().version {
-                        self.node.directory.want();
+                        self.node.directory.request_refresh();
                     }
                     continue;
                 }
-                Ok(Err(Error::Sealed(_))) => return End::Sealed,
+                Ok(Err(Error::Sealed(_))) => return IncarnationEnd::Sealed,
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "no answer in time".to_owned(),
             };
-            self.node.metrics.job_failed(Job::Renew);
+            self.node.metrics.record_job_failure(BackgroundJob::Renew);
             tracing::warn!(problem, "the lease could not be renewed; trying again");
-            next = Instant::now() + self.ttl() / 20;
+            next = Instant::now() + self.lease_ttl() / 20;
         }
     }
 }

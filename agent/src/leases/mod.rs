@@ -11,21 +11,21 @@
 pub mod drain;
 pub mod handover;
 pub mod keeper;
+pub mod lease_set;
 pub mod peers;
 pub mod plan;
 pub mod reconcile;
-pub mod tenure;
 pub mod watch;
 
 use async_trait::async_trait;
 use streamhouse_metadata::{Lease, Result};
 
-pub use keeper::Keeper;
+pub use keeper::LeaseKeeper;
 
 /// Serves the groups of the coordinator slots that this agent leads. Called by the lease keeper
 /// only.
 #[async_trait]
-pub trait Slots: Send + Sync + std::fmt::Debug {
+pub trait CoordinatorSlots: Send + Sync + std::fmt::Debug {
     /// Starts to coordinate the slot under this lease; when this returns, its groups are served.
     ///
     /// # Errors

@@ -11,31 +11,31 @@
 use std::{collections::HashMap, io::ErrorKind};
 
 use futures::future::join_all;
-use streamhouse_metadata::{Incarnation, Silence};
+use streamhouse_metadata::{Incarnation, SilenceThreshold};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{Duration, Instant, sleep, timeout},
 };
 
-use crate::{directory::View, node::Node};
+use crate::{directory::ClusterView, node::AgentNode};
 
 /// Interval between probes.
-const EVERY: Duration = Duration::from_millis(500);
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 /// Timeout of one probe.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of agents that one agent probes.
-const SUCCESSORS: usize = 3;
+const MAX_SUCCESSORS: usize = 3;
 /// Consecutive refusals after which an incarnation is sealed.
-const REFUSALS: u32 = 3;
+const MAX_REFUSALS: u32 = 3;
 /// Consecutive failures after which an incarnation is sealed if not all were refusals.
-const SILENCES: u32 = 5;
+const MAX_FAILURES: u32 = 5;
 /// Timeout of the call to the metadata store.
-const VERDICT: Duration = Duration::from_secs(5);
+const SEAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The outcome of connecting to an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Probe {
+pub(crate) enum ProbeResult {
     /// A running process accepted the connection.
     Answers,
     /// The host is up, and no process listens.
@@ -46,7 +46,7 @@ pub(crate) enum Probe {
 
 /// Connects once and shuts down the write half: a running server then closes the connection, with
 /// TLS or without. For a stopped process, the operating system only accepts the connection.
-pub(crate) async fn probe(address: &str) -> Probe {
+pub(crate) async fn probe_address(address: &str) -> ProbeResult {
     let asked = async {
         let mut stream = TcpStream::connect(address).await?;
         stream.shutdown().await?;
@@ -57,16 +57,16 @@ pub(crate) async fn probe(address: &str) -> Probe {
             Err(error) => Err(error),
         }
     };
-    match timeout(PATIENCE, asked).await {
-        Ok(Ok(())) => Probe::Answers,
-        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => Probe::Refuses,
-        _ => Probe::Silent,
+    match timeout(PROBE_TIMEOUT, asked).await {
+        Ok(Ok(())) => ProbeResult::Answers,
+        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => ProbeResult::Refuses,
+        _ => ProbeResult::Silent,
     }
 }
 
 /// The probe history of one incarnation.
 #[derive(Debug, Default, Clone, Copy)]
-struct Peer {
+struct PeerHealth {
     /// Whether its address responded at least once, and so can be reached from here.
     answered: bool,
     /// Consecutive failures, and how many of them were refusals.
@@ -76,11 +76,11 @@ struct Peer {
     since: Option<Instant>,
 }
 
-impl Peer {
+impl PeerHealth {
     /// Records the outcome of a probe that began at `begun`. Returns how long the lease must have
     /// been silent for the incarnation to be sealed, if it should be.
-    fn observe(&mut self, found: Probe, begun: Instant) -> Option<Silence> {
-        if found == Probe::Answers {
+    fn record_probe(&mut self, found: ProbeResult, begun: Instant) -> Option<SilenceThreshold> {
+        if found == ProbeResult::Answers {
             *self = Self {
                 answered: true,
                 ..Self::default()
@@ -89,17 +89,17 @@ impl Peer {
         }
         let since = *self.since.get_or_insert(begun);
         self.failures = self.failures.saturating_add(1);
-        self.refusals += u32::from(found == Probe::Refuses);
+        self.refusals += u32::from(found == ProbeResult::Refuses);
         let refused = self.failures == self.refusals;
         match (self.answered, refused) {
-            (true, true) if self.failures >= REFUSALS => Some(Silence::For(since.elapsed())),
-            (true, false) if self.failures >= SILENCES => Some(Silence::HalfLease),
+            (true, true) if self.failures >= MAX_REFUSALS => Some(SilenceThreshold::AtLeast(since.elapsed())),
+            (true, false) if self.failures >= MAX_FAILURES => Some(SilenceThreshold::HalfLease),
             _ => None,
         }
     }
 
     /// Restarts the count of failures.
-    fn forgive(&mut self) {
+    fn reset_failures(&mut self) {
         *self = Self {
             answered: self.answered,
             ..Self::default()
@@ -109,43 +109,43 @@ impl Peer {
 
 /// Returns the incarnations that `me` probes: those that follow it in the ring of all incarnations,
 /// with their addresses.
-fn successors(view: &View, me: Incarnation) -> Vec<(Incarnation, String)> {
+fn successors(view: &ClusterView, me: Incarnation) -> Vec<(Incarnation, String)> {
     let mut others: Vec<_> = view
         .agents()
         .filter(|agent| agent.incarnation != me && !agent.grpc_address.is_empty())
         .map(|agent| (agent.incarnation, agent.grpc_address.clone()))
         .collect();
     others.sort_unstable_by_key(|(incarnation, _)| (*incarnation < me, *incarnation));
-    others.truncate(SUCCESSORS);
+    others.truncate(MAX_SUCCESSORS);
     others
 }
 
 /// Probes the successors of this incarnation; never returns.
-pub(super) async fn watch(node: &Node, me: Incarnation) {
-    let mut peers: HashMap<Incarnation, Peer> = HashMap::new();
+pub(super) async fn watch_peers(node: &AgentNode, me: Incarnation) {
+    let mut peers: HashMap<Incarnation, PeerHealth> = HashMap::new();
     loop {
-        sleep(EVERY).await;
+        sleep(PROBE_INTERVAL).await;
         let successors = successors(&node.directory.view(), me);
         peers.retain(|life, _| successors.iter().any(|(successor, _)| successor == life));
         let begun = Instant::now();
-        let found = join_all(successors.iter().map(|(_, address)| probe(address))).await;
+        let found = join_all(successors.iter().map(|(_, address)| probe_address(address))).await;
         for ((life, address), found) in successors.iter().zip(found) {
             let peer = peers.entry(*life).or_default();
-            let Some(silence) = peer.observe(found, begun) else {
+            let Some(silence) = peer.record_probe(found, begun) else {
                 continue;
             };
-            if seal(node, *life, address, silence).await {
+            if seal_peer(node, *life, address, silence).await {
                 peers.remove(life);
             } else {
-                peer.forgive();
+                peer.reset_failures();
             }
         }
     }
 }
 
 /// Seals an incarnation if its lease is as silent as its address.
-async fn seal(node: &Node, life: Incarnation, address: &str, silence: Silence) -> bool {
-    match timeout(VERDICT, node.metadata.seal_silent(life, silence)).await {
+async fn seal_peer(node: &AgentNode, life: Incarnation, address: &str, silence: SilenceThreshold) -> bool {
+    match timeout(SEAL_TIMEOUT, node.metadata.seal_if_silent(life, silence)).await {
         Ok(Ok(true)) => {
             tracing::warn!(
                 incarnation = life.0,
@@ -153,7 +153,7 @@ async fn seal(node: &Node, life: Incarnation, address: &str, silence: Silence) -
                 ?silence,
                 "an agent neither responds nor renews its lease: sealed its incarnation"
             );
-            node.directory.want();
+            node.directory.request_refresh();
             true
         }
         Ok(Ok(false)) => {
@@ -178,50 +178,56 @@ mod tests {
 
     use super::*;
 
-    fn observe_all(peer: &mut Peer, found: &[Probe]) -> Vec<Option<Silence>> {
+    fn observe_all(peer: &mut PeerHealth, found: &[ProbeResult]) -> Vec<Option<SilenceThreshold>> {
         let begun = Instant::now();
-        found.iter().map(|found| peer.observe(*found, begun)).collect()
+        found
+            .iter()
+            .map(|found| peer.record_probe(*found, begun))
+            .collect()
     }
 
     #[test]
     fn a_life_is_judged_after_refusals_in_a_row_and_by_how_long_they_last() {
-        let mut peer = Peer::default();
-        let begun = Instant::now() - EVERY * 2;
-        assert_eq!(peer.observe(Probe::Answers, begun), None);
-        assert_eq!(observe_all(&mut peer, &[Probe::Refuses; 2]), [None, None]);
-        assert_eq!(peer.observe(Probe::Answers, begun), None);
-        assert_eq!(peer.observe(Probe::Refuses, begun), None);
-        assert_eq!(peer.observe(Probe::Refuses, Instant::now()), None);
-        let verdict = peer.observe(Probe::Refuses, Instant::now());
+        let mut peer = PeerHealth::default();
+        let begun = Instant::now() - PROBE_INTERVAL * 2;
+        assert_eq!(peer.record_probe(ProbeResult::Answers, begun), None);
+        assert_eq!(observe_all(&mut peer, &[ProbeResult::Refuses; 2]), [None, None]);
+        assert_eq!(peer.record_probe(ProbeResult::Answers, begun), None);
+        assert_eq!(peer.record_probe(ProbeResult::Refuses, begun), None);
+        assert_eq!(peer.record_probe(ProbeResult::Refuses, Instant::now()), None);
+        let verdict = peer.record_probe(ProbeResult::Refuses, Instant::now());
         assert!(
-            matches!(verdict, Some(Silence::For(silence)) if silence >= EVERY * 2),
+            matches!(verdict, Some(SilenceThreshold::AtLeast(silence)) if silence >= PROBE_INTERVAL * 2),
             "since the first refusal: {verdict:?}"
         );
-        peer.forgive();
-        assert_eq!(observe_all(&mut peer, &[Probe::Refuses; 2]), [None, None]);
+        peer.reset_failures();
+        assert_eq!(observe_all(&mut peer, &[ProbeResult::Refuses; 2]), [None, None]);
     }
 
     #[test]
     fn an_address_that_says_nothing_needs_more_and_a_missed_renewal() {
-        let mut peer = Peer::default();
-        peer.observe(Probe::Answers, Instant::now());
+        let mut peer = PeerHealth::default();
+        peer.record_probe(ProbeResult::Answers, Instant::now());
         let verdicts = observe_all(
             &mut peer,
             &[
-                Probe::Refuses,
-                Probe::Silent,
-                Probe::Silent,
-                Probe::Refuses,
-                Probe::Refuses,
+                ProbeResult::Refuses,
+                ProbeResult::Silent,
+                ProbeResult::Silent,
+                ProbeResult::Refuses,
+                ProbeResult::Refuses,
             ],
         );
-        assert_eq!(verdicts, [None, None, None, None, Some(Silence::HalfLease)]);
+        assert_eq!(
+            verdicts,
+            [None, None, None, None, Some(SilenceThreshold::HalfLease)]
+        );
     }
 
     #[test]
     fn an_address_that_never_answered_is_not_judged() {
-        let mut peer = Peer::default();
-        for found in [Probe::Refuses, Probe::Silent] {
+        let mut peer = PeerHealth::default();
+        for found in [ProbeResult::Refuses, ProbeResult::Silent] {
             assert!(observe_all(&mut peer, &[found; 20]).iter().all(Option::is_none));
         }
     }
@@ -231,12 +237,12 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let accepting = async { drop(listener.accept().await.unwrap()) };
-        let (answer, ()) = tokio::join!(probe(&address), accepting);
-        assert_eq!(answer, Probe::Answers);
+        let (answer, ()) = tokio::join!(probe_address(&address), accepting);
+        assert_eq!(answer, ProbeResult::Answers);
         // Like a stopped process: the operating system accepts the connection.
-        assert_eq!(probe(&address).await, Probe::Silent);
+        assert_eq!(probe_address(&address).await, ProbeResult::Silent);
         drop(listener);
-        assert_eq!(probe(&address).await, Probe::Refuses);
-        assert_eq!(probe("no such address").await, Probe::Silent);
+        assert_eq!(probe_address(&address).await, ProbeResult::Refuses);
+        assert_eq!(probe_address("no such address").await, ProbeResult::Silent);
     }
 }

@@ -9,11 +9,11 @@
 
 use std::collections::BTreeMap;
 
-use streamhouse_metadata::{Incarnation, LeaseMove, PartitionRecord, PartitionUid, Snapshot};
+use streamhouse_metadata::{ClusterSnapshot, Incarnation, LeaseMove, PartitionEntry, PartitionUid};
 
 /// An agent that may hold leases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Candidate {
+pub struct LeaseCandidate {
     /// Its incarnation.
     pub incarnation: Incarnation,
     /// Whether it should hold nothing.
@@ -22,7 +22,7 @@ pub struct Candidate {
 
 /// A lease to place: of a partition or of a coordinator slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Claim {
+pub struct LeaseClaim {
     /// The partition's unique id.
     pub uid: PartitionUid,
     /// An index of its topic: an agent gives away from the topic of which it holds most.
@@ -33,7 +33,7 @@ pub struct Claim {
     pub epoch: i32,
 }
 
-impl Claim {
+impl LeaseClaim {
     fn move_to(&self, to: Option<Incarnation>) -> LeaseMove {
         LeaseMove {
             partition: self.uid,
@@ -46,16 +46,16 @@ impl Claim {
 
 /// The two kinds of leases, which are balanced independently.
 #[derive(Debug, Default)]
-pub struct Claims {
+pub struct ClaimsByKind {
     /// Partitions of topics.
-    pub data: Vec<Claim>,
+    pub data: Vec<LeaseClaim>,
     /// Coordinator slots.
-    pub slots: Vec<Claim>,
+    pub slots: Vec<LeaseClaim>,
 }
 
-impl Claims {
+impl ClaimsByKind {
     /// Collects all leases of the snapshot.
-    pub fn of(snapshot: &Snapshot) -> Self {
+    pub fn from_snapshot(snapshot: &ClusterSnapshot) -> Self {
         let mut claims = Self::default();
         for (topic, record) in snapshot.topics.iter().enumerate() {
             let kind = if record.internal {
@@ -63,14 +63,19 @@ impl Claims {
             } else {
                 &mut claims.data
             };
-            kind.extend(record.partitions.iter().map(|partition| claim(topic, partition)));
+            kind.extend(
+                record
+                    .partitions
+                    .iter()
+                    .map(|partition| lease_claim(topic, partition)),
+            );
         }
         claims
     }
 }
 
-fn claim(topic: usize, partition: &PartitionRecord) -> Claim {
-    Claim {
+fn lease_claim(topic: usize, partition: &PartitionEntry) -> LeaseClaim {
+    LeaseClaim {
         uid: partition.uid,
         topic,
         holder: partition.holder,
@@ -79,10 +84,10 @@ fn claim(topic: usize, partition: &PartitionRecord) -> Claim {
 }
 
 /// Returns the agents of the snapshot.
-pub fn candidates(snapshot: &Snapshot) -> Vec<Candidate> {
+pub fn lease_candidates(snapshot: &ClusterSnapshot) -> Vec<LeaseCandidate> {
     let agents = snapshot.agents.iter();
     agents
-        .map(|agent| Candidate {
+        .map(|agent| LeaseCandidate {
             incarnation: agent.incarnation,
             draining: agent.draining,
         })
@@ -91,34 +96,34 @@ pub fn candidates(snapshot: &Snapshot) -> Vec<Candidate> {
 
 /// Returns the moves of one kind that `me` carries out: takes (unowned, `to` is `me`) and gives
 /// (held by `me`). A draining agent without any other agent releases its leases.
-pub fn plan(agents: &[Candidate], claims: &[Claim], me: Incarnation) -> Vec<LeaseMove> {
+pub fn plan_moves(agents: &[LeaseCandidate], claims: &[LeaseClaim], me: Incarnation) -> Vec<LeaseMove> {
     let mine =
         |planned: &LeaseMove| planned.from == Some(me) || (planned.from.is_none() && planned.to == Some(me));
-    plan_all(agents, claims).into_iter().filter(mine).collect()
+    plan_all_moves(agents, claims).into_iter().filter(mine).collect()
 }
 
 /// Returns the minimum number of leases of an agent once all is balanced.
-pub fn fair_share(agents: &[Candidate], claims: &[Claim]) -> usize {
+pub fn fair_share(agents: &[LeaseCandidate], claims: &[LeaseClaim]) -> usize {
     let takers = agents.iter().filter(|agent| !agent.draining).count();
     claims.len().checked_div(takers).unwrap_or(0)
 }
 
 /// Returns the whole plan: the moves of all agents.
-pub fn plan_all(agents: &[Candidate], claims: &[Claim]) -> Vec<LeaseMove> {
-    let mut holdings: BTreeMap<Incarnation, Vec<Claim>> =
+pub fn plan_all_moves(agents: &[LeaseCandidate], claims: &[LeaseClaim]) -> Vec<LeaseMove> {
+    let mut holdings: BTreeMap<Incarnation, Vec<LeaseClaim>> =
         agents.iter().map(|a| (a.incarnation, Vec::new())).collect();
     let mut unowned = Vec::new();
     for claim in claims {
         match claim.holder.and_then(|holder| holdings.get_mut(&holder)) {
             Some(held) => held.push(*claim),
-            None => unowned.push(Claim {
+            None => unowned.push(LeaseClaim {
                 holder: None,
                 ..*claim
             }),
         }
     }
     unowned.sort_by_key(|claim| claim.uid);
-    let quotas = quotas(agents, &holdings, claims.len());
+    let quotas = compute_quotas(agents, &holdings, claims.len());
     if quotas.is_empty() {
         // There is no taker: draining agents release their leases, the rest stays unowned.
         return holdings
@@ -132,19 +137,19 @@ pub fn plan_all(agents: &[Candidate], claims: &[Claim]) -> Vec<LeaseMove> {
     for (agent, held) in holdings {
         let quota = quotas.get(&agent).copied().unwrap_or(0);
         if held.len() > quota {
-            pool.extend(excess(held, quota));
+            pool.extend(take_excess(held, quota));
         } else if held.len() < quota {
             rooms.push((agent, quota - held.len()));
         }
     }
-    assign(pool, rooms)
+    assign_leases(pool, rooms)
 }
 
 /// Computes the number of leases of each taker. Those that hold most keep one more, which saves
 /// moves.
-fn quotas(
-    agents: &[Candidate],
-    holdings: &BTreeMap<Incarnation, Vec<Claim>>,
+fn compute_quotas(
+    agents: &[LeaseCandidate],
+    holdings: &BTreeMap<Incarnation, Vec<LeaseClaim>>,
     total: usize,
 ) -> BTreeMap<Incarnation, usize> {
     let held = |agent: &Incarnation| holdings.get(agent).map_or(0, Vec::len);
@@ -166,9 +171,9 @@ fn quotas(
 
 /// Picks the leases above `quota`: from the topic of which most are held, so that each topic stays
 /// spread.
-fn excess(held: Vec<Claim>, quota: usize) -> Vec<Claim> {
+fn take_excess(held: Vec<LeaseClaim>, quota: usize) -> Vec<LeaseClaim> {
     let surplus = held.len().saturating_sub(quota);
-    let mut topics: BTreeMap<usize, Vec<Claim>> = BTreeMap::new();
+    let mut topics: BTreeMap<usize, Vec<LeaseClaim>> = BTreeMap::new();
     for claim in held {
         topics.entry(claim.topic).or_default().push(claim);
     }
@@ -196,7 +201,7 @@ fn excess(held: Vec<Claim>, quota: usize) -> Vec<Claim> {
 
 /// Assigns the pool to the agents with room, round robin, so that the leases of one topic spread
 /// over agents.
-fn assign(pool: Vec<Claim>, mut rooms: Vec<(Incarnation, usize)>) -> Vec<LeaseMove> {
+fn assign_leases(pool: Vec<LeaseClaim>, mut rooms: Vec<(Incarnation, usize)>) -> Vec<LeaseMove> {
     let mut moves = Vec::with_capacity(pool.len());
     let mut turn = 0;
     for claim in pool {

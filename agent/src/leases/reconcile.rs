@@ -11,36 +11,36 @@ use std::{
     sync::Arc,
 };
 
-use streamhouse_metadata::{Lease, LeaseMove, MoveOutcome, PartitionUid, Result};
+use streamhouse_metadata::{Lease, LeaseMove, LeaseMoveOutcome, PartitionUid, Result};
 use tokio::time::{Duration, Instant, sleep};
 
 use super::{
-    plan::{Claims, candidates, fair_share, plan},
-    tenure::Tenure,
+    lease_set::LeaseSet,
+    plan::{ClaimsByKind, fair_share, lease_candidates, plan_moves},
 };
 use crate::{
-    directory::{Topic, View},
-    health::Condition,
+    directory::{ClusterView, DirectoryTopic},
+    health::ReadinessCondition,
     metrics::LeaseChange,
-    partition::Partition,
+    partition::LedPartition,
 };
 
 /// Maximum number of leases moved in one transaction.
-pub(super) const CHUNK: usize = 500;
+pub(super) const MOVES_PER_TRANSACTION: usize = 500;
 /// Pause after a failure.
-const RETRY: Duration = Duration::from_millis(200);
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// The leases that a snapshot assigns to this agent.
-struct Ours {
-    partitions: Vec<(Lease, Arc<Topic>, i32)>,
+struct OwnLeases {
+    partitions: Vec<(Lease, Arc<DirectoryTopic>, i32)>,
     slots: HashMap<i32, Lease>,
     epochs: HashMap<PartitionUid, i32>,
 }
 
-impl Tenure {
+impl LeaseSet {
     /// Follows the directory; never returns. After `patience` the agent counts as ready even with
     /// less than its share: other agents may be unable to hand leases over.
-    pub(super) async fn reconcile_for_ever(&self, patience: Duration) {
+    pub(super) async fn run_reconciliation(&self, patience: Duration) {
         let ready_at = Instant::now() + patience;
         let mut versions = self.node.directory.subscribe();
         let mut settled = None;
@@ -48,40 +48,40 @@ impl Tenure {
             versions.mark_unchanged();
             let view = self.node.directory.view();
             // Snapshots from before the registration say nothing about this incarnation.
-            if settled != Some(view.version) && view.agent(self.life.incarnation).is_some() {
+            if settled != Some(view.version) && view.agent(self.session.incarnation).is_some() {
                 match self.reconcile(&view).await {
                     Ok(()) => settled = Some(view.version),
                     Err(error) => {
                         tracing::warn!(%error, "could not take up leases; retrying");
-                        sleep(RETRY).await;
+                        sleep(RETRY_PAUSE).await;
                         continue;
                     }
                 }
             }
             if settled == Some(view.version) {
-                self.report(&view, Instant::now() >= ready_at);
+                self.report_readiness(&view, Instant::now() >= ready_at);
             }
             tokio::select! {
                 _ = versions.changed() => {}
-                () = self.again.notified() => settled = None,
+                () = self.recheck.notified() => settled = None,
             }
         }
     }
 
-    async fn reconcile(&self, view: &View) -> Result<()> {
-        let ours = self.ours(view);
-        self.let_go(&ours);
-        self.take_up(&ours).await?;
-        if !self.node.health.draining() {
-            self.take(view).await?;
+    async fn reconcile(&self, view: &ClusterView) -> Result<()> {
+        let ours = self.own_leases(view);
+        self.drop_lost(&ours);
+        self.start_leading(&ours).await?;
+        if !self.node.health.is_draining() {
+            self.take_unowned(view).await?;
         }
         // Last: a slot whose groups cannot be loaded must not keep partitions without a leader.
-        self.follow_slots(&ours).await
+        self.reconcile_slots(&ours).await
     }
 
-    fn ours(&self, view: &View) -> Ours {
-        let me = self.life.incarnation;
-        let mut ours = Ours {
+    fn own_leases(&self, view: &ClusterView) -> OwnLeases {
+        let me = self.session.incarnation;
+        let mut ours = OwnLeases {
             partitions: Vec::new(),
             slots: HashMap::new(),
             epochs: HashMap::new(),
@@ -92,7 +92,7 @@ impl Tenure {
                     continue;
                 }
                 ours.epochs.insert(record.uid, record.epoch);
-                if self.gave(record.uid, record.epoch) {
+                if self.is_given(record.uid, record.epoch) {
                     continue;
                 }
                 let lease = Lease {
@@ -107,46 +107,46 @@ impl Tenure {
                 }
             }
         }
-        self.retain_given(&ours.epochs);
+        self.prune_given(&ours.epochs);
         ours
     }
 
     /// Drops partitions that another agent took or whose topic was deleted. The writer answers what
     /// is in flight for them: its commit is refused.
-    fn let_go(&self, ours: &Ours) {
-        let held = self.life.held.all();
+    fn drop_lost(&self, ours: &OwnLeases) {
+        let held = self.session.partitions.all();
         let lost = held
             .iter()
             .filter(|partition| ours.epochs.get(&partition.uid()) != Some(&partition.lease.epoch));
         let mut count = 0;
         for partition in lost {
             if self
-                .life
-                .held
+                .session
+                .partitions
                 .remove(partition.uid(), partition.lease.epoch)
                 .is_some()
-                && !self.gave(partition.uid(), partition.lease.epoch)
+                && !self.is_given(partition.uid(), partition.lease.epoch)
             {
                 tracing::debug!(topic = %partition.topic, partition = partition.index, "lease lost");
                 count += 1;
             }
         }
-        self.node.metrics.lease_changed(LeaseChange::Lost, count);
+        self.node.metrics.record_lease_change(LeaseChange::Lost, count);
     }
 
     /// Starts leading the received partitions, with their logs as the metadata store has them now:
     /// no other agent can change them any more.
-    async fn take_up(&self, ours: &Ours) -> Result<()> {
+    async fn start_leading(&self, ours: &OwnLeases) -> Result<()> {
         let new = ours
             .partitions
             .iter()
-            .filter(|(lease, ..)| self.life.held.get(lease.partition).is_none());
-        let new: Vec<&(Lease, Arc<Topic>, i32)> = new.collect();
+            .filter(|(lease, ..)| self.session.partitions.get(lease.partition).is_none());
+        let new: Vec<&(Lease, Arc<DirectoryTopic>, i32)> = new.collect();
         let mut names: HashMap<&str, Arc<str>> = HashMap::new();
-        for chunk in new.chunks(CHUNK) {
+        for chunk in new.chunks(MOVES_PER_TRANSACTION) {
             let uids: Vec<PartitionUid> = chunk.iter().map(|(lease, ..)| lease.partition).collect();
             let bounds: HashMap<_, _> = self
-                .ask(self.node.metadata.bounds(&uids))
+                .call_metadata(self.node.metadata.bounds(&uids))
                 .await?
                 .into_iter()
                 .collect();
@@ -155,17 +155,17 @@ impl Tenure {
                 let Some(bounds) = bounds.get(&lease.partition) else {
                     continue;
                 };
-                if self.gave(lease.partition, lease.epoch) {
+                if self.is_given(lease.partition, lease.epoch) {
                     continue;
                 }
                 let name = names
                     .entry(&topic.record.name)
                     .or_insert_with(|| topic.record.name.as_str().into());
-                let partition = Partition::new(*lease, name.clone(), *index, *bounds);
-                partition.set_accepting(!self.node.health.draining());
-                self.life.held.insert(Arc::new(partition));
+                let partition = LedPartition::new(*lease, name.clone(), *index, *bounds);
+                partition.set_accepting(!self.node.health.is_draining());
+                self.session.partitions.insert(Arc::new(partition));
                 let taken = self.taken.lock().remove(&lease.partition);
-                self.node.metrics.lease_changed(
+                self.node.metrics.record_lease_change(
                     if taken {
                         LeaseChange::Taken
                     } else {
@@ -179,7 +179,7 @@ impl Tenure {
     }
 
     /// Makes the coordinator's slots follow the snapshot.
-    async fn follow_slots(&self, ours: &Ours) -> Result<()> {
+    async fn reconcile_slots(&self, ours: &OwnLeases) -> Result<()> {
         let held = self.slots.lock().clone();
         for (slot, _) in held
             .iter()
@@ -195,7 +195,7 @@ impl Tenure {
             .filter(|(slot, lease)| held.get(slot) != Some(lease))
         {
             // A slot whose groups cannot be loaded must not keep the others without a coordinator.
-            match self.ask(self.groups.acquire(slot, lease)).await {
+            match self.call_metadata(self.groups.acquire(slot, lease)).await {
                 Ok(()) => drop(self.slots.lock().insert(slot, lease)),
                 Err(error) => outcome = Err(error),
             }
@@ -204,27 +204,27 @@ impl Tenure {
     }
 
     /// Takes unowned leases that the plan assigns to this agent.
-    async fn take(&self, view: &View) -> Result<()> {
-        let moves = takes(view, self);
-        for chunk in moves.chunks(CHUNK) {
-            let outcomes = self.ask(self.node.metadata.move_leases(chunk)).await?;
+    async fn take_unowned(&self, view: &ClusterView) -> Result<()> {
+        let moves = planned_takes(view, self);
+        for chunk in moves.chunks(MOVES_PER_TRANSACTION) {
+            let outcomes = self.call_metadata(self.node.metadata.move_leases(chunk)).await?;
             let moved = chunk
                 .iter()
                 .zip(&outcomes)
-                .filter(|(_, outcome)| matches!(outcome, MoveOutcome::Moved { .. }));
+                .filter(|(_, outcome)| matches!(outcome, LeaseMoveOutcome::Moved { .. }));
             let moved: HashSet<PartitionUid> = moved.map(|(wish, _)| wish.partition).collect();
             tracing::info!(taken = moved.len(), wanted = chunk.len(), "took unowned leases");
             self.taken.lock().extend(moved);
         }
         if !moves.is_empty() {
-            self.node.directory.want();
+            self.node.directory.request_refresh();
         }
         Ok(())
     }
 
     /// Reports whether this agent leads its share.
-    fn report(&self, view: &View, patience_is_over: bool) {
-        let (held, slots) = (self.life.held.len(), self.slots.lock().len());
+    fn report_readiness(&self, view: &ClusterView, patience_is_over: bool) {
+        let (held, slots) = (self.session.partitions.len(), self.slots.lock().len());
         self.node
             .metrics
             .active_partitions
@@ -236,25 +236,31 @@ impl Tenure {
         if self.node.health.is_ready() {
             return;
         }
-        let (agents, claims) = (candidates(&view.snapshot), Claims::of(&view.snapshot));
+        let (agents, claims) = (
+            lease_candidates(&view.snapshot),
+            ClaimsByKind::from_snapshot(&view.snapshot),
+        );
         let share = fair_share(&agents, &claims.data);
         let slot_share = fair_share(&agents, &claims.slots);
         if (held >= share && slots >= slot_share) || patience_is_over {
-            self.node.health.met(Condition::Leases);
+            self.node.health.set_met(ReadinessCondition::Leases);
         } else if !self.node.health.is_ready() {
             // Once ready, a new topic or an agent that left does not make this agent unready.
             let why =
                 format!("leads {held} of {share} partitions and {slots} of {slot_share} coordinator slots");
-            self.node.health.unmet(Condition::Leases, why);
+            self.node.health.set_unmet(ReadinessCondition::Leases, why);
         }
     }
 }
 
-fn takes(view: &View, tenure: &Tenure) -> Vec<LeaseMove> {
-    let (agents, claims) = (candidates(&view.snapshot), Claims::of(&view.snapshot));
-    let me = tenure.life.incarnation;
-    let moves = plan(&agents, &claims.slots, me)
+fn planned_takes(view: &ClusterView, tenure: &LeaseSet) -> Vec<LeaseMove> {
+    let (agents, claims) = (
+        lease_candidates(&view.snapshot),
+        ClaimsByKind::from_snapshot(&view.snapshot),
+    );
+    let me = tenure.session.incarnation;
+    let moves = plan_moves(&agents, &claims.slots, me)
         .into_iter()
-        .chain(plan(&agents, &claims.data, me));
+        .chain(plan_moves(&agents, &claims.data, me));
     moves.filter(|planned| planned.from.is_none()).collect()
 }

@@ -1,52 +1,56 @@
 //! Keeps the directory fresh: one task per agent that runs for as long as the process, even without
-//! a lease. Polls every [`POLL`], and at once on request; concurrent requests share the response.
+//! a lease. Polls every [`POLL_INTERVAL`], and at once on request; concurrent requests share the response.
 
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 
-use crate::{health::Condition, metrics::Job, node::Node};
+use crate::{health::ReadinessCondition, metrics::BackgroundJob, node::AgentNode};
 
 /// Interval between polls of the metadata store.
-const POLL: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Minimum time between two polls, however many are requested.
-const SHORTEST: Duration = Duration::from_millis(20);
+const MIN_INTERVAL: Duration = Duration::from_millis(20);
 /// Timeout of one poll.
-const PATIENCE: Duration = Duration::from_secs(5);
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs until dropped.
-pub async fn run(node: &Node) {
+pub async fn run(node: &AgentNode) {
     let mut known = None;
     loop {
         let started = Instant::now();
-        look(node, &mut known).await;
-        sleep_until(started + SHORTEST).await;
+        refresh_directory(node, &mut known).await;
+        sleep_until(started + MIN_INTERVAL).await;
         tokio::select! {
-            () = node.directory.refresh_wanted() => {}
-            () = sleep_until(started + POLL) => {}
+            () = node.directory.refresh_requested() => {}
+            () = sleep_until(started + POLL_INTERVAL) => {}
         }
     }
 }
 
-async fn look(node: &Node, known: &mut Option<u64>) {
-    let problem = match timeout(PATIENCE, node.metadata.snapshot(*known)).await {
+async fn refresh_directory(node: &AgentNode, known: &mut Option<u64>) {
+    let problem = match timeout(SNAPSHOT_TIMEOUT, node.metadata.snapshot(*known)).await {
         Ok(Ok(snapshot)) => {
             match snapshot {
                 Some(snapshot) => {
                     *known = Some(snapshot.version);
                     node.directory.replace(snapshot);
                 }
-                None => node.directory.confirm(),
+                None => node.directory.confirm_newest(),
             }
-            node.metrics.job_succeeded(Job::Directory, node.clock.now_ms());
-            if node.health.met(Condition::Metadata) {
+            node.metrics
+                .record_job_success(BackgroundJob::Directory, node.clock.now_ms());
+            if node.health.set_met(ReadinessCondition::Metadata) {
                 tracing::info!("the metadata store responds");
             }
             return;
         }
         Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("no answer within {PATIENCE:?}"),
+        Err(_) => format!("no answer within {SNAPSHOT_TIMEOUT:?}"),
     };
-    node.metrics.job_failed(Job::Directory);
-    if node.health.unmet(Condition::Metadata, problem.clone()) {
+    node.metrics.record_job_failure(BackgroundJob::Directory);
+    if node
+        .health
+        .set_unmet(ReadinessCondition::Metadata, problem.clone())
+    {
         tracing::warn!(problem, "the metadata store fails; waiting for it");
     }
 }

@@ -6,39 +6,39 @@ use streamhouse_metadata::GarbagePolicy;
 use tokio::time::Duration;
 
 use super::JobError;
-use crate::{failpoint::FailPoint, node::Node};
+use crate::{failpoint::FailPoint, node::AgentNode};
 
 /// Objects per batch: as many as one delete request takes.
-const STEP: usize = 1000;
+const BATCH_SIZE: usize = 1000;
 /// Maximum number of batches per round, so that the other jobs get their turn.
-const STEPS: usize = 50;
+const MAX_BATCHES: usize = 50;
 /// Consecutive failures after which the rest is left to the next round.
-const FAILURES: usize = 3;
+const MAX_CONSECUTIVE_FAILURES: usize = 3;
 /// How long producer state is kept after the producer's last batch.
 const PRODUCER_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long rows of ended incarnations are kept after their orphans were swept.
-const LIVES_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+const INCARNATION_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Runs one round.
 ///
 /// # Errors
 /// The first failure of a store; what was deleted before it is confirmed.
-pub async fn run(node: &Node) -> Result<(), JobError> {
+pub async fn run(node: &AgentNode) -> Result<(), JobError> {
     let policy = GarbagePolicy {
         object_grace: node.settings.object_grace,
         producer_expiry: PRODUCER_EXPIRY,
         offsets_retention: node.settings.offsets_retention,
-        lives_retention: LIVES_RETENTION,
+        incarnation_retention: INCARNATION_RETENTION,
     };
     let mut outcome = Ok(());
-    for _ in 0..STEPS {
-        let garbage = node.metadata.garbage(&policy, STEP).await?;
+    for _ in 0..MAX_BATCHES {
+        let garbage = node.metadata.collect_garbage(&policy, BATCH_SIZE).await?;
         node.metrics
             .garbage_waiting
             .set(i64::try_from(garbage.waiting).unwrap_or(i64::MAX));
         if !garbage.keys.is_empty() {
             node.failpoints.reach(FailPoint::BeforeDelete).await;
-            let (deleted, failed) = delete(node, &garbage.keys).await;
+            let (deleted, failed) = delete_objects(node, &garbage.keys).await;
             outcome = failed.and(outcome);
             if deleted.is_empty() {
                 // The next batch would hold the same objects.
@@ -58,7 +58,7 @@ pub async fn run(node: &Node) -> Result<(), JobError> {
 /// Deletes the objects with one request, and bisects failing ones, so that a single object that
 /// cannot be deleted does not keep the others. Gives up after several consecutive failures of
 /// single objects: then the store itself fails.
-async fn delete(node: &Node, keys: &[String]) -> (Vec<String>, Result<(), JobError>) {
+async fn delete_objects(node: &AgentNode, keys: &[String]) -> (Vec<String>, Result<(), JobError>) {
     let (mut deleted, mut outcome) = (Vec::new(), Ok(()));
     let (mut left, mut in_a_row) = (vec![keys], 0);
     while let Some(keys) = left.pop() {
@@ -75,7 +75,7 @@ async fn delete(node: &Node, keys: &[String]) -> (Vec<String>, Result<(), JobErr
             left.extend([second, first]);
         }
         outcome = Err(error.into());
-        if in_a_row == FAILURES {
+        if in_a_row == MAX_CONSECUTIVE_FAILURES {
             break;
         }
     }

@@ -17,8 +17,8 @@ use tokio::time::{Duration, Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    metrics::Job,
-    node::{Life, Node},
+    metrics::BackgroundJob,
+    node::{AgentNode, AgentSession},
 };
 
 /// Why a job failed; it runs again in the next round.
@@ -42,9 +42,12 @@ pub enum JobError {
 }
 
 /// Runs the jobs until `stop` is cancelled.
-pub async fn run(node: Arc<Node>, every: Duration, stop: CancellationToken) {
-    let (mut roller, mut marker) = (roll::Roller::default(), timeline::Marker::default());
-    let mut sweeper = sweep::Sweeper::default();
+pub async fn run(node: Arc<AgentNode>, every: Duration, stop: CancellationToken) {
+    let (mut roller, mut marker) = (
+        roll::SegmentRoller::default(),
+        timeline::TimelineMarker::default(),
+    );
+    let mut sweeper = sweep::OrphanSweeper::default();
     // No immediate first tick: whether an incarnation exists at the start would depend on timing.
     let mut ticks = interval_at(Instant::now() + every, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -53,36 +56,36 @@ pub async fn run(node: Arc<Node>, every: Duration, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let Some(life) = node.life() else { continue };
+        let Some(life) = node.session() else { continue };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = life.over.cancelled() => {}
-            () = round(&node, &life, &mut roller, &mut marker, &mut sweeper) => {}
+            () = life.ended.cancelled() => {}
+            () = run_round(&node, &life, &mut roller, &mut marker, &mut sweeper) => {}
         }
     }
 }
 
-async fn round(
-    node: &Node,
-    life: &Life,
-    roller: &mut roll::Roller,
-    marker: &mut timeline::Marker,
-    sweeper: &mut sweep::Sweeper,
+async fn run_round(
+    node: &AgentNode,
+    life: &AgentSession,
+    roller: &mut roll::SegmentRoller,
+    marker: &mut timeline::TimelineMarker,
+    sweeper: &mut sweep::OrphanSweeper,
 ) {
     // First, so that changes of the other jobs are ahead of the bucket's timeline mark by one round
     // at most.
-    report(node, Job::Timeline, marker.run(node, life).await);
-    report(node, Job::Roll, roller.run(node, life).await);
-    report(node, Job::Retention, retention::run(node, life).await);
-    report(node, Job::Delete, delete::run(node).await);
-    report(node, Job::Sweep, sweeper.run(node, life).await);
+    report_outcome(node, BackgroundJob::Timeline, marker.run(node, life).await);
+    report_outcome(node, BackgroundJob::Roll, roller.run(node, life).await);
+    report_outcome(node, BackgroundJob::Retention, retention::run(node, life).await);
+    report_outcome(node, BackgroundJob::Delete, delete::run(node).await);
+    report_outcome(node, BackgroundJob::Sweep, sweeper.run(node, life).await);
 }
 
-fn report(node: &Node, job: Job, outcome: Result<(), JobError>) {
+fn report_outcome(node: &AgentNode, job: BackgroundJob, outcome: Result<(), JobError>) {
     match outcome {
-        Ok(()) => node.metrics.job_succeeded(job, node.clock.now_ms()),
+        Ok(()) => node.metrics.record_job_success(job, node.clock.now_ms()),
         Err(error) => {
-            node.metrics.job_failed(job);
+            node.metrics.record_job_failure(job);
             tracing::warn!(job = job.name(), %error, "a background job has to try again");
         }
     }

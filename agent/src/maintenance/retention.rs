@@ -2,37 +2,37 @@
 //! garbage collection deletes the objects. Removes whole spans only: a little more than configured
 //! may be kept, never less.
 
-use streamhouse_metadata::{LogPosition, LogSpan, LogView, Place};
+use streamhouse_metadata::{LogPosition, LogSpan, LogView, SpanLocation};
 
 use super::JobError;
 use crate::{
-    fetch::learn,
-    node::{Life, Node},
-    partition::Partition,
+    fetch::adopt_bounds,
+    node::{AgentNode, AgentSession},
+    partition::LedPartition,
 };
 
 /// Spans read in one step.
-const STEP: usize = 500;
+const SPANS_PER_STEP: usize = 500;
 
 /// Runs one round over the partitions that this incarnation leads.
 ///
 /// # Errors
 /// The first failure; the other partitions are processed nevertheless.
-pub async fn run(node: &Node, life: &Life) -> Result<(), JobError> {
+pub async fn run(node: &AgentNode, life: &AgentSession) -> Result<(), JobError> {
     let view = node.directory.view();
     let mut outcome = Ok(());
-    for partition in life.held.all() {
-        let Some((topic, _)) = view.name(partition.uid()) else {
+    for partition in life.partitions.all() {
+        let Some((topic, _)) = view.partition_name(partition.uid()) else {
             continue;
         };
-        let limits = Limits {
+        let limits = RetentionLimits {
             age_ms: topic.config.retention_ms,
             bytes: topic.config.retention_bytes,
         };
         let too_large = limits.bytes.is_some_and(|limit| partition.size_bytes() > limit);
         if partition.log_start() < partition.high_watermark() && (limits.age_ms.is_some() || too_large) {
             // A failure of one partition must not stop retention of the others.
-            let shortened = shorten(node, &partition, limits).await;
+            let shortened = apply_retention(node, &partition, limits).await;
             if let Err(error) = &shortened {
                 let (topic, partition) = (&*partition.topic, partition.index);
                 tracing::debug!(topic, partition, %error, "retention of a partition failed; it is retried");
@@ -45,19 +45,26 @@ pub async fn run(node: &Node, life: &Life) -> Result<(), JobError> {
 
 /// The limits of a topic; `None` means unlimited.
 #[derive(Debug, Clone, Copy)]
-struct Limits {
+struct RetentionLimits {
     age_ms: Option<i64>,
     bytes: Option<i64>,
 }
 
-async fn shorten(node: &Node, partition: &Partition, limits: Limits) -> Result<(), JobError> {
+async fn apply_retention(
+    node: &AgentNode,
+    partition: &LedPartition,
+    limits: RetentionLimits,
+) -> Result<(), JobError> {
     loop {
         let known = partition.high_watermark();
         let from = LogPosition::Offset(partition.log_start());
-        let view = node.metadata.read_log(partition.uid(), from, STEP).await?;
-        learn(node, partition, known, &view.bounds)?;
+        let view = node
+            .metadata
+            .read_log(partition.uid(), from, SPANS_PER_STEP)
+            .await?;
+        adopt_bounds(node, partition, known, &view.bounds)?;
         partition.set_size(view.bounds.size_bytes);
-        let Some(log_start) = new_start(&view, limits) else {
+        let Some(log_start) = new_log_start(&view, limits) else {
             return Ok(());
         };
         let log_start = node
@@ -78,15 +85,15 @@ async fn shorten(node: &Node, partition: &Partition, limits: Limits) -> Result<(
 }
 
 /// Returns the end of the last span that may be removed, if there is one.
-fn new_start(view: &LogView, limits: Limits) -> Option<i64> {
+fn new_log_start(view: &LogView, limits: RetentionLimits) -> Option<i64> {
     let oldest = limits.age_ms.map(|age| view.now_ms.saturating_sub(age));
     let mut excess = limits
         .bytes
         .map_or(0, |limit| view.bounds.size_bytes.saturating_sub(limit));
     let mut log_start = None;
     for span in &view.spans {
-        let size = size(span);
-        let expired = oldest.is_some_and(|oldest| age_from(span) < oldest);
+        let size = span_size(span);
+        let expired = oldest.is_some_and(|oldest| age_timestamp(span) < oldest);
         if !expired && excess < size {
             break;
         }
@@ -99,7 +106,7 @@ fn new_start(view: &LogView, limits: Limits) -> Option<i64> {
 /// Returns the time that a span's age counts from: its greatest timestamp, as in Kafka. A timestamp
 /// later than the time the span was stored is wrong and must not keep what follows; -1 and 0 mean
 /// that there is none. In these cases the age counts from the time of storing.
-fn age_from(span: &LogSpan) -> i64 {
+fn age_timestamp(span: &LogSpan) -> i64 {
     if span.max_timestamp > 0 {
         span.max_timestamp.min(span.stored_at_ms)
     } else {
@@ -107,10 +114,10 @@ fn age_from(span: &LogSpan) -> i64 {
     }
 }
 
-fn size(span: &LogSpan) -> i64 {
+fn span_size(span: &LogSpan) -> i64 {
     let bytes = match &span.place {
-        Place::Wal { length, .. } => *length,
-        Place::Segment { size_bytes, .. } => *size_bytes,
+        SpanLocation::Wal { length, .. } => *length,
+        SpanLocation::Segment { size_bytes, .. } => *size_bytes,
     };
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
@@ -131,7 +138,7 @@ mod tests {
                 max_timestamp: (n + 1) * age_step,
                 stored_at_ms: (n + 1) * age_step,
                 epoch: 1,
-                place: Place::Wal {
+                place: SpanLocation::Wal {
                     incarnation: Incarnation(1),
                     sequence: n as u64,
                     position: 0,
@@ -155,9 +162,9 @@ mod tests {
     #[test]
     fn nothing_moves_without_limits() {
         assert_eq!(
-            new_start(
+            new_log_start(
                 &view(&[5, 5], 1000),
-                Limits {
+                RetentionLimits {
                     age_ms: None,
                     bytes: None
                 }
@@ -170,9 +177,9 @@ mod tests {
     fn age_takes_whole_spans_and_keeps_what_is_young_enough() {
         let log = view(&[5, 5, 5, 5], 1000); // spans aged 4, 3, 2, 1 s
         assert_eq!(
-            new_start(
+            new_log_start(
                 &log,
-                Limits {
+                RetentionLimits {
                     age_ms: Some(2500),
                     bytes: None
                 }
@@ -180,9 +187,9 @@ mod tests {
             Some(20)
         );
         assert_eq!(
-            new_start(
+            new_log_start(
                 &log,
-                Limits {
+                RetentionLimits {
                     age_ms: Some(0),
                     bytes: None
                 }
@@ -190,9 +197,9 @@ mod tests {
             Some(40)
         );
         assert_eq!(
-            new_start(
+            new_log_start(
                 &log,
-                Limits {
+                RetentionLimits {
                     age_ms: Some(4000),
                     bytes: None
                 }
@@ -206,11 +213,11 @@ mod tests {
         let starts = |max_timestamp, age_ms| {
             let mut log = view(&[5, 5, 5], 1000); // stored 3, 2 and 1 s ago
             log.spans[0].max_timestamp = max_timestamp;
-            let limits = Limits {
+            let limits = RetentionLimits {
                 age_ms: Some(age_ms),
                 bytes: None,
             };
-            new_start(&log, limits)
+            new_log_start(&log, limits)
         };
         for nonsense in [-1, 0, 4_000_000, i64::MAX] {
             assert_eq!(
@@ -232,10 +239,10 @@ mod tests {
         #[test]
         fn size_never_keeps_less_than_asked(sizes in prop::collection::vec(1_u64..1000, 0..50), limit in 0_i64..20_000) {
             let log = view(&sizes, 1);
-            let start = new_start(&log, Limits { age_ms: None, bytes: Some(limit) }).unwrap_or(0);
-            let kept: i64 = log.spans.iter().filter(|span| span.base_offset >= start).map(size).sum();
+            let start = new_log_start(&log, RetentionLimits { age_ms: None, bytes: Some(limit) }).unwrap_or(0);
+            let kept: i64 = log.spans.iter().filter(|span| span.base_offset >= start).map(span_size).sum();
             prop_assert!(kept >= limit.min(log.bounds.size_bytes));
-            let first = log.spans.iter().find(|span| span.base_offset >= start).map_or(0, size);
+            let first = log.spans.iter().find(|span| span.base_offset >= start).map_or(0, span_size);
             prop_assert!(kept - first < limit || limit == 0 || first == 0, "one more span could have gone");
         }
     }

@@ -10,59 +10,60 @@
 use std::collections::HashMap;
 
 use bytes::{Buf, Bytes, BytesMut};
-use streamhouse_core::{Error, PartitionUid, batch::Batches};
-use streamhouse_metadata::{LogPosition, LogSpan, NewSegment, Place, SegmentIntent};
+use streamhouse_core::{Error, PartitionUid, batch::BatchIter};
+use streamhouse_metadata::{LogPosition, LogSpan, NewSegment, SegmentIntent, SpanLocation};
 use tokio::time::{Duration, Instant};
 
 use super::JobError;
 use crate::{
-    directory::Topic,
+    directory::DirectoryTopic,
     failpoint::FailPoint,
     fetch::{
+        adopt_bounds,
         cold::{self, SpanError},
-        learn, stored_bounds,
+        read_bounds,
         tail::copy_stamped,
     },
     invariant::Invariant,
-    node::{Life, Node},
-    partition::Partition,
-    segment::{Identity, Index, SegmentError, SegmentSummary, SegmentWriter, verify},
-    store::{GetRange, Retry, StoreErrorKind, put_settled},
+    node::{AgentNode, AgentSession},
+    partition::LedPartition,
+    segment::{SegmentError, SegmentIdentity, SegmentIndex, SegmentSummary, SegmentWriter, verify_segment},
+    store::{GetRange, RetryPolicy, StoreErrorKind, put_settled},
 };
 
 /// Spans read at once.
-const SPANS: usize = 1000;
+const SPANS_PER_READ: usize = 1000;
 /// Maximum number of keys that one roll tries before it leaves the rest to the next round.
-const KEYS: usize = 4;
+const MAX_KEY_ATTEMPTS: usize = 4;
 
 /// Rolls segments; tracks since when each partition has something to roll.
 #[derive(Debug, Default)]
-pub struct Roller {
+pub struct SegmentRoller {
     waiting: HashMap<PartitionUid, (i64, Instant)>,
 }
 
-impl Roller {
+impl SegmentRoller {
     /// Runs one round over the partitions that this incarnation leads: rolls what is large or old
     /// enough.
     ///
     /// # Errors
     /// The last failure; the other partitions are processed nevertheless.
-    pub async fn run(&mut self, node: &Node, life: &Life) -> Result<(), JobError> {
+    pub async fn run(&mut self, node: &AgentNode, life: &AgentSession) -> Result<(), JobError> {
         let view = node.directory.view();
-        let partitions = life.held.all();
-        self.waiting.retain(|&uid, _| life.held.get(uid).is_some());
+        let partitions = life.partitions.all();
+        self.waiting.retain(|&uid, _| life.partitions.get(uid).is_some());
         let mut outcome = Ok(());
         for partition in partitions {
-            let Some((topic, _)) = view.name(partition.uid()) else {
+            let Some((topic, _)) = view.partition_name(partition.uid()) else {
                 continue;
             };
             if let Err(error) = count_inherited(node, &partition).await {
                 outcome = Err(error);
                 continue;
             }
-            while self.due(&partition, topic) {
+            while self.is_due(&partition, topic) {
                 let room = topic.config.segment_bytes;
-                let rolled = roll(node, &view.cluster_id, topic, &partition, room).await;
+                let rolled = roll_segment(node, &view.cluster_id, topic, &partition, room).await;
                 self.waiting.remove(&partition.uid());
                 // A failure of one partition must not keep the others from being rolled.
                 if rolled.is_err() {
@@ -74,8 +75,8 @@ impl Roller {
         outcome
     }
 
-    fn due(&mut self, partition: &Partition, topic: &Topic) -> bool {
-        let rolled = partition.rolled();
+    fn is_due(&mut self, partition: &LedPartition, topic: &DirectoryTopic) -> bool {
+        let rolled = partition.rolled_offset();
         if rolled >= partition.high_watermark() {
             self.waiting.remove(&partition.uid());
             return false;
@@ -93,23 +94,26 @@ impl Roller {
 }
 
 /// Counts the ranges that former leaders committed and did not roll, once per leadership.
-async fn count_inherited(node: &Node, partition: &Partition) -> Result<(), JobError> {
-    let Some(inherited) = partition.inherited() else {
+async fn count_inherited(node: &AgentNode, partition: &LedPartition) -> Result<(), JobError> {
+    let Some(inherited) = partition.inherited_offsets() else {
         return Ok(());
     };
     let mut ranges = Vec::new();
     let mut next = inherited.start;
     while next < inherited.end {
         let from = LogPosition::Offset(next);
-        let view = node.metadata.read_log(partition.uid(), from, SPANS).await?;
+        let view = node
+            .metadata
+            .read_log(partition.uid(), from, SPANS_PER_READ)
+            .await?;
         let Some(last) = view.spans.last() else { break };
         next = last.end_offset;
         ranges.extend(view.spans.iter().filter_map(|span| match span.place {
-            Place::Wal { length, .. } => {
+            SpanLocation::Wal { length, .. } => {
                 let length = i64::try_from(length).unwrap_or(i64::MAX);
                 Some((span.base_offset, span.end_offset, length))
             }
-            Place::Segment { .. } => None,
+            SpanLocation::Segment { .. } => None,
         }));
     }
     partition.count_inherited(&ranges);
@@ -118,22 +122,22 @@ async fn count_inherited(node: &Node, partition: &Partition) -> Result<(), JobEr
 
 /// Rolls all partitions of this incarnation, whether due or not.
 #[cfg(test)]
-pub(crate) async fn all(node: &Node, life: &Life) -> Result<(), JobError> {
-    for partition in life.held.all() {
-        one(node, &partition).await?;
+pub(crate) async fn roll_all(node: &AgentNode, life: &AgentSession) -> Result<(), JobError> {
+    for partition in life.partitions.all() {
+        roll_partition(node, &partition).await?;
     }
     Ok(())
 }
 
 /// Rolls a partition up to its high watermark.
 #[cfg(test)]
-pub(crate) async fn one(node: &Node, partition: &Partition) -> Result<(), JobError> {
+pub(crate) async fn roll_partition(node: &AgentNode, partition: &LedPartition) -> Result<(), JobError> {
     let view = node.directory.view();
-    let Some((topic, _)) = view.name(partition.uid()) else {
+    let Some((topic, _)) = view.partition_name(partition.uid()) else {
         return Ok(());
     };
-    while partition.rolled() < partition.high_watermark() {
-        roll(
+    while partition.rolled_offset() < partition.high_watermark() {
+        roll_segment(
             node,
             &view.cluster_id,
             topic,
@@ -146,27 +150,27 @@ pub(crate) async fn one(node: &Node, partition: &Partition) -> Result<(), JobErr
 }
 
 /// Writes one segment of about `room` bytes from the rolled offset on.
-async fn roll(
-    node: &Node,
+async fn roll_segment(
+    node: &AgentNode,
     cluster_id: &str,
-    topic: &Topic,
-    partition: &Partition,
+    topic: &DirectoryTopic,
+    partition: &LedPartition,
     room: usize,
 ) -> Result<(), JobError> {
     // Retention and delete-records move the rolled offset as well.
     let known = partition.high_watermark();
-    let bounds = stored_bounds(node, partition.uid()).await?;
-    learn(node, partition, known, &bounds)?;
-    partition.rolled_to(bounds.rolled);
+    let bounds = read_bounds(node, partition.uid()).await?;
+    adopt_bounds(node, partition, known, &bounds)?;
+    partition.advance_rolled(bounds.rolled);
     partition.set_size(bounds.size_bytes);
-    let base_offset = partition.rolled();
+    let base_offset = partition.rolled_offset();
     if base_offset >= partition.high_watermark() {
         return Ok(());
     }
     // The segment, and the current range three times: as read in blocks, joined, and stamped.
     let object = node.settings.flush_bytes.as_usize() + node.settings.max_request_bytes.as_usize();
-    let _memory = node.memory.roll.take(room.saturating_add(object * 3)).await;
-    let identity = Identity {
+    let _memory = node.memory.roll.acquire(room.saturating_add(object * 3)).await;
+    let identity = SegmentIdentity {
         cluster_id: cluster_id.to_owned(),
         topic_id: topic.record.topic_id,
         partition: partition.index,
@@ -175,7 +179,7 @@ async fn roll(
         base_offset,
     };
     let intent = node.metadata.begin_segment(partition.lease, base_offset).await?;
-    let (key, summary) = store(node, intent, &identity, partition, room).await?;
+    let (key, summary) = store_segment(node, intent, &identity, partition, room).await?;
     node.failpoints.reach(FailPoint::BeforeSegmentSwap).await;
     let segment = NewSegment {
         key,
@@ -186,7 +190,7 @@ async fn roll(
     };
     node.metadata.finish_segment(partition.lease, &segment).await?;
     node.failpoints.reach(FailPoint::AfterSegmentSwap).await;
-    partition.rolled_to(segment.end_offset);
+    partition.advance_rolled(segment.end_offset);
     node.metrics.segments_rolled.inc();
     tracing::debug!(
         key = segment.key,
@@ -198,21 +202,21 @@ async fn roll(
 }
 
 /// Stores the segment, or adopts the one that is already stored; returns its key.
-async fn store(
-    node: &Node,
+async fn store_segment(
+    node: &AgentNode,
     mut intent: SegmentIntent,
-    identity: &Identity,
-    partition: &Partition,
+    identity: &SegmentIdentity,
+    partition: &LedPartition,
     room: usize,
 ) -> Result<(String, SegmentSummary), JobError> {
     let mut may_exist = intent.inherited;
-    for _ in 0..KEYS {
+    for _ in 0..MAX_KEY_ATTEMPTS {
         if may_exist {
-            match look(node, &intent.key, identity, partition).await? {
-                Found::Nothing => {}
-                Found::Ours(summary) => return Ok((intent.key, summary)),
-                Found::Other(why) => {
-                    node.metrics.violated(Invariant::K1);
+            match inspect_existing(node, &intent.key, identity, partition).await? {
+                ExistingObject::Missing => {}
+                ExistingObject::SameSegment(summary) => return Ok((intent.key, summary)),
+                ExistingObject::Different(why) => {
+                    node.metrics.record_violation(Invariant::K1);
                     tracing::error!(
                         key = intent.key,
                         why,
@@ -220,12 +224,12 @@ async fn store(
                     );
                     intent = node
                         .metadata
-                        .avoid_segment(partition.lease, identity.base_offset, &intent.key)
+                        .reassign_segment_key(partition.lease, identity.base_offset, &intent.key)
                         .await?;
                 }
             }
         }
-        match write(node, &intent.key, identity, partition, room).await? {
+        match write_segment(node, &intent.key, identity, partition, room).await? {
             Some(summary) => return Ok((intent.key, summary)),
             None => may_exist = true,
         }
@@ -237,28 +241,34 @@ async fn store(
 }
 
 /// What is stored under the key of a segment.
-enum Found {
-    Nothing,
+enum ExistingObject {
+    Missing,
     /// The segment itself, of an earlier attempt or a former leader.
-    Ours(SegmentSummary),
+    SameSegment(SegmentSummary),
     /// Another object, with the reason.
-    Other(String),
+    Different(String),
 }
 
-async fn look(node: &Node, key: &str, identity: &Identity, partition: &Partition) -> Result<Found, JobError> {
+async fn inspect_existing(
+    node: &AgentNode,
+    key: &str,
+    identity: &SegmentIdentity,
+    partition: &LedPartition,
+) -> Result<ExistingObject, JobError> {
     let object = match node.store.get(key, GetRange::Full).await {
-        Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(ExistingObject::Missing),
         object => object?,
     };
-    let verified = verify(&object, identity).and_then(|summary| Ok((summary, data(&object)?)));
+    let verified =
+        verify_segment(&object, identity).and_then(|summary| Ok((summary, segment_data(&object)?)));
     let (summary, data) = match verified {
         Ok(verified) => verified,
-        Err(error) => return Ok(Found::Other(error.to_string())),
+        Err(error) => return Ok(ExistingObject::Different(error.to_string())),
     };
-    if holds(node, partition, &summary, data).await? {
-        Ok(Found::Ours(summary))
+    if log_matches(node, partition, &summary, data).await? {
+        Ok(ExistingObject::SameSegment(summary))
     } else {
-        Ok(Found::Other(format!(
+        Ok(ExistingObject::Different(format!(
             "its records {}..{} differ from those of the log",
             summary.base_offset, summary.end_offset
         )))
@@ -266,8 +276,10 @@ async fn look(node: &Node, key: &str, identity: &Identity, partition: &Partition
 }
 
 /// Returns the batches of a whole segment.
-fn data(object: &Bytes) -> Result<Bytes, SegmentError> {
-    let range = Index::parse(object, object.len() as u64)?.footer().data();
+fn segment_data(object: &Bytes) -> Result<Bytes, SegmentError> {
+    let range = SegmentIndex::parse(object, object.len() as u64)?
+        .footer()
+        .data_range();
     let bounds = usize::try_from(range.start)
         .ok()
         .zip(usize::try_from(range.end).ok());
@@ -278,9 +290,9 @@ fn data(object: &Bytes) -> Result<Bytes, SegmentError> {
 }
 
 /// Returns whether the log holds exactly these batches, in whole WAL ranges.
-async fn holds(
-    node: &Node,
-    partition: &Partition,
+async fn log_matches(
+    node: &AgentNode,
+    partition: &LedPartition,
     summary: &SegmentSummary,
     mut batches: Bytes,
 ) -> Result<bool, JobError> {
@@ -288,17 +300,17 @@ async fn holds(
     while next < summary.end_offset {
         let view = node
             .metadata
-            .read_log(partition.uid(), LogPosition::Offset(next), SPANS)
+            .read_log(partition.uid(), LogPosition::Offset(next), SPANS_PER_READ)
             .await?;
         if view.spans.is_empty() {
             return Ok(false);
         }
         for span in &view.spans {
-            let is_next = span.base_offset == next && matches!(span.place, Place::Wal { .. });
+            let is_next = span.base_offset == next && matches!(span.place, SpanLocation::Wal { .. });
             if !is_next || span.end_offset > summary.end_offset {
                 return Ok(false);
             }
-            let logged = span_bytes(node, partition, span).await?;
+            let logged = read_span(node, partition, span).await?;
             if !batches.starts_with(&logged) {
                 return Ok(false);
             }
@@ -314,11 +326,11 @@ async fn holds(
 
 /// Builds the segment from the spans after its base offset and stores it; returns `None` if the key
 /// is taken.
-async fn write(
-    node: &Node,
+async fn write_segment(
+    node: &AgentNode,
     key: &str,
-    identity: &Identity,
-    partition: &Partition,
+    identity: &SegmentIdentity,
+    partition: &LedPartition,
     room: usize,
 ) -> Result<Option<SegmentSummary>, JobError> {
     let mut writer = SegmentWriter::new(identity);
@@ -327,22 +339,22 @@ async fn write(
     'spans: loop {
         let view = node
             .metadata
-            .read_log(partition.uid(), LogPosition::Offset(next), SPANS)
+            .read_log(partition.uid(), LogPosition::Offset(next), SPANS_PER_READ)
             .await?;
         for span in view
             .spans
             .iter()
-            .filter(|span| matches!(span.place, Place::Wal { .. }))
+            .filter(|span| matches!(span.place, SpanLocation::Wal { .. }))
         {
             if bytes >= room {
                 break 'spans;
             }
-            let batches = span_bytes(node, partition, span).await?;
+            let batches = read_span(node, partition, span).await?;
             bytes += batches.len();
-            append(&mut writer, &batches)?;
+            append_batches(&mut writer, &batches)?;
             next = span.end_offset;
         }
-        if view.spans.len() < SPANS {
+        if view.spans.len() < SPANS_PER_READ {
             break;
         }
     }
@@ -350,7 +362,8 @@ async fn write(
         .finish()
         .map_err(|error| JobError::Corrupt(error.to_string()))?;
     node.failpoints.reach(FailPoint::BeforeSegmentPut).await;
-    let retry = Retry::new(node.entropy.clone()).until(Instant::now() + Duration::from_secs(120));
+    let retry =
+        RetryPolicy::new(node.entropy.clone()).with_deadline(Instant::now() + Duration::from_secs(120));
     match put_settled(node.store.as_ref(), key, body, &retry).await {
         Err(error) if error.kind() == StoreErrorKind::AlreadyExists => Ok(None),
         stored => Ok(stored.map(|()| Some(summary))?),
@@ -358,10 +371,10 @@ async fn write(
 }
 
 /// Returns the stamped batches of a WAL range.
-async fn span_bytes(node: &Node, partition: &Partition, span: &LogSpan) -> Result<Bytes, JobError> {
+async fn read_span(node: &AgentNode, partition: &LedPartition, span: &LogSpan) -> Result<Bytes, JobError> {
     let length = match span.place {
-        Place::Wal { length, .. } => usize::try_from(length).unwrap_or(usize::MAX),
-        Place::Segment { .. } => 0,
+        SpanLocation::Wal { length, .. } => usize::try_from(length).unwrap_or(usize::MAX),
+        SpanLocation::Segment { .. } => 0,
     };
     let in_memory = partition.tail.lock().runs(span.base_offset, length);
     let in_memory = in_memory.and_then(|runs| runs.into_iter().next());
@@ -371,7 +384,9 @@ async fn span_bytes(node: &Node, partition: &Partition, span: &LogSpan) -> Resul
         Some(run) => run,
         None => match cold::wal_run(node, partition.uid(), span).await {
             Err(SpanError::Missing(error)) => {
-                return Err(cold::missing(node, partition.uid(), span, error).await?.into());
+                return Err(cold::confirm_missing(node, partition.uid(), span, error)
+                    .await?
+                    .into());
             }
             run => run.map_err(Error::from)?,
         },
@@ -382,8 +397,8 @@ async fn span_bytes(node: &Node, partition: &Partition, span: &LogSpan) -> Resul
     Ok(out.freeze())
 }
 
-fn append(writer: &mut SegmentWriter, batches: &Bytes) -> Result<(), JobError> {
-    for batch in Batches::new(batches) {
+fn append_batches(writer: &mut SegmentWriter, batches: &Bytes) -> Result<(), JobError> {
+    for batch in BatchIter::new(batches) {
         let (header, bytes) = batch.map_err(|error| JobError::Corrupt(error.to_string()))?;
         writer
             .append(&header, bytes)

@@ -12,27 +12,27 @@ use super::JobError;
 use crate::{
     failpoint::FailPoint,
     invariant::Invariant,
-    node::{Life, Node},
+    node::{AgentNode, AgentSession},
 };
 
 /// Objects per listing.
-const PAGE: usize = 1000;
+const LIST_PAGE_SIZE: usize = 1000;
 
 /// How long an incarnation may be overdue for sweeping before it counts as a leak (INV-G2).
-const OVERDUE: Duration = Duration::from_secs(7 * 24 * 3600);
+const LEAK_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Sweeps orphans; remembers the incarnations that leak, so that each is counted once.
 #[derive(Debug, Default)]
-pub struct Sweeper {
+pub struct OrphanSweeper {
     overdue: HashSet<Incarnation>,
 }
 
-impl Sweeper {
+impl OrphanSweeper {
     /// Runs one round; the agent with the oldest incarnation sweeps for all.
     ///
     /// # Errors
     /// The first failure; the other incarnations are swept nevertheless.
-    pub async fn run(&mut self, node: &Node, life: &Life) -> Result<(), JobError> {
+    pub async fn run(&mut self, node: &AgentNode, life: &AgentSession) -> Result<(), JobError> {
         let view = node.directory.view();
         if view.agents().any(|agent| agent.incarnation < life.incarnation) {
             return Ok(());
@@ -45,12 +45,12 @@ impl Sweeper {
                 continue;
             }
             // A failure for one incarnation must not keep the orphans of the others.
-            let swept = sweep(node, incarnation).await;
+            let swept = sweep_incarnation(node, incarnation).await;
             if swept.is_err()
-                && waited >= node.settings.object_grace + OVERDUE
+                && waited >= node.settings.object_grace + LEAK_AFTER
                 && self.overdue.insert(incarnation)
             {
-                node.metrics.violated(Invariant::G2);
+                node.metrics.record_violation(Invariant::G2);
             }
             outcome = swept.and(outcome);
         }
@@ -60,16 +60,16 @@ impl Sweeper {
 
 /// Runs one round without memory of former ones.
 #[cfg(test)]
-pub(crate) async fn run(node: &Node, life: &Life) -> Result<(), JobError> {
-    Sweeper::default().run(node, life).await
+pub(crate) async fn run(node: &AgentNode, life: &AgentSession) -> Result<(), JobError> {
+    OrphanSweeper::default().run(node, life).await
 }
 
-async fn sweep(node: &Node, incarnation: Incarnation) -> Result<(), JobError> {
+async fn sweep_incarnation(node: &AgentNode, incarnation: Incarnation) -> Result<(), JobError> {
     let prefix = keys::wal_prefix(incarnation);
     let mut after: Option<String> = None;
     let mut swept = 0;
     loop {
-        let page = node.store.list(&prefix, after.as_deref(), PAGE).await?;
+        let page = node.store.list(&prefix, after.as_deref(), LIST_PAGE_SIZE).await?;
         let sequences: Vec<u64> = page
             .iter()
             .filter_map(|object| keys::parse_wal_key(&object.key))
@@ -86,7 +86,7 @@ async fn sweep(node: &Node, incarnation: Incarnation) -> Result<(), JobError> {
             node.store.delete(&keys).await?;
             swept += keys.len();
         }
-        if page.len() < PAGE {
+        if page.len() < LIST_PAGE_SIZE {
             break;
         }
         after = page.last().map(|object| object.key.clone());

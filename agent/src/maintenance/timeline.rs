@@ -4,25 +4,25 @@
 
 use super::JobError;
 use crate::{
-    node::{Life, Node},
+    node::{AgentNode, AgentSession},
     ownership,
 };
 
 /// A fingerprint of the led logs; equal fingerprints mean that nothing happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Activity {
+struct LogActivity {
     incarnation: i64,
     version: u64,
     offsets: i64,
 }
 
-impl Activity {
-    fn of(node: &Node, life: &Life) -> Self {
+impl LogActivity {
+    fn observe(node: &AgentNode, life: &AgentSession) -> Self {
         let sum = |sum: i64, offset: i64| sum.wrapping_add(offset);
-        let offsets = life.held.all().into_iter().fold(0, |total, partition| {
+        let offsets = life.partitions.all().into_iter().fold(0, |total, partition| {
             [
                 partition.log_start(),
-                partition.rolled(),
+                partition.rolled_offset(),
                 partition.high_watermark(),
             ]
             .into_iter()
@@ -38,18 +38,18 @@ impl Activity {
 
 /// Remembers up to where the bucket is marked.
 #[derive(Debug, Default)]
-pub struct Marker {
-    marked: Option<Activity>,
+pub struct TimelineMarker {
+    marked: Option<LogActivity>,
 }
 
-impl Marker {
+impl TimelineMarker {
     /// Runs one round: marks the bucket if something happened since the last mark. Ends the
     /// incarnation if the store turns out to be an older copy.
     ///
     /// # Errors
     /// Fails if the mark cannot be written, or if the stores do not belong together.
-    pub async fn run(&mut self, node: &Node, life: &Life) -> Result<(), JobError> {
-        let now = Activity::of(node, life);
+    pub async fn run(&mut self, node: &AgentNode, life: &AgentSession) -> Result<(), JobError> {
+        let now = LogActivity::observe(node, life);
         if self.marked == Some(now) {
             return Ok(());
         }
@@ -63,8 +63,8 @@ impl Marker {
                 if let Err(unsealed) = node.metadata.seal(life.incarnation).await {
                     tracing::warn!(%unsealed, "could not seal this incarnation; it ends when its lease expires");
                 }
-                let outcome = ownership::settle(node, Err(error)).map_err(JobError::Foreign);
-                life.over.cancel();
+                let outcome = ownership::report_outcome(node, Err(error)).map_err(JobError::Foreign);
+                life.ended.cancel();
                 outcome
             }
             Err(error) => Err(JobError::Foreign(error.to_string())),

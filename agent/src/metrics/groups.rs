@@ -1,6 +1,6 @@
 //! Metrics of the groups that this agent coordinates: lag, members and state. Reported even after
 //! all members of a group are gone, which consumers themselves could not do. The number of series
-//! is bounded: groups beyond [`MOST_GROUPS`], and pairs of group and topic beyond [`MOST_PAIRS`],
+//! is bounded: groups beyond [`MAX_GROUPS`], and pairs of group and topic beyond [`MAX_GROUP_TOPICS`],
 //! share one series. The coordinator replaces all values every few seconds.
 
 use std::{
@@ -11,16 +11,16 @@ use std::{
 use parking_lot::Mutex;
 use prometheus::{IntGaugeVec, Opts, Result};
 
-use super::{OTHER, register::Register};
+use super::{OTHER_LABEL_VALUE, register::MetricRegistrar};
 
 /// Maximum number of groups with series of their own, per agent.
-pub(super) const MOST_GROUPS: usize = 200;
+pub(super) const MAX_GROUPS: usize = 200;
 /// Maximum number of pairs of group and topic with series of their own, per agent.
-pub(super) const MOST_PAIRS: usize = 1_000;
+pub(super) const MAX_GROUP_TOPICS: usize = 1_000;
 
 /// The state of a group, as its coordinator has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GroupCondition {
+pub struct GroupStatus {
     /// Kafka's state name: Empty, PreparingRebalance, CompletingRebalance, Stable, Dead.
     pub state: &'static str,
     /// Number of members.
@@ -40,38 +40,38 @@ pub struct GroupProgress {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GroupsReport {
     /// By group.
-    pub conditions: BTreeMap<String, GroupCondition>,
+    pub conditions: BTreeMap<String, GroupStatus>,
     /// By group and topic.
     pub progress: BTreeMap<(String, String), GroupProgress>,
 }
 
 /// The gauges, and the series that they currently have.
-pub(super) struct Groups {
+pub(super) struct GroupMetrics {
     lag: IntGaugeVec,
     committed: IntGaugeVec,
     members: IntGaugeVec,
     state: IntGaugeVec,
     /// The current series.
-    shown: Mutex<Shown>,
+    shown: Mutex<ShownSeries>,
 }
 
 #[derive(Default)]
-struct Shown {
+struct ShownSeries {
     pairs: BTreeSet<(String, String)>,
     groups: BTreeMap<String, Option<&'static str>>,
 }
 
-impl fmt::Debug for Groups {
+impl fmt::Debug for GroupMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Groups({})", self.shown.lock().groups.len())
     }
 }
 
-impl Groups {
-    pub(super) fn new(register: &Register) -> Result<Self> {
+impl GroupMetrics {
+    pub(super) fn new(register: &MetricRegistrar) -> Result<Self> {
         let gauges = |name: &str, help: &str, labels: &[&str]| {
             let opts = Opts::new(format!("streamhouse_group_{name}"), help);
-            register.plain(IntGaugeVec::new(opts, labels)?)
+            register.register(IntGaugeVec::new(opts, labels)?)
         };
         Ok(Self {
             lag: gauges(
@@ -97,13 +97,13 @@ impl Groups {
     /// Replaces all series by those of this report.
     pub(super) fn set(&self, report: &GroupsReport) {
         let mut shown = self.shown.lock();
-        let named = self::named(report, &shown);
+        let named = self::select_named_groups(report, &shown);
         let mut pairs: BTreeMap<(String, String), GroupProgress> = BTreeMap::new();
         for ((group, topic), progress) in &report.progress {
-            let mut pair = (OTHER.to_owned(), OTHER.to_owned());
+            let mut pair = (OTHER_LABEL_VALUE.to_owned(), OTHER_LABEL_VALUE.to_owned());
             if named.contains(group.as_str()) {
                 let own = (group.clone(), topic.clone());
-                if pairs.len() < MOST_PAIRS || pairs.contains_key(&own) {
+                if pairs.len() < MAX_GROUP_TOPICS || pairs.contains_key(&own) {
                     pair = own;
                 }
             }
@@ -122,7 +122,7 @@ impl Groups {
             if named.contains(group.as_str()) {
                 groups.insert(group.clone(), (Some(condition.state), condition.members));
             } else {
-                groups.entry(OTHER.to_owned()).or_default().1 += condition.members;
+                groups.entry(OTHER_LABEL_VALUE.to_owned()).or_default().1 += condition.members;
             }
         }
         for (group, (state, members)) in &groups {
@@ -148,7 +148,7 @@ impl Groups {
                 let _ = self.state.remove_label_values(&[group.as_str(), state]);
             }
         }
-        *shown = Shown {
+        *shown = ShownSeries {
             pairs: pairs.into_keys().collect(),
             groups: groups
                 .into_iter()
@@ -160,7 +160,7 @@ impl Groups {
 
 /// Selects the groups with series of their own: those that have them already, then those with the
 /// largest lag.
-fn named<'a>(report: &'a GroupsReport, shown: &Shown) -> BTreeSet<&'a str> {
+fn select_named_groups<'a>(report: &'a GroupsReport, shown: &ShownSeries) -> BTreeSet<&'a str> {
     let mut lags: BTreeMap<&str, i64> = report
         .conditions
         .keys()
@@ -174,7 +174,7 @@ fn named<'a>(report: &'a GroupsReport, shown: &Shown) -> BTreeSet<&'a str> {
     groups.sort_by_key(|(group, lag)| (!shown.groups.contains_key(*group), std::cmp::Reverse(*lag)));
     groups
         .into_iter()
-        .take(MOST_GROUPS)
+        .take(MAX_GROUPS)
         .map(|(group, _)| group)
         .collect()
 }

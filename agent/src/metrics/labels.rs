@@ -1,5 +1,5 @@
 //! The label values of the agent's metrics, each from a fixed list. Components pass them to
-//! [`Metrics`](super::Metrics), which turns them into series.
+//! [`AgentMetrics`](super::AgentMetrics), which turns them into series.
 
 /// Why a WAL object was flushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +96,7 @@ pub enum LeaseChange {
     /// Lost: taken by another agent, or the topic was deleted.
     Lost,
     /// Given up because this incarnation ended.
-    LifeOver,
+    IncarnationEnded,
 }
 
 impl LeaseChange {
@@ -106,7 +106,7 @@ impl LeaseChange {
         Self::Balanced,
         Self::Drained,
         Self::Lost,
-        Self::LifeOver,
+        Self::IncarnationEnded,
     ];
 
     pub(super) const fn name(self) -> &'static str {
@@ -116,14 +116,14 @@ impl LeaseChange {
             Self::Balanced => "balanced",
             Self::Drained => "drained",
             Self::Lost => "lost",
-            Self::LifeOver => "life_over",
+            Self::IncarnationEnded => "life_over",
         }
     }
 }
 
 /// The background jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Job {
+pub enum BackgroundJob {
     /// Deletes unreferenced objects.
     Delete,
     /// Refreshes the directory from the metadata store.
@@ -140,7 +140,7 @@ pub enum Job {
     Timeline,
 }
 
-impl Job {
+impl BackgroundJob {
     /// Every job.
     pub const ALL: [Self; 7] = [
         Self::Delete,

@@ -1,5 +1,5 @@
 //! Creates metrics with the agent's prefix and registers them, for
-//! [`Metrics::new`](super::Metrics::new).
+//! [`AgentMetrics::new`](super::AgentMetrics::new).
 
 use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -14,45 +14,45 @@ const PREFIX: &str = "streamhouse_agent_";
 const DURATION_BUCKETS: (f64, f64, usize) = (0.001, 2.0, 17);
 
 /// Creates and registers metrics.
-pub(super) struct Register(pub(super) Registry);
+pub(super) struct MetricRegistrar(pub(super) Registry);
 
-impl Register {
-    pub(super) fn plain<C: Collector + Clone + 'static>(&self, collector: C) -> Result<C> {
+impl MetricRegistrar {
+    pub(super) fn register<C: Collector + Clone + 'static>(&self, collector: C) -> Result<C> {
         self.0.register(Box::new(collector.clone()))?;
         Ok(collector)
     }
 
     pub(super) fn gauge(&self, name: &str, help: &str) -> Result<IntGauge> {
-        self.plain(GenericGauge::new(format!("{PREFIX}{name}"), help)?)
+        self.register(GenericGauge::new(format!("{PREFIX}{name}"), help)?)
     }
 
     pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec> {
-        self.plain(IntGaugeVec::new(
+        self.register(IntGaugeVec::new(
             Opts::new(format!("{PREFIX}{name}"), help),
             labels,
         )?)
     }
 
     pub(super) fn float_gauges(&self, name: &str, help: &str, label: &str) -> Result<GaugeVec> {
-        self.plain(GaugeVec::new(
+        self.register(GaugeVec::new(
             Opts::new(format!("{PREFIX}{name}"), help),
             &[label],
         )?)
     }
 
     pub(super) fn counter(&self, name: &str, help: &str) -> Result<IntCounter> {
-        self.plain(IntCounter::new(format!("{PREFIX}{name}"), help)?)
+        self.register(IntCounter::new(format!("{PREFIX}{name}"), help)?)
     }
 
     pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec> {
-        self.plain(IntCounterVec::new(
+        self.register(IntCounterVec::new(
             Opts::new(format!("{PREFIX}{name}"), help),
             labels,
         )?)
     }
 
     pub(super) fn histogram(&self, name: &str, help: &str, buckets: Vec<f64>) -> Result<Histogram> {
-        self.plain(Histogram::with_opts(
+        self.register(Histogram::with_opts(
             HistogramOpts::new(format!("{PREFIX}{name}"), help).buckets(buckets),
         )?)
     }
@@ -63,7 +63,7 @@ impl Register {
 
     pub(super) fn durations(&self, name: &str, help: &str, label: &str) -> Result<HistogramVec> {
         let opts = HistogramOpts::new(format!("{PREFIX}{name}"), help).buckets(duration_buckets()?);
-        self.plain(HistogramVec::new(opts, &[label])?)
+        self.register(HistogramVec::new(opts, &[label])?)
     }
 }
 

@@ -12,15 +12,15 @@ fn value(text: &str, series: &str) -> Option<f64> {
 
 #[tokio::test]
 async fn what_is_updated_is_rendered_under_the_promised_names() {
-    let metrics = Metrics::new().unwrap();
+    let metrics = AgentMetrics::new().unwrap();
     metrics.active_partitions.set(3);
-    drop(metrics.request("Fetch"));
-    metrics.grpc_error("Produce", ErrorCode::NotLeader);
+    drop(metrics.start_request("Fetch"));
+    metrics.record_grpc_error("Produce", ErrorCode::NotLeader);
     metrics.write_latency.observe(0.003);
-    metrics.flushed(FlushReason::Full, 8 << 20);
-    metrics.lease_changed(LeaseChange::Taken, 2);
-    metrics.job_succeeded(Job::Delete, 1500);
-    metrics.job_failed(Job::Delete);
+    metrics.record_flush(FlushReason::Full, 8 << 20);
+    metrics.record_lease_change(LeaseChange::Taken, 2);
+    metrics.record_job_success(BackgroundJob::Delete, 1500);
+    metrics.record_job_failure(BackgroundJob::Delete);
     let text = metrics.render().unwrap();
     for (series, expected) in [
         ("streamhouse_agent_active_partitions", 3.0),
@@ -69,12 +69,14 @@ fn series(text: &str, name: &str) -> usize {
 
 #[test]
 fn topics_are_counted_by_name_up_to_a_bound_and_leave_with_their_topic() {
-    let metrics = Metrics::new().unwrap();
-    let orders = metrics.topic("orders");
-    orders.produced(3, 300);
-    orders.fetched(2, 200);
-    for number in 0..topics::MOST_TOPICS + 5 {
-        metrics.topic(&format!("t{number}")).produced(1, 10);
+    let metrics = AgentMetrics::new().unwrap();
+    let orders = metrics.topic_traffic("orders");
+    orders.record_produced(3, 300);
+    orders.record_fetched(2, 200);
+    for number in 0..topics::MAX_TOPICS + 5 {
+        metrics
+            .topic_traffic(&format!("t{number}"))
+            .record_produced(1, 10);
     }
     let text = metrics.render().unwrap();
     for (series, expected) in [
@@ -87,7 +89,7 @@ fn topics_are_counted_by_name_up_to_a_bound_and_leave_with_their_topic() {
         assert_eq!(value(&text, series), Some(expected), "{series}");
     }
     let name = "streamhouse_topic_produced_records_total";
-    assert_eq!(series(&text, name), topics::MOST_TOPICS + 1);
+    assert_eq!(series(&text, name), topics::MAX_TOPICS + 1);
     // "orders" is deleted as well, but a partition still counts in it.
     metrics.retain_topics(|topic| topic == "t1");
     assert_eq!(series(&metrics.render().unwrap(), name), 3);
@@ -99,15 +101,15 @@ fn topics_are_counted_by_name_up_to_a_bound_and_leave_with_their_topic() {
         value(&text, "streamhouse_topic_produced_records_total{topic=\"t1\"}"),
         Some(1.0)
     );
-    metrics.topic("new").produced(1, 1);
+    metrics.topic_traffic("new").record_produced(1, 1);
     assert_eq!(series(&metrics.render().unwrap(), name), 3, "there is room again");
 }
 
 #[test]
 fn groups_are_shown_up_to_a_bound_and_leave_with_their_group() {
-    let metrics = Metrics::new().unwrap();
+    let metrics = AgentMetrics::new().unwrap();
     let mut report = GroupsReport::default();
-    let condition = |state, members| GroupCondition { state, members };
+    let condition = |state, members| GroupStatus { state, members };
     let progress = |committed, lag| GroupProgress { committed, lag };
     report
         .conditions
@@ -140,7 +142,7 @@ fn groups_are_shown_up_to_a_bound_and_leave_with_their_group() {
         .conditions
         .insert("billing".to_owned(), condition("Empty", 0));
     // Many more groups with larger lag: those with series keep them.
-    for number in 0..groups::MOST_GROUPS + 9 {
+    for number in 0..groups::MAX_GROUPS + 9 {
         let group = format!("g{number}");
         report.conditions.insert(group.clone(), condition("Stable", 1));
         report
@@ -149,11 +151,8 @@ fn groups_are_shown_up_to_a_bound_and_leave_with_their_group() {
     }
     metrics.set_groups(&report);
     let text = metrics.render().unwrap();
-    assert_eq!(
-        series(&text, "streamhouse_group_members"),
-        groups::MOST_GROUPS + 1
-    );
-    assert_eq!(series(&text, "streamhouse_group_state"), groups::MOST_GROUPS);
+    assert_eq!(series(&text, "streamhouse_group_members"), groups::MAX_GROUPS + 1);
+    assert_eq!(series(&text, "streamhouse_group_state"), groups::MAX_GROUPS);
     for (series, expected) in [
         ("streamhouse_group_state{group=\"billing\",state=\"Empty\"}", 1.0),
         ("streamhouse_group_members{group=\"billing\"}", 0.0),
@@ -172,8 +171,8 @@ fn groups_are_shown_up_to_a_bound_and_leave_with_their_group() {
 /// A job that never succeeded must be distinguishable from one that does not exist.
 #[tokio::test]
 async fn the_age_of_a_job_counts_from_its_success_or_from_the_start() {
-    let metrics = Metrics::new().unwrap();
-    let age = |job: Job| {
+    let metrics = AgentMetrics::new().unwrap();
+    let age = |job: BackgroundJob| {
         let series = format!(
             "streamhouse_agent_job_last_success_age_seconds{{task=\"{}\"}}",
             job.name()
@@ -181,17 +180,17 @@ async fn the_age_of_a_job_counts_from_its_success_or_from_the_start() {
         value(&metrics.render().unwrap(), &series).unwrap()
     };
     tokio::time::sleep(Duration::from_millis(20)).await;
-    for job in Job::ALL {
+    for job in BackgroundJob::ALL {
         assert!(age(job) >= 0.02, "{job:?}");
         assert_eq!(metrics.job_last_success_ms(job), None);
     }
-    metrics.job_failed(Job::Roll);
-    metrics.job_succeeded(Job::Delete, 1500);
+    metrics.record_job_failure(BackgroundJob::Roll);
+    metrics.record_job_success(BackgroundJob::Delete, 1500);
     // The later one is read first, so that a pause between the two only increases the difference.
-    let deleted = age(Job::Delete);
-    assert!(age(Job::Roll) >= deleted + 0.02);
-    assert_eq!(metrics.job_last_success_ms(Job::Delete), Some(1500));
-    assert_eq!(metrics.job_last_success_ms(Job::Roll), None);
+    let deleted = age(BackgroundJob::Delete);
+    assert!(age(BackgroundJob::Roll) >= deleted + 0.02);
+    assert_eq!(metrics.job_last_success_ms(BackgroundJob::Delete), Some(1500));
+    assert_eq!(metrics.job_last_success_ms(BackgroundJob::Roll), None);
 }
 
 #[test]
@@ -204,8 +203,8 @@ fn duration_buckets_start_at_a_millisecond_and_double() {
 
 #[test]
 fn a_broken_invariant_is_counted() {
-    let metrics = Metrics::new().unwrap();
-    metrics.violated(Invariant::P2);
+    let metrics = AgentMetrics::new().unwrap();
+    metrics.record_violation(Invariant::P2);
     let text = metrics.render().unwrap();
     assert_eq!(
         value(
@@ -220,14 +219,14 @@ fn a_broken_invariant_is_counted() {
 /// well.
 #[tokio::test]
 async fn every_metric_stands_in_the_reference_with_its_help() {
-    let metrics = Metrics::new().unwrap();
-    metrics.certificate_expires("grpc", 1);
-    metrics.handshake_errors("grpc");
-    metrics.topic("orders");
+    let metrics = AgentMetrics::new().unwrap();
+    metrics.set_certificate_expiry("grpc", 1);
+    metrics.handshake_error_counter("grpc");
+    metrics.topic_traffic("orders");
     let group = || "billing".to_owned();
     let (state, members) = ("Stable", 1);
     metrics.set_groups(&GroupsReport {
-        conditions: [(group(), GroupCondition { state, members })].into(),
+        conditions: [(group(), GroupStatus { state, members })].into(),
         progress: [((group(), "orders".to_owned()), GroupProgress::default())].into(),
     });
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/metrics.md");

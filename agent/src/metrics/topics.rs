@@ -1,4 +1,4 @@
-//! Metrics by topic. The number of series is bounded: topics beyond [`MOST_TOPICS`] share one.
+//! Metrics by topic. The number of series is bounded: topics beyond [`MAX_TOPICS`] share one.
 //! Partitions keep the counters of their topic, so that counting needs no lookup.
 
 use std::{
@@ -10,10 +10,10 @@ use std::{
 use parking_lot::Mutex;
 use prometheus::{IntCounter, IntCounterVec, Opts, Result};
 
-use super::{OTHER, register::Register};
+use super::{OTHER_LABEL_VALUE, register::MetricRegistrar};
 
 /// Maximum number of topics with series of their own, per agent.
-pub(super) const MOST_TOPICS: usize = 200;
+pub(super) const MAX_TOPICS: usize = 200;
 
 /// The counters of one topic.
 #[derive(Debug)]
@@ -26,20 +26,20 @@ pub struct TopicTraffic {
 
 impl TopicTraffic {
     /// Counts records acknowledged with an offset.
-    pub fn produced(&self, records: u64, bytes: u64) {
+    pub fn record_produced(&self, records: u64, bytes: u64) {
         self.produced_records.inc_by(records);
         self.produced_bytes.inc_by(bytes);
     }
 
     /// Counts records served to a consumer.
-    pub fn fetched(&self, records: u64, bytes: u64) {
+    pub fn record_fetched(&self, records: u64, bytes: u64) {
         self.fetched_records.inc_by(records);
         self.fetched_bytes.inc_by(bytes);
     }
 }
 
 /// The counters of all topics.
-pub(super) struct Topics {
+pub(super) struct TopicMetrics {
     produced_records: IntCounterVec,
     produced_bytes: IntCounterVec,
     fetched_records: IntCounterVec,
@@ -48,17 +48,17 @@ pub(super) struct Topics {
     other: OnceLock<Arc<TopicTraffic>>,
 }
 
-impl fmt::Debug for Topics {
+impl fmt::Debug for TopicMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Topics({})", self.known.lock().len())
     }
 }
 
-impl Topics {
-    pub(super) fn new(register: &Register) -> Result<Self> {
+impl TopicMetrics {
+    pub(super) fn new(register: &MetricRegistrar) -> Result<Self> {
         let counters = |name: &str, help: &str| {
             let opts = Opts::new(format!("streamhouse_topic_{name}"), help);
-            register.plain(IntCounterVec::new(opts, &["topic"])?)
+            register.register(IntCounterVec::new(opts, &["topic"])?)
         };
         Ok(Self {
             produced_records: counters("produced_records_total", "Records acknowledged with an offset.")?,
@@ -74,15 +74,18 @@ impl Topics {
     }
 
     /// Returns the counters of this topic, or the shared ones of the topics beyond the limit.
-    pub(super) fn of(&self, topic: &str) -> Arc<TopicTraffic> {
+    pub(super) fn get_or_create(&self, topic: &str) -> Arc<TopicTraffic> {
         let mut known = self.known.lock();
         if let Some(traffic) = known.get(topic) {
             return traffic.clone();
         }
-        if known.len() >= MOST_TOPICS {
-            return self.other.get_or_init(|| Arc::new(self.labelled(OTHER))).clone();
+        if known.len() >= MAX_TOPICS {
+            return self
+                .other
+                .get_or_init(|| Arc::new(self.with_topic_label(OTHER_LABEL_VALUE)))
+                .clone();
         }
-        let traffic = Arc::new(self.labelled(topic));
+        let traffic = Arc::new(self.with_topic_label(topic));
         known.insert(topic.into(), traffic.clone());
         traffic
     }
@@ -106,7 +109,7 @@ impl Topics {
         });
     }
 
-    fn labelled(&self, topic: &str) -> TopicTraffic {
+    fn with_topic_label(&self, topic: &str) -> TopicTraffic {
         TopicTraffic {
             produced_records: self.produced_records.with_label_values(&[topic]),
             produced_bytes: self.produced_bytes.with_label_values(&[topic]),

@@ -7,20 +7,20 @@ use streamhouse_metadata::{ClusterState, keys};
 use tokio::time::{Duration, Instant};
 
 use super::{OwnershipError, PREFIX, timeline};
-use crate::store::{GetRange, ObjectStore, Retry, StoreErrorKind, put_settled};
+use crate::store::{GetRange, ObjectStore, RetryPolicy, StoreErrorKind, put_settled};
 
 /// Key of the marker.
-pub const KEY: &str = "_cluster/identity";
+pub const IDENTITY_KEY: &str = "_cluster/identity";
 /// Format version that this build writes, and the newest one that it reads.
 pub const FORMAT_VERSION: u32 = 1;
 /// Objects per listing page.
-const PAGE: usize = 1000;
+const LIST_PAGE_SIZE: usize = 1000;
 /// How long the put of the marker is retried.
-const TRIES: Duration = Duration::from_secs(10);
+const PUT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Content of the marker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
+pub struct ClusterIdentity {
     /// Format version of the keys and objects below the prefix.
     pub format_version: u32,
     /// Id of the cluster, assigned when the metadata store was created.
@@ -32,15 +32,15 @@ pub struct Identity {
 /// # Errors
 /// If the store cannot be read, the marker cannot be parsed, or its format is newer than this
 /// build.
-pub async fn read(store: &dyn ObjectStore) -> Result<Option<Identity>, OwnershipError> {
-    let body = match store.get(KEY, GetRange::Full).await {
+pub async fn read_identity(store: &dyn ObjectStore) -> Result<Option<ClusterIdentity>, OwnershipError> {
+    let body = match store.get(IDENTITY_KEY, GetRange::Full).await {
         Ok(body) => body,
         Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(OwnershipError::unreachable(store)(error)),
+        Err(error) => return Err(OwnershipError::store_error(store)(error)),
     };
-    let identity: Identity = serde_json::from_slice(&body).map_err(|_| OwnershipError::Marker {
+    let identity: ClusterIdentity = serde_json::from_slice(&body).map_err(|_| OwnershipError::Marker {
         store: store.describe(),
-        key: KEY.to_owned(),
+        key: IDENTITY_KEY.to_owned(),
     })?;
     if identity.format_version > FORMAT_VERSION {
         return Err(OwnershipError::NewerFormat {
@@ -56,9 +56,9 @@ pub async fn read(store: &dyn ObjectStore) -> Result<Option<Identity>, Ownership
 ///
 /// # Errors
 /// [`OwnershipError::OtherCluster`] otherwise.
-pub fn compare(
+pub fn check_cluster(
     store: &dyn ObjectStore,
-    marker: Option<&Identity>,
+    marker: Option<&ClusterIdentity>,
     cluster_id: &str,
 ) -> Result<(), OwnershipError> {
     match marker {
@@ -77,18 +77,21 @@ pub fn compare(
 ///
 /// # Errors
 /// If the bucket belongs to another cluster or may do so, or a store fails.
-pub async fn prove(store: &dyn ObjectStore, state: &ClusterState) -> Result<(), OwnershipError> {
-    let marker = match read(store).await? {
+pub async fn prove_cluster(store: &dyn ObjectStore, state: &ClusterState) -> Result<(), OwnershipError> {
+    let marker = match read_identity(store).await? {
         Some(marker) => Some(marker),
-        None => claim(store, state).await?,
+        None => claim_bucket(store, state).await?,
     };
-    compare(store, marker.as_ref(), &state.cluster_id)
+    check_cluster(store, marker.as_ref(), &state.cluster_id)
 }
 
 /// Creates the marker; returns the existing one if another agent has created it first.
-async fn claim(store: &dyn ObjectStore, state: &ClusterState) -> Result<Option<Identity>, OwnershipError> {
+async fn claim_bucket(
+    store: &dyn ObjectStore,
+    state: &ClusterState,
+) -> Result<Option<ClusterIdentity>, OwnershipError> {
     if !state.in_use
-        && let Some(key) = trace(store).await?
+        && let Some(key) = find_record_key(store).await?
     {
         return Err(OwnershipError::Unclaimed {
             store: store.describe(),
@@ -96,16 +99,16 @@ async fn claim(store: &dyn ObjectStore, state: &ClusterState) -> Result<Option<I
             ours: state.cluster_id.clone(),
         });
     }
-    let identity = Identity {
+    let identity = ClusterIdentity {
         format_version: FORMAT_VERSION,
         cluster_id: state.cluster_id.clone(),
     };
     let body = serde_json::to_vec(&identity).map_err(|_| OwnershipError::Marker {
         store: store.describe(),
-        key: KEY.to_owned(),
+        key: IDENTITY_KEY.to_owned(),
     })?;
-    let retry = Retry::default().until(Instant::now() + TRIES);
-    match put_settled(store, KEY, Bytes::from(body), &retry).await {
+    let retry = RetryPolicy::default().with_deadline(Instant::now() + PUT_TIMEOUT);
+    match put_settled(store, IDENTITY_KEY, Bytes::from(body), &retry).await {
         Ok(()) => {
             tracing::info!(
                 cluster_id = state.cluster_id,
@@ -114,23 +117,23 @@ async fn claim(store: &dyn ObjectStore, state: &ClusterState) -> Result<Option<I
             );
             Ok(None)
         }
-        Err(error) if error.kind() == StoreErrorKind::AlreadyExists => read(store).await,
-        Err(error) => Err(OwnershipError::unreachable(store)(error)),
+        Err(error) if error.kind() == StoreErrorKind::AlreadyExists => read_identity(store).await,
+        Err(error) => Err(OwnershipError::store_error(store)(error)),
     }
 }
 
 /// Returns the key of an object that some cluster wrote, if there is one.
-async fn trace(store: &dyn ObjectStore) -> Result<Option<String>, OwnershipError> {
+async fn find_record_key(store: &dyn ObjectStore) -> Result<Option<String>, OwnershipError> {
     let mut after: Option<String> = None;
     loop {
         let page = store
-            .list("", after.as_deref(), PAGE)
+            .list("", after.as_deref(), LIST_PAGE_SIZE)
             .await
-            .map_err(OwnershipError::unreachable(store))?;
-        if let Some(object) = page.iter().find(|object| is_record(&object.key)) {
+            .map_err(OwnershipError::store_error(store))?;
+        if let Some(object) = page.iter().find(|object| is_record_key(&object.key)) {
             return Ok(Some(object.key.clone()));
         }
-        if page.len() < PAGE {
+        if page.len() < LIST_PAGE_SIZE {
             return Ok(None);
         }
         after = page.last().map(|object| object.key.clone());
@@ -138,13 +141,13 @@ async fn trace(store: &dyn ObjectStore) -> Result<Option<String>, OwnershipError
 }
 
 /// Returns whether agents write such keys for records.
-fn is_record(key: &str) -> bool {
+fn is_record_key(key: &str) -> bool {
     keys::parse_wal_key(key).is_some()
         || keys::parse_segment_key(key).is_some()
-        || timeline::parse(key).is_some()
+        || timeline::parse_mark_key(key).is_some()
 }
 
 /// Returns whether agents write this key to record the bucket's cluster or timeline.
-pub fn is_ours(key: &str) -> bool {
-    key.starts_with(PREFIX) && (key == KEY || timeline::parse(key).is_some())
+pub fn is_ownership_key(key: &str) -> bool {
+    key.starts_with(PREFIX) && (key == IDENTITY_KEY || timeline::parse_mark_key(key).is_some())
 }

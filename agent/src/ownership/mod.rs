@@ -15,15 +15,15 @@ pub mod timeline;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use streamhouse_metadata::{
-    AgentRegistration, ClusterState, Error as MetadataError, MetadataStore, Registered, Timeline,
+    AgentIdentity, AgentRegistration, ClusterState, Error as MetadataError, MetadataStore, Timeline,
 };
 use tokio::time::{Duration, Instant, sleep, timeout, timeout_at};
 
 use crate::{
-    health::Condition,
+    health::ReadinessCondition,
     invariant::Invariant,
-    node::Node,
-    store::{ObjectStore, Retry, StoreError},
+    node::AgentNode,
+    store::{ObjectStore, RetryPolicy, StoreError},
 };
 
 /// Key prefix of the identity and timeline objects.
@@ -70,7 +70,9 @@ pub enum OwnershipError {
         ours: String,
     },
     /// The format was written by a newer build.
-    #[error("{store} has format version {found}, this build supports versions up to {known}: run a newer build")]
+    #[error(
+        "{store} has format version {found}, this build supports versions up to {known}: run a newer build"
+    )]
     NewerFormat {
         /// The object store.
         store: String,
@@ -120,7 +122,7 @@ impl OwnershipError {
         }
     }
 
-    pub(crate) fn unreachable(store: &dyn ObjectStore) -> impl FnOnce(StoreError) -> Self {
+    pub(crate) fn store_error(store: &dyn ObjectStore) -> impl FnOnce(StoreError) -> Self {
         let store = store.describe();
         move |error| Self::Store { store, error }
     }
@@ -128,15 +130,15 @@ impl OwnershipError {
 
 /// What this process has verified so far.
 #[derive(Debug, Default)]
-pub struct Ownership {
+pub struct OwnershipState {
     /// The greatest timeline seen in the metadata store, which never moves back.
-    seen: AtomicU64,
+    newest_timeline: AtomicU64,
 }
 
-impl Ownership {
+impl OwnershipState {
     /// Records a timeline of the metadata store; refuses one that is lower than an earlier one.
-    fn see(&self, store: &dyn ObjectStore, number: u64) -> Result<(), OwnershipError> {
-        let before = self.seen.fetch_max(number, Ordering::AcqRel);
+    fn observe_timeline(&self, store: &dyn ObjectStore, number: u64) -> Result<(), OwnershipError> {
+        let before = self.newest_timeline.fetch_max(number, Ordering::AcqRel);
         if number < before {
             return Err(OwnershipError::OlderMetadata {
                 store: store.describe(),
@@ -153,17 +155,17 @@ impl Ownership {
 ///
 /// # Errors
 /// If they do not belong together, or a store fails.
-pub async fn prove(
-    ownership: &Ownership,
+pub async fn prove_ownership(
+    ownership: &OwnershipState,
     metadata: &dyn MetadataStore,
     store: &dyn ObjectStore,
 ) -> Result<(), OwnershipError> {
     // The order matters: a number is in the metadata store before it is in the bucket.
-    let newest = timeline::newest(store).await?;
-    let state = metadata.cluster().await?;
-    identity::prove(store, &state).await?;
-    ownership.see(store, state.timeline.number)?;
-    compare(store, &state, newest)
+    let newest = timeline::newest_mark(store).await?;
+    let state = metadata.cluster_state().await?;
+    identity::prove_cluster(store, &state).await?;
+    ownership.observe_timeline(store, state.timeline.number)?;
+    check_timeline(store, &state, newest)
 }
 
 /// Verifies that the metadata store is not behind the newest mark, which must be read before the
@@ -171,7 +173,7 @@ pub async fn prove(
 ///
 /// # Errors
 /// [`OwnershipError::OlderMetadata`] or a divergence.
-pub fn compare(
+pub fn check_timeline(
     store: &dyn ObjectStore,
     state: &ClusterState,
     newest: Option<u64>,
@@ -190,27 +192,29 @@ pub fn compare(
 }
 
 /// Back-off between attempts: first and longest delay, doubling in between.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 
 /// Repeats the verification at start until it succeeds; until then this agent sends no other call
 /// to the metadata store.
-pub async fn establish(node: &Node, metadata: &dyn MetadataStore) {
-    let mut pause = RETRY.0;
+pub async fn wait_for_proof(node: &AgentNode, metadata: &dyn MetadataStore) {
+    let mut pause = RETRY_BACKOFF.0;
     loop {
-        match prove(&node.ownership, metadata, node.store.as_ref()).await {
+        match prove_ownership(&node.ownership, metadata, node.store.as_ref()).await {
             Ok(()) => {
-                node.health.met(Condition::Cluster);
+                node.health.set_met(ReadinessCondition::Cluster);
                 return;
             }
             Err(error) => {
-                let first = node.health.unmet(Condition::Cluster, error.to_string());
+                let first = node
+                    .health
+                    .set_unmet(ReadinessCondition::Cluster, error.to_string());
                 if error.is_refusal() || first {
                     tracing::error!(%error, "this agent does not start");
                 }
             }
         }
         sleep(pause.mul_f64(0.5 + node.entropy.fraction())).await;
-        pause = (pause * 2).min(RETRY.1);
+        pause = (pause * 2).min(RETRY_BACKOFF.1);
     }
 }
 
@@ -220,18 +224,21 @@ pub async fn establish(node: &Node, metadata: &dyn MetadataStore) {
 ///
 /// # Errors
 /// The reason why the agent cannot register.
-pub async fn register(
-    node: &Node,
+pub async fn register_agent(
+    node: &AgentNode,
     registration: &AgentRegistration,
     limit: Duration,
-) -> Result<(Registered, Instant), String> {
+) -> Result<(AgentIdentity, Instant), String> {
     let late = |_| "a store did not answer in time".to_owned();
-    let proved = timeout(limit, prove(&node.ownership, &*node.metadata, &*node.store));
-    settle(node, proved.await.map_err(late)?)?;
+    let proved = timeout(
+        limit,
+        prove_ownership(&node.ownership, &*node.metadata, &*node.store),
+    );
+    report_outcome(node, proved.await.map_err(late)?)?;
     let sent = Instant::now();
     let begun = async {
         let registered = node.metadata.register_agent(registration).await?;
-        let marked = mark(node, &registered.timeline).await;
+        let marked = mark_bucket(node, &registered.timeline).await;
         if marked.is_err()
             && let Err(error) = node.metadata.seal(registered.incarnation).await
         {
@@ -240,24 +247,24 @@ pub async fn register(
         marked.map(|()| registered)
     };
     let begun = timeout_at(sent + limit, begun).await.map_err(late)?;
-    Ok((settle(node, begun)?, sent))
+    Ok((report_outcome(node, begun)?, sent))
 }
 
 /// Advances the timeline and marks the bucket with it.
 ///
 /// # Errors
 /// An error that [`OwnershipError::is_refusal`] ends the incarnation.
-pub async fn advance(node: &Node) -> Result<(), OwnershipError> {
+pub async fn advance(node: &AgentNode) -> Result<(), OwnershipError> {
     let risen = node.metadata.advance_timeline().await?;
-    node.ownership.see(&*node.store, risen.number)?;
-    mark(node, &risen).await?;
-    timeline::prune(&*node.store).await
+    node.ownership.observe_timeline(&*node.store, risen.number)?;
+    mark_bucket(node, &risen).await?;
+    timeline::prune_marks(&*node.store).await
 }
 
-async fn mark(node: &Node, risen: &Timeline) -> Result<(), OwnershipError> {
-    node.ownership.see(&*node.store, risen.number)?;
-    let retry = Retry::new(node.entropy.clone());
-    let put = timeline::put(&*node.store, risen, node.entropy.as_ref(), &retry).await;
+async fn mark_bucket(node: &AgentNode, risen: &Timeline) -> Result<(), OwnershipError> {
+    node.ownership.observe_timeline(&*node.store, risen.number)?;
+    let retry = RetryPolicy::new(node.entropy.clone());
+    let put = timeline::put_mark(&*node.store, risen, node.entropy.as_ref(), &retry).await;
     if let Err(error @ OwnershipError::OlderMetadata { .. }) = put {
         // Another copy of the store issued this number. From now on every agent refuses this copy.
         if let Err(unsaid) = node.metadata.report_divergence().await {
@@ -272,15 +279,19 @@ async fn mark(node: &Node, risen: &Timeline) -> Result<(), OwnershipError> {
 ///
 /// # Errors
 /// The message of the outcome's error.
-pub fn settle<T>(node: &Node, outcome: Result<T, OwnershipError>) -> Result<T, String> {
+pub fn report_outcome<T>(node: &AgentNode, outcome: Result<T, OwnershipError>) -> Result<T, String> {
     match outcome {
         Ok(value) => {
-            node.health.met(Condition::Cluster);
+            node.health.set_met(ReadinessCondition::Cluster);
             Ok(value)
         }
         Err(error) => {
-            if error.is_refusal() && node.health.unmet(Condition::Cluster, error.to_string()) {
-                node.metrics.violated(Invariant::B1);
+            if error.is_refusal()
+                && node
+                    .health
+                    .set_unmet(ReadinessCondition::Cluster, error.to_string())
+            {
+                node.metrics.record_violation(Invariant::B1);
             }
             Err(error.to_string())
         }

@@ -9,20 +9,20 @@ use streamhouse_metadata::Timeline;
 use tokio::time::{Duration, Instant};
 
 use super::OwnershipError;
-use crate::store::{GetRange, ObjectStore, Retry, StoreErrorKind, put_settled};
+use crate::store::{GetRange, ObjectStore, RetryPolicy, StoreErrorKind, put_settled};
 
 /// Key prefix of the marks.
-const PREFIX: &str = "_cluster/timeline/";
+const MARK_PREFIX: &str = "_cluster/timeline/";
 /// Number of marks that are kept.
-const KEPT: usize = 8;
+const KEPT_MARKS: usize = 8;
 /// Objects per listing page.
-const PAGE: usize = 1000;
+const LIST_PAGE_SIZE: usize = 1000;
 /// How long the put of a mark is retried.
-const TRIES: Duration = Duration::from_secs(10);
+const PUT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Content of a mark, which lets a store restored from a backup continue beyond it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Mark {
+struct TimelineMark {
     timeline: u64,
     incarnation: i64,
     producer_id: i64,
@@ -30,27 +30,27 @@ struct Mark {
     nonce: u64,
 }
 
-fn key(number: u64) -> String {
-    format!("{PREFIX}{number:020}")
+fn mark_key(number: u64) -> String {
+    format!("{MARK_PREFIX}{number:020}")
 }
 
 /// Returns the number in a mark's key, or `None` for any other key.
-pub fn parse(text: &str) -> Option<u64> {
-    let number = text.strip_prefix(PREFIX)?.parse().ok()?;
-    (key(number) == text).then_some(number)
+pub fn parse_mark_key(text: &str) -> Option<u64> {
+    let number = text.strip_prefix(MARK_PREFIX)?.parse().ok()?;
+    (mark_key(number) == text).then_some(number)
 }
 
 /// Lists the numbers of all marks, lowest first.
-async fn numbers(store: &dyn ObjectStore) -> Result<Vec<u64>, OwnershipError> {
+async fn list_marks(store: &dyn ObjectStore) -> Result<Vec<u64>, OwnershipError> {
     let mut numbers = Vec::new();
     let mut after: Option<String> = None;
     loop {
         let page = store
-            .list(PREFIX, after.as_deref(), PAGE)
+            .list(MARK_PREFIX, after.as_deref(), LIST_PAGE_SIZE)
             .await
-            .map_err(OwnershipError::unreachable(store))?;
-        numbers.extend(page.iter().filter_map(|object| parse(&object.key)));
-        if page.len() < PAGE {
+            .map_err(OwnershipError::store_error(store))?;
+        numbers.extend(page.iter().filter_map(|object| parse_mark_key(&object.key)));
+        if page.len() < LIST_PAGE_SIZE {
             return Ok(numbers);
         }
         after = page.last().map(|object| object.key.clone());
@@ -61,25 +61,25 @@ async fn numbers(store: &dyn ObjectStore) -> Result<Vec<u64>, OwnershipError> {
 ///
 /// # Errors
 /// If the object store fails.
-pub async fn newest(store: &dyn ObjectStore) -> Result<Option<u64>, OwnershipError> {
-    Ok(numbers(store).await?.into_iter().max())
+pub async fn newest_mark(store: &dyn ObjectStore) -> Result<Option<u64>, OwnershipError> {
+    Ok(list_marks(store).await?.into_iter().max())
 }
 
 /// Returns the greatest values of the newest marks.
 ///
 /// # Errors
 /// If the object store fails.
-pub async fn furthest(store: &dyn ObjectStore) -> Result<Timeline, OwnershipError> {
+pub async fn furthest_timeline(store: &dyn ObjectStore) -> Result<Timeline, OwnershipError> {
     let mut furthest = Timeline::default();
-    for number in numbers(store).await?.into_iter().rev().take(KEPT) {
+    for number in list_marks(store).await?.into_iter().rev().take(KEPT_MARKS) {
         furthest.number = furthest.number.max(number);
-        let body = match store.get(&key(number), GetRange::Full).await {
+        let body = match store.get(&mark_key(number), GetRange::Full).await {
             Ok(body) => body,
             Err(error) if error.kind() == StoreErrorKind::NotFound => continue,
-            Err(error) => return Err(OwnershipError::unreachable(store)(error)),
+            Err(error) => return Err(OwnershipError::store_error(store)(error)),
         };
         // A mark that cannot be parsed still counts with its number.
-        let Ok(mark) = serde_json::from_slice::<Mark>(&body) else {
+        let Ok(mark) = serde_json::from_slice::<TimelineMark>(&body) else {
             continue;
         };
         furthest.incarnation = furthest.incarnation.max(Incarnation(mark.incarnation));
@@ -93,31 +93,31 @@ pub async fn furthest(store: &dyn ObjectStore) -> Result<Timeline, OwnershipErro
 /// # Errors
 /// [`OwnershipError::OlderMetadata`] if the mark exists already: another copy of the store issued
 /// the same number.
-pub async fn put(
+pub async fn put_mark(
     store: &dyn ObjectStore,
     risen: &Timeline,
     entropy: &dyn Entropy,
-    retry: &Retry,
+    retry: &RetryPolicy,
 ) -> Result<(), OwnershipError> {
-    let mark = Mark {
+    let mark = TimelineMark {
         timeline: risen.number,
         incarnation: risen.incarnation.0,
         producer_id: risen.producer_id,
         nonce: entropy.next_u64(),
     };
-    let key = key(risen.number);
+    let key = mark_key(risen.number);
     let body = serde_json::to_vec(&mark).map_err(|_| OwnershipError::Marker {
         store: store.describe(),
         key: key.clone(),
     })?;
-    let retry = retry.clone().until(Instant::now() + TRIES);
+    let retry = retry.clone().with_deadline(Instant::now() + PUT_TIMEOUT);
     match put_settled(store, &key, Bytes::from(body), &retry).await {
         Err(error) if error.kind() == StoreErrorKind::AlreadyExists => Err(OwnershipError::OlderMetadata {
             store: store.describe(),
             ours: risen.number,
-            theirs: newest(store).await.ok().flatten().unwrap_or(risen.number),
+            theirs: newest_mark(store).await.ok().flatten().unwrap_or(risen.number),
         }),
-        stored => stored.map_err(OwnershipError::unreachable(store)),
+        stored => stored.map_err(OwnershipError::store_error(store)),
     }
 }
 
@@ -125,13 +125,13 @@ pub async fn put(
 ///
 /// # Errors
 /// If the object store fails.
-pub async fn prune(store: &dyn ObjectStore) -> Result<(), OwnershipError> {
-    let numbers = numbers(store).await?;
+pub async fn prune_marks(store: &dyn ObjectStore) -> Result<(), OwnershipError> {
+    let numbers = list_marks(store).await?;
     let old: Vec<String> = numbers
         .iter()
         .rev()
-        .skip(KEPT)
-        .map(|&number| key(number))
+        .skip(KEPT_MARKS)
+        .map(|&number| mark_key(number))
         .collect();
     if old.is_empty() {
         return Ok(());
@@ -139,5 +139,5 @@ pub async fn prune(store: &dyn ObjectStore) -> Result<(), OwnershipError> {
     store
         .delete(&old)
         .await
-        .map_err(OwnershipError::unreachable(store))
+        .map_err(OwnershipError::store_error(store))
 }

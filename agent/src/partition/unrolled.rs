@@ -5,17 +5,17 @@ use std::{collections::VecDeque, ops::Range};
 
 /// Neighbouring commits share one entry up to this many bytes: a thousand small commits do not need
 /// a thousand entries.
-const COARSE: i64 = 64 << 10;
+const MERGE_BELOW_BYTES: i64 = 64 << 10;
 
 /// Bytes of a run of offsets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Run {
+struct OffsetRun {
     base: i64,
     end: i64,
     bytes: i64,
 }
 
-impl Run {
+impl OffsetRun {
     /// Returns the bytes at or after `from`, assuming that they are evenly spread over the offsets.
     fn bytes_from(&self, from: i64) -> i64 {
         if from <= self.base {
@@ -29,14 +29,14 @@ impl Run {
 
 /// The committed bytes that are not rolled.
 #[derive(Debug)]
-pub(super) struct Unrolled {
+pub(super) struct UnrolledBytes {
     /// In offset order, without gaps.
-    runs: VecDeque<Run>,
+    runs: VecDeque<OffsetRun>,
     /// Offsets committed by earlier leaders, not counted yet.
     inherited: Option<Range<i64>>,
 }
 
-impl Unrolled {
+impl UnrolledBytes {
     /// Creates the count for a log as a new leader finds it.
     pub(super) fn new(rolled: i64, high_watermark: i64) -> Self {
         Self {
@@ -48,11 +48,11 @@ impl Unrolled {
     /// Counts newly committed offsets.
     pub(super) fn add(&mut self, base: i64, end: i64, bytes: i64) {
         match self.runs.back_mut() {
-            Some(last) if last.end == base && last.bytes < COARSE => {
+            Some(last) if last.end == base && last.bytes < MERGE_BELOW_BYTES => {
                 last.end = end;
                 last.bytes = last.bytes.saturating_add(bytes);
             }
-            _ => self.runs.push_back(Run { base, end, bytes }),
+            _ => self.runs.push_back(OffsetRun { base, end, bytes }),
         }
     }
 
@@ -95,7 +95,7 @@ impl Unrolled {
         };
         for &(base, end, bytes) in runs {
             if base < inherited.end && end > inherited.start {
-                let bytes = Run { base, end, bytes }.bytes_from(inherited.start);
+                let bytes = OffsetRun { base, end, bytes }.bytes_from(inherited.start);
                 counted.add(base.max(inherited.start), end, bytes);
             }
         }
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn what_was_inherited_is_counted_once_and_from_where_nothing_is_rolled() {
-        let mut unrolled = Unrolled::new(10, 30);
+        let mut unrolled = UnrolledBytes::new(10, 30);
         unrolled.add(30, 40, 100);
         assert_eq!((unrolled.inherited(), unrolled.bytes(0)), (Some(10..30), 100));
         unrolled.drop_before(20);
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(unrolled.bytes(0), 650);
         unrolled.drop_before(40);
         assert_eq!(unrolled.bytes(0), 0);
-        assert_eq!(Unrolled::new(30, 30).inherited(), None);
+        assert_eq!(UnrolledBytes::new(30, 30).inherited(), None);
     }
 
     proptest! {
@@ -132,11 +132,11 @@ mod tests {
         /// entry.
         #[test]
         fn the_count_never_drifts(steps in prop::collection::vec((1_i64..200_000, 1_i64..50, any::<bool>()), 1..200)) {
-            let mut unrolled = Unrolled::new(0, 0);
-            let mut log: Vec<Run> = Vec::new();
+            let mut unrolled = UnrolledBytes::new(0, 0);
+            let mut log: Vec<OffsetRun> = Vec::new();
             let mut end = 0;
             for (bytes, records, roll) in steps {
-                log.push(Run { base: end, end: end + records, bytes });
+                log.push(OffsetRun { base: end, end: end + records, bytes });
                 unrolled.add(end, end + records, bytes);
                 end += records;
                 if roll {
@@ -145,7 +145,7 @@ mod tests {
                     unrolled.drop_before(rolled);
                 }
                 let exact: i64 = log.iter().map(|run| run.bytes).sum();
-                prop_assert!((unrolled.bytes(0) - exact).abs() <= 200_000 + COARSE);
+                prop_assert!((unrolled.bytes(0) - exact).abs() <= 200_000 + MERGE_BELOW_BYTES);
             }
             unrolled.drop_before(end);
             prop_assert_eq!(unrolled.bytes(0), 0);

@@ -10,18 +10,18 @@ use bytes::{Bytes, BytesMut};
 use opentelemetry::trace::SpanContext;
 use parking_lot::Mutex;
 use streamhouse_core::{Error, ErrorCode, PartitionUid, trace::MAX_LINKS};
-use streamhouse_metadata::{BatchMeta, PartitionCommit};
+use streamhouse_metadata::{BatchMetadata, PartitionCommit};
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
-use crate::partition::Partition;
+use crate::partition::LedPartition;
 
 /// The result of one partition's part of a produce request.
-pub type Ack = Result<Appended, Error>;
+pub type AppendResult = Result<AppendedPosition, Error>;
 
 /// Position of appended records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Appended {
+pub struct AppendedPosition {
     /// Offset of the first record.
     pub base_offset: i64,
     /// Log start offset after the append.
@@ -30,36 +30,36 @@ pub struct Appended {
 
 /// Validated batches of one request for one partition, with the channel that answers it once.
 #[derive(Debug)]
-pub struct Append {
+pub struct AppendRequest {
     /// The partition to append to.
-    pub partition: Arc<Partition>,
+    pub partition: Arc<LedPartition>,
     /// The batches, back to back.
     pub bytes: Bytes,
     /// One entry per batch.
-    pub batches: Vec<BatchMeta>,
+    pub batches: Vec<BatchMetadata>,
     /// Answered once the records are durable and committed, or certain not to be.
-    pub ticket: oneshot::Sender<Ack>,
+    pub ticket: oneshot::Sender<AppendResult>,
     /// Memory of the batches, released with the ticket.
     pub permit: OwnedSemaphorePermit,
     /// When the request was accepted.
-    pub since: Instant,
+    pub received_at: Instant,
     /// Span of the request, if it is traced.
     pub trace: Option<SpanContext>,
 }
 
 /// A WAL object that accepts no further appends.
 #[derive(Debug, Default)]
-pub struct OpenObject {
+pub struct OpenWalObject {
     /// Appends by partition id: the order in which the commit locks their rows.
-    pub partitions: BTreeMap<PartitionUid, Vec<Append>>,
+    pub partitions: BTreeMap<PartitionUid, Vec<AppendRequest>>,
     /// Bytes of all batches.
     pub bytes: usize,
 }
 
-impl OpenObject {
+impl OpenWalObject {
     /// Returns the object's body, in which each partition's batches are contiguous, and the commit
     /// of each partition. Drops the appends' own bytes, which the body replaces.
-    pub fn assemble(&mut self) -> (Bytes, Vec<PartitionCommit>) {
+    pub fn assemble_body(&mut self) -> (Bytes, Vec<PartitionCommit>) {
         let mut body = BytesMut::with_capacity(self.bytes);
         let mut commits = Vec::with_capacity(self.partitions.len());
         for (&partition, appends) in &mut self.partitions {
@@ -82,10 +82,10 @@ impl OpenObject {
 
     /// Returns the spans of the object's requests, oldest first, each once, up to the number of
     /// links a span may have.
-    pub fn traced(&self) -> Vec<SpanContext> {
+    pub fn span_contexts(&self) -> Vec<SpanContext> {
         let appends = self.partitions.values().flatten();
         let mut traced: Vec<_> = appends
-            .filter_map(|append| Some((append.since, append.trace.as_ref()?)))
+            .filter_map(|append| Some((append.received_at, append.trace.as_ref()?)))
             .collect();
         traced.sort_by_key(|(since, _)| *since);
         // The parts of one request are adjacent: they were accepted one after the other.
@@ -95,7 +95,7 @@ impl OpenObject {
     }
 
     /// Answers every ticket with this error, and returns how many there were.
-    pub fn fail(self, error: &Error) -> u64 {
+    pub fn fail_all(self, error: &Error) -> u64 {
         let mut answered = 0;
         for append in self.partitions.into_values().flatten() {
             let _ = append.ticket.send(Err(error.clone()));
@@ -107,23 +107,23 @@ impl OpenObject {
 
 /// The open and the full WAL objects that wait for the flusher.
 #[derive(Debug)]
-pub struct Buffer {
-    state: Mutex<State>,
+pub struct WalBuffer {
+    state: Mutex<WalBufferState>,
     full_at: usize,
     /// Wakes the flusher.
     pub changed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    open: OpenObject,
-    full: VecDeque<OpenObject>,
+struct WalBufferState {
+    open: OpenWalObject,
+    full: VecDeque<OpenWalObject>,
     /// Number of accepted appends; refused ones do not count.
     accepted: u64,
     closed: Option<Error>,
 }
 
-impl Buffer {
+impl WalBuffer {
     /// Creates a buffer whose objects are full at this many bytes.
     pub fn new(full_at: usize) -> Self {
         Self {
@@ -134,14 +134,14 @@ impl Buffer {
     }
 
     /// Accepts an append, or answers its ticket at once if that is not possible.
-    pub fn append(&self, append: Append) {
+    pub fn append(&self, append: AppendRequest) {
         let mut state = self.state.lock();
         if let Some(error) = &state.closed {
             let _ = append.ticket.send(Err(error.clone()));
             return;
         }
-        if !append.partition.accepting() {
-            let _ = append.ticket.send(Err(handed_over()));
+        if !append.partition.is_accepting() {
+            let _ = append.ticket.send(Err(not_leader_error()));
             return;
         }
         state.accepted += 1;
@@ -156,7 +156,7 @@ impl Buffer {
             // The lease was lost and regained since the object was opened: a new object keeps the
             // epochs apart.
             let object = std::mem::take(&mut state.open);
-            state.full.push_back(OpenObject {
+            state.full.push_back(OpenWalObject {
                 bytes: object.bytes - append.bytes.len(),
                 ..object
             });
@@ -177,12 +177,12 @@ impl Buffer {
     }
 
     /// Returns the number of appends accepted so far.
-    pub fn accepted(&self) -> u64 {
+    pub fn accepted_count(&self) -> u64 {
         self.state.lock().accepted
     }
 
     /// Returns whether anything is buffered, and whether a full object is.
-    pub fn waiting(&self) -> (bool, bool) {
+    pub fn pending_state(&self) -> (bool, bool) {
         let state = self.state.lock();
         (
             state.open.bytes > 0 || !state.full.is_empty(),
@@ -191,7 +191,7 @@ impl Buffer {
     }
 
     /// Takes the next object to flush, oldest first.
-    pub fn take(&self) -> Option<OpenObject> {
+    pub fn take_next(&self) -> Option<OpenWalObject> {
         let mut state = self.state.lock();
         if let Some(object) = state.full.pop_front() {
             return Some(object);
@@ -209,13 +209,13 @@ impl Buffer {
         self.changed.notify_one();
         full.into_iter()
             .chain([open])
-            .map(|object| object.fail(error))
+            .map(|object| object.fail_all(error))
             .sum()
     }
 }
 
 /// Returns the error for a producer whose partition is moving to another agent.
-pub fn handed_over() -> Error {
+pub fn not_leader_error() -> Error {
     Error::new(
         ErrorCode::NotLeader,
         "this agent no longer leads the partition; refresh the metadata and try again",

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use opentelemetry::KeyValue;
 use streamhouse_core::{
     Error, ErrorCode,
-    trace::{Span, log_span},
+    trace::{SampledSpan, log_span},
 };
 use streamhouse_metadata::{
     BatchOutcome, CommitOutcome, Error as MetadataError, ObjectCommit, PartitionCommit, PartitionOutcome,
@@ -20,67 +20,75 @@ use tokio::{
 use tracing::Instrument;
 
 use super::{
-    OldestWrite, Shared,
-    buffer::{Append, Appended, OpenObject, handed_over},
-    flush::Flushed,
-    outcome_unknown,
+    OldestWrite, WriterState,
+    buffer::{AppendRequest, AppendedPosition, OpenWalObject, not_leader_error},
+    flush::FlushedObject,
+    unknown_outcome_error,
     verify::{self, BrokenOutcome},
 };
-use crate::{failpoint::FailPoint, fetch::tail::TailRun, metrics::WriteStage, partition::Partition, traces};
+use crate::{
+    failpoint::FailPoint, fetch::tail::TailRun, metrics::WriteStage, partition::LedPartition, traces,
+};
 
 /// Back-off while the metadata store is unavailable: first and longest delay, doubling in between.
-const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
 /// Time limit for reporting lost commits to the metadata store.
-const REPORT: Duration = Duration::from_secs(5);
+const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs until the flusher has ended and everything it flushed is answered.
-pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<Flushed>) {
-    let mut committer = Committer {
+pub(super) async fn run_committer(
+    shared: Arc<WriterState>,
+    mut queue: mpsc::UnboundedReceiver<FlushedObject>,
+) {
+    let mut committer = WalCommitter {
         shared,
         last_done: None,
-        gave_up: false,
+        has_stopped: false,
     };
     while let Some(flushed) = queue.recv().await {
-        committer.take(flushed).await;
-        committer.shared.oldest_is(None);
+        committer.commit_flushed(flushed).await;
+        committer.shared.set_oldest(None);
         committer.last_done = Some(Instant::now());
     }
 }
 
-struct Committer {
-    shared: Arc<Shared>,
+struct WalCommitter {
+    shared: Arc<WriterState>,
     /// When the previous object was done.
     last_done: Option<Instant>,
     /// A commit's outcome is unknown: no later object may be committed.
-    gave_up: bool,
+    has_stopped: bool,
 }
 
-impl Committer {
+impl WalCommitter {
     /// Commits one object once it is stored, and answers its appends.
-    async fn take(&mut self, flushed: Flushed) {
-        let Flushed {
+    async fn commit_flushed(&mut self, flushed: FlushedObject) {
+        let FlushedObject {
             sequence,
             object,
             body,
             commits,
             traced,
-            begun,
+            upload_started_at: begun,
             uploaded,
         } = flushed;
         let shared = &*self.shared.clone();
         let bytes = body.len();
         let no_progress_since = self.last_done.map_or(begun, |last| last.max(begun));
-        shared.oldest_is(Some(OldestWrite {
+        shared.set_oldest(Some(OldestWrite {
             stage: WriteStage::Upload,
             since: begun,
             no_progress_since,
             bytes,
         }));
-        if self.gave_up || shared.cause.get().is_some() || !is_stored(shared, uploaded).await {
-            return refuse(shared, object, &shared.life_over());
+        if self.has_stopped
+            || shared.give_up_cause.get().is_some()
+            || !wait_until_stored(shared, uploaded).await
+        {
+            return end_session_and_fail(shared, object, &shared.session_ended_error());
         }
-        shared.oldest_is(Some(OldestWrite::commits_now(bytes)));
+        shared.set_oldest(Some(OldestWrite::new_commit(bytes)));
         let commit = ObjectCommit {
             incarnation: shared.deps.incarnation,
             sequence,
@@ -90,8 +98,8 @@ impl Committer {
         let mut span = shared
             .deps
             .traces
-            .commit(&traced, sequence, commit.partitions.len());
-        let log = log_span(span.as_ref().map(Span::context));
+            .start_commit(&traced, sequence, commit.partitions.len());
+        let log = log_span(span.as_ref().map(SampledSpan::context));
         let committed = async {
             shared.deps.failpoints.reach(FailPoint::BeforeCommit).await;
             commit_object(shared, &commit, &mut span).await
@@ -99,81 +107,81 @@ impl Committer {
         let outcome = tokio::select! {
             biased;
             outcome = committed.instrument(log.clone()) => Some(outcome),
-            () = shared.last_answer() => None,
+            () = shared.wait_commit_abandoned() => None,
         };
         let Some(outcome) = outcome else {
-            self.gave_up = true;
+            self.has_stopped = true;
             tracing::warn!(
                 sequence,
                 "the outcome of a commit is unknown; its producers receive a retryable error"
             );
-            let told = unknown_outcome(shared, span);
-            return refuse(shared, object, &told);
+            let reported = fail_span_with_unknown_outcome(shared, span);
+            return end_session_and_fail(shared, object, &reported);
         };
-        note(span, &outcome);
-        shared.oldest_is(None);
+        finish_commit_span(span, &outcome);
+        shared.set_oldest(None);
         shared.deps.failpoints.reach(FailPoint::AfterCommit).await;
-        self.conclude(&commit, &body, object, outcome, &log).await;
+        self.apply_outcome(&commit, &body, object, outcome, &log).await;
     }
 
     /// Applies the outcome of a commit.
-    async fn conclude(
+    async fn apply_outcome(
         &mut self,
         commit: &ObjectCommit,
         body: &Bytes,
-        object: OpenObject,
+        object: OpenWalObject,
         outcome: Result<CommitOutcome, MetadataError>,
         log: &tracing::Span,
     ) {
         let shared = &*self.shared.clone();
         match outcome {
-            Ok(outcome) => match verify::verify(&object, commit, &outcome) {
-                Ok(()) => apply(shared, commit, body, object, outcome),
+            Ok(outcome) => match verify::verify_outcome(&object, commit, &outcome) {
+                Ok(()) => publish_and_answer(shared, commit, body, object, outcome),
                 Err(broken) => {
                     // Later objects must not be committed after this one.
-                    self.gave_up = true;
-                    if broken.went_back {
+                    self.has_stopped = true;
+                    if broken.lost_commits {
                         // Before the incarnation ends, since the next one would begin.
                         report_lost_commits(shared).instrument(log.clone()).await;
                     }
                     let _logged = log.enter();
-                    distrust(shared, commit, object, &broken);
+                    reject_outcome(shared, commit, object, &broken);
                 }
             },
             Err(error) => {
                 let _logged = log.enter();
                 tracing::warn!(sequence = commit.sequence, %error, "a commit was refused; this incarnation ends");
-                let told = if matches!(error, MetadataError::Sealed(_)) {
-                    shared.life_over()
+                let reported = if matches!(error, MetadataError::Sealed(_)) {
+                    shared.session_ended_error()
                 } else {
                     error.into()
                 };
-                refuse(shared, object, &told);
+                end_session_and_fail(shared, object, &reported);
             }
         }
     }
 }
 
 /// Ends the incarnation, and answers every append of the object with this error.
-fn refuse(shared: &Shared, object: OpenObject, told: &Error) {
-    shared.close(&shared.life_over());
-    shared.answered(object.fail(told));
+fn end_session_and_fail(shared: &WriterState, object: OpenWalObject, reported: &Error) {
+    shared.close(&shared.session_ended_error());
+    shared.add_answered(object.fail_all(reported));
 }
 
 /// Waits until the object is stored. Returns `false` also if the incarnation ends before the
 /// outcome is known: the object is never committed then.
-async fn is_stored(shared: &Shared, uploaded: oneshot::Receiver<bool>) -> bool {
+async fn wait_until_stored(shared: &WriterState, uploaded: oneshot::Receiver<bool>) -> bool {
     tokio::select! {
         biased;
         stored = uploaded => stored.unwrap_or(false),
-        () = shared.deps.over.cancelled() => false,
+        () = shared.deps.session_ended.cancelled() => false,
     }
 }
 
 /// Ends the commit's span and returns the error for producers whose commit has an unknown outcome.
 /// If they send the same batches again, these are stored once.
-fn unknown_outcome(shared: &Shared, span: Option<Span>) -> Error {
-    let told = match shared.cause.get() {
+fn fail_span_with_unknown_outcome(shared: &WriterState, span: Option<SampledSpan>) -> Error {
+    let reported = match shared.give_up_cause.get() {
         Some(cause) if cause.code() == ErrorCode::MetadataUnavailable => cause.clone(),
         _ => Error::new(
             ErrorCode::MetadataUnavailable,
@@ -181,9 +189,9 @@ fn unknown_outcome(shared: &Shared, span: Option<Span>) -> Error {
         ),
     };
     if let Some(mut span) = span {
-        span.fail(told.code().name(), told.to_string());
+        span.set_error(reported.code().name(), reported.to_string());
     }
-    told
+    reported
 }
 
 /// Commits an object, retrying while the store does not answer: producers are answered only once
@@ -191,12 +199,12 @@ fn unknown_outcome(shared: &Shared, span: Option<Span>) -> Error {
 /// outcome or with the end of the incarnation; or the caller, some time after the incarnation has
 /// ended.
 async fn commit_object(
-    shared: &Shared,
+    shared: &WriterState,
     commit: &ObjectCommit,
-    span: &mut Option<Span>,
+    span: &mut Option<SampledSpan>,
 ) -> Result<CommitOutcome, MetadataError> {
     let started = Instant::now();
-    let mut pause = RETRY.0;
+    let mut pause = RETRY_BACKOFF.0;
     loop {
         match shared.deps.metadata.commit_object(commit).await {
             Err(MetadataError::Unavailable(reason)) => {
@@ -205,9 +213,9 @@ async fn commit_object(
                     reason,
                     "the commit has to wait for the metadata store"
                 );
-                traces::retry(span.as_mut(), &reason);
+                traces::record_retry(span.as_mut(), &reason);
                 sleep(pause.mul_f64(0.5 + shared.deps.entropy.fraction())).await;
-                pause = (pause * 2).min(RETRY.1);
+                pause = (pause * 2).min(RETRY_BACKOFF.1);
             }
             outcome => {
                 shared
@@ -223,7 +231,7 @@ async fn commit_object(
 
 /// Ends the commit's span: with the error, or with the number of partitions that had moved to
 /// another agent.
-fn note(span: Option<Span>, outcome: &Result<CommitOutcome, MetadataError>) {
+fn finish_commit_span(span: Option<SampledSpan>, outcome: &Result<CommitOutcome, MetadataError>) {
     let Some(mut span) = span else { return };
     match outcome {
         Ok(outcome) => {
@@ -231,36 +239,41 @@ fn note(span: Option<Span>, outcome: &Result<CommitOutcome, MetadataError>) {
             let fenced = outcome.partitions.iter().filter(fenced).count();
             if fenced > 0 {
                 let count = i64::try_from(fenced).unwrap_or(i64::MAX);
-                span.event("fenced", vec![KeyValue::new("streamhouse.partitions", count)]);
+                span.add_event("fenced", vec![KeyValue::new("streamhouse.partitions", count)]);
             }
         }
-        Err(error) => span.fail(error.code().name(), error.to_string()),
+        Err(error) => span.set_error(error.code().name(), error.to_string()),
     }
 }
 
 /// Ends the incarnation: the metadata store's answer contradicts the log that this agent leads.
 /// None of it is published or acknowledged; the next incarnation starts from what the store has.
-fn distrust(shared: &Shared, commit: &ObjectCommit, object: OpenObject, broken: &BrokenOutcome) {
-    shared.deps.metrics.violated(broken.invariant);
+fn reject_outcome(
+    shared: &WriterState,
+    commit: &ObjectCommit,
+    object: OpenWalObject,
+    broken: &BrokenOutcome,
+) {
+    shared.deps.metrics.record_violation(broken.invariant);
     tracing::error!(
         sequence = commit.sequence,
         partition = %broken.partition,
         "a commit's outcome does not continue the log: {}; this incarnation ends",
-        broken.what
+        broken.description
     );
-    shared.close(&shared.life_over());
-    let told = outcome_unknown(
+    shared.close(&shared.session_ended_error());
+    let reported = unknown_outcome_error(
         "the metadata store's answer contradicts the log; it is unknown whether the records are stored: send them again",
     );
-    shared.answered(object.fail(&told));
+    shared.add_answered(object.fail_all(&reported));
 }
 
 /// Records in the metadata store that it lacks commits which it made before: a standby without them
 /// was promoted, or a backup restored while agents ran. From then on no agent starts an incarnation
 /// on it, and nothing is deleted, until `recover` was run; otherwise objects of acknowledged
 /// records would be taken for objects that were never committed.
-async fn report_lost_commits(shared: &Shared) {
-    match timeout(REPORT, shared.deps.metadata.report_divergence()).await {
+async fn report_lost_commits(shared: &WriterState) {
+    match timeout(REPORT_TIMEOUT, shared.deps.metadata.report_divergence()).await {
         Ok(Ok(())) => tracing::error!(
             "the metadata store lost commits of acknowledged records; run `streamhouse-agent recover` to see which"
         ),
@@ -272,7 +285,13 @@ async fn report_lost_commits(shared: &Shared) {
 }
 
 /// Publishes what was committed, then answers.
-fn apply(shared: &Shared, commit: &ObjectCommit, body: &Bytes, object: OpenObject, outcome: CommitOutcome) {
+fn publish_and_answer(
+    shared: &WriterState,
+    commit: &ObjectCommit,
+    body: &Bytes,
+    object: OpenWalObject,
+    outcome: CommitOutcome,
+) {
     let mut kept = Vec::with_capacity(commit.partitions.len());
     let outcomes = commit.partitions.iter().zip(outcome.partitions);
     for ((part, outcome), appends) in outcomes.zip(object.partitions.into_values()) {
@@ -284,28 +303,33 @@ fn apply(shared: &Shared, commit: &ObjectCommit, body: &Bytes, object: OpenObjec
                 log_start,
             } => {
                 if let Some(partition) = appends.first().map(|append| append.partition.clone()) {
-                    publish(&partition, commit.sequence, part, body, &batches);
-                    measure(shared, &partition, part, &batches);
+                    publish_to_tail(&partition, commit.sequence, part, body, &batches);
+                    count_appended(shared, &partition, part, &batches);
                     partition.advance_log_start(log_start);
                     partition.advance_high_watermark(high_watermark);
                     kept.push(partition);
                 }
-                answer(shared, appends, &batches, log_start);
+                send_results(shared, appends, &batches, log_start);
             }
             PartitionOutcome::Fenced => {
-                shared.deps.held.remove(part.partition, part.epoch);
+                shared.deps.partitions.remove(part.partition, part.epoch);
                 for append in appends {
-                    let _ = append.ticket.send(Err(handed_over()));
+                    let _ = append.ticket.send(Err(not_leader_error()));
                 }
             }
         }
-        shared.answered(count);
+        shared.add_answered(count);
     }
     shared.deps.tails.add(commit.sequence, body.len(), kept);
 }
 
 /// Counts the batches that got offsets.
-fn measure(shared: &Shared, partition: &Partition, part: &PartitionCommit, outcomes: &[BatchOutcome]) {
+fn count_appended(
+    shared: &WriterState,
+    partition: &LedPartition,
+    part: &PartitionCommit,
+    outcomes: &[BatchOutcome],
+) {
     let (mut batches, mut records, mut bytes) = (0, 0, 0);
     for (batch, outcome) in part.batches.iter().zip(outcomes) {
         if matches!(outcome, BatchOutcome::Appended { .. }) {
@@ -318,12 +342,12 @@ fn measure(shared: &Shared, partition: &Partition, part: &PartitionCommit, outco
     metrics.produced_batches.inc_by(batches);
     metrics.produced_records.inc_by(records);
     metrics.produced_bytes.inc_by(bytes);
-    partition.traffic(metrics).produced(records, bytes);
+    partition.traffic(metrics).record_produced(records, bytes);
 }
 
 /// Adds the batches that got offsets to the partition's tail, as contiguous runs.
-fn publish(
-    partition: &Partition,
+fn publish_to_tail(
+    partition: &LedPartition,
     sequence: u64,
     part: &PartitionCommit,
     body: &Bytes,
@@ -336,7 +360,7 @@ fn publish(
     let mut flush = |run: Option<(i64, i64, u64, u64)>| {
         if let Some((base_offset, end_offset, start, stop)) = run {
             let bytes = body.slice(start as usize..stop as usize);
-            partition.appended(base_offset..end_offset, bytes.len());
+            partition.record_append(base_offset..end_offset, bytes.len());
             tail.push(TailRun {
                 base_offset,
                 end_offset,
@@ -367,12 +391,17 @@ fn publish(
 
 /// Answers every append of a committed partition: with its first offset, or with the error of its
 /// first refused batch.
-fn answer(shared: &Shared, appends: Vec<Append>, outcomes: &[BatchOutcome], log_start: i64) {
+fn send_results(
+    shared: &WriterState,
+    appends: Vec<AppendRequest>,
+    outcomes: &[BatchOutcome],
+    log_start: i64,
+) {
     let mut outcomes = outcomes.iter();
     for append in appends {
         let mine: Vec<BatchOutcome> = outcomes.by_ref().take(append.batches.len()).copied().collect();
         let refused = mine.iter().find_map(|outcome| match outcome {
-            BatchOutcome::Refused { code } => Some(refusal(ErrorCode::from_number(*code))),
+            BatchOutcome::Refused { code } => Some(refusal_error(ErrorCode::from_number(*code))),
             _ => None,
         });
         let ack = match (refused, mine.first()) {
@@ -380,7 +409,7 @@ fn answer(shared: &Shared, appends: Vec<Append>, outcomes: &[BatchOutcome], log_
             (
                 None,
                 Some(BatchOutcome::Appended { base_offset } | BatchOutcome::Duplicate { base_offset }),
-            ) => Ok(Appended {
+            ) => Ok(AppendedPosition {
                 base_offset: *base_offset,
                 log_start,
             }),
@@ -393,13 +422,13 @@ fn answer(shared: &Shared, appends: Vec<Append>, outcomes: &[BatchOutcome], log_
             .deps
             .metrics
             .write_latency
-            .observe(append.since.elapsed().as_secs_f64());
+            .observe(append.received_at.elapsed().as_secs_f64());
         let _ = append.ticket.send(ack);
     }
 }
 
 /// Returns the error for a refused batch.
-fn refusal(code: ErrorCode) -> Error {
+fn refusal_error(code: ErrorCode) -> Error {
     let message = match code {
         ErrorCode::OutOfOrderSequenceNumber => "a batch before this one is missing; send it first",
         ErrorCode::DuplicateSequenceNumber => "the batch was stored before, too long ago to name its offset",

@@ -11,7 +11,7 @@ use opentelemetry::{
     KeyValue,
     trace::{FutureExt, SpanContext, Status, TraceContextExt},
 };
-use streamhouse_core::trace::{Span, key, log_span};
+use streamhouse_core::trace::{SampledSpan, key, log_span};
 use streamhouse_metadata::{PartitionCommit, keys};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
@@ -19,31 +19,31 @@ use tokio::{
 };
 use tracing::Instrument;
 
-use super::{Shared, buffer::OpenObject};
+use super::{WriterState, buffer::OpenWalObject};
 use crate::{
     failpoint::FailPoint,
     metrics::FlushReason,
-    store::{self, Retry, StoreErrorKind},
+    store::{self, RetryPolicy, StoreErrorKind},
 };
 
 /// An object being uploaded: stored if `uploaded` resolves to `true`, and not stored if it resolves
 /// to anything else.
 #[derive(Debug)]
-pub(super) struct Flushed {
+pub(super) struct FlushedObject {
     pub(super) sequence: u64,
-    pub(super) object: OpenObject,
+    pub(super) object: OpenWalObject,
     pub(super) body: Bytes,
     pub(super) commits: Vec<PartitionCommit>,
     /// Spans of the traced requests in it.
     pub(super) traced: Arc<[SpanContext]>,
     /// When the upload began.
-    pub(super) begun: Instant,
+    pub(super) upload_started_at: Instant,
     pub(super) uploaded: oneshot::Receiver<bool>,
 }
 
 /// Runs until the incarnation ends.
-pub(super) async fn run(shared: Arc<Shared>, flushed: mpsc::UnboundedSender<Flushed>) {
-    let mut flusher = Flusher {
+pub(super) async fn run_flusher(shared: Arc<WriterState>, flushed: mpsc::UnboundedSender<FlushedObject>) {
+    let mut flusher = WalFlusher {
         uploads: Arc::new(Semaphore::new(shared.settings.upload_concurrency)),
         idle: Arc::new(Semaphore::new(1)),
         next_sequence: 0,
@@ -54,17 +54,17 @@ pub(super) async fn run(shared: Arc<Shared>, flushed: mpsc::UnboundedSender<Flus
     loop {
         tokio::select! {
             biased;
-            () = flusher.shared.deps.over.cancelled() => break,
-            (reason, slot) = flusher.wait() => flusher.flush(reason, slot),
+            () = flusher.shared.deps.session_ended.cancelled() => break,
+            (reason, slot) = flusher.wait_for_flush() => flusher.flush(reason, slot),
         }
     }
-    let told = flusher.shared.life_over();
-    flusher.shared.close(&told);
+    let reported = flusher.shared.session_ended_error();
+    flusher.shared.close(&reported);
 }
 
-struct Flusher {
-    shared: Arc<Shared>,
-    flushed: mpsc::UnboundedSender<Flushed>,
+struct WalFlusher {
+    shared: Arc<WriterState>,
+    flushed: mpsc::UnboundedSender<FlushedObject>,
     uploads: Arc<Semaphore>,
     /// Has its permit while no upload is in flight.
     idle: Arc<Semaphore>,
@@ -73,23 +73,23 @@ struct Flusher {
 }
 
 /// The permits that an upload holds until it ends.
-struct Slot {
+struct UploadSlot {
     _upload: OwnedSemaphorePermit,
     _idle: Option<OwnedSemaphorePermit>,
 }
 
-impl Flusher {
+impl WalFlusher {
     /// Waits until a flush is due and an upload may begin.
-    async fn wait(&self) -> (FlushReason, Slot) {
+    async fn wait_for_flush(&self) -> (FlushReason, UploadSlot) {
         loop {
             let changed = self.shared.buffer.changed.notified();
-            match self.shared.buffer.waiting() {
+            match self.shared.buffer.pending_state() {
                 (_, true) => {
                     if let Ok(upload) = self.uploads.clone().acquire_owned().await {
                         let idle = self.idle.clone().try_acquire_owned().ok();
                         return (
                             FlushReason::Full,
-                            Slot {
+                            UploadSlot {
                                 _upload: upload,
                                 _idle: idle,
                             },
@@ -99,10 +99,10 @@ impl Flusher {
                 (true, false) => tokio::select! {
                     biased;
                     () = changed => {}
-                    idle = self.due() => {
+                    idle = self.wait_until_due() => {
                         let upload = self.uploads.clone().acquire_owned().await.ok();
                         if let Some((upload, idle)) = upload.zip(idle) {
-                            return (FlushReason::Interval, Slot { _upload: upload, _idle: Some(idle) });
+                            return (FlushReason::Interval, UploadSlot { _upload: upload, _idle: Some(idle) });
                         }
                     }
                 },
@@ -112,7 +112,7 @@ impl Flusher {
     }
 
     /// Waits until the interval has passed and no upload is in flight.
-    async fn due(&self) -> Option<OwnedSemaphorePermit> {
+    async fn wait_until_due(&self) -> Option<OwnedSemaphorePermit> {
         if let Some(last) = self.last {
             sleep_until(last + self.shared.settings.flush_interval).await;
         }
@@ -120,54 +120,61 @@ impl Flusher {
     }
 
     /// Takes the next object, starts its upload and passes it to the committer.
-    fn flush(&mut self, reason: FlushReason, slot: Slot) {
-        let Some(mut object) = self.shared.buffer.take() else {
+    fn flush(&mut self, reason: FlushReason, slot: UploadSlot) {
+        let Some(mut object) = self.shared.buffer.take_next() else {
             return;
         };
         let begun = Instant::now();
         self.last = Some(begun);
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        let (body, commits) = object.assemble();
-        self.shared.deps.metrics.flushed(reason, body.len());
+        let (body, commits) = object.assemble_body();
+        self.shared.deps.metrics.record_flush(reason, body.len());
         let (done, uploaded) = oneshot::channel();
         let traced: Arc<[_]> = if self.shared.deps.traces.is_on() {
-            object.traced().into()
+            object.span_contexts().into()
         } else {
             Arc::new([])
         };
         let shared = self.shared.clone();
-        tokio::spawn(upload(shared, sequence, body.clone(), traced.clone(), slot, done));
+        tokio::spawn(upload_object(
+            shared,
+            sequence,
+            body.clone(),
+            traced.clone(),
+            slot,
+            done,
+        ));
         // The committer runs as long as this sender exists.
-        let _ = self.flushed.send(Flushed {
+        let _ = self.flushed.send(FlushedObject {
             sequence,
             object,
             body,
             commits,
             traced,
-            begun,
+            upload_started_at: begun,
             uploaded,
         });
     }
 }
 
 /// Stores one object, however long it takes; gives up only when the incarnation ends.
-async fn upload(
-    shared: Arc<Shared>,
+async fn upload_object(
+    shared: Arc<WriterState>,
     sequence: u64,
     body: Bytes,
     traced: Arc<[SpanContext]>,
-    slot: Slot,
+    slot: UploadSlot,
     done: oneshot::Sender<bool>,
 ) {
     let deps = &shared.deps;
     let object = keys::wal_key(deps.incarnation, sequence);
     deps.failpoints.reach(FailPoint::BeforeUpload).await;
     let started = Instant::now();
-    let retry = Retry::new(deps.entropy.clone()).cancelled_by(deps.over.clone());
-    let span = deps.traces.upload(&traced, &object, body.len());
-    let log = log_span(span.as_ref().map(Span::context));
-    let context = span.map(Span::into_context).unwrap_or_default();
+    let retry = RetryPolicy::new(deps.entropy.clone()).with_cancellation(deps.session_ended.clone());
+    let span = deps.traces.start_upload(&traced, &object, body.len());
+    let log = log_span(span.as_ref().map(SampledSpan::context));
+    let context = span.map(SampledSpan::into_context).unwrap_or_default();
     let stored = store::put_settled(deps.store.as_ref(), &object, body, &retry)
         .instrument(log.clone())
         .with_context(context.clone())

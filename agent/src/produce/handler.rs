@@ -7,74 +7,74 @@ use bytes::Bytes;
 use opentelemetry::trace::SpanContext;
 use streamhouse_core::{
     Error, ErrorCode,
-    batch::{BatchHeader, Batches, Limits, TimestampType, validate},
+    batch::{BatchHeader, BatchIter, BatchLimits, TimestampType, validate},
     protocol::v1,
     topic_config::TopicConfig,
-    trace::{Span, key},
+    trace::{SampledSpan, key},
 };
-use streamhouse_metadata::{BatchMeta, ProducerBatch};
+use streamhouse_metadata::{BatchMetadata, ProducerBatch};
 use tokio::{
     sync::{OwnedSemaphorePermit, TryAcquireError, oneshot},
     time::{Duration, Instant, sleep, timeout},
 };
 
-use super::{Ack, Append};
+use super::{AppendRequest, AppendResult};
 use crate::{
-    directory::{Topic, View},
-    node::{Life, Node},
-    partition::Partition,
+    directory::{ClusterView, DirectoryTopic},
+    node::{AgentNode, AgentSession},
+    partition::LedPartition,
     traces,
 };
 
 /// Name of the method in traces.
-const METHOD: &str = "streamhouse.v1.DataService/Produce";
+const TRACE_METHOD: &str = "streamhouse.v1.DataService/Produce";
 
 /// How long a request may wait for memory before it is refused.
-const ADMISSION_WAIT: Duration = Duration::from_millis(250);
+const ADMISSION_TIMEOUT: Duration = Duration::from_millis(250);
 /// How often, and how far apart, to look for a partition whose lease this agent has and whose log
 /// it is still reading.
-const ARRIVAL_LOOKS: usize = 25;
-const ARRIVAL_PAUSE: Duration = Duration::from_millis(10);
+const LEASE_ARRIVAL_ATTEMPTS: usize = 25;
+const LEASE_ARRIVAL_DELAY: Duration = Duration::from_millis(10);
 /// Retry delay for producers when memory is full.
 const RETRY_AFTER_MS: u32 = 100;
 
 /// A request in flight: one entry per partition, in the order of the request.
 #[derive(Debug)]
-pub struct Pending {
+pub struct PendingProduce {
     request_id: u64,
     /// The parts of the request, without their records.
-    partitions: Vec<(v1::PartitionProduce, Outcome)>,
+    partitions: Vec<(v1::PartitionProduce, AppendTicket)>,
     /// Ends with the response.
-    span: Option<Span>,
+    span: Option<SampledSpan>,
 }
 
 #[derive(Debug)]
-enum Outcome {
-    Waits(oneshot::Receiver<Ack>),
+enum AppendTicket {
+    Pending(oneshot::Receiver<AppendResult>),
     Refused(Error),
 }
 
 /// Accepts one request. Its batches have their place in the order when this returns;
-/// [`Pending::finish`] returns the response.
-pub async fn accept(node: &Node, request: v1::ProduceRequest) -> Pending {
+/// [`PendingProduce::finish`] returns the response.
+pub async fn accept(node: &AgentNode, request: v1::ProduceRequest) -> PendingProduce {
     let (parent, state) = (request.traceparent.as_bytes(), request.tracestate.as_bytes());
-    let mut span = node.traces.call(METHOD, parent, Some(state));
+    let mut span = node.traces.start_call(TRACE_METHOD, parent, Some(state));
     if let Some(span) = &mut span {
-        span.set(key::MESSAGING_SYSTEM, "streamhouse");
-        span.set("streamhouse.partitions", request.partitions.len() as i64);
+        span.set_attribute(key::MESSAGING_SYSTEM, "streamhouse");
+        span.set_attribute("streamhouse.partitions", request.partitions.len() as i64);
     }
     let mut partitions = Vec::with_capacity(request.partitions.len());
-    let mut waits = Waits::new(node);
+    let mut waits = WaitBudget::new(node);
     for mut part in request.partitions {
         let trace = span.as_ref().map(|span| span.context().clone());
         let records = std::mem::take(&mut part.records);
         let outcome = match accept_partition(node, &mut waits, &part, records, trace).await {
-            Ok(ticket) => Outcome::Waits(ticket),
-            Err(error) => Outcome::Refused(error),
+            Ok(ticket) => AppendTicket::Pending(ticket),
+            Err(error) => AppendTicket::Refused(error),
         };
         partitions.push((part, outcome));
     }
-    Pending {
+    PendingProduce {
         request_id: request.request_id,
         partitions,
         span,
@@ -84,42 +84,42 @@ pub async fn accept(node: &Node, request: v1::ProduceRequest) -> Pending {
 /// What one request may wait for, all its partitions together: one refresh of the directory, some
 /// time for arriving leases, and some time for memory. A request with many partitions blocks its
 /// stream no longer than a request with one.
-struct Waits {
-    view: Arc<View>,
+struct WaitBudget {
+    view: Arc<ClusterView>,
     refreshed: bool,
     arrival_looks: usize,
     admission: Duration,
 }
 
-impl Waits {
-    fn new(node: &Node) -> Self {
+impl WaitBudget {
+    fn new(node: &AgentNode) -> Self {
         Self {
             view: node.directory.view(),
             refreshed: false,
-            arrival_looks: ARRIVAL_LOOKS,
-            admission: ADMISSION_WAIT,
+            arrival_looks: LEASE_ARRIVAL_ATTEMPTS,
+            admission: ADMISSION_TIMEOUT,
         }
     }
 }
 
 async fn accept_partition(
-    node: &Node,
-    waits: &mut Waits,
+    node: &AgentNode,
+    waits: &mut WaitBudget,
     part: &v1::PartitionProduce,
     records: Bytes,
     trace: Option<SpanContext>,
-) -> Result<oneshot::Receiver<Ack>, Error> {
-    let (life, topic, partition) = find(node, waits, part).await?;
-    let batches = check(&records, &topic, partition.index, node.clock.now_ms())?;
-    let permit = admit(node, &life, waits, records.len()).await?;
+) -> Result<oneshot::Receiver<AppendResult>, Error> {
+    let (session, topic, partition) = find_led_partition(node, waits, part).await?;
+    let batches = validate_batches(&records, &topic, partition.index, node.clock.now_ms())?;
+    let permit = admit_bytes(node, &session, waits, records.len()).await?;
     let (ticket, receiver) = oneshot::channel();
-    life.writer.append(Append {
+    session.writer.append(AppendRequest {
         partition,
         bytes: records,
         batches,
         ticket,
         permit,
-        since: Instant::now(),
+        received_at: Instant::now(),
         trace,
     });
     Ok(receiver)
@@ -127,12 +127,12 @@ async fn accept_partition(
 
 /// Finds the partition that this agent leads; refreshes the directory if it seems to be led by
 /// another agent.
-async fn find(
-    node: &Node,
-    waits: &mut Waits,
+async fn find_led_partition(
+    node: &AgentNode,
+    waits: &mut WaitBudget,
     wanted: &v1::PartitionProduce,
-) -> Result<(Arc<Life>, Arc<Topic>, Arc<Partition>), Error> {
-    if let Some(found) = held(node, &waits.view, wanted) {
+) -> Result<(Arc<AgentSession>, Arc<DirectoryTopic>, Arc<LedPartition>), Error> {
+    if let Some(found) = led_partition(node, &waits.view, wanted) {
         return Ok(found);
     }
     if !waits.refreshed {
@@ -140,23 +140,25 @@ async fn find(
         waits.refreshed = true;
     }
     loop {
-        if let Some(found) = held(node, &waits.view, wanted) {
+        if let Some(found) = led_partition(node, &waits.view, wanted) {
             return Ok(found);
         }
-        let record = waits.view.find(&wanted.topic, &wanted.topic_id, wanted.partition);
+        let record = waits
+            .view
+            .find_partition(&wanted.topic, &wanted.topic_id, wanted.partition);
         let holder = record.ok().and_then(|record| record.holder);
-        let arriving = holder.is_some() && holder == node.life().map(|life| life.incarnation);
+        let arriving = holder.is_some() && holder == node.session().map(|life| life.incarnation);
         if !arriving || waits.arrival_looks == 0 {
             break;
         }
         // The lease is being acquired or released: the result is known shortly.
         waits.arrival_looks -= 1;
-        sleep(ARRIVAL_PAUSE).await;
+        sleep(LEASE_ARRIVAL_DELAY).await;
         waits.view = node.directory.view();
     }
     let record = waits
         .view
-        .find(&wanted.topic, &wanted.topic_id, wanted.partition)?;
+        .find_partition(&wanted.topic, &wanted.topic_id, wanted.partition)?;
     if wanted.topic.starts_with("__") {
         return Err(Error::new(
             ErrorCode::InvalidTopic,
@@ -165,35 +167,42 @@ async fn find(
     }
     if record.holder.is_none() {
         // The producer's last error should contain the reason why this agent does not lead.
-        let message = match node.cannot_store() {
-            Some(why) => format!("the partition has no leader: this agent cannot store records: {why}").into(),
+        let message = match node.storage_problem() {
+            Some(why) => {
+                format!("the partition has no leader: this agent cannot store records: {why}").into()
+            }
             None => Cow::Borrowed("the partition has no leader yet"),
         };
         return Err(Error::new(ErrorCode::LeaderNotAvailable, message).with_retry_after_ms(50));
     }
-    Err(super::buffer::handed_over())
+    Err(super::buffer::not_leader_error())
 }
 
-fn held(
-    node: &Node,
-    view: &View,
+fn led_partition(
+    node: &AgentNode,
+    view: &ClusterView,
     wanted: &v1::PartitionProduce,
-) -> Option<(Arc<Life>, Arc<Topic>, Arc<Partition>)> {
-    let life = node.life().filter(|life| !life.over.is_cancelled())?;
-    let record = view.find(&wanted.topic, &wanted.topic_id, wanted.partition);
-    let partition = life.held.get(record.ok()?.uid);
-    let partition = partition.filter(|partition| partition.accepting())?;
-    Some((life, view.topic(&wanted.topic)?.clone(), partition))
+) -> Option<(Arc<AgentSession>, Arc<DirectoryTopic>, Arc<LedPartition>)> {
+    let session = node.session().filter(|life| !life.ended.is_cancelled())?;
+    let record = view.find_partition(&wanted.topic, &wanted.topic_id, wanted.partition);
+    let partition = session.partitions.get(record.ok()?.uid);
+    let partition = partition.filter(|partition| partition.is_accepting())?;
+    Some((session, view.topic(&wanted.topic)?.clone(), partition))
 }
 
 /// Validates all batches of a partition; if one is invalid, none of the partition's batches is
 /// accepted.
-fn check(records: &Bytes, topic: &Topic, index: i32, now_ms: i64) -> Result<Vec<BatchMeta>, Error> {
-    let limits = Limits {
+fn validate_batches(
+    records: &Bytes,
+    topic: &DirectoryTopic,
+    index: i32,
+    now_ms: i64,
+) -> Result<Vec<BatchMetadata>, Error> {
+    let limits = BatchLimits {
         max_batch_bytes: topic.config.max_message_bytes,
     };
     let mut batches = Vec::new();
-    for batch in Batches::new(records) {
+    for batch in BatchIter::new(records) {
         let checked = batch.and_then(|(_, bytes)| validate(bytes, &limits));
         let checked = checked.map_err(|error| (error.code(), error.to_string()));
         let header = checked.and_then(|header| {
@@ -208,7 +217,7 @@ fn check(records: &Bytes, topic: &Topic, index: i32, now_ms: i64) -> Result<Vec<
                 format!("batch {} for {name}-{index}: {problem}", batches.len()),
             )
         })?;
-        batches.push(meta(&header)?);
+        batches.push(batch_meta(&header)?);
     }
     if batches.is_empty() {
         return Err(Error::new(
@@ -247,7 +256,7 @@ fn check_timestamps(header: &BatchHeader, config: &TopicConfig, now_ms: i64) -> 
     Ok(())
 }
 
-fn meta(header: &BatchHeader) -> Result<BatchMeta, Error> {
+fn batch_meta(header: &BatchHeader) -> Result<BatchMetadata, Error> {
     if header.is_control() || header.is_transactional() {
         return Err(Error::new(
             ErrorCode::InvalidRecord,
@@ -259,7 +268,7 @@ fn meta(header: &BatchHeader) -> Result<BatchMeta, Error> {
         epoch: header.producer_epoch,
         first_sequence: header.base_sequence,
     });
-    Ok(BatchMeta {
+    Ok(BatchMetadata {
         size_bytes: u32::try_from(header.size()).unwrap_or(u32::MAX),
         records: header.record_count,
         max_timestamp: header.max_timestamp.max(header.base_timestamp),
@@ -268,14 +277,14 @@ fn meta(header: &BatchHeader) -> Result<BatchMeta, Error> {
 }
 
 /// Waits for memory within the request's wait budget, and refuses the request if none becomes free.
-async fn admit(
-    node: &Node,
-    life: &Life,
-    waits: &mut Waits,
+async fn admit_bytes(
+    node: &AgentNode,
+    session: &AgentSession,
+    waits: &mut WaitBudget,
     bytes: usize,
 ) -> Result<OwnedSemaphorePermit, Error> {
     let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-    let memory = life.writer.memory().clone();
+    let memory = session.writer.memory().clone();
     let full = match memory.clone().try_acquire_many_owned(permits) {
         Ok(permit) => return Ok(permit),
         Err(full) => full,
@@ -288,7 +297,7 @@ async fn admit(
         return Ok(permit);
     }
     waits.admission = Duration::ZERO;
-    let message = match node.cannot_store() {
+    let message = match node.storage_problem() {
         Some(why) => {
             format!("the agent's produce memory is full, since it cannot store records: {why}").into()
         }
@@ -297,15 +306,15 @@ async fn admit(
     Err(Error::new(ErrorCode::ResourceExhausted, message).with_retry_after_ms(RETRY_AFTER_MS))
 }
 
-impl Pending {
+impl PendingProduce {
     /// Waits until every partition has an answer, and returns the response.
-    pub async fn finish(mut self, node: &Node) -> v1::ProduceResponse {
+    pub async fn finish(mut self, node: &AgentNode) -> v1::ProduceResponse {
         let mut partitions = Vec::with_capacity(self.partitions.len());
         let mut throttle_ms = 0;
         for (part, outcome) in self.partitions {
             let ack = match outcome {
-                Outcome::Refused(error) => Err(error),
-                Outcome::Waits(ticket) => ticket.await.unwrap_or_else(|_| Err(lost_track())),
+                AppendTicket::Refused(error) => Err(error),
+                AppendTicket::Pending(ticket) => ticket.await.unwrap_or_else(|_| Err(dropped_ticket_error())),
             };
             if let Err(error) = &ack
                 && error.code() == ErrorCode::ResourceExhausted
@@ -313,9 +322,9 @@ impl Pending {
                 throttle_ms = throttle_ms.max(error.retry_after_ms());
             }
             if let (Err(error), Some(span)) = (&ack, &mut self.span) {
-                traces::failed(span, error);
+                traces::mark_failed(span, error);
             }
-            partitions.push(result(node, part, ack));
+            partitions.push(partition_result(node, part, ack));
         }
         v1::ProduceResponse {
             request_id: self.request_id,
@@ -326,13 +335,17 @@ impl Pending {
 }
 
 /// Returns the error for a ticket that was dropped unanswered, perhaps after the commit.
-fn lost_track() -> Error {
-    super::outcome_unknown(
+fn dropped_ticket_error() -> Error {
+    super::unknown_outcome_error(
         "the agent dropped the write unanswered; it is unknown whether it is stored: send it again",
     )
 }
 
-fn result(node: &Node, part: v1::PartitionProduce, ack: Ack) -> v1::PartitionProduceResult {
+fn partition_result(
+    node: &AgentNode,
+    part: v1::PartitionProduce,
+    ack: AppendResult,
+) -> v1::PartitionProduceResult {
     let v1::PartitionProduce {
         topic,
         partition,
@@ -350,13 +363,13 @@ fn result(node: &Node, part: v1::PartitionProduce, ack: Ack) -> v1::PartitionPro
         },
         Err(error) => {
             let view = node.directory.view();
-            let me = node.life().map(|life| life.incarnation);
-            let record = view.find(&topic, &topic_id, partition).ok();
+            let me = node.session().map(|life| life.incarnation);
+            let record = view.find_partition(&topic, &topic_id, partition).ok();
             let named = record.filter(|record| record.holder.is_some() && record.holder != me);
             let leader = named
                 .filter(|_| error.code() == ErrorCode::NotLeader)
                 .map(|record| view.leader(record));
-            node.metrics.grpc_error("Produce", error.code());
+            node.metrics.record_grpc_error("Produce", error.code());
             v1::PartitionProduceResult {
                 topic,
                 partition,

@@ -1,5 +1,5 @@
 //! The write path: [`handler`] validates and admits batches, [`buffer`] collects them, [`flush`]
-//! uploads WAL objects, [`commit`] commits them and answers. Each incarnation has one [`Writer`].
+//! uploads WAL objects, [`commit`] commits them and answers. Each incarnation has one [`WalWriter`].
 //!
 //! An append is answered by its ticket, once: with an offset only after the object that holds it is
 //! stored and its commit is in the metadata store (INV-P1), in the order in which batches were
@@ -22,19 +22,19 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use buffer::{Ack, Append, Appended};
+pub use buffer::{AppendRequest, AppendResult, AppendedPosition};
 
 use crate::{
-    failpoint::FailPoints,
+    failpoint::FailPointRegistry,
     fetch::tail::TailBudget,
-    metrics::{Metrics, WriteStage},
-    partition::Held,
-    store::{ObjectStore, retry::time_for},
+    metrics::{AgentMetrics, WriteStage},
+    partition::LedPartitions,
+    store::{ObjectStore, retry::timeout_for},
     traces::AgentTraces,
 };
 
 /// How long to wait for the outcome of a commit after the incarnation has ended.
-const LAST_ANSWER: Duration = Duration::from_secs(10);
+const COMMIT_OUTCOME_GRACE: Duration = Duration::from_secs(10);
 
 /// Settings of the writer.
 #[derive(Debug, Clone, Copy)]
@@ -61,38 +61,38 @@ pub struct WriterDeps {
     /// Source of jitter.
     pub entropy: Arc<dyn Entropy>,
     /// The led partitions; those found fenced are removed.
-    pub held: Arc<Held>,
+    pub partitions: Arc<LedPartitions>,
     /// Budget of the committed batches that stay in memory.
     pub tails: Arc<TailBudget>,
     /// Metrics of this agent.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<AgentMetrics>,
     /// Starts the agent's trace spans.
     pub traces: AgentTraces,
     /// Fail points of tests.
-    pub failpoints: Arc<FailPoints>,
+    pub failpoints: Arc<FailPointRegistry>,
     /// Cancelled by the lease keeper when the incarnation ends, and by the writer when it finds the
     /// incarnation sealed.
-    pub over: CancellationToken,
+    pub session_ended: CancellationToken,
 }
 
 /// Writes validated batches to the object store and commits them in the metadata store.
 #[derive(Debug)]
-pub struct Writer {
-    shared: Arc<Shared>,
+pub struct WalWriter {
+    shared: Arc<WriterState>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct WriterState {
     deps: WriterDeps,
     settings: WriterSettings,
-    buffer: buffer::Buffer,
+    buffer: buffer::WalBuffer,
     memory: Arc<Semaphore>,
     /// Number of accepted appends that are answered.
     answered: watch::Sender<u64>,
     /// The oldest object in flight, which all others wait for.
     oldest: Mutex<Option<OldestWrite>>,
     /// Error for producers when the agent gives the incarnation up.
-    cause: OnceLock<Error>,
+    give_up_cause: OnceLock<Error>,
 }
 
 /// The oldest object in flight.
@@ -108,7 +108,7 @@ struct OldestWrite {
 
 impl OldestWrite {
     /// Returns the state of an object that is stored and is being committed from now on.
-    fn commits_now(bytes: usize) -> Self {
+    fn new_commit(bytes: usize) -> Self {
         let now = Instant::now();
         Self {
             stage: WriteStage::Commit,
@@ -121,7 +121,7 @@ impl OldestWrite {
 
 /// How long the oldest write has waited.
 #[derive(Debug, Clone, Copy)]
-pub struct Stall {
+pub struct WriteStall {
     /// Stage in which it waits.
     pub stage: WriteStage,
     /// How long nothing has progressed.
@@ -130,27 +130,27 @@ pub struct Stall {
     pub transfer: Duration,
 }
 
-impl Writer {
-    /// Starts the flusher and the committer; they end when `deps.over` is cancelled and everything
+impl WalWriter {
+    /// Starts the flusher and the committer; they end when `deps.session_ended` is cancelled and everything
     /// is answered.
     pub fn start(deps: WriterDeps, settings: WriterSettings) -> Self {
-        let shared = Arc::new(Shared {
-            buffer: buffer::Buffer::new(settings.flush_bytes),
+        let shared = Arc::new(WriterState {
+            buffer: buffer::WalBuffer::new(settings.flush_bytes),
             memory: Arc::new(Semaphore::new(settings.memory)),
             answered: watch::Sender::new(0),
             oldest: Mutex::default(),
-            cause: OnceLock::new(),
+            give_up_cause: OnceLock::new(),
             deps,
             settings,
         });
         let (flushed, queue) = mpsc::unbounded_channel();
-        tokio::spawn(flush::run(shared.clone(), flushed));
-        tokio::spawn(commit::run(shared.clone(), queue));
+        tokio::spawn(flush::run_flusher(shared.clone(), flushed));
+        tokio::spawn(commit::run_committer(shared.clone(), queue));
         Self { shared }
     }
 
     /// Accepts an append; its ticket is answered later.
-    pub fn append(&self, append: Append) {
+    pub fn append(&self, append: AppendRequest) {
         self.shared.buffer.append(append);
     }
 
@@ -168,13 +168,13 @@ impl Writer {
     }
 
     /// Returns the stage of the oldest object in flight, and how long it has been in it.
-    pub fn oldest(&self) -> Option<(WriteStage, Duration)> {
+    pub fn oldest_write(&self) -> Option<(WriteStage, Duration)> {
         let oldest = *self.shared.oldest.lock();
         oldest.map(|oldest| (oldest.stage, oldest.since.elapsed()))
     }
 
     /// Returns how long no write has progressed while one is in flight; `None` if none is.
-    pub fn stall(&self) -> Option<Stall> {
+    pub fn current_stall(&self) -> Option<WriteStall> {
         let oldest = (*self.shared.oldest.lock())?;
         let bytes = match oldest.stage {
             WriteStage::Upload => oldest
@@ -182,67 +182,67 @@ impl Writer {
                 .saturating_mul(self.shared.settings.upload_concurrency),
             WriteStage::Commit => 0,
         };
-        Some(Stall {
+        Some(WriteStall {
             stage: oldest.stage,
             waited: oldest.no_progress_since.elapsed(),
-            transfer: time_for(Duration::ZERO, bytes as u64),
+            transfer: timeout_for(Duration::ZERO, bytes as u64),
         })
     }
 
     /// Ends the incarnation because nothing can be written: everything that is not committed is
-    /// answered with `cause`.
+    /// answered with `give_up_cause`.
     pub fn give_up(&self, cause: Error) {
-        let _ = self.shared.cause.set(cause);
-        self.shared.deps.over.cancel();
+        let _ = self.shared.give_up_cause.set(cause);
+        self.shared.deps.session_ended.cancel();
     }
 
     /// Waits until everything appended so far is answered.
     pub async fn drain(&self) {
-        let target = self.shared.buffer.accepted();
+        let target = self.shared.buffer.accepted_count();
         let mut answered = self.shared.answered.subscribe();
         let _ = answered.wait_for(|answered| *answered >= target).await;
     }
 }
 
-impl Shared {
+impl WriterState {
     /// Ends the incarnation: every later append is refused.
     fn close(&self, error: &Error) {
-        self.deps.over.cancel();
+        self.deps.session_ended.cancel();
         let refused = self.buffer.close(error);
-        self.answered(refused);
+        self.add_answered(refused);
     }
 
-    fn oldest_is(&self, oldest: Option<OldestWrite>) {
+    fn set_oldest(&self, oldest: Option<OldestWrite>) {
         *self.oldest.lock() = oldest;
     }
 
     /// Returns the error for appends that were not committed before the incarnation ended.
-    fn life_over(&self) -> Error {
-        self.cause.get().cloned().unwrap_or_else(life_over)
+    fn session_ended_error(&self) -> Error {
+        self.give_up_cause.get().cloned().unwrap_or_else(lease_lost_error)
     }
 
     /// Waits until the outcome of a commit is no longer worth waiting for: the incarnation has
     /// ended, and the store had time to answer. A write that was given up has waited long enough.
-    async fn last_answer(&self) {
-        self.deps.over.cancelled().await;
-        if self.cause.get().is_none() {
-            sleep(LAST_ANSWER).await;
+    async fn wait_commit_abandoned(&self) {
+        self.deps.session_ended.cancelled().await;
+        if self.give_up_cause.get().is_none() {
+            sleep(COMMIT_OUTCOME_GRACE).await;
         }
     }
 
-    fn answered(&self, appends: u64) {
+    fn add_answered(&self, appends: u64) {
         self.answered.send_modify(|answered| *answered += appends);
     }
 }
 
 /// Returns the error for appends that may or may not be committed: an idempotent producer's retry
 /// resolves it.
-fn outcome_unknown(why: &'static str) -> Error {
+fn unknown_outcome_error(why: &'static str) -> Error {
     Error::new(ErrorCode::MetadataUnavailable, why)
 }
 
 /// Returns the error for appends that were not committed before the agent lost its lease.
-fn life_over() -> Error {
+fn lease_lost_error() -> Error {
     Error::new(
         ErrorCode::NotLeader,
         "this agent lost its lease before the commit; refresh the metadata and try again",

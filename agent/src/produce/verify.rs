@@ -8,14 +8,14 @@ use std::collections::HashMap;
 
 use streamhouse_core::PartitionUid;
 use streamhouse_metadata::{
-    BatchMeta, BatchOutcome, CommitOutcome, ObjectCommit, PartitionCommit, PartitionOutcome,
+    BatchMetadata, BatchOutcome, CommitOutcome, ObjectCommit, PartitionCommit, PartitionOutcome,
 };
 
-use super::buffer::OpenObject;
+use super::buffer::OpenWalObject;
 use crate::invariant::Invariant;
 
 /// Producer sequences count from 0 to `i32::MAX` and then wrap to 0.
-const SEQUENCES: i64 = i32::MAX as i64 + 1;
+const SEQUENCE_MODULUS: i64 = i32::MAX as i64 + 1;
 
 /// An outcome that contradicts the log.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,14 +23,14 @@ pub(super) struct BrokenOutcome {
     pub(super) partition: PartitionUid,
     pub(super) invariant: Invariant,
     /// Whether the metadata store lacks commits that it made before.
-    pub(super) went_back: bool,
+    pub(super) lost_commits: bool,
     /// Description for the log.
-    pub(super) what: String,
+    pub(super) description: String,
 }
 
 /// Verifies the outcome of a whole object.
-pub(super) fn verify(
-    object: &OpenObject,
+pub(super) fn verify_outcome(
+    object: &OpenWalObject,
     commit: &ObjectCommit,
     outcome: &CommitOutcome,
 ) -> Result<(), BrokenOutcome> {
@@ -44,8 +44,8 @@ pub(super) fn verify(
         verify_partition(part, published, outcome).map_err(|(invariant, what)| BrokenOutcome {
             partition: part.partition,
             invariant,
-            went_back: went_back(published, outcome),
-            what,
+            lost_commits: has_lost_commits(published, outcome),
+            description: what,
         })?;
     }
     Ok(())
@@ -53,7 +53,7 @@ pub(super) fn verify(
 
 /// Returns whether the outcome assigns offsets a second time, or shows a log that ends before what
 /// was published.
-fn went_back(published: i64, outcome: Option<&PartitionOutcome>) -> bool {
+fn has_lost_commits(published: i64, outcome: Option<&PartitionOutcome>) -> bool {
     let Some(PartitionOutcome::Committed {
         batches,
         high_watermark,
@@ -91,7 +91,7 @@ fn verify_partition(
             }
             BatchOutcome::Appended { .. } => {
                 next += i64::from(batch.records);
-                in_order(batch, &mut sequences)?;
+                check_producer_order(batch, &mut sequences)?;
             }
             BatchOutcome::Duplicate { base_offset } => {
                 let end = base_offset.saturating_add(batch.records.into());
@@ -121,12 +121,15 @@ fn verify_partition(
 }
 
 /// Verifies that the appended batches of a producer follow each other.
-fn in_order(batch: &BatchMeta, next: &mut HashMap<i64, (i16, i64)>) -> Result<(), (Invariant, String)> {
+fn check_producer_order(
+    batch: &BatchMetadata,
+    next: &mut HashMap<i64, (i16, i64)>,
+) -> Result<(), (Invariant, String)> {
     let Some(producer) = batch.producer else {
         return Ok(());
     };
     let first = i64::from(producer.first_sequence);
-    let after = (first + i64::from(batch.records)).rem_euclid(SEQUENCES);
+    let after = (first + i64::from(batch.records)).rem_euclid(SEQUENCE_MODULUS);
     match next.insert(producer.id, (producer.epoch, after)) {
         Some((epoch, expected)) if epoch == producer.epoch && expected != first => {
             let what = format!(
@@ -145,8 +148,8 @@ mod tests {
 
     use super::*;
 
-    fn batch(records: i32, first_sequence: Option<i32>) -> BatchMeta {
-        BatchMeta {
+    fn batch(records: i32, first_sequence: Option<i32>) -> BatchMetadata {
+        BatchMetadata {
             size_bytes: 10,
             records,
             max_timestamp: 0,
@@ -164,7 +167,11 @@ mod tests {
 
     /// Returns the invariant that is violated when these batches, after offset 100, get these
     /// outcomes.
-    fn broken(batches: &[BatchMeta], outcomes: &[BatchOutcome], high_watermark: i64) -> Option<Invariant> {
+    fn broken(
+        batches: &[BatchMetadata],
+        outcomes: &[BatchOutcome],
+        high_watermark: i64,
+    ) -> Option<Invariant> {
         let part = PartitionCommit {
             partition: PartitionUid(1),
             epoch: 1,
@@ -220,10 +227,10 @@ mod tests {
             (&[appended(101)], 106, false),
         ] {
             let outcome = outcome(batches, high_watermark);
-            assert_eq!(went_back(100, Some(&outcome)), expected, "{outcome:?}");
+            assert_eq!(has_lost_commits(100, Some(&outcome)), expected, "{outcome:?}");
         }
-        assert!(!went_back(100, Some(&PartitionOutcome::Fenced)));
-        assert!(!went_back(100, None));
+        assert!(!has_lost_commits(100, Some(&PartitionOutcome::Fenced)));
+        assert!(!has_lost_commits(100, None));
     }
 
     #[test]
@@ -231,8 +238,8 @@ mod tests {
         let one = [batch(5, Some(0))];
         let two = [batch(5, Some(0)), batch(3, Some(9))];
         let duplicate = |base_offset| BatchOutcome::Duplicate { base_offset };
-        type Lie<'a> = (&'a str, &'a [BatchMeta], &'a [BatchOutcome], i64, Invariant);
-        let lies: [Lie<'_>; 10] = [
+        type FalseOutcome<'a> = (&'a str, &'a [BatchMetadata], &'a [BatchOutcome], i64, Invariant);
+        let lies: [FalseOutcome<'_>; 10] = [
             ("no outcome", &one, &[], 100, Invariant::P1),
             (
                 "acknowledged beyond the log",

@@ -4,28 +4,28 @@
 use std::collections::{BTreeMap, HashSet};
 
 use streamhouse_core::Incarnation;
-use streamhouse_metadata::{LogPosition, MetadataStore, PartitionUid, Place, keys};
+use streamhouse_metadata::{LogPosition, MetadataStore, PartitionUid, SpanLocation, keys};
 
-use crate::store::{DELETE_BATCH, ObjectMeta, ObjectStore, Retry};
+use crate::store::{DELETE_BATCH, ObjectMeta, ObjectStore, RetryPolicy};
 
 /// Maximum number of objects per kind that are named in the report.
-const NAMED: usize = 10;
+const MAX_NAMED_OBJECTS: usize = 10;
 /// Spans of a log read at once.
-const SPANS: usize = 1000;
+const SPANS_PER_READ: usize = 1000;
 
 /// Unknown objects of one kind.
 #[derive(Debug, Default)]
-struct Unknown {
+struct UnknownObjects {
     objects: u64,
     bytes: u64,
     named: Vec<String>,
 }
 
-impl Unknown {
+impl UnknownObjects {
     fn add(&mut self, object: &ObjectMeta) {
         self.objects += 1;
         self.bytes += object.size;
-        if self.named.len() < NAMED {
+        if self.named.len() < MAX_NAMED_OBJECTS {
             self.named.push(object.key.clone());
         }
     }
@@ -46,7 +46,7 @@ impl Unknown {
 
 /// Records that the metadata places in a missing object.
 #[derive(Debug)]
-struct Hole {
+struct MissingRange {
     topic: String,
     partition: i32,
     base_offset: i64,
@@ -55,31 +55,34 @@ struct Hole {
 
 /// The differences between the two stores.
 #[derive(Debug)]
-pub(super) struct Survey {
+pub(super) struct RecoverySurvey {
     /// The greatest incarnation that has objects.
     pub(super) incarnation: Incarnation,
     /// The greatest number in the segment folders of each topic name.
     pub(super) names: BTreeMap<String, u64>,
-    wal: Unknown,
-    segments: Unknown,
-    holes: Vec<Hole>,
+    wal: UnknownObjects,
+    segments: UnknownObjects,
+    missing: Vec<MissingRange>,
 }
 
-impl Survey {
+impl RecoverySurvey {
     /// Lists all objects, and reads the places of all partitions' records.
-    pub(super) async fn of(store: &dyn ObjectStore, metadata: &dyn MetadataStore) -> anyhow::Result<Self> {
+    pub(super) async fn collect(
+        store: &dyn ObjectStore,
+        metadata: &dyn MetadataStore,
+    ) -> anyhow::Result<Self> {
         let mut survey = Self {
             incarnation: Incarnation(0),
             names: BTreeMap::new(),
-            wal: Unknown::default(),
-            segments: Unknown::default(),
-            holes: Vec::new(),
+            wal: UnknownObjects::default(),
+            segments: UnknownObjects::default(),
+            missing: Vec::new(),
         };
         let mut there = HashSet::new();
         let mut after: Option<String> = None;
         loop {
             let what = after.as_deref().unwrap_or("the first objects");
-            let retry = Retry::default();
+            let retry = RetryPolicy::default();
             let listed = retry.run("list", what, || store.list("", after.as_deref(), DELETE_BATCH));
             let page = listed.await?;
             survey.add(metadata, &page).await?;
@@ -89,7 +92,7 @@ impl Survey {
             }
             after = page.last().map(|object| object.key.clone());
         }
-        survey.find_holes(metadata, &there).await?;
+        survey.find_missing_ranges(metadata, &there).await?;
         Ok(survey)
     }
 
@@ -118,7 +121,7 @@ impl Survey {
         Ok(())
     }
 
-    async fn find_holes(
+    async fn find_missing_ranges(
         &mut self,
         metadata: &dyn MetadataStore,
         there: &HashSet<String>,
@@ -126,8 +129,8 @@ impl Survey {
         let snapshot = metadata.snapshot(None).await?.unwrap_or_default();
         for topic in &snapshot.topics {
             for (number, partition) in (0..).zip(&topic.partitions) {
-                for (base_offset, end_offset) in holes(metadata, partition.uid, there).await? {
-                    self.holes.push(Hole {
+                for (base_offset, end_offset) in missing_ranges(metadata, partition.uid, there).await? {
+                    self.missing.push(MissingRange {
                         topic: topic.name.clone(),
                         partition: number,
                         base_offset,
@@ -146,10 +149,10 @@ impl Survey {
             self.wal.report("WAL objects", say);
             self.segments.report("segments", say);
         }
-        if !self.holes.is_empty() {
+        if !self.missing.is_empty() {
             say("known to the metadata store, and not in the object store (reading these records fails):");
         }
-        for hole in &self.holes {
+        for hole in &self.missing {
             say(&format!(
                 "  topic {} partition {}: offsets {} to {}",
                 hole.topic,
@@ -162,7 +165,7 @@ impl Survey {
 }
 
 /// Returns the ranges of a partition's log whose objects are missing.
-async fn holes(
+async fn missing_ranges(
     metadata: &dyn MetadataStore,
     uid: PartitionUid,
     there: &HashSet<String>,
@@ -170,15 +173,17 @@ async fn holes(
     let mut holes: Vec<(i64, i64)> = Vec::new();
     let mut from = 0;
     loop {
-        let view = metadata.read_log(uid, LogPosition::Offset(from), SPANS).await?;
+        let view = metadata
+            .read_log(uid, LogPosition::Offset(from), SPANS_PER_READ)
+            .await?;
         for span in &view.spans {
             let is_there = match &span.place {
-                Place::Wal {
+                SpanLocation::Wal {
                     incarnation,
                     sequence,
                     ..
                 } => there.contains(&keys::wal_key(*incarnation, *sequence)),
-                Place::Segment { key, .. } => there.contains(key),
+                SpanLocation::Segment { key, .. } => there.contains(key),
             };
             let base_offset = span.base_offset.max(view.bounds.log_start);
             match holes.last_mut() {
@@ -188,7 +193,7 @@ async fn holes(
             }
         }
         match view.spans.last() {
-            Some(last) if view.spans.len() == SPANS => from = last.end_offset,
+            Some(last) if view.spans.len() == SPANS_PER_READ => from = last.end_offset,
             _ => return Ok(holes),
         }
     }

@@ -12,11 +12,11 @@ const FOOTER_MAGIC: &[u8; 8] = b"\x01TMGESHS";
 /// The format version that this build reads and writes.
 const VERSION: u16 = 1;
 /// Length of the header without the cluster id and the CRC.
-const HEADER_FIXED: usize = 8 + 2 + 2 + 16 + 4 + 8 + 4 + 8;
+const HEADER_FIXED_LEN: usize = 8 + 2 + 2 + 16 + 4 + 8 + 4 + 8;
 /// Maximum length of a cluster id in bytes.
-const MAX_CLUSTER_ID: usize = 1024;
+const MAX_CLUSTER_ID_LEN: usize = 1024;
 /// Length of the footer.
-pub(super) const FOOTER: usize = 8 + 8 + 4 + 4 + 8 + 8 + 8 + 8 + 4 + 4 + 2 + 2 + 4 + 8;
+pub(super) const FOOTER_LEN: usize = 8 + 8 + 4 + 4 + 8 + 8 + 8 + 8 + 4 + 4 + 2 + 2 + 4 + 8;
 
 /// An error in a segment, or in an attempt to write one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -75,7 +75,7 @@ pub enum SegmentError {
 
 /// Identifies the segment: the log it belongs to, its writer and its first offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub struct SegmentIdentity {
     /// The cluster's id.
     pub cluster_id: String,
     /// The topic's id; a topic that is deleted and created again has another one.
@@ -123,9 +123,9 @@ pub(super) fn check_crc(part: impl Into<String>, bytes: &[u8], expected: u32) ->
 }
 
 /// Reads big-endian fields from the front of a slice.
-pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+pub(super) struct FieldReader<'a>(pub(super) &'a [u8]);
 
-impl<'a> Fields<'a> {
+impl<'a> FieldReader<'a> {
     pub(super) fn take(&mut self, length: usize) -> Result<&'a [u8], SegmentError> {
         let (taken, rest) = self
             .0
@@ -166,11 +166,11 @@ impl<'a> Fields<'a> {
 }
 
 /// Writes the header.
-pub(super) fn write_header(identity: &Identity, out: &mut Vec<u8>) -> Result<(), SegmentError> {
+pub(super) fn write_header(identity: &SegmentIdentity, out: &mut Vec<u8>) -> Result<(), SegmentError> {
     let cluster_id = identity.cluster_id.as_bytes();
-    if cluster_id.len() > MAX_CLUSTER_ID {
+    if cluster_id.len() > MAX_CLUSTER_ID_LEN {
         return Err(SegmentError::Inconsistent(format!(
-            "a cluster id has at most {MAX_CLUSTER_ID} bytes"
+            "a cluster id has at most {MAX_CLUSTER_ID_LEN} bytes"
         )));
     }
     let start = out.len();
@@ -192,9 +192,9 @@ pub(super) fn write_header(identity: &Identity, out: &mut Vec<u8>) -> Result<(),
 ///
 /// # Errors
 /// A [`SegmentError`] if the header is truncated, damaged or of another version.
-pub fn parse_header(bytes: &[u8]) -> Result<(Identity, usize), SegmentError> {
-    let mut fields = Fields(bytes);
-    if bytes.len() < HEADER_FIXED {
+pub fn parse_header(bytes: &[u8]) -> Result<(SegmentIdentity, usize), SegmentError> {
+    let mut fields = FieldReader(bytes);
+    if bytes.len() < HEADER_FIXED_LEN {
         return Err(SegmentError::Truncated("it is shorter than a header"));
     }
     if &fields.array::<8>()? != HEADER_MAGIC {
@@ -202,7 +202,7 @@ pub fn parse_header(bytes: &[u8]) -> Result<(Identity, usize), SegmentError> {
     }
     let version = fields.u16()?;
     let id_length = usize::from(fields.u16()?);
-    let length = HEADER_FIXED + id_length + 4;
+    let length = HEADER_FIXED_LEN + id_length + 4;
     let Some((covered, crc)) = bytes.get(..length).and_then(<[u8]>::split_last_chunk::<4>) else {
         return Err(SegmentError::Truncated("it is shorter than its header"));
     };
@@ -216,7 +216,7 @@ pub fn parse_header(bytes: &[u8]) -> Result<(Identity, usize), SegmentError> {
     let cluster_id = String::from_utf8(fields.take(id_length)?.to_vec())
         .map_err(|_| SegmentError::Inconsistent("the cluster id is not UTF-8".to_owned()))?;
     Ok((
-        Identity {
+        SegmentIdentity {
             cluster_id,
             topic_id,
             partition,
@@ -230,7 +230,7 @@ pub fn parse_header(bytes: &[u8]) -> Result<(Identity, usize), SegmentError> {
 
 /// The footer of a segment: the positions of its parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Footer {
+pub struct SegmentFooter {
     /// Where the first block begins.
     pub data_position: u64,
     /// Where the index begins.
@@ -253,15 +253,15 @@ pub struct Footer {
     pub index_crc: u32,
 }
 
-impl Footer {
+impl SegmentFooter {
     /// Returns the byte range of the blocks.
-    pub fn data(&self) -> Range<u64> {
+    pub fn data_range(&self) -> Range<u64> {
         self.data_position..self.index_position
     }
 
     /// Returns the length of the index in bytes.
     pub fn index_len(&self) -> u64 {
-        u64::from(self.blocks) * super::index::ENTRY as u64
+        u64::from(self.blocks) * super::index::ENTRY_LEN as u64
     }
 
     pub(super) fn write(&self, out: &mut Vec<u8>) {
@@ -289,17 +289,17 @@ impl Footer {
     /// A [`SegmentError`] if the footer is truncated, damaged, of another version, or inconsistent
     /// with `size`.
     pub fn parse(suffix: &[u8], size: u64) -> Result<Self, SegmentError> {
-        let Some((_, footer)) = suffix.split_last_chunk::<FOOTER>() else {
+        let Some((_, footer)) = suffix.split_last_chunk::<FOOTER_LEN>() else {
             return Err(SegmentError::Truncated("it is shorter than a footer"));
         };
-        let (covered, end) = footer.split_at(FOOTER - 12);
-        let mut end = Fields(end);
+        let (covered, end) = footer.split_at(FOOTER_LEN - 12);
+        let mut end = FieldReader(end);
         let crc = end.u32()?;
         if &end.array::<8>()? != FOOTER_MAGIC {
             return Err(SegmentError::Magic("footer"));
         }
         check_crc("footer", covered, crc)?;
-        let mut fields = Fields(covered);
+        let mut fields = FieldReader(covered);
         let footer = Self {
             data_position: fields.u64()?,
             index_position: fields.u64()?,
@@ -324,7 +324,7 @@ impl Footer {
         let end = self
             .index_position
             .checked_add(self.index_len())
-            .and_then(|end| end.checked_add(FOOTER as u64));
+            .and_then(|end| end.checked_add(FOOTER_LEN as u64));
         if end != Some(size) {
             return Err(SegmentError::Inconsistent(format!(
                 "the footer does not match an object of {size} bytes"

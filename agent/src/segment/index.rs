@@ -5,16 +5,16 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::format::{FOOTER, Footer, SegmentError, check_crc};
+use super::format::{FOOTER_LEN, SegmentError, SegmentFooter, check_crc};
 
 /// Length of an entry.
-pub(super) const ENTRY: usize = 8 + 8 + 8 + 4 + 4;
+pub(super) const ENTRY_LEN: usize = 8 + 8 + 8 + 4 + 4;
 /// Length of the suffix that contains index and footer of all but the largest segments.
-pub const SUFFIX: u64 = 128 * 1024;
+pub const SUFFIX_LEN: u64 = 128 * 1024;
 
 /// One block of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Block {
+pub struct SegmentBlock {
     /// The first offset.
     pub base_offset: i64,
     /// Its position in the object.
@@ -27,7 +27,7 @@ pub struct Block {
     pub crc: u32,
 }
 
-impl Block {
+impl SegmentBlock {
     /// Returns the byte range in the object.
     pub fn range(&self) -> Range<u64> {
         self.position..self.position.saturating_add(self.length.into())
@@ -49,7 +49,7 @@ impl Block {
         out.extend_from_slice(&self.crc.to_be_bytes());
     }
 
-    fn parse(entry: &[u8; ENTRY]) -> Self {
+    fn parse(entry: &[u8; ENTRY_LEN]) -> Self {
         let [a, b, c, d, e, f, g, h, rest @ ..] = *entry;
         let base_offset = i64::from_be_bytes([a, b, c, d, e, f, g, h]);
         let [a, b, c, d, e, f, g, h, rest @ ..] = rest;
@@ -69,27 +69,27 @@ impl Block {
 
 /// The validated index of a segment.
 #[derive(Debug, Clone)]
-pub struct Index {
-    footer: Footer,
+pub struct SegmentIndex {
+    footer: SegmentFooter,
     entries: Bytes,
 }
 
-impl Index {
-    /// Parses index and footer from the last bytes of a segment of `size` bytes, usually [`SUFFIX`]
+impl SegmentIndex {
+    /// Parses index and footer from the last bytes of a segment of `size` bytes, usually [`SUFFIX_LEN`]
     /// of them.
     ///
     /// # Errors
     /// [`SegmentError::SuffixTooShort`] if more bytes are needed, another [`SegmentError`] if index
     /// or footer are damaged.
     pub fn parse(suffix: &Bytes, size: u64) -> Result<Self, SegmentError> {
-        let footer = Footer::parse(suffix, size)?;
-        let needed = footer.index_len() + FOOTER as u64;
+        let footer = SegmentFooter::parse(suffix, size)?;
+        let needed = footer.index_len() + FOOTER_LEN as u64;
         let start = (suffix.len() as u64)
             .checked_sub(needed)
             .ok_or(SegmentError::SuffixTooShort { needed })?;
         let start = usize::try_from(start).map_err(|_| SegmentError::Truncated("the index"))?;
         let index = Self {
-            entries: suffix.slice(start..suffix.len() - FOOTER),
+            entries: suffix.slice(start..suffix.len() - FOOTER_LEN),
             footer,
         };
         check_crc("index", &index.entries, index.footer.index_crc)?;
@@ -128,17 +128,21 @@ impl Index {
     }
 
     /// Returns the footer.
-    pub fn footer(&self) -> &Footer {
+    pub fn footer(&self) -> &SegmentFooter {
         &self.footer
     }
 
     /// Iterates over all blocks in order.
-    pub fn blocks(&self) -> impl Iterator<Item = Block> + '_ {
-        self.entries.as_chunks::<ENTRY>().0.iter().map(Block::parse)
+    pub fn blocks(&self) -> impl Iterator<Item = SegmentBlock> + '_ {
+        self.entries
+            .as_chunks::<ENTRY_LEN>()
+            .0
+            .iter()
+            .map(SegmentBlock::parse)
     }
 
-    fn entries(&self) -> &[[u8; ENTRY]] {
-        self.entries.as_chunks::<ENTRY>().0
+    fn entries(&self) -> &[[u8; ENTRY_LEN]] {
+        self.entries.as_chunks::<ENTRY_LEN>().0
     }
 
     /// Returns the number of the block that contains `offset`; `None` outside the segment.
@@ -147,7 +151,7 @@ impl Index {
             return None;
         }
         self.entries()
-            .partition_point(|entry| Block::parse(entry).base_offset <= offset)
+            .partition_point(|entry| SegmentBlock::parse(entry).base_offset <= offset)
             .checked_sub(1)
     }
 
@@ -156,12 +160,12 @@ impl Index {
     pub fn locate_timestamp(&self, timestamp: i64) -> Option<usize> {
         let number = self
             .entries()
-            .partition_point(|entry| Block::parse(entry).max_timestamp < timestamp);
+            .partition_point(|entry| SegmentBlock::parse(entry).max_timestamp < timestamp);
         (number < self.entries().len()).then_some(number)
     }
 
     /// Returns the block of this number.
-    pub fn block(&self, number: usize) -> Option<Block> {
-        self.entries().get(number).map(Block::parse)
+    pub fn block(&self, number: usize) -> Option<SegmentBlock> {
+        self.entries().get(number).map(SegmentBlock::parse)
     }
 }

@@ -5,7 +5,7 @@
 //! | header: identity, CRC | block | block | ... | index: one entry per block | footer: positions |
 //! ```
 //!
-//! A block is a run of whole, stamped batches of about [`BLOCK`] bytes (or one larger batch). Its
+//! A block is a run of whole, stamped batches of about [`BLOCK_SIZE`] bytes (or one larger batch). Its
 //! index entry holds its first offset, position, length, greatest timestamp so far and CRC32C.
 //! Every byte of the object is covered by the CRC32C of its part, so that damage is detected,
 //! located, and never served. All numbers are big-endian.
@@ -16,13 +16,13 @@ pub mod reader;
 mod verify;
 mod writer;
 
-pub use format::{Identity, SegmentError, SegmentSummary};
-pub use index::Index;
-pub use verify::verify;
+pub use format::{SegmentError, SegmentIdentity, SegmentSummary};
+pub use index::SegmentIndex;
+pub use verify::verify_segment;
 pub use writer::SegmentWriter;
 
 /// Size from which on a block is closed.
-pub const BLOCK: usize = 64 * 1024;
+pub const BLOCK_SIZE: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests;

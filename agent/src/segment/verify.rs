@@ -1,11 +1,11 @@
 //! Validates a whole segment, before an object of an earlier attempt is adopted.
 
 use bytes::Bytes;
-use streamhouse_core::batch::{Batches, verify_crc};
+use streamhouse_core::batch::{BatchIter, verify_crc};
 
 use super::{
-    format::{Identity, SegmentError, SegmentSummary, check_crc, parse_header},
-    index::Index,
+    format::{SegmentError, SegmentIdentity, SegmentSummary, check_crc, parse_header},
+    index::SegmentIndex,
 };
 
 /// Checks that `object` is a complete, undamaged segment of this identity: every CRC, every batch,
@@ -14,11 +14,11 @@ use super::{
 ///
 /// # Errors
 /// A [`SegmentError`] for the first mismatch.
-pub fn verify(object: &Bytes, identity: &Identity) -> Result<SegmentSummary, SegmentError> {
+pub fn verify_segment(object: &Bytes, identity: &SegmentIdentity) -> Result<SegmentSummary, SegmentError> {
     let size = object.len() as u64;
     let (found, header) = parse_header(object)?;
     check_identity(&found, identity)?;
-    let index = Index::parse(object, size)?;
+    let index = SegmentIndex::parse(object, size)?;
     let footer = index.footer();
     if footer.data_position != header as u64 || footer.base_offset != identity.base_offset {
         return Err(SegmentError::Inconsistent(
@@ -42,7 +42,7 @@ pub fn verify(object: &Bytes, identity: &Identity) -> Result<SegmentSummary, Seg
             });
         }
         let mut position = block.position;
-        for batch in Batches::new(bytes) {
+        for batch in BatchIter::new(bytes) {
             let damaged = |problem: String| SegmentError::Batch { position, problem };
             let (header, batch) = batch.map_err(|error| damaged(error.to_string()))?;
             verify_crc(batch).map_err(|error| damaged(error.to_string()))?;
@@ -77,7 +77,7 @@ pub fn verify(object: &Bytes, identity: &Identity) -> Result<SegmentSummary, Seg
     })
 }
 
-fn check_identity(found: &Identity, expected: &Identity) -> Result<(), SegmentError> {
+fn check_identity(found: &SegmentIdentity, expected: &SegmentIdentity) -> Result<(), SegmentError> {
     let other = |what: &str| Err(SegmentError::Identity(what.to_owned()));
     if found.cluster_id != expected.cluster_id {
         return other("cluster");

@@ -4,21 +4,23 @@ use bytes::Bytes;
 use streamhouse_core::batch::BatchHeader;
 
 use super::{
-    BLOCK,
-    format::{FOOTER, Footer, Identity, SegmentError, SegmentSummary, crc32c, write_header},
-    index::{Block, ENTRY},
+    BLOCK_SIZE,
+    format::{
+        FOOTER_LEN, SegmentError, SegmentFooter, SegmentIdentity, SegmentSummary, crc32c, write_header,
+    },
+    index::{ENTRY_LEN, SegmentBlock},
 };
 
 /// Growth of the buffer: doubling would briefly need twice the memory of the segment.
-const GROWTH: usize = 8 << 20;
+const BUFFER_GROWTH: usize = 8 << 20;
 
 /// A segment under construction; uses about as much memory as the segment.
 #[derive(Debug)]
 pub struct SegmentWriter {
-    identity: Identity,
+    identity: SegmentIdentity,
     out: Vec<u8>,
     data_position: usize,
-    blocks: Vec<Block>,
+    blocks: Vec<SegmentBlock>,
     block_start: usize,
     block_offset: i64,
     next_offset: i64,
@@ -29,7 +31,7 @@ pub struct SegmentWriter {
 
 impl SegmentWriter {
     /// Creates an empty segment.
-    pub fn new(identity: &Identity) -> Self {
+    pub fn new(identity: &SegmentIdentity) -> Self {
         Self {
             identity: identity.clone(),
             out: Vec::new(),
@@ -61,11 +63,11 @@ impl SegmentWriter {
             self.data_position = self.out.len();
             self.block_start = self.out.len();
         }
-        if self.out.len() - self.block_start >= BLOCK {
+        if self.out.len() - self.block_start >= BLOCK_SIZE {
             self.close_block()?;
         }
         if self.out.capacity() - self.out.len() < batch.len() {
-            self.out.reserve_exact(batch.len().max(GROWTH));
+            self.out.reserve_exact(batch.len().max(BUFFER_GROWTH));
         }
         self.out.extend_from_slice(batch);
         self.batches = self.batches.checked_add(1).ok_or_else(too_large)?;
@@ -77,7 +79,7 @@ impl SegmentWriter {
 
     fn close_block(&mut self) -> Result<(), SegmentError> {
         let bytes = &self.out[self.block_start..];
-        self.blocks.push(Block {
+        self.blocks.push(SegmentBlock {
             base_offset: self.block_offset,
             position: self.block_start as u64,
             max_timestamp: self.max_timestamp,
@@ -114,11 +116,11 @@ impl SegmentWriter {
         }
         self.close_block()?;
         let index_position = self.out.len();
-        self.out.reserve_exact(self.blocks.len() * ENTRY + FOOTER);
+        self.out.reserve_exact(self.blocks.len() * ENTRY_LEN + FOOTER_LEN);
         for block in &self.blocks {
             block.write(&mut self.out);
         }
-        let footer = Footer {
+        let footer = SegmentFooter {
             data_position: self.data_position as u64,
             index_position: index_position as u64,
             blocks: u32::try_from(self.blocks.len()).map_err(|_| too_large())?,

@@ -6,34 +6,40 @@ use std::sync::Arc;
 use streamhouse_core::protocol::v1::{self, admin_service_server::AdminService};
 use tonic::{Request, Response, Status};
 
-use super::data::agents;
-use crate::{node::Node, topics};
+use super::data::describe_agents;
+use crate::{node::AgentNode, topics};
 
 /// The result of every admin call.
-type Answer<T> = Result<Response<T>, Status>;
+type AdminResult<T> = Result<Response<T>, Status>;
 
 /// Serves operators and tools.
 #[derive(Debug, Clone)]
-pub struct Admin {
-    node: Arc<Node>,
+pub struct AgentAdminService {
+    node: Arc<AgentNode>,
 }
 
-impl Admin {
+impl AgentAdminService {
     /// Creates the service of this agent.
-    pub fn new(node: Arc<Node>) -> Self {
+    pub fn new(node: Arc<AgentNode>) -> Self {
         Self { node }
     }
 }
 
 #[tonic::async_trait]
-impl AdminService for Admin {
-    async fn create_topic(&self, request: Request<v1::CreateTopicRequest>) -> Answer<v1::TopicDescription> {
+impl AdminService for AgentAdminService {
+    async fn create_topic(
+        &self,
+        request: Request<v1::CreateTopicRequest>,
+    ) -> AdminResult<v1::TopicDescription> {
         Ok(Response::new(
             topics::create(&self.node, request.into_inner()).await?,
         ))
     }
 
-    async fn list_topics(&self, request: Request<v1::ListTopicsRequest>) -> Answer<v1::ListTopicsResponse> {
+    async fn list_topics(
+        &self,
+        request: Request<v1::ListTopicsRequest>,
+    ) -> AdminResult<v1::ListTopicsResponse> {
         Ok(Response::new(
             topics::list(&self.node, request.into_inner().include_internal).await?,
         ))
@@ -42,13 +48,16 @@ impl AdminService for Admin {
     async fn describe_topic(
         &self,
         request: Request<v1::DescribeTopicRequest>,
-    ) -> Answer<v1::TopicDescription> {
+    ) -> AdminResult<v1::TopicDescription> {
         Ok(Response::new(
             topics::describe(&self.node, &request.into_inner().name).await?,
         ))
     }
 
-    async fn alter_topic(&self, request: Request<v1::AlterTopicRequest>) -> Answer<v1::TopicDescription> {
+    async fn alter_topic(
+        &self,
+        request: Request<v1::AlterTopicRequest>,
+    ) -> AdminResult<v1::TopicDescription> {
         Ok(Response::new(
             topics::alter(&self.node, request.into_inner()).await?,
         ))
@@ -57,7 +66,7 @@ impl AdminService for Admin {
     async fn delete_topic(
         &self,
         request: Request<v1::DeleteTopicRequest>,
-    ) -> Answer<v1::DeleteTopicResponse> {
+    ) -> AdminResult<v1::DeleteTopicResponse> {
         topics::delete(&self.node, &request.into_inner().name).await?;
         Ok(Response::new(v1::DeleteTopicResponse {}))
     }
@@ -65,7 +74,7 @@ impl AdminService for Admin {
     async fn delete_records(
         &self,
         request: Request<v1::DeleteRecordsRequest>,
-    ) -> Answer<v1::DeleteRecordsResponse> {
+    ) -> AdminResult<v1::DeleteRecordsResponse> {
         let log_start_offset = topics::delete_records(&self.node, request.into_inner()).await?;
         Ok(Response::new(v1::DeleteRecordsResponse { log_start_offset }))
     }
@@ -73,8 +82,8 @@ impl AdminService for Admin {
     async fn describe_cluster(
         &self,
         _: Request<v1::DescribeClusterRequest>,
-    ) -> Answer<v1::DescribeClusterResponse> {
-        let view = topics::reached(&self.node).await?;
+    ) -> AdminResult<v1::DescribeClusterResponse> {
+        let view = topics::require_view(&self.node).await?;
         let counted = view.topics().filter(|topic| !topic.record.internal);
         let (topics, partitions) = counted.fold((0, 0), |(topics, partitions), topic| {
             (
@@ -84,18 +93,18 @@ impl AdminService for Admin {
         });
         Ok(Response::new(v1::DescribeClusterResponse {
             cluster_id: view.cluster_id.clone(),
-            agents: agents(&view),
+            agents: describe_agents(&view),
             topics,
             partitions,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            metadata_store: place_of(self.node.settings.metadata_url.expose()),
+            metadata_store: redact_url(self.node.settings.metadata_url.expose()),
             object_store: self.node.store.describe(),
         }))
     }
 }
 
 /// Returns a store's URL without what may be secret: user, password and options.
-fn place_of(url: &str) -> String {
+fn redact_url(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
     match url.split_once("://") {
         Some((kind, rest)) => {
@@ -113,10 +122,10 @@ mod tests {
     #[test]
     fn the_place_of_a_store_holds_no_secret() {
         let url = "postgres://streamhouse:hush@db:5432/streamhouse_metadata?sslmode=require&password=hush";
-        assert_eq!(place_of(url), "postgres://db:5432/streamhouse_metadata");
-        assert_eq!(place_of("postgres://u:a@b@db/x"), "postgres://db/x");
+        assert_eq!(redact_url(url), "postgres://db:5432/streamhouse_metadata");
+        assert_eq!(redact_url("postgres://u:a@b@db/x"), "postgres://db/x");
         assert_eq!(
-            place_of("sqlite:/var/lib/metadata.db"),
+            redact_url("sqlite:/var/lib/metadata.db"),
             "sqlite:/var/lib/metadata.db"
         );
     }

@@ -24,30 +24,30 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-use super::plain;
+use super::plain_text;
 
 /// Back-off after the operating system refused to accept a connection (out of file descriptors).
-const AFTER_FAILURE: Duration = Duration::from_millis(50);
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 /// Maximum number of concurrent handshakes: each costs a signature.
-const HANDSHAKES: usize = 64;
+const MAX_CONCURRENT_HANDSHAKES: usize = 64;
 
 /// Policy of the connections of a port.
-pub struct Rules {
+pub struct ConnectionPolicy {
     /// Maximum number of connections.
     pub limit: usize,
     /// Gauge of open connections.
-    pub open: IntGauge,
+    pub open_connections: IntGauge,
     /// TLS of the port; plain text if `None`.
-    pub security: Option<Security>,
+    pub security: Option<ConnectionSecurity>,
     /// Number of bytes with which every client of this protocol begins.
-    pub preface: usize,
+    pub preface_bytes: usize,
     /// How long a client may take for the handshake, and then for its preface.
-    pub patience: Duration,
+    pub handshake_timeout: Duration,
 }
 
 /// TLS of the connections of a port.
 #[derive(Clone)]
-pub struct Security {
+pub struct ConnectionSecurity {
     /// Performs the handshakes.
     pub acceptor: TlsAcceptor,
     /// Counts failed handshakes.
@@ -56,38 +56,41 @@ pub struct Security {
 
 /// Accepts connections under this policy. TLS connections are returned in the order in which their
 /// handshakes complete.
-pub fn accept(listener: TcpListener, rules: Rules) -> impl Stream<Item = io::Result<Connection>> {
-    let port = Port {
+pub fn accept(
+    listener: TcpListener,
+    rules: ConnectionPolicy,
+) -> impl Stream<Item = io::Result<ClientConnection>> {
+    let port = ConnectionAcceptor {
         listener,
         permits: Arc::new(Semaphore::new(rules.limit)),
         rules,
         handshakes: JoinSet::new(),
     };
     stream::unfold(port, |mut port| async move {
-        let connection = port.next().await?;
+        let connection = port.accept_next().await?;
         Some((Ok(connection), port))
     })
 }
 
-struct Port {
+struct ConnectionAcceptor {
     listener: TcpListener,
     permits: Arc<Semaphore>,
-    rules: Rules,
+    rules: ConnectionPolicy,
     /// Handshakes in progress; they end with the port.
-    handshakes: JoinSet<Option<(Transport, Place)>>,
+    handshakes: JoinSet<Option<(ConnectionTransport, ConnectionSlot)>>,
 }
 
-impl Port {
-    async fn next(&mut self) -> Option<Connection> {
-        let (stream, place) = self.next_transport().await?;
-        Some(Connection {
+impl ConnectionAcceptor {
+    async fn accept_next(&mut self) -> Option<ClientConnection> {
+        let (stream, place) = self.accept_transport().await?;
+        Some(ClientConnection {
             stream,
-            beginning: Beginning::of(self.rules.preface, self.rules.patience),
+            preface: PrefaceDeadline::from_policy(self.rules.preface_bytes, self.rules.handshake_timeout),
             _place: place,
         })
     }
 
-    async fn next_transport(&mut self) -> Option<(Transport, Place)> {
+    async fn accept_transport(&mut self) -> Option<(ConnectionTransport, ConnectionSlot)> {
         loop {
             tokio::select! {
                 Some(done) = self.handshakes.join_next() => {
@@ -95,13 +98,13 @@ impl Port {
                         return Some(secured);
                     }
                 }
-                admitted = admit(&self.listener, &self.permits), if self.handshakes.len() < HANDSHAKES => {
+                admitted = accept_with_permit(&self.listener, &self.permits), if self.handshakes.len() < MAX_CONCURRENT_HANDSHAKES => {
                     let (stream, permit) = admitted?;
-                    let place = Place::new(permit, self.rules.open.clone());
+                    let place = ConnectionSlot::new(permit, self.rules.open_connections.clone());
                     match self.rules.security.clone() {
-                        None => return Some((Transport::Plain(stream), place)),
+                        None => return Some((ConnectionTransport::Plain(stream), place)),
                         Some(security) => {
-                            self.handshakes.spawn(handshake(stream, place, security, self.rules.patience));
+                            self.handshakes.spawn(run_handshake(stream, place, security, self.rules.handshake_timeout));
                         }
                     }
                 }
@@ -110,7 +113,7 @@ impl Port {
     }
 }
 
-async fn admit(
+async fn accept_with_permit(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
 ) -> Option<(TcpStream, OwnedSemaphorePermit)> {
@@ -130,31 +133,31 @@ async fn accept_one(listener: &TcpListener) -> TcpStream {
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection; retrying");
-                sleep(AFTER_FAILURE).await;
+                sleep(ACCEPT_BACKOFF).await;
             }
         }
     }
 }
 
-async fn handshake(
+async fn run_handshake(
     mut stream: TcpStream,
-    place: Place,
-    security: Security,
+    place: ConnectionSlot,
+    security: ConnectionSecurity,
     patience: Duration,
-) -> Option<(Transport, Place)> {
+) -> Option<(ConnectionTransport, ConnectionSlot)> {
     let secured = async {
         if stream.peek(&mut [0]).await? == 0 {
             // A port probe connects and closes at once.
             return Ok(None);
         }
-        if plain::refused(&mut stream).await? {
+        if plain_text::refuse_plain_text(&mut stream).await? {
             return Err(io::Error::other("the client does not speak TLS"));
         }
         security.acceptor.accept(stream).await.map(Some)
     };
     let problem = match timeout(patience, secured).await {
         Ok(Ok(None)) => return None,
-        Ok(Ok(Some(stream))) => return Some((Transport::Secure(Box::new(stream)), place)),
+        Ok(Ok(Some(stream))) => return Some((ConnectionTransport::Secure(Box::new(stream)), place)),
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("the handshake took longer than {patience:?}"),
     };
@@ -167,12 +170,12 @@ async fn handshake(
 
 /// One of the port's connection slots, released when dropped.
 #[derive(Debug)]
-struct Place {
+struct ConnectionSlot {
     _permit: OwnedSemaphorePermit,
     open: IntGauge,
 }
 
-impl Place {
+impl ConnectionSlot {
     fn new(permit: OwnedSemaphorePermit, open: IntGauge) -> Self {
         open.inc();
         Self {
@@ -182,27 +185,27 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.open.dec();
     }
 }
 
 #[derive(Debug)]
-enum Transport {
+enum ConnectionTransport {
     Plain(TcpStream),
     Secure(Box<TlsStream<TcpStream>>),
 }
 
 /// The first bytes of a connection, which must arrive by the deadline.
 #[derive(Debug)]
-struct Beginning {
+struct PrefaceDeadline {
     missing: usize,
     deadline: Pin<Box<Sleep>>,
 }
 
-impl Beginning {
-    fn of(preface: usize, patience: Duration) -> Option<Self> {
+impl PrefaceDeadline {
+    fn from_policy(preface: usize, patience: Duration) -> Option<Self> {
         (preface > 0).then(|| Self {
             missing: preface,
             deadline: Box::pin(sleep(patience)),
@@ -212,21 +215,21 @@ impl Beginning {
 
 /// An open connection; releases its slot when dropped.
 #[derive(Debug)]
-pub struct Connection {
-    stream: Transport,
+pub struct ClientConnection {
+    stream: ConnectionTransport,
     /// `None` once the preface has arrived.
-    beginning: Option<Beginning>,
-    _place: Place,
+    preface: Option<PrefaceDeadline>,
+    _place: ConnectionSlot,
 }
 
-impl Connection {
+impl ClientConnection {
     /// Counts bytes of the preface. Fails when the preface is not complete by the deadline.
-    fn begin(&mut self, read: Option<usize>, cx: &mut Context<'_>) -> io::Result<()> {
-        let Some(beginning) = &mut self.beginning else {
+    fn track_preface(&mut self, read: Option<usize>, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(beginning) = &mut self.preface else {
             return Ok(());
         };
         match read {
-            Some(bytes) if bytes >= beginning.missing => self.beginning = None,
+            Some(bytes) if bytes >= beginning.missing => self.preface = None,
             Some(bytes) => beginning.missing -= bytes,
             None if beginning.deadline.as_mut().poll(cx).is_ready() => {
                 return Err(io::ErrorKind::TimedOut.into());
@@ -237,44 +240,44 @@ impl Connection {
     }
 }
 
-impl Connected for Connection {
+impl Connected for ClientConnection {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
         match &self.stream {
-            Transport::Plain(stream) => stream.connect_info(),
-            Transport::Secure(stream) => stream.get_ref().0.connect_info(),
+            ConnectionTransport::Plain(stream) => stream.connect_info(),
+            ConnectionTransport::Secure(stream) => stream.get_ref().0.connect_info(),
         }
     }
 }
 
 /// Calls the same method on either kind of stream.
-macro_rules! delegate {
+macro_rules! delegate_to_transport {
     ($self:ident.$method:ident($($argument:expr),*)) => {
         match &mut $self.stream {
-            Transport::Plain(stream) => Pin::new(stream).$method($($argument),*),
-            Transport::Secure(stream) => Pin::new(stream).$method($($argument),*),
+            ConnectionTransport::Plain(stream) => Pin::new(stream).$method($($argument),*),
+            ConnectionTransport::Secure(stream) => Pin::new(stream).$method($($argument),*),
         }
     };
 }
 
-impl AsyncRead for Connection {
+impl AsyncRead for ClientConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let polled = delegate!(self.poll_read(cx, buf));
+        let polled = delegate_to_transport!(self.poll_read(cx, buf));
         let read = polled.is_ready().then(|| buf.filled().len() - before);
-        self.begin(read, cx)?;
+        self.track_preface(read, cx)?;
         polled
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for ClientConnection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        delegate!(self.poll_write(cx, buf))
+        delegate_to_transport!(self.poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -282,21 +285,21 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        delegate!(self.poll_write_vectored(cx, bufs))
+        delegate_to_transport!(self.poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
         match &self.stream {
-            Transport::Plain(stream) => stream.is_write_vectored(),
-            Transport::Secure(stream) => stream.is_write_vectored(),
+            ConnectionTransport::Plain(stream) => stream.is_write_vectored(),
+            ConnectionTransport::Secure(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate!(self.poll_flush(cx))
+        delegate_to_transport!(self.poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate!(self.poll_shutdown(cx))
+        delegate_to_transport!(self.poll_shutdown(cx))
     }
 }

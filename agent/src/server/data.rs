@@ -15,41 +15,45 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{directory::View, fetch, node::Node, produce::handler};
+use crate::{directory::ClusterView, fetch, node::AgentNode, produce::handler};
 
 /// Maximum number of requests of one produce stream that wait for their response.
-const STREAM_IN_FLIGHT: usize = 64;
+const MAX_IN_FLIGHT_REQUESTS: usize = 64;
 /// How long a client may leave responses unread before its produce stream ends.
-const UNREAD: Duration = Duration::from_secs(60);
+const RESPONSE_SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Serves producers and consumers.
 #[derive(Debug, Clone)]
-pub struct Data {
-    node: Arc<Node>,
+pub struct AgentDataService {
+    node: Arc<AgentNode>,
 }
 
-impl Data {
+impl AgentDataService {
     /// Creates the service of this agent.
-    pub fn new(node: Arc<Node>) -> Self {
+    pub fn new(node: Arc<AgentNode>) -> Self {
         Self { node }
     }
 }
 
 #[tonic::async_trait]
-impl DataService for Data {
+impl DataService for AgentDataService {
     type ProduceStream = Pin<Box<dyn Stream<Item = Result<v1::ProduceResponse, Status>> + Send>>;
 
     async fn produce(
         &self,
         request: Request<Streaming<v1::ProduceRequest>>,
     ) -> Result<Response<Self::ProduceStream>, Status> {
-        let (answers, receiver) = mpsc::channel(STREAM_IN_FLIGHT);
-        tokio::spawn(serve_stream(self.node.clone(), request.into_inner(), answers));
+        let (answers, receiver) = mpsc::channel(MAX_IN_FLIGHT_REQUESTS);
+        tokio::spawn(serve_produce_stream(
+            self.node.clone(),
+            request.into_inner(),
+            answers,
+        ));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
-        let _timer = self.node.metrics.request("Fetch");
+        let _timer = self.node.metrics.start_request("Fetch");
         let (answer, memory) = fetch::fetch(&self.node, request.into_inner()).await?;
         let mut response = Response::new(answer);
         if let Some(memory) = memory {
@@ -62,7 +66,7 @@ impl DataService for Data {
         &self,
         request: Request<v1::MetadataRequest>,
     ) -> Result<Response<v1::MetadataResponse>, Status> {
-        let _timer = self.node.metrics.request("Metadata");
+        let _timer = self.node.metrics.start_request("Metadata");
         let wanted = request.into_inner().topics;
         let mut view = self.node.directory.view();
         if view.version == 0 || wanted.iter().any(|name| view.topic(name).is_none()) {
@@ -75,14 +79,14 @@ impl DataService for Data {
             );
             return Err(error.with_retry_after_ms(500).into());
         }
-        Ok(Response::new(describe(&view, &wanted)))
+        Ok(Response::new(describe_topics(&view, &wanted)))
     }
 
     async fn init_producer_id(
         &self,
         _: Request<v1::InitProducerIdRequest>,
     ) -> Result<Response<v1::InitProducerIdResponse>, Status> {
-        let _timer = self.node.metrics.request("InitProducerId");
+        let _timer = self.node.metrics.start_request("InitProducerId");
         let producer_id = self
             .node
             .metadata
@@ -99,11 +103,12 @@ impl DataService for Data {
         &self,
         request: Request<v1::ListOffsetsRequest>,
     ) -> Result<Response<v1::ListOffsetsResponse>, Status> {
-        let _timer = self.node.metrics.request("ListOffsets");
+        let _timer = self.node.metrics.start_request("ListOffsets");
         let queries = request.into_inner().partitions;
         let mut view = self.node.directory.view();
         let known = |query: &v1::PartitionOffsetQuery| {
-            view.find(&query.topic, &query.topic_id, query.partition).is_ok()
+            view.find_partition(&query.topic, &query.topic_id, query.partition)
+                .is_ok()
         };
         if !queries.iter().all(known) {
             // One refresh for all partitions.
@@ -111,14 +116,14 @@ impl DataService for Data {
         }
         let mut partitions = Vec::with_capacity(queries.len());
         for query in queries {
-            partitions.push(self.offset(&view, query).await);
+            partitions.push(self.list_offset(&view, query).await);
         }
         Ok(Response::new(v1::ListOffsetsResponse { partitions }))
     }
 }
 
-impl Data {
-    async fn offset(&self, view: &View, query: v1::PartitionOffsetQuery) -> v1::PartitionOffset {
+impl AgentDataService {
+    async fn list_offset(&self, view: &ClusterView, query: v1::PartitionOffsetQuery) -> v1::PartitionOffset {
         let mut answer = v1::PartitionOffset {
             topic: query.topic,
             partition: query.partition,
@@ -144,13 +149,13 @@ impl Data {
 
     async fn find_offset(
         &self,
-        view: &View,
+        view: &ClusterView,
         topic: &str,
         topic_id: &str,
         index: i32,
         position: Option<Position>,
     ) -> Result<(i64, i64), Error> {
-        let uid = view.find(topic, topic_id, index)?.uid;
+        let uid = view.find_partition(topic, topic_id, index)?.uid;
         if let Some(Position::TimestampMs(timestamp)) = position {
             return fetch::cold::find_timestamp(&self.node, uid, timestamp).await;
         }
@@ -176,8 +181,8 @@ impl Data {
 
 /// Serves one produce stream: requests are accepted in the order sent, several are in flight at
 /// once, and responses leave in that order.
-async fn serve_stream(
-    node: Arc<Node>,
+async fn serve_produce_stream(
+    node: Arc<AgentNode>,
     mut requests: Streaming<v1::ProduceRequest>,
     answers: mpsc::Sender<Result<v1::ProduceResponse, Status>>,
 ) {
@@ -189,13 +194,13 @@ async fn serve_stream(
             biased;
             Some(answer) = waiting.next(), if !waiting.is_empty() => {
                 // The client has disconnected or does not read: what was accepted is still written.
-                if !matches!(timeout(UNREAD, answers.send(Ok(answer))).await, Ok(Ok(()))) {
+                if !matches!(timeout(RESPONSE_SEND_TIMEOUT, answers.send(Ok(answer))).await, Ok(Ok(()))) {
                     return;
                 }
             }
-            request = requests.next(), if open && waiting.len() < STREAM_IN_FLIGHT => match request {
+            request = requests.next(), if open && waiting.len() < MAX_IN_FLIGHT_REQUESTS => match request {
                 Some(Ok(request)) => {
-                    let timer = node.metrics.request("Produce");
+                    let timer = node.metrics.start_request("Produce");
                     let pending = handler::accept(&node, request).await;
                     let node = node.clone();
                     waiting.push_back(async move {
@@ -215,28 +220,32 @@ async fn serve_stream(
     }
     // The client learns why its stream ended after the responses to the requests before.
     if let Some(status) = broken {
-        let _ = timeout(UNREAD, answers.send(Err(Error::from(status).into()))).await;
+        let _ = timeout(
+            RESPONSE_SEND_TIMEOUT,
+            answers.send(Err(Error::from(status).into())),
+        )
+        .await;
     }
 }
 
-fn describe(view: &View, wanted: &[String]) -> v1::MetadataResponse {
+fn describe_topics(view: &ClusterView, wanted: &[String]) -> v1::MetadataResponse {
     let mut topics: Vec<v1::TopicMetadata> = if wanted.is_empty() {
         view.topics()
             .filter(|topic| !topic.record.internal)
-            .map(|topic| topic_metadata(view, &topic.record.name))
+            .map(|topic| describe_topic(view, &topic.record.name))
             .collect()
     } else {
-        wanted.iter().map(|name| topic_metadata(view, name)).collect()
+        wanted.iter().map(|name| describe_topic(view, name)).collect()
     };
     topics.sort_by(|a, b| a.name.cmp(&b.name));
     v1::MetadataResponse {
         cluster_id: view.cluster_id.clone(),
-        agents: agents(view),
+        agents: describe_agents(view),
         topics,
     }
 }
 
-fn topic_metadata(view: &View, name: &str) -> v1::TopicMetadata {
+fn describe_topic(view: &ClusterView, name: &str) -> v1::TopicMetadata {
     let Some(topic) = view.topic(name) else {
         let error = Error::new(
             ErrorCode::UnknownTopicOrPartition,
@@ -264,7 +273,7 @@ fn topic_metadata(view: &View, name: &str) -> v1::TopicMetadata {
 
 /// Describes the live agents in order of their ids, with the number of data partitions that each
 /// leads.
-pub fn agents(view: &View) -> Vec<v1::AgentDescription> {
+pub fn describe_agents(view: &ClusterView) -> Vec<v1::AgentDescription> {
     let mut agents: Vec<v1::AgentDescription> = view
         .agents()
         .map(|agent| {

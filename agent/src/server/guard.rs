@@ -9,14 +9,14 @@ use futures::FutureExt;
 use http_body_util::BodyExt;
 use streamhouse_core::{
     Error, ErrorCode,
-    trace::{Span, TRACEPARENT, TRACESTATE, log_span},
+    trace::{SampledSpan, TRACEPARENT, TRACESTATE, log_span},
 };
 use tonic::Status;
 use tracing::Instrument;
 
 use crate::{
-    fetch::Memory,
-    metrics::Metrics,
+    fetch::ResponseMemory,
+    metrics::AgentMetrics,
     traces::{self, AgentTraces},
 };
 
@@ -51,9 +51,9 @@ const DATA_SERVICE: &str = "/streamhouse.v1.DataService/";
 /// The method whose call is a stream of many requests.
 const PRODUCE: &str = "Produce";
 /// Label of every other method.
-const OTHER: &str = "other";
+const OTHER_METHOD: &str = "other";
 
-fn method(path: &str) -> &'static str {
+fn method_label(path: &str) -> &'static str {
     let name = path
         .strip_prefix("/streamhouse.v1.")
         .and_then(|rest| rest.split_once('/'))
@@ -62,21 +62,21 @@ fn method(path: &str) -> &'static str {
         .iter()
         .find(|method| **method == name)
         .copied()
-        .unwrap_or(OTHER)
+        .unwrap_or(OTHER_METHOD)
 }
 
 /// Runs one call.
-pub(super) async fn guard(
-    metrics: Arc<Metrics>,
+pub(super) async fn guard_call(
+    metrics: Arc<AgentMetrics>,
     traces: AgentTraces,
     request: Request,
     next: Next,
 ) -> Response {
     let path = request.uri().path();
-    let method = method(path);
-    let mut span = span(&traces, method, &request);
-    let log = log_span(span.as_ref().map(Span::context));
-    let _timer = (!path.starts_with(DATA_SERVICE)).then(|| metrics.request(method));
+    let method = method_label(path);
+    let mut span = start_span(&traces, method, &request);
+    let log = log_span(span.as_ref().map(SampledSpan::context));
+    let _timer = (!path.starts_with(DATA_SERVICE)).then(|| metrics.start_request(method));
     let response = AssertUnwindSafe(next.run(request).instrument(log.clone()))
         .catch_unwind()
         .await
@@ -93,29 +93,29 @@ pub(super) async fn guard(
         Status::from_header_map(response.headers()).filter(|status| status.code() != tonic::Code::Ok);
     if let Some(status) = failure {
         let error = Error::from(status);
-        metrics.grpc_error(method, error.code());
+        metrics.record_grpc_error(method, error.code());
         if let Some(span) = &mut span {
-            traces::failed(span, &error);
+            traces::mark_failed(span, &error);
         }
     }
-    keep_memory(response)
+    attach_memory_to_body(response)
 }
 
 /// Starts the span of a call whose caller sent a trace context. Requests of a produce stream have
 /// spans of their own.
-fn span(traces: &AgentTraces, method: &str, request: &Request) -> Option<Span> {
-    if !traces.is_on() || method == OTHER || method == PRODUCE {
+fn start_span(traces: &AgentTraces, method: &str, request: &Request) -> Option<SampledSpan> {
+    if !traces.is_on() || method == OTHER_METHOD || method == PRODUCE {
         return None;
     }
     let header = |name| Some(request.headers().get(name)?.as_bytes());
     let name = request.uri().path().trim_start_matches('/');
-    traces.call(name, header(TRACEPARENT)?, header(TRACESTATE))
+    traces.start_call(name, header(TRACEPARENT)?, header(TRACESTATE))
 }
 
 /// Ties the memory of a response to its body: it is released when the last byte has left or the
 /// reader has disconnected.
-fn keep_memory(mut response: Response) -> Response {
-    match response.extensions_mut().remove::<Memory>() {
+fn attach_memory_to_body(mut response: Response) -> Response {
+    match response.extensions_mut().remove::<ResponseMemory>() {
         None => response,
         Some(memory) => response.map(|body| {
             Body::new(body.map_frame(move |frame| {
@@ -141,17 +141,17 @@ mod tests {
     #[tokio::test]
     async fn the_memory_of_an_answer_is_held_until_its_body_is_gone() {
         let memory = Arc::new(tokio::sync::Semaphore::new(10));
-        let permit: Memory = Arc::new(memory.clone().try_acquire_many_owned(10).unwrap());
+        let permit: ResponseMemory = Arc::new(memory.clone().try_acquire_many_owned(10).unwrap());
         let mut response = Response::new(Body::from("records"));
         response.extensions_mut().insert(permit);
-        let response = keep_memory(response);
+        let response = attach_memory_to_body(response);
         assert_eq!(memory.available_permits(), 0, "the reader has not read yet");
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!((&body[..], memory.available_permits()), (&b"records"[..], 10));
         let unread = Arc::new(memory.clone().try_acquire_many_owned(10).unwrap());
         let mut response = Response::new(Body::from("records"));
         response.extensions_mut().insert(unread);
-        drop(keep_memory(response));
+        drop(attach_memory_to_body(response));
         assert_eq!(
             memory.available_permits(),
             10,
@@ -161,15 +161,18 @@ mod tests {
 
     #[test]
     fn only_our_methods_become_labels() {
-        assert_eq!(method("/streamhouse.v1.DataService/Fetch"), "Fetch");
-        assert_eq!(method("/streamhouse.v1.GroupService/JoinGroup"), "JoinGroup");
+        assert_eq!(method_label("/streamhouse.v1.DataService/Fetch"), "Fetch");
+        assert_eq!(
+            method_label("/streamhouse.v1.GroupService/JoinGroup"),
+            "JoinGroup"
+        );
         for foreign in [
             "/streamhouse.v1.DataService/Nonsense",
             "/grpc.health.v1.Health/Check",
             "/",
             "",
         ] {
-            assert_eq!(method(foreign), OTHER);
+            assert_eq!(method_label(foreign), OTHER_METHOD);
         }
     }
 
@@ -187,7 +190,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_becomes_an_error_and_the_next_call_is_served() {
-        let metrics = Arc::new(Metrics::new().unwrap());
+        let metrics = Arc::new(AgentMetrics::new().unwrap());
         let counted = metrics.clone();
         let routes = Router::new()
             .route(
@@ -196,7 +199,7 @@ mod tests {
             )
             .route("/fine", get(async || "fine"))
             .layer(from_fn(move |request, next| {
-                guard(counted.clone(), AgentTraces::default(), request, next)
+                guard_call(counted.clone(), AgentTraces::default(), request, next)
             }));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -24,25 +24,25 @@ use tokio::{
     time::{Duration, sleep, timeout},
 };
 
-use super::connections::Connection;
-use crate::node::Node;
+use super::connections::ClientConnection;
+use crate::node::AgentNode;
 
 /// Content type of Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Maximum number of concurrent connections: probes, a few Prometheus servers, people.
-pub const CONNECTIONS: usize = 128;
+pub const MAX_HTTP_CONNECTIONS: usize = 128;
 /// Limits of one request's headers, in bytes and in number.
-const MAX_HEADERS: (usize, usize) = (16 << 10, 64);
+const MAX_HTTP_HEADERS: (usize, usize) = (16 << 10, 64);
 /// How long a request's headers may take to arrive, and a connection may wait for its next request.
-pub const HEADERS: Duration = Duration::from_secs(30);
+pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection older than this ends with its current response, so that one whose client does not
 /// read ends as well.
-const LONGEST: Duration = Duration::from_secs(600);
+const MAX_CONNECTION_AGE: Duration = Duration::from_secs(600);
 /// How long the current response may still take then.
-const LAST_ANSWER: Duration = Duration::from_secs(10);
+const LAST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns the routes of the three pages.
-pub fn router(node: Arc<Node>) -> Router {
+pub fn status_router(node: Arc<AgentNode>) -> Router {
     Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
@@ -51,12 +51,12 @@ pub fn router(node: Arc<Node>) -> Router {
 }
 
 /// Serves the router to connections until `stop` resolves and the responses in flight are complete.
-/// See [`HEADERS`] for `headers`.
+/// See [`HEADER_READ_TIMEOUT`] for `headers`.
 ///
 /// # Errors
 /// If accepting connections fails.
-pub async fn serve(
-    connections: impl Stream<Item = io::Result<Connection>>,
+pub async fn serve_http(
+    connections: impl Stream<Item = io::Result<ClientConnection>>,
     router: Router,
     headers: Duration,
     stop: impl Future<Output = ()> + Clone + Send + 'static,
@@ -69,7 +69,7 @@ pub async fn serve(
             () = &mut stopped => break,
             Some(_) = serving.join_next() => {}
             Some(connection) = connections.next() => {
-                serving.spawn(serve_one(connection?, router.clone(), headers, stop.clone()));
+                serving.spawn(serve_connection(connection?, router.clone(), headers, stop.clone()));
             }
         }
     }
@@ -78,8 +78,8 @@ pub async fn serve(
 }
 
 /// Serves one connection until it ends or reaches its maximum age.
-async fn serve_one(
-    connection: Connection,
+async fn serve_connection(
+    connection: ClientConnection,
     router: Router,
     headers: Duration,
     stop: impl Future<Output = ()>,
@@ -87,15 +87,15 @@ async fn serve_one(
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(headers)
-        .max_buf_size(MAX_HEADERS.0)
-        .max_headers(MAX_HEADERS.1);
+        .max_buf_size(MAX_HTTP_HEADERS.0)
+        .max_headers(MAX_HTTP_HEADERS.1);
     let mut connection =
         pin!(http.serve_connection(TokioIo::new(connection), TowerToHyperService::new(router)));
     let ended = tokio::select! {
         ended = &mut connection => Ok(ended),
-        () = async { tokio::select! { () = stop => {}, () = sleep(LONGEST) => {} } } => {
+        () = async { tokio::select! { () = stop => {}, () = sleep(MAX_CONNECTION_AGE) => {} } } => {
             connection.as_mut().graceful_shutdown();
-            timeout(LAST_ANSWER, connection).await
+            timeout(LAST_RESPONSE_TIMEOUT, connection).await
         }
     };
     if let Ok(Err(error)) = ended {
@@ -107,7 +107,7 @@ async fn health() -> &'static str {
     "ok\n"
 }
 
-async fn ready(State(node): State<Arc<Node>>) -> Response {
+async fn ready(State(node): State<Arc<AgentNode>>) -> Response {
     let reasons = node.health.reasons();
     if reasons.is_empty() {
         return (StatusCode::OK, Json(json!({ "ready": true }))).into_response();
@@ -123,8 +123,8 @@ async fn ready(State(node): State<Arc<Node>>) -> Response {
         .into_response()
 }
 
-async fn metrics(State(node): State<Arc<Node>>) -> Response {
-    node.measure();
+async fn metrics(State(node): State<Arc<AgentNode>>) -> Response {
+    node.update_gauges();
     match node.metrics.render() {
         Ok(text) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),

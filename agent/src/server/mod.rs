@@ -7,8 +7,8 @@ pub mod connections;
 pub mod data;
 mod guard;
 pub mod http;
-pub mod intake;
-mod plain;
+mod plain_text;
+pub mod request_memory;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc};
 
@@ -23,17 +23,17 @@ use tonic::{service::Routes, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use self::{
-    admin::Admin,
-    connections::{Rules, Security},
-    data::Data,
-    intake::Intake,
+    admin::AgentAdminService,
+    connections::{ConnectionPolicy, ConnectionSecurity},
+    data::AgentDataService,
+    request_memory::RequestMemoryLimiter,
 };
 use crate::{
     console,
-    groups::GroupsService,
-    metrics::Metrics,
-    node::Node,
-    tls::{self, Listener, Tls, TlsError},
+    groups::GroupGrpcService,
+    metrics::AgentMetrics,
+    node::AgentNode,
+    tls::{self, ListenerCertificates, ListenerKind, TlsError},
 };
 
 /// HTTP/2 flow-control window of one stream. What a client has sent and no handler has read is in
@@ -42,33 +42,33 @@ pub const STREAM_WINDOW: u32 = 4 << 20;
 /// HTTP/2 flow-control window of one connection; see [`STREAM_WINDOW`].
 pub const CONNECTION_WINDOW: u32 = 8 << 20;
 /// Maximum number of concurrent calls of one connection; further calls wait.
-const CALLS_PER_CONNECTION: usize = 1024;
+const MAX_CALLS_PER_CONNECTION: usize = 1024;
 /// Keepalive: a silent connection is pinged after the first duration, and closed if it does not
 /// answer within the second.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
 /// How long a client may take for the TLS handshake, and then for its preface.
-const PATIENCE: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Length of `PRI * HTTP/2.0` and so on: hyper waits for it without a time limit.
-const HTTP2_PREFACE: usize = 24;
+const HTTP2_PREFACE_BYTES: usize = 24;
 /// Maximum size of one call's headers, in bytes.
-const MAX_HEADERS: u32 = 16 << 10;
+const MAX_HEADER_LIST_BYTES: u32 = 16 << 10;
 
 /// Both ports, bound.
 #[derive(Debug)]
-pub struct Ports {
+pub struct ServerPorts {
     grpc: TcpListener,
     http: TcpListener,
 }
 
-impl Ports {
+impl ServerPorts {
     /// Binds both ports.
     ///
     /// # Errors
     /// If an address cannot be bound.
     pub async fn bind(grpc: &str, http: &str) -> io::Result<Self> {
         Ok(Self {
-            grpc: listen("gRPC", grpc).await?,
-            http: listen("HTTP", http).await?,
+            grpc: bind_listener("gRPC", grpc).await?,
+            http: bind_listener("HTTP", http).await?,
         })
     }
 
@@ -86,61 +86,61 @@ impl Ports {
     /// If a port cannot be served, or a certificate cannot be used.
     pub async fn serve(
         self,
-        node: Arc<Node>,
-        groups: GroupsService,
-        tls: Arc<Tls>,
+        node: Arc<AgentNode>,
+        groups: GroupGrpcService,
+        tls: Arc<ListenerCertificates>,
         stop: impl Future<Output = ()> + Clone + Send + 'static,
     ) -> anyhow::Result<()> {
         let (reporter, health) = tonic_health::server::health_reporter();
         let follow = async {
             tokio::join!(
                 report_health(reporter, node.health.subscribe()),
-                tls.follow(tls::LOOK)
+                tls.reload_periodically(tls::RELOAD_INTERVAL)
             )
         };
-        let pages = pages(&node, &groups, self.http.local_addr()?);
+        let pages = http_router(&node, &groups, self.http.local_addr()?);
         let connections = connections::accept(
             self.http,
-            Rules {
-                limit: http::CONNECTIONS,
+            ConnectionPolicy {
+                limit: http::MAX_HTTP_CONNECTIONS,
                 // The number of HTTP connections says nothing about clients, so it is not exported.
-                open: IntGauge::new("http_connections", "open")?,
-                security: security(&tls, Listener::Http, &node.metrics)?,
-                preface: 0,
-                patience: PATIENCE,
+                open_connections: IntGauge::new("http_connections", "open")?,
+                security: connection_security(&tls, ListenerKind::Http, &node.metrics)?,
+                preface_bytes: 0,
+                handshake_timeout: HANDSHAKE_TIMEOUT,
             },
         );
-        let http = http::serve(connections, pages, http::HEADERS, stop.clone());
-        let routes = routes(&node, groups)?.add_service(health);
+        let http = http::serve_http(connections, pages, http::HEADER_READ_TIMEOUT, stop.clone());
+        let routes = grpc_routes(&node, groups)?.add_service(health);
         let (metrics, traces) = (node.metrics.clone(), node.traces.clone());
-        let intake = Intake::new(
+        let intake = RequestMemoryLimiter::new(
             node.settings.memory_budgets().requests,
             node.settings.max_request_bytes.as_usize(),
         );
         let guarded = routes
             .into_axum_router()
             .layer(from_fn(move |request: Request, next| {
-                let request = request.map(|body| intake.bound(body));
-                guard::guard(metrics.clone(), traces.clone(), request, next)
+                let request = request.map(|body| intake.limit_body(body));
+                guard::guard_call(metrics.clone(), traces.clone(), request, next)
             }));
         let grpc = Server::builder()
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_concurrent_streams(u32::try_from(CALLS_PER_CONNECTION)?)
-            .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
+            .max_concurrent_streams(u32::try_from(MAX_CALLS_PER_CONNECTION)?)
+            .concurrency_limit_per_connection(MAX_CALLS_PER_CONNECTION)
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
-            .http2_max_header_list_size(MAX_HEADERS)
+            .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
             .add_routes(Routes::from(guarded))
             .serve_with_incoming_shutdown(
                 connections::accept(
                     self.grpc,
-                    Rules {
+                    ConnectionPolicy {
                         limit: node.settings.max_connections,
-                        open: node.metrics.connections.clone(),
-                        security: security(&tls, Listener::Grpc, &node.metrics)?,
-                        preface: HTTP2_PREFACE,
-                        patience: PATIENCE,
+                        open_connections: node.metrics.connections.clone(),
+                        security: connection_security(&tls, ListenerKind::Grpc, &node.metrics)?,
+                        preface_bytes: HTTP2_PREFACE_BYTES,
+                        handshake_timeout: HANDSHAKE_TIMEOUT,
                     },
                 ),
                 stop,
@@ -155,8 +155,8 @@ impl Ports {
 }
 
 /// Returns the routes of the HTTP port, with the console if it is enabled.
-fn pages(node: &Arc<Node>, groups: &GroupsService, bound: SocketAddr) -> Router {
-    let pages = http::router(node.clone());
+fn http_router(node: &Arc<AgentNode>, groups: &GroupGrpcService, bound: SocketAddr) -> Router {
+    let pages = http::status_router(node.clone());
     if !node.settings.console {
         return pages;
     }
@@ -169,17 +169,21 @@ fn pages(node: &Arc<Node>, groups: &GroupsService, bound: SocketAddr) -> Router 
 }
 
 /// Returns the TLS of a listener, if it has a certificate.
-fn security(tls: &Tls, listener: Listener, metrics: &Metrics) -> Result<Option<Security>, TlsError> {
-    let Some(certificate) = tls.of(listener) else {
+fn connection_security(
+    tls: &ListenerCertificates,
+    listener: ListenerKind,
+    metrics: &AgentMetrics,
+) -> Result<Option<ConnectionSecurity>, TlsError> {
+    let Some(certificate) = tls.certificate(listener) else {
         return Ok(None);
     };
-    Ok(Some(Security {
+    Ok(Some(ConnectionSecurity {
         acceptor: certificate.acceptor()?,
-        failures: metrics.handshake_errors(listener.name()),
+        failures: metrics.handshake_error_counter(listener.name()),
     }))
 }
 
-async fn listen(what: &str, address: &str) -> io::Result<TcpListener> {
+async fn bind_listener(what: &str, address: &str) -> io::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
         io::Error::new(
             error.kind(),
@@ -189,18 +193,20 @@ async fn listen(what: &str, address: &str) -> io::Result<TcpListener> {
 }
 
 /// Returns the routes of every service but health.
-fn routes(node: &Arc<Node>, groups: GroupsService) -> anyhow::Result<Routes> {
+fn grpc_routes(node: &Arc<AgentNode>, groups: GroupGrpcService) -> anyhow::Result<Routes> {
     let largest = node.settings.max_request_bytes.as_usize();
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    Ok(
-        Routes::new(DataServiceServer::new(Data::new(node.clone())).max_decoding_message_size(largest))
-            .add_service(AdminServiceServer::new(Admin::new(node.clone())).max_decoding_message_size(largest))
-            .add_service(GroupServiceServer::new(groups).max_decoding_message_size(largest))
-            .add_service(reflection),
+    Ok(Routes::new(
+        DataServiceServer::new(AgentDataService::new(node.clone())).max_decoding_message_size(largest),
     )
+    .add_service(
+        AdminServiceServer::new(AgentAdminService::new(node.clone())).max_decoding_message_size(largest),
+    )
+    .add_service(GroupServiceServer::new(groups).max_decoding_message_size(largest))
+    .add_service(reflection))
 }
 
 /// Makes gRPC health follow readiness; never returns.

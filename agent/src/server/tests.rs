@@ -14,38 +14,40 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use tonic::transport::server::Connected;
 
-use super::{connections::Connection, *};
-use crate::tls::tests::Authority;
+use super::{connections::ClientConnection, *};
+use crate::tls::tests::TestAuthority;
 
-type Accepted = std::pin::Pin<Box<dyn Stream<Item = io::Result<Connection>> + Send>>;
+type AcceptedConnections = std::pin::Pin<Box<dyn Stream<Item = io::Result<ClientConnection>> + Send>>;
 
 /// Longer than any test takes.
-const LONG: Duration = Duration::from_secs(3600);
+const LONG_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Short enough to elapse in a test.
-const SHORT: Duration = Duration::from_millis(50);
+const SHORT_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// A port with a certificate for `localhost`, or without one.
-struct Bound {
-    accepted: Accepted,
+struct TestPort {
+    accepted: AcceptedConnections,
     address: SocketAddr,
     open: IntGauge,
     failures: IntCounter,
-    authority: Authority,
+    authority: TestAuthority,
 }
 
-async fn bind(limit: usize, secure: Option<Listener>) -> Bound {
-    bind_with(limit, secure, LONG).await
+async fn bind_test_port(limit: usize, secure: Option<ListenerKind>) -> TestPort {
+    bind_with_timeout(limit, secure, LONG_TIMEOUT).await
 }
 
-async fn bind_with(limit: usize, secure: Option<Listener>, patience: Duration) -> Bound {
-    let (dir, authority) = (TempDir::new().unwrap(), Authority::new());
-    let metrics = Arc::new(Metrics::new().unwrap());
+async fn bind_with_timeout(limit: usize, secure: Option<ListenerKind>, patience: Duration) -> TestPort {
+    let (dir, authority) = (TempDir::new().unwrap(), TestAuthority::new());
+    let metrics = Arc::new(AgentMetrics::new().unwrap());
     let security = match secure {
         None => None,
         Some(listener) => {
             authority.write(dir.path(), listener, "localhost");
-            let tls = Tls::load(Some(dir.path()), &metrics).await.unwrap();
-            security(&tls, listener, &metrics).unwrap()
+            let tls = ListenerCertificates::load(Some(dir.path()), &metrics)
+                .await
+                .unwrap();
+            connection_security(&tls, listener, &metrics).unwrap()
         }
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -53,24 +55,27 @@ async fn bind_with(limit: usize, secure: Option<Listener>, patience: Duration) -
         listener.local_addr().unwrap(),
         IntGauge::new("open", "test").unwrap(),
     );
-    let rules = Rules {
+    let rules = ConnectionPolicy {
         limit,
-        open: open.clone(),
+        open_connections: open.clone(),
         security,
-        preface: 3,
-        patience,
+        preface_bytes: 3,
+        handshake_timeout: patience,
     };
-    Bound {
+    TestPort {
         accepted: Box::pin(connections::accept(listener, rules)),
         address,
         open,
-        failures: metrics.handshake_errors(secure.map_or("none", Listener::name)),
+        failures: metrics.handshake_error_counter(secure.map_or("none", ListenerKind::name)),
         authority,
     }
 }
 
 /// Connects a client that trusts the authority and uses `protocol`.
-async fn secured(bound: &Bound, protocol: &str) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+async fn connect_tls(
+    bound: &TestPort,
+    protocol: &str,
+) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_slice(bound.authority.pem.as_bytes()).unwrap())
@@ -88,7 +93,7 @@ async fn secured(bound: &Bound, protocol: &str) -> io::Result<tokio_rustls::clie
 }
 
 /// Returns the port's answer to `request`, until it closes the connection.
-async fn said(address: SocketAddr, request: &[u8]) -> Vec<u8> {
+async fn read_response(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request).await.unwrap();
     let mut answer = Vec::new();
@@ -98,7 +103,7 @@ async fn said(address: SocketAddr, request: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_connection_beyond_the_limit_waits_for_a_place() {
-    let mut bound = bind(1, None).await;
+    let mut bound = bind_test_port(1, None).await;
     let _one = TcpStream::connect(bound.address).await.unwrap();
     let first = bound.accepted.next().await.unwrap().unwrap();
     assert!(first.connect_info().remote_addr().is_some());
@@ -112,10 +117,10 @@ async fn a_connection_beyond_the_limit_waits_for_a_place() {
 
 #[tokio::test]
 async fn a_secure_connection_comes_out_while_another_client_says_nothing() {
-    let mut bound = bind(2, Some(Listener::Grpc)).await;
+    let mut bound = bind_test_port(2, Some(ListenerKind::Grpc)).await;
     let _silent = TcpStream::connect(bound.address).await.unwrap();
     let mut accepted = std::mem::replace(&mut bound.accepted, Box::pin(futures::stream::empty()));
-    let (client, server) = future::join(secured(&bound, "h2"), accepted.next()).await;
+    let (client, server) = future::join(connect_tls(&bound, "h2"), accepted.next()).await;
     let (mut client, mut server) = (client.unwrap(), server.unwrap().unwrap());
     assert_eq!(client.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     assert!(server.connect_info().remote_addr().is_some());
@@ -127,18 +132,18 @@ async fn a_secure_connection_comes_out_while_another_client_says_nothing() {
 
 #[tokio::test]
 async fn another_protocol_and_plain_text_are_refused_with_the_reason() {
-    let mut bound = bind(3, Some(Listener::Grpc)).await;
+    let mut bound = bind_test_port(3, Some(ListenerKind::Grpc)).await;
     let mut accepted = std::mem::replace(&mut bound.accepted, Box::pin(futures::stream::empty()));
     let accepting = tokio::spawn(async move { accepted.next().await.is_some() });
-    let error = secured(&bound, "http/1.1").await.unwrap_err().to_string();
+    let error = connect_tls(&bound, "http/1.1").await.unwrap_err().to_string();
     assert!(error.contains("NoApplicationProtocol"), "{error}");
-    let answer = said(bound.address, b"GET /ready HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let answer = read_response(bound.address, b"GET /ready HTTP/1.1\r\nhost: x\r\n\r\n").await;
     let answer = String::from_utf8(answer).unwrap();
     assert!(
         answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("use https://\n"),
         "{answer}"
     );
-    let answer = said(bound.address, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    let answer = read_response(bound.address, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
     assert!(
         answer.ends_with(b"this port speaks TLS: use https://"),
         "{answer:?}"
@@ -155,7 +160,7 @@ async fn another_protocol_and_plain_text_are_refused_with_the_reason() {
 
 #[tokio::test]
 async fn a_client_that_says_nothing_loses_its_place() {
-    let mut bound = bind_with(1, Some(Listener::Http), SHORT).await;
+    let mut bound = bind_with_timeout(1, Some(ListenerKind::Http), SHORT_TIMEOUT).await;
     let mut silent = TcpStream::connect(bound.address).await.unwrap();
     let mut accepted = std::mem::replace(&mut bound.accepted, Box::pin(futures::stream::empty()));
     let accepting = tokio::spawn(async move { accepted.next().await.is_some() });
@@ -170,7 +175,7 @@ async fn a_client_that_says_nothing_loses_its_place() {
 
 #[tokio::test]
 async fn a_client_that_does_not_begin_is_not_waited_for() {
-    let mut bound = bind_with(2, None, SHORT).await;
+    let mut bound = bind_with_timeout(2, None, SHORT_TIMEOUT).await;
     let mut slow = TcpStream::connect(bound.address).await.unwrap();
     let mut served = bound.accepted.next().await.unwrap().unwrap();
     slow.write_all(b"PR").await.unwrap();
@@ -180,13 +185,13 @@ async fn a_client_that_does_not_begin_is_not_waited_for() {
 
 #[tokio::test]
 async fn a_client_that_has_begun_may_be_silent() {
-    let mut bound = bind_with(1, None, SHORT).await;
+    let mut bound = bind_with_timeout(1, None, SHORT_TIMEOUT).await;
     let mut prompt = TcpStream::connect(bound.address).await.unwrap();
     prompt.write_all(b"PRI").await.unwrap();
     let mut served = bound.accepted.next().await.unwrap().unwrap();
     let mut begin = [0; 3];
     served.read_exact(&mut begin).await.unwrap();
-    let more = timeout(SHORT * 4, served.read(&mut begin)).await;
+    let more = timeout(SHORT_TIMEOUT * 4, served.read(&mut begin)).await;
     assert!(more.is_err(), "nothing ends it: {more:?}");
 }
 
@@ -195,22 +200,27 @@ async fn serve_http(
     secure: bool,
     headers: Duration,
 ) -> (
-    Bound,
+    TestPort,
     tokio::sync::oneshot::Sender<()>,
     tokio::task::JoinHandle<io::Result<()>>,
 ) {
-    let mut bound = bind(2, secure.then_some(Listener::Http)).await;
+    let mut bound = bind_test_port(2, secure.then_some(ListenerKind::Http)).await;
     let accepted = std::mem::replace(&mut bound.accepted, Box::pin(futures::stream::empty()));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let router = Router::new().route("/", get(async || "fine"));
-    let serving = tokio::spawn(http::serve(accepted, router, headers, stopped.map(drop).shared()));
+    let serving = tokio::spawn(http::serve_http(
+        accepted,
+        router,
+        headers,
+        stopped.map(drop).shared(),
+    ));
     (bound, stop, serving)
 }
 
 #[tokio::test]
 async fn pages_are_served_over_tls() {
-    let (bound, stop, serving) = serve_http(true, LONG).await;
-    let mut client = secured(&bound, "http/1.1").await.unwrap();
+    let (bound, stop, serving) = serve_http(true, LONG_TIMEOUT).await;
+    let mut client = connect_tls(&bound, "http/1.1").await.unwrap();
     client
         .write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
         .await
@@ -227,14 +237,14 @@ async fn pages_are_served_over_tls() {
 
 #[tokio::test]
 async fn headers_that_are_too_large_or_too_many_are_refused() {
-    let (bound, _stop, _serving) = serve_http(false, LONG).await;
+    let (bound, _stop, _serving) = serve_http(false, LONG_TIMEOUT).await;
     let large = format!(
         "GET / HTTP/1.1\r\nhost: x\r\nlarge: {}\r\n\r\n",
         "x".repeat(32 << 10)
     );
     let many = format!("GET / HTTP/1.1\r\nhost: x\r\n{}\r\n", "a: b\r\n".repeat(100));
     for (what, request) in [("large", large), ("many", many)] {
-        let answer = said(bound.address, request.as_bytes()).await;
+        let answer = read_response(bound.address, request.as_bytes()).await;
         assert!(
             answer.starts_with(b"HTTP/1.1 431 "),
             "{what}: {}",
@@ -245,7 +255,7 @@ async fn headers_that_are_too_large_or_too_many_are_refused() {
 
 #[tokio::test]
 async fn a_request_that_does_not_come_is_not_waited_for() {
-    let (bound, _stop, _serving) = serve_http(false, SHORT).await;
+    let (bound, _stop, _serving) = serve_http(false, SHORT_TIMEOUT).await;
     let mut slow = TcpStream::connect(bound.address).await.unwrap();
     slow.write_all(b"GET / HTTP/1.1\r\nhost: ").await.unwrap();
     let mut answer = Vec::new();
@@ -262,7 +272,7 @@ async fn a_request_that_does_not_come_is_not_waited_for() {
 
 #[tokio::test]
 async fn an_idle_connection_does_not_hold_up_the_end() {
-    let (bound, stop, serving) = serve_http(false, LONG).await;
+    let (bound, stop, serving) = serve_http(false, LONG_TIMEOUT).await;
     let mut idle = TcpStream::connect(bound.address).await.unwrap();
     idle.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         .await

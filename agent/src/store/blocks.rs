@@ -5,7 +5,7 @@
 //! Failures are returned to the waiting readers and not cached. The cache does not check blocks:
 //! readers check the CRCs of what they use.
 
-mod flight;
+mod inflight;
 
 use std::{ops::Range, sync::Arc};
 
@@ -13,11 +13,11 @@ use bytes::{Bytes, BytesMut};
 use moka::sync::Cache;
 use prometheus::{IntCounter, IntGauge};
 
-use self::flight::Flights;
+use self::inflight::InflightReads;
 use super::{ObjectStore, StoreError, StoreErrorKind};
 
 /// Usual size of a block.
-pub const DEFAULT_BLOCK: u64 = 1 << 20;
+pub const DEFAULT_BLOCK_SIZE: u64 = 1 << 20;
 /// Cost of an entry besides its bytes.
 const ENTRY_OVERHEAD: usize = 128;
 
@@ -44,7 +44,7 @@ pub struct BlockMetrics {
 #[derive(Debug, Clone)]
 pub struct BlockCache {
     cache: Cache<BlockId, Bytes>,
-    flights: Arc<Flights>,
+    inflight: Arc<InflightReads>,
     block: u64,
     metrics: BlockMetrics,
 }
@@ -60,10 +60,10 @@ impl BlockCache {
             })
             .build();
         let block = block.max(4096);
-        let flights = Arc::new(Flights::new(store, cache.clone(), block));
+        let flights = Arc::new(InflightReads::new(store, cache.clone(), block));
         Self {
             cache,
-            flights,
+            inflight: flights,
             block,
             metrics,
         }
@@ -80,8 +80,8 @@ impl BlockCache {
         if range.is_empty() && range.start <= range.end {
             return Ok(Bytes::new());
         }
-        let pieces = self.pieces(key, size, range.clone()).await?;
-        pieces.cut(&range).ok_or_else(|| {
+        let pieces = self.read_blocks(key, size, range.clone()).await?;
+        pieces.slice(&range).ok_or_else(|| {
             StoreError::new(
                 StoreErrorKind::Corrupt,
                 format!("object {key} ends before byte {}", range.end),
@@ -95,12 +95,12 @@ impl BlockCache {
     /// # Errors
     /// [`StoreErrorKind::InvalidRange`] if the range is empty or exceeds `size`, else the error of
     /// the store.
-    pub async fn pieces(
+    pub async fn read_blocks(
         &self,
         key: &str,
         size: Option<u64>,
         range: Range<u64>,
-    ) -> Result<Pieces, StoreError> {
+    ) -> Result<CachedBlocks, StoreError> {
         if range.start >= range.end || size.is_some_and(|size| range.end > size) {
             return Err(StoreError::new(
                 StoreErrorKind::InvalidRange,
@@ -109,7 +109,10 @@ impl BlockCache {
         }
         let key: Arc<str> = key.into();
         let indexes = range.start / self.block..(range.end - 1) / self.block + 1;
-        let mut blocks: Vec<Option<Bytes>> = indexes.clone().map(|index| self.cached(&key, index)).collect();
+        let mut blocks: Vec<Option<Bytes>> = indexes
+            .clone()
+            .map(|index| self.get_cached(&key, index))
+            .collect();
         let missing: Vec<u64> = indexes
             .clone()
             .zip(&blocks)
@@ -118,14 +121,14 @@ impl BlockCache {
             .collect();
         self.metrics.hits.inc_by((blocks.len() - missing.len()) as u64);
         self.metrics.misses.inc_by(missing.len() as u64);
-        for landing in self.flights.land(&key, size, &missing) {
+        for landing in self.inflight.join_or_start(&key, size, &missing) {
             let (index, bytes) = landing.wait().await?;
             blocks[(index - indexes.start) as usize] = Some(bytes);
         }
         self.metrics
             .held_bytes
             .set(i64::try_from(self.cache.weighted_size()).unwrap_or(i64::MAX));
-        Ok(Pieces {
+        Ok(CachedBlocks {
             first: indexes.start,
             block: self.block,
             blocks: blocks.into_iter().flatten().collect(),
@@ -134,7 +137,7 @@ impl BlockCache {
 
     /// Returns the bytes of blocks in flight, each counted twice: as it arrives, and in the cache.
     pub fn in_flight_bytes(&self) -> u64 {
-        self.flights.blocks() as u64 * self.block * 2
+        self.inflight.inflight_blocks() as u64 * self.block * 2
     }
 
     /// Starts to read blocks that will be needed soon, unless many are in flight already. Must be
@@ -142,13 +145,13 @@ impl BlockCache {
     pub fn prefetch(&self, key: &str, size: Option<u64>, range: Range<u64>) {
         let size_or_more = size.unwrap_or(u64::MAX);
         let range = range.start.min(size_or_more)..range.end.min(size_or_more);
-        if range.is_empty() || self.flights.busy() {
+        if range.is_empty() || self.inflight.is_busy() {
             return;
         }
         let key: Arc<str> = key.into();
         let indexes = range.start / self.block..(range.end - 1) / self.block + 1;
         let missing: Vec<u64> = indexes
-            .take(flight::MOST_IN_FLIGHT)
+            .take(inflight::MAX_INFLIGHT_BLOCKS)
             .filter(|&index| {
                 !self.cache.contains_key(&BlockId {
                     key: key.clone(),
@@ -156,12 +159,12 @@ impl BlockCache {
                 })
             })
             .collect();
-        drop(self.flights.land(&key, size, &missing));
+        drop(self.inflight.join_or_start(&key, size, &missing));
     }
 
     /// Drops the blocks that contain `range`, because their bytes are damaged: the next read asks
     /// the store again.
-    pub fn forget(&self, key: &str, range: Range<u64>) {
+    pub fn invalidate(&self, key: &str, range: Range<u64>) {
         let key: Arc<str> = key.into();
         for index in range.start / self.block..range.end.div_ceil(self.block) {
             self.cache.invalidate(&BlockId {
@@ -171,7 +174,7 @@ impl BlockCache {
         }
     }
 
-    fn cached(&self, key: &Arc<str>, index: u64) -> Option<Bytes> {
+    fn get_cached(&self, key: &Arc<str>, index: u64) -> Option<Bytes> {
         self.cache.get(&BlockId {
             key: key.clone(),
             index,
@@ -181,16 +184,16 @@ impl BlockCache {
 
 /// Adjacent blocks of an object.
 #[derive(Debug)]
-pub struct Pieces {
+pub struct CachedBlocks {
     first: u64,
     block: u64,
     blocks: Vec<Bytes>,
 }
 
-impl Pieces {
+impl CachedBlocks {
     /// Returns the bytes `range` of the object: a slice of one block, or a copy if it spans
     /// several. `None` if these are not its blocks, or the object ends before.
-    pub fn cut(&self, range: &Range<u64>) -> Option<Bytes> {
+    pub fn slice(&self, range: &Range<u64>) -> Option<Bytes> {
         let whole = usize::try_from(range.end.checked_sub(range.start)?).ok()?;
         let indexes = range.start / self.block..range.end.div_ceil(self.block);
         let single = indexes.end - indexes.start == 1;

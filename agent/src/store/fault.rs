@@ -13,7 +13,7 @@ use tokio::{
     time::{Duration, sleep},
 };
 
-use super::{GetRange, ObjectMeta, ObjectStore, Operation, StoreError, StoreErrorKind};
+use super::{GetRange, ObjectMeta, ObjectStore, StoreError, StoreErrorKind, StoreOperation};
 
 /// The kind of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub struct Toxic {
     /// What goes wrong.
     pub kind: ToxicKind,
     /// The affected operations; all if empty.
-    pub operations: Vec<Operation>,
+    pub operations: Vec<StoreOperation>,
     /// Only keys (for listings: prefixes) with this prefix are affected; a deletion if one of its
     /// keys is.
     pub prefix: String,
@@ -64,14 +64,14 @@ impl Toxic {
 
     /// Limits the fault to these operations.
     #[must_use]
-    pub fn on(mut self, operations: &[Operation]) -> Self {
+    pub fn on(mut self, operations: &[StoreOperation]) -> Self {
         self.operations = operations.to_vec();
         self
     }
 
     /// Limits the fault to keys with this prefix.
     #[must_use]
-    pub fn below(mut self, prefix: impl Into<String>) -> Self {
+    pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
@@ -90,7 +90,7 @@ impl Toxic {
         self
     }
 
-    fn matches<'a>(&self, operation: Operation, mut keys: impl Iterator<Item = &'a str>) -> bool {
+    fn matches<'a>(&self, operation: StoreOperation, mut keys: impl Iterator<Item = &'a str>) -> bool {
         self.times != Some(0)
             && (self.operations.is_empty() || self.operations.contains(&operation))
             && keys.any(|key| key.starts_with(&self.prefix))
@@ -102,7 +102,7 @@ impl Toxic {
 pub struct ToxicId(u64);
 
 #[derive(Debug)]
-struct Active {
+struct ActiveToxic {
     id: ToxicId,
     toxic: Toxic,
     hits: u64,
@@ -113,7 +113,7 @@ struct Active {
 pub struct FaultStore {
     inner: Arc<dyn ObjectStore>,
     entropy: Arc<dyn Entropy>,
-    active: Arc<Mutex<Vec<Active>>>,
+    active: Arc<Mutex<Vec<ActiveToxic>>>,
     next_id: Mutex<u64>,
     changed: watch::Sender<()>,
     /// Number of operations that are still to be executed late.
@@ -122,7 +122,7 @@ pub struct FaultStore {
 
 /// The faults to apply to the reply of an operation.
 #[derive(Debug, Default, Clone, Copy)]
-struct After {
+struct ReplyFaults {
     late: Option<ToxicId>,
     lose_reply: bool,
     flip_bit: bool,
@@ -146,7 +146,7 @@ impl FaultStore {
         let mut next = self.next_id.lock();
         let id = ToxicId(*next);
         *next += 1;
-        self.active.lock().push(Active { id, toxic, hits: 0 });
+        self.active.lock().push(ActiveToxic { id, toxic, hits: 0 });
         id
     }
 
@@ -172,9 +172,9 @@ impl FaultStore {
     }
 
     /// Returns the faults that hit this operation, in the order in which they were added.
-    fn hit<'a>(
+    fn matching_toxics<'a>(
         &self,
-        operation: Operation,
+        operation: StoreOperation,
         keys: impl Iterator<Item = &'a str> + Clone,
     ) -> Vec<(ToxicId, ToxicKind)> {
         let mut hit = Vec::new();
@@ -194,17 +194,17 @@ impl FaultStore {
         hit
     }
 
-    async fn before<'a>(
+    async fn apply_before<'a>(
         &self,
-        operation: Operation,
+        operation: StoreOperation,
         keys: impl Iterator<Item = &'a str> + Clone,
-    ) -> Result<After, StoreError> {
-        let mut after = After::default();
-        for (id, kind) in self.hit(operation, keys) {
+    ) -> Result<ReplyFaults, StoreError> {
+        let mut after = ReplyFaults::default();
+        for (id, kind) in self.matching_toxics(operation, keys) {
             match kind {
-                ToxicKind::Error(kind) => return Err(injected(operation, kind)),
+                ToxicKind::Error(kind) => return Err(injected_error(operation, kind)),
                 ToxicKind::Delay(delay) => sleep(delay).await,
-                ToxicKind::Hang => self.removed(id).await,
+                ToxicKind::Hang => self.wait_removed(id).await,
                 ToxicKind::Late => after.late = Some(id),
                 ToxicKind::LoseReply => after.lose_reply = true,
                 ToxicKind::FlipBit => after.flip_bit = true,
@@ -214,7 +214,7 @@ impl FaultStore {
     }
 
     /// Resolves when the toxic is removed, even after the store is dropped.
-    fn removed(&self, id: ToxicId) -> impl Future<Output = ()> + Send + use<> {
+    fn wait_removed(&self, id: ToxicId) -> impl Future<Output = ()> + Send + use<> {
         let (active, mut changed) = (self.active.clone(), self.changed.subscribe());
         async move {
             while active.lock().iter().any(|active| active.id == id) {
@@ -226,8 +226,8 @@ impl FaultStore {
     }
 
     /// Executes the operation when the toxic is removed, even if the caller is gone.
-    fn do_late<T>(&self, id: ToxicId, operation: impl Future<Output = T> + Send + 'static) {
-        let (removed, late) = (self.removed(id), self.late.clone());
+    fn run_late<T>(&self, id: ToxicId, operation: impl Future<Output = T> + Send + 'static) {
+        let (removed, late) = (self.wait_removed(id), self.late.clone());
         late.send_modify(|late| *late += 1);
         tokio::spawn(async move {
             removed.await;
@@ -237,12 +237,12 @@ impl FaultStore {
     }
 
     /// Resolves when at least `operations` operations are waiting to be executed late.
-    pub async fn late(&self, operations: usize) {
+    pub async fn wait_late(&self, operations: usize) {
         let _ = self.late.subscribe().wait_for(|late| *late >= operations).await;
     }
 
     /// Resolves when no operation is waiting to be executed late.
-    pub async fn settled(&self) {
+    pub async fn wait_settled(&self) {
         let _ = self.late.subscribe().wait_for(|late| *late == 0).await;
     }
 
@@ -257,13 +257,17 @@ impl FaultStore {
     }
 }
 
-fn injected(operation: Operation, kind: StoreErrorKind) -> StoreError {
+fn injected_error(operation: StoreOperation, kind: StoreErrorKind) -> StoreError {
     StoreError::new(kind, format!("injected failure of {}", operation.name()))
 }
 
-fn finish<T>(operation: Operation, after: After, done: Result<T, StoreError>) -> Result<T, StoreError> {
+fn apply_to_reply<T>(
+    operation: StoreOperation,
+    after: ReplyFaults,
+    done: Result<T, StoreError>,
+) -> Result<T, StoreError> {
     if after.lose_reply || after.late.is_some() {
-        Err(injected(operation, StoreErrorKind::Timeout))
+        Err(injected_error(operation, StoreErrorKind::Timeout))
     } else {
         done
     }
@@ -272,41 +276,41 @@ fn finish<T>(operation: Operation, after: After, done: Result<T, StoreError>) ->
 #[async_trait]
 impl ObjectStore for FaultStore {
     async fn put_new(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
-        let after = self.before(Operation::Put, [key].into_iter()).await?;
+        let after = self.apply_before(StoreOperation::Put, [key].into_iter()).await?;
         if let Some(id) = after.late {
             let (inner, key) = (self.inner.clone(), key.to_owned());
-            self.do_late(id, async move { inner.put_new(&key, body).await });
-            return Err(injected(Operation::Put, StoreErrorKind::Timeout));
+            self.run_late(id, async move { inner.put_new(&key, body).await });
+            return Err(injected_error(StoreOperation::Put, StoreErrorKind::Timeout));
         }
-        finish(Operation::Put, after, self.inner.put_new(key, body).await)
+        apply_to_reply(StoreOperation::Put, after, self.inner.put_new(key, body).await)
     }
 
     async fn get(&self, key: &str, range: GetRange) -> Result<Bytes, StoreError> {
-        let after = self.before(Operation::Get, [key].into_iter()).await?;
+        let after = self.apply_before(StoreOperation::Get, [key].into_iter()).await?;
         let read = self.inner.get(key, range).await;
         let read = if after.flip_bit {
             read.map(|bytes| self.flip_bit(bytes))
         } else {
             read
         };
-        finish(Operation::Get, after, read)
+        apply_to_reply(StoreOperation::Get, after, read)
     }
 
     async fn head(&self, key: &str) -> Result<ObjectMeta, StoreError> {
-        let after = self.before(Operation::Head, [key].into_iter()).await?;
-        finish(Operation::Head, after, self.inner.head(key).await)
+        let after = self.apply_before(StoreOperation::Head, [key].into_iter()).await?;
+        apply_to_reply(StoreOperation::Head, after, self.inner.head(key).await)
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
         let after = self
-            .before(Operation::Delete, keys.iter().map(String::as_str))
+            .apply_before(StoreOperation::Delete, keys.iter().map(String::as_str))
             .await?;
         if let Some(id) = after.late {
             let (inner, keys) = (self.inner.clone(), keys.to_vec());
-            self.do_late(id, async move { inner.delete(&keys).await });
-            return Err(injected(Operation::Delete, StoreErrorKind::Timeout));
+            self.run_late(id, async move { inner.delete(&keys).await });
+            return Err(injected_error(StoreOperation::Delete, StoreErrorKind::Timeout));
         }
-        finish(Operation::Delete, after, self.inner.delete(keys).await)
+        apply_to_reply(StoreOperation::Delete, after, self.inner.delete(keys).await)
     }
 
     async fn list(
@@ -315,8 +319,14 @@ impl ObjectStore for FaultStore {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<ObjectMeta>, StoreError> {
-        let then = self.before(Operation::List, [prefix].into_iter()).await?;
-        finish(Operation::List, then, self.inner.list(prefix, after, limit).await)
+        let then = self
+            .apply_before(StoreOperation::List, [prefix].into_iter())
+            .await?;
+        apply_to_reply(
+            StoreOperation::List,
+            then,
+            self.inner.list(prefix, after, limit).await,
+        )
     }
 
     fn describe(&self) -> String {

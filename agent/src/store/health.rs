@@ -11,22 +11,22 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{GetRange, ObjectMeta, ObjectStore, StoreError, StoreErrorKind};
-use crate::health::{Condition, Health};
+use crate::health::{AgentHealth, ReadinessCondition};
 
 /// Consecutive failed uploads from which on the store counts as failing; one or two are normal.
-const FAILURES: u32 = 3;
+const MAX_CONSECUTIVE_FAILURES: u32 = 3;
 
 /// The health of the object store.
 #[derive(Debug)]
 pub struct StoreHealth {
-    health: Arc<Health>,
-    state: Mutex<Observed>,
+    health: Arc<AgentHealth>,
+    state: Mutex<UploadState>,
     /// Wakes the task that checks the store.
     doubted: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Observed {
+struct UploadState {
     /// Whether the store has passed its check once: before that only the check decides.
     proved: bool,
     /// Whether the store may have failed since.
@@ -37,7 +37,7 @@ struct Observed {
 
 impl StoreHealth {
     /// Creates the health of a store that was not checked yet.
-    pub fn new(health: Arc<Health>) -> Arc<Self> {
+    pub fn new(health: Arc<AgentHealth>) -> Arc<Self> {
         Arc::new(Self {
             health,
             state: Mutex::default(),
@@ -46,7 +46,7 @@ impl StoreHealth {
     }
 
     /// Returns the agent's readiness, which includes this condition.
-    pub fn health(&self) -> &Arc<Health> {
+    pub fn health(&self) -> &Arc<AgentHealth> {
         &self.health
     }
 
@@ -61,34 +61,34 @@ impl StoreHealth {
     }
 
     /// Marks the store as doubtful, and requests a new check.
-    pub fn doubt(&self, why: &str) {
+    pub fn mark_doubtful(&self, why: &str) {
         self.state.lock().doubtful = true;
-        if self.health.unmet(Condition::ObjectStore, why) {
+        if self.health.set_unmet(ReadinessCondition::ObjectStore, why) {
             tracing::warn!(why, "the object store is failing");
         }
         self.doubted.notify_one();
     }
 
     /// Records that the store passed its check.
-    pub fn proved(&self) {
-        *self.state.lock() = Observed {
+    pub fn mark_proved(&self) {
+        *self.state.lock() = UploadState {
             proved: true,
-            ..Observed::default()
+            ..UploadState::default()
         };
-        self.health.met(Condition::ObjectStore);
+        self.health.set_met(ReadinessCondition::ObjectStore);
     }
 
     /// Resolves when a new check is requested.
-    pub async fn doubted(&self) {
+    pub async fn wait_doubtful(&self) {
         self.doubted.notified().await;
     }
 
     /// Records the outcome of an upload.
-    fn observe(&self, outcome: &Result<(), StoreError>) {
+    fn record_upload(&self, outcome: &Result<(), StoreError>) {
         let mut state = self.state.lock();
         let error = match outcome {
             // The store responds consistently, so it works.
-            Err(error) if !counts(error.kind()) => {
+            Err(error) if !is_store_failure(error.kind()) => {
                 if error.kind() == StoreErrorKind::Throttled {
                     state.last_error = Some(error.message().to_owned());
                     return;
@@ -103,7 +103,7 @@ impl StoreHealth {
             state.last_error = None;
             if state.proved && std::mem::take(&mut state.doubtful) {
                 drop(state);
-                self.health.met(Condition::ObjectStore);
+                self.health.set_met(ReadinessCondition::ObjectStore);
                 tracing::info!("the object store accepts objects again");
             }
             return;
@@ -112,8 +112,8 @@ impl StoreHealth {
         state.last_error = Some(error.message().to_owned());
         let (failures, proved) = (state.failures, state.proved);
         drop(state);
-        if proved && failures >= FAILURES {
-            self.doubt(&format!(
+        if proved && failures >= MAX_CONSECUTIVE_FAILURES {
+            self.mark_doubtful(&format!(
                 "{failures} uploads in a row failed: {}",
                 error.message()
             ));
@@ -122,7 +122,7 @@ impl StoreHealth {
 }
 
 /// Returns whether a failure means that nothing can be stored. A store that throttles works.
-const fn counts(kind: StoreErrorKind) -> bool {
+const fn is_store_failure(kind: StoreErrorKind) -> bool {
     match kind {
         StoreErrorKind::MissingBucket
         | StoreErrorKind::Other
@@ -158,7 +158,7 @@ impl WatchedStore {
 impl ObjectStore for WatchedStore {
     async fn put_new(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
         let done = self.inner.put_new(key, body).await;
-        self.health.observe(&done);
+        self.health.record_upload(&done);
         done
     }
 
@@ -198,36 +198,36 @@ mod tests {
 
     #[test]
     fn uploads_that_fail_in_a_row_make_the_agent_unready_and_one_that_succeeds_ends_that() {
-        let ready = Arc::new(Health::default());
+        let ready = Arc::new(AgentHealth::default());
         let store = StoreHealth::new(ready.clone());
         // Before the first successful check, uploads do not count.
-        store.observe(&Ok(()));
-        assert!(ready.reason(Condition::ObjectStore).is_some());
-        store.proved();
+        store.record_upload(&Ok(()));
+        assert!(ready.reason(ReadinessCondition::ObjectStore).is_some());
+        store.mark_proved();
         for kind in [StoreErrorKind::Unavailable, StoreErrorKind::Unauthorized] {
-            store.observe(&failed(kind));
-            assert_eq!(ready.reason(Condition::ObjectStore), None, "{kind}");
+            store.record_upload(&failed(kind));
+            assert_eq!(ready.reason(ReadinessCondition::ObjectStore), None, "{kind}");
         }
-        store.observe(&failed(StoreErrorKind::Timeout));
-        let reason = ready.reason(Condition::ObjectStore).unwrap();
+        store.record_upload(&failed(StoreErrorKind::Timeout));
+        let reason = ready.reason(ReadinessCondition::ObjectStore).unwrap();
         assert!(reason.contains("no space left on device"), "{reason}");
         assert!(store.is_doubtful());
-        store.observe(&Ok(()));
+        store.record_upload(&Ok(()));
         assert_eq!(
-            (ready.reason(Condition::ObjectStore), store.is_doubtful()),
+            (ready.reason(ReadinessCondition::ObjectStore), store.is_doubtful()),
             (None, false)
         );
     }
 
     #[test]
     fn a_store_that_asks_to_slow_down_works() {
-        let ready = Arc::new(Health::default());
+        let ready = Arc::new(AgentHealth::default());
         let store = StoreHealth::new(ready.clone());
-        store.proved();
+        store.mark_proved();
         for _ in 0..100 {
-            store.observe(&failed(StoreErrorKind::Throttled));
+            store.record_upload(&failed(StoreErrorKind::Throttled));
         }
-        assert_eq!(ready.reason(Condition::ObjectStore), None);
+        assert_eq!(ready.reason(ReadinessCondition::ObjectStore), None);
         assert!(store.last_error().is_some(), "the reason is available");
     }
 }

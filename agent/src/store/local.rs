@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
-use self::files::Files;
+use self::files::LocalFiles;
 use super::{GetRange, ObjectMeta, ObjectStore, StoreError, StoreErrorKind, validate_key};
 
 /// Directory of unfinished objects; no key begins with it.
@@ -22,7 +22,7 @@ pub(super) const TEMP_DIRECTORY: &str = ".unfinished";
 /// Stores objects as files below one directory.
 #[derive(Debug, Clone)]
 pub struct LocalStore {
-    files: Arc<Files>,
+    files: Arc<LocalFiles>,
 }
 
 impl LocalStore {
@@ -33,22 +33,22 @@ impl LocalStore {
     /// Fails if the directory cannot be created, locked or read.
     pub async fn open(root: &Path) -> Result<Self, StoreError> {
         let root = root.to_owned();
-        let files = blocking(move || Files::open(&root)).await?;
+        let files = spawn_io(move || LocalFiles::open(&root)).await?;
         Ok(Self {
             files: Arc::new(files),
         })
     }
 
-    async fn run<T: Send + 'static>(
+    async fn run_blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Files) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&LocalFiles) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let files = self.files.clone();
-        blocking(move || work(&files)).await
+        spawn_io(move || work(&files)).await
     }
 }
 
-async fn blocking<T: Send + 'static>(
+async fn spawn_io<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     // The task fails only if the runtime shuts down or the work panicked.
@@ -65,25 +65,25 @@ impl ObjectStore for LocalStore {
     async fn put_new(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
         validate_key(key)?;
         let key = key.to_owned();
-        self.run(move |files| files.put_new(&key, &body)).await
+        self.run_blocking(move |files| files.put_new(&key, &body)).await
     }
 
     async fn get(&self, key: &str, range: GetRange) -> Result<Bytes, StoreError> {
         validate_key(key)?;
         let key = key.to_owned();
-        self.run(move |files| files.get(&key, &range)).await
+        self.run_blocking(move |files| files.get(&key, &range)).await
     }
 
     async fn head(&self, key: &str) -> Result<ObjectMeta, StoreError> {
         validate_key(key)?;
         let key = key.to_owned();
-        self.run(move |files| files.head(&key)).await
+        self.run_blocking(move |files| files.head(&key)).await
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
         keys.iter().try_for_each(|key| validate_key(key))?;
         let keys = keys.to_vec();
-        self.run(move |files| files.delete(&keys)).await
+        self.run_blocking(move |files| files.delete(&keys)).await
     }
 
     async fn list(
@@ -93,7 +93,7 @@ impl ObjectStore for LocalStore {
         limit: usize,
     ) -> Result<Vec<ObjectMeta>, StoreError> {
         let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
-        self.run(move |files| files.list(&prefix, after.as_deref(), limit))
+        self.run_blocking(move |files| files.list(&prefix, after.as_deref(), limit))
             .await
     }
 

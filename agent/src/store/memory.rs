@@ -29,7 +29,7 @@ impl MemoryStore {
     }
 }
 
-fn meta(key: &str, body: &Bytes) -> ObjectMeta {
+fn object_meta(key: &str, body: &Bytes) -> ObjectMeta {
     ObjectMeta {
         key: key.to_owned(),
         size: body.len() as u64,
@@ -57,7 +57,7 @@ impl ObjectStore for MemoryStore {
     }
 
     async fn head(&self, key: &str) -> Result<ObjectMeta, StoreError> {
-        Ok(meta(key, &self.object(key)?))
+        Ok(object_meta(key, &self.object(key)?))
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
@@ -80,7 +80,7 @@ impl ObjectStore for MemoryStore {
         let found = objects
             .range::<str, _>((after, Bound::Unbounded))
             .filter(|(key, _)| key.starts_with(prefix))
-            .map(|(key, body)| meta(key, body));
+            .map(|(key, body)| object_meta(key, body));
         Ok(found.take(limit).collect())
     }
 

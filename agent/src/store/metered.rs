@@ -15,11 +15,11 @@ use bytes::Bytes;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 use tokio::time::Instant;
 
-use super::{GetRange, ObjectMeta, ObjectStore, Operation, StoreError};
+use super::{GetRange, ObjectMeta, ObjectStore, StoreError, StoreOperation};
 
 /// Requests so far, failed ones included, and the transferred bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
+pub struct RequestCounts {
     /// Creations.
     pub put: u64,
     /// Reads.
@@ -37,8 +37,8 @@ pub struct Counts {
 }
 
 /// The instruments of one operation, looked up once.
-struct Meter {
-    operation: Operation,
+struct OperationMeter {
+    operation: StoreOperation,
     requests: IntCounterVec,
     succeeded: IntCounter,
     duration: Histogram,
@@ -47,7 +47,7 @@ struct Meter {
     moved: AtomicU64,
 }
 
-impl Meter {
+impl OperationMeter {
     async fn measure<T>(
         &self,
         work: impl Future<Output = Result<T, StoreError>>,
@@ -74,18 +74,18 @@ impl Meter {
 }
 
 /// A decorator that counts requests.
-pub struct Metered {
+pub struct MeteredObjectStore {
     inner: Arc<dyn ObjectStore>,
-    meters: [Meter; Operation::ALL.len()],
+    meters: [OperationMeter; StoreOperation::ALL.len()],
 }
 
-impl fmt::Debug for Metered {
+impl fmt::Debug for MeteredObjectStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt(f)
     }
 }
 
-impl Metered {
+impl MeteredObjectStore {
     /// Counts the requests to `inner`, and registers the metrics with `registry`.
     ///
     /// # Errors
@@ -116,7 +116,7 @@ impl Metered {
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(duration.clone()))?;
         registry.register(Box::new(bytes.clone()))?;
-        let meters = Operation::ALL.map(|operation| Meter {
+        let meters = StoreOperation::ALL.map(|operation| OperationMeter {
             operation,
             succeeded: requests.with_label_values(&[operation.name(), "ok"]),
             requests: requests.clone(),
@@ -128,49 +128,49 @@ impl Metered {
         Ok(Self { inner, meters })
     }
 
-    fn meter(&self, operation: Operation) -> &Meter {
+    fn meter(&self, operation: StoreOperation) -> &OperationMeter {
         &self.meters[operation as usize]
     }
 
     /// Returns the requests so far.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> RequestCounts {
         let asked = |operation| self.meter(operation).asked.load(Ordering::Relaxed);
         let moved = |operation| self.meter(operation).moved.load(Ordering::Relaxed);
-        Counts {
-            put: asked(Operation::Put),
-            get: asked(Operation::Get),
-            head: asked(Operation::Head),
-            delete: asked(Operation::Delete),
-            list: asked(Operation::List),
-            bytes_put: moved(Operation::Put),
-            bytes_get: moved(Operation::Get),
+        RequestCounts {
+            put: asked(StoreOperation::Put),
+            get: asked(StoreOperation::Get),
+            head: asked(StoreOperation::Head),
+            delete: asked(StoreOperation::Delete),
+            list: asked(StoreOperation::List),
+            bytes_put: moved(StoreOperation::Put),
+            bytes_get: moved(StoreOperation::Get),
         }
     }
 }
 
 #[async_trait]
-impl ObjectStore for Metered {
+impl ObjectStore for MeteredObjectStore {
     async fn put_new(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
         let size = body.len() as u64;
-        self.meter(Operation::Put)
+        self.meter(StoreOperation::Put)
             .measure(self.inner.put_new(key, body), |()| size)
             .await
     }
 
     async fn get(&self, key: &str, range: GetRange) -> Result<Bytes, StoreError> {
-        self.meter(Operation::Get)
+        self.meter(StoreOperation::Get)
             .measure(self.inner.get(key, range), |bytes| bytes.len() as u64)
             .await
     }
 
     async fn head(&self, key: &str) -> Result<ObjectMeta, StoreError> {
-        self.meter(Operation::Head)
+        self.meter(StoreOperation::Head)
             .measure(self.inner.head(key), |_| 0)
             .await
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
-        self.meter(Operation::Delete)
+        self.meter(StoreOperation::Delete)
             .measure(self.inner.delete(keys), |()| 0)
             .await
     }
@@ -181,7 +181,7 @@ impl ObjectStore for Metered {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<ObjectMeta>, StoreError> {
-        self.meter(Operation::List)
+        self.meter(StoreOperation::List)
             .measure(self.inner.list(prefix, after, limit), |_| 0)
             .await
     }

@@ -1,5 +1,5 @@
 //! The object store as the agent sees it: immutable objects, created once under a key and never
-//! overwritten. Opened by [`open()`]; used by produce (WAL objects), fetch (ranged reads through
+//! overwritten. Opened by [`open_store()`]; used by produce (WAL objects), fetch (ranged reads through
 //! [`blocks`]) and the background jobs.
 //!
 //! Every back end keeps the rules of [`ObjectStore`], which one conformance suite
@@ -24,15 +24,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use error::{StoreError, StoreErrorKind};
-pub use open::{Credentials, StoreSettings, check, check_url, open};
-pub use retry::{Retry, put_settled};
+pub use open::{S3Credentials, StoreSettings, check_store, check_url, open_store};
+pub use retry::{RetryPolicy, put_settled};
 
 /// Maximum number of keys in one delete request; S3's limit.
 pub const DELETE_BATCH: usize = 1000;
 /// Maximum length of a key in bytes. S3 allows 1024; the rest is room for the store's prefix.
-pub const MAX_KEY: usize = 800;
+pub const MAX_KEY_LEN: usize = 800;
 /// Maximum length of a part of a key between slashes in bytes: the limit of file systems.
-const MAX_KEY_PART: usize = 255;
+const MAX_KEY_PART_LEN: usize = 255;
 
 /// The bytes of an object to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl GetRange {
 
 /// The operations of [`ObjectStore`], as metrics and faults name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Operation {
+pub enum StoreOperation {
     /// [`ObjectStore::put_new`].
     Put,
     /// [`ObjectStore::get`].
@@ -90,7 +90,7 @@ pub enum Operation {
     List,
 }
 
-impl Operation {
+impl StoreOperation {
     /// Every operation, in order.
     pub const ALL: [Self; 5] = [Self::Put, Self::Get, Self::Head, Self::Delete, Self::List];
 
@@ -121,7 +121,7 @@ pub struct ObjectMeta {
 /// - create an object completely or not at all, at most once per key even if several callers race,
 ///   and have it durable when [`put_new`](Self::put_new) returns;
 /// - report a failure after which the object may exist as retryable, never as success;
-/// - not retry for long itself: the caller owns deadlines and back-off ([`Retry`]);
+/// - not retry for long itself: the caller owns deadlines and back-off ([`RetryPolicy`]);
 /// - never put credentials into errors, [`describe`](Self::describe) or `Debug`.
 #[async_trait]
 pub trait ObjectStore: Send + Sync + fmt::Debug {
@@ -173,13 +173,13 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
 pub fn validate_key(key: &str) -> Result<(), StoreError> {
     let problem = if key.is_empty() {
         "it is empty"
-    } else if key.len() > MAX_KEY {
+    } else if key.len() > MAX_KEY_LEN {
         "it is too long"
     } else if key.chars().any(|c| c.is_control() || c == '\\') {
         "it contains a control character or a backslash"
     } else if key.split('/').any(|part| matches!(part, "" | "." | "..")) {
         "it contains an empty, \".\" or \"..\" part between slashes"
-    } else if key.split('/').any(|part| part.len() > MAX_KEY_PART) {
+    } else if key.split('/').any(|part| part.len() > MAX_KEY_PART_LEN) {
         "a part between slashes is too long"
     } else if key.starts_with(local::TEMP_DIRECTORY) {
         "this prefix is reserved"

@@ -15,7 +15,8 @@ use streamhouse_core::time::Entropy;
 use tokio::time::{Duration, Instant, timeout};
 
 use super::{
-    GetRange, ObjectMeta, ObjectStore, Retry, StoreError, StoreErrorKind, local::LocalStore, s3::S3Store,
+    GetRange, ObjectMeta, ObjectStore, RetryPolicy, StoreError, StoreErrorKind, local::LocalStore,
+    s3::S3Store,
 };
 
 /// The location of the object store and how to access it.
@@ -34,12 +35,12 @@ pub struct StoreSettings {
     pub ca_file: Option<PathBuf>,
     /// Static credentials; without them the standard chain is used (environment, profile, web
     /// identity, instance role).
-    pub credentials: Option<Credentials>,
+    pub credentials: Option<S3Credentials>,
 }
 
 /// Static S3 credentials. `Debug` shows none of them.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
+pub struct S3Credentials {
     /// The access key id.
     pub access_key_id: String,
     /// The secret access key.
@@ -48,7 +49,7 @@ pub struct Credentials {
     pub session_token: Option<String>,
 }
 
-impl fmt::Debug for Credentials {
+impl fmt::Debug for S3Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Credentials(..)")
     }
@@ -56,22 +57,22 @@ impl fmt::Debug for Credentials {
 
 /// A parsed url.
 #[derive(Debug, PartialEq, Eq)]
-enum Location<'a> {
+enum StoreLocation<'a> {
     S3 { bucket: &'a str, prefix: &'a str },
     Local(&'a Path),
 }
 
-fn parse(url: &str) -> Result<Location<'_>, StoreError> {
+fn parse_url(url: &str) -> Result<StoreLocation<'_>, StoreError> {
     if let Some(rest) = url.strip_prefix("s3://") {
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         if (3..=63).contains(&bucket.len()) && bucket.chars().all(legal) && prefix.len() <= 200 {
-            return Ok(Location::S3 { bucket, prefix });
+            return Ok(StoreLocation::S3 { bucket, prefix });
         }
     } else if let Some(path) = url.strip_prefix("file:") {
         let path = path.strip_prefix("//").unwrap_or(path);
         if !path.is_empty() {
-            return Ok(Location::Local(Path::new(path)));
+            return Ok(StoreLocation::Local(Path::new(path)));
         }
     }
     // The url is not repeated: a wrong one may contain a password.
@@ -86,28 +87,28 @@ fn parse(url: &str) -> Result<Location<'_>, StoreError> {
 /// # Errors
 /// Fails if it does not; the message does not repeat the url.
 pub fn check_url(url: &str) -> Result<(), StoreError> {
-    parse(url).map(drop)
+    parse_url(url).map(drop)
 }
 
-/// Opens the store. Sends no request to S3 yet: see [`check`].
+/// Opens the store. Sends no request to S3 yet: see [`check_store`].
 ///
 /// # Errors
 /// Fails if the settings are not valid, or if a local directory cannot be opened.
-pub async fn open(settings: &StoreSettings) -> Result<Arc<dyn ObjectStore>, StoreError> {
-    Ok(match parse(&settings.url)? {
-        Location::S3 { bucket, prefix } => Arc::new(S3Store::new(bucket, prefix, settings).await?),
-        Location::Local(path) => Arc::new(LocalStore::open(path).await?),
+pub async fn open_store(settings: &StoreSettings) -> Result<Arc<dyn ObjectStore>, StoreError> {
+    Ok(match parse_url(&settings.url)? {
+        StoreLocation::S3 { bucket, prefix } => Arc::new(S3Store::new(bucket, prefix, settings).await?),
+        StoreLocation::Local(path) => Arc::new(LocalStore::open(path).await?),
     })
 }
 
-/// Prefix of the objects of [`check`].
+/// Prefix of the objects of [`check_store`].
 pub const CANARY_PREFIX: &str = "_canary/";
 /// Maximum duration of each request of a check, retries included.
-const REQUEST: Duration = Duration::from_secs(4);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 /// Age from which on a canary counts as abandoned.
-const ABANDONED_MS: i64 = 60_000;
+const ABANDONED_AFTER_MS: i64 = 60_000;
 /// Maximum number of abandoned canaries that one check removes.
-const MOST_ABANDONED: usize = 1000;
+const MAX_ABANDONED: usize = 1000;
 
 /// Creates, reads and deletes one small object, and verifies that it cannot be created twice: a
 /// store that ignores `If-None-Match` would lose data. Each request is retried on its own, so that
@@ -118,26 +119,32 @@ const MOST_ABANDONED: usize = 1000;
 ///
 /// # Errors
 /// The message says what to do; the caller repeats the check while [`StoreError::is_retryable`].
-pub async fn check(store: &dyn ObjectStore, entropy: &dyn Entropy) -> Result<(), StoreError> {
+pub async fn check_store(store: &dyn ObjectStore, entropy: &dyn Entropy) -> Result<(), StoreError> {
     let key = format!("{CANARY_PREFIX}{:016x}", entropy.next_u64());
     let body = Bytes::from(key.clone().into_bytes());
-    let proved = prove(store, &key, &body).await;
+    let proved = exercise_store(store, &key, &body).await;
     let abandoned = if proved.is_ok() {
         // Only housekeeping: a failure here is not a failure of the check.
-        let listed = timeout(REQUEST, store.list(CANARY_PREFIX, None, MOST_ABANDONED)).await;
+        let listed = timeout(REQUEST_TIMEOUT, store.list(CANARY_PREFIX, None, MAX_ABANDONED)).await;
         listed.map_or_else(
             |_| Vec::new(),
-            |listed| abandoned(&listed.unwrap_or_default(), &key),
+            |listed| abandoned_canaries(&listed.unwrap_or_default(), &key),
         )
     } else {
         Vec::new()
     };
     let ours = [key.clone()];
     // A store that did not respond is not asked for long, so that the failure is reported soon.
-    let patience = if proved.is_ok() { REQUEST } else { REQUEST / 4 };
-    let deleted = retry(patience).run("delete", &key, || store.delete(&ours)).await;
+    let patience = if proved.is_ok() {
+        REQUEST_TIMEOUT
+    } else {
+        REQUEST_TIMEOUT / 4
+    };
+    let deleted = request_retry(patience)
+        .run("delete", &key, || store.delete(&ours))
+        .await;
     if !abandoned.is_empty()
-        && let Err(error) = retry(REQUEST)
+        && let Err(error) = request_retry(REQUEST_TIMEOUT)
             .run("delete", CANARY_PREFIX, || store.delete(&abandoned))
             .await
     {
@@ -147,19 +154,19 @@ pub async fn check(store: &dyn ObjectStore, entropy: &dyn Entropy) -> Result<(),
 }
 
 /// Returns the retry policy of one request.
-fn retry(patience: Duration) -> Retry {
-    Retry::default().until(Instant::now() + patience)
+fn request_retry(patience: Duration) -> RetryPolicy {
+    RetryPolicy::default().with_deadline(Instant::now() + patience)
 }
 
-async fn prove(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<(), StoreError> {
+async fn exercise_store(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<(), StoreError> {
     let problem = |why: &str| {
         StoreError::new(
             StoreErrorKind::Unsupported,
             format!("{} {why}; use a store that does", store.describe()),
         )
     };
-    create(store, key, body).await?;
-    match retry(REQUEST)
+    create_canary(store, key, body).await?;
+    match request_retry(REQUEST_TIMEOUT)
         .run("put", key, || store.put_new(key, body.clone()))
         .await
     {
@@ -167,7 +174,7 @@ async fn prove(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<(), S
         Err(error) => return Err(error),
         Ok(()) => return Err(problem("does not support conditional writes (If-None-Match)")),
     }
-    let read = retry(REQUEST)
+    let read = request_retry(REQUEST_TIMEOUT)
         .run("get", key, || store.get(key, GetRange::Suffix(3)))
         .await?;
     if read != body.slice(body.len() - 3..) {
@@ -178,9 +185,9 @@ async fn prove(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<(), S
 
 /// Creates the canary. If it exists after an attempt without a response, that attempt succeeded:
 /// the key is new.
-async fn create(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<(), StoreError> {
+async fn create_canary(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<(), StoreError> {
     let attempts = AtomicU32::new(0);
-    let retry = retry(REQUEST);
+    let retry = request_retry(REQUEST_TIMEOUT);
     let put = retry.run("put", key, || {
         attempts.fetch_add(1, Ordering::Relaxed);
         store.put_new(key, body.clone())
@@ -196,11 +203,11 @@ async fn create(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<(), 
 }
 
 /// Returns the canaries that are much older than this check's own, by the store's clock.
-fn abandoned(canaries: &[ObjectMeta], ours: &str) -> Vec<String> {
+fn abandoned_canaries(canaries: &[ObjectMeta], ours: &str) -> Vec<String> {
     let Some(now) = canaries.iter().find(|canary| canary.key == ours) else {
         return Vec::new();
     };
-    let before = now.modified_ms.saturating_sub(ABANDONED_MS);
+    let before = now.modified_ms.saturating_sub(ABANDONED_AFTER_MS);
     let old = canaries.iter().filter(|canary| canary.modified_ms < before);
     old.map(|canary| canary.key.clone()).collect()
 }
@@ -212,7 +219,7 @@ mod tests {
 
     use super::*;
     use crate::store::{
-        Operation,
+        StoreOperation,
         fault::{FaultStore, Toxic, ToxicKind},
         memory::MemoryStore,
     };
@@ -220,28 +227,31 @@ mod tests {
     #[test]
     fn urls_lead_to_stores() {
         assert_eq!(
-            parse("s3://data").unwrap(),
-            Location::S3 {
+            parse_url("s3://data").unwrap(),
+            StoreLocation::S3 {
                 bucket: "data",
                 prefix: ""
             }
         );
         assert_eq!(
-            parse("s3://data/a/b").unwrap(),
-            Location::S3 {
+            parse_url("s3://data/a/b").unwrap(),
+            StoreLocation::S3 {
                 bucket: "data",
                 prefix: "a/b"
             }
         );
         assert_eq!(
-            parse("file:/var/data").unwrap(),
-            Location::Local(Path::new("/var/data"))
+            parse_url("file:/var/data").unwrap(),
+            StoreLocation::Local(Path::new("/var/data"))
         );
         assert_eq!(
-            parse("file:///var/data").unwrap(),
-            Location::Local(Path::new("/var/data"))
+            parse_url("file:///var/data").unwrap(),
+            StoreLocation::Local(Path::new("/var/data"))
         );
-        assert_eq!(parse("file:data").unwrap(), Location::Local(Path::new("data")));
+        assert_eq!(
+            parse_url("file:data").unwrap(),
+            StoreLocation::Local(Path::new("data"))
+        );
         for bad in [
             "",
             "data",
@@ -252,14 +262,14 @@ mod tests {
             "gs://bucket",
             "http://s3",
         ] {
-            let error = parse(bad).unwrap_err();
+            let error = parse_url(bad).unwrap_err();
             assert!(!error.message().contains("secret"), "{error}");
         }
     }
 
     #[test]
     fn debug_shows_no_credentials() {
-        let credentials = Some(Credentials {
+        let credentials = Some(S3Credentials {
             access_key_id: "id".to_owned(),
             secret_access_key: "hush".to_owned(),
             session_token: None,
@@ -274,12 +284,12 @@ mod tests {
 
     /// Refuses every third request.
     #[derive(Debug, Default)]
-    struct Refusing {
+    struct RefusingStore {
         inner: MemoryStore,
         requests: AtomicU32,
     }
 
-    impl Refusing {
+    impl RefusingStore {
         fn admit(&self) -> Result<(), StoreError> {
             if self.requests.fetch_add(1, Ordering::Relaxed) % 3 == 2 {
                 return Err(StoreError::new(StoreErrorKind::Unavailable, "not this one"));
@@ -289,7 +299,7 @@ mod tests {
     }
 
     #[async_trait]
-    impl ObjectStore for Refusing {
+    impl ObjectStore for RefusingStore {
         async fn put_new(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
             self.admit()?;
             self.inner.put_new(key, body).await
@@ -326,9 +336,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_store_that_refuses_each_third_request_can_be_used() {
-        let store = Refusing::default();
+        let store = RefusingStore::default();
         for _ in 0..5 {
-            check(&store, &SystemEntropy).await.unwrap();
+            check_store(&store, &SystemEntropy).await.unwrap();
             assert_eq!(store.inner.keys(), Vec::<String>::new(), "the canary is gone");
         }
     }
@@ -337,15 +347,19 @@ mod tests {
     async fn a_check_that_fails_leaves_nothing_behind() {
         let inner = Arc::new(MemoryStore::default());
         let store = FaultStore::new(inner.clone(), system_entropy());
-        let denied = Toxic::new(ToxicKind::Error(StoreErrorKind::Unauthorized)).on(&[Operation::Get]);
+        let denied = Toxic::new(ToxicKind::Error(StoreErrorKind::Unauthorized)).on(&[StoreOperation::Get]);
         let denied = store.add(denied);
-        let error = check(&store, &SystemEntropy).await.unwrap_err();
+        let error = check_store(&store, &SystemEntropy).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Unauthorized);
         assert_eq!(inner.keys(), Vec::<String>::new());
         store.remove(denied);
         // A lost reply is not taken for a store without conditional writes.
-        store.add(Toxic::new(ToxicKind::LoseReply).on(&[Operation::Put]).times(1));
-        check(&store, &SystemEntropy).await.unwrap();
+        store.add(
+            Toxic::new(ToxicKind::LoseReply)
+                .on(&[StoreOperation::Put])
+                .times(1),
+        );
+        check_store(&store, &SystemEntropy).await.unwrap();
         assert_eq!(inner.keys(), Vec::<String>::new());
     }
 
@@ -362,7 +376,13 @@ mod tests {
             canary("_canary/ours", 100_000),
             canary("_canary/c", 39_999),
         ];
-        assert_eq!(abandoned(&found, "_canary/ours"), ["_canary/a", "_canary/c"]);
-        assert_eq!(abandoned(&found, "_canary/unlisted"), Vec::<String>::new());
+        assert_eq!(
+            abandoned_canaries(&found, "_canary/ours"),
+            ["_canary/a", "_canary/c"]
+        );
+        assert_eq!(
+            abandoned_canaries(&found, "_canary/unlisted"),
+            Vec::<String>::new()
+        );
     }
 }

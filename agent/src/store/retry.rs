@@ -14,13 +14,13 @@ use crate::traces;
 
 /// How to retry, and when to give up. Without a deadline and a cancellation it retries without end.
 #[derive(Debug, Clone)]
-pub struct Retry {
+pub struct RetryPolicy {
     /// The first pause; doubles with every failure.
     pub first_pause: Duration,
     /// The maximum pause.
     pub longest_pause: Duration,
     /// The maximum duration of one attempt; extended with the size of the body.
-    pub attempt: Duration,
+    pub attempt_timeout: Duration,
     /// No attempt starts or continues after this time.
     pub deadline: Option<Instant>,
     /// Ends the attempts.
@@ -29,27 +29,27 @@ pub struct Retry {
     pub entropy: Arc<dyn Entropy>,
 }
 
-impl Default for Retry {
+impl Default for RetryPolicy {
     fn default() -> Self {
         Self::new(system_entropy())
     }
 }
 
 /// The slowest upload that does not count as broken.
-const SLOWEST_BYTES_PER_SECOND: u64 = 512 * 1024;
+const MIN_BYTES_PER_SECOND: u64 = 512 * 1024;
 
 /// Returns `base` plus the time that `bytes` take on a slow line.
-pub(crate) fn time_for(base: Duration, bytes: u64) -> Duration {
-    base + Duration::from_millis(bytes.saturating_mul(1000) / SLOWEST_BYTES_PER_SECOND)
+pub(crate) fn timeout_for(base: Duration, bytes: u64) -> Duration {
+    base + Duration::from_millis(bytes.saturating_mul(1000) / MIN_BYTES_PER_SECOND)
 }
 
-impl Retry {
+impl RetryPolicy {
     /// Creates a policy: pauses of 50 ms to 3 s, attempts of 30 s, no deadline.
     pub fn new(entropy: Arc<dyn Entropy>) -> Self {
         Self {
             first_pause: Duration::from_millis(50),
             longest_pause: Duration::from_secs(3),
-            attempt: Duration::from_secs(30),
+            attempt_timeout: Duration::from_secs(30),
             deadline: None,
             cancel: CancellationToken::new(),
             entropy,
@@ -58,14 +58,14 @@ impl Retry {
 
     /// Gives up at `deadline`.
     #[must_use]
-    pub fn until(mut self, deadline: Instant) -> Self {
+    pub fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
     /// Gives up when `cancel` is cancelled.
     #[must_use]
-    pub fn cancelled_by(mut self, cancel: CancellationToken) -> Self {
+    pub fn with_cancellation(mut self, cancel: CancellationToken) -> Self {
         self.cancel = cancel;
         self
     }
@@ -83,26 +83,29 @@ impl Retry {
         let mut attempts = 0;
         let mut last: Option<StoreError> = None;
         loop {
-            match self.attempt(what, key, self.attempt, operation()).await {
+            match self
+                .run_attempt(what, key, self.attempt_timeout, operation())
+                .await
+            {
                 // A timeout at the deadline says less than the failure of the previous attempt.
-                Err(error) if error.kind() == StoreErrorKind::Timeout && self.is_over() => {
+                Err(error) if error.kind() == StoreErrorKind::Timeout && self.is_expired() => {
                     return Err(last.unwrap_or(error));
                 }
                 Err(error) if error.is_retryable() => {
                     last = Some(error.clone());
-                    self.pause(what, key, &mut attempts, error).await?;
+                    self.back_off(what, key, &mut attempts, error).await?;
                 }
                 done => return done,
             }
         }
     }
 
-    fn is_over(&self) -> bool {
+    fn is_expired(&self) -> bool {
         self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     /// Runs one attempt, bounded by `limit`, the deadline and the cancellation.
-    async fn attempt<T>(
+    async fn run_attempt<T>(
         &self,
         what: &str,
         key: &str,
@@ -115,7 +118,7 @@ impl Retry {
         let limit = left.map_or(limit, |left| left.min(limit));
         tokio::select! {
             biased;
-            () = self.cancel.cancelled() => Err(cancelled(what, key)),
+            () = self.cancel.cancelled() => Err(cancelled_error(what, key)),
             done = timeout(limit, operation) => {
                 done.unwrap_or_else(|_| Err(StoreError::timeout(what, key, limit)))
             }
@@ -123,7 +126,7 @@ impl Retry {
     }
 
     /// Waits before the next attempt; returns `error` if there is no time for one.
-    async fn pause(
+    async fn back_off(
         &self,
         what: &str,
         key: &str,
@@ -147,15 +150,15 @@ impl Retry {
             return Err(error);
         }
         warn!(key, attempts = *attempts, ?pause, error = %error, "{what} failed, trying again");
-        traces::retried(&error.to_string());
+        traces::record_retry_in_current_span(&error.to_string());
         tokio::select! {
-            () = self.cancel.cancelled() => Err(cancelled(what, key)),
+            () = self.cancel.cancelled() => Err(cancelled_error(what, key)),
             () = tokio::time::sleep(pause) => Ok(()),
         }
     }
 }
 
-fn cancelled(what: &str, key: &str) -> StoreError {
+fn cancelled_error(what: &str, key: &str) -> StoreError {
     StoreError::new(StoreErrorKind::Cancelled, format!("{what} {key} was cancelled"))
 }
 
@@ -174,18 +177,18 @@ pub async fn put_settled(
     store: &dyn ObjectStore,
     key: &str,
     body: Bytes,
-    retry: &Retry,
+    retry: &RetryPolicy,
 ) -> Result<(), StoreError> {
-    let limit = time_for(retry.attempt, body.len() as u64);
+    let limit = timeout_for(retry.attempt_timeout, body.len() as u64);
     let (mut attempts, mut ambiguous) = (0, false);
     loop {
         let outcome = match retry
-            .attempt("put", key, limit, store.put_new(key, body.clone()))
+            .run_attempt("put", key, limit, store.put_new(key, body.clone()))
             .await
         {
             Err(error) if ambiguous && error.kind() == StoreErrorKind::AlreadyExists => {
                 retry
-                    .attempt("compare", key, limit, compare(store, key, &body))
+                    .run_attempt("compare", key, limit, compare_object(store, key, &body))
                     .await
             }
             outcome => outcome,
@@ -193,7 +196,7 @@ pub async fn put_settled(
         match outcome {
             Err(error) if error.is_retryable() || error.kind().is_repairable() => {
                 ambiguous |= error.is_retryable();
-                retry.pause("put", key, &mut attempts, error).await?;
+                retry.back_off("put", key, &mut attempts, error).await?;
             }
             settled => return settled,
         }
@@ -201,7 +204,7 @@ pub async fn put_settled(
 }
 
 /// Checks whether the object under `key` holds `body`.
-async fn compare(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<(), StoreError> {
+async fn compare_object(store: &dyn ObjectStore, key: &str, body: &Bytes) -> Result<(), StoreError> {
     let same =
         store.head(key).await?.size == body.len() as u64 && store.get(key, GetRange::Full).await? == *body;
     if same {
@@ -221,7 +224,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_the_time_does_not_hide_why_the_attempts_failed() {
-        let retry = Retry::default().until(Instant::now() + Duration::from_millis(300));
+        let retry = RetryPolicy::default().with_deadline(Instant::now() + Duration::from_millis(300));
         let mut attempts = 0;
         let outcome: Result<(), StoreError> = retry
             .run("get", "a", || {
@@ -237,7 +240,7 @@ mod tests {
             .await;
         let error = outcome.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error}");
-        let retry = Retry::default().until(Instant::now() + Duration::from_millis(20));
+        let retry = RetryPolicy::default().with_deadline(Instant::now() + Duration::from_millis(20));
         let error = retry.run("get", "a", pending::<Result<(), _>>).await.unwrap_err();
         assert_eq!(
             error.kind(),

@@ -6,8 +6,8 @@
 //! since the batches carry CRCs of their own; that saves a pass over all data.
 
 mod client;
+mod environment;
 mod failure;
-mod outside;
 
 use std::future::Future;
 
@@ -25,17 +25,17 @@ use bytes::{Bytes, BytesMut};
 use md5::{Digest as _, Md5};
 use tokio::time::{Duration, timeout};
 
-use self::failure::Attempt;
-pub use self::outside::check_environment;
+pub use self::environment::check_environment;
+use self::failure::S3Attempt;
 use super::{
     DELETE_BATCH, GetRange, ObjectMeta, ObjectStore, StoreError, StoreErrorKind, StoreSettings,
-    retry::time_for, validate_key,
+    retry::timeout_for, validate_key,
 };
 
 /// Timeout of a request without a body.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Assumed length of a read of unknown size: a full segment.
-const UNKNOWN_SIZE: u64 = 128 << 20;
+const ASSUMED_READ_SIZE: u64 = 128 << 20;
 /// Maximum number of objects in one listing of S3.
 const LIST_PAGE: usize = 1000;
 
@@ -69,7 +69,7 @@ impl S3Store {
             format!("{prefix}/")
         };
         Ok(Self {
-            client: client::connect(settings).await?,
+            client: client::build_client(settings).await?,
             bucket: bucket.to_owned(),
             prefix,
         })
@@ -79,8 +79,8 @@ impl S3Store {
         format!("{}{key}", self.prefix)
     }
 
-    fn attempt<'a>(&'a self, what: &'static str, key: &'a str) -> Attempt<'a> {
-        Attempt {
+    fn attempt<'a>(&'a self, what: &'static str, key: &'a str) -> S3Attempt<'a> {
+        S3Attempt {
             what,
             key,
             bucket: &self.bucket,
@@ -91,15 +91,15 @@ impl S3Store {
     /// transfers.
     async fn send<T, E>(
         &self,
-        attempt: &Attempt<'_>,
+        attempt: &S3Attempt<'_>,
         bytes: u64,
         request: impl Future<Output = Result<T, SdkError<E>>>,
     ) -> Result<T, StoreError>
     where
         E: aws_sdk_s3::error::ProvideErrorMetadata + std::error::Error + 'static,
     {
-        bounded(attempt, bytes, async {
-            request.await.map_err(|error| attempt.failure(&error))
+        with_timeout(attempt, bytes, async {
+            request.await.map_err(|error| attempt.translate(&error))
         })
         .await
     }
@@ -118,20 +118,20 @@ impl S3Store {
 }
 
 /// Limits `work` to the time that `bytes` may take.
-async fn bounded<T>(
-    attempt: &Attempt<'_>,
+async fn with_timeout<T>(
+    attempt: &S3Attempt<'_>,
     bytes: u64,
     work: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    let limit = time_for(REQUEST_TIMEOUT, bytes);
+    let limit = timeout_for(REQUEST_TIMEOUT, bytes);
     timeout(limit, work)
         .await
         .unwrap_or_else(|_| Err(StoreError::timeout(attempt.what, attempt.key, limit)))
 }
 
 /// Reads the body into one buffer, and refuses responses that do not match the request.
-async fn collect(
-    attempt: &Attempt<'_>,
+async fn collect_body(
+    attempt: &S3Attempt<'_>,
     range: &GetRange,
     output: GetObjectOutput,
 ) -> Result<Bytes, StoreError> {
@@ -153,7 +153,7 @@ async fn collect(
     let mut body = output.body;
     let (mut bytes, mut first) = (BytesMut::new(), Bytes::new());
     while let Some(chunk) = body.next().await {
-        let chunk = chunk.map_err(|error| attempt.broken_body(&error))?;
+        let chunk = chunk.map_err(|error| attempt.body_error(&error))?;
         if first.is_empty() && bytes.is_empty() {
             // Small objects arrive in one chunk, which needs no copy.
             first = chunk;
@@ -165,7 +165,7 @@ async fn collect(
                 .and_then(|size| usize::try_from(size).ok());
             bytes.reserve(
                 size.unwrap_or_default()
-                    .min(UNKNOWN_SIZE as usize)
+                    .min(ASSUMED_READ_SIZE as usize)
                     .max(first.len() + chunk.len()),
             );
             bytes.extend_from_slice(&std::mem::take(&mut first));
@@ -228,9 +228,9 @@ impl ObjectStore for S3Store {
             .key(self.full_key(key))
             .set_range(range_header(&range))
             .send();
-        bounded(&attempt, range.max_len().unwrap_or(UNKNOWN_SIZE), async {
-            let output = request.await.map_err(|error| attempt.failure(&error))?;
-            collect(&attempt, &range, output).await
+        with_timeout(&attempt, range.max_len().unwrap_or(ASSUMED_READ_SIZE), async {
+            let output = request.await.map_err(|error| attempt.translate(&error))?;
+            collect_body(&attempt, &range, output).await
         })
         .await
     }
@@ -285,7 +285,7 @@ impl ObjectStore for S3Store {
                 .iter()
                 .find(|error| error.code() != Some("NoSuchKey"))
             {
-                return Err(attempt.refused(error.code(), error.message(), None, None));
+                return Err(attempt.service_error(error.code(), error.message(), None, None));
             }
         }
         Ok(())
@@ -313,7 +313,11 @@ impl ObjectStore for S3Store {
             let more = output.is_truncated() == Some(true);
             let objects = output.contents.unwrap_or_default();
             after = objects.last().and_then(|last| last.key().map(str::to_owned));
-            found.extend(objects.into_iter().filter_map(|object| self.listed(object)));
+            found.extend(
+                objects
+                    .into_iter()
+                    .filter_map(|object| self.to_object_meta(object)),
+            );
             if !more || after.is_none() {
                 break;
             }
@@ -327,7 +331,7 @@ impl ObjectStore for S3Store {
 }
 
 impl S3Store {
-    fn listed(&self, object: Object) -> Option<ObjectMeta> {
+    fn to_object_meta(&self, object: Object) -> Option<ObjectMeta> {
         Some(ObjectMeta {
             key: object.key()?.strip_prefix(&self.prefix)?.to_owned(),
             size: u64::try_from(object.size()?).ok()?,

@@ -13,27 +13,27 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::TlsError;
 
 /// The chain, with the listener's own certificate first.
-const CERTIFICATE: &str = "tls.crt";
-const KEY: &str = "tls.key";
+const CERTIFICATE_FILE: &str = "tls.crt";
+const KEY_FILE: &str = "tls.key";
 /// Longer files cannot be certificates or keys.
-const LARGEST: usize = 1 << 20;
+const MAX_FILE_BYTES: usize = 1 << 20;
 /// How often to read again if the files change while they are read.
-const READS: usize = 3;
+const MAX_READ_ATTEMPTS: usize = 3;
 
 /// Both files as of one time. Kubernetes swaps the whole folder at once, but two reads may fall on
 /// both sides of a swap.
 #[derive(PartialEq, Eq)]
-pub(super) struct Files {
+pub(super) struct CertificateFiles {
     certificate: Vec<u8>,
     key: Vec<u8>,
 }
 
-impl Files {
+impl CertificateFiles {
     pub(super) async fn read(directory: &Path) -> Result<Self, TlsError> {
-        let mut certificate = read(directory, CERTIFICATE).await?;
-        for _ in 0..READS {
-            let key = read(directory, KEY).await?;
-            let again = read(directory, CERTIFICATE).await?;
+        let mut certificate = read_file(directory, CERTIFICATE_FILE).await?;
+        for _ in 0..MAX_READ_ATTEMPTS {
+            let key = read_file(directory, KEY_FILE).await?;
+            let again = read_file(directory, CERTIFICATE_FILE).await?;
             if again == certificate {
                 return Ok(Self { certificate, key });
             }
@@ -47,30 +47,33 @@ impl Files {
 
     /// Returns the certificate with its key, and the earliest expiry in the chain, in seconds since
     /// the Unix epoch.
-    pub(super) fn certified(&self, provider: &CryptoProvider) -> Result<(Arc<CertifiedKey>, i64), TlsError> {
+    pub(super) fn parse_certified_key(
+        &self,
+        provider: &CryptoProvider,
+    ) -> Result<(Arc<CertifiedKey>, i64), TlsError> {
         let refuse = |file: &str, why: String| {
             Err(TlsError(format!(
-                "tls-dir: {file} cannot be used ({why}); give a PEM chain in {CERTIFICATE} and its private key in {KEY}"
+                "tls-dir: {file} cannot be used ({why}); give a PEM chain in {CERTIFICATE_FILE} and its private key in {KEY_FILE}"
             )))
         };
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.certificate).collect();
         let chain = match chain {
             Ok(chain) if chain.is_empty() => {
-                return refuse(CERTIFICATE, "it holds no certificate".to_owned());
+                return refuse(CERTIFICATE_FILE, "it holds no certificate".to_owned());
             }
             Ok(chain) => chain,
-            Err(error) => return refuse(CERTIFICATE, error.to_string()),
+            Err(error) => return refuse(CERTIFICATE_FILE, error.to_string()),
         };
         let mut expires = i64::MAX;
         for certificate in &chain {
             match X509Certificate::from_der(certificate) {
                 Ok((_, parsed)) => expires = expires.min(parsed.validity().not_after.timestamp()),
-                Err(error) => return refuse(CERTIFICATE, error.to_string()),
+                Err(error) => return refuse(CERTIFICATE_FILE, error.to_string()),
             }
         }
         // The parser's error may quote its input, and the key is secret.
         let Ok(key) = PrivateKeyDer::from_pem_slice(&self.key) else {
-            return refuse(KEY, "it holds no private key in PEM".to_owned());
+            return refuse(KEY_FILE, "it holds no private key in PEM".to_owned());
         };
         match CertifiedKey::from_der(chain, key, provider) {
             Ok(certified) => Ok((Arc::new(certified), expires)),
@@ -79,7 +82,7 @@ impl Files {
     }
 }
 
-async fn read(directory: &Path, file: &str) -> Result<Vec<u8>, TlsError> {
+async fn read_file(directory: &Path, file: &str) -> Result<Vec<u8>, TlsError> {
     let path = directory.join(file);
     let refuse = |why: String| {
         TlsError(format!(
@@ -90,7 +93,7 @@ async fn read(directory: &Path, file: &str) -> Result<Vec<u8>, TlsError> {
     let content = tokio::fs::read(&path)
         .await
         .map_err(|error| refuse(error.to_string()))?;
-    if content.len() > LARGEST {
+    if content.len() > MAX_FILE_BYTES {
         return Err(refuse("it is too large".to_owned()));
     }
     Ok(content)

@@ -9,13 +9,13 @@ use tempfile::TempDir;
 use super::*;
 
 /// A certificate authority.
-pub(crate) struct Authority {
+pub(crate) struct TestAuthority {
     /// Certificate of the authority.
     pub(crate) pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
-impl Authority {
+impl TestAuthority {
     pub(crate) fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -29,7 +29,7 @@ impl Authority {
 
     /// Writes a new pair for `name`, valid until the end of 2099, to a listener's folder, which is
     /// created if necessary.
-    pub(crate) fn write(&self, tls: &Path, listener: Listener, name: &str) {
+    pub(crate) fn write(&self, tls: &Path, listener: ListenerKind, name: &str) {
         self.write_until(&tls.join(listener.name()), name, 2100);
     }
 
@@ -45,17 +45,17 @@ impl Authority {
 }
 
 /// Expiry at the start of 2100 and of 2101.
-const ENDS: [&str; 2] = ["4102444800", "4133980800"];
+const EXPIRIES: [&str; 2] = ["4102444800", "4133980800"];
 
-async fn load(tls: &Path) -> Result<(Tls, Arc<Metrics>), String> {
-    let metrics = Arc::new(Metrics::new().unwrap());
-    let loaded = Tls::load(Some(tls), &metrics).await;
+async fn load_certificates(tls: &Path) -> Result<(ListenerCertificates, Arc<AgentMetrics>), String> {
+    let metrics = Arc::new(AgentMetrics::new().unwrap());
+    let loaded = ListenerCertificates::load(Some(tls), &metrics).await;
     loaded
         .map(|tls| (tls, metrics))
         .map_err(|error| error.to_string())
 }
 
-fn shows_end(metrics: &Metrics, listener: &str, end: &str) -> bool {
+fn has_expiry_metric(metrics: &AgentMetrics, listener: &str, end: &str) -> bool {
     let line = format!("streamhouse_agent_certificate_not_after_seconds{{listener=\"{listener}\"}} {end}\n");
     metrics.render().unwrap().contains(&line)
 }
@@ -63,20 +63,20 @@ fn shows_end(metrics: &Metrics, listener: &str, end: &str) -> bool {
 #[tokio::test]
 async fn a_listener_without_a_folder_has_no_certificate() {
     let dir = TempDir::new().unwrap();
-    Authority::new().write(dir.path(), Listener::Grpc, "agents");
-    let (tls, metrics) = load(dir.path()).await.unwrap();
-    assert!(tls.of(Listener::Grpc).is_some() && tls.of(Listener::Http).is_none());
-    assert!(shows_end(&metrics, "grpc", ENDS[0]));
+    TestAuthority::new().write(dir.path(), ListenerKind::Grpc, "agents");
+    let (tls, metrics) = load_certificates(dir.path()).await.unwrap();
+    assert!(tls.certificate(ListenerKind::Grpc).is_some() && tls.certificate(ListenerKind::Http).is_none());
+    assert!(has_expiry_metric(&metrics, "grpc", EXPIRIES[0]));
     assert!(!metrics.render().unwrap().contains("listener=\"http\""));
-    let none = Tls::load(None, &metrics).await.unwrap();
+    let none = ListenerCertificates::load(None, &metrics).await.unwrap();
     assert_eq!(none.certificates().count(), 0);
 }
 
 #[tokio::test]
 async fn what_cannot_be_used_is_refused_with_the_file_named() {
-    type Break = fn(&Path);
-    let authority = Authority::new();
-    let cases: [(&str, Break, &str); 7] = [
+    type BreakFiles = fn(&Path);
+    let authority = TestAuthority::new();
+    let cases: [(&str, BreakFiles, &str); 7] = [
         (
             "no folder",
             |grpc| fs::remove_dir_all(grpc).unwrap(),
@@ -118,9 +118,9 @@ async fn what_cannot_be_used_is_refused_with_the_file_named() {
     ];
     for (what, breaks, named) in cases {
         let dir = TempDir::new().unwrap();
-        authority.write(dir.path(), Listener::Grpc, "agents");
+        authority.write(dir.path(), ListenerKind::Grpc, "agents");
         breaks(&dir.path().join("grpc"));
-        let error = load(dir.path()).await.map(|_| what).unwrap_err();
+        let error = load_certificates(dir.path()).await.map(|_| what).unwrap_err();
         assert!(
             error.starts_with("tls-dir: ") && error.contains(named),
             "{what}: {error}"
@@ -131,32 +131,32 @@ async fn what_cannot_be_used_is_refused_with_the_file_named() {
 
 #[tokio::test]
 async fn a_new_pair_is_taken_up_and_a_bad_one_is_not() {
-    let (dir, authority) = (TempDir::new().unwrap(), Authority::new());
-    authority.write(dir.path(), Listener::Http, "agents");
-    let (tls, metrics) = load(dir.path()).await.unwrap();
-    let http = tls.of(Listener::Http).unwrap();
-    let in_use = || http.in_use.load().key.cert[0].clone();
+    let (dir, authority) = (TempDir::new().unwrap(), TestAuthority::new());
+    authority.write(dir.path(), ListenerKind::Http, "agents");
+    let (tls, metrics) = load_certificates(dir.path()).await.unwrap();
+    let http = tls.certificate(ListenerKind::Http).unwrap();
+    let in_use = || http.loaded.load().key.cert[0].clone();
     let first = in_use();
-    assert!(!http.look().await, "nothing has changed");
+    assert!(!http.reload().await, "nothing has changed");
 
     let folder = dir.path().join("http");
     let key = fs::read(folder.join("tls.key")).unwrap();
     authority.write_until(&folder, "agents", 2101);
     let newer = fs::read(folder.join("tls.key")).unwrap();
     fs::write(folder.join("tls.key"), key).unwrap();
-    assert!(!http.look().await, "the key is not that of the certificate");
+    assert!(!http.reload().await, "the key is not that of the certificate");
     assert!(http.problem.lock().is_some());
     assert_eq!(in_use(), first);
-    assert!(shows_end(&metrics, "http", ENDS[0]));
+    assert!(has_expiry_metric(&metrics, "http", EXPIRIES[0]));
 
     fs::write(folder.join("tls.key"), newer).unwrap();
-    assert!(http.look().await);
+    assert!(http.reload().await);
     assert!(http.problem.lock().is_none());
     assert_ne!(in_use(), first);
-    assert!(shows_end(&metrics, "http", ENDS[1]));
+    assert!(has_expiry_metric(&metrics, "http", EXPIRIES[1]));
 
     fs::remove_dir_all(&folder).unwrap();
-    assert!(!http.look().await, "a folder that goes takes nothing with it");
+    assert!(!http.reload().await, "a folder that goes takes nothing with it");
     assert!(http.problem.lock().is_some());
 }
 
@@ -164,7 +164,7 @@ async fn a_new_pair_is_taken_up_and_a_bad_one_is_not() {
 /// new files.
 #[tokio::test]
 async fn a_folder_swapped_as_kubernetes_does_is_taken_up() {
-    let (dir, authority) = (TempDir::new().unwrap(), Authority::new());
+    let (dir, authority) = (TempDir::new().unwrap(), TestAuthority::new());
     let grpc = dir.path().join("grpc");
     fs::create_dir(&grpc).unwrap();
     authority.write_until(&grpc.join("..one"), "agents", 2100);
@@ -173,29 +173,32 @@ async fn a_folder_swapped_as_kubernetes_does_is_taken_up() {
     for file in ["tls.crt", "tls.key"] {
         symlink(format!("..data/{file}"), grpc.join(file)).unwrap();
     }
-    let (tls, metrics) = load(dir.path()).await.unwrap();
+    let (tls, metrics) = load_certificates(dir.path()).await.unwrap();
     symlink("..two", grpc.join("..new")).unwrap();
     fs::rename(grpc.join("..new"), grpc.join("..data")).unwrap();
-    assert!(tls.of(Listener::Grpc).unwrap().look().await);
-    assert!(shows_end(&metrics, "grpc", ENDS[1]));
+    assert!(tls.certificate(ListenerKind::Grpc).unwrap().reload().await);
+    assert!(has_expiry_metric(&metrics, "grpc", EXPIRIES[1]));
 }
 
 #[tokio::test]
 async fn changed_files_are_noticed() {
-    let (dir, authority) = (TempDir::new().unwrap(), Authority::new());
-    for listener in [Listener::Grpc, Listener::Http] {
+    let (dir, authority) = (TempDir::new().unwrap(), TestAuthority::new());
+    for listener in [ListenerKind::Grpc, ListenerKind::Http] {
         authority.write(dir.path(), listener, "agents");
     }
-    let (tls, metrics) = load(dir.path()).await.unwrap();
+    let (tls, metrics) = load_certificates(dir.path()).await.unwrap();
     authority.write_until(&dir.path().join("http"), "agents", 2101);
     let noticed = async {
-        while !shows_end(&metrics, "http", ENDS[1]) {
+        while !has_expiry_metric(&metrics, "http", EXPIRIES[1]) {
             tokio::task::yield_now().await;
         }
     };
     tokio::select! {
-        () = tls.follow(Duration::from_millis(1)) => unreachable!("it never returns"),
+        () = tls.reload_periodically(Duration::from_millis(1)) => unreachable!("it never returns"),
         noticed = tokio::time::timeout(Duration::from_secs(60), noticed) => noticed.unwrap(),
     }
-    assert!(shows_end(&metrics, "grpc", ENDS[0]), "the other one is as it was");
+    assert!(
+        has_expiry_metric(&metrics, "grpc", EXPIRIES[0]),
+        "the other one is as it was"
+    );
 }

@@ -5,7 +5,9 @@
 
 use bytes::Bytes;
 use futures::future::{join, join_all};
-use streamhouse_agent::store::{DELETE_BATCH, GetRange, MAX_KEY, ObjectStore, StoreError, StoreErrorKind};
+use streamhouse_agent::store::{
+    DELETE_BATCH, GetRange, MAX_KEY_LEN, ObjectStore, StoreError, StoreErrorKind,
+};
 
 /// Checks every rule, one after the other.
 pub(crate) async fn run_all(store: &dyn ObjectStore) {
@@ -330,7 +332,7 @@ async fn half_an_object_is_never_seen(store: &dyn ObjectStore) {
 }
 
 async fn illegal_keys_are_refused(store: &dyn ObjectStore) {
-    let (long, long_part) = ("a/".repeat(MAX_KEY / 2) + "a", "x".repeat(256));
+    let (long, long_part) = ("a/".repeat(MAX_KEY_LEN / 2) + "a", "x".repeat(256));
     for key in [
         "", "/", "/a", "a/", "a//b", ".", "..", "../a", "a/../b", "a/./b", "a\0b", "a\nb", "a\\b", &long,
         &long_part,

@@ -14,37 +14,37 @@ use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ConsumeBench, Meter, Ticker,
-    report::{Report, Throughput},
-    stats::{Latencies, Progress},
+    ConsumeBenchArgs, ProgressTicker, UsageMeter,
+    report::{BenchReport, Throughput},
+    stats::{BenchLatencies, ProgressCounters},
 };
 use crate::{
-    context::Context,
-    failure::{Failure, Outcome},
+    command_error::{CommandError, CommandResult},
+    context::CommandContext,
     signals::stop_signal,
 };
 
 /// How long a poll waits, and so how soon the end is noticed.
-const POLL: Duration = Duration::from_millis(100);
+const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 
-pub(super) async fn run(context: &Context, args: ConsumeBench) -> Outcome<Report> {
+pub(super) async fn run(context: &CommandContext, args: ConsumeBenchArgs) -> CommandResult<BenchReport> {
     let admin = context.admin();
     let topic = admin.describe_topic(&args.common.topic).await?;
-    let goal = goal(context, &args, &topic).await?;
-    let mut meter = Meter::new(&args.common.agent_http).await?;
-    let progress = Arc::new(Progress::default());
-    let reading = Arc::new(Reading {
+    let goal = count_records_to_read(context, &args, &topic).await?;
+    let mut meter = UsageMeter::new(&args.common.agent_http).await?;
+    let progress = Arc::new(ProgressCounters::default());
+    let reading = Arc::new(SharedReadState {
         left: AtomicU64::new(goal),
         end: CancellationToken::new(),
     });
-    let consumers = build(context, &args, &topic).await?;
+    let consumers = build_consumers(context, &args, &topic).await?;
     meter.start().await?;
-    let average = average_size(&topic);
-    let ticker = Ticker::start(progress.clone(), average);
+    let average = average_record_size(&topic);
+    let ticker = ProgressTicker::start(progress.clone(), average);
     let started = Instant::now();
     let mut tasks = JoinSet::new();
     for consumer in consumers {
-        tasks.spawn(read(
+        tasks.spawn(read_records(
             consumer,
             reading.clone(),
             progress.clone(),
@@ -58,14 +58,15 @@ pub(super) async fn run(context: &Context, args: ConsumeBench) -> Outcome<Report
         () = tokio::time::sleep(args.duration) => {}
     }
     reading.end.cancel();
-    let mut total = Read {
-        polls: Latencies::new()?,
+    let mut total = ConsumerOutcome {
+        polls: BenchLatencies::new()?,
         records: 0,
         bytes: 0,
         last: None,
     };
     while let Some(joined) = tasks.join_next().await {
-        let one = joined.map_err(|error| Failure::failed(format!("a consumer's task ended: {error}")))??;
+        let one =
+            joined.map_err(|error| CommandError::failed(format!("a consumer's task ended: {error}")))??;
         total.polls.merge(&one.polls);
         total.records += one.records;
         total.bytes += one.bytes;
@@ -74,7 +75,7 @@ pub(super) async fn run(context: &Context, args: ConsumeBench) -> Outcome<Report
     drop(ticker);
     let (client, agents) = meter.finish().await?;
     let elapsed = total.last.map_or(Duration::ZERO, |last| last - started);
-    Ok(Report {
+    Ok(BenchReport {
         kind: "consume",
         topic: args.common.topic,
         partitions: topic.partitions.len(),
@@ -92,9 +93,18 @@ pub(super) async fn run(context: &Context, args: ConsumeBench) -> Outcome<Report
 }
 
 /// Returns how many records to read: those available, at most `--records`.
-async fn goal(context: &Context, args: &ConsumeBench, topic: &TopicInfo) -> Outcome<u64> {
+async fn count_records_to_read(
+    context: &CommandContext,
+    args: &ConsumeBenchArgs,
+    topic: &TopicInfo,
+) -> CommandResult<u64> {
     let committed = match &args.group {
-        Some(group) => context.admin().fetch_offsets(group, &partitions(topic)).await?,
+        Some(group) => {
+            context
+                .admin()
+                .fetch_offsets(group, &topic_partitions(topic))
+                .await?
+        }
         None => BTreeMap::new(),
     };
     let held: i64 = topic
@@ -112,12 +122,12 @@ async fn goal(context: &Context, args: &ConsumeBench, topic: &TopicInfo) -> Outc
             "topic {} has no records to read; run bench produce first",
             topic.name
         );
-        return Err(Failure::failed(message));
+        return Err(CommandError::failed(message));
     }
     Ok(args.records.map_or(held, |records| records.min(held)))
 }
 
-fn partitions(topic: &TopicInfo) -> Vec<TopicPartition> {
+fn topic_partitions(topic: &TopicInfo) -> Vec<TopicPartition> {
     topic
         .partitions
         .iter()
@@ -126,7 +136,7 @@ fn partitions(topic: &TopicInfo) -> Vec<TopicPartition> {
 }
 
 /// Returns the average stored bytes per record, for the progress line only.
-fn average_size(topic: &TopicInfo) -> usize {
+fn average_record_size(topic: &TopicInfo) -> usize {
     let records: i64 = topic
         .partitions
         .iter()
@@ -136,18 +146,22 @@ fn average_size(topic: &TopicInfo) -> usize {
     usize::try_from(bytes / records.max(1)).unwrap_or(0)
 }
 
-async fn build(context: &Context, args: &ConsumeBench, topic: &TopicInfo) -> Outcome<Vec<Consumer>> {
+async fn build_consumers(
+    context: &CommandContext,
+    args: &ConsumeBenchArgs,
+    topic: &TopicInfo,
+) -> CommandResult<Vec<Consumer>> {
     let count = args.consumers as usize;
     let mut consumers = Vec::with_capacity(count);
     for number in 0..count {
-        let settings = context.client.settings().clone();
+        let settings = context.client.config().clone();
         let builder = Consumer::builder()
-            .settings(settings)
+            .client_config(settings)
             .auto_offset_reset(AutoOffsetReset::Earliest);
         let builder = match &args.group {
             Some(group) => builder.group(group).topics([&topic.name]),
             None => {
-                let share = partitions(topic).into_iter().skip(number).step_by(count);
+                let share = topic_partitions(topic).into_iter().skip(number).step_by(count);
                 builder.auto_commit(None).assign(share)
             }
         };
@@ -158,14 +172,14 @@ async fn build(context: &Context, args: &ConsumeBench, topic: &TopicInfo) -> Out
 
 /// State shared by the consumers of a run.
 #[derive(Debug)]
-struct Reading {
+struct SharedReadState {
     left: AtomicU64,
     end: CancellationToken,
 }
 
-impl Reading {
+impl SharedReadState {
     /// Counts records read and ends the run after the last one.
-    fn count(&self, records: u64) {
+    fn count_records(&self, records: u64) {
         let subtract = |left: u64| Some(left.saturating_sub(records));
         if let Ok(before) = self
             .left
@@ -178,28 +192,28 @@ impl Reading {
 }
 
 /// The result of one consumer.
-struct Read {
-    polls: Latencies,
+struct ConsumerOutcome {
+    polls: BenchLatencies,
     records: u64,
     bytes: u64,
     last: Option<Instant>,
 }
 
-async fn read(
+async fn read_records(
     mut consumer: Consumer,
-    reading: Arc<Reading>,
-    progress: Arc<Progress>,
+    reading: Arc<SharedReadState>,
+    progress: Arc<ProgressCounters>,
     commits: bool,
-) -> Outcome<Read> {
-    let mut done = Read {
-        polls: Latencies::new()?,
+) -> CommandResult<ConsumerOutcome> {
+    let mut done = ConsumerOutcome {
+        polls: BenchLatencies::new()?,
         records: 0,
         bytes: 0,
         last: None,
     };
     while !reading.end.is_cancelled() {
         let asked = Instant::now();
-        let records = consumer.poll(POLL).await?;
+        let records = consumer.poll(POLL_TIMEOUT).await?;
         if records.is_empty() {
             continue;
         }
@@ -214,8 +228,8 @@ async fn read(
         let count = records.len() as u64;
         done.records += count;
         done.last = Some(answered);
-        Progress::add(&progress.received, count);
-        reading.count(count);
+        ProgressCounters::add(&progress.received, count);
+        reading.count_records(count);
     }
     if commits {
         consumer.commit().await?;
@@ -230,13 +244,13 @@ mod tests {
 
     #[test]
     fn the_last_record_ends_the_run() {
-        let reading = Reading {
+        let reading = SharedReadState {
             left: AtomicU64::new(10),
             end: CancellationToken::new(),
         };
-        reading.count(9);
+        reading.count_records(9);
         assert!(!reading.end.is_cancelled());
-        reading.count(5);
+        reading.count_records(5);
         assert!(reading.end.is_cancelled());
     }
 }

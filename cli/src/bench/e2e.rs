@@ -17,38 +17,38 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    E2eBench, Meter, Ticker,
+    E2eBenchArgs, ProgressTicker, UsageMeter,
     load::can_be_stamped,
     payload::read_stamp,
     prepare_topic,
-    produce::{Producers, Timing},
-    report::{Report, Throughput},
-    stats::{Latencies, Progress},
+    produce::{ProducerTasks, RunTiming},
+    report::{BenchReport, Throughput},
+    stats::{BenchLatencies, ProgressCounters},
 };
 use crate::{
-    context::Context,
-    failure::{Failure, Outcome},
+    command_error::{CommandError, CommandResult},
+    context::CommandContext,
     signals::stop_signal,
 };
 
 /// How long a poll waits, and so how soon the end is noticed.
-const POLL: Duration = Duration::from_millis(100);
+const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 
-pub(super) async fn run(context: &Context, args: E2eBench) -> Outcome<Report> {
+pub(super) async fn run(context: &CommandContext, args: E2eBenchArgs) -> CommandResult<BenchReport> {
     args.load.validate()?;
     if !can_be_stamped(args.load.record_size) {
-        return Err(Failure::usage(
+        return Err(CommandError::usage(
             "an end-to-end record carries a stamp of 16 bytes; raise --record-size",
         ));
     }
     let topic = prepare_topic(context, &args.common.topic, args.load.partitions).await?;
-    let mut meter = Meter::new(&args.common.agent_http).await?;
-    let consumers = consumers_at_the_end(context, &args, &topic).await?;
-    let progress = Arc::new(Progress::default());
-    let ticker = Ticker::start(progress.clone(), args.load.record_size);
-    let run = context.client.settings().entropy.next_u64();
-    let timing = Timing::from_now(&args.load);
-    let shared = Arc::new(Shared {
+    let mut meter = UsageMeter::new(&args.common.agent_http).await?;
+    let consumers = build_consumers_at_end(context, &args, &topic).await?;
+    let progress = Arc::new(ProgressCounters::default());
+    let ticker = ProgressTicker::start(progress.clone(), args.load.record_size);
+    let run = context.client.config().entropy.next_u64();
+    let timing = RunTiming::from_now(&args.load);
+    let shared = Arc::new(E2eRunState {
         run,
         timing,
         received: AtomicU64::new(0),
@@ -56,10 +56,10 @@ pub(super) async fn run(context: &Context, args: E2eBench) -> Outcome<Report> {
     });
     let mut reading = JoinSet::new();
     for consumer in consumers {
-        reading.spawn(read(consumer, shared.clone(), progress.clone()));
+        reading.spawn(read_records(consumer, shared.clone(), progress.clone()));
     }
     let stop = stop_signal();
-    let producers = Producers::start(
+    let producers = ProducerTasks::start(
         context,
         &args.common.topic,
         &args.load,
@@ -72,16 +72,16 @@ pub(super) async fn run(context: &Context, args: E2eBench) -> Outcome<Report> {
     meter.start().await?;
     let produced = producers.finish().await;
     if let Ok(produced) = &produced {
-        wait_for(&shared, produced.acked, context.client.settings().api_timeout).await;
+        wait_until_received(&shared, produced.acked, context.client.config().api_timeout).await;
     }
     shared.end.cancel();
-    let read = Read::of_all(reading).await?;
+    let read = E2eConsumerOutcome::join_all(reading).await?;
     let produced = produced?;
     drop(ticker);
     let (client, agents) = meter.finish().await?;
     let received = shared.received.load(Ordering::Relaxed);
     let size = args.load.record_size as u64;
-    Ok(Report {
+    Ok(BenchReport {
         kind: "e2e",
         topic: args.common.topic,
         partitions: topic.partitions.len(),
@@ -119,11 +119,11 @@ fn first_error(error: Option<&streamhouse_client::Error>, acked: u64, received: 
 }
 
 /// Creates consumers positioned at the log ends, so that they receive everything sent from now on.
-async fn consumers_at_the_end(
-    context: &Context,
-    args: &E2eBench,
+async fn build_consumers_at_end(
+    context: &CommandContext,
+    args: &E2eBenchArgs,
     topic: &TopicInfo,
-) -> Outcome<Vec<Consumer>> {
+) -> CommandResult<Vec<Consumer>> {
     let count = args.consumers as usize;
     let mut consumers = Vec::with_capacity(count);
     for number in 0..count {
@@ -132,9 +132,9 @@ async fn consumers_at_the_end(
             .iter()
             .map(|p| TopicPartition::new(&topic.name, p.partition))
             .collect();
-        let settings = context.client.settings().clone();
+        let settings = context.client.config().clone();
         let builder = Consumer::builder()
-            .settings(settings)
+            .client_config(settings)
             .auto_commit(None)
             .assign(partitions.clone());
         let consumer = builder.build().await?;
@@ -148,16 +148,16 @@ async fn consumers_at_the_end(
 
 /// State shared by the tasks of a run.
 #[derive(Debug)]
-struct Shared {
+struct E2eRunState {
     run: u64,
-    timing: Timing,
+    timing: RunTiming,
     /// Measured records received.
     received: AtomicU64,
     end: CancellationToken,
 }
 
 /// Waits until `records` have arrived, at most for `patience`.
-async fn wait_for(shared: &Shared, records: u64, patience: Duration) {
+async fn wait_until_received(shared: &E2eRunState, records: u64, patience: Duration) {
     let deadline = Instant::now() + patience;
     while shared.received.load(Ordering::Relaxed) < records && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -165,20 +165,20 @@ async fn wait_for(shared: &Shared, records: u64, patience: Duration) {
 }
 
 /// The result of one consumer.
-struct Read {
-    latencies: Latencies,
+struct E2eConsumerOutcome {
+    latencies: BenchLatencies,
     last: Option<Instant>,
 }
 
-impl Read {
-    async fn of_all(mut reading: JoinSet<Outcome<Self>>) -> Outcome<Self> {
+impl E2eConsumerOutcome {
+    async fn join_all(mut reading: JoinSet<CommandResult<Self>>) -> CommandResult<Self> {
         let mut total = Self {
-            latencies: Latencies::new()?,
+            latencies: BenchLatencies::new()?,
             last: None,
         };
         while let Some(joined) = reading.join_next().await {
-            let one =
-                joined.map_err(|error| Failure::failed(format!("a consumer's task ended: {error}")))??;
+            let one = joined
+                .map_err(|error| CommandError::failed(format!("a consumer's task ended: {error}")))??;
             total.latencies.merge(&one.latencies);
             total.last = total.last.max(one.last);
         }
@@ -186,23 +186,27 @@ impl Read {
     }
 
     /// Returns the time from the first measured send to the arrival of the last measured record.
-    fn elapsed(&self, timing: Timing) -> Duration {
+    fn elapsed(&self, timing: RunTiming) -> Duration {
         self.last.map_or(Duration::ZERO, |last| {
             last.saturating_duration_since(timing.measure_from)
         })
     }
 }
 
-async fn read(mut consumer: Consumer, shared: Arc<Shared>, progress: Arc<Progress>) -> Outcome<Read> {
-    let mut done = Read {
-        latencies: Latencies::new()?,
+async fn read_records(
+    mut consumer: Consumer,
+    shared: Arc<E2eRunState>,
+    progress: Arc<ProgressCounters>,
+) -> CommandResult<E2eConsumerOutcome> {
+    let mut done = E2eConsumerOutcome {
+        latencies: BenchLatencies::new()?,
         last: None,
     };
-    let measure_from = micros(shared.timing.measure_from - shared.timing.epoch);
+    let measure_from = as_micros(shared.timing.measure_from - shared.timing.epoch);
     while !shared.end.is_cancelled() {
-        let records = consumer.poll(POLL).await?;
+        let records = consumer.poll(POLL_TIMEOUT).await?;
         let polled = Instant::now();
-        let now = micros(polled.saturating_duration_since(shared.timing.epoch));
+        let now = as_micros(polled.saturating_duration_since(shared.timing.epoch));
         let mut measured = 0;
         let stamps = records
             .iter()
@@ -216,13 +220,13 @@ async fn read(mut consumer: Consumer, shared: Arc<Shared>, progress: Arc<Progres
             done.last = Some(polled);
             shared.received.fetch_add(measured, Ordering::Relaxed);
         }
-        Progress::add(&progress.received, records.len() as u64);
+        ProgressCounters::add(&progress.received, records.len() as u64);
     }
     consumer.close().await?;
     Ok(done)
 }
 
-fn micros(duration: Duration) -> u64 {
+fn as_micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 

@@ -1,4 +1,4 @@
-//! The sending side of a benchmark: [`send`] keeps to a schedule, [`Collector`] collects the
+//! The sending side of a benchmark: [`run_send_loop`] keeps to a schedule, [`DeliveryCollector`] collects the
 //! deliveries.
 //!
 //! The load is open-loop: at a given rate, latency counts from a record's intended send time even
@@ -18,19 +18,19 @@ use streamhouse_client::{Delivery, Error, Producer, RecordRef, TopicHandle};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
-    payload::{self, Payload, STAMP_SIZE},
-    stats::{Latencies, Progress},
+    payload::{self, PayloadPool, STAMP_SIZE},
+    stats::{BenchLatencies, ProgressCounters},
 };
-use crate::failure::{Failure, Outcome};
+use crate::command_error::{CommandError, CommandResult};
 
 /// Records sent between two readings of the clock.
-const CHUNK: usize = 128;
+const CHUNK_RECORDS: usize = 128;
 /// Resolution of the schedule at a given rate.
-const TICK: Duration = Duration::from_millis(1);
+const SCHEDULE_TICK: Duration = Duration::from_millis(1);
 
 /// What one producer sends.
 #[derive(Debug, Clone)]
-pub(super) struct Plan {
+pub(super) struct SendPlan {
     /// Common time origin of the run, from which stamps count.
     pub(super) epoch: Instant,
     /// Nothing is measured before this time.
@@ -49,23 +49,23 @@ pub(super) struct Plan {
 
 /// Records sent with the same time stamp.
 #[derive(Debug)]
-pub(super) struct Sent {
+pub(super) struct SentChunk {
     stamp: Instant,
     deliveries: Vec<Delivery>,
 }
 
 /// Sends until the plan is fulfilled or `stop` is cancelled. Returns how many measured records it
 /// sent.
-pub(super) async fn send(
+pub(super) async fn run_send_loop(
     producer: &Producer,
     topic: &TopicHandle,
-    payload: &Payload,
-    plan: &Plan,
-    progress: &Progress,
-    sent: mpsc::Sender<Sent>,
+    payload: &PayloadPool,
+    plan: &SendPlan,
+    progress: &ProgressCounters,
+    sent: mpsc::Sender<SentChunk>,
     stop: &tokio_util::sync::CancellationToken,
-) -> Outcome<u64> {
-    let mut loop_state = Loop {
+) -> CommandResult<u64> {
+    let mut loop_state = SendLoop {
         producer,
         topic,
         payload,
@@ -74,7 +74,7 @@ pub(super) async fn send(
         scratch: Vec::new(),
     };
     let mut measured = 0;
-    let mut schedule = plan.rate.map(|rate| Schedule {
+    let mut schedule = plan.rate.map(|rate| SendSchedule {
         rate,
         start: plan.epoch,
         sent: 0,
@@ -82,7 +82,7 @@ pub(super) async fn send(
     while !stop.is_cancelled() {
         let (stamp, due) = match &mut schedule {
             Some(schedule) => schedule.next_tick().await,
-            None => (Instant::now(), CHUNK as u64),
+            None => (Instant::now(), CHUNK_RECORDS as u64),
         };
         if plan.until.is_some_and(|until| stamp >= until) {
             break;
@@ -94,11 +94,11 @@ pub(super) async fn send(
         };
         let mut left = due;
         while left > 0 {
-            let count = left.min(CHUNK as u64);
+            let count = left.min(CHUNK_RECORDS as u64);
             loop_state
                 .send_chunk(stamp, count, schedule.is_some(), &sent)
                 .await?;
-            Progress::add(&progress.sent, count);
+            ProgressCounters::add(&progress.sent, count);
             left -= count;
         }
         if counts {
@@ -113,13 +113,13 @@ pub(super) async fn send(
 
 /// Computes how many records are due at each tick of a constant rate.
 #[derive(Debug)]
-struct Schedule {
+struct SendSchedule {
     rate: f64,
     start: Instant,
     sent: u64,
 }
 
-impl Schedule {
+impl SendSchedule {
     /// Waits for the next tick at which records are due. A late loop receives the missed ticks one
     /// by one.
     async fn next_tick(&mut self) -> (Instant, u64) {
@@ -133,26 +133,26 @@ impl Schedule {
     /// Returns the next tick at which records are due, and how many.
     fn advance(&mut self) -> (Instant, u64) {
         // A record belongs to the first tick at or after the end of its interval.
-        let ticks = ((self.sent + 1) as f64 / self.rate / TICK.as_secs_f64() - 1e-9)
+        let ticks = ((self.sent + 1) as f64 / self.rate / SCHEDULE_TICK.as_secs_f64() - 1e-9)
             .ceil()
             .max(1.0);
-        let due = (ticks * TICK.as_secs_f64() * self.rate + 1e-9).floor() as u64;
+        let due = (ticks * SCHEDULE_TICK.as_secs_f64() * self.rate + 1e-9).floor() as u64;
         let count = due.saturating_sub(self.sent).max(1);
         self.sent += count;
-        (self.start + TICK.mul_f64(ticks), count)
+        (self.start + SCHEDULE_TICK.mul_f64(ticks), count)
     }
 }
 
-struct Loop<'a> {
+struct SendLoop<'a> {
     producer: &'a Producer,
     topic: &'a TopicHandle,
-    payload: &'a Payload,
-    plan: &'a Plan,
+    payload: &'a PayloadPool,
+    plan: &'a SendPlan,
     number: u64,
     scratch: Vec<u8>,
 }
 
-impl Loop<'_> {
+impl SendLoop<'_> {
     /// Sends `count` records with the same time stamp. Without a schedule, the stamp is renewed
     /// after waiting for buffer space.
     async fn send_chunk(
@@ -160,9 +160,9 @@ impl Loop<'_> {
         mut stamp: Instant,
         count: u64,
         scheduled: bool,
-        sent: &mpsc::Sender<Sent>,
-    ) -> Outcome {
-        let mut deliveries = Vec::with_capacity(usize::try_from(count).unwrap_or(CHUNK));
+        sent: &mpsc::Sender<SentChunk>,
+    ) -> CommandResult {
+        let mut deliveries = Vec::with_capacity(usize::try_from(count).unwrap_or(CHUNK_RECORDS));
         for _ in 0..count {
             let mut value = self.payload.record(self.number);
             self.number += 1;
@@ -170,7 +170,7 @@ impl Loop<'_> {
                 self.scratch.clear();
                 self.scratch.extend_from_slice(value);
                 let micros = stamp.saturating_duration_since(self.plan.epoch).as_micros();
-                payload::stamp(&mut self.scratch, run, u64::try_from(micros).unwrap_or(u64::MAX));
+                payload::write_stamp(&mut self.scratch, run, u64::try_from(micros).unwrap_or(u64::MAX));
                 value = &self.scratch;
             }
             let record = RecordRef::new(value);
@@ -178,9 +178,9 @@ impl Loop<'_> {
                 Ok(delivery) => delivery,
                 Err(Error::BufferFull) => {
                     let full = std::mem::take(&mut deliveries);
-                    hand_over(
+                    send_to_collector(
                         sent,
-                        Sent {
+                        SentChunk {
                             stamp,
                             deliveries: full,
                         },
@@ -195,19 +195,19 @@ impl Loop<'_> {
             };
             deliveries.push(delivery);
         }
-        hand_over(sent, Sent { stamp, deliveries }).await
+        send_to_collector(sent, SentChunk { stamp, deliveries }).await
     }
 }
 
-async fn hand_over(sent: &mpsc::Sender<Sent>, chunk: Sent) -> Outcome {
-    let gone = |_| Failure::failed("the bench ended while it was sending");
+async fn send_to_collector(sent: &mpsc::Sender<SentChunk>, chunk: SentChunk) -> CommandResult {
+    let gone = |_| CommandError::failed("the bench ended while it was sending");
     sent.send(chunk).await.map_err(gone)
 }
 
 /// Results of one producer's records.
 #[derive(Debug)]
-pub(super) struct Collected {
-    pub(super) latencies: Latencies,
+pub(super) struct DeliveryTotals {
+    pub(super) latencies: BenchLatencies,
     /// Measured records that were acknowledged.
     pub(super) acked: u64,
     /// Records that failed, measured or not.
@@ -219,19 +219,19 @@ pub(super) struct Collected {
 
 /// Awaits deliveries in order per partition, without a task for each.
 #[derive(Debug)]
-pub(super) struct Collector {
-    progress: Arc<Progress>,
+pub(super) struct DeliveryCollector {
+    progress: Arc<ProgressCounters>,
     measure_from: Instant,
     /// Deliveries by partition: they complete in order within a partition, but not across
     /// partitions.
     waiting: Vec<VecDeque<(Instant, Delivery)>>,
-    collected: Collected,
+    collected: DeliveryTotals,
 }
 
-impl Collector {
-    pub(super) fn new(progress: Arc<Progress>, measure_from: Instant) -> Outcome<Self> {
-        let collected = Collected {
-            latencies: Latencies::new()?,
+impl DeliveryCollector {
+    pub(super) fn new(progress: Arc<ProgressCounters>, measure_from: Instant) -> CommandResult<Self> {
+        let collected = DeliveryTotals {
+            latencies: BenchLatencies::new()?,
             acked: 0,
             failed: 0,
             first_error: None,
@@ -246,12 +246,12 @@ impl Collector {
     }
 
     /// Collects until the sender has finished and all deliveries are complete.
-    pub(super) async fn run(mut self, mut sent: mpsc::Receiver<Sent>) -> Collected {
+    pub(super) async fn run(mut self, mut sent: mpsc::Receiver<SentChunk>) -> DeliveryTotals {
         let mut open = true;
         while open || !self.is_empty() {
             tokio::select! {
                 chunk = sent.recv(), if open => match chunk {
-                    Some(chunk) => self.take(chunk),
+                    Some(chunk) => self.add_chunk(chunk),
                     None => open = false,
                 },
                 () = std::future::poll_fn(|task| self.poll_settled(task)) => {}
@@ -261,7 +261,7 @@ impl Collector {
     }
 
     /// Returns the results collected so far.
-    pub(super) fn into_collected(self) -> Collected {
+    pub(super) fn into_totals(self) -> DeliveryTotals {
         self.collected
     }
 
@@ -269,7 +269,7 @@ impl Collector {
         self.waiting.iter().all(VecDeque::is_empty)
     }
 
-    fn take(&mut self, chunk: Sent) {
+    fn add_chunk(&mut self, chunk: SentChunk) {
         for delivery in chunk.deliveries {
             let partition = usize::try_from(delivery.partition()).unwrap_or(0);
             if partition >= self.waiting.len() {
@@ -291,7 +291,7 @@ impl Collector {
                 let measured = *stamp >= self.measure_from;
                 match outcome {
                     Ok(_) => {
-                        Progress::add(&self.progress.acked, 1);
+                        ProgressCounters::add(&self.progress.acked, 1);
                         if measured {
                             self.collected.acked += 1;
                             self.collected.last_ack = Some(now);
@@ -301,7 +301,7 @@ impl Collector {
                         }
                     }
                     Err(error) => {
-                        Progress::add(&self.progress.failed, 1);
+                        ProgressCounters::add(&self.progress.failed, 1);
                         self.collected.failed += 1;
                         self.collected.first_error.get_or_insert(error);
                     }
@@ -336,7 +336,7 @@ mod tests {
             (1_234_567.0, 1_000),
         ] {
             let start = Instant::now();
-            let mut schedule = Schedule { rate, start, sent: 0 };
+            let mut schedule = SendSchedule { rate, start, sent: 0 };
             let mut count = 0;
             let mut last = start;
             for _ in 0..ticks {
@@ -356,7 +356,7 @@ mod tests {
     #[tokio::test]
     async fn a_late_loop_gets_the_ticks_it_missed_with_their_own_times() {
         let start = Instant::now() - Duration::from_secs(1);
-        let mut schedule = Schedule {
+        let mut schedule = SendSchedule {
             rate: 5_000.0,
             start,
             sent: 0,
@@ -365,7 +365,7 @@ mod tests {
         for _ in 0..100 {
             ticks.push(schedule.next_tick().await);
         }
-        assert_eq!(ticks[0], (start + TICK, 5));
-        assert_eq!(ticks[99], (start + TICK * 100, 5));
+        assert_eq!(ticks[0], (start + SCHEDULE_TICK, 5));
+        assert_eq!(ticks[99], (start + SCHEDULE_TICK * 100, 5));
     }
 }

@@ -7,23 +7,23 @@
 
 /// Approximate size of the pool: far more than LZ4's window, so that repeated records do not
 /// compress each other.
-const POOL: usize = 4 << 20;
-const TEXT: &[u8] = b"the same words in every record, as field names and units are in real ones; ";
+const POOL_BYTES: usize = 4 << 20;
+const REPEATED_TEXT: &[u8] = b"the same words in every record, as field names and units are in real ones; ";
 
 /// A pool of records of one size.
 #[derive(Debug, Clone)]
-pub(super) struct Payload {
+pub(super) struct PayloadPool {
     pool: Vec<u8>,
     size: usize,
     count: usize,
 }
 
-impl Payload {
+impl PayloadPool {
     /// Generates records of `size` bytes, of which the share `compressibility` (0 to 1) is common
     /// text.
     pub(super) fn new(size: usize, compressibility: f64) -> Self {
         let size = size.max(1);
-        let count = (POOL / size).clamp(16, 65_536);
+        let count = (POOL_BYTES / size).clamp(16, 65_536);
         let random = ((1.0 - compressibility.clamp(0.0, 1.0)) * size as f64).round() as usize;
         let mut pool = Vec::with_capacity(count * size);
         let mut noise = SplitMix(0x5eed);
@@ -33,7 +33,7 @@ impl Payload {
                 let bytes = noise.next().to_le_bytes();
                 pool.extend_from_slice(&bytes[..bytes.len().min(end - pool.len())]);
             }
-            pool.extend(TEXT.iter().cycle().take(size - random));
+            pool.extend(REPEATED_TEXT.iter().cycle().take(size - random));
         }
         Self { pool, size, count }
     }
@@ -62,7 +62,7 @@ impl SplitMix {
 pub(super) const STAMP_SIZE: usize = 16;
 
 /// Writes a stamp over the record's first bytes.
-pub(super) fn stamp(record: &mut [u8], run: u64, micros: u64) {
+pub(super) fn write_stamp(record: &mut [u8], run: u64, micros: u64) {
     record[..8].copy_from_slice(&run.to_le_bytes());
     record[8..STAMP_SIZE].copy_from_slice(&micros.to_le_bytes());
 }
@@ -80,21 +80,21 @@ mod tests {
 
     #[test]
     fn records_have_their_size_and_their_share_of_noise() {
-        let payload = Payload::new(100, 0.3);
+        let payload = PayloadPool::new(100, 0.3);
         let (a, b) = (payload.record(0), payload.record(1));
         assert_eq!((a.len(), b.len()), (100, 100));
         assert_eq!(a[70..], b[70..]);
         assert_ne!(a[..70], b[..70]);
         assert_eq!(payload.record(payload.count as u64), a);
-        assert_eq!(Payload::new(1, 1.0).record(7), &TEXT[..1]);
-        assert_eq!(Payload::new(100, 0.3).pool, payload.pool);
-        assert_eq!(Payload::new(8 << 20, 0.0).record(15).len(), 8 << 20);
+        assert_eq!(PayloadPool::new(1, 1.0).record(7), &REPEATED_TEXT[..1]);
+        assert_eq!(PayloadPool::new(100, 0.3).pool, payload.pool);
+        assert_eq!(PayloadPool::new(8 << 20, 0.0).record(15).len(), 8 << 20);
     }
 
     #[test]
     fn a_stamp_is_read_back_only_by_its_own_run() {
         let mut record = vec![0; 20];
-        stamp(&mut record, 7, 123_456);
+        write_stamp(&mut record, 7, 123_456);
         assert_eq!(read_stamp(&record, 7), Some(123_456));
         assert_eq!(read_stamp(&record, 8), None);
         assert_eq!(read_stamp(&record[..15], 7), None);

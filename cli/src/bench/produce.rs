@@ -11,31 +11,31 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Load, Meter, ProduceBench, Ticker,
-    load::{Collected, Collector, Plan, send},
-    payload::Payload,
+    LoadArgs, ProduceBenchArgs, ProgressTicker, UsageMeter,
+    load::{DeliveryCollector, DeliveryTotals, SendPlan, run_send_loop},
+    payload::PayloadPool,
     prepare_topic,
-    report::{Report, Throughput},
-    stats::{Latencies, Progress},
+    report::{BenchReport, Throughput},
+    stats::{BenchLatencies, ProgressCounters},
 };
 use crate::{
-    context::Context,
-    failure::{Failure, Outcome},
+    command_error::{CommandError, CommandResult},
+    context::CommandContext,
     signals::stop_signal,
 };
 
 /// Maximum number of chunks queued for the collector.
-const CHUNKS: usize = 1024;
+const MAX_QUEUED_CHUNKS: usize = 1024;
 
-pub(super) async fn run(context: &Context, args: ProduceBench) -> Outcome<Report> {
+pub(super) async fn run(context: &CommandContext, args: ProduceBenchArgs) -> CommandResult<BenchReport> {
     args.load.validate()?;
     let topic = prepare_topic(context, &args.common.topic, args.load.partitions).await?;
-    let mut meter = Meter::new(&args.common.agent_http).await?;
-    let progress = Arc::new(Progress::default());
-    let ticker = Ticker::start(progress.clone(), args.load.record_size);
-    let timing = Timing::from_now(&args.load);
+    let mut meter = UsageMeter::new(&args.common.agent_http).await?;
+    let progress = Arc::new(ProgressCounters::default());
+    let ticker = ProgressTicker::start(progress.clone(), args.load.record_size);
+    let timing = RunTiming::from_now(&args.load);
     let stop = stop_signal();
-    let running = Producers::start(
+    let running = ProducerTasks::start(
         context,
         &args.common.topic,
         &args.load,
@@ -50,7 +50,7 @@ pub(super) async fn run(context: &Context, args: ProduceBench) -> Outcome<Report
     drop(ticker);
     let (client, agents) = meter.finish().await?;
     let size = args.load.record_size as u64;
-    Ok(Report {
+    Ok(BenchReport {
         kind: "produce",
         topic: args.common.topic,
         partitions: topic.partitions.len(),
@@ -73,14 +73,14 @@ pub(super) async fn run(context: &Context, args: ProduceBench) -> Outcome<Report
 
 /// When a run begins, is measured, and ends.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Timing {
+pub(super) struct RunTiming {
     pub(super) epoch: Instant,
     pub(super) measure_from: Instant,
     pub(super) until: Option<Instant>,
 }
 
-impl Timing {
-    pub(super) fn from_now(load: &Load) -> Self {
+impl RunTiming {
+    pub(super) fn from_now(load: &LoadArgs) -> Self {
         // A short delay, so that all producers are built and begin together.
         let epoch = Instant::now() + Duration::from_millis(50);
         let measure_from = epoch + load.warmup;
@@ -92,9 +92,9 @@ impl Timing {
     }
 }
 
-impl Collected {
+impl DeliveryTotals {
     /// Returns the time from the first measured send to the last acknowledgement.
-    pub(super) fn elapsed(&self, timing: Timing) -> Duration {
+    pub(super) fn elapsed(&self, timing: RunTiming) -> Duration {
         self.last_ack.map_or(Duration::ZERO, |last| {
             last.saturating_duration_since(timing.measure_from)
         })
@@ -111,24 +111,24 @@ impl Collected {
 
 /// The producer tasks of a run.
 #[derive(Debug)]
-pub(super) struct Producers(JoinSet<Outcome<Collected>>);
+pub(super) struct ProducerTasks(JoinSet<CommandResult<DeliveryTotals>>);
 
-impl Producers {
+impl ProducerTasks {
     /// Starts the tasks, which wait for the epoch.
     pub(super) fn start(
-        context: &Context,
+        context: &CommandContext,
         topic: &str,
-        load: &Load,
-        timing: Timing,
+        load: &LoadArgs,
+        timing: RunTiming,
         run: Option<u64>,
-        progress: &Arc<Progress>,
+        progress: &Arc<ProgressCounters>,
         stop: &CancellationToken,
     ) -> Self {
-        let payload = Arc::new(Payload::new(load.record_size, load.compressibility));
+        let payload = Arc::new(PayloadPool::new(load.record_size, load.compressibility));
         let count = u64::from(load.producers);
         let mut tasks = JoinSet::new();
         for number in 0..count {
-            let plan = Plan {
+            let plan = SendPlan {
                 epoch: timing.epoch,
                 measure_from: timing.measure_from,
                 records: load
@@ -139,8 +139,8 @@ impl Producers {
                 run,
                 first: number * 7919,
             };
-            let one = One {
-                context: Context {
+            let one = ProducerTask {
+                context: CommandContext {
                     client: context.client.clone(),
                     format: context.format,
                 },
@@ -157,45 +157,48 @@ impl Producers {
     }
 
     /// Waits for all tasks.
-    pub(super) async fn finish(mut self) -> Outcome<Collected> {
-        let mut total = Collected {
-            latencies: Latencies::new()?,
+    pub(super) async fn finish(mut self) -> CommandResult<DeliveryTotals> {
+        let mut total = DeliveryTotals {
+            latencies: BenchLatencies::new()?,
             acked: 0,
             failed: 0,
             first_error: None,
             last_ack: None,
         };
         while let Some(joined) = self.0.join_next().await {
-            total.add(joined.map_err(|error| Failure::failed(format!("a producer's task ended: {error}")))??);
+            total.add(
+                joined
+                    .map_err(|error| CommandError::failed(format!("a producer's task ended: {error}")))??,
+            );
         }
         Ok(total)
     }
 }
 
 /// One producer of a run.
-struct One {
-    context: Context,
+struct ProducerTask {
+    context: CommandContext,
     topic: String,
-    load: Load,
-    payload: Arc<Payload>,
-    progress: Arc<Progress>,
+    load: LoadArgs,
+    payload: Arc<PayloadPool>,
+    progress: Arc<ProgressCounters>,
     stop: CancellationToken,
-    plan: Plan,
+    plan: SendPlan,
 }
 
-impl One {
-    async fn run(self) -> Outcome<Collected> {
+impl ProducerTask {
+    async fn run(self) -> CommandResult<DeliveryTotals> {
         if self.plan.records == Some(0) {
             // There are more producers than records.
-            return Ok(Collector::new(self.progress, self.plan.measure_from)?.into_collected());
+            return Ok(DeliveryCollector::new(self.progress, self.plan.measure_from)?.into_totals());
         }
-        let producer: Producer = self.load.producer(&self.context).await?;
+        let producer: Producer = self.load.build_producer(&self.context).await?;
         let topic = producer.topic(&self.topic).await?;
-        let (chunks, receiver) = mpsc::channel(CHUNKS);
-        let collector = Collector::new(self.progress.clone(), self.plan.measure_from)?;
+        let (chunks, receiver) = mpsc::channel(MAX_QUEUED_CHUNKS);
+        let collector = DeliveryCollector::new(self.progress.clone(), self.plan.measure_from)?;
         let collecting = tokio::spawn(collector.run(receiver));
         sleep_until(self.plan.epoch).await;
-        let sent = send(
+        let sent = run_send_loop(
             &producer,
             &topic,
             &self.payload,
@@ -208,7 +211,7 @@ impl One {
         let flushed = producer.flush().await;
         let collected = collecting
             .await
-            .map_err(|error| Failure::failed(format!("a collector's task ended: {error}")))?;
+            .map_err(|error| CommandError::failed(format!("a collector's task ended: {error}")))?;
         sent?;
         flushed?;
         producer.close(Duration::from_secs(10)).await?;

@@ -1,18 +1,18 @@
-//! [`Report`]: the result of a benchmark, as a table or JSON.
+//! [`BenchReport`]: the result of a benchmark, as a table or JSON.
 
 use std::{fmt, time::Duration};
 
 use serde::Serialize;
 
 use super::{
-    stats::Percentiles,
-    usage::{Agent, Process},
+    stats::LatencyPercentiles,
+    usage::{AgentUsage, ClientUsage},
 };
-use crate::output::{Table, grouped, human_bytes};
+use crate::output::{TextTable, group_digits, human_bytes};
 
 /// The results of a run.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Report {
+pub(super) struct BenchReport {
     /// `produce`, `consume` or `e2e`.
     pub(super) kind: &'static str,
     pub(super) topic: String,
@@ -25,13 +25,13 @@ pub(super) struct Report {
     pub(super) failed: u64,
     pub(super) first_error: Option<String>,
     /// Milliseconds from the (intended) send to the acknowledgement.
-    pub(super) ack_latency_ms: Option<Percentiles>,
+    pub(super) ack_latency_ms: Option<LatencyPercentiles>,
     /// Milliseconds from the (intended) send to the poll that returned the record.
-    pub(super) end_to_end_latency_ms: Option<Percentiles>,
+    pub(super) end_to_end_latency_ms: Option<LatencyPercentiles>,
     /// Duration in milliseconds of polls that returned records.
-    pub(super) poll_latency_ms: Option<Percentiles>,
-    pub(super) client: Process,
-    pub(super) agents: Vec<Agent>,
+    pub(super) poll_latency_ms: Option<LatencyPercentiles>,
+    pub(super) client: ClientUsage,
+    pub(super) agents: Vec<AgentUsage>,
 }
 
 /// Records and bytes per time. Bytes are keys and values, uncompressed; a megabyte is 1,000,000
@@ -59,7 +59,7 @@ impl Throughput {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for BenchReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -67,7 +67,7 @@ impl fmt::Display for Report {
             self.kind, self.topic, self.partitions
         )?;
         match self.target_rate {
-            Some(rate) => writeln!(f, ", {} records/s asked for", grouped(rate.round() as u64))?,
+            Some(rate) => writeln!(f, ", {} records/s asked for", group_digits(rate.round() as u64))?,
             None => writeln!(f, ", as fast as possible")?,
         }
         for (name, throughput) in [("produced", self.produced), ("consumed", self.consumed)] {
@@ -75,9 +75,9 @@ impl fmt::Display for Report {
             writeln!(
                 f,
                 "{name}  {} records in {:.2} s: {} records/s, {:.1} MB/s",
-                grouped(t.records),
+                group_digits(t.records),
                 t.seconds,
-                grouped(t.records_per_second.round() as u64),
+                group_digits(t.records_per_second.round() as u64),
                 t.megabytes_per_second
             )?;
         }
@@ -86,7 +86,7 @@ impl fmt::Display for Report {
             writeln!(
                 f,
                 "failed    {} records, the first with: {why}",
-                grouped(self.failed)
+                group_digits(self.failed)
             )?;
         }
         self.write_latencies(f)?;
@@ -94,9 +94,9 @@ impl fmt::Display for Report {
     }
 }
 
-impl Report {
+impl BenchReport {
     fn write_latencies(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut table = Table::new(["LATENCY ms", "MEAN", "P50", "P95", "P99", "P99.9", "MAX"]);
+        let mut table = TextTable::new(["LATENCY ms", "MEAN", "P50", "P95", "P99", "P99.9", "MAX"]);
         let rows = [
             ("send to ack", self.ack_latency_ms),
             ("send to poll", self.end_to_end_latency_ms),
@@ -112,23 +112,23 @@ impl Report {
                 found.p99_9,
                 found.max,
             ];
-            table.row(std::iter::once(name.to_owned()).chain(values.map(|value| format!("{value:.2}"))));
+            table.add_row(std::iter::once(name.to_owned()).chain(values.map(|value| format!("{value:.2}"))));
             any = true;
         }
         if any { write!(f, "\n{table}") } else { Ok(()) }
     }
 
     fn write_costs(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut table = Table::new(["COST", "CPU s", "RSS", "PUT", "GET", "FLUSHES", "OTHER REQUESTS"]);
+        let mut table = TextTable::new(["COST", "CPU s", "RSS", "PUT", "GET", "FLUSHES", "OTHER REQUESTS"]);
         let client = [
             format!("{:.2}", self.client.cpu_seconds),
             human_bytes(self.client.rss_bytes),
         ];
-        table.row(std::iter::once("client".to_owned()).chain(client));
+        table.add_row(std::iter::once("client".to_owned()).chain(client));
         for agent in &self.agents {
             let count = |operation: &str| agent.object_store_requests.get(operation).copied().unwrap_or(0);
             let all: u64 = agent.object_store_requests.values().sum();
-            table.row([
+            table.add_row([
                 agent
                     .url
                     .trim_start_matches("http://")
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_report_shows_what_was_measured_and_nothing_else() {
-        let report = Report {
+        let report = BenchReport {
             kind: "produce",
             topic: "bench".into(),
             partitions: 4,
@@ -161,7 +161,7 @@ mod tests {
             consumed: None,
             failed: 0,
             first_error: None,
-            ack_latency_ms: Some(Percentiles {
+            ack_latency_ms: Some(LatencyPercentiles {
                 mean: 5.0,
                 p50: 4.0,
                 p95: 8.0,
@@ -171,14 +171,14 @@ mod tests {
             }),
             end_to_end_latency_ms: None,
             poll_latency_ms: None,
-            client: Process {
+            client: ClientUsage {
                 cpu_seconds: 1.25,
                 rss_bytes: 1 << 20,
             },
-            agents: vec![Agent {
+            agents: vec![AgentUsage {
                 url: "http://h:8080/metrics".into(),
                 flushes: 7,
-                ..Agent::default()
+                ..AgentUsage::default()
             }],
         };
         let text = report.to_string();

@@ -1,5 +1,5 @@
-//! Measurements of a benchmark: [`Latencies`] in an HDR histogram, counters shared by tasks
-//! ([`Progress`]), and the progress line.
+//! Measurements of a benchmark: [`BenchLatencies`] in an HDR histogram, counters shared by tasks
+//! ([`ProgressCounters`]), and the progress line.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -10,22 +10,22 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::{
-    failure::{Failure, Outcome},
-    output::grouped,
+    command_error::{CommandError, CommandResult},
+    output::group_digits,
 };
 
 /// The largest latency recorded; larger ones count as this.
-const LONGEST: Duration = Duration::from_secs(600);
+const MAX_LATENCY: Duration = Duration::from_secs(600);
 
 /// A histogram of latencies, in microseconds with three significant digits.
 #[derive(Debug, Clone)]
-pub(super) struct Latencies(Histogram<u64>);
+pub(super) struct BenchLatencies(Histogram<u64>);
 
-impl Latencies {
-    pub(super) fn new() -> Outcome<Self> {
-        let longest = u64::try_from(LONGEST.as_micros()).unwrap_or(u64::MAX);
+impl BenchLatencies {
+    pub(super) fn new() -> CommandResult<Self> {
+        let longest = u64::try_from(MAX_LATENCY.as_micros()).unwrap_or(u64::MAX);
         let histogram = Histogram::new_with_bounds(1, longest, 3)
-            .map_err(|error| Failure::failed(format!("cannot make a histogram: {error}")))?;
+            .map_err(|error| CommandError::failed(format!("cannot make a histogram: {error}")))?;
         Ok(Self(histogram))
     }
 
@@ -42,12 +42,12 @@ impl Latencies {
     }
 
     /// Returns the percentiles, `None` if nothing was measured.
-    pub(super) fn percentiles(&self) -> Option<Percentiles> {
+    pub(super) fn percentiles(&self) -> Option<LatencyPercentiles> {
         if self.0.is_empty() {
             return None;
         }
         let at = |quantile: f64| self.0.value_at_quantile(quantile) as f64 / 1000.0;
-        Some(Percentiles {
+        Some(LatencyPercentiles {
             mean: (self.0.mean() / 10.0).round() / 100.0,
             p50: at(0.5),
             p95: at(0.95),
@@ -60,7 +60,7 @@ impl Latencies {
 
 /// Latencies in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(super) struct Percentiles {
+pub(super) struct LatencyPercentiles {
     pub(super) mean: f64,
     pub(super) p50: f64,
     pub(super) p95: f64,
@@ -71,24 +71,24 @@ pub(super) struct Percentiles {
 
 /// Counters of all tasks since the start, for the progress line.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(super) struct ProgressCounters {
     pub(super) sent: AtomicU64,
     pub(super) acked: AtomicU64,
     pub(super) failed: AtomicU64,
     pub(super) received: AtomicU64,
 }
 
-impl Progress {
+impl ProgressCounters {
     pub(super) fn add(counter: &AtomicU64, by: u64) {
         counter.fetch_add(by, Ordering::Relaxed);
     }
 
     /// Returns the current counts.
-    pub(super) fn snapshot(&self) -> Counts {
+    pub(super) fn snapshot(&self) -> ProgressSnapshot {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         // Results are read before `sent`, so that the number in flight is never negative.
         let (received, acked, failed) = (get(&self.received), get(&self.acked), get(&self.failed));
-        Counts {
+        ProgressSnapshot {
             sent: get(&self.sent),
             acked,
             failed,
@@ -97,9 +97,9 @@ impl Progress {
     }
 }
 
-/// A reading of [`Progress`].
+/// A reading of [`ProgressCounters`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Counts {
+pub(super) struct ProgressSnapshot {
     pub(super) sent: u64,
     pub(super) acked: u64,
     pub(super) failed: u64,
@@ -107,13 +107,18 @@ pub(super) struct Counts {
 }
 
 /// Returns the progress line of one second.
-pub(super) fn progress_line(second: u64, before: Counts, now: Counts, record_size: usize) -> String {
+pub(super) fn progress_line(
+    second: u64,
+    before: ProgressSnapshot,
+    now: ProgressSnapshot,
+    record_size: usize,
+) -> String {
     let mut parts = vec![format!("{second:>4}s")];
     let mut rate = |name: &str, count: u64| {
         let megabytes = count as f64 * record_size as f64 / 1e6;
         parts.push(format!(
             "{name} {:>9} records/s {megabytes:>7.1} MB/s",
-            grouped(count)
+            group_digits(count)
         ));
     };
     if now.sent > 0 {
@@ -125,11 +130,11 @@ pub(super) fn progress_line(second: u64, before: Counts, now: Counts, record_siz
     if now.sent > 0 {
         parts.push(format!(
             "in flight {}",
-            grouped(now.sent.saturating_sub(now.acked + now.failed))
+            group_digits(now.sent.saturating_sub(now.acked + now.failed))
         ));
     }
     if now.failed > 0 {
-        parts.push(format!("failed {}", grouped(now.failed)));
+        parts.push(format!("failed {}", group_digits(now.failed)));
     }
     parts.join("  ")
 }
@@ -140,10 +145,10 @@ mod tests {
 
     #[test]
     fn percentiles_are_in_milliseconds_and_merge() {
-        let mut a = Latencies::new().unwrap();
+        let mut a = BenchLatencies::new().unwrap();
         assert_eq!(a.percentiles(), None);
         a.record(Duration::from_millis(1), 990);
-        let mut b = Latencies::new().unwrap();
+        let mut b = BenchLatencies::new().unwrap();
         b.record(Duration::from_millis(100), 9);
         b.record(Duration::from_secs(3600), 1);
         a.merge(&b);
@@ -159,26 +164,26 @@ mod tests {
 
     #[test]
     fn a_line_shows_only_what_happens() {
-        let before = Counts {
+        let before = ProgressSnapshot {
             sent: 10,
             acked: 5,
-            ..Counts::default()
+            ..ProgressSnapshot::default()
         };
-        let now = Counts {
+        let now = ProgressSnapshot {
             sent: 2_010,
             acked: 1_005,
-            ..Counts::default()
+            ..ProgressSnapshot::default()
         };
         assert_eq!(
             progress_line(3, before, now, 100),
             "   3s  acked     1,000 records/s     0.1 MB/s  in flight 1,005"
         );
-        let reading = Counts {
+        let reading = ProgressSnapshot {
             received: 50,
-            ..Counts::default()
+            ..ProgressSnapshot::default()
         };
         assert_eq!(
-            progress_line(12, Counts::default(), reading, 1000),
+            progress_line(12, ProgressSnapshot::default(), reading, 1000),
             "  12s  received        50 records/s     0.1 MB/s"
         );
     }

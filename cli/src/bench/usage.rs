@@ -10,23 +10,23 @@ use hyper_util::{
 };
 use serde::Serialize;
 
-use crate::failure::{Failure, Outcome};
+use crate::command_error::{CommandError, CommandResult};
 
 /// Clock ticks per second in `/proc/<pid>/stat`: USER_HZ is 100 on every Linux that Rust supports.
 const TICKS_PER_SECOND: f64 = 100.0;
 /// Limit of a metrics response, far larger than any agent's.
-const MAX_METRICS: usize = 64 << 20;
+const MAX_METRICS_BYTES: usize = 64 << 20;
 /// Time-out of reading an agent's metrics.
-const PATIENCE: Duration = Duration::from_secs(5);
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Usage of this process since its start.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
-pub(super) struct Process {
+pub(super) struct ClientUsage {
     pub(super) cpu_seconds: f64,
     pub(super) rss_bytes: u64,
 }
 
-impl Process {
+impl ClientUsage {
     /// Reads the usage; zero where there is no `/proc`.
     pub(super) fn now() -> Self {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
@@ -38,7 +38,7 @@ impl Process {
 
     pub(super) fn since(self, before: Self) -> Self {
         Self {
-            cpu_seconds: round(self.cpu_seconds - before.cpu_seconds),
+            cpu_seconds: round_to_hundredths(self.cpu_seconds - before.cpu_seconds),
             rss_bytes: self.rss_bytes,
         }
     }
@@ -61,7 +61,7 @@ fn rss_bytes(status: &str) -> Option<u64> {
 
 /// Usage of an agent since its start, or between two snapshots.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub(super) struct Agent {
+pub(super) struct AgentUsage {
     pub(super) url: String,
     pub(super) cpu_seconds: f64,
     pub(super) rss_bytes: u64,
@@ -70,13 +70,13 @@ pub(super) struct Agent {
     pub(super) flushes: u64,
 }
 
-impl Agent {
+impl AgentUsage {
     fn parse(url: &str, text: &str) -> Self {
         let mut agent = Self {
             url: url.to_owned(),
             ..Self::default()
         };
-        for sample in text.lines().filter_map(Sample::parse) {
+        for sample in text.lines().filter_map(MetricSample::parse) {
             match sample.name {
                 "process_cpu_seconds_total" => agent.cpu_seconds += sample.value,
                 "process_resident_memory_bytes" => agent.rss_bytes = sample.value as u64,
@@ -98,7 +98,7 @@ impl Agent {
         });
         Self {
             url: self.url.clone(),
-            cpu_seconds: round((self.cpu_seconds - before.cpu_seconds).max(0.0)),
+            cpu_seconds: round_to_hundredths((self.cpu_seconds - before.cpu_seconds).max(0.0)),
             rss_bytes: self.rss_bytes,
             object_store_requests: requests.filter(|(_, count)| *count > 0).collect(),
             flushes: self.flushes.saturating_sub(before.flushes),
@@ -108,12 +108,12 @@ impl Agent {
 
 /// Reads the metrics of the agents given by `--agent-http`.
 #[derive(Debug)]
-pub(super) struct Agents {
+pub(super) struct AgentUsageReader {
     urls: Vec<String>,
     client: Client<HttpConnector, Empty<bytes::Bytes>>,
 }
 
-impl Agents {
+impl AgentUsageReader {
     pub(super) fn new(urls: &[String]) -> Self {
         let urls = urls.iter().map(|url| metrics_url(url)).collect();
         Self {
@@ -123,14 +123,16 @@ impl Agents {
     }
 
     /// Reads all agents.
-    pub(super) async fn snapshot(&self) -> Outcome<Vec<Agent>> {
+    pub(super) async fn snapshot(&self) -> CommandResult<Vec<AgentUsage>> {
         let mut agents = Vec::with_capacity(self.urls.len());
         for url in &self.urls {
-            let text = tokio::time::timeout(PATIENCE, self.get(url))
+            let text = tokio::time::timeout(SNAPSHOT_TIMEOUT, self.get(url))
                 .await
-                .unwrap_or_else(|_| Err(format!("no answer in {PATIENCE:?}")))
-                .map_err(|why| Failure::failed(format!("cannot read {url}: {why}; check --agent-http")))?;
-            agents.push(Agent::parse(url, &text));
+                .unwrap_or_else(|_| Err(format!("no answer in {SNAPSHOT_TIMEOUT:?}")))
+                .map_err(|why| {
+                    CommandError::failed(format!("cannot read {url}: {why}; check --agent-http"))
+                })?;
+            agents.push(AgentUsage::parse(url, &text));
         }
         Ok(agents)
     }
@@ -141,7 +143,7 @@ impl Agents {
         if !answer.status().is_success() {
             return Err(format!("it answers {}", answer.status()));
         }
-        let body = Limited::new(answer.into_body(), MAX_METRICS)
+        let body = Limited::new(answer.into_body(), MAX_METRICS_BYTES)
             .collect()
             .await
             .map_err(|error| error.to_string())?;
@@ -165,7 +167,7 @@ fn metrics_url(text: &str) -> String {
 }
 
 /// Returns each agent's usage between two snapshots.
-pub(super) fn difference(before: &[Agent], after: &[Agent]) -> Vec<Agent> {
+pub(super) fn usage_difference(before: &[AgentUsage], after: &[AgentUsage]) -> Vec<AgentUsage> {
     before
         .iter()
         .zip(after)
@@ -173,18 +175,18 @@ pub(super) fn difference(before: &[Agent], after: &[Agent]) -> Vec<Agent> {
         .collect()
 }
 
-fn round(value: f64) -> f64 {
+fn round_to_hundredths(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 
 /// One line of the Prometheus text format.
-struct Sample<'a> {
+struct MetricSample<'a> {
     name: &'a str,
     labels: &'a str,
     value: f64,
 }
 
-impl<'a> Sample<'a> {
+impl<'a> MetricSample<'a> {
     fn parse(line: &'a str) -> Option<Self> {
         if line.starts_with('#') {
             return None;
@@ -230,7 +232,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn this_process_has_memory() {
-        assert!(Process::now().rss_bytes > 0);
+        assert!(ClientUsage::now().rss_bytes > 0);
     }
 
     #[test]
@@ -245,10 +247,10 @@ mod tests {
             )
         };
         let (before, after) = (
-            Agent::parse("u", &text(1.5, 10, 3)),
-            Agent::parse("u", &text(4.0, 25, 9)),
+            AgentUsage::parse("u", &text(1.5, 10, 3)),
+            AgentUsage::parse("u", &text(4.0, 25, 9)),
         );
-        let worked = difference(&[before], &[after]);
+        let worked = usage_difference(&[before], &[after]);
         assert_eq!(worked[0].cpu_seconds, 2.5);
         assert_eq!(worked[0].rss_bytes, 5_000_000);
         assert_eq!(

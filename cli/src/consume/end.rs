@@ -1,4 +1,4 @@
-//! [`End`]: determines when `--exit-at-end` may stop.
+//! [`ConsumeEnd`]: determines when `--exit-at-end` may stop.
 //!
 //! The end offsets are the high watermarks at the start. Without a group, the consumer stops once
 //! every position has reached them. In a group that would be wrong: while a partition is moving
@@ -11,22 +11,22 @@ use std::collections::BTreeMap;
 use futures::FutureExt;
 use streamhouse_client::{Consumer, TopicPartition};
 
-use crate::failure::Outcome;
+use crate::command_error::CommandResult;
 
 /// The offsets at which a consumer may stop.
 #[derive(Debug)]
-pub(super) struct End {
+pub(super) struct ConsumeEnd {
     offsets: BTreeMap<TopicPartition, i64>,
     in_group: bool,
 }
 
-impl End {
+impl ConsumeEnd {
     /// Takes the current high watermarks. Empty partitions are left out.
     pub(super) async fn at_high_watermarks(
         consumer: &Consumer,
         partitions: &[TopicPartition],
         in_group: bool,
-    ) -> Outcome<Self> {
+    ) -> CommandResult<Self> {
         let starts = consumer.beginning_offsets(partitions).await?;
         let mut offsets = consumer.end_offsets(partitions).await?;
         offsets.retain(|partition, end| starts.get(partition).is_none_or(|start| start < end));
@@ -35,7 +35,7 @@ impl End {
 
     /// Returns whether the consumer may stop. In a group, commits positions, which lets the other
     /// members stop too.
-    pub(super) async fn is_reached(&mut self, consumer: &Consumer) -> Outcome<bool> {
+    pub(super) async fn is_reached(&mut self, consumer: &Consumer) -> CommandResult<bool> {
         let assigned = consumer.assignment();
         let mut done = Vec::with_capacity(assigned.len());
         for partition in assigned {
@@ -52,14 +52,14 @@ impl End {
         if !self.in_group {
             return Ok(true);
         }
-        self.group_is_done(consumer, done).await
+        self.is_group_done(consumer, done).await
     }
 
-    async fn group_is_done(
+    async fn is_group_done(
         &mut self,
         consumer: &Consumer,
         done: Vec<(TopicPartition, i64)>,
-    ) -> Outcome<bool> {
+    ) -> CommandResult<bool> {
         let mine: Vec<_> = done
             .into_iter()
             .filter(|(partition, _)| self.offsets.contains_key(partition))

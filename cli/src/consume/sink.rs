@@ -1,4 +1,4 @@
-//! [`Sink`]: formats records into a buffer and writes it to the output.
+//! [`RecordSink`]: formats records into a buffer and writes it to the output.
 
 use std::{
     collections::BTreeMap,
@@ -9,13 +9,13 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use streamhouse_client::{ConsumerRecord, TopicPartition};
 
-use super::format::{RecordFormat, Target, View};
+use super::format::{OutputTarget, PrintableRecord, RecordFormat};
 
 /// Bytes to format before writing.
-const BUFFER: usize = 64 << 10;
+const BUFFER_BYTES: usize = 64 << 10;
 
 /// Formats and writes records.
-pub(super) struct Sink<W> {
+pub(super) struct RecordSink<W> {
     out: W,
     format: RecordFormat,
     null: Vec<u8>,
@@ -24,7 +24,7 @@ pub(super) struct Sink<W> {
     bar: ProgressBar,
 }
 
-impl<W: Write> Sink<W> {
+impl<W: Write> RecordSink<W> {
     /// Creates a sink; `on_screen` says that a terminal reads it.
     pub(super) fn new(out: W, format: RecordFormat, null: Vec<u8>, on_screen: bool) -> Self {
         Self {
@@ -32,7 +32,7 @@ impl<W: Write> Sink<W> {
             format,
             null,
             on_screen,
-            buffer: Vec::with_capacity(BUFFER),
+            buffer: Vec::with_capacity(BUFFER_BYTES),
             bar: spinner(),
         }
     }
@@ -50,7 +50,7 @@ impl<W: Write> Sink<W> {
             } else {
                 Vec::new()
             };
-            let view = View {
+            let view = PrintableRecord {
                 topic: record.topic,
                 partition: record.partition,
                 offset: record.offset,
@@ -60,13 +60,13 @@ impl<W: Write> Sink<W> {
                 headers: &headers,
             };
             let target = if self.on_screen {
-                Target::Screen
+                OutputTarget::Screen
             } else {
-                Target::Bytes
+                OutputTarget::Bytes
             };
             self.format.write(&view, &self.null, target, &mut self.buffer);
             count += 1;
-            if self.buffer.len() >= BUFFER {
+            if self.buffer.len() >= BUFFER_BYTES {
                 self.out.write_all(&self.buffer)?;
                 self.buffer.clear();
             }
@@ -78,7 +78,7 @@ impl<W: Write> Sink<W> {
     }
 }
 
-impl<W> Drop for Sink<W> {
+impl<W> Drop for RecordSink<W> {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }

@@ -8,27 +8,27 @@ use serde::Serialize;
 use serde_json::json;
 use streamhouse_client::{
     TopicPartition,
-    admin::{OffsetAt, OffsetReset},
+    admin::{OffsetReset, OffsetSpec},
 };
 
 use crate::{
-    context::Context,
-    failure::{Failure, Outcome},
-    output::{Table, emit},
-    screen::on_stdout,
+    command_error::{CommandError, CommandResult},
+    context::CommandContext,
+    output::{TextTable, print_result},
+    terminal::escape_for_stdout,
     values,
 };
 
 /// Arguments of `group reset-offsets`.
 #[derive(Debug, Args)]
-pub(crate) struct ResetOffsets {
+pub(crate) struct ResetOffsetsArgs {
     /// The group id
     group: String,
     /// Topic, or some of its partitions: orders, or orders:0,2; repeatable
-    #[arg(long = "topic", required = true, value_name = "TOPIC[:P,…]", value_parser = topic)]
-    topics: Vec<Topic>,
+    #[arg(long = "topic", required = true, value_name = "TOPIC[:P,…]", value_parser = parse_topic_selection)]
+    topics: Vec<TopicSelection>,
     #[command(flatten)]
-    target: Target,
+    target: ResetTarget,
     /// Only print the new offsets (the default)
     #[arg(long, conflicts_with = "execute")]
     dry_run: bool,
@@ -40,7 +40,7 @@ pub(crate) struct ResetOffsets {
 /// The position to reset to.
 #[derive(Debug, Clone, Copy, Args)]
 #[group(required = true, multiple = false, id = "target")]
-pub(crate) struct Target {
+pub(crate) struct ResetTarget {
     /// To the log start (oldest record)
     #[arg(long)]
     to_earliest: bool,
@@ -48,10 +48,10 @@ pub(crate) struct Target {
     #[arg(long)]
     to_latest: bool,
     /// To this offset, or the nearest one that exists
-    #[arg(long, value_name = "OFFSET", value_parser = values::offset)]
+    #[arg(long, value_name = "OFFSET", value_parser = values::parse_offset)]
     to_offset: Option<i64>,
     /// To the first record at or after this time: milliseconds since the Unix epoch, or ISO 8601
-    #[arg(long, value_name = "TIME", value_parser = values::timestamp)]
+    #[arg(long, value_name = "TIME", value_parser = values::parse_timestamp)]
     to_timestamp: Option<i64>,
     /// By this many records relative to the committed offset; negative moves back
     #[arg(long, value_name = "RECORDS", allow_hyphen_values = true)]
@@ -60,12 +60,12 @@ pub(crate) struct Target {
 
 /// A topic and the selected partitions; all if none is selected.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Topic {
+pub(crate) struct TopicSelection {
     name: String,
     partitions: Vec<i32>,
 }
 
-fn topic(text: &str) -> Result<Topic, String> {
+fn parse_topic_selection(text: &str) -> Result<TopicSelection, String> {
     let (name, list) = text.split_once(':').unwrap_or((text, ""));
     if name.is_empty() {
         return Err("write a topic, or topic:0,2".to_owned());
@@ -76,7 +76,7 @@ fn topic(text: &str) -> Result<Topic, String> {
         .map(str::parse)
         .collect();
     match partitions {
-        Ok(partitions) if partitions.iter().all(|partition| *partition >= 0) => Ok(Topic {
+        Ok(partitions) if partitions.iter().all(|partition| *partition >= 0) => Ok(TopicSelection {
             name: name.to_owned(),
             partitions,
         }),
@@ -86,7 +86,7 @@ fn topic(text: &str) -> Result<Topic, String> {
 
 /// Offsets of a partition before the reset.
 #[derive(Debug, Clone, Copy, Serialize)]
-struct Standing {
+struct PartitionOffsets {
     committed: Option<i64>,
     earliest: i64,
     latest: i64,
@@ -95,19 +95,19 @@ struct Standing {
 
 /// One line of the plan.
 #[derive(Debug, Serialize)]
-struct Planned {
+struct PlannedReset {
     topic: String,
     partition: i32,
     committed: Option<i64>,
     new: i64,
 }
 
-pub(super) async fn run(context: &Context, args: ResetOffsets) -> Outcome {
-    let standing = standing(context, &args).await?;
+pub(super) async fn run(context: &CommandContext, args: ResetOffsetsArgs) -> CommandResult {
+    let standing = fetch_partition_offsets(context, &args).await?;
     let mut plan = Vec::with_capacity(standing.len());
     for (partition, standing) in &standing {
-        let new = planned(partition, standing, args.target)?;
-        plan.push(Planned {
+        let new = plan_offset(partition, standing, args.target)?;
+        plan.push(PlannedReset {
             topic: partition.topic.clone(),
             partition: partition.partition,
             committed: standing.committed,
@@ -126,10 +126,13 @@ pub(super) async fn run(context: &Context, args: ResetOffsets) -> Outcome {
         .reset_offsets(&args.group, &resets, !args.execute)
         .await?;
     let result = json!({ "group": args.group, "executed": args.execute, "offsets": plan });
-    emit(context.format, &result, || show(&args, &plan))
+    print_result(context.format, &result, || render_plan(&args, &plan))
 }
 
-async fn standing(context: &Context, args: &ResetOffsets) -> Outcome<BTreeMap<TopicPartition, Standing>> {
+async fn fetch_partition_offsets(
+    context: &CommandContext,
+    args: &ResetOffsetsArgs,
+) -> CommandResult<BTreeMap<TopicPartition, PartitionOffsets>> {
     let admin = context.admin();
     let mut partitions = Vec::new();
     for topic in &args.topics {
@@ -139,7 +142,7 @@ async fn standing(context: &Context, args: &ResetOffsets) -> Outcome<BTreeMap<To
             .iter()
             .find(|p| !known.iter().any(|k| k.partition == **p))
         {
-            return Err(Failure::failed(format!(
+            return Err(CommandError::failed(format!(
                 "topic {} has {} partitions, so no partition {missing}; name another",
                 topic.name,
                 known.len()
@@ -150,15 +153,15 @@ async fn standing(context: &Context, args: &ResetOffsets) -> Outcome<BTreeMap<To
             .filter(|k| topic.partitions.is_empty() || topic.partitions.contains(&k.partition));
         partitions.extend(wanted.map(|k| TopicPartition::new(&topic.name, k.partition)));
     }
-    let query = |at: OffsetAt| partitions.iter().map(|p| (p.clone(), at)).collect::<Vec<_>>();
-    let earliest = admin.list_offsets(query(OffsetAt::Earliest)).await?;
-    let latest = admin.list_offsets(query(OffsetAt::Latest)).await?;
+    let query = |at: OffsetSpec| partitions.iter().map(|p| (p.clone(), at)).collect::<Vec<_>>();
+    let earliest = admin.list_offsets(query(OffsetSpec::Earliest)).await?;
+    let latest = admin.list_offsets(query(OffsetSpec::Latest)).await?;
     let timed = match args.target.to_timestamp {
-        Some(ms) => admin.list_offsets(query(OffsetAt::Timestamp(ms))).await?,
+        Some(ms) => admin.list_offsets(query(OffsetSpec::Timestamp(ms))).await?,
         None => BTreeMap::new(),
     };
     let committed = admin.fetch_offsets(&args.group, &partitions).await?;
-    let of = |partition: &TopicPartition| Standing {
+    let of = |partition: &TopicPartition| PartitionOffsets {
         committed: committed.get(partition).map(|at| at.offset),
         earliest: earliest.get(partition).map_or(0, |at| at.offset),
         latest: latest.get(partition).map_or(0, |at| at.offset),
@@ -171,7 +174,11 @@ async fn standing(context: &Context, args: &ResetOffsets) -> Outcome<BTreeMap<To
 }
 
 /// Returns the new offset, clamped to the offsets that the partition holds.
-fn planned(partition: &TopicPartition, standing: &Standing, target: Target) -> Outcome<i64> {
+fn plan_offset(
+    partition: &TopicPartition,
+    standing: &PartitionOffsets,
+    target: ResetTarget,
+) -> CommandResult<i64> {
     let wanted = if target.to_earliest {
         standing.earliest
     } else if let Some(offset) = target.to_offset {
@@ -180,7 +187,7 @@ fn planned(partition: &TopicPartition, standing: &Standing, target: Target) -> O
         standing.at_timestamp.unwrap_or(standing.latest)
     } else if let Some(by) = target.shift_by {
         let committed = standing.committed.ok_or_else(|| {
-            Failure::failed(format!(
+            CommandError::failed(format!(
                 "the group has committed nothing for {partition}, so there is nothing to shift; use --to-earliest, \
                  --to-latest or --to-offset"
             ))
@@ -192,10 +199,10 @@ fn planned(partition: &TopicPartition, standing: &Standing, target: Target) -> O
     Ok(wanted.clamp(standing.earliest, standing.latest.max(standing.earliest)))
 }
 
-fn show(args: &ResetOffsets, plan: &[Planned]) -> String {
-    let mut table = Table::new(["TOPIC", "PARTITION", "COMMITTED", "NEW"]);
+fn render_plan(args: &ResetOffsetsArgs, plan: &[PlannedReset]) -> String {
+    let mut table = TextTable::new(["TOPIC", "PARTITION", "COMMITTED", "NEW"]);
     for line in plan {
-        table.row([
+        table.add_row([
             line.topic.clone(),
             line.partition.to_string(),
             line.committed
@@ -205,7 +212,11 @@ fn show(args: &ResetOffsets, plan: &[Planned]) -> String {
         ]);
     }
     let note = if args.execute {
-        format!("reset {} offsets of group {}", plan.len(), on_stdout(&args.group))
+        format!(
+            "reset {} offsets of group {}",
+            plan.len(),
+            escape_for_stdout(&args.group)
+        )
     } else {
         "nothing was changed; add --execute to set these offsets".to_owned()
     };
@@ -216,7 +227,7 @@ fn show(args: &ResetOffsets, plan: &[Planned]) -> String {
 mod tests {
     use super::*;
 
-    const NOWHERE: Target = Target {
+    const NO_TARGET: ResetTarget = ResetTarget {
         to_earliest: false,
         to_latest: false,
         to_offset: None,
@@ -224,20 +235,20 @@ mod tests {
         shift_by: None,
     };
 
-    fn plan(target: Target, committed: Option<i64>) -> Outcome<i64> {
-        let standing = Standing {
+    fn plan(target: ResetTarget, committed: Option<i64>) -> CommandResult<i64> {
+        let standing = PartitionOffsets {
             committed,
             earliest: 10,
             latest: 100,
             at_timestamp: Some(42),
         };
-        planned(&TopicPartition::new("t", 0), &standing, target)
+        plan_offset(&TopicPartition::new("t", 0), &standing, target)
     }
 
     #[test]
     fn every_target_stays_within_what_the_partition_holds() {
-        let target = |change: &dyn Fn(&mut Target)| {
-            let mut target = NOWHERE;
+        let target = |change: &dyn Fn(&mut ResetTarget)| {
+            let mut target = NO_TARGET;
             change(&mut target);
             target
         };
@@ -255,19 +266,23 @@ mod tests {
     #[test]
     fn topics_may_name_partitions() {
         assert_eq!(
-            topic("a"),
-            Ok(Topic {
+            parse_topic_selection("a"),
+            Ok(TopicSelection {
                 name: "a".into(),
                 partitions: vec![]
             })
         );
         assert_eq!(
-            topic("a:0,2"),
-            Ok(Topic {
+            parse_topic_selection("a:0,2"),
+            Ok(TopicSelection {
                 name: "a".into(),
                 partitions: vec![0, 2]
             })
         );
-        assert!(topic(":1").is_err() && topic("a:x").is_err() && topic("a:-1").is_err());
+        assert!(
+            parse_topic_selection(":1").is_err()
+                && parse_topic_selection("a:x").is_err()
+                && parse_topic_selection("a:-1").is_err()
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Parsing of `streamhouse produce`'s input: [`Lines`] splits chunks of bytes into lines without
-//! copying, [`LineEnds`] handles Windows line endings, [`Rules`] split a line into key and value.
+//! Parsing of `streamhouse produce`'s input: [`LineSplitter`] splits chunks of bytes into lines without
+//! copying, [`LineEndCleaner`] handles Windows line endings, [`LineParser`] split a line into key and value.
 //! All are binary-safe: only the line feed, the carriage return if requested, and the separator
 //! have a meaning.
 
@@ -8,23 +8,23 @@ use std::mem;
 use bytes::Bytes;
 
 /// The longest line accepted. A longer one cannot fit into a request.
-pub(crate) const MAX_LINE: usize = 63 << 20;
+pub(crate) const MAX_LINE_BYTES: usize = 63 << 20;
 
-/// A line is longer than [`MAX_LINE`].
+/// A line is longer than [`MAX_LINE_BYTES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("line {0} is longer than 63 MiB; a record cannot be that large")]
-pub(crate) struct LineTooLong(pub(crate) u64);
+pub(crate) struct LineTooLongError(pub(crate) u64);
 
 /// Splits a stream of chunks into lines. Holds one chunk and at most one incomplete line.
 #[derive(Debug, Default)]
-pub(crate) struct Lines {
+pub(crate) struct LineSplitter {
     /// The beginning of a line that continues in the next chunk.
     carry: Vec<u8>,
     chunk: Bytes,
     lines: u64,
 }
 
-impl Lines {
+impl LineSplitter {
     /// Adds the next chunk of input. All lines of the previous chunk must have been taken.
     pub(crate) fn feed(&mut self, chunk: Bytes) {
         debug_assert!(self.chunk.is_empty(), "take all lines before feeding more");
@@ -35,12 +35,12 @@ impl Lines {
     ///
     /// # Errors
     ///
-    /// Fails if the line is longer than [`MAX_LINE`].
-    pub(crate) fn next_line(&mut self) -> Result<Option<Bytes>, LineTooLong> {
+    /// Fails if the line is longer than [`MAX_LINE_BYTES`].
+    pub(crate) fn next_line(&mut self) -> Result<Option<Bytes>, LineTooLongError> {
         let Some(end) = memchr::memchr(b'\n', &self.chunk) else {
             let rest = mem::take(&mut self.chunk);
-            if self.carry.len() + rest.len() > MAX_LINE {
-                return Err(LineTooLong(self.lines + 1));
+            if self.carry.len() + rest.len() > MAX_LINE_BYTES {
+                return Err(LineTooLongError(self.lines + 1));
             }
             self.carry.extend_from_slice(&rest);
             return Ok(None);
@@ -67,18 +67,18 @@ impl Lines {
 /// mark at the start. Both are removed if requested; otherwise they are sent, with one warning
 /// each.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct LineEnds {
+pub(crate) struct LineEndCleaner {
     strips: bool,
     lines: u64,
     warned: bool,
 }
 
 /// The byte order mark of UTF-8.
-const MARK: &[u8] = b"\xef\xbb\xbf";
+const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 /// The byte order marks of UTF-16.
-const WIDE_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+const UTF16_BOMS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 
-impl LineEnds {
+impl LineEndCleaner {
     pub(crate) fn new(strips: bool) -> Self {
         Self {
             strips,
@@ -91,16 +91,16 @@ impl LineEnds {
         self.lines += 1;
         let mut line = line.clone();
         let mut warning = None;
-        if self.lines == 1 && WIDE_MARKS.iter().any(|mark| line.starts_with(mark)) {
+        if self.lines == 1 && UTF16_BOMS.iter().any(|mark| line.starts_with(mark)) {
             self.warned = true;
             warning = Some(
                 "the input begins with a byte order mark of UTF-16; lines are split and sent byte by byte, so convert it \
                  to UTF-8 to send text",
             );
         }
-        if self.lines == 1 && line.starts_with(MARK) {
+        if self.lines == 1 && line.starts_with(UTF8_BOM) {
             if self.strips {
-                line = line.slice(MARK.len()..);
+                line = line.slice(UTF8_BOM.len()..);
             } else {
                 warning = Some(
                     "the input begins with a byte order mark, which is sent as part of line 1; --crlf removes it",
@@ -126,14 +126,14 @@ impl LineEnds {
 
 /// How a line is split into key and value.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Rules {
+pub(crate) struct LineParser {
     /// Separates key and value; a line without it has no key.
     pub(crate) key_separator: Option<Vec<u8>>,
     /// A key or value equal to this is null.
     pub(crate) null_value: Option<Vec<u8>>,
 }
 
-impl Rules {
+impl LineParser {
     /// Returns key and value of a line; both may be null.
     pub(crate) fn split(&self, line: &Bytes) -> (Option<Bytes>, Option<Bytes>) {
         let cut = self.key_separator.as_ref().and_then(|separator| {
@@ -141,12 +141,12 @@ impl Rules {
                 .map(|at| (line.slice(..at), line.slice(at + separator.len()..)))
         });
         match cut {
-            Some((key, value)) => (self.null_or(key), self.null_or(value)),
-            None => (None, self.null_or(line.clone())),
+            Some((key, value)) => (self.to_nullable(key), self.to_nullable(value)),
+            None => (None, self.to_nullable(line.clone())),
         }
     }
 
-    fn null_or(&self, bytes: Bytes) -> Option<Bytes> {
+    fn to_nullable(&self, bytes: Bytes) -> Option<Bytes> {
         if self.null_value.as_deref() == Some(&bytes[..]) {
             None
         } else {
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     fn cut(chunks: &[&[u8]]) -> Vec<Vec<u8>> {
-        let mut lines = Lines::default();
+        let mut lines = LineSplitter::default();
         let mut out = Vec::new();
         for chunk in chunks {
             lines.feed(Bytes::copy_from_slice(chunk));
@@ -186,17 +186,17 @@ mod tests {
 
     #[test]
     fn a_line_without_end_is_refused_before_it_fills_the_memory() {
-        let mut lines = Lines::default();
+        let mut lines = LineSplitter::default();
         let chunk = Bytes::from(vec![b'x'; 1 << 20]);
         let refused = (0..64).find_map(|_| {
             lines.feed(chunk.clone());
             lines.next_line().err()
         });
-        assert_eq!(refused, Some(LineTooLong(1)));
+        assert_eq!(refused, Some(LineTooLongError(1)));
     }
 
     fn cleaned(strips: bool, lines: &[&'static [u8]]) -> (Vec<Bytes>, Vec<String>) {
-        let mut ends = LineEnds::new(strips);
+        let mut ends = LineEndCleaner::new(strips);
         let cleaned = lines.iter().map(|line| ends.clean(&Bytes::from_static(line)));
         let (lines, warnings): (Vec<_>, Vec<_>) = cleaned.unzip();
         (lines, warnings.into_iter().flatten().collect())
@@ -247,13 +247,13 @@ mod tests {
         }
     }
 
-    fn split(rules: &Rules, line: &'static [u8]) -> (Option<Bytes>, Option<Bytes>) {
+    fn split(rules: &LineParser, line: &'static [u8]) -> (Option<Bytes>, Option<Bytes>) {
         rules.split(&Bytes::from_static(line))
     }
 
     #[test]
     fn keys_end_at_the_first_separator() {
-        let rules = Rules {
+        let rules = LineParser {
             key_separator: Some(b"::".to_vec()),
             null_value: Some(b"NULL".to_vec()),
         };
@@ -264,6 +264,9 @@ mod tests {
         assert_eq!(split(&rules, b"plain"), (None, some(b"plain")));
         assert_eq!(split(&rules, b"k::NULL"), (some(b"k"), None));
         assert_eq!(split(&rules, b"NULL::v"), (None, some(b"v")));
-        assert_eq!(split(&Rules::default(), b"k::NULL"), (None, some(b"k::NULL")));
+        assert_eq!(
+            split(&LineParser::default(), b"k::NULL"),
+            (None, some(b"k::NULL"))
+        );
     }
 }

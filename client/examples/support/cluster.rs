@@ -1,4 +1,4 @@
-//! [`Cluster`]: the cluster at `STREAMHOUSE_BOOTSTRAP`, or else an embedded agent (SQLite and a
+//! [`ExampleCluster`]: the cluster at `STREAMHOUSE_BOOTSTRAP`, or else an embedded agent (SQLite and a
 //! local folder, no servers) as a child process that ends with the example.
 
 use std::{
@@ -20,18 +20,18 @@ use tokio::{
 };
 
 /// Time limit for an agent to start, or to drain and exit.
-const PATIENCE: Duration = Duration::from_secs(60);
+const AGENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The cluster that an example runs on.
 #[derive(Debug)]
-pub struct Cluster {
+pub struct ExampleCluster {
     /// Bootstrap addresses for clients.
     pub bootstrap: String,
-    embedded: Option<Embedded>,
+    embedded: Option<EmbeddedAgent>,
 }
 
 #[derive(Debug)]
-struct Embedded {
+struct EmbeddedAgent {
     agent: Child,
     http: String,
     data: TempDir,
@@ -39,7 +39,7 @@ struct Embedded {
     _stdout: Lines<BufReader<ChildStdout>>,
 }
 
-impl Cluster {
+impl ExampleCluster {
     /// Connects to the cluster in the environment, or starts an embedded agent with these flags.
     pub async fn connect_or_start(agent_flags: &[&str]) -> Result<Self> {
         if let Some(bootstrap) = env::var("STREAMHOUSE_BOOTSTRAP")
@@ -55,10 +55,10 @@ impl Cluster {
         let data = tempfile::tempdir().context("cannot make a temporary folder")?;
         let log = data.path().join("agent.log");
         let started = start(data.path(), &log, agent_flags);
-        let (agent, stdout, bootstrap, http) = match timeout(PATIENCE, started).await {
+        let (agent, stdout, bootstrap, http) = match timeout(AGENT_TIMEOUT, started).await {
             Ok(Ok(started)) => started,
             Ok(Err(error)) => return Err(error.context(tail(&log))),
-            Err(_) => bail!("the agent was not ready after {PATIENCE:?}: {}", tail(&log)),
+            Err(_) => bail!("the agent was not ready after {AGENT_TIMEOUT:?}: {}", tail(&log)),
         };
         println!(
             "embedded agent ready: grpc {bootstrap}, http {http}, data {}",
@@ -66,7 +66,7 @@ impl Cluster {
         );
         Ok(Self {
             bootstrap,
-            embedded: Some(Embedded {
+            embedded: Some(EmbeddedAgent {
                 agent,
                 http,
                 data,
@@ -97,18 +97,18 @@ impl Cluster {
     /// Reads the stores directly, with the agent's program instead of the running agent: `tables`
     /// or `objects --prefix …`. Uses the settings of the embedded agent, or those of the
     /// environment.
-    pub async fn ask_stores(&self, question: &[&str]) -> Result<Value> {
+    pub async fn query_stores(&self, question: &[&str]) -> Result<Value> {
         let mut command = Command::new(agent_program().await?);
         command.args(question);
         if let Some(embedded) = &self.embedded {
-            without_settings(&mut command);
+            remove_settings(&mut command);
             command.arg("--dev").arg("--data-dir").arg(embedded.data.path());
         }
         command
             .args(["-o", "json"])
             .stdin(Stdio::null())
             .kill_on_drop(true);
-        let output = timeout(PATIENCE, command.output())
+        let output = timeout(AGENT_TIMEOUT, command.output())
             .await
             .context("it did not end")??;
         let what = format!("streamhouse-agent {}", question.join(" "));
@@ -131,7 +131,7 @@ impl Cluster {
             .status()
             .await?;
         ensure!(asked.success(), "cannot send SIGTERM to the agent");
-        let ended = timeout(PATIENCE, embedded.agent.wait())
+        let ended = timeout(AGENT_TIMEOUT, embedded.agent.wait())
             .await
             .context("the agent did not drain")??;
         ensure!(
@@ -144,11 +144,11 @@ impl Cluster {
     }
 }
 
-type Started = (Child, Lines<BufReader<ChildStdout>>, String, String);
+type StartedAgent = (Child, Lines<BufReader<ChildStdout>>, String, String);
 
-async fn start(data: &Path, log: &Path, flags: &[&str]) -> Result<Started> {
+async fn start(data: &Path, log: &Path, flags: &[&str]) -> Result<StartedAgent> {
     let mut command = Command::new(agent_program().await?);
-    without_settings(&mut command);
+    remove_settings(&mut command);
     command
         .arg("--dev")
         .arg("--data-dir")
@@ -181,7 +181,7 @@ async fn start(data: &Path, log: &Path, flags: &[&str]) -> Result<Started> {
 }
 
 /// Removes the environment's settings for another cluster from an embedded agent's command.
-fn without_settings(command: &mut Command) {
+fn remove_settings(command: &mut Command) {
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("STREAMHOUSE_")) {
         command.env_remove(name);
     }

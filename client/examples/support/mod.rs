@@ -1,23 +1,23 @@
-//! Helpers of the examples: a cluster ([`cluster`]), HTTP ([`http`]), metrics ([`measured`]), and
+//! Helpers of the examples: a cluster ([`cluster`]), HTTP ([`http`]), metrics ([`measurements`]), and
 //! plain output.
 #![allow(dead_code, unreachable_pub)]
 
 pub mod cluster;
 pub mod http;
-pub mod measured;
+pub mod measurements;
 
 use std::{fmt::Display, future::Future, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use tokio::time::Instant;
 
-pub use cluster::Cluster;
+pub use cluster::ExampleCluster;
 
 /// Starts or finds a cluster, runs the example on it, and stops what was started, also after an
 /// interrupt.
-pub fn run<F>(agent_flags: &[&str], example: impl FnOnce(Cluster) -> F) -> ExitCode
+pub fn run<F>(agent_flags: &[&str], example: impl FnOnce(ExampleCluster) -> F) -> ExitCode
 where
-    F: Future<Output = Result<Cluster>>,
+    F: Future<Output = Result<ExampleCluster>>,
 {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -28,7 +28,7 @@ where
     };
     let outcome = runtime.block_on(async {
         let work = async {
-            let cluster = Cluster::connect_or_start(agent_flags).await?;
+            let cluster = ExampleCluster::connect_or_start(agent_flags).await?;
             example(cluster).await?.stop().await
         };
         tokio::select! {
@@ -79,7 +79,7 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) {
 
 /// Calls `ask` until it returns a value, printing a message every few seconds, for at most
 /// `patience`.
-pub async fn until<T, Fut>(what: &str, patience: Duration, mut ask: impl FnMut() -> Fut) -> Result<T>
+pub async fn wait_until<T, Fut>(what: &str, patience: Duration, mut ask: impl FnMut() -> Fut) -> Result<T>
 where
     Fut: Future<Output = Result<Option<T>>>,
 {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use streamhouse_core::{Error as CoreError, ErrorCode, TopicPartition, protocol::v1};
 
 use super::{
-    Admin, CommittedOffset, GroupInfo, GroupListing, GroupOffset, OffsetAt, OffsetReset, PartitionOffset,
+    Admin, CommittedOffset, GroupInfo, GroupListing, GroupOffset, OffsetReset, OffsetSpec, PartitionOffset,
     list_offsets_each,
 };
 use crate::{
@@ -23,11 +23,11 @@ impl Admin {
     pub async fn list_groups(&self) -> Result<Vec<GroupListing>> {
         let (answer, _) = self
             .client
-            .call_any(
+            .call_any_agent(
                 "listing groups",
                 self.client.api_deadline(),
                 |channel| async move {
-                    connection::group(channel)
+                    connection::group_client(channel)
                         .list_groups(v1::ListGroupsRequest {})
                         .await
                 },
@@ -48,7 +48,7 @@ impl Admin {
         let answer =
             self.client
                 .call_coordinator(group, "describing the group", deadline, |channel| async move {
-                    connection::group(channel)
+                    connection::group_client(channel)
                         .describe_group(v1::DescribeGroupRequest {
                             group_id: group.to_owned(),
                         })
@@ -67,7 +67,7 @@ impl Admin {
         let answer =
             self.client
                 .call_coordinator(group, "deleting the group", deadline, |channel| async move {
-                    connection::group(channel)
+                    connection::group_client(channel)
                         .delete_group(v1::DeleteGroupRequest {
                             group_id: group.to_owned(),
                         })
@@ -107,8 +107,8 @@ impl Admin {
         let mut partitions: Vec<_> = committed.keys().chain(readers.keys()).cloned().collect();
         partitions.sort();
         partitions.dedup();
-        let starts = self.offsets_of(&partitions, OffsetAt::Earliest).await?;
-        let ends = self.offsets_of(&partitions, OffsetAt::Latest).await?;
+        let starts = self.offsets_of(&partitions, OffsetSpec::Earliest).await?;
+        let ends = self.offsets_of(&partitions, OffsetSpec::Latest).await?;
         let progress = partitions.into_iter().map(|partition| {
             // The committed offsets of a deleted topic remain for a while; such a partition has no
             // lag.
@@ -134,7 +134,7 @@ impl Admin {
     async fn offsets_of(
         &self,
         partitions: &[TopicPartition],
-        at: OffsetAt,
+        at: OffsetSpec,
     ) -> Result<BTreeMap<TopicPartition, i64>> {
         let queries = partitions
             .iter()
@@ -176,7 +176,7 @@ impl Admin {
             .client
             .call_coordinator(group, "resetting offsets", deadline, |channel| {
                 let request = request.clone();
-                async move { connection::group(channel).reset_offsets(request).await }
+                async move { connection::group_client(channel).reset_offsets(request).await }
             });
         match answer
             .await?
@@ -231,7 +231,7 @@ pub(crate) async fn fetch_offsets_each(
     let answer = client
         .call_coordinator(group, "fetching committed offsets", deadline, |channel| {
             let request = request.clone();
-            async move { connection::group(channel).fetch_offsets(request).await }
+            async move { connection::group_client(channel).fetch_offsets(request).await }
         })
         .await?;
     let mut committed = BTreeMap::new();

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use streamhouse_core::{Error as CoreError, ErrorCode, TopicPartition, protocol::v1};
 
-use super::{Admin, OffsetAt, PartitionOffset};
+use super::{Admin, OffsetSpec, PartitionOffset};
 use crate::{
     Client,
     connection::{self, item_error},
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Result of an offset query for each partition.
-pub(crate) type Found = BTreeMap<TopicPartition, Result<PartitionOffset, CoreError>>;
+pub(crate) type OffsetLookup = BTreeMap<TopicPartition, Result<PartitionOffset, CoreError>>;
 
 impl Admin {
     /// Returns the requested offset of each partition.
@@ -23,7 +23,7 @@ impl Admin {
     /// [`Error::Timeout`](crate::Error::Timeout).
     pub async fn list_offsets(
         &self,
-        queries: impl IntoIterator<Item = (TopicPartition, OffsetAt)>,
+        queries: impl IntoIterator<Item = (TopicPartition, OffsetSpec)>,
     ) -> Result<BTreeMap<TopicPartition, PartitionOffset>> {
         list_offsets(
             &self.client,
@@ -37,7 +37,7 @@ impl Admin {
 /// Like [`list_offsets_each`], but fails with the error of the first partition that fails.
 pub(crate) async fn list_offsets(
     client: &Client,
-    queries: Vec<(TopicPartition, OffsetAt)>,
+    queries: Vec<(TopicPartition, OffsetSpec)>,
     deadline: Deadline,
 ) -> Result<BTreeMap<TopicPartition, PartitionOffset>> {
     let queries = queries
@@ -56,29 +56,29 @@ pub(crate) async fn list_offsets(
 /// empty if it is not known.
 pub(crate) async fn list_offsets_each(
     client: &Client,
-    queries: Vec<(TopicPartition, (OffsetAt, String))>,
+    queries: Vec<(TopicPartition, (OffsetSpec, String))>,
     deadline: Deadline,
-) -> Result<Found> {
+) -> Result<OffsetLookup> {
     let mut waiting: BTreeMap<_, _> = queries.into_iter().collect();
-    let mut found = Found::new();
+    let mut found = OffsetLookup::new();
     let mut backoff = client.backoff();
     while !waiting.is_empty() {
         let request = v1::ListOffsetsRequest {
-            partitions: waiting.iter().map(query).collect(),
+            partitions: waiting.iter().map(offset_query).collect(),
         };
         let (answer, _) = client
-            .call_any("listing offsets", deadline, |channel| {
+            .call_any_agent("listing offsets", deadline, |channel| {
                 let request = request.clone();
-                async move { connection::data(channel).list_offsets(request).await }
+                async move { connection::data_client(channel).list_offsets(request).await }
             })
             .await?;
-        let last = take_in(answer, &mut waiting, &mut found);
+        let last = apply_response(answer, &mut waiting, &mut found);
         if waiting.is_empty() {
             break;
         }
-        let pause = backoff.next(Duration::from_millis(last.retry_after_ms().into()));
-        if deadline.left() < pause {
-            return Err(Error::timeout("listing offsets", deadline.allowed(), Some(last)));
+        let pause = backoff.next_delay(Duration::from_millis(last.retry_after_ms().into()));
+        if deadline.remaining() < pause {
+            return Err(Error::timeout("listing offsets", deadline.timeout(), Some(last)));
         }
         tokio::time::sleep(pause).await;
     }
@@ -86,10 +86,10 @@ pub(crate) async fn list_offsets_each(
 }
 
 /// Moves the results of an answer from `waiting` to `found`. Returns the last retryable error.
-fn take_in(
+fn apply_response(
     answer: v1::ListOffsetsResponse,
-    waiting: &mut BTreeMap<TopicPartition, (OffsetAt, String)>,
-    found: &mut Found,
+    waiting: &mut BTreeMap<TopicPartition, (OffsetSpec, String)>,
+    found: &mut OffsetLookup,
 ) -> CoreError {
     let mut last = CoreError::new(
         ErrorCode::LeaderNotAvailable,
@@ -124,12 +124,14 @@ fn take_in(
     last
 }
 
-fn query((partition, (at, topic_id)): (&TopicPartition, &(OffsetAt, String))) -> v1::PartitionOffsetQuery {
+fn offset_query(
+    (partition, (at, topic_id)): (&TopicPartition, &(OffsetSpec, String)),
+) -> v1::PartitionOffsetQuery {
     use v1::partition_offset_query::Position;
     let position = match at {
-        OffsetAt::Earliest => Position::Earliest(v1::Earliest {}),
-        OffsetAt::Latest => Position::Latest(v1::Latest {}),
-        OffsetAt::Timestamp(ms) => Position::TimestampMs(*ms),
+        OffsetSpec::Earliest => Position::Earliest(v1::Earliest {}),
+        OffsetSpec::Latest => Position::Latest(v1::Latest {}),
+        OffsetSpec::Timestamp(ms) => Position::TimestampMs(*ms),
     };
     v1::PartitionOffsetQuery {
         topic: partition.topic.clone(),

@@ -40,9 +40,9 @@ impl Admin {
         };
         let answer = self
             .client
-            .try_any("creating the topic", self.client.api_deadline(), |channel| {
+            .try_any_agent("creating the topic", self.client.api_deadline(), |channel| {
                 let request = request.clone();
-                async move { connection::admin(channel).create_topic(request).await }
+                async move { connection::admin_client(channel).create_topic(request).await }
             })
             .await;
         match answer {
@@ -61,11 +61,11 @@ impl Admin {
     pub async fn list_topics(&self, include_internal: bool) -> Result<Vec<TopicListing>> {
         let (answer, _) = self
             .client
-            .call_any(
+            .call_any_agent(
                 "listing topics",
                 self.client.api_deadline(),
                 |channel| async move {
-                    connection::admin(channel)
+                    connection::admin_client(channel)
                         .list_topics(v1::ListTopicsRequest { include_internal })
                         .await
                 },
@@ -82,15 +82,15 @@ impl Admin {
     /// UNKNOWN_TOPIC_OR_PARTITION, without a retry, if there is no such topic; other
     /// [`Error::Cluster`] errors and [`Error::Timeout`].
     pub async fn describe_topic(&self, name: &str) -> Result<TopicInfo> {
-        self.describe_until(name, self.client.api_deadline()).await
+        self.describe_topic_until(name, self.client.api_deadline()).await
     }
 
-    async fn describe_until(&self, name: &str, deadline: Deadline) -> Result<TopicInfo> {
+    async fn describe_topic_until(&self, name: &str, deadline: Deadline) -> Result<TopicInfo> {
         let answer = self
             .client
-            .try_any("describing the topic", deadline, |channel| async move {
-                settle_missing(
-                    connection::admin(channel)
+            .try_any_agent("describing the topic", deadline, |channel| async move {
+                fail_fast_when_missing(
+                    connection::admin_client(channel)
                         .describe_topic(v1::DescribeTopicRequest {
                             name: name.to_owned(),
                         })
@@ -117,13 +117,15 @@ impl Admin {
             reset_config: change.reset,
             validate_only: change.validate_only,
         };
-        let (answer, _) = self
-            .client
-            .call_any("altering the topic", self.client.api_deadline(), |channel| {
-                let request = request.clone();
-                async move { settle_missing(connection::admin(channel).alter_topic(request).await) }
-            })
-            .await?;
+        let (answer, _) =
+            self.client
+                .call_any_agent("altering the topic", self.client.api_deadline(), |channel| {
+                    let request = request.clone();
+                    async move {
+                        fail_fast_when_missing(connection::admin_client(channel).alter_topic(request).await)
+                    }
+                })
+                .await?;
         Ok(answer?.into())
     }
 
@@ -136,12 +138,12 @@ impl Admin {
     pub async fn delete_topic(&self, name: &str) -> Result<()> {
         let (answer, unsure) = self
             .client
-            .call_any(
+            .call_any_agent(
                 "deleting the topic",
                 self.client.api_deadline(),
                 |channel| async move {
-                    settle_missing(
-                        connection::admin(channel)
+                    fail_fast_when_missing(
+                        connection::admin_client(channel)
                             .delete_topic(v1::DeleteTopicRequest {
                                 name: name.to_owned(),
                             })
@@ -176,9 +178,11 @@ impl Admin {
         };
         let (answer, _) = self
             .client
-            .call_any("deleting records", self.client.api_deadline(), |channel| {
+            .call_any_agent("deleting records", self.client.api_deadline(), |channel| {
                 let request = request.clone();
-                async move { settle_missing(connection::admin(channel).delete_records(request).await) }
+                async move {
+                    fail_fast_when_missing(connection::admin_client(channel).delete_records(request).await)
+                }
             })
             .await?;
         Ok(answer?.log_start_offset)
@@ -194,7 +198,7 @@ impl Admin {
         let deadline = Deadline::after(timeout);
         let mut backoff = self.client.backoff();
         loop {
-            let last = match self.describe_until(name, deadline).await {
+            let last = match self.describe_topic_until(name, deadline).await {
                 Ok(topic) if topic.partitions.iter().all(|p| !p.leader_address.is_empty()) => {
                     return Ok(topic);
                 }
@@ -209,14 +213,14 @@ impl Admin {
                     last,
                 ));
             }
-            tokio::time::sleep(backoff.next(Duration::ZERO).min(deadline.left())).await;
+            tokio::time::sleep(backoff.next_delay(Duration::ZERO).min(deadline.remaining())).await;
         }
     }
 }
 
 /// Makes UNKNOWN_TOPIC_OR_PARTITION final for this call. It is retryable because a topic may just
 /// have been created, but a caller that names a missing topic should see the error at once.
-fn settle_missing<T>(
+fn fail_fast_when_missing<T>(
     answer: Result<tonic::Response<T>, tonic::Status>,
 ) -> Result<tonic::Response<Result<T, tonic::Status>>, tonic::Status> {
     match answer {

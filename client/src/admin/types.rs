@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::Serialize;
-use streamhouse_core::consumer_protocol::Assignment;
+use streamhouse_core::consumer_protocol::ConsumerAssignment;
 use streamhouse_core::{Error as CoreError, TopicPartition, protocol::v1};
 
 use crate::connection::item_error;
@@ -54,7 +54,7 @@ pub struct TopicChange {
     pub validate_only: bool,
 }
 
-/// A topic in a list, see [`Admin::list_topics`](super::Admin::list_topics).
+/// A topic in a list, see [`Admin::start_listing`](super::Admin::start_listing).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TopicListing {
     /// Name of the topic.
@@ -105,7 +105,7 @@ pub struct PartitionInfo {
 
 /// Leaders of a topic's partitions, see [`Admin::metadata`](super::Admin::metadata).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicPlace {
+pub struct TopicLeaders {
     /// Name of the topic.
     pub name: String,
     /// Error of the topic, if its metadata is not available.
@@ -156,7 +156,7 @@ pub struct ClusterInfo {
 
 /// Offset to look up, see [`Admin::list_offsets`](super::Admin::list_offsets).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OffsetAt {
+pub enum OffsetSpec {
     /// Offset of the oldest record.
     Earliest,
     /// Offset after the newest record.
@@ -313,7 +313,7 @@ impl From<v1::PartitionDescription> for PartitionInfo {
     }
 }
 
-impl From<v1::TopicMetadata> for TopicPlace {
+impl From<v1::TopicMetadata> for TopicLeaders {
     fn from(topic: v1::TopicMetadata) -> Self {
         let mut partitions = topic.partitions;
         partitions.sort_by_key(|partition| partition.partition);
@@ -403,7 +403,7 @@ impl From<v1::GroupDescription> for GroupInfo {
 impl From<v1::GroupMember> for GroupMember {
     fn from(member: v1::GroupMember) -> Self {
         Self {
-            assignment: assigned(&member.assignment),
+            assignment: decode_assignment(&member.assignment),
             member_id: member.member_id,
             group_instance_id: member.group_instance_id,
             client_id: member.client_id,
@@ -413,8 +413,8 @@ impl From<v1::GroupMember> for GroupMember {
 }
 
 /// Decodes the partitions of an assignment; none if it is of another protocol type.
-fn assigned(bytes: &Bytes) -> Vec<TopicPartition> {
-    let mut partitions = Assignment::decode(bytes.clone())
+fn decode_assignment(bytes: &Bytes) -> Vec<TopicPartition> {
+    let mut partitions = ConsumerAssignment::decode(bytes.clone())
         .map(|assignment| assignment.partitions)
         .unwrap_or_default();
     partitions.sort();

@@ -10,23 +10,23 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use streamhouse_core::{Error as CoreError, ErrorCode, protocol::v1};
 use tokio::time::{Instant, timeout};
 
-use super::{Client, Inner};
+use super::{Client, ClientInner};
 use crate::{
     connection,
     error::{Error, Result},
-    metadata_cache::{MetadataCache, TopicKnown},
+    metadata_cache::{MetadataCache, TopicLookup},
     retry::{Backoff, Deadline},
 };
 
 /// Shortest time between two metadata refreshes, however often they are requested.
-const REFRESH_PAUSE: Duration = Duration::from_millis(50);
+const MIN_REFRESH_INTERVAL: Duration = Duration::from_millis(50);
 /// How long to wait for one agent's answer before asking the next one as well.
-const SILENCE: Duration = Duration::from_millis(300);
+const HEDGE_DELAY: Duration = Duration::from_millis(300);
 
 impl Client {
     /// Returns whether the refresher task still runs. It ends with the runtime that the client was
     /// built in.
-    fn is_refreshed(&self) -> bool {
+    fn is_refresher_running(&self) -> bool {
         let refresher = self.inner.refresher.lock();
         refresher
             .as_ref()
@@ -35,32 +35,32 @@ impl Client {
 
     /// Waits until a topic's partitions are known. If the topic does not exist, waits for at most
     /// `missing_for`.
-    pub(crate) async fn partitions_of(
+    pub(crate) async fn wait_for_partitions(
         &self,
         topic: &str,
         deadline: Deadline,
         missing_for: Duration,
     ) -> Result<i32> {
-        let mut watch = self.cache().watch();
-        let missing = Deadline::after(missing_for.min(deadline.left()));
+        let mut watch = self.cache().subscribe();
+        let missing = Deadline::after(missing_for.min(deadline.remaining()));
         let mut backoff = self.backoff();
         // `None` while a requested refresh has not completed.
         let mut ask_at = Some(Instant::now());
         loop {
-            self.cache().want(topic);
+            self.cache().track_topic(topic);
             watch.borrow_and_update();
-            let last = match self.cache().topic(topic) {
-                TopicKnown::Partitions(count) if count > 0 => return Ok(count),
-                TopicKnown::Failed(error) if !error.is_retryable() => return Err(error.into()),
-                TopicKnown::Failed(error)
+            let last = match self.cache().lookup_topic(topic) {
+                TopicLookup::Partitions(count) if count > 0 => return Ok(count),
+                TopicLookup::Failed(error) if !error.is_retryable() => return Err(error.into()),
+                TopicLookup::Failed(error)
                     if error.code() == ErrorCode::UnknownTopicOrPartition && missing.is_over() =>
                 {
                     return Err(error.into());
                 }
-                TopicKnown::Failed(error) => Some(error),
+                TopicLookup::Failed(error) => Some(error),
                 _ => None,
             };
-            if !self.is_refreshed() {
+            if !self.is_refresher_running() {
                 return Err(Error::State(
                     "the client's refresh task has ended with the tokio runtime it was built in; build a new client".into(),
                 ));
@@ -72,40 +72,42 @@ impl Client {
             if deadline.is_over() {
                 return Err(Error::timeout(
                     format!("finding the topic {topic:?}"),
-                    deadline.allowed(),
+                    deadline.timeout(),
                     last.or_else(|| self.unreachable_cause()),
                 ));
             }
             let until_asked = ask_at.map(|at| at.saturating_duration_since(Instant::now()));
-            let wait = until_asked.unwrap_or(deadline.left()).min(deadline.left());
+            let wait = until_asked
+                .unwrap_or(deadline.remaining())
+                .min(deadline.remaining());
             if timeout(wait, watch.changed()).await.is_ok() && ask_at.is_none() {
                 // Back off: other callers may wait for the same refreshes.
-                ask_at = Some(Instant::now() + backoff.next(Duration::ZERO));
+                ask_at = Some(Instant::now() + backoff.next_delay(Duration::ZERO));
             }
         }
     }
 
     /// Asks agents in turn and merges the first answer. A dead agent may not answer for seconds,
     /// and callers that need a new leader wait for this refresh; so the next agent is asked as soon
-    /// as one has not answered within [`SILENCE`].
-    async fn refresh(&self, topics: Vec<String>) -> Result<(), CoreError> {
+    /// as one has not answered within [`HEDGE_DELAY`].
+    async fn refresh_metadata(&self, topics: Vec<String>) -> Result<(), CoreError> {
         let mut last = CoreError::new(ErrorCode::NetworkException, "no agent is known");
         let mut asked = FuturesUnordered::new();
-        let mut candidates = self.candidates().into_iter();
+        let mut candidates = self.candidate_agents().into_iter();
         loop {
             let next = candidates.next();
             if let Some(uri) = &next {
-                asked.push(self.ask(uri.clone(), topics.clone()));
+                asked.push(self.request_metadata(uri.clone(), topics.clone()));
             }
             let answer = if next.is_some() {
-                timeout(SILENCE, asked.next()).await
+                timeout(HEDGE_DELAY, asked.next()).await
             } else {
                 Ok(asked.next().await)
             };
             match answer {
                 Ok(Some(Ok(answer))) => {
                     self.cache().merge(answer);
-                    self.let_agents_go();
+                    self.evict_departed_agents();
                     return Ok(());
                 }
                 Ok(Some(Err(error))) => last = error,
@@ -117,7 +119,7 @@ impl Client {
 
     /// Drops the channels and coordinators of agents that are no longer in the cluster, because
     /// addresses change with every restart in Kubernetes. Calls in flight keep their channel.
-    pub(super) fn let_agents_go(&self) {
+    pub(super) fn evict_departed_agents(&self) {
         let agents = self.inner.cache.agents();
         if agents.is_empty() {
             return;
@@ -127,15 +129,16 @@ impl Client {
         self.inner.coordinators.lock().retain(|_, uri| there(uri));
     }
 
-    async fn ask(&self, uri: Arc<str>, topics: Vec<String>) -> Result<v1::MetadataResponse, CoreError> {
+    async fn request_metadata(
+        &self,
+        uri: Arc<str>,
+        topics: Vec<String>,
+    ) -> Result<v1::MetadataResponse, CoreError> {
         // Use the short time limit: one agent that does not answer must not delay the refresh for a
         // whole `request_timeout`.
-        let allowed = self
-            .settings()
-            .connect_timeout
-            .min(self.settings().request_timeout);
-        self.call_at(&uri, allowed, |channel| async move {
-            connection::data(channel)
+        let allowed = self.config().connect_timeout.min(self.config().request_timeout);
+        self.call_agent(&uri, allowed, |channel| async move {
+            connection::data_client(channel)
                 .metadata(v1::MetadataRequest { topics })
                 .await
         })
@@ -146,31 +149,31 @@ impl Client {
 /// Refreshes on request and when the cache is older than `max_age`. Ends when the client is
 /// dropped; it holds no strong reference while it waits.
 pub(super) async fn refresh_loop(
-    inner: Weak<Inner>,
+    inner: Weak<ClientInner>,
     cache: Arc<MetadataCache>,
     mut backoff: Backoff,
     max_age: Duration,
 ) {
     loop {
-        let _ = timeout(max_age, cache.refresh_requested()).await;
-        let topics = cache.wanted();
+        let _ = timeout(max_age, cache.wait_for_refresh_request()).await;
+        let topics = cache.tracked_topics();
         if topics.is_empty() {
             continue;
         }
         let Some(client) = inner.upgrade().map(|inner| Client { inner }) else {
             return;
         };
-        let answer = client.refresh(topics).await;
+        let answer = client.refresh_metadata(topics).await;
         drop(client);
         let pause = match answer {
             Ok(()) => {
                 backoff.reset();
-                REFRESH_PAUSE
+                MIN_REFRESH_INTERVAL
             }
             Err(error) => {
                 tracing::debug!(%error, "cannot refresh metadata; retrying");
                 cache.request_refresh();
-                backoff.next(Duration::from_millis(error.retry_after_ms().into()))
+                backoff.next_delay(Duration::from_millis(error.retry_after_ms().into()))
             }
         };
         tokio::time::sleep(pause).await;

@@ -1,15 +1,15 @@
-//! [`Assignment`]: the assigned partitions, the position in each, and the batches fetched ahead.
+//! [`AssignmentState`]: the assigned partitions, the position in each, and the batches fetched ahead.
 //! Pure state behind the consumer's lock: the fetcher fills it, `poll` drains it, seeks and
 //! rebalances change it.
 //!
 //! Each partition has a serial that changes with every assignment and seek. Answers to requests
 //! with an older serial are dropped, so that no record from before is ever returned.
 
-mod held_back;
+mod errors;
 mod lag;
+mod pending_on_assigned;
 mod ready;
 mod topics;
-mod trouble;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,58 +20,58 @@ use bytes::Bytes;
 use streamhouse_core::{TopicPartition, batch::BatchHeader};
 use tokio::time::Instant;
 
+use self::{errors::PartitionErrorState, topics::SubscribedTopics};
 pub(super) use self::{
-    ready::{Fetched, SkippedRange},
-    topics::{TopicChange, TopicSight},
+    ready::{FetchedBatch, SkippedRange},
+    topics::{TopicObservation, TopicRecreation},
 };
-use self::{topics::FollowedTopics, trouble::Trouble};
 use super::ConsumerStats;
 use crate::{
-    admin::OffsetAt,
+    admin::OffsetSpec,
     error::{Error, Result},
     metrics::{ConsumerMetrics, ConsumerPartitionMetrics},
 };
 
 /// Position to read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Position {
+pub(super) enum FetchPosition {
     /// The group's committed offset, if there is one.
     Committed,
     /// An offset that must be looked up.
-    Lookup(OffsetAt),
+    Lookup(OffsetSpec),
     /// This offset.
     At(i64),
 }
 
 /// State of an assigned partition.
 #[derive(Debug)]
-struct Held {
+struct AssignedPartition {
     topic: Arc<str>,
     serial: u64,
-    position: Position,
+    position: FetchPosition,
     /// Id of the topic that is read, empty while it is not known. Its offsets are meaningless for
     /// another topic of the same name.
     topic_id: Arc<str>,
     /// An agent has answered a request with this topic id, so the position belongs to that topic.
     confirmed: bool,
     /// Id of the previous topic of this name, if it was read.
-    former_topic: Option<Arc<str>>,
+    former_topic_id: Option<Arc<str>>,
     /// The next offset to fetch, once the position is known.
     fetch_from: i64,
     /// A fetch or lookup is in flight.
-    busy: bool,
+    in_flight: bool,
     paused: bool,
     /// Fetching waits for the `on_assigned` callback to complete.
-    held_back: bool,
+    pending_on_assigned: bool,
     not_before: Option<Instant>,
     /// Number of consecutive failed fetches and lookups.
     failures: u32,
     missing_since: Option<Instant>,
-    trouble: Option<Trouble>,
+    error_state: Option<PartitionErrorState>,
     buffered: usize,
     high_watermark: Option<i64>,
     /// Time of the last request for the end without a fetch.
-    end_asked: Option<Instant>,
+    end_requested_at: Option<Instant>,
     /// Timestamp of a record at or shortly before the position.
     timestamp: Option<i64>,
     committed: Option<i64>,
@@ -80,32 +80,32 @@ struct Held {
 
 /// A request to make: a fetch or a lookup of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct PartitionRequest {
     pub(super) key: TopicPartition,
     pub(super) serial: u64,
-    pub(super) position: Position,
+    pub(super) position: FetchPosition,
     /// Empty while it is not known.
     pub(super) topic_id: Arc<str>,
 }
 
 /// All assigned partitions of a consumer.
 #[derive(Debug, Default)]
-pub(super) struct Assignment {
-    held: BTreeMap<TopicPartition, Held>,
-    ready: VecDeque<Fetched>,
+pub(super) struct AssignmentState {
+    assigned: BTreeMap<TopicPartition, AssignedPartition>,
+    ready: VecDeque<FetchedBatch>,
     buffered: usize,
     next_serial: u64,
-    topics: FollowedTopics,
+    topics: SubscribedTopics,
     /// Whether any partition may have an error; avoids scanning them in every poll.
-    troubled: bool,
+    may_have_errors: bool,
     /// Time after which `poll` may repeat an error.
-    repeat_at: Option<Instant>,
+    repeat_errors_at: Option<Instant>,
     stats: ConsumerStats,
 }
 
-impl Assignment {
+impl AssignmentState {
     pub(super) fn partitions(&self) -> Vec<TopicPartition> {
-        self.held.keys().cloned().collect()
+        self.assigned.keys().cloned().collect()
     }
 
     pub(super) fn buffered(&self) -> usize {
@@ -119,47 +119,49 @@ impl Assignment {
     /// Adds partitions. Those already assigned are unchanged.
     pub(super) fn add(&mut self, partitions: &[TopicPartition], metrics: &ConsumerMetrics) {
         for key in partitions {
-            let serial = self.serial();
-            self.held.entry(key.clone()).or_insert_with(|| Held {
-                topic: key.topic.as_str().into(),
-                serial,
-                position: Position::Committed,
-                topic_id: Arc::from(""),
-                confirmed: false,
-                former_topic: None,
-                fetch_from: 0,
-                busy: false,
-                paused: false,
-                held_back: false,
-                not_before: None,
-                failures: 0,
-                missing_since: None,
-                trouble: None,
-                buffered: 0,
-                high_watermark: None,
-                end_asked: None,
-                timestamp: None,
-                committed: None,
-                metrics: metrics.partition(&key.topic, key.partition),
-            });
+            let serial = self.allocate_serial();
+            self.assigned
+                .entry(key.clone())
+                .or_insert_with(|| AssignedPartition {
+                    topic: key.topic.as_str().into(),
+                    serial,
+                    position: FetchPosition::Committed,
+                    topic_id: Arc::from(""),
+                    confirmed: false,
+                    former_topic_id: None,
+                    fetch_from: 0,
+                    in_flight: false,
+                    paused: false,
+                    pending_on_assigned: false,
+                    not_before: None,
+                    failures: 0,
+                    missing_since: None,
+                    error_state: None,
+                    buffered: 0,
+                    high_watermark: None,
+                    end_requested_at: None,
+                    timestamp: None,
+                    committed: None,
+                    metrics: metrics.for_partition(&key.topic, key.partition),
+                });
         }
     }
 
     /// Removes partitions and the batches fetched of them.
     pub(super) fn remove(&mut self, partitions: &[TopicPartition]) {
         for key in partitions {
-            self.held.remove(key);
+            self.assigned.remove(key);
         }
         self.drop_stale();
     }
 
-    fn serial(&mut self) -> u64 {
+    fn allocate_serial(&mut self) -> u64 {
         self.next_serial += 1;
         self.next_serial
     }
 
     fn drop_stale(&mut self) {
-        let held = &self.held;
+        let held = &self.assigned;
         let buffered = &mut self.buffered;
         self.ready.retain(|fetched| {
             let current = held
@@ -172,23 +174,23 @@ impl Assignment {
         });
     }
 
-    fn get(&self, key: &TopicPartition) -> Result<&Held> {
-        self.held.get(key).ok_or_else(|| Error::NotAssigned {
+    fn get(&self, key: &TopicPartition) -> Result<&AssignedPartition> {
+        self.assigned.get(key).ok_or_else(|| Error::NotAssigned {
             partition: key.clone(),
         })
     }
 
-    fn current(&mut self, key: &TopicPartition, serial: u64) -> Option<&mut Held> {
-        self.held.get_mut(key).filter(|held| held.serial == serial)
+    fn get_current(&mut self, key: &TopicPartition, serial: u64) -> Option<&mut AssignedPartition> {
+        self.assigned.get_mut(key).filter(|held| held.serial == serial)
     }
 
     /// Moves the position of a partition.
-    pub(super) fn seek(&mut self, key: &TopicPartition, to: Position) -> Result<()> {
-        let serial = self.serial();
-        let held = self.held.get_mut(key).ok_or_else(|| Error::NotAssigned {
+    pub(super) fn seek(&mut self, key: &TopicPartition, to: FetchPosition) -> Result<()> {
+        let serial = self.allocate_serial();
+        let held = self.assigned.get_mut(key).ok_or_else(|| Error::NotAssigned {
             partition: key.clone(),
         })?;
-        held.start_anew(serial, to);
+        held.restart_at(serial, to);
         // A seek refers to the topic that has the name now.
         held.topic_id = Arc::from("");
         held.confirmed = false;
@@ -199,8 +201,8 @@ impl Assignment {
     /// Returns the next offset that `poll` returns; `None` while it is not known.
     pub(super) fn position(&self, key: &TopicPartition) -> Result<Option<i64>> {
         let held = self.get(key)?;
-        match (held.position, &held.trouble) {
-            (Position::At(offset), _) => Ok(Some(offset)),
+        match (held.position, &held.error_state) {
+            (FetchPosition::At(offset), _) => Ok(Some(offset)),
             (_, Some(trouble)) => Err(trouble.error().clone()),
             _ => Ok(None),
         }
@@ -208,14 +210,14 @@ impl Assignment {
 
     pub(super) fn pause(&mut self, key: &TopicPartition, paused: bool) -> Result<()> {
         self.get(key)?;
-        if let Some(held) = self.held.get_mut(key) {
+        if let Some(held) = self.assigned.get_mut(key) {
             held.paused = paused;
         }
         Ok(())
     }
 
     pub(super) fn paused(&self) -> Vec<TopicPartition> {
-        self.held
+        self.assigned
             .iter()
             .filter(|(_, held)| held.paused)
             .map(|(key, _)| key.clone())
@@ -224,50 +226,57 @@ impl Assignment {
 
     /// Returns the positions that are not committed.
     pub(super) fn uncommitted(&self) -> BTreeMap<TopicPartition, i64> {
-        let uncommitted = |(key, held): (&TopicPartition, &Held)| match held.position {
-            Position::At(offset) if held.committed != Some(offset) => Some((key.clone(), offset)),
+        let uncommitted = |(key, held): (&TopicPartition, &AssignedPartition)| match held.position {
+            FetchPosition::At(offset) if held.committed != Some(offset) => Some((key.clone(), offset)),
             _ => None,
         };
-        self.held.iter().filter_map(uncommitted).collect()
+        self.assigned.iter().filter_map(uncommitted).collect()
     }
 
-    pub(super) fn committed(&mut self, key: &TopicPartition, offset: i64) {
-        if let Some(held) = self.held.get_mut(key) {
-            held.commit(offset);
+    pub(super) fn mark_committed(&mut self, key: &TopicPartition, offset: i64) {
+        if let Some(held) = self.assigned.get_mut(key) {
+            held.set_committed(offset);
         }
     }
 
     /// Returns the partitions whose position must be looked up, and marks them as busy until
-    /// [`Assignment::found`] or [`Assignment::failed`].
-    pub(super) fn lookups(&mut self, now: Instant) -> Vec<Wanted> {
-        self.wanted(now, |held| !matches!(held.position, Position::At(_)))
+    /// [`AssignmentState::complete_lookup`] or [`AssignmentState::failed`].
+    pub(super) fn take_lookups(&mut self, now: Instant) -> Vec<PartitionRequest> {
+        self.take_requests(now, |held| !matches!(held.position, FetchPosition::At(_)))
     }
 
     /// Returns the partitions to fetch, without those that have `most` bytes buffered, and marks
     /// them as busy until answered.
-    pub(super) fn fetches(&mut self, now: Instant, most: usize) -> Vec<Wanted> {
-        let mut wanted = self.wanted(now, |held| {
-            matches!(held.position, Position::At(_))
+    pub(super) fn take_fetches(&mut self, now: Instant, most: usize) -> Vec<PartitionRequest> {
+        let mut wanted = self.take_requests(now, |held| {
+            matches!(held.position, FetchPosition::At(_))
                 && !held.paused
-                && !held.held_back
+                && !held.pending_on_assigned
                 && held.buffered < most
         });
         for fetch in &mut wanted {
-            if let Some(held) = self.held.get(&fetch.key) {
-                fetch.position = Position::At(held.fetch_from);
+            if let Some(held) = self.assigned.get(&fetch.key) {
+                fetch.position = FetchPosition::At(held.fetch_from);
             }
         }
         wanted
     }
 
-    fn wanted(&mut self, now: Instant, is_wanted: impl Fn(&Held) -> bool) -> Vec<Wanted> {
+    fn take_requests(
+        &mut self,
+        now: Instant,
+        is_wanted: impl Fn(&AssignedPartition) -> bool,
+    ) -> Vec<PartitionRequest> {
         let mut wanted = Vec::new();
-        for (key, held) in &mut self.held {
-            let stands = held.trouble.as_ref().is_some_and(Trouble::is_final);
-            let free = !held.busy && !stands && held.not_before.is_none_or(|at| at <= now);
+        for (key, held) in &mut self.assigned {
+            let stands = held
+                .error_state
+                .as_ref()
+                .is_some_and(PartitionErrorState::is_final);
+            let free = !held.in_flight && !stands && held.not_before.is_none_or(|at| at <= now);
             if free && is_wanted(held) {
-                held.busy = true;
-                wanted.push(Wanted {
+                held.in_flight = true;
+                wanted.push(PartitionRequest {
                     key: key.clone(),
                     serial: held.serial,
                     position: held.position,
@@ -280,59 +289,64 @@ impl Assignment {
 
     /// Returns when the next partition may be requested again.
     pub(super) fn next_retry(&self, now: Instant) -> Option<Instant> {
-        self.held
+        self.assigned
             .values()
-            .filter(|held| !held.busy)
+            .filter(|held| !held.in_flight)
             .filter_map(|held| held.not_before)
             .filter(|at| *at > now)
             .min()
     }
 
     /// Completes a lookup: the position was found, or another lookup is needed.
-    pub(super) fn found(&mut self, wanted: &Wanted, position: Position, committed: Option<i64>) {
-        if let Some(held) = self.current(&wanted.key, wanted.serial) {
-            held.answered();
-            held.confirmed |= matches!(position, Position::At(_)) && !wanted.topic_id.is_empty();
+    pub(super) fn complete_lookup(
+        &mut self,
+        wanted: &PartitionRequest,
+        position: FetchPosition,
+        committed: Option<i64>,
+    ) {
+        if let Some(held) = self.get_current(&wanted.key, wanted.serial) {
+            held.clear_failures();
+            held.confirmed |= matches!(position, FetchPosition::At(_)) && !wanted.topic_id.is_empty();
             if let Some(offset) = committed {
-                held.commit(offset);
+                held.set_committed(offset);
             }
-            held.go_to(position);
+            held.set_position(position);
         }
     }
 
     /// Schedules a fetch or lookup again, not before `not_before` if given.
-    pub(super) fn again(&mut self, wanted: &Wanted, not_before: Option<Instant>) {
-        if let Some(held) = self.current(&wanted.key, wanted.serial) {
-            held.busy = false;
+    pub(super) fn retry_after(&mut self, wanted: &PartitionRequest, not_before: Option<Instant>) {
+        if let Some(held) = self.get_current(&wanted.key, wanted.serial) {
+            held.in_flight = false;
             held.not_before = not_before;
         }
     }
 
     /// Updates the end of a partition without records, so that its lag is reported even while it
     /// cannot be read.
-    pub(super) fn ends_at(&mut self, wanted: &Wanted, high_watermark: i64, now_ms: i64) {
-        if let Some(held) = self.current(&wanted.key, wanted.serial) {
+    pub(super) fn update_end(&mut self, wanted: &PartitionRequest, high_watermark: i64, now_ms: i64) {
+        if let Some(held) = self.get_current(&wanted.key, wanted.serial) {
             held.high_watermark = Some(high_watermark);
-            held.show_lag(now_ms);
+            held.report_lag(now_ms);
         }
     }
 
     /// Adds fetched batches and updates the end of the partition.
-    pub(super) fn fetched(
+    pub(super) fn add_fetched(
         &mut self,
-        wanted: &Wanted,
+        wanted: &PartitionRequest,
         batches: Vec<(BatchHeader, Bytes)>,
         high_watermark: i64,
         now_ms: i64,
     ) {
         let Some(held) = self
-            .held
+            .assigned
             .get_mut(&wanted.key)
             .filter(|held| held.serial == wanted.serial)
         else {
             return;
         };
-        held.answered();
+        held.clear_failures();
         held.confirmed |= !wanted.topic_id.is_empty();
         held.high_watermark = Some(high_watermark);
         for (header, bytes) in batches {
@@ -345,42 +359,43 @@ impl Assignment {
             if held.timestamp.is_none() {
                 held.timestamp = Some(header.base_timestamp);
             }
-            self.ready.push_back(Fetched::new(wanted, header, bytes, now_ms));
+            self.ready
+                .push_back(FetchedBatch::new(wanted, header, bytes, now_ms));
         }
-        held.show_lag(now_ms);
+        held.report_lag(now_ms);
     }
 }
 
-impl Held {
+impl AssignedPartition {
     /// Moves the position, and drops the batches fetched and requests made before.
-    fn start_anew(&mut self, serial: u64, to: Position) {
+    fn restart_at(&mut self, serial: u64, to: FetchPosition) {
         self.serial = serial;
-        self.answered();
+        self.clear_failures();
         self.buffered = 0;
         self.timestamp = None;
-        self.go_to(to);
+        self.set_position(to);
     }
 
     /// Clears the failures after a successful fetch or lookup.
-    fn answered(&mut self) {
-        self.busy = false;
+    fn clear_failures(&mut self) {
+        self.in_flight = false;
         self.not_before = None;
         self.failures = 0;
         self.missing_since = None;
-        self.trouble = None;
+        self.error_state = None;
     }
 
-    fn go_to(&mut self, to: Position) {
+    fn set_position(&mut self, to: FetchPosition) {
         self.position = to;
-        if let Position::At(offset) = to {
+        if let FetchPosition::At(offset) = to {
             self.fetch_from = offset;
-            self.metrics.position(offset);
+            self.metrics.set_position(offset);
         }
     }
 
-    fn commit(&mut self, offset: i64) {
+    fn set_committed(&mut self, offset: i64) {
         self.committed = Some(offset);
-        self.metrics.committed(offset);
+        self.metrics.set_committed(offset);
     }
 }
 

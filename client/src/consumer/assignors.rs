@@ -26,7 +26,7 @@ pub enum Assignor {
 
 /// A member of a group, as input of an assignor.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Member {
+pub struct MemberSubscription {
     /// Member id, given by the coordinator.
     pub id: String,
     /// Group instance id of a static member.
@@ -40,7 +40,7 @@ pub struct Member {
 }
 
 /// Assigned partitions by member id. Every member has an entry.
-pub type Assignment = BTreeMap<String, Vec<TopicPartition>>;
+pub type GroupAssignment = BTreeMap<String, Vec<TopicPartition>>;
 
 impl Assignor {
     /// Returns the protocol name, as in Kafka's clients.
@@ -67,7 +67,7 @@ impl Assignor {
     /// Distributes the partitions of `topics` (number of partitions by name) among `members`. A
     /// topic that is not in `topics` has no partitions. With [`Assignor::CooperativeSticky`], a
     /// partition that changes its owner is left out until the old owner has given it up.
-    pub fn assign(self, members: &[Member], topics: &BTreeMap<String, i32>) -> Assignment {
+    pub fn assign(self, members: &[MemberSubscription], topics: &BTreeMap<String, i32>) -> GroupAssignment {
         match self {
             Self::Range => range::assign(members, topics),
             Self::RoundRobin => round_robin::assign(members, topics),
@@ -77,7 +77,7 @@ impl Assignor {
 }
 
 /// Removes the partitions that another member than their new owner still owns.
-fn withhold_moving(members: &[Member], mut assignment: Assignment) -> Assignment {
+fn withhold_moving(members: &[MemberSubscription], mut assignment: GroupAssignment) -> GroupAssignment {
     let mut holders: BTreeMap<&TopicPartition, BTreeSet<&str>> = BTreeMap::new();
     for member in members {
         for partition in &member.owned {
@@ -95,7 +95,7 @@ fn withhold_moving(members: &[Member], mut assignment: Assignment) -> Assignment
 }
 
 /// Sorts members as Kafka does: static ones by instance id, then the others by member id.
-fn ordered(members: &[Member]) -> Vec<&Member> {
+fn sorted_members(members: &[MemberSubscription]) -> Vec<&MemberSubscription> {
     let mut ordered: Vec<_> = members.iter().collect();
     ordered.sort_by(|a, b| match (&a.instance_id, &b.instance_id) {
         (Some(a), Some(b)) => a.cmp(b),
@@ -107,7 +107,7 @@ fn ordered(members: &[Member]) -> Vec<&Member> {
 }
 
 /// Returns an assignment without partitions, with an entry for each member.
-fn nothing_each(members: &[Member]) -> Assignment {
+fn empty_assignment(members: &[MemberSubscription]) -> GroupAssignment {
     members
         .iter()
         .map(|member| (member.id.clone(), Vec::new()))
@@ -124,7 +124,7 @@ fn partitions_of<'a>(
 }
 
 /// Returns all subscribed topics in order.
-fn wanted_topics(members: &[Member]) -> BTreeSet<&str> {
+fn wanted_topics(members: &[MemberSubscription]) -> BTreeSet<&str> {
     members
         .iter()
         .flat_map(|member| member.topics.iter().map(String::as_str))

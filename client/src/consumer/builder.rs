@@ -4,15 +4,15 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use opentelemetry::global::ObjectSafeTracerProvider;
-use streamhouse_core::{TopicPartition, trace::Traces};
+use streamhouse_core::{TopicPartition, trace::OptionalTracer};
 
 use super::{Consumer, assignors::Assignor, listener::RebalanceListener};
 use crate::{
     Client,
-    config::{ClientIdentity, MAX_MESSAGE_SIZE, Settings, positive},
+    config::{ClientConfig, ClientIdentity, MAX_MESSAGE_SIZE, ensure_positive},
     error::{Error, Result},
-    metrics::Registry,
-    traces::SCOPE,
+    metrics::MetricsRegistry,
+    traces::INSTRUMENTATION_SCOPE,
 };
 
 /// Where to start in a partition without a valid committed offset.
@@ -29,7 +29,7 @@ pub enum AutoOffsetReset {
 
 /// What a consumer reads.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) enum Reading {
+pub(crate) enum SubscriptionTarget {
     /// Nothing yet.
     #[default]
     Nothing,
@@ -44,7 +44,7 @@ pub(crate) enum Reading {
 pub(crate) struct ConsumerConfig {
     pub(crate) group: Option<String>,
     pub(crate) group_instance_id: Option<String>,
-    pub(crate) reading: Reading,
+    pub(crate) subscription: SubscriptionTarget,
     pub(crate) auto_offset_reset: AutoOffsetReset,
     pub(crate) auto_commit: Option<Duration>,
     pub(crate) session_timeout: Duration,
@@ -68,7 +68,7 @@ impl fmt::Debug for ConsumerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConsumerConfig")
             .field("group", &self.group)
-            .field("reading", &self.reading)
+            .field("reading", &self.subscription)
             .field("assignors", &self.assignors)
             .finish_non_exhaustive()
     }
@@ -79,7 +79,7 @@ impl Default for ConsumerConfig {
         Self {
             group: None,
             group_instance_id: None,
-            reading: Reading::Nothing,
+            subscription: SubscriptionTarget::Nothing,
             auto_offset_reset: AutoOffsetReset::Latest,
             auto_commit: Some(Duration::from_secs(5)),
             session_timeout: Duration::from_secs(45),
@@ -105,17 +105,17 @@ impl Default for ConsumerConfig {
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct ConsumerBuilder {
-    settings: Settings,
+    client_config: ClientConfig,
     client: Option<Client>,
     config: ConsumerConfig,
-    registry: Option<Registry>,
-    traces: Option<Traces>,
+    registry: Option<MetricsRegistry>,
+    traces: Option<OptionalTracer>,
 }
 
 impl ConsumerBuilder {
     /// Sets the bootstrap agents: `host:port,host:port`.
     pub fn bootstrap(mut self, bootstrap: impl Into<String>) -> Self {
-        self.settings.bootstrap = bootstrap.into();
+        self.client_config.bootstrap = bootstrap.into();
         self
     }
 
@@ -128,33 +128,33 @@ impl ConsumerBuilder {
     }
 
     /// Replaces all settings that producer, consumer and admin share.
-    pub fn settings(mut self, settings: Settings) -> Self {
-        self.settings = settings;
+    pub fn client_config(mut self, settings: ClientConfig) -> Self {
+        self.client_config = settings;
         self
     }
 
     /// Sets the client id, shown in the group's description. Default `streamhouse-client`.
     pub fn client_id(mut self, client_id: impl Into<String>) -> Self {
-        self.settings.client_id = client_id.into();
+        self.client_config.client_id = client_id.into();
         self
     }
 
     /// Sets the PEM certificate of the authority that signed the agents' certificates. Default: the
     /// system's root certificates.
     pub fn tls_ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.settings.tls_ca_pem = Some(pem.into());
+        self.client_config.tls_ca_pem = Some(pem.into());
         self
     }
 
-    /// Sets the client certificate, see [`Settings::tls_identity`].
+    /// Sets the client certificate, see [`ClientConfig::tls_identity`].
     pub fn tls_identity(mut self, identity: ClientIdentity) -> Self {
-        self.settings.tls_identity = Some(identity);
+        self.client_config.tls_identity = Some(identity);
         self
     }
 
-    /// Sets the name that every agent's certificate must carry, see [`Settings::tls_server_name`].
+    /// Sets the name that every agent's certificate must carry, see [`ClientConfig::tls_server_name`].
     pub fn tls_server_name(mut self, name: impl Into<String>) -> Self {
-        self.settings.tls_server_name = Some(name.into());
+        self.client_config.tls_server_name = Some(name.into());
         self
     }
 
@@ -174,13 +174,13 @@ impl ConsumerBuilder {
     /// Subscribes to topics. The consumer reads the group's share of them; without a group, all
     /// their partitions, including later ones.
     pub fn topics<T: Into<String>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
-        self.config.reading = Reading::Topics(topics.into_iter().map(Into::into).collect());
+        self.config.subscription = SubscriptionTarget::Topics(topics.into_iter().map(Into::into).collect());
         self
     }
 
     /// Assigns exactly these partitions.
     pub fn assign(mut self, partitions: impl IntoIterator<Item = TopicPartition>) -> Self {
-        self.config.reading = Reading::Partitions(partitions.into_iter().collect());
+        self.config.subscription = SubscriptionTarget::Partitions(partitions.into_iter().collect());
         self
     }
 
@@ -306,13 +306,13 @@ impl ConsumerBuilder {
     /// Sets the time limit for one answer of an agent, in addition to a fetch's own wait. Default
     /// 30 s.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.request_timeout = timeout;
+        self.client_config.request_timeout = timeout;
         self
     }
 
     /// Sets where metrics are registered. Default: the process's registry, see
     /// [`metrics`](crate::metrics).
-    pub fn metrics_registry(mut self, registry: Registry) -> Self {
+    pub fn metrics_registry(mut self, registry: MetricsRegistry) -> Self {
         self.registry = Some(registry);
         self
     }
@@ -320,7 +320,7 @@ impl ConsumerBuilder {
     /// Sets the tracer provider for spans. Default: the global provider of `opentelemetry` when the
     /// consumer is built; without one, nothing is traced.
     pub fn tracer_provider(mut self, provider: &dyn ObjectSafeTracerProvider) -> Self {
-        self.traces = Some(Traces::of(provider, SCOPE));
+        self.traces = Some(OptionalTracer::from_provider(provider, INSTRUMENTATION_SCOPE));
         self
     }
 
@@ -332,9 +332,11 @@ impl ConsumerBuilder {
         self.validate()?;
         let client = match self.client {
             Some(client) => client,
-            None => Client::new(self.settings)?,
+            None => Client::new(self.client_config)?,
         };
-        let traces = self.traces.unwrap_or_else(|| Traces::installed(SCOPE));
+        let traces = self
+            .traces
+            .unwrap_or_else(|| OptionalTracer::from_global_provider(INSTRUMENTATION_SCOPE));
         Ok(Consumer::start(client, self.config, self.registry, traces))
     }
 
@@ -342,8 +344,8 @@ impl ConsumerBuilder {
         let config = &self.config;
         let refuse = |message: &str| Err(Error::config(message));
         match &self.client {
-            Some(_) => self.settings.refuse_beside_client()?,
-            None => self.settings.validate()?,
+            Some(_) => self.client_config.reject_with_shared_client()?,
+            None => self.client_config.validate()?,
         }
         if config.group.as_deref() == Some("") {
             return refuse("the group name is empty; set one, or leave group unset");
@@ -362,10 +364,10 @@ impl ConsumerBuilder {
         if config.assignors.is_empty() {
             return refuse("assignors is empty; name at least one");
         }
-        positive("heartbeat", config.heartbeat)?;
-        positive("topic_refresh", config.topic_refresh)?;
+        ensure_positive("heartbeat", config.heartbeat)?;
+        ensure_positive("topic_refresh", config.topic_refresh)?;
         if let Some(every) = config.auto_commit {
-            positive("auto_commit", every)?;
+            ensure_positive("auto_commit", every)?;
         }
         self.validate_sizes()
     }

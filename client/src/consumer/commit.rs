@@ -1,4 +1,4 @@
-//! [`Committer`]: commits offsets for a consumer's group, one commit after the other.
+//! [`OffsetCommitter`]: commits offsets for a consumer's group, one commit after the other.
 //!
 //! The content of a commit is fixed at the call: its offsets, its serial, and the ownership epoch
 //! of each partition. An older commit that runs after a newer one leaves out what the newer one
@@ -14,9 +14,9 @@ use tokio::time::{Instant, timeout};
 
 pub(super) use self::ledger::CommitLedger;
 use super::{
-    Shared,
-    assignment::Assignment,
-    membership::{CommitPermit, MemberIdentity, Verdict},
+    ConsumerShared,
+    assignment::AssignmentState,
+    membership::{CommitPermit, CommitVerdict, MemberIdentity},
 };
 use crate::{
     connection::{self, item_error},
@@ -29,7 +29,7 @@ use crate::{
 pub struct OffsetAndMetadata {
     /// Offset of the next record to read.
     pub offset: i64,
-    /// Metadata stored with the offset; [`Consumer::committed`](super::Consumer::committed) returns
+    /// Metadata stored with the offset; [`Consumer::mark_committed`](super::Consumer::mark_committed) returns
     /// it.
     pub metadata: String,
 }
@@ -56,7 +56,7 @@ struct CommitEntry {
     at: OffsetAndMetadata,
     /// Ownership epoch of the partition at the call; `None` if it was not assigned, or is assigned
     /// manually.
-    tenure: Option<u64>,
+    ownership_epoch: Option<u64>,
     /// Id of the topic that the offset belongs to, empty while it is not known.
     topic_id: Arc<str>,
 }
@@ -71,25 +71,25 @@ pub(super) struct CommitSnapshot {
     /// manual.
     by_member: bool,
     /// Whether the group had removed the member.
-    lost: bool,
+    membership_lost: bool,
 }
 
 /// Commits offsets for a consumer. Cheap to clone. After the consumer is closed or dropped, every
 /// commit fails.
 #[derive(Debug, Clone)]
-pub struct Committer {
-    shared: Arc<Shared>,
+pub struct OffsetCommitter {
+    shared: Arc<ConsumerShared>,
 }
 
-impl Committer {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+impl OffsetCommitter {
+    pub(super) fn new(shared: Arc<ConsumerShared>) -> Self {
         Self { shared }
     }
 
     /// Commits the positions after the records that `poll` has returned so far.
     ///
     /// # Errors
-    /// As [`Committer::commit_offsets`].
+    /// As [`OffsetCommitter::commit_offsets`].
     pub async fn commit(&self) -> Result<()> {
         self.check_open()?;
         let commit = self.snapshot_of_all();
@@ -164,13 +164,13 @@ impl Committer {
     /// Returns the offsets with everything they are bound to now.
     fn snapshot(
         &self,
-        offsets: impl FnOnce(&Assignment) -> BTreeMap<TopicPartition, OffsetAndMetadata>,
+        offsets: impl FnOnce(&AssignmentState) -> BTreeMap<TopicPartition, OffsetAndMetadata>,
     ) -> CommitSnapshot {
         let member = self.shared.member.lock();
         let assignment = self.shared.assignment.lock();
         let entry = |(key, at): (TopicPartition, OffsetAndMetadata)| {
             let entry = CommitEntry {
-                tenure: member.tenure(&key),
+                ownership_epoch: member.ownership_epoch(&key),
                 topic_id: assignment.topic_id(&key, at.offset),
                 at,
             };
@@ -178,10 +178,10 @@ impl Committer {
         };
         let offsets = offsets(&assignment);
         CommitSnapshot {
-            serial: self.shared.next_commit(),
+            serial: self.shared.next_commit_serial(),
             entries: offsets.into_iter().map(entry).collect(),
             by_member: member.is_subscribed(),
-            lost: member.has_lost(),
+            membership_lost: member.has_lost_partitions(),
         }
     }
 
@@ -191,27 +191,27 @@ impl Committer {
 
     fn start(&self, commit: CommitSnapshot, deadline: Deadline) -> tokio::task::JoinHandle<Result<()>> {
         let shared = self.shared.clone();
-        let pending = PendingCommit::new(&shared, commit.serial);
+        let pending = PendingCommitGuard::new(&shared, commit.serial);
         tokio::spawn(async move {
             let _pending = pending;
-            run(&shared, commit, deadline).await
+            run_commit(&shared, commit, deadline).await
         })
     }
 }
 
-fn positions(assignment: &Assignment) -> BTreeMap<TopicPartition, OffsetAndMetadata> {
+fn positions(assignment: &AssignmentState) -> BTreeMap<TopicPartition, OffsetAndMetadata> {
     let positions = assignment.uncommitted();
     positions.into_iter().map(|(key, at)| (key, at.into())).collect()
 }
 
 /// Registers a commit as pending until it is dropped.
-struct PendingCommit {
-    shared: Arc<Shared>,
+struct PendingCommitGuard {
+    shared: Arc<ConsumerShared>,
     serial: u64,
 }
 
-impl PendingCommit {
-    fn new(shared: &Arc<Shared>, serial: u64) -> Self {
+impl PendingCommitGuard {
+    fn new(shared: &Arc<ConsumerShared>, serial: u64) -> Self {
         shared.pending_commits.send_modify(|pending| {
             pending.insert(serial);
         });
@@ -222,7 +222,7 @@ impl PendingCommit {
     }
 }
 
-impl Drop for PendingCommit {
+impl Drop for PendingCommitGuard {
     fn drop(&mut self) {
         self.shared.pending_commits.send_modify(|pending| {
             pending.remove(&self.serial);
@@ -230,11 +230,11 @@ impl Drop for PendingCommit {
     }
 }
 
-async fn run(shared: &Shared, mut commit: CommitSnapshot, deadline: Deadline) -> Result<()> {
+async fn run_commit(shared: &ConsumerShared, mut commit: CommitSnapshot, deadline: Deadline) -> Result<()> {
     if shared.config.group.is_none() {
         return Err(Error::no_group("committing offsets"));
     }
-    if commit.lost {
+    if commit.membership_lost {
         return Err(Error::NotMember);
     }
     if let Some((partition, entry)) = commit.entries.iter().find(|(_, entry)| entry.at.offset < 0) {
@@ -246,8 +246,8 @@ async fn run(shared: &Shared, mut commit: CommitSnapshot, deadline: Deadline) ->
     if commit.entries.is_empty() {
         return Ok(());
     }
-    let late = || Error::timeout("waiting for the commits before", deadline.allowed(), None);
-    let mut ledger = timeout(deadline.left(), shared.commits.lock())
+    let late = || Error::timeout("waiting for the commits before", deadline.timeout(), None);
+    let mut ledger = timeout(deadline.remaining(), shared.commits.lock())
         .await
         .map_err(|_| late())?;
     let mut changes = shared.member_changes.subscribe();
@@ -256,14 +256,15 @@ async fn run(shared: &Shared, mut commit: CommitSnapshot, deadline: Deadline) ->
         changes.borrow_and_update();
         commit
             .entries
-            .retain(|key, _| !ledger.is_covered(key, commit.serial));
+            .retain(|key, _| !ledger.is_superseded(key, commit.serial));
         let identity = {
             let member = shared.member.lock();
             if commit.by_member {
                 commit.entries.retain(|key, entry| {
-                    let held = entry.tenure.is_some() && member.tenure(key) == entry.tenure;
+                    let held = entry.ownership_epoch.is_some()
+                        && member.ownership_epoch(key) == entry.ownership_epoch;
                     if !held && gone.is_none() {
-                        gone = Some(refusal(key, member.has_lost()));
+                        gone = Some(rejection_error(key, member.has_lost_partitions()));
                     }
                     held
                 });
@@ -279,9 +280,9 @@ async fn run(shared: &Shared, mut commit: CommitSnapshot, deadline: Deadline) ->
             return gone.map_or(Ok(()), Err);
         }
         if let CommitPermit::Send(identity) = identity {
-            match send(shared, &commit, &identity, deadline, &mut ledger).await {
+            match send_commit(shared, &commit, &identity, deadline, &mut ledger).await {
                 Ok(()) => return gone.map_or(Ok(()), Err),
-                Err(error) if !is_void(shared, &identity, &error) => return Err(error),
+                Err(error) if !is_stale_rejection(shared, &identity, &error) => return Err(error),
                 Err(_) => {}
             }
             changes.borrow_and_update();
@@ -289,17 +290,17 @@ async fn run(shared: &Shared, mut commit: CommitSnapshot, deadline: Deadline) ->
                 continue;
             }
         }
-        if timeout(deadline.left(), changes.changed()).await.is_err() {
+        if timeout(deadline.remaining(), changes.changed()).await.is_err() {
             return Err(Error::timeout(
                 "waiting for the group to rebalance",
-                deadline.allowed(),
+                deadline.timeout(),
                 None,
             ));
         }
     }
 }
 
-fn refusal(partition: &TopicPartition, lost: bool) -> Error {
+fn rejection_error(partition: &TopicPartition, lost: bool) -> Error {
     if lost {
         return Error::NotMember;
     }
@@ -309,30 +310,31 @@ fn refusal(partition: &TopicPartition, lost: bool) -> Error {
 }
 
 /// Returns whether a rejection is obsolete, because the member has moved on since the request.
-fn is_void(shared: &Shared, sent: &MemberIdentity, error: &Error) -> bool {
+fn is_stale_rejection(shared: &ConsumerShared, sent: &MemberIdentity, error: &Error) -> bool {
     match error {
         Error::Cluster(error) => {
-            let verdict = shared.with_member(|member| member.commit_refused(sent, error, Instant::now()));
-            verdict == Verdict::Again
+            let verdict =
+                shared.update_member(|member| member.handle_commit_rejection(sent, error, Instant::now()));
+            verdict == CommitVerdict::Retry
         }
         _ => false,
     }
 }
 
 /// Sends the remaining offsets of a commit, and records those that were committed.
-async fn send(
-    shared: &Shared,
+async fn send_commit(
+    shared: &ConsumerShared,
     commit: &CommitSnapshot,
     identity: &MemberIdentity,
     deadline: Deadline,
     ledger: &mut CommitLedger,
 ) -> Result<()> {
-    let request = request(shared, commit, identity);
+    let request = commit_request(shared, commit, identity);
     let answer = shared
         .client
         .call_coordinator(shared.group(), "committing offsets", deadline, |channel| {
             let request = request.clone();
-            async move { connection::group(channel).commit_offsets(request).await }
+            async move { connection::group_client(channel).commit_offsets(request).await }
         })
         .await?;
     let mut failed: Option<CoreError> = None;
@@ -344,10 +346,10 @@ async fn send(
                 let Some(entry) = commit.entries.get(&key) else {
                     continue;
                 };
-                ledger.cover(&key, commit.serial);
+                ledger.mark_applied(&key, commit.serial);
                 let member = shared.member.lock();
-                if !commit.by_member || member.tenure(&key) == entry.tenure {
-                    shared.assignment.lock().committed(&key, entry.at.offset);
+                if !commit.by_member || member.ownership_epoch(&key) == entry.ownership_epoch {
+                    shared.assignment.lock().mark_committed(&key, entry.at.offset);
                 }
             }
         }
@@ -355,7 +357,11 @@ async fn send(
     failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
-fn request(shared: &Shared, commit: &CommitSnapshot, identity: &MemberIdentity) -> v1::CommitOffsetsRequest {
+fn commit_request(
+    shared: &ConsumerShared,
+    commit: &CommitSnapshot,
+    identity: &MemberIdentity,
+) -> v1::CommitOffsetsRequest {
     let offset = |(key, entry): (&TopicPartition, &CommitEntry)| v1::CommitOffset {
         topic: key.topic.clone(),
         partition: key.partition,
@@ -379,13 +385,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{Consumer, metrics::Registry};
+    use crate::{Consumer, metrics::MetricsRegistry};
 
     #[tokio::test]
     async fn a_commit_waits_for_those_before_it_no_longer_than_it_may() {
         let consumer = Consumer::builder()
             .bootstrap("127.0.0.1:1")
-            .metrics_registry(Registry::new())
+            .metrics_registry(MetricsRegistry::new())
             .group("g")
             .build()
             .await
@@ -395,7 +401,7 @@ mod tests {
         let commit = committer.snapshot(|_| [(TopicPartition::new("t", 0), 1.into())].into());
         let deadline = Deadline::after(Duration::from_millis(20));
         let error = committer.commit_until(commit, deadline).await.unwrap_err();
-        let expected = Error::timeout("waiting for the commits before", deadline.allowed(), None);
+        let expected = Error::timeout("waiting for the commits before", deadline.timeout(), None);
         assert_eq!(error, expected);
         drop(turn);
     }

@@ -1,30 +1,32 @@
-//! [`Decoded`]: a fetched batch, validated once (CRC, codec, structure), whose records are then
-//! read without errors and without copies. A batch that decompresses to more than [`CHUNK`] bytes
+//! [`DecodedBatch`]: a fetched batch, validated once (CRC, codec, structure), whose records are then
+//! read without errors and without copies. A batch that decompresses to more than [`DECODE_CHUNK_BYTES`] bytes
 //! is decoded in parts, each after the previous one was read.
 
 use std::fmt;
 
 use bytes::Bytes;
-use streamhouse_core::batch::{BatchError, Chunks, HeadersView, Records as BatchRecords, Views, verify_crc};
+use streamhouse_core::batch::{
+    BatchChunkReader, BatchError, DecodedRecords as BatchRecords, HeadersView, RecordViews, verify_crc,
+};
 
 use super::records::ConsumerRecord;
 
 /// Most bytes of one batch that are decompressed at once, unless a single record is larger.
-const CHUNK: usize = 8 << 20;
+const DECODE_CHUNK_BYTES: usize = 8 << 20;
 /// Largest record, and largest codec window, in bytes.
-const MAX_RECORD: usize = 128 << 20;
+const MAX_RECORD_BYTES: usize = 128 << 20;
 
 /// Headers of a record, not decoded.
 pub(super) type HeadersRef<'a> = HeadersView<'a>;
 
 /// A validated batch, or a part of one.
-pub(super) struct Decoded {
+pub(super) struct DecodedBatch {
     records: BatchRecords,
     start: i64,
     end: i64,
 }
 
-impl fmt::Debug for Decoded {
+impl fmt::Debug for DecodedBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Decoded")
             .field("header", self.records.header())
@@ -32,20 +34,20 @@ impl fmt::Debug for Decoded {
     }
 }
 
-impl Decoded {
+impl DecodedBatch {
     /// Validates and decompresses a batch, or its first part together with the source of the
     /// remaining parts.
-    pub(super) fn open(batch: &Bytes) -> Result<(Self, Option<Chunks>), BatchError> {
+    pub(super) fn decode_first(batch: &Bytes) -> Result<(Self, Option<BatchChunkReader>), BatchError> {
         verify_crc(batch)?;
-        match BatchRecords::decode(batch.clone(), CHUNK) {
+        match BatchRecords::decode(batch.clone(), DECODE_CHUNK_BYTES) {
             Ok(records) => {
                 records.check()?;
                 let (start, end) = (records.header().base_offset, records.header().next_offset());
                 Ok((Self { records, start, end }, None))
             }
-            Err(BatchError::Bomb(_)) => {
-                let mut chunks = Chunks::new(batch, MAX_RECORD)?;
-                let first = Self::next_of(&mut chunks)?;
+            Err(BatchError::DecompressedTooLarge(_)) => {
+                let mut chunks = BatchChunkReader::new(batch, MAX_RECORD_BYTES)?;
+                let first = Self::decode_next(&mut chunks)?;
                 Ok((first, Some(chunks)))
             }
             Err(error) => Err(error),
@@ -53,9 +55,9 @@ impl Decoded {
     }
 
     /// Decodes the next part of a batch.
-    pub(super) fn next_of(chunks: &mut Chunks) -> Result<Self, BatchError> {
+    pub(super) fn decode_next(chunks: &mut BatchChunkReader) -> Result<Self, BatchError> {
         let chunk = chunks
-            .next_chunk(CHUNK)?
+            .next_chunk(DECODE_CHUNK_BYTES)?
             .ok_or_else(|| BatchError::Invalid("the batch has no records".to_owned()))?;
         Ok(Self {
             records: chunk.records,
@@ -86,7 +88,7 @@ impl Decoded {
 
     /// Returns whether these bytes occur anywhere in the records. If not, no record has a header of
     /// this name.
-    pub(super) fn mentions(&self, text: &str) -> bool {
+    pub(super) fn contains_text(&self, text: &str) -> bool {
         memchr::memmem::find(self.records.decompressed(), text.as_bytes()).is_some()
     }
 
@@ -96,10 +98,10 @@ impl Decoded {
     }
 
     /// Iterates over the records from an offset on.
-    pub(super) fn iter_from(&self, offset: i64) -> DecodedIter<'_> {
+    pub(super) fn iter_from(&self, offset: i64) -> DecodedBatchIter<'_> {
         let mut views = self.records.views();
         views.skip_to(offset);
-        DecodedIter {
+        DecodedBatchIter {
             views,
             source: self.source(),
         }
@@ -108,12 +110,12 @@ impl Decoded {
 
 /// Iterator over the records of a batch. The caller fills in topic and partition.
 #[derive(Debug)]
-pub(super) struct DecodedIter<'a> {
-    views: Views<'a>,
+pub(super) struct DecodedBatchIter<'a> {
+    views: RecordViews<'a>,
     source: &'a Bytes,
 }
 
-impl<'a> Iterator for DecodedIter<'a> {
+impl<'a> Iterator for DecodedBatchIter<'a> {
     type Item = ConsumerRecord<'a>;
 
     fn next(&mut self) -> Option<ConsumerRecord<'a>> {
@@ -133,7 +135,7 @@ impl<'a> Iterator for DecodedIter<'a> {
 }
 
 /// Iterates over names and values. A name that is not UTF-8 becomes the replacement character.
-pub(super) fn headers(headers: HeadersRef<'_>) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
+pub(super) fn iter_headers(headers: HeadersRef<'_>) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
     headers
         .iter()
         .map(|(key, value)| (std::str::from_utf8(key).unwrap_or("\u{fffd}"), value))

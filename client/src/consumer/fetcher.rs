@@ -3,7 +3,7 @@
 //! not answer, from any other agent. Up to two fetches, for different partitions, are in flight per
 //! agent, so that one that waits for new records does not delay the others.
 
-mod answers;
+mod responses;
 
 use std::{
     cell::Cell,
@@ -18,129 +18,129 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-pub(super) use self::answers::reset_position;
+pub(super) use self::responses::reset_position;
 use super::{
-    Shared,
-    assignment::{Position, TopicSight, Wanted},
-    positions::{self, EndFound, Lookup},
+    ConsumerShared,
+    assignment::{FetchPosition, PartitionRequest, TopicObservation},
+    positions::{self, PartitionEnd, PositionLookup},
 };
 use crate::{
     connection,
-    metadata_cache::TopicKnown,
+    metadata_cache::TopicLookup,
     retry::{Backoff, wire_ms},
 };
 
-const FETCHES_PER_AGENT: usize = 2;
+const MAX_FETCHES_PER_AGENT: usize = 2;
 /// Longest time between two rounds of the fetcher.
-const IDLE: Duration = Duration::from_secs(5);
+const IDLE_WAKE_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the ends of partitions that are not fetched are requested, to update their lag.
-const ENDS_EVERY: Duration = Duration::from_secs(2);
+const END_REFRESH_INTERVAL: Duration = Duration::from_secs(2);
 /// If no metadata refresh was requested for this long, the next one is made at once.
-const CALM: Duration = Duration::from_secs(5);
+const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(5);
 
 /// Result of a fetcher task.
-enum Done {
+enum FetchTaskOutcome {
     Fetch {
         uri: Arc<str>,
-        asked: Vec<Wanted>,
+        asked: Vec<PartitionRequest>,
         reserved: usize,
         answer: Result<v1::FetchResponse, CoreError>,
     },
-    Lookup(Vec<Lookup>),
-    Ends(Vec<EndFound>),
+    Lookup(Vec<PositionLookup>),
+    Ends(Vec<PartitionEnd>),
 }
 
-struct Agent {
+struct AgentFetchState {
     in_flight: usize,
     not_before: Option<Instant>,
     backoff: Backoff,
 }
 
 struct Fetcher {
-    shared: Arc<Shared>,
-    agents: HashMap<Arc<str>, Agent>,
-    tasks: JoinSet<Done>,
+    shared: Arc<ConsumerShared>,
+    agents: HashMap<Arc<str>, AgentFetchState>,
+    tasks: JoinSet<FetchTaskOutcome>,
     /// Bytes that the fetches in flight may return.
     reserved: usize,
-    metadata: MetadataWish,
-    topics_looked_at: Instant,
+    metadata: MetadataRefreshThrottle,
+    topics_refreshed_at: Instant,
 }
 
 /// Throttles metadata refreshes: the first one is made at once, further ones with a growing delay.
-struct MetadataWish {
-    wished: Cell<bool>,
+struct MetadataRefreshThrottle {
+    requested: Cell<bool>,
     last: Instant,
     not_before: Instant,
     backoff: Backoff,
 }
 
-impl MetadataWish {
-    fn wish(&self) {
-        self.wished.set(true);
+impl MetadataRefreshThrottle {
+    fn request(&self) {
+        self.requested.set(true);
     }
 
     /// Returns whether to refresh now.
     fn is_due(&mut self, now: Instant) -> bool {
-        if !self.wished.get() || now < self.not_before {
+        if !self.requested.get() || now < self.not_before {
             return false;
         }
-        self.wished.set(false);
-        if now >= self.last + CALM {
+        self.requested.set(false);
+        if now >= self.last + BACKOFF_RESET_AFTER {
             self.backoff.reset();
         }
         self.last = now;
-        self.not_before = now + self.backoff.next(Duration::ZERO);
+        self.not_before = now + self.backoff.next_delay(Duration::ZERO);
         true
     }
 
     /// Returns when to check again.
-    fn wake(&self) -> Option<Instant> {
-        self.wished.get().then_some(self.not_before)
+    fn next_due(&self) -> Option<Instant> {
+        self.requested.get().then_some(self.not_before)
     }
 }
 
 /// Runs until the consumer is dropped.
-pub(super) async fn run(shared: Arc<Shared>) {
-    let mut metadata = shared.client.cache().watch();
+pub(super) async fn run(shared: Arc<ConsumerShared>) {
+    let mut metadata = shared.client.cache().subscribe();
     let now = Instant::now();
     let mut fetcher = Fetcher {
         shared: shared.clone(),
         agents: HashMap::new(),
         tasks: JoinSet::new(),
         reserved: 0,
-        metadata: MetadataWish {
-            wished: Cell::new(false),
+        metadata: MetadataRefreshThrottle {
+            requested: Cell::new(false),
             last: now,
             not_before: now,
             backoff: shared.client.backoff(),
         },
-        topics_looked_at: now,
+        topics_refreshed_at: now,
     };
     let mut has_news = false;
     loop {
-        if shared.assignment.lock().follows_others() || has_news {
-            fetcher.look_at_topics();
+        if shared.assignment.lock().take_subscription_changed() || has_news {
+            fetcher.observe_topics();
         }
         let now = Instant::now();
         fetcher.start_lookups(now);
         fetcher.start_fetches(now);
-        fetcher.start_ends(now);
+        fetcher.start_end_lookups(now);
         let next_look = fetcher.refresh_metadata(now);
         let wake = fetcher
             .next_retry(now)
             .into_iter()
             .chain(next_look)
-            .fold(now + IDLE, Instant::min);
+            .fold(now + IDLE_WAKE_INTERVAL, Instant::min);
         has_news = false;
         tokio::select! {
             Some(done) = fetcher.tasks.join_next() => {
                 // The runtime reports a panic of the task. Its partitions stay busy; the others
                 // continue.
                 if let Ok(done) = done {
-                    fetcher.finish(done);
+                    fetcher.handle_outcome(done);
                 }
             }
-            () = shared.changed.notified() => {}
+            () = shared.fetcher_wake.notified() => {}
             Ok(()) = metadata.changed() => has_news = true,
             () = sleep_until(wake) => {}
         }
@@ -159,37 +159,37 @@ impl Fetcher {
 
     /// Merges the metadata of the subscribed topics. If it changed, `poll` joins again; without a
     /// group, the new partitions are read at once.
-    fn look_at_topics(&self) {
+    fn observe_topics(&self) {
         let cache = self.shared.client.cache();
-        let followed = self.shared.assignment.lock().followed();
+        let followed = self.shared.assignment.lock().subscribed_topics();
         let mut news = false;
         for topic in followed {
-            cache.want(&topic);
+            cache.track_topic(&topic);
             let id = cache.topic_id(&topic);
-            let sight = match cache.topic(&topic) {
+            let sight = match cache.lookup_topic(&topic) {
                 // The topic was recreated between the two reads: wait for the next change.
-                TopicKnown::Partitions(_) if cache.topic_id(&topic) != id => continue,
-                TopicKnown::Partitions(partitions) => TopicSight { id, partitions },
-                TopicKnown::Failed(error) if error.code() == ErrorCode::UnknownTopicOrPartition => {
-                    TopicSight {
+                TopicLookup::Partitions(_) if cache.topic_id(&topic) != id => continue,
+                TopicLookup::Partitions(partitions) => TopicObservation { id, partitions },
+                TopicLookup::Failed(error) if error.code() == ErrorCode::UnknownTopicOrPartition => {
+                    TopicObservation {
                         id: Arc::from(""),
                         partitions: 0,
                     }
                 }
-                TopicKnown::NotYet => {
-                    self.metadata.wish();
+                TopicLookup::Unknown => {
+                    self.metadata.request();
                     continue;
                 }
-                TopicKnown::Failed(_) => continue,
+                TopicLookup::Failed(_) => continue,
             };
             news |= self
                 .shared
                 .assignment
                 .lock()
-                .sight(&topic, &sight, &self.shared.metrics);
+                .observe_topic(&topic, &sight, &self.shared.metrics);
         }
         if news {
-            self.shared.news.notify_one();
+            self.shared.poll_notifier.notify_one();
         }
     }
 
@@ -197,33 +197,39 @@ impl Fetcher {
     /// check again.
     fn refresh_metadata(&mut self, now: Instant) -> Option<Instant> {
         let every = self.shared.config.topic_refresh;
-        let follows = self.shared.assignment.lock().follows();
-        let regular = follows.then_some(self.topics_looked_at + every);
+        let follows = self.shared.assignment.lock().is_subscribed();
+        let regular = follows.then_some(self.topics_refreshed_at + every);
         if regular.is_some_and(|at| at <= now) || self.metadata.is_due(now) {
-            self.topics_looked_at = now;
+            self.topics_refreshed_at = now;
             self.shared.client.cache().request_refresh();
         }
-        let regular = follows.then_some(self.topics_looked_at + every);
-        regular.into_iter().chain(self.metadata.wake()).min()
+        let regular = follows.then_some(self.topics_refreshed_at + every);
+        regular.into_iter().chain(self.metadata.next_due()).min()
     }
 
     /// Requests the ends of partitions that are not fetched.
-    fn start_ends(&mut self, now: Instant) {
-        let wanted = self.shared.assignment.lock().stale_ends(now, ENDS_EVERY);
+    fn start_end_lookups(&mut self, now: Instant) {
+        let wanted = self
+            .shared
+            .assignment
+            .lock()
+            .take_stale_ends(now, END_REFRESH_INTERVAL);
         if !wanted.is_empty() {
             let shared = self.shared.clone();
-            self.tasks
-                .spawn(async move { Done::Ends(positions::find_ends(&shared, wanted, ENDS_EVERY).await) });
+            self.tasks.spawn(async move {
+                FetchTaskOutcome::Ends(positions::find_ends(&shared, wanted, END_REFRESH_INTERVAL).await)
+            });
         }
     }
 
     fn start_lookups(&mut self, now: Instant) {
-        let wanted = self.shared.assignment.lock().lookups(now);
-        let wanted = self.bind(wanted);
+        let wanted = self.shared.assignment.lock().take_lookups(now);
+        let wanted = self.bind_topic_ids(wanted);
         if !wanted.is_empty() {
             let shared = self.shared.clone();
-            self.tasks
-                .spawn(async move { Done::Lookup(positions::look_up(&shared, wanted).await) });
+            self.tasks.spawn(async move {
+                FetchTaskOutcome::Lookup(positions::look_up_positions(&shared, wanted).await)
+            });
         }
     }
 
@@ -243,19 +249,19 @@ impl Fetcher {
         }
         // A partition that fills half of the limit alone must not starve the others.
         let most = (config.prefetch / 2).max(1);
-        let fetches = self.shared.assignment.lock().fetches(now, most);
-        let mut fetches = self.bind(fetches);
+        let fetches = self.shared.assignment.lock().take_fetches(now, most);
+        let mut fetches = self.bind_topic_ids(fetches);
         // Rotate: under a tight limit, the last partitions by name would otherwise never be
         // fetched.
         if !fetches.is_empty() {
-            let by = self.shared.client.settings().entropy.next_u64() as usize % fetches.len();
+            let by = self.shared.client.config().entropy.next_u64() as usize % fetches.len();
             fetches.rotate_left(by);
         }
-        let mut by_agent: BTreeMap<Arc<str>, Vec<Wanted>> = BTreeMap::new();
+        let mut by_agent: BTreeMap<Arc<str>, Vec<PartitionRequest>> = BTreeMap::new();
         for wanted in fetches {
-            match self.agent_for(&wanted.key, now) {
+            match self.choose_agent(&wanted.key, now) {
                 Some(uri) => by_agent.entry(uri).or_default().push(wanted),
-                None => self.shared.assignment.lock().again(&wanted, None),
+                None => self.shared.assignment.lock().retry_after(&wanted, None),
             }
         }
         for (uri, asked) in by_agent {
@@ -266,20 +272,20 @@ impl Fetcher {
     /// Binds the requests to topic ids, and holds back those whose topic's metadata is not cached:
     /// a read without an id could return records of a deleted topic, followed by those of the next
     /// topic of that name.
-    fn bind(&self, mut wanted: Vec<Wanted>) -> Vec<Wanted> {
+    fn bind_topic_ids(&self, mut wanted: Vec<PartitionRequest>) -> Vec<PartitionRequest> {
         let cache = self.shared.client.cache();
         wanted.retain_mut(|wanted| {
             if !wanted.topic_id.is_empty() {
                 return true;
             }
-            if matches!(cache.topic(&wanted.key.topic), TopicKnown::NotYet) {
-                cache.want(&wanted.key.topic);
-                self.metadata.wish();
-                self.shared.assignment.lock().again(wanted, None);
+            if matches!(cache.lookup_topic(&wanted.key.topic), TopicLookup::Unknown) {
+                cache.track_topic(&wanted.key.topic);
+                self.metadata.request();
+                self.shared.assignment.lock().retry_after(wanted, None);
                 return false;
             }
             let topic_id = cache.topic_id(&wanted.key.topic);
-            self.shared.assignment.lock().bind(wanted, &topic_id);
+            self.shared.assignment.lock().bind_topic_id(wanted, &topic_id);
             true
         });
         wanted
@@ -287,7 +293,7 @@ impl Fetcher {
 
     /// Returns the agent to fetch from: the leader or, while it fails or there is none, any other
     /// available agent. `None` while no agent may be called.
-    fn agent_for(&self, key: &TopicPartition, now: Instant) -> Option<Arc<str>> {
+    fn choose_agent(&self, key: &TopicPartition, now: Instant) -> Option<Arc<str>> {
         let usable = |uri: &Arc<str>| {
             self.agents
                 .get(uri)
@@ -296,32 +302,34 @@ impl Fetcher {
         let has_room = |uri: &Arc<str>| {
             self.agents
                 .get(uri)
-                .is_none_or(|agent| agent.in_flight < FETCHES_PER_AGENT)
+                .is_none_or(|agent| agent.in_flight < MAX_FETCHES_PER_AGENT)
         };
         let cache = self.shared.client.cache();
-        cache.want(&key.topic);
+        cache.track_topic(&key.topic);
         let leader = cache.leader(&key.topic, key.partition).map(|leader| leader.uri);
         if leader.is_none() {
-            self.metadata.wish();
+            self.metadata.request();
         }
         match leader.filter(usable) {
             Some(uri) => Some(uri).filter(has_room),
             None => self
                 .shared
                 .client
-                .candidates()
+                .candidate_agents()
                 .into_iter()
                 .find(|uri| usable(uri) && has_room(uri)),
         }
     }
 
-    fn start_fetch(&mut self, uri: Arc<str>, asked: Vec<Wanted>) {
+    fn start_fetch(&mut self, uri: Arc<str>, asked: Vec<PartitionRequest>) {
         let config = &self.shared.config;
         let buffered = self.shared.assignment.lock().buffered();
         let free = config.prefetch.saturating_sub(buffered + self.reserved);
         if free == 0 {
             let mut assignment = self.shared.assignment.lock();
-            asked.iter().for_each(|wanted| assignment.again(wanted, None));
+            asked
+                .iter()
+                .for_each(|wanted| assignment.retry_after(wanted, None));
             return;
         }
         let reserved = config.fetch_max_bytes.min(free);
@@ -334,7 +342,7 @@ impl Fetcher {
                 .map(|wanted| v1::PartitionFetch {
                     topic: wanted.key.topic.clone(),
                     partition: wanted.key.partition,
-                    offset: offset_of(wanted),
+                    offset: fetch_offset(wanted),
                     max_bytes: wire_bytes(config.partition_fetch_bytes),
                     topic_id: wanted.topic_id.to_string(),
                 })
@@ -342,7 +350,7 @@ impl Fetcher {
         };
         self.reserved += reserved;
         let backoff = self.shared.client.backoff();
-        let agent = self.agents.entry(uri.clone()).or_insert(Agent {
+        let agent = self.agents.entry(uri.clone()).or_insert(AgentFetchState {
             in_flight: 0,
             not_before: None,
             backoff,
@@ -350,10 +358,10 @@ impl Fetcher {
         agent.in_flight += 1;
         let shared = self.shared.clone();
         self.tasks.spawn(async move {
-            let allowed = shared.config.fetch_max_wait + shared.client.settings().request_timeout;
-            let fetch = |channel| async move { connection::data(channel).fetch(request).await };
-            let answer = shared.client.call_at(&uri, allowed, fetch).await;
-            Done::Fetch {
+            let allowed = shared.config.fetch_max_wait + shared.client.config().request_timeout;
+            let fetch = |channel| async move { connection::data_client(channel).fetch(request).await };
+            let answer = shared.client.call_agent(&uri, allowed, fetch).await;
+            FetchTaskOutcome::Fetch {
                 uri,
                 asked,
                 reserved,
@@ -363,9 +371,9 @@ impl Fetcher {
     }
 }
 
-fn offset_of(wanted: &Wanted) -> i64 {
+fn fetch_offset(wanted: &PartitionRequest) -> i64 {
     match wanted.position {
-        Position::At(offset) => offset,
+        FetchPosition::At(offset) => offset,
         _ => 0,
     }
 }
@@ -377,38 +385,38 @@ fn wire_bytes(bytes: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Settings;
+    use crate::ClientConfig;
 
     #[test]
     fn metadata_that_do_not_help_are_asked_for_ever_more_rarely() {
         let mut now = Instant::now();
-        let mut metadata = MetadataWish {
-            wished: Cell::new(false),
+        let mut metadata = MetadataRefreshThrottle {
+            requested: Cell::new(false),
             last: now,
             not_before: now,
-            backoff: Backoff::new(&Settings::new("a:1")),
+            backoff: Backoff::new(&ClientConfig::new("a:1")),
         };
         assert!(!metadata.is_due(now), "without a wish");
         let mut pauses = Vec::new();
         for _ in 0..6 {
-            metadata.wish();
+            metadata.request();
             assert!(metadata.is_due(now));
-            metadata.wish();
+            metadata.request();
             assert!(
                 !metadata.is_due(now),
                 "a leaderless partition wishes with every look"
             );
-            let next = metadata.wake().unwrap();
+            let next = metadata.next_due().unwrap();
             pauses.push(next - now);
             now = next;
         }
         assert!(pauses.is_sorted_by(|before, after| before <= after || *after >= Duration::from_millis(800)));
         assert!(pauses[5] >= Duration::from_millis(800));
-        now += CALM;
+        now += BACKOFF_RESET_AFTER;
         assert!(metadata.is_due(now));
-        metadata.wish();
+        metadata.request();
         assert!(
-            metadata.wake().unwrap() - now <= Duration::from_millis(100),
+            metadata.next_due().unwrap() - now <= Duration::from_millis(100),
             "after a calm at once again"
         );
     }

@@ -7,12 +7,12 @@ use streamhouse_core::TopicPartition;
 use tokio::time::timeout;
 
 use super::{
-    Shared,
-    assignment::Position,
-    commit::{Committer, OffsetAndMetadata},
+    ConsumerShared,
+    assignment::FetchPosition,
+    commit::{OffsetAndMetadata, OffsetCommitter},
 };
 use crate::{
-    admin::OffsetAt,
+    admin::OffsetSpec,
     error::{Error, Result},
 };
 
@@ -45,11 +45,11 @@ use crate::{
 /// ```
 #[derive(Debug, Clone)]
 pub struct ConsumerHandle {
-    shared: Arc<Shared>,
+    shared: Arc<ConsumerShared>,
 }
 
 impl ConsumerHandle {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<ConsumerShared>) -> Self {
         Self { shared }
     }
 
@@ -74,7 +74,7 @@ impl ConsumerHandle {
     /// Makes the current or next waiting poll return at once without records.
     pub fn wakeup(&self) {
         self.shared.woken.store(true, Ordering::Release);
-        self.shared.news.notify_one();
+        self.shared.poll_notifier.notify_one();
     }
 
     /// Moves the position of a partition to `offset`.
@@ -87,7 +87,7 @@ impl ConsumerHandle {
                 "cannot seek to a negative offset; use seek_to_beginning or seek_to_end",
             ));
         }
-        self.move_to(partition, Position::At(offset))
+        self.seek_to_position(partition, FetchPosition::At(offset))
     }
 
     /// Moves to the oldest record of these partitions, or of all assigned partitions if
@@ -96,7 +96,7 @@ impl ConsumerHandle {
     /// # Errors
     /// [`Error::NotAssigned`] and [`Error::Closed`].
     pub fn seek_to_beginning(&self, partitions: &[TopicPartition]) -> Result<()> {
-        self.move_all(partitions, Position::Lookup(OffsetAt::Earliest))
+        self.seek_all(partitions, FetchPosition::Lookup(OffsetSpec::Earliest))
     }
 
     /// Moves to the end of these partitions, or of all assigned partitions if `partitions` is
@@ -105,7 +105,7 @@ impl ConsumerHandle {
     /// # Errors
     /// [`Error::NotAssigned`] and [`Error::Closed`].
     pub fn seek_to_end(&self, partitions: &[TopicPartition]) -> Result<()> {
-        self.move_all(partitions, Position::Lookup(OffsetAt::Latest))
+        self.seek_all(partitions, FetchPosition::Lookup(OffsetSpec::Latest))
     }
 
     /// Moves to the first record with this timestamp (milliseconds since the Unix epoch) or a later
@@ -115,22 +115,26 @@ impl ConsumerHandle {
     /// # Errors
     /// [`Error::NotAssigned`] and [`Error::Closed`].
     pub fn seek_to_timestamp(&self, partitions: &[TopicPartition], timestamp_ms: i64) -> Result<()> {
-        self.move_all(partitions, Position::Lookup(OffsetAt::Timestamp(timestamp_ms)))
+        self.seek_all(
+            partitions,
+            FetchPosition::Lookup(OffsetSpec::Timestamp(timestamp_ms)),
+        )
     }
 
-    fn move_all(&self, partitions: &[TopicPartition], to: Position) -> Result<()> {
+    fn seek_all(&self, partitions: &[TopicPartition], to: FetchPosition) -> Result<()> {
         let all = if partitions.is_empty() {
             self.assignment()
         } else {
             partitions.to_vec()
         };
-        all.iter().try_for_each(|partition| self.move_to(partition, to))
+        all.iter()
+            .try_for_each(|partition| self.seek_to_position(partition, to))
     }
 
-    fn move_to(&self, partition: &TopicPartition, to: Position) -> Result<()> {
+    fn seek_to_position(&self, partition: &TopicPartition, to: FetchPosition) -> Result<()> {
         self.check_open()?;
         self.shared.assignment.lock().seek(partition, to)?;
-        self.shared.changed.notify_one();
+        self.shared.fetcher_wake.notify_one();
         Ok(())
     }
 
@@ -143,7 +147,7 @@ impl ConsumerHandle {
     pub async fn position(&self, partition: &TopicPartition) -> Result<i64> {
         let deadline = self.shared.api_deadline();
         loop {
-            let news = self.shared.news.for_others();
+            let news = self.shared.poll_notifier.notified_others();
             tokio::pin!(news);
             // Register first, so that no notification is missed after the checks below.
             news.as_mut().enable();
@@ -151,9 +155,9 @@ impl ConsumerHandle {
             if let Some(offset) = self.shared.assignment.lock().position(partition)? {
                 return Ok(offset);
             }
-            if timeout(deadline.left(), news).await.is_err() {
+            if timeout(deadline.remaining(), news).await.is_err() {
                 let cause = self.shared.client.unreachable_cause();
-                return Err(Error::timeout("finding the position", deadline.allowed(), cause));
+                return Err(Error::timeout("finding the position", deadline.timeout(), cause));
             }
         }
     }
@@ -173,9 +177,9 @@ impl ConsumerHandle {
     /// [`Error::NotAssigned`] and [`Error::Closed`].
     pub fn resume(&self, partitions: &[TopicPartition]) -> Result<()> {
         self.set_paused(partitions, false)?;
-        self.shared.changed.notify_one();
+        self.shared.fetcher_wake.notify_one();
         // Records fetched before the pause may be ready: wake `poll`.
-        self.shared.news.notify_one();
+        self.shared.poll_notifier.notify_one();
         Ok(())
     }
 
@@ -190,7 +194,7 @@ impl ConsumerHandle {
     /// Commits the positions after the records that `poll` has returned so far.
     ///
     /// # Errors
-    /// As [`Committer::commit_offsets`].
+    /// As [`OffsetCommitter::commit_offsets`].
     pub async fn commit(&self) -> Result<()> {
         self.committer().commit().await
     }
@@ -199,7 +203,7 @@ impl ConsumerHandle {
     /// metadata.
     ///
     /// # Errors
-    /// As [`Committer::commit_offsets`].
+    /// As [`OffsetCommitter::commit_offsets`].
     pub async fn commit_offsets<O: Into<OffsetAndMetadata>>(
         &self,
         offsets: impl IntoIterator<Item = (TopicPartition, O)>,
@@ -212,7 +216,7 @@ impl ConsumerHandle {
         self.committer().commit_async(callback);
     }
 
-    fn committer(&self) -> Committer {
-        Committer::new(self.shared.clone())
+    fn committer(&self) -> OffsetCommitter {
+        OffsetCommitter::new(self.shared.clone())
     }
 }

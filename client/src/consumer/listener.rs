@@ -3,7 +3,7 @@
 use futures::future::BoxFuture;
 use streamhouse_core::TopicPartition;
 
-use super::{commit::Committer, handle::ConsumerHandle};
+use super::{commit::OffsetCommitter, handle::ConsumerHandle};
 
 /// Callbacks of a rebalance. They run within `poll` (and `close`) on the caller's task, while
 /// heartbeats continue in the background. If the future of `poll` is dropped during a callback, the
@@ -30,7 +30,7 @@ pub trait RebalanceListener: Send + Sync + 'static {
     fn on_revoked<'a>(
         &'a self,
         partitions: &'a [TopicPartition],
-        commits: &'a Committer,
+        commits: &'a OffsetCommitter,
     ) -> BoxFuture<'a, ()> {
         let _ = (partitions, commits);
         Box::pin(async {})

@@ -12,39 +12,41 @@ use std::sync::Arc;
 use streamhouse_core::TopicPartition;
 use tokio::time::{Instant, timeout};
 
-use self::machine::Duty;
+use self::machine::RebalanceAction;
 pub(super) use self::{
     driver::run,
-    machine::{CommitPermit, JoinOrder, MemberIdentity, MemberMachine, MemberRules, Verdict},
+    machine::{CommitPermit, CommitVerdict, JoinOrder, MemberConfig, MemberIdentity, MemberStateMachine},
     pattern::TopicPattern,
 };
-use super::{AbortOnDrop, Consumer, ConsumerHandle, Shared, commit::Committer, heartbeat::LEAVE_WITHIN};
+use super::{
+    AbortOnDrop, Consumer, ConsumerHandle, ConsumerShared, commit::OffsetCommitter, heartbeat::LEAVE_TIMEOUT,
+};
 use crate::{
     error::{Error, Result},
     retry::Deadline,
 };
 
-impl Shared {
+impl ConsumerShared {
     /// Returns the group name; empty without a group.
     pub(super) fn group(&self) -> &str {
         self.config.group.as_deref().unwrap_or_default()
     }
 
     /// Applies an event to the member and notifies all waiters.
-    pub(super) fn with_member<T>(&self, event: impl FnOnce(&mut MemberMachine) -> T) -> T {
+    pub(super) fn update_member<T>(&self, event: impl FnOnce(&mut MemberStateMachine) -> T) -> T {
         let outcome = {
             let mut member = self.member.lock();
             let outcome = event(&mut member);
-            self.drop_lost(&mut member);
+            self.remove_dropped(&mut member);
             outcome
         };
-        self.member_changed();
+        self.notify_member_changed();
         outcome
     }
 
     /// Stops reading the partitions that the member has lost, before the change is visible to other
     /// tasks.
-    fn drop_lost(&self, member: &mut MemberMachine) -> bool {
+    fn remove_dropped(&self, member: &mut MemberStateMachine) -> bool {
         let dropped = member.take_dropped();
         if !dropped.is_empty() {
             self.assignment.lock().remove(&dropped);
@@ -52,57 +54,59 @@ impl Shared {
         !dropped.is_empty()
     }
 
-    pub(super) fn member_changed(&self) {
+    pub(super) fn notify_member_changed(&self) {
         self.member_changes.send_modify(|version| *version += 1);
-        self.news.notify_one();
+        self.poll_notifier.notify_one();
     }
 
     /// Returns the next action. Partitions to assign are in the assignment from then on, but not
-    /// fetched before [`Shared::taken`].
-    fn duty(&self) -> Option<Duty> {
+    /// fetched before [`ConsumerShared::complete_assign`].
+    fn next_rebalance_action(&self) -> Option<RebalanceAction> {
         let mut member = self.member.lock();
-        let duty = member.duty();
-        if let Some(Duty::Assign(partitions)) = &duty {
-            self.assignment.lock().add_held_back(partitions, &self.metrics);
-            self.changed.notify_one();
+        let duty = member.next_action();
+        if let Some(RebalanceAction::Assign(partitions)) = &duty {
+            self.assignment
+                .lock()
+                .add_pending_on_assigned(partitions, &self.metrics);
+            self.fetcher_wake.notify_one();
         }
         duty
     }
 
-    fn taken(&self, partitions: &[TopicPartition]) {
+    fn complete_assign(&self, partitions: &[TopicPartition]) {
         let mut member = self.member.lock();
-        let still = member.taken(partitions);
-        self.assignment.lock().release(&still);
+        let still = member.complete_assign(partitions);
+        self.assignment.lock().enable_fetching(&still);
         drop(member);
-        self.changed.notify_one();
+        self.fetcher_wake.notify_one();
     }
 }
 
 /// Performs the member's pending actions.
-async fn do_duties(shared: &Arc<Shared>) {
-    while let Some(duty) = shared.duty() {
+async fn run_rebalance_actions(shared: &Arc<ConsumerShared>) {
+    while let Some(duty) = shared.next_rebalance_action() {
         match duty {
-            Duty::Lose(partitions) => {
+            RebalanceAction::Lose(partitions) => {
                 if let Some(listener) = &shared.config.listener {
                     listener.on_lost(&partitions).await;
                 }
-                shared.with_member(|member| member.told_lost(&partitions));
+                shared.update_member(|member| member.complete_lose(&partitions));
             }
-            Duty::Revoke(partitions) => {
+            RebalanceAction::Revoke(partitions) => {
                 settle_commits(shared, &partitions).await;
-                if shared.member.lock().has_lost() {
+                if shared.member.lock().has_lost_partitions() {
                     // The partitions were lost meanwhile: there is nothing to revoke.
                     continue;
                 }
-                tell_revoked(shared, &partitions).await;
-                shared.with_member(|member| member.given_up(&partitions));
+                call_on_revoked(shared, &partitions).await;
+                shared.update_member(|member| member.complete_revoke(&partitions));
             }
-            Duty::Assign(partitions) => {
+            RebalanceAction::Assign(partitions) => {
                 if let Some(listener) = &shared.config.listener {
                     let handle = ConsumerHandle::new(shared.clone());
                     listener.on_assigned(&partitions, &handle).await;
                 }
-                shared.taken(&partitions);
+                shared.complete_assign(&partitions);
             }
         }
     }
@@ -110,24 +114,24 @@ async fn do_duties(shared: &Arc<Shared>) {
 
 /// Completes commits before partitions are revoked: with automatic commits, that of the positions
 /// read; and the commits that the application has started.
-async fn settle_commits(shared: &Arc<Shared>, partitions: &[TopicPartition]) {
-    let deadline = Deadline::after(shared.client.settings().request_timeout);
-    let committer = Committer::new(shared.clone());
+async fn settle_commits(shared: &Arc<ConsumerShared>, partitions: &[TopicPartition]) {
+    let deadline = Deadline::after(shared.client.config().request_timeout);
+    let committer = OffsetCommitter::new(shared.clone());
     if shared.config.auto_commit.is_some() && shared.config.group.is_some() {
         let commit = committer.snapshot_of(partitions);
         if let Err(error) = committer.commit_until(commit, deadline).await {
             tracing::warn!(%error, "the last commit before partitions were revoked failed; their next owner reads some records again");
         }
     }
-    let last = shared.next_commit();
+    let last = shared.next_commit_serial();
     let mut pending = shared.pending_commits.subscribe();
     let settled = pending.wait_for(|pending| pending.first().is_none_or(|first| *first > last));
-    let _ = timeout(deadline.left(), settled).await;
+    let _ = timeout(deadline.remaining(), settled).await;
 }
 
-async fn tell_revoked(shared: &Arc<Shared>, partitions: &[TopicPartition]) {
+async fn call_on_revoked(shared: &Arc<ConsumerShared>, partitions: &[TopicPartition]) {
     if let Some(listener) = &shared.config.listener {
-        let committer = Committer::new(shared.clone());
+        let committer = OffsetCommitter::new(shared.clone());
         listener.on_revoked(partitions, &committer).await;
     }
 }
@@ -141,9 +145,9 @@ impl Consumer {
             ));
         }
         if self.shared.member.lock().start_poll(Instant::now()) {
-            self.shared.member_changed();
+            self.shared.notify_member_changed();
         }
-        do_duties(&self.shared).await;
+        run_rebalance_actions(&self.shared).await;
         match self.shared.member.lock().take_failure() {
             Some(error) => Err(error),
             None => Ok(()),
@@ -151,17 +155,17 @@ impl Consumer {
     }
 
     /// Subscribes to topics: joins the group or, without one, reads all their partitions.
-    pub(super) fn join(&mut self, topics: Vec<String>) {
+    pub(super) fn subscribe_topics(&mut self, topics: Vec<String>) {
         let whole = self.shared.config.group.is_none();
-        self.shared.assignment.lock().follow(&topics, whole);
-        self.shared.changed.notify_one();
+        self.shared.assignment.lock().subscribe(&topics, whole);
+        self.shared.fetcher_wake.notify_one();
         if whole {
             return;
         }
         for topic in &topics {
-            self.shared.client.cache().want(topic);
+            self.shared.client.cache().track_topic(topic);
         }
-        self.shared.with_member(|member| member.subscribe(topics));
+        self.shared.update_member(|member| member.subscribe(topics));
         if self.driver.is_none() {
             let task = tokio::spawn(run(self.shared.clone()));
             self.driver = Some(AbortOnDrop(task.abort_handle()));
@@ -169,29 +173,29 @@ impl Consumer {
     }
 
     /// Assigns partitions manually.
-    pub(super) fn take(&mut self, partitions: Vec<TopicPartition>) {
+    pub(super) fn assign_partitions(&mut self, partitions: Vec<TopicPartition>) {
         for partition in &partitions {
-            self.shared.client.cache().want(&partition.topic);
+            self.shared.client.cache().track_topic(&partition.topic);
         }
         let mut assignment = self.shared.assignment.lock();
-        assignment.follow(&[], false);
+        assignment.subscribe(&[], false);
         assignment.add(&partitions, &self.shared.metrics);
         drop(assignment);
-        self.shared.changed.notify_one();
+        self.shared.fetcher_wake.notify_one();
     }
 
     /// Gives up all partitions and leaves the group. May be interrupted and called again.
-    pub(super) async fn give_up_all(&mut self) {
-        self.shared.assignment.lock().follow(&[], false);
+    pub(super) async fn release_all(&mut self) {
+        self.shared.assignment.lock().subscribe(&[], false);
         if self.shared.member.lock().is_subscribed() {
-            self.shared.with_member(MemberMachine::start_leaving);
-            do_duties(&self.shared).await;
-            self.shared.with_member(|member| member.leave(Instant::now()));
+            self.shared.update_member(MemberStateMachine::start_leaving);
+            run_rebalance_actions(&self.shared).await;
+            self.shared.update_member(|member| member.leave(Instant::now()));
         } else {
             let assigned = self.shared.assignment.lock().partitions();
             if !assigned.is_empty() {
                 settle_commits(&self.shared, &assigned).await;
-                tell_revoked(&self.shared, &assigned).await;
+                call_on_revoked(&self.shared, &assigned).await;
                 self.shared.assignment.lock().remove(&assigned);
             }
         }
@@ -199,7 +203,7 @@ impl Consumer {
         let leaving = changes.wait_for(|_| self.shared.member.lock().has_left());
         // A member id may have to arrive before the leave request; beyond this time, the session
         // time-out removes the member.
-        let _ = timeout(LEAVE_WITHIN * 2, leaving).await;
+        let _ = timeout(LEAVE_TIMEOUT * 2, leaving).await;
     }
 }
 
@@ -208,7 +212,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::metrics::Registry;
+    use crate::metrics::MetricsRegistry;
 
     #[test]
     fn a_consumer_that_outlives_its_runtime_says_so() {
@@ -221,7 +225,7 @@ mod tests {
         let first = runtime();
         let builder = Consumer::builder()
             .bootstrap("127.0.0.1:1")
-            .metrics_registry(Registry::new())
+            .metrics_registry(MetricsRegistry::new())
             .group("g")
             .topics(["t"]);
         let mut consumer = first.block_on(builder.build()).unwrap();

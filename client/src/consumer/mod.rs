@@ -20,14 +20,14 @@ mod builder;
 mod commit;
 mod decode;
 mod fetcher;
-mod group;
 mod handle;
 mod heartbeat;
+mod join;
 mod listener;
 mod membership;
+mod operations;
 mod poll;
 mod positions;
-mod queries;
 mod records;
 mod stream;
 mod traces;
@@ -40,32 +40,32 @@ use std::{
     },
 };
 
-use streamhouse_core::trace::Traces;
+use streamhouse_core::trace::OptionalTracer;
 
 pub use assignors::Assignor;
 pub use builder::{AutoOffsetReset, ConsumerBuilder};
-pub use commit::{Committer, OffsetAndMetadata};
+pub use commit::{OffsetAndMetadata, OffsetCommitter};
 pub use handle::ConsumerHandle;
 pub use listener::RebalanceListener;
-pub use records::{ConsumerRecord, OwnedRecord, PartitionRecords, Records, RecordsIter};
+pub use records::{ConsumerRecord, ConsumerRecords, ConsumerRecordsIter, OwnedRecord, PartitionRecords};
 
 use self::{
-    assignment::Assignment,
-    builder::{ConsumerConfig, Reading},
+    assignment::AssignmentState,
+    builder::{ConsumerConfig, SubscriptionTarget},
     commit::CommitLedger,
-    heartbeat::LEAVE_WITHIN,
-    membership::{MemberMachine, MemberRules, TopicPattern},
+    heartbeat::LEAVE_TIMEOUT,
+    membership::{MemberConfig, MemberStateMachine, TopicPattern},
     traces::ConsumerTraces,
 };
 use crate::{
     Client,
-    metrics::{ConsumerMetrics, Registry},
+    metrics::{ConsumerMetrics, MetricsRegistry},
     retry::Deadline,
 };
 
 /// Target of log events about records that are skipped or read again. The command line always shows
 /// them.
-const GAPS: &str = "streamhouse_client::gaps";
+const GAP_LOG_TARGET: &str = "streamhouse_client::gaps";
 
 /// Reads records. A consumer is polled by one task; to read in parallel, add more consumers to the
 /// group.
@@ -100,7 +100,7 @@ const GAPS: &str = "streamhouse_client::gaps";
 /// ```
 #[derive(Debug)]
 pub struct Consumer {
-    shared: Arc<Shared>,
+    shared: Arc<ConsumerShared>,
     /// Keeps the membership; set once topics are subscribed.
     driver: Option<AbortOnDrop>,
     last_commit: tokio::time::Instant,
@@ -117,14 +117,14 @@ impl Drop for Consumer {
 
 /// State that the consumer and its tasks share.
 #[derive(Debug)]
-struct Shared {
+struct ConsumerShared {
     client: Client,
     config: ConsumerConfig,
     metrics: ConsumerMetrics,
     traces: ConsumerTraces,
-    assignment: parking_lot::Mutex<Assignment>,
+    assignment: parking_lot::Mutex<AssignmentState>,
     /// Locked before `assignment` if both are.
-    member: parking_lot::Mutex<MemberMachine>,
+    member: parking_lot::Mutex<MemberStateMachine>,
     /// Set while topics are subscribed by a pattern.
     pattern: parking_lot::Mutex<Option<TopicPattern>>,
     /// Version that rises with every event of the member.
@@ -139,19 +139,19 @@ struct Shared {
     /// Set when the consumer is closed or dropped.
     closed: AtomicBool,
     /// Notified when the assignment or a position changes, to wake the fetcher.
-    changed: tokio::sync::Notify,
+    fetcher_wake: tokio::sync::Notify,
     /// Notified when there are records, errors or group events, to wake `poll`.
-    news: News,
+    poll_notifier: PollNotifier,
 }
 
 /// Wakes the waiting poll, or the next one, and all other current waiters.
 #[derive(Debug, Default)]
-struct News {
+struct PollNotifier {
     poll: tokio::sync::Notify,
     others: tokio::sync::Notify,
 }
 
-impl News {
+impl PollNotifier {
     fn notify_one(&self) {
         self.poll.notify_one();
         self.others.notify_waiters();
@@ -162,7 +162,7 @@ impl News {
     }
 
     /// Returns a future for waiters other than `poll`.
-    fn for_others(&self) -> tokio::sync::futures::Notified<'_> {
+    fn notified_others(&self) -> tokio::sync::futures::Notified<'_> {
         self.others.notified()
     }
 }
@@ -194,7 +194,7 @@ pub struct ConsumerStats {
 
 /// How far a consumer is behind the end of a partition.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Lag {
+pub struct PartitionLag {
     /// Records between the position and the last known end.
     pub records: i64,
     /// Age in seconds of the next record to read (or of the last one read, if the next is not
@@ -225,28 +225,33 @@ impl Consumer {
         ConsumerBuilder::default()
     }
 
-    fn start(client: Client, mut config: ConsumerConfig, registry: Option<Registry>, traces: Traces) -> Self {
-        let reading = std::mem::take(&mut config.reading);
+    fn start(
+        client: Client,
+        mut config: ConsumerConfig,
+        registry: Option<MetricsRegistry>,
+        traces: OptionalTracer,
+    ) -> Self {
+        let reading = std::mem::take(&mut config.subscription);
         let metrics = ConsumerMetrics::new(
             &registry.unwrap_or_default(),
             config.group.as_deref().unwrap_or(""),
         );
-        let client_id = &client.settings().client_id;
-        let rules = MemberRules {
+        let client_id = &client.config().client_id;
+        let rules = MemberConfig {
             cooperative: config.assignors.iter().all(|assignor| assignor.is_cooperative()),
             is_static: config.group_instance_id.is_some(),
             heartbeat: config.heartbeat,
             max_poll_interval: config.max_poll_interval,
-            leave_within: LEAVE_WITHIN,
+            leave_timeout: LEAVE_TIMEOUT,
         };
         let now = tokio::time::Instant::now();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ConsumerShared {
             traces: ConsumerTraces::new(traces, client_id, config.group.as_deref()),
             client,
             config,
             metrics,
             assignment: parking_lot::Mutex::default(),
-            member: parking_lot::Mutex::new(MemberMachine::new(rules, now)),
+            member: parking_lot::Mutex::new(MemberStateMachine::new(rules, now)),
             pattern: parking_lot::Mutex::default(),
             member_changes: tokio::sync::watch::Sender::new(0),
             commits: tokio::sync::Mutex::default(),
@@ -254,8 +259,8 @@ impl Consumer {
             pending_commits: tokio::sync::watch::Sender::default(),
             woken: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            changed: tokio::sync::Notify::new(),
-            news: News::default(),
+            fetcher_wake: tokio::sync::Notify::new(),
+            poll_notifier: PollNotifier::default(),
         });
         let fetcher = tokio::spawn(fetcher::run(shared.clone()));
         let mut consumer = Self {
@@ -266,21 +271,21 @@ impl Consumer {
             shared,
         };
         match reading {
-            Reading::Nothing => {}
-            Reading::Topics(topics) => consumer.join(topics),
-            Reading::Partitions(partitions) => consumer.take(partitions),
+            SubscriptionTarget::Nothing => {}
+            SubscriptionTarget::Topics(topics) => consumer.subscribe_topics(topics),
+            SubscriptionTarget::Partitions(partitions) => consumer.assign_partitions(partitions),
         }
         consumer
     }
 }
 
-impl Shared {
+impl ConsumerShared {
     fn api_deadline(&self) -> Deadline {
         self.client.api_deadline()
     }
 
     /// Returns the serial of the next commit.
-    fn next_commit(&self) -> u64 {
+    fn next_commit_serial(&self) -> u64 {
         self.last_commit.fetch_add(1, Ordering::Relaxed) + 1
     }
 
@@ -291,6 +296,6 @@ impl Shared {
     /// Ends reading and committing.
     fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        self.news.notify_one();
+        self.poll_notifier.notify_one();
     }
 }

@@ -13,8 +13,8 @@ use tokio::{
 };
 
 use super::{
-    Consumer, GAPS, Records, Shared,
-    assignment::{Fetched, SkippedRange},
+    Consumer, ConsumerRecords, ConsumerShared, GAP_LOG_TARGET,
+    assignment::{FetchedBatch, SkippedRange},
 };
 use crate::{
     error::{Error, Result},
@@ -22,18 +22,18 @@ use crate::{
 };
 
 /// Marks the consumer as polling until it is dropped.
-struct Polling(Arc<Shared>);
+struct PollGuard(Arc<ConsumerShared>);
 
-impl Polling {
-    fn new(shared: &Arc<Shared>) -> Self {
+impl PollGuard {
+    fn new(shared: &Arc<ConsumerShared>) -> Self {
         if shared.member.lock().start_poll(Instant::now()) {
-            shared.member_changed();
+            shared.notify_member_changed();
         }
         Self(shared.clone())
     }
 }
 
-impl Drop for Polling {
+impl Drop for PollGuard {
     fn drop(&mut self) {
         self.0.member.lock().end_poll(Instant::now());
     }
@@ -69,9 +69,9 @@ impl Consumer {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn poll(&mut self, timeout_after: Duration) -> Result<Records> {
+    pub async fn poll(&mut self, timeout_after: Duration) -> Result<ConsumerRecords> {
         let polled = self.poll_once(timeout_after).await;
-        if polled.as_ref().map_or(true, Records::is_empty) {
+        if polled.as_ref().map_or(true, ConsumerRecords::is_empty) {
             // Yield, so that a caller that polls in a loop does not starve the other tasks of its
             // thread.
             yield_now().await;
@@ -79,48 +79,48 @@ impl Consumer {
         polled
     }
 
-    async fn poll_once(&mut self, timeout_after: Duration) -> Result<Records> {
+    async fn poll_once(&mut self, timeout_after: Duration) -> Result<ConsumerRecords> {
         if self.closed {
             return Err(Error::Closed);
         }
-        let _polling = Polling::new(&self.shared);
+        let _polling = PollGuard::new(&self.shared);
         let deadline = Deadline::after(timeout_after);
         let started = Instant::now();
         self.commit_if_due();
         loop {
             self.drive_membership().await?;
             // Errors come first: records of other partitions could otherwise hide them forever.
-            if let Some(error) = self.shared.assignment.lock().due_error(Instant::now()) {
+            if let Some(error) = self.shared.assignment.lock().take_due_error(Instant::now()) {
                 return Err(error);
             }
-            let records = self.take_ready();
+            let records = self.drain_ready();
             if !records.is_empty() {
-                self.shared.metrics.polled(started.elapsed());
-                self.shared.traces.received(&records);
+                self.shared.metrics.record_poll(started.elapsed());
+                self.shared.traces.trace_records(&records);
                 return Ok(records);
             }
-            let next_error = self.shared.assignment.lock().next_error(Instant::now());
+            let next_error = self.shared.assignment.lock().next_error_at(Instant::now());
             if self.shared.woken.swap(false, Ordering::AcqRel) {
                 return Ok(records);
             }
             if deadline.is_over() {
                 // Keep returning a final membership error, but only after the time-out, so that
                 // polls in a loop do not spin.
-                return match self.shared.member.lock().fatal() {
+                return match self.shared.member.lock().fatal_error() {
                     Some(error) => Err(error),
                     None => Ok(records),
                 };
             }
             let until_error = next_error.map(|at| at.saturating_duration_since(Instant::now()));
-            let wait = deadline.left().min(until_error.unwrap_or(Duration::MAX));
-            let _ = timeout(wait, self.shared.news.notified()).await;
+            let wait = deadline.remaining().min(until_error.unwrap_or(Duration::MAX));
+            let _ = timeout(wait, self.shared.poll_notifier.notified()).await;
         }
     }
 
     /// Takes fetched records, up to `max_poll_records` and `max_poll_bytes`, and advances the
     /// positions past them.
-    fn take_ready(&self) -> Records {
-        let mut records = Records::default();
+    fn drain_ready(&self) -> ConsumerRecords {
+        let mut records = ConsumerRecords::default();
         let now_ms = self.shared.client.now_ms();
         let config = &self.shared.config;
         let mut bytes = 0;
@@ -129,7 +129,7 @@ impl Consumer {
                 break;
             };
             if fetched.is_control() {
-                self.shared.assignment.lock().skip(&fetched);
+                self.shared.assignment.lock().skip_batch(&fetched);
                 continue;
             }
             match fetched.decode() {
@@ -144,25 +144,25 @@ impl Consumer {
                         bytes += held;
                     }
                 }
-                Err(error) => self.damaged(&fetched, &error),
+                Err(error) => self.handle_damaged_batch(&fetched, &error),
             }
         }
         // The buffer has room again: wake the fetcher.
-        self.shared.changed.notify_one();
+        self.shared.fetcher_wake.notify_one();
         records
     }
 
     /// Handles a batch that cannot be decoded: skips it, or makes `poll` fail.
-    fn damaged(&self, fetched: &Fetched, error: &BatchError) {
+    fn handle_damaged_batch(&self, fetched: &FetchedBatch, error: &BatchError) {
         let skip = self.shared.config.skip_damaged;
         let skipped = self
             .shared
             .assignment
             .lock()
-            .damaged(fetched, error.to_string(), skip);
+            .handle_damaged(fetched, error.to_string(), skip);
         if let Some(SkippedRange { from, to }) = skipped {
             let (partition, count) = (&fetched.key, to - from);
-            tracing::warn!(target: GAPS, %partition, from, to, count, %error, "skipping damaged records");
+            tracing::warn!(target: GAP_LOG_TARGET, %partition, from, to, count, %error, "skipping damaged records");
         }
     }
 

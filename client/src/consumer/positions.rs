@@ -4,33 +4,36 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    Shared,
-    assignment::{Position, Wanted},
+    ConsumerShared,
+    assignment::{FetchPosition, PartitionRequest},
     fetcher::reset_position,
 };
 use crate::{
-    admin::{CommittedOffset, OffsetAt, fetch_offsets_each, list_offsets_each},
+    admin::{CommittedOffset, OffsetSpec, fetch_offsets_each, list_offsets_each},
     error::{Error, Result},
     retry::Deadline,
 };
 
 /// Result of a lookup: a position and, if it is the group's, the committed offset.
-pub(super) struct Lookup {
-    pub(super) wanted: Wanted,
-    pub(super) found: Result<(Position, Option<i64>)>,
+pub(super) struct PositionLookup {
+    pub(super) wanted: PartitionRequest,
+    pub(super) found: Result<(FetchPosition, Option<i64>)>,
 }
 
 /// Looks up positions, each independently of the others' errors.
-pub(super) async fn look_up(shared: &Shared, wanted: Vec<Wanted>) -> Vec<Lookup> {
+pub(super) async fn look_up_positions(
+    shared: &ConsumerShared,
+    wanted: Vec<PartitionRequest>,
+) -> Vec<PositionLookup> {
     let (by_commit, by_offset): (Vec<_>, Vec<_>) = wanted
         .into_iter()
-        .partition(|wanted| wanted.position == Position::Committed);
-    let mut lookups = committed(shared, by_commit).await;
-    lookups.extend(offsets(shared, by_offset).await);
+        .partition(|wanted| wanted.position == FetchPosition::Committed);
+    let mut lookups = look_up_committed(shared, by_commit).await;
+    lookups.extend(look_up_offsets(shared, by_offset).await);
     lookups
 }
 
-async fn committed(shared: &Shared, wanted: Vec<Wanted>) -> Vec<Lookup> {
+async fn look_up_committed(shared: &ConsumerShared, wanted: Vec<PartitionRequest>) -> Vec<PositionLookup> {
     let asked: Vec<_> = wanted
         .iter()
         .map(|wanted| (wanted.key.clone(), wanted.topic_id.to_string()))
@@ -41,32 +44,32 @@ async fn committed(shared: &Shared, wanted: Vec<Wanted>) -> Vec<Lookup> {
         }
         _ => Ok(BTreeMap::new()),
     };
-    let found = |wanted: Wanted| {
+    let found = |wanted: PartitionRequest| {
         let found = match &committed {
             Err(error) => Err(error.clone()),
             Ok(committed) => match committed.get(&wanted.key).cloned().transpose() {
-                Ok(committed) => after_commit(shared, &wanted, committed.as_ref()),
+                Ok(committed) => initial_position(shared, &wanted, committed.as_ref()),
                 Err(error) => Err(error.into()),
             },
         };
-        Lookup { wanted, found }
+        PositionLookup { wanted, found }
     };
     wanted.into_iter().map(found).collect()
 }
 
 /// Returns the committed offset; otherwise, for a partition added while its topic was subscribed,
 /// the beginning; otherwise the position by `auto_offset_reset`.
-fn after_commit(
-    shared: &Shared,
-    wanted: &Wanted,
+fn initial_position(
+    shared: &ConsumerShared,
+    wanted: &PartitionRequest,
     committed: Option<&CommittedOffset>,
-) -> Result<(Position, Option<i64>)> {
+) -> Result<(FetchPosition, Option<i64>)> {
     if let Some(committed) = committed {
-        return Ok((Position::At(committed.offset), Some(committed.offset)));
+        return Ok((FetchPosition::At(committed.offset), Some(committed.offset)));
     }
     match reset_position(shared.config.auto_offset_reset) {
-        Some(_) if shared.assignment.lock().is_new(wanted) => {
-            Ok((Position::Lookup(OffsetAt::Earliest), None))
+        Some(_) if shared.assignment.lock().is_new_partition(wanted) => {
+            Ok((FetchPosition::Lookup(OffsetSpec::Earliest), None))
         }
         Some(position) => Ok((position, None)),
         None => Err(Error::NoOffset {
@@ -76,23 +79,27 @@ fn after_commit(
 }
 
 /// The end of a partition.
-pub(super) struct EndFound {
-    pub(super) wanted: Wanted,
+pub(super) struct PartitionEnd {
+    pub(super) wanted: PartitionRequest,
     pub(super) end: i64,
 }
 
 /// Finds the ends of partitions, as far as possible within the time limit.
-pub(super) async fn find_ends(shared: &Shared, wanted: Vec<Wanted>, within: Duration) -> Vec<EndFound> {
-    let query = |wanted: &Wanted| {
+pub(super) async fn find_ends(
+    shared: &ConsumerShared,
+    wanted: Vec<PartitionRequest>,
+    within: Duration,
+) -> Vec<PartitionEnd> {
+    let query = |wanted: &PartitionRequest| {
         let id = wanted.topic_id.to_string();
-        (wanted.key.clone(), (OffsetAt::Latest, id))
+        (wanted.key.clone(), (OffsetSpec::Latest, id))
     };
     let queries = wanted.iter().map(query).collect();
     match list_offsets_each(&shared.client, queries, Deadline::after(within)).await {
         Ok(ends) => {
             let found = wanted.into_iter().filter_map(|wanted| {
                 let end = ends.get(&wanted.key)?.as_ref().ok()?.offset;
-                Some(EndFound { wanted, end })
+                Some(PartitionEnd { wanted, end })
             });
             found.collect()
         }
@@ -103,13 +110,13 @@ pub(super) async fn find_ends(shared: &Shared, wanted: Vec<Wanted>, within: Dura
     }
 }
 
-async fn offsets(shared: &Shared, wanted: Vec<Wanted>) -> Vec<Lookup> {
-    let query = |wanted: &Wanted| match wanted.position {
-        Position::Lookup(at) => (wanted.key.clone(), (at, wanted.topic_id.to_string())),
+async fn look_up_offsets(shared: &ConsumerShared, wanted: Vec<PartitionRequest>) -> Vec<PositionLookup> {
+    let query = |wanted: &PartitionRequest| match wanted.position {
+        FetchPosition::Lookup(at) => (wanted.key.clone(), (at, wanted.topic_id.to_string())),
         // Not requested here: the answer is ignored.
-        Position::At(_) | Position::Committed => (
+        FetchPosition::At(_) | FetchPosition::Committed => (
             wanted.key.clone(),
-            (OffsetAt::Latest, wanted.topic_id.to_string()),
+            (OffsetSpec::Latest, wanted.topic_id.to_string()),
         ),
     };
     if wanted.is_empty() {
@@ -121,16 +128,16 @@ async fn offsets(shared: &Shared, wanted: Vec<Wanted>) -> Vec<Lookup> {
         shared.api_deadline(),
     )
     .await;
-    let found = |wanted: Wanted| {
+    let found = |wanted: PartitionRequest| {
         let found = match &answer {
             Err(error) => Err(error.clone()),
             Ok(offsets) => match offsets.get(&wanted.key) {
-                Some(Ok(at)) => Ok((Position::At(at.offset), None)),
+                Some(Ok(at)) => Ok((FetchPosition::At(at.offset), None)),
                 Some(Err(error)) => Err(error.clone().into()),
                 None => Err(Error::State("the partition is missing in the answer".into())),
             },
         };
-        Lookup { wanted, found }
+        PositionLookup { wanted, found }
     };
     wanted.into_iter().map(found).collect()
 }

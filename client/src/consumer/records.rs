@@ -1,4 +1,4 @@
-//! [`Records`]: the result of a poll. Records borrow from the fetched and decompressed bytes,
+//! [`ConsumerRecords`]: the result of a poll. Records borrow from the fetched and decompressed bytes,
 //! without a copy.
 
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use bytes::Bytes;
 use opentelemetry::{Context, trace::SpanContext};
 use streamhouse_core::{TopicPartition, trace};
 
-use super::decode::{Decoded, DecodedIter};
+use super::decode::{DecodedBatch, DecodedBatchIter};
 use crate::traces;
 
-/// A consumed record, borrowed from its [`Records`].
+/// A consumed record, borrowed from its [`ConsumerRecords`].
 #[derive(Debug, Clone, Copy)]
 pub struct ConsumerRecord<'a> {
     /// Name of the topic.
@@ -33,14 +33,14 @@ pub struct ConsumerRecord<'a> {
 impl<'a> ConsumerRecord<'a> {
     /// Returns the names and values of the headers, in order.
     pub fn headers(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
-        super::decode::headers(self.headers)
+        super::decode::iter_headers(self.headers)
     }
 
     /// Returns the trace context from the record's headers, that of the span under which the record
     /// was sent; an empty context without one. Spans started as its children continue the record's
     /// trace.
     pub fn trace_context(&self) -> Context {
-        within(traces::context_in(self.headers()))
+        context_with_span(traces::extract_context(self.headers()))
     }
 
     /// Returns the key as shared bytes, without a copy. They keep the batch (or the part of a large
@@ -94,29 +94,29 @@ impl OwnedRecord {
     /// Returns the trace context, see [`ConsumerRecord::trace_context`].
     pub fn trace_context(&self) -> Context {
         let headers = self.headers.iter();
-        within(traces::context_in(
+        context_with_span(traces::extract_context(
             headers.map(|(name, value)| (name.as_str(), value.as_deref())),
         ))
     }
 }
 
-fn within(span: Option<SpanContext>) -> Context {
-    span.map_or_else(Context::new, |span| trace::within(&span))
+fn context_with_span(span: Option<SpanContext>) -> Context {
+    span.map_or_else(Context::new, |span| trace::context_of(&span))
 }
 
 /// The records `from..to` of one batch.
 #[derive(Debug, Clone)]
-pub(super) struct Piece {
+pub(super) struct BatchSlice {
     pub(super) topic: Arc<str>,
     pub(super) partition: i32,
-    pub(super) batch: Arc<Decoded>,
+    pub(super) batch: Arc<DecodedBatch>,
     pub(super) from: i64,
     pub(super) to: i64,
     /// When it was fetched, in milliseconds since the Unix epoch.
     pub(super) arrived_ms: i64,
 }
 
-impl Piece {
+impl BatchSlice {
     fn len(&self) -> usize {
         usize::try_from(self.to - self.from).unwrap_or(0)
     }
@@ -136,19 +136,19 @@ impl Piece {
 
 /// The records of one poll, grouped by partition and in offset order within each.
 #[derive(Debug, Clone, Default)]
-pub struct Records {
-    pieces: Vec<Piece>,
+pub struct ConsumerRecords {
+    slices: Vec<BatchSlice>,
     count: usize,
 }
 
-impl Records {
-    pub(super) fn push(&mut self, piece: Piece) {
+impl ConsumerRecords {
+    pub(super) fn push(&mut self, piece: BatchSlice) {
         self.count += piece.len();
-        self.pieces.push(piece);
+        self.slices.push(piece);
     }
 
-    pub(super) fn pieces(&self) -> impl Iterator<Item = &Piece> {
-        self.pieces.iter()
+    pub(super) fn slices(&self) -> impl Iterator<Item = &BatchSlice> {
+        self.slices.iter()
     }
 
     /// Returns the number of records.
@@ -162,9 +162,9 @@ impl Records {
     }
 
     /// Iterates over all records.
-    pub fn iter(&self) -> RecordsIter<'_> {
-        RecordsIter {
-            pieces: self.pieces.iter(),
+    pub fn iter(&self) -> ConsumerRecordsIter<'_> {
+        ConsumerRecordsIter {
+            slices: self.slices.iter(),
             current: None,
             left: self.count,
         }
@@ -173,7 +173,7 @@ impl Records {
     /// Returns the partitions of the records.
     pub fn partitions(&self) -> Vec<TopicPartition> {
         let mut all: Vec<_> = self
-            .pieces
+            .slices
             .iter()
             .map(|piece| TopicPartition::new(&*piece.topic, piece.partition))
             .collect();
@@ -184,9 +184,10 @@ impl Records {
 
     /// Returns the records of one partition; none if the poll returned none of it.
     pub fn partition(&self, partition: &TopicPartition) -> PartitionRecords {
-        let of = |piece: &&Piece| piece.partition == partition.partition && *piece.topic == *partition.topic;
+        let of =
+            |piece: &&BatchSlice| piece.partition == partition.partition && *piece.topic == *partition.topic;
         let mut records = Self::default();
-        for piece in self.pieces.iter().filter(of) {
+        for piece in self.slices.iter().filter(of) {
             records.push(piece.clone());
         }
         PartitionRecords {
@@ -219,12 +220,12 @@ impl Records {
     }
 }
 
-/// The records of one partition, in offset order. It shares the bytes with its [`Records`] and may
+/// The records of one partition, in offset order. It shares the bytes with its [`ConsumerRecords`] and may
 /// outlive them.
 #[derive(Debug, Clone)]
 pub struct PartitionRecords {
     partition: TopicPartition,
-    records: Records,
+    records: ConsumerRecords,
 }
 
 impl PartitionRecords {
@@ -245,42 +246,42 @@ impl PartitionRecords {
 
     /// Returns the offset after the last record: the one to commit once all are processed.
     pub fn next_offset(&self) -> Option<i64> {
-        self.records.pieces.last().map(|piece| piece.to)
+        self.records.slices.last().map(|piece| piece.to)
     }
 
     /// Iterates over the records.
-    pub fn iter(&self) -> RecordsIter<'_> {
+    pub fn iter(&self) -> ConsumerRecordsIter<'_> {
         self.records.iter()
     }
 }
 
 impl<'a> IntoIterator for &'a PartitionRecords {
     type Item = ConsumerRecord<'a>;
-    type IntoIter = RecordsIter<'a>;
+    type IntoIter = ConsumerRecordsIter<'a>;
 
-    fn into_iter(self) -> RecordsIter<'a> {
+    fn into_iter(self) -> ConsumerRecordsIter<'a> {
         self.iter()
     }
 }
 
-impl<'a> IntoIterator for &'a Records {
+impl<'a> IntoIterator for &'a ConsumerRecords {
     type Item = ConsumerRecord<'a>;
-    type IntoIter = RecordsIter<'a>;
+    type IntoIter = ConsumerRecordsIter<'a>;
 
-    fn into_iter(self) -> RecordsIter<'a> {
+    fn into_iter(self) -> ConsumerRecordsIter<'a> {
         self.iter()
     }
 }
 
-/// Iterator over [`Records`].
+/// Iterator over [`ConsumerRecords`].
 #[derive(Debug)]
-pub struct RecordsIter<'a> {
-    pieces: std::slice::Iter<'a, Piece>,
-    current: Option<(&'a Piece, DecodedIter<'a>)>,
+pub struct ConsumerRecordsIter<'a> {
+    slices: std::slice::Iter<'a, BatchSlice>,
+    current: Option<(&'a BatchSlice, DecodedBatchIter<'a>)>,
     left: usize,
 }
 
-impl<'a> Iterator for RecordsIter<'a> {
+impl<'a> Iterator for ConsumerRecordsIter<'a> {
     type Item = ConsumerRecord<'a>;
 
     fn next(&mut self) -> Option<ConsumerRecord<'a>> {
@@ -296,7 +297,7 @@ impl<'a> Iterator for RecordsIter<'a> {
                 }
                 self.current = None;
             }
-            let piece = self.pieces.next()?;
+            let piece = self.slices.next()?;
             self.current = Some((piece, piece.batch.iter_from(piece.from)));
         }
     }

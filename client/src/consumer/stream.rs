@@ -5,11 +5,11 @@ use std::time::Duration;
 use futures::{Stream, stream};
 use tokio::time::sleep;
 
-use super::{Consumer, Records};
+use super::{Consumer, ConsumerRecords};
 use crate::error::Result;
 
 impl Consumer {
-    /// Returns a stream of non-empty [`Records`] that polls repeatedly. After an error it polls
+    /// Returns a stream of non-empty [`ConsumerRecords`] that polls repeatedly. After an error it polls
     /// again, with a delay that grows with consecutive errors. It ends only when the consumer is
     /// closed.
     ///
@@ -28,14 +28,14 @@ impl Consumer {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn stream(&mut self) -> impl Stream<Item = Result<Records>> + '_ {
+    pub fn stream(&mut self) -> impl Stream<Item = Result<ConsumerRecords>> + '_ {
         let backoff = self.shared.client.backoff();
         stream::unfold(
             (self, backoff, false),
             |(consumer, mut backoff, failed)| async move {
                 if failed && !consumer.closed {
                     // Back off, so that a lasting error does not produce a flood of errors.
-                    sleep(backoff.next(Duration::ZERO)).await;
+                    sleep(backoff.next_delay(Duration::ZERO)).await;
                 }
                 loop {
                     if consumer.closed {

@@ -6,7 +6,7 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 
 use super::{
     partition::PartitionGauges,
-    registry::{Register, Registry},
+    registry::{MetricFactory, MetricsRegistry},
 };
 
 pub(super) struct ConsumerVecs {
@@ -16,7 +16,7 @@ pub(super) struct ConsumerVecs {
 }
 
 impl ConsumerVecs {
-    pub(super) fn new(r: &Register<'_>) -> Self {
+    pub(super) fn new(r: &MetricFactory<'_>) -> Self {
         let topic = &["group", "topic"][..];
         Self {
             records: r.counter(
@@ -29,7 +29,7 @@ impl ConsumerVecs {
                 "Bytes of the records returned by poll, decompressed.",
                 topic,
             ),
-            poll: r.durations(
+            poll: r.duration_histogram(
                 "streamhouse_consumer_poll_duration_seconds",
                 "Time in poll, for polls that returned records.",
                 &["group"],
@@ -41,14 +41,14 @@ impl ConsumerVecs {
 /// Metrics of one consumer.
 #[derive(Debug, Clone)]
 pub struct ConsumerMetrics {
-    registry: Registry,
+    registry: MetricsRegistry,
     group: String,
     poll: Histogram,
 }
 
 impl ConsumerMetrics {
     /// Creates the metrics of a consumer in this group.
-    pub fn new(registry: &Registry, group: &str) -> Self {
+    pub fn new(registry: &MetricsRegistry, group: &str) -> Self {
         let group = registry.group_label(group);
         let poll = registry.inner.consumer.poll.with_label_values(&[&group]);
         Self {
@@ -59,12 +59,12 @@ impl ConsumerMetrics {
     }
 
     /// Records a poll that returned records after `took`.
-    pub fn polled(&self, took: Duration) {
+    pub fn record_poll(&self, took: Duration) {
         self.poll.observe(took.as_secs_f64());
     }
 
     /// Returns the metrics of a partition. Its gauges are exported until the result is dropped.
-    pub fn partition(&self, topic: &str, partition: i32) -> Arc<ConsumerPartitionMetrics> {
+    pub fn for_partition(&self, topic: &str, partition: i32) -> Arc<ConsumerPartitionMetrics> {
         let topic = self.registry.topic_label(topic);
         let vecs = &self.registry.inner.consumer;
         let label = &[self.group.as_str(), &topic][..];
@@ -91,23 +91,23 @@ pub struct ConsumerPartitionMetrics {
 
 impl ConsumerPartitionMetrics {
     /// Records that a poll returned records of this partition.
-    pub fn consumed(&self, records: usize, bytes: usize) {
+    pub fn record_consumed(&self, records: usize, bytes: usize) {
         self.records.inc_by(records as u64);
         self.bytes.inc_by(bytes as u64);
     }
 
     /// Sets the offset that poll returns next.
-    pub fn position(&self, offset: i64) {
-        self.gauges.position(offset);
+    pub fn set_position(&self, offset: i64) {
+        self.gauges.set_position(offset);
     }
 
     /// Sets the last committed offset.
-    pub fn committed(&self, offset: i64) {
-        self.gauges.committed(offset);
+    pub fn set_committed(&self, offset: i64) {
+        self.gauges.set_committed(offset);
     }
 
     /// Sets the distance from the end of the partition.
-    pub fn lag(&self, records: i64, seconds: f64) {
-        self.gauges.lag(records, seconds);
+    pub fn set_lag(&self, records: i64, seconds: f64) {
+        self.gauges.set_lag(records, seconds);
     }
 }

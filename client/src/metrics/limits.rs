@@ -3,7 +3,7 @@
 /// How many topics, groups and partitions have their own series in one registry. All others share a
 /// series with the label value `_other`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct SeriesLimits {
     /// Topics. Default 200.
     pub topics: usize,
     /// Consumer groups. Default 200.
@@ -14,7 +14,7 @@ pub struct Limits {
     pub partitions: usize,
 }
 
-impl Default for Limits {
+impl Default for SeriesLimits {
     fn default() -> Self {
         Self {
             topics: 200,

@@ -12,42 +12,42 @@ use std::{
 use parking_lot::Mutex;
 use prometheus::{Gauge, GaugeVec, IntGauge, IntGaugeVec};
 
-use super::registry::{OTHER, Register, Registry};
+use super::registry::{MetricFactory, MetricsRegistry, OTHER_LABEL};
 
 /// Number of integer gauges; the constants below are their indexes.
-const NUMBERS: usize = 3;
+const INTEGER_GAUGES: usize = 3;
 const LAG: usize = 0;
 const COMMITTED: usize = 1;
 const CURRENT: usize = 2;
 
 /// Labels of a series: group, topic and partition.
-type Labels = [String; 3];
+type SeriesLabels = [String; 3];
 
 pub(super) struct PartitionVecs {
-    numbers: [IntGaugeVec; NUMBERS],
+    numbers: [IntGaugeVec; INTEGER_GAUGES],
     lag_seconds: GaugeVec,
-    shown: Mutex<Shown>,
+    active: Mutex<ActiveSeries>,
 }
 
 /// The exported series.
 #[derive(Default)]
-struct Shown {
-    series: HashMap<Labels, Arc<Series>>,
+struct ActiveSeries {
+    series: HashMap<SeriesLabels, Arc<GaugeSeries>>,
     /// Number of series that belong to a single partition.
-    own: usize,
+    dedicated: usize,
     /// Number of the next user of a series.
-    next: u64,
+    next_user: u64,
 }
 
 /// One series of every gauge, and its users.
 #[derive(Debug)]
-struct Series {
-    numbers: [IntGauge; NUMBERS],
+struct GaugeSeries {
+    numbers: [IntGauge; INTEGER_GAUGES],
     lag_seconds: Gauge,
     ages: Mutex<BTreeMap<u64, f64>>,
 }
 
-impl Series {
+impl GaugeSeries {
     /// Sets the age of a user's next record, or removes the user with `None`. Returns whether the
     /// series still has users.
     fn set_age(&self, user: u64, age: Option<f64>) -> bool {
@@ -69,7 +69,7 @@ impl Series {
 }
 
 impl PartitionVecs {
-    pub(super) fn new(r: &Register<'_>) -> Self {
+    pub(super) fn new(r: &MetricFactory<'_>) -> Self {
         let partition = &["group", "topic", "partition"][..];
         let gauge = |name, help| r.gauge(name, help, partition);
         Self {
@@ -87,33 +87,39 @@ impl PartitionVecs {
                     "The offset that poll returns next.",
                 ),
             ],
-            lag_seconds: r.real_gauge(
+            lag_seconds: r.float_gauge(
                 "streamhouse_consumer_lag_seconds",
                 "Age of the record read next.",
                 partition,
             ),
-            shown: Mutex::default(),
+            active: Mutex::default(),
         }
     }
 
     /// Adds a user to a partition's series. Returns the series and the user's number.
-    fn enter(&self, group: &str, topic: &str, partition: i32, limit: usize) -> (Labels, Arc<Series>, u64) {
-        let mut shown = self.shown.lock();
+    fn acquire(
+        &self,
+        group: &str,
+        topic: &str,
+        partition: i32,
+        limit: usize,
+    ) -> (SeriesLabels, Arc<GaugeSeries>, u64) {
+        let mut shown = self.active.lock();
         let mut labels = [group.to_owned(), topic.to_owned(), partition.to_string()];
-        let own = topic != OTHER && (shown.own < limit || shown.series.contains_key(&labels));
+        let own = topic != OTHER_LABEL && (shown.dedicated < limit || shown.series.contains_key(&labels));
         if !own {
-            OTHER.clone_into(&mut labels[2]);
+            OTHER_LABEL.clone_into(&mut labels[2]);
         }
-        shown.next += 1;
-        let user = shown.next;
+        shown.next_user += 1;
+        let user = shown.next_user;
         if !shown.series.contains_key(&labels) {
-            let series = Series {
+            let series = GaugeSeries {
                 numbers: array::from_fn(|n| self.numbers[n].with_label_values(&labels)),
                 lag_seconds: self.lag_seconds.with_label_values(&labels),
                 ages: Mutex::default(),
             };
             shown.series.insert(labels.clone(), Arc::new(series));
-            shown.own += usize::from(own);
+            shown.dedicated += usize::from(own);
         }
         let series = shown.series[&labels].clone();
         series.set_age(user, Some(0.0));
@@ -121,8 +127,8 @@ impl PartitionVecs {
     }
 
     /// Removes a user from a series, and the series with its last user.
-    fn leave(&self, labels: &Labels, user: u64) {
-        let mut shown = self.shown.lock();
+    fn release(&self, labels: &SeriesLabels, user: u64) {
+        let mut shown = self.active.lock();
         if shown
             .series
             .get(labels)
@@ -131,7 +137,7 @@ impl PartitionVecs {
             return;
         }
         shown.series.remove(labels);
-        shown.own -= usize::from(labels[2] != OTHER);
+        shown.dedicated -= usize::from(labels[2] != OTHER_LABEL);
         for gauge in &self.numbers {
             let _ = gauge.remove_label_values(labels);
         }
@@ -142,20 +148,21 @@ impl PartitionVecs {
 /// One partition's share of the gauges, removed on drop.
 #[derive(Debug)]
 pub(super) struct PartitionGauges {
-    labels: Labels,
-    series: Arc<Series>,
+    labels: SeriesLabels,
+    series: Arc<GaugeSeries>,
     user: u64,
-    part: Mutex<[i64; NUMBERS]>,
-    registry: Registry,
+    part: Mutex<[i64; INTEGER_GAUGES]>,
+    registry: MetricsRegistry,
 }
 
 impl PartitionGauges {
-    /// `topic` is the label value, which may be [`OTHER`].
-    pub(super) fn new(registry: &Registry, group: &str, topic: &str, partition: i32) -> Self {
+    /// `topic` is the label value, which may be [`OTHER_LABEL`].
+    pub(super) fn new(registry: &MetricsRegistry, group: &str, topic: &str, partition: i32) -> Self {
         let inner = &registry.inner;
-        let (labels, series, user) = inner
-            .partitions
-            .enter(group, topic, partition, inner.limits.partitions);
+        let (labels, series, user) =
+            inner
+                .partitions
+                .acquire(group, topic, partition, inner.limits.partitions);
         Self {
             labels,
             series,
@@ -165,20 +172,20 @@ impl PartitionGauges {
         }
     }
 
-    pub(super) fn position(&self, offset: i64) {
-        self.show(CURRENT, offset);
+    pub(super) fn set_position(&self, offset: i64) {
+        self.set_gauge(CURRENT, offset);
     }
 
-    pub(super) fn committed(&self, offset: i64) {
-        self.show(COMMITTED, offset);
+    pub(super) fn set_committed(&self, offset: i64) {
+        self.set_gauge(COMMITTED, offset);
     }
 
-    pub(super) fn lag(&self, records: i64, seconds: f64) {
-        self.show(LAG, records);
+    pub(super) fn set_lag(&self, records: i64, seconds: f64) {
+        self.set_gauge(LAG, records);
         self.series.set_age(self.user, Some(seconds));
     }
 
-    fn show(&self, which: usize, value: i64) {
+    fn set_gauge(&self, which: usize, value: i64) {
         let mut part = self.part.lock();
         self.series.numbers[which].add(value - part[which]);
         part[which] = value;
@@ -190,8 +197,8 @@ impl Drop for PartitionGauges {
         // Another member reads the partition now: a gauge that no longer changes would look like a
         // growing backlog.
         for which in [LAG, COMMITTED, CURRENT] {
-            self.show(which, 0);
+            self.set_gauge(which, 0);
         }
-        self.registry.inner.partitions.leave(&self.labels, self.user);
+        self.registry.inner.partitions.release(&self.labels, self.user);
     }
 }

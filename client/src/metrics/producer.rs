@@ -5,7 +5,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::registry::{Register, Registry};
+use super::registry::{MetricFactory, MetricsRegistry};
 
 pub(super) struct ProducerVecs {
     records: IntCounterVec,
@@ -21,10 +21,10 @@ pub(super) struct ProducerVecs {
 }
 
 /// Label value before the first topic: for Prometheus, an empty value is no label.
-const NO_TOPIC: &[&str] = &[""];
+const PLACEHOLDER_LABEL: &[&str] = &[""];
 
 impl ProducerVecs {
-    pub(super) fn new(r: &Register<'_>) -> Self {
+    pub(super) fn new(r: &MetricFactory<'_>) -> Self {
         let topic = &["topic"][..];
         Self {
             records: r.counter(
@@ -42,12 +42,12 @@ impl ProducerVecs {
                 "Records that failed finally.",
                 topic,
             ),
-            send: r.durations(
+            send: r.duration_histogram(
                 "streamhouse_producer_send_duration_seconds",
                 "Time from the first send of a batch to its acknowledgement: that of its oldest record.",
                 topic,
             ),
-            flush: r.durations(
+            flush: r.duration_histogram(
                 "streamhouse_producer_batch_flush_duration_seconds",
                 "Time from the request with a batch to the agent's answer.",
                 topic,
@@ -77,33 +77,33 @@ impl ProducerVecs {
 
     /// Exports every metric with value zero before the first topic, so that a scrape always finds
     /// them.
-    fn show_all(&self) {
+    fn init_series(&self) {
         let has_topics = self.has_topics.lock();
         if !*has_topics {
             for counter in [&self.records, &self.bytes, &self.errors] {
-                counter.with_label_values(NO_TOPIC);
+                counter.with_label_values(PLACEHOLDER_LABEL);
             }
             for histogram in self.histograms() {
-                histogram.with_label_values(NO_TOPIC);
+                histogram.with_label_values(PLACEHOLDER_LABEL);
             }
-            self.pending.with_label_values(NO_TOPIC);
+            self.pending.with_label_values(PLACEHOLDER_LABEL);
         }
     }
 
     /// Removes the placeholder series, before the first topic gets its own.
-    fn show_topics(&self) {
+    fn remove_placeholder_series(&self) {
         let mut has_topics = self.has_topics.lock();
         if std::mem::replace(&mut *has_topics, true) {
             return;
         }
         // Removing series that do not exist is harmless.
         for counter in [&self.records, &self.bytes, &self.errors] {
-            let _ = counter.remove_label_values(NO_TOPIC);
+            let _ = counter.remove_label_values(PLACEHOLDER_LABEL);
         }
         for histogram in self.histograms() {
-            let _ = histogram.remove_label_values(NO_TOPIC);
+            let _ = histogram.remove_label_values(PLACEHOLDER_LABEL);
         }
-        let _ = self.pending.remove_label_values(NO_TOPIC);
+        let _ = self.pending.remove_label_values(PLACEHOLDER_LABEL);
     }
 
     fn histograms(&self) -> [&HistogramVec; 4] {
@@ -113,20 +113,20 @@ impl ProducerVecs {
 
 /// Metrics of one producer.
 #[derive(Debug, Clone)]
-pub struct ProducerMetrics(Registry);
+pub struct ProducerMetrics(MetricsRegistry);
 
 impl ProducerMetrics {
     /// Creates the metrics of a producer.
-    pub fn new(registry: &Registry) -> Self {
-        registry.inner.producer.show_all();
+    pub fn new(registry: &MetricsRegistry) -> Self {
+        registry.inner.producer.init_series();
         Self(registry.clone())
     }
 
     /// Returns the metrics of a topic, with its labels resolved once.
-    pub fn topic(&self, topic: &str) -> ProducerTopicMetrics {
+    pub fn for_topic(&self, topic: &str) -> ProducerTopicMetrics {
         let topic = self.0.topic_label(topic);
         let (label, vecs) = (&[topic.as_str()][..], &self.0.inner.producer);
-        vecs.show_topics();
+        vecs.remove_placeholder_series();
         ProducerTopicMetrics {
             records: vecs.records.with_label_values(label),
             bytes: vecs.bytes.with_label_values(label),
@@ -136,7 +136,7 @@ impl ProducerMetrics {
             batch_records: vecs.batch_records.with_label_values(label),
             batch_bytes: vecs.batch_bytes.with_label_values(label),
             pending: vecs.pending.with_label_values(label),
-            shown: Mutex::new(0),
+            reported: Mutex::new(0),
         }
     }
 }
@@ -153,36 +153,36 @@ pub struct ProducerTopicMetrics {
     batch_bytes: Histogram,
     pending: IntGauge,
     /// This producer's share of the gauge, which other producers may share.
-    shown: Mutex<i64>,
+    reported: Mutex<i64>,
 }
 
 impl ProducerTopicMetrics {
     /// Records that a batch was closed.
-    pub fn batch(&self, records: u32, bytes: usize) {
+    pub fn record_batch(&self, records: u32, bytes: usize) {
         self.batch_records.observe(records.into());
         self.batch_bytes.observe(bytes as f64);
     }
 
     /// Records that a batch was acknowledged, `took` after its first record was sent.
-    pub fn sent(&self, records: u32, bytes: usize, took: Duration) {
+    pub fn record_sent(&self, records: u32, bytes: usize, took: Duration) {
         self.records.inc_by(records.into());
         self.bytes.inc_by(bytes as u64);
         self.send.observe(took.as_secs_f64());
     }
 
     /// Records that a request with batches was answered after `took`.
-    pub fn flushed(&self, took: Duration) {
+    pub fn record_flush(&self, took: Duration) {
         self.flush.observe(took.as_secs_f64());
     }
 
     /// Records that records failed finally.
-    pub fn failed(&self, records: u32) {
+    pub fn record_failed(&self, records: u32) {
         self.errors.inc_by(records.into());
     }
 
     /// Sets the number of this producer's records that are not settled.
     pub fn set_pending(&self, pending: i64) {
-        let mut shown = self.shown.lock();
+        let mut shown = self.reported.lock();
         self.pending.add(pending - *shown);
         *shown = pending;
     }

@@ -1,4 +1,4 @@
-//! [`Registry`]: the client's metrics, registered at a Prometheus registry.
+//! [`MetricsRegistry`]: the client's metrics, registered at a Prometheus registry.
 
 use std::{
     collections::HashSet,
@@ -9,64 +9,64 @@ use std::{
 use parking_lot::Mutex;
 use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts};
 
-use super::{consumer::ConsumerVecs, limits::Limits, partition::PartitionVecs, producer::ProducerVecs};
+use super::{consumer::ConsumerVecs, limits::SeriesLimits, partition::PartitionVecs, producer::ProducerVecs};
 
-/// Label value that topics, groups and partitions beyond the [`Limits`] share.
-pub(super) const OTHER: &str = "_other";
+/// Label value that topics, groups and partitions beyond the [`SeriesLimits`] share.
+pub(super) const OTHER_LABEL: &str = "_other";
 
 /// Registers the client's metrics at a Prometheus registry; one serves any number of producers and
 /// consumers.
 ///
-/// `Registry::default()` is that of the process and uses Prometheus's default registry.
+/// `MetricsRegistry::default()` is that of the process and uses Prometheus's default registry.
 #[derive(Clone)]
-pub struct Registry {
-    pub(super) inner: Arc<Inner>,
+pub struct MetricsRegistry {
+    pub(super) inner: Arc<RegistryInner>,
 }
 
-pub(super) struct Inner {
+pub(super) struct RegistryInner {
     registry: prometheus::Registry,
     pub(super) producer: ProducerVecs,
     pub(super) consumer: ConsumerVecs,
     pub(super) partitions: PartitionVecs,
-    pub(super) limits: Limits,
+    pub(super) limits: SeriesLimits,
     topics: Mutex<HashSet<String>>,
     groups: Mutex<HashSet<String>>,
 }
 
-impl fmt::Debug for Registry {
+impl fmt::Debug for MetricsRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Registry")
     }
 }
 
-static OF_THE_PROCESS: LazyLock<Registry> =
-    LazyLock::new(|| Registry::at(prometheus::default_registry().clone()));
+static PROCESS_REGISTRY: LazyLock<MetricsRegistry> =
+    LazyLock::new(|| MetricsRegistry::from_prometheus(prometheus::default_registry().clone()));
 
-impl Default for Registry {
+impl Default for MetricsRegistry {
     fn default() -> Self {
-        OF_THE_PROCESS.clone()
+        PROCESS_REGISTRY.clone()
     }
 }
 
-impl Registry {
+impl MetricsRegistry {
     /// Creates a registry with a new, empty Prometheus registry.
     pub fn new() -> Self {
-        Self::at(prometheus::Registry::new())
+        Self::from_prometheus(prometheus::Registry::new())
     }
 
     /// Registers the metrics at an existing Prometheus registry. Call this once per Prometheus
-    /// registry and clone the result: the metrics of a second `Registry` would not be exported.
-    pub fn at(registry: prometheus::Registry) -> Self {
-        Self::with_limits(registry, Limits::default())
+    /// registry and clone the result: the metrics of a second `MetricsRegistry` would not be exported.
+    pub fn from_prometheus(registry: prometheus::Registry) -> Self {
+        Self::with_limits(registry, SeriesLimits::default())
     }
 
-    /// Like [`Registry::at`], with other limits on the number of series.
-    pub fn with_limits(registry: prometheus::Registry, limits: Limits) -> Self {
-        let register = Register(&registry);
+    /// Like [`MetricsRegistry::from_prometheus`], with other limits on the number of series.
+    pub fn with_limits(registry: prometheus::Registry, limits: SeriesLimits) -> Self {
+        let register = MetricFactory(&registry);
         let producer = ProducerVecs::new(&register);
         let consumer = ConsumerVecs::new(&register);
         let partitions = PartitionVecs::new(&register);
-        let inner = Inner {
+        let inner = RegistryInner {
             producer,
             consumer,
             partitions,
@@ -85,32 +85,32 @@ impl Registry {
         &self.inner.registry
     }
 
-    /// Returns a topic's label value, [`OTHER`] beyond the limit.
+    /// Returns a topic's label value, [`OTHER_LABEL`] beyond the limit.
     pub(super) fn topic_label(&self, topic: &str) -> String {
-        bounded(&self.inner.topics, topic, self.inner.limits.topics)
+        bounded_label(&self.inner.topics, topic, self.inner.limits.topics)
     }
 
-    /// Returns a group's label value, [`OTHER`] beyond the limit.
+    /// Returns a group's label value, [`OTHER_LABEL`] beyond the limit.
     pub(super) fn group_label(&self, group: &str) -> String {
-        bounded(&self.inner.groups, group, self.inner.limits.groups)
+        bounded_label(&self.inner.groups, group, self.inner.limits.groups)
     }
 }
 
 /// Returns the name itself if it is among the first `most` names.
-fn bounded(names: &Mutex<HashSet<String>>, name: &str, most: usize) -> String {
+fn bounded_label(names: &Mutex<HashSet<String>>, name: &str, most: usize) -> String {
     let mut names = names.lock();
     if names.contains(name) || names.len() < most {
         names.insert(name.to_owned());
         return name.to_owned();
     }
-    OTHER.to_owned()
+    OTHER_LABEL.to_owned()
 }
 
 /// Creates and registers metrics.
-pub(super) struct Register<'a>(&'a prometheus::Registry);
+pub(super) struct MetricFactory<'a>(&'a prometheus::Registry);
 
-impl Register<'_> {
-    fn keep<C: prometheus::core::Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
+impl MetricFactory<'_> {
+    fn register<C: prometheus::core::Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
         // Names and labels are constants that the tests register, so this cannot fail in
         // production.
         #[allow(clippy::expect_used)]
@@ -122,15 +122,15 @@ impl Register<'_> {
     }
 
     pub(super) fn counter(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.keep(IntCounterVec::new(Opts::new(name, help), labels))
+        self.register(IntCounterVec::new(Opts::new(name, help), labels))
     }
 
     pub(super) fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.keep(IntGaugeVec::new(Opts::new(name, help), labels))
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels))
     }
 
-    pub(super) fn real_gauge(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-        self.keep(GaugeVec::new(Opts::new(name, help), labels))
+    pub(super) fn float_gauge(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.register(GaugeVec::new(Opts::new(name, help), labels))
     }
 
     pub(super) fn histogram(
@@ -144,13 +144,13 @@ impl Register<'_> {
         let buckets = (0..count)
             .map(|power| first * f64::from(1_u32 << power.min(31)))
             .collect();
-        self.keep(HistogramVec::new(
+        self.register(HistogramVec::new(
             HistogramOpts::new(name, help).buckets(buckets),
             labels,
         ))
     }
 
-    pub(super) fn durations(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+    pub(super) fn duration_histogram(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
         self.histogram(name, help, labels, 0.001, 14)
     }
 }

@@ -1,4 +1,4 @@
-//! HTTP server for `/metrics` and `/health` of a process with producers or consumers.
+//! HTTP server for `/serve_metrics` and `/health` of a process with producers or consumers.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::Registry;
+use super::MetricsRegistry;
 use crate::error::{Error, Result};
 
 /// A running metrics server. Dropping it stops the server.
@@ -38,7 +38,7 @@ pub struct MetricsServer {
 /// # Ok(())
 /// # }
 /// ```
-pub async fn serve(address: impl ToSocketAddrs, registry: Registry) -> Result<MetricsServer> {
+pub async fn serve(address: impl ToSocketAddrs, registry: MetricsRegistry) -> Result<MetricsServer> {
     let refuse = |error: std::io::Error| {
         Error::Config(format!(
             "cannot serve metrics: {error}; choose another address or a free port"
@@ -48,7 +48,7 @@ pub async fn serve(address: impl ToSocketAddrs, registry: Registry) -> Result<Me
     let address = listener.local_addr().map_err(refuse)?;
     let stop = CancellationToken::new();
     let app = Router::new()
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(serve_metrics))
         .route("/health", get(async || "ok\n"))
         .with_state(registry);
     let stopped = stop.clone().cancelled_owned();
@@ -85,7 +85,7 @@ impl Drop for MetricsServer {
     }
 }
 
-async fn metrics(State(registry): State<Registry>) -> impl IntoResponse {
+async fn serve_metrics(State(registry): State<MetricsRegistry>) -> impl IntoResponse {
     let mut out = Vec::new();
     if let Err(error) = TextEncoder::new().encode(&registry.prometheus().gather(), &mut out) {
         tracing::warn!(%error, "cannot encode some metrics");
@@ -110,8 +110,10 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_and_health_are_served() {
-        let registry = Registry::new();
-        super::super::ProducerMetrics::new(&registry).topic("t").failed(3);
+        let registry = MetricsRegistry::new();
+        super::super::ProducerMetrics::new(&registry)
+            .for_topic("t")
+            .record_failed(3);
         let server = serve("127.0.0.1:0", registry).await.unwrap();
         let metrics = get_text(server.address(), "/metrics").await;
         assert!(

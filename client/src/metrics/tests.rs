@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use prometheus::Encoder;
 
-use super::{Limits, consumer::ConsumerMetrics, producer::ProducerMetrics, registry::Registry};
+use super::{SeriesLimits, consumer::ConsumerMetrics, producer::ProducerMetrics, registry::MetricsRegistry};
 
-fn text(registry: &Registry) -> String {
+fn text(registry: &MetricsRegistry) -> String {
     let mut out = Vec::new();
     prometheus::TextEncoder::new()
         .encode(&registry.prometheus().gather(), &mut out)
@@ -16,14 +16,14 @@ fn text(registry: &Registry) -> String {
 
 #[test]
 fn a_producer_shows_all_its_metrics_before_the_first_record_and_then_only_those_of_topics() {
-    let registry = Registry::new();
+    let registry = MetricsRegistry::new();
     let producer = ProducerMetrics::new(&registry);
     let shown = text(&registry);
     for name in PRODUCER {
         let is_zero = |line: &str| line.starts_with(name) && line.ends_with(" 0");
         assert!(shown.lines().any(is_zero), "{name} is missing:\n{shown}");
     }
-    producer.topic("orders").failed(0);
+    producer.for_topic("orders").record_failed(0);
     let shown = text(&registry);
     assert!(!shown.contains("topic=\"\""), "{shown}");
     for name in PRODUCER {
@@ -55,20 +55,20 @@ const PRODUCER: [&str; 8] = [
 
 #[test]
 fn the_contracts_names_are_shown_and_buckets_double() {
-    let registry = Registry::new();
-    let producer = ProducerMetrics::new(&registry).topic("orders");
-    producer.batch(10, 1000);
-    producer.sent(10, 500, Duration::from_millis(3));
-    producer.flushed(Duration::from_millis(2));
-    producer.failed(1);
+    let registry = MetricsRegistry::new();
+    let producer = ProducerMetrics::new(&registry).for_topic("orders");
+    producer.record_batch(10, 1000);
+    producer.record_sent(10, 500, Duration::from_millis(3));
+    producer.record_flush(Duration::from_millis(2));
+    producer.record_failed(1);
     producer.set_pending(4);
     let consumer = ConsumerMetrics::new(&registry, "billing");
-    consumer.polled(Duration::from_millis(1));
-    let partition = consumer.partition("orders", 3);
-    partition.consumed(5, 50);
-    partition.position(7);
-    partition.committed(6);
-    partition.lag(2, 0.5);
+    consumer.record_poll(Duration::from_millis(1));
+    let partition = consumer.for_partition("orders", 3);
+    partition.record_consumed(5, 50);
+    partition.set_position(7);
+    partition.set_committed(6);
+    partition.set_lag(2, 0.5);
     let text = text(&registry);
     for line in [
         "streamhouse_producer_records_sent_total{topic=\"orders\"} 10",
@@ -96,34 +96,34 @@ fn the_contracts_names_are_shown_and_buckets_double() {
 
 #[test]
 fn gauges_of_a_lost_partition_vanish_and_topic_labels_are_bounded() {
-    let registry = Registry::new();
+    let registry = MetricsRegistry::new();
     let consumer = ConsumerMetrics::new(&registry, "g");
-    let partition = consumer.partition("t", 0);
-    partition.lag(9, 1.0);
+    let partition = consumer.for_partition("t", 0);
+    partition.set_lag(9, 1.0);
     assert!(text(&registry).contains("streamhouse_consumer_lag_records{"));
     drop(partition);
     assert!(!text(&registry).contains("streamhouse_consumer_lag_records{"));
     let producer = ProducerMetrics::new(&registry);
-    for topic in 0..Limits::default().topics + 50 {
-        producer.topic(&format!("topic-{topic}")).failed(1);
+    for topic in 0..SeriesLimits::default().topics + 50 {
+        producer.for_topic(&format!("topic-{topic}")).record_failed(1);
     }
     assert!(text(&registry).contains("streamhouse_producer_send_errors_total{topic=\"_other\"} 51"));
 }
 
 #[test]
 fn groups_beyond_the_limit_share_series() {
-    let limits = Limits {
+    let limits = SeriesLimits {
         groups: 1,
-        ..Limits::default()
+        ..SeriesLimits::default()
     };
-    let registry = Registry::with_limits(prometheus::Registry::new(), limits);
+    let registry = MetricsRegistry::with_limits(prometheus::Registry::new(), limits);
     let partitions: Vec<_> = ["a", "b", "c", "a"]
         .into_iter()
-        .map(|group| ConsumerMetrics::new(&registry, group).partition("t", 0))
+        .map(|group| ConsumerMetrics::new(&registry, group).for_partition("t", 0))
         .collect();
     for partition in &partitions {
-        partition.consumed(1, 10);
-        partition.lag(5, 1.0);
+        partition.record_consumed(1, 10);
+        partition.set_lag(5, 1.0);
     }
     let shown = text(&registry);
     for line in [
@@ -138,10 +138,10 @@ fn groups_beyond_the_limit_share_series() {
 
 #[test]
 fn two_producers_share_the_gauge_of_a_topic() {
-    let registry = Registry::new();
+    let registry = MetricsRegistry::new();
     let (one, two) = (
-        ProducerMetrics::new(&registry).topic("t"),
-        ProducerMetrics::new(&registry).topic("t"),
+        ProducerMetrics::new(&registry).for_topic("t"),
+        ProducerMetrics::new(&registry).for_topic("t"),
     );
     one.set_pending(5);
     two.set_pending(3);
@@ -151,17 +151,17 @@ fn two_producers_share_the_gauge_of_a_topic() {
 
 #[test]
 fn partitions_beyond_the_limit_share_a_series_of_sums_and_the_highest_age() {
-    let limits = Limits {
+    let limits = SeriesLimits {
         partitions: 1,
-        ..Limits::default()
+        ..SeriesLimits::default()
     };
-    let registry = Registry::with_limits(prometheus::Registry::new(), limits);
+    let registry = MetricsRegistry::with_limits(prometheus::Registry::new(), limits);
     let consumer = ConsumerMetrics::new(&registry, "g");
-    let partitions: Vec<_> = (0..3).map(|index| consumer.partition("t", index)).collect();
+    let partitions: Vec<_> = (0..3).map(|index| consumer.for_partition("t", index)).collect();
     for (partition, lag) in partitions.iter().zip(1_i32..) {
-        partition.position(100);
-        partition.committed(90);
-        partition.lag(lag.into(), lag.into());
+        partition.set_position(100);
+        partition.set_committed(90);
+        partition.set_lag(lag.into(), lag.into());
     }
     let line = |name: &str, partition: &str, value: &str| {
         format!("streamhouse_consumer_{name}{{group=\"g\",partition=\"{partition}\",topic=\"t\"}} {value}")
@@ -189,15 +189,15 @@ fn partitions_beyond_the_limit_share_a_series_of_sums_and_the_highest_age() {
 
 #[test]
 fn series_of_single_partitions_can_be_switched_off() {
-    let limits = Limits {
+    let limits = SeriesLimits {
         partitions: 0,
-        ..Limits::default()
+        ..SeriesLimits::default()
     };
-    let registry = Registry::with_limits(prometheus::Registry::new(), limits);
+    let registry = MetricsRegistry::with_limits(prometheus::Registry::new(), limits);
     let consumer = ConsumerMetrics::new(&registry, "g");
-    let partitions: Vec<_> = (0..50).map(|index| consumer.partition("t", index)).collect();
+    let partitions: Vec<_> = (0..50).map(|index| consumer.for_partition("t", index)).collect();
     for partition in &partitions {
-        partition.lag(2, 0.5);
+        partition.set_lag(2, 0.5);
     }
     let shown = text(&registry);
     let series: Vec<&str> = shown
@@ -212,13 +212,13 @@ fn series_of_single_partitions_can_be_switched_off() {
 
 #[test]
 fn a_partition_that_moves_within_a_process_keeps_its_series() {
-    let registry = Registry::new();
+    let registry = MetricsRegistry::new();
     let consumer = ConsumerMetrics::new(&registry, "g");
-    let before = consumer.partition("t", 0);
-    before.lag(9, 1.0);
-    let after = consumer.partition("t", 0);
+    let before = consumer.for_partition("t", 0);
+    before.set_lag(9, 1.0);
+    let after = consumer.for_partition("t", 0);
     drop(before);
-    after.lag(4, 0.5);
+    after.set_lag(4, 0.5);
     let shown = text(&registry);
     for line in [
         "streamhouse_consumer_lag_records{group=\"g\",partition=\"0\",topic=\"t\"} 4",
@@ -235,8 +235,8 @@ proptest::proptest! {
     fn the_shared_age_is_the_highest_of_those_that_are_left(
         steps in proptest::collection::vec((0_usize..4, proptest::option::of(0_u8..9)), 1..40),
     ) {
-        let limits = Limits { partitions: 0, ..Limits::default() };
-        let registry = Registry::with_limits(prometheus::Registry::new(), limits);
+        let limits = SeriesLimits { partitions: 0, ..SeriesLimits::default() };
+        let registry = MetricsRegistry::with_limits(prometheus::Registry::new(), limits);
         let consumer = ConsumerMetrics::new(&registry, "g");
         let mut there: [Option<(_, f64)>; 4] = [const { None }; 4];
         for (index, age) in steps {
@@ -244,9 +244,9 @@ proptest::proptest! {
                 there[index] = None;
                 continue;
             };
-            let (partition, shown) = there[index].get_or_insert_with(|| (consumer.partition("t", 0), 0.0));
+            let (partition, shown) = there[index].get_or_insert_with(|| (consumer.for_partition("t", 0), 0.0));
             *shown = age.into();
-            partition.lag(1, *shown);
+            partition.set_lag(1, *shown);
         }
         let shown = text(&registry);
         let series = "streamhouse_consumer_lag_seconds{group=\"g\",partition=\"_other\",topic=\"t\"} ";

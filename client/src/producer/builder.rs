@@ -4,18 +4,18 @@
 use std::{sync::Arc, time::Duration};
 
 use opentelemetry::global::ObjectSafeTracerProvider;
-use streamhouse_core::{batch::Compression, trace::Traces};
+use streamhouse_core::{batch::Compression, trace::OptionalTracer};
 
 use crate::{
     Client,
-    config::{ClientIdentity, MAX_MESSAGE_SIZE, Settings, positive},
+    config::{ClientConfig, ClientIdentity, MAX_MESSAGE_SIZE, ensure_positive},
     error::{Error, Result},
-    metrics::Registry,
+    metrics::MetricsRegistry,
     producer::{
         Producer,
         partitioner::{DefaultPartitioner, Partitioner},
     },
-    traces::SCOPE,
+    traces::INSTRUMENTATION_SCOPE,
 };
 
 /// The producer's settings, documented at the methods of [`ProducerBuilder`].
@@ -54,17 +54,17 @@ impl Default for ProducerConfig {
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct ProducerBuilder {
-    settings: Settings,
+    client_config: ClientConfig,
     client: Option<Client>,
     config: ProducerConfig,
-    registry: Option<Registry>,
-    traces: Option<Traces>,
+    registry: Option<MetricsRegistry>,
+    traces: Option<OptionalTracer>,
 }
 
 impl ProducerBuilder {
     /// Sets the bootstrap agents: `host:port,host:port`.
     pub fn bootstrap(mut self, bootstrap: impl Into<String>) -> Self {
-        self.settings.bootstrap = bootstrap.into();
+        self.client_config.bootstrap = bootstrap.into();
         self
     }
 
@@ -77,34 +77,34 @@ impl ProducerBuilder {
     }
 
     /// Replaces all settings that producer, consumer and admin share.
-    pub fn settings(mut self, settings: Settings) -> Self {
-        self.settings = settings;
+    pub fn client_config(mut self, settings: ClientConfig) -> Self {
+        self.client_config = settings;
         self
     }
 
     /// Sets the client id, shown by the cluster where it lists clients. Default
     /// `streamhouse-client`.
     pub fn client_id(mut self, client_id: impl Into<String>) -> Self {
-        self.settings.client_id = client_id.into();
+        self.client_config.client_id = client_id.into();
         self
     }
 
     /// Sets the PEM certificate of the authority that signed the agents' certificates. Default: the
     /// system's root certificates.
     pub fn tls_ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.settings.tls_ca_pem = Some(pem.into());
+        self.client_config.tls_ca_pem = Some(pem.into());
         self
     }
 
-    /// Sets the client certificate, see [`Settings::tls_identity`].
+    /// Sets the client certificate, see [`ClientConfig::tls_identity`].
     pub fn tls_identity(mut self, identity: ClientIdentity) -> Self {
-        self.settings.tls_identity = Some(identity);
+        self.client_config.tls_identity = Some(identity);
         self
     }
 
-    /// Sets the name that every agent's certificate must carry, see [`Settings::tls_server_name`].
+    /// Sets the name that every agent's certificate must carry, see [`ClientConfig::tls_server_name`].
     pub fn tls_server_name(mut self, name: impl Into<String>) -> Self {
-        self.settings.tls_server_name = Some(name.into());
+        self.client_config.tls_server_name = Some(name.into());
         self
     }
 
@@ -169,7 +169,7 @@ impl ProducerBuilder {
     /// Sets the time limit for one answer of an agent, after which the connection counts as broken.
     /// Default 30 s.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.request_timeout = timeout;
+        self.client_config.request_timeout = timeout;
         self
     }
 
@@ -190,7 +190,7 @@ impl ProducerBuilder {
 
     /// Sets where metrics are registered. Default: the process's registry, see
     /// [`metrics`](crate::metrics).
-    pub fn metrics_registry(mut self, registry: Registry) -> Self {
+    pub fn metrics_registry(mut self, registry: MetricsRegistry) -> Self {
         self.registry = Some(registry);
         self
     }
@@ -198,7 +198,7 @@ impl ProducerBuilder {
     /// Sets the tracer provider for spans. Default: the global provider of `opentelemetry` when the
     /// producer is built; without one, nothing is traced.
     pub fn tracer_provider(mut self, provider: &dyn ObjectSafeTracerProvider) -> Self {
-        self.traces = Some(Traces::of(provider, SCOPE));
+        self.traces = Some(OptionalTracer::from_provider(provider, INSTRUMENTATION_SCOPE));
         self
     }
 
@@ -211,9 +211,11 @@ impl ProducerBuilder {
         self.validate()?;
         let client = match self.client {
             Some(client) => client,
-            None => Client::new(self.settings)?,
+            None => Client::new(self.client_config)?,
         };
-        let traces = self.traces.unwrap_or_else(|| Traces::installed(SCOPE));
+        let traces = self
+            .traces
+            .unwrap_or_else(|| OptionalTracer::from_global_provider(INSTRUMENTATION_SCOPE));
         Producer::start(client, self.config, self.registry, traces)
     }
 
@@ -221,10 +223,10 @@ impl ProducerBuilder {
         let config = &self.config;
         let refuse = |message: String| Err(Error::Config(message));
         match &self.client {
-            Some(_) => self.settings.refuse_beside_client()?,
-            None => self.settings.validate()?,
+            Some(_) => self.client_config.reject_with_shared_client()?,
+            None => self.client_config.validate()?,
         }
-        positive("delivery_timeout", config.delivery_timeout)?;
+        ensure_positive("delivery_timeout", config.delivery_timeout)?;
         if config.delivery_timeout < config.linger {
             return refuse("delivery_timeout is shorter than linger; raise it or lower linger".into());
         }

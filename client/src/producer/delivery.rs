@@ -1,4 +1,4 @@
-//! [`Delivery`], the future of one record's outcome, and [`Ticket`], which all records of a batch
+//! [`Delivery`], the future of one record's outcome, and [`BatchTicket`], which all records of a batch
 //! share.
 //!
 //! A ticket is completed exactly once, by the owner of the batch. When the producer ends, it
@@ -25,58 +25,58 @@ use crate::error::{Error, Result};
 
 /// Called once with the outcome of a record, on the producer's task, so it must not block. A panic
 /// in it is logged and does not affect other records.
-pub type Callback = Box<dyn FnOnce(Result<RecordMetadata>) + Send>;
+pub type DeliveryCallback = Box<dyn FnOnce(Result<RecordMetadata>) + Send>;
 
 /// Outcome of a batch.
 #[derive(Debug, Clone)]
-enum Outcome {
+enum BatchOutcome {
     /// Stored; with the offset of its first record, or -1 if it is no longer known.
     Stored(i64),
     /// Not stored, or of unknown outcome.
     Failed(Error),
     /// Its records have moved to other batches, which have their outcomes; with the new location of
     /// each.
-    Moved(Box<[Place]>),
+    Moved(Box<[RecordLocation]>),
 }
 
 /// Location of a record of a split batch: the batch it moved to, and its index there.
-pub(crate) type Place = (Arc<Ticket>, u32);
+pub(crate) type RecordLocation = (Arc<BatchTicket>, u32);
 
 /// The shared completion of a batch's records.
-pub(crate) struct Ticket {
+pub(crate) struct BatchTicket {
     id: u64,
     topic: Arc<str>,
     partition: i32,
     /// Set once the batch is closed.
     records: AtomicU32,
     /// Whether an attempt to send the batch may have been stored.
-    unsure: AtomicBool,
-    outcome: OnceLock<Outcome>,
-    waiters: Mutex<Waiters>,
+    maybe_stored: AtomicBool,
+    outcome: OnceLock<BatchOutcome>,
+    waiters: Mutex<TicketWaiters>,
 }
 
 #[derive(Default)]
-struct Waiters {
+struct TicketWaiters {
     wakers: Vec<Option<Waker>>,
-    callbacks: Vec<(u32, i64, Callback)>,
+    callbacks: Vec<(u32, i64, DeliveryCallback)>,
     /// Where the records moved; empty unless the batch was split.
-    places: Vec<Place>,
-    /// Number of batches in `places` that are not settled.
-    unsettled_places: usize,
+    locations: Vec<RecordLocation>,
+    /// Number of batches in `locations` that are not settled.
+    unsettled_batches: usize,
     /// Split batches with records in this one.
-    origins: Vec<Arc<Ticket>>,
+    origins: Vec<Arc<BatchTicket>>,
     /// Whether the outcome is set and the callbacks were called.
     finished: bool,
 }
 
-impl Ticket {
+impl BatchTicket {
     pub(crate) fn new(id: u64, topic: Arc<str>, partition: i32) -> Arc<Self> {
         Arc::new(Self {
             id,
             topic,
             partition,
             records: AtomicU32::new(0),
-            unsure: AtomicBool::new(false),
+            maybe_stored: AtomicBool::new(false),
             outcome: OnceLock::new(),
             waiters: Mutex::default(),
         })
@@ -88,13 +88,13 @@ impl Ticket {
     }
 
     /// Completes the batch as stored, with its first record at `base_offset`.
-    pub(crate) fn stored(&self, base_offset: i64) {
-        self.complete(Outcome::Stored(base_offset));
+    pub(crate) fn complete_stored(&self, base_offset: i64) {
+        self.complete(BatchOutcome::Stored(base_offset));
     }
 
     /// Completes the batch as failed.
-    pub(crate) fn failed(&self, error: Error) {
-        self.complete(Outcome::Failed(error));
+    pub(crate) fn complete_failed(&self, error: Error) {
+        self.complete(BatchOutcome::Failed(error));
     }
 
     /// Sets the number of records when the batch is closed.
@@ -102,93 +102,93 @@ impl Ticket {
         self.records.store(records, Ordering::Relaxed);
     }
 
-    /// Returns the number of records, see [`Ticket::set_records`].
+    /// Returns the number of records, see [`BatchTicket::set_records`].
     pub(crate) fn records(&self) -> u32 {
         self.records.load(Ordering::Relaxed)
     }
 
     /// Sets whether an attempt to send the batch may have been stored.
-    pub(crate) fn set_unsure(&self, unsure: bool) {
-        self.unsure.store(unsure, Ordering::Relaxed);
+    pub(crate) fn set_maybe_stored(&self, unsure: bool) {
+        self.maybe_stored.store(unsure, Ordering::Relaxed);
     }
 
-    /// Returns whether the batch may be stored, see [`Ticket::set_unsure`].
-    pub(crate) fn is_unsure(&self) -> bool {
-        self.unsure.load(Ordering::Relaxed)
+    /// Returns whether the batch may be stored, see [`BatchTicket::set_maybe_stored`].
+    pub(crate) fn is_maybe_stored(&self) -> bool {
+        self.maybe_stored.load(Ordering::Relaxed)
     }
 
     /// Moves the records, in order, to these locations, because the batch was split. The ticket
     /// completes when all of those batches have.
-    pub(crate) fn move_to(self: &Arc<Self>, places: Vec<Place>) {
+    pub(crate) fn move_records(self: &Arc<Self>, places: Vec<RecordLocation>) {
         let mut batches: Vec<Arc<Self>> = places.iter().map(|(ticket, _)| ticket.clone()).collect();
         batches.sort_unstable_by_key(|ticket| ticket.id);
         batches.dedup_by_key(|ticket| ticket.id);
         {
             let mut waiters = self.waiters.lock();
-            if self.is_done() {
+            if self.is_complete() {
                 return;
             }
-            waiters.places = places;
+            waiters.locations = places;
             // One more than the number of batches, so that the ticket cannot complete before all
             // are registered.
-            waiters.unsettled_places = batches.len() + 1;
+            waiters.unsettled_batches = batches.len() + 1;
         }
         for batch in batches {
             if !batch.add_origin(self) {
-                self.place_settled();
+                self.settle_moved_batch();
             }
         }
-        self.place_settled();
+        self.settle_moved_batch();
     }
 
     /// Returns whether the batch was split, so that other batches complete the ticket.
     pub(crate) fn is_moved(&self) -> bool {
-        !self.waiters.lock().places.is_empty()
+        !self.waiters.lock().locations.is_empty()
     }
 
     /// Registers `origin` for this batch's completion. Returns false if it is complete already.
     fn add_origin(&self, origin: &Arc<Self>) -> bool {
         let mut waiters = self.waiters.lock();
-        if self.is_done() {
+        if self.is_complete() {
             return false;
         }
         waiters.origins.push(origin.clone());
         true
     }
 
-    fn place_settled(&self) {
+    fn settle_moved_batch(&self) {
         let places = {
             let mut waiters = self.waiters.lock();
-            waiters.unsettled_places = waiters.unsettled_places.saturating_sub(1);
-            if waiters.unsettled_places > 0 {
+            waiters.unsettled_batches = waiters.unsettled_batches.saturating_sub(1);
+            if waiters.unsettled_batches > 0 {
                 return;
             }
-            std::mem::take(&mut waiters.places)
+            std::mem::take(&mut waiters.locations)
         };
-        self.complete(Outcome::Moved(places.into()));
+        self.complete(BatchOutcome::Moved(places.into()));
     }
 
     /// Returns whether the outcome is known.
-    pub(crate) fn is_done(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.outcome.get().is_some()
     }
 
     /// Calls `callback` on completion with the outcome of record `index`; at once if complete
     /// already.
-    pub(crate) fn on_completion(&self, index: u32, timestamp: i64, callback: Callback) {
+    pub(crate) fn on_completion(&self, index: u32, timestamp: i64, callback: DeliveryCallback) {
         {
             let mut waiters = self.waiters.lock();
-            if !self.is_done() {
+            if !self.is_complete() {
                 waiters.callbacks.push((index, timestamp, callback));
                 return;
             }
         }
         if let Some(outcome) = self.outcome.get() {
-            call(callback, self.result(outcome, index, timestamp));
+            invoke_callback(callback, self.record_result(outcome, index, timestamp));
         }
     }
 
-    fn complete(&self, outcome: Outcome) {
+    fn complete(&self, outcome: BatchOutcome) {
         let (callbacks, origins) = {
             // Set under the lock, so that no waiter is registered in between.
             let mut waiters = self.waiters.lock();
@@ -202,7 +202,7 @@ impl Ticket {
         };
         if let Some(outcome) = self.outcome.get() {
             for (index, timestamp, callback) in callbacks {
-                call(callback, self.result(outcome, index, timestamp));
+                invoke_callback(callback, self.record_result(outcome, index, timestamp));
             }
         }
         let wakers = {
@@ -212,19 +212,19 @@ impl Ticket {
         };
         wakers.into_iter().flatten().for_each(Waker::wake);
         for origin in origins {
-            origin.place_settled();
+            origin.settle_moved_batch();
         }
     }
 
-    fn result(&self, outcome: &Outcome, index: u32, timestamp: i64) -> Result<RecordMetadata> {
+    fn record_result(&self, outcome: &BatchOutcome, index: u32, timestamp: i64) -> Result<RecordMetadata> {
         let base = match outcome {
-            Outcome::Stored(base) => *base,
-            Outcome::Failed(error) => return Err(error.clone()),
-            Outcome::Moved(places) => {
+            BatchOutcome::Stored(base) => *base,
+            BatchOutcome::Failed(error) => return Err(error.clone()),
+            BatchOutcome::Moved(places) => {
                 let place = places.get(index as usize);
                 let found = place.and_then(|(ticket, at)| Some((ticket, *at, ticket.outcome.get()?)));
                 return match found {
-                    Some((ticket, at, outcome)) => ticket.result(outcome, at, timestamp),
+                    Some((ticket, at, outcome)) => ticket.record_result(outcome, at, timestamp),
                     None => Err(Error::Closed),
                 };
             }
@@ -239,7 +239,7 @@ impl Ticket {
     }
 
     /// Waits until the outcome of the whole batch is known and its callbacks were called.
-    pub(crate) async fn done(&self) {
+    pub(crate) async fn wait_complete(&self) {
         poll_fn(|cx| {
             let mut waiters = self.waiters.lock();
             if waiters.finished {
@@ -252,7 +252,7 @@ impl Ticket {
     }
 }
 
-impl fmt::Debug for Ticket {
+impl fmt::Debug for BatchTicket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ticket")
             .field("id", &self.id)
@@ -262,7 +262,7 @@ impl fmt::Debug for Ticket {
 }
 
 /// Calls a callback, and catches its panics.
-fn call(callback: Callback, result: Result<RecordMetadata>) {
+fn invoke_callback(callback: DeliveryCallback, result: Result<RecordMetadata>) {
     if catch_unwind(AssertUnwindSafe(|| callback(result))).is_err() {
         tracing::error!("a delivery callback panicked; the producer continues");
     }
@@ -291,14 +291,14 @@ fn call(callback: Callback, result: Result<RecordMetadata>) {
 #[derive(Debug)]
 #[must_use = "a record counts as stored only once its delivery says so"]
 pub struct Delivery {
-    ticket: Arc<Ticket>,
+    ticket: Arc<BatchTicket>,
     index: u32,
     timestamp: i64,
     slot: Option<usize>,
 }
 
 impl Delivery {
-    pub(crate) fn new(ticket: Arc<Ticket>, index: u32, timestamp: i64) -> Self {
+    pub(crate) fn new(ticket: Arc<BatchTicket>, index: u32, timestamp: i64) -> Self {
         Self {
             ticket,
             index,
@@ -312,7 +312,7 @@ impl Delivery {
         self.ticket
             .outcome
             .get()
-            .map(|outcome| self.ticket.result(outcome, self.index, self.timestamp))
+            .map(|outcome| self.ticket.record_result(outcome, self.index, self.timestamp))
     }
 
     /// Returns the partition chosen for the record. If the topic is recreated before the record is
@@ -322,14 +322,14 @@ impl Delivery {
     }
 
     /// Registers a callback for the outcome without consuming the delivery.
-    pub(crate) fn observe(&self, callback: impl FnOnce(Result<RecordMetadata>) + Send + 'static) {
+    pub(crate) fn add_callback(&self, callback: impl FnOnce(Result<RecordMetadata>) + Send + 'static) {
         self.ticket
             .on_completion(self.index, self.timestamp, Box::new(callback));
     }
 
     /// Calls `callback` with the outcome, in place of awaiting the delivery.
     pub fn on_completion(self, callback: impl FnOnce(Result<RecordMetadata>) + Send + 'static) {
-        self.observe(callback);
+        self.add_callback(callback);
     }
 }
 
@@ -374,7 +374,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_delivery_of_a_batch_gets_its_own_offset() {
-        let ticket = Ticket::new(1, "t".into(), 3);
+        let ticket = BatchTicket::new(1, "t".into(), 3);
         let deliveries: Vec<_> = (0..3).map(|i| Delivery::new(ticket.clone(), i, 7)).collect();
         let waiting = tokio::spawn(async move {
             let mut offsets = Vec::new();
@@ -384,13 +384,13 @@ mod tests {
             offsets
         });
         tokio::task::yield_now().await;
-        ticket.stored(100);
+        ticket.complete_stored(100);
         assert_eq!(waiting.await.unwrap(), [100, 101, 102]);
     }
 
     #[tokio::test]
     async fn a_ticket_is_completed_once_and_callbacks_run_once() {
-        let ticket = Ticket::new(1, "t".into(), 0);
+        let ticket = BatchTicket::new(1, "t".into(), 0);
         let calls = Arc::new(AtomicUsize::new(0));
         let count = |calls: &Arc<AtomicUsize>| {
             let calls = calls.clone();
@@ -400,24 +400,24 @@ mod tests {
             }
         };
         Delivery::new(ticket.clone(), 0, 0).on_completion(count(&calls));
-        ticket.stored(5);
-        ticket.failed(Error::Closed);
-        ticket.stored(9);
+        ticket.complete_stored(5);
+        ticket.complete_failed(Error::Closed);
+        ticket.complete_stored(9);
         Delivery::new(ticket.clone(), 0, 0).on_completion(count(&calls));
         assert_eq!(calls.load(Ordering::SeqCst), 2);
     }
 
     #[tokio::test]
     async fn a_callback_that_panics_harms_no_other_record() {
-        let ticket = Ticket::new(1, "t".into(), 0);
+        let ticket = BatchTicket::new(1, "t".into(), 0);
         let called = Arc::new(AtomicUsize::new(0));
         Delivery::new(ticket.clone(), 0, 0).on_completion(|_| panic!("on purpose"));
         let count = called.clone();
         Delivery::new(ticket.clone(), 1, 0).on_completion(move |result| {
             count.fetch_add(usize::from(result.is_ok()), Ordering::SeqCst);
         });
-        ticket.stored(5);
-        ticket.done().await;
+        ticket.complete_stored(5);
+        ticket.wait_complete().await;
         assert_eq!(called.load(Ordering::SeqCst), 1);
         // The outcome is known: the callback is called at once.
         Delivery::new(ticket, 1, 0).on_completion(|_| panic!("on purpose"));
@@ -425,17 +425,17 @@ mod tests {
 
     #[tokio::test]
     async fn records_of_a_batch_that_was_taken_apart_have_the_outcomes_of_where_they_went() {
-        let [whole, left, right] = [1, 2, 3].map(|id| Ticket::new(id, "t".into(), id as i32));
+        let [whole, left, right] = [1, 2, 3].map(|id| BatchTicket::new(id, "t".into(), id as i32));
         let deliveries: Vec<_> = (0..4).map(|at| Delivery::new(whole.clone(), at, 7)).collect();
-        right.failed(Error::Closed);
-        whole.move_to(vec![
+        right.complete_failed(Error::Closed);
+        whole.move_records(vec![
             (left.clone(), 1),
             (right.clone(), 0),
             (left.clone(), 0),
             (left.clone(), 2),
         ]);
-        assert!(whole.is_moved() && !whole.is_done());
-        left.stored(100);
+        assert!(whole.is_moved() && !whole.is_complete());
+        left.complete_stored(100);
         let mut results = Vec::new();
         for delivery in deliveries {
             results.push(delivery.await.map(|stored| (stored.partition, stored.offset)));
@@ -449,8 +449,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_unknown_offset_stays_unknown_for_every_record() {
-        let ticket = Ticket::new(1, "t".into(), 0);
-        ticket.stored(-1);
+        let ticket = BatchTicket::new(1, "t".into(), 0);
+        ticket.complete_stored(-1);
         assert_eq!(Delivery::new(ticket, 4, 0).await.unwrap().offset, -1);
     }
 }

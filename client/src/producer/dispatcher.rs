@@ -22,25 +22,25 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    encode::Identity,
-    ending::EndGuard,
-    lane::{Lane, Next},
-    leaders::Leaderless,
-    link::{Event, Link},
-    partition::{Partition, Pullable},
-    shared::{Note, Shared},
-    topic::Topic,
+    agent_link::{AgentLink, StreamEvent},
+    encode::ProducerIdentity,
+    leader_lookup::LeaderLookupBackoff,
+    partition_buffer::{PartitionBuffer, PullState},
+    partition_sender::{NextSend, PartitionSender},
+    shared::{DispatchEvent, ProducerShared},
+    shutdown::ProducerEndGuard,
+    topic::ProducerTopic,
 };
 use crate::connection;
 
 /// Interval between time-out checks.
-const TICK: Duration = Duration::from_millis(100);
+const TIMEOUT_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A lane: one partition as the dispatcher sees it.
-pub(super) struct Entry {
-    pub(super) topic: Arc<Topic>,
-    pub(super) partition: Arc<Partition>,
-    pub(super) lane: Lane,
+pub(super) struct DispatchLane {
+    pub(super) topic: Arc<ProducerTopic>,
+    pub(super) partition: Arc<PartitionBuffer>,
+    pub(super) sender: PartitionSender,
     /// Link and leader epoch of the batches in flight.
     pub(super) sent_to: Option<(usize, i32)>,
     /// Nothing is sent before this time.
@@ -53,37 +53,37 @@ pub(super) struct Entry {
 
 /// State of the dispatcher.
 pub(super) struct Dispatcher {
-    pub(super) shared: Arc<Shared>,
-    pub(super) lanes: Vec<Entry>,
-    pub(super) links: Vec<Link>,
+    pub(super) shared: Arc<ProducerShared>,
+    pub(super) lanes: Vec<DispatchLane>,
+    pub(super) links: Vec<AgentLink>,
     pub(super) by_uri: HashMap<Arc<str>, usize>,
     /// Links to departed agents, to be reused.
     pub(super) free_links: Vec<usize>,
-    pub(super) leaderless: Leaderless,
+    pub(super) leaderless: LeaderLookupBackoff,
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
-    identity: Option<Identity>,
-    wants_identity: Vec<usize>,
-    asking: JoinSet<()>,
+    identity: Option<ProducerIdentity>,
+    awaiting_identity: Vec<usize>,
+    identity_requests: JoinSet<()>,
     /// When it was last logged that the cluster cannot store records.
-    pub(super) complained: Option<Instant>,
-    pub(super) events: mpsc::Sender<Event>,
+    pub(super) storage_error_logged_at: Option<Instant>,
+    pub(super) events: mpsc::Sender<StreamEvent>,
 }
 
 /// Runs until `stop`. Then `guard` fails the remaining records, as it does if this task panics or
 /// is dropped.
-pub(super) async fn run(shared: Arc<Shared>, guard: EndGuard, stop: CancellationToken) {
+pub(super) async fn run(shared: Arc<ProducerShared>, guard: ProducerEndGuard, stop: CancellationToken) {
     let (events, inbox) = mpsc::channel(1024);
     let mut dispatcher = Dispatcher::new(shared, events);
-    stop.run_until_cancelled(dispatcher.work(inbox)).await;
+    stop.run_until_cancelled(dispatcher.run_loop(inbox)).await;
     // Ends the links' tasks, so that no answer can settle a batch any more.
     drop(dispatcher);
     drop(guard);
 }
 
 impl Dispatcher {
-    pub(super) fn new(shared: Arc<Shared>, events: mpsc::Sender<Event>) -> Self {
+    pub(super) fn new(shared: Arc<ProducerShared>, events: mpsc::Sender<StreamEvent>) -> Self {
         Self {
-            leaderless: Leaderless::new(shared.client.backoff()),
+            leaderless: LeaderLookupBackoff::new(shared.client.backoff()),
             shared,
             lanes: Vec::new(),
             links: Vec::new(),
@@ -91,16 +91,16 @@ impl Dispatcher {
             free_links: Vec::new(),
             timers: BinaryHeap::new(),
             identity: None,
-            wants_identity: Vec::new(),
-            asking: JoinSet::new(),
-            complained: None,
+            awaiting_identity: Vec::new(),
+            identity_requests: JoinSet::new(),
+            storage_error_logged_at: None,
             events,
         }
     }
 
-    async fn work(&mut self, mut inbox: mpsc::Receiver<Event>) {
-        let mut metadata = self.shared.client.cache().watch();
-        let tick = TICK
+    async fn run_loop(&mut self, mut inbox: mpsc::Receiver<StreamEvent>) {
+        let mut metadata = self.shared.client.cache().subscribe();
+        let tick = TIMEOUT_CHECK_INTERVAL
             .min(self.shared.config.delivery_timeout / 4)
             .max(Duration::from_millis(1));
         let mut next_tick = Instant::now() + tick;
@@ -109,41 +109,41 @@ impl Dispatcher {
             tokio::select! {
                 () = shared.wake.notified() => {}
                 Some(event) = inbox.recv() => {
-                    self.handle(event);
+                    self.handle_event(event);
                     while let Ok(event) = inbox.try_recv() {
-                        self.handle(event);
+                        self.handle_event(event);
                     }
                 }
-                Ok(()) = metadata.changed() => self.metadata_changed(),
+                Ok(()) = metadata.changed() => self.handle_metadata_change(),
                 () = sleep_until(self.next_timer().map_or(next_tick, |at| at.min(next_tick))) => {}
             }
             let now = Instant::now();
-            if self.take_notes() {
+            if self.process_events() {
                 // A topic may have been recreated before its lanes existed here.
-                self.follow_topics();
+                self.apply_topic_metadata();
             }
             self.run_timers(now);
             if now >= next_tick {
-                self.tick(now);
+                self.check_timeouts(now);
                 next_tick = now + tick;
             }
             for link in 0..self.links.len() {
-                self.pump(link, now);
+                self.send_ready(link, now);
             }
         }
     }
 
-    fn handle(&mut self, event: Event) {
+    fn handle_event(&mut self, event: StreamEvent) {
         match event {
-            Event::Answer {
+            StreamEvent::Answer {
                 link,
                 stream,
                 response,
-            } => self.answered(link, stream, response),
-            Event::Broken { link, stream, error } => self.broken(link, stream, &error),
-            Event::Identity(identity) => {
+            } => self.handle_response(link, stream, response),
+            StreamEvent::Broken { link, stream, error } => self.handle_stream_end(link, stream, &error),
+            StreamEvent::Identity(identity) => {
                 self.identity = Some(identity);
-                for lane in std::mem::take(&mut self.wants_identity) {
+                for lane in std::mem::take(&mut self.awaiting_identity) {
                     self.schedule(lane);
                 }
             }
@@ -151,14 +151,14 @@ impl Dispatcher {
     }
 
     /// Processes the appenders' events. Returns whether there are new lanes.
-    pub(super) fn take_notes(&mut self) -> bool {
-        let notes = self.shared.take_notes();
+    pub(super) fn process_events(&mut self) -> bool {
+        let notes = self.shared.take_events();
         let known = self.lanes.len();
         for (topic, partition) in self.shared.lanes_from(known) {
-            self.lanes.push(Entry {
+            self.lanes.push(DispatchLane {
                 topic,
                 partition,
-                lane: Lane::new(self.shared.config.idempotent),
+                sender: PartitionSender::new(self.shared.config.idempotent),
                 sent_to: None,
                 not_before: None,
                 queued: false,
@@ -169,16 +169,16 @@ impl Dispatcher {
         let linger = self.linger();
         for note in notes {
             match note {
-                Note::Filled(lane) => self.schedule(lane),
-                Note::Opened(lane, _) if linger.is_zero() => self.schedule(lane),
-                Note::Opened(lane, at) => self.look_again(lane, at + linger),
+                DispatchEvent::Filled(lane) => self.schedule(lane),
+                DispatchEvent::Opened(lane, _) if linger.is_zero() => self.schedule(lane),
+                DispatchEvent::Opened(lane, at) => self.schedule_at(lane, at + linger),
             }
         }
         self.lanes.len() > known
     }
 
     pub(super) fn linger(&self) -> Duration {
-        if self.shared.is_hurried() {
+        if self.shared.is_flush_requested() {
             Duration::ZERO
         } else {
             self.shared.config.linger
@@ -189,7 +189,7 @@ impl Dispatcher {
         let paused = self
             .links
             .iter()
-            .filter(|link| !link.ready.is_empty())
+            .filter(|link| !link.ready_lanes.is_empty())
             .filter_map(|link| link.not_before)
             .min();
         let lane = self.timers.peek().map(|Reverse((at, _))| *at);
@@ -199,7 +199,7 @@ impl Dispatcher {
     }
 
     /// Schedules a check of a lane at `at`.
-    pub(super) fn look_again(&mut self, lane: usize, at: Instant) {
+    pub(super) fn schedule_at(&mut self, lane: usize, at: Instant) {
         let Some(entry) = self.lanes.get_mut(lane) else {
             return;
         };
@@ -212,7 +212,7 @@ impl Dispatcher {
     fn run_timers(&mut self, now: Instant) {
         // During a flush no lane waits for its linger; lanes that wait for another reason set their
         // timer again.
-        let hurried = self.shared.is_hurried();
+        let hurried = self.shared.is_flush_requested();
         let mut due = Vec::new();
         while self
             .timers
@@ -242,51 +242,53 @@ impl Dispatcher {
             return;
         }
         if let Some(at) = entry.not_before.filter(|at| *at > now) {
-            self.look_again(lane, at);
+            self.schedule_at(lane, at);
             return;
         }
-        match entry.lane.next() {
-            Next::Blocked => return,
-            Next::Again(_) => {}
-            Next::New | Next::NeedsIdentity(_) if entry.lane.is_empty() => {
-                match entry.partition.pullable(now, linger) {
-                    Pullable::Nothing => return,
-                    Pullable::Later(at) => return self.look_again(lane, at),
-                    Pullable::Batch(_) => {}
+        match entry.sender.next_send() {
+            NextSend::Blocked => return,
+            NextSend::Resend(_) => {}
+            NextSend::New | NextSend::NeedsIdentity(_) if entry.sender.is_empty() => {
+                match entry.partition.pull_state(now, linger) {
+                    PullState::Nothing => return,
+                    PullState::Later(at) => return self.schedule_at(lane, at),
+                    PullState::Batch(_) => {}
                 }
             }
-            Next::New => match entry.partition.pullable(now, linger) {
-                Pullable::Nothing => return,
-                Pullable::Later(at) => return self.look_again(lane, at),
-                Pullable::Batch(_) => {}
+            NextSend::New => match entry.partition.pull_state(now, linger) {
+                PullState::Nothing => return,
+                PullState::Later(at) => return self.schedule_at(lane, at),
+                PullState::Batch(_) => {}
             },
-            Next::NeedsIdentity(_) => {}
+            NextSend::NeedsIdentity(_) => {}
         }
-        if matches!(entry.lane.next(), Next::NeedsIdentity(_))
-            && !self.identity.is_some_and(|identity| entry.lane.adopt(identity))
+        if matches!(entry.sender.next_send(), NextSend::NeedsIdentity(_))
+            && !self
+                .identity
+                .is_some_and(|identity| entry.sender.adopt_identity(identity))
         {
-            self.wants_identity.push(lane);
-            self.ask_for_identity();
+            self.awaiting_identity.push(lane);
+            self.request_identity();
             return;
         }
-        self.queue(lane, now);
+        self.enqueue(lane, now);
     }
 
     /// Queues a lane that has something to send.
-    fn queue(&mut self, lane: usize, now: Instant) {
+    fn enqueue(&mut self, lane: usize, now: Instant) {
         let Some(entry) = self.lanes.get(lane) else { return };
         let cache = self.shared.client.cache();
         let Some(leader) = cache.leader(&entry.partition.topic, entry.partition.index) else {
-            let again = self.ask_for_leader(lane, now);
-            self.look_again(lane, again);
+            let again = self.request_leader(lane, now);
+            self.schedule_at(lane, again);
             return;
         };
-        self.found_leader(lane);
-        let link = self.link_of(&leader.uri);
+        self.mark_leader_found(lane);
+        let link = self.link_for(&leader.uri);
         let Some(entry) = self.lanes.get_mut(lane) else {
             return;
         };
-        if entry.lane.in_flight() > 0
+        if entry.sender.in_flight() > 0
             && let Some((old, epoch)) = entry.sent_to
             && old != link
         {
@@ -294,28 +296,28 @@ impl Dispatcher {
             if !self.shared.config.idempotent || leader.epoch <= epoch {
                 return;
             }
-            entry.lane.abandon(&moved());
+            entry.sender.requeue_in_flight(&moved_error());
         }
         entry.sent_to = Some((link, leader.epoch));
         entry.queued = true;
-        self.links[link].ready.push_back(lane);
+        self.links[link].ready_lanes.push_back(lane);
     }
 
     /// Requests a producer id if a lane waits for one and no request is in flight.
-    pub(super) fn ask_for_identity(&mut self) {
-        while self.asking.try_join_next().is_some() {}
-        if !self.asking.is_empty() || self.wants_identity.is_empty() {
+    pub(super) fn request_identity(&mut self) {
+        while self.identity_requests.try_join_next().is_some() {}
+        if !self.identity_requests.is_empty() || self.awaiting_identity.is_empty() {
             return;
         }
         let (client, events) = (self.shared.client.clone(), self.events.clone());
-        self.asking.spawn(async move {
+        self.identity_requests.spawn(async move {
             let mut backoff = client.backoff();
             loop {
-                let answer = client.call_any(
+                let answer = client.call_any_agent(
                     "getting a producer id",
                     client.api_deadline(),
                     |channel| async move {
-                        connection::data(channel)
+                        connection::data_client(channel)
                             .init_producer_id(v1::InitProducerIdRequest {})
                             .await
                     },
@@ -324,7 +326,7 @@ impl Dispatcher {
                     Ok((answer, _)) => {
                         let epoch = i16::try_from(answer.producer_epoch).unwrap_or(0);
                         let _ = events
-                            .send(Event::Identity(Identity {
+                            .send(StreamEvent::Identity(ProducerIdentity {
                                 id: answer.producer_id,
                                 epoch,
                             }))
@@ -333,43 +335,43 @@ impl Dispatcher {
                     }
                     Err(error) => tracing::warn!(%error, "cannot get a producer id; retrying"),
                 }
-                tokio::time::sleep(backoff.next(Duration::ZERO)).await;
+                tokio::time::sleep(backoff.next_delay(Duration::ZERO)).await;
             }
         });
     }
 
     /// Handles new metadata: leaders may have moved, topics may have grown.
-    fn metadata_changed(&mut self) {
-        self.take_notes();
-        self.follow_topics();
-        self.let_links_go();
+    fn handle_metadata_change(&mut self) {
+        self.process_events();
+        self.apply_topic_metadata();
+        self.close_departed_links();
         let shared = self.shared.clone();
         let cache = shared.client.cache();
         for link in &mut self.links {
-            for lane in std::mem::take(&mut link.ready) {
+            for lane in std::mem::take(&mut link.ready_lanes) {
                 self.lanes[lane].queued = false;
             }
         }
         for lane in 0..self.lanes.len() {
             let entry = &mut self.lanes[lane];
             let leader = cache.leader(&entry.partition.topic, entry.partition.index);
-            entry.partition.set_led(leader.is_some());
+            entry.partition.set_has_leader(leader.is_some());
             let moved_on = match (&leader, entry.sent_to) {
                 (Some(leader), Some((link, epoch))) => {
-                    leader.epoch > epoch && self.links[link].uri != leader.uri && entry.lane.in_flight() > 0
+                    leader.epoch > epoch && self.links[link].uri != leader.uri && entry.sender.in_flight() > 0
                 }
                 _ => false,
             };
             if moved_on && shared.config.idempotent {
                 // The old leader can no longer store anything, so its answers need not be awaited.
-                entry.lane.abandon(&moved());
+                entry.sender.requeue_in_flight(&moved_error());
             }
             self.schedule(lane);
         }
     }
 }
 
-fn moved() -> streamhouse_core::Error {
+fn moved_error() -> streamhouse_core::Error {
     streamhouse_core::Error::new(
         streamhouse_core::ErrorCode::NotLeader,
         "the partition has another leader",

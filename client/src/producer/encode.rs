@@ -1,30 +1,30 @@
-//! [`Encoder`]: the producer's use of the record batch codec.
+//! [`BatchEncoder`]: the producer's use of the record batch codec.
 
 use bytes::{Bytes, BytesMut};
 use streamhouse_core::{
     Error as CoreError,
-    batch::{BatchBuilder, BatchError, Compression, Record as BatchRecord, Records, renumber},
+    batch::{BatchBuilder, BatchError, Compression, DecodedRecords, Record as BatchRecord, renumber},
 };
 
 use super::record::RecordRef;
 
 /// Producer id and epoch of a batch, by which the cluster recognizes retries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(super) struct ProducerIdentity {
     pub(super) id: i64,
     pub(super) epoch: i16,
 }
 
-impl Identity {
+impl ProducerIdentity {
     /// Identity of a producer that is not idempotent.
     pub(super) const NONE: Self = Self { id: -1, epoch: -1 };
 }
 
 /// A batch under construction.
 #[derive(Debug)]
-pub(super) struct Encoder(BatchBuilder);
+pub(super) struct BatchEncoder(BatchBuilder);
 
-impl Encoder {
+impl BatchEncoder {
     pub(super) fn new(compression: Compression) -> Self {
         Self(BatchBuilder::new(compression))
     }
@@ -37,8 +37,8 @@ impl Encoder {
         Ok(index.unsigned_abs())
     }
 
-    /// Like [`Encoder::append`], for a record of another batch.
-    pub(super) fn append_again(&mut self, record: &BatchRecord) -> Result<u32, BatchError> {
+    /// Like [`BatchEncoder::append`], for a record of another batch.
+    pub(super) fn append_decoded(&mut self, record: &BatchRecord) -> Result<u32, BatchError> {
         let headers: Vec<_> = record.headers.iter().collect();
         let (key, value) = (record.key.as_deref(), record.value.as_deref());
         let index = self.0.append(record.timestamp, key, value, &headers)?;
@@ -55,8 +55,8 @@ impl Encoder {
     }
 
     /// Compresses and closes the batch, and empties the encoder. The result is never larger than
-    /// [`Encoder::size`].
-    pub(super) fn seal(&mut self, identity: Identity, sequence: i32) -> Result<Bytes, CoreError> {
+    /// [`BatchEncoder::size`].
+    pub(super) fn seal(&mut self, identity: ProducerIdentity, sequence: i32) -> Result<Bytes, CoreError> {
         self.0.set_producer(identity.id, identity.epoch, sequence);
         self.0.finish_smallest().map_err(core_error)
     }
@@ -72,30 +72,30 @@ fn core_error(error: BatchError) -> CoreError {
 }
 
 /// Decodes the records of a sealed batch.
-pub(super) fn records_of(batch: &Bytes) -> Result<Vec<BatchRecord>, CoreError> {
+pub(super) fn decode_records(batch: &Bytes) -> Result<Vec<BatchRecord>, CoreError> {
     // No size limit is needed: the batch was encoded by this producer.
-    let records = Records::decode(batch.clone(), i32::MAX as usize).map_err(core_error)?;
+    let records = DecodedRecords::decode(batch.clone(), i32::MAX as usize).map_err(core_error)?;
     records.collect::<Result<_, _>>().map_err(core_error)
 }
 
 /// Splits a sealed batch into two, each with half of the records and without an identity. Returns
 /// the number of records of each.
-pub(super) fn halves(batch: &Bytes, compression: Compression) -> Result<[(Bytes, u32); 2], CoreError> {
-    let records = records_of(batch)?;
+pub(super) fn split_in_half(batch: &Bytes, compression: Compression) -> Result<[(Bytes, u32); 2], CoreError> {
+    let records = decode_records(batch)?;
     let (first, second) = records.split_at(records.len() / 2);
     let seal = |half: &[BatchRecord]| {
-        let mut encoder = Encoder::new(compression);
+        let mut encoder = BatchEncoder::new(compression);
         for record in half {
-            encoder.append_again(record).map_err(core_error)?;
+            encoder.append_decoded(record).map_err(core_error)?;
         }
         let count = encoder.records();
-        Ok::<_, CoreError>((encoder.seal(Identity::NONE, -1)?, count))
+        Ok::<_, CoreError>((encoder.seal(ProducerIdentity::NONE, -1)?, count))
     };
     Ok([seal(first)?, seal(second)?])
 }
 
 /// Returns the batch with another identity and sequence.
-pub(super) fn restamp(batch: &Bytes, identity: Identity, sequence: i32) -> Bytes {
+pub(super) fn restamp(batch: &Bytes, identity: ProducerIdentity, sequence: i32) -> Bytes {
     let mut bytes = BytesMut::from(&batch[..]);
     // The batch was sealed by an encoder, so it parses; if it were damaged, the agent would reject
     // it by its CRC.

@@ -12,44 +12,44 @@
 //! - Records of one producer to one partition keep their order.
 //! - `send` waits for at most `max_block`.
 
-mod answers;
+mod agent_link;
 mod builder;
 mod delivery;
 mod dispatcher;
 mod encode;
-mod ending;
-mod lane;
-mod leaders;
-mod link;
-mod partition;
+mod leader_lookup;
+mod partition_buffer;
+mod partition_sender;
 mod partitioner;
+mod rebatch;
 mod record;
-mod regroup;
+mod record_size;
 mod request;
+mod responses;
 mod settle;
 mod shared;
-mod sizes;
+mod shutdown;
 mod topic;
 mod traces;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use streamhouse_core::{ErrorCode, trace::Traces};
+use streamhouse_core::{ErrorCode, trace::OptionalTracer};
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use builder::ProducerBuilder;
-pub use delivery::{Callback, Delivery};
+pub use delivery::{Delivery, DeliveryCallback};
 pub use partitioner::{DefaultPartitioner, Partitioner, RoundRobinPartitioner, key_partition};
-pub use record::{Header, Record, RecordMetadata, RecordRef};
+pub use record::{Record, RecordHeader, RecordMetadata, RecordRef};
 pub use streamhouse_core::batch::Compression;
 pub use topic::TopicHandle;
 
-use self::{builder::ProducerConfig, ending::EndGuard, shared::Shared};
+use self::{builder::ProducerConfig, shared::ProducerShared, shutdown::ProducerEndGuard};
 use crate::{
     Client,
     error::{Error, Result},
-    metrics::Registry,
+    metrics::MetricsRegistry,
     retry::Deadline,
 };
 
@@ -82,19 +82,19 @@ use crate::{
 /// ```
 #[derive(Debug, Clone)]
 pub struct Producer {
-    shared: Arc<Shared>,
-    running: Arc<Running>,
+    shared: Arc<ProducerShared>,
+    running: Arc<DispatcherHandle>,
 }
 
 /// Stops the dispatcher when the last clone of the producer is dropped.
 #[derive(Debug)]
-struct Running {
-    shared: Arc<Shared>,
+struct DispatcherHandle {
+    shared: Arc<ProducerShared>,
     stop: CancellationToken,
     dispatcher: tokio::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
-impl Drop for Running {
+impl Drop for DispatcherHandle {
     fn drop(&mut self) {
         if !self.stop.is_cancelled() {
             self.shared.warn_of_drop();
@@ -105,17 +105,17 @@ impl Drop for Running {
 
 /// The error of a record that was not accepted, together with the record. The record was not sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SendError(Box<Rejected>);
+pub struct SendError(Box<RejectedRecord>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Rejected {
+struct RejectedRecord {
     record: Record,
     error: Error,
 }
 
 impl SendError {
     fn new(record: Record, error: Error) -> Self {
-        Self(Box::new(Rejected { record, error }))
+        Self(Box::new(RejectedRecord { record, error }))
     }
 
     /// Returns why the record was not accepted.
@@ -202,18 +202,23 @@ impl Producer {
     fn start(
         client: Client,
         config: ProducerConfig,
-        registry: Option<Registry>,
-        traces: Traces,
+        registry: Option<MetricsRegistry>,
+        traces: OptionalTracer,
     ) -> Result<Self> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| {
             Error::State("the producer needs a tokio runtime; build it from async code".into())
         })?;
         let stop = CancellationToken::new();
-        let shared = Arc::new(Shared::new(client, config, &registry.unwrap_or_default(), traces));
+        let shared = Arc::new(ProducerShared::new(
+            client,
+            config,
+            &registry.unwrap_or_default(),
+            traces,
+        ));
         // Create the guard here: it must run even if the task never starts.
-        let guard = EndGuard::new(shared.clone(), stop.clone());
+        let guard = ProducerEndGuard::new(shared.clone(), stop.clone());
         let dispatcher = runtime.spawn(dispatcher::run(shared.clone(), guard, stop.clone()));
-        let running = Running {
+        let running = DispatcherHandle {
             shared: shared.clone(),
             stop,
             dispatcher: tokio::sync::Mutex::new(Some(dispatcher)),
@@ -267,9 +272,9 @@ impl Producer {
     async fn send_borrowed(&self, record: &Record) -> Result<Delivery> {
         let deadline = Deadline::after(self.shared.config.max_block);
         let topic = self.shared.topic(&record.topic, deadline).await?;
-        let headers = borrowed_headers(record);
+        let headers = header_refs(record);
         self.shared
-            .send(&topic, borrowed(record, &headers), deadline)
+            .send(&topic, record_ref(record, &headers), deadline)
             .await
     }
 
@@ -314,7 +319,7 @@ impl Producer {
                 topic: record.topic.clone(),
             })?;
         self.shared
-            .try_send(&topic, borrowed(record, &borrowed_headers(record)))
+            .try_send(&topic, record_ref(record, &header_refs(record)))
     }
 
     /// Like [`Producer::send_ref`], but never waits.
@@ -349,7 +354,7 @@ impl Producer {
     pub async fn flush(&self) -> Result<()> {
         self.shared.flush().await;
         if self.shared.is_stopped() {
-            Err(self.shared.closed())
+            Err(self.shared.end_error())
         } else {
             Ok(())
         }
@@ -373,7 +378,7 @@ impl Producer {
     /// # }
     /// ```
     pub async fn close(&self, timeout_after: Duration) -> Result<()> {
-        self.shared.refuse_new();
+        self.shared.reject_new_records();
         let settled = timeout(timeout_after, self.shared.flush()).await;
         self.running.stop.cancel();
         if let Some(dispatcher) = self.running.dispatcher.lock().await.take() {
@@ -381,7 +386,7 @@ impl Producer {
             let _ = dispatcher.await;
         }
         settled.map_err(|_| Error::timeout("sending the last records", timeout_after, None))?;
-        match self.shared.closed() {
+        match self.shared.end_error() {
             ended @ Error::ProducerEnded { .. } => Err(ended),
             _ => Ok(()),
         }
@@ -393,7 +398,7 @@ impl Producer {
     }
 }
 
-fn borrowed_headers(record: &Record) -> Vec<(&str, Option<&[u8]>)> {
+fn header_refs(record: &Record) -> Vec<(&str, Option<&[u8]>)> {
     record
         .headers
         .iter()
@@ -401,7 +406,7 @@ fn borrowed_headers(record: &Record) -> Vec<(&str, Option<&[u8]>)> {
         .collect()
 }
 
-fn borrowed<'a>(record: &'a Record, headers: &'a [(&'a str, Option<&'a [u8]>)]) -> RecordRef<'a> {
+fn record_ref<'a>(record: &'a Record, headers: &'a [(&'a str, Option<&'a [u8]>)]) -> RecordRef<'a> {
     RecordRef {
         key: record.key.as_deref(),
         value: record.value.as_deref(),

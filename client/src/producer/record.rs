@@ -18,7 +18,7 @@ pub struct Record {
     /// Value; `None` (null) in a tombstone.
     pub value: Option<Bytes>,
     /// Headers, in order; names may repeat.
-    pub headers: Vec<Header>,
+    pub headers: Vec<RecordHeader>,
     /// Timestamp in milliseconds since the Unix epoch; `None` for the time of `send`.
     pub timestamp: Option<i64>,
     /// Partition; `None` leaves the choice to the partitioner.
@@ -27,7 +27,7 @@ pub struct Record {
 
 /// A header of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Header {
+pub struct RecordHeader {
     /// Name of the header.
     pub key: String,
     /// Value of the header, which may be null.
@@ -63,7 +63,7 @@ impl Record {
     /// Appends a header.
     #[must_use]
     pub fn with_header(mut self, key: impl Into<String>, value: impl Into<Bytes>) -> Self {
-        self.headers.push(Header {
+        self.headers.push(RecordHeader {
             key: key.into(),
             value: Some(value.into()),
         });
@@ -77,7 +77,7 @@ impl Record {
     pub fn with_trace_context(mut self, context: &Context) -> Self {
         let span = context.span().span_context().clone();
         if span.is_valid() {
-            let (parent, state) = trace::write(&span);
+            let (parent, state) = trace::format_trace_context(&span);
             self = self.with_header(TRACEPARENT, parent);
             if let Some(state) = state {
                 self = self.with_header(TRACESTATE, state);

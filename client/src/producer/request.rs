@@ -10,15 +10,15 @@ use tokio::time::Instant;
 use super::{
     dispatcher::Dispatcher,
     encode::restamp,
-    lane::{Flight, Lane, NewBatch, Next},
-    partition::{OpenBatch, Pullable},
-    regroup,
+    partition_buffer::{OpenBatch, PullState},
+    partition_sender::{NewBatch, NextSend, PartitionSender, SendAttempt},
+    rebatch,
     traces::RequestTrace,
 };
 
 impl Dispatcher {
     /// Sends requests while the link has room.
-    pub(super) fn pump(&mut self, link: usize, now: Instant) {
+    pub(super) fn send_ready(&mut self, link: usize, now: Instant) {
         while self.links[link].has_room(now, self.shared.config.max_in_flight) {
             let (partitions, batches) = self.fill_request(link, now);
             if partitions.is_empty() {
@@ -28,7 +28,7 @@ impl Dispatcher {
             let room = self.shared.config.max_in_flight;
             self.links[link].open(&self.shared.client, link, room, &self.events);
             // If the stream has ended already, its event is in the inbox and returns the batches.
-            let trace = self.trace(link, &batches);
+            let trace = self.request_trace(link, &batches);
             let _ = self.links[link].send(partitions, batches, trace);
             for lane in lanes {
                 self.schedule(lane);
@@ -41,29 +41,29 @@ impl Dispatcher {
         &mut self,
         link: usize,
         now: Instant,
-    ) -> (Vec<v1::PartitionProduce>, Vec<(usize, Flight)>) {
+    ) -> (Vec<v1::PartitionProduce>, Vec<(usize, SendAttempt)>) {
         let linger = self.linger();
         let most = self
             .shared
             .config
             .max_request_size
-            .min(self.links[link].most_bytes);
+            .min(self.links[link].max_request_bytes);
         let (mut partitions, mut batches, mut size) = (Vec::new(), Vec::new(), 0);
-        for _ in 0..self.links[link].ready.len() {
-            let Some(&lane) = self.links[link].ready.front() else {
+        for _ in 0..self.links[link].ready_lanes.len() {
+            let Some(&lane) = self.links[link].ready_lanes.front() else {
                 break;
             };
-            let next = match self.lanes[lane].lane.next() {
-                Next::Again(size) => size,
-                _ => match self.lanes[lane].partition.pullable(now, linger) {
-                    Pullable::Batch(size) => size,
+            let next = match self.lanes[lane].sender.next_send() {
+                NextSend::Resend(size) => size,
+                _ => match self.lanes[lane].partition.pull_state(now, linger) {
+                    PullState::Batch(size) => size,
                     _ => 0,
                 },
             };
             if !partitions.is_empty() && size + next > most {
                 break;
             }
-            self.links[link].ready.pop_front();
+            self.links[link].ready_lanes.pop_front();
             self.lanes[lane].queued = false;
             if let Some((flight, produce)) = self.take_batch(lane, link, now, linger) {
                 size += produce.records.len();
@@ -84,7 +84,7 @@ impl Dispatcher {
         link: usize,
         now: Instant,
         linger: Duration,
-    ) -> Option<(Flight, v1::PartitionProduce)> {
+    ) -> Option<(SendAttempt, v1::PartitionProduce)> {
         let entry = &mut self.lanes[lane];
         let leader = self
             .shared
@@ -94,9 +94,9 @@ impl Dispatcher {
         if self.links[link].uri != leader.uri {
             return None;
         }
-        let (flight, records) = match entry.lane.next() {
-            Next::Again(_) => {
-                let (flight, records) = entry.lane.send_again()?;
+        let (flight, records) = match entry.sender.next_send() {
+            NextSend::Resend(_) => {
+                let (flight, records) = entry.sender.resend_next()?;
                 if flight.is_retry() {
                     self.shared
                         .counters
@@ -105,11 +105,11 @@ impl Dispatcher {
                 }
                 (flight, records)
             }
-            Next::New => {
+            NextSend::New => {
                 let open = entry.partition.pull(now, linger)?;
                 self.seal(lane, link, open)?
             }
-            Next::Blocked | Next::NeedsIdentity(_) => return None,
+            NextSend::Blocked | NextSend::NeedsIdentity(_) => return None,
         };
         let partition = &self.lanes[lane].partition;
         Some((
@@ -125,7 +125,7 @@ impl Dispatcher {
     }
 
     /// Seals a batch and marks it as sent. If it is too large, splits it and marks the first part.
-    fn seal(&mut self, lane: usize, link: usize, open: OpenBatch) -> Option<(Flight, bytes::Bytes)> {
+    fn seal(&mut self, lane: usize, link: usize, open: OpenBatch) -> Option<(SendAttempt, bytes::Bytes)> {
         let entry = &mut self.lanes[lane];
         let OpenBatch {
             mut encoder,
@@ -137,8 +137,8 @@ impl Dispatcher {
             ..
         } = open;
         let (records, size) = (encoder.records(), encoder.size());
-        entry.topic.metrics.batch(records, size);
-        let (identity, sequence) = entry.lane.stamp();
+        entry.topic.metrics.record_batch(records, size);
+        let (identity, sequence) = entry.sender.next_stamp();
         let sealed = encoder.seal(identity, sequence);
         self.shared.recycle(encoder);
         let bytes = match sealed {
@@ -149,8 +149,11 @@ impl Dispatcher {
                 return None;
             }
         };
-        entry.topic.compressed(size, bytes.len());
-        let limit = entry.topic.max_message_bytes().min(self.links[link].most_bytes);
+        entry.topic.observe_compression(size, bytes.len());
+        let limit = entry
+            .topic
+            .max_message_bytes()
+            .min(self.links[link].max_request_bytes);
         let too_large = bytes.len() > limit && records > 1;
         let new = NewBatch {
             bytes: bytes.clone(),
@@ -164,7 +167,7 @@ impl Dispatcher {
         if too_large {
             return self.seal_in_parts(lane, new, limit);
         }
-        Some((self.lanes[lane].lane.send_new(new), bytes))
+        Some((self.lanes[lane].sender.send_new(new), bytes))
     }
 
     /// Splits a batch that is larger than topic or agent allow, and queues the parts in order; the
@@ -174,13 +177,13 @@ impl Dispatcher {
         lane: usize,
         whole: NewBatch,
         limit: usize,
-    ) -> Option<(Flight, bytes::Bytes)> {
+    ) -> Option<(SendAttempt, bytes::Bytes)> {
         let entry = &self.lanes[lane];
-        let mut parts = regroup::cut(&self.shared, &entry.partition, whole, limit).into_iter();
+        let mut parts = rebatch::split_batch(&self.shared, &entry.partition, whole, limit).into_iter();
         let mut first = parts.next()?;
-        let lane = &mut self.lanes[lane].lane;
-        let stamp = |lane: &Lane, part: &mut NewBatch| {
-            let (identity, sequence) = lane.stamp();
+        let lane = &mut self.lanes[lane].sender;
+        let stamp = |lane: &PartitionSender, part: &mut NewBatch| {
+            let (identity, sequence) = lane.next_stamp();
             part.bytes = restamp(&part.bytes, identity, sequence);
         };
         stamp(lane, &mut first);
@@ -188,21 +191,21 @@ impl Dispatcher {
         let flight = lane.send_new(first);
         for mut part in parts {
             stamp(lane, &mut part);
-            lane.put_new(part);
+            lane.queue_new(part);
         }
         Some((flight, bytes))
     }
 
     /// Returns the trace context of a request with these batches.
-    fn trace(&self, link: usize, batches: &[(usize, Flight)]) -> RequestTrace {
+    fn request_trace(&self, link: usize, batches: &[(usize, SendAttempt)]) -> RequestTrace {
         let traces = &self.shared.traces;
         if !traces.is_on() {
             return RequestTrace::default();
         }
         let traced = batches
             .iter()
-            .flat_map(|(lane, flight)| self.lanes[*lane].lane.traced(*flight));
+            .flat_map(|(lane, flight)| self.lanes[*lane].sender.traced(*flight));
         let traced: Vec<SpanContext> = traced.take(1 + MAX_LINKS).cloned().collect();
-        traces.request(&self.links[link].uri, &traced, batches.len())
+        traces.start_request_trace(&self.links[link].uri, &traced, batches.len())
     }
 }

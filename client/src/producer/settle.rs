@@ -6,40 +6,40 @@ use streamhouse_core::trace::log_span;
 use tokio::time::Instant;
 
 use super::{
-    delivery::Ticket, dispatcher::Dispatcher, lane::Settled, partition::OpenBatch, shared::Shared,
-    topic::Topic,
+    delivery::BatchTicket, dispatcher::Dispatcher, partition_buffer::OpenBatch,
+    partition_sender::SettledBatch, shared::ProducerShared, topic::ProducerTopic,
 };
 use crate::error::Error;
 
 /// Time without an answer after which the dispatcher requests metadata, to find a new leader.
-const SLOW_ANSWER: Duration = Duration::from_secs(2);
+const SLOW_RESPONSE: Duration = Duration::from_secs(2);
 
 impl Dispatcher {
     /// Checks time-outs.
-    pub(super) fn tick(&mut self, now: Instant) {
+    pub(super) fn check_timeouts(&mut self, now: Instant) {
         for link in 0..self.links.len() {
-            let Some(oldest) = self.links[link].oldest() else {
+            let Some(oldest) = self.links[link].oldest_sent_at() else {
                 continue;
             };
             let waited = now.saturating_duration_since(oldest);
-            if waited >= self.shared.client.settings().request_timeout {
-                self.timed_out(link, waited);
-            } else if waited >= SLOW_ANSWER {
+            if waited >= self.shared.client.config().request_timeout {
+                self.handle_timeout(link, waited);
+            } else if waited >= SLOW_RESPONSE {
                 self.shared.client.cache().request_refresh();
             }
         }
-        self.ask_for_identity();
+        self.request_identity();
         let timeout = self.shared.config.delivery_timeout;
         let Some(cutoff) = now.checked_sub(timeout) else {
             return;
         };
-        for lane in self.shared.overdue(cutoff) {
+        for lane in self.shared.overdue_lanes(cutoff) {
             let Some(entry) = self.lanes.get_mut(lane) else {
                 continue;
             };
             let (unsent, sent) = (
                 entry.partition.take_older(cutoff),
-                entry.lane.expire(cutoff, timeout),
+                entry.sender.expire(cutoff, timeout),
             );
             for settled in sent {
                 self.settle(lane, settled);
@@ -74,8 +74,8 @@ impl Dispatcher {
     }
 
     /// Completes a batch.
-    pub(super) fn settle(&mut self, lane: usize, settled: Settled) {
-        let Settled { batch, outcome } = settled;
+    pub(super) fn settle(&mut self, lane: usize, settled: SettledBatch) {
+        let SettledBatch { batch, outcome } = settled;
         let topic = self.lanes[lane].topic.clone();
         let _logged = log_span(batch.traced.first()).entered();
         match &outcome {
@@ -86,32 +86,39 @@ impl Dispatcher {
                 counters.batches_sent.fetch_add(1, Relaxed);
                 topic
                     .metrics
-                    .sent(batch.records, batch.bytes.len(), batch.opened.elapsed());
+                    .record_sent(batch.records, batch.bytes.len(), batch.opened.elapsed());
             }
             Err(error) => self.shared.count_failure(&topic, batch.records, error),
         }
         self.shared
             .release(&topic, &batch.ticket, batch.records, batch.reserved);
         match outcome {
-            Ok(base_offset) => batch.ticket.stored(base_offset),
-            Err(error) => batch.ticket.failed(error),
+            Ok(base_offset) => batch.ticket.complete_stored(base_offset),
+            Err(error) => batch.ticket.complete_failed(error),
         }
     }
 }
 
-impl Shared {
+impl ProducerShared {
     /// Completes a batch that was not sent.
-    pub(super) fn fail(&self, topic: &Topic, ticket: &Ticket, records: u32, reserved: usize, error: Error) {
+    pub(super) fn fail(
+        &self,
+        topic: &ProducerTopic,
+        ticket: &BatchTicket,
+        records: u32,
+        reserved: usize,
+        error: Error,
+    ) {
         self.count_failure(topic, records, &error);
         self.release(topic, ticket, records, reserved);
-        ticket.failed(error);
+        ticket.complete_failed(error);
     }
 
-    fn count_failure(&self, topic: &Topic, records: u32, error: &Error) {
+    fn count_failure(&self, topic: &ProducerTopic, records: u32, error: &Error) {
         tracing::debug!(topic = %topic.name, records, %error, "records failed");
         self.counters
             .records_failed
             .fetch_add(u64::from(records), Relaxed);
-        topic.metrics.failed(records);
+        topic.metrics.record_failed(records);
     }
 }

@@ -1,4 +1,4 @@
-//! [`Shared`]: the state that appenders and the dispatcher share: topics, the buffer budget,
+//! [`ProducerShared`]: the state that appenders and the dispatcher share: topics, the buffer budget,
 //! unsettled batches, and the inbox of events for the dispatcher.
 
 use std::{
@@ -13,7 +13,7 @@ use std::{
 
 use opentelemetry::trace::SpanContext;
 use parking_lot::{Mutex, RwLock};
-use streamhouse_core::trace::Traces;
+use streamhouse_core::trace::OptionalTracer;
 use tokio::{
     sync::{Notify, Semaphore, TryAcquireError},
     time::{Instant, timeout},
@@ -22,29 +22,29 @@ use tokio::{
 use super::{
     ProducerStats,
     builder::ProducerConfig,
-    delivery::{Delivery, Ticket},
-    encode::Encoder,
-    partition::{Appended, Opening, Partition, Prefers},
+    delivery::{BatchTicket, Delivery},
+    encode::BatchEncoder,
+    partition_buffer::{AppendOutcome, BatchOpening, PartitionBuffer, PartitionPreference},
     record::RecordRef,
-    sizes::size_of,
-    topic::{Topic, TopicHandle},
+    record_size::record_size,
+    topic::{ProducerTopic, TopicHandle},
     traces::ProducerTraces,
 };
 use crate::{
     Client,
     error::{Error, Result},
-    metrics::{ProducerMetrics, Registry},
+    metrics::{MetricsRegistry, ProducerMetrics},
     retry::Deadline,
 };
 
 /// Maximum number of encoders kept with their buffers for the next batches.
-const SPARE_ENCODERS: usize = 8;
-/// How long `send` waits for a missing topic to appear.
-const MISSING_TOPIC: std::time::Duration = std::time::Duration::from_secs(3);
+const MAX_SPARE_ENCODERS: usize = 8;
+/// How long `start_send_span` waits for a missing topic to appear.
+const MISSING_TOPIC_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// Events from appenders to the dispatcher.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Note {
+pub(super) enum DispatchEvent {
     /// A batch was opened in this lane.
     Opened(usize, Instant),
     /// A batch in this lane is full.
@@ -52,15 +52,15 @@ pub(super) enum Note {
 }
 
 /// A batch that is not settled.
-pub(super) struct Unsettled {
+pub(super) struct UnsettledBatch {
     opened: Instant,
     pub(super) lane: usize,
-    pub(super) ticket: Arc<Ticket>,
+    pub(super) ticket: Arc<BatchTicket>,
 }
 
 /// Totals since the start.
 #[derive(Debug, Default)]
-pub(super) struct Counters {
+pub(super) struct ProducerCounters {
     pub(super) records_sent: AtomicU64,
     pub(super) bytes_sent: AtomicU64,
     pub(super) batches_sent: AtomicU64,
@@ -69,31 +69,31 @@ pub(super) struct Counters {
 }
 
 /// Shared state of a producer.
-pub(super) struct Shared {
+pub(super) struct ProducerShared {
     pub(super) client: Client,
     pub(super) config: ProducerConfig,
     pub(super) metrics: ProducerMetrics,
-    pub(super) counters: Counters,
+    pub(super) counters: ProducerCounters,
     pub(super) traces: ProducerTraces,
     /// Notified when the dispatcher has work.
     pub(super) wake: Notify,
     topics: RwLock<HashMap<Arc<str>, TopicHandle>>,
     /// All partitions, by lane.
-    lanes: Mutex<Vec<(Arc<Topic>, Arc<Partition>)>>,
+    lanes: Mutex<Vec<(Arc<ProducerTopic>, Arc<PartitionBuffer>)>>,
     /// Free bytes of the buffer.
     pub(super) buffer: Semaphore,
-    pub(super) unsettled: Mutex<BTreeMap<u64, Unsettled>>,
+    pub(super) unsettled: Mutex<BTreeMap<u64, UnsettledBatch>>,
     next_ticket: AtomicU64,
-    inbox: Mutex<Vec<Note>>,
+    inbox: Mutex<Vec<DispatchEvent>>,
     /// Number of callers that want open batches to be sent at once.
-    hurried: AtomicUsize,
-    pub(super) refusing: AtomicBool,
+    flush_requests: AtomicUsize,
+    pub(super) rejecting_sends: AtomicBool,
     /// Why the producer has ended, once it has.
     pub(super) ended: OnceLock<Error>,
-    spare: Mutex<Vec<Encoder>>,
+    spare_encoders: Mutex<Vec<BatchEncoder>>,
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for ProducerShared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared")
             .field("config", &self.config)
@@ -103,33 +103,38 @@ impl fmt::Debug for Shared {
 }
 
 /// While one exists, open batches do not wait for more records.
-struct Hurry<'a>(&'a Shared);
+struct FlushGuard<'a>(&'a ProducerShared);
 
-impl Drop for Hurry<'_> {
+impl Drop for FlushGuard<'_> {
     fn drop(&mut self) {
-        self.0.hurried.fetch_sub(1, Ordering::AcqRel);
+        self.0.flush_requests.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-impl Shared {
-    pub(super) fn new(client: Client, config: ProducerConfig, registry: &Registry, traces: Traces) -> Self {
+impl ProducerShared {
+    pub(super) fn new(
+        client: Client,
+        config: ProducerConfig,
+        registry: &MetricsRegistry,
+        traces: OptionalTracer,
+    ) -> Self {
         Self {
-            traces: ProducerTraces::new(traces, &client.settings().client_id),
+            traces: ProducerTraces::new(traces, &client.config().client_id),
             buffer: Semaphore::new(config.buffer_memory),
             metrics: ProducerMetrics::new(registry),
             client,
             config,
-            counters: Counters::default(),
+            counters: ProducerCounters::default(),
             wake: Notify::new(),
             topics: RwLock::default(),
             lanes: Mutex::default(),
             unsettled: Mutex::default(),
             next_ticket: AtomicU64::new(0),
             inbox: Mutex::default(),
-            hurried: AtomicUsize::new(0),
-            refusing: AtomicBool::new(false),
+            flush_requests: AtomicUsize::new(0),
+            rejecting_sends: AtomicBool::new(false),
             ended: OnceLock::new(),
-            spare: Mutex::default(),
+            spare_encoders: Mutex::default(),
         }
     }
 
@@ -143,14 +148,16 @@ impl Shared {
         if let Some(topic) = self.known_topic(name) {
             return Ok(topic);
         }
-        if self.refusing.load(Ordering::Acquire) {
-            return Err(self.closed());
+        if self.rejecting_sends.load(Ordering::Acquire) {
+            return Err(self.end_error());
         }
         let known = loop {
-            self.client.partitions_of(name, deadline, MISSING_TOPIC).await?;
+            self.client
+                .wait_for_partitions(name, deadline, MISSING_TOPIC_TIMEOUT)
+                .await?;
             // Use one answer of the cluster for everything: the name may belong to another topic by
             // now.
-            if let Some(known) = self.client.cache().known(name) {
+            if let Some(known) = self.client.cache().topic_snapshot(name) {
                 break known;
             }
         };
@@ -159,9 +166,14 @@ impl Shared {
             return Ok(topic.clone());
         }
         let name: Arc<str> = name.into();
-        let first = self.client.settings().entropy.next_u64() as u32 % known.partitions.unsigned_abs().max(1);
-        let topic = Arc::new(Topic::new(name.clone(), &known, first, self.metrics.topic(&name)));
-        self.grow(&topic, known.partitions);
+        let first = self.client.config().entropy.next_u64() as u32 % known.partitions.unsigned_abs().max(1);
+        let topic = Arc::new(ProducerTopic::new(
+            name.clone(),
+            &known,
+            first,
+            self.metrics.for_topic(&name),
+        ));
+        self.add_partitions(&topic, known.partitions);
         let handle = TopicHandle { topic };
         topics.insert(name, handle.clone());
         drop(topics);
@@ -171,7 +183,7 @@ impl Shared {
     }
 
     /// Adds the partitions that a topic does not have yet.
-    pub(super) fn grow(&self, topic: &Arc<Topic>, count: i32) {
+    pub(super) fn add_partitions(&self, topic: &Arc<ProducerTopic>, count: i32) {
         let mut partitions = topic.partitions.write();
         let have = i32::try_from(partitions.len()).unwrap_or(i32::MAX);
         if have < count {
@@ -182,11 +194,15 @@ impl Shared {
     }
 
     /// Creates partitions of a topic, each with a lane.
-    pub(super) fn new_partitions(&self, topic: &Arc<Topic>, indexes: Range<i32>) -> Vec<Arc<Partition>> {
+    pub(super) fn new_partitions(
+        &self,
+        topic: &Arc<ProducerTopic>,
+        indexes: Range<i32>,
+    ) -> Vec<Arc<PartitionBuffer>> {
         let topic_id = topic.id();
         let mut lanes = self.lanes.lock();
         let new = indexes.map(|index| {
-            let partition = Partition::new(topic.name.clone(), topic_id.clone(), index, lanes.len());
+            let partition = PartitionBuffer::new(topic.name.clone(), topic_id.clone(), index, lanes.len());
             let partition = Arc::new(partition);
             lanes.push((topic.clone(), partition.clone()));
             // The producer may have ended meanwhile, and has stopped only the partitions that
@@ -200,7 +216,7 @@ impl Shared {
     }
 
     /// Returns the lanes from `from` on.
-    pub(super) fn lanes_from(&self, from: usize) -> Vec<(Arc<Topic>, Arc<Partition>)> {
+    pub(super) fn lanes_from(&self, from: usize) -> Vec<(Arc<ProducerTopic>, Arc<PartitionBuffer>)> {
         self.lanes
             .lock()
             .get(from..)
@@ -208,7 +224,7 @@ impl Shared {
             .unwrap_or_default()
     }
 
-    pub(super) fn topics(&self) -> Vec<Arc<Topic>> {
+    pub(super) fn topics(&self) -> Vec<Arc<ProducerTopic>> {
         self.topics
             .read()
             .values()
@@ -218,17 +234,19 @@ impl Shared {
 
     /// Appends a record without waiting.
     pub(super) fn try_send(&self, topic: &TopicHandle, record: RecordRef<'_>) -> Result<Delivery> {
-        let Some(span) = self.traces.send(&topic.topic.name, &record) else {
+        let Some(span) = self.traces.start_send_span(&topic.topic.name, &record) else {
             return self.try_append(topic, record, None);
         };
-        let carried = span.carried(&record);
-        let headers = carried.as_ref().map(|carried| carried.with(record.headers));
+        let carried = span.context_headers(&record);
+        let headers = carried
+            .as_ref()
+            .map(|carried| carried.with_headers(record.headers));
         let headers = headers.as_deref().unwrap_or(record.headers);
         let sent = self.try_append(topic, RecordRef { headers, ..record }, Some(span.context()));
-        span.follow(sent)
+        span.end_with_outcome(sent)
     }
 
-    /// Like [`Shared::try_send`], without a span. With tracing, fails as if the buffer were full,
+    /// Like [`ProducerShared::try_send`], without a span. With tracing, fails as if the buffer were full,
     /// so that a record that has to wait gets only one span.
     pub(super) fn try_send_untraced(&self, topic: &TopicHandle, record: RecordRef<'_>) -> Result<Delivery> {
         if self.traces.is_on() {
@@ -243,14 +261,14 @@ impl Shared {
         record: RecordRef<'_>,
         trace: Option<&SpanContext>,
     ) -> Result<Delivery> {
-        let size = size_of(&record, &self.config)?;
+        let size = record_size(&record, &self.config)?;
         match self.buffer.try_acquire_many(size as u32) {
             Ok(room) => {
                 room.forget();
                 self.append(topic, record, size, trace)
             }
             Err(TryAcquireError::NoPermits) => Err(Error::BufferFull),
-            Err(TryAcquireError::Closed) => Err(self.closed()),
+            Err(TryAcquireError::Closed) => Err(self.end_error()),
         }
     }
 
@@ -261,35 +279,37 @@ impl Shared {
         record: RecordRef<'_>,
         deadline: Deadline,
     ) -> Result<Delivery> {
-        let Some(span) = self.traces.send(&topic.topic.name, &record) else {
-            return self.append_in_time(topic, record, deadline, None).await;
+        let Some(span) = self.traces.start_send_span(&topic.topic.name, &record) else {
+            return self.append_before(topic, record, deadline, None).await;
         };
-        let carried = span.carried(&record);
-        let headers = carried.as_ref().map(|carried| carried.with(record.headers));
+        let carried = span.context_headers(&record);
+        let headers = carried
+            .as_ref()
+            .map(|carried| carried.with_headers(record.headers));
         let headers = headers.as_deref().unwrap_or(record.headers);
         let record = RecordRef { headers, ..record };
         let sent = self
-            .append_in_time(topic, record, deadline, Some(span.context()))
+            .append_before(topic, record, deadline, Some(span.context()))
             .await;
-        span.follow(sent)
+        span.end_with_outcome(sent)
     }
 
-    async fn append_in_time(
+    async fn append_before(
         &self,
         topic: &TopicHandle,
         record: RecordRef<'_>,
         deadline: Deadline,
         trace: Option<&SpanContext>,
     ) -> Result<Delivery> {
-        let size = size_of(&record, &self.config)?;
+        let size = record_size(&record, &self.config)?;
         let room = match self.buffer.try_acquire_many(size as u32) {
             Ok(room) => room,
             Err(_) => {
                 // Send open batches now: they would otherwise wait for records that wait for buffer
                 // space.
-                let _hurry = self.hurry();
-                match timeout(deadline.left(), self.buffer.acquire_many(size as u32)).await {
-                    Ok(room) => room.map_err(|_| self.closed())?,
+                let _hurry = self.request_flush();
+                match timeout(deadline.remaining(), self.buffer.acquire_many(size as u32)).await {
+                    Ok(room) => room.map_err(|_| self.end_error())?,
                     Err(_) => return Err(Error::BufferFull),
                 }
             }
@@ -315,48 +335,52 @@ impl Shared {
 
     fn append_to(
         &self,
-        topic: &Arc<Topic>,
+        topic: &Arc<ProducerTopic>,
         record: &RecordRef<'_>,
         size: usize,
         trace: Option<&SpanContext>,
     ) -> Result<Delivery> {
-        if self.refusing.load(Ordering::Acquire) {
-            return Err(self.closed());
+        if self.rejecting_sends.load(Ordering::Acquire) {
+            return Err(self.end_error());
         }
         let timestamp = record.timestamp.unwrap_or_else(|| self.client.now_ms());
-        let batch_size = topic.fill(self.config.batch_size);
+        let batch_size = topic.fill_limit(self.config.batch_size);
         let mut moved_on = false;
         loop {
-            let choice = topic.choose(&*self.config.partitioner, record.key, record.partition)?;
+            let choice = topic.choose_partition(&*self.config.partitioner, record.key, record.partition)?;
             let partition = &choice.partition;
             let new = |now| self.open_batch(partition, now);
-            let opening = Opening {
+            let opening = BatchOpening {
                 batch_size,
-                prefers: if moved_on { Prefers::This } else { choice.prefers() },
+                prefers: if moved_on {
+                    PartitionPreference::This
+                } else {
+                    choice.preference()
+                },
                 new: &new,
             };
             match partition.append(record, timestamp, size, trace, &opening) {
-                Appended::Done {
+                AppendOutcome::Done {
                     delivery,
                     opened,
                     filled,
                 } => {
                     topic.pending.fetch_add(1, Ordering::Relaxed);
                     if opened || filled {
-                        self.tell(partition.lane, filled);
+                        self.post_append_events(partition.lane, filled);
                     }
                     return Ok(delivery);
                 }
-                Appended::Refused(error) => return Err(error),
-                Appended::Stopped => return Err(self.closed()),
-                // Retry: `choose` blocks until the new partitions exist.
-                Appended::Retired => {}
-                Appended::MoveOn { filled } => {
+                AppendOutcome::Refused(error) => return Err(error),
+                AppendOutcome::Stopped => return Err(self.end_error()),
+                // Retry: `choose_partition` blocks until the new partitions exist.
+                AppendOutcome::Retired => {}
+                AppendOutcome::MoveOn { filled } => {
                     // A new batch is needed, so switch to another partition.
                     if filled {
-                        self.note(Note::Filled(partition.lane));
+                        self.post_event(DispatchEvent::Filled(partition.lane));
                     }
-                    topic.move_on(choice.sticky.unwrap_or(0));
+                    topic.advance_sticky(choice.sticky.unwrap_or(0));
                     moved_on = true;
                 }
             }
@@ -364,19 +388,23 @@ impl Shared {
     }
 
     /// Opens a batch of this partition, whose oldest record was accepted at `opened`.
-    pub(super) fn open_batch(&self, partition: &Partition, opened: Instant) -> (Encoder, Arc<Ticket>) {
+    pub(super) fn open_batch(
+        &self,
+        partition: &PartitionBuffer,
+        opened: Instant,
+    ) -> (BatchEncoder, Arc<BatchTicket>) {
         let encoder = self
-            .spare
+            .spare_encoders
             .lock()
             .pop()
-            .unwrap_or_else(|| Encoder::new(self.config.compression));
+            .unwrap_or_else(|| BatchEncoder::new(self.config.compression));
         (encoder, self.open_ticket(partition, opened))
     }
 
-    pub(super) fn open_ticket(&self, partition: &Partition, opened: Instant) -> Arc<Ticket> {
+    pub(super) fn open_ticket(&self, partition: &PartitionBuffer, opened: Instant) -> Arc<BatchTicket> {
         let id = self.next_ticket.fetch_add(1, Ordering::Relaxed);
-        let ticket = Ticket::new(id, partition.topic.clone(), partition.index);
-        let unsettled = Unsettled {
+        let ticket = BatchTicket::new(id, partition.topic.clone(), partition.index);
+        let unsettled = UnsettledBatch {
             opened,
             lane: partition.lane,
             ticket: ticket.clone(),
@@ -385,14 +413,14 @@ impl Shared {
         ticket
     }
 
-    fn tell(&self, lane: usize, filled: bool) {
+    fn post_append_events(&self, lane: usize, filled: bool) {
         if filled {
-            self.note(Note::Filled(lane));
+            self.post_event(DispatchEvent::Filled(lane));
         }
-        self.note(Note::Opened(lane, Instant::now()));
+        self.post_event(DispatchEvent::Opened(lane, Instant::now()));
     }
 
-    pub(super) fn note(&self, note: Note) {
+    pub(super) fn post_event(&self, note: DispatchEvent) {
         let first = {
             let mut inbox = self.inbox.lock();
             inbox.push(note);
@@ -404,33 +432,33 @@ impl Shared {
     }
 
     /// Takes the events posted since the last call.
-    pub(super) fn take_notes(&self) -> Vec<Note> {
+    pub(super) fn take_events(&self) -> Vec<DispatchEvent> {
         std::mem::take(&mut *self.inbox.lock())
     }
 
     /// Keeps an encoder for the next batch.
-    pub(super) fn recycle(&self, mut encoder: Encoder) {
-        let mut spare = self.spare.lock();
-        if spare.len() < SPARE_ENCODERS {
+    pub(super) fn recycle(&self, mut encoder: BatchEncoder) {
+        let mut spare = self.spare_encoders.lock();
+        if spare.len() < MAX_SPARE_ENCODERS {
             encoder.clear();
             spare.push(encoder);
         }
     }
 
-    fn hurry(&self) -> Hurry<'_> {
-        self.hurried.fetch_add(1, Ordering::AcqRel);
+    fn request_flush(&self) -> FlushGuard<'_> {
+        self.flush_requests.fetch_add(1, Ordering::AcqRel);
         self.wake.notify_one();
-        Hurry(self)
+        FlushGuard(self)
     }
 
     /// Returns whether open batches should be sent at once.
-    pub(super) fn is_hurried(&self) -> bool {
-        self.hurried.load(Ordering::Acquire) > 0
+    pub(super) fn is_flush_requested(&self) -> bool {
+        self.flush_requests.load(Ordering::Acquire) > 0
     }
 
     /// Waits until every batch that is unsettled now is settled.
     pub(super) async fn flush(&self) {
-        let _hurry = self.hurry();
+        let _hurry = self.request_flush();
         let tickets: Vec<_> = self
             .unsettled
             .lock()
@@ -438,21 +466,21 @@ impl Shared {
             .map(|batch| batch.ticket.clone())
             .collect();
         for ticket in tickets {
-            ticket.done().await;
+            ticket.wait_complete().await;
         }
     }
 
     /// Releases a settled batch's `reserved` bytes and `records`. The caller completes the ticket.
-    pub(super) fn release(&self, topic: &Topic, ticket: &Ticket, records: u32, reserved: usize) {
+    pub(super) fn release(&self, topic: &ProducerTopic, ticket: &BatchTicket, records: u32, reserved: usize) {
         self.unsettled.lock().remove(&ticket.id());
         topic.pending.fetch_sub(i64::from(records), Ordering::Relaxed);
         self.buffer.add_permits(reserved);
     }
 
     /// Returns the lanes with a batch opened before `cutoff`.
-    pub(super) fn overdue(&self, cutoff: Instant) -> Vec<usize> {
+    pub(super) fn overdue_lanes(&self, cutoff: Instant) -> Vec<usize> {
         let mut unsettled = self.unsettled.lock();
-        unsettled.retain(|_, batch| !batch.ticket.is_done());
+        unsettled.retain(|_, batch| !batch.ticket.is_complete());
         let mut lanes: Vec<_> = unsettled
             .values()
             .filter(|batch| batch.opened <= cutoff)

@@ -15,30 +15,30 @@ use parking_lot::{Mutex, RwLock};
 use streamhouse_core::{Error as CoreError, ErrorCode};
 
 use super::{
-    partition::{Partition, Prefers},
+    partition_buffer::{PartitionBuffer, PartitionPreference},
     partitioner::Partitioner,
 };
-use crate::{error::Result, metadata_cache::KnownTopic, metrics::ProducerTopicMetrics};
+use crate::{error::Result, metadata_cache::TopicSnapshot, metrics::ProducerTopicMetrics};
 
 /// Flag of a sticky choice that stays until its batch is full, because every partition has a queue.
-const STAY: u32 = 1 << 31;
+const STICKY_UNTIL_FULL: u32 = 1 << 31;
 /// Compression ratio of 1, in the unit of ratios: nothing is saved.
-const UNCOMPRESSED: u32 = 1000;
-/// How fast the expected ratio changes per batch: it rises by at least [`RATIO_UP`], and falls by
-/// one [`RATIO_DOWN`]th of the difference, because splitting a batch costs more than sending a
+const RATIO_SCALE: u32 = 1000;
+/// How fast the expected ratio changes per batch: it rises by at least [`MIN_RATIO_INCREASE`], and falls by
+/// one [`RATIO_DECREASE_DIVISOR`]th of the difference, because splitting a batch costs more than sending a
 /// smaller one.
-const RATIO_UP: u32 = 50;
-const RATIO_DOWN: u32 = 8;
+const MIN_RATIO_INCREASE: u32 = 50;
+const RATIO_DECREASE_DIVISOR: u32 = 8;
 /// Fraction of a batch that is reserved for records that compress worse than expected.
-const MARGIN: u32 = 16;
+const RATIO_MARGIN_DIVISOR: u32 = 16;
 /// Smallest batch limit that a topic can have, in bytes.
-const LEAST_LIMIT: usize = 1024;
+const MIN_BATCH_LIMIT: usize = 1024;
 
 /// A topic of a producer, resolved once, see [`Producer::topic`](super::Producer::topic). Cheap to
 /// clone.
 #[derive(Debug, Clone)]
 pub struct TopicHandle {
-    pub(super) topic: Arc<Topic>,
+    pub(super) topic: Arc<ProducerTopic>,
 }
 
 impl TopicHandle {
@@ -55,33 +55,33 @@ impl TopicHandle {
 
 /// Shared state of a topic.
 #[derive(Debug)]
-pub(super) struct Topic {
+pub(super) struct ProducerTopic {
     pub(super) name: Arc<str>,
-    pub(super) partitions: RwLock<Arc<[Arc<Partition>]>>,
+    pub(super) partitions: RwLock<Arc<[Arc<PartitionBuffer>]>>,
     pub(super) metrics: ProducerTopicMetrics,
     /// Number of records that are not settled.
     pub(super) pending: AtomicI64,
     /// The partition for records without a key, modulo the number of partitions; with the flag
-    /// [`STAY`].
+    /// [`STICKY_UNTIL_FULL`].
     sticky: AtomicU32,
-    ids: Mutex<TopicIds>,
-    limit: BatchLimit,
+    ids: Mutex<TopicIdHistory>,
+    limit: BatchSizeLimit,
 }
 
 /// Ids of the topics that have had this name.
 #[derive(Debug)]
-struct TopicIds {
+struct TopicIdHistory {
     /// Id of the current topic; empty if agents send no ids.
     current: Arc<str>,
     /// Ids of earlier topics. An id is never used again, so an answer with one of these is
     /// outdated.
-    gone: Vec<Arc<str>>,
+    former: Vec<Arc<str>>,
 }
 
 /// Limit on the size of batches. The topic's limit applies to compressed bytes, but a batch is
 /// filled with uncompressed ones.
 #[derive(Debug)]
-struct BatchLimit {
+struct BatchSizeLimit {
     /// Limit in compressed bytes; `usize::MAX` while it is not known.
     compressed: AtomicUsize,
     /// Expected compressed size of 1000 bytes.
@@ -90,51 +90,56 @@ struct BatchLimit {
     fill: AtomicUsize,
 }
 
-impl BatchLimit {
+impl BatchSizeLimit {
     fn update(&self) {
         let limit = self.compressed.load(Ordering::Relaxed);
         let ratio = self.ratio.load(Ordering::Relaxed);
-        let ratio = (ratio + ratio / MARGIN).clamp(1, UNCOMPRESSED);
-        let fill = limit.saturating_mul(UNCOMPRESSED as usize) / ratio as usize;
+        let ratio = (ratio + ratio / RATIO_MARGIN_DIVISOR).clamp(1, RATIO_SCALE);
+        let fill = limit.saturating_mul(RATIO_SCALE as usize) / ratio as usize;
         let fill = if limit == usize::MAX { limit } else { fill };
         self.fill.store(fill, Ordering::Relaxed);
     }
 }
 
 /// The partition chosen for a record.
-pub(super) struct Choice {
-    pub(super) partition: Arc<Partition>,
+pub(super) struct PartitionChoice {
+    pub(super) partition: Arc<PartitionBuffer>,
     /// The sticky value of the choice, if any: another partition is just as good once this one's
     /// batch is full.
     pub(super) sticky: Option<u32>,
 }
 
-impl Choice {
+impl PartitionChoice {
     /// Returns when the record prefers another partition.
-    pub(super) fn prefers(&self) -> Prefers {
+    pub(super) fn preference(&self) -> PartitionPreference {
         match self.sticky {
-            None => Prefers::This,
-            Some(sticky) if sticky & STAY != 0 => Prefers::OpenBatch,
-            Some(_) => Prefers::PromptBatch,
+            None => PartitionPreference::This,
+            Some(sticky) if sticky & STICKY_UNTIL_FULL != 0 => PartitionPreference::OpenBatch,
+            Some(_) => PartitionPreference::PromptBatch,
         }
     }
 }
 
-impl Topic {
-    pub(super) fn new(name: Arc<str>, known: &KnownTopic, first: u32, metrics: ProducerTopicMetrics) -> Self {
+impl ProducerTopic {
+    pub(super) fn new(
+        name: Arc<str>,
+        known: &TopicSnapshot,
+        first: u32,
+        metrics: ProducerTopicMetrics,
+    ) -> Self {
         let topic = Self {
             name,
             partitions: RwLock::new(Arc::new([])),
             metrics,
             pending: AtomicI64::new(0),
             sticky: AtomicU32::new(first),
-            ids: Mutex::new(TopicIds {
+            ids: Mutex::new(TopicIdHistory {
                 current: known.topic_id.clone(),
-                gone: Vec::new(),
+                former: Vec::new(),
             }),
-            limit: BatchLimit {
+            limit: BatchSizeLimit {
                 compressed: AtomicUsize::new(usize::MAX),
-                ratio: AtomicU32::new(UNCOMPRESSED),
+                ratio: AtomicU32::new(RATIO_SCALE),
                 fill: AtomicUsize::new(usize::MAX),
             },
         };
@@ -148,19 +153,19 @@ impl Topic {
     }
 
     /// Adopts this id if it belongs to a later topic of the same name. Returns whether it does.
-    pub(super) fn follow(&self, id: &Arc<str>) -> bool {
+    pub(super) fn adopt_id(&self, id: &Arc<str>) -> bool {
         let mut ids = self.ids.lock();
-        if id.is_empty() || ids.current == *id || ids.gone.contains(id) {
+        if id.is_empty() || ids.current == *id || ids.former.contains(id) {
             return false;
         }
         let old = std::mem::replace(&mut ids.current, id.clone());
         let anew = !old.is_empty();
-        ids.gone.extend(anew.then_some(old));
+        ids.former.extend(anew.then_some(old));
         anew
     }
 
     /// Returns the uncompressed size at which a batch is full.
-    pub(super) fn fill(&self, batch_size: usize) -> usize {
+    pub(super) fn fill_limit(&self, batch_size: usize) -> usize {
         self.limit.fill.load(Ordering::Relaxed).min(batch_size)
     }
 
@@ -177,24 +182,24 @@ impl Topic {
     }
 
     /// Lowers the limit after the topic refused a batch of this size without sending its limit.
-    pub(super) fn refused(&self, size: usize) {
+    pub(super) fn reduce_limit(&self, size: usize) {
         if size <= self.max_message_bytes() {
             self.limit
                 .compressed
-                .store((size / 2).max(LEAST_LIMIT), Ordering::Relaxed);
+                .store((size / 2).max(MIN_BATCH_LIMIT), Ordering::Relaxed);
             self.limit.update();
         }
     }
 
     /// Updates the expected compression ratio from a batch.
-    pub(super) fn compressed(&self, before: usize, after: usize) {
-        let seen = after.saturating_mul(UNCOMPRESSED as usize) / before.max(1);
-        let seen = u32::try_from(seen).unwrap_or(UNCOMPRESSED).clamp(1, UNCOMPRESSED);
+    pub(super) fn observe_compression(&self, before: usize, after: usize) {
+        let seen = after.saturating_mul(RATIO_SCALE as usize) / before.max(1);
+        let seen = u32::try_from(seen).unwrap_or(RATIO_SCALE).clamp(1, RATIO_SCALE);
         let expected = self.limit.ratio.load(Ordering::Relaxed);
         let next = if seen > expected {
-            seen.max(expected + RATIO_UP).min(UNCOMPRESSED)
+            seen.max(expected + MIN_RATIO_INCREASE).min(RATIO_SCALE)
         } else {
-            expected - (expected - seen).div_ceil(RATIO_DOWN)
+            expected - (expected - seen).div_ceil(RATIO_DECREASE_DIVISOR)
         };
         if next != expected {
             self.limit.ratio.store(next, Ordering::Relaxed);
@@ -203,12 +208,12 @@ impl Topic {
     }
 
     /// Chooses the partition of a record.
-    pub(super) fn choose(
+    pub(super) fn choose_partition(
         &self,
         partitioner: &dyn Partitioner,
         key: Option<&[u8]>,
         explicit: Option<i32>,
-    ) -> Result<Choice> {
+    ) -> Result<PartitionChoice> {
         let partitions = self.partitions.read();
         let count = i32::try_from(partitions.len()).unwrap_or(i32::MAX);
         let wanted = match explicit {
@@ -219,13 +224,13 @@ impl Topic {
             Some(partition) => (usize::try_from(partition).unwrap_or(usize::MAX), None),
             None => {
                 let sticky = self.sticky.load(Ordering::Relaxed);
-                let at = (sticky & !STAY) as usize % partitions.len().max(1);
+                let at = (sticky & !STICKY_UNTIL_FULL) as usize % partitions.len().max(1);
                 // With one partition there is no choice.
                 (at, (partitions.len() > 1).then_some(sticky))
             }
         };
         match partitions.get(at) {
-            Some(partition) => Ok(Choice {
+            Some(partition) => Ok(PartitionChoice {
                 partition: partition.clone(),
                 sticky,
             }),
@@ -244,17 +249,17 @@ impl Topic {
     /// Advances the sticky choice, unless another thread already did: to the next partition whose
     /// leader keeps up or, if none does, to the one with the shortest queue. Partitions without a
     /// leader are skipped.
-    pub(super) fn move_on(&self, from: u32) {
+    pub(super) fn advance_sticky(&self, from: u32) {
         let partitions = self.partitions.read();
         let count = u32::try_from(partitions.len()).unwrap_or(1).max(1);
-        let (mut next, mut shortest) = ((from & !STAY).wrapping_add(1) % count, usize::MAX);
+        let (mut next, mut shortest) = ((from & !STICKY_UNTIL_FULL).wrapping_add(1) % count, usize::MAX);
         for step in 1..=count {
             // Keep the value below the count, so that wrapping does not change the order.
-            let at = (from & !STAY).wrapping_add(step) % count;
+            let at = (from & !STICKY_UNTIL_FULL).wrapping_add(step) % count;
             let led = partitions
                 .get(at as usize)
                 .filter(|partition| partition.has_leader());
-            let Some(queue) = led.map(|partition| partition.queue()) else {
+            let Some(queue) = led.map(|partition| partition.queued_batches()) else {
                 continue;
             };
             if queue < shortest {
@@ -265,7 +270,7 @@ impl Topic {
             }
         }
         if shortest > 0 {
-            next |= STAY;
+            next |= STICKY_UNTIL_FULL;
         }
         let _ = self
             .sticky

@@ -1,4 +1,4 @@
-//! The producer's spans: one per sampled record, from `send` to its outcome, whose context travels
+//! The producer's spans: one per sampled record, from `start_send_span` to its outcome, whose context travels
 //! in the record's headers; and one per request with such records, whose context travels in the
 //! request.
 //!
@@ -15,23 +15,23 @@ use opentelemetry::{
     Context,
     trace::{SpanBuilder, SpanContext, SpanKind},
 };
-use streamhouse_core::trace::{self, Span, TRACEPARENT, TRACESTATE, Traces, key};
+use streamhouse_core::trace::{self, OptionalTracer, SampledSpan, TRACEPARENT, TRACESTATE, key};
 
 use super::{delivery::Delivery, record::RecordMetadata, record::RecordRef};
 use crate::{
     error::{Error, Result},
-    traces::{self, SYSTEM},
+    traces::{self, MESSAGING_SYSTEM_NAME},
 };
 
 /// Maximum number of traced records in flight per producer. Records beyond are sent without a span.
-const MOST_OPEN: usize = 4096;
+const MAX_OPEN_SPANS: usize = 4096;
 /// RPC method name of a produce request in traces.
-const METHOD: &str = "streamhouse.v1.DataService/Produce";
+const PRODUCE_METHOD: &str = "streamhouse.v1.DataService/Produce";
 
 /// Starts a producer's spans.
 #[derive(Debug, Default)]
 pub(super) struct ProducerTraces {
-    traces: Traces,
+    traces: OptionalTracer,
     client_id: Arc<str>,
     open: Arc<AtomicUsize>,
 }
@@ -39,15 +39,15 @@ pub(super) struct ProducerTraces {
 /// Span of a record until its outcome is known.
 #[derive(Debug)]
 pub(super) struct SendSpan {
-    span: Span,
-    _slot: Slot,
+    span: SampledSpan,
+    _slot: OpenSpanSlot,
 }
 
-/// One of the [`MOST_OPEN`] slots for open spans.
+/// One of the [`MAX_OPEN_SPANS`] slots for open spans.
 #[derive(Debug)]
-struct Slot(Arc<AtomicUsize>);
+struct OpenSpanSlot(Arc<AtomicUsize>);
 
-impl Drop for Slot {
+impl Drop for OpenSpanSlot {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -55,7 +55,7 @@ impl Drop for Slot {
 
 /// A trace context as headers of a record.
 #[derive(Debug)]
-pub(super) struct Carried {
+pub(super) struct ContextHeaders {
     parent: String,
     state: Option<String>,
 }
@@ -63,13 +63,13 @@ pub(super) struct Carried {
 /// Trace context of a request.
 #[derive(Debug, Default)]
 pub(super) struct RequestTrace {
-    pub(super) span: Option<Span>,
+    pub(super) span: Option<SampledSpan>,
     pub(super) parent: String,
     pub(super) state: String,
 }
 
 impl ProducerTraces {
-    pub(super) fn new(traces: Traces, client_id: &str) -> Self {
+    pub(super) fn new(traces: OptionalTracer, client_id: &str) -> Self {
         Self {
             traces,
             client_id: client_id.into(),
@@ -83,44 +83,49 @@ impl ProducerTraces {
 
     /// Starts the span of a record if it is sampled. Its parent is the context in the record's
     /// headers or the current one; otherwise it is the root of a new trace.
-    pub(super) fn send(&self, topic: &str, record: &RecordRef<'_>) -> Option<SendSpan> {
+    pub(super) fn start_send_span(&self, topic: &str, record: &RecordRef<'_>) -> Option<SendSpan> {
         if !self.is_on() {
             return None;
         }
-        let slot = Slot(self.open.clone());
-        if slot.0.fetch_add(1, Ordering::Relaxed) >= MOST_OPEN {
+        let slot = OpenSpanSlot(self.open.clone());
+        if slot.0.fetch_add(1, Ordering::Relaxed) >= MAX_OPEN_SPANS {
             return None;
         }
         let builder = SpanBuilder::from_name("send").with_kind(SpanKind::Producer);
         let headers = record.headers.iter().map(|(name, value)| (*name, *value));
-        let mut span = match traces::context_in(headers) {
-            Some(parent) => self.traces.start(&trace::within(&parent), builder),
+        let mut span = match traces::extract_context(headers) {
+            Some(parent) => self.traces.start(&trace::context_of(&parent), builder),
             None => Context::map_current(|current| self.traces.start(current, builder)),
         }?;
         span.rename(format!("send {topic}"));
-        span.set(key::MESSAGING_SYSTEM, SYSTEM);
-        span.set(key::MESSAGING_OPERATION_NAME, "send");
-        span.set(key::MESSAGING_OPERATION_TYPE, "send");
-        span.set(key::MESSAGING_DESTINATION_NAME, topic.to_owned());
-        span.set(key::MESSAGING_CLIENT_ID, self.client_id.clone());
+        span.set_attribute(key::MESSAGING_SYSTEM, MESSAGING_SYSTEM_NAME);
+        span.set_attribute(key::MESSAGING_OPERATION_NAME, "send");
+        span.set_attribute(key::MESSAGING_OPERATION_TYPE, "send");
+        span.set_attribute(key::MESSAGING_DESTINATION_NAME, topic.to_owned());
+        span.set_attribute(key::MESSAGING_CLIENT_ID, self.client_id.clone());
         Some(SendSpan { span, _slot: slot })
     }
 
     /// Returns the trace context of a request with these records to the agent at `uri`.
-    pub(super) fn request(&self, uri: &str, traced: &[SpanContext], batches: usize) -> RequestTrace {
+    pub(super) fn start_request_trace(
+        &self,
+        uri: &str,
+        traced: &[SpanContext],
+        batches: usize,
+    ) -> RequestTrace {
         let Some(first) = traced.first() else {
             return RequestTrace::default();
         };
-        let builder = SpanBuilder::from_name(METHOD).with_kind(SpanKind::Client);
-        let mut span = self.traces.start_for(traced, builder);
+        let builder = SpanBuilder::from_name(PRODUCE_METHOD).with_kind(SpanKind::Client);
+        let mut span = self.traces.start_linked(traced, builder);
         if let Some(span) = &mut span {
-            span.set(key::RPC_SYSTEM_NAME, "grpc");
-            span.set(key::RPC_METHOD, METHOD);
-            span.set(key::MESSAGING_SYSTEM, SYSTEM);
-            span.set("streamhouse.batches", i64::try_from(batches).unwrap_or(i64::MAX));
-            traces::set_server(span, uri);
+            span.set_attribute(key::RPC_SYSTEM_NAME, "grpc");
+            span.set_attribute(key::RPC_METHOD, PRODUCE_METHOD);
+            span.set_attribute(key::MESSAGING_SYSTEM, MESSAGING_SYSTEM_NAME);
+            span.set_attribute("streamhouse.batches", i64::try_from(batches).unwrap_or(i64::MAX));
+            traces::set_server_address(span, uri);
         }
-        let (parent, state) = trace::write(span.as_ref().map_or(first, Span::context));
+        let (parent, state) = trace::format_trace_context(span.as_ref().map_or(first, SampledSpan::context));
         RequestTrace {
             span,
             parent,
@@ -135,19 +140,19 @@ impl SendSpan {
     }
 
     /// Returns the headers to add to the record; `None` if it carries a trace context already.
-    pub(super) fn carried(&self, record: &RecordRef<'_>) -> Option<Carried> {
+    pub(super) fn context_headers(&self, record: &RecordRef<'_>) -> Option<ContextHeaders> {
         let says_something = record.headers.iter().any(|(name, _)| *name == TRACEPARENT);
         (!says_something).then(|| {
-            let (parent, state) = trace::write(self.context());
-            Carried { parent, state }
+            let (parent, state) = trace::format_trace_context(self.context());
+            ContextHeaders { parent, state }
         })
     }
 
     /// Ends the span with the record's outcome.
-    pub(super) fn follow(self, sent: Result<Delivery>) -> Result<Delivery> {
+    pub(super) fn end_with_outcome(self, sent: Result<Delivery>) -> Result<Delivery> {
         match sent {
             Ok(delivery) => {
-                delivery.observe(move |outcome| self.end(&outcome));
+                delivery.add_callback(move |outcome| self.end(&outcome));
                 Ok(delivery)
             }
             Err(error) => {
@@ -160,24 +165,25 @@ impl SendSpan {
     fn end(mut self, outcome: &Result<RecordMetadata>) {
         match outcome {
             Ok(stored) => {
-                self.span.set(
+                self.span.set_attribute(
                     key::MESSAGING_DESTINATION_PARTITION_ID,
                     stored.partition.to_string(),
                 );
-                self.span.set(key::MESSAGING_KAFKA_OFFSET, stored.offset);
+                self.span
+                    .set_attribute(key::MESSAGING_KAFKA_OFFSET, stored.offset);
             }
             Err(error) => self.fail(error),
         }
     }
 
     fn fail(mut self, error: &Error) {
-        self.span.fail(error.code().name(), error.to_string());
+        self.span.set_error(error.code().name(), error.to_string());
     }
 }
 
-impl Carried {
+impl ContextHeaders {
     /// Returns the record's headers with these appended.
-    pub(super) fn with<'a>(
+    pub(super) fn with_headers<'a>(
         &'a self,
         headers: &[(&'a str, Option<&'a [u8]>)],
     ) -> Vec<(&'a str, Option<&'a [u8]>)> {

@@ -6,18 +6,18 @@ use streamhouse_core::{
 };
 use tonic::{Request, Response, Status};
 
-use super::Agent;
+use super::FakeAgent;
 
-type Answer<T> = Result<Response<T>, Status>;
+type ServiceResult<T> = Result<Response<T>, Status>;
 
-fn not_needed<T>() -> Answer<T> {
+fn unimplemented_call<T>() -> ServiceResult<T> {
     Err(Status::unimplemented("not needed here"))
 }
 
 #[tonic::async_trait]
-impl AdminService for Agent {
-    async fn list_topics(&self, _: Request<v1::ListTopicsRequest>) -> Answer<v1::ListTopicsResponse> {
-        self.alive()?;
+impl AdminService for FakeAgent {
+    async fn list_topics(&self, _: Request<v1::ListTopicsRequest>) -> ServiceResult<v1::ListTopicsResponse> {
+        self.check_alive()?;
         let state = self.cluster.state.lock();
         let topics = state.topics.iter().map(|(name, partitions)| v1::TopicListing {
             name: name.clone(),
@@ -30,15 +30,15 @@ impl AdminService for Agent {
         }))
     }
 
-    async fn create_topic(&self, _: Request<v1::CreateTopicRequest>) -> Answer<v1::TopicDescription> {
-        not_needed()
+    async fn create_topic(&self, _: Request<v1::CreateTopicRequest>) -> ServiceResult<v1::TopicDescription> {
+        unimplemented_call()
     }
 
     async fn describe_topic(
         &self,
         request: Request<v1::DescribeTopicRequest>,
-    ) -> Answer<v1::TopicDescription> {
-        self.alive()?;
+    ) -> ServiceResult<v1::TopicDescription> {
+        self.check_alive()?;
         let name = request.into_inner().name;
         let state = self.cluster.state.lock();
         let Some(partitions) = state.topics.get(&name) else {
@@ -61,25 +61,28 @@ impl AdminService for Agent {
         }))
     }
 
-    async fn alter_topic(&self, _: Request<v1::AlterTopicRequest>) -> Answer<v1::TopicDescription> {
-        not_needed()
+    async fn alter_topic(&self, _: Request<v1::AlterTopicRequest>) -> ServiceResult<v1::TopicDescription> {
+        unimplemented_call()
     }
 
-    async fn delete_topic(&self, _: Request<v1::DeleteTopicRequest>) -> Answer<v1::DeleteTopicResponse> {
-        not_needed()
+    async fn delete_topic(
+        &self,
+        _: Request<v1::DeleteTopicRequest>,
+    ) -> ServiceResult<v1::DeleteTopicResponse> {
+        unimplemented_call()
     }
 
     async fn delete_records(
         &self,
         _: Request<v1::DeleteRecordsRequest>,
-    ) -> Answer<v1::DeleteRecordsResponse> {
-        not_needed()
+    ) -> ServiceResult<v1::DeleteRecordsResponse> {
+        unimplemented_call()
     }
 
     async fn describe_cluster(
         &self,
         _: Request<v1::DescribeClusterRequest>,
-    ) -> Answer<v1::DescribeClusterResponse> {
-        not_needed()
+    ) -> ServiceResult<v1::DescribeClusterResponse> {
+        unimplemented_call()
     }
 }

@@ -14,19 +14,19 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Agent, Arrival, Fault, State};
+use super::{FakeAgent, FakeClusterState, ProduceFault, RequestArrival};
 
-type Answers = Pin<Box<dyn Stream<Item = Result<v1::ProduceResponse, Status>> + Send>>;
+type ProduceResponses = Pin<Box<dyn Stream<Item = Result<v1::ProduceResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
-impl DataService for Agent {
-    type ProduceStream = Answers;
+impl DataService for FakeAgent {
+    type ProduceStream = ProduceResponses;
 
     async fn produce(
         &self,
         request: Request<Streaming<v1::ProduceRequest>>,
-    ) -> Result<Response<Answers>, Status> {
-        self.alive()?;
+    ) -> Result<Response<ProduceResponses>, Status> {
+        self.check_alive()?;
         let (answers, out) = mpsc::channel(100);
         let agent = self.clone();
         tokio::spawn(async move { agent.serve_stream(request.into_inner(), answers).await });
@@ -38,7 +38,7 @@ impl DataService for Agent {
         self.cluster.state.lock().fetches.push(self.index);
         let deadline = Instant::now() + Duration::from_millis(request.max_wait_ms.into());
         loop {
-            self.alive()?;
+            self.check_alive()?;
             let changed = self.cluster.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
@@ -62,7 +62,7 @@ impl DataService for Agent {
         &self,
         request: Request<v1::MetadataRequest>,
     ) -> Result<Response<v1::MetadataResponse>, Status> {
-        self.alive()?;
+        self.check_alive()?;
         let mut state = self.cluster.state.lock();
         state.metadata_asked += 1;
         let agents = state
@@ -92,7 +92,7 @@ impl DataService for Agent {
         &self,
         _: Request<v1::InitProducerIdRequest>,
     ) -> Result<Response<v1::InitProducerIdResponse>, Status> {
-        self.alive()?;
+        self.check_alive()?;
         let mut state = self.cluster.state.lock();
         state.next_producer += 1;
         Ok(Response::new(v1::InitProducerIdResponse {
@@ -105,7 +105,7 @@ impl DataService for Agent {
         &self,
         request: Request<v1::ListOffsetsRequest>,
     ) -> Result<Response<v1::ListOffsetsResponse>, Status> {
-        self.alive()?;
+        self.check_alive()?;
         let state = self.cluster.state.lock();
         let partitions = request.into_inner().partitions.into_iter().map(|query| {
             use v1::partition_offset_query::Position;
@@ -138,7 +138,7 @@ impl DataService for Agent {
     }
 }
 
-impl Agent {
+impl FakeAgent {
     async fn serve_stream(
         self,
         mut requests: Streaming<v1::ProduceRequest>,
@@ -147,13 +147,13 @@ impl Agent {
         while let Ok(Some(request)) = requests.message().await {
             let fault = {
                 let mut state = self.cluster.state.lock();
-                state.arrivals.push(Arrival {
+                state.arrivals.push(RequestArrival {
                     at: Instant::now(),
                     agent: self.index,
                 });
-                state.faults.pop_front().unwrap_or(Fault::None)
+                state.faults.pop_front().unwrap_or(ProduceFault::None)
             };
-            if self.alive().is_err() || fault == Fault::LoseRequest {
+            if self.check_alive().is_err() || fault == ProduceFault::LoseRequest {
                 let _ = answers.send(Err(Status::unavailable("broken"))).await;
                 return;
             }
@@ -168,11 +168,11 @@ impl Agent {
             let answer = self.store(request, fault);
             self.cluster.changed.notify_waiters();
             match fault {
-                Fault::LoseAnswer => {
+                ProduceFault::LoseAnswer => {
                     let _ = answers.send(Err(Status::unavailable("broken"))).await;
                     return;
                 }
-                Fault::Silence => {}
+                ProduceFault::Silence => {}
                 _ => {
                     if answers.send(Ok(answer)).await.is_err() {
                         return;
@@ -182,7 +182,7 @@ impl Agent {
         }
     }
 
-    fn store(&self, request: v1::ProduceRequest, fault: Fault) -> v1::ProduceResponse {
+    fn store(&self, request: v1::ProduceRequest, fault: ProduceFault) -> v1::ProduceResponse {
         let mut state = self.cluster.state.lock();
         let agents = state.addresses.len();
         let mut partitions = Vec::new();
@@ -194,12 +194,12 @@ impl Agent {
                 base_offset: -1,
                 ..Default::default()
             };
-            if let Err(error) = find(&state, &produce) {
+            if let Err(error) = check_partition(&state, &produce) {
                 result.error = Some(error.into());
                 partitions.push(result);
                 continue;
             }
-            if fault == Fault::MoveLeader {
+            if fault == ProduceFault::MoveLeader {
                 let partition = &mut state.topics.get_mut(&produce.topic).unwrap()[at];
                 partition.leader = (partition.leader + 1) % agents;
                 partition.epoch += 1;
@@ -209,13 +209,13 @@ impl Agent {
                 .limits
                 .get(&produce.topic)
                 .map_or(64 << 20, |(limit, _)| *limit);
-            let stored = if let Fault::Refuse(code) = fault {
+            let stored = if let ProduceFault::Refuse(code) = fault {
                 Err(Error::new(code, "scripted"))
             } else if leads {
                 let log = &mut state.topics.get_mut(&produce.topic).unwrap()[at].log;
                 let stored = log.append(&produce.records, limit);
                 match fault {
-                    Fault::StoreAndFail(code) => Err(Error::new(code, "scripted")),
+                    ProduceFault::StoreAndFail(code) => Err(Error::new(code, "scripted")),
                     _ => stored,
                 }
             } else {
@@ -230,7 +230,11 @@ impl Agent {
             }
             partitions.push(result);
         }
-        let throttle_ms = if let Fault::Throttle(ms) = fault { ms } else { 0 };
+        let throttle_ms = if let ProduceFault::Throttle(ms) = fault {
+            ms
+        } else {
+            0
+        };
         v1::ProduceResponse {
             request_id: request.request_id,
             partitions,
@@ -282,7 +286,7 @@ impl Agent {
         }
     }
 
-    fn topic(&self, state: &State, name: String) -> v1::TopicMetadata {
+    fn topic(&self, state: &FakeClusterState, name: String) -> v1::TopicMetadata {
         let Some(partitions) = state.topics.get(&name) else {
             let error = Error::new(ErrorCode::UnknownTopicOrPartition, "no such topic").into();
             return v1::TopicMetadata {
@@ -313,7 +317,7 @@ impl Agent {
 }
 
 /// Checks that the partition exists and belongs to the requested topic id.
-fn find(state: &State, produce: &v1::PartitionProduce) -> Result<(), Error> {
+fn check_partition(state: &FakeClusterState, produce: &v1::PartitionProduce) -> Result<(), Error> {
     let partitions = state.topics.get(&produce.topic).map_or(0, Vec::len);
     if partitions > 0 && !produce.topic_id.is_empty() && produce.topic_id != state.topic_id(&produce.topic) {
         return Err(Error::new(

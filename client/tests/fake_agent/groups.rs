@@ -14,17 +14,17 @@ use streamhouse_core::{
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status};
 
-use super::Agent;
+use super::FakeAgent;
 
 /// A member that does not join again within this time is removed.
-const REJOIN_WITHIN: Duration = Duration::from_secs(5);
+const REJOIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
-pub struct Group {
+pub struct FakeGroup {
     pub generation: i32,
     /// Start of the join phase in progress.
     joining: Option<Instant>,
-    members: BTreeMap<String, Member>,
+    members: BTreeMap<String, FakeMember>,
     leader: String,
     assignments: Option<HashMap<String, Bytes>>,
     next_member: usize,
@@ -38,14 +38,14 @@ pub struct Group {
     /// Heartbeats of members, whatever their answer.
     pub beats: usize,
     /// Calls that a test holds back.
-    pub held: BTreeSet<Call>,
+    pub held: BTreeSet<HeldCall>,
     /// Number of calls held back now.
     pub waiting: usize,
 }
 
 /// A kind of call that a test can hold back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Call {
+pub enum HeldCall {
     /// A member's request for an id.
     Id,
     /// Joins: none is answered.
@@ -57,7 +57,7 @@ pub enum Call {
 }
 
 #[derive(Debug, Default)]
-struct Member {
+struct FakeMember {
     request: v1::JoinGroupRequest,
     /// Whether it has joined in the current join phase.
     joined: bool,
@@ -67,7 +67,7 @@ fn refuse(code: ErrorCode) -> Status {
     Error::new(code, "the fake coordinator says so").into()
 }
 
-impl Group {
+impl FakeGroup {
     fn next_id(&mut self) -> String {
         self.next_member += 1;
         format!("member-{:03}", self.next_member)
@@ -76,10 +76,10 @@ impl Group {
     /// Ends the join phase when all members have joined; removes those that take too long.
     fn try_complete(&mut self) {
         let Some(since) = self.joining else { return };
-        if self.held.contains(&Call::Join) {
+        if self.held.contains(&HeldCall::Join) {
             return;
         }
-        if since.elapsed() > REJOIN_WITHIN {
+        if since.elapsed() > REJOIN_TIMEOUT {
             self.members.retain(|_, member| member.joined);
         }
         if !self.members.is_empty() && self.members.values().all(|member| member.joined) {
@@ -110,7 +110,7 @@ impl Group {
     }
 
     fn join_answer(&self, member_id: &str) -> v1::JoinGroupResponse {
-        let names = |member: &Member| {
+        let names = |member: &FakeMember| {
             member
                 .request
                 .protocols
@@ -123,7 +123,7 @@ impl Group {
             .into_iter()
             .find(common)
             .unwrap_or_default();
-        let joined = |(id, member): (&String, &Member)| v1::JoinedMember {
+        let joined = |(id, member): (&String, &FakeMember)| v1::JoinedMember {
             member_id: id.clone(),
             group_instance_id: member.request.group_instance_id.clone(),
             metadata: member
@@ -150,15 +150,15 @@ impl Group {
     }
 }
 
-impl Agent {
+impl FakeAgent {
     /// Returns the error of a partition that does not belong to the requested topic id.
-    fn meant(&self, topic: &str, id: &str, partition: i32) -> Option<v1::Error> {
+    fn check_topic_id(&self, topic: &str, id: &str, partition: i32) -> Option<v1::Error> {
         let state = self.cluster.state.lock();
         state.find(topic, id, partition).err().map(Into::into)
     }
 
-    fn coordinates(&self) -> Result<(), Status> {
-        self.alive()?;
+    fn check_coordinator(&self) -> Result<(), Status> {
+        self.check_alive()?;
         if self.index == 0 {
             Ok(())
         } else {
@@ -170,7 +170,7 @@ impl Agent {
     async fn wait_for<T>(
         &self,
         group: &str,
-        done: impl Fn(&mut Group) -> Option<Result<T, Status>>,
+        done: impl Fn(&mut FakeGroup) -> Option<Result<T, Status>>,
     ) -> Result<T, Status> {
         loop {
             let changed = self.cluster.changed.notified();
@@ -191,14 +191,14 @@ impl Agent {
     }
 
     /// Waits while calls of this kind are held back.
-    async fn pass(&self, group: &str, call: Call) {
+    async fn wait_while_held(&self, group: &str, call: HeldCall) {
         self.with_group(group, |group| group.waiting += 1);
-        let free = |group: &mut Group| (!group.held.contains(&call)).then_some(Ok(()));
+        let free = |group: &mut FakeGroup| (!group.held.contains(&call)).then_some(Ok(()));
         let _ = self.wait_for(group, free).await;
         self.with_group(group, |group| group.waiting -= 1);
     }
 
-    fn with_group(&self, group: &str, act: impl FnOnce(&mut Group)) {
+    fn with_group(&self, group: &str, act: impl FnOnce(&mut FakeGroup)) {
         act(self
             .cluster
             .state
@@ -209,8 +209,12 @@ impl Agent {
         self.cluster.changed.notify_waiters();
     }
 
-    fn with<T>(&self, group: &str, act: impl FnOnce(&mut Group) -> Result<T, Status>) -> Result<T, Status> {
-        self.coordinates()?;
+    fn with<T>(
+        &self,
+        group: &str,
+        act: impl FnOnce(&mut FakeGroup) -> Result<T, Status>,
+    ) -> Result<T, Status> {
+        self.check_coordinator()?;
         let answer = act(self
             .cluster
             .state
@@ -224,12 +228,12 @@ impl Agent {
 }
 
 #[tonic::async_trait]
-impl GroupService for Agent {
+impl GroupService for FakeAgent {
     async fn find_coordinator(
         &self,
         _: Request<v1::FindCoordinatorRequest>,
     ) -> Result<Response<v1::FindCoordinatorResponse>, Status> {
-        self.alive()?;
+        self.check_alive()?;
         let address = self.cluster.address(0);
         let coordinator = v1::Leader {
             agent_id: "agent-0".into(),
@@ -248,7 +252,7 @@ impl GroupService for Agent {
         let request = request.into_inner();
         let group = request.group_id.clone();
         if request.require_known_member_id && request.member_id.is_empty() {
-            self.pass(&group, Call::Id).await;
+            self.wait_while_held(&group, HeldCall::Id).await;
             let member_id = self.with(&group, |group| {
                 let id = group.next_id();
                 group.pending.insert(id.clone());
@@ -270,7 +274,7 @@ impl GroupService for Agent {
             group.start_joining();
             group.members.insert(
                 id.clone(),
-                Member {
+                FakeMember {
                     request,
                     joined: true,
                 },
@@ -364,8 +368,8 @@ impl GroupService for Agent {
     ) -> Result<Response<v1::CommitOffsetsResponse>, Status> {
         let request = request.into_inner();
         let group_id = request.group_id.clone();
-        self.pass(&group_id, Call::Commit).await;
-        let meant = |of: &v1::CommitOffset| self.meant(&of.topic, &of.topic_id, of.partition);
+        self.wait_while_held(&group_id, HeldCall::Commit).await;
+        let meant = |of: &v1::CommitOffset| self.check_topic_id(&of.topic, &of.topic_id, of.partition);
         let errors: Vec<_> = request.offsets.iter().map(meant).collect();
         let answer = self.with(&group_id, |group| {
             if request.generation >= 0 {
@@ -391,7 +395,7 @@ impl GroupService for Agent {
                 offsets: offsets.collect(),
             }))
         });
-        self.pass(&group_id, Call::CommitAnswer).await;
+        self.wait_while_held(&group_id, HeldCall::CommitAnswer).await;
         answer
     }
 
@@ -400,7 +404,7 @@ impl GroupService for Agent {
         request: Request<v1::FetchOffsetsRequest>,
     ) -> Result<Response<v1::FetchOffsetsResponse>, Status> {
         let request = request.into_inner();
-        let meant = |of: &v1::TopicPartition| self.meant(&of.topic, &of.topic_id, of.partition);
+        let meant = |of: &v1::TopicPartition| self.check_topic_id(&of.topic, &of.topic_id, of.partition);
         let errors: Vec<_> = request.partitions.iter().map(meant).collect();
         self.with(&request.group_id, |group| {
             let offsets = request
@@ -458,7 +462,7 @@ impl GroupService for Agent {
     }
 }
 
-impl super::State {
+impl super::FakeClusterState {
     /// Returns the number of heartbeats of a group.
     pub fn group_beats(&self, group: &str) -> usize {
         self.groups.get(group).map_or(0, |group| group.beats)
@@ -466,12 +470,12 @@ impl super::State {
 
     /// Returns the number of calls to a group that are held back.
     pub fn group_waiting(&self, group: &str) -> usize {
-        let held = |group: &Group| if group.held.is_empty() { 0 } else { group.waiting };
+        let held = |group: &FakeGroup| if group.held.is_empty() { 0 } else { group.waiting };
         self.groups.get(group).map_or(0, held)
     }
 }
 
-impl super::Cluster {
+impl super::FakeCluster {
     /// Returns a group's committed offset; -1 without one.
     pub fn committed(&self, group: &str, topic: &str, partition: i32) -> i64 {
         let state = self.state.lock();
@@ -496,19 +500,19 @@ impl super::Cluster {
     }
 
     /// Reads or changes the state of a group.
-    pub fn group<T>(&self, group: &str, act: impl FnOnce(&mut Group) -> T) -> T {
+    pub fn group<T>(&self, group: &str, act: impl FnOnce(&mut FakeGroup) -> T) -> T {
         let outcome = act(self.state.lock().groups.entry(group.to_owned()).or_default());
         self.changed.notify_waiters();
         outcome
     }
 
     /// Holds back calls of this kind.
-    pub fn hold(&self, group: &str, call: Call) {
+    pub fn hold(&self, group: &str, call: HeldCall) {
         self.group(group, |group| group.held.insert(call));
     }
 
     /// Releases calls of this kind.
-    pub fn release(&self, group: &str, call: Call) {
+    pub fn release(&self, group: &str, call: HeldCall) {
         self.group(group, |group| group.held.remove(&call));
     }
 

@@ -5,31 +5,31 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 use streamhouse_core::{
     Error, ErrorCode,
-    batch::{BatchHeader, Batches, Limits, Records, stamp, validate},
+    batch::{BatchHeader, BatchIter, BatchLimits, DecodedRecords, stamp, validate},
 };
 
 #[derive(Debug, Default)]
-pub struct Log {
+pub struct FakeLog {
     pub batches: Vec<Bytes>,
     pub end: i64,
     pub start: i64,
-    producers: HashMap<i64, ProducerState>,
+    producers: HashMap<i64, LogProducerState>,
 }
 
 #[derive(Debug, Default)]
-struct ProducerState {
+struct LogProducerState {
     epoch: i16,
     next_sequence: i32,
     /// First sequence, number of records and offset of the last batches.
     last: VecDeque<(i32, i32, i64)>,
 }
 
-impl Log {
+impl FakeLog {
     /// Appends one or more batches of at most `max_batch_bytes` each. Returns the offset of the
     /// first.
     pub fn append(&mut self, records: &Bytes, max_batch_bytes: usize) -> Result<i64, Error> {
         let mut first = None;
-        for batch in Batches::of(records) {
+        for batch in BatchIter::owned(records) {
             let (_, batch) = batch.map_err(|error| Error::new(error.code(), error.to_string()))?;
             let offset = self.append_batch(&batch, max_batch_bytes)?;
             first.get_or_insert(offset);
@@ -38,7 +38,7 @@ impl Log {
     }
 
     fn append_batch(&mut self, batch: &Bytes, max_batch_bytes: usize) -> Result<i64, Error> {
-        let header = validate(batch, &Limits { max_batch_bytes })
+        let header = validate(batch, &BatchLimits { max_batch_bytes })
             .map_err(|error| Error::new(error.code(), error.to_string()))?;
         if header.producer_id >= 0
             && let Some(offset) = self.check_sequence(&header)?
@@ -61,9 +61,9 @@ impl Log {
             return Err(Error::new(ErrorCode::InvalidProducerEpoch, "fenced"));
         }
         if header.producer_epoch > state.epoch {
-            *state = ProducerState {
+            *state = LogProducerState {
                 epoch: header.producer_epoch,
-                ..ProducerState::default()
+                ..LogProducerState::default()
             };
         }
         let same = |(first, count, _): &&(i32, i32, i64)| {
@@ -125,7 +125,7 @@ impl Log {
     pub fn records(&self) -> Vec<(i64, i64, String)> {
         let mut all = Vec::new();
         for batch in &self.batches {
-            for record in Records::decode(batch.clone(), 64 << 20).unwrap() {
+            for record in DecodedRecords::decode(batch.clone(), 64 << 20).unwrap() {
                 let record = record.unwrap();
                 let value = record.value.unwrap_or_default();
                 all.push((

@@ -7,8 +7,8 @@
 mod admin;
 mod data;
 pub mod groups;
+pub mod helpers;
 pub mod log;
-pub mod reading;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -33,11 +33,11 @@ use tonic::{
     transport::{Server, ServerTlsConfig},
 };
 
-use self::log::Log;
+use self::log::FakeLog;
 
 /// A fault of one produce request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum ProduceFault {
     /// Stored, but the stream breaks before the answer.
     LoseAnswer,
     /// Not stored, and the stream breaks.
@@ -58,8 +58,8 @@ pub enum Fault {
 
 /// A partition.
 #[derive(Debug, Default)]
-pub struct Partition {
-    pub log: Log,
+pub struct FakePartition {
+    pub log: FakeLog,
     pub leader: usize,
     pub epoch: i32,
     /// Whether it has no leader, though every agent serves it.
@@ -70,36 +70,36 @@ pub struct Partition {
 
 /// A produce request that arrived.
 #[derive(Debug, Clone, Copy)]
-pub struct Arrival {
+pub struct RequestArrival {
     pub at: Instant,
     pub agent: usize,
 }
 
 #[derive(Debug, Default)]
-pub struct State {
-    pub topics: HashMap<String, Vec<Partition>>,
+pub struct FakeClusterState {
+    pub topics: HashMap<String, Vec<FakePartition>>,
     pub addresses: Vec<String>,
     /// One per produce request, in order; without any left, there is no fault.
-    pub faults: VecDeque<Fault>,
-    pub arrivals: Vec<Arrival>,
+    pub faults: VecDeque<ProduceFault>,
+    pub arrivals: Vec<RequestArrival>,
     /// Whether answers of other agents name the leader.
     pub hints: bool,
     pub metadata_asked: usize,
     /// How often each topic was created: the first has the id `id-<name>`.
-    pub made: HashMap<String, usize>,
+    pub creations: HashMap<String, usize>,
     /// Largest batch of each topic with a limit, and whether metadata answers contain it.
     pub limits: HashMap<String, (usize, bool)>,
     /// Largest request, in bytes of records; 0 for no limit.
     pub largest_request: usize,
     pub fetches: Vec<usize>,
     next_producer: i64,
-    groups: HashMap<String, groups::Group>,
+    groups: HashMap<String, groups::FakeGroup>,
 }
 
 /// A cluster of fake agents. Clones share it.
 #[derive(Clone)]
-pub struct Cluster {
-    pub state: Arc<Mutex<State>>,
+pub struct FakeCluster {
+    pub state: Arc<Mutex<FakeClusterState>>,
     dead: Arc<Vec<AtomicBool>>,
     /// Notified when a log grows or a group changes.
     pub changed: Arc<Notify>,
@@ -108,12 +108,12 @@ pub struct Cluster {
 
 /// One agent of the cluster.
 #[derive(Clone)]
-struct Agent {
-    cluster: Cluster,
+struct FakeAgent {
+    cluster: FakeCluster,
     index: usize,
 }
 
-impl Cluster {
+impl FakeCluster {
     /// Starts this many agents on free ports.
     pub async fn start(agents: usize) -> Self {
         Self::start_with(agents, None).await
@@ -126,9 +126,9 @@ impl Cluster {
 
     async fn start_with(agents: usize, tls: Option<ServerTlsConfig>) -> Self {
         let mut listeners = Vec::new();
-        let mut state = State {
+        let mut state = FakeClusterState {
             hints: true,
-            ..State::default()
+            ..FakeClusterState::default()
         };
         for _ in 0..agents {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -143,7 +143,7 @@ impl Cluster {
         };
         let mut servers = Vec::new();
         for (index, listener) in listeners.into_iter().enumerate() {
-            let agent = Agent {
+            let agent = FakeAgent {
                 cluster: cluster.clone(),
                 index,
             };
@@ -169,7 +169,7 @@ impl Cluster {
     /// Creates or recreates a topic. Its partitions are led by the agents in turn.
     pub fn create(&self, topic: &str, partitions: usize) {
         let mut state = self.state.lock();
-        *state.made.entry(topic.to_owned()).or_default() += 1;
+        *state.creations.entry(topic.to_owned()).or_default() += 1;
         state.topics.insert(topic.to_owned(), Vec::new());
         drop(state);
         self.grow(topic, partitions);
@@ -181,10 +181,10 @@ impl Cluster {
         let agents = state.addresses.len();
         let all = state.topics.get_mut(topic).unwrap();
         for at in all.len()..partitions {
-            all.push(Partition {
+            all.push(FakePartition {
                 leader: at % agents,
                 epoch: 1,
-                ..Partition::default()
+                ..FakePartition::default()
             });
         }
         drop(state);
@@ -203,7 +203,7 @@ impl Cluster {
     }
 
     /// Changes a partition.
-    pub fn change(&self, topic: &str, partition: usize, change: impl FnOnce(&mut Partition)) {
+    pub fn change(&self, topic: &str, partition: usize, change: impl FnOnce(&mut FakePartition)) {
         change(&mut self.state.lock().topics.get_mut(topic).unwrap()[partition]);
         self.changed.notify_waiters();
     }
@@ -218,7 +218,7 @@ impl Cluster {
     }
 
     /// Scripts faults for the next requests, one each.
-    pub fn script(&self, faults: impl IntoIterator<Item = Fault>) {
+    pub fn script_faults(&self, faults: impl IntoIterator<Item = ProduceFault>) {
         self.state.lock().faults.extend(faults);
     }
 
@@ -264,11 +264,11 @@ impl Cluster {
     }
 
     /// Limits the batches of a topic; `said` is whether metadata answers contain the limit.
-    pub fn limit(&self, topic: &str, bytes: usize, said: bool) {
+    pub fn limit_batches(&self, topic: &str, bytes: usize, said: bool) {
         self.state.lock().limits.insert(topic.to_owned(), (bytes, said));
     }
 
-    fn leader(&self, state: &State, partition: &Partition) -> v1::Leader {
+    fn leader(&self, state: &FakeClusterState, partition: &FakePartition) -> v1::Leader {
         if partition.leaderless {
             return v1::Leader {
                 epoch: partition.epoch,
@@ -283,16 +283,16 @@ impl Cluster {
     }
 }
 
-impl State {
+impl FakeClusterState {
     pub fn topic_id(&self, topic: &str) -> String {
-        match self.made.get(topic) {
+        match self.creations.get(topic) {
             None | Some(1) => format!("id-{topic}"),
             Some(times) => format!("id-{topic}-{times}"),
         }
     }
 
     /// Returns the partition of the requested topic id.
-    fn find(&self, topic: &str, id: &str, partition: i32) -> Result<&Partition, Error> {
+    fn find(&self, topic: &str, id: &str, partition: i32) -> Result<&FakePartition, Error> {
         let partitions = self.topics.get(topic);
         if partitions.is_some() && !id.is_empty() && id != self.topic_id(topic) {
             return Err(Error::new(
@@ -305,8 +305,8 @@ impl State {
     }
 }
 
-impl Agent {
-    fn alive(&self) -> Result<(), Status> {
+impl FakeAgent {
+    fn check_alive(&self) -> Result<(), Status> {
         if self.cluster.dead[self.index].load(Ordering::SeqCst) {
             return Err(Status::unavailable("the agent is dead"));
         }
@@ -314,7 +314,7 @@ impl Agent {
     }
 }
 
-impl Drop for Cluster {
+impl Drop for FakeCluster {
     fn drop(&mut self) {
         // The servers hold clones; only a test's last handle holds the remaining copy of this list.
         if Arc::strong_count(&self.servers) == 1 {

@@ -20,17 +20,17 @@ pub struct Record {
     /// The value. `None` is null: a tombstone.
     pub value: Option<Bytes>,
     /// The headers, in the order written.
-    pub headers: Headers,
+    pub headers: RecordHeaders,
 }
 
 /// The headers of a record, decoded on demand.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Headers {
+pub struct RecordHeaders {
     bytes: Bytes,
     count: usize,
 }
 
-impl Headers {
+impl RecordHeaders {
     /// Returns the number of headers.
     pub fn len(&self) -> usize {
         self.count
@@ -58,14 +58,14 @@ impl Headers {
 
 /// Iterates over the records of one batch. Ends after the first error.
 #[derive(Debug, Clone)]
-pub struct Records {
+pub struct DecodedRecords {
     header: BatchHeader,
     bytes: Bytes,
     position: usize,
-    left: i32,
+    remaining: i32,
 }
 
-impl Records {
+impl DecodedRecords {
     /// Opens one whole batch and decompresses its records to at most `max_uncompressed` bytes. Does
     /// not check the CRC; the caller does, with [`verify_crc`](super::verify_crc).
     ///
@@ -87,17 +87,17 @@ impl Records {
             header,
             bytes,
             position: 0,
-            left: header.record_count,
+            remaining: header.record_count,
         })
     }
 
     /// Creates the iterator over decompressed records; `header` holds their count.
-    pub(super) fn of_chunk(header: BatchHeader, bytes: Bytes) -> Self {
+    pub(super) fn from_chunk(header: BatchHeader, bytes: Bytes) -> Self {
         Self {
             header,
             bytes,
             position: 0,
-            left: header.record_count,
+            remaining: header.record_count,
         }
     }
 
@@ -112,25 +112,25 @@ impl Records {
     }
 
     /// Returns the header and the decompressed records.
-    pub(super) fn parts(&self) -> (&BatchHeader, &[u8]) {
+    pub(super) fn header_and_bytes(&self) -> (&BatchHeader, &[u8]) {
         (&self.header, &self.bytes)
     }
 
-    fn read(&mut self) -> Result<Record, BatchError> {
+    fn read_record(&mut self) -> Result<Record, BatchError> {
         let RecordView {
             offset,
             timestamp,
             key,
             value,
             headers,
-        } = view::read(&self.header, &self.bytes, &mut self.position)?;
+        } = view::read_record(&self.header, &self.bytes, &mut self.position)?;
         let owned = |field: &[u8]| self.bytes.slice_ref(field);
         Ok(Record {
             offset,
             timestamp,
             key: key.map(owned),
             value: value.map(owned),
-            headers: Headers {
+            headers: RecordHeaders {
                 bytes: owned(headers.bytes),
                 count: headers.count,
             },
@@ -138,19 +138,19 @@ impl Records {
     }
 }
 
-impl Iterator for Records {
+impl Iterator for DecodedRecords {
     type Item = Result<Record, BatchError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.left == 0 {
+        if self.remaining == 0 {
             let rest = self.bytes.len() - self.position;
             self.position = self.bytes.len();
             return (rest > 0).then(|| Err(invalid("bytes follow the last record")));
         }
-        self.left -= 1;
-        let record = self.read();
+        self.remaining -= 1;
+        let record = self.read_record();
         if record.is_err() {
-            self.left = 0;
+            self.remaining = 0;
             self.position = self.bytes.len();
         }
         Some(record)
@@ -159,7 +159,10 @@ impl Iterator for Records {
     fn size_hint(&self) -> (usize, Option<usize>) {
         // A record takes at least seven bytes, whatever the count claims.
         let most = (self.bytes.len() - self.position) / 7 + 1;
-        (0, Some(most.min(usize::try_from(self.left).unwrap_or(0) + 1)))
+        (
+            0,
+            Some(most.min(usize::try_from(self.remaining).unwrap_or(0) + 1)),
+        )
     }
 }
 

@@ -48,12 +48,12 @@ impl BatchBuilder {
         let size = 1
             + varint::len(timestamp_delta)
             + varint::len(delta.into())
-            + sized(key)
-            + sized(value)
+            + field_len(key)
+            + field_len(value)
             + varint::len(headers.len() as i64)
             + headers
                 .iter()
-                .map(|(k, v)| sized(Some(k.as_ref())) + sized(v.as_ref().map(AsRef::as_ref)))
+                .map(|(k, v)| field_len(Some(k.as_ref())) + field_len(v.as_ref().map(AsRef::as_ref)))
                 .sum::<usize>();
         if self.records.len() + size > i32::MAX as usize - HEADER_LEN - 16 || delta == i32::MAX {
             return Err(BatchError::TooLarge {
@@ -66,12 +66,12 @@ impl BatchBuilder {
         self.records.push(0);
         varint::put(&mut self.records, timestamp_delta);
         varint::put(&mut self.records, delta.into());
-        self.put(key);
-        self.put(value);
+        self.put_field(key);
+        self.put_field(value);
         varint::put(&mut self.records, headers.len() as i64);
         for (key, value) in headers {
-            self.put(Some(key.as_ref()));
-            self.put(value.as_ref().map(AsRef::as_ref));
+            self.put_field(Some(key.as_ref()));
+            self.put_field(value.as_ref().map(AsRef::as_ref));
         }
         self.count += 1;
         self.max_timestamp = self.max_timestamp.max(timestamp);
@@ -79,7 +79,7 @@ impl BatchBuilder {
     }
 
     #[inline]
-    fn put(&mut self, bytes: Option<&[u8]>) {
+    fn put_field(&mut self, bytes: Option<&[u8]>) {
         match bytes {
             None => varint::put(&mut self.records, -1),
             Some(bytes) => {
@@ -137,7 +137,7 @@ impl BatchBuilder {
                 "a batch needs at least one record".to_owned(),
             ));
         }
-        let head = self.head();
+        let head = self.build_header();
         let most = if smallest { self.size_bytes() } else { usize::MAX };
         let batch = self
             .compression
@@ -149,7 +149,7 @@ impl BatchBuilder {
                 })?;
                 batch[8..12].copy_from_slice(&length.to_be_bytes());
                 batch[21..23].copy_from_slice(&codec.id().to_be_bytes());
-                let crc = header::crc_of(batch);
+                let crc = header::compute_crc(batch);
                 batch[17..21].copy_from_slice(&crc.to_be_bytes());
                 // Copied at its exact size: the batch may be queued for long, and buffers grow in
                 // steps.
@@ -160,7 +160,7 @@ impl BatchBuilder {
     }
 
     /// Builds the header with length, codec and CRC still 0.
-    fn head(&self) -> [u8; HEADER_LEN] {
+    fn build_header(&self) -> [u8; HEADER_LEN] {
         let (producer_id, producer_epoch, base_sequence) = self.producer;
         let mut head = [0; HEADER_LEN];
         head[12..16].copy_from_slice(&(-1_i32).to_be_bytes());
@@ -185,6 +185,6 @@ impl BatchBuilder {
 }
 
 #[inline]
-fn sized(bytes: Option<&[u8]>) -> usize {
+fn field_len(bytes: Option<&[u8]>) -> usize {
     bytes.map_or(1, |bytes| varint::len(bytes.len() as i64) + bytes.len())
 }

@@ -52,7 +52,7 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
-fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+fn read_array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut out = [0; N];
     out.copy_from_slice(&bytes[at..at + N]);
     out
@@ -77,18 +77,18 @@ impl BatchHeader {
             return Err(BatchError::UnsupportedMagic(magic));
         }
         let header = Self {
-            base_offset: i64::from_be_bytes(array(bytes, 0)),
-            batch_length: i32::from_be_bytes(array(bytes, 8)),
-            leader_epoch: i32::from_be_bytes(array(bytes, 12)),
-            crc: u32::from_be_bytes(array(bytes, 17)),
-            attributes: i16::from_be_bytes(array(bytes, 21)),
-            last_offset_delta: i32::from_be_bytes(array(bytes, 23)),
-            base_timestamp: i64::from_be_bytes(array(bytes, 27)),
-            max_timestamp: i64::from_be_bytes(array(bytes, 35)),
-            producer_id: i64::from_be_bytes(array(bytes, 43)),
-            producer_epoch: i16::from_be_bytes(array(bytes, 51)),
-            base_sequence: i32::from_be_bytes(array(bytes, 53)),
-            record_count: i32::from_be_bytes(array(bytes, 57)),
+            base_offset: i64::from_be_bytes(read_array(bytes, 0)),
+            batch_length: i32::from_be_bytes(read_array(bytes, 8)),
+            leader_epoch: i32::from_be_bytes(read_array(bytes, 12)),
+            crc: u32::from_be_bytes(read_array(bytes, 17)),
+            attributes: i16::from_be_bytes(read_array(bytes, 21)),
+            last_offset_delta: i32::from_be_bytes(read_array(bytes, 23)),
+            base_timestamp: i64::from_be_bytes(read_array(bytes, 27)),
+            max_timestamp: i64::from_be_bytes(read_array(bytes, 35)),
+            producer_id: i64::from_be_bytes(read_array(bytes, 43)),
+            producer_epoch: i16::from_be_bytes(read_array(bytes, 51)),
+            base_sequence: i32::from_be_bytes(read_array(bytes, 53)),
+            record_count: i32::from_be_bytes(read_array(bytes, 57)),
         };
         if header.batch_length < (HEADER_LEN - LENGTH_END) as i32 {
             return Err(BatchError::Invalid(format!(
@@ -154,13 +154,13 @@ impl BatchHeader {
 
 /// Limits that [`validate`] enforces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct BatchLimits {
     /// The largest batch, header included, in bytes.
     pub max_batch_bytes: usize,
 }
 
 /// Computes the CRC32C of one whole batch.
-pub(super) fn crc_of(batch: &[u8]) -> u32 {
+pub(super) fn compute_crc(batch: &[u8]) -> u32 {
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &batch[CRC_START..]) as u32
 }
 
@@ -171,7 +171,7 @@ pub(super) fn crc_of(batch: &[u8]) -> u32 {
 /// Fails with [`BatchError::WrongCrc`] if it differs, or if the header cannot be parsed.
 pub fn verify_crc(batch: &[u8]) -> Result<(), BatchError> {
     let stored = BatchHeader::parse(batch)?.crc;
-    let computed = crc_of(batch);
+    let computed = compute_crc(batch);
     if stored == computed {
         Ok(())
     } else {
@@ -186,7 +186,7 @@ pub fn verify_crc(batch: &[u8]) -> Result<(), BatchError> {
 /// # Errors
 ///
 /// Fails with the first violation found; [`BatchError::code`] is the code for the producer.
-pub fn validate(batch: &[u8], limits: &Limits) -> Result<BatchHeader, BatchError> {
+pub fn validate(batch: &[u8], limits: &BatchLimits) -> Result<BatchHeader, BatchError> {
     let header = BatchHeader::parse(batch)?;
     if header.size() != batch.len() {
         return Err(BatchError::Invalid(format!(
@@ -201,7 +201,7 @@ pub fn validate(batch: &[u8], limits: &Limits) -> Result<BatchHeader, BatchError
         });
     }
     header.compression()?;
-    let computed = crc_of(batch);
+    let computed = compute_crc(batch);
     if header.crc != computed {
         return Err(BatchError::WrongCrc {
             stored: header.crc,
@@ -269,11 +269,11 @@ pub fn stamp_all(batches: &mut [u8], base_offset: i64, leader_epoch: i32) -> Res
 
 /// Iterates over consecutive batches in a buffer. Ends after the first error.
 #[derive(Debug, Clone)]
-pub struct Batches<'a> {
+pub struct BatchIter<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Batches<'a> {
+impl<'a> BatchIter<'a> {
     /// Creates an iterator over the batches of `bytes`.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
@@ -281,12 +281,12 @@ impl<'a> Batches<'a> {
 
     /// Creates an iterator that yields the batches of `bytes` as slices of their own, without
     /// copying.
-    pub fn of(bytes: &Bytes) -> OwnedBatches {
-        OwnedBatches { rest: bytes.clone() }
+    pub fn owned(bytes: &Bytes) -> OwnedBatchIter {
+        OwnedBatchIter { rest: bytes.clone() }
     }
 }
 
-impl<'a> Iterator for Batches<'a> {
+impl<'a> Iterator for BatchIter<'a> {
     type Item = Result<(BatchHeader, &'a [u8]), BatchError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -307,13 +307,13 @@ impl<'a> Iterator for Batches<'a> {
     }
 }
 
-/// Iterates over consecutive batches as owned slices, see [`Batches::of`].
+/// Iterates over consecutive batches as owned slices, see [`BatchIter::owned`].
 #[derive(Debug, Clone)]
-pub struct OwnedBatches {
+pub struct OwnedBatchIter {
     rest: Bytes,
 }
 
-impl Iterator for OwnedBatches {
+impl Iterator for OwnedBatchIter {
     type Item = Result<(BatchHeader, Bytes), BatchError>;
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -10,7 +10,7 @@
 //! The CRC32C covers everything after it. Base offset and leader epoch lie outside, so stamping
 //! them rewrites 12 bytes.
 
-mod chunks;
+mod chunk_reader;
 mod compression;
 mod decode;
 mod encode;
@@ -23,16 +23,16 @@ mod tests;
 mod varint;
 mod view;
 
-pub use chunks::{Chunk, Chunks};
+pub use chunk_reader::{BatchChunkReader, RecordChunk};
 pub use compression::Compression;
-pub use decode::{Headers, Record, Records};
+pub use decode::{DecodedRecords, Record, RecordHeaders};
 pub use encode::BatchBuilder;
 pub use header::{
-    BatchHeader, Batches, HEADER_LEN, Limits, OwnedBatches, TimestampType, stamp, stamp_all, validate,
-    verify_crc,
+    BatchHeader, BatchIter, BatchLimits, HEADER_LEN, OwnedBatchIter, TimestampType, stamp, stamp_all,
+    validate, verify_crc,
 };
 pub use renumber::renumber;
-pub use view::{HeadersView, RecordView, Views};
+pub use view::{HeadersView, RecordView, RecordViews};
 
 use crate::error::ErrorCode;
 
@@ -71,7 +71,7 @@ pub enum BatchError {
     },
     /// The batch is larger than allowed once it is decompressed.
     #[error("the batch decompresses to more than {0} bytes")]
-    Bomb(usize),
+    DecompressedTooLarge(usize),
     /// The codec is unknown or cannot be written.
     #[error("{0}")]
     UnsupportedCompression(String),
@@ -86,7 +86,7 @@ impl BatchError {
         match self {
             Self::Truncated { .. } | Self::WrongCrc { .. } => ErrorCode::CorruptMessage,
             Self::UnsupportedMagic(_) => ErrorCode::UnsupportedForMessageFormat,
-            Self::TooLarge { .. } | Self::Bomb(_) => ErrorCode::MessageTooLarge,
+            Self::TooLarge { .. } | Self::DecompressedTooLarge(_) => ErrorCode::MessageTooLarge,
             Self::UnsupportedCompression(_) => ErrorCode::UnsupportedCompressionType,
             Self::Invalid(_) => ErrorCode::InvalidRecord,
         }

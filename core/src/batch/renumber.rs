@@ -19,7 +19,7 @@ pub fn renumber(
     batch[43..51].copy_from_slice(&producer_id.to_be_bytes());
     batch[51..53].copy_from_slice(&producer_epoch.to_be_bytes());
     batch[53..57].copy_from_slice(&base_sequence.to_be_bytes());
-    let crc = header::crc_of(batch);
+    let crc = header::compute_crc(batch);
     batch[17..21].copy_from_slice(&crc.to_be_bytes());
     Ok(())
 }

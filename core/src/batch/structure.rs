@@ -11,11 +11,11 @@ use super::{BatchError, BatchHeader, Compression, compression, lz4, varint, view
 
 /// The smallest record: its length, attributes, two deltas, the lengths of key and value, and the
 /// header count.
-const LEAST_RECORD: usize = 7;
+const MIN_RECORD_LEN: usize = 7;
 /// Upper bound of gzip's compression ratio: 258 bytes take at least two bits.
 const GZIP_MAX_RATIO: usize = 1032;
 /// Bytes of the header and the trailer of a gzip stream.
-const GZIP_FRAME: usize = 18;
+const GZIP_FRAME_LEN: usize = 18;
 /// The largest decompressed size of a Zstandard block, and its smallest compressed size.
 const ZSTD_BLOCK: (usize, usize) = (128 << 10, 4);
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -27,29 +27,29 @@ pub(super) fn check(header: &BatchHeader, records: &[u8]) -> Result<(), BatchErr
     let count = usize::try_from(header.record_count).unwrap_or(0);
     let most = match header.compression()? {
         Compression::None => records.len(),
-        Compression::Gzip => gzip(records)?,
-        Compression::Snappy => compression::snappy_bound(records)?,
-        Compression::Lz4 => lz4::bound(records)?,
-        Compression::Zstd => zstd(records)?,
+        Compression::Gzip => max_gzip_size(records)?,
+        Compression::Snappy => compression::max_snappy_size(records)?,
+        Compression::Lz4 => lz4::max_decompressed_size(records)?,
+        Compression::Zstd => max_zstd_size(records)?,
     };
-    if count.saturating_mul(LEAST_RECORD) > most {
+    if count.saturating_mul(MIN_RECORD_LEN) > most {
         return Err(BatchError::Invalid(format!(
             "{count} records do not fit into {} bytes",
             records.len()
         )));
     }
     if header.compression()? == Compression::None {
-        walk(header, records)?;
+        check_uncompressed_records(header, records)?;
     }
     Ok(())
 }
 
 /// Checks the lengths and offsets of uncompressed records.
-fn walk(header: &BatchHeader, records: &[u8]) -> Result<(), BatchError> {
+fn check_uncompressed_records(header: &BatchHeader, records: &[u8]) -> Result<(), BatchError> {
     let mut position = 0;
     for delta in 0..i64::from(header.record_count) {
         let mut at = position;
-        position = view::end_of_record(records, &mut at).ok_or_else(|| invalid("a record is cut short"))?;
+        position = view::read_record_end(records, &mut at).ok_or_else(|| invalid("a record is cut short"))?;
         let record = &records[at..position];
         let mut at = 1; // after the attributes
         varint::get(record, &mut at)?; // the timestamp delta
@@ -63,14 +63,14 @@ fn walk(header: &BatchHeader, records: &[u8]) -> Result<(), BatchError> {
     Ok(())
 }
 
-fn gzip(records: &[u8]) -> Result<usize, BatchError> {
-    if !records.starts_with(&[0x1f, 0x8b, 8]) || records.len() <= GZIP_FRAME {
+fn max_gzip_size(records: &[u8]) -> Result<usize, BatchError> {
+    if !records.starts_with(&[0x1f, 0x8b, 8]) || records.len() <= GZIP_FRAME_LEN {
         return Err(invalid("the compressed records are not a gzip stream"));
     }
-    Ok((records.len() - GZIP_FRAME).saturating_mul(GZIP_MAX_RATIO))
+    Ok((records.len() - GZIP_FRAME_LEN).saturating_mul(GZIP_MAX_RATIO))
 }
 
-fn zstd(records: &[u8]) -> Result<usize, BatchError> {
+fn max_zstd_size(records: &[u8]) -> Result<usize, BatchError> {
     let skippable = records.first().is_some_and(|byte| byte & 0xf0 == 0x50)
         && records
             .get(1..)

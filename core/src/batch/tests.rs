@@ -12,26 +12,26 @@ use super::*;
 
 /// A record that a test writes and expects to read back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Written {
+struct TestRecord {
     timestamp: i64,
     key: Option<Vec<u8>>,
     value: Option<Vec<u8>>,
     headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
-const LIMIT: usize = 64 << 20;
-const LIMITS: Limits = Limits {
+const MAX_DECOMPRESSED: usize = 64 << 20;
+const LIMITS: BatchLimits = BatchLimits {
     max_batch_bytes: 16 << 20,
 };
 
-fn written() -> impl Strategy<Value = Written> {
+fn any_record() -> impl Strategy<Value = TestRecord> {
     let some_bytes = prop_oneof![
         4 => prop::collection::vec(any::<u8>(), 0..40),
         1 => (any::<u8>(), 0_usize..5000).prop_map(|(byte, count)| vec![byte; count]),
     ];
     let field = prop::option::of(some_bytes);
     let headers = prop::collection::vec((".{0,9}", field.clone()), 0..4);
-    (any::<i64>(), field.clone(), field, headers).prop_map(|(timestamp, key, value, headers)| Written {
+    (any::<i64>(), field.clone(), field, headers).prop_map(|(timestamp, key, value, headers)| TestRecord {
         timestamp,
         key,
         value,
@@ -39,22 +39,22 @@ fn written() -> impl Strategy<Value = Written> {
     })
 }
 
-fn records() -> impl Strategy<Value = Vec<Written>> {
-    prop::collection::vec(written(), 1..30)
+fn any_records() -> impl Strategy<Value = Vec<TestRecord>> {
+    prop::collection::vec(any_record(), 1..30)
 }
 
-fn codec() -> impl Strategy<Value = Compression> {
+fn any_codec() -> impl Strategy<Value = Compression> {
     prop::sample::select(Compression::ALL.to_vec())
 }
 
 /// Generates a codec that can also be written.
-fn written_codec() -> impl Strategy<Value = Compression> {
+fn any_writable_codec() -> impl Strategy<Value = Compression> {
     prop::sample::select(Compression::ALL[..4].to_vec())
 }
 
-fn append_all(builder: &mut BatchBuilder, records: &[Written]) {
+fn append_all(builder: &mut BatchBuilder, records: &[TestRecord]) {
     for (delta, record) in (0..).zip(records) {
-        let Written {
+        let TestRecord {
             timestamp,
             key,
             value,
@@ -67,7 +67,7 @@ fn append_all(builder: &mut BatchBuilder, records: &[Written]) {
     }
 }
 
-fn encode(codec: Compression, records: &[Written]) -> Bytes {
+fn encode(codec: Compression, records: &[TestRecord]) -> Bytes {
     let written = if codec == Compression::Zstd {
         Compression::None
     } else {
@@ -93,16 +93,16 @@ fn with_records(codec: Compression, head: &[u8], records: &[u8]) -> Bytes {
     let length = batch.len() as i32 - 12;
     batch[8..12].copy_from_slice(&length.to_be_bytes());
     batch[21..23].copy_from_slice(&codec.id().to_be_bytes());
-    resealed(batch).into()
+    with_correct_crc(batch).into()
 }
 
-fn read(batch: &Bytes) -> Result<Vec<Written>, BatchError> {
-    Records::decode(batch.clone(), LIMIT)?
-        .map(|record| record.map(of))
+fn read_records(batch: &Bytes) -> Result<Vec<TestRecord>, BatchError> {
+    DecodedRecords::decode(batch.clone(), MAX_DECOMPRESSED)?
+        .map(|record| record.map(to_test_record))
         .collect()
 }
 
-fn of(record: Record) -> Written {
+fn to_test_record(record: Record) -> TestRecord {
     let vec = |bytes: Bytes| bytes.to_vec();
     let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).unwrap_or_default();
     let headers = record
@@ -110,7 +110,7 @@ fn of(record: Record) -> Written {
         .iter()
         .map(|(key, value)| (text(key), value.map(vec)))
         .collect();
-    Written {
+    TestRecord {
         timestamp: record.timestamp,
         key: record.key.map(vec),
         value: record.value.map(vec),
@@ -119,8 +119,8 @@ fn of(record: Record) -> Written {
 }
 
 /// Builds a batch of one small record.
-fn small() -> Vec<u8> {
-    let record = Written {
+fn small_batch() -> Vec<u8> {
+    let record = TestRecord {
         timestamp: 5,
         key: None,
         value: Some(b"v".to_vec()),
@@ -130,27 +130,27 @@ fn small() -> Vec<u8> {
 }
 
 /// Recomputes the CRC.
-fn resealed(mut batch: Vec<u8>) -> Vec<u8> {
-    let crc = header::crc_of(&batch);
+fn with_correct_crc(mut batch: Vec<u8>) -> Vec<u8> {
+    let crc = header::compute_crc(&batch);
     batch[17..21].copy_from_slice(&crc.to_be_bytes());
     batch
 }
 
 proptest! {
     #[test]
-    fn records_read_back(codec in codec(), records in records()) {
+    fn records_read_back(codec in any_codec(), records in any_records()) {
         let batch = encode(codec, &records);
         let header = validate(&batch, &LIMITS).unwrap();
         prop_assert_eq!(header.record_count as usize, records.len());
         prop_assert_eq!(header.compression(), Ok(codec));
         prop_assert_eq!(header.base_timestamp, records[0].timestamp);
         prop_assert_eq!(Some(header.max_timestamp), records.iter().map(|record| record.timestamp).max());
-        prop_assert_eq!(&read(&batch).unwrap(), &records);
-        prop_assert_eq!(Records::decode(batch, LIMIT).unwrap().check(), Ok(()));
+        prop_assert_eq!(&read_records(&batch).unwrap(), &records);
+        prop_assert_eq!(DecodedRecords::decode(batch, MAX_DECOMPRESSED).unwrap().check(), Ok(()));
     }
 
     #[test]
-    fn a_builder_used_again_makes_the_same_batch(codec in written_codec(), first in records(), second in records()) {
+    fn a_builder_used_again_makes_the_same_batch(codec in any_writable_codec(), first in any_records(), second in any_records()) {
         let mut builder = BatchBuilder::new(codec);
         append_all(&mut builder, &first);
         builder.set_producer(1, 2, 3);
@@ -162,7 +162,7 @@ proptest! {
     }
 
     #[test]
-    fn no_codec_makes_the_smallest_batch_larger_than_its_records(codec in written_codec(), records in records()) {
+    fn no_codec_makes_the_smallest_batch_larger_than_its_records(codec in any_writable_codec(), records in any_records()) {
         let mut builder = BatchBuilder::new(codec);
         append_all(&mut builder, &records);
         let size = builder.size_bytes();
@@ -171,11 +171,11 @@ proptest! {
         let header = validate(&batch, &LIMITS).unwrap();
         let used = header.compression().unwrap();
         prop_assert!(used == codec || (used == Compression::None && batch.len() == size));
-        prop_assert_eq!(&read(&batch).unwrap(), &records);
+        prop_assert_eq!(&read_records(&batch).unwrap(), &records);
     }
 
     #[test]
-    fn the_size_so_far_is_that_of_the_batch(records in records()) {
+    fn the_size_so_far_is_that_of_the_batch(records in any_records()) {
         let mut builder = BatchBuilder::new(Compression::None);
         append_all(&mut builder, &records);
         let size = builder.size_bytes();
@@ -184,7 +184,7 @@ proptest! {
 
     #[test]
     fn stamped_batches_stay_whole_and_count_on(counts in prop::collection::vec(1_usize..5, 1..6), base in 0_i64..1 << 60) {
-        let record = Written { timestamp: 1, key: None, value: None, headers: Vec::new() };
+        let record = TestRecord { timestamp: 1, key: None, value: None, headers: Vec::new() };
         let mut bytes = BytesMut::new();
         for &count in &counts {
             bytes.extend_from_slice(&encode(Compression::Lz4, &vec![record.clone(); count]));
@@ -193,21 +193,21 @@ proptest! {
         prop_assert_eq!(stamp_all(&mut bytes, base, 9), Ok(base + total as i64));
         let bytes = bytes.freeze();
         let mut offsets = Vec::new();
-        for batch in Batches::of(&bytes) {
+        for batch in BatchIter::owned(&bytes) {
             let (header, batch) = batch.unwrap();
             prop_assert_eq!(header.leader_epoch, 9);
             prop_assert_eq!(validate(&batch, &LIMITS), Ok(header));
-            offsets.extend(Records::decode(batch, LIMIT).unwrap().map(|record| record.unwrap().offset));
+            offsets.extend(DecodedRecords::decode(batch, MAX_DECOMPRESSED).unwrap().map(|record| record.unwrap().offset));
             prop_assert_eq!(header.next_offset(), offsets.last().unwrap() + 1);
         }
         prop_assert_eq!(offsets, (base..base + total as i64).collect::<Vec<_>>());
-        prop_assert_eq!(Batches::new(&bytes).count(), counts.len());
+        prop_assert_eq!(BatchIter::new(&bytes).count(), counts.len());
     }
 }
 
 #[test]
 fn null_and_empty_are_told_apart() {
-    let records: Vec<Written> = [
+    let records: Vec<TestRecord> = [
         (None, None),
         (Some(vec![]), None),
         (None, Some(vec![])),
@@ -215,7 +215,7 @@ fn null_and_empty_are_told_apart() {
     ]
     .map(|(key, value): (Option<Vec<u8>>, _)| {
         let headers = vec![("null".to_owned(), None), (String::new(), Some(Vec::new()))];
-        Written {
+        TestRecord {
             timestamp: 0,
             key,
             value,
@@ -229,14 +229,14 @@ fn null_and_empty_are_told_apart() {
         Compression::Snappy,
         Compression::Lz4,
     ] {
-        assert_eq!(read(&encode(codec, &records)).unwrap(), records);
+        assert_eq!(read_records(&encode(codec, &records)).unwrap(), records);
     }
 }
 
 #[test]
 fn fields_are_slices_of_the_batch() {
-    let batch = Bytes::from(small());
-    let record = Records::decode(batch.clone(), LIMIT)
+    let batch = Bytes::from(small_batch());
+    let record = DecodedRecords::decode(batch.clone(), MAX_DECOMPRESSED)
         .unwrap()
         .next()
         .unwrap()
@@ -260,7 +260,7 @@ fn zstd_is_not_written() {
     let mut builder = BatchBuilder::new(Compression::Zstd);
     append_all(
         &mut builder,
-        &[Written {
+        &[TestRecord {
             timestamp: 0,
             key: None,
             value: None,
@@ -279,7 +279,7 @@ fn producer_fields_are_in_the_head() {
     builder.set_producer(7, 8, 9);
     append_all(
         &mut builder,
-        &[Written {
+        &[TestRecord {
             timestamp: 0,
             key: None,
             value: None,
@@ -337,17 +337,17 @@ fn what_is_wrong_with_a_head_has_its_code() {
         ),
     ];
     for (what, at, bytes, code) in cases {
-        let mut batch = small();
+        let mut batch = small_batch();
         batch[at..at + bytes.len()].copy_from_slice(bytes);
-        let error = validate(&resealed(batch), &LIMITS).unwrap_err();
+        let error = validate(&with_correct_crc(batch), &LIMITS).unwrap_err();
         assert_eq!(error.code(), code, "{what}: {error}");
     }
 }
 
 #[test]
 fn size_and_crc_are_checked() {
-    let batch = small();
-    let limits = |max_batch_bytes| Limits { max_batch_bytes };
+    let batch = small_batch();
+    let limits = |max_batch_bytes| BatchLimits { max_batch_bytes };
     assert!(validate(&batch, &limits(batch.len())).is_ok());
     let error = validate(&batch, &limits(batch.len() - 1)).unwrap_err();
     assert_eq!(error.code(), ErrorCode::MessageTooLarge);
@@ -368,16 +368,16 @@ fn size_and_crc_are_checked() {
 
 #[test]
 fn control_batches_and_timestamp_types_are_recognised() {
-    let mut batch = small();
+    let mut batch = small_batch();
     batch[22] |= 32 | 16 | 8;
     batch[35..43].copy_from_slice(&77_i64.to_be_bytes());
-    let batch = Bytes::from(resealed(batch));
+    let batch = Bytes::from(with_correct_crc(batch));
     verify_crc(&batch).unwrap();
-    let mut records = Records::decode(batch, LIMIT).unwrap();
+    let mut records = DecodedRecords::decode(batch, MAX_DECOMPRESSED).unwrap();
     assert!(records.header().is_control() && records.header().is_transactional());
     assert_eq!(records.header().timestamp_type(), TimestampType::LogAppendTime);
     assert_eq!(records.next().unwrap().unwrap().timestamp, 77);
-    let header = BatchHeader::parse(&small()).unwrap();
+    let header = BatchHeader::parse(&small_batch()).unwrap();
     assert!(!header.is_control() && !header.is_transactional());
 }
 

@@ -1,7 +1,7 @@
 //! Records borrowed from a decoded batch: the fast path of consumers, without a reference count per
-//! field. [`Records::check`] validates a batch once; views of a validated batch never fail.
+//! field. [`DecodedRecords::check`] validates a batch once; views of a validated batch never fail.
 
-use super::{BatchError, BatchHeader, Records, TimestampType, varint};
+use super::{BatchError, BatchHeader, DecodedRecords, TimestampType, varint};
 
 /// A record that borrows from its batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,30 +41,30 @@ impl<'a> HeadersView<'a> {
         let (bytes, mut position) = (self.bytes, 0);
         // The headers were validated with the record, so none is skipped here.
         (0..self.count).map_while(move |_| {
-            let key = field(bytes, &mut position).ok()??;
-            Some((key, field(bytes, &mut position).ok()?))
+            let key = read_field(bytes, &mut position).ok()??;
+            Some((key, read_field(bytes, &mut position).ok()?))
         })
     }
 }
 
 /// Iterates over the records of a batch as views. Ends after the first error.
 #[derive(Debug, Clone)]
-pub struct Views<'a> {
+pub struct RecordViews<'a> {
     header: &'a BatchHeader,
     bytes: &'a [u8],
     position: usize,
-    left: i32,
+    remaining: i32,
 }
 
-impl Records {
+impl DecodedRecords {
     /// Iterates over all records of the batch as views, regardless of this iterator's position.
-    pub fn views(&self) -> Views<'_> {
-        let (header, bytes) = self.parts();
-        Views {
+    pub fn views(&self) -> RecordViews<'_> {
+        let (header, bytes) = self.header_and_bytes();
+        RecordViews {
             header,
             bytes,
             position: 0,
-            left: header.record_count,
+            remaining: header.record_count,
         }
     }
 
@@ -88,7 +88,7 @@ impl Records {
 
     /// Returns the encoded records, decompressed.
     pub fn decompressed(&self) -> &[u8] {
-        self.parts().1
+        self.header_and_bytes().1
     }
 
     /// Returns the size of the decompressed records in bytes.
@@ -97,12 +97,12 @@ impl Records {
     }
 }
 
-impl<'a> Views<'a> {
+impl<'a> RecordViews<'a> {
     /// Skips the records before `offset`, decoding only their lengths and deltas.
     pub fn skip_to(&mut self, offset: i64) {
-        while self.left > 0 {
+        while self.remaining > 0 {
             let mut at = self.position;
-            let Some(end) = end_of_record(self.bytes, &mut at) else {
+            let Some(end) = read_record_end(self.bytes, &mut at) else {
                 return;
             };
             let mut peek = at + 1;
@@ -112,24 +112,24 @@ impl<'a> Views<'a> {
                 return;
             }
             self.position = end;
-            self.left -= 1;
+            self.remaining -= 1;
         }
     }
 }
 
-impl<'a> Iterator for Views<'a> {
+impl<'a> Iterator for RecordViews<'a> {
     type Item = Result<RecordView<'a>, BatchError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.left <= 0 {
+        if self.remaining <= 0 {
             let rest = self.bytes.len() - self.position;
             self.position = self.bytes.len();
             return (rest > 0).then(|| Err(invalid("bytes follow the last record")));
         }
-        self.left -= 1;
-        let record = read(self.header, self.bytes, &mut self.position);
+        self.remaining -= 1;
+        let record = read_record(self.header, self.bytes, &mut self.position);
         if record.is_err() {
-            self.left = 0;
+            self.remaining = 0;
             self.position = self.bytes.len();
         }
         Some(record)
@@ -137,13 +137,13 @@ impl<'a> Iterator for Views<'a> {
 }
 
 /// Decodes the record at `position` of the decompressed records and moves `position` past it.
-pub(super) fn read<'a>(
+pub(super) fn read_record<'a>(
     header: &BatchHeader,
     bytes: &'a [u8],
     position: &mut usize,
 ) -> Result<RecordView<'a>, BatchError> {
     let mut at = *position;
-    let end = end_of_record(bytes, &mut at).ok_or_else(|| invalid("a record is cut short"))?;
+    let end = read_record_end(bytes, &mut at).ok_or_else(|| invalid("a record is cut short"))?;
     *position = end;
     let record = &bytes[at..end];
     let mut at = 1; // attributes, unused
@@ -152,14 +152,14 @@ pub(super) fn read<'a>(
     if !(0..=i64::from(header.last_offset_delta)).contains(&offset_delta) {
         return Err(invalid("a record's offset lies outside its batch"));
     }
-    let key = field(record, &mut at)?;
-    let value = field(record, &mut at)?;
+    let key = read_field(record, &mut at)?;
+    let value = read_field(record, &mut at)?;
     let count = usize::try_from(varint::get(record, &mut at)?)
         .map_err(|_| invalid("a record has a negative number of headers"))?;
     let start = at;
     for _ in 0..count {
-        field(record, &mut at)?.ok_or_else(|| invalid("a header's key is null"))?;
-        field(record, &mut at)?;
+        read_field(record, &mut at)?.ok_or_else(|| invalid("a header's key is null"))?;
+        read_field(record, &mut at)?;
     }
     if at != record.len() {
         return Err(invalid("a record is longer than its fields"));
@@ -183,12 +183,12 @@ pub(super) fn read<'a>(
 }
 
 /// Decodes a record's length. Moves `position` to the record's first byte and returns its end.
-pub(super) fn end_of_record(bytes: &[u8], position: &mut usize) -> Option<usize> {
+pub(super) fn read_record_end(bytes: &[u8], position: &mut usize) -> Option<usize> {
     let length = usize::try_from(varint::get(bytes, position).ok()?).ok()?;
     position.checked_add(length).filter(|end| *end <= bytes.len())
 }
 
-fn field<'a>(bytes: &'a [u8], position: &mut usize) -> Result<Option<&'a [u8]>, BatchError> {
+fn read_field<'a>(bytes: &'a [u8], position: &mut usize) -> Result<Option<&'a [u8]>, BatchError> {
     let length = varint::get(bytes, position)?;
     if length == -1 {
         return Ok(None);
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn views_are_what_owned_records_are() {
-        let records = Records::decode(batch(&[b"a", b"", b"ccc"]), 1 << 20).unwrap();
+        let records = DecodedRecords::decode(batch(&[b"a", b"", b"ccc"]), 1 << 20).unwrap();
         records.check().unwrap();
         for (view, owned) in records.views().zip(records.clone()) {
             let (view, owned) = (view.unwrap(), owned.unwrap());
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn skipping_stops_at_the_offset() {
-        let records = Records::decode(batch(&[b"a", b"b", b"c"]), 1 << 20).unwrap();
+        let records = DecodedRecords::decode(batch(&[b"a", b"b", b"c"]), 1 << 20).unwrap();
         for from in 0..5 {
             let mut views = records.views();
             views.skip_to(from);
@@ -266,7 +266,7 @@ mod tests {
             let at = HEADER_LEN + at % (bytes.len() - HEADER_LEN);
             bytes[at] ^= byte;
             bytes[57..61].copy_from_slice(&count.to_be_bytes());
-            if let Ok(records) = Records::decode(bytes.into(), 1 << 20) {
+            if let Ok(records) = DecodedRecords::decode(bytes.into(), 1 << 20) {
                 let _ = records.check();
                 let mut views = records.views();
                 views.skip_to(i64::from(byte));

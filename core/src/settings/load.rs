@@ -2,16 +2,16 @@
 
 use std::{fmt::Write as _, iter::Peekable};
 
-use super::{AgentSettings, DEFINITIONS, Definition, nearest};
+use super::{AgentSettings, SETTING_DEFINITIONS, SettingDefinition, nearest_name};
 
 /// A parsed command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Invocation {
-    /// `--help`.
+pub enum AgentInvocation {
+    /// `--help_text`.
     Help,
     /// `--version`.
     Version,
-    /// A command (`run` if none is given) with its settings and arguments.
+    /// A command (`load_settings` if none is given) with its settings and arguments.
     Command {
         /// The command's name.
         name: String,
@@ -29,18 +29,18 @@ pub enum Invocation {
 pub struct SettingsError(String);
 
 /// Variables with the agent's prefix that belong to the client, to tests or to scripts.
-const FOREIGN: [&str; 4] = [
+const NON_AGENT_VARIABLES: [&str; 4] = [
     "STREAMHOUSE_BOOTSTRAP",
     "STREAMHOUSE_CACHE",
     "STREAMHOUSE_PYTHON",
     "STREAMHOUSE_MINIO",
 ];
-const FOREIGN_PREFIXES: [&str; 2] = ["STREAMHOUSE_CLIENT_", "STREAMHOUSE_TEST_"];
+const NON_AGENT_PREFIXES: [&str; 2] = ["STREAMHOUSE_CLIENT_", "STREAMHOUSE_TEST_"];
 /// Marks of variables that Kubernetes sets for a Service named `streamhouse…`.
-const SERVICE_MARKS: [&str; 4] = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT", "_TCP"];
+const SERVICE_VARIABLE_MARKERS: [&str; 4] = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT", "_TCP"];
 
 /// Parses flags (without the program's name) and variables. `commands` are the names allowed
-/// besides `run`.
+/// besides `load_settings`.
 ///
 /// # Errors
 ///
@@ -50,10 +50,10 @@ pub fn load(
     arguments: impl IntoIterator<Item = String>,
     environment: impl IntoIterator<Item = (String, String)>,
     commands: &[&str],
-) -> Result<Invocation, SettingsError> {
-    let mut given: Vec<(&'static Definition, String, String)> = Vec::new();
+) -> Result<AgentInvocation, SettingsError> {
+    let mut given: Vec<(&'static SettingDefinition, String, String)> = Vec::new();
     for (variable, value) in environment {
-        if let Some(definition) = of_variable(&variable)? {
+        if let Some(definition) = find_by_variable(&variable)? {
             given.push((definition, value, variable));
         }
     }
@@ -62,9 +62,9 @@ pub fn load(
     let mut arguments = arguments.into_iter().peekable();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "--help" | "-h" => return Ok(Invocation::Help),
-            "--version" | "-V" => return Ok(Invocation::Version),
-            flag if flag.starts_with("--") => match of_flag(flag, &mut arguments, command.is_some()) {
+            "--help" | "-h" => return Ok(AgentInvocation::Help),
+            "--version" | "-V" => return Ok(AgentInvocation::Version),
+            flag if flag.starts_with("--") => match parse_flag(flag, &mut arguments, command.is_some()) {
                 Ok(Some(setting)) => given.push(setting),
                 Ok(None) => rest.push(argument),
                 Err(error) => return Err(error),
@@ -72,7 +72,7 @@ pub fn load(
             name if command.is_none() && (name == "run" || commands.contains(&name)) => {
                 command = Some(argument)
             }
-            name if command.is_none() => return Err(unknown_command(name, commands)),
+            name if command.is_none() => return Err(unknown_command_error(name, commands)),
             _ => rest.push(argument),
         }
     }
@@ -84,16 +84,16 @@ pub fn load(
             "unexpected argument {extra:?}; try --help"
         )));
     }
-    let settings = apply(given, name == "run")?;
-    Ok(Invocation::Command {
+    let settings = build_settings(given, name == "run")?;
+    Ok(AgentInvocation::Command {
         name,
         settings: Box::new(settings),
         arguments: rest,
     })
 }
 
-fn apply(
-    given: Vec<(&'static Definition, String, String)>,
+fn build_settings(
+    given: Vec<(&'static SettingDefinition, String, String)>,
     complete: bool,
 ) -> Result<AgentSettings, SettingsError> {
     // Flags come after variables, and a later value wins.
@@ -107,7 +107,7 @@ fn apply(
         let set = definition.apply(&mut settings, value.trim());
         set.map_err(|problem| SettingsError(format!("{from}: {problem}; it takes {}", definition.bounds)))?;
     }
-    let completed = settings.clone().complete();
+    let completed = settings.clone().resolve();
     if complete {
         completed.map_err(SettingsError)
     } else {
@@ -115,23 +115,27 @@ fn apply(
     }
 }
 
-fn of_variable(variable: &str) -> Result<Option<&'static Definition>, SettingsError> {
+fn find_by_variable(variable: &str) -> Result<Option<&'static SettingDefinition>, SettingsError> {
     if !variable.starts_with("STREAMHOUSE_") {
         return Ok(None);
     }
-    if let Some(definition) = DEFINITIONS
+    if let Some(definition) = SETTING_DEFINITIONS
         .iter()
         .find(|definition| definition.variable() == variable)
     {
         return Ok(Some(definition));
     }
-    let foreign = FOREIGN.contains(&variable)
-        || FOREIGN_PREFIXES.iter().any(|prefix| variable.starts_with(prefix))
-        || SERVICE_MARKS.iter().any(|mark| variable.contains(mark));
+    let foreign = NON_AGENT_VARIABLES.contains(&variable)
+        || NON_AGENT_PREFIXES
+            .iter()
+            .any(|prefix| variable.starts_with(prefix))
+        || SERVICE_VARIABLE_MARKERS
+            .iter()
+            .any(|mark| variable.contains(mark));
     if foreign {
         return Ok(None);
     }
-    let nearest = nearest(variable, |definition| definition.variable());
+    let nearest = nearest_name(variable, |definition| definition.variable());
     Err(SettingsError(format!(
         "there is no setting {variable}; did you mean {nearest}?"
     )))
@@ -140,22 +144,22 @@ fn of_variable(variable: &str) -> Result<Option<&'static Definition>, SettingsEr
 /// Returns the setting of a flag and its value, which is the next argument if the flag has no `=`.
 /// A switch takes only `true` and `false`, so that a command after it is not taken for its value.
 /// Returns `None` for a flag of the command itself.
-fn of_flag(
+fn parse_flag(
     flag: &str,
     arguments: &mut Peekable<impl Iterator<Item = String>>,
     in_command: bool,
-) -> Result<Option<(&'static Definition, String, String)>, SettingsError> {
+) -> Result<Option<(&'static SettingDefinition, String, String)>, SettingsError> {
     let (name, value) = flag
         .split_once('=')
         .map_or((flag, None), |(name, value)| (name, Some(value.to_owned())));
-    let Some(definition) = DEFINITIONS
+    let Some(definition) = SETTING_DEFINITIONS
         .iter()
         .find(|definition| definition.name == &name[2..])
     else {
         if in_command {
             return Ok(None);
         }
-        let nearest = nearest(name, |definition| format!("--{}", definition.name));
+        let nearest = nearest_name(name, |definition| format!("--{}", definition.name));
         return Err(SettingsError(format!(
             "there is no flag {name}; did you mean {nearest}?"
         )));
@@ -176,7 +180,7 @@ fn is_switch_value(text: &str) -> bool {
     matches!(text, "true" | "false")
 }
 
-fn unknown_command(name: &str, commands: &[&str]) -> SettingsError {
+fn unknown_command_error(name: &str, commands: &[&str]) -> SettingsError {
     let known: Vec<&str> = ["run"].iter().chain(commands).copied().collect();
     SettingsError(format!(
         "there is no command {name:?}; use one of {}",
@@ -185,10 +189,10 @@ fn unknown_command(name: &str, commands: &[&str]) -> SettingsError {
 }
 
 /// Returns the settings part of the help text.
-pub fn help() -> String {
+pub fn help_text() -> String {
     let mut out = String::new();
-    for definition in DEFINITIONS {
-        let Definition {
+    for definition in SETTING_DEFINITIONS {
+        let SettingDefinition {
             name, help, bounds, ..
         } = definition;
         let default = match (definition.default, definition.dev_default) {
@@ -212,8 +216,8 @@ pub fn reference_markdown() -> String {
         variable, or settings that contradict each other, are rejected before any port is bound.\n\n\
         | flag | variable | default | with `--dev` | allowed | description |\n|---|---|---|---|---|---|\n"
         .to_owned();
-    for definition in DEFINITIONS {
-        let Definition {
+    for definition in SETTING_DEFINITIONS {
+        let SettingDefinition {
             name,
             default,
             dev_default,
@@ -247,11 +251,11 @@ mod tests {
 
     use super::*;
 
-    fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Result<AgentSettings, String> {
+    fn load_settings(arguments: &[&str], environment: &[(&str, &str)]) -> Result<AgentSettings, String> {
         let arguments = arguments.iter().map(ToString::to_string);
         let environment = environment.iter().map(|(k, v)| (k.to_string(), v.to_string()));
         match load(arguments, environment, &["migrate"]) {
-            Ok(Invocation::Command { settings, .. }) => Ok(*settings),
+            Ok(AgentInvocation::Command { settings, .. }) => Ok(*settings),
             Ok(other) => Err(format!("{other:?}")),
             Err(error) => Err(error.to_string()),
         }
@@ -260,14 +264,14 @@ mod tests {
     /// Bounds the number of settings, so that an agent stays learnable. It is three above thirty,
     /// because TLS, the console and offsets retention were added and no existing setting could be
     /// removed.
-    const MOST_SETTINGS: usize = 33;
+    const MAX_SETTINGS: usize = 33;
 
     #[test]
     fn there_are_few_settings_and_every_default_is_legal() {
-        assert!(DEFINITIONS.len() <= MOST_SETTINGS);
+        assert!(SETTING_DEFINITIONS.len() <= MAX_SETTINGS);
         for dev in [false, true] {
             let mut settings = AgentSettings::defaults(dev);
-            for definition in DEFINITIONS {
+            for definition in SETTING_DEFINITIONS {
                 assert_eq!(
                     (definition.set)(&mut settings, definition.default_for(dev)),
                     Ok(()),
@@ -280,7 +284,7 @@ mod tests {
 
     #[test]
     fn dev_needs_nothing_else() {
-        let settings = run(&["--dev"], &[]).unwrap();
+        let settings = load_settings(&["--dev"], &[]).unwrap();
         assert_eq!(settings.flush_interval, Duration::from_millis(5));
         assert_eq!(settings.metadata_url.expose(), "sqlite:.streamhouse/metadata.db");
         assert_eq!(settings.object_store, "file:.streamhouse/objects");
@@ -289,7 +293,7 @@ mod tests {
     /// Covers the four ways to write a switch, each followed by a command.
     #[test]
     fn a_switch_takes_a_value_too() {
-        let switches: Vec<&Definition> = DEFINITIONS
+        let switches: Vec<&SettingDefinition> = SETTING_DEFINITIONS
             .iter()
             .filter(|definition| definition.is_switch())
             .collect();
@@ -306,7 +310,7 @@ mod tests {
                 let mut expected = AgentSettings::defaults(on && switch.name == "dev");
                 (switch.set)(&mut expected, if on { "true" } else { "false" }).unwrap();
                 let all = arguments.into_iter().chain(["migrate".to_owned()]);
-                let Ok(Invocation::Command { name, settings, .. }) = load(all, [], &["migrate"]) else {
+                let Ok(AgentInvocation::Command { name, settings, .. }) = load(all, [], &["migrate"]) else {
                     panic!("{flag} {on} is rejected");
                 };
                 expected.metadata_url = settings.metadata_url.clone();
@@ -314,25 +318,28 @@ mod tests {
                 assert_eq!((name.as_str(), *settings), ("migrate", expected));
             }
         }
-        let error = run(&["--dev", "--s3-path-style", "perhaps"], &[]).unwrap_err();
+        let error = load_settings(&["--dev", "--s3-path-style", "perhaps"], &[]).unwrap_err();
         assert!(error.contains("perhaps"), "{error}");
-        let error = run(&["--dev", "--s3-path-style=perhaps"], &[]).unwrap_err();
+        let error = load_settings(&["--dev", "--s3-path-style=perhaps"], &[]).unwrap_err();
         assert!(error.contains("true or false"), "{error}");
     }
 
     #[test]
     fn a_line_feed_after_a_value_is_trimmed_and_one_inside_is_refused_by_name() {
-        for definition in DEFINITIONS.iter().filter(|definition| definition.name != "dev") {
+        for definition in SETTING_DEFINITIONS
+            .iter()
+            .filter(|definition| definition.name != "dev")
+        {
             let default = definition.default_for(true);
             let variable = definition.variable();
             let after = format!("{default}\n");
             assert_eq!(
-                run(&["--dev"], &[(&variable, &after)]),
-                run(&["--dev"], &[]),
+                load_settings(&["--dev"], &[(&variable, &after)]),
+                load_settings(&["--dev"], &[]),
                 "{variable}"
             );
             let inside = "a\nhush\na".to_owned();
-            let error = run(&["--dev"], &[(&variable, &inside)]).unwrap_err();
+            let error = load_settings(&["--dev"], &[(&variable, &inside)]).unwrap_err();
             assert!(error.starts_with(&variable), "{error}");
             assert!(
                 error.contains("control character") && !error.contains("hush"),
@@ -343,30 +350,34 @@ mod tests {
 
     #[test]
     fn a_flag_beats_its_variable() {
-        let settings = run(
+        let settings = load_settings(
             &["--dev", "--flush-interval=20ms"],
             &[("STREAMHOUSE_FLUSH_INTERVAL", "30ms")],
         )
         .unwrap();
         assert_eq!(settings.flush_interval, Duration::from_millis(20));
-        let settings = run(&["--dev"], &[("STREAMHOUSE_FLUSH_INTERVAL", "30ms")]).unwrap();
+        let settings = load_settings(&["--dev"], &[("STREAMHOUSE_FLUSH_INTERVAL", "30ms")]).unwrap();
         assert_eq!(settings.flush_interval, Duration::from_millis(30));
     }
 
     #[test]
     fn what_is_unknown_is_refused_with_the_nearest_name() {
         assert!(
-            run(&["--dev", "--flush-intervall", "1s"], &[])
+            load_settings(&["--dev", "--flush-intervall", "1s"], &[])
                 .unwrap_err()
                 .contains("--flush-interval?")
         );
         assert!(
-            run(&["--dev"], &[("STREAMHOUSE_METADATAURL", "x")])
+            load_settings(&["--dev"], &[("STREAMHOUSE_METADATAURL", "x")])
                 .unwrap_err()
                 .contains("STREAMHOUSE_METADATA_URL?")
         );
-        assert!(run(&["strat"], &[]).unwrap_err().contains("migrate"));
-        assert!(run(&["--dev", "extra"], &[]).unwrap_err().contains("extra"));
+        assert!(load_settings(&["strat"], &[]).unwrap_err().contains("migrate"));
+        assert!(
+            load_settings(&["--dev", "extra"], &[])
+                .unwrap_err()
+                .contains("extra")
+        );
     }
 
     #[test]
@@ -376,7 +387,7 @@ mod tests {
             ("STREAMHOUSE_CLIENT_TLS_CA", "x"),
             ("PATH", "/bin"),
         ];
-        assert!(run(&["--dev"], &foreign).is_ok());
+        assert!(load_settings(&["--dev"], &foreign).is_ok());
     }
 
     /// The variables that Kubernetes sets for Services named `streamhouse`, `streamhouse-agents`
@@ -401,19 +412,23 @@ mod tests {
                 .map(String::as_str)
                 .zip(set.map(|(_, value)| value))
                 .collect();
-            assert_eq!(run(&["--dev"], &variables), run(&["--dev"], &[]), "{service}");
+            assert_eq!(
+                load_settings(&["--dev"], &variables),
+                load_settings(&["--dev"], &[]),
+                "{service}"
+            );
         }
     }
 
     #[test]
     fn empty_variables_of_optional_settings_are_as_good_as_none() {
-        let optional = DEFINITIONS
+        let optional = SETTING_DEFINITIONS
             .iter()
             .filter(|definition| definition.default.is_empty());
-        let names: Vec<String> = optional.map(Definition::variable).collect();
+        let names: Vec<String> = optional.map(SettingDefinition::variable).collect();
         let empty: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "")).collect();
         assert!(names.contains(&"STREAMHOUSE_ZONE".to_owned()));
-        assert_eq!(run(&["--dev"], &empty), run(&["--dev"], &[]));
+        assert_eq!(load_settings(&["--dev"], &empty), load_settings(&["--dev"], &[]));
     }
 
     #[test]
@@ -430,7 +445,7 @@ mod tests {
             (&["--dev", "--flush-bytes", "1"], "flush-bytes"),
         ];
         for (arguments, named) in cases {
-            let error = run(arguments, &[]).unwrap_err();
+            let error = load_settings(arguments, &[]).unwrap_err();
             assert!(error.contains(named), "{arguments:?}: {error}");
         }
     }
@@ -438,9 +453,9 @@ mod tests {
     #[test]
     fn no_error_and_no_debug_output_shows_the_password() {
         let url = "postgres://u:hunter2@h/d";
-        let settings = run(&["--dev", "--metadata-url", url], &[]).unwrap();
+        let settings = load_settings(&["--dev", "--metadata-url", url], &[]).unwrap();
         assert!(!format!("{settings:?}").contains("hunter2"));
-        let error = run(&["--metadata-url", "mysql://u:hunter2@h"], &[]).unwrap_err();
+        let error = load_settings(&["--metadata-url", "mysql://u:hunter2@h"], &[]).unwrap_err();
         assert!(!error.contains("hunter2"));
     }
 

@@ -6,16 +6,16 @@ use super::AgentSettings;
 
 const MIB: u64 = 1 << 20;
 /// The largest segment: the upper bound of the topic setting `segment.bytes`.
-const LARGEST_SEGMENT: u64 = 128 * MIB;
+const MAX_SEGMENT_BYTES: u64 = 128 * MIB;
 /// Blocks being read from the object store. Each is briefly held twice: as received and in the
 /// cache.
-const BLOCKS_IN_FLIGHT: u64 = 64 * MIB;
+const INFLIGHT_BLOCK_BYTES: u64 = 64 * MIB;
 /// Requests being received, unless two of the largest size take more.
-const ARRIVING: u64 = 128 * MIB;
+const INCOMING_REQUEST_BYTES: u64 = 128 * MIB;
 /// State of consumer group members.
-const GROUPS: u64 = 128 * MIB;
+const GROUP_MEMBER_BYTES: u64 = 128 * MIB;
 /// The program, its threads and connections, and what the allocator retains.
-const BASE: u64 = 48 * MIB;
+const BASE_BYTES: u64 = 48 * MIB;
 
 /// The memory budgets, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,12 +75,12 @@ impl AgentSettings {
             produce: self.produce_memory.0.saturating_add(object),
             cache: self.cache_memory.0,
             fetch: self.cache_memory.0.max(answer.saturating_mul(2)),
-            in_flight: BLOCKS_IN_FLIGHT,
+            in_flight: INFLIGHT_BLOCK_BYTES,
             cold_reads: object.saturating_mul(2),
-            roll: LARGEST_SEGMENT.saturating_add(object.saturating_mul(3)),
-            requests: ARRIVING.max(self.max_request_bytes.0.saturating_mul(2)),
-            groups: GROUPS,
-            base: BASE,
+            roll: MAX_SEGMENT_BYTES.saturating_add(object.saturating_mul(3)),
+            requests: INCOMING_REQUEST_BYTES.max(self.max_request_bytes.0.saturating_mul(2)),
+            groups: GROUP_MEMBER_BYTES,
+            base: BASE_BYTES,
         }
     }
 }

@@ -1,27 +1,27 @@
-//! Agent settings: one table of names, defaults, bounds and descriptions ([`DEFINITIONS`]), the
+//! Agent settings: one table of names, defaults, bounds and descriptions ([`SETTING_DEFINITIONS`]), the
 //! typed value ([`AgentSettings`]), and the parser for flags and environment variables ([`load`]).
 //!
 //! The setting `flush-interval` is the flag `--flush-interval` and the variable
 //! `STREAMHOUSE_FLUSH_INTERVAL`; flags win. Unknown or contradictory settings are rejected before
 //! anything starts.
 
+mod definitions;
 mod load;
 mod memory;
 mod overrides;
-mod table;
 mod units;
 
 use std::{path::PathBuf, time::Duration};
 
-pub use load::{Invocation, SettingsError, help, load, reference_markdown};
+pub use definitions::{SETTING_DEFINITIONS, SettingDefinition};
+pub use load::{AgentInvocation, SettingsError, help_text, load, reference_markdown};
 pub use memory::MemoryBudgets;
-pub use overrides::Overrides;
-pub use table::{DEFINITIONS, Definition};
-pub use units::{ByteSize, Secret, parse_duration};
+pub use overrides::SettingOverrides;
+pub use units::{ByteSize, SecretString, parse_duration};
 
 /// Returns the name that `of` gives to the setting most similar to `name`.
-fn nearest(name: &str, of: impl Fn(&Definition) -> String) -> String {
-    let names = DEFINITIONS.iter().map(of);
+fn nearest_name(name: &str, of: impl Fn(&SettingDefinition) -> String) -> String {
+    let names = SETTING_DEFINITIONS.iter().map(of);
     let best = names.max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
     best.unwrap_or_default()
 }
@@ -35,7 +35,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// All settings of an agent. See [`DEFINITIONS`] for their meaning.
+/// All settings of an agent. See [`SETTING_DEFINITIONS`] for their meaning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)] // the table documents each setting
 pub struct AgentSettings {
@@ -49,7 +49,7 @@ pub struct AgentSettings {
     pub tls_dir: Option<PathBuf>,
     pub advertised_grpc_address: String,
     pub advertised_http_address: String,
-    pub metadata_url: Secret,
+    pub metadata_url: SecretString,
     pub metadata_max_connections: u32,
     pub metadata_timeout: Duration,
     pub object_store: String,
@@ -89,7 +89,7 @@ impl AgentSettings {
             tls_dir: None,
             advertised_grpc_address: String::new(),
             advertised_http_address: String::new(),
-            metadata_url: Secret::default(),
+            metadata_url: SecretString::default(),
             metadata_max_connections: 0,
             metadata_timeout: Duration::ZERO,
             object_store: String::new(),
@@ -113,7 +113,7 @@ impl AgentSettings {
             log_format: LogFormat::Text,
             log_level: String::new(),
         };
-        for definition in DEFINITIONS {
+        for definition in SETTING_DEFINITIONS {
             // A test verifies that every default is valid.
             let _ = (definition.set)(&mut settings, definition.default_for(dev));
         }
@@ -122,11 +122,11 @@ impl AgentSettings {
     }
 
     /// Fills in settings that follow from others, and rejects contradictions.
-    pub(crate) fn complete(mut self) -> Result<Self, String> {
+    pub(crate) fn resolve(mut self) -> Result<Self, String> {
         if self.dev {
             let data = self.data_dir.display();
             if self.metadata_url.is_empty() {
-                self.metadata_url = Secret::new(format!("sqlite:{data}/metadata.db"));
+                self.metadata_url = SecretString::new(format!("sqlite:{data}/metadata.db"));
             }
             if self.object_store.is_empty() {
                 self.object_store = format!("file:{data}/objects");
@@ -186,9 +186,7 @@ impl AgentSettings {
             return Err("object-store must begin with s3:// or file:".to_owned());
         }
         if !s3 && (!self.s3_endpoint.is_empty() || self.s3_ca_file.is_some()) {
-            return Err(
-                "s3-endpoint and s3-ca-file need an object-store that begins with s3://".to_owned(),
-            );
+            return Err("s3-endpoint and s3-ca-file need an object-store that begins with s3://".to_owned());
         }
         Ok(())
     }

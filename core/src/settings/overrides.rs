@@ -6,25 +6,25 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{AgentSettings, DEFINITIONS, Definition, nearest};
+use super::{AgentSettings, SETTING_DEFINITIONS, SettingDefinition, nearest_name};
 
 /// Some of the agent's settings, each of them known and valid by itself; the others have their
-/// defaults. [`Overrides::over`] checks whether they fit together.
+/// defaults. [`SettingOverrides::resolve`] checks whether they fit together.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Overrides(BTreeMap<&'static str, String>);
+pub struct SettingOverrides(BTreeMap<&'static str, String>);
 
-impl Overrides {
+impl SettingOverrides {
     /// Sets a setting by its flag name or camelCase name.
     ///
     /// # Errors
     ///
     /// Fails with a message that names the setting and its allowed values.
     pub fn set(&mut self, name: &str, value: impl Into<String>) -> Result<(), String> {
-        let found = DEFINITIONS
+        let found = SETTING_DEFINITIONS
             .iter()
             .find(|definition| definition.name == name || definition.camel_name() == name);
         let Some(definition) = found else {
-            let nearest = nearest(name, |definition| definition.camel_name());
+            let nearest = nearest_name(name, |definition| definition.camel_name());
             return Err(format!("there is no setting {name:?}; did you mean {nearest:?}?"));
         };
         let value = value.into();
@@ -52,29 +52,29 @@ impl Overrides {
     /// # Errors
     ///
     /// Fails if the settings contradict each other or a required one is missing.
-    pub fn over(&self, dev: bool) -> Result<AgentSettings, String> {
+    pub fn resolve(&self, dev: bool) -> Result<AgentSettings, String> {
         let mut settings = AgentSettings::defaults(dev);
         for (definition, value) in self.set_definitions() {
             definition.apply(&mut settings, value.trim())?;
         }
-        settings.complete()
+        settings.resolve()
     }
 
-    fn set_definitions(&self) -> impl Iterator<Item = (&'static Definition, &str)> {
-        DEFINITIONS
+    fn set_definitions(&self) -> impl Iterator<Item = (&'static SettingDefinition, &str)> {
+        SETTING_DEFINITIONS
             .iter()
             .filter_map(|definition| Some((definition, self.get(definition.name)?)))
     }
 }
 
-impl fmt::Debug for Overrides {
+impl fmt::Debug for SettingOverrides {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A value may hold a password, and only the typed settings know which one.
         f.debug_set().entries(self.0.keys()).finish()
     }
 }
 
-impl Serialize for Overrides {
+impl Serialize for SettingOverrides {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(
             self.set_definitions()
@@ -83,22 +83,22 @@ impl Serialize for Overrides {
     }
 }
 
-impl<'de> Deserialize<'de> for Overrides {
+impl<'de> Deserialize<'de> for SettingOverrides {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         /// A value as written in the document.
         #[derive(Deserialize)]
         #[serde(untagged)]
-        enum Value {
+        enum SettingValue {
             Switch(bool),
             Number(u64),
             Text(String),
         }
         let mut overrides = Self::default();
-        for (name, value) in BTreeMap::<String, Value>::deserialize(deserializer)? {
+        for (name, value) in BTreeMap::<String, SettingValue>::deserialize(deserializer)? {
             let value = match value {
-                Value::Switch(value) => value.to_string(),
-                Value::Number(value) => value.to_string(),
-                Value::Text(value) => value,
+                SettingValue::Switch(value) => value.to_string(),
+                SettingValue::Number(value) => value.to_string(),
+                SettingValue::Text(value) => value,
             };
             overrides.set(&name, value).map_err(de::Error::custom)?;
         }
@@ -117,8 +117,8 @@ mod tests {
 
     #[test]
     fn a_document_becomes_settings_and_variables() {
-        let overrides: Overrides = serde_json::from_str(DOCUMENT).unwrap();
-        let settings = overrides.over(false).unwrap();
+        let overrides: SettingOverrides = serde_json::from_str(DOCUMENT).unwrap();
+        let settings = overrides.resolve(false).unwrap();
         assert_eq!(settings.flush_interval, Duration::from_millis(20));
         assert_eq!(
             (settings.metadata_max_connections, settings.s3_path_style),
@@ -128,13 +128,16 @@ mod tests {
         assert!(variables.contains(&("STREAMHOUSE_S3_PATH_STYLE".to_owned(), "true")));
         assert_eq!(variables.len(), 5);
         let again = serde_json::to_string(&overrides).unwrap();
-        assert_eq!(serde_json::from_str::<Overrides>(&again).unwrap(), overrides);
+        assert_eq!(
+            serde_json::from_str::<SettingOverrides>(&again).unwrap(),
+            overrides
+        );
     }
 
     #[test]
     fn what_is_unknown_or_out_of_bounds_is_refused_by_name() {
         let refused = |document| {
-            serde_json::from_str::<Overrides>(document)
+            serde_json::from_str::<SettingOverrides>(document)
                 .unwrap_err()
                 .to_string()
         };
@@ -146,13 +149,13 @@ mod tests {
     #[test]
     fn contradictions_are_refused() {
         let document = r#"{"metadataUrl": "sqlite:x", "objectStore": "file:x", "s3Endpoint": "http://x"}"#;
-        let overrides: Overrides = serde_json::from_str(document).unwrap();
-        assert!(overrides.over(false).unwrap_err().contains("s3-endpoint"));
+        let overrides: SettingOverrides = serde_json::from_str(document).unwrap();
+        assert!(overrides.resolve(false).unwrap_err().contains("s3-endpoint"));
     }
 
     #[test]
     fn debug_output_shows_no_password() {
-        let overrides: Overrides = serde_json::from_str(DOCUMENT).unwrap();
+        let overrides: SettingOverrides = serde_json::from_str(DOCUMENT).unwrap();
         assert!(!format!("{overrides:?}").contains("hunter2"));
     }
 }

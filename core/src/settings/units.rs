@@ -16,7 +16,7 @@ impl ByteSize {
     }
 }
 
-const UNITS: [(&str, u64); 7] = [
+const SIZE_UNITS: [(&str, u64); 7] = [
     ("KiB", 1 << 10),
     ("MiB", 1 << 20),
     ("GiB", 1 << 30),
@@ -30,7 +30,7 @@ impl FromStr for ByteSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let found = UNITS
+        let found = SIZE_UNITS
             .iter()
             .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)));
         let (number, factor) = found.unwrap_or((text, 1));
@@ -61,7 +61,7 @@ impl From<ByteSize> for String {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = UNITS[..3]
+        let unit = SIZE_UNITS[..3]
             .iter()
             .rev()
             .find(|(_, factor)| self.0 >= *factor && self.0.is_multiple_of(*factor));
@@ -96,9 +96,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 
 /// Text that may hold a password. It is never shown in logs or errors.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Secret(String);
+pub struct SecretString(String);
 
-impl Secret {
+impl SecretString {
     /// Wraps the text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
@@ -115,7 +115,7 @@ impl Secret {
     }
 }
 
-impl fmt::Debug for Secret {
+impl fmt::Debug for SecretString {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_empty() { "(none)" } else { "(hidden)" })
     }
@@ -154,6 +154,6 @@ mod tests {
 
     #[test]
     fn a_secret_shows_nothing() {
-        assert!(!format!("{:?}", Secret::new("postgres://u:pw@h/d")).contains("pw"));
+        assert!(!format!("{:?}", SecretString::new("postgres://u:pw@h/d")).contains("pw"));
     }
 }

@@ -1,5 +1,5 @@
-//! Distributed traces: what agents and clients use of OpenTelemetry. [`Traces`] starts spans, or
-//! does nothing at the cost of one branch. Only [`parse`] and [`write()`] know the encoding of a
+//! Distributed traces: what agents and clients use of OpenTelemetry. [`OptionalTracer`] starts spans, or
+//! does nothing at the cost of one branch. Only [`parse_trace_context`] and [`format_trace_context()`] know the encoding of a
 //! context (W3C Trace Context). `otlp` exports spans.
 //!
 //! Guarantees: parsing a context from a peer or a record never fails and takes a bounded amount of
@@ -28,26 +28,26 @@ pub const TRACESTATE: &str = "tracestate";
 /// The largest number of links of one span. Further links are dropped.
 pub const MAX_LINKS: usize = 32;
 /// Longer values are ignored: version 00 takes 55 bytes, later versions may append to it.
-const LONGEST_PARENT: usize = 256;
+const MAX_TRACEPARENT_LEN: usize = 256;
 /// Longer values are dropped; the standard requires at least 512.
-const LONGEST_STATE: usize = 512;
+const MAX_TRACESTATE_LEN: usize = 512;
 
 /// Starts spans, or does nothing if tracing is off. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Traces {
+pub struct OptionalTracer {
     tracer: Option<Arc<global::BoxedTracer>>,
 }
 
-impl fmt::Debug for Traces {
+impl fmt::Debug for OptionalTracer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Traces").field("on", &self.is_on()).finish()
     }
 }
 
-impl Traces {
+impl OptionalTracer {
     /// Creates the starter of spans of the instrumentation library `scope`, which `provider`
     /// exports.
-    pub fn of(provider: &dyn global::ObjectSafeTracerProvider, scope: &'static str) -> Self {
+    pub fn from_provider(provider: &dyn global::ObjectSafeTracerProvider, scope: &'static str) -> Self {
         let scope = InstrumentationScope::builder(scope)
             .with_version(env!("CARGO_PKG_VERSION"))
             .build();
@@ -57,10 +57,10 @@ impl Traces {
     }
 
     /// Creates it with the globally installed provider; off if the program installed none.
-    pub fn installed(scope: &'static str) -> Self {
+    pub fn from_global_provider(scope: &'static str) -> Self {
         let provider = global::tracer_provider();
-        if is_real(&provider.tracer(scope)) {
-            Self::of(&provider, scope)
+        if is_recording(&provider.tracer(scope)) {
+            Self::from_provider(&provider, scope)
         } else {
             Self::default()
         }
@@ -73,27 +73,27 @@ impl Traces {
 
     /// Starts a span if it is sampled. The sampler decides before anything else is done, so
     /// `builder` should borrow its name, and attributes should be set on the span returned.
-    pub fn start(&self, parent: &Context, builder: SpanBuilder) -> Option<Span> {
+    pub fn start(&self, parent: &Context, builder: SpanBuilder) -> Option<SampledSpan> {
         let span = self.tracer.as_ref()?.build_with_context(builder, parent);
-        span.span_context().is_sampled().then_some(Span(span))
+        span.span_context().is_sampled().then_some(SampledSpan(span))
     }
 
     /// Starts a span as a child of the first context, with links to the others, at most
     /// [`MAX_LINKS`].
-    pub fn start_for(&self, contexts: &[SpanContext], builder: SpanBuilder) -> Option<Span> {
+    pub fn start_linked(&self, contexts: &[SpanContext], builder: SpanBuilder) -> Option<SampledSpan> {
         let (parent, others) = contexts.split_first()?;
         if !self.is_on() {
             return None;
         }
         let links = others.iter().take(MAX_LINKS).cloned().map(Link::with_context);
-        self.start(&within(parent), builder.with_links(links.collect()))
+        self.start(&context_of(parent), builder.with_links(links.collect()))
     }
 }
 
 /// Returns whether a tracer records spans. A tracer that does not returns the parent's context
 /// unchanged; one that does creates a new context even while telemetry is suppressed, so the probe
 /// is never exported.
-fn is_real(tracer: &global::BoxedTracer) -> bool {
+fn is_recording(tracer: &global::BoxedTracer) -> bool {
     let parent = SpanContext::new(
         TraceId::from(1),
         SpanId::from(1),
@@ -101,21 +101,21 @@ fn is_real(tracer: &global::BoxedTracer) -> bool {
         true,
         TraceState::NONE,
     );
-    let silent = within(&parent).with_telemetry_suppressed();
+    let silent = context_of(&parent).with_telemetry_suppressed();
     let span = tracer.build_with_context(SpanBuilder::from_name("probe"), &silent);
     *span.span_context() != parent
 }
 
 /// Returns the context in which the span is the active one.
-pub fn within(span: &SpanContext) -> Context {
+pub fn context_of(span: &SpanContext) -> Context {
     Context::new().with_remote_span_context(span.clone())
 }
 
 /// A sampled span, which ends when it is dropped.
 #[derive(Debug)]
-pub struct Span(global::BoxedSpan);
+pub struct SampledSpan(global::BoxedSpan);
 
-impl Span {
+impl SampledSpan {
     /// Returns the context that child spans need.
     pub fn context(&self) -> &SpanContext {
         self.0.span_context()
@@ -127,18 +127,18 @@ impl Span {
     }
 
     /// Sets an attribute.
-    pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
+    pub fn set_attribute(&mut self, key: &'static str, value: impl Into<Value>) {
         self.0.set_attribute(KeyValue::new(key, value));
     }
 
     /// Adds an event.
-    pub fn event(&mut self, name: impl Into<Cow<'static, str>>, attributes: Vec<KeyValue>) {
+    pub fn add_event(&mut self, name: impl Into<Cow<'static, str>>, attributes: Vec<KeyValue>) {
         self.0.add_event(name, attributes);
     }
 
     /// Marks the span as failed, with the kind of the error from a fixed list and a message.
-    pub fn fail(&mut self, kind: &'static str, message: String) {
-        self.set(key::ERROR_TYPE, kind);
+    pub fn set_error(&mut self, kind: &'static str, message: String) {
+        self.set_attribute(key::ERROR_TYPE, kind);
         self.0.set_status(Status::error(message));
     }
 
@@ -158,12 +158,12 @@ pub fn log_span(span: Option<&SpanContext>) -> tracing::Span {
 }
 
 /// The two trace headers, from any carrier.
-struct Headers<'a> {
+struct TraceHeaders<'a> {
     parent: &'a str,
     state: Option<&'a str>,
 }
 
-impl Extractor for Headers<'_> {
+impl Extractor for TraceHeaders<'_> {
     fn get(&self, key: &str) -> Option<&str> {
         match key {
             TRACEPARENT => Some(self.parent),
@@ -179,24 +179,24 @@ impl Extractor for Headers<'_> {
 
 /// Parses a context; `None` if `parent` is invalid. An invalid `state` is dropped without affecting
 /// the rest.
-pub fn parse(parent: &[u8], state: Option<&[u8]>) -> Option<SpanContext> {
-    let parent = text(parent, LONGEST_PARENT).filter(|parent| !parent.contains('+'))?;
-    let state = state.and_then(|state| text(state, LONGEST_STATE));
+pub fn parse_trace_context(parent: &[u8], state: Option<&[u8]>) -> Option<SpanContext> {
+    let parent = bounded_text(parent, MAX_TRACEPARENT_LEN).filter(|parent| !parent.contains('+'))?;
+    let state = state.and_then(|state| bounded_text(state, MAX_TRACESTATE_LEN));
     let context =
-        TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers { parent, state });
+        TraceContextPropagator::new().extract_with_context(&Context::new(), &TraceHeaders { parent, state });
     let span = context.span().span_context().clone();
     span.is_valid().then_some(span)
 }
 
 /// Returns the bytes as text if they are valid and not too long.
-fn text(bytes: &[u8], longest: usize) -> Option<&str> {
+fn bounded_text(bytes: &[u8], longest: usize) -> Option<&str> {
     (bytes.len() <= longest)
         .then(|| std::str::from_utf8(bytes).ok())
         .flatten()
 }
 
 /// Formats a context as `traceparent`, and as `tracestate` if it has state.
-pub fn write(context: &SpanContext) -> (String, Option<String>) {
+pub fn format_trace_context(context: &SpanContext) -> (String, Option<String>) {
     let parent = format!(
         "00-{}-{}-{:02x}",
         context.trace_id(),
@@ -206,7 +206,7 @@ pub fn write(context: &SpanContext) -> (String, Option<String>) {
     let state = context.trace_state().header();
     (
         parent,
-        (!state.is_empty() && state.len() <= LONGEST_STATE).then_some(state),
+        (!state.is_empty() && state.len() <= MAX_TRACESTATE_LEN).then_some(state),
     )
 }
 

@@ -21,14 +21,14 @@ use opentelemetry_sdk::{
     trace::{BatchSpanProcessor, SdkTracerProvider, SpanData, SpanExporter},
 };
 
-use super::Traces;
+use super::OptionalTracer;
 
 /// After a failure is logged, this many further failures pass before the next log line: about ten
 /// minutes.
-const REPORT_EVERY: u64 = 60;
+const LOG_EVERY_FAILURES: u64 = 60;
 
 /// Variables that the SDK reads without trimming.
-const EXACT: [&str; 8] = [
+const UNTRIMMED_VARIABLES: [&str; 8] = [
     "OTEL_SERVICE_NAME",
     "OTEL_RESOURCE_ATTRIBUTES",
     "OTEL_TRACES_SAMPLER",
@@ -39,9 +39,9 @@ const EXACT: [&str; 8] = [
     "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
 ];
 
-/// The exporter of this process. [`Exporter::finish`] sends the remaining spans.
+/// The exporter of this process. [`TraceExporter::shutdown`] sends the remaining spans.
 #[derive(Debug)]
-pub struct Exporter {
+pub struct TraceExporter {
     provider: SdkTracerProvider,
 }
 
@@ -55,7 +55,7 @@ pub fn start(
     service: &'static str,
     attributes: Vec<KeyValue>,
     variable: impl Fn(&str) -> Option<String>,
-) -> Result<Option<Exporter>, String> {
+) -> Result<Option<TraceExporter>, String> {
     let given = |name: &str| {
         let value = variable(name)?;
         Some(value.trim().to_owned()).filter(|value| !value.is_empty())
@@ -81,7 +81,7 @@ pub fn start(
             "OTEL_EXPORTER_OTLP_PROTOCOL is {protocol:?}; use grpc, and the receiver's gRPC port, usually 4317"
         ));
     }
-    let exporter = exporter(&endpoint, either("CERTIFICATE"))?;
+    let exporter = build_exporter(&endpoint, either("CERTIFICATE"))?;
     let mut resource = Resource::builder().with_attributes(attributes);
     let named = given("OTEL_SERVICE_NAME").is_some()
         || given("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|all| all.contains("service.name="));
@@ -90,9 +90,9 @@ pub fn start(
     }
     let provider = SdkTracerProvider::builder()
         .with_resource(resource.build())
-        .with_span_processor(BatchSpanProcessor::builder(Reporting::new(exporter)).build())
+        .with_span_processor(BatchSpanProcessor::builder(FailureLoggingExporter::new(exporter)).build())
         .build();
-    Ok(Some(Exporter { provider }))
+    Ok(Some(TraceExporter { provider }))
 }
 
 /// Rejects variables with a value that no request can carry or that would be ignored silently. The
@@ -108,7 +108,7 @@ fn check_variables(variable: &impl Fn(&str) -> Option<String>) -> Result<(), Str
     let trimmed = ["ENDPOINT", "PROTOCOL", "CERTIFICATE"].into_iter().flat_map(both);
     let trimmed = trimmed.chain(["OTEL_TRACES_EXPORTER".to_owned(), "OTEL_SDK_DISABLED".to_owned()]);
     let exact = ["COMPRESSION", "TIMEOUT", "INSECURE"].into_iter().flat_map(both);
-    let exact = exact.chain(EXACT.map(str::to_owned));
+    let exact = exact.chain(UNTRIMMED_VARIABLES.map(str::to_owned));
     let lookup = |name: String| variable(&name).map(|value| (name, value));
     let mut checked: Vec<(String, bool)> = Vec::new();
     for (name, value) in trimmed.filter_map(lookup) {
@@ -118,7 +118,7 @@ fn check_variables(variable: &impl Fn(&str) -> Option<String>) -> Result<(), Str
         checked.push((name, value.chars().any(char::is_control)));
     }
     for (name, value) in both("HEADERS").into_iter().filter_map(lookup) {
-        checked.push((name, value.split(',').map(str::trim).any(is_no_header)));
+        checked.push((name, value.split(',').map(str::trim).any(has_control_character)));
     }
     match checked.into_iter().find(|(_, is_bad)| *is_bad) {
         Some((name, _)) => Err(format!(
@@ -130,7 +130,7 @@ fn check_variables(variable: &impl Fn(&str) -> Option<String>) -> Result<(), Str
 
 /// Returns whether a pair `name=value` holds a control character, also percent-encoded such as
 /// `%0a`.
-fn is_no_header(pair: &str) -> bool {
+fn has_control_character(pair: &str) -> bool {
     let escaped = |at: usize| {
         pair.get(at + 1..at + 3)
             .and_then(|hex| u8::from_str_radix(hex, 16).ok())
@@ -139,7 +139,7 @@ fn is_no_header(pair: &str) -> bool {
     pair.chars().any(char::is_control) || escapes.any(|byte| byte.is_ascii_control())
 }
 
-fn exporter(endpoint: &str, certificate: Option<String>) -> Result<OtlpExporter, String> {
+fn build_exporter(endpoint: &str, certificate: Option<String>) -> Result<OtlpExporter, String> {
     let builder = OtlpExporter::builder().with_tonic().with_endpoint(endpoint);
     let built = if endpoint.trim_start().starts_with("https://") {
         let tls = transport::ClientTlsConfig::new();
@@ -159,10 +159,10 @@ fn exporter(endpoint: &str, certificate: Option<String>) -> Result<OtlpExporter,
     built.map_err(|error| format!("OTEL_EXPORTER_OTLP_ENDPOINT: {error}"))
 }
 
-impl Exporter {
+impl TraceExporter {
     /// Returns a tracer for the instrumentation library `scope`.
-    pub fn traces(&self, scope: &'static str) -> Traces {
-        Traces::of(&self.provider, scope)
+    pub fn tracer(&self, scope: &'static str) -> OptionalTracer {
+        OptionalTracer::from_provider(&self.provider, scope)
     }
 
     /// Returns the provider, for the builders of producers and consumers.
@@ -171,13 +171,13 @@ impl Exporter {
     }
 
     /// Installs the provider globally, where libraries look for it.
-    pub fn install(&self) {
+    pub fn install_globally(&self) {
         global::set_tracer_provider(self.provider.clone());
     }
 
     /// Sends the remaining spans for at most `allowed`, then shuts down. Spans not accepted by then
     /// are lost.
-    pub async fn finish(self, allowed: Duration) {
+    pub async fn shutdown(self, allowed: Duration) {
         let provider = self.provider;
         // The shutdown blocks on the exporter's thread, which an async task must not do.
         let ended = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(allowed));
@@ -191,7 +191,7 @@ impl Exporter {
 
 /// An exporter that logs failures, but not every one of them.
 #[derive(Debug)]
-struct Reporting<E> {
+struct FailureLoggingExporter<E> {
     inner: E,
     /// Failures since the last success.
     failures: AtomicU64,
@@ -199,7 +199,7 @@ struct Reporting<E> {
     lost: AtomicU64,
 }
 
-impl<E> Reporting<E> {
+impl<E> FailureLoggingExporter<E> {
     fn new(inner: E) -> Self {
         Self {
             inner,
@@ -210,7 +210,7 @@ impl<E> Reporting<E> {
 
     /// Logs the first failure, some of the following ones, and the recovery. Returns whether it
     /// logged.
-    fn report(&self, outcome: &OTelSdkResult, spans: usize) -> bool {
+    fn log_outcome(&self, outcome: &OTelSdkResult, spans: usize) -> bool {
         match outcome {
             Ok(()) => {
                 let failed = self.failures.swap(0, Ordering::Relaxed) > 0;
@@ -225,7 +225,7 @@ impl<E> Reporting<E> {
                 let due = self
                     .failures
                     .fetch_add(1, Ordering::Relaxed)
-                    .is_multiple_of(REPORT_EVERY);
+                    .is_multiple_of(LOG_EVERY_FAILURES);
                 if due {
                     tracing::warn!(%error, lost, "traces cannot be exported; their spans are lost, records are not affected");
                 }
@@ -235,11 +235,11 @@ impl<E> Reporting<E> {
     }
 }
 
-impl<E: SpanExporter> SpanExporter for Reporting<E> {
+impl<E: SpanExporter> SpanExporter for FailureLoggingExporter<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
         let outcome = self.inner.export(batch).await;
-        self.report(&outcome, spans);
+        self.log_outcome(&outcome, spans);
         outcome
     }
 

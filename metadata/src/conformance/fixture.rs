@@ -3,26 +3,26 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    AgentRegistration, BatchMeta, BatchOutcome, CommitOutcome, GROUP_SLOT_TOPIC, Garbage, GarbagePolicy,
-    Incarnation, Lease, LeaseMove, LogPosition, LogView, MetadataStore, MoveOutcome, NewSegment, NewTopic,
-    ObjectCommit, PartitionCommit, PartitionOutcome, PartitionUid, ProducerBatch, Registered, Snapshot,
-    TopicOwner, TopicRecord,
+    AgentIdentity, AgentRegistration, BatchMetadata, BatchOutcome, ClusterSnapshot, CommitOutcome,
+    GROUP_SLOT_TOPIC, GarbageBatch, GarbagePolicy, Incarnation, Lease, LeaseMove, LeaseMoveOutcome,
+    LogPosition, LogView, MetadataStore, NewSegment, NewTopic, ObjectCommit, PartitionCommit,
+    PartitionOutcome, PartitionUid, ProducerBatch, TopicEntry, TopicOwner,
 };
 
 /// A store under test.
-pub type Store = Arc<dyn MetadataStore>;
+pub type SharedStore = Arc<dyn MetadataStore>;
 
 /// Keeps everything for longer than any test runs.
-pub const KEEP: GarbagePolicy = GarbagePolicy {
+pub const KEEP_EVERYTHING: GarbagePolicy = GarbagePolicy {
     object_grace: Duration::from_secs(86_400),
     producer_expiry: Duration::from_secs(86_400),
     offsets_retention: Duration::from_secs(86_400),
-    lives_retention: Duration::from_secs(86_400),
+    incarnation_retention: Duration::from_secs(86_400),
 };
 /// Returns unreferenced objects at once, and keeps everything else.
 pub const NO_GRACE: GarbagePolicy = GarbagePolicy {
     object_grace: Duration::ZERO,
-    ..KEEP
+    ..KEEP_EVERYTHING
 };
 
 pub fn registration(agent_id: &str, lease_ttl: Duration) -> AgentRegistration {
@@ -38,7 +38,7 @@ pub fn registration(agent_id: &str, lease_ttl: Duration) -> AgentRegistration {
 }
 
 /// Registers an incarnation whose lease lasts longer than any test.
-pub async fn agent(store: &Store, agent_id: &str) -> Registered {
+pub async fn register_agent(store: &SharedStore, agent_id: &str) -> AgentIdentity {
     store
         .register_agent(&registration(agent_id, Duration::from_secs(3600)))
         .await
@@ -62,17 +62,17 @@ pub fn new_topic(name: &str, partitions: i32) -> NewTopic {
     }
 }
 
-pub async fn topic(store: &Store, name: &str, partitions: i32) -> TopicRecord {
+pub async fn create_topic(store: &SharedStore, name: &str, partitions: i32) -> TopicEntry {
     store.create_topic(&new_topic(name, partitions)).await.unwrap()
 }
 
-pub async fn snapshot(store: &Store) -> Snapshot {
+pub async fn snapshot(store: &SharedStore) -> ClusterSnapshot {
     store.snapshot(None).await.unwrap().unwrap()
 }
 
 /// Returns the leases of a topic's partitions, all of which must be held.
-pub fn leases(topic: &TopicRecord) -> Vec<Lease> {
-    let lease = |partition: &crate::PartitionRecord| Lease {
+pub fn leases(topic: &TopicEntry) -> Vec<Lease> {
+    let lease = |partition: &crate::PartitionEntry| Lease {
         partition: partition.uid,
         incarnation: partition.holder.unwrap(),
         epoch: partition.epoch,
@@ -81,50 +81,50 @@ pub fn leases(topic: &TopicRecord) -> Vec<Lease> {
 }
 
 /// Moves a lease to another incarnation; returns `None` if the move was lost.
-pub async fn take(store: &Store, lease: Lease, to: Incarnation) -> Option<Lease> {
-    let wish = LeaseMove {
+pub async fn take_lease(store: &SharedStore, lease: Lease, to: Incarnation) -> Option<Lease> {
+    let lease_move = LeaseMove {
         partition: lease.partition,
         from: Some(lease.incarnation),
         epoch: lease.epoch,
         to: Some(to),
     };
-    match store.move_leases(&[wish]).await.unwrap()[0] {
-        MoveOutcome::Moved { epoch, .. } => Some(Lease {
+    match store.move_leases(&[lease_move]).await.unwrap()[0] {
+        LeaseMoveOutcome::Moved { epoch, .. } => Some(Lease {
             incarnation: to,
             epoch,
             ..lease
         }),
-        MoveOutcome::Lost => None,
+        LeaseMoveOutcome::Lost => None,
     }
 }
 
-/// Gives the free lease of coordinator slot `slot` to `holder`.
-pub async fn slot(store: &Store, slot: usize, holder: Incarnation) -> Lease {
+/// Gives the free lease of coordinator slot `take_slot_lease` to `holder`.
+pub async fn take_slot_lease(store: &SharedStore, slot: usize, holder: Incarnation) -> Lease {
     let topics = snapshot(store).await.topics;
     let slots = topics
         .iter()
         .find(|topic| topic.name == GROUP_SLOT_TOPIC)
         .unwrap();
     let record = slots.partitions[slot];
-    let wish = LeaseMove {
+    let lease_move = LeaseMove {
         partition: record.uid,
         from: record.holder,
         epoch: record.epoch,
         to: Some(holder),
     };
-    match store.move_leases(&[wish]).await.unwrap()[0] {
-        MoveOutcome::Moved { epoch, .. } => Lease {
+    match store.move_leases(&[lease_move]).await.unwrap()[0] {
+        LeaseMoveOutcome::Moved { epoch, .. } => Lease {
             partition: record.uid,
             incarnation: holder,
             epoch,
         },
-        MoveOutcome::Lost => panic!("the slot was not free"),
+        LeaseMoveOutcome::Lost => panic!("the slot was not free"),
     }
 }
 
 /// Returns a batch of `records` records of 10 bytes each.
-pub fn batch(records: i32) -> BatchMeta {
-    BatchMeta {
+pub fn batch(records: i32) -> BatchMetadata {
+    BatchMetadata {
         size_bytes: records.unsigned_abs() * 10,
         records,
         max_timestamp: 1000,
@@ -133,8 +133,8 @@ pub fn batch(records: i32) -> BatchMeta {
 }
 
 /// Returns a batch of an idempotent producer in epoch 0.
-pub fn sequenced(producer: i64, first_sequence: i32, records: i32) -> BatchMeta {
-    BatchMeta {
+pub fn sequenced_batch(producer: i64, first_sequence: i32, records: i32) -> BatchMetadata {
+    BatchMetadata {
         producer: Some(ProducerBatch {
             id: producer,
             epoch: 0,
@@ -145,7 +145,11 @@ pub fn sequenced(producer: i64, first_sequence: i32, records: i32) -> BatchMeta 
 }
 
 /// Returns an object with these batches, one after the other.
-pub fn object(incarnation: Incarnation, sequence: u64, parts: &[(Lease, &[BatchMeta])]) -> ObjectCommit {
+pub fn object_commit(
+    incarnation: Incarnation,
+    sequence: u64,
+    parts: &[(Lease, &[BatchMetadata])],
+) -> ObjectCommit {
     let mut position = 0;
     let mut partitions = Vec::new();
     for (lease, batches) in parts {
@@ -169,7 +173,7 @@ pub fn object(incarnation: Incarnation, sequence: u64, parts: &[(Lease, &[BatchM
 }
 
 /// Returns the outcomes of the batches of one partition; panics if it was fenced.
-pub fn batches(outcome: &CommitOutcome, partition: usize) -> Vec<BatchOutcome> {
+pub fn batch_outcomes(outcome: &CommitOutcome, partition: usize) -> Vec<BatchOutcome> {
     match &outcome.partitions[partition] {
         PartitionOutcome::Committed { batches, .. } => batches.clone(),
         PartitionOutcome::Fenced => panic!("partition {partition} of the commit was fenced"),
@@ -177,20 +181,20 @@ pub fn batches(outcome: &CommitOutcome, partition: usize) -> Vec<BatchOutcome> {
 }
 
 /// A partition's log, its holder, and the sequence of the holder's next object.
-pub struct Log {
-    pub store: Store,
+pub struct TestLog {
+    pub store: SharedStore,
     pub lease: Lease,
     pub sequence: u64,
 }
 
-impl Log {
+impl TestLog {
     /// Creates a topic with one partition, held by a new agent.
-    pub async fn new(store: &Store) -> Self {
-        agent(store, "agent-0").await;
-        Self::of(store, leases(&topic(store, "orders", 1).await)[0])
+    pub async fn new(store: &SharedStore) -> Self {
+        register_agent(store, "agent-0").await;
+        Self::with_lease(store, leases(&create_topic(store, "orders", 1).await)[0])
     }
 
-    pub fn of(store: &Store, lease: Lease) -> Self {
+    pub fn with_lease(store: &SharedStore, lease: Lease) -> Self {
         Self {
             store: store.clone(),
             lease,
@@ -199,8 +203,8 @@ impl Log {
     }
 
     /// Commits one object with these batches.
-    pub async fn commit(&mut self, batches: &[BatchMeta]) -> crate::Result<CommitOutcome> {
-        let commit = object(self.lease.incarnation, self.sequence, &[(self.lease, batches)]);
+    pub async fn commit(&mut self, batches: &[BatchMetadata]) -> crate::Result<CommitOutcome> {
+        let commit = object_commit(self.lease.incarnation, self.sequence, &[(self.lease, batches)]);
         self.sequence += 1;
         self.store.commit_object(&commit).await
     }
@@ -213,13 +217,13 @@ impl Log {
     /// Appends one batch with a timestamp.
     pub async fn append_at(&mut self, records: i32, max_timestamp: i64) -> i64 {
         let outcome = self
-            .commit(&[BatchMeta {
+            .commit(&[BatchMetadata {
                 max_timestamp,
                 ..batch(records)
             }])
             .await
             .unwrap();
-        match batches(&outcome, 0)[0] {
+        match batch_outcomes(&outcome, 0)[0] {
             BatchOutcome::Appended { base_offset } => base_offset,
             other => panic!("the batch was not appended: {other:?}"),
         }
@@ -249,16 +253,16 @@ impl Log {
 }
 
 /// Runs garbage collection until there is no more to do; returns all keys to delete.
-pub async fn garbage(store: &Store, policy: GarbagePolicy) -> Vec<String> {
-    let mut keys = garbage_step(store, policy).await.keys;
+pub async fn collect_garbage(store: &SharedStore, policy: GarbagePolicy) -> Vec<String> {
+    let mut keys = collect_garbage_step(store, policy).await.keys;
     keys.sort();
     keys
 }
 
 /// Runs garbage collection until there is no more to do; returns the result of the last step.
-pub async fn garbage_step(store: &Store, policy: GarbagePolicy) -> Garbage {
+pub async fn collect_garbage_step(store: &SharedStore, policy: GarbagePolicy) -> GarbageBatch {
     for _ in 0..1000 {
-        let found = store.garbage(&policy, 100_000).await.unwrap();
+        let found = store.collect_garbage(&policy, 100_000).await.unwrap();
         if !found.more {
             return found;
         }
@@ -267,7 +271,7 @@ pub async fn garbage_step(store: &Store, policy: GarbagePolicy) -> Garbage {
 }
 
 /// Checks the invariants of any log: ordered bounds, and spans without gap or overlap.
-pub async fn check_log(store: &Store, uid: PartitionUid) {
+pub async fn check_log(store: &SharedStore, uid: PartitionUid) {
     let view = store.read_log(uid, LogPosition::Offset(0), 10_000).await.unwrap();
     let bounds = view.bounds;
     assert!(
@@ -290,7 +294,7 @@ pub async fn check_log(store: &Store, uid: PartitionUid) {
     for span in &view.spans {
         assert_eq!(span.base_offset, next, "a gap or an overlap: {:?}", view.spans);
         assert!(span.end_offset > span.base_offset);
-        let in_segment = matches!(span.place, crate::Place::Segment { .. });
+        let in_segment = matches!(span.place, crate::SpanLocation::Segment { .. });
         assert_eq!(
             in_segment,
             span.end_offset <= bounds.rolled,
@@ -303,8 +307,8 @@ pub async fn check_log(store: &Store, uid: PartitionUid) {
         .spans
         .iter()
         .map(|span| match span.place {
-            crate::Place::Wal { length, .. } => length,
-            crate::Place::Segment { size_bytes, .. } => size_bytes,
+            crate::SpanLocation::Wal { length, .. } => length,
+            crate::SpanLocation::Segment { size_bytes, .. } => size_bytes,
         })
         .sum();
     assert_eq!(u64::try_from(bounds.size_bytes).unwrap(), stored);

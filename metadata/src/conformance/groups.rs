@@ -1,9 +1,12 @@
 //! Consumer groups and their offsets.
 
-use super::fixture::{Log, NO_GRACE, Store, agent, garbage, leases, slot, take, topic};
+use super::fixture::{
+    NO_GRACE, SharedStore, TestLog, collect_garbage, create_topic, leases, register_agent, take_lease,
+    take_slot_lease,
+};
 use crate::{
-    Error, GroupLag, GroupQuery, GroupRecord, GroupWrite, Lease, OffsetCommit, OffsetOutcome, OffsetToCommit,
-    PartitionUid,
+    Error, GroupLag, GroupQuery, GroupWrite, Lease, OffsetCommit, OffsetCommitOutcome, OffsetToCommit,
+    PartitionUid, PersistedGroup,
 };
 
 fn group(group_id: &str, slot: i32, generation: i32, state: &[u8]) -> GroupWrite {
@@ -15,8 +18,8 @@ fn group(group_id: &str, slot: i32, generation: i32, state: &[u8]) -> GroupWrite
     }
 }
 
-fn record(group_id: &str, slot: i32, generation: i32, state: &[u8]) -> GroupRecord {
-    GroupRecord {
+fn record(group_id: &str, slot: i32, generation: i32, state: &[u8]) -> PersistedGroup {
+    PersistedGroup {
         group_id: group_id.to_owned(),
         slot,
         generation,
@@ -42,9 +45,12 @@ fn commit(group_id: &str, generation: Option<i32>, offsets: Vec<OffsetToCommit>)
     }
 }
 
-pub async fn groups_are_found_by_slot_and_by_id(store: &Store) {
-    let life = agent(store, "agent-0").await.incarnation;
-    let slots = [slot(store, 0, life).await, slot(store, 1, life).await];
+pub async fn groups_are_found_by_slot_and_by_id(store: &SharedStore) {
+    let incarnation = register_agent(store, "agent-0").await.incarnation;
+    let slots = [
+        take_slot_lease(store, 0, incarnation).await,
+        take_slot_lease(store, 1, incarnation).await,
+    ];
     store
         .put_group(slots[0], &group("b", 0, 1, b"one"))
         .await
@@ -77,11 +83,11 @@ pub async fn groups_are_found_by_slot_and_by_id(store: &Store) {
     assert_eq!(store.groups(&GroupQuery::Id("d".to_owned())).await.unwrap(), []);
 }
 
-pub async fn a_group_is_written_by_the_holder_of_its_slot_only(store: &Store) {
-    let log = Log::new(store).await;
-    let old = slot(store, 0, log.lease.incarnation).await;
+pub async fn a_group_is_written_by_the_holder_of_its_slot_only(store: &SharedStore) {
+    let log = TestLog::new(store).await;
+    let old = take_slot_lease(store, 0, log.lease.incarnation).await;
     store.put_group(old, &group("g", 0, 1, b"old")).await.unwrap();
-    let new = take(store, old, agent(store, "agent-1").await.incarnation)
+    let new = take_lease(store, old, register_agent(store, "agent-1").await.incarnation)
         .await
         .unwrap();
     let fenced = |result: crate::Result<()>| assert!(matches!(result, Err(Error::Fenced(_))), "{result:?}");
@@ -103,9 +109,9 @@ pub async fn a_group_is_written_by_the_holder_of_its_slot_only(store: &Store) {
     assert_eq!(store.fetch_offsets("g").await.unwrap(), []);
 }
 
-pub async fn a_generation_never_goes_back(store: &Store) {
-    let life = agent(store, "agent-0").await.incarnation;
-    let lease = slot(store, 0, life).await;
+pub async fn a_generation_never_goes_back(store: &SharedStore) {
+    let incarnation = register_agent(store, "agent-0").await.incarnation;
+    let lease = take_slot_lease(store, 0, incarnation).await;
     store.put_group(lease, &group("g", 0, 5, b"five")).await.unwrap();
     store
         .put_group(lease, &group("g", 0, 5, b"five again"))
@@ -131,9 +137,9 @@ pub async fn a_generation_never_goes_back(store: &Store) {
 }
 
 /// INV-C1.
-pub async fn a_member_of_an_old_generation_cannot_commit(store: &Store) {
-    let log = Log::new(store).await;
-    let lease = slot(store, 0, log.lease.incarnation).await;
+pub async fn a_member_of_an_old_generation_cannot_commit(store: &SharedStore) {
+    let log = TestLog::new(store).await;
+    let lease = take_slot_lease(store, 0, log.lease.incarnation).await;
     let uid = log.lease.partition;
     store
         .put_group(lease, &group("g", 0, 2, b"members"))
@@ -163,14 +169,14 @@ pub async fn a_member_of_an_old_generation_cannot_commit(store: &Store) {
     assert_eq!(store.groups(&GroupQuery::All).await.unwrap().len(), 1);
 }
 
-pub async fn a_consumer_without_membership_commits(store: &Store) {
-    let log = Log::new(store).await;
-    let lease = slot(store, 0, log.lease.incarnation).await;
+pub async fn a_consumer_without_membership_commits(store: &SharedStore) {
+    let log = TestLog::new(store).await;
+    let lease = take_slot_lease(store, 0, log.lease.incarnation).await;
     let done = store
         .commit_offsets(lease, &commit("g", None, vec![offset(log.lease.partition, 7)]))
         .await
         .unwrap();
-    assert_eq!(done, [OffsetOutcome::Committed]);
+    assert_eq!(done, [OffsetCommitOutcome::Committed]);
     assert_eq!(
         store.groups(&GroupQuery::Slot(0)).await.unwrap(),
         [record("g", 0, 0, b"")]
@@ -193,10 +199,10 @@ pub async fn a_consumer_without_membership_commits(store: &Store) {
     );
 }
 
-pub async fn offsets_keep_their_metadata_and_the_last_counts(store: &Store) {
-    let life = agent(store, "agent-0").await.incarnation;
-    let lease = slot(store, 0, life).await;
-    let uids: Vec<_> = leases(&topic(store, "orders", 3).await)
+pub async fn offsets_keep_their_metadata_and_the_last_counts(store: &SharedStore) {
+    let incarnation = register_agent(store, "agent-0").await.incarnation;
+    let lease = take_slot_lease(store, 0, incarnation).await;
+    let uids: Vec<_> = leases(&create_topic(store, "orders", 3).await)
         .iter()
         .map(|lease| lease.partition)
         .collect();
@@ -205,7 +211,7 @@ pub async fn offsets_keep_their_metadata_and_the_last_counts(store: &Store) {
         .commit_offsets(lease, &commit("g", None, offsets))
         .await
         .unwrap();
-    assert_eq!(done, [OffsetOutcome::Committed; 3]);
+    assert_eq!(done, [OffsetCommitOutcome::Committed; 3]);
     let odd = OffsetToCommit {
         metadata: "ü\n'\"".to_owned(),
         leader_epoch: -1,
@@ -240,10 +246,10 @@ pub async fn offsets_keep_their_metadata_and_the_last_counts(store: &Store) {
     assert_eq!(store.fetch_offsets("h").await.unwrap(), []);
 }
 
-pub async fn offsets_of_unknown_partitions_are_refused_one_by_one(store: &Store) {
-    let log = Log::new(store).await;
-    let lease = slot(store, 0, log.lease.incarnation).await;
-    let gone = topic(store, "payments", 1).await.partitions[0].uid;
+pub async fn offsets_of_unknown_partitions_are_refused_one_by_one(store: &SharedStore) {
+    let log = TestLog::new(store).await;
+    let lease = take_slot_lease(store, 0, log.lease.incarnation).await;
+    let gone = create_topic(store, "payments", 1).await.partitions[0].uid;
     store.delete_topic("payments").await.unwrap();
     let offsets = vec![
         offset(gone, 1),
@@ -257,17 +263,17 @@ pub async fn offsets_of_unknown_partitions_are_refused_one_by_one(store: &Store)
     assert_eq!(
         done,
         [
-            OffsetOutcome::UnknownPartition,
-            OffsetOutcome::Committed,
-            OffsetOutcome::UnknownPartition
+            OffsetCommitOutcome::UnknownPartition,
+            OffsetCommitOutcome::Committed,
+            OffsetCommitOutcome::UnknownPartition
         ]
     );
     assert_eq!(store.fetch_offsets("g").await.unwrap().len(), 1);
 }
 
-pub async fn a_deleted_group_leaves_no_offsets(store: &Store) {
-    let log = Log::new(store).await;
-    let lease = slot(store, 0, log.lease.incarnation).await;
+pub async fn a_deleted_group_leaves_no_offsets(store: &SharedStore) {
+    let log = TestLog::new(store).await;
+    let lease = take_slot_lease(store, 0, log.lease.incarnation).await;
     for group_id in ["g", "h"] {
         store
             .commit_offsets(
@@ -292,15 +298,15 @@ pub async fn a_deleted_group_leaves_no_offsets(store: &Store) {
     );
 }
 
-pub async fn lag_is_told_of_groups_whose_members_are_gone(store: &Store) {
-    let mut log = Log::new(store).await;
+pub async fn lag_is_told_of_groups_whose_members_are_gone(store: &SharedStore) {
+    let mut log = TestLog::new(store).await;
     let slots = [
-        slot(store, 0, log.lease.incarnation).await,
-        slot(store, 1, log.lease.incarnation).await,
+        take_slot_lease(store, 0, log.lease.incarnation).await,
+        take_slot_lease(store, 1, log.lease.incarnation).await,
     ];
     log.append(10).await;
     log.append(10).await;
-    let mut payments = Log::of(store, leases(&topic(store, "payments", 2).await)[0]);
+    let mut payments = TestLog::with_lease(store, leases(&create_topic(store, "payments", 2).await)[0]);
     payments.append(7).await;
     let in_slot = |slot, group_id, partition, at| OffsetCommit {
         slot,
@@ -343,16 +349,16 @@ pub async fn lag_is_told_of_groups_whose_members_are_gone(store: &Store) {
     );
 }
 
-pub async fn offsets_of_a_deleted_topic_never_speak_for_a_new_one(store: &Store) {
-    let log = Log::new(store).await;
-    let lease = slot(store, 0, log.lease.incarnation).await;
+pub async fn offsets_of_a_deleted_topic_never_speak_for_a_new_one(store: &SharedStore) {
+    let log = TestLog::new(store).await;
+    let lease = take_slot_lease(store, 0, log.lease.incarnation).await;
     store
         .commit_offsets(lease, &commit("g", None, vec![offset(log.lease.partition, 5)]))
         .await
         .unwrap();
     store.delete_topic("orders").await.unwrap();
     assert_eq!(store.fetch_offsets("g").await.unwrap(), []);
-    garbage(store, NO_GRACE).await;
-    topic(store, "orders", 1).await;
+    collect_garbage(store, NO_GRACE).await;
+    create_topic(store, "orders", 1).await;
     assert_eq!(store.fetch_offsets("g").await.unwrap(), []);
 }

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use super::fixture::{
-    Log, Store, agent, batch, leases, new_topic, object, registration, slot, snapshot, take, topic,
+    SharedStore, TestLog, batch, create_topic, leases, new_topic, object_commit, register_agent,
+    registration, snapshot, take_lease, take_slot_lease,
 };
 use crate::{
-    Error, GROUP_SLOT_TOPIC, GROUP_SLOTS, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, MoveOutcome,
-    NewSegment, OffsetCommit, PartitionOutcome, PartitionUid, Silence, TopicChange,
+    Error, GROUP_SLOT_TOPIC, GROUP_SLOTS, GroupWrite, Incarnation, Lease, LeaseMove, LeaseMoveOutcome,
+    LogBounds, NewSegment, OffsetCommit, PartitionOutcome, PartitionUid, SilenceThreshold, TopicChange,
 };
 
-pub async fn a_store_begins_with_a_cluster_id_and_the_coordinator_slots(store: &Store) {
+pub async fn a_store_begins_with_a_cluster_id_and_the_coordinator_slots(store: &SharedStore) {
     store.ping().await.unwrap();
     let snapshot = snapshot(store).await;
     assert_eq!(snapshot.cluster_id.len(), 36, "{}", snapshot.cluster_id);
@@ -30,10 +31,10 @@ pub async fn a_store_begins_with_a_cluster_id_and_the_coordinator_slots(store: &
     assert!(slots.partitions.is_sorted_by_key(|slot| slot.uid));
 }
 
-pub async fn a_node_id_is_stable_and_an_incarnation_is_new(store: &Store) {
-    let first = agent(store, "agent-0").await;
-    let other = agent(store, "agent-1").await;
-    let again = agent(store, "agent-0").await;
+pub async fn a_node_id_is_stable_and_an_incarnation_is_new(store: &SharedStore) {
+    let first = register_agent(store, "agent-0").await;
+    let other = register_agent(store, "agent-1").await;
+    let again = register_agent(store, "agent-0").await;
     assert_eq!((first.node_id, other.node_id, again.node_id), (1, 2, 1));
     assert!(first.incarnation < other.incarnation && other.incarnation < again.incarnation);
     let agents = snapshot(store).await.agents;
@@ -55,9 +56,9 @@ pub async fn a_node_id_is_stable_and_an_incarnation_is_new(store: &Store) {
     );
 }
 
-pub async fn a_second_life_seals_the_first(store: &Store) {
-    let mut log = Log::new(store).await;
-    let second = agent(store, "agent-0").await;
+pub async fn a_second_life_seals_the_first(store: &SharedStore) {
+    let mut log = TestLog::new(store).await;
+    let second = register_agent(store, "agent-0").await;
     assert!(
         matches!(log.commit(&[batch(1)]).await, Err(Error::Sealed(sealed)) if sealed == log.lease.incarnation)
     );
@@ -65,13 +66,17 @@ pub async fn a_second_life_seals_the_first(store: &Store) {
     assert_eq!(snapshot.agents.len(), 1);
     assert_eq!(snapshot.agents[0].incarnation, second.incarnation);
     assert_eq!(
-        snapshot.unswept.iter().map(|(life, _)| *life).collect::<Vec<_>>(),
+        snapshot
+            .unswept
+            .iter()
+            .map(|(incarnation, _)| *incarnation)
+            .collect::<Vec<_>>(),
         [log.lease.incarnation]
     );
 }
 
 /// Registers an incarnation whose lease expires immediately.
-async fn short_lived(store: &Store, agent_id: &str) -> Incarnation {
+async fn register_expired_agent(store: &SharedStore, agent_id: &str) -> Incarnation {
     store
         .register_agent(&registration(agent_id, Duration::ZERO))
         .await
@@ -80,7 +85,7 @@ async fn short_lived(store: &Store, agent_id: &str) -> Incarnation {
 }
 
 /// Renews until `others` incarnations were sealed; the clock of the store has to advance first.
-async fn renew_until_sealed(store: &Store, incarnation: Incarnation, others: u32) {
+async fn renew_until_sealed(store: &SharedStore, incarnation: Incarnation, others: u32) {
     let mut sealed = 0;
     while sealed < others {
         sealed += store.renew(incarnation).await.unwrap().sealed_others;
@@ -88,11 +93,11 @@ async fn renew_until_sealed(store: &Store, incarnation: Incarnation, others: u32
     assert_eq!(sealed, others);
 }
 
-pub async fn renewing_seals_those_whose_lease_expired(store: &Store) {
-    let live = agent(store, "agent-0").await.incarnation;
+pub async fn renewing_seals_those_whose_lease_expired(store: &SharedStore) {
+    let live = register_agent(store, "agent-0").await.incarnation;
     let gone = [
-        short_lived(store, "agent-1").await,
-        short_lived(store, "agent-2").await,
+        register_expired_agent(store, "agent-1").await,
+        register_expired_agent(store, "agent-2").await,
     ];
     let before = snapshot(store).await;
     renew_until_sealed(store, live, 2).await;
@@ -108,32 +113,38 @@ pub async fn renewing_seals_those_whose_lease_expired(store: &Store) {
         [live]
     );
     assert_eq!(
-        after.unswept.iter().map(|(life, _)| *life).collect::<Vec<_>>(),
+        after
+            .unswept
+            .iter()
+            .map(|(incarnation, _)| *incarnation)
+            .collect::<Vec<_>>(),
         gone
     );
-    for life in gone {
-        assert!(matches!(store.renew(life).await, Err(Error::Sealed(sealed)) if sealed == life));
+    for incarnation in gone {
+        assert!(
+            matches!(store.renew(incarnation).await, Err(Error::Sealed(sealed)) if sealed == incarnation)
+        );
     }
 }
 
-pub async fn an_expired_lease_that_nobody_took_can_be_renewed(store: &Store) {
-    let life = short_lived(store, "agent-0").await;
+pub async fn an_expired_lease_that_nobody_took_can_be_renewed(store: &SharedStore) {
+    let incarnation = register_expired_agent(store, "agent-0").await;
     for _ in 0..3 {
-        assert_eq!(store.renew(life).await.unwrap().sealed_others, 0);
+        assert_eq!(store.renew(incarnation).await.unwrap().sealed_others, 0);
     }
     assert_eq!(snapshot(store).await.agents.len(), 1);
 }
 
-pub async fn a_sealed_life_can_do_nothing_more(store: &Store) {
-    let mut log = Log::new(store).await;
-    let life = log.lease.incarnation;
-    let coordinator = slot(store, 3, life).await;
+pub async fn a_sealed_life_can_do_nothing_more(store: &SharedStore) {
+    let mut log = TestLog::new(store).await;
+    let incarnation = log.lease.incarnation;
+    let coordinator = take_slot_lease(store, 3, incarnation).await;
     log.append(5).await;
     let intent = store.begin_segment(log.lease, 0).await.unwrap();
-    store.seal(life).await.unwrap();
+    store.seal(incarnation).await.unwrap();
     let sealed = |result: crate::Result<()>| assert!(matches!(result, Err(Error::Sealed(_))), "{result:?}");
-    sealed(store.renew(life).await.map(|_| ()));
-    sealed(store.drain(life).await);
+    sealed(store.renew(incarnation).await.map(|_| ()));
+    sealed(store.drain(incarnation).await);
     sealed(log.commit(&[batch(1)]).await.map(|_| ()));
     sealed(store.begin_segment(log.lease, 0).await.map(|_| ()));
     let segment = NewSegment {
@@ -159,75 +170,101 @@ pub async fn a_sealed_life_can_do_nothing_more(store: &Store) {
         offsets: vec![],
     };
     sealed(store.commit_offsets(coordinator, &offsets).await.map(|_| ()));
-    let other = topic(store, "payments", 1).await.partitions[0];
-    let wish = LeaseMove {
+    let other = create_topic(store, "payments", 1).await.partitions[0];
+    let lease_move = LeaseMove {
         partition: other.uid,
         from: other.holder,
         epoch: other.epoch,
-        to: Some(life),
+        to: Some(incarnation),
     };
-    assert_eq!(store.move_leases(&[wish]).await.unwrap(), [MoveOutcome::Lost]);
-    let stranger = Incarnation(life.0 + 1000);
+    assert_eq!(
+        store.move_leases(&[lease_move]).await.unwrap(),
+        [LeaseMoveOutcome::Lost]
+    );
+    let stranger = Incarnation(incarnation.0 + 1000);
     sealed(store.renew(stranger).await.map(|_| ()));
-    sealed(store.commit_object(&object(stranger, 0, &[])).await.map(|_| ()));
+    sealed(
+        store
+            .commit_object(&object_commit(stranger, 0, &[]))
+            .await
+            .map(|_| ()),
+    );
 }
 
-pub async fn sealing_twice_or_a_stranger_is_harmless(store: &Store) {
-    let life = agent(store, "agent-0").await.incarnation;
-    store.seal(life).await.unwrap();
+pub async fn sealing_twice_or_a_stranger_is_harmless(store: &SharedStore) {
+    let incarnation = register_agent(store, "agent-0").await.incarnation;
+    store.seal(incarnation).await.unwrap();
     let before = snapshot(store).await;
-    store.seal(life).await.unwrap();
-    store.seal(Incarnation(life.0 + 1000)).await.unwrap();
+    store.seal(incarnation).await.unwrap();
+    store.seal(Incarnation(incarnation.0 + 1000)).await.unwrap();
     assert_eq!(snapshot(store).await.version, before.version);
 }
 
 /// An incarnation that renewed its lease since its agent appeared silent is not sealed, however
 /// long its lease is.
-pub async fn a_life_is_sealed_early_only_while_its_lease_is_not_renewed(store: &Store) {
+pub async fn a_life_is_sealed_early_only_while_its_lease_is_not_renewed(store: &SharedStore) {
     let hour = Duration::from_secs(3600);
-    let mut log = Log::new(store).await;
-    let life = log.lease.incarnation;
+    let mut log = TestLog::new(store).await;
+    let incarnation = log.lease.incarnation;
     let before = snapshot(store).await.version;
-    for silence in [Silence::HalfLease, Silence::For(hour)] {
-        assert!(!store.seal_silent(life, silence).await.unwrap(), "{silence:?}");
+    for silence in [SilenceThreshold::HalfLease, SilenceThreshold::AtLeast(hour)] {
+        assert!(
+            !store.seal_if_silent(incarnation, silence).await.unwrap(),
+            "{silence:?}"
+        );
     }
     assert_eq!(
-        store.renew(life).await.unwrap().version,
+        store.renew(incarnation).await.unwrap().version,
         before,
         "nothing changed"
     );
     assert_eq!(log.append(1).await, 0);
     assert!(
         store
-            .seal_silent(life, Silence::For(Duration::ZERO))
+            .seal_if_silent(incarnation, SilenceThreshold::AtLeast(Duration::ZERO))
             .await
             .unwrap()
     );
-    assert!(matches!(log.commit(&[batch(1)]).await, Err(Error::Sealed(sealed)) if sealed == life));
+    assert!(matches!(log.commit(&[batch(1)]).await, Err(Error::Sealed(sealed)) if sealed == incarnation));
     let after = snapshot(store).await;
     assert!(after.version > before);
     assert!(after.agents.is_empty() && after.unswept.len() == 1);
     // A repeated call, and an unknown incarnation: it counts as sealed, and nothing changes.
-    assert!(store.seal_silent(life, Silence::For(hour)).await.unwrap());
+    assert!(
+        store
+            .seal_if_silent(incarnation, SilenceThreshold::AtLeast(hour))
+            .await
+            .unwrap()
+    );
     let stranger = Incarnation(1_000_000);
-    assert!(store.seal_silent(stranger, Silence::HalfLease).await.unwrap());
+    assert!(
+        store
+            .seal_if_silent(stranger, SilenceThreshold::HalfLease)
+            .await
+            .unwrap()
+    );
     assert_eq!(snapshot(store).await.version, after.version);
     // A lease that expired immediately has missed its renewals.
-    let expired = short_lived(store, "agent-2").await;
-    assert!(store.seal_silent(expired, Silence::HalfLease).await.unwrap());
+    let expired = register_expired_agent(store, "agent-2").await;
+    assert!(
+        store
+            .seal_if_silent(expired, SilenceThreshold::HalfLease)
+            .await
+            .unwrap()
+    );
     assert!(matches!(store.renew(expired).await, Err(Error::Sealed(_))));
 }
 
-pub async fn the_version_rises_with_every_change_and_only_then(store: &Store) {
+pub async fn the_version_rises_with_every_change_and_only_then(store: &SharedStore) {
     let mut version = snapshot(store).await.version;
     let mut rose = async |what: &str| {
         let now = snapshot(store).await.version;
         assert!(now > version, "{what}");
         version = now;
     };
-    let life = agent(store, "agent-0").await.incarnation;
+    let incarnation = register_agent(store, "agent-0").await.incarnation;
     rose("an agent registered").await;
-    let lease = leases(&topic(store, "orders", 1).await)[0];
+    let lease = leases(&create_topic(store, "orders", 1).await)[0];
     rose("a topic was created").await;
     store
         .alter_topic(
@@ -240,9 +277,9 @@ pub async fn the_version_rises_with_every_change_and_only_then(store: &Store) {
         .await
         .unwrap();
     rose("a topic grew").await;
-    let other = agent(store, "agent-1").await.incarnation;
+    let other = register_agent(store, "agent-1").await.incarnation;
     rose("another agent registered").await;
-    take(store, lease, other).await.unwrap();
+    take_lease(store, lease, other).await.unwrap();
     rose("a lease moved").await;
     store.drain(other).await.unwrap();
     rose("an agent drains").await;
@@ -253,39 +290,42 @@ pub async fn the_version_rises_with_every_change_and_only_then(store: &Store) {
     store.mark_swept(other).await.unwrap();
     rose("an incarnation was swept").await;
     let known = snapshot(store).await.version;
-    store.renew(life).await.unwrap();
-    assert_eq!(take(store, lease, life).await, None);
-    store.drain(life).await.unwrap();
+    store.renew(incarnation).await.unwrap();
+    assert_eq!(take_lease(store, lease, incarnation).await, None);
+    store.drain(incarnation).await.unwrap();
     let known_and_one = known + 1;
     assert_eq!(store.snapshot(Some(known_and_one)).await.unwrap(), None);
-    store.drain(life).await.unwrap();
+    store.drain(incarnation).await.unwrap();
     assert_eq!(store.snapshot(Some(known_and_one)).await.unwrap(), None);
     assert!(store.snapshot(Some(known)).await.unwrap().is_some());
 }
 
-pub async fn a_draining_agent_keeps_its_leases_and_gets_no_new_ones(store: &Store) {
-    let mut log = Log::new(store).await;
+pub async fn a_draining_agent_keeps_its_leases_and_gets_no_new_ones(store: &SharedStore) {
+    let mut log = TestLog::new(store).await;
     store.drain(log.lease.incarnation).await.unwrap();
     assert!(snapshot(store).await.agents[0].draining);
     log.append(3).await;
     store.renew(log.lease.incarnation).await.unwrap();
-    let free = topic(store, "payments", 1).await.partitions[0];
+    let free = create_topic(store, "payments", 1).await.partitions[0];
     assert_eq!(free.holder, None);
-    let wish = LeaseMove {
+    let lease_move = LeaseMove {
         partition: free.uid,
         from: None,
         epoch: 0,
         to: Some(log.lease.incarnation),
     };
-    assert_eq!(store.move_leases(&[wish]).await.unwrap(), [MoveOutcome::Lost]);
-    let heir = agent(store, "agent-1").await.incarnation;
-    assert!(take(store, log.lease, heir).await.is_some());
     assert_eq!(
-        topic(store, "shipments", 1).await.partitions[0].holder,
-        Some(heir)
+        store.move_leases(&[lease_move]).await.unwrap(),
+        [LeaseMoveOutcome::Lost]
+    );
+    let new_leader = register_agent(store, "agent-1").await.incarnation;
+    assert!(take_lease(store, log.lease, new_leader).await.is_some());
+    assert_eq!(
+        create_topic(store, "shipments", 1).await.partitions[0].holder,
+        Some(new_leader)
     );
     // The next incarnation of the same agent does not drain.
-    let next = agent(store, "agent-0").await.incarnation;
+    let next = register_agent(store, "agent-0").await.incarnation;
     let agents = snapshot(store).await.agents;
     assert!(
         agents
@@ -294,11 +334,11 @@ pub async fn a_draining_agent_keeps_its_leases_and_gets_no_new_ones(store: &Stor
     );
 }
 
-pub async fn a_lease_moves_only_from_the_holder_and_epoch_named(store: &Store) {
-    let log = Log::new(store).await;
-    let (old, new) = (log.lease, agent(store, "agent-1").await.incarnation);
+pub async fn a_lease_moves_only_from_the_holder_and_epoch_named(store: &SharedStore) {
+    let log = TestLog::new(store).await;
+    let (old, new) = (log.lease, register_agent(store, "agent-1").await.incarnation);
     assert_eq!(
-        take(
+        take_lease(
             store,
             Lease {
                 epoch: old.epoch + 1,
@@ -310,7 +350,7 @@ pub async fn a_lease_moves_only_from_the_holder_and_epoch_named(store: &Store) {
         None
     );
     assert_eq!(
-        take(
+        take_lease(
             store,
             Lease {
                 incarnation: new,
@@ -322,7 +362,7 @@ pub async fn a_lease_moves_only_from_the_holder_and_epoch_named(store: &Store) {
         None
     );
     assert_eq!(
-        take(
+        take_lease(
             store,
             Lease {
                 partition: PartitionUid(i64::MAX),
@@ -333,19 +373,19 @@ pub async fn a_lease_moves_only_from_the_holder_and_epoch_named(store: &Store) {
         .await,
         None
     );
-    assert_eq!(take(store, old, Incarnation(new.0 + 1000)).await, None);
-    let moved = take(store, old, new).await.unwrap();
+    assert_eq!(take_lease(store, old, Incarnation(new.0 + 1000)).await, None);
+    let moved = take_lease(store, old, new).await.unwrap();
     assert_eq!(moved.epoch, old.epoch + 1);
     // Repeated after an unknown outcome: the same answer.
-    assert_eq!(take(store, old, new).await, Some(moved));
-    let back = take(store, moved, old.incarnation).await.unwrap();
+    assert_eq!(take_lease(store, old, new).await, Some(moved));
+    let back = take_lease(store, moved, old.incarnation).await.unwrap();
     assert_eq!(back.epoch, old.epoch + 2);
-    assert_eq!(take(store, old, new).await, None);
+    assert_eq!(take_lease(store, old, new).await, None);
 }
 
-pub async fn a_sealed_holder_counts_as_nobody(store: &Store) {
-    let log = Log::new(store).await;
-    let new = agent(store, "agent-1").await.incarnation;
+pub async fn a_sealed_holder_counts_as_nobody(store: &SharedStore) {
+    let log = TestLog::new(store).await;
+    let new = register_agent(store, "agent-1").await.incarnation;
     store.seal(log.lease.incarnation).await.unwrap();
     let topics = snapshot(store).await.topics;
     let orders = topics.iter().find(|topic| topic.name == "orders").unwrap();
@@ -354,28 +394,28 @@ pub async fn a_sealed_holder_counts_as_nobody(store: &Store) {
         (None, log.lease.epoch)
     );
     assert_eq!(
-        take(store, log.lease, new).await,
+        take_lease(store, log.lease, new).await,
         None,
         "the holder named is sealed"
     );
-    let wish = LeaseMove {
+    let lease_move = LeaseMove {
         partition: log.lease.partition,
         from: None,
         epoch: log.lease.epoch,
         to: Some(new),
     };
-    let outcome = store.move_leases(&[wish]).await.unwrap();
-    assert!(matches!(outcome[0], MoveOutcome::Moved { epoch, .. } if epoch == log.lease.epoch + 1));
+    let outcome = store.move_leases(&[lease_move]).await.unwrap();
+    assert!(matches!(outcome[0], LeaseMoveOutcome::Moved { epoch, .. } if epoch == log.lease.epoch + 1));
 }
 
-pub async fn a_move_tells_the_bounds_of_the_log(store: &Store) {
-    let mut log = Log::new(store).await;
+pub async fn a_move_tells_the_bounds_of_the_log(store: &SharedStore) {
+    let mut log = TestLog::new(store).await;
     log.append(5).await;
     log.append(6).await;
     log.roll(5).await;
     store.advance_log_start(log.lease, 2).await.unwrap();
-    let new = agent(store, "agent-1").await.incarnation;
-    let wish = LeaseMove {
+    let new = register_agent(store, "agent-1").await.incarnation;
+    let lease_move = LeaseMove {
         partition: log.lease.partition,
         from: Some(log.lease.incarnation),
         epoch: 1,
@@ -388,18 +428,18 @@ pub async fn a_move_tells_the_bounds_of_the_log(store: &Store) {
         size_bytes: 77 + 60,
     };
     assert_eq!(
-        store.move_leases(&[wish]).await.unwrap(),
-        [MoveOutcome::Moved { epoch: 2, bounds }]
+        store.move_leases(&[lease_move]).await.unwrap(),
+        [LeaseMoveOutcome::Moved { epoch: 2, bounds }]
     );
 }
 
 /// INV-L1.
-pub async fn a_zombie_cannot_write_after_another_took_the_lease(store: &Store) {
-    let mut zombie = Log::new(store).await;
+pub async fn a_zombie_cannot_write_after_another_took_the_lease(store: &SharedStore) {
+    let mut zombie = TestLog::new(store).await;
     zombie.append(5).await;
     let intent = store.begin_segment(zombie.lease, 0).await.unwrap();
-    let new = agent(store, "agent-1").await.incarnation;
-    let mut heir = Log::of(store, take(store, zombie.lease, new).await.unwrap());
+    let new = register_agent(store, "agent-1").await.incarnation;
+    let mut new_leader = TestLog::with_lease(store, take_lease(store, zombie.lease, new).await.unwrap());
     let outcome = zombie.commit(&[batch(1)]).await.unwrap();
     assert_eq!(outcome.partitions, [PartitionOutcome::Fenced]);
     let fenced = |result: crate::Result<()>| assert!(matches!(result, Err(Error::Fenced(_))), "{result:?}");
@@ -413,9 +453,11 @@ pub async fn a_zombie_cannot_write_after_another_took_the_lease(store: &Store) {
     };
     fenced(store.finish_segment(zombie.lease, &segment).await);
     fenced(store.advance_log_start(zombie.lease, 5).await.map(|_| ()));
-    assert_eq!(heir.append(2).await, 5);
+    assert_eq!(new_leader.append(2).await, 5);
     // Also when the lease returns: batches accepted in the old epoch stay refused.
-    let back = take(store, heir.lease, zombie.lease.incarnation).await.unwrap();
+    let back = take_lease(store, new_leader.lease, zombie.lease.incarnation)
+        .await
+        .unwrap();
     assert_eq!(
         zombie.commit(&[batch(1)]).await.unwrap().partitions,
         [PartitionOutcome::Fenced]
@@ -424,8 +466,8 @@ pub async fn a_zombie_cannot_write_after_another_took_the_lease(store: &Store) {
     assert_eq!(zombie.append(1).await, 7);
 }
 
-pub async fn a_released_partition_takes_no_writes(store: &Store) {
-    let mut log = Log::new(store).await;
+pub async fn a_released_partition_takes_no_writes(store: &SharedStore) {
+    let mut log = TestLog::new(store).await;
     log.append(5).await;
     let release = LeaseMove {
         partition: log.lease.partition,
@@ -435,7 +477,7 @@ pub async fn a_released_partition_takes_no_writes(store: &Store) {
     };
     for _ in 0..2 {
         let outcome = store.move_leases(&[release]).await.unwrap();
-        assert!(matches!(outcome[0], MoveOutcome::Moved { epoch, .. } if epoch == log.lease.epoch));
+        assert!(matches!(outcome[0], LeaseMoveOutcome::Moved { epoch, .. } if epoch == log.lease.epoch));
     }
     assert_eq!(
         log.commit(&[batch(1)]).await.unwrap().partitions,
@@ -447,7 +489,7 @@ pub async fn a_released_partition_takes_no_writes(store: &Store) {
         ..release
     };
     let outcome = store.move_leases(&[retaken]).await.unwrap();
-    assert!(matches!(outcome[0], MoveOutcome::Moved { epoch, .. } if epoch == log.lease.epoch + 1));
+    assert!(matches!(outcome[0], LeaseMoveOutcome::Moved { epoch, .. } if epoch == log.lease.epoch + 1));
     assert_eq!(
         log.commit(&[batch(1)]).await.unwrap().partitions,
         [PartitionOutcome::Fenced],

@@ -1,23 +1,23 @@
 //! Reads of the log.
 
-use super::fixture::{Log, Store, check_log, topic};
-use crate::{Error, LogPosition, LogView, PartitionUid, Place};
+use super::fixture::{SharedStore, TestLog, check_log, create_topic};
+use crate::{Error, LogPosition, LogView, PartitionUid, SpanLocation};
 
-async fn read(log: &Log, from: LogPosition, limit: usize) -> LogView {
+async fn read(log: &TestLog, from: LogPosition, limit: usize) -> LogView {
     log.store
         .read_log(log.lease.partition, from, limit)
         .await
         .unwrap()
 }
 
-fn ends(view: &LogView) -> Vec<i64> {
+fn end_offsets(view: &LogView) -> Vec<i64> {
     view.spans.iter().map(|span| span.end_offset).collect()
 }
 
 /// Creates two segments (0..10, 10..20) and three ranges (20..25, 25..30, 30..35), with rising
 /// times.
-async fn mixed(store: &Store) -> Log {
-    let mut log = Log::new(store).await;
+async fn log_with_segments_and_ranges(store: &SharedStore) -> TestLog {
+    let mut log = TestLog::new(store).await;
     for n in 0..7 {
         log.append_at(5, n * 100).await;
         if n == 1 || n == 3 {
@@ -37,8 +37,8 @@ async fn mixed(store: &Store) -> Log {
     log
 }
 
-pub async fn a_read_begins_with_the_span_that_holds_the_offset(store: &Store) {
-    let log = mixed(store).await;
+pub async fn a_read_begins_with_the_span_that_holds_the_offset(store: &SharedStore) {
+    let log = log_with_segments_and_ranges(store).await;
     for (from, expected) in [
         (0, vec![10, 20, 25, 30, 35]),
         (9, vec![10, 20, 25, 30, 35]),
@@ -48,21 +48,24 @@ pub async fn a_read_begins_with_the_span_that_holds_the_offset(store: &Store) {
         (34, vec![35]),
     ] {
         let view = read(&log, LogPosition::Offset(from), 100).await;
-        assert_eq!(ends(&view), expected, "from {from}");
+        assert_eq!(end_offsets(&view), expected, "from {from}");
         assert_eq!((view.bounds.rolled, view.bounds.high_watermark), (20, 35));
     }
-    assert_eq!(ends(&read(&log, LogPosition::Offset(12), 2).await), [20, 25]);
     assert_eq!(
-        ends(&read(&log, LogPosition::Offset(12), 0).await),
+        end_offsets(&read(&log, LogPosition::Offset(12), 2).await),
+        [20, 25]
+    );
+    assert_eq!(
+        end_offsets(&read(&log, LogPosition::Offset(12), 0).await),
         Vec::<i64>::new()
     );
     let view = read(&log, LogPosition::Offset(12), 1).await;
     let key = "orders/0/segment_0000000010.dat".to_owned();
-    assert_eq!(view.spans[0].place, Place::Segment { key, size_bytes: 60 });
+    assert_eq!(view.spans[0].place, SpanLocation::Segment { key, size_bytes: 60 });
 }
 
-pub async fn a_read_by_time_begins_with_the_first_span_that_reaches_it(store: &Store) {
-    let log = mixed(store).await;
+pub async fn a_read_by_time_begins_with_the_first_span_that_reaches_it(store: &SharedStore) {
+    let log = log_with_segments_and_ranges(store).await;
     for (time, first) in [
         (-5, 0),
         (0, 0),
@@ -92,8 +95,8 @@ pub async fn a_read_by_time_begins_with_the_first_span_that_reaches_it(store: &S
     );
 }
 
-pub async fn a_read_outside_the_log_is_empty_or_begins_at_its_start(store: &Store) {
-    let log = mixed(store).await;
+pub async fn a_read_outside_the_log_is_empty_or_begins_at_its_start(store: &SharedStore) {
+    let log = log_with_segments_and_ranges(store).await;
     for from in [35, 36, i64::MAX] {
         let view = read(&log, LogPosition::Offset(from), 100).await;
         assert!(view.spans.is_empty() && view.bounds.high_watermark == 35);
@@ -102,14 +105,14 @@ pub async fn a_read_outside_the_log_is_empty_or_begins_at_its_start(store: &Stor
     for from in [i64::MIN, -1, 0, 14] {
         let view = read(&log, LogPosition::Offset(from), 100).await;
         assert_eq!(
-            (view.bounds.log_start, ends(&view)),
+            (view.bounds.log_start, end_offsets(&view)),
             (15, vec![20, 25, 30, 35]),
             "from {from}"
         );
     }
-    let empty = Log {
+    let empty = TestLog {
         lease: crate::Lease {
-            partition: topic(store, "empty", 1).await.partitions[0].uid,
+            partition: create_topic(store, "empty", 1).await.partitions[0].uid,
             ..log.lease
         },
         ..log
@@ -121,11 +124,11 @@ pub async fn a_read_outside_the_log_is_empty_or_begins_at_its_start(store: &Stor
     assert!(matches!(read, Err(Error::UnknownPartition(uid)) if uid == unknown));
 }
 
-pub async fn bounds_leave_out_what_is_gone(store: &Store) {
-    let mut log = Log::new(store).await;
+pub async fn bounds_leave_out_what_is_gone(store: &SharedStore) {
+    let mut log = TestLog::new(store).await;
     log.append(4).await;
-    let gone = topic(store, "payments", 1).await.partitions[0].uid;
-    let other = topic(store, "shipments", 1).await.partitions[0].uid;
+    let gone = create_topic(store, "payments", 1).await.partitions[0].uid;
+    let other = create_topic(store, "shipments", 1).await.partitions[0].uid;
     store.delete_topic("payments").await.unwrap();
     let bounds = store
         .bounds(&[other, gone, PartitionUid(1_000_000), log.lease.partition])
@@ -140,7 +143,7 @@ pub async fn bounds_leave_out_what_is_gone(store: &Store) {
     assert_eq!(store.bounds(&[]).await.unwrap(), []);
 }
 
-pub async fn producer_ids_are_never_given_twice(store: &Store) {
+pub async fn producer_ids_are_never_given_twice(store: &SharedStore) {
     let mut ids = Vec::new();
     for _ in 0..20 {
         ids.push(store.allocate_producer_id().await.unwrap());
@@ -152,8 +155,8 @@ pub async fn producer_ids_are_never_given_twice(store: &Store) {
 }
 
 /// Retention uses the time of storage, whatever the timestamps of the records.
-pub async fn a_span_tells_when_it_was_stored(store: &Store) {
-    let mut log = Log::new(store).await;
+pub async fn a_span_tells_when_it_was_stored(store: &SharedStore) {
+    let mut log = TestLog::new(store).await;
     let before = log.read(0).await.now_ms;
     for timestamp in [-1, 0, i64::MAX] {
         log.append_at(5, timestamp).await;
@@ -172,8 +175,8 @@ pub async fn a_span_tells_when_it_was_stored(store: &Store) {
     );
 }
 
-pub async fn the_time_is_told(store: &Store) {
-    let log = Log::new(store).await;
+pub async fn the_time_is_told(store: &SharedStore) {
+    let log = TestLog::new(store).await;
     let first = log.read(0).await.now_ms;
     assert!(first > 1_600_000_000_000, "{first}");
     let record = super::fixture::snapshot(store).await.topics;

@@ -1,13 +1,14 @@
 //! Rolling and truncating.
 
 use super::fixture::{
-    KEEP, Log, NO_GRACE, Store, agent, check_log, garbage, garbage_step, leases, object, take, topic,
+    KEEP_EVERYTHING, NO_GRACE, SharedStore, TestLog, check_log, collect_garbage, collect_garbage_step,
+    create_topic, leases, object_commit, register_agent, take_lease,
 };
-use crate::{Error, Lease, LogPosition, NewSegment, Place, keys::wal_key};
+use crate::{Error, Lease, LogPosition, NewSegment, SpanLocation, keys::wal_key};
 
 /// Creates a log of five ranges of ten records, each in an object of its own.
-async fn fifty(store: &Store) -> Log {
-    let mut log = Log::new(store).await;
+async fn log_of_five_ranges(store: &SharedStore) -> TestLog {
+    let mut log = TestLog::new(store).await;
     for _ in 0..5 {
         log.append(10).await;
     }
@@ -24,12 +25,12 @@ fn segment(key: &str, base_offset: i64, end_offset: i64) -> NewSegment {
     }
 }
 
-fn conflict(result: crate::Result<()>) {
+fn assert_conflict(result: crate::Result<()>) {
     assert!(matches!(result, Err(Error::SegmentConflict(_))), "{result:?}");
 }
 
-pub async fn a_segment_replaces_its_ranges(store: &Store) {
-    let log = fifty(store).await;
+pub async fn a_segment_replaces_its_ranges(store: &SharedStore) {
+    let log = log_of_five_ranges(store).await;
     let intent = store.begin_segment(log.lease, 0).await.unwrap();
     assert_eq!(
         (intent.key.as_str(), intent.inherited),
@@ -51,7 +52,7 @@ pub async fn a_segment_replaces_its_ranges(store: &Store) {
     assert_eq!(view.spans.len(), 4);
     assert_eq!(
         view.spans[0].place,
-        Place::Segment {
+        SpanLocation::Segment {
             key: intent.key,
             size_bytes: 150
         }
@@ -74,14 +75,14 @@ pub async fn a_segment_replaces_its_ranges(store: &Store) {
     check_log(store, log.lease.partition).await;
 }
 
-pub async fn a_segment_continues_the_last_and_ends_with_a_range(store: &Store) {
-    let log = fifty(store).await;
+pub async fn a_segment_continues_the_last_and_ends_with_a_range(store: &SharedStore) {
+    let log = log_of_five_ranges(store).await;
     for base_offset in [-1, 5, 10, 50] {
-        conflict(store.begin_segment(log.lease, base_offset).await.map(|_| ()));
+        assert_conflict(store.begin_segment(log.lease, base_offset).await.map(|_| ()));
     }
     let key = store.begin_segment(log.lease, 0).await.unwrap().key;
     for (base_offset, end_offset) in [(0, 15), (0, 0), (0, -10), (0, 60), (10, 20), (-10, 10)] {
-        conflict(
+        assert_conflict(
             store
                 .finish_segment(log.lease, &segment(&key, base_offset, end_offset))
                 .await,
@@ -97,15 +98,15 @@ pub async fn a_segment_continues_the_last_and_ends_with_a_range(store: &Store) {
         .finish_segment(log.lease, &segment(&key, 0, 10))
         .await
         .unwrap();
-    conflict(store.begin_segment(log.lease, 0).await.map(|_| ()));
+    assert_conflict(store.begin_segment(log.lease, 0).await.map(|_| ()));
 }
 
-pub async fn an_intent_left_behind_is_inherited(store: &Store) {
-    let log = fifty(store).await;
+pub async fn an_intent_left_behind_is_inherited(store: &SharedStore) {
+    let log = log_of_five_ranges(store).await;
     let old = store.begin_segment(log.lease, 0).await.unwrap();
-    let new = agent(store, "agent-1").await.incarnation;
-    let heir = take(store, log.lease, new).await.unwrap();
-    let inherited = store.begin_segment(heir, 0).await.unwrap();
+    let new = register_agent(store, "agent-1").await.incarnation;
+    let new_leader = take_lease(store, log.lease, new).await.unwrap();
+    let inherited = store.begin_segment(new_leader, 0).await.unwrap();
     assert_eq!(
         (inherited.key.as_str(), inherited.inherited),
         (old.key.as_str(), true)
@@ -115,38 +116,38 @@ pub async fn an_intent_left_behind_is_inherited(store: &Store) {
         Err(Error::Fenced(_))
     ));
     store
-        .finish_segment(heir, &segment(&old.key, 0, 10))
+        .finish_segment(new_leader, &segment(&old.key, 0, 10))
         .await
         .unwrap();
-    assert!(!store.begin_segment(heir, 10).await.unwrap().inherited);
-    check_log(store, heir.partition).await;
+    assert!(!store.begin_segment(new_leader, 10).await.unwrap().inherited);
+    check_log(store, new_leader.partition).await;
 }
 
-pub async fn a_segment_needs_its_own_intent(store: &Store) {
-    let log = fifty(store).await;
-    conflict(
+pub async fn a_segment_needs_its_own_intent(store: &SharedStore) {
+    let log = log_of_five_ranges(store).await;
+    assert_conflict(
         store
             .finish_segment(log.lease, &segment("orders/0/segment_0000000000.dat", 0, 10))
             .await,
     );
     store.begin_segment(log.lease, 0).await.unwrap();
-    conflict(
+    assert_conflict(
         store
             .finish_segment(log.lease, &segment("orders/0/other.dat", 0, 10))
             .await,
     );
     // A new holder without an intent does not finish the segment of another.
-    let new = agent(store, "agent-1").await.incarnation;
-    let heir = take(store, log.lease, new).await.unwrap();
-    conflict(
+    let new = register_agent(store, "agent-1").await.incarnation;
+    let new_leader = take_lease(store, log.lease, new).await.unwrap();
+    assert_conflict(
         store
-            .finish_segment(heir, &segment("orders/0/segment_0000000000.dat", 0, 10))
+            .finish_segment(new_leader, &segment("orders/0/segment_0000000000.dat", 0, 10))
             .await,
     );
 }
 
-pub async fn finishing_again_is_harmless(store: &Store) {
-    let log = fifty(store).await;
+pub async fn finishing_again_is_harmless(store: &SharedStore) {
+    let log = log_of_five_ranges(store).await;
     let key = store.begin_segment(log.lease, 0).await.unwrap().key;
     for _ in 0..3 {
         store
@@ -155,27 +156,30 @@ pub async fn finishing_again_is_harmless(store: &Store) {
             .unwrap();
     }
     assert_eq!(log.read(0).await.bounds.rolled, 30);
-    conflict(store.finish_segment(log.lease, &segment(&key, 0, 40)).await);
+    assert_conflict(store.finish_segment(log.lease, &segment(&key, 0, 40)).await);
     check_log(store, log.lease.partition).await;
 }
 
 /// INV-G1: an object is referenced as long as one of its ranges exists.
-pub async fn an_object_is_garbage_with_its_last_range(store: &Store) {
-    let life = agent(store, "agent-0").await.incarnation;
-    let leases = leases(&topic(store, "orders", 2).await);
+pub async fn an_object_is_garbage_with_its_last_range(store: &SharedStore) {
+    let incarnation = register_agent(store, "agent-0").await.incarnation;
+    let leases = leases(&create_topic(store, "orders", 2).await);
     let batches = [super::fixture::batch(10)];
     let parts: Vec<_> = leases.iter().map(|lease| (*lease, &batches[..])).collect();
-    store.commit_object(&object(life, 0, &parts)).await.unwrap();
-    Log::of(store, leases[0]).roll(10).await;
-    assert_eq!(garbage(store, NO_GRACE).await, Vec::<String>::new());
-    Log::of(store, leases[1]).roll(10).await;
-    assert_eq!(garbage(store, NO_GRACE).await, [wal_key(life, 0)]);
-    let waiting = garbage_step(store, KEEP).await;
+    store
+        .commit_object(&object_commit(incarnation, 0, &parts))
+        .await
+        .unwrap();
+    TestLog::with_lease(store, leases[0]).roll(10).await;
+    assert_eq!(collect_garbage(store, NO_GRACE).await, Vec::<String>::new());
+    TestLog::with_lease(store, leases[1]).roll(10).await;
+    assert_eq!(collect_garbage(store, NO_GRACE).await, [wal_key(incarnation, 0)]);
+    let waiting = collect_garbage_step(store, KEEP_EVERYTHING).await;
     assert_eq!((waiting.keys.len(), waiting.waiting), (0, 1));
 }
 
-pub async fn the_log_start_moves_forward_and_stays_in_the_log(store: &Store) {
-    let log = fifty(store).await;
+pub async fn the_log_start_moves_forward_and_stays_in_the_log(store: &SharedStore) {
+    let log = log_of_five_ranges(store).await;
     for (asked, in_force) in [
         (5, 5),
         (3, 5),
@@ -216,19 +220,22 @@ pub async fn the_log_start_moves_forward_and_stays_in_the_log(store: &Store) {
     ));
 }
 
-pub async fn what_lies_before_the_log_start_is_queued_for_deletion(store: &Store) {
-    let log = fifty(store).await;
-    let life = log.lease.incarnation;
+pub async fn what_lies_before_the_log_start_is_queued_for_deletion(store: &SharedStore) {
+    let log = log_of_five_ranges(store).await;
+    let incarnation = log.lease.incarnation;
     let first = log.roll(10).await;
     log.roll(30).await;
-    let rolled: Vec<_> = (0..3).map(|sequence| wal_key(life, sequence)).collect();
-    assert_eq!(garbage(store, NO_GRACE).await, rolled);
+    let rolled: Vec<_> = (0..3).map(|sequence| wal_key(incarnation, sequence)).collect();
+    assert_eq!(collect_garbage(store, NO_GRACE).await, rolled);
     store.confirm_deleted(&rolled).await.unwrap();
     // 25 lies within the second segment, so only the first one is deleted.
     store.advance_log_start(log.lease, 25).await.unwrap();
-    assert_eq!(garbage(store, NO_GRACE).await, std::slice::from_ref(&first));
+    assert_eq!(
+        collect_garbage(store, NO_GRACE).await,
+        std::slice::from_ref(&first)
+    );
     store.confirm_deleted(&[first]).await.unwrap();
-    assert_eq!(garbage(store, NO_GRACE).await, Vec::<String>::new());
+    assert_eq!(collect_garbage(store, NO_GRACE).await, Vec::<String>::new());
     let view = store
         .read_log(log.lease.partition, LogPosition::Offset(0), 10)
         .await
@@ -243,8 +250,11 @@ pub async fn what_lies_before_the_log_start_is_queued_for_deletion(store: &Store
     );
     store.advance_log_start(log.lease, 41).await.unwrap();
     assert_eq!(
-        garbage(store, NO_GRACE).await,
-        [wal_key(life, 3), "orders/0/segment_0000000010.dat".to_owned()]
+        collect_garbage(store, NO_GRACE).await,
+        [
+            wal_key(incarnation, 3),
+            "orders/0/segment_0000000010.dat".to_owned()
+        ]
     );
     let bounds = log.read(0).await.bounds;
     assert_eq!(
@@ -256,27 +266,27 @@ pub async fn what_lies_before_the_log_start_is_queued_for_deletion(store: &Store
 
 /// INV-G2: an object that a former holder may have uploaded before the log start passed it is
 /// deleted.
-pub async fn an_intent_behind_the_log_start_is_dropped_and_its_object_deleted(store: &Store) {
-    let log = fifty(store).await;
+pub async fn an_intent_behind_the_log_start_is_dropped_and_its_object_deleted(store: &SharedStore) {
+    let log = log_of_five_ranges(store).await;
     let key = store.begin_segment(log.lease, 0).await.unwrap().key;
     store.advance_log_start(log.lease, 5).await.unwrap();
     assert_eq!(
-        garbage(store, NO_GRACE).await,
+        collect_garbage(store, NO_GRACE).await,
         Vec::<String>::new(),
         "it can still be finished"
     );
     store.advance_log_start(log.lease, 10).await.unwrap();
-    conflict(store.finish_segment(log.lease, &segment(&key, 0, 20)).await);
-    conflict(store.finish_segment(log.lease, &segment(&key, 10, 20)).await);
+    assert_conflict(store.finish_segment(log.lease, &segment(&key, 0, 20)).await);
+    assert_conflict(store.finish_segment(log.lease, &segment(&key, 10, 20)).await);
     assert_eq!(
-        garbage(store, NO_GRACE).await,
+        collect_garbage(store, NO_GRACE).await,
         [wal_key(log.lease.incarnation, 0), key]
     );
     assert!(!store.begin_segment(log.lease, 10).await.unwrap().inherited);
 }
 
-pub async fn a_range_that_holds_the_log_start_can_still_be_rolled(store: &Store) {
-    let log = fifty(store).await;
+pub async fn a_range_that_holds_the_log_start_can_still_be_rolled(store: &SharedStore) {
+    let log = log_of_five_ranges(store).await;
     let key = store.begin_segment(log.lease, 0).await.unwrap().key;
     store.advance_log_start(log.lease, 7).await.unwrap();
     assert_eq!(log.read(0).await.bounds.rolled, 0);

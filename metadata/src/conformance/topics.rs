@@ -2,27 +2,30 @@
 
 use std::collections::BTreeMap;
 
-use super::fixture::{Log, NO_GRACE, Store, agent, batch, garbage, leases, new_topic, snapshot, topic};
+use super::fixture::{
+    NO_GRACE, SharedStore, TestLog, batch, collect_garbage, create_topic, leases, new_topic, register_agent,
+    snapshot,
+};
 use crate::{Error, GROUP_SLOT_TOPIC, LogPosition, NewTopic, PartitionOutcome, TopicChange};
 
-pub async fn partitions_are_spread_over_the_live_agents(store: &Store) {
-    let first = agent(store, "agent-0").await.incarnation;
-    let orders = topic(store, "orders", 3).await;
+pub async fn partitions_are_spread_over_the_live_agents(store: &SharedStore) {
+    let first = register_agent(store, "agent-0").await.incarnation;
+    let orders = create_topic(store, "orders", 3).await;
     assert!(
         orders
             .partitions
             .iter()
             .all(|partition| partition.holder == Some(first) && partition.epoch == 1)
     );
-    let second = agent(store, "agent-1").await.incarnation;
-    let sealed = agent(store, "agent-2").await.incarnation;
+    let second = register_agent(store, "agent-1").await.incarnation;
+    let sealed = register_agent(store, "agent-2").await.incarnation;
     store.seal(sealed).await.unwrap();
-    let payments = topic(store, "payments", 5).await;
-    let held = |life| {
+    let payments = create_topic(store, "payments", 5).await;
+    let held = |incarnation| {
         payments
             .partitions
             .iter()
-            .filter(|partition| partition.holder == Some(life))
+            .filter(|partition| partition.holder == Some(incarnation))
             .count()
     };
     // 3 + 1 and 0 + 4.
@@ -42,8 +45,8 @@ pub async fn partitions_are_spread_over_the_live_agents(store: &Store) {
     assert_eq!(topics[2], payments);
 }
 
-pub async fn without_agents_nobody_leads(store: &Store) {
-    let orders = topic(store, "orders", 4).await;
+pub async fn without_agents_nobody_leads(store: &SharedStore) {
+    let orders = create_topic(store, "orders", 4).await;
     assert!(
         orders
             .partitions
@@ -53,12 +56,12 @@ pub async fn without_agents_nobody_leads(store: &Store) {
     assert!(!orders.internal && orders.created_at_ms > 1_600_000_000_000);
 }
 
-pub async fn a_name_is_unique(store: &Store) {
-    let orders = topic(store, "orders", 1).await;
+pub async fn a_name_is_unique(store: &SharedStore) {
+    let orders = create_topic(store, "orders", 1).await;
     assert!(
         matches!(store.create_topic(&new_topic("orders", 2)).await, Err(Error::TopicAlreadyExists(name)) if name == "orders")
     );
-    let other = topic(store, "Orders", 1).await;
+    let other = create_topic(store, "Orders", 1).await;
     assert_ne!(orders.topic_id, other.topic_id);
     assert!(matches!(
         store.create_topic(&new_topic(GROUP_SLOT_TOPIC, 2)).await,
@@ -66,9 +69,9 @@ pub async fn a_name_is_unique(store: &Store) {
     ));
 }
 
-pub async fn a_topic_grows_and_never_shrinks(store: &Store) {
-    let life = agent(store, "agent-0").await.incarnation;
-    let before = topic(store, "orders", 2).await;
+pub async fn a_topic_grows_and_never_shrinks(store: &SharedStore) {
+    let incarnation = register_agent(store, "agent-0").await.incarnation;
+    let before = create_topic(store, "orders", 2).await;
     let to = |partitions| TopicChange {
         partitions: Some(partitions),
         ..TopicChange::default()
@@ -80,7 +83,7 @@ pub async fn a_topic_grows_and_never_shrinks(store: &Store) {
         after
             .partitions
             .iter()
-            .all(|partition| partition.holder == Some(life))
+            .all(|partition| partition.holder == Some(incarnation))
     );
     assert_eq!(store.alter_topic("orders", &to(5)).await.unwrap(), after);
     for fewer in [4, 0, -1] {
@@ -94,7 +97,7 @@ pub async fn a_topic_grows_and_never_shrinks(store: &Store) {
     );
 }
 
-pub async fn settings_are_set_and_reset(store: &Store) {
+pub async fn settings_are_set_and_reset(store: &SharedStore) {
     let config = BTreeMap::from([
         ("retention.ms".to_owned(), "1000".to_owned()),
         ("odd \"one\"".to_owned(), "ü".to_owned()),
@@ -127,7 +130,7 @@ pub async fn settings_are_set_and_reset(store: &Store) {
     assert!(snapshot(store).await.topics.contains(&changed));
 }
 
-pub async fn the_internal_topic_is_not_for_users(store: &Store) {
+pub async fn the_internal_topic_is_not_for_users(store: &SharedStore) {
     let change = TopicChange {
         partitions: Some(99),
         ..TopicChange::default()
@@ -142,8 +145,8 @@ pub async fn the_internal_topic_is_not_for_users(store: &Store) {
     ));
 }
 
-pub async fn a_deleted_topic_takes_no_commits_and_no_reads(store: &Store) {
-    let mut log = Log::new(store).await;
+pub async fn a_deleted_topic_takes_no_commits_and_no_reads(store: &SharedStore) {
+    let mut log = TestLog::new(store).await;
     log.append(5).await;
     let uid = log.lease.partition;
     store.delete_topic("orders").await.unwrap();
@@ -172,8 +175,8 @@ pub async fn a_deleted_topic_takes_no_commits_and_no_reads(store: &Store) {
 }
 
 /// INV-K1: a topic name is reused at once, an object key never.
-pub async fn a_deleted_name_is_free_at_once_and_gets_a_folder_of_its_own(store: &Store) {
-    let mut log = Log::new(store).await;
+pub async fn a_deleted_name_is_free_at_once_and_gets_a_folder_of_its_own(store: &SharedStore) {
+    let mut log = TestLog::new(store).await;
     let mut folders = vec!["orders".to_owned()];
     let mut ids = Vec::new();
     for use_of_the_name in 2..=4 {
@@ -187,15 +190,15 @@ pub async fn a_deleted_name_is_free_at_once_and_gets_a_folder_of_its_own(store: 
         store.delete_topic("orders").await.unwrap();
         // In the last round, also after everything of the former topics is deleted.
         if use_of_the_name == 4 {
-            let keys = garbage(store, NO_GRACE).await;
+            let keys = collect_garbage(store, NO_GRACE).await;
             store.confirm_deleted(&keys).await.unwrap();
-            garbage(store, NO_GRACE).await;
+            collect_garbage(store, NO_GRACE).await;
             assert!(matches!(
                 store.delete_topic("orders").await,
                 Err(Error::UnknownTopic(_))
             ));
         }
-        let again = topic(store, "orders", 1).await;
+        let again = create_topic(store, "orders", 1).await;
         assert_eq!(
             (again.name.as_str(), &again.folder),
             ("orders", &format!("orders@{use_of_the_name}"))
@@ -208,7 +211,7 @@ pub async fn a_deleted_name_is_free_at_once_and_gets_a_folder_of_its_own(store: 
         ids.push(again.topic_id);
         folders.push(again.folder.clone());
         let sequence = log.sequence;
-        log = Log::of(store, leases(&again)[0]);
+        log = TestLog::with_lease(store, leases(&again)[0]);
         log.sequence = sequence;
         assert_eq!(log.read(0).await.bounds.high_watermark, 0, "offsets begin anew");
     }
@@ -218,13 +221,13 @@ pub async fn a_deleted_name_is_free_at_once_and_gets_a_folder_of_its_own(store: 
     assert!(refused.is_err());
     store.delete_topic("orders").await.unwrap();
     assert_eq!(
-        topic(store, "orders", 1).await.folder,
+        create_topic(store, "orders", 1).await.folder,
         "orders@5",
         "what is refused uses no folder"
     );
 }
 
-pub async fn a_topic_needs_a_partition(store: &Store) {
+pub async fn a_topic_needs_a_partition(store: &SharedStore) {
     for partitions in [0, -1] {
         assert!(matches!(
             store.create_topic(&new_topic("orders", partitions)).await,

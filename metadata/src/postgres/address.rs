@@ -11,7 +11,7 @@ use sqlx::postgres::PgConnectOptions;
 use crate::{Error, Result};
 
 /// The parameters that an address may have: those of the driver.
-const PARAMETERS: [&str; 17] = [
+const KNOWN_PARAMETERS: [&str; 17] = [
     "sslmode",
     "ssl-mode",
     "sslrootcert",
@@ -33,7 +33,7 @@ const PARAMETERS: [&str; 17] = [
 
 /// A parsed address.
 #[derive(Debug, Clone)]
-pub(super) struct Address {
+pub(super) struct PostgresAddress {
     /// The host, the database and the credentials.
     pub(super) settings: PgConnectOptions,
     /// Whether the address contains `statement-cache-capacity=0`, which declares a connection
@@ -41,25 +41,25 @@ pub(super) struct Address {
     pub(super) pooled: bool,
 }
 
-impl FromStr for Address {
+impl FromStr for PostgresAddress {
     type Err = Error;
 
     fn from_str(url: &str) -> Result<Self> {
-        let parts = Parts::of(url);
+        let parts = AddressParts::split(url);
         if parts.has_stray_password() {
-            return Err(unencoded());
+            return Err(unencoded_password_error());
         }
         if parts.hosts().contains(',') {
-            return Err(refused(
+            return Err(address_error(
                 "it names several hosts: name one host only, such as that of the primary's service or of a pooler",
             ));
         }
         for (name, value) in parts.parameters() {
-            if !PARAMETERS.contains(&name) && name != "options" && !name.starts_with("options[") {
-                return Err(unknown_parameter(name));
+            if !KNOWN_PARAMETERS.contains(&name) && name != "options" && !name.starts_with("options[") {
+                return Err(unknown_parameter_error(name));
             }
             if matches!(name, "host" | "hostaddr") && value.contains(',') {
-                return Err(refused(
+                return Err(address_error(
                     "its parameter host names several hosts: name one host only",
                 ));
             }
@@ -67,13 +67,13 @@ impl FromStr for Address {
         let settings = PgConnectOptions::from_str(url).map_err(|error| match error {
             sqlx::Error::Configuration(inner) if inner.to_string() == "invalid port number" => {
                 if parts.user_info().is_some() {
-                    refused("the text after the host's colon is no port number")
+                    address_error("the text after the host's colon is no port number")
                 } else {
-                    unencoded()
+                    unencoded_password_error()
                 }
             }
-            sqlx::Error::Configuration(inner) => refused(&inner.to_string()),
-            other => refused(&other.to_string()),
+            sqlx::Error::Configuration(inner) => address_error(&inner.to_string()),
+            other => address_error(&other.to_string()),
         })?;
         let pooled = parts
             .parameters()
@@ -82,20 +82,20 @@ impl FromStr for Address {
     }
 }
 
-fn refused(problem: &str) -> Error {
-    Error::Address(format!(
+fn address_error(problem: &str) -> Error {
+    Error::InvalidAddress(format!(
         "the PostgreSQL address cannot be used: {problem}; expected postgres://user:password@host:port/database"
     ))
 }
 
-fn unencoded() -> Error {
-    refused(
+fn unencoded_password_error() -> Error {
+    address_error(
         "in a user name or a password, these characters must be percent-encoded: # is %23, / is %2F, ? is %3F, : is %3A, \
          @ is %40, % is %25",
     )
 }
 
-fn unknown_parameter(name: &str) -> Error {
+fn unknown_parameter_error(name: &str) -> Error {
     // Do not show a name that may be a piece of a password.
     let shown = if name.len() <= 40
         && name
@@ -106,14 +106,14 @@ fn unknown_parameter(name: &str) -> Error {
     } else {
         "it has a parameter that is not known".to_owned()
     };
-    refused(&format!(
+    address_error(&format!(
         "{shown} and would be ignored: remove it (known parameters are {}, options)",
-        PARAMETERS.join(", ")
+        KNOWN_PARAMETERS.join(", ")
     ))
 }
 
 /// The parts of an address as they are written.
-struct Parts<'a> {
+struct AddressParts<'a> {
     /// The user, password, host and port.
     authority: &'a str,
     /// The database.
@@ -122,8 +122,8 @@ struct Parts<'a> {
     fragment: Option<&'a str>,
 }
 
-impl<'a> Parts<'a> {
-    fn of(url: &'a str) -> Self {
+impl<'a> AddressParts<'a> {
+    fn split(url: &'a str) -> Self {
         let rest = url.split_once("://").map_or("", |(_, rest)| rest);
         let (rest, fragment) = match rest.split_once('#') {
             Some((rest, fragment)) => (rest, Some(fragment)),
@@ -170,8 +170,8 @@ mod tests {
     use super::*;
 
     fn refusal(url: &str) -> String {
-        match url.parse::<Address>() {
-            Err(Error::Address(message)) => message,
+        match url.parse::<PostgresAddress>() {
+            Err(Error::InvalidAddress(message)) => message,
             other => panic!("{other:?}"),
         }
     }
@@ -203,7 +203,7 @@ mod tests {
             );
         }
         let encoded = "postgres://streamhouse:a%23b%2Fc%3Fd%40e%25@localhost:5432/metadata";
-        encoded.parse::<Address>().unwrap();
+        encoded.parse::<PostgresAddress>().unwrap();
     }
 
     #[test]
@@ -226,7 +226,7 @@ mod tests {
         );
         assert!(!message.contains("sEcReT"), "{message}");
         "postgres://u:p@h/d?sslmode=require&options=-c%20search_path%3Ds&options[geqo]=off&application_name=x"
-            .parse::<Address>()
+            .parse::<PostgresAddress>()
             .unwrap();
     }
 
@@ -238,8 +238,8 @@ mod tests {
 
     #[test]
     fn no_statement_cache_means_a_pooler() {
-        let address: Address = "postgres://u:p@h/d?statement-cache-capacity=0".parse().unwrap();
+        let address: PostgresAddress = "postgres://u:p@h/d?statement-cache-capacity=0".parse().unwrap();
         assert!(address.pooled);
-        assert!(!"postgres://u:p@h/d".parse::<Address>().unwrap().pooled);
+        assert!(!"postgres://u:p@h/d".parse::<PostgresAddress>().unwrap().pooled);
     }
 }

@@ -9,15 +9,15 @@
 use sqlx::{query, query_as, query_scalar};
 use uuid::Uuid;
 
-use super::PgConnection;
+use super::StoreConnection;
 use crate::{
-    AgentRegistration, Error, Incarnation, Lease, LogBounds, Registered, Renewed, Silence,
-    failure::Outcome,
-    rows::{LeasedRow, check_lease, millis, unsigned},
+    AgentIdentity, AgentRegistration, Error, Incarnation, Lease, LeaseRenewal, LogBounds, SilenceThreshold,
+    rows::{LeasedPartitionRow, check_lease, millis, to_unsigned},
+    transaction::TransactionResult,
 };
 
 /// Locks the row of `cluster`, which serializes changes of agents, leaders and topics.
-pub(super) async fn lock_cluster(conn: &mut PgConnection) -> Outcome<()> {
+pub(super) async fn lock_cluster(conn: &mut StoreConnection) -> TransactionResult<()> {
     query("SELECT version FROM cluster FOR UPDATE")
         .execute(conn)
         .await?;
@@ -26,7 +26,7 @@ pub(super) async fn lock_cluster(conn: &mut PgConnection) -> Outcome<()> {
 
 /// As [`lock_cluster`], unless another transaction holds the lock; returns whether it was taken.
 /// For callers that hold locks that come later in the order.
-pub(super) async fn lock_cluster_if_free(conn: &mut PgConnection) -> Outcome<bool> {
+pub(super) async fn try_lock_cluster(conn: &mut StoreConnection) -> TransactionResult<bool> {
     let locked: Option<i64> = query_scalar("SELECT version FROM cluster FOR UPDATE SKIP LOCKED")
         .fetch_optional(conn)
         .await?;
@@ -34,15 +34,15 @@ pub(super) async fn lock_cluster_if_free(conn: &mut PgConnection) -> Outcome<boo
 }
 
 /// Increments the version of the snapshot. The caller holds the lock of [`lock_cluster`].
-pub(super) async fn bump(conn: &mut PgConnection) -> Outcome<u64> {
+pub(super) async fn increment_version(conn: &mut StoreConnection) -> TransactionResult<u64> {
     let version: i64 = query_scalar("UPDATE cluster SET version = version + 1 RETURNING version")
         .fetch_one(conn)
         .await?;
-    Ok(unsigned("the version", version)?)
+    Ok(to_unsigned("the version", version)?)
 }
 
 /// Seals incarnations whose rows the caller has locked FOR UPDATE.
-async fn seal_locked(conn: &mut PgConnection, incarnations: &[i64]) -> Outcome<()> {
+async fn seal_locked(conn: &mut StoreConnection, incarnations: &[i64]) -> TransactionResult<()> {
     query("UPDATE agents SET sealed_at = clock_timestamp() WHERE incarnation = ANY($1)")
         .bind(incarnations)
         .execute(conn)
@@ -50,8 +50,11 @@ async fn seal_locked(conn: &mut PgConnection, incarnations: &[i64]) -> Outcome<(
     Ok(())
 }
 
-pub(super) async fn register(conn: &mut PgConnection, new: &AgentRegistration) -> Outcome<Registered> {
-    super::cluster::check_history(conn).await?;
+pub(super) async fn register(
+    conn: &mut StoreConnection,
+    new: &AgentRegistration,
+) -> TransactionResult<AgentIdentity> {
+    super::cluster::check_not_diverged(conn).await?;
     let old: Vec<i64> =
         query_scalar("SELECT incarnation FROM agents WHERE agent_id = $1 AND sealed_at IS NULL FOR UPDATE")
             .bind(&new.agent_id)
@@ -83,16 +86,16 @@ pub(super) async fn register(conn: &mut PgConnection, new: &AgentRegistration) -
     .bind(millis(new.lease_ttl))
     .fetch_one(&mut *conn)
     .await?;
-    bump(conn).await?;
-    Ok(Registered {
+    increment_version(conn).await?;
+    Ok(AgentIdentity {
         incarnation: Incarnation(incarnation),
         node_id,
-        timeline: super::cluster::rise(conn).await?,
+        timeline: super::cluster::increment_timeline(conn).await?,
     })
 }
 
 /// Renews a lease, a column that no index covers, and looks for other leases that have expired.
-pub(super) const RENEW: &str = "
+pub(super) const RENEW_LEASE: &str = "
     UPDATE agents SET lease_expires_at = now() + lease_ttl_ms * interval '1 ms'
     WHERE incarnation = $1 AND sealed_at IS NULL
     RETURNING (SELECT version FROM cluster),
@@ -100,12 +103,18 @@ pub(super) const RENEW: &str = "
                       WHERE other.sealed_at IS NULL AND other.lease_expires_at < now() AND other.incarnation <> $1)";
 
 /// Renews a lease; also returns whether leases of others have expired.
-pub(super) async fn renew(conn: &mut PgConnection, incarnation: Incarnation) -> Outcome<(Renewed, bool)> {
-    let renewed: Option<(i64, bool)> = query_as(RENEW).bind(incarnation.0).fetch_optional(conn).await?;
+pub(super) async fn renew_lease(
+    conn: &mut StoreConnection,
+    incarnation: Incarnation,
+) -> TransactionResult<(LeaseRenewal, bool)> {
+    let renewed: Option<(i64, bool)> = query_as(RENEW_LEASE)
+        .bind(incarnation.0)
+        .fetch_optional(conn)
+        .await?;
     let (version, expired) = renewed.ok_or(Error::Sealed(incarnation))?;
     Ok((
-        Renewed {
-            version: unsigned("the version", version)?,
+        LeaseRenewal {
+            version: to_unsigned("the version", version)?,
             sealed_others: 0,
         },
         expired,
@@ -117,8 +126,8 @@ pub(super) async fn renew(conn: &mut PgConnection, incarnation: Incarnation) -> 
 /// Does not wait for locks: an incarnation in the middle of a commit, and a concurrent change by
 /// another agent, are left to the next renewal. So one agent that hangs in a transaction cannot
 /// make the others miss their renewals.
-pub(super) async fn seal_expired(conn: &mut PgConnection) -> Outcome<Option<Renewed>> {
-    if !lock_cluster_if_free(conn).await? {
+pub(super) async fn seal_expired(conn: &mut StoreConnection) -> TransactionResult<Option<LeaseRenewal>> {
+    if !try_lock_cluster(conn).await? {
         return Ok(None);
     }
     let expired: Vec<i64> = query_scalar(
@@ -131,14 +140,17 @@ pub(super) async fn seal_expired(conn: &mut PgConnection) -> Outcome<Option<Rene
         return Ok(None);
     }
     seal_locked(conn, &expired).await?;
-    let version = bump(conn).await?;
-    Ok(Some(Renewed {
+    let version = increment_version(conn).await?;
+    Ok(Some(LeaseRenewal {
         version,
         sealed_others: u32::try_from(expired.len()).unwrap_or(u32::MAX),
     }))
 }
 
-pub(super) async fn drain(conn: &mut PgConnection, incarnation: Incarnation) -> Outcome<()> {
+pub(super) async fn mark_draining(
+    conn: &mut StoreConnection,
+    incarnation: Incarnation,
+) -> TransactionResult<()> {
     lock_cluster(conn).await?;
     let draining: Option<bool> =
         query_scalar("SELECT draining FROM agents WHERE incarnation = $1 AND sealed_at IS NULL")
@@ -154,11 +166,11 @@ pub(super) async fn drain(conn: &mut PgConnection, incarnation: Incarnation) -> 
         .bind(incarnation.0)
         .execute(&mut *conn)
         .await?;
-    bump(conn).await?;
+    increment_version(conn).await?;
     Ok(())
 }
 
-pub(super) async fn seal(conn: &mut PgConnection, incarnation: Incarnation) -> Outcome<()> {
+pub(super) async fn seal(conn: &mut StoreConnection, incarnation: Incarnation) -> TransactionResult<()> {
     lock_cluster(conn).await?;
     let live: Vec<i64> = query_scalar(
         "SELECT incarnation FROM agents WHERE incarnation = $1 AND sealed_at IS NULL FOR UPDATE",
@@ -168,7 +180,7 @@ pub(super) async fn seal(conn: &mut PgConnection, incarnation: Incarnation) -> O
     .await?;
     if !live.is_empty() {
         seal_locked(conn, &live).await?;
-        bump(conn).await?;
+        increment_version(conn).await?;
     }
     Ok(())
 }
@@ -177,15 +189,15 @@ pub(super) async fn seal(conn: &mut PgConnection, incarnation: Incarnation) -> O
 /// sealed.
 ///
 /// As [`seal_expired`], it does not wait for a transaction of that incarnation: the caller retries.
-pub(super) async fn seal_silent(
-    conn: &mut PgConnection,
+pub(super) async fn seal_if_silent(
+    conn: &mut StoreConnection,
     incarnation: Incarnation,
-    silence: Silence,
-) -> Outcome<bool> {
+    silence: SilenceThreshold,
+) -> TransactionResult<bool> {
     lock_cluster(conn).await?;
     let silent_ms = match silence {
-        Silence::For(duration) => Some(millis(duration)),
-        Silence::HalfLease => None,
+        SilenceThreshold::AtLeast(duration) => Some(millis(duration)),
+        SilenceThreshold::HalfLease => None,
     };
     // The last renewal happened one lease duration before the lease ends.
     let live: Option<(bool,)> = query_as(
@@ -201,15 +213,18 @@ pub(super) async fn seal_silent(
         Some((false,)) => Ok(false),
         Some((true,)) => {
             seal_locked(conn, &[incarnation.0]).await?;
-            bump(conn).await?;
+            increment_version(conn).await?;
             Ok(true)
         }
-        None => Ok(sealed(conn, incarnation).await?.unwrap_or(true)),
+        None => Ok(is_sealed(conn, incarnation).await?.unwrap_or(true)),
     }
 }
 
 /// Returns whether the incarnation is sealed; `None` if it is unknown.
-pub(super) async fn sealed(conn: &mut PgConnection, incarnation: Incarnation) -> Outcome<Option<bool>> {
+pub(super) async fn is_sealed(
+    conn: &mut StoreConnection,
+    incarnation: Incarnation,
+) -> TransactionResult<Option<bool>> {
     let sealed = query_scalar("SELECT sealed_at IS NOT NULL FROM agents WHERE incarnation = $1")
         .bind(incarnation.0)
         .fetch_optional(conn)
@@ -248,7 +263,7 @@ pub(super) const LEASED_SHARED: &str = leased_sql!("FOR SHARE OF p");
 
 /// The strength of the lock on the partition's row, which is held until the transaction ends.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Lock {
+pub(super) enum RowLock {
     /// For changes of the log.
     Exclusive,
     /// For changes that only require that the lease stays in force.
@@ -257,18 +272,22 @@ pub(super) enum Lock {
 
 /// Locks and returns the partition's row if the lease is in force; it stays in force until the
 /// transaction ends.
-pub(super) async fn leased(conn: &mut PgConnection, lease: Lease, lock: Lock) -> Outcome<LeasedRow> {
+pub(super) async fn lock_leased_partition(
+    conn: &mut StoreConnection,
+    lease: Lease,
+    lock: RowLock,
+) -> TransactionResult<LeasedPartitionRow> {
     let sealed: Option<bool> =
         query_scalar("SELECT sealed_at IS NOT NULL FROM agents WHERE incarnation = $1 FOR KEY SHARE")
             .bind(lease.incarnation.0)
             .fetch_optional(&mut *conn)
             .await?;
     let sql = match lock {
-        Lock::Exclusive => LEASED_EXCLUSIVE,
-        Lock::Shared => LEASED_SHARED,
+        RowLock::Exclusive => LEASED_EXCLUSIVE,
+        RowLock::Shared => LEASED_SHARED,
     };
     let row: Option<LeaseColumns> = query_as(sql).bind(lease.partition.0).fetch_optional(conn).await?;
-    let row = row.map(|row| LeasedRow {
+    let row = row.map(|row| LeasedPartitionRow {
         holder: row.holder.map(Incarnation),
         epoch: row.epoch,
         deleted: row.deleted,

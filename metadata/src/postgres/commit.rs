@@ -6,14 +6,13 @@ use std::collections::HashMap;
 
 use sqlx::{query, query_as};
 
-use super::PgConnection;
+use super::StoreConnection;
 use crate::{
-    CommitOutcome, Error, Incarnation, ObjectCommit, PartitionUid,
-    decide::{Decision, PartitionRow, Producers, decide, producers_of},
-    failure::Outcome,
-    outcome,
+    CommitOutcome, Error, Incarnation, ObjectCommit, PartitionUid, commit_outcome,
+    commit_plan::{CommitPlan, PartitionRow, ProducerStates, plan_commit, producer_keys},
     producers::ProducerState,
-    rows::signed,
+    rows::to_signed,
+    transaction::TransactionResult,
 };
 
 /// Locks the agent's row against a seal, and selects the outcome of an earlier commit of the
@@ -36,7 +35,7 @@ pub(super) const READ_PRODUCERS: &str = "
 
 /// Writes everything that a commit changes. Of two concurrent commits of one object, the second
 /// violates the key of `wal_objects`; its retry finds the outcome of the first.
-pub(super) const WRITE: &str = "
+pub(super) const WRITE_COMMIT: &str = "
     WITH new_ranges AS (
         INSERT INTO ranges (partition_id, end_offset, base_offset, incarnation, sequence, position, length, epoch,
                             max_timestamp)
@@ -57,25 +56,28 @@ pub(super) const WRITE: &str = "
     INSERT INTO wal_objects (incarnation, sequence, size_bytes, live_ranges, outcome, unreferenced_at)
     VALUES ($1, $2, $17, $18, $19, CASE WHEN $18 = 0 THEN clock_timestamp() END)";
 
-pub(super) async fn commit_object(conn: &mut PgConnection, commit: &ObjectCommit) -> Outcome<CommitOutcome> {
-    let sequence = signed("the sequence", commit.sequence)?;
+pub(super) async fn commit_object(
+    conn: &mut StoreConnection,
+    commit: &ObjectCommit,
+) -> TransactionResult<CommitOutcome> {
+    let sequence = to_signed("the sequence", commit.sequence)?;
     let known: Option<(bool, i64, Option<Vec<u8>>)> = query_as(LOCK_AGENT)
         .bind(commit.incarnation.0)
         .bind(sequence)
         .fetch_optional(&mut *conn)
         .await?;
     match known {
-        Some((_, _, Some(bytes))) => return Ok(outcome::decode(&bytes)?),
+        Some((_, _, Some(bytes))) => return Ok(commit_outcome::decode_outcome(&bytes)?),
         Some((_, forgotten, None)) if sequence <= forgotten => {
-            return Err(outcome::forgotten(commit).into());
+            return Err(commit_outcome::expired_outcome_error(commit).into());
         }
         Some((false, _, None)) => {}
         _ => return Err(Error::Sealed(commit.incarnation).into()),
     }
     let rows = lock_partitions(conn, commit).await?;
     let producers = read_producers(conn, commit).await?;
-    let decision = decide(commit, rows, producers);
-    write(conn, commit, sequence, &decision).await?;
+    let decision = plan_commit(commit, rows, producers);
+    write_commit(conn, commit, sequence, &decision).await?;
     Ok(decision.outcome())
 }
 
@@ -90,9 +92,9 @@ struct PartitionColumns {
 }
 
 async fn lock_partitions(
-    conn: &mut PgConnection,
+    conn: &mut StoreConnection,
     commit: &ObjectCommit,
-) -> Outcome<HashMap<PartitionUid, PartitionRow>> {
+) -> TransactionResult<HashMap<PartitionUid, PartitionRow>> {
     let uids: Vec<i64> = commit.partitions.iter().map(|part| part.partition.0).collect();
     let rows: Vec<PartitionColumns> = query_as(LOCK_PARTITIONS).bind(uids).fetch_all(conn).await?;
     let rows = rows.into_iter().map(|row| {
@@ -118,10 +120,13 @@ async fn lock_partitions(
     Ok(rows.collect())
 }
 
-async fn read_producers(conn: &mut PgConnection, commit: &ObjectCommit) -> Outcome<Producers> {
-    let pairs = producers_of(commit);
+async fn read_producers(
+    conn: &mut StoreConnection,
+    commit: &ObjectCommit,
+) -> TransactionResult<ProducerStates> {
+    let pairs = producer_keys(commit);
     if pairs.is_empty() {
-        return Ok(Producers::new());
+        return Ok(ProducerStates::new());
     }
     let (partitions, ids): (Vec<i64>, Vec<i64>) =
         pairs.into_iter().map(|(partition, id)| (partition.0, id)).unzip();
@@ -130,25 +135,25 @@ async fn read_producers(conn: &mut PgConnection, commit: &ObjectCommit) -> Outco
         .bind(ids)
         .fetch_all(conn)
         .await?;
-    let mut producers = Producers::with_capacity(rows.len());
+    let mut producers = ProducerStates::with_capacity(rows.len());
     for (partition, id, epoch, batches) in rows {
         let partition = PartitionUid(partition);
-        let state = ProducerState::stored(partition, id, epoch, &batches);
+        let state = ProducerState::from_stored(partition, id, epoch, &batches);
         producers.insert((partition, id), state);
     }
     Ok(producers)
 }
 
-async fn write(
-    conn: &mut PgConnection,
+async fn write_commit(
+    conn: &mut StoreConnection,
     commit: &ObjectCommit,
     sequence: i64,
-    decision: &Decision,
-) -> Outcome<()> {
+    decision: &CommitPlan,
+) -> TransactionResult<()> {
     let ranges = &decision.ranges;
-    let advances = &decision.advances;
+    let advances = &decision.high_watermarks;
     let producers = &decision.producers;
-    query(WRITE)
+    query(WRITE_COMMIT)
         .bind(commit.incarnation.0)
         .bind(sequence)
         .bind(column(ranges, |range| range.partition.0))
@@ -165,9 +170,9 @@ async fn write(
         .bind(column(producers, |(_, id, _)| *id))
         .bind(column(producers, |(_, _, state)| state.epoch))
         .bind(column(producers, |(_, _, state)| state.encode()))
-        .bind(signed("the object's size", commit.size_bytes)?)
+        .bind(to_signed("the object's size", commit.size_bytes)?)
         .bind(i32::try_from(ranges.len()).unwrap_or(i32::MAX))
-        .bind(outcome::encode(&decision.outcome())?)
+        .bind(commit_outcome::encode_outcome(&decision.outcome())?)
         .execute(conn)
         .await?;
     Ok(())

@@ -22,15 +22,15 @@ use sqlx::{
 };
 use tokio::time::{Duration, Instant};
 
-use super::{address::Address, tls};
+use super::{address::PostgresAddress, tls};
 use crate::{ConnectOptions, Result};
 
 /// The setting that every session begins with; PostgreSQL stores it, a pooler refuses or drops it.
-const MARK: &str = "streamhouse.session";
+const SESSION_MARKER: &str = "streamhouse.session";
 
 /// Opens connections with the settings of the store.
 #[derive(Clone)]
-pub(crate) struct Opening {
+pub(crate) struct PostgresConnector {
     /// Without session settings, for a pooler.
     plain: PgConnectOptions,
     /// With session settings.
@@ -53,7 +53,7 @@ pub(crate) struct ServerTimeouts {
 
 impl ServerTimeouts {
     /// Returns the timeouts of the store's calls.
-    pub(crate) fn of(options: &ConnectOptions) -> Self {
+    pub(crate) fn from_options(options: &ConnectOptions) -> Self {
         let millis = options.statement_timeout.as_millis();
         Self {
             statement: millis,
@@ -62,12 +62,12 @@ impl ServerTimeouts {
     }
 }
 
-impl Opening {
+impl PostgresConnector {
     /// Parses the address. The server bounds every statement and lock by `timeouts`.
     pub(crate) fn new(url: &str, options: &ConnectOptions, timeouts: ServerTimeouts) -> Result<Self> {
-        let Address { settings, pooled } = url.parse()?;
+        let PostgresAddress { settings, pooled } = url.parse()?;
         let settings = match &options.tls {
-            Some(tls) => tls::apply(settings, tls)?,
+            Some(tls) => tls::apply_tls(settings, tls)?,
             None => settings,
         };
         let settings = match settings.get_application_name() {
@@ -91,7 +91,10 @@ impl Opening {
         // No floating-point numbers are read, and poolers refuse the parameter.
         let plain = settings.extra_float_digits(None);
         Ok(Self {
-            direct: plain.clone().options(values).options([(MARK, "direct")]),
+            direct: plain
+                .clone()
+                .options(values)
+                .options([(SESSION_MARKER, "direct")]),
             plain,
             local: local.into(),
             pooled: Arc::new(AtomicBool::new(pooled)),
@@ -110,7 +113,7 @@ impl Opening {
     }
 
     /// Opens a connection. The caller bounds the time.
-    pub(crate) async fn open(&self) -> Result<PgConnection, sqlx::Error> {
+    pub(crate) async fn open(&self) -> Result<StoreConnection, sqlx::Error> {
         if self.pooled.load(Ordering::Relaxed) {
             return self.open_through_pooler().await;
         }
@@ -119,26 +122,26 @@ impl Opening {
                 let arrived = raw_sql("SELECT current_setting('streamhouse.session', true) = 'direct'");
                 let arrived = arrived.fetch_one(&mut raw).await?;
                 if arrived.try_get::<Option<bool>, _>(0)? == Some(true) {
-                    return Ok(PgConnection::new(raw, None));
+                    return Ok(StoreConnection::new(raw, None));
                 }
-                self.found_pooler();
-                Ok(PgConnection::new(raw, Some(self.local.clone())))
+                self.mark_pooled();
+                Ok(StoreConnection::new(raw, Some(self.local.clone())))
             }
             Err(sqlx::Error::Database(error)) if is_refused_setting(error.code().as_deref()) => {
                 let conn = self.open_through_pooler().await?;
-                self.found_pooler();
+                self.mark_pooled();
                 Ok(conn)
             }
             Err(error) => Err(error),
         }
     }
 
-    async fn open_through_pooler(&self) -> Result<PgConnection, sqlx::Error> {
+    async fn open_through_pooler(&self) -> Result<StoreConnection, sqlx::Error> {
         let raw = sqlx::PgConnection::connect_with(&self.plain).await?;
-        Ok(PgConnection::new(raw, Some(self.local.clone())))
+        Ok(StoreConnection::new(raw, Some(self.local.clone())))
     }
 
-    fn found_pooler(&self) {
+    fn mark_pooled(&self) {
         if !self.pooled.swap(true, Ordering::Relaxed) {
             tracing::info!(
                 target = self.target(),
@@ -156,25 +159,25 @@ fn is_refused_setting(code: Option<&str>) -> bool {
 
 /// How a call uses its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scope {
+pub(crate) enum TransactionScope {
     /// One statement, or several independent ones.
     Statement,
     /// A transaction.
     Transaction,
     /// A read-only transaction that sees one snapshot.
-    Moment,
+    ReadOnlySnapshot,
 }
 
 /// A connection. Wraps the driver's connection and keeps statements unnamed where a pooler requires
 /// it.
-pub(crate) struct PgConnection {
+pub(crate) struct StoreConnection {
     raw: sqlx::PgConnection,
     /// The statements that begin each transaction; `None` for a direct session.
     local: Option<Arc<str>>,
     opened: Instant,
 }
 
-impl fmt::Debug for PgConnection {
+impl fmt::Debug for StoreConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PgConnection")
             .field("pooled", &self.is_pooled())
@@ -182,7 +185,7 @@ impl fmt::Debug for PgConnection {
     }
 }
 
-impl PgConnection {
+impl StoreConnection {
     fn new(raw: sqlx::PgConnection, local: Option<Arc<str>>) -> Self {
         Self {
             raw,
@@ -202,27 +205,27 @@ impl PgConnection {
     }
 
     /// Begins what `scope` requires; returns whether a transaction is open.
-    pub(crate) async fn begin(&mut self, scope: Scope) -> Result<bool, sqlx::Error> {
+    pub(crate) async fn begin(&mut self, scope: TransactionScope) -> Result<bool, sqlx::Error> {
         let begin = match (scope, &self.local) {
-            (Scope::Statement, None) => return Ok(false),
+            (TransactionScope::Statement, None) => return Ok(false),
             // A statement takes two messages: through a pooler only a transaction keeps them on one
             // server connection.
-            (Scope::Statement | Scope::Transaction, _) => "BEGIN",
-            (Scope::Moment, _) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            (TransactionScope::Statement | TransactionScope::Transaction, _) => "BEGIN",
+            (TransactionScope::ReadOnlySnapshot, _) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         };
         let local = self.local.as_deref().unwrap_or_default();
-        self.run(&format!("{begin}{local}")).await?;
+        self.run_unprepared(&format!("{begin}{local}")).await?;
         Ok(true)
     }
 
     /// Commits the transaction.
     pub(crate) async fn commit(&mut self) -> Result<(), sqlx::Error> {
-        self.run("COMMIT").await
+        self.run_unprepared("COMMIT").await
     }
 
     /// Rolls the transaction back.
     pub(crate) async fn rollback(&mut self) -> Result<(), sqlx::Error> {
-        self.run("ROLLBACK").await
+        self.run_unprepared("ROLLBACK").await
     }
 
     /// Checks that the server responds.
@@ -241,7 +244,7 @@ impl PgConnection {
     }
 
     /// Runs statements without arguments and without preparing them.
-    pub(crate) async fn run(&mut self, sql: &str) -> Result<(), sqlx::Error> {
+    pub(crate) async fn run_unprepared(&mut self, sql: &str) -> Result<(), sqlx::Error> {
         raw_sql(AssertSqlSafe(sql.to_owned()))
             .execute(&mut self.raw)
             .await?;
@@ -250,9 +253,9 @@ impl PgConnection {
 }
 
 /// A query whose statement has no name, so that the next one replaces it.
-struct Unnamed<E>(E);
+struct UnnamedQuery<E>(E);
 
-impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Unnamed<E> {
+impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for UnnamedQuery<E> {
     fn sql(self) -> SqlStr {
         self.0.sql()
     }
@@ -270,7 +273,7 @@ impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Unnamed<E> {
     }
 }
 
-impl<'c> Executor<'c> for &'c mut PgConnection {
+impl<'c> Executor<'c> for &'c mut StoreConnection {
     type Database = Postgres;
 
     fn fetch_many<'e, 'q: 'e, E>(
@@ -282,7 +285,7 @@ impl<'c> Executor<'c> for &'c mut PgConnection {
         E: 'q + Execute<'q, Postgres>,
     {
         if self.is_pooled() {
-            self.raw.fetch_many(Unnamed(query))
+            self.raw.fetch_many(UnnamedQuery(query))
         } else {
             self.raw.fetch_many(query)
         }
@@ -294,7 +297,7 @@ impl<'c> Executor<'c> for &'c mut PgConnection {
         E: 'q + Execute<'q, Postgres>,
     {
         if self.is_pooled() {
-            self.raw.fetch_optional(Unnamed(query))
+            self.raw.fetch_optional(UnnamedQuery(query))
         } else {
             self.raw.fetch_optional(query)
         }

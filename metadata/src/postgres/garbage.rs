@@ -1,7 +1,7 @@
 //! Garbage collection in small steps.
 //!
 //! Several agents may run it at once: each step takes rows that no other transaction has locked.
-//! The statements contain the size of a step, [`CHUNK`], as a literal, so that the planner knows
+//! The statements contain the size of a step, [`MAX_DELETED_ROWS`], as a literal, so that the planner knows
 //! it.
 
 use std::collections::{BTreeMap, HashSet};
@@ -10,16 +10,16 @@ use sqlx::{query, query_as, query_scalar};
 use uuid::Uuid;
 
 use super::{
-    PgConnection,
-    agents::{bump, lock_cluster, lock_cluster_if_free, sealed},
-    segments::{give_up, queue, release_objects},
+    StoreConnection,
+    agents::{increment_version, is_sealed, lock_cluster, try_lock_cluster},
+    segments::{abandon_intents, queue_deletions, release_objects},
 };
 use crate::{
-    Error, Garbage, GarbagePolicy, Incarnation,
-    failure::Outcome,
-    garbage::{CHUNK, COUNTED},
+    Error, GarbageBatch, GarbagePolicy, Incarnation,
+    garbage_limits::{MAX_COUNTED_OBJECTS, MAX_DELETED_ROWS},
     keys::{parse_wal_key, wal_key},
-    rows::{AbandonedRow, FreedRange, freed, millis, signed, unsigned},
+    rows::{AbandonedSegmentRow, DeletedRangeRow, millis, sum_deleted_ranges, to_signed, to_unsigned},
+    transaction::TransactionResult,
 };
 
 /// Deletes a chunk of the ranges of a deleted topic.
@@ -69,14 +69,14 @@ pub(super) const EXPIRE_PRODUCERS: &str = "
     WHERE s.partition_id = idle.partition_id AND s.producer_id = idle.producer_id";
 
 /// Selects incarnations that were swept long enough ago and have no object, for a second sweep.
-pub(super) const ENDED_LIVES: &str = "
+pub(super) const SWEPT_INCARNATIONS: &str = "
     SELECT incarnation FROM agents a
     WHERE swept_at IS NOT NULL AND swept_at <= now() - $1::bigint * interval '1 ms' AND NOT last_look
     AND NOT EXISTS (SELECT 1 FROM wal_objects w WHERE w.incarnation = a.incarnation)
     ORDER BY swept_at LIMIT 1000 FOR UPDATE SKIP LOCKED";
 
 /// Deletes incarnations that were swept a second time and that no partition names as its holder.
-pub(super) const FORGET_LIVES: &str = "
+pub(super) const DELETE_SWEPT_INCARNATIONS: &str = "
     WITH looked AS MATERIALIZED (
         SELECT incarnation FROM agents a WHERE last_look AND swept_at IS NOT NULL
         AND NOT EXISTS (SELECT 1 FROM wal_objects w WHERE w.incarnation = a.incarnation)
@@ -89,7 +89,7 @@ pub(super) const FORGET_LIVES: &str = "
 
 /// Queues segments that an incarnation may have uploaded late, if it was sealed long enough ago or
 /// its row is deleted, except those that the log contains by now.
-pub(super) const ABANDONED: &str = "
+pub(super) const QUEUE_ABANDONED: &str = "
     WITH due AS MATERIALIZED (
         SELECT a.incarnation, a.key, a.topic_id, l.incarnation IS NULL AS forgotten
         FROM abandoned_segments a LEFT JOIN agents l ON l.incarnation = a.incarnation
@@ -129,7 +129,7 @@ pub(super) const KNOWN_OBJECTS: &str =
     "SELECT sequence FROM wal_objects WHERE incarnation = $1 AND sequence = ANY($2::bigint[])";
 
 /// Deletes a chunk of the rows of a deleted topic; returns whether there is more.
-pub(super) async fn purge(conn: &mut PgConnection) -> Outcome<bool> {
+pub(super) async fn purge_topics(conn: &mut StoreConnection) -> TransactionResult<bool> {
     let topic: Option<Uuid> = query_scalar(
         "SELECT topic_id FROM topics WHERE deleted_at IS NOT NULL AND NOT purged
          ORDER BY deleted_at LIMIT 1 FOR UPDATE SKIP LOCKED",
@@ -160,23 +160,23 @@ pub(super) async fn purge(conn: &mut PgConnection) -> Outcome<bool> {
 }
 
 /// Deletes a chunk of each table for one topic; returns whether nothing is left.
-async fn purge_chunk(conn: &mut PgConnection, topic_id: Uuid) -> Outcome<bool> {
-    let ranges: Vec<FreedRange> = query_as(PURGE_RANGES)
+async fn purge_chunk(conn: &mut StoreConnection, topic_id: Uuid) -> TransactionResult<bool> {
+    let ranges: Vec<DeletedRangeRow> = query_as(PURGE_RANGES)
         .bind(topic_id)
         .fetch_all(&mut *conn)
         .await?;
-    release_objects(conn, &freed(&ranges)).await?;
+    release_objects(conn, &sum_deleted_ranges(&ranges)).await?;
     let mut rows = ranges.len();
     let keys: Vec<String> = query_scalar(PURGE_SEGMENTS)
         .bind(topic_id)
         .fetch_all(&mut *conn)
         .await?;
-    queue(conn, topic_id, &keys).await?;
-    let intents: Vec<AbandonedRow> = query_as(PURGE_INTENTS)
+    queue_deletions(conn, topic_id, &keys).await?;
+    let intents: Vec<AbandonedSegmentRow> = query_as(PURGE_INTENTS)
         .bind(topic_id)
         .fetch_all(&mut *conn)
         .await?;
-    give_up(conn, topic_id, &intents).await?;
+    abandon_intents(conn, topic_id, &intents).await?;
     rows += keys.len() + intents.len();
     for sql in [PURGE_PRODUCERS, PURGE_OFFSETS] {
         let deleted = query(sql).bind(topic_id).execute(&mut *conn).await?;
@@ -186,17 +186,23 @@ async fn purge_chunk(conn: &mut PgConnection, topic_id: Uuid) -> Outcome<bool> {
 }
 
 /// Deletes the states of producers that appended nothing for the policy's time.
-pub(super) async fn expire_producers(conn: &mut PgConnection, policy: &GarbagePolicy) -> Outcome<bool> {
+pub(super) async fn expire_producers(
+    conn: &mut StoreConnection,
+    policy: &GarbagePolicy,
+) -> TransactionResult<bool> {
     let deleted = query(EXPIRE_PRODUCERS)
         .bind(millis(policy.producer_expiry))
         .execute(conn)
         .await?;
-    Ok(i64::try_from(deleted.rows_affected()).unwrap_or(i64::MAX) >= CHUNK)
+    Ok(i64::try_from(deleted.rows_affected()).unwrap_or(i64::MAX) >= MAX_DELETED_ROWS)
 }
 
 /// Deletes the offsets, and then the rows, of groups without members that committed nothing for the
 /// policy's time.
-pub(super) async fn expire_offsets(conn: &mut PgConnection, policy: &GarbagePolicy) -> Outcome<bool> {
+pub(super) async fn expire_offsets(
+    conn: &mut StoreConnection,
+    policy: &GarbagePolicy,
+) -> TransactionResult<bool> {
     let retention = millis(policy.offsets_retention);
     let groups: Vec<String> = query_scalar(
         "SELECT group_id FROM consumer_groups
@@ -233,12 +239,15 @@ pub(super) async fn expire_offsets(conn: &mut PgConnection, policy: &GarbagePoli
     .bind(&groups)
     .execute(conn)
     .await?;
-    Ok(i64::try_from(groups.len()).unwrap_or(i64::MAX) >= CHUNK)
+    Ok(i64::try_from(groups.len()).unwrap_or(i64::MAX) >= MAX_DELETED_ROWS)
 }
 
 /// Queues segments that sealed incarnations may have uploaded late.
-pub(super) async fn queue_abandoned(conn: &mut PgConnection, policy: &GarbagePolicy) -> Outcome<bool> {
-    let queued: i64 = query_scalar(ABANDONED)
+pub(super) async fn queue_abandoned(
+    conn: &mut StoreConnection,
+    policy: &GarbagePolicy,
+) -> TransactionResult<bool> {
+    let queued: i64 = query_scalar(QUEUE_ABANDONED)
         .bind(millis(policy.object_grace))
         .fetch_one(conn)
         .await?;
@@ -250,48 +259,53 @@ pub(super) async fn queue_abandoned(conn: &mut PgConnection, policy: &GarbagePol
 ///
 /// An incarnation without a row cannot commit either, and its number is never used again. Each is
 /// swept a second time before: it counts as not swept again.
-pub(super) async fn forget_lives(conn: &mut PgConnection, policy: &GarbagePolicy) -> Outcome<bool> {
-    let ended: Vec<i64> = query_scalar(ENDED_LIVES)
-        .bind(millis(policy.lives_retention))
+pub(super) async fn delete_swept_incarnations(
+    conn: &mut StoreConnection,
+    policy: &GarbagePolicy,
+) -> TransactionResult<bool> {
+    let ended: Vec<i64> = query_scalar(SWEPT_INCARNATIONS)
+        .bind(millis(policy.incarnation_retention))
         .fetch_all(&mut *conn)
         .await?;
     if !ended.is_empty() {
-        look_again(conn, &ended).await?;
+        request_second_sweep(conn, &ended).await?;
     }
-    let forgotten: Vec<i64> = query_scalar(FORGET_LIVES).fetch_all(&mut *conn).await?;
+    let forgotten: Vec<i64> = query_scalar(DELETE_SWEPT_INCARNATIONS)
+        .fetch_all(&mut *conn)
+        .await?;
     if !forgotten.is_empty() {
         query("DELETE FROM abandoned_segments WHERE incarnation = ANY($1) AND queued_at IS NOT NULL")
             .bind(&forgotten)
             .execute(conn)
             .await?;
     }
-    Ok(i64::try_from(forgotten.len()).unwrap_or(i64::MAX) >= CHUNK)
+    Ok(i64::try_from(forgotten.len()).unwrap_or(i64::MAX) >= MAX_DELETED_ROWS)
 }
 
 /// Requests a second sweep of incarnations. If another transaction is changing agents, the next
 /// step does it.
-async fn look_again(conn: &mut PgConnection, lives: &[i64]) -> Outcome<()> {
-    if !lock_cluster_if_free(conn).await? {
+async fn request_second_sweep(conn: &mut StoreConnection, incarnations: &[i64]) -> TransactionResult<()> {
+    if !try_lock_cluster(conn).await? {
         return Ok(());
     }
     query("UPDATE agents SET last_look = true, swept_at = NULL WHERE incarnation = ANY($1)")
-        .bind(lives)
+        .bind(incarnations)
         .execute(&mut *conn)
         .await?;
     query("UPDATE abandoned_segments SET queued_at = NULL WHERE incarnation = ANY($1)")
-        .bind(lives)
+        .bind(incarnations)
         .execute(&mut *conn)
         .await?;
-    bump(conn).await?;
+    increment_version(conn).await?;
     Ok(())
 }
 
 /// Returns the objects to delete now, and how many wait.
-pub(super) async fn unreferenced(
-    conn: &mut PgConnection,
+pub(super) async fn find_unreferenced(
+    conn: &mut StoreConnection,
     policy: &GarbagePolicy,
     limit: usize,
-) -> Outcome<Garbage> {
+) -> TransactionResult<GarbageBatch> {
     let grace = millis(policy.object_grace);
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let found: Vec<(Option<String>, i64, i64)> = query_as(UNREFERENCED)
@@ -303,7 +317,7 @@ pub(super) async fn unreferenced(
     for (key, incarnation, sequence) in found {
         keys.push(match key {
             Some(key) => key,
-            None => wal_key(Incarnation(incarnation), unsigned("a sequence", sequence)?),
+            None => wal_key(Incarnation(incarnation), to_unsigned("a sequence", sequence)?),
         });
     }
     let waiting: i64 = query_scalar(
@@ -313,23 +327,23 @@ pub(super) async fn unreferenced(
                  WHERE queued_at > now() - $1::bigint * interval '1 ms' LIMIT $2) d)",
     )
     .bind(grace)
-    .bind(COUNTED)
+    .bind(MAX_COUNTED_OBJECTS)
     .fetch_one(conn)
     .await?;
     let more = limit > 0 && i64::try_from(keys.len()).unwrap_or(i64::MAX) >= limit;
-    Ok(Garbage {
+    Ok(GarbageBatch {
         keys,
-        waiting: unsigned("a count", waiting)?,
+        waiting: to_unsigned("a count", waiting)?,
         more,
     })
 }
 
-pub(super) async fn confirm(conn: &mut PgConnection, keys: &[String]) -> Outcome<()> {
+pub(super) async fn confirm_deleted(conn: &mut StoreConnection, keys: &[String]) -> TransactionResult<()> {
     let mut wal: Vec<(i64, i64)> = Vec::new();
     let mut named: Vec<&str> = Vec::new();
     for key in keys {
         match parse_wal_key(key) {
-            Some((incarnation, sequence)) => wal.push((incarnation.0, signed("the sequence", sequence)?)),
+            Some((incarnation, sequence)) => wal.push((incarnation.0, to_signed("the sequence", sequence)?)),
             None => named.push(key),
         }
     }
@@ -359,11 +373,11 @@ pub(super) async fn confirm(conn: &mut PgConnection, keys: &[String]) -> Outcome
     .bind(sequences)
     .fetch_all(&mut *conn)
     .await?;
-    remember_forgotten(conn, &gone).await
+    record_deleted_sequences(conn, &gone).await
 }
 
 /// Records the greatest deleted sequence of each incarnation.
-async fn remember_forgotten(conn: &mut PgConnection, gone: &[(i64, i64)]) -> Outcome<()> {
+async fn record_deleted_sequences(conn: &mut StoreConnection, gone: &[(i64, i64)]) -> TransactionResult<()> {
     let mut greatest: BTreeMap<i64, i64> = BTreeMap::new();
     for &(incarnation, sequence) in gone {
         let entry = greatest.entry(incarnation).or_insert(sequence);
@@ -382,11 +396,11 @@ async fn remember_forgotten(conn: &mut PgConnection, gone: &[(i64, i64)]) -> Out
 }
 
 pub(super) async fn orphans(
-    conn: &mut PgConnection,
+    conn: &mut StoreConnection,
     incarnation: Incarnation,
     sequences: &[u64],
-) -> Outcome<Vec<u64>> {
-    if sealed(conn, incarnation).await? != Some(true) {
+) -> TransactionResult<Vec<u64>> {
+    if is_sealed(conn, incarnation).await? != Some(true) {
         return Err(Error::NotSealed(incarnation).into());
     }
     let asked: Vec<i64> = sequences
@@ -409,9 +423,12 @@ pub(super) async fn orphans(
         .collect())
 }
 
-pub(super) async fn mark_swept(conn: &mut PgConnection, incarnation: Incarnation) -> Outcome<()> {
+pub(super) async fn mark_swept(
+    conn: &mut StoreConnection,
+    incarnation: Incarnation,
+) -> TransactionResult<()> {
     lock_cluster(conn).await?;
-    if sealed(conn, incarnation).await? != Some(true) {
+    if is_sealed(conn, incarnation).await? != Some(true) {
         return Err(Error::NotSealed(incarnation).into());
     }
     let swept =
@@ -420,7 +437,7 @@ pub(super) async fn mark_swept(conn: &mut PgConnection, incarnation: Incarnation
             .execute(&mut *conn)
             .await?;
     if swept.rows_affected() > 0 {
-        bump(conn).await?;
+        increment_version(conn).await?;
     }
     Ok(())
 }

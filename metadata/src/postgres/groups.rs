@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, HashSet};
 use sqlx::{query, query_as, query_scalar};
 
 use super::{
-    PgConnection,
-    agents::{Lock, leased},
+    StoreConnection,
+    agents::{RowLock, lock_leased_partition},
 };
 use crate::{
-    CommittedOffset, Error, GroupLag, GroupQuery, GroupRecord, GroupWrite, Lease, OffsetCommit,
-    OffsetOutcome, OffsetToCommit, PartitionUid,
-    failure::Outcome,
+    CommittedOffset, Error, GroupLag, GroupQuery, GroupWrite, Lease, OffsetCommit, OffsetCommitOutcome,
+    OffsetToCommit, PartitionUid, PersistedGroup,
     rows::{check_slot, group_lag},
+    transaction::TransactionResult,
 };
 
 /// Writes offsets, except those of partitions that do not exist.
@@ -40,7 +40,10 @@ pub(super) const FETCH_OFFSETS: &str = "
 pub(super) const GROUPS_OF_SLOT: &str = "
     SELECT group_id, slot, generation, state FROM consumer_groups WHERE slot = $1 ORDER BY group_id COLLATE \"C\"";
 
-pub(super) async fn groups(conn: &mut PgConnection, which: &GroupQuery) -> Outcome<Vec<GroupRecord>> {
+pub(super) async fn groups(
+    conn: &mut StoreConnection,
+    which: &GroupQuery,
+) -> TransactionResult<Vec<PersistedGroup>> {
     type Columns = (String, i32, i32, Vec<u8>);
     let rows: Vec<Columns> = match which {
         GroupQuery::Slot(slot) => query_as(GROUPS_OF_SLOT).bind(slot).fetch_all(conn).await?,
@@ -58,7 +61,7 @@ pub(super) async fn groups(conn: &mut PgConnection, which: &GroupQuery) -> Outco
     };
     let records = rows
         .into_iter()
-        .map(|(group_id, slot, generation, state)| GroupRecord {
+        .map(|(group_id, slot, generation, state)| PersistedGroup {
             group_id,
             slot,
             generation,
@@ -68,7 +71,7 @@ pub(super) async fn groups(conn: &mut PgConnection, which: &GroupQuery) -> Outco
 }
 
 /// Locks the row of a group and returns its generation.
-async fn lock_generation(conn: &mut PgConnection, group_id: &str) -> Outcome<Option<i32>> {
+async fn lock_generation(conn: &mut StoreConnection, group_id: &str) -> TransactionResult<Option<i32>> {
     let stored = query_scalar("SELECT generation FROM consumer_groups WHERE group_id = $1 FOR NO KEY UPDATE")
         .bind(group_id)
         .fetch_optional(conn)
@@ -76,8 +79,16 @@ async fn lock_generation(conn: &mut PgConnection, group_id: &str) -> Outcome<Opt
     Ok(stored)
 }
 
-pub(super) async fn put(conn: &mut PgConnection, lease: Lease, group: &GroupWrite) -> Outcome<()> {
-    check_slot(lease, &leased(conn, lease, Lock::Shared).await?, group.slot)?;
+pub(super) async fn put_group(
+    conn: &mut StoreConnection,
+    lease: Lease,
+    group: &GroupWrite,
+) -> TransactionResult<()> {
+    check_slot(
+        lease,
+        &lock_leased_partition(conn, lease, RowLock::Shared).await?,
+        group.slot,
+    )?;
     if let Some(stored) = lock_generation(conn, &group.group_id).await?
         && group.generation < stored
     {
@@ -126,11 +137,15 @@ pub(super) async fn put(conn: &mut PgConnection, lease: Lease, group: &GroupWrit
 }
 
 pub(super) async fn commit_offsets(
-    conn: &mut PgConnection,
+    conn: &mut StoreConnection,
     lease: Lease,
     commit: &OffsetCommit,
-) -> Outcome<Vec<OffsetOutcome>> {
-    check_slot(lease, &leased(conn, lease, Lock::Shared).await?, commit.slot)?;
+) -> TransactionResult<Vec<OffsetCommitOutcome>> {
+    check_slot(
+        lease,
+        &lock_leased_partition(conn, lease, RowLock::Shared).await?,
+        commit.slot,
+    )?;
     let mut stored = lock_generation(conn, &commit.group_id).await?;
     if stored.is_none() && commit.generation.is_none() {
         let generation: i32 = query_scalar(
@@ -157,9 +172,9 @@ pub(super) async fn commit_offsets(
     let outcomes = commit.offsets.iter().map(|offset| {
         let there = written.contains(&offset.partition.0);
         if there {
-            OffsetOutcome::Committed
+            OffsetCommitOutcome::Committed
         } else {
-            OffsetOutcome::UnknownPartition
+            OffsetCommitOutcome::UnknownPartition
         }
     });
     Ok(outcomes.collect())
@@ -167,7 +182,7 @@ pub(super) async fn commit_offsets(
 
 /// Writes the offsets and returns the partitions that exist. Of several offsets for one partition
 /// the last one wins.
-async fn write_offsets(conn: &mut PgConnection, commit: &OffsetCommit) -> Outcome<HashSet<i64>> {
+async fn write_offsets(conn: &mut StoreConnection, commit: &OffsetCommit) -> TransactionResult<HashSet<i64>> {
     let last: BTreeMap<i64, &OffsetToCommit> = commit
         .offsets
         .iter()
@@ -192,7 +207,11 @@ async fn write_offsets(conn: &mut PgConnection, commit: &OffsetCommit) -> Outcom
     Ok(written.into_iter().collect())
 }
 
-pub(super) async fn lags(conn: &mut PgConnection, slots: &[i32], limit: usize) -> Outcome<Vec<GroupLag>> {
+pub(super) async fn group_lags(
+    conn: &mut StoreConnection,
+    slots: &[i32],
+    limit: usize,
+) -> TransactionResult<Vec<GroupLag>> {
     let rows: Vec<(String, String, i64, i64)> = query_as(
         "SELECT g.group_id, t.name, sum(o.committed_offset)::bigint,
                 sum(greatest(p.high_watermark - greatest(o.committed_offset, p.log_start), 0))::bigint AS lag
@@ -222,7 +241,10 @@ struct OffsetColumns {
     committed_at: i64,
 }
 
-pub(super) async fn fetch_offsets(conn: &mut PgConnection, group_id: &str) -> Outcome<Vec<CommittedOffset>> {
+pub(super) async fn fetch_offsets(
+    conn: &mut StoreConnection,
+    group_id: &str,
+) -> TransactionResult<Vec<CommittedOffset>> {
     let rows: Vec<OffsetColumns> = query_as(FETCH_OFFSETS).bind(group_id).fetch_all(conn).await?;
     let offsets = rows.into_iter().map(|row| CommittedOffset {
         topic: row.name,

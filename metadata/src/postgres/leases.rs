@@ -8,22 +8,22 @@ use std::{
 use sqlx::{query, query_as, query_scalar};
 
 use super::{
-    PgConnection,
-    agents::{bump, lock_cluster},
+    StoreConnection,
+    agents::{increment_version, lock_cluster},
 };
 use crate::{
-    AgentRecord, Incarnation, LeaseMove, LogBounds, MoveOutcome, PartitionUid, Snapshot,
-    failure::Outcome,
-    leases::{HeldRow, decide_move},
-    rows::unsigned,
+    AgentEntry, ClusterSnapshot, Incarnation, LeaseMove, LeaseMoveOutcome, LogBounds, PartitionUid,
+    leases::{PartitionLeaseRow, apply_move},
+    rows::to_unsigned,
+    transaction::TransactionResult,
 };
 
 /// Returns the version of the snapshot.
-pub(super) async fn version(conn: &mut PgConnection) -> Outcome<u64> {
+pub(super) async fn snapshot_version(conn: &mut StoreConnection) -> TransactionResult<u64> {
     let version = query_scalar("SELECT version FROM cluster")
         .fetch_one(conn)
         .await?;
-    Ok(unsigned("the version", version)?)
+    Ok(to_unsigned("the version", version)?)
 }
 
 #[derive(sqlx::FromRow)]
@@ -40,7 +40,7 @@ struct AgentColumns {
 }
 
 /// Reads the snapshot; the transaction must see one database snapshot.
-pub(super) async fn snapshot(conn: &mut PgConnection) -> Outcome<Snapshot> {
+pub(super) async fn snapshot(conn: &mut StoreConnection) -> TransactionResult<ClusterSnapshot> {
     let (version, cluster_id): (i64, String) = query_as("SELECT version, cluster_id FROM cluster")
         .fetch_one(&mut *conn)
         .await?;
@@ -50,7 +50,7 @@ pub(super) async fn snapshot(conn: &mut PgConnection) -> Outcome<Snapshot> {
     )
     .fetch_all(&mut *conn)
     .await?;
-    let agents = agents.into_iter().map(|row| AgentRecord {
+    let agents = agents.into_iter().map(|row| AgentEntry {
         incarnation: Incarnation(row.incarnation),
         node_id: row.node_id,
         agent_id: row.agent_id,
@@ -72,12 +72,12 @@ pub(super) async fn snapshot(conn: &mut PgConnection) -> Outcome<Snapshot> {
     for (incarnation, for_ms) in rows {
         unswept.push((
             Incarnation(incarnation),
-            Duration::from_millis(unsigned("a time", for_ms)?),
+            Duration::from_millis(to_unsigned("a time", for_ms)?),
         ));
     }
-    let topics = super::topics::all(conn).await?;
-    Ok(Snapshot {
-        version: unsigned("the version", version)?,
+    let topics = super::topics::read_topics(conn).await?;
+    Ok(ClusterSnapshot {
+        version: to_unsigned("the version", version)?,
         cluster_id,
         agents,
         unswept,
@@ -86,7 +86,7 @@ pub(super) async fn snapshot(conn: &mut PgConnection) -> Outcome<Snapshot> {
 }
 
 #[derive(sqlx::FromRow)]
-struct HeldColumns {
+struct PartitionLeaseColumns {
     id: i64,
     holder: Option<i64>,
     epoch: i32,
@@ -96,7 +96,10 @@ struct HeldColumns {
     size_bytes: i64,
 }
 
-pub(super) async fn move_leases(conn: &mut PgConnection, moves: &[LeaseMove]) -> Outcome<Vec<MoveOutcome>> {
+pub(super) async fn move_leases(
+    conn: &mut StoreConnection,
+    moves: &[LeaseMove],
+) -> TransactionResult<Vec<LeaseMoveOutcome>> {
     // The lock prevents that agents are sealed, registered or marked as draining meanwhile.
     lock_cluster(conn).await?;
     let agents: Vec<(i64, bool)> =
@@ -104,41 +107,45 @@ pub(super) async fn move_leases(conn: &mut PgConnection, moves: &[LeaseMove]) ->
             .fetch_all(&mut *conn)
             .await?;
     let live: HashSet<Incarnation> = agents.iter().map(|agent| Incarnation(agent.0)).collect();
-    let takers: HashSet<Incarnation> = agents
+    let eligible: HashSet<Incarnation> = agents
         .iter()
         .filter(|(_, draining)| !draining)
         .map(|agent| Incarnation(agent.0))
         .collect();
-    let uids: Vec<i64> = moves.iter().map(|wish| wish.partition.0).collect();
-    let rows: Vec<HeldColumns> = query_as(
+    let uids: Vec<i64> = moves.iter().map(|lease_move| lease_move.partition.0).collect();
+    let rows: Vec<PartitionLeaseColumns> = query_as(
         "SELECT id, holder, epoch, log_start, rolled, high_watermark, size_bytes FROM partitions
          WHERE id = ANY($1) AND NOT deleted ORDER BY id FOR NO KEY UPDATE",
     )
     .bind(&uids)
     .fetch_all(&mut *conn)
     .await?;
-    let mut rows: HashMap<PartitionUid, HeldRow> = rows.into_iter().map(|row| held(&row, &live)).collect();
+    let mut rows: HashMap<PartitionUid, PartitionLeaseRow> =
+        rows.into_iter().map(|row| lease_row(&row, &live)).collect();
     let mut changed: HashMap<PartitionUid, (Option<i64>, i32)> = HashMap::new();
     let mut outcomes = Vec::with_capacity(moves.len());
-    for wish in moves {
-        let Some(row) = rows.get_mut(&wish.partition) else {
-            outcomes.push(MoveOutcome::Lost);
+    for lease_move in moves {
+        let Some(row) = rows.get_mut(&lease_move.partition) else {
+            outcomes.push(LeaseMoveOutcome::Lost);
             continue;
         };
         let before = (row.holder, row.epoch);
-        outcomes.push(decide_move(row, wish, &takers));
+        outcomes.push(apply_move(row, lease_move, &eligible));
         if (row.holder, row.epoch) != before {
-            changed.insert(wish.partition, (row.holder.map(|holder| holder.0), row.epoch));
+            changed.insert(
+                lease_move.partition,
+                (row.holder.map(|holder| holder.0), row.epoch),
+            );
         }
     }
     if !changed.is_empty() {
-        write(conn, changed).await?;
-        bump(conn).await?;
+        write_leases(conn, changed).await?;
+        increment_version(conn).await?;
     }
     Ok(outcomes)
 }
 
-fn held(row: &HeldColumns, live: &HashSet<Incarnation>) -> (PartitionUid, HeldRow) {
+fn lease_row(row: &PartitionLeaseColumns, live: &HashSet<Incarnation>) -> (PartitionUid, PartitionLeaseRow) {
     let bounds = LogBounds {
         log_start: row.log_start,
         rolled: row.rolled,
@@ -148,7 +155,7 @@ fn held(row: &HeldColumns, live: &HashSet<Incarnation>) -> (PartitionUid, HeldRo
     let holder = row.holder.map(Incarnation).filter(|holder| live.contains(holder));
     (
         PartitionUid(row.id),
-        HeldRow {
+        PartitionLeaseRow {
             holder,
             epoch: row.epoch,
             bounds,
@@ -156,7 +163,10 @@ fn held(row: &HeldColumns, live: &HashSet<Incarnation>) -> (PartitionUid, HeldRo
     )
 }
 
-async fn write(conn: &mut PgConnection, changed: HashMap<PartitionUid, (Option<i64>, i32)>) -> Outcome<()> {
+async fn write_leases(
+    conn: &mut StoreConnection,
+    changed: HashMap<PartitionUid, (Option<i64>, i32)>,
+) -> TransactionResult<()> {
     let mut uids = Vec::with_capacity(changed.len());
     let mut holders = Vec::with_capacity(changed.len());
     let mut epochs = Vec::with_capacity(changed.len());

@@ -4,11 +4,11 @@
 
 use sqlx::{query_as, query_scalar};
 
-use super::PgConnection;
+use super::StoreConnection;
 use crate::{
-    Error, Incarnation, LogBounds, LogPosition, LogSpan, LogView, PartitionUid, Place,
-    failure::Outcome,
-    rows::{MAX_SPANS, unsigned},
+    Error, Incarnation, LogBounds, LogPosition, LogSpan, LogView, PartitionUid, SpanLocation,
+    rows::{MAX_SPANS, to_unsigned},
+    transaction::TransactionResult,
 };
 
 /// Builds the statement that reads from the offset that the expression `$from` returns.
@@ -58,16 +58,16 @@ pub(super) const BOUNDS: &str = "
     FROM UNNEST($1::bigint[]) WITH ORDINALITY AS u (id, n) JOIN partitions p ON p.id = u.id AND NOT p.deleted
     ORDER BY u.n";
 
-pub(super) async fn allocate_producer_id(conn: &mut PgConnection) -> Outcome<i64> {
+pub(super) async fn allocate_producer_id(conn: &mut StoreConnection) -> TransactionResult<i64> {
     Ok(query_scalar("SELECT nextval('producer_ids')")
         .fetch_one(conn)
         .await?)
 }
 
 pub(super) async fn bounds(
-    conn: &mut PgConnection,
+    conn: &mut StoreConnection,
     partitions: &[PartitionUid],
-) -> Outcome<Vec<(PartitionUid, LogBounds)>> {
+) -> TransactionResult<Vec<(PartitionUid, LogBounds)>> {
     let uids: Vec<i64> = partitions.iter().map(|uid| uid.0).collect();
     let rows: Vec<(i64, i64, i64, i64, i64)> = query_as(BOUNDS).bind(uids).fetch_all(conn).await?;
     let found = rows
@@ -113,7 +113,7 @@ struct SpanColumns {
 }
 
 impl SpanColumns {
-    fn into_span(self) -> Outcome<Option<LogSpan>> {
+    fn into_span(self) -> TransactionResult<Option<LogSpan>> {
         let (Some(base_offset), Some(end_offset), Some(max_timestamp), Some(epoch), Some(size)) = (
             self.base_offset,
             self.end_offset,
@@ -123,16 +123,16 @@ impl SpanColumns {
         ) else {
             return Ok(None);
         };
-        let size = unsigned("a size", size)?;
+        let size = to_unsigned("a size", size)?;
         let place = match self.key {
-            Some(key) => Place::Segment {
+            Some(key) => SpanLocation::Segment {
                 key,
                 size_bytes: size,
             },
-            None => Place::Wal {
+            None => SpanLocation::Wal {
                 incarnation: Incarnation(self.incarnation.unwrap_or_default()),
-                sequence: unsigned("a sequence", self.sequence.unwrap_or_default())?,
-                position: unsigned("a position", self.start.unwrap_or_default())?,
+                sequence: to_unsigned("a sequence", self.sequence.unwrap_or_default())?,
+                position: to_unsigned("a position", self.start.unwrap_or_default())?,
                 length: size,
             },
         };
@@ -147,12 +147,12 @@ impl SpanColumns {
     }
 }
 
-pub(super) async fn read(
-    conn: &mut PgConnection,
+pub(super) async fn read_log(
+    conn: &mut StoreConnection,
     uid: PartitionUid,
     from: LogPosition,
     limit: usize,
-) -> Outcome<LogView> {
+) -> TransactionResult<LogView> {
     let (sql, from) = match from {
         LogPosition::Offset(offset) => (READ_OFFSET, offset),
         LogPosition::Timestamp(timestamp) => (READ_TIMESTAMP, timestamp),

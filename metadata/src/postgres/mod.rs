@@ -5,21 +5,21 @@
 
 mod address;
 mod agents;
-mod call;
 mod cluster;
 mod commit;
 mod connection;
 mod errors;
 mod garbage;
 mod groups;
-mod lane;
 mod leases;
 mod log;
 mod migrate;
 mod owners;
 #[cfg(test)]
 mod plans;
+mod pool;
 mod segments;
+mod store_call;
 mod tls;
 mod topics;
 
@@ -29,27 +29,28 @@ use async_trait::async_trait;
 use tokio::time::{timeout, timeout_at};
 
 use self::{
-    address::Address,
-    call::Call,
-    errors::refusal,
-    lane::{Lanes, Purpose, silent},
+    address::PostgresAddress,
+    errors::store_error,
+    pool::{ConnectionPools, PoolPurpose, unresponsive_error},
+    store_call::StoreCall,
 };
 pub(crate) use self::{
-    connection::{Opening, PgConnection, Scope, ServerTimeouts},
+    connection::{PostgresConnector, ServerTimeouts, StoreConnection, TransactionScope},
     migrate::{cluster_id, drop_schema, live_agent, migrate, schema},
 };
 use crate::{
-    AgentRegistration, ClusterState, CommitOutcome, CommittedOffset, ConnectOptions, Garbage, GarbagePolicy,
-    GroupLag, GroupQuery, GroupRecord, GroupWrite, Incarnation, Lease, LeaseMove, LogBounds, LogPosition,
-    LogView, MetadataStore, MoveOutcome, NewSegment, NewTopic, ObjectCommit, OffsetCommit, OffsetOutcome,
-    PartitionUid, Recovered, Recovery, Registered, Renewed, Result, SegmentIntent, Silence, Snapshot,
-    Timeline, TopicChange, TopicOwner, TopicRecord, TopicsOverview,
-    failure::{Failure, Outcome, within},
+    AgentIdentity, AgentRegistration, ClusterSnapshot, ClusterState, CommitOutcome, CommittedOffset,
+    ConnectOptions, GarbageBatch, GarbagePolicy, GroupLag, GroupQuery, GroupWrite, Incarnation, Lease,
+    LeaseMove, LeaseMoveOutcome, LeaseRenewal, LogBounds, LogPosition, LogView, MetadataStore, NewSegment,
+    NewTopic, ObjectCommit, OffsetCommit, OffsetCommitOutcome, PartitionUid, PersistedGroup, RecoveryOutcome,
+    RecoveryRequest, Result, SegmentIntent, SilenceThreshold, Timeline, TopicChange, TopicEntry, TopicOwner,
+    TopicsOverview,
+    transaction::{TransactionError, TransactionResult, with_timeout},
 };
 
 /// A [`MetadataStore`] in PostgreSQL.
 pub(crate) struct PostgresStore {
-    lanes: Lanes,
+    pools: ConnectionPools,
     /// The time limits of an attempt that has a connection, and of a call as a whole.
     limits: (Duration, Duration),
 }
@@ -58,35 +59,38 @@ impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the pools: their settings contain the password.
         f.debug_struct("PostgresStore")
-            .field("idle_connections", &self.lanes.idle())
+            .field("idle_connections", &self.pools.idle_count())
             .finish_non_exhaustive()
     }
 }
 
 /// Validates an address.
 pub(crate) fn check_address(url: &str) -> Result<()> {
-    url.parse::<Address>().map(drop)
+    url.parse::<PostgresAddress>().map(drop)
 }
 
 /// Opens one connection outside the pools, and returns the exact error if that fails.
-pub(crate) async fn connect_once(opening: &Opening, options: &ConnectOptions) -> Result<PgConnection> {
+pub(crate) async fn connect_once(
+    opening: &PostgresConnector,
+    options: &ConnectOptions,
+) -> Result<StoreConnection> {
     match timeout(options.acquire_timeout, opening.open()).await {
-        Ok(connected) => connected.map_err(refusal),
-        Err(_) => Err(silent(opening)),
+        Ok(connected) => connected.map_err(store_error),
+        Err(_) => Err(unresponsive_error(opening)),
     }
 }
 
 /// Opens the store and checks its schema.
 pub(crate) async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<dyn MetadataStore>> {
-    let opening = Opening::new(url, options, ServerTimeouts::of(options))?;
+    let opening = PostgresConnector::new(url, options, ServerTimeouts::from_options(options))?;
     let mut first = connect_once(&opening, options).await?;
-    within(options.attempt_limit(), async {
-        migrate::check(&mut first).await?;
-        first.close().await.map_err(refusal)
+    with_timeout(options.attempt_limit(), async {
+        migrate::check_schema(&mut first).await?;
+        first.close().await.map_err(store_error)
     })
     .await?;
     Ok(Arc::new(PostgresStore {
-        lanes: Lanes::new(opening, options),
+        pools: ConnectionPools::new(opening, options),
         limits: (options.attempt_limit(), options.call_limit()),
     }))
 }
@@ -95,22 +99,25 @@ pub(crate) async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<d
 /// call that failed because of its connection is retried on another one.
 macro_rules! call {
     ($store:expr, $purpose:ident, $scope:ident, $conn:ident => $body:expr) => {{
-        let mut call = $store.call(Purpose::$purpose, Scope::$scope);
+        let mut call = $store.call(PoolPurpose::$purpose, TransactionScope::$scope);
         loop {
-            let (lent, outcome) = match call.acquire().await {
-                Ok(mut lent) => {
+            let (connection, outcome) = match call.acquire().await {
+                Ok(mut connection) => {
                     let attempt = async {
-                        call.begin(&mut lent).await?;
-                        let $conn = &mut lent.conn;
-                        let done: Outcome<_> = $body.await;
-                        lent.end(done).await
+                        call.begin(&mut connection).await?;
+                        let $conn = &mut connection.conn;
+                        let done: TransactionResult<_> = $body.await;
+                        connection.end_transaction(done).await
                     };
-                    let outcome = timeout_at(call.deadline(), attempt).await;
-                    (Some(lent), outcome.unwrap_or(Err(Failure::Late)))
+                    let outcome = timeout_at(call.attempt_deadline(), attempt).await;
+                    (
+                        Some(connection),
+                        outcome.unwrap_or(Err(TransactionError::TimedOut)),
+                    )
                 }
                 Err(failure) => (None, Err(failure)),
             };
-            if let Some(result) = call.settle(lent, outcome).await {
+            if let Some(result) = call.finish_attempt(connection, outcome).await {
                 break result;
             }
         }
@@ -132,14 +139,15 @@ macro_rules! statement {
 }
 
 impl PostgresStore {
-    fn call(&self, purpose: Purpose, scope: Scope) -> Call<'_> {
-        Call::new(self.lanes.of(purpose), purpose, scope, self.limits)
+    fn call(&self, purpose: PoolPurpose, scope: TransactionScope) -> StoreCall<'_> {
+        StoreCall::new(self.pools.pool_for(purpose), purpose, scope, self.limits)
     }
 
     /// Seals agents with an expired lease. The caller's renewal has succeeded, so a failure is only
     /// logged.
-    async fn seal_expired(&self) -> Option<Renewed> {
-        let sealed: Result<Option<Renewed>> = transact!(self, Leases, conn => agents::seal_expired(conn));
+    async fn seal_expired(&self) -> Option<LeaseRenewal> {
+        let sealed: Result<Option<LeaseRenewal>> =
+            transact!(self, Leases, conn => agents::seal_expired(conn));
         sealed.unwrap_or_else(|error| {
             tracing::warn!(%error, "agents with an expired lease could not be sealed; the next renewal tries again");
             None
@@ -150,80 +158,81 @@ impl PostgresStore {
 #[async_trait]
 impl MetadataStore for PostgresStore {
     async fn ping(&self) -> Result<()> {
-        statement!(self, Reads, conn => leases::version(conn)).map(|_| ())
+        statement!(self, Reads, conn => leases::snapshot_version(conn)).map(|_| ())
     }
 
     async fn close(&self) -> Result<()> {
-        self.lanes.close(self.limits.0).await;
+        self.pools.close(self.limits.0).await;
         Ok(())
     }
 
-    async fn cluster(&self) -> Result<ClusterState> {
-        statement!(self, Leases, conn => cluster::state(conn))
+    async fn cluster_state(&self) -> Result<ClusterState> {
+        statement!(self, Leases, conn => cluster::cluster_state(conn))
     }
 
     async fn advance_timeline(&self) -> Result<Timeline> {
-        transact!(self, Leases, conn => cluster::advance(conn))
+        transact!(self, Leases, conn => cluster::advance_timeline(conn))
     }
 
     async fn report_divergence(&self) -> Result<()> {
-        statement!(self, Leases, conn => cluster::diverge(conn))
+        statement!(self, Leases, conn => cluster::report_divergence(conn))
     }
 
-    async fn recover(&self, recovery: &Recovery) -> Result<Recovered> {
+    async fn recover(&self, recovery: &RecoveryRequest) -> Result<RecoveryOutcome> {
         transact!(self, Writes, conn => cluster::recover(conn, recovery))
     }
 
     async fn unknown_objects(&self, keys: &[String]) -> Result<Vec<String>> {
-        statement!(self, Reads, conn => cluster::unknown(conn, keys))
+        statement!(self, Reads, conn => cluster::unknown_objects(conn, keys))
     }
 
-    async fn register_agent(&self, registration: &AgentRegistration) -> Result<Registered> {
+    async fn register_agent(&self, registration: &AgentRegistration) -> Result<AgentIdentity> {
         transact!(self, Leases, conn => agents::register(conn, registration))
     }
 
-    async fn renew(&self, incarnation: Incarnation) -> Result<Renewed> {
-        let (renewed, expired) = statement!(self, Leases, conn => agents::renew(conn, incarnation))?;
+    async fn renew(&self, incarnation: Incarnation) -> Result<LeaseRenewal> {
+        let (renewed, expired) = statement!(self, Leases, conn => agents::renew_lease(conn, incarnation))?;
         let sealed = if expired { self.seal_expired().await } else { None };
         Ok(sealed.unwrap_or(renewed))
     }
 
     async fn drain(&self, incarnation: Incarnation) -> Result<()> {
-        transact!(self, Leases, conn => agents::drain(conn, incarnation))
+        transact!(self, Leases, conn => agents::mark_draining(conn, incarnation))
     }
 
     async fn seal(&self, incarnation: Incarnation) -> Result<()> {
         transact!(self, Leases, conn => agents::seal(conn, incarnation))
     }
 
-    async fn seal_silent(&self, incarnation: Incarnation, silence: Silence) -> Result<bool> {
-        transact!(self, Leases, conn => agents::seal_silent(conn, incarnation, silence))
+    async fn seal_if_silent(&self, incarnation: Incarnation, silence: SilenceThreshold) -> Result<bool> {
+        transact!(self, Leases, conn => agents::seal_if_silent(conn, incarnation, silence))
     }
 
-    async fn snapshot(&self, known: Option<u64>) -> Result<Option<Snapshot>> {
+    async fn snapshot(&self, known: Option<u64>) -> Result<Option<ClusterSnapshot>> {
         if let Some(known) = known
-            && statement!(self, Leases, conn => leases::version(conn))? == known
+            && statement!(self, Leases, conn => leases::snapshot_version(conn))? == known
         {
             return Ok(None);
         }
-        let snapshot: Result<Snapshot> = call!(self, Leases, Moment, conn => leases::snapshot(conn));
+        let snapshot: Result<ClusterSnapshot> =
+            call!(self, Leases, ReadOnlySnapshot, conn => leases::snapshot(conn));
         snapshot.map(Some)
     }
 
-    async fn move_leases(&self, moves: &[LeaseMove]) -> Result<Vec<MoveOutcome>> {
+    async fn move_leases(&self, moves: &[LeaseMove]) -> Result<Vec<LeaseMoveOutcome>> {
         transact!(self, Leases, conn => leases::move_leases(conn, moves))
     }
 
-    async fn create_topic(&self, topic: &NewTopic) -> Result<TopicRecord> {
-        transact!(self, Writes, conn => topics::create(conn, topic))
+    async fn create_topic(&self, topic: &NewTopic) -> Result<TopicEntry> {
+        transact!(self, Writes, conn => topics::create_topic(conn, topic))
     }
 
-    async fn alter_topic(&self, name: &str, change: &TopicChange) -> Result<TopicRecord> {
-        transact!(self, Writes, conn => topics::alter(conn, name, change))
+    async fn alter_topic(&self, name: &str, change: &TopicChange) -> Result<TopicEntry> {
+        transact!(self, Writes, conn => topics::alter_topic(conn, name, change))
     }
 
     async fn delete_topic(&self, name: &str) -> Result<()> {
-        transact!(self, Writes, conn => topics::delete(conn, name))
+        transact!(self, Writes, conn => topics::delete_topic(conn, name))
     }
 
     async fn claim_topic(&self, name: &str, owner: &TopicOwner) -> Result<TopicOwner> {
@@ -247,7 +256,7 @@ impl MetadataStore for PostgresStore {
     }
 
     async fn read_log(&self, partition: PartitionUid, from: LogPosition, limit: usize) -> Result<LogView> {
-        statement!(self, Reads, conn => log::read(conn, partition, from, limit))
+        statement!(self, Reads, conn => log::read_log(conn, partition, from, limit))
     }
 
     async fn bounds(&self, partitions: &[PartitionUid]) -> Result<Vec<(PartitionUid, LogBounds)>> {
@@ -255,35 +264,42 @@ impl MetadataStore for PostgresStore {
     }
 
     async fn begin_segment(&self, lease: Lease, base_offset: i64) -> Result<SegmentIntent> {
-        transact!(self, Writes, conn => segments::begin(conn, lease, base_offset))
+        transact!(self, Writes, conn => segments::begin_segment(conn, lease, base_offset))
     }
 
-    async fn avoid_segment(&self, lease: Lease, base_offset: i64, taken: &str) -> Result<SegmentIntent> {
-        transact!(self, Writes, conn => segments::avoid(conn, lease, base_offset, taken))
+    async fn reassign_segment_key(
+        &self,
+        lease: Lease,
+        base_offset: i64,
+        taken: &str,
+    ) -> Result<SegmentIntent> {
+        transact!(self, Writes, conn => segments::reassign_segment_key(conn, lease, base_offset, taken))
     }
 
     async fn finish_segment(&self, lease: Lease, segment: &NewSegment) -> Result<()> {
-        transact!(self, Writes, conn => segments::finish(conn, lease, segment))
+        transact!(self, Writes, conn => segments::finish_segment(conn, lease, segment))
     }
 
     async fn advance_log_start(&self, lease: Lease, log_start: i64) -> Result<i64> {
-        transact!(self, Writes, conn => segments::advance(conn, lease, log_start))
+        transact!(self, Writes, conn => segments::advance_log_start(conn, lease, log_start))
     }
 
-    async fn garbage(&self, policy: &GarbagePolicy, limit: usize) -> Result<Garbage> {
+    async fn collect_garbage(&self, policy: &GarbagePolicy, limit: usize) -> Result<GarbageBatch> {
         // Each step is a short transaction of its own; one that fails does not prevent the others.
-        let purged: Result<bool> = transact!(self, Reads, conn => garbage::purge(conn));
+        let purged: Result<bool> = transact!(self, Reads, conn => garbage::purge_topics(conn));
         let producers: Result<bool> =
             statement!(self, Reads, conn => garbage::expire_producers(conn, policy));
         let offsets: Result<bool> = transact!(self, Reads, conn => garbage::expire_offsets(conn, policy));
-        let lives: Result<bool> = transact!(self, Reads, conn => garbage::forget_lives(conn, policy));
+        let incarnations: Result<bool> =
+            transact!(self, Reads, conn => garbage::delete_swept_incarnations(conn, policy));
         let abandoned: Result<bool> = statement!(self, Reads, conn => garbage::queue_abandoned(conn, policy));
-        let found: Garbage = statement!(self, Reads, conn => garbage::unreferenced(conn, policy, limit))?;
+        let found: GarbageBatch =
+            statement!(self, Reads, conn => garbage::find_unreferenced(conn, policy, limit))?;
         let steps = [
             ("purging deleted topics", purged),
             ("removing idle producers", producers),
             ("expiring group offsets", offsets),
-            ("removing sealed incarnations", lives),
+            ("removing sealed incarnations", incarnations),
             ("queueing abandoned segments", abandoned),
         ];
         let more = steps
@@ -295,11 +311,11 @@ impl MetadataStore for PostgresStore {
                     more
                 }
             });
-        Ok(Garbage { more, ..found })
+        Ok(GarbageBatch { more, ..found })
     }
 
     async fn confirm_deleted(&self, keys: &[String]) -> Result<()> {
-        transact!(self, Reads, conn => garbage::confirm(conn, keys))
+        transact!(self, Reads, conn => garbage::confirm_deleted(conn, keys))
     }
 
     async fn orphans(&self, incarnation: Incarnation, sequences: &[u64]) -> Result<Vec<u64>> {
@@ -310,7 +326,7 @@ impl MetadataStore for PostgresStore {
         transact!(self, Reads, conn => garbage::mark_swept(conn, incarnation))
     }
 
-    async fn groups(&self, which: &GroupQuery) -> Result<Vec<GroupRecord>> {
+    async fn groups(&self, which: &GroupQuery) -> Result<Vec<PersistedGroup>> {
         match which {
             GroupQuery::All => statement!(self, Reads, conn => groups::groups(conn, which)),
             // A coordinator cannot work without them, so they do not compete with other reads.
@@ -321,15 +337,15 @@ impl MetadataStore for PostgresStore {
     }
 
     async fn put_group(&self, lease: Lease, group: &GroupWrite) -> Result<()> {
-        transact!(self, Writes, conn => groups::put(conn, lease, group))
+        transact!(self, Writes, conn => groups::put_group(conn, lease, group))
     }
 
-    async fn commit_offsets(&self, lease: Lease, commit: &OffsetCommit) -> Result<Vec<OffsetOutcome>> {
+    async fn commit_offsets(&self, lease: Lease, commit: &OffsetCommit) -> Result<Vec<OffsetCommitOutcome>> {
         transact!(self, Writes, conn => groups::commit_offsets(conn, lease, commit))
     }
 
     async fn group_lags(&self, slots: &[i32], limit: usize) -> Result<Vec<GroupLag>> {
-        statement!(self, Reads, conn => groups::lags(conn, slots, limit))
+        statement!(self, Reads, conn => groups::group_lags(conn, slots, limit))
     }
 
     async fn fetch_offsets(&self, group_id: &str) -> Result<Vec<CommittedOffset>> {

@@ -2,11 +2,11 @@
 
 use sqlx::{query, query_as};
 
-use super::PgConnection;
+use super::StoreConnection;
 use crate::{
     TopicOwner, TopicsOverview,
-    failure::Outcome,
-    rows::{OverviewRow, overview, owner},
+    rows::{OverviewRow, build_overview, topic_owner},
+    transaction::TransactionResult,
 };
 
 const OWNER: &str = "SELECT uid, namespace, resource FROM topic_owners WHERE name = $1";
@@ -32,10 +32,14 @@ pub(super) const OVERVIEW: &str = "
 
 /// Runs two independent statements: the first saves a write if the name is claimed already, which
 /// is the usual case.
-pub(super) async fn claim(conn: &mut PgConnection, name: &str, new: &TopicOwner) -> Outcome<TopicOwner> {
+pub(super) async fn claim(
+    conn: &mut StoreConnection,
+    name: &str,
+    new: &TopicOwner,
+) -> TransactionResult<TopicOwner> {
     let found = query_as(OWNER).bind(name).fetch_optional(&mut *conn).await?;
     if let Some(found) = found {
-        return Ok(owner(found));
+        return Ok(topic_owner(found));
     }
     let claimed = query_as(CLAIM)
         .bind(name)
@@ -44,10 +48,10 @@ pub(super) async fn claim(conn: &mut PgConnection, name: &str, new: &TopicOwner)
         .bind(&new.resource)
         .fetch_one(conn)
         .await?;
-    Ok(owner(claimed))
+    Ok(topic_owner(claimed))
 }
 
-pub(super) async fn release(conn: &mut PgConnection, name: &str, uid: &str) -> Outcome<bool> {
+pub(super) async fn release(conn: &mut StoreConnection, name: &str, uid: &str) -> TransactionResult<bool> {
     let deleted = query("DELETE FROM topic_owners WHERE name = $1 AND uid = $2")
         .bind(name)
         .bind(uid)
@@ -56,7 +60,7 @@ pub(super) async fn release(conn: &mut PgConnection, name: &str, uid: &str) -> O
     Ok(deleted.rows_affected() > 0)
 }
 
-pub(super) async fn topics_overview(conn: &mut PgConnection) -> Outcome<TopicsOverview> {
+pub(super) async fn topics_overview(conn: &mut StoreConnection) -> TransactionResult<TopicsOverview> {
     let rows: Vec<OverviewRow> = query_as(OVERVIEW).fetch_all(conn).await?;
-    Ok(overview(rows)?)
+    Ok(build_overview(rows)?)
 }

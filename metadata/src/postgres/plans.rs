@@ -10,17 +10,17 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use streamhouse_testkit::Postgres;
 
-use self::queries::Hot;
-use super::{Opening, ServerTimeouts};
+use self::queries::HotQuery;
+use super::{PostgresConnector, ServerTimeouts};
 use crate::{
     ConnectOptions,
-    conformance::fixture::{agent, leases, object, sequenced, topic},
+    conformance::fixture::{create_topic, leases, object_commit, register_agent, sequenced_batch},
     connect, migrate,
     tests::support::{database, options},
 };
 
 /// The tables that grow with partitions, records, producers or groups.
-const GROWING: [&str; 9] = [
+const GROWING_TABLES: [&str; 9] = [
     "partitions",
     "wal_objects",
     "ranges",
@@ -33,10 +33,10 @@ const GROWING: [&str; 9] = [
 ];
 
 /// Fills the tables with a representative volume.
-const FILL: &str = include_str!("plans/fill.sql");
+const FILL_SQL: &str = include_str!("plans/fill.sql");
 
 /// Returns the plan of a query for these arguments, or the generic one.
-async fn plan(conn: &mut PgConnection, hot: &Hot, generic: bool) -> Value {
+async fn explain(conn: &mut PgConnection, hot: &HotQuery, generic: bool) -> Value {
     let mode = if generic {
         "force_generic_plan"
     } else {
@@ -70,45 +70,49 @@ async fn plan(conn: &mut PgConnection, hot: &Hot, generic: bool) -> Value {
     serde_json::from_str::<Value>(&json).unwrap()[0]["Plan"].clone()
 }
 
-fn text<'a>(node: &'a Value, field: &str) -> &'a str {
+fn text_field<'a>(node: &'a Value, field: &str) -> &'a str {
     node[field].as_str().unwrap_or_default()
 }
 
 /// Calls `visit` with every node and its depth.
-fn walk(node: &Value, depth: usize, visit: &mut impl FnMut(&Value, usize)) {
+fn visit_nodes(node: &Value, depth: usize, visit: &mut impl FnMut(&Value, usize)) {
     visit(node, depth);
     for child in node["Plans"].as_array().into_iter().flatten() {
-        walk(child, depth + 1, visit);
+        visit_nodes(child, depth + 1, visit);
     }
 }
 
 /// Returns the problems of a plan.
-fn complaints(hot: &Hot, plan: &Value) -> Vec<String> {
+fn find_plan_problems(hot: &HotQuery, plan: &Value) -> Vec<String> {
     let (mut used, mut wrong) = (Vec::new(), Vec::new());
     let mut reads: HashMap<String, u32> = HashMap::new();
-    walk(plan, 0, &mut |node, _| {
-        used.push(text(node, "Index Name").to_owned());
-        let relation = text(node, "Relation Name");
-        if hot.whole.contains(&relation) {
+    visit_nodes(plan, 0, &mut |node, _| {
+        used.push(text_field(node, "Index Name").to_owned());
+        let relation = text_field(node, "Relation Name");
+        if hot.full_scans.contains(&relation) {
             *reads.entry(relation.to_owned()).or_default() += 1;
             return;
         }
-        if !hot.whole.is_empty() && text(node, "Node Type") == "Nested Loop" {
+        if !hot.full_scans.is_empty() && text_field(node, "Node Type") == "Nested Loop" {
             wrong.push(format!("{}: may scan a table once for each row", hot.name));
         }
-        if text(node, "Node Type") == "Seq Scan" && GROWING.contains(&relation) {
+        if text_field(node, "Node Type") == "Seq Scan" && GROWING_TABLES.contains(&relation) {
             wrong.push(format!("{}: scans all of {relation}", hot.name));
         }
         let ordered = matches!(
-            text(node, "Node Type"),
+            text_field(node, "Node Type"),
             "Index Scan" | "Index Only Scan" | "Bitmap Index Scan"
         );
-        if ordered && node["Index Cond"].is_null() && GROWING.contains(&relation) {
-            wrong.push(format!("{}: scans all of {}", hot.name, text(node, "Index Name")));
+        if ordered && node["Index Cond"].is_null() && GROWING_TABLES.contains(&relation) {
+            wrong.push(format!(
+                "{}: scans all of {}",
+                hot.name,
+                text_field(node, "Index Name")
+            ));
         }
     });
     wrong.extend(
-        hot.whole
+        hot.full_scans
             .iter()
             .filter(|table| reads.get(**table) != Some(&1))
             .map(|table| format!("{}: does not scan {table} exactly once", hot.name)),
@@ -123,12 +127,12 @@ fn complaints(hot: &Hot, plan: &Value) -> Vec<String> {
 }
 
 /// Formats the plan with one node per line.
-fn shape(plan: &Value) -> String {
+fn format_plan(plan: &Value) -> String {
     let mut lines = String::new();
-    walk(plan, 0, &mut |node, depth| {
-        let operation = text(node, "Operation");
+    visit_nodes(plan, 0, &mut |node, depth| {
+        let operation = text_field(node, "Operation");
         let kind = if operation.is_empty() {
-            text(node, "Node Type")
+            text_field(node, "Node Type")
         } else {
             operation
         };
@@ -139,13 +143,13 @@ fn shape(plan: &Value) -> String {
             ("as", "CTE Name"),
             ("calls", "Function Name"),
         ] {
-            if !text(node, field).is_empty() {
-                write!(lines, " {label} {}", text(node, field)).unwrap();
+            if !text_field(node, field).is_empty() {
+                write!(lines, " {label} {}", text_field(node, field)).unwrap();
             }
         }
-        if !text(node, "Index Cond").is_empty() {
+        if !text_field(node, "Index Cond").is_empty() {
             // Lists of a hundred ids are shortened.
-            let condition = text(node, "Index Cond");
+            let condition = text_field(node, "Index Cond");
             let short = condition
                 .find('{')
                 .and_then(|from| Some((from, condition.find('}')?)));
@@ -167,19 +171,24 @@ async fn every_hot_query_is_answered_by_an_index() {
         statement_timeout: Duration::from_secs(300),
         ..options()
     };
-    let opening = Opening::new(&database().await, &patient, ServerTimeouts::of(&patient)).unwrap();
+    let opening = PostgresConnector::new(
+        &database().await,
+        &patient,
+        ServerTimeouts::from_options(&patient),
+    )
+    .unwrap();
     let mut conn = PgConnection::connect_with(opening.direct()).await.unwrap();
-    conn.execute(sqlx::raw_sql(FILL)).await.unwrap();
+    conn.execute(sqlx::raw_sql(FILL_SQL)).await.unwrap();
     conn.execute("VACUUM ANALYZE").await.unwrap();
     let mut page = String::from(INTRODUCTION);
     let mut wrong = Vec::new();
     for hot in queries::all() {
-        let custom = plan(&mut conn, &hot, false).await;
-        let generic = plan(&mut conn, &hot, true).await;
+        let custom = explain(&mut conn, &hot, false).await;
+        let generic = explain(&mut conn, &hot, true).await;
         for (mode, plan) in [("custom", &custom), ("generic", &generic)] {
-            let found = complaints(&hot, plan);
+            let found = find_plan_problems(&hot, plan);
             if !found.is_empty() {
-                wrong.push(format!("{mode}: {}\n{}", found.join("; "), shape(plan)));
+                wrong.push(format!("{mode}: {}\n{}", found.join("; "), format_plan(plan)));
             }
         }
         write!(
@@ -187,7 +196,7 @@ async fn every_hot_query_is_answered_by_an_index() {
             "\n## {}\n\n```sql\n{}\n```\n\n```text\n{}```\n",
             hot.name,
             unindent(hot.sql),
-            shape(&custom)
+            format_plan(&custom)
         )
         .unwrap();
     }
@@ -240,16 +249,16 @@ async fn hot_rows_are_updated_in_place() {
     let url = server.create_database("metadata").unwrap();
     migrate(&url, &options()).await.unwrap();
     let store = connect(&url, &options()).await.unwrap();
-    let life = agent(&store, "agent-0").await.incarnation;
-    let leases = leases(&topic(&store, "orders", 16).await);
+    let incarnation = register_agent(&store, "agent-0").await.incarnation;
+    let leases = leases(&create_topic(&store, "orders", 16).await);
     for sequence in 0..200_u64 {
-        let batch = [sequenced(1, i32::try_from(sequence).unwrap(), 1)];
+        let batch = [sequenced_batch(1, i32::try_from(sequence).unwrap(), 1)];
         let parts: Vec<_> = leases.iter().map(|lease| (*lease, &batch[..])).collect();
         store
-            .commit_object(&object(life, sequence, &parts))
+            .commit_object(&object_commit(incarnation, sequence, &parts))
             .await
             .unwrap();
-        store.renew(life).await.unwrap();
+        store.renew(incarnation).await.unwrap();
     }
     let mut conn = PgConnection::connect(&url).await.unwrap();
     for (table, updates) in [

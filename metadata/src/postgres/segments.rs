@@ -4,15 +4,18 @@ use sqlx::{query, query_as};
 use uuid::Uuid;
 
 use super::{
-    PgConnection,
-    agents::{Lock, leased, lock_cluster},
-    topics::fresh_folder,
+    StoreConnection,
+    agents::{RowLock, lock_cluster, lock_leased_partition},
+    topics::assign_new_folder,
 };
 use crate::{
     Error, Lease, NewSegment, SegmentIntent,
-    failure::Outcome,
     keys::segment_key,
-    rows::{AbandonedRow, Freed, FreedRange, IntentRow, check_finish, freed, signed},
+    rows::{
+        AbandonedSegmentRow, DeletedRangeRow, DeletedRanges, SegmentIntentRow, check_segment,
+        sum_deleted_ranges, to_signed,
+    },
+    transaction::TransactionResult,
 };
 
 /// Deletes the ranges of a partition up to an offset.
@@ -34,8 +37,12 @@ pub(super) const RELEASE_OBJECTS: &str = "
     FROM UNNEST($1::bigint[], $2::bigint[], $3::integer[]) AS u (incarnation, sequence, count)
     WHERE w.incarnation = u.incarnation AND w.sequence = u.sequence";
 
-pub(super) async fn begin(conn: &mut PgConnection, lease: Lease, base_offset: i64) -> Outcome<SegmentIntent> {
-    let row = leased(conn, lease, Lock::Exclusive).await?;
+pub(super) async fn begin_segment(
+    conn: &mut StoreConnection,
+    lease: Lease,
+    base_offset: i64,
+) -> TransactionResult<SegmentIntent> {
+    let row = lock_leased_partition(conn, lease, RowLock::Exclusive).await?;
     if base_offset != row.bounds.rolled {
         let message = format!(
             "it begins at offset {base_offset}, but {} is the first offset without a segment",
@@ -43,13 +50,13 @@ pub(super) async fn begin(conn: &mut PgConnection, lease: Lease, base_offset: i6
         );
         return Err(Error::SegmentConflict(message).into());
     }
-    let left = intent(conn, lease, base_offset).await?;
+    let left = find_intent(conn, lease, base_offset).await?;
     let inherited = left.is_some();
     let key = match left {
         Some(left) => {
             let key = left.key.clone();
             if left.incarnation != lease.incarnation.0 {
-                abandon(conn, row.topic_id, &[left.of(lease.partition)]).await?;
+                record_abandoned(conn, row.topic_id, &[left.into_abandoned(lease.partition)]).await?;
             }
             key
         }
@@ -69,7 +76,11 @@ pub(super) async fn begin(conn: &mut PgConnection, lease: Lease, base_offset: i6
     Ok(SegmentIntent { key, inherited })
 }
 
-async fn intent(conn: &mut PgConnection, lease: Lease, base_offset: i64) -> Outcome<Option<IntentRow>> {
+async fn find_intent(
+    conn: &mut StoreConnection,
+    lease: Lease,
+    base_offset: i64,
+) -> TransactionResult<Option<SegmentIntentRow>> {
     let row = query_as(
         "SELECT base_offset, key, incarnation FROM segment_intents WHERE partition_id = $1 AND base_offset = $2",
     )
@@ -83,15 +94,15 @@ async fn intent(conn: &mut PgConnection, lease: Lease, base_offset: i64) -> Outc
 /// Changes the key of an intent because an object that is not this segment has the key: uses the
 /// topic's current folder if that gives another key, otherwise a new folder. The other object is
 /// never deleted. Locks the cluster first, according to the lock order.
-pub(super) async fn avoid(
-    conn: &mut PgConnection,
+pub(super) async fn reassign_segment_key(
+    conn: &mut StoreConnection,
     lease: Lease,
     base_offset: i64,
     taken: &str,
-) -> Outcome<SegmentIntent> {
+) -> TransactionResult<SegmentIntent> {
     lock_cluster(conn).await?;
-    let row = leased(conn, lease, Lock::Exclusive).await?;
-    let found = intent(conn, lease, base_offset).await?;
+    let row = lock_leased_partition(conn, lease, RowLock::Exclusive).await?;
+    let found = find_intent(conn, lease, base_offset).await?;
     if base_offset != row.bounds.rolled
         || found.is_none_or(|intent| intent.incarnation != lease.incarnation.0)
     {
@@ -101,7 +112,7 @@ pub(super) async fn avoid(
     let mut key = segment_key(&row.folder, row.partition, base_offset);
     if key == taken {
         key = segment_key(
-            &fresh_folder(conn, row.topic_id).await?,
+            &assign_new_folder(conn, row.topic_id).await?,
             row.partition,
             base_offset,
         );
@@ -124,8 +135,12 @@ pub(super) async fn avoid(
     })
 }
 
-pub(super) async fn finish(conn: &mut PgConnection, lease: Lease, segment: &NewSegment) -> Outcome<()> {
-    let row = leased(conn, lease, Lock::Exclusive).await?;
+pub(super) async fn finish_segment(
+    conn: &mut StoreConnection,
+    lease: Lease,
+    segment: &NewSegment,
+) -> TransactionResult<()> {
+    let row = lock_leased_partition(conn, lease, RowLock::Exclusive).await?;
     let stored: Option<(i64, String)> =
         query_as("SELECT base_offset, key FROM segments WHERE partition_id = $1 AND end_offset = $2")
             .bind(lease.partition.0)
@@ -136,10 +151,10 @@ pub(super) async fn finish(conn: &mut PgConnection, lease: Lease, segment: &NewS
         // A repeated call: the segment is stored already.
         return Ok(());
     }
-    check_finish(
+    check_segment(
         lease,
         &row,
-        intent(conn, lease, segment.base_offset).await?,
+        find_intent(conn, lease, segment.base_offset).await?,
         segment,
     )?;
     let freed = delete_ranges(conn, lease.partition.0, segment.end_offset).await?;
@@ -147,7 +162,7 @@ pub(super) async fn finish(conn: &mut PgConnection, lease: Lease, segment: &NewS
         let message = format!("offset {} is not the end of a WAL range", segment.end_offset);
         return Err(Error::SegmentConflict(message).into());
     }
-    let size_bytes = signed("the segment's size", segment.size_bytes)?;
+    let size_bytes = to_signed("the segment's size", segment.size_bytes)?;
     query(
         "WITH stored AS (
              INSERT INTO segments (partition_id, end_offset, base_offset, max_timestamp, size_bytes, key)
@@ -171,19 +186,26 @@ pub(super) async fn finish(conn: &mut PgConnection, lease: Lease, segment: &NewS
 
 /// Deletes the ranges of a partition that end at or before `end_offset`, and releases their
 /// objects.
-async fn delete_ranges(conn: &mut PgConnection, partition: i64, end_offset: i64) -> Outcome<Freed> {
-    let ranges: Vec<FreedRange> = query_as(DELETE_RANGES)
+async fn delete_ranges(
+    conn: &mut StoreConnection,
+    partition: i64,
+    end_offset: i64,
+) -> TransactionResult<DeletedRanges> {
+    let ranges: Vec<DeletedRangeRow> = query_as(DELETE_RANGES)
         .bind(partition)
         .bind(end_offset)
         .fetch_all(&mut *conn)
         .await?;
-    let freed = freed(&ranges);
+    let freed = sum_deleted_ranges(&ranges);
     release_objects(conn, &freed).await?;
     Ok(freed)
 }
 
 /// Releases the objects of deleted ranges.
-pub(super) async fn release_objects(conn: &mut PgConnection, freed: &Freed) -> Outcome<()> {
+pub(super) async fn release_objects(
+    conn: &mut StoreConnection,
+    freed: &DeletedRanges,
+) -> TransactionResult<()> {
     if freed.objects.is_empty() {
         return Ok(());
     }
@@ -204,8 +226,12 @@ pub(super) async fn release_objects(conn: &mut PgConnection, freed: &Freed) -> O
     Ok(())
 }
 
-pub(super) async fn advance(conn: &mut PgConnection, lease: Lease, log_start: i64) -> Outcome<i64> {
-    let row = leased(conn, lease, Lock::Exclusive).await?;
+pub(super) async fn advance_log_start(
+    conn: &mut StoreConnection,
+    lease: Lease,
+    log_start: i64,
+) -> TransactionResult<i64> {
+    let row = lock_leased_partition(conn, lease, RowLock::Exclusive).await?;
     let log_start = log_start.min(row.bounds.high_watermark);
     if log_start <= row.bounds.log_start {
         return Ok(row.bounds.log_start);
@@ -219,7 +245,7 @@ pub(super) async fn advance(conn: &mut PgConnection, lease: Lease, log_start: i6
     .fetch_all(&mut *conn)
     .await?;
     let (keys, sizes): (Vec<String>, Vec<i64>) = segments.into_iter().unzip();
-    queue(conn, row.topic_id, &keys).await?;
+    queue_deletions(conn, row.topic_id, &keys).await?;
     let freed = delete_ranges(conn, partition, log_start).await?;
     let rolled = freed.end_offset.unwrap_or(0).max(row.bounds.rolled);
     drop_stale_intents(conn, lease, row.topic_id, rolled).await?;
@@ -237,12 +263,12 @@ pub(super) async fn advance(conn: &mut PgConnection, lease: Lease, log_start: i6
 /// Drops the intents that can no longer be finished because the log start has passed them. Their
 /// objects may exist or still arrive.
 async fn drop_stale_intents(
-    conn: &mut PgConnection,
+    conn: &mut StoreConnection,
     lease: Lease,
     topic_id: Uuid,
     rolled: i64,
-) -> Outcome<()> {
-    let stale: Vec<AbandonedRow> = query_as(
+) -> TransactionResult<()> {
+    let stale: Vec<AbandonedSegmentRow> = query_as(
         "DELETE FROM segment_intents WHERE partition_id = $1 AND base_offset < $2
          RETURNING partition_id, base_offset, key, incarnation",
     )
@@ -250,30 +276,34 @@ async fn drop_stale_intents(
     .bind(rolled)
     .fetch_all(&mut *conn)
     .await?;
-    give_up(conn, topic_id, &stale).await
+    abandon_intents(conn, topic_id, &stale).await
 }
 
 /// Queues the objects of dropped intents for deletion, and records the writers whose uploads may
 /// still arrive.
-pub(super) async fn give_up(
-    conn: &mut PgConnection,
+pub(super) async fn abandon_intents(
+    conn: &mut StoreConnection,
     topic_id: Uuid,
-    dropped: &[AbandonedRow],
-) -> Outcome<()> {
+    dropped: &[AbandonedSegmentRow],
+) -> TransactionResult<()> {
     let keys: Vec<String> = dropped.iter().map(|intent| intent.key.clone()).collect();
-    queue(conn, topic_id, &keys).await?;
-    abandon(conn, topic_id, dropped).await
+    queue_deletions(conn, topic_id, &keys).await?;
+    record_abandoned(conn, topic_id, dropped).await
 }
 
 /// Records segments whose upload may still arrive although their intent was dropped or taken over.
-async fn abandon(conn: &mut PgConnection, topic_id: Uuid, segments: &[AbandonedRow]) -> Outcome<()> {
+async fn record_abandoned(
+    conn: &mut StoreConnection,
+    topic_id: Uuid,
+    segments: &[AbandonedSegmentRow],
+) -> TransactionResult<()> {
     if segments.is_empty() {
         return Ok(());
     }
     let partitions: Vec<i64> = segments.iter().map(|segment| segment.partition_id).collect();
     let offsets: Vec<i64> = segments.iter().map(|segment| segment.base_offset).collect();
     let keys: Vec<&str> = segments.iter().map(|segment| segment.key.as_str()).collect();
-    let lives: Vec<i64> = segments.iter().map(|segment| segment.incarnation).collect();
+    let incarnations: Vec<i64> = segments.iter().map(|segment| segment.incarnation).collect();
     query(
         "INSERT INTO abandoned_segments (partition_id, base_offset, key, incarnation, topic_id)
          SELECT u.partition_id, u.base_offset, u.key, u.incarnation, $5
@@ -284,7 +314,7 @@ async fn abandon(conn: &mut PgConnection, topic_id: Uuid, segments: &[AbandonedR
     .bind(partitions)
     .bind(offsets)
     .bind(keys)
-    .bind(lives)
+    .bind(incarnations)
     .bind(topic_id)
     .execute(conn)
     .await?;
@@ -292,7 +322,11 @@ async fn abandon(conn: &mut PgConnection, topic_id: Uuid, segments: &[AbandonedR
 }
 
 /// Queues segments of a topic for deletion.
-pub(super) async fn queue(conn: &mut PgConnection, topic_id: Uuid, keys: &[String]) -> Outcome<()> {
+pub(super) async fn queue_deletions(
+    conn: &mut StoreConnection,
+    topic_id: Uuid,
+    keys: &[String],
+) -> TransactionResult<()> {
     if keys.is_empty() {
         return Ok(());
     }

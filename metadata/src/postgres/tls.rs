@@ -10,7 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use crate::{Error, Result, TlsMode, TlsOptions};
 
 /// Overrides the TLS parameters of `settings` with `tls`.
-pub(super) fn apply(settings: PgConnectOptions, tls: &TlsOptions) -> Result<PgConnectOptions> {
+pub(super) fn apply_tls(settings: PgConnectOptions, tls: &TlsOptions) -> Result<PgConnectOptions> {
     let mode = match (tls.mode, &tls.ca_pem) {
         (TlsMode::Require, None) => PgSslMode::Require,
         (TlsMode::Require, Some(_)) | (TlsMode::VerifyCa, _) => PgSslMode::VerifyCa,
@@ -19,7 +19,7 @@ pub(super) fn apply(settings: PgConnectOptions, tls: &TlsOptions) -> Result<PgCo
     let settings = settings.ssl_mode(mode);
     match &tls.ca_pem {
         Some(pem) => {
-            check(pem)?;
+            check_certificates(pem)?;
             Ok(settings.ssl_root_cert_from_pem(pem.clone()))
         }
         None => Ok(settings),
@@ -28,7 +28,7 @@ pub(super) fn apply(settings: PgConnectOptions, tls: &TlsOptions) -> Result<PgCo
 
 /// Refuses text without a certificate or with a damaged one. The driver would trust no certificate
 /// and print the text, which may be a private key that was given by mistake.
-fn check(pem: &[u8]) -> Result<()> {
+fn check_certificates(pem: &[u8]) -> Result<()> {
     let refused = |problem: &str| {
         Error::Unavailable(format!(
             "the CA certificate for PostgreSQL {problem}: provide certificates in PEM"

@@ -4,24 +4,26 @@ use sqlx::{query, query_as, query_scalar};
 use uuid::Uuid;
 
 use super::{
-    PgConnection,
-    agents::{bump, lock_cluster},
+    StoreConnection,
+    agents::{increment_version, lock_cluster},
 };
 use crate::{
-    Error, Incarnation, NewTopic, TopicChange, TopicRecord,
-    failure::Outcome,
+    Error, Incarnation, NewTopic, TopicChange, TopicEntry,
     keys::topic_folder,
-    leases::spread,
+    leases::assign_holders,
     rows::{
-        added_partitions, assemble, changed_config, config_json, new_partitions, parse_config,
-        partition_record, readable_config, unsigned,
+        added_partition_count, apply_config_change, config_json, group_partitions_by_topic,
+        initial_partition_count, parse_config, partition_entry, readable_config, to_unsigned,
     },
+    transaction::TransactionResult,
 };
 
 type TopicColumns = (Uuid, String, String, bool, String, i64);
 
-fn record((topic_id, name, folder, internal, config, created_at_ms): TopicColumns) -> Outcome<TopicRecord> {
-    Ok(TopicRecord {
+fn topic_entry(
+    (topic_id, name, folder, internal, config, created_at_ms): TopicColumns,
+) -> TransactionResult<TopicEntry> {
+    Ok(TopicEntry {
         topic_id,
         folder,
         internal,
@@ -33,14 +35,17 @@ fn record((topic_id, name, folder, internal, config, created_at_ms): TopicColumn
 }
 
 /// Returns every topic that is not deleted, by name.
-pub(super) async fn all(conn: &mut PgConnection) -> Outcome<Vec<TopicRecord>> {
+pub(super) async fn read_topics(conn: &mut StoreConnection) -> TransactionResult<Vec<TopicEntry>> {
     let topics: Vec<TopicColumns> = query_as(
         "SELECT topic_id, name, folder, internal, config::text, (extract(epoch FROM created_at) * 1000)::bigint
          FROM topics WHERE deleted_at IS NULL ORDER BY name COLLATE \"C\"",
     )
     .fetch_all(&mut *conn)
     .await?;
-    let topics = topics.into_iter().map(record).collect::<Outcome<Vec<_>>>()?;
+    let topics = topics
+        .into_iter()
+        .map(topic_entry)
+        .collect::<TransactionResult<Vec<_>>>()?;
     let partitions: Vec<(Uuid, i64, Option<i64>, i32)> = query_as(
         "SELECT p.topic_id, p.id, a.incarnation, p.epoch
          FROM partitions p LEFT JOIN agents a ON a.incarnation = p.holder AND a.sealed_at IS NULL
@@ -50,11 +55,11 @@ pub(super) async fn all(conn: &mut PgConnection) -> Outcome<Vec<TopicRecord>> {
     .await?;
     let partitions = partitions
         .into_iter()
-        .map(|(topic, uid, holder, epoch)| (topic, partition_record(uid, holder, epoch)));
-    Ok(assemble(topics, partitions.collect()))
+        .map(|(topic, uid, holder, epoch)| (topic, partition_entry(uid, holder, epoch)));
+    Ok(group_partitions_by_topic(topics, partitions.collect()))
 }
 
-async fn one(conn: &mut PgConnection, topic_id: Uuid) -> Outcome<TopicRecord> {
+async fn read_topic(conn: &mut StoreConnection, topic_id: Uuid) -> TransactionResult<TopicEntry> {
     let topic: TopicColumns = query_as(
         "SELECT topic_id, name, folder, internal, config::text, (extract(epoch FROM created_at) * 1000)::bigint
          FROM topics WHERE topic_id = $1",
@@ -72,21 +77,21 @@ async fn one(conn: &mut PgConnection, topic_id: Uuid) -> Outcome<TopicRecord> {
     .await?;
     let partitions = partitions
         .into_iter()
-        .map(|(uid, holder, epoch)| partition_record(uid, holder, epoch))
+        .map(|(uid, holder, epoch)| partition_entry(uid, holder, epoch))
         .collect();
-    Ok(TopicRecord {
+    Ok(TopicEntry {
         partitions,
-        ..record(topic)?
+        ..topic_entry(topic)?
     })
 }
 
 /// Adds `count` partitions after the `present` ones, distributed over the live agents.
 async fn add_partitions(
-    conn: &mut PgConnection,
+    conn: &mut StoreConnection,
     topic_id: Uuid,
     present: usize,
     count: usize,
-) -> Outcome<()> {
+) -> TransactionResult<()> {
     let loads: Vec<(i64, i64)> = query_as(
         "SELECT a.incarnation, count(p.id)
          FROM agents a LEFT JOIN partitions p ON p.holder = a.incarnation AND NOT p.deleted
@@ -98,7 +103,7 @@ async fn add_partitions(
         .into_iter()
         .map(|(agent, load)| (Incarnation(agent), load))
         .collect();
-    let mut holders: Vec<Option<i64>> = spread(count, loads)
+    let mut holders: Vec<Option<i64>> = assign_holders(count, loads)
         .into_iter()
         .map(|holder| holder.map(|holder| holder.0))
         .collect();
@@ -117,7 +122,7 @@ async fn add_partitions(
 }
 
 /// Allocates the folder for another use of a name; no folder is returned twice.
-async fn next_folder(conn: &mut PgConnection, name: &str) -> Outcome<String> {
+async fn allocate_folder(conn: &mut StoreConnection, name: &str) -> TransactionResult<String> {
     let uses: i64 = query_scalar(
         "INSERT INTO topic_names (name, uses) VALUES ($1, 1)
          ON CONFLICT (name) DO UPDATE SET uses = topic_names.uses + 1 RETURNING uses",
@@ -125,7 +130,7 @@ async fn next_folder(conn: &mut PgConnection, name: &str) -> Outcome<String> {
     .bind(name)
     .fetch_one(conn)
     .await?;
-    Ok(topic_folder(name, unsigned("the uses of a name", uses)?))
+    Ok(topic_folder(name, to_unsigned("the uses of a name", uses)?))
 }
 
 /// Gives a topic a folder that no key uses, for its future segments. Existing segments and intents
@@ -134,24 +139,30 @@ async fn next_folder(conn: &mut PgConnection, name: &str) -> Outcome<String> {
 /// # Errors
 ///
 /// [`Error::UnknownTopic`] if its row does not exist.
-pub(super) async fn fresh_folder(conn: &mut PgConnection, topic_id: Uuid) -> Outcome<String> {
+pub(super) async fn assign_new_folder(
+    conn: &mut StoreConnection,
+    topic_id: Uuid,
+) -> TransactionResult<String> {
     let name: Option<String> = query_scalar("SELECT name FROM topics WHERE topic_id = $1")
         .bind(topic_id)
         .fetch_optional(&mut *conn)
         .await?;
     let name = name.ok_or_else(|| Error::UnknownTopic(topic_id.to_string()))?;
-    let folder = next_folder(conn, &name).await?;
+    let folder = allocate_folder(conn, &name).await?;
     query("UPDATE topics SET folder = $2 WHERE topic_id = $1")
         .bind(topic_id)
         .bind(&folder)
         .execute(&mut *conn)
         .await?;
-    bump(conn).await?;
+    increment_version(conn).await?;
     Ok(folder)
 }
 
-pub(super) async fn create(conn: &mut PgConnection, new: &NewTopic) -> Outcome<TopicRecord> {
-    let count = new_partitions(new.partitions)?;
+pub(super) async fn create_topic(
+    conn: &mut StoreConnection,
+    new: &NewTopic,
+) -> TransactionResult<TopicEntry> {
+    let count = initial_partition_count(new.partitions)?;
     lock_cluster(conn).await?;
     let taken: Option<i32> = query_scalar("SELECT 1 FROM topics WHERE name = $1 AND deleted_at IS NULL")
         .bind(&new.name)
@@ -160,7 +171,7 @@ pub(super) async fn create(conn: &mut PgConnection, new: &NewTopic) -> Outcome<T
     if taken.is_some() {
         return Err(Error::TopicAlreadyExists(new.name.clone()).into());
     }
-    let folder = next_folder(conn, &new.name).await?;
+    let folder = allocate_folder(conn, &new.name).await?;
     let topic_id: Uuid = query_scalar(
         "INSERT INTO topics (name, folder, config) VALUES ($1, $2, $3::jsonb) RETURNING topic_id",
     )
@@ -170,11 +181,15 @@ pub(super) async fn create(conn: &mut PgConnection, new: &NewTopic) -> Outcome<T
     .fetch_one(&mut *conn)
     .await?;
     add_partitions(conn, topic_id, 0, count).await?;
-    bump(conn).await?;
-    one(conn, topic_id).await
+    increment_version(conn).await?;
+    read_topic(conn, topic_id).await
 }
 
-pub(super) async fn alter(conn: &mut PgConnection, name: &str, change: &TopicChange) -> Outcome<TopicRecord> {
+pub(super) async fn alter_topic(
+    conn: &mut StoreConnection,
+    name: &str,
+    change: &TopicChange,
+) -> TransactionResult<TopicEntry> {
     lock_cluster(conn).await?;
     let found: Option<(Uuid, String, i64)> = query_as(
         "SELECT topic_id, config::text, (SELECT count(*) FROM partitions p WHERE p.topic_id = t.topic_id)
@@ -185,20 +200,20 @@ pub(super) async fn alter(conn: &mut PgConnection, name: &str, change: &TopicCha
     .await?;
     let (topic_id, config, present) = found.ok_or_else(|| Error::UnknownTopic(name.to_owned()))?;
     let present = usize::try_from(present).unwrap_or_default();
-    let added = added_partitions(present, change)?;
+    let added = added_partition_count(present, change)?;
     if added > 0 {
         add_partitions(conn, topic_id, present, added).await?;
     }
     query("UPDATE topics SET config = $2::jsonb WHERE topic_id = $1")
         .bind(topic_id)
-        .bind(config_json(&changed_config(parse_config(&config)?, change))?)
+        .bind(config_json(&apply_config_change(parse_config(&config)?, change))?)
         .execute(&mut *conn)
         .await?;
-    bump(conn).await?;
-    one(conn, topic_id).await
+    increment_version(conn).await?;
+    read_topic(conn, topic_id).await
 }
 
-pub(super) async fn delete(conn: &mut PgConnection, name: &str) -> Outcome<()> {
+pub(super) async fn delete_topic(conn: &mut StoreConnection, name: &str) -> TransactionResult<()> {
     lock_cluster(conn).await?;
     let found: Option<(Uuid, bool)> = query_as(
         "SELECT topic_id, deleted_at IS NOT NULL FROM topics WHERE name = $1 AND NOT internal
@@ -225,6 +240,6 @@ pub(super) async fn delete(conn: &mut PgConnection, name: &str) -> Outcome<()> {
         .bind(topic_id)
         .execute(&mut *conn)
         .await?;
-    bump(conn).await?;
+    increment_version(conn).await?;
     Ok(())
 }

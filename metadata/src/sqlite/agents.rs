@@ -8,26 +8,29 @@ use std::{
 use sqlx::{SqliteConnection, query, query_as, query_scalar};
 use uuid::Uuid;
 
-use super::{now, version};
+use super::{current_time_ms, snapshot_version};
 use crate::{
-    AgentRecord, AgentRegistration, Error, Incarnation, Lease, LeaseMove, LogBounds, MoveOutcome,
-    PartitionUid, Registered, Renewed, Silence, Snapshot,
-    failure::Outcome,
-    leases::{HeldRow, decide_move},
-    rows::{LeasedRow, check_lease, millis, unsigned},
+    AgentEntry, AgentIdentity, AgentRegistration, ClusterSnapshot, Error, Incarnation, Lease, LeaseMove,
+    LeaseMoveOutcome, LeaseRenewal, LogBounds, PartitionUid, SilenceThreshold,
+    leases::{PartitionLeaseRow, apply_move},
+    rows::{LeasedPartitionRow, check_lease, millis, to_unsigned},
+    transaction::TransactionResult,
 };
 
 /// Increments the version of the snapshot.
-pub(super) async fn bump(conn: &mut SqliteConnection) -> Outcome<()> {
+pub(super) async fn increment_version(conn: &mut SqliteConnection) -> TransactionResult<()> {
     query("UPDATE cluster SET version = version + 1")
         .execute(conn)
         .await?;
     Ok(())
 }
 
-pub(super) async fn register(conn: &mut SqliteConnection, new: &AgentRegistration) -> Outcome<Registered> {
-    super::cluster::check_history(conn).await?;
-    let now = now(conn).await?;
+pub(super) async fn register(
+    conn: &mut SqliteConnection,
+    new: &AgentRegistration,
+) -> TransactionResult<AgentIdentity> {
+    super::cluster::check_not_diverged(conn).await?;
+    let now = current_time_ms(conn).await?;
     query("UPDATE agents SET sealed_at = ?1 WHERE agent_id = ?2 AND sealed_at IS NULL")
         .bind(now)
         .bind(&new.agent_id)
@@ -56,16 +59,19 @@ pub(super) async fn register(conn: &mut SqliteConnection, new: &AgentRegistratio
     .bind(now)
     .fetch_one(&mut *conn)
     .await?;
-    bump(conn).await?;
-    Ok(Registered {
+    increment_version(conn).await?;
+    Ok(AgentIdentity {
         incarnation: Incarnation(incarnation),
         node_id,
-        timeline: super::cluster::rise(conn).await?,
+        timeline: super::cluster::increment_timeline(conn).await?,
     })
 }
 
-pub(super) async fn renew(conn: &mut SqliteConnection, incarnation: Incarnation) -> Outcome<Renewed> {
-    let now = now(conn).await?;
+pub(super) async fn renew_lease(
+    conn: &mut SqliteConnection,
+    incarnation: Incarnation,
+) -> TransactionResult<LeaseRenewal> {
+    let now = current_time_ms(conn).await?;
     let renewed = query(
         "UPDATE agents SET lease_expires_at = ?1 + lease_ttl_ms WHERE incarnation = ?2 AND sealed_at IS NULL",
     )
@@ -81,16 +87,19 @@ pub(super) async fn renew(conn: &mut SqliteConnection, incarnation: Incarnation)
         .execute(&mut *conn)
         .await?;
     if expired.rows_affected() > 0 {
-        bump(conn).await?;
+        increment_version(conn).await?;
     }
     let sealed_others = u32::try_from(expired.rows_affected()).unwrap_or(u32::MAX);
-    Ok(Renewed {
-        version: version(conn).await?,
+    Ok(LeaseRenewal {
+        version: snapshot_version(conn).await?,
         sealed_others,
     })
 }
 
-pub(super) async fn drain(conn: &mut SqliteConnection, incarnation: Incarnation) -> Outcome<()> {
+pub(super) async fn mark_draining(
+    conn: &mut SqliteConnection,
+    incarnation: Incarnation,
+) -> TransactionResult<()> {
     let draining: Option<bool> =
         query_scalar("SELECT draining FROM agents WHERE incarnation = ?1 AND sealed_at IS NULL")
             .bind(incarnation.0)
@@ -104,35 +113,35 @@ pub(super) async fn drain(conn: &mut SqliteConnection, incarnation: Incarnation)
                 .bind(incarnation.0)
                 .execute(&mut *conn)
                 .await?;
-            bump(conn).await
+            increment_version(conn).await
         }
     }
 }
 
-pub(super) async fn seal(conn: &mut SqliteConnection, incarnation: Incarnation) -> Outcome<()> {
-    let now = now(conn).await?;
+pub(super) async fn seal(conn: &mut SqliteConnection, incarnation: Incarnation) -> TransactionResult<()> {
+    let now = current_time_ms(conn).await?;
     let sealed = query("UPDATE agents SET sealed_at = ?1 WHERE incarnation = ?2 AND sealed_at IS NULL")
         .bind(now)
         .bind(incarnation.0)
         .execute(&mut *conn)
         .await?;
     if sealed.rows_affected() > 0 {
-        bump(conn).await?;
+        increment_version(conn).await?;
     }
     Ok(())
 }
 
 /// Seals an incarnation whose lease was not renewed for the given time; returns whether it is
 /// sealed.
-pub(super) async fn seal_silent(
+pub(super) async fn seal_if_silent(
     conn: &mut SqliteConnection,
     incarnation: Incarnation,
-    silence: Silence,
-) -> Outcome<bool> {
-    let now = now(conn).await?;
+    silence: SilenceThreshold,
+) -> TransactionResult<bool> {
+    let now = current_time_ms(conn).await?;
     let silent_ms = match silence {
-        Silence::For(duration) => Some(millis(duration)),
-        Silence::HalfLease => None,
+        SilenceThreshold::AtLeast(duration) => Some(millis(duration)),
+        SilenceThreshold::HalfLease => None,
     };
     // The last renewal happened one lease duration before the lease ends.
     let silent = query(
@@ -146,14 +155,17 @@ pub(super) async fn seal_silent(
     .execute(&mut *conn)
     .await?;
     if silent.rows_affected() > 0 {
-        bump(conn).await?;
+        increment_version(conn).await?;
         return Ok(true);
     }
-    Ok(sealed(conn, incarnation).await?.unwrap_or(true))
+    Ok(is_sealed(conn, incarnation).await?.unwrap_or(true))
 }
 
 /// Returns whether the incarnation is sealed; `None` if it is unknown.
-pub(super) async fn sealed(conn: &mut SqliteConnection, incarnation: Incarnation) -> Outcome<Option<bool>> {
+pub(super) async fn is_sealed(
+    conn: &mut SqliteConnection,
+    incarnation: Incarnation,
+) -> TransactionResult<Option<bool>> {
     let sealed = query_scalar("SELECT sealed_at IS NOT NULL FROM agents WHERE incarnation = ?1")
         .bind(incarnation.0)
         .fetch_optional(conn)
@@ -177,8 +189,11 @@ struct LeaseColumns {
 }
 
 /// Returns the partition's row if the lease is in force.
-pub(super) async fn leased(conn: &mut SqliteConnection, lease: Lease) -> Outcome<LeasedRow> {
-    let sealed = sealed(conn, lease.incarnation).await?;
+pub(super) async fn read_leased_partition(
+    conn: &mut SqliteConnection,
+    lease: Lease,
+) -> TransactionResult<LeasedPartitionRow> {
+    let sealed = is_sealed(conn, lease.incarnation).await?;
     let row: Option<LeaseColumns> = query_as(
         "SELECT p.holder, p.epoch, p.deleted, p.log_start, p.rolled, p.high_watermark, p.size_bytes, p.partition,
                 t.topic_id, t.name, t.folder
@@ -187,7 +202,7 @@ pub(super) async fn leased(conn: &mut SqliteConnection, lease: Lease) -> Outcome
     .bind(lease.partition.0)
     .fetch_optional(conn)
     .await?;
-    let row = row.map(|row| LeasedRow {
+    let row = row.map(|row| LeasedPartitionRow {
         holder: row.holder.map(Incarnation),
         epoch: row.epoch,
         deleted: row.deleted,
@@ -218,12 +233,15 @@ struct AgentColumns {
     draining: bool,
 }
 
-pub(super) async fn snapshot(conn: &mut SqliteConnection, known: Option<u64>) -> Outcome<Option<Snapshot>> {
-    let version = version(conn).await?;
+pub(super) async fn snapshot(
+    conn: &mut SqliteConnection,
+    known: Option<u64>,
+) -> TransactionResult<Option<ClusterSnapshot>> {
+    let version = snapshot_version(conn).await?;
     if known == Some(version) {
         return Ok(None);
     }
-    let now = now(conn).await?;
+    let now = current_time_ms(conn).await?;
     let cluster_id = query_scalar("SELECT cluster_id FROM cluster")
         .fetch_one(&mut *conn)
         .await?;
@@ -233,7 +251,7 @@ pub(super) async fn snapshot(conn: &mut SqliteConnection, known: Option<u64>) ->
     )
     .fetch_all(&mut *conn)
     .await?;
-    let agents = agents.into_iter().map(|row| AgentRecord {
+    let agents = agents.into_iter().map(|row| AgentEntry {
         incarnation: Incarnation(row.incarnation),
         node_id: row.node_id,
         agent_id: row.agent_id,
@@ -251,25 +269,25 @@ pub(super) async fn snapshot(conn: &mut SqliteConnection, known: Option<u64>) ->
     .bind(now)
     .fetch_all(&mut *conn)
     .await?;
-    let mut swept_later = Vec::with_capacity(unswept.len());
+    let mut unswept_ages = Vec::with_capacity(unswept.len());
     for (incarnation, for_ms) in unswept {
-        swept_later.push((
+        unswept_ages.push((
             Incarnation(incarnation),
-            Duration::from_millis(unsigned("a time", for_ms)?),
+            Duration::from_millis(to_unsigned("a time", for_ms)?),
         ));
     }
-    let topics = super::topics::all(conn).await?;
-    Ok(Some(Snapshot {
+    let topics = super::topics::read_topics(conn).await?;
+    Ok(Some(ClusterSnapshot {
         version,
         cluster_id,
         agents: agents.collect(),
-        unswept: swept_later,
+        unswept: unswept_ages,
         topics,
     }))
 }
 
 #[derive(sqlx::FromRow)]
-struct MoveColumns {
+struct PartitionLeaseColumns {
     holder: Option<i64>,
     epoch: i32,
     log_start: i64,
@@ -281,36 +299,36 @@ struct MoveColumns {
 pub(super) async fn move_leases(
     conn: &mut SqliteConnection,
     moves: &[LeaseMove],
-) -> Outcome<Vec<MoveOutcome>> {
+) -> TransactionResult<Vec<LeaseMoveOutcome>> {
     let agents: Vec<(i64, bool)> =
         query_as("SELECT incarnation, draining FROM agents WHERE sealed_at IS NULL")
             .fetch_all(&mut *conn)
             .await?;
     let live: HashSet<Incarnation> = agents.iter().map(|agent| Incarnation(agent.0)).collect();
-    let takers: HashSet<Incarnation> = agents
+    let eligible: HashSet<Incarnation> = agents
         .iter()
         .filter(|(_, draining)| !draining)
         .map(|agent| Incarnation(agent.0))
         .collect();
-    let mut rows: HashMap<PartitionUid, HeldRow> = HashMap::new();
+    let mut rows: HashMap<PartitionUid, PartitionLeaseRow> = HashMap::new();
     let mut outcomes = Vec::with_capacity(moves.len());
     let mut changed = false;
-    for wish in moves {
-        if !rows.contains_key(&wish.partition)
-            && let Some(row) = held(conn, wish.partition, &live).await?
+    for lease_move in moves {
+        if !rows.contains_key(&lease_move.partition)
+            && let Some(row) = lease_row(conn, lease_move.partition, &live).await?
         {
-            rows.insert(wish.partition, row);
+            rows.insert(lease_move.partition, row);
         }
-        let Some(row) = rows.get_mut(&wish.partition) else {
-            outcomes.push(MoveOutcome::Lost);
+        let Some(row) = rows.get_mut(&lease_move.partition) else {
+            outcomes.push(LeaseMoveOutcome::Lost);
             continue;
         };
         let before = (row.holder, row.epoch);
-        outcomes.push(decide_move(row, wish, &takers));
+        outcomes.push(apply_move(row, lease_move, &eligible));
         if (row.holder, row.epoch) != before {
             changed = true;
             query("UPDATE partitions SET holder = ?2, epoch = ?3 WHERE id = ?1")
-                .bind(wish.partition.0)
+                .bind(lease_move.partition.0)
                 .bind(row.holder.map(|holder| holder.0))
                 .bind(row.epoch)
                 .execute(&mut *conn)
@@ -318,23 +336,23 @@ pub(super) async fn move_leases(
         }
     }
     if changed {
-        bump(conn).await?;
+        increment_version(conn).await?;
     }
     Ok(outcomes)
 }
 
-async fn held(
+async fn lease_row(
     conn: &mut SqliteConnection,
     uid: PartitionUid,
     live: &HashSet<Incarnation>,
-) -> Outcome<Option<HeldRow>> {
-    let row: Option<MoveColumns> = query_as(
+) -> TransactionResult<Option<PartitionLeaseRow>> {
+    let row: Option<PartitionLeaseColumns> = query_as(
         "SELECT holder, epoch, log_start, rolled, high_watermark, size_bytes FROM partitions WHERE id = ?1 AND NOT deleted",
     )
     .bind(uid.0)
     .fetch_optional(conn)
     .await?;
-    Ok(row.map(|row| HeldRow {
+    Ok(row.map(|row| PartitionLeaseRow {
         holder: row.holder.map(Incarnation).filter(|holder| live.contains(holder)),
         epoch: row.epoch,
         bounds: LogBounds {

@@ -3,15 +3,15 @@
 use sqlx::{SqliteConnection, query, query_as, query_scalar};
 use uuid::Uuid;
 
-use super::{agents::bump, now, topics::fresh_folder};
+use super::{agents::increment_version, current_time_ms, topics::assign_new_folder};
 use crate::{
-    ClusterState, Error, Incarnation, Recovered, Recovery, Timeline,
-    failure::Outcome,
+    ClusterState, Error, Incarnation, RecoveryOutcome, RecoveryRequest, Timeline,
     keys::parse_wal_key,
-    rows::{signed, unsigned},
+    rows::{to_signed, to_unsigned},
+    transaction::TransactionResult,
 };
 
-async fn timeline(conn: &mut SqliteConnection) -> Outcome<Timeline> {
+async fn read_timeline(conn: &mut SqliteConnection) -> TransactionResult<Timeline> {
     let (number, incarnation, producer_id): (i64, i64, i64) = query_as(
         "SELECT timeline, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'agents'), 0), last_producer_id
          FROM cluster",
@@ -19,19 +19,19 @@ async fn timeline(conn: &mut SqliteConnection) -> Outcome<Timeline> {
     .fetch_one(conn)
     .await?;
     Ok(Timeline {
-        number: unsigned("the timeline", number)?,
+        number: to_unsigned("the timeline", number)?,
         incarnation: Incarnation(incarnation),
         producer_id,
     })
 }
 
-pub(super) async fn state(conn: &mut SqliteConnection) -> Outcome<ClusterState> {
+pub(super) async fn cluster_state(conn: &mut SqliteConnection) -> TransactionResult<ClusterState> {
     let (cluster_id, diverged, has_topics): (String, bool, bool) = query_as(
         "SELECT cluster_id, diverged_at IS NOT NULL, EXISTS (SELECT 1 FROM topics WHERE NOT internal) FROM cluster",
     )
     .fetch_one(&mut *conn)
     .await?;
-    let timeline = timeline(conn).await?;
+    let timeline = read_timeline(conn).await?;
     Ok(ClusterState {
         cluster_id,
         timeline,
@@ -41,7 +41,7 @@ pub(super) async fn state(conn: &mut SqliteConnection) -> Outcome<ClusterState> 
 }
 
 /// Refuses a store with a reported divergence.
-pub(super) async fn check_history(conn: &mut SqliteConnection) -> Outcome<()> {
+pub(super) async fn check_not_diverged(conn: &mut SqliteConnection) -> TransactionResult<()> {
     let diverged: bool = query_scalar("SELECT diverged_at IS NOT NULL FROM cluster")
         .fetch_one(conn)
         .await?;
@@ -53,20 +53,20 @@ pub(super) async fn check_history(conn: &mut SqliteConnection) -> Outcome<()> {
 }
 
 /// Raises the timeline.
-pub(super) async fn rise(conn: &mut SqliteConnection) -> Outcome<Timeline> {
+pub(super) async fn increment_timeline(conn: &mut SqliteConnection) -> TransactionResult<Timeline> {
     query("UPDATE cluster SET timeline = timeline + 1")
         .execute(&mut *conn)
         .await?;
-    timeline(conn).await
+    read_timeline(conn).await
 }
 
-pub(super) async fn advance(conn: &mut SqliteConnection) -> Outcome<Timeline> {
-    check_history(conn).await?;
-    rise(conn).await
+pub(super) async fn advance_timeline(conn: &mut SqliteConnection) -> TransactionResult<Timeline> {
+    check_not_diverged(conn).await?;
+    increment_timeline(conn).await
 }
 
-pub(super) async fn diverge(conn: &mut SqliteConnection) -> Outcome<()> {
-    let now = now(conn).await?;
+pub(super) async fn report_divergence(conn: &mut SqliteConnection) -> TransactionResult<()> {
+    let now = current_time_ms(conn).await?;
     query("UPDATE cluster SET diverged_at = ?1 WHERE diverged_at IS NULL")
         .bind(now)
         .execute(conn)
@@ -74,16 +74,19 @@ pub(super) async fn diverge(conn: &mut SqliteConnection) -> Outcome<()> {
     Ok(())
 }
 
-pub(super) async fn recover(conn: &mut SqliteConnection, recovery: &Recovery) -> Outcome<Recovered> {
-    let now = now(conn).await?;
+pub(super) async fn recover(
+    conn: &mut SqliteConnection,
+    recovery: &RecoveryRequest,
+) -> TransactionResult<RecoveryOutcome> {
+    let now = current_time_ms(conn).await?;
     let live = query_scalar(
         "SELECT agent_id FROM agents WHERE sealed_at IS NULL AND lease_expires_at >= ?1 LIMIT 1",
     );
     if let Some(agent_id) = live.bind(now).fetch_optional(&mut *conn).await? {
-        return Err(Error::AgentLives(agent_id).into());
+        return Err(Error::AgentHoldsLease(agent_id).into());
     }
     // They are not swept again: their objects may belong to another history.
-    let lives = query(
+    let incarnations = query(
         "UPDATE agents SET sealed_at = coalesce(sealed_at, ?1), swept_at = coalesce(swept_at, ?1), last_look = 1
          WHERE swept_at IS NULL OR NOT last_look",
     )
@@ -95,13 +98,13 @@ pub(super) async fn recover(conn: &mut SqliteConnection, recovery: &Recovery) ->
     query("DELETE FROM abandoned_segments")
         .execute(&mut *conn)
         .await?;
-    for (name, &uses) in &recovery.names {
+    for (name, &uses) in &recovery.topic_name_uses {
         query(
             "INSERT INTO topic_names (name, uses) VALUES (?1, ?2)
              ON CONFLICT (name) DO UPDATE SET uses = max(topic_names.uses, excluded.uses)",
         )
         .bind(name)
-        .bind(signed("the uses of a name", uses)?)
+        .bind(to_signed("the uses of a name", uses)?)
         .execute(&mut *conn)
         .await?;
     }
@@ -109,25 +112,25 @@ pub(super) async fn recover(conn: &mut SqliteConnection, recovery: &Recovery) ->
         .fetch_all(&mut *conn)
         .await?;
     for &topic in &topics {
-        fresh_folder(conn, topic).await?;
+        assign_new_folder(conn, topic).await?;
     }
-    continue_beyond(conn, &recovery.beyond).await?;
-    bump(conn).await?;
-    Ok(Recovered {
-        timeline: rise(conn).await?,
+    raise_sequences(conn, &recovery.observed).await?;
+    increment_version(conn).await?;
+    Ok(RecoveryOutcome {
+        timeline: increment_timeline(conn).await?,
         topics: topics.len() as u64,
         intents: intents.rows_affected(),
-        lives,
+        incarnations,
     })
 }
 
 /// Advances the timeline and the sequences of incarnations and producer ids beyond those of another
 /// history.
-async fn continue_beyond(conn: &mut SqliteConnection, beyond: &Timeline) -> Outcome<()> {
+async fn raise_sequences(conn: &mut SqliteConnection, beyond: &Timeline) -> TransactionResult<()> {
     query(
         "UPDATE cluster SET timeline = max(timeline, ?1), last_producer_id = max(last_producer_id, ?2), diverged_at = NULL",
     )
-    .bind(signed("the timeline", beyond.number)?)
+    .bind(to_signed("the timeline", beyond.number)?)
     .bind(beyond.producer_id)
     .execute(&mut *conn)
     .await?;
@@ -144,7 +147,10 @@ async fn continue_beyond(conn: &mut SqliteConnection, beyond: &Timeline) -> Outc
     Ok(())
 }
 
-pub(super) async fn unknown(conn: &mut SqliteConnection, keys: &[String]) -> Outcome<Vec<String>> {
+pub(super) async fn unknown_objects(
+    conn: &mut SqliteConnection,
+    keys: &[String],
+) -> TransactionResult<Vec<String>> {
     let mut unknown = Vec::new();
     for key in keys {
         let known: bool =

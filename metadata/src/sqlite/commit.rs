@@ -5,21 +5,20 @@ use std::collections::HashMap;
 
 use sqlx::{SqliteConnection, query, query_as};
 
-use super::now;
+use super::current_time_ms;
 use crate::{
-    CommitOutcome, Error, Incarnation, ObjectCommit, PartitionUid,
-    decide::{Decision, PartitionRow, Producers, decide, producers_of},
-    failure::Outcome,
-    outcome,
+    CommitOutcome, Error, Incarnation, ObjectCommit, PartitionUid, commit_outcome,
+    commit_plan::{CommitPlan, PartitionRow, ProducerStates, plan_commit, producer_keys},
     producers::ProducerState,
-    rows::signed,
+    rows::to_signed,
+    transaction::TransactionResult,
 };
 
 pub(super) async fn commit_object(
     conn: &mut SqliteConnection,
     commit: &ObjectCommit,
-) -> Outcome<CommitOutcome> {
-    let sequence = signed("the sequence", commit.sequence)?;
+) -> TransactionResult<CommitOutcome> {
+    let sequence = to_signed("the sequence", commit.sequence)?;
     let known: Option<(bool, i64, Option<Vec<u8>>)> = query_as(
         "SELECT a.sealed_at IS NOT NULL, a.forgotten_sequence, w.outcome
          FROM agents a LEFT JOIN wal_objects w ON w.incarnation = a.incarnation AND w.sequence = ?2
@@ -30,24 +29,24 @@ pub(super) async fn commit_object(
     .fetch_optional(&mut *conn)
     .await?;
     match known {
-        Some((_, _, Some(bytes))) => return Ok(outcome::decode(&bytes)?),
+        Some((_, _, Some(bytes))) => return Ok(commit_outcome::decode_outcome(&bytes)?),
         Some((_, forgotten, None)) if sequence <= forgotten => {
-            return Err(outcome::forgotten(commit).into());
+            return Err(commit_outcome::expired_outcome_error(commit).into());
         }
         Some((false, _, None)) => {}
         _ => return Err(Error::Sealed(commit.incarnation).into()),
     }
     let rows = read_partitions(conn, commit).await?;
     let producers = read_producers(conn, commit).await?;
-    let decision = decide(commit, rows, producers);
-    write(conn, commit, sequence, &decision).await?;
+    let decision = plan_commit(commit, rows, producers);
+    write_commit(conn, commit, sequence, &decision).await?;
     Ok(decision.outcome())
 }
 
 async fn read_partitions(
     conn: &mut SqliteConnection,
     commit: &ObjectCommit,
-) -> Outcome<HashMap<PartitionUid, PartitionRow>> {
+) -> TransactionResult<HashMap<PartitionUid, PartitionRow>> {
     let mut rows = HashMap::with_capacity(commit.partitions.len());
     for part in &commit.partitions {
         let row: Option<(Option<i64>, i32, i64, i64, bool)> = query_as(
@@ -73,9 +72,12 @@ async fn read_partitions(
     Ok(rows)
 }
 
-async fn read_producers(conn: &mut SqliteConnection, commit: &ObjectCommit) -> Outcome<Producers> {
-    let mut producers = Producers::new();
-    for (partition, id) in producers_of(commit) {
+async fn read_producers(
+    conn: &mut SqliteConnection,
+    commit: &ObjectCommit,
+) -> TransactionResult<ProducerStates> {
+    let mut producers = ProducerStates::new();
+    for (partition, id) in producer_keys(commit) {
         let row: Option<(i16, Vec<u8>)> = query_as(
             "SELECT epoch, batches FROM producer_state WHERE partition_id = ?1 AND producer_id = ?2",
         )
@@ -84,20 +86,20 @@ async fn read_producers(conn: &mut SqliteConnection, commit: &ObjectCommit) -> O
         .fetch_optional(&mut *conn)
         .await?;
         if let Some((epoch, batches)) = row {
-            let state = ProducerState::stored(partition, id, epoch, &batches);
+            let state = ProducerState::from_stored(partition, id, epoch, &batches);
             producers.insert((partition, id), state);
         }
     }
     Ok(producers)
 }
 
-async fn write(
+async fn write_commit(
     conn: &mut SqliteConnection,
     commit: &ObjectCommit,
     sequence: i64,
-    decision: &Decision,
-) -> Outcome<()> {
-    let now = now(conn).await?;
+    decision: &CommitPlan,
+) -> TransactionResult<()> {
+    let now = current_time_ms(conn).await?;
     for range in &decision.ranges {
         query(
             "INSERT INTO ranges (partition_id, end_offset, base_offset, incarnation, sequence, position, length, epoch,
@@ -117,7 +119,7 @@ async fn write(
         .execute(&mut *conn)
         .await?;
     }
-    for advance in &decision.advances {
+    for advance in &decision.high_watermarks {
         query("UPDATE partitions SET high_watermark = ?2, size_bytes = size_bytes + ?3 WHERE id = ?1")
             .bind(advance.partition.0)
             .bind(advance.high_watermark)
@@ -147,9 +149,9 @@ async fn write(
     )
     .bind(commit.incarnation.0)
     .bind(sequence)
-    .bind(signed("the object's size", commit.size_bytes)?)
+    .bind(to_signed("the object's size", commit.size_bytes)?)
     .bind(live_ranges)
-    .bind(outcome::encode(&decision.outcome())?)
+    .bind(commit_outcome::encode_outcome(&decision.outcome())?)
     .bind(now)
     .execute(conn)
     .await?;

@@ -6,28 +6,28 @@ use sqlx::{AssertSqlSafe, SqliteConnection, query, query_as, query_scalar};
 use uuid::Uuid;
 
 use super::{
-    agents::bump,
-    now,
-    segments::{give_up, queue, release_objects},
+    agents::increment_version,
+    current_time_ms,
+    segments::{abandon_intents, queue_deletions, release_objects},
 };
 use crate::{
-    Error, Garbage, GarbagePolicy, Incarnation,
-    failure::Outcome,
-    garbage::{CHUNK, COUNTED},
+    Error, GarbageBatch, GarbagePolicy, Incarnation,
+    garbage_limits::{MAX_COUNTED_OBJECTS, MAX_DELETED_ROWS},
     keys::{parse_wal_key, wal_key},
-    rows::{AbandonedRow, FreedRange, freed, millis, signed, unsigned},
+    rows::{AbandonedSegmentRow, DeletedRangeRow, millis, sum_deleted_ranges, to_signed, to_unsigned},
+    transaction::TransactionResult,
 };
 
-pub(super) async fn garbage(
+pub(super) async fn collect_garbage(
     conn: &mut SqliteConnection,
     policy: &GarbagePolicy,
     limit: usize,
-) -> Outcome<Garbage> {
-    let now = now(conn).await?;
-    let mut more = purge(conn).await?;
+) -> TransactionResult<GarbageBatch> {
+    let now = current_time_ms(conn).await?;
+    let mut more = purge_topics(conn).await?;
     more |= expire_producers(conn, now - millis(policy.producer_expiry)).await?;
     more |= expire_offsets(conn, now - millis(policy.offsets_retention)).await?;
-    more |= forget_lives(conn, now - millis(policy.lives_retention)).await?;
+    more |= delete_swept_incarnations(conn, now - millis(policy.incarnation_retention)).await?;
     let due = now - millis(policy.object_grace);
     more |= queue_abandoned(conn, due).await?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -47,7 +47,7 @@ pub(super) async fn garbage(
     for (_, key, incarnation, sequence) in found {
         keys.push(match key {
             Some(key) => key,
-            None => wal_key(Incarnation(incarnation), unsigned("a sequence", sequence)?),
+            None => wal_key(Incarnation(incarnation), to_unsigned("a sequence", sequence)?),
         });
     }
     let waiting: i64 = query_scalar(
@@ -55,19 +55,19 @@ pub(super) async fn garbage(
               + (SELECT count(*) FROM (SELECT 1 FROM deletions WHERE queued_at > ?1 LIMIT ?2))",
     )
     .bind(due)
-    .bind(COUNTED)
+    .bind(MAX_COUNTED_OBJECTS)
     .fetch_one(conn)
     .await?;
     more |= i64::try_from(keys.len()).unwrap_or(i64::MAX) >= limit && limit > 0;
-    Ok(Garbage {
+    Ok(GarbageBatch {
         keys,
-        waiting: unsigned("a count", waiting)?,
+        waiting: to_unsigned("a count", waiting)?,
         more,
     })
 }
 
 /// Deletes a chunk of the rows of a deleted topic; returns whether there is more.
-async fn purge(conn: &mut SqliteConnection) -> Outcome<bool> {
+async fn purge_topics(conn: &mut SqliteConnection) -> TransactionResult<bool> {
     let topic: Option<Uuid> = query_scalar(
         "SELECT topic_id FROM topics WHERE deleted_at IS NOT NULL AND NOT purged ORDER BY deleted_at LIMIT 1",
     )
@@ -95,18 +95,18 @@ async fn purge(conn: &mut SqliteConnection) -> Outcome<bool> {
 }
 
 /// Deletes a chunk of each table for one topic; returns whether nothing is left.
-async fn purge_chunk(conn: &mut SqliteConnection, topic_id: Uuid) -> Outcome<bool> {
-    let ranges: Vec<FreedRange> = query_as(
+async fn purge_chunk(conn: &mut SqliteConnection, topic_id: Uuid) -> TransactionResult<bool> {
+    let ranges: Vec<DeletedRangeRow> = query_as(
         "DELETE FROM ranges WHERE (partition_id, end_offset) IN (
              SELECT r.partition_id, r.end_offset FROM partitions p JOIN ranges r ON r.partition_id = p.id
              WHERE p.topic_id = ?1 LIMIT ?2)
          RETURNING end_offset, incarnation, sequence, length",
     )
     .bind(topic_id)
-    .bind(CHUNK)
+    .bind(MAX_DELETED_ROWS)
     .fetch_all(&mut *conn)
     .await?;
-    release_objects(conn, &freed(&ranges)).await?;
+    release_objects(conn, &sum_deleted_ranges(&ranges)).await?;
     let mut rows = ranges.len();
     let keys: Vec<String> = query_scalar(
         "DELETE FROM segments WHERE (partition_id, end_offset) IN (
@@ -115,21 +115,21 @@ async fn purge_chunk(conn: &mut SqliteConnection, topic_id: Uuid) -> Outcome<boo
          RETURNING key",
     )
     .bind(topic_id)
-    .bind(CHUNK)
+    .bind(MAX_DELETED_ROWS)
     .fetch_all(&mut *conn)
     .await?;
-    queue(conn, topic_id, &keys).await?;
-    let intents: Vec<AbandonedRow> = query_as(
+    queue_deletions(conn, topic_id, &keys).await?;
+    let intents: Vec<AbandonedSegmentRow> = query_as(
         "DELETE FROM segment_intents WHERE (partition_id, base_offset) IN (
              SELECT i.partition_id, i.base_offset FROM partitions p JOIN segment_intents i ON i.partition_id = p.id
              WHERE p.topic_id = ?1 LIMIT ?2)
          RETURNING partition_id, base_offset, key, incarnation",
     )
     .bind(topic_id)
-    .bind(CHUNK)
+    .bind(MAX_DELETED_ROWS)
     .fetch_all(&mut *conn)
     .await?;
-    give_up(conn, topic_id, &intents).await?;
+    abandon_intents(conn, topic_id, &intents).await?;
     rows += keys.len() + intents.len();
     for (table, column) in [
         ("producer_state", "producer_id"),
@@ -142,7 +142,7 @@ async fn purge_chunk(conn: &mut SqliteConnection, topic_id: Uuid) -> Outcome<boo
         );
         let deleted = query(AssertSqlSafe(sql))
             .bind(topic_id)
-            .bind(CHUNK)
+            .bind(MAX_DELETED_ROWS)
             .execute(&mut *conn)
             .await?;
         rows += usize::try_from(deleted.rows_affected()).unwrap_or(usize::MAX);
@@ -151,27 +151,27 @@ async fn purge_chunk(conn: &mut SqliteConnection, topic_id: Uuid) -> Outcome<boo
 }
 
 /// Deletes the states of producers that appended nothing since `due`.
-async fn expire_producers(conn: &mut SqliteConnection, due: i64) -> Outcome<bool> {
+async fn expire_producers(conn: &mut SqliteConnection, due: i64) -> TransactionResult<bool> {
     let deleted = query(
         "DELETE FROM producer_state WHERE (partition_id, producer_id) IN (
              SELECT partition_id, producer_id FROM producer_state WHERE last_used <= ?1 ORDER BY last_used LIMIT ?2)",
     )
     .bind(due)
-    .bind(CHUNK)
+    .bind(MAX_DELETED_ROWS)
     .execute(conn)
     .await?;
-    Ok(i64::try_from(deleted.rows_affected()).unwrap_or(i64::MAX) >= CHUNK)
+    Ok(i64::try_from(deleted.rows_affected()).unwrap_or(i64::MAX) >= MAX_DELETED_ROWS)
 }
 
 /// Deletes the offsets, and then the rows, of groups without members that committed nothing since
 /// `due`.
-async fn expire_offsets(conn: &mut SqliteConnection, due: i64) -> Outcome<bool> {
+async fn expire_offsets(conn: &mut SqliteConnection, due: i64) -> TransactionResult<bool> {
     let groups: Vec<String> = query_scalar(
         "SELECT group_id FROM consumer_groups WHERE idle_since IS NOT NULL AND idle_since <= ?1
          ORDER BY idle_since LIMIT ?2",
     )
     .bind(due)
-    .bind(CHUNK)
+    .bind(MAX_DELETED_ROWS)
     .fetch_all(&mut *conn)
     .await?;
     for group in &groups {
@@ -203,12 +203,12 @@ async fn expire_offsets(conn: &mut SqliteConnection, due: i64) -> Outcome<bool> 
             }
         }
     }
-    Ok(i64::try_from(groups.len()).unwrap_or(i64::MAX) >= CHUNK)
+    Ok(i64::try_from(groups.len()).unwrap_or(i64::MAX) >= MAX_DELETED_ROWS)
 }
 
 /// Queues segments that an incarnation may have uploaded late, if it was sealed before `due` or its
 /// row is deleted, except those that the log contains by now.
-async fn queue_abandoned(conn: &mut SqliteConnection, due: i64) -> Outcome<bool> {
+async fn queue_abandoned(conn: &mut SqliteConnection, due: i64) -> TransactionResult<bool> {
     let abandoned: Vec<(i64, String, Uuid, bool)> = query_as(
         "SELECT a.incarnation, a.key, a.topic_id, l.incarnation IS NULL
          FROM abandoned_segments a LEFT JOIN agents l ON l.incarnation = a.incarnation
@@ -221,12 +221,12 @@ async fn queue_abandoned(conn: &mut SqliteConnection, due: i64) -> Outcome<bool>
          ORDER BY a.incarnation, a.key LIMIT ?2",
     )
     .bind(due)
-    .bind(CHUNK)
+    .bind(MAX_DELETED_ROWS)
     .fetch_all(&mut *conn)
     .await?;
-    let now = now(conn).await?;
+    let now = current_time_ms(conn).await?;
     for (incarnation, key, topic_id, forgotten) in &abandoned {
-        queue(conn, *topic_id, std::slice::from_ref(key)).await?;
+        queue_deletions(conn, *topic_id, std::slice::from_ref(key)).await?;
         let sql = if *forgotten {
             "DELETE FROM abandoned_segments WHERE incarnation = ?1 AND key = ?2"
         } else {
@@ -248,14 +248,14 @@ async fn queue_abandoned(conn: &mut SqliteConnection, due: i64) -> Outcome<bool>
 ///
 /// An incarnation without a row cannot commit either, and its number is never used again. Each is
 /// swept a second time before: it counts as not swept again.
-async fn forget_lives(conn: &mut SqliteConnection, due: i64) -> Outcome<bool> {
+async fn delete_swept_incarnations(conn: &mut SqliteConnection, due: i64) -> TransactionResult<bool> {
     let ended: Vec<(i64, bool)> = query_as(
         "SELECT incarnation, last_look FROM agents a WHERE swept_at IS NOT NULL AND (last_look OR swept_at <= ?1)
          AND NOT EXISTS (SELECT 1 FROM wal_objects w WHERE w.incarnation = a.incarnation)
          ORDER BY swept_at LIMIT ?2",
     )
     .bind(due)
-    .bind(CHUNK)
+    .bind(MAX_DELETED_ROWS)
     .fetch_all(&mut *conn)
     .await?;
     if ended.is_empty() {
@@ -286,12 +286,12 @@ async fn forget_lives(conn: &mut SqliteConnection, due: i64) -> Outcome<bool> {
         }
     }
     if unlooked {
-        bump(conn).await?;
+        increment_version(conn).await?;
     }
-    Ok(forgotten >= CHUNK)
+    Ok(forgotten >= MAX_DELETED_ROWS)
 }
 
-pub(super) async fn confirm(conn: &mut SqliteConnection, keys: &[String]) -> Outcome<()> {
+pub(super) async fn confirm_deleted(conn: &mut SqliteConnection, keys: &[String]) -> TransactionResult<()> {
     let mut forgotten: BTreeMap<Incarnation, i64> = BTreeMap::new();
     for key in keys {
         let Some((incarnation, sequence)) = parse_wal_key(key) else {
@@ -301,7 +301,7 @@ pub(super) async fn confirm(conn: &mut SqliteConnection, keys: &[String]) -> Out
                 .await?;
             continue;
         };
-        let sequence = signed("the sequence", sequence)?;
+        let sequence = to_signed("the sequence", sequence)?;
         let deleted =
             query("DELETE FROM wal_objects WHERE incarnation = ?1 AND sequence = ?2 AND live_ranges = 0")
                 .bind(incarnation.0)
@@ -327,8 +327,8 @@ pub(super) async fn orphans(
     conn: &mut SqliteConnection,
     incarnation: Incarnation,
     sequences: &[u64],
-) -> Outcome<Vec<u64>> {
-    if super::agents::sealed(conn, incarnation).await? != Some(true) {
+) -> TransactionResult<Vec<u64>> {
+    if super::agents::is_sealed(conn, incarnation).await? != Some(true) {
         return Err(Error::NotSealed(incarnation).into());
     }
     let mut known = HashSet::new();
@@ -353,19 +353,22 @@ pub(super) async fn orphans(
         .collect())
 }
 
-pub(super) async fn mark_swept(conn: &mut SqliteConnection, incarnation: Incarnation) -> Outcome<()> {
-    match super::agents::sealed(conn, incarnation).await? {
+pub(super) async fn mark_swept(
+    conn: &mut SqliteConnection,
+    incarnation: Incarnation,
+) -> TransactionResult<()> {
+    match super::agents::is_sealed(conn, incarnation).await? {
         Some(true) => {}
         _ => return Err(Error::NotSealed(incarnation).into()),
     }
-    let now = now(conn).await?;
+    let now = current_time_ms(conn).await?;
     let swept = query("UPDATE agents SET swept_at = ?2 WHERE incarnation = ?1 AND swept_at IS NULL")
         .bind(incarnation.0)
         .bind(now)
         .execute(&mut *conn)
         .await?;
     if swept.rows_affected() > 0 {
-        bump(conn).await?;
+        increment_version(conn).await?;
     }
     Ok(())
 }

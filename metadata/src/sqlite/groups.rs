@@ -2,15 +2,18 @@
 
 use sqlx::{SqliteConnection, query, query_as, query_scalar};
 
-use super::{agents::leased, now};
+use super::{agents::read_leased_partition, current_time_ms};
 use crate::{
-    CommittedOffset, Error, GroupLag, GroupQuery, GroupRecord, GroupWrite, Lease, OffsetCommit,
-    OffsetOutcome, PartitionUid,
-    failure::Outcome,
+    CommittedOffset, Error, GroupLag, GroupQuery, GroupWrite, Lease, OffsetCommit, OffsetCommitOutcome,
+    PartitionUid, PersistedGroup,
     rows::{check_slot, group_lag},
+    transaction::TransactionResult,
 };
 
-pub(super) async fn groups(conn: &mut SqliteConnection, which: &GroupQuery) -> Outcome<Vec<GroupRecord>> {
+pub(super) async fn groups(
+    conn: &mut SqliteConnection,
+    which: &GroupQuery,
+) -> TransactionResult<Vec<PersistedGroup>> {
     type Columns = (String, i32, i32, Vec<u8>);
     let rows: Vec<Columns> = match which {
         GroupQuery::Slot(slot) => query_as(
@@ -33,7 +36,7 @@ pub(super) async fn groups(conn: &mut SqliteConnection, which: &GroupQuery) -> O
     };
     let records = rows
         .into_iter()
-        .map(|(group_id, slot, generation, state)| GroupRecord {
+        .map(|(group_id, slot, generation, state)| PersistedGroup {
             group_id,
             slot,
             generation,
@@ -42,7 +45,7 @@ pub(super) async fn groups(conn: &mut SqliteConnection, which: &GroupQuery) -> O
     Ok(records.collect())
 }
 
-async fn generation(conn: &mut SqliteConnection, group_id: &str) -> Outcome<Option<i32>> {
+async fn stored_generation(conn: &mut SqliteConnection, group_id: &str) -> TransactionResult<Option<i32>> {
     let stored = query_scalar("SELECT generation FROM consumer_groups WHERE group_id = ?1")
         .bind(group_id)
         .fetch_optional(conn)
@@ -50,9 +53,13 @@ async fn generation(conn: &mut SqliteConnection, group_id: &str) -> Outcome<Opti
     Ok(stored)
 }
 
-pub(super) async fn put(conn: &mut SqliteConnection, lease: Lease, group: &GroupWrite) -> Outcome<()> {
-    check_slot(lease, &leased(conn, lease).await?, group.slot)?;
-    if let Some(stored) = generation(conn, &group.group_id).await?
+pub(super) async fn put_group(
+    conn: &mut SqliteConnection,
+    lease: Lease,
+    group: &GroupWrite,
+) -> TransactionResult<()> {
+    check_slot(lease, &read_leased_partition(conn, lease).await?, group.slot)?;
+    if let Some(stored) = stored_generation(conn, &group.group_id).await?
         && group.generation < stored
     {
         return Err(Error::IllegalGeneration {
@@ -72,7 +79,7 @@ pub(super) async fn put(conn: &mut SqliteConnection, lease: Lease, group: &Group
             .await?;
         return Ok(());
     };
-    let now = now(conn).await?;
+    let now = current_time_ms(conn).await?;
     query(
         "INSERT INTO consumer_groups (group_id, slot, generation, state, updated_at, idle_since)
          VALUES (?1, ?2, ?3, ?4, ?5, iif(length(?4) = 0, ?5, NULL))
@@ -93,10 +100,10 @@ pub(super) async fn commit_offsets(
     conn: &mut SqliteConnection,
     lease: Lease,
     commit: &OffsetCommit,
-) -> Outcome<Vec<OffsetOutcome>> {
-    check_slot(lease, &leased(conn, lease).await?, commit.slot)?;
-    let now = now(conn).await?;
-    let stored = generation(conn, &commit.group_id).await?;
+) -> TransactionResult<Vec<OffsetCommitOutcome>> {
+    check_slot(lease, &read_leased_partition(conn, lease).await?, commit.slot)?;
+    let now = current_time_ms(conn).await?;
+    let stored = stored_generation(conn, &commit.group_id).await?;
     if let Some(given) = commit.generation
         && stored != Some(given)
     {
@@ -135,15 +142,19 @@ pub(super) async fn commit_offsets(
         .await?;
         let there = written.rows_affected() > 0;
         outcomes.push(if there {
-            OffsetOutcome::Committed
+            OffsetCommitOutcome::Committed
         } else {
-            OffsetOutcome::UnknownPartition
+            OffsetCommitOutcome::UnknownPartition
         });
     }
     Ok(outcomes)
 }
 
-pub(super) async fn lags(conn: &mut SqliteConnection, slots: &[i32], limit: usize) -> Outcome<Vec<GroupLag>> {
+pub(super) async fn group_lags(
+    conn: &mut SqliteConnection,
+    slots: &[i32],
+    limit: usize,
+) -> TransactionResult<Vec<GroupLag>> {
     let slots: Vec<String> = slots.iter().map(i32::to_string).collect();
     let rows: Vec<(String, String, i64, i64)> = query_as(
         "SELECT g.group_id, t.name, sum(o.committed_offset),
@@ -176,7 +187,7 @@ struct OffsetColumns {
 pub(super) async fn fetch_offsets(
     conn: &mut SqliteConnection,
     group_id: &str,
-) -> Outcome<Vec<CommittedOffset>> {
+) -> TransactionResult<Vec<CommittedOffset>> {
     let rows: Vec<OffsetColumns> = query_as(
         "SELECT t.name, p.partition, p.id, o.committed_offset, o.leader_epoch, o.metadata, o.committed_at
          FROM consumer_offsets o

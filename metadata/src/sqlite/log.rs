@@ -2,14 +2,14 @@
 
 use sqlx::{SqliteConnection, query_as, query_scalar};
 
-use super::now;
+use super::current_time_ms;
 use crate::{
-    Error, Incarnation, LogBounds, LogPosition, LogSpan, LogView, PartitionUid, Place,
-    failure::Outcome,
-    rows::{MAX_SPANS, unsigned},
+    Error, Incarnation, LogBounds, LogPosition, LogSpan, LogView, PartitionUid, SpanLocation,
+    rows::{MAX_SPANS, to_unsigned},
+    transaction::TransactionResult,
 };
 
-pub(super) async fn allocate_producer_id(conn: &mut SqliteConnection) -> Outcome<i64> {
+pub(super) async fn allocate_producer_id(conn: &mut SqliteConnection) -> TransactionResult<i64> {
     let id =
         query_scalar("UPDATE cluster SET last_producer_id = last_producer_id + 1 RETURNING last_producer_id")
             .fetch_one(conn)
@@ -17,7 +17,7 @@ pub(super) async fn allocate_producer_id(conn: &mut SqliteConnection) -> Outcome
     Ok(id)
 }
 
-async fn bounds_of(conn: &mut SqliteConnection, uid: PartitionUid) -> Outcome<Option<LogBounds>> {
+async fn read_bounds(conn: &mut SqliteConnection, uid: PartitionUid) -> TransactionResult<Option<LogBounds>> {
     let row: Option<(i64, i64, i64, i64)> = query_as(
         "SELECT log_start, rolled, high_watermark, size_bytes FROM partitions WHERE id = ?1 AND NOT deleted",
     )
@@ -37,10 +37,10 @@ async fn bounds_of(conn: &mut SqliteConnection, uid: PartitionUid) -> Outcome<Op
 pub(super) async fn bounds(
     conn: &mut SqliteConnection,
     partitions: &[PartitionUid],
-) -> Outcome<Vec<(PartitionUid, LogBounds)>> {
+) -> TransactionResult<Vec<(PartitionUid, LogBounds)>> {
     let mut found = Vec::with_capacity(partitions.len());
     for &uid in partitions {
-        if let Some(bounds) = bounds_of(conn, uid).await? {
+        if let Some(bounds) = read_bounds(conn, uid).await? {
             found.push((uid, bounds));
         }
     }
@@ -48,12 +48,12 @@ pub(super) async fn bounds(
 }
 
 /// Returns the base offset of the first span that reaches a timestamp.
-async fn offset_of_time(
+async fn offset_for_timestamp(
     conn: &mut SqliteConnection,
     uid: PartitionUid,
     bounds: LogBounds,
     timestamp: i64,
-) -> Outcome<i64> {
+) -> TransactionResult<i64> {
     let segment: Option<i64> = query_scalar(
         "SELECT base_offset FROM segments WHERE partition_id = ?1 AND end_offset > ?2 AND max_timestamp >= ?3
          ORDER BY end_offset LIMIT 1",
@@ -91,16 +91,18 @@ struct RangeColumns {
     length: i64,
 }
 
-pub(super) async fn read(
+pub(super) async fn read_log(
     conn: &mut SqliteConnection,
     uid: PartitionUid,
     from: LogPosition,
     limit: usize,
-) -> Outcome<LogView> {
-    let bounds = bounds_of(conn, uid).await?.ok_or(Error::UnknownPartition(uid))?;
+) -> TransactionResult<LogView> {
+    let bounds = read_bounds(conn, uid)
+        .await?
+        .ok_or(Error::UnknownPartition(uid))?;
     let from = match from {
         LogPosition::Offset(offset) => offset,
-        LogPosition::Timestamp(timestamp) => offset_of_time(conn, uid, bounds, timestamp).await?,
+        LogPosition::Timestamp(timestamp) => offset_for_timestamp(conn, uid, bounds, timestamp).await?,
     };
     let from = from.max(bounds.log_start);
     let limit = limit.min(MAX_SPANS);
@@ -115,9 +117,9 @@ pub(super) async fn read(
     .await?;
     let mut spans = Vec::with_capacity(segments.len());
     for (base_offset, end_offset, max_timestamp, stored_at_ms, key, size_bytes) in segments {
-        let place = Place::Segment {
+        let place = SpanLocation::Segment {
             key,
-            size_bytes: unsigned("a segment's size", size_bytes)?,
+            size_bytes: to_unsigned("a segment's size", size_bytes)?,
         };
         spans.push(LogSpan {
             base_offset,
@@ -139,11 +141,11 @@ pub(super) async fn read(
     .fetch_all(&mut *conn)
     .await?;
     for row in ranges {
-        let place = Place::Wal {
+        let place = SpanLocation::Wal {
             incarnation: Incarnation(row.incarnation),
-            sequence: unsigned("a sequence", row.sequence)?,
-            position: unsigned("a position", row.position)?,
-            length: unsigned("a length", row.length)?,
+            sequence: to_unsigned("a sequence", row.sequence)?,
+            position: to_unsigned("a position", row.position)?,
+            length: to_unsigned("a length", row.length)?,
         };
         spans.push(LogSpan {
             base_offset: row.base_offset,
@@ -157,6 +159,6 @@ pub(super) async fn read(
     Ok(LogView {
         bounds,
         spans,
-        now_ms: now(conn).await?,
+        now_ms: current_time_ms(conn).await?,
     })
 }

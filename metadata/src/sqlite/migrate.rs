@@ -13,74 +13,74 @@ use sqlx::{
     query_scalar, sqlite::SqliteConnectOptions,
 };
 
-use super::{connect_options, meaning, parse, refusal};
+use super::{classify_error, connect_options, parse_address, store_error};
 use crate::{
     ConnectOptions, Error, Result,
-    failure::{Outcome, pause, transact, within},
-    schema::{Migrated, SchemaState, Stored, TABLES, migrate_error, versions},
+    schema::{AppliedMigration, MigrationOutcome, SchemaState, TABLES, check_versions, migrate_error},
+    transaction::{TransactionResult, retry_delay, transact, with_timeout},
 };
 
 /// The numbered migrations, embedded in the build.
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// Migrates the file that `url` names.
-pub(crate) async fn migrate(url: &str) -> Result<Migrated> {
+pub(crate) async fn migrate(url: &str) -> Result<MigrationOutcome> {
     let pool = SqlitePool::connect_with(connect_options(url)?)
         .await
-        .map_err(refusal)?;
-    let migrated = run(&pool).await;
+        .map_err(store_error)?;
+    let migrated = run_migrations(&pool).await;
     pool.close().await;
     migrated
 }
 
 /// Reads the version of the schema of the file that `url` names, without creating the file.
 pub(crate) async fn schema(url: &str, options: &ConnectOptions) -> Result<SchemaState> {
-    let settings = parse(url)?
+    let settings = parse_address(url)?
         .read_only(true)
         .busy_timeout(options.statement_timeout);
-    let stored = if is_there(&settings)? {
-        within(options.call_limit(), async {
-            let mut conn = settings.connect().await.map_err(refusal)?;
-            let stored = stored(&mut conn).await?;
-            conn.close().await.map_err(refusal)?;
+    let stored = if file_exists(&settings)? {
+        with_timeout(options.call_limit(), async {
+            let mut conn = settings.connect().await.map_err(store_error)?;
+            let stored = applied_migrations(&mut conn).await?;
+            conn.close().await.map_err(store_error)?;
             Ok(stored)
         })
         .await?
     } else {
         Vec::new()
     };
-    let (found, needed) = versions(&MIGRATOR, &stored)?;
+    let (found, needed) = check_versions(&MIGRATOR, &stored)?;
     Ok(SchemaState { found, needed })
 }
 
 /// Reads the id of the cluster from the file that `url` names.
 pub(crate) async fn cluster_id(url: &str, options: &ConnectOptions) -> Result<Option<String>> {
-    let settings = parse(url)?
+    let settings = parse_address(url)?
         .read_only(true)
         .busy_timeout(options.statement_timeout);
-    if !is_there(&settings)? {
+    if !file_exists(&settings)? {
         return Ok(None);
     }
-    let mut conn = settings.connect().await.map_err(refusal)?;
-    let (found, _) = versions(&MIGRATOR, &stored(&mut conn).await?)?;
+    let mut conn = settings.connect().await.map_err(store_error)?;
+    let (found, _) = check_versions(&MIGRATOR, &applied_migrations(&mut conn).await?)?;
     let id = if found > 0 {
         let id = query_scalar("SELECT cluster_id FROM cluster");
-        id.fetch_optional(&mut conn).await.map_err(refusal)?
+        id.fetch_optional(&mut conn).await.map_err(store_error)?
     } else {
         None
     };
-    conn.close().await.map_err(refusal)?;
+    conn.close().await.map_err(store_error)?;
     Ok(id)
 }
 
 /// Copies the file that `url` names, as one transaction sees it. The copy appears under its name
 /// when it is complete.
 pub(crate) async fn backup(url: &str, options: &ConnectOptions, to: &Path) -> Result<()> {
-    let settings = parse(url)?
+    let settings = parse_address(url)?
         .read_only(true)
         .busy_timeout(options.statement_timeout);
     let source = settings.get_filename().display().to_string();
-    if !is_there(&settings)? {
+    if !file_exists(&settings)? {
         return Err(Error::Unavailable(format!("there is no SQLite file {source}")));
     }
     let unwritten =
@@ -96,14 +96,14 @@ pub(crate) async fn backup(url: &str, options: &ConnectOptions, to: &Path) -> Re
     let text = partial
         .to_str()
         .ok_or_else(|| unwritten(&"its name is not Unicode"))?;
-    let mut conn = settings.connect().await.map_err(refusal)?;
-    versions(&MIGRATOR, &stored(&mut conn).await?)?;
+    let mut conn = settings.connect().await.map_err(store_error)?;
+    check_versions(&MIGRATOR, &applied_migrations(&mut conn).await?)?;
     query("VACUUM INTO ?1")
         .bind(text)
         .execute(&mut conn)
         .await
-        .map_err(refusal)?;
-    conn.close().await.map_err(refusal)?;
+        .map_err(store_error)?;
+    conn.close().await.map_err(store_error)?;
     fs::File::open(&partial)
         .and_then(|copy| copy.sync_all())
         .and_then(|()| fs::rename(&partial, to))
@@ -112,27 +112,27 @@ pub(crate) async fn backup(url: &str, options: &ConnectOptions, to: &Path) -> Re
 
 /// Looks for an agent that holds its lease in the file that `url` names.
 pub(crate) async fn live_agent(url: &str, options: &ConnectOptions) -> Result<Option<String>> {
-    let settings = parse(url)?
+    let settings = parse_address(url)?
         .read_only(true)
         .busy_timeout(options.statement_timeout);
-    if !is_there(&settings)? {
+    if !file_exists(&settings)? {
         return Ok(None);
     }
-    within(options.call_limit(), async {
-        let mut conn = settings.connect().await.map_err(refusal)?;
-        let (found, _) = versions(&MIGRATOR, &stored(&mut conn).await?)?;
+    with_timeout(options.call_limit(), async {
+        let mut conn = settings.connect().await.map_err(store_error)?;
+        let (found, _) = check_versions(&MIGRATOR, &applied_migrations(&mut conn).await?)?;
         let live = if found > 0 {
-            live(&mut conn).await.map_err(refusal)?
+            find_live_agent(&mut conn).await.map_err(store_error)?
         } else {
             None
         };
-        conn.close().await.map_err(refusal)?;
+        conn.close().await.map_err(store_error)?;
         Ok(live)
     })
     .await
 }
 
-async fn live(conn: &mut SqliteConnection) -> Result<Option<String>, sqlx::Error> {
+async fn find_live_agent(conn: &mut SqliteConnection) -> Result<Option<String>, sqlx::Error> {
     query_scalar(
         "SELECT agent_id FROM agents
          WHERE sealed_at IS NULL AND lease_expires_at >= CAST(unixepoch('subsec') * 1000 AS INTEGER) LIMIT 1",
@@ -142,23 +142,23 @@ async fn live(conn: &mut SqliteConnection) -> Result<Option<String>, sqlx::Error
 }
 
 /// The time limit for dropping all tables.
-const DROP_LIMIT: Duration = Duration::from_secs(600);
+const DROP_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Drops the tables of StreamHouse in the file that `url` names. The file stays.
 pub(crate) async fn drop_schema(url: &str, options: &ConnectOptions) -> Result<bool> {
     let settings = connect_options(url)?
         .create_if_missing(false)
         .busy_timeout(options.statement_timeout);
-    if !is_there(&settings)? {
+    if !file_exists(&settings)? {
         return Ok(false);
     }
-    within(DROP_LIMIT, async {
-        let mut conn = settings.connect().await.map_err(refusal)?;
-        let (found, _) = versions(&MIGRATOR, &stored(&mut conn).await?)?;
+    with_timeout(DROP_TIMEOUT, async {
+        let mut conn = settings.connect().await.map_err(store_error)?;
+        let (found, _) = check_versions(&MIGRATOR, &applied_migrations(&mut conn).await?)?;
         if found > 0 {
-            transact!(DROP_LIMIT, conn.begin_with("BEGIN IMMEDIATE"), meaning, tx => drop_all(&mut tx))?;
+            transact!(DROP_TIMEOUT, conn.begin_with("BEGIN IMMEDIATE"), classify_error, tx => drop_tables(&mut tx))?;
         }
-        conn.close().await.map_err(refusal)?;
+        conn.close().await.map_err(store_error)?;
         Ok(found > 0)
     })
     .await
@@ -166,9 +166,9 @@ pub(crate) async fn drop_schema(url: &str, options: &ConnectOptions) -> Result<b
 
 /// Drops all tables unless an agent is live. The caller's write lock keeps agents from registering
 /// meanwhile.
-async fn drop_all(conn: &mut SqliteConnection) -> Outcome<()> {
-    if let Some(agent_id) = live(&mut *conn).await? {
-        return Err(Error::AgentLives(agent_id).into());
+async fn drop_tables(conn: &mut SqliteConnection) -> TransactionResult<()> {
+    if let Some(agent_id) = find_live_agent(&mut *conn).await? {
+        return Err(Error::AgentHoldsLease(agent_id).into());
     }
     for table in TABLES {
         let sql = format!("DROP TABLE IF EXISTS {table}");
@@ -178,7 +178,7 @@ async fn drop_all(conn: &mut SqliteConnection) -> Outcome<()> {
 }
 
 /// Returns whether the file exists; an in-memory store never has one.
-fn is_there(settings: &SqliteConnectOptions) -> Result<bool> {
+fn file_exists(settings: &SqliteConnectOptions) -> Result<bool> {
     let path = settings.get_filename();
     path.try_exists().map_err(|error| {
         Error::Unavailable(format!(
@@ -189,38 +189,38 @@ fn is_there(settings: &SqliteConnectOptions) -> Result<bool> {
 }
 
 /// The maximum number of attempts when another process migrates the same file.
-const ATTEMPTS: u32 = 10;
+const MAX_MIGRATION_ATTEMPTS: u32 = 10;
 
 /// Migrates an open store. SQLite has no lock that outlasts a transaction, so one of two concurrent
 /// migrators may fail because the other finished a migration first; it then reads the version
 /// again.
-pub(super) async fn run(pool: &SqlitePool) -> Result<Migrated> {
-    let mut conn = pool.acquire().await.map_err(refusal)?;
+pub(super) async fn run_migrations(pool: &SqlitePool) -> Result<MigrationOutcome> {
+    let mut conn = pool.acquire().await.map_err(store_error)?;
     let mut attempt = 1;
     loop {
-        let (from, to) = versions(&MIGRATOR, &stored(&mut conn).await?)?;
+        let (from, to) = check_versions(&MIGRATOR, &applied_migrations(&mut conn).await?)?;
         if from >= to {
-            return Ok(Migrated { from, to });
+            return Ok(MigrationOutcome { from, to });
         }
         match MIGRATOR.run_direct(None, &mut *conn, false).await {
-            Ok(()) => return Ok(Migrated { from, to }),
-            Err(error) if attempt >= ATTEMPTS => return Err(migrate_error(error, refusal)),
-            Err(_) => tokio::time::sleep(pause(attempt)).await,
+            Ok(()) => return Ok(MigrationOutcome { from, to }),
+            Err(error) if attempt >= MAX_MIGRATION_ATTEMPTS => return Err(migrate_error(error, store_error)),
+            Err(_) => tokio::time::sleep(retry_delay(attempt)).await,
         }
         attempt += 1;
     }
 }
 
-async fn stored(conn: &mut SqliteConnection) -> Result<Vec<Stored>> {
+async fn applied_migrations(conn: &mut SqliteConnection) -> Result<Vec<AppliedMigration>> {
     let there: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_master WHERE name = '_sqlx_migrations'")
         .fetch_one(&mut *conn)
         .await
-        .map_err(refusal)?;
+        .map_err(store_error)?;
     if there == 0 {
         return Ok(Vec::new());
     }
     sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version")
         .fetch_all(conn)
         .await
-        .map_err(refusal)
+        .map_err(store_error)
 }

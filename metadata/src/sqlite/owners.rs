@@ -2,15 +2,19 @@
 
 use sqlx::{SqliteConnection, query, query_as};
 
-use super::now;
+use super::current_time_ms;
 use crate::{
     TopicOwner, TopicsOverview,
-    failure::Outcome,
-    rows::{OverviewRow, overview, owner},
+    rows::{OverviewRow, build_overview, topic_owner},
+    transaction::TransactionResult,
 };
 
-pub(super) async fn claim(conn: &mut SqliteConnection, name: &str, new: &TopicOwner) -> Outcome<TopicOwner> {
-    let now = now(conn).await?;
+pub(super) async fn claim(
+    conn: &mut SqliteConnection,
+    name: &str,
+    new: &TopicOwner,
+) -> TransactionResult<TopicOwner> {
+    let now = current_time_ms(conn).await?;
     query(
         "INSERT INTO topic_owners (name, uid, namespace, resource, claimed_at) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT (name) DO NOTHING",
@@ -26,10 +30,10 @@ pub(super) async fn claim(conn: &mut SqliteConnection, name: &str, new: &TopicOw
         .bind(name)
         .fetch_one(conn)
         .await?;
-    Ok(owner(found))
+    Ok(topic_owner(found))
 }
 
-pub(super) async fn release(conn: &mut SqliteConnection, name: &str, uid: &str) -> Outcome<bool> {
+pub(super) async fn release(conn: &mut SqliteConnection, name: &str, uid: &str) -> TransactionResult<bool> {
     let deleted = query("DELETE FROM topic_owners WHERE name = ?1 AND uid = ?2")
         .bind(name)
         .bind(uid)
@@ -38,7 +42,7 @@ pub(super) async fn release(conn: &mut SqliteConnection, name: &str, uid: &str) 
     Ok(deleted.rows_affected() > 0)
 }
 
-pub(super) async fn topics_overview(conn: &mut SqliteConnection) -> Outcome<TopicsOverview> {
+pub(super) async fn topics_overview(conn: &mut SqliteConnection) -> TransactionResult<TopicsOverview> {
     let rows: Vec<OverviewRow> = query_as(
         "SELECT coalesce(t.name, o.name) AS name, t.topic_id, t.config,
                 coalesce(p.partitions, 0) AS partitions, coalesce(p.high_watermark, 0) AS high_watermark,
@@ -52,5 +56,5 @@ pub(super) async fn topics_overview(conn: &mut SqliteConnection) -> Outcome<Topi
     )
     .fetch_all(conn)
     .await?;
-    Ok(overview(rows)?)
+    Ok(build_overview(rows)?)
 }

@@ -3,20 +3,23 @@
 use sqlx::{SqliteConnection, query, query_as};
 use uuid::Uuid;
 
-use super::{agents::leased, now, topics::fresh_folder};
+use super::{agents::read_leased_partition, current_time_ms, topics::assign_new_folder};
 use crate::{
     Error, Lease, NewSegment, SegmentIntent,
-    failure::Outcome,
     keys::segment_key,
-    rows::{AbandonedRow, Freed, FreedRange, IntentRow, check_finish, freed, signed},
+    rows::{
+        AbandonedSegmentRow, DeletedRangeRow, DeletedRanges, SegmentIntentRow, check_segment,
+        sum_deleted_ranges, to_signed,
+    },
+    transaction::TransactionResult,
 };
 
-pub(super) async fn begin(
+pub(super) async fn begin_segment(
     conn: &mut SqliteConnection,
     lease: Lease,
     base_offset: i64,
-) -> Outcome<SegmentIntent> {
-    let row = leased(conn, lease).await?;
+) -> TransactionResult<SegmentIntent> {
+    let row = read_leased_partition(conn, lease).await?;
     if base_offset != row.bounds.rolled {
         let message = format!(
             "it begins at offset {base_offset}, but {} is the first offset without a segment",
@@ -24,19 +27,19 @@ pub(super) async fn begin(
         );
         return Err(Error::SegmentConflict(message).into());
     }
-    let left = intent(conn, lease, base_offset).await?;
+    let left = find_intent(conn, lease, base_offset).await?;
     let inherited = left.is_some();
     let key = match left {
         Some(left) => {
             let key = left.key.clone();
             if left.incarnation != lease.incarnation.0 {
-                abandon(conn, row.topic_id, &[left.of(lease.partition)]).await?;
+                record_abandoned(conn, row.topic_id, &[left.into_abandoned(lease.partition)]).await?;
             }
             key
         }
         None => segment_key(&row.folder, row.partition, base_offset),
     };
-    let now = now(conn).await?;
+    let now = current_time_ms(conn).await?;
     query(
         "INSERT INTO segment_intents (partition_id, base_offset, key, incarnation, created_at) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT (partition_id, base_offset) DO UPDATE SET incarnation = excluded.incarnation",
@@ -51,7 +54,11 @@ pub(super) async fn begin(
     Ok(SegmentIntent { key, inherited })
 }
 
-async fn intent(conn: &mut SqliteConnection, lease: Lease, base_offset: i64) -> Outcome<Option<IntentRow>> {
+async fn find_intent(
+    conn: &mut SqliteConnection,
+    lease: Lease,
+    base_offset: i64,
+) -> TransactionResult<Option<SegmentIntentRow>> {
     let row = query_as(
         "SELECT base_offset, key, incarnation FROM segment_intents WHERE partition_id = ?1 AND base_offset = ?2",
     )
@@ -65,14 +72,14 @@ async fn intent(conn: &mut SqliteConnection, lease: Lease, base_offset: i64) -> 
 /// Changes the key of an intent because an object that is not this segment has the key: uses the
 /// topic's current folder if that gives another key, otherwise a new folder. The other object is
 /// never deleted.
-pub(super) async fn avoid(
+pub(super) async fn reassign_segment_key(
     conn: &mut SqliteConnection,
     lease: Lease,
     base_offset: i64,
     taken: &str,
-) -> Outcome<SegmentIntent> {
-    let row = leased(conn, lease).await?;
-    let found = intent(conn, lease, base_offset).await?;
+) -> TransactionResult<SegmentIntent> {
+    let row = read_leased_partition(conn, lease).await?;
+    let found = find_intent(conn, lease, base_offset).await?;
     if base_offset != row.bounds.rolled
         || found.is_none_or(|intent| intent.incarnation != lease.incarnation.0)
     {
@@ -82,7 +89,7 @@ pub(super) async fn avoid(
     let mut key = segment_key(&row.folder, row.partition, base_offset);
     if key == taken {
         key = segment_key(
-            &fresh_folder(conn, row.topic_id).await?,
+            &assign_new_folder(conn, row.topic_id).await?,
             row.partition,
             base_offset,
         );
@@ -105,8 +112,12 @@ pub(super) async fn avoid(
     })
 }
 
-pub(super) async fn finish(conn: &mut SqliteConnection, lease: Lease, segment: &NewSegment) -> Outcome<()> {
-    let row = leased(conn, lease).await?;
+pub(super) async fn finish_segment(
+    conn: &mut SqliteConnection,
+    lease: Lease,
+    segment: &NewSegment,
+) -> TransactionResult<()> {
+    let row = read_leased_partition(conn, lease).await?;
     let stored: Option<(i64, String)> =
         query_as("SELECT base_offset, key FROM segments WHERE partition_id = ?1 AND end_offset = ?2")
             .bind(lease.partition.0)
@@ -117,10 +128,10 @@ pub(super) async fn finish(conn: &mut SqliteConnection, lease: Lease, segment: &
         // A repeated call: the segment is stored already.
         return Ok(());
     }
-    check_finish(
+    check_segment(
         lease,
         &row,
-        intent(conn, lease, segment.base_offset).await?,
+        find_intent(conn, lease, segment.base_offset).await?,
         segment,
     )?;
     let freed = delete_ranges(conn, lease.partition.0, segment.end_offset).await?;
@@ -128,8 +139,8 @@ pub(super) async fn finish(conn: &mut SqliteConnection, lease: Lease, segment: &
         let message = format!("offset {} is not the end of a WAL range", segment.end_offset);
         return Err(Error::SegmentConflict(message).into());
     }
-    let size_bytes = signed("the segment's size", segment.size_bytes)?;
-    let now = now(conn).await?;
+    let size_bytes = to_signed("the segment's size", segment.size_bytes)?;
+    let now = current_time_ms(conn).await?;
     query(
         "INSERT INTO segments (partition_id, end_offset, base_offset, max_timestamp, size_bytes, key, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -159,8 +170,12 @@ pub(super) async fn finish(conn: &mut SqliteConnection, lease: Lease, segment: &
 
 /// Deletes the ranges of a partition that end at or before `end_offset`, and releases their
 /// objects.
-async fn delete_ranges(conn: &mut SqliteConnection, partition: i64, end_offset: i64) -> Outcome<Freed> {
-    let ranges: Vec<FreedRange> = query_as(
+async fn delete_ranges(
+    conn: &mut SqliteConnection,
+    partition: i64,
+    end_offset: i64,
+) -> TransactionResult<DeletedRanges> {
+    let ranges: Vec<DeletedRangeRow> = query_as(
         "DELETE FROM ranges WHERE partition_id = ?1 AND end_offset <= ?2
          RETURNING end_offset, incarnation, sequence, length",
     )
@@ -168,14 +183,17 @@ async fn delete_ranges(conn: &mut SqliteConnection, partition: i64, end_offset: 
     .bind(end_offset)
     .fetch_all(&mut *conn)
     .await?;
-    let freed = freed(&ranges);
+    let freed = sum_deleted_ranges(&ranges);
     release_objects(conn, &freed).await?;
     Ok(freed)
 }
 
 /// Decrements the range counts of objects; those that reach zero become garbage.
-pub(super) async fn release_objects(conn: &mut SqliteConnection, freed: &Freed) -> Outcome<()> {
-    let now = now(conn).await?;
+pub(super) async fn release_objects(
+    conn: &mut SqliteConnection,
+    freed: &DeletedRanges,
+) -> TransactionResult<()> {
+    let now = current_time_ms(conn).await?;
     for &(incarnation, sequence, count) in &freed.objects {
         query(
             "UPDATE wal_objects SET live_ranges = live_ranges - ?3,
@@ -192,8 +210,12 @@ pub(super) async fn release_objects(conn: &mut SqliteConnection, freed: &Freed) 
     Ok(())
 }
 
-pub(super) async fn advance(conn: &mut SqliteConnection, lease: Lease, log_start: i64) -> Outcome<i64> {
-    let row = leased(conn, lease).await?;
+pub(super) async fn advance_log_start(
+    conn: &mut SqliteConnection,
+    lease: Lease,
+    log_start: i64,
+) -> TransactionResult<i64> {
+    let row = read_leased_partition(conn, lease).await?;
     let log_start = log_start.min(row.bounds.high_watermark);
     if log_start <= row.bounds.log_start {
         return Ok(row.bounds.log_start);
@@ -207,7 +229,7 @@ pub(super) async fn advance(conn: &mut SqliteConnection, lease: Lease, log_start
     .fetch_all(&mut *conn)
     .await?;
     let (keys, sizes): (Vec<String>, Vec<i64>) = segments.into_iter().unzip();
-    queue(conn, row.topic_id, &keys).await?;
+    queue_deletions(conn, row.topic_id, &keys).await?;
     let freed = delete_ranges(conn, partition, log_start).await?;
     let rolled = freed.end_offset.unwrap_or(0).max(row.bounds.rolled);
     drop_stale_intents(conn, lease, row.topic_id, rolled).await?;
@@ -229,8 +251,8 @@ async fn drop_stale_intents(
     lease: Lease,
     topic_id: Uuid,
     rolled: i64,
-) -> Outcome<()> {
-    let stale: Vec<AbandonedRow> = query_as(
+) -> TransactionResult<()> {
+    let stale: Vec<AbandonedSegmentRow> = query_as(
         "DELETE FROM segment_intents WHERE partition_id = ?1 AND base_offset < ?2
          RETURNING partition_id, base_offset, key, incarnation",
     )
@@ -238,23 +260,27 @@ async fn drop_stale_intents(
     .bind(rolled)
     .fetch_all(&mut *conn)
     .await?;
-    give_up(conn, topic_id, &stale).await
+    abandon_intents(conn, topic_id, &stale).await
 }
 
 /// Queues the objects of dropped intents for deletion, and records the writers whose uploads may
 /// still arrive.
-pub(super) async fn give_up(
+pub(super) async fn abandon_intents(
     conn: &mut SqliteConnection,
     topic_id: Uuid,
-    dropped: &[AbandonedRow],
-) -> Outcome<()> {
+    dropped: &[AbandonedSegmentRow],
+) -> TransactionResult<()> {
     let keys: Vec<String> = dropped.iter().map(|intent| intent.key.clone()).collect();
-    queue(conn, topic_id, &keys).await?;
-    abandon(conn, topic_id, dropped).await
+    queue_deletions(conn, topic_id, &keys).await?;
+    record_abandoned(conn, topic_id, dropped).await
 }
 
 /// Records segments whose upload may still arrive although their intent was dropped or taken over.
-async fn abandon(conn: &mut SqliteConnection, topic_id: Uuid, segments: &[AbandonedRow]) -> Outcome<()> {
+async fn record_abandoned(
+    conn: &mut SqliteConnection,
+    topic_id: Uuid,
+    segments: &[AbandonedSegmentRow],
+) -> TransactionResult<()> {
     for segment in segments {
         query(
             "INSERT INTO abandoned_segments (partition_id, base_offset, key, incarnation, topic_id)
@@ -272,8 +298,12 @@ async fn abandon(conn: &mut SqliteConnection, topic_id: Uuid, segments: &[Abando
 }
 
 /// Queues segments of a topic for deletion.
-pub(super) async fn queue(conn: &mut SqliteConnection, topic_id: Uuid, keys: &[String]) -> Outcome<()> {
-    let now = now(conn).await?;
+pub(super) async fn queue_deletions(
+    conn: &mut SqliteConnection,
+    topic_id: Uuid,
+    keys: &[String],
+) -> TransactionResult<()> {
+    let now = current_time_ms(conn).await?;
     for key in keys {
         query("INSERT INTO deletions (key, topic_id, queued_at) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO NOTHING")
             .bind(key)

@@ -3,22 +3,24 @@
 use sqlx::{SqliteConnection, query, query_as, query_scalar};
 use uuid::Uuid;
 
-use super::{agents::bump, now};
+use super::{agents::increment_version, current_time_ms};
 use crate::{
-    Error, Incarnation, NewTopic, TopicChange, TopicRecord,
-    failure::Outcome,
+    Error, Incarnation, NewTopic, TopicChange, TopicEntry,
     keys::topic_folder,
-    leases::spread,
+    leases::assign_holders,
     rows::{
-        added_partitions, assemble, changed_config, config_json, new_partitions, parse_config,
-        partition_record, readable_config, unsigned,
+        added_partition_count, apply_config_change, config_json, group_partitions_by_topic,
+        initial_partition_count, parse_config, partition_entry, readable_config, to_unsigned,
     },
+    transaction::TransactionResult,
 };
 
 type TopicColumns = (Uuid, String, String, bool, String, i64);
 
-fn record((topic_id, name, folder, internal, config, created_at_ms): TopicColumns) -> Outcome<TopicRecord> {
-    Ok(TopicRecord {
+fn topic_entry(
+    (topic_id, name, folder, internal, config, created_at_ms): TopicColumns,
+) -> TransactionResult<TopicEntry> {
+    Ok(TopicEntry {
         topic_id,
         folder,
         internal,
@@ -30,13 +32,16 @@ fn record((topic_id, name, folder, internal, config, created_at_ms): TopicColumn
 }
 
 /// Returns every topic that is not deleted, by name.
-pub(super) async fn all(conn: &mut SqliteConnection) -> Outcome<Vec<TopicRecord>> {
+pub(super) async fn read_topics(conn: &mut SqliteConnection) -> TransactionResult<Vec<TopicEntry>> {
     let topics: Vec<TopicColumns> = query_as(
         "SELECT topic_id, name, folder, internal, config, created_at FROM topics WHERE deleted_at IS NULL ORDER BY name",
     )
     .fetch_all(&mut *conn)
     .await?;
-    let topics = topics.into_iter().map(record).collect::<Outcome<Vec<_>>>()?;
+    let topics = topics
+        .into_iter()
+        .map(topic_entry)
+        .collect::<TransactionResult<Vec<_>>>()?;
     let partitions: Vec<(Uuid, i64, Option<i64>, i32)> = query_as(
         "SELECT p.topic_id, p.id, a.incarnation, p.epoch
          FROM partitions p LEFT JOIN agents a ON a.incarnation = p.holder AND a.sealed_at IS NULL
@@ -46,11 +51,11 @@ pub(super) async fn all(conn: &mut SqliteConnection) -> Outcome<Vec<TopicRecord>
     .await?;
     let partitions = partitions
         .into_iter()
-        .map(|(topic, uid, holder, epoch)| (topic, partition_record(uid, holder, epoch)));
-    Ok(assemble(topics, partitions.collect()))
+        .map(|(topic, uid, holder, epoch)| (topic, partition_entry(uid, holder, epoch)));
+    Ok(group_partitions_by_topic(topics, partitions.collect()))
 }
 
-async fn one(conn: &mut SqliteConnection, topic_id: Uuid) -> Outcome<TopicRecord> {
+async fn read_topic(conn: &mut SqliteConnection, topic_id: Uuid) -> TransactionResult<TopicEntry> {
     let topic: TopicColumns = query_as(
         "SELECT topic_id, name, folder, internal, config, created_at FROM topics WHERE topic_id = ?1",
     )
@@ -67,11 +72,11 @@ async fn one(conn: &mut SqliteConnection, topic_id: Uuid) -> Outcome<TopicRecord
     .await?;
     let partitions = partitions
         .into_iter()
-        .map(|(uid, holder, epoch)| partition_record(uid, holder, epoch))
+        .map(|(uid, holder, epoch)| partition_entry(uid, holder, epoch))
         .collect();
-    Ok(TopicRecord {
+    Ok(TopicEntry {
         partitions,
-        ..record(topic)?
+        ..topic_entry(topic)?
     })
 }
 
@@ -81,8 +86,8 @@ async fn add_partitions(
     topic_id: Uuid,
     present: usize,
     count: usize,
-) -> Outcome<()> {
-    let now = now(conn).await?;
+) -> TransactionResult<()> {
+    let now = current_time_ms(conn).await?;
     let loads: Vec<(i64, i64)> = query_as(
         "SELECT a.incarnation, count(p.id)
          FROM agents a LEFT JOIN partitions p ON p.holder = a.incarnation AND NOT p.deleted
@@ -95,7 +100,7 @@ async fn add_partitions(
         .into_iter()
         .map(|(agent, load)| (Incarnation(agent), load))
         .collect();
-    for (n, holder) in spread(count, loads)
+    for (n, holder) in assign_holders(count, loads)
         .into_iter()
         .chain(std::iter::repeat(None))
         .take(count)
@@ -113,7 +118,7 @@ async fn add_partitions(
 }
 
 /// Allocates the folder for another use of a name; no folder is returned twice.
-async fn next_folder(conn: &mut SqliteConnection, name: &str) -> Outcome<String> {
+async fn allocate_folder(conn: &mut SqliteConnection, name: &str) -> TransactionResult<String> {
     let uses: i64 = query_scalar(
         "INSERT INTO topic_names (name, uses) VALUES (?1, 1)
          ON CONFLICT (name) DO UPDATE SET uses = topic_names.uses + 1 RETURNING uses",
@@ -121,7 +126,7 @@ async fn next_folder(conn: &mut SqliteConnection, name: &str) -> Outcome<String>
     .bind(name)
     .fetch_one(conn)
     .await?;
-    Ok(topic_folder(name, unsigned("the uses of a name", uses)?))
+    Ok(topic_folder(name, to_unsigned("the uses of a name", uses)?))
 }
 
 /// Gives a topic a folder that no key uses, for its future segments. Existing segments and intents
@@ -130,24 +135,30 @@ async fn next_folder(conn: &mut SqliteConnection, name: &str) -> Outcome<String>
 /// # Errors
 ///
 /// [`Error::UnknownTopic`] if its row does not exist.
-pub(super) async fn fresh_folder(conn: &mut SqliteConnection, topic_id: Uuid) -> Outcome<String> {
+pub(super) async fn assign_new_folder(
+    conn: &mut SqliteConnection,
+    topic_id: Uuid,
+) -> TransactionResult<String> {
     let name: Option<String> = query_scalar("SELECT name FROM topics WHERE topic_id = ?1")
         .bind(topic_id)
         .fetch_optional(&mut *conn)
         .await?;
     let name = name.ok_or_else(|| Error::UnknownTopic(topic_id.to_string()))?;
-    let folder = next_folder(conn, &name).await?;
+    let folder = allocate_folder(conn, &name).await?;
     query("UPDATE topics SET folder = ?2 WHERE topic_id = ?1")
         .bind(topic_id)
         .bind(&folder)
         .execute(&mut *conn)
         .await?;
-    bump(conn).await?;
+    increment_version(conn).await?;
     Ok(folder)
 }
 
-pub(super) async fn create(conn: &mut SqliteConnection, new: &NewTopic) -> Outcome<TopicRecord> {
-    let count = new_partitions(new.partitions)?;
+pub(super) async fn create_topic(
+    conn: &mut SqliteConnection,
+    new: &NewTopic,
+) -> TransactionResult<TopicEntry> {
+    let count = initial_partition_count(new.partitions)?;
     let taken: Option<i32> = query_scalar("SELECT 1 FROM topics WHERE name = ?1 AND deleted_at IS NULL")
         .bind(&new.name)
         .fetch_optional(&mut *conn)
@@ -155,7 +166,7 @@ pub(super) async fn create(conn: &mut SqliteConnection, new: &NewTopic) -> Outco
     if taken.is_some() {
         return Err(Error::TopicAlreadyExists(new.name.clone()).into());
     }
-    let folder = next_folder(conn, &new.name).await?;
+    let folder = allocate_folder(conn, &new.name).await?;
     let random: Vec<u8> = query_scalar("SELECT randomblob(16)")
         .fetch_one(&mut *conn)
         .await?;
@@ -163,7 +174,7 @@ pub(super) async fn create(conn: &mut SqliteConnection, new: &NewTopic) -> Outco
         .try_into()
         .map_err(|_| Error::Inconsistent("randomblob(16) gave another size".to_owned()))?;
     let topic_id = uuid::Builder::from_random_bytes(random).into_uuid();
-    let now = now(conn).await?;
+    let now = current_time_ms(conn).await?;
     query("INSERT INTO topics (topic_id, name, folder, config, created_at) VALUES (?1, ?2, ?3, ?4, ?5)")
         .bind(topic_id)
         .bind(&new.name)
@@ -173,12 +184,12 @@ pub(super) async fn create(conn: &mut SqliteConnection, new: &NewTopic) -> Outco
         .execute(&mut *conn)
         .await?;
     add_partitions(conn, topic_id, 0, count).await?;
-    bump(conn).await?;
-    one(conn, topic_id).await
+    increment_version(conn).await?;
+    read_topic(conn, topic_id).await
 }
 
 /// Returns the id and the settings of a topic that exists and is not internal.
-async fn find(conn: &mut SqliteConnection, name: &str) -> Outcome<(Uuid, String)> {
+async fn find_topic(conn: &mut SqliteConnection, name: &str) -> TransactionResult<(Uuid, String)> {
     let found: Option<(Uuid, String)> = query_as(
         "SELECT topic_id, config FROM topics WHERE name = ?1 AND deleted_at IS NULL AND NOT internal",
     )
@@ -188,31 +199,31 @@ async fn find(conn: &mut SqliteConnection, name: &str) -> Outcome<(Uuid, String)
     Ok(found.ok_or_else(|| Error::UnknownTopic(name.to_owned()))?)
 }
 
-pub(super) async fn alter(
+pub(super) async fn alter_topic(
     conn: &mut SqliteConnection,
     name: &str,
     change: &TopicChange,
-) -> Outcome<TopicRecord> {
-    let (topic_id, config) = find(conn, name).await?;
+) -> TransactionResult<TopicEntry> {
+    let (topic_id, config) = find_topic(conn, name).await?;
     let present: i64 = query_scalar("SELECT count(*) FROM partitions WHERE topic_id = ?1")
         .bind(topic_id)
         .fetch_one(&mut *conn)
         .await?;
     let present = usize::try_from(present).unwrap_or_default();
-    let added = added_partitions(present, change)?;
+    let added = added_partition_count(present, change)?;
     if added > 0 {
         add_partitions(conn, topic_id, present, added).await?;
     }
     query("UPDATE topics SET config = ?2 WHERE topic_id = ?1")
         .bind(topic_id)
-        .bind(config_json(&changed_config(parse_config(&config)?, change))?)
+        .bind(config_json(&apply_config_change(parse_config(&config)?, change))?)
         .execute(&mut *conn)
         .await?;
-    bump(conn).await?;
-    one(conn, topic_id).await
+    increment_version(conn).await?;
+    read_topic(conn, topic_id).await
 }
 
-pub(super) async fn delete(conn: &mut SqliteConnection, name: &str) -> Outcome<()> {
+pub(super) async fn delete_topic(conn: &mut SqliteConnection, name: &str) -> TransactionResult<()> {
     let found: Option<(Uuid, bool)> = query_as(
         "SELECT topic_id, deleted_at IS NOT NULL FROM topics WHERE name = ?1 AND NOT internal
          ORDER BY deleted_at DESC NULLS FIRST LIMIT 1",
@@ -225,7 +236,7 @@ pub(super) async fn delete(conn: &mut SqliteConnection, name: &str) -> Outcome<(
         // A repeated call: the deletion is in progress.
         return Ok(());
     }
-    let now = now(conn).await?;
+    let now = current_time_ms(conn).await?;
     query("UPDATE topics SET deleted_at = ?2 WHERE topic_id = ?1")
         .bind(topic_id)
         .bind(now)
@@ -235,5 +246,5 @@ pub(super) async fn delete(conn: &mut SqliteConnection, name: &str) -> Outcome<(
         .bind(topic_id)
         .execute(&mut *conn)
         .await?;
-    bump(conn).await
+    increment_version(conn).await
 }

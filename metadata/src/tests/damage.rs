@@ -6,12 +6,15 @@ use streamhouse_core::ErrorCode;
 use super::support::{database, options};
 use crate::{
     BatchOutcome,
-    conformance::fixture::{Log, Store, agent, batches, leases, object, sequenced, snapshot, topic},
+    conformance::fixture::{
+        SharedStore, TestLog, batch_outcomes, create_topic, leases, object_commit, register_agent,
+        sequenced_batch, snapshot,
+    },
     connect,
 };
 
 /// Executes SQL on the store's tables, bypassing the store.
-async fn spoil(url: &str, sql: &str) {
+async fn execute_sql(url: &str, sql: &str) {
     if url.starts_with("sqlite") {
         let mut conn = SqliteConnection::connect(url).await.unwrap();
         query(AssertSqlSafe(sql)).execute(&mut conn).await.unwrap();
@@ -22,7 +25,7 @@ async fn spoil(url: &str, sql: &str) {
 }
 
 /// Opens a store of each kind; returns them with their addresses.
-async fn stores() -> (tempfile::TempDir, Vec<(String, Store)>) {
+async fn stores_of_each_kind() -> (tempfile::TempDir, Vec<(String, SharedStore)>) {
     let folder = tempfile::tempdir().unwrap();
     let sqlite = format!("sqlite:{}", folder.path().join("metadata.db").display());
     let mut stores = Vec::new();
@@ -35,13 +38,13 @@ async fn stores() -> (tempfile::TempDir, Vec<(String, Store)>) {
 
 #[tokio::test]
 async fn a_damaged_producer_costs_its_batches_and_no_others() {
-    let (_folder, stores) = stores().await;
+    let (_folder, stores) = stores_of_each_kind().await;
     for (url, store) in stores {
-        let life = agent(&store, "agent-0").await.incarnation;
-        let leases = leases(&topic(&store, "orders", 2).await);
-        let (bad, good) = (sequenced(1, 0, 1), sequenced(2, 0, 1));
+        let incarnation = register_agent(&store, "agent-0").await.incarnation;
+        let leases = leases(&create_topic(&store, "orders", 2).await);
+        let (bad, good) = (sequenced_batch(1, 0, 1), sequenced_batch(2, 0, 1));
         let first = [bad, good];
-        let commit = object(life, 0, &[(leases[0], &first), (leases[1], &first)]);
+        let commit = object_commit(incarnation, 0, &[(leases[0], &first), (leases[1], &first)]);
         store.commit_object(&commit).await.unwrap();
         let damaged = format!(
             "UPDATE producer_state SET batches = {} WHERE producer_id = 1 AND partition_id = {}",
@@ -52,39 +55,39 @@ async fn a_damaged_producer_costs_its_batches_and_no_others() {
             },
             leases[0].partition.0
         );
-        spoil(&url, &damaged).await;
-        let next = [sequenced(1, 1, 1), sequenced(2, 1, 1)];
-        let commit = object(life, 1, &[(leases[0], &next), (leases[1], &next)]);
+        execute_sql(&url, &damaged).await;
+        let next = [sequenced_batch(1, 1, 1), sequenced_batch(2, 1, 1)];
+        let commit = object_commit(incarnation, 1, &[(leases[0], &next), (leases[1], &next)]);
         let outcome = store.commit_object(&commit).await.unwrap();
         let appended = |base_offset| BatchOutcome::Appended { base_offset };
         let refused = BatchOutcome::refused(ErrorCode::StorageCorrupt);
-        assert_eq!(batches(&outcome, 0), [refused, appended(2)], "{url}");
-        assert_eq!(batches(&outcome, 1), [appended(2), appended(3)], "{url}");
+        assert_eq!(batch_outcomes(&outcome, 0), [refused, appended(2)], "{url}");
+        assert_eq!(batch_outcomes(&outcome, 1), [appended(2), appended(3)], "{url}");
         // The incarnation continues, and a new epoch repairs the row.
-        store.renew(life).await.unwrap();
-        let mut anew = sequenced(1, 0, 1);
+        store.renew(incarnation).await.unwrap();
+        let mut anew = sequenced_batch(1, 0, 1);
         anew.producer.as_mut().unwrap().epoch = 1;
         let outcome = store
-            .commit_object(&object(life, 2, &[(leases[0], &[anew])]))
+            .commit_object(&object_commit(incarnation, 2, &[(leases[0], &[anew])]))
             .await
             .unwrap();
-        assert_eq!(batches(&outcome, 0), [appended(3)], "{url}");
+        assert_eq!(batch_outcomes(&outcome, 0), [appended(3)], "{url}");
     }
 }
 
 #[tokio::test]
 async fn a_topic_with_damaged_settings_hides_no_other_and_keeps_its_records() {
-    let (_folder, stores) = stores().await;
+    let (_folder, stores) = stores_of_each_kind().await;
     for (url, store) in stores {
-        let mut log = Log::new(&store).await;
-        topic(&store, "odd", 1).await;
-        topic(&store, "whole", 1).await;
-        spoil(
+        let mut log = TestLog::new(&store).await;
+        create_topic(&store, "odd", 1).await;
+        create_topic(&store, "whole", 1).await;
+        execute_sql(
             &url,
             "UPDATE topics SET config = '{\"retention.ms\": 5}' WHERE name = 'odd'",
         )
         .await;
-        spoil(&url, "UPDATE topics SET config = '[1]' WHERE name = 'orders'").await;
+        execute_sql(&url, "UPDATE topics SET config = '[1]' WHERE name = 'orders'").await;
         let seen = snapshot(&store).await;
         let config = |name: &str| {
             &seen

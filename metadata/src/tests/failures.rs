@@ -8,14 +8,14 @@ use streamhouse_testkit::Postgres;
 
 use super::support::{database, options};
 use crate::{
-    ConnectOptions, Error, MetadataStore, Migrated,
-    conformance::fixture::{Log, Store, agent, batch, object, topic},
+    ConnectOptions, Error, MetadataStore, MigrationOutcome,
+    conformance::fixture::{SharedStore, TestLog, batch, create_topic, object_commit, register_agent},
     connect, migrate,
-    postgres::{Opening, ServerTimeouts},
+    postgres::{PostgresConnector, ServerTimeouts},
 };
 
 /// Returns options with short timeouts.
-fn hasty() -> ConnectOptions {
+fn short_timeouts() -> ConnectOptions {
     ConnectOptions {
         max_connections: 3,
         acquire_timeout: Duration::from_secs(1),
@@ -24,12 +24,12 @@ fn hasty() -> ConnectOptions {
     }
 }
 
-fn unavailable<T: std::fmt::Debug>(result: crate::Result<T>) {
+fn assert_unavailable<T: std::fmt::Debug>(result: crate::Result<T>) {
     assert!(matches!(result, Err(Error::Unavailable(_))), "{result:?}");
 }
 
 /// Repeats a call, as its callers do, until the store answers.
-async fn patiently<T, F: Future<Output = crate::Result<T>>>(call: impl Fn() -> F) -> T {
+async fn retry_while_unavailable<T, F: Future<Output = crate::Result<T>>>(call: impl Fn() -> F) -> T {
     loop {
         match call().await {
             Ok(value) => return value,
@@ -44,21 +44,21 @@ async fn calls_fail_while_the_server_is_down_and_work_again_after() {
     let server = Postgres::start().unwrap();
     let url = server.create_database("metadata").unwrap();
     migrate(&url, &options()).await.unwrap();
-    let store: Store = connect(&url, &hasty()).await.unwrap();
-    let mut log = Log::new(&store).await;
+    let store: SharedStore = connect(&url, &short_timeouts()).await.unwrap();
+    let mut log = TestLog::new(&store).await;
     log.append(5).await;
     server.stop().unwrap();
-    let commit = object(log.lease.incarnation, 1, &[(log.lease, &[batch(3)])]);
+    let commit = object_commit(log.lease.incarnation, 1, &[(log.lease, &[batch(3)])]);
     for _ in 0..2 {
-        unavailable(store.ping().await);
-        unavailable(store.commit_object(&commit).await);
-        unavailable(store.renew(log.lease.incarnation).await);
+        assert_unavailable(store.ping().await);
+        assert_unavailable(store.commit_object(&commit).await);
+        assert_unavailable(store.renew(log.lease.incarnation).await);
     }
-    unavailable(connect(&url, &hasty()).await);
+    assert_unavailable(connect(&url, &short_timeouts()).await);
     server.start_again().unwrap();
-    patiently(|| store.ping()).await;
-    patiently(|| store.renew(log.lease.incarnation)).await;
-    patiently(|| store.commit_object(&commit)).await;
+    retry_while_unavailable(|| store.ping()).await;
+    retry_while_unavailable(|| store.renew(log.lease.incarnation)).await;
+    retry_while_unavailable(|| store.commit_object(&commit)).await;
     assert_eq!(log.read(0).await.bounds.high_watermark, 8);
 }
 
@@ -67,40 +67,45 @@ async fn broken_connections_are_replaced() {
     let server = Postgres::shared().unwrap();
     let url = database().await;
     let name = url.rsplit('/').next().unwrap();
-    let store: Store = connect(&url, &hasty()).await.unwrap();
-    let mut log = Log::new(&store).await;
+    let store: SharedStore = connect(&url, &short_timeouts()).await.unwrap();
+    let mut log = TestLog::new(&store).await;
     log.append(1).await;
     let end =
         format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}'");
     assert_ne!(server.admin_sql("postgres", &end).unwrap(), "0");
-    patiently(|| store.ping()).await;
+    retry_while_unavailable(|| store.ping()).await;
     let uids = [log.lease.partition];
-    assert_eq!(patiently(|| store.bounds(&uids)).await[0].1.high_watermark, 1);
+    assert_eq!(
+        retry_while_unavailable(|| store.bounds(&uids)).await[0]
+            .1
+            .high_watermark,
+        1
+    );
 }
 
 #[tokio::test]
 async fn a_statement_that_waits_too_long_is_given_up() {
     let url = database().await;
-    let store: Store = connect(&url, &hasty()).await.unwrap();
-    let mut log = Log::new(&store).await;
+    let store: SharedStore = connect(&url, &short_timeouts()).await.unwrap();
+    let mut log = TestLog::new(&store).await;
     let mut other = PgConnection::connect(&url).await.unwrap();
     let mut lock = other.begin().await.unwrap();
     query("SELECT FROM partitions FOR UPDATE")
         .execute(&mut *lock)
         .await
         .unwrap();
-    unavailable(log.commit(&[batch(1)]).await);
+    assert_unavailable(log.commit(&[batch(1)]).await);
     // All connections wait: the next call does not get one.
-    let commit = object(log.lease.incarnation, 7, &[(log.lease, &[batch(1)])]);
+    let commit = object_commit(log.lease.incarnation, 7, &[(log.lease, &[batch(1)])]);
     let waiting = (0..6).map(|_| {
         let (store, commit) = (store.clone(), commit.clone());
         tokio::spawn(async move { store.commit_object(&commit).await })
     });
     for waiting in waiting.collect::<Vec<_>>() {
-        unavailable(waiting.await.unwrap());
+        assert_unavailable(waiting.await.unwrap());
     }
     lock.rollback().await.unwrap();
-    patiently(|| store.commit_object(&commit)).await;
+    retry_while_unavailable(|| store.commit_object(&commit)).await;
     assert_eq!(
         log.read(0).await.bounds.high_watermark,
         1,
@@ -112,14 +117,14 @@ async fn a_statement_that_waits_too_long_is_given_up() {
 #[tokio::test]
 async fn an_agent_that_stands_still_in_a_transaction_is_cut_off() {
     let url = database().await;
-    let store: Store = connect(&url, &options()).await.unwrap();
-    let log = Log::new(&store).await;
-    let live = agent(&store, "agent-1").await.incarnation;
+    let store: SharedStore = connect(&url, &options()).await.unwrap();
+    let log = TestLog::new(&store).await;
+    let live = register_agent(&store, "agent-1").await.incarnation;
     let cut_off = ConnectOptions {
         statement_timeout: Duration::from_secs(2),
-        ..hasty()
+        ..short_timeouts()
     };
-    let opening = Opening::new(&url, &cut_off, ServerTimeouts::of(&cut_off)).unwrap();
+    let opening = PostgresConnector::new(&url, &cut_off, ServerTimeouts::from_options(&cut_off)).unwrap();
     let mut other = PgConnection::connect_with(opening.direct()).await.unwrap();
     query("UPDATE agents SET lease_expires_at = now() - interval '1 s' WHERE incarnation = $1")
         .bind(log.lease.incarnation.0)
@@ -135,7 +140,7 @@ async fn an_agent_that_stands_still_in_a_transaction_is_cut_off() {
     // The renewal of another agent does not wait for it.
     assert_eq!(store.renew(live).await.unwrap().sealed_others, 0);
     // The seal does, until the database ends the transaction.
-    patiently(|| store.seal(log.lease.incarnation)).await;
+    retry_while_unavailable(|| store.seal(log.lease.incarnation)).await;
     assert!(
         query("SELECT 1").execute(&mut *standing).await.is_err(),
         "the database ended it"
@@ -148,7 +153,7 @@ async fn an_agent_that_stands_still_in_a_transaction_is_cut_off() {
 
 /// Returns how many of the database's connections wait for a lock. `conn` must not be in a
 /// transaction, because the statistics would be frozen there.
-async fn waiting(conn: &mut PgConnection) -> i64 {
+async fn count_lock_waiters(conn: &mut PgConnection) -> i64 {
     let count = "SELECT count(*) FROM pg_stat_activity
                  WHERE datname = current_database() AND wait_event_type = 'Lock'";
     query_scalar(count).fetch_one(conn).await.unwrap()
@@ -159,9 +164,9 @@ async fn waiting(conn: &mut PgConnection) -> i64 {
 #[tokio::test]
 async fn a_seal_waits_for_a_commit_under_way_and_a_renewal_does_not() {
     let url = database().await;
-    let store: Store = connect(&url, &options()).await.unwrap();
-    let log = Log::new(&store).await;
-    let life = log.lease.incarnation;
+    let store: SharedStore = connect(&url, &options()).await.unwrap();
+    let log = TestLog::new(&store).await;
+    let incarnation = log.lease.incarnation;
     let mut other = PgConnection::connect(&url).await.unwrap();
     let mut watch = PgConnection::connect(&url).await.unwrap();
     let mut lock = other.begin().await.unwrap();
@@ -169,14 +174,14 @@ async fn a_seal_waits_for_a_commit_under_way_and_a_renewal_does_not() {
         .execute(&mut *lock)
         .await
         .unwrap();
-    let commit = object(life, 0, &[(log.lease, &[batch(1)])]);
+    let commit = object_commit(incarnation, 0, &[(log.lease, &[batch(1)])]);
     let callee = store.clone();
     let committing = tokio::spawn(async move { callee.commit_object(&commit).await });
-    while waiting(&mut watch).await < 1 {}
-    store.renew(life).await.unwrap();
+    while count_lock_waiters(&mut watch).await < 1 {}
+    store.renew(incarnation).await.unwrap();
     let callee = store.clone();
-    let sealing = tokio::spawn(async move { callee.seal(life).await });
-    while waiting(&mut watch).await < 2 {
+    let sealing = tokio::spawn(async move { callee.seal(incarnation).await });
+    while count_lock_waiters(&mut watch).await < 2 {
         assert!(!sealing.is_finished(), "the seal did not wait for the commit");
     }
     lock.rollback().await.unwrap();
@@ -188,8 +193,8 @@ async fn a_seal_waits_for_a_commit_under_way_and_a_renewal_does_not() {
 #[tokio::test]
 async fn a_call_that_is_dropped_half_way_did_not_happen() {
     let url = database().await;
-    let store: Store = connect(&url, &options()).await.unwrap();
-    let log = Log::new(&store).await;
+    let store: SharedStore = connect(&url, &options()).await.unwrap();
+    let log = TestLog::new(&store).await;
     let mut other = PgConnection::connect(&url).await.unwrap();
     let mut watch = PgConnection::connect(&url).await.unwrap();
     for sequence in 0..10 {
@@ -198,29 +203,33 @@ async fn a_call_that_is_dropped_half_way_did_not_happen() {
             .execute(&mut *lock)
             .await
             .unwrap();
-        let commit = object(log.lease.incarnation, sequence, &[(log.lease, &[batch(1)])]);
+        let commit = object_commit(log.lease.incarnation, sequence, &[(log.lease, &[batch(1)])]);
         let (calling, callee) = (commit.clone(), store.clone());
         let call = tokio::spawn(async move { callee.commit_object(&calling).await });
         // The call waits for the lock of this test and is cancelled there.
-        while waiting(&mut watch).await < 1 {}
+        while count_lock_waiters(&mut watch).await < 1 {}
         call.abort();
         assert!(call.await.unwrap_err().is_cancelled());
         lock.rollback().await.unwrap();
         store.ping().await.unwrap();
     }
     let outcome = store
-        .commit_object(&object(log.lease.incarnation, 99, &[(log.lease, &[batch(1)])]))
+        .commit_object(&object_commit(
+            log.lease.incarnation,
+            99,
+            &[(log.lease, &[batch(1)])],
+        ))
         .await
         .unwrap();
     assert_eq!(
-        crate::conformance::fixture::batches(&outcome, 0),
+        crate::conformance::fixture::batch_outcomes(&outcome, 0),
         [crate::BatchOutcome::Appended { base_offset: 0 }]
     );
 }
 
-fn schema_error(result: crate::Result<impl std::fmt::Debug>, says: &str) {
+fn assert_schema_error(result: crate::Result<impl std::fmt::Debug>, says: &str) {
     match result {
-        Err(Error::Schema(message)) => assert!(message.contains(says), "{message}"),
+        Err(Error::SchemaMismatch(message)) => assert!(message.contains(says), "{message}"),
         other => panic!("{other:?}"),
     }
 }
@@ -229,17 +238,17 @@ fn schema_error(result: crate::Result<impl std::fmt::Debug>, says: &str) {
 async fn a_schema_that_is_missing_too_new_or_changed_is_refused() {
     let server = Postgres::shared().unwrap();
     let url = server.create_database("schemas").unwrap();
-    schema_error(
+    assert_schema_error(
         connect(&url, &options()).await,
         "is empty, this build needs version 5: run `streamhouse-agent migrate`",
     );
     assert_eq!(
         migrate(&url, &options()).await.unwrap(),
-        Migrated { from: 0, to: 5 }
+        MigrationOutcome { from: 0, to: 5 }
     );
     assert_eq!(
         migrate(&url, &options()).await.unwrap(),
-        Migrated { from: 5, to: 5 }
+        MigrationOutcome { from: 5, to: 5 }
     );
     let store = connect(&url, &options()).await.unwrap();
     store.ping().await.unwrap();
@@ -248,11 +257,11 @@ async fn a_schema_that_is_missing_too_new_or_changed_is_refused() {
         .execute(&mut raw)
         .await
         .unwrap();
-    schema_error(
+    assert_schema_error(
         connect(&url, &options()).await,
         "has version 999, this build knows versions up to 5: run a newer build",
     );
-    schema_error(migrate(&url, &options()).await, "has version 999");
+    assert_schema_error(migrate(&url, &options()).await, "has version 999");
     query("DELETE FROM _sqlx_migrations WHERE version = 999")
         .execute(&mut raw)
         .await
@@ -261,11 +270,11 @@ async fn a_schema_that_is_missing_too_new_or_changed_is_refused() {
         .execute(&mut raw)
         .await
         .unwrap();
-    schema_error(
+    assert_schema_error(
         connect(&url, &options()).await,
         "migration 1 of the metadata schema is not the one that was run",
     );
-    schema_error(
+    assert_schema_error(
         migrate(&url, &options()).await,
         "migration 1 of the metadata schema is not the one that was run",
     );
@@ -277,18 +286,18 @@ async fn a_sqlite_schema_that_is_too_new_or_changed_is_refused() {
     let url = format!("sqlite:{}", folder.path().join("metadata.db").display());
     assert_eq!(
         migrate(&url, &options()).await.unwrap(),
-        Migrated { from: 0, to: 5 }
+        MigrationOutcome { from: 0, to: 5 }
     );
     assert_eq!(
         migrate(&url, &options()).await.unwrap(),
-        Migrated { from: 5, to: 5 }
+        MigrationOutcome { from: 5, to: 5 }
     );
     let mut raw = sqlx::SqliteConnection::connect(&url).await.unwrap();
     query("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (999, 'later', true, x'', 0)")
         .execute(&mut raw)
         .await
         .unwrap();
-    schema_error(connect(&url, &options()).await, "run a newer build");
+    assert_schema_error(connect(&url, &options()).await, "run a newer build");
     query("DELETE FROM _sqlx_migrations WHERE version = 999")
         .execute(&mut raw)
         .await
@@ -297,7 +306,7 @@ async fn a_sqlite_schema_that_is_too_new_or_changed_is_refused() {
         .execute(&mut raw)
         .await
         .unwrap();
-    schema_error(connect(&url, &options()).await, "is not the one that was run");
+    assert_schema_error(connect(&url, &options()).await, "is not the one that was run");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -325,13 +334,13 @@ async fn several_migrate_at_once() {
 async fn what_sqlite_acknowledged_is_there_after_reopening() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", folder.path().join("metadata.db").display());
-    let store: Store = connect(&url, &options()).await.unwrap();
-    let mut log = Log::new(&store).await;
+    let store: SharedStore = connect(&url, &options()).await.unwrap();
+    let mut log = TestLog::new(&store).await;
     log.append(5).await;
     let cluster_id = store.snapshot(None).await.unwrap().unwrap().cluster_id;
     // A second process on the same file: both use one store.
-    let second: Store = connect(&url, &options()).await.unwrap();
-    topic(&second, "payments", 1).await;
+    let second: SharedStore = connect(&url, &options()).await.unwrap();
+    create_topic(&second, "payments", 1).await;
     assert_eq!(store.snapshot(None).await.unwrap().unwrap().topics.len(), 3);
     drop((store, second));
     log.store = connect(&url, &options()).await.unwrap();
@@ -400,10 +409,10 @@ async fn a_wrong_address_is_told_without_its_password() {
         ("sqlite:metadata.db?mode=odd".to_owned(), "cannot be read"),
     ] {
         for result in [
-            connect(&url, &hasty()).await.map(|_| ()),
-            migrate(&url, &hasty()).await.map(|_| ()),
+            connect(&url, &short_timeouts()).await.map(|_| ()),
+            migrate(&url, &short_timeouts()).await.map(|_| ()),
         ] {
-            let Err(Error::Unavailable(message) | Error::Address(message)) = result else {
+            let Err(Error::Unavailable(message) | Error::InvalidAddress(message)) = result else {
                 panic!("{result:?}")
             };
             assert!(message.contains(says), "{message}");

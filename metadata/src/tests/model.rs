@@ -5,8 +5,8 @@ mod state;
 
 use proptest::{prelude::*, test_runner::TestRunner};
 
-use self::state::Model;
-use crate::tests::support::{Fresh, postgres, sqlite_memory};
+use self::state::StoreModel;
+use crate::tests::support::{TestStore, postgres, sqlite_memory};
 
 /// The number of agent ids.
 const AGENTS: usize = 3;
@@ -20,7 +20,7 @@ const OWNERS: usize = 3;
 
 /// One call before its ids are known. Agents and partitions are indexes.
 #[derive(Debug, Clone)]
-enum Op {
+enum ModelOperation {
     Register(usize),
     Seal(usize),
     Move {
@@ -30,7 +30,7 @@ enum Op {
     },
     Commit {
         agent: usize,
-        parts: Vec<(usize, Vec<Send>)>,
+        parts: Vec<(usize, Vec<BatchSpec>)>,
     },
     CommitAgain(usize),
     Begin {
@@ -63,21 +63,21 @@ enum Op {
 
 /// One batch: its producer, its epoch, and its sequence relative to the next one expected.
 #[derive(Debug, Clone)]
-struct Send {
+struct BatchSpec {
     producer: Option<i64>,
     raise_epoch: bool,
     back: i32,
     records: i32,
 }
 
-fn send() -> impl Strategy<Value = Send> {
+fn batch_spec() -> impl Strategy<Value = BatchSpec> {
     (
         prop::option::weighted(0.7, 0..2_i64),
         prop::bool::weighted(0.05),
         prop_oneof![4 => Just(0), 2 => 1..4, 1 => -1..0, 1 => 4..12],
         1..4_i32,
     )
-        .prop_map(|(producer, raise_epoch, back, records)| Send {
+        .prop_map(|(producer, raise_epoch, back, records)| BatchSpec {
             producer,
             raise_epoch,
             back,
@@ -85,38 +85,38 @@ fn send() -> impl Strategy<Value = Send> {
         })
 }
 
-fn op() -> impl Strategy<Value = Op> {
+fn operation() -> impl Strategy<Value = ModelOperation> {
     let agent = 0..AGENTS;
     let partition = 0..PARTITIONS;
     let parts = prop::collection::vec(
-        (0..PARTITIONS, prop::collection::vec(send(), 1..4)),
+        (0..PARTITIONS, prop::collection::vec(batch_spec(), 1..4)),
         1..=PARTITIONS,
     )
-    .prop_map(|mut parts: Vec<(usize, Vec<Send>)>| {
+    .prop_map(|mut parts: Vec<(usize, Vec<BatchSpec>)>| {
         parts.sort_by_key(|part| part.0);
         parts.dedup_by_key(|part| part.0);
         parts
     });
     prop_oneof![
-        2 => agent.clone().prop_map(Op::Register),
-        1 => agent.clone().prop_map(Op::Seal),
+        2 => agent.clone().prop_map(ModelOperation::Register),
+        1 => agent.clone().prop_map(ModelOperation::Seal),
         4 => (partition.clone(), prop::option::weighted(0.9, agent.clone()), prop::bool::weighted(0.2))
-            .prop_map(|(partition, to, stale)| Op::Move { partition, to, stale }),
-        10 => (agent.clone(), parts).prop_map(|(agent, parts)| Op::Commit { agent, parts }),
-        2 => (0..20_usize).prop_map(Op::CommitAgain),
-        2 => (agent.clone(), partition.clone()).prop_map(|(agent, partition)| Op::Begin { agent, partition }),
+            .prop_map(|(partition, to, stale)| ModelOperation::Move { partition, to, stale }),
+        10 => (agent.clone(), parts).prop_map(|(agent, parts)| ModelOperation::Commit { agent, parts }),
+        2 => (0..20_usize).prop_map(ModelOperation::CommitAgain),
+        2 => (agent.clone(), partition.clone()).prop_map(|(agent, partition)| ModelOperation::Begin { agent, partition }),
         4 => (agent.clone(), partition.clone(), 0..4_usize)
-            .prop_map(|(agent, partition, ranges)| Op::Finish { agent, partition, ranges }),
-        2 => (agent, partition, -2..9_i64).prop_map(|(agent, partition, by)| Op::Advance { agent, partition, by }),
-        2 => any::<bool>().prop_map(|confirm| Op::Garbage { confirm }),
-        2 => (0..NAMES.len(), 0..OWNERS).prop_map(|(name, owner)| Op::Claim { name, owner }),
-        1 => (0..NAMES.len(), 0..OWNERS).prop_map(|(name, owner)| Op::Release { name, owner }),
-        1 => Just(Op::Overview),
+            .prop_map(|(agent, partition, ranges)| ModelOperation::Finish { agent, partition, ranges }),
+        2 => (agent, partition, -2..9_i64).prop_map(|(agent, partition, by)| ModelOperation::Advance { agent, partition, by }),
+        2 => any::<bool>().prop_map(|confirm| ModelOperation::Garbage { confirm }),
+        2 => (0..NAMES.len(), 0..OWNERS).prop_map(|(name, owner)| ModelOperation::Claim { name, owner }),
+        1 => (0..NAMES.len(), 0..OWNERS).prop_map(|(name, owner)| ModelOperation::Release { name, owner }),
+        1 => Just(ModelOperation::Overview),
     ]
 }
 
 /// Runs `cases` random sequences, each on a fresh store.
-fn run<F: Future<Output = Fresh>>(cases: u32, length: usize, fresh: impl Fn() -> F) {
+fn run_random_sequences<F: Future<Output = TestStore>>(cases: u32, length: usize, fresh: impl Fn() -> F) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -128,12 +128,12 @@ fn run<F: Future<Output = Fresh>>(cases: u32, length: usize, fresh: impl Fn() ->
         max_shrink_iters: 400,
         ..ProptestConfig::default()
     };
-    let strategy = prop::collection::vec(op(), 1..length);
+    let strategy = prop::collection::vec(operation(), 1..length);
     let outcome = TestRunner::new(config).run(&strategy, |ops| {
         // A failed comparison panics, which the runner catches and shrinks.
         runtime.block_on(async {
             let fresh = fresh().await;
-            let mut model = Model::new(&fresh.store, AGENTS, PARTITIONS).await;
+            let mut model = StoreModel::new(&fresh.store, AGENTS, PARTITIONS).await;
             for op in &ops {
                 model.step(op).await;
             }
@@ -148,10 +148,10 @@ fn run<F: Future<Output = Fresh>>(cases: u32, length: usize, fresh: impl Fn() ->
 
 #[test]
 fn sqlite_does_what_the_model_does() {
-    run(150, 80, sqlite_memory);
+    run_random_sequences(150, 80, sqlite_memory);
 }
 
 #[test]
 fn postgres_does_what_the_model_does() {
-    run(12, 60, postgres);
+    run_random_sequences(12, 60, postgres);
 }

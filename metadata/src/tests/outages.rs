@@ -10,12 +10,12 @@ use streamhouse_testkit::{Postgres, SilentProxy};
 use super::support::{database, options};
 use crate::{
     ConnectOptions, Error, LogPosition, PartitionOutcome,
-    conformance::fixture::{Log, Store, agent, batch, object, topic},
+    conformance::fixture::{SharedStore, TestLog, batch, create_topic, object_commit, register_agent},
     connect, drop_schema, inspect, live_agent, migrate, schema,
 };
 
 /// Short enough to wait for, and long enough for a busy machine.
-fn short() -> ConnectOptions {
+fn short_timeouts() -> ConnectOptions {
     let limit = Duration::from_millis(1500);
     ConnectOptions {
         acquire_timeout: limit,
@@ -24,17 +24,17 @@ fn short() -> ConnectOptions {
     }
 }
 
-fn unavailable<T: std::fmt::Debug>(result: crate::Result<T>) {
+fn assert_unavailable<T: std::fmt::Debug>(result: crate::Result<T>) {
     assert!(matches!(result, Err(Error::Unavailable(_))), "{result:?}");
 }
 
 /// Opens a store behind a proxy, with a log that holds one record; also returns the address without
 /// the proxy.
-async fn behind_proxy(options: &ConnectOptions) -> (SilentProxy, Store, Log, String) {
+async fn store_behind_proxy(options: &ConnectOptions) -> (SilentProxy, SharedStore, TestLog, String) {
     let proxy = SilentProxy::start(Postgres::shared().unwrap().port()).unwrap();
     let url = database().await;
-    let store: Store = connect(&proxy.url(&url), options).await.unwrap();
-    let mut log = Log::new(&store).await;
+    let store: SharedStore = connect(&proxy.url(&url), options).await.unwrap();
+    let mut log = TestLog::new(&store).await;
     log.append(1).await;
     (proxy, store, log, url)
 }
@@ -42,15 +42,15 @@ async fn behind_proxy(options: &ConnectOptions) -> (SilentProxy, Store, Log, Str
 /// A call whose connection becomes silent ends, and does not affect the next ones.
 #[tokio::test]
 async fn a_silent_connection_ends_its_calls_and_is_never_used_again() {
-    let (proxy, store, mut log, _) = behind_proxy(&short()).await;
+    let (proxy, store, mut log, _) = store_behind_proxy(&short_timeouts()).await;
     // Every pool has connections that were just used.
     store.renew(log.lease.incarnation).await.unwrap();
     log.read(0).await;
     let uids = [log.lease.partition];
-    proxy.swallow_established();
-    unavailable(log.commit(&[batch(1)]).await);
+    proxy.silence_established();
+    assert_unavailable(log.commit(&[batch(1)]).await);
     // The first failure discards all idle connections.
-    let commit = object(log.lease.incarnation, 9, &[(log.lease, &[batch(1)])]);
+    let commit = object_commit(log.lease.incarnation, 9, &[(log.lease, &[batch(1)])]);
     store.commit_object(&commit).await.unwrap();
     store.renew(log.lease.incarnation).await.unwrap();
     assert_eq!(store.bounds(&uids).await.unwrap()[0].1.high_watermark, 2);
@@ -61,7 +61,7 @@ async fn a_silent_connection_ends_its_calls_and_is_never_used_again() {
 /// returns it.
 #[tokio::test]
 async fn a_commit_whose_answer_is_lost_is_told_when_asked_again() {
-    let (proxy, store, log, url) = behind_proxy(&short()).await;
+    let (proxy, store, log, url) = store_behind_proxy(&short_timeouts()).await;
     let mut other = PgConnection::connect(&url).await.unwrap();
     // COMMIT itself waits for a lock.
     let slow_commit = "
@@ -71,7 +71,7 @@ async fn a_commit_whose_answer_is_lost_is_told_when_asked_again() {
             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait_at_commit();
         SELECT pg_advisory_lock(42)";
     sqlx::raw_sql(slow_commit).execute(&mut other).await.unwrap();
-    let commit = object(log.lease.incarnation, 5, &[(log.lease, &[batch(3)])]);
+    let commit = object_commit(log.lease.incarnation, 5, &[(log.lease, &[batch(3)])]);
     let (callee, asked) = (store.clone(), commit.clone());
     let calling = tokio::spawn(async move { callee.commit_object(&asked).await });
     let waiting = "SELECT count(*) FROM pg_stat_activity
@@ -84,12 +84,12 @@ async fn a_commit_whose_answer_is_lost_is_told_when_asked_again() {
     {
         assert!(!calling.is_finished());
     }
-    proxy.swallow_answers();
+    proxy.silence_responses();
     query("SELECT pg_advisory_unlock(42)")
         .execute(&mut other)
         .await
         .unwrap();
-    unavailable(calling.await.unwrap());
+    assert_unavailable(calling.await.unwrap());
     assert_eq!(log.read(0).await.bounds.high_watermark, 4, "it happened");
     let outcome = store.commit_object(&commit).await.unwrap();
     assert!(matches!(
@@ -107,14 +107,14 @@ async fn a_commit_whose_answer_is_lost_is_told_when_asked_again() {
 async fn a_dropped_call_on_a_silent_connection_leaves_its_place() {
     let few = ConnectOptions {
         max_connections: 3,
-        ..short()
+        ..short_timeouts()
     };
-    let (proxy, store, log, _) = behind_proxy(&few).await;
+    let (proxy, store, log, _) = store_behind_proxy(&few).await;
     // New connections are silent too; otherwise a fast machine opens one and commits before the
     // call is dropped.
-    proxy.swallow_new(true);
-    proxy.swallow_established();
-    let commit = object(log.lease.incarnation, 5, &[(log.lease, &[batch(1)])]);
+    proxy.silence_new(true);
+    proxy.silence_established();
+    let commit = object_commit(log.lease.incarnation, 5, &[(log.lease, &[batch(1)])]);
     for _ in 0..3 {
         let call = store.commit_object(&commit);
         assert!(
@@ -123,7 +123,7 @@ async fn a_dropped_call_on_a_silent_connection_leaves_its_place() {
                 .is_err()
         );
     }
-    proxy.swallow_new(false);
+    proxy.silence_new(false);
     store.commit_object(&commit).await.unwrap();
 }
 
@@ -132,13 +132,13 @@ async fn a_dropped_call_on_a_silent_connection_leaves_its_place() {
 async fn opening_a_silent_store_has_an_end() {
     let proxy = SilentProxy::start(Postgres::shared().unwrap().port()).unwrap();
     let url = proxy.url(&database().await);
-    proxy.swallow_new(true);
-    unavailable(connect(&url, &short()).await.map(|_| ()));
-    unavailable(migrate(&url, &short()).await);
-    unavailable(schema(&url, &short()).await);
-    unavailable(live_agent(&url, &short()).await);
-    unavailable(drop_schema(&url, &short()).await);
-    unavailable(inspect::tables(&url, 1).await);
+    proxy.silence_new(true);
+    assert_unavailable(connect(&url, &short_timeouts()).await.map(|_| ()));
+    assert_unavailable(migrate(&url, &short_timeouts()).await);
+    assert_unavailable(schema(&url, &short_timeouts()).await);
+    assert_unavailable(live_agent(&url, &short_timeouts()).await);
+    assert_unavailable(drop_schema(&url, &short_timeouts()).await);
+    assert_unavailable(inspect::sample_tables(&url, 1).await);
 }
 
 /// After a failover the old connections may lead to a server that is now a standby.
@@ -147,7 +147,7 @@ async fn connections_that_became_read_only_are_thrown_away_at_once() {
     let server = Postgres::shared().unwrap();
     let url = database().await;
     let name = url.rsplit('/').next().unwrap().to_owned();
-    let mut log = Log::new(&(connect(&url, &options()).await.unwrap())).await;
+    let mut log = TestLog::new(&(connect(&url, &options()).await.unwrap())).await;
     log.append(1).await;
     // Sessions that begin now stay read-only.
     let set = |to: &str| {
@@ -155,14 +155,14 @@ async fn connections_that_became_read_only_are_thrown_away_at_once() {
         server.admin_sql("postgres", &sql).unwrap();
     };
     set("on");
-    let store: Store = connect(&url, &options()).await.unwrap();
-    let life = log.lease.incarnation;
+    let store: SharedStore = connect(&url, &options()).await.unwrap();
+    let incarnation = log.lease.incarnation;
     for result in [
-        store.renew(life).await.map(drop),
+        store.renew(incarnation).await.map(drop),
         store.allocate_producer_id().await.map(drop),
-        store.seal(life).await,
+        store.seal(incarnation).await,
     ] {
-        unavailable(result);
+        assert_unavailable(result);
     }
     // Idle in each pool, and read-only.
     store.snapshot(None).await.unwrap();
@@ -174,9 +174,9 @@ async fn connections_that_became_read_only_are_thrown_away_at_once() {
     }
     set("off");
     // Succeeds at once, without a repeated call.
-    store.renew(life).await.unwrap();
+    store.renew(incarnation).await.unwrap();
     log.append(1).await;
-    topic(&store, "after", 1).await;
+    create_topic(&store, "after", 1).await;
     store.allocate_producer_id().await.unwrap();
 }
 
@@ -186,8 +186,8 @@ async fn a_connection_that_was_ended_is_replaced_within_the_call() {
     let server = Postgres::shared().unwrap();
     let url = database().await;
     let name = url.rsplit('/').next().unwrap();
-    let store: Store = connect(&url, &options()).await.unwrap();
-    let mut log = Log::new(&store).await;
+    let store: SharedStore = connect(&url, &options()).await.unwrap();
+    let mut log = TestLog::new(&store).await;
     for _ in 0..5 {
         log.append(1).await;
         let end = format!(
@@ -202,8 +202,8 @@ async fn a_connection_that_was_ended_is_replaced_within_the_call() {
 #[tokio::test]
 async fn a_flood_of_reads_holds_up_neither_renewals_nor_commits() {
     let url = database().await;
-    let store: Store = connect(&url, &options()).await.unwrap();
-    let mut log = Log::new(&store).await;
+    let store: SharedStore = connect(&url, &options()).await.unwrap();
+    let mut log = TestLog::new(&store).await;
     let mut other = PgConnection::connect(&url).await.unwrap();
     let mut lock = other.begin().await.unwrap();
     // Only `topics_overview` reads this table.
@@ -230,7 +230,7 @@ async fn a_flood_of_reads_holds_up_neither_renewals_nor_commits() {
     }
     store.renew(log.lease.incarnation).await.unwrap();
     log.append(1).await;
-    agent(&store, "agent-1").await;
+    register_agent(&store, "agent-1").await;
     assert!(store.snapshot(None).await.unwrap().is_some());
     assert!(flood.iter().all(|read| !read.is_finished()));
     lock.rollback().await.unwrap();
@@ -243,8 +243,8 @@ async fn a_flood_of_reads_holds_up_neither_renewals_nor_commits() {
 #[tokio::test]
 async fn waiting_commits_hold_up_neither_renewals_nor_reads() {
     let url = database().await;
-    let store: Store = connect(&url, &options()).await.unwrap();
-    let log = Log::new(&store).await;
+    let store: SharedStore = connect(&url, &options()).await.unwrap();
+    let log = TestLog::new(&store).await;
     let mut other = PgConnection::connect(&url).await.unwrap();
     let mut lock = other.begin().await.unwrap();
     query("SELECT FROM partitions FOR UPDATE")
@@ -254,7 +254,7 @@ async fn waiting_commits_hold_up_neither_renewals_nor_reads() {
     let waiting: Vec<_> = (0..20)
         .map(|sequence| {
             let (store, lease) = (store.clone(), log.lease);
-            let commit = object(lease.incarnation, sequence, &[(lease, &[batch(1)])]);
+            let commit = object_commit(lease.incarnation, sequence, &[(lease, &[batch(1)])]);
             tokio::spawn(async move { store.commit_object(&commit).await })
         })
         .collect();
@@ -280,13 +280,13 @@ async fn a_sqlite_file_that_stays_locked_ends_the_calls() {
         statement_timeout: Duration::from_millis(200),
         ..options()
     };
-    let store: Store = connect(&url, &hasty).await.unwrap();
-    let mut log = Log::new(&store).await;
+    let store: SharedStore = connect(&url, &hasty).await.unwrap();
+    let mut log = TestLog::new(&store).await;
     let mut other = sqlx::SqliteConnection::connect(&url).await.unwrap();
     let lock = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
     let begun = tokio::time::Instant::now();
-    unavailable(log.commit(&[batch(1)]).await);
-    unavailable(store.renew(log.lease.incarnation).await);
+    assert_unavailable(log.commit(&[batch(1)]).await);
+    assert_unavailable(store.renew(log.lease.incarnation).await);
     // Six attempts that each wait for the lock would take longer than any call may.
     assert!(begun.elapsed() <= hasty.call_limit() * 2 + Duration::from_secs(5));
     assert_eq!(log.read(0).await.bounds.high_watermark, 0, "readers pass");

@@ -7,12 +7,12 @@ use streamhouse_testkit::{PgBouncer, Postgres};
 use super::support::options;
 use crate::{
     ConnectOptions,
-    conformance::{self, fixture::Store},
+    conformance::{self, fixture::SharedStore},
     connect, drop_schema, inspect, live_agent, migrate, schema,
 };
 
 /// Runs the whole lifecycle of a store through a pooler, with several concurrent clients.
-async fn serves(name: &str, mode: &str, ignored: &str) {
+async fn check_pooler(name: &str, mode: &str, ignored: &str) {
     let server = Postgres::shared().unwrap();
     let direct = server.create_database(name).unwrap();
     let pooler = PgBouncer::start(server, mode, ignored).unwrap();
@@ -27,8 +27,8 @@ async fn serves(name: &str, mode: &str, ignored: &str) {
         max_connections: 3,
         ..options()
     };
-    let store: Store = connect(&url, &options()).await.unwrap();
-    let other: Store = connect(&url, &few).await.unwrap();
+    let store: SharedStore = connect(&url, &options()).await.unwrap();
+    let other: SharedStore = connect(&url, &few).await.unwrap();
     conformance::races::racing_commits_of_one_object_commit_once(&store).await;
     tokio::join!(conformance::races::racing_claims_have_one_winner(&store), async {
         for _ in 0..20 {
@@ -37,7 +37,7 @@ async fn serves(name: &str, mode: &str, ignored: &str) {
             other.allocate_producer_id().await.unwrap();
         }
     });
-    assert!(inspect::tables(&url, 1).await.unwrap().len() > 5);
+    assert!(inspect::sample_tables(&url, 1).await.unwrap().len() > 5);
     assert!(live_agent(&url, &options()).await.unwrap().is_some());
     // The store's settings apply to its own transactions only, and no statement is left prepared.
     let mut left = PgConnection::connect(&direct).await.unwrap();
@@ -73,17 +73,17 @@ async fn serves(name: &str, mode: &str, ignored: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pooler_that_keeps_sessions_serves() {
-    serves("pooled_sessions", "session", "").await;
+    check_pooler("pooled_sessions", "session", "").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pooler_that_keeps_transactions_serves() {
-    serves("pooled_transactions", "transaction", "").await;
+    check_pooler("pooled_transactions", "transaction", "").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pooler_that_drops_what_it_does_not_know_is_noticed() {
-    serves("pooled_ignored", "transaction", "options,extra_float_digits").await;
+    check_pooler("pooled_ignored", "transaction", "options,extra_float_digits").await;
 }
 
 /// The address can declare a pooler that is not detected because it forwards startup parameters.
@@ -93,7 +93,7 @@ async fn an_address_can_say_that_there_is_a_pooler() {
     let url = server.create_database("pooled_said").unwrap();
     let url = format!("{url}?statement-cache-capacity=0");
     migrate(&url, &options()).await.unwrap();
-    let store: Store = connect(&url, &options()).await.unwrap();
+    let store: SharedStore = connect(&url, &options()).await.unwrap();
     conformance::log::producer_ids_are_never_given_twice(&store).await;
     conformance::commit::many_partitions_commit_in_one_object(&store).await;
 }

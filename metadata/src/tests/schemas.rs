@@ -9,9 +9,11 @@ use streamhouse_testkit::Postgres;
 
 use super::support::options;
 use crate::{
-    ConnectOptions, Error, Lease, LeaseMove, Migrated, MoveOutcome, SchemaState, backup, cluster_id,
+    ConnectOptions, Error, Lease, LeaseMove, LeaseMoveOutcome, MigrationOutcome, SchemaState, backup,
+    cluster_id,
     conformance::fixture::{
-        Log, NO_GRACE, Store, agent, garbage, new_topic, owner, registration, snapshot, topic,
+        NO_GRACE, SharedStore, TestLog, collect_garbage, create_topic, new_topic, owner, register_agent,
+        registration, snapshot,
     },
     connect, drop_schema, live_agent, migrate, schema,
 };
@@ -19,11 +21,11 @@ use crate::{
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 
-const NEEDED: i64 = 5;
+const NEEDED_VERSION: i64 = 5;
 
-async fn found(url: &str) -> i64 {
+async fn schema_version(url: &str) -> i64 {
     let SchemaState { found, needed } = schema(url, &options()).await.unwrap();
-    assert_eq!(needed, NEEDED);
+    assert_eq!(needed, NEEDED_VERSION);
     found
 }
 
@@ -33,9 +35,9 @@ async fn relations(conn: &mut PgConnection) -> Vec<String> {
     query_scalar(names).fetch_all(conn).await.unwrap()
 }
 
-fn schema_error(result: crate::Result<impl std::fmt::Debug>, says: &str) {
+fn assert_schema_error(result: crate::Result<impl std::fmt::Debug>, says: &str) {
     match result {
-        Err(Error::Schema(message)) => assert!(message.contains(says), "{message}"),
+        Err(Error::SchemaMismatch(message)) => assert!(message.contains(says), "{message}"),
         other => panic!("{other:?}"),
     }
 }
@@ -44,24 +46,24 @@ fn schema_error(result: crate::Result<impl std::fmt::Debug>, says: &str) {
 async fn a_look_changes_nothing() {
     let url = Postgres::shared().unwrap().create_database("looked_at").unwrap();
     let mut raw = PgConnection::connect(&url).await.unwrap();
-    assert_eq!(found(&url).await, 0);
+    assert_eq!(schema_version(&url).await, 0);
     assert_eq!(cluster_id(&url, &options()).await.unwrap(), None);
     assert_eq!(relations(&mut raw).await, Vec::<String>::new());
     migrate(&url, &options()).await.unwrap();
-    assert_eq!(found(&url).await, NEEDED);
+    assert_eq!(schema_version(&url).await, NEEDED_VERSION);
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("metadata.db");
     let url = format!("sqlite:{}", path.display());
-    assert_eq!(found(&url).await, 0);
+    assert_eq!(schema_version(&url).await, 0);
     assert_eq!(cluster_id(&url, &options()).await.unwrap(), None);
     assert!(!path.exists());
     std::fs::write(&path, "").unwrap();
-    assert_eq!(found(&url).await, 0);
+    assert_eq!(schema_version(&url).await, 0);
     assert_eq!(std::fs::read(&path).unwrap(), Vec::<u8>::new());
     migrate(&url, &options()).await.unwrap();
-    assert_eq!(found(&url).await, NEEDED);
-    assert_eq!(found("sqlite::memory:").await, 0);
+    assert_eq!(schema_version(&url).await, NEEDED_VERSION);
+    assert_eq!(schema_version("sqlite::memory:").await, 0);
 }
 
 #[tokio::test]
@@ -69,7 +71,7 @@ async fn a_store_of_the_first_version_is_brought_up_to_date_with_what_it_holds()
     let postgres = Postgres::shared().unwrap().create_database("older").unwrap();
     let mut raw = PgConnection::connect(&postgres).await.unwrap();
     POSTGRES.run_to(1, &mut raw).await.unwrap();
-    schema_error(
+    assert_schema_error(
         connect(&postgres, &options()).await,
         "has version 1, this build needs version 5: run `streamhouse-agent migrate`",
     );
@@ -86,14 +88,17 @@ async fn a_store_of_the_first_version_is_brought_up_to_date_with_what_it_holds()
     ];
     file.close().await.unwrap();
     for (url, id) in [postgres, sqlite].iter().zip(ids) {
-        assert_eq!(found(url).await, 1);
-        let told = cluster_id(url, &options()).await.unwrap();
-        assert_eq!(told.as_ref(), Some(&id), "also of an older schema");
+        assert_eq!(schema_version(url).await, 1);
+        let stored_id = cluster_id(url, &options()).await.unwrap();
+        assert_eq!(stored_id.as_ref(), Some(&id), "also of an older schema");
         assert_eq!(
             migrate(url, &options()).await.unwrap(),
-            Migrated { from: 1, to: NEEDED }
+            MigrationOutcome {
+                from: 1,
+                to: NEEDED_VERSION
+            }
         );
-        let store: Store = connect(url, &options()).await.unwrap();
+        let store: SharedStore = connect(url, &options()).await.unwrap();
         assert_eq!(snapshot(&store).await.cluster_id, id);
         store.claim_topic("orders", &owner("first")).await.unwrap();
     }
@@ -141,8 +146,8 @@ async fn topics_without_folders_keep_their_keys() {
     file.close().await.unwrap();
     for url in [postgres, sqlite] {
         migrate(&url, &options()).await.unwrap();
-        let store: Store = connect(&url, &options()).await.unwrap();
-        let life = agent(&store, "agent-0").await.incarnation;
+        let store: SharedStore = connect(&url, &options()).await.unwrap();
+        let incarnation = register_agent(&store, "agent-0").await.incarnation;
         let orders = snapshot(&store)
             .await
             .topics
@@ -154,7 +159,7 @@ async fn topics_without_folders_keep_their_keys() {
         assert_eq!(store.bounds(&[old.uid]).await.unwrap()[0].1.high_watermark, 7);
         // Partition 17 is the topic's, after the 16 coordinator slots; 18 was that of the other
         // topic.
-        let next = topic(&store, "payments", 1).await;
+        let next = create_topic(&store, "payments", 1).await;
         assert_eq!(
             (next.folder.as_str(), next.partitions[0].uid.0),
             ("payments@2", 19)
@@ -163,18 +168,18 @@ async fn topics_without_folders_keep_their_keys() {
             store.create_topic(&new_topic("orders", 1)).await,
             Err(Error::TopicAlreadyExists(_))
         ));
-        let wish = LeaseMove {
+        let lease_move = LeaseMove {
             partition: old.uid,
             from: None,
             epoch: old.epoch,
-            to: Some(life),
+            to: Some(incarnation),
         };
-        let MoveOutcome::Moved { epoch, .. } = store.move_leases(&[wish]).await.unwrap()[0] else {
+        let LeaseMoveOutcome::Moved { epoch, .. } = store.move_leases(&[lease_move]).await.unwrap()[0] else {
             panic!("the lease was not free")
         };
         let lease = Lease {
             partition: old.uid,
-            incarnation: life,
+            incarnation,
             epoch,
         };
         let intent = store.begin_segment(lease, 0).await.unwrap();
@@ -183,11 +188,11 @@ async fn topics_without_folders_keep_their_keys() {
             ("orders/0/segment_0000000000.dat", true)
         );
         assert_eq!(
-            garbage(&store, NO_GRACE).await,
+            collect_garbage(&store, NO_GRACE).await,
             ["payments/0/segment_0000000000.dat"]
         );
         store.delete_topic("orders").await.unwrap();
-        assert_eq!(topic(&store, "orders", 1).await.folder, "orders@2");
+        assert_eq!(create_topic(&store, "orders", 1).await.folder, "orders@2");
     }
 }
 
@@ -201,8 +206,8 @@ async fn a_schema_that_is_too_new_is_told() {
         .await
         .unwrap();
     let says = "has version 999, this build knows versions up to 5: run a newer build";
-    schema_error(schema(&url, &options()).await, says);
-    schema_error(drop_schema(&url, &options()).await, says);
+    assert_schema_error(schema(&url, &options()).await, says);
+    assert_schema_error(drop_schema(&url, &options()).await, says);
 }
 
 #[tokio::test]
@@ -215,8 +220,8 @@ async fn dropping_leaves_what_is_not_ours() {
         .unwrap();
     assert!(!drop_schema(&url, &options()).await.unwrap(), "nothing is there");
     migrate(&url, &options()).await.unwrap();
-    let store: Store = connect(&url, &options()).await.unwrap();
-    let mut log = Log::new(&store).await;
+    let store: SharedStore = connect(&url, &options()).await.unwrap();
+    let mut log = TestLog::new(&store).await;
     log.append(5).await;
     store.claim_topic("orders", &owner("first")).await.unwrap();
     let id = snapshot(&store).await.cluster_id;
@@ -230,16 +235,16 @@ async fn dropping_leaves_what_is_not_ours() {
     );
     assert_eq!(relations(&mut raw).await, ["mine"]);
     assert!(!drop_schema(&url, &options()).await.unwrap());
-    assert_eq!(found(&url).await, 0);
+    assert_eq!(schema_version(&url).await, 0);
     let late = registration("agent-1", Duration::from_secs(60));
-    schema_error(
+    assert_schema_error(
         store.register_agent(&late).await,
         "run `streamhouse-agent migrate`",
     );
     migrate(&url, &options()).await.unwrap();
-    let store: Store = connect(&url, &options()).await.unwrap();
+    let store: SharedStore = connect(&url, &options()).await.unwrap();
     assert_ne!(snapshot(&store).await.cluster_id, id);
-    topic(&store, "orders", 1).await;
+    create_topic(&store, "orders", 1).await;
 }
 
 #[tokio::test]
@@ -250,10 +255,10 @@ async fn dropping_a_file_leaves_an_empty_store() {
     assert!(!drop_schema(&url, &options()).await.unwrap());
     assert_eq!(live_agent(&url, &options()).await.unwrap(), None);
     assert!(!path.exists());
-    let store: Store = connect(&url, &options()).await.unwrap();
-    let mut log = Log::new(&store).await;
+    let store: SharedStore = connect(&url, &options()).await.unwrap();
+    let mut log = TestLog::new(&store).await;
     log.append(5).await;
-    refused_while_live(&url, "agent-0").await;
+    assert_refused_while_live(&url, "agent-0").await;
     store.seal(log.lease.incarnation).await.unwrap();
     assert!(drop_schema(&url, &options()).await.unwrap());
     assert!(!drop_schema(&url, &options()).await.unwrap());
@@ -261,17 +266,17 @@ async fn dropping_a_file_leaves_an_empty_store() {
     let left = "SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'";
     let left: Vec<String> = query_scalar(left).fetch_all(&mut raw).await.unwrap();
     assert_eq!(left, Vec::<String>::new());
-    let again: Store = connect(&url, &options()).await.unwrap();
+    let again: SharedStore = connect(&url, &options()).await.unwrap();
     assert_eq!(snapshot(&again).await.topics.len(), 1);
 }
 
-async fn refused_while_live(url: &str, agent_id: &str) {
+async fn assert_refused_while_live(url: &str, agent_id: &str) {
     let refused = drop_schema(url, &options()).await;
     assert!(
-        matches!(&refused, Err(Error::AgentLives(live)) if live == agent_id),
+        matches!(&refused, Err(Error::AgentHoldsLease(live)) if live == agent_id),
         "{refused:?}"
     );
-    assert_eq!(found(url).await, NEEDED, "nothing was dropped");
+    assert_eq!(schema_version(url).await, NEEDED_VERSION, "nothing was dropped");
     let live = live_agent(url, &options()).await.unwrap();
     assert_eq!(live.as_deref(), Some(agent_id));
 }
@@ -280,17 +285,17 @@ async fn refused_while_live(url: &str, agent_id: &str) {
 async fn an_agent_that_lives_keeps_the_tables() {
     let url = Postgres::shared().unwrap().create_database("lived_in").unwrap();
     migrate(&url, &options()).await.unwrap();
-    let store: Store = connect(&url, &options()).await.unwrap();
-    let live = agent(&store, "agent-0").await.incarnation;
-    refused_while_live(&url, "agent-0").await;
+    let store: SharedStore = connect(&url, &options()).await.unwrap();
+    let live = register_agent(&store, "agent-0").await.incarnation;
+    assert_refused_while_live(&url, "agent-0").await;
     store.drain(live).await.unwrap();
-    refused_while_live(&url, "agent-0").await;
+    assert_refused_while_live(&url, "agent-0").await;
     store.ping().await.unwrap();
     store.seal(live).await.unwrap();
     // One that crashed keeps the tables until its lease expires.
     let gone = registration("agent-1", Duration::from_secs(3600));
     let gone = store.register_agent(&gone).await.unwrap().incarnation;
-    refused_while_live(&url, "agent-1").await;
+    assert_refused_while_live(&url, "agent-1").await;
     let mut raw = PgConnection::connect(&url).await.unwrap();
     query("UPDATE agents SET lease_expires_at = now() - interval '1 s' WHERE incarnation = $1")
         .bind(gone.0)
@@ -322,7 +327,7 @@ async fn dropping_gives_up_on_tables_in_use() {
     };
     let refused = drop_schema(&url, &hasty).await;
     assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
-    assert_eq!(found(&url).await, NEEDED);
+    assert_eq!(schema_version(&url).await, NEEDED_VERSION);
     connect(&url, &options()).await.unwrap();
     standing.rollback().await.unwrap();
     assert!(drop_schema(&url, &hasty).await.unwrap());
@@ -338,7 +343,7 @@ async fn tables_of_another_program_are_not_dropped() {
         .await
         .unwrap();
     let before = relations(&mut raw).await;
-    schema_error(
+    assert_schema_error(
         drop_schema(&url, &options()).await,
         "migration 1 of the metadata schema is not the one that was run",
     );
@@ -364,7 +369,7 @@ async fn several_drop_at_once() {
 }
 
 /// Copies only the file itself, without its journal, and opens the copy.
-async fn copied(from: &std::path::Path, folder: &std::path::Path) -> Store {
+async fn open_copy(from: &std::path::Path, folder: &std::path::Path) -> SharedStore {
     let copy = folder.join("copied.db");
     std::fs::copy(from, &copy).unwrap();
     connect(&format!("sqlite:{}", copy.display()), &options())
@@ -377,14 +382,14 @@ async fn a_file_that_was_closed_is_whole() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("metadata.db");
     let url = format!("sqlite:{}", path.display());
-    let store: Store = connect(&url, &options()).await.unwrap();
-    let mut log = Log::new(&store).await;
+    let store: SharedStore = connect(&url, &options()).await.unwrap();
+    let mut log = TestLog::new(&store).await;
     log.append(5).await;
     // Its readers have been used too.
     let id = snapshot(&store).await.cluster_id;
     store.close().await.unwrap();
     assert!(!folder.path().join("metadata.db-wal").exists());
-    let copy = copied(&path, folder.path()).await;
+    let copy = open_copy(&path, folder.path()).await;
     let seen = snapshot(&copy).await;
     assert_eq!((seen.cluster_id, seen.agents.len()), (id, 1));
     assert!(store.ping().await.is_err(), "it is closed");
@@ -396,20 +401,20 @@ async fn a_file_is_copied_while_it_is_in_use() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("metadata.db");
     let url = format!("sqlite:{}", path.display());
-    let store: Store = connect(&url, &options()).await.unwrap();
-    let mut log = Log::new(&store).await;
+    let store: SharedStore = connect(&url, &options()).await.unwrap();
+    let mut log = TestLog::new(&store).await;
     log.append(5).await;
     let to = folder.path().join("backup.db");
     assert!(backup(&url, &options(), &to).await.unwrap());
     log.append(7).await;
-    let copy: Store = connect(&format!("sqlite:{}", to.display()), &options())
+    let copy: SharedStore = connect(&format!("sqlite:{}", to.display()), &options())
         .await
         .unwrap();
-    let copy = Log { store: copy, ..log };
+    let copy = TestLog { store: copy, ..log };
     assert_eq!(copy.read(0).await.bounds.high_watermark, 5);
     assert_eq!(
-        copy.store.cluster().await.unwrap(),
-        store.cluster().await.unwrap()
+        copy.store.cluster_state().await.unwrap(),
+        store.cluster_state().await.unwrap()
     );
     for (from, to, says) in [
         (&url, &to, "it exists; choose another name"),

@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 use crate::{ConnectOptions, MetadataStore, connect, migrate};
 
 /// A store and the directory that must outlive it.
-pub(crate) struct Fresh {
+pub(crate) struct TestStore {
     pub(crate) store: Arc<dyn MetadataStore>,
     _folder: Option<tempfile::TempDir>,
 }
@@ -53,24 +53,24 @@ pub(crate) async fn database() -> String {
     server.url(&name)
 }
 
-pub(crate) async fn postgres() -> Fresh {
-    Fresh {
+pub(crate) async fn postgres() -> TestStore {
+    TestStore {
         store: connect(&database().await, &options()).await.unwrap(),
         _folder: None,
     }
 }
 
-pub(crate) async fn sqlite_file() -> Fresh {
+pub(crate) async fn sqlite_file() -> TestStore {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", folder.path().join("metadata.db").display());
-    Fresh {
+    TestStore {
         store: connect(&url, &options()).await.unwrap(),
         _folder: Some(folder),
     }
 }
 
-pub(crate) async fn sqlite_memory() -> Fresh {
-    Fresh {
+pub(crate) async fn sqlite_memory() -> TestStore {
+    TestStore {
         store: connect("sqlite::memory:", &options()).await.unwrap(),
         _folder: None,
     }

@@ -2,26 +2,27 @@
 
 use std::sync::OnceLock;
 
-use streamhouse_testkit::{Authority, Postgres};
+use streamhouse_testkit::{CertificateAuthority, Postgres};
 
 use super::support::options;
 use crate::{
-    ConnectOptions, Error, Migrated, SchemaState, TlsMode, TlsOptions, connect, drop_schema, migrate, schema,
+    ConnectOptions, Error, MigrationOutcome, SchemaState, TlsMode, TlsOptions, connect, drop_schema, migrate,
+    schema,
 };
 
 const SECRET: &str = "sEcReT";
 
 /// Returns a server whose certificate names `localhost`, but not the address 127.0.0.1 of its URLs.
-fn server() -> &'static (Authority, Postgres) {
-    static SERVER: OnceLock<(Authority, Postgres)> = OnceLock::new();
+fn tls_server() -> &'static (CertificateAuthority, Postgres) {
+    static SERVER: OnceLock<(CertificateAuthority, Postgres)> = OnceLock::new();
     SERVER.get_or_init(|| {
-        let authority = Authority::new().unwrap();
+        let authority = CertificateAuthority::new().unwrap();
         let server = Postgres::start_with_tls(&authority, &["localhost"]).unwrap();
         (authority, server)
     })
 }
 
-fn tls(mode: TlsMode, ca: Option<&Authority>) -> ConnectOptions {
+fn tls_options(mode: TlsMode, ca: Option<&CertificateAuthority>) -> ConnectOptions {
     ConnectOptions {
         tls: Some(TlsOptions {
             mode,
@@ -32,12 +33,12 @@ fn tls(mode: TlsMode, ca: Option<&Authority>) -> ConnectOptions {
 }
 
 /// Replaces the address by the name in the certificate.
-fn by_name(url: &str) -> String {
+fn with_host_name(url: &str) -> String {
     url.replace("127.0.0.1", "localhost")
 }
 
 /// Checks that every function that connects fails with the same message, without the password.
-async fn refused(url: &str, options: &ConnectOptions, says: &str) {
+async fn assert_refused(url: &str, options: &ConnectOptions, says: &str) {
     let url = url.replace(":streamhouse@", &format!(":{SECRET}@"));
     for result in [
         connect(&url, options).await.map(|_| ()),
@@ -55,16 +56,16 @@ async fn refused(url: &str, options: &ConnectOptions, says: &str) {
 
 #[tokio::test]
 async fn a_ca_in_memory_lets_everything_in() {
-    let (authority, server) = server();
-    let url = by_name(&server.create_database("trusted").unwrap());
-    let options = tls(TlsMode::VerifyFull, Some(authority));
+    let (authority, server) = tls_server();
+    let url = with_host_name(&server.create_database("trusted").unwrap());
+    let options = tls_options(TlsMode::VerifyFull, Some(authority));
     assert_eq!(
         schema(&url, &options).await.unwrap(),
         SchemaState { found: 0, needed: 5 }
     );
     assert_eq!(
         migrate(&url, &options).await.unwrap(),
-        Migrated { from: 0, to: 5 }
+        MigrationOutcome { from: 0, to: 5 }
     );
     let store = connect(&url, &options).await.unwrap();
     store.ping().await.unwrap();
@@ -76,17 +77,22 @@ async fn a_ca_in_memory_lets_everything_in() {
 
 #[tokio::test]
 async fn each_mode_checks_what_it_says() {
-    let (authority, server) = server();
-    let other = Authority::new().unwrap();
+    let (authority, server) = tls_server();
+    let other = CertificateAuthority::new().unwrap();
     let url = server.create_database("modes").unwrap();
-    migrate(&url, &tls(TlsMode::Require, None)).await.unwrap();
+    migrate(&url, &tls_options(TlsMode::Require, None)).await.unwrap();
     for (url, mode, ca) in [
         (url.clone(), TlsMode::Require, None),
         (url.clone(), TlsMode::Require, Some(authority)),
         (url.clone(), TlsMode::VerifyCa, Some(authority)),
-        (by_name(&url), TlsMode::VerifyFull, Some(authority)),
+        (with_host_name(&url), TlsMode::VerifyFull, Some(authority)),
     ] {
-        connect(&url, &tls(mode, ca)).await.unwrap().ping().await.unwrap();
+        connect(&url, &tls_options(mode, ca))
+            .await
+            .unwrap()
+            .ping()
+            .await
+            .unwrap();
     }
     let untrusted = "the server's certificate was refused (invalid peer certificate: UnknownIssuer)";
     for (mode, ca) in [
@@ -96,11 +102,11 @@ async fn each_mode_checks_what_it_says() {
         (TlsMode::VerifyFull, Some(&other)),
         (TlsMode::VerifyFull, None),
     ] {
-        refused(&by_name(&url), &tls(mode, ca), untrusted).await;
+        assert_refused(&with_host_name(&url), &tls_options(mode, ca), untrusted).await;
     }
-    refused(
+    assert_refused(
         &url,
-        &tls(TlsMode::VerifyFull, Some(authority)),
+        &tls_options(TlsMode::VerifyFull, Some(authority)),
         "certificate not valid for name \"127.0.0.1\"",
     )
     .await;
@@ -108,27 +114,29 @@ async fn each_mode_checks_what_it_says() {
 
 #[tokio::test]
 async fn values_go_before_the_address() {
-    let (authority, server) = server();
+    let (authority, server) = tls_server();
     let url = server.create_database("addresses").unwrap();
     let plain = format!("{url}?sslmode=disable");
-    refused(&plain, &options(), "no encryption").await;
-    migrate(&plain, &tls(TlsMode::VerifyCa, Some(authority)))
+    assert_refused(&plain, &options(), "no encryption").await;
+    migrate(&plain, &tls_options(TlsMode::VerifyCa, Some(authority)))
         .await
         .unwrap();
-    let strict = format!("{}?sslmode=verify-full", by_name(&url));
-    refused(&strict, &options(), "UnknownIssuer").await;
-    connect(&strict, &tls(TlsMode::Require, None)).await.unwrap();
+    let strict = format!("{}?sslmode=verify-full", with_host_name(&url));
+    assert_refused(&strict, &options(), "UnknownIssuer").await;
+    connect(&strict, &tls_options(TlsMode::Require, None))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn a_server_without_tls_is_refused() {
     let url = Postgres::shared().unwrap().url("postgres");
-    refused(&url, &tls(TlsMode::Require, None), "does not support TLS").await;
+    assert_refused(&url, &tls_options(TlsMode::Require, None), "does not support TLS").await;
 }
 
 #[tokio::test]
 async fn what_is_no_certificate_is_refused_and_not_told() {
-    let (authority, server) = server();
+    let (authority, server) = tls_server();
     let url = server.url("postgres");
     let key = authority.issue(&["localhost"]).unwrap().key;
     let damaged = authority.pem().replace("-----END CERTIFICATE-----", "");

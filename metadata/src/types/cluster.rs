@@ -44,16 +44,16 @@ pub struct ClusterState {
 /// What a bucket contains beyond the state of the metadata store; see
 /// [`recover`](crate::MetadataStore::recover).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Recovery {
+pub struct RecoveryRequest {
     /// The greatest numbers that the bucket shows.
-    pub beyond: Timeline,
+    pub observed: Timeline,
     /// The minimum number of uses of each topic name, from the folders of segments.
-    pub names: BTreeMap<String, u64>,
+    pub topic_name_uses: BTreeMap<String, u64>,
 }
 
 /// The result of a recovery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Recovered {
+pub struct RecoveryOutcome {
     /// The timeline from which the history continues.
     pub timeline: Timeline,
     /// The number of topics that use a new folder for their segments.
@@ -61,5 +61,5 @@ pub struct Recovered {
     /// The number of dropped segment intents; their objects remain.
     pub intents: u64,
     /// The number of incarnations whose objects are no longer swept.
-    pub lives: u64,
+    pub incarnations: u64,
 }

@@ -15,7 +15,7 @@ pub enum GroupQuery {
 
 /// A stored group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupRecord {
+pub struct PersistedGroup {
     /// The id of the group.
     pub group_id: String,
     /// Its coordinator slot.
@@ -69,7 +69,7 @@ pub struct OffsetToCommit {
 
 /// The outcome of the commit of one offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OffsetOutcome {
+pub enum OffsetCommitOutcome {
     /// The offset was stored.
     Committed,
     /// The partition does not exist.

@@ -27,14 +27,14 @@ impl fmt::Display for TopicOwner {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TopicsOverview {
     /// The topics that exist, without the internal one.
-    pub topics: BTreeMap<String, TopicOverview>,
+    pub topics: BTreeMap<String, TopicSummary>,
     /// The owners; see [`MetadataStore::claim_topic`](crate::MetadataStore::claim_topic).
     pub owners: BTreeMap<String, TopicOwner>,
 }
 
 /// The totals of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicOverview {
+pub struct TopicSummary {
     /// The id of the topic; another id under the same name is another topic.
     pub topic_id: Uuid,
     /// The settings that differ from the defaults.

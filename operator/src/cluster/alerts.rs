@@ -8,44 +8,44 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-const FILE: &str = include_str!("../../../config/prometheus/streamhouse.rules.yml");
+const RULES_FILE: &str = include_str!("../../../config/prometheus/streamhouse.rules.yml");
 /// Groups about machines and about the operator, which no cluster has.
-const OTHERS: [&str; 2] = ["streamhouse-system", "streamhouse-operator"];
+const EXCLUDED_GROUPS: [&str; 2] = ["streamhouse-system", "streamhouse-operator"];
 /// Groups whose series come from client programs, which may not know the cluster's name.
-const CLIENTS: [&str; 2] = ["streamhouse-consumer", "streamhouse-producer"];
+const CLIENT_GROUPS: [&str; 2] = ["streamhouse-consumer", "streamhouse-producer"];
 /// Matcher in every selector of a cluster's series.
 const ANY_CLUSTER: &str = r#"streamhouse_cluster=~".*""#;
 /// Alerts that would fire for every cluster that is stopped intentionally.
-const WHILE_RUNNING: [&str; 1] = ["AgentsAbsent"];
+const RUNNING_ONLY_ALERTS: [&str; 1] = ["AgentsAbsent"];
 
 #[derive(Debug, Default, Deserialize)]
-struct File {
-    groups: Vec<Group>,
+struct AlertFile {
+    groups: Vec<AlertGroup>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Group {
+struct AlertGroup {
     name: String,
     rules: Vec<Map<String, Value>>,
 }
 
 /// The groups of a cluster.
-static GROUPS: LazyLock<Vec<Group>> = LazyLock::new(|| {
+static GROUPS: LazyLock<Vec<AlertGroup>> = LazyLock::new(|| {
     // The file is compiled in, and a test parses it.
-    let file: File = serde_yaml_ng::from_str(FILE).unwrap_or_default();
-    let ours = |group: &Group| !OTHERS.contains(&group.name.as_str());
+    let file: AlertFile = serde_yaml_ng::from_str(RULES_FILE).unwrap_or_default();
+    let ours = |group: &AlertGroup| !EXCLUDED_GROUPS.contains(&group.name.as_str());
     file.groups.into_iter().filter(ours).collect()
 });
 
 /// The cluster that rules are rendered for, with the overrides of its spec.
 #[derive(Debug, Clone, Copy)]
-pub struct For<'a> {
+pub struct AlertScope<'a> {
     /// Name of the cluster.
     pub cluster: &'a str,
     /// Namespace of the cluster.
     pub namespace: &'a str,
     /// Whether the cluster has agents.
-    pub runs: bool,
+    pub is_running: bool,
     /// Thresholds that override the default, by alert.
     pub thresholds: &'a BTreeMap<String, String>,
     /// Durations (`for`) that override the default, by alert.
@@ -55,25 +55,28 @@ pub struct For<'a> {
 }
 
 /// Returns the names of a cluster's alerts, in the order of the file.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    GROUPS.iter().flat_map(|group| &group.rules).filter_map(name)
+pub fn alert_names() -> impl Iterator<Item = &'static str> {
+    GROUPS
+        .iter()
+        .flat_map(|group| &group.rules)
+        .filter_map(alert_name)
 }
 
 /// Returns the default threshold of an alert; `None` if a cluster has no such alert or it has no
 /// threshold.
-pub fn threshold(alert: &str) -> Option<&'static str> {
+pub fn default_threshold(alert: &str) -> Option<&'static str> {
     let rule = GROUPS
         .iter()
         .flat_map(|group| &group.rules)
-        .find(|rule| name(rule) == Some(alert))?;
+        .find(|rule| alert_name(rule) == Some(alert))?;
     rule.get("annotations")?.get("threshold")?.as_str()
 }
 
 /// Renders the groups of one cluster, as in a PrometheusRule.
-pub fn groups(cluster: For<'_>) -> Vec<Value> {
+pub fn alert_groups(cluster: AlertScope<'_>) -> Vec<Value> {
     let mut groups = Vec::new();
     for group in GROUPS.iter() {
-        let matcher = if CLIENTS.contains(&group.name.as_str()) {
+        let matcher = if CLIENT_GROUPS.contains(&group.name.as_str()) {
             format!(r#"streamhouse_cluster=~"{}|""#, cluster.cluster)
         } else {
             format!(
@@ -82,15 +85,15 @@ pub fn groups(cluster: For<'_>) -> Vec<Value> {
             )
         };
         let wanted = |rule: &&Map<String, Value>| {
-            let name = name(rule).unwrap_or_default();
+            let name = alert_name(rule).unwrap_or_default();
             !cluster.disabled.iter().any(|disabled| disabled == name)
-                && (cluster.runs || !WHILE_RUNNING.contains(&name))
+                && (cluster.is_running || !RUNNING_ONLY_ALERTS.contains(&name))
         };
         let rules: Vec<Value> = group
             .rules
             .iter()
             .filter(wanted)
-            .map(|rule| adapted(rule, &matcher, cluster))
+            .map(|rule| adapt_rule(rule, &matcher, cluster))
             .collect();
         if !rules.is_empty() {
             groups.push(json!({ "name": group.name, "rules": rules }));
@@ -99,12 +102,12 @@ pub fn groups(cluster: For<'_>) -> Vec<Value> {
     groups
 }
 
-fn name(rule: &Map<String, Value>) -> Option<&str> {
+fn alert_name(rule: &Map<String, Value>) -> Option<&str> {
     rule.get("alert")?.as_str()
 }
 
 /// Renders the rule for one cluster with its overrides.
-fn adapted(rule: &Map<String, Value>, matcher: &str, cluster: For<'_>) -> Value {
+fn adapt_rule(rule: &Map<String, Value>, matcher: &str, cluster: AlertScope<'_>) -> Value {
     let mut rule = rule.clone();
     let mut expression = rule
         .get("expr")
@@ -112,17 +115,22 @@ fn adapted(rule: &Map<String, Value>, matcher: &str, cluster: For<'_>) -> Value 
         .unwrap_or_default()
         .to_owned();
     expression = expression.replace(ANY_CLUSTER, matcher);
-    if let Some(wanted) = name(&rule).and_then(|name| cluster.waits.get(name)).cloned() {
+    if let Some(wanted) = alert_name(&rule)
+        .and_then(|name| cluster.waits.get(name))
+        .cloned()
+    {
         rule.insert("for".to_owned(), Value::String(wanted));
     }
-    if let Some(wanted) = name(&rule).and_then(|name| cluster.thresholds.get(name)).cloned()
+    if let Some(wanted) = alert_name(&rule)
+        .and_then(|name| cluster.thresholds.get(name))
+        .cloned()
         && let Some(annotation) = rule
             .get_mut("annotations")
             .and_then(|annotations| annotations.get_mut("threshold"))
     {
         let usual = annotation.as_str().unwrap_or_default();
         for comparison in ["> ", "< "] {
-            expression = compared(&expression, comparison, usual, &wanted);
+            expression = replace_threshold(&expression, comparison, usual, &wanted);
         }
         *annotation = Value::String(wanted);
     }
@@ -132,7 +140,7 @@ fn adapted(rule: &Map<String, Value>, matcher: &str, cluster: For<'_>) -> Value 
 
 /// Replaces the number of a comparison with `usual` by `wanted`; `> 10` does not match the
 /// beginning of `> 100`.
-fn compared(expression: &str, comparison: &str, usual: &str, wanted: &str) -> String {
+fn replace_threshold(expression: &str, comparison: &str, usual: &str, wanted: &str) -> String {
     let searched = format!("{comparison}{usual}");
     let whole = |at: &(usize, &str)| {
         let rest = expression.get(at.0 + searched.len()..).unwrap_or_default();
@@ -152,21 +160,21 @@ fn compared(expression: &str, comparison: &str, usual: &str, wanted: &str) -> St
 mod tests {
     use super::*;
 
-    fn rules(of: For<'_>) -> BTreeMap<String, Value> {
-        let groups = groups(of);
+    fn rules(of: AlertScope<'_>) -> BTreeMap<String, Value> {
+        let groups = alert_groups(of);
         let rules = groups.iter().flat_map(|group| group["rules"].as_array().unwrap());
         rules
             .map(|rule| (rule["alert"].as_str().unwrap().to_owned(), rule.clone()))
             .collect()
     }
 
-    fn cluster<'a>(thresholds: &'a BTreeMap<String, String>, disabled: &'a [String]) -> For<'a> {
+    fn cluster<'a>(thresholds: &'a BTreeMap<String, String>, disabled: &'a [String]) -> AlertScope<'a> {
         static NONE: BTreeMap<String, String> = BTreeMap::new();
-        For {
+        AlertScope {
             waits: &NONE,
             cluster: "events",
             namespace: "team-a",
-            runs: true,
+            is_running: true,
             thresholds,
             disabled,
         }
@@ -175,7 +183,7 @@ mod tests {
     #[test]
     fn a_cluster_has_the_alerts_of_its_own_parts_only() {
         let rules = rules(cluster(&BTreeMap::new(), &[]));
-        assert_eq!(rules.len(), names().count());
+        assert_eq!(rules.len(), alert_names().count());
         for name in [
             "HighConsumerLag",
             "ProducerThroughputDrop",
@@ -212,7 +220,9 @@ mod tests {
 
     #[test]
     fn every_threshold_can_be_another() {
-        let with_threshold: Vec<&str> = names().filter(|name| threshold(name).is_some()).collect();
+        let with_threshold: Vec<&str> = alert_names()
+            .filter(|name| default_threshold(name).is_some())
+            .collect();
         assert!(with_threshold.len() > 15);
         let wanted = with_threshold
             .iter()
@@ -223,7 +233,7 @@ mod tests {
         for name in with_threshold {
             let expression = changed[name]["expr"].as_str().unwrap();
             assert_eq!(expression.matches("123456.5").count(), 1, "{name}: {expression}");
-            let back = expression.replace("123456.5", threshold(name).unwrap());
+            let back = expression.replace("123456.5", default_threshold(name).unwrap());
             assert_eq!(back, usual[name]["expr"].as_str().unwrap());
             assert_eq!(changed[name]["annotations"]["threshold"], "123456.5");
         }
@@ -231,9 +241,11 @@ mod tests {
 
     #[test]
     fn every_alert_can_wait_for_another_time() {
-        let waits = names().map(|name| (name.to_owned(), "17m".to_owned())).collect();
+        let waits = alert_names()
+            .map(|name| (name.to_owned(), "17m".to_owned()))
+            .collect();
         let thresholds = BTreeMap::new();
-        let changed = rules(For {
+        let changed = rules(AlertScope {
             waits: &waits,
             ..cluster(&thresholds, &[])
         });
@@ -248,22 +260,22 @@ mod tests {
     #[test]
     fn a_number_is_not_taken_for_the_beginning_of_another() {
         assert_eq!(
-            compared("a > 100 and b > 10", "> ", "10", "7"),
+            replace_threshold("a > 100 and b > 10", "> ", "10", "7"),
             "a > 100 and b > 7"
         );
-        assert_eq!(compared("a > 1.5", "> ", "1", "7"), "a > 1.5");
+        assert_eq!(replace_threshold("a > 1.5", "> ", "1", "7"), "a > 1.5");
     }
 
     #[test]
     fn disabled_alerts_are_left_out_and_a_stopped_cluster_is_not_told_of() {
         let disabled = ["AgentDown".to_owned()];
         let thresholds = BTreeMap::new();
-        let stopped = For {
-            runs: false,
+        let stopped = AlertScope {
+            is_running: false,
             ..cluster(&thresholds, &disabled)
         };
         let rules = rules(stopped);
         assert!(!rules.contains_key("AgentDown") && !rules.contains_key("AgentsAbsent"));
-        assert_eq!(rules.len(), names().count() - 2);
+        assert_eq!(rules.len(), alert_names().count() - 2);
     }
 }

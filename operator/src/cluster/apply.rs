@@ -11,26 +11,26 @@ use kube::{
 };
 
 use super::{
-    build::Child,
+    build::ChildObject,
     children::{
         ANNOTATION_OWNER_UID, ANNOTATION_RENDERED_HASH, LABEL_CLUSTER, LABEL_CLUSTER_NAMESPACE, ManagedKind,
     },
     labels,
-    problem::Problem,
+    problem::ClusterProblem,
     replicas,
 };
 use crate::{
-    context::Context,
-    crd::{ConditionType, MANAGER, Reason},
-    stores::ClusterKey,
+    context::OperatorContext,
+    crd::{ConditionReason, ConditionType, FIELD_MANAGER},
+    metadata_stores::ClusterKey,
 };
 
 /// Result of applying the children.
 #[derive(Debug, Default)]
-pub(super) struct Applied {
+pub(super) struct AppliedChildren {
     /// Children that could not be applied, with the reason.
-    pub(super) problems: Vec<Problem>,
-    /// Children that were changed or deleted by another client, as `Kind name`.
+    pub(super) problems: Vec<ClusterProblem>,
+    /// Children that were changed or deleted by another client, as `ManifestKind name`.
     pub(super) drift: Vec<String>,
     /// The Deployment as stored.
     pub(super) deployment: Option<DynamicObject>,
@@ -39,16 +39,16 @@ pub(super) struct Applied {
 }
 
 /// Returns the API of a kind in a namespace.
-pub(super) fn api(context: &Context, kind: ManagedKind, namespace: &str) -> Api<DynamicObject> {
+pub(super) fn api_for(context: &OperatorContext, kind: ManagedKind, namespace: &str) -> Api<DynamicObject> {
     Api::namespaced_with(context.client.clone(), namespace, &kind.api_resource())
 }
 
 /// Returns whether the object is managed for this cluster, or for an earlier one with the same name
 /// and namespace.
-pub(super) fn ours(object: &DynamicObject, key: &ClusterKey) -> bool {
+pub(super) fn is_managed_for(object: &DynamicObject, key: &ClusterKey) -> bool {
     let labels = object.labels();
     let is = |label: &str, value: &str| labels.get(label).is_some_and(|found| found == value);
-    is("app.kubernetes.io/managed-by", MANAGER)
+    is("app.kubernetes.io/managed-by", FIELD_MANAGER)
         && is(LABEL_CLUSTER, &key.name)
         && is(LABEL_CLUSTER_NAMESPACE, &key.namespace)
 }
@@ -58,16 +58,16 @@ pub(super) fn ours(object: &DynamicObject, key: &ClusterKey) -> bool {
 /// # Errors
 ///
 /// Returns errors of the API server that may be temporary.
-pub(super) async fn apply(
-    context: &Context,
+pub(super) async fn apply_children(
+    context: &OperatorContext,
     key: &ClusterKey,
-    children: &[Child],
+    children: &[ChildObject],
     known_generation: bool,
-) -> kube::Result<Applied> {
-    let mut applied = Applied::default();
+) -> kube::Result<AppliedChildren> {
+    let mut applied = AppliedChildren::default();
     for child in children {
-        match apply_one(context, key, child).await {
-            Ok(One::Done { object, drifted }) => {
+        match apply_child(context, key, child).await {
+            Ok(ChildOutcome::Applied { object, drifted }) => {
                 if known_generation && drifted {
                     applied
                         .drift
@@ -84,10 +84,10 @@ pub(super) async fn apply(
                     _ => {}
                 }
             }
-            Ok(One::NotOurs) => applied.problems.push(not_ours(child)),
-            Ok(One::Leaving) => applied.problems.push(Problem {
+            Ok(ChildOutcome::Conflict) => applied.problems.push(object_conflict(child)),
+            Ok(ChildOutcome::Deleting) => applied.problems.push(ClusterProblem {
                 condition: ConditionType::Progressing,
-                reason: Reason::Progressing,
+                reason: ConditionReason::Progressing,
                 message: format!(
                     "waiting for the deletion of the previous {} {}",
                     child.kind,
@@ -95,7 +95,7 @@ pub(super) async fn apply(
                 ),
             }),
             Err(kube::Error::Api(status)) if status.code != 429 && status.code < 500 => {
-                applied.problems.push(refused(child, &status.message));
+                applied.problems.push(apply_refused(child, &status.message));
             }
             Err(error) => return Err(error),
         }
@@ -103,11 +103,11 @@ pub(super) async fn apply(
     Ok(applied)
 }
 
-pub(super) fn not_ours(child: &Child) -> Problem {
+pub(super) fn object_conflict(child: &ChildObject) -> ClusterProblem {
     let name = child.name();
-    Problem {
-        condition: condition_of(child.kind),
-        reason: Reason::NotOurs,
+    ClusterProblem {
+        condition: affected_condition(child.kind),
+        reason: ConditionReason::ObjectConflict,
         message: format!(
             "{} {name} exists and is not managed for this cluster: rename or delete it",
             child.kind
@@ -115,16 +115,16 @@ pub(super) fn not_ours(child: &Child) -> Problem {
     }
 }
 
-pub(super) fn refused(child: &Child, why: &str) -> Problem {
-    Problem {
-        condition: condition_of(child.kind),
-        reason: Reason::ApplyFailed,
+pub(super) fn apply_refused(child: &ChildObject, why: &str) -> ClusterProblem {
+    ClusterProblem {
+        condition: affected_condition(child.kind),
+        reason: ConditionReason::ApplyFailed,
         message: format!("{} {}: {why}", child.kind, child.name()),
     }
 }
 
 /// Returns the condition that is affected by a kind.
-fn condition_of(kind: ManagedKind) -> ConditionType {
+fn affected_condition(kind: ManagedKind) -> ConditionType {
     match kind {
         ManagedKind::ServiceMonitor | ManagedKind::PrometheusRule => ConditionType::MonitoringAvailable,
         _ => ConditionType::Ready,
@@ -132,33 +132,37 @@ fn condition_of(kind: ManagedKind) -> ConditionType {
 }
 
 /// Result of applying one child.
-enum One {
-    Done {
+enum ChildOutcome {
+    Applied {
         object: Box<DynamicObject>,
-        /// See [`drifted`].
+        /// See [`has_drifted`].
         drifted: bool,
     },
-    NotOurs,
-    Leaving,
+    Conflict,
+    Deleting,
 }
 
-async fn apply_one(context: &Context, key: &ClusterKey, child: &Child) -> kube::Result<One> {
+async fn apply_child(
+    context: &OperatorContext,
+    key: &ClusterKey,
+    child: &ChildObject,
+) -> kube::Result<ChildOutcome> {
     let name = child.name();
-    let api = api(context, child.kind, child.namespace());
+    let api = api_for(context, child.kind, child.namespace());
     let before = api.get_opt(name).await?;
     if let Some(before) = &before {
-        if !ours(before, key) {
-            return Ok(One::NotOurs);
+        if !is_managed_for(before, key) {
+            return Ok(ChildOutcome::Conflict);
         }
         if before.metadata.deletion_timestamp.is_some() {
-            return Ok(One::Leaving);
+            return Ok(ChildOutcome::Deleting);
         }
-        replicas::keep(&api, child, before).await?;
+        replicas::keep_replicas(&api, child, before).await?;
     }
     let object = api
         .patch(
             name,
-            &PatchParams::apply(MANAGER).force(),
+            &PatchParams::apply(FIELD_MANAGER).force(),
             &Patch::Apply(&child.object),
         )
         .await?;
@@ -172,14 +176,14 @@ async fn apply_one(context: &Context, key: &ClusterKey, child: &Child) -> kube::
             .with_label_values(&[child.kind.as_str()])
             .inc();
     }
-    Ok(One::Done {
-        drifted: drifted(child, before.as_ref(), &object),
+    Ok(ChildOutcome::Applied {
+        drifted: has_drifted(child, before.as_ref(), &object),
         object: Box::new(object),
     })
 }
 
 /// Returns whether another client has changed or deleted the child while the spec was unchanged.
-fn drifted(child: &Child, before: Option<&DynamicObject>, after: &DynamicObject) -> bool {
+fn has_drifted(child: &ChildObject, before: Option<&DynamicObject>, after: &DynamicObject) -> bool {
     let Some(before) = before else {
         return true;
     };
@@ -188,11 +192,11 @@ fn drifted(child: &Child, before: Option<&DynamicObject>, after: &DynamicObject)
 }
 
 /// Deletes children of this cluster that are no longer desired.
-pub(super) async fn remove_orphans(
-    context: &Context,
+pub(super) async fn delete_unwanted_children(
+    context: &OperatorContext,
     key: &ClusterKey,
     uid: &str,
-    wanted: &[Child],
+    wanted: &[ChildObject],
     kept: &[ManagedKind],
 ) -> kube::Result<()> {
     let wanted: BTreeSet<(ManagedKind, String, String)> = wanted
@@ -204,10 +208,10 @@ pub(super) async fn remove_orphans(
         .copied()
         .filter(|kind| !kept.contains(kind))
     {
-        for object in ours_of(context, kind, key, uid).await? {
+        for object in list_children(context, kind, key, uid).await? {
             let place = (kind, object.namespace().unwrap_or_default(), object.name_any());
             if !wanted.contains(&place) {
-                delete(context, kind, &object).await?;
+                delete_object(context, kind, &object).await?;
             }
         }
     }
@@ -215,15 +219,19 @@ pub(super) async fn remove_orphans(
 }
 
 /// Deletes children in other namespaces, which owner references do not reach.
-pub(super) async fn remove_elsewhere(context: &Context, key: &ClusterKey, uid: &str) -> kube::Result<()> {
+pub(super) async fn delete_children_elsewhere(
+    context: &OperatorContext,
+    key: &ClusterKey,
+    uid: &str,
+) -> kube::Result<()> {
     for kind in ManagedKind::ALL
         .iter()
         .copied()
-        .filter(|kind| kind.may_live_elsewhere())
+        .filter(|kind| kind.can_be_in_other_namespace())
     {
-        for object in ours_of(context, kind, key, uid).await? {
+        for object in list_children(context, kind, key, uid).await? {
             if object.namespace().as_deref() != Some(key.namespace.as_str()) {
-                delete(context, kind, &object).await?;
+                delete_object(context, kind, &object).await?;
             }
         }
     }
@@ -232,8 +240,8 @@ pub(super) async fn remove_elsewhere(context: &Context, key: &ClusterKey, uid: &
 
 /// Lists the objects of a kind that belong to this cluster. Labels alone are not enough: a user may
 /// have copied them.
-pub(super) async fn ours_of(
-    context: &Context,
+pub(super) async fn list_children(
+    context: &OperatorContext,
     kind: ManagedKind,
     key: &ClusterKey,
     uid: &str,
@@ -244,10 +252,10 @@ pub(super) async fn ours_of(
     {
         return Ok(Vec::new());
     }
-    let handles = if kind.may_live_elsewhere() {
+    let handles = if kind.can_be_in_other_namespace() {
         context.scope.dynamic_apis(&context.client, &kind.api_resource())
     } else {
-        vec![api(context, kind, &key.namespace)]
+        vec![api_for(context, kind, &key.namespace)]
     };
     let selector = labels::children_selector(&key.namespace, &key.name);
     let mut found = Vec::new();
@@ -268,7 +276,11 @@ pub(super) async fn ours_of(
 }
 
 /// Deletes exactly this object, not a successor with the same name.
-pub(super) async fn delete(context: &Context, kind: ManagedKind, object: &DynamicObject) -> kube::Result<()> {
+pub(super) async fn delete_object(
+    context: &OperatorContext,
+    kind: ManagedKind,
+    object: &DynamicObject,
+) -> kube::Result<()> {
     if object.metadata.deletion_timestamp.is_some() {
         return Ok(());
     }
@@ -281,7 +293,7 @@ pub(super) async fn delete(context: &Context, kind: ManagedKind, object: &Dynami
         }),
         ..DeleteParams::default()
     };
-    match api(context, kind, &namespace)
+    match api_for(context, kind, &namespace)
         .delete(&object.name_any(), &parameters)
         .await
     {

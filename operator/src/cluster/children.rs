@@ -20,7 +20,7 @@ pub const ANNOTATION_RENDERED_HASH: &str = "streamhouse.io/rendered-hash";
 /// start.
 pub const ANNOTATION_CONFIG_HASH: &str = "streamhouse.io/config-hash";
 
-macro_rules! kinds {
+macro_rules! managed_kinds {
     ($($kind:ident: $group:literal, $version:literal, $plural:literal, $optional:expr;)+) => {
         /// Kind of a child.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,7 +60,7 @@ macro_rules! kinds {
     };
 }
 
-kinds! {
+managed_kinds! {
     ServiceAccount: "", "v1", "serviceaccounts", None;
     ConfigMap: "", "v1", "configmaps", None;
     Service: "", "v1", "services", None;
@@ -80,7 +80,7 @@ impl ManagedKind {
 
     /// Returns whether the spec can place this kind in another namespace, where owner references do
     /// not reach.
-    pub fn may_live_elsewhere(self) -> bool {
+    pub fn can_be_in_other_namespace(self) -> bool {
         matches!(
             self,
             Self::ConfigMap | Self::ServiceMonitor | Self::PrometheusRule
@@ -111,7 +111,7 @@ mod tests {
     const RULES: &str = include_str!("../../../charts/streamhouse-operator/templates/_rules.tpl");
 
     /// Returns the verbs by group and resource from the chart's rules for a namespace.
-    fn rights() -> BTreeMap<(String, String), BTreeSet<String>> {
+    fn chart_rules() -> BTreeMap<(String, String), BTreeSet<String>> {
         let (_, rest) = RULES
             .split_once("define \"streamhouse-operator.rules\" -}}")
             .unwrap();
@@ -134,13 +134,13 @@ mod tests {
 
     #[test]
     fn the_chart_gives_the_rights_to_these_kinds_and_to_little_else() {
-        let mut rights = rights();
+        let mut rights = chart_rules();
         let all: BTreeSet<String> = ManagedKind::VERBS.iter().map(ToString::to_string).collect();
         for kind in ManagedKind::ALL {
             let given = rights.remove(&(kind.group().to_owned(), kind.plural().to_owned()));
             assert_eq!(given.as_ref(), Some(&all), "{kind}");
         }
-        rights.retain(|(group, _), _| group != crate::crd::GROUP);
+        rights.retain(|(group, _), _| group != crate::crd::API_GROUP);
         let rest: Vec<String> = rights
             .iter()
             .map(|((group, resource), verbs)| {

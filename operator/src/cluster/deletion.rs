@@ -17,19 +17,22 @@ use serde_json::json;
 use super::{
     apply, build,
     children::ManagedKind,
-    desired::Desired,
+    desired::DesiredCluster,
     labels,
-    preflight::{self, Bucket},
+    preflight::{self, BucketCheck},
 };
 use crate::{
-    context::Context,
-    crd::{CONFIRM_DELETION, ConditionType, DeletionPolicy, FINALIZER, Reason, StreamHouseCluster},
-    events::Events,
-    stores::ClusterKey,
+    context::OperatorContext,
+    crd::{
+        CONFIRM_DELETION_ANNOTATION, ConditionReason, ConditionType, DeletionPolicy, FINALIZER,
+        StreamHouseCluster,
+    },
+    events::EventPublisher,
+    metadata_stores::ClusterKey,
 };
 
 /// Interval of the checks while agents stop or the purge runs.
-const SOON: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Returns whether the cluster needs the operator's finalizer.
 pub(super) fn needs_finalizer(cluster: &StreamHouseCluster, elsewhere: bool) -> bool {
@@ -38,7 +41,7 @@ pub(super) fn needs_finalizer(cluster: &StreamHouseCluster, elsewhere: bool) -> 
 
 /// Adds or removes the operator's finalizer and keeps all others.
 pub(super) async fn set_finalizer(
-    context: &Context,
+    context: &OperatorContext,
     cluster: &StreamHouseCluster,
     wanted: bool,
 ) -> kube::Result<()> {
@@ -72,7 +75,7 @@ pub(super) async fn set_finalizer(
 }
 
 /// Progress of a deletion.
-pub(super) enum Deletion {
+pub(super) enum DeletionProgress {
     /// The finalizer has been removed.
     Done,
     /// The deletion waits for this and is checked again after the duration.
@@ -80,117 +83,123 @@ pub(super) enum Deletion {
 }
 
 /// Executes one step of the deletion.
-pub(super) async fn step(
-    context: &Context,
-    events: &Events,
+pub(super) async fn advance_deletion(
+    context: &OperatorContext,
+    events: &EventPublisher,
     cluster: &StreamHouseCluster,
     key: &ClusterKey,
-    desired: Option<&Desired>,
-) -> kube::Result<Deletion> {
+    desired: Option<&DesiredCluster>,
+) -> kube::Result<DeletionProgress> {
     if !cluster
         .finalizers()
         .iter()
         .any(|finalizer| finalizer == FINALIZER)
     {
-        return Ok(Deletion::Done);
+        return Ok(DeletionProgress::Done);
     }
-    let kept = match why_kept(context, cluster, key).await? {
+    let kept = match retention_reason(context, cluster, key).await? {
         Some(why) => Some(why),
         None => match desired {
-            Some(desired) => match purge(context, key, desired).await? {
-                Purge::Done => None,
-                Purge::Pending(what) => return Ok(Deletion::Pending(what, SOON)),
+            Some(desired) => match purge_data(context, key, desired).await? {
+                PurgeProgress::Done => None,
+                PurgeProgress::Pending(what) => return Ok(DeletionProgress::Pending(what, POLL_INTERVAL)),
             },
             None => Some("the spec is invalid, so the data cannot be located".to_owned()),
         },
     };
-    apply::remove_elsewhere(context, key, &cluster.uid().unwrap_or_default()).await?;
+    apply::delete_children_elsewhere(context, key, &cluster.uid().unwrap_or_default()).await?;
     set_finalizer(context, cluster, false).await?;
     match kept {
         Some(why) => {
             events
-                .normal(
+                .publish_normal(
                     cluster,
-                    Reason::DataRetained,
+                    ConditionReason::DataRetained,
                     format!("metadata and objects are kept: {why}"),
                 )
                 .await
         }
         None => {
             events
-                .normal(cluster, Reason::DataDeleted, "metadata and objects were deleted")
+                .publish_normal(
+                    cluster,
+                    ConditionReason::DataDeleted,
+                    "metadata and objects were deleted",
+                )
                 .await
         }
     }
-    Ok(Deletion::Done)
+    Ok(DeletionProgress::Done)
 }
 
 /// Returns why the data is kept; `None` if it is to be deleted.
-async fn why_kept(
-    context: &Context,
+async fn retention_reason(
+    context: &OperatorContext,
     cluster: &StreamHouseCluster,
     key: &ClusterKey,
 ) -> kube::Result<Option<String>> {
     if cluster.spec.deletion_policy == DeletionPolicy::Retain {
         return Ok(Some("spec.deletionPolicy is Retain".to_owned()));
     }
-    if cluster.annotations().get(CONFIRM_DELETION) != Some(&key.name) {
+    if cluster.annotations().get(CONFIRM_DELETION_ANNOTATION) != Some(&key.name) {
         return Ok(Some(format!(
-            "the annotation {CONFIRM_DELETION}: {} was not set",
+            "the annotation {CONFIRM_DELETION_ANNOTATION}: {} was not set",
             key.name
         )));
     }
     let namespaces: Api<Namespace> = Api::all(context.client.clone());
     let namespace = namespaces.get_opt(&key.namespace).await?;
     let ending = namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some());
-    Ok(ending.then(|| {
-        "the namespace is being deleted, so the Job that deletes them cannot run".to_owned()
-    }))
+    Ok(ending.then(|| "the namespace is being deleted, so the Job that deletes them cannot run".to_owned()))
 }
 
-enum Purge {
+enum PurgeProgress {
     Done,
     Pending(String),
 }
 
 /// Stops the agents, then deletes objects and metadata with a Job.
-async fn purge(context: &Context, key: &ClusterKey, desired: &Desired) -> kube::Result<Purge> {
-    let deployments = apply::api(context, ManagedKind::Deployment, &key.namespace);
-    if let Some(deployment) = deployments.get_opt(&desired.agent()).await? {
-        apply::delete(context, ManagedKind::Deployment, &deployment).await?;
+async fn purge_data(
+    context: &OperatorContext,
+    key: &ClusterKey,
+    desired: &DesiredCluster,
+) -> kube::Result<PurgeProgress> {
+    let deployments = apply::api_for(context, ManagedKind::Deployment, &key.namespace);
+    if let Some(deployment) = deployments.get_opt(&desired.agent_name()).await? {
+        apply::delete_object(context, ManagedKind::Deployment, &deployment).await?;
     }
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
     let agents = pods
-        .list(&ListParams::default().labels(&labels::selector_text(&key.name)))
+        .list(&ListParams::default().labels(&labels::agent_selector_text(&key.name)))
         .await?
         .items;
     if !agents.is_empty() {
-        return Ok(Purge::Pending(format!(
+        return Ok(PurgeProgress::Pending(format!(
             "waiting for {} agents to stop",
             agents.len()
         )));
     }
-    let job = build::purge(desired);
-    let applied = apply::apply(context, key, std::slice::from_ref(&job), false).await?;
+    let job = build::purge_job(desired);
+    let applied = apply::apply_children(context, key, std::slice::from_ref(&job), false).await?;
     if let Some(problem) = applied.problems.first() {
-        return Ok(Purge::Pending(problem.message.clone()));
+        return Ok(PurgeProgress::Pending(problem.message.clone()));
     }
-    match preflight::bucket(context, key, applied.preflight.as_ref()).await? {
-        Bucket::Verified => Ok(Purge::Done),
-        Bucket::Checking(_) => Ok(Purge::Pending(
+    match preflight::read_bucket_check(context, key, applied.preflight.as_ref()).await? {
+        BucketCheck::Verified => Ok(PurgeProgress::Done),
+        BucketCheck::Checking(_) => Ok(PurgeProgress::Pending(
             "metadata and objects are being deleted".to_owned(),
         )),
-        Bucket::Failed(why) => Ok(Purge::Pending(format!(
-            "cannot delete metadata and objects, retrying: {why}; to keep them, remove the annotation {CONFIRM_DELETION}"
+        BucketCheck::Failed(why) => Ok(PurgeProgress::Pending(format!(
+            "cannot delete metadata and objects, retrying: {why}; to keep them, remove the annotation {CONFIRM_DELETION_ANNOTATION}"
         ))),
     }
 }
 
 /// Returns the problem that the status shows meanwhile.
-pub(super) fn pending(what: &str) -> super::problem::Problem {
-    super::problem::Problem {
+pub(super) fn pending_problem(what: &str) -> super::problem::ClusterProblem {
+    super::problem::ClusterProblem {
         condition: ConditionType::Ready,
-        reason: Reason::DeletePending,
+        reason: ConditionReason::DeletePending,
         message: what.to_owned(),
     }
 }

@@ -1,7 +1,7 @@
 //! Reads the Secrets that a cluster references. They are read one by one, by name, and never listed
 //! or watched, so that the operator needs no right to do so; a change is detected within the drift
 //! interval. The first reading step of a reconciliation. A missing Secret is reported as a
-//! [`Problem`] that names the Secret and the key, never a value.
+//! [`ClusterProblem`] that names the Secret and the key, never a value.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -11,24 +11,24 @@ use sha2::{Digest, Sha256};
 use streamhouse_metadata::{ConnectOptions, TlsMode, TlsOptions};
 
 use super::{
-    desired::{Desired, KeyOfSecret, NeededSecret},
-    inputs::Inputs,
-    problem::Problem,
+    desired::{DesiredCluster, RequiredSecret, SecretKeySelector},
+    inputs::BuildInputs,
+    problem::ClusterProblem,
 };
 use crate::{
     apis::OptionalApi,
-    context::Context,
-    crd::{self, ConditionType, Reason},
+    context::OperatorContext,
+    crd::{self, ConditionReason, ConditionType},
 };
 
 /// Maximum number of connections to one database: the operator's calls are few and short.
-const CONNECTIONS: u32 = 4;
+const MAX_CONNECTIONS: u32 = 4;
 /// Key of the CA certificate in a Secret.
-const AUTHORITY: &str = "ca.crt";
+const CA_KEY: &str = "ca.crt";
 
 /// Connection parameters of the metadata store. Its `Debug` output contains no secret.
 #[derive(Clone)]
-pub(super) struct Connection {
+pub(super) struct MetadataConnection {
     /// Connection string, including the password.
     pub(super) url: String,
     /// Options, including certificates.
@@ -37,7 +37,7 @@ pub(super) struct Connection {
     pub(super) fingerprint: String,
 }
 
-impl fmt::Debug for Connection {
+impl fmt::Debug for MetadataConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").finish_non_exhaustive()
     }
@@ -45,22 +45,25 @@ impl fmt::Debug for Connection {
 
 /// The resolved references of a cluster.
 #[derive(Debug)]
-pub(super) struct Dereferenced {
+pub(super) struct ResolvedReferences {
     /// Connection to the metadata store, or what is missing.
-    pub(super) connection: Result<Connection, Problem>,
+    pub(super) connection: Result<MetadataConnection, ClusterProblem>,
     /// Everything that is missing.
-    pub(super) problems: Vec<Problem>,
+    pub(super) problems: Vec<ClusterProblem>,
     /// Whether a Secret is missing that agents read at start, so that they must not be restarted.
-    pub(super) hold: bool,
+    pub(super) hold_rollout: bool,
     /// Inputs of the children.
-    pub(super) inputs: Inputs,
+    pub(super) inputs: BuildInputs,
 }
 
 /// Reads the Secrets that the cluster requires.
-pub(super) async fn dereference(context: &Context, desired: &Desired) -> kube::Result<Dereferenced> {
-    let mut secrets = Secrets::default();
+pub(super) async fn dereference(
+    context: &OperatorContext,
+    desired: &DesiredCluster,
+) -> kube::Result<ResolvedReferences> {
+    let mut secrets = ResolvedSecrets::default();
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &desired.namespace);
-    let needed = desired.secrets();
+    let needed = desired.required_secrets();
     for secret in &needed {
         if let Some(found) = api.get_opt(&secret.name).await? {
             secrets
@@ -71,22 +74,22 @@ pub(super) async fn dereference(context: &Context, desired: &Desired) -> kube::R
     let mut problems = Vec::new();
     let mut hold = false;
     for secret in &needed {
-        if let Some(what) = secrets.lacks(secret) {
+        if let Some(what) = secrets.describe_missing(secret) {
             hold |= secret.restarts;
-            problems.push(missing(desired, secret, what));
+            problems.push(missing_secret(desired, secret, what));
         }
     }
     let malformed = malformed_credentials(desired, &secrets);
     hold |= !malformed.is_empty();
     problems.extend(malformed);
     let http = desired.http.certificate.as_ref();
-    let http_authority = http.is_some_and(|http| secrets.value(&http.secret, AUTHORITY).is_some());
-    Ok(Dereferenced {
-        connection: connection(desired, &secrets),
+    let http_authority = http.is_some_and(|http| secrets.value(&http.secret, CA_KEY).is_some());
+    Ok(ResolvedReferences {
+        connection: parse_connection(desired, &secrets),
         problems,
-        hold,
-        inputs: Inputs {
-            secret_hash: secrets.hash(&needed),
+        hold_rollout: hold,
+        inputs: BuildInputs {
+            secret_hash: secrets.startup_hash(&needed),
             monitoring_api: context.apis.has(OptionalApi::Monitoring),
             cert_manager_api: context.apis.has(OptionalApi::CertManager),
             http_authority,
@@ -96,7 +99,7 @@ pub(super) async fn dereference(context: &Context, desired: &Desired) -> kube::R
 }
 
 /// Returns the problem of a missing Secret, for the condition that it affects.
-fn missing(desired: &Desired, secret: &NeededSecret, what: String) -> Problem {
+fn missing_secret(desired: &DesiredCluster, secret: &RequiredSecret, what: String) -> ClusterProblem {
     let database = &desired.postgresql;
     let authority = database.tls.as_ref().and_then(|tls| tls.authority.as_ref());
     let of_database =
@@ -107,9 +110,9 @@ fn missing(desired: &Desired, secret: &NeededSecret, what: String) -> Problem {
         true if of_database => ConditionType::MetadataReachable,
         true => ConditionType::StorageReachable,
     };
-    Problem {
+    ClusterProblem {
         condition,
-        reason: Reason::SecretMissing,
+        reason: ConditionReason::SecretMissing,
         message: what,
     }
 }
@@ -117,7 +120,7 @@ fn missing(desired: &Desired, secret: &NeededSecret, what: String) -> Problem {
 /// Finds invalid credentials of the object store, with which agents would refuse to start.
 /// Surrounding white space is trimmed, here and by the agents, since a Secret that is created from
 /// a file often ends with a line feed.
-fn malformed_credentials(desired: &Desired, secrets: &Secrets) -> Vec<Problem> {
+fn malformed_credentials(desired: &DesiredCluster, secrets: &ResolvedSecrets) -> Vec<ClusterProblem> {
     let credentials = desired.storage.credentials.iter();
     let keys = credentials.flat_map(|keys| [&keys.access_key_id, &keys.secret_access_key]);
     keys.filter_map(|key| {
@@ -129,23 +132,26 @@ fn malformed_credentials(desired: &Desired, secrets: &Secrets) -> Vec<Problem> {
             }
             Ok(_) => return None,
         };
-        Some(Problem {
+        Some(ClusterProblem {
             condition: ConditionType::StorageReachable,
-            reason: Reason::ConnectionInvalid,
+            reason: ConditionReason::InvalidSecret,
             message: format!("Secret {}, key {}: {what}", key.name, key.key),
         })
     })
     .collect()
 }
 
-fn connection(desired: &Desired, secrets: &Secrets) -> Result<Connection, Problem> {
+fn parse_connection(
+    desired: &DesiredCluster,
+    secrets: &ResolvedSecrets,
+) -> Result<MetadataConnection, ClusterProblem> {
     let database = &desired.postgresql;
     let key = &database.connection;
     let url = secrets.text(key)?.trim();
     let refuse = |what: &str| {
-        Err(Problem {
+        Err(ClusterProblem {
             condition: ConditionType::MetadataReachable,
-            reason: Reason::ConnectionInvalid,
+            reason: ConditionReason::InvalidSecret,
             message: format!("Secret {}, key {}: {what}", key.name, key.key),
         })
     };
@@ -161,8 +167,8 @@ fn connection(desired: &Desired, secrets: &Secrets) -> Result<Connection, Proble
     let mut fingerprint = Sha256::new();
     fingerprint.update(url);
     let mut options = ConnectOptions {
-        max_connections: CONNECTIONS,
-        application_name: crd::MANAGER.to_owned(),
+        max_connections: MAX_CONNECTIONS,
+        application_name: crd::FIELD_MANAGER.to_owned(),
         ..ConnectOptions::default()
     };
     if let Some(tls) = &database.tls {
@@ -179,13 +185,13 @@ fn connection(desired: &Desired, secrets: &Secrets) -> Result<Connection, Proble
         fingerprint.update(tls.mode.as_str());
         fingerprint.update(ca_pem.as_deref().unwrap_or_default());
         let mode = match tls.mode {
-            crd::TlsMode::Require => TlsMode::Require,
-            crd::TlsMode::VerifyCa => TlsMode::VerifyCa,
-            crd::TlsMode::VerifyFull => TlsMode::VerifyFull,
+            crd::PostgresqlTlsMode::Require => TlsMode::Require,
+            crd::PostgresqlTlsMode::VerifyCa => TlsMode::VerifyCa,
+            crd::PostgresqlTlsMode::VerifyFull => TlsMode::VerifyFull,
         };
         options.tls = Some(TlsOptions { mode, ca_pem });
     }
-    Ok(Connection {
+    Ok(MetadataConnection {
         url: url.to_owned(),
         options,
         fingerprint: hex(&fingerprint.finalize()),
@@ -194,17 +200,17 @@ fn connection(desired: &Desired, secrets: &Secrets) -> Result<Connection, Proble
 
 /// The Secrets that were found, by name.
 #[derive(Default)]
-struct Secrets(BTreeMap<String, BTreeMap<String, ByteString>>);
+struct ResolvedSecrets(BTreeMap<String, BTreeMap<String, ByteString>>);
 
-impl Secrets {
+impl ResolvedSecrets {
     fn value(&self, name: &str, key: &str) -> Option<&[u8]> {
         self.0.get(name)?.get(key).map(|value| value.0.as_slice())
     }
 
-    fn text(&self, key: &KeyOfSecret) -> Result<&str, Problem> {
-        let problem = |what: String| Problem {
+    fn text(&self, key: &SecretKeySelector) -> Result<&str, ClusterProblem> {
+        let problem = |what: String| ClusterProblem {
             condition: ConditionType::MetadataReachable,
-            reason: Reason::SecretMissing,
+            reason: ConditionReason::SecretMissing,
             message: what,
         };
         let value = self.value(&key.name, &key.key);
@@ -219,7 +225,7 @@ impl Secrets {
     }
 
     /// Describes what is missing of a Secret.
-    fn lacks(&self, needed: &NeededSecret) -> Option<String> {
+    fn describe_missing(&self, needed: &RequiredSecret) -> Option<String> {
         let Some(found) = self.0.get(&needed.name) else {
             return Some(format!("Secret {} does not exist: create it", needed.name));
         };
@@ -234,7 +240,7 @@ impl Secrets {
     }
 
     /// Hashes the keys that agents read at start.
-    fn hash(&self, needed: &[NeededSecret]) -> String {
+    fn startup_hash(&self, needed: &[RequiredSecret]) -> String {
         let mut hash = Sha256::new();
         for secret in needed.iter().filter(|secret| secret.restarts) {
             for key in &secret.keys {
@@ -266,13 +272,13 @@ fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn secrets(value: &str) -> Secrets {
+    fn secrets(value: &str) -> ResolvedSecrets {
         let data = BTreeMap::from([("uri".to_owned(), ByteString(value.as_bytes().to_vec()))]);
-        Secrets(BTreeMap::from([("metadata".to_owned(), data)]))
+        ResolvedSecrets(BTreeMap::from([("metadata".to_owned(), data)]))
     }
 
-    fn needed(keys: &[&str], restarts: bool) -> NeededSecret {
-        NeededSecret {
+    fn needed(keys: &[&str], restarts: bool) -> RequiredSecret {
+        RequiredSecret {
             name: "metadata".to_owned(),
             keys: keys.iter().map(ToString::to_string).collect(),
             restarts,
@@ -281,18 +287,18 @@ mod tests {
 
     #[test]
     fn the_hash_follows_what_agents_read_at_their_start_and_nothing_else() {
-        let one = secrets("a").hash(&[needed(&["uri"], true)]);
-        assert_eq!(one, secrets("a").hash(&[needed(&["uri"], true)]));
-        assert_ne!(one, secrets("b").hash(&[needed(&["uri"], true)]));
+        let one = secrets("a").startup_hash(&[needed(&["uri"], true)]);
+        assert_eq!(one, secrets("a").startup_hash(&[needed(&["uri"], true)]));
+        assert_ne!(one, secrets("b").startup_hash(&[needed(&["uri"], true)]));
         assert_eq!(
-            secrets("a").hash(&[needed(&["uri"], false)]),
-            secrets("b").hash(&[needed(&["uri"], false)])
+            secrets("a").startup_hash(&[needed(&["uri"], false)]),
+            secrets("b").startup_hash(&[needed(&["uri"], false)])
         );
     }
 
     #[test]
     fn what_cannot_be_signed_with_is_named_with_its_secret_and_key() {
-        let desired = crate::cluster::fixtures::desired(
+        let desired = crate::cluster::fixtures::desired_with(
             "objectStorage: {bucket: streamhouse-data, credentialsSecret: {name: bucket}}",
         );
         let problems = |id: &[u8], secret: &[u8]| {
@@ -300,7 +306,7 @@ mod tests {
                 ("accessKeyId".to_owned(), ByteString(id.to_vec())),
                 ("secretAccessKey".to_owned(), ByteString(secret.to_vec())),
             ]);
-            let secrets = Secrets(BTreeMap::from([("bucket".to_owned(), data)]));
+            let secrets = ResolvedSecrets(BTreeMap::from([("bucket".to_owned(), data)]));
             malformed_credentials(&desired, &secrets)
         };
         assert_eq!(problems(b"id\n", b"hush hush\r\n"), []);
@@ -315,7 +321,7 @@ mod tests {
                 panic!("{found:?}")
             };
             assert_eq!(problem.condition, ConditionType::StorageReachable);
-            assert_eq!(problem.reason, Reason::ConnectionInvalid);
+            assert_eq!(problem.reason, ConditionReason::InvalidSecret);
             let named = format!("Secret bucket, key {key}: ");
             assert!(
                 problem.message.starts_with(&named) && !problem.message.contains("hu"),
@@ -326,10 +332,11 @@ mod tests {
 
     #[test]
     fn a_connection_string_with_a_line_feed_inside_is_refused_by_name() {
-        let desired = crate::cluster::fixtures::desired("postgresql: {connectionSecret: {name: metadata}}");
-        assert!(connection(&desired, &secrets("postgres://u:hush@h/d\n")).is_ok());
-        let problem = connection(&desired, &secrets("postgres://u:hush\n@h/d")).unwrap_err();
-        assert_eq!(problem.reason, Reason::ConnectionInvalid);
+        let desired =
+            crate::cluster::fixtures::desired_with("postgresql: {connectionSecret: {name: metadata}}");
+        assert!(parse_connection(&desired, &secrets("postgres://u:hush@h/d\n")).is_ok());
+        let problem = parse_connection(&desired, &secrets("postgres://u:hush\n@h/d")).unwrap_err();
+        assert_eq!(problem.reason, ConditionReason::InvalidSecret);
         assert!(
             problem.message.starts_with("Secret metadata, key uri: "),
             "{problem}"
@@ -339,14 +346,15 @@ mod tests {
 
     #[test]
     fn a_connection_string_that_is_read_otherwise_than_meant_is_refused_with_advice() {
-        let desired = crate::cluster::fixtures::desired("postgresql: {connectionSecret: {name: metadata}}");
+        let desired =
+            crate::cluster::fixtures::desired_with("postgresql: {connectionSecret: {name: metadata}}");
         for (url, advice) in [
             ("postgres://u:hu#sh@h/d", "percent-encode"),
             ("postgres://u:hu/sh@h/d", "percent-encode"),
             ("postgres://u:hush@one,two/d", "several hosts"),
         ] {
-            let problem = connection(&desired, &secrets(url)).unwrap_err();
-            assert_eq!(problem.reason, Reason::ConnectionInvalid);
+            let problem = parse_connection(&desired, &secrets(url)).unwrap_err();
+            assert_eq!(problem.reason, ConditionReason::InvalidSecret);
             assert!(problem.message.contains(advice), "{problem}");
             assert!(!problem.message.contains("sh@"), "{problem}");
         }
@@ -354,10 +362,14 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        assert_eq!(secrets("a").lacks(&needed(&["uri"], true)), None);
-        let lacks = secrets("a").lacks(&needed(&["uri", "dsn"], true)).unwrap();
+        assert_eq!(secrets("a").describe_missing(&needed(&["uri"], true)), None);
+        let lacks = secrets("a")
+            .describe_missing(&needed(&["uri", "dsn"], true))
+            .unwrap();
         assert_eq!(lacks, "Secret metadata has no key dsn: add it");
-        let lacks = Secrets::default().lacks(&needed(&["uri"], true)).unwrap();
+        let lacks = ResolvedSecrets::default()
+            .describe_missing(&needed(&["uri"], true))
+            .unwrap();
         assert_eq!(lacks, "Secret metadata does not exist: create it");
     }
 }

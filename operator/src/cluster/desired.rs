@@ -7,11 +7,11 @@ use std::{collections::BTreeMap, time::Duration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::Value;
 
-use crate::crd::{DeletionPolicy, IssuerRef, TlsMode, ZoneSpread};
+use crate::crd::{DeletionPolicy, IssuerRef, PostgresqlTlsMode, ZoneSpread};
 
 /// The desired state of a cluster.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Desired {
+pub struct DesiredCluster {
     /// Name of the resource.
     pub name: String,
     /// Namespace of the resource.
@@ -25,7 +25,7 @@ pub struct Desired {
     /// Image of the agents.
     pub image: ImageReference,
     /// Number of agents.
-    pub scale: Scale,
+    pub scale: AgentScale,
     /// Resource requests and limits of each agent, as in a container.
     pub resources: Value,
     /// How strictly agents are spread over zones.
@@ -36,25 +36,25 @@ pub struct Desired {
     /// How long a stopping agent may take.
     pub drain_timeout: Duration,
     /// Service account of the agents.
-    pub service_account: ServiceAccount,
+    pub service_account: DesiredServiceAccount,
     /// Override of the pod template, merged last.
     pub pod_template: Option<Value>,
     /// Listener for clients.
-    pub grpc: Port,
+    pub grpc: ListenerPort,
     /// Listener for `/health`, `/ready` and `/metrics`.
-    pub http: Port,
+    pub http: ListenerPort,
     /// The metadata database.
-    pub postgresql: Database,
+    pub postgresql: MetadataDatabase,
     /// The bucket.
-    pub storage: Bucket,
+    pub storage: StorageBucket,
     /// Scrape configuration, if a ServiceMonitor is desired.
-    pub service_monitor: Option<Scrape>,
+    pub service_monitor: Option<ScrapeConfig>,
     /// Alerts, if a PrometheusRule is desired.
-    pub alerts: Option<Alerts>,
+    pub alerts: Option<AlertConfig>,
     /// Dashboard, if desired.
-    pub dashboard: Option<Dashboard>,
+    pub dashboard: Option<DashboardConfig>,
     /// Allowed peers, if a NetworkPolicy is desired.
-    pub network_policy: Option<Peers>,
+    pub network_policy: Option<NetworkPeers>,
     /// `maxUnavailable`, if a PodDisruptionBudget is desired.
     pub max_unavailable: Option<Value>,
     /// What happens to the data when the resource is deleted.
@@ -74,18 +74,18 @@ pub struct ImageReference {
 
 /// Number of agents.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Scale {
+pub enum AgentScale {
     /// No agents, until `spec.stopped` is unset.
     Stopped,
     /// A fixed number.
     Fixed(i32),
     /// A number chosen by a HorizontalPodAutoscaler.
-    Automatic(Autoscaler),
+    Automatic(DesiredAutoscaler),
 }
 
-impl Scale {
+impl AgentScale {
     /// Returns the minimum number of agents.
-    pub fn least(&self) -> i32 {
+    pub fn min_replicas(&self) -> i32 {
         match self {
             Self::Stopped => 0,
             Self::Fixed(replicas) => *replicas,
@@ -96,7 +96,7 @@ impl Scale {
 
 /// Configuration of a HorizontalPodAutoscaler.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Autoscaler {
+pub struct DesiredAutoscaler {
     /// Minimum number of agents.
     pub min: i32,
     /// Maximum number of agents.
@@ -111,7 +111,7 @@ pub struct Autoscaler {
 
 /// Service account of the agents.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServiceAccount {
+pub struct DesiredServiceAccount {
     /// Name of the account.
     pub name: String,
     /// Annotations of the account to create; `None` if it already exists.
@@ -120,23 +120,23 @@ pub struct ServiceAccount {
 
 /// A listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Port {
+pub struct ListenerPort {
     /// Port number.
     pub number: u16,
     /// TLS certificate; `None` for plain text.
-    pub certificate: Option<Certificate>,
+    pub certificate: Option<ListenerCertificate>,
 }
 
-impl Port {
+impl ListenerPort {
     /// Returns whether the listener uses TLS.
-    pub fn is_tls(&self) -> bool {
+    pub fn has_tls(&self) -> bool {
         self.certificate.is_some()
     }
 }
 
 /// TLS certificate of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Certificate {
+pub struct ListenerCertificate {
     /// Secret that contains the certificate.
     pub secret: String,
     /// Issuer that signs the certificate; `None` if the Secret is provided by the user.
@@ -145,7 +145,7 @@ pub struct Certificate {
 
 /// A key of a Secret in the cluster's namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyOfSecret {
+pub struct SecretKeySelector {
     /// Name of the Secret.
     pub name: String,
     /// Key in the Secret.
@@ -154,9 +154,9 @@ pub struct KeyOfSecret {
 
 /// The metadata database.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Database {
+pub struct MetadataDatabase {
     /// Secret key of the connection string.
-    pub connection: KeyOfSecret,
+    pub connection: SecretKeySelector,
     /// TLS of the connection; `None` if the connection string determines it.
     pub tls: Option<DatabaseTls>,
 }
@@ -165,32 +165,32 @@ pub struct Database {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseTls {
     /// Verification of the server's certificate.
-    pub mode: TlsMode,
+    pub mode: PostgresqlTlsMode,
     /// CA certificates to trust; those of the image if `None`.
-    pub authority: Option<KeyOfSecret>,
+    pub authority: Option<SecretKeySelector>,
 }
 
 /// The bucket. Its name, endpoint and region are among the variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bucket {
+pub struct StorageBucket {
     /// CA certificates to trust; those of the image if `None`.
-    pub authority: Option<KeyOfSecret>,
+    pub authority: Option<SecretKeySelector>,
     /// Access key; `None` for workload identity.
-    pub credentials: Option<Credentials>,
+    pub credentials: Option<BucketCredentials>,
 }
 
 /// Access key of the bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Credentials {
+pub struct BucketCredentials {
     /// Secret key of the access key id.
-    pub access_key_id: KeyOfSecret,
+    pub access_key_id: SecretKeySelector,
     /// Secret key of the secret access key.
-    pub secret_access_key: KeyOfSecret,
+    pub secret_access_key: SecretKeySelector,
 }
 
 /// Configuration of the ServiceMonitor.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Scrape {
+pub struct ScrapeConfig {
     /// Additional labels.
     pub labels: BTreeMap<String, String>,
     /// Namespace of the ServiceMonitor.
@@ -209,7 +209,7 @@ pub struct Scrape {
 
 /// Configuration of the PrometheusRule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Alerts {
+pub struct AlertConfig {
     /// Additional labels.
     pub labels: BTreeMap<String, String>,
     /// Namespace of the PrometheusRule.
@@ -224,7 +224,7 @@ pub struct Alerts {
 
 /// Configuration of the dashboard.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dashboard {
+pub struct DashboardConfig {
     /// Additional labels of the ConfigMap.
     pub labels: BTreeMap<String, String>,
     /// Namespace of the ConfigMap.
@@ -235,7 +235,7 @@ pub struct Dashboard {
 
 /// Peers that may connect.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Peers {
+pub struct NetworkPeers {
     /// Peers of the listener for clients; all pods in the namespace if empty.
     pub clients: Vec<Value>,
     /// Peers of the metrics; all if empty.
@@ -244,7 +244,7 @@ pub struct Peers {
 
 /// A Secret that the cluster requires.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct NeededSecret {
+pub struct RequiredSecret {
     /// Name of the Secret.
     pub name: String,
     /// Keys that must exist.
@@ -254,12 +254,12 @@ pub struct NeededSecret {
     pub restarts: bool,
 }
 
-impl Desired {
+impl DesiredCluster {
     /// Returns the Secrets without which agents cannot start, each once and in a fixed order.
-    pub fn secrets(&self) -> Vec<NeededSecret> {
-        let mut needed: BTreeMap<&str, NeededSecret> = BTreeMap::new();
+    pub fn required_secrets(&self) -> Vec<RequiredSecret> {
+        let mut needed: BTreeMap<&str, RequiredSecret> = BTreeMap::new();
         let mut need = |name, key: &str, restarts| {
-            let secret = needed.entry(name).or_insert_with(|| NeededSecret {
+            let secret = needed.entry(name).or_insert_with(|| RequiredSecret {
                 name: name.to_owned(),
                 keys: Vec::new(),
                 restarts: false,
@@ -292,24 +292,29 @@ impl Desired {
     }
 
     /// Returns the name of the Service that clients connect to.
-    pub fn service(&self) -> String {
+    pub fn service_name(&self) -> String {
         format!("{}-agents", self.name)
     }
 
     /// Returns the name of the Deployment and of other objects that exist once for all agents.
-    pub fn agent(&self) -> String {
+    pub fn agent_name(&self) -> String {
         format!("{}-agent", self.name)
     }
 
     /// Returns the host and port for clients in the Kubernetes cluster.
-    pub fn bootstrap(&self) -> String {
-        format!("{}.{}.svc:{}", self.service(), self.namespace, self.grpc.number)
+    pub fn bootstrap_address(&self) -> String {
+        format!(
+            "{}.{}.svc:{}",
+            self.service_name(),
+            self.namespace,
+            self.grpc.number
+        )
     }
 
     /// Returns the optional APIs that this cluster requires.
     pub fn optional_apis(&self) -> Vec<crate::apis::OptionalApi> {
         use crate::apis::OptionalApi;
-        let signs = |port: &Port| {
+        let signs = |port: &ListenerPort| {
             port.certificate
                 .as_ref()
                 .is_some_and(|certificate| certificate.issuer.is_some())

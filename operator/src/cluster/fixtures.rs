@@ -1,22 +1,22 @@
 //! Clusters for tests, in the form that users write. Used only by the tests of this crate.
 
 use crate::{
-    cluster::{desired::Desired, inputs::Inputs, problem::Problem, validate::validate},
-    context::Defaults,
+    cluster::{desired::DesiredCluster, inputs::BuildInputs, problem::ClusterProblem, validate::validate},
+    context::ClusterDefaults,
     crd::StreamHouseCluster,
 };
 
 /// Defaults of the operator in these tests.
-pub(crate) fn defaults() -> Defaults {
-    Defaults {
+pub(crate) fn defaults() -> ClusterDefaults {
+    ClusterDefaults {
         image: "ghcr.io/streamhouse/streamhouse-agent".to_owned(),
         version: "0.1.0".to_owned(),
     }
 }
 
 /// All optional APIs installed and a Secret read.
-pub(crate) fn inputs() -> Inputs {
-    Inputs {
+pub(crate) fn inputs() -> BuildInputs {
+    BuildInputs {
         secret_hash: "5ec2e7".to_owned(),
         monitoring_api: true,
         cert_manager_api: true,
@@ -26,7 +26,7 @@ pub(crate) fn inputs() -> Inputs {
 }
 
 /// Returns the cluster team-a/events with a minimal spec and these fields.
-pub(crate) fn cluster(spec: &str) -> StreamHouseCluster {
+pub(crate) fn cluster_with(spec: &str) -> StreamHouseCluster {
     let mut resource: serde_json::Value = serde_yaml_ng::from_str(
         "apiVersion: streamhouse.io/v1alpha1
 kind: StreamHouseCluster
@@ -45,13 +45,13 @@ spec:
 }
 
 /// Returns the validated cluster with these fields.
-pub(crate) fn desired(spec: &str) -> Desired {
-    validate(&cluster(spec), &defaults()).unwrap()
+pub(crate) fn desired_with(spec: &str) -> DesiredCluster {
+    validate(&cluster_with(spec), &defaults()).unwrap()
 }
 
 /// Returns the validation problem of the cluster with these fields.
-pub(crate) fn problem(spec: &str) -> Problem {
-    validate(&cluster(spec), &defaults()).unwrap_err()
+pub(crate) fn problem_with(spec: &str) -> ClusterProblem {
+    validate(&cluster_with(spec), &defaults()).unwrap_err()
 }
 
 /// A spec with every field set.

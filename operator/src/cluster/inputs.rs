@@ -5,7 +5,7 @@ use crate::apis::OptionalApi;
 
 /// The inputs of `build`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Inputs {
+pub struct BuildInputs {
     /// Hash of the Secrets that agents read only at start: a different hash restarts them.
     pub secret_hash: String,
     /// Whether the API of the Prometheus operator is installed.
@@ -19,7 +19,7 @@ pub struct Inputs {
     pub preflight: bool,
 }
 
-impl Inputs {
+impl BuildInputs {
     /// Returns whether an optional API is installed.
     pub fn has(&self, api: OptionalApi) -> bool {
         match api {

@@ -5,7 +5,7 @@
 use serde_json::{Map, Value};
 
 /// A list whose elements are identified by a key.
-struct Keyed {
+struct MergeKey {
     list: &'static str,
     key: &'static str,
     /// Whether an element of the override replaces the operator's element instead of being merged
@@ -13,28 +13,28 @@ struct Keyed {
     replaces: bool,
 }
 
-const fn keyed(list: &'static str, key: &'static str, replaces: bool) -> Keyed {
-    Keyed { list, key, replaces }
+const fn merge_key(list: &'static str, key: &'static str, replaces: bool) -> MergeKey {
+    MergeKey { list, key, replaces }
 }
 
-const KEYED: &[Keyed] = &[
-    keyed("containers", "name", false),
-    keyed("initContainers", "name", false),
-    keyed("env", "name", true),
-    keyed("ports", "containerPort", false),
-    keyed("volumeMounts", "mountPath", true),
-    keyed("volumeDevices", "devicePath", true),
-    keyed("volumes", "name", true),
-    keyed("imagePullSecrets", "name", true),
-    keyed("hostAliases", "ip", true),
-    keyed("topologySpreadConstraints", "topologyKey", false),
+const MERGE_KEYS: &[MergeKey] = &[
+    merge_key("containers", "name", false),
+    merge_key("initContainers", "name", false),
+    merge_key("env", "name", true),
+    merge_key("ports", "containerPort", false),
+    merge_key("volumeMounts", "mountPath", true),
+    merge_key("volumeDevices", "devicePath", true),
+    merge_key("volumes", "name", true),
+    merge_key("imagePullSecrets", "name", true),
+    merge_key("hostAliases", "ip", true),
+    merge_key("topologySpreadConstraints", "topologyKey", false),
 ];
 
 /// Merges `over` into `base`.
 pub(super) fn merge(base: &mut Value, over: &Value) {
     match (base, over) {
         (Value::Object(base), Value::Object(over)) => merge_fields(base, over),
-        (base, over) => *base = without_nulls(over),
+        (base, over) => *base = strip_nulls(over),
     }
 }
 
@@ -45,10 +45,10 @@ fn merge_fields(base: &mut Map<String, Value>, over: &Map<String, Value>) {
             continue;
         }
         let Some(own) = base.get_mut(name) else {
-            base.insert(name.clone(), without_nulls(value));
+            base.insert(name.clone(), strip_nulls(value));
             continue;
         };
-        let list = KEYED.iter().find(|keyed| keyed.list == name);
+        let list = MERGE_KEYS.iter().find(|keyed| keyed.list == name);
         match (list, own, value) {
             (Some(list), Value::Array(own), Value::Array(further)) => merge_list(list, own, further),
             (_, own, value) => merge(own, value),
@@ -56,40 +56,40 @@ fn merge_fields(base: &mut Map<String, Value>, over: &Map<String, Value>) {
     }
 }
 
-fn merge_list(list: &Keyed, own: &mut Vec<Value>, further: &[Value]) {
+fn merge_list(list: &MergeKey, own: &mut Vec<Value>, further: &[Value]) {
     for element in further {
         let key = element.get(list.key);
         let known = own
             .iter_mut()
             .find(|known| key.is_some() && known.get(list.key) == key);
         match known {
-            Some(known) if list.replaces => *known = without_nulls(element),
+            Some(known) if list.replaces => *known = strip_nulls(element),
             Some(known) => merge(known, element),
-            None => own.push(without_nulls(element)),
+            None => own.push(strip_nulls(element)),
         }
     }
 }
 
-fn without_nulls(value: &Value) -> Value {
+fn strip_nulls(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
             let kept = fields.iter().filter(|(_, value)| !value.is_null());
             Value::Object(
-                kept.map(|(name, value)| (name.clone(), without_nulls(value)))
+                kept.map(|(name, value)| (name.clone(), strip_nulls(value)))
                     .collect(),
             )
         }
-        Value::Array(values) => Value::Array(values.iter().map(without_nulls).collect()),
+        Value::Array(values) => Value::Array(values.iter().map(strip_nulls).collect()),
         other => other.clone(),
     }
 }
 
 /// Returns the first list with an element that lacks its merge key, and that key.
-pub(super) fn without_key(value: &Value) -> Option<(&'static str, &'static str)> {
+pub(super) fn find_missing_key(value: &Value) -> Option<(&'static str, &'static str)> {
     match value {
         Value::Object(fields) => fields.iter().find_map(|(name, value)| {
-            let keyed = KEYED.iter().find(|keyed| keyed.list == name);
-            let lacks = |keyed: &&Keyed| {
+            let keyed = MERGE_KEYS.iter().find(|keyed| keyed.list == name);
+            let lacks = |keyed: &&MergeKey| {
                 value.as_array().is_some_and(|elements| {
                     elements
                         .iter()
@@ -99,9 +99,9 @@ pub(super) fn without_key(value: &Value) -> Option<(&'static str, &'static str)>
             keyed
                 .filter(lacks)
                 .map(|keyed| (keyed.list, keyed.key))
-                .or_else(|| without_key(value))
+                .or_else(|| find_missing_key(value))
         }),
-        Value::Array(values) => values.iter().find_map(without_key),
+        Value::Array(values) => values.iter().find_map(find_missing_key),
         _ => None,
     }
 }
@@ -154,13 +154,13 @@ mod tests {
     #[test]
     fn elements_without_their_key_are_found() {
         assert_eq!(
-            without_key(&json!({ "containers": [{ "image": "a" }] })),
+            find_missing_key(&json!({ "containers": [{ "image": "a" }] })),
             Some(("containers", "name"))
         );
         let inside = json!({ "containers": [{ "name": "agent", "volumeMounts": [{ "name": "a" }] }] });
-        assert_eq!(without_key(&inside), Some(("volumeMounts", "mountPath")));
+        assert_eq!(find_missing_key(&inside), Some(("volumeMounts", "mountPath")));
         assert_eq!(
-            without_key(&json!({ "containers": [{ "name": "agent" }], "tolerations": [{}] })),
+            find_missing_key(&json!({ "containers": [{ "name": "agent" }], "tolerations": [{}] })),
             None
         );
     }

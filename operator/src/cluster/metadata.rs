@@ -7,19 +7,19 @@ use std::{collections::HashMap, sync::Arc};
 use parking_lot::Mutex;
 use streamhouse_metadata::{Error, MetadataStore, SchemaState};
 
-use super::{dereference::Connection, problem::Problem};
+use super::{dereference::MetadataConnection, problem::ClusterProblem};
 use crate::{
-    context::Context,
-    crd::{ConditionType, Reason},
-    stores::{Access, ClusterKey},
+    context::OperatorContext,
+    crd::{ConditionReason, ConditionType},
+    metadata_stores::{ClusterKey, StoreAccess},
 };
 
 /// The stores that this process has opened, by cluster, with their connection parameters.
 #[derive(Debug, Default)]
-pub(super) struct Opened(Mutex<HashMap<ClusterKey, Known>>);
+pub(super) struct OpenStores(Mutex<HashMap<ClusterKey, OpenStore>>);
 
 #[derive(Debug, Clone)]
-struct Known {
+struct OpenStore {
     fingerprint: String,
     store: Arc<dyn MetadataStore>,
     cluster_id: String,
@@ -27,7 +27,7 @@ struct Known {
 
 /// State of a metadata store that can be used.
 #[derive(Debug)]
-pub(super) struct Reached {
+pub(super) struct MetadataState {
     /// Version of the schema.
     pub(super) schema_version: i64,
     /// Version of the schema before this call has migrated it.
@@ -36,47 +36,50 @@ pub(super) struct Reached {
     pub(super) cluster_id: String,
 }
 
-impl Opened {
+impl OpenStores {
     /// Opens the store, migrates its schema if it is outdated, and publishes the result.
     ///
     /// # Errors
     ///
     /// Returns a problem if the store cannot be used. A store of a cluster other than `expected` is
     /// rejected before anything in it is changed.
-    pub(super) async fn reach(
+    pub(super) async fn open_store(
         &self,
-        context: &Context,
+        context: &OperatorContext,
         key: &ClusterKey,
-        connection: Result<&Connection, &Problem>,
+        connection: Result<&MetadataConnection, &ClusterProblem>,
         expected: Option<&str>,
-    ) -> Result<Reached, Problem> {
+    ) -> Result<MetadataState, ClusterProblem> {
         let outcome = match connection {
-            Ok(connection) => match is_expected(connection, expected).await {
-                Ok(()) => self.open(key, connection).await.map_err(|error| problem(&error)),
+            Ok(connection) => match check_cluster_id(connection, expected).await {
+                Ok(()) => self
+                    .connect_and_migrate(key, connection)
+                    .await
+                    .map_err(|error| metadata_problem(&error)),
                 Err(problem) => Err(problem),
             },
             Err(problem) => Err(problem.clone()),
         };
         match outcome {
             Ok((store, reached)) => {
-                context.stores.publish(key, Access::Open(store));
+                context.stores.publish(key, StoreAccess::Open(store));
                 Ok(reached)
             }
             Err(problem) => {
                 context
                     .stores
-                    .publish(key, Access::Closed(problem.message.clone()));
+                    .publish(key, StoreAccess::Closed(problem.message.clone()));
                 Err(problem)
             }
         }
     }
 
-    async fn open(
+    async fn connect_and_migrate(
         &self,
         key: &ClusterKey,
-        connection: &Connection,
-    ) -> Result<(Arc<dyn MetadataStore>, Reached), Error> {
-        let Connection {
+        connection: &MetadataConnection,
+    ) -> Result<(Arc<dyn MetadataStore>, MetadataState), Error> {
+        let MetadataConnection {
             url,
             options,
             fingerprint,
@@ -93,14 +96,14 @@ impl Opened {
             .get(key)
             .filter(|known| known.fingerprint == *fingerprint)
             .cloned();
-        let Known {
+        let OpenStore {
             store, cluster_id, ..
         } = match known {
             Some(known) => known,
             None => {
                 let store = streamhouse_metadata::connect(url, options).await?;
                 let snapshot = store.snapshot(None).await?.unwrap_or_default();
-                let known = Known {
+                let known = OpenStore {
                     fingerprint: fingerprint.clone(),
                     store,
                     cluster_id: snapshot.cluster_id,
@@ -110,7 +113,7 @@ impl Opened {
             }
         };
         store.ping().await?;
-        let reached = Reached {
+        let reached = MetadataState {
             schema_version: needed,
             migrated_from,
             cluster_id,
@@ -119,25 +122,28 @@ impl Opened {
     }
 
     /// Drops the store of a cluster that no longer exists.
-    pub(super) fn forget(&self, key: &ClusterKey) {
+    pub(super) fn remove(&self, key: &ClusterKey) {
         self.0.lock().remove(key);
     }
 }
 
 /// Rejects a database of a cluster other than `expected`. A resource without an id accepts any.
-async fn is_expected(connection: &Connection, expected: Option<&str>) -> Result<(), Problem> {
+async fn check_cluster_id(
+    connection: &MetadataConnection,
+    expected: Option<&str>,
+) -> Result<(), ClusterProblem> {
     let Some(expected) = expected else {
         return Ok(());
     };
     let found = streamhouse_metadata::cluster_id(&connection.url, &connection.options).await;
-    let found = match found.map_err(|error| problem(&error))? {
+    let found = match found.map_err(|error| metadata_problem(&error))? {
         Some(found) if found == expected => return Ok(()),
         Some(found) => format!("belongs to cluster {found}"),
         None => "is empty".to_owned(),
     };
-    Err(Problem {
+    Err(ClusterProblem {
         condition: ConditionType::MetadataReachable,
-        reason: Reason::OtherCluster,
+        reason: ConditionReason::ClusterIdMismatch,
         message: format!(
             "the database {found}, but status.clusterId of this resource is {expected}: correct the connection \
              string in spec.postgresql or restore the metadata of {expected}; create a new resource for a new cluster"
@@ -145,12 +151,12 @@ async fn is_expected(connection: &Connection, expected: Option<&str>) -> Result<
     })
 }
 
-fn problem(error: &Error) -> Problem {
+fn metadata_problem(error: &Error) -> ClusterProblem {
     let reason = match error {
-        Error::Schema(_) => Reason::SchemaTooNew,
-        _ => Reason::MetadataUnreachable,
+        Error::SchemaMismatch(_) => ConditionReason::SchemaTooNew,
+        _ => ConditionReason::MetadataUnreachable,
     };
-    Problem {
+    ClusterProblem {
         condition: ConditionType::MetadataReachable,
         reason,
         message: error.to_string(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::problem::Problem;
+use super::problem::ClusterProblem;
 
 /// Returns whether the text is a DNS label: up to 63 lower-case letters, digits and hyphens, with a
 /// hyphen at neither end.
@@ -15,7 +15,7 @@ pub(super) fn is_dns_label(text: &str) -> bool {
 }
 
 /// Returns whether the text is a label or annotation key: `name` or `domain/name`.
-fn is_key(text: &str) -> bool {
+fn is_qualified_name(text: &str) -> bool {
     let (domain, part) = text
         .split_once('/')
         .map_or((None, text), |(domain, part)| (Some(domain), part));
@@ -34,15 +34,15 @@ pub(super) fn is_label_value(text: &str) -> bool {
 }
 
 /// Checks labels against the syntax of Kubernetes.
-pub(super) fn labels(field: &str, labels: &BTreeMap<String, String>) -> Result<(), Problem> {
+pub(super) fn check_labels(field: &str, labels: &BTreeMap<String, String>) -> Result<(), ClusterProblem> {
     for (name, value) in labels {
-        if !is_key(name) {
-            return Err(Problem::spec(format!(
+        if !is_qualified_name(name) {
+            return Err(ClusterProblem::invalid_spec(format!(
                 "{field}: {name:?} is not a label key"
             )));
         }
         if !is_label_value(value) {
-            return Err(Problem::spec(format!(
+            return Err(ClusterProblem::invalid_spec(format!(
                 "{field}: {value:?} is not a label value: up to 63 letters, digits, '-', '_' and '.'"
             )));
         }
@@ -51,9 +51,12 @@ pub(super) fn labels(field: &str, labels: &BTreeMap<String, String>) -> Result<(
 }
 
 /// Checks annotations against the syntax of Kubernetes.
-pub(super) fn annotations(field: &str, annotations: &BTreeMap<String, String>) -> Result<(), Problem> {
-    match annotations.keys().find(|name| !is_key(name)) {
-        Some(name) => Err(Problem::spec(format!(
+pub(super) fn check_annotations(
+    field: &str,
+    annotations: &BTreeMap<String, String>,
+) -> Result<(), ClusterProblem> {
+    match annotations.keys().find(|name| !is_qualified_name(name)) {
+        Some(name) => Err(ClusterProblem::invalid_spec(format!(
             "{field}: {name:?} is not an annotation key"
         ))),
         None => Ok(()),
@@ -61,7 +64,7 @@ pub(super) fn annotations(field: &str, annotations: &BTreeMap<String, String>) -
 }
 
 /// Converts `flushInterval` to `flush-interval`.
-pub(super) fn kebab(name: &str) -> String {
+pub(super) fn to_kebab_case(name: &str) -> String {
     let mut kebab = String::with_capacity(name.len() + 4);
     for letter in name.chars() {
         if letter.is_ascii_uppercase() {
@@ -74,7 +77,7 @@ pub(super) fn kebab(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use streamhouse_core::settings::DEFINITIONS;
+    use streamhouse_core::settings::SETTING_DEFINITIONS;
 
     use super::*;
 
@@ -85,10 +88,10 @@ mod tests {
         );
         assert!(!is_dns_label(&"a".repeat(64)));
         for key in ["release", "app.kubernetes.io/name", "a_b.C-1"] {
-            assert!(is_key(key), "{key}");
+            assert!(is_qualified_name(key), "{key}");
         }
         for key in ["", "/a", "a/", "a/b/c", "Under_score.io/a", "-a"] {
-            assert!(!is_key(key), "{key}");
+            assert!(!is_qualified_name(key), "{key}");
         }
         assert!(
             is_label_value("") && is_label_value("v1.2_3") && !is_label_value("a b") && !is_label_value("a-")
@@ -97,8 +100,8 @@ mod tests {
 
     #[test]
     fn every_setting_is_known_by_both_its_names() {
-        for definition in DEFINITIONS {
-            assert_eq!(kebab(&definition.camel_name()), definition.name);
+        for definition in SETTING_DEFINITIONS {
+            assert_eq!(to_kebab_case(&definition.camel_name()), definition.name);
         }
     }
 }

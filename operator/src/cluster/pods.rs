@@ -4,14 +4,14 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::{Api, ResourceExt, api::ListParams};
 
-use crate::context::Context;
+use crate::context::OperatorContext;
 
 /// Waiting reasons of a container that is starting normally.
-const PATIENT: [&str; 2] = ["ContainerCreating", "PodInitializing"];
+const STARTING_REASONS: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
 /// Returns the first problem of the pods with these labels, as `pod: reason: message`.
-pub(super) async fn trouble(
-    context: &Context,
+pub(super) async fn find_problem(
+    context: &OperatorContext,
     namespace: &str,
     selector: &str,
 ) -> kube::Result<Option<String>> {
@@ -22,11 +22,11 @@ pub(super) async fn trouble(
     Ok(pods
         .iter()
         .filter(|pod| pod.metadata.deletion_timestamp.is_none())
-        .find_map(|pod| Some(format!("pod {}: {}", pod.name_any(), of_pod(pod)?))))
+        .find_map(|pod| Some(format!("pod {}: {}", pod.name_any(), pod_problem(pod)?))))
 }
 
 /// Returns the termination message of a finished container.
-pub(super) fn last_word(pod: &Pod) -> Option<String> {
+pub(super) fn termination_message(pod: &Pod) -> Option<String> {
     let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
     statuses.iter().find_map(|status| {
         let ended = [&status.state, &status.last_state]
@@ -40,7 +40,7 @@ pub(super) fn last_word(pod: &Pod) -> Option<String> {
 }
 
 /// Returns the problem of a pod.
-pub(super) fn of_pod(pod: &Pod) -> Option<String> {
+pub(super) fn pod_problem(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?;
     let unschedulable = status
         .conditions
@@ -49,10 +49,10 @@ pub(super) fn of_pod(pod: &Pod) -> Option<String> {
         .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
     if let Some(condition) = unschedulable {
         let reason = condition.reason.as_deref().unwrap_or("Unschedulable");
-        return Some(words(reason, condition.message.as_deref()));
+        return Some(format_reason(reason, condition.message.as_deref()));
     }
     if status.phase.as_deref() == Some("Failed") {
-        return Some(words(
+        return Some(format_reason(
             status.reason.as_deref().unwrap_or("Failed"),
             status.message.as_deref(),
         ));
@@ -62,13 +62,13 @@ pub(super) fn of_pod(pod: &Pod) -> Option<String> {
         .iter()
         .flatten()
         .chain(status.container_statuses.iter().flatten());
-    containers.into_iter().find_map(of_container)
+    containers.into_iter().find_map(container_problem)
 }
 
-fn of_container(status: &ContainerStatus) -> Option<String> {
+fn container_problem(status: &ContainerStatus) -> Option<String> {
     let waiting = status.state.as_ref()?.waiting.as_ref()?;
     let reason = waiting.reason.as_deref()?;
-    if PATIENT.contains(&reason) {
+    if STARTING_REASONS.contains(&reason) {
         return None;
     }
     // The termination message of a crashed container says more than the back-off message.
@@ -79,10 +79,10 @@ fn of_container(status: &ContainerStatus) -> Option<String> {
     let message = ended
         .and_then(|ended| ended.message.as_deref())
         .or(waiting.message.as_deref());
-    Some(words(reason, message))
+    Some(format_reason(reason, message))
 }
 
-fn words(reason: &str, message: Option<&str>) -> String {
+fn format_reason(reason: &str, message: Option<&str>) -> String {
     match message.map(str::trim).filter(|message| !message.is_empty()) {
         Some(message) => format!("{reason}: {message}"),
         None => reason.to_owned(),
@@ -104,7 +104,7 @@ mod tests {
         let status = json!({ "phase": "Pending", "conditions": [
             { "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes: insufficient cpu" }] });
         assert_eq!(
-            of_pod(&pod(status)).unwrap(),
+            pod_problem(&pod(status)).unwrap(),
             "Unschedulable: 0/1 nodes: insufficient cpu"
         );
     }
@@ -115,16 +115,19 @@ mod tests {
             "state": { "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 40s" } },
             "lastState": { "terminated": { "exitCode": 2, "message": "there is no setting x\n" } } }] });
         assert_eq!(
-            of_pod(&pod(status.clone())).unwrap(),
+            pod_problem(&pod(status.clone())).unwrap(),
             "CrashLoopBackOff: there is no setting x"
         );
-        assert_eq!(last_word(&pod(status)).unwrap(), "there is no setting x");
+        assert_eq!(
+            termination_message(&pod(status)).unwrap(),
+            "there is no setting x"
+        );
     }
 
     #[test]
     fn a_pod_that_is_only_starting_has_no_trouble() {
         let status = json!({ "containerStatuses": [{ "name": "agent", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
             "state": { "waiting": { "reason": "ContainerCreating" } } }] });
-        assert_eq!(of_pod(&pod(status)), None);
+        assert_eq!(pod_problem(&pod(status)), None);
     }
 }

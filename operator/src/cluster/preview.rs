@@ -13,52 +13,55 @@ use streamhouse_metadata::MetadataStore;
 
 use super::{
     apply,
-    build::{self, Child},
+    build::{self, ChildObject},
     children::ManagedKind,
-    dereference::{Dereferenced, dereference},
-    desired::Desired,
+    dereference::{ResolvedReferences, dereference},
+    desired::DesiredCluster,
     validate::validate,
 };
 use crate::{
-    context::Context,
-    crd::{MANAGER, StreamHouseCluster},
-    stores::ClusterKey,
+    context::OperatorContext,
+    crd::{FIELD_MANAGER, StreamHouseCluster},
+    metadata_stores::ClusterKey,
 };
 
 /// The changes of a cluster.
 #[derive(Debug, Default)]
-pub(crate) struct Preview {
+pub(crate) struct ClusterPreview {
     /// The objects, each before and after.
-    pub(crate) objects: Vec<Changed>,
+    pub(crate) objects: Vec<PreviewedObject>,
     /// Problems, as messages.
     pub(crate) problems: Vec<String>,
 }
 
 /// One object; at least one of the two sides is present.
 #[derive(Debug)]
-pub(crate) struct Changed {
+pub(crate) struct PreviewedObject {
     pub(crate) kind: ManagedKind,
     pub(crate) before: Option<DynamicObject>,
     pub(crate) after: Option<DynamicObject>,
 }
 
 /// Returns what applying this cluster would change.
-pub(crate) async fn preview(context: &Context, cluster: &StreamHouseCluster) -> anyhow::Result<Preview> {
-    let desired = desired(context, cluster)?;
-    let Dereferenced {
+pub(crate) async fn preview_cluster(
+    context: &OperatorContext,
+    cluster: &StreamHouseCluster,
+) -> anyhow::Result<ClusterPreview> {
+    let desired = validate_cluster(context, cluster)?;
+    let ResolvedReferences {
         problems,
-        hold,
+        hold_rollout: hold,
         inputs,
         ..
     } = dereference(context, &desired)
         .await
         .context("cannot read the Secrets of the cluster")?;
-    let mut preview = Preview {
+    let mut preview = ClusterPreview {
         problems: problems
             .iter()
             .map(|problem| format!("{}: {}", problem.reason, problem.message))
             .collect(),
-        ..Preview::default()
+        ..ClusterPreview::default()
     };
     for api in desired
         .optional_apis()
@@ -79,7 +82,7 @@ pub(crate) async fn preview(context: &Context, cluster: &StreamHouseCluster) -> 
                 .push("agents are not restarted while a Secret is missing".to_owned());
             continue;
         }
-        match try_one(context, &key, child).await? {
+        match preview_child(context, &key, child).await? {
             Ok(changed) => preview.objects.push(changed),
             Err(problem) => preview.problems.push(problem),
         }
@@ -87,53 +90,56 @@ pub(crate) async fn preview(context: &Context, cluster: &StreamHouseCluster) -> 
     let uid = cluster.uid().unwrap_or_default();
     preview
         .objects
-        .extend(orphans(context, &key, &uid, &children).await?);
+        .extend(unwanted_objects(context, &key, &uid, &children).await?);
     Ok(preview)
 }
 
 /// Returns what applying one child would change, or the problem.
-async fn try_one(
-    context: &Context,
+async fn preview_child(
+    context: &OperatorContext,
     key: &ClusterKey,
-    child: &Child,
-) -> anyhow::Result<Result<Changed, String>> {
-    let api = apply::api(context, child.kind, child.namespace());
+    child: &ChildObject,
+) -> anyhow::Result<Result<PreviewedObject, String>> {
+    let api = apply::api_for(context, child.kind, child.namespace());
     let before = api.get_opt(child.name()).await?;
-    if before.as_ref().is_some_and(|before| !apply::ours(before, key)) {
-        return Ok(Err(apply::not_ours(child).message));
+    if before
+        .as_ref()
+        .is_some_and(|before| !apply::is_managed_for(before, key))
+    {
+        return Ok(Err(apply::object_conflict(child).message));
     }
-    let try_it = PatchParams::apply(MANAGER).force().dry_run();
+    let try_it = PatchParams::apply(FIELD_MANAGER).force().dry_run();
     let patch = Patch::Apply(&child.object);
     match api.patch(child.name(), &try_it, &patch).await {
-        Ok(after) => Ok(Ok(Changed {
+        Ok(after) => Ok(Ok(PreviewedObject {
             kind: child.kind,
             before,
             after: Some(after),
         })),
         Err(kube::Error::Api(status)) if status.code != 429 && status.code < 500 => {
-            Ok(Err(apply::refused(child, &status.message).message))
+            Ok(Err(apply::apply_refused(child, &status.message).message))
         }
         Err(error) => Err(error).context("cannot query the API server"),
     }
 }
 
 /// Returns the existing objects that would be deleted.
-async fn orphans(
-    context: &Context,
+async fn unwanted_objects(
+    context: &OperatorContext,
     key: &ClusterKey,
     uid: &str,
-    children: &[Child],
-) -> anyhow::Result<Vec<Changed>> {
+    children: &[ChildObject],
+) -> anyhow::Result<Vec<PreviewedObject>> {
     let wanted: BTreeSet<(ManagedKind, &str, &str)> = children
         .iter()
         .map(|child| (child.kind, child.namespace(), child.name()))
         .collect();
     let mut orphans = Vec::new();
     for kind in ManagedKind::ALL {
-        for object in apply::ours_of(context, *kind, key, uid).await? {
+        for object in apply::list_children(context, *kind, key, uid).await? {
             let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
             if !wanted.contains(&(*kind, namespace.as_str(), name.as_str())) {
-                orphans.push(Changed {
+                orphans.push(PreviewedObject {
                     kind: *kind,
                     before: Some(object),
                     after: None,
@@ -145,11 +151,11 @@ async fn orphans(
 }
 
 /// Opens the cluster's metadata store for reading, without migrating its schema.
-pub(crate) async fn metadata(
-    context: &Context,
+pub(crate) async fn open_metadata(
+    context: &OperatorContext,
     cluster: &StreamHouseCluster,
 ) -> anyhow::Result<Arc<dyn MetadataStore>> {
-    let desired = desired(context, cluster)?;
+    let desired = validate_cluster(context, cluster)?;
     let read = dereference(context, &desired)
         .await
         .context("cannot read the Secrets of the cluster")?;
@@ -161,7 +167,10 @@ pub(crate) async fn metadata(
     }
 }
 
-fn desired(context: &Context, cluster: &StreamHouseCluster) -> anyhow::Result<Desired> {
+fn validate_cluster(
+    context: &OperatorContext,
+    cluster: &StreamHouseCluster,
+) -> anyhow::Result<DesiredCluster> {
     validate(cluster, &context.defaults)
         .map_err(|problem| anyhow::anyhow!("{}: {}", problem.reason, problem.message))
 }

@@ -23,37 +23,41 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Reconciler,
+    ClusterReconciler,
     children::{LABEL_CLUSTER, LABEL_CLUSTER_NAMESPACE, ManagedKind},
 };
 use crate::{
-    backoff::delay,
-    context::{Context, Scope},
-    crd::{MANAGER, StreamHouseCluster},
-    metrics::Outcome,
-    stores::ClusterKey,
+    backoff::backoff_delay,
+    context::{OperatorContext, WatchScope},
+    crd::{FIELD_MANAGER, StreamHouseCluster},
+    metadata_stores::ClusterKey,
+    metrics::ReconcileOutcome,
 };
 
 /// Changes in quick succession are reconciled together.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 /// Value of the label `kind` in metrics.
-const KIND: &str = "StreamHouseCluster";
+const METRIC_KIND: &str = "StreamHouseCluster";
 
-struct Work {
-    reconciler: Reconciler,
+struct ControllerState {
+    reconciler: ClusterReconciler,
     failures: Mutex<HashMap<ClusterKey, u32>>,
-    context: Context,
+    context: OperatorContext,
     /// The watches that have listed all their clusters.
-    seen: Mutex<HashSet<Option<Vec<String>>>>,
+    synced: Mutex<HashSet<Option<Vec<String>>>>,
 }
 
-impl Work {
+impl ControllerState {
     /// Records that the watch of this scope has listed all its clusters.
-    fn saw(&self, scope: &Scope) {
-        let mut seen = self.seen.lock();
+    fn mark_synced(&self, scope: &WatchScope) {
+        let mut seen = self.synced.lock();
         seen.insert(scope.namespaces.clone());
-        if seen.len() == self.context.scope.each().len() {
-            self.context.metrics.synced.with_label_values(&[KIND]).set(1);
+        if seen.len() == self.context.scope.per_watch().len() {
+            self.context
+                .metrics
+                .synced
+                .with_label_values(&[METRIC_KIND])
+                .set(1);
         }
     }
 }
@@ -63,23 +67,23 @@ impl Work {
 /// # Errors
 ///
 /// Returns an error if a watch ends by itself.
-pub async fn run(context: Context, concurrency: u16, stop: CancellationToken) -> anyhow::Result<()> {
-    let work = Arc::new(Work {
-        reconciler: Reconciler::new(context.clone()),
+pub async fn run(context: OperatorContext, concurrency: u16, stop: CancellationToken) -> anyhow::Result<()> {
+    let work = Arc::new(ControllerState {
+        reconciler: ClusterReconciler::new(context.clone()),
         failures: Mutex::default(),
         context: context.clone(),
-        seen: Mutex::default(),
+        synced: Mutex::default(),
     });
     loop {
-        let mut changes = context.apis.changes();
+        let mut changes = context.apis.subscribe();
         changes.mark_unchanged();
         // Ends this iteration: at shutdown, or to watch different APIs.
         let round = stop.child_token();
         // One store per watch: a watch that restarts replaces the contents of its store.
-        let each = context.scope.each();
+        let each = context.scope.per_watch();
         let watching = future::try_join_all(
             each.iter()
-                .map(|scope| watch(work.clone(), scope, concurrency, round.clone())),
+                .map(|scope| run_watch(work.clone(), scope, concurrency, round.clone())),
         );
         tokio::pin!(watching);
         tokio::select! {
@@ -99,9 +103,9 @@ pub async fn run(context: Context, concurrency: u16, stop: CancellationToken) ->
     }
 }
 
-async fn watch(
-    work: Arc<Work>,
-    scope: &Scope,
+async fn run_watch(
+    work: Arc<ControllerState>,
+    scope: &WatchScope,
     concurrency: u16,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -110,7 +114,7 @@ async fn watch(
         return Ok(());
     };
     let context = &work.context;
-    let ends = notice_ends(work.clone(), scope, clusters.clone());
+    let ends = watch_deletions(work.clone(), scope, clusters.clone());
     let mut controller = Controller::new(clusters, watcher::Config::default())
         .with_config(
             controller::Config::default()
@@ -121,11 +125,11 @@ async fn watch(
     let store = controller.store();
     let caught_up = async {
         if store.wait_until_ready().await.is_ok() {
-            work.saw(scope);
+            work.mark_synced(scope);
         }
         future::pending::<()>().await;
     };
-    let labels = format!("app.kubernetes.io/managed-by={MANAGER},{LABEL_CLUSTER}");
+    let labels = format!("app.kubernetes.io/managed-by={FIELD_MANAGER},{LABEL_CLUSTER}");
     for kind in ManagedKind::ALL {
         if kind.optional_api().is_some_and(|api| !context.apis.has(api)) {
             continue;
@@ -133,16 +137,16 @@ async fn watch(
         let resource = kind.api_resource();
         for api in scope.dynamic_apis(&context.client, &resource) {
             let selected = watcher::Config::default().labels(&labels);
-            controller = controller.watches_with(api, resource.clone(), selected, owner);
+            controller = controller.watches_with(api, resource.clone(), selected, owner_of);
         }
     }
     let working = controller
-        .run(reconcile, on_error, work.clone())
+        .run(reconcile, error_policy, work.clone())
         .for_each(|outcome| {
             if let Err(error) = outcome {
                 tracing::debug!(%error, "a reconciliation of a cluster failed");
             }
-            count(&work.context, &store);
+            count_ready(&work.context, &store);
             future::ready(())
         });
     tokio::select! {
@@ -153,7 +157,7 @@ async fn watch(
 }
 
 /// Watches for clusters that no longer exist, which a controller does not report.
-async fn notice_ends(work: Arc<Work>, scope: &Scope, clusters: Api<StreamHouseCluster>) {
+async fn watch_deletions(work: Arc<ControllerState>, scope: &WatchScope, clusters: Api<StreamHouseCluster>) {
     let key_of = |cluster: &StreamHouseCluster| {
         ClusterKey::new(cluster.namespace().unwrap_or_default(), cluster.name_any())
     };
@@ -164,7 +168,7 @@ async fn notice_ends(work: Arc<Work>, scope: &Scope, clusters: Api<StreamHouseCl
             .is_none_or(|names| names.contains(&key.namespace))
     };
     let forget = |key: &ClusterKey| {
-        work.reconciler.forget(key);
+        work.reconciler.remove(key);
         work.failures.lock().remove(key);
     };
     let mut listed = HashSet::new();
@@ -192,24 +196,27 @@ async fn notice_ends(work: Arc<Work>, scope: &Scope, clusters: Api<StreamHouseCl
 }
 
 /// Returns the cluster in the labels of a child.
-fn owner(child: DynamicObject) -> Option<ObjectRef<StreamHouseCluster>> {
+fn owner_of(child: DynamicObject) -> Option<ObjectRef<StreamHouseCluster>> {
     let labels = child.labels();
     let (name, namespace) = (labels.get(LABEL_CLUSTER)?, labels.get(LABEL_CLUSTER_NAMESPACE)?);
     Some(ObjectRef::new(name).within(namespace))
 }
 
-async fn reconcile(cluster: Arc<StreamHouseCluster>, work: Arc<Work>) -> Result<Action, kube::Error> {
+async fn reconcile(
+    cluster: Arc<StreamHouseCluster>,
+    work: Arc<ControllerState>,
+) -> Result<Action, kube::Error> {
     let begin = Instant::now();
     let key = ClusterKey::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
     let outcome = work.reconciler.reconcile(cluster).await;
     let seconds = begin.elapsed().as_secs_f64();
     let label = match &outcome {
-        Ok(_) => Outcome::Ok,
-        Err(_) => Outcome::Error,
+        Ok(_) => ReconcileOutcome::Ok,
+        Err(_) => ReconcileOutcome::Error,
     };
     work.context
         .metrics
-        .reconciled(KIND, label, seconds, work.context.clock.now_ms());
+        .record_reconcile(METRIC_KIND, label, seconds, work.context.clock.now_ms());
     match outcome {
         Ok(action) => {
             work.failures.lock().remove(&key);
@@ -223,7 +230,7 @@ async fn reconcile(cluster: Arc<StreamHouseCluster>, work: Arc<Work>) -> Result<
 }
 
 /// Requeues with exponential back-off and jitter.
-fn on_error(cluster: Arc<StreamHouseCluster>, _: &kube::Error, work: Arc<Work>) -> Action {
+fn error_policy(cluster: Arc<StreamHouseCluster>, _: &kube::Error, work: Arc<ControllerState>) -> Action {
     let key = ClusterKey::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
     let failures = {
         let mut failures = work.failures.lock();
@@ -231,11 +238,11 @@ fn on_error(cluster: Arc<StreamHouseCluster>, _: &kube::Error, work: Arc<Work>) 
         *count = count.saturating_add(1);
         *count
     };
-    Action::requeue(delay(failures, &*work.context.entropy))
+    Action::requeue(backoff_delay(failures, &*work.context.entropy))
 }
 
 /// Counts the clusters by readiness for the metrics.
-fn count(context: &Context, store: &Store<StreamHouseCluster>) {
+fn count_ready(context: &OperatorContext, store: &Store<StreamHouseCluster>) {
     let mut counts = HashMap::from([("true", 0), ("false", 0), ("unknown", 0)]);
     for cluster in store.state() {
         let conditions = cluster
@@ -243,7 +250,7 @@ fn count(context: &Context, store: &Store<StreamHouseCluster>) {
             .as_ref()
             .map(|status| status.conditions.as_slice())
             .unwrap_or_default();
-        let ready = crate::conditions::find(conditions, crate::crd::ConditionType::Ready);
+        let ready = crate::conditions::find_condition(conditions, crate::crd::ConditionType::Ready);
         let label = match ready.map(|ready| ready.status.as_str()) {
             Some("True") => "true",
             Some("False") => "false",
@@ -255,7 +262,7 @@ fn count(context: &Context, store: &Store<StreamHouseCluster>) {
         context
             .metrics
             .resources
-            .with_label_values(&[KIND, label])
+            .with_label_values(&[METRIC_KIND, label])
             .set(number);
     }
 }

@@ -9,30 +9,30 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{metadata::Reached, preflight::Bucket, problem::Problem};
+use super::{metadata::MetadataState, preflight::BucketCheck, problem::ClusterProblem};
 use crate::{
-    conditions::{Conditions, State},
-    context::Context,
-    crd::{AgentsStatus, ClusterStatus, ConditionType, MANAGER, Reason, StreamHouseCluster},
+    conditions::{ConditionSet, ConditionStatus},
+    context::OperatorContext,
+    crd::{AgentsStatus, ClusterStatus, ConditionReason, ConditionType, FIELD_MANAGER, StreamHouseCluster},
 };
 
 /// Findings of a reconciliation.
 #[derive(Debug, Default)]
-pub(super) struct Findings {
+pub(super) struct ReconcileFindings {
     /// Whether the spec is paused.
     pub(super) paused: bool,
     /// Whether the spec is stopped.
     pub(super) stopped: bool,
     /// All problems.
-    pub(super) problems: Vec<Problem>,
+    pub(super) problems: Vec<ClusterProblem>,
     /// State of the metadata store, if it is usable.
-    pub(super) metadata: Option<Reached>,
+    pub(super) metadata: Option<MetadataState>,
     /// Result of the check of the bucket; `None` if it was not read.
-    pub(super) bucket: Option<Bucket>,
+    pub(super) bucket: Option<BucketCheck>,
     /// Deployment of the agents, if it exists.
     pub(super) deployment: Option<Deployment>,
     /// Why agents are not ready, from the status of their pods.
-    pub(super) trouble: Option<String>,
+    pub(super) pod_problem: Option<String>,
     /// Whether any monitoring object is desired; `None` if the spec was not evaluated.
     pub(super) monitoring: Option<bool>,
     /// Version in the applied spec.
@@ -45,7 +45,7 @@ pub(super) struct Findings {
 
 /// State of the agents' Deployment in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Rollout {
+pub(super) struct RolloutState {
     /// Desired number of agents.
     pub(super) wanted: i32,
     /// Number of agents.
@@ -62,9 +62,9 @@ pub(super) struct Rollout {
     pub(super) overdue: bool,
 }
 
-impl Rollout {
+impl RolloutState {
     /// Reads a Deployment.
-    pub(super) fn of(deployment: &Deployment) -> Self {
+    pub(super) fn from_deployment(deployment: &Deployment) -> Self {
         let spec = deployment.spec.as_ref();
         let status = deployment.status.clone().unwrap_or_default();
         let overdue = status.conditions.iter().flatten().any(|condition| {
@@ -83,12 +83,12 @@ impl Rollout {
     }
 
     /// Returns whether enough agents are available, with current numbers.
-    pub(super) fn serves(self) -> bool {
+    pub(super) fn is_serving(self) -> bool {
         self.observed && self.wanted > 0 && self.available >= self.wanted
     }
 
     /// Returns whether every agent has the current pod template.
-    pub(super) fn settled(self) -> bool {
+    pub(super) fn is_complete(self) -> bool {
         self.observed
             && self.updated == self.wanted
             && self.replicas == self.wanted
@@ -97,19 +97,23 @@ impl Rollout {
 }
 
 /// Computes the status from the findings.
-pub(super) fn compute(cluster: &StreamHouseCluster, findings: &Findings, now: Timestamp) -> ClusterStatus {
+pub(super) fn compute_status(
+    cluster: &StreamHouseCluster,
+    findings: &ReconcileFindings,
+    now: Timestamp,
+) -> ClusterStatus {
     let old = cluster.status.clone().unwrap_or_default();
-    let rollout = findings.deployment.as_ref().map(Rollout::of);
-    let mut conditions = Conditions::from(&old.conditions, cluster.metadata.generation, now);
+    let rollout = findings.deployment.as_ref().map(RolloutState::from_deployment);
+    let mut conditions = ConditionSet::from_stored(&old.conditions, cluster.metadata.generation, now);
     let c = &mut conditions;
-    paused(c, findings);
-    metadata(c, findings);
-    storage(c, findings);
-    monitoring(c, findings);
-    progressing(c, findings, rollout);
-    degraded(c, findings, rollout);
-    ready(c, findings, rollout);
-    let settled = rollout.is_some_and(Rollout::settled);
+    set_paused(c, findings);
+    set_metadata_reachable(c, findings);
+    set_storage_reachable(c, findings);
+    set_monitoring_available(c, findings);
+    set_progressing(c, findings, rollout);
+    set_degraded(c, findings, rollout);
+    set_ready(c, findings, rollout);
+    let settled = rollout.is_some_and(RolloutState::is_complete);
     ClusterStatus {
         observed_generation: cluster.metadata.generation,
         version: findings.version.clone().filter(|_| settled).or(old.version),
@@ -133,99 +137,162 @@ pub(super) fn compute(cluster: &StreamHouseCluster, findings: &Findings, now: Ti
             .as_ref()
             .map(|reached| reached.schema_version)
             .or(old.schema_version),
-        conditions: conditions.into_list(),
+        conditions: conditions.into_sorted_vec(),
     }
 }
 
-fn paused(c: &mut Conditions, findings: &Findings) {
+fn set_paused(c: &mut ConditionSet, findings: &ReconcileFindings) {
     if findings.paused {
         let message = "spec.paused is set: the operator changes nothing; unset it to resume";
-        c.set(ConditionType::Paused, State::True, Reason::Paused, message);
+        c.set(
+            ConditionType::Paused,
+            ConditionStatus::True,
+            ConditionReason::Paused,
+            message,
+        );
     } else {
-        c.set(ConditionType::Paused, State::False, Reason::NotPaused, "");
+        c.set(
+            ConditionType::Paused,
+            ConditionStatus::False,
+            ConditionReason::NotPaused,
+            "",
+        );
     }
 }
 
-fn problem_of(findings: &Findings, condition: ConditionType) -> Option<&Problem> {
+fn find_problem(findings: &ReconcileFindings, condition: ConditionType) -> Option<&ClusterProblem> {
     findings
         .problems
         .iter()
         .find(|problem| problem.condition == condition)
 }
 
-fn metadata(c: &mut Conditions, findings: &Findings) {
+fn set_metadata_reachable(c: &mut ConditionSet, findings: &ReconcileFindings) {
     let kind = ConditionType::MetadataReachable;
-    match (problem_of(findings, kind), &findings.metadata) {
-        (Some(problem), _) => c.set(kind, State::False, problem.reason, problem.message.clone()),
+    match (find_problem(findings, kind), &findings.metadata) {
+        (Some(problem), _) => c.set(
+            kind,
+            ConditionStatus::False,
+            problem.reason,
+            problem.message.clone(),
+        ),
         (None, Some(reached)) => {
             let message = format!("schema version {}", reached.schema_version);
-            c.set(kind, State::True, Reason::MetadataMigrated, message);
+            c.set(
+                kind,
+                ConditionStatus::True,
+                ConditionReason::MetadataMigrated,
+                message,
+            );
         }
         (None, None) if findings.paused => {}
-        (None, None) => c.set(kind, State::Unknown, Reason::Progressing, "not checked yet"),
+        (None, None) => c.set(
+            kind,
+            ConditionStatus::Unknown,
+            ConditionReason::Progressing,
+            "not checked yet",
+        ),
     }
 }
 
-fn storage(c: &mut Conditions, findings: &Findings) {
+fn set_storage_reachable(c: &mut ConditionSet, findings: &ReconcileFindings) {
     let kind = ConditionType::StorageReachable;
-    match (problem_of(findings, kind), &findings.bucket) {
-        (Some(problem), _) => c.set(kind, State::False, problem.reason, problem.message.clone()),
-        (None, Some(Bucket::Verified)) => {
+    match (find_problem(findings, kind), &findings.bucket) {
+        (Some(problem), _) => c.set(
+            kind,
+            ConditionStatus::False,
+            problem.reason,
+            problem.message.clone(),
+        ),
+        (None, Some(BucketCheck::Verified)) => {
             let message = "a test object was conditionally written, read and deleted";
-            c.set(kind, State::True, Reason::StorageVerified, message);
+            c.set(
+                kind,
+                ConditionStatus::True,
+                ConditionReason::StorageVerified,
+                message,
+            );
         }
-        (None, Some(Bucket::Failed(why))) => {
-            c.set(kind, State::False, Reason::StorageUnreachable, why.clone())
-        }
-        (None, Some(Bucket::Checking(what))) => {
-            c.set(kind, State::Unknown, Reason::StorageChecking, what.clone())
-        }
+        (None, Some(BucketCheck::Failed(why))) => c.set(
+            kind,
+            ConditionStatus::False,
+            ConditionReason::StorageUnreachable,
+            why.clone(),
+        ),
+        (None, Some(BucketCheck::Checking(what))) => c.set(
+            kind,
+            ConditionStatus::Unknown,
+            ConditionReason::StorageCheckRunning,
+            what.clone(),
+        ),
         (None, None) if findings.paused => {}
-        (None, None) => c.set(kind, State::Unknown, Reason::Progressing, "not checked yet"),
+        (None, None) => c.set(
+            kind,
+            ConditionStatus::Unknown,
+            ConditionReason::Progressing,
+            "not checked yet",
+        ),
     }
 }
 
-fn monitoring(c: &mut Conditions, findings: &Findings) {
+fn set_monitoring_available(c: &mut ConditionSet, findings: &ReconcileFindings) {
     let kind = ConditionType::MonitoringAvailable;
-    match (problem_of(findings, kind), findings.monitoring) {
-        (Some(problem), _) => c.set(kind, State::False, problem.reason, problem.message.clone()),
-        (None, Some(true)) => c.set(kind, State::True, Reason::MonitoringApplied, ""),
+    match (find_problem(findings, kind), findings.monitoring) {
+        (Some(problem), _) => c.set(
+            kind,
+            ConditionStatus::False,
+            problem.reason,
+            problem.message.clone(),
+        ),
+        (None, Some(true)) => c.set(
+            kind,
+            ConditionStatus::True,
+            ConditionReason::MonitoringApplied,
+            "",
+        ),
         (None, Some(false)) => c.set(
             kind,
-            State::False,
-            Reason::MonitoringDisabled,
+            ConditionStatus::False,
+            ConditionReason::MonitoringDisabled,
             "set spec.monitoring to create a ServiceMonitor, alerts and a dashboard",
         ),
         (None, None) => {}
     }
 }
 
-fn progressing(c: &mut Conditions, findings: &Findings, rollout: Option<Rollout>) {
+fn set_progressing(c: &mut ConditionSet, findings: &ReconcileFindings, rollout: Option<RolloutState>) {
     let kind = ConditionType::Progressing;
-    match (problem_of(findings, kind), rollout) {
-        (Some(problem), _) => c.set(kind, State::True, problem.reason, problem.message.clone()),
-        (None, Some(rollout)) if rollout.settled() => c.set(kind, State::False, Reason::Reconciled, ""),
+    match (find_problem(findings, kind), rollout) {
+        (Some(problem), _) => c.set(
+            kind,
+            ConditionStatus::True,
+            problem.reason,
+            problem.message.clone(),
+        ),
+        (None, Some(rollout)) if rollout.is_complete() => {
+            c.set(kind, ConditionStatus::False, ConditionReason::Reconciled, "")
+        }
         (None, Some(rollout)) => {
             let message = format!(
                 "{} of {} agents have the current pod template, {} are available",
                 rollout.updated, rollout.wanted, rollout.available
             );
-            c.set(kind, State::True, Reason::Progressing, message);
+            c.set(kind, ConditionStatus::True, ConditionReason::Progressing, message);
         }
         (None, None) => c.set(
             kind,
-            State::True,
-            Reason::Progressing,
+            ConditionStatus::True,
+            ConditionReason::Progressing,
             "the Deployment of the agents does not exist yet",
         ),
     }
 }
 
 /// Reports problems even while agents serve.
-fn degraded(c: &mut Conditions, findings: &Findings, rollout: Option<Rollout>) {
+fn set_degraded(c: &mut ConditionSet, findings: &ReconcileFindings, rollout: Option<RolloutState>) {
     let kind = ConditionType::Degraded;
     let storage = match &findings.bucket {
-        Some(Bucket::Failed(why)) => Some((Reason::StorageUnreachable, why.clone())),
+        Some(BucketCheck::Failed(why)) => Some((ConditionReason::StorageUnreachable, why.clone())),
         _ => None,
     };
     let grave = findings
@@ -234,57 +301,73 @@ fn degraded(c: &mut Conditions, findings: &Findings, rollout: Option<Rollout>) {
         .find(|problem| !matches!(problem.condition, ConditionType::Progressing))
         .map(|problem| (problem.reason, problem.message.clone()));
     let trouble = findings
-        .trouble
+        .pod_problem
         .clone()
-        .map(|trouble| (Reason::AgentsUnavailable, trouble));
+        .map(|trouble| (ConditionReason::AgentsUnavailable, trouble));
     let overdue = rollout.filter(|rollout| rollout.overdue).map(|_| {
         (
-            Reason::AgentsUnavailable,
+            ConditionReason::AgentsUnavailable,
             "the rollout makes no progress: check the pods of the agents".to_owned(),
         )
     });
     match trouble.or(grave).or(storage).or(overdue) {
-        Some((reason, message)) => c.set(kind, State::True, reason, message),
-        None => c.set(kind, State::False, Reason::AllHealthy, ""),
+        Some((reason, message)) => c.set(kind, ConditionStatus::True, reason, message),
+        None => c.set(kind, ConditionStatus::False, ConditionReason::Healthy, ""),
     }
 }
 
-fn ready(c: &mut Conditions, findings: &Findings, rollout: Option<Rollout>) {
+fn set_ready(c: &mut ConditionSet, findings: &ReconcileFindings, rollout: Option<RolloutState>) {
     let kind = ConditionType::Ready;
-    let fatal = problem_of(findings, kind).or_else(|| problem_of(findings, ConditionType::MetadataReachable));
+    let fatal =
+        find_problem(findings, kind).or_else(|| find_problem(findings, ConditionType::MetadataReachable));
     if let Some(problem) = fatal {
-        return c.set(kind, State::False, problem.reason, problem.message.clone());
+        return c.set(
+            kind,
+            ConditionStatus::False,
+            problem.reason,
+            problem.message.clone(),
+        );
     }
     if findings.stopped {
         return c.set(
             kind,
-            State::False,
-            Reason::AgentsStopped,
+            ConditionStatus::False,
+            ConditionReason::AgentsStopped,
             "spec.stopped is set: no agents run; unset it to resume",
         );
     }
-    match (rollout, &findings.trouble) {
-        (Some(rollout), _) if rollout.serves() => {
+    match (rollout, &findings.pod_problem) {
+        (Some(rollout), _) if rollout.is_serving() => {
             let message = format!("{} agents are available", rollout.available);
-            c.set(kind, State::True, Reason::AgentsReady, message);
+            c.set(kind, ConditionStatus::True, ConditionReason::AgentsReady, message);
         }
-        (Some(_), Some(trouble)) => c.set(kind, State::False, Reason::AgentsUnavailable, trouble.clone()),
+        (Some(_), Some(trouble)) => c.set(
+            kind,
+            ConditionStatus::False,
+            ConditionReason::AgentsUnavailable,
+            trouble.clone(),
+        ),
         (Some(rollout), None) => {
             let message = format!("{} of {} agents are available", rollout.available, rollout.wanted);
-            c.set(kind, State::False, Reason::AgentsNotReady, message);
+            c.set(
+                kind,
+                ConditionStatus::False,
+                ConditionReason::AgentsNotReady,
+                message,
+            );
         }
         (None, _) => c.set(
             kind,
-            State::False,
-            Reason::AgentsNotReady,
+            ConditionStatus::False,
+            ConditionReason::AgentsNotReady,
             "the Deployment of the agents does not exist yet",
         ),
     }
 }
 
 /// Writes the status if it differs from the stored one. Ignores a cluster that no longer exists.
-pub(super) async fn write(
-    context: &Context,
+pub(super) async fn write_status(
+    context: &OperatorContext,
     cluster: &StreamHouseCluster,
     status: ClusterStatus,
 ) -> kube::Result<()> {
@@ -294,11 +377,11 @@ pub(super) async fn write(
     let api: Api<StreamHouseCluster> =
         Api::namespaced(context.client.clone(), &cluster.namespace().unwrap_or_default());
     let patch = json!({
-        "apiVersion": format!("{}/{}", crate::crd::GROUP, crate::crd::VERSION),
+        "apiVersion": format!("{}/{}", crate::crd::API_GROUP, crate::crd::API_VERSION),
         "kind": "StreamHouseCluster",
         "status": status,
     });
-    let parameters = PatchParams::apply(MANAGER).force();
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
     match api
         .patch_status(&cluster.name_any(), &parameters, &Patch::Apply(&patch))
         .await

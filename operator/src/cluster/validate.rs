@@ -5,53 +5,55 @@
 //! Reports the first problem, with its field and what to do.
 
 mod agents;
+mod api_shapes;
 mod monitoring;
 mod quantity;
-mod shapes;
 mod template;
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
-use streamhouse_core::settings::{AgentSettings, Overrides};
+use streamhouse_core::settings::{AgentSettings, SettingOverrides};
 
 use super::{
     desired::{
-        Bucket, Certificate, Credentials, Database, DatabaseTls, Desired, ImageReference, KeyOfSecret, Port,
+        BucketCredentials, DatabaseTls, DesiredCluster, ImageReference, ListenerCertificate, ListenerPort,
+        MetadataDatabase, SecretKeySelector, StorageBucket,
     },
     names, paths,
-    problem::Problem,
+    problem::ClusterProblem,
 };
 use crate::{
-    context::Defaults,
-    crd::{self, ClusterSpec, Listener, SecretKey, StreamHouseCluster, owner_of_setting},
+    context::ClusterDefaults,
+    crd::{self, ClusterSpec, ListenerSpec, SecretKeyRef, StreamHouseCluster, source_of_setting},
 };
 
-const GRPC_PORT: u16 = 50051;
-const HTTP_PORT: u16 = 8080;
+const DEFAULT_GRPC_PORT: u16 = 50051;
+const DEFAULT_HTTP_PORT: u16 = 8080;
 
 /// Returns the desired state of the cluster.
 ///
 /// # Errors
 ///
 /// Returns the first problem of the spec.
-pub fn validate(cluster: &StreamHouseCluster, defaults: &Defaults) -> Result<Desired, Problem> {
+pub fn validate(
+    cluster: &StreamHouseCluster,
+    defaults: &ClusterDefaults,
+) -> Result<DesiredCluster, ClusterProblem> {
     let spec = &cluster.spec;
     let name = cluster.name_any();
     if name.len() > 40
         || !names::is_dns_label(&name)
         || !name.starts_with(|first: char| first.is_ascii_lowercase())
     {
-        return Err(Problem::spec(
+        return Err(ClusterProblem::invalid_spec(
             "metadata.name must have at most 40 characters, consist of lower-case letters, digits and '-', and start with a letter: create a new cluster",
         ));
     }
     let namespace = cluster.namespace().unwrap_or_default();
     if namespace.is_empty() {
-        return Err(Problem::spec(
-            "metadata.namespace is missing",
-        ));
+        return Err(ClusterProblem::invalid_spec("metadata.namespace is missing"));
     }
     let (grpc, http) = listeners(&name, spec)?;
     let storage = bucket(spec)?;
@@ -59,11 +61,11 @@ pub fn validate(cluster: &StreamHouseCluster, defaults: &Defaults) -> Result<Des
     let resources = agents::resources(spec, &settings)?;
     let (service_monitor, alerts, dashboard) = monitoring::monitoring(spec, &namespace, &http)?;
     if let Some(pod_template) = &spec.agents.pod_template {
-        template::check(pod_template)?;
+        template::check_template(pod_template)?;
     }
-    Ok(Desired {
+    Ok(DesiredCluster {
         uid: cluster.uid().unwrap_or_default(),
-        owner: owner(cluster),
+        owner: owner_reference(cluster),
         version: version(spec, defaults),
         image: image(spec, defaults)?,
         scale: agents::scale(spec)?,
@@ -89,7 +91,7 @@ pub fn validate(cluster: &StreamHouseCluster, defaults: &Defaults) -> Result<Des
 }
 
 /// Returns the owner reference of the children, which blocks a foreground deletion of the cluster.
-fn owner(cluster: &StreamHouseCluster) -> Option<OwnerReference> {
+fn owner_reference(cluster: &StreamHouseCluster) -> Option<OwnerReference> {
     let owner = cluster.controller_owner_ref(&())?;
     Some(OwnerReference {
         block_owner_deletion: Some(true),
@@ -97,16 +99,16 @@ fn owner(cluster: &StreamHouseCluster) -> Option<OwnerReference> {
     })
 }
 
-fn version(spec: &ClusterSpec, defaults: &Defaults) -> String {
+fn version(spec: &ClusterSpec, defaults: &ClusterDefaults) -> String {
     spec.version.clone().unwrap_or_else(|| defaults.version.clone())
 }
 
-fn image(spec: &ClusterSpec, defaults: &Defaults) -> Result<ImageReference, Problem> {
+fn image(spec: &ClusterSpec, defaults: &ClusterDefaults) -> Result<ImageReference, ClusterProblem> {
     let image = &spec.image;
     let repository = image.repository.clone().unwrap_or_else(|| defaults.image.clone());
     let last = repository.rsplit('/').next().unwrap_or_default();
     if repository.contains(|c: char| c.is_whitespace() || c == '@') || last.contains(':') || last.is_empty() {
-        return Err(Problem::spec(format!(
+        return Err(ClusterProblem::invalid_spec(format!(
             "spec.image.repository {repository:?} must be a registry and a name only: set the tag as image.tag and the digest as image.digest"
         )));
     }
@@ -118,22 +120,22 @@ fn image(spec: &ClusterSpec, defaults: &Defaults) -> Result<ImageReference, Prob
         .unwrap_or_default();
     Ok(ImageReference {
         reference: format!("{repository}:{tag}{digest}"),
-        pull_policy: image.pull_policy.map(crd::PullPolicy::as_str),
+        pull_policy: image.pull_policy.map(crd::ImagePullPolicy::as_str),
         pull_secrets: image.pull_secrets.clone(),
     })
 }
 
-fn listeners(cluster: &str, spec: &ClusterSpec) -> Result<(Port, Port), Problem> {
+fn listeners(cluster: &str, spec: &ClusterSpec) -> Result<(ListenerPort, ListenerPort), ClusterProblem> {
     let listeners = &spec.listeners;
     if listeners.kafka.as_ref().is_some_and(|kafka| kafka.enabled) {
-        return Err(Problem::spec(
+        return Err(ClusterProblem::invalid_spec(
             "agents of this version do not serve the Kafka protocol yet: remove spec.listeners.kafka.enabled",
         ));
     }
-    let grpc = port(cluster, "grpc", &listeners.grpc, GRPC_PORT)?;
-    let http = port(cluster, "http", &listeners.http, HTTP_PORT)?;
+    let grpc = listener_port(cluster, "grpc", &listeners.grpc, DEFAULT_GRPC_PORT)?;
+    let http = listener_port(cluster, "http", &listeners.http, DEFAULT_HTTP_PORT)?;
     if grpc.number == http.number {
-        return Err(Problem::spec(format!(
+        return Err(ClusterProblem::invalid_spec(format!(
             "spec.listeners.grpc and spec.listeners.http both have port {}: set different ports",
             grpc.number
         )));
@@ -141,14 +143,19 @@ fn listeners(cluster: &str, spec: &ClusterSpec) -> Result<(Port, Port), Problem>
     Ok((grpc, http))
 }
 
-fn port(cluster: &str, name: &str, listener: &Listener, usual: u16) -> Result<Port, Problem> {
+fn listener_port(
+    cluster: &str,
+    name: &str,
+    listener: &ListenerSpec,
+    usual: u16,
+) -> Result<ListenerPort, ClusterProblem> {
     let number = match listener.port {
         None => usual,
         Some(number) => u16::try_from(number)
             .ok()
             .filter(|number| *number >= 1024)
             .ok_or_else(|| {
-                Problem::spec(format!(
+                ClusterProblem::invalid_spec(format!(
                     "spec.listeners.{name}.port {number} is not between 1024 and 65535"
                 ))
             })?,
@@ -156,65 +163,68 @@ fn port(cluster: &str, name: &str, listener: &Listener, usual: u16) -> Result<Po
     let certificate = match &listener.tls {
         None => None,
         Some(tls) => Some(match (&tls.secret_name, &tls.issuer_ref) {
-            (Some(secret), None) => Certificate {
+            (Some(secret), None) => ListenerCertificate {
                 secret: secret.clone(),
                 issuer: None,
             },
-            (None, Some(issuer)) => Certificate {
+            (None, Some(issuer)) => ListenerCertificate {
                 secret: format!("{cluster}-{name}-tls"),
                 issuer: Some(issuer.clone()),
             },
             _ => {
-                return Err(Problem::spec(format!(
+                return Err(ClusterProblem::invalid_spec(format!(
                     "spec.listeners.{name}.tls needs exactly one of secretName and issuerRef"
                 )));
             }
         }),
     };
-    Ok(Port { number, certificate })
+    Ok(ListenerPort { number, certificate })
 }
 
-fn key(secret: &SecretKey, usual: &str) -> KeyOfSecret {
-    KeyOfSecret {
+fn secret_key(secret: &SecretKeyRef, usual: &str) -> SecretKeySelector {
+    SecretKeySelector {
         name: secret.name.clone(),
         key: secret.key.clone().unwrap_or_else(|| usual.to_owned()),
     }
 }
 
-fn database(spec: &ClusterSpec) -> Database {
+fn database(spec: &ClusterSpec) -> MetadataDatabase {
     let postgresql = &spec.postgresql;
-    Database {
-        connection: key(&postgresql.connection_secret, "uri"),
+    MetadataDatabase {
+        connection: secret_key(&postgresql.connection_secret, "uri"),
         tls: postgresql.tls.as_ref().map(|tls| DatabaseTls {
             mode: tls.mode,
-            authority: tls.ca_secret.as_ref().map(|secret| key(secret, "ca.crt")),
+            authority: tls.ca_secret.as_ref().map(|secret| secret_key(secret, "ca.crt")),
         }),
     }
 }
 
-fn bucket(spec: &ClusterSpec) -> Result<Bucket, Problem> {
+fn bucket(spec: &ClusterSpec) -> Result<StorageBucket, ClusterProblem> {
     let storage = &spec.object_storage;
     if let Some(endpoint) = &storage.endpoint
         && !["http://", "https://"]
             .iter()
             .any(|scheme| endpoint.starts_with(scheme))
     {
-        return Err(Problem::spec(
+        return Err(ClusterProblem::invalid_spec(
             "spec.objectStorage.endpoint must start with http:// or https://",
         ));
     }
     let credentials = storage.credentials_secret.as_ref().map(|secret| {
-        let key = |key: &String| KeyOfSecret {
+        let key = |key: &String| SecretKeySelector {
             name: secret.name.clone(),
             key: key.clone(),
         };
-        Credentials {
+        BucketCredentials {
             access_key_id: key(&secret.access_key_id_key),
             secret_access_key: key(&secret.secret_access_key_key),
         }
     });
-    Ok(Bucket {
-        authority: storage.ca_secret.as_ref().map(|secret| key(secret, "ca.crt")),
+    Ok(StorageBucket {
+        authority: storage
+            .ca_secret
+            .as_ref()
+            .map(|secret| secret_key(secret, "ca.crt")),
         credentials,
     })
 }
@@ -222,15 +232,15 @@ fn bucket(spec: &ClusterSpec) -> Result<Bucket, Problem> {
 /// Returns the variables of the agents, and all their settings as the agents will parse them.
 fn settings(
     spec: &ClusterSpec,
-    grpc: &Port,
-    http: &Port,
-) -> Result<(BTreeMap<String, String>, AgentSettings), Problem> {
-    let refuse = |problem: String| Problem::spec(format!("spec.agents.settings: {problem}"));
-    let mut overrides = Overrides::default();
+    grpc: &ListenerPort,
+    http: &ListenerPort,
+) -> Result<(BTreeMap<String, String>, AgentSettings), ClusterProblem> {
+    let refuse = |problem: String| ClusterProblem::invalid_spec(format!("spec.agents.settings: {problem}"));
+    let mut overrides = SettingOverrides::default();
     // Logs in Kubernetes are collected by machines; the user may override this.
     overrides.set("log-format", "json").map_err(refuse)?;
     for (name, value) in &spec.agents.settings {
-        if let Some(owner) = owner_of_setting(&names::kebab(name)) {
+        if let Some(owner) = source_of_setting(&names::to_kebab_case(name)) {
             return Err(refuse(format!("{name} is derived from {owner}: remove it")));
         }
         overrides.set(name, value.to_string()).map_err(refuse)?;
@@ -246,7 +256,7 @@ fn settings(
         ("http-listen", Some(format!("0.0.0.0:{}", http.number))),
         (
             "tls-dir",
-            (grpc.is_tls() || http.is_tls()).then(|| paths::TLS.to_owned()),
+            (grpc.has_tls() || http.has_tls()).then(|| paths::TLS_DIR.to_owned()),
         ),
         ("object-store", Some(store)),
         ("s3-endpoint", storage.endpoint.clone()),
@@ -257,7 +267,7 @@ fn settings(
             storage
                 .ca_secret
                 .as_ref()
-                .map(|_| paths::STORE_AUTHORITY.to_owned()),
+                .map(|_| paths::STORE_CA_FILE.to_owned()),
         ),
     ];
     for (name, value) in ours {
@@ -274,7 +284,7 @@ fn settings(
     overrides
         .set("metadata-url", "postgres://postgresql/streamhouse")
         .map_err(refuse)?;
-    let settings = overrides.over(false).map_err(refuse)?;
+    let settings = overrides.resolve(false).map_err(refuse)?;
     Ok((variables, settings))
 }
 

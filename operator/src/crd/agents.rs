@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Scalar, schema};
+use super::{ScalarValue, schema};
 
 /// Configuration of the agents.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize, KubeSchema)]
@@ -16,19 +16,19 @@ use super::{Scalar, schema};
     validation = Rule::new("!(has(self.replicas) && has(self.autoscaling))").message("set replicas or autoscaling, not both")
 )]
 #[serde(rename_all = "camelCase")]
-pub struct Agents {
+pub struct AgentsSpec {
     /// Number of agents. Defaults to 3 if `autoscaling` is not set either.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: Option<i32>,
     /// Scales the agents with a HorizontalPodAutoscaler. Cannot be combined with `replicas`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub autoscaling: Option<Autoscaling>,
+    pub autoscaling: Option<AutoscalingSpec>,
     /// Resource requests and limits of each agent. By default an agent requests 250m CPU and memory
     /// equal to `produceMemory` plus `cacheMemory` plus 256 MiB, with a memory limit of twice the
     /// request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resources: Option<Resources>,
+    pub resources: Option<ResourceRequirements>,
     /// How strictly agents are spread over availability zones. `ScheduleAnyway` prefers an even
     /// spread, `DoNotSchedule` requires it, `Off` adds no zone constraint.
     #[serde(default)]
@@ -37,7 +37,7 @@ pub struct Agents {
     /// the agent's default.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::agent_settings")]
-    pub settings: BTreeMap<String, Scalar>,
+    pub settings: BTreeMap<String, ScalarValue>,
     /// Service account of the agents' pods.
     #[serde(default)]
     pub service_account: ServiceAccountSpec,
@@ -50,15 +50,15 @@ pub struct Agents {
 
 /// Resource requests and limits of a container.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-pub struct Resources {
+pub struct ResourceRequirements {
     /// Resource requests per agent, such as `cpu: 500m`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::quantities")]
-    pub requests: BTreeMap<String, Scalar>,
+    pub requests: BTreeMap<String, ScalarValue>,
     /// Resource limits per agent, such as `memory: 2Gi`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::quantities")]
-    pub limits: BTreeMap<String, Scalar>,
+    pub limits: BTreeMap<String, ScalarValue>,
 }
 
 /// Configuration of the HorizontalPodAutoscaler.
@@ -68,7 +68,7 @@ pub struct Resources {
     validation = Rule::new("has(self.targetCPUUtilizationPercentage) || has(self.metrics)").message("set targetCPUUtilizationPercentage or metrics")
 )]
 #[serde(rename_all = "camelCase")]
-pub struct Autoscaling {
+pub struct AutoscalingSpec {
     /// Minimum number of agents.
     #[schemars(range(min = 1, max = 1000))]
     pub min_replicas: i32,

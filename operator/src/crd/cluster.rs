@@ -6,7 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Agents, DeletionPolicy, Listeners, Monitoring, ObjectStorage, Postgresql, Scalar, schema};
+use super::{
+    AgentsSpec, DeletionPolicy, ListenersSpec, MonitoringSpec, ObjectStorageSpec, PostgresqlSpec,
+    ScalarValue, schema,
+};
 
 /// A StreamHouse cluster: stateless agents that store records in one bucket and metadata in one
 /// PostgreSQL database.
@@ -33,7 +36,7 @@ use super::{Agents, DeletionPolicy, Listeners, Monitoring, ObjectStorage, Postgr
     printcolumn(name = "Agents", type_ = "string", json_path = ".status.agents.summary", description = "Ready and desired number of agents."),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = "1"),
+    printcolumn(name = "ConditionReason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = "1"),
     printcolumn(name = "Bootstrap", type_ = "string", json_path = ".status.bootstrap", priority = "1"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.metadata.name.size() <= 40").message("metadata.name must have at most 40 characters, because the names of the cluster's objects are derived from it"),
@@ -48,26 +51,26 @@ pub struct ClusterSpec {
     pub version: Option<String>,
     /// Container image of the agents.
     #[serde(default)]
-    pub image: Image,
+    pub image: ImageSpec,
     /// Configuration of the agents.
     #[serde(default)]
-    pub agents: Agents,
+    pub agents: AgentsSpec,
     /// PostgreSQL database that holds the metadata.
-    pub postgresql: Postgresql,
+    pub postgresql: PostgresqlSpec,
     /// Bucket that holds the records.
-    pub object_storage: ObjectStorage,
+    pub object_storage: ObjectStorageSpec,
     /// Ports and TLS of the agents.
     #[serde(default)]
-    pub listeners: Listeners,
+    pub listeners: ListenersSpec,
     /// Prometheus and Grafana integration.
     #[serde(default)]
-    pub monitoring: Monitoring,
+    pub monitoring: MonitoringSpec,
     /// Network access to the agents.
     #[serde(default)]
     pub network_policy: NetworkPolicySpec,
     /// Limit on voluntary evictions of agents.
     #[serde(default)]
-    pub disruption_budget: DisruptionBudget,
+    pub disruption_budget: DisruptionBudgetSpec,
     /// Stops all changes to this cluster by the operator. A deletion is still carried out. Defaults
     /// to false.
     #[serde(default)]
@@ -85,7 +88,7 @@ pub struct ClusterSpec {
 /// Container image of the agents.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Image {
+pub struct ImageSpec {
     /// Registry and name of the image, without a tag. Defaults to the operator's `--default-image`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
@@ -105,7 +108,7 @@ pub struct Image {
     /// Pull policy: `Always`, `IfNotPresent` or `Never`. By default Kubernetes derives it from the
     /// tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pull_policy: Option<PullPolicy>,
+    pub pull_policy: Option<ImagePullPolicy>,
     /// Names of Secrets with credentials for the registry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
@@ -115,13 +118,13 @@ pub struct Image {
 /// Pull policy of the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[allow(missing_docs)]
-pub enum PullPolicy {
+pub enum ImagePullPolicy {
     Always,
     IfNotPresent,
     Never,
 }
 
-impl PullPolicy {
+impl ImagePullPolicy {
     /// Returns the value of `imagePullPolicy`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -154,7 +157,7 @@ pub struct NetworkPolicySpec {
 /// Limit on voluntary evictions of agents.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct DisruptionBudget {
+pub struct DisruptionBudgetSpec {
     /// Whether the operator creates a PodDisruptionBudget. Defaults to true.
     #[serde(default = "yes")]
     pub enabled: bool,
@@ -162,10 +165,10 @@ pub struct DisruptionBudget {
     /// Defaults to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::number_or_percentage")]
-    pub max_unavailable: Option<Scalar>,
+    pub max_unavailable: Option<ScalarValue>,
 }
 
-impl Default for DisruptionBudget {
+impl Default for DisruptionBudgetSpec {
     fn default() -> Self {
         Self {
             enabled: true,

@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Write as _};
 
-macro_rules! words {
+macro_rules! documented_enum {
     ($(#[$of:meta])* $name:ident { $($variant:ident: $help:literal,)+ }) => {
         $(#[$of])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,7 +32,7 @@ macro_rules! words {
     };
 }
 
-words! {
+documented_enum! {
     /// Type of a condition. Its status is `True`, `False` or `Unknown`.
     ConditionType {
         Ready: "the resource matches its spec and is usable",
@@ -45,9 +45,9 @@ words! {
     }
 }
 
-words! {
-    /// Reason of a condition or event.
-    Reason {
+documented_enum! {
+    /// ConditionReason of a condition or event.
+    ConditionReason {
         // Both kinds.
         Reconciled: "the actual state matches the spec",
         Progressing: "a change is being rolled out",
@@ -62,26 +62,26 @@ words! {
         AgentsNotReady: "agents are starting",
         AgentsUnavailable: "agents cannot start or serve; the message contains the reason of the pod",
         AgentsStopped: "spec.stopped is set: no agents run",
-        AllHealthy: "no problems were found",
+        Healthy: "no problems were found",
         SecretMissing: "a Secret in the spec, or a key in it, does not exist",
-        ConnectionInvalid: "the value in a Secret is not a valid connection string or access key",
+        InvalidSecret: "the value in a Secret is not a valid connection string or access key",
         MetadataMigrated: "PostgreSQL is reachable and has the schema version that the agents require",
         MetadataUnreachable: "PostgreSQL does not answer or rejects the connection",
         SchemaTooNew: "the schema is of a newer version: agents of this version must not be started",
-        OtherCluster: "the database belongs to a cluster other than status.clusterId; the message contains both ids",
+        ClusterIdMismatch: "the database belongs to a cluster other than status.clusterId; the message contains both ids",
         StorageVerified: "a test object was written, read and deleted",
-        StorageChecking: "the check of the bucket is running",
+        StorageCheckRunning: "the check of the bucket is running",
         StorageUnreachable: "the check of the bucket failed; the message contains the error",
         MonitoringApplied: "all configured monitoring objects exist",
         MonitoringDisabled: "no monitoring objects are configured",
         MonitoringApiMissing: "monitoring.coreos.com is not installed: install the Prometheus operator or disable monitoring",
         CertManagerMissing: "cert-manager.io is not installed: install cert-manager or set a Secret",
-        NotOurs: "an object with the same name exists and is not managed for this resource: rename or delete it",
+        ObjectConflict: "an object with the same name exists and is not managed for this resource: rename or delete it",
         ApplyFailed: "the API server rejected an object; the message contains the object and the error",
         // Topics.
         AlreadyExists: "the topic already exists and spec.adopt is Never",
         Adopted: "an existing topic is now managed by this resource",
-        ResourceConflict: "another resource manages this topic; the message names it",
+        OwnershipConflict: "another resource manages this topic; the message names it",
         InvalidConfig: "a setting is unknown or out of bounds; the message names it, all other settings are applied",
         InvalidPartitions: "the topic has more partitions than spec.partitions, and their number cannot be reduced",
         ClusterNotFound: "the namespace has no StreamHouseCluster with this name",
@@ -107,7 +107,7 @@ pub fn reasons_markdown() -> String {
         let _ = writeln!(out, "| `{condition}` | {} |", condition.help());
     }
     out.push_str("\n## Reasons of conditions and events\n\n| reason | meaning |\n|---|---|\n");
-    for reason in Reason::ALL {
+    for reason in ConditionReason::ALL {
         let _ = writeln!(out, "| `{reason}` | {} |", reason.help());
     }
     out
@@ -120,31 +120,31 @@ mod tests {
     use super::*;
 
     /// Reasons that require no action.
-    const CALM: &[Reason] = &[
-        Reason::Reconciled,
-        Reason::Progressing,
-        Reason::Paused,
-        Reason::NotPaused,
-        Reason::Deleting,
-        Reason::AgentsReady,
-        Reason::AgentsStopped,
-        Reason::AllHealthy,
-        Reason::MetadataMigrated,
-        Reason::StorageVerified,
-        Reason::StorageChecking,
-        Reason::MonitoringApplied,
-        Reason::MonitoringDisabled,
-        Reason::Adopted,
-        Reason::Created,
-        Reason::PartitionsIncreased,
-        Reason::ConfigUpdated,
-        Reason::Recreated,
-        Reason::DriftCorrected,
-        Reason::Deleted,
-        Reason::Retained,
-        Reason::DataRetained,
-        Reason::DataDeleted,
-        Reason::SchemaMigrated,
+    const REASONS_WITHOUT_ACTION: &[ConditionReason] = &[
+        ConditionReason::Reconciled,
+        ConditionReason::Progressing,
+        ConditionReason::Paused,
+        ConditionReason::NotPaused,
+        ConditionReason::Deleting,
+        ConditionReason::AgentsReady,
+        ConditionReason::AgentsStopped,
+        ConditionReason::Healthy,
+        ConditionReason::MetadataMigrated,
+        ConditionReason::StorageVerified,
+        ConditionReason::StorageCheckRunning,
+        ConditionReason::MonitoringApplied,
+        ConditionReason::MonitoringDisabled,
+        ConditionReason::Adopted,
+        ConditionReason::Created,
+        ConditionReason::PartitionsIncreased,
+        ConditionReason::ConfigUpdated,
+        ConditionReason::Recreated,
+        ConditionReason::DriftCorrected,
+        ConditionReason::Deleted,
+        ConditionReason::Retained,
+        ConditionReason::DataRetained,
+        ConditionReason::DataDeleted,
+        ConditionReason::SchemaMigrated,
     ];
 
     #[test]
@@ -162,7 +162,9 @@ mod tests {
             .lines()
             .filter_map(|row| row.strip_prefix("| `")?.split('`').next());
         let told: BTreeSet<&str> = rows.collect();
-        let wanted = Reason::ALL.iter().filter(|reason| !CALM.contains(reason));
+        let wanted = ConditionReason::ALL
+            .iter()
+            .filter(|reason| !REASONS_WITHOUT_ACTION.contains(reason));
         let wanted: BTreeSet<&str> = wanted.map(|reason| reason.as_str()).collect();
         assert_eq!(told, wanted);
     }

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 /// PostgreSQL database that holds the metadata.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Postgresql {
+pub struct PostgresqlSpec {
     /// Secret with the connection string `postgres://user:password@host:port/database`. The key
     /// defaults to `uri`.
-    pub connection_secret: SecretKey,
+    pub connection_secret: SecretKeyRef,
     /// TLS for connections to PostgreSQL. By default the connection string determines it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<PostgresqlTls>,
@@ -19,7 +19,7 @@ pub struct Postgresql {
 
 /// Reference to a key of a Secret in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct SecretKey {
+pub struct SecretKeyRef {
     /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
@@ -37,25 +37,25 @@ pub struct PostgresqlTls {
     /// `verify-ca` verifies the certificate chain, `verify-full` (the default) also verifies the
     /// host name.
     #[serde(default)]
-    pub mode: TlsMode,
+    pub mode: PostgresqlTlsMode,
     /// Secret with the CA certificates to trust (PEM). The key defaults to `ca.crt`. By default the
     /// CA certificates of the agent's image are trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca_secret: Option<SecretKey>,
+    pub ca_secret: Option<SecretKeyRef>,
 }
 
 /// Verification of a server's certificate, in PostgreSQL's terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[allow(missing_docs)]
-pub enum TlsMode {
+pub enum PostgresqlTlsMode {
     Require,
     VerifyCa,
     #[default]
     VerifyFull,
 }
 
-impl TlsMode {
+impl PostgresqlTlsMode {
     /// Returns PostgreSQL's value of `sslmode`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -73,7 +73,7 @@ impl TlsMode {
     validation = Rule::new("has(self.prefix) == has(oldSelf.prefix) && (!has(self.prefix) || self.prefix == oldSelf.prefix)").message("prefix cannot change: it holds the records; create a new cluster instead")
 )]
 #[serde(rename_all = "camelCase")]
-pub struct ObjectStorage {
+pub struct ObjectStorageSpec {
     /// Name of an existing bucket. Immutable.
     #[schemars(length(min = 3, max = 63), regex(pattern = r"^[a-z0-9][a-z0-9.-]*[a-z0-9]$"))]
     pub bucket: String,
@@ -97,7 +97,7 @@ pub struct ObjectStorage {
     /// Secret with the CA certificates to trust for the endpoint (PEM). The key defaults to
     /// `ca.crt`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca_secret: Option<SecretKey>,
+    pub ca_secret: Option<SecretKeyRef>,
     /// Secret with the access key. By default the workload identity of the agents' service account
     /// is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -135,21 +135,21 @@ fn secret_access_key() -> String {
     validation = Rule::new("!has(self.kafka) || !has(self.kafka.enabled) || !self.kafka.enabled").message("agents of this version do not serve the Kafka protocol yet: remove listeners.kafka.enabled"),
     validation = Rule::new("!has(self.grpc) || !has(self.http) || !has(self.grpc.port) || !has(self.http.port) || self.grpc.port != self.http.port").message("grpc and http must have different ports")
 )]
-pub struct Listeners {
+pub struct ListenersSpec {
     /// Listener for StreamHouse clients. The port defaults to 50051.
     #[serde(default)]
-    pub grpc: Listener,
+    pub grpc: ListenerSpec,
     /// Listener for `/health`, `/ready` and `/metrics`. The port defaults to 8080.
     #[serde(default)]
-    pub http: Listener,
+    pub http: ListenerSpec,
     /// Listener for Kafka clients. Reserved for a later version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kafka: Option<KafkaListener>,
+    pub kafka: Option<KafkaListenerSpec>,
 }
 
 /// Port and TLS of a listener.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub struct Listener {
+pub struct ListenerSpec {
     /// Port number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1024, max = 65535))]
@@ -161,7 +161,7 @@ pub struct Listener {
 
 /// Listener for Kafka clients. Reserved for a later version.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub struct KafkaListener {
+pub struct KafkaListenerSpec {
     /// Whether Kafka clients are served. Must be false in this version.
     #[serde(default)]
     pub enabled: bool,

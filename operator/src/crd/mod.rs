@@ -22,27 +22,27 @@ mod topic;
 
 pub use agents::*;
 pub use cluster::*;
-pub use condition::{ConditionType, Reason, reasons_markdown};
+pub use condition::{ConditionReason, ConditionType, reasons_markdown};
 pub use connections::*;
 pub use monitoring::*;
 pub use reference::api_markdown;
-pub use scalar::Scalar;
-pub(crate) use schema::owner_of_setting;
+pub use scalar::ScalarValue;
+pub(crate) use schema::source_of_setting;
 pub use topic::*;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
 /// API group of the custom resources.
-pub const GROUP: &str = "streamhouse.io";
+pub const API_GROUP: &str = "streamhouse.io";
 /// API version of the custom resources.
-pub const VERSION: &str = "v1alpha1";
+pub const API_VERSION: &str = "v1alpha1";
 /// Field manager, `managed-by` label and event source of the operator. Must never change:
 /// server-side apply identifies the operator's fields by it.
-pub const MANAGER: &str = "streamhouse-operator";
+pub const FIELD_MANAGER: &str = "streamhouse-operator";
 /// Annotation on a cluster with `deletionPolicy: Delete`. Set to the cluster's name, it confirms
 /// that the records may be deleted.
-pub const CONFIRM_DELETION: &str = "streamhouse.io/confirm-deletion";
+pub const CONFIRM_DELETION_ANNOTATION: &str = "streamhouse.io/confirm-deletion";
 /// Finalizer of both kinds.
 pub const FINALIZER: &str = "streamhouse.io/finalizer";
 
@@ -50,7 +50,7 @@ pub const FINALIZER: &str = "streamhouse.io/finalizer";
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     vec![StreamHouseCluster::crd(), Topic::crd()]
         .into_iter()
-        .map(schema::tidy)
+        .map(schema::prune_definition)
         .collect()
 }
 
@@ -59,7 +59,7 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
 /// # Errors
 ///
 /// Returns an error if a definition cannot be serialized.
-pub fn documents() -> Result<Vec<(String, String)>, serde_yaml_ng::Error> {
+pub fn definition_documents() -> Result<Vec<(String, String)>, serde_yaml_ng::Error> {
     let document = |definition: CustomResourceDefinition| {
         let file = format!("{}_{}.yaml", definition.spec.group, definition.spec.names.plural);
         let text = serde_yaml_ng::to_string(&definition)?;

@@ -12,7 +12,7 @@ use super::schema;
 /// Prometheus and Grafana integration. An object is created only if its API is installed.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Monitoring {
+pub struct MonitoringSpec {
     /// ServiceMonitor for scraping the agents.
     #[serde(default)]
     pub service_monitor: ServiceMonitorSpec,

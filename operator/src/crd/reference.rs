@@ -15,12 +15,12 @@ pub fn api_markdown() -> String {
         Samples are in [config/samples](../../config/samples); conditions are described in [conditions.md](conditions.md).\n"
         .to_owned();
     for definition in definitions() {
-        resource(&mut out, &definition);
+        write_resource(&mut out, &definition);
     }
     out
 }
 
-fn resource(out: &mut String, definition: &CustomResourceDefinition) {
+fn write_resource(out: &mut String, definition: &CustomResourceDefinition) {
     let names = &definition.spec.names;
     let short = names
         .short_names
@@ -42,7 +42,7 @@ fn resource(out: &mut String, definition: &CustomResourceDefinition) {
             "\n## {}\n\n`{}/{}`, `kubectl get {}`{short}\n\n{about}\n",
             names.kind, definition.spec.group, version.name, names.plural
         );
-        rules(out, schema);
+        write_rules(out, schema);
         for part in ["spec", "status"] {
             if let Some(schema) = schema
                 .properties
@@ -54,16 +54,16 @@ fn resource(out: &mut String, definition: &CustomResourceDefinition) {
                     "\n### {} {part}\n\n| field | type | description |\n|---|---|---|",
                     names.kind
                 );
-                fields(out, "", schema);
+                write_fields(out, "", schema);
             }
         }
     }
 }
 
 /// Lists every validation rule of the schema.
-fn rules(out: &mut String, schema: &JSONSchemaProps) {
+fn write_rules(out: &mut String, schema: &JSONSchemaProps) {
     let mut messages = Vec::new();
-    collect(schema, "", &mut messages);
+    collect_rules(schema, "", &mut messages);
     if !messages.is_empty() {
         out.push_str("\nThe API server enforces these rules:\n\n");
         for message in messages {
@@ -72,7 +72,7 @@ fn rules(out: &mut String, schema: &JSONSchemaProps) {
     }
 }
 
-fn collect(schema: &JSONSchemaProps, path: &str, messages: &mut Vec<String>) {
+fn collect_rules(schema: &JSONSchemaProps, path: &str, messages: &mut Vec<String>) {
     let rules = schema.x_kubernetes_validations.iter().flatten();
     let place = if path.is_empty() {
         String::new()
@@ -86,11 +86,11 @@ fn collect(schema: &JSONSchemaProps, path: &str, messages: &mut Vec<String>) {
         } else {
             format!("{path}.{name}")
         };
-        collect(property, &path, messages);
+        collect_rules(property, &path, messages);
     }
 }
 
-fn fields(out: &mut String, path: &str, schema: &JSONSchemaProps) {
+fn write_fields(out: &mut String, path: &str, schema: &JSONSchemaProps) {
     for (name, property) in schema.properties.iter().flatten() {
         let path = if path.is_empty() {
             name.clone()
@@ -101,26 +101,26 @@ fn fields(out: &mut String, path: &str, schema: &JSONSchemaProps) {
         let _ = writeln!(
             out,
             "| `{path}` | {}{} | {} |",
-            kind(property),
+            type_name(property),
             if required { ", required" } else { "" },
-            about(property)
+            describe_field(property)
         );
         // Conditions are a type of Kubernetes.
         if name == "conditions" {
             continue;
         }
-        fields(out, &path, property);
+        write_fields(out, &path, property);
         if let Some(JSONSchemaPropsOrArray::Schema(items)) = &property.items {
-            fields(out, &format!("{path}[]"), items);
+            write_fields(out, &format!("{path}[]"), items);
         }
     }
 }
 
-fn kind(schema: &JSONSchemaProps) -> String {
+fn type_name(schema: &JSONSchemaProps) -> String {
     if schema.x_kubernetes_int_or_string == Some(true) {
         return "number or text".to_owned();
     }
-    let inner = |schema: &JSONSchemaProps| kind(schema);
+    let inner = |schema: &JSONSchemaProps| type_name(schema);
     match (
         schema.type_.as_deref(),
         &schema.items,
@@ -136,7 +136,7 @@ fn kind(schema: &JSONSchemaProps) -> String {
     }
 }
 
-fn about(schema: &JSONSchemaProps) -> String {
+fn describe_field(schema: &JSONSchemaProps) -> String {
     let mut about = schema
         .description
         .clone()
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn the_definitions_are_what_the_code_says() {
-        for (file, text) in crd::documents().unwrap() {
+        for (file, text) in crd::definition_documents().unwrap() {
             assert_current(&format!("crds/{file}"), &text).unwrap();
         }
     }

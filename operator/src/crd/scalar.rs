@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// A number, a string or a boolean.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Scalar {
+pub enum ScalarValue {
     /// An integer.
     Integer(i64),
     /// A number that does not fit into 64 bits as an integer.
@@ -21,7 +21,7 @@ pub enum Scalar {
     Switch(bool),
 }
 
-impl fmt::Display for Scalar {
+impl fmt::Display for ScalarValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Integer(number) => number.fmt(f),
@@ -32,13 +32,13 @@ impl fmt::Display for Scalar {
     }
 }
 
-impl From<i64> for Scalar {
+impl From<i64> for ScalarValue {
     fn from(number: i64) -> Self {
         Self::Integer(number)
     }
 }
 
-impl From<&str> for Scalar {
+impl From<&str> for ScalarValue {
     fn from(text: &str) -> Self {
         Self::Text(text.to_owned())
     }
@@ -60,7 +60,7 @@ mod tests {
             ("true", "true"),
         ] {
             assert_eq!(
-                serde_json::from_str::<Scalar>(written).unwrap().to_string(),
+                serde_json::from_str::<ScalarValue>(written).unwrap().to_string(),
                 shown
             );
         }

@@ -6,11 +6,11 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
-use streamhouse_core::settings::DEFINITIONS;
+use streamhouse_core::settings::SETTING_DEFINITIONS;
 
 /// Settings that are derived from other fields of the resource and cannot be set directly, each
 /// with the field that determines it.
-pub(crate) const OWNED_SETTINGS: &[(&str, &str)] = &[
+pub(crate) const DERIVED_SETTINGS: &[(&str, &str)] = &[
     ("dev", "the cluster's own PostgreSQL and bucket"),
     ("data-dir", "the cluster's own PostgreSQL and bucket"),
     ("agent-id", "the pod's name"),
@@ -36,8 +36,8 @@ pub(crate) const OWNED_SETTINGS: &[(&str, &str)] = &[
 
 /// Returns the field that determines a setting, by flag name; `None` if the setting can be set
 /// directly.
-pub(crate) fn owner_of_setting(name: &str) -> Option<&'static str> {
-    OWNED_SETTINGS
+pub(crate) fn source_of_setting(name: &str) -> Option<&'static str> {
+    DERIVED_SETTINGS
         .iter()
         .find(|(owned, _)| *owned == name)
         .map(|(_, owner)| *owner)
@@ -117,7 +117,10 @@ pub(super) fn waits(_: &mut SchemaGenerator) -> Schema {
 /// The settings of the agent, without those that are derived from other fields.
 pub(super) fn agent_settings(_: &mut SchemaGenerator) -> Schema {
     let mut properties = Map::new();
-    for definition in DEFINITIONS.iter().filter(|d| owner_of_setting(d.name).is_none()) {
+    for definition in SETTING_DEFINITIONS
+        .iter()
+        .filter(|d| source_of_setting(d.name).is_none())
+    {
         let default = match (definition.name, definition.default) {
             // Logs in Kubernetes are collected by machines.
             ("log-format", _) => " Default: json.".to_owned(),
@@ -141,14 +144,14 @@ pub(super) fn agent_settings(_: &mut SchemaGenerator) -> Schema {
 }
 
 /// Removes what a structural schema does not allow, and redundant parts.
-pub(super) fn tidy(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+pub(super) fn prune_definition(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
         if let Some(schema) = version
             .schema
             .as_mut()
             .and_then(|schema| schema.open_api_v3_schema.as_mut())
         {
-            tidy_properties(schema);
+            prune_schema(schema);
         }
     }
     crd
@@ -156,7 +159,7 @@ pub(super) fn tidy(mut crd: CustomResourceDefinition) -> CustomResourceDefinitio
 
 /// Removes formats such as `uint16`, about which the API server warns; null as a second way to omit
 /// a field, which every rule would have to handle; and `anyOf` beside `x-kubernetes-int-or-string`.
-fn tidy_properties(schema: &mut JSONSchemaProps) {
+fn prune_schema(schema: &mut JSONSchemaProps) {
     if schema.x_kubernetes_int_or_string == Some(true) {
         schema.any_of = None;
     }
@@ -180,15 +183,15 @@ fn tidy_properties(schema: &mut JSONSchemaProps) {
         if let Some(words) = &mut property.enum_ {
             words.retain(|word| !word.0.is_null());
         }
-        tidy_properties(property);
+        prune_schema(property);
     }
     use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
         JSONSchemaPropsOrArray::Schema as One, JSONSchemaPropsOrBool::Schema as Each,
     };
     if let Some(One(items)) = schema.items.as_mut() {
-        tidy_properties(items);
+        prune_schema(items);
     }
     if let Some(Each(values)) = schema.additional_properties.as_mut() {
-        tidy_properties(values);
+        prune_schema(values);
     }
 }

@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Scalar, schema};
+use super::{ScalarValue, schema};
 
 /// A topic of a StreamHouseCluster in the same namespace.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,7 +29,7 @@ use super::{Scalar, schema};
     printcolumn(name = "Partitions", type_ = "integer", json_path = ".status.partitions"),
     printcolumn(name = "Records", type_ = "integer", json_path = ".status.records", description = "Total number of records written: the sum of the high watermarks."),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = "1"),
+    printcolumn(name = "ConditionReason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = "1"),
     printcolumn(name = "Topic", type_ = "string", json_path = ".status.topicName", priority = "1"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("has(self.spec.topicName) || self.metadata.name.size() <= 249").message("a topic name has at most 249 characters: set spec.topicName or choose a shorter metadata.name")
@@ -61,7 +61,7 @@ pub struct TopicSpec {
     pub partitions: Option<i32>,
     /// How long and how much a partition retains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retention: Option<Retention>,
+    pub retention: Option<RetentionSpec>,
     /// Target size of a segment, such as `64Mi`. A segment is written once this many bytes are
     /// pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,7 +70,7 @@ pub struct TopicSpec {
     /// Compression. `producer` (the default) stores batches as producers compress them. Other
     /// values are rejected: set the codec in the producers instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub compression: Option<Compression>,
+    pub compression: Option<CompressionType>,
     /// What happens to records beyond the retention. `delete` removes them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cleanup_policy: Option<CleanupPolicy>,
@@ -79,11 +79,11 @@ pub struct TopicSpec {
     /// `null`, because client-side apply removes it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::topic_config")]
-    pub config: BTreeMap<String, Option<Scalar>>,
+    pub config: BTreeMap<String, Option<ScalarValue>>,
     /// Whether a topic that already exists may be managed by this resource. `IfExists` (the
     /// default) adopts it, `Never` reports an error.
     #[serde(default)]
-    pub adopt: Adopt,
+    pub adopt: AdoptionPolicy,
     /// Whether the topic and its records are kept (`Retain`, the default) or deleted (`Delete`)
     /// when this resource is deleted.
     #[serde(default)]
@@ -104,7 +104,7 @@ pub struct ClusterRef {
 
 /// Retention of a partition. A record is removed when it exceeds either limit.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub struct Retention {
+pub struct RetentionSpec {
     /// Minimum time that records are kept, such as `7d` or `12h`; `-1` keeps them without limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), regex(pattern = r"^(-1|[0-9]+(ms|s|m|h|d))$"))]
@@ -118,7 +118,7 @@ pub struct Retention {
 /// Compression of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Compression {
+pub enum CompressionType {
     #[allow(missing_docs)]
     Producer,
     #[allow(missing_docs)]
@@ -133,7 +133,7 @@ pub enum Compression {
     Zstd,
 }
 
-impl Compression {
+impl CompressionType {
     /// Returns the value of `compression.type`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -157,7 +157,7 @@ pub enum CleanupPolicy {
 
 /// Whether a topic that already exists may be managed by the resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub enum Adopt {
+pub enum AdoptionPolicy {
     #[allow(missing_docs)]
     #[default]
     IfExists,

@@ -8,12 +8,12 @@ use anyhow::{Context as _, bail};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::crd::{GROUP, VERSION};
+use crate::crd::{API_GROUP, API_VERSION};
 
 /// A manifest as given by the user.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Manifest {
-    pub(super) kind: Kind,
+    pub(super) kind: ManifestKind,
     pub(super) namespace: String,
     pub(super) name: String,
     pub(super) value: Value,
@@ -21,12 +21,12 @@ pub(super) struct Manifest {
 
 /// Kind of a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(super) enum ManifestKind {
     StreamHouseCluster,
     Topic,
 }
 
-impl Kind {
+impl ManifestKind {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::StreamHouseCluster => "StreamHouseCluster",
@@ -36,30 +36,30 @@ impl Kind {
 }
 
 /// Reads the manifests of a file; `-` is standard input.
-pub(super) fn read(path: &Path, namespace: &str) -> anyhow::Result<Vec<Manifest>> {
+pub(super) fn read_manifests(path: &Path, namespace: &str) -> anyhow::Result<Vec<Manifest>> {
     let mut text = String::new();
     if path == Path::new("-") {
         std::io::stdin()
             .read_to_string(&mut text)
             .context("cannot read standard input")?;
-        return parse(&text, namespace).context("standard input");
+        return parse_manifests(&text, namespace).context("standard input");
     }
     let shown = path.display().to_string();
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
-    parse(&text, namespace).context(shown)
+    parse_manifests(&text, namespace).context(shown)
 }
 
 /// Parses the manifests in a text.
-pub(super) fn parse(text: &str, namespace: &str) -> anyhow::Result<Vec<Manifest>> {
+pub(super) fn parse_manifests(text: &str, namespace: &str) -> anyhow::Result<Vec<Manifest>> {
     let mut found = Vec::new();
     for document in serde_yaml_ng::Deserializer::from_str(text) {
         let value = Value::deserialize(document).context("invalid YAML")?;
-        take(value, namespace, &mut found)?;
+        collect_manifests(value, namespace, &mut found)?;
     }
     Ok(found)
 }
 
-fn take(mut value: Value, namespace: &str, found: &mut Vec<Manifest>) -> anyhow::Result<()> {
+fn collect_manifests(mut value: Value, namespace: &str, found: &mut Vec<Manifest>) -> anyhow::Result<()> {
     // A document may be empty.
     if value.is_null() {
         return Ok(());
@@ -73,20 +73,20 @@ fn take(mut value: Value, namespace: &str, found: &mut Vec<Manifest>) -> anyhow:
             .unwrap_or_default();
         return items
             .into_iter()
-            .try_for_each(|item| take(item, namespace, found));
+            .try_for_each(|item| collect_manifests(item, namespace, found));
     }
     let name = text(&value["metadata"], "name");
     let kind = match kind.as_str() {
-        "StreamHouseCluster" => Kind::StreamHouseCluster,
-        "Topic" => Kind::Topic,
+        "StreamHouseCluster" => ManifestKind::StreamHouseCluster,
+        "Topic" => ManifestKind::Topic,
         "" => bail!("a document has no kind"),
         other => bail!(
             "{other} {name:?}: only StreamHouseClusters and Topics can be compared; use kubectl diff for other kinds"
         ),
     };
-    if version != format!("{GROUP}/{VERSION}") {
+    if version != format!("{API_GROUP}/{API_VERSION}") {
         bail!(
-            "{} {name:?} has apiVersion {version:?}, expected {GROUP}/{VERSION}",
+            "{} {name:?} has apiVersion {version:?}, expected {API_GROUP}/{API_VERSION}",
             kind.as_str()
         );
     }
@@ -116,7 +116,7 @@ mod tests {
         let list = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: streamhouse.io/v1alpha1, kind: StreamHouseCluster, \
             metadata: {name: b, namespace: x}}\n";
         let text = format!("---\n# nothing\n---\n{TOPIC}---\n{list}");
-        let found = parse(&text, "default").unwrap();
+        let found = parse_manifests(&text, "default").unwrap();
         let names: Vec<_> = found
             .iter()
             .map(|m| (m.kind, m.namespace.as_str(), m.name.as_str()))
@@ -124,8 +124,8 @@ mod tests {
         assert_eq!(
             names,
             [
-                (Kind::Topic, "default", "a"),
-                (Kind::StreamHouseCluster, "x", "b")
+                (ManifestKind::Topic, "default", "a"),
+                (ManifestKind::StreamHouseCluster, "x", "b")
             ]
         );
         assert_eq!(found[0].value["metadata"]["namespace"], "default");
@@ -143,7 +143,7 @@ mod tests {
             ("just words", "no kind"),
             ("a: [", "invalid YAML"),
         ] {
-            let error = format!("{:#}", parse(text, "default").unwrap_err());
+            let error = format!("{:#}", parse_manifests(text, "default").unwrap_err());
             assert!(error.contains(says), "{text:?}: {error}");
         }
     }

@@ -22,16 +22,16 @@ use serde_json::Value;
 use streamhouse_core::time::{system_clock, system_entropy};
 use streamhouse_metadata::{ConnectOptions, TopicsOverview};
 
-use self::manifests::{Kind, Manifest};
+use self::manifests::{Manifest, ManifestKind};
 use crate::{
-    cli::Diff,
+    cli::DiffArgs,
     cluster::preview,
     connect,
-    context::{Context, Defaults, Scope},
-    crd::{MANAGER, StreamHouseCluster, Topic},
-    metrics::Metrics,
-    stores::ClusterKey,
-    topic::plan_of,
+    context::{ClusterDefaults, OperatorContext, WatchScope},
+    crd::{FIELD_MANAGER, StreamHouseCluster, Topic},
+    metadata_stores::ClusterKey,
+    metrics::OperatorMetrics,
+    topic::plan_topic,
 };
 
 /// Compares the manifests, writes the differences to `out` and returns whether there are any.
@@ -40,25 +40,25 @@ use crate::{
 ///
 /// Returns an error if a manifest cannot be read or is rejected, or if the API server or the
 /// metadata store cannot be queried.
-pub async fn run(arguments: &Diff, out: &mut (dyn Write + Send)) -> anyhow::Result<bool> {
-    let config = connect::config().await?;
+pub async fn run(arguments: &DiffArgs, out: &mut (dyn Write + Send)) -> anyhow::Result<bool> {
+    let config = connect::infer_config().await?;
     let namespace = arguments
         .namespace
         .clone()
         .unwrap_or_else(|| config.default_namespace.clone());
     let mut manifests = Vec::new();
     for file in &arguments.files {
-        manifests.extend(manifests::read(file, &namespace)?);
+        manifests.extend(manifests::read_manifests(file, &namespace)?);
     }
-    unique(&manifests)?;
+    ensure_unique(&manifests)?;
     // Clusters first: a Topic may reference a cluster in the same files.
     manifests.sort_by_key(|manifest| manifest.kind);
-    let client = connect::client(config)?;
-    let mut comparison = Comparison::new(client, arguments)?;
+    let client = connect::new_client(config)?;
+    let mut comparison = ManifestComparison::new(client, arguments)?;
     comparison
         .context
         .apis
-        .look(&comparison.context.client)
+        .discover(&comparison.context.client)
         .await
         .context("cannot query the API server")?;
     let mut differs = false;
@@ -70,8 +70,8 @@ pub async fn run(arguments: &Diff, out: &mut (dyn Write + Send)) -> anyhow::Resu
             manifest.name
         );
         let text = match manifest.kind {
-            Kind::StreamHouseCluster => comparison.cluster(manifest).await,
-            Kind::Topic => comparison.topic(manifest).await,
+            ManifestKind::StreamHouseCluster => comparison.diff_cluster(manifest).await,
+            ManifestKind::Topic => comparison.diff_topic(manifest).await,
         };
         let text = text.with_context(|| what.clone())?;
         differs |= !text.is_empty();
@@ -83,7 +83,7 @@ pub async fn run(arguments: &Diff, out: &mut (dyn Write + Send)) -> anyhow::Resu
 }
 
 /// Rejects duplicates, which would be compared with the same existing resource.
-fn unique(manifests: &[Manifest]) -> anyhow::Result<()> {
+fn ensure_unique(manifests: &[Manifest]) -> anyhow::Result<()> {
     let mut seen = BTreeSet::new();
     for manifest in manifests {
         if !seen.insert((manifest.kind, &manifest.namespace, &manifest.name)) {
@@ -99,22 +99,22 @@ fn unique(manifests: &[Manifest]) -> anyhow::Result<()> {
 }
 
 /// State of one comparison; caches what several manifests need.
-struct Comparison {
-    context: Context,
+struct ManifestComparison {
+    context: OperatorContext,
     metadata_url: Option<String>,
     clusters: BTreeMap<ClusterKey, StreamHouseCluster>,
     overviews: BTreeMap<ClusterKey, Arc<TopicsOverview>>,
 }
 
-impl Comparison {
-    fn new(client: Client, arguments: &Diff) -> anyhow::Result<Self> {
-        let context = Context {
+impl ManifestComparison {
+    fn new(client: Client, arguments: &DiffArgs) -> anyhow::Result<Self> {
+        let context = OperatorContext {
             client,
             stores: Arc::default(),
             apis: Arc::default(),
-            scope: Scope::default(),
-            metrics: Arc::new(Metrics::new()?),
-            defaults: Arc::new(Defaults {
+            scope: WatchScope::default(),
+            metrics: Arc::new(OperatorMetrics::new()?),
+            defaults: Arc::new(ClusterDefaults {
                 image: arguments.default_image.clone(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
             }),
@@ -132,14 +132,14 @@ impl Comparison {
     }
 
     /// Returns the differences in the objects of a cluster; empty if there are none.
-    async fn cluster(&mut self, manifest: &Manifest) -> anyhow::Result<String> {
-        let cluster: StreamHouseCluster = self.complete(manifest).await?;
+    async fn diff_cluster(&mut self, manifest: &Manifest) -> anyhow::Result<String> {
+        let cluster: StreamHouseCluster = self.complete_manifest(manifest).await?;
         let key = ClusterKey::new(&manifest.namespace, &manifest.name);
         self.clusters.insert(key, cluster.clone());
         if cluster.spec.paused {
             return Ok("! paused: nothing is changed\n".to_owned());
         }
-        let preview = preview::preview(&self.context, &cluster).await?;
+        let preview = preview::preview_cluster(&self.context, &cluster).await?;
         let mut shown = String::new();
         for problem in &preview.problems {
             shown.push_str(&format!("! {problem}\n"));
@@ -152,19 +152,19 @@ impl Comparison {
             let title = format!("{} {namespace}/{name}", object.kind);
             let value = |side: &Option<_>| side.as_ref().map(serde_json::to_value).transpose();
             let (before, after) = (value(&object.before)?, value(&object.after)?);
-            shown.extend(text::unified(&title, before.as_ref(), after.as_ref())?);
+            shown.extend(text::unified_diff(&title, before.as_ref(), after.as_ref())?);
         }
         Ok(shown)
     }
 
     /// Returns the differences in a topic; empty if there are none.
-    async fn topic(&mut self, manifest: &Manifest) -> anyhow::Result<String> {
-        let topic: Topic = self.complete(manifest).await?;
+    async fn diff_topic(&mut self, manifest: &Manifest) -> anyhow::Result<String> {
+        let topic: Topic = self.complete_manifest(manifest).await?;
         let key = ClusterKey::new(&manifest.namespace, &topic.spec.cluster_ref.name);
-        let overview = self.overview(&key).await?;
-        let plan = plan_of(&topic, &overview);
+        let overview = self.load_overview(&key).await?;
+        let plan = plan_topic(&topic, &overview);
         let mut shown = String::new();
-        if topic.spec.paused && !plan.is_at_rest() {
+        if topic.spec.paused && !plan.is_noop() {
             shown.push_str("! paused: nothing is changed until spec.paused is removed\n");
         }
         for change in &plan.changes {
@@ -177,7 +177,7 @@ impl Comparison {
     }
 
     /// Returns all topics of a cluster, queried once.
-    async fn overview(&mut self, key: &ClusterKey) -> anyhow::Result<Arc<TopicsOverview>> {
+    async fn load_overview(&mut self, key: &ClusterKey) -> anyhow::Result<Arc<TopicsOverview>> {
         if let Some(known) = self.overviews.get(key) {
             return Ok(known.clone());
         }
@@ -186,8 +186,8 @@ impl Comparison {
                 .await
                 .context("cannot connect to the metadata store of --metadata-url")?,
             None => {
-                let cluster = self.find(key).await?;
-                preview::metadata(&self.context, &cluster).await?
+                let cluster = self.find_cluster(key).await?;
+                preview::open_metadata(&self.context, &cluster).await?
             }
         };
         let overview = store
@@ -200,7 +200,7 @@ impl Comparison {
     }
 
     /// Returns a cluster from the given manifests, or else from the API server.
-    async fn find(&mut self, key: &ClusterKey) -> anyhow::Result<StreamHouseCluster> {
+    async fn find_cluster(&mut self, key: &ClusterKey) -> anyhow::Result<StreamHouseCluster> {
         if let Some(given) = self.clusters.get(key) {
             return Ok(given.clone());
         }
@@ -216,7 +216,7 @@ impl Comparison {
 
     /// Returns the resource as the API server would store it: validated, with defaults, and with
     /// the uid of the existing resource.
-    async fn complete<K>(&self, manifest: &Manifest) -> anyhow::Result<K>
+    async fn complete_manifest<K>(&self, manifest: &Manifest) -> anyhow::Result<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + Clone
@@ -227,12 +227,12 @@ impl Comparison {
         let client = &self.context.client;
         let api: Api<K> = Api::namespaced(client.clone(), &manifest.namespace);
         let live = api.get_opt(&manifest.name).await;
-        let live = live.map_err(|error| missing_definition(error, manifest.kind))?;
+        let live = live.map_err(|error| classify_read_error(error, manifest.kind))?;
         let (method, url, body) = match &live {
             Some(live) => (
                 Method::PUT,
                 format!("{}/{}", api.resource_url(), manifest.name),
-                over(live, manifest)?,
+                overlay_manifest(live, manifest)?,
             ),
             None => (
                 Method::POST,
@@ -244,7 +244,7 @@ impl Comparison {
         let request = Request::builder()
             .method(method)
             .uri(format!(
-                "{url}?dryRun=All&fieldValidation=Strict&fieldManager={MANAGER}-diff"
+                "{url}?dryRun=All&fieldValidation=Strict&fieldManager={FIELD_MANAGER}-diff"
             ))
             .header(header::CONTENT_TYPE, "application/json")
             .body(serde_json::to_vec(&body)?)?;
@@ -257,7 +257,7 @@ impl Comparison {
 }
 
 /// Replaces spec, labels and annotations of the stored resource with those of the manifest.
-fn over<K: Serialize>(live: &K, manifest: &Manifest) -> anyhow::Result<Value> {
+fn overlay_manifest<K: Serialize>(live: &K, manifest: &Manifest) -> anyhow::Result<Value> {
     let mut body = serde_json::to_value(live)?;
     body["apiVersion"] = manifest.value["apiVersion"].clone();
     body["kind"] = manifest.value["kind"].clone();
@@ -280,7 +280,7 @@ fn over<K: Serialize>(live: &K, manifest: &Manifest) -> anyhow::Result<Value> {
     Ok(body)
 }
 
-fn missing_definition(error: kube::Error, kind: Kind) -> anyhow::Error {
+fn classify_read_error(error: kube::Error, kind: ManifestKind) -> anyhow::Error {
     match error {
         kube::Error::Api(status) if status.code == 404 => {
             anyhow::anyhow!(
@@ -300,7 +300,7 @@ mod tests {
 
     fn manifest(value: Value) -> Manifest {
         Manifest {
-            kind: Kind::Topic,
+            kind: ManifestKind::Topic,
             namespace: "default".to_owned(),
             name: "a".to_owned(),
             value,
@@ -313,7 +313,7 @@ mod tests {
             "labels": { "kept": "yes" } }, "spec": { "partitions": 4 }, "status": {} });
         let given = json!({ "apiVersion": "v", "kind": "Topic", "metadata": { "name": "a", "annotations": { "b": "c" } },
             "spec": { "clusterRef": { "name": "main" } }, "spce": {} });
-        let body = over(&live, &manifest(given)).unwrap();
+        let body = overlay_manifest(&live, &manifest(given)).unwrap();
         assert_eq!(
             body["spec"],
             json!({ "clusterRef": { "name": "main" } }),
@@ -322,15 +322,19 @@ mod tests {
         let metadata = json!({ "name": "a", "uid": "1", "resourceVersion": "7", "labels": { "kept": "yes" },
             "annotations": { "b": "c" } });
         assert_eq!(body["metadata"], metadata);
-        assert_eq!(body["spce"], json!({}), "a misspelled field reaches the validation");
+        assert_eq!(
+            body["spce"],
+            json!({}),
+            "a misspelled field reaches the validation"
+        );
     }
 
     #[test]
     fn one_resource_is_given_once() {
         let one = manifest(json!({}));
-        assert!(unique(std::slice::from_ref(&one)).is_ok());
+        assert!(ensure_unique(std::slice::from_ref(&one)).is_ok());
         assert!(
-            unique(&[one.clone(), one])
+            ensure_unique(&[one.clone(), one])
                 .unwrap_err()
                 .to_string()
                 .contains("Topic default/a is specified twice")

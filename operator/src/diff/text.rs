@@ -5,7 +5,7 @@ use serde_json::Value;
 use similar::TextDiff;
 
 /// Fields of `metadata` that the API server maintains.
-const BOOKKEEPING: &[&str] = &[
+const SERVER_FIELDS: &[&str] = &[
     "creationTimestamp",
     "deletionGracePeriodSeconds",
     "generation",
@@ -17,12 +17,15 @@ const BOOKKEEPING: &[&str] = &[
 
 /// Returns the difference between `before` and `after`; `None` if they are equal. `None` as an
 /// argument stands for a missing object.
-pub(super) fn unified(
+pub(super) fn unified_diff(
     title: &str,
     before: Option<&Value>,
     after: Option<&Value>,
 ) -> anyhow::Result<Option<String>> {
-    let (before, after) = (before.map(wanted), after.map(wanted));
+    let (before, after) = (
+        before.map(without_server_fields),
+        after.map(without_server_fields),
+    );
     if before == after {
         return Ok(None);
     }
@@ -48,13 +51,13 @@ pub(super) fn unified(
 }
 
 /// Returns the object without its status and without the fields that the API server maintains.
-fn wanted(object: &Value) -> Value {
+fn without_server_fields(object: &Value) -> Value {
     let mut object = object.clone();
     if let Some(fields) = object.as_object_mut() {
         fields.remove("status");
     }
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        for name in BOOKKEEPING {
+        for name in SERVER_FIELDS {
             metadata.remove(*name);
         }
         for owner in metadata
@@ -90,10 +93,10 @@ mod tests {
             })
         };
         assert_eq!(
-            unified("x", Some(&object(1, 1)), Some(&object(1, 2))).unwrap(),
+            unified_diff("x", Some(&object(1, 1)), Some(&object(1, 2))).unwrap(),
             None
         );
-        let text = unified("Deployment default/a", Some(&object(1, 1)), Some(&object(3, 2)))
+        let text = unified_diff("Deployment default/a", Some(&object(1, 1)), Some(&object(3, 2)))
             .unwrap()
             .unwrap();
         assert!(
@@ -107,12 +110,12 @@ mod tests {
     #[test]
     fn what_is_not_there_is_dev_null() {
         let object = json!({ "kind": "Service" });
-        let made = unified("x", None, Some(&object)).unwrap().unwrap();
+        let made = unified_diff("x", None, Some(&object)).unwrap().unwrap();
         assert!(
             made.starts_with("--- /dev/null\n+++ new/x\n") && made.contains("+kind: Service"),
             "{made}"
         );
-        let gone = unified("x", Some(&object), None).unwrap().unwrap();
+        let gone = unified_diff("x", Some(&object), None).unwrap().unwrap();
         assert!(
             gone.contains("+++ /dev/null\n") && gone.contains("-kind: Service"),
             "{gone}"

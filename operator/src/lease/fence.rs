@@ -10,53 +10,56 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tower::filter::FilterLayer;
 
-use super::timer::Timer;
+use super::timer::MonotonicTimer;
 
 /// Tells whether this replica leads.
 #[derive(Debug, Clone)]
-pub struct Fence {
-    until: Arc<Mutex<Option<Instant>>>,
-    timer: Arc<dyn Timer>,
+pub struct TermFence {
+    term_end: Arc<Mutex<Option<Instant>>>,
+    timer: Arc<dyn MonotonicTimer>,
 }
 
 /// The term has ended, so the request was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this replica is no longer the leader; the request was not sent")]
-pub struct TermOver;
+pub struct TermEndedError;
 
-impl Fence {
+impl TermFence {
     /// Creates a closed fence.
-    pub(super) fn new(timer: Arc<dyn Timer>) -> Self {
+    pub(super) fn new(timer: Arc<dyn MonotonicTimer>) -> Self {
         let until = Arc::default();
-        Self { until, timer }
+        Self {
+            term_end: until,
+            timer,
+        }
     }
 
     /// Returns whether the term is running.
-    pub fn holds(&self) -> bool {
-        self.until().is_some_and(|until| self.timer.now() < until)
+    pub fn is_open(&self) -> bool {
+        self.term_end().is_some_and(|until| self.timer.now() < until)
     }
 
     /// Returns the end of the term unless it is extended; `None` without a term.
-    pub fn until(&self) -> Option<Instant> {
-        *self.until.lock()
+    pub fn term_end(&self) -> Option<Instant> {
+        *self.term_end.lock()
     }
 
     /// Sets the end of the term; `None` ends it now.
-    pub(super) fn set(&self, until: Option<Instant>) {
-        *self.until.lock() = until;
+    pub(super) fn set_term_end(&self, until: Option<Instant>) {
+        *self.term_end.lock() = until;
     }
 
     /// Passes a request that only reads or that is sent within the term.
     ///
     /// # Errors
     ///
-    /// Returns [`TermOver`] for a write request outside of a term.
-    pub fn pass<B>(&self, request: Request<B>) -> Result<Request<B>, TermOver> {
+    /// Returns [`TermEndedError`] for a write request outside of a term.
+    pub fn check_request<B>(&self, request: Request<B>) -> Result<Request<B>, TermEndedError> {
         let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-        if reads || self.holds() {
+        if reads || self.is_open() {
             Ok(request)
         } else {
-            Err(TermOver)
+            Err(TermEndedError)
         }
     }
 
@@ -64,10 +67,10 @@ impl Fence {
     /// this layer.
     pub fn layer(
         &self,
-    ) -> FilterLayer<impl FnMut(Request<Body>) -> Result<Request<Body>, TermOver> + Clone + Send + use<>>
+    ) -> FilterLayer<impl FnMut(Request<Body>) -> Result<Request<Body>, TermEndedError> + Clone + Send + use<>>
     {
         let fence = self.clone();
-        FilterLayer::new(move |request| fence.pass(request))
+        FilterLayer::new(move |request| fence.check_request(request))
     }
 }
 
@@ -81,10 +84,10 @@ mod tests {
 
     /// A timer that is set manually.
     #[derive(Debug)]
-    struct Hand(Mutex<Instant>);
+    struct ManualTimer(Mutex<Instant>);
 
     #[async_trait]
-    impl Timer for Hand {
+    impl MonotonicTimer for ManualTimer {
         fn now(&self) -> Instant {
             *self.0.lock()
         }
@@ -94,15 +97,15 @@ mod tests {
 
     #[test]
     fn writes_pass_within_the_term_only_and_reads_always() {
-        let clock = Arc::new(Hand(Mutex::new(Instant::now())));
-        let fence = Fence::new(clock.clone());
+        let clock = Arc::new(ManualTimer(Mutex::new(Instant::now())));
+        let fence = TermFence::new(clock.clone());
         let pass = |method: &Method| {
             let request = Request::builder().method(method.clone()).body(()).unwrap();
-            fence.pass(request).is_ok()
+            fence.check_request(request).is_ok()
         };
         let writes = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
         assert!(pass(&Method::GET) && !writes.iter().any(pass));
-        fence.set(Some(clock.now() + Duration::from_secs(10)));
+        fence.set_term_end(Some(clock.now() + Duration::from_secs(10)));
         assert!(writes.iter().all(pass));
         *clock.0.lock() += Duration::from_secs(10);
         assert!(

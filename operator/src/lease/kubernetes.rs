@@ -14,13 +14,13 @@ use kube::{Api, Client, api::PostParams};
 use parking_lot::Mutex;
 
 use super::{
-    state::{Record, Stored},
-    store::{LeaseStore, StoreError},
+    state::{LeaseRecord, VersionedLease},
+    store::{LeaseStore, LeaseStoreError},
 };
-use crate::crd::MANAGER;
+use crate::crd::FIELD_MANAGER;
 
 /// A store for one Lease object.
-pub struct KubernetesLease {
+pub struct KubernetesLeaseStore {
     api: Api<Lease>,
     namespace: String,
     name: String,
@@ -28,13 +28,13 @@ pub struct KubernetesLease {
     last: Mutex<Option<Lease>>,
 }
 
-impl std::fmt::Debug for KubernetesLease {
+impl std::fmt::Debug for KubernetesLeaseStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "KubernetesLease({}/{})", self.namespace, self.name)
     }
 }
 
-impl KubernetesLease {
+impl KubernetesLeaseStore {
     /// Creates a store for the Lease of this name.
     pub fn new(client: Client, namespace: &str, name: &str) -> Self {
         Self {
@@ -46,25 +46,25 @@ impl KubernetesLease {
     }
 
     /// Caches the object and returns its record.
-    fn remember(&self, lease: Lease) -> Stored {
-        let stored = stored(&lease);
+    fn cache_lease(&self, lease: Lease) -> VersionedLease {
+        let stored = parse_lease(&lease);
         *self.last.lock() = Some(lease);
         stored
     }
 
     /// Classifies the error of a failed call.
-    fn failed(&self, what: &str, error: &kube::Error) -> StoreError {
+    fn classify_error(&self, what: &str, error: &kube::Error) -> LeaseStoreError {
         match error {
-            kube::Error::Api(status) if status.code == 409 => StoreError::Conflict,
-            kube::Error::Api(status) if status.code == 403 => StoreError::Failed(format!(
+            kube::Error::Api(status) if status.code == 409 => LeaseStoreError::Conflict,
+            kube::Error::Api(status) if status.code == 403 => LeaseStoreError::Failed(format!(
                 "not permitted to {what} the lease {}/{}: grant get, create and update of leases ({})",
                 self.namespace, self.name, status.message
             )),
-            kube::Error::Api(status) if status.code == 404 => StoreError::Failed(format!(
+            kube::Error::Api(status) if status.code == 404 => LeaseStoreError::Failed(format!(
                 "cannot {what} the lease {}/{}: does the namespace exist? ({})",
                 self.namespace, self.name, status.message
             )),
-            error => StoreError::Failed(format!(
+            error => LeaseStoreError::Failed(format!(
                 "cannot {what} the lease {}/{}: {error}",
                 self.namespace, self.name
             )),
@@ -73,76 +73,76 @@ impl KubernetesLease {
 }
 
 #[async_trait]
-impl LeaseStore for KubernetesLease {
-    async fn get(&self) -> Result<Option<Stored>, StoreError> {
+impl LeaseStore for KubernetesLeaseStore {
+    async fn get(&self) -> Result<Option<VersionedLease>, LeaseStoreError> {
         // Without a resource version the API server reads from etcd instead of its cache.
         let found = self.api.get_opt(&self.name).await;
-        let found = found.map_err(|error| self.failed("get", &error))?;
-        Ok(found.map(|lease| self.remember(lease)))
+        let found = found.map_err(|error| self.classify_error("get", &error))?;
+        Ok(found.map(|lease| self.cache_lease(lease)))
     }
 
-    async fn create(&self, record: &Record) -> Result<Stored, StoreError> {
+    async fn create(&self, record: &LeaseRecord) -> Result<VersionedLease, LeaseStoreError> {
         let lease = Lease {
             metadata: ObjectMeta {
                 name: Some(self.name.clone()),
                 namespace: Some(self.namespace.clone()),
                 ..ObjectMeta::default()
             },
-            spec: Some(spec(record, None)),
+            spec: Some(lease_spec(record, None)),
         };
-        let created = self.api.create(&options(), &lease).await;
-        let created = created.map_err(|error| self.failed("create", &error))?;
-        Ok(self.remember(created))
+        let created = self.api.create(&post_params(), &lease).await;
+        let created = created.map_err(|error| self.classify_error("create", &error))?;
+        Ok(self.cache_lease(created))
     }
 
-    async fn update(&self, record: &Record, version: &str) -> Result<Stored, StoreError> {
+    async fn update(&self, record: &LeaseRecord, version: &str) -> Result<VersionedLease, LeaseStoreError> {
         let last = self.last.lock().clone();
         let same = last.filter(|lease| lease.metadata.resource_version.as_deref() == Some(version));
         let Some(mut lease) = same else {
             // A newer version was read meanwhile.
-            return Err(StoreError::Conflict);
+            return Err(LeaseStoreError::Conflict);
         };
         // Maintained by the API server; not needed in the replacement.
         lease.metadata.managed_fields = None;
-        lease.spec = Some(spec(record, lease.spec.as_ref()));
-        let replaced = self.api.replace(&self.name, &options(), &lease).await;
+        lease.spec = Some(lease_spec(record, lease.spec.as_ref()));
+        let replaced = self.api.replace(&self.name, &post_params(), &lease).await;
         match replaced {
-            Ok(lease) => Ok(self.remember(lease)),
+            Ok(lease) => Ok(self.cache_lease(lease)),
             // Deleted meanwhile: the next read shows it.
-            Err(kube::Error::Api(status)) if status.code == 404 => Err(StoreError::Conflict),
-            Err(error) => Err(self.failed("update", &error)),
+            Err(kube::Error::Api(status)) if status.code == 404 => Err(LeaseStoreError::Conflict),
+            Err(error) => Err(self.classify_error("update", &error)),
         }
     }
 }
 
-fn options() -> PostParams {
+fn post_params() -> PostParams {
     PostParams {
-        field_manager: Some(MANAGER.to_owned()),
+        field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PostParams::default()
     }
 }
 
-fn stored(lease: &Lease) -> Stored {
+fn parse_lease(lease: &Lease) -> VersionedLease {
     let spec = lease.spec.clone().unwrap_or_default();
     let seconds = spec
         .lease_duration_seconds
         .and_then(|seconds| u64::try_from(seconds).ok());
     let micros = |time: Option<MicroTime>| time.map_or(0, |time| time.0.as_microsecond());
-    let record = Record {
+    let record = LeaseRecord {
         holder: spec.holder_identity,
         duration: seconds.map(Duration::from_secs),
         acquired_us: micros(spec.acquire_time),
         renewed_us: micros(spec.renew_time),
         transitions: spec.lease_transitions.unwrap_or_default(),
     };
-    Stored {
+    VersionedLease {
         record,
         version: lease.metadata.resource_version.clone().unwrap_or_default(),
     }
 }
 
 /// Merges the record into the remaining fields of the spec.
-fn spec(record: &Record, before: Option<&LeaseSpec>) -> LeaseSpec {
+fn lease_spec(record: &LeaseRecord, before: Option<&LeaseSpec>) -> LeaseSpec {
     let time = |micros: i64| Timestamp::from_microsecond(micros).ok().map(MicroTime);
     // The API server accepts only whole seconds of at least one.
     let seconds = record.duration.map(|duration| duration.as_secs().max(1));
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_record_comes_back_as_it_was_written() {
-        let record = Record {
+        let record = LeaseRecord {
             holder: Some("a".to_owned()),
             duration: Some(Duration::from_secs(15)),
             acquired_us: 1_700_000_000_123_456,
@@ -174,10 +174,10 @@ mod tests {
             ..LeaseSpec::default()
         };
         let lease = Lease {
-            spec: Some(spec(&record, Some(&before))),
+            spec: Some(lease_spec(&record, Some(&before))),
             ..Lease::default()
         };
-        assert_eq!(stored(&lease).record, record);
+        assert_eq!(parse_lease(&lease).record, record);
         assert_eq!(
             lease.spec.unwrap().strategy,
             before.strategy,

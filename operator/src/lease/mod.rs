@@ -7,7 +7,7 @@
 //!
 //! Guarantees:
 //! - **Never two leaders.** A leader stops by its own clock, counted from before it sent its last
-//!   successful write ([`Timing::renew_deadline`]; its work is dropped [`Timing::grace`] later).
+//!   successful write ([`ElectionTiming::renew_deadline`]; its work is dropped [`ElectionTiming::grace_period`] later).
 //!   Another replica takes over only after it has itself observed the Lease unchanged for the whole
 //!   duration. Clocks of different replicas are never compared, so only their *rates* matter: the
 //!   deadlines tolerate clocks whose speed differs by a sixth. Every write carries the version that
@@ -16,7 +16,7 @@
 //! - **A suspended process** (such as a paused virtual machine) finds its term ended before it
 //!   sends a request: the [`fence`] checks the clock before each write request.
 //! - **A new leader is elected soon.** A replica that stops in an orderly way empties the holder
-//!   once its work has ended, and another takes over at its next read, within [`Timing::retry`].
+//!   once its work has ended, and another takes over at its next read, within [`ElectionTiming::retry`].
 //!   After a crash it takes the lease duration and one read.
 
 pub mod elector;
@@ -26,12 +26,12 @@ pub mod state;
 pub mod store;
 pub mod timer;
 
-pub use elector::{Elector, Ended, Seams, Term};
-pub use fence::{Fence, TermOver};
-pub use kubernetes::KubernetesLease;
-pub use state::{Record, Stored, Timing};
-pub use store::{LeaseStore, StoreError};
-pub use timer::{SystemTimer, Timer};
+pub use elector::{ElectionEnvironment, ElectionOutcome, LeaderElector, LeaderTerm};
+pub use fence::{TermEndedError, TermFence};
+pub use kubernetes::KubernetesLeaseStore;
+pub use state::{ElectionTiming, LeaseRecord, VersionedLease};
+pub use store::{LeaseStore, LeaseStoreError};
+pub use timer::{MonotonicTimer, SystemTimer};
 
 #[cfg(test)]
 mod tests;

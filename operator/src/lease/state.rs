@@ -8,41 +8,41 @@ use tokio::time::Instant;
 
 /// Times of the election; the defaults are those of Kubernetes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timing {
+pub struct ElectionTiming {
     /// How long another replica must observe no renewal before it takes over.
-    pub duration: Duration,
+    pub lease_duration: Duration,
     /// How long after its last successful write a leader stops, at the latest. Shorter than
-    /// `duration`.
+    /// `lease_duration`.
     pub renew_deadline: Duration,
     /// Approximate interval between two attempts.
-    pub retry: Duration,
+    pub retry_period: Duration,
 }
 
-impl Default for Timing {
+impl Default for ElectionTiming {
     fn default() -> Self {
         Self {
-            duration: Duration::from_secs(15),
+            lease_duration: Duration::from_secs(15),
             renew_deadline: Duration::from_secs(10),
-            retry: Duration::from_secs(2),
+            retry_period: Duration::from_secs(2),
         }
     }
 }
 
-impl Timing {
+impl ElectionTiming {
     /// Returns how long the work may take to end after the deadline before it is dropped.
-    pub fn grace(&self) -> Duration {
-        self.duration.saturating_sub(self.renew_deadline) / 2
+    pub fn grace_period(&self) -> Duration {
+        self.lease_duration.saturating_sub(self.renew_deadline) / 2
     }
 
     /// Returns the time limit of one call: two calls fit before the deadline.
-    pub fn call(&self) -> Duration {
+    pub fn call_timeout(&self) -> Duration {
         self.renew_deadline / 2
     }
 }
 
 /// Content of the Lease.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Record {
+pub struct LeaseRecord {
     /// Identity of the holder; none if it was released.
     pub holder: Option<String>,
     /// How long a renewal of the holder is valid.
@@ -58,60 +58,60 @@ pub struct Record {
 
 /// A record with its version in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
+pub struct VersionedLease {
     /// The record.
-    pub record: Record,
+    pub record: LeaseRecord,
     /// Changes with every write and is passed to the next one.
     pub version: String,
 }
 
 /// The next step.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum ElectionStep {
     /// Read the Lease.
-    Look,
+    Read,
     /// Create the Lease with this record.
-    Create(Record),
+    Create(LeaseRecord),
     /// Replace this version with this record.
-    Update(Record, String),
+    Update(LeaseRecord, String),
     /// Wait for the next round: another replica holds the Lease.
     Wait,
 }
 
 /// State of one replica.
 #[derive(Debug)]
-pub struct Machine {
+pub struct ElectionState {
     identity: String,
-    timing: Timing,
+    timing: ElectionTiming,
     /// The last observation; `None` before the first read.
-    seen: Option<Seen>,
+    observed: Option<ObservedLease>,
     /// Whether the observation is the newest known state: no own write is in flight or has an
     /// unknown outcome.
     fresh: bool,
     /// Whether an own write has an unknown outcome.
     pending: bool,
     /// End of the current term, if any.
-    until: Option<Instant>,
+    term_end: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Seen {
-    stored: Option<Stored>,
+struct ObservedLease {
+    stored: Option<VersionedLease>,
     /// When the Lease can be taken over: the holder has not renewed it for long enough.
     free_from: Instant,
 }
 
-impl Machine {
+impl ElectionState {
     /// Creates the state of a replica that has observed nothing. No other process may use the
     /// identity, before or after: two processes with one identity could not be distinguished.
-    pub fn new(identity: String, timing: Timing) -> Self {
+    pub fn new(identity: String, timing: ElectionTiming) -> Self {
         Self {
             identity,
             timing,
-            seen: None,
+            observed: None,
             fresh: false,
             pending: false,
-            until: None,
+            term_end: None,
         }
     }
 
@@ -121,78 +121,85 @@ impl Machine {
     }
 
     /// Returns the times of the election.
-    pub fn timing(&self) -> Timing {
+    pub fn timing(&self) -> ElectionTiming {
         self.timing
     }
 
     /// Returns the end of the term unless a write succeeds before; `None` without a term.
-    pub fn until(&self) -> Option<Instant> {
-        self.until
+    pub fn term_end(&self) -> Option<Instant> {
+        self.term_end
     }
 
     /// Returns the observed holder of the Lease.
     pub fn holder(&self) -> Option<&str> {
-        holder(self.seen.as_ref()?.stored.as_ref()?)
+        holder_of(self.observed.as_ref()?.stored.as_ref()?)
     }
 
     /// Returns whether a term is running.
-    pub fn leads(&self, now: Instant) -> bool {
-        self.until.is_some_and(|until| now < until)
+    pub fn is_leading(&self, now: Instant) -> bool {
+        self.term_end.is_some_and(|until| now < until)
     }
 
     /// Begins a round of steps. A replica without a term reads first, because its observation is
     /// outdated.
     pub fn begin_round(&mut self, now: Instant) {
-        if !self.leads(now) {
+        if !self.is_leading(now) {
             self.fresh = false;
-            self.until = None;
+            self.term_end = None;
         }
     }
 
     /// Returns the next step. `clock_us` is the wall-clock time for the record.
-    pub fn next(&self, now: Instant, clock_us: i64) -> Step {
-        let Some(seen) = self.seen.as_ref().filter(|_| self.fresh) else {
-            return Step::Look;
+    pub fn next_step(&self, now: Instant, clock_us: i64) -> ElectionStep {
+        let Some(seen) = self.observed.as_ref().filter(|_| self.fresh) else {
+            return ElectionStep::Read;
         };
         match &seen.stored {
-            Some(stored) if holder(stored) == Some(&self.identity) => {
-                Step::Update(self.renewal(&stored.record, clock_us), stored.version.clone())
-            }
-            _ if now < seen.free_from => Step::Wait,
-            Some(stored) => Step::Update(self.claim(&stored.record, clock_us), stored.version.clone()),
-            None => Step::Create(self.claim(&Record::default(), clock_us)),
+            Some(stored) if holder_of(stored) == Some(&self.identity) => ElectionStep::Update(
+                self.renewal_record(&stored.record, clock_us),
+                stored.version.clone(),
+            ),
+            _ if now < seen.free_from => ElectionStep::Wait,
+            Some(stored) => ElectionStep::Update(
+                self.claim_record(&stored.record, clock_us),
+                stored.version.clone(),
+            ),
+            None => ElectionStep::Create(self.claim_record(&LeaseRecord::default(), clock_us)),
         }
     }
 
     /// Records the result of a read, received at `now`. A leader that observes another holder or no
     /// Lease has lost its term.
-    pub fn looked(&mut self, stored: Option<Stored>, now: Instant) {
+    pub fn observe(&mut self, stored: Option<VersionedLease>, now: Instant) {
         self.fresh = true;
         self.pending = false;
         let ours = stored
             .as_ref()
-            .is_some_and(|stored| holder(stored) == Some(&self.identity));
+            .is_some_and(|stored| holder_of(stored) == Some(&self.identity));
         if !ours {
-            self.until = None;
+            self.term_end = None;
         }
-        let version = |stored: &Option<Stored>| stored.as_ref().map(|stored| stored.version.clone());
-        if let Some(seen) = &self.seen
+        let version = |stored: &Option<VersionedLease>| stored.as_ref().map(|stored| stored.version.clone());
+        if let Some(seen) = &self.observed
             && version(&seen.stored) == version(&stored)
         {
             return;
         }
         let free_from = match &stored {
-            Some(held) if holder(held).is_some() => now + self.patience(&held.record),
+            Some(held) if holder_of(held).is_some() => now + self.holder_timeout(&held.record),
             Some(_) => now,
             // The Lease was deleted while held; the holder may not have noticed yet.
-            None => self.seen.as_ref().map_or(now, |_| now + self.timing.duration),
+            None => self
+                .observed
+                .as_ref()
+                .map_or(now, |_| now + self.timing.lease_duration),
         };
-        self.seen = Some(Seen { stored, free_from });
+        self.observed = Some(ObservedLease { stored, free_from });
     }
 
     /// Records that a write is about to be sent. Until its outcome is known, no observation is
     /// valid.
-    pub fn writes(&mut self) {
+    pub fn begin_write(&mut self) {
         self.fresh = false;
         self.pending = true;
     }
@@ -203,20 +210,20 @@ impl Machine {
     }
 
     /// Records a successful write that was sent at `sent` and answered at `now`.
-    pub fn wrote(&mut self, stored: Stored, sent: Instant, now: Instant) {
-        self.looked(Some(stored), now);
+    pub fn finish_write(&mut self, stored: VersionedLease, sent: Instant, now: Instant) {
+        self.observe(Some(stored), now);
         // Counted from before the write was sent: every observer has seen it later.
-        self.until = (self.holder() == Some(&self.identity)).then(|| sent + self.timing.renew_deadline);
+        self.term_end = (self.holder() == Some(&self.identity)).then(|| sent + self.timing.renew_deadline);
     }
 
     /// Returns the write that releases the Lease; `None` if this replica is not known to be the
     /// holder.
-    pub fn release(&self, clock_us: i64) -> Option<(Record, String)> {
-        let stored = self.seen.as_ref().filter(|_| self.fresh)?.stored.as_ref()?;
-        (holder(stored) == Some(&self.identity)).then(|| {
-            let record = Record {
+    pub fn release_record(&self, clock_us: i64) -> Option<(LeaseRecord, String)> {
+        let stored = self.observed.as_ref().filter(|_| self.fresh)?.stored.as_ref()?;
+        (holder_of(stored) == Some(&self.identity)).then(|| {
+            let record = LeaseRecord {
                 holder: None,
-                ..self.renewal(&stored.record, clock_us)
+                ..self.renewal_record(&stored.record, clock_us)
             };
             (record, stored.version.clone())
         })
@@ -224,19 +231,19 @@ impl Machine {
 
     /// Ends the term regardless of the Lease.
     pub fn end_term(&mut self) {
-        self.until = None;
+        self.term_end = None;
     }
 
     /// Returns how long the holder may go without a renewal until it is considered gone.
-    fn patience(&self, record: &Record) -> Duration {
+    fn holder_timeout(&self, record: &LeaseRecord) -> Duration {
         let stated = record.duration.filter(|duration| !duration.is_zero());
-        stated.unwrap_or(self.timing.duration)
+        stated.unwrap_or(self.timing.lease_duration)
     }
 
     /// Returns the record that takes over the Lease.
-    fn claim(&self, before: &Record, clock_us: i64) -> Record {
-        let renewal = self.renewal(before, clock_us);
-        Record {
+    fn claim_record(&self, before: &LeaseRecord, clock_us: i64) -> LeaseRecord {
+        let renewal = self.renewal_record(before, clock_us);
+        LeaseRecord {
             acquired_us: renewal.renewed_us,
             transitions: before
                 .transitions
@@ -247,10 +254,10 @@ impl Machine {
 
     /// Returns the record that renews the Lease. Its time always increases, even if the clock
     /// stands still or was set back: a write that changes nothing would not be a renewal.
-    fn renewal(&self, before: &Record, clock_us: i64) -> Record {
-        Record {
+    fn renewal_record(&self, before: &LeaseRecord, clock_us: i64) -> LeaseRecord {
+        LeaseRecord {
             holder: Some(self.identity.clone()),
-            duration: Some(self.timing.duration),
+            duration: Some(self.timing.lease_duration),
             acquired_us: before.acquired_us,
             renewed_us: clock_us.max(before.renewed_us.saturating_add(1)),
             transitions: before.transitions,
@@ -259,7 +266,7 @@ impl Machine {
 }
 
 /// Returns the holder; an empty name means that the Lease is free.
-fn holder(stored: &Stored) -> Option<&str> {
+fn holder_of(stored: &VersionedLease) -> Option<&str> {
     stored.record.holder.as_deref().filter(|name| !name.is_empty())
 }
 

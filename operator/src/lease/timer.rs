@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 /// A monotonic clock with timers.
 #[async_trait]
-pub trait Timer: Send + Sync + fmt::Debug {
+pub trait MonotonicTimer: Send + Sync + fmt::Debug {
     /// Returns the current time.
     fn now(&self) -> Instant;
 
@@ -21,7 +21,7 @@ pub trait Timer: Send + Sync + fmt::Debug {
 pub struct SystemTimer;
 
 #[async_trait]
-impl Timer for SystemTimer {
+impl MonotonicTimer for SystemTimer {
     fn now(&self) -> Instant {
         Instant::now()
     }

@@ -4,35 +4,35 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use streamhouse_metadata::{Error, NewTopic, TopicChange, TopicOwner, TopicRecord};
+use streamhouse_metadata::{Error, NewTopic, TopicChange, TopicEntry, TopicOwner};
 
 use super::{
-    failure::Failure,
+    error::TopicError,
     finalize,
-    plan::{Change, Observed, Plan, already_exists, conflict},
-    store::Store,
-    validate::{Problem, Wanted},
+    metered_store::MeteredStore,
+    plan::{ObservedTopic, PlannedChange, TopicPlan, already_exists, ownership_conflict},
+    validate::{DesiredTopic, TopicProblem},
 };
 use crate::{
-    context::Context,
-    crd::{Adopt, DeletionPolicy, Topic},
+    context::OperatorContext,
+    crd::{AdoptionPolicy, DeletionPolicy, Topic},
 };
 
 /// Result of applying a plan.
 #[derive(Debug, Default)]
-pub(super) struct Applied {
+pub(super) struct AppliedPlan {
     /// The changes that were made.
-    pub(super) done: Vec<Change>,
+    pub(super) changes: Vec<PlannedChange>,
     /// The topic after the changes, if it was created or altered.
-    pub(super) record: Option<TopicRecord>,
+    pub(super) record: Option<TopicEntry>,
     /// Why the plan was aborted: another client was faster.
-    pub(super) refused: Option<Problem>,
+    pub(super) conflict: Option<TopicProblem>,
     /// The resource after the changes, if it was changed.
-    pub(super) latest: Option<Arc<Topic>>,
+    pub(super) latest_topic: Option<Arc<Topic>>,
 }
 
 /// Returns the owner of the claim: this resource.
-pub(super) fn owner(topic: &Topic) -> TopicOwner {
+pub(super) fn owner_of(topic: &Topic) -> TopicOwner {
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
     TopicOwner {
         uid: text(&topic.metadata.uid),
@@ -42,62 +42,62 @@ pub(super) fn owner(topic: &Topic) -> TopicOwner {
 }
 
 /// Applies the plan.
-pub(super) async fn apply(
-    context: &Context,
-    store: &Store,
+pub(super) async fn apply_plan(
+    context: &OperatorContext,
+    store: &MeteredStore,
     topic: &Arc<Topic>,
-    wanted: &Wanted,
-    observed: Observed<'_>,
-    plan: &Plan,
-) -> Result<Applied, Failure> {
-    let mut applied = Applied::default();
-    let me = owner(topic);
+    wanted: &DesiredTopic,
+    observed: ObservedTopic<'_>,
+    plan: &TopicPlan,
+) -> Result<AppliedPlan, TopicError> {
+    let mut applied = AppliedPlan::default();
+    let me = owner_of(topic);
     let mut ours = observed.is_owned_by(&me.uid);
-    if plan.changes.contains(&Change::Claim) {
+    if plan.changes.contains(&PlannedChange::Claim) {
         let winner = store.claim(&wanted.name, &me).await?;
         ours = winner.uid == me.uid;
         if ours {
-            applied.done.push(Change::Claim);
+            applied.changes.push(PlannedChange::Claim);
         } else {
-            applied.refused = Some(conflict(&winner));
+            applied.conflict = Some(ownership_conflict(&winner));
         }
     }
     let held = ours && topic.spec.deletion_policy == DeletionPolicy::Delete;
-    applied.latest = finalize::hold(context, topic, held).await?;
-    if applied.refused.is_some() {
+    applied.latest_topic = finalize::set_finalizer(context, topic, held).await?;
+    if applied.conflict.is_some() {
         return Ok(applied);
     }
     if let Some(create) = plan
         .changes
         .iter()
-        .find(|change| matches!(change, Change::Create { .. }))
+        .find(|change| matches!(change, PlannedChange::Create { .. }))
     {
-        return self::create(store, &me, wanted, create, applied).await;
+        return self::create_topic(store, &me, wanted, create, applied).await;
     }
-    let alterations: Vec<&Change> = plan
+    let alterations: Vec<&PlannedChange> = plan
         .changes
         .iter()
-        .filter(|change| **change != Change::Claim)
+        .filter(|change| **change != PlannedChange::Claim)
         .collect();
     if !alterations.is_empty() {
         let record = store
-            .alter(&wanted.name, &in_one(&alterations))
+            .alter(&wanted.name, &combine_changes(&alterations))
             .await
-            .map_err(raced)?;
-        applied.done.extend(alterations.into_iter().cloned());
+            .map_err(classify_store_error)?;
+        applied.changes.extend(alterations.into_iter().cloned());
         applied.record = Some(record);
     }
     Ok(applied)
 }
 
-async fn create(
-    store: &Store,
+async fn create_topic(
+    store: &MeteredStore,
     me: &TopicOwner,
-    wanted: &Wanted,
-    create: &Change,
-    mut applied: Applied,
-) -> Result<Applied, Failure> {
-    let Change::Create { partitions, config } = create else {
+    wanted: &DesiredTopic,
+    create: &PlannedChange,
+    mut applied: AppliedPlan,
+) -> Result<AppliedPlan, TopicError> {
+    let PlannedChange::Create { partitions, config } = create else {
         return Ok(applied);
     };
     let new = NewTopic {
@@ -108,45 +108,45 @@ async fn create(
     match store.create(&new).await {
         Ok(record) => {
             applied.record = Some(record);
-            applied.done.push(create.clone());
+            applied.changes.push(create.clone());
         }
         // Created by another client since the query. If the name was only just claimed, the claim
         // must not be kept.
         Err(Error::TopicAlreadyExists(_))
-            if wanted.adopt == Adopt::Never && applied.done.contains(&Change::Claim) =>
+            if wanted.adopt == AdoptionPolicy::Never && applied.changes.contains(&PlannedChange::Claim) =>
         {
             store.release(&wanted.name, &me.uid).await?;
-            applied.done.clear();
-            applied.refused = Some(already_exists());
+            applied.changes.clear();
+            applied.conflict = Some(already_exists());
         }
-        Err(error) => return Err(raced(error)),
+        Err(error) => return Err(classify_store_error(error)),
     }
     Ok(applied)
 }
 
 /// Combines all alterations into one transaction.
-fn in_one(alterations: &[&Change]) -> TopicChange {
+fn combine_changes(alterations: &[&PlannedChange]) -> TopicChange {
     let mut change = TopicChange {
         partitions: None,
         config: BTreeMap::new(),
     };
     for alteration in alterations {
         match alteration {
-            Change::Grow { to, .. } => change.partitions = Some(*to),
-            Change::Set { key, to, .. } => drop(change.config.insert(key.clone(), Some(to.clone()))),
-            Change::Reset { key, .. } => drop(change.config.insert(key.clone(), None)),
-            Change::Claim | Change::Create { .. } => {}
+            PlannedChange::AddPartitions { to, .. } => change.partitions = Some(*to),
+            PlannedChange::Set { key, to, .. } => drop(change.config.insert(key.clone(), Some(to.clone()))),
+            PlannedChange::Reset { key, .. } => drop(change.config.insert(key.clone(), None)),
+            PlannedChange::Claim | PlannedChange::Create { .. } => {}
         }
     }
     change
 }
 
 /// Classifies errors that only mean that the observed state is outdated.
-fn raced(error: Error) -> Failure {
+fn classify_store_error(error: Error) -> TopicError {
     match error {
         Error::TopicAlreadyExists(_) | Error::UnknownTopic(_) | Error::InvalidPartitions(_) => {
-            Failure::Raced(error.to_string())
+            TopicError::Conflict(error.to_string())
         }
-        other => Failure::Store(other),
+        other => TopicError::Store(other),
     }
 }

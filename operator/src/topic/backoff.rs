@@ -6,26 +6,26 @@ use std::collections::{HashMap, HashSet};
 use streamhouse_core::time::Entropy;
 use tokio::time::Instant;
 
-use crate::{backoff::delay, crd::Topic};
+use crate::{backoff::backoff_delay, crd::Topic};
 
 /// The parts of a Topic whose change ends its wait. A Topic with an unchanged fingerprint needs no
 /// pass either, since all other parts are written by the operator itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fingerprint {
+pub(super) struct TopicFingerprint {
     uid: Option<String>,
     generation: Option<i64>,
-    ends: bool,
+    deleting: bool,
     finalizers: Option<Vec<String>>,
 }
 
-impl Fingerprint {
+impl TopicFingerprint {
     /// Returns the fingerprint of a Topic.
-    pub(super) fn of(topic: &Topic) -> Self {
+    pub(super) fn from_topic(topic: &Topic) -> Self {
         let metadata = &topic.metadata;
         Self {
             uid: metadata.uid.clone(),
             generation: metadata.generation,
-            ends: metadata.deletion_timestamp.is_some(),
+            deleting: metadata.deletion_timestamp.is_some(),
             finalizers: metadata.finalizers.clone(),
         }
     }
@@ -33,26 +33,26 @@ impl Fingerprint {
 
 /// The waiting Topics of one cluster, by uid.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
-    topics: HashMap<String, Wait>,
+pub(super) struct TopicBackoff {
+    topics: HashMap<String, BackoffEntry>,
 }
 
 #[derive(Debug)]
-struct Wait {
+struct BackoffEntry {
     failures: u32,
     due: Instant,
-    of: Fingerprint,
+    fingerprint: TopicFingerprint,
 }
 
-impl Waiting {
+impl TopicBackoff {
     /// Returns until when this Topic waits, if it does.
-    pub(super) fn until(&self, uid: &str, topic: &Topic, now: Instant) -> Option<Instant> {
+    pub(super) fn waits_until(&self, uid: &str, topic: &Topic, now: Instant) -> Option<Instant> {
         let wait = self.topics.get(uid)?;
-        (wait.due > now && wait.of == Fingerprint::of(topic)).then_some(wait.due)
+        (wait.due > now && wait.fingerprint == TopicFingerprint::from_topic(topic)).then_some(wait.due)
     }
 
     /// Records a failure and returns the time of the next attempt.
-    pub(super) fn failed(
+    pub(super) fn record_failure(
         &mut self,
         uid: &str,
         topic: &Topic,
@@ -64,19 +64,26 @@ impl Waiting {
             .get(uid)
             .map_or(0, |wait| wait.failures)
             .saturating_add(1);
-        let due = now + delay(failures, entropy);
-        let of = Fingerprint::of(topic);
-        self.topics.insert(uid.to_owned(), Wait { failures, due, of });
+        let due = now + backoff_delay(failures, entropy);
+        let of = TopicFingerprint::from_topic(topic);
+        self.topics.insert(
+            uid.to_owned(),
+            BackoffEntry {
+                failures,
+                due,
+                fingerprint: of,
+            },
+        );
         due
     }
 
     /// Records a success.
-    pub(super) fn succeeded(&mut self, uid: &str) {
+    pub(super) fn record_success(&mut self, uid: &str) {
         self.topics.remove(uid);
     }
 
     /// Drops the Topics that no longer exist.
-    pub(super) fn keep(&mut self, there: &HashSet<&str>) {
+    pub(super) fn retain(&mut self, there: &HashSet<&str>) {
         self.topics.retain(|uid, _| there.contains(uid.as_str()));
     }
 
@@ -89,7 +96,7 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{backoff::tests::Fixed, crd::Topic};
+    use crate::{backoff::tests::FixedEntropy, crd::Topic};
 
     fn topic(generation: i64) -> Topic {
         serde_json::from_value(serde_json::json!({
@@ -102,22 +109,22 @@ mod tests {
 
     #[test]
     fn a_change_of_the_topic_ends_its_wait() {
-        let (mut waiting, now) = (Waiting::default(), Instant::now());
-        let due = waiting.failed("1", &topic(1), now, &Fixed(0));
-        assert_eq!(waiting.until("1", &topic(1), now), Some(due));
-        assert_eq!(waiting.until("1", &topic(1), due), None);
-        assert_eq!(waiting.until("1", &topic(2), now), None);
-        assert_eq!(waiting.until("2", &topic(1), now), None);
-        assert!(waiting.failed("1", &topic(1), now, &Fixed(0)) > due);
-        waiting.succeeded("1");
-        assert_eq!(waiting.until("1", &topic(1), now), None);
+        let (mut waiting, now) = (TopicBackoff::default(), Instant::now());
+        let due = waiting.record_failure("1", &topic(1), now, &FixedEntropy(0));
+        assert_eq!(waiting.waits_until("1", &topic(1), now), Some(due));
+        assert_eq!(waiting.waits_until("1", &topic(1), due), None);
+        assert_eq!(waiting.waits_until("1", &topic(2), now), None);
+        assert_eq!(waiting.waits_until("2", &topic(1), now), None);
+        assert!(waiting.record_failure("1", &topic(1), now, &FixedEntropy(0)) > due);
+        waiting.record_success("1");
+        assert_eq!(waiting.waits_until("1", &topic(1), now), None);
     }
 
     #[test]
     fn those_that_are_gone_are_forgotten() {
-        let (mut waiting, now) = (Waiting::default(), Instant::now());
-        waiting.failed("1", &topic(1), now, &Fixed(0));
-        waiting.keep(&HashSet::from(["2"]));
+        let (mut waiting, now) = (TopicBackoff::default(), Instant::now());
+        waiting.record_failure("1", &topic(1), now, &FixedEntropy(0));
+        waiting.retain(&HashSet::from(["2"]));
         assert!(waiting.topics.is_empty());
     }
 }

@@ -26,69 +26,69 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    backoff::Fingerprint,
-    pass::{Memory, Presence, Report, View, pass, uid},
-    schedule::{Schedule, Start},
+    backoff::TopicFingerprint,
+    pass::{ClusterPresence, PassInput, PassReport, PassState, run_pass, uid_of},
+    schedule::{DuePass, PassSchedule},
 };
 use crate::{
-    context::Context,
+    context::OperatorContext,
     crd::{StreamHouseCluster, Topic},
-    stores::ClusterKey,
+    metadata_stores::ClusterKey,
 };
 
-type Cluster = PartialObjectMeta<StreamHouseCluster>;
+type ClusterMetadata = PartialObjectMeta<StreamHouseCluster>;
 /// A watch's events with its index.
-type Events<K> = Pin<Box<dyn Stream<Item = (usize, watcher::Result<Event<K>>)> + Send>>;
+type WatchEvents<K> = Pin<Box<dyn Stream<Item = (usize, watcher::Result<Event<K>>)> + Send>>;
 
 /// Reconciles all Topics in the scope until `stop` is cancelled.
-pub async fn run(context: Context, stop: CancellationToken) {
-    let mut controller = Controller::new(context);
-    let (mut topics, mut clusters) = controller.watch();
-    let mut wakes = controller.context.stores.wakes();
+pub async fn run(context: OperatorContext, stop: CancellationToken) {
+    let mut controller = TopicController::new(context);
+    let (mut topics, mut clusters) = controller.start_watches();
+    let mut wakes = controller.context.stores.subscribe();
     loop {
-        let next = controller.next();
+        let next = controller.next_pass_at();
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            Some((watch, event)) = topics.next() => controller.topic_event(watch, event),
-            Some((watch, event)) = clusters.next() => controller.cluster_event(watch, event),
+            Some((watch, event)) = topics.next() => controller.handle_topic_event(watch, event),
+            Some((watch, event)) = clusters.next() => controller.handle_cluster_event(watch, event),
             wake = wakes.recv() => match wake {
                 Ok(cluster) => controller.schedule.wake(cluster, Instant::now()),
                 Err(RecvError::Lagged(_)) => controller.schedule.wake_all(Instant::now()),
                 // The context holds the sender.
                 Err(RecvError::Closed) => return,
             },
-            Some(ended) = controller.running.join_next_with_id() => controller.ended(ended),
-            () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => controller.start(),
+            Some(ended) = controller.running.join_next_with_id() => controller.finish_pass(ended),
+            () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => controller.start_passes(),
         }
     }
 }
 
 /// A finished pass: its cluster, state and report.
-type Ended = (ClusterKey, Memory, Report);
+type FinishedPass = (ClusterKey, PassState, PassReport);
 
-struct Controller {
-    context: Context,
+struct TopicController {
+    context: OperatorContext,
     topics: Vec<reflector::Store<Topic>>,
-    clusters: Vec<reflector::Store<Cluster>>,
+    clusters: Vec<reflector::Store<ClusterMetadata>>,
     /// Watches that have listed all their objects.
-    seen: HashSet<(&'static str, usize)>,
+    synced: HashSet<(&'static str, usize)>,
     /// Fingerprints of the Topics when they last woke their cluster.
-    known: HashMap<String, Fingerprint>,
-    schedule: Schedule,
-    running: JoinSet<Ended>,
+    fingerprints: HashMap<String, TopicFingerprint>,
+    schedule: PassSchedule,
+    running: JoinSet<FinishedPass>,
     passes: HashMap<Id, ClusterKey>,
 }
 
-impl Controller {
-    fn new(context: Context) -> Self {
+impl TopicController {
+    fn new(context: OperatorContext) -> Self {
         Self {
-            schedule: Schedule::new(context.drift_interval, context.entropy.clone()),
+            schedule: PassSchedule::new(context.drift_interval, context.entropy.clone()),
             context,
             topics: Vec::new(),
             clusters: Vec::new(),
-            seen: HashSet::new(),
-            known: HashMap::new(),
+            synced: HashSet::new(),
+            fingerprints: HashMap::new(),
             running: JoinSet::new(),
             passes: HashMap::new(),
         }
@@ -96,9 +96,9 @@ impl Controller {
 
     /// Starts one watch per kind, or one per kind and namespace. Clusters are watched by metadata
     /// only.
-    fn watch(&mut self) -> (Events<Topic>, Events<Cluster>) {
+    fn start_watches(&mut self) -> (WatchEvents<Topic>, WatchEvents<ClusterMetadata>) {
         let (client, scope) = (&self.context.client, &self.context.scope);
-        let mut topics: Vec<Events<Topic>> = Vec::new();
+        let mut topics: Vec<WatchEvents<Topic>> = Vec::new();
         for (watch, api) in scope.apis::<Topic>(client).into_iter().enumerate() {
             let (store, writer) = reflector::store();
             self.topics.push(store);
@@ -107,8 +107,8 @@ impl Controller {
                 reflector::reflector(writer, events).map(move |event| (watch, event)),
             ));
         }
-        let mut clusters: Vec<Events<Cluster>> = Vec::new();
-        for (watch, api) in scope.apis::<Cluster>(client).into_iter().enumerate() {
+        let mut clusters: Vec<WatchEvents<ClusterMetadata>> = Vec::new();
+        for (watch, api) in scope.apis::<ClusterMetadata>(client).into_iter().enumerate() {
             let (store, writer) = reflector::store();
             self.clusters.push(store);
             let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
@@ -122,33 +122,33 @@ impl Controller {
         )
     }
 
-    fn topic_event(&mut self, watch: usize, event: watcher::Result<Event<Topic>>) {
+    fn handle_topic_event(&mut self, watch: usize, event: watcher::Result<Event<Topic>>) {
         match event {
             Ok(Event::Apply(topic) | Event::InitApply(topic)) => {
-                let now = Fingerprint::of(&topic);
-                let before = self.known.insert(uid(&topic).to_owned(), now.clone());
+                let now = TopicFingerprint::from_topic(&topic);
+                let before = self.fingerprints.insert(uid_of(&topic).to_owned(), now.clone());
                 if before != Some(now) {
                     self.wake(&topic);
                 }
             }
             Ok(Event::Delete(topic)) => {
-                self.known.remove(uid(&topic));
+                self.fingerprints.remove(uid_of(&topic));
                 self.wake(&topic);
             }
             Ok(Event::Init) => {}
             Ok(Event::InitDone) => {
-                self.saw("topics", watch);
+                self.mark_synced("topics", watch);
                 // Deletions that were missed while the watch was broken are found by the passes.
                 let all = self.topics.iter().flat_map(reflector::Store::state);
-                let there: HashSet<String> = all.map(|topic| uid(&topic).to_owned()).collect();
-                self.known.retain(|uid, _| there.contains(uid));
+                let there: HashSet<String> = all.map(|topic| uid_of(&topic).to_owned()).collect();
+                self.fingerprints.retain(|uid, _| there.contains(uid));
                 self.schedule.wake_all(Instant::now());
             }
             Err(error) => tracing::warn!(%error, "the watch of Topics failed; restarting it"),
         }
     }
 
-    fn cluster_event(&mut self, watch: usize, event: watcher::Result<Event<Cluster>>) {
+    fn handle_cluster_event(&mut self, watch: usize, event: watcher::Result<Event<ClusterMetadata>>) {
         match event {
             Ok(Event::Apply(cluster) | Event::InitApply(cluster) | Event::Delete(cluster)) => {
                 if let (Some(namespace), Some(name)) = (cluster.metadata.namespace, cluster.metadata.name) {
@@ -158,7 +158,7 @@ impl Controller {
             }
             Ok(Event::Init) => {}
             Ok(Event::InitDone) => {
-                self.saw("clusters", watch);
+                self.mark_synced("clusters", watch);
                 self.schedule.wake_all(Instant::now());
             }
             Err(error) => tracing::warn!(%error, "the watch of clusters failed; restarting it"),
@@ -166,15 +166,15 @@ impl Controller {
     }
 
     /// Records that a watch has listed all its objects.
-    fn saw(&mut self, kind: &'static str, watch: usize) {
-        self.seen.insert((kind, watch));
-        if self.is_complete() {
+    fn mark_synced(&mut self, kind: &'static str, watch: usize) {
+        self.synced.insert((kind, watch));
+        if self.is_synced() {
             self.context.metrics.synced.with_label_values(&["Topic"]).set(1);
         }
     }
 
-    fn is_complete(&self) -> bool {
-        self.seen.len() == self.topics.len() + self.clusters.len()
+    fn is_synced(&self) -> bool {
+        self.synced.len() == self.topics.len() + self.clusters.len()
     }
 
     fn wake(&mut self, topic: &Topic) {
@@ -184,33 +184,33 @@ impl Controller {
     }
 
     /// Returns when the next pass starts; `None` before all watches are synced.
-    fn next(&self) -> Option<Instant> {
-        self.schedule.next().filter(|_| self.is_complete())
+    fn next_pass_at(&self) -> Option<Instant> {
+        self.schedule.next_due().filter(|_| self.is_synced())
     }
 
-    fn start(&mut self) {
-        for Start {
+    fn start_passes(&mut self) {
+        for DuePass {
             cluster,
-            mut memory,
+            state: mut memory,
             refresh,
-        } in self.schedule.start(Instant::now())
+        } in self.schedule.start_due(Instant::now())
         {
-            let view = self.view(&cluster, refresh);
+            let view = self.pass_input(&cluster, refresh);
             let context = self.context.clone();
             let key = cluster.clone();
             let task = self.running.spawn(async move {
-                let report = pass(&context, view, &mut memory).await;
+                let report = run_pass(&context, view, &mut memory).await;
                 (key, memory, report)
             });
             self.passes.insert(task.id(), cluster);
         }
     }
 
-    fn view(&self, cluster: &ClusterKey, refresh: bool) -> View {
+    fn pass_input(&self, cluster: &ClusterKey, refresh: bool) -> PassInput {
         let mine = |topic: &Topic| cluster_of(topic).as_ref() == Some(cluster);
-        View {
+        PassInput {
             cluster: cluster.clone(),
-            presence: self.presence(cluster),
+            presence: self.cluster_presence(cluster),
             topics: self
                 .topics
                 .iter()
@@ -221,36 +221,36 @@ impl Controller {
         }
     }
 
-    fn presence(&self, cluster: &ClusterKey) -> Presence {
+    fn cluster_presence(&self, cluster: &ClusterKey) -> ClusterPresence {
         let key = ObjectRef::new(&cluster.name).within(&cluster.namespace);
-        let found: Option<Arc<Cluster>> = self.clusters.iter().find_map(|store| store.get(&key));
+        let found: Option<Arc<ClusterMetadata>> = self.clusters.iter().find_map(|store| store.get(&key));
         match found {
-            None => Presence::Missing,
-            Some(found) if found.metadata.deletion_timestamp.is_some() => Presence::Ending,
-            Some(_) => Presence::Live,
+            None => ClusterPresence::Missing,
+            Some(found) if found.metadata.deletion_timestamp.is_some() => ClusterPresence::Deleting,
+            Some(_) => ClusterPresence::Live,
         }
     }
 
-    fn ended(&mut self, ended: Result<(Id, Ended), JoinError>) {
+    fn finish_pass(&mut self, ended: Result<(Id, FinishedPass), JoinError>) {
         match ended {
             Ok((id, (cluster, memory, report))) => {
                 self.passes.remove(&id);
-                let needed = self.presence(&cluster) != Presence::Missing
+                let needed = self.cluster_presence(&cluster) != ClusterPresence::Missing
                     || self.topics.iter().any(|store| {
                         store
                             .find(|topic| cluster_of(topic).as_ref() == Some(&cluster))
                             .is_some()
                     });
-                self.schedule.finished(&cluster, memory, &report, needed);
+                self.schedule.finish_pass(&cluster, memory, &report, needed);
             }
             Err(error) => {
                 if let Some(cluster) = self.passes.remove(&error.id()) {
                     tracing::error!(%cluster, %error, "a pass over the Topics of a cluster panicked");
-                    self.schedule.broke(&cluster, Instant::now());
+                    self.schedule.fail_pass(&cluster, Instant::now());
                 }
             }
         }
-        let tally = self.schedule.tally();
+        let tally = self.schedule.total_counts();
         let resources = &self.context.metrics.resources;
         for (ready, count) in [
             ("true", tally.ready),

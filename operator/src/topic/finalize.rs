@@ -13,31 +13,31 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    failure::{Failure, within},
-    plan::Observed,
+    error::{TopicError, with_timeout},
+    plan::ObservedTopic,
 };
 use crate::{
-    context::Context,
-    crd::{DeletionPolicy, FINALIZER, MANAGER, Topic},
+    context::OperatorContext,
+    crd::{DeletionPolicy, FIELD_MANAGER, FINALIZER, Topic},
 };
 
 /// Attempts to change the finalizers despite concurrent changes of the resource.
-const TRIES: usize = 3;
+const MAX_ATTEMPTS: usize = 3;
 
 /// State of the cluster and the namespace of a Topic that is being deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Surroundings {
+pub(super) enum OwnerState {
     /// The cluster exists and is not being deleted.
-    Stay,
+    Present,
     /// The cluster does not exist or is being deleted.
-    ClusterEnds,
+    ClusterDeleting,
     /// The namespace is being deleted, and the cluster with it.
-    NamespaceEnds,
+    NamespaceTerminating,
 }
 
 /// What the deletion of a Topic requires.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Removal {
+pub(super) enum DeletionPlan {
     /// Wait until the metadata store is available; the finalizer stays.
     Wait,
     /// Delete this much and remove the finalizer.
@@ -47,50 +47,57 @@ pub(super) enum Removal {
         /// Release the claim.
         release: bool,
         /// Why the topic is kept although the policy is Delete.
-        kept: Option<&'static str>,
+        retained: Option<&'static str>,
     },
 }
 
 /// Returns whether the Topic has the operator's finalizer.
-pub(super) fn is_held(topic: &Topic) -> bool {
+pub(super) fn has_finalizer(topic: &Topic) -> bool {
     let finalizers = topic.metadata.finalizers.as_deref().unwrap_or_default();
     finalizers.iter().any(|finalizer| finalizer == FINALIZER)
 }
 
 /// Plans the deletion of a Topic with a deletion timestamp. `observed` is `None` while the metadata
 /// store is unavailable.
-pub(super) fn removal(topic: &Topic, around: Surroundings, observed: Option<Observed<'_>>) -> Removal {
+pub(super) fn plan_deletion(
+    topic: &Topic,
+    around: OwnerState,
+    observed: Option<ObservedTopic<'_>>,
+) -> DeletionPlan {
     let uid = topic.metadata.uid.as_deref().unwrap_or_default();
     let ours = observed.is_some_and(|observed| observed.is_owned_by(uid));
-    let keep = |kept| Removal::Proceed {
+    let keep = |kept| DeletionPlan::Proceed {
         delete: false,
         release: ours,
-        kept,
+        retained: kept,
     };
-    if !is_held(topic) || topic.spec.deletion_policy == DeletionPolicy::Retain {
+    if !has_finalizer(topic) || topic.spec.deletion_policy == DeletionPolicy::Retain {
         return keep(None);
     }
     match around {
-        Surroundings::ClusterEnds => return keep(Some("its cluster was deleted")),
-        Surroundings::NamespaceEnds => return keep(Some("its namespace is being deleted")),
-        Surroundings::Stay => {}
+        OwnerState::ClusterDeleting => return keep(Some("its cluster was deleted")),
+        OwnerState::NamespaceTerminating => return keep(Some("its namespace is being deleted")),
+        OwnerState::Present => {}
     }
     match observed {
-        None => Removal::Wait,
+        None => DeletionPlan::Wait,
         Some(_) if !ours => keep(Some("another resource manages it")),
-        Some(observed) => Removal::Proceed {
+        Some(observed) => DeletionPlan::Proceed {
             delete: observed.topic.is_some(),
             release: true,
-            kept: None,
+            retained: None,
         },
     }
 }
 
 /// Returns whether the namespace is being deleted. Without the right to read namespaces, only the
 /// state of the cluster is considered.
-pub(super) async fn namespace_ends(context: &Context, namespace: &str) -> Result<bool, Failure> {
+pub(super) async fn is_namespace_terminating(
+    context: &OperatorContext,
+    namespace: &str,
+) -> Result<bool, TopicError> {
     let namespaces: Api<Namespace> = Api::all(context.client.clone());
-    let found = within(async {
+    let found = with_timeout(async {
         match namespaces.get_opt(namespace).await {
             Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(Some(Namespace::default())),
             other => other,
@@ -106,30 +113,30 @@ pub(super) async fn namespace_ends(context: &Context, namespace: &str) -> Result
 ///
 /// # Errors
 ///
-/// Returns [`Failure::Gone`] if the resource no longer exists.
-pub(super) async fn hold(
-    context: &Context,
+/// Returns [`TopicError::Gone`] if the resource no longer exists.
+pub(super) async fn set_finalizer(
+    context: &OperatorContext,
     topic: &Arc<Topic>,
     held: bool,
-) -> Result<Option<Arc<Topic>>, Failure> {
+) -> Result<Option<Arc<Topic>>, TopicError> {
     let (Some(namespace), Some(name)) = (&topic.metadata.namespace, &topic.metadata.name) else {
-        return Err(Failure::Gone);
+        return Err(TopicError::Gone);
     };
     let topics: Api<Topic> = Api::namespaced(context.client.clone(), namespace);
     let mut current = topic.clone();
-    for _ in 0..TRIES {
-        if is_held(&current) == held {
+    for _ in 0..MAX_ATTEMPTS {
+        if has_finalizer(&current) == held {
             return Ok(Some(current).filter(|current| !Arc::ptr_eq(current, topic)));
         }
-        let patch = Patch::Merge(patch(&current, held));
+        let patch = Patch::Merge(finalizer_patch(&current, held));
         let how = PatchParams {
-            field_manager: Some(MANAGER.to_owned()),
+            field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PatchParams::default()
         };
         let patched = topics.patch(name, &how, &patch);
         let conflict =
             |error: &kube::Error| matches!(error, kube::Error::Api(status) if status.is_conflict());
-        let patched = within(async {
+        let patched = with_timeout(async {
             match patched.await {
                 Err(error) if conflict(&error) => Ok(None),
                 other => other.map(Some),
@@ -139,18 +146,18 @@ pub(super) async fn hold(
             context.metrics.api_writes.with_label_values(&["Topic"]).inc();
             return Ok(Some(Arc::new(patched)));
         }
-        current = Arc::new(within(topics.get(name)).await?);
+        current = Arc::new(with_timeout(topics.get(name)).await?);
         if current.metadata.uid != topic.metadata.uid {
-            return Err(Failure::Gone);
+            return Err(TopicError::Gone);
         }
     }
-    Err(Failure::Raced(
+    Err(TopicError::Conflict(
         "its finalizers are being changed by other clients".to_owned(),
     ))
 }
 
 /// The resource version guards the list, which a merge patch replaces as a whole.
-fn patch(topic: &Topic, held: bool) -> serde_json::Value {
+fn finalizer_patch(topic: &Topic, held: bool) -> serde_json::Value {
     let others = topic
         .metadata
         .finalizers

@@ -1,9 +1,9 @@
 //! Topics: reconciles custom resources with rows of the metadata store. The leader calls [`run`];
-//! `diff` calls [`plan_of`].
+//! `diff` calls [`plan_topic`].
 //!
 //! In reading order: [`controller`] watches and decides when; `schedule` is its timetable; [`pass`]
-//! reconciles the Topics of one cluster; `one` is the part of a pass for each Topic: [`validate`]
-//! and [`plan`] (without side effects), `apply`, [`finalize`] on deletion, `status`, `news`.
+//! reconciles the Topics of one cluster; `reconciler` is the part of a pass for each Topic: [`validate`]
+//! and [`plan`] (without side effects), `apply`, [`finalize`] on deletion, `status`, `pending_events`.
 //!
 //! Guarantees: a topic is changed only after its Topic has claimed the name in the metadata store,
 //! where one row decides between two claims; planning again after applying gives no changes; every
@@ -12,18 +12,18 @@
 mod apply;
 mod backoff;
 mod controller;
-mod failure;
+mod error;
 mod finalize;
-mod news;
-mod one;
+#[cfg(test)]
+mod fixtures;
+mod metered_store;
 pub mod pass;
+mod pending_events;
 pub mod plan;
+mod reconciler;
 mod schedule;
 mod status;
-mod store;
-#[cfg(test)]
-mod support;
 pub mod validate;
 
 pub use controller::run;
-pub use plan::plan_of;
+pub use plan::plan_topic;

@@ -14,61 +14,61 @@ use streamhouse_metadata::{TopicOwner, TopicsOverview};
 use tokio::time::Instant;
 
 use super::{
-    backoff::Waiting,
-    failure::{Failure, within},
-    finalize::{Surroundings, is_held, namespace_ends},
-    one::{Handled, One},
+    backoff::TopicBackoff,
+    error::{TopicError, with_timeout},
+    finalize::{OwnerState, has_finalizer, is_namespace_terminating},
+    metered_store::MeteredStore,
+    reconciler::{TopicOutcome, TopicReconciler},
     status,
-    store::Store,
-    validate::Problem,
+    validate::TopicProblem,
 };
 use crate::{
-    backoff::delay,
-    conditions::State,
-    context::Context,
-    crd::{Reason, Topic},
-    events::Events,
-    metrics::Outcome,
-    stores::{Access, ClusterKey},
+    backoff::backoff_delay,
+    conditions::ConditionStatus,
+    context::OperatorContext,
+    crd::{ConditionReason, Topic},
+    events::EventPublisher,
+    metadata_stores::{ClusterKey, StoreAccess},
+    metrics::ReconcileOutcome,
 };
 
 /// Number of Topics that are reconciled concurrently.
-const ABREAST: usize = 16;
+const MAX_CONCURRENT_TOPICS: usize = 16;
 /// Number of consecutive failed queries after which ready Topics are no longer reported as ready.
-const PATIENCE: u32 = 3;
+const MAX_QUERY_FAILURES: u32 = 3;
 
 /// Whether the cluster's resource exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Presence {
+pub enum ClusterPresence {
     /// The resource does not exist.
     Missing,
     /// The resource is being deleted.
-    Ending,
+    Deleting,
     /// The resource exists.
     Live,
 }
 
 /// Input of a pass.
 #[derive(Debug)]
-pub struct View {
+pub struct PassInput {
     /// The cluster.
     pub cluster: ClusterKey,
     /// Whether its resource exists.
-    pub presence: Presence,
+    pub presence: ClusterPresence,
     /// All of its Topics: the claim of a Topic that is not listed here may be considered stale.
     pub topics: Vec<Arc<Topic>>,
     /// Access to its metadata store; `None` before its first reconciliation.
-    pub access: Option<Access>,
+    pub access: Option<StoreAccess>,
     /// Whether to update records and sizes in the statuses.
     pub refresh: bool,
 }
 
 /// State that is kept between the passes over one cluster.
 #[derive(Debug, Default)]
-pub struct Memory {
+pub struct PassState {
     /// Topics as last written, by uid, until the watch has caught up.
     latest: HashMap<String, Arc<Topic>>,
-    waiting: Waiting,
+    backoff: TopicBackoff,
     /// Number of consecutive failed queries of the metadata store.
     failures: u32,
     open: bool,
@@ -76,7 +76,7 @@ pub struct Memory {
 
 /// Number of Topics by their Ready condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tally {
+pub struct ReadinessCounts {
     /// Ready.
     pub ready: i64,
     /// Not ready.
@@ -87,68 +87,75 @@ pub struct Tally {
 
 /// Result of a pass.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Report {
+pub struct PassReport {
     /// When to run the next pass without a change.
     pub retry_at: Option<Instant>,
     /// Number of Topics by readiness.
-    pub tally: Tally,
+    pub counts: ReadinessCounts,
     /// Number of Topics that failed or wait for a change.
-    pub troubled: usize,
+    pub failing: usize,
 }
 
 /// Access of a pass to the metadata store.
-pub(super) enum Ground {
+pub(super) enum MetadataAccess {
     /// The store was queried.
-    Open { store: Store, overview: TopicsOverview },
+    Open {
+        store: MeteredStore,
+        overview: TopicsOverview,
+    },
     /// The store is not available.
-    Shut {
-        problem: Problem,
+    Unavailable {
+        problem: TopicProblem,
         /// Whether Topics that were ready are reported as unknown, too.
-        everyone: bool,
-        outcome: Outcome,
+        affects_ready: bool,
+        outcome: ReconcileOutcome,
     },
 }
 
 /// Runs one pass.
-pub async fn pass(context: &Context, mut view: View, memory: &mut Memory) -> Report {
+pub async fn run_pass(context: &OperatorContext, mut view: PassInput, memory: &mut PassState) -> PassReport {
     let started = Instant::now();
-    memory.freshen(&mut view.topics);
+    memory.apply_latest(&mut view.topics);
     // Of two Topics that want the same name, the older comes first.
-    view.topics
-        .sort_by_cached_key(|topic| (topic.metadata.creation_timestamp.clone(), uid(topic).to_owned()));
-    let ground = look(context, &view, memory).await;
-    let around = surroundings(context, &view).await;
-    let events = Events::new(context.client.clone(), context.instance.clone());
-    let one = One {
+    view.topics.sort_by_cached_key(|topic| {
+        (
+            topic.metadata.creation_timestamp.clone(),
+            uid_of(topic).to_owned(),
+        )
+    });
+    let ground = query_metadata(context, &view, memory).await;
+    let around = resolve_owner_state(context, &view).await;
+    let events = EventPublisher::new(context.client.clone(), context.instance.clone());
+    let one = TopicReconciler {
         context,
         events: &events,
-        ground: &ground,
-        around: &around,
+        metadata: &ground,
+        owner_state: &around,
         refresh: view.refresh,
     };
     let now = Instant::now();
-    let mut report = Report::default();
+    let mut report = PassReport::default();
     let mut due = Vec::new();
     for topic in &view.topics {
-        match memory.waiting.until(uid(topic), topic, now) {
-            Some(until) => report.skipped(topic, until),
+        match memory.backoff.waits_until(uid_of(topic), topic, now) {
+            Some(until) => report.record_skipped(topic, until),
             None => due.push(topic.clone()),
         }
     }
-    let handled: Vec<Handled> = stream::iter(due)
-        .map(|topic| one.handle(topic))
-        .buffer_unordered(ABREAST)
+    let handled: Vec<TopicOutcome> = stream::iter(due)
+        .map(|topic| one.reconcile_topic(topic))
+        .buffer_unordered(MAX_CONCURRENT_TOPICS)
         .collect()
         .await;
     for one in handled {
-        memory.remember(context, one, &mut report);
+        memory.record_outcome(context, one, &mut report);
     }
-    if let Ground::Shut {
-        outcome: Outcome::Error,
+    if let MetadataAccess::Unavailable {
+        outcome: ReconcileOutcome::Error,
         ..
     } = ground
     {
-        report.again_at(Instant::now() + delay(memory.failures, &*context.entropy));
+        report.schedule_retry(Instant::now() + backoff_delay(memory.failures, &*context.entropy));
     } else {
         let now = context.clock.now_ms() / 1000;
         context
@@ -167,55 +174,59 @@ pub async fn pass(context: &Context, mut view: View, memory: &mut Memory) -> Rep
 }
 
 /// Returns the uid, which every object in the API server has.
-pub(super) fn uid(topic: &Topic) -> &str {
+pub(super) fn uid_of(topic: &Topic) -> &str {
     topic.metadata.uid.as_deref().unwrap_or_default()
 }
 
 /// Queries the metadata store once and releases stale claims.
-async fn look(context: &Context, view: &View, memory: &mut Memory) -> Ground {
-    let shut = |reason, message: &str, everyone| Ground::Shut {
-        problem: Problem::new(reason, message),
-        everyone,
-        outcome: Outcome::Terminal,
+async fn query_metadata(
+    context: &OperatorContext,
+    view: &PassInput,
+    memory: &mut PassState,
+) -> MetadataAccess {
+    let shut = |reason, message: &str, everyone| MetadataAccess::Unavailable {
+        problem: TopicProblem::new(reason, message),
+        affects_ready: everyone,
+        outcome: ReconcileOutcome::Terminal,
     };
     let name = &view.cluster.name;
     let access = match (view.presence, &view.access) {
-        (Presence::Missing, _) => {
+        (ClusterPresence::Missing, _) => {
             let message = format!("StreamHouseCluster {name:?} does not exist in this namespace: create it");
-            return shut(Reason::ClusterNotFound, &message, true);
+            return shut(ConditionReason::ClusterNotFound, &message, true);
         }
-        (Presence::Ending, _) => {
+        (ClusterPresence::Deleting, _) => {
             let message = format!("StreamHouseCluster {name:?} is being deleted");
-            return shut(Reason::ClusterNotReady, &message, true);
+            return shut(ConditionReason::ClusterNotReady, &message, true);
         }
-        (Presence::Live, None) => {
+        (ClusterPresence::Live, None) => {
             let message = "the metadata store of the cluster has not been checked yet";
-            return shut(Reason::ClusterNotReady, message, false);
+            return shut(ConditionReason::ClusterNotReady, message, false);
         }
-        (Presence::Live, Some(Access::Closed(why))) => {
+        (ClusterPresence::Live, Some(StoreAccess::Closed(why))) => {
             memory.open = false;
-            return shut(Reason::ClusterNotReady, why, true);
+            return shut(ConditionReason::ClusterNotReady, why, true);
         }
-        (Presence::Live, Some(Access::Open(store))) => store,
+        (ClusterPresence::Live, Some(StoreAccess::Open(store))) => store,
     };
-    let store = Store::new(access.clone(), context.metrics.clone());
+    let store = MeteredStore::new(access.clone(), context.metrics.clone());
     if !memory.open {
         memory.open = true;
-        memory.waiting.clear();
+        memory.backoff.clear();
     }
     match store.overview().await {
         Ok(mut overview) => {
             memory.failures = 0;
-            release_orphans(context, view, &store, &mut overview).await;
-            Ground::Open { store, overview }
+            release_stale_claims(context, view, &store, &mut overview).await;
+            MetadataAccess::Open { store, overview }
         }
         Err(error) => {
             memory.failures = memory.failures.saturating_add(1);
             tracing::warn!(cluster = %view.cluster, %error, "cannot query the topics of a cluster");
-            Ground::Shut {
-                problem: Problem::new(Reason::ClusterNotReady, error.to_string()),
-                everyone: memory.failures >= PATIENCE,
-                outcome: Outcome::Error,
+            MetadataAccess::Unavailable {
+                problem: TopicProblem::new(ConditionReason::ClusterNotReady, error.to_string()),
+                affects_ready: memory.failures >= MAX_QUERY_FAILURES,
+                outcome: ReconcileOutcome::Error,
             }
         }
     }
@@ -224,8 +235,13 @@ async fn look(context: &Context, view: &View, memory: &mut Memory) -> Ground {
 /// Releases stale claims. A Topic that retains its topic leaves its claim behind when it is
 /// deleted, and so does one that is deleted while the operator is down. A claim from this cluster's
 /// namespace, or one that blocks a Topic, is released if the API server has no such resource.
-async fn release_orphans(context: &Context, view: &View, store: &Store, overview: &mut TopicsOverview) {
-    let there: HashSet<&str> = view.topics.iter().map(|topic| uid(topic)).collect();
+async fn release_stale_claims(
+    context: &OperatorContext,
+    view: &PassInput,
+    store: &MeteredStore,
+    overview: &mut TopicsOverview,
+) {
+    let there: HashSet<&str> = view.topics.iter().map(|topic| uid_of(topic)).collect();
     let wanted: HashSet<&str> = view.topics.iter().map(|topic| topic.topic_name()).collect();
     let suspects: Vec<(String, TopicOwner)> = overview
         .owners
@@ -237,7 +253,7 @@ async fn release_orphans(context: &Context, view: &View, store: &Store, overview
         .collect();
     let released: Vec<Option<String>> = stream::iter(suspects)
         .map(|(name, owner)| async move {
-            match release_orphan(context, store, &name, &owner).await {
+            match release_stale_claim(context, store, &name, &owner).await {
                 Ok(released) => released.then_some(name),
                 Err(error) => {
                     tracing::warn!(topic = %name, %owner, %error, "cannot determine whether a claim is stale");
@@ -245,7 +261,7 @@ async fn release_orphans(context: &Context, view: &View, store: &Store, overview
                 }
             }
         })
-        .buffer_unordered(ABREAST)
+        .buffer_unordered(MAX_CONCURRENT_TOPICS)
         .collect()
         .await;
     for name in released.into_iter().flatten() {
@@ -254,14 +270,14 @@ async fn release_orphans(context: &Context, view: &View, store: &Store, overview
 }
 
 /// Queries the API server directly: the watch may lag, and another replica may know more.
-async fn release_orphan(
-    context: &Context,
-    store: &Store,
+async fn release_stale_claim(
+    context: &OperatorContext,
+    store: &MeteredStore,
     name: &str,
     owner: &TopicOwner,
-) -> Result<bool, Failure> {
+) -> Result<bool, TopicError> {
     let topics: Api<Topic> = Api::namespaced(context.client.clone(), &owner.namespace);
-    let found = within(topics.get_metadata_opt(&owner.resource)).await?;
+    let found = with_timeout(topics.get_metadata_opt(&owner.resource)).await?;
     if found.is_some_and(|found| found.metadata.uid.as_deref() == Some(&owner.uid)) {
         return Ok(false);
     }
@@ -271,51 +287,51 @@ async fn release_orphan(
 
 /// Determines the state of the owner of Topics that are being deleted. Reads the namespace only if
 /// there are such Topics.
-async fn surroundings(context: &Context, view: &View) -> Result<Surroundings, Failure> {
-    let ends = |topic: &Arc<Topic>| topic.metadata.deletion_timestamp.is_some() && is_held(topic);
-    if view.presence != Presence::Live {
-        return Ok(Surroundings::ClusterEnds);
+async fn resolve_owner_state(context: &OperatorContext, view: &PassInput) -> Result<OwnerState, TopicError> {
+    let ends = |topic: &Arc<Topic>| topic.metadata.deletion_timestamp.is_some() && has_finalizer(topic);
+    if view.presence != ClusterPresence::Live {
+        return Ok(OwnerState::ClusterDeleting);
     }
-    if view.topics.iter().any(ends) && namespace_ends(context, &view.cluster.namespace).await? {
-        return Ok(Surroundings::NamespaceEnds);
+    if view.topics.iter().any(ends) && is_namespace_terminating(context, &view.cluster.namespace).await? {
+        return Ok(OwnerState::NamespaceTerminating);
     }
-    Ok(Surroundings::Stay)
+    Ok(OwnerState::Present)
 }
 
-impl Memory {
+impl PassState {
     /// Replaces Topics that the watch has not caught up with by their last written version, and
     /// drops versions that it has.
-    fn freshen(&mut self, topics: &mut [Arc<Topic>]) {
-        let there: HashSet<&str> = topics.iter().map(|topic| uid(topic)).collect();
+    fn apply_latest(&mut self, topics: &mut [Arc<Topic>]) {
+        let there: HashSet<&str> = topics.iter().map(|topic| uid_of(topic)).collect();
         self.latest.retain(|uid, _| there.contains(uid.as_str()));
-        self.waiting.keep(&there);
+        self.backoff.retain(&there);
         for topic in topics {
-            let Some(latest) = self.latest.get(uid(topic)) else {
+            let Some(latest) = self.latest.get(uid_of(topic)) else {
                 continue;
             };
-            if version(topic) < version(latest) {
+            if resource_version(topic) < resource_version(latest) {
                 *topic = latest.clone();
             } else {
-                self.latest.remove(uid(topic));
+                self.latest.remove(uid_of(topic));
             }
         }
     }
 
-    fn remember(&mut self, context: &Context, one: Handled, report: &mut Report) {
+    fn record_outcome(&mut self, context: &OperatorContext, one: TopicOutcome, report: &mut PassReport) {
         let outcomes = &context.metrics.reconciles;
         outcomes.with_label_values(&["Topic", one.outcome.as_str()]).inc();
-        let uid = uid(&one.topic).to_owned();
-        if one.again {
+        let uid = uid_of(&one.topic).to_owned();
+        if one.retry {
             let due = self
-                .waiting
-                .failed(&uid, &one.topic, Instant::now(), &*context.entropy);
-            report.again_at(due);
+                .backoff
+                .record_failure(&uid, &one.topic, Instant::now(), &*context.entropy);
+            report.schedule_retry(due);
         } else {
-            self.waiting.succeeded(&uid);
+            self.backoff.record_success(&uid);
         }
-        report.troubled += usize::from(one.outcome != Outcome::Ok);
+        report.failing += usize::from(one.outcome != ReconcileOutcome::Ok);
         if !one.gone {
-            report.count(&one.topic);
+            report.count_readiness(&one.topic);
         }
         if one.written {
             self.latest.insert(uid, one.topic);
@@ -324,29 +340,29 @@ impl Memory {
 }
 
 /// Resource versions are increasing numbers, as guaranteed since Kubernetes 1.35.
-fn version(topic: &Topic) -> u64 {
+fn resource_version(topic: &Topic) -> u64 {
     let version = topic.metadata.resource_version.as_deref();
     version
         .and_then(|version| version.parse().ok())
         .unwrap_or_default()
 }
 
-impl Report {
-    fn again_at(&mut self, at: Instant) {
+impl PassReport {
+    fn schedule_retry(&mut self, at: Instant) {
         self.retry_at = Some(self.retry_at.map_or(at, |before| before.min(at)));
     }
 
-    fn skipped(&mut self, topic: &Topic, until: Instant) {
-        self.again_at(until);
-        self.troubled += 1;
-        self.count(topic);
+    fn record_skipped(&mut self, topic: &Topic, until: Instant) {
+        self.schedule_retry(until);
+        self.failing += 1;
+        self.count_readiness(topic);
     }
 
-    fn count(&mut self, topic: &Topic) {
-        match status::ready(topic) {
-            Some((state, _, _)) if state == State::True.as_str() => self.tally.ready += 1,
-            Some((state, _, _)) if state == State::False.as_str() => self.tally.not_ready += 1,
-            _ => self.tally.unknown += 1,
+    fn count_readiness(&mut self, topic: &Topic) {
+        match status::stored_ready(topic) {
+            Some((state, _, _)) if state == ConditionStatus::True.as_str() => self.counts.ready += 1,
+            Some((state, _, _)) if state == ConditionStatus::False.as_str() => self.counts.not_ready += 1,
+            _ => self.counts.unknown += 1,
         }
     }
 }

@@ -5,23 +5,23 @@
 use std::{collections::BTreeMap, fmt};
 
 use streamhouse_core::topic_config;
-use streamhouse_metadata::{TopicOverview, TopicOwner, TopicsOverview};
+use streamhouse_metadata::{TopicOwner, TopicSummary, TopicsOverview};
 
-use super::validate::{Problem, Setting, Wanted, validate};
-use crate::crd::{Adopt, Reason, Topic};
+use super::validate::{DesiredSetting, DesiredTopic, TopicProblem, validate};
+use crate::crd::{AdoptionPolicy, ConditionReason, Topic};
 
 /// State of a topic name in the metadata store.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Observed<'a> {
+pub struct ObservedTopic<'a> {
     /// The topic.
-    pub topic: Option<&'a TopicOverview>,
+    pub topic: Option<&'a TopicSummary>,
     /// The resource that manages it.
     pub owner: Option<&'a TopicOwner>,
 }
 
-impl<'a> Observed<'a> {
+impl<'a> ObservedTopic<'a> {
     /// Returns the state of this name.
-    pub fn of(overview: &'a TopicsOverview, name: &str) -> Self {
+    pub fn from_overview(overview: &'a TopicsOverview, name: &str) -> Self {
         Self {
             topic: overview.topics.get(name),
             owner: overview.owners.get(name),
@@ -36,7 +36,7 @@ impl<'a> Observed<'a> {
 
 /// A planned change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum PlannedChange {
     /// Claim the name for this resource.
     Claim,
     /// Create the topic.
@@ -47,7 +47,7 @@ pub enum Change {
         config: BTreeMap<String, String>,
     },
     /// Add partitions.
-    Grow {
+    AddPartitions {
         /// Present number.
         from: i32,
         /// Desired number.
@@ -71,7 +71,7 @@ pub enum Change {
     },
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for PlannedChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Claim => f.write_str("claim the topic name"),
@@ -85,33 +85,37 @@ impl fmt::Display for Change {
                 }
                 Ok(())
             }
-            Self::Grow { from, to } => write!(f, "increase partitions from {from} to {to}"),
+            Self::AddPartitions { from, to } => write!(f, "increase partitions from {from} to {to}"),
             Self::Set { key, from, to } => match from {
                 Some(from) => write!(f, "set {key} to {to} (was {from})"),
-                None => write!(f, "set {key} to {to} (was the default{})", default_of(key)),
+                None => write!(f, "set {key} to {to} (was the default{})", format_default(key)),
             },
             Self::Reset { key, from } => {
-                write!(f, "reset {key} to the default{} (was {from})", default_of(key))
+                write!(
+                    f,
+                    "reset {key} to the default{} (was {from})",
+                    format_default(key)
+                )
             }
         }
     }
 }
 
-fn default_of(key: &str) -> String {
-    topic_config::definition(key).map_or(String::new(), |definition| format!(", {}", definition.default))
+fn format_default(key: &str) -> String {
+    topic_config::find_definition(key).map_or(String::new(), |definition| format!(", {}", definition.default))
 }
 
 /// Planned changes, and why the topic is not ready even after them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Plan {
+pub struct TopicPlan {
     /// Changes in the order of execution.
-    pub changes: Vec<Change>,
+    pub changes: Vec<PlannedChange>,
     /// Problems; empty if the topic is ready after the changes.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<TopicProblem>,
 }
 
-impl Plan {
-    fn blocked(problem: Problem) -> Self {
+impl TopicPlan {
+    fn blocked(problem: TopicProblem) -> Self {
         Self {
             changes: Vec::new(),
             problems: vec![problem],
@@ -119,7 +123,7 @@ impl Plan {
     }
 
     /// Returns whether the topic already matches its resource.
-    pub fn is_at_rest(&self) -> bool {
+    pub fn is_noop(&self) -> bool {
         self.changes.is_empty() && self.problems.is_empty()
     }
 
@@ -130,7 +134,7 @@ impl Plan {
 }
 
 /// Returns the changes in one line.
-pub fn summary(changes: &[Change]) -> String {
+pub fn summary(changes: &[PlannedChange]) -> String {
     changes
         .iter()
         .map(ToString::to_string)
@@ -138,9 +142,9 @@ pub fn summary(changes: &[Change]) -> String {
         .join("; ")
 }
 
-impl fmt::Display for Plan {
+impl fmt::Display for TopicPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_at_rest() {
+        if self.is_noop() {
             return f.write_str("no change");
         }
         let changes = self.changes.iter().map(ToString::to_string);
@@ -153,30 +157,36 @@ impl fmt::Display for Plan {
 }
 
 /// Plans a Topic from a file or the API server. A Topic that was never applied has no uid.
-pub fn plan_of(topic: &Topic, overview: &TopicsOverview) -> Plan {
+pub fn plan_topic(topic: &Topic, overview: &TopicsOverview) -> TopicPlan {
     let uid = topic.metadata.uid.as_deref().unwrap_or_default();
     match validate(topic) {
-        Ok(wanted) => plan(&wanted, Observed::of(overview, &wanted.name), uid),
-        Err(problem) => Plan::blocked(problem),
+        Ok(wanted) => plan_changes(&wanted, ObservedTopic::from_overview(overview, &wanted.name), uid),
+        Err(problem) => TopicPlan::blocked(problem),
     }
 }
 
 /// Plans the changes for the resource with this uid.
-pub fn plan(wanted: &Wanted, observed: Observed<'_>, uid: &str) -> Plan {
+pub fn plan_changes(wanted: &DesiredTopic, observed: ObservedTopic<'_>, uid: &str) -> TopicPlan {
     let ours = observed.is_owned_by(uid);
     if let Some(owner) = observed.owner.filter(|_| !ours) {
-        return Plan::blocked(conflict(owner));
+        return TopicPlan::blocked(ownership_conflict(owner));
     }
-    let mut plan = Plan {
-        changes: if ours { Vec::new() } else { vec![Change::Claim] },
+    let mut plan = TopicPlan {
+        changes: if ours {
+            Vec::new()
+        } else {
+            vec![PlannedChange::Claim]
+        },
         problems: wanted.problems.clone(),
     };
     match observed.topic {
-        Some(_) if !ours && wanted.adopt == Adopt::Never => return Plan::blocked(already_exists()),
-        Some(topic) => alter(wanted, topic, &mut plan),
-        None => plan.changes.push(Change::Create {
+        Some(_) if !ours && wanted.adopt == AdoptionPolicy::Never => {
+            return TopicPlan::blocked(already_exists());
+        }
+        Some(topic) => plan_alterations(wanted, topic, &mut plan),
+        None => plan.changes.push(PlannedChange::Create {
             partitions: wanted.partitions.unwrap_or(1),
-            config: values(wanted)
+            config: enforced_settings(wanted)
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .collect(),
         }),
@@ -185,29 +195,29 @@ pub fn plan(wanted: &Wanted, observed: Observed<'_>, uid: &str) -> Plan {
 }
 
 /// Another resource manages the name.
-pub(super) fn conflict(owner: &TopicOwner) -> Problem {
-    Problem::new(
-        Reason::ResourceConflict,
+pub(super) fn ownership_conflict(owner: &TopicOwner) -> TopicProblem {
+    TopicProblem::new(
+        ConditionReason::OwnershipConflict,
         format!("managed by {owner}: delete one of the two Topics"),
     )
 }
 
 /// The topic exists and must not be adopted.
-pub(super) fn already_exists() -> Problem {
-    Problem::new(
-        Reason::AlreadyExists,
+pub(super) fn already_exists() -> TopicProblem {
+    TopicProblem::new(
+        ConditionReason::AlreadyExists,
         "the topic already exists and spec.adopt is Never: set it to IfExists to manage the topic, or choose another name",
     )
 }
 
-fn alter(wanted: &Wanted, topic: &TopicOverview, plan: &mut Plan) {
+fn plan_alterations(wanted: &DesiredTopic, topic: &TopicSummary, plan: &mut TopicPlan) {
     match wanted.partitions {
-        Some(to) if to > topic.partitions => plan.changes.push(Change::Grow {
+        Some(to) if to > topic.partitions => plan.changes.push(PlannedChange::AddPartitions {
             from: topic.partitions,
             to,
         }),
-        Some(to) if to < topic.partitions => plan.problems.push(Problem::new(
-            Reason::InvalidPartitions,
+        Some(to) if to < topic.partitions => plan.problems.push(TopicProblem::new(
+            ConditionReason::InvalidPartitions,
             format!(
                 "the topic has {0} partitions but spec.partitions is {to}: partitions cannot be removed; set it to {0}",
                 topic.partitions
@@ -215,10 +225,10 @@ fn alter(wanted: &Wanted, topic: &TopicOverview, plan: &mut Plan) {
         )),
         _ => {}
     }
-    for (key, value) in values(wanted) {
+    for (key, value) in enforced_settings(wanted) {
         let from = topic.config.get(key);
         if from != Some(value) {
-            plan.changes.push(Change::Set {
+            plan.changes.push(PlannedChange::Set {
                 key: key.clone(),
                 from: from.cloned(),
                 to: value.clone(),
@@ -227,7 +237,7 @@ fn alter(wanted: &Wanted, topic: &TopicOverview, plan: &mut Plan) {
     }
     for (key, from) in &topic.config {
         if !wanted.settings.contains_key(key) {
-            plan.changes.push(Change::Reset {
+            plan.changes.push(PlannedChange::Reset {
                 key: key.clone(),
                 from: from.clone(),
             });
@@ -235,10 +245,10 @@ fn alter(wanted: &Wanted, topic: &TopicOverview, plan: &mut Plan) {
     }
 }
 
-fn values(wanted: &Wanted) -> impl Iterator<Item = (&String, &String)> {
+fn enforced_settings(wanted: &DesiredTopic) -> impl Iterator<Item = (&String, &String)> {
     wanted.settings.iter().filter_map(|(key, setting)| match setting {
-        Setting::Value(value) => Some((key, value)),
-        Setting::Leave => None,
+        DesiredSetting::Value(value) => Some((key, value)),
+        DesiredSetting::Unmanaged => None,
     })
 }
 

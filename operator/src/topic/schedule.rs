@@ -7,33 +7,33 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use streamhouse_core::time::Entropy;
 use tokio::time::Instant;
 
-use super::pass::{Memory, Report, Tally};
-use crate::stores::ClusterKey;
+use super::pass::{PassReport, PassState, ReadinessCounts};
+use crate::metadata_stores::ClusterKey;
 
 /// Changes within this time after the first one are handled by the same pass.
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// Delay after a pass that panicked.
-const RECOVERY: Duration = Duration::from_secs(30);
+const PANIC_RETRY_DELAY: Duration = Duration::from_secs(30);
 
 /// The clusters and when they are due.
 #[derive(Debug)]
-pub(super) struct Schedule {
-    clusters: HashMap<ClusterKey, Entry>,
+pub(super) struct PassSchedule {
+    clusters: HashMap<ClusterKey, ScheduleEntry>,
     interval: Duration,
     entropy: Arc<dyn Entropy>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct ScheduleEntry {
     /// Moved to the pass while it runs.
-    memory: Option<Memory>,
+    state: Option<PassState>,
     woken: Option<Instant>,
     retry_at: Option<Instant>,
     drift_at: Instant,
-    tally: Tally,
+    counts: ReadinessCounts,
 }
 
-impl Entry {
+impl ScheduleEntry {
     fn due(&self) -> Instant {
         let asked = [self.woken, self.retry_at].into_iter().flatten();
         asked.fold(self.drift_at, Instant::min)
@@ -42,14 +42,14 @@ impl Entry {
 
 /// A pass to start.
 #[derive(Debug)]
-pub(super) struct Start {
+pub(super) struct DuePass {
     pub(super) cluster: ClusterKey,
-    pub(super) memory: Memory,
+    pub(super) state: PassState,
     /// Whether the drift interval has passed.
     pub(super) refresh: bool,
 }
 
-impl Schedule {
+impl PassSchedule {
     pub(super) fn new(interval: Duration, entropy: Arc<dyn Entropy>) -> Self {
         Self {
             clusters: HashMap::new(),
@@ -60,13 +60,13 @@ impl Schedule {
 
     /// Schedules a pass after a change of this cluster.
     pub(super) fn wake(&mut self, cluster: ClusterKey, now: Instant) {
-        let drift_at = self.drift_at(now);
-        let entry = self.clusters.entry(cluster).or_insert_with(|| Entry {
-            memory: Some(Memory::default()),
+        let drift_at = self.next_drift_at(now);
+        let entry = self.clusters.entry(cluster).or_insert_with(|| ScheduleEntry {
+            state: Some(PassState::default()),
             woken: None,
             retry_at: None,
             drift_at,
-            tally: Tally::default(),
+            counts: ReadinessCounts::default(),
         });
         entry.woken.get_or_insert(now + DEBOUNCE);
     }
@@ -79,20 +79,20 @@ impl Schedule {
     }
 
     /// Returns when the next pass can start.
-    pub(super) fn next(&self) -> Option<Instant> {
-        let resting = self.clusters.values().filter(|entry| entry.memory.is_some());
-        resting.map(Entry::due).min()
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let resting = self.clusters.values().filter(|entry| entry.state.is_some());
+        resting.map(ScheduleEntry::due).min()
     }
 
     /// Takes the passes that are due.
-    pub(super) fn start(&mut self, now: Instant) -> Vec<Start> {
-        let drift_at = self.drift_at(now);
+    pub(super) fn start_due(&mut self, now: Instant) -> Vec<DuePass> {
+        let drift_at = self.next_drift_at(now);
         let mut starts = Vec::new();
         for (cluster, entry) in &mut self.clusters {
             if entry.due() > now {
                 continue;
             }
-            let Some(memory) = entry.memory.take() else {
+            let Some(memory) = entry.state.take() else {
                 continue;
             };
             let refresh = entry.drift_at <= now;
@@ -100,9 +100,9 @@ impl Schedule {
                 entry.drift_at = drift_at;
             }
             (entry.woken, entry.retry_at) = (None, None);
-            starts.push(Start {
+            starts.push(DuePass {
                 cluster: cluster.clone(),
-                memory,
+                state: memory,
                 refresh,
             });
         }
@@ -110,7 +110,13 @@ impl Schedule {
     }
 
     /// Records the end of a pass. `needed`: the cluster, or a Topic of it, still exists.
-    pub(super) fn finished(&mut self, cluster: &ClusterKey, memory: Memory, report: &Report, needed: bool) {
+    pub(super) fn finish_pass(
+        &mut self,
+        cluster: &ClusterKey,
+        memory: PassState,
+        report: &PassReport,
+        needed: bool,
+    ) {
         let Some(entry) = self.clusters.get_mut(cluster) else {
             return;
         };
@@ -118,23 +124,23 @@ impl Schedule {
             self.clusters.remove(cluster);
             return;
         }
-        entry.memory = Some(memory);
+        entry.state = Some(memory);
         entry.retry_at = report.retry_at;
-        entry.tally = report.tally;
+        entry.counts = report.counts;
     }
 
     /// Records a pass that panicked, whose state is lost.
-    pub(super) fn broke(&mut self, cluster: &ClusterKey, now: Instant) {
+    pub(super) fn fail_pass(&mut self, cluster: &ClusterKey, now: Instant) {
         if let Some(entry) = self.clusters.get_mut(cluster) {
-            entry.memory = Some(Memory::default());
-            entry.retry_at = Some(now + RECOVERY);
+            entry.state = Some(PassState::default());
+            entry.retry_at = Some(now + PANIC_RETRY_DELAY);
         }
     }
 
     /// Returns the numbers of all Topics of all clusters.
-    pub(super) fn tally(&self) -> Tally {
-        let mut sum = Tally::default();
-        for Entry { tally, .. } in self.clusters.values() {
+    pub(super) fn total_counts(&self) -> ReadinessCounts {
+        let mut sum = ReadinessCounts::default();
+        for ScheduleEntry { counts: tally, .. } in self.clusters.values() {
             sum.ready += tally.ready;
             sum.not_ready += tally.not_ready;
             sum.unknown += tally.unknown;
@@ -144,7 +150,7 @@ impl Schedule {
 
     /// Returns the time after the interval with a jitter of a tenth, so that clusters do not run in
     /// lockstep.
-    fn drift_at(&self, now: Instant) -> Instant {
+    fn next_drift_at(&self, now: Instant) -> Instant {
         now + self.interval.mul_f64(0.9 + self.entropy.fraction() / 5.0)
     }
 }
@@ -156,9 +162,9 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(100);
 
     #[derive(Debug)]
-    struct Half;
+    struct HalfEntropy;
 
-    impl Entropy for Half {
+    impl Entropy for HalfEntropy {
         fn next_u64(&self) -> u64 {
             1 << 63
         }
@@ -168,8 +174,8 @@ mod tests {
         ClusterKey::new("ns", "main")
     }
 
-    fn woken() -> (Schedule, Instant) {
-        let (mut schedule, now) = (Schedule::new(INTERVAL, Arc::new(Half)), Instant::now());
+    fn woken() -> (PassSchedule, Instant) {
+        let (mut schedule, now) = (PassSchedule::new(INTERVAL, Arc::new(HalfEntropy)), Instant::now());
         schedule.wake(key(), now);
         (schedule, now)
     }
@@ -178,58 +184,58 @@ mod tests {
     fn wakes_that_come_together_make_one_pass() {
         let (mut schedule, now) = woken();
         schedule.wake(key(), now + DEBOUNCE / 2);
-        assert!(schedule.start(now).is_empty());
-        assert_eq!(schedule.next(), Some(now + DEBOUNCE));
-        assert_eq!(schedule.start(now + DEBOUNCE).len(), 1);
+        assert!(schedule.start_due(now).is_empty());
+        assert_eq!(schedule.next_due(), Some(now + DEBOUNCE));
+        assert_eq!(schedule.start_due(now + DEBOUNCE).len(), 1);
     }
 
     #[test]
     fn a_cluster_has_never_two_passes_at_once_and_a_wake_meanwhile_is_not_lost() {
         let (mut schedule, now) = woken();
-        let start = schedule.start(now + DEBOUNCE).pop().unwrap();
+        let start = schedule.start_due(now + DEBOUNCE).pop().unwrap();
         schedule.wake(key(), now + DEBOUNCE);
-        assert_eq!(schedule.next(), None);
-        assert!(schedule.start(now + INTERVAL * 2).is_empty());
-        schedule.finished(&key(), start.memory, &Report::default(), false);
-        assert_eq!(schedule.next(), Some(now + DEBOUNCE * 2));
+        assert_eq!(schedule.next_due(), None);
+        assert!(schedule.start_due(now + INTERVAL * 2).is_empty());
+        schedule.finish_pass(&key(), start.state, &PassReport::default(), false);
+        assert_eq!(schedule.next_due(), Some(now + DEBOUNCE * 2));
     }
 
     #[test]
     fn without_a_wake_a_pass_comes_at_the_drift_interval_and_refreshes() {
         let (mut schedule, now) = woken();
-        let start = schedule.start(now + DEBOUNCE).pop().unwrap();
+        let start = schedule.start_due(now + DEBOUNCE).pop().unwrap();
         assert!(!start.refresh);
-        schedule.finished(&key(), start.memory, &Report::default(), true);
-        assert_eq!(schedule.next(), Some(now + INTERVAL));
-        assert!(schedule.start(now + INTERVAL).pop().unwrap().refresh);
+        schedule.finish_pass(&key(), start.state, &PassReport::default(), true);
+        assert_eq!(schedule.next_due(), Some(now + INTERVAL));
+        assert!(schedule.start_due(now + INTERVAL).pop().unwrap().refresh);
     }
 
     #[test]
     fn a_topic_to_try_again_brings_the_pass_forward() {
         let (mut schedule, now) = woken();
-        let start = schedule.start(now + DEBOUNCE).pop().unwrap();
-        let report = Report {
+        let start = schedule.start_due(now + DEBOUNCE).pop().unwrap();
+        let report = PassReport {
             retry_at: Some(now + INTERVAL / 2),
-            ..Report::default()
+            ..PassReport::default()
         };
-        schedule.finished(&key(), start.memory, &report, true);
-        assert_eq!(schedule.next(), Some(now + INTERVAL / 2));
+        schedule.finish_pass(&key(), start.state, &report, true);
+        assert_eq!(schedule.next_due(), Some(now + INTERVAL / 2));
     }
 
     #[test]
     fn a_cluster_that_nobody_needs_is_forgotten() {
         let (mut schedule, now) = woken();
-        let start = schedule.start(now + DEBOUNCE).pop().unwrap();
-        schedule.finished(&key(), start.memory, &Report::default(), false);
-        assert_eq!(schedule.next(), None);
+        let start = schedule.start_due(now + DEBOUNCE).pop().unwrap();
+        schedule.finish_pass(&key(), start.state, &PassReport::default(), false);
+        assert_eq!(schedule.next_due(), None);
         assert!(schedule.clusters.is_empty());
     }
 
     #[test]
     fn a_pass_that_broke_down_is_made_again_later() {
         let (mut schedule, now) = woken();
-        drop(schedule.start(now + DEBOUNCE));
-        schedule.broke(&key(), now);
-        assert_eq!(schedule.next(), Some(now + RECOVERY));
+        drop(schedule.start_due(now + DEBOUNCE));
+        schedule.fail_pass(&key(), now);
+        assert_eq!(schedule.next_due(), Some(now + PANIC_RETRY_DELAY));
     }
 }

@@ -8,27 +8,27 @@ use kube::{
 };
 use serde_json::json;
 
-use super::failure::{Failure, within};
+use super::error::{TopicError, with_timeout};
 use crate::{
-    conditions::{Conditions, State, find},
-    context::Context,
-    crd::{ConditionType, MANAGER, Reason, Topic, TopicStatus},
+    conditions::{ConditionSet, ConditionStatus, find_condition},
+    context::OperatorContext,
+    crd::{ConditionReason, ConditionType, FIELD_MANAGER, Topic, TopicStatus},
 };
 
 /// What is known about the topic of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Known {
+pub(super) enum KnownTopic {
     /// Nothing new.
-    AsBefore,
+    Unchanged,
     /// The resource has no topic.
     None,
     /// The resource manages this topic.
-    Topic(Numbers),
+    Topic(TopicNumbers),
 }
 
 /// Id, partitions, records and size of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Numbers {
+pub(super) struct TopicNumbers {
     pub(super) topic_id: String,
     pub(super) partitions: i32,
     pub(super) records: i64,
@@ -37,26 +37,41 @@ pub(super) struct Numbers {
 
 /// The facts that determine a status.
 #[derive(Debug, Clone)]
-pub(super) struct Facts {
-    pub(super) known: Known,
-    pub(super) ready: (State, Reason, String),
+pub(super) struct StatusFacts {
+    pub(super) known: KnownTopic,
+    pub(super) ready: (ConditionStatus, ConditionReason, String),
     /// The changes that are not made because the Topic is paused.
     pub(super) paused: Option<String>,
 }
 
 /// Computes the status. Records and sizes change permanently: they are updated only if `refresh` is
 /// set or none are stored.
-pub(super) fn compute(topic: &Topic, facts: &Facts, refresh: bool, now: Timestamp) -> TopicStatus {
+pub(super) fn compute_status(
+    topic: &Topic,
+    facts: &StatusFacts,
+    refresh: bool,
+    now: Timestamp,
+) -> TopicStatus {
     let stored = topic.status.clone().unwrap_or_default();
     let generation = topic.metadata.generation;
-    let mut conditions = Conditions::from(&stored.conditions, generation, now);
+    let mut conditions = ConditionSet::from_stored(&stored.conditions, generation, now);
     let (state, reason, message) = &facts.ready;
     conditions.set(ConditionType::Ready, *state, *reason, message.as_str());
     if topic.spec.paused {
         let message = facts.paused.as_deref().unwrap_or("spec.paused is set");
-        conditions.set(ConditionType::Paused, State::True, Reason::Paused, message);
+        conditions.set(
+            ConditionType::Paused,
+            ConditionStatus::True,
+            ConditionReason::Paused,
+            message,
+        );
     } else {
-        conditions.set(ConditionType::Paused, State::False, Reason::NotPaused, "");
+        conditions.set(
+            ConditionType::Paused,
+            ConditionStatus::False,
+            ConditionReason::NotPaused,
+            "",
+        );
     }
     let blank = TopicStatus {
         observed_generation: generation,
@@ -64,19 +79,19 @@ pub(super) fn compute(topic: &Topic, facts: &Facts, refresh: bool, now: Timestam
             .topic_name
             .clone()
             .or_else(|| Some(topic.topic_name().to_owned())),
-        conditions: conditions.into_list(),
+        conditions: conditions.into_sorted_vec(),
         ..TopicStatus::default()
     };
     match &facts.known {
-        Known::None => blank,
-        Known::AsBefore => TopicStatus {
+        KnownTopic::None => blank,
+        KnownTopic::Unchanged => TopicStatus {
             topic_id: stored.topic_id,
             partitions: stored.partitions,
             records: stored.records,
             size_bytes: stored.size_bytes,
             ..blank
         },
-        Known::Topic(numbers) => {
+        KnownTopic::Topic(numbers) => {
             let id = Some(numbers.topic_id.clone());
             let keep = !refresh && stored.topic_id == id && stored.records.is_some();
             TopicStatus {
@@ -99,17 +114,17 @@ pub(super) fn compute(topic: &Topic, facts: &Facts, refresh: bool, now: Timestam
 }
 
 /// Writes the status if it differs and returns the updated resource.
-pub(super) async fn write(
-    context: &Context,
+pub(super) async fn write_status(
+    context: &OperatorContext,
     topic: &Topic,
     status: &TopicStatus,
-) -> Result<Option<Topic>, Failure> {
+) -> Result<Option<Topic>, TopicError> {
     if topic.status.as_ref() == Some(status) {
         return Ok(None);
     }
     let metadata = &topic.metadata;
     let (Some(namespace), Some(name)) = (&metadata.namespace, &metadata.name) else {
-        return Err(Failure::Gone);
+        return Err(TopicError::Gone);
     };
     // The uid prevents writing to a recreated resource of the same name.
     let patch = json!({
@@ -119,28 +134,31 @@ pub(super) async fn write(
         "status": status,
     });
     let topics: Api<Topic> = Api::namespaced(context.client.clone(), namespace);
-    let how = PatchParams::apply(MANAGER).force();
+    let how = PatchParams::apply(FIELD_MANAGER).force();
     let patch = Patch::Apply(&patch);
-    let written = within(topics.patch_status(name, &how, &patch)).await?;
+    let written = with_timeout(topics.patch_status(name, &how, &patch)).await?;
     context.metrics.api_writes.with_label_values(&["Topic"]).inc();
     Ok(Some(written))
 }
 
 /// Returns the stored Ready condition: its status, its reason, and whether it describes the present
 /// generation.
-pub(super) fn ready(topic: &Topic) -> Option<(&str, &str, bool)> {
+pub(super) fn stored_ready(topic: &Topic) -> Option<(&str, &str, bool)> {
     let status = topic.status.as_ref()?;
-    let ready = find(&status.conditions, ConditionType::Ready)?;
+    let ready = find_condition(&status.conditions, ConditionType::Ready)?;
     let current = status.observed_generation == topic.metadata.generation;
     Some((&ready.status, &ready.reason, current))
 }
 
 /// Returns whether this generation of the spec has been applied as far as possible: a difference
 /// now is a change by another client.
-pub(super) fn is_settled(topic: &Topic) -> bool {
-    let partly = [Reason::InvalidConfig.as_str(), Reason::InvalidPartitions.as_str()];
-    ready(topic).is_some_and(|(status, reason, current)| {
-        current && (status == State::True.as_str() || partly.contains(&reason))
+pub(super) fn is_reconciled(topic: &Topic) -> bool {
+    let partly = [
+        ConditionReason::InvalidConfig.as_str(),
+        ConditionReason::InvalidPartitions.as_str(),
+    ];
+    stored_ready(topic).is_some_and(|(status, reason, current)| {
+        current && (status == ConditionStatus::True.as_str() || partly.contains(&reason))
     })
 }
 

@@ -8,47 +8,47 @@ use std::collections::BTreeMap;
 
 use streamhouse_core::{ids::topic_name_problem, topic_config::TopicConfig};
 
-use crate::crd::{Adopt, CleanupPolicy, Compression, Reason, Topic};
+use crate::crd::{AdoptionPolicy, CleanupPolicy, CompressionType, ConditionReason, Topic};
 
 /// Maximum number of partitions, as in the schema.
-const MOST_PARTITIONS: i32 = 10_000;
+const MAX_PARTITIONS: i32 = 10_000;
 
 /// The desired state of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub struct DesiredTopic {
     /// Valid name of the topic.
     pub name: String,
     /// Minimum number of partitions; `None` accepts any number.
     pub partitions: Option<i32>,
     /// Settings by key; a setting that is absent has its default.
-    pub settings: BTreeMap<String, Setting>,
+    pub settings: BTreeMap<String, DesiredSetting>,
     /// Whether an existing topic may be adopted.
-    pub adopt: Adopt,
+    pub adopt: AdoptionPolicy,
     /// Problems that do not prevent the other changes.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<TopicProblem>,
 }
 
 /// Desired state of one setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Setting {
+pub enum DesiredSetting {
     /// A valid value.
     Value(String),
     /// Unmanaged: the value is null or invalid.
-    Leave,
+    Unmanaged,
 }
 
 /// Why a Topic is not ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct TopicProblem {
     /// The reason of the condition.
-    pub reason: Reason,
+    pub reason: ConditionReason,
     /// The message, which says what to do.
     pub message: String,
 }
 
-impl Problem {
+impl TopicProblem {
     /// Creates a problem.
-    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+    pub fn new(reason: ConditionReason, message: impl Into<String>) -> Self {
         Self {
             reason,
             message: message.into(),
@@ -61,8 +61,8 @@ impl Problem {
 /// # Errors
 ///
 /// Returns a problem that prevents all changes.
-pub fn validate(topic: &Topic) -> Result<Wanted, Problem> {
-    let invalid = |message: String| Err(Problem::new(Reason::InvalidSpec, message));
+pub fn validate(topic: &Topic) -> Result<DesiredTopic, TopicProblem> {
+    let invalid = |message: String| Err(TopicProblem::new(ConditionReason::InvalidSpec, message));
     let name = topic.topic_name();
     if let Some(problem) = topic_name_problem(name) {
         let field = match topic.spec.topic_name {
@@ -81,32 +81,33 @@ pub fn validate(topic: &Topic) -> Result<Wanted, Problem> {
         ));
     }
     if let Some(partitions) = topic.spec.partitions
-        && !(1..=MOST_PARTITIONS).contains(&partitions)
+        && !(1..=MAX_PARTITIONS).contains(&partitions)
     {
         return invalid(format!(
-            "spec.partitions: {partitions} is not between 1 and {MOST_PARTITIONS}"
+            "spec.partitions: {partitions} is not between 1 and {MAX_PARTITIONS}"
         ));
     }
     let mut problems = Vec::new();
-    Ok(Wanted {
+    Ok(DesiredTopic {
         name: name.to_owned(),
         partitions: topic.spec.partitions,
-        settings: settings(topic, &mut problems),
+        settings: collect_settings(topic, &mut problems),
         adopt: topic.spec.adopt,
         problems,
     })
 }
 
 /// Collects the settings of the spec's own fields and of `spec.config`.
-fn settings(topic: &Topic, problems: &mut Vec<Problem>) -> BTreeMap<String, Setting> {
+fn collect_settings(topic: &Topic, problems: &mut Vec<TopicProblem>) -> BTreeMap<String, DesiredSetting> {
     let mut settings = BTreeMap::new();
-    let mut wrong = |message: String| problems.push(Problem::new(Reason::InvalidConfig, message));
-    for Field { path, key, value } in fields(topic) {
-        let setting = match value.and_then(|value| legal(key, &value).map(|()| value)) {
-            Ok(value) => Setting::Value(value),
+    let mut wrong =
+        |message: String| problems.push(TopicProblem::new(ConditionReason::InvalidConfig, message));
+    for SettingField { path, key, value } in setting_fields(topic) {
+        let setting = match value.and_then(|value| check_setting(key, &value).map(|()| value)) {
+            Ok(value) => DesiredSetting::Value(value),
             Err(problem) => {
                 wrong(format!("{path}: {problem}"));
-                Setting::Leave
+                DesiredSetting::Unmanaged
             }
         };
         settings.insert(key.to_owned(), setting);
@@ -117,20 +118,20 @@ fn settings(topic: &Topic, problems: &mut Vec<Problem>) -> BTreeMap<String, Sett
                 wrong(format!(
                     "spec.config: {key} is also set by its own field: set only one"
                 ));
-                Setting::Leave
+                DesiredSetting::Unmanaged
             }
-            None => match legal_key(key) {
-                Ok(()) => Setting::Leave,
+            None => match check_key(key) {
+                Ok(()) => DesiredSetting::Unmanaged,
                 Err(problem) => {
                     wrong(format!("spec.config: {problem}"));
-                    Setting::Leave
+                    DesiredSetting::Unmanaged
                 }
             },
-            Some(value) => match legal(key, &value) {
-                Ok(()) => Setting::Value(value),
+            Some(value) => match check_setting(key, &value) {
+                Ok(()) => DesiredSetting::Value(value),
                 Err(problem) => {
                     wrong(format!("spec.config: {problem}"));
-                    Setting::Leave
+                    DesiredSetting::Unmanaged
                 }
             },
         };
@@ -140,29 +141,29 @@ fn settings(topic: &Topic, problems: &mut Vec<Problem>) -> BTreeMap<String, Sett
 }
 
 /// A setting with its own field in the spec.
-struct Field {
+struct SettingField {
     path: &'static str,
     key: &'static str,
     value: Result<String, String>,
 }
 
 /// Returns the settings whose fields are set.
-fn fields(topic: &Topic) -> impl Iterator<Item = Field> {
+fn setting_fields(topic: &Topic) -> impl Iterator<Item = SettingField> {
     let spec = &topic.spec;
     let retention = spec.retention.as_ref();
-    let field = |path, key, value| Field { path, key, value };
+    let field = |path, key, value| SettingField { path, key, value };
     let time = retention.and_then(|retention| retention.time.as_deref());
     let bytes = retention.and_then(|retention| retention.bytes.as_deref());
     let policy = |policy: CleanupPolicy| match policy {
         CleanupPolicy::Delete => Ok("delete".to_owned()),
     };
-    let compression = |compression: Compression| Ok(compression.as_str().to_owned());
+    let compression = |compression: CompressionType| Ok(compression.as_str().to_owned());
     [
-        time.map(|time| field("spec.retention.time", "retention.ms", milliseconds(time))),
-        bytes.map(|bytes| field("spec.retention.bytes", "retention.bytes", whole_bytes(bytes))),
+        time.map(|time| field("spec.retention.time", "retention.ms", parse_duration_ms(time))),
+        bytes.map(|bytes| field("spec.retention.bytes", "retention.bytes", parse_bytes(bytes))),
         spec.segment_bytes
             .as_deref()
-            .map(|bytes| field("spec.segmentBytes", "segment.bytes", whole_bytes(bytes))),
+            .map(|bytes| field("spec.segmentBytes", "segment.bytes", parse_bytes(bytes))),
         spec.compression
             .map(|kind| field("spec.compression", "compression.type", compression(kind))),
         spec.cleanup_policy
@@ -173,21 +174,21 @@ fn fields(topic: &Topic) -> impl Iterator<Item = Field> {
 }
 
 /// Checks a value against the bounds of its setting; the message contains the key.
-fn legal(key: &str, value: &str) -> Result<(), String> {
+fn check_setting(key: &str, value: &str) -> Result<(), String> {
     let alone = BTreeMap::from([(key.to_owned(), value.to_owned())]);
     TopicConfig::from_overrides(&alone)
         .map(drop)
         .map_err(|error| error.message().to_owned())
 }
 
-fn legal_key(key: &str) -> Result<(), String> {
-    streamhouse_core::topic_config::definition(key)
+fn check_key(key: &str) -> Result<(), String> {
+    streamhouse_core::topic_config::find_definition(key)
         .map(drop)
         .map_err(|error| error.message().to_owned())
 }
 
 /// Parses a duration such as `7d` or `-1` into milliseconds.
-fn milliseconds(text: &str) -> Result<String, String> {
+fn parse_duration_ms(text: &str) -> Result<String, String> {
     let units = [
         ("ms", 1),
         ("s", 1_000),
@@ -195,11 +196,11 @@ fn milliseconds(text: &str) -> Result<String, String> {
         ("h", 3_600_000),
         ("d", 86_400_000),
     ];
-    with_unit(text, &units, "a duration such as 7d, 12h or -1")
+    parse_with_unit(text, &units, "a duration such as 7d, 12h or -1")
 }
 
 /// Parses a size such as `10Gi` or `-1` into bytes.
-fn whole_bytes(text: &str) -> Result<String, String> {
+fn parse_bytes(text: &str) -> Result<String, String> {
     let units = [
         ("Ki", 1 << 10),
         ("Mi", 1 << 20),
@@ -207,10 +208,10 @@ fn whole_bytes(text: &str) -> Result<String, String> {
         ("Ti", 1 << 40),
         ("", 1),
     ];
-    with_unit(text, &units, "a size such as 64Mi, 10Gi or a number of bytes")
+    parse_with_unit(text, &units, "a size such as 64Mi, 10Gi or a number of bytes")
 }
 
-fn with_unit(text: &str, units: &[(&str, i64)], what: &str) -> Result<String, String> {
+fn parse_with_unit(text: &str, units: &[(&str, i64)], what: &str) -> Result<String, String> {
     if text == "-1" {
         return Ok(text.to_owned());
     }

@@ -15,7 +15,7 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::world::World;
+use crate::environment::ClusterTestEnvironment;
 
 fn template_annotations(deployment: &Deployment) -> BTreeMap<String, String> {
     let template = &deployment.spec.as_ref().unwrap().template;
@@ -30,7 +30,7 @@ fn template_annotations(deployment: &Deployment) -> BTreeMap<String, String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_minimal_cluster_gets_all_its_children_and_is_ready_when_its_agents_are() {
-    let world = World::new().await;
+    let world = ClusterTestEnvironment::new().await;
     world.create(json!({})).await;
     world.object::<ServiceAccount>("main-agent").await;
     world.object::<Service>("main-agents").await;
@@ -44,17 +44,17 @@ async fn a_minimal_cluster_gets_all_its_children_and_is_ready_when_its_agents_ar
         .await;
     world.condition("Ready", "False", "AgentsNotReady").await;
     world
-        .condition("StorageReachable", "Unknown", "StorageChecking")
+        .condition("StorageReachable", "Unknown", "StorageCheckRunning")
         .await;
 
-    world.job_ends("main-preflight", true, "").await;
-    world.agents_become_ready().await;
+    world.end_job("main-preflight", true, "").await;
+    world.make_agents_ready().await;
     world.condition("Ready", "True", "AgentsReady").await;
     world
         .condition("StorageReachable", "True", "StorageVerified")
         .await;
     world.condition("Progressing", "False", "Reconciled").await;
-    world.condition("Degraded", "False", "AllHealthy").await;
+    world.condition("Degraded", "False", "Healthy").await;
     let status = world.cluster().await.status.unwrap();
     assert_eq!(status.version.as_deref(), Some("1.2.3"));
     assert_eq!(status.agents.unwrap().summary, "2/2");
@@ -65,13 +65,13 @@ async fn a_minimal_cluster_gets_all_its_children_and_is_ready_when_its_agents_ar
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_child_deleted_or_edited_by_hand_is_restored_and_what_others_added_stays() {
-    let world = World::new().await;
+    let world = ClusterTestEnvironment::new().await;
     world.create(json!({})).await;
     let before = world.object::<Service>("main-agents").await;
     world.object::<ConfigMap>("main-agent").await;
 
     world
-        .of::<Service>()
+        .api_of::<Service>()
         .delete("main-agents", &DeleteParams::default())
         .await
         .unwrap();
@@ -81,7 +81,7 @@ async fn a_child_deleted_or_edited_by_hand_is_restored_and_what_others_added_sta
 
     let edit = json!({ "metadata": { "labels": { "team": "billing", "app.kubernetes.io/name": "mine" } } });
     world
-        .of::<Service>()
+        .api_of::<Service>()
         .patch("main-agents", &PatchParams::default(), &Patch::Merge(&edit))
         .await
         .unwrap();
@@ -113,7 +113,7 @@ async fn a_child_deleted_or_edited_by_hand_is_restored_and_what_others_added_sta
 
 #[tokio::test(flavor = "multi_thread")]
 async fn how_many_agents_run_is_left_to_the_autoscaler_when_there_is_one() {
-    let world = World::new().await;
+    let world = ClusterTestEnvironment::new().await;
     let autoscaling = json!({ "minReplicas": 2, "maxReplicas": 5, "targetCPUUtilizationPercentage": 70 });
     world
         .create(json!({ "agents": { "replicas": null, "autoscaling": autoscaling } }))
@@ -123,13 +123,13 @@ async fn how_many_agents_run_is_left_to_the_autoscaler_when_there_is_one() {
     world.deployment().await;
     let scale = json!({ "spec": { "replicas": 4 } });
     world
-        .of::<Deployment>()
+        .api_of::<Deployment>()
         .patch_scale("main-agent", &PatchParams::default(), &Patch::Merge(&scale))
         .await
         .unwrap();
     // A change that is applied shows that a reconciliation has finished.
     world
-        .change(json!({ "agents": { "settings": { "flushInterval": "100ms" } } }))
+        .patch_spec(json!({ "agents": { "settings": { "flushInterval": "100ms" } } }))
         .await;
     world
         .object_where::<ConfigMap>("main-agent", |config| {
@@ -147,18 +147,18 @@ async fn how_many_agents_run_is_left_to_the_autoscaler_when_there_is_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_agent_goes_when_an_autoscaler_takes_over() {
-    let world = World::new().await;
+    let world = ClusterTestEnvironment::new().await;
     world.create(json!({ "agents": { "replicas": 4 } })).await;
     assert_eq!(world.deployment().await.spec.unwrap().replicas, Some(4));
     let autoscaling = json!({ "minReplicas": 2, "maxReplicas": 5, "targetCPUUtilizationPercentage": 70 });
     world
-        .change(json!({ "agents": { "replicas": null, "autoscaling": autoscaling } }))
+        .patch_spec(json!({ "agents": { "replicas": null, "autoscaling": autoscaling } }))
         .await;
     // The autoscaler is applied after the Deployment.
     world.object::<HorizontalPodAutoscaler>("main-agent").await;
     assert_eq!(world.deployment().await.spec.unwrap().replicas, Some(4));
     world
-        .change(json!({ "agents": { "replicas": 3, "autoscaling": null } }))
+        .patch_spec(json!({ "agents": { "replicas": 3, "autoscaling": null } }))
         .await;
     world
         .object_where::<Deployment>("main-agent", |deployment| {
@@ -169,7 +169,7 @@ async fn no_agent_goes_when_an_autoscaler_takes_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_feature_switched_off_takes_its_child_along_and_a_users_own_object_stays() {
-    let world = World::new().await;
+    let world = ClusterTestEnvironment::new().await;
     let own = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
         "metadata": { "name": "my-own", "labels": {
@@ -178,20 +178,22 @@ async fn a_feature_switched_off_takes_its_child_along_and_a_users_own_object_sta
         "spec": { "podSelector": {} }
     });
     let own: NetworkPolicy = serde_json::from_value(own).unwrap();
-    world.of().create(&PostParams::default(), &own).await.unwrap();
+    world.api_of().create(&PostParams::default(), &own).await.unwrap();
     world
         .create(json!({ "networkPolicy": { "enabled": true } }))
         .await;
     world.object::<NetworkPolicy>("main-agent").await;
 
     world
-        .change(json!({ "networkPolicy": { "enabled": false }, "disruptionBudget": { "enabled": false } }))
+        .patch_spec(
+            json!({ "networkPolicy": { "enabled": false }, "disruptionBudget": { "enabled": false } }),
+        )
         .await;
-    world.gone::<NetworkPolicy>("main-agent").await;
-    world.gone::<PodDisruptionBudget>("main-agent").await;
+    world.until_gone::<NetworkPolicy>("main-agent").await;
+    world.until_gone::<PodDisruptionBudget>("main-agent").await;
     assert!(
         world
-            .of::<NetworkPolicy>()
+            .api_of::<NetworkPolicy>()
             .get_opt("my-own")
             .await
             .unwrap()
@@ -201,19 +203,19 @@ async fn a_feature_switched_off_takes_its_child_along_and_a_users_own_object_sta
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_of_the_same_name_that_is_not_ours_is_left_alone_and_told() {
-    let world = World::without_operator().await;
+    let world = ClusterTestEnvironment::without_operator().await;
     let own = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "main-agent" }, "data": { "mine": "yes" } });
     let own: ConfigMap = serde_json::from_value(own).unwrap();
-    world.of().create(&PostParams::default(), &own).await.unwrap();
+    world.api_of().create(&PostParams::default(), &own).await.unwrap();
     let mut world = world;
     world.start();
     world.create(json!({})).await;
-    let message = world.condition("Ready", "False", "NotOurs").await;
+    let message = world.condition("Ready", "False", "ObjectConflict").await;
     assert!(message.contains("ConfigMap main-agent"), "{message}");
-    let left = world.of::<ConfigMap>().get("main-agent").await.unwrap();
+    let left = world.api_of::<ConfigMap>().get("main-agent").await.unwrap();
     assert_eq!(left.data.unwrap().into_keys().collect::<Vec<_>>(), ["mine"]);
     world
-        .of::<ConfigMap>()
+        .api_of::<ConfigMap>()
         .delete("main-agent", &DeleteParams::default())
         .await
         .unwrap();
@@ -222,7 +224,7 @@ async fn an_object_of_the_same_name_that_is_not_ours_is_left_alone_and_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_field_removed_from_the_resource_is_removed_from_the_child() {
-    let world = World::new().await;
+    let world = ClusterTestEnvironment::new().await;
     world.create(json!({ "agents": {
         "settings": { "flushInterval": "100ms" }, "podTemplate": { "metadata": { "labels": { "cost": "low" } } } } })).await;
     let has = |config: &ConfigMap| {
@@ -249,7 +251,7 @@ async fn a_field_removed_from_the_resource_is_removed_from_the_child() {
     };
     world.object_where::<Deployment>("main-agent", labelled).await;
     world
-        .change(json!({ "agents": { "settings": null, "podTemplate": null } }))
+        .patch_spec(json!({ "agents": { "settings": null, "podTemplate": null } }))
         .await;
     world
         .object_where::<ConfigMap>("main-agent", |config| !has(config))
@@ -261,14 +263,14 @@ async fn a_field_removed_from_the_resource_is_removed_from_the_child() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotated_secret_rolls_the_agents_once() {
-    let world = World::new().await;
+    let world = ClusterTestEnvironment::new().await;
     world.create(json!({})).await;
     let before = world.deployment().await;
     world
         .condition("MetadataReachable", "True", "MetadataMigrated")
         .await;
     world
-        .secret(
+        .write_secret(
             "bucket",
             &[("accessKeyId", "minio"), ("secretAccessKey", "another-secret")],
         )
@@ -281,17 +283,17 @@ async fn a_rotated_secret_rolls_the_agents_once() {
     let text = serde_json::to_string(&rolled).unwrap();
     assert!(!text.contains("another-secret") && !text.contains("very-secret"));
     // Two more reconciliations change nothing.
-    world.passes(2).await;
+    world.wait_for_reconciles(2).await;
     let after = world.deployment().await;
     assert_eq!(after.metadata.generation, rolled.metadata.generation);
     // A Secret that is written again with the same contents restarts nothing.
     world
-        .secret(
+        .write_secret(
             "bucket",
             &[("accessKeyId", "minio"), ("secretAccessKey", "another-secret")],
         )
         .await;
-    world.passes(2).await;
+    world.wait_for_reconciles(2).await;
     assert_eq!(
         world.deployment().await.metadata.generation,
         rolled.metadata.generation
@@ -300,48 +302,48 @@ async fn a_rotated_secret_rolls_the_agents_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_that_starts_anew_changes_nothing() {
-    let mut world = World::new().await;
+    let mut world = ClusterTestEnvironment::new().await;
     world
         .create(json!({ "networkPolicy": { "enabled": true } }))
         .await;
-    world.job_ends("main-preflight", true, "").await;
-    world.agents_become_ready().await;
+    world.end_job("main-preflight", true, "").await;
+    world.make_agents_ready().await;
     world.condition("Progressing", "False", "Reconciled").await;
     world
         .condition("StorageReachable", "True", "StorageVerified")
         .await;
-    world.passes(1).await;
+    world.wait_for_reconciles(1).await;
     let before = world.versions().await;
     assert!(before.len() >= 8, "{before:?}");
     world.restart().await;
-    world.passes(3).await;
+    world.wait_for_reconciles(3).await;
     assert_eq!(world.versions().await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_cluster_is_written_to_by_nobody_and_goes_on_when_it_is_not() {
-    let world = World::new().await;
+    let world = ClusterTestEnvironment::new().await;
     world.create(json!({})).await;
     world.deployment().await;
-    world.change(json!({ "paused": true })).await;
+    world.patch_spec(json!({ "paused": true })).await;
     world.condition("Paused", "True", "Paused").await;
-    world.change(json!({ "agents": { "replicas": 5 } })).await;
+    world.patch_spec(json!({ "agents": { "replicas": 5 } })).await;
     world
-        .of::<PodDisruptionBudget>()
+        .api_of::<PodDisruptionBudget>()
         .delete("main-agent", &DeleteParams::default())
         .await
         .unwrap();
-    world.passes(2).await;
+    world.wait_for_reconciles(2).await;
     assert_eq!(world.deployment().await.spec.unwrap().replicas, Some(2));
     assert!(
         world
-            .of::<PodDisruptionBudget>()
+            .api_of::<PodDisruptionBudget>()
             .get_opt("main-agent")
             .await
             .unwrap()
             .is_none()
     );
-    world.change(json!({ "paused": false })).await;
+    world.patch_spec(json!({ "paused": false })).await;
     world.object::<PodDisruptionBudget>("main-agent").await;
     world
         .object_where::<Deployment>("main-agent", |deployment| {
@@ -353,21 +355,21 @@ async fn a_paused_cluster_is_written_to_by_nobody_and_goes_on_when_it_is_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_cluster_runs_no_agent_and_resumes() {
-    let world = World::new().await;
+    let world = ClusterTestEnvironment::new().await;
     world.create(json!({})).await;
-    world.change(json!({ "stopped": true })).await;
+    world.patch_spec(json!({ "stopped": true })).await;
     world
         .object_where::<Deployment>("main-agent", |deployment| {
             deployment.spec.as_ref().unwrap().replicas == Some(0)
         })
         .await;
     world.condition("Ready", "False", "AgentsStopped").await;
-    world.change(json!({ "stopped": false })).await;
+    world.patch_spec(json!({ "stopped": false })).await;
     world
         .object_where::<Deployment>("main-agent", |deployment| {
             deployment.spec.as_ref().unwrap().replicas == Some(2)
         })
         .await;
-    world.agents_become_ready().await;
+    world.make_agents_ready().await;
     world.condition("Ready", "True", "AgentsReady").await;
 }

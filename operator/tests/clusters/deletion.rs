@@ -8,11 +8,11 @@ use kube::{
 use serde_json::json;
 use streamhouse_operator::crd::{StreamHouseCluster, Topic};
 
-use crate::world::World;
+use crate::environment::ClusterTestEnvironment;
 
-async fn delete(world: &World) {
+async fn delete(world: &ClusterTestEnvironment) {
     world
-        .of::<StreamHouseCluster>()
+        .api_of::<StreamHouseCluster>()
         .delete("main", &DeleteParams::default())
         .await
         .unwrap();
@@ -20,7 +20,7 @@ async fn delete(world: &World) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_cluster_with_topics_never_blocks_and_its_metadata_is_kept() {
-    let world = World::new().await;
+    let world = ClusterTestEnvironment::new().await;
     world.create(json!({})).await;
     world
         .condition("MetadataReachable", "True", "MetadataMigrated")
@@ -28,17 +28,21 @@ async fn a_deleted_cluster_with_topics_never_blocks_and_its_metadata_is_kept() {
     let topic = json!({ "apiVersion": "streamhouse.io/v1alpha1", "kind": "Topic", "metadata": { "name": "orders" },
         "spec": { "clusterRef": { "name": "main" } } });
     let topic: Topic = serde_json::from_value(topic).unwrap();
-    world.of().create(&PostParams::default(), &topic).await.unwrap();
+    world
+        .api_of()
+        .create(&PostParams::default(), &topic)
+        .await
+        .unwrap();
     world.deployment().await;
     delete(&world).await;
-    world.gone::<StreamHouseCluster>("main").await;
-    world.gone::<Deployment>("main-agent").await;
+    world.until_gone::<StreamHouseCluster>("main").await;
+    world.until_gone::<Deployment>("main-agent").await;
     assert_eq!(world.sql("SELECT count(*) FROM cluster").await, "1");
     assert!(
         world
             .context
             .stores
-            .get(&streamhouse_operator::stores::ClusterKey::new(
+            .get(&streamhouse_operator::metadata_stores::ClusterKey::new(
                 &world.namespace,
                 "main"
             ))
@@ -48,13 +52,13 @@ async fn a_deleted_cluster_with_topics_never_blocks_and_its_metadata_is_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unconfirmed_deletion_keeps_the_data_and_says_so() {
-    let world = World::new().await;
+    let world = ClusterTestEnvironment::new().await;
     world.create(json!({ "deletionPolicy": "Delete" })).await;
     world
         .condition("MetadataReachable", "True", "MetadataMigrated")
         .await;
     delete(&world).await;
-    world.gone::<StreamHouseCluster>("main").await;
+    world.until_gone::<StreamHouseCluster>("main").await;
     let kept = world
         .until("an event", || async {
             world.events("DataRetained").await.into_iter().next()
@@ -66,7 +70,7 @@ async fn an_unconfirmed_deletion_keeps_the_data_and_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_confirmed_deletion_stops_the_agents_and_waits_for_the_purge() {
-    let world = World::new().await;
+    let world = ClusterTestEnvironment::new().await;
     world.create(json!({ "deletionPolicy": "Delete" })).await;
     world
         .condition("MetadataReachable", "True", "MetadataMigrated")
@@ -74,16 +78,16 @@ async fn a_confirmed_deletion_stops_the_agents_and_waits_for_the_purge() {
     world.deployment().await;
     let confirm = json!({ "metadata": { "annotations": { "streamhouse.io/confirm-deletion": "main" } } });
     world
-        .of::<StreamHouseCluster>()
+        .api_of::<StreamHouseCluster>()
         .patch("main", &PatchParams::default(), &Patch::Merge(&confirm))
         .await
         .unwrap();
     delete(&world).await;
-    world.gone::<Deployment>("main-agent").await;
+    world.until_gone::<Deployment>("main-agent").await;
     let job = world
         .until("the purge", || async {
             let jobs = world
-                .of::<Job>()
+                .api_of::<Job>()
                 .list(&kube::api::ListParams::default())
                 .await
                 .unwrap()
@@ -103,14 +107,14 @@ async fn a_confirmed_deletion_stops_the_agents_and_waits_for_the_purge() {
     );
     assert!(
         world
-            .of::<StreamHouseCluster>()
+            .api_of::<StreamHouseCluster>()
             .get_opt("main")
             .await
             .unwrap()
             .is_some()
     );
-    world.job_ends("main-purge", true, "").await;
-    world.gone::<StreamHouseCluster>("main").await;
+    world.end_job("main-purge", true, "").await;
+    world.until_gone::<StreamHouseCluster>("main").await;
     world
         .until("an event", || async {
             world.events("DataDeleted").await.into_iter().next()
@@ -120,14 +124,14 @@ async fn a_confirmed_deletion_stops_the_agents_and_waits_for_the_purge() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_ends_in_time_also_when_the_operator_was_down() {
-    let mut world = World::new().await;
+    let mut world = ClusterTestEnvironment::new().await;
     world.create(json!({ "deletionPolicy": "Delete" })).await;
     world
         .condition("MetadataReachable", "True", "MetadataMigrated")
         .await;
     let confirm = json!({ "metadata": { "annotations": { "streamhouse.io/confirm-deletion": "main" } } });
     world
-        .of::<StreamHouseCluster>()
+        .api_of::<StreamHouseCluster>()
         .patch("main", &PatchParams::default(), &Patch::Merge(&confirm))
         .await
         .unwrap();
@@ -139,7 +143,11 @@ async fn a_namespace_ends_in_time_also_when_the_operator_was_down() {
         .unwrap();
     world
         .until("the namespace's waiting for the cluster's finalizer", || async {
-            let cluster = world.of::<StreamHouseCluster>().get_opt("main").await.unwrap()?;
+            let cluster = world
+                .api_of::<StreamHouseCluster>()
+                .get_opt("main")
+                .await
+                .unwrap()?;
             cluster.metadata.deletion_timestamp.map(drop)
         })
         .await;

@@ -10,11 +10,11 @@ use kube::{
 use serde_json::json;
 use streamhouse_metadata::{AgentRegistration, ConnectOptions, connect};
 
-use crate::world::World;
+use crate::environment::ClusterTestEnvironment;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_image_is_told_in_the_pods_own_words_and_a_fix_applies_at_once() {
-    let world = World::new().await;
+    let world = ClusterTestEnvironment::new().await;
     world
         .create(json!({ "image": { "tag": "does-not-exist" } }))
         .await;
@@ -22,7 +22,7 @@ async fn a_bad_image_is_told_in_the_pods_own_words_and_a_fix_applies_at_once() {
         .until("a pod", || async {
             let labels = ListParams::default().labels("app.kubernetes.io/component=agent");
             world
-                .of::<Pod>()
+                .api_of::<Pod>()
                 .list(&labels)
                 .await
                 .unwrap()
@@ -35,7 +35,7 @@ async fn a_bad_image_is_told_in_the_pods_own_words_and_a_fix_applies_at_once() {
     let container = json!({ "name": "agent", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": waiting });
     let status = json!({ "status": { "phase": "Pending", "containerStatuses": [container] } });
     world
-        .of::<Pod>()
+        .api_of::<Pod>()
         .patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&status))
         .await
         .unwrap();
@@ -44,23 +44,23 @@ async fn a_bad_image_is_told_in_the_pods_own_words_and_a_fix_applies_at_once() {
         message.contains("ImagePullBackOff") && message.contains("does-not-exist"),
         "{message}"
     );
-    world.change(json!({ "image": { "tag": "1.2.3" } })).await;
+    world.patch_spec(json!({ "image": { "tag": "1.2.3" } })).await;
     let fixed = |deployment: &Deployment| {
         let pod = deployment.spec.as_ref().unwrap().template.spec.as_ref().unwrap();
         pod.containers[0].image.as_deref() == Some("streamhouse/agent:1.2.3")
     };
     world.object_where::<Deployment>("main-agent", fixed).await;
-    world.agents_become_ready().await;
-    world.condition("Degraded", "False", "AllHealthy").await;
+    world.make_agents_ready().await;
+    world.condition("Degraded", "False", "Healthy").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_setting_that_cannot_be_is_named_and_agents_that_run_are_left_as_they_are() {
-    let world = World::new().await;
+    let world = ClusterTestEnvironment::new().await;
     world.create(json!({})).await;
     let before = world.deployment().await;
     world
-        .change(json!({ "agents": { "settings": { "leaseTtl": "1ms" } } }))
+        .patch_spec(json!({ "agents": { "settings": { "leaseTtl": "1ms" } } }))
         .await;
     let message = world.condition("Ready", "False", "InvalidSpec").await;
     assert!(message.contains("leaseTtl"), "{message}");
@@ -68,13 +68,13 @@ async fn a_setting_that_cannot_be_is_named_and_agents_that_run_are_left_as_they_
         world.deployment().await.metadata.generation,
         before.metadata.generation
     );
-    world.change(json!({ "agents": { "settings": null } })).await;
+    world.patch_spec(json!({ "agents": { "settings": null } })).await;
     world.condition("Ready", "False", "AgentsNotReady").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_secret_is_named_and_noticed_when_it_comes() {
-    let world = World::new().await;
+    let world = ClusterTestEnvironment::new().await;
     world
         .create(json!({ "postgresql": { "connectionSecret": { "name": "later", "key": "dsn" } } }))
         .await;
@@ -82,7 +82,7 @@ async fn a_missing_secret_is_named_and_noticed_when_it_comes() {
         .condition("MetadataReachable", "False", "SecretMissing")
         .await;
     assert!(message.contains("later"), "{message}");
-    world.secret("later", &[("uri", &world.database)]).await;
+    world.write_secret("later", &[("uri", &world.database)]).await;
     let message = world
         .until("a message that names the key", || async {
             let message = world
@@ -92,7 +92,7 @@ async fn a_missing_secret_is_named_and_noticed_when_it_comes() {
         })
         .await;
     assert!(!message.contains("postgres://"), "{message}");
-    world.secret("later", &[("dsn", &world.database)]).await;
+    world.write_secret("later", &[("dsn", &world.database)]).await;
     world
         .condition("MetadataReachable", "True", "MetadataMigrated")
         .await;
@@ -100,9 +100,9 @@ async fn a_missing_secret_is_named_and_noticed_when_it_comes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreachable_database_is_told_without_its_password() {
-    let world = World::new().await;
+    let world = ClusterTestEnvironment::new().await;
     world
-        .secret(
+        .write_secret(
             "metadata",
             &[("uri", "postgres://streamhouse:hunter2@127.0.0.1:1/nothing")],
         )
@@ -116,7 +116,7 @@ async fn an_unreachable_database_is_told_without_its_password() {
     assert!(!cluster.contains("hunter2"));
     // The agents are deployed all the same: they wait for the database as well.
     world.deployment().await;
-    world.secret("metadata", &[("uri", &world.database)]).await;
+    world.write_secret("metadata", &[("uri", &world.database)]).await;
     world
         .condition("MetadataReachable", "True", "MetadataMigrated")
         .await;
@@ -124,7 +124,7 @@ async fn an_unreachable_database_is_told_without_its_password() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_that_is_too_new_is_refused_and_running_agents_are_not_replaced() {
-    let world = World::new().await;
+    let world = ClusterTestEnvironment::new().await;
     world.create(json!({})).await;
     world
         .condition("MetadataReachable", "True", "MetadataMigrated")
@@ -137,9 +137,9 @@ async fn a_schema_that_is_too_new_is_refused_and_running_agents_are_not_replaced
         .condition("MetadataReachable", "False", "SchemaTooNew")
         .await;
     assert!(message.contains("9999"), "{message}");
-    world.change(json!({ "version": "1.2.4" })).await;
+    world.patch_spec(json!({ "version": "1.2.4" })).await;
     world.condition("Ready", "False", "SchemaTooNew").await;
-    world.passes(1).await;
+    world.wait_for_reconciles(1).await;
     assert_eq!(
         world.deployment().await.metadata.generation,
         before.metadata.generation
@@ -156,7 +156,7 @@ async fn a_schema_that_is_too_new_is_refused_and_running_agents_are_not_replaced
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_of_another_cluster_is_refused_before_anything_in_it_is_changed() {
-    let world = World::new().await;
+    let world = ClusterTestEnvironment::new().await;
     world.create(json!({})).await;
     world
         .condition("MetadataReachable", "True", "MetadataMigrated")
@@ -166,16 +166,16 @@ async fn a_database_of_another_cluster_is_refused_before_anything_in_it_is_chang
     world
         .sql("UPDATE cluster SET cluster_id = 'another'; DELETE FROM _sqlx_migrations WHERE version > 1")
         .await;
-    world.change(json!({ "version": "1.2.4" })).await;
+    world.patch_spec(json!({ "version": "1.2.4" })).await;
     let message = world
-        .condition("MetadataReachable", "False", "OtherCluster")
+        .condition("MetadataReachable", "False", "ClusterIdMismatch")
         .await;
     assert!(
         message.contains(&ours) && message.contains("another") && message.contains("spec.postgresql"),
         "{message}"
     );
-    world.condition("Ready", "False", "OtherCluster").await;
-    world.passes(1).await;
+    world.condition("Ready", "False", "ClusterIdMismatch").await;
+    world.wait_for_reconciles(1).await;
     let migrations = world.sql("SELECT count(*)::text FROM _sqlx_migrations").await;
     assert_eq!(migrations, "1", "nothing was migrated");
     assert_eq!(
@@ -194,7 +194,7 @@ async fn a_database_of_another_cluster_is_refused_before_anything_in_it_is_chang
     let message = world
         .until("an empty database is refused, too", || async {
             let message = world
-                .condition("MetadataReachable", "False", "OtherCluster")
+                .condition("MetadataReachable", "False", "ClusterIdMismatch")
                 .await;
             message.contains("is empty").then_some(message)
         })
@@ -204,10 +204,10 @@ async fn a_database_of_another_cluster_is_refused_before_anything_in_it_is_chang
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_that_cannot_be_used_is_told_in_the_agents_words_and_checked_again_with_other_settings() {
-    let world = World::new().await;
+    let world = ClusterTestEnvironment::new().await;
     world.create(json!({})).await;
     world
-        .job_ends(
+        .end_job(
             "main-preflight",
             false,
             "error: s3://records: access denied: check the credentials",
@@ -219,12 +219,12 @@ async fn a_bucket_that_cannot_be_used_is_told_in_the_agents_words_and_checked_ag
     assert!(message.contains("access denied"), "{message}");
     world.condition("Degraded", "True", "StorageUnreachable").await;
     world
-        .change(json!({ "objectStorage": { "region": "eu-central-1" } }))
+        .patch_spec(json!({ "objectStorage": { "region": "eu-central-1" } }))
         .await;
     world
-        .condition("StorageReachable", "Unknown", "StorageChecking")
+        .condition("StorageReachable", "Unknown", "StorageCheckRunning")
         .await;
-    world.job_ends("main-preflight", true, "").await;
+    world.end_job("main-preflight", true, "").await;
     world
         .condition("StorageReachable", "True", "StorageVerified")
         .await;
@@ -232,7 +232,7 @@ async fn a_bucket_that_cannot_be_used_is_told_in_the_agents_words_and_checked_ag
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_life_of_an_agent_whose_pod_has_ended_is_ended() {
-    let world = World::new().await;
+    let world = ClusterTestEnvironment::new().await;
     world.create(json!({})).await;
     world
         .condition("MetadataReachable", "True", "MetadataMigrated")
@@ -240,7 +240,7 @@ async fn the_life_of_an_agent_whose_pod_has_ended_is_ended() {
     let pod = world
         .until("a pod", || async {
             let labels = ListParams::default().labels("app.kubernetes.io/component=agent");
-            let pods = world.of::<Pod>().list(&labels).await.unwrap().items;
+            let pods = world.api_of::<Pod>().list(&labels).await.unwrap().items;
             pods.into_iter().next()
         })
         .await;
@@ -260,7 +260,7 @@ async fn the_life_of_an_agent_whose_pod_has_ended_is_ended() {
     let other = store.register_agent(&register("elsewhere")).await.unwrap();
     let status = json!({ "status": { "phase": "Failed", "reason": "Evicted" } });
     world
-        .of::<Pod>()
+        .api_of::<Pod>()
         .patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&status))
         .await
         .unwrap();

@@ -6,6 +6,6 @@
 
 mod changes;
 mod deletion;
+mod environment;
 mod health;
 mod monitoring;
-mod world;

@@ -7,14 +7,14 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::world::World;
+use crate::environment::ClusterTestEnvironment;
 
 fn everything(labels: Value) -> Value {
     let part = json!({ "enabled": true, "labels": labels });
     json!({ "monitoring": { "serviceMonitor": part, "prometheusRule": part, "dashboards": part } })
 }
 
-fn monitors(world: &World, kind: &str, namespace: &str) -> Api<DynamicObject> {
+fn monitors(world: &ClusterTestEnvironment, kind: &str, namespace: &str) -> Api<DynamicObject> {
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("monitoring.coreos.com", "v1", kind));
     Api::namespaced_with(world.client.clone(), namespace, &kind)
 }
@@ -23,7 +23,7 @@ fn monitors(world: &World, kind: &str, namespace: &str) -> Api<DynamicObject> {
 /// disabled.
 #[tokio::test(flavor = "multi_thread")]
 async fn monitoring_objects_wait_for_their_api_and_then_come_by_themselves() {
-    let world = World::new().await;
+    let world = ClusterTestEnvironment::new().await;
     world.create(everything(json!({ "release": "prometheus" }))).await;
     let message = world
         .condition("MonitoringAvailable", "False", "MonitoringApiMissing")
@@ -31,14 +31,14 @@ async fn monitoring_objects_wait_for_their_api_and_then_come_by_themselves() {
     assert!(message.contains("install the Prometheus operator"), "{message}");
     // A missing API does not block other changes.
     world.deployment().await;
-    world.agents_become_ready().await;
+    world.make_agents_ready().await;
     world.condition("Ready", "True", "AgentsReady").await;
 
     let api = world.api;
     tokio::task::spawn_blocking(move || api.install_monitoring_definitions().unwrap())
         .await
         .unwrap();
-    world.context.apis.look(&world.client).await.unwrap();
+    world.context.apis.discover(&world.client).await.unwrap();
     world
         .condition("MonitoringAvailable", "True", "MonitoringApplied")
         .await;
@@ -58,7 +58,7 @@ async fn monitoring_objects_wait_for_their_api_and_then_come_by_themselves() {
     );
 
     world
-        .change(
+        .patch_spec(
             json!({ "monitoring": { "prometheusRule": { "thresholds": { "HighConsumerLag": "25000" } } } }),
         )
         .await;
@@ -72,7 +72,7 @@ async fn monitoring_objects_wait_for_their_api_and_then_come_by_themselves() {
         })
         .await;
     world
-        .change(json!({ "monitoring": { "serviceMonitor": { "enabled": false } } }))
+        .patch_spec(json!({ "monitoring": { "serviceMonitor": { "enabled": false } } }))
         .await;
     world
         .until("the monitor's end", || async {

@@ -1,13 +1,13 @@
 //! Tests of `streamhouse-operator diff` on a real API server with a real PostgreSQL: its output,
 //! and that it changes nothing.
 
-use streamhouse_testkit::{KubeApi, Process, Spawn, until};
+use streamhouse_testkit::{ChildProcess, KubeApi, ProcessBuilder, wait_until};
 
-use super::{BINARY, Operator, PATIENCE, crds, world};
+use super::{BINARY, EVENT_TIMEOUT, OperatorProcess, crds, fixtures};
 
 /// Runs `diff` with these manifests on standard input.
 fn diff(api: &KubeApi, manifests: &str, more: &[&str]) -> (Option<i32>, String, String) {
-    let mut process: Process = Spawn::new(BINARY)
+    let mut process: ChildProcess = ProcessBuilder::new(BINARY)
         .clean_env()
         .env("KUBECONFIG", api.kubeconfig())
         .args(["diff", "-f", "-"])
@@ -15,10 +15,10 @@ fn diff(api: &KubeApi, manifests: &str, more: &[&str]) -> (Option<i32>, String, 
         .input(manifests)
         .start()
         .unwrap();
-    let status = process.wait(PATIENCE).unwrap();
+    let status = process.wait(EVENT_TIMEOUT).unwrap();
     let (out, err) = (process.stdout(), process.stderr());
     assert!(
-        !out.contains(world::SECRET) && !err.contains(world::SECRET),
+        !out.contains(fixtures::SECRET) && !err.contains(fixtures::SECRET),
         "{out}{err}"
     );
     (status.code(), out, err)
@@ -33,8 +33,8 @@ fn without_definitions_it_says_what_to_do(api: &KubeApi, cluster: &str) {
 #[test]
 fn diff_tells_what_would_change_and_changes_nothing() {
     let api = KubeApi::start().unwrap();
-    let namespace = world::namespace(&api);
-    let cluster = world::cluster(&namespace, "");
+    let namespace = fixtures::namespace(&api);
+    let cluster = fixtures::cluster(&namespace, "");
     without_definitions_it_says_what_to_do(&api, &cluster);
     api.apply(&crds()).unwrap();
     let here = ["-n", namespace.as_str()];
@@ -58,19 +58,19 @@ fn diff_tells_what_would_change_and_changes_nothing() {
     );
 
     // The operator creates it.
-    let mut operator = Operator::start(api.kubeconfig(), "op-0", &[]);
+    let mut operator = OperatorProcess::start(api.kubeconfig(), "op-0", &[]);
     operator.until_leads();
-    let topic = |more: &str| world::topic(&namespace, more);
+    let topic = |more: &str| fixtures::topic(&namespace, more);
     api.apply(&format!("{cluster}\n---\n{}", topic("  partitions: 3\n")))
         .unwrap();
     kubectl(&["wait", "topic/orders", "--for=condition=Ready", "--timeout=50s"]);
-    until("the Deployment", PATIENCE, || {
+    wait_until("the Deployment", EVENT_TIMEOUT, || {
         Ok(kubectl(&["get", "deployments", "-o", "name"])
             .contains("main")
             .then_some(()))
     })
     .unwrap();
-    assert_eq!(operator.end().code(), Some(0));
+    assert_eq!(operator.stop().code(), Some(0));
     let both = format!("{cluster}\n---\n{}", topic("  partitions: 3\n"));
     let (code, out, err) = diff(&api, &both, &[]);
     assert_eq!(
@@ -80,7 +80,7 @@ fn diff_tells_what_would_change_and_changes_nothing() {
     );
 
     // Pending changes.
-    let changed = world::cluster(&namespace, "  agents: {replicas: 5}\n");
+    let changed = fixtures::cluster(&namespace, "  agents: {replicas: 5}\n");
     let (code, out, _) = diff(&api, &changed, &[]);
     assert_eq!(code, Some(1));
     assert!(out.contains("-  replicas: 3\n+  replicas: 5\n"), "{out}");
@@ -88,7 +88,8 @@ fn diff_tells_what_would_change_and_changes_nothing() {
     let (code, out, _) = diff(&api, &grown, &[]);
     assert_eq!(code, Some(1));
     assert!(
-        out.contains("~ increase partitions from 3 to 6\n") && out.contains("~ set retention.ms to 604800000"),
+        out.contains("~ increase partitions from 3 to 6\n")
+            && out.contains("~ set retention.ms to 604800000"),
         "{out}"
     );
     let show = "jsonpath={.spec.partitions} {.status.partitions}";
@@ -113,15 +114,15 @@ fn diff_tells_what_would_change_and_changes_nothing() {
 fn refusals(api: &KubeApi, namespace: &str) {
     for (manifests, says) in [
         (
-            world::topic(namespace, "  partitions: 2\n"),
+            fixtures::topic(namespace, "  partitions: 2\n"),
             "partitions can only grow",
         ),
         (
-            world::topic(namespace, "  partitons: 9\n"),
+            fixtures::topic(namespace, "  partitons: 9\n"),
             "unknown field \"spec.partitons\"",
         ),
         (
-            world::topic(namespace, "").replace("name: main", "name: other"),
+            fixtures::topic(namespace, "").replace("name: main", "name: other"),
             "clusterRef cannot change",
         ),
         (
@@ -133,7 +134,7 @@ fn refusals(api: &KubeApi, namespace: &str) {
         assert_eq!((code, out.as_str()), (Some(2), ""), "{manifests}");
         assert!(err.contains(says), "{err}");
     }
-    let topic = world::topic(namespace, "  partitions: 3\n");
+    let topic = fixtures::topic(namespace, "  partitions: 3\n");
     let (code, _, err) = diff(
         api,
         &topic,
@@ -143,7 +144,7 @@ fn refusals(api: &KubeApi, namespace: &str) {
     assert!(err.contains("--metadata-url"), "{err}");
     api.kubectl(&["delete", "secret", "bucket", "-n", namespace])
         .unwrap();
-    let (code, out, _) = diff(api, &world::cluster(namespace, ""), &[]);
+    let (code, out, _) = diff(api, &fixtures::cluster(namespace, ""), &[]);
     assert_eq!(code, Some(1));
     assert!(
         out.contains("! SecretMissing: Secret bucket does not exist"),

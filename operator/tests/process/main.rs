@@ -4,29 +4,31 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // test code, including helpers
 
 mod diff;
-mod rights;
-mod world;
+mod fixtures;
+mod rbac;
 
 use std::{net::SocketAddr, path::Path, process::ExitStatus, time::Duration};
 
 use serde_json::Value;
-use streamhouse_testkit::{KubeApi, Port, Process, Response, Spawn, http_get, until};
+use streamhouse_testkit::{
+    ChildProcess, HttpResponse, KubeApi, ProcessBuilder, ReservedPort, http_get, wait_until,
+};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const EVENT_TIMEOUT: Duration = Duration::from_secs(60);
 const BINARY: &str = env!("CARGO_BIN_EXE_streamhouse-operator");
 
 /// A running operator.
-struct Operator {
-    process: Process,
+struct OperatorProcess {
+    process: ChildProcess,
     address: SocketAddr,
-    _port: Port,
+    _port: ReservedPort,
 }
 
-impl Operator {
-    fn start(kubeconfig: &Path, name: &str, more: &[&str]) -> Operator {
-        let port = Port::reserve().unwrap();
+impl OperatorProcess {
+    fn start(kubeconfig: &Path, name: &str, more: &[&str]) -> OperatorProcess {
+        let port = ReservedPort::reserve().unwrap();
         let address = port.address();
-        let process = Spawn::new(BINARY)
+        let process = ProcessBuilder::new(BINARY)
             .name(name)
             .clean_env()
             .env("KUBECONFIG", kubeconfig)
@@ -35,14 +37,14 @@ impl Operator {
             .args(more)
             .start()
             .unwrap();
-        Operator {
+        OperatorProcess {
             process,
             address,
             _port: port,
         }
     }
 
-    fn get(&self, path: &str) -> Option<Response> {
+    fn get(&self, path: &str) -> Option<HttpResponse> {
         http_get(self.address, path).ok()
     }
 
@@ -51,7 +53,7 @@ impl Operator {
         let what = format!("{path} with {status}");
         let process = &mut self.process;
         let address = self.address;
-        until(&what, PATIENCE, || {
+        wait_until(&what, EVENT_TIMEOUT, || {
             anyhow::ensure!(process.is_running(), "the operator has ended");
             let answer = http_get(address, path).ok();
             let fits = answer.filter(|answer| answer.status == status && holds(&answer.body));
@@ -68,30 +70,30 @@ impl Operator {
         line.and_then(|value| value.parse().ok())
     }
 
-    fn leads(&self) -> bool {
+    fn is_leading(&self) -> bool {
         self.metric("streamhouse_operator_leader") == Some(1)
     }
 
     fn until_leads(&self) {
-        until("the lead of a replica", PATIENCE, || {
-            Ok(self.leads().then_some(()))
+        wait_until("the lead of a replica", EVENT_TIMEOUT, || {
+            Ok(self.is_leading().then_some(()))
         })
         .unwrap();
     }
 
-    fn end(&mut self) -> ExitStatus {
+    fn stop(&mut self) -> ExitStatus {
         self.process.terminate().unwrap();
-        self.process.wait(PATIENCE).unwrap()
+        self.process.wait(EVENT_TIMEOUT).unwrap()
     }
 }
 
 fn run(args: &[&str], envs: &[(&str, &str)]) -> (Option<i32>, String, String) {
-    let mut spawn = Spawn::new(BINARY).clean_env().args(args);
+    let mut spawn = ProcessBuilder::new(BINARY).clean_env().args(args);
     for (key, value) in envs {
         spawn = spawn.env(key, value);
     }
     let mut process = spawn.start().unwrap();
-    let status = process.wait(PATIENCE).unwrap();
+    let status = process.wait(EVENT_TIMEOUT).unwrap();
     (status.code(), process.stdout(), process.stderr())
 }
 
@@ -118,7 +120,7 @@ fn holder(api: &KubeApi) -> String {
 #[test]
 fn missing_definitions_are_waited_for_and_told_of() {
     let api = KubeApi::start().unwrap();
-    let mut operator = Operator::start(api.kubeconfig(), "op-0", &[]);
+    let mut operator = OperatorProcess::start(api.kubeconfig(), "op-0", &[]);
     let body = operator.until("/ready", 503, |body| {
         body.contains("streamhouseclusters.streamhouse.io")
     });
@@ -131,9 +133,13 @@ fn missing_definitions_are_waited_for_and_told_of() {
             .contains("streamhouse-operator crds"),
         "{body}"
     );
-    assert_eq!(operator.get("/health").unwrap().status, 200, "it is alive and waits");
+    assert_eq!(
+        operator.get("/health").unwrap().status,
+        200,
+        "it is alive and waits"
+    );
     assert_eq!(operator.metric("streamhouse_operator_crd_missing"), Some(1));
-    assert!(!operator.leads());
+    assert!(!operator.is_leading());
 
     api.apply(&crds()).unwrap();
     operator.until("/ready", 200, |body| body.contains(r#""leader":true"#));
@@ -145,7 +151,7 @@ fn missing_definitions_are_waited_for_and_told_of() {
     api.apply(&crds()).unwrap();
     operator.until("/ready", 200, |_| true);
 
-    assert_eq!(operator.end().code(), Some(0));
+    assert_eq!(operator.stop().code(), Some(0));
     assert_eq!(holder(&api), "", "the lease is released");
 }
 
@@ -153,16 +159,16 @@ fn missing_definitions_are_waited_for_and_told_of() {
 fn of_two_replicas_one_leads_and_the_other_takes_over() {
     let api = KubeApi::start().unwrap();
     api.apply(&crds()).unwrap();
-    let mut first = Operator::start(api.kubeconfig(), "op-0", &[]);
+    let mut first = OperatorProcess::start(api.kubeconfig(), "op-0", &[]);
     first.until_leads();
-    let mut second = Operator::start(api.kubeconfig(), "op-1", &[]);
+    let mut second = OperatorProcess::start(api.kubeconfig(), "op-1", &[]);
     second.until("/ready", 200, |body| body.contains(r#""leader":false"#));
 
-    assert_eq!(first.end().code(), Some(0));
+    assert_eq!(first.stop().code(), Some(0));
     second.until_leads();
     assert!(holder(&api).starts_with("op-1_"));
 
-    let third = Operator::start(api.kubeconfig(), "op-2", &[]);
+    let third = OperatorProcess::start(api.kubeconfig(), "op-2", &[]);
     second.process.kill9().unwrap();
     third.until_leads();
     assert!(holder(&api).starts_with("op-2_"));
@@ -172,18 +178,18 @@ fn of_two_replicas_one_leads_and_the_other_takes_over() {
 fn a_leader_that_cannot_renew_stands_by_and_leads_again_later() {
     let api = KubeApi::start().unwrap();
     api.apply(&crds()).unwrap();
-    let mut operator = Operator::start(api.kubeconfig(), "op-0", &[]);
+    let mut operator = OperatorProcess::start(api.kubeconfig(), "op-0", &[]);
     operator.until("/ready", 200, |body| body.contains(r#""leader":true"#));
     api.pause().unwrap();
-    until("the end of the term", PATIENCE, || {
-        Ok((!operator.leads()).then_some(()))
+    wait_until("the end of the term", EVENT_TIMEOUT, || {
+        Ok((!operator.is_leading()).then_some(()))
     })
     .unwrap();
     operator.until("/ready", 503, |body| body.contains("api-server"));
     assert_eq!(operator.get("/health").unwrap().status, 200);
     api.resume().unwrap();
     operator.until("/ready", 200, |body| body.contains(r#""leader":true"#));
-    assert_eq!(operator.end().code(), Some(0));
+    assert_eq!(operator.stop().code(), Some(0));
 }
 
 #[test]
@@ -198,14 +204,14 @@ fn without_an_election_it_works_at_once_and_makes_no_lease() {
         "--log-format",
         "json",
     ];
-    let mut operator = Operator::start(api.kubeconfig(), "op-0", &more);
+    let mut operator = OperatorProcess::start(api.kubeconfig(), "op-0", &more);
     operator.until("/ready", 200, |body| body.contains(r#""leader":true"#));
     assert_eq!(
         api.kubectl(&["get", "leases", "-n", "default", "-o", "name"])
             .unwrap(),
         ""
     );
-    assert_eq!(operator.end().code(), Some(0));
+    assert_eq!(operator.stop().code(), Some(0));
     for line in operator.process.stderr().lines() {
         assert!(serde_json::from_str::<Value>(line).is_ok(), "{line}");
     }

@@ -2,44 +2,44 @@
 //! exactly once.
 
 use serde_json::json;
-use streamhouse_operator::stores::Access;
+use streamhouse_operator::metadata_stores::StoreAccess;
 
 use crate::{
-    probe::{Probe, Stop},
-    world::{RARELY, World, eventually, is_held},
+    environment::{LONG_DRIFT_INTERVAL, TopicTestEnvironment, eventually, has_finalizer},
+    faulty_store::{FaultyStore, StopPoint},
 };
 
 /// Runs an operator until its `calls`-th change of the metadata store stops, and kills it at that
 /// point. Changes of the API server lie between those: claim, finalizer, create, status; delete,
 /// release, finalizer.
-async fn killed_at(world: &World, calls: i64, stop: Stop) {
-    let probe = Probe::new(world.store.clone(), calls, stop);
-    let operator = world.operator_with(Some(Access::Open(probe.clone())), RARELY);
+async fn kill_operator_at(world: &TopicTestEnvironment, calls: i64, stop: StopPoint) {
+    let probe = FaultyStore::new(world.store.clone(), calls, stop);
+    let operator = world.start_operator_with(Some(StoreAccess::Open(probe.clone())), LONG_DRIFT_INTERVAL);
     probe.stopped().await;
     operator.kill().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_killed_in_mid_create_is_followed_by_one_that_ends_with_one_topic() {
-    let world = World::new("mid-create").await;
+    let world = TopicTestEnvironment::new("mid-create").await;
     // Claim, create.
     for (calls, stop) in [
-        (0, Stop::Before),
-        (0, Stop::After),
-        (1, Stop::Before),
-        (1, Stop::After),
+        (0, StopPoint::Before),
+        (0, StopPoint::After),
+        (1, StopPoint::Before),
+        (1, StopPoint::After),
     ] {
         let name = format!("topic-{calls}-{stop:?}").to_lowercase();
         world
             .apply(&name, json!({ "partitions": 3, "deletionPolicy": "Delete" }))
             .await;
-        killed_at(&world, calls, stop).await;
-        let made = world.row(&name).await;
+        kill_operator_at(&world, calls, stop).await;
+        let made = world.topic_row(&name).await;
 
-        let mut operator = world.operator();
+        let mut operator = world.start_operator();
         let topic = world.until_ready(&name).await;
-        assert!(is_held(&topic));
-        let row = world.row(&name).await.unwrap();
+        assert!(has_finalizer(&topic));
+        let row = world.topic_row(&name).await.unwrap();
         assert_eq!(row.partitions, 3);
         assert_eq!(
             made.map_or(row.topic_id, |made| made.topic_id),
@@ -47,7 +47,7 @@ async fn an_operator_killed_in_mid_create_is_followed_by_one_that_ends_with_one_
             "created twice"
         );
         assert_eq!(topic.status.unwrap().topic_id, Some(row.topic_id.to_string()));
-        assert_eq!(world.owner(&name).await, Some(name.clone()));
+        assert_eq!(world.owner_name(&name).await, Some(name.clone()));
         operator.stop().await;
     }
     assert_eq!(world.overview().await.topics.len(), 4);
@@ -55,19 +55,19 @@ async fn an_operator_killed_in_mid_create_is_followed_by_one_that_ends_with_one_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_killed_in_mid_change_is_followed_by_one_that_ends_it() {
-    let world = World::new("mid-change").await;
-    let mut operator = world.operator();
+    let world = TopicTestEnvironment::new("mid-change").await;
+    let mut operator = world.start_operator();
     world.apply("orders", json!({ "partitions": 1 })).await;
     world.until_ready("orders").await;
     operator.stop().await;
-    for (partitions, stop) in [(2, Stop::Before), (3, Stop::After)] {
+    for (partitions, stop) in [(2, StopPoint::Before), (3, StopPoint::After)] {
         let spec = json!({ "partitions": partitions, "config": { "segment.ms": partitions * 1000 } });
         world.apply("orders", spec).await;
-        killed_at(&world, 0, stop).await;
-        let mut operator = world.operator();
+        kill_operator_at(&world, 0, stop).await;
+        let mut operator = world.start_operator();
         let topic = world.until_ready("orders").await;
         assert_eq!(topic.status.unwrap().partitions, Some(partitions));
-        let row = world.row("orders").await.unwrap();
+        let row = world.topic_row("orders").await.unwrap();
         assert_eq!(row.partitions, partitions);
         assert_eq!(row.config["segment.ms"], (partitions * 1000).to_string());
         operator.stop().await;
@@ -76,33 +76,36 @@ async fn an_operator_killed_in_mid_change_is_followed_by_one_that_ends_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_killed_in_mid_delete_is_followed_by_one_that_ends_it() {
-    let world = World::new("mid-delete").await;
+    let world = TopicTestEnvironment::new("mid-delete").await;
     // Delete, release.
     for (calls, stop) in [
-        (0, Stop::Before),
-        (0, Stop::After),
-        (1, Stop::Before),
-        (1, Stop::After),
+        (0, StopPoint::Before),
+        (0, StopPoint::After),
+        (1, StopPoint::Before),
+        (1, StopPoint::After),
     ] {
         let name = format!("topic-{calls}-{stop:?}").to_lowercase();
-        let mut operator = world.operator();
+        let mut operator = world.start_operator();
         world.apply(&name, json!({ "deletionPolicy": "Delete" })).await;
         world.until_ready(&name).await;
         operator.stop().await;
         world.delete(&name).await;
-        killed_at(&world, calls, stop).await;
-        assert!(is_held(&world.get(&name).await.unwrap()));
+        kill_operator_at(&world, calls, stop).await;
+        assert!(has_finalizer(&world.get(&name).await.unwrap()));
 
-        let mut operator = world.operator();
+        let mut operator = world.start_operator();
         world.until_gone(&name).await;
-        assert_eq!((world.row(&name).await, world.owner(&name).await), (None, None));
+        assert_eq!(
+            (world.topic_row(&name).await, world.owner_name(&name).await),
+            (None, None)
+        );
         operator.stop().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn operators_killed_at_any_time_leave_every_topic_to_be_made_once() {
-    let world = World::new("any-time").await;
+    let world = TopicTestEnvironment::new("any-time").await;
     let names: Vec<String> = (0..100).map(|i| format!("topic-{i}")).collect();
     for name in &names {
         world
@@ -111,7 +114,7 @@ async fn operators_killed_at_any_time_leave_every_topic_to_be_made_once() {
     }
     let mut ids = std::collections::BTreeMap::new();
     for calls in [3, 7, 11, 13, 17] {
-        killed_at(&world, calls, Stop::After).await;
+        kill_operator_at(&world, calls, StopPoint::After).await;
         for (name, row) in world.overview().await.topics {
             assert_eq!(
                 *ids.entry(name).or_insert(row.topic_id),
@@ -120,7 +123,7 @@ async fn operators_killed_at_any_time_leave_every_topic_to_be_made_once() {
             );
         }
     }
-    let _operator = world.operator();
+    let _operator = world.start_operator();
     for name in &names {
         world.until_ready(name).await;
     }

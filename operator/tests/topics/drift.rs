@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use streamhouse_metadata::{GarbagePolicy, TopicChange};
 
-use crate::world::{OFTEN, RARELY, World, eventually};
+use crate::environment::{LONG_DRIFT_INTERVAL, SHORT_DRIFT_INTERVAL, TopicTestEnvironment, eventually};
 
 const CORRECTED: &str = "streamhouse_operator_drift_corrected_total{kind=\"Topic\"}";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_setting_that_somebody_changed_is_put_back() {
-    let world = World::new("changed").await;
-    let operator = world.operator_with(Some(world.open()), OFTEN);
+    let world = TopicTestEnvironment::new("changed").await;
+    let operator = world.start_operator_with(Some(world.open_access()), SHORT_DRIFT_INTERVAL);
     world
         .apply(
             "orders",
@@ -33,7 +33,7 @@ async fn a_setting_that_somebody_changed_is_put_back() {
         .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
         .collect();
     eventually("the correction", async || {
-        world.row("orders").await.unwrap().config == expected
+        world.topic_row("orders").await.unwrap().config == expected
     })
     .await;
     let events = world
@@ -49,26 +49,26 @@ async fn a_setting_that_somebody_changed_is_put_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_somebody_deleted_is_made_again_with_a_warning_and_another_id() {
-    let world = World::new("deleted").await;
-    let operator = world.operator_with(Some(world.open()), OFTEN);
+    let world = TopicTestEnvironment::new("deleted").await;
+    let operator = world.start_operator_with(Some(world.open_access()), SHORT_DRIFT_INTERVAL);
     world.apply("orders", json!({ "partitions": 2 })).await;
     let before = world.until_ready("orders").await.status.unwrap().topic_id;
     world.store.delete_topic("orders").await.unwrap();
     let policy = GarbagePolicy {
         object_grace: std::time::Duration::ZERO,
-        producer_expiry: RARELY,
-        offsets_retention: RARELY,
-        lives_retention: RARELY,
+        producer_expiry: LONG_DRIFT_INTERVAL,
+        offsets_retention: LONG_DRIFT_INTERVAL,
+        incarnation_retention: LONG_DRIFT_INTERVAL,
     };
     eventually("a new topic", async || {
-        world.store.garbage(&policy, 100).await.unwrap();
+        world.store.collect_garbage(&policy, 100).await.unwrap();
         world
-            .row("orders")
+            .topic_row("orders")
             .await
             .is_some_and(|row| Some(row.topic_id.to_string()) != before)
     })
     .await;
-    let id = world.row("orders").await.unwrap().topic_id.to_string();
+    let id = world.topic_row("orders").await.unwrap().topic_id.to_string();
     let topic = world
         .until("orders", "of the new id", |topic| {
             topic.status.as_ref().unwrap().topic_id == Some(id.clone())
@@ -92,8 +92,8 @@ async fn a_topic_that_somebody_deleted_is_made_again_with_a_warning_and_another_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_that_somebody_added_stay_and_are_named() {
-    let world = World::new("added").await;
-    let _operator = world.operator_with(Some(world.open()), OFTEN);
+    let world = TopicTestEnvironment::new("added").await;
+    let _operator = world.start_operator_with(Some(world.open_access()), SHORT_DRIFT_INTERVAL);
     world.apply("orders", json!({ "partitions": 2 })).await;
     world.until_ready("orders").await;
     let change = TopicChange {
@@ -110,8 +110,8 @@ async fn partitions_that_somebody_added_stay_and_are_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_that_somebody_took_away_is_claimed_again() {
-    let world = World::new("unclaimed").await;
-    let _operator = world.operator_with(Some(world.open()), OFTEN);
+    let world = TopicTestEnvironment::new("unclaimed").await;
+    let _operator = world.start_operator_with(Some(world.open_access()), SHORT_DRIFT_INTERVAL);
     let topic = world.apply("orders", json!({})).await;
     world.until_ready("orders").await;
     assert!(
@@ -121,6 +121,6 @@ async fn a_claim_that_somebody_took_away_is_claimed_again() {
             .await
             .unwrap()
     );
-    eventually("the claim", async || world.owner("orders").await.is_some()).await;
+    eventually("the claim", async || world.owner_name("orders").await.is_some()).await;
     world.until_events_are("orders", &["Created"]).await;
 }

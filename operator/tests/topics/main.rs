@@ -5,11 +5,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // test code, including helpers
 
 mod crashes;
+mod deletion;
 mod drift;
-mod endings;
+mod environment;
+mod faulty_store;
+mod idle;
 mod outcomes;
-mod probe;
-mod rest;
-mod rivals;
+mod ownership;
 mod schema;
-mod world;

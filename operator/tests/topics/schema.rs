@@ -4,14 +4,14 @@ use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use streamhouse_operator::crd::Topic;
 
-use crate::world::World;
+use crate::environment::TopicTestEnvironment;
 
-async fn refusal_of_new(world: &World, name: &str, spec: Value) -> Option<String> {
+async fn refusal_of_new(world: &TopicTestEnvironment, name: &str, spec: Value) -> Option<String> {
     let dry = PostParams {
         dry_run: true,
         ..PostParams::default()
     };
-    let topic: Topic = serde_json::from_value(World::manifest(name, spec)).unwrap();
+    let topic: Topic = serde_json::from_value(TopicTestEnvironment::manifest(name, spec)).unwrap();
     world
         .topics
         .create(&dry, &topic)
@@ -20,7 +20,7 @@ async fn refusal_of_new(world: &World, name: &str, spec: Value) -> Option<String
         .map(|error| error.to_string())
 }
 
-async fn refusal_of_change(world: &World, name: &str, spec: Value) -> Option<String> {
+async fn refusal_of_change(world: &TopicTestEnvironment, name: &str, spec: Value) -> Option<String> {
     let dry = PatchParams {
         dry_run: true,
         ..PatchParams::default()
@@ -41,7 +41,7 @@ fn assert_refused(refusal: Option<String>, with: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn illegal_names_are_refused() {
-    let world = World::new("illegal").await;
+    let world = TopicTestEnvironment::new("illegal").await;
     for (name, with) in [
         ("..", "must not be '.' or '..'"),
         (".", "must not be '.' or '..'"),
@@ -66,7 +66,7 @@ async fn illegal_names_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_can_neither_shrink_nor_be_unset() {
-    let world = World::new("partitions").await;
+    let world = TopicTestEnvironment::new("partitions").await;
     world.apply("set", json!({ "partitions": 3 })).await;
     world.apply("unset", json!({})).await;
     assert_refused(
@@ -95,7 +95,7 @@ async fn partitions_can_neither_shrink_nor_be_unset() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn name_and_cluster_cannot_change_nor_be_set_or_unset_later() {
-    let world = World::new("immutable").await;
+    let world = TopicTestEnvironment::new("immutable").await;
     world.apply("set", json!({ "topicName": "orders" })).await;
     world.apply("unset", json!({})).await;
     let with = "topicName cannot change";
@@ -120,7 +120,7 @@ async fn name_and_cluster_cannot_change_nor_be_set_or_unset_later() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_setting_given_twice_is_refused() {
-    let world = World::new("twice").await;
+    let world = TopicTestEnvironment::new("twice").await;
     for (field, key) in [
         (json!({ "retention": { "time": "1d" } }), "retention.ms"),
         (json!({ "retention": { "bytes": "1Gi" } }), "retention.bytes"),
@@ -139,7 +139,7 @@ async fn one_setting_given_twice_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn numbers_of_any_size_are_accepted_and_can_be_read_back() {
-    let world = World::new("numbers").await;
+    let world = TopicTestEnvironment::new("numbers").await;
     let config = json!({ "segment.ms": 604_800_000_000_i64, "retention.ms": "-1", "retention.bytes": null });
     world.apply("orders", json!({ "config": config })).await;
     let topic = world.get("orders").await.unwrap();
@@ -150,7 +150,10 @@ async fn numbers_of_any_size_are_accepted_and_can_be_read_back() {
         (Some("-1"), None)
     );
     for bad in [json!(true), json!(1.5), json!([1])] {
-        let manifest = Patch::Apply(World::manifest("bad", json!({ "config": { "segment.ms": bad } })));
+        let manifest = Patch::Apply(TopicTestEnvironment::manifest(
+            "bad",
+            json!({ "config": { "segment.ms": bad } }),
+        ));
         let refused = world
             .topics
             .patch("bad", &PatchParams::apply("a-person"), &manifest)

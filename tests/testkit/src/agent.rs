@@ -6,32 +6,32 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::{MinIo, Port, Process, Response, Spawn, http_get, programs, wait};
+use crate::{ChildProcess, HttpResponse, MinIo, ProcessBuilder, ReservedPort, http_get, programs, wait};
 
-/// Builder of an [`Agent`]: its settings and arguments.
+/// Builder of an [`AgentProcess`]: its settings and arguments.
 #[derive(Debug, Clone, Default)]
-pub struct AgentBuilder {
+pub struct AgentProcessBuilder {
     name: Option<String>,
     args: Vec<String>,
     envs: Vec<(String, String)>,
 }
 
-impl AgentBuilder {
+impl AgentProcessBuilder {
     /// Sets the name used in messages.
-    pub fn name(mut self, name: impl Into<String>) -> AgentBuilder {
+    pub fn name(mut self, name: impl Into<String>) -> AgentProcessBuilder {
         self.name = Some(name.into());
         self
     }
 
     /// Adds a command-line argument.
-    pub fn arg(mut self, arg: impl Into<String>) -> AgentBuilder {
+    pub fn arg(mut self, arg: impl Into<String>) -> AgentProcessBuilder {
         self.args.push(arg.into());
         self
     }
 
     /// Sets an environment variable, such as a setting. The test's own environment is not
     /// inherited.
-    pub fn env(mut self, key: impl Into<String>, value: impl Into<String>) -> AgentBuilder {
+    pub fn env(mut self, key: impl Into<String>, value: impl Into<String>) -> AgentProcessBuilder {
         self.envs.push((key.into(), value.into()));
         self
     }
@@ -42,18 +42,18 @@ impl AgentBuilder {
     }
 
     /// Sets the metadata store, such as a URL from [`crate::Postgres::create_database`].
-    pub fn metadata(self, url: &str) -> AgentBuilder {
+    pub fn metadata(self, url: &str) -> AgentProcessBuilder {
         self.env("STREAMHOUSE_METADATA_URL", url)
     }
 
     /// Enables development mode, with its data below `folder`: SQLite and a local directory.
-    pub fn dev(self, folder: &Path) -> AgentBuilder {
+    pub fn dev(self, folder: &Path) -> AgentProcessBuilder {
         self.env("STREAMHOUSE_DEV", "true")
             .env("STREAMHOUSE_DATA_DIR", folder.display().to_string())
     }
 
     /// Uses a MinIO bucket as the object store.
-    pub fn minio(self, server: &MinIo, bucket: &str) -> AgentBuilder {
+    pub fn minio(self, server: &MinIo, bucket: &str) -> AgentProcessBuilder {
         self.env("STREAMHOUSE_OBJECT_STORE", format!("s3://{bucket}"))
             .env("STREAMHOUSE_S3_ENDPOINT", server.endpoint())
             .env("STREAMHOUSE_S3_PATH_STYLE", "true")
@@ -63,14 +63,14 @@ impl AgentBuilder {
     }
 
     /// Starts the agent and waits until it listens. It may not be ready yet, see
-    /// [`Agent::wait_ready`].
+    /// [`AgentProcess::wait_ready`].
     ///
     /// # Errors
     ///
     /// Fails if the binary is not built, or if the agent ends before it listens.
-    pub fn spawn(self) -> anyhow::Result<Agent> {
-        let (grpc, http) = (Port::reserve()?, Port::reserve()?);
-        let mut agent = Agent {
+    pub fn spawn(self) -> anyhow::Result<AgentProcess> {
+        let (grpc, http) = (ReservedPort::reserve()?, ReservedPort::reserve()?);
+        let mut agent = AgentProcess {
             process: self.start(&grpc, &http)?,
             builder: self,
             grpc,
@@ -86,10 +86,10 @@ impl AgentBuilder {
     /// # Errors
     ///
     /// Fails if the agent runs longer than `limit`. Its exit status is not checked.
-    pub fn run(self, limit: Duration) -> anyhow::Result<crate::Output> {
-        let mut process = self.process(&[])?.start()?;
+    pub fn run(self, limit: Duration) -> anyhow::Result<crate::ProgramOutput> {
+        let mut process = self.command(&[])?.start()?;
         let status = process.wait(limit)?;
-        Ok(crate::Output::of(&process, status))
+        Ok(crate::ProgramOutput::from_process(&process, status))
     }
 
     /// Starts a command such as `purge` without waiting for its end.
@@ -97,11 +97,11 @@ impl AgentBuilder {
     /// # Errors
     ///
     /// Fails if the binary is not built or cannot be started.
-    pub fn start_command(self) -> anyhow::Result<Process> {
-        self.process(&[])?.start()
+    pub fn start_command(self) -> anyhow::Result<ChildProcess> {
+        self.command(&[])?.start()
     }
 
-    fn start(&self, grpc: &Port, http: &Port) -> anyhow::Result<Process> {
+    fn start(&self, grpc: &ReservedPort, http: &ReservedPort) -> anyhow::Result<ChildProcess> {
         let (id, grpc, http) = (format!("agent-{}", grpc.number()), grpc.address(), http.address());
         // Agents on one host need distinct ids. A test's own --agent-id comes later and wins.
         let listen = [
@@ -111,16 +111,16 @@ impl AgentBuilder {
             format!("--advertised-grpc-address={grpc}"),
             format!("--advertised-http-address={http}"),
         ];
-        self.process(&listen)?.start()
+        self.command(&listen)?.start()
     }
 
-    fn process(&self, args: &[String]) -> anyhow::Result<Spawn> {
+    fn command(&self, args: &[String]) -> anyhow::Result<ProcessBuilder> {
         let binary = programs::built_binary("streamhouse-agent")?;
         let name = self
             .name
             .clone()
             .unwrap_or_else(|| "streamhouse-agent".to_owned());
-        let spawn = Spawn::new(binary)
+        let spawn = ProcessBuilder::new(binary)
             .name(name)
             .clean_env()
             .args(args)
@@ -134,17 +134,17 @@ impl AgentBuilder {
 
 /// An agent process, running or ended.
 #[derive(Debug)]
-pub struct Agent {
-    process: Process,
-    builder: AgentBuilder,
-    grpc: Port,
-    http: Port,
+pub struct AgentProcess {
+    process: ChildProcess,
+    builder: AgentProcessBuilder,
+    grpc: ReservedPort,
+    http: ReservedPort,
 }
 
-impl Agent {
+impl AgentProcess {
     /// Returns a builder for a new agent.
-    pub fn builder() -> AgentBuilder {
-        AgentBuilder::default()
+    pub fn builder() -> AgentProcessBuilder {
+        AgentProcessBuilder::default()
     }
 
     /// Returns the address of the gRPC listener.
@@ -163,7 +163,7 @@ impl Agent {
     }
 
     /// Returns the process, for signals and logs.
-    pub fn process(&mut self) -> &mut Process {
+    pub fn process(&mut self) -> &mut ChildProcess {
         &mut self.process
     }
 
@@ -172,7 +172,7 @@ impl Agent {
     /// # Errors
     ///
     /// Fails if the agent does not respond within 10 s.
-    pub fn http_get(&self, path: &str) -> anyhow::Result<Response> {
+    pub fn http_get(&self, path: &str) -> anyhow::Result<HttpResponse> {
         http_get(self.http(), path)
     }
 
@@ -184,7 +184,7 @@ impl Agent {
     pub fn wait_ready(&mut self) -> anyhow::Result<()> {
         let address = self.http();
         let process = &mut self.process;
-        let ready = wait::until("the agent's readiness", wait::PATIENCE, || {
+        let ready = wait::wait_until("the agent's readiness", wait::SERVER_TIMEOUT, || {
             anyhow::ensure!(process.is_running(), "the agent ended before it was ready");
             Ok(http_get(address, "/ready")
                 .is_ok_and(|answer| answer.status == 200)
@@ -218,7 +218,7 @@ impl Agent {
     /// Sends SIGTERM and waits until the drain succeeds.
     pub fn drain(&mut self) -> anyhow::Result<()> {
         self.process.terminate()?;
-        let status = self.process.wait(wait::PATIENCE)?;
+        let status = self.process.wait(wait::SERVER_TIMEOUT)?;
         anyhow::ensure!(
             status.success(),
             "the drain ended with {status}: {}",
@@ -238,9 +238,9 @@ impl Agent {
     /// both ports are bound.
     fn wait_listening(&mut self) -> anyhow::Result<()> {
         let process = &mut self.process;
-        let listening = wait::until(
+        let listening = wait::wait_until(
             "the agent's line \"listening grpc=... http=...\"",
-            wait::PATIENCE,
+            wait::SERVER_TIMEOUT,
             || {
                 let said = process
                     .stdout()

@@ -7,23 +7,23 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 
 /// A certificate authority.
 #[derive(Debug)]
-pub struct Authority {
+pub struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
     certificate: String,
 }
 
 /// A certificate with its key, both in PEM.
 #[derive(Debug, Clone)]
-pub struct Issued {
+pub struct IssuedCertificate {
     /// The certificate.
     pub certificate: String,
     /// The private key.
     pub key: String,
 }
 
-impl Authority {
+impl CertificateAuthority {
     /// Creates an authority that no client trusts yet.
-    pub fn new() -> anyhow::Result<Authority> {
+    pub fn new() -> anyhow::Result<CertificateAuthority> {
         let mut params = CertificateParams::default();
         // Names are unique: with two authorities of one name, verification would report a bad
         // signature instead of an unknown issuer.
@@ -34,7 +34,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().context("cannot make a key")?;
         let certificate = params.self_signed(&key).context("cannot sign")?.pem();
-        Ok(Authority {
+        Ok(CertificateAuthority {
             issuer: Issuer::new(params, key),
             certificate,
         })
@@ -50,12 +50,12 @@ impl Authority {
     /// # Errors
     ///
     /// Fails if a name is not valid in a certificate.
-    pub fn issue(&self, names: &[&str]) -> anyhow::Result<Issued> {
+    pub fn issue(&self, names: &[&str]) -> anyhow::Result<IssuedCertificate> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let params = CertificateParams::new(names).context("a name cannot stand in a certificate")?;
         let key = KeyPair::generate().context("cannot make a key")?;
         let certificate = params.signed_by(&key, &self.issuer).context("cannot sign")?;
-        Ok(Issued {
+        Ok(IssuedCertificate {
             certificate: certificate.pem(),
             key: key.serialize_pem(),
         })

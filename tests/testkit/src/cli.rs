@@ -4,11 +4,11 @@ use std::ffi::OsStr;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use crate::{Process, Spawn, programs};
+use crate::{ChildProcess, ProcessBuilder, programs};
 
 /// The result of a finished program.
 #[derive(Debug, Clone)]
-pub struct Output {
+pub struct ProgramOutput {
     /// The exit status.
     pub status: ExitStatus,
     /// Standard output as bytes.
@@ -17,9 +17,9 @@ pub struct Output {
     pub stderr: String,
 }
 
-impl Output {
-    pub(crate) fn of(process: &Process, status: ExitStatus) -> Output {
-        Output {
+impl ProgramOutput {
+    pub(crate) fn from_process(process: &ChildProcess, status: ExitStatus) -> ProgramOutput {
+        ProgramOutput {
             status,
             stdout: process.stdout_bytes(),
             stderr: process.stderr(),
@@ -27,7 +27,7 @@ impl Output {
     }
 
     /// Returns standard output as text.
-    pub fn text(&self) -> String {
+    pub fn stdout_text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
@@ -36,12 +36,12 @@ impl Output {
     /// # Errors
     ///
     /// Fails with the program's output otherwise.
-    pub fn ok(self) -> anyhow::Result<Output> {
+    pub fn ensure_success(self) -> anyhow::Result<ProgramOutput> {
         anyhow::ensure!(
             self.status.success(),
             "it ended with {}\n{}\n{}",
             self.status,
-            self.text(),
+            self.stdout_text(),
             self.stderr
         );
         Ok(self)
@@ -50,29 +50,29 @@ impl Output {
 
 /// The command line with the bootstrap address of one cluster.
 #[derive(Debug, Clone)]
-pub struct Cli {
+pub struct CliRunner {
     bootstrap: String,
     envs: Vec<(String, String)>,
 }
 
-impl Cli {
+impl CliRunner {
     /// Creates a command line with this bootstrap address in its environment.
-    pub fn new(bootstrap: impl Into<String>) -> Cli {
-        Cli {
+    pub fn new(bootstrap: impl Into<String>) -> CliRunner {
+        CliRunner {
             bootstrap: bootstrap.into(),
             envs: Vec::new(),
         }
     }
 
     /// Sets an environment variable. The test's own environment is not inherited.
-    pub fn env(mut self, key: impl Into<String>, value: impl Into<String>) -> Cli {
+    pub fn env(mut self, key: impl Into<String>, value: impl Into<String>) -> CliRunner {
         self.envs.push((key.into(), value.into()));
         self
     }
 
     /// Runs a command to its end, for at most two minutes, without standard input.
-    pub fn run(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> anyhow::Result<Output> {
-        finish(self.command(args)?)
+    pub fn run(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> anyhow::Result<ProgramOutput> {
+        run_to_end(self.command(args)?)
     }
 
     /// Runs a command to its end, for at most two minutes, with `input` as standard input.
@@ -80,17 +80,17 @@ impl Cli {
         &self,
         args: impl IntoIterator<Item = impl AsRef<OsStr>>,
         input: impl Into<Vec<u8>>,
-    ) -> anyhow::Result<Output> {
-        finish(self.command(args)?.input(input))
+    ) -> anyhow::Result<ProgramOutput> {
+        run_to_end(self.command(args)?.input(input))
     }
 
     /// Starts a command without waiting for its end.
-    pub fn spawn(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> anyhow::Result<Process> {
+    pub fn spawn(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> anyhow::Result<ChildProcess> {
         self.command(args)?.start()
     }
 
-    fn command(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> anyhow::Result<Spawn> {
-        let spawn = Spawn::new(programs::built_binary("streamhouse")?).clean_env();
+    fn command(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> anyhow::Result<ProcessBuilder> {
+        let spawn = ProcessBuilder::new(programs::built_binary("streamhouse")?).clean_env();
         let spawn = spawn.env("STREAMHOUSE_BOOTSTRAP", &self.bootstrap).args(args);
         Ok(self
             .envs
@@ -99,8 +99,8 @@ impl Cli {
     }
 }
 
-fn finish(spawn: Spawn) -> anyhow::Result<Output> {
+fn run_to_end(spawn: ProcessBuilder) -> anyhow::Result<ProgramOutput> {
     let mut process = spawn.start()?;
     let status = process.wait(Duration::from_secs(120))?;
-    Ok(Output::of(&process, status))
+    Ok(ProgramOutput::from_process(&process, status))
 }

@@ -1,6 +1,6 @@
 //! A real OpenTelemetry Collector on a free port, which returns the spans that it received.
 //!
-//! Called by the tests of traces. Guarantees: a span that [`Collector::spans`] returns was received
+//! Called by the tests of traces. Guarantees: a span that [`OtelCollector::spans`] returns was received
 //! over OTLP; the collector ends when its value is dropped.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use anyhow::Context;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Port, Process, Spawn, guard, programs, wait};
+use crate::{ChildProcess, ProcessBuilder, ReservedPort, guard, programs, wait};
 
 /// A span as it was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,24 +53,24 @@ impl ReceivedSpan {
 
 /// A running collector.
 #[derive(Debug)]
-pub struct Collector {
-    port: Port,
-    process: Process,
+pub struct OtelCollector {
+    port: ReservedPort,
+    process: ChildProcess,
     _folder: TempDir,
 }
 
-impl Collector {
+impl OtelCollector {
     /// Starts a collector that has received nothing.
-    pub fn start() -> anyhow::Result<Collector> {
-        let folder = guard::folder("streamhouse-collector-")?;
-        let port = Port::reserve()?;
+    pub fn start() -> anyhow::Result<OtelCollector> {
+        let folder = guard::create_temp_folder("streamhouse-collector-")?;
+        let port = ReservedPort::reserve()?;
         let config = folder.path().join("config.yaml");
         std::fs::write(&config, configuration(&port))?;
-        let process = Spawn::new(programs::otel_collector()?)
+        let process = ProcessBuilder::new(programs::otel_collector()?)
             .clean_env()
             .arg(format!("--config=file:{}", config.display()))
             .start()?;
-        let mut collector = Collector {
+        let mut collector = OtelCollector {
             port,
             process,
             _folder: folder,
@@ -85,7 +85,7 @@ impl Collector {
     }
 
     /// Returns the process, to pause or end it.
-    pub fn process(&mut self) -> &mut Process {
+    pub fn process(&mut self) -> &mut ChildProcess {
         &mut self.process
     }
 
@@ -97,7 +97,7 @@ impl Collector {
         let mut spans = Vec::new();
         for line in whole.lines() {
             let request: Value = serde_json::from_str(line).context("the collector printed no JSON")?;
-            read(&request, &mut spans);
+            read_request(&request, &mut spans);
         }
         Ok(spans)
     }
@@ -108,13 +108,13 @@ impl Collector {
         what: &str,
         mut wanted: impl FnMut(&[ReceivedSpan]) -> Option<T>,
     ) -> anyhow::Result<T> {
-        let found = wait::until(what, wait::PATIENCE, || Ok(wanted(&self.spans()?)));
+        let found = wait::wait_until(what, wait::SERVER_TIMEOUT, || Ok(wanted(&self.spans()?)));
         found.with_context(|| format!("received: {:#?}", self.spans()))
     }
 
     fn wait_listening(&mut self) -> anyhow::Result<()> {
         let (address, process) = (self.port.address(), &mut self.process);
-        let listening = wait::until("the start of the collector", wait::PATIENCE, || {
+        let listening = wait::wait_until("the start of the collector", wait::SERVER_TIMEOUT, || {
             anyhow::ensure!(process.is_running(), "the collector ended while starting");
             Ok(TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok())
         });
@@ -122,7 +122,7 @@ impl Collector {
     }
 }
 
-fn configuration(port: &Port) -> String {
+fn configuration(port: &ReservedPort) -> String {
     format!(
         "receivers:\n  otlp:\n    protocols:\n      grpc:\n        endpoint: {}\n\
          exporters:\n  stdout:\n\
@@ -132,52 +132,52 @@ fn configuration(port: &Port) -> String {
 }
 
 /// Reads one OTLP request in its JSON encoding.
-fn read(request: &Value, spans: &mut Vec<ReceivedSpan>) {
-    for resource in list(&request["resourceSpans"]) {
-        let about = attributes(&resource["resource"]["attributes"]);
+fn read_request(request: &Value, spans: &mut Vec<ReceivedSpan>) {
+    for resource in as_list(&request["resourceSpans"]) {
+        let about = as_attributes(&resource["resource"]["attributes"]);
         let service = about.get("service.name").cloned().unwrap_or_default();
-        for scope in list(&resource["scopeSpans"]) {
-            for span in list(&scope["spans"]) {
+        for scope in as_list(&resource["scopeSpans"]) {
+            for span in as_list(&scope["spans"]) {
                 spans.push(ReceivedSpan {
                     service: service.clone(),
-                    scope: text(&scope["scope"]["name"]),
-                    trace_id: text(&span["traceId"]),
-                    span_id: text(&span["spanId"]),
-                    parent: text(&span["parentSpanId"]),
-                    name: text(&span["name"]),
-                    kind: kind(&span["kind"]),
-                    start: nanoseconds(&span["startTimeUnixNano"]),
-                    end: nanoseconds(&span["endTimeUnixNano"]),
-                    attributes: attributes(&span["attributes"]),
-                    links: list(&span["links"])
+                    scope: as_text(&scope["scope"]["name"]),
+                    trace_id: as_text(&span["traceId"]),
+                    span_id: as_text(&span["spanId"]),
+                    parent: as_text(&span["parentSpanId"]),
+                    name: as_text(&span["name"]),
+                    kind: as_span_kind(&span["kind"]),
+                    start: as_nanoseconds(&span["startTimeUnixNano"]),
+                    end: as_nanoseconds(&span["endTimeUnixNano"]),
+                    attributes: as_attributes(&span["attributes"]),
+                    links: as_list(&span["links"])
                         .iter()
-                        .map(|link| text(&link["spanId"]))
+                        .map(|link| as_text(&link["spanId"]))
                         .collect(),
-                    events: list(&span["events"])
+                    events: as_list(&span["events"])
                         .iter()
-                        .map(|event| text(&event["name"]))
+                        .map(|event| as_text(&event["name"]))
                         .collect(),
-                    error: (span["status"]["code"] == 2).then(|| text(&span["status"]["message"])),
+                    error: (span["status"]["code"] == 2).then(|| as_text(&span["status"]["message"])),
                 });
             }
         }
     }
 }
 
-fn list(value: &Value) -> &[Value] {
+fn as_list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-fn text(value: &Value) -> String {
+fn as_text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
 /// JSON has no 64-bit integers, so OTLP encodes them as text.
-fn nanoseconds(value: &Value) -> u64 {
+fn as_nanoseconds(value: &Value) -> u64 {
     value.as_str().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-fn kind(value: &Value) -> &'static str {
+fn as_span_kind(value: &Value) -> &'static str {
     match value.as_u64() {
         Some(1) => "INTERNAL",
         Some(2) => "SERVER",
@@ -189,11 +189,11 @@ fn kind(value: &Value) -> &'static str {
 }
 
 /// Every value is an object with its type as the only key.
-fn attributes(value: &Value) -> BTreeMap<String, String> {
-    let pairs = list(value).iter().filter_map(|pair| {
+fn as_attributes(value: &Value) -> BTreeMap<String, String> {
+    let pairs = as_list(value).iter().filter_map(|pair| {
         let value = pair["value"].as_object()?.values().next()?;
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        Some((text(&pair["key"]), value))
+        Some((as_text(&pair["key"]), value))
     });
     pairs.collect()
 }

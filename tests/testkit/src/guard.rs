@@ -14,7 +14,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use anyhow::Context;
 
 /// Sends each process group its own signal, then KILL, and removes the folders.
-const SCRIPT: &str = r#"
+const GUARD_SCRIPT: &str = r#"
 groups= folders=
 while read -r what value; do
   case $what in
@@ -34,28 +34,28 @@ printf '%s' "$folders" | while read -r folder; do rm -rf -- "$folder"; done
 "#;
 
 /// Registers the process group `group` to be ended with `signal` when the test process ends.
-pub(crate) fn watch(group: u32, signal: &str) -> anyhow::Result<()> {
-    tell(&format!("group {group}:{signal}\n"))
+pub(crate) fn register_group(group: u32, signal: &str) -> anyhow::Result<()> {
+    send_to_guard(&format!("group {group}:{signal}\n"))
 }
 
 /// Unregisters a process group that has ended, because its number may be reused.
-pub(crate) fn forget(group: u32, signal: &str) {
+pub(crate) fn unregister_group(group: u32, signal: &str) {
     // If the guard cannot be reached it has ended, and ends no group.
-    let _ = tell(&format!("forget {group}:{signal}\n"));
+    let _ = send_to_guard(&format!("forget {group}:{signal}\n"));
 }
 
 /// Creates a temporary folder, which is removed when it is dropped or the test process ends.
-pub(crate) fn folder(prefix: &str) -> anyhow::Result<tempfile::TempDir> {
+pub(crate) fn create_temp_folder(prefix: &str) -> anyhow::Result<tempfile::TempDir> {
     let folder = tempfile::Builder::new()
         .prefix(prefix)
         .tempdir()
         .context("cannot make a temporary folder")?;
-    let path = printable(folder.path())?;
-    tell(&format!("folder {path}\n"))?;
+    let path = path_to_line(folder.path())?;
+    send_to_guard(&format!("folder {path}\n"))?;
     Ok(folder)
 }
 
-fn printable(path: &Path) -> anyhow::Result<&str> {
+fn path_to_line(path: &Path) -> anyhow::Result<&str> {
     let text = path
         .to_str()
         .context("the temporary folder's path is not UTF-8")?;
@@ -66,25 +66,25 @@ fn printable(path: &Path) -> anyhow::Result<&str> {
     Ok(text)
 }
 
-fn tell(line: &str) -> anyhow::Result<()> {
+fn send_to_guard(line: &str) -> anyhow::Result<()> {
     static GUARD: OnceLock<Mutex<Option<ChildStdin>>> = OnceLock::new();
     let mut guard = GUARD
         .get_or_init(Mutex::default)
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
     if guard.is_none() {
-        *guard = Some(start()?);
+        *guard = Some(spawn_guard()?);
     }
     let pipe = guard.as_mut().context("the guard has no pipe")?;
     pipe.write_all(line.as_bytes())
         .context("the guard of the test's processes has ended")
 }
 
-fn start() -> anyhow::Result<ChildStdin> {
+fn spawn_guard() -> anyhow::Result<ChildStdin> {
     let mut guard = Command::new("sh");
     // In its own process group, so that a Ctrl-C for the tests does not end the guard.
     guard
-        .args(["-c", SCRIPT])
+        .args(["-c", GUARD_SCRIPT])
         .current_dir(PathBuf::from("/"))
         .process_group(0);
     guard

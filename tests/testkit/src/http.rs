@@ -8,7 +8,7 @@ use anyhow::Context;
 
 /// The response to a GET request.
 #[derive(Debug, Clone)]
-pub struct Response {
+pub struct HttpResponse {
     /// Status code, such as 200.
     pub status: u16,
     /// Header lines as sent, without the status line.
@@ -22,7 +22,7 @@ pub struct Response {
 /// # Errors
 ///
 /// Fails if the server does not respond in time or the response is not HTTP.
-pub fn http_get(address: SocketAddr, path: &str) -> anyhow::Result<Response> {
+pub fn http_get(address: SocketAddr, path: &str) -> anyhow::Result<HttpResponse> {
     let limit = Duration::from_secs(10);
     let mut stream = TcpStream::connect_timeout(&address, limit)
         .with_context(|| format!("cannot connect to {address}"))?;
@@ -37,10 +37,11 @@ pub fn http_get(address: SocketAddr, path: &str) -> anyhow::Result<Response> {
     stream
         .read_to_end(&mut answer)
         .with_context(|| format!("no whole answer from {address}{path}"))?;
-    parse(&String::from_utf8_lossy(&answer)).with_context(|| format!("no HTTP answer from {address}{path}"))
+    parse_response(&String::from_utf8_lossy(&answer))
+        .with_context(|| format!("no HTTP answer from {address}{path}"))
 }
 
-fn parse(answer: &str) -> anyhow::Result<Response> {
+fn parse_response(answer: &str) -> anyhow::Result<HttpResponse> {
     let (head, body) = answer.split_once("\r\n\r\n").context("no end of the headers")?;
     let (status_line, headers) = head.split_once("\r\n").unwrap_or((head, ""));
     let status = status_line
@@ -48,7 +49,7 @@ fn parse(answer: &str) -> anyhow::Result<Response> {
         .nth(1)
         .and_then(|code| code.parse().ok())
         .context("no status code")?;
-    Ok(Response {
+    Ok(HttpResponse {
         status,
         headers: headers.to_owned(),
         body: body.to_owned(),

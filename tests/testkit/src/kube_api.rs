@@ -14,9 +14,9 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use anyhow::Context;
 use tempfile::TempDir;
 
-use crate::{Port, Process, Spawn, guard, http_get, programs, wait};
-use kubeconfig::Identity;
-use pki::Pki;
+use crate::{ChildProcess, ProcessBuilder, ReservedPort, guard, http_get, programs, wait};
+use kubeconfig::KubeIdentity;
+use pki::TestPki;
 
 const SERVICE_RANGE: &str = "10.96.0.0/16";
 
@@ -24,20 +24,20 @@ const SERVICE_RANGE: &str = "10.96.0.0/16";
 #[derive(Debug)]
 pub struct KubeApi {
     folder: TempDir,
-    pki: Pki,
-    port: Port,
-    etcd: Port,
-    etcd_peers: Port,
+    pki: TestPki,
+    port: ReservedPort,
+    etcd: ReservedPort,
+    etcd_peers: ReservedPort,
     kubeconfig: PathBuf,
-    running: Mutex<Option<Running>>,
+    running: Mutex<Option<RunningServers>>,
 }
 
 /// The processes, in the order in which they are stopped.
 #[derive(Debug)]
-struct Running {
-    controllers: Option<Process>,
-    server: Process,
-    store: Process,
+struct RunningServers {
+    controllers: Option<ChildProcess>,
+    server: ChildProcess,
+    store: ChildProcess,
 }
 
 impl KubeApi {
@@ -51,17 +51,17 @@ impl KubeApi {
 
     /// Creates and starts a server, which holds only what Kubernetes creates by itself.
     pub fn start() -> anyhow::Result<KubeApi> {
-        let folder = guard::folder("streamhouse-kube-")?;
-        let pki = Pki::create(folder.path())?;
-        let port = Port::reserve()?;
+        let folder = guard::create_temp_folder("streamhouse-kube-")?;
+        let pki = TestPki::create(folder.path())?;
+        let port = ReservedPort::reserve()?;
         let kubeconfig = folder.path().join("admin.kubeconfig");
-        let kubeconfig = kubeconfig::write(kubeconfig, port.number(), &pki, &Identity::Admin)?;
+        let kubeconfig = kubeconfig::write(kubeconfig, port.number(), &pki, &KubeIdentity::Admin)?;
         let server = KubeApi {
             folder,
             pki,
             port,
-            etcd: Port::reserve()?,
-            etcd_peers: Port::reserve()?,
+            etcd: ReservedPort::reserve()?,
+            etcd_peers: ReservedPort::reserve()?,
             kubeconfig,
             running: Mutex::new(None),
         };
@@ -71,7 +71,7 @@ impl KubeApi {
 
     /// Starts the controllers: garbage collection, deletion of namespaces, deployments, service
     /// accounts. They stop with the server.
-    pub fn controller_manager(&self) -> anyhow::Result<()> {
+    pub fn start_controller_manager(&self) -> anyhow::Result<()> {
         let mut slot = self.lock();
         let running = slot.as_mut().context("the API server does not run")?;
         anyhow::ensure!(
@@ -79,16 +79,19 @@ impl KubeApi {
             "the controller manager runs already"
         );
         let kubeconfig = self.kubeconfig.as_path();
-        let controllers = program("kube-controller-manager")?
-            .arg(flag("kubeconfig", kubeconfig))
-            .arg(flag("service-account-private-key-file", &self.pki.accounts_key))
-            .arg(flag("root-ca-file", &self.pki.authority))
+        let controllers = kubernetes_program("kube-controller-manager")?
+            .arg(path_flag("kubeconfig", kubeconfig))
+            .arg(path_flag(
+                "service-account-private-key-file",
+                &self.pki.accounts_key,
+            ))
+            .arg(path_flag("root-ca-file", &self.pki.authority))
             .args(["--leader-elect=false", "--secure-port=0"])
             .start()?;
         running.controllers = Some(controllers);
         drop(slot);
         // Only the controllers create this account, so it shows that they run.
-        wait::until("the start of the controllers", wait::PATIENCE, || {
+        wait::wait_until("the start of the controllers", wait::SERVER_TIMEOUT, || {
             Ok(self
                 .kubectl(&["get", "serviceaccount", "default", "-n", "default"])
                 .ok())
@@ -109,13 +112,13 @@ impl KubeApi {
     /// Creates a kubeconfig for a user in these groups, who has only the permissions granted by
     /// RBAC.
     pub fn kubeconfig_for(&self, user: &str, groups: &[&str]) -> anyhow::Result<PathBuf> {
-        self.write_kubeconfig(user, &Identity::User { name: user, groups })
+        self.write_kubeconfig(user, &KubeIdentity::User { name: user, groups })
     }
 
     /// Creates a kubeconfig with a one-hour token of an existing service account, as its pods have.
     pub fn kubeconfig_for_service_account(&self, namespace: &str, name: &str) -> anyhow::Result<PathBuf> {
         let token = self.kubectl(&["create", "token", name, "-n", namespace])?;
-        self.write_kubeconfig(&format!("{namespace}.{name}"), &Identity::Token(token.trim()))
+        self.write_kubeconfig(&format!("{namespace}.{name}"), &KubeIdentity::Token(token.trim()))
     }
 
     /// Runs kubectl as the administrator and returns its output.
@@ -155,14 +158,14 @@ impl KubeApi {
 
     /// Runs kubectl as the user of the kubeconfig, with `input` as standard input.
     pub fn kubectl_as(&self, kubeconfig: &Path, args: &[&str], input: &str) -> anyhow::Result<String> {
-        let mut kubectl = program("kubectl")?
-            .arg(flag("kubeconfig", kubeconfig))
+        let mut kubectl = kubernetes_program("kubectl")?
+            .arg(path_flag("kubeconfig", kubeconfig))
             // A separate cache: another server on this port may have been cached.
-            .arg(flag("cache-dir", &self.folder.path().join("kubectl")))
+            .arg(path_flag("cache-dir", &self.folder.path().join("kubectl")))
             .args(args)
             .input(input)
             .start()?;
-        let status = kubectl.wait(wait::PATIENCE)?;
+        let status = kubectl.wait(wait::SERVER_TIMEOUT)?;
         anyhow::ensure!(
             status.success(),
             "kubectl {}: {}",
@@ -178,14 +181,14 @@ impl KubeApi {
     ///
     /// Fails with helm's error output if helm fails.
     pub fn helm(&self, args: &[&str]) -> anyhow::Result<String> {
-        let mut helm = Spawn::new(programs::helm()?)
+        let mut helm = ProcessBuilder::new(programs::helm()?)
             .clean_env()
             .env("HELM_CACHE_HOME", self.folder.path().join("helm"))
             .env("HELM_CONFIG_HOME", self.folder.path().join("helm"))
-            .arg(flag("kubeconfig", &self.kubeconfig))
+            .arg(path_flag("kubeconfig", &self.kubeconfig))
             .args(args)
             .start()?;
-        let status = helm.wait(wait::PATIENCE)?;
+        let status = helm.wait(wait::SERVER_TIMEOUT)?;
         anyhow::ensure!(
             status.success(),
             "helm {}: {}",
@@ -223,19 +226,19 @@ impl KubeApi {
         let mut slot = self.lock();
         anyhow::ensure!(slot.is_none(), "the API server runs already");
         let mut store = self.spawn_etcd()?;
-        let started = wait::until("the start of etcd", wait::PATIENCE, || {
+        let started = wait::wait_until("the start of etcd", wait::SERVER_TIMEOUT, || {
             anyhow::ensure!(store.is_running(), "etcd ended while starting");
             let answer = http_get(self.etcd.address(), "/health");
             Ok(answer.is_ok_and(|answer| answer.status == 200).then_some(()))
         });
         started.with_context(|| store.log_tail())?;
         let mut server = self.spawn_server()?;
-        let started = wait::until("the start of kube-apiserver", wait::PATIENCE, || {
+        let started = wait::wait_until("the start of kube-apiserver", wait::SERVER_TIMEOUT, || {
             anyhow::ensure!(server.is_running(), "kube-apiserver ended while starting");
-            Ok(self.answers().then_some(()))
+            Ok(self.is_ready().then_some(()))
         });
         started.with_context(|| server.log_tail())?;
-        *slot = Some(Running {
+        *slot = Some(RunningServers {
             controllers: None,
             server,
             store,
@@ -273,30 +276,30 @@ impl KubeApi {
         self.kubectl(&["get", "--raw", "/metrics"])
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Running>> {
+    fn lock(&self) -> MutexGuard<'_, Option<RunningServers>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_kubeconfig(&self, name: &str, identity: &Identity<'_>) -> anyhow::Result<PathBuf> {
+    fn write_kubeconfig(&self, name: &str, identity: &KubeIdentity<'_>) -> anyhow::Result<PathBuf> {
         let name = name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
         let path = self.folder.path().join(format!("{name}.kubeconfig"));
         kubeconfig::write(path, self.port(), &self.pki, identity)
     }
 
     /// Returns whether the server is ready and the default namespace exists.
-    fn answers(&self) -> bool {
+    fn is_ready(&self) -> bool {
         // Connecting first is cheap; kubectl is a process.
         std::net::TcpStream::connect(self.port.address()).is_ok()
             && self.kubectl(&["get", "--raw", "/readyz"]).is_ok()
             && self.kubectl(&["get", "namespace", "default"]).is_ok()
     }
 
-    fn spawn_etcd(&self) -> anyhow::Result<Process> {
+    fn spawn_etcd(&self) -> anyhow::Result<ChildProcess> {
         let clients = format!("http://{}", self.etcd.address());
         let peers = format!("http://{}", self.etcd_peers.address());
-        Spawn::new("etcd")
+        ProcessBuilder::new("etcd")
             .clean_env()
-            .arg(flag("data-dir", &self.folder.path().join("etcd")))
+            .arg(path_flag("data-dir", &self.folder.path().join("etcd")))
             .args([
                 "--listen-client-urls",
                 &clients,
@@ -315,9 +318,9 @@ impl KubeApi {
             .context("etcd is missing: run hack/test.sh, which installs it")
     }
 
-    fn spawn_server(&self) -> anyhow::Result<Process> {
-        let Pki { server, .. } = &self.pki;
-        program("kube-apiserver")?
+    fn spawn_server(&self) -> anyhow::Result<ChildProcess> {
+        let TestPki { server, .. } = &self.pki;
+        kubernetes_program("kube-apiserver")?
             .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
             // The address of a loopback device cannot be an endpoint, and no test needs one.
             .arg("--endpoint-reconciler-type=none")
@@ -329,21 +332,24 @@ impl KubeApi {
                 "--allow-privileged=true",
                 "--profiling=false",
             ])
-            .arg(flag("tls-cert-file", &server.certificate))
-            .arg(flag("tls-private-key-file", &server.key))
-            .arg(flag("client-ca-file", &self.pki.authority))
+            .arg(path_flag("tls-cert-file", &server.certificate))
+            .arg(path_flag("tls-private-key-file", &server.key))
+            .arg(path_flag("client-ca-file", &self.pki.authority))
             .arg("--service-account-issuer=https://kubernetes.default.svc")
-            .arg(flag("service-account-key-file", &self.pki.accounts_public))
-            .arg(flag("service-account-signing-key-file", &self.pki.accounts_key))
+            .arg(path_flag("service-account-key-file", &self.pki.accounts_public))
+            .arg(path_flag(
+                "service-account-signing-key-file",
+                &self.pki.accounts_key,
+            ))
             .start()
     }
 }
 
 /// Prepares a program of Kubernetes without the developer's environment.
-fn program(name: &str) -> anyhow::Result<Spawn> {
-    Ok(Spawn::new(programs::kubernetes(name)?).clean_env())
+fn kubernetes_program(name: &str) -> anyhow::Result<ProcessBuilder> {
+    Ok(ProcessBuilder::new(programs::kubernetes(name)?).clean_env())
 }
 
-fn flag(name: &str, path: &Path) -> String {
+fn path_flag(name: &str, path: &Path) -> String {
     format!("--{name}={}", path.display())
 }

@@ -11,7 +11,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use anyhow::Context;
 use tempfile::TempDir;
 
-use crate::{Port, Process, Spawn, guard, http_get, programs, wait};
+use crate::{ChildProcess, ProcessBuilder, ReservedPort, guard, http_get, programs, wait};
 
 const ACCESS_KEY: &str = "minioadmin";
 const SECRET_KEY: &str = "minioadmin";
@@ -20,8 +20,8 @@ const SECRET_KEY: &str = "minioadmin";
 #[derive(Debug)]
 pub struct MinIo {
     folder: TempDir,
-    port: Port,
-    process: Mutex<Option<Process>>,
+    port: ReservedPort,
+    process: Mutex<Option<ChildProcess>>,
 }
 
 impl MinIo {
@@ -35,11 +35,11 @@ impl MinIo {
 
     /// Starts a new, empty server.
     pub fn start() -> anyhow::Result<MinIo> {
-        let folder = guard::folder("streamhouse-minio-")?;
+        let folder = guard::create_temp_folder("streamhouse-minio-")?;
         std::fs::create_dir(folder.path().join("data"))?;
         let server = MinIo {
             folder,
-            port: Port::reserve()?,
+            port: ReservedPort::reserve()?,
             process: Mutex::new(None),
         };
         server.start_again()?;
@@ -110,7 +110,8 @@ impl MinIo {
     pub fn objects(&self, bucket: &str) -> anyhow::Result<Vec<String>> {
         let root = self.folder.path().join("data").join(bucket);
         let mut keys = Vec::new();
-        collect(&root, &root, &mut keys).with_context(|| format!("cannot read the bucket {bucket}"))?;
+        collect_object_keys(&root, &root, &mut keys)
+            .with_context(|| format!("cannot read the bucket {bucket}"))?;
         keys.sort();
         Ok(keys)
     }
@@ -134,7 +135,7 @@ impl MinIo {
         let mut slot = self.lock();
         anyhow::ensure!(slot.is_none(), "MinIO runs already");
         let mut process = self.spawn()?;
-        let started = wait::until("the start of MinIO", wait::PATIENCE, || {
+        let started = wait::wait_until("the start of MinIO", wait::SERVER_TIMEOUT, || {
             anyhow::ensure!(process.is_running(), "MinIO ended while starting");
             let answer = http_get(self.port.address(), "/minio/health/cluster");
             Ok(answer.is_ok_and(|answer| answer.status == 200).then_some(()))
@@ -160,12 +161,12 @@ impl MinIo {
         self.lock().as_mut().context("MinIO does not run")?.resume()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Process>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<ChildProcess>> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn spawn(&self) -> anyhow::Result<Process> {
-        let server = Spawn::new(programs::minio()?)
+    fn spawn(&self) -> anyhow::Result<ChildProcess> {
+        let server = ProcessBuilder::new(programs::minio()?)
             .clean_env()
             .args(["server", "--quiet"]);
         let server = server
@@ -183,7 +184,7 @@ impl MinIo {
 }
 
 /// MinIO stores an object as a folder named after the key, with the file `xl.meta` in it.
-fn collect(root: &Path, folder: &Path, keys: &mut Vec<String>) -> anyhow::Result<()> {
+fn collect_object_keys(root: &Path, folder: &Path, keys: &mut Vec<String>) -> anyhow::Result<()> {
     if folder.join("xl.meta").is_file() {
         keys.push(folder.strip_prefix(root)?.to_string_lossy().into_owned());
         return Ok(());
@@ -191,7 +192,7 @@ fn collect(root: &Path, folder: &Path, keys: &mut Vec<String>) -> anyhow::Result
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         // A folder may disappear meanwhile, since the server deletes objects concurrently.
-        if path.is_dir() && collect(root, &path, keys).is_err() && path.is_dir() {
+        if path.is_dir() && collect_object_keys(root, &path, keys).is_err() && path.is_dir() {
             anyhow::bail!("cannot read {}", path.display());
         }
     }

@@ -5,14 +5,14 @@ use std::os::unix::fs::PermissionsExt;
 
 use tempfile::TempDir;
 
-use crate::{Port, Postgres, Process, guard, programs, wait};
+use crate::{ChildProcess, Postgres, ReservedPort, guard, programs, wait};
 
 /// A connection pooler, which ends when it is dropped or the test process ends.
 #[derive(Debug)]
 pub struct PgBouncer {
-    port: Port,
+    port: ReservedPort,
     _folder: TempDir,
-    _process: Process,
+    _process: ChildProcess,
 }
 
 impl PgBouncer {
@@ -20,8 +20,8 @@ impl PgBouncer {
     /// `pool_mode`; `ignored` lists startup parameters that it ignores instead of rejecting.
     pub fn start(server: &Postgres, mode: &str, ignored: &str) -> anyhow::Result<PgBouncer> {
         let program = programs::pgbouncer()?;
-        let folder = guard::folder("streamhouse-pgbouncer-")?;
-        let port = Port::reserve()?;
+        let folder = guard::create_temp_folder("streamhouse-pgbouncer-")?;
+        let port = ReservedPort::reserve()?;
         let ini = folder.path().join("pgbouncer.ini");
         let (number, backend) = (port.number(), server.port());
         let settings = format!(
@@ -36,7 +36,7 @@ impl PgBouncer {
         // It runs as another user if the tests run as root.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
         let mut process = server.program(&program).arg(&ini).start()?;
-        wait::until("the start of PgBouncer", wait::PATIENCE, || {
+        wait::wait_until("the start of PgBouncer", wait::SERVER_TIMEOUT, || {
             anyhow::ensure!(
                 process.is_running(),
                 "PgBouncer ended while starting: {}",

@@ -12,41 +12,41 @@ use std::os::unix::fs::MetadataExt;
 
 use anyhow::Context;
 
-const FIRST: u16 = 15_000;
-const COUNT: u16 = 17_000;
+const FIRST_PORT: u16 = 15_000;
+const PORT_COUNT: u16 = 17_000;
 
-/// A port on which no process listens and that no other [`Port`] reserves.
+/// A port on which no process listens and that no other [`ReservedPort`] reserves.
 #[derive(Debug)]
-pub struct Port {
+pub struct ReservedPort {
     number: u16,
     _lock: File,
 }
 
-impl Port {
+impl ReservedPort {
     /// Reserves a free port until the value is dropped.
     ///
     /// # Errors
     ///
     /// Fails if all ports are taken.
-    pub fn reserve() -> anyhow::Result<Port> {
+    pub fn reserve() -> anyhow::Result<ReservedPort> {
         let start = RandomState::new().build_hasher().finish();
-        for step in 0..u64::from(COUNT) {
-            let number = FIRST + u16::try_from(start.wrapping_add(step) % u64::from(COUNT))?;
-            if let Some(port) = Port::try_reserve(number)? {
+        for step in 0..u64::from(PORT_COUNT) {
+            let number = FIRST_PORT + u16::try_from(start.wrapping_add(step) % u64::from(PORT_COUNT))?;
+            if let Some(port) = ReservedPort::try_reserve(number)? {
                 return Ok(port);
             }
         }
-        anyhow::bail!("no free port from {FIRST} on: end some of the servers that run here")
+        anyhow::bail!("no free port from {FIRST_PORT} on: end some of the servers that run here")
     }
 
-    fn try_reserve(number: u16) -> anyhow::Result<Option<Port>> {
+    fn try_reserve(number: u16) -> anyhow::Result<Option<ReservedPort>> {
         let user = fs::metadata("/proc/self").map_or(0, |own| own.uid());
         let folder = std::env::temp_dir().join(format!("streamhouse-ports-{user}"));
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let path = folder.join(number.to_string());
         let lock = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
         let free = lock.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", number)).is_ok();
-        Ok(free.then_some(Port { number, _lock: lock }))
+        Ok(free.then_some(ReservedPort { number, _lock: lock }))
     }
 
     /// Returns the port number.
@@ -62,15 +62,15 @@ impl Port {
 
 #[cfg(test)]
 mod tests {
-    use super::Port;
+    use super::ReservedPort;
 
     #[test]
     fn a_held_port_is_not_given_out_again() {
-        let held: Vec<Port> = (0..50).map(|_| Port::reserve().unwrap()).collect();
-        let distinct: std::collections::BTreeSet<u16> = held.iter().map(Port::number).collect();
+        let held: Vec<ReservedPort> = (0..50).map(|_| ReservedPort::reserve().unwrap()).collect();
+        let distinct: std::collections::BTreeSet<u16> = held.iter().map(ReservedPort::number).collect();
         assert_eq!(distinct.len(), held.len());
         for port in &held {
-            assert!(Port::try_reserve(port.number()).unwrap().is_none());
+            assert!(ReservedPort::try_reserve(port.number()).unwrap().is_none());
         }
     }
 }

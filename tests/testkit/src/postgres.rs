@@ -12,7 +12,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use anyhow::Context;
 use tempfile::TempDir;
 
-use crate::{Authority, Port, Process, Spawn, guard, programs, wait};
+use crate::{CertificateAuthority, ChildProcess, ProcessBuilder, ReservedPort, guard, programs, wait};
 
 const ROLE: &str = "streamhouse";
 const PASSWORD: &str = "streamhouse";
@@ -21,7 +21,7 @@ const ADMIN_PASSWORD: &str = "admin-of-a-test";
 
 /// fsync stays on: data that survives a crash in a test must survive for the same reason as in
 /// production.
-const SETTINGS: &[&str] = &[
+const SERVER_SETTINGS: &[&str] = &[
     "listen_addresses=127.0.0.1",
     "unix_socket_directories=",
     "max_connections=200",
@@ -36,15 +36,15 @@ const SETTINGS: &[&str] = &[
 pub struct Postgres {
     programs: PathBuf,
     folder: TempDir,
-    port: Port,
-    user: Option<User>,
+    port: ReservedPort,
+    user: Option<UnixUser>,
     tls: bool,
-    process: Mutex<Option<Process>>,
+    process: Mutex<Option<ChildProcess>>,
 }
 
 /// The user that runs the server if the tests run as root, which PostgreSQL refuses.
 #[derive(Debug, Clone)]
-struct User {
+struct UnixUser {
     uid: u32,
     gid: u32,
 }
@@ -65,13 +65,13 @@ impl Postgres {
 
     /// Creates and starts a server that requires TLS. Its certificate is issued by `authority` for
     /// these names; its URL has the host 127.0.0.1.
-    pub fn start_with_tls(authority: &Authority, names: &[&str]) -> anyhow::Result<Postgres> {
+    pub fn start_with_tls(authority: &CertificateAuthority, names: &[&str]) -> anyhow::Result<Postgres> {
         Postgres::start_with(Some((authority, names)))
     }
 
-    fn start_with(tls: Option<(&Authority, &[&str])>) -> anyhow::Result<Postgres> {
+    fn start_with(tls: Option<(&CertificateAuthority, &[&str])>) -> anyhow::Result<Postgres> {
         let programs = programs::postgres()?;
-        let folder = guard::folder("streamhouse-postgres-")?;
+        let folder = guard::create_temp_folder("streamhouse-postgres-")?;
         let user = unprivileged_user()?;
         if let Some(user) = &user {
             std::os::unix::fs::chown(folder.path(), Some(user.uid), Some(user.gid))?;
@@ -79,12 +79,12 @@ impl Postgres {
         let server = Postgres {
             programs,
             folder,
-            port: Port::reserve()?,
+            port: ReservedPort::reserve()?,
             user,
             tls: tls.is_some(),
             process: Mutex::new(None),
         };
-        server.initdb()?;
+        server.run_initdb()?;
         if let Some((authority, names)) = tls {
             server.set_up_tls(authority, names)?;
         }
@@ -165,7 +165,7 @@ impl Postgres {
             return Ok(());
         };
         process.signal("QUIT")?;
-        process.wait(wait::PATIENCE).map(drop)
+        process.wait(wait::SERVER_TIMEOUT).map(drop)
     }
 
     /// Starts again after [`Postgres::stop`], on the same port with the same data.
@@ -173,8 +173,8 @@ impl Postgres {
         let mut slot = self.lock();
         anyhow::ensure!(slot.is_none(), "PostgreSQL runs already");
         let mut process = self.spawn()?;
-        let data = self.data().display().to_string();
-        let started = wait::until("the start of PostgreSQL", wait::PATIENCE, || {
+        let data = self.data_folder().display().to_string();
+        let started = wait::wait_until("the start of PostgreSQL", wait::SERVER_TIMEOUT, || {
             anyhow::ensure!(process.is_running(), "PostgreSQL ended while starting");
             Ok(self
                 .admin_sql("postgres", "SHOW data_directory")
@@ -192,15 +192,15 @@ impl Postgres {
         self.start_again()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Process>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<ChildProcess>> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn data(&self) -> PathBuf {
+    fn data_folder(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
-    fn initdb(&self) -> anyhow::Result<()> {
+    fn run_initdb(&self) -> anyhow::Result<()> {
         let password = self.folder.path().join("password");
         std::fs::write(&password, ADMIN_PASSWORD)?;
         let mut initdb = self
@@ -216,23 +216,23 @@ impl Postgres {
             .arg("--pwfile")
             .arg(&password)
             .arg("--pgdata")
-            .arg(self.data())
+            .arg(self.data_folder())
             .start()?;
-        let status = initdb.wait(wait::PATIENCE)?;
+        let status = initdb.wait(wait::SERVER_TIMEOUT)?;
         anyhow::ensure!(status.success(), "initdb failed: {}", initdb.log_tail());
         Ok(())
     }
 
     /// Writes the certificate, its key, readable only by the server, and a rule that rejects
     /// connections without TLS.
-    fn set_up_tls(&self, authority: &Authority, names: &[&str]) -> anyhow::Result<()> {
+    fn set_up_tls(&self, authority: &CertificateAuthority, names: &[&str]) -> anyhow::Result<()> {
         let issued = authority.issue(names)?;
         for (name, text) in [
             ("server.crt", issued.certificate.as_str()),
             ("server.key", issued.key.as_str()),
             ("pg_hba.conf", "hostssl all all 127.0.0.1/32 scram-sha-256\n"),
         ] {
-            let path = self.data().join(name);
+            let path = self.data_folder().join(name);
             std::fs::write(&path, text)?;
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
             if let Some(user) = &self.user {
@@ -242,14 +242,17 @@ impl Postgres {
         Ok(())
     }
 
-    fn spawn(&self) -> anyhow::Result<Process> {
+    fn spawn(&self) -> anyhow::Result<ChildProcess> {
         let tls = if self.tls { "ssl=on" } else { "ssl=off" };
-        let settings = SETTINGS.iter().chain([&tls]).flat_map(|setting| ["-c", setting]);
+        let settings = SERVER_SETTINGS
+            .iter()
+            .chain([&tls])
+            .flat_map(|setting| ["-c", setting]);
         // QUIT instead of KILL, so that the server releases its shared memory.
         let postgres = self.program("postgres").args(settings).last_signal("QUIT");
         postgres
             .arg("-D")
-            .arg(self.data())
+            .arg(self.data_folder())
             .arg("-p")
             .arg(self.port().to_string())
             .start()
@@ -257,11 +260,11 @@ impl Postgres {
 
     /// Prepares a program of PostgreSQL by name, or another one by path, to run as the server's
     /// user.
-    pub(crate) fn program(&self, name: impl AsRef<Path>) -> Spawn {
+    pub(crate) fn program(&self, name: impl AsRef<Path>) -> ProcessBuilder {
         let path: &Path = &self.programs.join(&name);
         let spawn = match &self.user {
-            None => Spawn::new(path),
-            Some(User { uid, gid }) => Spawn::new("setpriv")
+            None => ProcessBuilder::new(path),
+            Some(UnixUser { uid, gid }) => ProcessBuilder::new("setpriv")
                 .name(name.as_ref().display().to_string())
                 .args([
                     format!("--reuid={uid}"),
@@ -283,7 +286,7 @@ impl Drop for Postgres {
 
 /// Returns `None` unless the test runs as root; otherwise the package's user `postgres`, or
 /// `nobody`.
-fn unprivileged_user() -> anyhow::Result<Option<User>> {
+fn unprivileged_user() -> anyhow::Result<Option<UnixUser>> {
     let id = |args: &[&str]| -> anyhow::Result<Option<u32>> {
         let output = Command::new("id")
             .args(args)
@@ -296,7 +299,7 @@ fn unprivileged_user() -> anyhow::Result<Option<User>> {
     }
     for name in ["postgres", "nobody"] {
         if let (Some(uid), Some(gid)) = (id(&["-u", name])?, id(&["-g", name])?) {
-            return Ok(Some(User { uid, gid }));
+            return Ok(Some(UnixUser { uid, gid }));
         }
     }
     anyhow::bail!(

@@ -19,11 +19,11 @@ use crate::{guard, wait};
 /// Waits for a line before it executes the program, so that the program starts only after the guard
 /// has registered the process. If the test process dies in between, the pipe closes and the program
 /// never starts. `exec` keeps the process id, so signals reach the program itself.
-const GATE: &str = r#"read -r go || exit 125; input=$1; shift; exec "$@" <"$input""#;
+const START_GATE_SCRIPT: &str = r#"read -r go || exit 125; input=$1; shift; exec "$@" <"$input""#;
 
-/// Builder of a [`Process`].
+/// Builder of a [`ChildProcess`].
 #[derive(Debug)]
-pub struct Spawn {
+pub struct ProcessBuilder {
     name: String,
     program: OsString,
     args: Vec<OsString>,
@@ -32,16 +32,16 @@ pub struct Spawn {
     last_signal: &'static str,
 }
 
-impl Spawn {
+impl ProcessBuilder {
     /// Creates a builder for a program by name or path.
-    pub fn new(program: impl AsRef<OsStr>) -> Spawn {
+    pub fn new(program: impl AsRef<OsStr>) -> ProcessBuilder {
         let program = program.as_ref().to_owned();
         let name = Path::new(&program)
             .file_name()
             .unwrap_or(&program)
             .to_string_lossy()
             .into_owned();
-        Spawn {
+        ProcessBuilder {
             name,
             program,
             args: Vec::new(),
@@ -52,26 +52,26 @@ impl Spawn {
     }
 
     /// Sets the name used in messages and logs instead of the program's.
-    pub fn name(mut self, name: impl Into<String>) -> Spawn {
+    pub fn name(mut self, name: impl Into<String>) -> ProcessBuilder {
         self.name = name.into();
         self
     }
 
     /// Adds an argument.
-    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Spawn {
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> ProcessBuilder {
         self.args.push(arg.as_ref().to_owned());
         self
     }
 
     /// Adds arguments.
-    pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Spawn {
+    pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> ProcessBuilder {
         self.args
             .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 
     /// Sets an environment variable.
-    pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Spawn {
+    pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> ProcessBuilder {
         self.envs
             .push((key.as_ref().to_owned(), Some(value.as_ref().to_owned())));
         self
@@ -79,7 +79,7 @@ impl Spawn {
 
     /// Removes the environment variables that affect StreamHouse, AWS, PostgreSQL, Kubernetes and
     /// OpenTelemetry, so that the developer's settings do not change a test's result.
-    pub fn clean_env(mut self) -> Spawn {
+    pub fn clean_env(mut self) -> ProcessBuilder {
         let steering = |key: &OsString| {
             let key = key.to_string_lossy();
             [
@@ -102,14 +102,14 @@ impl Spawn {
     }
 
     /// Sets the standard input; empty by default.
-    pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Spawn {
+    pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> ProcessBuilder {
         self.input = Some(bytes.into());
         self
     }
 
     /// Sets the signal with which the guard ends the process once the test process has ended; KILL
     /// by default.
-    pub(crate) fn last_signal(mut self, signal: &'static str) -> Spawn {
+    pub(crate) fn last_signal(mut self, signal: &'static str) -> ProcessBuilder {
         self.last_signal = signal;
         self
     }
@@ -119,8 +119,8 @@ impl Spawn {
     /// # Errors
     ///
     /// Fails if the program or the guard cannot be started.
-    pub fn start(self) -> anyhow::Result<Process> {
-        let folder = guard::folder("streamhouse-run-")?;
+    pub fn start(self) -> anyhow::Result<ChildProcess> {
+        let folder = guard::create_temp_folder("streamhouse-run-")?;
         let input = match &self.input {
             None => PathBuf::from("/dev/null"),
             Some(bytes) => {
@@ -131,7 +131,7 @@ impl Spawn {
         };
         let mut command = Command::new("sh");
         command
-            .args(["-c", GATE, "sh"])
+            .args(["-c", START_GATE_SCRIPT, "sh"])
             .arg(&input)
             .arg(&self.program)
             .args(&self.args)
@@ -148,14 +148,14 @@ impl Spawn {
         let child = command
             .spawn()
             .with_context(|| format!("cannot start {}", self.name))?;
-        let mut process = Process {
+        let mut process = ChildProcess {
             name: self.name,
             child,
             last_signal: self.last_signal,
             status: None,
             folder,
         };
-        guard::watch(process.id(), process.last_signal)?;
+        guard::register_group(process.id(), process.last_signal)?;
         let mut gate = process.child.stdin.take().context("the gate has no pipe")?;
         std::io::Write::write_all(&mut gate, b"go\n")
             .with_context(|| format!("cannot start {}", process.name))?;
@@ -165,7 +165,7 @@ impl Spawn {
 
 /// A child process, running or ended.
 #[derive(Debug)]
-pub struct Process {
+pub struct ChildProcess {
     name: String,
     child: Child,
     last_signal: &'static str,
@@ -173,7 +173,7 @@ pub struct Process {
     folder: TempDir,
 }
 
-impl Process {
+impl ChildProcess {
     /// Returns the process id, which is also the id of the process group.
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -187,7 +187,7 @@ impl Process {
                 .try_wait()
                 .with_context(|| format!("cannot wait for {}", self.name))?;
             if self.status.is_some() {
-                guard::forget(self.id(), self.last_signal);
+                guard::unregister_group(self.id(), self.last_signal);
             }
         }
         Ok(self.status)
@@ -205,7 +205,7 @@ impl Process {
     /// Fails with the end of the log if that takes longer than `limit`.
     pub fn wait(&mut self, limit: Duration) -> anyhow::Result<ExitStatus> {
         let what = format!("the end of {}", self.name);
-        wait::until(&what, limit, || self.try_wait()).with_context(|| self.log_tail())
+        wait::wait_until(&what, limit, || self.try_wait()).with_context(|| self.log_tail())
     }
 
     /// Sends `signal` (a name such as `TERM`) to the process group, if it is running.
@@ -228,10 +228,10 @@ impl Process {
     /// Sends SIGKILL and waits for the end.
     pub fn kill9(&mut self) -> anyhow::Result<()> {
         self.signal("KILL")?;
-        self.wait(wait::PATIENCE).map(drop)
+        self.wait(wait::SERVER_TIMEOUT).map(drop)
     }
 
-    /// Sends SIGTERM without waiting; call [`Process::wait`] afterwards.
+    /// Sends SIGTERM without waiting; call [`ChildProcess::wait`] afterwards.
     pub fn terminate(&mut self) -> anyhow::Result<()> {
         self.signal("TERM")
     }
@@ -241,7 +241,7 @@ impl Process {
         self.signal("STOP")
     }
 
-    /// Sends SIGCONT after [`Process::pause`].
+    /// Sends SIGCONT after [`ChildProcess::pause`].
     pub fn resume(&mut self) -> anyhow::Result<()> {
         self.signal("CONT")
     }
@@ -280,7 +280,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{}", self.log_tail());

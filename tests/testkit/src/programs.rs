@@ -11,11 +11,12 @@ const VERSIONS: &str = include_str!("../../../hack/versions.sh");
 /// Returns the MinIO binary: `$STREAMHOUSE_MINIO`, or the pinned version in the cache folder.
 pub(crate) fn minio() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("STREAMHOUSE_MINIO") {
-        return existing(PathBuf::from(path)).context("$STREAMHOUSE_MINIO names a file that does not exist");
+        return ensure_exists(PathBuf::from(path))
+            .context("$STREAMHOUSE_MINIO names a file that does not exist");
     }
-    let folder = format!("minio-{}", version_of("MINIO_VERSION")?);
-    let path = cache()?.join(folder).join("minio");
-    existing(path).context("MinIO is missing: run hack/test.sh, which installs it")
+    let folder = format!("minio-{}", pinned_version("MINIO_VERSION")?);
+    let path = cache_folder()?.join(folder).join("minio");
+    ensure_exists(path).context("MinIO is missing: run hack/test.sh, which installs it")
 }
 
 /// Returns a program of Kubernetes: in the folder `$STREAMHOUSE_KUBERNETES`, or the pinned version
@@ -23,9 +24,9 @@ pub(crate) fn minio() -> anyhow::Result<PathBuf> {
 pub(crate) fn kubernetes(name: &str) -> anyhow::Result<PathBuf> {
     let folder = match std::env::var_os("STREAMHOUSE_KUBERNETES") {
         Some(folder) => PathBuf::from(folder),
-        None => cache()?.join(format!("kubernetes-{}", version_of("KUBERNETES_VERSION")?)),
+        None => cache_folder()?.join(format!("kubernetes-{}", pinned_version("KUBERNETES_VERSION")?)),
     };
-    existing(folder.join(name))
+    ensure_exists(folder.join(name))
         .with_context(|| format!("{name} is missing: run hack/test.sh, which installs it"))
 }
 
@@ -34,12 +35,12 @@ pub(crate) fn kubernetes(name: &str) -> anyhow::Result<PathBuf> {
 pub(crate) fn monitoring_definitions() -> anyhow::Result<PathBuf> {
     let folder = match std::env::var_os("STREAMHOUSE_PROMETHEUS_OPERATOR") {
         Some(folder) => PathBuf::from(folder),
-        None => cache()?.join(format!(
+        None => cache_folder()?.join(format!(
             "prometheus-operator-{}",
-            version_of("PROMETHEUS_OPERATOR_VERSION")?
+            pinned_version("PROMETHEUS_OPERATOR_VERSION")?
         )),
     };
-    existing(folder.join("crds"))
+    ensure_exists(folder.join("crds"))
         .context("the definitions of the Prometheus operator are missing: run hack/test.sh, which makes them")
 }
 
@@ -47,26 +48,27 @@ pub(crate) fn monitoring_definitions() -> anyhow::Result<PathBuf> {
 /// digest of helm's build inputs.
 pub(crate) fn helm() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("STREAMHOUSE_HELM") {
-        return existing(PathBuf::from(path)).context("$STREAMHOUSE_HELM names a file that does not exist");
+        return ensure_exists(PathBuf::from(path))
+            .context("$STREAMHOUSE_HELM names a file that does not exist");
     }
-    newest("kubernetes-tools-", "helm")?.context("helm is missing: run hack/test.sh, which installs it")
+    find_newest("kubernetes-tools-", "helm")?.context("helm is missing: run hack/test.sh, which installs it")
 }
 
 /// Returns the OpenTelemetry Collector: `$STREAMHOUSE_OTEL_COLLECTOR`, or the newest build of the
 /// pinned version in the cache folder. The folder's name ends with a digest of the build inputs.
 pub(crate) fn otel_collector() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("STREAMHOUSE_OTEL_COLLECTOR") {
-        return existing(PathBuf::from(path))
+        return ensure_exists(PathBuf::from(path))
             .context("$STREAMHOUSE_OTEL_COLLECTOR names a file that does not exist");
     }
-    let prefix = format!("otel-collector-{}-", version_of("OTEL_COLLECTOR_VERSION")?);
-    newest(&prefix, "otel-collector")?
+    let prefix = format!("otel-collector-{}-", pinned_version("OTEL_COLLECTOR_VERSION")?);
+    find_newest(&prefix, "otel-collector")?
         .context("the OpenTelemetry Collector is missing: run hack/test.sh, which installs it")
 }
 
 /// Returns the most recently built program of this name, in the cache folders with this prefix.
-fn newest(prefix: &str, program: &str) -> anyhow::Result<Option<PathBuf>> {
-    let folders = std::fs::read_dir(cache()?).into_iter().flatten().flatten();
+fn find_newest(prefix: &str, program: &str) -> anyhow::Result<Option<PathBuf>> {
+    let folders = std::fs::read_dir(cache_folder()?).into_iter().flatten().flatten();
     let newest = folders
         .filter(|folder| folder.file_name().to_string_lossy().starts_with(prefix))
         .map(|folder| folder.path().join(program))
@@ -75,7 +77,7 @@ fn newest(prefix: &str, program: &str) -> anyhow::Result<Option<PathBuf>> {
     Ok(newest.map(|(_, path)| path))
 }
 
-fn version_of(key: &str) -> anyhow::Result<&'static str> {
+fn pinned_version(key: &str) -> anyhow::Result<&'static str> {
     let value = |line: &'static str| line.strip_prefix(key)?.strip_prefix('=');
     VERSIONS
         .lines()
@@ -87,7 +89,7 @@ fn version_of(key: &str) -> anyhow::Result<&'static str> {
 /// newest version installed.
 pub(crate) fn postgres() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("STREAMHOUSE_TEST_PG_BIN") {
-        return existing(PathBuf::from(path))
+        return ensure_exists(PathBuf::from(path))
             .context("$STREAMHOUSE_TEST_PG_BIN names a folder that does not exist");
     }
     let debian = std::fs::read_dir("/usr/lib/postgresql")
@@ -111,7 +113,7 @@ pub(crate) fn postgres() -> anyhow::Result<PathBuf> {
 /// Returns PgBouncer: `$STREAMHOUSE_TEST_PGBOUNCER`, or the installed one.
 pub(crate) fn pgbouncer() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("STREAMHOUSE_TEST_PGBOUNCER") {
-        return existing(PathBuf::from(path))
+        return ensure_exists(PathBuf::from(path))
             .context("$STREAMHOUSE_TEST_PGBOUNCER names a file that does not exist");
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -135,7 +137,7 @@ pub fn built_binary(name: &str) -> anyhow::Result<PathBuf> {
         )
     };
     if let Some(folder) = std::env::var_os("STREAMHOUSE_TEST_BIN_DIR") {
-        return existing(Path::new(&folder).join(name)).with_context(missing);
+        return ensure_exists(Path::new(&folder).join(name)).with_context(missing);
     }
     // Tests are in target/<profile>/deps, examples in target/<profile>/examples, binaries in
     // target/<profile>.
@@ -148,7 +150,7 @@ pub fn built_binary(name: &str) -> anyhow::Result<PathBuf> {
         .with_context(missing)
 }
 
-fn cache() -> anyhow::Result<PathBuf> {
+fn cache_folder() -> anyhow::Result<PathBuf> {
     if let Some(folder) = std::env::var_os("STREAMHOUSE_CACHE") {
         return Ok(PathBuf::from(folder));
     }
@@ -157,7 +159,7 @@ fn cache() -> anyhow::Result<PathBuf> {
     Ok(home.join(".cache/streamhouse"))
 }
 
-fn existing(path: PathBuf) -> anyhow::Result<PathBuf> {
+fn ensure_exists(path: PathBuf) -> anyhow::Result<PathBuf> {
     anyhow::ensure!(path.exists(), "no {}", path.display());
     Ok(path)
 }

@@ -15,32 +15,32 @@ use anyhow::Context;
 #[derive(Debug)]
 pub struct SilentProxy {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<ProxyState>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ProxyState {
     target: SocketAddr,
     /// Whether new connections are closed at once.
     refusing: AtomicBool,
     /// Whether new connections are silent from the start.
     silent: AtomicBool,
-    over: AtomicBool,
+    stopped: AtomicBool,
     accepted: AtomicUsize,
-    links: Mutex<Vec<Link>>,
+    connections: Mutex<Vec<ProxiedConnection>>,
 }
 
 /// A connection through the proxy.
 #[derive(Debug)]
-struct Link {
+struct ProxiedConnection {
     near: TcpStream,
     far: TcpStream,
-    quiet: Arc<Quiet>,
+    silenced: Arc<SilencedDirections>,
 }
 
 /// The directions that are silent.
 #[derive(Debug, Default)]
-struct Quiet {
+struct SilencedDirections {
     requests: AtomicBool,
     answers: AtomicBool,
 }
@@ -50,16 +50,16 @@ impl SilentProxy {
     pub fn start(port: u16) -> anyhow::Result<SilentProxy> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).context("the proxy cannot listen")?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ProxyState {
             target: SocketAddr::from(([127, 0, 0, 1], port)),
             refusing: AtomicBool::new(false),
             silent: AtomicBool::new(false),
-            over: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             accepted: AtomicUsize::new(0),
-            links: Mutex::default(),
+            connections: Mutex::default(),
         });
         let serving = shared.clone();
-        in_background(move || serving.accept(&listener));
+        spawn_thread(move || serving.accept(&listener));
         Ok(SilentProxy { address, shared })
     }
 
@@ -82,23 +82,23 @@ impl SilentProxy {
     }
 
     /// Silences the existing connections in both directions; new ones work.
-    pub fn swallow_established(&self) {
+    pub fn silence_established(&self) {
         for link in self.shared.lock().iter() {
-            link.quiet.requests.store(true, Ordering::SeqCst);
-            link.quiet.answers.store(true, Ordering::SeqCst);
+            link.silenced.requests.store(true, Ordering::SeqCst);
+            link.silenced.answers.store(true, Ordering::SeqCst);
         }
     }
 
     /// Silences the responses of the existing connections, which still carry requests; new ones
     /// work.
-    pub fn swallow_answers(&self) {
+    pub fn silence_responses(&self) {
         for link in self.shared.lock().iter() {
-            link.quiet.answers.store(true, Ordering::SeqCst);
+            link.silenced.answers.store(true, Ordering::SeqCst);
         }
     }
 
     /// Sets whether new connections are silent from the start.
-    pub fn swallow_new(&self, silent: bool) {
+    pub fn silence_new(&self, silent: bool) {
         self.shared.silent.store(silent, Ordering::SeqCst);
     }
 
@@ -108,7 +108,7 @@ impl SilentProxy {
     }
 
     /// Closes the existing connections.
-    pub fn cut(&self) {
+    pub fn close_all(&self) {
         for link in self.shared.lock().drain(..) {
             link.close();
         }
@@ -117,28 +117,28 @@ impl SilentProxy {
 
 impl Drop for SilentProxy {
     fn drop(&mut self) {
-        self.shared.over.store(true, Ordering::SeqCst);
-        self.cut();
+        self.shared.stopped.store(true, Ordering::SeqCst);
+        self.close_all();
         // Wakes the listener, which then stops.
         let _ = TcpStream::connect(self.address);
     }
 }
 
-impl Link {
+impl ProxiedConnection {
     fn close(&self) {
         let _ = self.near.shutdown(Shutdown::Both);
         let _ = self.far.shutdown(Shutdown::Both);
     }
 }
 
-impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Link>> {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+impl ProxyState {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<ProxiedConnection>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn accept(&self, listener: &TcpListener) {
         for near in listener.incoming() {
-            if self.over.load(Ordering::SeqCst) {
+            if self.stopped.load(Ordering::SeqCst) {
                 return;
             }
             let Ok(near) = near else { continue };
@@ -147,29 +147,33 @@ impl Shared {
                 continue;
             }
             // An unreachable server looks like one that closes the connection.
-            let _ = self.join(near);
+            let _ = self.forward(near);
         }
     }
 
-    fn join(&self, near: TcpStream) -> std::io::Result<()> {
+    fn forward(&self, near: TcpStream) -> std::io::Result<()> {
         let far = TcpStream::connect(self.target)?;
         near.set_nodelay(true)?;
         far.set_nodelay(true)?;
-        let quiet = Arc::new(Quiet::default());
+        let quiet = Arc::new(SilencedDirections::default());
         let silent = self.silent.load(Ordering::SeqCst);
         quiet.requests.store(silent, Ordering::SeqCst);
         quiet.answers.store(silent, Ordering::SeqCst);
         let (from, to, way) = (near.try_clone()?, far.try_clone()?, quiet.clone());
-        in_background(move || pump(from, to, &way.requests));
+        spawn_thread(move || copy_until_closed(from, to, &way.requests));
         let (from, to, way) = (far.try_clone()?, near.try_clone()?, quiet.clone());
-        in_background(move || pump(from, to, &way.answers));
-        self.lock().push(Link { near, far, quiet });
+        spawn_thread(move || copy_until_closed(from, to, &way.answers));
+        self.lock().push(ProxiedConnection {
+            near,
+            far,
+            silenced: quiet,
+        });
         Ok(())
     }
 }
 
 /// Forwards bytes in one direction until either end closes.
-fn pump(mut from: TcpStream, mut to: TcpStream, silent: &AtomicBool) {
+fn copy_until_closed(mut from: TcpStream, mut to: TcpStream, silent: &AtomicBool) {
     let mut buffer = [0; 16 * 1024];
     loop {
         let read = from.read(&mut buffer).unwrap_or(0);
@@ -188,7 +192,7 @@ fn pump(mut from: TcpStream, mut to: TcpStream, silent: &AtomicBool) {
     clippy::disallowed_methods,
     reason = "this crate blocks, so that sync and async tests use it alike"
 )]
-fn in_background(work: impl FnOnce() + Send + 'static) {
+fn spawn_thread(work: impl FnOnce() + Send + 'static) {
     std::thread::spawn(work);
 }
 
@@ -197,20 +201,20 @@ mod tests {
     use super::*;
 
     /// Starts a server that echoes what it receives.
-    fn echo() -> u16 {
+    fn start_echo_server() -> u16 {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        in_background(move || {
+        spawn_thread(move || {
             for stream in listener.incoming() {
                 let stream = stream.unwrap();
                 let back = stream.try_clone().unwrap();
-                in_background(move || pump(stream, back, &AtomicBool::new(false)));
+                spawn_thread(move || copy_until_closed(stream, back, &AtomicBool::new(false)));
             }
         });
         port
     }
 
-    fn say(stream: &mut TcpStream) -> Option<u8> {
+    fn exchange_byte(stream: &mut TcpStream) -> Option<u8> {
         stream.write_all(b"x").unwrap();
         let mut heard = [0; 1];
         matches!(stream.read(&mut heard), Ok(1)).then_some(heard[0])
@@ -218,18 +222,18 @@ mod tests {
 
     #[test]
     fn established_connections_fall_silent_and_new_ones_work() {
-        let proxy = SilentProxy::start(echo()).unwrap();
+        let proxy = SilentProxy::start(start_echo_server()).unwrap();
         let connect = || TcpStream::connect(("127.0.0.1", proxy.port())).unwrap();
         let mut old = connect();
-        assert_eq!(say(&mut old), Some(b'x'));
-        proxy.swallow_established();
-        assert_eq!(say(&mut connect()), Some(b'x'));
+        assert_eq!(exchange_byte(&mut old), Some(b'x'));
+        proxy.silence_established();
+        assert_eq!(exchange_byte(&mut connect()), Some(b'x'));
         old.set_nonblocking(true).unwrap();
         old.write_all(b"x").unwrap();
-        assert_eq!(say(&mut connect()), Some(b'x'));
+        assert_eq!(exchange_byte(&mut connect()), Some(b'x'));
         assert!(old.read(&mut [0; 1]).is_err(), "it answered");
         proxy.refuse_new(true);
-        assert_eq!(say(&mut connect()), None);
+        assert_eq!(exchange_byte(&mut connect()), None);
         assert_eq!(proxy.accepted(), 4);
     }
 }

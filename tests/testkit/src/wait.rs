@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 /// How long servers may take to start or stop. Generous, since CI machines are slow and no test
 /// waits longer than needed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const SERVER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Calls `condition` every 10 ms until it returns a value; `Ok(None)` means "not yet".
 ///
 /// # Errors
 ///
 /// Fails with the error of `condition`, or with one that names `what` once `limit` has passed.
-pub fn until<T>(
+pub fn wait_until<T>(
     what: &str,
     limit: Duration,
     mut condition: impl FnMut() -> anyhow::Result<Option<T>>,

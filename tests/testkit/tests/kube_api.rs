@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use streamhouse_testkit::{KubeApi, until};
+use streamhouse_testkit::{KubeApi, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -85,7 +85,7 @@ fn a_user_may_do_what_its_groups_are_granted_and_no_more() {
 
     let get = ["get", "configmap", "seen", "-n", n];
     // The authorizer learns of the new binding through a watch.
-    until("the right to get", LIMIT, || {
+    wait_until("the right to get", LIMIT, || {
         Ok(api.kubectl_as(&reader, &get, "").ok())
     })
     .unwrap();
@@ -124,7 +124,7 @@ fn a_service_account_speaks_with_its_own_token() {
         &account,
     ])
     .unwrap();
-    until("the right to list", LIMIT, || {
+    wait_until("the right to list", LIMIT, || {
         Ok(api.kubectl_as(&worker, &list, "").ok())
     })
     .unwrap();
@@ -133,7 +133,7 @@ fn a_service_account_speaks_with_its_own_token() {
 #[test]
 fn the_controllers_end_namespaces_and_collect_what_has_no_owner() {
     let api = KubeApi::start().unwrap();
-    api.controller_manager().unwrap();
+    api.start_controller_manager().unwrap();
     let namespace = api.create_namespace("ending").unwrap();
     let n = namespace.as_str();
     let deployment = r#"
@@ -151,10 +151,10 @@ spec:
         .unwrap();
     let pods = ["get", "pods", "-n", n, "-l", "app=web", "-o", "name"];
     let names = |text: String| Some(text).filter(|text| !text.is_empty());
-    until("the deployment's pod", LIMIT, || Ok(names(api.kubectl(&pods)?))).unwrap();
+    wait_until("the deployment's pod", LIMIT, || Ok(names(api.kubectl(&pods)?))).unwrap();
 
     api.kubectl(&["delete", "deployment", "web", "-n", n]).unwrap();
-    until("the end of the pod", LIMIT, || {
+    wait_until("the end of the pod", LIMIT, || {
         Ok(api.kubectl(&pods)?.is_empty().then_some(()))
     })
     .unwrap();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use streamhouse_testkit::{MinIo, Postgres, Spawn, until};
+use streamhouse_testkit::{MinIo, Postgres, ProcessBuilder, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -76,26 +76,26 @@ fn minio_serves_buckets_comes_back_and_can_be_paused() {
 
 #[test]
 fn a_dropped_process_has_ended_with_its_children() {
-    let process = Spawn::new("sh")
+    let process = ProcessBuilder::new("sh")
         .args(["-c", "sleep 1000 & echo $!; wait"])
         .start()
         .unwrap();
     let id = process.id();
-    let grandchild = until("the first line", LIMIT, || {
+    let grandchild = wait_until("the first line", LIMIT, || {
         Ok(process.stdout().trim().parse::<u32>().ok())
     })
     .unwrap();
-    assert!(alive(id) && alive(grandchild));
+    assert!(is_alive(id) && is_alive(grandchild));
     drop(process);
-    until("the end of both", LIMIT, || {
-        Ok((!alive(id) && !alive(grandchild)).then_some(()))
+    wait_until("the end of both", LIMIT, || {
+        Ok((!is_alive(id) && !is_alive(grandchild)).then_some(()))
     })
     .unwrap();
 }
 
 #[test]
 fn input_output_status_and_signals_reach_the_program() {
-    let mut process = Spawn::new("sh")
+    let mut process = ProcessBuilder::new("sh")
         .args(["-c", "cat; echo no >&2; exit 3"])
         .input("a\nb\n")
         .start()
@@ -107,8 +107,8 @@ fn input_output_status_and_signals_reach_the_program() {
     );
 
     let script = "trap 'echo drained; exit 0' TERM; echo up; while :; do sleep 0.05; done";
-    let mut process = Spawn::new("sh").args(["-c", script]).start().unwrap();
-    until("its start", LIMIT, || {
+    let mut process = ProcessBuilder::new("sh").args(["-c", script]).start().unwrap();
+    wait_until("its start", LIMIT, || {
         Ok(process.stdout().contains("up").then_some(()))
     })
     .unwrap();
@@ -138,25 +138,25 @@ fn the_servers_end_with_a_test_that_is_killed() {
     let lines: Vec<String> = lines.take(3).map(Result::unwrap).collect();
     let ports: Vec<u16> = lines[..2].iter().map(|port| port.parse().unwrap()).collect();
     let folder = &lines[2];
-    assert!(ports.iter().all(|port| listens(*port)) && Path::new(folder).is_dir());
+    assert!(ports.iter().all(|port| is_listening(*port)) && Path::new(folder).is_dir());
 
     victim.kill().unwrap();
     victim.wait().unwrap();
-    until("the end of the servers", LIMIT, || {
-        Ok(ports.iter().all(|port| !listens(*port)).then_some(()))
+    wait_until("the end of the servers", LIMIT, || {
+        Ok(ports.iter().all(|port| !is_listening(*port)).then_some(()))
     })
     .unwrap();
-    until("the folder's removal", LIMIT, || {
+    wait_until("the folder's removal", LIMIT, || {
         Ok((!Path::new(folder).exists()).then_some(()))
     })
     .unwrap();
 }
 
-fn listens(port: u16) -> bool {
+fn is_listening(port: u16) -> bool {
     std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
 }
 
-fn alive(id: u32) -> bool {
+fn is_alive(id: u32) -> bool {
     // A zombie has ended and only waits to be reaped.
     std::fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }

@@ -14,13 +14,13 @@ use tokio::{
 use super::*;
 
 /// An HTTP response: status, headers in lower case, body.
-struct Answer {
+struct HttpAnswer {
     status: u16,
     headers: String,
     body: String,
 }
 
-impl Answer {
+impl HttpAnswer {
     fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
@@ -34,7 +34,7 @@ impl Answer {
 }
 
 /// Sends a request line and headers, and reads the whole response.
-async fn ask(agent: &Agent, request: &str, headers: &str) -> Answer {
+async fn send_request(agent: &Agent, request: &str, headers: &str) -> HttpAnswer {
     let mut stream = TcpStream::connect(agent.addresses().1).await.unwrap();
     let request = format!("{request} HTTP/1.1\r\n{headers}connection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -42,24 +42,24 @@ async fn ask(agent: &Agent, request: &str, headers: &str) -> Answer {
     stream.read_to_end(&mut answer).await.unwrap();
     let answer = String::from_utf8(answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    Answer {
+    HttpAnswer {
         status: head.split(' ').nth(1).unwrap().parse().unwrap(),
         headers: head.to_ascii_lowercase(),
         body: body.to_owned(),
     }
 }
 
-async fn get(agent: &Agent, path: &str) -> Answer {
-    ask(agent, &format!("GET {path}"), "host: localhost\r\n").await
+async fn get(agent: &Agent, path: &str) -> HttpAnswer {
+    send_request(agent, &format!("GET {path}"), "host: localhost\r\n").await
 }
 
-pub(super) async fn data(agent: &Agent, what: &str) -> Value {
+pub(super) async fn get_data(agent: &Agent, what: &str) -> Value {
     let answer = get(agent, &format!("/console/api/{what}")).await;
     assert_eq!(answer.status, 200, "{what}: {}", answer.body);
     answer.json()
 }
 
-async fn code(agent: &Agent, what: &str) -> (u16, String) {
+async fn get_error_code(agent: &Agent, what: &str) -> (u16, String) {
     let answer = get(agent, &format!("/console/api/{what}")).await;
     (answer.status, answer.code())
 }
@@ -116,7 +116,7 @@ async fn without_the_setting_nothing_of_it_is_there() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_answer_keeps_browsers_from_doing_anything_but_showing_it() {
     let dir = TempDir::new().unwrap();
-    let one = agent(dir.path(), "one").await;
+    let one = start_agent(dir.path(), "one").await;
     let there = get(&one, "/").await;
     assert!(there.status == 307 && there.headers.contains("location: /console/"));
     for path in [
@@ -163,7 +163,7 @@ async fn every_answer_keeps_browsers_from_doing_anything_but_showing_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_only_answers_who_may_ask_and_changes_nothing() {
     let dir = TempDir::new().unwrap();
-    let one = agent(dir.path(), "one").await;
+    let one = start_agent(dir.path(), "one").await;
     for (headers, status) in [
         ("host: localhost:8080\r\n", 200),
         ("host: [::1]:8080\r\n", 200),
@@ -173,11 +173,11 @@ async fn it_only_answers_who_may_ask_and_changes_nothing() {
         ("host: localhost\r\nsec-fetch-site: cross-site\r\n", 403),
         ("host: localhost\r\nsec-fetch-site: same-site\r\n", 403),
     ] {
-        let answer = ask(&one, "GET /console/api/overview", headers).await;
+        let answer = send_request(&one, "GET /console/api/overview", headers).await;
         assert_eq!(answer.status, status, "{headers}");
         assert_eq!(answer.body.contains("cluster_id"), status == 200, "{headers}");
     }
-    let answer = ask(&one, "GET /console/", "host: rebound.example\r\n").await;
+    let answer = send_request(&one, "GET /console/", "host: rebound.example\r\n").await;
     assert!(
         answer.status == 403 && !answer.body.contains("html"),
         "{}",
@@ -189,7 +189,7 @@ async fn it_only_answers_who_may_ask_and_changes_nothing() {
             "/console/api/topics",
             "/console/api/topic?name=orders",
         ] {
-            let answer = ask(&one, &format!("{method} {path}"), "host: localhost\r\n").await;
+            let answer = send_request(&one, &format!("{method} {path}"), "host: localhost\r\n").await;
             assert_eq!(answer.status, 405, "{method} {path}");
         }
     }
@@ -199,24 +199,24 @@ async fn it_only_answers_who_may_ask_and_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn topics_are_found_and_shown_in_parts() {
     let dir = TempDir::new().unwrap();
-    let one = agent(dir.path(), "one").await;
-    assert_eq!(data(&one, "topics").await["total"], 0);
+    let one = start_agent(dir.path(), "one").await;
+    assert_eq!(get_data(&one, "topics").await["total"], 0);
     for (name, partitions) in [("orders", 3), ("payments", 1), ("Order.archive", 2)] {
-        create(&one, name, partitions).await;
+        create_topic(&one, name, partitions).await;
     }
     for _ in 0..5 {
         produce(&one, "orders", 1, "x").await.unwrap();
     }
     let names = async |query: &str| -> Vec<String> {
-        let list = data(&one, &format!("topics?{query}")).await;
+        let list = get_data(&one, &format!("topics?{query}")).await;
         let topics = list["topics"].as_array().unwrap().iter();
         topics
             .map(|topic| topic["name"].as_str().unwrap().to_owned())
             .collect()
     };
     // The list is cached briefly by the real clock.
-    let deadline = Instant::now() + PATIENCE;
-    while data(&one, "topics").await["topics"][1]["records"] != 5 {
+    let deadline = Instant::now() + EVENT_TIMEOUT;
+    while get_data(&one, "topics").await["topics"][1]["records"] != 5 {
         assert!(Instant::now() < deadline, "the list never shows the records");
         sleep(Duration::from_millis(50)).await;
     }
@@ -229,10 +229,10 @@ async fn topics_are_found_and_shown_in_parts() {
     assert_eq!(names("sort=records&limit=1").await, ["orders"]);
     assert_eq!(names("offset=2&limit=999999").await, ["payments"]);
     assert_eq!(names("filter=%3Cb%3E").await, [""; 0]);
-    let list = data(&one, "topics?filter=order").await;
+    let list = get_data(&one, "topics?filter=order").await;
     assert_eq!((&list["total"], &list["matched"]), (&3.into(), &2.into()));
     for bad in ["sort=cost", "limit=x", "offset=-1", "filtre=x"] {
-        let refused = code(&one, &format!("topics?{bad}")).await;
+        let refused = get_error_code(&one, &format!("topics?{bad}")).await;
         assert_eq!(refused, (400, "INVALID_REQUEST".to_owned()), "{bad}");
     }
     one.drain().await;
@@ -241,10 +241,10 @@ async fn topics_are_found_and_shown_in_parts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_and_an_agent_are_shown_as_the_agent_knows_them() {
     let dir = TempDir::new().unwrap();
-    let one = agent(dir.path(), "one").await;
-    create(&one, "orders", 3).await;
+    let one = start_agent(dir.path(), "one").await;
+    create_topic(&one, "orders", 3).await;
     produce(&one, "orders", 2, "x").await.unwrap();
-    let shown = data(&one, "topic?name=orders&offset=1&limit=2").await;
+    let shown = get_data(&one, "topic?name=orders&offset=1&limit=2").await;
     let known = topics::describe(&one.node, "orders").await.unwrap();
     assert_eq!(
         (&shown["total"], &shown["topic_id"]),
@@ -259,36 +259,37 @@ async fn a_topic_and_an_agent_are_shown_as_the_agent_knows_them() {
         assert_eq!(row["high_watermark"], known.high_watermark);
         assert_eq!(row["size_bytes"], known.size_bytes);
     }
-    let gone = code(&one, "topic?name=gone").await;
+    let gone = get_error_code(&one, "topic?name=gone").await;
     assert_eq!(gone, (404, "UNKNOWN_TOPIC_OR_PARTITION".to_owned()));
 
-    let agents = data(&one, "agents").await;
+    let agents = get_data(&one, "agents").await;
     let row = &agents["agents"][0];
     assert_eq!((&row["agent_id"], &row["this"]), (&"one".into(), &true.into()));
     assert_eq!(
         (&row["leases"], &row["group_slots"]),
         (&3.into(), &GROUP_SLOTS.into())
     );
-    assert_eq!(row["incarnation"], life(&one).unwrap().0);
-    let leases = data(&one, "agent?id=one&limit=500").await;
+    assert_eq!(row["incarnation"], incarnation(&one).unwrap().0);
+    let leases = get_data(&one, "agent?id=one&limit=500").await;
     assert_eq!(leases["total"], 3 + GROUP_SLOTS);
     assert_eq!(
         leases["partitions"].as_array().unwrap().len() as i32,
         3 + GROUP_SLOTS
     );
-    assert_eq!(code(&one, "agent?id=two").await.0, 404);
+    assert_eq!(get_error_code(&one, "agent?id=two").await.0, 404);
 
-    let overview = data(&one, "overview").await;
+    let overview = get_data(&one, "overview").await;
     assert_eq!(overview["counts"]["partitions"], 3);
     assert_eq!(overview["counts"]["leaderless"], 0);
     assert!(
-        overview["ready"] == true && overview["conditions"].as_array().unwrap().len() == Condition::ALL.len()
+        overview["ready"] == true
+            && overview["conditions"].as_array().unwrap().len() == ReadinessCondition::ALL.len()
     );
     one.drain().await;
 }
 
 /// Commits an offset at the agent that coordinates the group, and returns that agent.
-async fn commit<'a>(agents: &[&'a Agent], group: &str, offset: i64) -> &'a Agent {
+async fn commit_to_coordinator<'a>(agents: &[&'a Agent], group: &str, offset: i64) -> &'a Agent {
     let request = v1::CommitOffsetsRequest {
         group_id: group.to_owned(),
         generation: -1,
@@ -302,7 +303,7 @@ async fn commit<'a>(agents: &[&'a Agent], group: &str, offset: i64) -> &'a Agent
         }],
         ..v1::CommitOffsetsRequest::default()
     };
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + EVENT_TIMEOUT;
     for agent in agents.iter().cycle() {
         let address = format!("http://{}", agent.addresses().0);
         let mut client = GroupServiceClient::connect(address).await.unwrap();
@@ -321,15 +322,18 @@ async fn commit<'a>(agents: &[&'a Agent], group: &str, offset: i64) -> &'a Agent
 #[tokio::test(flavor = "multi_thread")]
 async fn any_agent_shows_a_group_with_its_lag() {
     let dir = TempDir::new().unwrap();
-    let one = agent(dir.path(), "one").await;
-    create(&one, "orders", 2).await;
-    let two = agent(dir.path(), "two").await;
-    until("both lead the same", || (held(&one), held(&two)) == (1, 1)).await;
+    let one = start_agent(dir.path(), "one").await;
+    create_topic(&one, "orders", 2).await;
+    let two = start_agent(dir.path(), "two").await;
+    wait_until("both lead the same", || {
+        (led_count(&one), led_count(&two)) == (1, 1)
+    })
+    .await;
     for _ in 0..7 {
-        produce_somewhere(&[&one, &two], "orders", "x").await;
+        produce_to_any(&[&one, &two], "orders", "x").await;
     }
     let id = "billing/<b>&?";
-    let coordinator = commit(&[&one, &two], id, 3).await;
+    let coordinator = commit_to_coordinator(&[&one, &two], id, 3).await;
     let other = if std::ptr::eq(coordinator, &one) {
         &two
     } else {
@@ -347,7 +351,7 @@ async fn any_agent_shows_a_group_with_its_lag() {
         "it is stored"
     );
     for agent in [coordinator, other] {
-        let shown = data(agent, "group?id=billing/%3Cb%3E%26%3F").await;
+        let shown = get_data(agent, "group?id=billing/%3Cb%3E%26%3F").await;
         assert_eq!(
             (&shown["group_id"], &shown["state"]),
             (&id.into(), &"Empty".into())
@@ -358,15 +362,15 @@ async fn any_agent_shows_a_group_with_its_lag() {
             (&place["committed"], &place["high_watermark"]),
             (&3.into(), &7.into())
         );
-        let list = data(agent, "groups?filter=BILL").await;
+        let list = get_data(agent, "groups?filter=BILL").await;
         assert_eq!(list["groups"][0]["lag"], 4);
         assert_eq!(list["groups"][0]["group_id"], id);
         assert_eq!(
-            code(agent, "group?id=nobody").await,
+            get_error_code(agent, "group?id=nobody").await,
             (404, "GROUP_ID_NOT_FOUND".to_owned())
         );
         assert_eq!(
-            code(agent, "group?id=").await,
+            get_error_code(agent, "group?id=").await,
             (400, "INVALID_GROUP_ID".to_owned())
         );
     }
@@ -377,14 +381,14 @@ async fn any_agent_shows_a_group_with_its_lag() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rates_come_from_counters_that_there_are() {
     let dir = TempDir::new().unwrap();
-    let one = agent(dir.path(), "one").await;
-    create(&one, "orders", 1).await;
+    let one = start_agent(dir.path(), "one").await;
+    create_topic(&one, "orders", 1).await;
     // A series exists only after its first event.
-    drop(one.node.metrics.request("Fetch"));
-    one.node.metrics.grpc_error("Fetch", ErrorCode::Unknown);
-    let before = data(&one, "rates").await;
+    drop(one.node.metrics.start_request("Fetch"));
+    one.node.metrics.record_grpc_error("Fetch", ErrorCode::Unknown);
+    let before = get_data(&one, "rates").await;
     produce(&one, "orders", 0, "x").await.unwrap();
-    let after = data(&one, "rates").await;
+    let after = get_data(&one, "rates").await;
     assert_eq!(after["agent"], {
         let mut same = before["agent"].clone();
         same["uptime_ms"] = after["agent"]["uptime_ms"].clone();
@@ -394,7 +398,7 @@ async fn rates_come_from_counters_that_there_are() {
         |name: &str| after["values"][name].as_f64().unwrap() - before["values"][name].as_f64().unwrap();
     assert_eq!((more("produced_records"), more("produced_batches")), (1.0, 1.0));
     assert!(more("store_puts") >= 1.0 && more("produced_bytes") > 1.0);
-    for (name, ..) in crate::console::COUNTED {
+    for (name, ..) in crate::console::EXPOSED_METRICS {
         assert!(after["values"][name].is_number(), "{name} names no metric");
     }
     assert_eq!(after["write_latency"]["count"], 1);
@@ -404,16 +408,20 @@ async fn rates_come_from_counters_that_there_are() {
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_at_once_are_sent_back_and_a_store_that_is_away_is_said() {
     let dir = TempDir::new().unwrap();
-    let late = Arc::new(Late::default());
-    let one = Agent::start_on(settings(dir.path(), "one", &[]), late.clone(), Traces::default())
-        .await
-        .unwrap();
-    until("it is ready", || one.node.health.is_ready()).await;
-    create(&one, "orders", 1).await;
+    let deferred = Arc::new(DeferredMetadataStore::default());
+    let one = Agent::start_with_deferred_metadata(
+        settings(dir.path(), "one", &[]),
+        deferred.clone(),
+        OptionalTracer::default(),
+    )
+    .await
+    .unwrap();
+    wait_until("it is ready", || one.node.health.is_ready()).await;
+    create_topic(&one, "orders", 1).await;
     // Reads wait for memory that is taken; further requests find every slot occupied.
-    let taken = one.node.memory.fetch.take(usize::MAX).await.unwrap();
+    let taken = one.node.memory.fetch.acquire(usize::MAX).await.unwrap();
     produce(&one, "orders", 0, "x").await.unwrap();
-    let asks = (0..64).map(|_| code(&one, "records?topic=orders&partition=0"));
+    let asks = (0..64).map(|_| get_error_code(&one, "records?topic=orders&partition=0"));
     let answers = futures::future::join_all(asks).await;
     assert!(
         answers
@@ -422,11 +430,14 @@ async fn too_many_at_once_are_sent_back_and_a_store_that_is_away_is_said() {
         "{answers:?}"
     );
     drop(taken);
-    assert_eq!(code(&one, "records?topic=orders&partition=0").await.0, 200);
+    assert_eq!(
+        get_error_code(&one, "records?topic=orders&partition=0").await.0,
+        200
+    );
 
-    late.cut.store(true, Ordering::Release);
-    let deadline = Instant::now() + PATIENCE;
-    while code(&one, "topics").await != (503, "METADATA_UNAVAILABLE".to_owned()) {
+    deferred.disconnected.store(true, Ordering::Release);
+    let deadline = Instant::now() + EVENT_TIMEOUT;
+    while get_error_code(&one, "topics").await != (503, "METADATA_UNAVAILABLE".to_owned()) {
         assert!(
             Instant::now() < deadline,
             "the list is never said to be unavailable"
@@ -434,9 +445,9 @@ async fn too_many_at_once_are_sent_back_and_a_store_that_is_away_is_said() {
         sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(get(&one, "/console/").await.status, 200);
-    until("it is not ready", || !one.node.health.is_ready()).await;
-    let overview = data(&one, "overview").await;
+    wait_until("it is not ready", || !one.node.health.is_ready()).await;
+    let overview = get_data(&one, "overview").await;
     assert_eq!(overview["ready"], false);
-    late.cut.store(false, Ordering::Release);
+    deferred.disconnected.store(false, Ordering::Release);
     one.drain().await;
 }

@@ -8,21 +8,21 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bytes::Bytes;
 use streamhouse_core::{
     PartitionUid,
-    batch::{Batches, Records},
+    batch::{BatchIter, DecodedRecords},
 };
-use streamhouse_metadata::{LogPosition, Place, keys};
+use streamhouse_metadata::{LogPosition, SpanLocation, keys};
 
 use super::{stores::FaultyStores, *};
 use crate::{fetch, invariant::Invariant};
 
 /// Fails the test and names the violated invariant.
-macro_rules! violated {
+macro_rules! panic_violated {
     ($invariant:ident, $($what:tt)*) => { panic!("{} violated: {}", Invariant::$invariant, format!($($what)*)) };
 }
 
 /// A partition by name and by its unique id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct LogName {
+pub(super) struct PartitionName {
     pub(super) topic: String,
     pub(super) partition: i32,
     pub(super) uid: PartitionUid,
@@ -30,7 +30,7 @@ pub(super) struct LogName {
 
 /// One partition's log, as producers and consumers know it.
 #[derive(Debug, Default)]
-struct LogLedger {
+struct PartitionLedger {
     /// Values sent to agents, acknowledged or not, in each producer's order.
     sent: Vec<String>,
     /// The value acknowledged at each offset.
@@ -41,54 +41,54 @@ struct LogLedger {
 
 /// Everything acknowledged and read.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
-    logs: HashMap<PartitionUid, LogLedger>,
+pub(super) struct RecordLedger {
+    logs: HashMap<PartitionUid, PartitionLedger>,
     /// The incarnation that committed in each epoch of a partition.
     committers: HashMap<(PartitionUid, i32), Incarnation>,
     pub(super) acks: u64,
 }
 
-impl Ledger {
+impl RecordLedger {
     /// Records a value that is sent for the first time.
-    pub(super) fn sent(&mut self, log: &LogName, value: &str) {
+    pub(super) fn record_sent(&mut self, log: &PartitionName, value: &str) {
         self.logs.entry(log.uid).or_default().sent.push(value.to_owned());
     }
 
     /// Records an acknowledgement.
-    pub(super) fn acked(&mut self, log: &LogName, offset: i64, value: &str) {
+    pub(super) fn record_acked(&mut self, log: &PartitionName, offset: i64, value: &str) {
         self.acks += 1;
         let ledger = self.logs.entry(log.uid).or_default();
         if let Some(other) = ledger.acked.insert(offset, value.to_owned()) {
-            violated!(P2, "{log:?}: offset {offset} was given to {other} and to {value}");
+            panic_violated!(P2, "{log:?}: offset {offset} was given to {other} and to {value}");
         }
         if let Some(seen) = ledger.seen.get(&offset).filter(|seen| *seen != value) {
-            violated!(
+            panic_violated!(
                 P1,
                 "{log:?}: {value} was acknowledged at {offset}, which holds {seen}"
             );
         }
     }
 
-    /// Checks records that a consumer received for `offset`. Returns the next offset to read.
-    fn read(&mut self, log: &LogName, offset: i64, records: &[(i64, String)]) -> i64 {
+    /// Checks records that a consumer received for `single_offset`. Returns the next offset to read.
+    fn record_read(&mut self, log: &PartitionName, offset: i64, records: &[(i64, String)]) -> i64 {
         let ledger = self.logs.entry(log.uid).or_default();
         let mut next = offset;
         for (at, value) in records.iter().skip_while(|(at, _)| *at < offset) {
             if *at != next {
-                violated!(P2, "{log:?}: a reader at {next} was given {at}");
+                panic_violated!(P2, "{log:?}: a reader at {next} was given {at}");
             }
             let seen = ledger.seen.entry(next).or_insert_with(|| value.clone());
             if seen != value {
-                violated!(F1, "{log:?}: offset {next} held {seen}, and now {value}");
+                panic_violated!(F1, "{log:?}: offset {next} held {seen}, and now {value}");
             }
             if let Some(acked) = ledger.acked.get(&next).filter(|acked| *acked != value) {
-                violated!(
+                panic_violated!(
                     P1,
                     "{log:?}: {acked} was acknowledged at {next}, which holds {value}"
                 );
             }
             if !ledger.sent.contains(value) {
-                violated!(
+                panic_violated!(
                     F1,
                     "{log:?}: offset {next} holds {value}, which no producer sent to it"
                 );
@@ -99,13 +99,13 @@ impl Ledger {
     }
 
     /// Compares a log that was read to its end with what was acknowledged.
-    pub(super) fn check_whole(&self, log: &LogName, high_watermark: i64) {
+    pub(super) fn check_whole(&self, log: &PartitionName, high_watermark: i64) {
         let Some(ledger) = self.logs.get(&log.uid) else {
             return;
         };
         for (offset, value) in &ledger.acked {
             if ledger.seen.get(offset) != Some(value) {
-                violated!(
+                panic_violated!(
                     P1,
                     "{log:?}: {value} was acknowledged at {offset} and is not there"
                 );
@@ -113,29 +113,29 @@ impl Ledger {
         }
         let offsets: Vec<i64> = ledger.seen.keys().copied().collect();
         if offsets != (0..high_watermark).collect::<Vec<_>>() {
-            violated!(P2, "{log:?}: read {offsets:?} of 0..{high_watermark}");
+            panic_violated!(P2, "{log:?}: read {offsets:?} of 0..{high_watermark}");
         }
         let order: HashMap<&String, usize> = ledger.sent.iter().zip(0..).collect();
         let mut last: HashMap<&str, usize> = HashMap::new();
         let mut stored = BTreeSet::new();
         for value in ledger.seen.values() {
             if !stored.insert(value) {
-                violated!(P3, "{log:?}: {value} is stored twice");
+                panic_violated!(P3, "{log:?}: {value} is stored twice");
             }
             // Values are "producer.sequence".
             let producer = value.split('.').next().unwrap_or_default();
             let at = order[value];
             if last.insert(producer, at).is_some_and(|before| before > at) {
-                violated!(P4, "{log:?}: {value} stands after a value that was sent later");
+                panic_violated!(P4, "{log:?}: {value} stands after a value that was sent later");
             }
         }
     }
 }
 
-/// Fetches from `offset` on, and returns the values with their offsets.
+/// Fetches from `single_offset` on, and returns the values with their offsets.
 pub(super) async fn fetch_values(
-    node: &Node,
-    log: &LogName,
+    node: &AgentNode,
+    log: &PartitionName,
     offset: i64,
     max_bytes: u32,
 ) -> Result<Vec<(i64, String)>, streamhouse_core::Error> {
@@ -156,14 +156,14 @@ pub(super) async fn fetch_values(
     if let Some(error) = part.error {
         return Err(error.into());
     }
-    Ok(decode(&part.records))
+    Ok(decode_values(&part.records))
 }
 
-fn decode(records: &Bytes) -> Vec<(i64, String)> {
+fn decode_values(records: &Bytes) -> Vec<(i64, String)> {
     let mut values = Vec::new();
-    for batch in Batches::of(records) {
+    for batch in BatchIter::owned(records) {
         let (_, batch) = batch.unwrap();
-        for record in Records::decode(batch, 1 << 20).unwrap() {
+        for record in DecodedRecords::decode(batch, 1 << 20).unwrap() {
             let record = record.unwrap();
             let value = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
             values.push((record.offset, value));
@@ -175,24 +175,24 @@ fn decode(records: &Bytes) -> Vec<(i64, String)> {
 /// Reads once, as any consumer would, and checks the records. Returns the next offset to read.
 pub(super) async fn read_and_check(
     stores: &FaultyStores,
-    ledger: &parking_lot::Mutex<Ledger>,
-    node: &Node,
-    log: &LogName,
+    ledger: &parking_lot::Mutex<RecordLedger>,
+    node: &AgentNode,
+    log: &PartitionName,
     offset: i64,
 ) -> Result<i64, streamhouse_core::Error> {
     let records = fetch_values(node, log, offset, 4096).await;
     let records = records.inspect_err(|error| {
         if error.code() == ErrorCode::StorageCorrupt {
-            violated!(G1, "{log:?} from {offset} on cannot be read: {error}");
+            panic_violated!(G1, "{log:?} from {offset} on cannot be read: {error}");
         }
     })?;
-    let next = ledger.lock().read(log, offset, &records);
+    let next = ledger.lock().record_read(log, offset, &records);
     let bounds = stores.metadata.inner().bounds(&[log.uid]).await.unwrap();
     if let Some((_, bounds)) = bounds.first()
         && bounds.high_watermark < next
     {
         let committed = bounds.high_watermark;
-        violated!(
+        panic_violated!(
             F1,
             "{log:?}: a reader was given {next} records of {committed} committed"
         );
@@ -201,14 +201,14 @@ pub(super) async fn read_and_check(
 }
 
 /// Returns the partitions of all user topics.
-pub(super) async fn logs(stores: &FaultyStores) -> Vec<LogName> {
+pub(super) async fn user_partitions(stores: &FaultyStores) -> Vec<PartitionName> {
     let snapshot = stores.metadata.inner().snapshot(None).await.unwrap().unwrap();
     let topics = snapshot.topics.iter().filter(|topic| !topic.internal);
     topics
         .flat_map(|topic| {
             (0_i32..)
                 .zip(&topic.partitions)
-                .map(|(partition, record)| LogName {
+                .map(|(partition, record)| PartitionName {
                     topic: topic.name.clone(),
                     partition,
                     uid: record.uid,
@@ -218,20 +218,20 @@ pub(super) async fn logs(stores: &FaultyStores) -> Vec<LogName> {
 }
 
 /// Returns the keys that rows reference, and checks which incarnation committed in each epoch.
-pub(super) async fn referenced(
+pub(super) async fn referenced_keys(
     stores: &FaultyStores,
-    ledger: &parking_lot::Mutex<Ledger>,
+    ledger: &parking_lot::Mutex<RecordLedger>,
 ) -> BTreeSet<String> {
     let mut referenced = BTreeSet::new();
-    for log in logs(stores).await {
+    for log in user_partitions(stores).await {
         let from = LogPosition::Offset(0);
         let Ok(view) = stores.metadata.inner().read_log(log.uid, from, 100_000).await else {
             continue;
         };
         for span in view.spans {
             referenced.insert(match span.place {
-                Place::Segment { key, .. } => key,
-                Place::Wal {
+                SpanLocation::Segment { key, .. } => key,
+                SpanLocation::Wal {
                     incarnation,
                     sequence,
                     ..
@@ -242,7 +242,7 @@ pub(super) async fn referenced(
                         .entry((log.uid, span.epoch))
                         .or_insert(incarnation);
                     if first != incarnation {
-                        violated!(
+                        panic_violated!(
                             L1,
                             "{log:?}: {first} and {incarnation} committed in epoch {}",
                             span.epoch
@@ -258,8 +258,12 @@ pub(super) async fn referenced(
 
 /// Compares the bucket with the metadata. With `quiet`, nothing is in flight: no unreferenced
 /// object may be stored either.
-pub(super) async fn check_objects(stores: &FaultyStores, ledger: &parking_lot::Mutex<Ledger>, quiet: bool) {
-    let referenced = referenced(stores, ledger).await;
+pub(super) async fn check_objects(
+    stores: &FaultyStores,
+    ledger: &parking_lot::Mutex<RecordLedger>,
+    quiet: bool,
+) {
+    let referenced = referenced_keys(stores, ledger).await;
     let stored = stores.objects.keys().into_iter();
     // Other keys with this prefix are internal.
     let stored: BTreeSet<String> = stored
@@ -268,24 +272,24 @@ pub(super) async fn check_objects(stores: &FaultyStores, ledger: &parking_lot::M
     // Rows may have been deleted since they were read, but not in a quiet cluster.
     let missing: Vec<&String> = referenced.difference(&stored).collect();
     if quiet && !missing.is_empty() {
-        violated!(G1, "rows reference {missing:?}, which are not stored");
+        panic_violated!(G1, "rows reference {missing:?}, which are not stored");
     }
     let leaked: Vec<&String> = stored.difference(&referenced).collect();
     if quiet && !leaked.is_empty() {
-        violated!(G2, "{leaked:?} are stored and nothing references them");
+        panic_violated!(G2, "{leaked:?} are stored and nothing references them");
     }
 }
 
 /// A producer that numbers the values it sends to one partition.
 #[derive(Debug)]
-pub(super) struct Producer {
-    pub(super) log: LogName,
+pub(super) struct TestProducer {
+    pub(super) log: PartitionName,
     pub(super) id: i64,
     pub(super) sequence: i32,
 }
 
-impl Producer {
-    pub(super) async fn new(stores: &FaultyStores, log: &LogName) -> Self {
+impl TestProducer {
+    pub(super) async fn new(stores: &FaultyStores, log: &PartitionName) -> Self {
         let id = stores.metadata.inner().allocate_producer_id().await.unwrap();
         let log = log.clone();
         Self { log, id, sequence: 0 }
@@ -298,7 +302,7 @@ impl Producer {
 
     /// Sends one batch to an agent; its outcome is awaited separately, so that several can be in
     /// flight.
-    pub(super) async fn hand_in(&self, node: &Node, sequence: i32) -> handler::Pending {
+    pub(super) async fn begin_send(&self, node: &AgentNode, sequence: i32) -> handler::PendingProduce {
         let mut batch = BatchBuilder::new(Compression::None);
         batch.set_producer(self.id, 0, sequence);
         let value = self.value(sequence);
@@ -322,21 +326,21 @@ impl Producer {
     /// Sends the next value to this agent; the sequence advances only when it is acknowledged.
     pub(super) async fn send(
         &mut self,
-        ledger: &parking_lot::Mutex<Ledger>,
-        node: &Node,
+        ledger: &parking_lot::Mutex<RecordLedger>,
+        node: &AgentNode,
     ) -> Result<i64, streamhouse_core::Error> {
         let value = self.value(self.sequence);
-        ledger.lock().sent(&self.log, &value);
-        let pending = self.hand_in(node, self.sequence).await;
-        let offset = offset(pending.finish(node).await)?;
-        ledger.lock().acked(&self.log, offset, &value);
+        ledger.lock().record_sent(&self.log, &value);
+        let pending = self.begin_send(node, self.sequence).await;
+        let offset = single_offset(pending.finish(node).await)?;
+        ledger.lock().record_acked(&self.log, offset, &value);
         self.sequence += 1;
         Ok(offset)
     }
 }
 
 /// Returns the offset of a request's only batch.
-pub(super) fn offset(mut response: v1::ProduceResponse) -> Result<i64, streamhouse_core::Error> {
+pub(super) fn single_offset(mut response: v1::ProduceResponse) -> Result<i64, streamhouse_core::Error> {
     let result = response.partitions.remove(0);
     result
         .error

@@ -5,7 +5,7 @@ use super::*;
 use crate::fetch;
 
 /// Starts an agent with small budgets: two readers request more than there is.
-async fn small(dir: &Path, id: &str) -> Agent {
+async fn start_small_agent(dir: &Path, id: &str) -> Agent {
     let small = [
         "--maintenance-interval=100ms",
         "--cache-memory=4MiB",
@@ -15,11 +15,11 @@ async fn small(dir: &Path, id: &str) -> Agent {
         "--flush-bytes=64KiB",
     ];
     let agent = Agent::start(settings(dir, id, &small)).await.unwrap();
-    until("it is ready", || agent.node.health.is_ready()).await;
+    wait_until("it is ready", || agent.node.health.is_ready()).await;
     agent
 }
 
-async fn create_small(agent: &Agent) {
+async fn create_small_topic(agent: &Agent) {
     let request = v1::CreateTopicRequest {
         name: "orders".to_owned(),
         partitions: 1,
@@ -32,10 +32,10 @@ async fn create_small(agent: &Agent) {
 }
 
 /// Number of records, of 60 kB each.
-const RECORDS: usize = 32;
+const RECORD_COUNT: usize = 32;
 
 /// Asserts that no budget is exceeded.
-fn check(agent: &Agent) {
+fn assert_within_budgets(agent: &Agent) {
     let (memory, budgets) = (&agent.node.memory, agent.node.settings.memory_budgets());
     for (what, used, budget) in [
         ("fetch", memory.fetch.used() as u64, budgets.fetch),
@@ -76,9 +76,9 @@ async fn catch_up(agent: &Agent, end: i64) -> usize {
                 assert!(!records.is_empty(), "a read always goes on");
                 let held = memory.map_or(0, |memory| memory.num_permits());
                 assert_eq!(held, records.len() * 2, "as read and as encoded");
-                check(agent);
+                assert_within_budgets(agent);
                 total += records.len();
-                for batch in streamhouse_core::batch::Batches::of(&records) {
+                for batch in streamhouse_core::batch::BatchIter::owned(&records) {
                     offset = batch.unwrap().0.next_offset();
                 }
             }
@@ -92,26 +92,26 @@ async fn catch_up(agent: &Agent, end: i64) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_readers_that_catch_up_stay_within_the_budgets() {
     let dir = TempDir::new().unwrap();
-    let one = small(dir.path(), "one").await;
-    create_small(&one).await;
+    let one = start_small_agent(dir.path(), "one").await;
+    create_small_topic(&one).await;
     let value = "x".repeat(60_000);
     let mut end = 0;
-    for _ in 0..RECORDS {
+    for _ in 0..RECORD_COUNT {
         end = produce(&one, "orders", 0, &value).await.unwrap() + 1;
-        check(&one);
+        assert_within_budgets(&one);
     }
-    until("something is rolled", || {
+    wait_until("something is rolled", || {
         one.node.metrics.segments_rolled.get() > 0
     })
     .await;
     // An agent that leads nothing has nothing in memory.
-    let two = Arc::new(small(dir.path(), "two").await);
+    let two = Arc::new(start_small_agent(dir.path(), "two").await);
     let readers = (0..20).map(|_| {
         let two = two.clone();
         tokio::spawn(async move { catch_up(&two, end).await })
     });
     for total in futures::future::join_all(readers).await {
-        assert!(total.unwrap() > RECORDS * 60_000, "everything was read");
+        assert!(total.unwrap() > RECORD_COUNT * 60_000, "everything was read");
     }
     assert_eq!(two.node.memory.fetch.used(), 0, "and all memory was given back");
     assert_eq!(two.node.memory.cold_reads.used(), 0);
@@ -120,20 +120,20 @@ async fn twenty_readers_that_catch_up_stay_within_the_budgets() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_segment_that_is_written_counts() {
     let dir = TempDir::new().unwrap();
-    let one = small(dir.path(), "one").await;
-    create_small(&one).await;
+    let one = start_small_agent(dir.path(), "one").await;
+    create_small_topic(&one).await;
     let hold = one.node.failpoints.hold(FailPoint::BeforeSegmentPut);
     let value = "x".repeat(60_000);
     for _ in 0..8 {
         produce(&one, "orders", 0, &value).await.unwrap();
     }
-    until("a segment is built", || one.node.memory.roll.used() > 0).await;
+    wait_until("a segment is built", || one.node.memory.roll.used() > 0).await;
     let used = one.node.memory.roll.used();
     assert!(
         used >= 262_144 && used <= one.node.memory.roll.capacity(),
         "{used}"
     );
-    one.node.measure();
+    one.node.update_gauges();
     let text = one.node.metrics.render().unwrap();
     assert!(text.contains(&format!(
         "streamhouse_agent_memory_used_bytes{{use=\"roll\"}} {used}"
@@ -141,7 +141,7 @@ async fn the_segment_that_is_written_counts() {
     let bound = one.node.settings.memory_budgets().total();
     assert!(text.contains(&format!("streamhouse_agent_memory_bound_bytes {bound}")));
     drop(hold);
-    until("it is stored", || one.node.metrics.segments_rolled.get() > 0).await;
-    until("its memory is given back", || one.node.memory.roll.used() == 0).await;
+    wait_until("it is stored", || one.node.metrics.segments_rolled.get() > 0).await;
+    wait_until("its memory is given back", || one.node.memory.roll.used() == 0).await;
     one.drain().await;
 }

@@ -18,22 +18,22 @@ use tokio::{sync::RwLock, task::JoinSet};
 use self::clients::{consume_group, produce_values, read_logs};
 use super::{
     ledger::*,
-    stores::{FaultyStores, QUIET, look_again, tidy},
+    stores::{FaultyStores, QUIET_ARGUMENTS, expire_ended_incarnations, run_jobs_until_idle},
     *,
 };
 use crate::{
-    failpoint::Hold,
-    faulty_metadata::{FaultHandle, MetadataFault, MetadataFaultKind, Method},
+    failpoint::FailPointGuard,
+    faulty_metadata::{MetadataFault, MetadataFaultHandle, MetadataFaultKind, MetadataMethod},
     maintenance::{delete, roll, sweep},
     store::{
-        Operation, StoreErrorKind,
+        StoreErrorKind, StoreOperation,
         fault::{Toxic, ToxicId, ToxicKind},
     },
 };
 
 /// One step of the schedule.
 #[derive(Debug, Clone, Copy)]
-enum Step {
+enum SimulationStep {
     /// An agent crashes; its incarnation is sealed a step later. At least one agent stays up.
     Crash,
     /// A crashed agent starts again.
@@ -61,45 +61,45 @@ enum Step {
 }
 
 /// The steps of every schedule, weighted by how often they are listed.
-const STEPS: &[Step] = &[
-    Step::Crash,
-    Step::Crash,
-    Step::Start,
-    Step::Start,
-    Step::Seal,
-    Step::Metadata(MetadataFaultKind::Hang),
-    Step::Metadata(MetadataFaultKind::HangAfter),
-    Step::Metadata(MetadataFaultKind::LoseBefore),
-    Step::Metadata(MetadataFaultKind::LoseAfter),
-    Step::Metadata(MetadataFaultKind::Late),
-    Step::Store(ToxicKind::Error(StoreErrorKind::Throttled)),
-    Step::Store(ToxicKind::Error(StoreErrorKind::Timeout)),
-    Step::Store(ToxicKind::LoseReply),
-    Step::LatePut("log-"),
-    Step::Hold,
-    Step::Hold,
-    Step::Roll,
-    Step::Roll,
-    Step::Roll,
-    Step::Delete,
-    Step::Delete,
-    Step::Sweep,
-    Step::DeleteTopic,
-    Step::RecreateTopic,
-    Step::LatePut("_wal/"),
+const STEPS: &[SimulationStep] = &[
+    SimulationStep::Crash,
+    SimulationStep::Crash,
+    SimulationStep::Start,
+    SimulationStep::Start,
+    SimulationStep::Seal,
+    SimulationStep::Metadata(MetadataFaultKind::Hang),
+    SimulationStep::Metadata(MetadataFaultKind::HangAfter),
+    SimulationStep::Metadata(MetadataFaultKind::LoseBefore),
+    SimulationStep::Metadata(MetadataFaultKind::LoseAfter),
+    SimulationStep::Metadata(MetadataFaultKind::Late),
+    SimulationStep::Store(ToxicKind::Error(StoreErrorKind::Throttled)),
+    SimulationStep::Store(ToxicKind::Error(StoreErrorKind::Timeout)),
+    SimulationStep::Store(ToxicKind::LoseReply),
+    SimulationStep::LatePut("log-"),
+    SimulationStep::Hold,
+    SimulationStep::Hold,
+    SimulationStep::Roll,
+    SimulationStep::Roll,
+    SimulationStep::Roll,
+    SimulationStep::Delete,
+    SimulationStep::Delete,
+    SimulationStep::Sweep,
+    SimulationStep::DeleteTopic,
+    SimulationStep::RecreateTopic,
+    SimulationStep::LatePut("_wal/"),
 ];
 
-const STEPS_A_RUN: usize = 30;
+const STEPS_PER_RUN: usize = 30;
 const SEEDS: [u64; 3] = [1, 2, 3];
-const LOGS: i32 = 2;
+const LOG_PARTITIONS: i32 = 2;
 /// Longest duration of a step while no record is acknowledged.
 const STEP_TIME: Duration = Duration::from_millis(60);
 
 /// Deterministic randomness.
 #[derive(Debug)]
-struct Seeded(AtomicU64);
+struct SeededEntropy(AtomicU64);
 
-impl Entropy for Seeded {
+impl Entropy for SeededEntropy {
     fn next_u64(&self) -> u64 {
         // SplitMix64.
         let mut z = self.0.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
@@ -109,7 +109,7 @@ impl Entropy for Seeded {
     }
 }
 
-impl Seeded {
+impl SeededEntropy {
     fn below(&self, bound: usize) -> usize {
         (self.next_u64() % bound.max(1) as u64) as usize
     }
@@ -120,75 +120,75 @@ impl Seeded {
 }
 
 /// State shared by the schedule, the producers and the consumers.
-struct World {
+struct SimulatedCluster {
     stores: FaultyStores,
-    ledger: Mutex<Ledger>,
+    ledger: Mutex<RecordLedger>,
     /// The running agents.
-    nodes: Mutex<Vec<(String, Arc<Node>)>>,
+    nodes: Mutex<Vec<(String, Arc<AgentNode>)>>,
     /// The gRPC address of each agent.
     addresses: Mutex<HashMap<String, SocketAddr>>,
-    logs: Mutex<Vec<LogName>>,
+    logs: Mutex<Vec<PartitionName>>,
     /// Held while reading; deletion waits for the reads that began before it, which stands for a
     /// grace longer than the longest read.
     reads: RwLock<()>,
     /// For the clients; the schedule has its own, so that they cannot change it.
-    entropy: Seeded,
+    entropy: SeededEntropy,
     stop_producing: CancellationToken,
     stop_reading: CancellationToken,
     reads_done: IntCounter,
     out_of_range: IntCounter,
 }
 
-impl World {
-    fn node(&self) -> Arc<Node> {
+impl SimulatedCluster {
+    fn node(&self) -> Arc<AgentNode> {
         let nodes = self.nodes.lock();
         nodes[self.entropy.below(nodes.len())].1.clone()
     }
 }
 
 /// How a fault ends.
-enum Heal {
-    Metadata(FaultHandle),
+enum FaultRecovery {
+    Metadata(MetadataFaultHandle),
     Store(ToxicId),
-    Hold(#[allow(dead_code)] Hold), // by being dropped
+    Hold(#[allow(dead_code)] FailPointGuard), // by being dropped
     Seal(Incarnation),
 }
 
-struct Simulation {
+struct ClusterSimulation {
     seed: u64,
-    world: Arc<World>,
-    entropy: Seeded,
+    world: Arc<SimulatedCluster>,
+    entropy: SeededEntropy,
     agents: Vec<(String, Agent)>,
     crashed: Vec<String>,
-    heals: Vec<(usize, Heal)>,
+    recoveries: Vec<(usize, FaultRecovery)>,
     jobs: JoinSet<()>,
     clients: JoinSet<()>,
     /// Number of topics created and deleted.
     topics: usize,
 }
 
-impl Simulation {
+impl ClusterSimulation {
     async fn new(seed: u64) -> Self {
         let stores = FaultyStores::without_graces().await;
         let mut simulation = Self {
             seed,
-            world: Arc::new(World {
+            world: Arc::new(SimulatedCluster {
                 stores,
                 ledger: Mutex::default(),
                 nodes: Mutex::default(),
                 addresses: Mutex::default(),
                 logs: Mutex::default(),
                 reads: RwLock::new(()),
-                entropy: Seeded(AtomicU64::new(seed ^ 0xC11E_4715)),
+                entropy: SeededEntropy(AtomicU64::new(seed ^ 0xC11E_4715)),
                 stop_producing: CancellationToken::new(),
                 stop_reading: CancellationToken::new(),
                 reads_done: IntCounter::new("reads", "reads").unwrap(),
                 out_of_range: IntCounter::new("out_of_range", "out of range").unwrap(),
             }),
-            entropy: Seeded(AtomicU64::new(seed)),
+            entropy: SeededEntropy(AtomicU64::new(seed)),
             agents: Vec::new(),
             crashed: Vec::new(),
-            heals: Vec::new(),
+            recoveries: Vec::new(),
             jobs: JoinSet::new(),
             clients: JoinSet::new(),
             topics: 0,
@@ -196,11 +196,11 @@ impl Simulation {
         for id in ["one", "two", "three"] {
             simulation.start(id.to_owned()).await;
         }
-        until_ready(&simulation.agents[0].1).await;
-        create(&simulation.agents[0].1, "log-a", LOGS).await;
-        for log in logs(&simulation.world.stores).await {
+        wait_ready(&simulation.agents[0].1).await;
+        create_topic(&simulation.agents[0].1, "log-a", LOG_PARTITIONS).await;
+        for log in user_partitions(&simulation.world.stores).await {
             for _ in 0..2 {
-                let producer = Producer::new(&simulation.world.stores, &log).await;
+                let producer = TestProducer::new(&simulation.world.stores, &log).await;
                 let world = simulation.world.clone();
                 simulation.clients.spawn(produce_values(world, producer));
             }
@@ -215,7 +215,7 @@ impl Simulation {
     }
 
     async fn start(&mut self, id: String) {
-        let agent = self.world.stores.starting(&id, &QUIET).await;
+        let agent = self.world.stores.start_agent(&id, &QUIET_ARGUMENTS).await;
         self.world.nodes.lock().push((id.clone(), agent.node.clone()));
         self.world
             .addresses
@@ -225,13 +225,13 @@ impl Simulation {
     }
 
     async fn run(&mut self) {
-        for step in 0..STEPS_A_RUN {
+        for step in 0..STEPS_PER_RUN {
             let what = self.entropy.pick(STEPS);
             println!("seed {}, step {step}: {what:?}", self.seed);
             let acks = self.world.ledger.lock().acks;
             let ends = step + 1 + self.entropy.below(3);
-            self.take(what, ends).await;
-            self.heal(step).await;
+            self.run_step(what, ends).await;
+            self.recover_faults(step).await;
             let deadline = Instant::now() + STEP_TIME;
             while self.world.ledger.lock().acks < acks + 3 && Instant::now() < deadline {
                 sleep(Duration::from_millis(2)).await;
@@ -249,85 +249,96 @@ impl Simulation {
         }
     }
 
-    async fn heal(&mut self, step: usize) {
-        let (due, later) = std::mem::take(&mut self.heals)
+    async fn recover_faults(&mut self, step: usize) {
+        let (due, later) = std::mem::take(&mut self.recoveries)
             .into_iter()
             .partition(|(at, _)| *at <= step);
-        self.heals = later;
-        let due: Vec<(usize, Heal)> = due;
+        self.recoveries = later;
+        let due: Vec<(usize, FaultRecovery)> = due;
         for (_, heal) in due {
             match heal {
-                Heal::Metadata(fault) => fault.release(),
-                Heal::Store(toxic) => self.world.stores.store.remove(toxic),
-                Heal::Hold(hold) => drop(hold),
-                Heal::Seal(life) => self.world.stores.metadata.inner().seal(life).await.unwrap(),
+                FaultRecovery::Metadata(fault) => fault.release(),
+                FaultRecovery::Store(toxic) => self.world.stores.store.remove(toxic),
+                FaultRecovery::Hold(hold) => drop(hold),
+                FaultRecovery::Seal(incarnation) => self
+                    .world
+                    .stores
+                    .metadata
+                    .inner()
+                    .seal(incarnation)
+                    .await
+                    .unwrap(),
             }
         }
     }
 
-    async fn take(&mut self, step: Step, ends: usize) {
+    async fn run_step(&mut self, step: SimulationStep, ends: usize) {
         let stores = self.world.stores.clone();
         match step {
-            Step::Crash if self.agents.len() > 1 => {
+            SimulationStep::Crash if self.agents.len() > 1 => {
                 let (id, agent) = self.agents.swap_remove(self.entropy.below(self.agents.len()));
                 self.world.nodes.lock().retain(|(other, _)| *other != id);
-                let life = agent.node.life().map(|life| life.incarnation);
+                let incarnation = agent.node.session().map(|life| life.incarnation);
                 agent.crash().await;
                 self.crashed.push(id);
-                self.heals.extend(life.map(|life| (ends, Heal::Seal(life))));
+                self.recoveries
+                    .extend(incarnation.map(|life| (ends, FaultRecovery::Seal(life))));
             }
-            Step::Start if !self.crashed.is_empty() => {
+            SimulationStep::Start if !self.crashed.is_empty() => {
                 let id = self.crashed.swap_remove(0);
                 self.start(id).await;
             }
-            Step::Crash | Step::Start => {}
-            Step::Seal => {
+            SimulationStep::Crash | SimulationStep::Start => {}
+            SimulationStep::Seal => {
                 let node = self.any_agent();
-                if let Some(life) = node.life() {
-                    stores.metadata.inner().seal(life.incarnation).await.unwrap();
+                if let Some(session) = node.session() {
+                    stores.metadata.inner().seal(session.incarnation).await.unwrap();
                 }
             }
-            Step::Metadata(kind) => {
-                let method = self.entropy.pick(METHODS);
-                let fault = MetadataFault::new(kind, [method]).times(4);
+            SimulationStep::Metadata(kind) => {
+                let method = self.entropy.pick(FAULTY_METHODS);
+                let fault = MetadataFault::new(kind, [method]).with_limit(4);
                 println!("  {method:?}");
-                self.heals
-                    .push((ends, Heal::Metadata(stores.metadata.add(fault))));
+                self.recoveries
+                    .push((ends, FaultRecovery::Metadata(stores.metadata.add_fault(fault))));
             }
-            Step::Store(kind) => {
-                let operation = self.entropy.pick(&Operation::ALL);
+            SimulationStep::Store(kind) => {
+                let operation = self.entropy.pick(&StoreOperation::ALL);
                 println!("  {operation:?}");
                 let toxic = Toxic::new(kind).on(&[operation]).times(3);
-                self.heals.push((ends, Heal::Store(stores.store.add(toxic))));
+                self.recoveries
+                    .push((ends, FaultRecovery::Store(stores.store.add(toxic))));
             }
-            Step::LatePut(prefix) => {
-                let toxic = Toxic::new(ToxicKind::Late).on(&[Operation::Put]).below(prefix);
-                self.heals
-                    .push((ends, Heal::Store(stores.store.add(toxic.times(1)))));
+            SimulationStep::LatePut(prefix) => {
+                let toxic = Toxic::new(ToxicKind::Late)
+                    .on(&[StoreOperation::Put])
+                    .with_prefix(prefix);
+                self.recoveries
+                    .push((ends, FaultRecovery::Store(stores.store.add(toxic.times(1)))));
             }
-            Step::Hold => {
+            SimulationStep::Hold => {
                 let point = self.entropy.pick(&FailPoint::ALL);
                 println!("  {point:?}");
                 let hold = self.any_agent().failpoints.hold(point);
-                self.heals.push((ends, Heal::Hold(hold)));
+                self.recoveries.push((ends, FaultRecovery::Hold(hold)));
             }
-            Step::Roll | Step::Delete | Step::Sweep => self.job(step),
-            Step::DeleteTopic | Step::RecreateTopic => self.jobs_topic(step),
+            SimulationStep::Roll | SimulationStep::Delete | SimulationStep::Sweep => self.spawn_job(step),
+            SimulationStep::DeleteTopic | SimulationStep::RecreateTopic => self.spawn_topic_job(step),
         }
     }
 
-    fn any_agent(&self) -> Arc<Node> {
+    fn any_agent(&self) -> Arc<AgentNode> {
         self.agents[self.entropy.below(self.agents.len())].1.node.clone()
     }
 
     /// Runs a background job of one agent. It may fail, since it is repeated.
-    fn job(&mut self, step: Step) {
+    fn spawn_job(&mut self, step: SimulationStep) {
         let (world, node) = (self.world.clone(), self.any_agent());
         self.jobs.spawn(async move {
-            let Some(life) = node.life() else { return };
+            let Some(session) = node.session() else { return };
             let _either = match step {
-                Step::Roll => roll::all(&node, &life).await,
-                Step::Sweep => sweep::run(&node, &life).await,
+                SimulationStep::Roll => roll::roll_all(&node, &session).await,
+                SimulationStep::Sweep => sweep::run(&node, &session).await,
                 _ => {
                     let _no_reads = world.reads.write().await;
                     delete::run(&node).await
@@ -337,17 +348,21 @@ impl Simulation {
     }
 
     /// Runs the lifetime of a topic that the clients do not use.
-    fn jobs_topic(&mut self, step: Step) {
+    fn spawn_topic_job(&mut self, step: SimulationStep) {
         let (world, node) = (self.world.clone(), self.any_agent());
         self.topics += 1;
         let name = match step {
-            Step::RecreateTopic => "again".to_owned(),
+            SimulationStep::RecreateTopic => "again".to_owned(),
             _ => format!("short-{}", self.topics),
         };
-        let times = if matches!(step, Step::RecreateTopic) { 2 } else { 1 };
+        let times = if matches!(step, SimulationStep::RecreateTopic) {
+            2
+        } else {
+            1
+        };
         self.jobs.spawn(async move {
             for _ in 0..times {
-                short_life(&world, &node, &name).await;
+                run_short_lived_topic(&world, &node, &name).await;
             }
         });
     }
@@ -357,8 +372,12 @@ impl Simulation {
     async fn finish(mut self) {
         self.world.stores.metadata.clear();
         self.world.stores.store.clear();
-        self.heal(usize::MAX).await;
-        let judge = self.world.stores.agent("judge", &QUIET).await;
+        self.recover_faults(usize::MAX).await;
+        let judge = self
+            .world
+            .stores
+            .start_ready_agent("judge", &QUIET_ARGUMENTS)
+            .await;
         self.world
             .nodes
             .lock()
@@ -379,10 +398,10 @@ impl Simulation {
             }
         };
         assert!(
-            timeout(PATIENCE, ends).await.is_ok(),
+            timeout(EVENT_TIMEOUT, ends).await.is_ok(),
             "the clients get no responses"
         );
-        self.world.stores.store.settled().await;
+        self.world.stores.store.wait_settled().await;
         let logs = self.world.logs.lock().clone();
         for log in logs {
             let bounds = self
@@ -398,10 +417,10 @@ impl Simulation {
                 .lock()
                 .check_whole(&log, bounds[0].1.high_watermark);
         }
-        self.end_everything_but(&judge).await;
-        tidy(&self.world.stores, &judge.node).await;
-        look_again(&self.world.stores).await;
-        tidy(&self.world.stores, &judge.node).await;
+        self.end_all_but(&judge).await;
+        run_jobs_until_idle(&self.world.stores, &judge.node).await;
+        expire_ended_incarnations(&self.world.stores).await;
+        run_jobs_until_idle(&self.world.stores, &judge.node).await;
         check_objects(&self.world.stores, &self.world.ledger, true).await;
         let acks = self.world.ledger.lock().acks;
         let (reads, out_of_range) = (self.world.reads_done.get(), self.world.out_of_range.get());
@@ -411,12 +430,12 @@ impl Simulation {
     }
 
     /// Crashes all other agents, ends all other incarnations, and deletes the remaining topics.
-    async fn end_everything_but(&mut self, judge: &Agent) {
+    async fn end_all_but(&mut self, judge: &Agent) {
         for (_, agent) in self.agents.drain(..) {
             agent.crash().await;
         }
         let metadata = self.world.stores.metadata.inner();
-        let mine = life(judge);
+        let mine = incarnation(judge);
         let snapshot = metadata.snapshot(None).await.unwrap().unwrap();
         for agent in snapshot.agents {
             if Some(agent.incarnation) != mine {
@@ -428,12 +447,15 @@ impl Simulation {
                 metadata.delete_topic(&topic.name).await.unwrap();
             }
         }
-        until("the judge leads all", || held(judge) == LOGS as usize).await;
+        wait_until("the judge leads all", || {
+            led_count(judge) == LOG_PARTITIONS as usize
+        })
+        .await;
     }
 }
 
 /// Creates, writes, rolls, reads and deletes a topic. Each step may fail, or take too long.
-async fn short_life(world: &World, node: &Node, name: &str) {
+async fn run_short_lived_topic(world: &SimulatedCluster, node: &AgentNode, name: &str) {
     let request = v1::CreateTopicRequest {
         name: name.to_owned(),
         partitions: 1,
@@ -442,12 +464,12 @@ async fn short_life(world: &World, node: &Node, name: &str) {
     if topics::create(node, request).await.is_err() {
         return;
     }
-    let created = logs(&world.stores).await;
+    let created = user_partitions(&world.stores).await;
     if let Some(log) = created.into_iter().find(|log| log.topic == name) {
-        let mut producer = Producer::new(&world.stores, &log).await;
+        let mut producer = TestProducer::new(&world.stores, &log).await;
         let _either = timeout(STEP_TIME * 4, producer.send(&world.ledger, node)).await;
-        if let Some(life) = node.life() {
-            let _either = timeout(STEP_TIME, roll::all(node, &life)).await;
+        if let Some(session) = node.session() {
+            let _either = timeout(STEP_TIME, roll::roll_all(node, &session)).await;
         }
         // An agent that does not lead it reads it through its cache.
         for _ in 0..3 {
@@ -464,21 +486,21 @@ async fn short_life(world: &World, node: &Node, name: &str) {
 
 /// Methods of the metadata store that may fail. Two are left out: `delete_topic` names only a
 /// topic, and offsets that a group commits late are not fenced within a generation.
-const METHODS: &[Method] = &[
-    Method::commit_object,
-    Method::commit_object,
-    Method::read_log,
-    Method::bounds,
-    Method::begin_segment,
-    Method::finish_segment,
-    Method::garbage,
-    Method::confirm_deleted,
-    Method::orphans,
-    Method::mark_swept,
-    Method::snapshot,
-    Method::move_leases,
-    Method::register_agent,
-    Method::groups,
+const FAULTY_METHODS: &[MetadataMethod] = &[
+    MetadataMethod::commit_object,
+    MetadataMethod::commit_object,
+    MetadataMethod::read_log,
+    MetadataMethod::bounds,
+    MetadataMethod::begin_segment,
+    MetadataMethod::finish_segment,
+    MetadataMethod::collect_garbage,
+    MetadataMethod::confirm_deleted,
+    MetadataMethod::orphans,
+    MetadataMethod::mark_swept,
+    MetadataMethod::snapshot,
+    MetadataMethod::move_leases,
+    MetadataMethod::register_agent,
+    MetadataMethod::groups,
 ];
 
 #[tokio::test]
@@ -489,7 +511,7 @@ async fn what_is_acknowledged_is_read_through_every_fault() {
     };
     let runs = seeds.into_iter().map(async |seed| {
         println!("seed {seed}: repeat this run with STREAMHOUSE_SEED={seed}");
-        let mut simulation = Simulation::new(seed).await;
+        let mut simulation = ClusterSimulation::new(seed).await;
         simulation.run().await;
         simulation.finish().await;
     });

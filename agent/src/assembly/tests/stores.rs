@@ -4,7 +4,7 @@ use streamhouse_metadata::{GarbagePolicy, MetadataStore};
 
 use super::*;
 use crate::{
-    faulty_metadata::{FaultyMetadata, MetadataFault, MetadataFaultKind, Method},
+    faulty_metadata::{FaultyMetadataStore, MetadataFault, MetadataFaultKind, MetadataMethod},
     maintenance::{delete, roll, sweep},
     store::{fault::FaultStore, memory::MemoryStore},
 };
@@ -12,7 +12,7 @@ use crate::{
 /// The stores that the agents of one cluster share.
 #[derive(Debug, Clone)]
 pub(crate) struct FaultyStores {
-    pub(crate) metadata: Arc<FaultyMetadata>,
+    pub(crate) metadata: Arc<FaultyMetadataStore>,
     pub(crate) store: Arc<FaultStore>,
     /// The objects that are really stored.
     pub(crate) objects: Arc<MemoryStore>,
@@ -22,13 +22,13 @@ pub(crate) struct FaultyStores {
 
 /// Arguments of agents whose incarnations end only when they are sealed, and whose background jobs
 /// run only when a test runs them.
-pub(crate) const QUIET: [&str; 2] = ["--lease-ttl=5m", "--maintenance-interval=1h"];
+pub(crate) const QUIET_ARGUMENTS: [&str; 2] = ["--lease-ttl=5m", "--maintenance-interval=1h"];
 
 impl FaultyStores {
     pub(crate) async fn new() -> Self {
         let objects = Arc::new(MemoryStore::default());
         Self {
-            metadata: FaultyMetadata::in_memory().await,
+            metadata: FaultyMetadataStore::new_in_memory().await,
             store: Arc::new(FaultStore::new(objects.clone(), system_entropy())),
             objects,
             grace: None,
@@ -45,21 +45,21 @@ impl FaultyStores {
 
     /// Starts an agent on these stores and waits until it is ready; `more` are command line
     /// arguments.
-    pub(crate) async fn agent(&self, id: &str, more: &[&str]) -> Agent {
-        let agent = self.starting(id, more).await;
-        until_ready(&agent).await;
+    pub(crate) async fn start_ready_agent(&self, id: &str, more: &[&str]) -> Agent {
+        let agent = self.start_agent(id, more).await;
+        wait_ready(&agent).await;
         agent
     }
 
     /// Starts an agent on these stores, which becomes ready on its own.
-    pub(crate) async fn starting(&self, id: &str, more: &[&str]) -> Agent {
+    pub(crate) async fn start_agent(&self, id: &str, more: &[&str]) -> Agent {
         let (metadata, store) = (self.metadata.clone(), self.store.clone());
         let Some(grace) = self.grace else {
             return start_agent_on(id, more, metadata, store).await;
         };
         let mut settings = settings(Path::new("/nowhere"), id, more);
         settings.object_grace = grace;
-        start(settings, metadata, store).await
+        start_with_stores(settings, metadata, store).await
     }
 }
 
@@ -71,43 +71,43 @@ pub(crate) async fn start_agent_on(
     store: Arc<dyn ObjectStore>,
 ) -> Agent {
     // Nothing is stored in the directory.
-    start(settings(Path::new("/nowhere"), id, more), metadata, store).await
+    start_with_stores(settings(Path::new("/nowhere"), id, more), metadata, store).await
 }
 
-async fn start(
+async fn start_with_stores(
     settings: AgentSettings,
     metadata: Arc<dyn MetadataStore>,
     store: Arc<dyn ObjectStore>,
 ) -> Agent {
-    let late = Arc::new(Late::default());
-    late.connected(metadata);
-    Agent::start_with(settings, late, store, Traces::default())
+    let deferred = Arc::new(DeferredMetadataStore::default());
+    deferred.set_store(metadata);
+    Agent::start_with_stores(settings, deferred, store, OptionalTracer::default())
         .await
         .unwrap()
 }
 
 /// Lets the metadata store drop ended incarnations, as it eventually does; before that they may be
 /// swept once more.
-pub(crate) async fn look_again(stores: &FaultyStores) {
+pub(crate) async fn expire_ended_incarnations(stores: &FaultyStores) {
     let policy = GarbagePolicy {
         object_grace: Duration::ZERO,
         producer_expiry: Duration::from_secs(3600),
         offsets_retention: Duration::from_secs(3600),
-        lives_retention: Duration::ZERO,
+        incarnation_retention: Duration::ZERO,
     };
-    stores.metadata.inner().garbage(&policy, 0).await.unwrap();
+    stores.metadata.inner().collect_garbage(&policy, 0).await.unwrap();
 }
 
 /// Rolls everything that `node` leads, then deletes and sweeps until nothing is left to do. All
 /// incarnations but those of running agents must have ended.
-pub(crate) async fn tidy(stores: &FaultyStores, node: &Node) {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) async fn run_jobs_until_idle(stores: &FaultyStores, node: &AgentNode) {
+    let deadline = Instant::now() + EVENT_TIMEOUT;
     loop {
-        let life = node.life().expect("the agent is registered");
+        let session = node.session().expect("the agent is registered");
         let round = async {
-            roll::all(node, &life).await?;
+            roll::roll_all(node, &session).await?;
             delete::run(node).await?;
-            sweep::run(node, &life).await
+            sweep::run(node, &session).await
         };
         let done = round.await;
         let snapshot = stores.metadata.inner().snapshot(None).await.unwrap().unwrap();
@@ -128,13 +128,17 @@ pub(crate) async fn tidy(stores: &FaultyStores, node: &Node) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_whose_commit_lost_its_answer_acknowledges_once() {
     let stores = FaultyStores::new().await;
-    let one = stores.agent("one", &[]).await;
-    create(&one, "orders", 1).await;
-    let lost = MetadataFault::new(MetadataFaultKind::LoseAfter, [Method::commit_object]).times(1);
-    let lost = stores.metadata.add(lost);
+    let one = stores.start_ready_agent("one", &[]).await;
+    create_topic(&one, "orders", 1).await;
+    let lost =
+        MetadataFault::new(MetadataFaultKind::LoseAfter, [MetadataMethod::commit_object]).with_limit(1);
+    let lost = stores.metadata.add_fault(lost);
     assert_eq!(produce(&one, "orders", 0, "a").await, Ok(0));
     assert_eq!(
-        (lost.hits(), stores.metadata.calls(Method::commit_object)),
+        (
+            lost.hit_count(),
+            stores.metadata.calls(MetadataMethod::commit_object)
+        ),
         (1, 2)
     );
     assert_eq!(produce(&one, "orders", 0, "b").await, Ok(1));

@@ -6,36 +6,36 @@ use streamhouse_metadata::keys;
 
 use super::{
     ledger::*,
-    stores::{FaultyStores, QUIET, look_again, tidy},
+    stores::{FaultyStores, QUIET_ARGUMENTS, expire_ended_incarnations, run_jobs_until_idle},
     *,
 };
 use crate::{
     failpoint::FailPoint,
     maintenance::{delete, roll, sweep},
     store::{
-        Operation, StoreErrorKind,
+        StoreErrorKind, StoreOperation,
         fault::{Toxic, ToxicKind},
     },
 };
 
 /// Two agents, a topic, and the acknowledged records.
-struct Cluster {
+struct TakeoverCluster {
     stores: FaultyStores,
-    ledger: parking_lot::Mutex<Ledger>,
-    log: LogName,
-    producer: Producer,
+    ledger: parking_lot::Mutex<RecordLedger>,
+    log: PartitionName,
+    producer: TestProducer,
     /// The leader, which has the oldest incarnation.
     first: Agent,
 }
 
-impl Cluster {
+impl TakeoverCluster {
     /// Starts one agent, with two records in the WAL and one orphan of an ended incarnation.
     async fn new() -> Self {
         let stores = FaultyStores::without_graces().await;
-        let first = stores.agent("one", &QUIET).await;
-        create(&first, "orders", 1).await;
-        let log = logs(&stores).await.remove(0);
-        let producer = Producer::new(&stores, &log).await;
+        let first = stores.start_ready_agent("one", &QUIET_ARGUMENTS).await;
+        create_topic(&first, "orders", 1).await;
+        let log = user_partitions(&stores).await.remove(0);
+        let producer = TestProducer::new(&stores, &log).await;
         let mut cluster = Self {
             stores,
             ledger: parking_lot::Mutex::default(),
@@ -66,39 +66,46 @@ impl Cluster {
         self.stores.store.put_new(&key, "orphan".into()).await.unwrap();
         metadata.seal(dead).await.unwrap();
         let node = self.first.node.clone();
-        node.directory.want();
-        until("the ended incarnation shows", || {
+        node.directory.request_refresh();
+        wait_until("the ended incarnation shows", || {
             let view = node.directory.view();
-            view.snapshot.unswept.iter().any(|(life, _)| *life == dead)
+            view.snapshot
+                .unswept
+                .iter()
+                .any(|(incarnation, _)| *incarnation == dead)
         })
         .await;
     }
 
     /// Leaves a segment of a deleted topic.
     async fn leave_a_deleted_segment(&self) {
-        create(&self.first, "gone", 1).await;
+        create_topic(&self.first, "gone", 1).await;
         produce(&self.first, "gone", 0, "x").await.unwrap();
         let node = &self.first.node;
-        let life = node.life().unwrap();
-        let gone = life.held.all().into_iter().find(|held| &*held.topic == "gone");
-        roll::one(node, &gone.unwrap()).await.unwrap();
+        let session = node.session().unwrap();
+        let gone = session
+            .partitions
+            .all()
+            .into_iter()
+            .find(|held| &*held.topic == "gone");
+        roll::roll_partition(node, &gone.unwrap()).await.unwrap();
         topics::delete(node, "gone").await.unwrap();
-        until("it leads one log", || held(&self.first) == 1).await;
+        wait_until("it leads one log", || led_count(&self.first) == 1).await;
     }
 
     /// Crashes the leader and waits until another agent leads.
     async fn fail_over(&mut self) {
-        let life = life(&self.first).unwrap();
-        let next = format!("after-{life}");
-        let next = self.stores.starting(&next, &QUIET).await;
-        self.stores.metadata.inner().seal(life).await.unwrap();
+        let incarnation = incarnation(&self.first).unwrap();
+        let next = format!("after-{incarnation}");
+        let next = self.stores.start_agent(&next, &QUIET_ARGUMENTS).await;
+        self.stores.metadata.inner().seal(incarnation).await.unwrap();
         std::mem::replace(&mut self.first, next).crash().await;
-        until("the next one leads", || held(&self.first) == 1).await;
+        wait_until("the next one leads", || led_count(&self.first) == 1).await;
     }
 
     /// Sends the next value to `node` until it is acknowledged.
-    async fn insist(&mut self, node: &Node) {
-        let deadline = Instant::now() + PATIENCE;
+    async fn send_until_acked(&mut self, node: &AgentNode) {
+        let deadline = Instant::now() + EVENT_TIMEOUT;
         while let Err(error) = self.producer.send(&self.ledger, node).await {
             assert!(error.is_retryable() && Instant::now() < deadline, "{error}");
             sleep(Duration::from_millis(5)).await;
@@ -106,10 +113,10 @@ impl Cluster {
     }
 
     /// Rolls, deletes and sweeps until nothing is left to do, then compares everything.
-    async fn check(&self, node: &Node) {
-        tidy(&self.stores, node).await;
-        look_again(&self.stores).await;
-        tidy(&self.stores, node).await;
+    async fn check_invariants(&self, node: &AgentNode) {
+        run_jobs_until_idle(&self.stores, node).await;
+        expire_ended_incarnations(&self.stores).await;
+        run_jobs_until_idle(&self.stores, node).await;
         let mut next = 0;
         let (_, bounds) = self
             .stores
@@ -129,45 +136,45 @@ impl Cluster {
 }
 
 /// Runs the step that passes `point`.
-async fn work(node: Arc<Node>, point: FailPoint) {
-    let Some(life) = node.life() else { return };
+async fn run_step_through(node: Arc<AgentNode>, point: FailPoint) {
+    let Some(session) = node.session() else { return };
     let _either = match point {
         FailPoint::BeforeUpload | FailPoint::BeforeCommit | FailPoint::AfterCommit => Ok(()),
         FailPoint::BeforeSegmentPut | FailPoint::BeforeSegmentSwap | FailPoint::AfterSegmentSwap => {
-            roll::all(&node, &life).await
+            roll::roll_all(&node, &session).await
         }
         FailPoint::BeforeDelete | FailPoint::AfterDelete => delete::run(&node).await,
-        FailPoint::BeforeSweep | FailPoint::AfterSweep => sweep::run(&node, &life).await,
+        FailPoint::BeforeSweep | FailPoint::AfterSweep => sweep::run(&node, &session).await,
     };
 }
 
 /// Stops the first agent at `point` and lets a second one take over; the first has crashed, or
 /// continues as a zombie.
-async fn stops_at(point: FailPoint, crashes: bool) {
-    let mut cluster = Cluster::new().await;
+async fn stop_at_fail_point(point: FailPoint, crashes: bool) {
+    let mut cluster = TakeoverCluster::new().await;
     let node = cluster.first.node.clone();
-    let life = node.life().unwrap();
+    let session = node.session().unwrap();
     if matches!(point, FailPoint::BeforeDelete | FailPoint::AfterDelete) {
-        roll::all(&node, &life).await.unwrap();
+        roll::roll_all(&node, &session).await.unwrap();
     }
     let hold = node.failpoints.hold(point);
     let sequence = cluster.producer.sequence;
     let value = cluster.producer.value(sequence);
     let pending = match point {
         FailPoint::BeforeUpload | FailPoint::BeforeCommit | FailPoint::AfterCommit => {
-            cluster.ledger.lock().sent(&cluster.log, &value);
-            Some(cluster.producer.hand_in(&node, sequence).await)
+            cluster.ledger.lock().record_sent(&cluster.log, &value);
+            Some(cluster.producer.begin_send(&node, sequence).await)
         }
         _ => None,
     };
-    let work = tokio::spawn(work(node.clone(), point));
-    timeout(PATIENCE, hold.reached()).await.unwrap();
-    let second = cluster.stores.starting("two", &QUIET).await;
+    let work = tokio::spawn(run_step_through(node.clone(), point));
+    timeout(EVENT_TIMEOUT, hold.wait_reached()).await.unwrap();
+    let second = cluster.stores.start_agent("two", &QUIET_ARGUMENTS).await;
     cluster
         .stores
         .metadata
         .inner()
-        .seal(life.incarnation)
+        .seal(session.incarnation)
         .await
         .unwrap();
     let first = if crashes {
@@ -177,15 +184,15 @@ async fn stops_at(point: FailPoint, crashes: bool) {
     } else {
         Some(cluster.first)
     };
-    until("the second leads", || held(&second) == 1).await;
+    wait_until("the second leads", || led_count(&second) == 1).await;
     cluster.first = second;
     let second = cluster.first.node.clone();
-    cluster.insist(&second).await;
-    tidy(&cluster.stores, &second).await;
+    cluster.send_until_acked(&second).await;
+    run_jobs_until_idle(&cluster.stores, &second).await;
     drop(hold);
     let _either = work.await;
     if let Some(pending) = pending
-        && let Ok(offset) = offset(pending.finish(&node).await)
+        && let Ok(offset) = single_offset(pending.finish(&node).await)
     {
         // Acknowledged by both, as the same record.
         assert_eq!(
@@ -193,59 +200,59 @@ async fn stops_at(point: FailPoint, crashes: bool) {
             (offset, value)
         );
     }
-    cluster.insist(&second).await;
-    cluster.check(&second).await;
+    cluster.send_until_acked(&second).await;
+    cluster.check_invariants(&second).await;
     drop(first);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_crashes_at_any_step_loses_and_leaves_nothing() {
-    futures::future::join_all(FailPoint::ALL.map(|point| stops_at(point, true))).await;
+    futures::future::join_all(FailPoint::ALL.map(|point| stop_at_fail_point(point, true))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_goes_on_after_another_took_over_loses_and_leaves_nothing() {
     let points = FailPoint::ALL.into_iter();
-    futures::future::join_all(points.map(|point| stops_at(point, false))).await;
+    futures::future::join_all(points.map(|point| stop_at_fail_point(point, false))).await;
 }
 
 /// Fails one operation of the object store in one way, while each job runs.
-async fn store_fails(operation: Operation, kind: ToxicKind, prefix: &str) {
-    let mut cluster = Cluster::new().await;
+async fn fail_store_operation(operation: StoreOperation, kind: ToxicKind, prefix: &str) {
+    let mut cluster = TakeoverCluster::new().await;
     cluster.leave_a_deleted_segment().await;
     // The next leader has no tail in memory of what it rolls.
     cluster.fail_over().await;
     let node = cluster.first.node.clone();
-    let life = node.life().unwrap();
+    let session = node.session().unwrap();
     let toxic = cluster
         .stores
         .store
-        .add(Toxic::new(kind).on(&[operation]).below(prefix).times(2));
-    cluster.insist(&node).await;
+        .add(Toxic::new(kind).on(&[operation]).with_prefix(prefix).times(2));
+    cluster.send_until_acked(&node).await;
     for _ in 0..4 {
-        let _either = roll::all(&node, &life).await;
+        let _either = roll::roll_all(&node, &session).await;
         let _either = delete::run(&node).await;
-        let _either = sweep::run(&node, &life).await;
+        let _either = sweep::run(&node, &session).await;
     }
     assert!(
         cluster.stores.store.hits(toxic) > 0,
         "{operation:?} {kind:?} below {prefix:?} hit nothing"
     );
     cluster.stores.store.clear();
-    cluster.stores.store.settled().await;
-    cluster.insist(&node).await;
+    cluster.stores.store.wait_settled().await;
+    cluster.send_until_acked(&node).await;
     // What arrived late under a key that was deleted already is removed once the incarnation has
     // ended.
     cluster.fail_over().await;
     let second = cluster.first.node.clone();
-    cluster.insist(&second).await;
-    cluster.check(&second).await;
+    cluster.send_until_acked(&second).await;
+    cluster.check_invariants(&second).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_object_store_that_fails_any_operation_in_any_way_loses_and_leaves_nothing() {
-    use Operation as O;
     use StoreErrorKind as E;
+    use StoreOperation as O;
     use ToxicKind as T;
     let lost = [
         T::Error(E::Unavailable),
@@ -275,6 +282,6 @@ async fn an_object_store_that_fails_any_operation_in_any_way_loses_and_leaves_no
     cases.push((O::Delete, T::Late, "_wal/"));
     let cases = cases
         .into_iter()
-        .map(|(on, kind, below)| store_fails(on, kind, below));
+        .map(|(on, kind, below)| fail_store_operation(on, kind, below));
     futures::future::join_all(cases).await;
 }

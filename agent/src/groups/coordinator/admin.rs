@@ -3,42 +3,42 @@
 use std::sync::Arc;
 
 use streamhouse_core::{Error, ErrorCode, murmur2::group_slot, protocol::v1};
-use streamhouse_metadata::{GROUP_SLOTS, GroupQuery, GroupRecord, GroupWrite, OffsetToCommit};
+use streamhouse_metadata::{GROUP_SLOTS, GroupQuery, GroupWrite, OffsetToCommit, PersistedGroup};
 
 use super::{
-    Coordinator,
-    offsets::unexpected,
-    slot::{Cell, Slot, WriteError},
+    GroupCoordinator,
+    offsets::unexpected_failure,
+    slot::{CoordinatorSlot, GroupEntry, GroupWriteError},
 };
 use crate::groups::{
     limits,
-    state::{Group, GroupView, MemberView},
+    state::{ConsumerGroup, GroupView, MemberView},
 };
 
-impl Coordinator {
+impl GroupCoordinator {
     /// Lists every group of the cluster, by id. Any agent can answer: groups that it coordinates
     /// are listed with their current state, others with the state stored last.
     ///
     /// # Errors
     /// Fails if the metadata store does.
     pub async fn list_groups(&self) -> Result<v1::ListGroupsResponse, Error> {
-        let records = self.parts().store.groups(&GroupQuery::All).await?;
+        let records = self.deps().store.groups(&GroupQuery::All).await?;
         let groups = records.into_iter().map(|record| self.listing(&record)).collect();
         Ok(v1::ListGroupsResponse { groups })
     }
 
-    fn listing(&self, record: &GroupRecord) -> v1::GroupListing {
+    fn listing(&self, record: &PersistedGroup) -> v1::GroupListing {
         let live = self
-            .slot(&record.group_id)
+            .serving_slot(&record.group_id)
             .ok()
-            .and_then(|slot| slot.find(&record.group_id))
+            .and_then(|slot| slot.find_entry(&record.group_id))
             .and_then(|cell| {
                 let state = cell.state.try_lock().ok()?;
-                state.group.as_ref().map(Group::view)
+                state.group.as_ref().map(ConsumerGroup::view)
             });
         let view = live.map(Ok).unwrap_or_else(|| {
-            let rules = self.parts().limits.rules();
-            Group::load(rules, record.generation, &record.state, 0).map(|group| group.view())
+            let rules = self.deps().limits.rules();
+            ConsumerGroup::load(rules, record.generation, &record.state, 0).map(|group| group.view())
         });
         let (state, protocol_type, members) = match view {
             Ok(view) => (view.state, view.protocol_type.to_string(), view.members.len()),
@@ -57,18 +57,18 @@ impl Coordinator {
     /// # Errors
     /// NOT_COORDINATOR on other agents, GROUP_ID_NOT_FOUND if neither members nor offsets exist.
     pub async fn describe(&self, group_id: &str) -> Result<v1::GroupDescription, Error> {
-        limits::group_id(group_id)?;
-        let slot = self.slot(group_id)?;
-        if let Some(cell) = slot.find(group_id) {
+        limits::check_group_id(group_id)?;
+        let slot = self.serving_slot(group_id)?;
+        if let Some(cell) = slot.find_entry(group_id) {
             let state = cell.state.lock().await;
-            slot.check()?;
+            slot.ensure_serving()?;
             if let Some(group) = &state.group {
-                return Ok(self.description(group_id, group.view()));
+                return Ok(self.to_description(group_id, group.view()));
             }
         }
-        let record = self.stored(group_id).await?;
-        let empty = Group::new(self.parts().limits.rules(), record.generation);
-        Ok(self.description(group_id, empty.view()))
+        let record = self.read_stored(group_id).await?;
+        let empty = ConsumerGroup::new(self.deps().limits.rules(), record.generation);
+        Ok(self.to_description(group_id, empty.view()))
     }
 
     /// Describes a group from any agent: like [`describe`](Self::describe) if this agent
@@ -76,7 +76,7 @@ impl Coordinator {
     ///
     /// # Errors
     /// GROUP_ID_NOT_FOUND if the group does not exist; fails if the metadata store does.
-    pub async fn look(&self, group_id: &str) -> Result<v1::GroupDescription, Error> {
+    pub async fn describe_or_load(&self, group_id: &str) -> Result<v1::GroupDescription, Error> {
         match self.describe(group_id).await {
             Err(error)
                 if matches!(
@@ -85,9 +85,9 @@ impl Coordinator {
                 ) => {}
             described => return described,
         }
-        let record = self.stored(group_id).await?;
-        let group = Group::load(self.parts().limits.rules(), record.generation, &record.state, 0)?;
-        Ok(self.description(group_id, group.view()))
+        let record = self.read_stored(group_id).await?;
+        let group = ConsumerGroup::load(self.deps().limits.rules(), record.generation, &record.state, 0)?;
+        Ok(self.to_description(group_id, group.view()))
     }
 
     /// Deletes a group without members, and its offsets.
@@ -95,13 +95,13 @@ impl Coordinator {
     /// # Errors
     /// NON_EMPTY_GROUP while the group has members, GROUP_ID_NOT_FOUND if it does not exist.
     pub async fn delete(&self, group_id: &str) -> Result<(), Error> {
-        limits::group_id(group_id)?;
-        let slot = self.slot(group_id)?;
-        let record = self.stored(group_id).await?;
-        let cell = slot.cell(group_id);
-        tokio::spawn(async move { delete(&slot, &cell, record.generation).await })
+        limits::check_group_id(group_id)?;
+        let slot = self.serving_slot(group_id)?;
+        let record = self.read_stored(group_id).await?;
+        let cell = slot.get_or_create_entry(group_id);
+        tokio::spawn(async move { delete_locked(&slot, &cell, record.generation).await })
             .await
-            .map_err(|_| unexpected())?
+            .map_err(|_| unexpected_failure())?
     }
 
     /// Sets the offsets of a group without members; with `validate_only` only checks whether it
@@ -113,25 +113,25 @@ impl Coordinator {
         &self,
         request: v1::ResetOffsetsRequest,
     ) -> Result<v1::ResetOffsetsResponse, Error> {
-        limits::group_id(&request.group_id)?;
-        let slot = self.slot(&request.group_id)?;
-        let resolved = self.resolve(&request.offsets).await?;
-        let cell = slot.cell(&request.group_id);
+        limits::check_group_id(&request.group_id)?;
+        let slot = self.serving_slot(&request.group_id)?;
+        let resolved = self.resolve_offsets(&request.offsets).await?;
+        let cell = slot.get_or_create_entry(&request.group_id);
         let offsets = if request.validate_only {
             Vec::new()
         } else {
-            resolved.to_commit()
+            resolved.offsets_to_commit()
         };
-        let reset = tokio::spawn(async move { reset(&slot, &cell, offsets).await });
-        let outcomes = reset.await.map_err(|_| unexpected())??;
+        let reset = tokio::spawn(async move { reset_locked(&slot, &cell, offsets).await });
+        let outcomes = reset.await.map_err(|_| unexpected_failure())??;
         Ok(v1::ResetOffsetsResponse {
-            offsets: resolved.finish(&outcomes),
+            offsets: resolved.into_results(&outcomes),
         })
     }
 
-    async fn stored(&self, group_id: &str) -> Result<GroupRecord, Error> {
+    async fn read_stored(&self, group_id: &str) -> Result<PersistedGroup, Error> {
         let records = self
-            .parts()
+            .deps()
             .store
             .groups(&GroupQuery::Id(group_id.to_owned()))
             .await?;
@@ -144,7 +144,7 @@ impl Coordinator {
         })
     }
 
-    fn description(&self, group_id: &str, view: GroupView) -> v1::GroupDescription {
+    fn to_description(&self, group_id: &str, view: GroupView) -> v1::GroupDescription {
         v1::GroupDescription {
             group_id: group_id.to_owned(),
             state: view.state.to_owned(),
@@ -152,21 +152,21 @@ impl Coordinator {
             protocol_type: view.protocol_type.to_string(),
             protocol_name: view.protocol.to_string(),
             leader: view.leader.to_string(),
-            members: view.members.into_iter().map(member).collect(),
-            coordinator: self.parts().cluster.coordinator(group_id),
+            members: view.members.into_iter().map(to_group_member).collect(),
+            coordinator: self.deps().cluster.coordinator(group_id),
         }
     }
 
     /// Returns whether this agent coordinates the group now.
-    pub fn coordinates(&self, group_id: &str) -> bool {
+    pub fn is_coordinator_of(&self, group_id: &str) -> bool {
         self.slots
             .read()
             .get(&group_slot(group_id, GROUP_SLOTS))
-            .is_some_and(|slot| slot.check().is_ok())
+            .is_some_and(|slot| slot.ensure_serving().is_ok())
     }
 }
 
-fn member(view: MemberView) -> v1::GroupMember {
+fn to_group_member(view: MemberView) -> v1::GroupMember {
     v1::GroupMember {
         member_id: view.member_id.to_string(),
         group_instance_id: view.instance.as_deref().unwrap_or_default().to_owned(),
@@ -177,28 +177,32 @@ fn member(view: MemberView) -> v1::GroupMember {
     }
 }
 
-fn non_empty() -> Error {
+fn non_empty_group() -> Error {
     Error::new(
         ErrorCode::NonEmptyGroup,
         "the group has members; stop its consumers first",
     )
 }
 
-fn for_client(error: WriteError) -> Error {
+fn into_client_error(error: GroupWriteError) -> Error {
     match error {
-        WriteError::Refused(error) => error,
-        WriteError::Generation { .. } => {
+        GroupWriteError::Refused(error) => error,
+        GroupWriteError::Generation { .. } => {
             Error::new(ErrorCode::RebalanceInProgress, "the group is changing; try again")
         }
     }
 }
 
-async fn delete(slot: &Arc<Slot>, cell: &Arc<Cell>, generation: i32) -> Result<(), Error> {
+async fn delete_locked(
+    slot: &Arc<CoordinatorSlot>,
+    cell: &Arc<GroupEntry>,
+    generation: i32,
+) -> Result<(), Error> {
     let _no_commit = cell.commits.lock().await;
     let mut state = cell.state.lock().await;
-    slot.check()?;
-    if state.group.as_ref().is_some_and(Group::has_members) {
-        return Err(non_empty());
+    slot.ensure_serving()?;
+    if state.group.as_ref().is_some_and(ConsumerGroup::has_members) {
+        return Err(non_empty_group());
     }
     let group = GroupWrite {
         group_id: cell.id.to_string(),
@@ -207,29 +211,31 @@ async fn delete(slot: &Arc<Slot>, cell: &Arc<Cell>, generation: i32) -> Result<(
         state: None,
     };
     let deleted = slot
-        .write(slot.shared.parts.store.put_group(slot.lease, &group))
+        .run_transaction(slot.shared.deps.store.put_group(slot.lease, &group))
         .await;
-    deleted.map_err(for_client)?;
+    deleted.map_err(into_client_error)?;
     // Also drops member ids that were issued and not used yet.
-    state.put(None);
+    state.set_group(None);
     Ok(())
 }
 
-async fn reset(
-    slot: &Arc<Slot>,
-    cell: &Arc<Cell>,
+async fn reset_locked(
+    slot: &Arc<CoordinatorSlot>,
+    cell: &Arc<GroupEntry>,
     offsets: Vec<OffsetToCommit>,
-) -> Result<Vec<streamhouse_metadata::OffsetOutcome>, Error> {
+) -> Result<Vec<streamhouse_metadata::OffsetCommitOutcome>, Error> {
     let _no_commit = cell.commits.lock().await;
     // Held until the offsets are written, so that no member joins meanwhile and reads from the old
     // ones.
     let state = cell.state.lock().await;
-    slot.check()?;
-    if state.group.as_ref().is_some_and(Group::has_members) {
-        return Err(non_empty());
+    slot.ensure_serving()?;
+    if state.group.as_ref().is_some_and(ConsumerGroup::has_members) {
+        return Err(non_empty_group());
     }
     if offsets.is_empty() {
         return Ok(Vec::new());
     }
-    slot.commit(&cell.id, None, offsets).await.map_err(for_client)
+    slot.write_offsets(&cell.id, None, offsets)
+        .await
+        .map_err(into_client_error)
 }

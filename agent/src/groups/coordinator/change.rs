@@ -8,11 +8,11 @@ use streamhouse_core::{Error, ErrorCode};
 use streamhouse_metadata::{GroupQuery, GroupWrite};
 use tokio::sync::{OwnedMutexGuard, oneshot};
 
-use super::slot::{Cell, NEVER, Slot, State, WriteError};
-use crate::groups::state::{Effects, Group, Reply, Ticket};
+use super::slot::{CoordinatorSlot, GroupEntry, GroupEntryState, GroupWriteError, NEVER_DUE};
+use crate::groups::state::{ConsumerGroup, GroupEffects, GroupReply, ReplyTicket};
 
 /// The error for members while the stored generation is ahead of the one in memory.
-pub(super) fn rebalancing() -> Error {
+pub(super) fn rebalance_in_progress() -> Error {
     Error::new(
         ErrorCode::RebalanceInProgress,
         "the group is rebalancing; join again",
@@ -20,39 +20,40 @@ pub(super) fn rebalancing() -> Error {
 }
 
 /// Pause of a group's timers after a failed write, in milliseconds.
-const REST_MS: i64 = 250;
+const RETRY_PAUSE_MS: i64 = 250;
 
 /// A call that waits for the reply to its ticket.
-pub(super) type Waiter = (Ticket, oneshot::Sender<Result<Reply, Error>>);
+pub(super) type ReplyWaiter = (ReplyTicket, oneshot::Sender<Result<GroupReply, Error>>);
 
 /// How a change treats a group that is not in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Absent {
+pub(super) enum AbsentGroup {
     /// The group is read from the store.
     Read,
     /// The group has no members: the change is applied to an empty group.
     Empty,
 }
 
-impl Slot {
-    /// Applies `change`. The `waiter`, if given, is answered by this change or by a later one.
+impl CoordinatorSlot {
+    /// Applies `apply_change`. The `waiter`, if given, is answered by this change or by a later one.
     ///
     /// # Errors
     /// The error of the change or of the store; `waiter` is dropped without an answer then.
-    pub(super) async fn change<F>(
+    pub(super) async fn apply_change<F>(
         self: &Arc<Self>,
-        cell: &Arc<Cell>,
-        absent: Absent,
-        waiter: Option<Waiter>,
+        cell: &Arc<GroupEntry>,
+        absent: AbsentGroup,
+        waiter: Option<ReplyWaiter>,
         change: F,
     ) -> Result<(), Error>
     where
-        F: FnOnce(&mut Group, i64) -> Result<Effects, Error> + Send + 'static,
+        F: FnOnce(&mut ConsumerGroup, i64) -> Result<GroupEffects, Error> + Send + 'static,
     {
         let (slot, cell) = (self.clone(), cell.clone());
         let task = tokio::spawn(async move {
             let state = cell.state.clone().lock_owned().await;
-            slot.change_locked(&cell, state, absent, waiter, change).await
+            slot.apply_change_locked(&cell, state, absent, waiter, change)
+                .await
         });
         task.await.map_err(|_| {
             Error::new(
@@ -62,36 +63,40 @@ impl Slot {
         })?
     }
 
-    /// Like [`change`](Self::change), for a caller that has locked the group and is not cancelled.
-    pub(super) async fn change_locked<F>(
+    /// Like [`apply_change`](Self::apply_change), for a caller that has locked the group and is not cancelled.
+    pub(super) async fn apply_change_locked<F>(
         &self,
-        cell: &Cell,
-        mut state: OwnedMutexGuard<State>,
-        absent: Absent,
-        waiter: Option<Waiter>,
+        cell: &GroupEntry,
+        mut state: OwnedMutexGuard<GroupEntryState>,
+        absent: AbsentGroup,
+        waiter: Option<ReplyWaiter>,
         change: F,
     ) -> Result<(), Error>
     where
-        F: FnOnce(&mut Group, i64) -> Result<Effects, Error>,
+        F: FnOnce(&mut ConsumerGroup, i64) -> Result<GroupEffects, Error>,
     {
-        self.check()?;
+        self.ensure_serving()?;
         let mut group = match (&state.group, absent) {
             (Some(group), _) => group.clone(),
-            (None, Absent::Read) => self.read_one(cell).await?,
-            (None, Absent::Empty) => Group::new(self.shared.parts.limits.rules(), 0),
+            (None, AbsentGroup::Read) => self.load_absent_group(cell).await?,
+            (None, AbsentGroup::Empty) => ConsumerGroup::new(self.shared.deps.limits.rules(), 0),
         };
-        let now = self.shared.now();
+        let now = self.shared.now_ms();
         let mut effects = change(&mut group, now)?;
         if effects.persist
-            && let Err(error) = self.store(cell, &group).await
+            && let Err(error) = self.store_group(cell, &group).await
         {
-            let error = self.settle(cell, &mut state, error);
-            let due = state.group.as_ref().and_then(Group::deadline).unwrap_or(NEVER);
-            self.set_due(cell, due.max(self.shared.now().saturating_add(REST_MS)));
+            let error = self.handle_write_error(cell, &mut state, error);
+            let due = state
+                .group
+                .as_ref()
+                .and_then(ConsumerGroup::deadline)
+                .unwrap_or(NEVER_DUE);
+            self.set_due(cell, due.max(self.shared.now_ms().saturating_add(RETRY_PAUSE_MS)));
             return Err(error);
         }
-        let due = group.deadline().unwrap_or(NEVER);
-        state.put(Some(group));
+        let due = group.deadline().unwrap_or(NEVER_DUE);
+        state.set_group(Some(group));
         state.waiting.extend(waiter);
         for (ticket, reply) in effects.replies.drain(..) {
             if let Some(waiter) = state.waiting.remove(&ticket) {
@@ -108,24 +113,29 @@ impl Slot {
 
     /// Handles a failed write: the group in memory stays, unless the stored generation is ahead of
     /// it.
-    fn settle(&self, cell: &Cell, state: &mut State, error: WriteError) -> Error {
+    fn handle_write_error(
+        &self,
+        cell: &GroupEntry,
+        state: &mut GroupEntryState,
+        error: GroupWriteError,
+    ) -> Error {
         match error {
-            WriteError::Refused(error) => error,
-            WriteError::Generation { stored, .. } => {
+            GroupWriteError::Refused(error) => error,
+            GroupWriteError::Generation { stored, .. } => {
                 self.catch_up(cell, state, stored);
-                rebalancing()
+                rebalance_in_progress()
             }
         }
     }
 
     /// Catches up with a write whose outcome was unknown and which did happen.
-    pub(super) fn catch_up(&self, cell: &Cell, state: &mut State, stored: i32) {
+    pub(super) fn catch_up(&self, cell: &GroupEntry, state: &mut GroupEntryState, stored: i32) {
         let Some(mut group) = state.group.take() else {
             return;
         };
-        let effects = group.catch_up(self.shared.now(), stored);
-        let due = group.deadline().unwrap_or(NEVER);
-        state.put(Some(group));
+        let effects = group.catch_up(self.shared.now_ms(), stored);
+        let due = group.deadline().unwrap_or(NEVER_DUE);
+        state.set_group(Some(group));
         self.set_due(cell, due);
         for (ticket, reply) in effects.replies {
             if let Some(waiter) = state.waiting.remove(&ticket) {
@@ -134,28 +144,28 @@ impl Slot {
         }
     }
 
-    async fn store(&self, cell: &Cell, group: &Group) -> Result<(), WriteError> {
-        let record = group.record();
+    async fn store_group(&self, cell: &GroupEntry, group: &ConsumerGroup) -> Result<(), GroupWriteError> {
+        let record = group.to_record();
         let write = GroupWrite {
             group_id: cell.id.to_string(),
             slot: self.number,
             generation: record.generation,
             state: Some(record.state),
         };
-        self.write(self.shared.parts.store.put_group(self.lease, &write))
+        self.run_transaction(self.shared.deps.store.put_group(self.lease, &write))
             .await
     }
 
-    async fn read_one(&self, cell: &Cell) -> Result<Group, Error> {
+    async fn load_absent_group(&self, cell: &GroupEntry) -> Result<ConsumerGroup, Error> {
         let records = self
             .shared
-            .parts
+            .deps
             .store
             .groups(&GroupQuery::Id(cell.id.to_string()))
             .await?;
         // Groups with members are in memory since the slot was loaded, so the stored members were
         // dropped on purpose.
         let generation = records.first().map_or(0, |record| record.generation);
-        Ok(Group::new(self.shared.parts.limits.rules(), generation))
+        Ok(ConsumerGroup::new(self.shared.deps.limits.rules(), generation))
     }
 }

@@ -6,26 +6,26 @@ use streamhouse_core::{Error, ErrorCode, protocol::v1};
 use tokio::sync::oneshot;
 
 use super::{
-    Coordinator,
-    change::{Absent, Waiter},
+    GroupCoordinator,
+    change::{AbsentGroup, ReplyWaiter},
     not_coordinator,
-    slot::{Cell, Slot},
+    slot::{CoordinatorSlot, GroupEntry},
 };
 use crate::groups::{
     limits,
-    state::{Group, Joined, Reply, Ticket},
+    state::{ConsumerGroup, GroupReply, JoinReply, ReplyTicket},
 };
 
 /// The outcome of a join.
 #[derive(Debug, Clone, PartialEq)]
-pub enum JoinAnswer {
+pub enum JoinOutcome {
     /// The member joined a generation.
     Joined(v1::JoinGroupResponse),
     /// The member must join again with this id (MEMBER_ID_REQUIRED).
     IdRequired(String),
 }
 
-impl Coordinator {
+impl GroupCoordinator {
     /// Joins a group and waits until the rebalance completes. With `require_known_member_id` a new
     /// dynamic member only gets its id and must join again with it, as in Kafka's JoinGroup from
     /// version 4 on.
@@ -37,25 +37,27 @@ impl Coordinator {
         request: v1::JoinGroupRequest,
         client_host: &str,
         require_known_member_id: bool,
-    ) -> Result<JoinAnswer, Error> {
+    ) -> Result<JoinOutcome, Error> {
         let group_id = request.group_id.clone();
-        let join = self.parts().limits.join(request, client_host)?;
-        let slot = self.slot(&group_id)?;
+        let join = self.deps().limits.parse_join(request, client_host)?;
+        let slot = self.serving_slot(&group_id)?;
         self.check_memory()?;
         let prefix = join.instance.as_ref().unwrap_or(&join.client_id);
         let fresh = self
             .shared
-            .member_id(if prefix.is_empty() { "member" } else { prefix });
-        let cell = slot.cell(&group_id);
-        let (waiting, waiter) = Waiting::begin(&slot, &cell, self.shared.ticket());
+            .new_member_id(if prefix.is_empty() { "member" } else { prefix });
+        let cell = slot.get_or_create_entry(&group_id);
+        let (waiting, waiter) = PendingReply::channel(&slot, &cell, self.shared.next_ticket());
         let ticket = waiter.0;
-        let change =
-            move |group: &mut Group, now| Ok(group.join(now, join, fresh, require_known_member_id, ticket));
-        slot.change(&cell, Absent::Read, Some(waiter), change).await?;
-        match waiting.answer().await? {
-            Reply::Joined(joined) => Ok(JoinAnswer::Joined(response(joined))),
-            Reply::IdRequired(id) => Ok(JoinAnswer::IdRequired(id.to_string())),
-            Reply::Synced(_) => Err(Error::new(
+        let change = move |group: &mut ConsumerGroup, now| {
+            Ok(group.join(now, join, fresh, require_known_member_id, ticket))
+        };
+        slot.apply_change(&cell, AbsentGroup::Read, Some(waiter), change)
+            .await?;
+        match waiting.wait().await? {
+            GroupReply::Joined(joined) => Ok(JoinOutcome::Joined(to_join_response(joined))),
+            GroupReply::IdRequired(id) => Ok(JoinOutcome::IdRequired(id.to_string())),
+            GroupReply::Synced(_) => Err(Error::new(
                 ErrorCode::Unknown,
                 "a join received the reply to a sync; this is a bug",
             )),
@@ -67,11 +69,11 @@ impl Coordinator {
     /// # Errors
     /// Those of Kafka's SyncGroup; MESSAGE_TOO_LARGE if the assignments exceed their limit.
     pub async fn sync(&self, request: v1::SyncGroupRequest) -> Result<v1::SyncGroupResponse, Error> {
-        let (slot, cell) = self.member_cell(&request.group_id)?;
-        limits::instance(&request.group_instance_id)?;
-        let (waiting, waiter) = Waiting::begin(&slot, &cell, self.shared.ticket());
+        let (slot, cell) = self.find_member_entry(&request.group_id)?;
+        limits::parse_instance_id(&request.group_instance_id)?;
+        let (waiting, waiter) = PendingReply::channel(&slot, &cell, self.shared.next_ticket());
         let ticket = waiter.0;
-        let change = move |group: &mut Group, now| {
+        let change = move |group: &mut ConsumerGroup, now| {
             let given = request
                 .assignments
                 .into_iter()
@@ -87,9 +89,10 @@ impl Coordinator {
                 ticket,
             ))
         };
-        slot.change(&cell, Absent::Empty, Some(waiter), change).await?;
-        match waiting.answer().await? {
-            Reply::Synced(synced) => Ok(v1::SyncGroupResponse {
+        slot.apply_change(&cell, AbsentGroup::Empty, Some(waiter), change)
+            .await?;
+        match waiting.wait().await? {
+            GroupReply::Synced(synced) => Ok(v1::SyncGroupResponse {
                 assignment: synced.assignment,
                 protocol_name: synced.protocol.to_string(),
             }),
@@ -105,13 +108,13 @@ impl Coordinator {
     /// # Errors
     /// REBALANCE_IN_PROGRESS asks the member to join again; else those of Kafka's Heartbeat.
     pub async fn heartbeat(&self, request: &v1::HeartbeatRequest) -> Result<(), Error> {
-        let (slot, cell) = self.member_cell(&request.group_id)?;
-        let instance = limits::instance(&request.group_instance_id)?;
+        let (slot, cell) = self.find_member_entry(&request.group_id)?;
+        let instance = limits::parse_instance_id(&request.group_instance_id)?;
         let mut state = cell.state.lock().await;
-        slot.check()?;
+        slot.ensure_serving()?;
         let group = state.group.as_mut().ok_or_else(unknown_member)?;
         group.heartbeat(
-            self.shared.now(),
+            self.shared.now_ms(),
             request.generation,
             &request.member_id,
             instance,
@@ -123,26 +126,26 @@ impl Coordinator {
     /// # Errors
     /// UNKNOWN_MEMBER_ID or FENCED_INSTANCE_ID if it is not a member.
     pub async fn leave(&self, request: v1::LeaveGroupRequest) -> Result<(), Error> {
-        let (slot, cell) = self.member_cell(&request.group_id)?;
-        limits::instance(&request.group_instance_id)?;
-        let change = move |group: &mut Group, now| {
+        let (slot, cell) = self.find_member_entry(&request.group_id)?;
+        limits::parse_instance_id(&request.group_instance_id)?;
+        let change = move |group: &mut ConsumerGroup, now| {
             let instance = Some(request.group_instance_id.as_str()).filter(|instance| !instance.is_empty());
             group.leave(now, &request.member_id, instance)
         };
-        slot.change(&cell, Absent::Empty, None, change).await
+        slot.apply_change(&cell, AbsentGroup::Empty, None, change).await
     }
 
     /// Finds the entry of a group that the caller claims to be a member of.
-    fn member_cell(&self, group_id: &str) -> Result<(Arc<Slot>, Arc<Cell>), Error> {
-        limits::group_id(group_id)?;
-        let slot = self.slot(group_id)?;
-        let cell = slot.find(group_id).ok_or_else(unknown_member)?;
+    fn find_member_entry(&self, group_id: &str) -> Result<(Arc<CoordinatorSlot>, Arc<GroupEntry>), Error> {
+        limits::check_group_id(group_id)?;
+        let slot = self.serving_slot(group_id)?;
+        let cell = slot.find_entry(group_id).ok_or_else(unknown_member)?;
         Ok((slot, cell))
     }
 
     fn check_memory(&self) -> Result<(), Error> {
-        let limit = self.parts().limits.max_total_bytes;
-        if self.bytes() < limit {
+        let limit = self.deps().limits.max_total_bytes;
+        if self.memory_bytes() < limit {
             return Ok(());
         }
         let message = format!("the groups of this agent use all of their {limit} bytes; try again later");
@@ -157,7 +160,7 @@ pub(super) fn unknown_member() -> Error {
     )
 }
 
-fn response(joined: Joined) -> v1::JoinGroupResponse {
+fn to_join_response(joined: JoinReply) -> v1::JoinGroupResponse {
     let members = joined.members.into_iter().map(|member| v1::JoinedMember {
         member_id: member.member_id.to_string(),
         group_instance_id: member.instance.as_deref().unwrap_or_default().to_owned(),
@@ -175,15 +178,19 @@ fn response(joined: Joined) -> v1::JoinGroupResponse {
 
 /// A call that waits for its reply. Dropped before the reply, it wakes the ticker to withdraw the
 /// ticket.
-struct Waiting {
-    slot: Arc<Slot>,
-    cell: Arc<Cell>,
-    answer: oneshot::Receiver<Result<Reply, Error>>,
+struct PendingReply {
+    slot: Arc<CoordinatorSlot>,
+    cell: Arc<GroupEntry>,
+    answer: oneshot::Receiver<Result<GroupReply, Error>>,
     answered: bool,
 }
 
-impl Waiting {
-    fn begin(slot: &Arc<Slot>, cell: &Arc<Cell>, ticket: Ticket) -> (Self, Waiter) {
+impl PendingReply {
+    fn channel(
+        slot: &Arc<CoordinatorSlot>,
+        cell: &Arc<GroupEntry>,
+        ticket: ReplyTicket,
+    ) -> (Self, ReplyWaiter) {
         let (sender, answer) = oneshot::channel();
         (
             Self {
@@ -196,11 +203,11 @@ impl Waiting {
         )
     }
 
-    async fn answer(mut self) -> Result<Reply, Error> {
+    async fn wait(mut self) -> Result<GroupReply, Error> {
         let answer = tokio::select! {
             biased;
             answer = &mut self.answer => answer.unwrap_or_else(|_| Err(not_coordinator())),
-            () = self.slot.over.cancelled() => self.last_answer().await,
+            () = self.slot.retired.cancelled() => self.take_last_reply().await,
         };
         self.answered = true;
         answer
@@ -209,13 +216,13 @@ impl Waiting {
     /// Takes the last possible reply after the slot was retired. A change that is just being stored
     /// may still reply: a new member that took part in it must learn its id, or the next
     /// coordinator would wait for it.
-    async fn last_answer(&mut self) -> Result<Reply, Error> {
+    async fn take_last_reply(&mut self) -> Result<GroupReply, Error> {
         drop(self.cell.state.lock().await);
         self.answer.try_recv().unwrap_or_else(|_| Err(not_coordinator()))
     }
 }
 
-impl Drop for Waiting {
+impl Drop for PendingReply {
     fn drop(&mut self) {
         if !self.answered {
             self.answer.close();

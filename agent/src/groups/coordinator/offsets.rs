@@ -4,32 +4,32 @@
 use std::sync::Arc;
 
 use streamhouse_core::{Error, ErrorCode, protocol::v1};
-use streamhouse_metadata::{CommittedOffset, OffsetCommit, OffsetOutcome, OffsetToCommit};
+use streamhouse_metadata::{CommittedOffset, OffsetCommit, OffsetCommitOutcome, OffsetToCommit};
 
 use super::{
-    Coordinator,
-    change::rebalancing,
-    slot::{Cell, Slot, WriteError},
+    GroupCoordinator,
+    change::rebalance_in_progress,
+    slot::{CoordinatorSlot, GroupEntry, GroupWriteError},
 };
-use crate::groups::{limits, state::Group};
+use crate::groups::{limits, state::ConsumerGroup};
 
 /// Offsets of a request, with the results of those that cannot be committed already set.
-pub(super) struct Resolved {
+pub(super) struct ResolvedOffsets {
     results: Vec<v1::CommitOffsetResult>,
     /// With their indexes in `results`.
     offsets: Vec<(usize, OffsetToCommit)>,
 }
 
-impl Resolved {
+impl ResolvedOffsets {
     /// Returns the offsets that can be committed.
-    pub(super) fn to_commit(&self) -> Vec<OffsetToCommit> {
+    pub(super) fn offsets_to_commit(&self) -> Vec<OffsetToCommit> {
         self.offsets.iter().map(|(_, offset)| offset.clone()).collect()
     }
 
     /// Returns the results, given the store's outcomes.
-    pub(super) fn finish(mut self, outcomes: &[OffsetOutcome]) -> Vec<v1::CommitOffsetResult> {
+    pub(super) fn into_results(mut self, outcomes: &[OffsetCommitOutcome]) -> Vec<v1::CommitOffsetResult> {
         for ((place, _), outcome) in self.offsets.iter().zip(outcomes) {
-            if *outcome == OffsetOutcome::UnknownPartition {
+            if *outcome == OffsetCommitOutcome::UnknownPartition {
                 self.results[*place].error = Some(unknown_partition().into());
             }
         }
@@ -37,7 +37,7 @@ impl Resolved {
     }
 }
 
-impl Coordinator {
+impl GroupCoordinator {
     /// Commits offsets for a member, or, with generation -1 and no member id, for a consumer
     /// without membership.
     ///
@@ -48,17 +48,17 @@ impl Coordinator {
         &self,
         request: v1::CommitOffsetsRequest,
     ) -> Result<v1::CommitOffsetsResponse, Error> {
-        limits::group_id(&request.group_id)?;
-        let slot = self.slot(&request.group_id)?;
-        let resolved = self.resolve(&request.offsets).await?;
-        let cell = slot.cell(&request.group_id);
-        let offsets = resolved.to_commit();
+        limits::check_group_id(&request.group_id)?;
+        let slot = self.serving_slot(&request.group_id)?;
+        let resolved = self.resolve_offsets(&request.offsets).await?;
+        let cell = slot.get_or_create_entry(&request.group_id);
+        let offsets = resolved.offsets_to_commit();
         // Runs on a task of its own: a later commit must not overtake this one, even if the caller
         // is cancelled.
-        let commit = tokio::spawn(async move { commit(&slot, &cell, &request, offsets).await });
-        let outcomes = commit.await.map_err(|_| unexpected())??;
+        let commit = tokio::spawn(async move { commit_in_order(&slot, &cell, &request, offsets).await });
+        let outcomes = commit.await.map_err(|_| unexpected_failure())??;
         Ok(v1::CommitOffsetsResponse {
-            offsets: resolved.finish(&outcomes),
+            offsets: resolved.into_results(&outcomes),
         })
     }
 
@@ -72,26 +72,26 @@ impl Coordinator {
         &self,
         request: &v1::FetchOffsetsRequest,
     ) -> Result<v1::FetchOffsetsResponse, Error> {
-        limits::group_id(&request.group_id)?;
-        self.parts().limits.offsets(request.partitions.len())?;
-        let committed = self.parts().store.fetch_offsets(&request.group_id).await?;
+        limits::check_group_id(&request.group_id)?;
+        self.deps().limits.check_offset_count(request.partitions.len())?;
+        let committed = self.deps().store.fetch_offsets(&request.group_id).await?;
         if request.partitions.is_empty() {
             return Ok(v1::FetchOffsetsResponse {
-                offsets: committed.into_iter().map(found).collect(),
+                offsets: committed.into_iter().map(to_committed_offset).collect(),
             });
         }
         let committed: std::collections::HashMap<(String, i32), CommittedOffset> = committed
             .into_iter()
             .map(|offset| ((offset.topic.clone(), offset.partition), offset))
             .collect();
-        let meant = self.other_topics(&request.partitions).await;
+        let meant = self.check_topic_ids(&request.partitions).await;
         let wanted = request.partitions.iter().zip(meant).map(|(wanted, other)| {
             let key = (wanted.topic.clone(), wanted.partition);
             match (other, committed.get(&key)) {
-                (None, Some(offset)) => found(offset.clone()),
+                (None, Some(offset)) => to_committed_offset(offset.clone()),
                 (error, _) => v1::CommittedOffset {
                     error: error.map(Into::into),
-                    ..nothing(wanted)
+                    ..no_committed_offset(wanted)
                 },
             }
         });
@@ -102,13 +102,13 @@ impl Coordinator {
 
     /// Returns for each partition the error if its topic id is not that of the current topic of
     /// this name.
-    async fn other_topics(&self, wanted: &[v1::TopicPartition]) -> Vec<Option<Error>> {
-        let cluster = &self.parts().cluster;
+    async fn check_topic_ids(&self, wanted: &[v1::TopicPartition]) -> Vec<Option<Error>> {
+        let cluster = &self.deps().cluster;
         let other = |wanted: &v1::TopicPartition| {
             if wanted.topic_id.is_empty() {
                 return None;
             }
-            let found = cluster.uid(&wanted.topic, &wanted.topic_id, wanted.partition);
+            let found = cluster.resolve_partition(&wanted.topic, &wanted.topic_id, wanted.partition);
             found
                 .err()
                 .filter(|error| error.code() == ErrorCode::UnknownTopicId)
@@ -121,24 +121,27 @@ impl Coordinator {
 
     /// Resolves the partitions, refreshing the metadata once for unknown ones, and checks each
     /// offset.
-    pub(super) async fn resolve(&self, offsets: &[v1::CommitOffset]) -> Result<Resolved, Error> {
-        let (cluster, limits) = (&self.parts().cluster, &self.parts().limits);
-        limits.offsets(offsets.len())?;
+    pub(super) async fn resolve_offsets(
+        &self,
+        offsets: &[v1::CommitOffset],
+    ) -> Result<ResolvedOffsets, Error> {
+        let (cluster, limits) = (&self.deps().cluster, &self.deps().limits);
+        limits.check_offset_count(offsets.len())?;
         if offsets.iter().any(|offset| {
             cluster
-                .uid(&offset.topic, &offset.topic_id, offset.partition)
+                .resolve_partition(&offset.topic, &offset.topic_id, offset.partition)
                 .is_err()
         }) {
             cluster.refresh().await;
         }
-        let mut resolved = Resolved {
+        let mut resolved = ResolvedOffsets {
             results: Vec::with_capacity(offsets.len()),
             offsets: Vec::new(),
         };
         for (place, offset) in offsets.iter().enumerate() {
             let checked = limits
-                .offset(offset)
-                .and_then(|()| cluster.uid(&offset.topic, &offset.topic_id, offset.partition));
+                .check_offset(offset)
+                .and_then(|()| cluster.resolve_partition(&offset.topic, &offset.topic_id, offset.partition));
             let error = match checked {
                 Ok(partition) => {
                     let to_commit = OffsetToCommit {
@@ -163,21 +166,21 @@ impl Coordinator {
     }
 }
 
-async fn commit(
-    slot: &Arc<Slot>,
-    cell: &Arc<Cell>,
+async fn commit_in_order(
+    slot: &Arc<CoordinatorSlot>,
+    cell: &Arc<GroupEntry>,
     request: &v1::CommitOffsetsRequest,
     offsets: Vec<OffsetToCommit>,
-) -> Result<Vec<OffsetOutcome>, Error> {
+) -> Result<Vec<OffsetCommitOutcome>, Error> {
     let _turn = cell.commits.lock().await;
     let generation = {
         let mut state = cell.state.lock().await;
-        slot.check()?;
-        let instance = limits::instance(&request.group_instance_id)?;
-        let mut empty = Group::new(slot.shared.parts.limits.rules(), 0);
+        slot.ensure_serving()?;
+        let instance = limits::parse_instance_id(&request.group_instance_id)?;
+        let mut empty = ConsumerGroup::new(slot.shared.deps.limits.rules(), 0);
         let group = state.group.as_mut().unwrap_or(&mut empty);
         group.check_commit(
-            slot.shared.now(),
+            slot.shared.now_ms(),
             request.generation,
             &request.member_id,
             instance,
@@ -186,14 +189,14 @@ async fn commit(
     if offsets.is_empty() {
         return Ok(Vec::new());
     }
-    match slot.commit(&cell.id, generation, offsets).await {
+    match slot.write_offsets(&cell.id, generation, offsets).await {
         Ok(outcomes) => Ok(outcomes),
-        Err(WriteError::Refused(error)) => Err(error),
-        Err(WriteError::Generation { given, stored }) => {
-            slot.distrust_older(&cell.id, given, stored);
+        Err(GroupWriteError::Refused(error)) => Err(error),
+        Err(GroupWriteError::Generation { given, stored }) => {
+            slot.check_stored_generation(&cell.id, given, stored);
             let mut state = cell.state.lock().await;
             slot.catch_up(cell, &mut state, stored);
-            let current = state.group.as_ref().map_or(stored, Group::generation);
+            let current = state.group.as_ref().map_or(stored, ConsumerGroup::generation);
             // The group moved on while this commit was under way: its member joins again and reads
             // these records again.
             tracing::debug!(
@@ -203,31 +206,31 @@ async fn commit(
                 current,
                 "refused a commit of an old generation"
             );
-            Err(rebalancing())
+            Err(rebalance_in_progress())
         }
     }
 }
 
-impl Slot {
+impl CoordinatorSlot {
     /// Writes offsets under the slot's lease and, for members, the generation.
-    pub(super) async fn commit(
+    pub(super) async fn write_offsets(
         &self,
         group_id: &str,
         generation: Option<i32>,
         offsets: Vec<OffsetToCommit>,
-    ) -> Result<Vec<OffsetOutcome>, WriteError> {
+    ) -> Result<Vec<OffsetCommitOutcome>, GroupWriteError> {
         let commit = OffsetCommit {
             group_id: group_id.to_owned(),
             slot: self.number,
             generation,
             offsets,
         };
-        self.write(self.shared.parts.store.commit_offsets(self.lease, &commit))
+        self.run_transaction(self.shared.deps.store.commit_offsets(self.lease, &commit))
             .await
     }
 }
 
-fn found(offset: CommittedOffset) -> v1::CommittedOffset {
+fn to_committed_offset(offset: CommittedOffset) -> v1::CommittedOffset {
     v1::CommittedOffset {
         topic: offset.topic,
         partition: offset.partition,
@@ -239,7 +242,7 @@ fn found(offset: CommittedOffset) -> v1::CommittedOffset {
     }
 }
 
-fn nothing(wanted: &v1::TopicPartition) -> v1::CommittedOffset {
+fn no_committed_offset(wanted: &v1::TopicPartition) -> v1::CommittedOffset {
     v1::CommittedOffset {
         topic: wanted.topic.clone(),
         partition: wanted.partition,
@@ -256,7 +259,7 @@ fn unknown_partition() -> Error {
     )
 }
 
-pub(super) fn unexpected() -> Error {
+pub(super) fn unexpected_failure() -> Error {
     Error::new(
         ErrorCode::Unknown,
         "an unexpected failure; the agent's log has the cause",

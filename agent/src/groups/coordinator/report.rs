@@ -7,27 +7,27 @@ use std::{sync::Arc, time::Duration};
 use streamhouse_metadata::Error as StoreError;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::{Coordinator, slot::Slot};
-use crate::metrics::{GroupCondition, GroupProgress, GroupsReport};
+use super::{GroupCoordinator, slot::CoordinatorSlot};
+use crate::metrics::{GroupProgress, GroupStatus, GroupsReport};
 
 /// Interval of the reports.
-const EVERY: Duration = Duration::from_secs(10);
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// Maximum wait for a group that is being changed.
-const PATIENCE: Duration = Duration::from_secs(1);
+const GROUP_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of rows read: far more than the number of series.
-const MOST_ROWS: usize = 10_000;
+const MAX_LAG_ROWS: usize = 10_000;
 /// State of a group without members, which is not in memory.
-const EMPTY: &str = "Empty";
+const EMPTY_STATE: &str = "Empty";
 
-impl Coordinator {
+impl GroupCoordinator {
     /// Updates the metrics every few seconds, until dropped. The last values stay while the store
     /// fails.
-    pub async fn keep_reporting(&self) {
-        let mut ticks = interval(EVERY);
+    pub async fn run_reports(&self) {
+        let mut ticks = interval(REPORT_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            match timeout(EVERY, self.report()).await {
+            match timeout(REPORT_INTERVAL, self.report_once()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::debug!(%error, "group lag could not be read"),
                 Err(_) => tracing::debug!("group lag was not read in time"),
@@ -39,15 +39,18 @@ impl Coordinator {
     ///
     /// # Errors
     /// Fails if the metadata store does; the metrics are unchanged then.
-    pub async fn report(&self) -> Result<(), StoreError> {
+    pub async fn report_once(&self) -> Result<(), StoreError> {
         let slots = self.slots.read().values().cloned().collect::<Vec<_>>();
-        let slots: Vec<Arc<Slot>> = slots.into_iter().filter(|slot| slot.check().is_ok()).collect();
+        let slots: Vec<Arc<CoordinatorSlot>> = slots
+            .into_iter()
+            .filter(|slot| slot.ensure_serving().is_ok())
+            .collect();
         let mut report = GroupsReport::default();
         if !slots.is_empty() {
             let numbers: Vec<i32> = slots.iter().map(|slot| slot.number).collect();
-            for row in self.parts().store.group_lags(&numbers, MOST_ROWS).await? {
-                let empty = GroupCondition {
-                    state: EMPTY,
+            for row in self.deps().store.group_lags(&numbers, MAX_LAG_ROWS).await? {
+                let empty = GroupStatus {
+                    state: EMPTY_STATE,
                     members: 0,
                 };
                 report.conditions.insert(row.group_id.clone(), empty);
@@ -57,13 +60,13 @@ impl Coordinator {
             }
         }
         for slot in &slots {
-            let cells: Vec<_> = slot.cells.lock().values().cloned().collect();
+            let cells: Vec<_> = slot.entries.lock().values().cloned().collect();
             for cell in cells {
-                match timeout(PATIENCE, cell.state.lock()).await {
+                match timeout(GROUP_LOCK_TIMEOUT, cell.state.lock()).await {
                     Ok(state) => {
                         if let Some(group) = &state.group {
-                            let condition = GroupCondition {
-                                state: group.state(),
+                            let condition = GroupStatus {
+                                state: group.state_name(),
                                 members: group.member_count(),
                             };
                             report.conditions.insert(cell.id.to_string(), condition);
@@ -74,7 +77,7 @@ impl Coordinator {
                 }
             }
         }
-        self.parts().metrics.set_groups(&report);
+        self.deps().metrics.set_groups(&report);
         Ok(())
     }
 }

@@ -20,41 +20,41 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, not_coordinator, ticker};
+use super::{CoordinatorContext, not_coordinator, ticker};
 use crate::{
-    groups::state::{Group, Reply, Ticket},
+    groups::state::{ConsumerGroup, GroupReply, ReplyTicket},
     invariant::Invariant,
 };
 
 /// Time for writes under way after the slot is retired.
-const LAST_WRITES: Duration = Duration::from_secs(1);
+const FINAL_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The due time of a group without timers.
-pub(super) const NEVER: i64 = i64::MAX;
+pub(super) const NEVER_DUE: i64 = i64::MAX;
 
 /// A coordinator slot under one lease.
 #[derive(Debug)]
-pub(super) struct Slot {
-    pub(super) shared: Arc<Shared>,
+pub(super) struct CoordinatorSlot {
+    pub(super) shared: Arc<CoordinatorContext>,
     pub(super) number: i32,
     pub(super) lease: Lease,
     loaded: AtomicBool,
-    pub(super) over: CancellationToken,
+    pub(super) retired: CancellationToken,
     /// Cancelled when the writes under way have used up their time.
-    given_up: CancellationToken,
-    pub(super) cells: Mutex<HashMap<Arc<str>, Arc<Cell>>>,
+    writes_abandoned: CancellationToken,
+    pub(super) entries: Mutex<HashMap<Arc<str>, Arc<GroupEntry>>>,
     /// Held for reading during writes to the store; the write lock proves that none is under way.
     writes: RwLock<()>,
     /// Wakes the ticker if something is due earlier than planned.
-    pub(super) sooner: Notify,
+    pub(super) due_earlier: Notify,
     /// When the ticker wakes up next.
-    pub(super) wakes: AtomicI64,
+    pub(super) wake_at: AtomicI64,
 }
 
 /// The entry of one group in a slot.
 #[derive(Debug)]
-pub(super) struct Cell {
+pub(super) struct GroupEntry {
     pub(super) id: Arc<str>,
-    pub(super) state: Arc<tokio::sync::Mutex<State>>,
+    pub(super) state: Arc<tokio::sync::Mutex<GroupEntryState>>,
     /// Serializes the commits of one group in the order of their arrival (INV-C1). Locked before
     /// `state`.
     pub(super) commits: Arc<tokio::sync::Mutex<()>>,
@@ -63,16 +63,16 @@ pub(super) struct Cell {
 }
 
 /// A group in memory with the calls that wait for a reply.
-pub(super) struct State {
-    shared: Arc<Shared>,
+pub(super) struct GroupEntryState {
+    shared: Arc<CoordinatorContext>,
     /// `None` while the group has no members: its state is in the store.
-    pub(super) group: Option<Group>,
-    pub(super) waiting: HashMap<Ticket, oneshot::Sender<Result<Reply, Error>>>,
-    /// The bytes that this entry is charged in [`Shared::bytes`].
-    charged: usize,
+    pub(super) group: Option<ConsumerGroup>,
+    pub(super) waiting: HashMap<ReplyTicket, oneshot::Sender<Result<GroupReply, Error>>>,
+    /// The bytes that this entry is charged in [`CoordinatorContext::memory_bytes`].
+    charged_bytes: usize,
 }
 
-impl fmt::Debug for State {
+impl fmt::Debug for GroupEntryState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("State")
             .field("group", &self.group)
@@ -81,14 +81,16 @@ impl fmt::Debug for State {
     }
 }
 
-impl State {
+impl GroupEntryState {
     /// Replaces the group; one without members is dropped from memory, since the store has it.
-    pub(super) fn put(&mut self, group: Option<Group>) {
+    pub(super) fn set_group(&mut self, group: Option<ConsumerGroup>) {
         self.group = group.filter(|group| !group.is_vacant());
-        let bytes = self.group.as_ref().map_or(0, Group::bytes);
-        self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.shared.bytes.fetch_sub(self.charged, Ordering::Relaxed);
-        self.charged = bytes;
+        let bytes = self.group.as_ref().map_or(0, ConsumerGroup::memory_bytes);
+        self.shared.memory_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.shared
+            .memory_bytes
+            .fetch_sub(self.charged_bytes, Ordering::Relaxed);
+        self.charged_bytes = bytes;
     }
 
     fn is_idle(&self) -> bool {
@@ -96,25 +98,27 @@ impl State {
     }
 }
 
-impl Drop for State {
+impl Drop for GroupEntryState {
     fn drop(&mut self) {
-        self.shared.bytes.fetch_sub(self.charged, Ordering::Relaxed);
+        self.shared
+            .memory_bytes
+            .fetch_sub(self.charged_bytes, Ordering::Relaxed);
     }
 }
 
-impl Cell {
-    fn new(shared: Arc<Shared>, id: Arc<str>) -> Self {
-        let state = State {
+impl GroupEntry {
+    fn new(shared: Arc<CoordinatorContext>, id: Arc<str>) -> Self {
+        let state = GroupEntryState {
             shared,
             group: None,
             waiting: HashMap::new(),
-            charged: 0,
+            charged_bytes: 0,
         };
         Self {
             id,
             state: Arc::new(tokio::sync::Mutex::new(state)),
             commits: Arc::default(),
-            due: AtomicI64::new(NEVER),
+            due: AtomicI64::new(NEVER_DUE),
         }
     }
 
@@ -128,19 +132,19 @@ impl Cell {
     }
 }
 
-impl Slot {
-    pub(super) fn new(shared: Arc<Shared>, number: i32, lease: Lease) -> Arc<Self> {
+impl CoordinatorSlot {
+    pub(super) fn new(shared: Arc<CoordinatorContext>, number: i32, lease: Lease) -> Arc<Self> {
         Arc::new(Self {
             shared,
             number,
             lease,
             loaded: AtomicBool::new(false),
-            over: CancellationToken::new(),
-            given_up: CancellationToken::new(),
-            cells: Mutex::default(),
+            retired: CancellationToken::new(),
+            writes_abandoned: CancellationToken::new(),
+            entries: Mutex::default(),
             writes: RwLock::new(()),
-            sooner: Notify::new(),
-            wakes: AtomicI64::new(NEVER),
+            due_earlier: Notify::new(),
+            wake_at: AtomicI64::new(NEVER_DUE),
         })
     }
 
@@ -148,20 +152,20 @@ impl Slot {
     pub(super) async fn load(self: &Arc<Self>) -> Result<usize, StoreError> {
         let records = self
             .shared
-            .parts
+            .deps
             .store
             .groups(&GroupQuery::Slot(self.number))
             .await?;
-        let now = self.shared.now();
+        let now = self.shared.now_ms();
         let mut groups = 0;
         for record in records.into_iter().filter(|record| !record.state.is_empty()) {
-            let cell = self.cell(&record.group_id);
+            let cell = self.get_or_create_entry(&record.group_id);
             let mut state = cell.state.lock().await;
-            let group = self.read(&record.group_id, record.generation, &record.state, now);
+            let group = self.decode_group(&record.group_id, record.generation, &record.state, now);
             let due = group.deadline();
-            state.put(Some(group));
+            state.set_group(Some(group));
             drop(state);
-            self.set_due(&cell, due.unwrap_or(NEVER));
+            self.set_due(&cell, due.unwrap_or(NEVER_DUE));
             groups += 1;
         }
         self.loaded.store(true, Ordering::Release);
@@ -171,17 +175,23 @@ impl Slot {
 
     /// Decodes a stored group. If that fails, the group continues without members, which have to
     /// join again.
-    pub(super) fn read(&self, group_id: &str, generation: i32, state: &[u8], now: i64) -> Group {
-        let rules = self.shared.parts.limits.rules();
-        Group::load(rules, generation, state, now).unwrap_or_else(|error| {
+    pub(super) fn decode_group(
+        &self,
+        group_id: &str,
+        generation: i32,
+        state: &[u8],
+        now: i64,
+    ) -> ConsumerGroup {
+        let rules = self.shared.deps.limits.rules();
+        ConsumerGroup::load(rules, generation, state, now).unwrap_or_else(|error| {
             tracing::error!(group_id, %error, "the stored group cannot be decoded; its members have to join again");
-            Group::new(rules, generation)
+            ConsumerGroup::new(rules, generation)
         })
     }
 
     /// Returns an error unless the slot serves.
-    pub(super) fn check(&self) -> Result<(), Error> {
-        if self.over.is_cancelled() {
+    pub(super) fn ensure_serving(&self) -> Result<(), Error> {
+        if self.retired.is_cancelled() {
             return Err(not_coordinator());
         }
         if !self.loaded.load(Ordering::Acquire) {
@@ -195,61 +205,61 @@ impl Slot {
     }
 
     /// Stops serving. Writes under way are fenced by the lease, or succeed while it is still valid.
-    pub(super) fn drop_out(&self) {
-        self.over.cancel();
+    pub(super) fn stop_serving(&self) {
+        self.retired.cancel();
     }
 
     /// Stops serving; after it returned, nothing is written either. Writes that the store does not
     /// answer in time are abandoned: the lease fences them, and their outcome is unknown to the
     /// callers.
     pub(super) async fn retire(&self) {
-        self.drop_out();
-        if timeout(LAST_WRITES, self.writes.write()).await.is_err() {
+        self.stop_serving();
+        if timeout(FINAL_WRITE_TIMEOUT, self.writes.write()).await.is_err() {
             tracing::warn!(
                 slot = self.number,
                 "the metadata store does not respond; abandoning a group's write"
             );
-            self.given_up.cancel();
+            self.writes_abandoned.cancel();
         }
         let _none_under_way = self.writes.write().await;
-        self.cells.lock().clear();
+        self.entries.lock().clear();
     }
 
     /// Returns the entry of the group, created if needed.
-    pub(super) fn cell(&self, group_id: &str) -> Arc<Cell> {
-        let mut cells = self.cells.lock();
+    pub(super) fn get_or_create_entry(&self, group_id: &str) -> Arc<GroupEntry> {
+        let mut cells = self.entries.lock();
         if let Some(cell) = cells.get(group_id) {
             return cell.clone();
         }
         let id: Arc<str> = group_id.into();
-        let cell = Arc::new(Cell::new(self.shared.clone(), id.clone()));
+        let cell = Arc::new(GroupEntry::new(self.shared.clone(), id.clone()));
         cells.insert(id, cell.clone());
-        if self.wakes.load(Ordering::Acquire) == NEVER {
+        if self.wake_at.load(Ordering::Acquire) == NEVER_DUE {
             // The ticker sleeps without a deadline; it must remove this entry when it is unused.
-            self.sooner.notify_one();
+            self.due_earlier.notify_one();
         }
         cell
     }
 
     /// Returns the entry of the group, if it exists.
-    pub(super) fn find(&self, group_id: &str) -> Option<Arc<Cell>> {
-        self.cells.lock().get(group_id).cloned()
+    pub(super) fn find_entry(&self, group_id: &str) -> Option<Arc<GroupEntry>> {
+        self.entries.lock().get(group_id).cloned()
     }
 
     /// Sets when the group's timers are due.
-    pub(super) fn set_due(&self, cell: &Cell, due: i64) {
+    pub(super) fn set_due(&self, cell: &GroupEntry, due: i64) {
         cell.due.store(due, Ordering::Release);
-        if due < self.wakes.load(Ordering::Acquire) {
-            self.sooner.notify_one();
+        if due < self.wake_at.load(Ordering::Acquire) {
+            self.due_earlier.notify_one();
         }
     }
 
     /// Reports a store whose generation is older than one that this coordinator wrote: the metadata
     /// went back in time, and the committed offsets of the group with it (INV-C1).
-    pub(super) fn distrust_older(&self, group_id: &str, given: i32, stored: i32) {
+    pub(super) fn check_stored_generation(&self, group_id: &str, given: i32, stored: i32) {
         // A group without a row was deleted and starts anew.
         if (1..given).contains(&stored) {
-            self.shared.parts.metrics.violated(Invariant::C1);
+            self.shared.deps.metrics.record_violation(Invariant::C1);
             tracing::error!(
                 group_id,
                 given,
@@ -260,36 +270,36 @@ impl Slot {
     }
 
     /// Runs one transaction for this slot. Stops serving if the lease is lost.
-    pub(super) async fn write<T>(
+    pub(super) async fn run_transaction<T>(
         &self,
         transaction: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, WriteError> {
+    ) -> Result<T, GroupWriteError> {
         let _under_way = self.writes.read().await;
-        if self.over.is_cancelled() {
-            return Err(WriteError::Refused(not_coordinator()));
+        if self.retired.is_cancelled() {
+            return Err(GroupWriteError::Refused(not_coordinator()));
         }
         let outcome = tokio::select! {
             biased;
             outcome = transaction => outcome,
-            () = self.given_up.cancelled() => {
+            () = self.writes_abandoned.cancelled() => {
                 Err(StoreError::Unavailable("no response before the slot moved to another agent".to_owned()))
             }
         };
         outcome.map_err(|error| match error {
             StoreError::Fenced(_) | StoreError::Sealed(_) | StoreError::UnknownPartition(_) => {
                 tracing::warn!(slot = self.number, %error, "lost a coordinator slot");
-                self.drop_out();
-                WriteError::Refused(not_coordinator())
+                self.stop_serving();
+                GroupWriteError::Refused(not_coordinator())
             }
-            StoreError::IllegalGeneration { given, stored } => WriteError::Generation { given, stored },
-            error => WriteError::Refused(error.into()),
+            StoreError::IllegalGeneration { given, stored } => GroupWriteError::Generation { given, stored },
+            error => GroupWriteError::Refused(error.into()),
         })
     }
 }
 
 /// Why a write failed.
 #[derive(Debug)]
-pub(super) enum WriteError {
+pub(super) enum GroupWriteError {
     /// The stored generation is not that of the group in memory.
     Generation {
         /// The generation in memory.

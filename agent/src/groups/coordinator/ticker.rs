@@ -6,49 +6,49 @@ use std::sync::{Arc, atomic::Ordering};
 use tokio::time::{Duration, Instant, sleep_until};
 
 use super::{
-    change::Absent,
+    change::AbsentGroup,
     not_coordinator,
-    slot::{Cell, NEVER, Slot, State},
+    slot::{CoordinatorSlot, GroupEntry, GroupEntryState, NEVER_DUE},
 };
-use crate::groups::state::{Effects, Group, Ticket};
+use crate::groups::state::{ConsumerGroup, GroupEffects, ReplyTicket};
 
 /// Minimum sleep: the resolution of the timers.
-const SHORTEST_MS: i64 = 10;
+const MIN_SLEEP_MS: i64 = 10;
 /// Maximum sleep while there are entries: how soon unused ones are removed.
-const LONGEST_MS: i64 = 1_000;
+const MAX_SLEEP_MS: i64 = 1_000;
 
 /// Runs until the slot is retired.
-pub(super) async fn run(slot: Arc<Slot>) {
+pub(super) async fn run(slot: Arc<CoordinatorSlot>) {
     loop {
         // Anything that becomes due during the scan wakes this task.
-        slot.wakes.store(NEVER, Ordering::Release);
-        let wakes = look(&slot);
-        slot.wakes.store(wakes, Ordering::Release);
+        slot.wake_at.store(NEVER_DUE, Ordering::Release);
+        let wakes = start_due_timers(&slot);
+        slot.wake_at.store(wakes, Ordering::Release);
         let sleep = async {
             match u64::try_from(wakes) {
-                Ok(_) if wakes == NEVER => std::future::pending().await,
+                Ok(_) if wakes == NEVER_DUE => std::future::pending().await,
                 Ok(wakes) => sleep_until(slot.shared.start + Duration::from_millis(wakes)).await,
                 Err(_) => {}
             }
         };
-        let earliest = Instant::now() + Duration::from_millis(SHORTEST_MS.unsigned_abs());
+        let earliest = Instant::now() + Duration::from_millis(MIN_SLEEP_MS.unsigned_abs());
         tokio::select! {
-            () = slot.over.cancelled() => return,
+            () = slot.retired.cancelled() => return,
             () = sleep => {}
-            () = slot.sooner.notified() => {}
+            () = slot.due_earlier.notified() => {}
         }
         sleep_until(earliest).await;
     }
 }
 
 /// Starts the timers that are due, and returns when to look again.
-fn look(slot: &Arc<Slot>) -> i64 {
-    let now = slot.shared.now();
+fn start_due_timers(slot: &Arc<CoordinatorSlot>) -> i64 {
+    let now = slot.shared.now_ms();
     let mut due = Vec::new();
-    let mut next = NEVER;
+    let mut next = NEVER_DUE;
     {
-        let mut cells = slot.cells.lock();
-        cells.retain(|_, cell| cell.due() != NEVER || !cell.is_unused());
+        let mut cells = slot.entries.lock();
+        cells.retain(|_, cell| cell.due() != NEVER_DUE || !cell.is_unused());
         for cell in cells.values() {
             if cell.due() <= now {
                 due.push(cell.clone());
@@ -57,46 +57,50 @@ fn look(slot: &Arc<Slot>) -> i64 {
             }
         }
         if !cells.is_empty() {
-            next = next.min(now.saturating_add(LONGEST_MS));
+            next = next.min(now.saturating_add(MAX_SLEEP_MS));
         }
     }
     for cell in due {
         // A group that is being changed gets its new due time from that change; look again soon.
         match cell.state.clone().try_lock_owned() {
-            Ok(state) => drop(tokio::spawn(expire(slot.clone(), cell, state))),
-            Err(_) => next = next.min(now.saturating_add(SHORTEST_MS)),
+            Ok(state) => drop(tokio::spawn(run_group_timers(slot.clone(), cell, state))),
+            Err(_) => next = next.min(now.saturating_add(MIN_SLEEP_MS)),
         }
     }
     next
 }
 
-async fn expire(slot: Arc<Slot>, cell: Arc<Cell>, state: tokio::sync::OwnedMutexGuard<State>) {
-    let gone: Vec<Ticket> = state
+async fn run_group_timers(
+    slot: Arc<CoordinatorSlot>,
+    cell: Arc<GroupEntry>,
+    state: tokio::sync::OwnedMutexGuard<GroupEntryState>,
+) {
+    let gone: Vec<ReplyTicket> = state
         .waiting
         .iter()
         .filter(|(_, w)| w.is_closed())
         .map(|(ticket, _)| *ticket)
         .collect();
-    let change = move |group: &mut Group, now| {
-        let mut all = Effects::default();
+    let change = move |group: &mut ConsumerGroup, now| {
+        let mut all = GroupEffects::default();
         for ticket in gone {
-            merge(&mut all, group.withdraw(now, ticket));
+            merge_effects(&mut all, group.withdraw(now, ticket));
             // The receiver is gone: the reply only removes the waiter, after the change is in
             // place.
             all.replies.push((ticket, Err(not_coordinator())));
         }
-        merge(&mut all, group.expire(now));
+        merge_effects(&mut all, group.expire(now));
         Ok(all)
     };
     if let Err(error) = slot
-        .change_locked(&cell, state, Absent::Empty, None, change)
+        .apply_change_locked(&cell, state, AbsentGroup::Empty, None, change)
         .await
     {
         tracing::debug!(group_id = &*cell.id, %error, "a group's timers failed; they run again later");
     }
 }
 
-fn merge(all: &mut Effects, more: Effects) {
+fn merge_effects(all: &mut GroupEffects, more: GroupEffects) {
     all.persist |= more.persist;
     all.replies.extend(more.replies);
 }

@@ -23,28 +23,28 @@ pub(super) fn illegal_generation(given: i32, current: i32) -> Error {
     )
 }
 
-pub(super) fn rebalancing() -> Error {
+pub(super) fn rebalance_in_progress() -> Error {
     Error::new(
         ErrorCode::RebalanceInProgress,
         "the group is rebalancing; join again",
     )
 }
 
-pub(super) fn dead() -> Error {
+pub(super) fn group_deleted() -> Error {
     Error::new(
         ErrorCode::CoordinatorNotAvailable,
         "the group was just deleted; try again",
     )
 }
 
-pub(super) fn inconsistent() -> Error {
+pub(super) fn inconsistent_protocol() -> Error {
     Error::new(
         ErrorCode::InconsistentGroupProtocol,
         "the group's members use another protocol type, or share no assignor with this member; offer one that they support",
     )
 }
 
-pub(super) fn full(what: &str, limit: usize) -> Error {
+pub(super) fn group_full(what: &str, limit: usize) -> Error {
     Error::new(
         ErrorCode::GroupMaxSizeReached,
         format!("the group has reached its limit of {limit} {what}"),

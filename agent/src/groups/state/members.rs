@@ -3,17 +3,17 @@
 use streamhouse_core::Error;
 
 use super::{
-    Effects, Group, MemberId, Phase, Ticket,
-    errors::{fenced_instance, illegal_generation, rebalancing, unknown_member},
+    ConsumerGroup, GroupEffects, GroupPhase, MemberId, ReplyTicket,
+    errors::{fenced_instance, illegal_generation, rebalance_in_progress, unknown_member},
 };
 
-impl Group {
+impl ConsumerGroup {
     /// Checks that the member exists and that its instance id is not taken by another one.
     pub(super) fn check_member(&self, member_id: &str, instance: Option<&str>) -> Result<(), Error> {
-        if self.phase == Phase::Dead {
+        if self.phase == GroupPhase::Dead {
             return Err(unknown_member());
         }
-        match instance.map(|instance| self.statics.get(instance)) {
+        match instance.map(|instance| self.static_members.get(instance)) {
             Some(None) => return Err(unknown_member()),
             Some(Some(holder)) if **holder != *member_id => return Err(fenced_instance()),
             _ => {}
@@ -26,7 +26,7 @@ impl Group {
     }
 
     /// Extends the session of a member.
-    pub(super) fn touch(&mut self, now: i64, id: &str) {
+    pub(super) fn extend_session(&mut self, now: i64, id: &str) {
         if let Some(member) = self.members.get_mut(id) {
             member.expires = now.saturating_add(member.session_ms);
         }
@@ -48,9 +48,9 @@ impl Group {
         if generation != self.generation {
             return Err(illegal_generation(generation, self.generation));
         }
-        self.touch(now, member_id);
-        if matches!(self.phase, Phase::Preparing { .. }) {
-            Err(rebalancing())
+        self.extend_session(now, member_id);
+        if matches!(self.phase, GroupPhase::Preparing { .. }) {
+            Err(rebalance_in_progress())
         } else {
             Ok(())
         }
@@ -70,7 +70,7 @@ impl Group {
         instance: Option<&str>,
     ) -> Result<Option<i32>, Error> {
         if generation < 0 && member_id.is_empty() && instance.is_none() && self.members.is_empty() {
-            return if self.phase == Phase::Dead {
+            return if self.phase == GroupPhase::Dead {
                 Err(unknown_member())
             } else {
                 Ok(None)
@@ -80,11 +80,11 @@ impl Group {
         if generation != self.generation {
             return Err(illegal_generation(generation, self.generation));
         }
-        self.touch(now, member_id);
+        self.extend_session(now, member_id);
         // The member does not know its partitions in this generation yet: what it read belongs to
         // the one before.
-        if self.phase == Phase::Completing {
-            Err(rebalancing())
+        if self.phase == GroupPhase::Completing {
+            Err(rebalance_in_progress())
         } else {
             Ok(Some(generation))
         }
@@ -95,31 +95,40 @@ impl Group {
     ///
     /// # Errors
     /// UNKNOWN_MEMBER_ID or FENCED_INSTANCE_ID if there is no such member.
-    pub fn leave(&mut self, now: i64, member_id: &str, instance: Option<&str>) -> Result<Effects, Error> {
-        let mut effects = Effects::default();
-        if self.pending.remove(member_id).is_some() {
-            self.try_complete(now, &mut effects);
+    pub fn leave(
+        &mut self,
+        now: i64,
+        member_id: &str,
+        instance: Option<&str>,
+    ) -> Result<GroupEffects, Error> {
+        let mut effects = GroupEffects::default();
+        if self.pending_ids.remove(member_id).is_some() {
+            self.try_complete_join(now, &mut effects);
             return Ok(effects);
         }
         let id: MemberId = match instance.filter(|_| member_id.is_empty()) {
-            Some(instance) => self.statics.get(instance).cloned().ok_or_else(unknown_member)?,
+            Some(instance) => self
+                .static_members
+                .get(instance)
+                .cloned()
+                .ok_or_else(unknown_member)?,
             None => {
                 self.check_member(member_id, instance)?;
                 member_id.into()
             }
         };
-        self.remove(&id, &mut effects);
-        self.after_removal(now, &mut effects);
+        self.remove_member(&id, &mut effects);
+        self.rebalance_after_removal(now, &mut effects);
         Ok(effects)
     }
 
     /// Removes a member and refuses its pending calls.
-    pub(super) fn remove(&mut self, id: &MemberId, effects: &mut Effects) {
+    pub(super) fn remove_member(&mut self, id: &MemberId, effects: &mut GroupEffects) {
         let Some(member) = self.members.remove(id) else {
             return;
         };
         if let Some(instance) = &member.instance {
-            self.statics.remove(instance);
+            self.static_members.remove(instance);
         }
         if self.leader.as_ref() == Some(id) {
             self.leader = None;
@@ -131,19 +140,20 @@ impl Group {
 
     /// Rebalances after a removal. The removal is persisted, or the next coordinator would wait for
     /// the member to join again.
-    pub(super) fn after_removal(&mut self, now: i64, effects: &mut Effects) {
+    pub(super) fn rebalance_after_removal(&mut self, now: i64, effects: &mut GroupEffects) {
         effects.persist = true;
         match self.phase {
-            Phase::Preparing { .. } => self.try_complete(now, effects),
-            Phase::Completing | Phase::Stable => self.prepare(now, effects),
-            Phase::Empty | Phase::Dead => {}
+            GroupPhase::Preparing { .. } => self.try_complete_join(now, effects),
+            GroupPhase::Completing | GroupPhase::Stable => self.start_rebalance(now, effects),
+            GroupPhase::Empty | GroupPhase::Dead => {}
         }
     }
 
     /// Withdraws a ticket whose call was cancelled or whose connection broke.
-    pub fn withdraw(&mut self, now: i64, ticket: Ticket) -> Effects {
-        let mut effects = Effects::default();
-        let holds = |member: &super::Member| member.joining == Some(ticket) || member.syncing == Some(ticket);
+    pub fn withdraw(&mut self, now: i64, ticket: ReplyTicket) -> GroupEffects {
+        let mut effects = GroupEffects::default();
+        let holds =
+            |member: &super::MemberState| member.joining == Some(ticket) || member.syncing == Some(ticket);
         let Some(id) = self
             .members
             .iter()
@@ -161,9 +171,9 @@ impl Group {
         member.expires = now.saturating_add(member.session_ms);
         // A dynamic client that never learned its id cannot return as this member; a static one
         // returns by its instance id.
-        if joining && member.unnamed && member.instance.is_none() {
-            self.remove(&id, &mut effects);
-            self.after_removal(now, &mut effects);
+        if joining && member.id_unconfirmed && member.instance.is_none() {
+            self.remove_member(&id, &mut effects);
+            self.rebalance_after_removal(now, &mut effects);
         }
         effects
     }

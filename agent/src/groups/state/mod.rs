@@ -1,5 +1,5 @@
 //! One consumer group as a pure state machine of Kafka's classic protocol: no I/O, no clock, no
-//! randomness. Driven by the coordinator, which passes the time in and carries the [`Effects`] out.
+//! randomness. Driven by the coordinator, which passes the time in and carries the [`GroupEffects`] out.
 //!
 //! ```text
 //!            first join            all joined, or timeout            the leader's assignment
@@ -29,8 +29,8 @@ use std::{
 use bytes::Bytes;
 use streamhouse_core::Error;
 
-pub use join::Join;
-pub use record::Record;
+pub use join::JoinRequest;
+pub use record::GroupStateRecord;
 pub use view::{GroupView, MemberView};
 
 /// A member id: assigned by the coordinator, never reused.
@@ -38,11 +38,11 @@ pub type MemberId = Arc<str>;
 
 /// Identifies the pending reply of one join or sync call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ticket(pub u64);
+pub struct ReplyTicket(pub u64);
 
 /// Limits of one group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rules {
+pub struct GroupRules {
     /// Maximum number of members, including issued member ids that have not joined yet.
     pub max_members: usize,
     /// Maximum bytes of the members' metadata in total, and of one round of assignments.
@@ -53,7 +53,7 @@ pub struct Rules {
 
 /// A protocol (assignor) that a member supports, with its metadata for the leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Protocol {
+pub struct MemberProtocol {
     /// "range", "cooperative-sticky", …
     pub name: Arc<str>,
     /// Opaque to the coordinator.
@@ -62,7 +62,7 @@ pub struct Protocol {
 
 /// The reply to a join.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Joined {
+pub struct JoinReply {
     /// The generation that was joined.
     pub generation: i32,
     /// "consumer".
@@ -90,7 +90,7 @@ pub struct JoinedMember {
 
 /// The reply to a sync.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Synced {
+pub struct SyncReply {
     /// The assignment of this member.
     pub assignment: Bytes,
     /// The selected protocol.
@@ -99,37 +99,37 @@ pub struct Synced {
 
 /// The reply to a ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reply {
+pub enum GroupReply {
     /// The reply to a join.
-    Joined(Joined),
+    Joined(JoinReply),
     /// The reply to a first join: the member must join again with this id.
     IdRequired(MemberId),
     /// The reply to a sync.
-    Synced(Synced),
+    Synced(SyncReply),
 }
 
 /// The effects of an event, for the coordinator: persist first, then reply.
 #[derive(Debug, Default)]
-pub struct Effects {
-    /// Whether [`Group::record`] must be stored before any reply is sent.
+pub struct GroupEffects {
+    /// Whether [`ConsumerGroup::record`] must be stored before any reply is sent.
     pub persist: bool,
     /// Replies to waiting tickets, or to the ticket of the event itself.
-    pub replies: Vec<(Ticket, Result<Reply, Error>)>,
+    pub replies: Vec<(ReplyTicket, Result<GroupReply, Error>)>,
 }
 
-impl Effects {
-    fn answer(&mut self, ticket: Ticket, reply: Reply) {
+impl GroupEffects {
+    fn answer(&mut self, ticket: ReplyTicket, reply: GroupReply) {
         self.replies.push((ticket, Ok(reply)));
     }
 
-    fn refuse(&mut self, ticket: Ticket, error: Error) {
+    fn refuse(&mut self, ticket: ReplyTicket, error: Error) {
         self.replies.push((ticket, Err(error)));
     }
 }
 
 /// The phase of a group. Times are milliseconds of the caller's monotonic clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum GroupPhase {
     /// No members.
     Empty,
     /// Waits until all members have joined.
@@ -148,30 +148,30 @@ enum Phase {
 }
 
 #[derive(Debug, Clone)]
-struct Member {
+struct MemberState {
     instance: Option<Arc<str>>,
     client_id: Arc<str>,
     client_host: Arc<str>,
     session_ms: i64,
     rebalance_ms: i64,
-    protocols: Arc<[Protocol]>,
+    protocols: Arc<[MemberProtocol]>,
     assignment: Bytes,
     /// When the session expires, unless the member waits for a reply.
     expires: i64,
     /// Whether it has joined the current rebalance.
     joined: bool,
-    joining: Option<Ticket>,
-    syncing: Option<Ticket>,
+    joining: Option<ReplyTicket>,
+    syncing: Option<ReplyTicket>,
     /// Whether it asked for its assignment in this generation.
     synced: bool,
     /// Whether its client has not received its id yet: if that client disconnects, the member is
     /// removed.
-    unnamed: bool,
+    id_unconfirmed: bool,
     /// Increases with every added member: the oldest becomes the leader.
     order: u64,
 }
 
-impl Member {
+impl MemberState {
     /// A member that waits for a reply cannot send heartbeats and does not expire.
     fn is_waiting(&self) -> bool {
         self.joining.is_some() || self.syncing.is_some()
@@ -188,37 +188,37 @@ impl Member {
 
 /// A consumer group.
 #[derive(Debug, Clone)]
-pub struct Group {
-    rules: Rules,
-    phase: Phase,
+pub struct ConsumerGroup {
+    rules: GroupRules,
+    phase: GroupPhase,
     generation: i32,
     protocol_type: Arc<str>,
     /// Empty until one is selected.
     protocol: Arc<str>,
     leader: Option<MemberId>,
-    members: BTreeMap<MemberId, Member>,
+    members: BTreeMap<MemberId, MemberState>,
     /// Member ids by group instance id.
-    statics: HashMap<Arc<str>, MemberId>,
+    static_members: HashMap<Arc<str>, MemberId>,
     /// Issued member ids that have not joined yet, with their expiry.
-    pending: BTreeMap<MemberId, i64>,
+    pending_ids: BTreeMap<MemberId, i64>,
     /// Deadline for every member to ask for its assignment.
     sync_until: Option<i64>,
     next_order: u64,
 }
 
-impl Group {
+impl ConsumerGroup {
     /// Creates a group without members; `generation` is its last one (0 for a new group).
-    pub fn new(rules: Rules, generation: i32) -> Self {
+    pub fn new(rules: GroupRules, generation: i32) -> Self {
         Self {
             rules,
-            phase: Phase::Empty,
+            phase: GroupPhase::Empty,
             generation,
             protocol_type: "".into(),
             protocol: "".into(),
             leader: None,
             members: BTreeMap::new(),
-            statics: HashMap::new(),
-            pending: BTreeMap::new(),
+            static_members: HashMap::new(),
+            pending_ids: BTreeMap::new(),
             sync_until: None,
             next_order: 0,
         }
@@ -232,7 +232,7 @@ impl Group {
     /// Returns whether the group has neither members nor issued ids: all of its state is in the
     /// store.
     pub fn is_vacant(&self) -> bool {
-        self.members.is_empty() && self.pending.is_empty()
+        self.members.is_empty() && self.pending_ids.is_empty()
     }
 
     /// Returns the number of members.
@@ -246,8 +246,8 @@ impl Group {
     }
 
     /// Refuses every call from now on; the coordinator drops the group.
-    pub fn kill(&mut self) {
-        self.phase = Phase::Dead;
+    pub fn mark_deleted(&mut self) {
+        self.phase = GroupPhase::Dead;
     }
 }
 

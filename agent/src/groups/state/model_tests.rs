@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::{
-    tests::{Desk, join, protocols},
+    tests::{GroupDriver, join_request, member_protocols},
     *,
 };
 
 #[derive(Debug, Clone)]
-enum Event {
+enum ModelEvent {
     Join {
         who: u8,
         instance: Option<u8>,
@@ -46,32 +46,32 @@ enum Event {
     },
 }
 
-fn event() -> impl Strategy<Value = Event> {
+fn any_event() -> impl Strategy<Value = ModelEvent> {
     let stale = prop_oneof![4 => Just(0), 1 => -2..3_i32];
     prop_oneof![
         6 => (any::<u8>(), proptest::option::weighted(0.3, 0..2_u8), any::<bool>(), 0..4_u8, any::<bool>()).prop_map(
-            |(who, instance, known, offers, require_known)| Event::Join { who, instance, known, offers, require_known }
+            |(who, instance, known, offers, require_known)| ModelEvent::Join { who, instance, known, offers, require_known }
         ),
-        6 => (any::<u8>(), any::<bool>(), stale.clone()).prop_map(|(who, instance, stale)| Event::Sync { who, instance, stale }),
-        3 => (any::<u8>(), stale.clone()).prop_map(|(who, stale)| Event::Heartbeat { who, stale }),
-        2 => (any::<u8>(), stale).prop_map(|(who, stale)| Event::Commit { who, stale }),
-        1 => any::<u8>().prop_map(|who| Event::Leave { who }),
-        1 => any::<u8>().prop_map(|which| Event::Withdraw { which }),
-        3 => (0..30_000_i64).prop_map(|ms| Event::Pass { ms }),
-        1 => Just(Event::Failover),
-        1 => (-1..3_i32).prop_map(|by| Event::CatchUp { by }),
+        6 => (any::<u8>(), any::<bool>(), stale.clone()).prop_map(|(who, instance, stale)| ModelEvent::Sync { who, instance, stale }),
+        3 => (any::<u8>(), stale.clone()).prop_map(|(who, stale)| ModelEvent::Heartbeat { who, stale }),
+        2 => (any::<u8>(), stale).prop_map(|(who, stale)| ModelEvent::Commit { who, stale }),
+        1 => any::<u8>().prop_map(|who| ModelEvent::Leave { who }),
+        1 => any::<u8>().prop_map(|which| ModelEvent::Withdraw { which }),
+        3 => (0..30_000_i64).prop_map(|ms| ModelEvent::Pass { ms }),
+        1 => Just(ModelEvent::Failover),
+        1 => (-1..3_i32).prop_map(|by| ModelEvent::CatchUp { by }),
     ]
 }
 
 const OFFERS: [&[&str]; 4] = [&["range"], &["range", "robin"], &["robin", "range"], &["robin"]];
 
-struct World {
-    desk: Desk,
+struct GroupModel {
+    desk: GroupDriver,
     /// Every member id ever issued, in order.
     known: Vec<MemberId>,
 }
 
-impl World {
+impl GroupModel {
     fn pick(&self, who: u8) -> MemberId {
         if self.known.is_empty() {
             "nobody".into()
@@ -88,9 +88,9 @@ impl World {
             .and_then(|member| member.instance.clone())
     }
 
-    fn run(&mut self, event: Event) {
+    fn run(&mut self, event: ModelEvent) {
         match event {
-            Event::Join {
+            ModelEvent::Join {
                 who,
                 instance,
                 known,
@@ -104,39 +104,39 @@ impl World {
                 };
                 let instance = instance.map(|n| format!("s{n}").into()).filter(|_| !known);
                 let instance = instance.or_else(|| self.instance_of(&member_id));
-                let asked = Join {
+                let asked = JoinRequest {
                     instance,
-                    protocols: protocols(OFFERS[usize::from(offers)]),
-                    ..join(&member_id)
+                    protocols: member_protocols(OFFERS[usize::from(offers)]),
+                    ..join_request(&member_id)
                 };
                 self.desk.join_with(asked, require_known);
             }
-            Event::Sync { who, instance, stale } => self.sync(who, instance, stale),
-            Event::Heartbeat { who, stale } => self.heartbeat(who, stale),
-            Event::Commit { who, stale } => self.commit(who, stale),
-            Event::Leave { who } => {
+            ModelEvent::Sync { who, instance, stale } => self.sync(who, instance, stale),
+            ModelEvent::Heartbeat { who, stale } => self.heartbeat(who, stale),
+            ModelEvent::Commit { who, stale } => self.commit(who, stale),
+            ModelEvent::Leave { who } => {
                 let id = self.pick(who);
                 if let Ok(effects) = self.desk.group.leave(self.desk.now, &id, None) {
-                    self.desk.take(effects);
+                    self.desk.apply_effects(effects);
                     assert!(!self.desk.group.members.contains_key(&id));
                 }
             }
-            Event::Withdraw { which } => {
-                let mut open: Vec<Ticket> = self.desk.open.iter().copied().collect();
+            ModelEvent::Withdraw { which } => {
+                let mut open: Vec<ReplyTicket> = self.desk.open.iter().copied().collect();
                 open.sort();
                 if !open.is_empty() {
                     let ticket = open[usize::from(which) % open.len()];
                     self.desk.open.remove(&ticket);
                     let effects = self.desk.group.withdraw(self.desk.now, ticket);
-                    self.desk.take(effects);
+                    self.desk.apply_effects(effects);
                 }
             }
-            Event::Pass { ms } => self.pass(ms),
-            Event::Failover => self.failover(),
-            Event::CatchUp { by } => {
+            ModelEvent::Pass { ms } => self.advance_time(ms),
+            ModelEvent::Failover => self.failover(),
+            ModelEvent::CatchUp { by } => {
                 let stored = self.desk.group.generation() + by;
                 let effects = self.desk.group.catch_up(self.desk.now, stored);
-                self.desk.take(effects);
+                self.desk.apply_effects(effects);
             }
         }
     }
@@ -152,7 +152,7 @@ impl World {
             .keys()
             .map(|id| (id.to_string(), Bytes::from(id.to_string())));
         let given = everybody.collect();
-        let ticket = self.desk.ticket();
+        let ticket = self.desk.open_ticket();
         let effects =
             self.desk
                 .group
@@ -161,7 +161,7 @@ impl World {
             let refused = matches!(effects.replies[..], [(answered, Err(_))] if answered == ticket);
             assert!(refused, "an old generation synced");
         }
-        self.desk.take(effects);
+        self.desk.apply_effects(effects);
     }
 
     fn heartbeat(&mut self, who: u8, stale: i32) {
@@ -183,10 +183,10 @@ impl World {
         }
     }
 
-    fn pass(&mut self, ms: i64) {
+    fn advance_time(&mut self, ms: i64) {
         self.desk.now += ms;
         let effects = self.desk.group.expire(self.desk.now);
-        self.desk.take(effects);
+        self.desk.apply_effects(effects);
         let deadline = self.desk.group.deadline();
         assert!(
             deadline.is_none_or(|deadline| deadline > self.desk.now),
@@ -201,17 +201,18 @@ impl World {
         };
         self.desk.open.clear();
         let rules = self.desk.group.rules;
-        self.desk.group = Group::load(rules, record.generation, &record.state, self.desk.now).unwrap();
-        assert_eq!(self.desk.group.record(), record);
+        self.desk.group =
+            ConsumerGroup::load(rules, record.generation, &record.state, self.desk.now).unwrap();
+        assert_eq!(self.desk.group.to_record(), record);
     }
 
-    fn check(&mut self, before: i32) {
+    fn check_invariants(&mut self, before: i32) {
         let group = &self.desk.group;
         self.known.extend(
             group
                 .members
                 .keys()
-                .chain(group.pending.keys())
+                .chain(group.pending_ids.keys())
                 .filter(|id| !self.known.contains(id))
                 .cloned()
                 .collect::<Vec<_>>(),
@@ -224,52 +225,53 @@ impl World {
             if let Some(instance) = &member.instance {
                 statics.insert(instance.clone(), id.clone());
             }
-            assert!(member.joining.is_none() || matches!(group.phase, Phase::Preparing { .. }));
-            assert!(member.syncing.is_none() || group.phase == Phase::Completing);
+            assert!(member.joining.is_none() || matches!(group.phase, GroupPhase::Preparing { .. }));
+            assert!(member.syncing.is_none() || group.phase == GroupPhase::Completing);
             assert!(member.joining.is_none() || member.joined);
-            assert!(!group.pending.contains_key(id));
+            assert!(!group.pending_ids.contains_key(id));
         }
         assert_eq!(
             waiting,
             self.desk.open.len(),
             "every open ticket belongs to a member"
         );
-        assert_eq!(statics, group.statics.clone().into_iter().collect());
-        assert!(group.members.len() + group.pending.len() <= group.rules.max_members);
+        assert_eq!(statics, group.static_members.clone().into_iter().collect());
+        assert!(group.members.len() + group.pending_ids.len() <= group.rules.max_members);
         match group.phase {
-            Phase::Empty => assert!(group.members.is_empty()),
-            Phase::Preparing { .. } => assert!(!group.members.is_empty() && group.deadline().is_some()),
-            Phase::Completing => assert!(group.sync_until.is_some() && group.leader.is_some()),
-            Phase::Stable => assert!(
+            GroupPhase::Empty => assert!(group.members.is_empty()),
+            GroupPhase::Preparing { .. } => assert!(!group.members.is_empty() && group.deadline().is_some()),
+            GroupPhase::Completing => assert!(group.sync_until.is_some() && group.leader.is_some()),
+            GroupPhase::Stable => assert!(
                 group
                     .leader
                     .as_ref()
                     .is_some_and(|leader| group.members.contains_key(leader))
             ),
-            Phase::Dead => panic!("the group is never deleted here"),
+            GroupPhase::Dead => panic!("the group is never deleted here"),
         }
-        if matches!(group.phase, Phase::Completing | Phase::Stable) {
-            let offers = |m: &Member| m.protocols.iter().any(|p| p.name == group.protocol);
+        if matches!(group.phase, GroupPhase::Completing | GroupPhase::Stable) {
+            let offers = |m: &MemberState| m.protocols.iter().any(|p| p.name == group.protocol);
             assert!(
                 group.members.values().all(offers),
                 "all members support the selected protocol"
             );
-            let reloaded = Group::load(group.rules, group.generation, &group.record().state, 0).unwrap();
+            let reloaded =
+                ConsumerGroup::load(group.rules, group.generation, &group.to_record().state, 0).unwrap();
             assert_eq!(
-                (reloaded.record(), reloaded.view()),
-                (group.record(), group.view())
+                (reloaded.to_record(), reloaded.view()),
+                (group.to_record(), group.view())
             );
         }
         if let Some(record) = &self.desk.persisted {
-            let stored = Group::load(group.rules, record.generation, &record.state, 0).unwrap();
+            let stored = ConsumerGroup::load(group.rules, record.generation, &record.state, 0).unwrap();
             let gone = stored
                 .members
                 .iter()
                 .find(|(id, m)| m.instance.is_none() && !group.members.contains_key(*id));
             assert!(gone.is_none(), "the next coordinator would wait for {gone:?}");
         }
-        if let (Some(record), Phase::Stable) = (&self.desk.persisted, group.phase) {
-            assert_eq!(*record, group.record(), "what is promised is stored");
+        if let (Some(record), GroupPhase::Stable) = (&self.desk.persisted, group.phase) {
+            assert_eq!(*record, group.to_record(), "what is promised is stored");
         }
     }
 }
@@ -279,22 +281,22 @@ proptest! {
 
     #[test]
     fn whatever_clients_do_the_group_stays_consistent(
-        events in proptest::collection::vec(event(), 1..120),
+        events in proptest::collection::vec(any_event(), 1..120),
         delay in prop_oneof![Just(0_i64), Just(3_000)],
     ) {
-        let rules = Rules { max_members: 5, max_bytes: 10_000, initial_delay_ms: delay };
-        let mut world = World { desk: Desk::new(rules), known: Vec::new() };
+        let rules = GroupRules { max_members: 5, max_bytes: 10_000, initial_delay_ms: delay };
+        let mut world = GroupModel { desk: GroupDriver::new(rules), known: Vec::new() };
         for event in events {
-            let failover = matches!(event, Event::Failover);
+            let failover = matches!(event, ModelEvent::Failover);
             let before = if failover { 0 } else { world.desk.group.generation() };
             world.run(event);
-            world.check(before);
+            world.check_invariants(before);
         }
         // Without any client activity, the timers alone empty the group.
         for _ in 0..1_000 {
             let Some(deadline) = world.desk.group.deadline() else { break };
-            world.pass(deadline - world.desk.now);
-            world.check(0);
+            world.advance_time(deadline - world.desk.now);
+            world.check_invariants(0);
         }
         prop_assert!(world.desk.group.is_vacant(), "stuck: {:?}", world.desk.group);
         prop_assert!(world.desk.open.is_empty());
@@ -302,17 +304,17 @@ proptest! {
 
     #[test]
     fn clients_that_follow_the_protocol_get_a_stable_group(
-        events in proptest::collection::vec(event(), 0..60),
+        events in proptest::collection::vec(any_event(), 0..60),
     ) {
-        let rules = Rules { max_members: 50, max_bytes: 100_000, initial_delay_ms: 3_000 };
-        let mut world = World { desk: Desk::new(rules), known: Vec::new() };
+        let rules = GroupRules { max_members: 50, max_bytes: 100_000, initial_delay_ms: 3_000 };
+        let mut world = GroupModel { desk: GroupDriver::new(rules), known: Vec::new() };
         for event in events {
             world.run(event);
-            world.check(0);
+            world.check_invariants(0);
         }
         world.desk.open.clear();
-        let record = world.desk.persisted.clone().unwrap_or(Record { generation: 0, state: Vec::new() });
-        world.desk.group = Group::load(rules, record.generation, &record.state, world.desk.now).unwrap();
+        let record = world.desk.persisted.clone().unwrap_or(GroupStateRecord { generation: 0, state: Vec::new() });
+        world.desk.group = ConsumerGroup::load(rules, record.generation, &record.state, world.desk.now).unwrap();
         let mut offers: Vec<&[&str]> = Vec::new();
         offers.extend(OFFERS.iter().filter(|names| {
             world.desk.group.members.values().all(|m| m.protocols.iter().any(|p| names.contains(&&*p.name)))
@@ -320,30 +322,30 @@ proptest! {
         prop_assume!(!offers.is_empty() || world.desk.group.members.is_empty());
         // Every member follows the protocol, and one more joins. After a few rounds the group is
         // stable.
-        world.desk.join_with(join(""), false);
+        world.desk.join_with(join_request(""), false);
         for _ in 0..12 {
-            if world.desk.group.phase == Phase::Stable && world.desk.group.members.values().all(|m| m.synced) {
+            if world.desk.group.phase == GroupPhase::Stable && world.desk.group.members.values().all(|m| m.synced) {
                 break;
             }
             let ids: Vec<MemberId> = world.desk.group.members.keys().cloned().collect();
             for id in ids {
                 let Some(member) = world.desk.group.members.get(&id) else { continue };
-                let asked = Join { instance: member.instance.clone(), protocols: member.protocols.clone(), ..join(&id) };
+                let asked = JoinRequest { instance: member.instance.clone(), protocols: member.protocols.clone(), ..join_request(&id) };
                 match world.desk.group.phase {
-                    Phase::Preparing { .. } if member.joining.is_none() => drop(world.desk.join_with(asked, false)),
-                    Phase::Completing | Phase::Stable if !member.synced => {
+                    GroupPhase::Preparing { .. } if member.joining.is_none() => drop(world.desk.join_with(asked, false)),
+                    GroupPhase::Completing | GroupPhase::Stable if !member.synced => {
                         let place = world.known.iter().position(|known| *known == id);
-                        world.check(0);
+                        world.check_invariants(0);
                         let place = place.or_else(|| world.known.iter().position(|known| *known == id)).unwrap();
                         world.sync(u8::try_from(place).unwrap(), true, 0);
                     }
                     _ => {}
                 }
             }
-            world.pass(3_000);
-            world.check(0);
+            world.advance_time(3_000);
+            world.check_invariants(0);
         }
-        let calm = world.desk.group.phase == Phase::Stable || world.desk.group.phase == Phase::Empty;
+        let calm = world.desk.group.phase == GroupPhase::Stable || world.desk.group.phase == GroupPhase::Empty;
         prop_assert!(calm, "not at rest: {:?}", world.desk.group);
     }
 }

@@ -4,29 +4,32 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Effects, Group, JoinedMember, Member, MemberId, Phase, Reply, errors::rebalancing};
+use super::{
+    ConsumerGroup, GroupEffects, GroupPhase, GroupReply, JoinedMember, MemberId, MemberState,
+    errors::rebalance_in_progress,
+};
 
-impl Group {
+impl ConsumerGroup {
     /// Starts a rebalance: all members must join again; those with a pending join already have.
-    pub(super) fn prepare(&mut self, now: i64, effects: &mut Effects) {
+    pub(super) fn start_rebalance(&mut self, now: i64, effects: &mut GroupEffects) {
         for member in self.members.values_mut() {
             member.joined = member.joining.is_some();
             if let Some(ticket) = member.syncing.take() {
-                effects.refuse(ticket, rebalancing());
+                effects.refuse(ticket, rebalance_in_progress());
                 // It could not send heartbeats while it waited.
                 member.expires = now.saturating_add(member.session_ms);
             }
         }
         self.sync_until = None;
-        self.phase = Phase::Preparing {
+        self.phase = GroupPhase::Preparing {
             not_before: now,
-            until: now.saturating_add(self.rebalance_ms()),
+            until: now.saturating_add(self.max_rebalance_ms()),
         };
-        self.try_complete(now, effects);
+        self.try_complete_join(now, effects);
     }
 
     /// Returns the longest rebalance timeout of the members.
-    pub(super) fn rebalance_ms(&self) -> i64 {
+    pub(super) fn max_rebalance_ms(&self) -> i64 {
         self.members
             .values()
             .map(|member| member.rebalance_ms)
@@ -35,26 +38,26 @@ impl Group {
     }
 
     /// Completes the join phase if no member is missing, or if its time is over.
-    pub(super) fn try_complete(&mut self, now: i64, effects: &mut Effects) {
-        let Phase::Preparing { not_before, until } = self.phase else {
+    pub(super) fn try_complete_join(&mut self, now: i64, effects: &mut GroupEffects) {
+        let GroupPhase::Preparing { not_before, until } = self.phase else {
             return;
         };
         if self.members.is_empty() {
             // Issued ids may still join: they find an empty group.
-            return self.complete(now, effects);
+            return self.complete_join(now, effects);
         }
-        let all = self.members.values().all(|member| member.joined) && self.pending.is_empty();
+        let all = self.members.values().all(|member| member.joined) && self.pending_ids.is_empty();
         if now >= not_before && all {
-            return self.complete(now, effects);
+            return self.complete_join(now, effects);
         }
         if now >= until {
-            self.leave_behind();
+            self.remove_unjoined();
             if self.members.values().any(|member| member.joined) || self.members.is_empty() {
-                self.complete(now, effects);
+                self.complete_join(now, effects);
             } else {
                 // Only static members, all of them away: their sessions decide.
-                let until = now.saturating_add(self.rebalance_ms().max(1));
-                self.phase = Phase::Preparing {
+                let until = now.saturating_add(self.max_rebalance_ms().max(1));
+                self.phase = GroupPhase::Preparing {
                     not_before: now,
                     until,
                 };
@@ -63,25 +66,25 @@ impl Group {
     }
 
     /// Removes dynamic members that have not joined; static ones stay until their session expires.
-    fn leave_behind(&mut self) {
+    fn remove_unjoined(&mut self) {
         self.members
             .retain(|_, member| member.joined || member.instance.is_some());
     }
 
-    fn complete(&mut self, now: i64, effects: &mut Effects) {
+    fn complete_join(&mut self, now: i64, effects: &mut GroupEffects) {
         self.generation = self.generation.saturating_add(1);
         effects.persist = true;
         self.sync_until = None;
         if self.members.is_empty() {
-            self.phase = Phase::Empty;
+            self.phase = GroupPhase::Empty;
             self.protocol = "".into();
             self.leader = None;
             return;
         }
         self.protocol = self.select_protocol();
-        self.leader = self.elect();
-        self.phase = Phase::Completing;
-        self.sync_until = Some(now.saturating_add(self.rebalance_ms()));
+        self.leader = self.elect_leader();
+        self.phase = GroupPhase::Completing;
+        self.sync_until = Some(now.saturating_add(self.max_rebalance_ms()));
         let mut answers = Vec::new();
         for (id, member) in &mut self.members {
             member.assignment = Bytes::new();
@@ -90,17 +93,17 @@ impl Group {
             member.joined = false;
             if let Some(ticket) = member.joining.take() {
                 member.expires = now.saturating_add(member.session_ms);
-                member.unnamed = false;
+                member.id_unconfirmed = false;
                 answers.push((id.clone(), ticket));
             }
         }
         for (id, ticket) in answers {
-            effects.answer(ticket, Reply::Joined(self.joined(&id)));
+            effects.answer(ticket, GroupReply::Joined(self.join_reply(&id)));
         }
     }
 
     /// Elects the leader: the current one if it takes part, else the oldest member that does.
-    fn elect(&self) -> Option<MemberId> {
+    fn elect_leader(&self) -> Option<MemberId> {
         let takes_part = |id: &MemberId| self.members.get(id).is_some_and(|member| member.joined);
         if let Some(leader) = self.leader.as_ref().filter(|leader| takes_part(leader)) {
             return Some(leader.clone());
@@ -113,12 +116,13 @@ impl Group {
     /// Selects the protocol that all members support and most prefer; among equals the one that the
     /// oldest member prefers.
     pub(super) fn select_protocol(&self) -> Arc<str> {
-        let members: Vec<&Member> = self.members.values().collect();
+        let members: Vec<&MemberState> = self.members.values().collect();
         let Some(eldest) = members.iter().min_by_key(|member| member.order) else {
             return "".into();
         };
-        let has =
-            |member: &Member, name: &str| member.protocols.iter().any(|protocol| &*protocol.name == name);
+        let has = |member: &MemberState, name: &str| {
+            member.protocols.iter().any(|protocol| &*protocol.name == name)
+        };
         let names = eldest.protocols.iter().map(|protocol| &protocol.name);
         let candidates: Vec<&Arc<str>> = names
             .filter(|name| members.iter().all(|m| has(m, name)))
@@ -142,7 +146,7 @@ impl Group {
     }
 
     /// Describes all members for the leader.
-    pub(super) fn for_leader(&self) -> Vec<JoinedMember> {
+    pub(super) fn members_for_leader(&self) -> Vec<JoinedMember> {
         let described = self.members.iter().map(|(id, member)| JoinedMember {
             member_id: id.clone(),
             instance: member.instance.clone(),
@@ -153,14 +157,14 @@ impl Group {
 
     /// Catches up with a later stored generation, after a write whose outcome was unknown: all
     /// members join again.
-    pub fn catch_up(&mut self, now: i64, stored: i32) -> Effects {
-        let mut effects = Effects::default();
+    pub fn catch_up(&mut self, now: i64, stored: i32) -> GroupEffects {
+        let mut effects = GroupEffects::default();
         if stored <= self.generation {
             return effects;
         }
         self.generation = stored;
-        if matches!(self.phase, Phase::Completing | Phase::Stable) {
-            self.prepare(now, &mut effects);
+        if matches!(self.phase, GroupPhase::Completing | GroupPhase::Stable) {
+            self.start_rebalance(now, &mut effects);
         }
         effects
     }

@@ -6,21 +6,21 @@ use bytes::Bytes;
 use prost::Message;
 use streamhouse_core::{Error, ErrorCode};
 
-use super::{Group, Member, Phase, Protocol, Rules};
+use super::{ConsumerGroup, GroupPhase, GroupRules, MemberProtocol, MemberState};
 
 /// The format version of [`StoredGroup`]; other versions are refused.
-const FORMAT: u32 = 1;
+const STORED_FORMAT: u32 = 1;
 
 /// The members must join again.
-const PREPARING: u32 = 1;
+const PHASE_PREPARING: u32 = 1;
 /// The leader must assign.
-const COMPLETING: u32 = 2;
+const PHASE_COMPLETING: u32 = 2;
 /// The leader has assigned.
-const STABLE: u32 = 3;
+const PHASE_STABLE: u32 = 3;
 
 /// The stored state of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
+pub struct GroupStateRecord {
     /// Fences members of old generations.
     pub generation: i32,
     /// Empty if the group has no members.
@@ -37,7 +37,7 @@ struct StoredGroup {
     protocol: String,
     #[prost(string, tag = "4")]
     leader: String,
-    /// [`PREPARING`], [`COMPLETING`] or [`STABLE`].
+    /// [`PHASE_PREPARING`], [`PHASE_COMPLETING`] or [`PHASE_STABLE`].
     #[prost(uint32, tag = "5")]
     phase: u32,
     /// The oldest first.
@@ -74,36 +74,36 @@ struct StoredProtocol {
     metadata: Bytes,
 }
 
-impl Group {
+impl ConsumerGroup {
     /// Encodes what another coordinator needs to continue the group. Leaves out dynamic members
     /// whose clients have not received their ids yet: those clients could not continue there.
-    pub fn record(&self) -> Record {
-        let named = |member: &Member| !member.unnamed || member.instance.is_some();
+    pub fn to_record(&self) -> GroupStateRecord {
+        let named = |member: &MemberState| !member.id_unconfirmed || member.instance.is_some();
         let members = self.members.iter().filter(|(_, member)| named(member));
         let mut members: Vec<_> = members.collect();
         if members.is_empty() {
-            return Record {
+            return GroupStateRecord {
                 generation: self.generation,
                 state: Vec::new(),
             };
         }
         members.sort_by_key(|(_, member)| member.order);
         let stored = StoredGroup {
-            format: FORMAT,
+            format: STORED_FORMAT,
             protocol_type: self.protocol_type.to_string(),
             protocol: self.protocol.to_string(),
             leader: self.leader.as_deref().unwrap_or_default().to_owned(),
             phase: match self.phase {
-                Phase::Stable => STABLE,
-                Phase::Completing => COMPLETING,
-                Phase::Preparing { .. } | Phase::Empty | Phase::Dead => PREPARING,
+                GroupPhase::Stable => PHASE_STABLE,
+                GroupPhase::Completing => PHASE_COMPLETING,
+                GroupPhase::Preparing { .. } | GroupPhase::Empty | GroupPhase::Dead => PHASE_PREPARING,
             },
             members: members
                 .into_iter()
-                .map(|(id, member)| store(id, member))
+                .map(|(id, member)| encode_member(id, member))
                 .collect(),
         };
-        Record {
+        GroupStateRecord {
             generation: self.generation,
             state: stored.encode_to_vec(),
         }
@@ -114,7 +114,7 @@ impl Group {
     ///
     /// # Errors
     /// UNKNOWN if the bytes cannot be decoded.
-    pub fn load(rules: Rules, generation: i32, state: &[u8], now: i64) -> Result<Self, Error> {
+    pub fn load(rules: GroupRules, generation: i32, state: &[u8], now: i64) -> Result<Self, Error> {
         let mut group = Self::new(rules, generation);
         if state.is_empty() {
             return Ok(group);
@@ -126,16 +126,16 @@ impl Group {
             )
         };
         let stored = StoredGroup::decode(state).map_err(|error| unreadable(error.to_string()))?;
-        if stored.format != FORMAT {
+        if stored.format != STORED_FORMAT {
             return Err(unreadable(format!(
-                "its format version is {}, this agent supports {FORMAT}",
+                "its format version is {}, this agent supports {STORED_FORMAT}",
                 stored.format
             )));
         }
         group.protocol_type = stored.protocol_type.into();
         group.protocol = stored.protocol.into();
         for stored_member in stored.members {
-            group.restore(now, stored_member, stored.phase == STABLE);
+            group.restore_member(now, stored_member, stored.phase == PHASE_STABLE);
         }
         group.leader = group
             .members
@@ -144,31 +144,31 @@ impl Group {
         if group.members.is_empty() {
             return Ok(group);
         }
-        let until = now.saturating_add(group.rebalance_ms().max(1));
+        let until = now.saturating_add(group.max_rebalance_ms().max(1));
         group.phase = match stored.phase {
-            STABLE => Phase::Stable,
-            COMPLETING => Phase::Completing,
-            PREPARING => Phase::Preparing {
+            PHASE_STABLE => GroupPhase::Stable,
+            PHASE_COMPLETING => GroupPhase::Completing,
+            PHASE_PREPARING => GroupPhase::Preparing {
                 not_before: now,
                 until,
             },
             other => return Err(unreadable(format!("unknown phase {other}"))),
         };
-        group.sync_until = (group.phase == Phase::Completing).then_some(until);
+        group.sync_until = (group.phase == GroupPhase::Completing).then_some(until);
         Ok(group)
     }
 
-    fn restore(&mut self, now: i64, stored: StoredMember, assigned: bool) {
+    fn restore_member(&mut self, now: i64, stored: StoredMember, assigned: bool) {
         let id = Arc::from(stored.id);
         let instance: Option<Arc<str>> = (!stored.instance.is_empty()).then(|| stored.instance.into());
         if let Some(instance) = &instance {
-            self.statics.insert(instance.clone(), Arc::clone(&id));
+            self.static_members.insert(instance.clone(), Arc::clone(&id));
         }
-        let protocols = stored.protocols.into_iter().map(|p| Protocol {
+        let protocols = stored.protocols.into_iter().map(|p| MemberProtocol {
             name: p.name.into(),
             metadata: p.metadata,
         });
-        let member = Member {
+        let member = MemberState {
             instance,
             client_id: stored.client_id.into(),
             client_host: stored.client_host.into(),
@@ -181,7 +181,7 @@ impl Group {
             joining: None,
             syncing: None,
             synced: assigned,
-            unnamed: false,
+            id_unconfirmed: false,
             order: self.next_order,
         };
         self.next_order += 1;
@@ -189,7 +189,7 @@ impl Group {
     }
 }
 
-fn store(id: &str, member: &Member) -> StoredMember {
+fn encode_member(id: &str, member: &MemberState) -> StoredMember {
     let protocols = member.protocols.iter();
     StoredMember {
         id: id.to_owned(),

@@ -1,4 +1,4 @@
-//! The rules of the state machine, one by one, through a [`Desk`].
+//! The rules of the state machine, one by one, through a [`GroupDriver`].
 
 mod bounds_and_storage;
 mod rebalancing;
@@ -11,7 +11,7 @@ use streamhouse_core::ErrorCode as E;
 
 use super::*;
 
-const RULES: Rules = Rules {
+const RULES: GroupRules = GroupRules {
     max_members: 5,
     max_bytes: 10_000,
     initial_delay_ms: 0,
@@ -21,19 +21,19 @@ const REBALANCE: i64 = 60_000;
 
 /// A group with a clock and a ticket counter; records every reply and asserts that none is given
 /// twice.
-pub(super) struct Desk {
-    pub(super) group: Group,
+pub(super) struct GroupDriver {
+    pub(super) group: ConsumerGroup,
     pub(super) now: i64,
     tickets: u64,
-    pub(super) open: HashSet<Ticket>,
-    answers: HashMap<Ticket, Result<Reply, Error>>,
-    pub(super) persisted: Option<Record>,
+    pub(super) open: HashSet<ReplyTicket>,
+    answers: HashMap<ReplyTicket, Result<GroupReply, Error>>,
+    pub(super) persisted: Option<GroupStateRecord>,
 }
 
-impl Desk {
-    pub(super) fn new(rules: Rules) -> Self {
+impl GroupDriver {
+    pub(super) fn new(rules: GroupRules) -> Self {
         Self {
-            group: Group::new(rules, 0),
+            group: ConsumerGroup::new(rules, 0),
             now: 1_000,
             tickets: 0,
             open: HashSet::new(),
@@ -42,9 +42,9 @@ impl Desk {
         }
     }
 
-    pub(super) fn take(&mut self, effects: Effects) {
+    pub(super) fn apply_effects(&mut self, effects: GroupEffects) {
         if effects.persist {
-            self.persisted = Some(self.group.record());
+            self.persisted = Some(self.group.to_record());
         }
         for (ticket, reply) in effects.replies {
             assert!(
@@ -55,43 +55,48 @@ impl Desk {
         }
     }
 
-    pub(super) fn ticket(&mut self) -> Ticket {
+    pub(super) fn open_ticket(&mut self) -> ReplyTicket {
         self.tickets += 1;
-        self.open.insert(Ticket(self.tickets));
-        Ticket(self.tickets)
+        self.open.insert(ReplyTicket(self.tickets));
+        ReplyTicket(self.tickets)
     }
 
-    pub(super) fn join_with(&mut self, join: Join, require_known: bool) -> Ticket {
-        let ticket = self.ticket();
+    pub(super) fn join_with(&mut self, join: JoinRequest, require_known: bool) -> ReplyTicket {
+        let ticket = self.open_ticket();
         let fresh = format!("m{}", ticket.0).into();
         let effects = self.group.join(self.now, join, fresh, require_known, ticket);
-        self.take(effects);
+        self.apply_effects(effects);
         ticket
     }
 
-    fn join(&mut self, member_id: &str) -> Ticket {
-        self.join_with(join(member_id), false)
+    fn join(&mut self, member_id: &str) -> ReplyTicket {
+        self.join_with(join_request(member_id), false)
     }
 
-    fn join_static(&mut self, instance: &str) -> Ticket {
+    fn join_static(&mut self, instance: &str) -> ReplyTicket {
         self.join_with(
-            Join {
+            JoinRequest {
                 instance: Some(instance.into()),
-                ..join("")
+                ..join_request("")
             },
             false,
         )
     }
 
-    fn sync(&mut self, generation: i32, member_id: &str, assignments: &[(&str, &'static str)]) -> Ticket {
-        let ticket = self.ticket();
+    fn sync(
+        &mut self,
+        generation: i32,
+        member_id: &str,
+        assignments: &[(&str, &'static str)],
+    ) -> ReplyTicket {
+        let ticket = self.open_ticket();
         let given = assignments
             .iter()
             .map(|(id, bytes)| ((*id).to_owned(), Bytes::from_static(bytes.as_bytes())));
         let effects = self
             .group
             .sync(self.now, generation, member_id, None, given.collect(), ticket);
-        self.take(effects);
+        self.apply_effects(effects);
         ticket
     }
 
@@ -104,39 +109,39 @@ impl Desk {
 
     fn leave(&mut self, member_id: &str) {
         let effects = self.group.leave(self.now, member_id, None).unwrap();
-        self.take(effects);
+        self.apply_effects(effects);
     }
 
-    fn pass(&mut self, ms: i64) {
+    fn advance_time(&mut self, ms: i64) {
         self.now += ms;
         let effects = self.group.expire(self.now);
-        self.take(effects);
+        self.apply_effects(effects);
     }
 
-    fn waits(&self, ticket: Ticket) -> bool {
+    fn is_waiting(&self, ticket: ReplyTicket) -> bool {
         self.open.contains(&ticket)
     }
 
-    fn joined(&self, ticket: Ticket) -> &Joined {
+    fn joined(&self, ticket: ReplyTicket) -> &JoinReply {
         match &self.answers[&ticket] {
-            Ok(Reply::Joined(joined)) => joined,
+            Ok(GroupReply::Joined(joined)) => joined,
             other => panic!("no join but {other:?}"),
         }
     }
 
-    fn assignment(&self, ticket: Ticket) -> &[u8] {
+    fn assignment(&self, ticket: ReplyTicket) -> &[u8] {
         match &self.answers[&ticket] {
-            Ok(Reply::Synced(synced)) => &synced.assignment,
+            Ok(GroupReply::Synced(synced)) => &synced.assignment,
             other => panic!("no sync but {other:?}"),
         }
     }
 
-    fn refusal(&self, ticket: Ticket) -> E {
+    fn refusal(&self, ticket: ReplyTicket) -> E {
         self.answers[&ticket].as_ref().unwrap_err().code()
     }
 
     /// Creates two stable members in generation 2, m1 being the leader.
-    fn pair() -> Self {
+    fn with_stable_pair() -> Self {
         let mut desk = Self::new(RULES);
         desk.join("");
         desk.join("");
@@ -144,37 +149,37 @@ impl Desk {
         assert_eq!(desk.group.generation(), 2);
         desk.sync(2, "m2", &[]);
         desk.sync(2, "m1", &[("m1", "one"), ("m2", "two")]);
-        assert_eq!(desk.group.state(), "Stable");
+        assert_eq!(desk.group.state_name(), "Stable");
         desk
     }
 }
 
-pub(super) fn join(member_id: &str) -> Join {
-    Join {
+pub(super) fn join_request(member_id: &str) -> JoinRequest {
+    JoinRequest {
         member_id: member_id.to_owned(),
         instance: None,
         client_id: "client".into(),
         client_host: "host".into(),
         protocol_type: "consumer".into(),
-        protocols: protocols(&["range"]),
+        protocols: member_protocols(&["range"]),
         session_ms: SESSION,
         rebalance_ms: REBALANCE,
     }
 }
 
-pub(super) fn protocols(names: &[&str]) -> Arc<[Protocol]> {
+pub(super) fn member_protocols(names: &[&str]) -> Arc<[MemberProtocol]> {
     names
         .iter()
-        .map(|name| Protocol {
+        .map(|name| MemberProtocol {
             name: (*name).into(),
             metadata: Bytes::from((*name).to_owned()),
         })
         .collect()
 }
 
-fn offering(member_id: &str, names: &[&str]) -> Join {
-    Join {
-        protocols: protocols(names),
-        ..join(member_id)
+fn join_offering(member_id: &str, names: &[&str]) -> JoinRequest {
+    JoinRequest {
+        protocols: member_protocols(names),
+        ..join_request(member_id)
     }
 }

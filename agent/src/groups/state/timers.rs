@@ -1,12 +1,12 @@
 //! Timers: expired sessions and deadlines of the rebalance.
 
-use super::{Effects, Group, MemberId, Phase};
+use super::{ConsumerGroup, GroupEffects, GroupPhase, MemberId};
 
-impl Group {
+impl ConsumerGroup {
     /// Applies everything that is due at `now`.
-    pub fn expire(&mut self, now: i64) -> Effects {
-        let mut effects = Effects::default();
-        self.pending.retain(|_, until| now < *until);
+    pub fn expire(&mut self, now: i64) -> GroupEffects {
+        let mut effects = GroupEffects::default();
+        self.pending_ids.retain(|_, until| now < *until);
         let late_to_sync = self.sync_until.is_some_and(|until| now >= until);
         if late_to_sync {
             self.sync_until = None;
@@ -20,16 +20,16 @@ impl Group {
             .map(|(id, _)| id.clone())
             .collect();
         for id in &gone {
-            self.remove(id, &mut effects);
+            self.remove_member(id, &mut effects);
         }
         if !gone.is_empty() {
-            self.after_removal(now, &mut effects);
-        } else if late_to_sync && self.phase == Phase::Completing {
+            self.rebalance_after_removal(now, &mut effects);
+        } else if late_to_sync && self.phase == GroupPhase::Completing {
             // All members have asked, and there is no leader: happens only to a group stored
             // without one.
-            self.prepare(now, &mut effects);
+            self.start_rebalance(now, &mut effects);
         } else {
-            self.try_complete(now, &mut effects);
+            self.try_complete_join(now, &mut effects);
         }
         effects
     }
@@ -42,14 +42,14 @@ impl Group {
             .filter(|member| !member.is_waiting())
             .map(|member| member.expires);
         let phase = match self.phase {
-            Phase::Preparing { not_before, until } => {
-                let all = self.members.values().all(|member| member.joined) && self.pending.is_empty();
+            GroupPhase::Preparing { not_before, until } => {
+                let all = self.members.values().all(|member| member.joined) && self.pending_ids.is_empty();
                 Some(if all { not_before.min(until) } else { until })
             }
             _ => None,
         };
         sessions
-            .chain(self.pending.values().copied())
+            .chain(self.pending_ids.values().copied())
             .chain(phase)
             .chain(self.sync_until)
             .min()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Group, MemberId, Phase, join::protocol_bytes};
+use super::{ConsumerGroup, GroupPhase, MemberId, join::protocol_bytes};
 
 /// Approximate bytes of a member beyond its strings and payloads.
 const MEMBER_OVERHEAD: usize = 400;
@@ -45,15 +45,15 @@ pub struct MemberView {
     pub assignment: Bytes,
 }
 
-impl Group {
+impl ConsumerGroup {
     /// Returns Kafka's name of the state.
-    pub fn state(&self) -> &'static str {
+    pub fn state_name(&self) -> &'static str {
         match self.phase {
-            Phase::Empty => "Empty",
-            Phase::Preparing { .. } => "PreparingRebalance",
-            Phase::Completing => "CompletingRebalance",
-            Phase::Stable => "Stable",
-            Phase::Dead => "Dead",
+            GroupPhase::Empty => "Empty",
+            GroupPhase::Preparing { .. } => "PreparingRebalance",
+            GroupPhase::Completing => "CompletingRebalance",
+            GroupPhase::Stable => "Stable",
+            GroupPhase::Dead => "Dead",
         }
     }
 
@@ -68,7 +68,7 @@ impl Group {
             assignment: member.assignment.clone(),
         });
         GroupView {
-            state: self.state(),
+            state: self.state_name(),
             generation: self.generation,
             protocol_type: if self.members.is_empty() {
                 "".into()
@@ -82,13 +82,13 @@ impl Group {
     }
 
     /// Returns the approximate memory of the group in bytes.
-    pub fn bytes(&self) -> usize {
+    pub fn memory_bytes(&self) -> usize {
         let members = self.members.iter().map(|(id, member)| {
             let instance = member.instance.as_ref().map_or(0, |instance| instance.len());
             let named = id.len() + instance + member.client_id.len() + member.client_host.len();
             MEMBER_OVERHEAD + named + protocol_bytes(&member.protocols) + member.assignment.len()
         });
-        let pending = self.pending.keys().map(|id| id.len() + MEMBER_OVERHEAD / 4);
+        let pending = self.pending_ids.keys().map(|id| id.len() + MEMBER_OVERHEAD / 4);
         GROUP_OVERHEAD + members.chain(pending).sum::<usize>()
     }
 }

@@ -8,25 +8,25 @@ use super::*;
 
 /// Agents and leases as the metadata store would hold them.
 #[derive(Debug, Clone)]
-struct Cluster {
-    agents: Vec<Candidate>,
-    claims: Vec<Claim>,
+struct LeaseModel {
+    agents: Vec<LeaseCandidate>,
+    claims: Vec<LeaseClaim>,
 }
 
-impl Cluster {
+impl LeaseModel {
     /// Creates a model in which `holders[i]` is the number of the agent that holds lease `i`; an
     /// unknown number means none.
     fn new(agents: usize, holders: &[usize]) -> Self {
-        let agents: Vec<Candidate> = (0..agents)
-            .map(|n| Candidate {
-                incarnation: life(n),
+        let agents: Vec<LeaseCandidate> = (0..agents)
+            .map(|n| LeaseCandidate {
+                incarnation: incarnation(n),
                 draining: false,
             })
             .collect();
-        let claims = holders.iter().enumerate().map(|(index, &holder)| Claim {
+        let claims = holders.iter().enumerate().map(|(index, &holder)| LeaseClaim {
             uid: PartitionUid(index as i64),
             topic: index % 3,
-            holder: (holder < agents.len()).then(|| life(holder)),
+            holder: (holder < agents.len()).then(|| incarnation(holder)),
             epoch: 0,
         });
         Self {
@@ -59,7 +59,7 @@ impl Cluster {
         done
     }
 
-    fn leave(&mut self, agent: Incarnation) {
+    fn remove_agent(&mut self, agent: Incarnation) {
         self.agents.retain(|candidate| candidate.incarnation != agent);
         for claim in self.claims.iter_mut().filter(|claim| claim.holder == Some(agent)) {
             claim.holder = None;
@@ -90,15 +90,19 @@ impl Cluster {
         let (least, most) = (counts.values().min().unwrap(), counts.values().max().unwrap());
         assert!(most - least <= 1, "{counts:?}");
         assert_eq!(*least, fair_share(&self.agents, &self.claims));
-        assert_eq!(plan_all(&self.agents, &self.claims), [], "what is even stays");
+        assert_eq!(
+            plan_all_moves(&self.agents, &self.claims),
+            [],
+            "what is even stays"
+        );
     }
 
     /// Lets every agent in turn see the newest snapshot and carry out its part.
-    fn settle(&mut self) -> usize {
+    fn run_all_agents(&mut self) -> usize {
         let mut done = 0;
         for _ in 0..3 {
             for agent in self.agents.clone() {
-                let moves = plan(&self.agents, &self.claims, agent.incarnation);
+                let moves = plan_moves(&self.agents, &self.claims, agent.incarnation);
                 done += self.apply(&moves);
             }
         }
@@ -122,14 +126,14 @@ impl Cluster {
     }
 }
 
-fn life(number: usize) -> Incarnation {
+fn incarnation(number: usize) -> Incarnation {
     Incarnation(number as i64 + 1)
 }
 
-fn clusters() -> impl Strategy<Value = Cluster> {
+fn clusters() -> impl Strategy<Value = LeaseModel> {
     (1_usize..9).prop_flat_map(|agents| {
         proptest::collection::vec(0..agents + 2, 0..80)
-            .prop_map(move |holders| Cluster::new(agents, &holders))
+            .prop_map(move |holders| LeaseModel::new(agents, &holders))
     })
 }
 
@@ -137,7 +141,7 @@ proptest! {
     #[test]
     fn one_round_of_all_agents_evens_out_with_the_fewest_moves(mut cluster in clusters()) {
         let fewest = cluster.fewest_moves();
-        let moves = plan_all(&cluster.agents, &cluster.claims);
+        let moves = plan_all_moves(&cluster.agents, &cluster.claims);
         prop_assert_eq!(moves.len(), fewest);
         prop_assert_eq!(cluster.apply(&moves), fewest);
         cluster.assert_even();
@@ -147,9 +151,9 @@ proptest! {
     fn the_parts_of_the_agents_are_the_plan(cluster in clusters()) {
         let mut parts: Vec<LeaseMove> = Vec::new();
         for agent in &cluster.agents {
-            parts.extend(plan(&cluster.agents, &cluster.claims, agent.incarnation));
+            parts.extend(plan_moves(&cluster.agents, &cluster.claims, agent.incarnation));
         }
-        let mut whole = plan_all(&cluster.agents, &cluster.claims);
+        let mut whole = plan_all_moves(&cluster.agents, &cluster.claims);
         parts.sort_by_key(|part| part.partition);
         whole.sort_by_key(|part| part.partition);
         prop_assert_eq!(parts, whole);
@@ -162,8 +166,8 @@ proptest! {
         shuffled.claims.sort_by_key(|claim| claim.uid.0.wrapping_mul(seed as i64 | 1));
         let sorted = |mut moves: Vec<LeaseMove>| { moves.sort_by_key(|planned| planned.partition); moves };
         prop_assert_eq!(
-            sorted(plan_all(&cluster.agents, &cluster.claims)),
-            sorted(plan_all(&shuffled.agents, &shuffled.claims))
+            sorted(plan_all_moves(&cluster.agents, &cluster.claims)),
+            sorted(plan_all_moves(&shuffled.agents, &shuffled.claims))
         );
     }
 
@@ -173,96 +177,96 @@ proptest! {
         steps in proptest::collection::vec((0_usize..9, any::<bool>()), 0..60),
     ) {
         // Each agent plans from the snapshot it saw last; others have changed the state since.
-        let mut seen: Vec<Cluster> = vec![cluster.clone(); cluster.agents.len()];
+        let mut seen: Vec<LeaseModel> = vec![cluster.clone(); cluster.agents.len()];
         for (agent, looks) in steps {
             let agent = agent % cluster.agents.len();
             if looks {
                 seen[agent] = cluster.clone();
             } else {
-                let moves = plan(&seen[agent].agents, &seen[agent].claims, life(agent));
+                let moves = plan_moves(&seen[agent].agents, &seen[agent].claims, incarnation(agent));
                 cluster.apply(&moves);
             }
         }
-        cluster.settle();
+        cluster.run_all_agents();
         cluster.assert_even();
     }
 
     #[test]
     fn a_join_moves_only_the_newcomers_share(agents in 1_usize..9, leases in 0_usize..200) {
-        let mut cluster = Cluster::new(agents, &vec![usize::MAX; leases]);
-        cluster.settle();
+        let mut cluster = LeaseModel::new(agents, &vec![usize::MAX; leases]);
+        cluster.run_all_agents();
         cluster.assert_even();
-        let newcomer = life(agents);
-        cluster.agents.push(Candidate { incarnation: newcomer, draining: false });
-        let moves = plan_all(&cluster.agents, &cluster.claims);
+        let newcomer = incarnation(agents);
+        cluster.agents.push(LeaseCandidate { incarnation: newcomer, draining: false });
+        let moves = plan_all_moves(&cluster.agents, &cluster.claims);
         prop_assert!(moves.iter().all(|planned| planned.to == Some(newcomer)));
         prop_assert_eq!(moves.len(), leases / (agents + 1));
-        cluster.settle();
+        cluster.run_all_agents();
         cluster.assert_even();
     }
 
     #[test]
     fn a_crash_moves_only_what_the_dead_agent_held(agents in 2_usize..9, leases in 0_usize..200, dead in 0_usize..9) {
-        let mut cluster = Cluster::new(agents, &vec![usize::MAX; leases]);
-        cluster.settle();
-        let dead = life(dead % agents);
+        let mut cluster = LeaseModel::new(agents, &vec![usize::MAX; leases]);
+        cluster.run_all_agents();
+        let dead = incarnation(dead % agents);
         let held = cluster.counts()[&dead];
-        cluster.leave(dead);
-        let moves = plan_all(&cluster.agents, &cluster.claims);
+        cluster.remove_agent(dead);
+        let moves = plan_all_moves(&cluster.agents, &cluster.claims);
         prop_assert!(moves.iter().all(|planned| planned.from.is_none()));
         prop_assert_eq!(moves.len(), held);
-        cluster.settle();
+        cluster.run_all_agents();
         cluster.assert_even();
     }
 
     #[test]
     fn who_drains_gives_everything_to_the_others(agents in 2_usize..9, leases in 0_usize..200, who in 0_usize..9) {
-        let mut cluster = Cluster::new(agents, &vec![usize::MAX; leases]);
-        cluster.settle();
-        let who = life(who % agents);
+        let mut cluster = LeaseModel::new(agents, &vec![usize::MAX; leases]);
+        cluster.run_all_agents();
+        let who = incarnation(who % agents);
         let held = cluster.claims.iter().filter(|claim| claim.holder == Some(who)).count();
         for agent in cluster.agents.iter_mut().filter(|agent| agent.incarnation == who) {
             agent.draining = true;
         }
-        prop_assert_eq!(plan(&cluster.agents, &cluster.claims, who).len(), held);
-        prop_assert_eq!(cluster.settle(), held, "nothing comes back while it drains");
+        prop_assert_eq!(plan_moves(&cluster.agents, &cluster.claims, who).len(), held);
+        prop_assert_eq!(cluster.run_all_agents(), held, "nothing comes back while it drains");
         cluster.assert_even();
     }
 }
 
 #[test]
 fn the_last_agent_releases_what_it_holds_when_it_drains() {
-    let mut cluster = Cluster::new(1, &[0, 0, 9]);
+    let mut cluster = LeaseModel::new(1, &[0, 0, 9]);
     cluster.agents[0].draining = true;
-    let moves = plan(&cluster.agents, &cluster.claims, life(0));
+    let moves = plan_moves(&cluster.agents, &cluster.claims, incarnation(0));
     assert_eq!(moves.len(), 2);
     assert!(
         moves
             .iter()
-            .all(|planned| planned.from == Some(life(0)) && planned.to.is_none())
+            .all(|planned| planned.from == Some(incarnation(0)) && planned.to.is_none())
     );
 }
 
 #[test]
 fn a_newcomer_gets_a_part_of_every_topic() {
-    let mut cluster = Cluster::new(1, &[0; 24]);
-    cluster.agents.push(Candidate {
-        incarnation: life(1),
+    let mut cluster = LeaseModel::new(1, &[0; 24]);
+    cluster.agents.push(LeaseCandidate {
+        incarnation: incarnation(1),
         draining: false,
     });
-    cluster.settle();
+    cluster.run_all_agents();
     for topic in 0..3 {
         let moved = cluster
             .claims
             .iter()
-            .filter(|claim| claim.topic == topic && claim.holder == Some(life(1)));
+            .filter(|claim| claim.topic == topic && claim.holder == Some(incarnation(1)));
         assert_eq!(moved.count(), 4);
     }
 }
 
 #[test]
 fn slots_and_partitions_are_told_apart() {
-    let record = |internal, uids: &[i64]| streamhouse_metadata::TopicRecord {
+    let record = |internal, uids: &[i64]| streamhouse_metadata::TopicEntry {
         topic_id: uuid::Uuid::nil(),
         name: String::new(),
         folder: String::new(),
@@ -271,17 +275,17 @@ fn slots_and_partitions_are_told_apart() {
         created_at_ms: 0,
         partitions: uids
             .iter()
-            .map(|&uid| PartitionRecord {
+            .map(|&uid| PartitionEntry {
                 uid: PartitionUid(uid),
                 holder: None,
                 epoch: 0,
             })
             .collect(),
     };
-    let snapshot = Snapshot {
+    let snapshot = ClusterSnapshot {
         topics: vec![record(true, &[1, 2]), record(false, &[3])],
-        ..Snapshot::default()
+        ..ClusterSnapshot::default()
     };
-    let claims = Claims::of(&snapshot);
+    let claims = ClaimsByKind::from_snapshot(&snapshot);
     assert_eq!((claims.slots.len(), claims.data.len()), (2, 1));
 }

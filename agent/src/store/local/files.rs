@@ -24,7 +24,7 @@ const DIRECTORY_ATTEMPTS: usize = 8;
 
 /// An opened directory.
 #[derive(Debug)]
-pub(super) struct Files {
+pub(super) struct LocalFiles {
     root: PathBuf,
     /// The temporary directory of this process; no other process writes there.
     temp: PathBuf,
@@ -36,11 +36,11 @@ pub(super) struct Files {
     durable: RwLock<HashSet<PathBuf>>,
 }
 
-impl Files {
+impl LocalFiles {
     pub(super) fn open(root: &Path) -> Result<Self, StoreError> {
         Self::try_open(root).map_err(|error| {
             StoreError::new(
-                kind_of(&error),
+                error_kind(&error),
                 format!(
                     "cannot use the directory {} ({error}); check the path and its permissions",
                     root.display()
@@ -101,7 +101,7 @@ impl Files {
                 file.write_all(body)?;
                 file.sync_data()
             });
-        let linked = written.and_then(|()| self.link(&temp, &self.root.join(key)));
+        let linked = written.and_then(|()| self.link_durably(&temp, &self.root.join(key)));
         // If it stays behind, the next open removes it.
         let _ = fs::remove_file(&temp);
         linked.map_err(|error| match error.kind() {
@@ -111,7 +111,7 @@ impl Files {
     }
 
     /// Links the file to its name durably, even if the name already exists.
-    fn link(&self, temp: &Path, path: &Path) -> io::Result<()> {
+    fn link_durably(&self, temp: &Path, path: &Path) -> io::Result<()> {
         let Some(directory) = path.parent() else {
             return Err(ErrorKind::InvalidInput.into());
         };
@@ -184,7 +184,7 @@ impl Files {
         if !metadata.is_file() {
             return Err(StoreError::not_found(key));
         }
-        Ok(meta(key, &metadata))
+        Ok(object_meta(key, &metadata))
     }
 
     pub(super) fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
@@ -222,13 +222,13 @@ impl Files {
     ) -> Result<Vec<ObjectMeta>, StoreError> {
         self.check_root()?;
         let mut found = Vec::new();
-        self.walk("", &Page { prefix, after, limit }, &mut found)
+        self.walk("", &ListPage { prefix, after, limit }, &mut found)
             .map_err(|error| self.failure("list", prefix, &error))?;
         Ok(found)
     }
 
     /// Appends what lies below `directory` (empty, or ending in a slash), in the order of the keys.
-    fn walk(&self, directory: &str, page: &Page<'_>, found: &mut Vec<ObjectMeta>) -> io::Result<()> {
+    fn walk(&self, directory: &str, page: &ListPage<'_>, found: &mut Vec<ObjectMeta>) -> io::Result<()> {
         let entries = match fs::read_dir(self.root.join(directory)) {
             Ok(entries) => entries,
             Err(error) if is_missing(&error) => return Ok(()),
@@ -244,7 +244,7 @@ impl Files {
             // With its slash, a directory sorts where its keys do.
             let slash = if entry.file_type()?.is_dir() { "/" } else { "" };
             let key = format!("{directory}{name}{slash}");
-            if page.wants(&key) {
+            if page.includes(&key) {
                 names.push(key);
             }
         }
@@ -258,7 +258,7 @@ impl Files {
                 continue;
             }
             match fs::metadata(self.root.join(&key)) {
-                Ok(metadata) => found.push(meta(&key, &metadata)),
+                Ok(metadata) => found.push(object_meta(&key, &metadata)),
                 Err(error) if is_missing(&error) => {}
                 Err(error) => return Err(error),
             }
@@ -293,7 +293,7 @@ impl Files {
             return missing;
         }
         StoreError::new(
-            kind_of(error),
+            error_kind(error),
             format!(
                 "cannot {what} {key} in {} ({error}); check the disk and its permissions",
                 self.root.display()
@@ -303,16 +303,16 @@ impl Files {
 }
 
 /// The parameters of a listing.
-struct Page<'a> {
+struct ListPage<'a> {
     prefix: &'a str,
     after: Option<&'a str>,
     limit: usize,
 }
 
-impl Page<'_> {
+impl ListPage<'_> {
     /// Returns whether the key, or for a directory (ending in a slash) some key below it, belongs
     /// to the page.
-    fn wants(&self, key: &str) -> bool {
+    fn includes(&self, key: &str) -> bool {
         if key.starts_with(TEMP_DIRECTORY) {
             return false;
         }
@@ -325,7 +325,7 @@ impl Page<'_> {
     }
 }
 
-fn meta(key: &str, metadata: &fs::Metadata) -> ObjectMeta {
+fn object_meta(key: &str, metadata: &fs::Metadata) -> ObjectMeta {
     let modified = metadata
         .modified()
         .ok()
@@ -365,7 +365,7 @@ fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
-fn kind_of(error: &io::Error) -> StoreErrorKind {
+fn error_kind(error: &io::Error) -> StoreErrorKind {
     match error.kind() {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => StoreErrorKind::Unauthorized,
         ErrorKind::NotADirectory

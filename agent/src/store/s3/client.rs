@@ -18,28 +18,28 @@ use tokio::time::Duration;
 
 use super::{
     super::{StoreError, StoreErrorKind, StoreSettings},
-    outside::{self, CheckedCredentials},
+    environment::{self, CheckedCredentials},
 };
 
 /// Timeout for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Shorter than the idle timeout of servers and load balancers, so that a pooled connection is not
 /// closed while it is taken.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Maximum number of idle connections: as many as uploads and reads may run concurrently.
-const IDLE_CONNECTIONS: usize = 64;
+const MAX_IDLE_CONNECTIONS: usize = 64;
 /// The region for stores without regions.
 const DEFAULT_REGION: &str = "us-east-1";
 
 /// Builds the client. Sends no request to S3, but may look up the region in the environment.
-pub(super) async fn connect(settings: &StoreSettings) -> Result<Client, StoreError> {
+pub(super) async fn build_client(settings: &StoreSettings) -> Result<Client, StoreError> {
     let http = http_client(settings.ca_file.as_deref()).await?;
     let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build();
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http)
         .timeout_config(timeouts)
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-        .region(region(settings));
+        .region(region_provider(settings));
     if let Some(keys) = &settings.credentials {
         loader = loader.credentials_provider(Credentials::new(
             &keys.access_key_id,
@@ -59,16 +59,16 @@ pub(super) async fn connect(settings: &StoreSettings) -> Result<Client, StoreErr
         config = config.credentials_provider(SharedCredentialsProvider::new(CheckedCredentials::new(keys)));
     }
     if let Some(region) = loaded.region() {
-        let region = outside::region(region.as_ref()).map_err(invalid)?;
+        let region = environment::trim_region(region.as_ref()).map_err(invalid_setting)?;
         config = config.region(Region::new(region.to_owned()));
     }
     if let Some(endpoint) = &settings.endpoint {
-        config = config.endpoint_url(checked_endpoint(endpoint)?);
+        config = config.endpoint_url(check_endpoint(endpoint)?);
     }
     Ok(Client::from_conf(config.build()))
 }
 
-fn region(settings: &StoreSettings) -> RegionProviderChain {
+fn region_provider(settings: &StoreSettings) -> RegionProviderChain {
     let chain = RegionProviderChain::first_try(settings.region.clone().map(Region::new));
     if settings.endpoint.is_some() {
         // Not AWS: the instance metadata service, last in the default chain, would be asked in
@@ -80,14 +80,14 @@ fn region(settings: &StoreSettings) -> RegionProviderChain {
     chain.or_default_provider().or_else(DEFAULT_REGION)
 }
 
-fn checked_endpoint(endpoint: &str) -> Result<&str, StoreError> {
+fn check_endpoint(endpoint: &str) -> Result<&str, StoreError> {
     let host = endpoint
         .strip_prefix("http://")
         .or_else(|| endpoint.strip_prefix("https://"))
         .unwrap_or_default();
     // The message does not repeat the endpoint: a wrong one may contain a password.
     if host.is_empty() || host.contains(['@', '?', '#']) || !host.chars().all(|c| c.is_ascii_graphic()) {
-        return Err(invalid(
+        return Err(invalid_setting(
             "the endpoint is not a url like https://minio.example:9000",
         ));
     }
@@ -98,7 +98,7 @@ async fn http_client(ca_file: Option<&Path>) -> Result<SharedHttpClient, StoreEr
     let mut trust = TrustStore::default();
     if let Some(path) = ca_file {
         let pem = tokio::fs::read(path).await.map_err(|error| {
-            invalid(format!(
+            invalid_setting(format!(
                 "cannot read the CA file {} ({error}); check the path",
                 path.display()
             ))
@@ -107,10 +107,10 @@ async fn http_client(ca_file: Option<&Path>) -> Result<SharedHttpClient, StoreEr
         trust.add_pem_certificate(pem);
     }
     let context = TlsContext::builder().with_trust_store(trust).build();
-    let context = context.map_err(|error| invalid(format!("cannot set up TLS: {error}")))?;
+    let context = context.map_err(|error| invalid_setting(format!("cannot set up TLS: {error}")))?;
     Ok(aws_smithy_http_client::Builder::new()
-        .pool_idle_timeout(KEEP_ALIVE)
-        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
         .tls_context(context)
         .build_https())
@@ -119,7 +119,7 @@ async fn http_client(ca_file: Option<&Path>) -> Result<SharedHttpClient, StoreEr
 /// Validates the certificates first, since the HTTP client panics on damaged ones.
 fn check_certificates(path: &Path, pem: &[u8]) -> Result<(), StoreError> {
     let damaged = |why: String| {
-        invalid(format!(
+        invalid_setting(format!(
             "the CA file {} does not contain valid PEM certificates ({why}); give a CA bundle",
             path.display()
         ))
@@ -138,7 +138,7 @@ fn check_certificates(path: &Path, pem: &[u8]) -> Result<(), StoreError> {
     }
 }
 
-fn invalid(message: impl Into<String>) -> StoreError {
+fn invalid_setting(message: impl Into<String>) -> StoreError {
     StoreError::new(StoreErrorKind::Other, message.into())
 }
 
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn an_endpoint_is_a_url_without_credentials() {
         for good in ["http://127.0.0.1:9000", "https://minio.example"] {
-            assert_eq!(checked_endpoint(good).unwrap(), good);
+            assert_eq!(check_endpoint(good).unwrap(), good);
         }
         for bad in [
             "minio:9000",
@@ -181,7 +181,7 @@ mod tests {
             "http://minio\n:9000",
             "http://minio 1:9000",
         ] {
-            let error = checked_endpoint(bad).unwrap_err();
+            let error = check_endpoint(bad).unwrap_err();
             assert!(!error.message().contains("secret"), "{error}");
         }
     }

@@ -7,19 +7,19 @@ use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 
 use super::{
     super::{StoreError, StoreErrorKind},
-    outside::MalformedCredentials,
+    environment::MalformedCredentials,
 };
 
 /// Describes one request, for its error messages.
-pub(super) struct Attempt<'a> {
+pub(super) struct S3Attempt<'a> {
     pub(super) what: &'static str,
     pub(super) key: &'a str,
     pub(super) bucket: &'a str,
 }
 
-impl Attempt<'_> {
+impl S3Attempt<'_> {
     /// Translates the failure of a request.
-    pub(super) fn failure<E>(&self, error: &SdkError<E>) -> StoreError
+    pub(super) fn translate<E>(&self, error: &SdkError<E>) -> StoreError
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
@@ -31,24 +31,24 @@ impl Attempt<'_> {
                 let retry_after = retry_after
                     .and_then(|seconds| seconds.parse().ok())
                     .map(Duration::from_secs);
-                self.refused(service.err().code(), service.err().message(), status, retry_after)
+                self.service_error(service.err().code(), service.err().message(), status, retry_after)
             }
             SdkError::ResponseError(_) => match status {
                 // A proxy in front of the store may respond in another format than XML.
-                Some(status @ 300..) => self.refused(None, None, Some(status), None),
+                Some(status @ 300..) => self.service_error(None, None, Some(status), None),
                 _ => self.unavailable(&format!(
                     "the response cannot be parsed: {}",
                     DisplayErrorContext(error)
                 )),
             },
             SdkError::TimeoutError(_) => self.error(StoreErrorKind::Timeout, "no answer in time"),
-            SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => self.not_sent(error),
+            SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => self.dispatch_error(error),
             _ => self.other(&DisplayErrorContext(error).to_string()),
         }
     }
 
     /// Translates a request that was not sent: no connection, or no credentials to sign with.
-    fn not_sent(&self, error: &(dyn Error + 'static)) -> StoreError {
+    fn dispatch_error(&self, error: &(dyn Error + 'static)) -> StoreError {
         let causes = || std::iter::successors(Some(error), |error| (*error).source());
         let credentials = causes().find_map(|cause| cause.downcast_ref::<CredentialsError>());
         if let Some(malformed) = causes().find_map(|cause| cause.downcast_ref::<MalformedCredentials>()) {
@@ -70,7 +70,7 @@ impl Attempt<'_> {
     }
 
     /// Translates an error response, by its code or else by its status.
-    pub(super) fn refused(
+    pub(super) fn service_error(
         &self,
         code: Option<&str>,
         message: Option<&str>,
@@ -160,7 +160,7 @@ impl Attempt<'_> {
         StoreError::new(StoreErrorKind::MissingBucket, message)
     }
 
-    pub(super) fn broken_body(&self, error: &(dyn Error + 'static)) -> StoreError {
+    pub(super) fn body_error(&self, error: &(dyn Error + 'static)) -> StoreError {
         self.unavailable(&format!(
             "the response was interrupted: {}",
             DisplayErrorContext(error)
@@ -190,7 +190,7 @@ impl Attempt<'_> {
 mod tests {
     use super::*;
 
-    const ATTEMPT: Attempt<'static> = Attempt {
+    const ATTEMPT: S3Attempt<'static> = S3Attempt {
         what: "get",
         key: "a/b",
         bucket: "data",
@@ -219,7 +219,7 @@ mod tests {
             (None, 501, Kind::Unsupported),
         ] {
             assert_eq!(
-                ATTEMPT.refused(code, None, Some(status), None).kind(),
+                ATTEMPT.service_error(code, None, Some(status), None).kind(),
                 kind,
                 "{code:?} {status}"
             );
@@ -228,19 +228,19 @@ mod tests {
 
     #[test]
     fn a_put_that_finds_nothing_lacks_its_bucket() {
-        let put = Attempt {
+        let put = S3Attempt {
             what: "put",
             ..ATTEMPT
         };
         assert_eq!(
-            put.refused(None, None, Some(404), None).kind(),
+            put.service_error(None, None, Some(404), None).kind(),
             StoreErrorKind::MissingBucket
         );
     }
 
     #[test]
     fn a_wish_to_wait_is_kept() {
-        let error = ATTEMPT.refused(Some("SlowDown"), None, Some(503), Some(Duration::from_secs(2)));
+        let error = ATTEMPT.service_error(Some("SlowDown"), None, Some(503), Some(Duration::from_secs(2)));
         assert_eq!(error.retry_after(), Some(Duration::from_secs(2)));
     }
 }

@@ -6,18 +6,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 use streamhouse_core::{
     TopicPartition,
-    batch::{BatchError, BatchHeader, Chunks},
+    batch::{BatchChunkReader, BatchError, BatchHeader},
 };
 
-use super::{Assignment, Held, Position, Wanted, trouble::Trouble};
+use super::{
+    AssignedPartition, AssignmentState, FetchPosition, PartitionRequest, errors::PartitionErrorState,
+};
 use crate::{
-    consumer::{decode::Decoded, records::Piece},
+    consumer::{decode::DecodedBatch, records::BatchSlice},
     error::Error,
 };
 
 /// A fetched batch.
 #[derive(Debug)]
-pub(in crate::consumer) struct Fetched {
+pub(in crate::consumer) struct FetchedBatch {
     pub(in crate::consumer) key: TopicPartition,
     serial: u64,
     /// The requested offset; the batch may begin before it.
@@ -26,9 +28,9 @@ pub(in crate::consumer) struct Fetched {
     bytes: Bytes,
     /// Time of arrival, in milliseconds since the Unix epoch.
     arrived_ms: i64,
-    decoded: Option<Arc<Decoded>>,
+    decoded: Option<Arc<DecodedBatch>>,
     /// The parts after the one that was decoded last.
-    rest: Option<Box<Chunks>>,
+    rest: Option<Box<BatchChunkReader>>,
 }
 
 /// A range of damaged records that was skipped.
@@ -38,14 +40,14 @@ pub(in crate::consumer) struct SkippedRange {
     pub(in crate::consumer) to: i64,
 }
 
-impl Fetched {
-    pub(super) fn new(wanted: &Wanted, header: BatchHeader, bytes: Bytes, arrived_ms: i64) -> Self {
+impl FetchedBatch {
+    pub(super) fn new(wanted: &PartitionRequest, header: BatchHeader, bytes: Bytes, arrived_ms: i64) -> Self {
         Self {
             key: wanted.key.clone(),
             serial: wanted.serial,
             asked: match wanted.position {
-                Position::At(offset) => offset,
-                Position::Committed | Position::Lookup(_) => header.base_offset,
+                FetchPosition::At(offset) => offset,
+                FetchPosition::Committed | FetchPosition::Lookup(_) => header.base_offset,
             },
             header,
             bytes,
@@ -66,14 +68,14 @@ impl Fetched {
 
     /// Returns the next part of the batch, decoding it if necessary. Slow: not to be called under a
     /// lock.
-    pub(in crate::consumer) fn decode(&mut self) -> Result<Arc<Decoded>, BatchError> {
+    pub(in crate::consumer) fn decode(&mut self) -> Result<Arc<DecodedBatch>, BatchError> {
         if let Some(decoded) = &self.decoded {
             return Ok(decoded.clone());
         }
         if let Some(rest) = &mut self.rest {
-            return Decoded::next_of(rest).map(Arc::new);
+            return DecodedBatch::decode_next(rest).map(Arc::new);
         }
-        let (decoded, rest) = Decoded::open(&self.bytes)?;
+        let (decoded, rest) = DecodedBatch::decode_first(&self.bytes)?;
         self.rest = rest.map(Box::new);
         Ok(Arc::new(decoded))
     }
@@ -88,11 +90,11 @@ impl Fetched {
     }
 }
 
-impl Assignment {
+impl AssignmentState {
     /// Takes the next batch for `poll`, which may not be decoded yet. Batches of paused partitions
     /// stay.
-    pub(in crate::consumer) fn next_ready(&mut self) -> Option<Fetched> {
-        let held = &self.held;
+    pub(in crate::consumer) fn next_ready(&mut self) -> Option<FetchedBatch> {
+        let held = &self.assigned;
         let at = self
             .ready
             .iter()
@@ -105,14 +107,14 @@ impl Assignment {
     /// to return.
     pub(in crate::consumer) fn consume(
         &mut self,
-        fetched: Fetched,
-        decoded: Arc<Decoded>,
+        fetched: FetchedBatch,
+        decoded: Arc<DecodedBatch>,
         most: usize,
         now_ms: i64,
-    ) -> Option<Piece> {
+    ) -> Option<BatchSlice> {
         let size = fetched.bytes.len();
         let Some(held) = self
-            .held
+            .assigned
             .get_mut(&fetched.key)
             .filter(|held| held.serial == fetched.serial)
         else {
@@ -121,12 +123,12 @@ impl Assignment {
         };
         let first = decoded.start().max(fetched.asked);
         let from = match held.position {
-            Position::At(offset) => offset.max(first),
-            Position::Committed | Position::Lookup(_) => first,
+            FetchPosition::At(offset) => offset.max(first),
+            FetchPosition::Committed | FetchPosition::Lookup(_) => first,
         };
         let end = decoded.end();
         let to = end.min(from.saturating_add(i64::try_from(most).unwrap_or(i64::MAX)));
-        held.position = Position::At(to.max(from));
+        held.position = FetchPosition::At(to.max(from));
         let (header, topic, arrived_ms) = (fetched.header, held.topic.clone(), fetched.arrived_ms);
         held.timestamp = Some(if to < header.next_offset() {
             header.base_timestamp
@@ -135,26 +137,26 @@ impl Assignment {
         });
         let (partition, records) = (fetched.key.partition, usize::try_from(to - from).unwrap_or(0));
         let bytes = decoded.bytes() * records / decoded.len().max(1);
-        held.metrics.consumed(records, bytes);
-        held.metrics.position(to.max(from));
+        held.metrics.record_consumed(records, bytes);
+        held.metrics.set_position(to.max(from));
         if to < end {
-            self.ready.push_front(Fetched {
+            self.ready.push_front(FetchedBatch {
                 decoded: Some(decoded.clone()),
                 ..fetched
             });
         } else if fetched.has_more() {
-            self.ready.push_front(Fetched {
+            self.ready.push_front(FetchedBatch {
                 decoded: None,
                 ..fetched
             });
         } else {
             self.buffered -= size;
-            held.returned(size);
+            held.release_buffered(size);
         }
-        held.show_lag(now_ms);
+        held.report_lag(now_ms);
         self.stats.records_consumed += records as u64;
         self.stats.bytes_consumed += bytes as u64;
-        (records > 0).then_some(Piece {
+        (records > 0).then_some(BatchSlice {
             topic,
             partition,
             batch: decoded,
@@ -165,32 +167,32 @@ impl Assignment {
     }
 
     /// Skips a batch without records for consumers.
-    pub(in crate::consumer) fn skip(&mut self, fetched: &Fetched) {
+    pub(in crate::consumer) fn skip_batch(&mut self, fetched: &FetchedBatch) {
         self.buffered -= fetched.bytes.len();
-        if let Some(held) = self.current(&fetched.key, fetched.serial) {
-            held.position = Position::At(fetched.header.next_offset());
-            held.returned(fetched.bytes.len());
+        if let Some(held) = self.get_current(&fetched.key, fetched.serial) {
+            held.position = FetchPosition::At(fetched.header.next_offset());
+            held.release_buffered(fetched.bytes.len());
         }
     }
 
-    /// Handles a damaged batch. With `skip`, the position moves past it. Otherwise all fetched
+    /// Handles a damaged batch. With `skip_batch`, the position moves past it. Otherwise all fetched
     /// batches of its partition are dropped, and `poll` fails until a seek.
-    pub(in crate::consumer) fn damaged(
+    pub(in crate::consumer) fn handle_damaged(
         &mut self,
-        fetched: &Fetched,
+        fetched: &FetchedBatch,
         reason: String,
         skip: bool,
     ) -> Option<SkippedRange> {
         let size = fetched.bytes.len();
         self.buffered -= size;
-        let next_serial = self.serial();
-        self.troubled = true;
-        let follows = |next: &&Fetched| next.key == fetched.key && next.serial == fetched.serial;
+        let next_serial = self.allocate_serial();
+        self.may_have_errors = true;
+        let follows = |next: &&FetchedBatch| next.key == fetched.key && next.serial == fetched.serial;
         let following = self.ready.iter().find(follows);
         let following = following.map(|next| next.header.base_offset);
-        let held = self.current(&fetched.key, fetched.serial)?;
+        let held = self.get_current(&fetched.key, fetched.serial)?;
         let from = match held.position {
-            Position::At(offset) => offset,
+            FetchPosition::At(offset) => offset,
             _ => fetched.header.base_offset,
         };
         // The header may be damaged too: the batch cannot extend beyond the next batch or the end
@@ -200,21 +202,21 @@ impl Assignment {
         let to = claimed.min(bound).max(from.saturating_add(1));
         if skip {
             if following.is_none() && to != claimed {
-                held.start_anew(next_serial, Position::At(to));
+                held.restart_at(next_serial, FetchPosition::At(to));
                 self.drop_stale();
             } else {
-                held.position = Position::At(to);
-                held.metrics.position(to);
-                held.returned(size);
+                held.position = FetchPosition::At(to);
+                held.metrics.set_position(to);
+                held.release_buffered(size);
             }
             self.stats.batches_skipped += 1;
             self.stats.records_skipped += (to - from).unsigned_abs();
             return Some(SkippedRange { from, to });
         }
         held.serial = next_serial;
-        held.busy = false;
+        held.in_flight = false;
         held.buffered = 0;
-        held.trouble = Some(Trouble::lasting(Error::Corrupt {
+        held.error_state = Some(PartitionErrorState::until_seek(Error::Corrupt {
             partition: fetched.key.clone(),
             offset: from,
             next_offset: to,
@@ -228,18 +230,18 @@ impl Assignment {
     /// which are fetched again after a resume.
     pub(in crate::consumer) fn evict_paused(&mut self) {
         let paused: Vec<_> = self
-            .held
+            .assigned
             .iter()
             .filter(|(_, held)| held.paused && held.buffered > 0)
             .map(|(key, _)| key.clone())
             .collect();
         for key in &paused {
-            let serial = self.serial();
-            if let Some(held) = self.held.get_mut(key)
-                && let Position::At(offset) = held.position
+            let serial = self.allocate_serial();
+            if let Some(held) = self.assigned.get_mut(key)
+                && let FetchPosition::At(offset) = held.position
             {
                 held.serial = serial;
-                held.busy = false;
+                held.in_flight = false;
                 held.buffered = 0;
                 held.fetch_from = offset;
             }
@@ -250,17 +252,17 @@ impl Assignment {
     }
 }
 
-impl Held {
+impl AssignedPartition {
     /// Accounts for a batch of this size that was returned or skipped completely.
-    fn returned(&mut self, size: usize) {
+    fn release_buffered(&mut self, size: usize) {
         self.buffered = self.buffered.saturating_sub(size);
         // Nothing is buffered before the next fetch offset, so skip records that were deleted
         // meanwhile.
-        if let Position::At(offset) = self.position
+        if let FetchPosition::At(offset) = self.position
             && self.buffered == 0
             && self.fetch_from > offset
         {
-            self.go_to(Position::At(self.fetch_from));
+            self.set_position(FetchPosition::At(self.fetch_from));
         }
     }
 }

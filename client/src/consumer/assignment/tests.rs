@@ -1,8 +1,8 @@
 //! The assignment's positions and buffers, for all orders of events.
 
-mod anew;
 mod errors;
 mod order;
+mod recreated_topics;
 
 use streamhouse_core::{
     ErrorCode,
@@ -10,16 +10,16 @@ use streamhouse_core::{
 };
 
 use super::*;
-use crate::{consumer::Lag, metrics::Registry};
+use crate::{consumer::PartitionLag, metrics::MetricsRegistry};
 
-fn held(partitions: i32) -> (Assignment, Vec<TopicPartition>) {
+fn held(partitions: i32) -> (AssignmentState, Vec<TopicPartition>) {
     let keys: Vec<_> = (0..partitions)
         .map(|partition| TopicPartition::new("t", partition))
         .collect();
-    let mut assignment = Assignment::default();
-    assignment.add(&keys, &ConsumerMetrics::new(&Registry::new(), "g"));
-    for wanted in assignment.lookups(Instant::now()) {
-        assignment.found(&wanted, Position::At(0), None);
+    let mut assignment = AssignmentState::default();
+    assignment.add(&keys, &ConsumerMetrics::new(&MetricsRegistry::new(), "g"));
+    for wanted in assignment.take_lookups(Instant::now()) {
+        assignment.complete_lookup(&wanted, FetchPosition::At(0), None);
     }
     (assignment, keys)
 }
@@ -38,24 +38,27 @@ fn batch(base: i64, records: i64) -> (BatchHeader, Bytes) {
 }
 
 /// Fetches these batches into partition 0.
-fn fetch(assignment: &mut Assignment, batches: Vec<(BatchHeader, Bytes)>, end: i64) {
+fn fetch(assignment: &mut AssignmentState, batches: Vec<(BatchHeader, Bytes)>, end: i64) {
     fetch_at(assignment, Instant::now(), batches, end);
 }
 
-fn fetch_at(assignment: &mut Assignment, now: Instant, batches: Vec<(BatchHeader, Bytes)>, end: i64) {
-    let wanted = assignment.fetches(now, usize::MAX).remove(0);
-    assignment.fetched(&wanted, batches, end, 2000);
+fn fetch_at(assignment: &mut AssignmentState, now: Instant, batches: Vec<(BatchHeader, Bytes)>, end: i64) {
+    let wanted = assignment.take_fetches(now, usize::MAX).remove(0);
+    assignment.add_fetched(&wanted, batches, end, 2000);
 }
 
 /// Returns the error of the first partition that has one.
-fn error(assignment: &Assignment) -> Option<Error> {
-    let mut troubles = assignment.held.values().filter_map(|held| held.trouble.as_ref());
+fn error(assignment: &AssignmentState) -> Option<Error> {
+    let mut troubles = assignment
+        .assigned
+        .values()
+        .filter_map(|held| held.error_state.as_ref());
     troubles.next().map(|trouble| trouble.error().clone())
 }
 
 /// Returns the offsets of one poll of at most `most` records.
-fn poll(assignment: &mut Assignment, most: usize) -> Vec<i64> {
-    let mut records = crate::Records::default();
+fn poll(assignment: &mut AssignmentState, most: usize) -> Vec<i64> {
+    let mut records = crate::ConsumerRecords::default();
     while records.len() < most {
         let Some(mut fetched) = assignment.next_ready() else {
             break;
@@ -84,7 +87,7 @@ fn a_batch_is_returned_in_parts_and_positions_follow() {
     assert_eq!(assignment.buffered(), 0);
     assert_eq!(
         assignment.lags(3000)[&keys[0]],
-        Lag {
+        PartitionLag {
             records: 2,
             seconds: 1.991
         }
@@ -95,12 +98,12 @@ fn a_batch_is_returned_in_parts_and_positions_follow() {
 #[test]
 fn fetching_goes_on_where_the_last_batch_ended_and_in_the_middle_of_one() {
     let (mut assignment, keys) = held(1);
-    assignment.seek(&keys[0], Position::At(3)).unwrap();
+    assignment.seek(&keys[0], FetchPosition::At(3)).unwrap();
     fetch(&mut assignment, vec![batch(0, 5)], 5);
-    let next = assignment.fetches(Instant::now(), usize::MAX);
-    assert_eq!(next[0].position, Position::At(5));
+    let next = assignment.take_fetches(Instant::now(), usize::MAX);
+    assert_eq!(next[0].position, FetchPosition::At(5));
     assert!(
-        assignment.fetches(Instant::now(), usize::MAX).is_empty(),
+        assignment.take_fetches(Instant::now(), usize::MAX).is_empty(),
         "it is being fetched already"
     );
     assert_eq!(poll(&mut assignment, 99), [3, 4]);
@@ -110,10 +113,10 @@ fn fetching_goes_on_where_the_last_batch_ended_and_in_the_middle_of_one() {
 fn a_seek_forgets_what_was_fetched_and_what_is_on_its_way() {
     let (mut assignment, keys) = held(1);
     fetch(&mut assignment, vec![batch(0, 5)], 20);
-    let under_way = assignment.fetches(Instant::now(), usize::MAX).remove(0);
-    assignment.seek(&keys[0], Position::At(10)).unwrap();
+    let under_way = assignment.take_fetches(Instant::now(), usize::MAX).remove(0);
+    assignment.seek(&keys[0], FetchPosition::At(10)).unwrap();
     assert_eq!(assignment.buffered(), 0);
-    assignment.fetched(&under_way, vec![batch(5, 5)], 20, 0);
+    assignment.add_fetched(&under_way, vec![batch(5, 5)], 20, 0);
     assert_eq!(poll(&mut assignment, 99), [0_i64; 0]);
     fetch(&mut assignment, vec![batch(10, 2)], 20);
     assert_eq!(poll(&mut assignment, 99), [10, 11]);
@@ -125,7 +128,7 @@ fn a_partition_given_up_returns_nothing_even_when_it_comes_back() {
     fetch(&mut assignment, vec![batch(0, 5)], 5);
     let mut fetched = assignment.next_ready().unwrap();
     assignment.remove(&keys);
-    assignment.add(&keys, &ConsumerMetrics::new(&Registry::new(), "g"));
+    assignment.add(&keys, &ConsumerMetrics::new(&MetricsRegistry::new(), "g"));
     let decoded = fetched.decode().unwrap();
     assert!(assignment.consume(fetched, decoded, 99, 0).is_none());
     assert_eq!(assignment.buffered(), 0);
@@ -138,7 +141,7 @@ fn paused_partitions_keep_their_records_for_later() {
     fetch(&mut assignment, vec![batch(0, 2)], 2);
     assignment.pause(&keys[0], true).unwrap();
     assert_eq!(poll(&mut assignment, 99), [0_i64; 0]);
-    assert!(assignment.fetches(Instant::now(), usize::MAX).is_empty());
+    assert!(assignment.take_fetches(Instant::now(), usize::MAX).is_empty());
     assignment.pause(&keys[0], false).unwrap();
     assert_eq!(poll(&mut assignment, 99), [0, 1]);
 }
@@ -148,9 +151,9 @@ fn damage_is_told_until_a_seek() {
     let (mut assignment, keys) = held(1);
     fetch(&mut assignment, vec![batch(0, 2), batch(2, 2)], 4);
     let fetched = assignment.next_ready().unwrap();
-    assert_eq!(assignment.damaged(&fetched, "bad".into(), false), None);
+    assert_eq!(assignment.handle_damaged(&fetched, "bad".into(), false), None);
     assert!(matches!(
-        assignment.due_error(Instant::now()),
+        assignment.take_due_error(Instant::now()),
         Some(Error::Corrupt {
             offset: 0,
             next_offset: 2,
@@ -158,7 +161,7 @@ fn damage_is_told_until_a_seek() {
         })
     ));
     assert_eq!((poll(&mut assignment, 99).len(), assignment.buffered()), (0, 0));
-    assignment.seek(&keys[0], Position::At(2)).unwrap();
+    assignment.seek(&keys[0], FetchPosition::At(2)).unwrap();
     assert_eq!(error(&assignment), None);
 }
 
@@ -167,7 +170,7 @@ fn what_is_committed_is_not_committed_again() {
     let (mut assignment, keys) = held(1);
     fetch(&mut assignment, vec![batch(0, 2)], 2);
     poll(&mut assignment, 99);
-    assignment.committed(&keys[0], 2);
+    assignment.mark_committed(&keys[0], 2);
     assert!(assignment.uncommitted().is_empty());
 }
 
@@ -176,7 +179,7 @@ fn an_unknown_partition_is_refused() {
     let (mut assignment, _) = held(1);
     let other = TopicPartition::new("u", 0);
     assert!(matches!(
-        assignment.seek(&other, Position::At(0)),
+        assignment.seek(&other, FetchPosition::At(0)),
         Err(Error::NotAssigned { .. })
     ));
     assert!(matches!(
@@ -189,14 +192,14 @@ fn an_unknown_partition_is_refused() {
 #[cfg(feature = "metrics")]
 #[test]
 fn what_the_group_has_committed_before_is_shown_at_once() {
-    let registry = Registry::new();
-    let mut assignment = Assignment::default();
+    let registry = MetricsRegistry::new();
+    let mut assignment = AssignmentState::default();
     assignment.add(
         &[TopicPartition::new("t", 0)],
         &ConsumerMetrics::new(&registry, "g"),
     );
-    let wanted = assignment.lookups(Instant::now()).remove(0);
-    assignment.found(&wanted, Position::At(41), Some(41));
+    let wanted = assignment.take_lookups(Instant::now()).remove(0);
+    assignment.complete_lookup(&wanted, FetchPosition::At(41), Some(41));
     let families = registry.prometheus().gather();
     for name in [
         "streamhouse_consumer_last_committed_offset",
@@ -212,12 +215,12 @@ fn what_the_group_has_committed_before_is_shown_at_once() {
 #[cfg(feature = "metrics")]
 #[test]
 fn a_partition_that_cannot_be_read_shows_a_lag_that_grows() {
-    let registry = Registry::new();
-    let mut assignment = Assignment::default();
+    let registry = MetricsRegistry::new();
+    let mut assignment = AssignmentState::default();
     let key = TopicPartition::new("t", 0);
     assignment.add(std::slice::from_ref(&key), &ConsumerMetrics::new(&registry, "g"));
-    let wanted = assignment.lookups(Instant::now()).remove(0);
-    assignment.found(&wanted, Position::At(41), Some(41));
+    let wanted = assignment.take_lookups(Instant::now()).remove(0);
+    assignment.complete_lookup(&wanted, FetchPosition::At(41), Some(41));
     let lag = || {
         let families = registry.prometheus().gather();
         let lag = families
@@ -226,9 +229,9 @@ fn a_partition_that_cannot_be_read_shows_a_lag_that_grows() {
         lag.unwrap().get_metric()[0].get_gauge().get_value()
     };
     for end in [50, 60] {
-        let wanted = assignment.fetches(Instant::now(), usize::MAX).remove(0);
-        assignment.ends_at(&wanted, end, 2000);
-        assignment.again(&wanted, None);
+        let wanted = assignment.take_fetches(Instant::now(), usize::MAX).remove(0);
+        assignment.update_end(&wanted, end, 2000);
+        assignment.retry_after(&wanted, None);
         assert_eq!(lag(), (end - 41) as f64);
     }
     assert_eq!(assignment.position(&key).unwrap(), Some(41));
@@ -236,19 +239,19 @@ fn a_partition_that_cannot_be_read_shows_a_lag_that_grows() {
 
 #[test]
 fn held_back_partitions_are_looked_up_but_not_fetched_before_their_release() {
-    let mut assignment = Assignment::default();
-    let metrics = ConsumerMetrics::new(&Registry::new(), "g");
+    let mut assignment = AssignmentState::default();
+    let metrics = ConsumerMetrics::new(&MetricsRegistry::new(), "g");
     let keys = [TopicPartition::new("t", 0)];
-    assignment.add_held_back(&keys, &metrics);
-    for wanted in assignment.lookups(Instant::now()) {
-        assignment.found(&wanted, Position::At(3), None);
+    assignment.add_pending_on_assigned(&keys, &metrics);
+    for wanted in assignment.take_lookups(Instant::now()) {
+        assignment.complete_lookup(&wanted, FetchPosition::At(3), None);
     }
     assert_eq!(assignment.position(&keys[0]), Ok(Some(3)));
-    assert!(assignment.fetches(Instant::now(), usize::MAX).is_empty());
-    assignment.seek(&keys[0], Position::At(7)).unwrap();
+    assert!(assignment.take_fetches(Instant::now(), usize::MAX).is_empty());
+    assignment.seek(&keys[0], FetchPosition::At(7)).unwrap();
     // The callback was interrupted and is called again: the position it set stays.
-    assignment.add_held_back(&keys, &metrics);
-    assignment.release(&keys);
-    let fetches = assignment.fetches(Instant::now(), usize::MAX);
-    assert_eq!(fetches[0].position, Position::At(7));
+    assignment.add_pending_on_assigned(&keys, &metrics);
+    assignment.enable_fetching(&keys);
+    let fetches = assignment.take_fetches(Instant::now(), usize::MAX);
+    assert_eq!(fetches[0].position, FetchPosition::At(7));
 }

@@ -7,48 +7,48 @@ use std::{collections::BTreeMap, sync::Arc};
 use streamhouse_core::TopicPartition;
 use tokio::time::Instant;
 
-use super::{Assignment, Position, Wanted, trouble::Trouble};
+use super::{AssignmentState, FetchPosition, PartitionRequest, errors::PartitionErrorState};
 use crate::{error::Error, metrics::ConsumerMetrics};
 
 /// The subscribed topics.
 #[derive(Debug, Default)]
-pub(super) struct FollowedTopics {
-    topics: BTreeMap<Arc<str>, FollowedTopic>,
+pub(super) struct SubscribedTopics {
+    topics: BTreeMap<Arc<str>, SubscribedTopic>,
     /// Whether all their partitions are read, because there is no group to share them with.
-    whole: bool,
+    all_partitions: bool,
     /// Whether the subscription changed since the fetcher last looked at it.
     changed: bool,
 }
 
 #[derive(Debug, Default)]
-struct FollowedTopic {
-    first: Option<TopicSight>,
-    last: Option<TopicSight>,
+struct SubscribedTopic {
+    first: Option<TopicObservation>,
+    last: Option<TopicObservation>,
 }
 
 /// Metadata of a topic at one point in time: its id and number of partitions; 0 for a missing
 /// topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::consumer) struct TopicSight {
+pub(in crate::consumer) struct TopicObservation {
     pub(in crate::consumer) id: Arc<str>,
     pub(in crate::consumer) partitions: i32,
 }
 
 /// Deletion and recreation of a topic, as a partition of it sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::consumer) struct TopicChange {
+pub(in crate::consumer) struct TopicRecreation {
     pub(in crate::consumer) former_id: Arc<str>,
     /// The position in the former topic.
     pub(in crate::consumer) position: i64,
 }
 
-impl Assignment {
+impl AssignmentState {
     /// Binds a request to the topic with this id, unless it is bound already.
-    pub(in crate::consumer) fn bind(&mut self, wanted: &mut Wanted, topic_id: &Arc<str>) {
+    pub(in crate::consumer) fn bind_topic_id(&mut self, wanted: &mut PartitionRequest, topic_id: &Arc<str>) {
         if !wanted.topic_id.is_empty() {
             return;
         }
-        if let Some(held) = self.current(&wanted.key, wanted.serial) {
+        if let Some(held) = self.get_current(&wanted.key, wanted.serial) {
             held.topic_id = topic_id.clone();
             wanted.topic_id = topic_id.clone();
         }
@@ -58,12 +58,12 @@ impl Assignment {
     /// known. An offset beyond the position in a recreated topic belongs to the former topic, for
     /// which nothing can be committed any more.
     pub(in crate::consumer) fn topic_id(&self, key: &TopicPartition, offset: i64) -> Arc<str> {
-        let Some(held) = self.held.get(key) else {
+        let Some(held) = self.assigned.get(key) else {
             return Arc::from("");
         };
-        match (&held.former_topic, held.position) {
-            (Some(former), Position::At(position)) if offset > position => former.clone(),
-            (Some(former), Position::Committed | Position::Lookup(_)) => former.clone(),
+        match (&held.former_topic_id, held.position) {
+            (Some(former), FetchPosition::At(position)) if offset > position => former.clone(),
+            (Some(former), FetchPosition::Committed | FetchPosition::Lookup(_)) => former.clone(),
             _ => held.topic_id.clone(),
         }
     }
@@ -72,65 +72,65 @@ impl Assignment {
     /// meaningless. With `restart`, the partition is read like a new one, which is returned as a
     /// change; otherwise it fails until a seek. If it has no position yet, or that of a seek at
     /// which nothing was read, only its topic id was outdated, and it is requested again.
-    pub(in crate::consumer) fn topic_changed(
+    pub(in crate::consumer) fn handle_topic_recreated(
         &mut self,
-        wanted: &Wanted,
+        wanted: &PartitionRequest,
         error: Error,
         not_before: Instant,
         restart: bool,
-    ) -> Option<TopicChange> {
-        let serial = self.serial();
-        self.troubled = true;
-        let held = self.current(&wanted.key, wanted.serial)?;
-        held.busy = false;
+    ) -> Option<TopicRecreation> {
+        let serial = self.allocate_serial();
+        self.may_have_errors = true;
+        let held = self.get_current(&wanted.key, wanted.serial)?;
+        held.in_flight = false;
         let position = match held.position {
             // Reading on at the offset of a seek could skip records.
-            Position::At(position) if held.confirmed || restart => position,
-            Position::At(_) | Position::Committed | Position::Lookup(_) => {
+            FetchPosition::At(position) if held.confirmed || restart => position,
+            FetchPosition::At(_) | FetchPosition::Committed | FetchPosition::Lookup(_) => {
                 held.topic_id = Arc::from("");
                 held.not_before = Some(not_before);
                 return None;
             }
         };
         if !restart {
-            held.trouble = Some(Trouble::lasting(error));
+            held.error_state = Some(PartitionErrorState::until_seek(error));
             return None;
         }
-        held.start_anew(serial, Position::Committed);
+        held.restart_at(serial, FetchPosition::Committed);
         held.not_before = Some(not_before);
         let former_id = std::mem::replace(&mut held.topic_id, Arc::from(""));
-        held.former_topic = Some(former_id.clone());
+        held.former_topic_id = Some(former_id.clone());
         held.confirmed = false;
         held.high_watermark = None;
         held.committed = None;
         self.drop_stale();
-        Some(TopicChange { former_id, position })
+        Some(TopicRecreation { former_id, position })
     }
 
-    /// Replaces the subscription. With `whole`, all partitions of the topics are read, see
-    /// [`Assignment::sight`].
-    pub(in crate::consumer) fn follow(&mut self, topics: &[String], whole: bool) {
+    /// Replaces the subscription. With `all_partitions`, all partitions of the topics are read, see
+    /// [`AssignmentState::observe_topic`].
+    pub(in crate::consumer) fn subscribe(&mut self, topics: &[String], whole: bool) {
         let mut before = std::mem::take(&mut self.topics.topics);
         let followed = topics.iter().map(|topic| {
             before
                 .remove_entry(topic.as_str())
-                .unwrap_or((topic.as_str().into(), FollowedTopic::default()))
+                .unwrap_or((topic.as_str().into(), SubscribedTopic::default()))
         });
-        self.topics = FollowedTopics {
+        self.topics = SubscribedTopics {
             topics: followed.collect(),
-            whole,
+            all_partitions: whole,
             changed: true,
         };
     }
 
     /// Replaces the subscription with the topics that match a pattern now. Topics that did not
     /// match at the last check are new.
-    pub(in crate::consumer) fn follow_matches(&mut self, topics: &[String]) {
-        let before = self.followed();
-        self.follow(topics, false);
+    pub(in crate::consumer) fn subscribe_matches(&mut self, topics: &[String]) {
+        let before = self.subscribed_topics();
+        self.subscribe(topics, false);
         for (topic, followed) in &mut self.topics.topics {
             if !before.contains(topic) {
-                followed.first = Some(TopicSight {
+                followed.first = Some(TopicObservation {
                     id: Arc::from(""),
                     partitions: 0,
                 });
@@ -139,28 +139,28 @@ impl Assignment {
     }
 
     /// Returns whether topics are subscribed.
-    pub(in crate::consumer) fn follows(&self) -> bool {
+    pub(in crate::consumer) fn is_subscribed(&self) -> bool {
         !self.topics.topics.is_empty()
     }
 
     /// Returns whether the subscription changed since the last call.
-    pub(in crate::consumer) fn follows_others(&mut self) -> bool {
+    pub(in crate::consumer) fn take_subscription_changed(&mut self) -> bool {
         std::mem::take(&mut self.topics.changed)
     }
 
     /// Returns the subscribed topics.
-    pub(in crate::consumer) fn followed(&self) -> Vec<Arc<str>> {
+    pub(in crate::consumer) fn subscribed_topics(&self) -> Vec<Arc<str>> {
         self.topics.topics.keys().cloned().collect()
     }
 
     /// Merges the metadata of a subscribed topic. Returns whether it changed.
-    pub(in crate::consumer) fn sight(
+    pub(in crate::consumer) fn observe_topic(
         &mut self,
         topic: &str,
-        now: &TopicSight,
+        now: &TopicObservation,
         metrics: &ConsumerMetrics,
     ) -> bool {
-        let whole = self.topics.whole;
+        let whole = self.topics.all_partitions;
         let Some(followed) = self.topics.topics.get_mut(topic) else {
             return false;
         };
@@ -173,7 +173,7 @@ impl Assignment {
             let of = |partition| TopicPartition::new(topic, partition);
             if before.is_some_and(|before| before.id != now.id) {
                 let gone = |key: &&TopicPartition| key.topic == topic && key.partition >= now.partitions;
-                let gone: Vec<_> = self.held.keys().filter(gone).cloned().collect();
+                let gone: Vec<_> = self.assigned.keys().filter(gone).cloned().collect();
                 self.remove(&gone);
             }
             let all: Vec<_> = (0..now.partitions).map(of).collect();
@@ -184,8 +184,12 @@ impl Assignment {
 
     /// Returns whether a partition was added while its topic was subscribed, so that it has no
     /// records from before.
-    pub(in crate::consumer) fn is_new(&self, wanted: &Wanted) -> bool {
-        let made_anew = |key| self.held.get(key).is_some_and(|held| held.former_topic.is_some());
+    pub(in crate::consumer) fn is_new_partition(&self, wanted: &PartitionRequest) -> bool {
+        let made_anew = |key| {
+            self.assigned
+                .get(key)
+                .is_some_and(|held| held.former_topic_id.is_some())
+        };
         let followed = self.topics.topics.get(wanted.key.topic.as_str());
         let grown = followed
             .and_then(|topic| topic.first.as_ref())

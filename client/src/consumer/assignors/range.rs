@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use super::{Assignment, Member, nothing_each, ordered, partitions_of, wanted_topics};
+use super::{
+    GroupAssignment, MemberSubscription, empty_assignment, partitions_of, sorted_members, wanted_topics,
+};
 
-pub(super) fn assign(members: &[Member], topics: &BTreeMap<String, i32>) -> Assignment {
-    let mut assignment = nothing_each(members);
+pub(super) fn assign(members: &[MemberSubscription], topics: &BTreeMap<String, i32>) -> GroupAssignment {
+    let mut assignment = empty_assignment(members);
     for topic in wanted_topics(members) {
-        let takers: Vec<_> = ordered(members)
+        let takers: Vec<_> = sorted_members(members)
             .into_iter()
             .filter(|member| member.topics.iter().any(|t| t == topic))
             .collect();

@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{Assignment, Member, nothing_each, ordered, partitions_of, wanted_topics};
+use super::{
+    GroupAssignment, MemberSubscription, empty_assignment, partitions_of, sorted_members, wanted_topics,
+};
 
-pub(super) fn assign(members: &[Member], topics: &BTreeMap<String, i32>) -> Assignment {
-    let mut assignment = nothing_each(members);
-    let order = ordered(members);
+pub(super) fn assign(members: &[MemberSubscription], topics: &BTreeMap<String, i32>) -> GroupAssignment {
+    let mut assignment = empty_assignment(members);
+    let order = sorted_members(members);
     let mut turn = 0;
     for topic in wanted_topics(members) {
         for partition in partitions_of(topic, topics) {

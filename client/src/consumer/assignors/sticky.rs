@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use streamhouse_core::TopicPartition;
 
-use super::{Assignment, Member, ordered, partitions_of, wanted_topics};
+use super::{GroupAssignment, MemberSubscription, partitions_of, sorted_members, wanted_topics};
 
-pub(super) fn assign(members: &[Member], topics: &BTreeMap<String, i32>) -> Assignment {
-    let order = ordered(members);
+pub(super) fn assign(members: &[MemberSubscription], topics: &BTreeMap<String, i32>) -> GroupAssignment {
+    let order = sorted_members(members);
     let takers: BTreeMap<&str, Vec<usize>> = wanted_topics(members)
         .into_iter()
         .map(|topic| {
@@ -17,8 +17,8 @@ pub(super) fn assign(members: &[Member], topics: &BTreeMap<String, i32>) -> Assi
             (topic, (0..order.len()).filter(wants).collect())
         })
         .collect();
-    let mut shares = kept(&order, topics, &takers);
-    give_free(&mut shares, topics, &takers);
+    let mut shares = retained_partitions(&order, topics, &takers);
+    assign_unowned(&mut shares, topics, &takers);
     while let Some((from, partition, to)) = best_move(&shares, &takers) {
         shares[from].remove(&partition);
         shares[to].insert(partition);
@@ -32,8 +32,8 @@ pub(super) fn assign(members: &[Member], topics: &BTreeMap<String, i32>) -> Assi
 
 /// Returns what each member keeps at first: the partitions it owns, still subscribes to, and that
 /// no member owned in a later generation.
-fn kept(
-    order: &[&Member],
+fn retained_partitions(
+    order: &[&MemberSubscription],
     topics: &BTreeMap<String, i32>,
     takers: &BTreeMap<&str, Vec<usize>>,
 ) -> Vec<BTreeSet<TopicPartition>> {
@@ -71,7 +71,7 @@ fn kept(
 
 /// Assigns unowned partitions to the members with the fewest; topics with the fewest subscribers
 /// first.
-fn give_free(
+fn assign_unowned(
     shares: &mut [BTreeSet<TopicPartition>],
     topics: &BTreeMap<String, i32>,
     takers: &BTreeMap<&str, Vec<usize>>,

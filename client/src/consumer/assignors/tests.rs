@@ -4,12 +4,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn member(id: &str, topics: &[&str]) -> Member {
+fn member(id: &str, topics: &[&str]) -> MemberSubscription {
     let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
-    Member {
+    MemberSubscription {
         id: id.to_owned(),
         topics,
-        ..Member::default()
+        ..MemberSubscription::default()
     }
 }
 
@@ -19,7 +19,7 @@ fn topics(of: &[(&str, i32)]) -> BTreeMap<String, i32> {
         .collect()
 }
 
-fn shown(assignment: &Assignment) -> Vec<String> {
+fn shown(assignment: &GroupAssignment) -> Vec<String> {
     let list = |partitions: &Vec<TopicPartition>| {
         let mut all: Vec<String> = partitions.iter().map(ToString::to_string).collect();
         all.sort();
@@ -81,12 +81,12 @@ fn a_new_member_gets_its_partitions_in_the_second_round() {
 #[test]
 fn the_later_generation_wins_a_disputed_partition() {
     let held = vec![TopicPartition::new("t", 0)];
-    let old = Member {
+    let old = MemberSubscription {
         owned: held.clone(),
         generation: Some(3),
         ..member("a", &["t"])
     };
-    let new = Member {
+    let new = MemberSubscription {
         owned: held.clone(),
         generation: Some(4),
         ..member("b", &["t"])
@@ -104,7 +104,7 @@ fn names_lead_back() {
 }
 
 /// Members with random subscriptions and owned partitions, which may contradict each other.
-fn groups() -> impl Strategy<Value = (Vec<Member>, BTreeMap<String, i32>)> {
+fn groups() -> impl Strategy<Value = (Vec<MemberSubscription>, BTreeMap<String, i32>)> {
     let one = (
         prop::collection::btree_set(0..4_usize, 1..4),
         prop::collection::vec((0..4_usize, 0..9_i32), 0..8),
@@ -119,7 +119,7 @@ fn groups() -> impl Strategy<Value = (Vec<Member>, BTreeMap<String, i32>)> {
             let members = members
                 .into_iter()
                 .enumerate()
-                .map(|(at, (wants, owned, generation))| Member {
+                .map(|(at, (wants, owned, generation))| MemberSubscription {
                     id: format!("m{at}"),
                     instance_id: None,
                     topics: wants.into_iter().map(name).collect(),
@@ -142,7 +142,11 @@ fn groups() -> impl Strategy<Value = (Vec<Member>, BTreeMap<String, i32>)> {
 }
 
 /// Asserts that every partition of a subscribed topic is assigned to exactly one subscriber.
-fn assert_complete(members: &[Member], topics: &BTreeMap<String, i32>, assignment: &Assignment) {
+fn assert_complete(
+    members: &[MemberSubscription],
+    topics: &BTreeMap<String, i32>,
+    assignment: &GroupAssignment,
+) {
     let mut given = BTreeSet::new();
     for member in members {
         for partition in &assignment[&member.id] {
@@ -162,7 +166,10 @@ fn assert_complete(members: &[Member], topics: &BTreeMap<String, i32>, assignmen
 }
 
 /// Runs the sticky assignor in rounds until nothing moves.
-fn settle(mut members: Vec<Member>, topics: &BTreeMap<String, i32>) -> (Vec<Member>, i32) {
+fn settle(
+    mut members: Vec<MemberSubscription>,
+    topics: &BTreeMap<String, i32>,
+) -> (Vec<MemberSubscription>, i32) {
     let mut round = 0;
     loop {
         round += 1;

@@ -12,12 +12,12 @@ pub(in crate::consumer) struct CommitLedger {
 
 impl CommitLedger {
     /// Returns whether a newer commit took effect already, which this one must not undo.
-    pub(super) fn is_covered(&self, partition: &TopicPartition, serial: u64) -> bool {
+    pub(super) fn is_superseded(&self, partition: &TopicPartition, serial: u64) -> bool {
         self.newest.get(partition).is_some_and(|newest| *newest > serial)
     }
 
     /// Records that the commit with this serial took effect.
-    pub(super) fn cover(&mut self, partition: &TopicPartition, serial: u64) {
+    pub(super) fn mark_applied(&mut self, partition: &TopicPartition, serial: u64) {
         let newest = self.newest.entry(partition.clone()).or_default();
         *newest = serial.max(*newest);
     }
@@ -40,11 +40,11 @@ mod tests {
             let mut ledger = CommitLedger::default();
             let mut stored = None;
             for serial in turns {
-                if ledger.is_covered(&key, serial) || failing.contains(&serial) {
+                if ledger.is_superseded(&key, serial) || failing.contains(&serial) {
                     continue;
                 }
                 stored = Some(serial);
-                ledger.cover(&key, serial);
+                ledger.mark_applied(&key, serial);
             }
             let newest = (0..20).filter(|serial| !failing.contains(serial)).max();
             prop_assert_eq!(stored, newest);

@@ -8,72 +8,71 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     super::{
-        Shared,
-        group::{self, Joined, SharedTopics},
-        heartbeat,
+        ConsumerShared, heartbeat,
+        join::{self, AssignedTopics, JoinOutcome},
     },
-    machine::{MemberIdentity, Orders},
+    machine::{DriverOrders, MemberIdentity},
     pattern::TopicPattern,
 };
 use crate::{
     error::{Error, Result},
-    metadata_cache::TopicKnown,
+    metadata_cache::TopicLookup,
     retry::Backoff,
 };
 
 /// Interval between metadata requests while a subscribed topic does not exist.
-const MISSING_TOPIC: Duration = Duration::from_secs(1);
+const MISSING_TOPIC_REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Interval between listings of the topics that match a pattern.
-const LISTING_PAUSE: Duration = Duration::from_secs(5);
+const PATTERN_REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
-type Call<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type BoxedCall<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// The driver's calls in flight.
-struct Driver {
-    shared: Arc<Shared>,
-    join: Option<(u64, Call<Result<Joined>>)>,
-    beat: Option<(MemberIdentity, Call<Result<()>>)>,
-    leave: Option<Call<()>>,
+struct MembershipDriver {
+    shared: Arc<ConsumerShared>,
+    join: Option<(u64, BoxedCall<Result<JoinOutcome>>)>,
+    beat: Option<(MemberIdentity, BoxedCall<Result<()>>)>,
+    leave: Option<BoxedCall<()>>,
     backoff: Backoff,
     /// What this member assigned as the group leader, to detect changed topics.
-    shared_topics: Option<SharedTopics>,
+    assigned_topics: Option<AssignedTopics>,
     /// When to request the metadata of a missing topic again.
-    next_look: Instant,
+    next_metadata_request: Instant,
     /// A listing of the topics that match a pattern, in flight.
-    listing: Option<(TopicPattern, Call<Result<Vec<String>>>)>,
+    listing: Option<(TopicPattern, BoxedCall<Result<Vec<String>>>)>,
     next_listing: Instant,
 }
 
 /// Runs until the consumer is dropped.
-pub(in crate::consumer) async fn run(shared: Arc<Shared>) {
+pub(in crate::consumer) async fn run(shared: Arc<ConsumerShared>) {
     let mut changes = shared.member_changes.subscribe();
-    let mut metadata = shared.client.cache().watch();
-    let mut driver = Driver {
+    let mut metadata = shared.client.cache().subscribe();
+    let mut driver = MembershipDriver {
         backoff: shared.client.backoff(),
         shared,
         join: None,
         beat: None,
         leave: None,
-        shared_topics: None,
-        next_look: Instant::now(),
+        assigned_topics: None,
+        next_metadata_request: Instant::now(),
         listing: None,
         next_listing: Instant::now(),
     };
     loop {
         changes.borrow_and_update();
         let now = Instant::now();
-        driver.look_at_topics();
-        driver.list_topics(now);
-        let wake = driver.carry_out(now);
+        driver.check_assigned_topics();
+        driver.start_listing(now);
+        let wake = driver.execute_orders(now);
         tokio::select! {
-            (serial, outcome) = call(&mut driver.join) => driver.end_join(serial, outcome),
-            (sent, outcome) = call(&mut driver.beat) => driver.end_beat(&sent, outcome),
-            () = leave(&mut driver.leave) => {
+            (serial, outcome) = await_call(&mut driver.join) => driver.end_join(serial, outcome),
+            (sent, outcome) = await_call(&mut driver.beat) => driver.end_beat(&sent, outcome),
+            () = await_leave(&mut driver.leave) => {
                 driver.leave = None;
-                driver.shared.with_member(|member| member.left());
+                driver.shared.update_member(|member| member.complete_leave());
             }
-            (pattern, topics) = call(&mut driver.listing) => driver.end_listing(&pattern, topics),
+            (pattern, topics) = await_call(&mut driver.listing) => driver.end_listing(&pattern, topics),
             _ = changes.changed() => {}
             _ = metadata.changed() => {}
             () = sleep_until(wake) => {}
@@ -83,7 +82,7 @@ pub(in crate::consumer) async fn run(shared: Arc<Shared>) {
 
 /// Waits for the result of a call, and returns it with the call's key. Pending forever without a
 /// call.
-async fn call<K: Clone, T>(running: &mut Option<(K, Call<T>)>) -> (K, T) {
+async fn await_call<K: Clone, T>(running: &mut Option<(K, BoxedCall<T>)>) -> (K, T) {
     match running {
         Some((key, call)) => {
             let outcome = call.await;
@@ -93,16 +92,16 @@ async fn call<K: Clone, T>(running: &mut Option<(K, Call<T>)>) -> (K, T) {
     }
 }
 
-async fn leave(running: &mut Option<Call<()>>) {
+async fn await_leave(running: &mut Option<BoxedCall<()>>) {
     match running {
         Some(call) => call.await,
         None => std::future::pending().await,
     }
 }
 
-impl Driver {
+impl MembershipDriver {
     /// Starts and aborts calls as ordered. Returns when to run again.
-    fn carry_out(&mut self, now: Instant) -> Instant {
+    fn execute_orders(&mut self, now: Instant) -> Instant {
         let orders = self.orders(now);
         if self.join.as_ref().map(|(serial, _)| *serial) != orders.joining {
             self.join = None;
@@ -111,40 +110,40 @@ impl Driver {
             self.beat = None;
         }
         if let Some(order) = orders.join {
-            self.shared_topics = None;
+            self.assigned_topics = None;
             let serial = order.serial;
-            self.join = Some((serial, Box::pin(group::join(self.shared.clone(), order))));
+            self.join = Some((serial, Box::pin(join::join_group(self.shared.clone(), order))));
         }
         if let Some(identity) = orders.beat {
-            let beat = heartbeat::beat(self.shared.clone(), identity.clone());
+            let beat = heartbeat::send_heartbeat(self.shared.clone(), identity.clone());
             self.beat = Some((identity, Box::pin(beat)));
         }
         if let Some(member_id) = orders.leave {
-            self.leave = Some(Box::pin(heartbeat::leave(self.shared.clone(), member_id)));
+            self.leave = Some(Box::pin(heartbeat::leave_group(self.shared.clone(), member_id)));
         }
-        if self.misses_topics() && now >= self.next_look {
+        if self.has_missing_topics() && now >= self.next_metadata_request {
             self.shared.client.cache().request_refresh();
-            self.next_look = now + MISSING_TOPIC;
+            self.next_metadata_request = now + MISSING_TOPIC_REFRESH_INTERVAL;
         }
         // Upper bound, so that the driver runs regularly.
-        let idle = now + self.shared.config.heartbeat.min(MISSING_TOPIC);
+        let idle = now + self.shared.config.heartbeat.min(MISSING_TOPIC_REFRESH_INTERVAL);
         orders.wake.unwrap_or(idle).min(idle)
     }
 
-    fn orders(&self, now: Instant) -> Orders {
+    fn orders(&self, now: Instant) -> DriverOrders {
         let (orders, dropped) = {
             let mut member = self.shared.member.lock();
             let orders = member.orders(now);
-            let dropped = self.shared.drop_lost(&mut member);
+            let dropped = self.shared.remove_dropped(&mut member);
             (orders, dropped)
         };
         if orders.changed || dropped {
-            self.shared.member_changed();
+            self.shared.notify_member_changed();
         }
         orders
     }
 
-    fn end_join(&mut self, serial: u64, outcome: Result<Joined>) {
+    fn end_join(&mut self, serial: u64, outcome: Result<JoinOutcome>) {
         self.join = None;
         let joined = match outcome {
             Ok(joined) => joined,
@@ -153,8 +152,8 @@ impl Driver {
         self.backoff.reset();
         let partitions: BTreeSet<_> = joined.partitions.into_iter().collect();
         let count = partitions.len();
-        let generation = self.shared.with_member(|member| {
-            member.synced(serial, partitions, joined.assignor.is_cooperative());
+        let generation = self.shared.update_member(|member| {
+            member.handle_assignment(serial, partitions, joined.assignor.is_cooperative());
             member.generation()
         });
         tracing::info!(
@@ -163,7 +162,7 @@ impl Driver {
             partitions = count,
             "joined the group"
         );
-        self.shared_topics = joined.shared_topics;
+        self.assigned_topics = joined.assigned_topics;
     }
 
     fn end_failed_join(&mut self, serial: u64, error: Error) {
@@ -171,65 +170,65 @@ impl Driver {
             Error::Cluster(error) => Duration::from_millis(error.retry_after_ms().into()),
             _ => Duration::ZERO,
         };
-        let pause = self.backoff.next(asked);
+        let pause = self.backoff.next_delay(asked);
         tracing::debug!(%error, group = self.shared.group(), "could not join the group; retrying");
         self.shared
-            .with_member(|member| member.join_failed(serial, error, Instant::now(), pause));
+            .update_member(|member| member.handle_join_failure(serial, error, Instant::now(), pause));
     }
 
     fn end_beat(&mut self, sent: &MemberIdentity, outcome: Result<()>) {
         self.beat = None;
         self.shared
-            .with_member(|member| member.beat_ended(sent, outcome, Instant::now()));
+            .update_member(|member| member.handle_heartbeat_result(sent, outcome, Instant::now()));
     }
 
     /// Starts a rebalance if a topic that this leader assigned has grown or was recreated.
-    fn look_at_topics(&mut self) {
-        let Some(topics) = &self.shared_topics else {
+    fn check_assigned_topics(&mut self) {
+        let Some(topics) = &self.assigned_topics else {
             return;
         };
         let cache = self.shared.client.cache();
         let changed = topics
             .iter()
-            .any(|(topic, (count, id))| match cache.topic(topic) {
-                TopicKnown::Partitions(now) => now > *count || (*count > 0 && cache.topic_id(topic) != *id),
-                TopicKnown::NotYet | TopicKnown::Failed(_) => false,
+            .any(|(topic, (count, id))| match cache.lookup_topic(topic) {
+                TopicLookup::Partitions(now) => now > *count || (*count > 0 && cache.topic_id(topic) != *id),
+                TopicLookup::Unknown | TopicLookup::Failed(_) => false,
             });
         if changed {
-            self.shared_topics = None;
-            self.shared.with_member(|member| member.ask_rejoin());
+            self.assigned_topics = None;
+            self.shared.update_member(|member| member.request_rejoin());
         }
     }
 
     /// Regularly lists the topics that match the subscribed pattern.
-    fn list_topics(&mut self, now: Instant) {
+    fn start_listing(&mut self, now: Instant) {
         let pattern = self.shared.pattern.lock().clone();
         if let Some(pattern) = pattern
             && self.listing.is_none()
             && now >= self.next_listing
         {
-            let topics = pattern.clone().topics(self.shared.client.clone());
+            let topics = pattern.clone().matching_topics(self.shared.client.clone());
             self.listing = Some((pattern, Box::pin(topics)));
         }
     }
 
     fn end_listing(&mut self, pattern: &TopicPattern, topics: Result<Vec<String>>) {
         self.listing = None;
-        let pause = LISTING_PAUSE.min(self.shared.client.settings().metadata_max_age);
+        let pause = PATTERN_REFRESH_INTERVAL.min(self.shared.client.config().metadata_max_age);
         self.next_listing = Instant::now() + pause;
         let is_current = self
             .shared
             .pattern
             .lock()
             .as_ref()
-            .is_some_and(|now| now.is(pattern));
+            .is_some_and(|now| now.is_same_as(pattern));
         match topics {
             Ok(topics) if is_current => {
                 for topic in &topics {
-                    self.shared.client.cache().want(topic);
+                    self.shared.client.cache().track_topic(topic);
                 }
-                self.shared.assignment.lock().follow_matches(&topics);
-                self.shared.with_member(|member| member.change_topics(topics));
+                self.shared.assignment.lock().subscribe_matches(&topics);
+                self.shared.update_member(|member| member.change_topics(topics));
             }
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, "cannot list topics for the pattern; retrying"),
@@ -238,8 +237,8 @@ impl Driver {
 
     /// Returns whether a subscribed topic is missing, so that metadata should be requested more
     /// often.
-    fn misses_topics(&self) -> bool {
-        self.shared_topics
+    fn has_missing_topics(&self) -> bool {
+        self.assigned_topics
             .as_ref()
             .is_some_and(|topics| topics.values().any(|(count, _)| *count == 0))
     }

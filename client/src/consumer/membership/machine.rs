@@ -1,6 +1,6 @@
-//! [`MemberMachine`]: a member of a consumer group as a pure state machine of Kafka's classic group
-//! protocol: no I/O, no clock, no randomness. The driver executes its [`Orders`] and reports the
-//! answers; `poll` performs its [`Duty`]s, because they call the application; commits ask it for
+//! [`MemberStateMachine`]: a member of a consumer group as a pure state machine of Kafka's classic group
+//! protocol: no I/O, no clock, no randomness. The driver executes its [`DriverOrders`] and reports the
+//! answers; `poll` performs its [`RebalanceAction`]s, because they call the application; commits ask it for
 //! the identity to send.
 //!
 //! ```text
@@ -16,8 +16,8 @@
 //! a number, its ownership epoch, and an offset of one epoch is never committed in another. An
 //! answer counts only for the member id and generation of its request.
 
-mod answers;
-mod duties;
+mod actions;
+mod responses;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,13 +27,13 @@ use std::{
 use streamhouse_core::TopicPartition;
 use tokio::time::Instant;
 
-pub(in crate::consumer) use self::answers::Verdict;
-pub(in crate::consumer) use self::duties::Duty;
+pub(in crate::consumer) use self::actions::RebalanceAction;
+pub(in crate::consumer) use self::responses::CommitVerdict;
 use crate::error::Error;
 
 /// Fixed settings of a member.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::consumer) struct MemberRules {
+pub(in crate::consumer) struct MemberConfig {
     /// Whether partitions are kept during rebalances.
     pub(in crate::consumer) cooperative: bool,
     /// Whether the member is static: it stays in the group when it closes.
@@ -43,7 +43,7 @@ pub(in crate::consumer) struct MemberRules {
     /// Longest time between polls before the member leaves its group.
     pub(in crate::consumer) max_poll_interval: Duration,
     /// How long a leaving member waits for an id it has requested.
-    pub(in crate::consumer) leave_within: Duration,
+    pub(in crate::consumer) leave_timeout: Duration,
 }
 
 /// Identity of a request's sender. The answer counts only for this member and generation.
@@ -69,7 +69,7 @@ pub(in crate::consumer) struct JoinOrder {
 
 /// What the driver executes next.
 #[derive(Debug, Default)]
-pub(in crate::consumer) struct Orders {
+pub(in crate::consumer) struct DriverOrders {
     /// Join to start.
     pub(in crate::consumer) join: Option<JoinOrder>,
     /// Join to continue; any other is aborted.
@@ -88,9 +88,9 @@ pub(in crate::consumer) struct Orders {
 
 /// State of the member.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Phase {
+enum MemberState {
     /// Neither a member nor joining.
-    Out,
+    Unjoined,
     /// Will join after `not_before`, once all partitions to revoke are revoked and lost ones are
     /// reported to the application: until then, others should read the partitions.
     Preparing { not_before: Instant },
@@ -123,9 +123,9 @@ pub(in crate::consumer) enum CommitPermit {
 
 /// The state machine.
 #[derive(Debug)]
-pub(in crate::consumer) struct MemberMachine {
-    rules: MemberRules,
-    phase: Phase,
+pub(in crate::consumer) struct MemberStateMachine {
+    rules: MemberConfig,
+    state: MemberState,
     /// `None` without a subscription.
     topics: Option<Vec<String>>,
     member_id: String,
@@ -133,10 +133,10 @@ pub(in crate::consumer) struct MemberMachine {
     generation: i32,
     /// Generation that the member has joined; newer than `generation` while it waits for the
     /// assignment.
-    announced: i32,
+    joined_generation: i32,
     /// Whether a join was attempted since the last assignment, so that the group may be in a later
     /// generation.
-    unsure: bool,
+    may_be_behind: bool,
     /// Whether the group has requested another join.
     rejoin: bool,
     /// Owned partitions with their ownership epochs.
@@ -148,13 +148,13 @@ pub(in crate::consumer) struct MemberMachine {
     /// Partitions that must not be read any more; taken after every event.
     dropped: Vec<TopicPartition>,
     last_serial: u64,
-    last_tenure: u64,
+    last_ownership_epoch: u64,
     /// Whether everything is to be given up.
     closing: bool,
     /// Ids to leave the group with.
-    departing: Vec<String>,
+    pending_leaves: Vec<String>,
     /// Whether a leave request is in flight.
-    leaving: bool,
+    leave_in_flight: bool,
     /// Why the last join failed; a join is attempted again later.
     failure: Option<Error>,
     /// Why the member can never join.
@@ -163,38 +163,38 @@ pub(in crate::consumer) struct MemberMachine {
     last_poll: Instant,
     next_beat: Instant,
     /// The heartbeat in flight.
-    beating: Option<MemberIdentity>,
-    /// Whether [`MemberMachine::duty`] may have an action.
-    due: bool,
+    heartbeat_in_flight: Option<MemberIdentity>,
+    /// Whether [`MemberStateMachine::duty`] may have an action.
+    may_have_action: bool,
 }
 
-impl MemberMachine {
-    pub(in crate::consumer) fn new(rules: MemberRules, now: Instant) -> Self {
+impl MemberStateMachine {
+    pub(in crate::consumer) fn new(rules: MemberConfig, now: Instant) -> Self {
         Self {
             rules,
-            phase: Phase::Out,
+            state: MemberState::Unjoined,
             topics: None,
             member_id: String::new(),
             generation: -1,
-            announced: -1,
-            unsure: false,
+            joined_generation: -1,
+            may_be_behind: false,
             rejoin: false,
             held: BTreeMap::new(),
             assigning: BTreeSet::new(),
             lost: BTreeSet::new(),
             dropped: Vec::new(),
             last_serial: 0,
-            last_tenure: 0,
+            last_ownership_epoch: 0,
             closing: false,
-            departing: Vec::new(),
-            leaving: false,
+            pending_leaves: Vec::new(),
+            leave_in_flight: false,
             failure: None,
             fatal: None,
             polling: false,
             last_poll: now,
             next_beat: now,
-            beating: None,
-            due: false,
+            heartbeat_in_flight: None,
+            may_have_action: false,
         }
     }
 
@@ -216,13 +216,13 @@ impl MemberMachine {
 
     /// Subscribes to topics. A member joins again, after it has given up what it no longer wants.
     pub(in crate::consumer) fn subscribe(&mut self, topics: Vec<String>) {
-        if let Phase::Stable { target, .. } = &mut self.phase {
+        if let MemberState::Stable { target, .. } = &mut self.state {
             target.retain(|partition| topics.contains(&partition.topic));
         }
-        self.rejoin = self.phase != Phase::Out;
+        self.rejoin = self.state != MemberState::Unjoined;
         self.closing = false;
         self.topics = Some(topics);
-        self.due = true;
+        self.may_have_action = true;
     }
 
     /// Updates the topics of a pattern subscription.
@@ -236,10 +236,10 @@ impl MemberMachine {
     pub(in crate::consumer) fn start_poll(&mut self, now: Instant) -> bool {
         self.polling = true;
         let may_join = self.topics.is_some() && !self.closing && self.fatal.is_none();
-        let joins = self.phase == Phase::Out && may_join;
+        let joins = self.state == MemberState::Unjoined && may_join;
         if joins {
-            self.phase = Phase::Preparing { not_before: now };
-            self.due = true;
+            self.state = MemberState::Preparing { not_before: now };
+            self.may_have_action = true;
         }
         joins
     }
@@ -256,12 +256,12 @@ impl MemberMachine {
     }
 
     /// Returns the reason why the member can never join.
-    pub(in crate::consumer) fn fatal(&self) -> Option<Error> {
+    pub(in crate::consumer) fn fatal_error(&self) -> Option<Error> {
         self.fatal.clone().map(Error::from)
     }
 
     /// Requests a rebalance, because the subscribed topics changed.
-    pub(in crate::consumer) fn ask_rejoin(&mut self) {
+    pub(in crate::consumer) fn request_rejoin(&mut self) {
         self.rejoin = true;
     }
 
@@ -271,18 +271,18 @@ impl MemberMachine {
     }
 
     /// Returns the ownership epoch of a partition, if it is owned.
-    pub(in crate::consumer) fn tenure(&self, partition: &TopicPartition) -> Option<u64> {
+    pub(in crate::consumer) fn ownership_epoch(&self, partition: &TopicPartition) -> Option<u64> {
         self.held.get(partition).copied()
     }
 
     /// Returns whether partitions were lost and not yet reported to the application.
-    pub(in crate::consumer) fn has_lost(&self) -> bool {
+    pub(in crate::consumer) fn has_lost_partitions(&self) -> bool {
         !self.lost.is_empty()
     }
 
     /// Returns whether owned partitions may be committed now.
     pub(in crate::consumer) fn commit_permit(&self) -> CommitPermit {
-        if self.announced == self.generation || !self.gets_on() {
+        if self.joined_generation == self.generation || !self.can_advance_without_poll() {
             CommitPermit::Send(self.identity())
         } else {
             CommitPermit::Wait
@@ -290,8 +290,8 @@ impl MemberMachine {
     }
 
     /// Returns whether the next assignment arrives without an action of the application.
-    fn gets_on(&self) -> bool {
-        let joining = matches!(self.phase, Phase::Joining { .. });
+    fn can_advance_without_poll(&self) -> bool {
+        let joining = matches!(self.state, MemberState::Joining { .. });
         let is_wanted = |key: &TopicPartition| self.topics().contains(&key.topic);
         joining || (self.rules.cooperative && !self.closing && self.held.keys().all(is_wanted))
     }
@@ -299,88 +299,88 @@ impl MemberMachine {
     /// Starts to give up all partitions. Heartbeats continue.
     pub(in crate::consumer) fn start_leaving(&mut self) {
         self.closing = true;
-        self.due = true;
+        self.may_have_action = true;
     }
 
     /// Ends the membership. Call it when no partition is owned any more.
     pub(in crate::consumer) fn leave(&mut self, now: Instant) {
         let asking = self.member_id.is_empty() && !self.rules.is_static;
-        self.phase = match self.phase {
+        self.state = match self.state {
             // The requested id has not arrived. Without it the member cannot leave, and the group
             // would wait for it.
-            Phase::Joining { serial, .. } if asking => Phase::Leaving {
+            MemberState::Joining { serial, .. } if asking => MemberState::Leaving {
                 serial,
-                until: now + self.rules.leave_within,
+                until: now + self.rules.leave_timeout,
             },
-            Phase::Leaving { .. } => self.phase.clone(),
-            _ => Phase::Out,
+            MemberState::Leaving { .. } => self.state.clone(),
+            _ => MemberState::Unjoined,
         };
-        self.depart();
-        self.forget_generation();
+        self.queue_leave();
+        self.clear_generation();
         self.topics = None;
         (self.rejoin, self.closing, self.fatal, self.failure) = (false, false, None, None);
     }
 
     /// Returns whether all leave requests are done.
     pub(in crate::consumer) fn has_left(&self) -> bool {
-        self.phase == Phase::Out && self.departing.is_empty() && !self.leaving
+        self.state == MemberState::Unjoined && self.pending_leaves.is_empty() && !self.leave_in_flight
     }
 
     /// Records that a leave request was answered or given up.
-    pub(in crate::consumer) fn left(&mut self) {
-        self.leaving = false;
+    pub(in crate::consumer) fn complete_leave(&mut self) {
+        self.leave_in_flight = false;
     }
 
     /// Returns what the driver executes now.
-    pub(in crate::consumer) fn orders(&mut self, now: Instant) -> Orders {
-        let mut orders = Orders::default();
-        if self.polls_too_rarely(now) {
+    pub(in crate::consumer) fn orders(&mut self, now: Instant) -> DriverOrders {
+        let mut orders = DriverOrders::default();
+        if self.has_exceeded_poll_interval(now) {
             tracing::warn!(
                 interval = ?self.rules.max_poll_interval,
                 "no poll within max_poll_interval: leaving the group; poll more often, or raise max_poll_interval"
             );
-            self.lose_everything();
-            self.depart();
-            self.phase = Phase::Out;
+            self.lose_all_partitions();
+            self.queue_leave();
+            self.state = MemberState::Unjoined;
             orders.changed = true;
         }
-        match &self.phase {
-            Phase::Stable { awaited, .. } => {
+        match &self.state {
+            MemberState::Stable { awaited, .. } => {
                 let given_up = !awaited.is_empty() && awaited.iter().all(|key| !self.held.contains_key(key));
                 if (self.rejoin || given_up) && !self.closing {
-                    self.phase = Phase::Preparing { not_before: now };
-                    self.due = true;
+                    self.state = MemberState::Preparing { not_before: now };
+                    self.may_have_action = true;
                     orders.changed = true;
                 }
             }
-            Phase::Leaving { until, .. } if now >= *until => self.phase = Phase::Out,
+            MemberState::Leaving { until, .. } if now >= *until => self.state = MemberState::Unjoined,
             _ => {}
         }
-        if let Phase::Preparing { not_before } = self.phase
+        if let MemberState::Preparing { not_before } = self.state
             && now >= not_before
             && !self.closing
             && self.lost.is_empty()
-            && self.first_to_go().is_empty()
+            && self.partitions_to_revoke().is_empty()
         {
             orders.join = Some(self.start_join());
             orders.changed = true;
         }
-        if self.announced >= 0 && self.beating.as_ref() != Some(&self.announced_identity()) {
-            self.beating = None;
+        if self.joined_generation >= 0 && self.heartbeat_in_flight.as_ref() != Some(&self.joined_identity()) {
+            self.heartbeat_in_flight = None;
             if now >= self.next_beat {
-                self.beating = Some(self.announced_identity());
-                orders.beat = self.beating.clone();
+                self.heartbeat_in_flight = Some(self.joined_identity());
+                orders.beat = self.heartbeat_in_flight.clone();
             }
         }
-        if !self.leaving && !self.departing.is_empty() {
-            self.leaving = true;
-            orders.leave = Some(self.departing.remove(0));
+        if !self.leave_in_flight && !self.pending_leaves.is_empty() {
+            self.leave_in_flight = true;
+            orders.leave = Some(self.pending_leaves.remove(0));
         }
-        orders.joining = match self.phase {
-            Phase::Joining { serial, .. } | Phase::Leaving { serial, .. } => Some(serial),
+        orders.joining = match self.state {
+            MemberState::Joining { serial, .. } | MemberState::Leaving { serial, .. } => Some(serial),
             _ => None,
         };
-        orders.identity = self.beating.clone();
+        orders.identity = self.heartbeat_in_flight.clone();
         orders.wake = self.next_wake();
         orders
     }
@@ -395,26 +395,27 @@ impl MemberMachine {
             owned: owned.clone().collect(),
             generation: self.generation,
         };
-        self.phase = Phase::Joining {
+        self.state = MemberState::Joining {
             serial: self.last_serial,
             claimed: owned.collect(),
         };
-        (self.rejoin, self.unsure) = (false, true);
+        (self.rejoin, self.may_be_behind) = (false, true);
         order
     }
 
-    fn polls_too_rarely(&self, now: Instant) -> bool {
+    fn has_exceeded_poll_interval(&self, now: Instant) -> bool {
         !self.polling
             && !self.closing
-            && !matches!(self.phase, Phase::Out | Phase::Leaving { .. })
+            && !matches!(self.state, MemberState::Unjoined | MemberState::Leaving { .. })
             && now > self.last_poll + self.rules.max_poll_interval
     }
 
     fn next_wake(&self) -> Option<Instant> {
-        let beat = (self.announced >= 0 && self.beating.is_none()).then_some(self.next_beat);
-        let phase = match self.phase {
-            Phase::Preparing { not_before } => Some(not_before),
-            Phase::Leaving { until, .. } => Some(until),
+        let beat =
+            (self.joined_generation >= 0 && self.heartbeat_in_flight.is_none()).then_some(self.next_beat);
+        let phase = match self.state {
+            MemberState::Preparing { not_before } => Some(not_before),
+            MemberState::Leaving { until, .. } => Some(until),
             _ => None,
         };
         beat.into_iter().chain(phase).min()
@@ -427,35 +428,35 @@ impl MemberMachine {
         }
     }
 
-    fn announced_identity(&self) -> MemberIdentity {
+    fn joined_identity(&self) -> MemberIdentity {
         MemberIdentity {
             member_id: self.member_id.clone(),
-            generation: self.announced,
+            generation: self.joined_generation,
         }
     }
 
     /// Queues a leave request if the id is known. A static member stays, so that it can return to
     /// its partitions.
-    fn depart(&mut self) {
+    fn queue_leave(&mut self) {
         let member_id = std::mem::take(&mut self.member_id);
         if !member_id.is_empty() && !self.rules.is_static {
-            self.departing.push(member_id);
+            self.pending_leaves.push(member_id);
         }
     }
 
-    fn forget_generation(&mut self) {
-        (self.generation, self.announced, self.unsure) = (-1, -1, false);
-        self.beating = None;
+    fn clear_generation(&mut self) {
+        (self.generation, self.joined_generation, self.may_be_behind) = (-1, -1, false);
+        self.heartbeat_in_flight = None;
     }
 
     /// Drops all owned partitions, because the group has removed this member.
-    fn lose_everything(&mut self) {
+    fn lose_all_partitions(&mut self) {
         let held = std::mem::take(&mut self.held);
         self.dropped.extend(held.keys().cloned());
         self.lost.extend(held.into_keys());
         self.assigning.clear();
-        self.forget_generation();
-        self.due = true;
+        self.clear_generation();
+        self.may_have_action = true;
     }
 }
 

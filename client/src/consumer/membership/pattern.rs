@@ -24,14 +24,14 @@ impl TopicPattern {
     }
 
     /// Returns the matching topics, sorted by name, without internal ones.
-    pub(in crate::consumer) async fn topics(self, client: Client) -> Result<Vec<String>> {
+    pub(in crate::consumer) async fn matching_topics(self, client: Client) -> Result<Vec<String>> {
         let topics = client.admin().list_topics(false).await?;
         let names = topics.into_iter().map(|topic| topic.name);
         Ok(names.filter(|name| self.0.is_match(name)).collect())
     }
 
     /// Returns whether both are the same subscription, not just equal patterns.
-    pub(super) fn is(&self, other: &Self) -> bool {
+    pub(super) fn is_same_as(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }

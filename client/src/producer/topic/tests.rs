@@ -8,51 +8,66 @@ use streamhouse_core::batch::Compression;
 
 use super::{
     super::{
-        delivery::Ticket,
-        encode::Encoder,
-        partition::{Appended, Opening},
+        delivery::BatchTicket,
+        encode::BatchEncoder,
+        partition_buffer::{AppendOutcome, BatchOpening},
         partitioner::DefaultPartitioner,
         record::RecordRef,
     },
     *,
 };
-use crate::metrics::{ProducerMetrics, Registry};
+use crate::metrics::{MetricsRegistry, ProducerMetrics};
 
 const LINGER: Duration = Duration::from_millis(5);
 
-fn known(max_message_bytes: usize) -> KnownTopic {
-    KnownTopic {
+fn known(max_message_bytes: usize) -> TopicSnapshot {
+    TopicSnapshot {
         topic_id: "1".into(),
         partitions: 0,
         max_message_bytes,
     }
 }
 
-fn topic(partitions: i32) -> Topic {
-    let metrics = ProducerMetrics::new(&Registry::new()).topic("t");
-    let topic = Topic::new("t".into(), &known(0), 0, metrics);
-    let new =
-        (0..partitions).map(|index| Arc::new(Partition::new("t".into(), "1".into(), index, index as usize)));
+fn topic(partitions: i32) -> ProducerTopic {
+    let metrics = ProducerMetrics::new(&MetricsRegistry::new()).for_topic("t");
+    let topic = ProducerTopic::new("t".into(), &known(0), 0, metrics);
+    let new = (0..partitions).map(|index| {
+        Arc::new(PartitionBuffer::new(
+            "t".into(),
+            "1".into(),
+            index,
+            index as usize,
+        ))
+    });
     *topic.partitions.write() = new.collect::<Vec<_>>().into();
     topic
 }
 
 /// Appends a record without a key, as `send` does. Returns its partition.
-fn append(topic: &Topic, batch_size: usize) -> i32 {
+fn append(topic: &ProducerTopic, batch_size: usize) -> i32 {
     let mut moved_on = false;
     loop {
-        let choice = topic.choose(&DefaultPartitioner, None, None).unwrap();
-        let new = |_| (Encoder::new(Compression::None), Ticket::new(0, "t".into(), 0));
-        let opening = Opening {
+        let choice = topic.choose_partition(&DefaultPartitioner, None, None).unwrap();
+        let new = |_| {
+            (
+                BatchEncoder::new(Compression::None),
+                BatchTicket::new(0, "t".into(), 0),
+            )
+        };
+        let opening = BatchOpening {
             batch_size,
-            prefers: if moved_on { Prefers::This } else { choice.prefers() },
+            prefers: if moved_on {
+                PartitionPreference::This
+            } else {
+                choice.preference()
+            },
             new: &new,
         };
         let record = RecordRef::new(&[7; 100]);
         match choice.partition.append(&record, 0, 136, None, &opening) {
-            Appended::Done { .. } => return choice.partition.index,
+            AppendOutcome::Done { .. } => return choice.partition.index,
             _ => {
-                topic.move_on(choice.sticky.unwrap_or(0));
+                topic.advance_sticky(choice.sticky.unwrap_or(0));
                 moved_on = true;
             }
         }
@@ -71,7 +86,7 @@ fn spread(records: usize, slow: u32, rounds: u32, batch_size: usize) -> [usize; 
         // The linger is over: the dispatcher checks each partition.
         let later = Instant::now() + LINGER;
         for partition in topic.partitions.read().iter() {
-            let _ = partition.pullable(later, LINGER);
+            let _ = partition.pull_state(later, LINGER);
             if partition.index > 0 || round % slow == 0 {
                 while partition.pull(later, LINGER).is_some() {}
             }
@@ -109,7 +124,7 @@ fn where_no_leader_keeps_up_batches_still_fill() {
     for _ in 0..3 {
         append(&topic, 10_000);
         for partition in topic.partitions.read().iter() {
-            let _ = partition.pullable(Instant::now() + LINGER, LINGER);
+            let _ = partition.pull_state(Instant::now() + LINGER, LINGER);
         }
     }
     // All open batches are due and cannot be sent. One of them is filled, then the next.
@@ -121,20 +136,24 @@ fn where_no_leader_keeps_up_batches_still_fill() {
 #[test]
 fn batches_fill_by_what_compression_leaves() {
     let topic = topic(1);
-    assert_eq!(topic.fill(1 << 20), 1 << 20, "no limit is known");
+    assert_eq!(topic.fill_limit(1 << 20), 1 << 20, "no limit is known");
     topic.set_max_message_bytes(16_384);
-    assert_eq!(topic.fill(1 << 20), 16_384, "nothing is known of compression");
+    assert_eq!(
+        topic.fill_limit(1 << 20),
+        16_384,
+        "nothing is known of compression"
+    );
     for _ in 0..300 {
-        topic.compressed(10_000, 2500);
+        topic.observe_compression(10_000, 2500);
     }
-    assert_eq!(topic.fill(1 << 20), 16_384 * 1000 / (250 + 250 / 16));
-    topic.compressed(10_000, 10_100);
-    assert_eq!(topic.fill(1 << 20), 16_384, "it is careful at once");
+    assert_eq!(topic.fill_limit(1 << 20), 16_384 * 1000 / (250 + 250 / 16));
+    topic.observe_compression(10_000, 10_100);
+    assert_eq!(topic.fill_limit(1 << 20), 16_384, "it is careful at once");
     topic.set_max_message_bytes(0);
     assert_eq!(topic.max_message_bytes(), 16_384, "0 says nothing");
-    topic.refused(10_000);
+    topic.reduce_limit(10_000);
     assert_eq!(topic.max_message_bytes(), 5000);
-    topic.refused(16_384);
+    topic.reduce_limit(16_384);
     assert_eq!(topic.max_message_bytes(), 5000, "that was known");
 }
 
@@ -142,8 +161,11 @@ fn batches_fill_by_what_compression_leaves() {
 fn an_id_that_is_gone_does_not_come_back() {
     let topic = topic(1);
     let [first, second, none] = ["1", "2", ""].map(Arc::<str>::from);
-    assert!(!topic.follow(&first) && !topic.follow(&none));
-    assert!(topic.follow(&second));
-    assert!(!topic.follow(&second) && !topic.follow(&first), "an old answer");
+    assert!(!topic.adopt_id(&first) && !topic.adopt_id(&none));
+    assert!(topic.adopt_id(&second));
+    assert!(
+        !topic.adopt_id(&second) && !topic.adopt_id(&first),
+        "an old answer"
+    );
     assert_eq!(topic.id(), second);
 }

@@ -9,11 +9,11 @@ use std::{
 use bytes::Bytes;
 use twox_hash::XxHash32;
 
-use super::{Frame, STORED, WINDOW, array, damaged, take, xxhash};
+use super::{Lz4Frame, STORED_FLAG, WINDOW, invalid_frame, take, to_array, xxhash};
 use crate::batch::BatchError;
 
 /// Reads the content of consecutive frames.
-pub(in crate::batch) struct FrameReader {
+pub(in crate::batch) struct Lz4FrameReader {
     input: Bytes,
     position: usize,
     frame: Option<OpenFrame>,
@@ -25,12 +25,12 @@ pub(in crate::batch) struct FrameReader {
 
 /// The frame being read.
 struct OpenFrame {
-    frame: Frame,
+    frame: Lz4Frame,
     hasher: XxHash32,
     unpacked: u64,
 }
 
-impl FrameReader {
+impl Lz4FrameReader {
     pub(in crate::batch) fn new(input: Bytes) -> Self {
         Self {
             input,
@@ -51,7 +51,7 @@ impl FrameReader {
                     return Ok(false);
                 }
                 self.frame = Some(OpenFrame {
-                    frame: Frame::read(&mut rest)?,
+                    frame: Lz4Frame::read_header(&mut rest)?,
                     hasher: XxHash32::with_seed(0),
                     unpacked: 0,
                 });
@@ -59,25 +59,26 @@ impl FrameReader {
                 self.position = self.input.len() - rest.len();
                 continue;
             };
-            let size = u32::from_le_bytes(array(take(&mut rest, 4)?));
+            let size = u32::from_le_bytes(to_array(take(&mut rest, 4)?));
             if size == 0 {
                 open.finish(&mut rest)?;
                 self.frame = None;
                 self.position = self.input.len() - rest.len();
                 continue;
             }
-            let block = take(&mut rest, (size & !STORED) as usize)?;
+            let block = take(&mut rest, (size & !STORED_FLAG) as usize)?;
             let frame = &open.frame;
             if block.len() > frame.max_block {
-                return Err(damaged("an LZ4 block is larger than the frame allows"));
+                return Err(invalid_frame("an LZ4 block is larger than the frame allows"));
             }
-            if frame.block_checksums && xxhash(block) != u32::from_le_bytes(array(take(&mut rest, 4)?)) {
-                return Err(damaged("an LZ4 block's checksum is wrong"));
+            if frame.block_checksums && xxhash(block) != u32::from_le_bytes(to_array(take(&mut rest, 4)?)) {
+                return Err(invalid_frame("an LZ4 block's checksum is wrong"));
             }
             let window = if frame.linked { self.end.min(WINDOW) } else { 0 };
             self.out.copy_within(self.end - window..self.end, 0);
             let limit = window + frame.max_block;
-            self.end = frame.block(block, size & STORED != 0, limit, &mut self.out, 0..window)?;
+            self.end =
+                frame.decompress_block(block, size & STORED_FLAG != 0, limit, &mut self.out, 0..window)?;
             self.at = window;
             open.unpacked += (self.end - window) as u64;
             if open.frame.content_checksum {
@@ -92,18 +93,21 @@ impl FrameReader {
 impl OpenFrame {
     /// Checks the checksum and content size after the last block.
     fn finish(&self, rest: &mut &[u8]) -> Result<(), BatchError> {
-        if self.frame.content_checksum && self.hasher.finish_32() != u32::from_le_bytes(array(take(rest, 4)?))
+        if self.frame.content_checksum
+            && self.hasher.finish_32() != u32::from_le_bytes(to_array(take(rest, 4)?))
         {
-            return Err(damaged("the LZ4 frame's content checksum is wrong"));
+            return Err(invalid_frame("the LZ4 frame's content checksum is wrong"));
         }
         if self.frame.content_size.is_some_and(|size| size != self.unpacked) {
-            return Err(damaged("the LZ4 frame's content differs from its stated size"));
+            return Err(invalid_frame(
+                "the LZ4 frame's content differs from its stated size",
+            ));
         }
         Ok(())
     }
 }
 
-impl Read for FrameReader {
+impl Read for Lz4FrameReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if !self.next_block().map_err(io::Error::other)? {
             return Ok(0);

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// Generates bytes that are compressible in places.
-fn content() -> impl Strategy<Value = Vec<u8>> {
+fn any_content() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..300),
         (any::<u8>(), 0_usize..70_000).prop_map(|(byte, count)| vec![byte; count]),
@@ -18,7 +18,7 @@ fn content() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat())
 }
 
-fn frame_info() -> impl Strategy<Value = FrameInfo> {
+fn any_frame_info() -> impl Strategy<Value = FrameInfo> {
     let sizes = prop_oneof![
         Just(BlockSize::Max64KB),
         Just(BlockSize::Max256KB),
@@ -40,11 +40,11 @@ fn frame_info() -> impl Strategy<Value = FrameInfo> {
 
 fn compress(content: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    Compressor::new().compress(content, &mut out).unwrap();
+    Lz4Compressor::new().compress(content, &mut out).unwrap();
     out
 }
 
-fn decompressed(frame: &[u8], limit: usize) -> Result<Vec<u8>, BatchError> {
+fn decompress_to_vec(frame: &[u8], limit: usize) -> Result<Vec<u8>, BatchError> {
     let mut out = Vec::new();
     let written = decompress(frame, limit, &mut out)?;
     out.truncate(written);
@@ -55,33 +55,33 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn frames_read_back_here_and_there(content in content()) {
+    fn frames_read_back_here_and_there(content in any_content()) {
         let frame = compress(&content);
-        prop_assert_eq!(&decompressed(&frame, content.len()).unwrap(), &content);
+        prop_assert_eq!(&decompress_to_vec(&frame, content.len()).unwrap(), &content);
         let mut there = Vec::new();
         FrameDecoder::new(&frame[..]).read_to_end(&mut there).unwrap();
         prop_assert_eq!(there, content);
     }
 
     #[test]
-    fn frames_of_any_flags_are_read(content in content(), info in frame_info(), sized: bool) {
+    fn frames_of_any_flags_are_read(content in any_content(), info in any_frame_info(), sized: bool) {
         let info = if sized { info.content_size(Some(content.len() as u64)) } else { info };
         let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
         encoder.write_all(&content).unwrap();
         let frame = encoder.finish().unwrap();
-        prop_assert_eq!(decompressed(&frame, content.len()).unwrap(), content);
+        prop_assert_eq!(decompress_to_vec(&frame, content.len()).unwrap(), content);
     }
 
     #[test]
-    fn less_room_than_needed_is_an_error(content in content(), less in 1_usize..1000) {
+    fn less_room_than_needed_is_an_error(content in any_content(), less in 1_usize..1000) {
         prop_assume!(content.len() >= less);
         let limit = content.len() - less;
-        prop_assert_eq!(decompressed(&compress(&content), limit), Err(BatchError::Bomb(limit)));
+        prop_assert_eq!(decompress_to_vec(&compress(&content), limit), Err(BatchError::DecompressedTooLarge(limit)));
     }
 
     #[test]
     fn damage_is_an_error_or_content_within_bounds(
-        content in content(), info in frame_info(), flips in prop::collection::vec((any::<u16>(), 1_u8..), 1..5), cut: u16,
+        content in any_content(), info in any_frame_info(), flips in prop::collection::vec((any::<u16>(), 1_u8..), 1..5), cut: u16,
     ) {
         let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
         encoder.write_all(&content).unwrap();

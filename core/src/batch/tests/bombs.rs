@@ -5,16 +5,16 @@ use std::io::Write as _;
 
 use super::*;
 
-const BOMB: usize = 32 << 20;
-const ROOM: usize = 1 << 20;
+const BOMB_BYTES: usize = 32 << 20;
+const MAX_BYTES: usize = 1 << 20;
 
 fn batch_of(codec: Compression, records: &[u8]) -> Bytes {
-    with_records(codec, &small()[..HEADER_LEN], records)
+    with_records(codec, &small_batch()[..HEADER_LEN], records)
 }
 
-fn refused(codec: Compression, records: &[u8]) {
-    let error = Records::decode(batch_of(codec, records), ROOM).unwrap_err();
-    assert_eq!(error, BatchError::Bomb(ROOM), "{codec}");
+fn assert_refused(codec: Compression, records: &[u8]) {
+    let error = DecodedRecords::decode(batch_of(codec, records), MAX_BYTES).unwrap_err();
+    assert_eq!(error, BatchError::DecompressedTooLarge(MAX_BYTES), "{codec}");
     assert_eq!(error.code(), ErrorCode::MessageTooLarge);
 }
 
@@ -26,22 +26,22 @@ fn what_our_own_writers_make_of_zeros_is_refused() {
         Compression::Snappy,
         Compression::Lz4,
     ] {
-        let zeros = Written {
+        let zeros = TestRecord {
             timestamp: 0,
             key: None,
-            value: Some(vec![0; BOMB]),
+            value: Some(vec![0; BOMB_BYTES]),
             headers: Vec::new(),
         };
-        let error = Records::decode(encode(codec, &[zeros]), ROOM).unwrap_err();
-        assert_eq!(error, BatchError::Bomb(ROOM), "{codec}");
+        let error = DecodedRecords::decode(encode(codec, &[zeros]), MAX_BYTES).unwrap_err();
+        assert_eq!(error, BatchError::DecompressedTooLarge(MAX_BYTES), "{codec}");
     }
 }
 
 #[test]
 fn a_gzip_bomb_is_refused() {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    encoder.write_all(&vec![0; BOMB]).unwrap();
-    refused(Compression::Gzip, &encoder.finish().unwrap());
+    encoder.write_all(&vec![0; BOMB_BYTES]).unwrap();
+    assert_refused(Compression::Gzip, &encoder.finish().unwrap());
 }
 
 #[test]
@@ -53,11 +53,11 @@ fn a_zstd_bomb_is_refused() {
         frame.extend_from_slice(&header.to_le_bytes()[..3]);
         frame.push(0);
     }
-    refused(Compression::Zstd, &frame);
-    let room_for_all = Records::decode(batch_of(Compression::Zstd, &frame), BOMB).unwrap();
-    assert_eq!(room_for_all.decompressed_len(), BOMB);
+    assert_refused(Compression::Zstd, &frame);
+    let room_for_all = DecodedRecords::decode(batch_of(Compression::Zstd, &frame), BOMB_BYTES).unwrap();
+    assert_eq!(room_for_all.decompressed_len(), BOMB_BYTES);
     // Many small frames are one large batch, too.
-    refused(
+    assert_refused(
         Compression::Zstd,
         &[&frame[..6], &frame[frame.len() - 4..]].concat().repeat(9),
     );
@@ -67,9 +67,9 @@ fn a_zstd_bomb_is_refused() {
 fn a_snappy_claim_that_cannot_be_true_is_refused() {
     // 16 MiB claimed by a block of five bytes.
     let block = [0x80, 0x80, 0x80, 0x08, 0x00];
-    let error = Records::decode(batch_of(Compression::Snappy, &block), LIMIT).unwrap_err();
+    let error = DecodedRecords::decode(batch_of(Compression::Snappy, &block), MAX_DECOMPRESSED).unwrap_err();
     assert_eq!(error.code(), ErrorCode::InvalidRecord);
-    refused(Compression::Snappy, &block);
+    assert_refused(Compression::Snappy, &block);
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn counts_and_lengths_that_cannot_be_true_are_refused() {
     for bytes in [records, record, long_key] {
         let mut batch = batch_of(Compression::None, &bytes).to_vec();
         batch[57..61].copy_from_slice(&i32::MAX.to_be_bytes());
-        let records = Records::decode(resealed(batch).into(), LIMIT).unwrap();
+        let records = DecodedRecords::decode(with_correct_crc(batch).into(), MAX_DECOMPRESSED).unwrap();
         assert!(records.check().is_err());
         let (_, most) = records.size_hint();
         assert!(most.is_some_and(|most| most <= bytes.len()));

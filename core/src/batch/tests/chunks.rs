@@ -5,11 +5,11 @@ use std::io::Write as _;
 
 use super::*;
 
-const MOST: usize = 1 << 20;
+const MAX_RECORD_BYTES: usize = 1 << 20;
 
 /// Returns the offsets and values of all parts that fit into `room`.
-fn in_parts(batch: &Bytes, room: usize) -> Result<Vec<(i64, Option<Bytes>)>, BatchError> {
-    let mut chunks = Chunks::new(batch, MOST)?;
+fn read_in_chunks(batch: &Bytes, room: usize) -> Result<Vec<(i64, Option<Bytes>)>, BatchError> {
+    let mut chunks = BatchChunkReader::new(batch, MAX_RECORD_BYTES)?;
     let mut next = BatchHeader::parse(batch)?.base_offset;
     let mut all = Vec::new();
     while let Some(chunk) = chunks.next_chunk(room)? {
@@ -24,8 +24,8 @@ fn in_parts(batch: &Bytes, room: usize) -> Result<Vec<(i64, Option<Bytes>)>, Bat
     Ok(all)
 }
 
-fn whole(batch: &Bytes) -> Result<Vec<(i64, Option<Bytes>)>, BatchError> {
-    let records = Records::decode(batch.clone(), LIMIT)?;
+fn read_whole(batch: &Bytes) -> Result<Vec<(i64, Option<Bytes>)>, BatchError> {
+    let records = DecodedRecords::decode(batch.clone(), MAX_DECOMPRESSED)?;
     records.check()?;
     records
         .map(|record| record.map(|record| (record.offset, record.value)))
@@ -34,20 +34,20 @@ fn whole(batch: &Bytes) -> Result<Vec<(i64, Option<Bytes>)>, BatchError> {
 
 proptest! {
     #[test]
-    fn parts_are_what_the_whole_is(codec in codec(), records in records(), room in 1_usize..4000) {
+    fn parts_are_what_the_whole_is(codec in any_codec(), records in any_records(), room in 1_usize..4000) {
         let batch = encode(codec, &records);
-        prop_assert_eq!(in_parts(&batch, room).unwrap(), whole(&batch).unwrap());
+        prop_assert_eq!(read_in_chunks(&batch, room).unwrap(), read_whole(&batch).unwrap());
     }
 
     #[test]
     fn a_damaged_batch_is_an_error_in_parts_where_it_is_one_as_a_whole(
-        codec in written_codec(), records in records(), at: prop::sample::Index, byte in 1_u8.., room in 1_usize..4000,
+        codec in any_writable_codec(), records in any_records(), at: prop::sample::Index, byte in 1_u8.., room in 1_usize..4000,
     ) {
         let mut batch = encode(codec, &records).to_vec();
         let at = HEADER_LEN + at.index(batch.len() - HEADER_LEN);
         batch[at] ^= byte;
         let batch = Bytes::from(batch);
-        match (in_parts(&batch, room), whole(&batch)) {
+        match (read_in_chunks(&batch, room), read_whole(&batch)) {
             (Ok(parts), Ok(whole)) => prop_assert_eq!(parts, whole),
             (Err(_), Err(_)) => {}
             (parts, whole) => prop_assert!(false, "{:?} where the whole is {:?}", parts, whole),
@@ -67,10 +67,10 @@ fn what_unpacks_to_much_is_read_within_the_room() {
         }
         let batch = builder.finish().unwrap();
         assert_eq!(
-            Records::decode(batch.clone(), MOST).unwrap_err(),
-            BatchError::Bomb(MOST)
+            DecodedRecords::decode(batch.clone(), MAX_RECORD_BYTES).unwrap_err(),
+            BatchError::DecompressedTooLarge(MAX_RECORD_BYTES)
         );
-        let all = in_parts(&batch, MOST).unwrap();
+        let all = read_in_chunks(&batch, MAX_RECORD_BYTES).unwrap();
         assert_eq!(all.len(), 200);
         assert!(all.iter().all(|(_, found)| found.as_deref() == Some(&value[..])));
     }
@@ -78,7 +78,7 @@ fn what_unpacks_to_much_is_read_within_the_room() {
 
 #[test]
 fn one_record_larger_than_allowed_is_refused_without_being_made() {
-    let zeros = Written {
+    let zeros = TestRecord {
         timestamp: 0,
         key: None,
         value: Some(vec![0; 8 << 20]),
@@ -92,8 +92,8 @@ fn one_record_larger_than_allowed_is_refused_without_being_made() {
     ] {
         let batch = encode(codec, std::slice::from_ref(&zeros));
         assert_eq!(
-            in_parts(&batch, 4096).unwrap_err(),
-            BatchError::Bomb(MOST),
+            read_in_chunks(&batch, 4096).unwrap_err(),
+            BatchError::DecompressedTooLarge(MAX_RECORD_BYTES),
             "{codec}"
         );
     }
@@ -104,7 +104,7 @@ fn linked_blocks_and_their_checksums_are_read() {
     let records = encode(
         Compression::None,
         &vec![
-            Written {
+            TestRecord {
                 timestamp: 0,
                 key: None,
                 value: Some(b"again and again".repeat(900)),
@@ -125,5 +125,8 @@ fn linked_blocks_and_their_checksums_are_read() {
         &records[..HEADER_LEN],
         &encoder.finish().unwrap(),
     );
-    assert_eq!(in_parts(&batch, 20_000).unwrap(), whole(&batch).unwrap());
+    assert_eq!(
+        read_in_chunks(&batch, 20_000).unwrap(),
+        read_whole(&batch).unwrap()
+    );
 }

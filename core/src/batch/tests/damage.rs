@@ -5,7 +5,7 @@ use super::*;
 
 /// A way to damage bytes.
 #[derive(Debug, Clone)]
-enum Damage {
+enum ByteDamage {
     Flip { at: u32, mask: u8 },
     Cut { at: u32 },
     Drop { at: u32, length: u8 },
@@ -13,7 +13,7 @@ enum Damage {
     Repeat { at: u32, length: u8 },
 }
 
-impl Damage {
+impl ByteDamage {
     fn any() -> impl Strategy<Value = Self> {
         prop_oneof![
             4 => (any::<u32>(), 1_u8..).prop_map(|(at, mask)| Self::Flip { at, mask }),
@@ -52,16 +52,16 @@ impl Damage {
     }
 }
 
-fn damages() -> impl Strategy<Value = Vec<Damage>> {
-    prop::collection::vec(Damage::any(), 1..4)
+fn any_damages() -> impl Strategy<Value = Vec<ByteDamage>> {
+    prop::collection::vec(ByteDamage::any(), 1..4)
 }
 
 /// Reads the batch in every possible way and checks that the results are bounded by the input.
 fn read_everything(batch: &Bytes, limit: usize) {
-    for (header, _) in Batches::new(batch).flatten() {
+    for (header, _) in BatchIter::new(batch).flatten() {
         let _ = (header.compression(), header.next_offset(), header.size());
     }
-    let Ok(records) = Records::decode(batch.clone(), limit) else {
+    let Ok(records) = DecodedRecords::decode(batch.clone(), limit) else {
         return;
     };
     let _ = records.check();
@@ -91,44 +91,44 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn damage_under_the_crc_is_found(codec in codec(), records in records(), damages in damages()) {
+    fn damage_under_the_crc_is_found(codec in any_codec(), records in any_records(), damages in any_damages()) {
         let whole = encode(codec, &records);
         let mut damaged = whole.to_vec();
         damages.iter().for_each(|damage| damage.apply(&mut damaged, 0));
         let damaged = Bytes::from(damaged);
-        read_everything(&damaged, LIMIT);
+        read_everything(&damaged, MAX_DECOMPRESSED);
         if validate(&damaged, &LIMITS).is_ok() {
             // Only base offset and leader epoch lie outside the CRC.
             prop_assert_eq!(&damaged[16..], &whole[16..]);
-            prop_assert_eq!(read(&damaged).unwrap(), records);
+            prop_assert_eq!(read_records(&damaged).unwrap(), records);
         }
     }
 
     #[test]
     fn damage_before_the_crc_was_made_breaks_nothing(
-        codec in codec(), records in records(), damages in damages(), limit in 0_usize..100_000,
+        codec in any_codec(), records in any_records(), damages in any_damages(), limit in 0_usize..100_000,
     ) {
         let mut damaged = encode(codec, &records).to_vec();
         damages.iter().for_each(|damage| damage.apply(&mut damaged, HEADER_LEN));
         let length = damaged.len() as i32 - 12;
         damaged[8..12].copy_from_slice(&length.to_be_bytes());
-        let damaged = Bytes::from(resealed(damaged));
+        let damaged = Bytes::from(with_correct_crc(damaged));
         verify_crc(&damaged).unwrap();
         read_everything(&damaged, limit);
     }
 
     #[test]
     fn any_bytes_behind_a_good_head_break_nothing(
-        codec in codec(), bytes in prop::collection::vec(any::<u8>(), 0..300), count: i32, last_delta in 0..i32::MAX,
+        codec in any_codec(), bytes in prop::collection::vec(any::<u8>(), 0..300), count: i32, last_delta in 0..i32::MAX,
     ) {
-        let mut batch = small()[..HEADER_LEN].to_vec();
+        let mut batch = small_batch()[..HEADER_LEN].to_vec();
         batch.extend_from_slice(&bytes);
         let length = batch.len() as i32 - 12;
         batch[8..12].copy_from_slice(&length.to_be_bytes());
         batch[21..23].copy_from_slice(&codec.id().to_be_bytes());
         batch[23..27].copy_from_slice(&last_delta.to_be_bytes());
         batch[57..61].copy_from_slice(&count.to_be_bytes());
-        read_everything(&Bytes::from(resealed(batch)), 1 << 20);
+        read_everything(&Bytes::from(with_correct_crc(batch)), 1 << 20);
     }
 
     #[test]
@@ -137,6 +137,6 @@ proptest! {
         let _ = stamp_all(&mut bytes.clone(), 0, 0);
         let _ = renumber(&mut bytes.clone(), 0, 0, 0);
         stamp(&mut bytes.clone(), 0, 0);
-        read_everything(&Bytes::from(bytes), LIMIT);
+        read_everything(&Bytes::from(bytes), MAX_DECOMPRESSED);
     }
 }

@@ -3,38 +3,43 @@
 use super::super::{agents, commit, garbage, groups, log, owners, segments};
 
 /// A query with its arguments as SQL, and the indexes that it must use.
-pub(super) struct Hot {
+pub(super) struct HotQuery {
     pub(super) name: &'static str,
     pub(super) sql: &'static str,
     pub(super) arguments: String,
     pub(super) indexes: &'static [&'static str],
     /// The growing tables that it may scan as a whole, once each.
-    pub(super) whole: &'static [&'static str],
+    pub(super) full_scans: &'static [&'static str],
 }
 
-fn hot(name: &'static str, sql: &'static str, arguments: &[&str], indexes: &'static [&'static str]) -> Hot {
-    Hot {
+fn hot_query(
+    name: &'static str,
+    sql: &'static str,
+    arguments: &[&str],
+    indexes: &'static [&'static str],
+) -> HotQuery {
+    HotQuery {
         name,
         sql,
         arguments: arguments.join(", "),
         indexes,
-        whole: &[],
+        full_scans: &[],
     }
 }
 
 /// Returns the array `from..from + 100`.
-fn numbers(from: i64) -> String {
+fn number_array(from: i64) -> String {
     let list: Vec<String> = (from..from + 100).map(|n| n.to_string()).collect();
     format!("'{{{}}}'", list.join(","))
 }
 
 /// Returns an array that contains a value a hundred times.
-fn same(value: &str) -> String {
+fn repeated_array(value: &str) -> String {
     format!("'{{{}}}'", vec![value; 100].join(","))
 }
 
 /// Returns every hot query.
-pub(super) fn all() -> Vec<Hot> {
+pub(super) fn all() -> Vec<HotQuery> {
     [
         commits(),
         reads(),
@@ -49,69 +54,74 @@ pub(super) fn all() -> Vec<Hot> {
     .collect()
 }
 
-fn commits() -> Vec<Hot> {
-    let (uids, ones, ends, producers) = (numbers(500), same("1"), same("400000"), same("\\\\x00"));
+fn commits() -> Vec<HotQuery> {
+    let (uids, ones, ends, producers) = (
+        number_array(500),
+        repeated_array("1"),
+        repeated_array("400000"),
+        repeated_array("\\\\x00"),
+    );
     let write = [
         "1", "99999", &uids, &ends, &ones, &ones, &ones, &ones, &ones, &uids, &ends, &ones, &uids, &ones,
         &ones, &producers, "1", "100", "''",
     ];
     vec![
-        hot(
+        hot_query(
             "commit: lock the agent's row and read an earlier outcome",
             commit::LOCK_AGENT,
             &["7", "1234"],
             &["agents_pkey", "wal_objects_pkey"],
         ),
-        hot(
+        hot_query(
             "commit: lock the partitions",
             commit::LOCK_PARTITIONS,
             &[&uids],
             &["partitions_pkey"],
         ),
-        hot(
+        hot_query(
             "commit: read the producer states",
             commit::READ_PRODUCERS,
             &[&uids, &ones],
             &["producer_state_pkey"],
         ),
-        hot(
+        hot_query(
             "commit: write everything",
-            commit::WRITE,
+            commit::WRITE_COMMIT,
             &write,
             &["partitions_pkey"],
         ),
     ]
 }
 
-fn reads() -> Vec<Hot> {
+fn reads() -> Vec<HotQuery> {
     let log: &[&str] = &["partitions_pkey", "segments_pkey", "ranges_pkey"];
     vec![
-        hot(
+        hot_query(
             "read from an offset",
             log::READ_OFFSET,
             &["4711", "123456", "100"],
             log,
         ),
-        hot(
+        hot_query(
             "read from a time",
             log::READ_TIMESTAMP,
             &["4711", "29500", "100"],
             log,
         ),
-        hot("bounds", log::BOUNDS, &[&numbers(500)], &["partitions_pkey"]),
+        hot_query("bounds", log::BOUNDS, &[&number_array(500)], &["partitions_pkey"]),
     ]
 }
 
-fn leases() -> Vec<Hot> {
+fn leases() -> Vec<HotQuery> {
     vec![
-        hot("renew", agents::RENEW, &["7"], &["agents_pkey"]),
-        hot(
+        hot_query("renew", agents::RENEW_LEASE, &["7"], &["agents_pkey"]),
+        hot_query(
             "lease check of a write",
             agents::LEASED_EXCLUSIVE,
             &["4711"],
             &["partitions_pkey"],
         ),
-        hot(
+        hot_query(
             "lease check of a group's write",
             agents::LEASED_SHARED,
             &["4711"],
@@ -120,23 +130,23 @@ fn leases() -> Vec<Hot> {
     ]
 }
 
-fn rolls() -> Vec<Hot> {
-    let (ones, sequences) = (same("1"), numbers(300));
+fn rolls() -> Vec<HotQuery> {
+    let (ones, sequences) = (repeated_array("1"), number_array(300));
     let objects: &[&str] = &["wal_objects_pkey"];
     vec![
-        hot(
+        hot_query(
             "roll: delete the ranges",
             segments::DELETE_RANGES,
             &["4711", "301000"],
             &["ranges_pkey"],
         ),
-        hot(
+        hot_query(
             "roll: lock the objects",
             segments::LOCK_OBJECTS,
             &[&ones, &sequences],
             objects,
         ),
-        hot(
+        hot_query(
             "roll: release the objects",
             segments::RELEASE_OBJECTS,
             &[&ones, &sequences, &ones],
@@ -145,72 +155,72 @@ fn rolls() -> Vec<Hot> {
     ]
 }
 
-fn garbage() -> Vec<Hot> {
+fn garbage() -> Vec<HotQuery> {
     // The topic's id replaces the subquery before the query is planned.
     let topic = "(SELECT topic_id FROM topics WHERE name = 'topic-7')";
     vec![
-        hot(
+        hot_query(
             "garbage: objects to delete",
             garbage::UNREFERENCED,
             &["60000", "1000"],
             &["wal_objects_garbage", "deletions_queued"],
         ),
-        hot(
+        hot_query(
             "garbage: remove idle producers",
             garbage::EXPIRE_PRODUCERS,
             &["32400000"],
             &["producer_state_idle", "producer_state_pkey"],
         ),
-        hot(
+        hot_query(
             "garbage: incarnations without objects",
-            garbage::ENDED_LIVES,
+            garbage::SWEPT_INCARNATIONS,
             &["60000"],
             &["agents_swept", "wal_objects_pkey"],
         ),
-        hot(
+        hot_query(
             "garbage: segments that sealed incarnations may have put late",
-            garbage::ABANDONED,
+            garbage::QUEUE_ABANDONED,
             &["60000"],
             &["segment_intents_pkey", "segments_pkey"],
         ),
-        hot(
+        hot_query(
             "garbage: purge ranges of a topic",
             garbage::PURGE_RANGES,
             &[topic],
             &["partitions_topic_id_partition_key", "ranges_pkey"],
         ),
-        hot(
+        hot_query(
             "garbage: purge segments of a topic",
             garbage::PURGE_SEGMENTS,
             &[topic],
             &["partitions_topic_id_partition_key", "segments_pkey"],
         ),
-        hot(
+        hot_query(
             "orphans: which objects are known",
             garbage::KNOWN_OBJECTS,
-            &["3", &numbers(300)],
+            &["3", &number_array(300)],
             &["wal_objects_pkey"],
         ),
     ]
 }
 
-fn groups() -> Vec<Hot> {
-    let ones = same("1");
-    let write = ["'group-7'", &numbers(500), &ones, &ones, &ones];
+fn groups() -> Vec<HotQuery> {
+    let ones = repeated_array("1");
+    let write = ["'group-7'", &number_array(500), &ones, &ones, &ones];
     vec![
-        hot(
+        hot_query(
             "groups of a slot",
             groups::GROUPS_OF_SLOT,
             &["3"],
             &["consumer_groups_slot"],
         ),
-        hot(
+        hot_query(
             "commit offsets",
             groups::WRITE_OFFSETS,
             &write,
             &["partitions_pkey"],
         ),
-        hot(
+        hot_query(
             "fetch offsets",
             groups::FETCH_OFFSETS,
             &["'group-7'"],
@@ -220,9 +230,9 @@ fn groups() -> Vec<Hot> {
 }
 
 /// Not on the hot path: the operator runs it every few seconds.
-fn overview() -> Vec<Hot> {
-    vec![Hot {
-        whole: &["partitions"],
-        ..hot("operator: every topic and owner", owners::OVERVIEW, &[], &[])
+fn overview() -> Vec<HotQuery> {
+    vec![HotQuery {
+        full_scans: &["partitions"],
+        ..hot_query("operator: every topic and owner", owners::OVERVIEW, &[], &[])
     }]
 }

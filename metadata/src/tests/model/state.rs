@@ -5,42 +5,44 @@ mod commit;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::{NAMES, Op, Send};
+use super::{BatchSpec, ModelOperation, NAMES};
 use crate::{
-    CommitOutcome, Error, Incarnation, Lease, LeaseMove, LogPosition, MoveOutcome, NewSegment, ObjectCommit,
-    PartitionUid, Place, TopicOwner,
-    conformance::fixture::{NO_GRACE, Store, agent, check_log, garbage, owner, snapshot, topic},
+    CommitOutcome, Error, Incarnation, Lease, LeaseMove, LeaseMoveOutcome, LogPosition, NewSegment,
+    ObjectCommit, PartitionUid, SpanLocation, TopicOwner,
+    conformance::fixture::{
+        NO_GRACE, SharedStore, check_log, collect_garbage, create_topic, owner, register_agent, snapshot,
+    },
     keys::{parse_wal_key, segment_key, wal_key},
 };
 
 /// A run of offsets in an object (`Ok`) or a segment (`Err`).
 #[derive(Debug, Clone, PartialEq)]
-struct Span {
+struct ModelSpan {
     base: i64,
     end: i64,
     place: Result<(Incarnation, u64), String>,
 }
 
 /// An epoch and everything stored in it: first and last sequence, base offset.
-type Stored = (i16, Vec<(i32, i32, i64)>);
+type ModelProducerState = (i16, Vec<(i32, i32, i64)>);
 /// Whether an error is the expected one.
-type Refusal = fn(&Error) -> bool;
+type ErrorPredicate = fn(&Error) -> bool;
 
 #[derive(Debug)]
-struct Part {
+struct ModelPartition {
     uid: PartitionUid,
     holder: Option<Incarnation>,
     epoch: i32,
     log_start: i64,
     end: i64,
-    spans: Vec<Span>,
+    spans: Vec<ModelSpan>,
     /// By producer id.
-    producers: HashMap<i64, Stored>,
+    producers: HashMap<i64, ModelProducerState>,
     /// The incarnation that began each segment, by base offset.
     intents: BTreeMap<i64, Incarnation>,
 }
 
-impl Part {
+impl ModelPartition {
     fn rolled(&self) -> i64 {
         self.spans
             .iter()
@@ -49,12 +51,12 @@ impl Part {
     }
 }
 
-pub(super) struct Model {
-    store: Store,
+pub(super) struct StoreModel {
+    store: SharedStore,
     /// The latest incarnation of each agent id.
-    lives: Vec<Option<Incarnation>>,
+    incarnations: Vec<Option<Incarnation>>,
     sealed: BTreeSet<Incarnation>,
-    parts: Vec<Part>,
+    parts: Vec<ModelPartition>,
     commits: Vec<(ObjectCommit, CommitOutcome)>,
     /// Objects whose rows exist.
     objects: BTreeSet<(Incarnation, u64)>,
@@ -66,10 +68,10 @@ pub(super) struct Model {
     owners: BTreeMap<String, TopicOwner>,
 }
 
-impl Model {
-    pub(super) async fn new(store: &Store, agents: usize, partitions: usize) -> Self {
-        let record = topic(store, "orders", i32::try_from(partitions).unwrap()).await;
-        let part = |uid| Part {
+impl StoreModel {
+    pub(super) async fn new(store: &SharedStore, agents: usize, partitions: usize) -> Self {
+        let record = create_topic(store, "orders", i32::try_from(partitions).unwrap()).await;
+        let part = |uid| ModelPartition {
             uid,
             holder: None,
             epoch: 0,
@@ -81,7 +83,7 @@ impl Model {
         };
         Self {
             store: store.clone(),
-            lives: vec![None; agents],
+            incarnations: vec![None; agents],
             sealed: BTreeSet::new(),
             parts: record
                 .partitions
@@ -98,72 +100,76 @@ impl Model {
     }
 
     /// Makes the call to the store and the model, and compares the results.
-    pub(super) async fn step(&mut self, op: &Op) {
+    pub(super) async fn step(&mut self, op: &ModelOperation) {
         match op {
-            Op::Register(n) => self.register(*n).await,
-            Op::Seal(n) => self.seal(*n).await,
-            Op::Move { partition, to, stale } => self.shift(*partition, *to, *stale).await,
-            Op::Commit { agent, parts } => self.commit(*agent, parts).await,
-            Op::CommitAgain(n) => self.commit_again(*n).await,
-            Op::Begin { agent, partition } => drop(self.begin(*agent, *partition).await),
-            Op::Finish {
+            ModelOperation::Register(n) => self.register(*n).await,
+            ModelOperation::Seal(n) => self.seal(*n).await,
+            ModelOperation::Move { partition, to, stale } => self.move_lease(*partition, *to, *stale).await,
+            ModelOperation::Commit { agent, parts } => self.commit(*agent, parts).await,
+            ModelOperation::CommitAgain(n) => self.commit_again(*n).await,
+            ModelOperation::Begin { agent, partition } => drop(self.begin(*agent, *partition).await),
+            ModelOperation::Finish {
                 agent,
                 partition,
                 ranges,
             } => self.finish(*agent, *partition, *ranges).await,
-            Op::Advance { agent, partition, by } => self.advance(*agent, *partition, *by).await,
-            Op::Garbage { confirm } => self.garbage(*confirm).await,
-            Op::Claim { name, owner } => self.claim(NAMES[*name], *owner).await,
-            Op::Release { name, owner } => self.release(NAMES[*name], *owner).await,
-            Op::Overview => self.overview().await,
+            ModelOperation::Advance { agent, partition, by } => self.advance(*agent, *partition, *by).await,
+            ModelOperation::Garbage { confirm } => self.garbage(*confirm).await,
+            ModelOperation::Claim { name, owner } => self.claim(NAMES[*name], *owner).await,
+            ModelOperation::Release { name, owner } => self.release(NAMES[*name], *owner).await,
+            ModelOperation::Overview => self.overview().await,
         }
     }
 
     async fn register(&mut self, n: usize) {
-        let new = agent(&self.store, &format!("agent-{n}")).await.incarnation;
-        if let Some(old) = self.lives[n].replace(new) {
-            self.end_life(old);
+        let new = register_agent(&self.store, &format!("agent-{n}"))
+            .await
+            .incarnation;
+        if let Some(old) = self.incarnations[n].replace(new) {
+            self.end_incarnation(old);
         }
     }
 
     async fn seal(&mut self, n: usize) {
-        let Some(life) = self.lives[n] else { return };
-        self.store.seal(life).await.unwrap();
-        self.end_life(life);
+        let Some(incarnation) = self.incarnations[n] else {
+            return;
+        };
+        self.store.seal(incarnation).await.unwrap();
+        self.end_incarnation(incarnation);
     }
 
-    fn end_life(&mut self, life: Incarnation) {
-        self.sealed.insert(life);
+    fn end_incarnation(&mut self, incarnation: Incarnation) {
+        self.sealed.insert(incarnation);
         for part in &mut self.parts {
-            part.holder = part.holder.filter(|holder| *holder != life);
+            part.holder = part.holder.filter(|holder| *holder != incarnation);
         }
     }
 
-    async fn shift(&mut self, partition: usize, to: Option<usize>, stale: bool) {
+    async fn move_lease(&mut self, partition: usize, to: Option<usize>, stale: bool) {
         let part = &mut self.parts[partition];
-        let to = match to.map(|n| self.lives[n]) {
+        let to = match to.map(|n| self.incarnations[n]) {
             Some(None) => return,
-            Some(Some(life)) => Some(life),
+            Some(Some(incarnation)) => Some(incarnation),
             None => None,
         };
         let epoch = part.epoch + i32::from(stale);
-        let wish = LeaseMove {
+        let lease_move = LeaseMove {
             partition: part.uid,
             from: part.holder,
             epoch,
             to,
         };
-        let outcome = self.store.move_leases(&[wish]).await.unwrap()[0];
-        if stale || to.is_some_and(|life| self.sealed.contains(&life)) {
-            assert_eq!(outcome, MoveOutcome::Lost);
+        let outcome = self.store.move_leases(&[lease_move]).await.unwrap()[0];
+        if stale || to.is_some_and(|incarnation| self.sealed.contains(&incarnation)) {
+            assert_eq!(outcome, LeaseMoveOutcome::Lost);
             return;
         }
         if to.is_some() && to != part.holder {
             part.epoch += 1;
         }
         part.holder = to;
-        let MoveOutcome::Moved { epoch, bounds } = outcome else {
-            panic!("{wish:?} was lost")
+        let LeaseMoveOutcome::Moved { epoch, bounds } = outcome else {
+            panic!("{lease_move:?} was lost")
         };
         assert_eq!(
             (epoch, bounds.high_watermark, bounds.rolled),
@@ -172,12 +178,12 @@ impl Model {
     }
 
     /// Returns the lease that agent `n` uses, and the expected error if it is not in force.
-    fn lease(&self, n: usize, partition: usize) -> Option<(Lease, Option<Refusal>)> {
-        let life = self.lives[n]?;
+    fn lease(&self, n: usize, partition: usize) -> Option<(Lease, Option<ErrorPredicate>)> {
+        let incarnation = self.incarnations[n]?;
         let part = &self.parts[partition];
-        let refusal: Option<Refusal> = if self.sealed.contains(&life) {
+        let refusal: Option<ErrorPredicate> = if self.sealed.contains(&incarnation) {
             Some(|error| matches!(error, Error::Sealed(_)))
-        } else if part.holder != Some(life) {
+        } else if part.holder != Some(incarnation) {
             Some(|error| matches!(error, Error::Fenced(_)))
         } else {
             None
@@ -185,7 +191,7 @@ impl Model {
         Some((
             Lease {
                 partition: part.uid,
-                incarnation: life,
+                incarnation,
                 epoch: part.epoch,
             },
             refusal,
@@ -237,7 +243,7 @@ impl Model {
         };
         answer.unwrap();
         part.spans.retain(|span| span.place.is_err() || span.end > end);
-        part.spans.push(Span {
+        part.spans.push(ModelSpan {
             base,
             end,
             place: Err(key),
@@ -259,7 +265,7 @@ impl Model {
         let part = &mut self.parts[partition];
         part.log_start = part.log_start.max(asked.min(part.end));
         assert_eq!(answer.unwrap(), part.log_start);
-        let (gone, kept): (Vec<Span>, Vec<Span>) =
+        let (gone, kept): (Vec<ModelSpan>, Vec<ModelSpan>) =
             part.spans.drain(..).partition(|span| span.end <= part.log_start);
         part.spans = kept;
         self.deletions
@@ -267,10 +273,10 @@ impl Model {
         let rolled = part.rolled();
         let number = i32::try_from(partition).unwrap();
         let live = part.intents.split_off(&rolled);
-        for (base, life) in std::mem::replace(&mut part.intents, live) {
+        for (base, incarnation) in std::mem::replace(&mut part.intents, live) {
             let key = segment_key("orders", number, base);
             self.deletions.insert(key.clone());
-            self.abandoned.insert((life, key), false);
+            self.abandoned.insert((incarnation, key), false);
         }
     }
 
@@ -295,8 +301,8 @@ impl Model {
             .flat_map(|part| part.spans.iter().filter_map(|span| span.place.clone().ok()))
             .collect();
         let used = self.used_keys();
-        for ((life, key), queued) in &mut self.abandoned {
-            if !*queued && self.sealed.contains(life) && !used.contains(key) {
+        for ((incarnation, key), queued) in &mut self.abandoned {
+            if !*queued && self.sealed.contains(incarnation) && !used.contains(key) {
                 *queued = true;
                 self.deletions.insert(key.clone());
             }
@@ -305,18 +311,18 @@ impl Model {
         expected.extend(
             self.objects
                 .difference(&live)
-                .map(|(life, sequence)| wal_key(*life, *sequence)),
+                .map(|(incarnation, sequence)| wal_key(*incarnation, *sequence)),
         );
         expected.sort();
-        assert_eq!(garbage(&self.store, NO_GRACE).await, expected);
+        assert_eq!(collect_garbage(&self.store, NO_GRACE).await, expected);
         if !confirm {
             return;
         }
         self.store.confirm_deleted(&expected).await.unwrap();
         self.deletions.clear();
-        for (life, sequence) in expected.iter().filter_map(|key| parse_wal_key(key)) {
-            self.objects.remove(&(life, sequence));
-            let greatest = self.forgotten.entry(life).or_default();
+        for (incarnation, sequence) in expected.iter().filter_map(|key| parse_wal_key(key)) {
+            self.objects.remove(&(incarnation, sequence));
+            let greatest = self.forgotten.entry(incarnation).or_default();
             *greatest = sequence.max(*greatest);
         }
     }
@@ -342,7 +348,7 @@ impl Model {
         assert_eq!(overview.topics.keys().collect::<Vec<_>>(), ["orders"]);
         let orders = &overview.topics["orders"];
         assert_eq!(usize::try_from(orders.partitions).unwrap(), self.parts.len());
-        let sum = |offset: fn(&Part) -> i64| self.parts.iter().map(offset).sum::<i64>();
+        let sum = |offset: fn(&ModelPartition) -> i64| self.parts.iter().map(offset).sum::<i64>();
         assert_eq!(
             (orders.high_watermark, orders.log_start),
             (sum(|part| part.end), sum(|part| part.log_start))
@@ -371,19 +377,19 @@ impl Model {
                 view.bounds.high_watermark,
             );
             assert_eq!(bounds, (part.log_start, part.rolled(), part.end));
-            let spans: Vec<Span> = view
+            let spans: Vec<ModelSpan> = view
                 .spans
                 .into_iter()
-                .map(|span| Span {
+                .map(|span| ModelSpan {
                     base: span.base_offset,
                     end: span.end_offset,
                     place: match span.place {
-                        Place::Wal {
+                        SpanLocation::Wal {
                             incarnation,
                             sequence,
                             ..
                         } => Ok((incarnation, sequence)),
-                        Place::Segment { key, .. } => Err(key),
+                        SpanLocation::Segment { key, .. } => Err(key),
                     },
                 })
                 .collect();

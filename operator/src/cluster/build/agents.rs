@@ -2,20 +2,20 @@
 
 use serde_json::{Value, json};
 
-use super::{Child, object::Draft, pod};
+use super::{ChildObject, object::ObjectBuilder, pod};
 use crate::cluster::{
     children::ManagedKind,
-    desired::{Desired, Scale},
-    inputs::Inputs,
+    desired::{AgentScale, DesiredCluster},
+    inputs::BuildInputs,
     labels,
 };
 
 /// Builds the Deployment. It rolls one agent after the other and starts the new one first: an agent
 /// that stops hands its partitions over to running agents.
-pub(super) fn deployment(desired: &Desired, inputs: &Inputs) -> Child {
+pub(super) fn deployment(desired: &DesiredCluster, inputs: &BuildInputs) -> ChildObject {
     let mut spec = json!({
-        "selector": { "matchLabels": labels::selector(&desired.name) },
-        "template": pod::agents(desired, inputs),
+        "selector": { "matchLabels": labels::agent_selector(&desired.name) },
+        "template": pod::agent_template(desired, inputs),
         "strategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 0, "maxSurge": "25%" } },
         "minReadySeconds": 5,
         "progressDeadlineSeconds": 600,
@@ -24,14 +24,14 @@ pub(super) fn deployment(desired: &Desired, inputs: &Inputs) -> Child {
     if let Some(replicas) = replicas(&desired.scale) {
         spec["replicas"] = replicas;
     }
-    Draft::new(desired, ManagedKind::Deployment, desired.agent()).body(json!({ "spec": spec }))
+    ObjectBuilder::new(desired, ManagedKind::Deployment, desired.agent_name()).build(json!({ "spec": spec }))
 }
 
 /// Returns the number of replicas; `None` leaves it to the autoscaler.
-fn replicas(scale: &Scale) -> Option<Value> {
+fn replicas(scale: &AgentScale) -> Option<Value> {
     match scale {
-        Scale::Stopped => Some(json!(0)),
-        Scale::Fixed(replicas) => Some(json!(replicas)),
-        Scale::Automatic(_) => None,
+        AgentScale::Stopped => Some(json!(0)),
+        AgentScale::Fixed(replicas) => Some(json!(replicas)),
+        AgentScale::Automatic(_) => None,
     }
 }

@@ -2,18 +2,22 @@
 
 use serde_json::json;
 
-use super::{Child, object::Draft};
+use super::{ChildObject, object::ObjectBuilder};
 use crate::cluster::{
     children::ManagedKind,
-    desired::{Desired, Port},
+    desired::{DesiredCluster, ListenerPort},
 };
 
 /// Builds the Certificate of a listener if it has an issuer. It names the Service; connections to
 /// agents are verified against that name too, since the addresses of pods are not known in advance.
-pub(super) fn certificate(desired: &Desired, listener: &str, port: &Port) -> Option<Child> {
+pub(super) fn certificate(
+    desired: &DesiredCluster,
+    listener: &str,
+    port: &ListenerPort,
+) -> Option<ChildObject> {
     let certificate = port.certificate.as_ref()?;
     let issuer = certificate.issuer.as_ref()?;
-    let service = desired.service();
+    let service = desired.service_name();
     let namespace = &desired.namespace;
     let names = [
         service.clone(),
@@ -21,12 +25,12 @@ pub(super) fn certificate(desired: &Desired, listener: &str, port: &Port) -> Opt
         format!("{service}.{namespace}.svc"),
         format!("{service}.{namespace}.svc.cluster.local"),
     ];
-    let draft = Draft::new(
+    let draft = ObjectBuilder::new(
         desired,
         ManagedKind::Certificate,
         format!("{}-{listener}", desired.name),
     );
-    Some(draft.body(json!({ "spec": {
+    Some(draft.build(json!({ "spec": {
         "secretName": certificate.secret,
         "dnsNames": names,
         "usages": ["digital signature", "server auth"],

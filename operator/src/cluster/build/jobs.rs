@@ -4,20 +4,20 @@
 use serde_json::{Value, json};
 
 use super::{
-    Child,
-    object::{Draft, short_hash},
+    ChildObject,
+    object::{ObjectBuilder, short_hash},
     pod,
 };
-use crate::cluster::{children::ManagedKind, desired::Desired, inputs::Inputs};
+use crate::cluster::{children::ManagedKind, desired::DesiredCluster, inputs::BuildInputs};
 
 /// Builds the Job that checks whether objects can be written, read and deleted in the bucket, with
 /// the settings, rights and files of the agents. Its name contains a hash of everything that it
 /// depends on, so that another bucket or key is checked again. A failed Job stays until it is
 /// deleted.
-pub(super) fn preflight(desired: &Desired, inputs: &Inputs) -> Child {
+pub(super) fn preflight_job(desired: &DesiredCluster, inputs: &BuildInputs) -> ChildObject {
     const COMPONENT: &str = "preflight";
     let spec = json!({
-        "template": pod::job(desired, COMPONENT, &["check", "object-store"]),
+        "template": pod::job_template(desired, COMPONENT, &["check", "object-store"]),
         "backoffLimit": 3,
         "activeDeadlineSeconds": 120,
     });
@@ -25,7 +25,7 @@ pub(super) fn preflight(desired: &Desired, inputs: &Inputs) -> Child {
     let store: Vec<_> = desired.variables.iter().filter(of_store).collect();
     let depends_on = json!([spec, store, inputs.secret_hash]).to_string();
     let hash: String = short_hash(&depends_on).chars().take(10).collect();
-    job(
+    new_job(
         desired,
         COMPONENT,
         format!("{}-preflight-{hash}", desired.name),
@@ -35,17 +35,17 @@ pub(super) fn preflight(desired: &Desired, inputs: &Inputs) -> Child {
 
 /// Builds the Job that deletes all objects and the metadata. It can be interrupted and restarted at
 /// any point.
-pub(super) fn purge(desired: &Desired) -> Child {
+pub(super) fn purge_job(desired: &DesiredCluster) -> ChildObject {
     const COMPONENT: &str = "purge";
     let spec = json!({
-        "template": pod::job(desired, COMPONENT, &["purge", "--yes"]),
+        "template": pod::job_template(desired, COMPONENT, &["purge", "--yes"]),
         "backoffLimit": 20,
     });
-    job(desired, COMPONENT, format!("{}-purge", desired.name), spec)
+    new_job(desired, COMPONENT, format!("{}-purge", desired.name), spec)
 }
 
-fn job(desired: &Desired, component: &str, name: String, spec: Value) -> Child {
-    Draft::new(desired, ManagedKind::Job, name)
+fn new_job(desired: &DesiredCluster, component: &str, name: String, spec: Value) -> ChildObject {
+    ObjectBuilder::new(desired, ManagedKind::Job, name)
         .component(component)
-        .body(json!({ "spec": spec }))
+        .build(json!({ "spec": spec }))
 }

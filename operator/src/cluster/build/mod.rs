@@ -5,7 +5,7 @@
 mod agents;
 mod certificates;
 mod config;
-mod given;
+mod environment;
 mod jobs;
 mod monitoring;
 mod network;
@@ -15,18 +15,18 @@ mod scaling;
 
 use kube::core::DynamicObject;
 
-use super::{children::ManagedKind, desired::Desired, inputs::Inputs};
+use super::{children::ManagedKind, desired::DesiredCluster, inputs::BuildInputs};
 
 /// One complete object of a cluster: with names, labels, owner reference and the hash of itself.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Child {
+pub struct ChildObject {
     /// Kind of the object.
     pub kind: ManagedKind,
     /// The object as it is applied.
     pub object: DynamicObject,
 }
 
-impl Child {
+impl ChildObject {
     /// Returns the name.
     pub fn name(&self) -> &str {
         self.object.metadata.name.as_deref().unwrap_or_default()
@@ -40,7 +40,7 @@ impl Child {
 
 /// Builds all objects of a cluster, in the order in which they are applied. Objects of an API that
 /// is not installed are left out.
-pub fn build(desired: &Desired, inputs: &Inputs) -> Vec<Child> {
+pub fn build(desired: &DesiredCluster, inputs: &BuildInputs) -> Vec<ChildObject> {
     let children = [
         config::service_account(desired),
         Some(config::config_map(desired)),
@@ -48,22 +48,22 @@ pub fn build(desired: &Desired, inputs: &Inputs) -> Vec<Child> {
         Some(network::service(desired)),
         certificates::certificate(desired, "grpc", &desired.grpc),
         certificates::certificate(desired, "http", &desired.http),
-        network::policy(desired),
+        network::network_policy(desired),
         scaling::disruption_budget(desired),
-        inputs.preflight.then(|| jobs::preflight(desired, inputs)),
+        inputs.preflight.then(|| jobs::preflight_job(desired, inputs)),
         Some(agents::deployment(desired, inputs)),
         scaling::autoscaler(desired),
         monitoring::service_monitor(desired, inputs),
         monitoring::prometheus_rule(desired),
     ];
-    let installed = |child: &Child| child.kind.optional_api().is_none_or(|api| inputs.has(api));
+    let installed = |child: &ChildObject| child.kind.optional_api().is_none_or(|api| inputs.has(api));
     children.into_iter().flatten().filter(installed).collect()
 }
 
 /// Builds the Job that deletes all records and the metadata. Only for a cluster whose deletion with
 /// its data was confirmed.
-pub fn purge(desired: &Desired) -> Child {
-    jobs::purge(desired)
+pub fn purge_job(desired: &DesiredCluster) -> ChildObject {
+    jobs::purge_job(desired)
 }
 
 #[cfg(test)]

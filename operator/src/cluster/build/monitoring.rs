@@ -5,24 +5,24 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Child,
-    object::{Draft, short_hash},
+    ChildObject,
+    object::{ObjectBuilder, short_hash},
 };
 use crate::cluster::{
-    alerts::{self, For},
+    alerts::{self, AlertScope},
     children::ManagedKind,
-    desired::{Desired, Scrape},
-    inputs::Inputs,
+    desired::{DesiredCluster, ScrapeConfig},
+    inputs::BuildInputs,
     labels,
     merge::merge,
 };
 
-const MONITORING: &str = "monitoring";
+const MONITORING_COMPONENT: &str = "monitoring";
 /// Value of the label `job`, by which alerts and dashboard select the agents.
-const JOB: &str = "streamhouse-agents";
-const DASHBOARD: &str = "streamhouse-overview";
+const SCRAPE_JOB: &str = "streamhouse-agents";
+const DASHBOARD_FILE_PREFIX: &str = "streamhouse-overview";
 
-static OVERVIEW: LazyLock<Value> = LazyLock::new(|| {
+static DASHBOARD_TEMPLATE: LazyLock<Value> = LazyLock::new(|| {
     // The file is compiled in, and a test parses it.
     serde_json::from_str(include_str!(
         "../../../../grafana/dashboards/streamhouse-overview.json"
@@ -31,11 +31,11 @@ static OVERVIEW: LazyLock<Value> = LazyLock::new(|| {
 });
 
 /// Builds the ServiceMonitor. Each series is labelled with its cluster.
-pub(super) fn service_monitor(desired: &Desired, inputs: &Inputs) -> Option<Child> {
+pub(super) fn service_monitor(desired: &DesiredCluster, inputs: &BuildInputs) -> Option<ChildObject> {
     let scrape = desired.service_monitor.as_ref()?;
     let set =
         |label: &str, value: &str| json!({ "action": "replace", "targetLabel": label, "replacement": value });
-    let ours = [set("job", JOB), set("streamhouse_cluster", &desired.name)];
+    let ours = [set("job", SCRAPE_JOB), set("streamhouse_cluster", &desired.name)];
     let relabelings: Vec<Value> = ours
         .into_iter()
         .chain(scrape.relabelings.iter().cloned())
@@ -52,17 +52,18 @@ pub(super) fn service_monitor(desired: &Desired, inputs: &Inputs) -> Option<Chil
             endpoint.insert(name.to_owned(), json!(value));
         }
     }
-    if desired.http.is_tls() {
+    if desired.http.has_tls() {
         endpoint.insert("scheme".to_owned(), json!("https"));
         endpoint.insert("tlsConfig".to_owned(), tls_config(desired, scrape, inputs));
     }
-    let draft = Draft::new(desired, ManagedKind::ServiceMonitor, desired.service()).component(MONITORING);
+    let draft = ObjectBuilder::new(desired, ManagedKind::ServiceMonitor, desired.service_name())
+        .component(MONITORING_COMPONENT);
     Some(
         draft
-            .within(&scrape.namespace)
+            .namespace(&scrape.namespace)
             .labels(&scrape.labels)
-            .body(json!({ "spec": {
-        "selector": { "matchLabels": labels::selector(&desired.name) },
+            .build(json!({ "spec": {
+        "selector": { "matchLabels": labels::agent_selector(&desired.name) },
         "namespaceSelector": { "matchNames": [desired.namespace] },
         "endpoints": [endpoint],
     } })),
@@ -71,8 +72,8 @@ pub(super) fn service_monitor(desired: &Desired, inputs: &Inputs) -> Option<Chil
 
 /// Returns the TLS configuration. Prometheus connects to the addresses of pods; the certificate
 /// names the Service.
-fn tls_config(desired: &Desired, scrape: &Scrape, inputs: &Inputs) -> Value {
-    let mut config = json!({ "serverName": format!("{}.{}.svc", desired.service(), desired.namespace) });
+fn tls_config(desired: &DesiredCluster, scrape: &ScrapeConfig, inputs: &BuildInputs) -> Value {
+    let mut config = json!({ "serverName": format!("{}.{}.svc", desired.service_name(), desired.namespace) });
     match (&scrape.tls_config, &desired.http.certificate) {
         (Some(given), _) => merge(&mut config, given),
         (None, Some(certificate)) if inputs.http_authority => {
@@ -85,44 +86,48 @@ fn tls_config(desired: &Desired, scrape: &Scrape, inputs: &Inputs) -> Value {
 }
 
 /// Builds the PrometheusRule of the cluster.
-pub(super) fn prometheus_rule(desired: &Desired) -> Option<Child> {
+pub(super) fn prometheus_rule(desired: &DesiredCluster) -> Option<ChildObject> {
     let wanted = desired.alerts.as_ref()?;
-    let groups = alerts::groups(For {
+    let groups = alerts::alert_groups(AlertScope {
         cluster: &desired.name,
         namespace: &desired.namespace,
-        runs: desired.scale.least() > 0,
+        is_running: desired.scale.min_replicas() > 0,
         thresholds: &wanted.thresholds,
         waits: &wanted.waits,
         disabled: &wanted.disabled,
     });
     let name = format!("{}-alerts", desired.name);
-    let draft = Draft::new(desired, ManagedKind::PrometheusRule, name).component(MONITORING);
+    let draft =
+        ObjectBuilder::new(desired, ManagedKind::PrometheusRule, name).component(MONITORING_COMPONENT);
     Some(
         draft
-            .within(&wanted.namespace)
+            .namespace(&wanted.namespace)
             .labels(&wanted.labels)
-            .body(json!({ "spec": { "groups": groups } })),
+            .build(json!({ "spec": { "groups": groups } })),
     )
 }
 
 /// Builds the ConfigMap of the dashboard for Grafana's sidecar.
-pub(super) fn dashboard(desired: &Desired) -> Option<Child> {
+pub(super) fn dashboard(desired: &DesiredCluster) -> Option<ChildObject> {
     let wanted = desired.dashboard.as_ref()?;
     let mut labels = wanted.labels.clone();
     labels.insert("grafana_dashboard".to_owned(), "1".to_owned());
     let name = format!("{}-dashboard", desired.name);
-    let draft = Draft::new(desired, ManagedKind::ConfigMap, name).component(MONITORING);
-    let draft = draft.within(&wanted.namespace).labels(&labels);
+    let draft = ObjectBuilder::new(desired, ManagedKind::ConfigMap, name).component(MONITORING_COMPONENT);
+    let draft = draft.namespace(&wanted.namespace).labels(&labels);
     let folder = ("grafana_folder".to_owned(), wanted.folder.clone());
-    let file = format!("{DASHBOARD}-{}-{}.json", desired.namespace, desired.name);
-    let data: BTreeMap<String, String> = [(file, overview(desired).to_string())].into();
-    Some(draft.annotations([folder]).body(json!({ "data": data })))
+    let file = format!(
+        "{DASHBOARD_FILE_PREFIX}-{}-{}.json",
+        desired.namespace, desired.name
+    );
+    let data: BTreeMap<String, String> = [(file, dashboard_json(desired).to_string())].into();
+    Some(draft.annotations([folder]).build(json!({ "data": data })))
 }
 
 /// Returns the dashboard with a unique uid, which Grafana requires, and with this cluster as its
 /// default selection.
-fn overview(desired: &Desired) -> Value {
-    let mut overview = OVERVIEW.clone();
+fn dashboard_json(desired: &DesiredCluster) -> Value {
+    let mut overview = DASHBOARD_TEMPLATE.clone();
     let place = format!("{}/{}", desired.namespace, desired.name);
     overview["uid"] = json!(format!("streamhouse-{}", short_hash(&place)));
     overview["title"] = json!(format!("StreamHouse {place}"));

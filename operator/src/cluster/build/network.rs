@@ -2,30 +2,30 @@
 
 use serde_json::{Value, json};
 
-use super::{Child, object::Draft};
-use crate::cluster::{children::ManagedKind, desired::Desired, labels};
+use super::{ChildObject, object::ObjectBuilder};
+use crate::cluster::{children::ManagedKind, desired::DesiredCluster, labels};
 
 /// Builds the Service: the first contact of clients and the target of Prometheus' discovery.
 /// Afterwards clients connect to each agent directly.
-pub(super) fn service(desired: &Desired) -> Child {
+pub(super) fn service(desired: &DesiredCluster) -> ChildObject {
     let port = |name: &str, number: u16, protocol: &str| json!({ "name": name, "port": number, "targetPort": name, "protocol": "TCP", "appProtocol": protocol });
-    let grpc = if desired.grpc.is_tls() {
+    let grpc = if desired.grpc.has_tls() {
         "https"
     } else {
         "kubernetes.io/h2c"
     };
-    let http = if desired.http.is_tls() { "https" } else { "http" };
-    Draft::new(desired, ManagedKind::Service, desired.service()).body(json!({ "spec": {
+    let http = if desired.http.has_tls() { "https" } else { "http" };
+    ObjectBuilder::new(desired, ManagedKind::Service, desired.service_name()).build(json!({ "spec": {
         "type": "ClusterIP",
-        "selector": labels::selector(&desired.name),
+        "selector": labels::agent_selector(&desired.name),
         "ports": [port("grpc", desired.grpc.number, grpc), port("http", desired.http.number, http)],
     } }))
 }
 
 /// Builds the NetworkPolicy, which admits agents, clients and metrics scrapers.
-pub(super) fn policy(desired: &Desired) -> Option<Child> {
+pub(super) fn network_policy(desired: &DesiredCluster) -> Option<ChildObject> {
     let peers = desired.network_policy.as_ref()?;
-    let agents = json!({ "podSelector": { "matchLabels": labels::selector(&desired.name) } });
+    let agents = json!({ "podSelector": { "matchLabels": labels::agent_selector(&desired.name) } });
     let given = |peers: &[Value], otherwise: Value| {
         if peers.is_empty() {
             vec![otherwise]
@@ -39,9 +39,9 @@ pub(super) fn policy(desired: &Desired) -> Option<Child> {
         { "from": given(&peers.clients, json!({ "podSelector": {} })), "ports": tcp(desired.grpc.number) },
         { "from": given(&peers.monitoring, json!({ "namespaceSelector": {} })), "ports": tcp(desired.http.number) },
     ]);
-    let draft = Draft::new(desired, ManagedKind::NetworkPolicy, desired.agent());
-    Some(draft.body(json!({ "spec": {
-        "podSelector": { "matchLabels": labels::selector(&desired.name) },
+    let draft = ObjectBuilder::new(desired, ManagedKind::NetworkPolicy, desired.agent_name());
+    Some(draft.build(json!({ "spec": {
+        "podSelector": { "matchLabels": labels::agent_selector(&desired.name) },
         "policyTypes": ["Ingress"],
         "ingress": ingress,
     } })))

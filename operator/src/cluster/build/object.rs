@@ -7,17 +7,17 @@ use kube::core::{DynamicObject, ObjectMeta};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::Child;
+use super::ChildObject;
 use crate::cluster::{
     children::{ANNOTATION_OWNER_UID, ANNOTATION_RENDERED_HASH, ManagedKind},
-    desired::Desired,
+    desired::DesiredCluster,
     labels,
 };
 
 /// An object under construction; its body is everything beside `metadata`.
 #[derive(Debug)]
-pub(super) struct Draft<'a> {
-    desired: &'a Desired,
+pub(super) struct ObjectBuilder<'a> {
+    desired: &'a DesiredCluster,
     kind: ManagedKind,
     name: String,
     namespace: &'a str,
@@ -25,30 +25,30 @@ pub(super) struct Draft<'a> {
     annotations: BTreeMap<String, String>,
 }
 
-impl<'a> Draft<'a> {
+impl<'a> ObjectBuilder<'a> {
     /// Starts an object with this name in the cluster's namespace.
-    pub(super) fn new(desired: &'a Desired, kind: ManagedKind, name: impl Into<String>) -> Self {
+    pub(super) fn new(desired: &'a DesiredCluster, kind: ManagedKind, name: impl Into<String>) -> Self {
         Self {
             desired,
             kind,
             name: name.into(),
             namespace: &desired.namespace,
-            labels: labels::common(desired, labels::AGENT),
+            labels: labels::common_labels(desired, labels::AGENT_COMPONENT),
             annotations: BTreeMap::new(),
         }
     }
 
     /// Sets a component other than the agents.
     pub(super) fn component(mut self, component: &str) -> Self {
-        self.labels.extend(labels::common(self.desired, component));
+        self.labels.extend(labels::common_labels(self.desired, component));
         self
     }
 
     /// Sets the namespace. In a namespace other than the cluster's, the name includes the cluster's
     /// namespace to keep it unique.
-    pub(super) fn within(mut self, namespace: &'a str) -> Self {
+    pub(super) fn namespace(mut self, namespace: &'a str) -> Self {
         if namespace != self.desired.namespace {
-            self.name = fit(&format!("{}-{}", self.desired.namespace, self.name));
+            self.name = truncate_name(&format!("{}-{}", self.desired.namespace, self.name));
         }
         self.namespace = namespace;
         self
@@ -68,7 +68,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Builds the object with this body.
-    pub(super) fn body(mut self, body: Value) -> Child {
+    pub(super) fn build(mut self, body: Value) -> ChildObject {
         let owned = self.namespace == self.desired.namespace;
         if !owned {
             self.annotations
@@ -91,7 +91,7 @@ impl<'a> Draft<'a> {
         let hash = short_hash(&json!([object.metadata, object.data]).to_string());
         let annotations = object.metadata.annotations.get_or_insert_default();
         annotations.insert(ANNOTATION_RENDERED_HASH.to_owned(), hash);
-        Child {
+        ChildObject {
             kind: self.kind,
             object,
         }
@@ -110,7 +110,7 @@ pub(super) fn short_hash(text: &str) -> String {
 
 /// Returns a name of at most 63 characters: a longer one is truncated and ends with a hash of
 /// itself.
-fn fit(name: &str) -> String {
+fn truncate_name(name: &str) -> String {
     if name.len() <= 63 {
         return name.to_owned();
     }
@@ -125,11 +125,11 @@ mod tests {
     #[test]
     fn long_names_are_cut_and_stay_apart() {
         let (one, other) = (
-            fit(&format!("{}-a", "n".repeat(70))),
-            fit(&format!("{}-b", "n".repeat(70))),
+            truncate_name(&format!("{}-a", "n".repeat(70))),
+            truncate_name(&format!("{}-b", "n".repeat(70))),
         );
         assert_eq!((one.len(), other.len()), (63, 63));
         assert_ne!(one, other);
-        assert_eq!(fit("short"), "short");
+        assert_eq!(truncate_name("short"), "short");
     }
 }

@@ -5,24 +5,32 @@ use serde_json::{Value, json};
 
 use super::{
     config,
-    given::{self, Mount},
+    environment::{self, SecretMount},
 };
 use crate::cluster::{
-    children::ANNOTATION_CONFIG_HASH, desired::Desired, inputs::Inputs, labels, merge::merge,
+    children::ANNOTATION_CONFIG_HASH, desired::DesiredCluster, inputs::BuildInputs, labels, merge::merge,
 };
 
 /// Name of the container, by which a user's pod template refers to it.
-pub(super) const CONTAINER: &str = "agent";
+pub(super) const CONTAINER_NAME: &str = "agent";
 /// User of the images, which is unprivileged.
-const USER: i64 = 65532;
+const USER_ID: i64 = 65532;
 
 /// Builds the pod template of the agents.
-pub(super) fn agents(desired: &Desired, inputs: &Inputs) -> Value {
-    let mounts = [given::certificates(desired), given::authorities(desired)].concat();
-    let environment = [given::identity(desired), given::access(desired)].concat();
+pub(super) fn agent_template(desired: &DesiredCluster, inputs: &BuildInputs) -> Value {
+    let mounts = [
+        environment::certificate_mounts(desired),
+        environment::ca_mounts(desired),
+    ]
+    .concat();
+    let environment = [
+        environment::identity_variables(desired),
+        environment::access_variables(desired),
+    ]
+    .concat();
     let mut container = container(desired, &["run"], &environment, &mounts);
     let probe = |path: &str, period: i64, failures: i64| {
-        let scheme = if desired.http.is_tls() { "HTTPS" } else { "HTTP" };
+        let scheme = if desired.http.has_tls() { "HTTPS" } else { "HTTP" };
         json!({
             "httpGet": { "path": path, "port": "http", "scheme": scheme },
             "periodSeconds": period, "timeoutSeconds": 3, "failureThreshold": failures, "successThreshold": 1,
@@ -43,12 +51,12 @@ pub(super) fn agents(desired: &Desired, inputs: &Inputs) -> Value {
             "readinessProbe": probe("/ready", 5, 2),
         }),
     );
-    let mut spec = spec(desired, container, &mounts);
+    let mut spec = pod_spec(desired, container, &mounts);
     merge(
         &mut spec,
         &json!({
             "terminationGracePeriodSeconds": desired.drain_timeout.as_secs() + 15,
-            "topologySpreadConstraints": spread(desired),
+            "topologySpreadConstraints": topology_spread(desired),
         }),
     );
     let mut template = json!({ "metadata": { "labels": {}, "annotations": {} }, "spec": spec });
@@ -56,18 +64,23 @@ pub(super) fn agents(desired: &Desired, inputs: &Inputs) -> Value {
         merge(&mut template, over);
     }
     let ours = json!({ "metadata": {
-        "labels": labels::common(desired, labels::AGENT),
-        "annotations": { ANNOTATION_CONFIG_HASH: config::hash(desired, inputs) },
+        "labels": labels::common_labels(desired, labels::AGENT_COMPONENT),
+        "annotations": { ANNOTATION_CONFIG_HASH: config::config_hash(desired, inputs) },
     } });
     merge(&mut template, &ours);
     template
 }
 
 /// Builds the pod template of a Job that runs the agent's program with these arguments.
-pub(super) fn job(desired: &Desired, component: &str, arguments: &[&str]) -> Value {
+pub(super) fn job_template(desired: &DesiredCluster, component: &str, arguments: &[&str]) -> Value {
     // The certificate of a listener may not exist yet, and a Job has no listener.
-    let mounts = given::authorities(desired);
-    let mut container = container(desired, arguments, &given::access(desired), &mounts);
+    let mounts = environment::ca_mounts(desired);
+    let mut container = container(
+        desired,
+        arguments,
+        &environment::access_variables(desired),
+        &mounts,
+    );
     merge(
         &mut container,
         &json!({
@@ -76,15 +89,15 @@ pub(super) fn job(desired: &Desired, component: &str, arguments: &[&str]) -> Val
             "terminationMessagePolicy": "FallbackToLogsOnError",
         }),
     );
-    let mut template = json!({ "metadata": { "labels": {} }, "spec": spec(desired, container, &mounts) });
-    if let Some(over) = desired.pod_template.as_ref().map(for_job) {
+    let mut template = json!({ "metadata": { "labels": {} }, "spec": pod_spec(desired, container, &mounts) });
+    if let Some(over) = desired.pod_template.as_ref().map(job_overlay) {
         merge(&mut template, &over);
     }
     let ours = json!({
-        "metadata": { "labels": labels::common(desired, component) },
+        "metadata": { "labels": labels::common_labels(desired, component) },
         "spec": {
             "restartPolicy": "Never",
-            "containers": [{ "name": CONTAINER, "args": arguments }],
+            "containers": [{ "name": CONTAINER_NAME, "args": arguments }],
         },
     });
     merge(&mut template, &ours);
@@ -93,7 +106,7 @@ pub(super) fn job(desired: &Desired, component: &str, arguments: &[&str]) -> Val
 
 /// Returns the user's override without what would keep a Job from ending or applies to a server
 /// only.
-fn for_job(over: &Value) -> Value {
+fn job_overlay(over: &Value) -> Value {
     let mut over = over.clone();
     let Some(spec) = over.get_mut("spec").and_then(Value::as_object_mut) else {
         return over;
@@ -106,7 +119,7 @@ fn for_job(over: &Value) -> Value {
         spec.remove(server);
     }
     if let Some(containers) = spec.get_mut("containers").and_then(Value::as_array_mut) {
-        containers.retain(|container| container["name"] == CONTAINER);
+        containers.retain(|container| container["name"] == CONTAINER_NAME);
         for container in containers.iter_mut().filter_map(Value::as_object_mut) {
             for server in [
                 "args",
@@ -124,14 +137,19 @@ fn for_job(over: &Value) -> Value {
     over
 }
 
-fn container(desired: &Desired, arguments: &[&str], environment: &[Value], mounts: &[Mount]) -> Value {
+fn container(
+    desired: &DesiredCluster,
+    arguments: &[&str],
+    environment: &[Value],
+    mounts: &[SecretMount],
+) -> Value {
     let mut container = json!({
-        "name": CONTAINER,
+        "name": CONTAINER_NAME,
         "image": desired.image.reference,
         "args": arguments,
         "env": environment,
-        "envFrom": [{ "configMapRef": { "name": desired.agent() } }],
-        "volumeMounts": mounts.iter().map(Mount::in_container).collect::<Vec<_>>(),
+        "envFrom": [{ "configMapRef": { "name": desired.agent_name() } }],
+        "volumeMounts": mounts.iter().map(SecretMount::to_volume_mount).collect::<Vec<_>>(),
         "securityContext": {
             "allowPrivilegeEscalation": false,
             "readOnlyRootFilesystem": true,
@@ -145,7 +163,7 @@ fn container(desired: &Desired, arguments: &[&str], environment: &[Value], mount
     without_empty_lists(container)
 }
 
-fn spec(desired: &Desired, container: Value, mounts: &[Mount]) -> Value {
+fn pod_spec(desired: &DesiredCluster, container: Value, mounts: &[SecretMount]) -> Value {
     let pull_secrets: Vec<Value> = desired
         .image
         .pull_secrets
@@ -159,11 +177,11 @@ fn spec(desired: &Desired, container: Value, mounts: &[Mount]) -> Value {
         "enableServiceLinks": false,
         "imagePullSecrets": pull_secrets,
         "securityContext": {
-            "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
+            "runAsNonRoot": true, "runAsUser": USER_ID, "runAsGroup": USER_ID, "fsGroup": USER_ID,
             "seccompProfile": { "type": "RuntimeDefault" },
         },
         "containers": [container],
-        "volumes": mounts.iter().map(Mount::volume).collect::<Vec<_>>(),
+        "volumes": mounts.iter().map(SecretMount::to_volume).collect::<Vec<_>>(),
     }))
 }
 
@@ -177,11 +195,11 @@ fn without_empty_lists(mut object: Value) -> Value {
 
 /// Spreads the agents over nodes and zones. Counts only pods of the same template, because those of
 /// the previous one would skew a rollout.
-fn spread(desired: &Desired) -> Vec<Value> {
+fn topology_spread(desired: &DesiredCluster) -> Vec<Value> {
     let over = |topology: &str, otherwise: &str| {
         json!({
             "maxSkew": 1, "topologyKey": topology, "whenUnsatisfiable": otherwise,
-            "labelSelector": { "matchLabels": labels::selector(&desired.name) },
+            "labelSelector": { "matchLabels": labels::agent_selector(&desired.name) },
             "matchLabelKeys": ["pod-template-hash"],
         })
     };

@@ -2,28 +2,28 @@
 
 use serde_json::{Value, json};
 
-use super::{Child, object::Draft};
+use super::{ChildObject, object::ObjectBuilder};
 use crate::cluster::{
     children::ManagedKind,
-    desired::{Desired, Scale},
+    desired::{AgentScale, DesiredCluster},
     labels,
 };
 
 /// Builds the PodDisruptionBudget. A pod that is not ready may always be evicted: it serves no
 /// requests and would block the drain of a node.
-pub(super) fn disruption_budget(desired: &Desired) -> Option<Child> {
+pub(super) fn disruption_budget(desired: &DesiredCluster) -> Option<ChildObject> {
     let max_unavailable = desired.max_unavailable.clone()?;
-    let draft = Draft::new(desired, ManagedKind::PodDisruptionBudget, desired.agent());
-    Some(draft.body(json!({ "spec": {
-        "selector": { "matchLabels": labels::selector(&desired.name) },
+    let draft = ObjectBuilder::new(desired, ManagedKind::PodDisruptionBudget, desired.agent_name());
+    Some(draft.build(json!({ "spec": {
+        "selector": { "matchLabels": labels::agent_selector(&desired.name) },
         "maxUnavailable": max_unavailable,
         "unhealthyPodEvictionPolicy": "AlwaysAllow",
     } })))
 }
 
 /// Builds the HorizontalPodAutoscaler, if the number of agents is not fixed.
-pub(super) fn autoscaler(desired: &Desired) -> Option<Child> {
-    let Scale::Automatic(autoscaler) = &desired.scale else {
+pub(super) fn autoscaler(desired: &DesiredCluster) -> Option<ChildObject> {
+    let AgentScale::Automatic(autoscaler) = &desired.scale else {
         return None;
     };
     let cpu = autoscaler.cpu.map(|percent| {
@@ -35,19 +35,23 @@ pub(super) fn autoscaler(desired: &Desired) -> Option<Child> {
         .into_iter()
         .chain(autoscaler.metrics.iter().cloned())
         .collect();
-    let draft = Draft::new(desired, ManagedKind::HorizontalPodAutoscaler, desired.agent());
-    Some(draft.body(json!({ "spec": {
-        "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": desired.agent() },
+    let draft = ObjectBuilder::new(
+        desired,
+        ManagedKind::HorizontalPodAutoscaler,
+        desired.agent_name(),
+    );
+    Some(draft.build(json!({ "spec": {
+        "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": desired.agent_name() },
         "minReplicas": autoscaler.min,
         "maxReplicas": autoscaler.max,
         "metrics": metrics,
-        "behavior": autoscaler.behavior.clone().unwrap_or_else(slowly_down),
+        "behavior": autoscaler.behavior.clone().unwrap_or_else(default_behavior),
     } })))
 }
 
 /// Scales down by one agent per minute: each hands its partitions over, which should not happen for
 /// several agents at once.
-fn slowly_down() -> Value {
+fn default_behavior() -> Value {
     json!({ "scaleDown": {
         "stabilizationWindowSeconds": 300,
         "selectPolicy": "Max",

@@ -16,23 +16,23 @@ use serde_json::{Value, json};
 use super::*;
 use crate::cluster::{
     children::{ANNOTATION_CONFIG_HASH, ANNOTATION_OWNER_UID, ANNOTATION_RENDERED_HASH},
-    fixtures::{EVERYTHING, desired, inputs},
+    fixtures::{EVERYTHING, desired_with, inputs},
     labels,
 };
 
-mod laws;
+mod properties;
 
-fn built(spec: &str) -> Vec<Child> {
-    build(&desired(spec), &inputs())
+fn build_children(spec: &str) -> Vec<ChildObject> {
+    build(&desired_with(spec), &inputs())
 }
 
-fn of_kind(children: &[Child], kind: ManagedKind) -> Value {
+fn find_kind(children: &[ChildObject], kind: ManagedKind) -> Value {
     let child = children.iter().find(|child| child.kind == kind).unwrap();
     serde_json::to_value(&child.object).unwrap()
 }
 
 /// Renders the objects as YAML, with the dashboard's JSON abbreviated.
-fn document(children: &[Child]) -> String {
+fn to_yaml(children: &[ChildObject]) -> String {
     let mut documents = Vec::new();
     for child in children {
         let mut object = serde_json::to_value(&child.object).unwrap();
@@ -56,34 +56,34 @@ fn document(children: &[Child]) -> String {
 
 #[test]
 fn minimal() {
-    insta::assert_snapshot!(document(&built("{}")));
+    insta::assert_snapshot!(to_yaml(&build_children("{}")));
 }
 
 #[test]
 fn everything() {
-    insta::assert_snapshot!(document(&built(EVERYTHING)));
+    insta::assert_snapshot!(to_yaml(&build_children(EVERYTHING)));
 }
 
 /// Renders only the objects that differ from those of the minimal cluster.
-fn difference(spec: &str) -> String {
-    let minimal = built("{}");
-    let changed: Vec<Child> = built(spec)
+fn yaml_difference(spec: &str) -> String {
+    let minimal = build_children("{}");
+    let changed: Vec<ChildObject> = build_children(spec)
         .into_iter()
         .filter(|child| !minimal.contains(child))
         .collect();
-    document(&changed)
+    to_yaml(&changed)
 }
 
 #[test]
 fn certificates_from_a_secret() {
-    insta::assert_snapshot!(difference(
+    insta::assert_snapshot!(yaml_difference(
         "listeners: {grpc: {tls: {secretName: events-certificate}}}"
     ));
 }
 
 #[test]
 fn certificates_from_cert_manager() {
-    insta::assert_snapshot!(difference(
+    insta::assert_snapshot!(yaml_difference(
         "listeners:
   grpc: {tls: {issuerRef: {name: letsencrypt, kind: ClusterIssuer}}}
   http: {tls: {issuerRef: {name: local}}}
@@ -93,7 +93,7 @@ monitoring: {serviceMonitor: {enabled: true}}"
 
 #[test]
 fn autoscaling() {
-    insta::assert_snapshot!(difference(
+    insta::assert_snapshot!(yaml_difference(
         "agents: {autoscaling: {minReplicas: 2, maxReplicas: 8, targetCPUUtilizationPercentage: 70,
   metrics: [{type: Pods, pods: {metric: {name: streamhouse_bytes}, target: {type: AverageValue, averageValue: 10M}}}]}}"
     ));
@@ -101,19 +101,19 @@ fn autoscaling() {
 
 #[test]
 fn stopped() {
-    insta::assert_snapshot!(difference("{stopped: true, monitoring: {prometheusRule: {enabled: true, disabledAlerts: [HighConsumerLag]}}}")
+    insta::assert_snapshot!(yaml_difference("{stopped: true, monitoring: {prometheusRule: {enabled: true, disabledAlerts: [HighConsumerLag]}}}")
         .lines().take_while(|line| !line.starts_with("kind: PrometheusRule")).collect::<Vec<_>>().join("\n"));
 }
 
 #[test]
 fn monitoring_in_another_namespace() {
-    let children = built(
+    let children = build_children(
         "monitoring:
   serviceMonitor: {enabled: true, namespace: monitoring, labels: {release: prometheus}}
   prometheusRule: {enabled: true, namespace: monitoring}
   dashboards: {enabled: true, namespace: monitoring}",
     );
-    let elsewhere: Vec<Child> = children
+    let elsewhere: Vec<ChildObject> = children
         .into_iter()
         .filter(|child| child.namespace() == "monitoring")
         .collect();
@@ -127,16 +127,16 @@ fn monitoring_in_another_namespace() {
         );
         assert!(child.name().starts_with("team-a-events-"), "{}", child.name());
     }
-    let without_rules: Vec<Child> = elsewhere
+    let without_rules: Vec<ChildObject> = elsewhere
         .into_iter()
         .filter(|child| child.kind != ManagedKind::PrometheusRule)
         .collect();
-    insta::assert_snapshot!(document(&without_rules));
+    insta::assert_snapshot!(to_yaml(&without_rules));
 }
 
 #[test]
 fn a_pod_template_of_the_users() {
-    insta::assert_snapshot!(difference(
+    insta::assert_snapshot!(yaml_difference(
         "agents: {podTemplate: {
   metadata: {labels: {team: a}},
   spec: {nodeSelector: {disk: none}, tolerations: [{key: streaming, operator: Exists}], terminationGracePeriodSeconds: 120,
@@ -153,11 +153,11 @@ fn a_pod_template_of_the_users() {
 fn what_is_not_installed_is_left_out() {
     let spec = "{monitoring: {serviceMonitor: {enabled: true}, prometheusRule: {enabled: true}, dashboards: {enabled: true}},
         listeners: {grpc: {tls: {issuerRef: {name: local}}}}}";
-    let bare = Inputs {
+    let bare = BuildInputs {
         secret_hash: "5ec2e7".to_owned(),
-        ..Inputs::default()
+        ..BuildInputs::default()
     };
-    let kinds: BTreeSet<ManagedKind> = build(&desired(spec), &bare)
+    let kinds: BTreeSet<ManagedKind> = build(&desired_with(spec), &bare)
         .iter()
         .map(|child| child.kind)
         .collect();
@@ -177,11 +177,11 @@ fn what_is_not_installed_is_left_out() {
 #[test]
 fn another_secret_or_setting_rolls_the_pods_and_nothing_else_does() {
     let hash = |spec: &str, secret_hash: &str| {
-        let inputs = Inputs {
+        let inputs = BuildInputs {
             secret_hash: secret_hash.to_owned(),
             ..inputs()
         };
-        let deployment = of_kind(&build(&desired(spec), &inputs), ManagedKind::Deployment);
+        let deployment = find_kind(&build(&desired_with(spec), &inputs), ManagedKind::Deployment);
         deployment["spec"]["template"]["metadata"]["annotations"][ANNOTATION_CONFIG_HASH]
             .as_str()
             .unwrap()
@@ -202,7 +202,7 @@ fn another_secret_or_setting_rolls_the_pods_and_nothing_else_does() {
 #[test]
 fn another_bucket_is_another_check() {
     let name = |spec: &str| {
-        let children = built(spec);
+        let children = build_children(spec);
         children
             .iter()
             .find(|child| child.kind == ManagedKind::Job)
@@ -221,7 +221,7 @@ fn another_bucket_is_another_check() {
 
 #[test]
 fn a_job_ends_whatever_the_user_adds_to_the_pods() {
-    let job = of_kind(&built("agents: {podTemplate: {spec: {
+    let job = find_kind(&build_children("agents: {podTemplate: {spec: {
         nodeSelector: {disk: none}, restartPolicy: Always,
         containers: [{name: agent, livenessProbe: {httpGet: {path: /, port: 1}}, args: [run], env: [{name: A, value: b}]},
             {name: shipper, image: x}]}}}"), ManagedKind::Job);
@@ -242,11 +242,11 @@ fn a_job_ends_whatever_the_user_adds_to_the_pods() {
 
 #[test]
 fn no_job_is_found_by_the_selector_of_agents() {
-    let desired = desired("{}");
-    for job in [jobs::preflight(&desired, &inputs()), purge(&desired)] {
+    let desired = desired_with("{}");
+    for job in [jobs::preflight_job(&desired, &inputs()), purge_job(&desired)] {
         let labels = &serde_json::to_value(&job.object).unwrap()["spec"]["template"]["metadata"]["labels"];
         assert!(
-            labels::selector("events")
+            labels::agent_selector("events")
                 .iter()
                 .any(|(name, value)| labels[name] != *value)
         );
@@ -254,7 +254,7 @@ fn no_job_is_found_by_the_selector_of_agents() {
 }
 
 /// Asserts that the API's own types have every field.
-fn known<T: Serialize + DeserializeOwned>(child: &Child) {
+fn assert_round_trips<T: Serialize + DeserializeOwned>(child: &ChildObject) {
     let given = serde_json::to_value(&child.object).unwrap();
     let read: T =
         serde_json::from_value(given.clone()).unwrap_or_else(|error| panic!("{}: {error}", child.kind));
@@ -286,16 +286,16 @@ fn assert_covers(given: &Value, known: &Value, path: &str) {
 
 /// Checks an object against the type of its kind. The types of optional APIs are not available
 /// here.
-fn assert_known(child: &Child) {
+fn assert_known(child: &ChildObject) {
     match child.kind {
-        ManagedKind::ServiceAccount => known::<ServiceAccount>(child),
-        ManagedKind::ConfigMap => known::<ConfigMap>(child),
-        ManagedKind::Service => known::<Service>(child),
-        ManagedKind::Deployment => known::<Deployment>(child),
-        ManagedKind::PodDisruptionBudget => known::<PodDisruptionBudget>(child),
-        ManagedKind::NetworkPolicy => known::<NetworkPolicy>(child),
-        ManagedKind::HorizontalPodAutoscaler => known::<HorizontalPodAutoscaler>(child),
-        ManagedKind::Job => known::<Job>(child),
+        ManagedKind::ServiceAccount => assert_round_trips::<ServiceAccount>(child),
+        ManagedKind::ConfigMap => assert_round_trips::<ConfigMap>(child),
+        ManagedKind::Service => assert_round_trips::<Service>(child),
+        ManagedKind::Deployment => assert_round_trips::<Deployment>(child),
+        ManagedKind::PodDisruptionBudget => assert_round_trips::<PodDisruptionBudget>(child),
+        ManagedKind::NetworkPolicy => assert_round_trips::<NetworkPolicy>(child),
+        ManagedKind::HorizontalPodAutoscaler => assert_round_trips::<HorizontalPodAutoscaler>(child),
+        ManagedKind::Job => assert_round_trips::<Job>(child),
         ManagedKind::Certificate | ManagedKind::ServiceMonitor | ManagedKind::PrometheusRule => {
             assert!(child.object.data["spec"].is_object());
         }
@@ -304,7 +304,7 @@ fn assert_known(child: &Child) {
 
 #[test]
 fn the_purge_runs_the_agents_program_with_its_rights() {
-    let purge = purge(&desired(EVERYTHING));
+    let purge = purge_job(&desired_with(EVERYTHING));
     assert_known(&purge);
     let spec = &purge.object.data["spec"]["template"]["spec"];
     assert_eq!(spec["containers"][0]["args"], json!(["purge", "--yes"]));
@@ -314,13 +314,13 @@ fn the_purge_runs_the_agents_program_with_its_rights() {
 
 #[test]
 fn the_dashboard_opens_on_its_own_cluster_and_has_a_uid_of_its_own() {
-    let dashboard = |spec: &Desired| -> Value {
+    let dashboard = |spec: &DesiredCluster| -> Value {
         let child = monitoring::dashboard(spec).unwrap();
         let data = child.object.data["data"].as_object().unwrap().clone();
         serde_json::from_str(data.values().next().unwrap().as_str().unwrap()).unwrap()
     };
-    let one = desired("monitoring: {dashboards: {enabled: true}}");
-    let other = Desired {
+    let one = desired_with("monitoring: {dashboards: {enabled: true}}");
+    let other = DesiredCluster {
         name: "other".to_owned(),
         ..one.clone()
     };

@@ -1,24 +1,28 @@
-//! Validates `spec.monitoring`.
+//! Validates `invalid_spec.monitoring`.
 
 use crate::{
     cluster::{
         alerts,
-        desired::{Alerts, Dashboard, Port, Scrape},
+        desired::{AlertConfig, DashboardConfig, ListenerPort, ScrapeConfig},
         names,
-        problem::Problem,
+        problem::ClusterProblem,
     },
-    crd::{ClusterSpec, Monitoring},
+    crd::{ClusterSpec, MonitoringSpec},
 };
 
-use super::shapes;
+use super::api_shapes;
 
-const USUAL_FOLDER: &str = "StreamHouse";
+const DEFAULT_FOLDER: &str = "StreamHouse";
 
 /// The configuration of each object that is enabled.
-type Asked = (Option<Scrape>, Option<Alerts>, Option<Dashboard>);
+type MonitoringConfigs = (Option<ScrapeConfig>, Option<AlertConfig>, Option<DashboardConfig>);
 
 /// Returns the configuration of the ServiceMonitor, the PrometheusRule and the dashboard.
-pub(super) fn monitoring(spec: &ClusterSpec, namespace: &str, http: &Port) -> Result<Asked, Problem> {
+pub(super) fn monitoring(
+    spec: &ClusterSpec,
+    namespace: &str,
+    http: &ListenerPort,
+) -> Result<MonitoringConfigs, ClusterProblem> {
     let wanted = &spec.monitoring;
     let scrape = scrape(wanted, namespace, http)?;
     let alerts = alerts(wanted, namespace)?;
@@ -30,9 +34,9 @@ pub(super) fn monitoring(spec: &ClusterSpec, namespace: &str, http: &Port) -> Re
     ))
 }
 
-fn place(field: &str, wanted: Option<&String>, own: &str) -> Result<String, Problem> {
+fn target_namespace(field: &str, wanted: Option<&String>, own: &str) -> Result<String, ClusterProblem> {
     match wanted {
-        Some(namespace) if !names::is_dns_label(namespace) => Err(Problem::spec(format!(
+        Some(namespace) if !names::is_dns_label(namespace) => Err(ClusterProblem::invalid_spec(format!(
             "spec.monitoring.{field}.namespace: {namespace:?} is not a namespace name"
         ))),
         Some(namespace) => Ok(namespace.clone()),
@@ -40,13 +44,16 @@ fn place(field: &str, wanted: Option<&String>, own: &str) -> Result<String, Prob
     }
 }
 
-fn scrape(wanted: &Monitoring, own: &str, http: &Port) -> Result<Scrape, Problem> {
+fn scrape(wanted: &MonitoringSpec, own: &str, http: &ListenerPort) -> Result<ScrapeConfig, ClusterProblem> {
     const FIELD: &str = "spec.monitoring.serviceMonitor";
     let wanted = &wanted.service_monitor;
-    names::labels(&format!("{FIELD}.labels"), &wanted.labels)?;
-    let namespace = place("serviceMonitor", wanted.namespace.as_ref(), own)?;
-    shapes::check_each::<shapes::Relabeling>(&format!("{FIELD}.relabelings"), &wanted.relabelings)?;
-    shapes::check_each::<shapes::Relabeling>(
+    names::check_labels(&format!("{FIELD}.labels"), &wanted.labels)?;
+    let namespace = target_namespace("serviceMonitor", wanted.namespace.as_ref(), own)?;
+    api_shapes::check_each_shape::<api_shapes::RelabelingConfig>(
+        &format!("{FIELD}.relabelings"),
+        &wanted.relabelings,
+    )?;
+    api_shapes::check_each_shape::<api_shapes::RelabelingConfig>(
         &format!("{FIELD}.metricRelabelings"),
         &wanted.metric_relabelings,
     )?;
@@ -55,19 +62,21 @@ fn scrape(wanted: &Monitoring, own: &str, http: &Port) -> Result<Scrape, Problem
         .as_ref()
         .is_some_and(|config| !config.is_object())
     {
-        return Err(Problem::spec(format!("{FIELD}.tlsConfig is not an object")));
+        return Err(ClusterProblem::invalid_spec(format!(
+            "{FIELD}.tlsConfig is not an object"
+        )));
     }
-    if wanted.enabled && http.is_tls() && namespace != own && wanted.tls_config.is_none() {
-        return Err(Problem::spec(format!(
+    if wanted.enabled && http.has_tls() && namespace != own && wanted.tls_config.is_none() {
+        return Err(ClusterProblem::invalid_spec(format!(
             "{FIELD} is in the namespace {namespace}, where the CA certificate in {own} cannot be read: set \
             {FIELD}.tlsConfig ({{}} for a public CA) or remove {FIELD}.namespace"
         )));
     }
     let read = |what: &str, text: Option<&String>| match text {
         None => Ok(None),
-        Some(text) => match millis(text) {
+        Some(text) => match parse_duration_ms(text) {
             Some(millis) if millis > 0 => Ok(Some(millis)),
-            _ => Err(Problem::spec(format!(
+            _ => Err(ClusterProblem::invalid_spec(format!(
                 "{FIELD}.{what}: {text:?} is not a duration such as 30s or 1m30s"
             ))),
         },
@@ -80,11 +89,11 @@ fn scrape(wanted: &Monitoring, own: &str, http: &Port) -> Result<Scrape, Problem
         .zip(timeout)
         .is_some_and(|(interval, timeout)| timeout > interval)
     {
-        return Err(Problem::spec(format!(
+        return Err(ClusterProblem::invalid_spec(format!(
             "{FIELD}: scrapeTimeout is longer than interval, which Prometheus rejects"
         )));
     }
-    Ok(Scrape {
+    Ok(ScrapeConfig {
         labels: wanted.labels.clone(),
         namespace,
         interval: wanted.interval.clone(),
@@ -95,45 +104,45 @@ fn scrape(wanted: &Monitoring, own: &str, http: &Port) -> Result<Scrape, Problem
     })
 }
 
-fn alerts(wanted: &Monitoring, own: &str) -> Result<Alerts, Problem> {
+fn alerts(wanted: &MonitoringSpec, own: &str) -> Result<AlertConfig, ClusterProblem> {
     const FIELD: &str = "spec.monitoring.prometheusRule";
     let wanted = &wanted.prometheus_rule;
-    names::labels(&format!("{FIELD}.labels"), &wanted.labels)?;
+    names::check_labels(&format!("{FIELD}.labels"), &wanted.labels)?;
     let named = (wanted.thresholds.keys().map(|name| ("thresholds", name)))
         .chain(wanted.waits.keys().map(|name| ("for", name)))
         .chain(wanted.disabled_alerts.iter().map(|name| ("disabledAlerts", name)));
     for (part, name) in named {
-        if !alerts::names().any(|known| known == name) {
-            return Err(Problem::spec(format!(
+        if !alerts::alert_names().any(|known| known == name) {
+            return Err(ClusterProblem::invalid_spec(format!(
                 "{FIELD}.{part}: a cluster has no alert {name:?}; did you mean {:?}?",
-                nearest(name)
+                nearest_alert(name)
             )));
         }
     }
     for (name, value) in &wanted.thresholds {
-        if alerts::threshold(name).is_none() {
-            return Err(Problem::spec(format!(
+        if alerts::default_threshold(name).is_none() {
+            return Err(ClusterProblem::invalid_spec(format!(
                 "{FIELD}.thresholds: {name} has no threshold; set its duration with {FIELD}.for or disable it with \
                 disabledAlerts"
             )));
         }
         let digits = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_digit());
         if value.split('.').count() > 2 || !value.split('.').all(digits) {
-            return Err(Problem::spec(format!(
+            return Err(ClusterProblem::invalid_spec(format!(
                 "{FIELD}.thresholds.{name}: {value:?} is not a number such as 10 or 0.5"
             )));
         }
     }
     for (name, text) in &wanted.waits {
-        if millis(text).is_none() {
-            return Err(Problem::spec(format!(
+        if parse_duration_ms(text).is_none() {
+            return Err(ClusterProblem::invalid_spec(format!(
                 "{FIELD}.for.{name}: {text:?} is not a duration such as 30s or 1h30m of at most a year"
             )));
         }
     }
-    Ok(Alerts {
+    Ok(AlertConfig {
         labels: wanted.labels.clone(),
-        namespace: place("prometheusRule", wanted.namespace.as_ref(), own)?,
+        namespace: target_namespace("prometheusRule", wanted.namespace.as_ref(), own)?,
         thresholds: wanted.thresholds.clone(),
         waits: wanted.waits.clone(),
         disabled: wanted.disabled_alerts.clone(),
@@ -141,26 +150,26 @@ fn alerts(wanted: &Monitoring, own: &str) -> Result<Alerts, Problem> {
 }
 
 /// Returns the alert with the most similar name.
-fn nearest(name: &str) -> &'static str {
+fn nearest_alert(name: &str) -> &'static str {
     let likeness = |known: &&str| strsim::jaro_winkler(known, name);
-    alerts::names()
+    alerts::alert_names()
         .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
         .unwrap_or_default()
 }
 
-fn dashboard(wanted: &Monitoring, own: &str) -> Result<Dashboard, Problem> {
+fn dashboard(wanted: &MonitoringSpec, own: &str) -> Result<DashboardConfig, ClusterProblem> {
     let wanted = &wanted.dashboards;
-    names::labels("spec.monitoring.dashboards.labels", &wanted.labels)?;
-    Ok(Dashboard {
+    names::check_labels("spec.monitoring.dashboards.labels", &wanted.labels)?;
+    Ok(DashboardConfig {
         labels: wanted.labels.clone(),
-        namespace: place("dashboards", wanted.namespace.as_ref(), own)?,
-        folder: wanted.folder.clone().unwrap_or_else(|| USUAL_FOLDER.to_owned()),
+        namespace: target_namespace("dashboards", wanted.namespace.as_ref(), own)?,
+        folder: wanted.folder.clone().unwrap_or_else(|| DEFAULT_FOLDER.to_owned()),
     })
 }
 
 /// Parses a Prometheus duration such as `30s` or `1m30s`. The maximum is a year, since Prometheus
 /// rejects all rules if one duration overflows.
-fn millis(text: &str) -> Option<u64> {
+fn parse_duration_ms(text: &str) -> Option<u64> {
     const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
     const LONGEST: u64 = 365 * 24 * 3_600_000;
     let (mut rest, mut total) = (text, 0_u64);
@@ -190,15 +199,15 @@ mod tests {
             ("500ms", 500),
             ("1h", 3_600_000),
         ] {
-            assert_eq!(millis(text), Some(expected), "{text}");
+            assert_eq!(parse_duration_ms(text), Some(expected), "{text}");
         }
         for text in ["", "30", "s", "30x", "1m 30s"] {
-            assert_eq!(millis(text), None, "{text}");
+            assert_eq!(parse_duration_ms(text), None, "{text}");
         }
     }
 
     #[test]
     fn the_nearest_alert_is_named() {
-        assert_eq!(nearest("HighConsumerlag"), "HighConsumerLag");
+        assert_eq!(nearest_alert("HighConsumerlag"), "HighConsumerLag");
     }
 }

@@ -2,7 +2,7 @@
 //! compared.
 
 /// Returns the quantity as a number; `None` if Kubernetes would not accept it.
-pub(super) fn parse(text: &str) -> Option<f64> {
+pub(super) fn parse_quantity(text: &str) -> Option<f64> {
     let digits = text
         .find(|c: char| !matches!(c, '0'..='9' | '.' | '+' | '-'))
         .unwrap_or(text.len());
@@ -11,10 +11,10 @@ pub(super) fn parse(text: &str) -> Option<f64> {
         return None;
     }
     let number: f64 = number.parse().ok()?;
-    Some(number * factor(unit)?)
+    Some(number * unit_factor(unit)?)
 }
 
-fn factor(unit: &str) -> Option<f64> {
+fn unit_factor(unit: &str) -> Option<f64> {
     const BINARY: [&str; 6] = ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
     const DECIMAL: [(&str, i32); 10] = [
         ("n", -9),
@@ -61,10 +61,10 @@ mod tests {
             ("2E2", 200.0),
             (".5", 0.5),
         ] {
-            assert_eq!(parse(text), Some(amount), "{text}");
+            assert_eq!(parse_quantity(text), Some(amount), "{text}");
         }
         for text in ["", "Mi", "1MB", "1 Gi", "abc", "1e", "+", "1.2.3"] {
-            assert_eq!(parse(text), None, "{text}");
+            assert_eq!(parse_quantity(text), None, "{text}");
         }
     }
 }

@@ -7,22 +7,22 @@ use serde_json::json;
 use super::*;
 use crate::{
     cluster::{
-        desired::{NeededSecret, Scale},
-        fixtures::{EVERYTHING, cluster, defaults, desired, problem},
+        desired::{AgentScale, RequiredSecret},
+        fixtures::{EVERYTHING, cluster_with, defaults, desired_with, problem_with},
     },
-    crd::{ConditionType, Reason},
+    crd::{ConditionReason, ConditionType},
 };
 
 #[test]
 fn a_minimal_cluster_gets_every_default() {
-    let desired = desired("{}");
-    assert_eq!(desired.scale, Scale::Fixed(3));
+    let desired = desired_with("{}");
+    assert_eq!(desired.scale, AgentScale::Fixed(3));
     assert_eq!(
         desired.image.reference,
         "ghcr.io/streamhouse/streamhouse-agent:0.1.0"
     );
     assert_eq!((desired.grpc.number, desired.http.number), (50051, 8080));
-    assert_eq!(desired.bootstrap(), "events-agents.team-a.svc:50051");
+    assert_eq!(desired.bootstrap_address(), "events-agents.team-a.svc:50051");
     assert_eq!(desired.drain_timeout, Duration::from_secs(30));
     assert_eq!(desired.max_unavailable, Some(json!(1)));
     assert_eq!(
@@ -40,7 +40,7 @@ fn a_minimal_cluster_gets_every_default() {
 
 #[test]
 fn what_is_set_is_taken() {
-    let desired = desired(EVERYTHING);
+    let desired = desired_with(EVERYTHING);
     assert_eq!(
         desired.image.reference,
         format!(
@@ -63,13 +63,13 @@ fn what_is_set_is_taken() {
 
 #[test]
 fn the_secrets_that_are_needed_are_listed_once_each() {
-    let secret = |name: &str, keys: &[&str], restarts| NeededSecret {
+    let secret = |name: &str, keys: &[&str], restarts| RequiredSecret {
         name: name.to_owned(),
         keys: keys.iter().map(ToString::to_string).collect(),
         restarts,
     };
     assert_eq!(
-        desired(EVERYTHING).secrets(),
+        desired_with(EVERYTHING).required_secrets(),
         [
             secret("events-bucket", &["accessKeyId", "secretAccessKey"], true),
             secret("events-certificate", &["tls.crt", "tls.key"], false),
@@ -79,14 +79,14 @@ fn the_secrets_that_are_needed_are_listed_once_each() {
         ]
     );
     assert_eq!(
-        desired("{}").secrets(),
+        desired_with("{}").required_secrets(),
         [secret("events-postgresql", &["uri"], true)]
     );
 }
 
 #[test]
 fn memory_follows_from_the_settings() {
-    let desired = desired("agents: {settings: {produceMemory: 1GiB, cacheMemory: 2GiB}}");
+    let desired = desired_with("agents: {settings: {produceMemory: 1GiB, cacheMemory: 2GiB}}");
     assert_eq!(desired.resources["requests"]["memory"], "3328Mi");
     assert_eq!(desired.resources["limits"]["memory"], "6656Mi");
 }
@@ -94,7 +94,7 @@ fn memory_follows_from_the_settings() {
 #[test]
 fn a_switch_is_true_or_false_in_the_resource() {
     for on in [true, false] {
-        let desired = desired(&format!("agents: {{settings: {{console: {on}}}}}"));
+        let desired = desired_with(&format!("agents: {{settings: {{console: {on}}}}}"));
         assert_eq!(
             desired.variables.get("STREAMHOUSE_CONSOLE"),
             Some(&on.to_string())
@@ -107,8 +107,8 @@ fn stopped_beats_every_number() {
     let autoscaling = "{minReplicas: 2, maxReplicas: 9, targetCPUUtilizationPercentage: 70}";
     for agents in ["{replicas: 5}", &format!("{{autoscaling: {autoscaling}}}")] {
         assert_eq!(
-            desired(&format!("{{stopped: true, agents: {agents}}}")).scale,
-            Scale::Stopped
+            desired_with(&format!("{{stopped: true, agents: {agents}}}")).scale,
+            AgentScale::Stopped
         );
     }
 }
@@ -307,10 +307,10 @@ const REFUSED: &[(&str, &[&str])] = &[
 #[test]
 fn what_no_schema_can_see_is_refused_and_says_what_to_do() {
     for (spec, parts) in REFUSED {
-        let problem = problem(spec);
+        let problem = problem_with(spec);
         assert_eq!(
             (problem.condition, problem.reason),
-            (ConditionType::Ready, Reason::InvalidSpec)
+            (ConditionType::Ready, ConditionReason::InvalidSpec)
         );
         for part in *parts {
             assert!(problem.message.contains(part), "{spec}: {}", problem.message);
@@ -322,7 +322,7 @@ fn what_no_schema_can_see_is_refused_and_says_what_to_do() {
 #[test]
 fn names_that_do_not_fit_are_refused() {
     for name in ["1events", "Events", &"e".repeat(41)] {
-        let mut cluster = cluster("{}");
+        let mut cluster = cluster_with("{}");
         cluster.metadata.name = Some(name.to_owned());
         let problem = validate(&cluster, &defaults()).unwrap_err();
         assert!(problem.message.contains("metadata.name"), "{name}");
@@ -331,7 +331,7 @@ fn names_that_do_not_fit_are_refused() {
 
 #[test]
 fn a_cluster_without_a_uid_owns_nothing() {
-    let mut cluster = cluster("{}");
+    let mut cluster = cluster_with("{}");
     cluster.metadata.uid = None;
     assert_eq!(validate(&cluster, &defaults()).unwrap().owner, None);
 }

@@ -1,13 +1,13 @@
 //! Deletion of a Topic in each situation.
 
 use serde_json::json;
-use streamhouse_metadata::{TopicOverview, TopicOwner};
+use streamhouse_metadata::{TopicOwner, TopicSummary};
 use uuid::Uuid;
 
 use super::*;
-use crate::topic::support::topic;
+use crate::topic::fixtures::topic;
 
-fn held(policy: &str) -> Topic {
+fn topic_with_finalizer(policy: &str) -> Topic {
     let mut topic = topic(json!({ "deletionPolicy": policy }));
     topic.metadata.finalizers = Some(vec!["a.example/b".to_owned(), FINALIZER.to_owned()]);
     topic
@@ -21,8 +21,8 @@ fn owner(uid: &str) -> TopicOwner {
     }
 }
 
-fn there() -> TopicOverview {
-    TopicOverview {
+fn existing_topic() -> TopicSummary {
+    TopicSummary {
         topic_id: Uuid::nil(),
         config: [].into(),
         partitions: 1,
@@ -33,51 +33,54 @@ fn there() -> TopicOverview {
 }
 
 /// Plans the deletion with this owner and this existence of the topic.
-fn end(topic: &Topic, around: Surroundings, of: Option<(&str, bool)>) -> Removal {
-    let seen = of.map(|(uid, exists)| (owner(uid), exists.then(there)));
-    let observed = seen.as_ref().map(|(owner, topic)| Observed {
+fn plan_with(topic: &Topic, around: OwnerState, of: Option<(&str, bool)>) -> DeletionPlan {
+    let seen = of.map(|(uid, exists)| (owner(uid), exists.then(existing_topic)));
+    let observed = seen.as_ref().map(|(owner, topic)| ObservedTopic {
         topic: topic.as_ref(),
         owner: Some(owner),
     });
-    removal(topic, around, observed)
+    plan_deletion(topic, around, observed)
 }
 
-fn proceed(delete: bool, release: bool, kept: Option<&'static str>) -> Removal {
-    Removal::Proceed {
+fn proceed_with(delete: bool, release: bool, kept: Option<&'static str>) -> DeletionPlan {
+    DeletionPlan::Proceed {
         delete,
         release,
-        kept,
+        retained: kept,
     }
 }
 
 #[test]
 fn delete_deletes_and_gives_up_the_claim() {
-    let topic = held("Delete");
+    let topic = topic_with_finalizer("Delete");
     assert_eq!(
-        end(&topic, Surroundings::Stay, Some(("uid-1", true))),
-        proceed(true, true, None)
+        plan_with(&topic, OwnerState::Present, Some(("uid-1", true))),
+        proceed_with(true, true, None)
     );
     // The process was killed between the two steps.
     assert_eq!(
-        end(&topic, Surroundings::Stay, Some(("uid-1", false))),
-        proceed(false, true, None)
+        plan_with(&topic, OwnerState::Present, Some(("uid-1", false))),
+        proceed_with(false, true, None)
     );
 }
 
 #[test]
 fn delete_waits_for_the_metadata_store() {
-    assert_eq!(end(&held("Delete"), Surroundings::Stay, None), Removal::Wait);
+    assert_eq!(
+        plan_with(&topic_with_finalizer("Delete"), OwnerState::Present, None),
+        DeletionPlan::Wait
+    );
 }
 
 #[test]
 fn delete_keeps_the_topic_and_waits_for_nothing_when_all_ends() {
-    for around in [Surroundings::ClusterEnds, Surroundings::NamespaceEnds] {
+    for around in [OwnerState::ClusterDeleting, OwnerState::NamespaceTerminating] {
         for (observed, release) in [(None, false), (Some(("uid-1", true)), true)] {
-            let Removal::Proceed {
+            let DeletionPlan::Proceed {
                 delete,
                 release: released,
-                kept,
-            } = end(&held("Delete"), around, observed)
+                retained: kept,
+            } = plan_with(&topic_with_finalizer("Delete"), around, observed)
             else {
                 panic!("{around:?} waits");
             };
@@ -88,41 +91,49 @@ fn delete_keeps_the_topic_and_waits_for_nothing_when_all_ends() {
 
 #[test]
 fn what_another_manages_is_never_deleted() {
-    let removal = end(&held("Delete"), Surroundings::Stay, Some(("uid-2", true)));
+    let removal = plan_with(
+        &topic_with_finalizer("Delete"),
+        OwnerState::Present,
+        Some(("uid-2", true)),
+    );
     assert_eq!(
         removal,
-        proceed(false, false, Some("another resource manages it"))
+        proceed_with(false, false, Some("another resource manages it"))
     );
 }
 
 #[test]
 fn retain_keeps_the_topic_also_when_the_policy_was_another() {
     assert_eq!(
-        end(&held("Retain"), Surroundings::Stay, None),
-        proceed(false, false, None)
+        plan_with(&topic_with_finalizer("Retain"), OwnerState::Present, None),
+        proceed_with(false, false, None)
     );
     assert_eq!(
-        end(&held("Retain"), Surroundings::Stay, Some(("uid-1", true))),
-        proceed(false, true, None)
+        plan_with(
+            &topic_with_finalizer("Retain"),
+            OwnerState::Present,
+            Some(("uid-1", true))
+        ),
+        proceed_with(false, true, None)
     );
 }
 
 #[test]
 fn a_topic_held_by_others_only_is_let_go() {
-    let mut topic = held("Delete");
+    let mut topic = topic_with_finalizer("Delete");
     topic.metadata.finalizers = Some(vec!["a.example/b".to_owned()]);
     assert_eq!(
-        end(&topic, Surroundings::Stay, Some(("uid-1", true))),
-        proceed(false, true, None)
+        plan_with(&topic, OwnerState::Present, Some(("uid-1", true))),
+        proceed_with(false, true, None)
     );
 }
 
 #[test]
 fn the_finalizers_of_others_stay() {
-    let topic = held("Delete");
-    let off = patch(&topic, false);
+    let topic = topic_with_finalizer("Delete");
+    let off = finalizer_patch(&topic, false);
     assert_eq!(off["metadata"]["finalizers"], json!(["a.example/b"]));
     assert_eq!(off["metadata"]["resourceVersion"], "7");
-    let on = patch(&topic, true);
+    let on = finalizer_patch(&topic, true);
     assert_eq!(on["metadata"]["finalizers"], json!(["a.example/b", FINALIZER]));
 }

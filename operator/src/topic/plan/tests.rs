@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
-use crate::topic::support::topic;
+use crate::topic::fixtures::topic;
 
 fn owner(uid: &str) -> TopicOwner {
     TopicOwner {
@@ -17,8 +17,8 @@ fn owner(uid: &str) -> TopicOwner {
     }
 }
 
-fn existing(partitions: i32, config: &[(&str, &str)]) -> TopicOverview {
-    TopicOverview {
+fn existing(partitions: i32, config: &[(&str, &str)]) -> TopicSummary {
+    TopicSummary {
         topic_id: Uuid::from_u128(1),
         config: config
             .iter()
@@ -31,7 +31,7 @@ fn existing(partitions: i32, config: &[(&str, &str)]) -> TopicOverview {
     }
 }
 
-fn world(topic: Option<TopicOverview>, owner: Option<TopicOwner>) -> TopicsOverview {
+fn overview_of(topic: Option<TopicSummary>, owner: Option<TopicOwner>) -> TopicsOverview {
     let named = |name: &str| name.to_owned();
     TopicsOverview {
         topics: topic.into_iter().map(|topic| (named("orders"), topic)).collect(),
@@ -39,19 +39,19 @@ fn world(topic: Option<TopicOverview>, owner: Option<TopicOwner>) -> TopicsOverv
     }
 }
 
-fn reason(plan: &Plan) -> Reason {
+fn only_reason(plan: &TopicPlan) -> ConditionReason {
     assert_eq!(plan.problems.len(), 1, "{plan}");
     plan.problems[0].reason
 }
 
 #[test]
 fn a_topic_that_is_not_there_is_claimed_and_created_with_defaults() {
-    let plan = plan_of(&topic(json!({})), &world(None, None));
-    let create = Change::Create {
+    let plan = plan_topic(&topic(json!({})), &overview_of(None, None));
+    let create = PlannedChange::Create {
         partitions: 1,
         config: BTreeMap::new(),
     };
-    assert_eq!(plan.changes, [Change::Claim, create]);
+    assert_eq!(plan.changes, [PlannedChange::Claim, create]);
     assert!(plan.problems.is_empty());
 }
 
@@ -59,7 +59,7 @@ fn a_topic_that_is_not_there_is_claimed_and_created_with_defaults() {
 fn what_is_there_is_adopted_with_its_partitions_and_converged() {
     let spec = topic(json!({ "config": { "segment.ms": 1000, "retention.bytes": null } }));
     let there = existing(3, &[("retention.bytes", "7"), ("max.message.bytes", "2048")]);
-    let plan = plan_of(&spec, &world(Some(there), None));
+    let plan = plan_topic(&spec, &overview_of(Some(there), None));
     assert_eq!(
         plan.to_string(),
         "claim the topic name\n\
@@ -71,20 +71,26 @@ fn what_is_there_is_adopted_with_its_partitions_and_converged() {
 #[test]
 fn what_is_there_is_not_adopted_against_the_will() {
     let spec = topic(json!({ "adopt": "Never", "partitions": 5 }));
-    let plan = plan_of(&spec, &world(Some(existing(3, &[])), None));
-    assert_eq!((plan.changes.len(), reason(&plan)), (0, Reason::AlreadyExists));
-    let ours = plan_of(&spec, &world(Some(existing(3, &[])), Some(owner("uid-1"))));
-    assert_eq!(ours.changes, [Change::Grow { from: 3, to: 5 }]);
+    let plan = plan_topic(&spec, &overview_of(Some(existing(3, &[])), None));
+    assert_eq!(
+        (plan.changes.len(), only_reason(&plan)),
+        (0, ConditionReason::AlreadyExists)
+    );
+    let ours = plan_topic(&spec, &overview_of(Some(existing(3, &[])), Some(owner("uid-1"))));
+    assert_eq!(ours.changes, [PlannedChange::AddPartitions { from: 3, to: 5 }]);
 }
 
 #[test]
 fn what_another_manages_is_left_alone_and_the_other_named() {
     for there in [None, Some(existing(3, &[]))] {
-        let plan = plan_of(
+        let plan = plan_topic(
             &topic(json!({ "partitions": 5 })),
-            &world(there, Some(owner("uid-2"))),
+            &overview_of(there, Some(owner("uid-2"))),
         );
-        assert_eq!((plan.changes.len(), reason(&plan)), (0, Reason::ResourceConflict));
+        assert_eq!(
+            (plan.changes.len(), only_reason(&plan)),
+            (0, ConditionReason::OwnershipConflict)
+        );
         assert!(plan.problems[0].message.starts_with("managed by shop/of-uid-2"));
     }
 }
@@ -92,43 +98,46 @@ fn what_another_manages_is_left_alone_and_the_other_named() {
 #[test]
 fn partitions_are_never_taken_away_and_the_settings_converge_all_the_same() {
     let spec = topic(json!({ "partitions": 2, "config": { "segment.ms": 1000 } }));
-    let plan = plan_of(&spec, &world(Some(existing(3, &[])), Some(owner("uid-1"))));
+    let plan = plan_topic(&spec, &overview_of(Some(existing(3, &[])), Some(owner("uid-1"))));
     assert_eq!(
-        (plan.changes.len(), reason(&plan)),
-        (1, Reason::InvalidPartitions)
+        (plan.changes.len(), only_reason(&plan)),
+        (1, ConditionReason::InvalidPartitions)
     );
     assert!(plan.problems[0].message.ends_with("set it to 3"));
 }
 
 #[test]
 fn a_spec_that_makes_no_sense_changes_nothing() {
-    let plan = plan_of(&topic(json!({ "topicName": ".." })), &world(None, None));
-    assert_eq!((plan.changes.len(), reason(&plan)), (0, Reason::InvalidSpec));
+    let plan = plan_topic(&topic(json!({ "topicName": ".." })), &overview_of(None, None));
+    assert_eq!(
+        (plan.changes.len(), only_reason(&plan)),
+        (0, ConditionReason::InvalidSpec)
+    );
     assert!(plan.to_string().starts_with("InvalidSpec: spec.topicName"));
 }
 
 /// Applies the changes as the metadata store does.
-fn carry_out(changes: &[Change], uid: &str, world: &mut TopicsOverview) {
+fn simulate_changes(changes: &[PlannedChange], uid: &str, world: &mut TopicsOverview) {
     let name = || "orders".to_owned();
     for change in changes {
         match change {
-            Change::Claim => assert!(world.owners.insert(name(), owner(uid)).is_none()),
-            Change::Create { partitions, config } => {
+            PlannedChange::Claim => assert!(world.owners.insert(name(), owner(uid)).is_none()),
+            PlannedChange::Create { partitions, config } => {
                 let mut new = existing(*partitions, &[]);
                 new.config = config.clone();
                 assert!(world.topics.insert(name(), new).is_none());
             }
-            Change::Grow { from, to } => {
+            PlannedChange::AddPartitions { from, to } => {
                 let topic = world.topics.get_mut("orders").unwrap();
                 assert_eq!(topic.partitions, *from);
                 assert!(to > from);
                 topic.partitions = *to;
             }
-            Change::Set { key, from, to } => {
+            PlannedChange::Set { key, from, to } => {
                 let topic = world.topics.get_mut("orders").unwrap();
                 assert_eq!(topic.config.insert(key.clone(), to.clone()), *from);
             }
-            Change::Reset { key, from } => {
+            PlannedChange::Reset { key, from } => {
                 let topic = world.topics.get_mut("orders").unwrap();
                 assert_eq!(topic.config.remove(key).as_ref(), Some(from));
             }
@@ -183,7 +192,7 @@ prop_compose! {
     ) -> TopicsOverview {
         let there = there
             .map(|(partitions, config)| existing(partitions, &config.into_iter().collect::<Vec<_>>()));
-        world(there, owner_is.map(owner))
+        overview_of(there, owner_is.map(owner))
     }
 }
 
@@ -192,10 +201,10 @@ proptest! {
 
     #[test]
     fn planning_again_after_applying_gives_nothing(spec in any_spec(), before in any_world()) {
-        let first = plan_of(&spec, &before);
+        let first = plan_topic(&spec, &before);
         let mut after = before.clone();
-        carry_out(&first.changes, "uid-1", &mut after);
-        let second = plan_of(&spec, &after);
+        simulate_changes(&first.changes, "uid-1", &mut after);
+        let second = plan_topic(&spec, &after);
         prop_assert_eq!(second.changes, Vec::new());
         if !first.changes.is_empty() {
             prop_assert_eq!(second.problems, first.problems);
@@ -206,17 +215,17 @@ proptest! {
     fn every_legal_setting_is_in_force_afterwards_and_what_is_to_be_left_is_left(
         spec in any_spec(), before in any_world(),
     ) {
-        let plan = plan_of(&spec, &before);
+        let plan = plan_topic(&spec, &before);
         let mut after = before.clone();
-        carry_out(&plan.changes, "uid-1", &mut after);
+        simulate_changes(&plan.changes, "uid-1", &mut after);
         if let (Ok(wanted), Some(topic)) = (validate(&spec), after.topics.get("orders"))
             && after.owners.get("orders").is_some_and(|owner| owner.uid == "uid-1")
         {
             let old = before.topics.get("orders").map(|topic| topic.config.clone()).unwrap_or_default();
             for (key, setting) in &wanted.settings {
                 match setting {
-                    Setting::Value(value) => prop_assert_eq!(topic.config.get(key), Some(value)),
-                    Setting::Leave => prop_assert_eq!(topic.config.get(key), old.get(key)),
+                    DesiredSetting::Value(value) => prop_assert_eq!(topic.config.get(key), Some(value)),
+                    DesiredSetting::Unmanaged => prop_assert_eq!(topic.config.get(key), old.get(key)),
                 }
             }
             prop_assert!(topic.config.keys().all(|key| wanted.settings.contains_key(key)));

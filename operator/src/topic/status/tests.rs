@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use super::*;
-use crate::topic::support::topic;
+use crate::topic::fixtures::topic;
 
-fn numbers(topic_id: &str, records: i64) -> Known {
-    Known::Topic(Numbers {
+fn numbers(topic_id: &str, records: i64) -> KnownTopic {
+    KnownTopic::Topic(TopicNumbers {
         topic_id: topic_id.to_owned(),
         partitions: 3,
         records,
@@ -14,10 +14,10 @@ fn numbers(topic_id: &str, records: i64) -> Known {
     })
 }
 
-fn ready(known: Known) -> Facts {
-    Facts {
+fn ready(known: KnownTopic) -> StatusFacts {
+    StatusFacts {
         known,
-        ready: (State::True, Reason::Reconciled, String::new()),
+        ready: (ConditionStatus::True, ConditionReason::Reconciled, String::new()),
         paused: None,
     }
 }
@@ -35,44 +35,51 @@ fn with(status: TopicStatus) -> Topic {
 #[test]
 fn the_same_facts_give_the_same_status_at_any_time() {
     let facts = ready(numbers("a", 5));
-    let first = compute(&topic(json!({})), &facts, false, at(1));
-    assert_eq!(compute(&with(first.clone()), &facts, false, at(2)), first);
-    assert_eq!(compute(&with(first.clone()), &facts, true, at(2)), first);
+    let first = compute_status(&topic(json!({})), &facts, false, at(1));
+    assert_eq!(compute_status(&with(first.clone()), &facts, false, at(2)), first);
+    assert_eq!(compute_status(&with(first.clone()), &facts, true, at(2)), first);
 }
 
 #[test]
 fn records_are_taken_at_first_and_when_refreshed_only() {
-    let first = compute(&topic(json!({})), &ready(numbers("a", 5)), false, at(1));
+    let first = compute_status(&topic(json!({})), &ready(numbers("a", 5)), false, at(1));
     assert_eq!((first.records, first.size_bytes), (Some(5), Some(50)));
     let later = ready(numbers("a", 6));
     assert_eq!(
-        compute(&with(first.clone()), &later, false, at(2)).records,
+        compute_status(&with(first.clone()), &later, false, at(2)).records,
         Some(5)
     );
     assert_eq!(
-        compute(&with(first.clone()), &later, true, at(2)).records,
+        compute_status(&with(first.clone()), &later, true, at(2)).records,
         Some(6)
     );
     let other = ready(numbers("b", 0));
-    assert_eq!(compute(&with(first), &other, false, at(2)).records, Some(0));
+    assert_eq!(
+        compute_status(&with(first), &other, false, at(2)).records,
+        Some(0)
+    );
 }
 
 #[test]
 fn what_cannot_be_looked_at_is_kept_and_what_is_not_ours_is_not_told() {
-    let first = compute(&topic(json!({})), &ready(numbers("a", 5)), false, at(1));
-    let unknown = Facts {
-        known: Known::AsBefore,
-        ready: (State::Unknown, Reason::ClusterNotReady, "down".to_owned()),
+    let first = compute_status(&topic(json!({})), &ready(numbers("a", 5)), false, at(1));
+    let unknown = StatusFacts {
+        known: KnownTopic::Unchanged,
+        ready: (
+            ConditionStatus::Unknown,
+            ConditionReason::ClusterNotReady,
+            "down".to_owned(),
+        ),
         paused: None,
     };
-    let kept = compute(&with(first.clone()), &unknown, true, at(2));
+    let kept = compute_status(&with(first.clone()), &unknown, true, at(2));
     assert_eq!((kept.topic_id.as_deref(), kept.records), (Some("a"), Some(5)));
-    assert!(!is_settled(&with(kept)));
-    let lost = Facts {
-        known: Known::None,
+    assert!(!is_reconciled(&with(kept)));
+    let lost = StatusFacts {
+        known: KnownTopic::None,
         ..unknown
     };
-    let lost = compute(&with(first), &lost, true, at(2));
+    let lost = compute_status(&with(first), &lost, true, at(2));
     assert_eq!((lost.topic_id, lost.records, lost.partitions), (None, None, None));
     assert_eq!(lost.topic_name.as_deref(), Some("orders"));
 }
@@ -80,8 +87,8 @@ fn what_cannot_be_looked_at_is_kept_and_what_is_not_ours_is_not_told() {
 #[test]
 fn a_paused_topic_says_so_whatever_else_is_known() {
     let paused = topic(json!({ "paused": true }));
-    let status = compute(&paused, &ready(Known::AsBefore), false, at(1));
-    let condition = find(&status.conditions, ConditionType::Paused).unwrap();
+    let status = compute_status(&paused, &ready(KnownTopic::Unchanged), false, at(1));
+    let condition = find_condition(&status.conditions, ConditionType::Paused).unwrap();
     assert_eq!(
         (condition.status.as_str(), condition.message.as_str()),
         ("True", "spec.paused is set")
@@ -90,15 +97,24 @@ fn a_paused_topic_says_so_whatever_else_is_known() {
 
 #[test]
 fn settled_means_carried_out_for_this_generation() {
-    let mut settled = with(compute(&topic(json!({})), &ready(numbers("a", 5)), false, at(1)));
-    assert!(is_settled(&settled));
+    let mut settled = with(compute_status(
+        &topic(json!({})),
+        &ready(numbers("a", 5)),
+        false,
+        at(1),
+    ));
+    assert!(is_reconciled(&settled));
     settled.metadata.generation = Some(2);
-    assert!(!is_settled(&settled));
-    let partly = Facts {
-        ready: (State::False, Reason::InvalidConfig, "x".to_owned()),
+    assert!(!is_reconciled(&settled));
+    let partly = StatusFacts {
+        ready: (
+            ConditionStatus::False,
+            ConditionReason::InvalidConfig,
+            "x".to_owned(),
+        ),
         ..ready(numbers("a", 5))
     };
-    assert!(is_settled(&with(compute(
+    assert!(is_reconciled(&with(compute_status(
         &topic(json!({})),
         &partly,
         false,

@@ -3,15 +3,15 @@
 use serde_json::json;
 
 use super::*;
-use crate::topic::support::topic;
+use crate::topic::fixtures::topic;
 
-fn value(text: &str) -> Setting {
-    Setting::Value(text.to_owned())
+fn value(text: &str) -> DesiredSetting {
+    DesiredSetting::Value(text.to_owned())
 }
 
-fn problem_of(wanted: &Wanted) -> &str {
+fn problem_of(wanted: &DesiredTopic) -> &str {
     assert_eq!(wanted.problems.len(), 1, "{:?}", wanted.problems);
-    assert_eq!(wanted.problems[0].reason, Reason::InvalidConfig);
+    assert_eq!(wanted.problems[0].reason, ConditionReason::InvalidConfig);
     &wanted.problems[0].message
 }
 
@@ -58,7 +58,7 @@ fn a_codec_is_refused_with_what_is_offered_and_the_others_stand() {
             "{problem}"
         );
         assert!(problem.contains("only \"producer\""), "{problem}");
-        assert_eq!(wanted.settings["compression.type"], Setting::Leave);
+        assert_eq!(wanted.settings["compression.type"], DesiredSetting::Unmanaged);
         assert_eq!(wanted.settings["segment.bytes"], value("67108864"));
     }
 }
@@ -66,7 +66,7 @@ fn a_codec_is_refused_with_what_is_offered_and_the_others_stand() {
 #[test]
 fn null_leaves_a_setting_alone() {
     let wanted = validate(&topic(json!({ "config": { "segment.ms": null } }))).unwrap();
-    assert_eq!(wanted.settings["segment.ms"], Setting::Leave);
+    assert_eq!(wanted.settings["segment.ms"], DesiredSetting::Unmanaged);
     assert!(wanted.problems.is_empty());
 }
 
@@ -81,7 +81,7 @@ fn an_unknown_setting_is_named_and_the_others_stand() {
             "the nearest name"
         );
         assert_eq!(wanted.settings["segment.ms"], value("1000"));
-        assert_eq!(wanted.settings["retention.mss"], Setting::Leave);
+        assert_eq!(wanted.settings["retention.mss"], DesiredSetting::Unmanaged);
     }
 }
 
@@ -89,7 +89,7 @@ fn an_unknown_setting_is_named_and_the_others_stand() {
 fn a_value_out_of_bounds_is_named_and_left_alone() {
     let wanted = validate(&topic(json!({ "segmentBytes": "1Ki" }))).unwrap();
     assert!(problem_of(&wanted).starts_with("spec.segmentBytes: segment.bytes: 1024"));
-    assert_eq!(wanted.settings["segment.bytes"], Setting::Leave);
+    assert_eq!(wanted.settings["segment.bytes"], DesiredSetting::Unmanaged);
     let wanted = validate(&topic(json!({ "config": { "segment.ms": 1 } }))).unwrap();
     assert!(problem_of(&wanted).starts_with("spec.config: segment.ms: 1"));
 }
@@ -99,7 +99,7 @@ fn a_setting_given_twice_is_named_and_left_alone() {
     let twice = json!({ "retention": { "time": "1d" }, "config": { "retention.ms": 1 } });
     let wanted = validate(&topic(twice)).unwrap();
     assert!(problem_of(&wanted).contains("retention.ms is also set by its own field"));
-    assert_eq!(wanted.settings["retention.ms"], Setting::Leave);
+    assert_eq!(wanted.settings["retention.ms"], DesiredSetting::Unmanaged);
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn illegal_names_and_partitions_stop_everything() {
         (json!({ "partitions": 10_001 }), "spec.partitions"),
     ] {
         let problem = validate(&topic(spec.clone())).unwrap_err();
-        assert_eq!(problem.reason, Reason::InvalidSpec);
+        assert_eq!(problem.reason, ConditionReason::InvalidSpec);
         assert!(problem.message.starts_with(field), "{spec}: {problem:?}");
     }
 }
@@ -141,7 +141,7 @@ fn durations_and_amounts_have_their_units() {
         ("-1", -1),
         ("0d", 0),
     ] {
-        assert_eq!(milliseconds(text), Ok(expected.to_string()), "{text}");
+        assert_eq!(parse_duration_ms(text), Ok(expected.to_string()), "{text}");
     }
     for (text, expected) in [
         ("5", 5),
@@ -151,18 +151,21 @@ fn durations_and_amounts_have_their_units() {
         ("2Ti", 2 << 40),
         ("-1", -1),
     ] {
-        assert_eq!(whole_bytes(text), Ok(expected.to_string()), "{text}");
+        assert_eq!(parse_bytes(text), Ok(expected.to_string()), "{text}");
     }
     for text in ["", "d", "7", "7w", "-2d", "1.5h", "1h30m"] {
         assert!(
-            milliseconds(text).unwrap_err().contains("not a duration"),
+            parse_duration_ms(text).unwrap_err().contains("not a duration"),
             "{text}"
         );
     }
     for text in ["", "Gi", "1G", "1 Gi", "-5"] {
-        assert!(whole_bytes(text).unwrap_err().contains("not a size"), "{text}");
+        assert!(parse_bytes(text).unwrap_err().contains("not a size"), "{text}");
     }
     for text in ["9223372036854775807d", "99999999999999999999ms"] {
-        assert!(milliseconds(text).unwrap_err().contains("too large"), "{text}");
+        assert!(
+            parse_duration_ms(text).unwrap_err().contains("too large"),
+            "{text}"
+        );
     }
 }

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::pki::Pki;
+use super::pki::TestPki;
 
 /// The identity of a client.
 #[derive(Debug)]
-pub(super) enum Identity<'a> {
+pub(super) enum KubeIdentity<'a> {
     /// The administrator, by certificate.
     Admin,
     /// A user and groups, impersonated by the administrator's certificate: authorization considers
@@ -21,15 +21,20 @@ pub(super) enum Identity<'a> {
 }
 
 /// Writes a kubeconfig for the server at `port` on 127.0.0.1.
-pub(super) fn write(path: PathBuf, port: u16, pki: &Pki, identity: &Identity<'_>) -> anyhow::Result<PathBuf> {
+pub(super) fn write(
+    path: PathBuf,
+    port: u16,
+    pki: &TestPki,
+    identity: &KubeIdentity<'_>,
+) -> anyhow::Result<PathBuf> {
     let config = json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": "test", "cluster": {
             "server": format!("https://127.0.0.1:{port}"),
-            "certificate-authority": text(&pki.authority),
+            "certificate-authority": path_text(&pki.authority),
         }}],
-        "users": [{"name": "user", "user": user(pki, identity)}],
+        "users": [{"name": "user", "user": user_entry(pki, identity)}],
         "contexts": [{"name": "test", "context": {"cluster": "test", "user": "user", "namespace": "default"}}],
         "current-context": "test",
     });
@@ -37,22 +42,22 @@ pub(super) fn write(path: PathBuf, port: u16, pki: &Pki, identity: &Identity<'_>
     Ok(path)
 }
 
-fn user(pki: &Pki, identity: &Identity<'_>) -> Value {
+fn user_entry(pki: &TestPki, identity: &KubeIdentity<'_>) -> Value {
     let mut admin = json!({
-        "client-certificate": text(&pki.admin.certificate),
-        "client-key": text(&pki.admin.key),
+        "client-certificate": path_text(&pki.admin.certificate),
+        "client-key": path_text(&pki.admin.key),
     });
     match identity {
-        Identity::Admin => admin,
-        Identity::User { name, groups } => {
+        KubeIdentity::Admin => admin,
+        KubeIdentity::User { name, groups } => {
             admin["as"] = json!(name);
             admin["as-groups"] = json!(groups);
             admin
         }
-        Identity::Token(token) => json!({"token": token}),
+        KubeIdentity::Token(token) => json!({"token": token}),
     }
 }
 
-fn text(path: &Path) -> String {
+fn path_text(path: &Path) -> String {
     path.display().to_string()
 }

@@ -13,31 +13,31 @@ use rcgen::{
 
 /// The files, named after the API server's flags.
 #[derive(Debug)]
-pub(super) struct Pki {
+pub(super) struct TestPki {
     pub(super) authority: PathBuf,
-    pub(super) server: Pair,
-    pub(super) admin: Pair,
+    pub(super) server: CertificatePair,
+    pub(super) admin: CertificatePair,
     pub(super) accounts_key: PathBuf,
     pub(super) accounts_public: PathBuf,
 }
 
 /// A certificate and its private key, as PEM files.
 #[derive(Debug)]
-pub(super) struct Pair {
+pub(super) struct CertificatePair {
     pub(super) certificate: PathBuf,
     pub(super) key: PathBuf,
 }
 
-impl Pki {
+impl TestPki {
     /// Generates all files in `folder`, which must exist.
-    pub(super) fn create(folder: &Path) -> anyhow::Result<Pki> {
-        let mut params = named("ca of a test", None)?;
+    pub(super) fn create(folder: &Path) -> anyhow::Result<TestPki> {
+        let mut params = params_for("ca of a test", None)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-        let authority = write(folder, "ca.crt", &issuer.pem())?;
+        let authority = write_file(folder, "ca.crt", &issuer.pem())?;
 
-        let mut server = named("kube-apiserver", None)?;
+        let mut server = params_for("kube-apiserver", None)?;
         server.subject_alt_names = CertificateParams::new(vec![
             "127.0.0.1".to_owned(),
             "localhost".to_owned(),
@@ -45,38 +45,38 @@ impl Pki {
         ])?
         .subject_alt_names;
         server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let mut admin = named("admin", Some("system:masters"))?;
+        let mut admin = params_for("admin", Some("system:masters"))?;
         admin.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
 
         let accounts = KeyPair::generate()?;
-        Ok(Pki {
+        Ok(TestPki {
             authority,
-            server: Pair::create(folder, "server", server, &issuer)?,
-            admin: Pair::create(folder, "admin", admin, &issuer)?,
-            accounts_key: write(folder, "accounts.key", &accounts.serialize_pem())?,
-            accounts_public: write(folder, "accounts.pub", &accounts.public_key_pem())?,
+            server: CertificatePair::create(folder, "server", server, &issuer)?,
+            admin: CertificatePair::create(folder, "admin", admin, &issuer)?,
+            accounts_key: write_file(folder, "accounts.key", &accounts.serialize_pem())?,
+            accounts_public: write_file(folder, "accounts.pub", &accounts.public_key_pem())?,
         })
     }
 }
 
-impl Pair {
+impl CertificatePair {
     fn create(
         folder: &Path,
         name: &str,
         params: CertificateParams,
         issuer: &CertifiedIssuer<'_, KeyPair>,
-    ) -> anyhow::Result<Pair> {
+    ) -> anyhow::Result<CertificatePair> {
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, issuer)?;
-        Ok(Pair {
-            certificate: write(folder, &format!("{name}.crt"), &certificate.pem())?,
-            key: write(folder, &format!("{name}.key"), &key.serialize_pem())?,
+        Ok(CertificatePair {
+            certificate: write_file(folder, &format!("{name}.crt"), &certificate.pem())?,
+            key: write_file(folder, &format!("{name}.key"), &key.serialize_pem())?,
         })
     }
 }
 
 /// Kubernetes reads the user from the common name and the group from the organization.
-fn named(name: &str, group: Option<&str>) -> anyhow::Result<CertificateParams> {
+fn params_for(name: &str, group: Option<&str>) -> anyhow::Result<CertificateParams> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.distinguished_name.push(DnType::CommonName, name);
     if let Some(group) = group {
@@ -85,7 +85,7 @@ fn named(name: &str, group: Option<&str>) -> anyhow::Result<CertificateParams> {
     Ok(params)
 }
 
-fn write(folder: &Path, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+fn write_file(folder: &Path, name: &str, text: &str) -> anyhow::Result<PathBuf> {
     let path = folder.join(name);
     std::fs::write(&path, text)?;
     Ok(path)

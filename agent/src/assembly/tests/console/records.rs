@@ -5,8 +5,8 @@ use super::*;
 #[tokio::test(flavor = "multi_thread")]
 async fn records_are_shown_as_they_are_and_never_more_than_a_page_holds() {
     let dir = TempDir::new().unwrap();
-    let one = agent(dir.path(), "one").await;
-    create(&one, "odd", 1).await;
+    let one = start_agent(dir.path(), "one").await;
+    create_topic(&one, "odd", 1).await;
     let script = b"<script>alert(1)</script>".to_vec();
     produce_batch(
         &one,
@@ -14,7 +14,7 @@ async fn records_are_shown_as_they_are_and_never_more_than_a_page_holds() {
         &[script.clone(), vec![0xff, 0x00], vec![], vec![b'x'; 10_000]],
     )
     .await;
-    let page = data(&one, "records?topic=odd&partition=0&offset=0").await;
+    let page = get_data(&one, "records?topic=odd&partition=0&offset=0").await;
     let records = page["records"].as_array().unwrap();
     assert_eq!((records.len(), &page["stopped"]), (4, &"end".into()));
     assert_eq!(records[0]["value"]["shown"], "<script>alert(1)</script>");
@@ -32,20 +32,20 @@ async fn records_are_shown_as_they_are_and_never_more_than_a_page_holds() {
     for _ in 0..60 {
         produce_batch(&one, "odd", &vec![vec![b'y'; 100]; 5]).await;
     }
-    let newest = data(&one, "records?topic=odd&partition=0&limit=1000").await;
+    let newest = get_data(&one, "records?topic=odd&partition=0&limit=1000").await;
     assert_eq!(
         newest["records"].as_array().unwrap().len(),
         100,
         "no page is longer"
     );
     assert_eq!((&newest["from"], &newest["next"]), (&204.into(), &304.into()));
-    let inside = data(&one, "records?topic=odd&partition=0&offset=6&limit=2").await;
+    let inside = get_data(&one, "records?topic=odd&partition=0&offset=6&limit=2").await;
     assert_eq!(
         (&inside["records"][0]["offset"], &inside["next"]),
         (&6.into(), &8.into())
     );
     assert_eq!(inside["stopped"], Value::Null);
-    let late = data(&one, "records?topic=odd&partition=0&timestamp=8").await;
+    let late = get_data(&one, "records?topic=odd&partition=0&timestamp=8").await;
     assert_eq!(
         (&late["from"], late["records"].as_array().unwrap().len()),
         (&304.into(), 0)
@@ -66,7 +66,7 @@ async fn records_are_shown_as_they_are_and_never_more_than_a_page_holds() {
         ),
         ("topic=odd&partition=99999999999", (400, "INVALID_REQUEST")),
     ] {
-        let answer = code(&one, &format!("records?{query}")).await;
+        let answer = get_error_code(&one, &format!("records?{query}")).await;
         assert_eq!((answer.0, answer.1.as_str()), refused, "{query}");
     }
     one.drain().await;
@@ -75,8 +75,8 @@ async fn records_are_shown_as_they_are_and_never_more_than_a_page_holds() {
 #[tokio::test(flavor = "multi_thread")]
 async fn large_records_fill_a_page_and_the_next_goes_on_there() {
     let dir = TempDir::new().unwrap();
-    let one = agent(dir.path(), "one").await;
-    create(&one, "large", 1).await;
+    let one = start_agent(dir.path(), "one").await;
+    create_topic(&one, "large", 1).await;
     // 9 MiB that LZ4 compresses well, then records that it cannot compress.
     produce_batch(&one, "large", &vec![vec![b'x'; 1 << 20]; 9]).await;
     let noise = |seed: u64| -> Vec<u8> {
@@ -90,7 +90,7 @@ async fn large_records_fill_a_page_and_the_next_goes_on_there() {
     for seed in 0..5 {
         produce_batch(&one, "large", &[noise(seed)]).await;
     }
-    let page = data(&one, "records?topic=large&partition=0&offset=0").await;
+    let page = get_data(&one, "records?topic=large&partition=0&offset=0").await;
     assert_eq!(page["unreadable"][0]["code"], "MESSAGE_TOO_LARGE");
     assert_eq!(
         (&page["unreadable"][0]["from"], &page["unreadable"][0]["to"]),
@@ -102,7 +102,7 @@ async fn large_records_fill_a_page_and_the_next_goes_on_there() {
         (&(9 + shown).into(), &"bytes".into())
     );
     assert!((1..5).contains(&shown), "1 MiB is read: {shown}");
-    let rest = data(
+    let rest = get_data(
         &one,
         &format!("records?topic=large&partition=0&offset={}", page["next"]),
     )
@@ -114,8 +114,8 @@ async fn large_records_fill_a_page_and_the_next_goes_on_there() {
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_and_deleted_records_are_said_and_not_shown() {
     let dir = TempDir::new().unwrap();
-    let one = agent(dir.path(), "one").await;
-    create(&one, "orders", 1).await;
+    let one = start_agent(dir.path(), "one").await;
+    create_topic(&one, "orders", 1).await;
     produce(&one, "orders", 0, "first").await.unwrap();
     produce(&one, "orders", 0, "second").await.unwrap();
     one.drain().await;
@@ -139,8 +139,8 @@ async fn damaged_and_deleted_records_are_said_and_not_shown() {
         }
     }
     assert_eq!(damaged, 1);
-    let one = agent(dir.path(), "one").await;
-    let answer = code(&one, "records?topic=orders&partition=0&offset=0").await;
+    let one = start_agent(dir.path(), "one").await;
+    let answer = get_error_code(&one, "records?topic=orders&partition=0&offset=0").await;
     assert_eq!(answer, (500, "STORAGE_CORRUPT".to_owned()));
     let end = end_of_an_unreadable_partition(&one);
     let end = tokio::time::timeout(Duration::from_secs(30), end).await;
@@ -151,9 +151,9 @@ async fn damaged_and_deleted_records_are_said_and_not_shown() {
         before_offset: 1,
     };
     topics::delete_records(&one.node, request).await.unwrap();
-    let gone = code(&one, "records?topic=orders&partition=0&offset=0").await;
+    let gone = get_error_code(&one, "records?topic=orders&partition=0&offset=0").await;
     assert_eq!(gone, (400, "OFFSET_OUT_OF_RANGE".to_owned()));
-    let left = data(&one, "records?topic=orders&partition=0").await;
+    let left = get_data(&one, "records?topic=orders&partition=0").await;
     assert_eq!(
         (&left["from"], &left["records"][0]["value"]["shown"]),
         (&1.into(), &"second".into())

@@ -9,18 +9,21 @@ use tonic::transport::Endpoint;
 use super::*;
 
 /// How long a client waits for a response before it retries, possibly at another agent.
-const REQUEST_TIME: Duration = Duration::from_millis(400);
-const PAUSE: Duration = Duration::from_millis(3);
+const REQUEST_TIMEOUT: Duration = Duration::from_millis(400);
+const RETRY_DELAY: Duration = Duration::from_millis(3);
 /// Maximum number of batches of one producer in flight.
-const WINDOW: i32 = 3;
+const MAX_IN_FLIGHT_BATCHES: i32 = 3;
 
 /// Sends values, several at once, each until it is acknowledged. Ends with nothing in flight.
-pub(super) async fn produce_values(world: Arc<World>, mut producer: Producer) {
+pub(super) async fn produce_values(world: Arc<SimulatedCluster>, mut producer: TestProducer) {
     let mut sent = 0;
     while producer.sequence < sent || !world.stop_producing.is_cancelled() {
         if !world.stop_producing.is_cancelled() {
-            while sent < producer.sequence + WINDOW {
-                world.ledger.lock().sent(&producer.log, &producer.value(sent));
+            while sent < producer.sequence + MAX_IN_FLIGHT_BATCHES {
+                world
+                    .ledger
+                    .lock()
+                    .record_sent(&producer.log, &producer.value(sent));
                 sent += 1;
             }
         }
@@ -30,17 +33,17 @@ pub(super) async fn produce_values(world: Arc<World>, mut producer: Producer) {
         let window = async {
             let mut pending = Vec::new();
             for sequence in first..sent {
-                pending.push(producer.hand_in(&node, sequence).await);
+                pending.push(producer.begin_send(&node, sequence).await);
             }
             let answers = pending.into_iter().map(|pending| pending.finish(&node));
             futures::future::join_all(answers).await
         };
-        let answers = timeout(REQUEST_TIME, window).await.unwrap_or_default();
+        let answers = timeout(REQUEST_TIMEOUT, window).await.unwrap_or_default();
         for (sequence, answer) in (first..).zip(answers) {
-            match offset(answer) {
+            match single_offset(answer) {
                 Ok(offset) => {
                     let value = producer.value(sequence);
-                    world.ledger.lock().acked(&producer.log, offset, &value);
+                    world.ledger.lock().record_acked(&producer.log, offset, &value);
                     producer.sequence = sequence + 1;
                 }
                 Err(error) => {
@@ -58,13 +61,13 @@ pub(super) async fn produce_values(world: Arc<World>, mut producer: Producer) {
                 }
             }
         }
-        sleep(PAUSE).await;
+        sleep(RETRY_DELAY).await;
     }
 }
 
 /// Reads every log repeatedly, from any agent and sometimes from its beginning; finally to its end.
-pub(super) async fn read_logs(world: Arc<World>) {
-    let mut positions: HashMap<LogName, i64> = HashMap::new();
+pub(super) async fn read_logs(world: Arc<SimulatedCluster>) {
+    let mut positions: HashMap<PartitionName, i64> = HashMap::new();
     loop {
         let last_round = world.stop_reading.is_cancelled();
         let logs = world.logs.lock().clone();
@@ -77,7 +80,7 @@ pub(super) async fn read_logs(world: Arc<World>) {
             let node = world.node();
             let _reads = world.reads.read().await;
             let read = read_and_check(&world.stores, &world.ledger, &node, &log, *position);
-            match timeout(REQUEST_TIME, read).await {
+            match timeout(REQUEST_TIMEOUT, read).await {
                 Ok(Ok(next)) => {
                     world.reads_done.inc();
                     *position = next;
@@ -96,13 +99,13 @@ pub(super) async fn read_logs(world: Arc<World>) {
         if last_round && !behind {
             return;
         }
-        sleep(PAUSE).await;
+        sleep(RETRY_DELAY).await;
     }
 }
 
 /// Commits increasing offsets of a group, at whichever agent coordinates it, and verifies that they
 /// never go back.
-pub(super) async fn consume_group(world: Arc<World>) {
+pub(super) async fn consume_group(world: Arc<SimulatedCluster>) {
     let log = world.logs.lock().first().cloned();
     let mut acked = -1;
     for attempted in 0_i64.. {
@@ -110,27 +113,31 @@ pub(super) async fn consume_group(world: Arc<World>) {
             return;
         }
         let Some(log) = &log else { return };
-        if let Some(true) = timeout(REQUEST_TIME, commit(&world, log, attempted))
+        if let Some(true) = timeout(REQUEST_TIMEOUT, commit_group_offset(&world, log, attempted))
             .await
             .ok()
             .flatten()
         {
             acked = attempted;
         }
-        if let Some(committed) = timeout(REQUEST_TIME, committed(&world, log)).await.ok().flatten() {
+        if let Some(committed) = timeout(REQUEST_TIMEOUT, fetch_group_offset(&world, log))
+            .await
+            .ok()
+            .flatten()
+        {
             assert!(
                 (acked..=attempted).contains(&committed),
                 "{} violated: offset {committed} is committed, {acked} was acknowledged",
                 crate::invariant::Invariant::C1
             );
         }
-        sleep(PAUSE).await;
+        sleep(RETRY_DELAY).await;
     }
 }
 
-type Groups = GroupServiceClient<tonic::transport::Channel>;
+type GroupClient = GroupServiceClient<tonic::transport::Channel>;
 
-async fn coordinator(world: &World) -> Option<Groups> {
+async fn connect_to_coordinator(world: &SimulatedCluster) -> Option<GroupClient> {
     let addresses: Vec<SocketAddr> = {
         let addresses = world.addresses.lock();
         let nodes = world.nodes.lock();
@@ -143,7 +150,7 @@ async fn coordinator(world: &World) -> Option<Groups> {
 }
 
 /// Returns whether the commit was acknowledged; `None` if that is unknown.
-async fn commit(world: &World, log: &LogName, offset: i64) -> Option<bool> {
+async fn commit_group_offset(world: &SimulatedCluster, log: &PartitionName, offset: i64) -> Option<bool> {
     let offset = v1::CommitOffset {
         topic: log.topic.clone(),
         partition: log.partition,
@@ -157,12 +164,16 @@ async fn commit(world: &World, log: &LogName, offset: i64) -> Option<bool> {
         offsets: vec![offset],
         ..Default::default()
     };
-    let answer = coordinator(world).await?.commit_offsets(request).await.ok()?;
+    let answer = connect_to_coordinator(world)
+        .await?
+        .commit_offsets(request)
+        .await
+        .ok()?;
     Some(answer.into_inner().offsets.first()?.error.is_none())
 }
 
 /// Returns the committed offset, if the agent knows it.
-async fn committed(world: &World, log: &LogName) -> Option<i64> {
+async fn fetch_group_offset(world: &SimulatedCluster, log: &PartitionName) -> Option<i64> {
     let request = v1::FetchOffsetsRequest {
         group_id: "readers".to_owned(),
         partitions: vec![v1::TopicPartition {
@@ -172,7 +183,11 @@ async fn committed(world: &World, log: &LogName) -> Option<i64> {
         }],
         ..Default::default()
     };
-    let answer = coordinator(world).await?.fetch_offsets(request).await.ok()?;
+    let answer = connect_to_coordinator(world)
+        .await?
+        .fetch_offsets(request)
+        .await
+        .ok()?;
     let offset = answer.into_inner().offsets.first()?.clone();
     offset.error.is_none().then_some(offset.offset)
 }

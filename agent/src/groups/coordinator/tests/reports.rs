@@ -1,13 +1,13 @@
 //! The group metrics of a coordinator, above all after all consumers are gone.
 
-use streamhouse_metadata::{BatchMeta, LeaseMove, MoveOutcome, ObjectCommit, PartitionCommit};
+use streamhouse_metadata::{BatchMetadata, LeaseMove, LeaseMoveOutcome, ObjectCommit, PartitionCommit};
 
-use super::{super::*, world::*};
-use crate::faulty_metadata::Method;
+use super::{super::*, test_cluster::*};
+use crate::faulty_metadata::MetadataMethod;
 
-impl World {
+impl GroupTestCluster {
     /// Commits ten more records to orders-0 by this agent.
-    async fn ten_records(&self, agent: &Agent, sequence: u64) {
+    async fn append_ten_records(&self, agent: &TestAgent, sequence: u64) {
         let snapshot = self.store.snapshot(None).await.unwrap().unwrap();
         let orders = snapshot
             .topics
@@ -24,12 +24,12 @@ impl World {
                 to: Some(agent.incarnation),
             };
             let outcome = self.store.move_leases(&[wish]).await.unwrap()[0];
-            let MoveOutcome::Moved { epoch: moved, .. } = outcome else {
+            let LeaseMoveOutcome::Moved { epoch: moved, .. } = outcome else {
                 panic!("the lease did not move")
             };
             epoch = moved;
         }
-        let batch = BatchMeta {
+        let batch = BatchMetadata {
             size_bytes: 100,
             records: 10,
             max_timestamp: 1,
@@ -51,9 +51,9 @@ impl World {
 }
 
 /// Returns the metrics of the group "g" as scraped.
-async fn scraped(agent: &Agent) -> Vec<String> {
-    agent.coordinator.report().await.unwrap();
-    let text = agent.coordinator.parts().metrics.render().unwrap();
+async fn scrape_group(agent: &TestAgent) -> Vec<String> {
+    agent.coordinator.report_once().await.unwrap();
+    let text = agent.coordinator.deps().metrics.render().unwrap();
     let mut lines: Vec<String> = text
         .lines()
         .filter_map(|line| line.strip_prefix("streamhouse_group_"))
@@ -65,13 +65,13 @@ async fn scraped(agent: &Agent) -> Vec<String> {
 
 #[tokio::test]
 async fn lag_goes_on_being_told_when_every_member_is_dead() {
-    let (world, a) = World::with_agent().await;
-    assert_eq!(scraped(&a).await, [""; 0]);
-    world.ten_records(&a, 0).await;
-    let member = a.single().await;
+    let (world, a) = GroupTestCluster::with_agent().await;
+    assert_eq!(scrape_group(&a).await, [""; 0]);
+    world.append_ten_records(&a, 0).await;
+    let member = a.join_single_member().await;
     assert_eq!(a.commit(Some(&member), 4).await, ErrorCode::None);
     assert_eq!(
-        scraped(&a).await,
+        scrape_group(&a).await,
         [
             "committed_offset{g,topic=\"orders\"} 4",
             "lag_records{g,topic=\"orders\"} 6",
@@ -80,24 +80,24 @@ async fn lag_goes_on_being_told_when_every_member_is_dead() {
         ]
     );
     a.leave(&member).await.unwrap();
-    world.ten_records(&a, 1).await;
+    world.append_ten_records(&a, 1).await;
     let nobody_left = [
         "committed_offset{g,topic=\"orders\"} 4",
         "lag_records{g,topic=\"orders\"} 16",
         "members{g} 0",
         "state{g,state=\"Empty\"} 1",
     ];
-    assert_eq!(scraped(&a).await, nobody_left);
+    assert_eq!(scrape_group(&a).await, nobody_left);
     // The last values stay while the store fails: a gap would resolve an alert.
-    let away = world.store.lose_before(Method::ALL);
-    a.coordinator.report().await.unwrap_err();
-    let text = a.coordinator.parts().metrics.render().unwrap();
+    let away = world.store.lose_before(MetadataMethod::ALL);
+    a.coordinator.report_once().await.unwrap_err();
+    let text = a.coordinator.deps().metrics.render().unwrap();
     assert!(text.contains("streamhouse_group_lag_records{group=\"g\",topic=\"orders\"} 16"));
     away.release();
     // The next coordinator continues the series, and the previous one drops them.
     let b = world.agent("b").await;
-    world.coordinate(&b, "g").await;
-    assert_eq!(scraped(&b).await, nobody_left);
+    world.make_coordinator(&b, "g").await;
+    assert_eq!(scrape_group(&b).await, nobody_left);
     a.coordinator.release(group_slot("g", GROUP_SLOTS)).await;
-    assert_eq!(scraped(&a).await, [""; 0]);
+    assert_eq!(scrape_group(&a).await, [""; 0]);
 }

@@ -4,16 +4,16 @@ use super::*;
 
 #[test]
 fn the_generation_is_stored_before_anybody_joins_it_and_the_assignment_before_anybody_gets_it() {
-    let mut desk = Desk::new(RULES);
+    let mut desk = GroupDriver::new(RULES);
     desk.join("");
     assert_eq!(desk.persisted.take().unwrap().generation, 1);
     desk.sync(1, "m1", &[("m1", "all")]);
     let stored = desk.persisted.take().unwrap();
-    assert_eq!(stored, desk.group.record());
+    assert_eq!(stored, desk.group.to_record());
     desk.leave("m1");
     assert_eq!(
         desk.persisted.take().unwrap(),
-        Record {
+        GroupStateRecord {
             generation: 2,
             state: Vec::new()
         }
@@ -23,12 +23,12 @@ fn the_generation_is_stored_before_anybody_joins_it_and_the_assignment_before_an
 
 #[test]
 fn a_full_group_takes_nobody_but_its_members_back() {
-    let mut desk = Desk::new(Rules {
+    let mut desk = GroupDriver::new(GroupRules {
         max_members: 2,
         ..RULES
     });
     desk.join("");
-    desk.join_with(join(""), true);
+    desk.join_with(join_request(""), true);
     let third = desk.join("");
     assert_eq!(
         desk.refusal(third),
@@ -44,25 +44,25 @@ fn a_full_group_takes_nobody_but_its_members_back() {
 
 #[test]
 fn the_metadata_and_assignments_of_a_group_are_bounded() {
-    let mut desk = Desk::new(Rules {
+    let mut desk = GroupDriver::new(GroupRules {
         max_bytes: 100,
         ..RULES
     });
-    let heavy = |id: &str, bytes| Join {
-        protocols: vec![Protocol {
+    let heavy = |id: &str, bytes| JoinRequest {
+        protocols: vec![MemberProtocol {
             name: "range".into(),
             metadata: vec![0; bytes].into(),
         }]
         .into(),
-        ..join(id)
+        ..join_request(id)
     };
     desk.join_with(heavy("", 60), false);
     let second = desk.join_with(heavy("", 60), false);
     assert_eq!(desk.refusal(second), E::GroupMaxSizeReached);
-    let ticket = desk.ticket();
+    let ticket = desk.open_ticket();
     let given = vec![("m1".to_owned(), Bytes::from(vec![0; 101]))];
     let effects = desk.group.sync(desk.now, 1, "m1", None, given, ticket);
-    desk.take(effects);
+    desk.apply_effects(effects);
     assert_eq!(desk.refusal(ticket), E::MessageTooLarge);
     let heavier = desk.join_with(heavy("m1", 90), false);
     assert_eq!(
@@ -74,11 +74,14 @@ fn the_metadata_and_assignments_of_a_group_are_bounded() {
 
 #[test]
 fn a_stored_group_goes_on_where_it_was() {
-    let mut desk = Desk::pair();
-    let record = desk.group.record();
+    let mut desk = GroupDriver::with_stable_pair();
+    let record = desk.group.to_record();
     desk.now = 77;
-    desk.group = Group::load(RULES, record.generation, &record.state, desk.now).unwrap();
-    assert_eq!((desk.group.state(), desk.group.record()), ("Stable", record));
+    desk.group = ConsumerGroup::load(RULES, record.generation, &record.state, desk.now).unwrap();
+    assert_eq!(
+        (desk.group.state_name(), desk.group.to_record()),
+        ("Stable", record)
+    );
     assert_eq!(desk.group.deadline(), Some(77 + SESSION), "sessions start again");
     assert_eq!((desk.heartbeat(2, "m1"), desk.heartbeat(2, "m2")), (None, None));
     let sync = desk.sync(2, "m2", &[]);
@@ -91,13 +94,13 @@ fn a_stored_group_goes_on_where_it_was() {
 
 #[test]
 fn a_group_stored_before_its_leader_assigned_still_can_be_assigned() {
-    let mut desk = Desk::new(RULES);
+    let mut desk = GroupDriver::new(RULES);
     desk.join("");
     desk.join_static("s");
     desk.join("m1");
     let record = desk.persisted.clone().unwrap();
-    desk.group = Group::load(RULES, record.generation, &record.state, desk.now).unwrap();
-    assert_eq!(desk.group.state(), "CompletingRebalance");
+    desk.group = ConsumerGroup::load(RULES, record.generation, &record.state, desk.now).unwrap();
+    assert_eq!(desk.group.state_name(), "CompletingRebalance");
     let second = desk.sync(2, "m2", &[]);
     desk.sync(2, "m1", &[("m2", "b")]);
     assert_eq!(desk.assignment(second), b"b");
@@ -107,18 +110,24 @@ fn a_group_stored_before_its_leader_assigned_still_can_be_assigned() {
 
 #[test]
 fn bytes_that_are_no_group_are_refused_and_none_are_an_empty_group() {
-    assert_eq!(Group::load(RULES, 3, &[], 0).unwrap().state(), "Empty");
-    assert!(Group::load(RULES, 3, b"nonsense", 0).is_err());
-    assert!(Group::load(RULES, 3, &[8, 2], 0).is_err(), "a later format");
+    assert_eq!(
+        ConsumerGroup::load(RULES, 3, &[], 0).unwrap().state_name(),
+        "Empty"
+    );
+    assert!(ConsumerGroup::load(RULES, 3, b"nonsense", 0).is_err());
+    assert!(
+        ConsumerGroup::load(RULES, 3, &[8, 2], 0).is_err(),
+        "a later format"
+    );
 }
 
 #[test]
 fn a_group_that_fell_behind_the_store_catches_up_and_everybody_joins_again() {
-    let mut desk = Desk::pair();
+    let mut desk = GroupDriver::with_stable_pair();
     let effects = desk.group.catch_up(desk.now, 9);
-    desk.take(effects);
+    desk.apply_effects(effects);
     assert_eq!(
-        (desk.group.generation(), desk.group.state()),
+        (desk.group.generation(), desk.group.state_name()),
         (9, "PreparingRebalance")
     );
     assert_eq!(desk.heartbeat(2, "m1"), Some(E::IllegalGeneration));
@@ -126,14 +135,14 @@ fn a_group_that_fell_behind_the_store_catches_up_and_everybody_joins_again() {
     let last = desk.join("m2");
     assert_eq!(desk.joined(last).generation, 10);
     let effects = desk.group.catch_up(desk.now, 4);
-    desk.take(effects);
+    desk.apply_effects(effects);
     assert_eq!(desk.group.generation(), 10);
 }
 
 #[test]
 fn a_dead_group_answers_nobody() {
-    let mut desk = Desk::new(RULES);
-    desk.group.kill();
+    let mut desk = GroupDriver::new(RULES);
+    desk.group.mark_deleted();
     let ticket = desk.join("");
     assert_eq!(desk.refusal(ticket), E::CoordinatorNotAvailable);
     assert_eq!(desk.heartbeat(0, "m1"), Some(E::UnknownMemberId));
@@ -145,7 +154,7 @@ fn a_dead_group_answers_nobody() {
 
 #[test]
 fn a_group_describes_itself() {
-    let view = Desk::pair().group.view();
+    let view = GroupDriver::with_stable_pair().group.view();
     assert_eq!(
         (view.state, view.generation, &*view.protocol, &*view.leader),
         ("Stable", 2, "range", "m1")
@@ -154,20 +163,20 @@ fn a_group_describes_itself() {
         (view.members.len(), &view.members[1].assignment[..]),
         (2, &b"two"[..])
     );
-    let group = Desk::pair().group;
-    assert!(group.bytes() > Group::new(RULES, 0).bytes());
+    let group = GroupDriver::with_stable_pair().group;
+    assert!(group.memory_bytes() > ConsumerGroup::new(RULES, 0).memory_bytes());
 }
 
 #[test]
 fn a_member_that_left_stays_gone_when_another_coordinator_takes_over_before_the_others_joined() {
-    let mut desk = Desk::pair();
+    let mut desk = GroupDriver::with_stable_pair();
     desk.join("");
     desk.leave("m2");
     let record = desk.persisted.clone().unwrap();
     desk.open.clear();
-    desk.group = Group::load(RULES, record.generation, &record.state, desk.now).unwrap();
+    desk.group = ConsumerGroup::load(RULES, record.generation, &record.state, desk.now).unwrap();
     assert_eq!(
-        (desk.group.state(), desk.group.generation()),
+        (desk.group.state_name(), desk.group.generation()),
         ("PreparingRebalance", 2)
     );
     assert_eq!(

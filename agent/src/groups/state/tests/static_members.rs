@@ -4,13 +4,13 @@ use super::*;
 
 #[test]
 fn a_static_member_that_restarts_takes_its_place_without_a_rebalance() {
-    let mut desk = Desk::new(RULES);
+    let mut desk = GroupDriver::new(RULES);
     desk.join_static("a");
     desk.join_static("b");
     desk.join_with(
-        Join {
+        JoinRequest {
             instance: Some("a".into()),
-            ..join("m1")
+            ..join_request("m1")
         },
         false,
     );
@@ -19,7 +19,10 @@ fn a_static_member_that_restarts_takes_its_place_without_a_rebalance() {
     desk.persisted = None;
     let back = desk.join_static("b");
     let id = desk.joined(back).member_id.clone();
-    assert_eq!((desk.joined(back).generation, desk.group.state()), (2, "Stable"));
+    assert_eq!(
+        (desk.joined(back).generation, desk.group.state_name()),
+        (2, "Stable")
+    );
     assert!(desk.persisted.is_some(), "the new id survives a failover");
     let sync = desk.sync(2, &id, &[]);
     assert_eq!(desk.assignment(sync), b"two");
@@ -34,7 +37,7 @@ fn a_static_member_that_restarts_takes_its_place_without_a_rebalance() {
 
 #[test]
 fn a_static_leader_that_restarts_takes_its_assignment_and_does_not_assign() {
-    let mut desk = Desk::new(RULES);
+    let mut desk = GroupDriver::new(RULES);
     desk.join_static("a");
     desk.sync(1, "m1", &[("m1", "all")]);
     let back = desk.join_static("a");
@@ -49,7 +52,7 @@ fn a_static_leader_that_restarts_takes_its_assignment_and_does_not_assign() {
 
 #[test]
 fn the_former_self_of_a_static_member_is_fenced_while_it_waits() {
-    let mut desk = Desk::pair();
+    let mut desk = GroupDriver::with_stable_pair();
     let old = desk.join_static("s");
     let new = desk.join_static("s");
     assert_eq!(desk.refusal(old), E::FencedInstanceId);
@@ -57,17 +60,17 @@ fn the_former_self_of_a_static_member_is_fenced_while_it_waits() {
     desk.join("m2");
     assert_eq!(desk.joined(new).generation, 3);
     let stale = desk.join_with(
-        Join {
+        JoinRequest {
             instance: Some("s".into()),
-            ..join("m6")
+            ..join_request("m6")
         },
         false,
     );
     assert_eq!(desk.refusal(stale), E::FencedInstanceId);
     let unknown = desk.join_with(
-        Join {
+        JoinRequest {
             instance: Some("t".into()),
-            ..join("m6")
+            ..join_request("m6")
         },
         false,
     );
@@ -76,13 +79,13 @@ fn the_former_self_of_a_static_member_is_fenced_while_it_waits() {
 
 #[test]
 fn a_static_member_that_comes_back_with_another_protocol_begins_a_rebalance() {
-    let mut desk = Desk::new(RULES);
+    let mut desk = GroupDriver::new(RULES);
     desk.join_static("a");
     desk.sync(1, "m1", &[]);
     let back = desk.join_with(
-        Join {
+        JoinRequest {
             instance: Some("a".into()),
-            ..offering("", &["robin"])
+            ..join_offering("", &["robin"])
         },
         false,
     );
@@ -94,21 +97,21 @@ fn a_static_member_that_comes_back_with_another_protocol_begins_a_rebalance() {
 
 #[test]
 fn a_static_member_keeps_its_place_through_a_rebalance_it_misses_until_its_session_ends() {
-    let mut desk = Desk::new(RULES);
-    let patient = Join {
+    let mut desk = GroupDriver::new(RULES);
+    let patient = JoinRequest {
         session_ms: 10 * REBALANCE,
         instance: Some("a".into()),
-        ..join("")
+        ..join_request("")
     };
     desk.join_with(patient, false);
     let second = desk.join("");
-    assert!(desk.waits(second));
-    desk.pass(REBALANCE);
+    assert!(desk.is_waiting(second));
+    desk.advance_time(REBALANCE);
     assert_eq!(desk.joined(second).members.len(), 2, "leader is the one who came");
     assert_eq!(&*desk.joined(second).leader, "m2");
     desk.sync(desk.group.generation(), "m2", &[]);
     for _ in 0..70 {
-        desk.pass(SESSION - 1);
+        desk.advance_time(SESSION - 1);
         if desk.group.view().members.len() == 1 {
             return;
         }
@@ -119,28 +122,28 @@ fn a_static_member_keeps_its_place_through_a_rebalance_it_misses_until_its_sessi
 
 #[test]
 fn static_members_alone_that_all_miss_a_rebalance_are_not_forgotten_at_once() {
-    let mut desk = Desk::new(Rules {
+    let mut desk = GroupDriver::new(GroupRules {
         initial_delay_ms: 1_000,
         ..RULES
     });
-    let patient = |id: &str, name: &str| Join {
+    let patient = |id: &str, name: &str| JoinRequest {
         session_ms: 3 * REBALANCE,
         instance: Some(name.into()),
-        ..join(id)
+        ..join_request(id)
     };
     desk.join_with(patient("", "a"), false);
     desk.join_with(patient("", "b"), false);
     desk.join("");
-    desk.pass(1_000);
+    desk.advance_time(1_000);
     desk.sync(1, "m1", &[]);
     desk.leave("m3");
-    desk.pass(REBALANCE);
+    desk.advance_time(REBALANCE);
     assert_eq!(
-        (desk.group.state(), desk.group.view().members.len()),
+        (desk.group.state_name(), desk.group.view().members.len()),
         ("PreparingRebalance", 2)
     );
     let first = desk.join_with(patient("m1", "a"), false);
-    assert!(desk.waits(first));
+    assert!(desk.is_waiting(first));
     let second = desk.join_with(patient("m2", "b"), false);
     assert_eq!(
         (desk.joined(first).generation, desk.joined(second).generation),
@@ -150,11 +153,11 @@ fn static_members_alone_that_all_miss_a_rebalance_are_not_forgotten_at_once() {
 
 #[test]
 fn an_administrator_removes_a_static_member_by_its_name() {
-    let mut desk = Desk::new(RULES);
+    let mut desk = GroupDriver::new(RULES);
     desk.join_static("a");
     let effects = desk.group.leave(desk.now, "", Some("a")).unwrap();
-    desk.take(effects);
-    assert_eq!(desk.group.state(), "Empty");
+    desk.apply_effects(effects);
+    assert_eq!(desk.group.state_name(), "Empty");
     assert_eq!(
         desk.group.leave(desk.now, "", Some("a")).unwrap_err().code(),
         E::UnknownMemberId

@@ -8,7 +8,7 @@ use super::*;
 const END: i64 = 40;
 
 #[derive(Debug, Clone)]
-enum Event {
+enum AssignmentEvent {
     Ask,
     /// The newest fetch in flight returns this many batches.
     Answer(usize),
@@ -20,29 +20,29 @@ enum Event {
     Truncate(i64),
 }
 
-fn event() -> impl Strategy<Value = Event> {
+fn event() -> impl Strategy<Value = AssignmentEvent> {
     prop_oneof![
-        6 => Just(Event::Ask),
-        6 => (1_usize..5).prop_map(Event::Answer),
-        6 => (1_usize..9).prop_map(Event::Poll),
-        1 => any::<bool>().prop_map(Event::Pause),
-        1 => Just(Event::Evict),
-        1 => (0..END).prop_map(Event::Seek),
-        1 => (0..END).prop_map(Event::Truncate),
+        6 => Just(AssignmentEvent::Ask),
+        6 => (1_usize..5).prop_map(AssignmentEvent::Answer),
+        6 => (1_usize..9).prop_map(AssignmentEvent::Poll),
+        1 => any::<bool>().prop_map(AssignmentEvent::Pause),
+        1 => Just(AssignmentEvent::Evict),
+        1 => (0..END).prop_map(AssignmentEvent::Seek),
+        1 => (0..END).prop_map(AssignmentEvent::Truncate),
     ]
 }
 
 /// A consumer of one partition, and the offset it must return next.
-struct Model {
-    assignment: Assignment,
+struct AssignmentModel {
+    assignment: AssignmentState,
     key: TopicPartition,
     log: Vec<(BatchHeader, Bytes)>,
     log_start: i64,
-    asked: Vec<Wanted>,
+    asked: Vec<PartitionRequest>,
     next: i64,
 }
 
-impl Model {
+impl AssignmentModel {
     fn new() -> Self {
         let (assignment, mut keys) = held(1);
         let (mut log, mut base) = (Vec::new(), 0);
@@ -63,15 +63,15 @@ impl Model {
 
     fn answer(&mut self, batches: usize) {
         let Some(wanted) = self.asked.pop() else { return };
-        let Position::At(from) = wanted.position else {
+        let FetchPosition::At(from) = wanted.position else {
             panic!("a fetch without an offset")
         };
         if from < self.log_start {
-            return self.assignment.begins_at(&wanted, self.log_start);
+            return self.assignment.advance_to_log_start(&wanted, self.log_start);
         }
         let found = self.log.iter().filter(|(header, _)| header.next_offset() > from);
         let found = found.take(batches).cloned().collect();
-        self.assignment.fetched(&wanted, found, END, 0);
+        self.assignment.add_fetched(&wanted, found, END, 0);
     }
 
     fn poll(&mut self, most: usize) {
@@ -86,39 +86,41 @@ impl Model {
         }
     }
 
-    fn take(&mut self, event: Event) {
+    fn apply(&mut self, event: AssignmentEvent) {
         let assignment = &mut self.assignment;
         match event {
-            Event::Ask => self.asked.extend(assignment.fetches(Instant::now(), usize::MAX)),
-            Event::Answer(batches) => self.answer(batches),
-            Event::Poll(most) => self.poll(most),
-            Event::Pause(paused) => assignment.pause(&self.key, paused).unwrap(),
-            Event::Evict => assignment.evict_paused(),
-            Event::Seek(to) => {
-                assignment.seek(&self.key, Position::At(to)).unwrap();
+            AssignmentEvent::Ask => self
+                .asked
+                .extend(assignment.take_fetches(Instant::now(), usize::MAX)),
+            AssignmentEvent::Answer(batches) => self.answer(batches),
+            AssignmentEvent::Poll(most) => self.poll(most),
+            AssignmentEvent::Pause(paused) => assignment.pause(&self.key, paused).unwrap(),
+            AssignmentEvent::Evict => assignment.evict_paused(),
+            AssignmentEvent::Seek(to) => {
+                assignment.seek(&self.key, FetchPosition::At(to)).unwrap();
                 self.next = to;
             }
-            Event::Truncate(to) => self.log_start = self.log_start.max(to),
+            AssignmentEvent::Truncate(to) => self.log_start = self.log_start.max(to),
         }
-        let waiting: usize = self.assignment.ready.iter().map(Fetched::size).sum();
+        let waiting: usize = self.assignment.ready.iter().map(FetchedBatch::size).sum();
         assert_eq!(self.assignment.buffered(), waiting);
-        assert_eq!(self.assignment.held[&self.key].buffered, waiting);
+        assert_eq!(self.assignment.assigned[&self.key].buffered, waiting);
     }
 }
 
 proptest! {
     #[test]
     fn every_record_that_is_kept_is_returned_once_and_in_order(events in prop::collection::vec(event(), 0..80)) {
-        let mut model = Model::new();
+        let mut model = AssignmentModel::new();
         for event in events {
-            model.take(event);
+            model.apply(event);
         }
-        for event in [Event::Pause(false), Event::Poll(99)] {
-            model.take(event);
+        for event in [AssignmentEvent::Pause(false), AssignmentEvent::Poll(99)] {
+            model.apply(event);
         }
         for _ in 0..4 {
-            for event in [Event::Ask, Event::Answer(99), Event::Answer(99), Event::Poll(99)] {
-                model.take(event);
+            for event in [AssignmentEvent::Ask, AssignmentEvent::Answer(99), AssignmentEvent::Answer(99), AssignmentEvent::Poll(99)] {
+                model.apply(event);
             }
         }
         prop_assert_eq!(model.next, END);

@@ -18,39 +18,39 @@ fn refused(code: ErrorCode) -> Error {
     CoreError::new(code, "the test says so").into()
 }
 
-fn machine(cooperative: bool, is_static: bool, now: Instant) -> MemberMachine {
-    let rules = MemberRules {
+fn machine(cooperative: bool, is_static: bool, now: Instant) -> MemberStateMachine {
+    let rules = MemberConfig {
         cooperative,
         is_static,
         heartbeat: Duration::from_secs(3),
         max_poll_interval: Duration::from_secs(300),
-        leave_within: Duration::from_secs(5),
+        leave_timeout: Duration::from_secs(5),
     };
-    let mut machine = MemberMachine::new(rules, now);
+    let mut machine = MemberStateMachine::new(rules, now);
     machine.subscribe(vec!["t".into()]);
     machine
 }
 
 /// Joins generation `generation` and completes the assignment of these partitions.
-fn join(machine: &mut MemberMachine, generation: i32, partitions: &[i32], now: Instant) {
+fn join(machine: &mut MemberStateMachine, generation: i32, partitions: &[i32], now: Instant) {
     machine.start_poll(now);
     let serial = machine.orders(now).join.expect("no join").serial;
     let identity = MemberIdentity {
         member_id: "m".into(),
         generation,
     };
-    machine.join_answered(serial, identity, now);
+    machine.handle_join_response(serial, identity, now);
     let share = partitions.iter().copied().map(of).collect();
-    machine.synced(serial, share, machine.rules.cooperative);
-    while let Some(Duty::Assign(keys)) = machine.duty() {
-        machine.taken(&keys);
+    machine.handle_assignment(serial, share, machine.rules.cooperative);
+    while let Some(RebalanceAction::Assign(keys)) = machine.next_action() {
+        machine.complete_assign(&keys);
     }
     machine.end_poll(now);
 }
 
-fn beat(machine: &mut MemberMachine, now: Instant, outcome: Result<(), Error>) {
+fn beat(machine: &mut MemberStateMachine, now: Instant, outcome: Result<(), Error>) {
     let sent = machine.orders(now).beat.expect("no heartbeat");
-    machine.beat_ended(&sent, outcome, now);
+    machine.handle_heartbeat_result(&sent, outcome, now);
 }
 
 #[test]
@@ -68,15 +68,18 @@ fn a_member_that_works_for_long_beats_on_through_a_rebalance_of_an_eager_group()
         let orders = machine.orders(at(now, seconds));
         assert!(orders.join.is_none());
         let outcome = Err(refused(ErrorCode::RebalanceInProgress));
-        machine.beat_ended(&orders.beat.unwrap(), outcome, at(now, seconds));
+        machine.handle_heartbeat_result(&orders.beat.unwrap(), outcome, at(now, seconds));
     }
     machine.start_poll(at(now, 291));
-    assert_eq!(machine.duty(), Some(Duty::Revoke(vec![of(0), of(1)])));
+    assert_eq!(
+        machine.next_action(),
+        Some(RebalanceAction::Revoke(vec![of(0), of(1)]))
+    );
     assert!(
         machine.orders(at(now, 294)).beat.is_some(),
         "also while it gives up"
     );
-    machine.given_up(&[of(0), of(1)]);
+    machine.complete_revoke(&[of(0), of(1)]);
     let join = machine.orders(at(now, 295)).join.unwrap();
     assert_eq!((join.member_id.as_str(), join.owned.len()), ("m", 0));
 }
@@ -95,25 +98,34 @@ fn a_cooperative_member_joins_again_without_a_poll_and_answers_of_before_mean_no
     let join = machine.orders(at(now, 3)).join.unwrap();
     assert_eq!((join.owned.len(), join.generation), (2, 1));
     let illegal = CoreError::new(ErrorCode::IllegalGeneration, "past");
-    assert_eq!(machine.commit_refused(&old, &illegal, now), Verdict::Again);
+    assert_eq!(
+        machine.handle_commit_rejection(&old, &illegal, now),
+        CommitVerdict::Retry
+    );
     let identity = MemberIdentity {
         member_id: "m".into(),
         generation: 2,
     };
-    machine.join_answered(join.serial, identity.clone(), at(now, 4));
+    machine.handle_join_response(join.serial, identity.clone(), at(now, 4));
     assert_eq!(machine.commit_permit(), CommitPermit::Wait);
     assert_eq!(
         machine.orders(at(now, 7)).beat,
         Some(identity.clone()),
         "the group counts it already"
     );
-    machine.synced(join.serial, [of(0)].into(), true);
+    machine.handle_assignment(join.serial, [of(0)].into(), true);
     assert_eq!(machine.commit_permit(), CommitPermit::Send(identity.clone()));
-    assert_eq!(machine.commit_refused(&old, &illegal, now), Verdict::Again);
-    assert!(!machine.has_lost());
+    assert_eq!(
+        machine.handle_commit_rejection(&old, &illegal, now),
+        CommitVerdict::Retry
+    );
+    assert!(!machine.has_lost_partitions());
     // In the current generation, the same answer means that the group has removed the member.
-    assert_eq!(machine.commit_refused(&identity, &illegal, now), Verdict::Final);
-    assert!(machine.has_lost() && machine.tenure(&of(0)).is_none());
+    assert_eq!(
+        machine.handle_commit_rejection(&identity, &illegal, now),
+        CommitVerdict::Final
+    );
+    assert!(machine.has_lost_partitions() && machine.ownership_epoch(&of(0)).is_none());
 }
 
 #[test]
@@ -121,15 +133,15 @@ fn a_subscription_that_changes_during_a_join_that_fails_gives_up_what_it_no_long
     let now = Instant::now();
     let mut machine = machine(true, false, now);
     join(&mut machine, 1, &[0], now);
-    machine.ask_rejoin();
+    machine.request_rejoin();
     let order = machine.orders(now).join.unwrap();
     machine.subscribe(vec!["u".into()]);
-    assert_eq!(machine.duty(), None, "not while it joins");
+    assert_eq!(machine.next_action(), None, "not while it joins");
     let error = refused(ErrorCode::RebalanceInProgress);
-    machine.join_failed(order.serial, error, now, Duration::ZERO);
+    machine.handle_join_failure(order.serial, error, now, Duration::ZERO);
     assert!(machine.orders(now).join.is_none());
-    assert_eq!(machine.duty(), Some(Duty::Revoke(vec![of(0)])));
-    machine.given_up(&[of(0)]);
+    assert_eq!(machine.next_action(), Some(RebalanceAction::Revoke(vec![of(0)])));
+    machine.complete_revoke(&[of(0)]);
     assert_eq!(machine.orders(now).join.unwrap().topics, ["u"]);
 }
 
@@ -138,17 +150,17 @@ fn an_expelled_member_drops_everything_at_once_and_gets_new_tenures() {
     let now = Instant::now();
     let mut machine = machine(true, false, now);
     join(&mut machine, 1, &[0], now);
-    let before = machine.tenure(&of(0));
+    let before = machine.ownership_epoch(&of(0));
     beat(&mut machine, at(now, 3), Err(refused(ErrorCode::UnknownMemberId)));
     assert_eq!(machine.take_dropped(), [of(0)], "not read any more");
-    assert_eq!(machine.tenure(&of(0)), None, "not committed any more");
+    assert_eq!(machine.ownership_epoch(&of(0)), None, "not committed any more");
     assert!(machine.orders(at(now, 3)).join.is_none());
     assert_eq!(
-        machine.duty(),
-        Some(Duty::Lose(vec![of(0)])),
+        machine.next_action(),
+        Some(RebalanceAction::Lose(vec![of(0)])),
         "first the application hears of it"
     );
-    machine.told_lost(&[of(0)]);
+    machine.complete_lose(&[of(0)]);
     let again = machine.orders(at(now, 3)).join.unwrap();
     assert_eq!(
         (again.member_id.as_str(), again.owned.len(), again.generation),
@@ -158,10 +170,10 @@ fn an_expelled_member_drops_everything_at_once_and_gets_new_tenures() {
         member_id: "n".into(),
         generation: 3,
     };
-    machine.join_answered(again.serial, identity, now);
-    machine.synced(again.serial, [of(0)].into(), true);
-    assert_eq!(machine.duty(), Some(Duty::Assign(vec![of(0)])));
-    assert!(machine.tenure(&of(0)) > before);
+    machine.handle_join_response(again.serial, identity, now);
+    machine.handle_assignment(again.serial, [of(0)].into(), true);
+    assert_eq!(machine.next_action(), Some(RebalanceAction::Assign(vec![of(0)])));
+    assert!(machine.ownership_epoch(&of(0)) > before);
 }
 
 #[test]
@@ -175,10 +187,10 @@ fn a_silent_coordinator_takes_the_partitions_and_a_late_answer_does_not() {
         ..sent.clone()
     };
     let silence = Error::timeout("the heartbeat", Duration::from_secs(45), None);
-    machine.beat_ended(&stale, Err(silence.clone()), at(now, 40));
-    assert!(!machine.has_lost());
-    machine.beat_ended(&sent, Err(silence), at(now, 48));
-    assert!(machine.has_lost());
+    machine.handle_heartbeat_result(&stale, Err(silence.clone()), at(now, 40));
+    assert!(!machine.has_lost_partitions());
+    machine.handle_heartbeat_result(&sent, Err(silence), at(now, 48));
+    assert!(machine.has_lost_partitions());
 }
 
 #[test]
@@ -188,12 +200,12 @@ fn a_member_that_is_not_polled_leaves_and_comes_back_with_the_next_poll() {
     join(&mut machine, 1, &[0], now);
     let orders = machine.orders(at(now, 301));
     assert_eq!((orders.leave.as_deref(), orders.beat), (Some("m"), None));
-    assert!(orders.changed && machine.has_lost());
-    machine.left();
+    assert!(orders.changed && machine.has_lost_partitions());
+    machine.complete_leave();
     assert!(machine.orders(at(now, 400)).join.is_none());
     assert!(machine.start_poll(at(now, 401)));
-    assert_eq!(machine.duty(), Some(Duty::Lose(vec![of(0)])));
-    machine.told_lost(&[of(0)]);
+    assert_eq!(machine.next_action(), Some(RebalanceAction::Lose(vec![of(0)])));
+    machine.complete_lose(&[of(0)]);
     assert!(machine.orders(at(now, 401)).join.is_some());
 }
 
@@ -207,10 +219,10 @@ fn a_member_that_leaves_while_its_id_is_asked_for_waits_for_it() {
     machine.leave(now);
     assert!(!machine.has_left());
     assert_eq!(machine.orders(now).joining, Some(serial), "the question goes on");
-    machine.id_given(serial, "m");
+    machine.set_member_id(serial, "m");
     let orders = machine.orders(now);
     assert_eq!((orders.joining, orders.leave.as_deref()), (None, Some("m")));
-    machine.left();
+    machine.complete_leave();
     assert!(machine.has_left());
     // The wait is limited.
     machine.subscribe(vec!["t".into()]);
@@ -227,8 +239,8 @@ fn a_static_member_stays_in_its_group_and_a_fenced_one_never_joins_again() {
     let mut machine = machine(true, true, now);
     join(&mut machine, 1, &[0], now);
     machine.start_leaving();
-    assert_eq!(machine.duty(), Some(Duty::Revoke(vec![of(0)])));
-    machine.given_up(&[of(0)]);
+    assert_eq!(machine.next_action(), Some(RebalanceAction::Revoke(vec![of(0)])));
+    machine.complete_revoke(&[of(0)]);
     machine.leave(now);
     assert!(machine.has_left() && machine.orders(now).leave.is_none());
     machine.subscribe(vec!["t".into()]);
@@ -238,14 +250,14 @@ fn a_static_member_stays_in_its_group_and_a_fenced_one_never_joins_again() {
         at(now, 3),
         Err(refused(ErrorCode::FencedInstanceId)),
     );
-    assert!(machine.has_lost());
+    assert!(machine.has_lost_partitions());
     assert_eq!(
         machine.take_failure().unwrap().code(),
         ErrorCode::FencedInstanceId
     );
     machine.start_poll(at(now, 4));
     assert!(machine.orders(at(now, 4)).join.is_none());
-    assert_eq!(machine.fatal().unwrap().code(), ErrorCode::FencedInstanceId);
+    assert_eq!(machine.fatal_error().unwrap().code(), ErrorCode::FencedInstanceId);
 }
 
 #[test]
@@ -258,8 +270,11 @@ fn a_new_subscription_keeps_the_membership_and_gives_up_first_what_is_not_wanted
         machine.orders(now).join.is_none(),
         "others could get what it still reads"
     );
-    assert_eq!(machine.duty(), Some(Duty::Revoke(vec![of(0), of(1)])));
-    machine.given_up(&[of(0), of(1)]);
+    assert_eq!(
+        machine.next_action(),
+        Some(RebalanceAction::Revoke(vec![of(0), of(1)]))
+    );
+    machine.complete_revoke(&[of(0), of(1)]);
     let join = machine.orders(now).join.unwrap();
     assert_eq!(
         (join.member_id.as_str(), join.topics),

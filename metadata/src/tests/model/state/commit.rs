@@ -2,17 +2,17 @@
 
 use streamhouse_core::ErrorCode;
 
-use super::{Model, Part, Send, Span};
+use super::{BatchSpec, ModelPartition, ModelSpan, StoreModel};
 use crate::{
-    BatchMeta, BatchOutcome, CommitOutcome, Error, Incarnation, ObjectCommit, PartitionCommit,
+    BatchMetadata, BatchOutcome, CommitOutcome, Error, Incarnation, ObjectCommit, PartitionCommit,
     PartitionOutcome, ProducerBatch,
 };
 
-impl Model {
+impl StoreModel {
     /// Returns the batch that `send` describes, and its expected outcome.
-    fn judge(part: &mut Part, send: &Send) -> (BatchMeta, BatchOutcome) {
+    fn evaluate_batch(part: &mut ModelPartition, send: &BatchSpec) -> (BatchMetadata, BatchOutcome) {
         let size_bytes = send.records.unsigned_abs() * 10;
-        let mut meta = BatchMeta {
+        let mut meta = BatchMetadata {
             size_bytes,
             records: send.records,
             max_timestamp: 5,
@@ -84,16 +84,16 @@ impl Model {
         (meta, outcome)
     }
 
-    /// Returns what a commit of the incarnation `life` appends to a partition, and its expected
+    /// Returns what a commit of the incarnation `incarnation` appends to a partition, and its expected
     /// outcome.
     fn append(
-        part: &mut Part,
-        life: Incarnation,
+        part: &mut ModelPartition,
+        incarnation: Incarnation,
         sequence: u64,
-        sends: &[Send],
-    ) -> (Vec<BatchMeta>, PartitionOutcome) {
-        if part.holder != Some(life) {
-            let any = BatchMeta {
+        sends: &[BatchSpec],
+    ) -> (Vec<BatchMetadata>, PartitionOutcome) {
+        if part.holder != Some(incarnation) {
+            let any = BatchMetadata {
                 size_bytes: 10,
                 records: 1,
                 max_timestamp: 5,
@@ -103,13 +103,13 @@ impl Model {
         }
         let (mut metas, mut batches, mut open) = (Vec::new(), Vec::new(), false);
         for send in sends {
-            let (meta, result) = Self::judge(part, send);
+            let (meta, result) = Self::evaluate_batch(part, send);
             if let BatchOutcome::Appended { base_offset } = result {
                 part.end = base_offset + i64::from(meta.records);
-                let span = Span {
+                let span = ModelSpan {
                     base: base_offset,
                     end: part.end,
-                    place: Ok((life, sequence)),
+                    place: Ok((incarnation, sequence)),
                 };
                 match part.spans.last_mut().filter(|_| open) {
                     Some(last) => last.end = part.end,
@@ -131,11 +131,13 @@ impl Model {
         )
     }
 
-    pub(super) async fn commit(&mut self, n: usize, parts: &[(usize, Vec<Send>)]) {
-        let Some(life) = self.lives[n] else { return };
+    pub(super) async fn commit(&mut self, n: usize, parts: &[(usize, Vec<BatchSpec>)]) {
+        let Some(incarnation) = self.incarnations[n] else {
+            return;
+        };
         let sequence = u64::try_from(self.commits.len()).unwrap();
         let mut commit = ObjectCommit {
-            incarnation: life,
+            incarnation,
             sequence,
             size_bytes: 0,
             partitions: Vec::new(),
@@ -145,7 +147,7 @@ impl Model {
         };
         for (index, sends) in parts {
             let part = &mut self.parts[*index];
-            let (batches, result) = Self::append(part, life, sequence, sends);
+            let (batches, result) = Self::append(part, incarnation, sequence, sends);
             let length: u64 = batches.iter().map(|batch| u64::from(batch.size_bytes)).sum();
             let (partition, epoch, position) = (part.uid, part.epoch, commit.size_bytes);
             commit.partitions.push(PartitionCommit {
@@ -158,12 +160,12 @@ impl Model {
             outcome.partitions.push(result);
         }
         let answer = self.store.commit_object(&commit).await;
-        if self.sealed.contains(&life) {
+        if self.sealed.contains(&incarnation) {
             assert!(matches!(answer, Err(Error::Sealed(_))), "{answer:?}");
             return;
         }
         assert_eq!(answer.unwrap(), outcome, "{commit:?}");
-        self.objects.insert((life, sequence));
+        self.objects.insert((incarnation, sequence));
         self.commits.push((commit, outcome));
     }
 
@@ -177,7 +179,7 @@ impl Model {
         } else {
             // Also for a sealed incarnation: an error that claims no side effects would be wrong.
             assert!(self.forgotten[&commit.incarnation] >= commit.sequence);
-            assert!(matches!(answer, Err(Error::Forgotten(_))), "{answer:?}");
+            assert!(matches!(answer, Err(Error::OutcomeExpired(_))), "{answer:?}");
         }
     }
 }

@@ -1,0 +1,168 @@
+//! Leaders of partitions: links to them, partitions without one, and links to departed agents.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{agent_link::AgentLink, dispatcher::Dispatcher};
+use crate::retry::Backoff;
+
+/// Throttles metadata requests for partitions without a leader: one for all of them together, with
+/// a delay that grows until one of them has a leader.
+#[derive(Debug)]
+pub(super) struct LeaderLookupBackoff {
+    backoff: Backoff,
+    not_before: Option<Instant>,
+}
+
+impl LeaderLookupBackoff {
+    pub(super) fn new(backoff: Backoff) -> Self {
+        Self {
+            backoff,
+            not_before: None,
+        }
+    }
+
+    /// Returns whether to request metadata now, and when to check again.
+    fn next_lookup(&mut self, now: Instant) -> (bool, Instant) {
+        if let Some(at) = self.not_before.filter(|at| *at > now) {
+            return (false, at);
+        }
+        let at = now + self.backoff.next_delay(Duration::ZERO);
+        self.not_before = Some(at);
+        (true, at)
+    }
+
+    fn reset(&mut self) {
+        self.backoff.reset();
+        self.not_before = None;
+    }
+}
+
+impl Dispatcher {
+    /// Handles a lane whose partition has no known leader. Returns when to check again.
+    pub(super) fn request_leader(&mut self, lane: usize, now: Instant) -> Instant {
+        if let Some(entry) = self.lanes.get_mut(lane) {
+            entry.leaderless = true;
+        }
+        let (asks, again) = self.leaderless.next_lookup(now);
+        if asks {
+            let cache = self.shared.client.cache();
+            // Keeps the topic in use while its leader is awaited.
+            if let Some(entry) = self.lanes.get(lane) {
+                cache.track_topic(&entry.partition.topic);
+            }
+            cache.request_refresh();
+        }
+        again
+    }
+
+    /// Handles a lane whose partition has a leader.
+    pub(super) fn mark_leader_found(&mut self, lane: usize) {
+        if let Some(entry) = self.lanes.get_mut(lane)
+            && std::mem::take(&mut entry.leaderless)
+        {
+            self.leaderless.reset();
+        }
+    }
+
+    pub(super) fn link_for(&mut self, uri: &Arc<str>) -> usize {
+        if let Some(link) = self.by_uri.get(uri) {
+            return *link;
+        }
+        let backoff = self.shared.client.backoff();
+        let link = match self.free_links.pop() {
+            Some(link) => {
+                self.links[link].reassign(uri.clone(), backoff);
+                link
+            }
+            None => {
+                self.links.push(AgentLink::new(uri.clone(), backoff));
+                self.links.len() - 1
+            }
+        };
+        self.by_uri.insert(uri.clone(), link);
+        link
+    }
+
+    /// Closes the streams to agents that have left the cluster, once nothing is in flight or queued
+    /// there.
+    pub(super) fn close_departed_links(&mut self) {
+        let agents = self.shared.client.cache().agents();
+        if agents.is_empty() {
+            return;
+        }
+        for (at, link) in self.links.iter_mut().enumerate() {
+            let idle = link.in_flight.is_empty() && link.ready_lanes.is_empty();
+            if idle && !agents.contains(&link.uri) && self.by_uri.remove(&link.uri).is_some() {
+                link.close();
+                self.free_links.push(at);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use streamhouse_core::{protocol::v1, trace::OptionalTracer};
+    use tokio::sync::mpsc;
+
+    use super::{
+        super::{builder::ProducerConfig, shared::ProducerShared},
+        *,
+    };
+    use crate::{Client, ClientConfig, metrics::MetricsRegistry};
+
+    #[tokio::test]
+    async fn links_to_agents_that_are_gone_are_used_for_others() {
+        let client = Client::connect("a:1").unwrap();
+        let shared = ProducerShared::new(
+            client.clone(),
+            ProducerConfig::default(),
+            &MetricsRegistry::new(),
+            OptionalTracer::default(),
+        );
+        let mut dispatcher = Dispatcher::new(Arc::new(shared), mpsc::channel(1).0);
+        let [a, b, c] = ["http://a:1", "http://b:1", "http://c:1"].map(Arc::<str>::from);
+        let (first, second) = (dispatcher.link_for(&a), dispatcher.link_for(&b));
+        let agent = v1::AgentDescription {
+            grpc_address: "b:1".into(),
+            ..Default::default()
+        };
+        client.cache().merge(v1::MetadataResponse {
+            agents: vec![agent],
+            ..Default::default()
+        });
+        dispatcher.links[first].ready_lanes.push_back(0);
+        dispatcher.close_departed_links();
+        assert_eq!(dispatcher.link_for(&a), first, "something waits there");
+        dispatcher.links[first].ready_lanes.clear();
+        let stream = dispatcher.links[first].stream;
+        dispatcher.close_departed_links();
+        assert_eq!(dispatcher.link_for(&b), second);
+        assert_eq!((dispatcher.link_for(&c), dispatcher.links.len()), (first, 2));
+        assert!(
+            dispatcher.links[first].stream > stream,
+            "late answers of the old agent are not the new one's"
+        );
+    }
+
+    #[test]
+    fn pauses_grow_while_nobody_leads_and_start_over_when_somebody_does() {
+        let mut leaderless = LeaderLookupBackoff::new(Backoff::new(&ClientConfig::new("a:1")));
+        let mut asked = 0;
+        let start = Instant::now();
+        let mut now = start;
+        while now < start + Duration::from_secs(60) {
+            let (asks, again) = leaderless.next_lookup(now);
+            // Every lane checks, but only one requests metadata.
+            assert_eq!(leaderless.next_lookup(now), (false, again));
+            asked += usize::from(asks);
+            now = again;
+        }
+        assert!((60..90).contains(&asked), "asked {asked} times in a minute");
+        leaderless.reset();
+        let (asks, again) = leaderless.next_lookup(now);
+        assert!(asks && again <= now + Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,471 @@
+//! The table of agent settings. Each is defined here once; flags, variables, help text and
+//! reference are generated from it.
+
+use std::{net::Ipv6Addr, path::PathBuf, str::FromStr};
+
+use super::{AgentSettings, ByteSize, LogFormat, SecretString, parse_duration};
+
+/// The definition of one agent setting.
+#[derive(Debug, Clone, Copy)]
+pub struct SettingDefinition {
+    /// The flag without its leading dashes.
+    pub name: &'static str,
+    /// The default, as text; empty for none.
+    pub default: &'static str,
+    /// The default with `--dev`, if it differs.
+    pub dev_default: Option<&'static str>,
+    /// The allowed values, in words.
+    pub bounds: &'static str,
+    /// The description for users.
+    pub help: &'static str,
+    pub(super) set: fn(&mut AgentSettings, &str) -> Result<(), String>,
+}
+
+impl SettingDefinition {
+    /// Returns the default as text.
+    pub fn default_for(&self, dev: bool) -> &'static str {
+        self.dev_default.filter(|_| dev).unwrap_or(self.default)
+    }
+
+    /// Returns the environment variable, such as `STREAMHOUSE_FLUSH_INTERVAL`.
+    pub fn variable(&self) -> String {
+        format!("STREAMHOUSE_{}", self.name.replace('-', "_").to_ascii_uppercase())
+    }
+
+    /// Returns the name in documents, such as `flushInterval`.
+    pub fn camel_name(&self) -> String {
+        let mut parts = self.name.split('-');
+        let first = parts.next().unwrap_or_default().to_owned();
+        parts.fold(first, |name, part| {
+            name + &part[..1].to_ascii_uppercase() + &part[1..]
+        })
+    }
+
+    /// Parses and sets a value. A value with a control character, such as a line feed read from a
+    /// file, is invalid for every setting; the error does not repeat it, since it may be secret.
+    pub(super) fn apply(&self, settings: &mut AgentSettings, value: &str) -> Result<(), String> {
+        if value.chars().any(char::is_control) {
+            return Err("the value holds a line feed or another control character; remove it".to_owned());
+        }
+        (self.set)(settings, value)
+    }
+
+    /// Returns whether the flag needs no value.
+    pub fn is_switch(&self) -> bool {
+        self.bounds == BOOLEAN_BOUNDS
+    }
+}
+
+const BOOLEAN_BOUNDS: &str = "true or false";
+
+fn parse_number<T: FromStr + PartialOrd + std::fmt::Display>(
+    text: &str,
+    min: T,
+    max: T,
+) -> Result<T, String> {
+    let number: T = text
+        .parse()
+        .map_err(|_| format!("{text:?} is not a number in the allowed range"))?;
+    if number >= min && number <= max {
+        Ok(number)
+    } else {
+        Err(format!("{number} is not between {min} and {max}"))
+    }
+}
+
+fn parse_size(text: &str, min: u64, max: u64) -> Result<ByteSize, String> {
+    let size: ByteSize = text.parse()?;
+    let (min, max) = (ByteSize(min), ByteSize(max));
+    if size >= min && size <= max {
+        Ok(size)
+    } else {
+        Err(format!("{size} is not between {min} and {max}"))
+    }
+}
+
+fn parse_duration_between(text: &str, min: u64, max: u64) -> Result<std::time::Duration, String> {
+    let duration = parse_duration(text)?;
+    let allowed = u128::from(min)..=u128::from(max);
+    if allowed.contains(&duration.as_millis()) {
+        Ok(duration)
+    } else {
+        Err(format!("{text} is not between {min}ms and {max}ms"))
+    }
+}
+
+fn parse_bool(text: &str) -> Result<bool, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is neither true nor false"))
+}
+
+/// Parses `host:port`. The port is mandatory, so it follows the last colon, and an IPv6 address
+/// needs no brackets: a template that fills in a pod's address does not know the address family.
+/// Brackets are added to the result, since all other code needs them.
+fn parse_address(text: &str) -> Result<String, String> {
+    let refused = || format!("{text:?} is not host:port");
+    let (host, port) = text.rsplit_once(':').ok_or_else(refused)?;
+    port.parse::<u16>().map_err(|_| refused())?;
+    if host.parse::<Ipv6Addr>().is_ok() {
+        return Ok(format!("[{host}]:{port}"));
+    }
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let legal = match bare {
+        Some(bare) => bare.parse::<Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && !host.contains([':', '[', ']', '/', '@']),
+    };
+    legal.then(|| text.to_owned()).ok_or_else(refused)
+}
+
+fn parse_optional_address(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        Ok(String::new())
+    } else {
+        parse_address(text)
+    }
+}
+
+const fn define(
+    name: &'static str,
+    default: &'static str,
+    bounds: &'static str,
+    help: &'static str,
+    set: fn(&mut AgentSettings, &str) -> Result<(), String>,
+) -> SettingDefinition {
+    SettingDefinition {
+        name,
+        default,
+        dev_default: None,
+        bounds,
+        help,
+        set,
+    }
+}
+
+const fn with_dev_default(dev_default: &'static str, definition: SettingDefinition) -> SettingDefinition {
+    SettingDefinition {
+        dev_default: Some(dev_default),
+        ..definition
+    }
+}
+
+/// Every setting, in the order of the help text.
+pub const SETTING_DEFINITIONS: &[SettingDefinition] = &[
+    define(
+        "dev",
+        "false",
+        BOOLEAN_BOUNDS,
+        "Development mode: an agent with SQLite and a local directory, without any other server.",
+        |s, v| parse_bool(v).map(|v| s.dev = v),
+    ),
+    define(
+        "data-dir",
+        ".streamhouse",
+        "a path",
+        "Directory for the data of --dev.",
+        |s, v| {
+            s.data_dir = PathBuf::from(v);
+            Ok(())
+        },
+    ),
+    define(
+        "agent-id",
+        "",
+        "up to 200 characters",
+        "Stable name of this agent across restarts. Defaults to the host name.",
+        |s, v| {
+            if v.len() > 200 {
+                return Err("it is longer than 200 characters".to_owned());
+            }
+            s.agent_id = v.to_owned();
+            Ok(())
+        },
+    ),
+    define("zone", "", "text", "Availability zone of this agent.", |s, v| {
+        s.zone = v.to_owned();
+        Ok(())
+    }),
+    with_dev_default(
+        "127.0.0.1:8080",
+        define(
+            "http-listen",
+            "0.0.0.0:8080",
+            "host:port",
+            "Address of the HTTP listener for /health, /ready and /metrics.",
+            |s, v| parse_address(v).map(|v| s.http_listen = v),
+        ),
+    ),
+    with_dev_default(
+        "127.0.0.1:50051",
+        define(
+            "grpc-listen",
+            "0.0.0.0:50051",
+            "host:port",
+            "Address of the gRPC listener for clients.",
+            |s, v| parse_address(v).map(|v| s.grpc_listen = v),
+        ),
+    ),
+    with_dev_default(
+        "true",
+        define(
+            "console",
+            "false",
+            BOOLEAN_BOUNDS,
+            "Serves the read-only web console at /console/ of the HTTP listener. It has no login and shows record contents: \
+            see docs/console.md before you enable it.",
+            |s, v| parse_bool(v).map(|v| s.console = v),
+        ),
+    ),
+    define(
+        "tls-dir",
+        "",
+        "a path",
+        "Directory with a subdirectory per listener (grpc, http) that holds tls.crt and tls.key, as Kubernetes mounts them. \
+        A listener without a subdirectory serves plain text. Changed files are reloaded within 30 seconds.",
+        |s, v| {
+            s.tls_dir = (!v.is_empty()).then(|| PathBuf::from(v));
+            Ok(())
+        },
+    ),
+    define(
+        "advertised-grpc-address",
+        "",
+        "host:port",
+        "Address that clients are given to connect to. Defaults to the host name and the port of grpc-listen.",
+        |s, v| parse_optional_address(v).map(|v| s.advertised_grpc_address = v),
+    ),
+    define(
+        "advertised-http-address",
+        "",
+        "host:port",
+        "Address of the HTTP listener that clients are given. Defaults to the host name and the port of http-listen.",
+        |s, v| parse_optional_address(v).map(|v| s.advertised_http_address = v),
+    ),
+    define(
+        "metadata-url",
+        "",
+        "postgres://… or sqlite:…",
+        "URL of the metadata store. It may hold a password, so prefer the variable to the flag.",
+        |s, v| {
+            s.metadata_url = SecretString::new(v);
+            Ok(())
+        },
+    ),
+    define(
+        "metadata-max-connections",
+        "8",
+        "2 to 200",
+        "Maximum number of connections to PostgreSQL.",
+        |s, v| parse_number(v, 2, 200).map(|v| s.metadata_max_connections = v),
+    ),
+    define(
+        "metadata-timeout",
+        "5s",
+        "100ms to 5m",
+        "Time-out of a metadata transaction.",
+        |s, v| parse_duration_between(v, 100, 300_000).map(|v| s.metadata_timeout = v),
+    ),
+    define(
+        "object-store",
+        "",
+        "s3://bucket[/prefix] or file:directory",
+        "Object store for records.",
+        |s, v| {
+            s.object_store = v.to_owned();
+            Ok(())
+        },
+    ),
+    define(
+        "s3-endpoint",
+        "",
+        "a URL",
+        "Endpoint of an S3-compatible store. Defaults to AWS.",
+        |s, v| {
+            s.s3_endpoint = v.to_owned();
+            Ok(())
+        },
+    ),
+    define(
+        "s3-region",
+        "us-east-1",
+        "letters, digits and -",
+        "Region of the bucket.",
+        |s, v| {
+            if !v.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+                return Err("it is not a region name".to_owned());
+            }
+            s.s3_region = v.to_owned();
+            Ok(())
+        },
+    ),
+    define(
+        "s3-path-style",
+        "false",
+        BOOLEAN_BOUNDS,
+        "Addresses the bucket in the path instead of the host name, as MinIO requires.",
+        |s, v| parse_bool(v).map(|v| s.s3_path_style = v),
+    ),
+    define(
+        "s3-ca-file",
+        "",
+        "a path",
+        "PEM file with CA certificates to trust for the endpoint.",
+        |s, v| {
+            s.s3_ca_file = (!v.is_empty()).then(|| PathBuf::from(v));
+            Ok(())
+        },
+    ),
+    with_dev_default(
+        "5ms",
+        define(
+            "flush-interval",
+            "250ms",
+            "1ms to 1m",
+            "Minimum time between two flushes. A longer interval means higher latency and fewer PUT requests.",
+            |s, v| parse_duration_between(v, 1, 60_000).map(|v| s.flush_interval = v),
+        ),
+    ),
+    define(
+        "flush-bytes",
+        "8MiB",
+        "64KiB to 64MiB",
+        "A flush starts at once when this many bytes are queued.",
+        |s, v| parse_size(v, 64 << 10, 64 << 20).map(|v| s.flush_bytes = v),
+    ),
+    define(
+        "upload-concurrency",
+        "4",
+        "1 to 64",
+        "Maximum number of concurrent uploads.",
+        |s, v| parse_number(v, 1, 64).map(|v| s.upload_concurrency = v),
+    ),
+    define(
+        "produce-memory",
+        "128MiB",
+        "1MiB to 64GiB",
+        "Budget for bytes received from producers and not yet acknowledged. When it is exhausted, producers are throttled.",
+        |s, v| parse_size(v, 1 << 20, 64 << 30).map(|v| s.produce_memory = v),
+    ),
+    define(
+        "cache-memory",
+        "128MiB",
+        "1MiB to 64GiB",
+        "Cache for reads: the newest batches, and blocks read from the object store.",
+        |s, v| parse_size(v, 1 << 20, 64 << 30).map(|v| s.cache_memory = v),
+    ),
+    define(
+        "max-request-bytes",
+        "16MiB",
+        "64KiB to 64MiB",
+        "Largest request that is accepted.",
+        |s, v| parse_size(v, 64 << 10, 64 << 20).map(|v| s.max_request_bytes = v),
+    ),
+    define(
+        "max-fetch-bytes",
+        "32MiB",
+        "64KiB to 64MiB",
+        "Largest response to a fetch.",
+        |s, v| parse_size(v, 64 << 10, 64 << 20).map(|v| s.max_fetch_bytes = v),
+    ),
+    define(
+        "max-connections",
+        "2000",
+        "1 to 100000",
+        "Maximum number of concurrent client connections.",
+        |s, v| parse_number(v, 1, 100_000).map(|v| s.max_connections = v),
+    ),
+    define(
+        "lease-ttl",
+        "10s",
+        "1s to 5m",
+        "Lease duration. After a crash, the agent's partitions are unavailable until its leases expire or another agent detects the crash.",
+        |s, v| parse_duration_between(v, 1_000, 300_000).map(|v| s.lease_ttl = v),
+    ),
+    define(
+        "object-grace",
+        "10m",
+        "1s to 24h",
+        "How long an unreferenced object is kept before it is deleted. Must be longer than the longest read.",
+        |s, v| parse_duration_between(v, 1_000, 86_400_000).map(|v| s.object_grace = v),
+    ),
+    define(
+        "offsets-retention",
+        "168h",
+        "1s to 87600h",
+        "How long the offsets of a consumer group are kept after its last member left and its last commit, as \
+        Kafka's offsets.retention.minutes.",
+        |s, v| parse_duration_between(v, 1_000, 315_360_000_000).map(|v| s.offsets_retention = v),
+    ),
+    define(
+        "maintenance-interval",
+        "10s",
+        "100ms to 1h",
+        "Interval of background maintenance: writing segments, retention, deletion and garbage collection.",
+        |s, v| parse_duration_between(v, 100, 3_600_000).map(|v| s.maintenance_interval = v),
+    ),
+    define(
+        "drain-timeout",
+        "30s",
+        "1s to 10m",
+        "How long a stopping agent may take to hand over its partitions.",
+        |s, v| parse_duration_between(v, 1_000, 600_000).map(|v| s.drain_timeout = v),
+    ),
+    define(
+        "log-format",
+        "text",
+        "text or json",
+        "Format of log lines.",
+        |s, v| {
+            s.log_format = match v {
+                "text" => LogFormat::Text,
+                "json" => LogFormat::Json,
+                other => return Err(format!("{other:?} is neither text nor json")),
+            };
+            Ok(())
+        },
+    ),
+    define(
+        "log-level",
+        "info",
+        "a tracing filter",
+        "Log level: error, warn, info, debug, trace, or a filter such as info,streamhouse_agent=debug.",
+        |s, v| {
+            s.log_level = v.to_owned();
+            Ok(())
+        },
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::parse_address;
+
+    #[test]
+    fn an_address_has_a_port_and_an_ipv6_address_gets_its_brackets() {
+        for (given, taken) in [
+            ("agent-0:50051", "agent-0:50051"),
+            ("10.0.0.7:50051", "10.0.0.7:50051"),
+            ("[fd00::7]:50051", "[fd00::7]:50051"),
+            ("fd00::7:50051", "[fd00::7]:50051"),
+            ("::1:1", "[::1]:1"),
+            ("[::]:50051", "[::]:50051"),
+        ] {
+            assert_eq!(parse_address(given).as_deref(), Ok(taken));
+        }
+        for bad in [
+            "",
+            "agent-0",
+            ":1",
+            "a:b",
+            "a:99999",
+            "a:b:1",
+            "[a]:1",
+            "[::1:1",
+            "::1]:1",
+            "[]:1",
+            "http://a:1",
+            "me@a:1",
+        ] {
+            assert!(parse_address(bad).unwrap_err().contains("host:port"), "{bad}");
+        }
+    }
+}

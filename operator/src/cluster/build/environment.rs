@@ -1,0 +1,132 @@
+//! Environment variables and files of a container: variables that differ between pods, and
+//! variables and files from Secrets. Used by the pod builder. Contains only names and keys of
+//! Secrets; Kubernetes puts their contents into the container.
+
+use serde_json::{Value, json};
+
+use crate::cluster::{
+    desired::{DesiredCluster, ListenerPort, SecretKeySelector},
+    paths,
+};
+
+/// Readable by the group, which is that of the pod.
+const FILE_MODE: i64 = 0o440;
+
+/// Returns the variables of an agent's identity and advertised addresses.
+pub(super) fn identity_variables(desired: &DesiredCluster) -> Vec<Value> {
+    let field = |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": path } } });
+    let address = |port: u16| format!("$(POD_IP):{port}");
+    vec![
+        field("POD_IP", "status.podIP"),
+        field("STREAMHOUSE_AGENT_ID", "metadata.name"),
+        // Kubernetes copies this label from the node to its pods; older versions do not, which
+        // leaves it empty.
+        field(
+            "STREAMHOUSE_ZONE",
+            "metadata.labels['topology.kubernetes.io/zone']",
+        ),
+        text_variable(
+            "STREAMHOUSE_ADVERTISED_GRPC_ADDRESS",
+            address(desired.grpc.number),
+        ),
+        text_variable(
+            "STREAMHOUSE_ADVERTISED_HTTP_ADDRESS",
+            address(desired.http.number),
+        ),
+    ]
+}
+
+/// Returns the variables for the access to the database and the object store.
+pub(super) fn access_variables(desired: &DesiredCluster) -> Vec<Value> {
+    let mut variables = vec![secret_variable(
+        "STREAMHOUSE_METADATA_URL",
+        &desired.postgresql.connection,
+    )];
+    if let Some(tls) = &desired.postgresql.tls {
+        variables.push(text_variable("PGSSLMODE", tls.mode.as_str()));
+        if tls.authority.is_some() {
+            variables.push(text_variable("PGSSLROOTCERT", paths::DATABASE_CA_FILE));
+        }
+    }
+    if let Some(credentials) = &desired.storage.credentials {
+        variables.push(secret_variable("AWS_ACCESS_KEY_ID", &credentials.access_key_id));
+        variables.push(secret_variable(
+            "AWS_SECRET_ACCESS_KEY",
+            &credentials.secret_access_key,
+        ));
+    }
+    variables
+}
+
+fn text_variable(name: &str, value: impl Into<String>) -> Value {
+    json!({ "name": name, "value": value.into() })
+}
+
+fn secret_variable(name: &str, from: &SecretKeySelector) -> Value {
+    json!({ "name": name, "valueFrom": { "secretKeyRef": { "name": from.name, "key": from.key } } })
+}
+
+/// Files of a Secret in the container.
+#[derive(Debug, Clone)]
+pub(super) struct SecretMount {
+    name: &'static str,
+    folder: String,
+    secret: String,
+    /// Key and file name.
+    files: Vec<(String, &'static str)>,
+}
+
+impl SecretMount {
+    /// Returns the volume mount of the container.
+    pub(super) fn to_volume_mount(&self) -> Value {
+        json!({ "name": self.name, "mountPath": self.folder, "readOnly": true })
+    }
+
+    /// Returns the volume of the pod.
+    pub(super) fn to_volume(&self) -> Value {
+        let item = |(key, path): &(String, &str)| json!({ "key": key, "path": path });
+        let items: Vec<Value> = self.files.iter().map(item).collect();
+        json!({ "name": self.name, "secret": { "secretName": self.secret, "defaultMode": FILE_MODE, "items": items } })
+    }
+}
+
+/// Returns the certificates of the listeners.
+pub(super) fn certificate_mounts(desired: &DesiredCluster) -> Vec<SecretMount> {
+    let listeners = [
+        ("grpc", "grpc-tls", &desired.grpc),
+        ("http", "http-tls", &desired.http),
+    ];
+    let mount = |(listener, name, port): (&str, &'static str, &ListenerPort)| {
+        Some(SecretMount {
+            name,
+            folder: format!("{}/{listener}", paths::TLS_DIR),
+            secret: port.certificate.as_ref()?.secret.clone(),
+            files: ["tls.crt", "tls.key"].map(|file| (file.to_owned(), file)).into(),
+        })
+    };
+    listeners.into_iter().filter_map(mount).collect()
+}
+
+/// Returns the CA certificates of the database and the object store.
+pub(super) fn ca_mounts(desired: &DesiredCluster) -> Vec<SecretMount> {
+    let database = desired
+        .postgresql
+        .tls
+        .as_ref()
+        .and_then(|tls| tls.authority.as_ref());
+    let store = desired.storage.authority.as_ref();
+    let places = [
+        ("postgresql-ca", paths::DATABASE_CA_DIR, database),
+        ("object-storage-ca", paths::STORE_CA_DIR, store),
+    ];
+    let mount = |(name, folder, secret): (&'static str, &str, Option<&SecretKeySelector>)| {
+        let secret = secret?;
+        Some(SecretMount {
+            name,
+            folder: folder.to_owned(),
+            secret: secret.name.clone(),
+            files: vec![(secret.key.clone(), "ca.crt")],
+        })
+    };
+    places.into_iter().filter_map(mount).collect()
+}

@@ -1,0 +1,462 @@
+//! Reconciles one Topic within a pass: applies its plan and writes its status, or finalizes its
+//! deletion. Called by the pass for each Topic that is due. Every error ends up in the status if
+//! the resource still exists.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use streamhouse_metadata::TopicsOverview;
+
+use super::{
+    apply::{AppliedPlan, apply_plan},
+    error::TopicError,
+    finalize::{self, DeletionPlan, OwnerState, plan_deletion},
+    metered_store::MeteredStore,
+    pass::{MetadataAccess, uid_of},
+    pending_events::{self, PendingEvent},
+    plan::{ObservedTopic, TopicPlan, plan_changes},
+    status::{self, KnownTopic, StatusFacts, TopicNumbers},
+    validate::{DesiredTopic, TopicProblem, validate},
+};
+use crate::{
+    conditions::ConditionStatus,
+    context::OperatorContext,
+    crd::{ConditionReason, Topic},
+    events::EventPublisher,
+    metrics::ReconcileOutcome,
+};
+
+/// Timeout for publishing an event.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a Topic needs from the pass.
+pub(super) struct TopicReconciler<'a> {
+    pub(super) context: &'a OperatorContext,
+    pub(super) events: &'a EventPublisher,
+    pub(super) metadata: &'a MetadataAccess,
+    pub(super) owner_state: &'a Result<OwnerState, TopicError>,
+    pub(super) refresh: bool,
+}
+
+/// Result for one Topic.
+pub(super) struct TopicOutcome {
+    /// The resource as last known.
+    pub(super) topic: Arc<Topic>,
+    /// Whether it was written: the watch lags behind for a moment.
+    pub(super) written: bool,
+    /// Whether it was deleted, for example because the last finalizer was removed.
+    pub(super) gone: bool,
+    pub(super) outcome: ReconcileOutcome,
+    /// Whether to retry without a change.
+    pub(super) retry: bool,
+}
+
+/// Status, outcome and events that follow from a reconciliation.
+struct TopicVerdict {
+    facts: Option<StatusFacts>,
+    outcome: ReconcileOutcome,
+    retry: bool,
+    events: Vec<PendingEvent>,
+}
+
+impl TopicVerdict {
+    /// Creates a verdict that waits for a change.
+    fn blocked(state: ConditionStatus, problem: TopicProblem) -> Self {
+        Self {
+            facts: Some(StatusFacts {
+                known: KnownTopic::Unchanged,
+                ready: (state, problem.reason, problem.message),
+                paused: None,
+            }),
+            outcome: ReconcileOutcome::Terminal,
+            retry: false,
+            events: Vec::new(),
+        }
+    }
+
+    fn from_error(failure: &TopicError) -> Self {
+        let gone = matches!(failure, TopicError::Gone);
+        let facts = failure.ready_condition().map(|(state, problem)| StatusFacts {
+            known: KnownTopic::Unchanged,
+            ready: (state, problem.reason, problem.message),
+            paused: None,
+        });
+        Self {
+            facts,
+            outcome: if gone {
+                ReconcileOutcome::Ok
+            } else {
+                ReconcileOutcome::Error
+            },
+            retry: !gone,
+            events: Vec::new(),
+        }
+    }
+}
+
+impl TopicReconciler<'_> {
+    /// Reconciles the Topic.
+    pub(super) async fn reconcile_topic(&self, topic: Arc<Topic>) -> TopicOutcome {
+        let mut handled = TopicOutcome {
+            topic,
+            written: false,
+            gone: false,
+            outcome: ReconcileOutcome::Ok,
+            retry: false,
+        };
+        let verdict = if handled.topic.metadata.deletion_timestamp.is_some() {
+            self.finalize(&mut handled).await
+        } else {
+            match self.metadata {
+                MetadataAccess::Open { store, overview } => {
+                    self.apply_spec(store, overview, &mut handled).await
+                }
+                MetadataAccess::Unavailable {
+                    problem,
+                    affects_ready: everyone,
+                    outcome,
+                } => {
+                    let tell = *everyone || !status::is_reconciled(&handled.topic);
+                    let mut verdict = TopicVerdict::blocked(ConditionStatus::Unknown, problem.clone());
+                    verdict.facts = verdict.facts.filter(|_| tell);
+                    verdict.outcome = *outcome;
+                    verdict
+                }
+            }
+        };
+        self.record_verdict(&mut handled, verdict).await;
+        handled
+    }
+
+    /// Reconciles a Topic that is not being deleted.
+    async fn apply_spec(
+        &self,
+        store: &MeteredStore,
+        overview: &TopicsOverview,
+        handled: &mut TopicOutcome,
+    ) -> TopicVerdict {
+        let topic = handled.topic.clone();
+        let wanted = match validate(&topic) {
+            Ok(wanted) => wanted,
+            Err(problem) => return TopicVerdict::blocked(ConditionStatus::False, problem),
+        };
+        let observed = ObservedTopic::from_overview(overview, &wanted.name);
+        let plan = plan_changes(&wanted, observed, uid_of(&topic));
+        if topic.spec.paused {
+            return paused_verdict(&topic, observed, &plan);
+        }
+        match apply_plan(self.context, store, &topic, &wanted, observed, &plan).await {
+            Ok(applied) => {
+                if let Some(latest) = &applied.latest_topic {
+                    handled.topic = latest.clone();
+                    handled.written = true;
+                }
+                applied_verdict(&topic, &wanted, observed, &plan, applied)
+            }
+            Err(failure) => {
+                handled.gone = matches!(failure, TopicError::Gone);
+                tracing::warn!(topic = %wanted.name, error = %failure, "a topic could not be reconciled");
+                TopicVerdict::from_error(&failure)
+            }
+        }
+    }
+
+    /// Finalizes a Topic that is being deleted.
+    async fn finalize(&self, handled: &mut TopicOutcome) -> TopicVerdict {
+        match self.delete_topic(handled).await {
+            Ok(verdict) => verdict,
+            Err(TopicError::Gone) => {
+                handled.gone = true;
+                TopicVerdict {
+                    facts: None,
+                    ..TopicVerdict::from_error(&TopicError::Gone)
+                }
+            }
+            Err(failure) => {
+                let facts = pending_deletion(format!("the deletion failed and is retried: {failure}"));
+                TopicVerdict {
+                    facts,
+                    ..TopicVerdict::from_error(&failure)
+                }
+            }
+        }
+    }
+
+    async fn delete_topic(&self, handled: &mut TopicOutcome) -> Result<TopicVerdict, TopicError> {
+        let topic = handled.topic.clone();
+        let name = topic.topic_name();
+        let done = |news| TopicVerdict {
+            facts: None,
+            outcome: ReconcileOutcome::Ok,
+            retry: false,
+            events: news,
+        };
+        let (store, observed, why) = match self.metadata {
+            MetadataAccess::Open { store, overview } => (
+                Some(store),
+                Some(ObservedTopic::from_overview(overview, name)),
+                "",
+            ),
+            MetadataAccess::Unavailable { problem, .. } => (None, None, problem.message.as_str()),
+        };
+        let held = finalize::has_finalizer(&topic);
+        let around = match self.owner_state {
+            Ok(around) => *around,
+            Err(_) if !held => OwnerState::Present,
+            Err(failure) => return Err(TopicError::Api(failure.to_string())),
+        };
+        let DeletionPlan::Proceed {
+            delete,
+            release,
+            retained: kept,
+        } = plan_deletion(&topic, around, observed)
+        else {
+            let verdict = TopicVerdict::blocked(
+                ConditionStatus::False,
+                TopicProblem::new(ConditionReason::DeletePending, ""),
+            );
+            let why = format!("the topic is deleted once the metadata store is available: {why}");
+            return Ok(TopicVerdict {
+                facts: pending_deletion(why),
+                ..verdict
+            });
+        };
+        if let Some(store) = store {
+            self.release_topic(store, name, uid_of(&topic), delete, release, kept.is_some())
+                .await?;
+        }
+        if !held {
+            return Ok(done(Vec::new()));
+        }
+        finalize::set_finalizer(self.context, &topic, false).await?;
+        handled.gone = true;
+        Ok(done(match kept {
+            Some(why) => vec![PendingEvent::normal(
+                ConditionReason::Retained,
+                format!("topic {name} is kept: {why}"),
+            )],
+            None if delete => vec![PendingEvent::normal(
+                ConditionReason::Deleted,
+                format!("topic {name} was deleted"),
+            )],
+            None => Vec::new(),
+        }))
+    }
+
+    /// Removes the Topic from the metadata store. `lightly`: an error of the store does not delay
+    /// the deletion of the resource.
+    async fn release_topic(
+        &self,
+        store: &MeteredStore,
+        name: &str,
+        uid: &str,
+        delete: bool,
+        release: bool,
+        lightly: bool,
+    ) -> Result<(), TopicError> {
+        if delete {
+            match store.delete(name).await {
+                Ok(()) | Err(streamhouse_metadata::Error::UnknownTopic(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if release {
+            match store.release(name, uid).await {
+                Ok(_) => {}
+                // A later pass finds the stale claim.
+                Err(error) if lightly => {
+                    tracing::warn!(topic = %name, %error, "cannot release a claim")
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the status, then publishes the events.
+    async fn record_verdict(&self, handled: &mut TopicOutcome, mut verdict: TopicVerdict) {
+        handled.outcome = verdict.outcome;
+        handled.retry = verdict.retry;
+        let before = handled.topic.clone();
+        if let Some(facts) = &verdict.facts {
+            verdict
+                .events
+                .extend(pending_events::event_of_problem(&before, &facts.ready));
+            match self.write_status(&before, facts).await {
+                Ok(Some(written)) => {
+                    handled.topic = Arc::new(written);
+                    handled.written = true;
+                }
+                Ok(None) => {}
+                Err(TopicError::Gone) => handled.gone = true,
+                Err(failure) => {
+                    tracing::warn!(topic = %before.topic_name(), error = %failure, "cannot write a status");
+                    handled.outcome = ReconcileOutcome::Error;
+                    handled.retry = true;
+                }
+            }
+        }
+        for news in verdict.events {
+            if news.is_drift() {
+                self.context
+                    .metrics
+                    .drift_corrected
+                    .with_label_values(&["Topic"])
+                    .inc();
+            }
+            self.publish_event(&before, news).await;
+        }
+    }
+
+    async fn write_status(&self, topic: &Topic, facts: &StatusFacts) -> Result<Option<Topic>, TopicError> {
+        let now = Timestamp::from_millisecond(self.context.clock.now_ms()).unwrap_or_default();
+        // Rounded to seconds, as the API server stores it.
+        let now = Timestamp::from_second(now.as_second()).unwrap_or_default();
+        let status = status::compute_status(topic, facts, self.refresh, now);
+        status::write_status(self.context, topic, &status).await
+    }
+
+    async fn publish_event(&self, topic: &Topic, news: PendingEvent) {
+        let PendingEvent {
+            warning,
+            reason,
+            message,
+        } = news;
+        let telling = async {
+            if warning {
+                self.events.publish_warning(topic, reason, message).await;
+            } else {
+                self.events.publish_normal(topic, reason, message).await;
+            }
+        };
+        if tokio::time::timeout(EVENT_TIMEOUT, telling).await.is_err() {
+            tracing::warn!(%reason, "publishing an event timed out");
+        }
+    }
+}
+
+/// Returns the status of a deletion that waits.
+fn pending_deletion(message: String) -> Option<StatusFacts> {
+    Some(StatusFacts {
+        known: KnownTopic::Unchanged,
+        ready: (ConditionStatus::False, ConditionReason::DeletePending, message),
+        paused: None,
+    })
+}
+
+/// Returns the status of a paused Topic, with the changes that would be made.
+fn paused_verdict(topic: &Topic, observed: ObservedTopic<'_>, plan: &TopicPlan) -> TopicVerdict {
+    let would = match plan.changes.is_empty() {
+        true => "spec.paused is set".to_owned(),
+        false => format!("paused; pending changes: {}", plan.summary()),
+    };
+    let ready = match (plan.is_noop(), plan.problems.first()) {
+        (true, _) => (ConditionStatus::True, ConditionReason::Reconciled, String::new()),
+        (false, Some(problem)) if plan.changes.is_empty() => {
+            (ConditionStatus::False, problem.reason, problem.message.clone())
+        }
+        _ => (ConditionStatus::False, ConditionReason::Paused, would.clone()),
+    };
+    // A different topic under the name is reported once the Topic is no longer paused.
+    let before = topic
+        .status
+        .as_ref()
+        .and_then(|status| status.topic_id.as_deref());
+    let known = match observed_numbers(observed) {
+        KnownTopic::Topic(numbers)
+            if observed.is_owned_by(uid_of(topic)) && before.is_none_or(|id| id == numbers.topic_id) =>
+        {
+            KnownTopic::Topic(numbers)
+        }
+        _ => KnownTopic::Unchanged,
+    };
+    TopicVerdict {
+        facts: Some(StatusFacts {
+            known,
+            ready,
+            paused: Some(would),
+        }),
+        outcome: ReconcileOutcome::Ok,
+        retry: false,
+        events: Vec::new(),
+    }
+}
+
+/// Returns the observed topic's id, partitions, records and size.
+fn observed_numbers(observed: ObservedTopic<'_>) -> KnownTopic {
+    match observed.topic {
+        Some(topic) => KnownTopic::Topic(TopicNumbers {
+            topic_id: topic.topic_id.to_string(),
+            partitions: topic.partitions,
+            records: topic.high_watermark,
+            size_bytes: topic.size_bytes,
+        }),
+        None => KnownTopic::Unchanged,
+    }
+}
+
+/// Returns the status and events of an applied plan.
+fn applied_verdict(
+    topic: &Topic,
+    wanted: &DesiredTopic,
+    observed: ObservedTopic<'_>,
+    plan: &TopicPlan,
+    applied: AppliedPlan,
+) -> TopicVerdict {
+    let problem = applied.conflict.as_ref().or(plan.problems.first());
+    let elsewhere = |problem: &TopicProblem| {
+        matches!(
+            problem.reason,
+            ConditionReason::OwnershipConflict | ConditionReason::AlreadyExists
+        )
+    };
+    let known = match (&applied.record, problem) {
+        (Some(record), _) => {
+            let same = observed.topic.filter(|topic| topic.topic_id == record.topic_id);
+            KnownTopic::Topic(TopicNumbers {
+                topic_id: record.topic_id.to_string(),
+                partitions: i32::try_from(record.partitions.len()).unwrap_or(i32::MAX),
+                records: same.map_or(0, |topic| topic.high_watermark),
+                size_bytes: same.map_or(0, |topic| topic.size_bytes),
+            })
+        }
+        (None, Some(problem)) if elsewhere(problem) => KnownTopic::None,
+        (None, _) => observed_numbers(observed),
+    };
+    let news = match &known {
+        KnownTopic::Topic(numbers) => {
+            pending_events::events_of_changes(topic, &applied.changes, &numbers.topic_id)
+        }
+        KnownTopic::Unchanged | KnownTopic::None => Vec::new(),
+    };
+    if !applied.changes.is_empty() {
+        tracing::info!(topic = %wanted.name, changes = %super::plan::summary(&applied.changes), "changed a topic");
+    }
+    let ready = match problem {
+        None => (ConditionStatus::True, ConditionReason::Reconciled, String::new()),
+        Some(problem) if applied.conflict.is_some() => {
+            (ConditionStatus::False, problem.reason, problem.message.clone())
+        }
+        Some(problem) => {
+            let all: Vec<&str> = plan
+                .problems
+                .iter()
+                .map(|problem| problem.message.as_str())
+                .collect();
+            (ConditionStatus::False, problem.reason, all.join("; "))
+        }
+    };
+    TopicVerdict {
+        outcome: match problem {
+            None => ReconcileOutcome::Ok,
+            Some(_) => ReconcileOutcome::Terminal,
+        },
+        facts: Some(StatusFacts {
+            known,
+            ready,
+            paused: None,
+        }),
+        retry: false,
+        events: news,
+    }
+}
