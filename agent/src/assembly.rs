@@ -347,7 +347,8 @@ pub struct DataDirInUseError(String);
 /// Returns `None` with other settings, which have no data directory.
 ///
 /// # Errors
-/// [`DataDirInUseError`] if another agent holds the lock; otherwise if the directory cannot be written.
+/// [`DataDirInUseError`] if another agent holds the lock; otherwise if the directory cannot be
+/// written.
 pub fn lock_data_dir(settings: &AgentSettings) -> anyhow::Result<Option<File>> {
     if !settings.dev {
         return Ok(None);

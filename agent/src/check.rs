@@ -1,5 +1,5 @@
-//! The command `check_store`: reports whether the stores can be used with these settings. Run by people
-//! before a start, and in Kubernetes, where the last line of stderr becomes the container's
+//! The command `check_store`: reports whether the stores can be used with these settings. Run by
+//! people before a start, and in Kubernetes, where the last line of stderr becomes the container's
 //! termination message.
 
 use std::{future::Future, sync::Arc};

@@ -1,4 +1,5 @@
-//! The commands `tables` and `list_objects`, which read the stores directly, without a running agent.
+//! The commands `tables` and `list_objects`, which read the stores directly, without a running
+//! agent.
 
 use std::fmt::Write as _;
 

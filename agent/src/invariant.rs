@@ -1,6 +1,6 @@
 //! Names the invariants: what must hold whatever crashes. Code that detects a violation reports it
-//! through [`AgentMetrics::violated`](crate::metrics::AgentMetrics::violated), which counts and logs it;
-//! tests and the simulator check the same names.
+//! through [`AgentMetrics::violated`](crate::metrics::AgentMetrics::violated), which counts and
+//! logs it; tests and the simulator check the same names.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! The agent's metrics, under the names that dashboards and alerts rely on. One [`AgentMetrics`] per
-//! agent: the components update its fields, [`server::http`](crate::server::http) renders it.
+//! The agent's metrics, under the names that dashboards and alerts rely on. One [`AgentMetrics`]
+//! per agent: the components update its fields, [`server::http`](crate::server::http) renders it.
 //!
 //! Label values come from fixed lists, never from clients, so that the number of series stays
 //! bounded; the exceptions are names of topics and groups, of which a limited number has series of

@@ -1,9 +1,9 @@
 //! Owns what the components of one agent share: the stores, the cluster directory, the replaceable
 //! clock and entropy, and the current [`AgentSession`].
 //!
-//! A [`AgentSession`] is one registration with the metadata store. It ends when the lease is lost; the
-//! lease keeper then registers again. What belongs to one registration (led partitions, the writer)
-//! is never used by the next: its writes are fenced.
+//! A [`AgentSession`] is one registration with the metadata store. It ends when the lease is lost;
+//! the lease keeper then registers again. What belongs to one registration (led partitions, the
+//! writer) is never used by the next: its writes are fenced.
 
 use std::sync::Arc;
 

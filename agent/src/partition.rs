@@ -1,5 +1,6 @@
-//! Owns the partitions that this agent leads. [`LedPartitions`] is filled and emptied by the lease keeper;
-//! produce appends to its partitions, fetch reads from them, maintenance iterates over them.
+//! Owns the partitions that this agent leads. [`LedPartitions`] is filled and emptied by the lease
+//! keeper; produce appends to its partitions, fetch reads from them, maintenance iterates over
+//! them.
 
 mod unrolled;
 
@@ -127,8 +128,8 @@ impl LedPartition {
         self.unrolled.lock().inherited()
     }
 
-    /// Counts the [`inherited_offsets`](Self::inherited_offsets) offsets: ranges in order, each `(base, end,
-    /// bytes)`.
+    /// Counts the [`inherited_offsets`](Self::inherited_offsets) offsets: ranges in order, each
+    /// `(base, end, bytes)`.
     pub fn count_inherited(&self, ranges: &[(i64, i64, i64)]) {
         self.unrolled.lock().count_inherited(ranges);
     }

@@ -2,8 +2,8 @@
 //! each. Loaded by [`assembly`](crate::assembly) before any port is bound;
 //! [`server`](crate::server) accepts connections with it.
 //!
-//! Files that change while the agent runs are reloaded (see [`RELOAD_INTERVAL`]). Files that cannot be used
-//! never replace a working certificate: the agent keeps the one in use and logs why.
+//! Files that change while the agent runs are reloaded (see [`RELOAD_INTERVAL`]). Files that cannot
+//! be used never replace a working certificate: the agent keeps the one in use and logs why.
 
 mod files;
 

@@ -1,8 +1,8 @@
 //! `streamhouse bench`: benchmarks of producing, consuming, and end-to-end latency, with their
 //! cost.
 //!
-//! Every run is bounded by `--records` or `--parse_duration`. SIGINT ends it early with a report of the
-//! measurements so far.
+//! Every run is bounded by `--records` or `--parse_duration`. SIGINT ends it early with a report of
+//! the measurements so far.
 
 mod consume;
 mod e2e;

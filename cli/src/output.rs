@@ -1,5 +1,5 @@
-//! Printing of results: tables for people, JSON for programs. [`TextTable`] lays out columns, [`print_result`]
-//! selects the format, [`human_bytes`] and [`group_digits`] format numbers.
+//! Printing of results: tables for people, JSON for programs. [`TextTable`] lays out columns,
+//! [`print_result`] selects the format, [`human_bytes`] and [`group_digits`] format numbers.
 
 use std::{
     fmt,

@@ -64,8 +64,8 @@ fn push_char(out: &mut String, c: char, is_text: bool) {
     }
 }
 
-/// Appends bytes like [`escape_controls`] does; bytes that are not UTF-8 become `\xHH`. With `is_text`,
-/// line feeds and tabs are retained as layout.
+/// Appends bytes like [`escape_controls`] does; bytes that are not UTF-8 become `\xHH`. With
+/// `is_text`, line feeds and tabs are retained as layout.
 pub(crate) fn push_escaped(out: &mut Vec<u8>, bytes: &[u8], is_text: bool) {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {

@@ -1,6 +1,6 @@
 //! [`ClientConfig`]: what producer, consumer and admin have in common: addresses, identity, time-outs.
-//! Their builders fill it in; [`ClientConfig::validate`] rejects invalid values before any connection
-//! is opened.
+//! Their builders fill it in; [`ClientConfig::validate`] rejects invalid values before any
+//! connection is opened.
 
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 

@@ -1,9 +1,9 @@
 //! Plans a commit without I/O.
 //!
-//! The stores read and lock the rows, call [`plan_commit`], and write the result, so that PostgreSQL and
-//! SQLite cannot differ. Guarantees: offsets follow the high watermark without a gap and are
-//! assigned once; a refused or repeated batch takes no offset and splits the range; a fenced
-//! partition changes nothing.
+//! The stores read and lock the rows, call [`plan_commit`], and write the result, so that
+//! PostgreSQL and SQLite cannot differ. Guarantees: offsets follow the high watermark without a gap
+//! and are assigned once; a refused or repeated batch takes no offset and splits the range; a
+//! fenced partition changes nothing.
 
 use std::collections::HashMap;
 

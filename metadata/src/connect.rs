@@ -125,8 +125,8 @@ pub fn check_address(url: &str) -> Result<()> {
 ///
 /// # Errors
 ///
-/// [`Error::Address`] if the address is invalid, [`Error::SchemaMismatch`] if the schema is not that of
-/// this build, [`Error::Unavailable`] if the database cannot be reached.
+/// [`Error::Address`] if the address is invalid, [`Error::SchemaMismatch`] if the schema is not
+/// that of this build, [`Error::Unavailable`] if the database cannot be reached.
 pub async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<dyn MetadataStore>> {
     match parse_backend(url)? {
         BackendKind::Postgres => postgres::connect(url, options).await,
@@ -141,8 +141,8 @@ pub async fn connect(url: &str, options: &ConnectOptions) -> Result<Arc<dyn Meta
 ///
 /// # Errors
 ///
-/// [`Error::SchemaMismatch`] if the schema is newer than this build or was changed, [`Error::Address`] and
-/// [`Error::Unavailable`] as for [`connect`].
+/// [`Error::SchemaMismatch`] if the schema is newer than this build or was changed,
+/// [`Error::Address`] and [`Error::Unavailable`] as for [`connect`].
 pub async fn migrate(url: &str, options: &ConnectOptions) -> Result<MigrationOutcome> {
     match parse_backend(url)? {
         BackendKind::Postgres => postgres::migrate(url, options).await,
@@ -156,8 +156,8 @@ pub async fn migrate(url: &str, options: &ConnectOptions) -> Result<MigrationOut
 ///
 /// # Errors
 ///
-/// [`Error::SchemaMismatch`] if the schema is newer than this build or was not created by StreamHouse,
-/// [`Error::Address`] and [`Error::Unavailable`] as for [`connect`].
+/// [`Error::SchemaMismatch`] if the schema is newer than this build or was not created by
+/// StreamHouse, [`Error::Address`] and [`Error::Unavailable`] as for [`connect`].
 pub async fn schema(url: &str, options: &ConnectOptions) -> Result<SchemaState> {
     match parse_backend(url)? {
         BackendKind::Postgres => postgres::schema(url, options).await,
@@ -214,8 +214,8 @@ pub async fn live_agent(url: &str, options: &ConnectOptions) -> Result<Option<St
 ///
 /// # Errors
 ///
-/// [`Error::AgentHoldsLease`] while an agent holds its lease, [`Error::SchemaMismatch`] if the tables are not
-/// those of this or an older build.
+/// [`Error::AgentHoldsLease`] while an agent holds its lease, [`Error::SchemaMismatch`] if the
+/// tables are not those of this or an older build.
 pub async fn drop_schema(url: &str, options: &ConnectOptions) -> Result<bool> {
     match parse_backend(url)? {
         BackendKind::Postgres => postgres::drop_schema(url, options).await,

@@ -31,8 +31,8 @@ pub struct TableSample {
 ///
 /// # Errors
 ///
-/// [`Error::InvalidAddress`] if the address is invalid, [`Error::Unavailable`] if the store cannot be read
-/// in time.
+/// [`Error::InvalidAddress`] if the address is invalid, [`Error::Unavailable`] if the store cannot
+/// be read in time.
 pub async fn sample_tables(url: &str, sample: usize) -> Result<Vec<TableSample>> {
     let unavailable = |error: sqlx::Error| Error::Unavailable(error.to_string());
     crate::check_address(url)?;

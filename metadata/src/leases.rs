@@ -17,8 +17,8 @@ pub(crate) struct PartitionLeaseRow {
 /// Decides one move and applies it to `row`.
 ///
 /// A repeated move returns the same outcome, because only that move leads from one epoch to the
-/// next; so a call with an unknown outcome may be repeated. `eligible` are the incarnations that may
-/// receive leases: neither sealed nor draining.
+/// next; so a call with an unknown outcome may be repeated. `eligible` are the incarnations that
+/// may receive leases: neither sealed nor draining.
 pub(crate) fn apply_move(
     row: &mut PartitionLeaseRow,
     lease_move: &LeaseMove,

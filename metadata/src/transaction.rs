@@ -72,8 +72,8 @@ pub(crate) async fn with_timeout<T>(
     }
 }
 
-/// Runs `$attempt` (an expression that is a future of [`TransactionResult`]), and again when `$classify`
-/// classifies its error as a conflict, until `$limit` has passed.
+/// Runs `$attempt` (an expression that is a future of [`TransactionResult`]), and again when
+/// `$classify` classifies its error as a conflict, until `$limit` has passed.
 macro_rules! retry_on_conflict {
     ($limit:expr, $classify:path, $attempt:expr) => {{
         let limit: std::time::Duration = $limit;
@@ -108,8 +108,8 @@ macro_rules! retry_on_conflict {
 }
 pub(crate) use retry_on_conflict;
 
-/// Runs `$body` (a future of [`TransactionResult`]) with [`retry_on_conflict`] in a transaction `$tx` that `$begin`
-/// opens.
+/// Runs `$body` (a future of [`TransactionResult`]) with [`retry_on_conflict`] in a transaction
+/// `$tx` that `$begin` opens.
 macro_rules! transact {
     ($limit:expr, $begin:expr, $classify:path, $tx:ident => $body:expr) => {
         $crate::transaction::retry_on_conflict!($limit, $classify, async {

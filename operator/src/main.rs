@@ -1,5 +1,5 @@
-//! The `streamhouse-operator` binary: parses the command line and runs the subcommand. `run_operator` prints
-//! its address and serves until SIGTERM or SIGINT.
+//! The `streamhouse-operator` binary: parses the command line and runs the subcommand.
+//! `run_operator` prints its address and serves until SIGTERM or SIGINT.
 //!
 //! Exit codes: 0 success or orderly shutdown; 1 failure, or `diff` has found changes; 2 invalid
 //! settings (before anything is started), or `diff` has failed.

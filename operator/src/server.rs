@@ -1,7 +1,8 @@
-//! HTTP server of the operator: `GET /health` (200 while all background loops run), `GET /get_ready`
-//! (200 if every component is ready, else 503 with the reasons) and `GET /metrics` (Prometheus text
-//! format). Called by `run` and serves until the process ends. Accepts at most [`MAX_CONNECTIONS`]
-//! connections, each for at most [`MAX_CONNECTION_AGE`]; one that sends no request is closed after [`IDLE_TIMEOUT`].
+//! HTTP server of the operator: `GET /health` (200 while all background loops run), `GET
+//! /get_ready` (200 if every component is ready, else 503 with the reasons) and `GET /metrics`
+//! (Prometheus text format). Called by `run` and serves until the process ends. Accepts at most
+//! [`MAX_CONNECTIONS`] connections, each for at most [`MAX_CONNECTION_AGE`]; one that sends no
+//! request is closed after [`IDLE_TIMEOUT`].
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 

@@ -1,10 +1,10 @@
 //! The benchmark of `docs/benchmarks.md`: one agent on a real PostgreSQL and a real MinIO, loaded
 //! by the command line.
 //!
-//! Prints the output of `streamhouse bench_command`, after a baseline of the same run: the rate at which
-//! this MinIO stores objects of 8 MiB and 256 KiB from one plain client, sequentially. Finally
-//! prints the agent's peak memory while many readers catch up at once, relative to its stated
-//! bound. All traffic stays on loopback, and the benchmark ends by itself.
+//! Prints the output of `streamhouse bench_command`, after a baseline of the same run: the rate at
+//! which this MinIO stores objects of 8 MiB and 256 KiB from one plain client, sequentially.
+//! Finally prints the agent's peak memory while many readers catch up at once, relative to its
+//! stated bound. All traffic stays on loopback, and the benchmark ends by itself.
 //!
 //! Run it with `hack/benchmark.sh`.
 
@@ -22,8 +22,8 @@ use streamhouse_tests::TestCluster;
 /// Objects of each size for the baseline.
 const PUTS: u32 = 20;
 
-/// The runs: a title, and the arguments of `streamhouse bench_command`, in which `DURATION` is replaced by
-/// the requested seconds.
+/// The runs: a title, and the arguments of `streamhouse bench_command`, in which `DURATION` is
+/// replaced by the requested seconds.
 const RUNS: [(&str, &str); 4] = [
     (
         "produce 100 B records as fast as possible",

@@ -2,9 +2,9 @@
 //! acknowledgements are recorded, and finally the log is read from its start and compared with
 //! them.
 //!
-//! [`DeliveryLedger::check`] proves: an acknowledged record is stored once, at the acknowledged offset,
-//! with its bytes; no record is stored twice; each producer's records of a partition are in the
-//! order sent; offsets have no gaps.
+//! [`DeliveryLedger::check`] proves: an acknowledged record is stored once, at the acknowledged
+//! offset, with its bytes; no record is stored twice; each producer's records of a partition are in
+//! the order sent; offsets have no gaps.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},

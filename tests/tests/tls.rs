@@ -27,7 +27,8 @@ fn write_certificate(folder: &Path, name: &str) -> anyhow::Result<String> {
     Ok(authority.pem().to_owned())
 }
 
-/// Starts an agent with a certificate for [`SERVER_NAME`]. Returns it with the authority's certificate.
+/// Starts an agent with a certificate for [`SERVER_NAME`]. Returns it with the authority's
+/// certificate.
 fn start_tls_agent(folder: &Path) -> anyhow::Result<(AgentProcess, String)> {
     let ca = write_certificate(folder, SERVER_NAME)?;
     let mut agent = AgentProcess::builder()

@@ -2,10 +2,10 @@
 //! port. Served only if the setting `console` is on.
 //!
 //! Guarantees: the console changes nothing. Its load on the metadata store does not depend on the
-//! number of open pages: shared responses are cached ([`ttl_cache`]). Records are read like consumers
-//! read them, within the same budgets, and bounded by what a page can show. Every response forbids
-//! the browser to load anything from elsewhere ([`guard`]), and none contains a setting that may be
-//! secret.
+//! number of open pages: shared responses are cached ([`ttl_cache`]). Records are read like
+//! consumers read them, within the same budgets, and bounded by what a page can show. Every
+//! response forbids the browser to load anything from elsewhere ([`guard`]), and none contains a
+//! setting that may be secret.
 
 mod agents;
 mod api;

@@ -29,8 +29,8 @@ const MAX_CONCURRENT_READS: usize = 4;
 /// The result of polling one log.
 #[derive(Debug)]
 pub(super) enum LogObservation {
-    /// The log. `appended` is what follows the high watermark of the previous observation, if it was
-    /// read.
+    /// The log. `appended` is what follows the high watermark of the previous observation, if it
+    /// was read.
     Log {
         bounds: LogBounds,
         appended: Option<(i64, LogView)>,

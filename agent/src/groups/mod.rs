@@ -1,6 +1,6 @@
 //! Consumer groups with Kafka's semantics. [`state`] is one group as a pure state machine; the
-//! [`GroupCoordinator`] owns the groups of the coordinator slots that this agent leads, persists what
-//! must survive the agent, and replies; [`GroupGrpcService`] translates gRPC.
+//! [`GroupCoordinator`] owns the groups of the coordinator slots that this agent leads, persists
+//! what must survive the agent, and replies; [`GroupGrpcService`] translates gRPC.
 //!
 //! Guarantees (INV-C1): a committed offset never goes back unless it is reset, and a member of an
 //! old generation cannot commit. Both hold in the metadata transaction, which is fenced by the

@@ -1,5 +1,6 @@
 //! Keeps the directory fresh: one task per agent that runs for as long as the process, even without
-//! a lease. Polls every [`POLL_INTERVAL`], and at once on request; concurrent requests share the response.
+//! a lease. Polls every [`POLL_INTERVAL`], and at once on request; concurrent requests share the
+//! response.
 
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 

@@ -1,7 +1,7 @@
 //! Metrics of the groups that this agent coordinates: lag, members and state. Reported even after
 //! all members of a group are gone, which consumers themselves could not do. The number of series
-//! is bounded: groups beyond [`MAX_GROUPS`], and pairs of group and topic beyond [`MAX_GROUP_TOPICS`],
-//! share one series. The coordinator replaces all values every few seconds.
+//! is bounded: groups beyond [`MAX_GROUPS`], and pairs of group and topic beyond
+//! [`MAX_GROUP_TOPICS`], share one series. The coordinator replaces all values every few seconds.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

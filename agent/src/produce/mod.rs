@@ -1,5 +1,6 @@
 //! The write path: [`handler`] validates and admits batches, [`buffer`] collects them, [`flush`]
-//! uploads WAL objects, [`commit`] commits them and answers. Each incarnation has one [`WalWriter`].
+//! uploads WAL objects, [`commit`] commits them and answers. Each incarnation has one
+//! [`WalWriter`].
 //!
 //! An append is answered by its ticket, once: with an offset only after the object that holds it is
 //! stored and its commit is in the metadata store (INV-P1), in the order in which batches were
@@ -131,8 +132,8 @@ pub struct WriteStall {
 }
 
 impl WalWriter {
-    /// Starts the flusher and the committer; they end when `deps.session_ended` is cancelled and everything
-    /// is answered.
+    /// Starts the flusher and the committer; they end when `deps.session_ended` is cancelled and
+    /// everything is answered.
     pub fn start(deps: WriterDeps, settings: WriterSettings) -> Self {
         let shared = Arc::new(WriterState {
             buffer: buffer::WalBuffer::new(settings.flush_bytes),

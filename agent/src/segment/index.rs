@@ -75,8 +75,8 @@ pub struct SegmentIndex {
 }
 
 impl SegmentIndex {
-    /// Parses index and footer from the last bytes of a segment of `size` bytes, usually [`SUFFIX_LEN`]
-    /// of them.
+    /// Parses index and footer from the last bytes of a segment of `size` bytes, usually
+    /// [`SUFFIX_LEN`] of them.
     ///
     /// # Errors
     /// [`SegmentError::SuffixTooShort`] if more bytes are needed, another [`SegmentError`] if index

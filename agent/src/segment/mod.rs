@@ -5,8 +5,8 @@
 //! | header: identity, CRC | block | block | ... | index: one entry per block | footer: positions |
 //! ```
 //!
-//! A block is a run of whole, stamped batches of about [`BLOCK_SIZE`] bytes (or one larger batch). Its
-//! index entry holds its first offset, position, length, greatest timestamp so far and CRC32C.
+//! A block is a run of whole, stamped batches of about [`BLOCK_SIZE`] bytes (or one larger batch).
+//! Its index entry holds its first offset, position, length, greatest timestamp so far and CRC32C.
 //! Every byte of the object is covered by the CRC32C of its part, so that damage is detected,
 //! located, and never served. All numbers are big-endian.
 

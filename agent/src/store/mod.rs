@@ -1,6 +1,6 @@
 //! The object store as the agent sees it: immutable objects, created once under a key and never
-//! overwritten. Opened by [`open_store()`]; used by produce (WAL objects), fetch (ranged reads through
-//! [`blocks`]) and the background jobs.
+//! overwritten. Opened by [`open_store()`]; used by produce (WAL objects), fetch (ranged reads
+//! through [`blocks`]) and the background jobs.
 //!
 //! Every back end keeps the rules of [`ObjectStore`], which one conformance suite
 //! (`tests/store_conformance`) verifies. Decorators ([`fault`], [`health`], [`metered`]) implement

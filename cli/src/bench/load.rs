@@ -1,5 +1,5 @@
-//! The sending side of a benchmark: [`run_send_loop`] keeps to a schedule, [`DeliveryCollector`] collects the
-//! deliveries.
+//! The sending side of a benchmark: [`run_send_loop`] keeps to a schedule, [`DeliveryCollector`]
+//! collects the deliveries.
 //!
 //! The load is open-loop: at a given rate, latency counts from a record's intended send time even
 //! if the loop was late, so that a stall counts for every record it delays (no coordinated

@@ -1,7 +1,7 @@
-//! Parsing of `streamhouse produce`'s input: [`LineSplitter`] splits chunks of bytes into lines without
-//! copying, [`LineEndCleaner`] handles Windows line endings, [`LineParser`] split a line into key and value.
-//! All are binary-safe: only the line feed, the carriage return if requested, and the separator
-//! have a meaning.
+//! Parsing of `streamhouse produce`'s input: [`LineSplitter`] splits chunks of bytes into lines
+//! without copying, [`LineEndCleaner`] handles Windows line endings, [`LineParser`] split a line
+//! into key and value. All are binary-safe: only the line feed, the carriage return if requested,
+//! and the separator have a meaning.
 
 use std::mem;
 

@@ -1,5 +1,5 @@
-//! Helpers of the examples: a cluster ([`cluster`]), HTTP ([`http`]), metrics ([`measurements`]), and
-//! plain output.
+//! Helpers of the examples: a cluster ([`cluster`]), HTTP ([`http`]), metrics ([`measurements`]),
+//! and plain output.
 #![allow(dead_code, unreachable_pub)]
 
 pub mod cluster;

@@ -152,7 +152,8 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Sets the name that every agent's certificate must carry, see [`ClientConfig::tls_server_name`].
+    /// Sets the name that every agent's certificate must carry, see
+    /// [`ClientConfig::tls_server_name`].
     pub fn tls_server_name(mut self, name: impl Into<String>) -> Self {
         self.client_config.tls_server_name = Some(name.into());
         self

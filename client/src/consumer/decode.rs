@@ -1,6 +1,6 @@
 //! [`DecodedBatch`]: a fetched batch, validated once (CRC, codec, structure), whose records are then
-//! read without errors and without copies. A batch that decompresses to more than [`DECODE_CHUNK_BYTES`] bytes
-//! is decoded in parts, each after the previous one was read.
+//! read without errors and without copies. A batch that decompresses to more than
+//! [`DECODE_CHUNK_BYTES`] bytes is decoded in parts, each after the previous one was read.
 
 use std::fmt;
 

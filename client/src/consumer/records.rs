@@ -220,8 +220,8 @@ impl ConsumerRecords {
     }
 }
 
-/// The records of one partition, in offset order. It shares the bytes with its [`ConsumerRecords`] and may
-/// outlive them.
+/// The records of one partition, in offset order. It shares the bytes with its [`ConsumerRecords`]
+/// and may outlive them.
 #[derive(Debug, Clone)]
 pub struct PartitionRecords {
     partition: TopicPartition,

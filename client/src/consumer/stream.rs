@@ -9,9 +9,9 @@ use super::{Consumer, ConsumerRecords};
 use crate::error::Result;
 
 impl Consumer {
-    /// Returns a stream of non-empty [`ConsumerRecords`] that polls repeatedly. After an error it polls
-    /// again, with a delay that grows with consecutive errors. It ends only when the consumer is
-    /// closed.
+    /// Returns a stream of non-empty [`ConsumerRecords`] that polls repeatedly. After an error it
+    /// polls again, with a delay that grows with consecutive errors. It ends only when the
+    /// consumer is closed.
     ///
     /// # Examples
     ///

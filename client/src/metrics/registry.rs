@@ -55,7 +55,8 @@ impl MetricsRegistry {
     }
 
     /// Registers the metrics at an existing Prometheus registry. Call this once per Prometheus
-    /// registry and clone the result: the metrics of a second `MetricsRegistry` would not be exported.
+    /// registry and clone the result: the metrics of a second `MetricsRegistry` would not be
+    /// exported.
     pub fn from_prometheus(registry: prometheus::Registry) -> Self {
         Self::with_limits(registry, SeriesLimits::default())
     }

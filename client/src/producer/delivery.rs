@@ -1,5 +1,5 @@
-//! [`Delivery`], the future of one record's outcome, and [`BatchTicket`], which all records of a batch
-//! share.
+//! [`Delivery`], the future of one record's outcome, and [`BatchTicket`], which all records of a
+//! batch share.
 //!
 //! A ticket is completed exactly once, by the owner of the batch. When the producer ends, it
 //! completes all remaining tickets, so no delivery waits forever and no callback is lost. If a

@@ -210,7 +210,8 @@ impl PartitionSender {
         SendAttempt { no, tries: 1 }
     }
 
-    /// Adds a new batch, sealed with [`PartitionSender::next_stamp`], to be sent after the existing ones.
+    /// Adds a new batch, sealed with [`PartitionSender::next_stamp`], to be sent after the existing
+    /// ones.
     pub(super) fn queue_new(&mut self, new: NewBatch) {
         let (no, batch) = self.number_batch(new);
         self.resend_queue.insert(no, batch);

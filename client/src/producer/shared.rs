@@ -246,8 +246,8 @@ impl ProducerShared {
         span.end_with_outcome(sent)
     }
 
-    /// Like [`ProducerShared::try_send`], without a span. With tracing, fails as if the buffer were full,
-    /// so that a record that has to wait gets only one span.
+    /// Like [`ProducerShared::try_send`], without a span. With tracing, fails as if the buffer were
+    /// full, so that a record that has to wait gets only one span.
     pub(super) fn try_send_untraced(&self, topic: &TopicHandle, record: RecordRef<'_>) -> Result<Delivery> {
         if self.traces.is_on() {
             return Err(Error::BufferFull);

@@ -24,9 +24,9 @@ use crate::{error::Result, metadata_cache::TopicSnapshot, metrics::ProducerTopic
 const STICKY_UNTIL_FULL: u32 = 1 << 31;
 /// Compression ratio of 1, in the unit of ratios: nothing is saved.
 const RATIO_SCALE: u32 = 1000;
-/// How fast the expected ratio changes per batch: it rises by at least [`MIN_RATIO_INCREASE`], and falls by
-/// one [`RATIO_DECREASE_DIVISOR`]th of the difference, because splitting a batch costs more than sending a
-/// smaller one.
+/// How fast the expected ratio changes per batch: it rises by at least [`MIN_RATIO_INCREASE`], and
+/// falls by one [`RATIO_DECREASE_DIVISOR`]th of the difference, because splitting a batch costs
+/// more than sending a smaller one.
 const MIN_RATIO_INCREASE: u32 = 50;
 const RATIO_DECREASE_DIVISOR: u32 = 8;
 /// Fraction of a batch that is reserved for records that compress worse than expected.

@@ -1,6 +1,6 @@
-//! The producer's spans: one per sampled record, from `start_send_span` to its outcome, whose context travels
-//! in the record's headers; and one per request with such records, whose context travels in the
-//! request.
+//! The producer's spans: one per sampled record, from `start_send_span` to its outcome, whose
+//! context travels in the record's headers; and one per request with such records, whose context
+//! travels in the request.
 //!
 //! Guarantees: without a tracer, a record costs one branch; an unsampled one costs the sampler's
 //! decision; a record that already carries a context keeps its headers; the number of open spans is

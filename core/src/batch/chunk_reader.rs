@@ -1,5 +1,5 @@
-//! Decodes a batch in parts ([`BatchChunkReader`]), so that a batch that decompresses to far more than its
-//! size on the wire is never held in memory as a whole.
+//! Decodes a batch in parts ([`BatchChunkReader`]), so that a batch that decompresses to far more
+//! than its size on the wire is never held in memory as a whole.
 //!
 //! Called by consumers for batches larger than their fetch buffer. Every part holds whole records
 //! and is a [`DecodedRecords`] of its own.

@@ -1,5 +1,6 @@
-//! Agent settings: one table of names, defaults, bounds and descriptions ([`SETTING_DEFINITIONS`]), the
-//! typed value ([`AgentSettings`]), and the parser for flags and environment variables ([`load`]).
+//! Agent settings: one table of names, defaults, bounds and descriptions ([`SETTING_DEFINITIONS`]),
+//! the typed value ([`AgentSettings`]), and the parser for flags and environment variables
+//! ([`load`]).
 //!
 //! The setting `flush-interval` is the flag `--flush-interval` and the variable
 //! `STREAMHOUSE_FLUSH_INTERVAL`; flags win. Unknown or contradictory settings are rejected before

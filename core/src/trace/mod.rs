@@ -1,6 +1,7 @@
-//! Distributed traces: what agents and clients use of OpenTelemetry. [`OptionalTracer`] starts spans, or
-//! does nothing at the cost of one branch. Only [`parse_trace_context`] and [`format_trace_context()`] know the encoding of a
-//! context (W3C Trace Context). `otlp` exports spans.
+//! Distributed traces: what agents and clients use of OpenTelemetry. [`OptionalTracer`] starts
+//! spans, or does nothing at the cost of one branch. Only [`parse_trace_context`] and
+//! [`format_trace_context()`] know the encoding of a context (W3C Trace Context). `otlp` exports
+//! spans.
 //!
 //! Guarantees: parsing a context from a peer or a record never fails and takes a bounded amount of
 //! work; a span that is not sampled is never held.

@@ -1,8 +1,8 @@
 //! Garbage collection in small steps.
 //!
 //! Several agents may run it at once: each step takes rows that no other transaction has locked.
-//! The statements contain the size of a step, [`MAX_DELETED_ROWS`], as a literal, so that the planner knows
-//! it.
+//! The statements contain the size of a step, [`MAX_DELETED_ROWS`], as a literal, so that the
+//! planner knows it.
 
 use std::collections::{BTreeMap, HashSet};
 

@@ -248,7 +248,8 @@ async fn is_responsive(conn: &mut StoreConnection, until: Instant) -> bool {
     matches!(timeout_at(until, conn.ping()).await, Ok(Ok(())))
 }
 
-/// A connection lent to one call. Closed when dropped; [`PooledConnection::return_to_pool`] returns it to its pool.
+/// A connection lent to one call. Closed when dropped; [`PooledConnection::return_to_pool`] returns
+/// it to its pool.
 #[derive(Debug)]
 pub(super) struct PooledConnection {
     pub(super) conn: StoreConnection,

@@ -65,8 +65,8 @@ impl<'a> StoreCall<'a> {
         connection.begin(self.scope).await
     }
 
-    /// Returns the result of the call, or `None` for another attempt. `connection` is `None` if there was
-    /// no connection.
+    /// Returns the result of the call, or `None` for another attempt. `connection` is `None` if
+    /// there was no connection.
     pub(super) async fn finish_attempt<T>(
         &mut self,
         connection: Option<PooledConnection>,

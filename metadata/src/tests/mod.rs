@@ -1,4 +1,5 @@
-//! The tests that need a whole store: the conformance suite on each backend, a model, failures, the schema, TLS.
+//! The tests that need a whole store: the conformance suite on each backend, a model, failures, the
+//! schema, TLS.
 
 mod backends;
 mod damage;

@@ -1,4 +1,5 @@
-//! Fresh stores for tests: a database each in one shared PostgreSQL, and SQLite in a folder or in memory.
+//! Fresh stores for tests: a database each in one shared PostgreSQL, and SQLite in a folder or in
+//! memory.
 
 use std::{
     sync::{

@@ -7,17 +7,17 @@
 //!
 //! Guarantees:
 //! - **Never two leaders.** A leader stops by its own clock, counted from before it sent its last
-//!   successful write ([`ElectionTiming::renew_deadline`]; its work is dropped [`ElectionTiming::grace_period`] later).
-//!   Another replica takes over only after it has itself observed the Lease unchanged for the whole
-//!   duration. Clocks of different replicas are never compared, so only their *rates* matter: the
-//!   deadlines tolerate clocks whose speed differs by a sixth. Every write carries the version that
-//!   it replaces, so one of two concurrent writes is rejected, and a write that arrives late
-//!   changes nothing.
+//!   successful write ([`ElectionTiming::renew_deadline`]; its work is dropped
+//!   [`ElectionTiming::grace_period`] later). Another replica takes over only after it has itself
+//!   observed the Lease unchanged for the whole duration. Clocks of different replicas are never
+//!   compared, so only their *rates* matter: the deadlines tolerate clocks whose speed differs by a
+//!   sixth. Every write carries the version that it replaces, so one of two concurrent writes is
+//!   rejected, and a write that arrives late changes nothing.
 //! - **A suspended process** (such as a paused virtual machine) finds its term ended before it
 //!   sends a request: the [`fence`] checks the clock before each write request.
 //! - **A new leader is elected soon.** A replica that stops in an orderly way empties the holder
-//!   once its work has ended, and another takes over at its next read, within [`ElectionTiming::retry`].
-//!   After a crash it takes the lease duration and one read.
+//!   once its work has ended, and another takes over at its next read, within
+//!   [`ElectionTiming::retry`]. After a crash it takes the lease duration and one read.
 
 pub mod elector;
 pub mod fence;

@@ -14,8 +14,8 @@ pub trait LeaseStore: Send + Sync {
     /// Creates the Lease; returns [`LeaseStoreError::Conflict`] if it exists.
     async fn create(&self, record: &LeaseRecord) -> Result<VersionedLease, LeaseStoreError>;
 
-    /// Replaces `version`; returns [`LeaseStoreError::Conflict`] without a change if another version is
-    /// stored. Must not succeed in any other case, however late the request arrives.
+    /// Replaces `version`; returns [`LeaseStoreError::Conflict`] without a change if another
+    /// version is stored. Must not succeed in any other case, however late the request arrives.
     async fn update(&self, record: &LeaseRecord, version: &str) -> Result<VersionedLease, LeaseStoreError>;
 }
 

@@ -2,8 +2,9 @@
 //! `diff` calls [`plan_topic`].
 //!
 //! In reading order: [`controller`] watches and decides when; `schedule` is its timetable; [`pass`]
-//! reconciles the Topics of one cluster; `reconciler` is the part of a pass for each Topic: [`validate`]
-//! and [`plan`] (without side effects), `apply`, [`finalize`] on deletion, `status`, `pending_events`.
+//! reconciles the Topics of one cluster; `reconciler` is the part of a pass for each Topic:
+//! [`validate`] and [`plan`] (without side effects), `apply`, [`finalize`] on deletion, `status`,
+//! `pending_events`.
 //!
 //! Guarantees: a topic is changed only after its Topic has claimed the name in the metadata store,
 //! where one row decides between two claims; planning again after applying gives no changes; every

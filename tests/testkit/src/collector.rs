@@ -1,7 +1,7 @@
 //! A real OpenTelemetry Collector on a free port, which returns the spans that it received.
 //!
-//! Called by the tests of traces. Guarantees: a span that [`OtelCollector::spans`] returns was received
-//! over OTLP; the collector ends when its value is dropped.
+//! Called by the tests of traces. Guarantees: a span that [`OtelCollector::spans`] returns was
+//! received over OTLP; the collector ends when its value is dropped.
 
 use std::collections::BTreeMap;
 use std::net::TcpStream;

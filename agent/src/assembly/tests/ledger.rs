@@ -69,7 +69,8 @@ impl RecordLedger {
         }
     }
 
-    /// Checks records that a consumer received for `single_offset`. Returns the next offset to read.
+    /// Checks records that a consumer received for `single_offset`. Returns the next offset to
+    /// read.
     fn record_read(&mut self, log: &PartitionName, offset: i64, records: &[(i64, String)]) -> i64 {
         let ledger = self.logs.entry(log.uid).or_default();
         let mut next = offset;

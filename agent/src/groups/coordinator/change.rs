@@ -35,7 +35,8 @@ pub(super) enum AbsentGroup {
 }
 
 impl CoordinatorSlot {
-    /// Applies `apply_change`. The `waiter`, if given, is answered by this change or by a later one.
+    /// Applies `apply_change`. The `waiter`, if given, is answered by this change or by a later
+    /// one.
     ///
     /// # Errors
     /// The error of the change or of the store; `waiter` is dropped without an answer then.
@@ -63,7 +64,8 @@ impl CoordinatorSlot {
         })?
     }
 
-    /// Like [`apply_change`](Self::apply_change), for a caller that has locked the group and is not cancelled.
+    /// Like [`apply_change`](Self::apply_change), for a caller that has locked the group and is not
+    /// cancelled.
     pub(super) async fn apply_change_locked<F>(
         &self,
         cell: &GroupEntry,

@@ -1,5 +1,6 @@
 //! One consumer group as a pure state machine of Kafka's classic protocol: no I/O, no clock, no
-//! randomness. Driven by the coordinator, which passes the time in and carries the [`GroupEffects`] out.
+//! randomness. Driven by the coordinator, which passes the time in and carries the [`GroupEffects`]
+//! out.
 //!
 //! ```text
 //!            first join            all joined, or timeout            the leader's assignment

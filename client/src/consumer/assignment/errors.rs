@@ -142,7 +142,8 @@ impl AssignmentState {
         Some(error)
     }
 
-    /// Returns when [`AssignmentState::take_due_error`] will return an error, if nothing changes before.
+    /// Returns when [`AssignmentState::take_due_error`] will return an error, if nothing changes
+    /// before.
     pub(in crate::consumer) fn next_error_at(&self, now: Instant) -> Option<Instant> {
         if !self.may_have_errors {
             return None;

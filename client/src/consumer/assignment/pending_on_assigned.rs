@@ -7,8 +7,8 @@ use super::AssignmentState;
 use crate::metrics::ConsumerMetrics;
 
 impl AssignmentState {
-    /// Adds partitions that are not fetched before [`AssignmentState::enable_fetching`]. Those already assigned
-    /// are unchanged.
+    /// Adds partitions that are not fetched before [`AssignmentState::enable_fetching`]. Those
+    /// already assigned are unchanged.
     pub(in crate::consumer) fn add_pending_on_assigned(
         &mut self,
         partitions: &[TopicPartition],

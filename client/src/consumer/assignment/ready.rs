@@ -175,8 +175,8 @@ impl AssignmentState {
         }
     }
 
-    /// Handles a damaged batch. With `skip_batch`, the position moves past it. Otherwise all fetched
-    /// batches of its partition are dropped, and `poll` fails until a seek.
+    /// Handles a damaged batch. With `skip_batch`, the position moves past it. Otherwise all
+    /// fetched batches of its partition are dropped, and `poll` fails until a seek.
     pub(in crate::consumer) fn handle_damaged(
         &mut self,
         fetched: &FetchedBatch,

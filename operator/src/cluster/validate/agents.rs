@@ -1,5 +1,5 @@
-//! Validates `invalid_spec.agents` and the fields around the pods: number of agents, resources, network
-//! access and evictions.
+//! Validates `invalid_spec.agents` and the fields around the pods: number of agents, resources,
+//! network access and evictions.
 
 use std::collections::BTreeMap;
 

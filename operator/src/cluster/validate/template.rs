@@ -1,5 +1,5 @@
-//! Validates `invalid_spec.agents.podTemplate`: it must be part of a pod template, its lists must be
-//! mergeable, and it must not change the labels that select the agents' pods.
+//! Validates `invalid_spec.agents.podTemplate`: it must be part of a pod template, its lists must
+//! be mergeable, and it must not change the labels that select the agents' pods.
 
 use std::collections::BTreeMap;
 

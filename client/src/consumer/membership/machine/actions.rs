@@ -13,9 +13,11 @@ use super::{MemberState, MemberStateMachine};
 pub(in crate::consumer) enum RebalanceAction {
     /// Report these partitions as lost; ended by [`MemberStateMachine::complete_lose`].
     Lose(Vec<TopicPartition>),
-    /// Revoke these partitions after their last commits; ended by [`MemberStateMachine::complete_revoke`].
+    /// Revoke these partitions after their last commits; ended by
+    /// [`MemberStateMachine::complete_revoke`].
     Revoke(Vec<TopicPartition>),
-    /// Assign these partitions. They are owned from now on; ended by [`MemberStateMachine::complete_assign`].
+    /// Assign these partitions. They are owned from now on; ended by
+    /// [`MemberStateMachine::complete_assign`].
     Assign(Vec<TopicPartition>),
 }
 

@@ -84,8 +84,8 @@ impl StoreModel {
         (meta, outcome)
     }
 
-    /// Returns what a commit of the incarnation `incarnation` appends to a partition, and its expected
-    /// outcome.
+    /// Returns what a commit of the incarnation `incarnation` appends to a partition, and its
+    /// expected outcome.
     fn append(
         part: &mut ModelPartition,
         incarnation: Incarnation,
