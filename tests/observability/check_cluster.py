@@ -56,17 +56,17 @@ def check_alerts(prometheus):
 def plausible(title, rows, resources):
     last = [row[-1] for row in rows]
     match title:
-        case "Has a leader":
+        case "Operator leader":
             return last == [1]
-        case "Definitions missing":
+        case "Missing CRDs":
             return last == [0]
-        case "Since the last success":
+        case "Time since the last success":
             return len(rows) == 2 and all(0 <= value < 300 for value in last)
         case "Resources":
             return sum(last) == resources
-        case "Drift put right":
+        case "Drift corrected":
             return all(value >= 0 for value in last)
-        case "Duration of a reconcile P99":
+        case "Reconciliation duration P99":
             return all(0 < value < 60 for value in last)
     return max(map(max, rows)) > 0
 

@@ -26,12 +26,12 @@ RATE = 2000
 # Panels that this run cannot fill, and why. That they are empty is checked, too.
 EMPTY = {
     "Certificates expire in": "no TLS here",
-    "Has a leader": "no operator here", "Definitions missing": "no operator here", "Since the last success": "no operator here",
-    "Drift put right": "no operator here", "Reconciles": "no operator here", "Duration of a reconcile P99": "no operator here",
+    "Operator leader": "no operator here", "Missing CRDs": "no operator here", "Time since the last success": "no operator here",
+    "Drift corrected": "no operator here", "Reconciliations": "no operator here", "Reconciliation duration P99": "no operator here",
     "Resources": "no operator here",
 }
 # Panels whose values are zero when all goes well.
-ZERO = {"Invariants broken", "Failed runs of background jobs", "Orphans deleted", "Lives to sweep"}
+ZERO = {"Invariant violations", "Failed runs of background jobs", "Orphans deleted", "Incarnations to sweep"}
 # Queries that may be zero: nothing of an agent that is gone has to be looked for here; a scrape may find nothing under way.
 MAY_BE_ZERO = {("PUT and GET requests", "LIST and HEAD"), ("Age of the oldest write", "{{stage}}"), ("Memory by use", "queue"),
                ("Memory by use", "{{use}}"), ("Members of groups", "{{group}}")}
@@ -210,7 +210,7 @@ def plausible(title, legend, rows, counts, prometheus):
         # Rolling batches into segments changes little: a header, an index and a footer.
         stored = prometheus.value("sum(streamhouse_agent_produced_bytes_total)")
         return near(rows[0][-1], stored if title == "Stored bytes" else stored / 2**30 * float(PRICES["storage_price"]), 0.1)
-    if title == "Cost of what is written":
+    if title == "Request cost per GiB written":
         requests = "sum(streamhouse_agent_object_store_requests_total{{operation=~'{}'}})"
         price = (prometheus.value(requests.format("put|list")) * 0.005 + prometheus.value(requests.format("get|head")) * 0.0004) / 1000
         whole = price / prometheus.value("sum(streamhouse_agent_produced_bytes_total)") * 2**30

@@ -100,7 +100,7 @@ def check_texts(name, rule):
     begin = f"# {name}\n\n{labels['severity'].capitalize()}, `{labels['component']}`. "
     if not page.read_text(encoding="utf-8").startswith(begin):
         breach(page, f"it does not begin with {begin!r}")
-    for part in ("What it means", "Impact", "Look at", "Do"):
+    for part in ("What it means", "Impact", "Diagnose", "Fix"):
         if f"\n## {part}\n" not in page.read_text(encoding="utf-8"):
             breach(page, f"it does not say {part!r}")
 
