@@ -1,0 +1,50 @@
+//! The repository's own tools, one subcommand each: `cargo xtask` lists them.
+//!
+//! Called by the scripts in `hack/`, by CI and by people. Guarantees: a subcommand ends with 0 only if everything is as it should be.
+
+mod repository;
+mod structure;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  structure   checks the rules that no compiler checks: sizes, headers, directions of imports, circles, names, links;
+              with --graph it prints which modules import which instead
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[&str]) -> anyhow::Result<ExitCode> {
+    match arguments {
+        ["structure"] => {
+            let root = repository::root()?;
+            let tree = repository::FileTree::read(&root).context("cannot read the repository")?;
+            Ok(structure::run(&tree))
+        }
+        ["structure", "--graph"] => Ok(structure::graph(&repository::FileTree::read(
+            &repository::root()?
+        )?)),
+        [] | ["--help" | "-h" | "help"] => {
+            print!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => {
+            eprint!("{USAGE}");
+            anyhow::bail!("no command `{}`", arguments.join(" "))
+        }
+    }
+}
