@@ -15,7 +15,7 @@ into ~/.cache/streamhouse or $STREAMHOUSE_CACHE), then runs these stages in this
   structure     hack/check-structure.sh: sizes, headers, directions of imports
   build         every library, binary, example, test and benchmark
   lint          clippy; a warning is an error
-  dependencies  cargo-deny: licences, banned crates, sources
+  dependencies  cargo-deny: licences, banned crates, sources; cargo xtask features: one set of features for every build
   docs          rustdoc; a warning is an error
   observability hack/check-observability.sh: alert rules and their tests, runbooks, routing examples, the dashboard
   chart         the operator's chart: helm lint, every way to install it against the schemas of Kubernetes, values that must be
@@ -64,7 +64,7 @@ format() { cargo fmt --all --check; }
 structure() { hack/check-structure.sh; }
 build() { cargo build --release --workspace --all-targets; }
 lint() { cargo clippy --release --workspace --all-targets -- -D warnings; }
-dependencies() { cargo deny --all-features check --hide-inclusion-graph -A unused-wrapper bans licenses sources; }
+dependencies() { cargo xtask features && cargo deny --all-features check --hide-inclusion-graph -A unused-wrapper bans licenses sources; }
 docs() { RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --release --workspace --no-deps; }
 
 observability() { hack/check-observability.sh; }

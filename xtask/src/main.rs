@@ -2,6 +2,7 @@
 //!
 //! Called by the scripts in `hack/`, by CI and by people. Guarantees: a subcommand ends with 0 only if everything is as it should be.
 
+mod features;
 mod repository;
 mod structure;
 
@@ -12,6 +13,7 @@ use anyhow::Context;
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
+  features    checks that every command compiles each dependency with the same features; --update writes workspace-hack anew
   structure   checks the rules that no compiler checks: sizes, headers, directions of imports, circles, names, links;
               with --graph it prints which modules import which instead
 ";
@@ -38,6 +40,8 @@ fn run(arguments: &[&str]) -> anyhow::Result<ExitCode> {
         ["structure", "--graph"] => Ok(structure::graph(&repository::FileTree::read(
             &repository::root()?
         )?)),
+        ["features"] => features::check(&repository::root()?).map(|()| ExitCode::SUCCESS),
+        ["features", "--update"] => features::update(&repository::root()?).map(|()| ExitCode::SUCCESS),
         [] | ["--help" | "-h" | "help"] => {
             print!("{USAGE}");
             Ok(ExitCode::SUCCESS)

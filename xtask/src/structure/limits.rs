@@ -134,7 +134,8 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
             &["crd"],
         ],
     ),
-    ("xtask", &[&["structure"], &["repository"]]),
+    ("workspace-hack", &[]),
+    ("xtask", &[&["features", "structure"], &["repository"]]),
 ];
 
 /// A crate, a module and another that it imports against the levels.
