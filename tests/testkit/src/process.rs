@@ -5,6 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -105,8 +106,8 @@ impl Spawn {
         self
     }
 
-    /// The signal with which the guard ends it when the test process is gone; KILL by default.
-    pub(crate) fn last_signal(mut self, signal: &'static str) -> Spawn {
+    /// The signal with which the guard ends it when the test process is gone; KILL by default. After TERM it has a minute to tidy up.
+    pub fn last_signal(mut self, signal: &'static str) -> Spawn {
         self.last_signal = signal;
         self
     }
@@ -240,6 +241,15 @@ impl Process {
         self.read("stdout")
     }
 
+    /// What it has written to its standard output beyond the first `offset` bytes.
+    pub fn stdout_since(&self, offset: u64) -> anyhow::Result<Vec<u8>> {
+        let mut file = File::open(self.folder.path().join("stdout"))?;
+        file.seek(SeekFrom::Start(offset))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Everything it has written to its standard error.
     pub fn stderr(&self) -> String {
         self.read("stderr")
@@ -259,6 +269,7 @@ impl Process {
         )
     }
 
+    #[cfg(feature = "servers")]
     pub(crate) fn stdout_bytes(&self) -> Vec<u8> {
         std::fs::read(self.folder.path().join("stdout")).unwrap_or_default()
     }
