@@ -5,6 +5,8 @@
 mod features;
 mod repository;
 mod structure;
+mod target_cache;
+mod test_command;
 
 use std::process::ExitCode;
 
@@ -16,6 +18,7 @@ usage: cargo xtask COMMAND
   features    checks that every command compiles each dependency with the same features; --update writes workspace-hack anew
   structure   checks the rules that no compiler checks: sizes, headers, directions of imports, circles, names, links;
               with --graph it prints which modules import which instead
+  test        installs what the tests need, then checks and tests everything, as CI does; --help for its options: hack/test.sh
 ";
 
 fn main() -> ExitCode {
@@ -42,6 +45,7 @@ fn run(arguments: &[&str]) -> anyhow::Result<ExitCode> {
         )?)),
         ["features"] => features::check(&repository::root()?).map(|()| ExitCode::SUCCESS),
         ["features", "--update"] => features::update(&repository::root()?).map(|()| ExitCode::SUCCESS),
+        ["test", arguments @ ..] => test_command::run(&repository::root()?, arguments),
         [] | ["--help" | "-h" | "help"] => {
             print!("{USAGE}");
             Ok(ExitCode::SUCCESS)

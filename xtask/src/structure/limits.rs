@@ -135,7 +135,14 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
         ],
     ),
     ("workspace-hack", &[]),
-    ("xtask", &[&["features", "structure"], &["repository"]]),
+    (
+        "xtask",
+        &[
+            &["test_command"],
+            &["features", "structure", "target_cache"],
+            &["repository"],
+        ],
+    ),
 ];
 
 /// A crate, a module and another that it imports against the levels.
