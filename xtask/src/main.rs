@@ -3,6 +3,7 @@
 //! Called by the scripts in `hack/`, by CI and by people. Guarantees: a subcommand ends with 0 only if everything is as it should be.
 
 mod features;
+mod public_api;
 mod repository;
 mod structure;
 mod target_cache;
@@ -16,6 +17,7 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   features    checks that every command compiles each dependency with the same features; --update writes workspace-hack anew
+  public-api  checks that client/public-api.txt is what the code says; --update writes it anew
   structure   checks the rules that no compiler checks: sizes, headers, directions of imports, circles, names, links;
               with --graph it prints which modules import which instead
   test        installs what the tests need, then checks and tests everything, as CI does; --help for its options: hack/test.sh
@@ -45,6 +47,16 @@ fn run(arguments: &[&str]) -> anyhow::Result<ExitCode> {
         )?)),
         ["features"] => features::check(&repository::root()?).map(|()| ExitCode::SUCCESS),
         ["features", "--update"] => features::update(&repository::root()?).map(|()| ExitCode::SUCCESS),
+        ["public-api"] => {
+            let root = repository::root()?;
+            public_api::check(&root, &repository::FileTree::read(&root)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        ["public-api", "--update"] => {
+            let root = repository::root()?;
+            public_api::update(&root, &repository::FileTree::read(&root)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
         ["test", arguments @ ..] => test_command::run(&repository::root()?, arguments),
         [] | ["--help" | "-h" | "help"] => {
             print!("{USAGE}");

@@ -5,7 +5,7 @@
 
 mod circles;
 mod comments;
-mod crates;
+pub(crate) mod crates;
 mod environment;
 mod imports;
 mod levels;

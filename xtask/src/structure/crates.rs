@@ -160,6 +160,23 @@ impl CrateModules<'_> {
         self.resolve(&module, &mention.segments, &mut own.into_iter().collect())
     }
 
+    /// The module that declares `name`, as the module `from` would find it at the end of `path`; without a name, the path's own module.
+    /// None: another crate's.
+    pub(crate) fn declares(
+        &self,
+        from: &[String],
+        path: &[String],
+        name: Option<&str>,
+    ) -> Option<Vec<String>> {
+        let whole: Vec<String> = path.iter().cloned().chain(name.map(str::to_owned)).collect();
+        if let [name] = whole.as_slice()
+            && self.items.contains(&(from.to_vec(), name.clone()))
+        {
+            return Some(from.to_vec());
+        }
+        self.resolve(from, &whole, &mut BTreeSet::new())
+    }
+
     /// The file that a module lies in.
     pub(crate) fn file(&self, module: &[String]) -> Option<usize> {
         (0..=module.len())

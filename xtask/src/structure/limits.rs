@@ -138,7 +138,7 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
     (
         "xtask",
         &[
-            &["test_command"],
+            &["public_api", "test_command"],
             &["features", "structure", "target_cache"],
             &["repository"],
         ],

@@ -41,11 +41,13 @@ pub(crate) const STAGES: &[StageSpec] = &[
     },
     StageSpec {
         name: "structure",
-        what: &["cargo xtask structure: sizes, headers, directions of imports, circles, names, links"],
+        what: &[
+            "cargo xtask structure: sizes, headers, directions of imports, circles, names, links; cargo xtask public-api",
+        ],
         lane: StageLane::First,
         nice: false,
         needs: &[],
-        command: "cargo xtask structure",
+        command: "cargo xtask structure && cargo xtask public-api",
     },
     StageSpec {
         name: "build",
