@@ -9,7 +9,7 @@ need_build_tools
 need_rust
 need_browser
 
-build_programs
+build_programs --bin streamhouse-agent --bin streamhouse
 forget_settings
 say "the console in Chromium"
 PYTHONPATH=tests "$PYTHON" tests/console/check_console.py "${CARGO_TARGET_DIR:-target}/release"

@@ -9,7 +9,7 @@ need_build_tools
 need_rust
 need_dev_tools
 
-build_programs
+build_programs --bin streamhouse-agent --example observed_load
 forget_settings
 say "dashboard and alert rules on a real run"
 PYTHONPATH=tests python3 tests/observability/check_live.py "${CARGO_TARGET_DIR:-target}/release"

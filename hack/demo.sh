@@ -7,6 +7,6 @@ need_build_tools
 need_rust
 forget_settings
 say "building the agent, the client and the demo (some minutes the first time)"
-build_programs
+build_programs --bin streamhouse-agent --example phase_7_complete_demo
 say "running the demo"
 exec "${CARGO_TARGET_DIR:-target}/release/examples/phase_7_complete_demo" "$@"

@@ -318,8 +318,9 @@ need_busybox() { exclusively fetch_busybox; }
 # The version that Cargo.toml gives to all crates, and the images and the chart bear.
 workspace_version() { awk -F'"' '/^\[/ { inside = ($0 == "[workspace.package]") } inside && /^version/ { print $2; exit }' Cargo.toml; }
 
-# Builds what the scripts run. The same choice of packages as in hack/test.sh, so that nothing is built twice.
-build_programs() { cargo build --release --workspace --bins --examples; }
+# build_programs [OPTION...]: builds what a script runs, such as --bin streamhouse-agent; without options, every program and example.
+# Nothing is built twice, whatever is chosen: cargo xtask features holds that.
+build_programs() { if [ $# -gt 0 ]; then cargo build --release "$@"; else cargo build --release --workspace --bins --examples; fi; }
 
 # A developer's settings for another cluster must not reach the one that a script starts.
 forget_settings() {

@@ -23,7 +23,7 @@ if [ $# -gt 0 ]; then INPUT=$(cd "$CALLED_FROM" && realpath "$1"); else need_wor
 LINES_IN=$(wc -l <"$INPUT")
 
 say "building the agent and the command line"
-build_programs
+build_programs --bin streamhouse-agent --bin streamhouse
 BIN=${CARGO_TARGET_DIR:-target}/release
 
 forget_settings

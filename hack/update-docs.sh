@@ -5,6 +5,7 @@
 
 need_build_tools
 need_rust
+cargo xtask public-api --update
 UPDATE_DOCS=1 cargo test --release -p streamhouse-core --lib
 UPDATE_DOCS=1 cargo test --release -p streamhouse-cli --bin streamhouse
 UPDATE_DOCS=1 hack/check-live.sh

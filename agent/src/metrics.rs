@@ -85,7 +85,7 @@ pub struct AgentMetrics {
     flush_size: Histogram,
     lease_changes: IntCounterVec,
     memory_used: IntGaugeVec,
-    /// The sum of all budgets; see `docs/sizing.md`.
+    /// The sum of all budgets; see `docs/operate/sizing-and-cost.md`.
     pub memory_bound: IntGauge,
     cluster_partitions: IntGaugeVec,
     unswept_lives: IntGauge,

@@ -1,4 +1,4 @@
-//! Backup and restore, with the exact commands of `docs/backup-restore.md`: records acknowledged
+//! Backup and restore, with the exact commands of `docs/operate/backup-restore.md`: records acknowledged
 //! before the backup are restored, later ones are not served, and new ones are.
 
 use std::{env, fs, path::Path, process::Command, time::Duration};
@@ -12,7 +12,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// Returns the commands below a heading of the document, one string per block.
 fn documented_commands(heading: &str) -> anyhow::Result<Vec<String>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/backup-restore.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operate/backup-restore.md");
     let text = fs::read_to_string(path)?;
     let section = text
         .split(&format!("\n## {heading}\n"))

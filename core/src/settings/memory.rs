@@ -1,5 +1,5 @@
 //! The memory budgets of an agent, derived from its settings: one bound for each use, and their
-//! sum. Agents size their budgets by them, and `docs/sizing.md` documents them. Each use takes
+//! sum. Agents size their budgets by them, and `docs/operate/sizing-and-cost.md` documents them. Each use takes
 //! bytes from its own budget; if that is exhausted, it waits or asks the client to slow down.
 
 use super::AgentSettings;
@@ -89,11 +89,11 @@ impl AgentSettings {
 mod tests {
     use super::*;
 
-    /// Verifies every budget and the sum in the table of docs/sizing.md.
+    /// Verifies every budget and the sum in the table of docs/operate/sizing-and-cost.md.
     #[test]
     fn the_documented_sum_is_the_sum() {
         let budgets = AgentSettings::defaults(false).memory_budgets();
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/sizing.md");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operate/sizing-and-cost.md");
         let page = std::fs::read_to_string(path).unwrap();
         for (name, bytes) in [
             ("produce", budgets.produce),
@@ -110,7 +110,7 @@ mod tests {
             let row = page.lines().find(|line| {
                 line.starts_with(&format!("| `{name}` |")) || line.starts_with(&format!("| {name} |"))
             });
-            let row = row.unwrap_or_else(|| panic!("docs/sizing.md has no row {name}"));
+            let row = row.unwrap_or_else(|| panic!("docs/operate/sizing-and-cost.md has no row {name}"));
             let cells: Vec<&str> = row.split('|').map(str::trim).collect();
             let default = cells[cells.len() - 2].trim_matches('*');
             assert_eq!(default, format!("{} MiB", bytes / MIB), "{name}");

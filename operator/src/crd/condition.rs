@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn the_handbook_says_what_to_do_for_each_reason_that_wants_something() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operator.md");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operate/operator.md");
         let text = fs::read_to_string(path).unwrap();
         let table = text
             .split("| reason | do |")

@@ -27,7 +27,8 @@ done
 for g in $groups; do kill -s "${g#*:}" -- "-${g%:*}"; done
 tries=0
 for g in $groups; do
-  while kill -s 0 -- "-${g%:*}" && [ "$tries" -lt 50 ]; do tries=$((tries + 1)); sleep 0.1; done
+  case $g in *:TERM) limit=600 ;; *) limit=50 ;; esac
+  while kill -s 0 -- "-${g%:*}" && [ "$tries" -lt "$limit" ]; do tries=$((tries + 1)); sleep 0.1; done
   kill -s KILL -- "-${g%:*}"
 done
 printf '%s' "$folders" | while read -r folder; do rm -rf -- "$folder"; done

@@ -7,21 +7,36 @@
 //! Guarantees: everything listens on 127.0.0.1; every process started here ends, and every folder
 //! created here is removed, when its value is dropped *or* the test process ends in any way,
 //! SIGKILL included. The API blocks; it works in sync and async tests.
+//!
+//! Without the feature `servers` it has processes, ports and waiting only: what the repository's
+//! own tools need.
 
+#[cfg(feature = "servers")]
 mod agent;
+#[cfg(feature = "servers")]
 mod authority;
+#[cfg(feature = "servers")]
 mod cli;
+#[cfg(feature = "servers")]
 mod collector;
+#[cfg(feature = "servers")]
 mod docs;
 mod guard;
+#[cfg(feature = "servers")]
 mod http;
+#[cfg(feature = "servers")]
 mod kube_api;
+#[cfg(feature = "servers")]
 mod minio;
+#[cfg(feature = "servers")]
 mod pgbouncer;
 mod ports;
+#[cfg(feature = "servers")]
 mod postgres;
 mod process;
+#[cfg(feature = "servers")]
 mod programs;
+#[cfg(feature = "servers")]
 mod silent_proxy;
 mod wait;
 
@@ -32,11 +47,14 @@ pub use collector::{OtelCollector, ReceivedSpan};
 pub use docs::assert_current;
 pub use http::{HttpResponse, http_get};
 pub use kube_api::KubeApi;
+#[cfg(feature = "servers")]
 pub use minio::MinIo;
+#[cfg(feature = "servers")]
 pub use pgbouncer::PgBouncer;
 pub use ports::ReservedPort;
 pub use postgres::Postgres;
 pub use process::{ChildProcess, ProcessBuilder};
 pub use programs::built_binary;
+#[cfg(feature = "servers")]
 pub use silent_proxy::SilentProxy;
 pub use wait::wait_until;

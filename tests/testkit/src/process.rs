@@ -6,6 +6,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -108,8 +109,8 @@ impl ProcessBuilder {
     }
 
     /// Sets the signal with which the guard ends the process once the test process has ended; KILL
-    /// by default.
-    pub(crate) fn last_signal(mut self, signal: &'static str) -> ProcessBuilder {
+    /// by default. After TERM the process has a minute to tidy up.
+    pub fn last_signal(mut self, signal: &'static str) -> ProcessBuilder {
         self.last_signal = signal;
         self
     }
@@ -251,6 +252,19 @@ impl ChildProcess {
         self.read("stdout")
     }
 
+    /// Returns what was written to standard output after the first `offset` bytes.
+    ///
+    /// # Errors
+    ///
+    /// If the file with the output cannot be read.
+    pub fn stdout_since(&self, offset: u64) -> anyhow::Result<Vec<u8>> {
+        let mut file = File::open(self.folder.path().join("stdout"))?;
+        file.seek(SeekFrom::Start(offset))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Returns everything written to standard error.
     pub fn stderr(&self) -> String {
         self.read("stderr")
@@ -270,6 +284,7 @@ impl ChildProcess {
         )
     }
 
+    #[cfg(feature = "servers")]
     pub(crate) fn stdout_bytes(&self) -> Vec<u8> {
         std::fs::read(self.folder.path().join("stdout")).unwrap_or_default()
     }

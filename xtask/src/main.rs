@@ -1,0 +1,70 @@
+//! The repository's own tools, one subcommand each: `cargo xtask` lists them.
+//!
+//! Called by the scripts in `hack/`, by CI and by people. Guarantees: a subcommand ends with 0 only if everything is as it should be.
+
+mod features;
+mod public_api;
+mod repository;
+mod structure;
+mod target_cache;
+mod test_command;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  features    checks that every command compiles each dependency with the same features; --update writes workspace-hack anew
+  public-api  checks that client/public-api.txt is what the code says; --update writes it anew
+  structure   checks the rules that no compiler checks: sizes, headers, directions of imports, circles, names, links;
+              with --graph it prints which modules import which instead
+  test        installs what the tests need, then checks and tests everything, as CI does; --help for its options: hack/test.sh
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[&str]) -> anyhow::Result<ExitCode> {
+    match arguments {
+        ["structure"] => {
+            let root = repository::root()?;
+            let tree = repository::FileTree::read(&root).context("cannot read the repository")?;
+            Ok(structure::run(&tree))
+        }
+        ["structure", "--graph"] => Ok(structure::graph(&repository::FileTree::read(
+            &repository::root()?
+        )?)),
+        ["features"] => features::check(&repository::root()?).map(|()| ExitCode::SUCCESS),
+        ["features", "--update"] => features::update(&repository::root()?).map(|()| ExitCode::SUCCESS),
+        ["public-api"] => {
+            let root = repository::root()?;
+            public_api::check(&root, &repository::FileTree::read(&root)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        ["public-api", "--update"] => {
+            let root = repository::root()?;
+            public_api::update(&root, &repository::FileTree::read(&root)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        ["test", arguments @ ..] => test_command::run(&repository::root()?, arguments),
+        [] | ["--help" | "-h" | "help"] => {
+            print!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => {
+            eprint!("{USAGE}");
+            anyhow::bail!("no command `{}`", arguments.join(" "))
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! What the rules hold: numbers, directions, and what is known to break them and may only become less.
+
+/// Lines of a file outside its tests.
+pub(crate) const FILE_LINES: usize = 500;
+/// Lines of a file that is all tests.
+pub(crate) const TEST_FILE_LINES: usize = 1000;
+/// Lines of a file that should be enough.
+pub(crate) const AIM: usize = 300;
+/// Columns of a line that is all comment; `None` while the comments are not wrapped yet.
+pub(crate) const COMMENT_COLUMNS: Option<usize> = None;
+
+/// A crate's folder and those crates of the workspace that it may depend on outside its tests.
+pub(crate) const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
+    ("core", &[]),
+    ("metadata", &["core"]),
+    ("agent", &["core", "metadata"]),
+    ("client", &["core"]),
+    ("cli", &["client", "core"]),
+    ("operator", &["core", "metadata"]),
+    ("tests", &["*"]),
+    ("tests/testkit", &[]),
+    ("xtask", &["testkit"]),
+];
+
+/// A crate of the outside world (`*` at its end: all whose names begin so), and the only one that may depend on it.
+pub(crate) const ONE_PLACE: &[(&str, &str)] = &[
+    ("aws-*", "agent"),
+    ("sqlx", "metadata"),
+    ("kube", "operator"),
+    ("k8s-openapi", "operator"),
+];
+
+/// A crate's folder and its levels, from the top down: a module may import those of the levels below its own.
+pub(crate) type CrateLevels = (&'static str, &'static [&'static [&'static str]]);
+pub(crate) const LEVELS: &[CrateLevels] = &[
+    (
+        "agent",
+        &[
+            &["main"],
+            &["backup", "check", "inspect", "purge", "recover"],
+            &["assembly"],
+            &["server"],
+            &["console"],
+            &["produce", "fetch", "groups", "topics", "maintenance"],
+            &["leases"],
+            &["node"],
+            &["directory", "ownership", "partition"],
+            &["segment"],
+            &["store"],
+            &["failpoint", "late", "memory", "tls", "traces"],
+            &["health"],
+            &["metrics"],
+            &["invariant", "process"],
+        ],
+    ),
+    (
+        "cli",
+        &[
+            &["command_line"],
+            &[
+                "bench",
+                "cluster",
+                "completions",
+                "consume",
+                "docs",
+                "group",
+                "produce",
+                "topic",
+            ],
+            &["context", "usage", "values", "waiting"],
+            &["output"],
+            &["failure"],
+            &["screen", "signals"],
+        ],
+    ),
+    (
+        "client",
+        &[
+            &["main"],
+            &["cli"],
+            &["client", "dead_letters"],
+            &["admin", "consumer", "producer"],
+            &["reachability"],
+            &["metadata_cache", "metrics", "traces"],
+            &["connection", "retry"],
+            &["config"],
+            &["error"],
+        ],
+    ),
+    (
+        "core",
+        &[
+            &[
+                "batch",
+                "consumer_protocol",
+                "protocol",
+                "settings",
+                "topic_config",
+                "trace",
+            ],
+            &["error", "ids", "murmur2", "time"],
+        ],
+    ),
+    (
+        "metadata",
+        &[
+            &["conformance", "inspect"],
+            &["connect"],
+            &["postgres", "sqlite"],
+            &["decide", "garbage", "leases", "outcome", "rows"],
+            &["failure", "producers", "schema"],
+            &["error", "keys", "types"],
+        ],
+    ),
+    (
+        "operator",
+        &[
+            &["main"],
+            &["diff"],
+            &["controllers", "run"],
+            &["settings"],
+            &["cli"],
+            &[
+                "cluster",
+                "connect",
+                "server",
+                "smoke_test",
+                "surroundings",
+                "topic",
+            ],
+            &["context"],
+            &["apis", "backoff", "conditions", "events", "lease", "stores"],
+            &["health", "metrics"],
+            &["crd"],
+        ],
+    ),
+    ("workspace-hack", &[]),
+    (
+        "xtask",
+        &[
+            &["public_api", "test_command"],
+            &["features", "structure", "target_cache"],
+            &["repository"],
+        ],
+    ),
+];
+
+/// A crate, a module and another that it imports against the levels.
+pub(crate) type KnownImport = (&'static str, &'static str, &'static str);
+pub(crate) const KNOWN_LEVEL_BREACHES: &[KnownImport] = &[
+    ("agent", "leases", "produce"),
+    ("agent", "maintenance", "fetch"),
+    ("agent", "node", "fetch"),
+    ("agent", "node", "produce"),
+    ("agent", "ownership", "node"),
+    ("agent", "partition", "fetch"),
+    ("agent", "produce", "fetch"),
+    ("agent", "topics", "fetch"),
+    ("client", "admin", "client"),
+    ("client", "consumer", "admin"),
+    ("client", "consumer", "client"),
+    ("client", "producer", "client"),
+    ("client", "reachability", "client"),
+    ("metadata", "postgres", "connect"),
+    ("metadata", "sqlite", "connect"),
+    ("operator", "cli", "settings"),
+];
+
+/// Files that import each other in a circle, in the order of their paths.
+pub(crate) const KNOWN_CIRCLES: &[&[&str]] = &[
+    &[
+        "agent/src/fetch/budget.rs",
+        "agent/src/fetch/cold.rs",
+        "agent/src/fetch/looks.rs",
+        "agent/src/node.rs",
+        "agent/src/ownership/mod.rs",
+    ],
+    &["agent/src/fetch/tail.rs", "agent/src/partition.rs"],
+    &[
+        "agent/src/groups/coordinator/change.rs",
+        "agent/src/groups/coordinator/slot.rs",
+        "agent/src/groups/coordinator/ticker.rs",
+    ],
+    &["agent/src/segment/format.rs", "agent/src/segment/index.rs"],
+    &["agent/src/store/open.rs", "agent/src/store/s3.rs"],
+    &[
+        "client/src/admin.rs",
+        "client/src/client.rs",
+        "client/src/consumer/builder.rs",
+        "client/src/producer/builder.rs",
+        "client/src/reachability.rs",
+    ],
+    &["client/src/cli/failure.rs", "client/src/cli/output.rs"],
+    &["client/src/consumer/decode.rs", "client/src/consumer/records.rs"],
+    &[
+        "client/src/consumer/fetcher/answers.rs",
+        "client/src/consumer/positions.rs",
+    ],
+    &[
+        "client/src/metrics/consumer.rs",
+        "client/src/metrics/partition.rs",
+        "client/src/metrics/producer.rs",
+        "client/src/metrics/registry.rs",
+    ],
+    &[
+        "client/src/producer/dispatcher.rs",
+        "client/src/producer/leaders.rs",
+    ],
+    &[
+        "core/src/batch/decode.rs",
+        "core/src/batch/header.rs",
+        "core/src/batch/structure.rs",
+        "core/src/batch/view.rs",
+    ],
+    &[
+        "metadata/src/connect.rs",
+        "metadata/src/postgres/connection.rs",
+        "metadata/src/postgres/migrate.rs",
+        "metadata/src/postgres/mod.rs",
+        "metadata/src/postgres/tls.rs",
+        "metadata/src/sqlite/migrate.rs",
+        "metadata/src/sqlite/mod.rs",
+    ],
+    &[
+        "metadata/src/postgres/agents.rs",
+        "metadata/src/postgres/cluster.rs",
+        "metadata/src/postgres/topics.rs",
+    ],
+    &[
+        "metadata/src/sqlite/agents.rs",
+        "metadata/src/sqlite/cluster.rs",
+        "metadata/src/sqlite/topics.rs",
+    ],
+    &["operator/src/cli.rs", "operator/src/settings.rs"],
+    &["operator/src/topic/one.rs", "operator/src/topic/pass.rs"],
+];
+
+/// How many of a crate's type names may be of one word, and how many may stand for several types.
+#[derive(Debug)]
+pub(crate) struct NameLimits {
+    pub(crate) krate: &'static str,
+    pub(crate) one_word_percent: usize,
+    pub(crate) repeated: usize,
+}
+pub(crate) const NAMES: &[NameLimits] = &[
+    NameLimits {
+        krate: "agent",
+        one_word_percent: 72,
+        repeated: 22,
+    },
+    NameLimits {
+        krate: "cli",
+        one_word_percent: 100,
+        repeated: 0,
+    },
+    NameLimits {
+        krate: "client",
+        one_word_percent: 62,
+        repeated: 18,
+    },
+    NameLimits {
+        krate: "core",
+        one_word_percent: 58,
+        repeated: 2,
+    },
+    NameLimits {
+        krate: "metadata",
+        one_word_percent: 39,
+        repeated: 7,
+    },
+    NameLimits {
+        krate: "operator",
+        one_word_percent: 77,
+        repeated: 9,
+    },
+    NameLimits {
+        krate: "xtask",
+        one_word_percent: 12,
+        repeated: 0,
+    },
+];

@@ -1,0 +1,358 @@
+//! What dependencies were compiled to, kept between clean checkouts.
+//!
+//! Owns folders `target-KEY` in the cache folder: the release profile's artifacts of the registry's crates, and nothing of the
+//! workspace's own. The key is a digest of the toolchain, of Cargo.lock and of all that decides how a dependency is compiled.
+//! A clean checkout copies such a folder and works on the copy, so several runs never share a file; a run that compiled more
+//! dependencies than the folder has puts another one in its place. `STREAMHOUSE_TARGET_CACHE=off` turns it off.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context;
+use serde_json::Value;
+
+/// Folders that are kept: one for the last lock file, one for the one before.
+const KEPT: usize = 2;
+/// What lies in a profile's target folder by package or crate. Cargo writes a fingerprint when everything else is there, so they are
+/// copied first: a copy that is made while another cargo compiles has no fingerprint of what is not complete.
+const PARTS: &[&str] = &[".fingerprint", "build", "deps"];
+
+/// The cached folder that fits this checkout, and the checkout's own.
+#[derive(Debug)]
+pub(crate) struct TargetCache {
+    cache: PathBuf,
+    cached: PathBuf,
+    profile: PathBuf,
+    /// Names of the workspace's packages and of all that they are compiled to.
+    own: BTreeSet<String>,
+}
+
+impl TargetCache {
+    /// None if it is turned off.
+    pub(crate) fn open(root: &Path, cache: &Path) -> anyhow::Result<Option<TargetCache>> {
+        if std::env::var_os("STREAMHOUSE_TARGET_CACHE").is_some_and(|value| value == "off") {
+            return Ok(None);
+        }
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+        Ok(Some(TargetCache {
+            cache: cache.to_owned(),
+            cached: cache.join(format!("target-{:016x}", digest(&inputs(root)?))),
+            profile: target.join("release"),
+            own: own_names(&metadata(root)?),
+        }))
+    }
+
+    /// Copies the cached artifacts into a target folder that has none. Says whether it did.
+    pub(crate) fn restore(&self) -> anyhow::Result<bool> {
+        if self.profile.join("deps").exists() {
+            return Ok(false);
+        }
+        let lock = self.lock_file()?;
+        lock.lock_shared()?;
+        if !self.cached.exists() {
+            return Ok(false);
+        }
+        // Used last, for whoever removes the oldest.
+        File::create(self.cached.join("used"))?;
+        for part in PARTS {
+            copy(&self.cached.join(part), &self.profile.join(part), &|_| true)
+                .with_context(|| format!("cannot copy {}", self.cached.display()))?;
+        }
+        Ok(true)
+    }
+
+    /// Keeps the artifacts of this checkout's dependencies, if they are more than the cached ones. Says whether it did.
+    pub(crate) fn save(&self) -> anyhow::Result<bool> {
+        let count = |profile: &Path| self.dependencies(profile).map_or(0, |names| names.len());
+        if count(&self.profile) <= count(&self.cached) {
+            return Ok(false);
+        }
+        let lock = self.lock_file()?;
+        lock.lock()?;
+        // One that is there was left by a run that was killed: whoever makes one holds the lock.
+        let new = self.cache.join("target.new");
+        if new.exists() {
+            fs::remove_dir_all(&new)?;
+        }
+        let copied = PARTS.iter().try_for_each(|part| {
+            copy(&self.profile.join(part), &new.join(part), &|name| {
+                !self.is_own(name)
+            })
+        });
+        if let Err(error) = copied {
+            // Half a copy helps nobody; the error is what matters.
+            let _ = fs::remove_dir_all(&new);
+            return Err(error).context("cannot keep the artifacts of the dependencies");
+        }
+        File::create(new.join("used"))?;
+        if self.cached.exists() {
+            fs::remove_dir_all(&self.cached)?;
+        }
+        fs::rename(&new, &self.cached)?;
+        self.remove_oldest()?;
+        Ok(true)
+    }
+
+    fn lock_file(&self) -> anyhow::Result<File> {
+        fs::create_dir_all(&self.cache)?;
+        File::create(self.cache.join("target.lock")).context("cannot lock the cache of artifacts")
+    }
+
+    /// The units of dependencies that a profile's folder has.
+    fn dependencies(&self, profile: &Path) -> io::Result<BTreeSet<String>> {
+        let entries = fs::read_dir(profile.join(".fingerprint"))?;
+        let names = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok());
+        Ok(names.filter(|name| !self.is_own(name)).collect())
+    }
+
+    /// Whether a file or folder of this name comes from the workspace: `[lib]NAME-HASH…`.
+    fn is_own(&self, file: &str) -> bool {
+        let Some((name, _)) = file.rsplit_once('-') else {
+            return false;
+        };
+        let without_lib = name.strip_prefix("lib").unwrap_or(name);
+        self.own.contains(name) || self.own.contains(without_lib)
+    }
+
+    fn remove_oldest(&self) -> anyhow::Result<()> {
+        let used = |folder: &Path| {
+            folder
+                .join("used")
+                .metadata()
+                .and_then(|used| used.modified())
+                .ok()
+        };
+        let mut folders: Vec<PathBuf> = fs::read_dir(&self.cache)?
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with("target-"))
+            .map(|entry| entry.path())
+            .collect();
+        folders.sort_by_key(|folder| used(folder));
+        for folder in folders.iter().take(folders.len().saturating_sub(KEPT)) {
+            fs::remove_dir_all(folder)?;
+        }
+        Ok(())
+    }
+}
+
+/// All that decides how a dependency is compiled.
+fn inputs(root: &Path) -> anyhow::Result<String> {
+    let toolchain = Command::new("rustc").arg("-vV").current_dir(root).output()?;
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
+    let manifest: toml::Table = read("Cargo.toml").parse()?;
+    let profile = manifest.get("profile").map(|profile| format!("{profile:?}"));
+    let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    Ok([
+        String::from_utf8_lossy(&toolchain.stdout).into_owned(),
+        read("Cargo.lock"),
+        read("workspace-hack/Cargo.toml"),
+        read(".cargo/config.toml"),
+        profile.unwrap_or_default(),
+        flags,
+    ]
+    .join("\0"))
+}
+
+/// FNV-1a: the same for every build of this crate.
+fn digest(text: &str) -> u64 {
+    let step = |digest: u64, byte: u8| (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+fn metadata(root: &Path) -> anyhow::Result<Value> {
+    let output = Command::new("cargo")
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .current_dir(root)
+        .output()?;
+    anyhow::ensure!(
+        output.status.success(),
+        "cargo metadata: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// Packages as they are named, and targets as they are named in files.
+fn own_names(metadata: &Value) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        let targets = package["targets"].as_array().into_iter().flatten();
+        let all = targets
+            .chain([package])
+            .filter_map(|named| named["name"].as_str());
+        for name in all {
+            names.insert(name.to_owned());
+            names.insert(name.replace('-', "_"));
+        }
+    }
+    names
+}
+
+/// Copies a folder with the times of its files, which cargo compares; at the top only what is wanted.
+fn copy(from: &Path, to: &Path, wanted: &dyn Fn(&str) -> bool) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        if !wanted(&entry.file_name().to_string_lossy()) {
+            continue;
+        }
+        let target = to.join(entry.file_name());
+        let metadata = entry.metadata()?;
+        if metadata.is_dir() {
+            copy(&entry.path(), &target, &|_| true)?;
+        } else if metadata.is_file() {
+            fs::copy(entry.path(), &target)?;
+            File::open(&target)?.set_modified(metadata.modified()?)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A cache with a checkout beside it, in a folder that is gone at the end.
+    struct TestCache {
+        folder: PathBuf,
+        cache: TargetCache,
+    }
+
+    impl TestCache {
+        fn new(name: &str) -> TestCache {
+            let folder = std::env::temp_dir().join(format!("xtask-{}-{name}", std::process::id()));
+            fs::create_dir_all(&folder).unwrap();
+            let metadata = json!({ "packages": [{ "name": "streamhouse-core", "targets": [{ "name": "streamhouse_core" }, { "name": "fuzz-like" }] }] });
+            let cache = TargetCache {
+                cache: folder.join("cache"),
+                cached: folder.join("cache/target-1"),
+                profile: folder.join("one/release"),
+                own: own_names(&metadata),
+            };
+            TestCache { folder, cache }
+        }
+
+        fn write(&self, path: &str) {
+            let path = self.cache.profile.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x").unwrap();
+        }
+
+        /// As a clean checkout that was just made.
+        fn check_out(&mut self, name: &str) {
+            self.cache.profile = self.folder.join(name).join("release");
+        }
+
+        fn has(&self, path: &str) -> bool {
+            self.cache.profile.join(path).exists()
+        }
+    }
+
+    impl Drop for TestCache {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+    }
+
+    fn built(name: &str) -> TestCache {
+        let test = TestCache::new(name);
+        for path in [
+            ".fingerprint/bytes-1/lib",
+            ".fingerprint/streamhouse-core-2/lib",
+            "build/libc-3/out/made",
+            "build/streamhouse-core-4/output",
+            "deps/libbytes-1.rlib",
+            "deps/libstreamhouse_core-2.rlib",
+            "deps/fuzz_like-5",
+        ] {
+            test.write(path);
+        }
+        test
+    }
+
+    #[test]
+    fn a_clean_checkout_gets_what_dependencies_were_compiled_to_and_nothing_else() {
+        let mut test = built("clean");
+        assert!(test.cache.save().unwrap());
+        test.check_out("two");
+        assert!(test.cache.restore().unwrap());
+        let kept = [
+            ".fingerprint/bytes-1/lib",
+            "build/libc-3/out/made",
+            "deps/libbytes-1.rlib",
+        ];
+        assert!(kept.iter().all(|path| test.has(path)));
+        let own = [
+            ".fingerprint/streamhouse-core-2",
+            "build/streamhouse-core-4",
+            "deps/libstreamhouse_core-2.rlib",
+            "deps/fuzz_like-5",
+        ];
+        assert!(!own.iter().any(|path| test.has(path)));
+    }
+
+    #[test]
+    fn times_are_kept_because_cargo_compares_them() {
+        let mut test = built("times");
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+        let file = File::open(test.cache.profile.join("deps/libbytes-1.rlib")).unwrap();
+        file.set_modified(time).unwrap();
+        assert!(test.cache.save().unwrap());
+        test.check_out("two");
+        assert!(test.cache.restore().unwrap());
+        let copied = test.cache.profile.join("deps/libbytes-1.rlib");
+        assert_eq!(copied.metadata().unwrap().modified().unwrap(), time);
+    }
+
+    #[test]
+    fn a_checkout_that_was_built_is_left_alone() {
+        let test = built("built");
+        assert!(test.cache.save().unwrap());
+        test.write("deps/libbytes-1.rlib");
+        assert!(!test.cache.restore().unwrap());
+    }
+
+    #[test]
+    fn only_a_run_that_compiled_more_dependencies_is_kept() {
+        let test = built("more");
+        assert!(test.cache.save().unwrap());
+        test.write(".fingerprint/streamhouse-core-9/lib");
+        assert!(!test.cache.save().unwrap());
+        test.write(".fingerprint/either-6/lib");
+        assert!(test.cache.save().unwrap());
+    }
+
+    #[test]
+    fn the_oldest_folders_are_removed() {
+        let mut test = built("oldest");
+        for number in 1..=4 {
+            test.cache.cached = test.cache.cache.join(format!("target-{number}"));
+            assert!(test.cache.save().unwrap());
+            let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(number);
+            File::open(test.cache.cached.join("used"))
+                .unwrap()
+                .set_modified(time)
+                .unwrap();
+        }
+        let left = fs::read_dir(&test.cache.cache).unwrap().flatten();
+        let left: BTreeSet<String> = left
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .collect();
+        let expected = ["target-3", "target-4", "target.lock"].map(str::to_owned);
+        assert_eq!(left, BTreeSet::from(expected));
+    }
+
+    #[test]
+    fn each_input_changes_the_key() {
+        assert_eq!(digest("a"), digest("a"));
+        assert_ne!(digest("a"), digest("b"));
+        assert_ne!(digest(""), digest("\0"));
+    }
+}

@@ -1,0 +1,181 @@
+//! The one test command: `hack/test.sh` and CI run it.
+//!
+//! Owns the options, what is installed first, and the order of the stages. Two lanes go side by side once everything is built: one has
+//! what tests, the other what only reads the code, with lower priority, and then what waits for servers most of the time.
+
+mod lanes;
+mod plan;
+mod stage;
+mod summary;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::Context;
+
+use self::plan::{QUICK, STAGES, StageSpec};
+use crate::target_cache::TargetCache;
+
+const USAGE: &str = "\
+usage: hack/test.sh [--quick] [--only STAGE]... [--one-by-one] [-- TEST-ARGUMENTS...]
+
+Installs what is missing (on Debian and Ubuntu with apt-get; MinIO, Kubernetes, the OpenTelemetry Collector and Python packages
+into ~/.cache/streamhouse or $STREAMHOUSE_CACHE), then runs these stages:
+
+";
+
+const OPTIONS: &str = "
+  --quick       format, structure, build and tests only
+  --only STAGE  this stage only; may be given several times
+  --one-by-one  no two stages side by side
+  --            what follows goes to cargo test, such as: hack/test.sh --only tests -- -p streamhouse-metadata
+
+All stages use the release profile, so that dependencies are built once. What they were compiled to is kept in the cache for the next
+clean checkout (STREAMHOUSE_TARGET_CACHE=off: not). The servers run on free ports of 127.0.0.1 with their data in temporary folders, and
+end with the tests; several runs may go on at the same time.
+";
+
+/// What was asked for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct TestOptions {
+    stages: Vec<&'static str>,
+    one_by_one: bool,
+    test_arguments: Vec<String>,
+}
+
+/// Runs the command; its exit code tells whether every stage passed.
+pub(crate) fn run(root: &Path, arguments: &[&str]) -> anyhow::Result<ExitCode> {
+    let Some(options) = parse(arguments)? else {
+        print!("{}", usage());
+        return Ok(ExitCode::SUCCESS);
+    };
+    let chosen: Vec<&StageSpec> = STAGES
+        .iter()
+        .filter(|stage| options.stages.contains(&stage.name))
+        .collect();
+    let cache = cache_folder()?;
+    let clock = summary::now();
+    // The scripts find each other from the root.
+    std::env::set_current_dir(root).context("cannot enter the repository")?;
+    let environment = install(root, &chosen)?;
+    let target_cache = TargetCache::open(root, &cache)?;
+    if let Some(target_cache) = &target_cache
+        && target_cache.restore()?
+    {
+        println!(
+            "    dependencies as they were compiled before, from {}",
+            cache.display()
+        );
+    }
+    let mut lanes = lanes::StageLanes::new(root, environment, &options.test_arguments);
+    let results = lanes.run(&chosen, options.one_by_one)?;
+    if options.stages.contains(&"build") {
+        keep(target_cache.as_ref());
+    }
+    Ok(summary::print(&results, clock))
+}
+
+/// The artifacts of dependencies are worth keeping whether or not a test fails; an error is no reason to fail.
+fn keep(target_cache: Option<&TargetCache>) {
+    match target_cache.map(TargetCache::save) {
+        Some(Ok(true)) => {
+            println!("    kept what dependencies were compiled to, for the next clean checkout")
+        }
+        Some(Err(error)) => println!("    {error:#}"),
+        _ => {}
+    }
+}
+
+fn usage() -> String {
+    let mut text = USAGE.to_owned();
+    for stage in STAGES {
+        let mut name = stage.name;
+        for line in stage.what {
+            text.push_str(&format!("  {name:<13} {line}\n"));
+            name = "";
+        }
+    }
+    text + OPTIONS
+}
+
+/// None: help was asked for.
+fn parse(arguments: &[&str]) -> anyhow::Result<Option<TestOptions>> {
+    let mut options = TestOptions::default();
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        match *argument {
+            "--help" | "-h" => return Ok(None),
+            "--quick" => options.stages.extend(QUICK),
+            "--one-by-one" => options.one_by_one = true,
+            "--only" => {
+                let all: Vec<&str> = STAGES.iter().map(|stage| stage.name).collect();
+                let name = rest
+                    .next()
+                    .with_context(|| format!("--only needs the name of a stage: {}", all.join(" ")))?;
+                let stage = STAGES
+                    .iter()
+                    .find(|stage| stage.name == *name)
+                    .with_context(|| format!("no stage {name}; the stages are: {}", all.join(" ")))?;
+                options.stages.push(stage.name);
+            }
+            "--" => {
+                options.test_arguments = rest.by_ref().map(|argument| (*argument).to_owned()).collect();
+            }
+            other => {
+                eprint!("{}", usage());
+                anyhow::bail!("unknown option {other}");
+            }
+        }
+    }
+    if options.stages.is_empty() {
+        options.stages = STAGES.iter().map(|stage| stage.name).collect();
+    }
+    if options.test_arguments.is_empty() {
+        options.test_arguments.push("--workspace".to_owned());
+    }
+    Ok(Some(options))
+}
+
+fn cache_folder() -> anyhow::Result<PathBuf> {
+    match std::env::var_os("STREAMHOUSE_CACHE") {
+        Some(folder) => Ok(PathBuf::from(folder)),
+        None => Ok(std::env::home_dir()
+            .context("set HOME or STREAMHOUSE_CACHE")?
+            .join(".cache/streamhouse")),
+    }
+}
+
+/// Installs what the stages need with the functions of hack/lib.sh, in this terminal: sudo may ask for a password. Gives the variables
+/// that they set.
+fn install(root: &Path, stages: &[&StageSpec]) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut needs: Vec<&str> = Vec::new();
+    for need in stages.iter().flat_map(|stage| stage.needs) {
+        if !needs.contains(need) {
+            needs.push(need);
+        }
+    }
+    let file = std::env::temp_dir().join(format!("streamhouse-test-{}", std::process::id()));
+    let script = format!(
+        ". hack/lib.sh; {}; note \"$(cargo --version), $(nproc) cores, cache in $CACHE\"; env -0 >\"$1\"",
+        [&["true"], needs.as_slice()].concat().join("; ")
+    );
+    let status = Command::new("bash")
+        .args(["-c", &script, "hack/test.sh"])
+        .arg(&file)
+        .current_dir(root)
+        .status()
+        .context("cannot run bash")?;
+    let text = std::fs::read_to_string(&file).unwrap_or_default();
+    // It is a file of this process's own; one that stays is of no harm.
+    let _ = std::fs::remove_file(&file);
+    anyhow::ensure!(status.success(), "what the stages need could not be installed");
+    let variables = text.split('\0').filter_map(|variable| variable.split_once('='));
+    Ok(variables
+        .filter(|(name, value)| std::env::var(name).as_deref() != Ok(*value))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! The stages: what each does, what it needs, and where it runs.
+
+/// Where a stage runs once everything is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StageLane {
+    /// Before all others, one after the other; after a failure of the build, what needs programs still runs and says what is missing.
+    First,
+    /// One after the other.
+    Main,
+    /// One after the other, beside the main lane.
+    Beside,
+}
+
+/// A stage of the test command.
+#[derive(Debug)]
+pub(crate) struct StageSpec {
+    pub(crate) name: &'static str,
+    /// Lines of the help.
+    pub(crate) what: &'static [&'static str],
+    pub(crate) lane: StageLane,
+    /// Takes only the time that others leave: it reads the code, and nothing in it waits for a clock.
+    pub(crate) nice: bool,
+    /// Functions of hack/lib.sh that install what it needs.
+    pub(crate) needs: &'static [&'static str],
+    /// What bash runs, with hack/lib.sh and hack/lib-stages.sh sourced. `"$@"` are the arguments of cargo test.
+    pub(crate) command: &'static str,
+}
+
+/// What `--quick` chooses.
+pub(crate) const QUICK: &[&str] = &["format", "structure", "build", "tests"];
+
+/// In the order of the summary. The lanes follow it.
+pub(crate) const STAGES: &[StageSpec] = &[
+    StageSpec {
+        name: "format",
+        what: &["cargo fmt --check"],
+        lane: StageLane::First,
+        nice: false,
+        needs: &[],
+        command: "cargo fmt --all --check",
+    },
+    StageSpec {
+        name: "structure",
+        what: &[
+            "cargo xtask structure: sizes, headers, directions of imports, circles, names, links; cargo xtask public-api",
+        ],
+        lane: StageLane::First,
+        nice: false,
+        needs: &[],
+        command: "cargo xtask structure && cargo xtask public-api",
+    },
+    StageSpec {
+        name: "build",
+        what: &["every library, binary, example, test and benchmark"],
+        lane: StageLane::First,
+        nice: false,
+        needs: &[],
+        command: "cargo build --release --workspace --all-targets",
+    },
+    StageSpec {
+        name: "lint",
+        what: &["clippy; a warning is an error"],
+        lane: StageLane::Beside,
+        nice: true,
+        needs: &[],
+        command: "cargo clippy --release --workspace --all-targets -- -D warnings",
+    },
+    StageSpec {
+        name: "docs",
+        what: &["rustdoc; a warning is an error"],
+        lane: StageLane::Beside,
+        nice: true,
+        needs: &[],
+        command: "RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --release --workspace --no-deps",
+    },
+    StageSpec {
+        name: "dependencies",
+        what: &[
+            "cargo-deny: licences, banned crates, sources; cargo xtask features: one set of features for every build",
+        ],
+        lane: StageLane::Beside,
+        nice: true,
+        needs: &[],
+        command: "need_cargo_deny && cargo xtask features && \
+            cargo deny --all-features check --hide-inclusion-graph -A unused-wrapper bans licenses sources",
+    },
+    StageSpec {
+        name: "observability",
+        what: &[
+            "hack/check-observability.sh: alert rules and their tests, runbooks, routing examples, the dashboard",
+        ],
+        lane: StageLane::Beside,
+        nice: true,
+        needs: &[],
+        command: "hack/check-observability.sh",
+    },
+    StageSpec {
+        name: "chart",
+        what: &[
+            "the operator's chart: helm lint, every way to install it against the schemas of Kubernetes, values that must be",
+            "refused, copies, samples; and the images, built without Docker and started",
+        ],
+        lane: StageLane::Beside,
+        nice: true,
+        needs: &[],
+        command: "chart",
+    },
+    StageSpec {
+        name: "tests",
+        what: &[
+            "unit, property, conformance and whole-system tests, with a real PostgreSQL, a real MinIO, a real",
+            "Kubernetes API and a real OpenTelemetry Collector",
+        ],
+        lane: StageLane::Main,
+        nice: false,
+        needs: &[
+            "need_test_tools",
+            "need_python",
+            "need_otel_collector",
+            "need_kubernetes_api",
+            "need_prometheus_operator",
+            "need_kubernetes_tools",
+            "need_minio",
+        ],
+        // The binaries first, also when this is the only stage: the whole-system tests run them.
+        command: "cargo build --release --workspace --all-targets && cargo test --release --no-fail-fast \"$@\"",
+    },
+    StageSpec {
+        name: "cluster",
+        what: &[
+            "a real Kubernetes node, as root: pods, Services, names, and that nothing of it is left; on it the operator by its",
+            "chart, and a producer that goes on while agents are scaled, killed, drained, rolled and given other credentials;",
+            "and a real Prometheus, set up by the Prometheus Operator, that watches all of it",
+        ],
+        lane: StageLane::Main,
+        nice: false,
+        needs: &[
+            "need_kubernetes_node",
+            "need_prometheus_on_the_node",
+            "need_busybox",
+            "need_words",
+            "need_dev_tools",
+            "need_minio",
+        ],
+        command: "cluster",
+    },
+    StageSpec {
+        name: "demo",
+        what: &["the README's demo, from nothing"],
+        lane: StageLane::Beside,
+        nice: false,
+        needs: &[],
+        command: "hack/demo.sh",
+    },
+    StageSpec {
+        name: "commands",
+        what: &[
+            "the commands that users know by heart: cargo run of each example and of the agent, the dev stack and its demos;",
+            "the dashboard's queries and the alert rules on a real run",
+        ],
+        lane: StageLane::Beside,
+        nice: false,
+        needs: &["need_dev_tools", "need_minio"],
+        command: "commands",
+    },
+    StageSpec {
+        name: "console",
+        what: &["the agent's web console in a real headless Chromium, against what the command line says"],
+        lane: StageLane::Beside,
+        nice: false,
+        needs: &["need_browser"],
+        command: "hack/check-console.sh",
+    },
+    StageSpec {
+        name: "real-input",
+        what: &[
+            "hack/real-input.sh: a whole dictionary, produced, consumed by a group, compared byte for byte",
+        ],
+        lane: StageLane::Beside,
+        nice: false,
+        needs: &["need_words"],
+        command: "hack/real-input.sh",
+    },
+];
