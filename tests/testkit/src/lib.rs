@@ -40,20 +40,29 @@ mod programs;
 mod silent_proxy;
 mod wait;
 
+#[cfg(feature = "servers")]
 pub use agent::{AgentProcess, AgentProcessBuilder};
+#[cfg(feature = "servers")]
 pub use authority::{CertificateAuthority, IssuedCertificate};
+#[cfg(feature = "servers")]
 pub use cli::{CliRunner, ProgramOutput};
+#[cfg(feature = "servers")]
 pub use collector::{OtelCollector, ReceivedSpan};
+#[cfg(feature = "servers")]
 pub use docs::assert_current;
+#[cfg(feature = "servers")]
 pub use http::{HttpResponse, http_get};
+#[cfg(feature = "servers")]
 pub use kube_api::KubeApi;
 #[cfg(feature = "servers")]
 pub use minio::MinIo;
 #[cfg(feature = "servers")]
 pub use pgbouncer::PgBouncer;
 pub use ports::ReservedPort;
+#[cfg(feature = "servers")]
 pub use postgres::Postgres;
 pub use process::{ChildProcess, ProcessBuilder};
+#[cfg(feature = "servers")]
 pub use programs::built_binary;
 #[cfg(feature = "servers")]
 pub use silent_proxy::SilentProxy;

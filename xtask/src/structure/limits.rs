@@ -7,7 +7,7 @@ pub(crate) const TEST_FILE_LINES: usize = 1000;
 /// Lines of a file that should be enough.
 pub(crate) const AIM: usize = 300;
 /// Columns of a line that is all comment; `None` while the comments are not wrapped yet.
-pub(crate) const COMMENT_COLUMNS: Option<usize> = None;
+pub(crate) const COMMENT_COLUMNS: Option<usize> = Some(100);
 
 /// A crate's folder and those crates of the workspace that it may depend on outside its tests.
 pub(crate) const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
@@ -47,7 +47,7 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
             &["directory", "ownership", "partition"],
             &["segment"],
             &["store"],
-            &["failpoint", "late", "memory", "tls", "traces"],
+            &["failpoint", "deferred_metadata", "memory", "tls", "traces"],
             &["health"],
             &["metrics"],
             &["invariant", "process"],
@@ -67,17 +67,16 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
                 "produce",
                 "topic",
             ],
-            &["context", "usage", "values", "waiting"],
+            &["context", "arguments"],
+            &["values", "warnings"],
             &["output"],
-            &["failure"],
-            &["screen", "signals"],
+            &["command_error"],
+            &["signals", "terminal"],
         ],
     ),
     (
         "client",
         &[
-            &["main"],
-            &["cli"],
             &["client", "dead_letters"],
             &["admin", "consumer", "producer"],
             &["reachability"],
@@ -107,8 +106,14 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
             &["conformance", "inspect"],
             &["connect"],
             &["postgres", "sqlite"],
-            &["decide", "garbage", "leases", "outcome", "rows"],
-            &["failure", "producers", "schema"],
+            &[
+                "commit_outcome",
+                "commit_plan",
+                "garbage_limits",
+                "leases",
+                "rows",
+            ],
+            &["transaction", "producers", "schema"],
             &["error", "keys", "types"],
         ],
     ),
@@ -125,11 +130,18 @@ pub(crate) const LEVELS: &[CrateLevels] = &[
                 "connect",
                 "server",
                 "smoke_test",
-                "surroundings",
+                "api_discovery",
                 "topic",
             ],
             &["context"],
-            &["apis", "backoff", "conditions", "events", "lease", "stores"],
+            &[
+                "apis",
+                "backoff",
+                "conditions",
+                "events",
+                "lease",
+                "metadata_stores",
+            ],
             &["health", "metrics"],
             &["crd"],
         ],
@@ -171,7 +183,7 @@ pub(crate) const KNOWN_CIRCLES: &[&[&str]] = &[
     &[
         "agent/src/fetch/budget.rs",
         "agent/src/fetch/cold.rs",
-        "agent/src/fetch/looks.rs",
+        "agent/src/fetch/foreign_logs.rs",
         "agent/src/node.rs",
         "agent/src/ownership/mod.rs",
     ],
@@ -190,10 +202,10 @@ pub(crate) const KNOWN_CIRCLES: &[&[&str]] = &[
         "client/src/producer/builder.rs",
         "client/src/reachability.rs",
     ],
-    &["client/src/cli/failure.rs", "client/src/cli/output.rs"],
+    &["cli/src/command_error.rs", "cli/src/output.rs"],
     &["client/src/consumer/decode.rs", "client/src/consumer/records.rs"],
     &[
-        "client/src/consumer/fetcher/answers.rs",
+        "client/src/consumer/fetcher/responses.rs",
         "client/src/consumer/positions.rs",
     ],
     &[
@@ -204,7 +216,7 @@ pub(crate) const KNOWN_CIRCLES: &[&[&str]] = &[
     ],
     &[
         "client/src/producer/dispatcher.rs",
-        "client/src/producer/leaders.rs",
+        "client/src/producer/leader_lookup.rs",
     ],
     &[
         "core/src/batch/decode.rs",
@@ -232,7 +244,7 @@ pub(crate) const KNOWN_CIRCLES: &[&[&str]] = &[
         "metadata/src/sqlite/topics.rs",
     ],
     &["operator/src/cli.rs", "operator/src/settings.rs"],
-    &["operator/src/topic/one.rs", "operator/src/topic/pass.rs"],
+    &["operator/src/topic/pass.rs", "operator/src/topic/reconciler.rs"],
 ];
 
 /// How many of a crate's type names may be of one word, and how many may stand for several types.
@@ -245,37 +257,37 @@ pub(crate) struct NameLimits {
 pub(crate) const NAMES: &[NameLimits] = &[
     NameLimits {
         krate: "agent",
-        one_word_percent: 72,
-        repeated: 22,
+        one_word_percent: 1,
+        repeated: 0,
     },
     NameLimits {
         krate: "cli",
-        one_word_percent: 100,
+        one_word_percent: 3,
         repeated: 0,
     },
     NameLimits {
         krate: "client",
-        one_word_percent: 62,
-        repeated: 18,
+        one_word_percent: 8,
+        repeated: 5,
     },
     NameLimits {
         krate: "core",
-        one_word_percent: 58,
-        repeated: 2,
+        one_word_percent: 12,
+        repeated: 0,
     },
     NameLimits {
         krate: "metadata",
-        one_word_percent: 39,
-        repeated: 7,
+        one_word_percent: 6,
+        repeated: 6,
     },
     NameLimits {
         krate: "operator",
-        one_word_percent: 77,
-        repeated: 9,
+        one_word_percent: 3,
+        repeated: 0,
     },
     NameLimits {
         krate: "xtask",
-        one_word_percent: 12,
+        one_word_percent: 7,
         repeated: 0,
     },
 ];
